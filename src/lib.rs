@@ -1,0 +1,4 @@
+//! Flipgate.
+
+pub mod model;
+pub mod switch;

@@ -1,0 +1,156 @@
+//! An upstream's address, and how it is doing.
+
+use std::{fmt, net::SocketAddr, str::FromStr, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+
+/// Where an upstream listens: an IP address or a host name, and a port. Plain HTTP.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub enum Endpoint {
+    /// An address that needs no look-up.
+    Address(SocketAddr),
+    /// A name that is resolved whenever a connection is opened.
+    Name {
+        /// A host name in lower case, without a trailing dot.
+        host: Arc<str>,
+        /// The port, never 0.
+        port: u16,
+    },
+}
+
+/// How an endpoint is doing, as last seen from here.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Health {
+    /// Nobody has tried yet.
+    Unknown,
+    /// The last attempt to connect succeeded.
+    Up,
+    /// The last attempt to connect failed.
+    Down,
+}
+
+/// Text that is not an endpoint.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum ParseEndpointError {
+    /// No port, or port 0, or not a number.
+    #[error("`{0}` has no port: write `127.0.0.1:9001`, `[::1]:9001` or `app:9001`")]
+    Port(String),
+    /// The part before the port is neither an address nor a host name.
+    #[error("`{0}` is neither an address nor a host name: write `127.0.0.1:9001` or `app:9001`")]
+    Host(String),
+    /// A scheme that cannot be spoken to upstreams.
+    #[error(
+        "`{0}`: only plain HTTP to `host:port` is spoken to upstreams; leave out `http://`, and put TLS or unix sockets behind a local port"
+    )]
+    Scheme(String),
+}
+
+// === impl Endpoint ===
+
+impl FromStr for Endpoint {
+    type Err = ParseEndpointError;
+
+    fn from_str(text: &str) -> Result<Self, ParseEndpointError> {
+        let short = || text.chars().take(300).collect::<String>();
+        if text.contains("://") || text.starts_with("unix:") {
+            return Err(ParseEndpointError::Scheme(short()));
+        }
+        if let Ok(address) = text.parse::<SocketAddr>() {
+            let canonical = SocketAddr::new(address.ip().to_canonical(), address.port());
+            return match canonical.port() {
+                0 => Err(ParseEndpointError::Port(short())),
+                _ => Ok(Self::Address(canonical)),
+            };
+        }
+        let (host, port) =
+            text.rsplit_once(':').ok_or_else(|| ParseEndpointError::Port(short()))?;
+        let port = port
+            .parse::<u16>()
+            .ok()
+            .filter(|it| *it != 0 && !port.starts_with('+'))
+            .ok_or_else(|| ParseEndpointError::Port(short()))?;
+        let host = host.strip_suffix('.').unwrap_or(host);
+        if !is_host_name(host) {
+            return Err(ParseEndpointError::Host(short()));
+        }
+        Ok(Self::Name { host: host.to_ascii_lowercase().into(), port })
+    }
+}
+
+/// Letters, digits, `-`, `_` and dots; no empty label; a last label of digits alone would be a
+/// broken IPv4 address and not a name (RFC 1123, section 2.1).
+fn is_host_name(host: &str) -> bool {
+    let label_is_good = |label: &str| {
+        (1..=63).contains(&label.len())
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label.bytes().all(|it| it.is_ascii_alphanumeric() || matches!(it, b'-' | b'_'))
+    };
+    host.len() <= 253
+        && host.split('.').all(label_is_good)
+        && host.rsplit('.').next().is_some_and(|it| !it.bytes().all(|it| it.is_ascii_digit()))
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => address.fmt(f),
+            Self::Name { host, port } => write!(f, "{host}:{port}"),
+        }
+    }
+}
+
+impl Serialize for Endpoint {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Endpoint {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+// === impl Health ===
+
+impl fmt::Display for Health {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Unknown => "unknown",
+            Self::Up => "up",
+            Self::Down => "down",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_endpoint_is_a_host_and_a_port() {
+        for good in ["127.0.0.1:9001", "[::1]:80", "app:9000", "app-1.internal:65535", "my_app:1"] {
+            assert_eq!(good.parse::<Endpoint>().map(|it| it.to_string()), Ok(good.to_owned()));
+        }
+        assert_eq!("App.:80".parse::<Endpoint>().map(|it| it.to_string()), Ok("app:80".to_owned()));
+        let mapped = "[::ffff:10.0.0.1]:80".parse::<Endpoint>().map(|it| it.to_string());
+        assert_eq!(mapped, Ok("10.0.0.1:80".to_owned()));
+    }
+
+    #[test]
+    fn what_is_no_endpoint_is_refused_by_what_is_wrong_with_it() {
+        use ParseEndpointError::{Host, Port, Scheme};
+        for text in ["127.0.0.1", "app", "127.0.0.1:0", "app:0", "app:99999", "app:+80", "app:"] {
+            assert!(matches!(text.parse::<Endpoint>(), Err(Port(_))), "{text}");
+        }
+        for text in [":80", "a b:80", "-a:80", "a..b:80", "1.2.3:80", "999.1.1.1:80", "a/b:80"] {
+            assert!(matches!(text.parse::<Endpoint>(), Err(Host(_))), "{text}");
+        }
+        for text in ["http://a:80", "https://a:443", "unix:/run/a"] {
+            assert!(matches!(text.parse::<Endpoint>(), Err(Scheme(_))), "{text}");
+        }
+    }
+}

@@ -1,0 +1,24 @@
+//! The words of the house, as types. No I/O, no clock, no runtime, no HTTP library.
+//!
+//! Everything here is a value: made once at a border by parsing, then only compared, matched and
+//! printed. A value that exists is valid; there is no second check further in.
+
+mod audience;
+mod color;
+mod endpoint;
+mod network;
+mod path;
+mod pool_spec;
+mod route;
+mod service;
+
+pub use self::{
+    audience::Audience,
+    color::{Color, ParseColorError, Role},
+    endpoint::{Endpoint, Health, ParseEndpointError},
+    network::{Networks, ParseNetworkError},
+    path::{PathError, normalize_path},
+    pool_spec::{PoolSpec, PoolSpecError, Source, Version},
+    route::{Host, HostPattern, ParseHostError, ParsePathError, PathPrefix, Router, Taken},
+    service::{Generation, ParseServiceNameError, ServiceName},
+};

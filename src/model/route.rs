@@ -1,0 +1,328 @@
+//! Which service a host and a path belong to.
+
+use std::{borrow::Cow, collections::HashMap, fmt, str::FromStr};
+
+/// The host that a request names, in lower case, without port and trailing dot.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Host<'a>(Cow<'a, str>);
+
+/// Text that names no host.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("the host is not a name or an address with an optional port")]
+pub struct ParseHostError;
+
+/// Which hosts a route is for.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub enum HostPattern {
+    /// `example.com`: this host.
+    Exact(Box<str>),
+    /// `*.example.com`: every host that ends in `.example.com`, at any depth.
+    Suffix(Box<str>),
+    /// `*`: every host.
+    Any,
+}
+
+/// The beginning of a path, ending at a segment border: `/api` is for `/api` and `/api/users`,
+/// and not for `/apis`.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct PathPrefix(Box<str>);
+
+/// A path that no prefix can be made of.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error(
+    "`{0}` is not a path prefix: it begins with `/`, and has no `?`, `#`, `*`, spaces, escapes or dot segments"
+)]
+pub struct ParsePathError(String);
+
+/// From host and path to a target. The most specific host pattern that has a fitting prefix wins
+/// (exact, then the longest suffix, then any), and among its prefixes the longest.
+#[derive(Clone, Debug)]
+pub struct Router<T> {
+    exact: HashMap<Box<str>, Prefixes<T>>,
+    suffix: HashMap<Box<str>, Prefixes<T>>,
+    any: Prefixes<T>,
+}
+
+/// Longest first.
+type Prefixes<T> = Vec<(PathPrefix, T)>;
+
+/// The same host pattern and prefix lead somewhere already.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Taken<T>(pub T);
+
+// === impl Host ===
+
+impl<'a> Host<'a> {
+    /// Reads the value of a `Host` field or the authority of a target: RFC 9110, section 7.2.
+    ///
+    /// # Errors
+    ///
+    /// [`ParseHostError`] for an empty name, user information, and characters that no name has.
+    pub fn parse(text: &'a str) -> Result<Self, ParseHostError> {
+        let (name, port) = match text.strip_prefix('[') {
+            Some(inside) => {
+                let end = inside.find(']').ok_or(ParseHostError)?;
+                inside[..end].parse::<std::net::Ipv6Addr>().map_err(|_| ParseHostError)?;
+                (&text[..end + 2], &inside[end + 1..])
+            }
+            None => match text.find(':') {
+                Some(colon) => (&text[..colon], &text[colon..]),
+                None => (text, ""),
+            },
+        };
+        let port_is_good = port.is_empty()
+            || port
+                .strip_prefix(':')
+                .is_some_and(|it| it.len() <= 5 && it.bytes().all(|it| it.is_ascii_digit()));
+        let name = name.strip_suffix('.').unwrap_or(name);
+        if name.is_empty() || !port_is_good {
+            return Err(ParseHostError);
+        }
+        if name.starts_with('[') {
+            return Ok(Self(lower(name)));
+        }
+        let is_known =
+            |it: u8| it.is_ascii_alphanumeric() || matches!(it, b'-' | b'.' | b'_' | b'~');
+        if !name.bytes().all(is_known) || name.starts_with('.') || name.len() > 255 {
+            return Err(ParseHostError);
+        }
+        Ok(Self(lower(name)))
+    }
+
+    /// The host's name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+fn lower(name: &str) -> Cow<'_, str> {
+    if name.bytes().any(|it| it.is_ascii_uppercase()) {
+        Cow::Owned(name.to_ascii_lowercase())
+    } else {
+        Cow::Borrowed(name)
+    }
+}
+
+// === impl HostPattern ===
+
+impl FromStr for HostPattern {
+    type Err = ParseHostError;
+
+    fn from_str(text: &str) -> Result<Self, ParseHostError> {
+        if text == "*" {
+            return Ok(Self::Any);
+        }
+        let (name, is_suffix) = match text.strip_prefix("*.") {
+            Some(name) => (name, true),
+            None => (text, false),
+        };
+        let host = Host::parse(name)?;
+        // A port would never match, since hosts are compared without theirs.
+        if name.contains(':') && !name.ends_with(']') || is_suffix && name.starts_with('[') {
+            return Err(ParseHostError);
+        }
+        Ok(match is_suffix {
+            true => Self::Suffix(host.as_str().into()),
+            false => Self::Exact(host.as_str().into()),
+        })
+    }
+}
+
+impl fmt::Display for HostPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exact(name) => f.write_str(name),
+            Self::Suffix(name) => write!(f, "*.{name}"),
+            Self::Any => f.write_str("*"),
+        }
+    }
+}
+
+// === impl PathPrefix ===
+
+impl PathPrefix {
+    /// Whether a normalized path lies under this prefix.
+    fn covers(&self, path: &str) -> bool {
+        path.strip_prefix(&*self.0).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    }
+}
+
+impl FromStr for PathPrefix {
+    type Err = ParsePathError;
+
+    fn from_str(text: &str) -> Result<Self, ParsePathError> {
+        let normal = super::normalize_path(text).ok();
+        let is_plain = text.bytes().all(|it| it.is_ascii_graphic() && !b"?#*%\\".contains(&it));
+        if normal.as_deref() != Some(text) || !is_plain {
+            return Err(ParsePathError(text.chars().take(200).collect()));
+        }
+        // `/` becomes empty, so that every prefix is compared in the same way.
+        Ok(Self(text.strip_suffix('/').unwrap_or(text).into()))
+    }
+}
+
+impl fmt::Display for PathPrefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_empty() { "/" } else { &self.0 })
+    }
+}
+
+// === impl Router ===
+
+impl<T> Default for Router<T> {
+    fn default() -> Self {
+        Self { exact: HashMap::new(), suffix: HashMap::new(), any: Vec::new() }
+    }
+}
+
+impl<T: Copy> Router<T> {
+    /// Adds a way to `target`.
+    ///
+    /// # Errors
+    ///
+    /// [`Taken`] with the target that has the same pattern and prefix; nothing is added then.
+    pub fn insert(
+        &mut self,
+        host: &HostPattern,
+        path: &PathPrefix,
+        target: T,
+    ) -> Result<(), Taken<T>> {
+        let prefixes = match host {
+            HostPattern::Exact(name) => self.exact.entry(name.clone()).or_default(),
+            HostPattern::Suffix(name) => self.suffix.entry(name.clone()).or_default(),
+            HostPattern::Any => &mut self.any,
+        };
+        if let Some((_, taken)) = prefixes.iter().find(|(it, _)| it == path) {
+            return Err(Taken(*taken));
+        }
+        let place = prefixes.partition_point(|(it, _)| it.0.len() >= path.0.len());
+        prefixes.insert(place, (path.clone(), target));
+        Ok(())
+    }
+
+    /// The target for a host and a normalized path.
+    #[must_use]
+    pub fn find(&self, host: &Host<'_>, path: &str) -> Option<T> {
+        let host = host.as_str();
+        let among = |prefixes: &Prefixes<T>| {
+            prefixes.iter().find(|(it, _)| it.covers(path)).map(|(_, target)| *target)
+        };
+        if !self.exact.is_empty()
+            && let Some(found) = self.exact.get(host).and_then(among)
+        {
+            return Some(found);
+        }
+        if !self.suffix.is_empty() {
+            // Each dot begins a suffix; the first is the longest.
+            let found = host
+                .match_indices('.')
+                .filter_map(|(dot, _)| self.suffix.get(&host[dot + 1..]))
+                .find_map(among);
+            if found.is_some() {
+                return found;
+            }
+        }
+        among(&self.any)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn router(routes: &[(&str, &str, u32)]) -> Router<u32> {
+        let mut router = Router::default();
+        for (host, path, target) in routes {
+            let host = host.parse().expect("a pattern");
+            router.insert(&host, &path.parse().expect("a prefix"), *target).expect("free");
+        }
+        router
+    }
+
+    fn find(router: &Router<u32>, host: &str, path: &str) -> Option<u32> {
+        router.find(&Host::parse(host).expect("a host"), path)
+    }
+
+    #[test]
+    fn the_most_specific_host_wins() {
+        let router = router(&[
+            ("*", "/", 0),
+            ("*.example.com", "/", 1),
+            ("*.a.example.com", "/", 2),
+            ("www.example.com", "/", 3),
+        ]);
+        for (host, target) in [
+            ("other.org", 0),
+            ("example.com", 0),
+            ("x.example.com", 1),
+            ("y.x.example.com", 1),
+            ("x.a.example.com", 2),
+            ("a.example.com", 1),
+            ("WWW.Example.COM.:8080", 3),
+            ("notexample.com", 0),
+        ] {
+            assert_eq!(find(&router, host, "/"), Some(target), "{host}");
+        }
+    }
+
+    #[test]
+    fn the_longest_prefix_wins_on_segment_borders() {
+        let router =
+            router(&[("*", "/", 0), ("*", "/api", 1), ("*", "/api/v2/", 2), ("a", "/deep", 3)]);
+        for (host, path, target) in [
+            ("h", "/", 0),
+            ("h", "/apis", 0),
+            ("h", "/api", 1),
+            ("h", "/api/", 1),
+            ("h", "/api/v1", 1),
+            ("h", "/api/v2", 2),
+            ("h", "/api/v2/x", 2),
+            ("h", "/api/v20", 1),
+            ("a", "/deep/x", 3),
+            ("a", "/api/v2", 2),
+            ("h", "/deep", 0),
+        ] {
+            assert_eq!(find(&router, host, path), Some(target), "{host}{path}");
+        }
+    }
+
+    #[test]
+    fn without_a_fitting_route_there_is_none() {
+        let router = router(&[("a.com", "/x", 1), ("*.b.com", "/", 2)]);
+        for (host, path) in [("a.com", "/"), ("b.com", "/"), ("c.com", "/x")] {
+            assert_eq!(find(&router, host, path), None, "{host}{path}");
+        }
+    }
+
+    #[test]
+    fn the_same_place_is_not_given_twice() {
+        let mut router = router(&[("a.com", "/x", 1)]);
+        let (host, path) = ("A.com".parse().expect("a pattern"), "/x/".parse().expect("a prefix"));
+        assert_eq!(router.insert(&host, &path, 2), Err(Taken(1)));
+        assert_eq!(find(&router, "a.com", "/x"), Some(1));
+    }
+
+    #[test]
+    fn what_names_no_host_is_refused() {
+        for bad in [
+            "", ":80", ".", "a b", "user@a", "a/b", "a:b", "a:123456", "[::1", "[x]", "[::1]x",
+            "a,b", ".a",
+        ] {
+            assert!(Host::parse(bad).is_err(), "{bad:?}");
+        }
+        for (good, name) in [("[::1]:80", "[::1]"), ("A:1", "a"), ("a.", "a"), ("a:", "a")] {
+            assert_eq!(Host::parse(good).map(|it| it.as_str().to_owned()), Ok(name.to_owned()));
+        }
+    }
+
+    #[test]
+    fn what_is_no_pattern_or_prefix_is_refused() {
+        for bad in ["", "*.", "a.*", "*a.com", "a.com:80", "*.[::1]", "**"] {
+            assert!(bad.parse::<HostPattern>().is_err(), "{bad:?}");
+        }
+        for bad in ["", "api", "/a/../b", "/a?b", "/a*", "/%61", "/a b"] {
+            assert!(bad.parse::<PathPrefix>().is_err(), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,343 @@
+//! The switch under threads, and under every schedule of a model.
+
+use std::{
+    convert::Infallible,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+    },
+};
+
+use arc_swap::ArcSwap;
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+
+type Fleet = Switch<(), &'static str>;
+
+fn draft(name: &str, active: Color) -> Draft<&'static str> {
+    let name = name.parse().expect("a name");
+    Draft { name, active, blue: Arc::new("v1"), green: Arc::new("v2") }
+}
+
+fn fleet() -> Fleet {
+    let drafts = vec![draft("api", Color::Blue), draft("web", Color::Blue)];
+    Switch::new(Table::first(Generation(0), (), drafts))
+}
+
+fn enter<C: Pointer<Table<(), &'static str>>>(
+    switch: &Switch<(), &'static str, C>,
+    service: usize,
+) -> Claim<&'static str> {
+    let Ok(claim) = switch.claim(|()| Ok::<_, Infallible>((service, Visit::Active)));
+    claim
+}
+
+/// Makes `color` active for the named services in one step.
+fn promote<C: Pointer<Table<(), &'static str>>>(
+    switch: &Switch<(), &'static str, C>,
+    color: Color,
+    services: &[&str],
+) -> Result<Vec<Drain<&'static str>>, Stale> {
+    let seen = switch.load();
+    let mut drafts = seen.drafts();
+    for draft in &mut drafts {
+        if services.contains(&draft.name.as_str()) {
+            draft.active = color;
+        }
+    }
+    let next = seen.next((), drafts);
+    switch.replace(seen, next)
+}
+
+fn left(drains: &[Drain<&'static str>], color: Color) -> Drain<&'static str> {
+    let of_color: Vec<_> = drains.iter().filter(|it| it.color() == color).collect();
+    assert_eq!(of_color.len(), 1, "one side of that color is retired");
+    of_color[0].clone()
+}
+
+#[test]
+fn a_request_stays_where_it_was_admitted() {
+    let switch = fleet();
+    let before = enter(&switch, 1);
+    promote(&switch, Color::Green, &["web"]).expect("current");
+    let after = enter(&switch, 1);
+    assert_eq!((**before.pool(), **after.pool()), ("v1", "v2"));
+    assert_eq!((before.generation(), after.generation()), (Generation(0), Generation(1)));
+}
+
+#[tokio::test]
+async fn a_drain_ends_with_the_last_claim_and_not_before() {
+    let switch = fleet();
+    let (one, two) = (enter(&switch, 1), enter(&switch, 1));
+    let drains = promote(&switch, Color::Green, &["web"]).expect("current");
+    let mut drain = left(&drains, Color::Blue);
+    assert_eq!(drain.in_flight(), 2);
+    drop(one);
+    assert_eq!(drain.in_flight(), 1);
+    assert!(is_pending(drain.wait()), "one is still inside");
+    drop(two);
+    drain.wait().await;
+    assert_eq!((drain.in_flight(), drain.is_held()), (0, false));
+}
+
+fn is_pending(future: impl Future<Output = ()>) -> bool {
+    let mut future = std::pin::pin!(future);
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    future.as_mut().poll(&mut context).is_pending()
+}
+
+#[tokio::test]
+async fn there_and_back_keeps_two_generations_of_one_color_apart() {
+    let switch = fleet();
+    let first = enter(&switch, 1);
+    let mut old = left(&promote(&switch, Color::Green, &["web"]).expect("current"), Color::Blue);
+    promote(&switch, Color::Blue, &["web"]).expect("current");
+    let again = enter(&switch, 1);
+    assert_eq!((**first.pool(), **again.pool()), ("v1", "v1"));
+    let web = "web".parse().expect("a name");
+    assert_eq!(switch.inside(&web, Color::Blue), Inside { current: 1, retired: 1 });
+    drop(first);
+    old.wait().await;
+    assert_eq!(switch.inside(&web, Color::Blue), Inside { current: 1, retired: 0 });
+    drop(again);
+}
+
+#[test]
+fn the_loser_of_two_changes_has_changed_nothing() {
+    let switch = fleet();
+    let (mine, theirs) = (switch.load(), switch.load());
+    let (next, other) = (mine.next((), mine.drafts()), theirs.next((), vec![]));
+    switch.replace(mine, next).expect("the first wins");
+    let stale = switch.replace(theirs, other).expect_err("the second loses");
+    assert_eq!(stale, Stale { decided_on: Generation(0), current: Generation(1) });
+    assert_eq!(switch.look(|it| it.services().len()), 2);
+}
+
+#[test]
+fn a_change_leaves_the_sides_of_other_services_alone() {
+    let switch = fleet();
+    let api = enter(&switch, 0);
+    let drains = promote(&switch, Color::Green, &["web"]).expect("current");
+    assert!(drains.iter().all(|it| it.service().as_str() == "web"), "{drains:?}");
+    let name = "api".parse().expect("a name");
+    assert_eq!(switch.inside(&name, Color::Blue), Inside { current: 1, retired: 0 });
+    drop(api);
+}
+
+#[tokio::test]
+async fn a_replaced_pool_and_a_removed_service_drain_too() {
+    let switch = fleet();
+    let Ok(preview) = switch.claim(|()| Ok::<_, Infallible>((1, Visit::Wish(Color::Green))));
+    assert!(!preview.is_active());
+    let api = enter(&switch, 0);
+    let seen = switch.load();
+    let mut drafts = seen.drafts();
+    let mut web = drafts.pop().expect("web is last");
+    *web.pool_mut(Color::Green) = Arc::new("v3");
+    let next = seen.next((), vec![web]);
+    let drains = switch.replace(seen, next).expect("current");
+    let mut held: Vec<_> = drains.into_iter().filter(|it| it.in_flight() > 0).collect();
+    assert_eq!(held.len(), 2, "{held:?}");
+    assert_eq!(**preview.pool(), "v2");
+    drop((preview, api));
+    for drain in &mut held {
+        drain.wait().await;
+    }
+}
+
+/// Readers in tight loops on real threads, and a flip whenever the last one has drained: nobody
+/// may be inside a side that has reported drained.
+#[test]
+fn nobody_enters_a_drained_side_on_real_threads() {
+    /// A pool that knows how many are inside and whether it may be entered.
+    #[derive(Debug, Default)]
+    struct Room {
+        closed: AtomicBool,
+        inside: AtomicUsize,
+    }
+    let new_draft = |active| Draft {
+        name: "web".parse().expect("a name"),
+        active,
+        blue: Arc::new(Room::default()),
+        green: Arc::new(Room::default()),
+    };
+    let table = Table::first(Generation(0), (), vec![new_draft(Color::Blue)]);
+    let switch: Switch<(), Room, ArcSwap<_>> = Switch::new(table);
+    let stop = CancellationToken::new();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                while !stop.is_cancelled() {
+                    let Ok(claim) = switch.claim(|()| Ok::<_, Infallible>((0, Visit::Active)));
+                    claim.pool().inside.fetch_add(1, SeqCst);
+                    assert!(!claim.pool().closed.load(SeqCst), "entered after drained");
+                    claim.pool().inside.fetch_sub(1, SeqCst);
+                }
+            });
+        }
+        let _stop_even_on_panic = stop.clone().drop_guard();
+        for _ in 0..3_000 {
+            let seen = switch.load();
+            let mut drafts = seen.drafts();
+            let old = drafts[0].active;
+            drafts[0].active = old.other();
+            // A fresh pool for the new color, so that `closed` is forever.
+            *drafts[0].pool_mut(old.other()) = Arc::new(Room::default());
+            let room = Arc::clone(drafts[0].pool(old));
+            let next = seen.next((), drafts);
+            let drains = switch.replace(seen, next).expect("the only writer");
+            let mut drain =
+                drains.into_iter().find(Drain::was_active).expect("the old side is retired");
+            runtime.block_on(drain.wait());
+            assert_eq!(room.inside.load(SeqCst), 0, "drained, but somebody is inside");
+            room.closed.store(true, SeqCst);
+        }
+    });
+}
+
+// --- the model ---
+
+/// An atomic pointer that lets any other thread of the model run around every step of a reader:
+/// before the load, between load and claim, and before the loaded table is let go.
+#[derive(Debug)]
+struct Yielding<T>(Mutex<Arc<T>>);
+
+impl<T> Pointer<T> for Yielding<T> {
+    fn holding(first: Arc<T>) -> Self {
+        Self(Mutex::new(first))
+    }
+
+    fn with<Out>(&self, look: impl FnOnce(&T) -> Out) -> Out {
+        let guard = self.load();
+        shuttle::thread::yield_now();
+        let out = look(&guard);
+        shuttle::thread::yield_now();
+        drop(guard);
+        out
+    }
+
+    fn load(&self) -> Arc<T> {
+        Arc::clone(&self.0.lock().expect("no panic inside"))
+    }
+
+    fn replace(&self, seen: &Arc<T>, next: Arc<T>) -> bool {
+        let mut current = self.0.lock().expect("no panic inside");
+        let is_current = Arc::ptr_eq(&current, seen);
+        let old = is_current.then(|| std::mem::replace(&mut *current, next));
+        drop(current);
+        drop(old);
+        is_current
+    }
+}
+
+type Modelled = Switch<(), &'static str, Yielding<Table<(), &'static str>>>;
+
+/// What the schedules led to, so that a model which explores nothing is noticed.
+#[derive(Debug, Default)]
+struct Seen {
+    blue: AtomicUsize,
+    green: AtomicUsize,
+    waits: AtomicUsize,
+}
+
+/// Requests of two services against a flip of both, and a watcher of the drain.
+fn flip_against_claims_against_drain(readers: usize, seen: &Arc<Seen>) {
+    let drafts = vec![draft("api", Color::Blue), draft("web", Color::Blue)];
+    let switch = Arc::new(Modelled::new(Table::first(Generation(0), (), drafts)));
+    let acknowledged = Arc::new(AtomicBool::new(false));
+    let drained = Arc::new(AtomicBool::new(false));
+    let inside_old = Arc::new(AtomicUsize::new(0));
+    let threads: Vec<_> = (0..readers)
+        .map(|_| {
+            let (switch, acknowledged) = (Arc::clone(&switch), Arc::clone(&acknowledged));
+            let (drained, inside_old) = (Arc::clone(&drained), Arc::clone(&inside_old));
+            let seen = Arc::clone(seen);
+            shuttle::thread::spawn(move || {
+                let began_after = acknowledged.load(SeqCst);
+                let api = enter(&switch, 0);
+                let is_old = **api.pool() == "v1";
+                let color = if is_old { &seen.blue } else { &seen.green };
+                color.fetch_add(1, SeqCst);
+                if is_old {
+                    inside_old.fetch_add(1, SeqCst);
+                    assert!(!began_after, "the old color, though begun after the reply");
+                    assert!(!drained.load(SeqCst), "inside a side that reported drained");
+                }
+                shuttle::thread::yield_now();
+                let web = enter(&switch, 1);
+                assert!(is_old || **web.pool() == "v2", "the flip was seen in halves");
+                drop(web);
+                shuttle::thread::yield_now();
+                if is_old {
+                    inside_old.fetch_sub(1, SeqCst);
+                }
+                drop(api);
+            })
+        })
+        .collect();
+    shuttle::thread::yield_now();
+    let drains = promote(&switch, Color::Green, &["api", "web"]).expect("the only writer");
+    acknowledged.store(true, SeqCst);
+    let api = drains.iter().find(|it| it.service().as_str() == "api" && it.was_active());
+    let api = api.expect("the flip retires it").clone();
+    seen.waits.fetch_add(usize::from(api.in_flight() > 0), SeqCst);
+    while api.is_held() {
+        shuttle::thread::yield_now();
+    }
+    drained.store(true, SeqCst);
+    assert_eq!(inside_old.load(SeqCst), 0, "drained, but somebody is inside");
+    for thread in threads {
+        thread.join().expect("no reader fails");
+    }
+}
+
+#[test]
+fn no_schedule_of_the_model_breaks_flip_claim_or_drain() {
+    let seen = Arc::new(Seen::default());
+    let all = Arc::clone(&seen);
+    shuttle::check_random(move || flip_against_claims_against_drain(3, &all), 20_000);
+    let all = Arc::clone(&seen);
+    shuttle::check_pct(move || flip_against_claims_against_drain(3, &all), 5_000, 3);
+    for count in [&seen.blue, &seen.green, &seen.waits] {
+        assert!(count.load(SeqCst) > 1_000, "the model explores too little: {seen:?}");
+    }
+}
+
+/// The mistake that the switch is built against: load the side, then count oneself in. The model
+/// must find it, or it proves nothing.
+#[test]
+fn the_model_finds_a_claim_that_is_counted_too_late() {
+    struct Counted {
+        inside: AtomicUsize,
+    }
+    let late = || {
+        let current = Arc::new(Mutex::new(Arc::new(Counted { inside: AtomicUsize::new(0) })));
+        let old = Arc::clone(&current.lock().expect("no panic inside"));
+        let closed = Arc::new(AtomicBool::new(false));
+        let reader = {
+            let (current, closed, old) =
+                (Arc::clone(&current), Arc::clone(&closed), Arc::clone(&old));
+            shuttle::thread::spawn(move || {
+                let side = Arc::clone(&current.lock().expect("no panic inside"));
+                shuttle::thread::yield_now();
+                side.inside.fetch_add(1, SeqCst);
+                let is_old = Arc::ptr_eq(&side, &old);
+                assert!(!is_old || !closed.load(SeqCst), "entered after drained");
+                side.inside.fetch_sub(1, SeqCst);
+            })
+        };
+        shuttle::thread::yield_now();
+        *current.lock().expect("no panic inside") =
+            Arc::new(Counted { inside: AtomicUsize::new(0) });
+        while old.inside.load(SeqCst) > 0 {
+            shuttle::thread::yield_now();
+        }
+        closed.store(true, SeqCst);
+        shuttle::thread::yield_now();
+        reader.join().expect("the reader's own assertion");
+    };
+    let found = std::panic::catch_unwind(|| shuttle::check_random(late, 5_000));
+    assert!(found.is_err(), "the model did not find the planted mistake");
+}
