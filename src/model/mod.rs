@@ -10,6 +10,7 @@ mod network;
 mod path;
 mod pool_spec;
 mod route;
+mod rules;
 mod service;
 
 pub use self::{
@@ -20,5 +21,6 @@ pub use self::{
     path::{PathError, normalize_path},
     pool_spec::{PoolSpec, PoolSpecError, Source, Version},
     route::{Host, HostPattern, ParseHostError, ParsePathError, PathPrefix, Router, Taken},
+    rules::Rules,
     service::{Generation, ParseServiceNameError, ServiceName},
 };

@@ -26,6 +26,10 @@ pub enum Visit {
     Wish(Color),
 }
 
+/// Tells one side from another while somebody is inside either of them.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct SideId(usize);
+
 /// What is counted: one reference for the tables, one for each claim.
 #[derive(Debug)]
 pub(super) struct Held<P> {
@@ -52,6 +56,11 @@ impl<P> Claim<P> {
         self.held.color
     }
 
+    /// Which side this is a claim on.
+    pub fn side(&self) -> SideId {
+        SideId::of(Arc::as_ptr(&self.held))
+    }
+
     /// The generation that admitted this request.
     pub fn generation(&self) -> Generation {
         self.generation
@@ -60,5 +69,14 @@ impl<P> Claim<P> {
     /// Whether its color was the active one when it was admitted.
     pub fn is_active(&self) -> bool {
         self.is_active
+    }
+}
+
+// === impl SideId ===
+
+impl SideId {
+    /// An address is not used again while there is a claim, a table or a drain that refers to it.
+    pub(super) fn of<P>(held: *const Held<P>) -> Self {
+        Self(held.addr())
     }
 }

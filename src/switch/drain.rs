@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak};
 use tokio::sync::watch;
 
 use super::{
-    claim::Held,
+    claim::{Held, SideId},
     table::{Service, Side},
 };
 use crate::model::{Color, Generation, ServiceName};
@@ -55,6 +55,11 @@ impl<P> Drain<P> {
     /// The color of the side.
     pub fn color(&self) -> Color {
         self.color
+    }
+
+    /// Which side is watched.
+    pub fn side(&self) -> SideId {
+        SideId::of(self.held.as_ptr())
     }
 
     /// The generation that did without this side.

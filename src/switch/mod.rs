@@ -15,6 +15,7 @@
 
 mod claim;
 mod drain;
+mod ledger;
 mod pointer;
 mod table;
 #[cfg(test)]
@@ -25,8 +26,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arc_swap::ArcSwap;
 
 pub use self::{
-    claim::{Claim, Visit},
+    claim::{Claim, SideId, Visit},
     drain::{Drain, Inside},
+    ledger::{Kind, Ledger, Shard, Summary, Ticket},
     pointer::Pointer,
     table::{Draft, Service, Side, Table},
 };

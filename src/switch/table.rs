@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use super::{
-    claim::{Claim, Held, Visit},
+    claim::{Claim, Held, SideId, Visit},
     drain::Drain,
 };
 use crate::model::{Color, Generation, ServiceName};
@@ -176,6 +176,11 @@ impl<P> Side<P> {
     /// The pool behind this side.
     pub fn pool(&self) -> &Arc<P> {
         &self.held.pool
+    }
+
+    /// Which side this is.
+    pub fn id(&self) -> SideId {
+        SideId::of(Arc::as_ptr(&self.held))
     }
 
     /// How many claims there are on it.

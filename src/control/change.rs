@@ -1,0 +1,166 @@
+//! What can be asked for, and how it ends.
+
+use std::{collections::BTreeMap, fmt};
+
+use super::catalog::Catalog;
+use crate::{
+    model::{Color, Generation, PoolSpec, ServiceName},
+    store::StoreError,
+};
+
+/// A change of the truth.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// Make these colors active, all in one step.
+    Promote(BTreeMap<ServiceName, Color>),
+    /// Make active what was so before the last promotion, all in one step. None named: the services
+    /// of the last promotion.
+    Rollback(Vec<ServiceName>),
+    /// Set what a pool is made of.
+    SetPool {
+        /// The service.
+        service: ServiceName,
+        /// The pool.
+        color: Color,
+        /// What it shall be.
+        spec: PoolSpec,
+        /// Also if it is the active one.
+        force: bool,
+    },
+    /// Take a changed configuration.
+    Follow(Box<Catalog>),
+}
+
+/// A change with the conditions under which it is wanted.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// What is wanted.
+    pub change: Change,
+    /// Only if the current generation is one of these; `None` for any.
+    pub if_generation: Option<Vec<Generation>>,
+    /// A key and the fingerprint of the call. A call under a key that was accepted before changes
+    /// nothing and succeeds.
+    pub idempotency: Option<(String, String)>,
+    /// Why, in the caller's words; it goes to the log and the events.
+    pub reason: Option<String>,
+}
+
+/// A change that was made.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Done {
+    /// The generation that has it.
+    pub generation: Generation,
+    /// Whether it was made by an earlier call under the same key.
+    pub is_repeated: bool,
+}
+
+/// A change that was not made. Nothing has changed then, in the store or in the table.
+#[derive(Debug, thiserror::Error)]
+pub enum ChangeError {
+    /// Somebody else's change came first.
+    #[error("decided on generation {}, but {current} is current: look at the status and decide again", list(decided_on))]
+    Stale {
+        /// What the caller had seen.
+        decided_on: Vec<Generation>,
+        /// What is.
+        current: Generation,
+    },
+    /// It cannot be done, for these reasons.
+    #[error("{}", sentences(.0))]
+    Refused(Vec<Reason>),
+    /// The idempotency key belongs to another call.
+    #[error("the idempotency key `{0}` was used for a different call: use a new key for each change")]
+    KeyReused(String),
+    /// The truth could not be written.
+    #[error("the change could not be written, so it was not made: {0}")]
+    Store(#[from] StoreError),
+    /// The process is about to end.
+    #[error("flipgate is stopping")]
+    Stopping,
+}
+
+/// One reason against a change.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Reason {
+    /// The service that it concerns; none for the change as a whole.
+    pub service: Option<ServiceName>,
+    /// What is wrong.
+    pub problem: Problem,
+}
+
+/// What is wrong with a change.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum Problem {
+    /// The configuration has no such service.
+    #[error("is not configured: see `flipgate status` for the services there are")]
+    UnknownService,
+    /// It is what is asked for already.
+    #[error("has {0} active already")]
+    AlreadyActive(Color),
+    /// Nobody would answer.
+    #[error("has no endpoints in {0}: set them first, with PUT /v1/services/…/pools/{0} or in the configuration")]
+    NoEndpoints(Color),
+    /// There is no color to go back to.
+    #[error("was never promoted, so there is nothing to roll back to")]
+    NeverPromoted,
+    /// No promotion was ever made.
+    #[error("nothing was promoted yet, so there is nothing to roll back")]
+    NothingPromoted,
+    /// The call names no service.
+    #[error("no service is named")]
+    NothingNamed,
+    /// The pool is answering.
+    #[error("has {0} active: change the other color and promote it, or say \"force\": true")]
+    PoolIsActive(Color),
+    /// The active pool would have nobody left.
+    #[error("has {0} active, and would answer nobody without endpoints: promote the other color first")]
+    ActiveEmptied(Color),
+    /// Its entry in the state file is damaged.
+    #[error("has a damaged entry in the state file: promote the color that shall be active first")]
+    Damaged,
+}
+
+// === impl Problem ===
+
+impl Problem {
+    /// A word for programs.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::UnknownService => "unknown_service",
+            Self::AlreadyActive(_) => "already_active",
+            Self::NoEndpoints(_) => "no_endpoints",
+            Self::NeverPromoted => "never_promoted",
+            Self::NothingPromoted => "nothing_promoted",
+            Self::NothingNamed => "nothing_named",
+            Self::PoolIsActive(_) => "pool_is_active",
+            Self::ActiveEmptied(_) => "active_emptied",
+            Self::Damaged => "damaged",
+        }
+    }
+
+    /// Whether the call itself is wrong, whatever the state of the services.
+    #[must_use]
+    pub fn is_callers(&self) -> bool {
+        matches!(self, Self::UnknownService | Self::AlreadyActive(_) | Self::NothingNamed)
+    }
+}
+
+// === impl Reason ===
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.service {
+            Some(service) => write!(f, "service `{service}` {}", self.problem),
+            None => self.problem.fmt(f),
+        }
+    }
+}
+
+fn sentences(reasons: &[Reason]) -> String {
+    reasons.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
+fn list(generations: &[Generation]) -> String {
+    generations.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ")
+}

@@ -1,0 +1,103 @@
+//! What still holds a color, and the wait until nothing does.
+
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+
+use super::actor::Control;
+use crate::{
+    model::{Color, ServiceName},
+    switch::{Drain, SideId},
+};
+
+/// What still holds a color of a service.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct DrainPicture {
+    /// The service.
+    pub service: ServiceName,
+    /// The color.
+    pub color: Color,
+    /// Whether the color is the active one, so that it is not being drained at all.
+    pub is_active: bool,
+    /// Requests that were admitted before the last change that concerned this color.
+    pub in_flight: usize,
+    /// What they are.
+    pub kinds: Kinds,
+    /// For how long the oldest of them has been inside.
+    pub oldest: Option<Duration>,
+    /// Requests of internal clients who asked for the color since. They do not hold up the drain.
+    pub previews: usize,
+    /// Whether nobody is left: the endpoints may be stopped.
+    pub is_drained: bool,
+}
+
+/// Claims by what they are used for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Kinds {
+    /// Requests with their responses.
+    pub request: usize,
+    /// Upgraded connections.
+    pub tunnel: usize,
+}
+
+impl Control {
+    /// What holds `color` of a service, or its color that is not active. `None` for a service that
+    /// is not configured.
+    #[must_use]
+    pub fn drain(&self, service: &ServiceName, color: Option<Color>) -> Option<DrainPicture> {
+        let active = self.active(service)?;
+        let color = color.unwrap_or(active.other());
+        let inside = self.switch().inside(service, color);
+        let drains = self.switch().drains(service, color);
+        let sides: Vec<SideId> = drains.iter().map(Drain::side).collect();
+        let summary = self.ledger().inside(&sides);
+        let in_flight = inside.retired;
+        let is_active = color == active;
+        Some(DrainPicture {
+            service: service.clone(),
+            color,
+            is_active,
+            in_flight,
+            kinds: Kinds {
+                request: in_flight.saturating_sub(summary.tunnels),
+                tunnel: summary.tunnels,
+            },
+            oldest: summary.oldest.map(|it| it.elapsed()),
+            previews: if is_active { 0 } else { inside.current },
+            is_drained: !is_active && drains.is_empty(),
+        })
+    }
+
+    /// Waits until nothing holds `color` of a service any more, or until it is made active again,
+    /// at most for `patience`; then says how it is. Nothing is left behind when the future is
+    /// dropped. `None` for a service that is not configured.
+    pub async fn wait_for_drain(
+        &self,
+        service: &ServiceName,
+        color: Option<Color>,
+        patience: Duration,
+    ) -> Option<DrainPicture> {
+        let color = color.unwrap_or(self.active(service)?.other());
+        let until = Instant::now() + patience;
+        let mut changes = self.changes();
+        loop {
+            // Marked as seen before looking, so that a change after the look is not slept through.
+            changes.borrow_and_update();
+            let picture = self.drain(service, Some(color))?;
+            if picture.is_drained || picture.is_active {
+                return Some(picture);
+            }
+            let mut drains = self.switch().drains(service, color);
+            let drained = join_all(drains.iter_mut().map(Drain::wait));
+            tokio::select! {
+                _ = drained => {}
+                changed = changes.changed() => if changed.is_err() {
+                    return self.drain(service, Some(color));
+                },
+                () = tokio::time::sleep_until(until.into()) => {
+                    return self.drain(service, Some(color));
+                }
+            }
+        }
+    }
+}

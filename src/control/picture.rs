@@ -1,0 +1,149 @@
+//! The whole picture, of one moment.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use crate::{
+    model::{Color, Endpoint, Generation, Health, Role, Rules, ServiceName, Source, Version},
+    store::{ServiceTruth, Truth},
+    switch::{Drain, Switch},
+    upstream::Pool,
+};
+
+/// Services, colors, roles, endpoints and who is inside.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Picture {
+    /// Of which generation this is.
+    pub generation: Generation,
+    /// All configured services.
+    pub services: BTreeMap<ServiceName, ServicePicture>,
+}
+
+/// One service.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ServicePicture {
+    /// The color that answers.
+    pub active: Color,
+    /// The color that a rollback would make active.
+    pub previous: Option<Color>,
+    /// Whether its entry in the state file could not be read: it answers nobody then.
+    pub is_damaged: bool,
+    /// The pool named blue.
+    pub blue: PoolPicture,
+    /// The pool named green.
+    pub green: PoolPicture,
+}
+
+/// One pool.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct PoolPicture {
+    /// What the color is now.
+    pub role: Role,
+    /// What runs there.
+    pub version: Option<Version>,
+    /// Where version and endpoints come from.
+    pub source: Source,
+    /// Requests inside, wherever they were admitted.
+    pub in_flight: usize,
+    /// Its endpoints.
+    pub endpoints: Vec<EndpointPicture>,
+}
+
+/// One endpoint.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct EndpointPicture {
+    /// Where it is.
+    pub address: Endpoint,
+    /// How it is doing.
+    pub health: Health,
+    /// Requests that are with it.
+    pub in_flight: usize,
+}
+
+// === impl Picture ===
+
+impl Picture {
+    /// What the switch shows. `truth` must be of the switch's generation.
+    pub(super) fn of(switch: &Switch<Arc<Rules>, Pool>, truth: &Truth) -> Self {
+        let (generation, services) = switch.look(|table| {
+            let pools = |it: &crate::switch::Service<Pool>| {
+                Color::BOTH.map(|color| Arc::clone(it.side(color).pool()))
+            };
+            let services: Vec<_> = table
+                .services()
+                .iter()
+                .map(|it| (it.name().clone(), it.active(), pools(it)))
+                .collect();
+            (table.generation(), services)
+        });
+        let services = services
+            .into_iter()
+            .map(|(name, active, [blue, green])| {
+                let known = truth.services.get(&name);
+                let pool = |it: &Pool| PoolPicture::of(switch, it, active, known);
+                let picture = ServicePicture {
+                    active,
+                    previous: known.and_then(|it| it.previous),
+                    is_damaged: truth.damaged.contains_key(&name),
+                    blue: pool(&blue),
+                    green: pool(&green),
+                };
+                (name, picture)
+            })
+            .collect();
+        Self { generation, services }
+    }
+}
+
+impl ServicePicture {
+    /// The pool of a color.
+    #[must_use]
+    pub fn pool(&self, color: Color) -> &PoolPicture {
+        match color {
+            Color::Blue => &self.blue,
+            Color::Green => &self.green,
+        }
+    }
+}
+
+impl PoolPicture {
+    fn of(
+        switch: &Switch<Arc<Rules>, Pool>,
+        pool: &Pool,
+        active: Color,
+        truth: Option<&ServiceTruth>,
+    ) -> Self {
+        let (service, color) = (pool.service(), pool.color());
+        let inside = switch.inside(service, color);
+        let is_draining = switch.drains(service, color).iter().any(Drain::was_active);
+        let truth = truth.map(|it| it.pool(color));
+        let role = if color == active {
+            Role::Active
+        } else if is_draining {
+            Role::Draining
+        } else if pool.members().is_empty() {
+            Role::Empty
+        } else if truth.is_some_and(|it| it.served) {
+            Role::Standby
+        } else {
+            Role::Preview
+        };
+        Self {
+            role,
+            version: pool.spec().version.clone(),
+            source: match truth.is_some_and(|it| it.runtime.is_some()) {
+                true => Source::Runtime,
+                false => Source::File,
+            },
+            in_flight: inside.current + inside.retired,
+            endpoints: pool
+                .members()
+                .iter()
+                .map(|it| EndpointPicture {
+                    address: it.endpoint().clone(),
+                    health: it.health(),
+                    in_flight: it.in_flight(),
+                })
+                .collect(),
+        }
+    }
+}

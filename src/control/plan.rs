@@ -1,0 +1,308 @@
+//! What the truth will be after a change. Pure: nothing is written or applied here.
+
+use std::collections::BTreeMap;
+
+use super::{
+    catalog::Catalog,
+    change::{Change, Problem, Reason},
+};
+use crate::{
+    model::{Color, PoolSpec, ServiceName},
+    store::{ServiceTruth, Truth},
+};
+
+/// The truth after `change`, or every reason against it. A change of configuration cannot be
+/// refused here, since it was checked as a whole before.
+pub(super) fn plan(
+    truth: &Truth,
+    catalog: &Catalog,
+    change: &Change,
+) -> Result<Truth, Vec<Reason>> {
+    let mut next = match change {
+        Change::Promote(colors) => promote(truth, catalog, colors)?,
+        Change::Rollback(names) => {
+            let colors = colors_before(truth, catalog, names)?;
+            promote(truth, catalog, &colors)?
+        }
+        Change::SetPool { service, color, spec, force } => {
+            set_pool(truth, catalog, service, *color, spec, *force).map_err(|problem| {
+                vec![Reason { service: Some(service.clone()), problem }]
+            })?
+        }
+        Change::Follow(catalog) => follow(truth, catalog),
+    };
+    next.generation = truth.generation.next();
+    Ok(next)
+}
+
+/// The truth as the configuration and what was known before make it.
+pub(super) fn follow(truth: &Truth, catalog: &Catalog) -> Truth {
+    let mut next = truth.clone();
+    for (name, spec) in catalog.services() {
+        if next.damaged.contains_key(name) {
+            continue;
+        }
+        let service = next.services.entry(name.clone()).or_insert_with(|| {
+            ServiceTruth::fresh(spec.active, spec.blue.clone(), spec.green.clone())
+        });
+        for color in Color::BOTH {
+            service.follow_file(color, spec.pool(color));
+        }
+    }
+    next
+}
+
+fn promote(
+    truth: &Truth,
+    catalog: &Catalog,
+    colors: &BTreeMap<ServiceName, Color>,
+) -> Result<Truth, Vec<Reason>> {
+    let mut next = truth.clone();
+    let mut reasons = Vec::new();
+    if colors.is_empty() {
+        reasons.push(Reason { service: None, problem: Problem::NothingNamed });
+    }
+    for (name, color) in colors {
+        if let Err(problem) = promote_one(&mut next, catalog, name, *color) {
+            reasons.push(Reason { service: Some(name.clone()), problem });
+        }
+    }
+    next.last_promotion = colors.keys().cloned().collect();
+    if reasons.is_empty() { Ok(next) } else { Err(reasons) }
+}
+
+fn promote_one(
+    next: &mut Truth,
+    catalog: &Catalog,
+    name: &ServiceName,
+    color: Color,
+) -> Result<(), Problem> {
+    let spec = catalog.services().get(name).ok_or(Problem::UnknownService)?;
+    if next.damaged.contains_key(name) {
+        // The operator says which color is active, which is all that was lost for good.
+        if spec.pool(color).endpoints.is_empty() {
+            return Err(Problem::NoEndpoints(color));
+        }
+        let fresh = ServiceTruth::fresh(color, spec.blue.clone(), spec.green.clone());
+        next.damaged.remove(name);
+        next.services.insert(name.clone(), fresh);
+        return Ok(());
+    }
+    let service = next.services.get_mut(name).ok_or(Problem::UnknownService)?;
+    if service.active == color {
+        return Err(Problem::AlreadyActive(color));
+    }
+    if service.pool(color).spec().endpoints.is_empty() {
+        return Err(Problem::NoEndpoints(color));
+    }
+    service.promote(color);
+    Ok(())
+}
+
+/// The color of each service before its last promotion.
+fn colors_before(
+    truth: &Truth,
+    catalog: &Catalog,
+    names: &[ServiceName],
+) -> Result<BTreeMap<ServiceName, Color>, Vec<Reason>> {
+    let names = if names.is_empty() { &truth.last_promotion } else { names };
+    if names.is_empty() {
+        return Err(vec![Reason { service: None, problem: Problem::NothingPromoted }]);
+    }
+    let mut colors = BTreeMap::new();
+    let mut reasons = Vec::new();
+    for name in names {
+        let known = truth.services.get(name).filter(|_| catalog.services().contains_key(name));
+        let problem = match known {
+            None if truth.damaged.contains_key(name) => Problem::Damaged,
+            None => Problem::UnknownService,
+            Some(ServiceTruth { previous: Some(color), .. }) => {
+                colors.insert(name.clone(), *color);
+                continue;
+            }
+            Some(_) => Problem::NeverPromoted,
+        };
+        reasons.push(Reason { service: Some(name.clone()), problem });
+    }
+    if reasons.is_empty() { Ok(colors) } else { Err(reasons) }
+}
+
+fn set_pool(
+    truth: &Truth,
+    catalog: &Catalog,
+    name: &ServiceName,
+    color: Color,
+    spec: &PoolSpec,
+    force: bool,
+) -> Result<Truth, Problem> {
+    if truth.damaged.contains_key(name) {
+        return Err(Problem::Damaged);
+    }
+    let mut next = truth.clone();
+    let service = next
+        .services
+        .get_mut(name)
+        .filter(|_| catalog.services().contains_key(name))
+        .ok_or(Problem::UnknownService)?;
+    let is_active = service.active == color;
+    if is_active && !force {
+        return Err(Problem::PoolIsActive(color));
+    }
+    if is_active && spec.endpoints.is_empty() {
+        return Err(Problem::ActiveEmptied(color));
+    }
+    let pool = service.pool_mut(color);
+    pool.runtime = Some(spec.clone());
+    pool.served = is_active;
+    Ok(next)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{control::ServiceSpec, model::Generation};
+
+    fn spec(endpoints: &[&str]) -> PoolSpec {
+        let endpoints = endpoints.iter().map(|it| it.parse().expect("an endpoint")).collect();
+        PoolSpec::new(None, endpoints).expect("no two alike")
+    }
+
+    fn catalog(services: &[(&str, &[&str], &[&str])]) -> Catalog {
+        let services = services
+            .iter()
+            .map(|(name, blue, green)| {
+                let service = ServiceSpec {
+                    hosts: vec![format!("{name}.test").parse().expect("a pattern")],
+                    path: "/".parse().expect("a prefix"),
+                    active: Color::Blue,
+                    blue: spec(blue),
+                    green: spec(green),
+                };
+                (name.parse().expect("a name"), service)
+            })
+            .collect();
+        Catalog::new(services).expect("no two alike")
+    }
+
+    fn two() -> (Truth, Catalog) {
+        let catalog = catalog(&[("api", &["a:1"], &["a:2"]), ("web", &["w:1"], &["w:2"])]);
+        (follow(&Truth::default(), &catalog), catalog)
+    }
+
+    fn colors(pairs: &[(&str, Color)]) -> BTreeMap<ServiceName, Color> {
+        pairs.iter().map(|(name, color)| (name.parse().expect("a name"), *color)).collect()
+    }
+
+    fn active(truth: &Truth, name: &str) -> Color {
+        truth.services[name].active
+    }
+
+    fn problems(refused: Result<Truth, Vec<Reason>>) -> Vec<Problem> {
+        refused.expect_err("refused").into_iter().map(|it| it.problem).collect()
+    }
+
+    use Color::{Blue, Green};
+
+    #[test]
+    fn a_promotion_changes_all_its_services_or_none() {
+        let (truth, catalog) = two();
+        let both = Change::Promote(colors(&[("api", Green), ("web", Green)]));
+        let next = plan(&truth, &catalog, &both).expect("both can");
+        assert_eq!((active(&next, "api"), active(&next, "web")), (Green, Green));
+        assert_eq!(next.generation, Generation(1));
+
+        let one_cannot = Change::Promote(colors(&[("api", Green), ("web", Blue), ("x", Blue)]));
+        let refused = problems(plan(&truth, &catalog, &one_cannot));
+        assert_eq!(refused, [Problem::AlreadyActive(Blue), Problem::UnknownService]);
+    }
+
+    #[test]
+    fn a_color_without_endpoints_is_never_promoted() {
+        let catalog = catalog(&[("web", &["w:1"], &[])]);
+        let truth = follow(&Truth::default(), &catalog);
+        let change = Change::Promote(colors(&[("web", Green)]));
+        assert_eq!(problems(plan(&truth, &catalog, &change)), [Problem::NoEndpoints(Green)]);
+    }
+
+    #[test]
+    fn a_rollback_goes_back_to_where_the_last_promotion_came_from() {
+        let (truth, catalog) = two();
+        let change = Change::Promote(colors(&[("api", Green), ("web", Green)]));
+        let next = plan(&truth, &catalog, &change).expect("both can");
+        let back = plan(&next, &catalog, &Change::Rollback(vec![])).expect("there is a way");
+        assert_eq!((active(&back, "api"), active(&back, "web")), (Blue, Blue));
+        let web = vec!["web".parse().expect("a name")];
+        let again = plan(&back, &catalog, &Change::Rollback(web)).expect("and forth");
+        assert_eq!((active(&again, "api"), active(&again, "web")), (Blue, Green));
+    }
+
+    #[test]
+    fn what_was_never_promoted_is_not_rolled_back() {
+        let (truth, catalog) = two();
+        let nothing = problems(plan(&truth, &catalog, &Change::Rollback(vec![])));
+        assert_eq!(nothing, [Problem::NothingPromoted]);
+        let names = vec!["web".parse().expect("a name"), "x".parse().expect("a name")];
+        let refused = problems(plan(&truth, &catalog, &Change::Rollback(names)));
+        assert_eq!(refused, [Problem::NeverPromoted, Problem::UnknownService]);
+    }
+
+    #[test]
+    fn the_active_pool_is_changed_only_by_force_and_never_emptied() {
+        let (truth, catalog) = two();
+        let set = |color, endpoints: &[&str], force| {
+            let service = "web".parse().expect("a name");
+            let change = Change::SetPool { service, color, spec: spec(endpoints), force };
+            plan(&truth, &catalog, &change)
+        };
+        assert_eq!(problems(set(Blue, &["n:1"], false)), [Problem::PoolIsActive(Blue)]);
+        assert_eq!(problems(set(Blue, &[], true)), [Problem::ActiveEmptied(Blue)]);
+        let forced = set(Blue, &["n:1"], true).expect("forced");
+        assert!(forced.services["web"].blue.served);
+        let idle = set(Green, &["n:1"], false).expect("idle");
+        assert_eq!(idle.services["web"].green.spec(), &spec(&["n:1"]));
+        set(Green, &[], false).expect("an idle pool may be emptied");
+    }
+
+    #[test]
+    fn what_was_set_at_run_time_stays_until_the_file_says_something_else() {
+        let (truth, catalog_then) = two();
+        let service: ServiceName = "web".parse().expect("a name");
+        let set = Change::SetPool { service, color: Green, spec: spec(&["n:1"]), force: false };
+        let truth = plan(&truth, &catalog_then, &set).expect("idle");
+        let same = follow(&truth, &catalog_then);
+        assert_eq!(same.services["web"].green.spec(), &spec(&["n:1"]));
+        let changed = catalog(&[("api", &["a:1"], &["a:2"]), ("web", &["w:1"], &["w:3"])]);
+        let next = follow(&truth, &changed);
+        assert_eq!(next.services["web"].green.spec(), &spec(&["w:3"]));
+        assert_eq!(active(&next, "web"), Blue);
+    }
+
+    #[test]
+    fn a_service_that_left_the_configuration_comes_back_as_it_was() {
+        let (truth, catalog_then) = two();
+        let change = Change::Promote(colors(&[("web", Green)]));
+        let truth = plan(&truth, &catalog_then, &change).expect("it can");
+        let without = catalog(&[("api", &["a:1"], &["a:2"])]);
+        let gone = follow(&truth, &without);
+        let refused = problems(plan(&gone, &without, &Change::Rollback(vec![])));
+        assert_eq!(refused, [Problem::UnknownService]);
+        assert_eq!(active(&follow(&gone, &catalog_then), "web"), Green);
+    }
+
+    #[test]
+    fn a_damaged_service_waits_for_an_operator_who_says_what_is_active() {
+        let (mut truth, catalog) = two();
+        let web: ServiceName = "web".parse().expect("a name");
+        truth.services.remove(&web);
+        truth.damaged.insert(web.clone(), "garbage".to_owned());
+        assert!(follow(&truth, &catalog).damaged.contains_key(&web), "it is not guessed");
+        let spec = spec(&["n:1"]);
+        let set = Change::SetPool { service: web.clone(), color: Blue, spec, force: true };
+        assert_eq!(problems(plan(&truth, &catalog, &set)), [Problem::Damaged]);
+        for color in Color::BOTH {
+            let promote = Change::Promote(colors(&[("web", color)]));
+            let next = plan(&truth, &catalog, &promote).expect("whichever it is");
+            assert_eq!((active(&next, "web"), next.damaged.len()), (color, 0));
+        }
+    }
+}

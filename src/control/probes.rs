@@ -1,0 +1,73 @@
+//! A look at every endpoint, every few seconds, so that the picture is true before a request finds
+//! out.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use futures_util::{StreamExt, stream};
+use tokio::time::MissedTickBehavior;
+use tracing::info;
+
+use super::{actor::Control, events::EventKind};
+use crate::{
+    model::{Color, Health, ServiceName},
+    upstream::Member,
+};
+
+/// The time between two looks at an endpoint.
+const INTERVAL: Duration = Duration::from_secs(2);
+
+/// How long a connection may take to open.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Endpoints that are looked at together.
+const TOGETHER: usize = 64;
+
+impl Control {
+    /// Opens a connection to every endpoint now and then and closes it again. Runs until it is
+    /// dropped.
+    pub async fn probe(&self) {
+        let mut told: HashMap<*const Member, Health> = HashMap::new();
+        let mut interval = tokio::time::interval(INTERVAL);
+        interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            interval.tick().await;
+            let members = self.members();
+            stream::iter(&members)
+                .for_each_concurrent(TOGETHER, |(_, _, member)| async {
+                    // What comes of it is the member's health.
+                    drop(member.connect(PATIENCE).await);
+                })
+                .await;
+            let mut now = HashMap::new();
+            for (service, color, member) in &members {
+                let health = member.health();
+                let before = told.get(&Arc::as_ptr(member)).copied();
+                now.insert(Arc::as_ptr(member), health);
+                // The first look at an endpoint that is fine is no news.
+                if before == Some(health) || before.is_none() && health == Health::Up {
+                    continue;
+                }
+                let endpoint = member.endpoint().clone();
+                info!(%service, %color, %endpoint, %health, "health changed");
+                let (service, color) = (service.clone(), *color);
+                self.events().publish(EventKind::HealthChanged { service, color, endpoint, health });
+            }
+            told = now;
+        }
+    }
+
+    fn members(&self) -> Vec<(ServiceName, Color, Arc<Member>)> {
+        self.switch().look(|table| {
+            let pools = table.services().iter().flat_map(|service| {
+                Color::BOTH.map(|color| Arc::clone(service.side(color).pool()))
+            });
+            pools
+                .flat_map(|pool| {
+                    let members = pool.members().to_vec();
+                    let (service, color) = (pool.service().clone(), pool.color());
+                    members.into_iter().map(move |it| (service.clone(), color, it))
+                })
+                .collect()
+        })
+    }
+}

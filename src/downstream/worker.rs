@@ -1,0 +1,223 @@
+//! A thread with its own runtime, its own listening sockets and its own connections.
+
+use std::{
+    future::poll_fn,
+    io,
+    net::{SocketAddr, TcpListener as StdListener},
+    rc::Rc,
+    sync::Arc,
+    task::Poll,
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use prometheus::IntGauge;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    runtime::{Builder, LocalOptions},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::MissedTickBehavior,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{error, warn};
+
+use super::{
+    Handler,
+    bind::{Bound, Listener},
+    connection::serve,
+    roster::{Patience, Roster},
+};
+use crate::metrics::Counted;
+
+/// How a worker treats its clients.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// How long a client may take.
+    pub patience: Patience,
+    /// How many connections a worker has at once; further ones wait in the kernel's queue.
+    pub connections_max: usize,
+    /// Open connections, of all workers.
+    pub open: IntGauge,
+}
+
+/// How the workers are told to end.
+#[derive(Clone, Debug, Default)]
+pub struct Stop {
+    /// Take no new connections, and end the ones there are after what they are doing.
+    pub gently: CancellationToken,
+    /// End at once.
+    pub now: CancellationToken,
+}
+
+/// A running worker.
+#[derive(Debug)]
+pub struct Worker {
+    thread: JoinHandle<usize>,
+}
+
+/// A pause after an accept that failed for want of something, such as file descriptors.
+const BREATH: Duration = Duration::from_millis(100);
+
+// === impl Worker ===
+
+impl Worker {
+    /// Starts worker number `number` on its sockets of each listener. `make` is called on the
+    /// worker's thread, inside its runtime.
+    ///
+    /// # Errors
+    ///
+    /// If the thread cannot be started. A worker that then finds itself without a runtime stops
+    /// them all.
+    pub fn start<H: Handler>(
+        number: usize,
+        listeners: &mut [Bound],
+        settings: Settings,
+        stop: Stop,
+        make: impl FnOnce() -> H + Send + 'static,
+    ) -> io::Result<Self> {
+        let sockets: Vec<(Arc<Listener>, StdListener)> = listeners
+            .iter_mut()
+            .filter_map(|it| Some((Arc::clone(&it.listener), it.sockets.pop()?)))
+            .collect();
+        let thread = std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
+            let runtime =
+                Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
+            match runtime {
+                Ok(runtime) => runtime.block_on(run(sockets, settings, stop, make)),
+                Err(error) => {
+                    error!(%error, "a worker has no runtime");
+                    stop.now.cancel();
+                    0
+                }
+            }
+        })?;
+        Ok(Self { thread })
+    }
+
+    /// Waits for the worker's end, and returns how many connections it had to cut.
+    ///
+    /// Blocks; to be called when the worker was told to stop.
+    #[must_use]
+    pub fn join(self) -> usize {
+        // A worker that panicked outside of its connections' tasks has none left.
+        self.thread.join().unwrap_or_default()
+    }
+}
+
+async fn run<H: Handler>(
+    sockets: Vec<(Arc<Listener>, StdListener)>,
+    settings: Settings,
+    stop: Stop,
+    make: impl FnOnce() -> H,
+) -> usize {
+    let handler = Rc::new(make());
+    let roster = Rc::new(Roster::<H>::new());
+    let tasks = TaskTracker::new();
+    let door = Arc::new(Semaphore::new(settings.connections_max));
+    let mut accepting = Vec::new();
+    for (listener, socket) in sockets {
+        let acceptor = Acceptor {
+            listener,
+            handler: Rc::clone(&handler),
+            roster: Rc::clone(&roster),
+            tasks: tasks.clone(),
+            door: Arc::clone(&door),
+            open: settings.open.clone(),
+        };
+        accepting.push(tokio::task::spawn_local(acceptor.run(socket, stop.gently.clone())));
+    }
+    let mut step = tokio::time::interval(Roster::<H>::STEP);
+    step.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stop.gently.cancelled() => break,
+            () = stop.now.cancelled() => return roster.len(),
+            _ = step.tick() => {
+                roster.look(Instant::now(), &settings.patience);
+                handler.tick();
+            }
+        }
+    }
+    for acceptor in accepting {
+        let _ = acceptor.await;
+    }
+    roster.close();
+    tasks.close();
+    loop {
+        tokio::select! {
+            () = tasks.wait() => return 0,
+            () = stop.now.cancelled() => return roster.len(),
+            _ = step.tick() => {
+                roster.look(Instant::now(), &settings.patience);
+                // Whoever was between two requests when first asked.
+                roster.close();
+            }
+        }
+    }
+}
+
+struct Acceptor<H: Handler> {
+    listener: Arc<Listener>,
+    handler: Rc<H>,
+    roster: Rc<Roster<H>>,
+    tasks: TaskTracker,
+    /// A place for each connection that may be open at once.
+    door: Arc<Semaphore>,
+    open: IntGauge,
+}
+
+impl<H: Handler> Acceptor<H> {
+    async fn run(self, socket: StdListener, closing: CancellationToken) {
+        let socket = match TcpListener::from_std(socket) {
+            Ok(socket) => socket,
+            Err(error) => {
+                error!(listener = %self.listener.address, %error, "cannot accept connections");
+                return;
+            }
+        };
+        loop {
+            tokio::select! {
+                biased;
+                () = closing.cancelled() => break,
+                () = self.accept(&socket) => {}
+            }
+        }
+        // Whoever stands in the kernel's queue was told that the connection is open.
+        while let Poll::Ready(Ok((stream, peer))) =
+            poll_fn(|context| Poll::Ready(socket.poll_accept(context))).await
+        {
+            match Arc::clone(&self.door).try_acquire_owned() {
+                Ok(place) => self.admit(stream, peer, place),
+                Err(_full) => break,
+            }
+        }
+    }
+
+    /// Takes one connection, as soon as there is a place for it. Dropping the future takes none.
+    async fn accept(&self, socket: &TcpListener) {
+        let place = Arc::clone(&self.door).acquire_owned().await;
+        let place = place.expect("the door is never closed");
+        match socket.accept().await {
+            Ok((stream, peer)) => self.admit(stream, peer, place),
+            // The client is gone already.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            Err(error) => {
+                warn!(listener = %self.listener.address, %error, "cannot accept; trying again");
+                tokio::time::sleep(BREATH).await;
+            }
+        }
+    }
+
+    fn admit(&self, stream: TcpStream, peer: SocketAddr, place: OwnedSemaphorePermit) {
+        // A response's last segment must not wait for the client's acknowledgement.
+        if stream.set_nodelay(true).is_err() {
+            return;
+        }
+        let (listener, handler) = (Arc::clone(&self.listener), Rc::clone(&self.handler));
+        let (roster, open) = (Rc::clone(&self.roster), Counted::new(&self.open));
+        self.tasks.spawn_local(async move {
+            serve(stream, peer, listener, handler, roster).await;
+            drop((place, open));
+        });
+    }
+}

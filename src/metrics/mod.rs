@@ -1,0 +1,327 @@
+//! What is counted, as typed handles on a registry that is handed in.
+//!
+//! Whoever counts holds a handle whose labels were resolved once, when its pool was made; on the
+//! path of a request there is no look-up by label. What can be read off the switch at any moment
+//! (in flight, generation, active) is not counted here a second time: [`Metrics::show`] takes it at
+//! the scrape.
+
+use std::sync::OnceLock;
+
+use prometheus::{
+    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder,
+};
+
+use crate::model::{Color, Generation, ServiceName};
+
+/// All series of the process.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    registry: Registry,
+    requests: IntCounterVec,
+    request_duration: HistogramVec,
+    connect_errors: IntCounterVec,
+    upstream_connections: IntGaugeVec,
+    preview_refused: IntCounterVec,
+    in_flight: IntGaugeVec,
+    active: IntGaugeVec,
+    promotions: IntCounterVec,
+    drain_duration: HistogramVec,
+    generation: IntGauge,
+    /// Connections of clients that are open now.
+    pub downstream_connections: IntGauge,
+}
+
+/// The series of one pool, or of the requests that reached none.
+#[derive(Debug)]
+pub struct PoolMetrics {
+    service: String,
+    color: &'static str,
+    requests: IntCounterVec,
+    /// By status code, from 100; resolved when a code is first seen.
+    codes: Box<[OnceLock<IntCounter>]>,
+    /// Seconds from the request's head to the response's last byte.
+    pub duration: Histogram,
+    connect_errors: IntCounterVec,
+    /// Connections to this pool's endpoints that are open now.
+    pub connections: IntGauge,
+}
+
+/// Something that a gauge counts for as long as this lives.
+// Not `Clone`: it would be counted once and forgotten twice.
+#[derive(Debug)]
+pub struct Counted(IntGauge);
+
+/// What one service looks like at a scrape.
+#[derive(Clone, Debug)]
+pub struct Shown {
+    /// The service.
+    pub service: ServiceName,
+    /// Its active color.
+    pub active: Color,
+    /// Requests inside blue and green, in this order.
+    pub in_flight: [usize; 2],
+}
+
+/// How a call to promote ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum PromotionResult {
+    /// The table was replaced.
+    Promoted,
+    /// Refused for a reason that lies in the services or the request.
+    Refused,
+    /// Decided on an old generation.
+    Stale,
+    /// The truth could not be written.
+    Failed,
+}
+
+/// Seconds; from a cache hit to a report that runs for minutes.
+const DURATION_BUCKETS: [f64; 14] =
+    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0];
+
+/// Seconds; drains last as long as the longest request.
+const DRAIN_BUCKETS: [f64; 10] = [0.01, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0];
+
+const FIRST_CODE: usize = 100;
+const CODES: usize = 900;
+
+// === impl Metrics ===
+
+impl Metrics {
+    /// Registers every series of the process in `registry`.
+    ///
+    /// # Errors
+    ///
+    /// If the registry has series of these names already.
+    pub fn new(registry: Registry) -> Result<Self, prometheus::Error> {
+        let named = |name: &str, help: &str| Opts::new(format!("flipgate_{name}"), help);
+        let counters = |name, help, labels: &[&str]| {
+            let it = IntCounterVec::new(named(name, help), labels)?;
+            registry.register(Box::new(it.clone()))?;
+            Ok::<_, prometheus::Error>(it)
+        };
+        let gauges = |name, help, labels: &[&str]| {
+            let it = IntGaugeVec::new(named(name, help), labels)?;
+            registry.register(Box::new(it.clone()))?;
+            Ok::<_, prometheus::Error>(it)
+        };
+        let gauge = |name, help| {
+            let it = IntGauge::with_opts(named(name, help))?;
+            registry.register(Box::new(it.clone()))?;
+            Ok::<_, prometheus::Error>(it)
+        };
+        let histograms = |name: &str, help: &str, buckets: &[f64]| {
+            let options =
+                HistogramOpts::new(format!("flipgate_{name}"), help).buckets(buckets.to_vec());
+            let it = HistogramVec::new(options, &["service", "color"])?;
+            registry.register(Box::new(it.clone()))?;
+            Ok::<_, prometheus::Error>(it)
+        };
+        let of_pool = ["service", "color"];
+        let metrics = Self {
+            requests: counters(
+                "requests_total",
+                "Requests by the code of their answer; 499 when the client left before it",
+                &["service", "color", "code"],
+            )?,
+            request_duration: histograms(
+                "request_duration_seconds",
+                "From the request's head to the response's last byte",
+                &DURATION_BUCKETS,
+            )?,
+            connect_errors: counters(
+                "upstream_connect_errors_total",
+                "Connections to endpoints that could not be opened",
+                &["service", "color", "reason"],
+            )?,
+            upstream_connections: gauges(
+                "upstream_connections",
+                "Open connections to endpoints",
+                &of_pool,
+            )?,
+            preview_refused: counters(
+                "preview_refused_total",
+                "Public clients who asked for a color and were not given it for that",
+                &of_pool,
+            )?,
+            in_flight: gauges("in_flight", "Requests inside a color now", &of_pool)?,
+            active: gauges("active", "1 for the color that answers the public", &of_pool)?,
+            promotions: counters("promotions_total", "Calls to promote or roll back", &["result"])?,
+            drain_duration: histograms(
+                "drain_duration_seconds",
+                "From a promotion to the end of the last request on the replaced color",
+                &DRAIN_BUCKETS,
+            )?,
+            generation: gauge("generation", "How many changes of the table came before")?,
+            downstream_connections: gauge(
+                "downstream_connections",
+                "Open connections of clients",
+            )?,
+            registry: registry.clone(),
+        };
+        let build = gauges("build_info", "The running program", &["version"])?;
+        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        // Shown as 0 from the start, so that a rate over the first one is right.
+        for result in [
+            PromotionResult::Promoted,
+            PromotionResult::Refused,
+            PromotionResult::Stale,
+            PromotionResult::Failed,
+        ] {
+            metrics.promotions.with_label_values(&[result.as_str()]).inc_by(0);
+        }
+        Ok(metrics)
+    }
+
+    /// The series of a pool.
+    #[must_use]
+    pub fn pool(&self, service: &ServiceName, color: Color) -> PoolMetrics {
+        self.labelled(service.as_str(), color.as_str())
+    }
+
+    /// The series of requests that were refused before they reached a service. Their labels are
+    /// empty, which Prometheus shows as absent.
+    #[must_use]
+    pub fn unrouted(&self) -> PoolMetrics {
+        self.labelled("", "")
+    }
+
+    fn labelled(&self, service: &str, color: &'static str) -> PoolMetrics {
+        let labels = [service, color];
+        PoolMetrics {
+            service: service.to_owned(),
+            color,
+            requests: self.requests.clone(),
+            codes: (0..CODES).map(|_| OnceLock::new()).collect(),
+            duration: self.request_duration.with_label_values(&labels),
+            connect_errors: self.connect_errors.clone(),
+            connections: self.upstream_connections.with_label_values(&labels),
+        }
+    }
+
+    /// Counts a public client who asked for a color. `service` is empty where none was chosen.
+    pub fn preview_refused(&self, service: &str, color: Color) {
+        self.preview_refused.with_label_values(&[service, color.as_str()]).inc();
+    }
+
+    /// Counts a call to promote or roll back.
+    pub fn promotion(&self, result: PromotionResult) {
+        self.promotions.with_label_values(&[result.as_str()]).inc();
+    }
+
+    /// Notes how long the replaced side of a promotion had requests inside.
+    pub fn drained(&self, service: &ServiceName, color: Color, seconds: f64) {
+        let labels = [service.as_str(), color.as_str()];
+        self.drain_duration.with_label_values(&labels).observe(seconds);
+    }
+
+    /// Forgets the series of a service that is no longer configured.
+    pub fn forget(&self, service: &ServiceName) {
+        for color in Color::BOTH {
+            let labels = [service.as_str(), color.as_str()];
+            for gauges in [&self.in_flight, &self.active] {
+                // Absent already is as good.
+                let _ = gauges.remove_label_values(&labels);
+            }
+        }
+    }
+
+    /// The text of a scrape, with the switch as `generation` and `services` show it.
+    #[must_use]
+    pub fn show(&self, generation: Generation, services: &[Shown]) -> String {
+        self.generation.set(i64::try_from(generation.0).unwrap_or(i64::MAX));
+        for Shown { service, active, in_flight } in services {
+            for (color, inside) in Color::BOTH.into_iter().zip(in_flight) {
+                let labels = [service.as_str(), color.as_str()];
+                let inside = i64::try_from(*inside).unwrap_or(i64::MAX);
+                self.in_flight.with_label_values(&labels).set(inside);
+                self.active.with_label_values(&labels).set(i64::from(color == *active));
+            }
+        }
+        let mut text = Vec::new();
+        TextEncoder::new()
+            .encode(&self.registry.gather(), &mut text)
+            .expect("a Vec takes every write, and names were checked when they were registered");
+        String::from_utf8_lossy(&text).into_owned()
+    }
+}
+
+// === impl PoolMetrics ===
+
+impl PoolMetrics {
+    /// Counts a request by the status code of its answer, 100 to 999.
+    pub fn count(&self, code: u16) {
+        let Some(place) = usize::from(code).checked_sub(FIRST_CODE) else { return };
+        let Some(counter) = self.codes.get(place) else { return };
+        counter
+            .get_or_init(|| {
+                self.requests.with_label_values(&[&self.service, self.color, &code.to_string()])
+            })
+            .inc();
+    }
+
+    /// Counts a connection that could not be opened. `reason` is a word of a fixed list.
+    pub fn connect_error(&self, reason: &'static str) {
+        self.connect_errors.with_label_values(&[self.service.as_str(), self.color, reason]).inc();
+    }
+}
+
+// === impl Counted ===
+
+impl Counted {
+    /// Counts one more, until it is dropped.
+    #[must_use]
+    pub fn new(gauge: &IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+// === impl PromotionResult ===
+
+impl PromotionResult {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Promoted => "promoted",
+            Self::Refused => "refused",
+            Self::Stale => "stale",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_is_counted_under_its_pool_and_code() {
+        let metrics = Metrics::new(Registry::new()).expect("a fresh registry");
+        let web: ServiceName = "web".parse().expect("a name");
+        let pool = metrics.pool(&web, Color::Blue);
+        pool.count(200);
+        pool.count(200);
+        pool.count(404);
+        pool.count(99);
+        let shown = Shown { service: web, active: Color::Blue, in_flight: [3, 0] };
+        let text = metrics.show(Generation(7), &[shown]);
+        for line in [
+            r#"flipgate_requests_total{code="200",color="blue",service="web"} 2"#,
+            r#"flipgate_requests_total{code="404",color="blue",service="web"} 1"#,
+            r#"flipgate_in_flight{color="blue",service="web"} 3"#,
+            r#"flipgate_active{color="blue",service="web"} 1"#,
+            r#"flipgate_active{color="green",service="web"} 0"#,
+            "flipgate_generation 7",
+        ] {
+            assert!(text.contains(line), "{line} is not in\n{text}");
+        }
+        assert!(!text.contains(r#"code="99""#));
+    }
+}

@@ -1,0 +1,138 @@
+//! Whose request it is: the verified address of the client, and the audience that follows from it.
+
+use std::{cell::Cell, net::IpAddr};
+
+use http::HeaderMap;
+
+use super::forwarded::{Chain, forwarded, x_forwarded_for};
+use crate::model::{Audience, Rules};
+
+/// Whose request it is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Client {
+    /// Public, unless a verified address says otherwise.
+    pub(super) audience: Audience,
+    /// Whether the peer is a proxy whose forwarding fields are kept and continued.
+    pub(super) is_behind_proxy: bool,
+}
+
+/// What a peer is under some rules. Kept with the connection, and worked out again when the rules
+/// are others.
+#[derive(Debug, Default)]
+pub(super) struct Standing(Cell<Option<(u64, Client)>>);
+
+// === impl Standing ===
+
+impl Standing {
+    /// Whose request this is. A peer is what it is for the whole connection; a trusted proxy's
+    /// requests are looked at one by one, since different clients share its connections.
+    pub(super) fn client(&self, rules: &Rules, peer: IpAddr, headers: &HeaderMap) -> Client {
+        let known = self.0.get().filter(|(id, _)| *id == rules.id);
+        let (_, standing) = known.unwrap_or_else(|| {
+            let it = (rules.id, standing(rules, peer));
+            self.0.set(Some(it));
+            it
+        });
+        match standing.is_behind_proxy {
+            true => Client { audience: audience_behind_proxy(rules, headers), ..standing },
+            false => standing,
+        }
+    }
+}
+
+fn standing(rules: &Rules, peer: IpAddr) -> Client {
+    match rules.trusted_proxies.contains(peer) {
+        true => Client { audience: Audience::Public, is_behind_proxy: true },
+        false => Client { audience: audience(rules, peer), is_behind_proxy: false },
+    }
+}
+
+fn audience(rules: &Rules, address: IpAddr) -> Audience {
+    match rules.internal.contains(address) {
+        true => Audience::Internal,
+        false => Audience::Public,
+    }
+}
+
+/// Public, unless what the proxy says can be read in one way only. A proxy that writes one of the
+/// two fields passes the other on as the client sent it, so two that differ prove nothing.
+fn audience_behind_proxy(rules: &Rules, headers: &HeaderMap) -> Audience {
+    let trusted = &rules.trusted_proxies;
+    let address = match (x_forwarded_for(headers, trusted), forwarded(headers, trusted)) {
+        (Chain::Address(it), Chain::Absent) | (Chain::Absent, Chain::Address(it)) => it,
+        (Chain::Address(one), Chain::Address(two)) if one == two => one,
+        _ => return Audience::Public,
+    };
+    audience(rules, address)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use http::HeaderValue;
+
+    use super::*;
+    use crate::model::{Networks, Router};
+
+    fn rules(id: u64, internal: &str) -> Rules {
+        let networks = |it: &str| [Networks::parse(it).expect("a network")].into_iter().collect();
+        Rules {
+            id,
+            router: Router::default(),
+            internal: networks(internal),
+            trusted_proxies: networks("10.0.0.1"),
+            public_marks: false,
+            response_patience: Duration::from_secs(1),
+        }
+    }
+
+    fn audience_of(peer: &str, fields: &[(&'static str, &'static str)]) -> Audience {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(*name, HeaderValue::from_static(value));
+        }
+        let peer = peer.parse().expect("an address");
+        Standing::default().client(&rules(1, "192.168.0.0/16"), peer, &headers).audience
+    }
+
+    #[test]
+    fn a_peer_is_what_its_address_says_whatever_it_claims() {
+        let forged = [("x-forwarded-for", "192.168.0.1"), ("forwarded", "for=192.168.0.1")];
+        assert_eq!(audience_of("203.0.113.5", &forged), Audience::Public);
+        assert_eq!(audience_of("192.168.0.7", &[]), Audience::Internal);
+        let modest = [("x-forwarded-for", "203.0.113.5")];
+        assert_eq!(audience_of("192.168.0.7", &modest), Audience::Internal);
+    }
+
+    #[test]
+    fn behind_a_trusted_proxy_the_client_is_who_the_proxy_saw() {
+        let inside = ("x-forwarded-for", "192.168.0.7");
+        let outside = ("x-forwarded-for", "203.0.113.5");
+        let forged = ("x-forwarded-for", "192.168.0.7, 203.0.113.5");
+        assert_eq!(audience_of("10.0.0.1", &[inside]), Audience::Internal);
+        assert_eq!(audience_of("10.0.0.1", &[outside]), Audience::Public);
+        assert_eq!(audience_of("10.0.0.1", &[forged]), Audience::Public);
+    }
+
+    #[test]
+    fn a_trusted_proxy_that_says_nothing_or_two_things_means_the_public() {
+        let xff = ("x-forwarded-for", "192.168.0.7");
+        let same = ("forwarded", "for=192.168.0.7");
+        let other = ("forwarded", "for=203.0.113.5");
+        let broken = ("forwarded", "for=unknown");
+        assert_eq!(audience_of("10.0.0.1", &[]), Audience::Public);
+        assert_eq!(audience_of("10.0.0.1", &[xff, same]), Audience::Internal);
+        assert_eq!(audience_of("10.0.0.1", &[xff, other]), Audience::Public);
+        assert_eq!(audience_of("10.0.0.1", &[xff, broken]), Audience::Public);
+    }
+
+    #[test]
+    fn new_rules_are_followed_on_an_old_connection() {
+        let standing = Standing::default();
+        let peer = "192.168.0.7".parse().expect("an address");
+        let mut ask = |rules: &Rules| standing.client(rules, peer, &HeaderMap::new()).audience;
+        assert_eq!(ask(&rules(1, "192.168.0.0/16")), Audience::Internal);
+        assert_eq!(ask(&rules(2, "172.16.0.0/12")), Audience::Public);
+    }
+}

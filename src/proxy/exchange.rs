@@ -1,0 +1,463 @@
+//! One request and its answer.
+
+use std::{
+    cell::RefCell,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use http::{
+    HeaderMap, HeaderValue, Method, Request, Response, Uri, Version,
+    header::{EXPECT, HOST, TRANSFER_ENCODING},
+    request,
+};
+use hyper::{
+    body::{Body, Incoming},
+    client::conn::TrySendError,
+};
+use tracing::{debug, warn};
+
+use super::{
+    address::Client,
+    body::{Gate, RequestBody, ResponseBody, Return, Transfer},
+    cookies, headers,
+    refusal::Refusal,
+    view::{RequestView, Wish, admit},
+};
+use crate::{
+    downstream::{Connection, Handler},
+    metrics::{Metrics, PoolMetrics},
+    model::{Audience, Color, Host, Rules, normalize_path},
+    switch::{Claim, Kind, Ledger, Shard, Switch, Ticket, Visit},
+    upstream::{self, Connections, Pool, Seat},
+};
+
+/// What all workers share.
+#[derive(Clone, Debug)]
+pub struct Shared {
+    /// Which pool answers.
+    pub switch: Arc<Switch<Arc<Rules>, Pool>>,
+    /// Who is inside, and since when.
+    pub ledger: Arc<Ledger<Instant>>,
+    /// What is counted.
+    pub metrics: Metrics,
+}
+
+/// The proxy of one worker.
+pub struct Proxy {
+    switch: Arc<Switch<Arc<Rules>, Pool>>,
+    metrics: Metrics,
+    unrouted: Arc<PoolMetrics>,
+    shard: Arc<Shard<Instant>>,
+    connections: Connections<RequestBody>,
+    random: RefCell<fastrand::Rng>,
+}
+
+/// A request that is being answered: counted once, when this is dropped.
+pub(super) struct Exchange {
+    proxy: Rc<Proxy>,
+    connection: Rc<Connection<Proxy>>,
+    metrics: Arc<PoolMetrics>,
+    started: Instant,
+    /// The answer's code, or 499 for a client that left before there was one.
+    code: u16,
+    /// Unless no service was found for it.
+    hold: Option<Hold>,
+}
+
+/// What keeps a side from being drained. Struck out of the books before the claim itself ends.
+pub struct Hold {
+    _ticket: Ticket<Instant>,
+    seat: Option<Seat>,
+    claim: Claim<Pool>,
+}
+
+/// What was decided when a request was admitted.
+struct Admitted {
+    claim: Claim<Pool>,
+    client: Client,
+    is_wished: bool,
+    has_marks: bool,
+    patience: Duration,
+}
+
+/// How long a client that expects `100 Continue` waits for an upstream that does not say it: many
+/// never do, and clients themselves wait about as long.
+const CONTINUE_PATIENCE: Duration = Duration::from_secs(1);
+
+/// A client that closed its connection before it had an answer; a number that nginx made common.
+const CLIENT_LEFT: u16 = 499;
+
+// === impl Proxy ===
+
+impl Proxy {
+    /// The proxy of worker number `worker`.
+    #[must_use]
+    pub fn new(shared: &Shared, worker: usize, limits: upstream::Limits) -> Self {
+        Self {
+            switch: Arc::clone(&shared.switch),
+            metrics: shared.metrics.clone(),
+            unrouted: Arc::new(shared.metrics.unrouted()),
+            shard: shared.ledger.shard(worker),
+            connections: Connections::new(limits),
+            random: RefCell::new(fastrand::Rng::new()),
+        }
+    }
+
+    /// Decides on a head and takes the claim. The only load of the table for this request.
+    fn admit(
+        &self,
+        head: &request::Parts,
+        connection: &Connection<Self>,
+    ) -> Result<Admitted, Refusal> {
+        let host = checked_host(head)?;
+        let path = match (&head.method, head.uri.path()) {
+            (&Method::OPTIONS, "*") => "/".into(),
+            (_, path) => normalize_path(path)
+                .map_err(|_| Refusal::Malformed("the path cannot be read in one way only"))?,
+        };
+        let wish = wish(&head.headers);
+        let listener = connection.listener().preview;
+        let mut decided = None;
+        let claim = self.switch.claim(|rules| {
+            let standing = &connection.memory().standing;
+            let client = standing.client(rules, connection.peer(), &head.headers);
+            let view = RequestView {
+                host: &host,
+                path: &path,
+                audience: client.audience,
+                wish,
+                listener,
+            };
+            let choice = admit(rules, &view)?;
+            let has_marks = client.audience == Audience::Internal || rules.public_marks;
+            decided = Some((client, choice.1, has_marks, rules.response_patience));
+            Ok::<_, Refusal>(choice)
+        });
+        if let (Err(Refusal::Audience), Some(color)) = (&claim, listener) {
+            self.metrics.preview_refused("", color);
+        }
+        let claim = claim?;
+        let (client, visit, has_marks, patience) =
+            decided.expect("a claim was taken, so the choice was made");
+        if let (Audience::Public, Wish::Color(color)) = (client.audience, wish) {
+            self.metrics.preview_refused(claim.pool().service().as_str(), color);
+        }
+        let is_wished = visit != Visit::Active;
+        Ok(Admitted { claim, client, is_wished, has_marks, patience })
+    }
+
+    async fn answer(
+        self: Rc<Self>,
+        request: Request<Incoming>,
+        connection: Rc<Connection<Self>>,
+    ) -> Response<ResponseBody> {
+        let started = Instant::now();
+        let (mut head, body) = request.into_parts();
+        let admitted = self.admit(&head, &connection);
+        let mut exchange = Exchange {
+            metrics: Arc::clone(&self.unrouted),
+            proxy: self,
+            connection,
+            started,
+            code: CLIENT_LEFT,
+            hold: None,
+        };
+        let Admitted { claim, client, is_wished, has_marks, patience } = match admitted {
+            Ok(admitted) => admitted,
+            Err(refusal) => return exchange.refused(refusal),
+        };
+        let (color, generation) = (claim.color(), claim.generation());
+        exchange.hold(claim);
+        {
+            let Exchange { proxy, connection, .. } = &exchange;
+            let (memory, peer) = (connection.memory(), connection.peer());
+            let random = &mut *proxy.random.borrow_mut();
+            headers::forward_request(
+                &mut head.headers,
+                memory,
+                peer,
+                client.is_behind_proxy,
+                random,
+            );
+        }
+        let forwarded = exchange.forward(head, body, patience).await;
+        let mut answer = match forwarded {
+            Ok((answer, back)) => exchange.relayed(answer, back),
+            Err(refusal) => exchange.refused(refusal),
+        };
+        let marked = answer.headers_mut();
+        if is_wished {
+            headers::forbid_caching(marked);
+        }
+        if has_marks {
+            marked.insert("flipgate-color", HeaderValue::from_static(color.as_str()));
+            marked.insert("flipgate-generation", generation.0.into());
+        }
+        answer
+    }
+}
+
+impl Handler for Proxy {
+    type Body = ResponseBody;
+    type Hold = Hold;
+    type Memory = headers::Memory;
+
+    fn handle(
+        self: Rc<Self>,
+        request: Request<Incoming>,
+        connection: Rc<Connection<Self>>,
+    ) -> impl Future<Output = Response<ResponseBody>> {
+        self.answer(request, connection)
+    }
+
+    fn tick(&self) {
+        self.connections.sweep(Instant::now());
+    }
+}
+
+/// The one host that a head names: RFC 9112, section 3.2.
+fn checked_host(head: &request::Parts) -> Result<Host<'_>, Refusal> {
+    if matches!(head.method, Method::CONNECT | Method::TRACE) {
+        return Err(Refusal::Method);
+    }
+    let mut lines = head.headers.get_all(HOST).iter();
+    let (Some(line), None) = (lines.next(), lines.next()) else {
+        return Err(Refusal::Malformed("exactly one Host is needed"));
+    };
+    let host = line.to_str().map_err(|_| Refusal::Malformed("the Host is not plain text"))?;
+    if let Some(authority) = head.uri.authority()
+        && !authority.as_str().eq_ignore_ascii_case(host)
+    {
+        return Err(Refusal::Malformed("the target and the Host name different hosts"));
+    }
+    let mut codings = head.headers.get_all(TRANSFER_ENCODING).iter();
+    if let Some(coding) = codings.next()
+        && (!coding.as_bytes().eq_ignore_ascii_case(b"chunked") || codings.next().is_some())
+    {
+        return Err(Refusal::TransferCoding);
+    }
+    Host::parse(host).map_err(|_| Refusal::Malformed("the Host is not a name or an address"))
+}
+
+/// The color that the head asks for: by header, else by cookie.
+fn wish(headers: &HeaderMap) -> Wish {
+    let named = headers.get_all("flipgate-preview").iter().map(|it| it.as_bytes());
+    match agreed(named) {
+        Wish::None => agreed(cookies::wishes(headers)),
+        wish => wish,
+    }
+}
+
+fn agreed<'a>(words: impl Iterator<Item = &'a [u8]>) -> Wish {
+    words.fold(Wish::None, |wish, word| {
+        let color = std::str::from_utf8(word).ok().and_then(|it| it.parse::<Color>().ok());
+        match (wish, color) {
+            (Wish::None, Some(color)) => Wish::Color(color),
+            (Wish::Color(before), Some(color)) if before == color => wish,
+            _ => Wish::Unclear,
+        }
+    })
+}
+
+// === impl Exchange ===
+
+impl Exchange {
+    fn hold(&mut self, claim: Claim<Pool>) {
+        self.metrics = Arc::clone(claim.pool().metrics());
+        let ticket = self.proxy.shard.enter(claim.side(), Kind::Request, self.started);
+        self.hold = Some(Hold { _ticket: ticket, seat: None, claim });
+    }
+
+    /// Sends the request to an endpoint of its pool and waits for the head of the answer.
+    ///
+    /// A connection that cannot be opened costs nothing: the next endpoint is tried. A request
+    /// that was sent is sent again only once, only because its connection had been used before and
+    /// ended without a byte of an answer, and only if doing it twice is the same as doing it once.
+    async fn forward(
+        &mut self,
+        head: request::Parts,
+        body: Incoming,
+        patience: Duration,
+    ) -> Result<(Response<Incoming>, Return), Refusal> {
+        let gate = expects_continue(&head.headers).then(Arc::<Gate>::default);
+        let (body, transfer) = RequestBody::new(body, &self.connection, gate.clone());
+        let mut request = Request::from_parts(outgoing(head), body);
+        if let Some(gate) = gate.clone() {
+            hyper::ext::on_informational(&mut request, move |answer| {
+                if answer.status() == http::StatusCode::CONTINUE {
+                    gate.open();
+                }
+            });
+        }
+        let is_repeatable = transfer.is_none() && request.method().is_idempotent();
+        let mut refusal = Refusal::NoEndpoint;
+        let mut tried = Vec::new();
+        let mut takes_waiting = true;
+        loop {
+            let pool = Arc::clone(self.pool().ok_or(Refusal::NoEndpoint)?);
+            let seat = pool.pick(&tried, &mut self.proxy.random.borrow_mut()).ok_or(refusal)?;
+            let member = Arc::clone(seat.member());
+            self.sit(seat);
+            let waiting = match takes_waiting {
+                true => self.proxy.connections.waiting(&member).await,
+                false => None,
+            };
+            let mut upstream = match waiting {
+                Some(upstream) => upstream,
+                None => match self.proxy.connections.open(&pool, &member).await {
+                    Ok(upstream) => upstream,
+                    Err(error) => {
+                        debug!(service = %pool.service(), color = %pool.color(), %error, "next one");
+                        refusal = Refusal::Connect(error.reason);
+                        tried.push(member);
+                        continue;
+                    }
+                },
+            };
+            let spare = (upstream.is_reused && is_repeatable).then(|| repeat(&request));
+            let answer = upstream.sender.try_send_request(request);
+            match wait_for(answer, patience, transfer.as_deref(), gate.as_deref()).await {
+                Ok(answer) => {
+                    let sender = upstream.sender;
+                    return Ok((answer, Return { member, sender, transfer }));
+                }
+                Err(None) => return Err(Refusal::Timeout),
+                Err(Some(mut error)) => match (error.take_message(), spare) {
+                    // It never left.
+                    (Some(unsent), _) if upstream.is_reused => request = unsent,
+                    (None, Some(spare)) => request = spare,
+                    _ => {
+                        let error = error.into_error();
+                        let (service, color) = (pool.service(), pool.color());
+                        let endpoint = member.endpoint();
+                        warn!(%service, %color, %endpoint, %error, "no answer");
+                        return Err(blame(&error));
+                    }
+                },
+            }
+            // The endpoint has closed what was waiting; a fresh connection tells whether it lives.
+            takes_waiting = false;
+        }
+    }
+
+    fn pool(&self) -> Option<&Arc<Pool>> {
+        self.hold.as_ref().map(|it| it.claim.pool())
+    }
+
+    fn sit(&mut self, seat: Seat) {
+        if let Some(hold) = &mut self.hold {
+            hold.seat = Some(seat);
+        }
+    }
+
+    fn relayed(mut self, answer: Response<Incoming>, back: Return) -> Response<ResponseBody> {
+        let (mut head, incoming) = answer.into_parts();
+        self.code = head.status.as_u16();
+        headers::forward_response(&mut head.headers);
+        // hyper answers in the client's version; the upstream's ends here.
+        head.version = Version::HTTP_11;
+        Response::from_parts(head, ResponseBody::relay(incoming, back, self))
+    }
+
+    fn refused(mut self, refusal: Refusal) -> Response<ResponseBody> {
+        self.code = refusal.status().0.as_u16();
+        refusal.answer().map(|body| body.ends(self))
+    }
+
+    /// Notes whether the upstream is being waited for.
+    pub(super) fn await_upstream(&self, is_awaited: bool) {
+        self.connection.await_upstream(is_awaited);
+    }
+
+    /// The answer's last byte was given away: the claim ends when it is written.
+    pub(super) fn complete(mut self, back: Option<Return>) {
+        // A connection that still sends a request's body is not ready for the next request.
+        if let Some(Return { member, sender, transfer }) = back
+            && transfer.is_none_or(|it| it.is_complete())
+        {
+            self.proxy.connections.put_back(&member, sender, Instant::now());
+        }
+        if let Some(hold) = self.hold.take() {
+            self.connection.hold_until_written(hold);
+        }
+    }
+
+    /// The upstream broke off in the middle; the client will see its connection end.
+    pub(super) fn broken(self, error: &hyper::Error) {
+        if let Some(pool) = self.pool() {
+            let (service, color) = (pool.service(), pool.color());
+            warn!(%service, %color, %error, "an answer broke off");
+        }
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        self.metrics.count(self.code);
+        self.metrics.duration.observe(self.started.elapsed().as_secs_f64());
+        self.connection.answered();
+    }
+}
+
+/// The head as it goes out: in origin form, and in our version of HTTP.
+fn outgoing(mut head: request::Parts) -> request::Parts {
+    if head.uri.authority().is_some() {
+        let path = head.uri.path_and_query().cloned();
+        head.uri = path.map_or_else(Uri::default, Uri::from);
+    }
+    head.version = Version::HTTP_11;
+    head
+}
+
+/// The same request once more. Only for one without a body.
+fn repeat(request: &Request<RequestBody>) -> Request<RequestBody> {
+    let mut copy = Request::new(RequestBody::Empty);
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = request.uri().clone();
+    *copy.headers_mut() = request.headers().clone();
+    copy
+}
+
+fn expects_continue(headers: &HeaderMap) -> bool {
+    headers.get(EXPECT).is_some_and(|it| it.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+}
+
+/// Waits for an answer's head. The patience counts from the last part of the request's body that
+/// was taken, so that a long upload is not too slow an answer. `Err(None)` when it is at an end.
+async fn wait_for<B: Body>(
+    answer: impl Future<Output = Result<Response<Incoming>, TrySendError<Request<B>>>>,
+    patience: Duration,
+    transfer: Option<&Transfer>,
+    gate: Option<&Gate>,
+) -> Result<Response<Incoming>, Option<TrySendError<Request<B>>>> {
+    let mut answer = std::pin::pin!(answer);
+    if let Some(gate) = gate {
+        if let Ok(answer) = tokio::time::timeout(CONTINUE_PATIENCE, &mut answer).await {
+            return answer.map_err(Some);
+        }
+        gate.open();
+    }
+    let mut left = patience;
+    loop {
+        if let Ok(answer) = tokio::time::timeout(left, &mut answer).await {
+            return answer.map_err(Some);
+        }
+        let idle = transfer.map(|it| it.moved().elapsed());
+        left = match idle.and_then(|it| patience.checked_sub(it)) {
+            Some(left) if !left.is_zero() => left,
+            _ => return Err(None),
+        };
+    }
+}
+
+fn blame(error: &hyper::Error) -> Refusal {
+    if error.is_parse() {
+        Refusal::Protocol
+    } else if error.is_user() {
+        Refusal::BodyIncomplete
+    } else {
+        Refusal::Closed
+    }
+}

@@ -1,0 +1,122 @@
+//! What kind of requests are inside a side, and since when.
+//!
+//! The claims alone decide whether a side is drained; this answers what holds it. Each worker
+//! writes its own shard, so its lock is free whenever a request comes or goes.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use slab::Slab;
+
+use super::claim::SideId;
+
+/// Who is inside, of all workers. `T` is a point in time, given by whoever has a clock.
+#[derive(Debug)]
+pub struct Ledger<T> {
+    shards: Box<[Arc<Shard<T>>]>,
+}
+
+/// Who is inside, of one worker.
+#[derive(Debug)]
+pub struct Shard<T>(Mutex<Slab<Entry<T>>>);
+
+/// One line of a shard; it is struck out when this is dropped.
+#[derive(Debug)]
+pub struct Ticket<T> {
+    shard: Arc<Shard<T>>,
+    place: usize,
+}
+
+/// How a claim is used.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Kind {
+    /// A request with its response.
+    Request,
+    /// A connection that was upgraded, and carries what its two ends agreed on.
+    Tunnel,
+}
+
+#[derive(Debug)]
+struct Entry<T> {
+    side: SideId,
+    kind: Kind,
+    since: T,
+}
+
+/// Who is inside some sides.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Summary<T> {
+    /// How many of them are requests.
+    pub requests: usize,
+    /// How many of them are tunnels.
+    pub tunnels: usize,
+    /// When the first of them came.
+    pub oldest: Option<T>,
+}
+
+// === impl Ledger ===
+
+impl<T: Copy + Ord> Ledger<T> {
+    /// A ledger for this many workers.
+    #[must_use]
+    pub fn new(workers: usize) -> Self {
+        let shards = (0..workers).map(|_| Arc::new(Shard(Mutex::new(Slab::new())))).collect();
+        Self { shards }
+    }
+
+    /// The shard of a worker, counted from 0.
+    ///
+    /// # Panics
+    ///
+    /// If there are fewer workers.
+    #[must_use]
+    pub fn shard(&self, worker: usize) -> Arc<Shard<T>> {
+        Arc::clone(&self.shards[worker])
+    }
+
+    /// Who is inside these sides.
+    #[must_use]
+    pub fn inside(&self, sides: &[SideId]) -> Summary<T> {
+        let mut summary: Summary<T> = Summary { requests: 0, tunnels: 0, oldest: None };
+        for shard in &self.shards {
+            for (_, entry) in shard.lines().iter().filter(|(_, it)| sides.contains(&it.side)) {
+                match entry.kind {
+                    Kind::Request => summary.requests += 1,
+                    Kind::Tunnel => summary.tunnels += 1,
+                }
+                summary.oldest = summary.oldest.into_iter().chain([entry.since]).min();
+            }
+        }
+        summary
+    }
+}
+
+// === impl Shard ===
+
+impl<T> Shard<T> {
+    /// Notes that somebody is inside `side`.
+    pub fn enter(self: &Arc<Self>, side: SideId, kind: Kind, since: T) -> Ticket<T> {
+        let place = self.lines().insert(Entry { side, kind, since });
+        Ticket { shard: Arc::clone(self), place }
+    }
+
+    fn lines(&self) -> MutexGuard<'_, Slab<Entry<T>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Ticket ===
+
+impl<T> Ticket<T> {
+    /// Notes that what began as a request goes on as a tunnel.
+    pub fn becomes(&self, kind: Kind) {
+        if let Some(entry) = self.shard.lines().get_mut(self.place) {
+            entry.kind = kind;
+        }
+    }
+}
+
+impl<T> Drop for Ticket<T> {
+    fn drop(&mut self) {
+        self.shard.lines().try_remove(self.place);
+    }
+}

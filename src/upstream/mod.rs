@@ -1,0 +1,18 @@
+//! Towards the application: pools of endpoints, the choice among them, and each worker's own
+//! connections to them.
+//!
+//! Does not know why a request comes here or what becomes of its answer. A pool is shared by all
+//! workers and outlives promotions, so that a rollback finds it as it was left; the connections
+//! belong to one worker each, so that no lock is on the path of a request.
+
+mod connect;
+mod connections;
+mod member;
+mod pool;
+
+pub use self::{
+    connect::{ConnectError, ConnectReason},
+    connections::{Connection, Connections, Limits},
+    member::{Member, Seat},
+    pool::Pool,
+};
