@@ -21,7 +21,7 @@ use crate::{
     metrics::{Metrics, PromotionResult, Shown},
     model::{Color, Generation, PoolSpec, Rules, ServiceName},
     store::{Accepted, FileStore, StoreError, Truth},
-    switch::{Drain, Draft, Ledger, Switch, Table},
+    switch::{Draft, Drain, Ledger, Switch, Table},
     upstream::Pool,
 };
 
@@ -148,7 +148,9 @@ impl Control {
             self.shared.metrics.promotion(match &done {
                 Ok(_) => PromotionResult::Promoted,
                 Err(ChangeError::Stale { .. }) => PromotionResult::Stale,
-                Err(ChangeError::Refused(_) | ChangeError::KeyReused(_)) => PromotionResult::Refused,
+                Err(ChangeError::Refused(_) | ChangeError::KeyReused(_)) => {
+                    PromotionResult::Refused
+                }
                 Err(ChangeError::Store(_) | ChangeError::Stopping) => PromotionResult::Failed,
             });
         }
@@ -265,7 +267,9 @@ impl Actor {
         let put = |truth: Truth| {
             let store = Arc::clone(&self.store);
             let put = tokio::task::spawn_blocking(move || store.put(&truth));
-            async { put.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic())) }
+            async {
+                put.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+            }
         };
         let Err(error) = put(next.clone()).await else { return Ok(()) };
         error!(%error, "a change could not be written and was not made");

@@ -58,7 +58,10 @@ pub struct Done {
 #[derive(Debug, thiserror::Error)]
 pub enum ChangeError {
     /// Somebody else's change came first.
-    #[error("decided on generation {}, but {current} is current: look at the status and decide again", list(decided_on))]
+    #[error(
+        "decided on generation {}, but {current} is current: look at the status and decide again",
+        list(decided_on)
+    )]
     Stale {
         /// What the caller had seen.
         decided_on: Vec<Generation>,
@@ -69,7 +72,9 @@ pub enum ChangeError {
     #[error("{}", sentences(.0))]
     Refused(Vec<Reason>),
     /// The idempotency key belongs to another call.
-    #[error("the idempotency key `{0}` was used for a different call: use a new key for each change")]
+    #[error(
+        "the idempotency key `{0}` was used for a different call: use a new key for each change"
+    )]
     KeyReused(String),
     /// The truth could not be written.
     #[error("the change could not be written, so it was not made: {0}")]
@@ -98,7 +103,9 @@ pub enum Problem {
     #[error("has {0} active already")]
     AlreadyActive(Color),
     /// Nobody would answer.
-    #[error("has no endpoints in {0}: set them first, with PUT /v1/services/…/pools/{0} or in the configuration")]
+    #[error(
+        "has no endpoints in {0}: set them first, with PUT /v1/services/…/pools/{0} or in the configuration"
+    )]
     NoEndpoints(Color),
     /// There is no color to go back to.
     #[error("was never promoted, so there is nothing to roll back to")]
@@ -113,7 +120,9 @@ pub enum Problem {
     #[error("has {0} active: change the other color and promote it, or say \"force\": true")]
     PoolIsActive(Color),
     /// The active pool would have nobody left.
-    #[error("has {0} active, and would answer nobody without endpoints: promote the other color first")]
+    #[error(
+        "has {0} active, and would answer nobody without endpoints: promote the other color first"
+    )]
     ActiveEmptied(Color),
     /// Its entry in the state file is damaged.
     #[error("has a damaged entry in the state file: promote the color that shall be active first")]

@@ -25,9 +25,8 @@ pub(super) fn plan(
             promote(truth, catalog, &colors)?
         }
         Change::SetPool { service, color, spec, force } => {
-            set_pool(truth, catalog, service, *color, spec, *force).map_err(|problem| {
-                vec![Reason { service: Some(service.clone()), problem }]
-            })?
+            set_pool(truth, catalog, service, *color, spec, *force)
+                .map_err(|problem| vec![Reason { service: Some(service.clone()), problem }])?
         }
         Change::Follow(catalog) => follow(truth, catalog),
     };

@@ -9,7 +9,7 @@ use tracing::info;
 
 use super::{actor::Control, events::EventKind};
 use crate::{
-    model::{Color, Health, ServiceName},
+    model::{Color, Endpoint, Health, ServiceName},
     upstream::Member,
 };
 
@@ -26,7 +26,7 @@ impl Control {
     /// Opens a connection to every endpoint now and then and closes it again. Runs until it is
     /// dropped.
     pub async fn probe(&self) {
-        let mut told: HashMap<*const Member, Health> = HashMap::new();
+        let mut told: HashMap<(ServiceName, Color, Endpoint), Health> = HashMap::new();
         let mut interval = tokio::time::interval(INTERVAL);
         interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -41,8 +41,9 @@ impl Control {
             let mut now = HashMap::new();
             for (service, color, member) in &members {
                 let health = member.health();
-                let before = told.get(&Arc::as_ptr(member)).copied();
-                now.insert(Arc::as_ptr(member), health);
+                let which = (service.clone(), *color, member.endpoint().clone());
+                let before = told.get(&which).copied();
+                now.insert(which, health);
                 // The first look at an endpoint that is fine is no news.
                 if before == Some(health) || before.is_none() && health == Health::Up {
                     continue;
@@ -50,7 +51,12 @@ impl Control {
                 let endpoint = member.endpoint().clone();
                 info!(%service, %color, %endpoint, %health, "health changed");
                 let (service, color) = (service.clone(), *color);
-                self.events().publish(EventKind::HealthChanged { service, color, endpoint, health });
+                self.events().publish(EventKind::HealthChanged {
+                    service,
+                    color,
+                    endpoint,
+                    health,
+                });
             }
             told = now;
         }

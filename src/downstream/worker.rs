@@ -79,18 +79,19 @@ impl Worker {
             .iter_mut()
             .filter_map(|it| Some((Arc::clone(&it.listener), it.sockets.pop()?)))
             .collect();
-        let thread = std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
-            let runtime =
-                Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
-            match runtime {
-                Ok(runtime) => runtime.block_on(run(sockets, settings, stop, make)),
-                Err(error) => {
-                    error!(%error, "a worker has no runtime");
-                    stop.now.cancel();
-                    0
+        let thread =
+            std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
+                let runtime =
+                    Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
+                match runtime {
+                    Ok(runtime) => runtime.block_on(run(sockets, settings, stop, make)),
+                    Err(error) => {
+                        error!(%error, "a worker has no runtime");
+                        stop.now.cancel();
+                        0
+                    }
                 }
-            }
-        })?;
+            })?;
         Ok(Self { thread })
     }
 

@@ -154,10 +154,7 @@ impl Metrics {
                 &DRAIN_BUCKETS,
             )?,
             generation: gauge("generation", "How many changes of the table came before")?,
-            downstream_connections: gauge(
-                "downstream_connections",
-                "Open connections of clients",
-            )?,
+            downstream_connections: gauge("downstream_connections", "Open connections of clients")?,
             registry: registry.clone(),
         };
         let build = gauges("build_info", "The running program", &["version"])?;

@@ -97,7 +97,10 @@ impl RequestBody {
         let (is_complete, moved) = (Cell::new(false), Cell::new(Instant::now()));
         let transfer = Rc::new(Transfer { is_complete, moved, gate });
         let connection = Rc::clone(connection);
-        (Self::Relay(Upload { incoming, transfer: Rc::clone(&transfer), connection }), Some(transfer))
+        (
+            Self::Relay(Upload { incoming, transfer: Rc::clone(&transfer), connection }),
+            Some(transfer),
+        )
     }
 }
 

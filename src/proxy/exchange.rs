@@ -123,13 +123,8 @@ impl Proxy {
         let claim = self.switch.claim(|rules| {
             let standing = &connection.memory().standing;
             let client = standing.client(rules, connection.peer(), &head.headers);
-            let view = RequestView {
-                host: &host,
-                path: &path,
-                audience: client.audience,
-                wish,
-                listener,
-            };
+            let view =
+                RequestView { host: &host, path: &path, audience: client.audience, wish, listener };
             let choice = admit(rules, &view)?;
             let has_marks = client.audience == Audience::Internal || rules.public_marks;
             decided = Some((client, choice.1, has_marks, rules.response_patience));

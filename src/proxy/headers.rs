@@ -85,7 +85,9 @@ fn remove_hop_by_hop(headers: &mut HeaderMap, is_ours: impl Fn(&str) -> bool) {
     if removed.contains(&CONNECTION) {
         for line in headers.get_all(CONNECTION) {
             let listed = line.as_bytes().split(|it| *it == b',').map(<[u8]>::trim_ascii);
-            removed.extend(listed.filter_map(|it| HeaderName::from_bytes(it).ok()).filter(may_be_listed));
+            removed.extend(
+                listed.filter_map(|it| HeaderName::from_bytes(it).ok()).filter(may_be_listed),
+            );
         }
     }
     for name in removed {
@@ -159,7 +161,8 @@ fn joined(headers: &HeaderMap, name: &HeaderName, last: &HeaderValue) -> HeaderV
 /// One element of `Forwarded`: RFC 7239, section 4.
 fn forwarded(peer: IpAddr, host: &HeaderValue) -> HeaderValue {
     let host = host.to_str().unwrap_or_default();
-    let is_token = host.bytes().all(|it| it.is_ascii_alphanumeric() || matches!(it, b'-' | b'.' | b'_'));
+    let is_token =
+        host.bytes().all(|it| it.is_ascii_alphanumeric() || matches!(it, b'-' | b'.' | b'_'));
     let quote = if is_token { "" } else { "\"" };
     let text = match peer {
         IpAddr::V4(peer) => format!("for={peer};host={quote}{host}{quote};proto=http"),

@@ -127,8 +127,7 @@ mod tests {
         let mut truth = Truth { generation: Generation(42), ..Truth::default() };
         for name in ["api", "shop", "web"] {
             let name: ServiceName = name.parse().expect("a name");
-            let mut service =
-                ServiceTruth::fresh(Color::Blue, spec("127.0.0.1:1"), spec("app:2"));
+            let mut service = ServiceTruth::fresh(Color::Blue, spec("127.0.0.1:1"), spec("app:2"));
             service.promote(Color::Green);
             service.green.runtime = Some(spec("[::1]:3"));
             truth.services.insert(name.clone(), service);

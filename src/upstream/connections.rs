@@ -84,11 +84,7 @@ where
     /// # Errors
     ///
     /// [`ConnectError`], which is counted already.
-    pub async fn open(
-        &self,
-        pool: &Pool,
-        member: &Member,
-    ) -> Result<Connection<B>, ConnectError> {
+    pub async fn open(&self, pool: &Pool, member: &Member) -> Result<Connection<B>, ConnectError> {
         let stream = match member.connect(self.limits.connect).await {
             Ok(stream) => stream,
             Err(error) => {
@@ -113,10 +109,9 @@ where
             return;
         }
         let mut idle = self.idle.borrow_mut();
-        let waiting = idle.entry(Arc::as_ptr(member)).or_insert_with(|| Waiting {
-            member: Arc::downgrade(member),
-            senders: Vec::new(),
-        });
+        let waiting = idle
+            .entry(Arc::as_ptr(member))
+            .or_insert_with(|| Waiting { member: Arc::downgrade(member), senders: Vec::new() });
         if waiting.senders.len() < self.limits.idle_max {
             waiting.senders.push((sender, now));
         }

@@ -1,0 +1,133 @@
+//! Who may call.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use axum::{
+    extract::{Request, State},
+    http::{HeaderMap, Method, StatusCode, header},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+
+use super::{
+    settings::{Config, Scope},
+    wire::Problem,
+};
+use crate::model::Host;
+
+/// The other end of a connection.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Peer {
+    /// A program on some machine.
+    Tcp(SocketAddr),
+    /// A program on this machine that may open the socket.
+    Unix,
+}
+
+/// Lets a call pass if its host, origin and token allow it.
+///
+/// # Errors
+///
+/// A problem document, and then nothing was done.
+pub(super) async fn guard(
+    State(config): State<Arc<Config>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    match check(&config, &request) {
+        Ok(()) => next.run(request).await,
+        Err(problem) => problem.into_response(),
+    }
+}
+
+fn check(config: &Config, request: &Request) -> Result<(), Problem> {
+    check_host(config, request.headers())?;
+    let peer = request.extensions().get::<Peer>();
+    let needed = scope_for(request.method(), request.uri().path());
+    let Some(needed) = needed else { return Ok(()) };
+    match token(request.headers())? {
+        Some(text) => {
+            let known = config.tokens.iter().find(|it| it.secret.is(text));
+            let token = known.ok_or_else(|| unauthorized("the token is not known here"))?;
+            if token.scope < needed {
+                let title = "The token does not allow this";
+                let detail = format!(
+                    "token `{}` has the scope `{}`, and this needs `{needed}`",
+                    token.name, token.scope
+                );
+                return Err(Problem::new(StatusCode::FORBIDDEN, "scope", title, detail));
+            }
+            Ok(())
+        }
+        None if peer.is_some_and(Peer::is_local) => Ok(()),
+        None => Err(unauthorized(
+            "calls from other machines need a token: send `Authorization: Bearer TOKEN`",
+        )),
+    }
+}
+
+/// A page on a foreign site can make a browser call any address, also by a name of its own that it
+/// lets point here (DNS rebinding). So the host must be an address, which no name can pretend to
+/// be, or a name that is known; and a call that a browser makes must come from a page of ours.
+fn check_host(config: &Config, headers: &HeaderMap) -> Result<(), Problem> {
+    let refuse = |detail: String| {
+        Err(Problem::new(StatusCode::FORBIDDEN, "host", "Called under a foreign name", detail))
+    };
+    let mut hosts = headers.get_all(header::HOST).iter();
+    let (Some(Ok(text)), None) = (hosts.next().map(|it| it.to_str()), hosts.next()) else {
+        return Err(Problem::malformed("exactly one Host is needed"));
+    };
+    let Ok(host) = Host::parse(text) else {
+        return Err(Problem::malformed("the Host is not a name or an address"));
+    };
+    let name = host.as_str();
+    let bare = name.trim_start_matches('[').trim_end_matches(']');
+    let is_address = bare.parse::<std::net::IpAddr>().is_ok();
+    if !is_address && name != "localhost" && !config.hosts.iter().any(|it| it == name) {
+        return refuse(format!("`{name}` is not a host of this API: add it to admin.hosts"));
+    }
+    for origin in headers.get_all(header::ORIGIN) {
+        let origin = origin.to_str().unwrap_or_default();
+        let site = origin.split_once("://").map_or("", |(_, site)| site);
+        if !site.eq_ignore_ascii_case(text) {
+            return refuse(format!("a page of `{origin}` may not call this API"));
+        }
+    }
+    Ok(())
+}
+
+/// What a call needs; `None` for what anybody may know.
+fn scope_for(method: &Method, path: &str) -> Option<Scope> {
+    match (method, path) {
+        (&Method::GET | &Method::HEAD, "/healthz" | "/readyz") => None,
+        (&Method::GET | &Method::HEAD, _) => Some(Scope::Read),
+        (&Method::POST, "/v1/promote" | "/v1/rollback") => Some(Scope::Promote),
+        (&Method::PUT, _) => Some(Scope::Promote),
+        _ => Some(Scope::Admin),
+    }
+}
+
+fn token(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
+    let Some(value) = headers.get(header::AUTHORIZATION) else { return Ok(None) };
+    let text = value.to_str().unwrap_or_default();
+    let (scheme, token) = text.split_once(' ').unwrap_or((text, ""));
+    match scheme.eq_ignore_ascii_case("bearer") {
+        true => Ok(Some(token.trim())),
+        false => Err(unauthorized("only `Authorization: Bearer TOKEN` is understood")),
+    }
+}
+
+fn unauthorized(detail: &str) -> Problem {
+    Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", "Who is calling?", detail)
+}
+
+// === impl Peer ===
+
+impl Peer {
+    fn is_local(&self) -> bool {
+        match self {
+            Self::Tcp(address) => address.ip().to_canonical().is_loopback(),
+            Self::Unix => true,
+        }
+    }
+}

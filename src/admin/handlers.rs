@@ -1,0 +1,444 @@
+//! The calls: each from the wire into one question, and its answer back.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use axum::{
+    Json, Router,
+    body::Bytes,
+    extract::{DefaultBodyLimit, FromRequestParts, Path, Query, State, rejection::BytesRejection},
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header, request},
+    middleware::from_fn_with_state,
+    response::{IntoResponse, Response},
+};
+use serde::{Deserialize, de::DeserializeOwned};
+use utoipa::OpenApi;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::{
+    Api,
+    guard::guard,
+    settings::Config,
+    stream::stream,
+    wire::{
+        DrainStatus, PoolRequest, Problem, ProblemReason, PromoteRequest, Ready, RollbackRequest,
+        Status,
+    },
+};
+use crate::{
+    control::{Call, Change, Done},
+    model::{Color, Generation, Health, PoolSpec, ServiceName},
+};
+
+#[derive(Clone)]
+struct Context {
+    api: Api,
+    config: Arc<Config>,
+}
+
+/// The API in its own words.
+#[derive(OpenApi)]
+#[openapi(info(
+    title = "Flipgate admin API",
+    description = "Flip services between blue and green, and see who is where. Errors are problem \
+                   documents (RFC 9457)."
+))]
+struct Description;
+
+/// Bytes of a call's body: a pool of 1000 endpoints has its place.
+const BODY_BYTES_MAX: usize = 256 * 1024;
+
+/// The longest wait for a drain that one call may ask for.
+const WAIT_MAX: Duration = Duration::from_secs(3600);
+
+/// The API's own description, as JSON.
+///
+/// # Panics
+///
+/// Never: the description is of this program's own types.
+#[must_use]
+pub fn openapi() -> String {
+    let (_, description) = described().split_for_parts();
+    description.to_pretty_json().expect("texts and numbers only")
+}
+
+fn described() -> OpenApiRouter<Context> {
+    OpenApiRouter::with_openapi(Description::openapi())
+        .routes(routes!(status))
+        .routes(routes!(promote))
+        .routes(routes!(rollback))
+        .routes(routes!(drain))
+        .routes(routes!(set_pool))
+        .routes(routes!(reload))
+        .routes(routes!(events))
+        .routes(routes!(metrics))
+        .routes(routes!(healthz))
+        .routes(routes!(readyz))
+        .routes(routes!(openapi_json))
+}
+
+pub(super) fn router(api: Api, config: Arc<Config>) -> Router {
+    let context = Context { api, config: Arc::clone(&config) };
+    let (router, _) = described().split_for_parts();
+    router
+        .fallback(async || {
+            let detail = "see GET /v1/openapi.json for the calls there are";
+            Problem::new(StatusCode::NOT_FOUND, "unknown-call", "There is no such call", detail)
+        })
+        .method_not_allowed_fallback(async || {
+            let detail = "see GET /v1/openapi.json for the calls there are";
+            let title = "This method is not served here";
+            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method", title, detail)
+        })
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(from_fn_with_state(config, guard))
+        .with_state(context)
+}
+
+/// The whole picture.
+#[utoipa::path(get, path = "/v1/status", responses(
+    (status = 200, body = Status, headers(("ETag" = String, description = "the generation"))),
+))]
+async fn status(State(context): State<Context>) -> Response {
+    picture(&context)
+}
+
+/// Make colors active, all in one step or not at all.
+///
+/// When the answer is out, no request that begins later reaches a replaced color.
+#[utoipa::path(post, path = "/v1/promote", request_body = PromoteRequest, responses(
+    (status = 200, body = Status, description = "the picture after the promotion"),
+    (status = 400, body = Problem, description = "malformed"),
+    (status = 409, body = Problem, description = "refused, with every reason; nothing changed"),
+    (status = 412, body = Problem, description = "decided on an old generation; nothing changed"),
+    (status = 422, body = Problem, description = "unknown service or color, or active already"),
+    (status = 428, body = Problem, description = "If-Match is required here"),
+))]
+async fn promote(
+    State(context): State<Context>,
+    conditions: Conditions,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Problem> {
+    let PromoteRequest { services, force: _, reason } = json(&body?)?;
+    let mut reasons = Vec::new();
+    let mut colors = BTreeMap::new();
+    for (name, color) in services {
+        match (name.parse::<ServiceName>(), color.parse::<Color>()) {
+            (Ok(name), Ok(color)) => drop(colors.insert(name, color)),
+            (Err(error), _) => reasons.push(reason_of(&name, "unknown_service", &error)),
+            (_, Err(error)) => reasons.push(reason_of(&name, "unknown_color", &error)),
+        }
+    }
+    if !reasons.is_empty() {
+        return Err(Problem::unprocessable(reasons));
+    }
+    let words = ("promote", format!("{colors:?}"));
+    propose(&context, conditions, Change::Promote(colors), words, reason).await
+}
+
+/// Make active what was so before the last promotion, all in one step or not at all.
+#[utoipa::path(post, path = "/v1/rollback", request_body = RollbackRequest, responses(
+    (status = 200, body = Status, description = "the picture after the rollback"),
+    (status = 409, body = Problem, description = "refused, with every reason; nothing changed"),
+    (status = 412, body = Problem, description = "decided on an old generation; nothing changed"),
+    (status = 422, body = Problem, description = "unknown service"),
+))]
+async fn rollback(
+    State(context): State<Context>,
+    conditions: Conditions,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Problem> {
+    let body = body?;
+    let asked = if body.is_empty() { RollbackRequest::default() } else { json(&body)? };
+    let RollbackRequest { services, force: _, reason } = asked;
+    let (mut names, mut reasons) = (Vec::new(), Vec::new());
+    for name in services {
+        match name.parse::<ServiceName>() {
+            Ok(name) => names.push(name),
+            Err(error) => reasons.push(reason_of(&name, "unknown_service", &error)),
+        }
+    }
+    if !reasons.is_empty() {
+        return Err(Problem::unprocessable(reasons));
+    }
+    let words = ("rollback", format!("{names:?}"));
+    propose(&context, conditions, Change::Rollback(names), words, reason).await
+}
+
+/// Set what a pool is made of. Requests on endpoints that leave it finish.
+#[utoipa::path(put, path = "/v1/services/{service}/pools/{color}", request_body = PoolRequest,
+    params(("service" = String, Path), ("color" = String, Path, description = "blue or green")),
+    responses(
+        (status = 200, body = Status, description = "the picture after the change"),
+        (status = 404, body = Problem, description = "no such service or color"),
+        (status = 409, body = Problem, description = "the color is active, and there is no force"),
+        (status = 412, body = Problem, description = "decided on an old generation"),
+        (status = 422, body = Problem, description = "endpoints or a version that cannot be"),
+    ))]
+async fn set_pool(
+    State(context): State<Context>,
+    Path((name, color)): Path<(String, String)>,
+    conditions: Conditions,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Problem> {
+    let service = name.parse::<ServiceName>().map_err(|_| Problem::no_service(&name))?;
+    if !context.api.control.catalog().services().contains_key(&service) {
+        return Err(Problem::no_service(&name));
+    }
+    let color = parse_color(&color)?;
+    let PoolRequest { version, endpoints, force } = json(&body?)?;
+    let mut reasons = Vec::new();
+    let mut parsed = Vec::new();
+    for text in endpoints {
+        match text.parse() {
+            Ok(endpoint) => parsed.push(endpoint),
+            Err(error) => reasons.push(reason_of(&name, "endpoint", &error)),
+        }
+    }
+    let version = match version.map(|it| it.parse()).transpose() {
+        Ok(version) => version,
+        Err(error) => {
+            reasons.push(reason_of(&name, "version", &error));
+            None
+        }
+    };
+    let spec = PoolSpec::new(version, parsed);
+    if let Err(error) = &spec {
+        reasons.push(reason_of(&name, "endpoints", error));
+    }
+    let (Ok(spec), true) = (spec, reasons.is_empty()) else {
+        return Err(Problem::unprocessable(reasons));
+    };
+    let words = ("pool", format!("{service} {color} {spec:?} {force}"));
+    let change = Change::SetPool { service, color, spec, force };
+    propose(&context, conditions, change, words, None).await
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DrainQuery {
+    wait: Option<String>,
+    color: Option<String>,
+}
+
+/// What still holds a color. With `wait`, answered when nothing does or the time is up.
+#[utoipa::path(get, path = "/v1/services/{service}/drain", params(
+    ("service" = String, Path),
+    ("wait" = Option<String>, Query, description = "how long to wait, like 30s; at most an hour"),
+    ("color" = Option<String>, Query, description = "by default the one that is not active"),
+), responses(
+    (status = 200, body = DrainStatus),
+    (status = 404, body = Problem, description = "no such service or color"),
+))]
+async fn drain(
+    State(context): State<Context>,
+    Path(name): Path<String>,
+    query: Result<Query<DrainQuery>, axum::extract::rejection::QueryRejection>,
+) -> Result<Json<DrainStatus>, Problem> {
+    let Query(DrainQuery { wait, color }) =
+        query.map_err(|error| Problem::malformed(error.body_text()))?;
+    let service = name.parse::<ServiceName>().map_err(|_| Problem::no_service(&name))?;
+    let color = color.as_deref().map(parse_color).transpose()?;
+    let wait = wait.as_deref().map(parse_wait).transpose()?;
+    let control = &context.api.control;
+    let picture = match wait {
+        Some(wait) => control.wait_for_drain(&service, color, wait).await,
+        None => control.drain(&service, color),
+    };
+    let picture = picture.ok_or_else(|| Problem::no_service(&name))?;
+    Ok(Json(picture.into()))
+}
+
+/// Read the configuration file again and apply it, whole or not at all.
+#[utoipa::path(post, path = "/v1/reload", responses(
+    (status = 200, body = Status, description = "the picture after the reload"),
+    (status = 409, body = Problem, description = "changed in what needs a restart"),
+    (status = 422, body = Problem, description = "mistakes in the file; nothing changed"),
+))]
+async fn reload(State(context): State<Context>) -> Result<Response, Problem> {
+    (context.api.reload)().await?;
+    Ok(picture(&context))
+}
+
+/// Events as they happen, as server-sent events. `Last-Event-ID` resumes.
+#[utoipa::path(get, path = "/v1/events", responses((status = 200, content_type = "text/event-stream")))]
+async fn events(State(context): State<Context>, headers: HeaderMap) -> Result<Response, Problem> {
+    let after = match headers.get("last-event-id") {
+        None => None,
+        Some(id) => {
+            let number = id.to_str().ok().and_then(|it| it.parse().ok());
+            Some(
+                number
+                    .ok_or_else(|| Problem::malformed("Last-Event-ID is the number of an event"))?,
+            )
+        }
+    };
+    Ok(stream(context.api.control.events().subscribe(after)).into_response())
+}
+
+/// Metrics in the text format of Prometheus.
+#[utoipa::path(get, path = "/metrics", responses((status = 200, content_type = "text/plain")))]
+async fn metrics(State(context): State<Context>) -> Response {
+    let text = HeaderValue::from_static("text/plain; version=0.0.4");
+    ([(header::CONTENT_TYPE, text)], context.api.control.scrape()).into_response()
+}
+
+/// Whether the process lives.
+#[utoipa::path(get, path = "/healthz", responses((status = 200, body = String)))]
+async fn healthz() -> &'static str {
+    "ok\n"
+}
+
+/// Whether clients should be sent here: listening, not stopping, and every service has an endpoint
+/// that is up in its active pool.
+#[utoipa::path(get, path = "/readyz", responses(
+    (status = 200, body = Ready),
+    (status = 503, body = Ready, description = "not now, for these reasons"),
+))]
+async fn readyz(State(context): State<Context>) -> Response {
+    let mut reasons = Vec::new();
+    if !(context.api.is_serving)() {
+        reasons.push("flipgate is starting or stopping".to_owned());
+    }
+    for (name, service) in &context.api.control.picture().services {
+        let pool = service.pool(service.active);
+        if !pool.endpoints.iter().any(|it| it.health == Health::Up) {
+            let (color, count) = (service.active, pool.endpoints.len());
+            reasons.push(format!("none of the {count} endpoints of {name} {color} is up"));
+        }
+    }
+    let ready = reasons.is_empty();
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(Ready { ready, reasons })).into_response()
+}
+
+/// This description.
+#[utoipa::path(get, path = "/v1/openapi.json", responses((status = 200, content_type = "application/json")))]
+async fn openapi_json() -> Response {
+    let json = HeaderValue::from_static("application/json");
+    ([(header::CONTENT_TYPE, json)], openapi()).into_response()
+}
+
+// --- what the calls have in common ---
+
+/// The conditions under which a change is wanted.
+struct Conditions {
+    if_generation: Option<Vec<Generation>>,
+    key: Option<String>,
+}
+
+const IF_MATCH: HeaderName = header::IF_MATCH;
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
+impl FromRequestParts<Context> for Conditions {
+    type Rejection = Problem;
+
+    async fn from_request_parts(
+        parts: &mut request::Parts,
+        context: &Context,
+    ) -> Result<Self, Problem> {
+        let if_match = parts.headers.get_all(IF_MATCH).iter();
+        let lines: Vec<&str> = if_match.map(|it| it.to_str().unwrap_or("?")).collect();
+        if lines.is_empty() && context.config.require_if_match {
+            let title = "A change must say on which generation it was decided";
+            let detail = "send If-Match with the ETag of GET /v1/status (admin.require_if_match)";
+            return Err(Problem::new(
+                StatusCode::PRECONDITION_REQUIRED,
+                "if-match-required",
+                title,
+                detail,
+            ));
+        }
+        let if_generation = match &*lines {
+            [] | ["*"] => None,
+            lines => Some(generations(&lines.join(","))?),
+        };
+        let key = parts.headers.get(IDEMPOTENCY_KEY).map(|it| match it.to_str() {
+            Ok(key) if (1..=255).contains(&key.len()) => Ok(key.to_owned()),
+            _ => Err(Problem::malformed("Idempotency-Key is 1 to 255 visible characters")),
+        });
+        Ok(Self { if_generation, key: key.transpose()? })
+    }
+}
+
+/// A list of entity tags: RFC 9110, section 13.1.1. A weak one never matches.
+fn generations(list: &str) -> Result<Vec<Generation>, Problem> {
+    let wrong = || Problem::malformed("If-Match is the ETag of a status, like \"42\", or *");
+    let mut generations = Vec::new();
+    for tag in list.split(',').map(str::trim) {
+        if tag.starts_with("W/") {
+            continue;
+        }
+        let bare = tag.strip_prefix('"').and_then(|it| it.strip_suffix('"')).unwrap_or(tag);
+        generations.push(Generation(bare.parse().map_err(|_| wrong())?));
+    }
+    Ok(generations)
+}
+
+async fn propose(
+    context: &Context,
+    conditions: Conditions,
+    change: Change,
+    words: (&str, String),
+    reason: Option<String>,
+) -> Result<Response, Problem> {
+    let Conditions { if_generation, key } = conditions;
+    let idempotency = key.map(|key| {
+        let (verb, call) = words;
+        (key, format!("{verb} {:08x} {}", crc32fast::hash(call.as_bytes()), call.len()))
+    });
+    let call = Call { change, if_generation, idempotency, reason };
+    let Done { generation: _, is_repeated } = context.api.control.propose(call).await?;
+    let mut response = picture(context);
+    if is_repeated {
+        let repeated = HeaderValue::from_static("true");
+        response.headers_mut().insert("idempotent-replayed", repeated);
+    }
+    Ok(response)
+}
+
+fn picture(context: &Context) -> Response {
+    let status = Status::from(context.api.control.picture());
+    let tag = format!("\"{}\"", status.generation);
+    let tag = HeaderValue::from_str(&tag).expect("digits in quotes");
+    let no_store = HeaderValue::from_static("no-store");
+    ([(header::ETAG, tag), (header::CACHE_CONTROL, no_store)], Json(status)).into_response()
+}
+
+/// JSON, whatever its content type says: a page of a foreign site is refused by its origin.
+fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+    serde_json::from_slice(body).map_err(|error| {
+        Problem::malformed(format!("the body is not what this call takes: {error}"))
+    })
+}
+
+impl From<BytesRejection> for Problem {
+    fn from(rejection: BytesRejection) -> Self {
+        let detail = format!("a body has at most {BODY_BYTES_MAX} bytes");
+        match rejection.status() {
+            StatusCode::PAYLOAD_TOO_LARGE => {
+                Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "Too much at once", detail)
+            }
+            _ => Self::malformed(rejection.body_text()),
+        }
+    }
+}
+
+fn reason_of(service: &str, code: &str, error: &dyn std::fmt::Display) -> ProblemReason {
+    let service: String = service.chars().take(80).collect();
+    ProblemReason { detail: error.to_string(), service: Some(service), code: code.to_owned() }
+}
+
+fn parse_color(text: &str) -> Result<Color, Problem> {
+    text.parse().map_err(|error: crate::model::ParseColorError| {
+        let title = "There is no such color";
+        Problem::new(StatusCode::NOT_FOUND, "unknown-color", title, error.to_string())
+    })
+}
+
+fn parse_wait(text: &str) -> Result<Duration, Problem> {
+    text.parse::<jiff::SignedDuration>()
+        .ok()
+        .and_then(|it| Duration::try_from(it).ok())
+        .map(|it| it.min(WAIT_MAX))
+        .ok_or_else(|| Problem::malformed("wait is a duration with its unit, like 30s"))
+}

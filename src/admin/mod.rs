@@ -1,0 +1,59 @@
+//! The HTTP API by which operators and their programs ask for changes and look.
+//!
+//! A thin border: from the wire into one call, and back onto the wire. Nothing is decided here but
+//! who may call.
+
+mod guard;
+mod handlers;
+mod problem;
+mod server;
+mod settings;
+mod stream;
+pub mod wire;
+
+use std::{future::Future, pin::Pin, sync::Arc};
+
+use crate::control::Control;
+
+pub use self::{
+    handlers::openapi,
+    server::{Bound, ListenError, Server},
+    settings::{
+        Address, Config, ParseAddressError, ParseScopeError, Scope, Secret, SecretError, Token,
+    },
+};
+
+/// What the API speaks for.
+#[derive(Clone)]
+pub struct Api {
+    /// Changes and pictures.
+    pub control: Control,
+    /// Reads the configuration again and applies it.
+    pub reload: Reload,
+    /// Whether the process takes new requests: true from the moment that it listens to the moment
+    /// that it is told to stop.
+    pub is_serving: Arc<dyn Fn() -> bool + Send + Sync>,
+}
+
+/// Reads the configuration again and applies it.
+pub type Reload = Arc<dyn Fn() -> Reloading + Send + Sync>;
+
+/// A reload that is under way.
+pub type Reloading = Pin<Box<dyn Future<Output = Result<(), ReloadError>> + Send>>;
+
+/// A configuration that was not applied. Nothing has changed.
+#[derive(Debug, thiserror::Error)]
+pub enum ReloadError {
+    /// The process was not started from a file.
+    #[error("there is no configuration file to reload")]
+    NoFile,
+    /// The file cannot be used.
+    #[error("the configuration was not applied: {0}")]
+    Config(String),
+    /// It differs in what a running process cannot take.
+    #[error("the configuration was not applied, since these can only be changed by a restart: {}", .0.join(", "))]
+    NeedsRestart(Vec<&'static str>),
+    /// The change was not made.
+    #[error(transparent)]
+    Change(#[from] crate::control::ChangeError),
+}

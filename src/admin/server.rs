@@ -1,0 +1,247 @@
+//! The API's listening socket and its connections.
+
+use std::{
+    fs, io,
+    net::TcpListener as StdTcpListener,
+    os::unix::net::{UnixListener as StdUnixListener, UnixStream as StdUnixStream},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream, UnixListener, UnixStream},
+    sync::Semaphore,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tower::ServiceExt;
+use tracing::{debug, warn};
+
+use super::{
+    Api,
+    guard::Peer,
+    handlers::router,
+    settings::{Address, Config},
+};
+
+/// A socket that the API will be served on.
+#[derive(Debug)]
+pub struct Bound {
+    /// Where it listens, with the port that it really has.
+    pub address: Address,
+    socket: Socket,
+}
+
+#[derive(Debug)]
+enum Socket {
+    Tcp(StdTcpListener),
+    Unix(StdUnixListener),
+}
+
+/// An address that the API cannot listen on.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the admin API cannot listen on {address}: {source}; is another flipgate running? Choose another `admin.listen`"
+)]
+pub struct ListenError {
+    /// The address.
+    pub address: Address,
+    /// What the system said.
+    pub source: io::Error,
+}
+
+/// The API, being served.
+#[derive(Debug)]
+pub struct Server {
+    tasks: TaskTracker,
+    stop: CancellationToken,
+    /// Removed when the server ends.
+    socket_file: Option<std::path::PathBuf>,
+}
+
+/// Connections at once: people, pipelines and their event streams.
+const CONNECTIONS_MAX: usize = 512;
+
+/// How long a caller may take to send a head, and to think between two calls.
+const HEAD_PATIENCE: Duration = Duration::from_secs(30);
+
+// === impl Bound ===
+
+impl Bound {
+    /// Opens the socket.
+    ///
+    /// # Errors
+    ///
+    /// [`ListenError`] if the address is taken or not to be had.
+    pub fn new(address: &Address) -> Result<Self, ListenError> {
+        let failed = |source| ListenError { address: address.clone(), source };
+        match address {
+            Address::Tcp(wanted) => {
+                let socket = StdTcpListener::bind(wanted).map_err(failed)?;
+                socket.set_nonblocking(true).map_err(failed)?;
+                let address = Address::Tcp(socket.local_addr().map_err(failed)?);
+                Ok(Self { address, socket: Socket::Tcp(socket) })
+            }
+            Address::Unix(path) => {
+                let socket = bind_unix(path).map_err(failed)?;
+                socket.set_nonblocking(true).map_err(failed)?;
+                Ok(Self { address: address.clone(), socket: Socket::Unix(socket) })
+            }
+        }
+    }
+}
+
+/// A socket file that nobody listens on is left over from a killed process and is replaced; one
+/// that somebody listens on is theirs. Only the owner may open it.
+fn bind_unix(path: &Path) -> io::Result<StdUnixListener> {
+    use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+    if let Ok(found) = fs::symlink_metadata(path) {
+        if !found.file_type().is_socket() {
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, "a file is there"));
+        }
+        if StdUnixStream::connect(path).is_ok() {
+            return Err(io::ErrorKind::AddrInUse.into());
+        }
+        fs::remove_file(path)?;
+    }
+    let socket = StdUnixListener::bind(path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o660))?;
+    Ok(socket)
+}
+
+// === impl Server ===
+
+impl Server {
+    /// Serves the API on the current runtime until it is stopped.
+    ///
+    /// # Errors
+    ///
+    /// If the socket cannot be driven by this runtime.
+    pub fn start(bound: Bound, config: Config, api: Api) -> io::Result<Self> {
+        let Bound { address, socket } = bound;
+        let router = router(api, Arc::new(config));
+        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        let acceptor = Acceptor {
+            router,
+            tasks: tasks.clone(),
+            stop: stop.clone(),
+            door: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+        };
+        match socket {
+            Socket::Tcp(socket) => {
+                let socket = TcpListener::from_std(socket)?;
+                tasks.spawn(acceptor.run(socket));
+            }
+            Socket::Unix(socket) => {
+                let socket = UnixListener::from_std(socket)?;
+                tasks.spawn(acceptor.run(socket));
+            }
+        }
+        let socket_file = match address {
+            Address::Tcp(_) => None,
+            Address::Unix(path) => Some(path),
+        };
+        Ok(Self { tasks, stop, socket_file })
+    }
+
+    /// Takes no more calls, lets those under way finish within `patience`, and ends.
+    pub async fn stop(self, patience: Duration) {
+        self.stop.cancel();
+        self.tasks.close();
+        let _ = tokio::time::timeout(patience, self.tasks.wait()).await;
+        if let Some(path) = &self.socket_file {
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+/// A listening socket of either kind. Dropping the future loses no connection.
+trait Accept: Send + Sync + 'static {
+    type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+
+    fn next(&self) -> impl Future<Output = io::Result<(Self::Stream, Peer)>> + Send;
+}
+
+impl Accept for TcpListener {
+    type Stream = TcpStream;
+
+    async fn next(&self) -> io::Result<(TcpStream, Peer)> {
+        let (stream, peer) = self.accept().await?;
+        stream.set_nodelay(true)?;
+        Ok((stream, Peer::Tcp(peer)))
+    }
+}
+
+impl Accept for UnixListener {
+    type Stream = UnixStream;
+
+    async fn next(&self) -> io::Result<(UnixStream, Peer)> {
+        Ok((self.accept().await?.0, Peer::Unix))
+    }
+}
+
+struct Acceptor {
+    router: Router,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+    door: Arc<Semaphore>,
+}
+
+impl Acceptor {
+    async fn run(self, socket: impl Accept) {
+        loop {
+            let place = Arc::clone(&self.door).acquire_owned().await;
+            let accepted = tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return,
+                accepted = socket.next() => accepted,
+            };
+            match accepted {
+                Ok((stream, peer)) => {
+                    let router = self.router.clone();
+                    let stop = self.stop.clone();
+                    self.tasks.spawn(async move {
+                        serve(stream, peer, router, stop).await;
+                        drop(place);
+                    });
+                }
+                Err(error) => {
+                    warn!(%error, "the admin API cannot accept; trying again");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+    }
+}
+
+async fn serve<S>(stream: S, peer: Peer, router: Router, stop: CancellationToken)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let service = router.map_request(move |mut request: hyper::Request<hyper::body::Incoming>| {
+        request.extensions_mut().insert(peer);
+        request.map(axum::body::Body::new)
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_PATIENCE)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
+    let mut connection = std::pin::pin!(connection);
+    let ended = tokio::select! {
+        ended = &mut connection => ended,
+        () = stop.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        debug!(%error, "an admin connection ended");
+    }
+}

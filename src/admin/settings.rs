@@ -1,0 +1,170 @@
+//! Where the API listens, and whose tokens it takes.
+
+use std::{fmt, net::SocketAddr, path::PathBuf, str::FromStr};
+
+use subtle::ConstantTimeEq;
+
+/// The API's settings.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Config {
+    /// Where it listens.
+    pub listen: Address,
+    /// Host names under which it may be called, besides addresses and `localhost`.
+    pub hosts: Vec<String>,
+    /// Whether a change must say on which generation it was decided.
+    pub require_if_match: bool,
+    /// Who may call from other machines.
+    pub tokens: Vec<Token>,
+}
+
+/// An address of the API.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Address {
+    /// An IP address and a port.
+    Tcp(SocketAddr),
+    /// A unix socket.
+    Unix(PathBuf),
+}
+
+/// A token and what it allows.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Token {
+    /// Whose it is; shown in logs.
+    pub name: String,
+    /// What it allows.
+    pub scope: Scope,
+    /// The token itself.
+    pub secret: Secret,
+}
+
+/// What a caller may do. Each scope includes those before it.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub enum Scope {
+    /// Look.
+    Read,
+    /// Set pools, promote and roll back.
+    Promote,
+    /// Everything.
+    Admin,
+}
+
+/// A token's text. Never printed.
+#[derive(Clone)]
+pub struct Secret(Box<str>);
+
+/// A text that is no address of the API.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("`{0}` is not an admin address: write \"127.0.0.1:9900\" or \"unix:/run/flipgate.sock\"")]
+pub struct ParseAddressError(String);
+
+/// A word that is no scope.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("`{0}` is not a scope: write \"read\", \"promote\" or \"admin\"")]
+pub struct ParseScopeError(String);
+
+/// A token that would be too easy to guess, or could not be sent.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("a token is 16 to 512 visible ASCII characters: make one with `openssl rand -hex 32`")]
+pub struct SecretError;
+
+// === impl Address ===
+
+impl Address {
+    /// Whether only this machine can reach it.
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        match self {
+            Self::Tcp(address) => address.ip().to_canonical().is_loopback(),
+            Self::Unix(_) => true,
+        }
+    }
+}
+
+impl Default for Address {
+    fn default() -> Self {
+        Self::Tcp(SocketAddr::from(([127, 0, 0, 1], 9900)))
+    }
+}
+
+impl FromStr for Address {
+    type Err = ParseAddressError;
+
+    fn from_str(text: &str) -> Result<Self, ParseAddressError> {
+        match text.strip_prefix("unix:") {
+            Some("") => Err(ParseAddressError(text.to_owned())),
+            Some(path) => Ok(Self::Unix(path.into())),
+            None => text.parse().map(Self::Tcp).map_err(|_| ParseAddressError(text.to_owned())),
+        }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => write!(f, "http://{address}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+// === impl Scope ===
+
+impl FromStr for Scope {
+    type Err = ParseScopeError;
+
+    fn from_str(text: &str) -> Result<Self, ParseScopeError> {
+        match text {
+            "read" => Ok(Self::Read),
+            "promote" => Ok(Self::Promote),
+            "admin" => Ok(Self::Admin),
+            other => Err(ParseScopeError(other.to_owned())),
+        }
+    }
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Read => "read",
+            Self::Promote => "promote",
+            Self::Admin => "admin",
+        })
+    }
+}
+
+// === impl Secret ===
+
+impl Secret {
+    /// A token of this text.
+    ///
+    /// # Errors
+    ///
+    /// [`SecretError`] for what is short, long or not plain.
+    pub fn new(text: &str) -> Result<Self, SecretError> {
+        let is_plain = text.bytes().all(|it| it.is_ascii_graphic());
+        match is_plain && (16..=512).contains(&text.len()) {
+            true => Ok(Self(text.into())),
+            false => Err(SecretError),
+        }
+    }
+
+    /// Whether `text` is this token. Takes the same time whatever their difference.
+    #[must_use]
+    pub fn is(&self, text: &str) -> bool {
+        self.0.as_bytes().ct_eq(text.as_bytes()).into()
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+impl PartialEq for Secret {
+    fn eq(&self, other: &Self) -> bool {
+        self.is(&other.0)
+    }
+}
+
+impl Eq for Secret {}

@@ -1,0 +1,44 @@
+//! Events as they happen: server-sent events of the HTML standard.
+
+use std::{convert::Infallible, sync::Arc, time::Duration};
+
+use axum::response::sse::{Event as Sent, KeepAlive, Sse};
+use futures_util::{Stream, StreamExt, stream};
+use tokio::sync::broadcast::{Receiver, error::RecvError};
+
+use crate::control::{Event, EventKind, Subscription};
+
+/// A comment now and then, so that nobody on the way takes the silence for an end.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+/// What was missed, then what comes. A listener that is too slow is told how much it missed.
+pub(super) fn stream(
+    subscription: Subscription,
+) -> Sse<impl Stream<Item = Result<Sent, Infallible>> + Send + 'static> {
+    let Subscription { missed, live } = subscription;
+    let missed = stream::iter(missed).map(|it| Ok(sent(&it)));
+    let live = stream::unfold(live, |live| async { next(live).await });
+    Sse::new(missed.chain(live)).keep_alive(KeepAlive::new().interval(KEEP_ALIVE))
+}
+
+async fn next(
+    mut live: Receiver<Arc<Event>>,
+) -> Option<(Result<Sent, Infallible>, Receiver<Arc<Event>>)> {
+    let sent = match live.recv().await {
+        Ok(event) => sent(&event),
+        Err(RecvError::Lagged(events)) => {
+            let kind = EventKind::Missed { events };
+            // Without a number: the listener resumes from the last one that it saw.
+            let data = serde_json::to_string(&kind).expect("texts and numbers only");
+            Sent::default().event("missed").data(data)
+        }
+        Err(RecvError::Closed) => return None,
+    };
+    Some((Ok(sent), live))
+}
+
+fn sent(event: &Event) -> Sent {
+    let data = serde_json::to_value(event).expect("texts and numbers only");
+    let name = data["event"].as_str().unwrap_or("message").to_owned();
+    Sent::default().id(event.seq.to_string()).event(name).data(data.to_string())
+}

@@ -1,0 +1,249 @@
+//! What goes over the wire, in both directions. Serialization is done here and nowhere further in.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::{
+    control::{DrainPicture, EndpointPicture, Picture, PoolPicture, ServicePicture},
+    model::Color,
+};
+
+/// The whole picture.
+#[derive(Clone, Debug, Deserialize, Serialize, ToSchema)]
+pub struct Status {
+    /// How many changes of the table came before; also the `ETag`.
+    pub generation: u64,
+    /// All services, by name.
+    pub services: BTreeMap<String, ServiceStatus>,
+}
+
+/// One service.
+#[derive(Clone, Debug, Deserialize, Serialize, ToSchema)]
+pub struct ServiceStatus {
+    /// The color that answers: `blue` or `green`.
+    pub active: String,
+    /// The color that a rollback would make active; null before the first promotion.
+    pub previous: Option<String>,
+    /// Whether the service's entry in the state file could not be read. It answers nobody until
+    /// the color that shall be active is promoted.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub damaged: bool,
+    /// The two pools, by color.
+    pub pools: BTreeMap<String, PoolStatus>,
+}
+
+/// One pool.
+#[derive(Clone, Debug, Deserialize, Serialize, ToSchema)]
+pub struct PoolStatus {
+    /// `active`, `draining`, `standby`, `preview` or `empty`.
+    pub role: String,
+    /// What runs there, if anybody said so.
+    pub version: Option<String>,
+    /// Where version and endpoints come from: `file` or `runtime`.
+    pub source: String,
+    /// Requests inside.
+    pub in_flight: u64,
+    /// Its endpoints.
+    pub endpoints: Vec<EndpointStatus>,
+}
+
+/// One endpoint.
+#[derive(Clone, Debug, Deserialize, Serialize, ToSchema)]
+pub struct EndpointStatus {
+    /// Host and port.
+    pub address: String,
+    /// How the last attempt to connect went: `up`, `down`, or `unknown` before the first.
+    pub health: String,
+    /// Requests that are with it.
+    pub in_flight: u64,
+}
+
+/// Which colors to make active, all in one step.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PromoteRequest {
+    /// The color of each service: `blue` or `green`.
+    pub services: BTreeMap<String, String>,
+    /// Pass gates that may be passed by force. A color without endpoints never is.
+    #[serde(default)]
+    pub force: bool,
+    /// Why; it goes to the log and the events.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// Which services to take back, all in one step.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RollbackRequest {
+    /// None named: all services of the last promotion.
+    #[serde(default)]
+    pub services: Vec<String>,
+    /// As for a promotion.
+    #[serde(default)]
+    pub force: bool,
+    /// Why; it goes to the log and the events.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// What a pool shall be made of.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PoolRequest {
+    /// What runs there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// Where it runs, like `127.0.0.1:9002`; at most 1000.
+    pub endpoints: Vec<String>,
+    /// Also if the color is active.
+    #[serde(default)]
+    pub force: bool,
+}
+
+/// What still holds a color.
+#[derive(Clone, Debug, Deserialize, Serialize, ToSchema)]
+pub struct DrainStatus {
+    /// The service.
+    pub service: String,
+    /// The color; unless one was asked for, the one that is not active.
+    pub color: String,
+    /// Requests that were admitted before the last change that concerned this color.
+    pub in_flight: u64,
+    /// For how long the oldest of them has been inside, in milliseconds; 0 without any.
+    pub oldest_ms: u64,
+    /// What they are.
+    pub kinds: DrainKinds,
+    /// Requests of internal clients who asked for the color since. They do not hold up the drain.
+    pub previews: u64,
+    /// Whether nobody is left, so that its endpoints may be stopped. Never true of an active color.
+    pub drained: bool,
+}
+
+/// What holds a color, by kind.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, ToSchema)]
+pub struct DrainKinds {
+    /// Requests with their responses.
+    pub request: u64,
+    /// Upgraded connections.
+    pub tunnel: u64,
+}
+
+/// Whether clients should be sent here.
+#[derive(Clone, Debug, Deserialize, Serialize, ToSchema)]
+pub struct Ready {
+    /// Whether they should.
+    pub ready: bool,
+    /// Why not.
+    pub reasons: Vec<String>,
+}
+
+/// An error: RFC 9457.
+#[derive(Clone, Debug, Deserialize, Serialize, ToSchema)]
+pub struct Problem {
+    /// What kind of problem it is, as a URN.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The same in words.
+    pub title: String,
+    /// The status code.
+    pub status: u16,
+    /// What happened here, and what to do.
+    pub detail: String,
+    /// Every single reason, if there are several to tell.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reasons: Vec<ProblemReason>,
+    /// The current generation, if the call was decided on another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generation: Option<u64>,
+}
+
+/// One reason.
+#[derive(Clone, Debug, Deserialize, Serialize, ToSchema)]
+pub struct ProblemReason {
+    /// The service that it concerns.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<String>,
+    /// A word for programs.
+    pub code: String,
+    /// A sentence for people.
+    pub detail: String,
+}
+
+// === impl From ===
+
+fn number(count: usize) -> u64 {
+    u64::try_from(count).unwrap_or(u64::MAX)
+}
+
+impl From<Picture> for Status {
+    fn from(picture: Picture) -> Self {
+        let Picture { generation, services } = picture;
+        let services = services.into_iter().map(|(name, it)| (name.to_string(), it.into()));
+        Self { generation: generation.0, services: services.collect() }
+    }
+}
+
+impl From<ServicePicture> for ServiceStatus {
+    fn from(picture: ServicePicture) -> Self {
+        let ServicePicture { active, previous, is_damaged, blue, green } = picture;
+        let pools = [(Color::Blue, blue), (Color::Green, green)];
+        Self {
+            active: active.to_string(),
+            previous: previous.map(|it| it.to_string()),
+            damaged: is_damaged,
+            pools: pools.into_iter().map(|(it, pool)| (it.to_string(), pool.into())).collect(),
+        }
+    }
+}
+
+impl From<PoolPicture> for PoolStatus {
+    fn from(picture: PoolPicture) -> Self {
+        let PoolPicture { role, version, source, in_flight, endpoints } = picture;
+        Self {
+            role: role.to_string(),
+            version: version.map(|it| it.to_string()),
+            source: match source {
+                crate::model::Source::File => "file".to_owned(),
+                crate::model::Source::Runtime => "runtime".to_owned(),
+            },
+            in_flight: number(in_flight),
+            endpoints: endpoints.into_iter().map(Into::into).collect(),
+        }
+    }
+}
+
+impl From<EndpointPicture> for EndpointStatus {
+    fn from(picture: EndpointPicture) -> Self {
+        let EndpointPicture { address, health, in_flight } = picture;
+        let (address, health) = (address.to_string(), health.to_string());
+        Self { address, health, in_flight: number(in_flight) }
+    }
+}
+
+impl From<DrainPicture> for DrainStatus {
+    fn from(picture: DrainPicture) -> Self {
+        let DrainPicture {
+            service,
+            color,
+            is_active: _,
+            in_flight,
+            kinds,
+            oldest,
+            previews,
+            is_drained,
+        } = picture;
+        let oldest_ms = oldest.map_or(0, |it| u64::try_from(it.as_millis()).unwrap_or(u64::MAX));
+        Self {
+            service: service.to_string(),
+            color: color.to_string(),
+            in_flight: number(in_flight),
+            oldest_ms,
+            kinds: DrainKinds { request: number(kinds.request), tunnel: number(kinds.tunnel) },
+            previews: number(previews),
+            drained: is_drained,
+        }
+    }
+}

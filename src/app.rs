@@ -1,0 +1,289 @@
+//! From a checked configuration to a running process, and to its end. The only file that knows
+//! every room; the only one that makes registries and runtimes.
+
+use std::{
+    io,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use prometheus::Registry;
+use tokio::runtime::Runtime;
+use tracing::{info, warn};
+
+use crate::{
+    admin::{self, ReloadError, Reloading},
+    config::Config,
+    control::{Call, Change, Control, EventKind, StartError},
+    downstream::{self, BindError, Worker},
+    metrics::Metrics,
+    proxy::{Proxy, Shared},
+    store::{FileStore, StoreError},
+};
+
+/// A running Flipgate.
+#[derive(Debug)]
+pub struct App {
+    /// Where clients come in, in the order of the configuration, with their real ports.
+    pub listeners: Vec<SocketAddr>,
+    /// Where the admin API is, with its real port.
+    pub admin: admin::Address,
+    control: Control,
+    server: admin::Server,
+    workers: Vec<Worker>,
+    stop: downstream::Stop,
+    is_serving: Arc<AtomicBool>,
+    patience: Duration,
+    reload: Reloader,
+    runtime: Runtime,
+}
+
+/// Reads the configuration again when asked to.
+#[derive(Clone, Debug)]
+struct Reloader {
+    path: Option<PathBuf>,
+    config: Arc<Mutex<Config>>,
+    control: Control,
+}
+
+/// Why the process cannot start. Nothing is left running.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// An address for clients.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The address of the admin API.
+    #[error(transparent)]
+    Admin(#[from] admin::ListenError),
+    /// The truth.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The truth, when it was first written.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// Threads and runtimes.
+    #[error("cannot start threads: {0}")]
+    Threads(#[from] io::Error),
+    /// Series of the same name.
+    #[error("cannot register metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
+}
+
+/// How the process ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Ended {
+    /// Connections that were cut since they were not done in time.
+    pub cut: usize,
+    /// Whether it was told to end at once.
+    pub at_once: bool,
+}
+
+/// How long calls of the admin API that are under way at the end may take.
+const ADMIN_PATIENCE: Duration = Duration::from_secs(1);
+
+// === impl App ===
+
+impl App {
+    /// Opens every socket and the state, then starts all threads. `path` is where the configuration
+    /// is read from again on a reload.
+    ///
+    /// # Errors
+    ///
+    /// [`AppError`] that names what is in the way.
+    pub fn start(config: Config, path: Option<PathBuf>) -> Result<Self, AppError> {
+        let workers = match config.workers {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            some => some,
+        };
+        let mut bound = config
+            .listeners
+            .iter()
+            .map(|it| downstream::bind(it, workers))
+            .collect::<Result<Vec<_>, _>>()?;
+        let admin_socket = admin::Bound::new(&config.admin.listen)?;
+        let (store, found) = FileStore::open(&config.state_dir)?;
+        let metrics = Metrics::new(Registry::new())?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("control")
+            .enable_all()
+            .build()?;
+        let entered = runtime.enter();
+
+        let catalog = config.catalog.clone();
+        let control = Control::start(store, found, catalog, metrics.clone(), workers)?;
+        let prober = control.clone();
+        runtime.spawn(async move { prober.probe().await });
+
+        let shared = Shared {
+            switch: Arc::clone(control.switch()),
+            ledger: Arc::clone(control.ledger()),
+            metrics: metrics.clone(),
+        };
+        let settings = downstream::Settings {
+            patience: config.patience,
+            connections_max: config.connections_max.div_ceil(workers),
+            open: metrics.downstream_connections.clone(),
+        };
+        let stop = downstream::Stop::default();
+        let mut threads = Vec::new();
+        for number in 0..workers {
+            let (shared, limits) = (shared.clone(), config.upstream);
+            let make = move || Proxy::new(&shared, number, limits);
+            let settings = settings.clone();
+            let worker = Worker::start(number, &mut bound, settings, stop.clone(), make);
+            threads.push(worker.inspect_err(|_| stop.now.cancel())?);
+        }
+
+        let is_serving = Arc::new(AtomicBool::new(true));
+        let serving = Arc::clone(&is_serving);
+        let patience = config.shutdown_patience;
+        let admin_config = config.admin.clone();
+        let config = Arc::new(Mutex::new(config));
+        let reload = Reloader { path, config, control: control.clone() };
+        let reloader = reload.clone();
+        let api = admin::Api {
+            control: control.clone(),
+            reload: Arc::new(move || reloader.clone().reload()),
+            is_serving: Arc::new(move || serving.load(SeqCst)),
+        };
+        let admin = admin_socket.address.clone();
+        let server = admin::Server::start(admin_socket, admin_config, api)?;
+        drop(entered);
+
+        let listeners: Vec<_> = bound.iter().map(|it| it.listener.address).collect();
+        let generation = control.picture().generation;
+        for listener in &bound {
+            let (listen, preview) = (listener.listener.address, listener.listener.preview);
+            info!(%listen, ?preview, workers, "listening");
+        }
+        info!(admin = %admin, %generation, "started");
+        control.events().publish(EventKind::Started { generation });
+        Ok(Self {
+            listeners,
+            admin,
+            control,
+            server,
+            workers: threads,
+            stop,
+            is_serving,
+            patience,
+            reload,
+            runtime,
+        })
+    }
+
+    /// Changes and pictures, for whoever lives in the same process.
+    #[must_use]
+    pub fn control(&self) -> &Control {
+        &self.control
+    }
+
+    /// Serves until the process is told to stop: SIGTERM or SIGINT end it gently, a second one at
+    /// once; SIGHUP reads the configuration again.
+    ///
+    /// # Errors
+    ///
+    /// If the signals cannot be listened to.
+    pub fn run(self) -> io::Result<Ended> {
+        use tokio::signal::unix::{SignalKind, signal};
+        let entered = self.runtime.enter();
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut hang_up = signal(SignalKind::hangup())?;
+        drop(entered);
+        let reload = self.reload.clone();
+        let broken = self.stop.now.clone();
+        self.runtime.block_on(async {
+            loop {
+                tokio::select! {
+                    _ = terminate.recv() => break,
+                    _ = interrupt.recv() => break,
+                    // A worker could not go on.
+                    () = broken.cancelled() => break,
+                    _ = hang_up.recv() => {
+                        if let Err(error) = reload.clone().reload().await {
+                            warn!("{error}");
+                        }
+                    }
+                }
+            }
+        });
+        let at_once = self.stop.now.clone();
+        self.runtime.spawn(async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            warn!("told to end a second time: ending at once");
+            at_once.cancel();
+        });
+        Ok(self.shut_down())
+    }
+
+    /// Takes no new connections, lets what is under way finish within the configured patience, and
+    /// ends all threads.
+    #[must_use]
+    pub fn shut_down(self) -> Ended {
+        let Self { control, server, workers, stop, is_serving, patience, runtime, .. } = self;
+        is_serving.store(false, SeqCst);
+        control.events().publish(EventKind::Stopping);
+        let patience_s = patience.as_secs_f64();
+        info!(patience_s, "stopping: finishing what is under way");
+        stop.gently.cancel();
+        let ended = runtime.block_on(async {
+            let joined = tokio::task::spawn_blocking(|| {
+                workers.into_iter().map(Worker::join).sum::<usize>()
+            });
+            let mut joined = std::pin::pin!(joined);
+            let in_time = tokio::time::timeout(patience, &mut joined).await;
+            let at_once = stop.now.is_cancelled();
+            let cut = match in_time {
+                Ok(cut) => cut,
+                Err(_elapsed) => {
+                    stop.now.cancel();
+                    joined.await
+                }
+            };
+            server.stop(ADMIN_PATIENCE).await;
+            Ended { cut: cut.unwrap_or_default(), at_once }
+        });
+        if ended.cut > 0 {
+            warn!(connections = ended.cut, "cut what was not done in time");
+        }
+        runtime.shutdown_timeout(ADMIN_PATIENCE);
+        info!("stopped");
+        ended
+    }
+}
+
+// === impl Reloader ===
+
+impl Reloader {
+    /// Whole or not at all. The active colors stay what they are.
+    fn reload(self) -> Reloading {
+        Box::pin(async move {
+            let Self { path, config, control } = self;
+            let path = path.ok_or(ReloadError::NoFile)?;
+            let new =
+                Config::load(&path).map_err(|error| ReloadError::Config(error.to_string()))?;
+            let fixed = {
+                let config = config.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                config.needs_restart(&new)
+            };
+            if !fixed.is_empty() {
+                return Err(ReloadError::NeedsRestart(fixed));
+            }
+            let change = Change::Follow(Box::new(new.catalog.clone()));
+            let call = Call { change, if_generation: None, idempotency: None, reason: None };
+            control.propose(call).await?;
+            *config.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = new;
+            Ok(())
+        })
+    }
+}

@@ -1,0 +1,164 @@
+//! `promote`, `rollback` and `drain`.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use http::Method;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::{Admin, Failure, Output, Terms, client::Call, exit, status::show};
+use crate::admin::wire::{DrainStatus, PromoteRequest, RollbackRequest, Status};
+
+pub(super) fn parse_pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((service, color)) if !service.is_empty() && !color.is_empty() => {
+            Ok((service.to_owned(), color.to_owned()))
+        }
+        _ => Err("write SERVICE=COLOR, like web=green".to_owned()),
+    }
+}
+
+pub(super) async fn promote(
+    services: Vec<(String, String)>,
+    force: bool,
+    terms: &Terms,
+) -> Result<u8, Failure> {
+    let mut colors = BTreeMap::new();
+    for (service, color) in services {
+        if let Some(before) = colors.insert(service.clone(), color.clone())
+            && before != color
+        {
+            let text = format!("{service} is to be {before} and {color}: say which");
+            return Err(Failure::new(text).with_code(exit::USAGE));
+        }
+    }
+    let names: Vec<String> = colors.keys().cloned().collect();
+    let body = PromoteRequest { services: colors, force, reason: terms.reason.clone() };
+    let body = serde_json::to_string(&body).expect("texts only");
+    change("/v1/promote", body, Some(names), terms).await
+}
+
+pub(super) async fn rollback(services: Vec<String>, terms: &Terms) -> Result<u8, Failure> {
+    let names = (!services.is_empty()).then(|| services.clone());
+    let body = RollbackRequest { services, force: false, reason: terms.reason.clone() };
+    let body = serde_json::to_string(&body).expect("texts only");
+    change("/v1/rollback", body, names, terms).await
+}
+
+/// Makes a change, and waits for the drain of what it replaced if that is wanted. `names` are the
+/// services that it concerns, if the caller named them.
+async fn change(
+    path: &str,
+    body: String,
+    names: Option<Vec<String>>,
+    terms: &Terms,
+) -> Result<u8, Failure> {
+    let Terms { if_generation, wait_drain, reason: _, idempotency_key, admin, output } = terms;
+    let mut headers = Vec::new();
+    if let Some(generation) = if_generation {
+        headers.push(("if-match", format!("\"{generation}\"")));
+    }
+    if let Some(key) = idempotency_key {
+        headers.push(("idempotency-key", key.clone()));
+    }
+    let before: Option<Status> = match names {
+        Some(_) => None,
+        None => Some(admin.call(Call::get("/v1/status")).await?),
+    };
+    let status: Status = admin.call(Call { method: Method::POST, path, headers, body }).await?;
+    let Some(patience) = wait_drain else {
+        show(&status, *output);
+        return Ok(0);
+    };
+    let names = names.unwrap_or_else(|| differing(before.as_ref(), &status));
+    let until = Instant::now() + *patience;
+    let mut drained = true;
+    for name in &names {
+        let left = until.saturating_duration_since(Instant::now());
+        let drain = wait_for(name, Some(left), admin, *output).await?;
+        if !drain.drained {
+            let DrainStatus { service, color, in_flight, .. } = &drain;
+            anstream::eprintln!("{service} {color}: {in_flight} still in flight");
+        }
+        drained &= drain.drained;
+    }
+    show(&admin.call(Call::get("/v1/status")).await?, *output);
+    Ok(if drained { 0 } else { exit::NOT_DRAINED })
+}
+
+/// The services whose active color is another than before.
+fn differing(before: Option<&Status>, after: &Status) -> Vec<String> {
+    fn active<'a>(status: &'a Status, name: &str) -> Option<&'a str> {
+        Some(&status.services.get(name)?.active)
+    }
+    let differs = |name: &String| before.and_then(|it| active(it, name)) != active(after, name);
+    after.services.keys().filter(|it| differs(it)).cloned().collect()
+}
+
+pub(super) async fn drain(
+    service: &str,
+    wait: Option<Duration>,
+    admin: &Admin,
+    output: Output,
+) -> Result<u8, Failure> {
+    let drain = wait_for(service, wait, admin, output).await?;
+    if output.is_json() {
+        anstream::println!("{}", serde_json::to_string_pretty(&drain).expect("texts and numbers"));
+    } else {
+        anstream::println!("{}", sentence(&drain));
+    }
+    Ok(if drain.drained { 0 } else { exit::NOT_DRAINED })
+}
+
+/// Asks what holds a service's inactive color until nothing does or the time is up; meanwhile
+/// whoever looks at a terminal sees what is left.
+async fn wait_for(
+    service: &str,
+    wait: Option<Duration>,
+    admin: &Admin,
+    output: Output,
+) -> Result<DrainStatus, Failure> {
+    let now = format!("/v1/services/{service}/drain");
+    let Some(wait) = wait else { return admin.call(Call::get(&now)).await };
+    let path = format!("{now}?wait={}ms", wait.as_millis());
+    let answer = admin.call::<DrainStatus>(Call::get(&path));
+    if output.is_json() {
+        return answer.await;
+    }
+    let spinner = ProgressBar::new_spinner().with_style(
+        ProgressStyle::with_template("{spinner} {msg}").expect("a template of known words"),
+    );
+    spinner.enable_steady_tick(Duration::from_millis(120));
+    let mut answer = std::pin::pin!(answer);
+    let mut look = tokio::time::interval(Duration::from_millis(500));
+    let drain = loop {
+        tokio::select! {
+            drain = &mut answer => break drain,
+            _ = look.tick() => {
+                if let Ok(drain) = admin.call::<DrainStatus>(Call::get(&now)).await {
+                    spinner.set_message(sentence(&drain));
+                }
+            }
+        }
+    };
+    spinner.finish_and_clear();
+    drain
+}
+
+fn sentence(drain: &DrainStatus) -> String {
+    let DrainStatus { service, color, in_flight, oldest_ms, kinds, previews, drained } = drain;
+    if *drained {
+        return format!("{service} {color} is drained: it may be stopped");
+    }
+    let oldest = Duration::from_millis(*oldest_ms);
+    let previews = match previews {
+        0 => String::new(),
+        some => format!("; {some} previews besides"),
+    };
+    format!(
+        "{service} {color} is held by {in_flight}: {} requests, {} tunnels, the oldest for {oldest:.1?}{previews}",
+        kinds.request, kinds.tunnel
+    )
+}

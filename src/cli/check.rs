@@ -1,0 +1,18 @@
+//! `check`.
+
+use std::path::Path;
+
+use super::{Failure, run::load};
+
+pub(super) fn check(path: &Path) -> Result<u8, Failure> {
+    let config = load(path)?;
+    let (services, listeners) = (config.catalog.services().len(), config.listeners.len());
+    let plural = |count| if count == 1 { "" } else { "s" };
+    anstream::println!(
+        "{}: good: {services} service{}, {listeners} listener{}",
+        path.display(),
+        plural(services),
+        plural(listeners)
+    );
+    Ok(0)
+}

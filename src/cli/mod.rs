@@ -1,0 +1,283 @@
+//! The command line: what people and pipelines type, and what they get back.
+//!
+//! Beautiful in a terminal, JSON in a pipe. Every failure says what to do next, on standard error,
+//! and ends with an exit code that scripts can rely on.
+
+mod changes;
+mod check;
+mod client;
+mod events;
+mod run;
+mod status;
+
+use std::{io::IsTerminal, path::PathBuf, process::ExitCode, time::Duration};
+
+use clap::{Args, CommandFactory, Parser, Subcommand};
+
+use crate::demo;
+
+/// Exit codes; what is not here is 0 for success and 1 for failure.
+mod exit {
+    /// The configuration or the command line has mistakes.
+    pub(super) const USAGE: u8 = 2;
+    /// A gate or the state of a service refused the change.
+    pub(super) const REFUSED: u8 = 3;
+    /// Decided on an old generation.
+    pub(super) const STALE: u8 = 4;
+    /// The drain did not end in time.
+    pub(super) const NOT_DRAINED: u8 = 5;
+}
+
+/// Flips services between blue and green in one atomic step, with an exact drain.
+#[derive(Debug, Parser)]
+#[command(name = "flipgate", version, max_term_width = 100, arg_required_else_help = true)]
+#[command(after_help = "Try it: flipgate demo")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the proxy in the foreground
+    ///
+    /// SIGTERM ends it after what is under way, a second one at once; SIGHUP reads the file again.
+    #[command(after_help = "Example: flipgate run --config config/minimal.toml")]
+    Run {
+        /// The configuration file
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Find every mistake of a configuration file
+    #[command(after_help = "Example: flipgate check --config config/example.toml")]
+    Check {
+        /// The configuration file
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Show services, colors, roles, versions, health and who is inside
+    #[command(after_help = "Example: flipgate status --json | jq .generation")]
+    Status {
+        #[command(flatten)]
+        admin: Admin,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Make colors active, all in one step or not at all
+    #[command(
+        after_help = "Examples:\n  flipgate promote web=green api=green --wait-drain 30s\n  \
+                            flipgate promote web=green --if-generation 41 --reason 'release 8.0'\n\n\
+                            Exit code: 0 done, 3 refused, 4 stale generation, 5 not drained in time"
+    )]
+    Promote {
+        /// Each service with its color
+        #[arg(required = true, value_name = "SERVICE=COLOR", value_parser = changes::parse_pair)]
+        services: Vec<(String, String)>,
+        /// Pass gates that may be passed by force
+        #[arg(long)]
+        force: bool,
+        #[command(flatten)]
+        terms: Terms,
+    },
+    /// Go back to the colors before the last promotion
+    #[command(
+        after_help = "Examples:\n  flipgate rollback\n  flipgate rollback web --wait-drain 30s\n\n\
+                            Exit code: 0 done, 3 refused, 4 stale generation, 5 not drained in time"
+    )]
+    Rollback {
+        /// The services; none named: all of the last promotion
+        #[arg(value_name = "SERVICE")]
+        services: Vec<String>,
+        #[command(flatten)]
+        terms: Terms,
+    },
+    /// Show what still holds the color that is not active
+    #[command(after_help = "Example: flipgate drain web --wait 60s && docker stop web-blue\n\n\
+                            Exit code: 0 drained, 5 not yet")]
+    Drain {
+        /// The service
+        service: String,
+        /// Wait until nothing holds it, at most this long
+        #[arg(long, value_name = "TIME", value_parser = parse_time)]
+        wait: Option<Duration>,
+        #[command(flatten)]
+        admin: Admin,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Follow what happens, one line for each event
+    #[command(after_help = "Example: flipgate events --json | jq 'select(.event == \"drained\")'")]
+    Events {
+        /// Begin after this event instead of now
+        #[arg(long, value_name = "NUMBER")]
+        after: Option<u64>,
+        #[command(flatten)]
+        admin: Admin,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// See it work: sample application, proxy, load, preview, flip, drain and rollback in one process
+    #[command(after_help = "Examples:\n  flipgate demo\n  flipgate demo --stay    \
+                            # and open it in a browser\n\nExit code: 0 only if nothing was lost")]
+    Demo {
+        /// Keep everything running afterwards, to look at in a browser
+        #[arg(long)]
+        stay: bool,
+        /// Print the report as JSON and nothing else
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print completions for a shell
+    #[command(after_help = "Example: flipgate completions bash > /etc/bash_completion.d/flipgate")]
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Where the admin API is, and who calls.
+#[derive(Args, Clone, Debug)]
+struct Admin {
+    /// The admin API: http://HOST:PORT or unix:/PATH
+    #[arg(
+        long = "admin",
+        value_name = "URL",
+        env = "FLIPGATE_ADMIN",
+        default_value = "http://127.0.0.1:9900"
+    )]
+    url: client::Target,
+    /// A file with the token
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// The token itself; only by the environment, since command lines are seen by others
+    #[arg(long, hide = true, env = "FLIPGATE_TOKEN", hide_env_values = true)]
+    token: Option<String>,
+}
+
+/// How results are printed.
+#[derive(Args, Clone, Copy, Debug)]
+struct Output {
+    /// JSON, also in a terminal
+    #[arg(long)]
+    json: bool,
+}
+
+/// On which terms a change is wanted.
+#[derive(Args, Clone, Debug)]
+struct Terms {
+    /// Only if this is the current generation
+    #[arg(long, value_name = "NUMBER")]
+    if_generation: Option<u64>,
+    /// Return when the replaced colors may be stopped, at most after this time
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    wait_drain: Option<Duration>,
+    /// Why; it goes to the log and the events
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+    /// Make a repeated call harmless: the same key changes nothing twice
+    #[arg(long, value_name = "KEY")]
+    idempotency_key: Option<String>,
+    #[command(flatten)]
+    admin: Admin,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// A command that failed: what to print on standard error, and the exit code.
+#[derive(Debug)]
+struct Failure {
+    code: u8,
+    text: String,
+}
+
+/// Runs the command line of this process.
+#[must_use]
+pub fn main() -> ExitCode {
+    let Cli { command } = Cli::parse();
+    match dispatch(command) {
+        Ok(code) => ExitCode::from(code),
+        Err(Failure { code, text }) => {
+            let style = anstyle::AnsiColor::Red.on_default().bold();
+            anstream::eprintln!("{style}error{style:#}: {text}");
+            ExitCode::from(code)
+        }
+    }
+}
+
+fn dispatch(command: Command) -> Result<u8, Failure> {
+    match command {
+        Command::Run { config } => run::run(config),
+        Command::Check { config } => check::check(&config),
+        Command::Status { admin, output } => online(status::status(&admin, output)),
+        Command::Promote { services, force, terms } => {
+            online(changes::promote(services, force, &terms))
+        }
+        Command::Rollback { services, terms } => online(changes::rollback(services, &terms)),
+        Command::Drain { service, wait, admin, output } => {
+            online(changes::drain(&service, wait, &admin, output))
+        }
+        Command::Events { after, admin, output } => online(events::events(after, &admin, output)),
+        Command::Demo { stay, json } => match demo::run(&demo::Options { stay, json }) {
+            Ok(true) => Ok(0),
+            Ok(false) => Ok(1),
+            Err(error) => Err(Failure::new(format!("the demo cannot run: {error}"))),
+        },
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "flipgate", &mut std::io::stdout());
+            Ok(0)
+        }
+    }
+}
+
+/// Runs a command that calls the admin API.
+fn online(command: impl Future<Output = Result<u8, Failure>>) -> Result<u8, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::new(error.to_string()))?;
+    runtime.block_on(command)
+}
+
+fn parse_time(text: &str) -> Result<Duration, String> {
+    text.parse::<jiff::SignedDuration>()
+        .ok()
+        .and_then(|it| Duration::try_from(it).ok())
+        .ok_or_else(|| "write a time with its unit, like 30s or 5m".to_owned())
+}
+
+// === impl Output ===
+
+impl Output {
+    /// JSON if it was asked for, or if nobody is looking.
+    fn is_json(self) -> bool {
+        self.json || !std::io::stdout().is_terminal()
+    }
+}
+
+// === impl Failure ===
+
+impl Failure {
+    fn new(text: impl Into<String>) -> Self {
+        Self { code: 1, text: text.into() }
+    }
+
+    fn with_code(self, code: u8) -> Self {
+        Self { code, ..self }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_has_an_example() {
+        for command in Cli::command().get_subcommands().filter(|it| it.get_name() != "help") {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(help.contains("Example"), "{}", command.get_name());
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! `run`.
+
+use std::{io::IsTerminal, path::PathBuf};
+
+use tracing_subscriber::{
+    Layer, filter::Targets, fmt, layer::SubscriberExt, util::SubscriberInitExt,
+};
+
+use super::{Failure, exit};
+use crate::{
+    app::App,
+    config::{Config, ConfigError, Log},
+};
+
+pub(super) fn run(path: PathBuf) -> Result<u8, Failure> {
+    let config = load(&path)?;
+    start_logging(&config.log);
+    let app = App::start(config, Some(path)).map_err(|error| Failure::new(error.to_string()))?;
+    let ended = app.run().map_err(|error| Failure::new(error.to_string()))?;
+    Ok(u8::from(ended.at_once))
+}
+
+pub(super) fn load(path: &std::path::Path) -> Result<Config, Failure> {
+    Config::load(path).map_err(|error| {
+        let text = match &error {
+            ConfigError::Unreadable { .. } => error.to_string(),
+            ConfigError::Mistakes(mistakes) => {
+                let count = mistakes.len();
+                let what = if count == 1 { "a mistake" } else { "mistakes" };
+                format!("{} has {what}:\n{error}", path.display())
+            }
+        };
+        Failure::new(text).with_code(exit::USAGE)
+    })
+}
+
+fn start_logging(log: &Log) {
+    let Log { filter, json } = log;
+    let is_json = json.unwrap_or(!std::io::stderr().is_terminal());
+    let targets: Targets = filter.parse().expect("checked when the configuration was read");
+    let lines = match is_json {
+        true => fmt::layer().json().flatten_event(true).with_writer(std::io::stderr).boxed(),
+        false => fmt::layer().with_writer(std::io::stderr).boxed(),
+    };
+    // Already set only where several run in one process, as tests do.
+    let _ = tracing_subscriber::registry().with(lines.with_filter(targets)).try_init();
+}

@@ -1,0 +1,188 @@
+//! The configuration file as written, made into each room's own checked settings.
+//!
+//! Everything that can be known to be wrong before anything is started is found here, all of it at
+//! once, with file, line and key.
+
+mod reader;
+mod services;
+mod settings;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+pub use self::reader::Mistake;
+use self::reader::{Mistakes, Section};
+use crate::{
+    admin,
+    control::Catalog,
+    downstream::{Listener, Patience},
+    upstream,
+};
+
+/// A checked configuration.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Config {
+    /// Where the truth is kept.
+    pub state_dir: PathBuf,
+    /// Worker threads; 0 for one per core.
+    pub workers: usize,
+    /// What is logged.
+    pub log: Log,
+    /// The admin API.
+    pub admin: admin::Config,
+    /// Where clients come in.
+    pub listeners: Vec<Listener>,
+    /// Services, and who may see what.
+    pub catalog: Catalog,
+    /// How long clients may take.
+    pub patience: Patience,
+    /// Open connections of clients, of all workers.
+    pub connections_max: usize,
+    /// How connections to endpoints are opened and kept, of each worker.
+    pub upstream: upstream::Limits,
+    /// How long requests may take to end when the process is told to stop.
+    pub shutdown_patience: Duration,
+}
+
+/// What is logged, and how.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Log {
+    /// A level, or directives for single rooms, as `tracing` reads them.
+    pub filter: String,
+    /// JSON or text; by default text in a terminal and JSON elsewhere.
+    pub json: Option<bool>,
+}
+
+/// A file that cannot be used. Nothing was started or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// It cannot be read.
+    #[error("cannot read the configuration {}: {source}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// It has mistakes.
+    #[error("{}", Lines(.0))]
+    Mistakes(Vec<Mistake>),
+}
+
+struct Lines<'a>(&'a [Mistake]);
+
+// === impl Config ===
+
+impl Config {
+    /// Reads and checks a file.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] with every mistake that the file has.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
+        Self::parse(path, &text).map_err(ConfigError::Mistakes)
+    }
+
+    /// Checks a file's text. `path` is how mistakes name it.
+    ///
+    /// # Errors
+    ///
+    /// Every mistake that it has.
+    pub fn parse(path: &Path, text: &str) -> Result<Self, Vec<Mistake>> {
+        let mistakes = Mistakes::new(path, text);
+        let (table, errors) = toml::de::DeTable::parse_recoverable(text);
+        for error in errors {
+            mistakes.note(error.span().unwrap_or(0..0), "", error.message());
+        }
+        let config = {
+            // What follows from broken TOML would only hide what is broken.
+            let is_toml = mistakes.is_empty();
+            is_toml.then(|| Self::read(&Section::root(&table, &mistakes), &mistakes)).flatten()
+        };
+        match config {
+            Some(config) if mistakes.is_empty() => Ok(config),
+            _ => Err(mistakes.into_sorted()),
+        }
+    }
+
+    fn read(root: &Section<'_>, mistakes: &Mistakes<'_>) -> Option<Self> {
+        let state_dir = root.read("state_dir", PathBuf::from("state"), settings::path);
+        let workers = root.read("workers", 0, |it| reader::whole(it, 0..=1024));
+        let log = settings::log(root.section("log"));
+        let admin = settings::admin(root.section("admin"));
+        let listeners = settings::listeners(root);
+        let clients = settings::clients(root.section("clients"));
+        let times = settings::timeouts(root.section("timeouts"));
+        let limits = settings::limits(root.section("limits"));
+        let shutdown_patience = settings::shutdown(root.section("shutdown"));
+        let services = services::services(root);
+        root.finish();
+        let mut catalog = services::catalog(services, mistakes, root)?;
+        catalog.internal = clients.internal;
+        catalog.trusted_proxies = clients.trusted_proxies;
+        catalog.public_marks = clients.public_marks;
+        catalog.response_patience = times.response;
+        let upstream = upstream::Limits { idle_max: limits.upstream_idle, ..times.upstream };
+        Some(Self {
+            state_dir,
+            workers,
+            log,
+            admin,
+            listeners,
+            catalog,
+            patience: times.patience,
+            connections_max: limits.connections,
+            upstream,
+            shutdown_patience,
+        })
+    }
+
+    /// What differs in `new` that a running process cannot take, by key.
+    #[must_use]
+    pub fn needs_restart(&self, new: &Self) -> Vec<&'static str> {
+        let Self {
+            state_dir,
+            workers,
+            log,
+            admin,
+            listeners,
+            catalog: _,
+            patience,
+            connections_max,
+            upstream,
+            shutdown_patience,
+        } = new;
+        [
+            ("state_dir", self.state_dir != *state_dir),
+            ("workers", self.workers != *workers),
+            ("log", self.log != *log),
+            ("admin", self.admin != *admin),
+            ("listener", self.listeners != *listeners),
+            ("timeouts", self.patience != *patience || self.upstream != *upstream),
+            ("limits", self.connections_max != *connections_max),
+            ("shutdown", self.shutdown_patience != *shutdown_patience),
+        ]
+        .into_iter()
+        .filter_map(|(key, differs)| differs.then_some(key))
+        .collect()
+    }
+}
+
+impl fmt::Display for Lines<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (place, mistake) in self.0.iter().enumerate() {
+            if place > 0 {
+                f.write_str("\n")?;
+            }
+            mistake.fmt(f)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,196 @@
+//! Everything but the services.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use ipnet::IpNet;
+use toml::de::DeValue;
+
+use super::{
+    Log,
+    reader::{Section, flag, text, whole},
+};
+use crate::{
+    admin,
+    downstream::{Listener, Patience},
+    model::Networks,
+    upstream,
+};
+
+pub(super) struct Clients {
+    pub(super) internal: Vec<IpNet>,
+    pub(super) trusted_proxies: Vec<IpNet>,
+    pub(super) public_marks: bool,
+}
+
+pub(super) struct Times {
+    pub(super) patience: Patience,
+    pub(super) upstream: upstream::Limits,
+    pub(super) response: Duration,
+}
+
+pub(super) struct Limits {
+    pub(super) connections: usize,
+    pub(super) upstream_idle: usize,
+}
+
+/// Loopback, private use (RFC 1918) and unique local addresses (RFC 4193).
+const INTERNAL: [&str; 6] =
+    ["127.0.0.0/8", "::1/128", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"];
+
+/// Longer times are most likely a mistake of the unit.
+const LONGEST: Duration = Duration::from_secs(24 * 3600);
+
+pub(super) fn log(section: Section<'_>) -> Log {
+    let filter = section.read("level", "info".to_owned(), |it| {
+        let level = text(it)?;
+        let is_good = level.parse::<tracing_subscriber::filter::Targets>().is_ok();
+        match is_good {
+            true => Ok(level.to_owned()),
+            false => Err("is error, warn, info, debug, trace or off".to_owned()),
+        }
+    });
+    let json = section.read("format", None, |it| match text(it)? {
+        "auto" => Ok(None),
+        "json" => Ok(Some(true)),
+        "text" => Ok(Some(false)),
+        _ => Err("is \"auto\", \"json\" or \"text\"".to_owned()),
+    });
+    section.finish();
+    Log { filter, json }
+}
+
+pub(super) fn admin(section: Section<'_>) -> admin::Config {
+    let default = admin::Address::default();
+    let listen = section.read("listen", default, |it| {
+        text(it)?.parse().map_err(|error: admin::ParseAddressError| error.to_string())
+    });
+    let hosts = section.list("hosts", Vec::new(), |it| match crate::model::Host::parse(it) {
+        Ok(host) => Ok(host.as_str().to_owned()),
+        Err(error) => Err(error.to_string()),
+    });
+    let require_if_match = section.read("require_if_match", false, flag);
+    let tokens: Vec<_> = section.sections("token").into_iter().filter_map(token).collect();
+    if !listen.is_local() && tokens.is_empty() && !section.has("token") {
+        let what = "is reachable from other machines and needs a token: add [[admin.token]], or \
+                    listen on 127.0.0.1 or a unix socket";
+        section.note("listen", what);
+    }
+    section.finish();
+    admin::Config { listen, hosts, require_if_match, tokens }
+}
+
+fn token(section: Section<'_>) -> Option<admin::Token> {
+    let scope = section.need("scope", "\"read\", \"promote\" or \"admin\"", |it| {
+        text(it)?.parse().map_err(|error: admin::ParseScopeError| error.to_string())
+    });
+    let name = section
+        .need("name", "whose token it is, like \"pipeline\"", |it| text(it).map(str::to_owned));
+    let secret = section.need("file", "the file that the token is in", |it| {
+        let file = path(it)?;
+        let content = std::fs::read_to_string(&file)
+            .map_err(|error| format!("cannot read {}: {error}", file.display()))?;
+        admin::Secret::new(content.trim()).map_err(|error| format!("{}: {error}", file.display()))
+    });
+    section.finish();
+    Some(admin::Token { name: name?, scope: scope?, secret: secret? })
+}
+
+pub(super) fn listeners(root: &Section<'_>) -> Vec<Listener> {
+    let sections = root.sections("listener");
+    if sections.is_empty() && !root.has("listener") {
+        root.note("listener", "is missing: write [[listener]] with listen = \"127.0.0.1:8080\"");
+    }
+    let mut listeners: Vec<Listener> = Vec::new();
+    for section in sections {
+        let address = section.need("listen", "\"127.0.0.1:8080\"", |it| socket(text(it)?));
+        let preview = section.read("preview", None, |it| {
+            text(it)?
+                .parse()
+                .map(Some)
+                .map_err(|error: crate::model::ParseColorError| error.to_string())
+        });
+        if let Some(address) = address {
+            let is_taken = |it: &Listener| it.address == address && address.port() != 0;
+            if listeners.iter().any(is_taken) {
+                section.note("listen", "is the address of another listener");
+            }
+            listeners.push(Listener { address, preview });
+        }
+        section.finish();
+    }
+    listeners
+}
+
+pub(super) fn clients(section: Section<'_>) -> Clients {
+    let network = |it: &str| Networks::parse(it).map_err(|error| error.to_string());
+    let internal = INTERNAL.map(|it| network(it).expect("networks of the RFCs")).to_vec();
+    let internal = section.list("internal", internal, network);
+    let trusted_proxies = section.list("trusted_proxies", Vec::new(), network);
+    let public_marks = section.read("public_marks", false, flag);
+    section.finish();
+    Clients { internal, trusted_proxies, public_marks }
+}
+
+pub(super) fn timeouts(section: Section<'_>) -> Times {
+    let time = |key, default| section.read(key, Duration::from_secs(default), duration);
+    let times = Times {
+        patience: Patience {
+            head: time("head", 10),
+            keep_alive: time("keep_alive", 75),
+            stall: time("stall", 60),
+            upstream: time("upstream_stall", 300),
+        },
+        upstream: upstream::Limits {
+            connect: time("upstream_connect", 5),
+            idle: time("upstream_idle", 30),
+            idle_max: 0,
+        },
+        response: time("upstream_response", 60),
+    };
+    section.finish();
+    times
+}
+
+pub(super) fn limits(section: Section<'_>) -> Limits {
+    let number = |key, default, bounds| section.read(key, default, |it| whole(it, bounds));
+    let limits = Limits {
+        connections: number("connections", 8192, 1..=1_000_000),
+        upstream_idle: number("upstream_idle", 256, 0..=100_000),
+    };
+    section.finish();
+    limits
+}
+
+pub(super) fn shutdown(section: Section<'_>) -> Duration {
+    let patience = section.read("patience", Duration::from_secs(30), duration);
+    section.finish();
+    patience
+}
+
+pub(super) fn path(value: &DeValue<'_>) -> Result<PathBuf, String> {
+    match text(value)? {
+        "" => Err("is a path, not an empty text".to_owned()),
+        path => Ok(PathBuf::from(path)),
+    }
+}
+
+/// A duration as people write it: `"500ms"`, `"30s"`, `"1m 30s"`.
+fn duration(value: &DeValue<'_>) -> Result<Duration, String> {
+    let wrong = "is a duration with its unit, like \"30s\", \"500ms\" or \"1m 30s\"";
+    let duration = text(value)
+        .ok()
+        .and_then(|it| it.parse::<jiff::SignedDuration>().ok())
+        .and_then(|it| Duration::try_from(it).ok())
+        .ok_or(wrong)?;
+    match duration {
+        Duration::ZERO => Err("is a duration longer than 0".to_owned()),
+        it if it > LONGEST => Err("is a duration of at most a day, \"24h\"".to_owned()),
+        it => Ok(it),
+    }
+}
+
+fn socket(text: &str) -> Result<SocketAddr, String> {
+    let wrong =
+        format!("`{text}` is not an address and a port: write \"0.0.0.0:80\" or \"[::]:80\"");
+    text.parse().map_err(|_| wrong)
+}
