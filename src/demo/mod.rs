@@ -1,15 +1,133 @@
-//! The guided tour.
+//! The guided tour: a sample application in two versions, Flipgate in front, people who use it, and
+//! a flip, all in one process with nothing to install.
+//!
+//! The tour talks to Flipgate as anybody would, over sockets: what it shows is what a user gets.
 
-/// Options.
-#[derive(Debug)]
+mod app;
+mod client;
+mod load;
+mod report;
+mod tour;
+
+use std::{io, net::SocketAddr};
+
+use crate::{
+    admin,
+    app::{App, AppError},
+    config::Config,
+};
+
+use self::{app::SampleApp, report::Report, tour::Tour};
+
+/// What is wanted of the tour.
+#[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// Stay.
+    /// Keep everything running afterwards.
     pub stay: bool,
-    /// Json.
+    /// Print the report as JSON and nothing else.
     pub json: bool,
 }
 
-/// Runs.
-pub fn run(_options: &Options) -> Result<bool, std::io::Error> {
-    Err(std::io::Error::other("not yet"))
+/// Why the tour cannot begin or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum DemoError {
+    /// Sockets, threads, a folder for the state.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// Flipgate itself.
+    #[error(transparent)]
+    App(#[from] AppError),
+    /// A call that the tour depends on.
+    #[error("{0}")]
+    Call(String),
+}
+
+/// Takes the tour, and returns whether nothing was lost.
+///
+/// # Errors
+///
+/// [`DemoError`] if there was no tour.
+pub fn run(options: &Options) -> Result<bool, DemoError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("demo")
+        .enable_all()
+        .build()?;
+    let state = tempfile::tempdir()?;
+    let (blue, green) = runtime.block_on(async {
+        Ok::<_, io::Error>((
+            SampleApp::start("blue", "7.9").await?,
+            SampleApp::start("green", "8.0").await?,
+        ))
+    })?;
+    let config = config(state.path(), blue.address, green.address)?;
+    let app = App::start(config, None)?;
+    let admin::Address::Tcp(admin) = app.admin else {
+        return Err(DemoError::Call("the demo's admin API has an address".to_owned()));
+    };
+    let places = tour::Places {
+        public: app.listeners[0],
+        preview: app.listeners[1],
+        admin,
+        blue: blue.address,
+        green: green.address,
+    };
+    let report = runtime.block_on(Tour::new(places, options.json).take())?;
+    print(&report, options.json);
+    if options.stay {
+        runtime.block_on(stay(&places, options.json))?;
+    }
+    let _ = app.shut_down();
+    runtime.shutdown_background();
+    Ok(report.is_clean())
+}
+
+/// The public comes from 127.0.0.2, so only 127.0.0.1 is internal.
+fn config(
+    state: &std::path::Path,
+    blue: SocketAddr,
+    green: SocketAddr,
+) -> Result<Config, DemoError> {
+    let text = format!(
+        r#"
+        state_dir = {state:?}
+        workers = 1
+        admin.listen = "127.0.0.1:0"
+        clients.internal = ["127.0.0.1/32"]
+        shutdown.patience = "2s"
+        [[listener]]
+        listen = "127.0.0.1:0"
+        [[listener]]
+        listen = "127.0.0.1:0"
+        preview = "green"
+        [service.web]
+        blue = {{ version = "7.9", endpoints = ["{blue}"] }}
+        green = {{ version = "8.0", endpoints = ["{green}"] }}
+        "#
+    );
+    Config::parse("demo.toml".as_ref(), &text).map_err(|mistakes| {
+        DemoError::Call(mistakes.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
+    })
+}
+
+fn print(report: &Report, is_json: bool) {
+    if is_json {
+        anstream::println!("{}", report.json());
+    } else {
+        anstream::println!("\n{}\n{}", report.table(), report.verdict());
+    }
+}
+
+async fn stay(places: &tour::Places, is_json: bool) -> io::Result<()> {
+    if !is_json {
+        anstream::println!(
+            "\nStill running. Open\n  http://{}/   what the public sees\n  http://{}/   green, for \
+             internal clients\nand flip it yourself:\n  flipgate promote web=green --admin http://{}\n\
+             Ctrl-C ends it.",
+            places.public,
+            places.preview,
+            places.admin
+        );
+    }
+    tokio::signal::ctrl_c().await
 }

@@ -1,0 +1,82 @@
+//! A small client that can come from any address of this machine.
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+};
+
+use bytes::Bytes;
+use http::{Method, Request, Response};
+use http_body_util::{BodyExt, Full};
+use hyper::{
+    body::Incoming,
+    client::conn::http1::{self, SendRequest},
+};
+use hyper_util::rt::TokioIo;
+use tokio::net::{TcpSocket, TcpStream};
+
+/// One connection of a client.
+#[derive(Debug)]
+pub(super) struct Client {
+    sender: SendRequest<Full<Bytes>>,
+    host: String,
+}
+
+/// An answer, read whole.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) headers: http::HeaderMap,
+    pub(super) body: Bytes,
+}
+
+impl Client {
+    /// Connects to `to`, coming from the address `from`.
+    pub(super) async fn connect(from: IpAddr, to: SocketAddr) -> io::Result<Self> {
+        let socket = TcpSocket::new_v4()?;
+        socket.bind(SocketAddr::new(from, 0))?;
+        let stream: TcpStream = socket.connect(to).await?;
+        stream.set_nodelay(true)?;
+        let (sender, driver) =
+            http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
+        // Ends when the client is dropped.
+        tokio::spawn(driver);
+        Ok(Self { sender, host: to.to_string() })
+    }
+
+    /// Asks and waits for the head of the answer.
+    pub(super) async fn open(
+        &mut self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> io::Result<Response<Incoming>> {
+        let mut request = Request::builder().method(method).uri(path).header("host", &self.host);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let body = Full::new(Bytes::copy_from_slice(body.as_bytes()));
+        let request = request.body(body).map_err(io::Error::other)?;
+        self.sender.ready().await.map_err(io::Error::other)?;
+        self.sender.send_request(request).await.map_err(io::Error::other)
+    }
+
+    /// Asks and reads the whole answer.
+    pub(super) async fn get(&mut self, path: &str, headers: &[(&str, &str)]) -> io::Result<Answer> {
+        let answer = self.open(Method::GET, path, headers, "").await?;
+        read(answer).await
+    }
+
+    /// Tells and reads the whole answer.
+    pub(super) async fn post(&mut self, path: &str, body: &str) -> io::Result<Answer> {
+        let answer = self.open(Method::POST, path, &[], body).await?;
+        read(answer).await
+    }
+}
+
+pub(super) async fn read(answer: Response<Incoming>) -> io::Result<Answer> {
+    let (head, body) = answer.into_parts();
+    let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
+    Ok(Answer { status: head.status.as_u16(), headers: head.headers, body })
+}

@@ -1,0 +1,284 @@
+//! The tour itself: what happens in which order, and what is said about it.
+
+use std::{
+    io::{self, IsTerminal},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+use http::Method;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde_json::Value;
+use tokio::task::JoinSet;
+
+use super::{
+    DemoError,
+    client::{Client, read},
+    load::{Flips, Load, Seen},
+    report::{Report, Row},
+};
+
+/// Where everything is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Places {
+    pub(super) public: SocketAddr,
+    pub(super) preview: SocketAddr,
+    pub(super) admin: SocketAddr,
+    pub(super) blue: SocketAddr,
+    pub(super) green: SocketAddr,
+}
+
+/// The tour.
+pub(super) struct Tour {
+    places: Places,
+    is_silent: bool,
+    flips: Arc<Flips>,
+    report: Report,
+}
+
+/// The only internal client: a tester.
+const TESTER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 1));
+
+/// Everybody else.
+const PUBLIC: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
+
+const CLIENTS: usize = 16;
+const DOWNLOADS: usize = 8;
+const DOWNLOAD_SECONDS: u64 = 3;
+const FLIPS: usize = 100;
+
+/// A part of the tour during which one only watches.
+const PAUSE: Duration = Duration::from_millis(900);
+
+impl Tour {
+    pub(super) fn new(places: Places, is_silent: bool) -> Self {
+        Self { places, is_silent, flips: Arc::new(Flips::new()), report: Report::default() }
+    }
+
+    /// # Errors
+    ///
+    /// If a call fails that everything after it depends on. What only concerns clients is counted.
+    pub(super) async fn take(mut self) -> Result<Report, DemoError> {
+        let Places { public, preview, admin, blue, green } = self.places;
+        self.head("A service with two versions, and Flipgate in front");
+        self.say(format_args!("blue  7.9 on {blue}, green 8.0 on {green}"));
+        self.say(format_args!(
+            "the public asks http://{public}, testers may use http://{preview} too"
+        ));
+        self.say(format_args!("operators use http://{admin}"));
+
+        self.head("The public is served by blue");
+        let seen = Arc::new(Seen::default());
+        let load = Load::start(CLIENTS, PUBLIC, public, &self.flips, &seen);
+        self.watch(&seen, PAUSE).await;
+
+        self.head("A tester looks at green before anybody else can");
+        self.previews().await?;
+
+        self.head("Downloads begin on blue, and then: promote web=green");
+        let downloads = self.start_downloads().await?;
+        let promoted = Instant::now();
+        self.flip("green").await?;
+        let took = self.report.flips.last().copied().unwrap_or_default();
+        self.say(format_args!("flipped in {} µs, from the call to the answer", took.as_micros()));
+        self.drain(&seen, promoted).await?;
+        self.finish_downloads(downloads).await;
+
+        self.head("Rollback: the same way back, and just as fast");
+        self.flip("blue").await?;
+        let took = self.report.flips.last().copied().unwrap_or_default();
+        self.say(format_args!("back on blue in {} µs", took.as_micros()));
+        self.watch(&seen, PAUSE).await;
+
+        self.head("And now a hundred flips under load");
+        self.many_flips(&seen).await?;
+
+        load.stop().await;
+        let count = |it: &AtomicU64| it.load(Relaxed);
+        self.report.rows.insert(
+            0,
+            Row {
+                what: "public requests",
+                blue: count(&seen.blue),
+                green: count(&seen.green),
+                refused: 0,
+                failed: count(&seen.failed) + count(&seen.wrong),
+            },
+        );
+        Ok(self.report)
+    }
+
+    /// A tester sees green by header, cookie and listener; the public does not, whatever it sends.
+    async fn previews(&mut self) -> Result<(), DemoError> {
+        let Places { public, preview, .. } = self.places;
+        let header = ("flipgate-preview", "green");
+        let cookie = ("cookie", "flipgate_preview=green");
+        let forged = ("x-forwarded-for", "127.0.0.1");
+        let mut tester = Row { what: "previews by a tester", ..EMPTY };
+        for (place, headers) in [(public, &[header][..]), (public, &[cookie]), (preview, &[])] {
+            let answer = Client::connect(TESTER, place).await?.get("/whoami", headers).await?;
+            let is_private =
+                answer.headers.get("cache-control").is_some_and(|it| it == "private, no-store");
+            let is_green = answer.status == 200 && answer.body.starts_with(b"{\"color\":\"green\"");
+            if is_green && is_private {
+                tester.green += 1;
+            } else {
+                tester.failed += 1;
+            }
+        }
+        self.say(format_args!(
+            "the tester sees green: by header, by cookie, by the preview listener"
+        ));
+        let mut others = Row { what: "the same by the public", ..EMPTY };
+        for (place, headers) in
+            [(public, &[header, forged][..]), (public, &[cookie]), (preview, &[forged])]
+        {
+            let answer = Client::connect(PUBLIC, place).await?.get("/whoami", headers).await?;
+            match answer.status {
+                200 if answer.body.starts_with(b"{\"color\":\"blue\"") => others.blue += 1,
+                403 => others.refused += 1,
+                _ => others.failed += 1,
+            }
+        }
+        self.say(format_args!("the public tries the same: blue, blue, and 403"));
+        self.report.rows.extend([tester, others]);
+        Ok(())
+    }
+
+    /// Begins long downloads, and returns when each has its first bytes.
+    async fn start_downloads(&self) -> Result<JoinSet<bool>, DemoError> {
+        let mut downloads = JoinSet::new();
+        for _ in 0..DOWNLOADS {
+            let mut client = Client::connect(PUBLIC, self.places.public).await?;
+            let path = format!("/stream?seconds={DOWNLOAD_SECONDS}");
+            let answer = client.open(Method::GET, &path, &[], "").await?;
+            downloads.spawn(async move {
+                let Ok(answer) = read(answer).await else { return false };
+                // The connection stays for as long as the answer needs it.
+                drop(client);
+                let text = String::from_utf8_lossy(&answer.body);
+                text.ends_with("blue end\n") && !text.contains("green")
+            });
+        }
+        self.say(format_args!("{DOWNLOADS} downloads of {DOWNLOAD_SECONDS} s have begun"));
+        Ok(downloads)
+    }
+
+    async fn finish_downloads(&mut self, downloads: JoinSet<bool>) {
+        let whole = downloads.join_all().await;
+        let good = whole.iter().filter(|it| **it).count();
+        self.say(format_args!("{good} of {DOWNLOADS} downloads came whole from blue"));
+        let (blue, failed) = (good as u64, (DOWNLOADS - good) as u64);
+        self.report.rows.push(Row { what: "downloads across the flip", blue, failed, ..EMPTY });
+    }
+
+    /// Makes `color` active and notes how long that took.
+    async fn flip(&mut self, color: &'static str) -> Result<(), DemoError> {
+        let body = format!(r#"{{"services":{{"web":"{color}"}}}}"#);
+        let mut operator = Client::connect(TESTER, self.places.admin).await?;
+        self.flips.called(color);
+        let called = Instant::now();
+        let answer = operator.post("/v1/promote", &body).await?;
+        let took = called.elapsed();
+        if answer.status != 200 {
+            let text = String::from_utf8_lossy(&answer.body);
+            return Err(DemoError::Call(format!("the promotion was refused: {text}")));
+        }
+        self.flips.acknowledged();
+        self.report.flips.push(took);
+        Ok(())
+    }
+
+    /// Watches blue drain, and asks when it is done.
+    async fn drain(&mut self, seen: &Seen, since: Instant) -> Result<(), DemoError> {
+        let mut waiting = Client::connect(TESTER, self.places.admin).await?;
+        let mut looking = Client::connect(TESTER, self.places.admin).await?;
+        let bar = self.bar();
+        let mut done = std::pin::pin!(waiting.get("/v1/services/web/drain?wait=60s", &[]));
+        let mut look = tokio::time::interval(Duration::from_millis(100));
+        let answer = loop {
+            tokio::select! {
+                answer = &mut done => break answer?,
+                _ = look.tick() => {
+                    let now = looking.get("/v1/services/web/drain", &[]).await?;
+                    let held = json(&now.body)?["in_flight"].as_u64().unwrap_or_default();
+                    let (blue, green) = (seen.blue.load(Relaxed), seen.green.load(Relaxed));
+                    bar.set_message(format!(
+                        "blue drains: {held} in flight; the public so far: {blue} blue, {green} green"
+                    ));
+                }
+            }
+        };
+        bar.finish_and_clear();
+        self.report.drain = since.elapsed();
+        let is_drained = json(&answer.body)?["drained"] == Value::Bool(true);
+        let failed = u64::from(!is_drained);
+        self.report.rows.push(Row { what: "drain of blue", blue: 1, failed, ..EMPTY });
+        self.say(format_args!("drained after {:.1?}: blue may be stopped", self.report.drain));
+        Ok(())
+    }
+
+    async fn many_flips(&mut self, seen: &Seen) -> Result<(), DemoError> {
+        let bar = self.bar();
+        for flip in 0..FLIPS {
+            let color = if flip % 2 == 0 { "green" } else { "blue" };
+            self.flip(color).await?;
+            let (blue, green) = (seen.blue.load(Relaxed), seen.green.load(Relaxed));
+            bar.set_message(format!("flip {flip}: {blue} answers from blue, {green} from green"));
+        }
+        bar.finish_and_clear();
+        self.say(format_args!("{FLIPS} flips made"));
+        Ok(())
+    }
+
+    /// Lets the load go on for a while, and shows it.
+    async fn watch(&self, seen: &Seen, time: Duration) {
+        let bar = self.bar();
+        let until = Instant::now() + time;
+        while Instant::now() < until {
+            let (blue, green) = (seen.blue.load(Relaxed), seen.green.load(Relaxed));
+            bar.set_message(format!("{blue} answers from blue, {green} from green"));
+            tokio::time::sleep(Duration::from_millis(80)).await;
+        }
+        bar.finish_and_clear();
+        let (blue, green) = (seen.blue.load(Relaxed), seen.green.load(Relaxed));
+        self.say(format_args!("{blue} answers from blue, {green} from green so far"));
+    }
+
+    fn bar(&self) -> ProgressBar {
+        let is_hidden = self.is_silent || !io::stderr().is_terminal();
+        let target = match is_hidden {
+            true => ProgressDrawTarget::hidden(),
+            false => ProgressDrawTarget::stderr(),
+        };
+        let style = ProgressStyle::with_template("  {spinner:.cyan} {msg}");
+        let bar = ProgressBar::with_draw_target(None, target)
+            .with_style(style.expect("a template of known words"));
+        bar.enable_steady_tick(Duration::from_millis(80));
+        bar
+    }
+
+    fn head(&self, text: &str) {
+        if !self.is_silent {
+            let style = anstyle::Style::new().bold();
+            anstream::println!("\n{style}{text}{style:#}");
+        }
+    }
+
+    fn say(&self, text: std::fmt::Arguments<'_>) {
+        if !self.is_silent {
+            let dim = anstyle::Style::new().dimmed();
+            anstream::println!("  {dim}›{dim:#} {text}");
+        }
+    }
+}
+
+const EMPTY: Row = Row { what: "", blue: 0, green: 0, refused: 0, failed: 0 };
+
+fn json(body: &[u8]) -> Result<Value, DemoError> {
+    serde_json::from_slice(body).map_err(|error| DemoError::Call(error.to_string()))
+}
