@@ -107,7 +107,7 @@ impl App {
             .collect::<Result<Vec<_>, _>>()?;
         let admin_socket = admin::Bound::new(&config.admin.listen)?;
         let (store, found) = FileStore::open(&config.state_dir)?;
-        let metrics = Metrics::new(Registry::new())?;
+        let metrics = Metrics::new(&Registry::new())?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .thread_name("control")
@@ -116,7 +116,7 @@ impl App {
         let entered = runtime.enter();
 
         let catalog = config.catalog.clone();
-        let control = Control::start(store, found, catalog, metrics.clone(), workers)?;
+        let control = Control::start(store, found.as_ref(), catalog, metrics.clone(), workers)?;
         let prober = control.clone();
         runtime.spawn(async move { prober.probe().await });
 

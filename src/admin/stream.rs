@@ -38,7 +38,6 @@ async fn next(
 }
 
 fn sent(event: &Event) -> Sent {
-    let data = serde_json::to_value(event).expect("texts and numbers only");
-    let name = data["event"].as_str().unwrap_or("message").to_owned();
-    Sent::default().id(event.seq.to_string()).event(name).data(data.to_string())
+    let data = serde_json::to_string(event).expect("texts and numbers only");
+    Sent::default().id(event.seq.to_string()).event(event.kind.name()).data(data)
 }

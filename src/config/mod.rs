@@ -115,13 +115,13 @@ impl Config {
     fn read(root: &Section<'_>, mistakes: &Mistakes<'_>) -> Option<Self> {
         let state_dir = root.read("state_dir", PathBuf::from("state"), settings::path);
         let workers = root.read("workers", 0, |it| reader::whole(it, 0..=1024));
-        let log = settings::log(root.section("log"));
-        let admin = settings::admin(root.section("admin"));
+        let log = settings::log(&root.section("log"));
+        let admin = settings::admin(&root.section("admin"));
         let listeners = settings::listeners(root);
-        let clients = settings::clients(root.section("clients"));
-        let times = settings::timeouts(root.section("timeouts"));
-        let limits = settings::limits(root.section("limits"));
-        let shutdown_patience = settings::shutdown(root.section("shutdown"));
+        let clients = settings::clients(&root.section("clients"));
+        let times = settings::timeouts(&root.section("timeouts"));
+        let limits = settings::limits(&root.section("limits"));
+        let shutdown_patience = settings::shutdown(&root.section("shutdown"));
         let services = services::services(root);
         root.finish();
         let mut catalog = services::catalog(services, mistakes, root)?;

@@ -17,7 +17,7 @@ pub(super) fn services(root: &Section<'_>) -> BTreeMap<ServiceName, ServiceSpec>
         if let Err(error) = &parsed {
             service.note_at(place, error);
         }
-        let spec = spec(service);
+        let spec = spec(&service);
         if let Ok(name) = parsed {
             services.insert(name, spec);
         }
@@ -29,7 +29,7 @@ pub(super) fn services(root: &Section<'_>) -> BTreeMap<ServiceName, ServiceSpec>
     services
 }
 
-fn spec(section: Section<'_>) -> ServiceSpec {
+fn spec(section: &Section<'_>) -> ServiceSpec {
     let any_host = vec![crate::model::HostPattern::Any];
     let hosts = section.list("hosts", any_host, |it| {
         it.parse().map_err(|_| {
@@ -46,8 +46,8 @@ fn spec(section: Section<'_>) -> ServiceSpec {
     let active = section.read("active", Color::Blue, |it| {
         text(it)?.parse().map_err(|error: crate::model::ParseColorError| error.to_string())
     });
-    let blue = pool(section.section("blue"));
-    let green = pool(section.section("green"));
+    let blue = pool(&section.section("blue"));
+    let green = pool(&section.section("green"));
     if !section.has("blue") && !section.has("green") {
         let name = section.name("blue");
         section.note("blue", format_args!("is missing: write [{name}] with its endpoints"));
@@ -56,7 +56,7 @@ fn spec(section: Section<'_>) -> ServiceSpec {
     ServiceSpec { hosts, path, active, blue, green }
 }
 
-fn pool(section: Section<'_>) -> PoolSpec {
+fn pool(section: &Section<'_>) -> PoolSpec {
     let version = section.read("version", None, |it| {
         text(it)?.parse().map(Some).map_err(|error: &str| error.to_owned())
     });

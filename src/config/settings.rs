@@ -40,7 +40,7 @@ const INTERNAL: [&str; 6] =
 /// Longer times are most likely a mistake of the unit.
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
-pub(super) fn log(section: Section<'_>) -> Log {
+pub(super) fn log(section: &Section<'_>) -> Log {
     let filter = section.read("level", "info".to_owned(), |it| {
         let level = text(it)?;
         let is_good = level.parse::<tracing_subscriber::filter::Targets>().is_ok();
@@ -59,7 +59,7 @@ pub(super) fn log(section: Section<'_>) -> Log {
     Log { filter, json }
 }
 
-pub(super) fn admin(section: Section<'_>) -> admin::Config {
+pub(super) fn admin(section: &Section<'_>) -> admin::Config {
     let default = admin::Address::default();
     let listen = section.read("listen", default, |it| {
         text(it)?.parse().map_err(|error: admin::ParseAddressError| error.to_string())
@@ -69,7 +69,7 @@ pub(super) fn admin(section: Section<'_>) -> admin::Config {
         Err(error) => Err(error.to_string()),
     });
     let require_if_match = section.read("require_if_match", false, flag);
-    let tokens: Vec<_> = section.sections("token").into_iter().filter_map(token).collect();
+    let tokens: Vec<_> = section.sections("token").iter().filter_map(token).collect();
     if !listen.is_local() && tokens.is_empty() && !section.has("token") {
         let what = "is reachable from other machines and needs a token: add [[admin.token]], or \
                     listen on 127.0.0.1 or a unix socket";
@@ -79,7 +79,7 @@ pub(super) fn admin(section: Section<'_>) -> admin::Config {
     admin::Config { listen, hosts, require_if_match, tokens }
 }
 
-fn token(section: Section<'_>) -> Option<admin::Token> {
+fn token(section: &Section<'_>) -> Option<admin::Token> {
     let scope = section.need("scope", "\"read\", \"promote\" or \"admin\"", |it| {
         text(it)?.parse().map_err(|error: admin::ParseScopeError| error.to_string())
     });
@@ -121,7 +121,7 @@ pub(super) fn listeners(root: &Section<'_>) -> Vec<Listener> {
     listeners
 }
 
-pub(super) fn clients(section: Section<'_>) -> Clients {
+pub(super) fn clients(section: &Section<'_>) -> Clients {
     let network = |it: &str| Networks::parse(it).map_err(|error| error.to_string());
     let internal = INTERNAL.map(|it| network(it).expect("networks of the RFCs")).to_vec();
     let internal = section.list("internal", internal, network);
@@ -131,7 +131,7 @@ pub(super) fn clients(section: Section<'_>) -> Clients {
     Clients { internal, trusted_proxies, public_marks }
 }
 
-pub(super) fn timeouts(section: Section<'_>) -> Times {
+pub(super) fn timeouts(section: &Section<'_>) -> Times {
     let time = |key, default| section.read(key, Duration::from_secs(default), duration);
     let times = Times {
         patience: Patience {
@@ -151,7 +151,7 @@ pub(super) fn timeouts(section: Section<'_>) -> Times {
     times
 }
 
-pub(super) fn limits(section: Section<'_>) -> Limits {
+pub(super) fn limits(section: &Section<'_>) -> Limits {
     let number = |key, default, bounds| section.read(key, default, |it| whole(it, bounds));
     let limits = Limits {
         connections: number("connections", 8192, 1..=1_000_000),
@@ -161,7 +161,7 @@ pub(super) fn limits(section: Section<'_>) -> Limits {
     limits
 }
 
-pub(super) fn shutdown(section: Section<'_>) -> Duration {
+pub(super) fn shutdown(section: &Section<'_>) -> Duration {
     let patience = section.read("patience", Duration::from_secs(30), duration);
     section.finish();
     patience

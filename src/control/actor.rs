@@ -21,7 +21,7 @@ use crate::{
     metrics::{Metrics, PromotionResult, Shown},
     model::{Color, Generation, PoolSpec, Rules, ServiceName},
     store::{Accepted, FileStore, StoreError, Truth},
-    switch::{Draft, Drain, Ledger, Switch, Table},
+    switch::{Draft, Drain, Ledger, Service, Switch, Table},
     upstream::Pool,
 };
 
@@ -86,17 +86,17 @@ impl Control {
     /// If the truth cannot be written.
     pub fn start(
         store: FileStore,
-        found: Option<Truth>,
+        found: Option<&Truth>,
         catalog: Catalog,
         metrics: Metrics,
         workers: usize,
     ) -> Result<Self, StartError> {
-        let known = found.clone().unwrap_or_default();
+        let known = found.cloned().unwrap_or_default();
         let mut truth = follow(&known, &catalog);
         if found.is_some() && truth != known {
             truth.generation = truth.generation.next();
         }
-        if found.as_ref() != Some(&truth) {
+        if found != Some(&truth) {
             store.put(&truth)?;
         }
         for name in truth.damaged.keys() {
@@ -206,7 +206,7 @@ impl Control {
     }
 
     pub(super) fn active(&self, service: &ServiceName) -> Option<Color> {
-        self.shared.switch.look(|table| table.service(service).map(|it| it.active()))
+        self.shared.switch.look(|table| table.service(service).map(Service::active))
     }
 
     pub(super) fn changes(&self) -> watch::Receiver<Generation> {

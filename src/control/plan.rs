@@ -161,6 +161,8 @@ mod tests {
     use super::*;
     use crate::{control::ServiceSpec, model::Generation};
 
+    use Color::{Blue, Green};
+
     fn spec(endpoints: &[&str]) -> PoolSpec {
         let endpoints = endpoints.iter().map(|it| it.parse().expect("an endpoint")).collect();
         PoolSpec::new(None, endpoints).expect("no two alike")
@@ -173,7 +175,7 @@ mod tests {
                 let service = ServiceSpec {
                     hosts: vec![format!("{name}.test").parse().expect("a pattern")],
                     path: "/".parse().expect("a prefix"),
-                    active: Color::Blue,
+                    active: Blue,
                     blue: spec(blue),
                     green: spec(green),
                 };
@@ -199,8 +201,6 @@ mod tests {
     fn problems(refused: Result<Truth, Vec<Reason>>) -> Vec<Problem> {
         refused.expect_err("refused").into_iter().map(|it| it.problem).collect()
     }
-
-    use Color::{Blue, Green};
 
     #[test]
     fn a_promotion_changes_all_its_services_or_none() {

@@ -94,7 +94,7 @@ impl Metrics {
     /// # Errors
     ///
     /// If the registry has series of these names already.
-    pub fn new(registry: Registry) -> Result<Self, prometheus::Error> {
+    pub fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
         let named = |name: &str, help: &str| Opts::new(format!("flipgate_{name}"), help);
         let counters = |name, help, labels: &[&str]| {
             let it = IntCounterVec::new(named(name, help), labels)?;
@@ -300,7 +300,7 @@ mod tests {
 
     #[test]
     fn a_request_is_counted_under_its_pool_and_code() {
-        let metrics = Metrics::new(Registry::new()).expect("a fresh registry");
+        let metrics = Metrics::new(&Registry::new()).expect("a fresh registry");
         let web: ServiceName = "web".parse().expect("a name");
         let pool = metrics.pool(&web, Color::Blue);
         pool.count(200);

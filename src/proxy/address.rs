@@ -131,7 +131,7 @@ mod tests {
     fn new_rules_are_followed_on_an_old_connection() {
         let standing = Standing::default();
         let peer = "192.168.0.7".parse().expect("an address");
-        let mut ask = |rules: &Rules| standing.client(rules, peer, &HeaderMap::new()).audience;
+        let ask = |rules: &Rules| standing.client(rules, peer, &HeaderMap::new()).audience;
         assert_eq!(ask(&rules(1, "192.168.0.0/16")), Audience::Internal);
         assert_eq!(ask(&rules(2, "172.16.0.0/12")), Audience::Public);
     }

@@ -238,7 +238,7 @@ fn checked_host(head: &request::Parts) -> Result<Host<'_>, Refusal> {
 
 /// The color that the head asks for: by header, else by cookie.
 fn wish(headers: &HeaderMap) -> Wish {
-    let named = headers.get_all("flipgate-preview").iter().map(|it| it.as_bytes());
+    let named = headers.get_all("flipgate-preview").iter().map(HeaderValue::as_bytes);
     match agreed(named) {
         Wish::None => agreed(cookies::wishes(headers)),
         wish => wish,

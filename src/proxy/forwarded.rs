@@ -24,13 +24,13 @@ const HOPS_MAX: usize = 64;
 /// Reads `X-Forwarded-For`, from the right, over all of its lines.
 pub(super) fn x_forwarded_for(headers: &HeaderMap, trusted: &Networks) -> Chain {
     let lines = headers.get_all("x-forwarded-for");
-    walk(lines, trusted, |line| line.split(',').rev().map(|it| address(it.trim())).collect())
+    walk(&lines, trusted, |line| line.split(',').rev().map(|it| address(it.trim())).collect())
 }
 
 /// Reads `Forwarded` (RFC 7239), from the right, over all of its lines.
 pub(super) fn forwarded(headers: &HeaderMap, trusted: &Networks) -> Chain {
     let lines = headers.get_all(http::header::FORWARDED);
-    walk(lines, trusted, |line| {
+    walk(&lines, trusted, |line| {
         let mut hops: Vec<_> = split_outside_quotes(line, ',').map(element).collect();
         hops.reverse();
         hops
@@ -39,7 +39,7 @@ pub(super) fn forwarded(headers: &HeaderMap, trusted: &Networks) -> Chain {
 
 /// `hops` yields a line's addresses from the right, `None` for what is none.
 fn walk(
-    lines: GetAll<'_, HeaderValue>,
+    lines: &GetAll<'_, HeaderValue>,
     trusted: &Networks,
     hops: impl Fn(&str) -> Vec<Option<IpAddr>>,
 ) -> Chain {

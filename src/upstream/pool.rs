@@ -111,7 +111,7 @@ mod tests {
 
     fn pool(endpoints: &[&str]) -> Pool {
         let service: ServiceName = "web".parse().expect("a name");
-        let metrics = Metrics::new(Registry::new()).expect("a fresh registry");
+        let metrics = Metrics::new(&Registry::new()).expect("a fresh registry");
         let metrics = Arc::new(metrics.pool(&service, Color::Blue));
         let endpoints = endpoints.iter().map(|it| it.parse().expect("an endpoint")).collect();
         let spec = PoolSpec::new(None, endpoints).expect("no two alike");

@@ -1,0 +1,211 @@
+//! What do people and scripts hold on to?
+
+use std::process::{Output, Stdio};
+
+use serde_json::Value;
+
+use crate::support::{Client, Process, Upstream, eventually, process};
+
+fn code(output: &Output) -> Option<i32> {
+    output.status.code()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn json(output: &Output) -> Value {
+    serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&output.stdout)))
+}
+
+#[tokio::test]
+async fn exit_codes_tell_a_pipeline_what_happened() {
+    let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
+    let folder = tempfile::tempdir().expect("a folder");
+    let process = Process::start(&folder, &blue, &green).await;
+    let promoted = process.cli(&["promote", "web=green", "--if-generation", "0", "--reason", "r8"]);
+    assert_eq!(code(&promoted), Some(0), "{}", stderr(&promoted));
+    assert_eq!(json(&promoted)["services"]["web"]["active"], "green");
+    assert_eq!(process.get("/").await, "green");
+
+    let stale = process.cli(&["promote", "web=blue", "--if-generation", "0"]);
+    assert_eq!(code(&stale), Some(4));
+    assert!(stderr(&stale).contains("1 is current"), "{}", stderr(&stale));
+    let already = process.cli(&["promote", "web=green"]);
+    assert_eq!(code(&already), Some(1));
+    assert!(stderr(&already).contains("already"));
+    let unknown = process.cli(&["promote", "shop=green"]);
+    assert_eq!(code(&unknown), Some(1));
+    assert!(stderr(&unknown).contains("shop") && stderr(&unknown).contains("flipgate status"));
+    let twice = process.cli(&["promote", "web=green", "web=blue"]);
+    assert_eq!(code(&twice), Some(2));
+    let malformed = process.cli(&["promote", "web"]);
+    assert_eq!(code(&malformed), Some(2));
+    assert_eq!(process.status()["generation"], 1);
+
+    assert_eq!(code(&process.cli(&["rollback"])), Some(0));
+    assert_eq!(process.get("/").await, "blue");
+    assert_eq!(code(&process.cli(&["drain", "web"])), Some(0));
+}
+
+#[tokio::test]
+async fn a_refused_change_is_exit_code_3() {
+    let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
+    let folder = tempfile::tempdir().expect("a folder");
+    let process = Process::start(&folder, &blue, &green).await;
+    let refused = process.cli(&["rollback"]);
+    assert_eq!(code(&refused), Some(3));
+    assert!(stderr(&refused).contains("nothing was promoted yet"), "{}", stderr(&refused));
+}
+
+#[tokio::test]
+async fn a_wait_for_the_drain_ends_with_the_download_or_with_exit_code_5() {
+    let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
+    let folder = tempfile::tempdir().expect("a folder");
+    let process = Process::start(&folder, &blue, &green).await;
+    let mut early = process.public().await;
+    early.ask("/hold", "").await;
+    early.until("begins").await;
+    let in_vain = process.cli(&["promote", "web=green", "--wait-drain", "100ms"]);
+    assert_eq!(code(&in_vain), Some(5));
+    assert!(stderr(&in_vain).contains("1 still in flight"), "{}", stderr(&in_vain));
+    assert_eq!(process.get("/").await, "green", "the promotion itself was made");
+    let drain = process.cli(&["drain", "web"]);
+    assert_eq!((code(&drain), &json(&drain)["in_flight"]), (Some(5), &Value::from(1)));
+
+    let mut waiting = process
+        .cli_command(&["drain", "web", "--wait", "60s"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the program is there");
+    // It waits for as long as somebody is inside.
+    assert_eq!(code(&process.cli(&["drain", "web", "--wait", "200ms"])), Some(5));
+    assert!(waiting.try_wait().expect("our own child").is_none());
+    blue.release();
+    early.until("0\r\n\r\n").await;
+    let mut done = None;
+    eventually("the wait ends", async || {
+        done = waiting.try_wait().expect("our own child");
+        done.is_some()
+    })
+    .await;
+    assert_eq!(done.and_then(|it| it.code()), Some(0));
+    assert_eq!(code(&process.cli(&["promote", "web=blue", "--wait-drain", "30s"])), Some(0));
+}
+
+#[tokio::test]
+async fn events_are_lines() {
+    let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
+    let folder = tempfile::tempdir().expect("a folder");
+    let process = Process::start(&folder, &blue, &green).await;
+    let events = folder.path().join("events");
+    let file = std::fs::File::create(&events).expect("a writable folder");
+    let mut following = process
+        .cli_command(&["events", "--json", "--after", "0"])
+        .stdout(file)
+        .spawn()
+        .expect("the program is there");
+    process.cli(&["promote", "web=green"]);
+    let lines = || -> Vec<Value> {
+        let text = std::fs::read_to_string(&events).expect("the file");
+        text.lines().filter_map(|it| serde_json::from_str(it).ok()).collect()
+    };
+    eventually("three events", async || lines().iter().any(|it| it["event"] == "drained")).await;
+    following.kill().expect("our own child");
+    following.wait().expect("our own child");
+    let names: Vec<String> = lines()
+        .iter()
+        .filter(|it| it["event"] != "health_changed")
+        .map(|it| it["event"].as_str().expect("a word").to_owned())
+        .collect();
+    assert_eq!(names, ["started", "promoted", "drained"]);
+    let numbers: Vec<u64> = lines().iter().filter_map(|it| it["seq"].as_u64()).collect();
+    assert!(numbers.windows(2).all(|it| it[0] < it[1]), "{numbers:?}");
+}
+
+#[test]
+fn a_check_finds_every_mistake_with_its_place() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("wrong.toml");
+    let text = "statedir = \"x\"\nworkers = -1\n[[listener]]\nlisten = \"8080\"\npreview = \"red\"\n\
+                [service.Web]\n[service.api]\nhosts = [\"a:1\"]\npath = \"api\"\nactve = \"blue\"\n\
+                [service.api.blue]\nendpoints = [\"127.0.0.1\", 7]\n";
+    std::fs::write(&path, text).expect("written");
+    let name = path.display().to_string();
+    let output = process::run(&["check", "--config", &name]);
+    assert_eq!(code(&output), Some(2));
+    let error = stderr(&output);
+    for mistake in [
+        ":1:1: statedir: is not a key here: did you mean `state_dir`?",
+        ":2:11: workers: ",
+        ":4:10: listener[0].listen: ",
+        ":5:11: listener[0].preview: ",
+        ":6:10: service.Web: ",
+        ":8:10: service.api.hosts[0]: ",
+        ":9:8: service.api.path: ",
+        ":10:1: service.api.actve: is not a key here: did you mean `active`?",
+        ":12:14: service.api.blue.endpoints[0]: ",
+        ":12:27: service.api.blue.endpoints[1]: ",
+    ] {
+        assert!(error.contains(&format!("{name}{mistake}")), "{mistake} is not in\n{error}");
+    }
+    let run = process::run(&["run", "--config", &name]);
+    assert_eq!(code(&run), Some(2), "what cannot be checked is not run");
+    let missing = process::run(&["check", "--config", "/nowhere/flipgate.toml"]);
+    assert_eq!(code(&missing), Some(2));
+    assert!(stderr(&missing).contains("/nowhere/flipgate.toml"));
+}
+
+#[test]
+fn without_a_flipgate_the_error_says_what_to_do() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let nobody = format!("unix:{}", folder.path().join("nobody.sock").display());
+    for command in [&["status"][..], &["promote", "web=green"], &["rollback"], &["drain", "web"]] {
+        let output = process::flipgate(command)
+            .env("FLIPGATE_ADMIN", &nobody)
+            .output()
+            .expect("the program is there");
+        assert_eq!(code(&output), Some(1));
+        let error = stderr(&output);
+        assert!(error.contains(&nobody) && error.contains("--admin URL"), "{error}");
+    }
+}
+
+#[test]
+fn help_and_completions_are_there() {
+    let help = process::run(&["--help"]);
+    let text = String::from_utf8_lossy(&help.stdout).into_owned();
+    for command in ["run", "check", "status", "promote", "rollback", "drain", "events", "demo"] {
+        assert!(text.contains(&format!("\n  {command} ")), "{command} is not in\n{text}");
+        let help = process::run(&[command, "--help"]);
+        assert!(String::from_utf8_lossy(&help.stdout).contains("Example"), "{command}");
+    }
+    for shell in ["bash", "zsh", "fish"] {
+        let output = process::run(&["completions", shell]);
+        assert!(code(&output) == Some(0) && output.stdout.len() > 1000, "{shell}");
+    }
+}
+
+#[tokio::test]
+async fn a_token_file_is_taken_for_the_callers_token() {
+    let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = process::write_config(folder.path(), 0, &blue, &green);
+    let token = folder.path().join("token");
+    std::fs::write(&token, "0123456789abcdef0123\n").expect("written");
+    let text = std::fs::read_to_string(&path).expect("the configuration");
+    let more = format!(
+        "\n[[admin.token]]\nname = \"t\"\nscope = \"read\"\nfile = {token:?}\n[[listener]]"
+    );
+    std::fs::write(&path, text.replacen("\n[[listener]]", &more, 1)).expect("written");
+    let process = Process::start_with(folder.path(), &path).await;
+    let file = token.display().to_string();
+    assert_eq!(code(&process.cli(&["status", "--token-file", &file])), Some(0));
+    let refused = process.cli(&["promote", "web=green", "--token-file", &file]);
+    assert_eq!(code(&refused), Some(1));
+    assert!(stderr(&refused).contains("scope"), "{}", stderr(&refused));
+    let wrong = process.cli_command(&["status"]).env("FLIPGATE_TOKEN", "wrong").output();
+    assert_eq!(code(&wrong.expect("the program is there")), Some(1));
+    drop(Client::connect("127.0.0.1", process.public).await);
+}

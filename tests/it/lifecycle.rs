@@ -1,0 +1,192 @@
+//! How does the process begin, change and end?
+
+use std::fs;
+
+use crate::support::{House, Process, Upstream, eventually, process};
+
+#[tokio::test]
+async fn a_stop_finishes_what_is_under_way_and_takes_nothing_new() {
+    let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut process = Process::start(&folder, &blue, &green).await;
+    let mut idle = process.public().await;
+    idle.get("/", "").await;
+    let mut early = process.public().await;
+    early.ask("/hold", "").await;
+    early.until("begins").await;
+    process.signal("TERM");
+    assert_eq!(idle.to_end().await, "", "an idle connection is closed");
+    eventually("no new connections", async || {
+        tokio::net::TcpStream::connect(process.public).await.is_err()
+    })
+    .await;
+    blue.release();
+    assert!(early.until("0\r\n\r\n").await.contains("blue ends"));
+    assert_eq!(process.wait().await, Some(0));
+    assert!(process.log().contains("stopped"));
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_at_once() {
+    let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut process = Process::start(&folder, &blue, &green).await;
+    let mut early = process.public().await;
+    early.ask("/hold", "").await;
+    early.until("begins").await;
+    process.signal("TERM");
+    eventually("stopping", async || process.log().contains("stopping")).await;
+    process.signal("TERM");
+    assert_eq!(process.wait().await, Some(1));
+    assert!(!early.to_end().await.contains("ends"));
+}
+
+#[tokio::test]
+async fn requests_that_outlast_the_patience_are_cut() {
+    let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
+    let house = House::new()
+        .with("timeouts.keep_alive = \"5s\"")
+        .service("web", &[&blue], &[&green])
+        .start();
+    let mut early = house.public().await;
+    early.ask("/hold", "").await;
+    early.until("begins").await;
+    // The house has a patience of two seconds.
+    drop(house.shut_down());
+    assert!(!early.to_end().await.contains("ends"));
+}
+
+#[tokio::test]
+async fn a_reload_is_whole_or_not_at_all_and_changes_no_active_color() {
+    let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
+    let newer = Upstream::start("newer").await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let process = Process::start(&folder, &blue, &green).await;
+    assert!(process.cli(&["promote", "web=green"]).status.success());
+    let path = folder.path().join("flipgate.toml");
+    let text = fs::read_to_string(&path).expect("the configuration");
+
+    fs::write(&path, text.replace("[service.web]", "[service.web]\ntypo = 1\n")).expect("written");
+    process.signal("HUP");
+    eventually("refused", async || process.log().contains("not applied")).await;
+    assert!(process.log().contains("typo"), "{}", process.log());
+    assert_eq!(process.get("/").await, "green");
+
+    let moved = text.replace("workers = 2", "workers = 1");
+    fs::write(&path, moved).expect("written");
+    process.signal("HUP");
+    eventually("refused", async || process.log().contains("restart: workers")).await;
+
+    let replaced = text.replace(&green.address.to_string(), &newer.address.to_string());
+    let more = format!("active = \"blue\"\nhosts = [\"*\"]\n{}", "");
+    fs::write(&path, replaced.replace("[service.web]\n", &format!("[service.web]\n{more}")))
+        .expect("written");
+    process.signal("HUP");
+    eventually("applied", async || process.log().contains("configuration applied")).await;
+    assert_eq!(process.status()["services"]["web"]["active"], "green");
+    assert_eq!(process.get("/").await, "newer");
+    let output = process.cli(&["status"]);
+    assert!(output.status.success());
+}
+
+#[tokio::test]
+async fn a_service_that_a_reload_removes_lets_its_requests_finish() {
+    let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
+    let folder = tempfile::tempdir().expect("a folder");
+    let process = Process::start(&folder, &blue, &green).await;
+    let mut early = process.public().await;
+    early.ask("/hold", "").await;
+    early.until("begins").await;
+    let path = folder.path().join("flipgate.toml");
+    let text = fs::read_to_string(&path).expect("the configuration");
+    fs::write(&path, text.replace("service.web", "service.shop")).expect("written");
+    process.signal("HUP");
+    eventually("applied", async || process.log().contains("configuration applied")).await;
+    assert!(process.status()["services"].get("web").is_none());
+    blue.release();
+    assert!(early.until("0\r\n\r\n").await.contains("blue ends"));
+    eventually("drained", async || process.log().contains("drained")).await;
+}
+
+#[tokio::test]
+async fn a_taken_port_and_a_taken_folder_are_named() {
+    let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
+    let folder = tempfile::tempdir().expect("a folder");
+    let running = Process::start(&folder, &blue, &green).await;
+    let other = tempfile::tempdir().expect("a folder");
+    let port = running.public.port();
+    let config = process::write_config(other.path(), port, &blue, &green).display().to_string();
+    let output = process::run(&["run", "--config", &config]);
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(error.contains(&format!("127.0.0.1:{port}")) && error.contains("ss -ltnp"), "{error}");
+
+    let config = process::write_config(other.path(), 0, &blue, &green);
+    let text = fs::read_to_string(&config).expect("the configuration");
+    let shared = text.replace(
+        &other.path().join("state").display().to_string(),
+        &folder.path().join("state").display().to_string(),
+    );
+    fs::write(&config, shared).expect("written");
+    let output = process::run(&["run", "--config", &config.display().to_string()]);
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(error.contains("in use by another flipgate"), "{error}");
+    assert_eq!(running.get("/").await, "blue", "the one that runs is not disturbed");
+}
+
+#[tokio::test]
+async fn a_socket_left_by_a_killed_process_is_in_nobodys_way() {
+    let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut process = Process::start(&folder, &blue, &green).await;
+    process.kill().await;
+    assert!(folder.path().join("admin.sock").exists());
+    let process = Process::start(&folder, &blue, &green).await;
+    assert_eq!(process.get("/").await, "blue");
+}
+
+#[tokio::test]
+async fn a_head_that_does_not_come_to_its_end_is_a_408() {
+    let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
+    let house = House::new()
+        .with("[timeouts]\nhead = \"1s\"\nkeep_alive = \"1s\"")
+        .service("web", &[&blue], &[&green])
+        .start();
+    let mut slow = house.public().await;
+    slow.send("GET / HTTP/1.1\r\nHost: a\r\nX-Slow: ").await;
+    let mut silent = house.public().await;
+    let mut busy = house.public().await;
+    busy.ask("/hold", "").await;
+    busy.until("begins").await;
+    assert!(slow.to_end().await.starts_with("HTTP/1.1 408 "));
+    assert_eq!(silent.to_end().await, "", "whoever asks nothing is told nothing");
+    // A request under way is neither.
+    blue.release();
+    assert!(busy.until("0\r\n\r\n").await.contains("blue ends"));
+}
+
+#[tokio::test]
+async fn whoever_stands_still_in_the_middle_is_cut() {
+    let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
+    let house = House::new()
+        .with("[timeouts]\nstall = \"1s\"\nupstream_stall = \"1s\"\nupstream_response = \"1s\"")
+        .service("web", &[&blue], &[&green])
+        .start();
+    // A body that does not come.
+    let mut sender = house.public().await;
+    sender.send("POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhalf").await;
+    let answer = sender.to_end().await;
+    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 504"), "{answer}");
+    // An answer that is not taken.
+    let mut reader = crate::support::Client::connect_narrow("127.0.0.2", house.public).await;
+    reader.ask("/endless", "").await;
+    // An answer that does not go on, and one that does not begin.
+    let mut waiting = house.public().await;
+    waiting.ask("/hold", "").await;
+    assert!(!waiting.to_end().await.contains("ends"));
+    let answer = house.public().await.get("/wait", "").await;
+    assert_eq!(answer.status, 504);
+    assert_eq!(answer.field("proxy-status"), Some("flipgate; error=http_response_timeout"));
+    house.wait_for_in_flight("web", "blue", 0).await;
+}

@@ -1,0 +1,15 @@
+//! Flipgate over real sockets, by rule.
+
+mod admin; // Who may ask for what, and what does everybody get back?
+mod audience; // Who sees green before it is active?
+mod bad_input; // What happens to what cannot be right?
+mod cli; // What do people and scripts hold on to?
+mod config; // Do the files of config/ say what is true?
+mod demo; // Does the tour lose anything?
+mod drain; // Who is still inside, and when is nobody?
+mod flip; // Where does a request go, before and after?
+mod floors; // Does the house still stand?
+mod lifecycle; // How does the process begin, change and end?
+mod relay; // Does everything come through as it was sent?
+mod state; // What survives?
+mod support;

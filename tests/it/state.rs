@@ -1,0 +1,184 @@
+//! What survives? Whatever was acknowledged, and nothing else.
+
+use std::fs;
+
+use serde_json::json;
+
+use crate::support::{House, Process, Upstream, process};
+
+#[tokio::test]
+async fn a_restart_comes_back_to_what_was_acknowledged() {
+    let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
+    let new = Upstream::start("new").await;
+    let house = House::of(&blue, &green);
+    let body = json!({"version": "8.1", "endpoints": [new.address.to_string()]}).to_string();
+    house.call("PUT", "/v1/services/web/pools/green", "", &body).await;
+    house.promote(&[("web", "green")]).await;
+    let before = house.status().await;
+    let state = house.shut_down();
+    let house = House::new().state(state).service("web", &[&blue], &[&green]).start();
+    let after = house.status().await;
+    assert_eq!(after["generation"], before["generation"]);
+    for field in ["active", "previous"] {
+        assert_eq!(after["services"]["web"][field], before["services"]["web"][field]);
+    }
+    let pool = &after["services"]["web"]["pools"]["green"];
+    assert_eq!((&pool["version"], &pool["source"]), (&json!("8.1"), &json!("runtime")));
+    assert_eq!(after["services"]["web"]["pools"]["blue"]["role"], "standby");
+    assert_eq!(house.get("/").await, "new");
+    // Also the way back is known.
+    assert_eq!(house.call("POST", "/v1/rollback", "", "").await.status, 200);
+    assert_eq!(house.get("/").await, "blue");
+}
+
+#[tokio::test]
+async fn a_changed_entry_of_the_file_outranks_what_was_set_before_it() {
+    let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
+    let (new, newer) = (Upstream::start("new").await, Upstream::start("newer").await);
+    let house = House::of(&blue, &green);
+    let body = json!({"endpoints": [new.address.to_string()]}).to_string();
+    house.call("PUT", "/v1/services/web/pools/green", "", &body).await;
+    house.promote(&[("web", "green")]).await;
+    let state = house.shut_down();
+    let house = House::new().state(state).service("web", &[&blue], &[&newer]).start();
+    // The endpoints are the file's; which color is active never is.
+    assert_eq!(house.get("/").await, "newer");
+    let status = house.status().await;
+    assert_eq!(status["services"]["web"]["active"], "green");
+    assert_eq!(status["services"]["web"]["pools"]["green"]["source"], "file");
+}
+
+#[tokio::test]
+async fn a_change_that_cannot_be_written_is_not_made() {
+    let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
+    let house = House::of(&blue, &green);
+    let state = house.status().await;
+    let folder = tempfile::tempdir().expect("a folder");
+    drop(house);
+    let builder = House::new().service("web", &[&blue], &[&green]);
+    let path = folder.path().to_owned();
+    let house = builder.state(folder).start();
+    // The file cannot be written where a folder is.
+    fs::create_dir(path.join("state.jsonl.next")).expect("made");
+    let body = r#"{"services":{"web":"green"}}"#;
+    let answer = house.call("POST", "/v1/promote", "", body).await;
+    assert_eq!(answer.status, 500);
+    assert!(answer.json()["detail"].as_str().is_some_and(|it| it.contains("state.jsonl")));
+    assert_eq!(
+        house.status().await["services"]["web"]["active"],
+        state["services"]["web"]["active"]
+    );
+    assert_eq!((house.get("/").await.as_str(), house.generation().await), ("blue", 0));
+    // When the disk is well again, so is the next call.
+    fs::remove_dir(path.join("state.jsonl.next")).expect("removed");
+    house.promote(&[("web", "green")]).await;
+    assert_eq!(house.get("/").await, "green");
+}
+
+#[tokio::test]
+async fn one_damaged_entry_costs_no_other_service() {
+    let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
+    let services = || {
+        House::new().service_at("api", "*", "/api", &[&blue], &[&green]).service(
+            "web",
+            &[&blue],
+            &[&green],
+        )
+    };
+    let house = services().start();
+    house.promote(&[("api", "green"), ("web", "green")]).await;
+    let state = house.shut_down();
+    let file = state.path().join("state.jsonl");
+    let text = fs::read_to_string(&file).expect("the state");
+    // The second line is that of `api`.
+    let damaged = text.replacen("\"active\":\"green\"", "\"active\":\"blue\"", 1);
+    fs::write(&file, damaged).expect("written");
+    let house = services().state(state).start();
+    assert_eq!(house.get("/").await, "green", "web is as it was");
+    // Nobody knows which color of api may answer, so none does: not for the public, not for
+    // a tester.
+    assert_eq!(house.public().await.get("/api", "").await.status, 503);
+    let tester = house.internal().await.get("/api", "Flipgate-Preview: blue\r\n").await;
+    assert_eq!(tester.status, 503);
+    assert_eq!(house.status().await["services"]["api"]["damaged"], true);
+    assert_eq!(house.call("GET", "/readyz", "", "").await.status, 503);
+    // It stays so, also over changes of others, until an operator says which.
+    house.promote(&[("web", "blue")]).await;
+    let state = house.shut_down();
+    let house = services().state(state).start();
+    assert_eq!(house.public().await.get("/api", "").await.status, 503);
+    house.promote(&[("api", "green")]).await;
+    assert_eq!(house.get("/api").await, "green");
+    assert_eq!(house.status().await["services"]["api"].get("damaged"), None);
+}
+
+#[tokio::test]
+async fn a_damaged_file_stops_the_start_and_names_the_way_out() {
+    let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = process::write_config(folder.path(), 0, &blue, &green).display().to_string();
+    let file = folder.path().join("state/state.jsonl");
+    fs::create_dir(folder.path().join("state")).expect("made");
+    for text in ["", "garbage", "00000000 {\"flipgate\":1}\n"] {
+        fs::write(&file, text).expect("written");
+        let output = process::run(&["run", "--config", &config]);
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{error}");
+        assert!(error.contains(&file.display().to_string()) && error.contains("mv "), "{error}");
+        assert_eq!(fs::read_to_string(&file).expect("still there"), text, "nothing is lost");
+    }
+}
+
+/// A killed process comes back to the last state that it acknowledged, or to the one that it was
+/// writing: never to one before, and never to none.
+#[tokio::test]
+async fn a_process_killed_among_flips_comes_back_to_the_last_one() {
+    let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut acknowledged = 0;
+    for round in 0..8 {
+        let mut process = Process::start(&folder, &blue, &green).await;
+        let found = process.status()["generation"].as_u64().expect("a number");
+        assert!(
+            found == acknowledged || found == acknowledged + 1,
+            "round {round}: {found} after {acknowledged}"
+        );
+        let color = if found.is_multiple_of(2) { "blue" } else { "green" };
+        assert_eq!(process.status()["services"]["web"]["active"], color, "round {round}");
+        assert_eq!(process.get("/").await, color, "round {round}");
+        acknowledged = found;
+        // Flips as fast as they go, by a program of its own; the kill comes in the middle of one.
+        let socket = folder.path().join("admin.sock");
+        let flipping = std::thread::spawn(move || {
+            let mut last = acknowledged;
+            while let Some(generation) = flip(&socket, last) {
+                last = generation;
+            }
+            last
+        });
+        let want = acknowledged + 3 + round;
+        crate::support::eventually("some flips", async || {
+            process.status()["generation"].as_u64() >= Some(want)
+        })
+        .await;
+        process.kill().await;
+        acknowledged = flipping.join().expect("no panic in the flipper");
+    }
+    assert!(acknowledged > 24, "{acknowledged} flips prove little");
+}
+
+/// One flip over the socket. The generation that was acknowledged; `None` if nothing was.
+fn flip(socket: &std::path::Path, generation: u64) -> Option<u64> {
+    use std::io::{Read, Write};
+    let color = if generation.is_multiple_of(2) { "green" } else { "blue" };
+    let body = format!("{{\"services\":{{\"web\":\"{color}\"}}}}");
+    let request = format!(
+        "POST /v1/promote HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let mut stream = std::os::unix::net::UnixStream::connect(socket).ok()?;
+    stream.write_all(request.as_bytes()).ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    answer.starts_with("HTTP/1.1 200").then_some(generation + 1)
+}

@@ -1,0 +1,214 @@
+//! A client that sends bytes as they are written and reads answers piece by piece.
+
+use std::{net::SocketAddr, time::Instant};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpSocket, TcpStream},
+    time::timeout,
+};
+
+use super::LONG;
+
+/// One connection.
+pub(crate) struct Client {
+    stream: TcpStream,
+    buffer: Vec<u8>,
+}
+
+/// An answer's head, and its body if it was read.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) head: String,
+    pub(crate) body: Vec<u8>,
+    /// The trailer section of a chunked body.
+    pub(crate) trailers: String,
+}
+
+/// The client of the internal network.
+pub(crate) const INTERNAL: &str = "127.0.0.1";
+
+/// Everybody else.
+pub(crate) const PUBLIC: &str = "127.0.0.2";
+
+impl Client {
+    pub(crate) async fn connect(from: &str, to: SocketAddr) -> Self {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        let from = SocketAddr::new(from.parse().expect("an address"), 0);
+        socket.bind(from).expect("loopback has all of 127/8");
+        let connecting = timeout(LONG, socket.connect(to));
+        let stream = connecting.await.expect("in time").expect("somebody listens");
+        stream.set_nodelay(true).expect("a live socket");
+        Self { stream, buffer: Vec::new() }
+    }
+
+    /// A client whose kernel takes only a little before it is read.
+    pub(crate) async fn connect_narrow(from: &str, to: SocketAddr) -> Self {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.set_recv_buffer_size(4096).expect("a live socket");
+        let from = SocketAddr::new(from.parse().expect("an address"), 0);
+        socket.bind(from).expect("loopback has all of 127/8");
+        let stream = socket.connect(to).await.expect("somebody listens");
+        Self { stream, buffer: Vec::new() }
+    }
+
+    pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        let sent = timeout(LONG, self.stream.write_all(bytes.as_ref())).await;
+        sent.expect("in time").expect("the connection is open");
+    }
+
+    /// Asks for a path, with more fields if wanted, each with its line end.
+    pub(crate) async fn ask(&mut self, path: &str, fields: &str) {
+        self.send(format!("GET {path} HTTP/1.1\r\nHost: a.test\r\n{fields}\r\n")).await;
+    }
+
+    /// Asks for a path and reads the whole answer.
+    pub(crate) async fn get(&mut self, path: &str, fields: &str) -> Answer {
+        self.ask(path, fields).await;
+        self.answer().await
+    }
+
+    /// Reads a head, whatever its status.
+    pub(crate) async fn head(&mut self) -> Answer {
+        let end = loop {
+            if let Some(end) = find(&self.buffer, b"\r\n\r\n") {
+                break end;
+            }
+            assert!(self.more().await, "ended in a head: {:?}", self.unread());
+        };
+        let head = String::from_utf8_lossy(&self.buffer[..end + 2]).into_owned();
+        self.buffer.drain(..end + 4);
+        let status = head.split(' ').nth(1).and_then(|it| it.parse().ok()).expect("a status");
+        Answer { status, head, ..Answer::default() }
+    }
+
+    /// Reads an answer that is not interim, whole.
+    pub(crate) async fn answer(&mut self) -> Answer {
+        let head = self.head().await;
+        self.rest(head).await
+    }
+
+    /// Reads the answer to a HEAD.
+    pub(crate) async fn answer_to_head(&mut self) -> Answer {
+        self.head().await
+    }
+
+    /// Reads the body that belongs to a head.
+    pub(crate) async fn rest(&mut self, mut answer: Answer) -> Answer {
+        if matches!(answer.status, 204 | 304) {
+            return answer;
+        }
+        if answer.field("transfer-encoding") == Some("chunked") {
+            loop {
+                let size = self.line().await;
+                let size = usize::from_str_radix(&size, 16).expect("a chunk size");
+                if size == 0 {
+                    break;
+                }
+                let chunk = self.exactly(size).await;
+                answer.body.extend(chunk);
+                assert_eq!(self.line().await, "");
+            }
+            loop {
+                let line = self.line().await;
+                if line.is_empty() {
+                    return answer;
+                }
+                answer.trailers.push_str(&line);
+                answer.trailers.push_str("\r\n");
+            }
+        }
+        match answer.field("content-length").map(|it| it.parse().expect("a length")) {
+            Some(length) => answer.body = self.exactly(length).await,
+            None => {
+                while self.more().await {}
+                answer.body = std::mem::take(&mut self.buffer);
+            }
+        }
+        answer
+    }
+
+    /// Reads this many bytes.
+    pub(crate) async fn exactly(&mut self, count: usize) -> Vec<u8> {
+        while self.buffer.len() < count {
+            assert!(self.more().await, "ended too early, after {:?}", self.unread());
+        }
+        self.buffer.drain(..count).collect()
+    }
+
+    /// Reads up to the next occurrence of `text`.
+    pub(crate) async fn until(&mut self, text: &str) -> String {
+        let begin = Instant::now();
+        let end = loop {
+            assert!(begin.elapsed() < LONG, "{text:?} never came, but {:?}", self.unread());
+            if let Some(found) = find(&self.buffer, text.as_bytes()) {
+                break found + text.len();
+            }
+            assert!(self.more().await, "{text:?} never came, but {:?}", self.unread());
+        };
+        String::from_utf8_lossy(&self.buffer.drain(..end).collect::<Vec<_>>()).into_owned()
+    }
+
+    async fn line(&mut self) -> String {
+        let line = self.until("\r\n").await;
+        line.trim_end_matches("\r\n").to_owned()
+    }
+
+    /// Reads to the end of the connection, and returns what came; also of one that was reset.
+    pub(crate) async fn to_end(&mut self) -> String {
+        while self.more().await {}
+        self.unread()
+    }
+
+    /// Tells the other end that nothing more will be sent.
+    pub(crate) async fn finish(&mut self) {
+        self.stream.shutdown().await.expect("the connection is open");
+    }
+
+    pub(crate) fn local(&self) -> SocketAddr {
+        self.stream.local_addr().expect("a live socket")
+    }
+
+    fn unread(&self) -> String {
+        String::from_utf8_lossy(&self.buffer).into_owned()
+    }
+
+    /// Reads what is there. False at the end, however it came.
+    async fn more(&mut self) -> bool {
+        let read = timeout(LONG, self.stream.read_buf(&mut self.buffer)).await;
+        matches!(read.expect("an answer in time"), Ok(1..))
+    }
+}
+
+impl Answer {
+    /// The value of a field, if it is there once.
+    pub(crate) fn field(&self, name: &str) -> Option<&str> {
+        let mut values = self.fields(name);
+        let first = values.next();
+        assert_eq!(values.next(), None, "{name} is there twice: {}", self.head);
+        first
+    }
+
+    /// All values of a field.
+    pub(crate) fn fields(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.head.lines().skip(1).filter_map(move |line| {
+            let (field, value) = line.split_once(':')?;
+            field.eq_ignore_ascii_case(name).then(|| value.trim())
+        })
+    }
+
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    pub(crate) fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| {
+            panic!("{error}: {}{}", self.head, self.text());
+        })
+    }
+}
+
+fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
+    bytes.windows(wanted.len()).position(|it| it == wanted)
+}

@@ -1,0 +1,217 @@
+//! Flipgate in the test's own process, with a folder for its state.
+
+use std::net::SocketAddr;
+
+use flipgate::{admin, app::App, config::Config};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::{Answer, Client, Upstream, client, eventually};
+
+/// A house that is being built.
+pub(crate) struct HouseBuilder {
+    state: Option<TempDir>,
+    top: String,
+    admin: String,
+    services: String,
+}
+
+/// A running Flipgate with one public listener and one that previews green.
+pub(crate) struct House {
+    /// None only while it is being shut down.
+    app: Option<App>,
+    pub(crate) public: SocketAddr,
+    pub(crate) preview: SocketAddr,
+    pub(crate) admin: SocketAddr,
+    state: Option<TempDir>,
+}
+
+impl HouseBuilder {
+    /// More configuration, of tables that come before the services.
+    pub(crate) fn with(mut self, toml: &str) -> Self {
+        self.top.push_str(toml);
+        self.top.push('\n');
+        self
+    }
+
+    /// More configuration of the admin API.
+    pub(crate) fn admin(mut self, toml: &str) -> Self {
+        self.admin.push_str(toml);
+        self.admin.push('\n');
+        self
+    }
+
+    /// A service for every host, with its pools.
+    pub(crate) fn service(self, name: &str, blue: &[&Upstream], green: &[&Upstream]) -> Self {
+        self.service_at(name, "*", "/", blue, green)
+    }
+
+    /// A service for a host and a path.
+    pub(crate) fn service_at(
+        mut self,
+        name: &str,
+        host: &str,
+        path: &str,
+        blue: &[&Upstream],
+        green: &[&Upstream],
+    ) -> Self {
+        let list = |pool: &[&Upstream]| -> Vec<String> {
+            pool.iter().map(|it| it.address.to_string()).collect()
+        };
+        self.services.push_str(&format!(
+            "[service.{name}]\nhosts = [{host:?}]\npath = {path:?}\n\
+             blue = {{ version = \"1\", endpoints = {:?} }}\n\
+             green = {{ version = \"2\", endpoints = {:?} }}\n",
+            list(blue),
+            list(green)
+        ));
+        self
+    }
+
+    /// The state of a house that was shut down.
+    pub(crate) fn state(mut self, state: TempDir) -> Self {
+        self.state = Some(state);
+        self
+    }
+
+    pub(crate) fn toml(&self, state: &TempDir) -> String {
+        format!(
+            "state_dir = {:?}\nworkers = 2\nshutdown.patience = \"2s\"\n{}\n\
+             [admin]\nlisten = \"127.0.0.1:0\"\n{}\
+             [[listener]]\nlisten = \"127.0.0.1:0\"\n\
+             [[listener]]\nlisten = \"127.0.0.1:0\"\npreview = \"green\"\n{}",
+            state.path().display().to_string(),
+            self.top,
+            self.admin,
+            self.services
+        )
+    }
+
+    pub(crate) fn start(mut self) -> House {
+        if !self.top.contains("clients") {
+            self.top.insert_str(0, "clients.internal = [\"127.0.0.1/32\"]\n");
+        }
+        let state = self.state.take().unwrap_or_else(|| tempfile::tempdir().expect("a folder"));
+        let text = self.toml(&state);
+        let config = Config::parse("test.toml".as_ref(), &text)
+            .unwrap_or_else(|mistakes| panic!("{mistakes:#?}\n{text}"));
+        let app = App::start(config, None).expect("free ports and a folder");
+        let admin::Address::Tcp(admin) = app.admin else { panic!("an address") };
+        let (public, preview) = (app.listeners[0], app.listeners[1]);
+        House { app: Some(app), public, preview, admin, state: Some(state) }
+    }
+}
+
+impl House {
+    pub(crate) fn new() -> HouseBuilder {
+        HouseBuilder {
+            state: None,
+            top: String::new(),
+            admin: String::new(),
+            services: String::new(),
+        }
+    }
+
+    /// A house with one service of one endpoint in each pool.
+    pub(crate) fn of(blue: &Upstream, green: &Upstream) -> Self {
+        Self::new().service("web", &[blue], &[green]).start()
+    }
+
+    /// A client of the public.
+    pub(crate) async fn public(&self) -> Client {
+        Client::connect(client::PUBLIC, self.public).await
+    }
+
+    /// A client of the internal network.
+    pub(crate) async fn internal(&self) -> Client {
+        Client::connect(client::INTERNAL, self.public).await
+    }
+
+    /// What the public gets for a path, on a fresh connection.
+    pub(crate) async fn get(&self, path: &str) -> String {
+        self.public().await.get(path, "").await.text()
+    }
+
+    /// A call of the admin API, with fields as they are written.
+    pub(crate) async fn call(&self, method: &str, path: &str, fields: &str, body: &str) -> Answer {
+        let mut client = Client::connect(client::INTERNAL, self.admin).await;
+        call(&mut client, method, path, fields, body).await
+    }
+
+    /// Makes colors active; panics with the problem if that is refused.
+    pub(crate) async fn promote(&self, colors: &[(&str, &str)]) -> Value {
+        let services: serde_json::Map<_, _> =
+            colors.iter().map(|(name, color)| ((*name).to_owned(), Value::from(*color))).collect();
+        let body = serde_json::json!({ "services": services }).to_string();
+        let answer = self.call("POST", "/v1/promote", "", &body).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        answer.json()
+    }
+
+    /// The picture.
+    pub(crate) async fn status(&self) -> Value {
+        self.call("GET", "/v1/status", "", "").await.json()
+    }
+
+    /// The generation.
+    pub(crate) async fn generation(&self) -> u64 {
+        self.status().await["generation"].as_u64().expect("a number")
+    }
+
+    /// What holds the color of a service that is not active.
+    pub(crate) async fn drain(&self, service: &str) -> Value {
+        self.call("GET", &format!("/v1/services/{service}/drain"), "", "").await.json()
+    }
+
+    /// Waits until this many requests are inside a pool.
+    pub(crate) async fn wait_for_in_flight(&self, service: &str, color: &str, count: u64) {
+        let what = format!("{count} in flight on {service} {color}");
+        eventually(&what, async || {
+            self.status().await["services"][service]["pools"][color]["in_flight"] == count
+        })
+        .await;
+    }
+
+    /// Changes and pictures without the detour over HTTP.
+    pub(crate) fn app(&self) -> &App {
+        self.app.as_ref().expect("running")
+    }
+
+    /// Ends the house and returns its state.
+    pub(crate) fn shut_down(mut self) -> TempDir {
+        self.end();
+        self.state.take().expect("taken once")
+    }
+
+    fn end(&mut self) {
+        if let Some(app) = self.app.take() {
+            // A runtime cannot end within another one.
+            let ended = std::thread::spawn(move || app.shut_down()).join();
+            if !std::thread::panicking() {
+                assert!(ended.is_ok(), "the house did not end well");
+            }
+        }
+    }
+}
+
+impl Drop for House {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+pub(crate) async fn call(
+    client: &mut Client,
+    method: &str,
+    path: &str,
+    fields: &str,
+    body: &str,
+) -> Answer {
+    let length = body.len();
+    client
+        .send(format!(
+            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n{fields}\r\n{body}"
+        ))
+        .await;
+    client.answer().await
+}

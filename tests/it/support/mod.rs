@@ -1,0 +1,33 @@
+//! What tests are written with: a house of services, its upstreams, and clients from two networks.
+
+pub(crate) mod client;
+pub(crate) mod house;
+pub(crate) mod process;
+pub(crate) mod upstream;
+
+use std::time::Duration;
+
+pub(crate) use self::{
+    client::{Answer, Client},
+    house::{House, HouseBuilder},
+    process::Process,
+    upstream::Upstream,
+};
+
+/// Longer than anything here takes on a busy machine; a test that waits this long has failed.
+pub(crate) const LONG: Duration = Duration::from_secs(30);
+
+/// Waits until `condition` holds, looking often.
+pub(crate) async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
+    let mut look = tokio::time::interval(Duration::from_millis(5));
+    let looking = async {
+        loop {
+            look.tick().await;
+            if condition().await {
+                return;
+            }
+        }
+    };
+    let found = tokio::time::timeout(LONG, looking).await;
+    assert!(found.is_ok(), "never came: {what}");
+}

@@ -1,0 +1,155 @@
+//! Flipgate as a process of its own, as an operator has it.
+
+use std::{
+    io::Write,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::{Client, Upstream, client, eventually};
+
+/// A running process with a folder for its configuration and state.
+pub(crate) struct Process {
+    child: Child,
+    pub(crate) folder: PathBuf,
+    pub(crate) public: SocketAddr,
+    admin: PathBuf,
+}
+
+/// The command line, ready for its arguments.
+pub(crate) fn flipgate(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_flipgate"));
+    command.args(arguments).env_remove("FLIPGATE_ADMIN").env_remove("FLIPGATE_TOKEN");
+    command
+}
+
+/// Runs the command line to its end.
+pub(crate) fn run(arguments: &[&str]) -> Output {
+    flipgate(arguments).stdin(Stdio::null()).output().expect("the program is there")
+}
+
+/// Writes a configuration into a folder: one service `web`, the admin API on a unix socket.
+pub(crate) fn write_config(folder: &Path, port: u16, blue: &Upstream, green: &Upstream) -> PathBuf {
+    let path = folder.join("flipgate.toml");
+    let text = format!(
+        "state_dir = {:?}\nworkers = 2\nshutdown.patience = \"20s\"\n\
+         clients.internal = [\"127.0.0.1/32\"]\n[admin]\nlisten = \"unix:{}\"\n\
+         [[listener]]\nlisten = \"127.0.0.1:{port}\"\n\
+         [service.web]\nblue = {{ endpoints = [\"{}\"] }}\ngreen = {{ endpoints = [\"{}\"] }}\n",
+        folder.join("state").display().to_string(),
+        folder.join("admin.sock").display(),
+        blue.address,
+        green.address
+    );
+    std::fs::File::create(&path)
+        .and_then(|mut it| it.write_all(text.as_bytes()))
+        .expect("a writable folder");
+    path
+}
+
+impl Process {
+    /// Starts a process on a free port and waits until it serves.
+    pub(crate) async fn start(folder: &TempDir, blue: &Upstream, green: &Upstream) -> Self {
+        let config = write_config(folder.path(), 0, blue, green);
+        Self::start_with(folder.path(), &config).await
+    }
+
+    /// Starts a process with a configuration that is there already.
+    pub(crate) async fn start_with(folder: &Path, config: &Path) -> Self {
+        let config = config.display().to_string();
+        let log = std::fs::File::create(folder.join("log")).expect("a writable folder");
+        let child = flipgate(&["run", "--config", &config])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .expect("the program is there");
+        let public = SocketAddr::from(([127, 0, 0, 1], 0));
+        let admin = folder.join("admin.sock");
+        let mut process = Self { child, folder: folder.to_owned(), public, admin };
+        eventually("the process serves", async || {
+            let ended = process.child.try_wait().expect("our own child");
+            assert!(ended.is_none(), "ended: {}", process.log());
+            process.cli(&["status"]).status.success() && process.log().contains("started")
+        })
+        .await;
+        process.public = process.listener();
+        process
+    }
+
+    /// Runs the command line against this process.
+    pub(crate) fn cli(&self, arguments: &[&str]) -> Output {
+        self.cli_command(arguments).output().expect("the program is there")
+    }
+
+    pub(crate) fn cli_command(&self, arguments: &[&str]) -> Command {
+        let mut command = flipgate(arguments);
+        command.env("FLIPGATE_ADMIN", format!("unix:{}", self.admin.display()));
+        command.stdin(Stdio::null());
+        command
+    }
+
+    /// The picture.
+    pub(crate) fn status(&self) -> Value {
+        let output = self.cli(&["status", "--json"]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).expect("JSON")
+    }
+
+    /// The listener's real address, which the log tells.
+    fn listener(&self) -> SocketAddr {
+        let log = self.log();
+        let line = log.lines().find(|it| it.contains("\"listening\"")).expect("it listens");
+        let line: Value = serde_json::from_str(line).expect("a line of JSON");
+        line["listen"].as_str().and_then(|it| it.parse().ok()).expect("an address")
+    }
+
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.join("log")).unwrap_or_default()
+    }
+
+    /// What the public gets for a path.
+    pub(crate) async fn get(&self, path: &str) -> String {
+        Client::connect(client::PUBLIC, self.public).await.get(path, "").await.text()
+    }
+
+    pub(crate) async fn public(&self) -> Client {
+        Client::connect(client::PUBLIC, self.public).await
+    }
+
+    /// Sends a signal by its name, such as `TERM`.
+    pub(crate) fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        let sent = Command::new("kill").args(["-s", name, &pid]).status().expect("kill is there");
+        assert!(sent.success());
+    }
+
+    /// Waits for the end and returns the exit code; `None` for a process that was killed.
+    pub(crate) async fn wait(&mut self) -> Option<i32> {
+        let mut code = None;
+        eventually("the process ends", async || {
+            let ended = self.child.try_wait().expect("our own child");
+            code = ended.map(|it| it.code());
+            code.is_some()
+        })
+        .await;
+        code.flatten()
+    }
+
+    /// Kills the process as the kernel does, with nothing said to it.
+    pub(crate) async fn kill(&mut self) {
+        self.child.kill().expect("our own child");
+        self.wait().await;
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
