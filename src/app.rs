@@ -6,14 +6,14 @@ use std::{
     net::SocketAddr,
     path::PathBuf,
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicBool, Ordering::SeqCst},
     },
     time::Duration,
 };
 
 use prometheus::Registry;
-use tokio::runtime::Runtime;
+use tokio::{runtime::Runtime, sync::Mutex};
 use tracing::{info, warn};
 
 use crate::{
@@ -47,6 +47,8 @@ pub struct App {
 #[derive(Clone, Debug)]
 struct Reloader {
     path: Option<PathBuf>,
+    /// What is in force. Held from the reading of a file to its application, so that of two reloads
+    /// the later reading wins.
     config: Arc<Mutex<Config>>,
     control: Control,
 }
@@ -270,19 +272,17 @@ impl Reloader {
         Box::pin(async move {
             let Self { path, config, control } = self;
             let path = path.ok_or(ReloadError::NoFile)?;
+            let mut config = config.lock().await;
             let new =
                 Config::load(&path).map_err(|error| ReloadError::Config(error.to_string()))?;
-            let fixed = {
-                let config = config.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                config.needs_restart(&new)
-            };
+            let fixed = config.needs_restart(&new);
             if !fixed.is_empty() {
                 return Err(ReloadError::NeedsRestart(fixed));
             }
             let change = Change::Follow(Box::new(new.catalog.clone()));
             let call = Call { change, if_generation: None, idempotency: None, reason: None };
             control.propose(call).await?;
-            *config.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = new;
+            *config = new;
             Ok(())
         })
     }

@@ -1,8 +1,9 @@
 //! Who may call.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
+    body::{Body, to_bytes},
     extract::{Request, State},
     http::{HeaderMap, Method, StatusCode, header},
     middleware::Next,
@@ -24,6 +25,12 @@ pub(super) enum Peer {
     Unix,
 }
 
+/// Bytes of a call's body: a pool of 1000 endpoints has its place.
+const BODY_BYTES_MAX: usize = 256 * 1024;
+
+/// How long a body may take.
+const BODY_PATIENCE: Duration = Duration::from_secs(10);
+
 /// Lets a call pass if its host, origin and token allow it.
 ///
 /// # Errors
@@ -34,9 +41,30 @@ pub(super) async fn guard(
     request: Request,
     next: Next,
 ) -> Response {
-    match check(&config, &request) {
-        Ok(()) => next.run(request).await,
+    if let Err(problem) = check(&config, &request) {
+        return problem.into_response();
+    }
+    match whole(request).await {
+        Ok(request) => next.run(request).await,
         Err(problem) => problem.into_response(),
+    }
+}
+
+/// The request with its body read, which may take neither long nor much.
+async fn whole(request: Request) -> Result<Request, Problem> {
+    let (head, body) = request.into_parts();
+    let reading = tokio::time::timeout(BODY_PATIENCE, to_bytes(body, BODY_BYTES_MAX)).await;
+    let title = "The body cannot be taken";
+    match reading {
+        Ok(Ok(body)) => Ok(Request::from_parts(head, Body::from(body))),
+        Ok(Err(_)) => {
+            let detail = format!("a body has at most {BODY_BYTES_MAX} bytes and comes whole");
+            Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", title, detail))
+        }
+        Err(_elapsed) => {
+            let detail = format!("the body did not come within {BODY_PATIENCE:?}");
+            Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "too-slow", title, detail))
+        }
     }
 }
 

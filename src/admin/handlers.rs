@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use axum::{
     Json, Router,
     body::Bytes,
-    extract::{DefaultBodyLimit, FromRequestParts, Path, Query, State, rejection::BytesRejection},
+    extract::{DefaultBodyLimit, FromRequestParts, Path, Query, State},
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header, request},
     middleware::from_fn_with_state,
     response::{IntoResponse, Response},
@@ -44,8 +44,8 @@ struct Context {
 ))]
 struct Description;
 
-/// Bytes of a call's body: a pool of 1000 endpoints has its place.
-const BODY_BYTES_MAX: usize = 256 * 1024;
+/// Bytes of a reason, which is kept with its event.
+const REASON_BYTES_MAX: usize = 1024;
 
 /// The longest wait for a drain that one call may ask for.
 const WAIT_MAX: Duration = Duration::from_secs(3600);
@@ -89,7 +89,7 @@ pub(super) fn router(api: Api, config: Arc<Config>) -> Router {
             let title = "This method is not served here";
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method", title, detail)
         })
-        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(DefaultBodyLimit::disable())
         .layer(from_fn_with_state(config, guard))
         .with_state(context)
 }
@@ -116,9 +116,9 @@ async fn status(State(context): State<Context>) -> Response {
 async fn promote(
     State(context): State<Context>,
     conditions: Conditions,
-    body: Result<Bytes, BytesRejection>,
+    body: Bytes,
 ) -> Result<Response, Problem> {
-    let PromoteRequest { services, force: _, reason } = json(&body?)?;
+    let PromoteRequest { services, force: _, reason } = json(&body)?;
     let mut reasons = Vec::new();
     let mut colors = BTreeMap::new();
     for (name, color) in services {
@@ -145,9 +145,8 @@ async fn promote(
 async fn rollback(
     State(context): State<Context>,
     conditions: Conditions,
-    body: Result<Bytes, BytesRejection>,
+    body: Bytes,
 ) -> Result<Response, Problem> {
-    let body = body?;
     let asked = if body.is_empty() { RollbackRequest::default() } else { json(&body)? };
     let RollbackRequest { services, force: _, reason } = asked;
     let (mut names, mut reasons) = (Vec::new(), Vec::new());
@@ -178,14 +177,14 @@ async fn set_pool(
     State(context): State<Context>,
     Path((name, color)): Path<(String, String)>,
     conditions: Conditions,
-    body: Result<Bytes, BytesRejection>,
+    body: Bytes,
 ) -> Result<Response, Problem> {
     let service = name.parse::<ServiceName>().map_err(|_| Problem::no_service(&name))?;
     if !context.api.control.catalog().services().contains_key(&service) {
         return Err(Problem::no_service(&name));
     }
     let color = parse_color(&color)?;
-    let PoolRequest { version, endpoints, force } = json(&body?)?;
+    let PoolRequest { version, endpoints, force } = json(&body)?;
     let mut reasons = Vec::new();
     let mut parsed = Vec::new();
     for text in endpoints {
@@ -381,6 +380,10 @@ async fn propose(
     words: (&str, String),
     reason: Option<String>,
 ) -> Result<Response, Problem> {
+    if reason.as_ref().is_some_and(|it| it.len() > REASON_BYTES_MAX) {
+        let detail = format!("a reason has at most {REASON_BYTES_MAX} bytes");
+        return Err(Problem::malformed(detail));
+    }
     let Conditions { if_generation, key } = conditions;
     let idempotency = key.map(|key| {
         let (verb, call) = words;
@@ -409,18 +412,6 @@ fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
     serde_json::from_slice(body).map_err(|error| {
         Problem::malformed(format!("the body is not what this call takes: {error}"))
     })
-}
-
-impl From<BytesRejection> for Problem {
-    fn from(rejection: BytesRejection) -> Self {
-        let detail = format!("a body has at most {BODY_BYTES_MAX} bytes");
-        match rejection.status() {
-            StatusCode::PAYLOAD_TOO_LARGE => {
-                Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "Too much at once", detail)
-            }
-            _ => Self::malformed(rejection.body_text()),
-        }
-    }
 }
 
 fn reason_of(service: &str, code: &str, error: &dyn std::fmt::Display) -> ProblemReason {

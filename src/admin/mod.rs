@@ -8,6 +8,7 @@ mod handlers;
 mod problem;
 mod server;
 mod settings;
+mod stall;
 mod stream;
 pub mod wire;
 

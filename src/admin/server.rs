@@ -29,6 +29,7 @@ use super::{
     guard::Peer,
     handlers::router,
     settings::{Address, Config},
+    stall::Unstalled,
 };
 
 /// A socket that the API will be served on.
@@ -68,6 +69,9 @@ pub struct Server {
 
 /// Connections at once: people, pipelines and their event streams.
 const CONNECTIONS_MAX: usize = 512;
+
+/// How long a caller may take nothing of what it asked for.
+const STALL_PATIENCE: Duration = Duration::from_secs(30);
 
 /// How long a caller may take to send a head, and to think between two calls.
 const HEAD_PATIENCE: Duration = Duration::from_secs(30);
@@ -229,6 +233,7 @@ where
         request.extensions_mut().insert(peer);
         request.map(axum::body::Body::new)
     });
+    let stream = Unstalled::new(stream, STALL_PATIENCE);
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_PATIENCE)

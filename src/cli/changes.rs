@@ -34,25 +34,25 @@ pub(super) async fn promote(
             return Err(Failure::new(text).with_code(exit::USAGE));
         }
     }
-    let names: Vec<String> = colors.keys().cloned().collect();
+    let replaced: Vec<_> =
+        colors.iter().map(|(name, color)| (name.clone(), other(color).to_owned())).collect();
     let body = PromoteRequest { services: colors, force, reason: terms.reason.clone() };
     let body = serde_json::to_string(&body).expect("texts only");
-    change("/v1/promote", body, Some(names), terms).await
+    change("/v1/promote", body, Some(replaced), terms).await
 }
 
 pub(super) async fn rollback(services: Vec<String>, terms: &Terms) -> Result<u8, Failure> {
-    let names = (!services.is_empty()).then(|| services.clone());
     let body = RollbackRequest { services, force: false, reason: terms.reason.clone() };
     let body = serde_json::to_string(&body).expect("texts only");
-    change("/v1/rollback", body, names, terms).await
+    change("/v1/rollback", body, None, terms).await
 }
 
-/// Makes a change, and waits for the drain of what it replaced if that is wanted. `names` are the
-/// services that it concerns, if the caller named them.
+/// Makes a change, and waits for the drain of what it replaced if that is wanted: of these colors,
+/// or else of all that are draining then.
 async fn change(
     path: &str,
     body: String,
-    names: Option<Vec<String>>,
+    replaced: Option<Vec<(String, String)>>,
     terms: &Terms,
 ) -> Result<u8, Failure> {
     let Terms { if_generation, wait_drain, reason: _, idempotency_key, admin, output } = terms;
@@ -63,21 +63,17 @@ async fn change(
     if let Some(key) = idempotency_key {
         headers.push(("idempotency-key", key.clone()));
     }
-    let before: Option<Status> = match names {
-        Some(_) => None,
-        None => Some(admin.call(Call::get("/v1/status")).await?),
-    };
     let status: Status = admin.call(Call { method: Method::POST, path, headers, body }).await?;
     let Some(patience) = wait_drain else {
         show(&status, *output);
         return Ok(0);
     };
-    let names = names.unwrap_or_else(|| differing(before.as_ref(), &status));
+    let replaced = replaced.unwrap_or_else(|| draining(&status));
     let until = Instant::now() + *patience;
     let mut drained = true;
-    for name in &names {
+    for (name, color) in &replaced {
         let left = until.saturating_duration_since(Instant::now());
-        let drain = wait_for(name, Some(left), admin, *output).await?;
+        let drain = wait_for(name, Some(color), Some(left), admin, *output).await?;
         if !drain.drained {
             let DrainStatus { service, color, in_flight, .. } = &drain;
             anstream::eprintln!("{service} {color}: {in_flight} still in flight");
@@ -88,13 +84,19 @@ async fn change(
     Ok(if drained { 0 } else { exit::NOT_DRAINED })
 }
 
-/// The services whose active color is another than before.
-fn differing(before: Option<&Status>, after: &Status) -> Vec<String> {
-    fn active<'a>(status: &'a Status, name: &str) -> Option<&'a str> {
-        Some(&status.services.get(name)?.active)
-    }
-    let differs = |name: &String| before.and_then(|it| active(it, name)) != active(after, name);
-    after.services.keys().filter(|it| differs(it)).cloned().collect()
+/// Each service with the color of it that is draining.
+fn draining(status: &Status) -> Vec<(String, String)> {
+    let pools = status.services.iter().flat_map(|(name, service)| {
+        service.pools.iter().map(move |(color, pool)| (name, color, pool))
+    });
+    pools
+        .filter(|(_, _, pool)| pool.role == "draining")
+        .map(|(name, color, _)| (name.clone(), color.clone()))
+        .collect()
+}
+
+fn other(color: &str) -> &str {
+    if color == "green" { "blue" } else { "green" }
 }
 
 pub(super) async fn drain(
@@ -103,7 +105,7 @@ pub(super) async fn drain(
     admin: &Admin,
     output: Output,
 ) -> Result<u8, Failure> {
-    let drain = wait_for(service, wait, admin, output).await?;
+    let drain = wait_for(service, None, wait, admin, output).await?;
     if output.is_json() {
         anstream::println!("{}", serde_json::to_string_pretty(&drain).expect("texts and numbers"));
     } else {
@@ -116,13 +118,15 @@ pub(super) async fn drain(
 /// whoever looks at a terminal sees what is left.
 async fn wait_for(
     service: &str,
+    color: Option<&str>,
     wait: Option<Duration>,
     admin: &Admin,
     output: Output,
 ) -> Result<DrainStatus, Failure> {
-    let now = format!("/v1/services/{service}/drain");
+    let color = color.map(|it| format!("color={it}&")).unwrap_or_default();
+    let now = format!("/v1/services/{service}/drain?{color}wait=0s");
     let Some(wait) = wait else { return admin.call(Call::get(&now)).await };
-    let path = format!("{now}?wait={}ms", wait.as_millis());
+    let path = format!("/v1/services/{service}/drain?{color}wait={}ms", wait.as_millis());
     let answer = admin.call::<DrainStatus>(Call::get(&path));
     if output.is_json() {
         return answer.await;

@@ -115,7 +115,7 @@ impl Control {
             switch: Arc::new(Switch::new(table)),
             ledger: Arc::new(Ledger::new(workers)),
             metrics,
-            events: Events::default(),
+            events: Events::from_now(),
             applied: Mutex::new(applied),
             changes,
         });

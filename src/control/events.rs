@@ -14,7 +14,8 @@ use crate::model::{Color, Endpoint, Generation, Health, ServiceName};
 /// Something that happened.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 pub struct Event {
-    /// One more than that of the event before; from 1 in each process.
+    /// One more than that of the event before. A process begins above all numbers of the ones
+    /// before it, as long as the clock is not set back.
     pub seq: u64,
     /// When.
     pub at: Timestamp,
@@ -96,8 +97,10 @@ pub struct Events {
     live: broadcast::Sender<Arc<Event>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Recent {
+    /// The number before the first of this process.
+    base: u64,
     last: u64,
     events: VecDeque<Arc<Event>>,
 }
@@ -119,13 +122,21 @@ const LAG_MAX: usize = 256;
 
 // === impl Events ===
 
-impl Default for Events {
-    fn default() -> Self {
-        Self { recent: Mutex::default(), live: broadcast::channel(LAG_MAX).0 }
-    }
-}
-
 impl Events {
+    /// No events yet; their numbers begin behind `base`.
+    #[must_use]
+    pub fn after(base: u64) -> Self {
+        let recent = Recent { base, last: base, events: VecDeque::new() };
+        Self { recent: Mutex::new(recent), live: broadcast::channel(LAG_MAX).0 }
+    }
+
+    /// No events yet; their numbers begin where no process before had any: a thousand for each
+    /// millisecond.
+    #[must_use]
+    pub fn from_now() -> Self {
+        Self::after(u64::try_from(Timestamp::now().as_millisecond()).unwrap_or_default() * 1000)
+    }
+
     /// Tells everybody.
     pub fn publish(&self, kind: EventKind) {
         let mut recent = self.recent();
@@ -145,8 +156,9 @@ impl Events {
         let recent = self.recent();
         let live = self.live.subscribe();
         let Some(after) = after else { return Subscription { missed: Vec::new(), live } };
-        // A number that was not given yet is one of an earlier process.
-        let after = if after > recent.last { 0 } else { after };
+        // A number that this process has not given is one of an earlier one.
+        let is_ours = (recent.base..=recent.last).contains(&after);
+        let after = if is_ours { after } else { recent.base };
         let first_kept = recent.events.front().map_or(recent.last + 1, |it| it.seq);
         let lost = first_kept.saturating_sub(after + 1);
         let mut missed = Vec::new();
@@ -192,7 +204,7 @@ mod tests {
 
     #[test]
     fn whoever_was_away_gets_what_it_missed_and_nothing_twice() {
-        let events = Events::default();
+        let events = Events::after(0);
         for _ in 0..5 {
             events.publish(EventKind::Stopping);
         }
@@ -207,7 +219,7 @@ mod tests {
 
     #[test]
     fn whoever_was_away_too_long_is_told_so() {
-        let events = Events::default();
+        let events = Events::after(0);
         for _ in 0..KEPT + 10 {
             events.publish(EventKind::Stopping);
         }
@@ -218,7 +230,7 @@ mod tests {
 
     #[test]
     fn a_number_of_an_earlier_process_means_from_the_beginning() {
-        let events = Events::default();
+        let events = Events::after(0);
         events.publish(EventKind::Stopping);
         assert_eq!(seqs(&events.subscribe(Some(500)).missed), [1]);
     }

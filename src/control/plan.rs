@@ -11,8 +11,7 @@ use crate::{
     store::{ServiceTruth, Truth},
 };
 
-/// The truth after `change`, or every reason against it. A change of configuration cannot be
-/// refused here, since it was checked as a whole before.
+/// The truth after `change`, or every reason against it.
 pub(super) fn plan(
     truth: &Truth,
     catalog: &Catalog,
@@ -28,7 +27,14 @@ pub(super) fn plan(
             set_pool(truth, catalog, service, *color, spec, *force)
                 .map_err(|problem| vec![Reason { service: Some(service.clone()), problem }])?
         }
-        Change::Follow(catalog) => follow(truth, catalog),
+        Change::Follow(new) => {
+            let next = follow(truth, new);
+            let emptied = emptied(truth, &next, catalog, new);
+            if !emptied.is_empty() {
+                return Err(emptied);
+            }
+            next
+        }
     };
     next.generation = truth.generation.next();
     Ok(next)
@@ -49,6 +55,24 @@ pub(super) fn follow(truth: &Truth, catalog: &Catalog) -> Truth {
         }
     }
     next
+}
+
+/// The services whose active pool a changed configuration would leave without an endpoint.
+fn emptied(truth: &Truth, next: &Truth, old: &Catalog, new: &Catalog) -> Vec<Reason> {
+    let kept = new.services().keys().filter(|it| old.services().contains_key(*it));
+    let active = |truth: &Truth, name: &ServiceName| {
+        let service = truth.services.get(name)?;
+        let has_none = service.pool(service.active).spec().endpoints.is_empty();
+        Some((service.active, has_none))
+    };
+    kept.filter_map(|name| match (active(truth, name)?, active(next, name)?) {
+        ((_, false), (color, true)) => {
+            let problem = Problem::ActiveEmptied(color);
+            Some(Reason { service: Some(name.clone()), problem })
+        }
+        _ => None,
+    })
+    .collect()
 }
 
 fn promote(
@@ -274,6 +298,16 @@ mod tests {
         let next = follow(&truth, &changed);
         assert_eq!(next.services["web"].green.spec(), &spec(&["w:3"]));
         assert_eq!(active(&next, "web"), Blue);
+    }
+
+    #[test]
+    fn a_changed_file_does_not_empty_what_is_active() {
+        let (truth, catalog_then) = two();
+        let emptied = catalog(&[("api", &["a:1"], &["a:2"]), ("web", &[], &["w:2"])]);
+        let refused = problems(plan(&truth, &catalog_then, &Change::Follow(Box::new(emptied))));
+        assert_eq!(refused, [Problem::ActiveEmptied(Blue)]);
+        let idle = catalog(&[("api", &["a:1"], &[]), ("web", &["w:1"], &["w:2"])]);
+        plan(&truth, &catalog_then, &Change::Follow(Box::new(idle))).expect("green is idle");
     }
 
     #[test]

@@ -30,7 +30,17 @@ pub struct Connection<H: Handler> {
     roster: Rc<Roster<H>>,
     /// What answers hold on to whose last bytes are still in our buffers.
     departing: RefCell<Vec<H::Hold>>,
+    /// What answers hold on to whose requests are still being sent.
+    lingering: RefCell<Vec<H::Hold>>,
     phase: Cell<Phase>,
+    /// Whether an answer's body has not come to its end yet.
+    is_answering: Cell<bool>,
+    /// Whether bytes of an answer are still in our buffers.
+    is_writing: Cell<bool>,
+    /// Bodies of requests that are still being read.
+    uploads: Cell<usize>,
+    /// When one of them last moved.
+    upload_moved: Cell<Instant>,
     /// Since when bytes wait that the client does not take.
     write_blocked: Cell<Option<Instant>>,
     /// Since when we wait for bytes of a request's body.
@@ -47,7 +57,7 @@ enum Phase {
     Idle(Instant),
     /// A head has begun.
     Head(Instant),
-    /// A request is being answered.
+    /// A request is being read, answered or its answer written.
     Exchange,
 }
 
@@ -72,6 +82,9 @@ pub(super) enum Overdue {
 /// Bytes of a request's head. Above it hyper answers 431.
 const HEAD_BYTES_MAX: usize = 32 * 1024;
 
+/// Bytes of a connection's reading and of its writing that are kept in memory.
+const BUFFER_BYTES_MAX: usize = 128 * 1024;
+
 /// The answer to a head that took too long. RFC 9110, section 15.5.9.
 const TOO_SLOW: &[u8] = b"HTTP/1.1 408 Request Timeout\r\n\
     connection: close\r\n\
@@ -87,6 +100,11 @@ impl<H: Handler> Connection<H> {
             listener,
             memory: H::Memory::default(),
             departing: RefCell::default(),
+            lingering: RefCell::default(),
+            is_answering: Cell::new(false),
+            is_writing: Cell::new(false),
+            uploads: Cell::new(0),
+            upload_moved: Cell::new(roster.now()),
             phase: Cell::new(Phase::Idle(roster.now())),
             write_blocked: Cell::new(None),
             body_awaited: Cell::new(None),
@@ -117,11 +135,56 @@ impl<H: Handler> Connection<H> {
         self.departing.borrow_mut().push(hold);
     }
 
+    /// Keeps `hold` until no request's body is being read any more.
+    pub fn hold_until_uploaded(&self, hold: H::Hold) {
+        self.lingering.borrow_mut().push(hold);
+    }
+
     /// Notes that the answer's body has been given away to its end, or given up.
     pub fn answered(&self) {
-        self.phase.set(Phase::Idle(self.roster.now()));
-        self.body_awaited.set(None);
+        self.is_answering.set(false);
+        self.is_writing.set(true);
         self.upstream_awaited.set(None);
+    }
+
+    /// Notes that a request's body is being read from now on.
+    pub fn upload_begins(&self) {
+        self.uploads.set(self.uploads.get() + 1);
+        self.upload_moves();
+    }
+
+    /// Notes that a part of a request's body was taken.
+    pub fn upload_moves(&self) {
+        self.upload_moved.set(self.roster.now());
+    }
+
+    /// Notes that a request's body has come to its end, or was given up.
+    pub fn upload_ends(&self) {
+        self.uploads.set(self.uploads.get().saturating_sub(1));
+        self.await_body(false);
+        if self.uploads.get() == 0 {
+            drop(self.lingering.take());
+            self.settle();
+        }
+    }
+
+    fn begin_exchange(&self) {
+        self.is_answering.set(true);
+        self.phase.set(Phase::Exchange);
+    }
+
+    /// Nothing is asked any more when the last answer is written and the last body read.
+    fn settle(&self) {
+        let is_busy = self.is_answering.get() || self.is_writing.get() || self.uploads.get() > 0;
+        if !is_busy && matches!(self.phase.get(), Phase::Exchange) {
+            self.phase.set(Phase::Idle(self.roster.now()));
+        }
+    }
+
+    /// Lets go of everything: the connection has ended, whatever was left to write or read.
+    pub(super) fn end(&self) {
+        drop(self.departing.take());
+        drop(self.lingering.take());
     }
 
     /// Notes whether a request's body is being waited for.
@@ -161,12 +224,21 @@ impl<H: Handler> Connection<H> {
         if !departing.is_empty() {
             departing.clear();
         }
+        drop(departing);
+        if self.is_writing.replace(false) {
+            self.settle();
+        }
     }
 
     pub(super) fn overdue(&self, now: Instant, patience: &Patience) -> Option<Overdue> {
         let longer_than = |since: Instant, limit| now.saturating_duration_since(since) > limit;
         let stalled = [self.write_blocked.get(), self.body_awaited.get()];
         if stalled.into_iter().flatten().any(|since| longer_than(since, patience.stall)) {
+            return Some(Overdue::Stall);
+        }
+        // Answered already, but its upstream does not take the rest of the request.
+        let is_upload_left = self.uploads.get() > 0 && !self.is_answering.get();
+        if is_upload_left && longer_than(self.upload_moved.get(), patience.stall) {
             return Some(Overdue::Stall);
         }
         if self.upstream_awaited.get().is_some_and(|since| longer_than(since, patience.upstream)) {
@@ -182,7 +254,10 @@ impl<H: Handler> Connection<H> {
     }
 
     pub(super) fn ask(&self, ask: Ask) {
-        self.asked.set(Some(ask));
+        // Whoever is to end now is not asked to end gently instead.
+        if !matches!(self.asked.get(), Some(Ask::End(_))) {
+            self.asked.set(Some(ask));
+        }
         if let Some(waker) = &*self.waker.borrow() {
             waker.wake_by_ref();
         }
@@ -207,7 +282,7 @@ pub(super) async fn serve<H: Handler>(
     let connection = Rc::new(Connection::new(peer, listener, Rc::clone(&roster)));
     let _place = roster.enter(&connection);
     let service = service_fn(|request| {
-        connection.phase.set(Phase::Exchange);
+        connection.begin_exchange();
         let answer = Rc::clone(&handler).handle(request, Rc::clone(&connection));
         async { Ok::<_, Infallible>(answer.await) }
     });
@@ -215,6 +290,7 @@ pub(super) async fn serve<H: Handler>(
         // The roster watches heads and pauses; hyper's one limit would have to serve for both.
         .header_read_timeout(None)
         .max_header_size(HEAD_BYTES_MAX)
+        .max_buf_size(BUFFER_BYTES_MAX)
         .serve_connection(Io::new(stream, Rc::clone(&connection)), service);
     let end = std::future::poll_fn(|context| {
         match connection.asked.take() {
@@ -236,5 +312,110 @@ pub(super) async fn serve<H: Handler>(
                 let _ = driver.into_parts().io.stream().try_write(TOO_SLOW);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use bytes::Bytes;
+    use http::{Request, Response};
+    use http_body_util::Full;
+    use hyper::body::Incoming;
+
+    use super::*;
+
+    struct Nobody;
+
+    impl Handler for Nobody {
+        type Body = Full<Bytes>;
+        type Hold = Rc<()>;
+        type Memory = ();
+
+        async fn handle(
+            self: Rc<Self>,
+            _request: Request<Incoming>,
+            _connection: Rc<Connection<Self>>,
+        ) -> Response<Full<Bytes>> {
+            Response::default()
+        }
+
+        fn tick(&self) {}
+    }
+
+    fn connection() -> Connection<Nobody> {
+        let address = SocketAddr::from(([127, 0, 0, 1], 80));
+        let listener = Arc::new(Listener { address, preview: None });
+        Connection::new(address, listener, Rc::new(Roster::new()))
+    }
+
+    /// What is overdue after an hour, with limits of a minute.
+    fn overdue(connection: &Connection<Nobody>) -> Option<Overdue> {
+        let minute = Duration::from_secs(60);
+        let patience =
+            Patience { head: minute, keep_alive: minute, stall: minute, upstream: minute };
+        connection.overdue(Instant::now() + minute * 60, &patience)
+    }
+
+    /// An answer was once taken for over when its last byte was in our buffers: a slow client was
+    /// then cut in the middle of it, or told 408 inside of it.
+    #[test]
+    fn a_connection_is_busy_until_its_answer_is_written() {
+        let connection = connection();
+        assert_eq!(overdue(&connection), Some(Overdue::KeepAlive));
+        connection.has_read();
+        assert_eq!(overdue(&connection), Some(Overdue::Head));
+        connection.begin_exchange();
+        assert_eq!(overdue(&connection), None);
+        connection.answered();
+        // The next request is read ahead while the client takes this answer.
+        connection.has_read();
+        assert_eq!(overdue(&connection), None);
+        connection.has_tried_to_write(true);
+        assert_eq!(overdue(&connection), Some(Overdue::Stall));
+        connection.has_tried_to_write(false);
+        connection.has_written_all();
+        assert_eq!(overdue(&connection), Some(Overdue::KeepAlive));
+    }
+
+    #[test]
+    fn a_connection_is_busy_while_a_body_is_still_being_sent() {
+        let connection = connection();
+        let hold = Rc::new(());
+        connection.begin_exchange();
+        connection.upload_begins();
+        connection.answered();
+        connection.hold_until_uploaded(Rc::clone(&hold));
+        connection.has_written_all();
+        connection.has_read();
+        // Neither a new head nor idle, but a body that does not move.
+        assert_eq!(overdue(&connection), Some(Overdue::Stall));
+        assert_eq!(Rc::strong_count(&hold), 2);
+        connection.upload_ends();
+        assert_eq!(Rc::strong_count(&hold), 1);
+        assert_eq!(overdue(&connection), Some(Overdue::KeepAlive));
+    }
+
+    #[test]
+    fn what_answers_hold_is_let_go_when_they_are_written_or_never_can_be() {
+        let connection = connection();
+        let hold = Rc::new(());
+        connection.hold_until_written(Rc::clone(&hold));
+        assert_eq!(Rc::strong_count(&hold), 2);
+        connection.has_written_all();
+        assert_eq!(Rc::strong_count(&hold), 1);
+        connection.hold_until_written(Rc::clone(&hold));
+        connection.hold_until_uploaded(Rc::clone(&hold));
+        connection.end();
+        assert_eq!(Rc::strong_count(&hold), 1);
+    }
+
+    #[test]
+    fn whoever_is_to_end_now_is_not_asked_to_end_gently_instead() {
+        let connection = connection();
+        connection.ask(Ask::End(Overdue::Stall));
+        connection.ask(Ask::Close);
+        assert!(matches!(connection.asked.take(), Some(Ask::End(Overdue::Stall))));
     }
 }

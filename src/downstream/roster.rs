@@ -87,6 +87,9 @@ impl<H: Handler> Drop for Place<H> {
     fn drop(&mut self) {
         // Taken out first, so that what its drop sets off finds the roster free.
         let left = self.roster.connections.borrow_mut().try_remove(self.key);
-        drop(left);
+        if let Some(connection) = left {
+            // Others may still know the connection; what it held on to is over.
+            connection.end();
+        }
     }
 }

@@ -84,7 +84,12 @@ impl Worker {
                 let runtime =
                     Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
                 match runtime {
-                    Ok(runtime) => runtime.block_on(run(sockets, settings, stop, make)),
+                    Ok(runtime) => {
+                        let cut = runtime.block_on(run(sockets, settings, stop, make));
+                        // A name that is being resolved is not waited for.
+                        runtime.shutdown_background();
+                        cut
+                    }
                     Err(error) => {
                         error!(%error, "a worker has no runtime");
                         stop.now.cancel();
@@ -114,7 +119,8 @@ async fn run<H: Handler>(
     let handler = Rc::new(make());
     let roster = Rc::new(Roster::<H>::new());
     let tasks = TaskTracker::new();
-    let door = Arc::new(Semaphore::new(settings.connections_max));
+    // A listener takes a place before there is anybody to have it.
+    let door = Arc::new(Semaphore::new(settings.connections_max + sockets.len()));
     let mut accepting = Vec::new();
     for (listener, socket) in sockets {
         let acceptor = Acceptor {

@@ -15,13 +15,16 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::task::AtomicWaker;
-use hyper::{
-    body::{Body, Frame, Incoming, SizeHint},
-    client::conn::http1::SendRequest,
-};
+use hyper::body::{Body, Frame, Incoming, SizeHint};
 
-use super::exchange::{Exchange, Proxy};
-use crate::{downstream::Connection, upstream::Member};
+use super::{
+    exchange::{Exchange, Proxy},
+    headers,
+};
+use crate::{
+    downstream::Connection,
+    upstream::{Member, Sender},
+};
 
 /// The body of a request on its way to an upstream.
 #[derive(Debug)]
@@ -74,7 +77,7 @@ enum Content {
 /// An upstream connection, to be given back when the answer has been read to its end.
 pub(super) struct Return {
     pub(super) member: Arc<Member>,
-    pub(super) sender: SendRequest<RequestBody>,
+    pub(super) sender: Sender<RequestBody>,
     /// Unless the request had no body.
     pub(super) transfer: Option<Rc<Transfer>>,
 }
@@ -82,6 +85,16 @@ pub(super) struct Return {
 /// The gate of a request whose answer has come; shut for good when the answer is over.
 #[derive(Debug)]
 struct LastChance(Arc<Gate>);
+
+// === impl Return ===
+
+impl Return {
+    /// Whether the upstream may still be taking the request's body: not if it never asked for it.
+    pub(super) fn wants_more(&self) -> bool {
+        let gate = self.transfer.as_ref().and_then(|it| it.gate.as_ref());
+        gate.is_none_or(|it| it.is_open())
+    }
+}
 
 // === impl RequestBody ===
 
@@ -97,6 +110,7 @@ impl RequestBody {
         let (is_complete, moved) = (Cell::new(false), Cell::new(Instant::now()));
         let transfer = Rc::new(Transfer { is_complete, moved, gate });
         let connection = Rc::clone(connection);
+        connection.upload_begins();
         (
             Self::Relay(Upload { incoming, transfer: Rc::clone(&transfer), connection }),
             Some(transfer),
@@ -148,9 +162,11 @@ impl Upload {
         }
         let frame = Pin::new(&mut self.incoming).poll_frame(context);
         self.connection.await_body(frame.is_pending());
-        let frame = ready!(frame);
+        let frame = ready!(frame).map(|it| it.map(headers::clean_trailers));
+        self.connection.upload_moves();
         self.transfer.moved.set(Instant::now());
-        if frame.is_none() || self.incoming.is_end_stream() {
+        let is_last = frame.as_ref().is_none_or(|it| it.as_ref().is_ok_and(Frame::is_trailers));
+        if is_last || self.incoming.is_end_stream() {
             self.transfer.is_complete.set(true);
         }
         Poll::Ready(frame.map(|it| it.map_err(Into::into)))
@@ -165,7 +181,7 @@ impl std::fmt::Debug for Upload {
 
 impl Drop for Upload {
     fn drop(&mut self) {
-        self.connection.await_body(false);
+        self.connection.upload_ends();
     }
 }
 
@@ -193,6 +209,10 @@ impl Gate {
     /// Ends the body with an error, unless it was let pass before.
     fn refuse(&self) {
         self.decide(REFUSED);
+    }
+
+    fn is_open(&self) -> bool {
+        self.state.load(SeqCst) == OPEN
     }
 
     fn decide(&self, decision: u8) {
@@ -255,13 +275,13 @@ impl Body for ResponseBody {
                 if let Some(exchange) = &this.exchange {
                     exchange.await_upstream(frame.is_pending());
                 }
-                ready!(frame)
+                ready!(frame).map(|it| it.map(headers::clean_trailers))
             }
         };
         match &frame {
             None => this.end(),
-            // hyper stops asking when it has what the length promised.
-            Some(Ok(_)) if this.is_end_stream() => this.end(),
+            // hyper stops asking when it has what the length promised, and behind trailers.
+            Some(Ok(frame)) if frame.is_trailers() || this.is_end_stream() => this.end(),
             Some(Ok(_)) => {}
             Some(Err(error)) => {
                 if let Some(exchange) = this.exchange.take() {
@@ -291,8 +311,9 @@ impl Body for ResponseBody {
 
 impl Drop for ResponseBody {
     fn drop(&mut self) {
-        // A body without a byte is dropped without having been asked for one.
-        if self.is_end_stream() {
+        // A body without a byte is dropped without having been asked for one, and so is the body of
+        // an answer of ours to HEAD.
+        if matches!(self.content, Content::Own(_)) || self.is_end_stream() {
             self.end();
         }
     }

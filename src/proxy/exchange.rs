@@ -8,8 +8,8 @@ use std::{
 };
 
 use http::{
-    HeaderMap, HeaderValue, Method, Request, Response, Uri, Version,
-    header::{EXPECT, HOST, TRANSFER_ENCODING},
+    HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version,
+    header::{CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING},
     request,
 };
 use hyper::{
@@ -66,8 +66,16 @@ pub(super) struct Exchange {
     hold: Option<Hold>,
 }
 
+/// What an answer holds on to until it is written, or until the rest of its request is sent.
+#[expect(dead_code, reason = "it is held for what its drop does")]
+pub struct Held {
+    hold: Option<Hold>,
+    /// The upstream connection that still takes a request's body.
+    back: Option<Return>,
+}
+
 /// What keeps a side from being drained. Struck out of the books before the claim itself ends.
-pub struct Hold {
+struct Hold {
     _ticket: Ticket<Instant>,
     seat: Option<Seat>,
     claim: Claim<Pool>,
@@ -85,6 +93,10 @@ struct Admitted {
 /// How long a client that expects `100 Continue` waits for an upstream that does not say it: many
 /// never do, and clients themselves wait about as long.
 const CONTINUE_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Endpoints that one request is tried at. More would hold a client and a drain up for minutes when
+/// a whole network is gone.
+const TRIES_MAX: usize = 3;
 
 /// A client that closed its connection before it had an answer; a number that nginx made common.
 const CLIENT_LEFT: u16 = 499;
@@ -179,6 +191,10 @@ impl Proxy {
         }
         let forwarded = exchange.forward(head, body, patience).await;
         let mut answer = match forwarded {
+            // A tunnel that nobody asked for.
+            Ok((answer, _)) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => {
+                exchange.refused(Refusal::Protocol)
+            }
             Ok((answer, back)) => exchange.relayed(answer, back),
             Err(refusal) => exchange.refused(refusal),
         };
@@ -196,7 +212,7 @@ impl Proxy {
 
 impl Handler for Proxy {
     type Body = ResponseBody;
-    type Hold = Hold;
+    type Hold = Held;
     type Memory = headers::Memory;
 
     fn handle(
@@ -279,9 +295,14 @@ impl Exchange {
         let gate = expects_continue(&head.headers).then(Arc::<Gate>::default);
         let (body, transfer) = RequestBody::new(body, &self.connection, gate.clone());
         let mut request = Request::from_parts(outgoing(head), body);
+        if transfer.is_some() && !request.headers().contains_key(CONTENT_LENGTH) {
+            // Said aloud, since hyper sends no body with GET otherwise.
+            let chunked = HeaderValue::from_static("chunked");
+            request.headers_mut().insert(TRANSFER_ENCODING, chunked);
+        }
         if let Some(gate) = gate.clone() {
             hyper::ext::on_informational(&mut request, move |answer| {
-                if answer.status() == http::StatusCode::CONTINUE {
+                if answer.status() == StatusCode::CONTINUE {
                     gate.open();
                 }
             });
@@ -291,6 +312,9 @@ impl Exchange {
         let mut tried = Vec::new();
         let mut takes_waiting = true;
         loop {
+            if tried.len() == TRIES_MAX {
+                return Err(refusal);
+            }
             let pool = Arc::clone(self.pool().ok_or(Refusal::NoEndpoint)?);
             let seat = pool.pick(&tried, &mut self.proxy.random.borrow_mut()).ok_or(refusal)?;
             let member = Arc::clone(seat.member());
@@ -312,25 +336,33 @@ impl Exchange {
                 },
             };
             let spare = (upstream.is_reused && is_repeatable).then(|| repeat(&request));
-            let answer = upstream.sender.try_send_request(request);
+            let answer = upstream.sender.send(request);
             match wait_for(answer, patience, transfer.as_deref(), gate.as_deref()).await {
                 Ok(answer) => {
                     let sender = upstream.sender;
                     return Ok((answer, Return { member, sender, transfer }));
                 }
                 Err(None) => return Err(Refusal::Timeout),
-                Err(Some(mut error)) => match (error.take_message(), spare) {
-                    // It never left.
-                    (Some(unsent), _) if upstream.is_reused => request = unsent,
-                    (None, Some(spare)) => request = spare,
-                    _ => {
-                        let error = error.into_error();
-                        let (service, color) = (pool.service(), pool.color());
-                        let endpoint = member.endpoint();
-                        warn!(%service, %color, %endpoint, %error, "no answer");
-                        return Err(blame(&error));
+                Err(Some(mut error)) => {
+                    let unsent = error.take_message();
+                    let error = error.into_error();
+                    let (service, color) = (pool.service(), pool.color());
+                    let endpoint = member.endpoint();
+                    match (unsent, spare) {
+                        (Some(unsent), _) => request = unsent,
+                        (None, Some(spare)) if !error.is_parse() => request = spare,
+                        _ => {
+                            warn!(%service, %color, %endpoint, %error, "no answer");
+                            return Err(blame(&error));
+                        }
                     }
-                },
+                    debug!(%service, %color, %endpoint, %error, "once more");
+                    if !upstream.is_reused {
+                        // It takes connections and closes them: as good as none.
+                        refusal = Refusal::Closed;
+                        tried.push(member);
+                    }
+                }
             }
             // The endpoint has closed what was waiting; a fresh connection tells whether it lives.
             takes_waiting = false;
@@ -368,14 +400,19 @@ impl Exchange {
 
     /// The answer's last byte was given away: the claim ends when it is written.
     pub(super) fn complete(mut self, back: Option<Return>) {
-        // A connection that still sends a request's body is not ready for the next request.
-        if let Some(Return { member, sender, transfer }) = back
-            && transfer.is_none_or(|it| it.is_complete())
-        {
-            self.proxy.connections.put_back(&member, sender, Instant::now());
-        }
-        if let Some(hold) = self.hold.take() {
-            self.connection.hold_until_written(hold);
+        let hold = self.hold.take();
+        let is_sent = |it: &Return| it.transfer.as_ref().is_none_or(|it| it.is_complete());
+        match back {
+            Some(back) if is_sent(&back) => {
+                let Return { member, sender, transfer: _ } = back;
+                self.proxy.connections.put_back(&member, sender, Instant::now());
+                self.connection.hold_until_written(Held { hold, back: None });
+            }
+            // Answered before it was asked whole; the upstream may still be taking the rest.
+            Some(back) if back.wants_more() => {
+                self.connection.hold_until_uploaded(Held { hold, back: Some(back) });
+            }
+            _ => self.connection.hold_until_written(Held { hold, back: None }),
         }
     }
 

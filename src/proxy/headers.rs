@@ -8,8 +8,10 @@ use std::{
 
 use http::{
     HeaderMap, HeaderName, HeaderValue,
-    header::{self, CONNECTION, CONTENT_LENGTH, FORWARDED, HOST, TE},
+    header::{self, CONNECTION, CONTENT_LENGTH, FORWARDED, HOST, TE, TRANSFER_ENCODING},
 };
+
+use hyper::body::Frame;
 
 use super::{address::Standing, cookies};
 
@@ -62,15 +64,42 @@ pub(super) fn forward_request(
 
 /// Turns the head that came from an upstream into the one that the client gets.
 pub(super) fn forward_response(headers: &mut HeaderMap) {
-    remove_hop_by_hop(headers, |name| name.starts_with("flipgate-"));
+    // A length beside a coding says nothing: RFC 9112, section 6.3.
+    let is_coded = headers.contains_key(TRANSFER_ENCODING);
+    remove_hop_by_hop(headers, |name| {
+        name.starts_with("flipgate-") || is_coded && name == "content-length"
+    });
+    // Only Flipgate's own answers may say that they are.
+    let says = headers.get_all("proxy-status");
+    if says.iter().any(|it| memchr::memmem::find(it.as_bytes(), b"flipgate").is_some()) {
+        headers.remove("proxy-status");
+    }
+}
+
+/// Takes out of trailers what a head would not have brought through either.
+pub(super) fn clean_trailers<T>(mut frame: Frame<T>) -> Frame<T> {
+    if let Some(trailers) = frame.trailers_mut() {
+        remove_hop_by_hop(trailers, |name| {
+            name.starts_with("flipgate-")
+                || memchr::memchr(b'_', name.as_bytes()).is_some()
+                || tells_of_forwarding(name)
+                || matches!(name, "content-length" | "host" | "cookie" | "authorization")
+        });
+    }
+    frame
 }
 
 /// Forbids every cache to keep an answer, also those that prefer their own field to the common one.
 pub(super) fn forbid_caching(headers: &mut HeaderMap) {
-    for name in ["cdn-cache-control", "cloudflare-cdn-cache-control", "surrogate-control"] {
+    let is_for_caches = |name: &&HeaderName| {
+        let name = name.as_str();
+        name.ends_with("cdn-cache-control")
+            || matches!(name, "edge-control" | "expires" | "surrogate-control" | "x-accel-expires")
+    };
+    let removed: Vec<HeaderName> = headers.keys().filter(is_for_caches).cloned().collect();
+    for name in removed {
         headers.remove(name);
     }
-    headers.remove(header::EXPIRES);
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-store"));
 }
 
@@ -134,7 +163,9 @@ fn continue_forwarding(headers: &mut HeaderMap, memory: &Memory, peer: IpAddr, h
             Some((it, forwarded)) if it == host => forwarded.clone(),
             _ => {
                 let forwarded = forwarded(peer, host);
-                *known = Some((host.clone(), forwarded.clone()));
+                // A copy: the value itself is a part of the buffer that the request was read into.
+                let host = HeaderValue::from_bytes(host.as_bytes()).expect("it is one already");
+                *known = Some((host, forwarded.clone()));
                 forwarded
             }
         }
@@ -318,11 +349,41 @@ mod tests {
     }
 
     #[test]
+    fn a_length_beside_a_coding_and_a_status_that_is_not_theirs_are_dropped() {
+        let mut answer = headers(&[
+            ("content-length", "5"),
+            ("transfer-encoding", "chunked"),
+            ("proxy-status", "flipgate; error=dns_error"),
+        ]);
+        forward_response(&mut answer);
+        assert!(answer.is_empty(), "{answer:?}");
+        let mut answer = headers(&[("content-length", "5"), ("proxy-status", "other; error=x")]);
+        forward_response(&mut answer);
+        assert_eq!(answer.len(), 2);
+    }
+
+    #[test]
+    fn trailers_bring_nothing_through_that_a_head_would_not() {
+        let trailers = headers(&[
+            ("x-sum", "1"),
+            ("flipgate-preview", "green"),
+            ("x-forwarded-for", "10.0.0.1"),
+            ("x_real_ip", "10.0.0.1"),
+            ("content-length", "5"),
+        ]);
+        let frame = clean_trailers(Frame::<()>::trailers(trailers));
+        let Ok(left) = frame.into_trailers() else { panic!("trailers") };
+        assert_eq!((left.len(), values(&left, "x-sum")), (1, vec!["1"]));
+    }
+
+    #[test]
     fn no_cache_may_keep_a_preview() {
         let mut answer = headers(&[
             ("cache-control", "public, max-age=3600"),
             ("cache-control", "immutable"),
             ("cdn-cache-control", "max-age=60"),
+            ("fastly-cdn-cache-control", "max-age=60"),
+            ("x-accel-expires", "600"),
             ("expires", "Thu, 01 Dec 2094 16:00:00 GMT"),
         ]);
         forbid_caching(&mut answer);

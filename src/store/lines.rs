@@ -3,8 +3,8 @@
 //!
 //! ```text
 //! 5f3c21aa {"flipgate":1,"generation":42,"services":["api","web"],"last_promotion":["web"],…}
-//! 09b1d2c3 {"active":"blue","previous":null,"blue":{…},"green":{…}}
-//! 77ab0e12 {"active":"green","previous":"blue","blue":{…},"green":{…}}
+//! 09b1d2c3 {"service":"api","truth":{"active":"blue","previous":null,"blue":{…},"green":{…}}}
+//! 77ab0e12 {"service":"web","truth":{"active":"green","previous":"blue","blue":{…},"green":{…}}}
 //! ```
 
 use std::{borrow::Cow, collections::BTreeMap};
@@ -22,10 +22,18 @@ const FORM: u32 = 1;
 struct Head<'a> {
     flipgate: u32,
     generation: Generation,
-    /// Whose line follows, in this order; a lost line is missed by name.
+    /// Whose lines follow; a lost line is missed by name.
     services: Vec<ServiceName>,
     last_promotion: Cow<'a, [ServiceName]>,
     accepted: Cow<'a, [Accepted]>,
+}
+
+/// A line names its service under its own checksum: a lost line must not pass another's for its own.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct Entry<'a> {
+    service: Cow<'a, ServiceName>,
+    truth: Cow<'a, ServiceTruth>,
 }
 
 /// What is wrong with the file as a whole.
@@ -46,7 +54,10 @@ pub(super) fn write(truth: &Truth) -> String {
     let Truth { generation, last_promotion, accepted, services, damaged } = truth;
     let names: BTreeMap<&ServiceName, String> = services
         .iter()
-        .map(|(name, service)| (name, sealed(service)))
+        .map(|(name, truth)| {
+            let (service, truth) = (Cow::Borrowed(name), Cow::Borrowed(truth));
+            (name, sealed(&Entry { service, truth }))
+        })
         .chain(damaged.iter().map(|(name, raw)| (name, raw.clone())))
         .collect();
     let head = Head {
@@ -76,9 +87,9 @@ pub(super) fn read(bytes: &[u8]) -> Result<Truth, Damage> {
         return Err(Damage::Later(head.flipgate));
     }
     let lines: Vec<&str> = lines.collect();
-    if lines.len() > head.services.len() {
-        let (found, wanted) = (lines.len() + 1, head.services.len() + 1);
-        return Err(Damage::Lines { found, wanted });
+    let count = head.services.len();
+    if lines.len() > count {
+        return Err(Damage::Lines { found: lines.len() + 1, wanted: count + 1 });
     }
     let mut truth = Truth {
         generation: head.generation,
@@ -86,12 +97,24 @@ pub(super) fn read(bytes: &[u8]) -> Result<Truth, Damage> {
         accepted: head.accepted.into_owned(),
         ..Truth::default()
     };
-    let count = head.services.len();
-    let lines = lines.into_iter().chain(std::iter::repeat("")).take(count);
-    for (name, line) in head.services.into_iter().zip(lines) {
-        match opened::<ServiceTruth>(line) {
-            Ok(service) => drop(truth.services.insert(name, service)),
-            Err(_damage) => drop(truth.damaged.insert(name, line.to_owned())),
+    let mut unreadable = Vec::new();
+    for (place, line) in lines.into_iter().enumerate() {
+        let Ok(Entry { service, truth: entry }) = opened::<Entry<'_>>(line) else {
+            unreadable.push(line);
+            continue;
+        };
+        let is_listed = head.services.contains(&service);
+        if !is_listed || truth.services.contains_key(&*service) {
+            let what = format!("is an entry of `{service}` that the first line does not have");
+            return Err(Damage::Line { line: place + 2, what });
+        }
+        truth.services.insert(service.into_owned(), entry.into_owned());
+    }
+    // What cannot be read is kept for whoever looks into it, with one of those that are missing.
+    let mut unreadable = unreadable.into_iter();
+    for name in head.services {
+        if !truth.services.contains_key(&name) {
+            truth.damaged.insert(name, unreadable.next().unwrap_or_default().to_owned());
         }
     }
     if count > 0 && truth.services.is_empty() {
@@ -157,12 +180,30 @@ mod tests {
         assert_eq!(read(write(&found).as_bytes()), Ok(found));
     }
 
+    /// Entries were once matched to names by their place: a lost line in the middle gave a service
+    /// the endpoints and the color of the next one.
     #[test]
-    fn a_lost_line_is_missed_by_name() {
+    fn a_lost_line_is_missed_by_name_and_costs_no_other() {
         let whole = write(&truth());
-        let cut = whole.trim_end().rsplit_once('\n').expect("several lines").0;
-        let found = read(cut.as_bytes()).expect("two entries are whole");
-        assert_eq!(found.damaged.keys().map(ServiceName::as_str).collect::<Vec<_>>(), ["web"]);
+        for (line, lost) in [(1, "api"), (2, "shop"), (3, "web")] {
+            let mut lines: Vec<&str> = whole.lines().collect();
+            lines.remove(line);
+            let found = read(lines.join("\n").as_bytes()).expect("two entries are whole");
+            let damaged: Vec<_> = found.damaged.keys().map(ServiceName::as_str).collect();
+            assert_eq!(damaged, [lost]);
+            for (name, service) in &found.services {
+                assert_eq!(Some(service), truth().services.get(name));
+            }
+        }
+    }
+
+    #[test]
+    fn an_entry_that_is_not_announced_is_damage() {
+        let whole = write(&truth());
+        let mut lines: Vec<&str> = whole.lines().collect();
+        lines[1] = lines[3];
+        let twice = read(lines.join("\n").as_bytes());
+        assert!(matches!(twice, Err(Damage::Line { line: 4, .. })), "{twice:?}");
     }
 
     /// Every single changed byte is either found or changes nothing that is read.

@@ -8,10 +8,17 @@ use std::{
 };
 
 use bytes::Bytes;
+use http::{Request, Response};
 use http_body::Body;
-use hyper::client::conn::http1::{self, SendRequest};
+use hyper::{
+    body::Incoming,
+    client::conn::{
+        TrySendError,
+        http1::{self, SendRequest},
+    },
+};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, sync::oneshot};
 
 use super::{connect::ConnectError, member::Member, pool::Pool};
 use crate::metrics::Counted;
@@ -35,21 +42,59 @@ pub struct Limits {
     pub idle: Duration,
     /// How many of a worker may wait at one endpoint.
     pub idle_max: usize,
+    /// How long one that nobody wants any more may take to send what is left.
+    pub stall: Duration,
 }
 
 #[derive(Debug)]
 struct Waiting<B> {
     member: Weak<Member>,
-    senders: Vec<(SendRequest<B>, Instant)>,
+    senders: Vec<(Sender<B>, Instant)>,
 }
 
 /// A connection that is ready for one request.
 #[derive(Debug)]
 pub struct Connection<B> {
     /// Takes the request.
-    pub sender: SendRequest<B>,
+    pub sender: Sender<B>,
     /// Whether it carried a request before: the other end may be about to close it.
     pub is_reused: bool,
+}
+
+/// The near end of a connection. When it is dropped, the connection ends: at once if there is
+/// nothing left to write, else at the latest after [`Limits::stall`].
+#[derive(Debug)]
+pub struct Sender<B> {
+    sender: SendRequest<B>,
+    _lifeline: oneshot::Sender<()>,
+}
+
+/// How long a connection may take to notice that its last answer is over.
+const NOTICE: Duration = Duration::from_millis(250);
+
+// === impl Sender ===
+
+impl<B: Body + 'static> Sender<B> {
+    /// Sends a request and waits for the head of the answer. Dropping the future ends the
+    /// connection.
+    ///
+    /// # Errors
+    ///
+    /// With the request, if nothing of it was sent.
+    pub fn send(
+        &mut self,
+        request: Request<B>,
+    ) -> impl Future<Output = Result<Response<Incoming>, TrySendError<Request<B>>>> + use<B> {
+        self.sender.try_send_request(request)
+    }
+
+    fn is_ready(&self) -> bool {
+        self.sender.is_ready()
+    }
+
+    fn is_closed(&self) -> bool {
+        self.sender.is_closed()
+    }
 }
 
 // === impl Connections ===
@@ -71,8 +116,13 @@ where
         loop {
             let key = Arc::as_ptr(member);
             let mut sender = self.idle.borrow_mut().get_mut(&key)?.senders.pop()?.0;
-            // Ready at once, unless its last answer's end is still being noticed.
-            if !sender.is_closed() && sender.ready().await.is_ok() {
+            if sender.is_ready() {
+                return Some(Connection { sender, is_reused: true });
+            }
+            // The end of its last answer may still have to be noticed; or the other end does not
+            // take the rest of the last request, and never will.
+            let ready = tokio::time::timeout(NOTICE, sender.sender.ready()).await;
+            if matches!(ready, Ok(Ok(()))) {
                 return Some(Connection { sender, is_reused: true });
             }
         }
@@ -94,17 +144,26 @@ where
         };
         let (sender, driver) = handshake(stream).await;
         let open = Counted::new(&pool.metrics().connections);
+        let (lifeline, gone) = oneshot::channel();
+        let patience = self.limits.stall;
         tokio::task::spawn_local(async move {
+            let mut driver = std::pin::pin!(driver);
             // How a connection ended is told by the request that was on it.
-            let _ = driver.await;
+            tokio::select! {
+                biased;
+                _ = &mut driver => {}
+                // Nobody wants it any more. What it still has to write may never be taken.
+                _ = gone => drop(tokio::time::timeout(patience, driver).await),
+            }
             drop(open);
         });
+        let sender = Sender { sender, _lifeline: lifeline };
         Ok(Connection { sender, is_reused: false })
     }
 
     /// Keeps a connection whose answer has been read to its end for the next request, or closes it
     /// if enough are waiting.
-    pub fn put_back(&self, member: &Arc<Member>, sender: SendRequest<B>, now: Instant) {
+    pub fn put_back(&self, member: &Arc<Member>, sender: Sender<B>, now: Instant) {
         if sender.is_closed() {
             return;
         }
@@ -154,6 +213,7 @@ where
     http1::Builder::new()
         .max_headers(HEADERS_MAX)
         .max_header_size(HEAD_BYTES_MAX)
+        .max_buf_size(BUFFER_BYTES_MAX)
         .handshake(TokioIo::new(stream))
         .await
         .expect("HTTP/1 has no handshake: nothing is sent or read before the first request")
@@ -161,6 +221,9 @@ where
 
 /// Fields of a response's head; the same as for requests.
 const HEADERS_MAX: usize = 100;
+
+/// Bytes of a connection's reading and of its writing that are kept in memory.
+const BUFFER_BYTES_MAX: usize = 128 * 1024;
 
 /// Bytes of a response's head. More than of a request's, since applications set many cookies.
 const HEAD_BYTES_MAX: usize = 64 * 1024;

@@ -12,7 +12,7 @@ mod pool;
 
 pub use self::{
     connect::{ConnectError, ConnectReason},
-    connections::{Connection, Connections, Limits},
+    connections::{Connection, Connections, Limits, Sender},
     member::{Member, Seat},
     pool::Pool,
 };

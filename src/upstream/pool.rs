@@ -93,9 +93,13 @@ impl Pool {
         let is_good = |it: &&Arc<Member>| it.health() != Health::Down;
         let left = || self.members.iter().filter(is_left);
         let good = left().filter(is_good).count();
-        let draw = |random: &mut fastrand::Rng| match good {
-            0 => left().nth(random.usize(0..left().count().max(1))),
-            _ => left().filter(is_good).nth(random.usize(0..good)),
+        let draw = |random: &mut fastrand::Rng| {
+            let drawn = match good {
+                0 => left().nth(random.usize(0..left().count().max(1))),
+                _ => left().filter(is_good).nth(random.usize(0..good)),
+            };
+            // Health may have changed since it was counted.
+            drawn.or_else(|| left().next())
         };
         let (one, two) = (draw(random)?, draw(random)?);
         Some(if two.in_flight() < one.in_flight() { two.sit() } else { one.sit() })

@@ -104,7 +104,7 @@ async fn a_call_under_a_used_key_changes_nothing_twice() {
     assert_eq!(house.call("POST", "/v1/promote", key, body).await.status, 200);
     // A key outlives the process, as what it stands for does.
     let state = house.shut_down();
-    let house = House::new().state(state).service("web", &[&blue], &[&green]).start();
+    let house = House::build().state(state).service("web", &[&blue], &[&green]).start();
     let again = house.call("POST", "/v1/promote", key, body).await;
     assert_eq!((again.status, again.field("idempotent-replayed")), (200, Some("true")));
     assert_eq!(house.generation().await, 2);
@@ -114,7 +114,7 @@ async fn a_call_under_a_used_key_changes_nothing_twice() {
 async fn a_change_may_have_to_say_on_what_it_was_decided() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
     let house =
-        House::new().admin("require_if_match = true").service("web", &[&blue], &[&green]).start();
+        House::build().admin("require_if_match = true").service("web", &[&blue], &[&green]).start();
     let body = r#"{"services":{"web":"green"}}"#;
     assert_eq!(house.call("POST", "/v1/promote", "", body).await.status, 428);
     assert_eq!(house.get("/").await, "blue");
@@ -125,7 +125,7 @@ async fn a_change_may_have_to_say_on_what_it_was_decided() {
 #[tokio::test]
 async fn a_page_of_a_foreign_site_cannot_call() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = House::new()
+    let house = House::build()
         .admin("hosts = [\"flip.internal\"]")
         .service("web", &[&blue], &[&green])
         .start();
@@ -168,7 +168,7 @@ async fn a_token_allows_what_its_scope_says() {
             "[[admin.token]]\nname = {scope:?}\nscope = {scope:?}\nfile = {file:?}\n"
         ));
     }
-    let house = House::new().admin(&tokens).service("web", &[&blue], &[&green]).start();
+    let house = House::build().admin(&tokens).service("web", &[&blue], &[&green]).start();
     let promote = r#"{"services":{"web":"green"}}"#;
     let pool = r#"{"endpoints":["127.0.0.1:1"]}"#;
     for (token, [read, promoted, pooled, reloaded]) in [
@@ -203,13 +203,19 @@ async fn events_are_resumed_where_a_listener_left() {
     let head = all.head().await;
     assert_eq!(head.field("content-type"), Some("text/event-stream"));
     let seen = all.until("\"took_ms\"").await;
-    for (id, event) in [(1, "started"), (2, "promoted"), (3, "drained")] {
+    let first = seen.split("id: ").nth(1).and_then(|it| it.lines().next()).expect("an id");
+    let first: u64 = first.parse().expect("a number");
+    for (id, event) in [(first, "started"), (first + 1, "promoted"), (first + 2, "drained")] {
         assert!(seen.contains(&format!("id: {id}\nevent: {event}\n")), "{seen}");
     }
     let mut later = Client::connect("127.0.0.1", house.admin).await;
-    later.send("GET /v1/events HTTP/1.1\r\nHost: localhost\r\nLast-Event-ID: 2\r\n\r\n").await;
+    let id = first + 1;
+    later
+        .send(format!("GET /v1/events HTTP/1.1\r\nHost: localhost\r\nLast-Event-ID: {id}\r\n\r\n"))
+        .await;
     let seen = later.until("\"took_ms\"").await;
-    assert!(!seen.contains("promoted") && seen.contains("id: 3\nevent: drained"), "{seen}");
+    let drained = format!("id: {}\nevent: drained", first + 2);
+    assert!(!seen.contains("promoted") && seen.contains(&drained), "{seen}");
     let body = json!({"endpoints": [green.address.to_string()]}).to_string();
     house.call("PUT", "/v1/services/web/pools/blue", "", &body).await;
     assert!(later.until("\"color\":\"blue\"").await.contains("event: pool_changed"));

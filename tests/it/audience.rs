@@ -108,7 +108,7 @@ async fn the_public_is_refused_on_a_preview_listener() {
 #[tokio::test]
 async fn a_wish_that_cannot_be_met_is_never_met_by_the_other_color() {
     let blue = Upstream::start("blue").await;
-    let house = House::new().service("web", &[&blue], &[]).start();
+    let house = House::build().service("web", &[&blue], &[]).start();
     let mut tester = house.internal().await;
     for wish in [
         "Flipgate-Preview: green\r\n",
@@ -134,7 +134,7 @@ async fn a_wish_that_cannot_be_met_is_never_met_by_the_other_color() {
 #[tokio::test]
 async fn behind_a_trusted_proxy_each_request_is_judged_by_its_own_client() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = House::new()
+    let house = House::build()
         .with("[clients]\ninternal = [\"10.0.0.0/8\"]\ntrusted_proxies = [\"127.0.0.3/32\"]")
         .service("web", &[&blue], &[&green])
         .start();
@@ -177,7 +177,7 @@ async fn marks_are_for_internal_clients_unless_the_public_is_to_have_them() {
     let answer = house.public().await.get("/hop", "").await;
     assert_eq!(answer.field("flipgate-color"), None);
     drop(house);
-    let house = House::new()
+    let house = House::build()
         .with("[clients]\ninternal = []\npublic_marks = true")
         .service("web", &[&blue], &[&green])
         .start();

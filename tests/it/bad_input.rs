@@ -49,9 +49,9 @@ async fn malformed_requests_are_refused_and_reach_nobody() {
     let mut bystander = house.public().await;
     for (request, status) in MALFORMED {
         let mut client = house.public().await;
+        // Not half-closed: a client that does so is taken for one that left.
         client.send(request).await;
-        client.finish().await;
-        let answer = client.to_end().await;
+        let answer = client.read_to_end().await;
         let found: u16 =
             answer.split(' ').nth(1).and_then(|it| it.parse().ok()).unwrap_or_default();
         assert_eq!(found, *status, "{request:?}: {answer}");
@@ -71,7 +71,7 @@ async fn a_refused_request_ends_its_connection_so_that_nothing_behind_it_is_take
     ] {
         let mut client = house.public().await;
         client.send(format!("{first}GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n")).await;
-        let all = client.to_end().await;
+        let all = client.read_to_end().await;
         assert_eq!(all.matches("HTTP/1.1 ").count(), 1, "{all}");
     }
     assert_eq!(blue.requests(), 0);
@@ -86,7 +86,7 @@ async fn a_length_beside_a_coding_does_not_shift_what_follows() {
         .send("POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n\
                0\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n")
         .await;
-    client.to_end().await;
+    client.read_to_end().await;
     assert!(!blue.paths().contains(&"/smuggled".to_owned()), "{:?}", blue.paths());
 }
 
@@ -104,7 +104,7 @@ async fn heads_that_are_too_large_are_refused() {
     ] {
         let mut client = house.public().await;
         client.send(&request).await;
-        let answer = client.to_end().await;
+        let answer = client.read_to_end().await;
         assert!(
             answer.starts_with("HTTP/1.1 431") || answer.starts_with("HTTP/1.1 414"),
             "{answer}"
@@ -127,7 +127,7 @@ async fn a_chunk_that_cannot_be_right_is_not_passed_on_as_whole() {
             ))
             .await;
         client.finish().await;
-        let answer = client.to_end().await;
+        let answer = client.read_to_end().await;
         assert!(!answer.contains(" 200 "), "{chunks:?}: {answer}");
     }
     assert_eq!(house.get("/").await, "blue");
@@ -137,7 +137,7 @@ async fn a_chunk_that_cannot_be_right_is_not_passed_on_as_whole() {
 #[tokio::test]
 async fn without_a_route_the_proxy_says_that_it_is_the_proxy() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = House::new().service_at("web", "a.test", "/app", &[&blue], &[&green]).start();
+    let house = House::build().service_at("web", "a.test", "/app", &[&blue], &[&green]).start();
     let mut client = house.public().await;
     let answer = client.get("/other", "").await;
     assert_eq!(answer.status, 404);
@@ -172,7 +172,7 @@ async fn broken_requests_of_all_kinds_cost_nobody_else_anything() {
         let mut client = Client::connect("127.0.0.2", house.public).await;
         client.send(&bytes).await;
         client.finish().await;
-        let answer = client.to_end().await;
+        let answer = client.read_to_end().await;
         assert!(!answer.contains("green"), "seed {seed:#x}, round {round}: {answer}");
         if round % 20 == 0 {
             assert_eq!(

@@ -131,7 +131,7 @@ async fn of_many_who_decided_on_the_same_generation_one_wins() {
 #[tokio::test]
 async fn a_promotion_that_cannot_be_changes_none_of_its_services() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = House::new()
+    let house = House::build()
         .service_at("api", "*", "/api", &[&blue], &[&green])
         .service("web", &[&blue], &[])
         .start();
@@ -170,7 +170,7 @@ async fn services_that_flip_together_are_never_seen_in_halves() {
         upstreams.push(Upstream::start(name).await);
     }
     let [api_blue, api_green, web_blue, web_green] = &*upstreams else { panic!("four") };
-    let house = House::new()
+    let house = House::build()
         .service_at("api", "*", "/api", &[api_blue], &[api_green])
         .service("web", &[web_blue], &[web_green])
         .start();
@@ -258,7 +258,7 @@ async fn flips_under_load_lose_no_request() {
 #[tokio::test]
 async fn a_rollback_is_the_same_way_back() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = House::new()
+    let house = House::build()
         .service_at("api", "*", "/api", &[&blue], &[&green])
         .service("web", &[&blue], &[&green])
         .start();

@@ -15,7 +15,7 @@ async fn a_stop_finishes_what_is_under_way_and_takes_nothing_new() {
     early.ask("/hold", "").await;
     early.until("begins").await;
     process.signal("TERM");
-    assert_eq!(idle.to_end().await, "", "an idle connection is closed");
+    assert_eq!(idle.read_to_end().await, "", "an idle connection is closed");
     eventually("no new connections", async || {
         tokio::net::TcpStream::connect(process.public).await.is_err()
     })
@@ -38,13 +38,13 @@ async fn a_second_signal_ends_at_once() {
     eventually("stopping", async || process.log().contains("stopping")).await;
     process.signal("TERM");
     assert_eq!(process.wait().await, Some(1));
-    assert!(!early.to_end().await.contains("ends"));
+    assert!(!early.read_to_end().await.contains("ends"));
 }
 
 #[tokio::test]
 async fn requests_that_outlast_the_patience_are_cut() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = House::new()
+    let house = House::build()
         .with("timeouts.keep_alive = \"5s\"")
         .service("web", &[&blue], &[&green])
         .start();
@@ -53,7 +53,7 @@ async fn requests_that_outlast_the_patience_are_cut() {
     early.until("begins").await;
     // The house has a patience of two seconds.
     drop(house.shut_down());
-    assert!(!early.to_end().await.contains("ends"));
+    assert!(!early.read_to_end().await.contains("ends"));
 }
 
 #[tokio::test]
@@ -149,7 +149,7 @@ async fn a_socket_left_by_a_killed_process_is_in_nobodys_way() {
 #[tokio::test]
 async fn a_head_that_does_not_come_to_its_end_is_a_408() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = House::new()
+    let house = House::build()
         .with("[timeouts]\nhead = \"1s\"\nkeep_alive = \"1s\"")
         .service("web", &[&blue], &[&green])
         .start();
@@ -159,8 +159,8 @@ async fn a_head_that_does_not_come_to_its_end_is_a_408() {
     let mut busy = house.public().await;
     busy.ask("/hold", "").await;
     busy.until("begins").await;
-    assert!(slow.to_end().await.starts_with("HTTP/1.1 408 "));
-    assert_eq!(silent.to_end().await, "", "whoever asks nothing is told nothing");
+    assert!(slow.read_to_end().await.starts_with("HTTP/1.1 408 "));
+    assert_eq!(silent.read_to_end().await, "", "whoever asks nothing is told nothing");
     // A request under way is neither.
     blue.release();
     assert!(busy.until("0\r\n\r\n").await.contains("blue ends"));
@@ -169,14 +169,14 @@ async fn a_head_that_does_not_come_to_its_end_is_a_408() {
 #[tokio::test]
 async fn whoever_stands_still_in_the_middle_is_cut() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = House::new()
+    let house = House::build()
         .with("[timeouts]\nstall = \"1s\"\nupstream_stall = \"1s\"\nupstream_response = \"1s\"")
         .service("web", &[&blue], &[&green])
         .start();
     // A body that does not come.
     let mut sender = house.public().await;
     sender.send("POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhalf").await;
-    let answer = sender.to_end().await;
+    let answer = sender.read_to_end().await;
     assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 504"), "{answer}");
     // An answer that is not taken.
     let mut reader = crate::support::Client::connect_narrow("127.0.0.2", house.public).await;
@@ -184,7 +184,7 @@ async fn whoever_stands_still_in_the_middle_is_cut() {
     // An answer that does not go on, and one that does not begin.
     let mut waiting = house.public().await;
     waiting.ask("/hold", "").await;
-    assert!(!waiting.to_end().await.contains("ends"));
+    assert!(!waiting.read_to_end().await.contains("ends"));
     let answer = house.public().await.get("/wait", "").await;
     assert_eq!(answer.status, 504);
     assert_eq!(answer.field("proxy-status"), Some("flipgate; error=http_response_timeout"));

@@ -13,7 +13,7 @@ async fn a_connection_carries_many_requests() {
     assert_eq!((blue.requests(), blue.connections()), (20, 1));
     let last = client.get("/", "Connection: close\r\n").await;
     assert_eq!(last.field("connection"), Some("close"));
-    assert_eq!(client.to_end().await, "");
+    assert_eq!(client.read_to_end().await, "");
 }
 
 #[tokio::test]
@@ -58,6 +58,67 @@ async fn bodies_come_through_sized_and_chunked_and_with_trailers() {
     // Whoever did not ask for trailers does not get any.
     let answer = client.get("/trailers", "").await;
     assert_eq!((answer.text().as_str(), answer.trailers.as_str()), ("body", ""));
+}
+
+#[tokio::test]
+async fn a_body_is_passed_on_whatever_the_method() {
+    let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
+    let house = House::of(&blue, &green);
+    let mut client = house.public().await;
+    for method in ["GET", "POST", "PUT", "PATCH", "DELETE", "PURGE"] {
+        let head = format!("{method} /echo HTTP/1.1\r\nHost: a\r\n");
+        client
+            .send(format!("{head}Transfer-Encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\n\r\n"))
+            .await;
+        assert_eq!(client.answer().await.text(), "body", "{method} chunked");
+        client.send(format!("{head}Content-Length: 4\r\n\r\nbody")).await;
+        assert_eq!(client.answer().await.text(), "body", "{method} sized");
+    }
+    assert_eq!(blue.connections(), 1);
+}
+
+#[tokio::test]
+async fn an_answer_with_trailers_leaves_its_connection_to_the_next_request() {
+    let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
+    let house = House::of(&blue, &green);
+    let mut client = house.public().await;
+    for _ in 0..3 {
+        let answer = client.get("/trailers", "TE: trailers\r\n").await;
+        assert_eq!(answer.trailers, "x-sum: 10\r\n");
+    }
+    assert_eq!(blue.connections(), 1);
+}
+
+#[tokio::test]
+async fn an_answer_that_is_framed_twice_is_read_as_the_coding_says() {
+    let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
+    let house = House::of(&blue, &green);
+    let mut client = house.public().await;
+    let answer = client.get("/both", "").await;
+    assert_eq!((answer.text().as_str(), answer.field("content-length")), ("whole", None));
+    assert_eq!(client.get("/", "").await.text(), "blue");
+}
+
+#[tokio::test]
+async fn a_tunnel_that_nobody_asked_for_is_a_502() {
+    let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
+    let house = House::of(&blue, &green);
+    let answer = house.public().await.get("/switch", "").await;
+    assert_eq!(answer.status, 502, "{}", answer.head);
+    assert_eq!(house.get("/").await, "blue");
+}
+
+#[tokio::test]
+async fn an_answer_that_comes_before_the_whole_request_keeps_its_claim_for_the_rest() {
+    let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
+    let house = House::of(&blue, &green);
+    let mut client = house.public().await;
+    // Answered from the head alone, while the body is still to come.
+    client.send("POST /refuse HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nhalf").await;
+    assert_eq!(client.answer().await.status, 417);
+    drop(client);
+    house.wait_for_in_flight("web", "blue", 0).await;
+    assert_eq!(house.get("/").await, "blue");
 }
 
 #[tokio::test]
@@ -135,7 +196,7 @@ async fn an_answer_that_breaks_off_does_not_look_whole() {
     client.ask("/cut", "").await;
     let head = client.head().await;
     assert_eq!((head.status, head.field("content-length")), (200, Some("100")));
-    assert_eq!(client.to_end().await, "half", "the connection ends with what there was");
+    assert_eq!(client.read_to_end().await, "half", "the connection ends with what there was");
     house.wait_for_in_flight("web", "blue", 0).await;
     assert_eq!(house.get("/").await, "blue");
 }
@@ -183,7 +244,7 @@ async fn an_endpoint_that_refuses_is_passed_over() {
     let (mut dead, live) = (Upstream::start("dead").await, Upstream::start("live").await);
     let green = Upstream::start("green").await;
     dead.kill().await;
-    let house = House::new().service("web", &[&dead, &live], &[&green]).start();
+    let house = House::build().service("web", &[&dead, &live], &[&green]).start();
     for _ in 0..20 {
         assert_eq!(house.get("/").await, "live");
         let post = "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nyes";
@@ -221,7 +282,7 @@ async fn host_and_the_longest_path_prefix_choose_the_service() {
         upstreams.push(Upstream::start(name).await);
     }
     let [any, exact, suffix, api, deep] = &*upstreams else { panic!("five") };
-    let house = House::new()
+    let house = House::build()
         .service_at("any", "*", "/", &[any], &[])
         .service_at("exact", "www.a.test", "/", &[exact], &[])
         .service_at("suffix", "*.a.test", "/", &[suffix], &[])
@@ -268,7 +329,7 @@ async fn an_old_client_gets_an_answer_that_it_can_read() {
     let house = House::of(&blue, &green);
     let mut client = house.public().await;
     client.send("POST /echo HTTP/1.0\r\nHost: a\r\nContent-Length: 3\r\n\r\nold").await;
-    let answer = client.to_end().await;
+    let answer = client.read_to_end().await;
     assert!(answer.starts_with("HTTP/1.0 200"), "{answer}");
     assert!(answer.ends_with("\r\n\r\nold") && !answer.contains("chunked"), "{answer}");
 }
@@ -300,7 +361,7 @@ async fn who_asked_is_told_and_hop_by_hop_fields_are_not_passed_on() {
     }
     let answer = client.get("/hop", "").await;
     assert_eq!(answer.fields("set-cookie").collect::<Vec<_>>(), ["a=b", "c=d"]);
-    for gone in ["x-secret", "keep-alive", "flipgate-color"] {
+    for gone in ["x-secret", "keep-alive", "flipgate-color", "proxy-status"] {
         assert_eq!(answer.field(gone), None);
     }
 }

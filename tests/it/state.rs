@@ -16,7 +16,7 @@ async fn a_restart_comes_back_to_what_was_acknowledged() {
     house.promote(&[("web", "green")]).await;
     let before = house.status().await;
     let state = house.shut_down();
-    let house = House::new().state(state).service("web", &[&blue], &[&green]).start();
+    let house = House::build().state(state).service("web", &[&blue], &[&green]).start();
     let after = house.status().await;
     assert_eq!(after["generation"], before["generation"]);
     for field in ["active", "previous"] {
@@ -40,7 +40,7 @@ async fn a_changed_entry_of_the_file_outranks_what_was_set_before_it() {
     house.call("PUT", "/v1/services/web/pools/green", "", &body).await;
     house.promote(&[("web", "green")]).await;
     let state = house.shut_down();
-    let house = House::new().state(state).service("web", &[&blue], &[&newer]).start();
+    let house = House::build().state(state).service("web", &[&blue], &[&newer]).start();
     // The endpoints are the file's; which color is active never is.
     assert_eq!(house.get("/").await, "newer");
     let status = house.status().await;
@@ -55,7 +55,7 @@ async fn a_change_that_cannot_be_written_is_not_made() {
     let state = house.status().await;
     let folder = tempfile::tempdir().expect("a folder");
     drop(house);
-    let builder = House::new().service("web", &[&blue], &[&green]);
+    let builder = House::build().service("web", &[&blue], &[&green]);
     let path = folder.path().to_owned();
     let house = builder.state(folder).start();
     // The file cannot be written where a folder is.
@@ -79,7 +79,7 @@ async fn a_change_that_cannot_be_written_is_not_made() {
 async fn one_damaged_entry_costs_no_other_service() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
     let services = || {
-        House::new().service_at("api", "*", "/api", &[&blue], &[&green]).service(
+        House::build().service_at("api", "*", "/api", &[&blue], &[&green]).service(
             "web",
             &[&blue],
             &[&green],

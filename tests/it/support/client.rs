@@ -156,7 +156,7 @@ impl Client {
     }
 
     /// Reads to the end of the connection, and returns what came; also of one that was reset.
-    pub(crate) async fn to_end(&mut self) -> String {
+    pub(crate) async fn read_to_end(&mut self) -> String {
         while self.more().await {}
         self.unread()
     }
@@ -164,10 +164,6 @@ impl Client {
     /// Tells the other end that nothing more will be sent.
     pub(crate) async fn finish(&mut self) {
         self.stream.shutdown().await.expect("the connection is open");
-    }
-
-    pub(crate) fn local(&self) -> SocketAddr {
-        self.stream.local_addr().expect("a live socket")
     }
 
     fn unread(&self) -> String {

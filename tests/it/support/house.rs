@@ -103,7 +103,7 @@ impl HouseBuilder {
 }
 
 impl House {
-    pub(crate) fn new() -> HouseBuilder {
+    pub(crate) fn build() -> HouseBuilder {
         HouseBuilder {
             state: None,
             top: String::new(),
@@ -114,7 +114,7 @@ impl House {
 
     /// A house with one service of one endpoint in each pool.
     pub(crate) fn of(blue: &Upstream, green: &Upstream) -> Self {
-        Self::new().service("web", &[blue], &[green]).start()
+        Self::build().service("web", &[blue], &[green]).start()
     }
 
     /// A client of the public.

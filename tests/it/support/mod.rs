@@ -9,7 +9,7 @@ use std::time::Duration;
 
 pub(crate) use self::{
     client::{Answer, Client},
-    house::{House, HouseBuilder},
+    house::House,
     process::Process,
     upstream::Upstream,
 };

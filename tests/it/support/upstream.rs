@@ -31,6 +31,8 @@ use tokio::{
 /// | `/204`, `/304`, `/length` | answers without a body, or of a length |
 /// | `/trailers` | a chunked body with trailers |
 /// | `/hop` | an answer with fields for one hop, and some that are ours to say |
+/// | `/switch` | 101 that nobody asked for |
+/// | `/both` | a chunked body with a length beside it |
 /// | `/refuse` | 417 without reading the body |
 /// | `/last` | an answer after which the connection ends |
 /// | others | its name |
@@ -195,8 +197,18 @@ async fn answer(
         }
         "/hop" => {
             let text = "HTTP/1.1 200 OK\r\nConnection: x-secret\r\nX-Secret: 1\r\nKeep-Alive: timeout=5\r\n\
-                        Flipgate-Color: red\r\nCache-Control: public, max-age=3600\r\nSet-Cookie: a=b\r\n\
+                        Flipgate-Color: red\r\nProxy-Status: flipgate; error=x\r\nCache-Control: public, max-age=3600\r\nSet-Cookie: a=b\r\n\
                         Set-Cookie: c=d\r\nContent-Length: 0\r\n\r\n";
+            send(text.as_bytes()).await
+        }
+        "/switch" => {
+            send(b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n")
+                .await?;
+            None
+        }
+        "/both" => {
+            let text = "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n\
+                        5\r\nwhole\r\n0\r\n\r\n";
             send(text.as_bytes()).await
         }
         "/last" => {

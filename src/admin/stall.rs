@@ -1,0 +1,103 @@
+//! A caller's connection that may not stand still while we write to it.
+
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::{Sleep, sleep},
+};
+
+/// A stream whose writing fails when nothing of it is taken for some time: a caller that asks and
+/// never reads would keep its place for ever.
+pub(super) struct Unstalled<S> {
+    stream: S,
+    patience: Duration,
+    /// Runs while bytes wait that are not taken.
+    blocked: Option<Pin<Box<Sleep>>>,
+}
+
+impl<S> Unstalled<S> {
+    pub(super) fn new(stream: S, patience: Duration) -> Self {
+        Self { stream, patience, blocked: None }
+    }
+
+    fn watch<T>(&mut self, context: &mut Context<'_>, written: Poll<T>) -> Poll<io::Result<T>> {
+        match written {
+            Poll::Ready(it) => {
+                self.blocked = None;
+                Poll::Ready(Ok(it))
+            }
+            Poll::Pending => {
+                let patience = self.patience;
+                let blocked = self.blocked.get_or_insert_with(|| Box::pin(sleep(patience)));
+                ready!(blocked.as_mut().poll(context));
+                Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+            }
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Unstalled<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Unstalled<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+        ready!(self.watch(context, written))?.into()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = Pin::new(&mut self.stream).poll_flush(context);
+        ready!(self.watch(context, flushed))?.into()
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_that_takes_nothing_ends_the_writing() {
+        let (ours, _theirs) = duplex(16);
+        let mut stream = Unstalled::new(ours, Duration::from_secs(10));
+        let error = stream.write_all(&[0; 64]).await.expect_err("nobody reads");
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_that_takes_its_time_is_waited_for() {
+        let (ours, mut theirs) = duplex(16);
+        let mut stream = Unstalled::new(ours, Duration::from_secs(10));
+        let reading = tokio::spawn(async move {
+            let mut all = [0; 64];
+            for part in all.chunks_mut(8) {
+                tokio::time::advance(Duration::from_secs(9)).await;
+                theirs.read_exact(part).await.expect("more comes");
+            }
+        });
+        stream.write_all(&[0; 64]).await.expect("it is read, though slowly");
+        reading.await.expect("no panic");
+    }
+}
