@@ -1,4 +1,63 @@
-//! Flipgate.
+//! Flipgate: a Layer-7 reverse proxy that flips services between blue and green.
+//!
+//! Every service has two pools of endpoints, named blue and green. One of them is *active* and
+//! answers the public; the other is where the next version is put, looked at by the internal
+//! network alone, and then made active, for one service or for many, in one step that no request
+//! sees half of. Whoever was being answered stays where he was to the last byte, and when the last
+//! of them has gone, the replaced color is *drained*: an event, not a guess.
+//!
+//! # Floors: a room uses only rooms below it
+//!
+//! ```text
+//! cli          what people and pipelines type
+//! demo         the guided tour: sample application, proxy, load, flips
+//! app          configuration → build → run → drain; the only one that knows every room
+//! config       the file as written → each room's own checked settings
+//! admin        the HTTP API; wire types, and who may call
+//! control proxy        changes of the truth | the path of one exchange
+//! downstream upstream  towards the client   | towards the application
+//! metrics store switch series | the truth at rest | which pool answers, and who is inside
+//! model        plain words: color, generation, endpoint, network, route
+//! ```
+//!
+//! Rooms on one line are neighbors and do not use each other; `tests/it/floors.rs` fails on a
+//! `crate::room::` that does not go down. Errors and settings belong to the room that makes them.
+//!
+//! # The path of one request
+//!
+//! `downstream` reads a head on a worker's own thread. `proxy` makes a small view of it, and asks
+//! the `switch` for a claim: one load of one pointer, under which the view is matched to a service
+//! and a side, and the claim is taken. From there on the request has its pool, whatever is flipped.
+//! `upstream` picks an endpoint and a connection; `proxy` rewrites the head, sends it, and relays
+//! the answer; the claim goes with the answer until its last byte is in the client's socket.
+//!
+//! # The path of one flip
+//!
+//! `admin` reads a call, `control` plans the truth that follows from it (pure), has the `store`
+//! write it to disk, and replaces the table in the `switch`: the instant. The answer goes out after
+//! that, so no request that begins later reaches the replaced side. Whoever is left on it holds the
+//! side alive; its end is the drained event. A rollback is the same call with the other color.
+//!
+//! # Invariants
+//!
+//! 1. One pointer, one load for each request. A guard never crosses an await; a claim may.
+//! 2. After the reply to a promotion, no request that begins later reaches the replaced side.
+//! 3. Nobody outside the internal networks reaches a side that is not active.
+//! 4. A flip interrupts nothing.
+//! 5. A failed promotion has changed nothing. A promotion is written down before it is applied; a
+//!    killed process comes back to it.
+//! 6. Nothing that a client or an upstream sends can panic the process.
+//! 7. Every spawned task has an owner who can stop it. Everything has a limit with a unit.
+//! 8. `model` and `switch` do no I/O and read no clock.
+//! 9. Only `app` makes registries and runtimes for the proxy, and only `cli` reads the environment.
+//!    No globals.
+//!
+//! # Threads
+//!
+//! The data plane is one worker thread for each core, each with its own runtime, its own listening
+//! sockets and its own upstream connections, so that nothing is shared on the path of a request but
+//! the table and the claims. The control plane (admin API, probes, store) has a thread and runtime
+//! of its own, so that a flip works best when it is needed most.
 
 pub mod admin;
 pub mod app;

@@ -126,6 +126,12 @@ enum Command {
         /// Print the report as JSON and nothing else
         #[arg(long)]
         json: bool,
+        /// Clients that ask all the time
+        #[arg(long, value_name = "NUMBER", default_value_t = 16, value_parser = count(1, 1000))]
+        clients: usize,
+        /// Flips under load at the end
+        #[arg(long, value_name = "NUMBER", default_value_t = 100, value_parser = count(0, 100_000))]
+        flips: usize,
     },
     /// Print completions for a shell
     #[command(after_help = "Example: flipgate completions bash > /etc/bash_completion.d/flipgate")]
@@ -217,11 +223,13 @@ fn dispatch(command: Command) -> Result<u8, Failure> {
             online(changes::drain(&service, wait, &admin, output))
         }
         Command::Events { after, admin, output } => online(events::events(after, &admin, output)),
-        Command::Demo { stay, json } => match demo::run(&demo::Options { stay, json }) {
-            Ok(true) => Ok(0),
-            Ok(false) => Ok(1),
-            Err(error) => Err(Failure::new(format!("the demo cannot run: {error}"))),
-        },
+        Command::Demo { stay, json, clients, flips } => {
+            match demo::run(&demo::Options { stay, json, clients, flips }) {
+                Ok(true) => Ok(0),
+                Ok(false) => Ok(1),
+                Err(error) => Err(Failure::new(format!("the demo cannot run: {error}"))),
+            }
+        }
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "flipgate", &mut std::io::stdout());
             Ok(0)
@@ -234,6 +242,13 @@ fn online(command: impl Future<Output = Result<u8, Failure>>) -> Result<u8, Fail
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::new(error.to_string()))?;
     runtime.block_on(command)
+}
+
+fn count(from: usize, to: usize) -> impl Fn(&str) -> Result<usize, String> + Clone {
+    move |text| {
+        let number = text.parse().ok().filter(|it| (from..=to).contains(it));
+        number.ok_or_else(|| format!("write a number from {from} to {to}"))
+    }
 }
 
 fn parse_time(text: &str) -> Result<Duration, String> {

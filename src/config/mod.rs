@@ -6,8 +6,6 @@
 mod reader;
 mod services;
 mod settings;
-#[cfg(test)]
-mod tests;
 
 use std::{
     fmt,

@@ -26,6 +26,10 @@ pub struct Options {
     pub stay: bool,
     /// Print the report as JSON and nothing else.
     pub json: bool,
+    /// Clients that ask all the time.
+    pub clients: usize,
+    /// Flips under load at the end.
+    pub flips: usize,
 }
 
 /// Why the tour cannot begin or go on.
@@ -72,7 +76,7 @@ pub fn run(options: &Options) -> Result<bool, DemoError> {
         blue: blue.address,
         green: green.address,
     };
-    let report = runtime.block_on(Tour::new(places, options.json).take())?;
+    let report = runtime.block_on(Tour::new(places, *options).take())?;
     print(&report, options.json);
     if options.stay {
         runtime.block_on(stay(&places, options.json))?;

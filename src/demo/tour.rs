@@ -16,7 +16,7 @@ use serde_json::Value;
 use tokio::task::JoinSet;
 
 use super::{
-    DemoError,
+    DemoError, Options,
     client::{Client, read},
     load::{Flips, Load, Seen},
     report::{Report, Row},
@@ -35,7 +35,7 @@ pub(super) struct Places {
 /// The tour.
 pub(super) struct Tour {
     places: Places,
-    is_silent: bool,
+    options: Options,
     flips: Arc<Flips>,
     report: Report,
 }
@@ -46,17 +46,15 @@ const TESTER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 1));
 /// Everybody else.
 const PUBLIC: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
 
-const CLIENTS: usize = 16;
 const DOWNLOADS: usize = 8;
 const DOWNLOAD_SECONDS: u64 = 3;
-const FLIPS: usize = 100;
 
 /// A part of the tour during which one only watches.
 const PAUSE: Duration = Duration::from_millis(900);
 
 impl Tour {
-    pub(super) fn new(places: Places, is_silent: bool) -> Self {
-        Self { places, is_silent, flips: Arc::new(Flips::new()), report: Report::default() }
+    pub(super) fn new(places: Places, options: Options) -> Self {
+        Self { places, options, flips: Arc::new(Flips::new()), report: Report::default() }
     }
 
     /// # Errors
@@ -73,7 +71,7 @@ impl Tour {
 
         self.head("The public is served by blue");
         let seen = Arc::new(Seen::default());
-        let load = Load::start(CLIENTS, PUBLIC, public, &self.flips, &seen);
+        let load = Load::start(self.options.clients, PUBLIC, public, &self.flips, &seen);
         self.watch(&seen, PAUSE).await;
 
         self.head("A tester looks at green before anybody else can");
@@ -94,7 +92,8 @@ impl Tour {
         self.say(format_args!("back on blue in {} µs", took.as_micros()));
         self.watch(&seen, PAUSE).await;
 
-        self.head("And now a hundred flips under load");
+        let flips = self.options.flips;
+        self.head(&format!("And now {flips} flips under load"));
         self.many_flips(&seen).await?;
 
         load.stop().await;
@@ -224,14 +223,15 @@ impl Tour {
 
     async fn many_flips(&mut self, seen: &Seen) -> Result<(), DemoError> {
         let bar = self.bar();
-        for flip in 0..FLIPS {
+        let flips = self.options.flips;
+        for flip in 0..flips {
             let color = if flip % 2 == 0 { "green" } else { "blue" };
             self.flip(color).await?;
             let (blue, green) = (seen.blue.load(Relaxed), seen.green.load(Relaxed));
             bar.set_message(format!("flip {flip}: {blue} answers from blue, {green} from green"));
         }
         bar.finish_and_clear();
-        self.say(format_args!("{FLIPS} flips made"));
+        self.say(format_args!("{flips} flips made"));
         Ok(())
     }
 
@@ -250,7 +250,7 @@ impl Tour {
     }
 
     fn bar(&self) -> ProgressBar {
-        let is_hidden = self.is_silent || !io::stderr().is_terminal();
+        let is_hidden = self.options.json || !io::stderr().is_terminal();
         let target = match is_hidden {
             true => ProgressDrawTarget::hidden(),
             false => ProgressDrawTarget::stderr(),
@@ -263,14 +263,14 @@ impl Tour {
     }
 
     fn head(&self, text: &str) {
-        if !self.is_silent {
+        if !self.options.json {
             let style = anstyle::Style::new().bold();
             anstream::println!("\n{style}{text}{style:#}");
         }
     }
 
     fn say(&self, text: std::fmt::Arguments<'_>) {
-        if !self.is_silent {
+        if !self.options.json {
             let dim = anstyle::Style::new().dimmed();
             anstream::println!("  {dim}›{dim:#} {text}");
         }

@@ -16,7 +16,7 @@ use super::{
     connection::{Ask, Connection},
 };
 
-/// How long a client may take. Kept to within [`Roster::STEP`].
+/// How long a client may take. Kept to within half a second.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Patience {
     /// From the first byte of a request's head to its last.

@@ -1,1 +1,81 @@
+//! Do the files of config/ say what is true?
 
+use std::path::Path;
+
+use flipgate::config::Config;
+
+fn load(name: &str) -> Config {
+    Config::load(Path::new(name)).unwrap_or_else(|error| panic!("{error}"))
+}
+
+#[test]
+fn the_example_is_the_defaults() {
+    assert_eq!(load("config/example.toml"), load("config/minimal.toml"));
+}
+
+#[test]
+fn every_file_of_config_is_good() {
+    for entry in std::fs::read_dir("config").expect("the folder") {
+        load(&entry.expect("an entry").path().display().to_string());
+    }
+}
+
+/// A key that is read and not in the example is one that nobody finds.
+#[test]
+fn the_example_has_every_key() {
+    let example = std::fs::read_to_string("config/example.toml").expect("the file");
+    let mut keys = Vec::new();
+    for source in ["src/config/mod.rs", "src/config/settings.rs", "src/config/services.rs"] {
+        let text = std::fs::read_to_string(source).expect("source is UTF-8");
+        let calls =
+            ["read(\"", "list(\"", "need(\"", "time(\"", "number(\"", "section(\"", "sections(\""];
+        for call in calls {
+            let found = text.match_indices(call).map(|(place, _)| {
+                let rest = &text[place + call.len()..];
+                rest.split('"').next().unwrap_or_default().to_owned()
+            });
+            keys.extend(found);
+        }
+        let broken = text.split("read(\n").skip(1).chain(text.split("list(\n").skip(1));
+        keys.extend(
+            broken
+                .filter_map(|it| Some(it.trim().strip_prefix('"')?.split('"').next()?.to_owned())),
+        );
+    }
+    assert!(keys.len() > 25, "{keys:?}");
+    for key in keys {
+        assert!(example.contains(&key), "{key} is not in config/example.toml");
+    }
+}
+
+#[test]
+fn mistakes_that_would_start_and_not_work_are_found() {
+    for (toml, mistake) in [
+        ("admin.listen = \"0.0.0.0:9900\"", "needs a token"),
+        ("clients.internal = [\"10.0.0.1/8\"]", "write `10.0.0.0/8`"),
+        ("shutdown.patience = 30", "duration with its unit"),
+        ("shutdown.patience = \"0s\"", "longer than 0"),
+        ("timeouts.head = \"25h\"", "at most a day"),
+        ("limits.connections = 0", "from 1 to"),
+        ("service.api.blue.endpoints = [\"a:1\"]", "both answer for host `*` and path `/`"),
+        ("service.shop = { hosts = [\"shop.test\"] }", "service.shop.blue: is missing"),
+        ("service.shop = { hosts = [], blue = {} }", "names no host"),
+        ("admin = 5", "is a table"),
+        ("clients.internal = \"10.0.0.0/8\"", "is a list"),
+        ("workers = 1.5", "whole number"),
+        ("state_dir = ", ""),
+        ("a b", ""),
+    ] {
+        let minimal = std::fs::read_to_string("config/minimal.toml").expect("the file");
+        let text = format!("{toml}\n{minimal}");
+        let found = Config::parse(Path::new("x.toml"), &text).expect_err(toml);
+        let all: Vec<String> = found.iter().map(ToString::to_string).collect();
+        assert!(
+            all.iter().any(|it| it.starts_with("x.toml:") && it.contains(mistake)),
+            "{toml}: {all:?}"
+        );
+    }
+    let none = Config::parse(Path::new("x.toml"), "").expect_err("nothing is there");
+    let keys: Vec<_> = none.iter().map(|it| it.key.as_str()).collect();
+    assert_eq!(keys, ["listener", "service"]);
+}

@@ -1,0 +1,22 @@
+# Builds a small image that runs as nobody. Not built where Flipgate is made: no Docker engine there.
+FROM rust:1.95-slim-bookworm AS build
+WORKDIR /build
+COPY Cargo.toml Cargo.lock ./
+COPY src src
+COPY benches benches
+RUN cargo build --release --locked --bin flipgate
+
+FROM debian:bookworm-slim
+COPY --from=build /build/target/release/flipgate /usr/local/bin/flipgate
+# The state is the truth that survives a restart: mount a volume there.
+RUN useradd --system --uid 10001 --home-dir /var/lib/flipgate flipgate \
+    && install -d -o flipgate -g flipgate /var/lib/flipgate /etc/flipgate
+USER flipgate
+WORKDIR /var/lib/flipgate
+VOLUME /var/lib/flipgate
+EXPOSE 8080
+# Lives if its admin API answers; FLIPGATE_ADMIN says where that is, if not on the default address.
+HEALTHCHECK --interval=10s --timeout=3s CMD ["flipgate", "status", "--json"]
+STOPSIGNAL SIGTERM
+ENTRYPOINT ["flipgate"]
+CMD ["run", "--config", "/etc/flipgate/flipgate.toml"]
