@@ -81,6 +81,9 @@ impl Worker {
             .collect();
         let thread =
             std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
+                // A worker that panics outside of its connections' tasks takes its listening sockets
+                // with it; better that the process ends and is started again.
+                let unexpected_end = stop.now.clone().drop_guard();
                 let runtime =
                     Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
                 match runtime {
@@ -88,11 +91,11 @@ impl Worker {
                         let cut = runtime.block_on(run(sockets, settings, stop, make));
                         // A name that is being resolved is not waited for.
                         runtime.shutdown_background();
+                        unexpected_end.disarm();
                         cut
                     }
                     Err(error) => {
                         error!(%error, "a worker has no runtime");
-                        stop.now.cancel();
                         0
                     }
                 }
@@ -105,7 +108,7 @@ impl Worker {
     /// Blocks; to be called when the worker was told to stop.
     #[must_use]
     pub fn join(self) -> usize {
-        // A worker that panicked outside of its connections' tasks has none left.
+        // A worker that panicked has none left.
         self.thread.join().unwrap_or_default()
     }
 }

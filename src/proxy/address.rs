@@ -2,7 +2,7 @@
 
 use std::{cell::Cell, net::IpAddr};
 
-use http::HeaderMap;
+use http::{HeaderMap, header::FORWARDED};
 
 use super::forwarded::{Chain, forwarded, x_forwarded_for};
 use crate::model::{Audience, Rules};
@@ -14,6 +14,9 @@ pub(super) struct Client {
     pub(super) audience: Audience,
     /// Whether the peer is a proxy whose forwarding fields are kept and continued.
     pub(super) is_behind_proxy: bool,
+    /// Whether the peer speaks as a proxy does, is internal, and is not trusted: most likely
+    /// somebody forgot to say that it is one, and all of its clients pass for internal.
+    pub(super) is_forgotten_proxy: bool,
 }
 
 /// What a peer is under some rules. Kept with the connection, and worked out again when the rules
@@ -29,9 +32,11 @@ impl Standing {
     pub(super) fn client(&self, rules: &Rules, peer: IpAddr, headers: &HeaderMap) -> Client {
         let known = self.0.get().filter(|(id, _)| *id == rules.id);
         let (_, standing) = known.unwrap_or_else(|| {
-            let it = (rules.id, standing(rules, peer));
-            self.0.set(Some(it));
-            it
+            let it = standing(rules, peer);
+            self.0.set(Some((rules.id, it)));
+            let is_forgotten_proxy = it.audience == Audience::Internal
+                && (headers.contains_key("x-forwarded-for") || headers.contains_key(FORWARDED));
+            (rules.id, Client { is_forgotten_proxy, ..it })
         });
         match standing.is_behind_proxy {
             true => Client { audience: audience_behind_proxy(rules, headers), ..standing },
@@ -42,8 +47,14 @@ impl Standing {
 
 fn standing(rules: &Rules, peer: IpAddr) -> Client {
     match rules.trusted_proxies.contains(peer) {
-        true => Client { audience: Audience::Public, is_behind_proxy: true },
-        false => Client { audience: audience(rules, peer), is_behind_proxy: false },
+        true => {
+            Client { audience: Audience::Public, is_behind_proxy: true, is_forgotten_proxy: false }
+        }
+        false => Client {
+            audience: audience(rules, peer),
+            is_behind_proxy: false,
+            is_forgotten_proxy: false,
+        },
     }
 }
 
@@ -125,6 +136,22 @@ mod tests {
         assert_eq!(audience_of("10.0.0.1", &[xff, same]), Audience::Internal);
         assert_eq!(audience_of("10.0.0.1", &[xff, other]), Audience::Public);
         assert_eq!(audience_of("10.0.0.1", &[xff, broken]), Audience::Public);
+    }
+
+    #[test]
+    fn a_proxy_that_nobody_told_us_of_is_noticed_once_for_a_connection() {
+        let rules = rules(1, "192.168.0.0/16");
+        let headers: HeaderMap =
+            [(FORWARDED, HeaderValue::from_static("for=203.0.113.5"))].into_iter().collect();
+        let notice = |standing: &Standing, peer: &str| {
+            let peer = peer.parse().expect("an address");
+            standing.client(&rules, peer, &headers).is_forgotten_proxy
+        };
+        let standing = Standing::default();
+        assert!(notice(&standing, "192.168.0.7"));
+        assert!(!notice(&standing, "192.168.0.7"));
+        assert!(!notice(&Standing::default(), "10.0.0.1"), "it is known for one");
+        assert!(!notice(&Standing::default(), "203.0.113.9"), "it gets nothing by it");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! One request and its answer.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     rc::Rc,
     sync::Arc,
     time::{Duration, Instant},
@@ -52,6 +52,8 @@ pub struct Proxy {
     shard: Arc<Shard<Instant>>,
     connections: Connections<RequestBody>,
     random: RefCell<fastrand::Rng>,
+    /// Whether a proxy that nobody told us of was warned of already.
+    has_warned: Cell<bool>,
 }
 
 /// A request that is being answered: counted once, when this is dropped.
@@ -114,6 +116,7 @@ impl Proxy {
             shard: shared.ledger.shard(worker),
             connections: Connections::new(limits),
             random: RefCell::new(fastrand::Rng::new()),
+            has_warned: Cell::new(false),
         }
     }
 
@@ -150,6 +153,14 @@ impl Proxy {
             decided.expect("a claim was taken, so the choice was made");
         if let (Audience::Public, Wish::Color(color)) = (client.audience, wish) {
             self.metrics.preview_refused(claim.pool().service().as_str(), color);
+        }
+        if client.is_forgotten_proxy && !self.has_warned.replace(true) {
+            let peer = connection.peer();
+            warn!(
+                %peer,
+                "a peer of clients.internal forwards for others: if it is a proxy, list it in \
+                 clients.trusted_proxies, or all of its clients count as internal"
+            );
         }
         let is_wished = visit != Visit::Active;
         Ok(Admitted { claim, client, is_wished, has_marks, patience })
