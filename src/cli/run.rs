@@ -2,6 +2,8 @@
 
 use std::{io::IsTerminal, path::PathBuf};
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tracing::warn;
 use tracing_subscriber::{
     Layer, filter::Targets, fmt, layer::SubscriberExt, util::SubscriberInitExt,
 };
@@ -15,6 +17,7 @@ use crate::{
 pub(super) fn run(path: PathBuf) -> Result<u8, Failure> {
     let config = load(&path)?;
     start_logging(&config.log);
+    raise_open_files(config.connections_max);
     let app = App::start(config, Some(path)).map_err(|error| Failure::new(error.to_string()))?;
     let ended = app.run().map_err(|error| Failure::new(error.to_string()))?;
     Ok(u8::from(ended.at_once))
@@ -32,6 +35,23 @@ pub(super) fn load(path: &std::path::Path) -> Result<Config, Failure> {
         };
         Failure::new(text).with_code(exit::USAGE)
     })
+}
+
+/// Takes as many open files as this process may have: a proxied connection needs two, and the usual
+/// soft limit of 1024 is meant for programs that use `select`.
+fn raise_open_files(connections_max: usize) {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+    let may_have = if raised.is_ok() { limit.maximum } else { limit.current };
+    let needed = connections_max as u64 * 2;
+    if let Some(may_have) = may_have.filter(|it| *it < needed) {
+        warn!(
+            may_have,
+            needed,
+            "fewer open files are allowed than limits.connections may need: raise `ulimit -n`, or \
+             lower limits.connections"
+        );
+    }
 }
 
 fn start_logging(log: &Log) {
