@@ -2,7 +2,7 @@
 
 use std::{cell::Cell, net::IpAddr};
 
-use http::{HeaderMap, header::FORWARDED};
+use http::HeaderMap;
 
 use super::forwarded::{Chain, forwarded, x_forwarded_for};
 use crate::model::{Audience, Rules};
@@ -29,13 +29,18 @@ pub(super) struct Standing(Cell<Option<(u64, Client)>>);
 impl Standing {
     /// Whose request this is. A peer is what it is for the whole connection; a trusted proxy's
     /// requests are looked at one by one, since different clients share its connections.
-    pub(super) fn client(&self, rules: &Rules, peer: IpAddr, headers: &HeaderMap) -> Client {
+    pub(super) fn client(
+        &self,
+        rules: &Rules,
+        peer: IpAddr,
+        headers: &HeaderMap,
+        is_forwarded: bool,
+    ) -> Client {
         let known = self.0.get().filter(|(id, _)| *id == rules.id);
         let (_, standing) = known.unwrap_or_else(|| {
             let it = standing(rules, peer);
             self.0.set(Some((rules.id, it)));
-            let is_forgotten_proxy = it.audience == Audience::Internal
-                && (headers.contains_key("x-forwarded-for") || headers.contains_key(FORWARDED));
+            let is_forgotten_proxy = it.audience == Audience::Internal && is_forwarded;
             (rules.id, Client { is_forgotten_proxy, ..it })
         });
         match standing.is_behind_proxy {
@@ -104,7 +109,9 @@ mod tests {
             headers.append(*name, HeaderValue::from_static(value));
         }
         let peer = peer.parse().expect("an address");
-        Standing::default().client(&rules(1, "192.168.0.0/16"), peer, &headers).audience
+        let is_forwarded = !headers.is_empty();
+        let rules = rules(1, "192.168.0.0/16");
+        Standing::default().client(&rules, peer, &headers, is_forwarded).audience
     }
 
     #[test]
@@ -142,10 +149,12 @@ mod tests {
     fn a_proxy_that_nobody_told_us_of_is_noticed_once_for_a_connection() {
         let rules = rules(1, "192.168.0.0/16");
         let headers: HeaderMap =
-            [(FORWARDED, HeaderValue::from_static("for=203.0.113.5"))].into_iter().collect();
+            [(http::header::FORWARDED, HeaderValue::from_static("for=203.0.113.5"))]
+                .into_iter()
+                .collect();
         let notice = |standing: &Standing, peer: &str| {
             let peer = peer.parse().expect("an address");
-            standing.client(&rules, peer, &headers).is_forgotten_proxy
+            standing.client(&rules, peer, &headers, true).is_forgotten_proxy
         };
         let standing = Standing::default();
         assert!(notice(&standing, "192.168.0.7"));
@@ -158,7 +167,7 @@ mod tests {
     fn new_rules_are_followed_on_an_old_connection() {
         let standing = Standing::default();
         let peer = "192.168.0.7".parse().expect("an address");
-        let ask = |rules: &Rules| standing.client(rules, peer, &HeaderMap::new()).audience;
+        let ask = |rules: &Rules| standing.client(rules, peer, &HeaderMap::new(), false).audience;
         assert_eq!(ask(&rules(1, "192.168.0.0/16")), Audience::Internal);
         assert_eq!(ask(&rules(2, "172.16.0.0/12")), Audience::Public);
     }

@@ -21,7 +21,9 @@ use tracing::{debug, warn};
 use super::{
     address::Client,
     body::{Gate, RequestBody, ResponseBody, Return, Transfer},
-    cookies, headers,
+    cookies,
+    glance::Glance,
+    headers,
     refusal::Refusal,
     view::{RequestView, Wish, admit},
 };
@@ -124,20 +126,22 @@ impl Proxy {
     fn admit(
         &self,
         head: &request::Parts,
+        glance: Glance,
         connection: &Connection<Self>,
     ) -> Result<Admitted, Refusal> {
-        let host = checked_host(head)?;
+        let host = checked_host(head, glance)?;
         let path = match (&head.method, head.uri.path()) {
             (&Method::OPTIONS, "*") => "/".into(),
             (_, path) => normalize_path(path)
                 .map_err(|_| Refusal::Malformed("the path cannot be read in one way only"))?,
         };
-        let wish = wish(&head.headers);
+        let wish = wish(&head.headers, glance);
         let listener = connection.listener().preview;
         let mut decided = None;
         let claim = self.switch.claim(|rules| {
             let standing = &connection.memory().standing;
-            let client = standing.client(rules, connection.peer(), &head.headers);
+            let client =
+                standing.client(rules, connection.peer(), &head.headers, glance.is_forwarded);
             let view =
                 RequestView { host: &host, path: &path, audience: client.audience, wish, listener };
             let choice = admit(rules, &view)?;
@@ -173,7 +177,8 @@ impl Proxy {
     ) -> Response<ResponseBody> {
         let started = Instant::now();
         let (mut head, body) = request.into_parts();
-        let admitted = self.admit(&head, &connection);
+        let glance = Glance::at(&head.headers);
+        let admitted = self.admit(&head, glance, &connection);
         let mut exchange = Exchange {
             metrics: Arc::clone(&self.unrouted),
             proxy: self,
@@ -192,15 +197,11 @@ impl Proxy {
             let Exchange { proxy, connection, .. } = &exchange;
             let (memory, peer) = (connection.memory(), connection.peer());
             let random = &mut *proxy.random.borrow_mut();
-            headers::forward_request(
-                &mut head.headers,
-                memory,
-                peer,
-                client.is_behind_proxy,
-                random,
-            );
+            let is_behind_proxy = client.is_behind_proxy;
+            let headers = &mut head.headers;
+            headers::forward_request(headers, glance, memory, peer, is_behind_proxy, random);
         }
-        let forwarded = exchange.forward(head, body, patience).await;
+        let forwarded = exchange.forward(head, glance, body, patience).await;
         let mut answer = match forwarded {
             // A tunnel that nobody asked for.
             Ok((answer, _)) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => {
@@ -240,12 +241,11 @@ impl Handler for Proxy {
 }
 
 /// The one host that a head names: RFC 9112, section 3.2.
-fn checked_host(head: &request::Parts) -> Result<Host<'_>, Refusal> {
+fn checked_host(head: &request::Parts, glance: Glance) -> Result<Host<'_>, Refusal> {
     if matches!(head.method, Method::CONNECT | Method::TRACE) {
         return Err(Refusal::Method);
     }
-    let mut lines = head.headers.get_all(HOST).iter();
-    let (Some(line), None) = (lines.next(), lines.next()) else {
+    let (Some(line), 1) = (head.headers.get(HOST), glance.hosts) else {
         return Err(Refusal::Malformed("exactly one Host is needed"));
     };
     let host = line.to_str().map_err(|_| Refusal::Malformed("the Host is not plain text"))?;
@@ -254,22 +254,22 @@ fn checked_host(head: &request::Parts) -> Result<Host<'_>, Refusal> {
     {
         return Err(Refusal::Malformed("the target and the Host name different hosts"));
     }
-    let mut codings = head.headers.get_all(TRANSFER_ENCODING).iter();
-    if let Some(coding) = codings.next()
-        && (!coding.as_bytes().eq_ignore_ascii_case(b"chunked") || codings.next().is_some())
-    {
-        return Err(Refusal::TransferCoding);
+    if glance.codings > 0 {
+        let coding = head.headers.get(TRANSFER_ENCODING);
+        let is_chunked = coding.is_some_and(|it| it.as_bytes().eq_ignore_ascii_case(b"chunked"));
+        if !is_chunked || glance.codings > 1 {
+            return Err(Refusal::TransferCoding);
+        }
     }
     Host::parse(host).map_err(|_| Refusal::Malformed("the Host is not a name or an address"))
 }
 
 /// The color that the head asks for: by header, else by cookie.
-fn wish(headers: &HeaderMap) -> Wish {
-    let named = headers.get_all("flipgate-preview").iter().map(HeaderValue::as_bytes);
-    match agreed(named) {
-        Wish::None => agreed(cookies::wishes(headers)),
-        wish => wish,
+fn wish(headers: &HeaderMap, glance: Glance) -> Wish {
+    if glance.has_wish {
+        return agreed(headers.get_all("flipgate-preview").iter().map(HeaderValue::as_bytes));
     }
+    if glance.has_cookies { agreed(cookies::wishes(headers)) } else { Wish::None }
 }
 
 fn agreed<'a>(words: impl Iterator<Item = &'a [u8]>) -> Wish {
@@ -300,10 +300,12 @@ impl Exchange {
     async fn forward(
         &mut self,
         head: request::Parts,
+        glance: Glance,
         body: Incoming,
         patience: Duration,
     ) -> Result<(Response<Incoming>, Return), Refusal> {
-        let gate = expects_continue(&head.headers).then(Arc::<Gate>::default);
+        let expects = glance.has_expectation && expects_continue(&head.headers);
+        let gate = expects.then(Arc::<Gate>::default);
         let (body, transfer) = RequestBody::new(body, &self.connection, gate.clone());
         let mut request = Request::from_parts(outgoing(head), body);
         if transfer.is_some() && !request.headers().contains_key(CONTENT_LENGTH) {

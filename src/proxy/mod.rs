@@ -10,6 +10,7 @@ mod body;
 mod cookies;
 mod exchange;
 mod forwarded;
+mod glance;
 mod headers;
 mod refusal;
 mod view;
