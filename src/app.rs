@@ -22,6 +22,7 @@ use crate::{
     control::{Call, Change, Control, EventKind, StartError},
     downstream::{self, BindError, Worker},
     metrics::Metrics,
+    model::Color,
     proxy::{Proxy, Shared},
     store::{FileStore, StoreError},
 };
@@ -162,9 +163,10 @@ impl App {
         let generation = control.picture().generation;
         for listener in &bound {
             let (listen, preview) = (listener.listener.address, listener.listener.preview);
-            info!(%listen, ?preview, workers, "listening");
+            let preview = preview.map(Color::as_str);
+            info!(%listen, preview, workers, "listening");
         }
-        info!(admin = %admin, %generation, "started");
+        info!(admin = %admin, generation = generation.0, "started");
         control.events().publish(EventKind::Started { generation });
         Ok(Self {
             listeners,
@@ -281,7 +283,10 @@ impl Reloader {
             }
             let change = Change::Follow(Box::new(new.catalog.clone()));
             let call = Call { change, if_generation: None, idempotency: None, reason: None };
-            control.propose(call).await?;
+            let before = control.picture().generation;
+            if control.propose(call).await?.generation == before {
+                info!("configuration read again: nothing has changed");
+            }
             *config = new;
             Ok(())
         })

@@ -148,7 +148,7 @@ async fn rollback(
     body: Bytes,
 ) -> Result<Response, Problem> {
     let asked = if body.is_empty() { RollbackRequest::default() } else { json(&body)? };
-    let RollbackRequest { services, force: _, reason } = asked;
+    let RollbackRequest { services, force, reason } = asked;
     let (mut names, mut reasons) = (Vec::new(), Vec::new());
     for name in services {
         match name.parse::<ServiceName>() {
@@ -159,8 +159,9 @@ async fn rollback(
     if !reasons.is_empty() {
         return Err(Problem::unprocessable(reasons));
     }
-    let words = ("rollback", format!("{names:?}"));
-    propose(&context, conditions, Change::Rollback(names), words, reason).await
+    let words = ("rollback", format!("{names:?} {force}"));
+    let change = Change::Rollback { services: names, force };
+    propose(&context, conditions, change, words, reason).await
 }
 
 /// Set what a pool is made of. Requests on endpoints that leave it finish.
@@ -300,7 +301,11 @@ async fn readyz(State(context): State<Context>) -> Response {
     }
     for (name, service) in &context.api.control.picture().services {
         let pool = service.pool(service.active);
-        if !pool.endpoints.iter().any(|it| it.health == Health::Up) {
+        if service.is_damaged {
+            reasons.push(format!(
+                "the state of {name} is damaged: promote the color that shall be active"
+            ));
+        } else if !pool.endpoints.iter().any(|it| it.health == Health::Up) {
             let (color, count) = (service.active, pool.endpoints.len());
             reasons.push(format!("none of the {count} endpoints of {name} {color} is up"));
         }

@@ -36,7 +36,7 @@ impl Problem {
 
     /// A call about what does not exist, for these reasons.
     pub(super) fn unprocessable(reasons: Vec<ProblemReason>) -> Self {
-        let title = "The call names what does not exist or is so already";
+        let title = "Nothing to be done like this";
         let detail = sentences(&reasons);
         let problem = Self::new(StatusCode::UNPROCESSABLE_ENTITY, "unprocessable", title, detail);
         Self { reasons, ..problem }

@@ -24,7 +24,7 @@ pub struct Status {
 pub struct ServiceStatus {
     /// The color that answers: `blue` or `green`.
     pub active: String,
-    /// The color that a rollback would make active; null before the first promotion.
+    /// The color that a rollback would make active; null if there is none.
     pub previous: Option<String>,
     /// Whether the service's entry in the state file could not be read. It answers nobody until
     /// the color that shall be active is promoted.
@@ -81,7 +81,7 @@ pub struct RollbackRequest {
     /// None named: all services of the last promotion.
     #[serde(default)]
     pub services: Vec<String>,
-    /// As for a promotion.
+    /// Also to a color whose endpoints were changed since it was active.
     #[serde(default)]
     pub force: bool,
     /// Why; it goes to the log and the events.

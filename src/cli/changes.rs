@@ -9,7 +9,7 @@ use http::Method;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{Admin, Failure, Output, Terms, client::Call, exit, status::show};
-use crate::admin::wire::{DrainStatus, PromoteRequest, RollbackRequest, Status};
+use crate::admin::wire::{DrainStatus, PoolStatus, PromoteRequest, RollbackRequest, Status};
 
 pub(super) fn parse_pair(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
@@ -20,11 +20,7 @@ pub(super) fn parse_pair(text: &str) -> Result<(String, String), String> {
     }
 }
 
-pub(super) async fn promote(
-    services: Vec<(String, String)>,
-    force: bool,
-    terms: &Terms,
-) -> Result<u8, Failure> {
+pub(super) async fn promote(services: Vec<(String, String)>, terms: &Terms) -> Result<u8, Failure> {
     let mut colors = BTreeMap::new();
     for (service, color) in services {
         if let Some(before) = colors.insert(service.clone(), color.clone())
@@ -36,13 +32,14 @@ pub(super) async fn promote(
     }
     let replaced: Vec<_> =
         colors.iter().map(|(name, color)| (name.clone(), other(color).to_owned())).collect();
-    let body = PromoteRequest { services: colors, force, reason: terms.reason.clone() };
+    let body =
+        PromoteRequest { services: colors, force: terms.force, reason: terms.reason.clone() };
     let body = serde_json::to_string(&body).expect("texts only");
     change("/v1/promote", body, Some(replaced), terms).await
 }
 
 pub(super) async fn rollback(services: Vec<String>, terms: &Terms) -> Result<u8, Failure> {
-    let body = RollbackRequest { services, force: false, reason: terms.reason.clone() };
+    let body = RollbackRequest { services, force: terms.force, reason: terms.reason.clone() };
     let body = serde_json::to_string(&body).expect("texts only");
     change("/v1/rollback", body, None, terms).await
 }
@@ -55,7 +52,8 @@ async fn change(
     replaced: Option<Vec<(String, String)>>,
     terms: &Terms,
 ) -> Result<u8, Failure> {
-    let Terms { if_generation, wait_drain, reason: _, idempotency_key, admin, output } = terms;
+    let Terms { if_generation, wait_drain, reason: _, force: _, idempotency_key, admin, output } =
+        terms;
     let mut headers = Vec::new();
     if let Some(generation) = if_generation {
         headers.push(("if-match", format!("\"{generation}\"")));
@@ -63,7 +61,9 @@ async fn change(
     if let Some(key) = idempotency_key {
         headers.push(("idempotency-key", key.clone()));
     }
-    let status: Status = admin.call(Call { method: Method::POST, path, headers, body }).await?;
+    let status: Status =
+        admin.call(Call { method: Method::POST, headers, body, ..Call::get(path) }).await?;
+    warn_of_dead_pools(&status);
     let Some(patience) = wait_drain else {
         show(&status, *output);
         return Ok(0);
@@ -76,7 +76,10 @@ async fn change(
         let drain = wait_for(name, Some(color), Some(left), admin, *output).await?;
         if !drain.drained {
             let DrainStatus { service, color, in_flight, .. } = &drain;
-            anstream::eprintln!("{service} {color}: {in_flight} still in flight");
+            anstream::eprintln!(
+                "{service} {color}: {in_flight} still in flight. The change itself stands; go on \
+                 waiting with: flipgate drain {service}={color} --wait 60s"
+            );
         }
         drained &= drain.drained;
     }
@@ -105,7 +108,17 @@ pub(super) async fn drain(
     admin: &Admin,
     output: Output,
 ) -> Result<u8, Failure> {
-    let drain = wait_for(service, None, wait, admin, output).await?;
+    let (service, color) = match service.split_once('=') {
+        Some((service, color)) => (service, Some(color)),
+        None => (service, None),
+    };
+    let drain = wait_for(service, color, wait, admin, output).await?;
+    let status: Status = admin.call(Call::get("/v1/status")).await?;
+    let active = status.services.get(service).map(|it| it.active.as_str());
+    if active == Some(drain.color.as_str()) {
+        let text = format!("{service} has {} active: promote the other color first", drain.color);
+        return Err(Failure::new(text).with_code(exit::REFUSED));
+    }
     if output.is_json() {
         anstream::println!("{}", serde_json::to_string_pretty(&drain).expect("texts and numbers"));
     } else {
@@ -127,7 +140,7 @@ async fn wait_for(
     let now = format!("/v1/services/{service}/drain?{color}wait=0s");
     let Some(wait) = wait else { return admin.call(Call::get(&now)).await };
     let path = format!("/v1/services/{service}/drain?{color}wait={}ms", wait.as_millis());
-    let answer = admin.call::<DrainStatus>(Call::get(&path));
+    let answer = admin.call::<DrainStatus>(Call { wait, ..Call::get(&path) });
     if output.is_json() {
         return answer.await;
     }
@@ -153,16 +166,36 @@ async fn wait_for(
 
 fn sentence(drain: &DrainStatus) -> String {
     let DrainStatus { service, color, in_flight, oldest_ms, kinds, previews, drained } = drain;
-    if *drained {
-        return format!("{service} {color} is drained: it may be stopped");
-    }
-    let oldest = Duration::from_millis(*oldest_ms);
     let previews = match previews {
         0 => String::new(),
-        some => format!("; {some} previews besides"),
+        some => format!("; besides, {}", counted(*some, "preview")),
     };
-    format!(
-        "{service} {color} is held by {in_flight}: {} requests, {} tunnels, the oldest for {oldest:.1?}{previews}",
-        kinds.request, kinds.tunnel
-    )
+    if *drained {
+        return format!("{service} {color} is drained: it may be stopped{previews}");
+    }
+    let kinds = [(kinds.request, "request"), (kinds.tunnel, "tunnel")];
+    let kinds = kinds.into_iter().filter(|(count, _)| *count > 0);
+    let held: Vec<String> = kinds.map(|(count, what)| counted(count, what)).collect();
+    let held = if *in_flight == 0 { "nobody".to_owned() } else { held.join(" and ") };
+    let oldest = Duration::from_millis(*oldest_ms).as_secs_f64();
+    format!("{service} {color} is held by {held}, the oldest for {oldest:.1} s{previews}")
+}
+
+fn counted(count: u64, what: &str) -> String {
+    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
+}
+
+/// Says so if the public is now sent where nobody answered when last asked.
+fn warn_of_dead_pools(status: &Status) {
+    for (name, service) in &status.services {
+        let active = service.pools.get(&service.active);
+        let is_down = |it: &PoolStatus| it.endpoints.iter().all(|it| it.health == "down");
+        if active.is_some_and(is_down) {
+            let style = anstyle::AnsiColor::Yellow.on_default().bold();
+            anstream::eprintln!(
+                "{style}warning{style:#}: {name} has {} active, and none of its endpoints is up",
+                service.active
+            );
+        }
+    }
 }

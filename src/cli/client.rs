@@ -1,6 +1,6 @@
 //! Calls of the admin API, over TCP or a unix socket.
 
-use std::{fmt, path::PathBuf, str::FromStr};
+use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
@@ -32,7 +32,12 @@ pub(super) struct Call<'a> {
     pub(super) path: &'a str,
     pub(super) headers: Vec<(&'static str, String)>,
     pub(super) body: String,
+    /// How long the answer may take beyond what any answer takes.
+    pub(super) wait: Duration,
 }
+
+/// How long an answer may take that waits for nothing.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 // === impl Target ===
 
@@ -73,7 +78,13 @@ impl fmt::Display for Target {
 
 impl<'a> Call<'a> {
     pub(super) fn get(path: &'a str) -> Self {
-        Self { method: Method::GET, path, headers: Vec::new(), body: String::new() }
+        Self {
+            method: Method::GET,
+            path,
+            headers: Vec::new(),
+            body: String::new(),
+            wait: Duration::ZERO,
+        }
     }
 }
 
@@ -84,9 +95,18 @@ impl Admin {
     ///
     /// What to tell the user, with the exit code that belongs to it.
     pub(super) async fn call<T: DeserializeOwned>(&self, call: Call<'_>) -> Result<T, Failure> {
-        let answer = self.open(call).await?;
-        let (head, body) = answer.into_parts();
-        let body = body.collect().await.map_err(|error| self.lost(&error))?.to_bytes();
+        let patience = PATIENCE.saturating_add(call.wait);
+        let reading = async {
+            let (head, body) = self.open(call).await?.into_parts();
+            let body = body.collect().await.map_err(|error| self.lost(&error))?.to_bytes();
+            Ok((head, body))
+        };
+        let (head, body) = tokio::time::timeout(patience, reading).await.unwrap_or_else(|_| {
+            let url = &self.url;
+            Err(Failure::new(format!(
+                "{url} did not answer within {patience:?}: does the process hang?"
+            )))
+        })?;
         if !head.status.is_success() {
             return Err(refused(head.status, &body));
         }
@@ -133,7 +153,7 @@ impl Admin {
     }
 
     fn request(&self, call: Call<'_>) -> Result<Request<Full<Bytes>>, Failure> {
-        let Call { method, path, headers, body } = call;
+        let Call { method, path, headers, body, wait: _ } = call;
         let host = match &self.url {
             Target::Tcp(authority) => authority.as_str(),
             Target::Unix(_) => "localhost",

@@ -73,9 +73,6 @@ enum Command {
         /// Each service with its color
         #[arg(required = true, value_name = "SERVICE=COLOR", value_parser = changes::parse_pair)]
         services: Vec<(String, String)>,
-        /// Pass gates that may be passed by force
-        #[arg(long)]
-        force: bool,
         #[command(flatten)]
         terms: Terms,
     },
@@ -92,10 +89,12 @@ enum Command {
         terms: Terms,
     },
     /// Show what still holds the color that is not active
-    #[command(after_help = "Example: flipgate drain web --wait 60s && docker stop web-blue\n\n\
-                            Exit code: 0 drained, 5 not yet")]
+    #[command(after_help = "Examples:\n  flipgate drain web\n  \
+                            flipgate drain web=blue --wait 60s && docker stop web-blue\n\n\
+                            Exit code: 0 drained, 3 the color named is active, 5 not yet")]
     Drain {
-        /// The service
+        /// The service, or the service and the color that you mean to stop
+        #[arg(value_name = "SERVICE[=COLOR]")]
         service: String,
         /// Wait until nothing holds it, at most this long
         #[arg(long, value_name = "TIME", value_parser = parse_time)]
@@ -180,6 +179,9 @@ struct Terms {
     /// Why; it goes to the log and the events
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
+    /// Pass what may be passed by force; see the README
+    #[arg(long)]
+    force: bool,
     /// Make a repeated call harmless: the same key changes nothing twice
     #[arg(long, value_name = "KEY")]
     idempotency_key: Option<String>,
@@ -215,9 +217,7 @@ fn dispatch(command: Command) -> Result<u8, Failure> {
         Command::Run { config } => run::run(config),
         Command::Check { config } => check::check(&config),
         Command::Status { admin, output } => online(status::status(&admin, output)),
-        Command::Promote { services, force, terms } => {
-            online(changes::promote(services, force, &terms))
-        }
+        Command::Promote { services, terms } => online(changes::promote(services, &terms)),
         Command::Rollback { services, terms } => online(changes::rollback(services, &terms)),
         Command::Drain { service, wait, admin, output } => {
             online(changes::drain(&service, wait, &admin, output))
@@ -255,7 +255,7 @@ fn parse_time(text: &str) -> Result<Duration, String> {
     text.parse::<jiff::SignedDuration>()
         .ok()
         .and_then(|it| Duration::try_from(it).ok())
-        .ok_or_else(|| "write a time with its unit, like 30s or 5m".to_owned())
+        .ok_or_else(|| "write a time in units up to hours, like 30s, 5m or 24h".to_owned())
 }
 
 // === impl Output ===

@@ -48,7 +48,7 @@ fn table(status: &Status) -> Table {
 fn role(pool: &PoolStatus) -> Cell {
     let cell = Cell::new(&pool.role);
     match pool.role.as_str() {
-        "active" => cell.fg(Color::Green).add_attribute(Attribute::Bold),
+        "active" => cell.add_attribute(Attribute::Bold),
         "draining" => cell.fg(Color::Yellow),
         "preview" => cell.fg(Color::Cyan),
         _ => cell.fg(Color::DarkGrey),

@@ -116,6 +116,12 @@ impl Config {
         let log = settings::log(&root.section("log"));
         let admin = settings::admin(&root.section("admin"));
         let listeners = settings::listeners(root);
+        if let admin::Address::Tcp(address) = &admin.listen
+            && address.port() != 0
+            && listeners.iter().any(|it| it.address == *address)
+        {
+            root.section("admin").note("listen", "is the address of a listener too");
+        }
         let clients = settings::clients(&root.section("clients"));
         let times = settings::timeouts(&root.section("timeouts"));
         let limits = settings::limits(&root.section("limits"));

@@ -43,8 +43,10 @@ const LONGEST: Duration = Duration::from_secs(24 * 3600);
 pub(super) fn log(section: &Section<'_>) -> Log {
     let filter = section.read("level", "info".to_owned(), |it| {
         let level = text(it)?;
-        let is_good = level.parse::<tracing_subscriber::filter::Targets>().is_ok();
-        match is_good {
+        let is_level = |it: &str| it.parse::<tracing_subscriber::filter::LevelFilter>().is_ok();
+        // A bare word that is no level would be taken for the name of a room, and silence the rest.
+        let is_good = level.split(',').all(|it| it.contains('=') || is_level(it));
+        match is_good && level.parse::<tracing_subscriber::filter::Targets>().is_ok() {
             true => Ok(level.to_owned()),
             false => Err("is error, warn, info, debug, trace or off".to_owned()),
         }
@@ -125,7 +127,12 @@ pub(super) fn clients(section: &Section<'_>) -> Clients {
     let network = |it: &str| Networks::parse(it).map_err(|error| error.to_string());
     let internal = INTERNAL.map(|it| network(it).expect("networks of the RFCs")).to_vec();
     let internal = section.list("internal", internal, network);
-    let trusted_proxies = section.list("trusted_proxies", Vec::new(), network);
+    let trusted_proxies = section.list("trusted_proxies", Vec::new(), |it| match network(it)? {
+        net if net.prefix_len() == 0 => {
+            Err("would let everybody say who they are: list the proxies before us".to_owned())
+        }
+        net => Ok(net),
+    });
     let public_marks = section.read("public_marks", false, flag);
     section.finish();
     Clients { internal, trusted_proxies, public_marks }

@@ -8,7 +8,7 @@ use std::{
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::task::TaskTracker;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use super::{
     catalog::Catalog,
@@ -104,8 +104,21 @@ impl Control {
                 service = %name,
                 file = %store.path().display(),
                 "the entry of this service is damaged: it answers nobody until you promote the \
-                 color that shall be active (flipgate promote {name}=COLOR)"
+                 color that shall be active (flipgate promote {name}=COLOR). What was set at run time \
+                 is then lost; a copy of the file is beside it"
             );
+        }
+        let file = std::path::absolute(store.path()).unwrap_or_else(|_| store.path().to_owned());
+        if found.is_none() {
+            warn!(file = %file.display(), "no state yet: starting with what the file says");
+        }
+        for name in catalog.services().keys() {
+            let Some(service) = truth.services.get(name) else { continue };
+            let active = service.active;
+            info!(service = %name, %active, state = %file.display(), "service");
+            if service.pool(active).spec().endpoints.is_empty() {
+                error!(service = %name, %active, "the active color has no endpoint: every request gets 503");
+            }
         }
         let drafts = drafts(&truth, &catalog, None, &metrics);
         let table = Table::first(truth.generation, catalog.rules(0), drafts);
@@ -137,7 +150,7 @@ impl Control {
     ///
     /// [`ChangeError`], and then nothing has changed.
     pub async fn propose(&self, call: Call) -> Result<Done, ChangeError> {
-        let is_promotion = matches!(call.change, Change::Promote(_) | Change::Rollback(_));
+        let is_promotion = matches!(call.change, Change::Promote(_) | Change::Rollback { .. });
         let (answer, answered) = oneshot::channel();
         let asked = self.calls.send(Question { call, answer }).await;
         let done = match asked {
@@ -312,8 +325,8 @@ impl Actor {
     fn tell(&self, change: &Change, generation: Generation, reason: Option<String>) {
         let events = &self.shared.events;
         match change {
-            Change::Promote(_) | Change::Rollback(_) => {
-                let rollback = matches!(change, Change::Rollback(_));
+            Change::Promote(_) | Change::Rollback { .. } => {
+                let rollback = matches!(change, Change::Rollback { .. });
                 let truth = Arc::clone(&self.shared.applied().truth);
                 let services: BTreeMap<_, _> = truth
                     .last_promotion
@@ -321,19 +334,20 @@ impl Actor {
                     .filter_map(|it| Some((it.clone(), truth.services.get(it)?.active)))
                     .collect();
                 for (service, active) in &services {
-                    let reason = reason.as_deref().unwrap_or_default();
-                    info!(%generation, %service, %active, rollback, reason, "promoted");
+                    let (generation, reason) = (generation.0, reason.as_deref());
+                    info!(generation, %service, %active, rollback, reason, "promoted");
                 }
                 events.publish(EventKind::Promoted { generation, services, rollback, reason });
             }
             Change::SetPool { service, color, spec, force } => {
                 let endpoints = spec.endpoints.len();
-                info!(%generation, %service, %color, endpoints, force, "pool changed");
+                let number = generation.0;
+                info!(generation = number, %service, %color, endpoints, force, "pool changed");
                 let (service, color) = (service.clone(), *color);
                 events.publish(EventKind::PoolChanged { generation, service, color });
             }
             Change::Follow(_) => {
-                info!(%generation, "configuration applied");
+                info!(generation = generation.0, "configuration applied");
                 events.publish(EventKind::Reloaded { generation });
             }
         }
@@ -357,8 +371,15 @@ impl Actor {
                     shared.metrics.drained(&service, color, took.as_secs_f64());
                 }
                 let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-                info!(%service, %color, %generation, took_ms, "drained");
-                shared.events.publish(EventKind::Drained { service, color, generation, took_ms });
+                let active = |it: &Table<_, _>| it.service(&service).map(Service::active);
+                let event = if shared.switch.look(active) == Some(color) || !drain.was_active() {
+                    info!(%service, %color, generation = generation.0, took_ms, "released");
+                    EventKind::Released { service, color, generation, took_ms }
+                } else {
+                    info!(%service, %color, generation = generation.0, took_ms, "drained");
+                    EventKind::Drained { service, color, generation, took_ms }
+                };
+                shared.events.publish(event);
             });
         }
     }

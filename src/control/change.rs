@@ -15,7 +15,12 @@ pub enum Change {
     Promote(BTreeMap<ServiceName, Color>),
     /// Make active what was so before the last promotion, all in one step. None named: the services
     /// of the last promotion.
-    Rollback(Vec<ServiceName>),
+    Rollback {
+        /// The services.
+        services: Vec<ServiceName>,
+        /// Also to a pool that was changed since it was active.
+        force: bool,
+    },
     /// Set what a pool is made of.
     SetPool {
         /// The service.
@@ -108,8 +113,15 @@ pub enum Problem {
     )]
     NoEndpoints(Color),
     /// There is no color to go back to.
-    #[error("was never promoted, so there is nothing to roll back to")]
+    #[error(
+        "was not promoted since it was last rolled back, or never: there is nothing to roll back to; promote the color that you want"
+    )]
     NeverPromoted,
+    /// What answered before is not there any more.
+    #[error(
+        "had {0} active before, but its endpoints were changed since: promote {0} if you mean it, or roll back by force"
+    )]
+    ChangedSince(Color),
     /// No promotion was ever made.
     #[error("nothing was promoted yet, so there is nothing to roll back")]
     NothingPromoted,
@@ -140,6 +152,7 @@ impl Problem {
             Self::AlreadyActive(_) => "already_active",
             Self::NoEndpoints(_) => "no_endpoints",
             Self::NeverPromoted => "never_promoted",
+            Self::ChangedSince(_) => "changed_since",
             Self::NothingPromoted => "nothing_promoted",
             Self::NothingNamed => "nothing_named",
             Self::PoolIsActive(_) => "pool_is_active",

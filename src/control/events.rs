@@ -45,8 +45,20 @@ pub enum EventKind {
         #[serde(skip_serializing_if = "Option::is_none")]
         reason: Option<String>,
     },
-    /// The last request on a replaced side has ended.
+    /// The last request on a color that is not active any more has ended: it may be stopped.
     Drained {
+        /// The service.
+        service: ServiceName,
+        /// The color of the side.
+        color: Color,
+        /// The generation that replaced it.
+        generation: Generation,
+        /// How long that took, in milliseconds.
+        took_ms: u64,
+    },
+    /// The last request has ended on a side that was replaced within its color, or whose color is
+    /// active again. The color itself is not drained.
+    Released {
         /// The service.
         service: ServiceName,
         /// The color of the side.
@@ -185,6 +197,7 @@ impl EventKind {
             Self::Started { .. } => "started",
             Self::Promoted { .. } => "promoted",
             Self::Drained { .. } => "drained",
+            Self::Released { .. } => "released",
             Self::PoolChanged { .. } => "pool_changed",
             Self::HealthChanged { .. } => "health_changed",
             Self::Reloaded { .. } => "reloaded",

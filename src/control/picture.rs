@@ -79,11 +79,15 @@ impl Picture {
             .into_iter()
             .map(|(name, active, [blue, green])| {
                 let known = truth.services.get(&name);
-                let pool = |it: &Pool| PoolPicture::of(switch, it, active, known);
+                let is_damaged = truth.damaged.contains_key(&name);
+                let pool = |it: &Pool| {
+                    let picture = PoolPicture::of(switch, it, active, known);
+                    if is_damaged { PoolPicture { role: Role::Empty, ..picture } } else { picture }
+                };
                 let picture = ServicePicture {
                     active,
                     previous: known.and_then(|it| it.previous),
-                    is_damaged: truth.damaged.contains_key(&name),
+                    is_damaged,
                     blue: pool(&blue),
                     green: pool(&green),
                 };

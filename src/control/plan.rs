@@ -19,9 +19,17 @@ pub(super) fn plan(
 ) -> Result<Truth, Vec<Reason>> {
     let mut next = match change {
         Change::Promote(colors) => promote(truth, catalog, colors)?,
-        Change::Rollback(names) => {
-            let colors = colors_before(truth, catalog, names)?;
-            promote(truth, catalog, &colors)?
+        Change::Rollback { services, force } => {
+            let colors = colors_before(truth, catalog, services, *force)?;
+            let mut next = promote(truth, catalog, &colors)?;
+            // There is no way back from a rollback but a promotion: one that is repeated must not
+            // bring back what it was to remove.
+            for name in colors.keys() {
+                if let Some(service) = next.services.get_mut(name) {
+                    service.previous = None;
+                }
+            }
+            next
         }
         Change::SetPool { service, color, spec, force } => {
             set_pool(truth, catalog, service, *color, spec, *force)
@@ -127,6 +135,7 @@ fn colors_before(
     truth: &Truth,
     catalog: &Catalog,
     names: &[ServiceName],
+    force: bool,
 ) -> Result<BTreeMap<ServiceName, Color>, Vec<Reason>> {
     let names = if names.is_empty() { &truth.last_promotion } else { names };
     if names.is_empty() {
@@ -139,9 +148,12 @@ fn colors_before(
         let problem = match known {
             None if truth.damaged.contains_key(name) => Problem::Damaged,
             None => Problem::UnknownService,
-            Some(ServiceTruth { previous: Some(color), .. }) => {
-                colors.insert(name.clone(), *color);
-                continue;
+            Some(service @ ServiceTruth { previous: Some(color), .. }) => {
+                if service.pool(*color).served || force {
+                    colors.insert(name.clone(), *color);
+                    continue;
+                }
+                Problem::ChangedSince(*color)
             }
             Some(_) => Problem::NeverPromoted,
         };
@@ -222,6 +234,11 @@ mod tests {
         truth.services[name].active
     }
 
+    fn rollback(names: &[&str]) -> Change {
+        let services = names.iter().map(|it| it.parse().expect("a name")).collect();
+        Change::Rollback { services, force: false }
+    }
+
     fn problems(refused: Result<Truth, Vec<Reason>>) -> Vec<Problem> {
         refused.expect_err("refused").into_iter().map(|it| it.problem).collect()
     }
@@ -252,20 +269,33 @@ mod tests {
         let (truth, catalog) = two();
         let change = Change::Promote(colors(&[("api", Green), ("web", Green)]));
         let next = plan(&truth, &catalog, &change).expect("both can");
-        let back = plan(&next, &catalog, &Change::Rollback(vec![])).expect("there is a way");
+        let back = plan(&next, &catalog, &rollback(&[])).expect("there is a way");
         assert_eq!((active(&back, "api"), active(&back, "web")), (Blue, Blue));
-        let web = vec!["web".parse().expect("a name")];
-        let again = plan(&back, &catalog, &Change::Rollback(web)).expect("and forth");
-        assert_eq!((active(&again, "api"), active(&again, "web")), (Blue, Green));
+        // A rollback that is repeated must not bring back what it was to remove.
+        let again = problems(plan(&back, &catalog, &rollback(&[])));
+        assert_eq!(again, [Problem::NeverPromoted, Problem::NeverPromoted]);
+    }
+
+    #[test]
+    fn a_rollback_does_not_lead_to_what_was_never_active() {
+        let (truth, catalog) = two();
+        let change = Change::Promote(colors(&[("web", Green)]));
+        let truth = plan(&truth, &catalog, &change).expect("it can");
+        let service: ServiceName = "web".parse().expect("a name");
+        let set = Change::SetPool { service, color: Blue, spec: spec(&["n:1"]), force: false };
+        let truth = plan(&truth, &catalog, &set).expect("idle");
+        let refused = problems(plan(&truth, &catalog, &rollback(&[])));
+        assert_eq!(refused, [Problem::ChangedSince(Blue)]);
+        let forced = Change::Rollback { services: vec![], force: true };
+        assert_eq!(active(&plan(&truth, &catalog, &forced).expect("forced"), "web"), Blue);
     }
 
     #[test]
     fn what_was_never_promoted_is_not_rolled_back() {
         let (truth, catalog) = two();
-        let nothing = problems(plan(&truth, &catalog, &Change::Rollback(vec![])));
+        let nothing = problems(plan(&truth, &catalog, &rollback(&[])));
         assert_eq!(nothing, [Problem::NothingPromoted]);
-        let names = vec!["web".parse().expect("a name"), "x".parse().expect("a name")];
-        let refused = problems(plan(&truth, &catalog, &Change::Rollback(names)));
+        let refused = problems(plan(&truth, &catalog, &rollback(&["web", "x"])));
         assert_eq!(refused, [Problem::NeverPromoted, Problem::UnknownService]);
     }
 
@@ -317,7 +347,7 @@ mod tests {
         let truth = plan(&truth, &catalog_then, &change).expect("it can");
         let without = catalog(&[("api", &["a:1"], &["a:2"])]);
         let gone = follow(&truth, &without);
-        let refused = problems(plan(&gone, &without, &Change::Rollback(vec![])));
+        let refused = problems(plan(&gone, &without, &rollback(&[])));
         assert_eq!(refused, [Problem::UnknownService]);
         assert_eq!(active(&follow(&gone, &catalog_then), "web"), Green);
     }

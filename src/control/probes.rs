@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use futures_util::{StreamExt, stream};
 use tokio::time::MissedTickBehavior;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::{actor::Control, events::EventKind};
 use crate::{
@@ -49,7 +49,10 @@ impl Control {
                     continue;
                 }
                 let endpoint = member.endpoint().clone();
-                info!(%service, %color, %endpoint, %health, "health changed");
+                match health {
+                    Health::Down => warn!(%service, %color, %endpoint, %health, "health changed"),
+                    _ => info!(%service, %color, %endpoint, %health, "health changed"),
+                }
                 let (service, color) = (service.clone(), *color);
                 self.events().publish(EventKind::HealthChanged {
                     service,

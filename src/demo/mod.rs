@@ -76,7 +76,12 @@ pub fn run(options: &Options) -> Result<bool, DemoError> {
         blue: blue.address,
         green: green.address,
     };
-    let report = runtime.block_on(Tour::new(places, *options).take())?;
+    let report = runtime.block_on(async {
+        tokio::select! {
+            report = Tour::new(places, *options).take() => report,
+            _ = tokio::signal::ctrl_c() => Err(DemoError::Call("interrupted".to_owned())),
+        }
+    })?;
     print(&report, options.json);
     if options.stay {
         runtime.block_on(stay(&places, options.json))?;

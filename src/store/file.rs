@@ -26,7 +26,7 @@ pub struct FileStore {
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The folder or a file in it cannot be used.
-    #[error("cannot {doing} {path}: {source}")]
+    #[error("cannot {doing} {}: {source} (see `state_dir`)", path.display())]
     Io {
         /// What was being done.
         doing: &'static str,
@@ -43,9 +43,9 @@ pub enum StoreError {
     /// The state file cannot be trusted.
     #[error(
         "the state file {file} is damaged: {damage}.\n  It says which color of each service is \
-         active, so Flipgate does not guess.\n  Way out: put back a copy of it; or move it away \
-         (mv {file} {file}.damaged), and Flipgate starts with the `active` colors and endpoints of \
-         the configuration file: make sure they are what you want first."
+         active, so Flipgate does not guess.\n  Way out: put back a copy of it; or make sure that the \
+         `active` colors and the endpoints of the configuration file are what you want, and start \
+         with those:\n    mv {file} {file}.damaged"
     )]
     Damaged {
         /// The file.
@@ -83,7 +83,15 @@ impl FileStore {
         }
         let file = folder.join(Self::FILE);
         let truth = match fs::read(&file) {
-            Ok(bytes) => Some(lines::read(&bytes).map_err(|damage| damaged(&file, &damage))?),
+            Ok(bytes) => {
+                let truth = lines::read(&bytes).map_err(|damage| damaged(&file, &damage))?;
+                if !truth.damaged.is_empty() {
+                    // What cannot be read now may be read by somebody later.
+                    let copy = folder.join(format!("{}.damaged", Self::FILE));
+                    fs::copy(&file, &copy).map_err(failed("keep a copy as", &copy))?;
+                }
+                Some(truth)
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(failed("read", &file)(error)),
         };

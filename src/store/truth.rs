@@ -28,7 +28,8 @@ pub struct Truth {
 pub struct ServiceTruth {
     /// The color that answers.
     pub active: Color,
-    /// The color that answered before the last promotion, if there was one.
+    /// The color that a rollback goes to: the one that answered before the last promotion, until
+    /// that is rolled back.
     pub previous: Option<Color>,
     /// The pool named blue.
     pub blue: PoolTruth,

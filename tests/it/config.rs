@@ -52,6 +52,9 @@ fn the_example_has_every_key() {
 fn mistakes_that_would_start_and_not_work_are_found() {
     for (toml, mistake) in [
         ("admin.listen = \"0.0.0.0:9900\"", "needs a token"),
+        ("admin.listen = \"127.0.0.1:8080\"", "of a listener too"),
+        ("log.level = \"verbose\"", "is error, warn, info"),
+        ("clients.trusted_proxies = [\"0.0.0.0/0\"]", "who they are"),
         ("clients.internal = [\"10.0.0.1/8\"]", "write `10.0.0.0/8`"),
         ("shutdown.patience = 30", "duration with its unit"),
         ("shutdown.patience = \"0s\"", "longer than 0"),

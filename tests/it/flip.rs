@@ -268,12 +268,16 @@ async fn a_rollback_is_the_same_way_back() {
     let back = house.call("POST", "/v1/rollback", "", "{}").await;
     assert_eq!(back.status, 200, "{}", back.text());
     assert_eq!((house.get("/api").await, house.get("/").await), ("blue".into(), "blue".into()));
+    // One that is repeated must not bring back what it was to remove.
+    let again = house.call("POST", "/v1/rollback", "", "{}").await;
+    assert_eq!((again.status, house.get("/").await.as_str()), (409, "blue"));
     // By name, only what is named.
-    let forth = house.call("POST", "/v1/rollback", "", r#"{"services":["web"]}"#).await;
-    assert_eq!(forth.status, 200);
-    assert_eq!((house.get("/api").await, house.get("/").await), ("blue".into(), "green".into()));
+    house.promote(&[("api", "green"), ("web", "green")]).await;
+    let one = house.call("POST", "/v1/rollback", "", r#"{"services":["web"]}"#).await;
+    assert_eq!(one.status, 200);
+    assert_eq!((house.get("/api").await, house.get("/").await), ("green".into(), "blue".into()));
     let unknown = house.call("POST", "/v1/rollback", "", r#"{"services":["shop"]}"#).await;
-    assert_eq!((unknown.status, house.generation().await), (422, 3));
+    assert_eq!((unknown.status, house.generation().await), (422, 4));
 }
 
 #[tokio::test]
