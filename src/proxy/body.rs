@@ -17,10 +17,7 @@ use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 
-use super::{
-    exchange::{Exchange, Proxy},
-    headers,
-};
+use super::{exchange::Exchange, headers, worker::Proxy};
 use crate::{
     downstream::Connection,
     upstream::{Member, Sender},

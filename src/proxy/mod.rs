@@ -14,10 +14,11 @@ mod glance;
 mod headers;
 mod refusal;
 mod view;
+mod worker;
 
 pub use self::{
     body::{RequestBody, ResponseBody},
-    exchange::{Proxy, Shared},
     refusal::Refusal,
     view::{RequestView, Wish, admit},
+    worker::{Proxy, Shared},
 };
