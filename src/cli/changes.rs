@@ -11,6 +11,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::{Admin, Failure, Output, Terms, client::Call, exit, status::show};
 use crate::admin::wire::{DrainStatus, PoolStatus, PromoteRequest, RollbackRequest, Status};
 
+/// The longest wait of one call; the API itself has a limit of an hour.
+const SLICE: Duration = Duration::from_secs(1800);
+
 pub(super) fn parse_pair(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((service, color)) if !service.is_empty() && !color.is_empty() => {
@@ -35,21 +38,23 @@ pub(super) async fn promote(services: Vec<(String, String)>, terms: &Terms) -> R
     let body =
         PromoteRequest { services: colors, force: terms.force, reason: terms.reason.clone() };
     let body = serde_json::to_string(&body).expect("texts only");
-    change("/v1/promote", body, Some(replaced), terms).await
+    change("/v1/promote", body, Some(replaced), &[], terms).await
 }
 
 pub(super) async fn rollback(services: Vec<String>, terms: &Terms) -> Result<u8, Failure> {
+    let names = services.clone();
     let body = RollbackRequest { services, force: terms.force, reason: terms.reason.clone() };
     let body = serde_json::to_string(&body).expect("texts only");
-    change("/v1/rollback", body, None, terms).await
+    change("/v1/rollback", body, None, &names, terms).await
 }
 
 /// Makes a change, and waits for the drain of what it replaced if that is wanted: of these colors,
-/// or else of all that are draining then.
+/// or else of those that are draining then, of the services that are named or of all.
 async fn change(
     path: &str,
     body: String,
     replaced: Option<Vec<(String, String)>>,
+    names: &[String],
     terms: &Terms,
 ) -> Result<u8, Failure> {
     let Terms { if_generation, wait_drain, reason: _, force: _, idempotency_key, admin, output } =
@@ -68,12 +73,19 @@ async fn change(
         show(&status, *output);
         return Ok(0);
     };
-    let replaced = replaced.unwrap_or_else(|| draining(&status));
+    let replaced = replaced.unwrap_or_else(|| draining(&status, names));
     let until = Instant::now() + *patience;
     let mut drained = true;
     for (name, color) in &replaced {
         let left = until.saturating_duration_since(Instant::now());
-        let drain = wait_for(name, Some(color), Some(left), admin, *output).await?;
+        let drain = wait_for(name, Some(color), Some(left), admin, *output).await;
+        let generation = status.generation;
+        let drain = drain.map_err(|Failure { text, code: _ }| Failure {
+            code: exit::NOT_DRAINED,
+            text: format!(
+                "the change was made (generation {generation}), but the wait failed: {text}"
+            ),
+        })?;
         if !drain.drained {
             let DrainStatus { service, color, in_flight, .. } = &drain;
             anstream::eprintln!(
@@ -83,13 +95,16 @@ async fn change(
         }
         drained &= drain.drained;
     }
-    show(&admin.call(Call::get("/v1/status")).await?, *output);
+    // The picture from before the wait is better than none.
+    show(&admin.call(Call::get("/v1/status")).await.unwrap_or(status), *output);
     Ok(if drained { 0 } else { exit::NOT_DRAINED })
 }
 
-/// Each service with the color of it that is draining.
-fn draining(status: &Status) -> Vec<(String, String)> {
-    let pools = status.services.iter().flat_map(|(name, service)| {
+/// Each service with the color of it that is draining: of those `names`, or of all if there are none.
+fn draining(status: &Status, names: &[String]) -> Vec<(String, String)> {
+    let services = status.services.iter();
+    let services = services.filter(|(name, _)| names.is_empty() || names.contains(name));
+    let pools = services.flat_map(|(name, service)| {
         service.pools.iter().map(move |(color, pool)| (name, color, pool))
     });
     pools
@@ -139,8 +154,17 @@ async fn wait_for(
     let color = color.map(|it| format!("color={it}&")).unwrap_or_default();
     let now = format!("/v1/services/{service}/drain?{color}wait=0s");
     let Some(wait) = wait else { return admin.call(Call::get(&now)).await };
-    let path = format!("/v1/services/{service}/drain?{color}wait={}ms", wait.as_millis());
-    let answer = admin.call::<DrainStatus>(Call { wait, ..Call::get(&path) });
+    let until = Instant::now() + wait;
+    let answer = async {
+        loop {
+            let wait = until.saturating_duration_since(Instant::now()).min(SLICE);
+            let path = format!("/v1/services/{service}/drain?{color}wait={}ms", wait.as_millis());
+            let drain: DrainStatus = admin.call(Call { wait, ..Call::get(&path) }).await?;
+            if drain.drained || Instant::now() >= until || wait < SLICE {
+                return Ok(drain);
+            }
+        }
+    };
     if output.is_json() {
         return answer.await;
     }

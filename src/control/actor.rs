@@ -372,7 +372,10 @@ impl Actor {
                 }
                 let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
                 let active = |it: &Table<_, _>| it.service(&service).map(Service::active);
-                let event = if shared.switch.look(active) == Some(color) || !drain.was_active() {
+                let is_active = shared.switch.look(active) == Some(color);
+                // Other sides of the color may still have somebody inside.
+                let is_held = !shared.switch.drains(&service, color).is_empty();
+                let event = if is_active || is_held {
                     info!(%service, %color, generation = generation.0, took_ms, "released");
                     EventKind::Released { service, color, generation, took_ms }
                 } else {

@@ -45,7 +45,8 @@ pub enum EventKind {
         #[serde(skip_serializing_if = "Option::is_none")]
         reason: Option<String>,
     },
-    /// The last request on a color that is not active any more has ended: it may be stopped.
+    /// The last request that a change left behind on a color that is not active has ended: what was
+    /// replaced may be stopped.
     Drained {
         /// The service.
         service: ServiceName,
@@ -56,8 +57,8 @@ pub enum EventKind {
         /// How long that took, in milliseconds.
         took_ms: u64,
     },
-    /// The last request has ended on a side that was replaced within its color, or whose color is
-    /// active again. The color itself is not drained.
+    /// The last request has ended on a side whose color is active, or has others that somebody is
+    /// inside of. The color itself is not drained.
     Released {
         /// The service.
         service: ServiceName,

@@ -37,7 +37,7 @@ pub(super) fn plan(
         }
         Change::Follow(new) => {
             let next = follow(truth, new);
-            let emptied = emptied(truth, &next, catalog, new);
+            let emptied = emptied(truth, &next, new);
             if !emptied.is_empty() {
                 return Err(emptied);
             }
@@ -66,21 +66,22 @@ pub(super) fn follow(truth: &Truth, catalog: &Catalog) -> Truth {
 }
 
 /// The services whose active pool a changed configuration would leave without an endpoint.
-fn emptied(truth: &Truth, next: &Truth, old: &Catalog, new: &Catalog) -> Vec<Reason> {
-    let kept = new.services().keys().filter(|it| old.services().contains_key(*it));
+fn emptied(truth: &Truth, next: &Truth, new: &Catalog) -> Vec<Reason> {
     let active = |truth: &Truth, name: &ServiceName| {
         let service = truth.services.get(name)?;
         let has_none = service.pool(service.active).spec().endpoints.is_empty();
         Some((service.active, has_none))
     };
-    kept.filter_map(|name| match (active(truth, name)?, active(next, name)?) {
-        ((_, false), (color, true)) => {
-            let problem = Problem::ActiveEmptied(color);
-            Some(Reason { service: Some(name.clone()), problem })
-        }
-        _ => None,
-    })
-    .collect()
+    let names = new.services().keys();
+    names
+        .filter_map(|name| match (active(truth, name)?, active(next, name)?) {
+            ((_, false), (color, true)) => {
+                let problem = Problem::ActiveEmptied(color);
+                Some(Reason { service: Some(name.clone()), problem })
+            }
+            _ => None,
+        })
+        .collect()
 }
 
 fn promote(

@@ -37,10 +37,8 @@ pub struct Connection<H: Handler> {
     is_answering: Cell<bool>,
     /// Whether bytes of an answer are still in our buffers.
     is_writing: Cell<bool>,
-    /// Bodies of requests that are still being read.
-    uploads: Cell<usize>,
-    /// When one of them last moved.
-    upload_moved: Cell<Instant>,
+    /// Bodies of requests that are still being read, oldest first, each with when it last moved.
+    uploads: RefCell<Vec<Rc<Cell<Instant>>>>,
     /// Since when bytes wait that the client does not take.
     write_blocked: Cell<Option<Instant>>,
     /// Since when we wait for bytes of a request's body.
@@ -103,8 +101,7 @@ impl<H: Handler> Connection<H> {
             lingering: RefCell::default(),
             is_answering: Cell::new(false),
             is_writing: Cell::new(false),
-            uploads: Cell::new(0),
-            upload_moved: Cell::new(roster.now()),
+            uploads: RefCell::default(),
             phase: Cell::new(Phase::Idle(roster.now())),
             write_blocked: Cell::new(None),
             body_awaited: Cell::new(None),
@@ -135,8 +132,12 @@ impl<H: Handler> Connection<H> {
         self.departing.borrow_mut().push(hold);
     }
 
-    /// Keeps `hold` until no request's body is being read any more.
+    /// Keeps `hold` until no request's body is being read any more, and until everything is written.
     pub fn hold_until_uploaded(&self, hold: H::Hold) {
+        if self.uploads.borrow().is_empty() {
+            // It was given up before its answer came to an end.
+            return self.hold_until_written(hold);
+        }
         self.lingering.borrow_mut().push(hold);
     }
 
@@ -147,23 +148,27 @@ impl<H: Handler> Connection<H> {
         self.upstream_awaited.set(None);
     }
 
-    /// Notes that a request's body is being read from now on.
-    pub fn upload_begins(&self) {
-        self.uploads.set(self.uploads.get() + 1);
-        self.upload_moves();
+    /// Notes that a request's body is being read from now on. What is returned stands for it.
+    pub fn upload_begins(&self) -> Rc<Cell<Instant>> {
+        let upload = Rc::new(Cell::new(self.roster.now()));
+        self.uploads.borrow_mut().push(Rc::clone(&upload));
+        upload
     }
 
     /// Notes that a part of a request's body was taken.
-    pub fn upload_moves(&self) {
-        self.upload_moved.set(self.roster.now());
+    pub fn upload_moves(&self, upload: &Cell<Instant>) {
+        upload.set(self.roster.now());
     }
 
     /// Notes that a request's body has come to its end, or was given up.
-    pub fn upload_ends(&self) {
-        self.uploads.set(self.uploads.get().saturating_sub(1));
+    pub fn upload_ends(&self, upload: &Rc<Cell<Instant>>) {
+        self.uploads.borrow_mut().retain(|it| !Rc::ptr_eq(it, upload));
         self.await_body(false);
-        if self.uploads.get() == 0 {
-            drop(self.lingering.take());
+        if self.uploads.borrow().is_empty() {
+            let lingering = self.lingering.take();
+            if self.is_writing.get() {
+                self.departing.borrow_mut().extend(lingering);
+            }
             self.settle();
         }
     }
@@ -175,7 +180,8 @@ impl<H: Handler> Connection<H> {
 
     /// Nothing is asked any more when the last answer is written and the last body read.
     fn settle(&self) {
-        let is_busy = self.is_answering.get() || self.is_writing.get() || self.uploads.get() > 0;
+        let is_reading = !self.uploads.borrow().is_empty();
+        let is_busy = self.is_answering.get() || self.is_writing.get() || is_reading;
         if !is_busy && matches!(self.phase.get(), Phase::Exchange) {
             self.phase.set(Phase::Idle(self.roster.now()));
         }
@@ -236,11 +242,15 @@ impl<H: Handler> Connection<H> {
         if stalled.into_iter().flatten().any(|since| longer_than(since, patience.stall)) {
             return Some(Overdue::Stall);
         }
-        // Answered already, but its upstream does not take the rest of the request.
-        let is_upload_left = self.uploads.get() > 0 && !self.is_answering.get();
-        if is_upload_left && longer_than(self.upload_moved.get(), patience.stall) {
+        // Answered already, but its upstream does not take the rest of the request. An answer that
+        // is just being written is not cut for that.
+        let uploads = self.uploads.borrow();
+        let is_left_over = uploads.len() > 1 || !self.is_answering.get();
+        let is_stuck = uploads.first().is_some_and(|it| longer_than(it.get(), patience.stall));
+        if is_left_over && is_stuck && !self.is_writing.get() {
             return Some(Overdue::Stall);
         }
+        drop(uploads);
         if self.upstream_awaited.get().is_some_and(|since| longer_than(since, patience.upstream)) {
             return Some(Overdue::Upstream);
         }
@@ -384,7 +394,7 @@ mod tests {
         let connection = connection();
         let hold = Rc::new(());
         connection.begin_exchange();
-        connection.upload_begins();
+        let upload = connection.upload_begins();
         connection.answered();
         connection.hold_until_uploaded(Rc::clone(&hold));
         connection.has_written_all();
@@ -392,9 +402,55 @@ mod tests {
         // Neither a new head nor idle, but a body that does not move.
         assert_eq!(overdue(&connection), Some(Overdue::Stall));
         assert_eq!(Rc::strong_count(&hold), 2);
-        connection.upload_ends();
+        connection.upload_ends(&upload);
         assert_eq!(Rc::strong_count(&hold), 1);
         assert_eq!(overdue(&connection), Some(Overdue::KeepAlive));
+    }
+
+    /// A body that was given up before its answer came to an end once kept the answer's claim for
+    /// as long as the connection lived.
+    #[test]
+    fn an_answer_whose_request_was_given_up_ends_when_it_is_written() {
+        let connection = connection();
+        let hold = Rc::new(());
+        connection.begin_exchange();
+        let upload = connection.upload_begins();
+        connection.upload_ends(&upload);
+        connection.answered();
+        connection.hold_until_uploaded(Rc::clone(&hold));
+        assert_eq!(Rc::strong_count(&hold), 2);
+        connection.has_written_all();
+        assert_eq!(Rc::strong_count(&hold), 1);
+    }
+
+    #[test]
+    fn a_body_that_ends_before_its_answer_is_written_leaves_the_claim_to_the_answer() {
+        let connection = connection();
+        let hold = Rc::new(());
+        connection.begin_exchange();
+        let upload = connection.upload_begins();
+        connection.hold_until_uploaded(Rc::clone(&hold));
+        connection.answered();
+        connection.upload_ends(&upload);
+        assert_eq!(Rc::strong_count(&hold), 2);
+        connection.has_written_all();
+        assert_eq!(Rc::strong_count(&hold), 1);
+    }
+
+    #[test]
+    fn a_body_that_is_left_over_is_not_kept_alive_by_those_behind_it() {
+        let connection = connection();
+        connection.begin_exchange();
+        let _stuck = connection.upload_begins();
+        connection.answered();
+        connection.has_written_all();
+        connection.begin_exchange();
+        let moving = connection.upload_begins();
+        moving.set(Instant::now() + Duration::from_secs(3600));
+        assert_eq!(overdue(&connection), Some(Overdue::Stall));
+        // But no answer is cut for it.
+        connection.answered();
+        assert_eq!(overdue(&connection), None);
     }
 
     #[test]

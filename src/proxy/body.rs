@@ -37,6 +37,8 @@ pub struct Upload {
     incoming: Incoming,
     transfer: Rc<Transfer>,
     connection: Rc<Connection<Proxy>>,
+    /// What stands for it in the connection.
+    place: Rc<Cell<Instant>>,
 }
 
 /// How far a request's body has come; seen by both of the tasks that it concerns.
@@ -107,9 +109,9 @@ impl RequestBody {
         let (is_complete, moved) = (Cell::new(false), Cell::new(Instant::now()));
         let transfer = Rc::new(Transfer { is_complete, moved, gate });
         let connection = Rc::clone(connection);
-        connection.upload_begins();
+        let place = connection.upload_begins();
         (
-            Self::Relay(Upload { incoming, transfer: Rc::clone(&transfer), connection }),
+            Self::Relay(Upload { incoming, transfer: Rc::clone(&transfer), connection, place }),
             Some(transfer),
         )
     }
@@ -160,7 +162,7 @@ impl Upload {
         let frame = Pin::new(&mut self.incoming).poll_frame(context);
         self.connection.await_body(frame.is_pending());
         let frame = ready!(frame).map(|it| it.map(headers::clean_trailers));
-        self.connection.upload_moves();
+        self.connection.upload_moves(&self.place);
         self.transfer.moved.set(Instant::now());
         let is_last = frame.as_ref().is_none_or(|it| it.as_ref().is_ok_and(Frame::is_trailers));
         if is_last || self.incoming.is_end_stream() {
@@ -178,7 +180,7 @@ impl std::fmt::Debug for Upload {
 
 impl Drop for Upload {
     fn drop(&mut self) {
-        self.connection.upload_ends();
+        self.connection.upload_ends(&self.place);
     }
 }
 

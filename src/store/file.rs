@@ -85,9 +85,10 @@ impl FileStore {
         let truth = match fs::read(&file) {
             Ok(bytes) => {
                 let truth = lines::read(&bytes).map_err(|damage| damaged(&file, &damage))?;
-                if !truth.damaged.is_empty() {
-                    // What cannot be read now may be read by somebody later.
-                    let copy = folder.join(format!("{}.damaged", Self::FILE));
+                let copy = folder.join(format!("{}.damaged", Self::FILE));
+                // What cannot be read now may be read by somebody later; the first copy is the
+                // truest, since the file is written again.
+                if !truth.damaged.is_empty() && !copy.exists() {
                     fs::copy(&file, &copy).map_err(failed("keep a copy as", &copy))?;
                 }
                 Some(truth)

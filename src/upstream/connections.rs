@@ -119,12 +119,16 @@ where
             if sender.is_ready() {
                 return Some(Connection { sender, is_reused: true });
             }
-            // The end of its last answer may still have to be noticed; or the other end does not
-            // take the rest of the last request, and never will.
-            let ready = tokio::time::timeout(NOTICE, sender.sender.ready()).await;
-            if matches!(ready, Ok(Ok(()))) {
-                return Some(Connection { sender, is_reused: true });
+            if sender.is_closed() {
+                continue;
             }
+            // The end of its last answer may still have to be noticed; or the other end does not
+            // take the rest of the last request, and never will. Waited for once, not for each.
+            let ready = tokio::time::timeout(NOTICE, sender.sender.ready()).await;
+            return match ready {
+                Ok(Ok(())) => Some(Connection { sender, is_reused: true }),
+                _ => None,
+            };
         }
     }
 
