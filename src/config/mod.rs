@@ -163,14 +163,19 @@ impl Config {
             upstream,
             shutdown_patience,
         } = new;
+        let same_times = upstream::Limits { idle_max: self.upstream.idle_max, ..*upstream };
         [
             ("state_dir", self.state_dir != *state_dir),
             ("workers", self.workers != *workers),
             ("log", self.log != *log),
             ("admin", self.admin != *admin),
             ("listener", self.listeners != *listeners),
-            ("timeouts", self.patience != *patience || self.upstream != *upstream),
-            ("limits", self.connections_max != *connections_max),
+            ("timeouts", self.patience != *patience || self.upstream != same_times),
+            (
+                "limits",
+                self.connections_max != *connections_max
+                    || self.upstream.idle_max != upstream.idle_max,
+            ),
             ("shutdown", self.shutdown_patience != *shutdown_patience),
         ]
         .into_iter()

@@ -58,12 +58,6 @@ impl Networks {
             IpAddr::V6(it) => self.v6.get_lpm(&Ipv6Net::from(it)).is_some(),
         }
     }
-
-    /// Whether there is no network at all.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.v4.is_empty() && self.v6.is_empty()
-    }
 }
 
 impl FromIterator<IpNet> for Networks {

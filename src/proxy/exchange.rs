@@ -93,7 +93,7 @@ impl Exchange {
     ///
     /// A connection that cannot be opened costs nothing: the next endpoint is tried. A request
     /// that was sent is sent again only once, only because its connection had been used before and
-    /// ended without a byte of an answer, and only if doing it twice is the same as doing it once.
+    /// ended without an answer, and only if doing it twice is the same as doing it once.
     pub(super) async fn forward(
         &mut self,
         head: request::Parts,

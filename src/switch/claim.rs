@@ -79,4 +79,9 @@ impl SideId {
     pub(super) fn of<P>(held: *const Held<P>) -> Self {
         Self(held.addr())
     }
+
+    #[cfg(test)]
+    pub(super) fn at<T>(place: &T) -> Self {
+        Self(std::ptr::from_ref(place).addr())
+    }
 }

@@ -106,17 +106,33 @@ impl<T> Shard<T> {
 
 // === impl Ticket ===
 
-impl<T> Ticket<T> {
-    /// Notes that what began as a request goes on as a tunnel.
-    pub fn becomes(&self, kind: Kind) {
-        if let Some(entry) = self.shard.lines().get_mut(self.place) {
-            entry.kind = kind;
-        }
-    }
-}
-
 impl<T> Drop for Ticket<T> {
     fn drop(&mut self) {
         self.shard.lines().try_remove(self.place);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn side(address: &u8) -> SideId {
+        SideId::at(address)
+    }
+
+    #[test]
+    fn who_is_inside_is_told_by_side_and_kind_and_since_when() {
+        let ledger = Ledger::new(2);
+        let (here, there) = (1, 2);
+        let early = ledger.shard(0).enter(side(&here), Kind::Request, 10);
+        let late = ledger.shard(1).enter(side(&here), Kind::Tunnel, 20);
+        let _elsewhere = ledger.shard(1).enter(side(&there), Kind::Request, 5);
+        let inside = || ledger.inside(&[side(&here)]);
+        assert_eq!(inside(), Summary { requests: 1, tunnels: 1, oldest: Some(10) });
+        drop(early);
+        assert_eq!(inside(), Summary { requests: 0, tunnels: 1, oldest: Some(20) });
+        drop(late);
+        assert_eq!(inside(), Summary { requests: 0, tunnels: 0, oldest: None });
+        assert_eq!(ledger.inside(&[side(&there)]).oldest, Some(5));
     }
 }

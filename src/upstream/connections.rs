@@ -193,18 +193,6 @@ where
             !waiting.senders.is_empty()
         });
     }
-
-    /// How many wait.
-    #[must_use]
-    pub fn waiting_count(&self) -> usize {
-        self.idle.borrow().values().map(|it| it.senders.len()).sum()
-    }
-
-    /// How connections are opened and kept.
-    #[must_use]
-    pub fn limits(&self) -> Limits {
-        self.limits
-    }
 }
 
 type Driver<B> = http1::Connection<TokioIo<TcpStream>, B>;

@@ -20,6 +20,28 @@ fn every_file_of_config_is_good() {
     }
 }
 
+#[test]
+fn what_needs_a_restart_is_named_by_its_key() {
+    let minimal = std::fs::read_to_string("config/minimal.toml").expect("the file");
+    let parse = |toml: &str| {
+        let text = format!("{toml}\n{minimal}");
+        Config::parse(Path::new("x.toml"), &text).expect("a good file")
+    };
+    let now = parse("");
+    for (toml, key) in [
+        ("workers = 3", Some("workers")),
+        ("timeouts.stall = \"5s\"", Some("timeouts")),
+        ("timeouts.upstream_connect = \"1s\"", Some("timeouts")),
+        ("limits.upstream_idle = 7", Some("limits")),
+        ("limits.connections = 7", Some("limits")),
+        ("shutdown.patience = \"1s\"", Some("shutdown")),
+        ("timeouts.upstream_response = \"1s\"", None),
+        ("clients.internal = []", None),
+    ] {
+        assert_eq!(now.needs_restart(&parse(toml)), Vec::from_iter(key), "{toml}");
+    }
+}
+
 /// A key that is read and not in the example is one that nobody finds.
 #[test]
 fn the_example_has_every_key() {
