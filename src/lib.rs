@@ -66,6 +66,7 @@ pub mod config;
 pub mod control;
 pub mod demo;
 pub mod downstream;
+pub mod http1;
 pub mod metrics;
 pub mod model;
 pub mod proxy;

@@ -1,0 +1,352 @@
+//! Where a body ends, and which of the bytes before that are its content.
+
+use super::fields::Framing;
+
+/// Takes the framing off a body, wherever its bytes are split.
+#[derive(Debug)]
+pub struct Decoder {
+    state: State,
+    /// Bytes of chunk extensions so far, in all chunks.
+    extensions: usize,
+    /// The trailer section as it came, with the line ends.
+    trailers: Vec<u8>,
+}
+
+/// What was found at the beginning of some bytes. The first `skip` are framing, the next `data` are
+/// content, and what is left of the first `used` was framing and is of no use any more.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Piece {
+    /// Where the content begins.
+    pub skip: usize,
+    /// How long it is.
+    pub data: usize,
+    /// How many bytes are done with.
+    pub used: usize,
+}
+
+/// A chunked body that cannot be read in one way only: section 7.1.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("{0}")]
+pub struct BodyError(&'static str);
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum State {
+    Done,
+    /// So many bytes are still to come; at least one.
+    Exact(u64),
+    ToClose,
+    Chunked(Chunked),
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Chunked {
+    /// In the digits of a size.
+    Size { size: u64, digits: u8 },
+    /// Behind the digits, in what `;` begins.
+    Extension { size: u64, length: usize },
+    /// Behind the CR of a size line.
+    SizeEnd { size: u64 },
+    /// So many bytes of content are still to come; at least one.
+    Data(u64),
+    /// Behind a chunk's content.
+    DataCr,
+    /// Behind the CR of a chunk's content.
+    DataLf,
+    /// In the trailer section, at the beginning of a line or further on.
+    Trailers { at_line_start: bool },
+    /// Behind a CR in the trailer section.
+    TrailersCr { at_line_start: bool },
+}
+
+/// Sixteen digits are all that fit into 64 bits; the field allows no more.
+const DIGITS_MAX: u8 = 16;
+
+/// Bytes of extensions in one chunk. Nobody uses them.
+const EXTENSION_MAX: usize = 1024;
+
+/// Bytes of extensions in all chunks of a body.
+const EXTENSIONS_MAX: usize = 16 * 1024;
+
+/// Bytes of a trailer section.
+const TRAILERS_MAX: usize = 8 * 1024;
+
+// === impl Decoder ===
+
+impl Decoder {
+    /// A decoder at the beginning of a body.
+    #[must_use]
+    pub fn new(framing: Framing) -> Self {
+        let state = match framing {
+            Framing::None | Framing::Exact(0) => State::Done,
+            Framing::Exact(length) => State::Exact(length),
+            Framing::ToClose => State::ToClose,
+            Framing::Chunked => State::Chunked(Chunked::Size { size: 0, digits: 0 }),
+        };
+        Self { state, extensions: 0, trailers: Vec::new() }
+    }
+
+    /// Whether the body has come to its end.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        self.state == State::Done
+    }
+
+    /// Whether the body lasts as long as its connection.
+    #[must_use]
+    pub fn is_to_close(&self) -> bool {
+        self.state == State::ToClose
+    }
+
+    /// How many bytes are still to come, where that is known.
+    #[must_use]
+    pub fn left(&self) -> Option<u64> {
+        match self.state {
+            State::Done => Some(0),
+            State::Exact(left) => Some(left),
+            State::ToClose | State::Chunked(_) => None,
+        }
+    }
+
+    /// The trailer section, as lines that end in CRLF. Complete when the body is done.
+    #[must_use]
+    pub fn trailers(&self) -> &[u8] {
+        &self.trailers
+    }
+
+    /// Looks at the bytes that come next. The content of several chunks is moved together, so that
+    /// it stands in one piece; bytes behind the body's end are left as they are.
+    ///
+    /// # Errors
+    ///
+    /// [`BodyError`]; the body has no end then, and nothing that follows means anything.
+    pub fn decode(&mut self, bytes: &mut [u8]) -> Result<Piece, BodyError> {
+        let whole = |data| Piece { skip: 0, data, used: data };
+        match self.state {
+            State::Done => Ok(Piece::default()),
+            State::ToClose => Ok(whole(bytes.len())),
+            State::Exact(left) => {
+                let data = at_most(left, bytes.len());
+                self.state = match left - data as u64 {
+                    0 => State::Done,
+                    left => State::Exact(left),
+                };
+                Ok(whole(data))
+            }
+            State::Chunked(state) => self.decode_chunks(state, bytes),
+        }
+    }
+
+    fn decode_chunks(&mut self, state: Chunked, bytes: &mut [u8]) -> Result<Piece, BodyError> {
+        let mut piece = Piece::default();
+        let mut state = state;
+        while let Some(byte) = bytes.get(piece.used).copied() {
+            if let Chunked::Data(left) = state {
+                let data = at_most(left, bytes.len() - piece.used);
+                match piece.data {
+                    0 => piece.skip = piece.used,
+                    _ => bytes.copy_within(piece.used..piece.used + data, piece.skip + piece.data),
+                }
+                piece.data += data;
+                piece.used += data;
+                state = match left - data as u64 {
+                    0 => Chunked::DataCr,
+                    left => Chunked::Data(left),
+                };
+                continue;
+            }
+            piece.used += 1;
+            match self.step(state, byte)? {
+                Some(next) => state = next,
+                None => {
+                    self.state = State::Done;
+                    return Ok(piece);
+                }
+            }
+        }
+        self.state = State::Chunked(state);
+        Ok(piece)
+    }
+
+    /// One byte that is not content. `None` behind the last one.
+    fn step(&mut self, state: Chunked, byte: u8) -> Result<Option<Chunked>, BodyError> {
+        let next = match (state, byte) {
+            (Chunked::Size { digits: 1.., size }, b'\r') => Chunked::SizeEnd { size },
+            (Chunked::Size { digits: 1.., size }, b';') => Chunked::Extension { size, length: 0 },
+            (Chunked::Size { size, digits }, _) => {
+                let digit = char::from(byte).to_digit(16).map(u64::from);
+                let digit = digit.ok_or(BodyError("a chunk's size is not a hexadecimal number"))?;
+                if digits == DIGITS_MAX {
+                    return Err(BodyError("a chunk's size is too large"));
+                }
+                Chunked::Size { size: size << 4 | digit, digits: digits + 1 }
+            }
+            (Chunked::Extension { size, .. }, b'\r') => Chunked::SizeEnd { size },
+            (Chunked::Extension { size, length }, b'\t' | b' '..=b'~' | 0x80..) => {
+                self.extensions += 1;
+                if length == EXTENSION_MAX || self.extensions > EXTENSIONS_MAX {
+                    return Err(BodyError("the chunk extensions are too long"));
+                }
+                Chunked::Extension { size, length: length + 1 }
+            }
+            (Chunked::Extension { .. }, _) => {
+                return Err(BodyError("a chunk extension has control characters"));
+            }
+            (Chunked::SizeEnd { size: 0 }, b'\n') => Chunked::Trailers { at_line_start: true },
+            (Chunked::SizeEnd { size }, b'\n') => Chunked::Data(size),
+            (Chunked::DataCr, b'\r') => Chunked::DataLf,
+            (Chunked::DataLf, b'\n') => Chunked::Size { size: 0, digits: 0 },
+            (Chunked::Trailers { at_line_start }, b'\r') => Chunked::TrailersCr { at_line_start },
+            (Chunked::TrailersCr { at_line_start: true }, b'\n') => return Ok(None),
+            (Chunked::TrailersCr { at_line_start: false }, b'\n') => {
+                self.trailers.extend_from_slice(b"\r\n");
+                Chunked::Trailers { at_line_start: true }
+            }
+            (Chunked::Trailers { .. }, b'\t' | b' '..=b'~' | 0x80..) => {
+                if self.trailers.len() == TRAILERS_MAX {
+                    return Err(BodyError("the trailers are too long"));
+                }
+                self.trailers.push(byte);
+                Chunked::Trailers { at_line_start: false }
+            }
+            (Chunked::Trailers { .. }, _) => {
+                return Err(BodyError("a trailer has control characters"));
+            }
+            (Chunked::SizeEnd { .. } | Chunked::TrailersCr { .. }, _) => {
+                return Err(BodyError("a line does not end in CRLF"));
+            }
+            (Chunked::DataCr | Chunked::DataLf, _) => {
+                return Err(BodyError("a chunk's content does not end in CRLF"));
+            }
+            (Chunked::Data(_), _) => unreachable!("content is taken before"),
+        };
+        Ok(Some(next))
+    }
+}
+
+fn at_most(left: u64, there: usize) -> usize {
+    usize::try_from(left).map_or(there, |left| left.min(there))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Decodes pieces as they are cut, and returns content, trailers, and what was left.
+    fn decode(
+        framing: Framing,
+        pieces: &[&[u8]],
+    ) -> Result<(Vec<u8>, Vec<u8>, Vec<u8>), BodyError> {
+        let mut decoder = Decoder::new(framing);
+        let (mut content, mut left) = (Vec::new(), Vec::new());
+        for piece in pieces {
+            let mut bytes = piece.to_vec();
+            let mut at = 0;
+            while at < bytes.len() {
+                let found = decoder.decode(&mut bytes[at..])?;
+                content.extend_from_slice(&bytes[at + found.skip..][..found.data]);
+                at += found.used;
+                if found.used == 0 {
+                    left.extend_from_slice(&bytes[at..]);
+                    break;
+                }
+            }
+        }
+        assert!(decoder.is_done(), "not at the end: {decoder:?}");
+        Ok((content, decoder.trailers().to_vec(), left))
+    }
+
+    #[test]
+    fn a_body_is_the_same_however_its_bytes_are_split() {
+        let chunks =
+            "5\r\nhello\r\n1;a=\"b c\"\r\n \r\n00005;x\r\nworld\r\n0;y\r\nx-sum: 11\r\nb: \r\n\r\n";
+        for (framing, text, content, trailers) in [
+            (Framing::Chunked, chunks, "hello world", "x-sum: 11\r\nb: \r\n"),
+            (Framing::Chunked, "0\r\n\r\n", "", ""),
+            (Framing::Exact(11), "hello world", "hello world", ""),
+            (Framing::None, "", "", ""),
+        ] {
+            let whole = format!("{text}GET /");
+            let bytes = whole.as_bytes();
+            for one in 0..=bytes.len() {
+                for two in one..=bytes.len() {
+                    let pieces = [&bytes[..one], &bytes[one..two], &bytes[two..]];
+                    let (found, lines, left) = decode(framing, &pieces).expect("good");
+                    assert_eq!(String::from_utf8_lossy(&found), content, "{one} {two}");
+                    assert_eq!(String::from_utf8_lossy(&lines), trailers);
+                    assert_eq!(left, b"GET /", "{one} {two}");
+                }
+            }
+            let single: Vec<&[u8]> = bytes.chunks(1).collect();
+            assert_eq!(decode(framing, &single).expect("good").0, content.as_bytes());
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_chunk_is_found_at_the_byte_that_makes_it_so() {
+        for (text, at) in [
+            ("\r\n", 1),
+            (";x\r\n", 1),
+            ("0x2\r\n", 2),
+            ("-1\r\n", 1),
+            ("+1\r\n", 1),
+            (" 1\r\n", 1),
+            ("1 \r\n", 2),
+            ("1\n", 2),
+            ("1\r1", 3),
+            ("1;a\nb\r\n", 4),
+            ("1;a\rb\r\n", 5),
+            ("1;\0\r\n", 3),
+            ("10000000000000000\r\n", 17),
+            ("00000000000000001\r\n", 17),
+            ("2\r\nabXX", 6),
+            ("2\r\nab\n", 6),
+            ("2\r\nab\rX", 7),
+            ("0\r\nx: 1\n", 8),
+            ("0\r\nx: 1\rX", 9),
+            ("0\r\n\n", 4),
+            ("0\r\n\0", 4),
+        ] {
+            for size in [1, text.len()] {
+                let mut decoder = Decoder::new(Framing::Chunked);
+                let mut seen = 0;
+                let failed = text.as_bytes().chunks(size).any(|piece| {
+                    seen += piece.len();
+                    decoder.decode(&mut piece.to_vec()).is_err()
+                });
+                assert!(failed, "{text:?}");
+                assert!(size > 1 || seen == at, "{text:?} failed after {seen} bytes");
+            }
+        }
+    }
+
+    #[test]
+    fn extensions_and_trailers_have_limits() {
+        let fails =
+            |text: &str| Decoder::new(Framing::Chunked).decode(&mut text.as_bytes().to_vec());
+        let long = |count: usize| "x".repeat(count);
+        assert!(fails(&format!("1;{}\r\n", long(EXTENSION_MAX))).is_ok());
+        assert!(fails(&format!("1;{}\r\n", long(EXTENSION_MAX + 1))).is_err());
+        let many = format!("1;{}\r\nx\r\n", long(EXTENSION_MAX));
+        assert!(fails(&many.repeat(16)).is_ok());
+        assert!(fails(&many.repeat(17)).is_err());
+        assert!(fails(&format!("0\r\n{}", long(TRAILERS_MAX))).is_ok());
+        assert!(fails(&format!("0\r\n{}", long(TRAILERS_MAX + 1))).is_err());
+    }
+
+    #[test]
+    fn a_body_to_the_end_of_its_connection_has_no_other_end() {
+        let mut decoder = Decoder::new(Framing::ToClose);
+        let piece = decoder.decode(&mut b"0\r\n\r\n".to_vec()).expect("anything");
+        assert_eq!((piece.data, decoder.is_done(), decoder.is_to_close()), (5, false, true));
+    }
+
+    #[test]
+    fn content_of_several_chunks_is_moved_together_and_what_follows_is_not_touched() {
+        let mut bytes = b"3\r\nabc\r\n2\r\nde\r\n0\r\n\r\nGET".to_vec();
+        let mut decoder = Decoder::new(Framing::Chunked);
+        let piece = decoder.decode(&mut bytes).expect("good");
+        assert_eq!(&bytes[piece.skip..][..piece.data], b"abcde");
+        assert_eq!(&bytes[piece.used..], b"GET");
+        assert!(decoder.is_done());
+    }
+}

@@ -1,0 +1,292 @@
+//! The lines of a head as offsets into the bytes that they were read from.
+
+use std::mem::MaybeUninit;
+
+use super::Name;
+
+/// A part of the bytes of a head.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Span {
+    start: u16,
+    end: u16,
+}
+
+/// One line: what its name means, and where name and value stand.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Field {
+    /// What the name means.
+    pub name: Name,
+    name_at: Span,
+    value_at: Span,
+}
+
+/// The lines of a head, in their order. They mean something only together with the bytes that they
+/// were read from.
+#[derive(Clone, Debug, Default)]
+pub struct Fields(Box<[Field]>);
+
+/// Lines together with the bytes that they stand in.
+#[derive(Clone, Copy, Debug)]
+pub struct Lines<'a> {
+    fields: &'a Fields,
+    head: &'a [u8],
+}
+
+/// How a message's end is found: section 6.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Framing {
+    /// There is no body.
+    None,
+    /// So many bytes.
+    Exact(u64),
+    /// In chunks, with trailers.
+    Chunked,
+    /// Up to the end of the connection. Only for answers.
+    ToClose,
+}
+
+/// The members of a comma-separated list, without the space around them and without empty ones.
+pub type List<'a> = std::iter::Filter<
+    std::iter::Map<std::slice::Split<'a, u8, fn(&u8) -> bool>, fn(&[u8]) -> &[u8]>,
+    fn(&&[u8]) -> bool,
+>;
+
+/// Lines of a head. RFC 9110 has no number; 100 is what the field uses.
+pub(super) const FIELDS_MAX: usize = 100;
+
+/// Where the parser puts what it finds, before it is known how much that is.
+pub(super) type Scratch<'a> = [MaybeUninit<httparse::Header<'a>>; FIELDS_MAX];
+
+/// What all lines together say of the framing, as far as it is the same for both kinds of heads.
+#[derive(Debug, Default)]
+pub(super) struct Framed {
+    /// The length, if there is one.
+    pub(super) length: Option<u64>,
+    /// Whether there is a coding.
+    pub(super) coding: Option<Coding>,
+    /// `close` is among the members of `Connection`.
+    pub(super) closes: bool,
+    /// `keep-alive` is among the members of `Connection`.
+    pub(super) keeps_alive: bool,
+    /// `upgrade` is among the members of `Connection`.
+    pub(super) upgrades: bool,
+}
+
+/// What `Transfer-Encoding` says.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Coding {
+    /// `chunked`, once, and nothing else.
+    Chunked,
+    /// Something that ends in `chunked`, but is more than that.
+    Others,
+    /// Something whose end cannot be found.
+    Endless,
+}
+
+/// A length that is not one number, once: section 6.3.
+#[derive(Debug)]
+pub(super) struct BadLength;
+
+// === impl Span ===
+
+impl Span {
+    /// The part of `bytes` that `part` is. It must be one, and `bytes` no longer than a head.
+    pub(super) fn of(bytes: &[u8], part: &[u8]) -> Self {
+        let start = part.as_ptr().addr() - bytes.as_ptr().addr();
+        Self::new(start, start + part.len())
+    }
+
+    pub(super) fn new(start: usize, end: usize) -> Self {
+        let offset = |it: usize| u16::try_from(it).expect("heads are shorter than 64 KiB");
+        Self { start: offset(start), end: offset(end) }
+    }
+
+    /// The bytes.
+    #[must_use]
+    pub fn of_head(self, head: &[u8]) -> &[u8] {
+        &head[usize::from(self.start)..usize::from(self.end)]
+    }
+
+    pub(super) fn start(self) -> usize {
+        usize::from(self.start)
+    }
+
+    pub(super) fn end(self) -> usize {
+        usize::from(self.end)
+    }
+}
+
+// === impl Field ===
+
+impl Field {
+    fn of(head: &[u8], line: &httparse::Header<'_>) -> Self {
+        let name_at = Span::of(head, line.name.as_bytes());
+        let value_at = match line.value {
+            [] => Span::new(name_at.end(), name_at.end()),
+            value => Span::of(head, value),
+        };
+        Self { name: Name::of(line.name.as_bytes()), name_at, value_at }
+    }
+
+    /// The name as it was written.
+    #[must_use]
+    pub fn name_in(self, head: &[u8]) -> &[u8] {
+        self.name_at.of_head(head)
+    }
+
+    /// The value, without the space around it.
+    #[must_use]
+    pub fn value_in(self, head: &[u8]) -> &[u8] {
+        self.value_at.of_head(head)
+    }
+
+    pub(super) fn value_at(self) -> Span {
+        self.value_at
+    }
+}
+
+// === impl Fields ===
+
+impl Fields {
+    /// The lines that the parser found in `head`, or `None` if one of them, or the line before the
+    /// first, does not end in CRLF.
+    ///
+    /// The parser takes a bare LF for a line end, as section 2.2 allows; an upstream that does not
+    /// would see other lines than we do.
+    pub(super) fn new(head: &[u8], found: &[httparse::Header<'_>]) -> Option<Self> {
+        let ends_well = |at: usize| at >= 2 && head[at - 2..at] == *b"\r\n";
+        let mut fields = Vec::with_capacity(found.len());
+        for line in found {
+            if !ends_well(Span::of(head, line.name.as_bytes()).start()) {
+                return None;
+            }
+            fields.push(Field::of(head, line));
+        }
+        let is_good = ends_well(head.len()) && ends_well(head.len() - 2);
+        is_good.then(|| Self(fields.into_boxed_slice()))
+    }
+
+    /// The lines, in their order.
+    pub(super) fn iter(&self) -> impl DoubleEndedIterator<Item = Field> + '_ {
+        self.0.iter().copied()
+    }
+
+    /// The lines of a trailer section as it came, which the empty line at its end is missing from,
+    /// and the bytes that they stand in. `None` if it has something else than lines.
+    #[must_use]
+    pub fn of_trailers(section: &[u8]) -> Option<(Self, Vec<u8>)> {
+        let whole = [section, b"\r\n"].concat();
+        let mut found = [httparse::EMPTY_HEADER; FIELDS_MAX];
+        match httparse::parse_headers(&whole, &mut found) {
+            Ok(httparse::Status::Complete((len, lines))) if len == whole.len() => {
+                let lines = lines.iter();
+                let fields = lines.map(|it| Field::of(&whole, it)).collect();
+                Some((Self(fields), whole))
+            }
+            _ => None,
+        }
+    }
+
+    /// The lines together with the bytes of their head.
+    #[must_use]
+    pub fn lines<'a>(&'a self, head: &'a [u8]) -> Lines<'a> {
+        Lines { fields: self, head }
+    }
+
+    /// Looks at every line that concerns the framing.
+    pub(super) fn framed(&self, head: &[u8]) -> Result<Framed, BadLength> {
+        let mut framed = Framed::default();
+        for field in self.iter() {
+            match field.name {
+                Name::ContentLength => {
+                    let length = number(field.value_in(head)).ok_or(BadLength)?;
+                    if framed.length.replace(length).is_some() {
+                        return Err(BadLength);
+                    }
+                }
+                Name::TransferEncoding => {
+                    let coding = coding(field.value_in(head));
+                    framed.coding = Some(match (framed.coding, coding) {
+                        (None, coding) => coding,
+                        (Some(_), Coding::Endless) => Coding::Endless,
+                        (Some(_), _) => Coding::Others,
+                    });
+                }
+                Name::Connection => {
+                    for member in members(field.value_in(head)) {
+                        framed.closes |= member.eq_ignore_ascii_case(b"close");
+                        framed.keeps_alive |= member.eq_ignore_ascii_case(b"keep-alive");
+                        framed.upgrades |= member.eq_ignore_ascii_case(b"upgrade");
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(framed)
+    }
+}
+
+// === impl Lines ===
+
+impl<'a> Lines<'a> {
+    /// The values of all lines of this name.
+    pub fn all(self, name: Name) -> impl DoubleEndedIterator<Item = &'a [u8]> {
+        self.fields.iter().filter(move |it| it.name == name).map(move |it| it.value_in(self.head))
+    }
+
+    /// The value of the first line of this name.
+    #[must_use]
+    pub fn first(self, name: Name) -> Option<&'a [u8]> {
+        self.all(name).next()
+    }
+
+    /// Whether there is a line of this name.
+    #[must_use]
+    pub fn has(self, name: Name) -> bool {
+        self.fields.iter().any(|it| it.name == name)
+    }
+
+    /// Whether `Connection`, on any of its lines, lists this name.
+    #[must_use]
+    pub fn connection_lists(self, name: &[u8]) -> bool {
+        let mut listed = self.all(Name::Connection).flat_map(members);
+        listed.any(|it| it.eq_ignore_ascii_case(name))
+    }
+
+    /// Every line: what its name means, the name as it was written, and the value.
+    pub fn each(self) -> impl Iterator<Item = (Name, &'a [u8], &'a [u8])> {
+        self.fields.iter().map(move |it| (it.name, it.name_in(self.head), it.value_in(self.head)))
+    }
+}
+
+/// The members of a list: RFC 9110, section 5.6.1.
+pub(super) fn members(list: &[u8]) -> List<'_> {
+    fn is_comma(it: &u8) -> bool {
+        *it == b','
+    }
+    fn trimmed(it: &[u8]) -> &[u8] {
+        it.trim_ascii()
+    }
+    fn is_there(it: &&[u8]) -> bool {
+        !it.is_empty()
+    }
+    list.split(is_comma as fn(&u8) -> bool)
+        .map(trimmed as fn(&[u8]) -> &[u8])
+        .filter(is_there as fn(&&[u8]) -> bool)
+}
+
+/// Digits, at least one, that fit. `parse` would take a sign; a length has none.
+fn number(digits: &[u8]) -> Option<u64> {
+    let is_number = (1..=19).contains(&digits.len()) && digits.iter().all(u8::is_ascii_digit);
+    is_number.then(|| digits.iter().fold(0, |number, digit| number * 10 + u64::from(digit - b'0')))
+}
+
+fn coding(value: &[u8]) -> Coding {
+    if value.eq_ignore_ascii_case(b"chunked") {
+        return Coding::Chunked;
+    }
+    match members(value).last() {
+        Some(last) if last.eq_ignore_ascii_case(b"chunked") => Coding::Others,
+        _ => Coding::Endless,
+    }
+}

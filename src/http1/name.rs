@@ -1,0 +1,189 @@
+//! The names of fields that mean something on the way through.
+
+/// What a field's name means to a proxy. Told once for each field, when its head is read.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Name {
+    /// `Host`.
+    Host,
+    /// `Content-Length`.
+    ContentLength,
+    /// `Transfer-Encoding`.
+    TransferEncoding,
+    /// `Connection`.
+    Connection,
+    /// `TE`.
+    Te,
+    /// `Upgrade`.
+    Upgrade,
+    /// Another field that is for one hop only: RFC 9110, section 7.6.1.
+    Hop,
+    /// `Expect`.
+    Expect,
+    /// `Date`.
+    Date,
+    /// `Cookie`.
+    Cookie,
+    /// `Authorization`.
+    Authorization,
+    /// `Proxy`, which some applications read as the address of a proxy: CVE-2016-5385.
+    Proxy,
+    /// `X-Forwarded-For`.
+    XForwardedFor,
+    /// `X-Forwarded-Host`.
+    XForwardedHost,
+    /// `X-Forwarded-Proto`.
+    XForwardedProto,
+    /// `Forwarded`: RFC 7239.
+    Forwarded,
+    /// Another field that says where a request came from.
+    Origin,
+    /// `X-Request-Id`.
+    XRequestId,
+    /// `Traceparent`: W3C Trace Context.
+    Traceparent,
+    /// `Tracestate`: W3C Trace Context.
+    Tracestate,
+    /// `Proxy-Status`: RFC 9209.
+    ProxyStatus,
+    /// `Cache-Control`, and fields that caches prefer to it.
+    CacheControl,
+    /// `Flipgate-Preview`.
+    FlipgatePreview,
+    /// Another `Flipgate-…`.
+    Flipgate,
+    /// A name with `_`, which many applications read as `-`.
+    Underscored,
+    /// Any other.
+    Other,
+}
+
+// === impl Name ===
+
+impl Name {
+    /// What a name means, in whatever case it is written.
+    #[must_use]
+    pub fn of(name: &[u8]) -> Self {
+        let is = |other: &str| name.eq_ignore_ascii_case(other.as_bytes());
+        let found = match name.len() {
+            2 if is("te") => Self::Te,
+            4 if is("host") => Self::Host,
+            4 if is("date") => Self::Date,
+            5 if is("proxy") => Self::Proxy,
+            6 if is("cookie") => Self::Cookie,
+            6 if is("expect") => Self::Expect,
+            7 if is("upgrade") => Self::Upgrade,
+            7 if is("expires") => Self::CacheControl,
+            9 if is("forwarded") => Self::Forwarded,
+            9 if is("x-real-ip") => Self::Origin,
+            10 if is("connection") => Self::Connection,
+            10 if is("keep-alive") => Self::Hop,
+            10 if is("tracestate") => Self::Tracestate,
+            11 if is("traceparent") => Self::Traceparent,
+            12 if is("x-request-id") => Self::XRequestId,
+            12 if is("proxy-status") => Self::ProxyStatus,
+            12 if is("edge-control") => Self::CacheControl,
+            13 if is("authorization") => Self::Authorization,
+            13 if is("cache-control") => Self::CacheControl,
+            14 if is("content-length") => Self::ContentLength,
+            14 if is("http2-settings") => Self::Hop,
+            15 if is("x-forwarded-for") => Self::XForwardedFor,
+            15 if is("x-accel-expires") => Self::CacheControl,
+            16 if is("proxy-connection") => Self::Hop,
+            16 if is("x-forwarded-host") => Self::XForwardedHost,
+            16 if is("flipgate-preview") => Self::FlipgatePreview,
+            17 if is("transfer-encoding") => Self::TransferEncoding,
+            17 if is("x-forwarded-proto") => Self::XForwardedProto,
+            17 if is("surrogate-control") => Self::CacheControl,
+            _ => Self::Other,
+        };
+        match found {
+            Self::Other => Self::of_kind(name),
+            found => found,
+        }
+    }
+
+    /// What a whole family of names means.
+    fn of_kind(name: &[u8]) -> Self {
+        let begins = |with: &str| {
+            name.get(..with.len()).is_some_and(|it| it.eq_ignore_ascii_case(with.as_bytes()))
+        };
+        let ends = |with: &str| {
+            let at = name.len().checked_sub(with.len());
+            at.is_some_and(|at| name[at..].eq_ignore_ascii_case(with.as_bytes()))
+        };
+        match name[0] | 0x20 {
+            b'x' if begins("x-forwarded-") => Self::Origin,
+            b'f' if begins("flipgate-") => Self::Flipgate,
+            _ if memchr::memchr(b'_', name).is_some() => Self::Underscored,
+            _ if ends("cdn-cache-control") => Self::CacheControl,
+            _ => Self::Other,
+        }
+    }
+
+    /// Whether a field of this name is for one hop only: RFC 9110, section 7.6.1.
+    #[must_use]
+    pub fn is_hop_by_hop(self) -> bool {
+        use Name::{Connection, Hop, Te, TransferEncoding, Upgrade};
+        matches!(self, Connection | Hop | Te | TransferEncoding | Upgrade)
+    }
+
+    /// Whether a field of this name says how a message is framed or where it goes. Such a one is not
+    /// taken away because `Connection` lists it.
+    #[must_use]
+    pub fn is_vital(self) -> bool {
+        matches!(self, Self::Host | Self::ContentLength | Self::TransferEncoding)
+    }
+
+    /// Whether a field of this name says where a request came from, so that only those whom we
+    /// trust may write it.
+    #[must_use]
+    pub fn tells_of_forwarding(self) -> bool {
+        use Name::{
+            Forwarded, Origin, Traceparent, Tracestate, XForwardedFor, XForwardedHost,
+            XForwardedProto, XRequestId,
+        };
+        matches!(
+            self,
+            Forwarded
+                | Origin
+                | Traceparent
+                | Tracestate
+                | XForwardedFor
+                | XForwardedHost
+                | XForwardedProto
+                | XRequestId
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_known_in_any_case() {
+        for (name, meaning) in [
+            ("Host", Name::Host),
+            ("CONTENT-LENGTH", Name::ContentLength),
+            ("transfer-Encoding", Name::TransferEncoding),
+            ("te", Name::Te),
+            ("Keep-Alive", Name::Hop),
+            ("Proxy-Connection", Name::Hop),
+            ("HTTP2-Settings", Name::Hop),
+            ("x-Forwarded-Port", Name::Origin),
+            ("X-Forwarded-For", Name::XForwardedFor),
+            ("Flipgate-Anything", Name::Flipgate),
+            ("flipgate-preview", Name::FlipgatePreview),
+            ("x_real_ip", Name::Underscored),
+            ("X-Forwarded_For", Name::Underscored),
+            ("Content_Length", Name::Underscored),
+            ("CDN-Cache-Control", Name::CacheControl),
+            ("Fastly-CDN-Cache-Control", Name::CacheControl),
+            ("Accept", Name::Other),
+            ("hosts", Name::Other),
+            ("x", Name::Other),
+        ] {
+            assert_eq!(Name::of(name.as_bytes()), meaning, "{name}");
+        }
+    }
+}

@@ -1,0 +1,456 @@
+//! The head of a request.
+
+use std::mem::MaybeUninit;
+
+use super::{
+    Version,
+    fields::{Coding, FIELDS_MAX, Fields, Framed, Framing, Scratch, Span, members},
+    name::Name,
+};
+
+/// The head of a request that can be read in one way only, and what it means for what follows it.
+#[derive(Clone, Debug)]
+pub struct RequestHead {
+    /// How many bytes it is long, with the empty line at its end.
+    pub len: usize,
+    /// The version.
+    pub version: Version,
+    /// The lines.
+    pub fields: Fields,
+    /// How the body's end is found.
+    pub framing: Framing,
+    /// Whether the client may send another request on this connection.
+    pub keeps_alive: bool,
+    /// Whether the client waits for `100 Continue` before it sends the body.
+    pub expects_continue: bool,
+    /// Whether the client takes trailers.
+    pub takes_trailers: bool,
+    /// Whether the client asks for a WebSocket, and for nothing else: RFC 6455, section 4.1.
+    pub wants_websocket: bool,
+    /// The form of the target.
+    pub form: Form,
+    method: Span,
+    target: Span,
+    host: Span,
+}
+
+/// The form of a target, without the authority that it may have had: section 3.2.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Form {
+    /// A path, with a query or without.
+    Path,
+    /// Nothing, or a query; the path is `/`.
+    Root,
+    /// `*`: what is asked concerns the server.
+    Asterisk,
+}
+
+/// Why a head is refused. What follows it is not read: nobody knows where it begins.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum Reject {
+    /// It is not HTTP, or can be read in more than one way.
+    #[error("{0}")]
+    Malformed(&'static str),
+    /// A transfer coding that we do not know: section 6.1.
+    #[error("the only transfer coding that is understood is chunked")]
+    Coding,
+    /// CONNECT or TRACE.
+    #[error("this method is not served here")]
+    Method,
+    /// The target is longer than 8 KiB.
+    #[error("the target is too long")]
+    TargetTooLong,
+    /// More than 100 lines, 8 KiB in one or 32 KiB in all.
+    #[error("the head is too large")]
+    TooLarge,
+}
+
+/// Bytes of a request's head.
+pub(super) const HEAD_MAX: usize = 32 * 1024;
+
+/// Bytes of one line of it, and of its target.
+const LINE_MAX: usize = 8 * 1024;
+
+// === impl RequestHead ===
+
+impl RequestHead {
+    /// Bytes of a head, at most.
+    pub const BYTES_MAX: usize = HEAD_MAX;
+
+    /// Reads the head at the beginning of `bytes`; `None` while it is not there as a whole.
+    ///
+    /// # Errors
+    ///
+    /// [`Reject`] as soon as the bytes that are there cannot become a good head any more.
+    pub fn parse(bytes: &[u8]) -> Result<Option<Self>, Reject> {
+        if let [b'\n', ..] | [b'\r', _, ..] = bytes {
+            return Err(Reject::Malformed("an empty line is no request"));
+        }
+        let mut scratch: Scratch<'_> = [MaybeUninit::uninit(); FIELDS_MAX];
+        let mut request = httparse::Request::new(&mut []);
+        match request.parse_with_uninit_headers(bytes, &mut scratch) {
+            Ok(httparse::Status::Complete(len)) if len <= HEAD_MAX => {
+                Self::new(&bytes[..len], &request).map(Some)
+            }
+            Ok(httparse::Status::Complete(_)) => Err(Reject::TooLarge),
+            Ok(httparse::Status::Partial) => too_long(bytes).map_or(Ok(None), Err),
+            Err(error) => Err(too_long(bytes).unwrap_or_else(|| reject(error))),
+        }
+    }
+
+    fn new(head: &[u8], request: &httparse::Request<'_, '_>) -> Result<Self, Reject> {
+        let incomplete = Reject::Malformed("the request line is not complete");
+        let (Some(method), Some(target)) = (request.method, request.path) else {
+            return Err(incomplete);
+        };
+        let version = Version::of(request.version).ok_or(incomplete)?;
+        if target.len() > LINE_MAX {
+            return Err(Reject::TargetTooLong);
+        }
+        if request.headers.iter().any(|it| it.name.len() + it.value.len() > LINE_MAX) {
+            return Err(Reject::TooLarge);
+        }
+        let fields = Fields::new(head, request.headers)
+            .ok_or(Reject::Malformed("a line does not end in CRLF"))?;
+        if matches!(method, "CONNECT" | "TRACE") {
+            return Err(Reject::Method);
+        }
+        let framed = fields
+            .framed(head)
+            .map_err(|_| Reject::Malformed("the Content-Length is not one number"))?;
+        let framing = framing(&framed, version)?;
+        let host = one_host(&fields)?;
+        let (form, target) = target_of(target, method, host.of_head(head))?;
+        let notes = Notes::of(&fields, head);
+        Ok(Self {
+            len: head.len(),
+            version,
+            framing,
+            keeps_alive: match version {
+                Version::Http10 => framed.keeps_alive && !framed.closes,
+                Version::Http11 => !framed.closes,
+            },
+            expects_continue: notes.expects_continue
+                && version == Version::Http11
+                && !matches!(framing, Framing::None | Framing::Exact(0)),
+            takes_trailers: notes.takes_trailers && version == Version::Http11,
+            wants_websocket: notes.upgrades == Some(true)
+                && framed.upgrades
+                && version == Version::Http11
+                && method == "GET"
+                && framing == Framing::None,
+            form,
+            method: Span::of(head, method.as_bytes()),
+            target: Span::of(head, target.as_bytes()),
+            host,
+            fields,
+        })
+    }
+
+    /// The method.
+    #[must_use]
+    pub fn method<'a>(&self, head: &'a [u8]) -> &'a [u8] {
+        self.method.of_head(head)
+    }
+
+    /// The target without an authority; to be completed as the form says.
+    #[must_use]
+    pub fn target<'a>(&self, head: &'a [u8]) -> &'a [u8] {
+        self.target.of_head(head)
+    }
+
+    /// The value of the one `Host`, which has not been looked at further.
+    #[must_use]
+    pub fn host<'a>(&self, head: &'a [u8]) -> &'a [u8] {
+        self.host.of_head(head)
+    }
+
+    /// The path without the query; `*` where that is asked for.
+    #[must_use]
+    pub fn path<'a>(&self, head: &'a [u8]) -> &'a [u8] {
+        let target = self.target(head);
+        match self.form {
+            Form::Root => b"/",
+            Form::Asterisk => b"*",
+            Form::Path => &target[..memchr::memchr(b'?', target).unwrap_or(target.len())],
+        }
+    }
+}
+
+/// What else the lines say of the exchange.
+#[derive(Default)]
+struct Notes {
+    expects_continue: bool,
+    takes_trailers: bool,
+    /// Whether all that `Upgrade` says is `websocket`.
+    upgrades: Option<bool>,
+}
+
+impl Notes {
+    fn of(fields: &Fields, head: &[u8]) -> Self {
+        let mut notes = Self::default();
+        for field in fields.iter() {
+            let value = field.value_in(head);
+            match field.name {
+                Name::Expect => {
+                    notes.expects_continue |= value.eq_ignore_ascii_case(b"100-continue");
+                }
+                Name::Te => {
+                    let is_trailers = |it: &[u8]| it.eq_ignore_ascii_case(b"trailers");
+                    notes.takes_trailers |= members(value).any(is_trailers);
+                }
+                Name::Upgrade => {
+                    let is_websocket = value.eq_ignore_ascii_case(b"websocket");
+                    notes.upgrades = Some(is_websocket && notes.upgrades.is_none());
+                }
+                _ => {}
+            }
+        }
+        notes
+    }
+}
+
+/// Remembers how much of a head that comes in parts was looked at. Parsing it again at every byte
+/// would cost the square of its length.
+#[derive(Debug, Default)]
+pub struct Scan {
+    known: usize,
+    parsed: usize,
+}
+
+impl Scan {
+    /// Whether the head may be whole by now, or be found to be none. Nothing is missed: a head that
+    /// is whole is always worth parsing.
+    pub fn is_worth_parsing(&mut self, bytes: &[u8]) -> bool {
+        let known = std::mem::replace(&mut self.known, bytes.len());
+        let is_worth =
+            bytes.len() >= 2 * self.parsed || bytes.len() >= HEAD_MAX || has_end(bytes, known);
+        if is_worth {
+            self.parsed = bytes.len();
+        }
+        is_worth
+    }
+}
+
+/// Whether an empty line ends within `bytes`, of which the first `known` were looked at before.
+fn has_end(bytes: &[u8], known: usize) -> bool {
+    let from = known.saturating_sub(3);
+    memchr::memchr_iter(b'\n', &bytes[from..])
+        .map(|at| &bytes[from + at + 1..])
+        .any(|rest| matches!(rest, [b'\n', ..] | [b'\r', b'\n', ..]))
+}
+
+/// Section 6.3, and stricter where it leaves a choice: whoever stands behind us may have taken the
+/// other one.
+fn framing(framed: &Framed, version: Version) -> Result<Framing, Reject> {
+    match (framed.coding, framed.length) {
+        (None, None) => Ok(Framing::None),
+        (None, Some(length)) => Ok(Framing::Exact(length)),
+        (Some(_), _) if version == Version::Http10 => {
+            Err(Reject::Malformed("HTTP/1.0 has no Transfer-Encoding"))
+        }
+        (Some(_), Some(_)) => {
+            Err(Reject::Malformed("there is a Content-Length beside a Transfer-Encoding"))
+        }
+        (Some(Coding::Chunked), None) => Ok(Framing::Chunked),
+        (Some(Coding::Others), None) => Err(Reject::Coding),
+        (Some(Coding::Endless), None) => {
+            Err(Reject::Malformed("the Transfer-Encoding does not end in chunked"))
+        }
+    }
+}
+
+/// Section 3.2.
+fn one_host(fields: &Fields) -> Result<Span, Reject> {
+    let mut hosts = fields.iter().filter(|it| it.name == Name::Host);
+    match (hosts.next(), hosts.next()) {
+        (Some(host), None) => Ok(host.value_at()),
+        _ => Err(Reject::Malformed("exactly one Host is needed")),
+    }
+}
+
+/// Sections 3.2.1 to 3.2.4.
+fn target_of<'a>(target: &'a str, method: &str, host: &[u8]) -> Result<(Form, &'a str), Reject> {
+    if memchr::memchr(b'#', target.as_bytes()).is_some() {
+        return Err(Reject::Malformed("a target has no fragment"));
+    }
+    if target.starts_with('/') {
+        return Ok((Form::Path, target));
+    }
+    if target == "*" && method == "OPTIONS" {
+        return Ok((Form::Asterisk, target));
+    }
+    let begins =
+        |scheme: &str| target.get(..scheme.len()).is_some_and(|it| it.eq_ignore_ascii_case(scheme));
+    let scheme = ["http://", "https://"].into_iter().find(|it| begins(it));
+    let rest = scheme.map(|it| &target[it.len()..]);
+    let rest = rest.ok_or(Reject::Malformed("the target is neither a path nor a URL"))?;
+    let (authority, rest) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+    if !authority.as_bytes().eq_ignore_ascii_case(host) {
+        return Err(Reject::Malformed("the target and the Host name different hosts"));
+    }
+    match rest {
+        "" if method == "OPTIONS" => Ok((Form::Asterisk, rest)),
+        path if path.starts_with('/') => Ok((Form::Path, path)),
+        query => Ok((Form::Root, query)),
+    }
+}
+
+/// Whether what is there is too much already, whatever may follow.
+fn too_long(bytes: &[u8]) -> Option<Reject> {
+    if bytes.len() > LINE_MAX && memchr::memchr(b'\n', &bytes[..LINE_MAX]).is_none() {
+        return Some(Reject::TargetTooLong);
+    }
+    (bytes.len() >= HEAD_MAX).then_some(Reject::TooLarge)
+}
+
+fn reject(error: httparse::Error) -> Reject {
+    use httparse::Error;
+    Reject::Malformed(match error {
+        Error::TooManyHeaders => return Reject::TooLarge,
+        Error::HeaderName => "a line is not a name, a colon and a value",
+        Error::HeaderValue => "a value has control characters or a bare CR",
+        Error::NewLine => "a line does not end in CRLF",
+        Error::Token => "the request line is not a method, a target and a version",
+        Error::Version => "the version is neither HTTP/1.0 nor HTTP/1.1",
+        Error::Status => "this is not a request",
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Option<RequestHead>, Reject> {
+        RequestHead::parse(text.as_bytes())
+    }
+
+    fn good(text: &str) -> RequestHead {
+        parse(text).expect("good").expect("whole")
+    }
+
+    fn with(line: &str) -> String {
+        format!("POST / HTTP/1.1\r\nHost: a\r\n{line}\r\n\r\n")
+    }
+
+    #[test]
+    fn a_head_is_found_wherever_it_is_split_and_never_before_its_end() {
+        let text = "GET /a?b HTTP/1.1\r\nHost: a.test:80\r\nX: \r\nAccept:  */* \r\n\r\nGET";
+        let len = text.len() - 3;
+        for end in 0..=text.len() {
+            let head = parse(&text[..end]).expect("good so far");
+            assert_eq!(head.map(|it| it.len), (end >= len).then_some(len), "{end}");
+            assert_eq!(has_end(&text.as_bytes()[..end], 0), end >= len, "{end}");
+            assert!(end != len || (1..=len).all(|new| has_end(&text.as_bytes()[..end], end - new)));
+        }
+        let (head, bytes) = (good(text), text.as_bytes());
+        assert_eq!((head.method(bytes), head.target(bytes)), (&b"GET"[..], &b"/a?b"[..]));
+        assert_eq!((head.path(bytes), head.host(bytes)), (&b"/a"[..], &b"a.test:80"[..]));
+        let lines: Vec<_> =
+            head.fields.lines(bytes).each().map(|(_, name, value)| (name, value)).collect();
+        assert_eq!(lines[1..], [(&b"X"[..], &b""[..]), (b"Accept", b"*/*")]);
+    }
+
+    #[test]
+    fn what_follows_a_head_is_known_from_its_lines() {
+        for (lines, framing) in [
+            ("X: 1", Framing::None),
+            ("Content-Length: 0", Framing::Exact(0)),
+            ("content-length: 00012", Framing::Exact(12)),
+            ("Content-Length: 9999999999999999999", Framing::Exact(9_999_999_999_999_999_999)),
+            ("Transfer-Encoding: Chunked", Framing::Chunked),
+        ] {
+            assert_eq!(good(&with(lines)).framing, framing, "{lines}");
+        }
+    }
+
+    #[test]
+    fn a_connection_goes_on_unless_somebody_says_otherwise() {
+        for (version, line, goes_on) in [
+            ("1.1", "X: 1", true),
+            ("1.1", "Connection: x, CLOSE", false),
+            ("1.1", "Connection: x\r\nConnection: close", false),
+            ("1.0", "X: 1", false),
+            ("1.0", "Connection: Keep-Alive", true),
+            ("1.0", "Connection: keep-alive, close", false),
+        ] {
+            let head = good(&format!("GET / HTTP/{version}\r\nHost: a\r\n{line}\r\n\r\n"));
+            assert_eq!(head.keeps_alive, goes_on, "{version} {line}");
+        }
+    }
+
+    #[test]
+    fn only_a_websocket_is_a_tunnel_that_may_be_asked_for() {
+        for (lines, wants) in [
+            ("Connection: Upgrade\r\nUpgrade: WebSocket", true),
+            ("Connection: keep-alive, upgrade\r\nUpgrade: websocket", true),
+            ("Upgrade: websocket", false),
+            ("Connection: upgrade\r\nUpgrade: h2c", false),
+            ("Connection: upgrade\r\nUpgrade: websocket, h2c", false),
+            ("Connection: upgrade\r\nUpgrade: websocket\r\nUpgrade: h2c", false),
+            ("Connection: upgrade\r\nUpgrade: websocket\r\nContent-Length: 1", false),
+        ] {
+            let head = good(&format!("GET / HTTP/1.1\r\nHost: a\r\n{lines}\r\n\r\n"));
+            assert_eq!(head.wants_websocket, wants, "{lines}");
+            let head = good(&format!("POST / HTTP/1.1\r\nHost: a\r\n{lines}\r\n\r\n"));
+            assert!(!head.wants_websocket);
+        }
+    }
+
+    #[test]
+    fn targets_become_paths() {
+        for (method, target, form, rest) in [
+            ("GET", "/x?y", Form::Path, "/x?y"),
+            ("GET", "//x", Form::Path, "//x"),
+            ("GET", "http://A/x", Form::Path, "/x"),
+            ("GET", "HTTPS://a/x", Form::Path, "/x"),
+            ("GET", "http://a", Form::Root, ""),
+            ("GET", "http://a?b", Form::Root, "?b"),
+            ("OPTIONS", "*", Form::Asterisk, "*"),
+            ("OPTIONS", "http://a", Form::Asterisk, ""),
+        ] {
+            let text = format!("{method} {target} HTTP/1.1\r\nHost: a\r\n\r\n");
+            let head = good(&text);
+            assert_eq!((head.form, head.target(text.as_bytes())), (form, rest.as_bytes()));
+        }
+        for target in ["*", "x", "a:80", "ftp://a/", "http://b/", "http://a@a/", "http:///", "/x#y"]
+        {
+            let text = format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n");
+            assert!(matches!(parse(&text), Err(Reject::Malformed(_))), "{target}");
+        }
+    }
+
+    #[test]
+    fn line_ends_are_crlf_everywhere() {
+        let good = "GET / HTTP/1.1\r\nHost: a\r\nX: 1\r\n\r\n";
+        for at in good.match_indices("\r\n").map(|(at, _)| at) {
+            let bare = format!("{}{}", &good[..at], &good[at + 1..]);
+            assert!(matches!(parse(&bare), Err(Reject::Malformed(_))), "{bare:?}");
+            let cr = format!("{}{}", &good[..=at], &good[at + 2..]);
+            assert!(!matches!(parse(&cr), Ok(Some(_))), "{cr:?}");
+        }
+        for empty_line in ["\n", "\r\n", "\r\r\n"] {
+            assert!(parse(&format!("{empty_line}{good}")).is_err(), "{empty_line:?}");
+        }
+    }
+
+    #[test]
+    fn limits_are_told_apart() {
+        let long = |count: usize| "x".repeat(count);
+        let target = format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", long(LINE_MAX));
+        assert_eq!(parse(&target).err(), Some(Reject::TargetTooLong));
+        assert_eq!(parse(&target[..=LINE_MAX]).err(), Some(Reject::TargetTooLong));
+        assert_eq!(parse(&with(&format!("X: {}", long(LINE_MAX)))).err(), Some(Reject::TooLarge));
+        let many: Vec<_> = (0..FIELDS_MAX - 1).map(|it| format!("X-{it}: 1")).collect();
+        assert!(parse(&with(&many.join("\r\n"))).is_ok());
+        assert_eq!(
+            parse(&with(&format!("{}\r\nY: 1", many.join("\r\n")))).err(),
+            Some(Reject::TooLarge)
+        );
+        let large: Vec<_> = (0..5).map(|it| format!("X-{it}: {}", long(8000))).collect();
+        let large = with(&large.join("\r\n"));
+        assert_eq!(parse(&large).err(), Some(Reject::TooLarge));
+        assert_eq!(parse(&large[..HEAD_MAX]).err(), Some(Reject::TooLarge));
+        assert!(parse(&large[..HEAD_MAX - 1]).is_ok());
+    }
+}

@@ -1,0 +1,219 @@
+//! The head of a response.
+
+use std::mem::MaybeUninit;
+
+use super::{
+    Version,
+    fields::{Coding, FIELDS_MAX, Fields, Framed, Framing, Scratch, Span},
+    name::Name,
+};
+
+/// The head of a response that can be read in one way only.
+#[derive(Clone, Debug)]
+pub struct ResponseHead {
+    /// How many bytes it is long, with the empty line at its end.
+    pub len: usize,
+    /// The version.
+    pub version: Version,
+    /// The status code, 100 to 999.
+    pub status: u16,
+    /// The lines.
+    pub fields: Fields,
+    /// Whether another request may be sent on this connection, as far as the head tells.
+    pub keeps_alive: bool,
+    /// `Connection` has `upgrade`, and `Upgrade` says `websocket`.
+    pub is_websocket: bool,
+    /// Whether there is a `Date`.
+    pub has_date: bool,
+    length: Option<u64>,
+    is_chunked: bool,
+    reason: Span,
+}
+
+/// Why the bytes of an upstream are no response. Nothing of what it sent is believed then.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("{0}")]
+pub struct Defect(pub(super) &'static str);
+
+/// Bytes of a response's head. More than of a request's, since applications set many cookies.
+pub(super) const HEAD_MAX: usize = 64 * 1024 - 1;
+
+// === impl ResponseHead ===
+
+impl ResponseHead {
+    /// Bytes of a head, at most.
+    pub const BYTES_MAX: usize = HEAD_MAX;
+
+    /// Reads the head at the beginning of `bytes`; `None` while it is not there as a whole.
+    ///
+    /// # Errors
+    ///
+    /// [`Defect`] as soon as the bytes that are there cannot become a good head any more.
+    pub fn parse(bytes: &[u8]) -> Result<Option<Self>, Defect> {
+        if let [b'\n', ..] | [b'\r', ..] = bytes {
+            return Err(Defect("there is an empty line before it"));
+        }
+        let mut scratch: Scratch<'_> = [MaybeUninit::uninit(); FIELDS_MAX];
+        let mut response = httparse::Response::new(&mut []);
+        let config = httparse::ParserConfig::default();
+        match config.parse_response_with_uninit_headers(&mut response, bytes, &mut scratch) {
+            Ok(httparse::Status::Complete(len)) if len <= HEAD_MAX => {
+                Self::new(&bytes[..len], &response).map(Some)
+            }
+            Ok(httparse::Status::Partial) if bytes.len() < HEAD_MAX => Ok(None),
+            Ok(_) | Err(httparse::Error::TooManyHeaders) => Err(Defect("its head is too large")),
+            Err(_) => Err(Defect("its head is not HTTP")),
+        }
+    }
+
+    fn new(head: &[u8], response: &httparse::Response<'_, '_>) -> Result<Self, Defect> {
+        let (Some(version), Some(status @ 100..)) = (Version::of(response.version), response.code)
+        else {
+            return Err(Defect("its status line is not HTTP"));
+        };
+        let fields =
+            Fields::new(head, response.headers).ok_or(Defect("a line does not end in CRLF"))?;
+        let Framed { length, coding, closes, keeps_alive, upgrades } =
+            fields.framed(head).map_err(|_| Defect("its Content-Length is not one number"))?;
+        let is_chunked = match (coding, version) {
+            (None, _) => false,
+            (Some(Coding::Chunked), Version::Http11) => true,
+            (Some(_), _) => return Err(Defect("its Transfer-Encoding is not chunked alone")),
+        };
+        let is_named = |it: &[u8]| it.eq_ignore_ascii_case(b"websocket");
+        let has_date = fields.iter().any(|it| it.name == Name::Date);
+        let keeps_alive = match version {
+            Version::Http10 => keeps_alive && !closes,
+            Version::Http11 => !closes,
+        };
+        Ok(Self {
+            len: head.len(),
+            version,
+            status,
+            // Framed twice: what comes behind it may be anything.
+            keeps_alive: keeps_alive && !(is_chunked && length.is_some()),
+            is_websocket: upgrades && fields.lines(head).all(Name::Upgrade).any(is_named),
+            has_date,
+            length,
+            is_chunked,
+            reason: reason(head),
+            fields,
+        })
+    }
+
+    /// How the body's end is found, for a request with HEAD or with another method: section 6.3. A
+    /// coding goes before a length.
+    #[must_use]
+    pub fn framing(&self, is_for_head: bool) -> Framing {
+        match (self.status, self.length) {
+            (100..=199 | 204 | 304, _) => Framing::None,
+            _ if is_for_head => Framing::None,
+            _ if self.is_chunked => Framing::Chunked,
+            (_, Some(length)) => Framing::Exact(length),
+            (_, None) => Framing::ToClose,
+        }
+    }
+
+    /// The length that is told, also where no body follows. Not where a coding says another thing.
+    #[must_use]
+    pub fn told_length(&self) -> Option<u64> {
+        self.length.filter(|_| !self.is_chunked)
+    }
+
+    /// Code and reason as they stand in the status line.
+    #[must_use]
+    pub fn code_and_reason<'a>(&self, head: &'a [u8]) -> &'a [u8] {
+        self.reason.of_head(head)
+    }
+}
+
+/// From the code to the end of the status line.
+fn reason(head: &[u8]) -> Span {
+    const CODE_AT: usize = "HTTP/1.1 ".len();
+    let end = memchr::memchr(b'\r', head).unwrap_or(head.len());
+    Span::new(CODE_AT.min(end), end)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Option<ResponseHead>, Defect> {
+        ResponseHead::parse(text.as_bytes())
+    }
+
+    fn good(text: &str) -> ResponseHead {
+        parse(text).expect("good").expect("whole")
+    }
+
+    #[test]
+    fn a_head_is_found_wherever_it_is_split_and_never_before_its_end() {
+        let text = "HTTP/1.1 404 Not  Found\u{e9}\r\nContent-Length: 5\r\n\r\nhello";
+        let len = text.len() - 5;
+        for end in 0..=text.len() {
+            let head = ResponseHead::parse(&text.as_bytes()[..end]).expect("good so far");
+            assert_eq!(head.map(|it| it.len), (end >= len).then_some(len), "{end}");
+        }
+        let head = good(text);
+        assert_eq!((head.status, head.framing(false)), (404, Framing::Exact(5)));
+        let reason = head.code_and_reason(text.as_bytes());
+        assert_eq!(String::from_utf8_lossy(reason), "404 Not  Found\u{e9}");
+        for short in ["HTTP/1.1 200\r\n\r\n", "HTTP/1.0 200 \r\n\r\n"] {
+            let reason = good(short).code_and_reason(short.as_bytes());
+            assert_eq!(reason.trim_ascii(), b"200");
+        }
+    }
+
+    #[test]
+    fn what_follows_a_head_is_known_from_its_status_and_lines() {
+        for (status, lines, framing) in [
+            ("200", "X: 1", Framing::ToClose),
+            ("200", "Content-Length: 0", Framing::Exact(0)),
+            ("200", "Transfer-Encoding: chunked", Framing::Chunked),
+            ("200", "Content-Length: 5\r\nTransfer-Encoding: chunked", Framing::Chunked),
+            ("204", "Content-Length: 5", Framing::None),
+            ("304", "Content-Length: 5", Framing::None),
+            ("103", "Link: x", Framing::None),
+        ] {
+            let head = good(&format!("HTTP/1.1 {status} \r\n{lines}\r\n\r\n"));
+            assert_eq!(head.framing(false), framing, "{status} {lines}");
+            assert_eq!(head.framing(true), Framing::None);
+        }
+    }
+
+    #[test]
+    fn a_response_that_is_framed_twice_is_the_last_on_its_connection() {
+        let twice = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n";
+        assert!(!good(twice).keeps_alive && good(twice).told_length().is_none());
+        assert!(good("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n").keeps_alive);
+        assert!(!good("HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\n").keeps_alive);
+    }
+
+    #[test]
+    fn what_could_be_read_in_two_ways_is_no_response() {
+        for text in [
+            "HTTP/1.1 200 OK\nX: 1\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nX: 1\n\r\n",
+            "HTTP/1.1 200 OK\r\nX: 1\r\n\n",
+            "\r\nHTTP/1.1 200 OK\r\n\r\n",
+            "HTTP/1.1 200 OK\r\n X: 1\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nX : 1\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nX: 1\r\n 2\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: identity\r\n\r\n",
+            "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "HTTP/2.0 200 OK\r\n\r\n",
+            "HTTP/1.1 099 OK\r\n\r\n",
+            "HTTP/1.1 20 OK\r\n\r\n",
+            "SSH-2.0-OpenSSH\r\n\r\n",
+        ] {
+            assert!(parse(text).is_err(), "{text:?}");
+        }
+        let many: String = (0..=FIELDS_MAX).map(|it| format!("X-{it}: 1\r\n")).collect();
+        assert!(parse(&format!("HTTP/1.1 200 OK\r\n{many}\r\n")).is_err());
+        let long = format!("HTTP/1.1 200 OK\r\nX: {}", "x".repeat(HEAD_MAX));
+        assert!(parse(&long).is_err());
+    }
+}
