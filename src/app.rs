@@ -137,7 +137,7 @@ impl App {
         let mut threads = Vec::new();
         for number in 0..workers {
             let (shared, limits) = (shared.clone(), config.upstream);
-            let make = move || Proxy::new(&shared, number, limits);
+            let make = move |buffers| Proxy::new(&shared, number, limits, buffers);
             let settings = settings.clone();
             let worker = Worker::start(number, &mut bound, settings, stop.clone(), make);
             threads.push(worker.inspect_err(|_| stop.now.cancel())?);

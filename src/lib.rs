@@ -16,7 +16,8 @@
 //! admin        the HTTP API; wire types, and who may call
 //! control proxy        changes of the truth | the path of one exchange
 //! downstream upstream  towards the client   | towards the application
-//! metrics store switch series | the truth at rest | which pool answers, and who is inside
+//! http1 metrics net store switch  heads and framing | series | sockets | the truth at rest | which
+//!              pool answers, and who is inside
 //! model        plain words: color, generation, endpoint, network, route
 //! ```
 //!
@@ -69,6 +70,7 @@ pub mod downstream;
 pub mod http1;
 pub mod metrics;
 pub mod model;
+pub mod net;
 pub mod proxy;
 pub mod store;
 pub mod switch;

@@ -140,19 +140,22 @@ pub(super) fn clients(section: &Section<'_>) -> Clients {
 
 pub(super) fn timeouts(section: &Section<'_>) -> Times {
     let time = |key, default| section.read(key, Duration::from_secs(default), duration);
-    let stall = time("stall", 60);
     let times = Times {
         patience: Patience {
             head: time("head", 10),
             keep_alive: time("keep_alive", 75),
-            stall,
+            stall: time("stall", 60),
             upstream: time("upstream_stall", 300),
+            request: section.read("request", None, |it| match text(it) {
+                Ok("none") => Ok(None),
+                _ => duration(it).map(Some),
+            }),
+            tunnel: time("tunnel", 3600),
         },
         upstream: upstream::Limits {
             connect: time("upstream_connect", 5),
             idle: time("upstream_idle", 30),
             idle_max: 0,
-            stall,
         },
         response: time("upstream_response", 60),
     };

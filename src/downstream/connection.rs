@@ -1,120 +1,90 @@
-//! One client's connection.
-
-#[cfg(test)]
-mod tests;
+//! One client's connection: what is known of it, and its life from the first byte to the close.
 
 use std::{
     cell::{Cell, RefCell},
-    convert::Infallible,
+    future::poll_fn,
+    io,
     net::{IpAddr, SocketAddr},
-    pin::Pin,
+    pin::pin,
     rc::Rc,
     sync::Arc,
-    task::{Poll, Waker},
-    time::Instant,
+    task::{Poll, Waker, ready},
+    time::{Duration, Instant},
 };
 
-use hyper::{server::conn::http1, service::service_fn};
 use tokio::net::TcpStream;
 use tracing::debug;
 
 use super::{
-    Handler,
+    After, Handler, HeadError,
     bind::Listener,
-    io::Io,
-    roster::{Patience, Roster},
+    clock::{Clock, DATE_LENGTH, Deadlines, Tick, Wait},
+    roster::Roster,
+};
+use crate::{
+    http1::{RequestHead, Scan},
+    net::{Buffers, Socket},
 };
 
-/// What is known of one client's connection, and what it is doing.
-pub struct Connection<H: Handler> {
+/// What is known of one client's connection. Seen by the task that serves it and by the roster.
+pub struct Connection<M> {
     peer: IpAddr,
     listener: Arc<Listener>,
-    memory: H::Memory,
-    roster: Rc<Roster<H>>,
-    /// What answers hold on to whose last bytes are still in our buffers.
-    departing: RefCell<Vec<H::Hold>>,
-    /// What answers hold on to whose requests are still being sent.
-    lingering: RefCell<Vec<H::Hold>>,
-    phase: Cell<Phase>,
-    /// Whether an answer's body has not come to its end yet.
-    is_answering: Cell<bool>,
-    /// Whether bytes of an answer are still in our buffers.
-    is_writing: Cell<bool>,
-    /// Bodies of requests that are still being read, oldest first, each with when it last moved.
-    uploads: RefCell<Vec<Rc<Cell<Instant>>>>,
-    /// Since when bytes wait that the client does not take.
-    write_blocked: Cell<Option<Instant>>,
-    /// Since when we wait for bytes of a request's body.
-    body_awaited: Cell<Option<Instant>>,
-    /// Since when we wait for bytes of an answer's body.
-    upstream_awaited: Cell<Option<Instant>>,
-    asked: Cell<Option<Ask>>,
+    memory: M,
+    clock: Rc<Clock>,
+    deadlines: Deadlines,
+    /// A wait that is over and that the task has not been told of yet.
+    alarm: Cell<Option<Wait>>,
+    /// Whether the task is to be dropped, wherever it is.
+    cut: Cell<Option<Wait>>,
+    /// Whether the connection is to end after what is being done.
+    is_closing: Cell<bool>,
     waker: RefCell<Option<Waker>>,
 }
 
-#[derive(Clone, Copy, Debug)]
-enum Phase {
-    /// Nothing is asked.
-    Idle(Instant),
-    /// A head has begun.
-    Head(Instant),
-    /// A request is being read, answered or its answer written.
-    Exchange,
+/// A client: its socket, and what is known of its connection.
+pub struct Client<M> {
+    /// The socket.
+    pub socket: Socket,
+    connection: Rc<Connection<M>>,
 }
 
-/// What the roster asks of a connection.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Ask {
-    /// Close after what you are doing.
+/// What came where a request was waited for.
+enum Asked {
+    Head(Result<RequestHead, HeadError>),
+    /// Nothing after all, or only the empty line that old clients send behind a body: RFC 9112,
+    /// section 2.2.
+    Nothing,
+    /// The end of the connection.
+    Gone,
+}
+
+/// What becomes of a connection that had something to do.
+enum Next<T> {
+    Idle,
+    Tunnel(Box<T>),
     Close,
-    /// End now.
-    End(Overdue),
 }
-
-/// What took too long.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Overdue {
-    Head,
-    KeepAlive,
-    Stall,
-    Upstream,
-}
-
-/// Bytes of a request's head. Above it hyper answers 431.
-const HEAD_BYTES_MAX: usize = 32 * 1024;
-
-/// Bytes of a connection's reading and of its writing that are kept in memory.
-const BUFFER_BYTES_MAX: usize = 128 * 1024;
-
-/// The answer to a head that took too long. RFC 9110, section 15.5.9.
-const TOO_SLOW: &[u8] = b"HTTP/1.1 408 Request Timeout\r\n\
-    connection: close\r\n\
-    content-length: 0\r\n\
-    proxy-status: flipgate; error=http_request_error\r\n\r\n";
 
 // === impl Connection ===
 
-impl<H: Handler> Connection<H> {
-    fn new(peer: SocketAddr, listener: Arc<Listener>, roster: Rc<Roster<H>>) -> Self {
+impl<M: Default> Connection<M> {
+    fn new(peer: SocketAddr, listener: Arc<Listener>, clock: Rc<Clock>) -> Self {
         Self {
             peer: peer.ip().to_canonical(),
             listener,
-            memory: H::Memory::default(),
-            departing: RefCell::default(),
-            lingering: RefCell::default(),
-            is_answering: Cell::new(false),
-            is_writing: Cell::new(false),
-            uploads: RefCell::default(),
-            phase: Cell::new(Phase::Idle(roster.now())),
-            write_blocked: Cell::new(None),
-            body_awaited: Cell::new(None),
-            upstream_awaited: Cell::new(None),
-            asked: Cell::new(None),
+            memory: M::default(),
+            clock,
+            deadlines: Deadlines::default(),
+            alarm: Cell::new(None),
+            cut: Cell::new(None),
+            is_closing: Cell::new(false),
             waker: RefCell::new(None),
-            roster,
         }
     }
+}
 
+impl<M> Connection<M> {
     /// The address at the other end. An IPv4 address is never written as IPv6.
     pub fn peer(&self) -> IpAddr {
         self.peer
@@ -126,151 +96,85 @@ impl<H: Handler> Connection<H> {
     }
 
     /// What the handler remembers of this connection.
-    pub fn memory(&self) -> &H::Memory {
+    pub fn memory(&self) -> &M {
         &self.memory
     }
 
-    /// Keeps `hold` until everything that was answered so far is written to the client's socket.
-    pub fn hold_until_written(&self, hold: H::Hold) {
-        self.departing.borrow_mut().push(hold);
+    /// The time of day as a `Date` tells it.
+    #[must_use]
+    pub fn date(&self) -> [u8; DATE_LENGTH] {
+        self.clock.date()
     }
 
-    /// Keeps `hold` until no request's body is being read any more, and until everything is written.
-    pub fn hold_until_uploaded(&self, hold: H::Hold) {
-        if self.uploads.borrow().is_empty() {
-            // It was given up before its answer came to an end.
-            return self.hold_until_written(hold);
-        }
-        self.lingering.borrow_mut().push(hold);
+    /// The time, as of the worker's last step.
+    #[must_use]
+    pub fn now(&self) -> Instant {
+        self.clock.now()
     }
 
-    /// Notes that the answer's body has been given away to its end, or given up.
-    pub fn answered(&self) {
-        self.is_answering.set(false);
-        self.is_writing.set(true);
-        self.upstream_awaited.set(None);
+    /// Whether the connection is to end after what is being done.
+    pub fn is_closing(&self) -> bool {
+        self.is_closing.get()
     }
 
-    /// Notes that a request's body is being read from now on. What is returned stands for it.
-    pub fn upload_begins(&self) -> Rc<Cell<Instant>> {
-        let upload = Rc::new(Cell::new(self.roster.now()));
-        self.uploads.borrow_mut().push(Rc::clone(&upload));
-        upload
+    /// Waits for something from now on, for as long as the worker's patience says.
+    pub fn begin(&self, wait: Wait) {
+        self.deadlines.begin(wait, &self.clock);
     }
 
-    /// Notes that a part of a request's body was taken.
-    pub fn upload_moves(&self, upload: &Cell<Instant>) {
-        upload.set(self.roster.now());
+    /// Waits for something from now on, for so long.
+    pub fn begin_for(&self, wait: Wait, limit: Duration) {
+        self.deadlines.begin_for(wait, &self.clock, limit);
     }
 
-    /// Notes that a request's body has come to its end, or was given up.
-    pub fn upload_ends(&self, upload: &Rc<Cell<Instant>>) {
-        self.uploads.borrow_mut().retain(|it| !Rc::ptr_eq(it, upload));
-        self.await_body(false);
-        if self.uploads.borrow().is_empty() {
-            let lingering = self.lingering.take();
-            if self.is_writing.get() {
-                self.departing.borrow_mut().extend(lingering);
-            }
-            self.settle();
+    /// Waits for something no longer.
+    pub fn end(&self, wait: Wait) {
+        self.deadlines.end(wait);
+    }
+
+    /// Notes whether something is being waited for, and whether it has moved since this was noted
+    /// the last time, so that the wait begins anew.
+    pub fn note(&self, wait: Wait, is_awaited: bool, has_moved: bool) {
+        match (is_awaited, self.deadlines.is_waiting(wait)) {
+            (true, true) if !has_moved => {}
+            (true, _) => self.begin(wait),
+            (false, true) => self.end(wait),
+            (false, false) => {}
         }
     }
 
-    fn begin_exchange(&self) {
-        self.is_answering.set(true);
-        self.phase.set(Phase::Exchange);
+    /// Whether something is being waited for.
+    pub fn is_waiting(&self, wait: Wait) -> bool {
+        self.deadlines.is_waiting(wait)
     }
 
-    /// Nothing is asked any more when the last answer is written and the last body read.
-    fn settle(&self) {
-        let is_reading = !self.uploads.borrow().is_empty();
-        let is_busy = self.is_answering.get() || self.is_writing.get() || is_reading;
-        if !is_busy && matches!(self.phase.get(), Phase::Exchange) {
-            self.phase.set(Phase::Idle(self.roster.now()));
+    /// What was waited for too long, told once. Whoever does not ask in time is cut.
+    pub fn take_alarm(&self) -> Option<Wait> {
+        let alarm = self.alarm.take();
+        if let Some(wait) = alarm {
+            self.deadlines.end(wait);
+        }
+        alarm
+    }
+
+    /// Calls on the connection if it has waited for too long.
+    pub(super) fn look(&self, now: Tick) {
+        let Some(wait) = self.deadlines.overdue(now) else { return };
+        match wait.is_told() && self.alarm.replace(Some(wait)) != Some(wait) {
+            true => {}
+            false => self.cut.set(Some(wait)),
+        }
+        self.wake();
+    }
+
+    /// Asks the connection to end after what it is doing.
+    pub(super) fn close(&self) {
+        if !self.is_closing.replace(true) {
+            self.wake();
         }
     }
 
-    /// Lets go of everything: the connection has ended, whatever was left to write or read.
-    pub(super) fn end(&self) {
-        drop(self.departing.take());
-        drop(self.lingering.take());
-    }
-
-    /// Notes whether a request's body is being waited for.
-    pub fn await_body(&self, is_awaited: bool) {
-        self.note(&self.body_awaited, is_awaited);
-    }
-
-    /// Notes whether an answer's body is being waited for.
-    pub fn await_upstream(&self, is_awaited: bool) {
-        self.note(&self.upstream_awaited, is_awaited);
-    }
-
-    /// Writes down the time when something begins to be so, and strikes it out when it ends.
-    fn note(&self, since: &Cell<Option<Instant>>, is_so: bool) {
-        match (is_so, since.get()) {
-            (true, None) => since.set(Some(self.roster.now())),
-            (false, Some(_)) => since.set(None),
-            _ => {}
-        }
-    }
-
-    /// Notes that bytes have come.
-    pub(super) fn has_read(&self) {
-        if let Phase::Idle(_) = self.phase.get() {
-            self.phase.set(Phase::Head(self.roster.now()));
-        }
-    }
-
-    /// Notes whether bytes wait that the client does not take.
-    pub(super) fn has_tried_to_write(&self, is_blocked: bool) {
-        self.note(&self.write_blocked, is_blocked);
-    }
-
-    /// Notes that nothing is left in our buffers.
-    pub(super) fn has_written_all(&self) {
-        let mut departing = self.departing.borrow_mut();
-        if !departing.is_empty() {
-            departing.clear();
-        }
-        drop(departing);
-        if self.is_writing.replace(false) {
-            self.settle();
-        }
-    }
-
-    pub(super) fn overdue(&self, now: Instant, patience: &Patience) -> Option<Overdue> {
-        let longer_than = |since: Instant, limit| now.saturating_duration_since(since) > limit;
-        let stalled = [self.write_blocked.get(), self.body_awaited.get()];
-        if stalled.into_iter().flatten().any(|since| longer_than(since, patience.stall)) {
-            return Some(Overdue::Stall);
-        }
-        // Answered already, but its upstream does not take the rest of the request. An answer that
-        // is just being written is not cut for that.
-        let uploads = self.uploads.borrow();
-        let is_left_over = uploads.len() > 1 || !self.is_answering.get();
-        let is_stuck = uploads.first().is_some_and(|it| longer_than(it.get(), patience.stall));
-        if is_left_over && is_stuck && !self.is_writing.get() {
-            return Some(Overdue::Stall);
-        }
-        drop(uploads);
-        if self.upstream_awaited.get().is_some_and(|since| longer_than(since, patience.upstream)) {
-            return Some(Overdue::Upstream);
-        }
-        match self.phase.get() {
-            Phase::Head(since) if longer_than(since, patience.head) => Some(Overdue::Head),
-            Phase::Idle(since) if longer_than(since, patience.keep_alive) => {
-                Some(Overdue::KeepAlive)
-            }
-            _ => None,
-        }
-    }
-
-    pub(super) fn ask(&self, ask: Ask) {
-        // Whoever is to end now is not asked to end gently instead.
-        if !matches!(self.asked.get(), Some(Ask::End(_))) {
-            self.asked.set(Some(ask));
-        }
+    fn wake(&self) {
         if let Some(waker) = &*self.waker.borrow() {
             waker.wake_by_ref();
         }
@@ -284,46 +188,236 @@ impl<H: Handler> Connection<H> {
     }
 }
 
+// === impl Client ===
+
+impl<M> Client<M> {
+    /// The socket, and what is known of the connection.
+    pub fn split(&mut self) -> (&mut Socket, &Connection<M>) {
+        (&mut self.socket, &self.connection)
+    }
+
+    /// Writes all of `bytes`. What was written of them is not known when the future is dropped; the
+    /// connection is of no use then.
+    ///
+    /// # Errors
+    ///
+    /// What the system says of the connection.
+    pub async fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let mut left = bytes;
+        let written = poll_fn(|context| {
+            while !left.is_empty() {
+                let written = self.socket.poll_write(context, [left, &[], &[]]);
+                self.connection.note(Wait::Taken, written.is_pending(), false);
+                left = &left[ready!(written)?..];
+            }
+            Poll::Ready(Ok(()))
+        });
+        written.await
+    }
+
+    /// Waits until the client asks something. Holds no buffer. False if it never will: it has closed,
+    /// or the connection is to end.
+    async fn asks(&mut self) -> bool {
+        self.connection.begin(Wait::Request);
+        poll_fn(|context| {
+            match self.socket.poll_readable(context) {
+                Poll::Ready(readable) => Poll::Ready(readable.is_ok()),
+                // Whoever asks just now is answered; whoever does not will not be.
+                Poll::Pending if self.connection.is_closing() => Poll::Ready(false),
+                Poll::Pending => Poll::Pending,
+            }
+        })
+        .await
+    }
+
+    /// Reads a head. Dropping the future loses nothing of what was read.
+    async fn read_head(&mut self) -> Asked {
+        let mut scan = Scan::default();
+        let mut skips_line = true;
+        self.connection.deadlines.end_all();
+        self.connection.begin(Wait::Head);
+        poll_fn(|context| {
+            loop {
+                if skips_line && self.socket.unread().starts_with(b"\r\n") {
+                    skips_line = false;
+                    self.socket.consume(2);
+                    if self.socket.unread().is_empty() {
+                        return Poll::Ready(Asked::Nothing);
+                    }
+                }
+                let unread = self.socket.unread();
+                if !unread.is_empty() && scan.is_worth_parsing(unread) {
+                    match RequestHead::parse(unread) {
+                        Ok(None) => {}
+                        Ok(Some(head)) => return Poll::Ready(Asked::Head(Ok(head))),
+                        Err(reject) => return Poll::Ready(Asked::Head(Err(reject.into()))),
+                    }
+                }
+                if self.connection.take_alarm() == Some(Wait::Head) {
+                    return Poll::Ready(Asked::Head(Err(HeadError::TooSlow)));
+                }
+                match self.socket.poll_read(context, RequestHead::BYTES_MAX + 1) {
+                    Poll::Ready(Ok(1..)) => {}
+                    Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Asked::Gone),
+                    Poll::Pending if self.socket.unread().is_empty() => {
+                        return Poll::Ready(Asked::Nothing);
+                    }
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+        })
+        .await
+    }
+
+    /// Ends our side, and takes what still comes until the client ends its own: a socket that is
+    /// closed with bytes unread is reset, and the client may lose the answer before it has read it
+    /// (RFC 9112, section 9.6).
+    async fn linger(&mut self) {
+        self.connection.deadlines.end_all();
+        self.connection.begin(Wait::Linger);
+        poll_fn(|context| {
+            if ready!(self.socket.poll_finish(context)).is_err() {
+                return Poll::Ready(());
+            }
+            loop {
+                self.socket.consume(self.socket.unread().len());
+                match ready!(self.socket.poll_read(context, LINGER_AT_ONCE)) {
+                    Ok(1..) => {}
+                    Ok(0) | Err(_) => return Poll::Ready(()),
+                }
+            }
+        })
+        .await;
+    }
+}
+
+/// Bytes that are read at once only to be thrown away.
+const LINGER_AT_ONCE: usize = 16 * 1024;
+
 /// Serves one connection to its end. Dropping the future closes it at once.
 pub(super) async fn serve<H: Handler>(
     stream: TcpStream,
     peer: SocketAddr,
     listener: Arc<Listener>,
     handler: Rc<H>,
-    roster: Rc<Roster<H>>,
+    roster: Rc<Roster<H::Memory>>,
+    buffers: Rc<Buffers>,
 ) {
-    let connection = Rc::new(Connection::new(peer, listener, Rc::clone(&roster)));
+    let connection = Rc::new(Connection::new(peer, listener, Rc::clone(roster.clock())));
     let _place = roster.enter(&connection);
-    let service = service_fn(|request| {
-        connection.begin_exchange();
-        let answer = Rc::clone(&handler).handle(request, Rc::clone(&connection));
-        async { Ok::<_, Infallible>(answer.await) }
-    });
-    let mut driver = http1::Builder::new()
-        // The roster watches heads and pauses; hyper's one limit would have to serve for both.
-        .header_read_timeout(None)
-        .max_header_size(HEAD_BYTES_MAX)
-        .max_buf_size(BUFFER_BYTES_MAX)
-        .serve_connection(Io::new(stream, Rc::clone(&connection)), service);
-    let end = std::future::poll_fn(|context| {
-        match connection.asked.take() {
-            Some(Ask::Close) => Pin::new(&mut driver).graceful_shutdown(),
-            Some(Ask::End(overdue)) => return Poll::Ready(Err(overdue)),
-            None => {}
+    let client =
+        Client { socket: Socket::new(stream, &buffers), connection: Rc::clone(&connection) };
+    drop((roster, buffers));
+    let mut life = pin!(live(client, &*handler));
+    poll_fn(|context| {
+        if let Some(wait) = connection.cut.get() {
+            debug!(%peer, ?wait, "connection took too long");
+            return Poll::Ready(());
         }
         connection.remember(context.waker());
-        Pin::new(&mut driver).poll(context).map(Ok)
+        life.as_mut().poll(context)
     })
     .await;
-    match end {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => debug!(%peer, %error, "connection ended"),
-        Err(overdue) => {
-            debug!(%peer, ?overdue, "connection took too long");
-            if overdue == Overdue::Head {
-                // A client that is too slow to ask may be too slow to be told; it is not waited for.
-                let _ = driver.into_parts().io.stream().try_write(TOO_SLOW);
+}
+
+/// What waits is small; what happens now and then has a box of its own.
+async fn live<H: Handler>(mut client: Client<H::Memory>, handler: &H) {
+    while client.asks().await {
+        match Box::pin(answer(&mut client, handler)).await {
+            Next::Idle => {}
+            Next::Close => return,
+            Next::Tunnel(tunnel) => {
+                client.connection.deadlines.end_all();
+                return Box::pin(handler.tunnel(client, *tunnel)).await;
             }
         }
+    }
+}
+
+/// Answers requests for as long as there are bytes of them.
+async fn answer<H: Handler>(client: &mut Client<H::Memory>, handler: &H) -> Next<H::Tunnel> {
+    loop {
+        let head = match client.read_head().await {
+            Asked::Head(head) => head,
+            Asked::Nothing => return Next::Idle,
+            Asked::Gone => return Next::Close,
+        };
+        client.connection.end(Wait::Head);
+        let after = handler.exchange(client, head).await;
+        client.connection.deadlines.end_all();
+        client.connection.alarm.set(None);
+        match after {
+            After::GoOn if client.connection.is_closing() => return Next::Close,
+            After::GoOn if client.socket.unread().is_empty() => return Next::Idle,
+            After::GoOn => {}
+            After::Tunnel(tunnel) => return Next::Tunnel(Box::new(tunnel)),
+            After::Cut => return Next::Close,
+            After::Close => {
+                client.linger().await;
+                return Next::Close;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::downstream::Patience;
+
+    fn connection() -> Connection<()> {
+        let address = SocketAddr::from(([127, 0, 0, 1], 80));
+        let listener = Arc::new(Listener { address, preview: None });
+        let limit = Duration::from_secs(1);
+        let patience = Patience {
+            head: limit,
+            keep_alive: limit,
+            stall: limit,
+            upstream: limit,
+            request: None,
+            tunnel: limit,
+        };
+        Connection::new(address, listener, Rc::new(Clock::new(&patience)))
+    }
+
+    fn look_after(connection: &Connection<()>, seconds: u64) {
+        connection.clock.set(connection.clock.now() + Duration::from_secs(seconds));
+        connection.look(connection.clock.tick());
+    }
+
+    #[test]
+    fn who_stands_still_is_cut_and_who_moves_is_not() {
+        let connection = connection();
+        connection.note(Wait::Taken, true, false);
+        look_after(&connection, 1);
+        connection.note(Wait::Taken, true, true);
+        look_after(&connection, 1);
+        assert_eq!(connection.cut.get(), None, "it has moved in between");
+        connection.note(Wait::Taken, true, false);
+        look_after(&connection, 1);
+        assert_eq!(connection.cut.get(), Some(Wait::Taken));
+    }
+
+    #[test]
+    fn who_waits_for_nothing_is_left_alone() {
+        let connection = connection();
+        connection.note(Wait::Taken, true, false);
+        connection.note(Wait::Taken, false, false);
+        look_after(&connection, 3600);
+        assert_eq!((connection.cut.get(), connection.alarm.get()), (None, None));
+    }
+
+    #[test]
+    fn who_has_something_left_to_do_is_told_once_and_cut_if_that_is_not_heard() {
+        let connection = connection();
+        connection.begin(Wait::Head);
+        look_after(&connection, 2);
+        assert_eq!(connection.take_alarm(), Some(Wait::Head));
+        look_after(&connection, 2);
+        assert_eq!((connection.take_alarm(), connection.cut.get()), (None, None));
+        connection.begin(Wait::Head);
+        look_after(&connection, 2);
+        look_after(&connection, 2);
+        assert_eq!(connection.cut.get(), Some(Wait::Head));
     }
 }

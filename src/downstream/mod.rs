@@ -1,45 +1,71 @@
 //! Towards the client: listening sockets, worker threads, and one connection from its first byte to
 //! its close.
 //!
-//! Does not know what a request is for. Whoever answers requests is a [`Handler`]; this room calls
-//! it once for each, watches that neither side of a connection stands still for ever, and ends
-//! connections gently when the process stops.
+//! Does not know what a request is for. Whoever answers requests is a [`Handler`]; this room reads
+//! a head and calls it, watches that nobody waits for ever, and ends connections gently when the
+//! process stops.
 
 mod bind;
+mod clock;
 mod connection;
-mod io;
 mod roster;
 mod worker;
 
-use std::{error::Error, rc::Rc};
-
-use bytes::Bytes;
-use http::{Request, Response};
-use hyper::body::{Body, Incoming};
+use crate::http1::{Reject, RequestHead};
 
 pub use self::{
     bind::{BindError, Bound, Listener, bind},
-    connection::Connection,
-    roster::Patience,
+    clock::{DATE_LENGTH, Patience, Wait},
+    connection::{Client, Connection},
     worker::{Settings, Stop, Worker},
 };
 
 /// Answers the requests of one worker's connections.
 pub trait Handler: Sized + 'static {
-    /// The body of an answer.
-    type Body: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + 'static;
-    /// What an answer holds on to until its last byte was written to the client's socket.
-    type Hold: 'static;
     /// What is worth remembering from one request of a connection to the next.
     type Memory: Default + 'static;
+    /// What a connection carries on as when it is no longer one for requests.
+    type Tunnel: 'static;
 
-    /// Answers one request. The future is dropped when the client goes away.
-    fn handle(
-        self: Rc<Self>,
-        request: Request<Incoming>,
-        connection: Rc<Connection<Self>>,
-    ) -> impl Future<Output = Response<Self::Body>>;
+    /// Answers one request, whose head stands at the beginning of what is unread; or tells the client
+    /// why its head is none. Dropped when the client has to be cut.
+    fn exchange(
+        &self,
+        client: &mut Client<Self::Memory>,
+        head: Result<RequestHead, HeadError>,
+    ) -> impl Future<Output = After<Self::Tunnel>>;
+
+    /// Carries a tunnel to its end. Dropped when the client has to be cut.
+    fn tunnel(
+        &self,
+        client: Client<Self::Memory>,
+        tunnel: Self::Tunnel,
+    ) -> impl Future<Output = ()>;
 
     /// Called about twice a second.
     fn tick(&self);
+}
+
+/// What becomes of a connection after an exchange.
+#[derive(Debug)]
+pub enum After<T> {
+    /// The next request may come; what is unread is its beginning.
+    GoOn,
+    /// It ends, and the client has time to read what was written.
+    Close,
+    /// It ends at once: the client must not take what it has for the whole.
+    Cut,
+    /// It becomes a tunnel.
+    Tunnel(T),
+}
+
+/// Why what a client sent is no head.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum HeadError {
+    /// It cannot be read, or in more than one way.
+    #[error(transparent)]
+    Reject(#[from] Reject),
+    /// It did not come to its end in time.
+    #[error("the head took too long")]
+    TooSlow,
 }

@@ -24,10 +24,11 @@ use tracing::{error, warn};
 use super::{
     Handler,
     bind::{Bound, Listener},
+    clock::{Clock, Patience},
     connection::serve,
-    roster::{Patience, Roster},
+    roster::Roster,
 };
-use crate::metrics::Counted;
+use crate::{metrics::Counted, net::Buffers};
 
 /// How a worker treats its clients.
 #[derive(Clone, Debug)]
@@ -62,7 +63,7 @@ const BREATH: Duration = Duration::from_millis(100);
 
 impl Worker {
     /// Starts worker number `number` on its sockets of each listener. `make` is called on the
-    /// worker's thread, inside its runtime.
+    /// worker's thread, inside its runtime, with the buffers that everybody there reads through.
     ///
     /// # Errors
     ///
@@ -73,7 +74,7 @@ impl Worker {
         listeners: &mut [Bound],
         settings: Settings,
         stop: Stop,
-        make: impl FnOnce() -> H + Send + 'static,
+        make: impl FnOnce(Rc<Buffers>) -> H + Send + 'static,
     ) -> io::Result<Self> {
         let sockets: Vec<(Arc<Listener>, StdListener)> = listeners
             .iter_mut()
@@ -117,10 +118,11 @@ async fn run<H: Handler>(
     sockets: Vec<(Arc<Listener>, StdListener)>,
     settings: Settings,
     stop: Stop,
-    make: impl FnOnce() -> H,
+    make: impl FnOnce(Rc<Buffers>) -> H,
 ) -> usize {
-    let handler = Rc::new(make());
-    let roster = Rc::new(Roster::<H>::new());
+    let buffers = Rc::new(Buffers::default());
+    let handler = Rc::new(make(Rc::clone(&buffers)));
+    let roster = Rc::new(Roster::<H::Memory>::new(&settings.patience));
     let tasks = TaskTracker::new();
     // A listener takes a place before there is anybody to have it.
     let door = Arc::new(Semaphore::new(settings.connections_max + sockets.len()));
@@ -130,20 +132,21 @@ async fn run<H: Handler>(
             listener,
             handler: Rc::clone(&handler),
             roster: Rc::clone(&roster),
+            buffers: Rc::clone(&buffers),
             tasks: tasks.clone(),
             door: Arc::clone(&door),
             open: settings.open.clone(),
         };
         accepting.push(tokio::task::spawn_local(acceptor.run(socket, stop.gently.clone())));
     }
-    let mut step = tokio::time::interval(Roster::<H>::STEP);
+    let mut step = tokio::time::interval(Clock::STEP);
     step.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             () = stop.gently.cancelled() => break,
             () = stop.now.cancelled() => return roster.len(),
             _ = step.tick() => {
-                roster.look(Instant::now(), &settings.patience);
+                roster.look(Instant::now());
                 handler.tick();
             }
         }
@@ -158,7 +161,7 @@ async fn run<H: Handler>(
             () = tasks.wait() => return 0,
             () = stop.now.cancelled() => return roster.len(),
             _ = step.tick() => {
-                roster.look(Instant::now(), &settings.patience);
+                roster.look(Instant::now());
                 // Whoever was between two requests when first asked.
                 roster.close();
             }
@@ -169,7 +172,8 @@ async fn run<H: Handler>(
 struct Acceptor<H: Handler> {
     listener: Arc<Listener>,
     handler: Rc<H>,
-    roster: Rc<Roster<H>>,
+    roster: Rc<Roster<H::Memory>>,
+    buffers: Rc<Buffers>,
     tasks: TaskTracker,
     /// A place for each connection that may be open at once.
     door: Arc<Semaphore>,
@@ -225,8 +229,9 @@ impl<H: Handler> Acceptor<H> {
         }
         let (listener, handler) = (Arc::clone(&self.listener), Rc::clone(&self.handler));
         let (roster, open) = (Rc::clone(&self.roster), Counted::new(&self.open));
+        let life = serve(stream, peer, listener, handler, roster, Rc::clone(&self.buffers));
         self.tasks.spawn_local(async move {
-            serve(stream, peer, listener, handler, roster).await;
+            life.await;
             drop((place, open));
         });
     }

@@ -1,6 +1,6 @@
 //! Where a body ends, and which of the bytes before that are its content.
 
-use super::fields::Framing;
+use super::fields::{Fields, Framing};
 
 /// Takes the framing off a body, wherever its bytes are split.
 #[derive(Debug)]
@@ -196,7 +196,11 @@ impl Decoder {
             (Chunked::DataCr, b'\r') => Chunked::DataLf,
             (Chunked::DataLf, b'\n') => Chunked::Size { size: 0, digits: 0 },
             (Chunked::Trailers { at_line_start }, b'\r') => Chunked::TrailersCr { at_line_start },
-            (Chunked::TrailersCr { at_line_start: true }, b'\n') => return Ok(None),
+            (Chunked::TrailersCr { at_line_start: true }, b'\n') => {
+                let are_good =
+                    self.trailers.is_empty() || Fields::of_trailers(&self.trailers).is_some();
+                return are_good.then_some(None).ok_or(BodyError("a trailer is not a line"));
+            }
             (Chunked::TrailersCr { at_line_start: false }, b'\n') => {
                 self.trailers.extend_from_slice(b"\r\n");
                 Chunked::Trailers { at_line_start: true }
@@ -231,11 +235,11 @@ fn at_most(left: u64, there: usize) -> usize {
 mod tests {
     use super::*;
 
-    /// Decodes pieces as they are cut, and returns content, trailers, and what was left.
-    fn decode(
-        framing: Framing,
-        pieces: &[&[u8]],
-    ) -> Result<(Vec<u8>, Vec<u8>, Vec<u8>), BodyError> {
+    /// Content, trailers, and what was left.
+    type Decoded = (Vec<u8>, Vec<u8>, Vec<u8>);
+
+    /// Decodes pieces as they are cut.
+    fn decode(framing: Framing, pieces: &[&[u8]]) -> Result<Decoded, BodyError> {
         let mut decoder = Decoder::new(framing);
         let (mut content, mut left) = (Vec::new(), Vec::new());
         for piece in pieces {
@@ -305,6 +309,10 @@ mod tests {
             ("0\r\nx: 1\rX", 9),
             ("0\r\n\n", 4),
             ("0\r\n\0", 4),
+            ("0\r\nx\r\n\r\n", 8),
+            ("0\r\nx : 1\r\n\r\n", 12),
+            ("0\r\n x: 1\r\n\r\n", 12),
+            ("0\r\nx: 1\r\n y\r\n\r\n", 15),
         ] {
             for size in [1, text.len()] {
                 let mut decoder = Decoder::new(Framing::Chunked);

@@ -285,7 +285,7 @@ fn coding(value: &[u8]) -> Coding {
     if value.eq_ignore_ascii_case(b"chunked") {
         return Coding::Chunked;
     }
-    match members(value).last() {
+    match members(value).next_back() {
         Some(last) if last.eq_ignore_ascii_case(b"chunked") => Coding::Others,
         _ => Coding::Endless,
     }

@@ -2,10 +2,11 @@
 
 use std::{cell::Cell, net::IpAddr};
 
-use http::HeaderMap;
-
 use super::forwarded::{Chain, forwarded, x_forwarded_for};
-use crate::model::{Audience, Rules};
+use crate::{
+    http1::{Lines, Name},
+    model::{Audience, Rules},
+};
 
 /// Whose request it is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -29,22 +30,17 @@ pub(super) struct Standing(Cell<Option<(u64, Client)>>);
 impl Standing {
     /// Whose request this is. A peer is what it is for the whole connection; a trusted proxy's
     /// requests are looked at one by one, since different clients share its connections.
-    pub(super) fn client(
-        &self,
-        rules: &Rules,
-        peer: IpAddr,
-        headers: &HeaderMap,
-        is_forwarded: bool,
-    ) -> Client {
+    pub(super) fn client(&self, rules: &Rules, peer: IpAddr, lines: Lines<'_>) -> Client {
         let known = self.0.get().filter(|(id, _)| *id == rules.id);
         let (_, standing) = known.unwrap_or_else(|| {
             let it = standing(rules, peer);
             self.0.set(Some((rules.id, it)));
+            let is_forwarded = lines.has(Name::XForwardedFor) || lines.has(Name::Forwarded);
             let is_forgotten_proxy = it.audience == Audience::Internal && is_forwarded;
             (rules.id, Client { is_forgotten_proxy, ..it })
         });
         match standing.is_behind_proxy {
-            true => Client { audience: audience_behind_proxy(rules, headers), ..standing },
+            true => Client { audience: audience_behind_proxy(rules, lines), ..standing },
             false => standing,
         }
     }
@@ -72,9 +68,9 @@ fn audience(rules: &Rules, address: IpAddr) -> Audience {
 
 /// Public, unless what the proxy says can be read in one way only. A proxy that writes one of the
 /// two fields passes the other on as the client sent it, so two that differ prove nothing.
-fn audience_behind_proxy(rules: &Rules, headers: &HeaderMap) -> Audience {
+fn audience_behind_proxy(rules: &Rules, lines: Lines<'_>) -> Audience {
     let trusted = &rules.trusted_proxies;
-    let address = match (x_forwarded_for(headers, trusted), forwarded(headers, trusted)) {
+    let address = match (x_forwarded_for(lines, trusted), forwarded(lines, trusted)) {
         (Chain::Address(it), Chain::Absent) | (Chain::Absent, Chain::Address(it)) => it,
         (Chain::Address(one), Chain::Address(two)) if one == two => one,
         _ => return Audience::Public,
@@ -86,10 +82,11 @@ fn audience_behind_proxy(rules: &Rules, headers: &HeaderMap) -> Audience {
 mod tests {
     use std::time::Duration;
 
-    use http::HeaderValue;
-
     use super::*;
-    use crate::model::{Networks, Router};
+    use crate::{
+        model::{Networks, Router},
+        proxy::samples,
+    };
 
     fn rules(id: u64, internal: &str) -> Rules {
         let networks = |it: &str| [Networks::parse(it).expect("a network")].into_iter().collect();
@@ -104,14 +101,10 @@ mod tests {
     }
 
     fn audience_of(peer: &str, fields: &[(&'static str, &'static str)]) -> Audience {
-        let mut headers = HeaderMap::new();
-        for (name, value) in fields {
-            headers.append(*name, HeaderValue::from_static(value));
-        }
         let peer = peer.parse().expect("an address");
-        let is_forwarded = !headers.is_empty();
         let rules = rules(1, "192.168.0.0/16");
-        Standing::default().client(&rules, peer, &headers, is_forwarded).audience
+        let (head, bytes) = samples::request(fields);
+        Standing::default().client(&rules, peer, head.fields.lines(&bytes)).audience
     }
 
     #[test]
@@ -148,13 +141,10 @@ mod tests {
     #[test]
     fn a_proxy_that_nobody_told_us_of_is_noticed_once_for_a_connection() {
         let rules = rules(1, "192.168.0.0/16");
-        let headers: HeaderMap =
-            [(http::header::FORWARDED, HeaderValue::from_static("for=203.0.113.5"))]
-                .into_iter()
-                .collect();
+        let (head, bytes) = samples::request(&[("forwarded", "for=203.0.113.5")]);
         let notice = |standing: &Standing, peer: &str| {
             let peer = peer.parse().expect("an address");
-            standing.client(&rules, peer, &headers, true).is_forgotten_proxy
+            standing.client(&rules, peer, head.fields.lines(&bytes)).is_forgotten_proxy
         };
         let standing = Standing::default();
         assert!(notice(&standing, "192.168.0.7"));
@@ -167,7 +157,8 @@ mod tests {
     fn new_rules_are_followed_on_an_old_connection() {
         let standing = Standing::default();
         let peer = "192.168.0.7".parse().expect("an address");
-        let ask = |rules: &Rules| standing.client(rules, peer, &HeaderMap::new(), false).audience;
+        let (head, bytes) = samples::request(&[]);
+        let ask = |rules: &Rules| standing.client(rules, peer, head.fields.lines(&bytes)).audience;
         assert_eq!(ask(&rules(1, "192.168.0.0/16")), Audience::Internal);
         assert_eq!(ask(&rules(2, "172.16.0.0/12")), Audience::Public);
     }

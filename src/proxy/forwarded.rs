@@ -2,9 +2,10 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use http::{HeaderMap, HeaderValue, header::GetAll};
-
-use crate::model::Networks;
+use crate::{
+    http1::{Lines, Name},
+    model::Networks,
+};
 
 /// What a chain of forwarding proxies says of the client's address.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -22,15 +23,15 @@ pub(super) enum Chain {
 const HOPS_MAX: usize = 64;
 
 /// Reads `X-Forwarded-For`, from the right, over all of its lines.
-pub(super) fn x_forwarded_for(headers: &HeaderMap, trusted: &Networks) -> Chain {
-    let lines = headers.get_all("x-forwarded-for");
-    walk(&lines, trusted, |line| line.split(',').rev().map(|it| address(it.trim())).collect())
+pub(super) fn x_forwarded_for(lines: Lines<'_>, trusted: &Networks) -> Chain {
+    walk(lines.all(Name::XForwardedFor), trusted, |line| {
+        line.split(',').rev().map(|it| address(it.trim())).collect()
+    })
 }
 
 /// Reads `Forwarded` (RFC 7239), from the right, over all of its lines.
-pub(super) fn forwarded(headers: &HeaderMap, trusted: &Networks) -> Chain {
-    let lines = headers.get_all(http::header::FORWARDED);
-    walk(&lines, trusted, |line| {
+pub(super) fn forwarded(lines: Lines<'_>, trusted: &Networks) -> Chain {
+    walk(lines.all(Name::Forwarded), trusted, |line| {
         let mut hops: Vec<_> = split_outside_quotes(line, ',').map(element).collect();
         hops.reverse();
         hops
@@ -38,15 +39,15 @@ pub(super) fn forwarded(headers: &HeaderMap, trusted: &Networks) -> Chain {
 }
 
 /// `hops` yields a line's addresses from the right, `None` for what is none.
-fn walk(
-    lines: &GetAll<'_, HeaderValue>,
+fn walk<'a>(
+    lines: impl DoubleEndedIterator<Item = &'a [u8]>,
     trusted: &Networks,
     hops: impl Fn(&str) -> Vec<Option<IpAddr>>,
 ) -> Chain {
     let mut farthest = Chain::Absent;
     let mut seen = 0;
-    for line in lines.iter().rev() {
-        let Ok(line) = line.to_str() else { return Chain::Unreadable };
+    for line in lines.rev() {
+        let Some(line) = plain(line) else { return Chain::Unreadable };
         for hop in hops(line) {
             seen += 1;
             match hop {
@@ -61,6 +62,11 @@ fn walk(
         }
     }
     farthest
+}
+
+/// Text that is plain ASCII: RFC 7239, section 4.
+fn plain(line: &[u8]) -> Option<&str> {
+    std::str::from_utf8(line).ok().filter(|it| it.is_ascii())
 }
 
 /// One element of `Forwarded`: its `for`, which must be there once.
@@ -120,20 +126,19 @@ fn address(text: &str) -> Option<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proxy::samples;
 
     fn trusted() -> Networks {
         ["10.0.0.0/8", "fc00::/7"].iter().map(|it| Networks::parse(it).expect("a net")).collect()
     }
 
     fn read(name: &'static str, lines: &[&str]) -> Chain {
-        let mut headers = HeaderMap::new();
-        for line in lines {
-            let line = HeaderValue::from_bytes(line.as_bytes()).expect("a value");
-            headers.append(name, line);
-        }
+        let fields: Vec<_> = lines.iter().map(|it| (name, *it)).collect();
+        let (head, bytes) = samples::request(&fields);
+        let lines = head.fields.lines(&bytes);
         match name {
-            "forwarded" => forwarded(&headers, &trusted()),
-            _ => x_forwarded_for(&headers, &trusted()),
+            "forwarded" => forwarded(lines, &trusted()),
+            _ => x_forwarded_for(lines, &trusted()),
         }
     }
 

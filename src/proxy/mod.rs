@@ -1,24 +1,27 @@
 //! The path of one exchange: admit, pick, forward, relay.
 //!
 //! Policy (which service, which color, for whom) is decided by pure functions on a borrowed view of
-//! the request; headers are rewritten by pure functions on a header map; every failure becomes an
-//! answer in one table ([`Refusal`]). What is asynchronous is short, and holds a claim from the
-//! moment that it knows a pool to the last byte of the answer.
+//! the request; heads are rewritten by pure functions, from the bytes that were read straight into
+//! those that are sent; every failure becomes an answer in one table ([`Refusal`]). What is
+//! asynchronous is short, and holds a claim from the moment that it knows a pool to the last byte of
+//! the answer.
 
 mod address;
-mod body;
 mod cookies;
 mod exchange;
+mod flow;
 mod forwarded;
-mod glance;
 mod headers;
 mod refusal;
+#[cfg(test)]
+mod samples;
+mod tunnel;
 mod view;
 mod worker;
 
 pub use self::{
-    body::{RequestBody, ResponseBody},
     refusal::Refusal,
+    tunnel::Tunnel,
     view::{RequestView, Wish, admit},
-    worker::{Proxy, Shared},
+    worker::{Memory, Proxy, Shared},
 };

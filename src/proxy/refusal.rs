@@ -1,9 +1,13 @@
 //! The one table from what went wrong to what the client is told.
 
-use bytes::Bytes;
-use http::{HeaderValue, Response, StatusCode, header};
+use http::StatusCode;
 
-use crate::{proxy::ResponseBody, upstream::ConnectReason};
+use super::headers::{Marks, put_marks};
+use crate::{
+    downstream::{DATE_LENGTH, HeadError},
+    http1::{BodyError, Reject, Version, put_field, put_number},
+    upstream::ConnectReason,
+};
 
 /// Why a request gets an answer of Flipgate's own.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
@@ -17,6 +21,15 @@ pub enum Refusal {
     /// CONNECT or TRACE.
     #[error("this method is not served here")]
     Method,
+    /// The target is longer than we read.
+    #[error("the request's target is too long: at most 8 KiB are read")]
+    TargetTooLong,
+    /// The head is larger than we read.
+    #[error("the request's head is too large: at most 100 lines, 8 KiB in one and 32 KiB in all")]
+    HeadTooLarge,
+    /// The head did not come to its end in time.
+    #[error("the request's head took too long")]
+    HeadTooSlow,
     /// The public on a preview listener.
     #[error("this address is for the internal network")]
     Audience,
@@ -38,12 +51,28 @@ pub enum Refusal {
     /// The endpoint's answer was not HTTP.
     #[error("the service's answer could not be understood")]
     Protocol,
+    /// The request's body cannot be read in one way only.
+    #[error("malformed body: {0}")]
+    Body(BodyError),
     /// The client stopped sending its body.
     #[error("the request's body ended too early")]
     BodyIncomplete,
     /// The endpoint took too long to answer.
     #[error("the service did not answer in time")]
     Timeout,
+}
+
+/// How a refusal is told to a client.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Told {
+    /// The client's version.
+    pub(super) version: Version,
+    /// Whether only the head is wanted.
+    pub(super) is_for_head: bool,
+    /// Whether the connection goes on.
+    pub(super) goes_on: bool,
+    pub(super) marks: Marks,
+    pub(super) date: [u8; DATE_LENGTH],
 }
 
 // === impl Refusal ===
@@ -56,6 +85,11 @@ impl Refusal {
             Self::Malformed(_) => (StatusCode::BAD_REQUEST, "http_request_error"),
             Self::TransferCoding => (StatusCode::NOT_IMPLEMENTED, "http_request_error"),
             Self::Method => (StatusCode::METHOD_NOT_ALLOWED, "http_request_denied"),
+            Self::TargetTooLong => (StatusCode::URI_TOO_LONG, "http_request_error"),
+            Self::HeadTooLarge => {
+                (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "http_request_error")
+            }
+            Self::HeadTooSlow => (StatusCode::REQUEST_TIMEOUT, "http_request_error"),
             Self::Audience => (StatusCode::FORBIDDEN, "http_request_denied"),
             Self::NoRoute => (StatusCode::NOT_FOUND, "destination_not_found"),
             Self::UnclearWish | Self::NoEndpoint => {
@@ -76,43 +110,73 @@ impl Refusal {
             }
             Self::Closed => (StatusCode::BAD_GATEWAY, "connection_terminated"),
             Self::Protocol => (StatusCode::BAD_GATEWAY, "http_protocol_error"),
-            Self::BodyIncomplete => (StatusCode::BAD_REQUEST, "http_request_error"),
+            Self::Body(_) | Self::BodyIncomplete => (StatusCode::BAD_REQUEST, "http_request_error"),
             Self::Timeout => (StatusCode::GATEWAY_TIMEOUT, "http_response_timeout"),
         }
     }
 
-    /// Whether the connection must not be used for another request: what follows on it may be a
-    /// part of this one.
-    fn closes(self) -> bool {
+    /// Whether nobody knows where the next request on this connection would begin.
+    pub(super) fn ends_connection(self) -> bool {
         matches!(
             self,
-            Self::Malformed(_) | Self::TransferCoding | Self::Method | Self::BodyIncomplete
+            Self::Malformed(_)
+                | Self::TransferCoding
+                | Self::Method
+                | Self::TargetTooLong
+                | Self::HeadTooLarge
+                | Self::HeadTooSlow
+                | Self::Body(_)
+                | Self::BodyIncomplete
         )
     }
 
-    /// The answer. It never names an endpoint: the client may be anybody.
-    pub(super) fn answer(self) -> Response<ResponseBody> {
+    /// Writes the answer. It never names an endpoint: the client may be anybody.
+    pub(super) fn put(self, out: &mut Vec<u8>, told: &Told) {
+        let Told { version, is_for_head, goes_on, marks, date } = told;
         let (status, error) = self.status();
         let text = format!("{} {}: {self}\n", status.as_u16(), reason(status));
-        let mut answer = Response::new(ResponseBody::own(Bytes::from(text)));
-        *answer.status_mut() = status;
-        let headers = answer.headers_mut();
-        let plain = HeaderValue::from_static("text/plain; charset=utf-8");
-        headers.insert(header::CONTENT_TYPE, plain);
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        let proxy_status = HeaderValue::from_str(&format!("flipgate; error={error}"));
-        headers.insert("proxy-status", proxy_status.expect("words of the table above"));
+        out.extend_from_slice(version.as_bytes());
+        out.push(b' ');
+        out.extend_from_slice(status.as_str().as_bytes());
+        out.push(b' ');
+        out.extend_from_slice(reason(status).as_bytes());
+        out.extend_from_slice(b"\r\nContent-Type: text/plain; charset=utf-8\r\n");
+        put_field(out, b"Proxy-Status", format!("flipgate; error={error}").as_bytes());
+        if !marks.is_private {
+            put_field(out, b"Cache-Control", b"no-store");
+        }
+        put_marks(out, marks);
         if status == StatusCode::SERVICE_UNAVAILABLE {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            put_field(out, b"Retry-After", b"1");
         }
         if status == StatusCode::METHOD_NOT_ALLOWED {
-            let methods = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
-            headers.insert(header::ALLOW, methods);
+            put_field(out, b"Allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
         }
-        if self.closes() {
-            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        put_field(out, b"Date", date);
+        match (goes_on, version) {
+            (false, _) => put_field(out, b"Connection", b"close"),
+            (true, Version::Http10) => put_field(out, b"Connection", b"keep-alive"),
+            (true, Version::Http11) => {}
         }
-        answer
+        out.extend_from_slice(b"Content-Length: ");
+        put_number(out, text.len() as u64);
+        out.extend_from_slice(b"\r\n\r\n");
+        if !is_for_head {
+            out.extend_from_slice(text.as_bytes());
+        }
+    }
+}
+
+impl From<HeadError> for Refusal {
+    fn from(error: HeadError) -> Self {
+        match error {
+            HeadError::TooSlow => Self::HeadTooSlow,
+            HeadError::Reject(Reject::Malformed(what)) => Self::Malformed(what),
+            HeadError::Reject(Reject::Coding) => Self::TransferCoding,
+            HeadError::Reject(Reject::Method) => Self::Method,
+            HeadError::Reject(Reject::TargetTooLong) => Self::TargetTooLong,
+            HeadError::Reject(Reject::TooLarge) => Self::HeadTooLarge,
+        }
     }
 }
 
@@ -132,6 +196,9 @@ mod tests {
             (Refusal::Malformed("x"), 400, "http_request_error"),
             (Refusal::TransferCoding, 501, "http_request_error"),
             (Refusal::Method, 405, "http_request_denied"),
+            (Refusal::TargetTooLong, 414, "http_request_error"),
+            (Refusal::HeadTooLarge, 431, "http_request_error"),
+            (Refusal::HeadTooSlow, 408, "http_request_error"),
             (Refusal::Audience, 403, "http_request_denied"),
             (Refusal::NoRoute, 404, "destination_not_found"),
             (Refusal::UnclearWish, 503, "destination_unavailable"),
@@ -147,10 +214,34 @@ mod tests {
             (Refusal::Timeout, 504, "http_response_timeout"),
         ] {
             assert_eq!(refusal.status(), (StatusCode::from_u16(status).expect("a code"), error));
-            let answer = refusal.answer();
-            let value = answer.headers()["proxy-status"].to_str().expect("ASCII");
-            assert_eq!(value, format!("flipgate; error={error}"));
-            assert_eq!(answer.headers().contains_key("retry-after"), status == 503);
+            let mut out = Vec::new();
+            refusal.put(&mut out, &told(true));
+            let text = String::from_utf8(out).expect("ASCII");
+            assert!(text.starts_with(&format!("HTTP/1.1 {status} ")), "{text}");
+            let proxy_status = format!("\r\nProxy-Status: flipgate; error={error}\r\n");
+            assert!(text.contains(&proxy_status), "{text}");
+            assert_eq!(text.contains("\r\nRetry-After: "), status == 503);
+            assert_eq!(text.contains("\r\nAllow: "), status == 405);
+            let (head, body) = text.split_once("\r\n\r\n").expect("a head and a body");
+            assert!(head.contains(&format!("\r\nContent-Length: {}", body.len())), "{text}");
+        }
+    }
+
+    #[test]
+    fn whoever_asks_for_the_head_gets_the_head() {
+        let mut out = Vec::new();
+        Refusal::NoRoute.put(&mut out, &Told { is_for_head: true, ..told(false) });
+        let text = String::from_utf8(out).expect("ASCII");
+        assert!(text.ends_with("\r\n\r\n") && text.contains("\r\nConnection: close\r\n"), "{text}");
+    }
+
+    fn told(goes_on: bool) -> Told {
+        Told {
+            version: Version::Http11,
+            is_for_head: false,
+            goes_on,
+            marks: Marks::default(),
+            date: *b"Sun, 06 Nov 1994 08:49:37 GMT",
         }
     }
 }

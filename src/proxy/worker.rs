@@ -1,34 +1,29 @@
 //! The proxy of one worker: decides on each head, and has the exchange that follows.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::{Cell, OnceCell, RefCell},
+    net::IpAddr,
     rc::Rc,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use http::{
-    HeaderMap, HeaderValue, Method, Request, Response, StatusCode,
-    header::{HOST, TRANSFER_ENCODING},
-    request,
-};
-use hyper::body::Incoming;
 use tracing::warn;
 
 use super::{
-    address::Client,
-    body::{RequestBody, ResponseBody},
+    address::{Client as Asker, Standing},
     cookies,
-    exchange::{Exchange, Held},
-    glance::Glance,
-    headers,
+    exchange::exchange,
     refusal::Refusal,
+    tunnel::Tunnel,
     view::{RequestView, Wish, admit},
 };
 use crate::{
-    downstream::{Connection, Handler},
+    downstream::{After, Client, Connection, Handler, HeadError},
+    http1::{Form, Lines, Name, RequestHead},
     metrics::{Metrics, PoolMetrics},
     model::{Audience, Color, Host, Rules, normalize_path},
+    net::Buffers,
     switch::{Claim, Ledger, Shard, Switch, Visit},
     upstream::{self, Connections, Pool},
 };
@@ -48,144 +43,149 @@ pub struct Shared {
 pub struct Proxy {
     switch: Arc<Switch<Arc<Rules>, Pool>>,
     metrics: Metrics,
-    unrouted: Arc<PoolMetrics>,
+    pub(super) unrouted: Arc<PoolMetrics>,
     pub(super) shard: Arc<Shard<Instant>>,
-    pub(super) connections: Connections<RequestBody>,
+    pub(super) connections: Connections,
     pub(super) random: RefCell<fastrand::Rng>,
     /// Whether a proxy that nobody told us of was warned of already.
     has_warned: Cell<bool>,
 }
 
+/// What is worked out once for a connection instead of once for each of its requests.
+#[derive(Debug, Default)]
+pub struct Memory {
+    standing: Standing,
+    peer: OnceCell<PeerText>,
+}
+
+/// An address as text. Kept in place, so that an idle connection costs no allocation for it.
+#[derive(Debug)]
+struct PeerText {
+    bytes: [u8; PEER_MAX],
+    length: u8,
+}
+
+/// `ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255`
+const PEER_MAX: usize = 45;
+
 /// What was decided when a request was admitted.
-struct Admitted {
-    claim: Claim<Pool>,
-    client: Client,
-    is_wished: bool,
-    has_marks: bool,
-    patience: Duration,
+pub(super) struct Admitted {
+    pub(super) claim: Claim<Pool>,
+    pub(super) is_behind_proxy: bool,
+    pub(super) is_wished: bool,
+    pub(super) has_marks: bool,
+    /// How long the answer may take to begin.
+    pub(super) patience: Duration,
+}
+
+// === impl Memory ===
+
+impl Memory {
+    /// The peer's address as text.
+    pub(super) fn peer_text(&self, peer: IpAddr) -> &[u8] {
+        let PeerText { bytes, length } = self.peer.get_or_init(|| {
+            let text = peer.to_string();
+            let mut bytes = [0; PEER_MAX];
+            bytes[..text.len()].copy_from_slice(text.as_bytes());
+            let length = u8::try_from(text.len()).expect("addresses are short");
+            PeerText { bytes, length }
+        });
+        &bytes[..usize::from(*length)]
+    }
 }
 
 // === impl Proxy ===
 
 impl Proxy {
-    /// The proxy of worker number `worker`.
+    /// The proxy of worker number `worker`, which reads through `buffers`.
     #[must_use]
-    pub fn new(shared: &Shared, worker: usize, limits: upstream::Limits) -> Self {
+    pub fn new(
+        shared: &Shared,
+        worker: usize,
+        limits: upstream::Limits,
+        buffers: Rc<Buffers>,
+    ) -> Self {
         Self {
             switch: Arc::clone(&shared.switch),
             metrics: shared.metrics.clone(),
             unrouted: Arc::new(shared.metrics.unrouted()),
             shard: shared.ledger.shard(worker),
-            connections: Connections::new(limits),
+            connections: Connections::new(limits, buffers),
             random: RefCell::new(fastrand::Rng::new()),
             has_warned: Cell::new(false),
         }
     }
 
     /// Decides on a head and takes the claim. The only load of the table for this request.
-    fn admit(
+    pub(super) fn admit(
         &self,
-        head: &request::Parts,
-        glance: Glance,
-        connection: &Connection<Self>,
+        head: &RequestHead,
+        bytes: &[u8],
+        connection: &Connection<Memory>,
     ) -> Result<Admitted, Refusal> {
-        let host = checked_host(head, glance)?;
-        let path = match (&head.method, head.uri.path()) {
-            (&Method::OPTIONS, "*") => "/".into(),
-            (_, path) => normalize_path(path)
-                .map_err(|_| Refusal::Malformed("the path cannot be read in one way only"))?,
+        let host = std::str::from_utf8(head.host(bytes)).ok().and_then(|it| Host::parse(it).ok());
+        let host = host.ok_or(Refusal::Malformed("the Host is not a name or an address"))?;
+        let unclear = Refusal::Malformed("the path cannot be read in one way only");
+        let path = match head.form {
+            Form::Asterisk => "/".into(),
+            Form::Path | Form::Root => {
+                let path = std::str::from_utf8(head.path(bytes)).map_err(|_| unclear)?;
+                normalize_path(path).map_err(|_| unclear)?
+            }
         };
-        let wish = wish(&head.headers, glance);
+        let lines = head.fields.lines(bytes);
+        let wish = wish(lines);
         let listener = connection.listener().preview;
         let mut decided = None;
         let claim = self.switch.claim(|rules| {
             let standing = &connection.memory().standing;
-            let client =
-                standing.client(rules, connection.peer(), &head.headers, glance.is_forwarded);
+            let asker = standing.client(rules, connection.peer(), lines);
             let view =
-                RequestView { host: &host, path: &path, audience: client.audience, wish, listener };
+                RequestView { host: &host, path: &path, audience: asker.audience, wish, listener };
             let choice = admit(rules, &view)?;
-            let has_marks = client.audience == Audience::Internal || rules.public_marks;
-            decided = Some((client, choice.1, has_marks, rules.response_patience));
+            let has_marks = asker.audience == Audience::Internal || rules.public_marks;
+            decided = Some((asker, choice.1, has_marks, rules.response_patience));
             Ok::<_, Refusal>(choice)
         });
         if let (Err(Refusal::Audience), Some(color)) = (&claim, listener) {
             self.metrics.preview_refused("", color);
         }
         let claim = claim?;
-        let (client, visit, has_marks, patience) =
+        let (asker, visit, has_marks, patience) =
             decided.expect("a claim was taken, so the choice was made");
-        if let (Audience::Public, Wish::Color(color)) = (client.audience, wish) {
+        if let (Audience::Public, Wish::Color(color)) = (asker.audience, wish) {
             self.metrics.preview_refused(claim.pool().service().as_str(), color);
         }
-        if client.is_forgotten_proxy && !self.has_warned.replace(true) {
-            let peer = connection.peer();
+        self.warn_of_forgotten_proxy(asker, connection.peer());
+        let (is_behind_proxy, is_wished) = (asker.is_behind_proxy, visit != Visit::Active);
+        Ok(Admitted { claim, is_behind_proxy, is_wished, has_marks, patience })
+    }
+
+    fn warn_of_forgotten_proxy(&self, asker: Asker, peer: IpAddr) {
+        if asker.is_forgotten_proxy && !self.has_warned.replace(true) {
             warn!(
                 %peer,
                 "a peer of clients.internal forwards for others: if it is a proxy, list it in \
                  clients.trusted_proxies, or all of its clients count as internal"
             );
         }
-        let is_wished = visit != Visit::Active;
-        Ok(Admitted { claim, client, is_wished, has_marks, patience })
-    }
-
-    async fn answer(
-        self: Rc<Self>,
-        request: Request<Incoming>,
-        connection: Rc<Connection<Self>>,
-    ) -> Response<ResponseBody> {
-        let started = Instant::now();
-        let (mut head, body) = request.into_parts();
-        let glance = Glance::at(&head.headers);
-        let admitted = self.admit(&head, glance, &connection);
-        let mut exchange = Exchange::begin(Arc::clone(&self.unrouted), self, connection, started);
-        let Admitted { claim, client, is_wished, has_marks, patience } = match admitted {
-            Ok(admitted) => admitted,
-            Err(refusal) => return exchange.refused(refusal),
-        };
-        let (color, generation) = (claim.color(), claim.generation());
-        exchange.hold(claim);
-        {
-            let Exchange { proxy, connection, .. } = &exchange;
-            let (memory, peer) = (connection.memory(), connection.peer());
-            let random = &mut *proxy.random.borrow_mut();
-            let is_behind_proxy = client.is_behind_proxy;
-            let headers = &mut head.headers;
-            headers::forward_request(headers, glance, memory, peer, is_behind_proxy, random);
-        }
-        let forwarded = exchange.forward(head, glance, body, patience).await;
-        let mut answer = match forwarded {
-            // A tunnel that nobody asked for.
-            Ok((answer, _)) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => {
-                exchange.refused(Refusal::Protocol)
-            }
-            Ok((answer, back)) => exchange.relayed(answer, back),
-            Err(refusal) => exchange.refused(refusal),
-        };
-        let marked = answer.headers_mut();
-        if is_wished {
-            headers::forbid_caching(marked);
-        }
-        if has_marks {
-            marked.insert("flipgate-color", HeaderValue::from_static(color.as_str()));
-            marked.insert("flipgate-generation", generation.0.into());
-        }
-        answer
     }
 }
 
 impl Handler for Proxy {
-    type Body = ResponseBody;
-    type Hold = Held;
-    type Memory = headers::Memory;
+    type Memory = Memory;
+    type Tunnel = Tunnel;
 
-    fn handle(
-        self: Rc<Self>,
-        request: Request<Incoming>,
-        connection: Rc<Connection<Self>>,
-    ) -> impl Future<Output = Response<ResponseBody>> {
-        self.answer(request, connection)
+    fn exchange(
+        &self,
+        client: &mut Client<Memory>,
+        head: Result<RequestHead, HeadError>,
+    ) -> impl Future<Output = After<Tunnel>> {
+        exchange(self, client, head)
+    }
+
+    fn tunnel(&self, client: Client<Memory>, tunnel: Tunnel) -> impl Future<Output = ()> {
+        tunnel.carry(client)
     }
 
     fn tick(&self) {
@@ -193,36 +193,12 @@ impl Handler for Proxy {
     }
 }
 
-/// The one host that a head names: RFC 9112, section 3.2.
-fn checked_host(head: &request::Parts, glance: Glance) -> Result<Host<'_>, Refusal> {
-    if matches!(head.method, Method::CONNECT | Method::TRACE) {
-        return Err(Refusal::Method);
-    }
-    let (Some(line), 1) = (head.headers.get(HOST), glance.hosts) else {
-        return Err(Refusal::Malformed("exactly one Host is needed"));
-    };
-    let host = line.to_str().map_err(|_| Refusal::Malformed("the Host is not plain text"))?;
-    if let Some(authority) = head.uri.authority()
-        && !authority.as_str().eq_ignore_ascii_case(host)
-    {
-        return Err(Refusal::Malformed("the target and the Host name different hosts"));
-    }
-    if glance.codings > 0 {
-        let coding = head.headers.get(TRANSFER_ENCODING);
-        let is_chunked = coding.is_some_and(|it| it.as_bytes().eq_ignore_ascii_case(b"chunked"));
-        if !is_chunked || glance.codings > 1 {
-            return Err(Refusal::TransferCoding);
-        }
-    }
-    Host::parse(host).map_err(|_| Refusal::Malformed("the Host is not a name or an address"))
-}
-
 /// The color that the head asks for: by header, else by cookie.
-fn wish(headers: &HeaderMap, glance: Glance) -> Wish {
-    if glance.has_wish {
-        return agreed(headers.get_all("flipgate-preview").iter().map(HeaderValue::as_bytes));
+fn wish(lines: Lines<'_>) -> Wish {
+    if lines.has(Name::FlipgatePreview) {
+        return agreed(lines.all(Name::FlipgatePreview));
     }
-    if glance.has_cookies { agreed(cookies::wishes(headers)) } else { Wish::None }
+    agreed(cookies::wishes(lines))
 }
 
 fn agreed<'a>(words: impl Iterator<Item = &'a [u8]>) -> Wish {

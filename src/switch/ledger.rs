@@ -106,6 +106,15 @@ impl<T> Shard<T> {
 
 // === impl Ticket ===
 
+impl<T> Ticket<T> {
+    /// Notes that the claim is used in another way from now on.
+    pub fn becomes(&self, kind: Kind) {
+        if let Some(entry) = self.shard.lines().get_mut(self.place) {
+            entry.kind = kind;
+        }
+    }
+}
+
 impl<T> Drop for Ticket<T> {
     fn drop(&mut self) {
         self.shard.lines().try_remove(self.place);
@@ -129,6 +138,8 @@ mod tests {
         let _elsewhere = ledger.shard(1).enter(side(&there), Kind::Request, 5);
         let inside = || ledger.inside(&[side(&here)]);
         assert_eq!(inside(), Summary { requests: 1, tunnels: 1, oldest: Some(10) });
+        early.becomes(Kind::Tunnel);
+        assert_eq!(inside(), Summary { requests: 0, tunnels: 2, oldest: Some(10) });
         drop(early);
         assert_eq!(inside(), Summary { requests: 0, tunnels: 1, oldest: Some(20) });
         drop(late);

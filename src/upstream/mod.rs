@@ -12,7 +12,7 @@ mod pool;
 
 pub use self::{
     connect::{ConnectError, ConnectReason},
-    connections::{Connection, Connections, Limits, Sender},
+    connections::{Connection, Connections, Limits},
     member::{Member, Seat},
     pool::Pool,
 };

@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, fs, path::Path};
 /// Bottom first. Rooms on one line are neighbors and do not use each other.
 const FLOORS: &[&[&str]] = &[
     &["model"],
-    &["http1", "metrics", "store", "switch"],
+    &["http1", "metrics", "net", "store", "switch"],
     &["downstream", "upstream"],
     &["control", "proxy"],
     &["admin"],

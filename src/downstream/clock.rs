@@ -1,0 +1,280 @@
+//! What a connection may be waiting for, and until when.
+//!
+//! A timer for each reading and writing would cost more than the requests that they watch. Here a
+//! wait only writes down the half second in which it is over; the roster looks twice a second who
+//! has let it pass. So limits are kept to within a second, which is good enough for what is counted
+//! in seconds.
+
+use std::{
+    cell::{Cell, RefCell},
+    time::{Duration, Instant, SystemTime},
+};
+
+/// What a connection may be waiting for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Wait {
+    /// For a request.
+    Request,
+    /// For the rest of a head.
+    Head,
+    /// For more of a request's body.
+    Body,
+    /// For the client to take an answer.
+    Taken,
+    /// For the upstream to say whether it wants a body.
+    Continue,
+    /// For an answer's head.
+    Answer,
+    /// For more of an answer's body.
+    AnswerBody,
+    /// For the upstream to take a request's body.
+    Upload,
+    /// For the end of the whole exchange.
+    Exchange,
+    /// For a sign of life of a client that has said that it will send nothing more.
+    HalfClosed,
+    /// For a client to notice that its connection ends.
+    Linger,
+    /// For a byte in either direction of a tunnel.
+    Tunnel,
+}
+
+/// How long a client and an upstream may take. Kept to within a second.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Patience {
+    /// From the first byte of a request's head to its last.
+    pub head: Duration,
+    /// Without a request.
+    pub keep_alive: Duration,
+    /// Without a byte of a body that we wait to read, or to be taken of one that we write.
+    pub stall: Duration,
+    /// Without a byte of an answer's body from the upstream, once it has begun.
+    pub upstream: Duration,
+    /// From a request's head to the last byte of its answer; `None` for as long as it takes.
+    pub request: Option<Duration>,
+    /// Without a byte in either direction of a tunnel.
+    pub tunnel: Duration,
+}
+
+/// Points in time, counted in steps of half a second from the worker's start. Never 0.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(super) struct Tick(u32);
+
+/// Until when a connection waits, for each thing that it may be waiting for.
+#[derive(Debug, Default)]
+pub(super) struct Deadlines([Cell<u32>; Wait::COUNT]);
+
+/// The time of a worker, as of its last step: good enough for limits of seconds, and free to read.
+#[derive(Debug)]
+pub(super) struct Clock {
+    start: Instant,
+    now: Cell<Instant>,
+    tick: Cell<u32>,
+    limits: [u32; Wait::COUNT],
+    date: RefCell<[u8; DATE_LENGTH]>,
+}
+
+/// `Sun, 06 Nov 1994 08:49:37 GMT`: RFC 9110, section 5.6.7.
+pub const DATE_LENGTH: usize = 29;
+
+/// How long a client that expects `100 Continue` waits for an upstream that does not say it: many
+/// never do, and clients themselves wait about as long.
+const CONTINUE: Duration = Duration::from_secs(1);
+
+/// How long a client that has closed its sending side may take to show that it still reads. One that
+/// is gone shows nothing, and TCP has no other way to tell the two apart.
+const HALF_CLOSED: Duration = Duration::from_secs(1);
+
+/// How long a client may go on sending what nobody reads, so that it finds the answer that says so.
+const LINGER: Duration = Duration::from_secs(5);
+
+// === impl Wait ===
+
+impl Wait {
+    const COUNT: usize = 12;
+
+    const ALL: [Self; Self::COUNT] = [
+        Self::Request,
+        Self::Head,
+        Self::Body,
+        Self::Taken,
+        Self::Continue,
+        Self::Answer,
+        Self::AnswerBody,
+        Self::Upload,
+        Self::Exchange,
+        Self::HalfClosed,
+        Self::Linger,
+        Self::Tunnel,
+    ];
+
+    /// Whether whoever waits is told when the time is over, since there is something left to do. All
+    /// others are cut.
+    pub(super) fn is_told(self) -> bool {
+        matches!(self, Self::Head | Self::Continue | Self::Answer | Self::Exchange)
+    }
+
+    fn limit(self, patience: &Patience) -> Option<Duration> {
+        match self {
+            Self::Request => Some(patience.keep_alive),
+            Self::Head => Some(patience.head),
+            Self::Body | Self::Taken | Self::Upload => Some(patience.stall),
+            Self::Continue => Some(CONTINUE),
+            // Whoever asks brings the limit along: it may change with the routes.
+            Self::Answer => None,
+            Self::AnswerBody => Some(patience.upstream),
+            Self::Exchange => patience.request,
+            Self::HalfClosed => Some(HALF_CLOSED),
+            Self::Linger => Some(LINGER),
+            Self::Tunnel => Some(patience.tunnel),
+        }
+    }
+}
+
+// === impl Deadlines ===
+
+impl Deadlines {
+    /// From now on, and for as long as the patience says.
+    pub(super) fn begin(&self, wait: Wait, clock: &Clock) {
+        let limit = clock.limits[wait as usize];
+        let at = if limit == NEVER { 0 } else { clock.tick.get().saturating_add(limit) };
+        self.0[wait as usize].set(at);
+    }
+
+    /// From now on, and for so long.
+    pub(super) fn begin_for(&self, wait: Wait, clock: &Clock, limit: Duration) {
+        self.0[wait as usize].set(clock.tick.get().saturating_add(steps(limit)));
+    }
+
+    pub(super) fn end(&self, wait: Wait) {
+        self.0[wait as usize].set(0);
+    }
+
+    pub(super) fn is_waiting(&self, wait: Wait) -> bool {
+        self.0[wait as usize].get() != 0
+    }
+
+    pub(super) fn end_all(&self) {
+        for deadline in &self.0 {
+            deadline.set(0);
+        }
+    }
+
+    /// What has been waited for too long.
+    pub(super) fn overdue(&self, now: Tick) -> Option<Wait> {
+        let is_over = |it: &Wait| (1..=now.0).contains(&self.0[*it as usize].get());
+        Wait::ALL.into_iter().find(is_over)
+    }
+}
+
+// === impl Clock ===
+
+const NEVER: u32 = u32::MAX;
+
+impl Clock {
+    /// The time between two looks.
+    pub(super) const STEP: Duration = Duration::from_millis(500);
+
+    pub(super) fn new(patience: &Patience) -> Self {
+        let now = Instant::now();
+        let limits = Wait::ALL.map(|it| it.limit(patience).map_or(NEVER, steps));
+        let date = RefCell::new([b' '; DATE_LENGTH]);
+        let clock = Self { start: now, now: Cell::new(now), tick: Cell::new(1), limits, date };
+        clock.set(now);
+        clock
+    }
+
+    /// Goes on to `now`.
+    pub(super) fn set(&self, now: Instant) {
+        self.now.set(now);
+        let steps = now.saturating_duration_since(self.start).as_millis() / Self::STEP.as_millis();
+        self.tick.set(u32::try_from(steps).unwrap_or(NEVER - 1).saturating_add(1));
+        let text = jiff::Timestamp::try_from(SystemTime::now()).ok().and_then(|it| {
+            jiff::fmt::rfc2822::DateTimePrinter::new().timestamp_to_rfc9110_string(&it).ok()
+        });
+        // A clock that stands before 1970 or after 9999 has no date that could be told.
+        if let Some(text) = text
+            && let Ok(text) = text.as_bytes().try_into()
+        {
+            *self.date.borrow_mut() = text;
+        }
+    }
+
+    pub(super) fn tick(&self) -> Tick {
+        Tick(self.tick.get())
+    }
+
+    pub(super) fn now(&self) -> Instant {
+        self.now.get()
+    }
+
+    pub(super) fn date(&self) -> [u8; DATE_LENGTH] {
+        *self.date.borrow()
+    }
+}
+
+/// One more than fit, since the first one has begun already.
+fn steps(limit: Duration) -> u32 {
+    let steps = limit.as_millis().div_ceil(Clock::STEP.as_millis()) + 1;
+    u32::try_from(steps).unwrap_or(NEVER - 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    fn patience() -> Patience {
+        Patience {
+            head: MINUTE,
+            keep_alive: MINUTE,
+            stall: MINUTE,
+            upstream: MINUTE,
+            request: None,
+            tunnel: MINUTE,
+        }
+    }
+
+    #[test]
+    fn a_wait_is_over_after_its_limit_and_not_before() {
+        let clock = Clock::new(&patience());
+        let begin = clock.now();
+        for wait in Wait::ALL {
+            let deadlines = Deadlines::default();
+            clock.set(begin);
+            deadlines.begin_for(wait, &clock, MINUTE);
+            for (ms, over) in [(0, false), (60_000, false), (60_499, false), (61_000, true)] {
+                clock.set(begin + Duration::from_millis(ms));
+                assert_eq!(deadlines.overdue(clock.tick()), over.then_some(wait), "{wait:?} {ms}");
+            }
+            deadlines.end(wait);
+            assert_eq!(deadlines.overdue(clock.tick()), None);
+        }
+    }
+
+    #[test]
+    fn every_wait_has_its_place_and_its_limit() {
+        let clock = Clock::new(&patience());
+        for (place, wait) in Wait::ALL.into_iter().enumerate() {
+            assert_eq!(wait as usize, place);
+            let deadlines = Deadlines::default();
+            deadlines.begin(wait, &clock);
+            let is_limited = !matches!(wait, Wait::Answer | Wait::Exchange);
+            assert_eq!(deadlines.is_waiting(wait), is_limited, "{wait:?}");
+        }
+        let limited = Clock::new(&Patience { request: Some(MINUTE), ..patience() });
+        let deadlines = Deadlines::default();
+        deadlines.begin(Wait::Exchange, &limited);
+        assert!(deadlines.is_waiting(Wait::Exchange));
+        deadlines.end_all();
+        assert!(!deadlines.is_waiting(Wait::Exchange));
+    }
+
+    #[test]
+    fn the_date_is_written_as_http_wants_it() {
+        let date = Clock::new(&patience()).date();
+        let text = std::str::from_utf8(&date).expect("ASCII");
+        assert!(text.ends_with(" GMT") && text.as_bytes()[3] == b',', "{text}");
+    }
+}

@@ -1,0 +1,148 @@
+//! The memory that bytes are read into.
+
+use std::{cell::RefCell, rc::Rc};
+
+/// Buffers of one worker that nobody needs just now. A few are kept, so that the next one who reads
+/// finds one warm; the others go back to the allocator.
+#[derive(Debug, Default)]
+pub struct Buffers {
+    small: RefCell<Vec<Vec<u8>>>,
+    large: RefCell<Vec<Vec<u8>>>,
+}
+
+/// Bytes that were read and not yet used. Goes back to where it came from when it is dropped.
+#[derive(Debug)]
+pub struct Buffer {
+    bytes: Vec<u8>,
+    /// Where the unused bytes begin.
+    at: usize,
+    home: Rc<Buffers>,
+}
+
+/// How large a buffer is at first: most requests and answers fit.
+pub(super) const SMALL: usize = 16 * 1024;
+
+/// How large one is where bytes come faster than that: fewer calls for the same bytes.
+pub(super) const LARGE: usize = 128 * 1024;
+
+/// How many of each are kept.
+const SMALL_KEPT: usize = 64;
+const LARGE_KEPT: usize = 16;
+
+// === impl Buffers ===
+
+impl Buffers {
+    /// A buffer of at least this size.
+    pub fn take(self: &Rc<Self>, size: usize) -> Buffer {
+        let (free, size) = match size {
+            0..=SMALL => (&self.small, SMALL),
+            _ => (&self.large, size.max(LARGE)),
+        };
+        let kept = free.borrow_mut().pop();
+        let bytes = kept.unwrap_or_else(|| Vec::with_capacity(size));
+        Buffer { bytes, at: 0, home: Rc::clone(self) }
+    }
+
+    fn put_back(&self, mut bytes: Vec<u8>) {
+        let (free, kept) = match bytes.capacity() {
+            SMALL => (&self.small, SMALL_KEPT),
+            LARGE => (&self.large, LARGE_KEPT),
+            _ => return,
+        };
+        let mut free = free.borrow_mut();
+        if free.len() < kept {
+            bytes.clear();
+            free.push(bytes);
+        }
+    }
+}
+
+// === impl Buffer ===
+
+impl Buffer {
+    /// What was read and not yet used.
+    #[must_use]
+    pub fn unread(&self) -> &[u8] {
+        &self.bytes[self.at..]
+    }
+
+    /// The same, to be moved about.
+    pub fn unread_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes[self.at..]
+    }
+
+    /// Notes that the first `count` bytes were used.
+    ///
+    /// # Panics
+    ///
+    /// If there are fewer.
+    pub fn consume(&mut self, count: usize) {
+        assert!(count <= self.bytes.len() - self.at, "only what is there can be used");
+        self.at += count;
+    }
+
+    /// Makes room to read more, up to `max` unused bytes in all. `None` if there are as many already.
+    pub(super) fn room(&mut self, max: usize) -> Option<&mut Vec<u8>> {
+        if self.unread().len() >= max {
+            return None;
+        }
+        if self.bytes.len() == self.bytes.capacity() {
+            if self.at > 0 {
+                self.bytes.drain(..self.at);
+                self.at = 0;
+            } else {
+                self.bytes.reserve_exact(LARGE.max(self.bytes.len() * 2) - self.bytes.len());
+            }
+        }
+        Some(&mut self.bytes)
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        self.home.put_back(std::mem::take(&mut self.bytes));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_buffer_is_used_again_and_comes_back_empty() {
+        let buffers = Rc::new(Buffers::default());
+        let mut buffer = buffers.take(SMALL);
+        buffer.room(SMALL).expect("room").extend_from_slice(b"hello");
+        buffer.consume(2);
+        assert_eq!(buffer.unread(), b"llo");
+        drop(buffer);
+        assert_eq!(buffers.small.borrow().len(), 1);
+        assert!(buffers.take(SMALL).unread().is_empty() && buffers.take(LARGE).unread().is_empty());
+    }
+
+    #[test]
+    fn only_a_few_are_kept() {
+        let buffers = Rc::new(Buffers::default());
+        let taken: Vec<_> = (0..2 * SMALL_KEPT).map(|_| buffers.take(SMALL)).collect();
+        drop(taken);
+        assert_eq!(buffers.small.borrow().len(), SMALL_KEPT);
+    }
+
+    #[test]
+    fn a_buffer_makes_room_until_it_has_as_much_as_it_may() {
+        let buffers = Rc::new(Buffers::default());
+        let mut buffer = buffers.take(SMALL);
+        let fill = |buffer: &mut Buffer, max| {
+            let room = buffer.room(max)?;
+            let count = room.capacity() - room.len();
+            room.extend(std::iter::repeat_n(b'x', count));
+            Some(count)
+        };
+        assert_eq!(fill(&mut buffer, SMALL), Some(SMALL));
+        assert_eq!(fill(&mut buffer, SMALL), None);
+        buffer.consume(1000);
+        assert_eq!(fill(&mut buffer, SMALL), Some(1000), "what was used makes room");
+        assert_eq!(fill(&mut buffer, SMALL + 1), Some(LARGE - SMALL));
+        assert_eq!(buffer.unread().len(), LARGE);
+    }
+}

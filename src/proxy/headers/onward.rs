@@ -1,0 +1,299 @@
+//! From the head that a client sent to the one that an upstream gets.
+
+use std::net::IpAddr;
+
+use crate::{
+    http1::{Form, Framing, Lines, Name, RequestHead, put_field, put_number},
+    proxy::{cookies, worker::Memory},
+};
+
+/// Who asks, and what is worked out for it.
+pub(in crate::proxy) struct Onward<'a> {
+    pub(in crate::proxy) peer: IpAddr,
+    pub(in crate::proxy) memory: &'a Memory,
+    /// Whether the peer is a proxy whose forwarding fields are kept and continued.
+    pub(in crate::proxy) is_behind_proxy: bool,
+    pub(in crate::proxy) random: &'a mut fastrand::Rng,
+}
+
+/// Bytes of the lines that are added at most, but for the host, which may stand there twice.
+const ADDED: usize = 512;
+
+/// Writes the head that an upstream gets.
+///
+/// Left out: what is for one hop only (RFC 9110, section 7.6.1, and whatever `Connection` lists),
+/// `Proxy` (CVE-2016-5385), names with `_` (many applications read them as `-`), our own wishes,
+/// and what an untrusted peer says of forwarding. Added: who asked, by which host and scheme, and
+/// an id to find the request by.
+pub(in crate::proxy) fn put_request(
+    head: &RequestHead,
+    bytes: &[u8],
+    onward: Onward<'_>,
+) -> Vec<u8> {
+    let mut out = Vec::with_capacity(head.len + ADDED + 2 * head.host(bytes).len());
+    let lines = head.fields.lines(bytes);
+    put_request_line(&mut out, head, bytes);
+    put_kept(&mut out, head, lines, onward.is_behind_proxy);
+    if head.framing == Framing::Chunked {
+        out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
+    }
+    out.extend_from_slice(match (head.takes_trailers, head.wants_websocket) {
+        (false, false) => b"",
+        (true, false) => b"TE: trailers\r\nConnection: te\r\n",
+        (false, true) => b"Upgrade: websocket\r\nConnection: upgrade\r\n",
+        (true, true) => b"TE: trailers\r\nUpgrade: websocket\r\nConnection: te, upgrade\r\n",
+    });
+    put_forwarding(&mut out, head.host(bytes), lines, &onward);
+    put_identity(&mut out, lines, onward);
+    out.extend_from_slice(b"\r\n");
+    out
+}
+
+/// The target in origin form: RFC 9112, section 3.2.1.
+fn put_request_line(out: &mut Vec<u8>, head: &RequestHead, bytes: &[u8]) {
+    out.extend_from_slice(head.method(bytes));
+    out.push(b' ');
+    match head.form {
+        Form::Path => {}
+        Form::Root => out.push(b'/'),
+        Form::Asterisk => out.push(b'*'),
+    }
+    if head.form != Form::Asterisk {
+        out.extend_from_slice(head.target(bytes));
+    }
+    out.extend_from_slice(b" HTTP/1.1\r\n");
+}
+
+fn put_kept(out: &mut Vec<u8>, head: &RequestHead, lines: Lines<'_>, is_behind_proxy: bool) {
+    let has_list = lines.has(Name::Connection);
+    for (name, text, value) in lines.each() {
+        match name {
+            Name::Host => put_field(out, text, value),
+            Name::ContentLength => {
+                if let Framing::Exact(length) = head.framing {
+                    out.extend_from_slice(b"Content-Length: ");
+                    put_number(out, length);
+                    out.extend_from_slice(b"\r\n");
+                }
+            }
+            name if name.is_hop_by_hop() => {}
+            Name::Proxy | Name::Flipgate | Name::FlipgatePreview | Name::Underscored => {}
+            // Continued below.
+            Name::XForwardedFor | Name::Forwarded => {}
+            name if name.tells_of_forwarding() && !is_behind_proxy => {}
+            _ if has_list && lines.connection_lists(text) => {}
+            Name::Cookie => {
+                if let Some(others) = cookies::without_ours(value) {
+                    put_field(out, text, &others);
+                }
+            }
+            _ => put_field(out, text, value),
+        }
+    }
+}
+
+fn put_forwarding(out: &mut Vec<u8>, host: &[u8], lines: Lines<'_>, onward: &Onward<'_>) {
+    let Onward { peer, memory, is_behind_proxy, .. } = onward;
+    let peer_text = memory.peer_text(*peer);
+    let told = |name| lines.all(name).filter(|_| *is_behind_proxy);
+    out.extend_from_slice(b"X-Forwarded-For: ");
+    for before in told(Name::XForwardedFor) {
+        out.extend_from_slice(before);
+        out.extend_from_slice(b", ");
+    }
+    out.extend_from_slice(peer_text);
+    // What a trusted proxy says of host and scheme is what the client saw.
+    if told(Name::XForwardedHost).next().is_none() {
+        out.extend_from_slice(b"\r\nX-Forwarded-Host: ");
+        out.extend_from_slice(host);
+    }
+    if told(Name::XForwardedProto).next().is_none() {
+        out.extend_from_slice(b"\r\nX-Forwarded-Proto: http");
+    }
+    out.extend_from_slice(b"\r\nForwarded: ");
+    for before in told(Name::Forwarded) {
+        out.extend_from_slice(before);
+        out.extend_from_slice(b", ");
+    }
+    // RFC 7239, section 4. A host was checked to have no quotes and no controls.
+    let is_token = host.iter().all(|it| it.is_ascii_alphanumeric() || b"-._".contains(it));
+    let quote: &[u8] = if is_token { b"" } else { b"\"" };
+    let (before, behind): (&[u8], &[u8]) = match peer {
+        IpAddr::V4(_) => (b"for=", b";host="),
+        IpAddr::V6(_) => (b"for=\"[", b"]\";host="),
+    };
+    for part in [before, peer_text, behind, quote, host, quote, b";proto=http\r\n"] {
+        out.extend_from_slice(part);
+    }
+}
+
+/// Gives the request an id, and a place in a trace, unless a trusted proxy has.
+fn put_identity(out: &mut Vec<u8>, lines: Lines<'_>, onward: Onward<'_>) {
+    let Onward { is_behind_proxy, random, .. } = onward;
+    let is_named = is_behind_proxy && lines.has(Name::XRequestId);
+    let is_traced = is_behind_proxy && lines.has(Name::Traceparent);
+    if is_named && is_traced {
+        return;
+    }
+    // An id of zeros is invalid: W3C Trace Context, section 3.2.
+    let trace = hex::<16, 32>(random.u128(1..).to_be_bytes());
+    if !is_named {
+        put_field(out, b"X-Request-Id", &trace);
+    }
+    if !is_traced {
+        out.extend_from_slice(b"Traceparent: 00-");
+        out.extend_from_slice(&trace);
+        out.push(b'-');
+        out.extend_from_slice(&hex::<8, 16>(random.u64(1..).to_be_bytes()));
+        out.extend_from_slice(b"-01\r\n");
+    }
+}
+
+/// Two digits for each byte. By hand, since formatting costs ten times as much, for every request.
+fn hex<const BYTES: usize, const DIGITS: usize>(bytes: [u8; BYTES]) -> [u8; DIGITS] {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    let mut digits = [b'0'; DIGITS];
+    for (pair, byte) in digits.chunks_exact_mut(2).zip(bytes) {
+        pair[0] = HEX[usize::from(byte >> 4)];
+        pair[1] = HEX[usize::from(byte & 15)];
+    }
+    digits
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proxy::samples::{self, values};
+
+    fn forward_from(
+        peer: &str,
+        fields: &[(&str, &str)],
+        is_behind_proxy: bool,
+    ) -> Vec<(String, String)> {
+        let (head, bytes) = samples::request(fields);
+        let (memory, mut random) = (Memory::default(), fastrand::Rng::with_seed(7));
+        let peer = peer.parse().expect("an address");
+        let onward = Onward { peer, memory: &memory, is_behind_proxy, random: &mut random };
+        let out = put_request(&head, &bytes, onward);
+        let end = memchr::memchr(b'\n', &out).expect("a request line") + 1;
+        assert_eq!(&out[..end], b"GET / HTTP/1.1\r\n");
+        samples::read(&out[end..])
+    }
+
+    fn forward(fields: &[(&str, &str)], is_behind_proxy: bool) -> Vec<(String, String)> {
+        forward_from("192.0.2.7", fields, is_behind_proxy)
+    }
+
+    #[test]
+    fn what_is_for_one_hop_does_not_go_further() {
+        let sent = forward(
+            &[
+                ("host", "example.com"),
+                ("connection", "keep-alive, X-Secret"),
+                ("connection", "x-other ,upgrade, host, content-length, ,bad name"),
+                ("keep-alive", "timeout=5"),
+                ("proxy-connection", "keep-alive"),
+                ("te", "gzip"),
+                ("upgrade", "h2c"),
+                ("http2-settings", "AAMAAABk"),
+                ("x-secret", "1"),
+                ("x-other", "1"),
+                ("proxy", "http://evil"),
+                ("x_real_ip", "1.2.3.4"),
+                ("flipgate-preview", "green"),
+                ("flipgate-anything", "1"),
+                ("content-length", "5"),
+                ("accept", "*/*"),
+            ],
+            false,
+        );
+        let mut names: Vec<_> = sent.iter().map(|it| &*it.0).collect();
+        names.sort_unstable();
+        let forwarding = ["x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"];
+        let mut expected = vec!["accept", "content-length", "forwarded", "host", "traceparent"];
+        expected.extend(forwarding);
+        expected.push("x-request-id");
+        assert_eq!(names, expected);
+    }
+
+    #[test]
+    fn the_body_is_framed_in_our_own_words() {
+        let sent = forward(&[("Transfer-Encoding", "CHUNKED")], false);
+        assert_eq!(values(&sent, "transfer-encoding"), ["chunked"]);
+        let sent = forward(&[("Content-Length", "0012")], false);
+        assert_eq!(values(&sent, "content-length"), ["12"]);
+    }
+
+    #[test]
+    fn trailers_are_the_only_coding_that_is_asked_for() {
+        let sent = forward(&[("te", "gzip;q=0.5, Trailers")], false);
+        assert_eq!(values(&sent, "te"), ["trailers"]);
+        assert_eq!(values(&sent, "connection"), ["te"]);
+    }
+
+    #[test]
+    fn a_websocket_is_the_only_upgrade_that_is_asked_for() {
+        let asked = [("Connection", "keep-alive, Upgrade"), ("Upgrade", "WebSocket")];
+        let sent = forward(&asked, false);
+        assert_eq!(values(&sent, "upgrade"), ["websocket"]);
+        assert_eq!(values(&sent, "connection"), ["upgrade"]);
+        let sent = forward(&[("Connection", "Upgrade"), ("Upgrade", "h2c")], false);
+        assert!(values(&sent, "upgrade").is_empty() && values(&sent, "connection").is_empty());
+    }
+
+    #[test]
+    fn what_an_untrusted_peer_says_of_forwarding_is_replaced() {
+        let forged = [
+            ("host", "example.com:8080"),
+            ("x-forwarded-for", "10.0.0.1"),
+            ("x-forwarded-proto", "https"),
+            ("x-forwarded-host", "evil"),
+            ("x-forwarded-port", "1"),
+            ("x-real-ip", "10.0.0.1"),
+            ("forwarded", "for=10.0.0.1"),
+            ("x-request-id", "mine"),
+            ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
+            ("tracestate", "a=b"),
+        ];
+        let sent = forward(&forged, false);
+        assert_eq!(values(&sent, "x-forwarded-for"), ["192.0.2.7"]);
+        assert_eq!(values(&sent, "x-forwarded-proto"), ["http"]);
+        assert_eq!(values(&sent, "x-forwarded-host"), ["example.com:8080"]);
+        let forwarded = "for=192.0.2.7;host=\"example.com:8080\";proto=http";
+        assert_eq!(values(&sent, "forwarded"), [forwarded]);
+        for gone in ["x-forwarded-port", "x-real-ip", "tracestate"] {
+            assert!(values(&sent, gone).is_empty(), "{gone}");
+        }
+        let (id, trace) = (values(&sent, "x-request-id"), values(&sent, "traceparent"));
+        assert!(id[0].len() == 32 && trace[0].len() == 55 && !trace[0].contains("0af765"));
+        assert_eq!(trace[0].get(3..35), Some(id[0]));
+    }
+
+    #[test]
+    fn what_a_trusted_proxy_says_of_forwarding_is_continued() {
+        let told = [
+            ("host", "example.com"),
+            ("x-forwarded-for", "203.0.113.5"),
+            ("x-forwarded-for", "10.0.0.2"),
+            ("x-forwarded-proto", "https"),
+            ("forwarded", "for=203.0.113.5"),
+            ("x-request-id", "theirs"),
+            ("tracestate", "a=b"),
+        ];
+        let sent = forward(&told, true);
+        assert_eq!(values(&sent, "x-forwarded-for"), ["203.0.113.5, 10.0.0.2, 192.0.2.7"]);
+        assert_eq!(values(&sent, "x-forwarded-proto"), ["https"]);
+        assert_eq!(values(&sent, "x-forwarded-host"), ["example.com"]);
+        let chain = "for=203.0.113.5, for=192.0.2.7;host=example.com;proto=http";
+        assert_eq!(values(&sent, "forwarded"), [chain]);
+        assert_eq!(values(&sent, "x-request-id"), ["theirs"]);
+        assert_eq!(values(&sent, "tracestate"), ["a=b"]);
+    }
+
+    #[test]
+    fn an_address_of_ipv6_is_written_in_brackets_where_that_is_the_rule() {
+        let sent = forward_from("2001:db8::7", &[("host", "a")], false);
+        assert_eq!(values(&sent, "x-forwarded-for"), ["2001:db8::7"]);
+        assert_eq!(values(&sent, "forwarded"), ["for=\"[2001:db8::7]\";host=a;proto=http"]);
+    }
+}
