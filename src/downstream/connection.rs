@@ -321,14 +321,17 @@ pub(super) async fn serve<H: Handler>(
 }
 
 /// What waits is small; what happens now and then has a box of its own.
-async fn live<H: Handler>(mut client: Client<H::Memory>, handler: &H) {
-    while client.asks().await {
-        match Box::pin(answer(&mut client, handler)).await {
-            Next::Idle => {}
-            Next::Close => return,
-            Next::Tunnel(tunnel) => {
-                client.connection.deadlines.end_all();
-                return Box::pin(handler.tunnel(client, *tunnel)).await;
+// Not an `async fn`: that would have two places for the client, and every idle connection both.
+fn live<H: Handler>(mut client: Client<H::Memory>, handler: &H) -> impl Future<Output = ()> {
+    async move {
+        while client.asks().await {
+            match Box::pin(answer(&mut client, handler)).await {
+                Next::Idle => {}
+                Next::Close => return,
+                Next::Tunnel(tunnel) => {
+                    client.connection.deadlines.end_all();
+                    return Box::pin(handler.tunnel(client, *tunnel)).await;
+                }
             }
         }
     }

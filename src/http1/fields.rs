@@ -18,6 +18,8 @@ pub struct Field {
     pub name: Name,
     name_at: Span,
     value_at: Span,
+    /// Where the next line begins.
+    end: u16,
 }
 
 /// The lines of a head, in their order. They mean something only together with the bytes that they
@@ -29,6 +31,13 @@ pub struct Fields(Box<[Field]>);
 #[derive(Clone, Copy, Debug)]
 pub struct Lines<'a> {
     fields: &'a Fields,
+    head: &'a [u8],
+}
+
+/// One line together with the bytes that it stands in.
+#[derive(Clone, Copy, Debug)]
+pub struct Line<'a> {
+    field: Field,
     head: &'a [u8],
 }
 
@@ -125,7 +134,10 @@ impl Field {
             [] => Span::new(name_at.end(), name_at.end()),
             value => Span::of(head, value),
         };
-        Self { name: Name::of(line.name.as_bytes()), name_at, value_at }
+        // Behind the value there is only space, and the line's end.
+        let end = memchr::memchr(b'\n', &head[value_at.end()..]).map_or(0, |it| it + 1);
+        let end = Span::new(value_at.end(), value_at.end() + end).end;
+        Self { name: Name::of(line.name.as_bytes()), name_at, value_at, end }
     }
 
     /// The name as it was written.
@@ -226,6 +238,22 @@ impl Fields {
     }
 }
 
+// === impl Line ===
+
+impl<'a> Line<'a> {
+    /// The name as it was written.
+    #[must_use]
+    pub fn name(self) -> &'a [u8] {
+        self.field.name_in(self.head)
+    }
+
+    /// The value, without the space around it.
+    #[must_use]
+    pub fn value(self) -> &'a [u8] {
+        self.field.value_in(self.head)
+    }
+}
+
 // === impl Lines ===
 
 impl<'a> Lines<'a> {
@@ -251,6 +279,23 @@ impl<'a> Lines<'a> {
     pub fn connection_lists(self, name: &[u8]) -> bool {
         let mut listed = self.all(Name::Connection).flat_map(members);
         listed.any(|it| it.eq_ignore_ascii_case(name))
+    }
+
+    /// Writes the lines that `is_kept` as they came, in as few parts as there are.
+    pub fn put_kept(self, out: &mut Vec<u8>, mut is_kept: impl FnMut(Name, Line<'a>) -> bool) {
+        let mut run = 0..0;
+        for field in self.fields.iter() {
+            let line = field.name_at.start()..usize::from(field.end);
+            match is_kept(field.name, Line { field, head: self.head }) {
+                true if run.end == line.start => run.end = line.end,
+                true => {
+                    out.extend_from_slice(&self.head[run]);
+                    run = line;
+                }
+                false => {}
+            }
+        }
+        out.extend_from_slice(&self.head[run]);
     }
 
     /// Every line: what its name means, the name as it was written, and the value.

@@ -1,7 +1,5 @@
 //! The preview cookie: read from a request, and taken out of what is forwarded.
 
-use std::borrow::Cow;
-
 use memchr::memmem;
 
 use crate::http1::{Lines, Name};
@@ -13,22 +11,24 @@ const NAME: &[u8] = b"flipgate_preview";
 pub(super) fn wishes(lines: Lines<'_>) -> impl Iterator<Item = &[u8]> {
     lines
         .all(Name::Cookie)
-        .filter(|line| memmem::find(line, NAME).is_some())
+        .filter(|line| has_ours(line))
         .flat_map(|line| line.split(|it| *it == b';'))
         .filter_map(value_of_ours)
 }
 
+/// Whether a line may have the preview cookie. False only if it has not.
+pub(super) fn has_ours(line: &[u8]) -> bool {
+    memmem::find(line, NAME).is_some()
+}
+
 /// A line of cookies without the preview cookie; all others stay as they are. `None` if there are no
 /// others.
-pub(super) fn without_ours(line: &[u8]) -> Option<Cow<'_, [u8]>> {
-    if memmem::find(line, NAME).is_none() {
-        return Some(Cow::Borrowed(line));
-    }
+pub(super) fn without_ours(line: &[u8]) -> Option<Vec<u8>> {
     let cookies = line.split(|it| *it == b';');
     let others: Vec<&[u8]> =
         cookies.map(<[u8]>::trim_ascii).filter(|it| value_of_ours(it).is_none()).collect();
     let joined = others.join(&b"; "[..]);
-    (!joined.is_empty()).then_some(Cow::Owned(joined))
+    (!joined.is_empty()).then_some(joined)
 }
 
 /// The value, if the cookie is ours. RFC 6265, section 5.4: `name=value`.

@@ -3,6 +3,7 @@
 
 use std::{
     future::poll_fn,
+    io,
     sync::Arc,
     task::{Context, Poll, ready},
     time::{Duration, Instant},
@@ -139,7 +140,7 @@ pub(super) async fn exchange(
     };
     drop(head);
     match exchange.forward(client, &mut upload).await {
-        Ok(found) => exchange.relay(client, upload, found).await,
+        Ok(found) => exchange.relay(client, &mut upload, found).await,
         Err(Failure::Refused(refusal)) => exchange.refuse(client, refusal, Some(&mut upload)).await,
         Err(Failure::Closed | Failure::Left) => After::Cut,
     }
@@ -273,7 +274,8 @@ impl<'a> Exchange<'a> {
             };
             let mut upstream = match waiting {
                 Some(upstream) => upstream,
-                None => match self.proxy.connections.open(pool, &member).await {
+                // In a box of its own, since it is seldom needed and large.
+                None => match Box::pin(self.proxy.connections.open(pool, &member)).await {
                     Ok(upstream) => upstream,
                     Err(error) => {
                         debug!(service = %pool.service(), color = %pool.color(), %error, "next one");
@@ -352,7 +354,16 @@ impl<'a> Exchange<'a> {
                         }
                     }
                 }
-                match ready!(upstream.poll_read(context, ResponseHead::BYTES_MAX)) {
+                let Poll::Ready(read) = upstream.poll_read(context, ResponseHead::BYTES_MAX) else {
+                    self.watch(context, socket, connection)?;
+                    if upload.is_held() && !socket.unread().is_empty() {
+                        // Sent without leave, as it may.
+                        self.let_body_go(upload, connection);
+                        self.send(context, upload, socket, upstream, connection)?;
+                    }
+                    return Poll::Pending;
+                };
+                match read {
                     Ok(1..) => {}
                     Ok(0) | Err(_) if upstream.unread().is_empty() && self.interim_count == 0 => {
                         return Poll::Ready(Err(Failure::Closed));
@@ -381,32 +392,23 @@ impl<'a> Exchange<'a> {
         upstream: &mut Socket,
         connection: &Connection<Memory>,
     ) -> Result<(), Failure> {
-        if self.sending == Sending::Going {
-            match upload.poll(context, socket, upstream) {
-                Poll::Ready(Ok(())) => self.sending = Sending::Done,
-                // What it said before it closed is still to be read.
-                Poll::Ready(Err(Broken::Writing(_))) => self.sending = Sending::Refused,
-                Poll::Ready(Err(Broken::Reading(_))) => return Err(Failure::Left),
-                Poll::Ready(Err(Broken::Short | Broken::TooSlow)) => {
-                    return Err(Failure::Refused(Refusal::BodyIncomplete));
-                }
-                Poll::Ready(Err(Broken::Malformed(error))) => {
-                    return Err(Failure::Refused(Refusal::Body(error)));
-                }
-                Poll::Pending => {}
-            }
-            self.note_upload(upload, connection);
+        if self.sending != Sending::Going {
+            return Ok(());
         }
-        if self.sending == Sending::Done || upload.is_held() {
-            self.watch(context, socket, connection)?;
-            if upload.is_held() && !socket.unread().is_empty() {
-                // Sent without leave, as it may.
-                self.ask.expects_continue = false;
-                upload.hold(false);
-                connection.end(Wait::Continue);
-                return self.send(context, upload, socket, upstream, connection);
+        match upload.poll(context, socket, upstream) {
+            Poll::Ready(Ok(())) => self.sending = Sending::Done,
+            // What it said before it closed is still to be read.
+            Poll::Ready(Err(Broken::Writing(_))) => self.sending = Sending::Refused,
+            Poll::Ready(Err(Broken::Reading(_))) => return Err(Failure::Left),
+            Poll::Ready(Err(Broken::Short | Broken::TooSlow)) => {
+                return Err(Failure::Refused(Refusal::BodyIncomplete));
             }
+            Poll::Ready(Err(Broken::Malformed(error))) => {
+                return Err(Failure::Refused(Refusal::Body(error)));
+            }
+            Poll::Pending => {}
         }
+        self.note_upload(upload, connection);
         Ok(())
     }
 
@@ -417,6 +419,11 @@ impl<'a> Exchange<'a> {
         socket: &mut Socket,
         connection: &Connection<Memory>,
     ) -> Result<(), Failure> {
+        let is_body_held = self.ask.expects_continue;
+        if self.sending == Sending::Going && !is_body_held {
+            // What comes is a part of the body.
+            return Ok(());
+        }
         while !self.is_half_closed && socket.unread().len() < AHEAD_MAX {
             match socket.poll_read(context, AHEAD_MAX) {
                 Poll::Ready(Ok(1..)) => {}
@@ -448,11 +455,16 @@ impl<'a> Exchange<'a> {
 
     /// Has the client send a body that the upstream has neither wanted nor refused so far.
     fn ask_for_body(&mut self, upload: &mut Flow, connection: &Connection<Memory>) {
-        connection.end(Wait::Continue);
-        upload.hold(false);
-        if std::mem::replace(&mut self.ask.expects_continue, false) {
+        if self.let_body_go(upload, connection) {
             self.interim.extend_from_slice(CONTINUE);
         }
+    }
+
+    /// Lets a body go that was kept back, and returns whether its client still waits for leave.
+    fn let_body_go(&mut self, upload: &mut Flow, connection: &Connection<Memory>) -> bool {
+        connection.end(Wait::Continue);
+        upload.hold(false);
+        std::mem::replace(&mut self.ask.expects_continue, false)
     }
 
     fn take_interim(
@@ -469,11 +481,7 @@ impl<'a> Exchange<'a> {
             return Err(Failure::Refused(Refusal::Protocol));
         }
         let is_welcome = match head.status {
-            100 => {
-                connection.end(Wait::Continue);
-                upload.hold(false);
-                std::mem::replace(&mut self.ask.expects_continue, false)
-            }
+            100 => self.let_body_go(upload, connection),
             _ => self.ask.version == Version::Http11,
         };
         if is_welcome {
@@ -501,9 +509,9 @@ impl<'a> Exchange<'a> {
 
     /// Passes the answer on to the client, while the rest of the request may still be on its way.
     async fn relay(
-        mut self,
+        &mut self,
         client: &mut Client<Memory>,
-        mut upload: Flow,
+        upload: &mut Flow,
         found: Found,
     ) -> After<Tunnel> {
         let Found { head, mut upstream, member } = found;
@@ -537,11 +545,19 @@ impl<'a> Exchange<'a> {
             if connection.take_alarm().is_some() {
                 return Poll::Ready(Err(Broken::TooSlow));
             }
-            let gone = |_| Broken::Writing(std::io::ErrorKind::ConnectionReset.into());
-            self.send(context, &mut upload, socket, &mut upstream.socket, connection)
-                .map_err(gone)?;
             let relayed = download.poll(context, &mut upstream.socket, socket);
             self.note_download(&mut download, connection);
+            if relayed.is_pending() {
+                let sent = match self.sending {
+                    Sending::Going => {
+                        self.send(context, upload, socket, &mut upstream.socket, connection)
+                    }
+                    Sending::Done => self.watch(context, socket, connection),
+                    Sending::Refused => Ok(()),
+                };
+                let gone = |_| Broken::Writing(io::ErrorKind::ConnectionReset.into());
+                sent.map_err(gone)?;
+            }
             relayed
         })
         .await;
@@ -553,7 +569,7 @@ impl<'a> Exchange<'a> {
                 warn!(%service, %color, endpoint = %member.endpoint(), %broken, "an answer broke off");
                 drop(upstream);
                 if download.sent() == 0 {
-                    return self.refuse(client, Refusal::Protocol, Some(&mut upload)).await;
+                    return self.refuse(client, Refusal::Protocol, Some(upload)).await;
                 }
                 if told == Framing::ToClose {
                     socket.will_reset();
@@ -562,7 +578,7 @@ impl<'a> Exchange<'a> {
             }
         }
         if self.sending == Sending::Going && head.keeps_alive && framing != Framing::ToClose {
-            self.send_rest(&mut upload, socket, &mut upstream.socket, connection).await;
+            self.send_rest(upload, socket, &mut upstream.socket, connection).await;
         }
         let is_sent = self.sending == Sending::Done;
         let is_clean = upstream.socket.unread().is_empty() && framing != Framing::ToClose;
@@ -607,7 +623,7 @@ impl<'a> Exchange<'a> {
 
     /// Gives an answer of our own. The connection goes on if the request's end is known to be there.
     async fn refuse(
-        mut self,
+        &mut self,
         client: &mut Client<Memory>,
         refusal: Refusal,
         body: Option<&mut Flow>,

@@ -3,6 +3,7 @@
 use std::{
     cell::RefCell,
     collections::HashMap,
+    hash::{BuildHasherDefault, Hasher},
     rc::Rc,
     sync::{Arc, Weak},
     time::{Duration, Instant},
@@ -21,7 +22,7 @@ pub struct Connections {
     buffers: Rc<Buffers>,
     /// By the member's address, which its `Weak` beside it keeps from being used again. The last one
     /// put back is the first one taken, so that few stay hot and the others age out.
-    idle: RefCell<HashMap<*const Member, Waiting>>,
+    idle: RefCell<HashMap<*const Member, Waiting, BuildHasherDefault<AddressHasher>>>,
 }
 
 /// How connections are opened and kept.
@@ -35,6 +36,11 @@ pub struct Limits {
     /// How many of a worker may wait at one endpoint.
     pub idle_max: usize,
 }
+
+/// Mixes one address. Nobody outside can choose it, so that no more is needed, and it is asked for
+/// twice in every request.
+#[derive(Debug, Default)]
+struct AddressHasher(u64);
 
 #[derive(Debug)]
 struct Waiting {
@@ -50,6 +56,26 @@ pub struct Connection {
     /// Whether it carried a request before: the other end may be about to close it.
     pub is_reused: bool,
     _open: Counted,
+}
+
+// === impl AddressHasher ===
+
+impl Hasher for AddressHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_usize(usize::from(*byte));
+        }
+    }
+
+    fn write_usize(&mut self, address: usize) {
+        // Fibonacci hashing: the golden ratio spreads what is a multiple of the alignment.
+        let mixed = (self.0 ^ address as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.0 = mixed ^ (mixed >> 32);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
 }
 
 // === impl Connections ===

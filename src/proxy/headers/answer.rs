@@ -64,11 +64,7 @@ pub(in crate::proxy) fn put_answer(
 /// Writes the head of an interim answer: RFC 9110, section 15.2.
 pub(in crate::proxy) fn put_interim(out: &mut Vec<u8>, head: &ResponseHead, bytes: &[u8]) {
     put_status_line(out, Version::Http11, head, bytes);
-    for (name, text, value) in head.fields.lines(bytes).each() {
-        if name != Name::ContentLength && is_kept(name, text, value, head.fields.lines(bytes)) {
-            put_field(out, text, value);
-        }
-    }
+    put_kept(out, head.fields.lines(bytes), false);
     out.extend_from_slice(b"\r\n");
 }
 
@@ -97,24 +93,19 @@ fn put_status_line(out: &mut Vec<u8>, version: Version, head: &ResponseHead, byt
     out.extend_from_slice(b"\r\n");
 }
 
+/// Writes the lines that go on as they came.
 fn put_kept(out: &mut Vec<u8>, lines: Lines<'_>, is_private: bool) {
-    for (name, text, value) in lines.each() {
-        let is_ours = name == Name::ContentLength || is_private && name == Name::CacheControl;
-        if !is_ours && is_kept(name, text, value, lines) {
-            put_field(out, text, value);
-        }
-    }
-}
-
-/// Whether a line goes on to the client.
-fn is_kept(name: Name, text: &[u8], value: &[u8], lines: Lines<'_>) -> bool {
-    match name {
-        Name::Flipgate | Name::FlipgatePreview => false,
+    let has_list = lines.has(Name::Connection);
+    lines.put_kept(out, |name, line| match name {
+        Name::ContentLength | Name::Flipgate | Name::FlipgatePreview => false,
+        Name::CacheControl if is_private => false,
         // Only Flipgate's own answers may say that they are.
-        Name::ProxyStatus => memmem::find(&value.to_ascii_lowercase(), b"flipgate").is_none(),
+        Name::ProxyStatus => {
+            memmem::find(&line.value().to_ascii_lowercase(), b"flipgate").is_none()
+        }
         name if name.is_hop_by_hop() => false,
-        _ => !lines.has(Name::Connection) || !lines.connection_lists(text),
-    }
+        _ => !has_list || !lines.connection_lists(line.name()),
+    });
 }
 
 fn put_framing(out: &mut Vec<u8>, head: &ResponseHead, framing: Framing) {

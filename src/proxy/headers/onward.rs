@@ -64,31 +64,36 @@ fn put_request_line(out: &mut Vec<u8>, head: &RequestHead, bytes: &[u8]) {
     out.extend_from_slice(b" HTTP/1.1\r\n");
 }
 
+/// Writes the lines that go on as they came; all others are written anew, if at all.
 fn put_kept(out: &mut Vec<u8>, head: &RequestHead, lines: Lines<'_>, is_behind_proxy: bool) {
     let has_list = lines.has(Name::Connection);
-    for (name, text, value) in lines.each() {
-        match name {
-            Name::Host => put_field(out, text, value),
-            Name::ContentLength => {
-                if let Framing::Exact(length) = head.framing {
-                    out.extend_from_slice(b"Content-Length: ");
-                    put_number(out, length);
-                    out.extend_from_slice(b"\r\n");
-                }
-            }
-            name if name.is_hop_by_hop() => {}
-            Name::Proxy | Name::Flipgate | Name::FlipgatePreview | Name::Underscored => {}
-            // Continued below.
-            Name::XForwardedFor | Name::Forwarded => {}
-            name if name.tells_of_forwarding() && !is_behind_proxy => {}
-            _ if has_list && lines.connection_lists(text) => {}
-            Name::Cookie => {
-                if let Some(others) = cookies::without_ours(value) {
-                    put_field(out, text, &others);
-                }
-            }
-            _ => put_field(out, text, value),
+    let mut has_cookies = false;
+    lines.put_kept(out, |name, line| match name {
+        Name::Host => true,
+        Name::ContentLength => false,
+        name if name.is_hop_by_hop() => false,
+        Name::Proxy | Name::Flipgate | Name::FlipgatePreview | Name::Underscored => false,
+        // Continued below.
+        Name::XForwardedFor | Name::Forwarded => false,
+        name if name.tells_of_forwarding() && !is_behind_proxy => false,
+        _ if has_list && lines.connection_lists(line.name()) => false,
+        Name::Cookie => {
+            has_cookies |= cookies::has_ours(line.value());
+            !cookies::has_ours(line.value())
         }
+        _ => true,
+    });
+    if has_cookies {
+        for line in lines.all(Name::Cookie).filter(|it| cookies::has_ours(it)) {
+            if let Some(others) = cookies::without_ours(line) {
+                put_field(out, b"Cookie", &others);
+            }
+        }
+    }
+    if let Framing::Exact(length) = head.framing {
+        out.extend_from_slice(b"Content-Length: ");
+        put_number(out, length);
+        out.extend_from_slice(b"\r\n");
     }
 }
 
