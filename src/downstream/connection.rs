@@ -47,6 +47,8 @@ pub struct Client<M> {
     /// The socket.
     pub socket: Socket,
     connection: Rc<Connection<M>>,
+    /// Whether an empty line came where the next request was waited for.
+    has_skipped_line: bool,
 }
 
 /// What came where a request was waited for.
@@ -233,13 +235,12 @@ impl<M> Client<M> {
     /// Reads a head. Dropping the future loses nothing of what was read.
     async fn read_head(&mut self) -> Asked {
         let mut scan = Scan::default();
-        let mut skips_line = true;
         self.connection.deadlines.end_all();
         self.connection.begin(Wait::Head);
         poll_fn(|context| {
             loop {
-                if skips_line && self.socket.unread().starts_with(b"\r\n") {
-                    skips_line = false;
+                if !self.has_skipped_line && self.socket.unread().starts_with(b"\r\n") {
+                    self.has_skipped_line = true;
                     self.socket.consume(2);
                     if self.socket.unread().is_empty() {
                         return Poll::Ready(Asked::Nothing);
@@ -249,7 +250,10 @@ impl<M> Client<M> {
                 if !unread.is_empty() && scan.is_worth_parsing(unread) {
                     match RequestHead::parse(unread) {
                         Ok(None) => {}
-                        Ok(Some(head)) => return Poll::Ready(Asked::Head(Ok(head))),
+                        Ok(Some(head)) => {
+                            self.has_skipped_line = false;
+                            return Poll::Ready(Asked::Head(Ok(head)));
+                        }
                         Err(reject) => return Poll::Ready(Asked::Head(Err(reject.into()))),
                     }
                 }
@@ -305,8 +309,11 @@ pub(super) async fn serve<H: Handler>(
 ) {
     let connection = Rc::new(Connection::new(peer, listener, Rc::clone(roster.clock())));
     let _place = roster.enter(&connection);
-    let client =
-        Client { socket: Socket::new(stream, &buffers), connection: Rc::clone(&connection) };
+    let client = Client {
+        socket: Socket::new(stream, &buffers),
+        connection: Rc::clone(&connection),
+        has_skipped_line: false,
+    };
     drop((roster, buffers));
     let mut life = pin!(live(client, &*handler));
     poll_fn(|context| {
@@ -321,7 +328,10 @@ pub(super) async fn serve<H: Handler>(
 }
 
 /// What waits is small; what happens now and then has a box of its own.
-// Not an `async fn`: that would have two places for the client, and every idle connection both.
+#[expect(
+    clippy::manual_async_fn,
+    reason = "an async fn would have two places for the client, and every idle connection both"
+)]
 fn live<H: Handler>(mut client: Client<H::Memory>, handler: &H) -> impl Future<Output = ()> {
     async move {
         while client.asks().await {

@@ -25,7 +25,11 @@ pub struct Field {
 /// The lines of a head, in their order. They mean something only together with the bytes that they
 /// were read from.
 #[derive(Clone, Debug, Default)]
-pub struct Fields(Box<[Field]>);
+pub struct Fields {
+    all: Vec<Field>,
+    /// A bit for each name that is there.
+    names: u32,
+}
 
 /// Lines together with the bytes that they stand in.
 #[derive(Clone, Copy, Debug)]
@@ -135,8 +139,13 @@ impl Field {
             value => Span::of(head, value),
         };
         // Behind the value there is only space, and the line's end.
-        let end = memchr::memchr(b'\n', &head[value_at.end()..]).map_or(0, |it| it + 1);
-        let end = Span::new(value_at.end(), value_at.end() + end).end;
+        let end = match head[value_at.end()..] {
+            [b'\r', b'\n', ..] => value_at.end + 2,
+            ref rest => {
+                let spaces = memchr::memchr(b'\n', rest).map_or(0, |it| it + 1);
+                Span::new(value_at.end(), value_at.end() + spaces).end
+            }
+        };
         Self { name: Name::of(line.name.as_bytes()), name_at, value_at, end }
     }
 
@@ -167,7 +176,7 @@ impl Fields {
     /// would see other lines than we do.
     pub(super) fn new(head: &[u8], found: &[httparse::Header<'_>]) -> Option<Self> {
         let ends_well = |at: usize| at >= 2 && head[at - 2..at] == *b"\r\n";
-        let mut fields = Vec::with_capacity(found.len());
+        let mut fields = Self { all: Vec::with_capacity(found.len()), names: 0 };
         for line in found {
             if !ends_well(Span::of(head, line.name.as_bytes()).start()) {
                 return None;
@@ -175,12 +184,12 @@ impl Fields {
             fields.push(Field::of(head, line));
         }
         let is_good = ends_well(head.len()) && ends_well(head.len() - 2);
-        is_good.then(|| Self(fields.into_boxed_slice()))
+        is_good.then_some(fields)
     }
 
     /// The lines, in their order.
     pub(super) fn iter(&self) -> impl DoubleEndedIterator<Item = Field> + '_ {
-        self.0.iter().copied()
+        self.all.iter().copied()
     }
 
     /// The lines of a trailer section as it came, which the empty line at its end is missing from,
@@ -191,12 +200,22 @@ impl Fields {
         let mut found = [httparse::EMPTY_HEADER; FIELDS_MAX];
         match httparse::parse_headers(&whole, &mut found) {
             Ok(httparse::Status::Complete((len, lines))) if len == whole.len() => {
-                let lines = lines.iter();
-                let fields = lines.map(|it| Field::of(&whole, it)).collect();
-                Some((Self(fields), whole))
+                let mut fields = Self::default();
+                lines.iter().for_each(|it| fields.push(Field::of(&whole, it)));
+                Some((fields, whole))
             }
             _ => None,
         }
+    }
+
+    fn push(&mut self, field: Field) {
+        self.names |= field.name.bit();
+        self.all.push(field);
+    }
+
+    /// Whether there is a line of one of these names.
+    pub(super) fn has_any(&self, names: &[Name]) -> bool {
+        names.iter().any(|it| self.names & it.bit() != 0)
     }
 
     /// The lines together with the bytes of their head.
@@ -208,6 +227,9 @@ impl Fields {
     /// Looks at every line that concerns the framing.
     pub(super) fn framed(&self, head: &[u8]) -> Result<Framed, BadLength> {
         let mut framed = Framed::default();
+        if !self.has_any(&[Name::ContentLength, Name::TransferEncoding, Name::Connection]) {
+            return Ok(framed);
+        }
         for field in self.iter() {
             match field.name {
                 Name::ContentLength => {
@@ -271,7 +293,7 @@ impl<'a> Lines<'a> {
     /// Whether there is a line of this name.
     #[must_use]
     pub fn has(self, name: Name) -> bool {
-        self.fields.iter().any(|it| it.name == name)
+        self.fields.has_any(&[name])
     }
 
     /// Whether `Connection`, on any of its lines, lists this name.

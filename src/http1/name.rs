@@ -61,39 +61,49 @@ pub enum Name {
 
 impl Name {
     /// What a name means, in whatever case it is written.
+    ///
+    /// # Panics
+    ///
+    /// If the name is empty, which no parsed one is.
     #[must_use]
     pub fn of(name: &[u8]) -> Self {
-        let is = |other: &str| name.eq_ignore_ascii_case(other.as_bytes());
-        let found = match name.len() {
-            2 if is("te") => Self::Te,
-            4 if is("host") => Self::Host,
-            4 if is("date") => Self::Date,
-            5 if is("proxy") => Self::Proxy,
-            6 if is("cookie") => Self::Cookie,
-            6 if is("expect") => Self::Expect,
-            7 if is("upgrade") => Self::Upgrade,
-            7 if is("expires") => Self::CacheControl,
-            9 if is("forwarded") => Self::Forwarded,
-            9 if is("x-real-ip") => Self::Origin,
-            10 if is("connection") => Self::Connection,
-            10 if is("keep-alive") => Self::Hop,
-            10 if is("tracestate") => Self::Tracestate,
-            11 if is("traceparent") => Self::Traceparent,
-            12 if is("x-request-id") => Self::XRequestId,
-            12 if is("proxy-status") => Self::ProxyStatus,
-            12 if is("edge-control") => Self::CacheControl,
-            13 if is("authorization") => Self::Authorization,
-            13 if is("cache-control") => Self::CacheControl,
-            14 if is("content-length") => Self::ContentLength,
-            14 if is("http2-settings") => Self::Hop,
-            15 if is("x-forwarded-for") => Self::XForwardedFor,
-            15 if is("x-accel-expires") => Self::CacheControl,
-            16 if is("proxy-connection") => Self::Hop,
-            16 if is("x-forwarded-host") => Self::XForwardedHost,
-            16 if is("flipgate-preview") => Self::FlipgatePreview,
-            17 if is("transfer-encoding") => Self::TransferEncoding,
-            17 if is("x-forwarded-proto") => Self::XForwardedProto,
-            17 if is("surrogate-control") => Self::CacheControl,
+        let is = |other: &str, found| match name.eq_ignore_ascii_case(other.as_bytes()) {
+            true => found,
+            false => Self::Other,
+        };
+        // Length and first letter leave one candidate, or two.
+        let found = match (name.len(), name[0] | 0x20) {
+            (2, b't') => is("te", Self::Te),
+            (4, b'h') => is("host", Self::Host),
+            (4, b'd') => is("date", Self::Date),
+            (5, b'p') => is("proxy", Self::Proxy),
+            (6, b'c') => is("cookie", Self::Cookie),
+            (6, b'e') => is("expect", Self::Expect),
+            (7, b'u') => is("upgrade", Self::Upgrade),
+            (7, b'e') => is("expires", Self::CacheControl),
+            (9, b'f') => is("forwarded", Self::Forwarded),
+            (9, b'x') => is("x-real-ip", Self::Origin),
+            (10, b'c') => is("connection", Self::Connection),
+            (10, b'k') => is("keep-alive", Self::Hop),
+            (10, b't') => is("tracestate", Self::Tracestate),
+            (11, b't') => is("traceparent", Self::Traceparent),
+            (12, b'x') => is("x-request-id", Self::XRequestId),
+            (12, b'p') => is("proxy-status", Self::ProxyStatus),
+            (12, b'e') => is("edge-control", Self::CacheControl),
+            (13, b'a') => is("authorization", Self::Authorization),
+            (13, b'c') => is("cache-control", Self::CacheControl),
+            (14, b'c') => is("content-length", Self::ContentLength),
+            (14, b'h') => is("http2-settings", Self::Hop),
+            (15, b'x') => match is("x-forwarded-for", Self::XForwardedFor) {
+                Self::Other => is("x-accel-expires", Self::CacheControl),
+                found => found,
+            },
+            (16, b'p') => is("proxy-connection", Self::Hop),
+            (16, b'x') => is("x-forwarded-host", Self::XForwardedHost),
+            (16, b'f') => is("flipgate-preview", Self::FlipgatePreview),
+            (17, b't') => is("transfer-encoding", Self::TransferEncoding),
+            (17, b'x') => is("x-forwarded-proto", Self::XForwardedProto),
+            (17, b's') => is("surrogate-control", Self::CacheControl),
             _ => Self::Other,
         };
         match found {
@@ -118,6 +128,11 @@ impl Name {
             _ if ends("cdn-cache-control") => Self::CacheControl,
             _ => Self::Other,
         }
+    }
+
+    /// The name's place in a set of names.
+    pub(super) fn bit(self) -> u32 {
+        1 << self as u32
     }
 
     /// Whether a field of this name is for one hop only: RFC 9110, section 7.6.1.

@@ -189,6 +189,9 @@ struct Notes {
 impl Notes {
     fn of(fields: &Fields, head: &[u8]) -> Self {
         let mut notes = Self::default();
+        if !fields.has_any(&[Name::Expect, Name::Te, Name::Upgrade]) {
+            return notes;
+        }
         for field in fields.iter() {
             let value = field.value_in(head);
             match field.name {

@@ -81,7 +81,7 @@ impl ResponseHead {
             (Some(_), _) => return Err(Defect("its Transfer-Encoding is not chunked alone")),
         };
         let is_named = |it: &[u8]| it.eq_ignore_ascii_case(b"websocket");
-        let has_date = fields.iter().any(|it| it.name == Name::Date);
+        let has_date = fields.has_any(&[Name::Date]);
         let keeps_alive = match version {
             Version::Http10 => keeps_alive && !closes,
             Version::Http11 => !closes,

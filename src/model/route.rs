@@ -65,8 +65,8 @@ impl<'a> Host<'a> {
                 inside[..end].parse::<std::net::Ipv6Addr>().map_err(|_| ParseHostError)?;
                 (&text[..end + 2], &inside[end + 1..])
             }
-            None => match text.find(':') {
-                Some(colon) => (&text[..colon], &text[colon..]),
+            None => match text.bytes().position(|it| it == b':') {
+                Some(colon) => text.split_at(colon),
                 None => (text, ""),
             },
         };

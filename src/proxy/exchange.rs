@@ -583,7 +583,7 @@ impl<'a> Exchange<'a> {
         let is_sent = self.sending == Sending::Done;
         let is_clean = upstream.socket.unread().is_empty() && framing != Framing::ToClose;
         if is_sent && is_clean && head.keeps_alive {
-            self.proxy.connections.put_back(&member, upstream, Instant::now());
+            self.proxy.connections.put_back(&member, upstream, connection.now());
         }
         if goes_on && is_sent { After::GoOn } else { After::Close }
     }

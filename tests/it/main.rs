@@ -11,5 +11,8 @@ mod flip; // Where does a request go, before and after?
 mod floors; // Does the house still stand?
 mod lifecycle; // How does the process begin, change and end?
 mod relay; // Does everything come through as it was sent?
+mod smuggling; // Is a body ever taken for a request, or the reverse?
 mod state; // What survives?
 mod support;
+mod tunnel; // Does a WebSocket keep its color, and is it waited for?
+mod wire; // Is the wire used as HTTP/1 says, by us and by those around us?

@@ -58,6 +58,12 @@ impl Client {
         sent.expect("in time").expect("the connection is open");
     }
 
+    /// Sends as much as the other end takes; it may have closed.
+    pub(crate) async fn try_send(&mut self, bytes: impl AsRef<[u8]>) {
+        let sent = timeout(LONG, self.stream.write_all(bytes.as_ref())).await;
+        drop(sent.expect("in time"));
+    }
+
     /// Asks for a path, with more fields if wanted, each with its line end.
     pub(crate) async fn ask(&mut self, path: &str, fields: &str) {
         self.send(format!("GET {path} HTTP/1.1\r\nHost: a.test\r\n{fields}\r\n")).await;
@@ -137,6 +143,14 @@ impl Client {
         self.buffer.drain(..count).collect()
     }
 
+    /// Reads what there is, at least one byte.
+    pub(crate) async fn some(&mut self) -> Vec<u8> {
+        if self.buffer.is_empty() {
+            assert!(self.more().await, "ended");
+        }
+        std::mem::take(&mut self.buffer)
+    }
+
     /// Reads up to the next occurrence of `text`.
     pub(crate) async fn until(&mut self, text: &str) -> String {
         let begin = Instant::now();
@@ -159,6 +173,18 @@ impl Client {
     pub(crate) async fn read_to_end(&mut self) -> String {
         while self.more().await {}
         self.unread()
+    }
+
+    /// Reads to the end of the connection. Whether that is a reset.
+    pub(crate) async fn ends_in_reset(&mut self) -> bool {
+        loop {
+            let read = timeout(LONG, self.stream.read_buf(&mut self.buffer)).await;
+            match read.expect("an answer in time") {
+                Ok(0) => return false,
+                Ok(_) => {}
+                Err(error) => return error.kind() == std::io::ErrorKind::ConnectionReset,
+            }
+        }
     }
 
     /// Tells the other end that nothing more will be sent.

@@ -48,16 +48,29 @@ impl HouseBuilder {
 
     /// A service for a host and a path.
     pub(crate) fn service_at(
-        mut self,
+        self,
         name: &str,
         host: &str,
         path: &str,
         blue: &[&Upstream],
         green: &[&Upstream],
     ) -> Self {
-        let list = |pool: &[&Upstream]| -> Vec<String> {
-            pool.iter().map(|it| it.address.to_string()).collect()
-        };
+        let addresses =
+            |pool: &[&Upstream]| pool.iter().map(|it| it.address).collect::<Vec<SocketAddr>>();
+        self.service_of(name, host, path, &addresses(blue), &addresses(green))
+    }
+
+    /// A service for a host and a path, of endpoints at these addresses.
+    pub(crate) fn service_of(
+        mut self,
+        name: &str,
+        host: &str,
+        path: &str,
+        blue: &[SocketAddr],
+        green: &[SocketAddr],
+    ) -> Self {
+        let list =
+            |pool: &[SocketAddr]| pool.iter().map(ToString::to_string).collect::<Vec<String>>();
         self.services.push_str(&format!(
             "[service.{name}]\nhosts = [{host:?}]\npath = {path:?}\n\
              blue = {{ version = \"1\", endpoints = {:?} }}\n\
@@ -110,6 +123,11 @@ impl House {
             admin: String::new(),
             services: String::new(),
         }
+    }
+
+    /// A house with one service, whose two pools have this one endpoint.
+    pub(crate) fn at(address: SocketAddr) -> Self {
+        Self::build().service_of("web", "*", "/", &[address], &[address]).start()
     }
 
     /// A house with one service of one endpoint in each pool.

@@ -3,6 +3,7 @@
 pub(crate) mod client;
 pub(crate) mod house;
 pub(crate) mod process;
+pub(crate) mod scripted;
 pub(crate) mod upstream;
 
 use std::time::Duration;
@@ -11,6 +12,7 @@ pub(crate) use self::{
     client::{Answer, Client},
     house::House,
     process::Process,
+    scripted::Scripted,
     upstream::Upstream,
 };
 

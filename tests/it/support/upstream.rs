@@ -24,6 +24,7 @@ use tokio::{
 /// |---|---|
 /// | `/head…` | the request's head as it came |
 /// | `/echo` | the request's body in chunks, with its trailers |
+/// | `/echo-silent` | the same, and never `100 Continue` |
 /// | `/hold…` | `NAME begins` at once, the rest when the test calls [`Upstream::release`] |
 /// | `/close` | reads the request, then closes without an answer |
 /// | `/cut` | half of a body |
@@ -32,6 +33,8 @@ use tokio::{
 /// | `/trailers` | a chunked body with trailers |
 /// | `/hop` | an answer with fields for one hop, and some that are ours to say |
 /// | `/switch` | 101 that nobody asked for |
+/// | `/ws` | a tunnel, whatever was asked: says `NAME: `, then whatever comes, then `bye` |
+/// | `/ws-greets` | a tunnel that speaks first |
 /// | `/both` | a chunked body with a length beside it |
 /// | `/refuse` | 417 without reading the body |
 /// | `/last` | an answer after which the connection ends |
@@ -133,11 +136,16 @@ async fn answer(
     state: &State,
 ) -> Option<()> {
     let name = &state.name;
+    if path.starts_with("/ws") {
+        tunnel(path, name, reader, writer).await;
+        return None;
+    }
     let mut send = async |bytes: &[u8]| writer.write_all(bytes).await.ok();
     if path == "/refuse" {
         return send(b"HTTP/1.1 417 Expectation Failed\r\nContent-Length: 2\r\n\r\nno").await;
     }
-    if head.to_ascii_lowercase().contains("expect: 100-continue") {
+    let is_silent = path.ends_with("-silent");
+    if head.to_ascii_lowercase().contains("expect: 100-continue") && !is_silent {
         send(b"HTTP/1.1 100 Continue\r\n\r\n").await?;
     }
     let (body, trailers) = body(head, reader).await?;
@@ -222,6 +230,29 @@ async fn answer(
             send(format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{name}").as_bytes())
                 .await
         }
+    }
+}
+
+async fn tunnel(
+    path: &str,
+    name: &str,
+    reader: &mut BufReader<OwnedReadHalf>,
+    writer: &mut OwnedWriteHalf,
+) -> Option<()> {
+    let greeting = if path == "/ws-greets" { "hello" } else { "" };
+    let answer = format!(
+        "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n{greeting}"
+    );
+    writer.write_all(answer.as_bytes()).await.ok()?;
+    let mut buffer = vec![0; 16 * 1024];
+    loop {
+        let count = reader.read(&mut buffer).await.ok()?;
+        writer.write_all(format!("{name}: ").as_bytes()).await.ok()?;
+        if count == 0 {
+            return writer.write_all(b"bye").await.ok();
+        }
+        writer.write_all(&buffer[..count]).await.ok()?;
     }
 }
 

@@ -1,0 +1,155 @@
+//! Does a WebSocket keep its color, and is it waited for?
+
+use serde_json::json;
+
+use crate::support::{Client, House, Upstream, eventually};
+
+/// A client's handshake: RFC 6455, section 1.2.
+const HANDSHAKE: &str = "GET /ws HTTP/1.1\r\nHost: a.test\r\nConnection: keep-alive, Upgrade\r\n\
+                         Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+                         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+
+async fn open(house: &House) -> Client {
+    let mut client = house.public().await;
+    client.send(HANDSHAKE).await;
+    let head = client.head().await;
+    assert_eq!(head.status, 101, "{}", head.head);
+    assert_eq!(head.field("upgrade"), Some("websocket"));
+    assert_eq!(head.field("connection"), Some("upgrade"));
+    assert_eq!(head.field("sec-websocket-accept"), Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
+    assert_eq!((head.field("date"), head.field("content-length")), (None, None));
+    client
+}
+
+#[tokio::test]
+async fn bytes_go_both_ways_until_both_ends_are_done() {
+    let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
+    let house = House::of(&blue, &green);
+    let mut client = open(&house).await;
+    for text in ["one", "two", "three"] {
+        client.send(text).await;
+        assert_eq!(client.until(text).await, format!("blue: {text}"));
+    }
+    let long = "x".repeat(3_000_000);
+    client.send(&long).await;
+    let mut seen = 0;
+    while seen < long.len() {
+        seen += client.some().await.iter().filter(|it| **it == b'x').count();
+    }
+    assert_eq!(seen, long.len());
+    // Whoever has nothing more to say still hears the other one.
+    client.finish().await;
+    assert_eq!(client.read_to_end().await, "blue: bye");
+    house.wait_for_in_flight("web", "blue", 0).await;
+}
+
+#[tokio::test]
+async fn what_comes_right_behind_a_handshake_belongs_to_the_tunnel() {
+    let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
+    let house = House::of(&blue, &green);
+    let mut client = house.public().await;
+    client.send(format!("{HANDSHAKE}early")).await;
+    assert_eq!(client.head().await.status, 101);
+    assert_eq!(client.until("early").await, "blue: early");
+    // And what the upstream sends in one piece with its answer.
+    let mut client = house.public().await;
+    client.send(HANDSHAKE.replace("/ws", "/ws-greets")).await;
+    assert_eq!(client.head().await.status, 101);
+    assert_eq!(client.until("hello").await, "hello");
+}
+
+#[tokio::test]
+async fn a_tunnel_keeps_its_color_and_holds_up_its_drain() {
+    let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
+    let house = House::of(&blue, &green);
+    let mut early = open(&house).await;
+    house.promote(&[("web", "green")]).await;
+    let drain = house.drain("web").await;
+    assert_eq!((&drain["color"], &drain["in_flight"]), (&json!("blue"), &json!(1)));
+    assert_eq!(drain["kinds"], json!({"request": 0, "tunnel": 1}));
+    assert_eq!(drain["drained"], false);
+    early.send("still").await;
+    assert_eq!(early.until("still").await, "blue: still");
+    let mut late = open(&house).await;
+    late.send("new").await;
+    assert_eq!(late.until("new").await, "green: new");
+    drop(early);
+    eventually("drained", async || house.drain("web").await["drained"] == true).await;
+    late.send("on").await;
+    assert_eq!(late.until("on").await, "green: on");
+}
+
+#[tokio::test]
+async fn an_upgrade_that_is_refused_is_an_answer_like_any_other() {
+    let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
+    let house = House::of(&blue, &green);
+    let mut client = house.public().await;
+    // What comes behind is a request then, and was kept back from the upstream until that was known.
+    let second = "GET / HTTP/1.1\r\nHost: a.test\r\n\r\n";
+    client.send(format!("{}{second}", HANDSHAKE.replace("/ws", "/length"))).await;
+    assert_eq!(client.answer().await.status, 200);
+    assert_eq!(client.answer().await.text(), "blue");
+    let drain = house.call("GET", "/v1/services/web/drain?color=blue", "", "").await.json();
+    assert_eq!(drain["kinds"]["tunnel"], 0);
+}
+
+#[tokio::test]
+async fn only_a_websocket_is_tunnelled() {
+    let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
+    let house = House::of(&blue, &green);
+    for handshake in [
+        HANDSHAKE.replace("Upgrade: websocket", "Upgrade: h2c"),
+        HANDSHAKE.replace("Upgrade: websocket", "Upgrade: websocket, h2c"),
+        HANDSHAKE.replace("keep-alive, Upgrade", "keep-alive"),
+        HANDSHAKE.replace("HTTP/1.1", "HTTP/1.0"),
+        HANDSHAKE.replace("GET", "POST"),
+        HANDSHAKE.replace("\r\n\r\n", "\r\nContent-Length: 1\r\n\r\nx"),
+    ] {
+        let mut client = house.public().await;
+        // The upstream opens a tunnel whatever it is asked.
+        client.send(&handshake).await;
+        assert_eq!(client.answer().await.status, 502, "{handshake}");
+    }
+    house.wait_for_in_flight("web", "blue", 0).await;
+}
+
+#[tokio::test]
+async fn a_tunnel_that_nothing_passes_through_is_cut_after_its_time() {
+    let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
+    let house = House::build()
+        .with("[timeouts]\ntunnel = \"1s\"\nkeep_alive = \"1s\"\nrequest = \"1s\"")
+        .service("web", &[&blue], &[&green])
+        .start();
+    let mut silent = open(&house).await;
+    let mut busy = open(&house).await;
+    let mut silence = std::pin::pin!(silent.read_to_end());
+    let mut words = 0;
+    loop {
+        tokio::select! {
+            biased;
+            rest = &mut silence => {
+                assert_eq!(rest, "");
+                break;
+            }
+            _ = async {
+                busy.send("on").await;
+                busy.until("on").await
+            } => words += 1,
+        }
+    }
+    assert!(words > 0);
+    busy.send("still").await;
+    busy.until("still").await;
+    house.wait_for_in_flight("web", "blue", 1).await;
+}
+
+#[tokio::test]
+async fn a_tunnel_ends_when_its_upstream_dies() {
+    let (mut blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
+    let house = House::of(&blue, &green);
+    let mut client = open(&house).await;
+    blue.kill().await;
+    assert_eq!(client.read_to_end().await, "");
+    drop(client);
+    house.wait_for_in_flight("web", "blue", 0).await;
+}

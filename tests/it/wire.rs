@@ -1,0 +1,330 @@
+//! Is the wire used as HTTP/1 says, by us and by those around us?
+
+use crate::support::{Client, House, Scripted, Upstream, eventually};
+
+const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+
+#[tokio::test]
+async fn interim_answers_are_passed_on_as_they_come() {
+    let early = "HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\nConnection: x-hop\r\nX-Hop: 1\r\n\
+                 Flipgate-Color: red\r\n\r\n";
+    let unasked = "HTTP/1.1 100 Continue\r\n\r\n";
+    let upstream = Scripted::start(format!("{unasked}{early}{early}{OK}")).await;
+    let house = House::at(upstream.address);
+    let mut client = house.public().await;
+    for _ in 0..2 {
+        client.ask("/", "").await;
+        for _ in 0..2 {
+            let head = client.head().await;
+            assert_eq!((head.status, head.field("link")), (103, Some("</a.css>")));
+            for gone in ["x-hop", "connection", "flipgate-color", "content-length", "date"] {
+                assert_eq!(head.field(gone), None);
+            }
+        }
+        assert_eq!(client.answer().await.text(), "ok");
+    }
+    // An old client would take the first of them for the answer.
+    let mut old = house.public().await;
+    old.send("GET / HTTP/1.0\r\nHost: a\r\n\r\n").await;
+    let answer = old.read_to_end().await;
+    assert!(answer.starts_with("HTTP/1.0 200 OK\r\n") && !answer.contains("103"), "{answer}");
+}
+
+#[tokio::test]
+async fn an_interim_answer_comes_before_the_final_one_is_there() {
+    let upstream = Scripted::start("HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n").await;
+    let house = House::at(upstream.address);
+    let mut client = house.public().await;
+    client.ask("/", "").await;
+    assert_eq!(client.head().await.status, 103);
+}
+
+#[tokio::test]
+async fn an_answer_that_can_be_read_in_two_ways_is_a_502() {
+    let long = format!("HTTP/1.1 200 OK\r\nX: {}\r\n\r\n", "x".repeat(70_000));
+    for answer in [
+        "HTTP/1.1 200 OK\nContent-Length: 2\n\nok",
+        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nok",
+        "HTTP/1.1 200 OK\r\nContent-Length: 2, 2\r\n\r\nok",
+        "HTTP/1.1 200 OK\r\nContent-Length: +2\r\n\r\nok",
+        "HTTP/1.1 200 OK\r\nContent-Length:\r\n\r\nok",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nX: 1\r\n 2\r\nContent-Length: 2\r\n\r\nok",
+        "HTTP/1.1 200 OK\r\nContent-Length : 2\r\n\r\nok",
+        "HTTP/1.1 200 OK\r\nX: \0\r\nContent-Length: 2\r\n\r\nok",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nok\r\n0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\nok\r\n0\r\n\r\n",
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\nConnection: upgrade\r\n\r\n",
+        "HTTP/2 200 OK\r\n\r\n",
+        "HTTP/1.1 42 Odd\r\n\r\n",
+        "\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+        "hello\r\n",
+        &long,
+    ] {
+        let upstream = Scripted::start(answer).await;
+        let house = House::at(upstream.address);
+        let mut client = house.public().await;
+        let found = client.get("/", "").await;
+        let shown = &answer[..answer.len().min(100)];
+        assert_eq!(found.status, 502, "{shown:?}");
+        assert_eq!(found.field("proxy-status"), Some("flipgate; error=http_protocol_error"));
+        assert!(found.text().contains("could not be understood"), "{shown:?}");
+        upstream.left().await;
+        assert_eq!(upstream.take().matches("HTTP/1.1\r\n").count(), 1, "asked once: {shown:?}");
+    }
+}
+
+#[tokio::test]
+async fn interim_answers_without_end_are_a_502() {
+    let many = "HTTP/1.1 102 Processing\r\n\r\n".repeat(100);
+    let upstream = Scripted::start(many).await;
+    let house = House::at(upstream.address);
+    let mut client = house.public().await;
+    client.ask("/", "").await;
+    let mut interim = 0;
+    while client.head().await.status == 102 {
+        interim += 1;
+    }
+    assert_eq!(interim, 32);
+    upstream.left().await;
+}
+
+#[tokio::test]
+async fn what_stands_behind_an_answer_is_nobodys_answer() {
+    for behind in ["HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil", "x", "\r\n"] {
+        let upstream = Scripted::start(format!("{OK}{behind}")).await;
+        let house = House::at(upstream.address);
+        let mut client = house.public().await;
+        for _ in 0..5 {
+            let answer = client.get("/", "").await;
+            assert_eq!((answer.status, answer.text().as_str()), (200, "ok"), "{behind:?}");
+        }
+        upstream.left().await;
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_is_shorter_than_it_says_is_cut_so_that_the_client_can_tell() {
+    for (answer, says) in [
+        ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nok", "Content-Length: 5\r\n"),
+        ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n", "chunked\r\n"),
+        ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n", "chunked\r\n"),
+    ] {
+        let upstream = Scripted::closing(answer).await;
+        let house = House::at(upstream.address);
+        let mut client = house.public().await;
+        client.ask("/", "").await;
+        let all = client.read_to_end().await;
+        assert!(all.contains(says) && all.contains("ok") && !all.contains("0\r\n\r\n"), "{all}");
+        // Whoever reads up to the end of the connection cannot tell by the end alone.
+        let mut old = house.public().await;
+        old.send("GET / HTTP/1.0\r\nHost: a\r\n\r\n").await;
+        assert!(old.ends_in_reset().await || says.contains("Length"), "{answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_up_to_the_end_of_its_connection_is_whole() {
+    let upstream = Scripted::closing("HTTP/1.0 200 OK\r\n\r\nall of it").await;
+    let house = House::at(upstream.address);
+    let mut client = house.public().await;
+    for _ in 0..3 {
+        let answer = client.get("/", "").await;
+        assert_eq!(answer.field("transfer-encoding"), Some("chunked"));
+        assert_eq!(answer.text(), "all of it");
+    }
+    let mut old = house.public().await;
+    old.send("GET / HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\n\r\n").await;
+    let answer = old.read_to_end().await;
+    assert!(answer.contains("Connection: close\r\n") && answer.ends_with("\r\n\r\nall of it"));
+}
+
+#[tokio::test]
+async fn an_old_client_keeps_its_connection_if_it_asks_for_that() {
+    let upstream = Scripted::start(OK).await;
+    let house = House::at(upstream.address);
+    let mut old = house.public().await;
+    for _ in 0..3 {
+        old.send("GET / HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\n\r\n").await;
+        let answer = old.answer().await;
+        assert_eq!(
+            (answer.field("connection"), answer.text().as_str()),
+            (Some("keep-alive"), "ok")
+        );
+    }
+    old.send("GET / HTTP/1.0\r\nHost: a\r\n\r\n").await;
+    assert!(old.read_to_end().await.ends_with("ok"));
+}
+
+/// A client that was still sending when its connection was closed with bytes unread got a reset, and
+/// lost the answer that said why.
+#[tokio::test]
+async fn a_client_that_is_refused_while_it_sends_can_read_why() {
+    let refusal =
+        "HTTP/1.1 413 Content Too Large\r\nContent-Length: 4\r\nConnection: close\r\n\r\nmuch";
+    let upstream = Scripted::closing(refusal).await;
+    let house = House::build()
+        .service_of("web", "a.test", "/", &[upstream.address], &[upstream.address])
+        .start();
+    for (host, status, text) in [("a.test", 413, "much"), ("other", 404, "no service")] {
+        let mut client = house.public().await;
+        let length = 24 * 1024 * 1024;
+        client
+            .send(format!("POST / HTTP/1.1\r\nHost: {host}\r\nContent-Length: {length}\r\n\r\n"))
+            .await;
+        // Sent to the end whatever is answered, as many clients do.
+        for _ in 0..length / 65536 {
+            client.try_send([b'x'; 65536]).await;
+        }
+        let answer = client.answer().await;
+        assert_eq!((answer.status, answer.field("connection")), (status, Some("close")));
+        assert!(answer.text().contains(text), "{}", answer.text());
+        assert_eq!(client.read_to_end().await, "");
+    }
+    house.wait_for_in_flight("web", "blue", 0).await;
+}
+
+#[tokio::test]
+async fn a_small_body_that_nobody_wanted_does_not_cost_the_connection() {
+    let upstream = Scripted::start(OK).await;
+    let house = House::build()
+        .service_of("web", "a.test", "/", &[upstream.address], &[upstream.address])
+        .start();
+    let mut client = house.public().await;
+    let body = "Content-Length: 20\r\n\r\nGET / HTTP/1.1\r\nHost";
+    client.send(format!("POST / HTTP/1.1\r\nHost: other\r\n{body}")).await;
+    assert_eq!(client.answer().await.status, 404);
+    assert_eq!(client.get("/", "").await.text(), "ok");
+    assert_eq!(upstream.take().matches("HTTP/1.1\r\n").count(), 1);
+}
+
+#[tokio::test]
+async fn the_rest_of_a_request_that_was_answered_early_still_goes_up() {
+    let upstream = Scripted::start(OK).await;
+    let house = House::at(upstream.address);
+    let mut client = house.public().await;
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nfirst").await;
+    assert_eq!(client.answer().await.text(), "ok");
+    house.wait_for_in_flight("web", "blue", 1).await;
+    client.send("again").await;
+    upstream.wait_for("firstagain").await;
+    house.wait_for_in_flight("web", "blue", 0).await;
+    // Both connections are where they should be.
+    assert_eq!(client.get("/", "").await.text(), "ok");
+    assert!(upstream.wait_for("firstagainGET / ").await.starts_with("POST / "));
+}
+
+#[tokio::test]
+async fn a_client_that_only_stops_sending_gets_its_answers() {
+    let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
+    let house = House::of(&blue, &green);
+    let mut client = house.public().await;
+    let request = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+    client.send(request.repeat(3)).await;
+    client.finish().await;
+    let answers = client.read_to_end().await;
+    assert_eq!(answers.matches("\r\n\r\nblue").count(), 3, "{answers}");
+    assert_eq!(blue.requests(), 3);
+}
+
+#[tokio::test]
+async fn a_body_that_nobody_asks_for_is_asked_for_after_a_while() {
+    let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
+    let house = House::of(&blue, &green);
+    let mut client = house.public().await;
+    // This upstream says neither yes nor no, as many do.
+    let fields = "Host: a\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n";
+    client.send(format!("POST /echo-silent HTTP/1.1\r\n{fields}")).await;
+    let head = client.head().await;
+    assert_eq!(head.status, 100);
+    client.send("body").await;
+    assert_eq!(client.answer().await.text(), "body");
+    // Whoever sends without leave is not kept waiting, and told nothing that it did not wait for.
+    client.send(format!("POST /echo-silent HTTP/1.1\r\n{fields}body")).await;
+    let answer = client.head().await;
+    assert_eq!(answer.status, 200);
+    assert_eq!(client.rest(answer).await.text(), "body");
+}
+
+#[tokio::test]
+async fn a_body_that_was_not_wanted_ends_the_connection_that_it_was_announced_on() {
+    let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
+    let house = House::of(&blue, &green);
+    let mut client = house.public().await;
+    let fields = "Host: a\r\nContent-Length: 40\r\nExpect: 100-continue\r\n\r\n";
+    client.send(format!("POST /refuse HTTP/1.1\r\n{fields}")).await;
+    let answer = client.answer().await;
+    assert_eq!((answer.status, answer.field("connection")), (417, Some("close")));
+    client.try_send("GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    assert_eq!(client.read_to_end().await, "");
+    assert_eq!(blue.requests(), 1);
+}
+
+#[tokio::test]
+async fn an_exchange_has_a_limit_if_one_is_set() {
+    let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
+    let house = House::build()
+        .with("[timeouts]\nrequest = \"1s\"")
+        .service("web", &[&blue], &[&green])
+        .start();
+    let mut waiting = house.public().await;
+    let mut begun = house.public().await;
+    begun.ask("/hold", "").await;
+    begun.until("begins").await;
+    let answer = waiting.get("/wait", "").await;
+    assert_eq!(answer.status, 504);
+    assert!(!begun.read_to_end().await.contains("0\r\n\r\n"));
+    house.wait_for_in_flight("web", "blue", 0).await;
+}
+
+#[tokio::test]
+async fn what_is_refused_unread_is_counted_and_says_who_refused_it() {
+    let upstream = Scripted::start(OK).await;
+    let house = House::at(upstream.address);
+    let line = format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "x".repeat(9000));
+    let field = format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "x".repeat(9000));
+    for (request, status) in [("GET / HTTP/1.1\r\n\r\n", 400), (&line, 414), (&field, 431)] {
+        let mut client = house.public().await;
+        client.send(request).await;
+        let answer = client.answer().await;
+        assert_eq!((answer.status, answer.field("connection")), (status, Some("close")));
+        assert_eq!(answer.field("proxy-status"), Some("flipgate; error=http_request_error"));
+        let counted = format!("flipgate_requests_total{{code=\"{status}\"");
+        eventually(&counted, async || {
+            house.call("GET", "/metrics", "", "").await.text().contains(&counted)
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_sends_more_than_it_was_asked_is_answered_in_order() {
+    let upstream = Scripted::start(OK).await;
+    let house = House::at(upstream.address);
+    let mut client = house.public().await;
+    // More than is read ahead while one of them is answered.
+    let request = format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "x".repeat(1000));
+    client.send(request.repeat(200)).await;
+    for _ in 0..200 {
+        assert_eq!(client.answer().await.text(), "ok");
+    }
+    let mut slow = house.public().await;
+    for byte in "GET / HTTP/1.1\r\nHost: a\r\n\r\n".as_bytes().chunks(1) {
+        slow.send(byte).await;
+    }
+    assert_eq!(slow.answer().await.text(), "ok");
+}
+
+#[tokio::test]
+async fn an_answer_to_nobody_is_not_waited_for() {
+    let upstream = Scripted::start("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nbegun").await;
+    let house = House::at(upstream.address);
+    let mut client = Client::connect("127.0.0.2", house.public).await;
+    client.ask("/", "").await;
+    client.until("begun").await;
+    drop(client);
+    upstream.left().await;
+    house.wait_for_in_flight("web", "blue", 0).await;
+}
