@@ -1,5 +1,6 @@
-//! The cheapest upstream there is: answers every head with the same 128 bytes, so that what is
-//! measured is the proxy before it. One thread, no parsing beyond the end of a head.
+//! The cheapest upstream there is, so that what is measured is the proxy before it: every head is
+//! answered with the same 128 bytes, `/large` with 1 MB, `/ws` with a tunnel that nobody speaks in. One
+//! thread, no parsing beyond the end of a head.
 //!
 //! `upstream ADDRESS`, for example `upstream 127.0.0.1:9101`; ends when it is killed.
 
@@ -12,6 +13,11 @@ use tokio::{
 
 const BODY: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef\
                     0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+
+const LARGE: usize = 1024 * 1024;
+
+const SWITCHING: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                         Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
 
 fn main() -> io::Result<()> {
     let Some(address) = std::env::args().skip(1).find(|it| !it.starts_with('-')) else {
@@ -30,9 +36,12 @@ fn main() -> io::Result<()> {
 }
 
 async fn answer(mut stream: TcpStream) -> io::Result<()> {
-    let response =
-        format!("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 128\r\n\r\n{BODY}");
-    let mut buffer = vec![0; 16 * 1024];
+    let head = |length| {
+        format!("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {length}\r\n\r\n")
+    };
+    let small = format!("{}{BODY}", head(BODY.len())).into_bytes();
+    let mut large = Vec::new();
+    let mut buffer = vec![0; 4 * 1024];
     let mut filled = 0;
     loop {
         let read = stream.read(&mut buffer[filled..]).await?;
@@ -41,9 +50,20 @@ async fn answer(mut stream: TcpStream) -> io::Result<()> {
         }
         filled += read;
         while let Some(end) = buffer[..filled].windows(4).position(|it| it == b"\r\n\r\n") {
+            let answer = if buffer.starts_with(b"GET /large ") {
+                if large.is_empty() {
+                    large = head(LARGE).into_bytes();
+                    large.resize(large.len() + LARGE, b'x');
+                }
+                &large
+            } else if buffer.starts_with(b"GET /ws ") {
+                SWITCHING.as_bytes()
+            } else {
+                &small
+            };
+            stream.write_all(answer).await?;
             buffer.copy_within(end + 4..filled, 0);
             filled -= end + 4;
-            stream.write_all(response.as_bytes()).await?;
         }
     }
 }
