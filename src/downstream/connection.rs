@@ -5,24 +5,25 @@ use std::{
     future::poll_fn,
     io,
     net::{IpAddr, SocketAddr},
-    pin::pin,
     rc::Rc,
     sync::Arc,
     task::{Poll, Waker, ready},
     time::{Duration, Instant},
 };
 
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, sync::OwnedSemaphorePermit, task::AbortHandle};
+use tokio_util::task::TaskTracker;
 use tracing::debug;
 
 use super::{
     After, Handler, HeadError,
     bind::Listener,
     clock::{Clock, DATE_LENGTH, Deadlines, Tick, Wait},
-    roster::Roster,
+    roster::{Place, Roster},
 };
 use crate::{
     http1::{RequestHead, Scan},
+    metrics::Counted,
     net::{Buffers, Socket},
 };
 
@@ -35,11 +36,10 @@ pub struct Connection<M> {
     deadlines: Deadlines,
     /// A wait that is over and that the task has not been told of yet.
     alarm: Cell<Option<Wait>>,
-    /// Whether the task is to be dropped, wherever it is.
-    cut: Cell<Option<Wait>>,
     /// Whether the connection is to end after what is being done.
     is_closing: Cell<bool>,
     waker: RefCell<Option<Waker>>,
+    task: RefCell<Option<AbortHandle>>,
 }
 
 /// A client: its socket, and what is known of its connection.
@@ -49,6 +49,26 @@ pub struct Client<M> {
     connection: Rc<Connection<M>>,
     /// Whether an empty line came where the next request was waited for.
     has_skipped_line: bool,
+    #[expect(dead_code, reason = "it is held for what its drop does")]
+    place: Place<M>,
+    #[expect(dead_code, reason = "it is held for what its drop does")]
+    guest: Guest,
+}
+
+/// What an open connection takes up.
+pub(super) struct Guest {
+    /// One of the worker's places.
+    pub(super) _seat: OwnedSemaphorePermit,
+    /// One of the open connections that are counted.
+    pub(super) _open: Counted,
+}
+
+/// What all connections of a worker share.
+pub(super) struct House<H: Handler> {
+    pub(super) handler: Rc<H>,
+    pub(super) roster: Rc<Roster<H::Memory>>,
+    pub(super) buffers: Rc<Buffers>,
+    pub(super) tasks: TaskTracker,
 }
 
 /// What came where a request was waited for.
@@ -79,9 +99,9 @@ impl<M: Default> Connection<M> {
             clock,
             deadlines: Deadlines::default(),
             alarm: Cell::new(None),
-            cut: Cell::new(None),
             is_closing: Cell::new(false),
             waker: RefCell::new(None),
+            task: RefCell::new(None),
         }
     }
 }
@@ -159,14 +179,23 @@ impl<M> Connection<M> {
         alarm
     }
 
-    /// Calls on the connection if it has waited for too long.
-    pub(super) fn look(&self, now: Tick) {
-        let Some(wait) = self.deadlines.overdue(now) else { return };
-        match wait.is_told() && self.alarm.replace(Some(wait)) != Some(wait) {
-            true => {}
-            false => self.cut.set(Some(wait)),
+    /// Calls on the connection if it has waited for too long. Returns what for, if there is nothing
+    /// left but to cut it.
+    pub(super) fn look(&self, now: Tick) -> Option<Wait> {
+        let wait = self.deadlines.overdue(now)?;
+        let is_told = wait.is_told() && self.alarm.replace(Some(wait)) != Some(wait);
+        if is_told {
+            self.wake();
         }
-        self.wake();
+        (!is_told).then_some(wait)
+    }
+
+    /// Has the task dropped, wherever it is, in a moment.
+    pub(super) fn cut(&self, wait: Wait) {
+        debug!(peer = %self.peer, ?wait, "connection took too long");
+        if let Some(task) = &*self.task.borrow() {
+            task.abort();
+        }
     }
 
     /// Asks the connection to end after what it is doing.
@@ -222,6 +251,7 @@ impl<M> Client<M> {
     async fn asks(&mut self) -> bool {
         self.connection.begin(Wait::Request);
         poll_fn(|context| {
+            self.connection.remember(context.waker());
             match self.socket.poll_readable(context) {
                 Poll::Ready(readable) => Poll::Ready(readable.is_ok()),
                 // Whoever asks just now is answered; whoever does not will not be.
@@ -298,33 +328,25 @@ impl<M> Client<M> {
 /// Bytes that are read at once only to be thrown away.
 const LINGER_AT_ONCE: usize = 16 * 1024;
 
-/// Serves one connection to its end. Dropping the future closes it at once.
-pub(super) async fn serve<H: Handler>(
+/// Starts a task that serves one connection to its end, and returns at once.
+pub(super) fn serve<H: Handler>(
     stream: TcpStream,
     peer: SocketAddr,
     listener: Arc<Listener>,
-    handler: Rc<H>,
-    roster: Rc<Roster<H::Memory>>,
-    buffers: Rc<Buffers>,
+    guest: Guest,
+    house: &House<H>,
 ) {
+    let House { handler, roster, buffers, tasks } = house;
     let connection = Rc::new(Connection::new(peer, listener, Rc::clone(roster.clock())));
-    let _place = roster.enter(&connection);
     let client = Client {
-        socket: Socket::new(stream, &buffers),
+        socket: Socket::new(stream, buffers),
+        place: roster.enter(&connection),
         connection: Rc::clone(&connection),
         has_skipped_line: false,
+        guest,
     };
-    drop((roster, buffers));
-    let mut life = pin!(live(client, &*handler));
-    poll_fn(|context| {
-        if let Some(wait) = connection.cut.get() {
-            debug!(%peer, ?wait, "connection took too long");
-            return Poll::Ready(());
-        }
-        connection.remember(context.waker());
-        life.as_mut().poll(context)
-    })
-    .await;
+    let task = tasks.spawn_local(live(client, Rc::clone(handler)));
+    connection.task.replace(Some(task.abort_handle()));
 }
 
 /// What waits is small; what happens now and then has a box of its own.
@@ -332,10 +354,10 @@ pub(super) async fn serve<H: Handler>(
     clippy::manual_async_fn,
     reason = "an async fn would have two places for the client, and every idle connection both"
 )]
-fn live<H: Handler>(mut client: Client<H::Memory>, handler: &H) -> impl Future<Output = ()> {
+fn live<H: Handler>(mut client: Client<H::Memory>, handler: Rc<H>) -> impl Future<Output = ()> {
     async move {
         while client.asks().await {
-            match Box::pin(answer(&mut client, handler)).await {
+            match Box::pin(answer(&mut client, &*handler)).await {
                 Next::Idle => {}
                 Next::Close => return,
                 Next::Tunnel(tunnel) => {
@@ -393,22 +415,21 @@ mod tests {
         Connection::new(address, listener, Rc::new(Clock::new(&patience)))
     }
 
-    fn look_after(connection: &Connection<()>, seconds: u64) {
+    /// What the connection is cut for when it is looked at after so many seconds.
+    fn look_after(connection: &Connection<()>, seconds: u64) -> Option<Wait> {
         connection.clock.set(connection.clock.now() + Duration::from_secs(seconds));
-        connection.look(connection.clock.tick());
+        connection.look(connection.clock.tick())
     }
 
     #[test]
     fn who_stands_still_is_cut_and_who_moves_is_not() {
         let connection = connection();
         connection.note(Wait::Taken, true, false);
-        look_after(&connection, 1);
+        assert_eq!(look_after(&connection, 1), None);
         connection.note(Wait::Taken, true, true);
-        look_after(&connection, 1);
-        assert_eq!(connection.cut.get(), None, "it has moved in between");
+        assert_eq!(look_after(&connection, 1), None, "it has moved in between");
         connection.note(Wait::Taken, true, false);
-        look_after(&connection, 1);
-        assert_eq!(connection.cut.get(), Some(Wait::Taken));
+        assert_eq!(look_after(&connection, 1), Some(Wait::Taken));
     }
 
     #[test]
@@ -416,21 +437,19 @@ mod tests {
         let connection = connection();
         connection.note(Wait::Taken, true, false);
         connection.note(Wait::Taken, false, false);
-        look_after(&connection, 3600);
-        assert_eq!((connection.cut.get(), connection.alarm.get()), (None, None));
+        assert_eq!(look_after(&connection, 3600), None);
+        assert_eq!(connection.alarm.get(), None);
     }
 
     #[test]
     fn who_has_something_left_to_do_is_told_once_and_cut_if_that_is_not_heard() {
         let connection = connection();
         connection.begin(Wait::Head);
-        look_after(&connection, 2);
+        assert_eq!(look_after(&connection, 2), None);
         assert_eq!(connection.take_alarm(), Some(Wait::Head));
-        look_after(&connection, 2);
-        assert_eq!((connection.take_alarm(), connection.cut.get()), (None, None));
+        assert_eq!((look_after(&connection, 2), connection.take_alarm()), (None, None));
         connection.begin(Wait::Head);
-        look_after(&connection, 2);
-        look_after(&connection, 2);
-        assert_eq!(connection.cut.get(), Some(Wait::Head));
+        assert_eq!(look_after(&connection, 2), None);
+        assert_eq!(look_after(&connection, 2), Some(Wait::Head));
     }
 }

@@ -37,12 +37,15 @@ impl<M> Roster<M> {
         Place { roster: Rc::clone(self), key }
     }
 
-    /// Calls on whoever has waited for too long.
+    /// Calls on whoever has waited for too long. Nobody is gone when this returns: a task that is cut
+    /// is dropped in its own turn.
     pub(super) fn look(&self, now: Instant) {
         self.clock.set(now);
         let tick = self.clock.tick();
         for (_, connection) in self.connections.borrow().iter() {
-            connection.look(tick);
+            if let Some(wait) = connection.look(tick) {
+                connection.cut(wait);
+            }
         }
     }
 

@@ -25,7 +25,7 @@ use super::{
     Handler,
     bind::{Bound, Listener},
     clock::{Clock, Patience},
-    connection::serve,
+    connection::{Guest, House, serve},
     roster::Roster,
 };
 use crate::{metrics::Counted, net::Buffers};
@@ -126,14 +126,14 @@ async fn run<H: Handler>(
     let tasks = TaskTracker::new();
     // A listener takes a place before there is anybody to have it.
     let door = Arc::new(Semaphore::new(settings.connections_max + sockets.len()));
+    let house = House { handler, roster, buffers, tasks };
+    let house = Rc::new(house);
+    let House { handler, roster, tasks, .. } = &*house;
     let mut accepting = Vec::new();
     for (listener, socket) in sockets {
         let acceptor = Acceptor {
             listener,
-            handler: Rc::clone(&handler),
-            roster: Rc::clone(&roster),
-            buffers: Rc::clone(&buffers),
-            tasks: tasks.clone(),
+            house: Rc::clone(&house),
             door: Arc::clone(&door),
             open: settings.open.clone(),
         };
@@ -171,10 +171,7 @@ async fn run<H: Handler>(
 
 struct Acceptor<H: Handler> {
     listener: Arc<Listener>,
-    handler: Rc<H>,
-    roster: Rc<Roster<H::Memory>>,
-    buffers: Rc<Buffers>,
-    tasks: TaskTracker,
+    house: Rc<House<H>>,
     /// A place for each connection that may be open at once.
     door: Arc<Semaphore>,
     open: IntGauge,
@@ -222,17 +219,12 @@ impl<H: Handler> Acceptor<H> {
         }
     }
 
-    fn admit(&self, stream: TcpStream, peer: SocketAddr, place: OwnedSemaphorePermit) {
+    fn admit(&self, stream: TcpStream, peer: SocketAddr, seat: OwnedSemaphorePermit) {
         // A response's last segment must not wait for the client's acknowledgement.
         if stream.set_nodelay(true).is_err() {
             return;
         }
-        let (listener, handler) = (Arc::clone(&self.listener), Rc::clone(&self.handler));
-        let (roster, open) = (Rc::clone(&self.roster), Counted::new(&self.open));
-        let life = serve(stream, peer, listener, handler, roster, Rc::clone(&self.buffers));
-        self.tasks.spawn_local(async move {
-            life.await;
-            drop((place, open));
-        });
+        let guest = Guest { _seat: seat, _open: Counted::new(&self.open) };
+        serve(stream, peer, Arc::clone(&self.listener), guest, &self.house);
     }
 }

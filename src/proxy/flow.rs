@@ -103,11 +103,6 @@ impl Flow {
         self.is_held
     }
 
-    /// A flow of everything up to the end of the connection that it comes by.
-    pub(super) fn of_bytes(first: Vec<u8>) -> Self {
-        Self::new(first, Framing::ToClose, Framing::ToClose, false)
-    }
-
     /// Moves what can be moved. Ready when the last byte is written.
     ///
     /// Nothing is lost between two calls; what was read and not yet written stays in `from`.
@@ -212,11 +207,7 @@ impl Flow {
     fn take(&mut self, from: &mut Socket) -> Result<(), BodyError> {
         let piece = self.decoder.decode(from.unread_mut())?;
         if self.own_sent == self.own.len() {
-            match self.encoding {
-                // A tunnel may be quiet for hours.
-                Encoding::Plain => self.own = Vec::new(),
-                Encoding::Chunked => self.own.clear(),
-            }
+            self.own.clear();
             self.own_sent = 0;
         }
         self.behind_sent = 0;

@@ -3,14 +3,11 @@
 use std::{
     future::poll_fn,
     io,
-    task::{Context, Poll},
+    mem::take,
+    task::{Context, Poll, ready},
 };
 
-use super::{
-    exchange::Hold,
-    flow::{Flow, Stuck},
-    worker::Memory,
-};
+use super::{exchange::Hold, worker::Memory};
 use crate::{
     downstream::{Client, Wait},
     net::Socket,
@@ -28,8 +25,13 @@ pub struct Tunnel {
 
 /// One direction.
 struct Way {
-    flow: Flow,
+    /// What goes before everything that is read.
+    first: Vec<u8>,
     state: State,
+    /// Whether bytes wait to be taken.
+    is_stuck: bool,
+    /// Whether something was written since this was asked the last time.
+    has_moved: bool,
 }
 
 #[derive(Clone, Copy, Eq, PartialEq)]
@@ -39,6 +41,9 @@ enum State {
     Finishing,
     Finished,
 }
+
+/// Bytes that are read at once.
+const AT_ONCE: usize = 128 * 1024;
 
 // === impl Tunnel ===
 
@@ -51,33 +56,33 @@ impl Tunnel {
     /// Carries bytes both ways until both ends have closed or one has broken. An end that closes only
     /// its sending side still gets what the other one sends. Nothing is kept in memory while nobody
     /// sends. Dropping the future ends both connections and the claim.
-    pub(super) async fn carry(self, mut client: Client<Memory>) {
+    // Not an `async fn`: that would have two places for everything, and idle tunnels both.
+    pub(super) fn carry(self, mut client: Client<Memory>) -> impl Future<Output = ()> {
         let Self { mut upstream, hold, first } = self;
-        client.socket.keep_alive();
-        upstream.socket.keep_alive();
-        let mut up = Way::new(Vec::new());
-        let mut down = Way::new(first);
-        let (socket, connection) = client.split();
-        connection.begin(Wait::Tunnel);
-        // Why a tunnel ends is between its two ends.
-        let _ = poll_fn(|context| {
-            let ends = [
-                up.poll(context, socket, &mut upstream.socket)?,
-                down.poll(context, &mut upstream.socket, socket)?,
-            ];
-            let (sent, came) = (up.flow.has_moved(), down.flow.has_moved());
-            connection.note(Wait::Upload, up.is_stuck(), sent);
-            connection.note(Wait::Taken, down.is_stuck(), came);
-            if sent || came {
-                connection.begin(Wait::Tunnel);
-            }
-            match ends.iter().all(Poll::is_ready) {
-                true => Poll::Ready(Ok::<_, io::Error>(())),
-                false => Poll::Pending,
-            }
-        })
-        .await;
-        drop(hold);
+        let (mut up, mut down) = (Way::new(Vec::new()), Way::new(first));
+        async move {
+            let (socket, connection) = client.split();
+            let other = &mut upstream.socket;
+            socket.keep_alive();
+            other.keep_alive();
+            connection.begin(Wait::Tunnel);
+            // Why a tunnel ends is between its two ends.
+            let _ = poll_fn(|context| {
+                let ends = [up.poll(context, socket, other)?, down.poll(context, other, socket)?];
+                let (sent, came) = (take(&mut up.has_moved), take(&mut down.has_moved));
+                connection.note(Wait::Upload, up.is_stuck, sent);
+                connection.note(Wait::Taken, down.is_stuck, came);
+                if sent || came {
+                    connection.begin(Wait::Tunnel);
+                }
+                match ends.iter().all(Poll::is_ready) {
+                    true => Poll::Ready(Ok::<_, io::Error>(())),
+                    false => Poll::Pending,
+                }
+            })
+            .await;
+            drop(hold);
+        }
     }
 }
 
@@ -85,7 +90,7 @@ impl Tunnel {
 
 impl Way {
     fn new(first: Vec<u8>) -> Self {
-        Self { flow: Flow::of_bytes(first), state: State::Flowing }
+        Self { first, state: State::Flowing, is_stuck: false, has_moved: false }
     }
 
     /// `Ready` when everything is written and said to be.
@@ -96,26 +101,49 @@ impl Way {
         to: &mut Socket,
     ) -> io::Result<Poll<()>> {
         if self.state == State::Flowing {
-            match self.flow.poll(context, from, to) {
-                Poll::Ready(Ok(())) => self.state = State::Finishing,
-                Poll::Ready(Err(_)) => return Err(io::ErrorKind::BrokenPipe.into()),
-                Poll::Pending => {}
+            match self.flow(context, from, to) {
+                Poll::Ready(flown) => {
+                    flown?;
+                    self.state = State::Finishing;
+                }
+                Poll::Pending => return Ok(Poll::Pending),
             }
         }
         if self.state == State::Finishing {
             match to.poll_finish(context) {
-                Poll::Ready(Ok(())) => self.state = State::Finished,
-                Poll::Ready(Err(error)) => return Err(error),
-                Poll::Pending => {}
+                Poll::Ready(finished) => {
+                    finished?;
+                    self.state = State::Finished;
+                }
+                Poll::Pending => return Ok(Poll::Pending),
             }
         }
-        Ok(match self.state {
-            State::Finished => Poll::Ready(()),
-            State::Flowing | State::Finishing => Poll::Pending,
-        })
+        Ok(Poll::Ready(()))
     }
 
-    fn is_stuck(&self) -> bool {
-        self.state == State::Flowing && self.flow.stuck() == Some(Stuck::Writing)
+    /// Moves what can be moved, up to the end of where it comes from.
+    fn flow(
+        &mut self,
+        context: &mut Context<'_>,
+        from: &mut Socket,
+        to: &mut Socket,
+    ) -> Poll<io::Result<()>> {
+        loop {
+            while !self.first.is_empty() || !from.unread().is_empty() {
+                let written = to.poll_write(context, [&self.first, from.unread(), &[]]);
+                self.is_stuck = written.is_pending();
+                let count = ready!(written)?;
+                self.has_moved = true;
+                let own = count.min(self.first.len());
+                match own == self.first.len() {
+                    true => self.first = Vec::new(),
+                    false => drop(self.first.drain(..own)),
+                }
+                from.consume(count - own);
+            }
+            if ready!(from.poll_read(context, AT_ONCE))? == 0 {
+                return Poll::Ready(Ok(()));
+            }
+        }
     }
 }
