@@ -3,7 +3,7 @@
 use std::{io::IsTerminal, path::PathBuf};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tracing::warn;
+use tracing::{debug, warn};
 use tracing_subscriber::{
     Layer, filter::Targets, fmt, layer::SubscriberExt, util::SubscriberInitExt,
 };
@@ -18,6 +18,7 @@ pub(super) fn run(path: PathBuf) -> Result<u8, Failure> {
     let config = load(&path)?;
     start_logging(&config.log);
     raise_open_files(config.connections_max);
+    refuse_huge_pages();
     let app = App::start(config, Some(path)).map_err(|error| Failure::new(error.to_string()))?;
     let ended = app.run().map_err(|error| Failure::new(error.to_string()))?;
     Ok(u8::from(ended.at_once))
@@ -51,6 +52,14 @@ fn raise_open_files(connections_max: usize) {
             "fewer open files are allowed than limits.connections may need: raise `ulimit -n`, or \
              lower limits.connections"
         );
+    }
+}
+
+/// What an edge keeps in memory is small and comes and goes: in pages of 2 MB, a few connections that
+/// stay would hold on to the room of thousands that left.
+fn refuse_huge_pages() {
+    if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
+        debug!(%error, "huge pages cannot be refused; memory is given back later");
     }
 }
 

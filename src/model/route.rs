@@ -81,12 +81,18 @@ impl<'a> Host<'a> {
         if name.starts_with('[') {
             return Ok(Self(lower(name)));
         }
-        let is_known =
-            |it: u8| it.is_ascii_alphanumeric() || matches!(it, b'-' | b'.' | b'_' | b'~');
-        if !name.bytes().all(is_known) || name.starts_with('.') || name.len() > 255 {
+        if name.starts_with('.') || name.len() > 255 {
             return Err(ParseHostError);
         }
-        Ok(Self(lower(name)))
+        let mut has_capitals = false;
+        for byte in name.bytes() {
+            match byte {
+                b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {}
+                b'A'..=b'Z' => has_capitals = true,
+                _ => return Err(ParseHostError),
+            }
+        }
+        Ok(Self(if has_capitals { lower(name) } else { Cow::Borrowed(name) }))
     }
 
     /// The host's name.
