@@ -29,11 +29,11 @@ pub trait Handler: Sized + 'static {
 
     /// Answers one request, whose head stands at the beginning of what is unread; or tells the client
     /// why its head is none. Dropped when the client has to be cut.
-    fn exchange(
-        &self,
-        client: &mut Client<Self::Memory>,
+    fn exchange<'a>(
+        &'a self,
+        client: &'a mut Client<Self::Memory>,
         head: Result<RequestHead, HeadError>,
-    ) -> impl Future<Output = After<Self::Tunnel>>;
+    ) -> impl Future<Output = After<Self::Tunnel>> + 'a;
 
     /// Carries a tunnel to its end. Dropped when the client has to be cut.
     fn tunnel(

@@ -5,22 +5,22 @@ use std::{
     future::poll_fn,
     io,
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::Poll,
     time::{Duration, Instant},
 };
 
-use tracing::{debug, warn};
+use tracing::warn;
 
 use super::{
     flow::{Broken, Flow, Stuck},
-    headers::{Answer, Marks, Onward, put_answer, put_interim, put_request},
+    headers::{Answer, Marks, Onward, put_answer, put_request},
     refusal::{Refusal, Told},
     tunnel::Tunnel,
     worker::{Admitted, Memory, Proxy},
 };
 use crate::{
     downstream::{After, Client, Connection, HeadError, Wait},
-    http1::{Framing, RequestHead, ResponseHead, Scan, Version},
+    http1::{Framing, RequestHead, ResponseHead, Version},
     metrics::PoolMetrics,
     net::Socket,
     switch::{Claim, Kind, Ticket},
@@ -28,42 +28,44 @@ use crate::{
 };
 
 /// A request that is being answered: counted once, when this is dropped.
-struct Exchange<'a> {
-    proxy: &'a Proxy,
-    started: Instant,
+pub(super) struct Exchange<'a> {
+    pub(super) proxy: &'a Proxy,
+    pub(super) started: Instant,
     /// The answer's code, or 499 for a client that left before there was one.
-    code: u16,
-    ask: Ask,
-    marks: Marks,
+    pub(super) code: u16,
+    pub(super) ask: Ask,
+    pub(super) marks: Marks,
     /// Unless no service was found for it.
-    hold: Option<Hold>,
-    sending: Sending,
+    pub(super) hold: Option<Hold>,
+    /// The request on its way up.
+    pub(super) upload: Flow,
+    pub(super) sending: Sending,
     /// Interim answers that are not written yet.
-    interim: Vec<u8>,
-    interim_count: u32,
+    pub(super) interim: Vec<u8>,
+    pub(super) interim_count: u32,
     /// Whether the client has said that it will send nothing more.
-    is_half_closed: bool,
+    pub(super) is_half_closed: bool,
 }
 
 /// What has to be known of a request when its head is no longer there.
 #[derive(Clone, Copy, Debug)]
-struct Ask {
-    version: Version,
-    is_for_head: bool,
-    keeps_alive: bool,
-    takes_trailers: bool,
-    wants_websocket: bool,
+pub(super) struct Ask {
+    pub(super) version: Version,
+    pub(super) is_for_head: bool,
+    pub(super) keeps_alive: bool,
+    pub(super) takes_trailers: bool,
+    pub(super) wants_websocket: bool,
     /// Whether the client still waits for `100 Continue`.
-    expects_continue: bool,
+    pub(super) expects_continue: bool,
     /// Whether doing it twice is the same as doing it once, and it can be sent twice.
-    is_repeatable: bool,
+    pub(super) is_repeatable: bool,
     /// How long the answer may take to begin.
-    patience: Duration,
+    pub(super) patience: Duration,
 }
 
 /// How far the request has come on its way up.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Sending {
+pub(super) enum Sending {
     /// There is more of it.
     Going,
     /// All of it is written.
@@ -80,7 +82,7 @@ pub(super) struct Hold {
 }
 
 /// Why there is no answer to relay.
-enum Failure {
+pub(super) enum Failure {
     /// The client is told.
     Refused(Refusal),
     /// The upstream has closed before it said a word.
@@ -89,60 +91,48 @@ enum Failure {
     Left,
 }
 
-/// An answer, from its head on, and where it comes from.
-struct Found {
-    head: ResponseHead,
-    upstream: upstream::Connection,
-    member: Arc<Member>,
+/// Where an answer comes from.
+pub(super) struct Found {
+    pub(super) upstream: upstream::Connection,
+    pub(super) member: Arc<Member>,
 }
 
-/// Endpoints that one request is tried at. More would hold a client and a drain up for minutes when
-/// a whole network is gone.
-const TRIES_MAX: usize = 3;
-
-/// Interim answers to one request. More are no way to answer.
-const INTERIM_MAX: u32 = 32;
-
-/// Bytes behind a request that are read while it is being answered: to notice that its client
-/// leaves, not to get ahead.
-const AHEAD_MAX: usize = 16 * 1024;
-
 /// A client that closed its connection before it had an answer; a number that nginx made common.
-const CLIENT_LEFT: u16 = 499;
+pub(super) const CLIENT_LEFT: u16 = 499;
 
-/// RFC 9110, section 15.2.1.
-const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+/// RFC 9110, section 15.2.2.
+pub(super) const SWITCHING: u16 = 101;
 
 /// Answers the request whose head stands at the beginning of what is unread.
 ///
 /// Dropping the future ends the exchange: its claim is given back, and its upstream sees the
 /// connection end.
-pub(super) async fn exchange(
-    proxy: &Proxy,
-    client: &mut Client<Memory>,
+// Not an `async fn`: the head is of no use any more when the waiting begins, and what waits is kept
+// small.
+pub(super) fn exchange<'a>(
+    proxy: &'a Proxy,
+    client: &'a mut Client<Memory>,
     head: Result<RequestHead, HeadError>,
-) -> After<Tunnel> {
+) -> impl Future<Output = After<Tunnel>> + 'a {
     let mut exchange = Exchange::begin(proxy);
-    let head = match head {
-        Ok(head) => head,
-        Err(error) => return exchange.refuse(client, error.into(), None).await,
-    };
-    let (socket, connection) = client.split();
-    exchange.ask = Ask::of(&head, socket.unread());
-    connection.begin(Wait::Exchange);
-    let mut upload = match proxy.admit(&head, socket.unread(), connection) {
-        Ok(admitted) => exchange.enter(admitted, &head, socket, connection),
-        Err(refusal) => {
-            socket.consume(head.len);
-            let mut body = Flow::new(Vec::new(), head.framing, head.framing, false);
-            return exchange.refuse(client, refusal, Some(&mut body)).await;
+    let admitted = exchange.admit(client, head);
+    async move {
+        let mut found = None;
+        let answered = match admitted {
+            Err(refusal) => Err(Failure::Refused(refusal)),
+            Ok(()) => match exchange.forward(client, &mut found).await {
+                Ok(head) => exchange.relay(client, &mut found, head).await,
+                Err(failure) => Err(failure),
+            },
+        };
+        match answered {
+            Ok(after) => after,
+            Err(Failure::Refused(refusal)) => {
+                drop(found);
+                exchange.refuse(client, refusal).await
+            }
+            Err(Failure::Closed | Failure::Left) => After::Cut,
         }
-    };
-    drop(head);
-    match exchange.forward(client, &mut upload).await {
-        Ok(found) => exchange.relay(client, &mut upload, found).await,
-        Err(Failure::Refused(refusal)) => exchange.refuse(client, refusal, Some(&mut upload)).await,
-        Err(Failure::Closed | Failure::Left) => After::Cut,
     }
 }
 
@@ -209,6 +199,7 @@ impl<'a> Exchange<'a> {
             ask: Ask::UNREAD,
             marks: Marks::default(),
             hold: None,
+            upload: Flow::new(Vec::new(), Framing::None, Framing::None, false),
             sending: Sending::Going,
             interim: Vec::new(),
             interim_count: 0,
@@ -216,14 +207,24 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// Takes what the request was admitted with, and turns its head into the upstream's.
-    fn enter(
+    /// Decides on the head, takes the claim, and turns the head into the upstream's.
+    fn admit(
         &mut self,
-        admitted: Admitted,
-        head: &RequestHead,
-        socket: &mut Socket,
-        connection: &Connection<Memory>,
-    ) -> Flow {
+        client: &mut Client<Memory>,
+        head: Result<RequestHead, HeadError>,
+    ) -> Result<(), Refusal> {
+        let head = head?;
+        let (socket, connection) = client.split();
+        self.ask = Ask::of(&head, socket.unread());
+        connection.begin(Wait::Exchange);
+        let admitted = match self.proxy.admit(&head, socket.unread(), connection) {
+            Ok(admitted) => admitted,
+            Err(refusal) => {
+                socket.consume(head.len);
+                self.upload = Flow::new(Vec::new(), head.framing, head.framing, false);
+                return Err(refusal);
+            }
+        };
         let Admitted { claim, is_behind_proxy, is_wished, has_marks, patience } = admitted;
         self.ask.patience = patience;
         self.marks = Marks {
@@ -238,307 +239,33 @@ impl<'a> Exchange<'a> {
             is_behind_proxy,
             random: &mut self.proxy.random.borrow_mut(),
         };
-        let out = put_request(head, socket.unread(), onward);
+        let out = put_request(&head, socket.unread(), onward);
         socket.consume(head.len);
-        let mut upload = Flow::new(out, head.framing, head.framing, true);
+        self.upload = Flow::new(out, head.framing, head.framing, true);
         // Whoever does not wait for leave has it.
         self.ask.expects_continue &= socket.unread().is_empty();
-        upload.hold(self.ask.expects_continue);
-        upload
-    }
-
-    /// Sends the request to an endpoint of its pool and waits for the head of the answer.
-    ///
-    /// A connection that cannot be opened costs nothing: the next endpoint is tried. A request
-    /// that was sent is sent again only once, only because its connection had been used before and
-    /// ended without an answer, and only if doing it twice is the same as doing it once.
-    async fn forward(
-        &mut self,
-        client: &mut Client<Memory>,
-        upload: &mut Flow,
-    ) -> Result<Found, Failure> {
-        let mut refusal = Refusal::NoEndpoint;
-        let mut tried = Vec::new();
-        let mut takes_waiting = true;
-        loop {
-            if tried.len() == TRIES_MAX {
-                return Err(Failure::Refused(refusal));
-            }
-            let pool = self.pool().ok_or(Failure::Refused(refusal))?;
-            let seat = pool.pick(&tried, &mut self.proxy.random.borrow_mut());
-            let seat = seat.ok_or(Failure::Refused(refusal))?;
-            let member = Arc::clone(seat.member());
-            let waiting = match takes_waiting {
-                true => self.proxy.connections.waiting(&member),
-                false => None,
-            };
-            let mut upstream = match waiting {
-                Some(upstream) => upstream,
-                // In a box of its own, since it is seldom needed and large.
-                None => match Box::pin(self.proxy.connections.open(pool, &member)).await {
-                    Ok(upstream) => upstream,
-                    Err(error) => {
-                        debug!(service = %pool.service(), color = %pool.color(), %error, "next one");
-                        refusal = Refusal::Connect(error.reason);
-                        tried.push(member);
-                        continue;
-                    }
-                },
-            };
-            self.sit(seat);
-            match self.attempt(client, upload, &mut upstream.socket).await {
-                Ok(head) => return Ok(Found { head, upstream, member }),
-                Err(Failure::Closed) => {}
-                Err(failure) => return Err(failure),
-            }
-            let is_fresh = !upstream.is_reused;
-            let may_repeat = upload.sent() == 0 || !is_fresh && self.ask.is_repeatable;
-            let (service, color) = self.names();
-            let endpoint = member.endpoint();
-            if !may_repeat || !upload.can_rewind() {
-                warn!(%service, %color, %endpoint, "closed without an answer");
-                return Err(Failure::Refused(Refusal::Closed));
-            }
-            debug!(%service, %color, %endpoint, "closed without an answer; once more");
-            upload.rewind();
-            self.sending = Sending::Going;
-            if is_fresh {
-                // It takes connections and closes them: as good as none.
-                refusal = Refusal::Closed;
-                tried.push(member);
-            }
-            // The endpoint has closed what was waiting; a fresh connection tells whether it lives.
-            takes_waiting = false;
-        }
-    }
-
-    /// Sends the request and reads the answer's head, which is left where it stands. Interim answers
-    /// are passed on as they come.
-    async fn attempt(
-        &mut self,
-        client: &mut Client<Memory>,
-        upload: &mut Flow,
-        upstream: &mut Socket,
-    ) -> Result<ResponseHead, Failure> {
-        let (socket, connection) = client.split();
-        connection.begin_for(Wait::Answer, self.ask.patience);
-        if upload.is_held() {
-            connection.begin(Wait::Continue);
-        }
-        let mut scan = Scan::default();
-        poll_fn(|context| {
-            match connection.take_alarm() {
-                Some(Wait::Continue) => self.ask_for_body(upload, connection),
-                Some(_) => return Poll::Ready(Err(Failure::Refused(Refusal::Timeout))),
-                None => {}
-            }
-            self.send(context, upload, socket, upstream, connection)?;
-            loop {
-                ready!(self.write_interim(context, socket, connection))?;
-                let unread = upstream.unread();
-                if !unread.is_empty() && scan.is_worth_parsing(unread) {
-                    match ResponseHead::parse(unread) {
-                        Ok(Some(head)) if self.is_final(&head) => return Poll::Ready(Ok(head)),
-                        Ok(Some(head)) => {
-                            self.take_interim(&head, unread, upload, connection)?;
-                            upstream.consume(head.len);
-                            scan = Scan::default();
-                            self.send(context, upload, socket, upstream, connection)?;
-                            continue;
-                        }
-                        Ok(None) => {}
-                        Err(defect) => {
-                            let (service, color) = self.names();
-                            warn!(%service, %color, %defect, "an answer that cannot be understood");
-                            return Poll::Ready(Err(Failure::Refused(Refusal::Protocol)));
-                        }
-                    }
-                }
-                let Poll::Ready(read) = upstream.poll_read(context, ResponseHead::BYTES_MAX) else {
-                    self.watch(context, socket, connection)?;
-                    if upload.is_held() && !socket.unread().is_empty() {
-                        // Sent without leave, as it may.
-                        self.let_body_go(upload, connection);
-                        self.send(context, upload, socket, upstream, connection)?;
-                    }
-                    return Poll::Pending;
-                };
-                match read {
-                    Ok(1..) => {}
-                    Ok(0) | Err(_) if upstream.unread().is_empty() && self.interim_count == 0 => {
-                        return Poll::Ready(Err(Failure::Closed));
-                    }
-                    Ok(0) | Err(_) => {
-                        return Poll::Ready(Err(Failure::Refused(Refusal::Closed)));
-                    }
-                }
-            }
-        })
-        .await
-    }
-
-    /// Whether a head is the answer, and not one that comes before it.
-    fn is_final(&self, head: &ResponseHead) -> bool {
-        let is_tunnel = head.status == 101 && head.is_websocket && self.ask.wants_websocket;
-        head.status >= 200 || is_tunnel
-    }
-
-    /// Moves the request on, as far as that goes without waiting.
-    fn send(
-        &mut self,
-        context: &mut Context<'_>,
-        upload: &mut Flow,
-        socket: &mut Socket,
-        upstream: &mut Socket,
-        connection: &Connection<Memory>,
-    ) -> Result<(), Failure> {
-        if self.sending != Sending::Going {
-            return Ok(());
-        }
-        match upload.poll(context, socket, upstream) {
-            Poll::Ready(Ok(())) => self.sending = Sending::Done,
-            // What it said before it closed is still to be read.
-            Poll::Ready(Err(Broken::Writing(_))) => self.sending = Sending::Refused,
-            Poll::Ready(Err(Broken::Reading(_))) => return Err(Failure::Left),
-            Poll::Ready(Err(Broken::Short | Broken::TooSlow)) => {
-                return Err(Failure::Refused(Refusal::BodyIncomplete));
-            }
-            Poll::Ready(Err(Broken::Malformed(error))) => {
-                return Err(Failure::Refused(Refusal::Body(error)));
-            }
-            Poll::Pending => {}
-        }
-        self.note_upload(upload, connection);
+        self.upload.hold(self.ask.expects_continue);
         Ok(())
-    }
-
-    /// Reads ahead what the client sends, to notice that it leaves.
-    fn watch(
-        &mut self,
-        context: &mut Context<'_>,
-        socket: &mut Socket,
-        connection: &Connection<Memory>,
-    ) -> Result<(), Failure> {
-        let is_body_held = self.ask.expects_continue;
-        if self.sending == Sending::Going && !is_body_held {
-            // What comes is a part of the body.
-            return Ok(());
-        }
-        while !self.is_half_closed && socket.unread().len() < AHEAD_MAX {
-            match socket.poll_read(context, AHEAD_MAX) {
-                Poll::Ready(Ok(1..)) => {}
-                Poll::Ready(Ok(0)) => {
-                    self.is_half_closed = true;
-                    connection.begin(Wait::HalfClosed);
-                }
-                Poll::Ready(Err(_)) => return Err(Failure::Left),
-                Poll::Pending => break,
-            }
-        }
-        Ok(())
-    }
-
-    /// Writes down what the request's way up waits for. The patience with the answer counts from the
-    /// last part of the body that was taken, so that a long upload is not too slow an answer.
-    fn note_upload(&self, upload: &mut Flow, connection: &Connection<Memory>) {
-        let (stuck, has_moved) = (upload.stuck(), upload.has_moved());
-        let is_going = self.sending == Sending::Going;
-        connection.note(Wait::Body, is_going && stuck == Some(Stuck::Reading), has_moved);
-        if self.code != CLIENT_LEFT {
-            connection.note(Wait::Upload, is_going && stuck == Some(Stuck::Writing), has_moved);
-        } else if is_going && stuck == Some(Stuck::Reading) {
-            connection.end(Wait::Answer);
-        } else if has_moved || !connection.is_waiting(Wait::Answer) {
-            connection.begin_for(Wait::Answer, self.ask.patience);
-        }
-    }
-
-    /// Has the client send a body that the upstream has neither wanted nor refused so far.
-    fn ask_for_body(&mut self, upload: &mut Flow, connection: &Connection<Memory>) {
-        if self.let_body_go(upload, connection) {
-            self.interim.extend_from_slice(CONTINUE);
-        }
-    }
-
-    /// Lets a body go that was kept back, and returns whether its client still waits for leave.
-    fn let_body_go(&mut self, upload: &mut Flow, connection: &Connection<Memory>) -> bool {
-        connection.end(Wait::Continue);
-        upload.hold(false);
-        std::mem::replace(&mut self.ask.expects_continue, false)
-    }
-
-    fn take_interim(
-        &mut self,
-        head: &ResponseHead,
-        bytes: &[u8],
-        upload: &mut Flow,
-        connection: &Connection<Memory>,
-    ) -> Result<(), Failure> {
-        self.interim_count += 1;
-        if head.status == 101 || self.interim_count > INTERIM_MAX {
-            let (service, color) = self.names();
-            warn!(%service, %color, status = head.status, "an interim answer that nobody asked for");
-            return Err(Failure::Refused(Refusal::Protocol));
-        }
-        let is_welcome = match head.status {
-            100 => self.let_body_go(upload, connection),
-            _ => self.ask.version == Version::Http11,
-        };
-        if is_welcome {
-            put_interim(&mut self.interim, head, &bytes[..head.len]);
-        }
-        Ok(())
-    }
-
-    fn write_interim(
-        &mut self,
-        context: &mut Context<'_>,
-        socket: &mut Socket,
-        connection: &Connection<Memory>,
-    ) -> Poll<Result<(), Failure>> {
-        while !self.interim.is_empty() {
-            let written = socket.poll_write(context, [&self.interim, &[], &[]]);
-            connection.note(Wait::Taken, written.is_pending(), false);
-            match ready!(written) {
-                Ok(count) => drop(self.interim.drain(..count)),
-                Err(_) => return Poll::Ready(Err(Failure::Left)),
-            }
-        }
-        Poll::Ready(Ok(()))
     }
 
     /// Passes the answer on to the client, while the rest of the request may still be on its way.
     async fn relay(
         &mut self,
         client: &mut Client<Memory>,
-        upload: &mut Flow,
-        found: Found,
-    ) -> After<Tunnel> {
-        let Found { head, mut upstream, member } = found;
+        found: &mut Option<Found>,
+        head: ResponseHead,
+    ) -> Result<After<Tunnel>, Failure> {
+        let Some(Found { upstream, .. }) = found else { return Err(Failure::Left) };
         let (socket, connection) = client.split();
-        connection.end(Wait::Answer);
-        connection.end(Wait::Continue);
-        self.code = head.status;
-        if upload.is_held() {
-            self.sending = Sending::Refused;
-        }
-        let is_websocket = head.status == 101;
         let framing = head.framing(self.ask.is_for_head);
         let told = self.ask.framing_of(framing);
-        let goes_on = self.ask.keeps_alive
-            && told != Framing::ToClose
-            && self.sending != Sending::Refused
-            && !connection.is_closing();
-        let mut out = std::mem::take(&mut self.interim);
-        let (version, marks, date) = (self.ask.version, self.marks, connection.date());
-        let answer = Answer { version, framing: told, goes_on, is_websocket, marks, date };
-        put_answer(&mut out, &head, &upstream.socket.unread()[..head.len], &answer);
-        upstream.socket.consume(head.len);
-        if is_websocket {
-            return match self.hold.take() {
-                Some(hold) => After::Tunnel(Tunnel::new(upstream, hold, out)),
-                None => After::Cut,
-            };
+        let keeps_alive = head.keeps_alive && framing != Framing::ToClose;
+        let goes_on = self.goes_on(told, connection);
+        let out = self.begin_answer(head, told, goes_on, &mut upstream.socket, connection);
+        if self.code == SWITCHING {
+            let (found, hold) = (found.take(), self.hold.take());
+            let tunnel = found.zip(hold).map(|(it, hold)| Tunnel::new(it.upstream, hold, out));
+            return tunnel.map(After::Tunnel).ok_or(Failure::Left);
         }
         let mut download = Flow::new(out, framing, told, self.ask.takes_trailers);
         let relayed = poll_fn(|context| {
@@ -549,9 +276,7 @@ impl<'a> Exchange<'a> {
             self.note_download(&mut download, connection);
             if relayed.is_pending() {
                 let sent = match self.sending {
-                    Sending::Going => {
-                        self.send(context, upload, socket, &mut upstream.socket, connection)
-                    }
+                    Sending::Going => self.send(context, socket, &mut upstream.socket, connection),
                     Sending::Done => self.watch(context, socket, connection),
                     Sending::Refused => Ok(()),
                 };
@@ -561,55 +286,83 @@ impl<'a> Exchange<'a> {
             relayed
         })
         .await;
-        match relayed {
-            Ok(()) => {}
-            Err(Broken::Writing(_)) => return After::Cut,
-            Err(broken) => {
-                let (service, color) = self.names();
-                warn!(%service, %color, endpoint = %member.endpoint(), %broken, "an answer broke off");
-                drop(upstream);
-                if download.sent() == 0 {
-                    return self.refuse(client, Refusal::Protocol, Some(upload)).await;
-                }
-                if told == Framing::ToClose {
-                    socket.will_reset();
-                }
-                return After::Cut;
-            }
+        if let Err(broken) = relayed {
+            return self.give_up(broken, found, &download, told, socket);
         }
-        if self.sending == Sending::Going && head.keeps_alive && framing != Framing::ToClose {
-            self.send_rest(upload, socket, &mut upstream.socket, connection).await;
+        if self.sending == Sending::Going && keeps_alive {
+            self.send_rest(socket, &mut upstream.socket, connection).await;
         }
         let is_sent = self.sending == Sending::Done;
-        let is_clean = upstream.socket.unread().is_empty() && framing != Framing::ToClose;
-        if is_sent && is_clean && head.keeps_alive {
+        if let Some(Found { upstream, member }) = found.take()
+            && is_sent
+            && keeps_alive
+            && upstream.socket.unread().is_empty()
+        {
             self.proxy.connections.put_back(&member, upstream, connection.now());
         }
-        if goes_on && is_sent { After::GoOn } else { After::Close }
+        Ok(if goes_on && is_sent { After::GoOn } else { After::Close })
     }
 
-    /// Sends the rest of a request that was answered before it was there as a whole. The upstream may
-    /// still be taking it, so the claim stays.
-    async fn send_rest(
+    /// Whether the client may send another request behind the answer that is about to begin.
+    fn goes_on(&mut self, told: Framing, connection: &Connection<Memory>) -> bool {
+        if self.upload.is_held() {
+            // Nobody knows whether the client sends the body that it has announced.
+            self.sending = Sending::Refused;
+        }
+        self.ask.keeps_alive
+            && told != Framing::ToClose
+            && self.sending != Sending::Refused
+            && !connection.is_closing()
+    }
+
+    /// Writes the head that the client gets, and takes the one that the upstream sent away.
+    fn begin_answer(
         &mut self,
-        upload: &mut Flow,
-        socket: &mut Socket,
+        head: ResponseHead,
+        told: Framing,
+        goes_on: bool,
         upstream: &mut Socket,
         connection: &Connection<Memory>,
-    ) {
-        poll_fn(|context| {
-            if connection.take_alarm().is_some()
-                || self.send(context, upload, socket, upstream, connection).is_err()
-            {
-                self.sending = Sending::Refused;
-            }
-            if self.sending != Sending::Going {
-                return Poll::Ready(());
-            }
-            // Whatever it says now, or that it says nothing any more: it is done with this request.
-            upstream.poll_read(context, AHEAD_MAX).map(|_| self.sending = Sending::Refused)
-        })
-        .await;
+    ) -> Vec<u8> {
+        connection.end(Wait::Answer);
+        connection.end(Wait::Continue);
+        self.code = head.status;
+        let mut out = std::mem::take(&mut self.interim);
+        let answer = Answer {
+            version: self.ask.version,
+            framing: told,
+            goes_on,
+            is_websocket: head.status == SWITCHING,
+            marks: self.marks,
+            date: connection.date(),
+        };
+        put_answer(&mut out, &head, &upstream.unread()[..head.len], &answer);
+        upstream.consume(head.len);
+        out
+    }
+
+    /// An answer that does not come to its end: the client must not take it for whole.
+    fn give_up(
+        &self,
+        broken: Broken,
+        found: &Option<Found>,
+        download: &Flow,
+        told: Framing,
+        socket: &Socket,
+    ) -> Result<After<Tunnel>, Failure> {
+        if matches!(broken, Broken::Writing(_)) {
+            return Ok(After::Cut);
+        }
+        let (service, color) = self.names();
+        let endpoint = found.as_ref().map(|it| it.member.endpoint().to_string());
+        warn!(%service, %color, endpoint, %broken, "an answer broke off");
+        if download.sent() == 0 {
+            return Err(Failure::Refused(Refusal::Protocol));
+        }
+        if told == Framing::ToClose {
+            socket.will_reset();
+        }
+        Ok(After::Cut)
     }
 
     fn note_download(&self, download: &mut Flow, connection: &Connection<Memory>) {
@@ -622,21 +375,24 @@ impl<'a> Exchange<'a> {
     }
 
     /// Gives an answer of our own. The connection goes on if the request's end is known to be there.
-    async fn refuse(
-        &mut self,
-        client: &mut Client<Memory>,
-        refusal: Refusal,
-        body: Option<&mut Flow>,
-    ) -> After<Tunnel> {
+    async fn refuse(&mut self, client: &mut Client<Memory>, refusal: Refusal) -> After<Tunnel> {
+        let (out, goes_on) = self.put_refusal(client, refusal);
+        match client.write_all(&out).await {
+            Ok(()) if goes_on => After::GoOn,
+            Ok(()) => After::Close,
+            Err(_) => After::Cut,
+        }
+    }
+
+    fn put_refusal(&mut self, client: &mut Client<Memory>, refusal: Refusal) -> (Vec<u8>, bool) {
         self.code = refusal.status().0.as_u16();
         let (socket, connection) = client.split();
         connection.end(Wait::Answer);
         connection.end(Wait::Exchange);
-        let is_over = body.is_some_and(|it| self.sending == Sending::Done || it.discard(socket));
-        let goes_on = is_over
-            && self.ask.keeps_alive
+        let goes_on = self.ask.keeps_alive
             && !refusal.ends_connection()
-            && !connection.is_closing();
+            && !connection.is_closing()
+            && (self.sending == Sending::Done || self.upload.discard(socket));
         let mut out = std::mem::take(&mut self.interim);
         let told = Told {
             version: self.ask.version,
@@ -646,25 +402,21 @@ impl<'a> Exchange<'a> {
             date: connection.date(),
         };
         refusal.put(&mut out, &told);
-        match client.write_all(&out).await {
-            Ok(()) if goes_on => After::GoOn,
-            Ok(()) => After::Close,
-            Err(_) => After::Cut,
-        }
+        (out, goes_on)
     }
 
-    fn pool(&self) -> Option<&Arc<Pool>> {
+    pub(super) fn pool(&self) -> Option<&Arc<Pool>> {
         self.hold.as_ref().map(|it| it.claim.pool())
     }
 
-    fn sit(&mut self, seat: Seat) {
+    pub(super) fn sit(&mut self, seat: Seat) {
         if let Some(hold) = &mut self.hold {
             hold.seat = Some(seat);
         }
     }
 
     /// Service and color, for the log.
-    fn names(&self) -> (&str, &str) {
+    pub(super) fn names(&self) -> (&str, &str) {
         self.pool().map_or(("", ""), |it| (it.service().as_str(), it.color().as_str()))
     }
 

@@ -10,6 +10,7 @@ mod address;
 mod cookies;
 mod exchange;
 mod flow;
+mod forward;
 mod forwarded;
 mod headers;
 mod refusal;

@@ -176,11 +176,11 @@ impl Handler for Proxy {
     type Memory = Memory;
     type Tunnel = Tunnel;
 
-    fn exchange(
-        &self,
-        client: &mut Client<Memory>,
+    fn exchange<'a>(
+        &'a self,
+        client: &'a mut Client<Memory>,
         head: Result<RequestHead, HeadError>,
-    ) -> impl Future<Output = After<Tunnel>> {
+    ) -> impl Future<Output = After<Tunnel>> + 'a {
         exchange(self, client, head)
     }
 

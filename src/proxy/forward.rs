@@ -1,0 +1,338 @@
+//! The request's way up, and the answer's head.
+
+use std::{
+    future::poll_fn,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use tracing::{debug, warn};
+
+use super::{
+    exchange::{CLIENT_LEFT, Exchange, Failure, Found, SWITCHING, Sending},
+    flow::{Broken, Stuck},
+    headers::put_interim,
+    refusal::Refusal,
+    worker::Memory,
+};
+use crate::{
+    downstream::{Client, Connection, Wait},
+    http1::{ResponseHead, Scan, Version},
+    net::Socket,
+};
+
+/// Endpoints that one request is tried at. More would hold a client and a drain up for minutes when
+/// a whole network is gone.
+const TRIES_MAX: usize = 3;
+
+/// Interim answers to one request. More are no way to answer.
+const INTERIM_MAX: u32 = 32;
+
+/// Bytes behind a request that are read while it is being answered: to notice that its client
+/// leaves, not to get ahead.
+const AHEAD_MAX: usize = 16 * 1024;
+
+/// RFC 9110, section 15.2.1.
+const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+impl Exchange<'_> {
+    /// Sends the request to an endpoint of its pool and waits for the head of the answer.
+    ///
+    /// A connection that cannot be opened costs nothing: the next endpoint is tried. A request
+    /// that was sent is sent again only once, only because its connection had been used before and
+    /// ended without an answer, and only if doing it twice is the same as doing it once.
+    pub(super) async fn forward(
+        &mut self,
+        client: &mut Client<Memory>,
+        found: &mut Option<Found>,
+    ) -> Result<ResponseHead, Failure> {
+        let mut refusal = Refusal::NoEndpoint;
+        let mut tried = Vec::new();
+        let mut takes_waiting = true;
+        loop {
+            if tried.len() == TRIES_MAX {
+                return Err(Failure::Refused(refusal));
+            }
+            let pool = self.pool().ok_or(Failure::Refused(refusal))?;
+            let seat = pool.pick(&tried, &mut self.proxy.random.borrow_mut());
+            let seat = seat.ok_or(Failure::Refused(refusal))?;
+            let member = Arc::clone(seat.member());
+            *found = match takes_waiting {
+                true => self.proxy.connections.waiting(&member),
+                false => None,
+            }
+            .map(|upstream| Found { upstream, member: Arc::clone(&member) });
+            if found.is_none() {
+                // In a box of its own, since it is seldom needed and large.
+                match Box::pin(self.proxy.connections.open(pool, &member)).await {
+                    Ok(upstream) => *found = Some(Found { upstream, member }),
+                    Err(error) => {
+                        debug!(service = %pool.service(), color = %pool.color(), %error, "next one");
+                        refusal = Refusal::Connect(error.reason);
+                        tried.push(member);
+                        continue;
+                    }
+                }
+            }
+            self.sit(seat);
+            let Some(Found { upstream, member }) = found else {
+                return Err(Failure::Refused(refusal));
+            };
+            match self.attempt(client, &mut upstream.socket).await {
+                Err(Failure::Closed) => {}
+                done => return done,
+            }
+            let is_fresh = !upstream.is_reused;
+            let may_repeat = self.upload.sent() == 0 || !is_fresh && self.ask.is_repeatable;
+            let (service, color) = self.names();
+            let endpoint = member.endpoint();
+            if !may_repeat || !self.upload.can_rewind() {
+                warn!(%service, %color, %endpoint, "closed without an answer");
+                return Err(Failure::Refused(Refusal::Closed));
+            }
+            debug!(%service, %color, %endpoint, "closed without an answer; once more");
+            self.upload.rewind();
+            self.sending = Sending::Going;
+            if is_fresh {
+                // It takes connections and closes them: as good as none.
+                refusal = Refusal::Closed;
+                tried.push(Arc::clone(member));
+            }
+            // The endpoint has closed what was waiting; a fresh connection tells whether it lives.
+            takes_waiting = false;
+        }
+    }
+
+    /// Sends the request and reads the answer's head, which is left where it stands. Interim answers
+    /// are passed on as they come.
+    async fn attempt(
+        &mut self,
+        client: &mut Client<Memory>,
+        upstream: &mut Socket,
+    ) -> Result<ResponseHead, Failure> {
+        let (socket, connection) = client.split();
+        connection.begin_for(Wait::Answer, self.ask.patience);
+        if self.upload.is_held() {
+            connection.begin(Wait::Continue);
+        }
+        let mut scan = Scan::default();
+        poll_fn(|context| {
+            match connection.take_alarm() {
+                Some(Wait::Continue) => self.ask_for_body(connection),
+                Some(_) => return Poll::Ready(Err(Failure::Refused(Refusal::Timeout))),
+                None => {}
+            }
+            self.send(context, socket, upstream, connection)?;
+            loop {
+                ready!(self.write_interim(context, socket, connection))?;
+                if let Some(head) = self.take_head(&mut scan, upstream, connection)? {
+                    return Poll::Ready(Ok(head));
+                }
+                // An interim answer may have let the body go, or has to be written.
+                self.send(context, socket, upstream, connection)?;
+                if !self.interim.is_empty() {
+                    continue;
+                }
+                let Poll::Ready(read) = upstream.poll_read(context, ResponseHead::BYTES_MAX) else {
+                    self.watch(context, socket, connection)?;
+                    if self.upload.is_held() && !socket.unread().is_empty() {
+                        // Sent without leave, as it may.
+                        self.let_body_go(connection);
+                        self.send(context, socket, upstream, connection)?;
+                    }
+                    return Poll::Pending;
+                };
+                match read {
+                    Ok(1..) => {}
+                    Ok(0) | Err(_) if upstream.unread().is_empty() && self.interim_count == 0 => {
+                        return Poll::Ready(Err(Failure::Closed));
+                    }
+                    Ok(0) | Err(_) => {
+                        return Poll::Ready(Err(Failure::Refused(Refusal::Closed)));
+                    }
+                }
+            }
+        })
+        .await
+    }
+
+    /// The answer's head, if it is there as a whole. Interim answers before it are taken away.
+    fn take_head(
+        &mut self,
+        scan: &mut Scan,
+        upstream: &mut Socket,
+        connection: &Connection<Memory>,
+    ) -> Result<Option<ResponseHead>, Failure> {
+        loop {
+            let unread = upstream.unread();
+            if unread.is_empty() || !scan.is_worth_parsing(unread) {
+                return Ok(None);
+            }
+            match ResponseHead::parse(unread) {
+                Ok(Some(head)) if self.is_final(&head) => return Ok(Some(head)),
+                Ok(Some(head)) => {
+                    self.take_interim(&head, unread, connection)?;
+                    upstream.consume(head.len);
+                    *scan = Scan::default();
+                }
+                Ok(None) => return Ok(None),
+                Err(defect) => {
+                    let (service, color) = self.names();
+                    warn!(%service, %color, %defect, "an answer that cannot be understood");
+                    return Err(Failure::Refused(Refusal::Protocol));
+                }
+            }
+        }
+    }
+
+    /// Whether a head is the answer, and not one that comes before it.
+    fn is_final(&self, head: &ResponseHead) -> bool {
+        let is_tunnel = head.status == SWITCHING && head.is_websocket && self.ask.wants_websocket;
+        head.status >= 200 || is_tunnel
+    }
+
+    /// Moves the request on, as far as that goes without waiting.
+    pub(super) fn send(
+        &mut self,
+        context: &mut Context<'_>,
+        socket: &mut Socket,
+        upstream: &mut Socket,
+        connection: &Connection<Memory>,
+    ) -> Result<(), Failure> {
+        if self.sending != Sending::Going {
+            return Ok(());
+        }
+        match self.upload.poll(context, socket, upstream) {
+            Poll::Ready(Ok(())) => self.sending = Sending::Done,
+            // What it said before it closed is still to be read.
+            Poll::Ready(Err(Broken::Writing(_))) => self.sending = Sending::Refused,
+            Poll::Ready(Err(Broken::Reading(_))) => return Err(Failure::Left),
+            Poll::Ready(Err(Broken::Short | Broken::TooSlow)) => {
+                return Err(Failure::Refused(Refusal::BodyIncomplete));
+            }
+            Poll::Ready(Err(Broken::Malformed(error))) => {
+                return Err(Failure::Refused(Refusal::Body(error)));
+            }
+            Poll::Pending => {}
+        }
+        self.note_upload(connection);
+        Ok(())
+    }
+
+    /// Reads ahead what the client sends, to notice that it leaves.
+    pub(super) fn watch(
+        &mut self,
+        context: &mut Context<'_>,
+        socket: &mut Socket,
+        connection: &Connection<Memory>,
+    ) -> Result<(), Failure> {
+        let is_body_held = self.ask.expects_continue;
+        if self.sending == Sending::Going && !is_body_held {
+            // What comes is a part of the body.
+            return Ok(());
+        }
+        while !self.is_half_closed && socket.unread().len() < AHEAD_MAX {
+            match socket.poll_read(context, AHEAD_MAX) {
+                Poll::Ready(Ok(1..)) => {}
+                Poll::Ready(Ok(0)) => {
+                    self.is_half_closed = true;
+                    connection.begin(Wait::HalfClosed);
+                }
+                Poll::Ready(Err(_)) => return Err(Failure::Left),
+                Poll::Pending => break,
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes down what the request's way up waits for. The patience with the answer counts from the
+    /// last part of the body that was taken, so that a long upload is not too slow an answer.
+    fn note_upload(&mut self, connection: &Connection<Memory>) {
+        let (stuck, has_moved) = (self.upload.stuck(), self.upload.has_moved());
+        let is_going = self.sending == Sending::Going;
+        connection.note(Wait::Body, is_going && stuck == Some(Stuck::Reading), has_moved);
+        if self.code != CLIENT_LEFT {
+            connection.note(Wait::Upload, is_going && stuck == Some(Stuck::Writing), has_moved);
+        } else if is_going && stuck == Some(Stuck::Reading) {
+            connection.end(Wait::Answer);
+        } else if has_moved || !connection.is_waiting(Wait::Answer) {
+            connection.begin_for(Wait::Answer, self.ask.patience);
+        }
+    }
+
+    /// Has the client send a body that the upstream has neither wanted nor refused so far.
+    fn ask_for_body(&mut self, connection: &Connection<Memory>) {
+        if self.let_body_go(connection) {
+            self.interim.extend_from_slice(CONTINUE);
+        }
+    }
+
+    /// Lets a body go that was kept back, and returns whether its client still waits for leave.
+    fn let_body_go(&mut self, connection: &Connection<Memory>) -> bool {
+        connection.end(Wait::Continue);
+        self.upload.hold(false);
+        std::mem::replace(&mut self.ask.expects_continue, false)
+    }
+
+    fn take_interim(
+        &mut self,
+        head: &ResponseHead,
+        bytes: &[u8],
+        connection: &Connection<Memory>,
+    ) -> Result<(), Failure> {
+        self.interim_count += 1;
+        if head.status == SWITCHING || self.interim_count > INTERIM_MAX {
+            let (service, color) = self.names();
+            warn!(%service, %color, status = head.status, "an interim answer that nobody asked for");
+            return Err(Failure::Refused(Refusal::Protocol));
+        }
+        let is_welcome = match head.status {
+            100 => self.let_body_go(connection),
+            _ => self.ask.version == Version::Http11,
+        };
+        if is_welcome {
+            put_interim(&mut self.interim, head, &bytes[..head.len]);
+        }
+        Ok(())
+    }
+
+    fn write_interim(
+        &mut self,
+        context: &mut Context<'_>,
+        socket: &mut Socket,
+        connection: &Connection<Memory>,
+    ) -> Poll<Result<(), Failure>> {
+        while !self.interim.is_empty() {
+            let written = socket.poll_write(context, [&self.interim, &[], &[]]);
+            connection.note(Wait::Taken, written.is_pending(), false);
+            match ready!(written) {
+                Ok(count) => drop(self.interim.drain(..count)),
+                Err(_) => return Poll::Ready(Err(Failure::Left)),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Sends the rest of a request that was answered before it was there as a whole. The upstream may
+    /// still be taking it, so the claim stays.
+    pub(super) async fn send_rest(
+        &mut self,
+        socket: &mut Socket,
+        upstream: &mut Socket,
+        connection: &Connection<Memory>,
+    ) {
+        poll_fn(|context| {
+            if connection.take_alarm().is_some()
+                || self.send(context, socket, upstream, connection).is_err()
+            {
+                self.sending = Sending::Refused;
+            }
+            if self.sending != Sending::Going {
+                return Poll::Ready(());
+            }
+            // Whatever it says now, or that it says nothing any more: it is done with this request.
+            upstream.poll_read(context, AHEAD_MAX).map(|_| self.sending = Sending::Refused)
+        })
+        .await;
+    }
+}
