@@ -15,6 +15,8 @@ use std::{
 pub enum Wait {
     /// For a request.
     Request,
+    /// For a request that follows the last one at once.
+    NextRequest,
     /// For the rest of a head.
     Head,
     /// For more of a request's body.
@@ -77,6 +79,10 @@ pub(super) struct Clock {
 /// `Sun, 06 Nov 1994 08:49:37 GMT`: RFC 9110, section 5.6.7.
 pub const DATE_LENGTH: usize = 29;
 
+/// How long a connection keeps the memory that a request needs, in case that the next one comes at
+/// once: taking it anew for each would cost more than the rest of what a connection does.
+const NEXT: Duration = Duration::from_millis(100);
+
 /// How long a client that expects `100 Continue` waits for an upstream that does not say it: many
 /// never do, and clients themselves wait about as long.
 const CONTINUE: Duration = Duration::from_secs(1);
@@ -91,10 +97,11 @@ const LINGER: Duration = Duration::from_secs(5);
 // === impl Wait ===
 
 impl Wait {
-    const COUNT: usize = 12;
+    const COUNT: usize = 13;
 
     const ALL: [Self; Self::COUNT] = [
         Self::Request,
+        Self::NextRequest,
         Self::Head,
         Self::Body,
         Self::Taken,
@@ -111,12 +118,16 @@ impl Wait {
     /// Whether whoever waits is told when the time is over, since there is something left to do. All
     /// others are cut.
     pub(super) fn is_told(self) -> bool {
-        matches!(self, Self::Head | Self::Continue | Self::Answer | Self::Exchange)
+        matches!(
+            self,
+            Self::NextRequest | Self::Head | Self::Continue | Self::Answer | Self::Exchange
+        )
     }
 
     fn limit(self, patience: &Patience) -> Option<Duration> {
         match self {
             Self::Request => Some(patience.keep_alive),
+            Self::NextRequest => Some(NEXT),
             Self::Head => Some(patience.head),
             Self::Body | Self::Taken | Self::Upload => Some(patience.stall),
             Self::Continue => Some(CONTINUE),

@@ -49,7 +49,6 @@ pub struct Client<M> {
     connection: Rc<Connection<M>>,
     /// Whether an empty line came where the next request was waited for.
     has_skipped_line: bool,
-    #[expect(dead_code, reason = "it is held for what its drop does")]
     place: Place<M>,
     #[expect(dead_code, reason = "it is held for what its drop does")]
     guest: Guest,
@@ -262,6 +261,20 @@ impl<M> Client<M> {
         .await
     }
 
+    /// Waits a moment for the client to ask again. Holds no buffer. False if it did not, or if enough
+    /// others are waiting like this.
+    async fn asks_again(&mut self) -> bool {
+        let Some(_warm) = self.place.stay_warm() else { return false };
+        self.connection.begin(Wait::NextRequest);
+        poll_fn(|context| match self.socket.poll_readable(context) {
+            Poll::Ready(readable) => Poll::Ready(readable.is_ok()),
+            Poll::Pending if self.connection.is_closing() => Poll::Ready(false),
+            Poll::Pending if self.connection.take_alarm().is_some() => Poll::Ready(false),
+            Poll::Pending => Poll::Pending,
+        })
+        .await
+    }
+
     /// Reads a head. Dropping the future loses nothing of what was read.
     async fn read_head(&mut self) -> Asked {
         let mut scan = Scan::default();
@@ -383,7 +396,9 @@ async fn answer<H: Handler>(client: &mut Client<H::Memory>, handler: &H) -> Next
         client.connection.alarm.set(None);
         match after {
             After::GoOn if client.connection.is_closing() => return Next::Close,
-            After::GoOn if client.socket.unread().is_empty() => return Next::Idle,
+            After::GoOn if client.socket.unread().is_empty() && !client.asks_again().await => {
+                return Next::Idle;
+            }
             After::GoOn => {}
             After::Tunnel(tunnel) => return Next::Tunnel(Box::new(tunnel)),
             After::Cut => return Next::Close,

@@ -1,6 +1,10 @@
 //! The open connections of one worker, looked over twice a second for those that stand still.
 
-use std::{cell::RefCell, rc::Rc, time::Instant};
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    time::Instant,
+};
 
 use slab::Slab;
 
@@ -13,6 +17,8 @@ use super::{
 pub(super) struct Roster<M> {
     connections: RefCell<Slab<Rc<Connection<M>>>>,
     clock: Rc<Clock>,
+    /// Connections that keep what they needed for their last request.
+    warm: Rc<Cell<usize>>,
 }
 
 /// A connection's place; given back when this is dropped.
@@ -21,11 +27,19 @@ pub(super) struct Place<M> {
     key: usize,
 }
 
+/// Leave to keep what was needed for the last request; given back when this is dropped.
+pub(super) struct Warm(Rc<Cell<usize>>);
+
+/// Connections of a worker that may keep what they needed for their last request: those that ask again
+/// at once are few, and all others would hold memory for nothing.
+const WARM_MAX: usize = 256;
+
 // === impl Roster ===
 
 impl<M> Roster<M> {
     pub(super) fn new(patience: &Patience) -> Self {
-        Self { connections: RefCell::default(), clock: Rc::new(Clock::new(patience)) }
+        let clock = Rc::new(Clock::new(patience));
+        Self { connections: RefCell::default(), clock, warm: Rc::default() }
     }
 
     pub(super) fn clock(&self) -> &Rc<Clock> {
@@ -58,6 +72,25 @@ impl<M> Roster<M> {
 
     pub(super) fn len(&self) -> usize {
         self.connections.borrow().len()
+    }
+}
+
+// === impl Place ===
+
+impl<M> Place<M> {
+    /// Leave to keep what was needed for the last request, unless enough others have it.
+    pub(super) fn stay_warm(&self) -> Option<Warm> {
+        let warm = &self.roster.warm;
+        (warm.get() < WARM_MAX).then(|| {
+            warm.set(warm.get() + 1);
+            Warm(Rc::clone(warm))
+        })
+    }
+}
+
+impl Drop for Warm {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
     }
 }
 

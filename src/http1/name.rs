@@ -124,7 +124,7 @@ impl Name {
         match name[0] | 0x20 {
             b'x' if begins("x-forwarded-") => Self::Origin,
             b'f' if begins("flipgate-") => Self::Flipgate,
-            _ if memchr::memchr(b'_', name).is_some() => Self::Underscored,
+            _ if name.contains(&b'_') => Self::Underscored,
             _ if ends("cdn-cache-control") => Self::CacheControl,
             _ => Self::Other,
         }

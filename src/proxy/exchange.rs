@@ -261,7 +261,7 @@ impl<'a> Exchange<'a> {
         let told = self.ask.framing_of(framing);
         let keeps_alive = head.keeps_alive && framing != Framing::ToClose;
         let goes_on = self.goes_on(told, connection);
-        let out = self.begin_answer(head, told, goes_on, &mut upstream.socket, connection);
+        let out = self.begin_answer(&head, told, goes_on, &mut upstream.socket, connection);
         if self.code == SWITCHING {
             let (found, hold) = (found.take(), self.hold.take());
             let tunnel = found.zip(hold).map(|(it, hold)| Tunnel::new(it.upstream, hold, out));
@@ -287,7 +287,7 @@ impl<'a> Exchange<'a> {
         })
         .await;
         if let Err(broken) = relayed {
-            return self.give_up(broken, found, &download, told, socket);
+            return self.give_up(&broken, found, &download, told, socket);
         }
         if self.sending == Sending::Going && keeps_alive {
             self.send_rest(socket, &mut upstream.socket, connection).await;
@@ -318,7 +318,7 @@ impl<'a> Exchange<'a> {
     /// Writes the head that the client gets, and takes the one that the upstream sent away.
     fn begin_answer(
         &mut self,
-        head: ResponseHead,
+        head: &ResponseHead,
         told: Framing,
         goes_on: bool,
         upstream: &mut Socket,
@@ -336,7 +336,7 @@ impl<'a> Exchange<'a> {
             marks: self.marks,
             date: connection.date(),
         };
-        put_answer(&mut out, &head, &upstream.unread()[..head.len], &answer);
+        put_answer(&mut out, head, &upstream.unread()[..head.len], &answer);
         upstream.consume(head.len);
         out
     }
@@ -344,7 +344,7 @@ impl<'a> Exchange<'a> {
     /// An answer that does not come to its end: the client must not take it for whole.
     fn give_up(
         &self,
-        broken: Broken,
+        broken: &Broken,
         found: &Option<Found>,
         download: &Flow,
         told: Framing,

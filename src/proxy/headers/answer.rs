@@ -50,7 +50,9 @@ pub(in crate::proxy) fn put_answer(
     put_framing(out, head, *framing);
     if !head.has_date && !is_websocket {
         // RFC 9110, section 6.6.1.
-        put_field(out, b"Date", date);
+        out.extend_from_slice(b"Date: ");
+        out.extend_from_slice(date);
+        out.extend_from_slice(b"\r\n");
     }
     put_marks(out, marks);
     out.extend_from_slice(match (is_websocket, goes_on, version) {

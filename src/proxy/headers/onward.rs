@@ -143,7 +143,9 @@ fn put_identity(out: &mut Vec<u8>, lines: Lines<'_>, onward: Onward<'_>) {
     // An id of zeros is invalid: W3C Trace Context, section 3.2.
     let trace = hex::<16, 32>(random.u128(1..).to_be_bytes());
     if !is_named {
-        put_field(out, b"X-Request-Id", &trace);
+        out.extend_from_slice(b"X-Request-Id: ");
+        out.extend_from_slice(&trace);
+        out.extend_from_slice(b"\r\n");
     }
     if !is_traced {
         out.extend_from_slice(b"Traceparent: 00-");
