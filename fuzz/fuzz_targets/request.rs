@@ -6,7 +6,7 @@ use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
     let whole = RequestHead::parse(bytes);
-    let mut scan = Scan::default();
+    let mut scan = Scan::up_to(RequestHead::BYTES_MAX);
     let mut found = Ok(None);
     for end in 1..=bytes.len() {
         if scan.is_worth_parsing(&bytes[..end]) {

@@ -31,6 +31,8 @@ pub enum Wait {
     AnswerBody,
     /// For the upstream to take a request's body.
     Upload,
+    /// For the rest of a request that is answered already to move on.
+    Rest,
     /// For the end of the whole exchange.
     Exchange,
     /// For a sign of life of a client that has said that it will send nothing more.
@@ -97,7 +99,7 @@ const LINGER: Duration = Duration::from_secs(5);
 // === impl Wait ===
 
 impl Wait {
-    const COUNT: usize = 13;
+    const COUNT: usize = 14;
 
     const ALL: [Self; Self::COUNT] = [
         Self::Request,
@@ -109,6 +111,7 @@ impl Wait {
         Self::Answer,
         Self::AnswerBody,
         Self::Upload,
+        Self::Rest,
         Self::Exchange,
         Self::HalfClosed,
         Self::Linger,
@@ -120,7 +123,12 @@ impl Wait {
     pub(super) fn is_told(self) -> bool {
         matches!(
             self,
-            Self::NextRequest | Self::Head | Self::Continue | Self::Answer | Self::Exchange
+            Self::NextRequest
+                | Self::Head
+                | Self::Continue
+                | Self::Answer
+                | Self::Rest
+                | Self::Exchange
         )
     }
 
@@ -129,7 +137,7 @@ impl Wait {
             Self::Request => Some(patience.keep_alive),
             Self::NextRequest => Some(NEXT),
             Self::Head => Some(patience.head),
-            Self::Body | Self::Taken | Self::Upload => Some(patience.stall),
+            Self::Body | Self::Taken | Self::Upload | Self::Rest => Some(patience.stall),
             Self::Continue => Some(CONTINUE),
             // Whoever asks brings the limit along: it may change with the routes.
             Self::Answer => None,

@@ -151,6 +151,9 @@ impl<M> Connection<M> {
     /// Waits for something no longer.
     pub fn end(&self, wait: Wait) {
         self.deadlines.end(wait);
+        if self.alarm.get() == Some(wait) {
+            self.alarm.set(None);
+        }
     }
 
     /// Notes whether something is being waited for, and whether it has moved since this was noted
@@ -176,6 +179,12 @@ impl<M> Connection<M> {
             self.deadlines.end(wait);
         }
         alarm
+    }
+
+    /// Nothing is waited for any more, and nothing that was is told.
+    fn wait_for_nothing(&self) {
+        self.deadlines.end_all();
+        self.alarm.set(None);
     }
 
     /// Calls on the connection if it has waited for too long. Returns what for, if there is nothing
@@ -248,6 +257,7 @@ impl<M> Client<M> {
     /// Waits until the client asks something. Holds no buffer. False if it never will: it has closed,
     /// or the connection is to end.
     async fn asks(&mut self) -> bool {
+        self.connection.wait_for_nothing();
         self.connection.begin(Wait::Request);
         poll_fn(|context| {
             self.connection.remember(context.waker());
@@ -277,8 +287,8 @@ impl<M> Client<M> {
 
     /// Reads a head. Dropping the future loses nothing of what was read.
     async fn read_head(&mut self) -> Asked {
-        let mut scan = Scan::default();
-        self.connection.deadlines.end_all();
+        let mut scan = Scan::up_to(RequestHead::BYTES_MAX);
+        self.connection.wait_for_nothing();
         self.connection.begin(Wait::Head);
         poll_fn(|context| {
             loop {
@@ -320,7 +330,7 @@ impl<M> Client<M> {
     /// closed with bytes unread is reset, and the client may lose the answer before it has read it
     /// (RFC 9112, section 9.6).
     async fn linger(&mut self) {
-        self.connection.deadlines.end_all();
+        self.connection.wait_for_nothing();
         self.connection.begin(Wait::Linger);
         poll_fn(|context| {
             if ready!(self.socket.poll_finish(context)).is_err() {
@@ -374,7 +384,6 @@ fn live<H: Handler>(mut client: Client<H::Memory>, handler: Rc<H>) -> impl Futur
                 Next::Idle => {}
                 Next::Close => return,
                 Next::Tunnel(tunnel) => {
-                    client.connection.deadlines.end_all();
                     return Box::pin(handler.tunnel(client, *tunnel)).await;
                 }
             }
@@ -390,12 +399,10 @@ async fn answer<H: Handler>(client: &mut Client<H::Memory>, handler: &H) -> Next
             Asked::Nothing => return Next::Idle,
             Asked::Gone => return Next::Close,
         };
-        client.connection.end(Wait::Head);
+        client.connection.wait_for_nothing();
         let after = handler.exchange(client, head).await;
-        client.connection.deadlines.end_all();
-        client.connection.alarm.set(None);
+        client.connection.wait_for_nothing();
         match after {
-            After::GoOn if client.connection.is_closing() => return Next::Close,
             After::GoOn if client.socket.unread().is_empty() && !client.asks_again().await => {
                 return Next::Idle;
             }

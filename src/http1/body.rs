@@ -202,11 +202,14 @@ impl Decoder {
                 return are_good.then_some(None).ok_or(BodyError("a trailer is not a line"));
             }
             (Chunked::TrailersCr { at_line_start: false }, b'\n') => {
+                if self.trailers.len() + 2 > TRAILERS_MAX {
+                    return Err(BodyError("the trailers are too long"));
+                }
                 self.trailers.extend_from_slice(b"\r\n");
                 Chunked::Trailers { at_line_start: true }
             }
             (Chunked::Trailers { .. }, b'\t' | b' '..=b'~' | 0x80..) => {
-                if self.trailers.len() == TRAILERS_MAX {
+                if self.trailers.len() >= TRAILERS_MAX {
                     return Err(BodyError("the trailers are too long"));
                 }
                 self.trailers.push(byte);
@@ -339,6 +342,11 @@ mod tests {
         assert!(fails(&many.repeat(17)).is_err());
         assert!(fails(&format!("0\r\n{}", long(TRAILERS_MAX))).is_ok());
         assert!(fails(&format!("0\r\n{}", long(TRAILERS_MAX + 1))).is_err());
+        // A line end once took the section past its limit, which was then never looked at again.
+        let line = |count: usize| format!("0\r\na: {}\r\n", long(count - 5));
+        assert!(fails(&line(TRAILERS_MAX)).is_ok());
+        assert!(fails(&line(TRAILERS_MAX + 1)).is_err());
+        assert!(fails(&format!("{}{}", line(TRAILERS_MAX - 1), long(70_000))).is_err());
     }
 
     #[test]

@@ -196,6 +196,9 @@ impl Fields {
     /// and the bytes that they stand in. `None` if it has something else than lines.
     #[must_use]
     pub fn of_trailers(section: &[u8]) -> Option<(Self, Vec<u8>)> {
+        if section.len() > usize::from(u16::MAX) - 2 {
+            return None;
+        }
         let whole = [section, b"\r\n"].concat();
         let mut found = [httparse::EMPTY_HEADER; FIELDS_MAX];
         match httparse::parse_headers(&whole, &mut found) {
@@ -320,6 +323,17 @@ impl<'a> Lines<'a> {
         out.extend_from_slice(&self.head[run]);
     }
 
+    /// What `Connection` lists, on all of its lines, but for the words that concern the connection
+    /// itself. Seldom anything.
+    #[must_use]
+    pub fn listed(self) -> Vec<u8> {
+        let words: [&[u8]; 4] = [b"close", b"keep-alive", b"upgrade", b"te"];
+        let is_name = |it: &&[u8]| !words.iter().any(|word| it.eq_ignore_ascii_case(word));
+        let names: Vec<&[u8]> =
+            self.all(Name::Connection).flat_map(members).filter(is_name).collect();
+        names.join(&b',')
+    }
+
     /// Every line: what its name means, the name as it was written, and the value.
     pub fn each(self) -> impl Iterator<Item = (Name, &'a [u8], &'a [u8])> {
         self.fields.iter().map(move |it| (it.name, it.name_in(self.head), it.value_in(self.head)))
@@ -327,7 +341,7 @@ impl<'a> Lines<'a> {
 }
 
 /// The members of a list: RFC 9110, section 5.6.1.
-pub(super) fn members(list: &[u8]) -> List<'_> {
+pub fn members(list: &[u8]) -> List<'_> {
     fn is_comma(it: &u8) -> bool {
         *it == b','
     }

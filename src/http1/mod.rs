@@ -18,7 +18,7 @@ mod response;
 pub use self::{
     body::{BodyError, Decoder, Piece},
     encode::{Encoding, put_chunk_head, put_field, put_number},
-    fields::{Field, Fields, Framing, Line, Lines, List, Span},
+    fields::{Field, Fields, Framing, Line, Lines, List, Span, members},
     name::Name,
     request::{Form, Reject, RequestHead, Scan},
     response::{Defect, ResponseHead},

@@ -215,19 +215,27 @@ impl Notes {
 
 /// Remembers how much of a head that comes in parts was looked at. Parsing it again at every byte
 /// would cost the square of its length.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Scan {
+    /// Bytes that a head may have at most.
+    max: usize,
     known: usize,
     parsed: usize,
 }
 
 impl Scan {
+    /// Nothing was looked at yet of a head of at most so many bytes.
+    #[must_use]
+    pub fn up_to(max: usize) -> Self {
+        Self { max, known: 0, parsed: 0 }
+    }
+
     /// Whether the head may be whole by now, or be found to be none. Nothing is missed: a head that
     /// is whole is always worth parsing.
     pub fn is_worth_parsing(&mut self, bytes: &[u8]) -> bool {
         let known = std::mem::replace(&mut self.known, bytes.len());
         let is_worth =
-            bytes.len() >= 2 * self.parsed || bytes.len() >= HEAD_MAX || has_end(bytes, known);
+            bytes.len() >= 2 * self.parsed || bytes.len() >= self.max || has_end(bytes, known);
         if is_worth {
             self.parsed = bytes.len();
         }

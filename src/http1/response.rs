@@ -90,8 +90,10 @@ impl ResponseHead {
             len: head.len(),
             version,
             status,
-            // Framed twice: what comes behind it may be anything.
-            keeps_alive: keeps_alive && !(is_chunked && length.is_some()),
+            // Framed twice, or framed where there is nothing: what comes behind it may be anything.
+            keeps_alive: keeps_alive
+                && !(is_chunked && length.is_some())
+                && !(status == 204 && (is_chunked || length.is_some_and(|it| it > 0))),
             is_websocket: upgrades && fields.lines(head).all(Name::Upgrade).any(is_named),
             has_date,
             length,
@@ -187,6 +189,9 @@ mod tests {
         assert!(!good(twice).keeps_alive && good(twice).told_length().is_none());
         assert!(good("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n").keeps_alive);
         assert!(!good("HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\n").keeps_alive);
+        assert!(!good("HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\n").keeps_alive);
+        assert!(!good("HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n").keeps_alive);
+        assert!(good("HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n").keeps_alive);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::{
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use tokio::{io::AsyncWrite, net::TcpStream};
@@ -126,11 +127,12 @@ impl Socket {
             && matches!(seen, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
 
-    /// Makes the closing of this socket a reset, so that the other end does not take what came so far
-    /// for the whole.
-    pub fn will_reset(&self) {
+    /// Makes the closing of this socket a reset, or no longer one: whoever takes the end of the
+    /// connection for the end of a message must not take a part of it for the whole.
+    pub fn closes_with_reset(&self, is_reset: bool) {
+        let linger = is_reset.then_some(Duration::ZERO);
         // One that cannot be told so any more is broken already.
-        let _ = self.stream.set_zero_linger();
+        let _ = socket2::SockRef::from(&self.stream).set_linger(linger);
     }
 
     /// Has the system find out when the other end is gone without a word.

@@ -5,14 +5,14 @@ use std::{
     future::poll_fn,
     io,
     sync::Arc,
-    task::Poll,
+    task::{Context, Poll},
     time::{Duration, Instant},
 };
 
 use tracing::warn;
 
 use super::{
-    flow::{Broken, Flow, Stuck},
+    flow::{Broken, Flow, Stuck, Trailers},
     headers::{Answer, Marks, Onward, put_answer, put_request},
     refusal::{Refusal, Told},
     tunnel::Tunnel,
@@ -31,8 +31,10 @@ use crate::{
 pub(super) struct Exchange<'a> {
     pub(super) proxy: &'a Proxy,
     pub(super) started: Instant,
-    /// The answer's code, or 499 for a client that left before there was one.
-    pub(super) code: u16,
+    /// The answer's code; none for a client that left before there was one.
+    pub(super) code: Option<u16>,
+    /// Whether the answer is written to its end, and only the rest of the request is still on its way.
+    pub(super) is_answered: bool,
     pub(super) ask: Ask,
     pub(super) marks: Marks,
     /// Unless no service was found for it.
@@ -98,7 +100,7 @@ pub(super) struct Found {
 }
 
 /// A client that closed its connection before it had an answer; a number that nginx made common.
-pub(super) const CLIENT_LEFT: u16 = 499;
+const CLIENT_LEFT: u16 = 499;
 
 /// RFC 9110, section 15.2.2.
 pub(super) const SWITCHING: u16 = 101;
@@ -195,11 +197,12 @@ impl<'a> Exchange<'a> {
         Self {
             proxy,
             started: Instant::now(),
-            code: CLIENT_LEFT,
+            code: None,
+            is_answered: false,
             ask: Ask::UNREAD,
             marks: Marks::default(),
             hold: None,
-            upload: Flow::new(Vec::new(), Framing::None, Framing::None, false),
+            upload: Flow::new(Vec::new(), Framing::None, Framing::None, Trailers::Drop),
             sending: Sending::Going,
             interim: Vec::new(),
             interim_count: 0,
@@ -221,7 +224,7 @@ impl<'a> Exchange<'a> {
             Ok(admitted) => admitted,
             Err(refusal) => {
                 socket.consume(head.len);
-                self.upload = Flow::new(Vec::new(), head.framing, head.framing, false);
+                self.upload = Flow::new(Vec::new(), head.framing, head.framing, Trailers::Drop);
                 return Err(refusal);
             }
         };
@@ -240,8 +243,9 @@ impl<'a> Exchange<'a> {
             random: &mut self.proxy.random.borrow_mut(),
         };
         let out = put_request(&head, socket.unread(), onward);
+        let trailers = Trailers::Pass { listed: head.fields.lines(socket.unread()).listed() };
         socket.consume(head.len);
-        self.upload = Flow::new(out, head.framing, head.framing, true);
+        self.upload = Flow::new(out, head.framing, head.framing, trailers);
         // Whoever does not wait for leave has it.
         self.ask.expects_continue &= socket.unread().is_empty();
         self.upload.hold(self.ask.expects_continue);
@@ -260,35 +264,43 @@ impl<'a> Exchange<'a> {
         let framing = head.framing(self.ask.is_for_head);
         let told = self.ask.framing_of(framing);
         let keeps_alive = head.keeps_alive && framing != Framing::ToClose;
-        let goes_on = self.goes_on(told, connection);
+        let goes_on = self.goes_on(told, keeps_alive, connection);
+        let is_tunnel = head.status == SWITCHING;
+        if is_tunnel && self.sending != Sending::Done {
+            return Err(Failure::Refused(Refusal::Protocol));
+        }
+        let trailers = match self.ask.takes_trailers {
+            true => Trailers::Pass { listed: head.fields.lines(upstream.socket.unread()).listed() },
+            false => Trailers::Drop,
+        };
         let out = self.begin_answer(&head, told, goes_on, &mut upstream.socket, connection);
-        if self.code == SWITCHING {
+        if is_tunnel {
             let (found, hold) = (found.take(), self.hold.take());
             let tunnel = found.zip(hold).map(|(it, hold)| Tunnel::new(it.upstream, hold, out));
             return tunnel.map(After::Tunnel).ok_or(Failure::Left);
         }
-        let mut download = Flow::new(out, framing, told, self.ask.takes_trailers);
+        let mut download = Flow::new(out, framing, told, trailers);
+        // An answer up to the end of the connection must not look whole, however it comes to be cut.
+        socket.closes_with_reset(told == Framing::ToClose);
         let relayed = poll_fn(|context| {
             if connection.take_alarm().is_some() {
                 return Poll::Ready(Err(Broken::TooSlow));
             }
             let relayed = download.poll(context, &mut upstream.socket, socket);
             self.note_download(&mut download, connection);
-            if relayed.is_pending() {
-                let sent = match self.sending {
-                    Sending::Going => self.send(context, socket, &mut upstream.socket, connection),
-                    Sending::Done => self.watch(context, socket, connection),
-                    Sending::Refused => Ok(()),
-                };
-                let gone = |_| Broken::Writing(io::ErrorKind::ConnectionReset.into());
-                sent.map_err(gone)?;
+            if relayed.is_pending()
+                && self.keep_sending(context, socket, upstream, connection).is_err()
+            {
+                return Poll::Ready(Err(Broken::Writing(io::ErrorKind::ConnectionReset.into())));
             }
             relayed
         })
         .await;
         if let Err(broken) = relayed {
-            return self.give_up(&broken, found, &download, told, socket);
+            return self.give_up(&broken, found, &download);
         }
+        socket.closes_with_reset(false);
+        self.is_answered = true;
         if self.sending == Sending::Going && keeps_alive {
             self.send_rest(socket, &mut upstream.socket, connection).await;
         }
@@ -304,14 +316,20 @@ impl<'a> Exchange<'a> {
     }
 
     /// Whether the client may send another request behind the answer that is about to begin.
-    fn goes_on(&mut self, told: Framing, connection: &Connection<Memory>) -> bool {
+    fn goes_on(
+        &mut self,
+        told: Framing,
+        keeps_alive: bool,
+        connection: &Connection<Memory>,
+    ) -> bool {
         if self.upload.is_held() {
             // Nobody knows whether the client sends the body that it has announced.
             self.sending = Sending::Refused;
         }
         self.ask.keeps_alive
             && told != Framing::ToClose
-            && self.sending != Sending::Refused
+            // An upstream that closes takes no more of a request that is not there as a whole.
+            && (self.sending == Sending::Done || self.sending == Sending::Going && keeps_alive)
             && !connection.is_closing()
     }
 
@@ -326,7 +344,7 @@ impl<'a> Exchange<'a> {
     ) -> Vec<u8> {
         connection.end(Wait::Answer);
         connection.end(Wait::Continue);
-        self.code = head.status;
+        self.code = Some(head.status);
         let mut out = std::mem::take(&mut self.interim);
         let answer = Answer {
             version: self.ask.version,
@@ -341,14 +359,32 @@ impl<'a> Exchange<'a> {
         out
     }
 
+    /// Moves the rest of a request on while its answer is relayed. A request that breaks off does not
+    /// break its answer.
+    fn keep_sending(
+        &mut self,
+        context: &mut Context<'_>,
+        socket: &mut Socket,
+        upstream: &mut upstream::Connection,
+        connection: &Connection<Memory>,
+    ) -> Result<(), Failure> {
+        match self.send(context, socket, &mut upstream.socket, connection) {
+            Ok(()) => {}
+            Err(Failure::Left) => return Err(Failure::Left),
+            Err(Failure::Refused(_) | Failure::Closed) => {
+                self.sending = Sending::Refused;
+                connection.end(Wait::Body);
+            }
+        }
+        self.watch(context, socket, connection)
+    }
+
     /// An answer that does not come to its end: the client must not take it for whole.
     fn give_up(
         &self,
         broken: &Broken,
         found: &Option<Found>,
         download: &Flow,
-        told: Framing,
-        socket: &Socket,
     ) -> Result<After<Tunnel>, Failure> {
         if matches!(broken, Broken::Writing(_)) {
             return Ok(After::Cut);
@@ -356,13 +392,11 @@ impl<'a> Exchange<'a> {
         let (service, color) = self.names();
         let endpoint = found.as_ref().map(|it| it.member.endpoint().to_string());
         warn!(%service, %color, endpoint, %broken, "an answer broke off");
-        if download.sent() == 0 {
-            return Err(Failure::Refused(Refusal::Protocol));
+        match (download.sent(), broken) {
+            (0, Broken::TooSlow) => Err(Failure::Refused(Refusal::Timeout)),
+            (0, _) => Err(Failure::Refused(Refusal::Protocol)),
+            _ => Ok(After::Cut),
         }
-        if told == Framing::ToClose {
-            socket.will_reset();
-        }
-        Ok(After::Cut)
     }
 
     fn note_download(&self, download: &mut Flow, connection: &Connection<Memory>) {
@@ -385,7 +419,7 @@ impl<'a> Exchange<'a> {
     }
 
     fn put_refusal(&mut self, client: &mut Client<Memory>, refusal: Refusal) -> (Vec<u8>, bool) {
-        self.code = refusal.status().0.as_u16();
+        self.code = Some(refusal.status().0.as_u16());
         let (socket, connection) = client.split();
         connection.end(Wait::Answer);
         connection.end(Wait::Exchange);
@@ -427,7 +461,7 @@ impl<'a> Exchange<'a> {
 
 impl Drop for Exchange<'_> {
     fn drop(&mut self) {
-        self.metrics().count(self.code);
+        self.metrics().count(self.code.unwrap_or(CLIENT_LEFT));
         self.metrics().duration.observe(self.started.elapsed().as_secs_f64());
     }
 }

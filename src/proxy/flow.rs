@@ -19,7 +19,7 @@ use crate::{
 pub(super) struct Flow {
     decoder: Decoder,
     encoding: Encoding,
-    passes_trailers: bool,
+    trailers: Trailers,
     /// What goes before the content: a head, and the line before a chunk.
     own: Vec<u8>,
     own_sent: usize,
@@ -37,6 +37,18 @@ pub(super) struct Flow {
     stuck: Option<Stuck>,
     /// Whether the content has to wait until somebody wants it.
     is_held: bool,
+}
+
+/// What becomes of trailers.
+#[derive(Debug)]
+pub(super) enum Trailers {
+    /// They go on, but for what the head's `Connection` has listed.
+    Pass {
+        /// Names, with commas between them.
+        listed: Vec<u8>,
+    },
+    /// Nobody takes them.
+    Drop,
 }
 
 /// What a flow waits for.
@@ -75,11 +87,11 @@ const AT_ONCE: usize = 128 * 1024;
 
 impl Flow {
     /// A flow that begins with `head`, of a body that is framed as `from` and will be as `to`.
-    pub(super) fn new(head: Vec<u8>, from: Framing, to: Framing, passes_trailers: bool) -> Self {
+    pub(super) fn new(head: Vec<u8>, from: Framing, to: Framing, trailers: Trailers) -> Self {
         Self {
             decoder: Decoder::new(from),
             encoding: Encoding::of(to),
-            passes_trailers,
+            trailers,
             own: head,
             own_sent: 0,
             piece: Piece::default(),
@@ -239,8 +251,11 @@ impl Flow {
         }
         let has_data = self.piece.data > self.piece_sent;
         let trailers = match self.decoder.trailers() {
-            raw @ [_, ..] if self.passes_trailers => headers::clean_trailers(raw),
-            _ => Vec::new(),
+            raw @ [_, ..] => match &self.trailers {
+                Trailers::Pass { listed } => headers::clean_trailers(raw, listed),
+                Trailers::Drop => Vec::new(),
+            },
+            [] => Vec::new(),
         };
         self.behind = match (has_data, &*trailers) {
             (true, []) => Cow::Borrowed(b"\r\n0\r\n\r\n"),

@@ -9,7 +9,7 @@ use std::{
 use tracing::{debug, warn};
 
 use super::{
-    exchange::{CLIENT_LEFT, Exchange, Failure, Found, SWITCHING, Sending},
+    exchange::{Exchange, Failure, Found, SWITCHING, Sending},
     flow::{Broken, Stuck},
     headers::put_interim,
     refusal::Refusal,
@@ -19,6 +19,7 @@ use crate::{
     downstream::{Client, Connection, Wait},
     http1::{ResponseHead, Scan, Version},
     net::Socket,
+    upstream::{self, ConnectError, Member, Pool},
 };
 
 /// Endpoints that one request is tried at. More would hold a client and a drain up for minutes when
@@ -63,8 +64,7 @@ impl Exchange<'_> {
             }
             .map(|upstream| Found { upstream, member: Arc::clone(&member) });
             if found.is_none() {
-                // In a box of its own, since it is seldom needed and large.
-                match Box::pin(self.proxy.connections.open(pool, &member)).await {
+                match self.open(client, pool, &member).await? {
                     Ok(upstream) => *found = Some(Found { upstream, member }),
                     Err(error) => {
                         debug!(service = %pool.service(), color = %pool.color(), %error, "next one");
@@ -82,6 +82,7 @@ impl Exchange<'_> {
                 Err(Failure::Closed) => {}
                 done => return done,
             }
+            client.split().1.end(Wait::Answer);
             let is_fresh = !upstream.is_reused;
             let may_repeat = self.upload.sent() == 0 || !is_fresh && self.ask.is_repeatable;
             let (service, color) = self.names();
@@ -103,6 +104,23 @@ impl Exchange<'_> {
         }
     }
 
+    /// Opens a connection, unless the whole exchange takes too long.
+    async fn open(
+        &self,
+        client: &mut Client<Memory>,
+        pool: &Pool,
+        member: &Member,
+    ) -> Result<Result<upstream::Connection, ConnectError>, Failure> {
+        let (_, connection) = client.split();
+        // In a box of its own, since it is seldom needed and large.
+        let mut opening = Box::pin(self.proxy.connections.open(pool, member));
+        poll_fn(|context| match connection.take_alarm() {
+            Some(_) => Poll::Ready(Err(Failure::Refused(Refusal::Timeout))),
+            None => opening.as_mut().poll(context).map(Ok),
+        })
+        .await
+    }
+
     /// Sends the request and reads the answer's head, which is left where it stands. Interim answers
     /// are passed on as they come.
     async fn attempt(
@@ -115,7 +133,7 @@ impl Exchange<'_> {
         if self.upload.is_held() {
             connection.begin(Wait::Continue);
         }
-        let mut scan = Scan::default();
+        let mut scan = Scan::up_to(ResponseHead::BYTES_MAX);
         poll_fn(|context| {
             match connection.take_alarm() {
                 Some(Wait::Continue) => self.ask_for_body(connection),
@@ -173,7 +191,7 @@ impl Exchange<'_> {
                 Ok(Some(head)) => {
                     self.take_interim(&head, unread, connection)?;
                     upstream.consume(head.len);
-                    *scan = Scan::default();
+                    *scan = Scan::up_to(ResponseHead::BYTES_MAX);
                 }
                 Ok(None) => return Ok(None),
                 Err(defect) => {
@@ -250,10 +268,22 @@ impl Exchange<'_> {
     fn note_upload(&mut self, connection: &Connection<Memory>) {
         let (stuck, has_moved) = (self.upload.stuck(), self.upload.has_moved());
         let is_going = self.sending == Sending::Going;
-        connection.note(Wait::Body, is_going && stuck == Some(Stuck::Reading), has_moved);
-        if self.code != CLIENT_LEFT {
-            connection.note(Wait::Upload, is_going && stuck == Some(Stuck::Writing), has_moved);
-        } else if is_going && stuck == Some(Stuck::Reading) {
+        let is_reading = is_going && stuck == Some(Stuck::Reading);
+        let is_writing = is_going && stuck == Some(Stuck::Writing);
+        if self.is_answered {
+            // It is given up then, but not the answer: its client may not have read it yet.
+            connection.end(Wait::Body);
+            connection.end(Wait::Upload);
+            connection.note(Wait::Rest, is_going, has_moved);
+            return;
+        }
+        connection.note(Wait::Body, is_reading, has_moved);
+        if self.code.is_some() {
+            connection.note(Wait::Upload, is_writing, has_moved);
+            if has_moved && connection.is_waiting(Wait::AnswerBody) {
+                connection.begin(Wait::AnswerBody);
+            }
+        } else if is_reading {
             connection.end(Wait::Answer);
         } else if has_moved || !connection.is_waiting(Wait::Answer) {
             connection.begin_for(Wait::Answer, self.ask.patience);

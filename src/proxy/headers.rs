@@ -7,10 +7,11 @@ pub(super) use self::{
     answer::{Answer, Marks, put_answer, put_interim, put_marks},
     onward::{Onward, put_request},
 };
-use crate::http1::{Fields, Name, put_field};
+use crate::http1::{Fields, Name, members, put_field};
 
-/// The lines of a trailer section that go on: what a head would not bring through is left out.
-pub(super) fn clean_trailers(section: &[u8]) -> Vec<u8> {
+/// The lines of a trailer section that go on: what a head would not bring through is left out, and so is
+/// what the message's `Connection` has `listed`.
+pub(super) fn clean_trailers(section: &[u8], listed: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(section.len());
     // What cannot be read was refused where it was decoded.
     let Some((fields, bytes)) = Fields::of_trailers(section) else { return out };
@@ -20,8 +21,10 @@ pub(super) fn clean_trailers(section: &[u8]) -> Vec<u8> {
             || name.is_vital()
             || name.tells_of_forwarding()
             || matches!(name, Name::Flipgate | Name::FlipgatePreview | Name::Underscored)
-            || matches!(name, Name::Cookie | Name::Authorization)
-            || lines.connection_lists(text);
+            || matches!(name, Name::Cookie | Name::Authorization | Name::Proxy)
+            || matches!(name, Name::ProxyStatus | Name::CacheControl)
+            || lines.connection_lists(text)
+            || members(listed).any(|it| it.eq_ignore_ascii_case(text));
         if !is_left_out {
             put_field(&mut out, text, value);
         }
@@ -47,8 +50,12 @@ mod tests {
             ("cookie", "a=b"),
             ("connection", "x-hop"),
             ("x-hop", "1"),
+            ("X-Other", "1"),
+            ("proxy", "http://evil"),
+            ("proxy-status", "flipgate; error=x"),
+            ("cache-control", "public"),
         ]);
-        assert_eq!(clean_trailers(section.as_bytes()), b"x-sum: 1\r\n");
-        assert!(clean_trailers(b"no line\r\n").is_empty());
+        assert_eq!(clean_trailers(section.as_bytes(), b"x-other"), b"x-sum: 1\r\n");
+        assert!(clean_trailers(b"no line\r\n", b"").is_empty());
     }
 }

@@ -7,7 +7,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use super::{exchange::Hold, worker::Memory};
+use super::{exchange::Hold, flow::Broken, worker::Memory};
 use crate::{
     downstream::{Client, Wait},
     net::Socket,
@@ -93,7 +93,8 @@ impl Way {
         Self { first, state: State::Flowing, is_stuck: false, has_moved: false }
     }
 
-    /// `Ready` when everything is written and said to be.
+    /// `Ready` when everything is written and said to be, or when nothing can be written any more: what
+    /// goes the other way may still arrive then. An error if it cannot, since nobody is there.
     fn poll(
         &mut self,
         context: &mut Context<'_>,
@@ -102,21 +103,18 @@ impl Way {
     ) -> io::Result<Poll<()>> {
         if self.state == State::Flowing {
             match self.flow(context, from, to) {
-                Poll::Ready(flown) => {
-                    flown?;
-                    self.state = State::Finishing;
-                }
+                Poll::Ready(Ok(())) => self.state = State::Finishing,
+                Poll::Ready(Err(Broken::Reading(error))) => return Err(error),
+                Poll::Ready(Err(_)) => self.state = State::Finished,
                 Poll::Pending => return Ok(Poll::Pending),
             }
+            self.is_stuck = false;
         }
         if self.state == State::Finishing {
-            match to.poll_finish(context) {
-                Poll::Ready(finished) => {
-                    finished?;
-                    self.state = State::Finished;
-                }
-                Poll::Pending => return Ok(Poll::Pending),
+            if to.poll_finish(context).is_pending() {
+                return Ok(Poll::Pending);
             }
+            self.state = State::Finished;
         }
         Ok(Poll::Ready(()))
     }
@@ -127,12 +125,12 @@ impl Way {
         context: &mut Context<'_>,
         from: &mut Socket,
         to: &mut Socket,
-    ) -> Poll<io::Result<()>> {
+    ) -> Poll<Result<(), Broken>> {
         loop {
             while !self.first.is_empty() || !from.unread().is_empty() {
                 let written = to.poll_write(context, [&self.first, from.unread(), &[]]);
                 self.is_stuck = written.is_pending();
-                let count = ready!(written)?;
+                let count = ready!(written).map_err(Broken::Writing)?;
                 self.has_moved = true;
                 let own = count.min(self.first.len());
                 match own == self.first.len() {
@@ -141,7 +139,7 @@ impl Way {
                 }
                 from.consume(count - own);
             }
-            if ready!(from.poll_read(context, AT_ONCE))? == 0 {
+            if ready!(from.poll_read(context, AT_ONCE)).map_err(Broken::Reading)? == 0 {
                 return Poll::Ready(Ok(()));
             }
         }

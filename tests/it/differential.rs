@@ -226,7 +226,7 @@ fn our_requests(pieces: &[Vec<u8>]) -> Reading {
     let mut pieces = pieces.iter();
     let mut skipped = false;
     'messages: loop {
-        let mut scan = Scan::default();
+        let mut scan = Scan::up_to(RequestHead::BYTES_MAX);
         let head = loop {
             if !skipped && bytes.starts_with(b"\r\n") {
                 bytes.drain(..2);
@@ -328,7 +328,7 @@ fn our_response(pieces: &[Vec<u8>], is_for_head: bool) -> Reading {
     let mut bytes = Vec::new();
     let mut pieces = pieces.iter();
     let head = loop {
-        let mut scan = Scan::default();
+        let mut scan = Scan::up_to(ResponseHead::BYTES_MAX);
         if !bytes.is_empty() && scan.is_worth_parsing(&bytes) {
             match ResponseHead::parse(&bytes) {
                 Ok(Some(head)) if head.status == 101 => {

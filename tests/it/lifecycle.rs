@@ -27,6 +27,26 @@ async fn a_stop_finishes_what_is_under_way_and_takes_nothing_new() {
 }
 
 #[tokio::test]
+async fn a_stop_answers_what_was_asked_before_it() {
+    let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut process = Process::start(&folder, &blue, &green).await;
+    let mut client = process.public().await;
+    client.ask("/hold", "").await;
+    client.until("begins").await;
+    client.ask("/", "").await;
+    process.signal("TERM");
+    eventually("stopping", async || process.log().contains("stopping")).await;
+    blue.release();
+    client.until("0\r\n\r\n").await;
+    let answer = client.answer().await;
+    assert_eq!((answer.text().as_str(), answer.field("connection")), ("blue", Some("close")));
+    assert_eq!(client.read_to_end().await, "");
+    drop(client);
+    assert_eq!(process.wait().await, Some(0));
+}
+
+#[tokio::test]
 async fn a_second_signal_ends_at_once() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
     let folder = tempfile::tempdir().expect("a folder");

@@ -1,5 +1,10 @@
 //! Is the wire used as HTTP/1 says, by us and by those around us?
 
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
+
 use crate::support::{Client, House, Scripted, Upstream, eventually};
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
@@ -125,6 +130,24 @@ async fn an_answer_that_is_shorter_than_it_says_is_cut_so_that_the_client_can_te
     }
 }
 
+/// Every other way to be cut once ended such an answer as if it were whole.
+#[tokio::test]
+async fn an_old_client_can_tell_an_answer_that_was_cut_for_its_slowness() {
+    let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
+    let house = House::build()
+        .with("[timeouts]\nupstream_stall = \"1s\"")
+        .service("web", &[&blue], &[&green])
+        .start();
+    let mut old = house.public().await;
+    old.send("GET /hold HTTP/1.0\r\nHost: a\r\n\r\n").await;
+    old.until("begins").await;
+    assert!(old.ends_in_reset().await);
+    blue.release();
+    let mut old = house.public().await;
+    old.send("GET /hold HTTP/1.0\r\nHost: a\r\n\r\n").await;
+    assert!(old.read_to_end().await.ends_with("blue ends\n"));
+}
+
 #[tokio::test]
 async fn an_answer_up_to_the_end_of_its_connection_is_whole() {
     let upstream = Scripted::closing("HTTP/1.0 200 OK\r\n\r\nall of it").await;
@@ -185,6 +208,86 @@ async fn a_client_that_is_refused_while_it_sends_can_read_why() {
         assert_eq!(client.read_to_end().await, "");
     }
     house.wait_for_in_flight("web", "blue", 0).await;
+}
+
+/// The answer was complete, but its connection was cut with the body unread, and reset.
+#[tokio::test]
+async fn a_client_can_read_an_early_answer_of_an_upstream_that_takes_no_more() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("a bound socket");
+    let house = House::build()
+        .with("[timeouts]\nstall = \"1s\"")
+        .service_of("web", "*", "/", &[address], &[address])
+        .start();
+    let mut client = house.public().await;
+    let length = 24 * 1024 * 1024;
+    client.send(format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n")).await;
+    let mut upstream = next_request(&listener).await;
+    let answer = "HTTP/1.1 413 Content Too Large\r\nContent-Length: 4\r\n\r\nmuch";
+    upstream.write_all(answer.as_bytes()).await.expect("an open connection");
+    let part = vec![b'x'; 65536];
+    for _ in 0..length / part.len() {
+        client.try_send(&part).await;
+    }
+    let answer = client.answer().await;
+    assert_eq!((answer.status, answer.text().as_str()), (413, "much"));
+    assert_eq!(client.read_to_end().await, "");
+    house.wait_for_in_flight("web", "blue", 0).await;
+    drop(upstream);
+}
+
+#[tokio::test]
+async fn a_request_that_breaks_off_does_not_break_its_answer() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let house = House::at(listener.local_addr().expect("a bound socket"));
+    let mut client = house.public().await;
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\nhalf").await;
+    let mut upstream = next_request(&listener).await;
+    let answer = "HTTP/1.1 413 Content Too Large\r\nContent-Length: 10\r\n\r\nfirst";
+    upstream.write_all(answer.as_bytes()).await.expect("an open connection");
+    client.until("first").await;
+    client.finish().await;
+    upstream.write_all(b"-last").await.expect("an open connection");
+    assert_eq!(client.read_to_end().await, "-last");
+    // What was cut upstream is not used again.
+    let mut rest = Vec::new();
+    upstream.read_to_end(&mut rest).await.expect("an end");
+    assert!(rest.ends_with(b"half") || rest.is_empty(), "{rest:?}");
+}
+
+/// Takes the first connection that asks something, and reads the head. Probes ask nothing.
+async fn next_request(listener: &TcpListener) -> TcpStream {
+    loop {
+        let (mut stream, _) = listener.accept().await.expect("a connection");
+        let mut byte = [0];
+        let mut head = Vec::new();
+        while stream.read_exact(&mut byte).await.is_ok() {
+            head.extend_from_slice(&byte);
+            if head.ends_with(b"\r\n\r\n") {
+                return stream;
+            }
+        }
+    }
+}
+
+/// The patience with the head that the empty line might have begun once ended the next request.
+#[tokio::test]
+async fn an_empty_line_behind_a_request_is_not_the_beginning_of_the_next() {
+    let upstream = Scripted::start(OK).await;
+    let house = House::build()
+        .with("[timeouts]\nhead = \"1s\"\nkeep_alive = \"60s\"")
+        .service_of("web", "*", "/", &[upstream.address], &[upstream.address])
+        .start();
+    let mut client = house.public().await;
+    client.ask("/", "").await;
+    client.send("\r\n").await;
+    assert_eq!(client.answer().await.text(), "ok");
+    for _ in 0..2 {
+        let mut slow = house.public().await;
+        slow.send("GET / HTTP/1.1\r\n").await;
+        assert!(slow.read_to_end().await.starts_with("HTTP/1.1 408 "));
+    }
+    assert_eq!(client.get("/", "").await.text(), "ok");
 }
 
 #[tokio::test]
