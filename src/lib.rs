@@ -32,8 +32,8 @@
 //! claim is taken. From there on the request has its pool, whatever is flipped. `upstream` picks an
 //! endpoint and a connection; `proxy` writes the upstream's head from the client's, sends it with the
 //! first bytes of the body, and relays the answer. All of it is one task (`proxy::exchange`), and the
-//! claim ends when the last byte of the answer is in the client's socket, or with the tunnel that the
-//! connection has become.
+//! claim ends when the last byte of the answer is in the client's socket and the last byte of the
+//! request in the upstream's, or with the tunnel that the connection has become.
 //!
 //! # The path of one flip
 //!

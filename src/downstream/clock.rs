@@ -29,9 +29,9 @@ pub enum Wait {
     Answer,
     /// For more of an answer's body.
     AnswerBody,
-    /// For the upstream to take a request's body.
+    /// For an upstream to take what goes up a tunnel.
     Upload,
-    /// For the rest of a request that is answered already to move on.
+    /// For the rest of a request whose answer has begun to move on.
     Rest,
     /// For the end of the whole exchange.
     Exchange,
@@ -82,8 +82,8 @@ pub(super) struct Clock {
 pub const DATE_LENGTH: usize = 29;
 
 /// How long a connection keeps the memory that a request needs, in case that the next one comes at
-/// once: taking it anew for each would cost more than the rest of what a connection does.
-const NEXT: Duration = Duration::from_millis(100);
+/// once: taking it anew for each would be a tenth of what a request costs. In steps it is up to a second.
+const NEXT: Duration = Clock::STEP;
 
 /// How long a client that expects `100 Continue` waits for an upstream that does not say it: many
 /// never do, and clients themselves wait about as long.

@@ -182,7 +182,7 @@ impl<M> Connection<M> {
     }
 
     /// Nothing is waited for any more, and nothing that was is told.
-    fn wait_for_nothing(&self) {
+    pub fn wait_for_nothing(&self) {
         self.deadlines.end_all();
         self.alarm.set(None);
     }

@@ -162,8 +162,6 @@ async fn run<H: Handler>(
             () = stop.now.cancelled() => return roster.len(),
             _ = step.tick() => {
                 roster.look(Instant::now());
-                // Whoever was between two requests when first asked.
-                roster.close();
             }
         }
     }

@@ -97,16 +97,6 @@ impl Decoder {
         self.state == State::ToClose
     }
 
-    /// How many bytes are still to come, where that is known.
-    #[must_use]
-    pub fn left(&self) -> Option<u64> {
-        match self.state {
-            State::Done => Some(0),
-            State::Exact(left) => Some(left),
-            State::ToClose | State::Chunked(_) => None,
-        }
-    }
-
     /// The trailer section, as lines that end in CRLF. Complete when the body is done.
     #[must_use]
     pub fn trailers(&self) -> &[u8] {

@@ -2,9 +2,9 @@
 //!
 //! Knows nothing of sockets, services or policy. A head is parsed where it was read, and what it
 //! means for framing is decided here, once and strictly, since an edge that reads a message in
-//! another way than whoever stands behind it can be used to smuggle requests past it. What cannot be
-//! read in one way only is refused, never repaired: line ends that are not CRLF, a length beside a
-//! coding, a second `Host`.
+//! another way than whoever stands behind it can be used to smuggle requests past it. A request that
+//! cannot be read in one way only is refused, never repaired: line ends that are not CRLF, a length
+//! beside a coding, a second `Host`.
 //!
 //! The sections are those of RFC 9112 where no other is named.
 

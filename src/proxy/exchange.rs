@@ -31,10 +31,12 @@ use crate::{
 pub(super) struct Exchange<'a> {
     pub(super) proxy: &'a Proxy,
     pub(super) started: Instant,
-    /// The answer's code; none for a client that left before there was one.
+    /// The answer's code; none before there is one. Whoever leaves, or is cut, before that is counted
+    /// as a client that left.
     pub(super) code: Option<u16>,
-    /// Whether the answer is written to its end, and only the rest of the request is still on its way.
-    pub(super) is_answered: bool,
+    /// Whether the upstream was told of an expectation, and has not said that it will meet it. What it
+    /// takes the body for then is not known.
+    pub(super) is_expectation_open: bool,
     pub(super) ask: Ask,
     pub(super) marks: Marks,
     /// Unless no service was found for it.
@@ -198,7 +200,7 @@ impl<'a> Exchange<'a> {
             proxy,
             started: Instant::now(),
             code: None,
-            is_answered: false,
+            is_expectation_open: false,
             ask: Ask::UNREAD,
             marks: Marks::default(),
             hold: None,
@@ -236,7 +238,11 @@ impl<'a> Exchange<'a> {
         };
         let ticket = self.proxy.shard.enter(claim.side(), Kind::Request, self.started);
         self.hold = Some(Hold { ticket, seat: None, claim });
+        // Whoever does not wait for leave has it.
+        self.ask.expects_continue &= socket.unread().len() == head.len;
+        self.is_expectation_open = self.ask.expects_continue;
         let onward = Onward {
+            expects_continue: self.ask.expects_continue,
             peer: connection.peer(),
             memory: connection.memory(),
             is_behind_proxy,
@@ -246,8 +252,6 @@ impl<'a> Exchange<'a> {
         let trailers = Trailers::Pass { listed: head.fields.lines(socket.unread()).listed() };
         socket.consume(head.len);
         self.upload = Flow::new(out, head.framing, head.framing, trailers);
-        // Whoever does not wait for leave has it.
-        self.ask.expects_continue &= socket.unread().is_empty();
         self.upload.hold(self.ask.expects_continue);
         Ok(())
     }
@@ -281,10 +285,16 @@ impl<'a> Exchange<'a> {
         }
         let mut download = Flow::new(out, framing, told, trailers);
         // An answer up to the end of the connection must not look whole, however it comes to be cut.
-        socket.closes_with_reset(told == Framing::ToClose);
+        let is_to_close = told == Framing::ToClose;
+        if is_to_close {
+            socket.closes_with_reset(true);
+        }
         let relayed = poll_fn(|context| {
-            if connection.take_alarm().is_some() {
-                return Poll::Ready(Err(Broken::TooSlow));
+            match connection.take_alarm() {
+                // The request is given up then, but not its answer.
+                Some(Wait::Rest) => self.sending = Sending::Refused,
+                Some(_) => return Poll::Ready(Err(Broken::TooSlow)),
+                None => {}
             }
             let relayed = download.poll(context, &mut upstream.socket, socket);
             self.note_download(&mut download, connection);
@@ -296,11 +306,13 @@ impl<'a> Exchange<'a> {
             relayed
         })
         .await;
+        if is_to_close && (relayed.is_ok() || download.sent() == 0) {
+            socket.closes_with_reset(false);
+        }
         if let Err(broken) = relayed {
             return self.give_up(&broken, found, &download);
         }
-        socket.closes_with_reset(false);
-        self.is_answered = true;
+        connection.end(Wait::Exchange);
         if self.sending == Sending::Going && keeps_alive {
             self.send_rest(socket, &mut upstream.socket, connection).await;
         }
@@ -308,6 +320,7 @@ impl<'a> Exchange<'a> {
         if let Some(Found { upstream, member }) = found.take()
             && is_sent
             && keeps_alive
+            && !self.is_expectation_open
             && upstream.socket.unread().is_empty()
         {
             self.proxy.connections.put_back(&member, upstream, connection.now());
@@ -373,7 +386,9 @@ impl<'a> Exchange<'a> {
             Err(Failure::Left) => return Err(Failure::Left),
             Err(Failure::Refused(_) | Failure::Closed) => {
                 self.sending = Sending::Refused;
-                connection.end(Wait::Body);
+                // Nobody knows where the next request would begin.
+                self.ask.keeps_alive = false;
+                connection.end(Wait::Rest);
             }
         }
         self.watch(context, socket, connection)
@@ -421,8 +436,7 @@ impl<'a> Exchange<'a> {
     fn put_refusal(&mut self, client: &mut Client<Memory>, refusal: Refusal) -> (Vec<u8>, bool) {
         self.code = Some(refusal.status().0.as_u16());
         let (socket, connection) = client.split();
-        connection.end(Wait::Answer);
-        connection.end(Wait::Exchange);
+        connection.wait_for_nothing();
         let goes_on = self.ask.keeps_alive
             && !refusal.ends_connection()
             && !connection.is_closing()

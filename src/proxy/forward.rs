@@ -82,7 +82,9 @@ impl Exchange<'_> {
                 Err(Failure::Closed) => {}
                 done => return done,
             }
-            client.split().1.end(Wait::Answer);
+            let (_, connection) = client.split();
+            connection.end(Wait::Answer);
+            connection.end(Wait::Continue);
             let is_fresh = !upstream.is_reused;
             let may_repeat = self.upload.sent() == 0 || !is_fresh && self.ask.is_repeatable;
             let (service, color) = self.names();
@@ -115,8 +117,8 @@ impl Exchange<'_> {
         // In a box of its own, since it is seldom needed and large.
         let mut opening = Box::pin(self.proxy.connections.open(pool, member));
         poll_fn(|context| match connection.take_alarm() {
-            Some(_) => Poll::Ready(Err(Failure::Refused(Refusal::Timeout))),
-            None => opening.as_mut().poll(context).map(Ok),
+            Some(Wait::Exchange) => Poll::Ready(Err(Failure::Refused(Refusal::Timeout))),
+            _ => opening.as_mut().poll(context).map(Ok),
         })
         .await
     }
@@ -269,17 +271,9 @@ impl Exchange<'_> {
         let (stuck, has_moved) = (self.upload.stuck(), self.upload.has_moved());
         let is_going = self.sending == Sending::Going;
         let is_reading = is_going && stuck == Some(Stuck::Reading);
-        let is_writing = is_going && stuck == Some(Stuck::Writing);
-        if self.is_answered {
-            // It is given up then, but not the answer: its client may not have read it yet.
-            connection.end(Wait::Body);
-            connection.end(Wait::Upload);
-            connection.note(Wait::Rest, is_going, has_moved);
-            return;
-        }
-        connection.note(Wait::Body, is_reading, has_moved);
+        connection.note(Wait::Body, is_reading && self.code.is_none(), has_moved);
         if self.code.is_some() {
-            connection.note(Wait::Upload, is_writing, has_moved);
+            connection.note(Wait::Rest, is_going, has_moved);
             if has_moved && connection.is_waiting(Wait::AnswerBody) {
                 connection.begin(Wait::AnswerBody);
             }
@@ -317,7 +311,10 @@ impl Exchange<'_> {
             return Err(Failure::Refused(Refusal::Protocol));
         }
         let is_welcome = match head.status {
-            100 => self.let_body_go(connection),
+            100 => {
+                self.is_expectation_open = false;
+                self.let_body_go(connection)
+            }
             _ => self.ask.version == Version::Http11,
         };
         if is_welcome {
@@ -358,6 +355,10 @@ impl Exchange<'_> {
                 self.sending = Sending::Refused;
             }
             if self.sending != Sending::Going {
+                return Poll::Ready(());
+            }
+            if !upstream.unread().is_empty() {
+                self.sending = Sending::Refused;
                 return Poll::Ready(());
             }
             // Whatever it says now, or that it says nothing any more: it is done with this request.

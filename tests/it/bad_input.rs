@@ -49,7 +49,6 @@ async fn malformed_requests_are_refused_and_reach_nobody() {
     let mut bystander = house.public().await;
     for (request, status) in MALFORMED {
         let mut client = house.public().await;
-        // Not half-closed: a client that does so is taken for one that left.
         client.send(request).await;
         let answer = client.read_to_end().await;
         let found: u16 =

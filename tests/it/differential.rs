@@ -213,8 +213,8 @@ impl Tally {
     }
 }
 
-/// hyper keeps a target in a type that refuses characters which RFC 3986 does not have, and a status
-/// above 599 or a version it does not send by itself are no concern of framing.
+/// hyper keeps a target in a type that refuses characters which RFC 3986 does not have. That is no concern
+/// of framing.
 fn is_more_than_hyper_takes(message: &Message) -> bool {
     let target = message.line.split(' ').nth(1);
     target.is_some_and(|it| it.parse::<hyper::Uri>().is_err())

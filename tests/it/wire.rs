@@ -366,6 +366,41 @@ async fn a_body_that_was_not_wanted_ends_the_connection_that_it_was_announced_on
     assert_eq!(blue.requests(), 1);
 }
 
+/// An upstream that refuses the body and goes on took the body for its next request, and its answer to
+/// that went to somebody else.
+#[tokio::test]
+async fn an_expectation_is_passed_on_only_for_a_body_that_is_kept_back() {
+    let refusal = "HTTP/1.1 417 Expectation Failed\r\nContent-Length: 2\r\n\r\nno";
+    let upstream = Scripted::start(refusal).await;
+    let house = House::at(upstream.address);
+    let head = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n";
+    let mut impatient = house.public().await;
+    impatient.send(format!("{head}body")).await;
+    assert_eq!(impatient.answer().await.status, 417);
+    upstream.wait_for("body").await;
+    assert!(!upstream.take().contains("Expect"));
+    let mut patient = house.public().await;
+    patient.send(head).await;
+    assert_eq!(patient.answer().await.status, 417);
+    assert!(upstream.take().contains("\r\nExpect: 100-continue\r\n"));
+    // And the connection that may still wait for a body is not used again.
+    upstream.connected(1).await;
+}
+
+#[tokio::test]
+async fn an_old_client_that_is_told_of_a_broken_answer_can_go_on() {
+    let broken = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n";
+    let upstream = Scripted::start(broken).await;
+    let house = House::at(upstream.address);
+    let mut old = house.public().await;
+    for _ in 0..2 {
+        old.send("GET / HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\n\r\n").await;
+        assert_eq!(old.answer().await.status, 502);
+    }
+    old.send("GET / HTTP/1.0\r\nHost: a\r\n\r\n").await;
+    assert!(!old.ends_in_reset().await);
+}
+
 #[tokio::test]
 async fn an_exchange_has_a_limit_if_one_is_set() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);

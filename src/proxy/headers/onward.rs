@@ -9,6 +9,8 @@ use crate::{
 
 /// Who asks, and what is worked out for it.
 pub(in crate::proxy) struct Onward<'a> {
+    /// Whether the client waits for leave to send the body. Whoever does not has nothing to expect.
+    pub(in crate::proxy) expects_continue: bool,
     pub(in crate::proxy) peer: IpAddr,
     pub(in crate::proxy) memory: &'a Memory,
     /// Whether the peer is a proxy whose forwarding fields are kept and continued.
@@ -33,7 +35,7 @@ pub(in crate::proxy) fn put_request(
     let mut out = Vec::with_capacity(head.len + ADDED + 2 * head.host(bytes).len());
     let lines = head.fields.lines(bytes);
     put_request_line(&mut out, head, bytes);
-    put_kept(&mut out, head, lines, onward.is_behind_proxy);
+    put_kept(&mut out, head, lines, &onward);
     if head.framing == Framing::Chunked {
         out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
     }
@@ -65,12 +67,14 @@ fn put_request_line(out: &mut Vec<u8>, head: &RequestHead, bytes: &[u8]) {
 }
 
 /// Writes the lines that go on as they came; all others are written anew, if at all.
-fn put_kept(out: &mut Vec<u8>, head: &RequestHead, lines: Lines<'_>, is_behind_proxy: bool) {
+fn put_kept(out: &mut Vec<u8>, head: &RequestHead, lines: Lines<'_>, onward: &Onward<'_>) {
+    let Onward { expects_continue, is_behind_proxy, .. } = *onward;
     let has_list = lines.has(Name::Connection);
     let mut has_cookies = false;
     lines.put_kept(out, |name, line| match name {
         Name::Host => true,
         Name::ContentLength => false,
+        Name::Expect => expects_continue,
         name if name.is_hop_by_hop() => false,
         Name::Proxy | Name::Flipgate | Name::FlipgatePreview | Name::Underscored => false,
         // Continued below.
@@ -188,7 +192,9 @@ mod tests {
         let (head, bytes) = samples::request(fields);
         let (memory, mut random) = (Memory::default(), fastrand::Rng::with_seed(7));
         let peer = peer.parse().expect("an address");
-        let onward = Onward { peer, memory: &memory, is_behind_proxy, random: &mut random };
+        let random = &mut random;
+        let onward =
+            Onward { expects_continue: false, peer, memory: &memory, is_behind_proxy, random };
         let out = put_request(&head, &bytes, onward);
         let end = memchr::memchr(b'\n', &out).expect("a request line") + 1;
         assert_eq!(&out[..end], b"GET / HTTP/1.1\r\n");
