@@ -379,12 +379,17 @@ async fn an_expectation_is_passed_on_only_for_a_body_that_is_kept_back() {
     assert_eq!(impatient.answer().await.status, 417);
     upstream.wait_for("body").await;
     assert!(!upstream.take().contains("Expect"));
+    let upstream = Scripted::start(refusal).await;
+    let house = House::build()
+        .with("[timeouts]\nupstream_idle = \"5m\"")
+        .service_of("web", "*", "/", &[upstream.address], &[upstream.address])
+        .start();
     let mut patient = house.public().await;
     patient.send(head).await;
     assert_eq!(patient.answer().await.status, 417);
     assert!(upstream.take().contains("\r\nExpect: 100-continue\r\n"));
-    // And the connection that may still wait for a body is not used again.
-    upstream.connected(1).await;
+    // And the connection that may still wait for a body is not kept for another request.
+    upstream.left().await;
 }
 
 #[tokio::test]

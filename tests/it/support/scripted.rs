@@ -77,14 +77,9 @@ impl Scripted {
 
     /// Waits until nobody is connected.
     pub(crate) async fn left(&self) {
-        self.connected(0).await;
-    }
-
-    /// Waits until so many are connected.
-    pub(crate) async fn connected(&self, count: usize) {
         let mut open = self.state.open.subscribe();
-        let reached = tokio::time::timeout(LONG, open.wait_for(|it| *it == count)).await;
-        assert!(reached.is_ok(), "never {count} connected");
+        let gone = tokio::time::timeout(LONG, open.wait_for(|it| *it == 0)).await;
+        assert!(gone.is_ok(), "somebody stays connected");
     }
 }
 
