@@ -37,6 +37,7 @@ pub(super) struct Exchange<'a> {
     /// Whether the upstream was told of an expectation, and has not said that it will meet it. What it
     /// takes the body for then is not known.
     pub(super) is_expectation_open: bool,
+    is_counted: bool,
     pub(super) ask: Ask,
     pub(super) marks: Marks,
     /// Unless no service was found for it.
@@ -201,6 +202,7 @@ impl<'a> Exchange<'a> {
             started: Instant::now(),
             code: None,
             is_expectation_open: false,
+            is_counted: false,
             ask: Ask::UNREAD,
             marks: Marks::default(),
             hold: None,
@@ -279,6 +281,8 @@ impl<'a> Exchange<'a> {
         };
         let out = self.begin_answer(&head, told, goes_on, &mut upstream.socket, connection);
         if is_tunnel {
+            // While it is known whose it was.
+            self.count();
             let (found, hold) = (found.take(), self.hold.take());
             let tunnel = found.zip(hold).map(|(it, hold)| Tunnel::new(it.upstream, hold, out));
             return tunnel.map(After::Tunnel).ok_or(Failure::Left);
@@ -468,6 +472,20 @@ impl<'a> Exchange<'a> {
         self.pool().map_or(("", ""), |it| (it.service().as_str(), it.color().as_str()))
     }
 
+    /// The endpoint that it is with, for the log.
+    pub(super) fn endpoint(&self) -> Option<String> {
+        let seat = self.hold.as_ref()?.seat.as_ref()?;
+        Some(seat.member().endpoint().to_string())
+    }
+
+    /// Counts the exchange, once.
+    fn count(&mut self) {
+        if !std::mem::replace(&mut self.is_counted, true) {
+            self.metrics().count(self.code.unwrap_or(CLIENT_LEFT));
+            self.metrics().duration.observe(self.started.elapsed().as_secs_f64());
+        }
+    }
+
     fn metrics(&self) -> &PoolMetrics {
         self.pool().map_or(&self.proxy.unrouted, |it| it.metrics())
     }
@@ -475,7 +493,6 @@ impl<'a> Exchange<'a> {
 
 impl Drop for Exchange<'_> {
     fn drop(&mut self) {
-        self.metrics().count(self.code.unwrap_or(CLIENT_LEFT));
-        self.metrics().duration.observe(self.started.elapsed().as_secs_f64());
+        self.count();
     }
 }

@@ -198,7 +198,8 @@ impl Exchange<'_> {
                 Ok(None) => return Ok(None),
                 Err(defect) => {
                     let (service, color) = self.names();
-                    warn!(%service, %color, %defect, "an answer that cannot be understood");
+                    let endpoint = self.endpoint();
+                    warn!(%service, %color, endpoint, %defect, "an answer that cannot be understood");
                     return Err(Failure::Refused(Refusal::Protocol));
                 }
             }

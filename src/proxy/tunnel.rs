@@ -54,7 +54,7 @@ impl Tunnel {
     }
 
     /// Carries bytes both ways until both ends have closed or one has broken. An end that closes only
-    /// its sending side still gets what the other one sends. Nothing is kept in memory while nobody
+    /// its sending side still gets what the other one sends, as long as that goes on. Nothing is kept in memory while nobody
     /// sends. Dropping the future ends both connections and the claim.
     // Not an `async fn`: that would have two places for everything, and idle tunnels both.
     pub(super) fn carry(self, mut client: Client<Memory>) -> impl Future<Output = ()> {
@@ -75,6 +75,9 @@ impl Tunnel {
                 if sent || came {
                     connection.begin(Wait::Tunnel);
                 }
+                // A WebSocket has no use for one direction alone: who has heard the end says so soon.
+                let is_ending = ends.iter().any(Poll::is_ready);
+                connection.note(Wait::Linger, is_ending, sent || came);
                 match ends.iter().all(Poll::is_ready) {
                     true => Poll::Ready(Ok::<_, io::Error>(())),
                     false => Poll::Pending,

@@ -51,6 +51,9 @@ async fn what_comes_right_behind_a_handshake_belongs_to_the_tunnel() {
     client.send(format!("{HANDSHAKE}early")).await;
     assert_eq!(client.head().await.status, 101);
     assert_eq!(client.until("early").await, "blue: early");
+    let metrics = house.call("GET", "/metrics", "", "").await.text();
+    let counted = "flipgate_requests_total{code=\"101\",color=\"blue\",service=\"web\"} 1";
+    assert!(metrics.contains(counted), "{metrics}");
     // And what the upstream sends in one piece with its answer.
     let mut client = house.public().await;
     client.send(HANDSHAKE.replace("/ws", "/ws-greets")).await;
@@ -141,6 +144,18 @@ async fn a_tunnel_that_nothing_passes_through_is_cut_after_its_time() {
     busy.send("still").await;
     busy.until("still").await;
     house.wait_for_in_flight("web", "blue", 1).await;
+}
+
+/// A client that had heard the end, and did not say so, once held up a drain for an hour.
+#[tokio::test]
+async fn a_tunnel_that_only_one_end_has_left_is_over_soon() {
+    let (mut blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
+    let house = House::of(&blue, &green);
+    let mut client = open(&house).await;
+    blue.kill().await;
+    assert_eq!(client.read_to_end().await, "");
+    house.wait_for_in_flight("web", "blue", 0).await;
+    drop(client);
 }
 
 #[tokio::test]
