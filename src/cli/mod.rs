@@ -179,7 +179,7 @@ struct Terms {
     /// Why; it goes to the log and the events
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
-    /// Pass what may be passed by force; see the README
+    /// Go ahead where only caution forbids it: back to a pool that was changed since it was active
     #[arg(long)]
     force: bool,
     /// Make a repeated call harmless: the same key changes nothing twice
