@@ -1,28 +1,23 @@
 //! One request and its answer, driven by one task: the request goes up and the answer comes down in
-//! the same place, so that nothing has to be handed from one task to another.
+//! the same place, so that nothing has to be handed from one task to another. What it holds and its
+//! course are here; the way up is in `forward`, the way down in `relay`.
 
 use std::{
-    future::poll_fn,
-    io,
     sync::Arc,
-    task::{Context, Poll},
     time::{Duration, Instant},
 };
 
-use tracing::warn;
-
 use super::{
-    flow::{Broken, Flow, Stuck, Trailers},
-    headers::{Answer, Marks, Onward, put_answer, put_request},
-    refusal::{Refusal, Told},
+    flow::{Flow, Trailers},
+    headers::{Marks, Onward, put_request},
+    refusal::Refusal,
     tunnel::Tunnel,
     worker::{Admitted, Memory, Proxy},
 };
 use crate::{
-    downstream::{After, Client, Connection, HeadError, Wait},
-    http1::{Framing, RequestHead, ResponseHead, Version},
+    downstream::{After, Client, HeadError, Wait},
+    http1::{Framing, RequestHead, Version},
     metrics::PoolMetrics,
-    net::Socket,
     switch::{Claim, Kind, Ticket},
     upstream::{self, Member, Pool, Seat},
 };
@@ -174,7 +169,7 @@ impl Ask {
     }
 
     /// How an answer's body is framed for this client.
-    fn framing_of(&self, framing: Framing) -> Framing {
+    pub(super) fn framing_of(&self, framing: Framing) -> Framing {
         match (framing, self.version) {
             (Framing::Chunked | Framing::ToClose, Version::Http10) => Framing::ToClose,
             (Framing::ToClose, Version::Http11) => Framing::Chunked,
@@ -258,205 +253,6 @@ impl<'a> Exchange<'a> {
         Ok(())
     }
 
-    /// Passes the answer on to the client, while the rest of the request may still be on its way.
-    async fn relay(
-        &mut self,
-        client: &mut Client<Memory>,
-        found: &mut Option<Found>,
-        head: ResponseHead,
-    ) -> Result<After<Tunnel>, Failure> {
-        let Some(Found { upstream, .. }) = found else { return Err(Failure::Left) };
-        let (socket, connection) = client.split();
-        let framing = head.framing(self.ask.is_for_head);
-        let told = self.ask.framing_of(framing);
-        let keeps_alive = head.keeps_alive && framing != Framing::ToClose;
-        let goes_on = self.goes_on(told, keeps_alive, connection);
-        let is_tunnel = head.status == SWITCHING;
-        if is_tunnel && self.sending != Sending::Done {
-            return Err(Failure::Refused(Refusal::Protocol));
-        }
-        let trailers = match self.ask.takes_trailers {
-            true => Trailers::Pass { listed: head.fields.lines(upstream.socket.unread()).listed() },
-            false => Trailers::Drop,
-        };
-        let out = self.begin_answer(&head, told, goes_on, &mut upstream.socket, connection);
-        if is_tunnel {
-            // While it is known whose it was.
-            self.count();
-            let (found, hold) = (found.take(), self.hold.take());
-            let tunnel = found.zip(hold).map(|(it, hold)| Tunnel::new(it.upstream, hold, out));
-            return tunnel.map(After::Tunnel).ok_or(Failure::Left);
-        }
-        let mut download = Flow::new(out, framing, told, trailers);
-        // An answer up to the end of the connection must not look whole, however it comes to be cut.
-        let is_to_close = told == Framing::ToClose;
-        if is_to_close {
-            socket.closes_with_reset(true);
-        }
-        let relayed = poll_fn(|context| {
-            match connection.take_alarm() {
-                // The request is given up then, but not its answer.
-                Some(Wait::Rest) => self.sending = Sending::Refused,
-                Some(_) => return Poll::Ready(Err(Broken::TooSlow)),
-                None => {}
-            }
-            let relayed = download.poll(context, &mut upstream.socket, socket);
-            self.note_download(&mut download, connection);
-            if relayed.is_pending()
-                && self.keep_sending(context, socket, upstream, connection).is_err()
-            {
-                return Poll::Ready(Err(Broken::Writing(io::ErrorKind::ConnectionReset.into())));
-            }
-            relayed
-        })
-        .await;
-        if is_to_close && (relayed.is_ok() || download.sent() == 0) {
-            socket.closes_with_reset(false);
-        }
-        if let Err(broken) = relayed {
-            return self.give_up(&broken, found, &download);
-        }
-        connection.end(Wait::Exchange);
-        if self.sending == Sending::Going && keeps_alive {
-            self.send_rest(socket, &mut upstream.socket, connection).await;
-        }
-        let is_sent = self.sending == Sending::Done;
-        if let Some(Found { upstream, member }) = found.take()
-            && is_sent
-            && keeps_alive
-            && !self.is_expectation_open
-            && upstream.socket.unread().is_empty()
-        {
-            self.proxy.connections.put_back(&member, upstream, connection.now());
-        }
-        Ok(if goes_on && is_sent { After::GoOn } else { After::Close })
-    }
-
-    /// Whether the client may send another request behind the answer that is about to begin.
-    fn goes_on(
-        &mut self,
-        told: Framing,
-        keeps_alive: bool,
-        connection: &Connection<Memory>,
-    ) -> bool {
-        if self.upload.is_held() {
-            // Nobody knows whether the client sends the body that it has announced.
-            self.sending = Sending::Refused;
-        }
-        self.ask.keeps_alive
-            && told != Framing::ToClose
-            // An upstream that closes takes no more of a request that is not there as a whole.
-            && (self.sending == Sending::Done || self.sending == Sending::Going && keeps_alive)
-            && !connection.is_closing()
-    }
-
-    /// Writes the head that the client gets, and takes the one that the upstream sent away.
-    fn begin_answer(
-        &mut self,
-        head: &ResponseHead,
-        told: Framing,
-        goes_on: bool,
-        upstream: &mut Socket,
-        connection: &Connection<Memory>,
-    ) -> Vec<u8> {
-        connection.end(Wait::Answer);
-        connection.end(Wait::Continue);
-        self.code = Some(head.status);
-        let mut out = std::mem::take(&mut self.interim);
-        let answer = Answer {
-            version: self.ask.version,
-            framing: told,
-            goes_on,
-            is_websocket: head.status == SWITCHING,
-            marks: self.marks,
-            date: connection.date(),
-        };
-        put_answer(&mut out, head, &upstream.unread()[..head.len], &answer);
-        upstream.consume(head.len);
-        out
-    }
-
-    /// Moves the rest of a request on while its answer is relayed. A request that breaks off does not
-    /// break its answer.
-    fn keep_sending(
-        &mut self,
-        context: &mut Context<'_>,
-        socket: &mut Socket,
-        upstream: &mut upstream::Connection,
-        connection: &Connection<Memory>,
-    ) -> Result<(), Failure> {
-        match self.send(context, socket, &mut upstream.socket, connection) {
-            Ok(()) => {}
-            Err(Failure::Left) => return Err(Failure::Left),
-            Err(Failure::Refused(_) | Failure::Closed) => {
-                self.sending = Sending::Refused;
-                // Nobody knows where the next request would begin.
-                self.ask.keeps_alive = false;
-                connection.end(Wait::Rest);
-            }
-        }
-        self.watch(context, socket, connection)
-    }
-
-    /// An answer that does not come to its end: the client must not take it for whole.
-    fn give_up(
-        &self,
-        broken: &Broken,
-        found: &Option<Found>,
-        download: &Flow,
-    ) -> Result<After<Tunnel>, Failure> {
-        if matches!(broken, Broken::Writing(_)) {
-            return Ok(After::Cut);
-        }
-        let (service, color) = self.names();
-        let endpoint = found.as_ref().map(|it| it.member.endpoint().to_string());
-        warn!(%service, %color, endpoint, %broken, "an answer broke off");
-        match (download.sent(), broken) {
-            (0, Broken::TooSlow) => Err(Failure::Refused(Refusal::Timeout)),
-            (0, _) => Err(Failure::Refused(Refusal::Protocol)),
-            _ => Ok(After::Cut),
-        }
-    }
-
-    fn note_download(&self, download: &mut Flow, connection: &Connection<Memory>) {
-        let (stuck, has_moved) = (download.stuck(), download.has_moved());
-        connection.note(Wait::Taken, stuck == Some(Stuck::Writing), has_moved);
-        connection.note(Wait::AnswerBody, stuck == Some(Stuck::Reading), has_moved);
-        if self.is_half_closed && has_moved {
-            connection.begin(Wait::HalfClosed);
-        }
-    }
-
-    /// Gives an answer of our own. The connection goes on if the request's end is known to be there.
-    async fn refuse(&mut self, client: &mut Client<Memory>, refusal: Refusal) -> After<Tunnel> {
-        let (out, goes_on) = self.put_refusal(client, refusal);
-        match client.write_all(&out).await {
-            Ok(()) if goes_on => After::GoOn,
-            Ok(()) => After::Close,
-            Err(_) => After::Cut,
-        }
-    }
-
-    fn put_refusal(&mut self, client: &mut Client<Memory>, refusal: Refusal) -> (Vec<u8>, bool) {
-        self.code = Some(refusal.status().0.as_u16());
-        let (socket, connection) = client.split();
-        connection.wait_for_nothing();
-        let goes_on = self.ask.keeps_alive
-            && !refusal.ends_connection()
-            && !connection.is_closing()
-            && (self.sending == Sending::Done || self.upload.discard(socket));
-        let mut out = std::mem::take(&mut self.interim);
-        let told = Told {
-            version: self.ask.version,
-            is_for_head: self.ask.is_for_head,
-            goes_on,
-            marks: self.marks,
-            date: connection.date(),
-        };
-        refusal.put(&mut out, &told);
-        (out, goes_on)
-    }
-
     pub(super) fn pool(&self) -> Option<&Arc<Pool>> {
         self.hold.as_ref().map(|it| it.claim.pool())
     }
@@ -479,7 +275,7 @@ impl<'a> Exchange<'a> {
     }
 
     /// Counts the exchange, once.
-    fn count(&mut self) {
+    pub(super) fn count(&mut self) {
         if !std::mem::replace(&mut self.is_counted, true) {
             self.metrics().count(self.code.unwrap_or(CLIENT_LEFT));
             self.metrics().duration.observe(self.started.elapsed().as_secs_f64());

@@ -14,6 +14,7 @@ mod forward;
 mod forwarded;
 mod headers;
 mod refusal;
+mod relay;
 #[cfg(test)]
 mod samples;
 mod tunnel;
