@@ -65,7 +65,7 @@ pub fn put_number(out: &mut Vec<u8>, number: u64) {
 }
 
 /// Puts the line before a chunk's content.
-pub fn put_chunk_head(out: &mut Vec<u8>, size: usize) {
+fn put_chunk_head(out: &mut Vec<u8>, size: usize) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let digits = (usize::BITS - size.leading_zeros()).div_ceil(4).max(1);
     let digit = |place: u32| DIGITS[size >> (place * 4) & 15];

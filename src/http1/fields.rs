@@ -6,14 +6,14 @@ use super::Name;
 
 /// A part of the bytes of a head.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Span {
+pub(super) struct Span {
     start: u16,
     end: u16,
 }
 
 /// One line: what its name means, and where name and value stand.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Field {
+pub(super) struct Field {
     /// What the name means.
     pub name: Name,
     name_at: Span,
@@ -57,12 +57,6 @@ pub enum Framing {
     /// Up to the end of the connection. Only for answers.
     ToClose,
 }
-
-/// The members of a comma-separated list, without the space around them and without empty ones.
-pub type List<'a> = std::iter::Filter<
-    std::iter::Map<std::slice::Split<'a, u8, fn(&u8) -> bool>, fn(&[u8]) -> &[u8]>,
-    fn(&&[u8]) -> bool,
->;
 
 /// Lines of a head. RFC 9110 has no number; 100 is what the field uses.
 pub(super) const FIELDS_MAX: usize = 100;
@@ -116,7 +110,7 @@ impl Span {
 
     /// The bytes.
     #[must_use]
-    pub fn of_head(self, head: &[u8]) -> &[u8] {
+    pub(super) fn of_head(self, head: &[u8]) -> &[u8] {
         &head[usize::from(self.start)..usize::from(self.end)]
     }
 
@@ -151,13 +145,13 @@ impl Field {
 
     /// The name as it was written.
     #[must_use]
-    pub fn name_in(self, head: &[u8]) -> &[u8] {
+    pub(super) fn name_in(self, head: &[u8]) -> &[u8] {
         self.name_at.of_head(head)
     }
 
     /// The value, without the space around it.
     #[must_use]
-    pub fn value_in(self, head: &[u8]) -> &[u8] {
+    pub(super) fn value_in(self, head: &[u8]) -> &[u8] {
         self.value_at.of_head(head)
     }
 
@@ -340,20 +334,10 @@ impl<'a> Lines<'a> {
     }
 }
 
-/// The members of a list: RFC 9110, section 5.6.1.
-pub fn members(list: &[u8]) -> List<'_> {
-    fn is_comma(it: &u8) -> bool {
-        *it == b','
-    }
-    fn trimmed(it: &[u8]) -> &[u8] {
-        it.trim_ascii()
-    }
-    fn is_there(it: &&[u8]) -> bool {
-        !it.is_empty()
-    }
-    list.split(is_comma as fn(&u8) -> bool)
-        .map(trimmed as fn(&[u8]) -> &[u8])
-        .filter(is_there as fn(&&[u8]) -> bool)
+/// The members of a comma-separated list, without the space around them and without empty ones:
+/// RFC 9110, section 5.6.1.
+pub fn members(list: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
+    list.split(|it| *it == b',').map(<[u8]>::trim_ascii).filter(|it| !it.is_empty())
 }
 
 /// Digits, at least one, that fit. `parse` would take a sign; a length has none.

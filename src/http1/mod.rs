@@ -14,14 +14,16 @@ mod fields;
 mod name;
 mod request;
 mod response;
+mod scan;
 
 pub use self::{
     body::{BodyError, Decoder, Piece},
-    encode::{Encoding, put_chunk_head, put_field, put_number},
-    fields::{Field, Fields, Framing, Line, Lines, List, Span, members},
+    encode::{Encoding, put_field, put_number},
+    fields::{Fields, Framing, Line, Lines, members},
     name::Name,
-    request::{Form, Reject, RequestHead, Scan},
+    request::{Form, Reject, RequestHead},
     response::{Defect, ResponseHead},
+    scan::Scan,
 };
 
 /// The version of a message. There is no other: HTTP/0.9 has no head, and HTTP/2 another framing.

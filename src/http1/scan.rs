@@ -1,0 +1,39 @@
+//! Whether a head that comes in parts is worth parsing yet.
+
+/// Remembers how much of a head that comes in parts was looked at. Parsing it again at every byte
+/// would cost the square of its length.
+#[derive(Debug)]
+pub struct Scan {
+    /// Bytes that a head may have at most.
+    max: usize,
+    known: usize,
+    parsed: usize,
+}
+
+impl Scan {
+    /// Nothing was looked at yet of a head of at most so many bytes.
+    #[must_use]
+    pub fn up_to(max: usize) -> Self {
+        Self { max, known: 0, parsed: 0 }
+    }
+
+    /// Whether the head may be whole by now, or be found to be none. Nothing is missed: a head that
+    /// is whole is always worth parsing.
+    pub fn is_worth_parsing(&mut self, bytes: &[u8]) -> bool {
+        let known = std::mem::replace(&mut self.known, bytes.len());
+        let is_worth =
+            bytes.len() >= 2 * self.parsed || bytes.len() >= self.max || has_end(bytes, known);
+        if is_worth {
+            self.parsed = bytes.len();
+        }
+        is_worth
+    }
+}
+
+/// Whether an empty line ends within `bytes`, of which the first `known` were looked at before.
+pub(super) fn has_end(bytes: &[u8], known: usize) -> bool {
+    let from = known.saturating_sub(3);
+    memchr::memchr_iter(b'\n', &bytes[from..])
+        .map(|at| &bytes[from + at + 1..])
+        .any(|rest| matches!(rest, [b'\n', ..] | [b'\r', b'\n', ..]))
+}
