@@ -6,6 +6,7 @@
 //! process stops.
 
 mod bind;
+mod client;
 mod clock;
 mod connection;
 mod roster;
@@ -15,8 +16,9 @@ use crate::http1::{Reject, RequestHead};
 
 pub use self::{
     bind::{BindError, Bound, Listener, bind},
+    client::Client,
     clock::{DATE_LENGTH, Patience, Wait},
-    connection::{Client, Connection},
+    connection::Connection,
     worker::{Settings, Stop, Worker},
 };
 

@@ -24,8 +24,8 @@ use tracing::{error, warn};
 use super::{
     Handler,
     bind::{Bound, Listener},
+    client::{Guest, House, serve},
     clock::{Clock, Patience},
-    connection::{Guest, House, serve},
     roster::Roster,
 };
 use crate::{metrics::Counted, net::Buffers};
@@ -126,8 +126,7 @@ async fn run<H: Handler>(
     let tasks = TaskTracker::new();
     // A listener takes a place before there is anybody to have it.
     let door = Arc::new(Semaphore::new(settings.connections_max + sockets.len()));
-    let house = House { handler, roster, buffers, tasks };
-    let house = Rc::new(house);
+    let house = Rc::new(House { handler, roster, buffers, tasks });
     let House { handler, roster, tasks, .. } = &*house;
     let mut accepting = Vec::new();
     for (listener, socket) in sockets {
