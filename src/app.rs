@@ -13,18 +13,19 @@ use std::{
 };
 
 use prometheus::Registry;
-use tokio::{runtime::Runtime, sync::Mutex};
+use tokio::{runtime::Runtime, sync::Mutex, time::MissedTickBehavior};
 use tracing::{info, warn};
 
 use crate::{
     admin::{self, ReloadError, Reloading},
     config::Config,
     control::{Call, Change, Control, EventKind, StartError},
-    downstream::{self, BindError, Worker},
+    downstream::{self, BindError, Entrance, Listener, Worker},
     metrics::Metrics,
     model::Color,
     proxy::{Proxy, Shared},
     store::{FileStore, StoreError},
+    tls::{self, FileError},
 };
 
 /// A running Flipgate.
@@ -52,6 +53,7 @@ struct Reloader {
     /// the later reading wins.
     config: Arc<Mutex<Config>>,
     control: Control,
+    entrances: Vec<Arc<Entrance>>,
 }
 
 /// Why the process cannot start. Nothing is left running.
@@ -85,6 +87,9 @@ pub struct Ended {
     /// Whether it was told to end at once.
     pub at_once: bool,
 }
+
+/// The time between two looks at the files of certificates.
+const CERTIFICATES_INTERVAL: Duration = Duration::from_secs(2);
 
 /// How long calls of the admin API that are under way at the end may take.
 const ADMIN_PATIENCE: Duration = Duration::from_secs(1);
@@ -127,10 +132,13 @@ impl App {
             switch: Arc::clone(control.switch()),
             ledger: Arc::clone(control.ledger()),
             metrics: metrics.clone(),
+            least_progress: config.least_progress,
         };
         let settings = downstream::Settings {
             patience: config.patience,
             connections_max: config.connections_max.div_ceil(workers),
+            crowd: Arc::new(downstream::Crowd::new(config.connections_per_client)),
+            limits: config.connection,
             open: metrics.downstream_connections.clone(),
         };
         let stop = downstream::Stop::default();
@@ -148,7 +156,9 @@ impl App {
         let patience = config.shutdown_patience;
         let admin_config = config.admin.clone();
         let config = Arc::new(Mutex::new(config));
-        let reload = Reloader { path, config, control: control.clone() };
+        let entrances: Vec<_> = bound.iter().map(|it| Arc::clone(&it.entrance)).collect();
+        let reload =
+            Reloader { path, config, control: control.clone(), entrances: entrances.clone() };
         let reloader = reload.clone();
         let api = admin::Api {
             control: control.clone(),
@@ -159,13 +169,14 @@ impl App {
         let server = admin::Server::start(admin_socket, admin_config, api)?;
         drop(entered);
 
-        let listeners: Vec<_> = bound.iter().map(|it| it.listener.address).collect();
+        let listeners: Vec<_> = bound.iter().map(|it| it.entrance.listener.address).collect();
         let generation = control.picture().generation;
         for listener in &bound {
-            let (listen, preview) = (listener.listener.address, listener.listener.preview);
-            let preview = preview.map(Color::as_str);
-            info!(%listen, preview, workers, "listening");
+            let Listener { address: listen, preview, tls, .. } = &listener.entrance.listener;
+            let (preview, tls) = (preview.map(Color::as_str), tls.is_some());
+            info!(%listen, preview, tls, workers, "listening");
         }
+        runtime.spawn(watch_certificates(entrances));
         info!(admin = %admin, generation = generation.0, "started");
         control.events().publish(EventKind::Started { generation });
         Ok(Self {
@@ -266,13 +277,42 @@ impl App {
     }
 }
 
+/// Looks every few seconds whether the files of certificates have changed. Runs until it is dropped.
+async fn watch_certificates(entrances: Vec<Arc<Entrance>>) {
+    let mut interval = tokio::time::interval(CERTIFICATES_INTERVAL);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        interval.tick().await;
+        let entrances = entrances.clone();
+        // A disk may take its time, and calls of the admin API must not wait for it.
+        let looked = tokio::task::spawn_blocking(move || {
+            for entrance in &entrances {
+                renew(entrance, |it| it.refresh().map(drop));
+            }
+        });
+        drop(looked.await);
+    }
+}
+
+/// Has a listener show what its files say now. If they cannot be used, it goes on as it was.
+fn renew(entrance: &Entrance, how: impl FnOnce(&tls::Server) -> Result<(), FileError>) {
+    let Some(server) = &entrance.tls else { return };
+    let before = server.current();
+    let listener = entrance.listener.address;
+    match how(server) {
+        Ok(()) if Arc::ptr_eq(&before, &server.current()) => {}
+        Ok(()) => info!(%listener, "certificates read again"),
+        Err(error) => warn!(%listener, %error, "certificates stay as they were"),
+    }
+}
+
 // === impl Reloader ===
 
 impl Reloader {
     /// Whole or not at all. The active colors stay what they are.
     fn reload(self) -> Reloading {
         Box::pin(async move {
-            let Self { path, config, control } = self;
+            let Self { path, config, control, entrances } = self;
             let path = path.ok_or(ReloadError::NoFile)?;
             let mut config = config.lock().await;
             let new =
@@ -288,6 +328,10 @@ impl Reloader {
                 info!("configuration read again: nothing has changed");
             }
             *config = new;
+            for entrance in &entrances {
+                // They were read and checked a moment ago.
+                renew(entrance, tls::Server::reload);
+            }
             Ok(())
         })
     }

@@ -16,8 +16,9 @@
 //! admin        the HTTP API; wire types, and who may call
 //! control proxy        changes of the truth | the path of one exchange
 //! downstream upstream  towards the client   | towards the application
-//! http1 metrics net store switch  heads and framing | series | sockets | the truth at rest | which
-//!              pool answers, and who is inside
+//! net          sockets and streams, and the memory for what is read
+//! http1 http2 metrics store switch tls  heads and framing of both versions | series | the truth at
+//!              rest | which pool answers, and who is inside | certificates
 //! model        plain words: color, generation, endpoint, network, route
 //! ```
 //!
@@ -71,10 +72,12 @@ pub mod control;
 pub mod demo;
 pub mod downstream;
 pub mod http1;
+pub mod http2;
 pub mod metrics;
 pub mod model;
 pub mod net;
 pub mod proxy;
 pub mod store;
 pub mod switch;
+pub mod tls;
 pub mod upstream;

@@ -3,6 +3,7 @@
 //! Everything that can be known to be wrong before anything is started is found here, all of it at
 //! once, with file, line and key.
 
+mod listeners;
 mod reader;
 mod services;
 mod settings;
@@ -18,7 +19,7 @@ use self::reader::{Mistakes, Section};
 use crate::{
     admin,
     control::Catalog,
-    downstream::{Listener, Patience},
+    downstream::{self, Listener, Patience},
     upstream,
 };
 
@@ -41,6 +42,12 @@ pub struct Config {
     pub patience: Patience,
     /// Open connections of clients, of all workers.
     pub connections_max: usize,
+    /// Those of one client address.
+    pub connections_per_client: usize,
+    /// What one connection may do.
+    pub connection: downstream::Limits,
+    /// Bytes that a body has to move by while something is waited for as long as that may be.
+    pub least_progress: u64,
     /// How connections to endpoints are opened and kept, of each worker.
     pub upstream: upstream::Limits,
     /// How long requests may take to end when the process is told to stop.
@@ -115,7 +122,7 @@ impl Config {
         let workers = root.read("workers", 0, |it| reader::whole(it, 0..=1024));
         let log = settings::log(&root.section("log"));
         let admin = settings::admin(&root.section("admin"));
-        let listeners = settings::listeners(root);
+        let listeners = listeners::listeners(root);
         if let admin::Address::Tcp(address) = &admin.listen
             && address.port() != 0
             && listeners.iter().any(|it| it.address == *address)
@@ -143,6 +150,11 @@ impl Config {
             catalog,
             patience: times.patience,
             connections_max: limits.connections,
+            connections_per_client: limits.connections_per_client,
+            connection: limits.connection,
+            least_progress: limits
+                .least_rate
+                .map_or(0, |it| it.saturating_mul(times.patience.stall.as_secs())),
             upstream,
             shutdown_patience,
         })
@@ -160,6 +172,9 @@ impl Config {
             catalog: _,
             patience,
             connections_max,
+            connections_per_client,
+            connection,
+            least_progress,
             upstream,
             shutdown_patience,
         } = new;
@@ -174,6 +189,9 @@ impl Config {
             (
                 "limits",
                 self.connections_max != *connections_max
+                    || self.connections_per_client != *connections_per_client
+                    || self.connection != *connection
+                    || self.least_progress != *least_progress
                     || self.upstream.idle_max != upstream.idle_max,
             ),
             ("shutdown", self.shutdown_patience != *shutdown_patience),

@@ -1,11 +1,19 @@
 //! The services of the file.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::PathBuf};
 
-use super::reader::{Mistakes, Section, text};
+use super::{
+    listeners::size,
+    reader::{Mistakes, Section, text},
+    settings::{duration, path},
+};
 use crate::{
     control::{Catalog, ServiceSpec},
-    model::{Color, PoolSpec, ServiceName},
+    model::{
+        Color, HostPattern, Link, PoolSpec, Protocol, ProxyProtocol, ServiceName, ServiceRules,
+        UpstreamTls,
+    },
+    tls::{Connector, FileError},
 };
 
 /// Every service that could be read. One that could not has left its mistakes.
@@ -30,7 +38,7 @@ pub(super) fn services(root: &Section<'_>) -> BTreeMap<ServiceName, ServiceSpec>
 }
 
 fn spec(section: &Section<'_>) -> ServiceSpec {
-    let any_host = vec![crate::model::HostPattern::Any];
+    let any_host = vec![HostPattern::Any];
     let hosts = section.list("hosts", any_host, |it| {
         it.parse().map_err(|_| {
             format!("`{it}` is not a host: write \"example.com\", \"*.example.com\" or \"*\", without a port")
@@ -40,7 +48,7 @@ fn spec(section: &Section<'_>) -> ServiceSpec {
         section.note("hosts", "names no host: write [\"*\"] for every host, or leave it out");
     }
     let whole = "/".parse().expect("the shortest path");
-    let path = section.read("path", whole, |it| {
+    let prefix = section.read("path", whole, |it| {
         text(it)?.parse().map_err(|error: crate::model::ParsePathError| error.to_string())
     });
     let active = section.read("active", Color::Blue, |it| {
@@ -52,8 +60,12 @@ fn spec(section: &Section<'_>) -> ServiceSpec {
         let name = section.name("blue");
         section.note("blue", format_args!("is missing: write [{name}] with its endpoints"));
     }
+    let rules = ServiceRules {
+        body_max: section.read("max_body", None, size),
+        tunnel_patience: section.read("tunnel_idle", None, |it| duration(it).map(Some)),
+    };
     section.finish();
-    ServiceSpec { hosts, path, active, blue, green }
+    ServiceSpec { hosts, path: prefix, active, blue, green, rules }
 }
 
 fn pool(section: &Section<'_>) -> PoolSpec {
@@ -63,12 +75,51 @@ fn pool(section: &Section<'_>) -> PoolSpec {
     let endpoints = section.list("endpoints", Vec::new(), |it| {
         it.parse().map_err(|error: crate::model::ParseEndpointError| error.to_string())
     });
-    let spec = PoolSpec::new(version, endpoints).unwrap_or_else(|error| {
+    let mut spec = PoolSpec::new(version, endpoints).unwrap_or_else(|error| {
         section.note("endpoints", error);
         PoolSpec::default()
     });
+    spec.link = link(section);
     section.finish();
     spec
+}
+
+/// How the endpoints of a pool are spoken to.
+fn link(section: &Section<'_>) -> Link {
+    let protocol = section.read("protocol", None, |it| match text(it)? {
+        "http1" => Ok(Some(Protocol::Http1)),
+        "h2" => Ok(Some(Protocol::H2)),
+        _ => Err("is \"http1\" or \"h2\"".to_owned()),
+    });
+    let proxy_protocol = section.read("proxy_protocol", None, |it| match text(it)? {
+        "v1" => Ok(Some(ProxyProtocol::V1)),
+        "v2" => Ok(Some(ProxyProtocol::V2)),
+        _ => Err("is \"v1\" or \"v2\"".to_owned()),
+    });
+    let inner = section.section("tls");
+    let file = |key| inner.read(key, None, |it| path(it).map(Some));
+    let server_name = inner.read("server_name", None, |it| match text(it)?.parse() {
+        Ok(HostPattern::Exact(name)) => Ok(Some(name.into())),
+        _ => Err("is the name of a host, like \"app.internal\"".to_owned()),
+    });
+    let tls = UpstreamTls { ca: file("ca"), cert: file("cert"), key: file("key"), server_name };
+    match (&tls.cert, &tls.key) {
+        (Some(_), None) => inner.note("key", "is missing: the certificate needs its key"),
+        (None, Some(_)) => inner.note("cert", "is missing: the key needs its certificate"),
+        _ => {
+            if let Err(FileError { path, what }) = Connector::check(&tls) {
+                let is = |it: &Option<PathBuf>| it.as_ref() == Some(&path);
+                let key = match () {
+                    () if is(&tls.key) => "key",
+                    () if is(&tls.cert) => "cert",
+                    () => "ca",
+                };
+                inner.note(key, format_args!("{}: {what}", path.display()));
+            }
+        }
+    }
+    inner.finish();
+    Link { protocol, tls, proxy_protocol }
 }
 
 /// The catalog of the services, unless two of them want the same requests.

@@ -1,17 +1,18 @@
 //! Everything but the services.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
 use toml::de::DeValue;
 
 use super::{
     Log,
+    listeners::size,
     reader::{Section, flag, text, whole},
 };
 use crate::{
     admin,
-    downstream::{Listener, Patience},
+    downstream::{self, Patience},
     model::Networks,
     upstream,
 };
@@ -30,6 +31,10 @@ pub(super) struct Times {
 
 pub(super) struct Limits {
     pub(super) connections: usize,
+    pub(super) connections_per_client: usize,
+    pub(super) connection: downstream::Limits,
+    /// Bytes for each second.
+    pub(super) least_rate: Option<u64>,
     pub(super) upstream_idle: usize,
 }
 
@@ -97,34 +102,7 @@ fn token(section: &Section<'_>) -> Option<admin::Token> {
     Some(admin::Token { name: name?, scope: scope?, secret: secret? })
 }
 
-pub(super) fn listeners(root: &Section<'_>) -> Vec<Listener> {
-    let sections = root.sections("listener");
-    if sections.is_empty() && !root.has("listener") {
-        root.note("listener", "is missing: write [[listener]] with listen = \"127.0.0.1:8080\"");
-    }
-    let mut listeners: Vec<Listener> = Vec::new();
-    for section in sections {
-        let address = section.need("listen", "\"127.0.0.1:8080\"", |it| socket(text(it)?));
-        let preview = section.read("preview", None, |it| {
-            text(it)?
-                .parse()
-                .map(Some)
-                .map_err(|error: crate::model::ParseColorError| error.to_string())
-        });
-        if let Some(address) = address {
-            let is_taken = |it: &Listener| it.address == address && address.port() != 0;
-            if listeners.iter().any(is_taken) {
-                section.note("listen", "is the address of another listener");
-            }
-            listeners.push(Listener { address, preview });
-        }
-        section.finish();
-    }
-    listeners
-}
-
 pub(super) fn clients(section: &Section<'_>) -> Clients {
-    let network = |it: &str| Networks::parse(it).map_err(|error| error.to_string());
     let internal = INTERNAL.map(|it| network(it).expect("networks of the RFCs")).to_vec();
     let internal = section.list("internal", internal, network);
     let trusted_proxies = section.list("trusted_proxies", Vec::new(), |it| match network(it)? {
@@ -142,6 +120,7 @@ pub(super) fn timeouts(section: &Section<'_>) -> Times {
     let time = |key, default| section.read(key, Duration::from_secs(default), duration);
     let times = Times {
         patience: Patience {
+            handshake: time("handshake", 10),
             head: time("head", 10),
             keep_alive: time("keep_alive", 75),
             stall: time("stall", 60),
@@ -165,10 +144,23 @@ pub(super) fn timeouts(section: &Section<'_>) -> Times {
 
 pub(super) fn limits(section: &Section<'_>) -> Limits {
     let number = |key, default, bounds| section.read(key, default, |it| whole(it, bounds));
-    let limits = Limits {
-        connections: number("connections", 8192, 1..=1_000_000),
-        upstream_idle: number("upstream_idle", 256, 0..=100_000),
-    };
+    let limits =
+        Limits {
+            connections: number("connections", 8192, 1..=1_000_000),
+            connections_per_client: section.read("connections_per_client", usize::MAX, |it| {
+                match text(it) {
+                    Ok("none") => Ok(usize::MAX),
+                    _ => whole(it, 1..=1_000_000),
+                }
+            }),
+            connection: downstream::Limits {
+                requests: number("requests_per_connection", 100_000, 1..=1_000_000_000),
+                streams: u32::try_from(number("h2_streams", 100, 1..=10_000)).unwrap_or(100),
+                resets: number("h2_resets", 100, 1..=1_000_000),
+            },
+            least_rate: section.read("min_rate", None, size),
+            upstream_idle: number("upstream_idle", 256, 0..=100_000),
+        };
     section.finish();
     limits
 }
@@ -187,7 +179,7 @@ pub(super) fn path(value: &DeValue<'_>) -> Result<PathBuf, String> {
 }
 
 /// A duration as people write it: `"500ms"`, `"30s"`, `"1m 30s"`.
-fn duration(value: &DeValue<'_>) -> Result<Duration, String> {
+pub(super) fn duration(value: &DeValue<'_>) -> Result<Duration, String> {
     let wrong = "is a duration with its unit, like \"30s\", \"500ms\" or \"1m 30s\"";
     let duration = text(value)
         .ok()
@@ -201,8 +193,6 @@ fn duration(value: &DeValue<'_>) -> Result<Duration, String> {
     }
 }
 
-fn socket(text: &str) -> Result<SocketAddr, String> {
-    let wrong =
-        format!("`{text}` is not an address and a port: write \"0.0.0.0:80\" or \"[::]:80\"");
-    text.parse().map_err(|_| wrong)
+pub(super) fn network(text: &str) -> Result<IpNet, String> {
+    Networks::parse(text).map_err(|error| error.to_string())
 }

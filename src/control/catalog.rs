@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use ipnet::IpNet;
 
 use crate::model::{
-    Color, HostPattern, Networks, PathPrefix, PoolSpec, Router, Rules, ServiceName,
+    Color, HostPattern, Networks, PathPrefix, PoolSpec, Router, Rules, ServiceName, ServiceRules,
 };
 
 /// What the configuration says of services and clients.
@@ -35,6 +35,8 @@ pub struct ServiceSpec {
     pub blue: PoolSpec,
     /// The pool named green.
     pub green: PoolSpec,
+    /// What holds for its requests.
+    pub rules: ServiceRules,
 }
 
 /// Two services that want the same requests.
@@ -86,6 +88,7 @@ impl Catalog {
             trusted_proxies: trusted_proxies.iter().copied().collect::<Networks>(),
             public_marks: *public_marks,
             response_patience: *response_patience,
+            services: services.values().map(|it| it.rules).collect(),
         })
     }
 }

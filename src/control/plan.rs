@@ -188,7 +188,8 @@ fn set_pool(
         return Err(Problem::ActiveEmptied(color));
     }
     let pool = service.pool_mut(color);
-    pool.runtime = Some(spec.clone());
+    // What a pool is made of changes with every deployment; how it is spoken to is the file's.
+    pool.runtime = Some(PoolSpec { link: pool.file.link.clone(), ..spec.clone() });
     pool.served = is_active;
     Ok(next)
 }
@@ -212,6 +213,7 @@ mod tests {
                 let service = ServiceSpec {
                     hosts: vec![format!("{name}.test").parse().expect("a pattern")],
                     path: "/".parse().expect("a prefix"),
+                    rules: crate::model::ServiceRules::default(),
                     active: Blue,
                     blue: spec(blue),
                     green: spec(green),

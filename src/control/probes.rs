@@ -10,7 +10,7 @@ use tracing::{info, warn};
 use super::{actor::Control, events::EventKind};
 use crate::{
     model::{Color, Endpoint, Health, ServiceName},
-    upstream::Member,
+    upstream::{Member, Pool},
 };
 
 /// The time between two looks at an endpoint.
@@ -31,11 +31,12 @@ impl Control {
         interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             interval.tick().await;
+            self.refresh_tls();
             let members = self.members();
             stream::iter(&members)
                 .for_each_concurrent(TOGETHER, |(_, _, member)| async {
                     // What comes of it is the member's health.
-                    drop(member.connect(PATIENCE).await);
+                    drop(member.probe(PATIENCE).await);
                 })
                 .await;
             let mut now = HashMap::new();
@@ -65,18 +66,33 @@ impl Control {
         }
     }
 
-    fn members(&self) -> Vec<(ServiceName, Color, Arc<Member>)> {
+    /// Has pools whose files for TLS have changed use the new ones.
+    fn refresh_tls(&self) {
+        for pool in self.pools() {
+            let (service, color) = (pool.service(), pool.color());
+            match pool.refresh_tls() {
+                Ok(false) => {}
+                Ok(true) => info!(%service, %color, "certificates read again"),
+                Err(error) => warn!(%service, %color, %error, "certificates stay as they were"),
+            }
+        }
+    }
+
+    fn pools(&self) -> Vec<Arc<Pool>> {
         self.switch().look(|table| {
-            let pools = table.services().iter().flat_map(|service| {
-                Color::BOTH.map(|color| Arc::clone(service.side(color).pool()))
-            });
-            pools
-                .flat_map(|pool| {
-                    let members = pool.members().to_vec();
-                    let (service, color) = (pool.service().clone(), pool.color());
-                    members.into_iter().map(move |it| (service.clone(), color, it))
-                })
+            let sides = table.services().iter();
+            sides
+                .flat_map(|it| Color::BOTH.map(|color| Arc::clone(it.side(color).pool())))
                 .collect()
         })
+    }
+
+    fn members(&self) -> Vec<(ServiceName, Color, Arc<Member>)> {
+        let of_pool = |pool: Arc<Pool>| {
+            let members = pool.members().to_vec();
+            let (service, color) = (pool.service().clone(), pool.color());
+            members.into_iter().map(move |it| (service.clone(), color, it))
+        };
+        self.pools().into_iter().flat_map(of_pool).collect()
     }
 }

@@ -2,13 +2,17 @@
 
 use std::{
     io,
-    net::{SocketAddr, TcpListener},
+    net::{IpAddr, SocketAddr, TcpListener},
     sync::Arc,
 };
 
+use ipnet::IpNet;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::model::Color;
+use crate::{
+    model::{Color, Networks},
+    tls::{self, FileError, ServerSettings},
+};
 
 /// What a listener is for.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -17,24 +21,64 @@ pub struct Listener {
     pub address: SocketAddr,
     /// The color that every request on it takes, if it is a preview listener.
     pub preview: Option<Color>,
+    /// What is spoken there.
+    pub speaks: Spoken,
+    /// Peers whose connections begin with the PROXY protocol.
+    pub proxies: Vec<IpNet>,
+    /// TLS, if it is spoken there.
+    pub tls: Option<ServerSettings>,
+    /// `Strict-Transport-Security` of all answers: RFC 6797.
+    pub hsts: Option<String>,
+    /// The port that everybody is sent to, by `https`.
+    pub redirects_to: Option<u16>,
+}
+
+/// The versions of HTTP that a listener speaks. At least one.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Spoken {
+    /// HTTP/1.0 and HTTP/1.1.
+    pub http1: bool,
+    /// HTTP/2.
+    pub http2: bool,
+}
+
+/// A listener with all that its connections need of it.
+#[derive(Debug)]
+pub struct Entrance {
+    /// What the listener is for, with the port that it really has.
+    pub listener: Listener,
+    /// Its certificates.
+    pub tls: Option<tls::Server>,
+    proxies: Networks,
 }
 
 /// A listener with a socket for each worker.
 #[derive(Debug)]
 pub struct Bound {
-    /// What the listener is for, with the port that it really has.
-    pub listener: Arc<Listener>,
+    /// What its connections need.
+    pub entrance: Arc<Entrance>,
     pub(super) sockets: Vec<TcpListener>,
 }
 
-/// An address that cannot be listened on.
+/// A listener that cannot be opened.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address}: {source}{}", hint(source))]
-pub struct BindError {
-    /// The address.
-    pub address: SocketAddr,
-    /// What the system said.
-    pub source: io::Error,
+pub enum BindError {
+    /// Its address.
+    #[error("cannot listen on {address}: {source}{}", hint(source))]
+    Address {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A file of its TLS.
+    #[error("cannot listen on {address}: {source}")]
+    Tls {
+        /// The address.
+        address: SocketAddr,
+        /// The file, and what is wrong with it.
+        source: FileError,
+    },
 }
 
 /// Connections that the kernel keeps for us until a worker takes them.
@@ -47,7 +91,7 @@ const BACKLOG: i32 = 4096;
 ///
 /// [`BindError`], and then no socket is left open.
 pub fn bind(listener: &Listener, workers: usize) -> Result<Bound, BindError> {
-    let failed = |source| BindError { address: listener.address, source };
+    let failed = |source| BindError::Address { address: listener.address, source };
     if listener.address.port() != 0 {
         // Sockets that share a port would also share it with those of another process of ours, and
         // split its clients. One that does not share finds out whether anybody is there.
@@ -65,8 +109,45 @@ pub fn bind(listener: &Listener, workers: usize) -> Result<Bound, BindError> {
         address = socket.local_addr().map_err(failed)?;
         sockets.push(socket);
     }
-    let listener = Arc::new(Listener { address, preview: listener.preview });
-    Ok(Bound { listener, sockets })
+    let tls = listener.tls.clone().map(tls::Server::load).transpose();
+    let tls = tls.map_err(|source| BindError::Tls { address, source })?;
+    let proxies = listener.proxies.iter().copied().collect();
+    let listener = Listener { address, ..listener.clone() };
+    Ok(Bound { entrance: Arc::new(Entrance { listener, tls, proxies }), sockets })
+}
+
+// === impl Listener ===
+
+impl Listener {
+    /// A listener in the clear that speaks everything and does nothing else.
+    #[must_use]
+    pub fn plain(address: SocketAddr) -> Self {
+        Self {
+            address,
+            preview: None,
+            speaks: Spoken { http1: true, http2: true },
+            proxies: Vec::new(),
+            tls: None,
+            hsts: None,
+            redirects_to: None,
+        }
+    }
+}
+
+// === impl Entrance ===
+
+impl Entrance {
+    /// A listener that nobody listens on.
+    #[cfg(test)]
+    pub(crate) fn unbound(listener: Listener) -> Arc<Self> {
+        Arc::new(Self { listener, tls: None, proxies: Networks::default() })
+    }
+
+    /// Whether this peer's connections begin with the PROXY protocol. One that is not listed cannot
+    /// say whom it is for; one that is has to.
+    pub(super) fn expects_proxy_header(&self, peer: IpAddr) -> bool {
+        !self.listener.proxies.is_empty() && self.proxies.contains(peer.to_canonical())
+    }
 }
 
 fn open(address: SocketAddr, shares_port: bool) -> io::Result<Socket> {

@@ -1,46 +1,41 @@
 //! One client's life, from the first byte to the close.
 
-use std::{
-    future::poll_fn,
-    io,
-    net::SocketAddr,
-    rc::Rc,
-    sync::Arc,
-    task::{Poll, ready},
-};
+use std::{future::poll_fn, io, net::SocketAddr, rc::Rc, sync::Arc};
 
 use tokio::{net::TcpStream, sync::OwnedSemaphorePermit};
 use tokio_util::task::TaskTracker;
+use tracing::debug;
 
 use super::{
-    After, Handler, HeadError,
-    bind::Listener,
+    Handler,
+    bind::Entrance,
     clock::Wait,
     connection::Connection,
-    roster::{Place, Roster},
+    crowd::Standing,
+    greeting::{Greeted, greet},
+    http1, http2,
+    peer::Peer,
+    roster::{Place, Roster, Warm},
 };
 use crate::{
-    http1::{RequestHead, Scan},
     metrics::Counted,
-    net::{Buffers, Socket},
+    net::{Buffers, Channel, Socket, Transport},
 };
 
-/// A client: its socket, and what is known of its connection.
+/// A client: a connection of HTTP/1 or a stream of HTTP/2, and what is known of it.
 pub struct Client<M> {
-    /// The socket.
-    pub socket: Socket,
-    connection: Rc<Connection<M>>,
-    /// Whether an empty line came where the next request was waited for.
-    has_skipped_line: bool,
+    /// What its bytes come and go by.
+    pub channel: Channel,
+    pub(super) connection: Rc<Connection<M>>,
     place: Place<M>,
-    #[expect(dead_code, reason = "it is held for what its drop does")]
-    guest: Guest,
 }
 
 /// What an open connection takes up.
 pub(super) struct Guest {
     /// One of the worker's places.
     pub(super) _seat: OwnedSemaphorePermit,
+    /// One of those of its address.
+    pub(super) _standing: Standing,
     /// One of the open connections that are counted.
     pub(super) _open: Counted,
 }
@@ -51,211 +46,125 @@ pub(super) struct House<H: Handler> {
     pub(super) roster: Rc<Roster<H::Memory>>,
     pub(super) buffers: Rc<Buffers>,
     pub(super) tasks: TaskTracker,
+    pub(super) limits: Limits,
 }
 
-/// What came where a request was waited for.
-enum Asked {
-    Head(Result<RequestHead, HeadError>),
-    /// Nothing after all, or only the empty line that old clients send behind a body: RFC 9112,
-    /// section 2.2.
-    Nothing,
-    /// The end of the connection.
-    Gone,
-}
-
-/// What becomes of a connection that had something to do.
-enum Next<T> {
-    Idle,
-    Tunnel(Box<T>),
-    Close,
+/// What one connection may do.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Limits {
+    /// Requests, after which it is asked to end.
+    pub requests: usize,
+    /// Streams of HTTP/2 at once.
+    pub streams: u32,
+    /// Streams that the client resets beyond those that were answered, before it is taken for an
+    /// attack.
+    pub resets: usize,
 }
 
 // === impl Client ===
 
 impl<M> Client<M> {
-    /// The socket, and what is known of the connection.
-    pub fn split(&mut self) -> (&mut Socket, &Connection<M>) {
-        (&mut self.socket, &self.connection)
+    pub(super) fn new<H: Handler<Memory = M>>(
+        channel: Channel,
+        connection: &Rc<Connection<M>>,
+        house: &House<H>,
+    ) -> Self {
+        let place = house.roster.enter(connection);
+        Self { channel, connection: Rc::clone(connection), place }
     }
 
-    /// Writes all of `bytes`. What was written of them is not known when the future is dropped; the
-    /// connection is of no use then.
+    /// What its bytes come and go by, and what is known of it.
+    pub fn split(&mut self) -> (&mut Channel, &Connection<M>) {
+        (&mut self.channel, &self.connection)
+    }
+
+    /// Gives a whole answer of our own. What was written of it is not known when the future is dropped;
+    /// the connection is of no use then.
     ///
     /// # Errors
     ///
     /// What the system says of the connection.
-    pub async fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let mut left = bytes;
-        let written = poll_fn(|context| {
-            while !left.is_empty() {
-                let written = self.socket.poll_write(context, [left, &[], &[]]);
-                self.connection.note(Wait::Taken, written.is_pending(), false);
-                left = &left[ready!(written)?..];
-            }
-            Poll::Ready(Ok(()))
-        });
-        written.await
-    }
-
-    /// Waits until the client asks something. Holds no buffer. False if it never will: it has closed,
-    /// or the connection is to end.
-    async fn asks(&mut self) -> bool {
-        self.connection.wait_for_nothing();
-        self.connection.begin(Wait::Request);
+    pub async fn answer(&mut self, head: &[u8], body: &[u8]) -> io::Result<()> {
+        let mut written = 0;
         poll_fn(|context| {
-            self.connection.remember(context.waker());
-            match self.socket.poll_readable(context) {
-                Poll::Ready(readable) => Poll::Ready(readable.is_ok()),
-                // Whoever asks just now is answered; whoever does not will not be.
-                Poll::Pending if self.connection.is_closing() => Poll::Ready(false),
-                Poll::Pending => Poll::Pending,
-            }
+            let done = self.channel.poll_answer(context, head, body, &mut written);
+            self.connection.note(Wait::Taken, done.is_pending(), false);
+            done
         })
         .await
     }
 
-    /// Waits a moment for the client to ask again. Holds no buffer. False if it did not, or if enough
-    /// others are waiting like this.
-    async fn asks_again(&mut self) -> bool {
-        let Some(_warm) = self.place.stay_warm() else { return false };
-        self.connection.begin(Wait::NextRequest);
-        poll_fn(|context| match self.socket.poll_readable(context) {
-            Poll::Ready(readable) => Poll::Ready(readable.is_ok()),
-            Poll::Pending if self.connection.is_closing() => Poll::Ready(false),
-            Poll::Pending if self.connection.take_alarm().is_some() => Poll::Ready(false),
-            Poll::Pending => Poll::Pending,
-        })
-        .await
+    pub(super) fn into_parts(self) -> (Channel, Rc<Connection<M>>, Place<M>) {
+        (self.channel, self.connection, self.place)
     }
 
-    /// Reads a head. Dropping the future loses nothing of what was read.
-    async fn read_head(&mut self) -> Asked {
-        let mut scan = Scan::up_to(RequestHead::BYTES_MAX);
-        self.connection.wait_for_nothing();
-        self.connection.begin(Wait::Head);
-        poll_fn(|context| {
-            loop {
-                if !self.has_skipped_line && self.socket.unread().starts_with(b"\r\n") {
-                    self.has_skipped_line = true;
-                    self.socket.consume(2);
-                    if self.socket.unread().is_empty() {
-                        return Poll::Ready(Asked::Nothing);
-                    }
-                }
-                let unread = self.socket.unread();
-                if !unread.is_empty() && scan.is_worth_parsing(unread) {
-                    match RequestHead::parse(unread) {
-                        Ok(None) => {}
-                        Ok(Some(head)) => {
-                            self.has_skipped_line = false;
-                            return Poll::Ready(Asked::Head(Ok(head)));
-                        }
-                        Err(reject) => return Poll::Ready(Asked::Head(Err(reject.into()))),
-                    }
-                }
-                if self.connection.take_alarm() == Some(Wait::Head) {
-                    return Poll::Ready(Asked::Head(Err(HeadError::TooSlow)));
-                }
-                match self.socket.poll_read(context, RequestHead::BYTES_MAX + 1) {
-                    Poll::Ready(Ok(1..)) => {}
-                    Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Asked::Gone),
-                    Poll::Pending if self.socket.unread().is_empty() => {
-                        return Poll::Ready(Asked::Nothing);
-                    }
-                    Poll::Pending => return Poll::Pending,
-                }
-            }
-        })
-        .await
-    }
-
-    /// Ends our side, and takes what still comes until the client ends its own: a socket that is
-    /// closed with bytes unread is reset, and the client may lose the answer before it has read it
-    /// (RFC 9112, section 9.6).
-    async fn linger(&mut self) {
-        self.connection.wait_for_nothing();
-        self.connection.begin(Wait::Linger);
-        poll_fn(|context| {
-            if ready!(self.socket.poll_finish(context)).is_err() {
-                return Poll::Ready(());
-            }
-            loop {
-                self.socket.consume(self.socket.unread().len());
-                match ready!(self.socket.poll_read(context, LINGER_AT_ONCE)) {
-                    Ok(1..) => {}
-                    Ok(0) | Err(_) => return Poll::Ready(()),
-                }
-            }
-        })
-        .await;
+    pub(super) fn stay_warm(&self) -> Option<Warm> {
+        self.place.stay_warm()
     }
 }
-
-/// Bytes that are read at once only to be thrown away.
-const LINGER_AT_ONCE: usize = 16 * 1024;
 
 /// Starts a task that serves one connection to its end, and returns at once.
 pub(super) fn serve<H: Handler>(
     stream: TcpStream,
-    peer: SocketAddr,
-    listener: Arc<Listener>,
+    address: SocketAddr,
+    entrance: Arc<Entrance>,
     guest: Guest,
-    house: &House<H>,
+    house: &Rc<House<H>>,
 ) {
-    let House { handler, roster, buffers, tasks } = house;
-    let connection = Rc::new(Connection::new(peer, listener, Rc::clone(roster.clock())));
-    let client = Client {
-        socket: Socket::new(stream, buffers),
-        place: roster.enter(&connection),
-        connection: Rc::clone(&connection),
-        has_skipped_line: false,
-        guest,
+    let is_plain = entrance.tls.is_none() && !entrance.expects_proxy_header(address.ip());
+    let peer = Rc::new(Peer::new(address, entrance, None));
+    let connection = connect(&peer, house);
+    let task = match is_plain {
+        true => {
+            let socket = Socket::new(Transport::Tcp(stream), &house.buffers);
+            let client = Client::new(Channel::Socket(socket), &connection, house);
+            house.tasks.spawn_local(http1::live(client, guest, Rc::clone(house)))
+        }
+        false => house.tasks.spawn_local(be_greeted(
+            stream,
+            peer,
+            connection.clone(),
+            guest,
+            Rc::clone(house),
+        )),
     };
-    let task = tasks.spawn_local(live(client, Rc::clone(handler)));
     connection.task.replace(Some(task.abort_handle()));
 }
 
-/// What waits is small; what happens now and then has a box of its own.
-#[expect(
-    clippy::manual_async_fn,
-    reason = "an async fn would have two places for the client, and every idle connection both"
-)]
-fn live<H: Handler>(mut client: Client<H::Memory>, handler: Rc<H>) -> impl Future<Output = ()> {
-    async move {
-        while client.asks().await {
-            match Box::pin(answer(&mut client, &*handler)).await {
-                Next::Idle => {}
-                Next::Close => return,
-                Next::Tunnel(tunnel) => {
-                    return Box::pin(handler.tunnel(client, *tunnel)).await;
-                }
-            }
-        }
-    }
+fn connect<H: Handler>(peer: &Rc<Peer<H::Memory>>, house: &House<H>) -> Rc<Connection<H::Memory>> {
+    Rc::new(Connection::new(Rc::clone(peer), Rc::clone(house.roster.clock())))
 }
 
-/// Answers requests for as long as there are bytes of them.
-async fn answer<H: Handler>(client: &mut Client<H::Memory>, handler: &H) -> Next<H::Tunnel> {
-    loop {
-        let head = match client.read_head().await {
-            Asked::Head(head) => head,
-            Asked::Nothing => return Next::Idle,
-            Asked::Gone => return Next::Close,
-        };
-        client.connection.wait_for_nothing();
-        let after = handler.exchange(client, head).await;
-        client.connection.wait_for_nothing();
-        match after {
-            After::GoOn if client.socket.unread().is_empty() && !client.asks_again().await => {
-                return Next::Idle;
-            }
-            After::GoOn => {}
-            After::Tunnel(tunnel) => return Next::Tunnel(Box::new(tunnel)),
-            After::Cut => return Next::Close,
-            After::Close => {
-                client.linger().await;
-                return Next::Close;
-            }
+/// Serves a connection that begins with something else than a request, in a task of its own: what is
+/// needed for the greeting is given back when it is over.
+async fn be_greeted<H: Handler>(
+    stream: TcpStream,
+    peer: Rc<Peer<H::Memory>>,
+    connection: Rc<Connection<H::Memory>>,
+    guest: Guest,
+    house: Rc<House<H>>,
+) {
+    let place = house.roster.enter(&connection);
+    connection.begin(Wait::Greeting);
+    let greeted = Box::pin(greet(stream, peer.socket_address(), peer.entrance())).await;
+    let Greeted { transport, address, security, is_http2 } = match greeted {
+        Ok(greeted) => greeted,
+        Err(error) => {
+            debug!(peer = %peer.address(), %error, "a connection that did not come to a request");
+            return;
         }
+    };
+    let peer = Rc::new(Peer::new(address, Arc::clone(peer.entrance()), security));
+    let greeted = connect(&peer, &house);
+    if connection.is_closing() {
+        greeted.close();
     }
+    let socket = Socket::new(transport, &house.buffers);
+    let client = Client::new(Channel::Socket(socket), &greeted, &house);
+    drop(place);
+    let task = match is_http2 {
+        true => house.tasks.spawn_local(http2::live(client, guest, Rc::clone(&house))),
+        false => house.tasks.spawn_local(http1::live(client, guest, Rc::clone(&house))),
+    };
+    greeted.task.replace(Some(task.abort_handle()));
 }

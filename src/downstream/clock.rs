@@ -13,8 +13,16 @@ use std::{
 /// What a connection may be waiting for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Wait {
+    /// For what comes before the first request.
+    Greeting,
     /// For a request.
     Request,
+    /// For a stream to begin on a connection of HTTP/2.
+    Stream,
+    /// For any byte on a connection of HTTP/2 that has streams.
+    Sound,
+    /// For the answer to a ping.
+    Pong,
     /// For a request that follows the last one at once.
     NextRequest,
     /// For the rest of a head.
@@ -46,6 +54,8 @@ pub enum Wait {
 /// How long a client and an upstream may take. Kept to within a second.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Patience {
+    /// For what comes before the first request: the PROXY protocol and TLS.
+    pub handshake: Duration,
     /// From the first byte of a request's head to its last.
     pub head: Duration,
     /// Without a request.
@@ -93,16 +103,25 @@ const CONTINUE: Duration = Duration::from_secs(1);
 /// is gone shows nothing, and TCP has no other way to tell the two apart.
 const HALF_CLOSED: Duration = Duration::from_secs(1);
 
+/// How long a connection of HTTP/2 may be silent before it is asked whether it is still there, and
+/// how long it may take to say so.
+const SOUND: Duration = Duration::from_secs(30);
+const PONG: Duration = Duration::from_secs(20);
+
 /// How long a client may go on sending what nobody reads, so that it finds the answer that says so.
 const LINGER: Duration = Duration::from_secs(5);
 
 // === impl Wait ===
 
 impl Wait {
-    const COUNT: usize = 14;
+    const COUNT: usize = 18;
 
     const ALL: [Self; Self::COUNT] = [
+        Self::Greeting,
         Self::Request,
+        Self::Stream,
+        Self::Sound,
+        Self::Pong,
         Self::NextRequest,
         Self::Head,
         Self::Body,
@@ -124,6 +143,8 @@ impl Wait {
         matches!(
             self,
             Self::NextRequest
+                | Self::Stream
+                | Self::Sound
                 | Self::Head
                 | Self::Continue
                 | Self::Answer
@@ -134,7 +155,10 @@ impl Wait {
 
     fn limit(self, patience: &Patience) -> Option<Duration> {
         match self {
-            Self::Request => Some(patience.keep_alive),
+            Self::Greeting => Some(patience.handshake),
+            Self::Request | Self::Stream => Some(patience.keep_alive),
+            Self::Sound => Some(SOUND),
+            Self::Pong => Some(PONG),
             Self::NextRequest => Some(NEXT),
             Self::Head => Some(patience.head),
             Self::Body | Self::Taken | Self::Upload | Self::Rest => Some(patience.stall),
@@ -246,6 +270,7 @@ mod tests {
 
     fn patience() -> Patience {
         Patience {
+            handshake: MINUTE,
             head: MINUTE,
             keep_alive: MINUTE,
             stall: MINUTE,

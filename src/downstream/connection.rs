@@ -1,11 +1,10 @@
-//! What is known of one client's connection: who it is, what it waits for and until when. Seen by the task
-//! that serves it and by the roster, which calls on it when it has waited for too long.
+//! What is known of one client's connection, or of one stream of it: who it is, what it waits for and
+//! until when. Seen by the task that serves it and by the roster, which calls on it when it has waited
+//! for too long.
 
 use std::{
     cell::{Cell, RefCell},
-    net::{IpAddr, SocketAddr},
     rc::Rc,
-    sync::Arc,
     task::Waker,
     time::{Duration, Instant},
 };
@@ -14,15 +13,14 @@ use tokio::task::AbortHandle;
 use tracing::debug;
 
 use super::{
-    bind::Listener,
     clock::{Clock, DATE_LENGTH, Deadlines, Tick, Wait},
+    peer::Peer,
 };
 
-/// What is known of one client's connection. Seen by the task that serves it and by the roster.
+/// What is known of one client's connection, or of one stream of it. Seen by the task that serves it and
+/// by the roster.
 pub struct Connection<M> {
-    peer: IpAddr,
-    listener: Arc<Listener>,
-    memory: M,
+    peer: Rc<Peer<M>>,
     clock: Rc<Clock>,
     deadlines: Deadlines,
     /// A wait that is over and that the task has not been told of yet.
@@ -35,12 +33,10 @@ pub struct Connection<M> {
 
 // === impl Connection ===
 
-impl<M: Default> Connection<M> {
-    pub(super) fn new(peer: SocketAddr, listener: Arc<Listener>, clock: Rc<Clock>) -> Self {
+impl<M> Connection<M> {
+    pub(super) fn new(peer: Rc<Peer<M>>, clock: Rc<Clock>) -> Self {
         Self {
-            peer: peer.ip().to_canonical(),
-            listener,
-            memory: M::default(),
+            peer,
             clock,
             deadlines: Deadlines::default(),
             alarm: Cell::new(None),
@@ -49,22 +45,10 @@ impl<M: Default> Connection<M> {
             task: RefCell::new(None),
         }
     }
-}
 
-impl<M> Connection<M> {
-    /// The address at the other end. An IPv4 address is never written as IPv6.
-    pub fn peer(&self) -> IpAddr {
-        self.peer
-    }
-
-    /// The listener that the client came in by.
-    pub fn listener(&self) -> &Listener {
-        &self.listener
-    }
-
-    /// What the handler remembers of this connection.
-    pub fn memory(&self) -> &M {
-        &self.memory
+    /// Who is at the other end.
+    pub fn peer(&self) -> &Rc<Peer<M>> {
+        &self.peer
     }
 
     /// The time of day as a `Date` tells it.
@@ -146,7 +130,7 @@ impl<M> Connection<M> {
 
     /// Has the task dropped, wherever it is, in a moment.
     pub(super) fn cut(&self, wait: Wait) {
-        debug!(peer = %self.peer, ?wait, "connection took too long");
+        debug!(peer = %self.peer.address(), ?wait, "connection took too long");
         if let Some(task) = &*self.task.borrow() {
             task.abort();
         }
@@ -176,13 +160,17 @@ impl<M> Connection<M> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::downstream::Patience;
+    use std::net::SocketAddr;
+
+    use crate::downstream::{Entrance, Listener, Patience};
 
     fn connection() -> Connection<()> {
-        let address = SocketAddr::from(([127, 0, 0, 1], 80));
-        let listener = Arc::new(Listener { address, preview: None });
+        let address = SocketAddr::from(([127, 0, 0, 1], 0));
+        let entrance = Entrance::unbound(Listener::plain(address));
+        let peer = Rc::new(Peer::new(address, entrance, None));
         let limit = Duration::from_secs(1);
         let patience = Patience {
+            handshake: limit,
             head: limit,
             keep_alive: limit,
             stall: limit,
@@ -190,7 +178,7 @@ mod tests {
             request: None,
             tunnel: limit,
         };
-        Connection::new(address, listener, Rc::new(Clock::new(&patience)))
+        Connection::new(peer, Rc::new(Clock::new(&patience)))
     }
 
     /// What the connection is cut for when it is looked at after so many seconds.

@@ -9,16 +9,23 @@ mod bind;
 mod client;
 mod clock;
 mod connection;
+mod crowd;
+mod greeting;
+mod http1;
+mod http2;
+mod peer;
 mod roster;
 mod worker;
 
 use crate::http1::{Reject, RequestHead};
 
 pub use self::{
-    bind::{BindError, Bound, Listener, bind},
-    client::Client,
+    bind::{BindError, Bound, Entrance, Listener, Spoken, bind},
+    client::{Client, Limits},
     clock::{DATE_LENGTH, Patience, Wait},
     connection::Connection,
+    crowd::Crowd,
+    peer::{Peer, Security},
     worker::{Settings, Stop, Worker},
 };
 
@@ -43,6 +50,9 @@ pub trait Handler: Sized + 'static {
         client: Client<Self::Memory>,
         tunnel: Self::Tunnel,
     ) -> impl Future<Output = ()>;
+
+    /// Counts a request that could not even be answered.
+    fn malformed(&self);
 
     /// Called about twice a second.
     fn tick(&self);

@@ -19,13 +19,14 @@ use tokio::{
     time::MissedTickBehavior,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::{error, warn};
+use tracing::{debug, error, warn};
 
 use super::{
     Handler,
-    bind::{Bound, Listener},
-    client::{Guest, House, serve},
+    bind::{Bound, Entrance},
+    client::{Guest, House, Limits, serve},
     clock::{Clock, Patience},
+    crowd::Crowd,
     roster::Roster,
 };
 use crate::{metrics::Counted, net::Buffers};
@@ -37,6 +38,10 @@ pub struct Settings {
     pub patience: Patience,
     /// How many connections a worker has at once; further ones wait in the kernel's queue.
     pub connections_max: usize,
+    /// How many connections each client address has, of all workers.
+    pub crowd: Arc<Crowd>,
+    /// What one connection may do.
+    pub limits: Limits,
     /// Open connections, of all workers.
     pub open: IntGauge,
 }
@@ -76,9 +81,9 @@ impl Worker {
         stop: Stop,
         make: impl FnOnce(Rc<Buffers>) -> H + Send + 'static,
     ) -> io::Result<Self> {
-        let sockets: Vec<(Arc<Listener>, StdListener)> = listeners
+        let sockets: Vec<(Arc<Entrance>, StdListener)> = listeners
             .iter_mut()
-            .filter_map(|it| Some((Arc::clone(&it.listener), it.sockets.pop()?)))
+            .filter_map(|it| Some((Arc::clone(&it.entrance), it.sockets.pop()?)))
             .collect();
         let thread =
             std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
@@ -115,7 +120,7 @@ impl Worker {
 }
 
 async fn run<H: Handler>(
-    sockets: Vec<(Arc<Listener>, StdListener)>,
+    sockets: Vec<(Arc<Entrance>, StdListener)>,
     settings: Settings,
     stop: Stop,
     make: impl FnOnce(Rc<Buffers>) -> H,
@@ -126,12 +131,14 @@ async fn run<H: Handler>(
     let tasks = TaskTracker::new();
     // A listener takes a place before there is anybody to have it.
     let door = Arc::new(Semaphore::new(settings.connections_max + sockets.len()));
-    let house = Rc::new(House { handler, roster, buffers, tasks });
+    let limits = settings.limits;
+    let house = Rc::new(House { handler, roster, buffers, tasks, limits });
     let House { handler, roster, tasks, .. } = &*house;
     let mut accepting = Vec::new();
-    for (listener, socket) in sockets {
+    for (entrance, socket) in sockets {
         let acceptor = Acceptor {
-            listener,
+            entrance,
+            crowd: Arc::clone(&settings.crowd),
             house: Rc::clone(&house),
             door: Arc::clone(&door),
             open: settings.open.clone(),
@@ -167,7 +174,8 @@ async fn run<H: Handler>(
 }
 
 struct Acceptor<H: Handler> {
-    listener: Arc<Listener>,
+    entrance: Arc<Entrance>,
+    crowd: Arc<Crowd>,
     house: Rc<House<H>>,
     /// A place for each connection that may be open at once.
     door: Arc<Semaphore>,
@@ -179,7 +187,7 @@ impl<H: Handler> Acceptor<H> {
         let socket = match TcpListener::from_std(socket) {
             Ok(socket) => socket,
             Err(error) => {
-                error!(listener = %self.listener.address, %error, "cannot accept connections");
+                error!(listener = %self.entrance.listener.address, %error, "cannot accept connections");
                 return;
             }
         };
@@ -210,7 +218,7 @@ impl<H: Handler> Acceptor<H> {
             // The client is gone already.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => {
-                warn!(listener = %self.listener.address, %error, "cannot accept; trying again");
+                warn!(listener = %self.entrance.listener.address, %error, "cannot accept; trying again");
                 tokio::time::sleep(BREATH).await;
             }
         }
@@ -221,7 +229,11 @@ impl<H: Handler> Acceptor<H> {
         if stream.set_nodelay(true).is_err() {
             return;
         }
-        let guest = Guest { _seat: seat, _open: Counted::new(&self.open) };
-        serve(stream, peer, Arc::clone(&self.listener), guest, &self.house);
+        let Some(standing) = self.crowd.join(peer.ip()) else {
+            debug!(peer = %peer.ip(), "one connection more than an address may have");
+            return;
+        };
+        let guest = Guest { _seat: seat, _standing: standing, _open: Counted::new(&self.open) };
+        serve(stream, peer, Arc::clone(&self.entrance), guest, &self.house);
     }
 }

@@ -19,6 +19,8 @@ pub enum Name {
     Hop,
     /// `Expect`.
     Expect,
+    /// `Content-Type`.
+    ContentType,
     /// `Date`.
     Date,
     /// `Cookie`.
@@ -35,6 +37,8 @@ pub enum Name {
     XForwardedProto,
     /// `Forwarded`: RFC 7239.
     Forwarded,
+    /// `X-Real-IP`.
+    XRealIp,
     /// Another field that says where a request came from.
     Origin,
     /// `X-Request-Id`.
@@ -47,6 +51,8 @@ pub enum Name {
     ProxyStatus,
     /// `Cache-Control`, and fields that caches prefer to it.
     CacheControl,
+    /// `Strict-Transport-Security`: RFC 6797.
+    StrictTransport,
     /// `Flipgate-Preview`.
     FlipgatePreview,
     /// Another `Flipgate-…`.
@@ -82,17 +88,20 @@ impl Name {
             (7, b'u') => is("upgrade", Self::Upgrade),
             (7, b'e') => is("expires", Self::CacheControl),
             (9, b'f') => is("forwarded", Self::Forwarded),
-            (9, b'x') => is("x-real-ip", Self::Origin),
+            (9, b'x') => is("x-real-ip", Self::XRealIp),
             (10, b'c') => is("connection", Self::Connection),
             (10, b'k') => is("keep-alive", Self::Hop),
             (10, b't') => is("tracestate", Self::Tracestate),
             (11, b't') => is("traceparent", Self::Traceparent),
+            (11, b'x') => is("x-client-ip", Self::Origin),
+            (12, b'c') => is("content-type", Self::ContentType),
             (12, b'x') => is("x-request-id", Self::XRequestId),
             (12, b'p') => is("proxy-status", Self::ProxyStatus),
             (12, b'e') => is("edge-control", Self::CacheControl),
             (13, b'a') => is("authorization", Self::Authorization),
             (13, b'c') => is("cache-control", Self::CacheControl),
             (14, b'c') => is("content-length", Self::ContentLength),
+            (14, b't') => is("true-client-ip", Self::Origin),
             (14, b'h') => is("http2-settings", Self::Hop),
             (15, b'x') => match is("x-forwarded-for", Self::XForwardedFor) {
                 Self::Other => is("x-accel-expires", Self::CacheControl),
@@ -100,9 +109,15 @@ impl Name {
             },
             (16, b'p') => is("proxy-connection", Self::Hop),
             (16, b'x') => is("x-forwarded-host", Self::XForwardedHost),
-            (16, b'f') => is("flipgate-preview", Self::FlipgatePreview),
+            (16, b'c') => is("cf-connecting-ip", Self::Origin),
+            (16, b'f') => match is("flipgate-preview", Self::FlipgatePreview) {
+                Self::Other => is("fastly-client-ip", Self::Origin),
+                found => found,
+            },
             (17, b't') => is("transfer-encoding", Self::TransferEncoding),
             (17, b'x') => is("x-forwarded-proto", Self::XForwardedProto),
+            (19, b'x') => is("x-cluster-client-ip", Self::Origin),
+            (25, b's') => is("strict-transport-security", Self::StrictTransport),
             (17, b's') => is("surrogate-control", Self::CacheControl),
             _ => Self::Other,
         };
@@ -155,7 +170,7 @@ impl Name {
     pub fn tells_of_forwarding(self) -> bool {
         use Name::{
             Forwarded, Origin, Traceparent, Tracestate, XForwardedFor, XForwardedHost,
-            XForwardedProto, XRequestId,
+            XForwardedProto, XRealIp, XRequestId,
         };
         matches!(
             self,
@@ -166,6 +181,7 @@ impl Name {
                 | XForwardedFor
                 | XForwardedHost
                 | XForwardedProto
+                | XRealIp
                 | XRequestId
         )
     }
@@ -186,6 +202,12 @@ mod tests {
             ("Proxy-Connection", Name::Hop),
             ("HTTP2-Settings", Name::Hop),
             ("x-Forwarded-Port", Name::Origin),
+            ("X-Real-IP", Name::XRealIp),
+            ("True-Client-IP", Name::Origin),
+            ("X-Client-IP", Name::Origin),
+            ("Fastly-Client-IP", Name::Origin),
+            ("Content-Type", Name::ContentType),
+            ("Strict-Transport-Security", Name::StrictTransport),
             ("X-Forwarded-For", Name::XForwardedFor),
             ("Flipgate-Anything", Name::Flipgate),
             ("flipgate-preview", Name::FlipgatePreview),

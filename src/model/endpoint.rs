@@ -4,9 +4,18 @@ use std::{fmt, net::SocketAddr, str::FromStr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-/// Where an upstream listens: an IP address or a host name, and a port. Plain HTTP.
+/// An upstream: where it listens, and whether it speaks TLS.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
-pub enum Endpoint {
+pub struct Endpoint {
+    /// Where it listens.
+    pub place: Place,
+    /// Whether it speaks TLS. Never so at a unix socket.
+    pub is_tls: bool,
+}
+
+/// Where an upstream listens.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub enum Place {
     /// An address that needs no look-up.
     Address(SocketAddr),
     /// A name that is resolved whenever a connection is opened.
@@ -16,6 +25,8 @@ pub enum Endpoint {
         /// The port, never 0.
         port: u16,
     },
+    /// A unix socket, by its absolute path.
+    Unix(Arc<str>),
 }
 
 /// How an endpoint is doing, as last seen from here.
@@ -39,11 +50,16 @@ pub enum ParseEndpointError {
     /// The part before the port is neither an address nor a host name.
     #[error("`{0}` is neither an address nor a host name: write `127.0.0.1:9001` or `app:9001`")]
     Host(String),
-    /// A scheme that cannot be spoken to upstreams.
+    /// A scheme that is not spoken to upstreams, or more than an address behind one that is.
     #[error(
-        "`{0}`: only plain HTTP to `host:port` is spoken to upstreams; leave out `http://`, and put TLS or unix sockets behind a local port"
+        "`{0}` is not an endpoint: write `app:9001`, `https://app:9443` or `unix:/run/app.sock`, without a path"
     )]
     Scheme(String),
+    /// A unix socket that is not named by an absolute path of at most 107 bytes.
+    #[error(
+        "`{0}`: a unix socket is named by an absolute path of at most 107 bytes, like `unix:/run/app.sock`"
+    )]
+    Path(String),
 }
 
 // === impl Endpoint ===
@@ -53,14 +69,28 @@ impl FromStr for Endpoint {
 
     fn from_str(text: &str) -> Result<Self, ParseEndpointError> {
         let short = || text.chars().take(300).collect::<String>();
-        if text.contains("://") || text.starts_with("unix:") {
+        if let Some(path) = text.strip_prefix("unix:") {
+            // The kernel takes 108 bytes, with a zero at the end.
+            let is_good = path.starts_with('/') && path.len() < 108 && !path.contains('\0');
+            return match is_good {
+                true => Ok(Self { place: Place::Unix(path.into()), is_tls: false }),
+                false => Err(ParseEndpointError::Path(short())),
+            };
+        }
+        let (is_tls, text) = match text.split_once("://") {
+            None => (false, text),
+            Some(("http", rest)) => (false, rest),
+            Some(("https", rest)) => (true, rest),
+            Some(_) => return Err(ParseEndpointError::Scheme(short())),
+        };
+        if text.contains('/') {
             return Err(ParseEndpointError::Scheme(short()));
         }
         if let Ok(address) = text.parse::<SocketAddr>() {
             let canonical = SocketAddr::new(address.ip().to_canonical(), address.port());
             return match canonical.port() {
                 0 => Err(ParseEndpointError::Port(short())),
-                _ => Ok(Self::Address(canonical)),
+                _ => Ok(Self { place: Place::Address(canonical), is_tls }),
             };
         }
         let (host, port) =
@@ -74,7 +104,7 @@ impl FromStr for Endpoint {
         if !is_host_name(host) {
             return Err(ParseEndpointError::Host(short()));
         }
-        Ok(Self::Name { host: host.to_ascii_lowercase().into(), port })
+        Ok(Self { place: Place::Name { host: host.to_ascii_lowercase().into(), port }, is_tls })
     }
 }
 
@@ -94,9 +124,13 @@ fn is_host_name(host: &str) -> bool {
 
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Address(address) => address.fmt(f),
-            Self::Name { host, port } => write!(f, "{host}:{port}"),
+        if self.is_tls {
+            f.write_str("https://")?;
+        }
+        match &self.place {
+            Place::Address(address) => address.fmt(f),
+            Place::Name { host, port } => write!(f, "{host}:{port}"),
+            Place::Unix(path) => write!(f, "unix:{path}"),
         }
     }
 }
@@ -136,21 +170,30 @@ mod tests {
             assert_eq!(good.parse::<Endpoint>().map(|it| it.to_string()), Ok(good.to_owned()));
         }
         assert_eq!("App.:80".parse::<Endpoint>().map(|it| it.to_string()), Ok("app:80".to_owned()));
+        for good in ["https://app-1:9443", "https://10.0.0.1:443", "unix:/run/app.sock"] {
+            assert_eq!(good.parse::<Endpoint>().map(|it| it.to_string()), Ok(good.to_owned()));
+        }
+        assert_eq!("http://app:80".parse::<Endpoint>(), "app:80".parse());
+        assert_ne!("https://app:80".parse::<Endpoint>(), "app:80".parse());
         let mapped = "[::ffff:10.0.0.1]:80".parse::<Endpoint>().map(|it| it.to_string());
         assert_eq!(mapped, Ok("10.0.0.1:80".to_owned()));
     }
 
     #[test]
     fn what_is_no_endpoint_is_refused_by_what_is_wrong_with_it() {
-        use ParseEndpointError::{Host, Port, Scheme};
+        use ParseEndpointError::{Host, Path, Port, Scheme};
         for text in ["127.0.0.1", "app", "127.0.0.1:0", "app:0", "app:99999", "app:+80", "app:"] {
             assert!(matches!(text.parse::<Endpoint>(), Err(Port(_))), "{text}");
         }
-        for text in [":80", "a b:80", "-a:80", "a..b:80", "1.2.3:80", "999.1.1.1:80", "a/b:80"] {
+        for text in [":80", "a b:80", "-a:80", "a..b:80", "1.2.3:80", "999.1.1.1:80"] {
             assert!(matches!(text.parse::<Endpoint>(), Err(Host(_))), "{text}");
         }
-        for text in ["http://a:80", "https://a:443", "unix:/run/a"] {
+        for text in ["ftp://a:80", "https://a:443/x", "http://a:80/", "a/b:80"] {
             assert!(matches!(text.parse::<Endpoint>(), Err(Scheme(_))), "{text}");
+        }
+        let long = format!("unix:/{}", "x".repeat(107));
+        for text in ["unix:run/a", "unix:", "unix:/a\0", &long] {
+            assert!(matches!(text.parse::<Endpoint>(), Err(Path(_))), "{text}");
         }
     }
 }

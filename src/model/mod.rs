@@ -6,6 +6,7 @@
 mod audience;
 mod color;
 mod endpoint;
+mod link;
 mod network;
 mod path;
 mod pool_spec;
@@ -16,11 +17,12 @@ mod service;
 pub use self::{
     audience::Audience,
     color::{Color, ParseColorError, Role},
-    endpoint::{Endpoint, Health, ParseEndpointError},
+    endpoint::{Endpoint, Health, ParseEndpointError, Place},
+    link::{Link, Protocol, ProxyProtocol, UpstreamTls},
     network::{Networks, ParseNetworkError},
     path::{PathError, normalize_path},
     pool_spec::{PoolSpec, PoolSpecError, Source, Version},
     route::{Host, HostPattern, ParseHostError, ParsePathError, PathPrefix, Router, Taken},
-    rules::Rules,
+    rules::{Rules, ServiceRules},
     service::{Generation, ParseServiceNameError, ServiceName},
 };

@@ -4,7 +4,7 @@ use std::{collections::HashSet, fmt, str::FromStr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use super::Endpoint;
+use super::{Endpoint, Link};
 
 /// What an operator calls the program that a pool runs: 1 to 128 printable characters.
 #[derive(Clone, Debug, Eq, Hash, PartialEq, Serialize)]
@@ -21,6 +21,9 @@ pub struct PoolSpec {
     /// Where it runs; without any, the pool is empty and answers nothing.
     #[serde(default)]
     pub endpoints: Vec<Endpoint>,
+    /// How they are spoken to.
+    #[serde(default, skip_serializing_if = "Link::is_default")]
+    pub link: Link,
 }
 
 /// Where a pool's version and endpoints come from.
@@ -63,7 +66,7 @@ impl PoolSpec {
         if let Some(twice) = endpoints.iter().find(|it| !seen.insert(*it)) {
             return Err(PoolSpecError::Twice(twice.clone()));
         }
-        Ok(Self { version, endpoints })
+        Ok(Self { version, endpoints, link: Link::default() })
     }
 }
 

@@ -20,4 +20,15 @@ pub struct Rules {
     pub public_marks: bool,
     /// How long an upstream may take to the head of its answer.
     pub response_patience: Duration,
+    /// What holds for the requests of each service, by its place in the table.
+    pub services: Vec<ServiceRules>,
+}
+
+/// What holds for the requests of one service.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct ServiceRules {
+    /// Bytes of a request's body; `None` for as many as there are.
+    pub body_max: Option<u64>,
+    /// How long a tunnel may be without a byte, if not as long as all others.
+    pub tunnel_patience: Option<Duration>,
 }

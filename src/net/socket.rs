@@ -8,16 +8,19 @@ use std::{
     time::Duration,
 };
 
-use tokio::{io::AsyncWrite, net::TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::io::poll_read_buf;
 
-use super::buffers::{Buffer, Buffers, LARGE, SMALL};
+use super::{
+    buffers::{Buffer, Buffers, LARGE, SMALL},
+    transport::Transport,
+};
 
 /// A socket with what was read from it and not yet used. Belongs to one task: the last one who was
 /// told to wait for reading, and the last one for writing, are woken.
 #[derive(Debug)]
 pub struct Socket {
-    stream: TcpStream,
+    transport: Transport,
     /// Only while there is something in it.
     unread: Option<Buffer>,
     /// Whether the last reading filled all the room that there was.
@@ -30,8 +33,8 @@ pub struct Socket {
 impl Socket {
     /// A socket that nothing was read from.
     #[must_use]
-    pub fn new(stream: TcpStream, buffers: &Rc<Buffers>) -> Self {
-        Self { stream, unread: None, is_flowing: false, buffers: Rc::clone(buffers) }
+    pub fn new(transport: Transport, buffers: &Rc<Buffers>) -> Self {
+        Self { transport, unread: None, is_flowing: false, buffers: Rc::clone(buffers) }
     }
 
     /// What was read and not yet used.
@@ -63,7 +66,7 @@ impl Socket {
 
     /// Whether there is something to read, or the end. Holds no memory while it waits.
     pub fn poll_readable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.stream.poll_read_ready(context)
+        self.transport.poll_readable(context)
     }
 
     /// Reads what there is, behind what is unused, until `max` bytes are. Returns how many came: 0
@@ -76,13 +79,13 @@ impl Socket {
         let buffer = match &mut self.unread {
             Some(buffer) => buffer,
             None => {
-                ready!(self.stream.poll_read_ready(context))?;
+                ready!(self.transport.poll_readable(context))?;
                 let size = if self.is_flowing { LARGE } else { SMALL };
                 self.unread.insert(self.buffers.take(size.min(max)))
             }
         };
         let Some(room) = buffer.room(max) else { return Poll::Ready(Ok(0)) };
-        let read = poll_read_buf(Pin::new(&mut self.stream), context, room);
+        let read = poll_read_buf(Pin::new(&mut self.transport), context, room);
         match &read {
             Poll::Ready(Ok(1..)) => self.is_flowing = room.len() == room.capacity(),
             _ if buffer.unread().is_empty() => self.unread = None,
@@ -102,11 +105,20 @@ impl Socket {
         context: &mut Context<'_>,
         parts: [&[u8]; 3],
     ) -> Poll<io::Result<usize>> {
-        let stream = Pin::new(&mut self.stream);
+        let stream = Pin::new(&mut self.transport);
         match parts {
             [only, [], []] | [[], only, []] | [[], [], only] => stream.poll_write(context, only),
             parts => stream.poll_write_vectored(context, &parts.map(IoSlice::new)),
         }
+    }
+
+    /// Has what was written leave, which TLS may have kept back when the system took no more.
+    ///
+    /// # Errors
+    ///
+    /// What the system says of the connection.
+    pub fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.transport).poll_flush(context)
     }
 
     /// Tells the other end that nothing more will be written. Reading goes on.
@@ -115,29 +127,86 @@ impl Socket {
     ///
     /// What the system says of the connection.
     pub fn poll_finish(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+        Pin::new(&mut self.transport).poll_shutdown(context)
     }
 
     /// Whether nothing has come since what was last read, and the other end has not closed, as far as
     /// is known without asking the system.
     #[must_use]
-    pub fn is_quiet(&self) -> bool {
-        let seen = self.stream.try_read(&mut [0]);
-        self.unread.is_none()
-            && matches!(seen, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+    pub fn is_quiet(&mut self) -> bool {
+        self.unread.is_none() && self.transport.is_quiet()
     }
 
     /// Makes the closing of this socket a reset, or no longer one: whoever takes the end of the
     /// connection for the end of a message must not take a part of it for the whole.
     pub fn closes_with_reset(&self, is_reset: bool) {
-        let linger = is_reset.then_some(Duration::ZERO);
-        // One that cannot be told so any more is broken already.
-        let _ = socket2::SockRef::from(&self.stream).set_linger(linger);
+        self.transport.set_linger(is_reset.then_some(Duration::ZERO));
     }
 
     /// Has the system find out when the other end is gone without a word.
     pub fn keep_alive(&self) {
-        // One that cannot be told so is watched by our own patience alone.
-        let _ = socket2::SockRef::from(&self.stream).set_keepalive(true);
+        self.transport.keep_alive();
+    }
+
+    /// What the bytes go through.
+    #[must_use]
+    pub fn transport(&self) -> &Transport {
+        &self.transport
+    }
+
+    /// The same without what was read ahead; only for sockets that have read nothing ahead, or
+    /// what is done with.
+    #[must_use]
+    pub fn into_transport(self) -> Transport {
+        self.transport
+    }
+}
+
+/// For whoever reads and writes through other buffers; what was read ahead comes first.
+impl AsyncRead for Socket {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        room: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let socket = self.get_mut();
+        let unread = socket.unread();
+        if unread.is_empty() {
+            return Pin::new(&mut socket.transport).poll_read(context, room);
+        }
+        let count = unread.len().min(room.remaining());
+        room.put_slice(&unread[..count]);
+        socket.consume(count);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().transport).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().transport).poll_write_vectored(context, parts)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.get_mut().poll_flush(context)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.get_mut().poll_finish(context)
     }
 }

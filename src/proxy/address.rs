@@ -13,6 +13,8 @@ use crate::{
 pub(super) struct Client {
     /// Public, unless a verified address says otherwise.
     pub(super) audience: Audience,
+    /// Where it is, unless a proxy should know and does not say it in one way only.
+    pub(super) address: Option<IpAddr>,
     /// Whether the peer is a proxy whose forwarding fields are kept and continued.
     pub(super) is_behind_proxy: bool,
     /// Whether the peer speaks as a proxy does, is internal, and is not trusted: most likely
@@ -40,7 +42,11 @@ impl Standing {
             (rules.id, Client { is_forgotten_proxy, ..it })
         });
         match standing.is_behind_proxy {
-            true => Client { audience: audience_behind_proxy(rules, lines), ..standing },
+            true => {
+                let address = address_behind_proxy(rules, lines);
+                let audience = address.map_or(Audience::Public, |it| audience(rules, it));
+                Client { audience, address, ..standing }
+            }
             false => standing,
         }
     }
@@ -48,11 +54,15 @@ impl Standing {
 
 fn standing(rules: &Rules, peer: IpAddr) -> Client {
     match rules.trusted_proxies.contains(peer) {
-        true => {
-            Client { audience: Audience::Public, is_behind_proxy: true, is_forgotten_proxy: false }
-        }
+        true => Client {
+            audience: Audience::Public,
+            address: None,
+            is_behind_proxy: true,
+            is_forgotten_proxy: false,
+        },
         false => Client {
             audience: audience(rules, peer),
+            address: Some(peer),
             is_behind_proxy: false,
             is_forgotten_proxy: false,
         },
@@ -66,16 +76,15 @@ fn audience(rules: &Rules, address: IpAddr) -> Audience {
     }
 }
 
-/// Public, unless what the proxy says can be read in one way only. A proxy that writes one of the
-/// two fields passes the other on as the client sent it, so two that differ prove nothing.
-fn audience_behind_proxy(rules: &Rules, lines: Lines<'_>) -> Audience {
+/// The client's address, if what the proxy says can be read in one way only. A proxy that writes one
+/// of the two fields passes the other on as the client sent it, so two that differ prove nothing.
+fn address_behind_proxy(rules: &Rules, lines: Lines<'_>) -> Option<IpAddr> {
     let trusted = &rules.trusted_proxies;
-    let address = match (x_forwarded_for(lines, trusted), forwarded(lines, trusted)) {
-        (Chain::Address(it), Chain::Absent) | (Chain::Absent, Chain::Address(it)) => it,
-        (Chain::Address(one), Chain::Address(two)) if one == two => one,
-        _ => return Audience::Public,
-    };
-    audience(rules, address)
+    match (x_forwarded_for(lines, trusted), forwarded(lines, trusted)) {
+        (Chain::Address(it), Chain::Absent) | (Chain::Absent, Chain::Address(it)) => Some(it),
+        (Chain::Address(one), Chain::Address(two)) if one == two => Some(one),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -97,6 +106,7 @@ mod tests {
             trusted_proxies: networks("10.0.0.1"),
             public_marks: false,
             response_patience: Duration::from_secs(1),
+            services: Vec::new(),
         }
     }
 

@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    flow::{Flow, Trailers},
+    flow::{Flow, Trailers, intake},
     headers::{Marks, Onward, put_request},
     refusal::Refusal,
     tunnel::Tunnel,
@@ -16,8 +16,9 @@ use super::{
 };
 use crate::{
     downstream::{After, Client, HeadError, Wait},
-    http1::{Framing, RequestHead, Version},
+    http1::{Form, Framing, Lines, Name, RequestHead, Version},
     metrics::PoolMetrics,
+    net::Channel,
     switch::{Claim, Kind, Ticket},
     upstream::{self, Member, Pool, Seat},
 };
@@ -45,6 +46,10 @@ pub(super) struct Exchange<'a> {
     pub(super) interim_count: u32,
     /// Whether the client has said that it will send nothing more.
     pub(super) is_half_closed: bool,
+    /// Whether the last byte of the answer is written.
+    pub(super) is_answered: bool,
+    /// Where the client is sent instead.
+    pub(super) location: Option<Box<[u8]>>,
 }
 
 /// What has to be known of a request when its head is no longer there.
@@ -54,13 +59,19 @@ pub(super) struct Ask {
     pub(super) is_for_head: bool,
     pub(super) keeps_alive: bool,
     pub(super) takes_trailers: bool,
+    /// Whether it came by a stream of HTTP/2.
+    pub(super) is_stream: bool,
     pub(super) wants_websocket: bool,
     /// Whether the client still waits for `100 Continue`.
     pub(super) expects_continue: bool,
     /// Whether doing it twice is the same as doing it once, and it can be sent twice.
     pub(super) is_repeatable: bool,
+    /// Whether whoever asks expects its errors in the way of gRPC.
+    pub(super) is_grpc: bool,
     /// How long the answer may take to begin.
     pub(super) patience: Duration,
+    /// How long a tunnel may be without a byte, if not as long as all others.
+    pub(super) tunnel_patience: Option<Duration>,
 }
 
 /// How far the request has come on its way up.
@@ -145,13 +156,17 @@ impl Ask {
         is_for_head: false,
         keeps_alive: false,
         takes_trailers: false,
+        is_stream: false,
         wants_websocket: false,
         expects_continue: false,
         is_repeatable: false,
+        is_grpc: false,
         patience: Duration::ZERO,
+        tunnel_patience: None,
     };
 
-    fn of(head: &RequestHead, bytes: &[u8]) -> Self {
+    fn of(head: &RequestHead, channel: &Channel) -> Self {
+        let bytes = channel.unread();
         // RFC 9110, section 9.2.2.
         let method = head.method(bytes);
         let is_idempotent = matches!(method, b"GET" | b"HEAD" | b"OPTIONS" | b"PUT" | b"DELETE");
@@ -159,23 +174,52 @@ impl Ask {
             version: head.version,
             is_for_head: method == b"HEAD",
             keeps_alive: head.keeps_alive,
-            takes_trailers: head.takes_trailers,
+            // In HTTP/2 they are a part of every message.
+            takes_trailers: head.takes_trailers || channel.is_stream(),
+            is_stream: channel.is_stream(),
             wants_websocket: head.wants_websocket,
             expects_continue: head.expects_continue,
             is_repeatable: is_idempotent
                 && matches!(head.framing, Framing::None | Framing::Exact(0)),
+            is_grpc: false,
             patience: Duration::ZERO,
+            tunnel_patience: None,
         }
     }
 
     /// How an answer's body is framed for this client.
     pub(super) fn framing_of(&self, framing: Framing) -> Framing {
+        if self.is_stream && matches!(framing, Framing::Chunked | Framing::ToClose) {
+            return Framing::ToClose;
+        }
         match (framing, self.version) {
             (Framing::Chunked | Framing::ToClose, Version::Http10) => Framing::ToClose,
             (Framing::ToClose, Version::Http11) => Framing::Chunked,
             (framing, _) => framing,
         }
     }
+}
+
+fn is_grpc(lines: Lines<'_>) -> bool {
+    let is_of_it = |it: &[u8]| it.get(..16).is_some_and(|it| it == b"application/grpc");
+    lines.first(Name::ContentType).is_some_and(is_of_it)
+}
+
+/// The same by `https`, at another port.
+fn location(head: &RequestHead, bytes: &[u8], port: u16) -> Box<[u8]> {
+    let host = head.host(bytes);
+    // Behind the last bracket of an IPv6 address, if it is one.
+    let begin = host.iter().rposition(|it| *it == b']').unwrap_or_default();
+    let end = memchr::memchr(b':', &host[begin..]).map_or(host.len(), |it| begin + it);
+    let mut location = [b"https://", &host[..end]].concat();
+    if port != 443 {
+        location.extend_from_slice(format!(":{port}").as_bytes());
+    }
+    if head.form != Form::Path {
+        location.push(b'/');
+    }
+    location.extend_from_slice(head.target(bytes));
+    location.into()
 }
 
 // === impl Hold ===
@@ -206,6 +250,8 @@ impl<'a> Exchange<'a> {
             interim: Vec::new(),
             interim_count: 0,
             is_half_closed: false,
+            is_answered: false,
+            location: None,
         }
     }
 
@@ -216,19 +262,29 @@ impl<'a> Exchange<'a> {
         head: Result<RequestHead, HeadError>,
     ) -> Result<(), Refusal> {
         let head = head?;
-        let (socket, connection) = client.split();
-        self.ask = Ask::of(&head, socket.unread());
+        let (channel, connection) = client.split();
+        self.ask = Ask::of(&head, channel);
         connection.begin(Wait::Exchange);
-        let admitted = match self.proxy.admit(&head, socket.unread(), connection) {
+        if self.ask.is_stream {
+            self.ask.is_grpc = is_grpc(head.fields.lines(channel.unread()));
+        }
+        let admitted = match self.proxy.admit(&head, channel.unread(), connection) {
             Ok(admitted) => admitted,
             Err(refusal) => {
-                socket.consume(head.len);
-                self.upload = Flow::new(Vec::new(), head.framing, head.framing, Trailers::Drop);
+                if refusal == Refusal::Redirect {
+                    let port = connection.peer().listener().redirects_to;
+                    self.location = port.map(|it| location(&head, channel.unread(), it));
+                }
+                channel.consume(head.len);
+                let came = intake(channel, head.framing);
+                self.upload = Flow::new(Vec::new(), came, head.framing, Trailers::Drop);
                 return Err(refusal);
             }
         };
-        let Admitted { claim, is_behind_proxy, is_wished, has_marks, patience } = admitted;
+        let Admitted { claim, is_behind_proxy, is_wished, has_marks, patience, client, rules } =
+            admitted;
         self.ask.patience = patience;
+        self.ask.tunnel_patience = rules.tunnel_patience;
         self.marks = Marks {
             origin: has_marks.then(|| (claim.color(), claim.generation())),
             is_private: is_wished,
@@ -236,21 +292,28 @@ impl<'a> Exchange<'a> {
         let ticket = self.proxy.shard.enter(claim.side(), Kind::Request, self.started);
         self.hold = Some(Hold { ticket, seat: None, claim });
         // Whoever does not wait for leave has it.
-        self.ask.expects_continue &= socket.unread().len() == head.len;
+        self.ask.expects_continue &= channel.unread().len() == head.len;
         self.is_expectation_open = self.ask.expects_continue;
         let onward = Onward {
             expects_continue: self.ask.expects_continue,
             peer: connection.peer(),
-            memory: connection.memory(),
+            client,
             is_behind_proxy,
             random: &mut self.proxy.random.borrow_mut(),
         };
-        let out = put_request(&head, socket.unread(), onward);
-        let trailers = Trailers::Pass { listed: head.fields.lines(socket.unread()).listed() };
-        socket.consume(head.len);
-        self.upload = Flow::new(out, head.framing, head.framing, trailers);
+        let out = put_request(&head, channel.unread(), onward);
+        let trailers = Trailers::Pass { listed: head.fields.lines(channel.unread()).listed() };
+        channel.consume(head.len);
+        self.upload = Flow::new(out, intake(channel, head.framing), head.framing, trailers);
         self.upload.hold(self.ask.expects_continue);
-        Ok(())
+        match (rules.body_max, head.framing) {
+            (Some(max), Framing::Exact(length)) if length > max => Err(Refusal::BodyTooLarge),
+            (max, _) => {
+                self.upload.limit(max);
+                self.upload.demand(self.proxy.least_progress);
+                Ok(())
+            }
+        }
     }
 
     pub(super) fn pool(&self) -> Option<&Arc<Pool>> {

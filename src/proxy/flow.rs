@@ -1,18 +1,19 @@
-//! One direction of an exchange: bytes of one socket, framed anew, on their way into another one.
+//! One direction of an exchange: bytes of one channel, framed anew, on their way into another one.
 
 use std::{
     borrow::Cow,
     io,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use super::headers;
 use crate::{
     http1::{BodyError, Decoder, Encoding, Framing, Piece},
-    net::Socket,
+    http2::Stream,
+    net::Channel,
 };
 
-/// A head of our own and the body behind it, from one socket into another one. The first bytes of
+/// A head of our own and the body behind it, from one channel into another one. The first bytes of
 /// the body leave together with the head; nothing is read before what was read last is written, so
 /// that whoever takes slowly is sent slowly.
 #[derive(Debug)]
@@ -20,8 +21,11 @@ pub(super) struct Flow {
     decoder: Decoder,
     encoding: Encoding,
     trailers: Trailers,
-    /// What goes before the content: a head, and the line before a chunk.
+    /// How the body was told.
+    told: Framing,
+    /// What goes before the content: a head of this length, and the line before a chunk.
     own: Vec<u8>,
+    head: usize,
     own_sent: usize,
     /// The content that is being written; it stands at the beginning of what is unread.
     piece: Piece,
@@ -37,6 +41,13 @@ pub(super) struct Flow {
     stuck: Option<Stuck>,
     /// Whether the content has to wait until somebody wants it.
     is_held: bool,
+    /// What goes to a stream behind the content, and whether its end was sent: streams end themselves.
+    tail: Vec<u8>,
+    has_ended: bool,
+    /// Bytes of content that may still come.
+    allowed: u64,
+    /// How many have to be written for it to count as moving.
+    least: u64,
 }
 
 /// What becomes of trailers.
@@ -69,6 +80,9 @@ pub(super) enum Broken {
     /// It took too long.
     #[error("it took too long")]
     TooSlow,
+    /// There is more of the body than may be.
+    #[error("the body is larger than allowed")]
+    TooLarge,
     /// The body cannot be read in one way only.
     #[error(transparent)]
     Malformed(BodyError),
@@ -78,6 +92,16 @@ pub(super) enum Broken {
     /// Writing failed.
     #[error("writing failed: {0}")]
     Writing(io::Error),
+}
+
+/// How a body comes out of this channel that is told to be framed like this: streams tell its end
+/// themselves.
+pub(super) fn intake(from: &Channel, framing: Framing) -> Framing {
+    match from {
+        Channel::Socket(_) => framing,
+        Channel::Stream(it) if it.is_at_end() => Framing::None,
+        Channel::Stream(_) => Framing::ToClose,
+    }
 }
 
 /// Bytes of a body that are read at once.
@@ -92,6 +116,8 @@ impl Flow {
             decoder: Decoder::new(from),
             encoding: Encoding::of(to),
             trailers,
+            told: to,
+            head: head.len(),
             own: head,
             own_sent: 0,
             piece: Piece::default(),
@@ -102,6 +128,37 @@ impl Flow {
             noted: 0,
             stuck: None,
             is_held: false,
+            tail: Vec::new(),
+            has_ended: false,
+            allowed: u64::MAX,
+            least: 1,
+        }
+    }
+
+    /// Lets so many bytes of content through, and no more.
+    pub(super) fn limit(&mut self, max: Option<u64>) {
+        self.allowed = max.unwrap_or(u64::MAX);
+    }
+
+    /// Has the flow go into this channel. Only while nothing was written of it, or all of that is to be
+    /// written again.
+    pub(super) fn aim(&mut self, from: &Channel, to: &Channel) {
+        let encoding = match to {
+            Channel::Socket(_) => Encoding::of(self.told),
+            Channel::Stream(_) => Encoding::Plain,
+        };
+        if encoding == self.encoding && self.tail.is_empty() {
+            return;
+        }
+        self.encoding = encoding;
+        self.own.truncate(self.head);
+        self.behind = Cow::Borrowed(b"");
+        self.tail.clear();
+        if self.piece.data > 0 {
+            self.put_around(self.piece.data);
+        }
+        if self.decoder.is_done() {
+            self.end(from, to);
         }
     }
 
@@ -121,24 +178,23 @@ impl Flow {
     pub(super) fn poll(
         &mut self,
         context: &mut Context<'_>,
-        from: &mut Socket,
-        to: &mut Socket,
+        from: &mut Channel,
+        to: &mut Channel,
     ) -> Poll<Result<(), Broken>> {
         loop {
             if self.wants_content() && !from.unread().is_empty() {
-                self.take(from).map_err(Broken::Malformed)?;
+                self.take(from, to)?;
             }
-            while !self.is_written() {
-                match to.poll_write(context, self.parts(from)) {
-                    Poll::Ready(Ok(0)) => {
-                        return Poll::Ready(Err(Broken::Writing(io::ErrorKind::WriteZero.into())));
-                    }
-                    Poll::Ready(Ok(count)) => self.written(count, from),
-                    Poll::Ready(Err(error)) => return Poll::Ready(Err(Broken::Writing(error))),
-                    Poll::Pending => return self.waits_for(Stuck::Writing),
-                }
+            match self.poll_put(context, from, to) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(Broken::Writing(error))),
+                Poll::Pending => return self.waits_for(Stuck::Writing),
             }
+            let flushed = to.poll_flush(context).map_err(Broken::Writing)?;
             if self.decoder.is_done() {
+                if flushed.is_pending() {
+                    return self.waits_for(Stuck::Writing);
+                }
                 self.stuck = None;
                 return Poll::Ready(Ok(()));
             }
@@ -150,7 +206,7 @@ impl Flow {
                 continue;
             }
             match from.poll_read(context, AT_ONCE) {
-                Poll::Ready(Ok(0)) if self.decoder.is_to_close() => self.finish(),
+                Poll::Ready(Ok(0)) if self.decoder.is_to_close() => self.finish(from, to),
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(Broken::Short)),
                 Poll::Ready(Ok(_)) => {}
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(Broken::Reading(error))),
@@ -159,8 +215,59 @@ impl Flow {
         }
     }
 
+    /// Writes what was taken.
+    fn poll_put(
+        &mut self,
+        context: &mut Context<'_>,
+        from: &mut Channel,
+        to: &mut Channel,
+    ) -> Poll<io::Result<()>> {
+        match to {
+            Channel::Socket(socket) => {
+                while !self.is_written() {
+                    match ready!(socket.poll_write(context, self.parts(from)))? {
+                        0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                        count => self.written(count, from),
+                    }
+                }
+            }
+            Channel::Stream(stream) => {
+                while !self.is_written() || self.decoder.is_done() && !self.has_ended {
+                    ready!(self.poll_put_stream(context, from, stream))?;
+                }
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Writes the next part to a stream: the head, some content, or the end.
+    fn poll_put_stream(
+        &mut self,
+        context: &mut Context<'_>,
+        from: &mut Channel,
+        to: &mut Stream,
+    ) -> Poll<io::Result<()>> {
+        let left = self.piece.data - self.piece_sent;
+        let is_last = self.decoder.is_done() && self.tail.is_empty();
+        if self.own_sent < self.own.len() {
+            self.has_ended = is_last && left == 0;
+            to.send_head(&self.own, self.has_ended)?;
+            self.written(self.own.len(), from);
+        } else if left > 0 || is_last {
+            let [_, content, _] = self.parts(from);
+            let count = ready!(to.poll_send(context, content, is_last))?;
+            self.has_ended = is_last && count == left;
+            self.written(count, from);
+        } else {
+            to.send_trailers(&self.tail)?;
+            self.has_ended = true;
+        }
+        Poll::Ready(Ok(()))
+    }
+
     /// Takes the whole body if it is there already, to throw it away.
-    pub(super) fn discard(&mut self, from: &mut Socket) -> bool {
+    pub(super) fn discard(&mut self, from: &mut Channel) -> bool {
+        let Channel::Socket(from) = from else { return false };
         if self.piece.used > 0 {
             from.consume(self.piece.used);
             self.piece = Piece::default();
@@ -176,7 +283,7 @@ impl Flow {
 
     /// Starts again from the first byte; only while none of the body was written.
     pub(super) fn rewind(&mut self) {
-        (self.own_sent, self.sent) = (0, 0);
+        (self.own_sent, self.sent, self.noted, self.has_ended) = (0, 0, 0, false);
     }
 
     /// Whether the flow can start again: of a body, nothing was written.
@@ -194,9 +301,18 @@ impl Flow {
         self.sent
     }
 
-    /// Whether something was written since this was asked the last time.
+    /// Has fewer bytes than these not count as moving.
+    pub(super) fn demand(&mut self, least: u64) {
+        self.least = least.max(1);
+    }
+
+    /// Whether enough was written since this was last so. What is not enough adds up.
     pub(super) fn has_moved(&mut self) -> bool {
-        self.sent != std::mem::replace(&mut self.noted, self.sent)
+        let has_moved = self.sent >= self.noted.saturating_add(self.least);
+        if has_moved {
+            self.noted = self.sent;
+        }
+        has_moved
     }
 
     fn waits_for(&mut self, stuck: Stuck) -> Poll<Result<(), Broken>> {
@@ -216,8 +332,21 @@ impl Flow {
     }
 
     /// Looks at what was read, and puts around its content what belongs there.
-    fn take(&mut self, from: &mut Socket) -> Result<(), BodyError> {
-        let piece = self.decoder.decode(from.unread_mut())?;
+    fn take(&mut self, from: &mut Channel, to: &Channel) -> Result<(), Broken> {
+        let piece = match from {
+            Channel::Socket(from) => {
+                self.decoder.decode(from.unread_mut()).map_err(Broken::Malformed)?
+            }
+            Channel::Stream(from) => {
+                let whole = from.unread().len();
+                if from.is_at_end() {
+                    self.decoder = Decoder::new(Framing::None);
+                }
+                Piece { skip: 0, data: whole, used: whole }
+            }
+        };
+        let left = self.allowed.checked_sub(piece.data as u64);
+        self.allowed = left.ok_or(Broken::TooLarge)?;
         if self.own_sent == self.own.len() {
             self.own.clear();
             self.own_sent = 0;
@@ -225,38 +354,50 @@ impl Flow {
         self.behind_sent = 0;
         self.behind = Cow::Borrowed(b"");
         if piece.data > 0 {
-            self.encoding.put_before_data(&mut self.own, piece.data);
-            self.behind = Cow::Borrowed(self.encoding.behind_data());
+            self.put_around(piece.data);
             (self.piece, self.piece_sent) = (piece, 0);
         } else {
             from.consume(piece.used);
         }
         if self.decoder.is_done() {
-            self.end();
+            self.end(from, to);
         }
         Ok(())
     }
 
-    /// The connection that the body came by is at its end, and so is the body.
-    fn finish(&mut self) {
+    fn put_around(&mut self, data: usize) {
+        self.encoding.put_before_data(&mut self.own, data);
+        self.behind = Cow::Borrowed(self.encoding.behind_data());
+    }
+
+    /// What the body came by is at its end, and so is the body.
+    fn finish(&mut self, from: &Channel, to: &Channel) {
         self.decoder = Decoder::new(Framing::None);
         self.behind_sent = 0;
         self.behind = Cow::Borrowed(b"");
-        self.end();
+        self.end(from, to);
     }
 
-    fn end(&mut self) {
-        if self.encoding == Encoding::Plain {
+    fn end(&mut self, from: &Channel, to: &Channel) {
+        if self.encoding == Encoding::Plain && !to.is_stream() {
             return;
         }
         let has_data = self.piece.data > self.piece_sent;
-        let trailers = match self.decoder.trailers() {
+        let came = match from {
+            Channel::Socket(_) => self.decoder.trailers(),
+            Channel::Stream(from) => from.trailers(),
+        };
+        let trailers = match came {
             raw @ [_, ..] => match &self.trailers {
                 Trailers::Pass { listed } => headers::clean_trailers(raw, listed),
                 Trailers::Drop => Vec::new(),
             },
             [] => Vec::new(),
         };
+        if to.is_stream() {
+            self.tail = trailers;
+            return;
+        }
         self.behind = match (has_data, &*trailers) {
             (true, []) => Cow::Borrowed(b"\r\n0\r\n\r\n"),
             (false, []) => Cow::Borrowed(b"0\r\n\r\n"),
@@ -268,7 +409,7 @@ impl Flow {
         };
     }
 
-    fn parts<'a>(&'a self, from: &'a Socket) -> [&'a [u8]; 3] {
+    fn parts<'a>(&'a self, from: &'a Channel) -> [&'a [u8]; 3] {
         let Piece { skip, data, .. } = self.piece;
         let content = match data {
             0 => &[][..],
@@ -278,7 +419,7 @@ impl Flow {
     }
 
     /// Notes that so many bytes of the parts were written.
-    fn written(&mut self, count: usize, from: &mut Socket) {
+    fn written(&mut self, count: usize, from: &mut Channel) {
         self.sent += count as u64;
         let own = count.min(self.own.len() - self.own_sent);
         self.own_sent += own;

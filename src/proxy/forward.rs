@@ -18,8 +18,9 @@ use super::{
 use crate::{
     downstream::{Client, Connection, Wait},
     http1::{ResponseHead, Scan, Version},
-    net::Socket,
-    upstream::{self, ConnectError, Member, Pool},
+    http2::Reset,
+    net::Channel,
+    upstream::{self, ConnectError, Errand, Member, Pool},
 };
 
 /// Endpoints that one request is tried at. More would hold a client and a drain up for minutes when
@@ -58,8 +59,9 @@ impl Exchange<'_> {
             let seat = pool.pick(&tried, &mut self.proxy.random.borrow_mut());
             let seat = seat.ok_or(Failure::Refused(refusal))?;
             let member = Arc::clone(seat.member());
+            let wants_tunnel = self.ask.wants_websocket;
             *found = match takes_waiting {
-                true => self.proxy.connections.waiting(&member),
+                true => self.proxy.connections.waiting(&member, wants_tunnel),
                 false => None,
             }
             .map(|upstream| Found { upstream, member: Arc::clone(&member) });
@@ -78,15 +80,23 @@ impl Exchange<'_> {
             let Some(Found { upstream, member }) = found else {
                 return Err(Failure::Refused(refusal));
             };
-            match self.attempt(client, &mut upstream.socket).await {
+            match self.attempt(client, &mut upstream.channel).await {
                 Err(Failure::Closed) => {}
-                done => return done,
+                Err(failure) => {
+                    if matches!(failure, Failure::Refused(Refusal::Timeout)) {
+                        upstream.distrust();
+                    }
+                    return Err(failure);
+                }
+                Ok(head) => return Ok(head),
             }
             let (_, connection) = client.split();
             connection.end(Wait::Answer);
             connection.end(Wait::Continue);
             let is_fresh = !upstream.is_reused;
-            let may_repeat = self.upload.sent() == 0 || !is_fresh && self.ask.is_repeatable;
+            let is_unprocessed = upstream.channel.broken().is_some_and(Reset::is_unprocessed);
+            let may_repeat =
+                self.upload.sent() == 0 || is_unprocessed || !is_fresh && self.ask.is_repeatable;
             let (service, color) = self.names();
             let endpoint = member.endpoint();
             if !may_repeat || !self.upload.can_rewind() {
@@ -111,11 +121,17 @@ impl Exchange<'_> {
         &self,
         client: &mut Client<Memory>,
         pool: &Pool,
-        member: &Member,
+        member: &Arc<Member>,
     ) -> Result<Result<upstream::Connection, ConnectError>, Failure> {
         let (_, connection) = client.split();
         // In a box of its own, since it is seldom needed and large.
-        let mut opening = Box::pin(self.proxy.connections.open(pool, member));
+        let errand = Errand {
+            client: connection.peer().socket_address(),
+            local: connection.peer().listener().address,
+            is_for_tunnel: self.ask.wants_websocket,
+        };
+        let now = connection.now();
+        let mut opening = Box::pin(self.proxy.connections.open(pool, member, errand, now));
         poll_fn(|context| match connection.take_alarm() {
             Some(Wait::Exchange) => Poll::Ready(Err(Failure::Refused(Refusal::Timeout))),
             _ => opening.as_mut().poll(context).map(Ok),
@@ -128,9 +144,10 @@ impl Exchange<'_> {
     async fn attempt(
         &mut self,
         client: &mut Client<Memory>,
-        upstream: &mut Socket,
+        upstream: &mut Channel,
     ) -> Result<ResponseHead, Failure> {
         let (socket, connection) = client.split();
+        self.upload.aim(socket, upstream);
         connection.begin_for(Wait::Answer, self.ask.patience);
         if self.upload.is_held() {
             connection.begin(Wait::Continue);
@@ -180,7 +197,7 @@ impl Exchange<'_> {
     fn take_head(
         &mut self,
         scan: &mut Scan,
-        upstream: &mut Socket,
+        upstream: &mut Channel,
         connection: &Connection<Memory>,
     ) -> Result<Option<ResponseHead>, Failure> {
         loop {
@@ -216,8 +233,8 @@ impl Exchange<'_> {
     pub(super) fn send(
         &mut self,
         context: &mut Context<'_>,
-        socket: &mut Socket,
-        upstream: &mut Socket,
+        socket: &mut Channel,
+        upstream: &mut Channel,
         connection: &Connection<Memory>,
     ) -> Result<(), Failure> {
         if self.sending != Sending::Going {
@@ -230,6 +247,9 @@ impl Exchange<'_> {
             Poll::Ready(Err(Broken::Reading(_))) => return Err(Failure::Left),
             Poll::Ready(Err(Broken::Short | Broken::TooSlow)) => {
                 return Err(Failure::Refused(Refusal::BodyIncomplete));
+            }
+            Poll::Ready(Err(Broken::TooLarge)) => {
+                return Err(Failure::Refused(Refusal::BodyTooLarge));
             }
             Poll::Ready(Err(Broken::Malformed(error))) => {
                 return Err(Failure::Refused(Refusal::Body(error)));
@@ -244,9 +264,15 @@ impl Exchange<'_> {
     pub(super) fn watch(
         &mut self,
         context: &mut Context<'_>,
-        socket: &mut Socket,
+        socket: &mut Channel,
         connection: &Connection<Memory>,
     ) -> Result<(), Failure> {
+        if let Channel::Stream(stream) = socket {
+            return match stream.poll_reset(context) {
+                Poll::Ready(()) => Err(Failure::Left),
+                Poll::Pending => Ok(()),
+            };
+        }
         let is_body_held = self.ask.expects_continue;
         if self.sending == Sending::Going && !is_body_held {
             // What comes is a part of the body.
@@ -274,7 +300,9 @@ impl Exchange<'_> {
         let is_reading = is_going && stuck == Some(Stuck::Reading);
         connection.note(Wait::Body, is_reading && self.code.is_none(), has_moved);
         if self.code.is_some() {
-            connection.note(Wait::Rest, is_going, has_moved);
+            // A stream may stand still one way while it goes on the other.
+            let is_bounded = !self.ask.is_stream || self.is_answered;
+            connection.note(Wait::Rest, is_going && is_bounded, has_moved);
             if has_moved && connection.is_waiting(Wait::AnswerBody) {
                 connection.begin(Wait::AnswerBody);
             }
@@ -327,9 +355,10 @@ impl Exchange<'_> {
     fn write_interim(
         &mut self,
         context: &mut Context<'_>,
-        socket: &mut Socket,
+        socket: &mut Channel,
         connection: &Connection<Memory>,
     ) -> Poll<Result<(), Failure>> {
+        self.send_interim(socket)?;
         while !self.interim.is_empty() {
             let written = socket.poll_write(context, [&self.interim, &[], &[]]);
             connection.note(Wait::Taken, written.is_pending(), false);
@@ -341,12 +370,24 @@ impl Exchange<'_> {
         Poll::Ready(Ok(()))
     }
 
+    /// Hands interim answers to a stream, which takes them at once.
+    pub(super) fn send_interim(&mut self, channel: &mut Channel) -> Result<(), Failure> {
+        let Channel::Stream(stream) = channel else { return Ok(()) };
+        let mut left = &*self.interim;
+        while let Some(end) = memchr::memmem::find(left, b"\r\n\r\n") {
+            stream.send_interim(&left[..end + 4]).map_err(|_| Failure::Left)?;
+            left = &left[end + 4..];
+        }
+        self.interim.clear();
+        Ok(())
+    }
+
     /// Sends the rest of a request that was answered before it was there as a whole. The upstream may
     /// still be taking it, so the claim stays.
     pub(super) async fn send_rest(
         &mut self,
-        socket: &mut Socket,
-        upstream: &mut Socket,
+        socket: &mut Channel,
+        upstream: &mut Channel,
         connection: &Connection<Memory>,
     ) {
         poll_fn(|context| {

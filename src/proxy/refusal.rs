@@ -30,6 +30,15 @@ pub enum Refusal {
     /// The head did not come to its end in time.
     #[error("the request's head took too long")]
     HeadTooSlow,
+    /// The host is none that the connection's certificate is for: RFC 9110, section 15.5.20.
+    #[error("this connection is not for this host: its certificate has other names")]
+    Misdirected,
+    /// The listener only sends clients to another one.
+    #[error("the same is to be had by https")]
+    Redirect,
+    /// The body is larger than the service takes.
+    #[error("the request's body is larger than this service takes")]
+    BodyTooLarge,
     /// The public on a preview listener.
     #[error("this address is for the internal network")]
     Audience,
@@ -64,7 +73,7 @@ pub enum Refusal {
 
 /// How a refusal is told to a client.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Told {
+pub(super) struct Told<'a> {
     /// The client's version.
     pub(super) version: Version,
     /// Whether only the head is wanted.
@@ -72,6 +81,12 @@ pub(super) struct Told {
     /// Whether the connection goes on.
     pub(super) goes_on: bool,
     pub(super) marks: Marks,
+    /// `Strict-Transport-Security`, over TLS.
+    pub(super) hsts: Option<&'a str>,
+    /// Whether the client reads `grpc-status`.
+    pub(super) is_grpc: bool,
+    /// Where it is sent instead.
+    pub(super) location: Option<&'a [u8]>,
     pub(super) date: [u8; DATE_LENGTH],
 }
 
@@ -90,6 +105,9 @@ impl Refusal {
                 (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "http_request_error")
             }
             Self::HeadTooSlow => (StatusCode::REQUEST_TIMEOUT, "http_request_error"),
+            Self::Misdirected => (StatusCode::MISDIRECTED_REQUEST, "http_request_denied"),
+            Self::Redirect => (StatusCode::PERMANENT_REDIRECT, "http_request_denied"),
+            Self::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "http_request_error"),
             Self::Audience => (StatusCode::FORBIDDEN, "http_request_denied"),
             Self::NoRoute => (StatusCode::NOT_FOUND, "destination_not_found"),
             Self::UnclearWish | Self::NoEndpoint => {
@@ -104,6 +122,13 @@ impl Refusal {
             Self::Connect(ConnectReason::Dns) => (StatusCode::BAD_GATEWAY, "dns_error"),
             Self::Connect(ConnectReason::Unreachable) => {
                 (StatusCode::BAD_GATEWAY, "destination_ip_unroutable")
+            }
+            Self::Connect(ConnectReason::Certificate) => {
+                (StatusCode::BAD_GATEWAY, "tls_certificate_error")
+            }
+            Self::Connect(ConnectReason::Tls) => (StatusCode::BAD_GATEWAY, "tls_protocol_error"),
+            Self::Connect(ConnectReason::Protocol) => {
+                (StatusCode::BAD_GATEWAY, "http_upgrade_failed")
             }
             Self::Connect(ConnectReason::Other) => {
                 (StatusCode::BAD_GATEWAY, "destination_unavailable")
@@ -125,22 +150,56 @@ impl Refusal {
                 | Self::TargetTooLong
                 | Self::HeadTooLarge
                 | Self::HeadTooSlow
+                | Self::BodyTooLarge
                 | Self::Body(_)
                 | Self::BodyIncomplete
         )
     }
 
-    /// Writes the answer. It never names an endpoint: the client may be anybody.
-    pub(super) fn put(self, out: &mut Vec<u8>, told: &Told) {
-        let Told { version, is_for_head, goes_on, marks, date } = told;
+    /// What gRPC calls it: its mapping from statuses of HTTP, but for what that has better words for.
+    fn grpc_status(self) -> u8 {
+        const DEADLINE_EXCEEDED: u8 = 4;
+        const PERMISSION_DENIED: u8 = 7;
+        const RESOURCE_EXHAUSTED: u8 = 8;
+        const UNIMPLEMENTED: u8 = 12;
+        const INTERNAL: u8 = 13;
+        const UNAVAILABLE: u8 = 14;
+        match self.status().0.as_u16() {
+            504 | 408 => DEADLINE_EXCEEDED,
+            403 => PERMISSION_DENIED,
+            413 | 414 | 431 => RESOURCE_EXHAUSTED,
+            404 | 405 | 501 => UNIMPLEMENTED,
+            429 | 502 | 503 => UNAVAILABLE,
+            _ => INTERNAL,
+        }
+    }
+
+    /// Writes the answer, and returns how many bytes of it are its body. It never names an endpoint: the
+    /// client may be anybody.
+    pub(super) fn put(self, out: &mut Vec<u8>, told: &Told<'_>) -> usize {
+        let Told { version, is_for_head, goes_on, marks, hsts, is_grpc, location, date } = told;
         let (status, error) = self.status();
         let text = format!("{} {}: {self}\n", status.as_u16(), reason(status));
+        let (is_bodiless, shown) = match is_grpc {
+            // A call has come to an end by HTTP's measure, whatever has become of it.
+            true => (true, StatusCode::OK),
+            false => (*is_for_head, status),
+        };
         out.extend_from_slice(version.as_bytes());
         out.push(b' ');
-        out.extend_from_slice(status.as_str().as_bytes());
+        out.extend_from_slice(shown.as_str().as_bytes());
         out.push(b' ');
-        out.extend_from_slice(reason(status).as_bytes());
-        out.extend_from_slice(b"\r\nContent-Type: text/plain; charset=utf-8\r\n");
+        out.extend_from_slice(reason(shown).as_bytes());
+        out.extend_from_slice(b"\r\n");
+        match is_grpc {
+            true => {
+                put_field(out, b"Content-Type", b"application/grpc");
+                put_field(out, b"Grpc-Status", self.grpc_status().to_string().as_bytes());
+                // Nothing in our messages needs the escapes of a grpc-message.
+                put_field(out, b"Grpc-Message", format!("flipgate: {self}").as_bytes());
+            }
+            false => put_field(out, b"Content-Type", b"text/plain; charset=utf-8"),
+        }
         put_field(out, b"Proxy-Status", format!("flipgate; error={error}").as_bytes());
         if !marks.is_private {
             put_field(out, b"Cache-Control", b"no-store");
@@ -152,18 +211,29 @@ impl Refusal {
         if status == StatusCode::METHOD_NOT_ALLOWED {
             put_field(out, b"Allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
         }
+        if let Some(location) = location {
+            put_field(out, b"Location", location);
+        }
+        if let Some(hsts) = hsts {
+            put_field(out, b"Strict-Transport-Security", hsts.as_bytes());
+        }
         put_field(out, b"Date", date);
         match (goes_on, version) {
             (false, _) => put_field(out, b"Connection", b"close"),
             (true, Version::Http10) => put_field(out, b"Connection", b"keep-alive"),
             (true, Version::Http11) => {}
         }
-        out.extend_from_slice(b"Content-Length: ");
-        put_number(out, text.len() as u64);
-        out.extend_from_slice(b"\r\n\r\n");
-        if !is_for_head {
-            out.extend_from_slice(text.as_bytes());
+        if !is_grpc {
+            out.extend_from_slice(b"Content-Length: ");
+            put_number(out, text.len() as u64);
+            out.extend_from_slice(b"\r\n");
         }
+        out.extend_from_slice(b"\r\n");
+        if is_bodiless {
+            return 0;
+        }
+        out.extend_from_slice(text.as_bytes());
+        text.len()
     }
 }
 
@@ -191,7 +261,9 @@ mod tests {
     /// What scripts and people hold on to. A changed line here is a changed interface.
     #[test]
     fn every_refusal_has_its_status_and_its_error_type() {
-        use ConnectReason::{Dns, Other, Refused, Timeout, Unreachable};
+        use ConnectReason::{
+            Certificate, Dns, Other, Protocol, Refused, Timeout, Tls, Unreachable,
+        };
         for (refusal, status, error) in [
             (Refusal::Malformed("x"), 400, "http_request_error"),
             (Refusal::TransferCoding, 501, "http_request_error"),
@@ -199,6 +271,12 @@ mod tests {
             (Refusal::TargetTooLong, 414, "http_request_error"),
             (Refusal::HeadTooLarge, 431, "http_request_error"),
             (Refusal::HeadTooSlow, 408, "http_request_error"),
+            (Refusal::Misdirected, 421, "http_request_denied"),
+            (Refusal::Redirect, 308, "http_request_denied"),
+            (Refusal::BodyTooLarge, 413, "http_request_error"),
+            (Refusal::Connect(Certificate), 502, "tls_certificate_error"),
+            (Refusal::Connect(Tls), 502, "tls_protocol_error"),
+            (Refusal::Connect(Protocol), 502, "http_upgrade_failed"),
             (Refusal::Audience, 403, "http_request_denied"),
             (Refusal::NoRoute, 404, "destination_not_found"),
             (Refusal::UnclearWish, 503, "destination_unavailable"),
@@ -235,12 +313,15 @@ mod tests {
         assert!(text.ends_with("\r\n\r\n") && text.contains("\r\nConnection: close\r\n"), "{text}");
     }
 
-    fn told(goes_on: bool) -> Told {
+    fn told(goes_on: bool) -> Told<'static> {
         Told {
             version: Version::Http11,
             is_for_head: false,
             goes_on,
             marks: Marks::default(),
+            hsts: None,
+            is_grpc: false,
+            location: None,
             date: *b"Sun, 06 Nov 1994 08:49:37 GMT",
         }
     }

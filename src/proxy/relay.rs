@@ -10,7 +10,7 @@ use tracing::warn;
 
 use super::{
     exchange::{Exchange, Failure, Found, SWITCHING, Sending},
-    flow::{Broken, Flow, Stuck, Trailers},
+    flow::{Broken, Flow, Stuck, Trailers, intake},
     headers::{Answer, put_answer},
     refusal::{Refusal, Told},
     tunnel::Tunnel,
@@ -19,7 +19,7 @@ use super::{
 use crate::{
     downstream::{After, Client, Connection, Wait},
     http1::{Framing, ResponseHead},
-    net::Socket,
+    net::Channel,
     upstream,
 };
 
@@ -42,18 +42,30 @@ impl Exchange<'_> {
             return Err(Failure::Refused(Refusal::Protocol));
         }
         let trailers = match self.ask.takes_trailers {
-            true => Trailers::Pass { listed: head.fields.lines(upstream.socket.unread()).listed() },
+            true => {
+                Trailers::Pass { listed: head.fields.lines(upstream.channel.unread()).listed() }
+            }
             false => Trailers::Drop,
         };
-        let out = self.begin_answer(&head, told, goes_on, &mut upstream.socket, connection);
+        self.send_interim(socket)?;
+        let mut out = self.begin_answer(&head, told, goes_on, &mut upstream.channel, connection);
         if is_tunnel {
+            if let Channel::Stream(stream) = socket {
+                // An upstream that has not understood the key is none that speaks WebSocket.
+                let sent = stream.send_head(&std::mem::take(&mut out), false);
+                sent.map_err(|_| Failure::Refused(Refusal::Protocol))?;
+            }
             // While it is known whose it was.
             self.count();
             let (found, hold) = (found.take(), self.hold.take());
-            let tunnel = found.zip(hold).map(|(it, hold)| Tunnel::new(it.upstream, hold, out));
+            let tunnel = found
+                .zip(hold)
+                .map(|(it, hold)| Tunnel::new(it.upstream, hold, out, self.ask.tunnel_patience));
             return tunnel.map(After::Tunnel).ok_or(Failure::Left);
         }
-        let mut download = Flow::new(out, framing, told, trailers);
+        let came = intake(&upstream.channel, framing);
+        let mut download = Flow::new(out, came, told, trailers);
+        download.demand(self.proxy.least_progress);
         // An answer up to the end of the connection must not look whole, however it comes to be cut.
         let is_to_close = told == Framing::ToClose;
         if is_to_close {
@@ -66,7 +78,7 @@ impl Exchange<'_> {
                 Some(_) => return Poll::Ready(Err(Broken::TooSlow)),
                 None => {}
             }
-            let relayed = download.poll(context, &mut upstream.socket, socket);
+            let relayed = download.poll(context, &mut upstream.channel, socket);
             self.note_download(&mut download, connection);
             if relayed.is_pending()
                 && self.keep_sending(context, socket, upstream, connection).is_err()
@@ -80,18 +92,20 @@ impl Exchange<'_> {
             socket.closes_with_reset(false);
         }
         if let Err(broken) = relayed {
+            socket.reset(upstream.channel.broken());
             return self.give_up(&broken, found, &download);
         }
+        self.is_answered = true;
         connection.end(Wait::Exchange);
         if self.sending == Sending::Going && keeps_alive {
-            self.send_rest(socket, &mut upstream.socket, connection).await;
+            self.send_rest(socket, &mut upstream.channel, connection).await;
         }
         let is_sent = self.sending == Sending::Done;
         if let Some(Found { upstream, member }) = found.take()
             && is_sent
             && keeps_alive
             && !self.is_expectation_open
-            && upstream.socket.unread().is_empty()
+            && upstream.channel.unread().is_empty()
         {
             self.proxy.connections.put_back(&member, upstream, connection.now());
         }
@@ -122,7 +136,7 @@ impl Exchange<'_> {
         head: &ResponseHead,
         told: Framing,
         goes_on: bool,
-        upstream: &mut Socket,
+        upstream: &mut Channel,
         connection: &Connection<Memory>,
     ) -> Vec<u8> {
         connection.end(Wait::Answer);
@@ -135,6 +149,7 @@ impl Exchange<'_> {
             goes_on,
             is_websocket: head.status == SWITCHING,
             marks: self.marks,
+            hsts: hsts(connection),
             date: connection.date(),
         };
         put_answer(&mut out, head, &upstream.unread()[..head.len], &answer);
@@ -147,11 +162,11 @@ impl Exchange<'_> {
     fn keep_sending(
         &mut self,
         context: &mut Context<'_>,
-        socket: &mut Socket,
+        socket: &mut Channel,
         upstream: &mut upstream::Connection,
         connection: &Connection<Memory>,
     ) -> Result<(), Failure> {
-        match self.send(context, socket, &mut upstream.socket, connection) {
+        match self.send(context, socket, &mut upstream.channel, connection) {
             Ok(()) => {}
             Err(Failure::Left) => return Err(Failure::Left),
             Err(Failure::Refused(_) | Failure::Closed) => {
@@ -199,15 +214,21 @@ impl Exchange<'_> {
         client: &mut Client<Memory>,
         refusal: Refusal,
     ) -> After<Tunnel> {
-        let (out, goes_on) = self.put_refusal(client, refusal);
-        match client.write_all(&out).await {
+        let (out, body, goes_on) = self.put_refusal(client, refusal);
+        let (head, body) = out.split_at(out.len() - body);
+        match client.answer(head, body).await {
             Ok(()) if goes_on => After::GoOn,
             Ok(()) => After::Close,
             Err(_) => After::Cut,
         }
     }
 
-    fn put_refusal(&mut self, client: &mut Client<Memory>, refusal: Refusal) -> (Vec<u8>, bool) {
+    /// The answer, how many bytes of it are its body, and whether the connection goes on.
+    fn put_refusal(
+        &mut self,
+        client: &mut Client<Memory>,
+        refusal: Refusal,
+    ) -> (Vec<u8>, usize, bool) {
         self.code = Some(refusal.status().0.as_u16());
         let (socket, connection) = client.split();
         connection.wait_for_nothing();
@@ -215,15 +236,26 @@ impl Exchange<'_> {
             && !refusal.ends_connection()
             && !connection.is_closing()
             && (self.sending == Sending::Done || self.upload.discard(socket));
+        // One that has left is found out by what is written next.
+        let _ = self.send_interim(socket);
         let mut out = std::mem::take(&mut self.interim);
         let told = Told {
             version: self.ask.version,
             is_for_head: self.ask.is_for_head,
             goes_on,
             marks: self.marks,
+            hsts: hsts(connection),
+            is_grpc: self.ask.is_grpc,
+            location: self.location.as_deref(),
             date: connection.date(),
         };
-        refusal.put(&mut out, &told);
-        (out, goes_on)
+        let body = refusal.put(&mut out, &told);
+        (out, body, goes_on)
     }
+}
+
+/// What is said of the use of TLS, to whoever uses it: RFC 6797, section 7.2.
+fn hsts(connection: &Connection<Memory>) -> Option<&str> {
+    let peer = connection.peer();
+    peer.listener().hsts.as_deref().filter(|_| peer.security().is_some())
 }

@@ -5,12 +5,13 @@ use std::{
     io,
     mem::take,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use super::{exchange::Hold, flow::Broken, worker::Memory};
 use crate::{
     downstream::{Client, Wait},
-    net::Socket,
+    net::Channel,
     upstream,
 };
 
@@ -21,6 +22,8 @@ pub struct Tunnel {
     hold: Hold,
     /// What the client gets first: the head of the answer.
     first: Vec<u8>,
+    /// How long it may be without a byte, if not as long as all others.
+    patience: Option<Duration>,
 }
 
 /// One direction.
@@ -48,9 +51,14 @@ const AT_ONCE: usize = 128 * 1024;
 // === impl Tunnel ===
 
 impl Tunnel {
-    pub(super) fn new(upstream: upstream::Connection, hold: Hold, first: Vec<u8>) -> Self {
+    pub(super) fn new(
+        upstream: upstream::Connection,
+        hold: Hold,
+        first: Vec<u8>,
+        patience: Option<Duration>,
+    ) -> Self {
         hold.becomes_tunnel();
-        Self { upstream, hold, first }
+        Self { upstream, hold, first, patience }
     }
 
     /// Carries bytes both ways until both ends have closed or one has broken. An end that closes only
@@ -58,14 +66,18 @@ impl Tunnel {
     /// sends. Dropping the future ends both connections and the claim.
     // Not an `async fn`: that would have two places for everything, and idle tunnels both.
     pub(super) fn carry(self, mut client: Client<Memory>) -> impl Future<Output = ()> {
-        let Self { mut upstream, hold, first } = self;
+        let Self { mut upstream, hold, first, patience } = self;
         let (mut up, mut down) = (Way::new(Vec::new()), Way::new(first));
         async move {
             let (socket, connection) = client.split();
-            let other = &mut upstream.socket;
+            let other = &mut upstream.channel;
             socket.keep_alive();
             other.keep_alive();
-            connection.begin(Wait::Tunnel);
+            let begin = || match patience {
+                Some(patience) => connection.begin_for(Wait::Tunnel, patience),
+                None => connection.begin(Wait::Tunnel),
+            };
+            begin();
             // Why a tunnel ends is between its two ends.
             let _ = poll_fn(|context| {
                 let ends = [up.poll(context, socket, other)?, down.poll(context, other, socket)?];
@@ -73,7 +85,7 @@ impl Tunnel {
                 connection.note(Wait::Upload, up.is_stuck, sent);
                 connection.note(Wait::Taken, down.is_stuck, came);
                 if sent || came {
-                    connection.begin(Wait::Tunnel);
+                    begin();
                 }
                 // A WebSocket has no use for one direction alone: who has heard the end says so soon.
                 let is_ending = ends.iter().any(Poll::is_ready);
@@ -101,8 +113,8 @@ impl Way {
     fn poll(
         &mut self,
         context: &mut Context<'_>,
-        from: &mut Socket,
-        to: &mut Socket,
+        from: &mut Channel,
+        to: &mut Channel,
     ) -> io::Result<Poll<()>> {
         if self.state == State::Flowing {
             match self.flow(context, from, to) {
@@ -126,8 +138,8 @@ impl Way {
     fn flow(
         &mut self,
         context: &mut Context<'_>,
-        from: &mut Socket,
-        to: &mut Socket,
+        from: &mut Channel,
+        to: &mut Channel,
     ) -> Poll<Result<(), Broken>> {
         loop {
             while !self.first.is_empty() || !from.unread().is_empty() {
@@ -142,6 +154,8 @@ impl Way {
                 }
                 from.consume(count - own);
             }
+            // What TLS has kept back is still to be taken.
+            self.is_stuck = to.poll_flush(context).map_err(Broken::Writing)?.is_pending();
             if ready!(from.poll_read(context, AT_ONCE)).map_err(Broken::Reading)? == 0 {
                 return Poll::Ready(Ok(()));
             }

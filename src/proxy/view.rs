@@ -72,6 +72,7 @@ mod tests {
             trusted_proxies: Networks::default(),
             public_marks: false,
             response_patience: Duration::from_secs(60),
+            services: Vec::new(),
         }
     }
 

@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use http::StatusCode;
 use tracing::warn;
 
 use super::{
@@ -22,7 +23,7 @@ use crate::{
     downstream::{After, Client, Connection, Handler, HeadError},
     http1::{Form, Lines, Name, RequestHead},
     metrics::{Metrics, PoolMetrics},
-    model::{Audience, Color, Host, Rules, normalize_path},
+    model::{Audience, Color, Host, Rules, ServiceRules, normalize_path},
     net::Buffers,
     switch::{Claim, Ledger, Shard, Switch, Visit},
     upstream::{self, Connections, Pool},
@@ -37,6 +38,8 @@ pub struct Shared {
     pub ledger: Arc<Ledger<Instant>>,
     /// What is counted.
     pub metrics: Metrics,
+    /// Bytes that a body has to move by while a client is waited for as long as that may be.
+    pub least_progress: u64,
 }
 
 /// The proxy of one worker.
@@ -47,6 +50,7 @@ pub struct Proxy {
     pub(super) shard: Arc<Shard<Instant>>,
     pub(super) connections: Connections,
     pub(super) random: RefCell<fastrand::Rng>,
+    pub(super) least_progress: u64,
     /// Whether a proxy that nobody told us of was warned of already.
     has_warned: Cell<bool>,
 }
@@ -76,6 +80,9 @@ pub(super) struct Admitted {
     pub(super) has_marks: bool,
     /// How long the answer may take to begin.
     pub(super) patience: Duration,
+    /// Where the client is, as far as that is known.
+    pub(super) client: Option<IpAddr>,
+    pub(super) rules: ServiceRules,
 }
 
 // === impl Memory ===
@@ -112,6 +119,7 @@ impl Proxy {
             shard: shared.ledger.shard(worker),
             connections: Connections::new(limits, buffers),
             random: RefCell::new(fastrand::Rng::new()),
+            least_progress: shared.least_progress,
             has_warned: Cell::new(false),
         }
     }
@@ -125,6 +133,14 @@ impl Proxy {
     ) -> Result<Admitted, Refusal> {
         let host = std::str::from_utf8(head.host(bytes)).ok().and_then(|it| Host::parse(it).ok());
         let host = host.ok_or(Refusal::Malformed("the Host is not a name or an address"))?;
+        let peer = connection.peer();
+        if peer.security().is_some_and(|it| !it.names.cover(host.as_str())) {
+            return Err(Refusal::Misdirected);
+        }
+        if peer.listener().redirects_to.is_some() {
+            return Err(Refusal::Redirect);
+        }
+        let is_vouched_for = peer.security().is_some_and(|it| it.makes_internal);
         let unclear = Refusal::Malformed("the path cannot be read in one way only");
         let path = match head.form {
             Form::Asterisk => "/".into(),
@@ -135,30 +151,34 @@ impl Proxy {
         };
         let lines = head.fields.lines(bytes);
         let wish = wish(lines);
-        let listener = connection.listener().preview;
+        let listener = peer.listener().preview;
         let mut decided = None;
         let claim = self.switch.claim(|rules| {
-            let standing = &connection.memory().standing;
-            let asker = standing.client(rules, connection.peer(), lines);
+            let mut asker = peer.memory().standing.client(rules, peer.address(), lines);
+            if is_vouched_for {
+                asker.audience = Audience::Internal;
+            }
             let view =
                 RequestView { host: &host, path: &path, audience: asker.audience, wish, listener };
             let choice = admit(rules, &view)?;
             let has_marks = asker.audience == Audience::Internal || rules.public_marks;
-            decided = Some((asker, choice.1, has_marks, rules.response_patience));
+            let of_service = rules.services.get(choice.0).copied().unwrap_or_default();
+            decided = Some((asker, choice.1, has_marks, rules.response_patience, of_service));
             Ok::<_, Refusal>(choice)
         });
         if let (Err(Refusal::Audience), Some(color)) = (&claim, listener) {
             self.metrics.preview_refused("", color);
         }
         let claim = claim?;
-        let (asker, visit, has_marks, patience) =
+        let (asker, visit, has_marks, patience, rules) =
             decided.expect("a claim was taken, so the choice was made");
         if let (Audience::Public, Wish::Color(color)) = (asker.audience, wish) {
             self.metrics.preview_refused(claim.pool().service().as_str(), color);
         }
-        self.warn_of_forgotten_proxy(asker, connection.peer());
+        self.warn_of_forgotten_proxy(asker, peer.address());
         let (is_behind_proxy, is_wished) = (asker.is_behind_proxy, visit != Visit::Active);
-        Ok(Admitted { claim, is_behind_proxy, is_wished, has_marks, patience })
+        let client = asker.address;
+        Ok(Admitted { claim, is_behind_proxy, is_wished, has_marks, patience, client, rules })
     }
 
     fn warn_of_forgotten_proxy(&self, asker: Asker, peer: IpAddr) {
@@ -186,6 +206,10 @@ impl Handler for Proxy {
 
     fn tunnel(&self, client: Client<Memory>, tunnel: Tunnel) -> impl Future<Output = ()> {
         tunnel.carry(client)
+    }
+
+    fn malformed(&self) {
+        self.unrouted.count(StatusCode::BAD_REQUEST.as_u16());
     }
 
     fn tick(&self) {

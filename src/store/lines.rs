@@ -144,6 +144,7 @@ mod tests {
 
     fn truth() -> Truth {
         let spec = |address: &str| PoolSpec {
+            link: crate::model::Link::default(),
             version: Some("7.9".parse().expect("a version")),
             endpoints: vec![address.parse().expect("an endpoint")],
         };

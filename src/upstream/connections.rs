@@ -9,10 +9,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{connect::ConnectError, member::Member, pool::Pool};
+use tokio::sync::Semaphore;
+
+use super::{
+    connect::{ConnectError, ConnectReason, Errand},
+    member::Member,
+    pool::Pool,
+    sessions::{Drivers, Lease, Session},
+};
 use crate::{
     metrics::Counted,
-    net::{Buffers, Socket},
+    model::Protocol,
+    net::{Buffers, Channel, Socket},
 };
 
 /// The connections of one worker that wait for a request.
@@ -20,10 +28,14 @@ use crate::{
 pub struct Connections {
     limits: Limits,
     buffers: Rc<Buffers>,
-    /// By the member's address, which its `Weak` beside it keeps from being used again. The last one
-    /// put back is the first one taken, so that few stay hot and the others age out.
-    idle: RefCell<HashMap<*const Member, Waiting, BuildHasherDefault<AddressHasher>>>,
+    idle: RefCell<Idle>,
+    drivers: Drivers,
 }
+
+/// By the member's address, which its `Weak` beside it keeps from being used again. The last one
+/// put back is the first one taken, so that few stay hot and the others age out.
+#[derive(Debug, Default)]
+struct Idle(HashMap<*const Member, Waiting, BuildHasherDefault<AddressHasher>>);
 
 /// How connections are opened and kept.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -46,16 +58,30 @@ struct AddressHasher(u64);
 struct Waiting {
     member: Weak<Member>,
     connections: Vec<(Connection, Instant)>,
+    sessions: Vec<Session>,
+    /// Held by whoever opens a session for everybody.
+    opening: Arc<Semaphore>,
 }
 
 /// A connection that is ready for one request. Dropping it closes it.
 #[derive(Debug)]
 pub struct Connection {
-    /// The socket.
-    pub socket: Socket,
+    /// The connection itself, or a stream of one that others use too.
+    pub channel: Channel,
     /// Whether it carried a request before: the other end may be about to close it.
     pub is_reused: bool,
-    _open: Counted,
+    /// Whether the next request on it may be of another client.
+    is_shared: bool,
+    held: Held,
+}
+
+/// What a request has for itself.
+#[derive(Debug)]
+enum Held {
+    /// A connection, which is counted.
+    Alone(#[expect(dead_code, reason = "it is held for what its drop does")] Counted),
+    /// A part of one.
+    Together(Lease),
 }
 
 // === impl AddressHasher ===
@@ -84,49 +110,120 @@ impl Connections {
     /// No connections yet; what they read goes through `buffers`.
     #[must_use]
     pub fn new(limits: Limits, buffers: Rc<Buffers>) -> Self {
-        Self { limits, buffers, idle: RefCell::default() }
+        Self { limits, buffers, idle: RefCell::default(), drivers: Drivers::default() }
     }
 
     /// A connection that waited for a request and is still open, as far as is known here, if there
-    /// is one.
+    /// is one; or a stream of one that has room for more.
     #[must_use]
-    pub fn waiting(&self, member: &Arc<Member>) -> Option<Connection> {
+    pub fn waiting(&self, member: &Arc<Member>, is_for_tunnel: bool) -> Option<Connection> {
         let mut idle = self.idle.borrow_mut();
         let waiting = idle.get_mut(&Arc::as_ptr(member))?;
-        std::iter::from_fn(|| waiting.connections.pop())
-            .map(|(connection, _)| connection)
+        if let Some(stream) = waiting.stream(is_for_tunnel) {
+            return Some(stream);
+        }
+        while let Some((mut connection, _)) = waiting.connections.pop() {
             // One that speaks without having been asked is not believed.
-            .find(|it| it.socket.is_quiet())
+            if connection.is_quiet() {
+                return Some(connection);
+            }
+        }
+        None
     }
 
-    /// A new connection. Must be called on a worker's runtime. Nothing is left behind when the
-    /// future is dropped.
+    /// A new connection, or a stream of one. Must be called on a worker's runtime. Nothing is left
+    /// behind when the future is dropped, but that a connection for many requests stays for others.
     ///
     /// # Errors
     ///
     /// [`ConnectError`], which is counted already.
-    pub async fn open(&self, pool: &Pool, member: &Member) -> Result<Connection, ConnectError> {
-        match member.connect(self.limits.connect).await {
-            Ok(stream) => {
-                let socket = Socket::new(stream, &self.buffers);
-                let open = Counted::new(&pool.metrics().connections);
-                Ok(Connection { socket, is_reused: false, _open: open })
+    pub async fn open(
+        &self,
+        pool: &Pool,
+        member: &Arc<Member>,
+        errand: Errand,
+        now: Instant,
+    ) -> Result<Connection, ConnectError> {
+        let opened = self.open_one(pool, member, errand, now).await;
+        opened.inspect_err(|error| pool.metrics().connect_error(error.reason.as_str()))
+    }
+
+    async fn open_one(
+        &self,
+        pool: &Pool,
+        member: &Arc<Member>,
+        errand: Errand,
+        now: Instant,
+    ) -> Result<Connection, ConnectError> {
+        // Of a tunnel over HTTP/2 it is not known whether it is taken; HTTP/1.1 has always had them.
+        let only = match (errand.is_for_tunnel, member.link().protocol) {
+            (false, _) => None,
+            (true, protocol) => Some(protocol.unwrap_or(Protocol::Http1)),
+        };
+        let is_shared = member.link().proxy_protocol.is_none();
+        let is_multiplexed = match only {
+            Some(protocol) => Some(protocol == Protocol::H2),
+            None => member.is_multiplexed(),
+        };
+        let is_alone = !is_shared || is_multiplexed == Some(false);
+        // Of many that come at once only the first opens a connection that will do for all.
+        let turn = match is_alone {
+            true => None,
+            false => {
+                let opening = Arc::clone(&self.idle.borrow_mut().entry_of(member).opening);
+                let failed = |reason, source: std::io::Error| ConnectError {
+                    endpoint: member.endpoint().clone(),
+                    reason,
+                    source,
+                };
+                let turn = tokio::time::timeout(self.limits.connect, opening.acquire_owned()).await;
+                let turn = turn.map_err(|_| {
+                    failed(ConnectReason::Timeout, std::io::ErrorKind::TimedOut.into())
+                })?;
+                if let Some(stream) = self.waiting(member, errand.is_for_tunnel) {
+                    return Ok(stream);
+                }
+                Some(turn)
             }
-            Err(error) => {
-                pool.metrics().connect_error(error.reason.as_str());
-                Err(error)
+        };
+        let opened = member.connect(self.limits.connect, errand, only).await?;
+        let open = Counted::new(&pool.metrics().connections);
+        let socket = Socket::new(opened.transport, &self.buffers);
+        if opened.protocol == Protocol::Http1 {
+            drop(turn);
+            return Ok(Connection::new(Channel::Socket(socket), Held::Alone(open), is_shared));
+        }
+        let failed = |what: &str| ConnectError {
+            endpoint: member.endpoint().clone(),
+            reason: ConnectReason::Protocol,
+            source: std::io::Error::other(what.to_owned()),
+        };
+        let begun = Session::begin(socket, &self.drivers, open, now).await;
+        let mut session = begun.map_err(|error| failed(&error.to_string()))?;
+        if errand.is_for_tunnel {
+            let takes = tokio::time::timeout(self.limits.connect, session.takes_tunnels()).await;
+            if takes != Ok(true) {
+                return Err(failed("it takes no WebSockets over HTTP/2"));
             }
         }
+        let (stream, lease) = session.stream().ok_or_else(|| failed("it takes no requests"))?;
+        if is_shared {
+            self.idle.borrow_mut().entry_of(member).sessions.push(session);
+        }
+        let channel = Channel::Stream(Box::new(stream));
+        Ok(Connection::new(channel, Held::Together(lease), is_shared))
     }
 
     /// Keeps a connection whose answer has been read to its end for the next request, or closes it
     /// if enough are waiting.
     pub fn put_back(&self, member: &Arc<Member>, mut connection: Connection, now: Instant) {
+        if let Held::Together(lease) = &connection.held {
+            lease.release(now);
+            return;
+        }
         let mut idle = self.idle.borrow_mut();
-        let waiting = idle
-            .entry(Arc::as_ptr(member))
-            .or_insert_with(|| Waiting { member: Arc::downgrade(member), connections: Vec::new() });
-        if waiting.connections.len() < self.limits.idle_max {
+        let waiting = idle.entry_of(member);
+        if connection.is_shared && waiting.connections.len() < self.limits.idle_max {
             connection.is_reused = true;
             waiting.connections.push((connection, now));
         }
@@ -135,15 +232,72 @@ impl Connections {
     /// Closes what waited too long, what the other end has closed, and what belongs to members
     /// that are in no pool any more.
     pub fn sweep(&self, now: Instant) {
-        self.idle.borrow_mut().retain(|_, waiting| {
+        self.drivers.sweep();
+        self.idle.borrow_mut().0.retain(|_, waiting| {
             if waiting.member.strong_count() == 0 {
                 return false;
             }
-            waiting.connections.retain(|(connection, since)| {
+            waiting.connections.retain_mut(|(connection, since)| {
                 let is_fresh = now.saturating_duration_since(*since) < self.limits.idle;
-                is_fresh && connection.socket.is_quiet()
+                is_fresh && connection.is_quiet()
             });
-            !waiting.connections.is_empty()
+            waiting.sessions.retain(|it| !it.is_over() && !it.is_idle(now, self.limits.idle));
+            let is_opening = Arc::strong_count(&waiting.opening) > 1;
+            !waiting.connections.is_empty() || !waiting.sessions.is_empty() || is_opening
         });
+    }
+}
+
+// === impl Idle ===
+
+impl Idle {
+    fn get_mut(&mut self, member: &*const Member) -> Option<&mut Waiting> {
+        self.0.get_mut(member)
+    }
+
+    fn entry_of(&mut self, member: &Arc<Member>) -> &mut Waiting {
+        self.0.entry(Arc::as_ptr(member)).or_insert_with(|| Waiting {
+            member: Arc::downgrade(member),
+            connections: Vec::new(),
+            sessions: Vec::new(),
+            opening: Arc::new(Semaphore::new(1)),
+        })
+    }
+}
+
+// === impl Waiting ===
+
+impl Waiting {
+    /// A stream of the first session that has room for one.
+    fn stream(&mut self, is_for_tunnel: bool) -> Option<Connection> {
+        self.sessions.retain(|it| !it.is_over());
+        let mut fit = self.sessions.iter_mut().filter(|it| !is_for_tunnel || it.has_tunnels());
+        let (stream, lease) = fit.find_map(Session::stream)?;
+        let channel = Channel::Stream(Box::new(stream));
+        let mut connection = Connection::new(channel, Held::Together(lease), true);
+        connection.is_reused = true;
+        Some(connection)
+    }
+}
+
+// === impl Connection ===
+
+impl Connection {
+    fn new(channel: Channel, held: Held, is_shared: bool) -> Self {
+        Self { channel, is_reused: false, is_shared, held }
+    }
+
+    /// Has nobody else use what this one runs over: it does not answer.
+    pub fn distrust(&self) {
+        if let Held::Together(lease) = &self.held {
+            lease.distrust();
+        }
+    }
+
+    fn is_quiet(&mut self) -> bool {
+        match &mut self.channel {
+            Channel::Socket(it) => it.is_quiet(),
+            Channel::Stream(_) => false,
+        }
     }
 }

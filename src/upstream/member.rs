@@ -1,18 +1,33 @@
 //! One endpoint of a pool: how it is doing and how many requests it has.
 
 use std::sync::{
-    Arc,
+    Arc, OnceLock,
     atomic::{AtomicU8, AtomicUsize, Ordering::Relaxed},
 };
 
-use crate::model::{Endpoint, Health};
+use crate::{
+    model::{Endpoint, Health, Link, Protocol, ProxyProtocol},
+    tls::Connector,
+};
 
 /// An endpoint that requests are sent to. Survives a change of its pool's other endpoints.
 #[derive(Debug)]
 pub struct Member {
     endpoint: Endpoint,
+    link: Arc<Connecting>,
+    /// What was agreed on with it by TLS, when it was last asked.
+    agreed: OnceLock<Protocol>,
     in_flight: AtomicUsize,
     health: AtomicU8,
+}
+
+/// How the members of a pool are connected to.
+#[derive(Debug)]
+pub(super) struct Connecting {
+    pub(super) protocol: Option<Protocol>,
+    pub(super) proxy_protocol: Option<ProxyProtocol>,
+    /// If one of them speaks TLS.
+    pub(super) tls: Option<Connector>,
 }
 
 /// A request's place at a member; counted for as long as it lives.
@@ -23,9 +38,29 @@ pub struct Seat(Arc<Member>);
 // === impl Member ===
 
 impl Member {
-    pub(super) fn new(endpoint: Endpoint) -> Self {
+    pub(super) fn new(endpoint: Endpoint, link: Arc<Connecting>) -> Self {
         let health = AtomicU8::new(encode(Health::Unknown));
-        Self { endpoint, in_flight: AtomicUsize::new(0), health }
+        let (agreed, in_flight) = (OnceLock::new(), AtomicUsize::new(0));
+        Self { endpoint, link, agreed, in_flight, health }
+    }
+
+    pub(super) fn link(&self) -> &Connecting {
+        &self.link
+    }
+
+    /// Whether connections to it carry many requests at once; `None` if that is not known yet.
+    pub(super) fn is_multiplexed(&self) -> Option<bool> {
+        let protocol = match (self.link.protocol, self.endpoint.is_tls) {
+            (Some(protocol), _) => Some(protocol),
+            (None, false) => Some(Protocol::Http1),
+            (None, true) => self.agreed.get().copied(),
+        };
+        protocol.map(|it| it == Protocol::H2)
+    }
+
+    pub(super) fn agree(&self, protocol: Protocol) {
+        // The first answer stays; each connection goes by its own.
+        let _ = self.agreed.set(protocol);
     }
 
     /// Where it is.
@@ -64,6 +99,15 @@ impl Member {
     pub fn sit(self: &Arc<Self>) -> Seat {
         self.in_flight.fetch_add(1, Relaxed);
         Seat(Arc::clone(self))
+    }
+}
+
+// === impl Connecting ===
+
+impl Connecting {
+    pub(super) fn new(link: &Link, endpoints: &[Endpoint]) -> Self {
+        let tls = endpoints.iter().any(|it| it.is_tls).then(|| Connector::new(&link.tls));
+        Self { protocol: link.protocol, proxy_protocol: link.proxy_protocol, tls }
     }
 }
 

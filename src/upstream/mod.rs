@@ -9,9 +9,10 @@ mod connect;
 mod connections;
 mod member;
 mod pool;
+mod sessions;
 
 pub use self::{
-    connect::{ConnectError, ConnectReason},
+    connect::{ConnectError, ConnectReason, Errand},
     connections::{Connection, Connections, Limits},
     member::{Member, Seat},
     pool::Pool,

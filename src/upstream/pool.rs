@@ -2,10 +2,11 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use super::member::{Member, Seat};
+use super::member::{Connecting, Member, Seat};
 use crate::{
     metrics::PoolMetrics,
     model::{Color, Endpoint, Health, PoolSpec, ServiceName},
+    tls::FileError,
 };
 
 /// One color of one service: its endpoints, shared by all workers.
@@ -29,7 +30,9 @@ impl Pool {
         spec: PoolSpec,
         metrics: Arc<PoolMetrics>,
     ) -> Self {
-        let members = spec.endpoints.iter().cloned().map(Member::new).map(Arc::new).collect();
+        let link = Arc::new(Connecting::new(&spec.link, &spec.endpoints));
+        let member = |it: &Endpoint| Arc::new(Member::new(it.clone(), Arc::clone(&link)));
+        let members = spec.endpoints.iter().map(member).collect();
         Self { service, color, spec, members, metrics }
     }
 
@@ -37,14 +40,16 @@ impl Pool {
     /// its connections and what is known of it.
     #[must_use]
     pub fn changed(&self, spec: PoolSpec) -> Self {
+        let is_linked_alike = self.spec.link == spec.link;
         let known: HashMap<&Endpoint, &Arc<Member>> =
-            self.members.iter().map(|it| (it.endpoint(), it)).collect();
+            self.members.iter().map(|it| (it.endpoint(), it)).filter(|_| is_linked_alike).collect();
+        let link = Arc::new(Connecting::new(&spec.link, &spec.endpoints));
         let members = spec
             .endpoints
             .iter()
             .map(|it| match known.get(it) {
                 Some(member) => Arc::clone(member),
-                None => Arc::new(Member::new(it.clone())),
+                None => Arc::new(Member::new(it.clone(), Arc::clone(&link))),
             })
             .collect();
         let metrics = Arc::clone(&self.metrics);
@@ -73,6 +78,21 @@ impl Pool {
     #[must_use]
     pub fn members(&self) -> &[Arc<Member>] {
         &self.members
+    }
+
+    /// Reads the files that its TLS needs again, if they have changed. Returns whether they had.
+    ///
+    /// # Errors
+    ///
+    /// The first that cannot be used; what was in force stays.
+    pub fn refresh_tls(&self) -> Result<bool, FileError> {
+        let mut changed = false;
+        let connectors = self.members.iter().filter_map(|it| it.link().tls.as_ref());
+        // Members that joined at different times may have different ones.
+        for connector in connectors {
+            changed |= connector.refresh()?;
+        }
+        Ok(changed)
     }
 
     /// Its series.

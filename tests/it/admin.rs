@@ -64,7 +64,7 @@ async fn what_no_pool_can_be_made_of_is_refused_with_every_reason() {
         ("/v1/services/web/pools/red", r#"{"endpoints":[]}"#, 404),
         ("/v1/services/web/pools/green", r#"{"endpoints":["127.0.0.1"]}"#, 422),
         ("/v1/services/web/pools/green", r#"{"endpoints":["a:1","a:1"]}"#, 422),
-        ("/v1/services/web/pools/green", r#"{"endpoints":["https://a:1"]}"#, 422),
+        ("/v1/services/web/pools/green", r#"{"endpoints":["ftp://a:1"]}"#, 422),
         ("/v1/services/web/pools/green", r#"{"endpoints":[],"version":""}"#, 422),
         ("/v1/services/web/pools/green", r#"{"version":"1"}"#, 400),
         ("/v1/services/web/pools/green", r#"{"endpoints":[],"color":"green"}"#, 400),

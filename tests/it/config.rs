@@ -47,7 +47,12 @@ fn what_needs_a_restart_is_named_by_its_key() {
 fn the_example_has_every_key() {
     let example = std::fs::read_to_string("config/example.toml").expect("the file");
     let mut keys = Vec::new();
-    for source in ["src/config/mod.rs", "src/config/settings.rs", "src/config/services.rs"] {
+    for source in [
+        "src/config/mod.rs",
+        "src/config/settings.rs",
+        "src/config/services.rs",
+        "src/config/listeners.rs",
+    ] {
         let text = std::fs::read_to_string(source).expect("source is UTF-8");
         let calls =
             ["read(\"", "list(\"", "need(\"", "time(\"", "number(\"", "section(\"", "sections(\""];

@@ -6,7 +6,8 @@ use std::{collections::BTreeSet, fs, path::Path};
 /// Bottom first. Rooms on one line are neighbors and do not use each other.
 const FLOORS: &[&[&str]] = &[
     &["model"],
-    &["http1", "metrics", "net", "store", "switch"],
+    &["http1", "http2", "metrics", "store", "switch", "tls"],
+    &["net"],
     &["downstream", "upstream"],
     &["control", "proxy"],
     &["admin"],

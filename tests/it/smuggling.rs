@@ -187,7 +187,7 @@ const SHAPES: &[(&str, &str, Outcome)] = &[
     ("no version", "GET /\r\nHost: a\r\n\r\n", Refused(400)),
     ("HTTP/0.9", "GET / HTTP/0.9\r\nHost: a\r\n\r\n", Refused(400)),
     ("HTTP/1.2", "GET / HTTP/1.2\r\nHost: a\r\n\r\n", Refused(400)),
-    ("HTTP/2", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", Refused(400)),
+    ("almost HTTP/2", "PRI * HTTP/2.0\r\n\r\nSN\r\n\r\n", Refused(400)),
     ("HTTP/1.10", "GET / HTTP/1.10\r\nHost: a\r\n\r\n", Refused(400)),
     ("http in small letters", "GET / http/1.1\r\nHost: a\r\n\r\n", Refused(400)),
     ("CONNECT", "CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\n\r\n", Refused(405)),
@@ -350,7 +350,7 @@ async fn each_shape(size: usize) {
 
 /// What an upstream got, without what we add to heads, and with its chunks put together.
 fn joined(seen: &str) -> String {
-    let added = ["X-Forwarded-", "Forwarded:", "X-Request-Id:", "Traceparent:"];
+    let added = ["X-Forwarded-", "X-Real-IP:", "Forwarded:", "X-Request-Id:", "Traceparent:"];
     let lines = seen.split_inclusive("\r\n");
     let kept: String = lines.filter(|it| !added.iter().any(|name| it.starts_with(name))).collect();
     match kept.split_once("chunked\r\n\r\n") {

@@ -19,7 +19,7 @@ pub(in crate::proxy) struct Marks {
 
 /// How an answer is told to a client.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::proxy) struct Answer {
+pub(in crate::proxy) struct Answer<'a> {
     /// The client's version.
     pub(in crate::proxy) version: Version,
     /// How the body will be framed.
@@ -29,6 +29,8 @@ pub(in crate::proxy) struct Answer {
     /// Whether the connection becomes a WebSocket.
     pub(in crate::proxy) is_websocket: bool,
     pub(in crate::proxy) marks: Marks,
+    /// `Strict-Transport-Security`, for an answer over TLS that has none.
+    pub(in crate::proxy) hsts: Option<&'a str>,
     /// For an answer that has none.
     pub(in crate::proxy) date: [u8; DATE_LENGTH],
 }
@@ -41,9 +43,9 @@ pub(in crate::proxy) fn put_answer(
     out: &mut Vec<u8>,
     head: &ResponseHead,
     bytes: &[u8],
-    answer: &Answer,
+    answer: &Answer<'_>,
 ) {
-    let Answer { version, framing, goes_on, is_websocket, marks, date } = answer;
+    let Answer { version, framing, goes_on, is_websocket, marks, hsts, date } = answer;
     out.reserve(head.len + ADDED);
     put_status_line(out, *version, head, bytes);
     put_kept(out, head.fields.lines(bytes), marks.is_private);
@@ -55,6 +57,11 @@ pub(in crate::proxy) fn put_answer(
         out.extend_from_slice(b"\r\n");
     }
     put_marks(out, marks);
+    if let Some(hsts) = hsts
+        && !head.fields.lines(bytes).has(Name::StrictTransport)
+    {
+        put_field(out, b"Strict-Transport-Security", hsts.as_bytes());
+    }
     out.extend_from_slice(match (is_websocket, goes_on, version) {
         (true, _, _) => b"Upgrade: websocket\r\nConnection: upgrade\r\n\r\n",
         (false, true, Version::Http11) => b"\r\n",
@@ -132,18 +139,19 @@ mod tests {
     use super::*;
     use crate::proxy::samples::{self, values};
 
-    fn answer(framing: Framing) -> Answer {
+    fn answer(framing: Framing) -> Answer<'static> {
         Answer {
             version: Version::Http11,
             framing,
             goes_on: true,
             is_websocket: false,
             marks: Marks::default(),
+            hsts: None,
             date: *b"Sun, 06 Nov 1994 08:49:37 GMT",
         }
     }
 
-    fn tell(fields: &[(&str, &str)], answer: &Answer) -> Vec<(String, String)> {
+    fn tell(fields: &[(&str, &str)], answer: &Answer<'_>) -> Vec<(String, String)> {
         let (head, bytes) = samples::response(fields);
         let mut out = Vec::new();
         put_answer(&mut out, &head, &bytes, answer);

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use crate::{
+    downstream::Peer,
     http1::{Form, Framing, Lines, Name, RequestHead, put_field, put_number},
     proxy::{cookies, worker::Memory},
 };
@@ -11,8 +12,9 @@ use crate::{
 pub(in crate::proxy) struct Onward<'a> {
     /// Whether the client waits for leave to send the body. Whoever does not has nothing to expect.
     pub(in crate::proxy) expects_continue: bool,
-    pub(in crate::proxy) peer: IpAddr,
-    pub(in crate::proxy) memory: &'a Memory,
+    pub(in crate::proxy) peer: &'a Peer<Memory>,
+    /// Where the client is, as far as that is known.
+    pub(in crate::proxy) client: Option<IpAddr>,
     /// Whether the peer is a proxy whose forwarding fields are kept and continued.
     pub(in crate::proxy) is_behind_proxy: bool,
     pub(in crate::proxy) random: &'a mut fastrand::Rng,
@@ -102,8 +104,9 @@ fn put_kept(out: &mut Vec<u8>, head: &RequestHead, lines: Lines<'_>, onward: &On
 }
 
 fn put_forwarding(out: &mut Vec<u8>, host: &[u8], lines: Lines<'_>, onward: &Onward<'_>) {
-    let Onward { peer, memory, is_behind_proxy, .. } = onward;
-    let peer_text = memory.peer_text(*peer);
+    let Onward { peer, client, is_behind_proxy, .. } = onward;
+    let peer_text = peer.memory().peer_text(peer.address());
+    let scheme: &[u8] = if peer.security().is_some() { b"https" } else { b"http" };
     let told = |name| lines.all(name).filter(|_| *is_behind_proxy);
     out.extend_from_slice(b"X-Forwarded-For: ");
     for before in told(Name::XForwardedFor) {
@@ -117,7 +120,21 @@ fn put_forwarding(out: &mut Vec<u8>, host: &[u8], lines: Lines<'_>, onward: &Onw
         out.extend_from_slice(host);
     }
     if told(Name::XForwardedProto).next().is_none() {
-        out.extend_from_slice(b"\r\nX-Forwarded-Proto: http");
+        out.extend_from_slice(b"\r\nX-Forwarded-Proto: ");
+        out.extend_from_slice(scheme);
+    }
+    if told(Name::XRealIp).next().is_none()
+        && let Some(client) = client
+    {
+        out.extend_from_slice(b"\r\nX-Real-IP: ");
+        match *client == peer.address() {
+            true => out.extend_from_slice(peer_text),
+            false => out.extend_from_slice(client.to_string().as_bytes()),
+        }
+    }
+    if let Some(identity) = peer.security().and_then(|it| it.identity.as_ref()) {
+        out.extend_from_slice(b"\r\nX-Forwarded-Client-Cert: ");
+        out.extend_from_slice(identity.element.as_bytes());
     }
     out.extend_from_slice(b"\r\nForwarded: ");
     for before in told(Name::Forwarded) {
@@ -127,11 +144,11 @@ fn put_forwarding(out: &mut Vec<u8>, host: &[u8], lines: Lines<'_>, onward: &Onw
     // RFC 7239, section 4. A host was checked to have no quotes and no controls.
     let is_token = host.iter().all(|it| it.is_ascii_alphanumeric() || b"-._".contains(it));
     let quote: &[u8] = if is_token { b"" } else { b"\"" };
-    let (before, behind): (&[u8], &[u8]) = match peer {
+    let (before, behind): (&[u8], &[u8]) = match peer.address() {
         IpAddr::V4(_) => (b"for=", b";host="),
         IpAddr::V6(_) => (b"for=\"[", b"]\";host="),
     };
-    for part in [before, peer_text, behind, quote, host, quote, b";proto=http\r\n"] {
+    for part in [before, peer_text, behind, quote, host, quote, b";proto=", scheme, b"\r\n"] {
         out.extend_from_slice(part);
     }
 }
@@ -182,19 +199,31 @@ fn hex<const BYTES: usize, const DIGITS: usize>(bytes: [u8; BYTES]) -> [u8; DIGI
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proxy::samples::{self, values};
+    use crate::{
+        downstream::{Entrance, Listener, Security},
+        proxy::samples::{self, values},
+        tls::Identity,
+    };
 
     fn forward_from(
         peer: &str,
         fields: &[(&str, &str)],
         is_behind_proxy: bool,
+        security: Option<Box<Security>>,
     ) -> Vec<(String, String)> {
         let (head, bytes) = samples::request(fields);
-        let (memory, mut random) = (Memory::default(), fastrand::Rng::with_seed(7));
-        let peer = peer.parse().expect("an address");
-        let random = &mut random;
-        let onward =
-            Onward { expects_continue: false, peer, memory: &memory, is_behind_proxy, random };
+        let mut random = fastrand::Rng::with_seed(7);
+        let address: IpAddr = peer.parse().expect("an address");
+        let listener = Listener::plain(([127, 0, 0, 1], 80).into());
+        let peer = Peer::new((address, 40000).into(), Entrance::unbound(listener), security);
+        let client = (!is_behind_proxy).then_some(address);
+        let onward = Onward {
+            expects_continue: false,
+            peer: &peer,
+            client,
+            is_behind_proxy,
+            random: &mut random,
+        };
         let out = put_request(&head, &bytes, onward);
         let end = memchr::memchr(b'\n', &out).expect("a request line") + 1;
         assert_eq!(&out[..end], b"GET / HTTP/1.1\r\n");
@@ -202,7 +231,7 @@ mod tests {
     }
 
     fn forward(fields: &[(&str, &str)], is_behind_proxy: bool) -> Vec<(String, String)> {
-        forward_from("192.0.2.7", fields, is_behind_proxy)
+        forward_from("192.0.2.7", fields, is_behind_proxy, None)
     }
 
     #[test]
@@ -233,7 +262,7 @@ mod tests {
         let forwarding = ["x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"];
         let mut expected = vec!["accept", "content-length", "forwarded", "host", "traceparent"];
         expected.extend(forwarding);
-        expected.push("x-request-id");
+        expected.extend(["x-real-ip", "x-request-id"]);
         assert_eq!(names, expected);
     }
 
@@ -282,7 +311,8 @@ mod tests {
         assert_eq!(values(&sent, "x-forwarded-host"), ["example.com:8080"]);
         let forwarded = "for=192.0.2.7;host=\"example.com:8080\";proto=http";
         assert_eq!(values(&sent, "forwarded"), [forwarded]);
-        for gone in ["x-forwarded-port", "x-real-ip", "tracestate"] {
+        assert_eq!(values(&sent, "x-real-ip"), ["192.0.2.7"]);
+        for gone in ["x-forwarded-port", "tracestate"] {
             assert!(values(&sent, gone).is_empty(), "{gone}");
         }
         let (id, trace) = (values(&sent, "x-request-id"), values(&sent, "traceparent"));
@@ -312,8 +342,25 @@ mod tests {
     }
 
     #[test]
+    fn what_tls_has_made_sure_of_is_told_and_cannot_be_forged() {
+        let forged = [("x-forwarded-client-cert", "Hash=forged"), ("host", "a")];
+        let identity = Identity { element: "Hash=00;Subject=\"CN=a\"".into() };
+        let secured = |identity| {
+            let names = std::sync::Arc::default();
+            let security = Security { names, identity, makes_internal: false };
+            forward_from("192.0.2.7", &forged, false, Some(Box::new(security)))
+        };
+        let sent = secured(Some(identity));
+        assert_eq!(values(&sent, "x-forwarded-proto"), ["https"]);
+        assert_eq!(values(&sent, "forwarded"), ["for=192.0.2.7;host=a;proto=https"]);
+        assert_eq!(values(&sent, "x-forwarded-client-cert"), ["Hash=00;Subject=\"CN=a\""]);
+        assert!(values(&secured(None), "x-forwarded-client-cert").is_empty());
+        assert!(values(&forward(&forged, false), "x-forwarded-client-cert").is_empty());
+    }
+
+    #[test]
     fn an_address_of_ipv6_is_written_in_brackets_where_that_is_the_rule() {
-        let sent = forward_from("2001:db8::7", &[("host", "a")], false);
+        let sent = forward_from("2001:db8::7", &[("host", "a")], false, None);
         assert_eq!(values(&sent, "x-forwarded-for"), ["2001:db8::7"]);
         assert_eq!(values(&sent, "forwarded"), ["for=\"[2001:db8::7]\";host=a;proto=http"]);
     }

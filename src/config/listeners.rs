@@ -1,0 +1,186 @@
+//! Where clients come in.
+
+use std::net::SocketAddr;
+
+use toml::de::DeValue;
+
+use super::{
+    reader::{Section, flag, text, whole},
+    settings::{network, path},
+};
+use crate::{
+    downstream::{Listener, Spoken},
+    tls::{ALPN_HTTP1, ALPN_HTTP2, ClientAuth, FileError, KeyPair, ServerSettings},
+};
+
+pub(super) fn listeners(root: &Section<'_>) -> Vec<Listener> {
+    let sections = root.sections("listener");
+    if sections.is_empty() && !root.has("listener") {
+        root.note("listener", "is missing: write [[listener]] with listen = \"127.0.0.1:8080\"");
+    }
+    let mut listeners: Vec<Listener> = Vec::new();
+    for section in sections {
+        if let Some(listener) = listener(&section) {
+            let is_taken =
+                |it: &Listener| it.address == listener.address && listener.address.port() != 0;
+            if listeners.iter().any(is_taken) {
+                section.note("listen", "is the address of another listener");
+            }
+            listeners.push(listener);
+        }
+        section.finish();
+    }
+    listeners
+}
+
+fn listener(section: &Section<'_>) -> Option<Listener> {
+    let address = section.need("listen", "\"127.0.0.1:8080\"", |it| socket(text(it)?));
+    let preview = section.read("preview", None, |it| {
+        let color = text(it)?.parse();
+        color.map(Some).map_err(|error: crate::model::ParseColorError| error.to_string())
+    });
+    let speaks = protocols(section);
+    let proxies = proxies(section);
+    let redirects_to = section.read("redirect_to_https", None, |it| {
+        let port = whole(it, 1..=usize::from(u16::MAX))?;
+        Ok(u16::try_from(port).ok())
+    });
+    let (tls, hsts) = tls(section, speaks);
+    if tls.is_some() && redirects_to.is_some() {
+        section.note("redirect_to_https", "is for listeners in the clear: this one has TLS itself");
+    }
+    if preview.is_some() && redirects_to.is_some() {
+        section.note("redirect_to_https", "leaves nothing to preview: leave out one of the two");
+    }
+    Some(Listener { address: address?, preview, speaks, proxies, tls, hsts, redirects_to })
+}
+
+fn protocols(section: &Section<'_>) -> Spoken {
+    let both = vec!["http1".to_owned(), "h2".to_owned()];
+    let named = section.list("protocols", both, |it| match it {
+        "http1" | "h2" => Ok(it.to_owned()),
+        _ => Err(format!("`{it}` is not \"http1\" or \"h2\"")),
+    });
+    if named.is_empty() {
+        section.note("protocols", "names none: write [\"http1\", \"h2\"], or leave it out");
+    }
+    let has = |name: &str| named.iter().any(|it| it == name);
+    Spoken { http1: has("http1"), http2: has("h2") }
+}
+
+fn proxies(section: &Section<'_>) -> Vec<ipnet::IpNet> {
+    let inner = section.section("proxy_protocol");
+    if !section.has("proxy_protocol") {
+        return Vec::new();
+    }
+    let from = inner.list("from", Vec::new(), |it| match network(it)? {
+        net if net.prefix_len() == 0 => {
+            Err("would let everybody say who they are: list the proxies before us".to_owned())
+        }
+        net => Ok(net),
+    });
+    if from.is_empty() {
+        inner.note("from", "is missing: list the networks of the proxies, like [\"10.0.0.5/32\"]");
+    }
+    inner.finish();
+    from
+}
+
+fn tls(section: &Section<'_>, speaks: Spoken) -> (Option<ServerSettings>, Option<String>) {
+    let inner = section.section("tls");
+    if !section.has("tls") {
+        return (None, None);
+    }
+    let certificates: Vec<_> = inner.sections("certificates").iter().filter_map(key_pair).collect();
+    if certificates.is_empty() && !inner.has("certificates") {
+        let name = inner.name("certificates");
+        inner.note("certificates", format_args!("is missing: write [[{name}]] with cert and key"));
+    }
+    let has_tls12 = inner.read("min_version", true, |it| match text(it)? {
+        "1.2" => Ok(true),
+        "1.3" => Ok(false),
+        _ => Err("is \"1.2\" or \"1.3\"".to_owned()),
+    });
+    let hsts = inner.read("hsts", None, |it| transport_security(text(it)?).map(Some));
+    let client = client_auth(&inner);
+    inner.finish();
+    let protocols = [(ALPN_HTTP2, speaks.http2), (ALPN_HTTP1, speaks.http1)];
+    let protocols = protocols.into_iter().filter(|it| it.1).map(|it| it.0).collect();
+    let settings = ServerSettings { certificates, has_tls12, protocols, client };
+    (Some(settings), hsts)
+}
+
+fn key_pair(section: &Section<'_>) -> Option<KeyPair> {
+    let cert = section.need("cert", "the file of the certificate and its chain, in PEM", path);
+    let key = section.need("key", "the file of its private key, in PEM", path);
+    section.finish();
+    let pair = KeyPair { cert: cert?, key: key? };
+    let settings = ServerSettings {
+        certificates: vec![pair.clone()],
+        has_tls12: true,
+        protocols: Vec::new(),
+        client: None,
+    };
+    for FileError { path, what } in settings.check().err().into_iter().flatten() {
+        let key = if path == pair.key { "key" } else { "cert" };
+        section.note(key, format_args!("{}: {what}", path.display()));
+    }
+    Some(pair)
+}
+
+fn client_auth(section: &Section<'_>) -> Option<ClientAuth> {
+    let inner = section.section("client");
+    if !section.has("client") {
+        return None;
+    }
+    let ca = inner.need("ca", "the file of the authorities that sign clients, in PEM", |it| {
+        let ca = path(it)?;
+        let auth = ClientAuth { ca: ca.clone(), is_required: false, is_internal: false };
+        let checked = auth.check();
+        checked.map(|()| ca).map_err(|error| error.to_string())
+    });
+    let is_required = inner.read("required", false, flag);
+    let is_internal = inner.read("internal", false, flag);
+    inner.finish();
+    Some(ClientAuth { ca: ca?, is_required, is_internal })
+}
+
+/// RFC 6797, section 6.1.
+fn transport_security(text: &str) -> Result<String, String> {
+    let mut directives = text.split(';').map(str::trim);
+    let has_age = directives
+        .next()
+        .and_then(|it| it.strip_prefix("max-age="))
+        .is_some_and(|it| it.parse::<u32>().is_ok());
+    match has_age && directives.all(|it| matches!(it, "includeSubDomains" | "preload")) {
+        true => Ok(text.to_owned()),
+        false => Err("is like \"max-age=31536000; includeSubDomains\", in seconds".to_owned()),
+    }
+}
+
+fn socket(text: &str) -> Result<SocketAddr, String> {
+    let wrong =
+        format!("`{text}` is not an address and a port: write \"0.0.0.0:80\" or \"[::]:80\"");
+    text.parse().map_err(|_| wrong)
+}
+
+/// A size as people write it: `"500B"`, `"32KiB"`, `"10MiB"`, `"1GiB"`; `"none"` for no limit.
+pub(super) fn size(value: &DeValue<'_>) -> Result<Option<u64>, String> {
+    let wrong =
+        "is a size with its unit, like \"500B\", \"32KiB\", \"10MiB\" or \"1GiB\", or \"none\"";
+    let text = text(value)?;
+    if text == "none" {
+        return Ok(None);
+    }
+    let digits = text.find(|it: char| !it.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let factor = match unit.trim_start() {
+        "B" => 1,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        _ => return Err(wrong.to_owned()),
+    };
+    let size = number.parse::<u64>().ok().and_then(|it| it.checked_mul(factor));
+    size.filter(|it| *it > 0).map(Some).ok_or_else(|| wrong.to_owned())
+}

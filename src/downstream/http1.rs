@@ -1,0 +1,234 @@
+//! A connection of HTTP/1: one request after another.
+
+use std::{
+    future::poll_fn,
+    rc::Rc,
+    task::{Poll, ready},
+};
+
+use super::{
+    After, Handler, HeadError,
+    client::{Client, Guest, House},
+    clock::Wait,
+    connection::Connection,
+    http2,
+};
+use crate::{
+    http1::{Reject, RequestHead, Scan},
+    http2::PREFACE,
+    net::{Channel, Socket},
+};
+
+/// What came where a request was waited for.
+enum Asked {
+    Head(Result<RequestHead, HeadError>),
+    /// Nothing after all, or only the empty line that old clients send behind a body: RFC 9112,
+    /// section 2.2.
+    Nothing,
+    /// What a client says that knows that HTTP/2 is spoken here.
+    Http2,
+    /// The end of the connection.
+    Gone,
+}
+
+/// What becomes of a connection that had something to do.
+enum Next<T> {
+    Idle,
+    Tunnel(Box<T>),
+    Http2,
+    Close,
+}
+
+/// What is remembered of a connection from one request to the next.
+#[derive(Default)]
+struct Course {
+    /// Requests so far.
+    requests: usize,
+    /// Whether an empty line came where the next request was waited for.
+    has_skipped_line: bool,
+}
+
+/// Serves a connection to its end. What waits is small; what happens now and then has a box of its own.
+#[expect(
+    clippy::manual_async_fn,
+    reason = "an async fn would have two places for the client, and every idle connection both"
+)]
+pub(super) fn live<H: Handler>(
+    mut client: Client<H::Memory>,
+    guest: Guest,
+    house: Rc<House<H>>,
+) -> impl Future<Output = ()> {
+    async move {
+        let mut course = Course::default();
+        while asks(&mut client).await {
+            match Box::pin(answer(&mut client, &mut course, &house)).await {
+                Next::Idle => {}
+                Next::Close => return,
+                Next::Tunnel(tunnel) => {
+                    Box::pin(house.handler.tunnel(client, *tunnel)).await;
+                    return drop(guest);
+                }
+                Next::Http2 => return Box::pin(http2::live(client, guest, house)).await,
+            }
+        }
+    }
+}
+
+/// Answers requests for as long as there are bytes of them.
+async fn answer<H: Handler>(
+    client: &mut Client<H::Memory>,
+    course: &mut Course,
+    house: &House<H>,
+) -> Next<H::Tunnel> {
+    loop {
+        let head = match read_head(client, course).await {
+            Asked::Head(head) => head,
+            Asked::Nothing => return Next::Idle,
+            Asked::Http2 => return Next::Http2,
+            Asked::Gone => return Next::Close,
+        };
+        course.requests += 1;
+        if course.requests >= house.limits.requests {
+            client.connection.close();
+        }
+        client.connection.wait_for_nothing();
+        let after = house.handler.exchange(client, head).await;
+        client.connection.wait_for_nothing();
+        match after {
+            After::GoOn if client.channel.unread().is_empty() && !asks_again(client).await => {
+                return Next::Idle;
+            }
+            After::GoOn => {}
+            After::Tunnel(tunnel) => return Next::Tunnel(Box::new(tunnel)),
+            After::Cut => return Next::Close,
+            After::Close => {
+                linger(client).await;
+                return Next::Close;
+            }
+        }
+    }
+}
+
+/// The socket; a connection that is served here is always one.
+fn parts<M>(client: &mut Client<M>) -> Option<(&mut Socket, &Connection<M>)> {
+    match client.split() {
+        (Channel::Socket(socket), connection) => Some((socket, connection)),
+        (Channel::Stream(_), _) => None,
+    }
+}
+
+/// Waits until the client asks something. Holds no buffer. False if it never will: it has closed, or
+/// the connection is to end.
+async fn asks<M>(client: &mut Client<M>) -> bool {
+    let Some((socket, connection)) = parts(client) else { return false };
+    connection.wait_for_nothing();
+    connection.begin(Wait::Request);
+    poll_fn(|context| {
+        connection.remember(context.waker());
+        match socket.poll_readable(context) {
+            Poll::Ready(readable) => Poll::Ready(readable.is_ok()),
+            // Whoever asks just now is answered; whoever does not will not be.
+            Poll::Pending if connection.is_closing() => Poll::Ready(false),
+            Poll::Pending => Poll::Pending,
+        }
+    })
+    .await
+}
+
+/// Waits a moment for the client to ask again. Holds no buffer. False if it did not, or if enough
+/// others are waiting like this.
+async fn asks_again<M>(client: &mut Client<M>) -> bool {
+    let Some(_warm) = client.stay_warm() else { return false };
+    let Some((socket, connection)) = parts(client) else { return false };
+    connection.begin(Wait::NextRequest);
+    poll_fn(|context| match socket.poll_readable(context) {
+        Poll::Ready(readable) => Poll::Ready(readable.is_ok()),
+        Poll::Pending if connection.is_closing() => Poll::Ready(false),
+        Poll::Pending if connection.take_alarm().is_some() => Poll::Ready(false),
+        Poll::Pending => Poll::Pending,
+    })
+    .await
+}
+
+/// Reads a head. Dropping the future loses nothing of what was read.
+async fn read_head<M>(client: &mut Client<M>, course: &mut Course) -> Asked {
+    let mut scan = Scan::up_to(RequestHead::BYTES_MAX);
+    let Some((socket, connection)) = parts(client) else { return Asked::Gone };
+    let speaks = connection.peer().listener().speaks;
+    // In TLS it is agreed on before, or not spoken: RFC 9113, section 3.2.
+    let may_be_http2 = course.requests == 0 && speaks.http2 && !socket.transport().is_tls();
+    connection.wait_for_nothing();
+    connection.begin(Wait::Head);
+    poll_fn(|context| {
+        loop {
+            if !course.has_skipped_line && socket.unread().starts_with(b"\r\n") {
+                course.has_skipped_line = true;
+                socket.consume(2);
+                if socket.unread().is_empty() {
+                    return Poll::Ready(Asked::Nothing);
+                }
+            }
+            let unread = socket.unread();
+            let is_prefaced = may_be_http2 && begins_preface(unread);
+            if is_prefaced && unread.len() >= PREFACE.len() {
+                return Poll::Ready(Asked::Http2);
+            }
+            if !is_prefaced && !unread.is_empty() && scan.is_worth_parsing(unread) {
+                match RequestHead::parse(unread) {
+                    Ok(None) => {}
+                    Ok(Some(head)) => {
+                        course.has_skipped_line = false;
+                        let head = if speaks.http1 { Ok(head) } else { Err(ONLY_HTTP2.into()) };
+                        return Poll::Ready(Asked::Head(head));
+                    }
+                    Err(reject) => return Poll::Ready(Asked::Head(Err(reject.into()))),
+                }
+            }
+            if connection.take_alarm() == Some(Wait::Head) {
+                return Poll::Ready(Asked::Head(Err(HeadError::TooSlow)));
+            }
+            match socket.poll_read(context, RequestHead::BYTES_MAX + 1) {
+                Poll::Ready(Ok(1..)) => {}
+                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Asked::Gone),
+                Poll::Pending if socket.unread().is_empty() => {
+                    return Poll::Ready(Asked::Nothing);
+                }
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    })
+    .await
+}
+
+const ONLY_HTTP2: Reject = Reject::Malformed("this port speaks HTTP/2 only");
+
+/// Whether this is the preface of HTTP/2, or its beginning.
+fn begins_preface(bytes: &[u8]) -> bool {
+    let length = bytes.len().min(PREFACE.len());
+    length > 0 && bytes[..length] == PREFACE[..length]
+}
+
+/// Ends our side, and takes what still comes until the client ends its own: a socket that is closed
+/// with bytes unread is reset, and the client may lose the answer before it has read it (RFC 9112,
+/// section 9.6).
+async fn linger<M>(client: &mut Client<M>) {
+    let Some((socket, connection)) = parts(client) else { return };
+    connection.wait_for_nothing();
+    connection.begin(Wait::Linger);
+    poll_fn(|context| {
+        if ready!(socket.poll_finish(context)).is_err() {
+            return Poll::Ready(());
+        }
+        loop {
+            socket.consume(socket.unread().len());
+            match ready!(socket.poll_read(context, LINGER_AT_ONCE)) {
+                Ok(1..) => {}
+                Ok(0) | Err(_) => return Poll::Ready(()),
+            }
+        }
+    })
+    .await;
+}
+
+/// Bytes that are read at once only to be thrown away.
+const LINGER_AT_ONCE: usize = 16 * 1024;

@@ -1,0 +1,338 @@
+//! A connection of HTTP/2: many requests at once, each a client of its own to whoever answers.
+
+use std::{
+    cell::{Cell, RefCell},
+    future::poll_fn,
+    io::{self, IoSlice},
+    pin::{Pin, pin},
+    rc::Rc,
+    task::{Context, Poll, Waker},
+};
+
+use bytes::Bytes;
+use h2::{
+    Ping, PingPong, Reason, RecvStream,
+    server::{self, Builder, SendResponse},
+};
+use http::Request;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tracing::debug;
+
+use super::{
+    After, Handler,
+    client::{Client, Guest, House},
+    clock::Wait,
+    connection::Connection,
+};
+use crate::{
+    http1::RequestHead,
+    http2::{Meter, Stream},
+    net::{Channel, Socket},
+};
+
+/// How much a client may send of one request before it was passed on, and of all together.
+const STREAM_WINDOW: u32 = 256 * 1024;
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+
+/// Bytes of an answer that are with the connection and not yet with the system.
+const SEND_BUFFER: usize = 128 * 1024;
+
+/// Streams that were reset before anybody looked at them.
+const RESETS_PENDING_MAX: usize = 20;
+
+/// Bytes that a connection may send beyond eight times what its requests have to do with: more than
+/// that are frames for their own sake.
+const NOISE_MAX: u64 = 1024 * 1024;
+
+/// What a connection's streams and its driver know of each other.
+struct Course<M> {
+    connection: Rc<Connection<M>>,
+    streams: Cell<usize>,
+    answered: Cell<usize>,
+    /// Those that the client has reset before they were answered.
+    reset: Cell<usize>,
+    /// Bytes of heads and content, both ways.
+    meter: Rc<Meter>,
+    /// The driver, to be woken when a stream has ended.
+    driver: RefCell<Waker>,
+}
+
+/// A stream's place in the course of its connection.
+struct Part<M>(Rc<Course<M>>);
+
+/// The socket, watched: for silence, for an end that takes nothing, for noise.
+struct Watched<M> {
+    socket: Socket,
+    course: Rc<Course<M>>,
+    came: u64,
+}
+
+/// Serves a connection to its end.
+pub(super) async fn live<H: Handler>(client: Client<H::Memory>, guest: Guest, house: Rc<House<H>>) {
+    let (channel, connection, place) = client.into_parts();
+    let Channel::Socket(socket) = channel else { return };
+    connection.wait_for_nothing();
+    connection.begin(Wait::Head);
+    let course = Rc::new(Course {
+        connection: Rc::clone(&connection),
+        streams: Cell::new(0),
+        answered: Cell::new(0),
+        reset: Cell::new(0),
+        meter: Rc::default(),
+        driver: RefCell::new(Waker::noop().clone()),
+    });
+    let watched = Watched { socket, course: Rc::clone(&course), came: 0 };
+    let fields_max = u32::try_from(RequestHead::BYTES_MAX).unwrap_or(u32::MAX);
+    let handshake = Builder::new()
+        .max_concurrent_streams(house.limits.streams)
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_header_list_size(fields_max)
+        .max_send_buffer_size(SEND_BUFFER)
+        .max_pending_accept_reset_streams(RESETS_PENDING_MAX)
+        .enable_connect_protocol()
+        .handshake::<_, Bytes>(watched)
+        .await;
+    let peer = connection.peer().address();
+    let mut driven = match handshake {
+        Ok(driven) => driven,
+        Err(error) => {
+            debug!(%peer, %error, "HTTP/2 that did not come to a request");
+            return;
+        }
+    };
+    connection.wait_for_nothing();
+    let mut driver = Driver { ping: driven.ping_pong(), course, requests: 0, is_ending: false };
+    poll_fn(|context| driver.poll(context, &mut driven, &house)).await;
+    drop((place, guest));
+}
+
+/// What drives a connection: takes its streams, watches it, and has it end.
+struct Driver<M> {
+    ping: Option<PingPong>,
+    course: Rc<Course<M>>,
+    requests: usize,
+    is_ending: bool,
+}
+
+type Driven<M> = server::Connection<Watched<M>, Bytes>;
+
+// === impl Driver ===
+
+impl<M: 'static> Driver<M> {
+    fn poll<H: Handler<Memory = M>>(
+        &mut self,
+        context: &mut Context<'_>,
+        driven: &mut Driven<M>,
+        house: &Rc<House<H>>,
+    ) -> Poll<()> {
+        let course = Rc::clone(&self.course);
+        let connection = &course.connection;
+        connection.remember(context.waker());
+        course.remember(context.waker());
+        match connection.take_alarm() {
+            Some(Wait::Stream) => self.end(driven),
+            Some(Wait::Sound) => {
+                if let Some(ping) = &mut self.ping
+                    && ping.send_ping(Ping::opaque()).is_ok()
+                {
+                    connection.begin(Wait::Pong);
+                }
+            }
+            _ => {}
+        }
+        if let Some(ping) = &mut self.ping {
+            // That it came is known from its bytes.
+            let _ = ping.poll_pong(context);
+        }
+        if connection.is_closing() || self.requests >= house.limits.requests {
+            self.end(driven);
+        }
+        if course.is_attack(house.limits.resets) {
+            debug!(peer = %connection.peer().address(), "more resets than answers: calm down");
+            driven.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+        }
+        loop {
+            match driven.poll_accept(context) {
+                Poll::Ready(Some(Ok((request, response)))) => {
+                    self.requests += 1;
+                    begin(request, response, &course, house);
+                }
+                Poll::Ready(Some(Err(error))) => {
+                    debug!(peer = %connection.peer().address(), %error, "HTTP/2 ended");
+                    return Poll::Ready(());
+                }
+                Poll::Ready(None) => return Poll::Ready(()),
+                Poll::Pending => break,
+            }
+        }
+        let is_idle = course.streams.get() == 0;
+        connection.note(Wait::Stream, is_idle && !self.is_ending, false);
+        // Whoever does not close when nothing is left is cut.
+        connection.note(Wait::Linger, is_idle && self.is_ending, false);
+        if is_idle {
+            connection.end(Wait::Sound);
+            connection.end(Wait::Pong);
+        } else if !connection.is_waiting(Wait::Pong) && !connection.is_waiting(Wait::Sound) {
+            connection.begin(Wait::Sound);
+        }
+        Poll::Pending
+    }
+
+    /// Takes no more requests, and tells the client in two steps: what it sends before it has heard of
+    /// it is still answered (RFC 9113, section 6.8).
+    fn end(&mut self, driven: &mut Driven<M>) {
+        if !std::mem::replace(&mut self.is_ending, true) {
+            driven.graceful_shutdown();
+        }
+    }
+}
+
+/// Starts a task that answers one request.
+fn begin<H: Handler>(
+    request: Request<RecvStream>,
+    response: SendResponse<Bytes>,
+    course: &Rc<Course<H::Memory>>,
+    house: &Rc<House<H>>,
+) {
+    let stream = match Stream::of_client(request, response, Rc::clone(&course.meter)) {
+        Ok(stream) => stream,
+        Err(defect) => {
+            debug!(peer = %course.connection.peer().address(), %defect, "a malformed request");
+            house.handler.malformed();
+            return;
+        }
+    };
+    let peer = course.connection.peer();
+    let connection = Rc::new(Connection::new(Rc::clone(peer), Rc::clone(house.roster.clock())));
+    let client = Client::new(Channel::Stream(Box::new(stream)), &connection, house);
+    let part = Part::of(course);
+    let task = house.tasks.spawn_local(answer(client, part, Rc::clone(&house.handler)));
+    connection.task.replace(Some(task.abort_handle()));
+}
+
+async fn answer<H: Handler>(mut client: Client<H::Memory>, part: Part<H::Memory>, handler: Rc<H>) {
+    let head = RequestHead::parse(client.channel.unread());
+    // Written as a whole: what is not one cannot be read.
+    let head = head.map(|it| it.ok_or(crate::http1::Reject::Malformed("the head has no end")));
+    let head = head.and_then(|it| it).map_err(Into::into);
+    match handler.exchange(&mut client, head).await {
+        After::GoOn | After::Close => part.0.answered.set(part.0.answered.get() + 1),
+        After::Cut => {
+            let broken = client.channel.broken();
+            if broken.is_some() {
+                part.0.reset.set(part.0.reset.get() + 1);
+            }
+            client.channel.reset(broken);
+        }
+        After::Tunnel(tunnel) => {
+            part.0.answered.set(part.0.answered.get() + 1);
+            Box::pin(handler.tunnel(client, tunnel)).await;
+        }
+    }
+}
+
+// === impl Course ===
+
+impl<M> Course<M> {
+    fn is_attack(&self, resets_max: usize) -> bool {
+        self.reset.get() > resets_max.saturating_add(self.answered.get())
+    }
+
+    fn remember(&self, waker: &Waker) {
+        let mut driver = self.driver.borrow_mut();
+        if !driver.will_wake(waker) {
+            *driver = waker.clone();
+        }
+    }
+}
+
+// === impl Part ===
+
+impl<M> Part<M> {
+    fn of(course: &Rc<Course<M>>) -> Self {
+        course.streams.set(course.streams.get() + 1);
+        Self(Rc::clone(course))
+    }
+}
+
+impl<M> Drop for Part<M> {
+    fn drop(&mut self) {
+        self.0.streams.set(self.0.streams.get() - 1);
+        if self.0.streams.get() == 0 {
+            self.0.driver.borrow().wake_by_ref();
+        }
+    }
+}
+
+// === impl Watched ===
+
+impl<M> Watched<M> {
+    fn note_written(&self, written: &Poll<io::Result<usize>>) {
+        let has_moved = matches!(written, Poll::Ready(Ok(1..)));
+        self.course.connection.note(Wait::Taken, written.is_pending(), has_moved);
+    }
+}
+
+impl<M> AsyncRead for Watched<M> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        room: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let watched = self.get_mut();
+        let before = room.filled().len();
+        let read = pin!(&mut watched.socket).poll_read(context, room);
+        let came = room.filled().len() - before;
+        if came > 0 {
+            watched.came += came as u64;
+            let connection = &watched.course.connection;
+            connection.end(Wait::Sound);
+            connection.end(Wait::Pong);
+            if watched.came > watched.course.meter.total().saturating_mul(8) + NOISE_MAX {
+                let what = "more frames than its requests have a use for";
+                return Poll::Ready(Err(io::Error::other(what)));
+            }
+        }
+        read
+    }
+}
+
+impl<M> AsyncWrite for Watched<M> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let watched = self.get_mut();
+        let written = pin!(&mut watched.socket).poll_write(context, bytes);
+        watched.note_written(&written);
+        written
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let watched = self.get_mut();
+        let written = pin!(&mut watched.socket).poll_write_vectored(context, parts);
+        watched.note_written(&written);
+        written
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let watched = self.get_mut();
+        let flushed = pin!(&mut watched.socket).poll_flush(context);
+        watched.course.connection.note(Wait::Taken, flushed.is_pending(), false);
+        flushed
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        pin!(&mut self.get_mut().socket).poll_shutdown(context)
+    }
+}

@@ -1,0 +1,311 @@
+//! Heads of HTTP/2 as the bytes of an HTTP/1 head, and back.
+//!
+//! Two rules keep a downgrade from being of use to anybody: what HTTP/2 does not allow in a field is
+//! refused here (section 8.2), and what is allowed is read again by the same strict reader as
+//! everything else.
+
+use bytes::Bytes;
+use h2::ext::Protocol;
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri,
+    header::{CONNECTION, CONTENT_LENGTH, COOKIE, HOST, TE, TRANSFER_ENCODING, UPGRADE},
+    uri::{Authority, PathAndQuery, Scheme},
+};
+
+use super::websocket;
+
+/// Why a head of HTTP/2 is malformed: section 8.1.1.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("{0}")]
+pub struct HeadDefect(pub(super) &'static str);
+
+const WEBSOCKET: &str = "websocket";
+const KEY: HeaderName = HeaderName::from_static("sec-websocket-key");
+const ACCEPT: HeaderName = HeaderName::from_static("sec-websocket-accept");
+
+/// Puts a request as an HTTP/1 head. `ends` tells whether no body follows. Returns the key that was
+/// made up for a WebSocket, whose handshake needs one there.
+///
+/// # Errors
+///
+/// [`HeadDefect`] for what HTTP/2 does not allow.
+pub fn put_request(
+    out: &mut Vec<u8>,
+    request: &Request<()>,
+    ends: bool,
+) -> Result<Option<String>, HeadDefect> {
+    let (uri, fields) = (request.uri(), request.headers());
+    let protocol = request.extensions().get::<Protocol>();
+    let is_websocket = match (request.method(), protocol) {
+        (&Method::CONNECT, Some(it)) if it.as_str().eq_ignore_ascii_case(WEBSOCKET) => true,
+        (_, Some(_)) => return Err(HeadDefect("the :protocol is not websocket")),
+        (_, None) => false,
+    };
+    let authority = uri.authority().map(Authority::as_str);
+    let target = match (uri.path_and_query(), authority) {
+        (Some(target), _) => target.as_str(),
+        // A plain CONNECT is refused where all heads are read.
+        (None, Some(authority)) if request.method() == Method::CONNECT => authority,
+        _ => return Err(HeadDefect("there is no :path")),
+    };
+    let is_asterisk = target == "*" && request.method() == Method::OPTIONS;
+    if !target.starts_with('/') && !is_asterisk && request.method() != Method::CONNECT {
+        return Err(HeadDefect("the :path is no path"));
+    }
+    let method = if is_websocket { "GET" } else { request.method().as_str() };
+    out.reserve(512);
+    for part in [method, " ", target, " HTTP/1.1\r\n"] {
+        out.extend_from_slice(part.as_bytes());
+    }
+    if let Some(authority) = authority {
+        put(out, b"host", authority.as_bytes());
+    }
+    put_fields(out, fields, authority)?;
+    if is_websocket {
+        let key = websocket::new_key();
+        put(out, b"upgrade", WEBSOCKET.as_bytes());
+        put(out, b"connection", b"upgrade");
+        put(out, KEY.as_str().as_bytes(), key.as_bytes());
+        out.extend_from_slice(b"\r\n");
+        return Ok(Some(key));
+    }
+    if !ends && !fields.contains_key(CONTENT_LENGTH) {
+        put(out, b"transfer-encoding", b"chunked");
+    }
+    out.extend_from_slice(b"\r\n");
+    Ok(None)
+}
+
+/// Puts a response as an HTTP/1 head. `ends` tells whether no body follows, `key` is that of the
+/// WebSocket which it may open.
+///
+/// # Errors
+///
+/// [`HeadDefect`] for what HTTP/2 does not allow.
+pub fn put_response(
+    out: &mut Vec<u8>,
+    response: &Response<()>,
+    ends: bool,
+    key: Option<&str>,
+) -> Result<(), HeadDefect> {
+    let status = response.status();
+    let opens = key.filter(|_| status.is_success());
+    out.reserve(512);
+    out.extend_from_slice(b"HTTP/1.1 ");
+    out.extend_from_slice(if opens.is_some() { b"101" } else { status.as_str().as_bytes() });
+    out.extend_from_slice(b" \r\n");
+    put_fields(out, response.headers(), None)?;
+    if let Some(key) = opens {
+        put(out, b"upgrade", WEBSOCKET.as_bytes());
+        put(out, b"connection", b"upgrade");
+        put(out, ACCEPT.as_str().as_bytes(), websocket::accept_of(key.as_bytes()).as_bytes());
+    } else if !status.is_informational()
+        && status != StatusCode::NO_CONTENT
+        && status != StatusCode::NOT_MODIFIED
+        && !response.headers().contains_key(CONTENT_LENGTH)
+    {
+        match ends {
+            true => put(out, b"content-length", b"0"),
+            false => put(out, b"transfer-encoding", b"chunked"),
+        }
+    }
+    out.extend_from_slice(b"\r\n");
+    Ok(())
+}
+
+/// Puts trailers as lines.
+///
+/// # Errors
+///
+/// [`HeadDefect`] for what HTTP/2 does not allow.
+pub(super) fn put_trailers(out: &mut Vec<u8>, trailers: &HeaderMap) -> Result<(), HeadDefect> {
+    put_fields(out, trailers, None)
+}
+
+/// The request that a head of our own asks. `is_tls` tells the scheme. The key of the WebSocket that
+/// it asks for comes with it, since HTTP/2 has no place for it.
+///
+/// # Errors
+///
+/// [`HeadDefect`] for what HTTP/2 has no words for.
+pub fn request(head: &[u8], is_tls: bool) -> Result<(Request<()>, Option<String>), HeadDefect> {
+    let odd = |_| HeadDefect("the head cannot be said in HTTP/2");
+    let (first, lines) = split(head);
+    let mut parts = first.splitn(3, |it| *it == b' ');
+    let (Some(method), Some(target)) = (parts.next(), parts.next()) else {
+        return Err(HeadDefect("there is no request line"));
+    };
+    let mut request = Request::new(());
+    *request.method_mut() = Method::from_bytes(method).map_err(|_| odd(()))?;
+    let mut uri = http::uri::Parts::default();
+    uri.scheme = Some(if is_tls { Scheme::HTTPS } else { Scheme::HTTP });
+    uri.path_and_query = Some(PathAndQuery::try_from(target).map_err(|_| odd(()))?);
+    let (mut key, mut is_websocket) = (None, false);
+    let mut fields = HeaderMap::with_capacity(24);
+    each_field(&lines, |name, value| {
+        match name {
+            HOST => {
+                let authority = Authority::from_maybe_shared(value.as_bytes().to_vec());
+                uri.authority = Some(authority.map_err(|_| odd(()))?);
+            }
+            UPGRADE => is_websocket = true,
+            KEY => key = value.to_str().ok().map(str::to_owned),
+            TE if value.as_bytes().eq_ignore_ascii_case(b"trailers") => {
+                fields.append(TE, value);
+            }
+            name if is_for_connection(&name) => {}
+            name => drop(fields.append(name, value)),
+        }
+        Ok(())
+    })?;
+    *request.uri_mut() = Uri::from_parts(uri).map_err(|_| odd(()))?;
+    *request.headers_mut() = fields;
+    if is_websocket {
+        *request.method_mut() = Method::CONNECT;
+        request.extensions_mut().insert(Protocol::from_static(WEBSOCKET));
+        return Ok((request, Some(key.unwrap_or_default())));
+    }
+    if let Some(key) = key {
+        let value = HeaderValue::from_maybe_shared(key).map_err(|_| odd(()))?;
+        request.headers_mut().append(KEY, value);
+    }
+    Ok((request, None))
+}
+
+/// The response that a head of our own gives. One that opens a WebSocket has another code there:
+/// RFC 8441, section 5. `key` is what was made up for it.
+///
+/// # Errors
+///
+/// [`HeadDefect`] for what HTTP/2 has no words for, and for a WebSocket whose server did not
+/// understand its key.
+pub fn response(head: &[u8], key: Option<&str>) -> Result<Response<()>, HeadDefect> {
+    let (first, lines) = split(head);
+    let code = first.get("HTTP/1.1 ".len()..).and_then(|it| it.get(..3));
+    let status = StatusCode::from_bytes(code.unwrap_or_default())
+        .map_err(|_| HeadDefect("there is no status line"))?;
+    let opens = key.filter(|_| status == StatusCode::SWITCHING_PROTOCOLS);
+    let mut response = Response::new(());
+    *response.status_mut() = if opens.is_some() { StatusCode::OK } else { status };
+    let mut fields = HeaderMap::with_capacity(24);
+    let mut accepted = None;
+    each_field(&lines, |name, value| {
+        match name {
+            ACCEPT if opens.is_some() => accepted = Some(value),
+            name if is_for_connection(&name) => {}
+            name => drop(fields.append(name, value)),
+        }
+        Ok(())
+    })?;
+    *response.headers_mut() = fields;
+    if let Some(key) = opens
+        && accepted
+            .is_none_or(|it| it.as_bytes() != websocket::accept_of(key.as_bytes()).as_bytes())
+    {
+        return Err(HeadDefect("the Sec-WebSocket-Accept does not fit"));
+    }
+    Ok(response)
+}
+
+/// The trailers that lines of our own make.
+///
+/// # Errors
+///
+/// [`HeadDefect`] for what HTTP/2 has no words for.
+pub(super) fn trailers(lines: &[u8]) -> Result<HeaderMap, HeadDefect> {
+    let mut fields = HeaderMap::new();
+    each_field(&Bytes::copy_from_slice(lines), |name, value| {
+        fields.append(name, value);
+        Ok(())
+    })?;
+    Ok(fields)
+}
+
+/// Puts fields as lines, but for a `Host` that says what `authority` does. Crumbs of a cookie become
+/// one again: section 8.2.3.
+fn put_fields(
+    out: &mut Vec<u8>,
+    fields: &HeaderMap,
+    authority: Option<&str>,
+) -> Result<(), HeadDefect> {
+    let mut has_cookie = false;
+    for (name, value) in fields {
+        let value = value.as_bytes();
+        if is_for_connection(name) && !(name == TE && value.eq_ignore_ascii_case(b"trailers")) {
+            return Err(HeadDefect("a field is for connections of HTTP/1"));
+        }
+        // Section 8.2.1; the library has seen to the other letters.
+        let is_space = |it: Option<&u8>| matches!(it, Some(b' ' | b'\t'));
+        if is_space(value.first()) || is_space(value.last()) {
+            return Err(HeadDefect("a value begins or ends with space"));
+        }
+        match authority {
+            Some(it) if name == HOST => {
+                if !value.eq_ignore_ascii_case(it.as_bytes()) {
+                    return Err(HeadDefect("the :authority and the Host name different hosts"));
+                }
+                continue;
+            }
+            _ => {}
+        }
+        if name == COOKIE {
+            has_cookie = true;
+            continue;
+        }
+        put(out, name.as_str().as_bytes(), value);
+    }
+    if has_cookie {
+        out.extend_from_slice(b"cookie: ");
+        for (place, crumb) in fields.get_all(COOKIE).iter().enumerate() {
+            out.extend_from_slice(if place > 0 { b"; " } else { b"" });
+            out.extend_from_slice(crumb.as_bytes());
+        }
+        out.extend_from_slice(b"\r\n");
+    }
+    Ok(())
+}
+
+/// Section 8.2.2.
+fn is_for_connection(name: &HeaderName) -> bool {
+    const HEADERS: [HeaderName; 4] = [CONNECTION, TE, TRANSFER_ENCODING, UPGRADE];
+    HEADERS.contains(name) || matches!(name.as_str(), "keep-alive" | "proxy-connection")
+}
+
+fn put(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+    for part in [name, b": ", value, b"\r\n"] {
+        out.extend_from_slice(part);
+    }
+}
+
+/// The first line, and the others in memory that values can share.
+fn split(head: &[u8]) -> (&[u8], Bytes) {
+    let end = memchr::memmem::find(head, b"\r\n").unwrap_or(head.len());
+    let lines = head.get(end + 2..).unwrap_or_default();
+    (&head[..end], Bytes::copy_from_slice(lines))
+}
+
+/// Calls `each` with every field of lines that we have written ourselves, or read strictly.
+fn each_field(
+    lines: &Bytes,
+    mut each: impl FnMut(HeaderName, HeaderValue) -> Result<(), HeadDefect>,
+) -> Result<(), HeadDefect> {
+    let odd = HeadDefect("a line is no field");
+    let mut start = 0;
+    while let Some(length) = memchr::memchr(b'\r', &lines[start..]) {
+        if length == 0 {
+            break;
+        }
+        let line = &lines[start..start + length];
+        let colon = memchr::memchr(b':', line).ok_or(odd)?;
+        let name = HeaderName::from_bytes(&line[..colon]).map_err(|_| odd)?;
+        let value = line[colon + 1..].trim_ascii();
+        let at = start
+            + colon
+            + 1
+            + (line[colon + 1..].len() - line[colon + 1..].trim_ascii_start().len());
+        let value = lines.slice(at..at + value.len());
+        each(name, HeaderValue::from_maybe_shared(value).map_err(|_| odd)?)?;
+        start += length + 2;
+    }
+    Ok(())
+}

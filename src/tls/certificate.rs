@@ -1,0 +1,83 @@
+//! A certificate with its key, and the choice among several by the name that a client asks for.
+
+use std::{collections::HashMap, sync::Arc};
+
+use rustls::{
+    crypto::CryptoProvider,
+    server::{ClientHello, ResolvesServerCert},
+    sign::CertifiedKey,
+};
+
+use super::{
+    files::{self, FileError},
+    names::Names,
+    server::KeyPair,
+};
+
+/// A certificate that can be shown, and the names that it is for.
+#[derive(Debug)]
+pub(super) struct Certificate {
+    pub(super) key: Arc<CertifiedKey>,
+    pub(super) names: Arc<Names>,
+}
+
+/// The certificates of a listener. Never empty.
+#[derive(Debug)]
+pub(super) struct Certificates {
+    all: Vec<Certificate>,
+    /// By name: an exact one goes before a wildcard, and what is written first before the rest.
+    exact: HashMap<Box<str>, usize>,
+    wildcards: HashMap<Box<str>, usize>,
+}
+
+// === impl Certificate ===
+
+impl Certificate {
+    pub(super) fn load(pair: &KeyPair, provider: &CryptoProvider) -> Result<Self, FileError> {
+        let chain = files::certificates(&pair.cert)?;
+        let names = Names::of(&chain[0])
+            .ok_or_else(|| FileError::new(&pair.cert, "its first certificate cannot be read"))?;
+        let key = files::private_key(&pair.key)?;
+        let key = CertifiedKey::from_der(chain, key, provider).map_err(|error| match error {
+            rustls::Error::InconsistentKeys(_) => FileError::new(
+                &pair.key,
+                format_args!("is not the key of the first certificate in {}", pair.cert.display()),
+            ),
+            error => FileError::new(&pair.key, format_args!("cannot be used: {error}")),
+        })?;
+        Ok(Self { key: Arc::new(key), names: Arc::new(names) })
+    }
+}
+
+// === impl Certificates ===
+
+impl Certificates {
+    pub(super) fn new(all: Vec<Certificate>) -> Self {
+        let (mut exact, mut wildcards) = (HashMap::new(), HashMap::new());
+        for (place, certificate) in all.iter().enumerate() {
+            for name in certificate.names.exact() {
+                exact.entry(name.into()).or_insert(place);
+            }
+            for parent in certificate.names.wildcards() {
+                wildcards.entry(parent.into()).or_insert(place);
+            }
+        }
+        Self { all, exact, wildcards }
+    }
+
+    /// The certificate for a name, or the first one for a client that names none, or one that nobody
+    /// has: what it then asks for is answered with 421 unless it fits.
+    pub(super) fn find(&self, name: Option<&str>) -> &Certificate {
+        let name = name.unwrap_or_default();
+        let parent = || name.split_once('.').map(|it| it.1);
+        let place = self.exact.get(name).or_else(|| self.wildcards.get(parent()?));
+        &self.all[place.copied().unwrap_or_default()]
+    }
+}
+
+impl ResolvesServerCert for Certificates {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let name = hello.server_name().map(str::to_ascii_lowercase);
+        Some(Arc::clone(&self.find(name.as_deref()).key))
+    }
+}

@@ -1,0 +1,69 @@
+//! Certificates and keys as they lie in files.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use rustls::pki_types::{
+    CertificateDer, PrivateKeyDer,
+    pem::{self, PemObject},
+};
+
+/// A file that cannot be used for what it is named for.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("{}: {what}", path.display())]
+pub struct FileError {
+    /// The file.
+    pub path: PathBuf,
+    /// What is wrong with it, and what would be right.
+    pub what: String,
+}
+
+/// The largest file that is read: a bundle of authorities has a few hundred KiB.
+const SIZE_MAX: u64 = 4 * 1024 * 1024;
+
+// === impl FileError ===
+
+impl FileError {
+    pub(super) fn new(path: &Path, what: impl ToString) -> Self {
+        Self { path: path.to_owned(), what: what.to_string() }
+    }
+}
+
+/// All certificates of a file, the first one first.
+pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, FileError> {
+    let text = read(path)?;
+    let found = CertificateDer::pem_slice_iter(&text).collect::<Result<Vec<_>, _>>();
+    match found {
+        Ok(found) if !found.is_empty() => Ok(found),
+        Ok(_) => Err(FileError::new(path, "has no certificate: it needs a BEGIN CERTIFICATE")),
+        Err(error) => Err(FileError::new(path, explain(&error))),
+    }
+}
+
+/// The first private key of a file.
+pub(super) fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, FileError> {
+    let text = read(path)?;
+    PrivateKeyDer::from_pem_slice(&text).map_err(|error| match error {
+        pem::Error::NoItemsFound => FileError::new(
+            path,
+            "has no private key: it needs a BEGIN PRIVATE KEY, RSA PRIVATE KEY or EC PRIVATE KEY, \
+             without a passphrase",
+        ),
+        error => FileError::new(path, explain(&error)),
+    })
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, FileError> {
+    let failed = |error: io::Error| FileError::new(path, format_args!("cannot be read: {error}"));
+    let known = std::fs::metadata(path).map_err(failed)?;
+    if !known.is_file() || known.len() > SIZE_MAX {
+        return Err(FileError::new(path, "is no file of at most 4 MiB"));
+    }
+    std::fs::read(path).map_err(failed)
+}
+
+fn explain(error: &pem::Error) -> String {
+    format!("is no PEM: {error}")
+}

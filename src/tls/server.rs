@@ -1,0 +1,291 @@
+//! What a listener shows its clients, and whom it takes for whom.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use arc_swap::ArcSwap;
+use rustls::{
+    RootCertStore, ServerConfig, crypto::aws_lc_rs::Ticketer, server::NoServerSessionStorage,
+    server::WebPkiClientVerifier, version,
+};
+use tokio_rustls::TlsAcceptor;
+
+use super::{
+    certificate::{Certificate, Certificates},
+    files::{self, FileError},
+    names::Names,
+    provider,
+    stamps::Stamps,
+};
+
+/// What the configuration says of a listener's TLS.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ServerSettings {
+    /// The first one is shown to clients that name no host, or one that none is for.
+    pub certificates: Vec<KeyPair>,
+    /// Whether TLS 1.2 is spoken too.
+    pub has_tls12: bool,
+    /// What is offered by ALPN, in the order of preference.
+    pub protocols: Vec<&'static [u8]>,
+    /// Whether clients show certificates.
+    pub client: Option<ClientAuth>,
+}
+
+/// The files of a certificate.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct KeyPair {
+    /// The chain, the server's own certificate first.
+    pub cert: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
+}
+
+/// Whose certificates are taken from clients.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ClientAuth {
+    /// The authorities that may have signed them.
+    pub ca: PathBuf,
+    /// Whether a client without one is turned away.
+    pub is_required: bool,
+    /// Whether a client with one is internal, wherever it comes from.
+    pub is_internal: bool,
+}
+
+/// A listener's TLS: what is in force, and the files that it was read from.
+#[derive(Debug)]
+pub struct Server {
+    settings: ServerSettings,
+    current: ArcSwap<Acceptance>,
+    stamps: Mutex<Stamps>,
+}
+
+/// What a handshake is done with. A connection keeps the one that it began with.
+#[derive(Debug)]
+pub struct Acceptance {
+    config: Arc<ServerConfig>,
+    certificates: Arc<Certificates>,
+    /// The authorities of clients, to see whether they have changed.
+    authorities: Vec<rustls::pki_types::CertificateDer<'static>>,
+    /// Whether a client that has shown a certificate is internal.
+    pub makes_internal: bool,
+}
+
+// === impl ServerSettings ===
+
+impl ServerSettings {
+    /// Reads every file, to see whether it can be used.
+    ///
+    /// # Errors
+    ///
+    /// All files that cannot.
+    pub fn check(&self) -> Result<(), Vec<FileError>> {
+        let provider = provider();
+        let mut errors: Vec<_> = self
+            .certificates
+            .iter()
+            .filter_map(|it| Certificate::load(it, &provider).err())
+            .collect();
+        errors.extend(self.client.iter().filter_map(|it| it.check().err()));
+        if errors.is_empty() { Ok(()) } else { Err(errors) }
+    }
+
+    fn files(&self) -> impl Iterator<Item = &Path> {
+        let pairs = self.certificates.iter().flat_map(|it| [&*it.cert, &*it.key]);
+        pairs.chain(self.client.iter().map(|it| &*it.ca))
+    }
+}
+
+// === impl ClientAuth ===
+
+impl ClientAuth {
+    /// Reads the file, to see whether it can be used.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it.
+    pub fn check(&self) -> Result<(), FileError> {
+        roots(&self.ca).map(drop)
+    }
+}
+
+// === impl Server ===
+
+impl Server {
+    /// Reads everything.
+    ///
+    /// # Errors
+    ///
+    /// The first file that cannot be used.
+    pub fn load(settings: ServerSettings) -> Result<Self, FileError> {
+        // Seen before they are read: what changes in between is read again.
+        let stamps = Mutex::new(Stamps::of(settings.files()));
+        let current = ArcSwap::from_pointee(Acceptance::load(&settings, None)?);
+        Ok(Self { settings, current, stamps })
+    }
+
+    /// Reads everything again if a file has changed since, and returns whether one had. Connections
+    /// that are open stay as they are.
+    ///
+    /// # Errors
+    ///
+    /// The first file that cannot be used; what was in force stays. The same files are not read
+    /// again before they change.
+    pub fn refresh(&self) -> Result<bool, FileError> {
+        let found = Stamps::of(self.settings.files());
+        let mut known = self.stamps.lock().unwrap_or_else(PoisonError::into_inner);
+        if *known == found {
+            return Ok(false);
+        }
+        *known = found;
+        self.reload().map(|()| true)
+    }
+
+    /// Reads everything again.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::refresh`].
+    pub fn reload(&self) -> Result<(), FileError> {
+        let new = Acceptance::load(&self.settings, Some(&self.current.load()))?;
+        self.current.store(Arc::new(new));
+        Ok(())
+    }
+
+    /// What a new connection is accepted with.
+    #[must_use]
+    pub fn current(&self) -> Arc<Acceptance> {
+        self.current.load_full()
+    }
+}
+
+// === impl Acceptance ===
+
+impl Acceptance {
+    fn load(settings: &ServerSettings, before: Option<&Self>) -> Result<Self, FileError> {
+        let provider = provider();
+        let load = |it: &KeyPair| Certificate::load(it, &provider);
+        let certificates = settings.certificates.iter().map(load).collect::<Result<Vec<_>, _>>()?;
+        let certificates = Arc::new(Certificates::new(certificates));
+        let versions: &[_] =
+            if settings.has_tls12 { rustls::ALL_VERSIONS } else { &[&version::TLS13] };
+        let fail = |error: &dyn ToString| {
+            let first = settings.certificates.first().map(|it| it.cert.clone());
+            FileError::new(&first.unwrap_or_default(), error.to_string())
+        };
+        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_protocol_versions(versions)
+            .map_err(|error| fail(&error))?;
+        let mut authorities = Vec::new();
+        let builder = match &settings.client {
+            None => builder.with_no_client_auth(),
+            Some(client) => {
+                let roots = roots(&client.ca)?;
+                authorities = files::certificates(&client.ca)?;
+                let verifier =
+                    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+                let verifier = match client.is_required {
+                    true => verifier,
+                    false => verifier.allow_unauthenticated(),
+                };
+                let verifier =
+                    verifier.build().map_err(|error| FileError::new(&client.ca, error))?;
+                builder.with_client_cert_verifier(verifier)
+            }
+        };
+        let mut config =
+            builder.with_cert_resolver(Arc::<Certificates>::clone(&certificates) as Arc<_>);
+        config.alpn_protocols = settings.protocols.iter().map(|it| it.to_vec()).collect();
+        // Tickets hold what a session needs, so that nothing has to be kept here for each client.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 1;
+        // Old tickets are good for new certificates, but not for other authorities: a ticket stands
+        // for a client's certificate too.
+        config.ticketer = match before.filter(|it| it.authorities == authorities) {
+            Some(before) => Arc::clone(&before.config.ticketer),
+            None => Ticketer::new().map_err(|error| fail(&error))?,
+        };
+        let makes_internal = settings.client.as_ref().is_some_and(|it| it.is_internal);
+        Ok(Self { config: Arc::new(config), certificates, authorities, makes_internal })
+    }
+
+    /// What does the handshake.
+    #[must_use]
+    pub fn acceptor(&self) -> TlsAcceptor {
+        TlsAcceptor::from(Arc::clone(&self.config))
+    }
+
+    /// The names of the certificate that a client which names this host is shown.
+    #[must_use]
+    pub fn names(&self, server_name: Option<&str>) -> Arc<Names> {
+        Arc::clone(&self.certificates.find(server_name).names)
+    }
+}
+
+fn roots(path: &Path) -> Result<RootCertStore, FileError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in files::certificates(path)? {
+        roots
+            .add(certificate)
+            .map_err(|error| FileError::new(path, format_args!("is no authority: {error}")))?;
+    }
+    Ok(roots)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn put(folder: &Path, name: &str) -> KeyPair {
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let params = rcgen::CertificateParams::new([name.to_owned()]).expect("a name");
+        let certificate = params.self_signed(&key).expect("a certificate");
+        let pair = KeyPair { cert: folder.join("cert.pem"), key: folder.join("key.pem") };
+        fs::write(&pair.cert, certificate.pem()).expect("written");
+        fs::write(&pair.key, key.serialize_pem()).expect("written");
+        pair
+    }
+
+    fn settings(pair: KeyPair) -> ServerSettings {
+        ServerSettings {
+            certificates: vec![pair],
+            has_tls12: true,
+            protocols: vec![crate::tls::ALPN_HTTP1],
+            client: None,
+        }
+    }
+
+    #[test]
+    fn a_changed_file_is_taken_and_a_broken_one_leaves_what_is_there() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let server = Server::load(settings(put(folder.path(), "one.test"))).expect("good files");
+        let covers = |name: &str| server.current().names(None).cover(name);
+        assert!(covers("one.test"));
+        assert_eq!(server.refresh(), Ok(false));
+        let pair = put(folder.path(), "two.test");
+        assert_eq!(server.refresh(), Ok(true));
+        assert!(covers("two.test") && !covers("one.test"));
+        fs::write(&pair.cert, "broken").expect("written");
+        let error = server.refresh().expect_err("it is broken");
+        assert!(error.to_string().contains("cert.pem") && error.what.contains("no certificate"));
+        assert!(covers("two.test"));
+        assert_eq!(server.refresh(), Ok(false), "the same broken file is told of once");
+        assert!(server.reload().is_err() && covers("two.test"));
+    }
+
+    #[test]
+    fn a_key_of_another_certificate_is_refused_by_name() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let pair = put(folder.path(), "one.test");
+        let other = rcgen::KeyPair::generate().expect("a key");
+        fs::write(&pair.key, other.serialize_pem()).expect("written");
+        let errors = settings(pair.clone()).check().expect_err("they do not fit");
+        assert!(errors[0].path == pair.key && errors[0].what.contains("is not the key"));
+        fs::remove_file(&pair.key).expect("removed");
+        let errors = settings(pair).check().expect_err("it is not there");
+        assert!(errors[0].what.contains("cannot be read"), "{errors:?}");
+    }
+}

@@ -1,0 +1,171 @@
+//! Connections that carry many requests at once: HTTP/2.
+
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use h2::client::{Builder, SendRequest};
+use tokio::{sync::Notify, task::JoinSet};
+use tracing::debug;
+
+use crate::{http2::Stream, metrics::Counted, net::Socket};
+
+/// A connection that carries many requests at once. Its requests hold it open; without any it is
+/// closed when it has waited for too long.
+#[derive(Debug)]
+pub(super) struct Session {
+    sender: SendRequest<Bytes>,
+    state: Rc<State>,
+    is_tls: bool,
+}
+
+/// What is known of a session by whoever drives it and whoever uses it.
+#[derive(Debug)]
+struct State {
+    in_use: Cell<usize>,
+    /// Whether it takes no more requests.
+    is_closed: Cell<bool>,
+    since: Cell<Instant>,
+    /// Called when the other end may have changed its settings, or is gone.
+    has_moved: Notify,
+}
+
+/// A request's hold on a session.
+#[derive(Debug)]
+pub(super) struct Lease(Rc<State>);
+
+/// The tasks that drive the sessions of a worker; they end with it.
+#[derive(Debug, Default)]
+pub(super) struct Drivers(RefCell<JoinSet<()>>);
+
+/// How much an upstream may send of one answer before we have passed it on, and of all together.
+const STREAM_WINDOW: u32 = 256 * 1024;
+const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
+
+/// Bytes of a response's fields, as of HTTP/1.
+const FIELDS_MAX: u32 = 64 * 1024;
+
+/// Bytes of a request's body that are with the connection and not yet with the system.
+const SEND_BUFFER: usize = 128 * 1024;
+
+// === impl Session ===
+
+impl Session {
+    /// Begins HTTP/2 on a fresh connection. Must be called on a worker's runtime. Dropping the future
+    /// closes the connection.
+    ///
+    /// # Errors
+    ///
+    /// What the library or the system says.
+    pub(super) async fn begin(
+        socket: Socket,
+        drivers: &Drivers,
+        open: Counted,
+        now: Instant,
+    ) -> Result<Self, h2::Error> {
+        let is_tls = socket.transport().is_tls();
+        let (sender, mut connection) = Builder::new()
+            .enable_push(false)
+            .initial_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_header_list_size(FIELDS_MAX)
+            .max_send_buffer_size(SEND_BUFFER)
+            .handshake::<_, Bytes>(socket)
+            .await?;
+        let state = Rc::new(State {
+            in_use: Cell::new(0),
+            is_closed: Cell::new(false),
+            since: Cell::new(now),
+            has_moved: Notify::new(),
+        });
+        let driven = Rc::clone(&state);
+        drivers.0.borrow_mut().spawn_local(async move {
+            let ended = std::future::poll_fn(|context| {
+                let ended = std::pin::Pin::new(&mut connection).poll(context);
+                driven.has_moved.notify_waiters();
+                ended
+            })
+            .await;
+            driven.is_closed.set(true);
+            driven.has_moved.notify_waiters();
+            drop(open);
+            if let Err(error) = ended {
+                debug!(%error, "a connection to an endpoint ended");
+            }
+        });
+        Ok(Self { sender, state, is_tls })
+    }
+
+    /// A stream for one more request, unless the session has as many as the endpoint takes.
+    pub(super) fn stream(&mut self) -> Option<(Stream, Lease)> {
+        if self.is_over() || self.state.in_use.get() >= self.sender.current_max_send_streams() {
+            return None;
+        }
+        self.state.in_use.set(self.state.in_use.get() + 1);
+        let lease = Lease(Rc::clone(&self.state));
+        Some((Stream::to_upstream(self.sender.clone(), self.is_tls), lease))
+    }
+
+    /// Waits until the endpoint has said that it takes WebSockets over HTTP/2. False if it ends
+    /// before it has.
+    pub(super) async fn takes_tunnels(&self) -> bool {
+        loop {
+            let moved = self.state.has_moved.notified();
+            if self.has_tunnels() {
+                return true;
+            }
+            if self.is_over() {
+                return false;
+            }
+            moved.await;
+        }
+    }
+
+    /// Whether the endpoint has said that it takes WebSockets over HTTP/2: RFC 8441, section 3.
+    pub(super) fn has_tunnels(&self) -> bool {
+        self.sender.is_extended_connect_protocol_enabled()
+    }
+
+    /// Whether it takes no more requests.
+    pub(super) fn is_over(&self) -> bool {
+        self.state.is_closed.get()
+    }
+
+    /// Whether nobody has used it for so long.
+    pub(super) fn is_idle(&self, now: Instant, limit: Duration) -> bool {
+        let since = self.state.since.get();
+        self.state.in_use.get() == 0 && now.saturating_duration_since(since) >= limit
+    }
+}
+
+// === impl Lease ===
+
+impl Lease {
+    /// Has the session take no more requests: one of its own was not answered.
+    pub(super) fn distrust(&self) {
+        self.0.is_closed.set(true);
+    }
+
+    pub(super) fn release(&self, now: Instant) {
+        self.0.since.set(now);
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.0.in_use.set(self.0.in_use.get() - 1);
+    }
+}
+
+// === impl Drivers ===
+
+impl Drivers {
+    /// Forgets those that have ended.
+    pub(super) fn sweep(&self) {
+        let mut drivers = self.0.borrow_mut();
+        while drivers.try_join_next().is_some() {}
+    }
+}
