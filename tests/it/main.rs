@@ -15,5 +15,6 @@ mod relay; // Does everything come through as it was sent?
 mod smuggling; // Is a body ever taken for a request, or the reverse?
 mod state; // What survives?
 mod support;
+mod tls; // Do the promises hold over TLS, and is everybody who they have to be?
 mod tunnel; // Does a WebSocket keep its color, and is it waited for?
 mod wire; // Is the wire used as HTTP/1 says, by us and by those around us?

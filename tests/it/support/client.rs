@@ -1,20 +1,27 @@
 //! A client that sends bytes as they are written and reads answers piece by piece.
 
-use std::{net::SocketAddr, time::Instant};
+use std::{io, net::SocketAddr, sync::Arc, time::Instant};
 
+use rustls::{ClientConfig, pki_types::ServerName};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpSocket, TcpStream},
     time::timeout,
 };
+use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::LONG;
 
 /// One connection.
 pub(crate) struct Client {
-    stream: TcpStream,
+    stream: Box<dyn Wire>,
     buffer: Vec<u8>,
 }
+
+/// Whatever bytes go through.
+pub(crate) trait Wire: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Wire for T {}
 
 /// An answer's head, and its body if it was read.
 #[derive(Clone, Debug, Default)]
@@ -34,13 +41,18 @@ pub(crate) const PUBLIC: &str = "127.0.0.2";
 
 impl Client {
     pub(crate) async fn connect(from: &str, to: SocketAddr) -> Self {
-        let socket = TcpSocket::new_v4().expect("a socket");
-        let from = SocketAddr::new(from.parse().expect("an address"), 0);
-        socket.bind(from).expect("loopback has all of 127/8");
-        let connecting = timeout(LONG, socket.connect(to));
-        let stream = connecting.await.expect("in time").expect("somebody listens");
-        stream.set_nodelay(true).expect("a live socket");
-        Self { stream, buffer: Vec::new() }
+        Self { stream: Box::new(connect(from, to).await), buffer: Vec::new() }
+    }
+
+    /// What was opened already.
+    pub(crate) fn over(wire: impl Wire + 'static) -> Self {
+        Self { stream: Box::new(wire), buffer: Vec::new() }
+    }
+
+    /// A connection by TLS, to `localhost`.
+    pub(crate) async fn connect_tls(from: &str, to: SocketAddr, tls: &Arc<ClientConfig>) -> Self {
+        let stream = connect_tls(from, to, "localhost", tls).await.expect("a handshake");
+        Self { stream: Box::new(stream), buffer: Vec::new() }
     }
 
     /// A client whose kernel takes only a little before it is read.
@@ -49,7 +61,7 @@ impl Client {
         socket.set_recv_buffer_size(4096).expect("a live socket");
         let from = SocketAddr::new(from.parse().expect("an address"), 0);
         socket.bind(from).expect("loopback has all of 127/8");
-        let stream = socket.connect(to).await.expect("somebody listens");
+        let stream = Box::new(socket.connect(to).await.expect("somebody listens"));
         Self { stream, buffer: Vec::new() }
     }
 
@@ -182,7 +194,7 @@ impl Client {
             match read.expect("an answer in time") {
                 Ok(0) => return false,
                 Ok(_) => {}
-                Err(error) => return error.kind() == std::io::ErrorKind::ConnectionReset,
+                Err(error) => return error.kind() == io::ErrorKind::ConnectionReset,
             }
         }
     }
@@ -201,6 +213,29 @@ impl Client {
         let read = timeout(LONG, self.stream.read_buf(&mut self.buffer)).await;
         matches!(read.expect("an answer in time"), Ok(1..))
     }
+}
+
+pub(crate) async fn connect(from: &str, to: SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    let from = SocketAddr::new(from.parse().expect("an address"), 0);
+    socket.bind(from).expect("loopback has all of 127/8");
+    let connecting = timeout(LONG, socket.connect(to));
+    let stream = connecting.await.expect("in time").expect("somebody listens");
+    stream.set_nodelay(true).expect("a live socket");
+    stream
+}
+
+/// A handshake for the host `name`.
+pub(crate) async fn connect_tls(
+    from: &str,
+    to: SocketAddr,
+    name: &str,
+    tls: &Arc<ClientConfig>,
+) -> io::Result<TlsStream<TcpStream>> {
+    let stream = connect(from, to).await;
+    let name = ServerName::try_from(name.to_owned()).expect("a name");
+    let handshake = TlsConnector::from(Arc::clone(tls)).connect(name, stream);
+    timeout(LONG, handshake).await.expect("a handshake in time")
 }
 
 impl Answer {

@@ -13,6 +13,7 @@ pub(crate) struct HouseBuilder {
     state: Option<TempDir>,
     top: String,
     admin: String,
+    listeners: String,
     services: String,
 }
 
@@ -22,6 +23,8 @@ pub(crate) struct House {
     app: Option<App>,
     pub(crate) public: SocketAddr,
     pub(crate) preview: SocketAddr,
+    /// Further listeners, in their order.
+    pub(crate) others: Vec<SocketAddr>,
     pub(crate) admin: SocketAddr,
     state: Option<TempDir>,
 }
@@ -38,6 +41,21 @@ impl HouseBuilder {
     pub(crate) fn admin(mut self, toml: &str) -> Self {
         self.admin.push_str(toml);
         self.admin.push('\n');
+        self
+    }
+
+    /// One more listener, on a free port.
+    pub(crate) fn listener(mut self, toml: &str) -> Self {
+        self.listeners.push_str("[[listener]]\nlisten = \"127.0.0.1:0\"\n");
+        self.listeners.push_str(toml);
+        self.listeners.push('\n');
+        self
+    }
+
+    /// Services, as they are written.
+    pub(crate) fn services(mut self, toml: &str) -> Self {
+        self.services.push_str(toml);
+        self.services.push('\n');
         self
     }
 
@@ -92,10 +110,11 @@ impl HouseBuilder {
             "state_dir = {:?}\nworkers = 2\nshutdown.patience = \"2s\"\n{}\n\
              [admin]\nlisten = \"127.0.0.1:0\"\n{}\
              [[listener]]\nlisten = \"127.0.0.1:0\"\n\
-             [[listener]]\nlisten = \"127.0.0.1:0\"\npreview = \"green\"\n{}",
+             [[listener]]\nlisten = \"127.0.0.1:0\"\npreview = \"green\"\n{}{}",
             state.path().display().to_string(),
             self.top,
             self.admin,
+            self.listeners,
             self.services
         )
     }
@@ -110,8 +129,9 @@ impl HouseBuilder {
             .unwrap_or_else(|mistakes| panic!("{mistakes:#?}\n{text}"));
         let app = App::start(config, None).expect("free ports and a folder");
         let admin::Address::Tcp(admin) = app.admin else { panic!("an address") };
-        let (public, preview) = (app.listeners[0], app.listeners[1]);
-        House { app: Some(app), public, preview, admin, state: Some(state) }
+        let [public, preview, others @ ..] = &*app.listeners else { panic!("two listeners") };
+        let (public, preview, others) = (*public, *preview, others.to_vec());
+        House { app: Some(app), public, preview, others, admin, state: Some(state) }
     }
 }
 
@@ -121,6 +141,7 @@ impl House {
             state: None,
             top: String::new(),
             admin: String::new(),
+            listeners: String::new(),
             services: String::new(),
         }
     }

@@ -1,7 +1,10 @@
 //! What tests are written with: a house of services, its upstreams, and clients from two networks.
 
+pub(crate) mod authority;
 pub(crate) mod client;
+pub(crate) mod frames;
 pub(crate) mod house;
+pub(crate) mod http2;
 pub(crate) mod process;
 pub(crate) mod scripted;
 pub(crate) mod upstream;
@@ -9,8 +12,10 @@ pub(crate) mod upstream;
 use std::time::Duration;
 
 pub(crate) use self::{
+    authority::Authority,
     client::{Answer, Client},
     house::House,
+    http2::{Http2, Http2Upstream},
     process::Process,
     scripted::Scripted,
     upstream::Upstream,
