@@ -99,6 +99,7 @@ pub(super) enum Broken {
 pub(super) fn intake(from: &Channel, framing: Framing) -> Framing {
     match from {
         Channel::Socket(_) => framing,
+        Channel::Stream(_) if framing == Framing::None => Framing::None,
         Channel::Stream(it) if it.is_at_end() => Framing::None,
         Channel::Stream(_) => Framing::ToClose,
     }

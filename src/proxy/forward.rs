@@ -51,6 +51,7 @@ impl Exchange<'_> {
         let mut refusal = Refusal::NoEndpoint;
         let mut tried = Vec::new();
         let mut takes_waiting = true;
+        let mut was_turned_down = false;
         loop {
             if tried.len() == TRIES_MAX {
                 return Err(Failure::Refused(refusal));
@@ -106,7 +107,10 @@ impl Exchange<'_> {
             debug!(%service, %color, %endpoint, "closed without an answer; once more");
             self.upload.rewind();
             self.sending = Sending::Going;
-            if is_fresh {
+            if is_unprocessed && !was_turned_down {
+                // Its connection is being ended, or has no room; the next one may do.
+                was_turned_down = true;
+            } else if is_fresh {
                 // It takes connections and closes them: as good as none.
                 refusal = Refusal::Closed;
                 tried.push(Arc::clone(member));

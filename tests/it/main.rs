@@ -10,6 +10,8 @@ mod differential; // Does hyper see the same messages in the same bytes?
 mod drain; // Who is still inside, and when is nobody?
 mod flip; // Where does a request go, before and after?
 mod floors; // Does the house still stand?
+mod http2; // Do the promises hold over HTTP/2, and does everything come through it?
+mod http2_wire; // Is HTTP/2 read as strictly as HTTP/1, and is nobody let to misuse it?
 mod lifecycle; // How does the process begin, change and end?
 mod relay; // Does everything come through as it was sent?
 mod smuggling; // Is a body ever taken for a request, or the reverse?

@@ -137,7 +137,7 @@ async fn answer(
 ) -> Option<()> {
     let name = &state.name;
     if path.starts_with("/ws") {
-        tunnel(path, name, reader, writer).await;
+        tunnel(path, name, head, reader, writer).await;
         return None;
     }
     let mut send = async |bytes: &[u8]| writer.write_all(bytes).await.ok();
@@ -236,13 +236,19 @@ async fn answer(
 async fn tunnel(
     path: &str,
     name: &str,
+    head: &str,
     reader: &mut BufReader<OwnedReadHalf>,
     writer: &mut OwnedWriteHalf,
 ) -> Option<()> {
+    let key = head.lines().find_map(|it| {
+        let (field, value) = it.split_once(": ")?;
+        field.eq_ignore_ascii_case("sec-websocket-key").then(|| value.trim())
+    });
+    let accept = flipgate::http2::accept_of(key.unwrap_or_default().as_bytes());
     let greeting = if path == "/ws-greets" { "hello" } else { "" };
     let answer = format!(
         "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-         Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n{greeting}"
+         Sec-WebSocket-Accept: {accept}\r\n\r\n{greeting}"
     );
     writer.write_all(answer.as_bytes()).await.ok()?;
     let mut buffer = vec![0; 16 * 1024];
