@@ -218,11 +218,7 @@ async fn a_malformed_head_is_reset_or_refused_and_goes_nowhere() {
             &[METHOD, SCHEME, (":path", &format!("/{long}")), AUTHORITY],
             &[Status(414)],
         ),
-        (
-            "a path in two ways",
-            &[METHOD, SCHEME, (":path", "/a%00"), AUTHORITY],
-            &[Status(400)],
-        ),
+        ("a path in two ways", &[METHOD, SCHEME, (":path", "/a%00"), AUTHORITY], &[Status(400)]),
     ];
     let mut undecodable = Vec::new();
     for (name, lines, fates) in shapes {

@@ -1,5 +1,6 @@
 //! Flipgate over real sockets, by rule.
 
+mod address; // Whose address does everybody see, and who may say so?
 mod admin; // Who may ask for what, and what does everybody get back?
 mod audience; // Who sees green before it is active?
 mod bad_input; // What happens to what cannot be right?
@@ -13,6 +14,7 @@ mod floors; // Does the house still stand?
 mod http2; // Do the promises hold over HTTP/2, and does everything come through it?
 mod http2_wire; // Is HTTP/2 read as strictly as HTTP/1, and is nobody let to misuse it?
 mod lifecycle; // How does the process begin, change and end?
+mod limits; // Does everything that a client can have more of come to an end?
 mod relay; // Does everything come through as it was sent?
 mod smuggling; // Is a body ever taken for a request, or the reverse?
 mod state; // What survives?

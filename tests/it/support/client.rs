@@ -76,6 +76,21 @@ impl Client {
         drop(sent.expect("in time"));
     }
 
+    /// Sends something. False if the other end has closed.
+    pub(crate) async fn can_send(&mut self, bytes: &[u8]) -> bool {
+        timeout(LONG, self.stream.write_all(bytes)).await.expect("in time").is_ok()
+    }
+
+    /// Reads until nothing comes for a moment, or the end.
+    pub(crate) async fn read_until_quiet(&mut self) -> String {
+        let moment = std::time::Duration::from_millis(200);
+        while timeout(moment, self.stream.read_buf(&mut self.buffer))
+            .await
+            .is_ok_and(|it| matches!(it, Ok(1..)))
+        {}
+        self.unread()
+    }
+
     /// Asks for a path, with more fields if wanted, each with its line end.
     pub(crate) async fn ask(&mut self, path: &str, fields: &str) {
         self.send(format!("GET {path} HTTP/1.1\r\nHost: a.test\r\n{fields}\r\n")).await;
