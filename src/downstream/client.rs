@@ -11,10 +11,10 @@ use super::{
     bind::Entrance,
     clock::Wait,
     connection::Connection,
-    crowd::Standing,
+    crowd::{Crowd, Standing},
     greeting::{Greeted, greet},
     http1, http2,
-    peer::Peer,
+    peer::{Peer, Whose},
     roster::{Place, Roster, Warm},
 };
 use crate::{
@@ -35,7 +35,7 @@ pub(super) struct Guest {
     /// One of the worker's places.
     pub(super) _seat: OwnedSemaphorePermit,
     /// One of those of its address.
-    pub(super) _standing: Standing,
+    pub(super) standing: Option<Standing>,
     /// One of the open connections that are counted.
     pub(super) _open: Counted,
 }
@@ -47,6 +47,7 @@ pub(super) struct House<H: Handler> {
     pub(super) buffers: Rc<Buffers>,
     pub(super) tasks: TaskTracker,
     pub(super) limits: Limits,
+    pub(super) crowd: Arc<Crowd>,
 }
 
 /// What one connection may do.
@@ -103,16 +104,22 @@ impl<M> Client<M> {
     }
 }
 
-/// Starts a task that serves one connection to its end, and returns at once.
+/// Starts a task that serves one connection to its end, and returns at once. One more than its address
+/// may have is closed.
 pub(super) fn serve<H: Handler>(
     stream: TcpStream,
     address: SocketAddr,
     entrance: Arc<Entrance>,
-    guest: Guest,
+    mut guest: Guest,
     house: &Rc<House<H>>,
 ) {
-    let is_plain = entrance.tls.is_none() && !entrance.expects_proxy_header(address.ip());
-    let peer = Rc::new(Peer::new(address, entrance, None));
+    let is_proxied = entrance.expects_proxy_header(address.ip());
+    // Whom a proxy's connection counts for is known when it has said so.
+    if !is_proxied && !stand(&mut guest, address, house) {
+        return;
+    }
+    let is_plain = entrance.tls.is_none() && !is_proxied;
+    let peer = Rc::new(Peer::new(Whose::Known(address), entrance, None));
     let connection = connect(&peer, house);
     let task = match is_plain {
         true => {
@@ -131,6 +138,15 @@ pub(super) fn serve<H: Handler>(
     connection.task.replace(Some(task.abort_handle()));
 }
 
+/// Counts a connection among those of its address, unless that has as many as it may.
+fn stand<H: Handler>(guest: &mut Guest, address: SocketAddr, house: &House<H>) -> bool {
+    guest.standing = house.crowd.join(address.ip());
+    if guest.standing.is_none() {
+        debug!(peer = %address.ip(), "one connection more than an address may have");
+    }
+    guest.standing.is_some()
+}
+
 fn connect<H: Handler>(peer: &Rc<Peer<H::Memory>>, house: &House<H>) -> Rc<Connection<H::Memory>> {
     Rc::new(Connection::new(Rc::clone(peer), Rc::clone(house.roster.clock())))
 }
@@ -141,20 +157,23 @@ async fn be_greeted<H: Handler>(
     stream: TcpStream,
     peer: Rc<Peer<H::Memory>>,
     connection: Rc<Connection<H::Memory>>,
-    guest: Guest,
+    mut guest: Guest,
     house: Rc<House<H>>,
 ) {
     let place = house.roster.enter(&connection);
     connection.begin(Wait::Greeting);
     let greeted = Box::pin(greet(stream, peer.socket_address(), peer.entrance())).await;
-    let Greeted { transport, address, security, is_http2 } = match greeted {
+    let Greeted { transport, whose, security, is_http2 } = match greeted {
         Ok(greeted) => greeted,
         Err(error) => {
             debug!(peer = %peer.address(), %error, "a connection that did not come to a request");
             return;
         }
     };
-    let peer = Rc::new(Peer::new(address, Arc::clone(peer.entrance()), security));
+    let peer = Rc::new(Peer::new(whose, Arc::clone(peer.entrance()), security));
+    if guest.standing.is_none() && !stand(&mut guest, peer.socket_address(), &house) {
+        return;
+    }
     let greeted = connect(&peer, &house);
     if connection.is_closing() {
         greeted.close();

@@ -189,6 +189,15 @@ impl Deadlines {
         self.0[wait as usize].set(clock.tick.get().saturating_add(steps(limit)));
     }
 
+    /// Until when something is waited for, to be gone on with later.
+    pub(super) fn get(&self, wait: Wait) -> Option<Tick> {
+        Some(self.0[wait as usize].get()).filter(|it| *it != 0).map(Tick)
+    }
+
+    pub(super) fn set(&self, wait: Wait, until: Tick) {
+        self.0[wait as usize].set(until.0);
+    }
+
     pub(super) fn end(&self, wait: Wait) {
         self.0[wait as usize].set(0);
     }

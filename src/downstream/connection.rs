@@ -78,6 +78,16 @@ impl<M> Connection<M> {
         self.deadlines.begin_for(wait, &self.clock, limit);
     }
 
+    /// Until when something is waited for.
+    pub(super) fn deadline(&self, wait: Wait) -> Option<Tick> {
+        self.deadlines.get(wait)
+    }
+
+    /// Waits for something until then.
+    pub(super) fn go_on(&self, wait: Wait, until: Tick) {
+        self.deadlines.set(wait, until);
+    }
+
     /// Waits for something no longer.
     pub fn end(&self, wait: Wait) {
         self.deadlines.end(wait);
@@ -162,12 +172,12 @@ mod tests {
     use super::*;
     use std::net::SocketAddr;
 
-    use crate::downstream::{Entrance, Listener, Patience};
+    use crate::downstream::{Entrance, Listener, Patience, peer::Whose};
 
     fn connection() -> Connection<()> {
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
         let entrance = Entrance::unbound(Listener::plain(address));
-        let peer = Rc::new(Peer::new(address, entrance, None));
+        let peer = Rc::new(Peer::new(Whose::Known(address), entrance, None));
         let limit = Duration::from_secs(1);
         let patience = Patience {
             handshake: limit,

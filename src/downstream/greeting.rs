@@ -9,7 +9,10 @@ use tokio::{
 };
 use tracing::debug;
 
-use super::{bind::Entrance, peer::Security};
+use super::{
+    bind::Entrance,
+    peer::{Security, Whose},
+};
 use crate::{
     net::Transport,
     tls::{ALPN_HTTP2, Identity},
@@ -19,7 +22,7 @@ use crate::{
 pub(super) struct Greeted {
     pub(super) transport: Transport,
     /// Whose connection it is, which is not always who opened it.
-    pub(super) address: SocketAddr,
+    pub(super) whose: Whose,
     pub(super) security: Option<Box<Security>>,
     /// Whether HTTP/2 was agreed on.
     pub(super) is_http2: bool,
@@ -59,13 +62,14 @@ pub(super) async fn greet(
     peer: SocketAddr,
     entrance: &Arc<Entrance>,
 ) -> io::Result<Greeted> {
-    let mut address = peer;
+    let mut whose = Whose::Known(peer);
     if entrance.expects_proxy_header(peer.ip()) {
-        address = read_proxy_header(&mut stream).await?.unwrap_or(peer);
+        let told = read_proxy_header(&mut stream).await?;
+        whose = told.map_or(Whose::Untold(peer), Whose::Known);
     }
     let Some(tls) = &entrance.tls else {
         let transport = Transport::Tcp(stream);
-        return Ok(Greeted { transport, address, security: None, is_http2: false });
+        return Ok(Greeted { transport, whose, security: None, is_http2: false });
     };
     let mut first = [0];
     if stream.peek(&mut first).await? == 1 && first != [HANDSHAKE] {
@@ -85,11 +89,11 @@ pub(super) async fn greet(
     };
     let is_http2 = session.alpn_protocol() == Some(ALPN_HTTP2);
     let transport = Transport::Tls(Box::new(stream.into()));
-    Ok(Greeted { transport, address, security: Some(Box::new(security)), is_http2 })
+    Ok(Greeted { transport, whose, security: Some(Box::new(security)), is_http2 })
 }
 
-/// Reads a header, and not a byte behind it. `None` if it tells of nobody: then the connection is its
-/// opener's own.
+/// Reads a header, and not a byte behind it. `None` if it tells of nobody: the proxy looks after us, or
+/// does not know whom it serves.
 async fn read_proxy_header(stream: &mut TcpStream) -> io::Result<Option<SocketAddr>> {
     let mut header = vec![0; PROXY_MIN];
     stream.read_exact(&mut header).await?;
@@ -119,8 +123,8 @@ async fn read_proxy_header(stream: &mut TcpStream) -> io::Result<Option<SocketAd
     Ok(header.proxied_address().map(|it| it.source))
 }
 
-fn invalid(what: impl ToString) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, format!("PROXY protocol: {}", what.to_string()))
+fn invalid(what: impl std::fmt::Display) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("PROXY protocol: {what}"))
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::{
 use super::{
     After, Handler, HeadError,
     client::{Client, Guest, House},
-    clock::Wait,
+    clock::{Tick, Wait},
     connection::Connection,
     http2,
 };
@@ -46,6 +46,9 @@ struct Course {
     requests: usize,
     /// Whether an empty line came where the next request was waited for.
     has_skipped_line: bool,
+    /// Until when a request was waited for, when what came was none: a record of TLS that holds
+    /// nothing, or the empty line.
+    patience: Option<Tick>,
 }
 
 /// Serves a connection to its end. What waits is small; what happens now and then has a box of its own.
@@ -60,7 +63,7 @@ pub(super) fn live<H: Handler>(
 ) -> impl Future<Output = ()> {
     async move {
         let mut course = Course::default();
-        while asks(&mut client).await {
+        while asks(&mut client, &mut course).await {
             match Box::pin(answer(&mut client, &mut course, &house)).await {
                 Next::Idle => {}
                 Next::Close => return,
@@ -119,10 +122,13 @@ fn parts<M>(client: &mut Client<M>) -> Option<(&mut Socket, &Connection<M>)> {
 
 /// Waits until the client asks something. Holds no buffer. False if it never will: it has closed, or
 /// the connection is to end.
-async fn asks<M>(client: &mut Client<M>) -> bool {
+async fn asks<M>(client: &mut Client<M>, course: &mut Course) -> bool {
     let Some((socket, connection)) = parts(client) else { return false };
     connection.wait_for_nothing();
-    connection.begin(Wait::Request);
+    match course.patience.take() {
+        Some(until) => connection.go_on(Wait::Request, until),
+        None => connection.begin(Wait::Request),
+    }
     poll_fn(|context| {
         connection.remember(context.waker());
         match socket.poll_readable(context) {
@@ -157,6 +163,7 @@ async fn read_head<M>(client: &mut Client<M>, course: &mut Course) -> Asked {
     let speaks = connection.peer().listener().speaks;
     // In TLS it is agreed on before, or not spoken: RFC 9113, section 3.2.
     let may_be_http2 = course.requests == 0 && speaks.http2 && !socket.transport().is_tls();
+    let patience = connection.deadline(Wait::Request);
     connection.wait_for_nothing();
     connection.begin(Wait::Head);
     poll_fn(|context| {
@@ -165,6 +172,7 @@ async fn read_head<M>(client: &mut Client<M>, course: &mut Course) -> Asked {
                 course.has_skipped_line = true;
                 socket.consume(2);
                 if socket.unread().is_empty() {
+                    course.patience = patience;
                     return Poll::Ready(Asked::Nothing);
                 }
             }
@@ -191,6 +199,7 @@ async fn read_head<M>(client: &mut Client<M>, course: &mut Course) -> Asked {
                 Poll::Ready(Ok(1..)) => {}
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Asked::Gone),
                 Poll::Pending if socket.unread().is_empty() => {
+                    course.patience = patience;
                     return Poll::Ready(Asked::Nothing);
                 }
                 Poll::Pending => return Poll::Pending,

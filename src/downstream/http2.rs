@@ -7,6 +7,7 @@ use std::{
     pin::{Pin, pin},
     rc::Rc,
     task::{Context, Poll, Waker},
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -32,7 +33,7 @@ use crate::{
 
 /// How much a client may send of one request before it was passed on, and of all together.
 const STREAM_WINDOW: u32 = 256 * 1024;
-const CONNECTION_WINDOW: u32 = 1024 * 1024;
+const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
 
 /// Bytes of an answer that are with the connection and not yet with the system.
 const SEND_BUFFER: usize = 128 * 1024;
@@ -40,9 +41,10 @@ const SEND_BUFFER: usize = 128 * 1024;
 /// Streams that were reset before anybody looked at them.
 const RESETS_PENDING_MAX: usize = 20;
 
-/// Bytes that a connection may send beyond eight times what its requests have to do with: more than
-/// that are frames for their own sake.
+/// Bytes that a connection may send in an hour beyond eight times what its requests have to do with:
+/// more than that are frames for their own sake.
 const NOISE_MAX: u64 = 1024 * 1024;
+const NOISE_TIME: Duration = Duration::from_secs(3600);
 
 /// What a connection's streams and its driver know of each other.
 struct Course<M> {
@@ -64,7 +66,10 @@ struct Part<M>(Rc<Course<M>>);
 struct Watched<M> {
     socket: Socket,
     course: Rc<Course<M>>,
+    /// Bytes that came since this time, and what the meter showed then.
     came: u64,
+    meant: u64,
+    since: Instant,
 }
 
 /// Serves a connection to its end.
@@ -81,7 +86,8 @@ pub(super) async fn live<H: Handler>(client: Client<H::Memory>, guest: Guest, ho
         meter: Rc::default(),
         driver: RefCell::new(Waker::noop().clone()),
     });
-    let watched = Watched { socket, course: Rc::clone(&course), came: 0 };
+    let since = connection.now();
+    let watched = Watched { socket, course: Rc::clone(&course), came: 0, meant: 0, since };
     let fields_max = u32::try_from(RequestHead::BYTES_MAX).unwrap_or(u32::MAX);
     let handshake = Builder::new()
         .max_concurrent_streams(house.limits.streams)
@@ -216,12 +222,25 @@ async fn answer<H: Handler>(mut client: Client<H::Memory>, part: Part<H::Memory>
     // Written as a whole: what is not one cannot be read.
     let head = head.map(|it| it.ok_or(crate::http1::Reject::Malformed("the head has no end")));
     let head = head.and_then(|it| it).map_err(Into::into);
-    match handler.exchange(&mut client, head).await {
+    let connection = Rc::clone(&client.connection);
+    let after = {
+        let mut exchange = pin!(handler.exchange(&mut client, head));
+        poll_fn(|context| {
+            // For whoever has to tell it that its time is over.
+            connection.remember(context.waker());
+            exchange.as_mut().poll(context)
+        })
+        .await
+    };
+    match after {
         After::GoOn | After::Close => part.0.answered.set(part.0.answered.get() + 1),
         After::Cut => {
             let broken = client.channel.broken();
-            if broken.is_some() {
-                part.0.reset.set(part.0.reset.get() + 1);
+            // Whoever has begun to get an answer has waited for it, and may have enough of it.
+            match client.channel.has_answered() {
+                true => part.0.answered.set(part.0.answered.get() + 1),
+                false if broken.is_some() => part.0.reset.set(part.0.reset.get() + 1),
+                false => {}
             }
             client.channel.reset(broken);
         }
@@ -268,9 +287,29 @@ impl<M> Drop for Part<M> {
 // === impl Watched ===
 
 impl<M> Watched<M> {
+    fn note_read(&mut self, came: u64) {
+        let now = self.course.connection.now();
+        if now.saturating_duration_since(self.since) > NOISE_TIME {
+            (self.since, self.came, self.meant) = (now, 0, self.course.meter.total());
+        }
+        self.came += came;
+    }
+
+    fn is_noise(&self) -> bool {
+        let meant = self.course.meter.total() - self.meant;
+        self.came > meant.saturating_mul(8) + NOISE_MAX
+    }
+
     fn note_written(&self, written: &Poll<io::Result<usize>>) {
         let has_moved = matches!(written, Poll::Ready(Ok(1..)));
-        self.course.connection.note(Wait::Taken, written.is_pending(), has_moved);
+        let connection = &self.course.connection;
+        connection.note(Wait::Taken, written.is_pending(), has_moved);
+        // What is written may be the rest of answers whose streams have ended for us.
+        for wait in [Wait::Stream, Wait::Linger] {
+            if has_moved && connection.is_waiting(wait) {
+                connection.begin(wait);
+            }
+        }
     }
 }
 
@@ -285,11 +324,11 @@ impl<M> AsyncRead for Watched<M> {
         let read = pin!(&mut watched.socket).poll_read(context, room);
         let came = room.filled().len() - before;
         if came > 0 {
-            watched.came += came as u64;
+            watched.note_read(came as u64);
             let connection = &watched.course.connection;
             connection.end(Wait::Sound);
             connection.end(Wait::Pong);
-            if watched.came > watched.course.meter.total().saturating_mul(8) + NOISE_MAX {
+            if watched.is_noise() {
                 let what = "more frames than its requests have a use for";
                 return Poll::Ready(Err(io::Error::other(what)));
             }

@@ -19,6 +19,8 @@ mod worker;
 
 use crate::http1::{Reject, RequestHead};
 
+#[cfg(test)]
+pub(crate) use self::peer::Whose;
 pub use self::{
     bind::{BindError, Bound, Entrance, Listener, Spoken, bind},
     client::{Client, Limits},

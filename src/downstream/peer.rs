@@ -11,10 +11,19 @@ use crate::tls::{Identity, Names};
 /// Who is at the other end of a client's connection, and how it came to us. The same for all streams of
 /// one connection.
 pub struct Peer<M> {
-    address: SocketAddr,
+    whose: Whose,
     entrance: Arc<Entrance>,
     security: Option<Box<Security>>,
     memory: M,
+}
+
+/// Whose connection it is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Whose {
+    /// Of whoever is at this address.
+    Known(SocketAddr),
+    /// Of somebody behind this proxy, which has not said who.
+    Untold(SocketAddr),
 }
 
 /// What TLS has made sure of.
@@ -32,24 +41,35 @@ pub struct Security {
 
 impl<M: Default> Peer<M> {
     pub(crate) fn new(
-        address: SocketAddr,
+        whose: Whose,
         entrance: Arc<Entrance>,
         security: Option<Box<Security>>,
     ) -> Self {
-        let address = SocketAddr::new(address.ip().to_canonical(), address.port());
-        Self { address, entrance, security, memory: M::default() }
+        let canonical = |it: SocketAddr| SocketAddr::new(it.ip().to_canonical(), it.port());
+        let whose = match whose {
+            Whose::Known(it) => Whose::Known(canonical(it)),
+            Whose::Untold(it) => Whose::Untold(canonical(it)),
+        };
+        Self { whose, entrance, security, memory: M::default() }
     }
 }
 
 impl<M> Peer<M> {
     /// The address, with the port. An IPv4 address is never written as IPv6.
     pub fn socket_address(&self) -> SocketAddr {
-        self.address
+        let (Whose::Known(address) | Whose::Untold(address)) = self.whose;
+        address
     }
 
     /// The address.
     pub fn address(&self) -> IpAddr {
-        self.address.ip()
+        self.socket_address().ip()
+    }
+
+    /// Whether the address is only that of a proxy that should have said another one, so that nothing
+    /// follows from it.
+    pub fn is_untold(&self) -> bool {
+        matches!(self.whose, Whose::Untold(_))
     }
 
     /// The listener that it came in by.

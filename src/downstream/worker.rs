@@ -19,7 +19,7 @@ use tokio::{
     time::MissedTickBehavior,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::{debug, error, warn};
+use tracing::{error, warn};
 
 use super::{
     Handler,
@@ -132,13 +132,13 @@ async fn run<H: Handler>(
     // A listener takes a place before there is anybody to have it.
     let door = Arc::new(Semaphore::new(settings.connections_max + sockets.len()));
     let limits = settings.limits;
-    let house = Rc::new(House { handler, roster, buffers, tasks, limits });
+    let house = Rc::new(House { handler, roster, buffers, tasks, limits, crowd: settings.crowd });
     let House { handler, roster, tasks, .. } = &*house;
     let mut accepting = Vec::new();
     for (entrance, socket) in sockets {
         let acceptor = Acceptor {
             entrance,
-            crowd: Arc::clone(&settings.crowd),
+
             house: Rc::clone(&house),
             door: Arc::clone(&door),
             open: settings.open.clone(),
@@ -175,7 +175,6 @@ async fn run<H: Handler>(
 
 struct Acceptor<H: Handler> {
     entrance: Arc<Entrance>,
-    crowd: Arc<Crowd>,
     house: Rc<House<H>>,
     /// A place for each connection that may be open at once.
     door: Arc<Semaphore>,
@@ -229,11 +228,7 @@ impl<H: Handler> Acceptor<H> {
         if stream.set_nodelay(true).is_err() {
             return;
         }
-        let Some(standing) = self.crowd.join(peer.ip()) else {
-            debug!(peer = %peer.ip(), "one connection more than an address may have");
-            return;
-        };
-        let guest = Guest { _seat: seat, _standing: standing, _open: Counted::new(&self.open) };
+        let guest = Guest { _seat: seat, standing: None, _open: Counted::new(&self.open) };
         serve(stream, peer, Arc::clone(&self.entrance), guest, &self.house);
     }
 }

@@ -29,7 +29,7 @@ const ACCEPT: HeaderName = HeaderName::from_static("sec-websocket-accept");
 /// # Errors
 ///
 /// [`HeadDefect`] for what HTTP/2 does not allow.
-pub fn put_request(
+pub(super) fn put_request(
     out: &mut Vec<u8>,
     request: &Request<()>,
     ends: bool,
@@ -41,6 +41,9 @@ pub fn put_request(
         (_, Some(_)) => return Err(HeadDefect("the :protocol is not websocket")),
         (_, None) => false,
     };
+    if is_websocket && fields.contains_key(CONTENT_LENGTH) {
+        return Err(HeadDefect("a WebSocket has no length"));
+    }
     let authority = uri.authority().map(Authority::as_str);
     let target = match (uri.path_and_query(), authority) {
         (Some(target), _) => target.as_str(),
@@ -76,16 +79,26 @@ pub fn put_request(
     Ok(None)
 }
 
-/// Puts a response as an HTTP/1 head. `ends` tells whether no body follows, `key` is that of the
-/// WebSocket which it may open.
+/// What stands behind the head of a response.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Shape {
+    /// A body.
+    Body,
+    /// Nothing, which is all there is.
+    Empty,
+    /// Nothing, since only the head was asked for.
+    Head,
+}
+
+/// Puts a response as an HTTP/1 head. `key` is that of the WebSocket which it may open.
 ///
 /// # Errors
 ///
 /// [`HeadDefect`] for what HTTP/2 does not allow.
-pub fn put_response(
+pub(super) fn put_response(
     out: &mut Vec<u8>,
     response: &Response<()>,
-    ends: bool,
+    shape: Shape,
     key: Option<&str>,
 ) -> Result<(), HeadDefect> {
     let status = response.status();
@@ -104,9 +117,10 @@ pub fn put_response(
         && status != StatusCode::NOT_MODIFIED
         && !response.headers().contains_key(CONTENT_LENGTH)
     {
-        match ends {
-            true => put(out, b"content-length", b"0"),
-            false => put(out, b"transfer-encoding", b"chunked"),
+        match shape {
+            Shape::Body => put(out, b"transfer-encoding", b"chunked"),
+            Shape::Empty => put(out, b"content-length", b"0"),
+            Shape::Head => {}
         }
     }
     out.extend_from_slice(b"\r\n");
@@ -128,7 +142,10 @@ pub(super) fn put_trailers(out: &mut Vec<u8>, trailers: &HeaderMap) -> Result<()
 /// # Errors
 ///
 /// [`HeadDefect`] for what HTTP/2 has no words for.
-pub fn request(head: &[u8], is_tls: bool) -> Result<(Request<()>, Option<String>), HeadDefect> {
+pub(super) fn request(
+    head: &[u8],
+    is_tls: bool,
+) -> Result<(Request<()>, Option<String>), HeadDefect> {
     let odd = |_| HeadDefect("the head cannot be said in HTTP/2");
     let (first, lines) = split(head);
     let mut parts = first.splitn(3, |it| *it == b' ');
@@ -145,7 +162,7 @@ pub fn request(head: &[u8], is_tls: bool) -> Result<(Request<()>, Option<String>
     each_field(&lines, |name, value| {
         match name {
             HOST => {
-                let authority = Authority::from_maybe_shared(value.as_bytes().to_vec());
+                let authority = Authority::try_from(value.as_bytes());
                 uri.authority = Some(authority.map_err(|_| odd(()))?);
             }
             UPGRADE => is_websocket = true,
@@ -179,7 +196,7 @@ pub fn request(head: &[u8], is_tls: bool) -> Result<(Request<()>, Option<String>
 ///
 /// [`HeadDefect`] for what HTTP/2 has no words for, and for a WebSocket whose server did not
 /// understand its key.
-pub fn response(head: &[u8], key: Option<&str>) -> Result<Response<()>, HeadDefect> {
+pub(super) fn response(head: &[u8], key: Option<&str>) -> Result<Response<()>, HeadDefect> {
     let (first, lines) = split(head);
     let code = first.get("HTTP/1.1 ".len()..).and_then(|it| it.get(..3));
     let status = StatusCode::from_bytes(code.unwrap_or_default())

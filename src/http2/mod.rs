@@ -14,7 +14,7 @@ mod stream;
 mod websocket;
 
 pub use self::{
-    head::{HeadDefect, put_request, put_response, request, response},
+    head::HeadDefect,
     stream::{Meter, Reset, Stream},
     websocket::accept_of,
 };

@@ -15,7 +15,7 @@ use h2::{
 };
 use http::{Method, Request};
 
-use super::head::{self, HeadDefect};
+use super::head::{self, HeadDefect, Shape};
 
 /// A stream of a client or to an upstream. Read and written as a socket is: what comes begins with a
 /// head in the form of HTTP/1, behind it the content as it is, and an end. What is sent has a head
@@ -36,6 +36,9 @@ pub struct Stream {
     is_at_end: bool,
     /// Lines, once they have come.
     trailers: Vec<u8>,
+    /// Whether it goes to an upstream, and what was asked there is only for a head.
+    is_upstream: bool,
+    is_for_head: bool,
     /// The key of the WebSocket that is asked for, which only the other end's HTTP/1.1 has.
     key: Option<String>,
     /// Why the other end has reset the stream, or we have.
@@ -76,6 +79,9 @@ enum Receiving {
     Over,
 }
 
+/// Lines of trailers, as of HTTP/1.
+const TRAILERS_MAX: usize = 100;
+
 /// Bytes that are sent at once: a stream must not take all of a connection's window.
 const AT_ONCE: usize = 64 * 1024;
 
@@ -106,6 +112,8 @@ impl Stream {
                     is_content: false,
                     is_at_end,
                     trailers: Vec::new(),
+                    is_upstream: false,
+                    is_for_head: false,
                     key,
                     reset: None,
                     meter: Some(meter),
@@ -128,6 +136,8 @@ impl Stream {
             is_content: false,
             is_at_end: false,
             trailers: Vec::new(),
+            is_upstream: true,
+            is_for_head: false,
             key: None,
             reset: None,
             meter: None,
@@ -138,6 +148,12 @@ impl Stream {
     #[must_use]
     pub fn unread(&self) -> &[u8] {
         &self.unread
+    }
+
+    /// Whether the head of an answer was sent.
+    #[must_use]
+    pub fn has_answered(&self) -> bool {
+        matches!(self.sending, Sending::Content(_) | Sending::Over(_))
     }
 
     /// Whether nothing comes behind what is unread.
@@ -187,8 +203,9 @@ impl Stream {
                 return Poll::Ready(Ok(0));
             }
             match &mut self.receiving {
-                Receiving::NotYet => return Poll::Pending,
-                Receiving::Over => return Poll::Ready(Ok(0)),
+                Receiving::NotYet | Receiving::Over => {
+                    return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+                }
                 Receiving::Response(_) => ready!(self.poll_head(context))?,
                 Receiving::Content(body) => match ready!(body.poll_data(context)) {
                     Some(Ok(data)) => {
@@ -196,12 +213,20 @@ impl Stream {
                         self.is_content = true;
                         self.unread = data;
                     }
+                    // Section 8.1: the answer is there as a whole, and no more of the request is wanted.
+                    Some(Err(error)) if self.is_upstream && is_satisfied(&error) => {
+                        self.is_at_end = true;
+                    }
                     Some(Err(error)) => return Poll::Ready(Err(self.broke(error))),
                     None => {
                         let trailers = ready!(body.poll_trailers(context));
                         self.is_at_end = true;
                         match trailers {
                             Ok(None) => {}
+                            Ok(Some(found)) if found.len() > TRAILERS_MAX => {
+                                let defect = HeadDefect("there are too many trailers");
+                                return Poll::Ready(Err(self.refuse(defect)));
+                            }
                             Ok(Some(found)) => {
                                 let put = head::put_trailers(&mut self.trailers, &found);
                                 put.map_err(|it| self.refuse(it))?;
@@ -223,7 +248,7 @@ impl Stream {
         let mut bytes = Vec::new();
         match response.poll_informational(context) {
             Poll::Ready(Some(Ok(interim))) => {
-                let put = head::put_response(&mut bytes, &interim, false, None);
+                let put = head::put_response(&mut bytes, &interim, Shape::Body, None);
                 put.map_err(|it| self.refuse(it))?;
                 self.unread = bytes.into();
                 return Poll::Ready(Ok(()));
@@ -237,7 +262,12 @@ impl Stream {
                 let response = http::Response::from_parts(parts, ());
                 self.is_at_end = body.is_end_stream();
                 let key = self.key.as_deref();
-                let put = head::put_response(&mut bytes, &response, self.is_at_end, key);
+                let shape = match (self.is_for_head, self.is_at_end) {
+                    (true, _) => Shape::Head,
+                    (false, true) => Shape::Empty,
+                    (false, false) => Shape::Body,
+                };
+                let put = head::put_response(&mut bytes, &response, shape, key);
                 put.map_err(|it| self.refuse(it))?;
                 self.receiving = Receiving::Content(body);
                 self.unread = bytes.into();
@@ -258,9 +288,10 @@ impl Stream {
                 let (request, key) = head::request(bytes, is_tls).map_err(invalid)?;
                 let is_tunnel = key.is_some();
                 self.key = key;
+                self.is_for_head = request.method() == Method::HEAD;
                 let ends = ends && !is_tunnel && request.method() != Method::CONNECT;
                 let sent = session.send_request(request, ends);
-                let (response, content) = sent.map_err(|it| self.broke(it))?;
+                let (response, content) = sent.map_err(|it| self.failed(&it))?;
                 self.receiving = Receiving::Response(response);
                 self.sending = after_head(content, ends);
                 Ok(())
@@ -273,7 +304,8 @@ impl Stream {
                         return Err(invalid(defect));
                     }
                 };
-                let content = sender.send_response(response, ends).map_err(|it| self.broke(it))?;
+                let content =
+                    sender.send_response(response, ends).map_err(|it| self.failed(&it))?;
                 self.sending = after_head(content, ends);
                 Ok(())
             }
@@ -292,7 +324,7 @@ impl Stream {
     pub fn send_interim(&mut self, bytes: &[u8]) -> io::Result<()> {
         let Sending::Response(sender) = &mut self.sending else { return Ok(()) };
         let response = head::response(bytes, None).map_err(invalid)?;
-        sender.send_informational(response).map_err(|it| self.broke(it))
+        sender.send_informational(response).map_err(|it| self.failed(&it))
     }
 
     /// Sends what the other end's window has room for, and returns how much that was; with `ends`
@@ -317,7 +349,7 @@ impl Stream {
             while sender.capacity() == 0 {
                 match ready!(sender.poll_capacity(context)) {
                     Some(Ok(_)) => {}
-                    Some(Err(error)) => return Poll::Ready(Err(self.broke(error))),
+                    Some(Err(error)) => return Poll::Ready(Err(self.failed(&error))),
                     None => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
                 }
             }
@@ -325,7 +357,7 @@ impl Stream {
         }
         let ends = ends && count == content.len();
         let sent = sender.send_data(Bytes::copy_from_slice(&content[..count]), ends);
-        sent.map_err(|it| self.broke(it))?;
+        sent.map_err(|it| self.failed(&it))?;
         self.count(count);
         if ends {
             self.end();
@@ -343,7 +375,7 @@ impl Stream {
         let Sending::Content(sender) = &mut self.sending else {
             return Err(io::ErrorKind::BrokenPipe.into());
         };
-        sender.send_trailers(trailers).map_err(|it| self.broke(it))?;
+        sender.send_trailers(trailers).map_err(|it| self.failed(&it))?;
         self.end();
         Ok(())
     }
@@ -407,15 +439,27 @@ impl Stream {
         invalid(defect)
     }
 
+    /// Notes that nothing more comes.
     fn broke(&mut self, error: h2::Error) -> io::Error {
-        let is_farewell = error.is_go_away() && error.is_remote();
         self.receiving = Receiving::Over;
-        self.reset = error.reason().map(|reason| Reset {
+        self.note(&error);
+        io::Error::new(io::ErrorKind::ConnectionReset, error)
+    }
+
+    /// Notes that nothing more is taken. What has come, and comes, is as good as before.
+    fn failed(&mut self, error: &h2::Error) -> io::Error {
+        self.note(error);
+        io::Error::new(io::ErrorKind::BrokenPipe, error.to_string())
+    }
+
+    fn note(&mut self, error: &h2::Error) {
+        let is_farewell = error.is_go_away() && error.is_remote();
+        let reset = error.reason().map(|reason| Reset {
             reason,
             is_unprocessed: error.is_remote()
                 && (reason == Reason::REFUSED_STREAM || is_farewell && reason == Reason::NO_ERROR),
         });
-        io::Error::new(io::ErrorKind::ConnectionReset, error)
+        self.reset = self.reset.or(reset);
     }
 }
 
@@ -441,6 +485,11 @@ impl Reset {
     pub fn is_unprocessed(self) -> bool {
         self.is_unprocessed
     }
+}
+
+/// Whether the other end has ended a stream without there being anything wrong.
+fn is_satisfied(error: &h2::Error) -> bool {
+    error.is_remote() && error.is_reset() && error.reason() == Some(Reason::NO_ERROR)
 }
 
 fn after_head(content: SendStream<Bytes>, ends: bool) -> Sending {

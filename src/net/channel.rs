@@ -160,6 +160,12 @@ impl Channel {
         }
     }
 
+    /// Whether the head of an answer was sent, as far as streams are concerned.
+    #[must_use]
+    pub fn has_answered(&self) -> bool {
+        matches!(self, Self::Stream(it) if it.has_answered())
+    }
+
     /// Why a stream was reset, if it was.
     #[must_use]
     pub fn broken(&self) -> Option<Reset> {

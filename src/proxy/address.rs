@@ -22,6 +22,16 @@ pub(super) struct Client {
     pub(super) is_forgotten_proxy: bool,
 }
 
+impl Client {
+    /// Somebody of whom nothing is known.
+    pub(super) const UNKNOWN: Self = Self {
+        audience: Audience::Public,
+        address: None,
+        is_behind_proxy: false,
+        is_forgotten_proxy: false,
+    };
+}
+
 /// What a peer is under some rules. Kept with the connection, and worked out again when the rules
 /// are others.
 #[derive(Debug, Default)]

@@ -2,6 +2,7 @@
 
 use std::{
     future::poll_fn,
+    io,
     sync::Arc,
     task::{Context, Poll, ready},
 };
@@ -110,7 +111,7 @@ impl Exchange<'_> {
             if is_unprocessed && !was_turned_down {
                 // Its connection is being ended, or has no room; the next one may do.
                 was_turned_down = true;
-            } else if is_fresh {
+            } else if is_fresh || !takes_waiting {
                 // It takes connections and closes them: as good as none.
                 refusal = Refusal::Closed;
                 tried.push(Arc::clone(member));
@@ -127,7 +128,7 @@ impl Exchange<'_> {
         pool: &Pool,
         member: &Arc<Member>,
     ) -> Result<Result<upstream::Connection, ConnectError>, Failure> {
-        let (_, connection) = client.split();
+        let (channel, connection) = client.split();
         // In a box of its own, since it is seldom needed and large.
         let errand = Errand {
             client: connection.peer().socket_address(),
@@ -138,6 +139,8 @@ impl Exchange<'_> {
         let mut opening = Box::pin(self.proxy.connections.open(pool, member, errand, now));
         poll_fn(|context| match connection.take_alarm() {
             Some(Wait::Exchange) => Poll::Ready(Err(Failure::Refused(Refusal::Timeout))),
+            // A stream that was taken back holds no place any more in what its client may have.
+            _ if has_left(channel, context) => Poll::Ready(Err(Failure::Left)),
             _ => opening.as_mut().poll(context).map(Ok),
         })
         .await
@@ -245,6 +248,12 @@ impl Exchange<'_> {
             return Ok(());
         }
         match self.upload.poll(context, socket, upstream) {
+            Poll::Ready(Err(Broken::Writing(error)))
+                if error.kind() == io::ErrorKind::InvalidData =>
+            {
+                let what = "the head cannot be said in HTTP/2, which the service speaks";
+                return Err(Failure::Refused(Refusal::Malformed(what)));
+            }
             Poll::Ready(Ok(())) => self.sending = Sending::Done,
             // What it said before it closed is still to be read.
             Poll::Ready(Err(Broken::Writing(_))) => self.sending = Sending::Refused,
@@ -271,11 +280,8 @@ impl Exchange<'_> {
         socket: &mut Channel,
         connection: &Connection<Memory>,
     ) -> Result<(), Failure> {
-        if let Channel::Stream(stream) = socket {
-            return match stream.poll_reset(context) {
-                Poll::Ready(()) => Err(Failure::Left),
-                Poll::Pending => Ok(()),
-            };
+        if socket.is_stream() {
+            return if has_left(socket, context) { Err(Failure::Left) } else { Ok(()) };
         }
         let is_body_held = self.ask.expects_continue;
         if self.sending == Sending::Going && !is_body_held {
@@ -371,7 +377,11 @@ impl Exchange<'_> {
                 Err(_) => return Poll::Ready(Err(Failure::Left)),
             }
         }
-        Poll::Ready(Ok(()))
+        // What TLS has kept back goes with whatever is written next, if it does not go now.
+        match socket.poll_flush(context) {
+            Poll::Ready(Err(_)) => Poll::Ready(Err(Failure::Left)),
+            Poll::Ready(Ok(())) | Poll::Pending => Poll::Ready(Ok(())),
+        }
     }
 
     /// Hands interim answers to a stream, which takes them at once.
@@ -411,5 +421,13 @@ impl Exchange<'_> {
             upstream.poll_read(context, AHEAD_MAX).map(|_| self.sending = Sending::Refused)
         })
         .await;
+    }
+}
+
+/// Whether the client of a stream has taken its request back.
+fn has_left(channel: &mut Channel, context: &mut Context<'_>) -> bool {
+    match channel {
+        Channel::Socket(_) => false,
+        Channel::Stream(stream) => stream.poll_reset(context).is_ready(),
     }
 }

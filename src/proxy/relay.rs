@@ -38,6 +38,10 @@ impl Exchange<'_> {
         let keeps_alive = head.keeps_alive && framing != Framing::ToClose;
         let goes_on = self.goes_on(told, keeps_alive, connection);
         let is_tunnel = head.status == SWITCHING;
+        if self.ask.is_stream && self.ask.wants_websocket && matches!(head.status, 200..=299) {
+            // To a client of HTTP/2 it would say that the WebSocket is open: RFC 8441, section 5.
+            return Err(Failure::Refused(Refusal::Protocol));
+        }
         if is_tunnel && self.sending != Sending::Done {
             return Err(Failure::Refused(Refusal::Protocol));
         }

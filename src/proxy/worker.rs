@@ -155,7 +155,11 @@ impl Proxy {
         let mut decided = None;
         let claim = self.switch.claim(|rules| {
             let mut asker = peer.memory().standing.client(rules, peer.address(), lines);
-            if is_vouched_for {
+            if peer.is_untold() {
+                asker = Asker::UNKNOWN;
+            }
+            // Whoever stands behind a proxy has not shown the proxy's certificate.
+            if is_vouched_for && !asker.is_behind_proxy {
                 asker.audience = Audience::Internal;
             }
             let view =

@@ -26,8 +26,8 @@ const SIZE_MAX: u64 = 4 * 1024 * 1024;
 // === impl FileError ===
 
 impl FileError {
-    pub(super) fn new(path: &Path, what: impl ToString) -> Self {
-        Self { path: path.to_owned(), what: what.to_string() }
+    pub(super) fn new(path: &Path, what: impl std::fmt::Display) -> Self {
+        Self { path: path.to_owned(), what: format!("{what}") }
     }
 }
 

@@ -1,6 +1,10 @@
 //! Opening a connection to an endpoint.
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 use proxy_header::{ProxiedAddress, ProxyHeader};
 use tokio::{
@@ -106,10 +110,9 @@ impl ConnectReason {
         }
     }
 
-    /// Whether the failure says that nobody is there. What is agreed on afterwards is no matter of
-    /// health, which is whether a connection opens.
+    /// Whether the failure says something of the endpoint, and not only of this machine.
     fn is_theirs(self) -> bool {
-        !matches!(self, Self::Certificate | Self::Tls | Self::Protocol | Self::Other)
+        !matches!(self, Self::Other)
     }
 }
 
@@ -136,12 +139,25 @@ impl Member {
         errand: Errand,
         only: Option<Protocol>,
     ) -> Result<Opened, ConnectError> {
-        self.note(in_time(patience, self.open(errand, only)).await)
+        let begun = Instant::now();
+        let dialed = self.note(in_time(patience, dial(&self.endpoint().place)).await)?;
+        let left = patience.saturating_sub(begun.elapsed());
+        let opened = in_time(left, self.agree_on(dialed, errand, only)).await;
+        opened.map_err(|(reason, source)| self.error(reason, source))
     }
 
-    async fn open(&self, errand: Errand, only: Option<Protocol>) -> Result<Opened, Failed> {
+    fn error(&self, reason: ConnectReason, source: io::Error) -> ConnectError {
+        ConnectError { endpoint: self.endpoint().clone(), reason, source }
+    }
+
+    /// What follows when somebody is there, and says nothing of health.
+    async fn agree_on(
+        &self,
+        mut transport: Transport,
+        errand: Errand,
+        only: Option<Protocol>,
+    ) -> Result<Opened, Failed> {
         let protocol = self.link().protocol.or(only);
-        let mut transport = dial(&self.endpoint().place).await?;
         if let Some(version) = self.link().proxy_protocol {
             announce(&mut transport, version, errand).await?;
         }
@@ -188,7 +204,7 @@ impl Member {
                 if reason.is_theirs() {
                     self.set_health(Health::Down);
                 }
-                Err(ConnectError { endpoint: self.endpoint().clone(), reason, source })
+                Err(self.error(reason, source))
             }
         }
     }

@@ -183,7 +183,8 @@ impl Connections {
                 if let Some(stream) = self.waiting(member, errand.is_for_tunnel) {
                     return Ok(stream);
                 }
-                Some(turn)
+                // Whoever came before may have found out that there is nothing to share.
+                Some(turn).filter(|_| member.is_multiplexed() != Some(false))
             }
         };
         let opened = member.connect(self.limits.connect, errand, only).await?;
@@ -207,8 +208,10 @@ impl Connections {
             }
         }
         let (stream, lease) = session.stream().ok_or_else(|| failed("it takes no requests"))?;
-        if is_shared {
-            self.idle.borrow_mut().entry_of(member).sessions.push(session);
+        let mut idle = self.idle.borrow_mut();
+        let sessions = &mut idle.entry_of(member).sessions;
+        if is_shared && sessions.len() < self.limits.idle_max.max(1) {
+            sessions.push(session);
         }
         let channel = Channel::Stream(Box::new(stream));
         Ok(Connection::new(channel, Held::Together(lease), is_shared))

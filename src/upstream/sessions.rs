@@ -3,6 +3,7 @@
 use std::{
     cell::{Cell, RefCell},
     rc::Rc,
+    task::{Context, Poll, Waker},
     time::{Duration, Instant},
 };
 
@@ -42,8 +43,12 @@ pub(super) struct Lease(Rc<State>);
 pub(super) struct Drivers(RefCell<JoinSet<()>>);
 
 /// How much an upstream may send of one answer before we have passed it on, and of all together.
+/// The second is as large as it gets: else some answers that nobody takes would hold up all others.
 const STREAM_WINDOW: u32 = 256 * 1024;
-const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
+const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
+
+/// Requests that share a connection, at most; also before the endpoint has said how many it takes.
+const STREAMS_MAX: usize = 100;
 
 /// Bytes of a response's fields, as of HTTP/1.
 const FIELDS_MAX: u32 = 64 * 1024;
@@ -71,6 +76,7 @@ impl Session {
             .enable_push(false)
             .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
+            .initial_max_send_streams(STREAMS_MAX)
             .max_header_list_size(FIELDS_MAX)
             .max_send_buffer_size(SEND_BUFFER)
             .handshake::<_, Bytes>(socket)
@@ -101,7 +107,13 @@ impl Session {
 
     /// A stream for one more request, unless the session has as many as the endpoint takes.
     pub(super) fn stream(&mut self) -> Option<(Stream, Lease)> {
-        if self.is_over() || self.state.in_use.get() >= self.sender.current_max_send_streams() {
+        // One that has said farewell lives on for the requests that it has, and takes no more.
+        let mut context = Context::from_waker(Waker::noop());
+        if let Poll::Ready(Err(_)) = self.sender.poll_ready(&mut context) {
+            self.state.is_closed.set(true);
+        }
+        let most = self.sender.current_max_send_streams().min(STREAMS_MAX);
+        if self.is_over() || self.state.in_use.get() >= most {
             return None;
         }
         self.state.in_use.set(self.state.in_use.get() + 1);

@@ -43,6 +43,10 @@ async fn a_listed_proxy_says_whom_a_connection_is_for() {
             assert_eq!(answer.field("flipgate-color"), color, "{address}");
             let sent = answer.text();
             for line in ["X-Forwarded-For: ", "X-Real-IP: ", "Forwarded: for="] {
+                if line.contains("Real") && address == PROXY {
+                    assert!(!sent.contains(line), "nobody knows: {sent}");
+                    continue;
+                }
                 assert!(sent.contains(&format!("{line}{address}")), "{line}{address} in {sent}");
             }
         }
@@ -72,6 +76,22 @@ async fn nobody_else_says_so_and_a_listed_one_has_to() {
         assert_eq!(client.read_to_end().await, "", "{bytes}");
     }
     assert_eq!(blue.requests(), requests);
+}
+
+#[tokio::test]
+async fn whom_a_proxy_does_not_tell_of_is_the_public_wherever_the_proxy_is() {
+    let blue = Upstream::start("blue").await;
+    let house = House::build()
+        .with("clients.internal = [\"127.0.0.0/8\"]\nclients.trusted_proxies = [\"127.0.0.3/32\"]")
+        .service("web", &[&blue], &[&blue])
+        .listener("proxy_protocol = { from = [\"127.0.0.3/32\"] }")
+        .start();
+    for header in [&b"PROXY UNKNOWN\r\n"[..], b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0"] {
+        let mut client = Client::connect(PROXY, house.others[0]).await;
+        client.send(header).await;
+        let wish = "Flipgate-Preview: green\r\nX-Forwarded-For: 127.0.0.1\r\n";
+        assert_eq!(client.get("/", wish).await.field("flipgate-color"), None);
+    }
 }
 
 #[tokio::test]

@@ -210,10 +210,29 @@ async fn a_websocket_over_http2_is_a_tunnel_that_keeps_its_color() {
     eventually("drained", async || house.drain("web").await["drained"] == true).await;
     late.sending.send_reset(h2::Reason::CANCEL);
     house.wait_for_in_flight("web", "green", 0).await;
-    // No WebSocket, and no answer that says one was opened.
+    // Whoever answers as if nothing had been asked has opened no WebSocket, and none is told of.
     let mut call = client.send(open("/"), false).await;
-    let head = call.head().await.expect("an answer");
-    assert_eq!((head.status, head.field("content-length")), (200, Some("5")));
+    assert_eq!(call.head().await.expect("an answer").status, 502);
+}
+
+#[tokio::test]
+async fn what_comes_before_a_websocket_is_open_is_no_request() {
+    let answer = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+    let upstream = Scripted::start(answer).await;
+    let house = House::at(upstream.address);
+    let mut client = Http2::connect(PUBLIC, house.public).await;
+    let mut request = Request::builder().method("CONNECT").uri("https://localhost/ws");
+    request = request.header("x-own", "1");
+    let mut request = request.body(()).expect("a request");
+    request.extensions_mut().insert(h2::ext::Protocol::from_static("websocket"));
+    let mut call = client.send(request, false).await;
+    call.push(b"GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n", true).await;
+    assert_eq!(call.head().await.expect("an answer").status, 502);
+    let answer = client.get("/after", "").await;
+    assert_eq!(answer.text(), "ok");
+    let seen = upstream.take();
+    assert!(seen.contains("GET /ws ") && seen.contains("GET /after "), "{seen}");
+    assert!(!seen.contains("smuggled"), "{seen}");
 }
 
 #[tokio::test]
@@ -394,4 +413,136 @@ async fn a_stop_lets_streams_finish_and_takes_no_new_ones() {
     assert!(held.some().await.expect("an end").is_empty());
     let stopped = tokio::task::spawn_blocking(move || stopping.join());
     assert!(stopped.await.expect("no panic").is_ok());
+}
+
+#[tokio::test]
+async fn who_does_not_answer_in_time_is_told_of_as_over_http1() {
+    let blue = Upstream::start("blue").await;
+    let top = "timeouts.upstream_response = \"1s\"";
+    let house = House::build().with(top).service("web", &[&blue], &[]).start();
+    let mut client = Http2::connect(PUBLIC, house.public).await;
+    let mut plain = client.ask("GET", "/wait", "", true).await;
+    let mut grpc = client.ask("POST", "/wait", "content-type: application/grpc", true).await;
+    let answer = plain.answer().await.expect("an answer");
+    let said = Some("flipgate; error=http_response_timeout");
+    assert_eq!((answer.status, answer.field("proxy-status")), (504, said));
+    let answer = grpc.answer().await.expect("an answer");
+    assert_eq!((answer.status, answer.field("grpc-status")), (200, Some("4")), "{}", answer.head);
+    // An upstream that neither takes nor refuses what it was asked to expect.
+    let mut call =
+        client.ask("POST", "/echo-silent", "expect: 100-continue\ncontent-length: 2", false).await;
+    call.push(b"ok", true).await;
+    assert_eq!(call.answer().await.expect("an answer").text(), "ok");
+}
+
+/// What an upstream does when it is restarted: it takes no more requests, and finishes those it has.
+#[tokio::test]
+async fn an_application_that_says_farewell_gets_no_more_and_finishes_what_it_has() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let release = Arc::new(tokio::sync::Notify::new());
+    let released = Arc::clone(&release);
+    let app = tokio::spawn(async move {
+        let mut connections = tokio::task::JoinSet::new();
+        loop {
+            let (stream, _) = listener.accept().await.expect("a connection");
+            let release = Arc::clone(&released);
+            connections.spawn(async move {
+                let Ok(mut connection) = h2::server::handshake(stream).await else { return };
+                while let Some(Ok((request, mut response))) = connection.accept().await {
+                    if request.uri().path() != "/hold" {
+                        http2::say(response, "done");
+                        continue;
+                    }
+                    let mut sending =
+                        response.send_response(Response::new(()), false).expect("open");
+                    connection.graceful_shutdown();
+                    let release = Arc::clone(&release);
+                    tokio::spawn(async move {
+                        release.notified().await;
+                        sending.send_data(Bytes::from_static(b"held"), true).expect("open");
+                    });
+                }
+            });
+        }
+    });
+    let pool = format!("{{ endpoints = [\"{address}\"], protocol = \"h2\" }}");
+    let house = House::build().services(&format!("[service.web]\nblue = {pool}\n")).start();
+    let mut client = Http2::connect(PUBLIC, house.public).await;
+    let mut held = client.ask("GET", "/hold", "", true).await;
+    assert_eq!(held.head().await.expect("an answer").status, 200);
+    for _ in 0..20 {
+        assert_eq!(client.get("/", "").await.text(), "done");
+    }
+    release.notify_one();
+    held.until("held").await;
+    app.abort();
+}
+
+#[tokio::test]
+async fn one_that_refuses_everything_is_not_asked_without_end() {
+    let count = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let counted = Arc::clone(&count);
+    let upstream = Http2Upstream::start(move |_, mut response| {
+        counted.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        async move { response.send_reset(h2::Reason::REFUSED_STREAM) }
+    })
+    .await;
+    let house = in_front_of(&upstream);
+    for _ in 0..2 {
+        assert_eq!(house.public().await.get("/", "").await.status, 502);
+    }
+    let asked = count.load(std::sync::atomic::Ordering::SeqCst);
+    assert!(asked <= 8, "{asked} times for two requests");
+}
+
+#[tokio::test]
+async fn what_http2_has_no_words_for_is_refused_and_harms_nobody_else() {
+    let upstream = Http2Upstream::start(async |_, response| http2::say(response, "done")).await;
+    let house = in_front_of(&upstream);
+    let mut other = house.public().await;
+    assert_eq!(other.get("/", "").await.text(), "done");
+    for target in ["/?q=<x>", "/a`b", "/a<b"] {
+        let mut client = house.public().await;
+        client.send(format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n")).await;
+        let status = client.head().await.status;
+        assert!(matches!(status, 200 | 400), "{target}: {status}");
+    }
+    assert_eq!(other.get("/", "").await.text(), "done");
+}
+
+#[tokio::test]
+async fn an_early_answer_arrives_whole_whatever_becomes_of_the_request() {
+    let upstream = Http2Upstream::start(async |_, mut response| {
+        // It needs no more of the request: RFC 9113, section 8.1.
+        let mut sending = response.send_response(Response::new(()), false).expect("open");
+        sending.send_data(Bytes::from_static(b"enough"), true).expect("open");
+        sending.send_reset(h2::Reason::NO_ERROR);
+    })
+    .await;
+    let house = in_front_of(&upstream);
+    let mut client = house.public().await;
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nsome").await;
+    let answer = client.answer().await;
+    assert_eq!((answer.status, answer.text().as_str()), (200, "enough"), "{}", answer.head);
+}
+
+#[tokio::test]
+async fn nothing_is_made_up_about_the_length_of_what_was_not_sent() {
+    let upstream = Http2Upstream::start(async |request, mut response| {
+        let mut head = Response::new(());
+        if request.uri().path() == "/length" {
+            head.headers_mut().insert("content-length", HeaderValue::from_static("123"));
+        }
+        response.send_response(head, true).expect("open");
+    })
+    .await;
+    let house = in_front_of(&upstream);
+    let mut client = house.public().await;
+    for (path, length) in [("/", None), ("/length", Some("123"))] {
+        client.send(format!("HEAD {path} HTTP/1.1\r\nHost: a\r\n\r\n")).await;
+        let head = client.answer_to_head().await;
+        assert_eq!((head.field("content-length"), head.field("transfer-encoding")), (length, None));
+    }
+    assert_eq!(client.get("/", "").await.field("content-length"), Some("0"));
 }

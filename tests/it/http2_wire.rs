@@ -12,13 +12,15 @@ use crate::support::{
 use Fate::{Closed, GoAway, Reset, Status};
 
 const PROTOCOL_ERROR: u32 = 1;
-const ENHANCE_YOUR_CALM: u32 = 11;
 const CANCEL: u32 = 8;
 
 const METHOD: (&str, &str) = (":method", "GET");
 const SCHEME: (&str, &str) = (":scheme", "http");
 const PATH: (&str, &str) = (":path", "/");
 const AUTHORITY: (&str, &str) = (":authority", "a.test");
+
+/// A name, the fields of a head, and what may become of it.
+type Shape<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a [Fate]);
 
 /// A request without a body, and with these fields too.
 pub(crate) fn get(stream: u32, more: &[(&str, &str)]) -> Vec<u8> {
@@ -54,7 +56,7 @@ const UNDECODABLE: &[&str] = &[
 async fn a_malformed_head_is_reset_or_refused_and_goes_nowhere() {
     let (blue, house) = house().await;
     let long = "x".repeat(9000);
-    let shapes: &[(&str, &[(&str, &str)], &[Fate])] = &[
+    let shapes: &[Shape<'_>] = &[
         ("no method", &[SCHEME, PATH, AUTHORITY], &[Reset(PROTOCOL_ERROR)]),
         ("no scheme", &[METHOD, PATH, AUTHORITY], &[Reset(PROTOCOL_ERROR)]),
         ("no path", &[METHOD, SCHEME, AUTHORITY], &[Reset(PROTOCOL_ERROR)]),
@@ -408,7 +410,6 @@ async fn more_streams_than_allowed_are_refused() {
     blue.release();
     assert_eq!(frames.fate(1).await, Status(200));
     assert_eq!(blue.requests(), 3);
-    let _ = ENHANCE_YOUR_CALM;
 }
 
 #[tokio::test]

@@ -101,6 +101,35 @@ async fn what_comes_before_the_first_request_has_its_time() {
 }
 
 #[tokio::test]
+async fn records_of_tls_that_hold_nothing_are_no_request() {
+    let blue = Upstream::start("blue").await;
+    let authority = crate::support::Authority::new();
+    let files = authority.listener(&authority.issue("server", &["localhost"]));
+    let house = House::build()
+        .with("timeouts.keep_alive = \"1s\"")
+        .service("web", &[&blue], &[])
+        .listener(&format!("[listener.tls]\n{files}"))
+        .start();
+    let tls = authority.client(&["http/1.1"], None);
+    let stream = client::connect_tls(PUBLIC, house.others[0], "localhost", &tls).await;
+    // Behind the back of TLS: the beginning of a record, a byte at a time.
+    let (mut stream, _) = stream.expect("a handshake").into_inner();
+    let mut beat = tokio::time::interval(Duration::from_millis(100));
+    let mut sent = 0;
+    while tokio::io::AsyncWriteExt::write_all(
+        &mut stream,
+        if sent == 0 { b"\x17" } else { b"\x03" },
+    )
+    .await
+    .is_ok()
+    {
+        sent += 1;
+        assert!(sent < 100, "it is let go on for ever");
+        beat.tick().await;
+    }
+}
+
+#[tokio::test]
 async fn who_moves_too_little_is_cut_and_who_moves_enough_is_not() {
     let (blue, house) = house("limits.min_rate = \"100B\"\ntimeouts.stall = \"1s\"").await;
     let begin = Instant::now();

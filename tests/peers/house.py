@@ -18,7 +18,7 @@ import time
 import urllib.error
 import urllib.request
 
-TIME_MAX = 100  # seconds for a whole program
+TIME_MAX = 30  # seconds for a whole program
 
 OPENSSL_CONFIG = "[req]\ndistinguished_name = name\n[name]\n"
 

@@ -200,7 +200,7 @@ fn hex<const BYTES: usize, const DIGITS: usize>(bytes: [u8; BYTES]) -> [u8; DIGI
 mod tests {
     use super::*;
     use crate::{
-        downstream::{Entrance, Listener, Security},
+        downstream::{Entrance, Listener, Security, Whose},
         proxy::samples::{self, values},
         tls::Identity,
     };
@@ -215,7 +215,8 @@ mod tests {
         let mut random = fastrand::Rng::with_seed(7);
         let address: IpAddr = peer.parse().expect("an address");
         let listener = Listener::plain(([127, 0, 0, 1], 80).into());
-        let peer = Peer::new((address, 40000).into(), Entrance::unbound(listener), security);
+        let peer =
+            Peer::new(Whose::Known((address, 40000).into()), Entrance::unbound(listener), security);
         let client = (!is_behind_proxy).then_some(address);
         let onward = Onward {
             expects_continue: false,

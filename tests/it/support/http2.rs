@@ -1,6 +1,10 @@
 //! Clients and upstreams that speak HTTP/2.
 
-use std::{future::poll_fn, net::SocketAddr, sync::Arc};
+use std::{
+    future::poll_fn,
+    net::SocketAddr,
+    sync::{Arc, LazyLock},
+};
 
 use bytes::Bytes;
 use h2::{
@@ -12,6 +16,7 @@ use http::{Method, Request, Response};
 use rustls::ClientConfig;
 use tokio::{
     net::TcpListener,
+    runtime::{Builder, Runtime},
     task::{AbortHandle, JoinSet},
     time::timeout,
 };
@@ -20,6 +25,12 @@ use super::{
     Answer, LONG,
     client::{self, Wire},
 };
+
+/// Where connections are driven: not by the test, so that they hear what is said at their end while
+/// the test waits for something else.
+static ELSEWHERE: LazyLock<Runtime> = LazyLock::new(|| {
+    Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a thread")
+});
 
 /// A connection of HTTP/2.
 pub(crate) struct Http2 {
@@ -37,14 +48,21 @@ pub(crate) struct Call {
 impl Http2 {
     /// By prior knowledge.
     pub(crate) async fn connect(from: &str, to: SocketAddr) -> Self {
-        Self::over(Box::new(client::connect(from, to).await)).await
+        let from = from.to_owned();
+        let opened = async move { Self::over(Box::new(client::connect(&from, to).await)).await };
+        ELSEWHERE.spawn(opened).await.expect("a connection")
     }
 
     /// By TLS, to `localhost`.
     pub(crate) async fn connect_tls(from: &str, to: SocketAddr, tls: &Arc<ClientConfig>) -> Self {
-        let stream = client::connect_tls(from, to, "localhost", tls).await.expect("a handshake");
-        assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
-        Self::over(Box::new(stream)).await
+        let (from, tls) = (from.to_owned(), Arc::clone(tls));
+        let opened = async move {
+            let stream = client::connect_tls(&from, to, "localhost", &tls).await;
+            let stream = stream.expect("a handshake");
+            assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+            Self::over(Box::new(stream)).await
+        };
+        ELSEWHERE.spawn(opened).await.expect("a connection")
     }
 
     async fn over(wire: Box<dyn Wire>) -> Self {
