@@ -185,7 +185,7 @@ def main(house, promises):
         asked = [it for it in log.splitlines() if ":protocol: websocket" in it]
         true(asked, "no head with :protocol: websocket")
         for part in ("HTTP2_SESSION_SEND_HEADERS", ":method: CONNECT", ":path: /socket"):
-            true(part in asked[0], asked[0][:300])
+            true(any(part in it for it in asked), f"no {part} in {asked}")
     with promises.that("no stream and no connection was broken off, by Chromium's own log"):
         same(re.findall(r"ERR_HTTP2_\w+|ERR_CONNECTION_RESET", log)[:3], [])
     with promises.that("when Chromium has gone, blue is drained"):

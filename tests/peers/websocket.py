@@ -491,7 +491,7 @@ def by_http2(promises, way, where, path, app):
         same([it.ask("who") for it in tunnels], ["blue"] * 3)
         app.closes.clear()
         client.close()
-        eventually(lambda: app.closes == [(1006, "")] * 3, 2, "the server still has them")
+        eventually(lambda: app.closes == [(1006, "")] * 3, 2, lambda: f"the server: {app.closes}")
 
 
 def connect_of_others(promises, where):
