@@ -106,6 +106,7 @@ fn link(section: &Section<'_>) -> Link {
     match (&tls.cert, &tls.key) {
         (Some(_), None) => inner.note("key", "is missing: the certificate needs its key"),
         (None, Some(_)) => inner.note("cert", "is missing: the key needs its certificate"),
+        _ if tls == UpstreamTls::default() => {}
         _ => {
             if let Err(FileError { path, what }) = Connector::check(&tls) {
                 let is = |it: &Option<PathBuf>| it.as_ref() == Some(&path);

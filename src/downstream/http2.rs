@@ -6,7 +6,7 @@ use std::{
     io::{self, IoSlice},
     pin::{Pin, pin},
     rc::Rc,
-    task::{Context, Poll, Waker},
+    task::{Context, Poll, Waker, ready},
     time::{Duration, Instant},
 };
 
@@ -233,7 +233,10 @@ async fn answer<H: Handler>(mut client: Client<H::Memory>, part: Part<H::Memory>
         .await
     };
     match after {
-        After::GoOn | After::Close => part.0.answered.set(part.0.answered.get() + 1),
+        After::GoOn | After::Close => {
+            part.0.answered.set(part.0.answered.get() + 1);
+            linger(&mut client).await;
+        }
         After::Cut => {
             let broken = client.channel.broken();
             // Whoever has begun to get an answer has waited for it, and may have enough of it.
@@ -249,6 +252,24 @@ async fn answer<H: Handler>(mut client: Client<H::Memory>, part: Part<H::Memory>
             Box::pin(handler.tunnel(client, tunnel)).await;
         }
     }
+}
+
+/// Takes what still comes of a request that was answered, for a while: a reset that arrives together with
+/// the answer makes some clients lose it.
+async fn linger<M>(client: &mut Client<M>) {
+    let (channel, connection) = client.split();
+    let Channel::Stream(stream) = channel else { return };
+    connection.wait_for_nothing();
+    connection.begin(Wait::Linger);
+    poll_fn(|context| {
+        loop {
+            stream.consume(stream.unread().len());
+            if !matches!(ready!(stream.poll_read(context)), Ok(1..)) {
+                return Poll::Ready(());
+            }
+        }
+    })
+    .await;
 }
 
 // === impl Course ===

@@ -19,7 +19,7 @@ mod worker;
 
 use crate::http1::{Reject, RequestHead};
 
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 pub(crate) use self::peer::Whose;
 pub use self::{
     bind::{BindError, Bound, Entrance, Listener, Spoken, bind},

@@ -105,9 +105,22 @@ pub(super) fn put_response(
     let opens = key.filter(|_| status.is_success());
     out.reserve(512);
     out.extend_from_slice(b"HTTP/1.1 ");
-    out.extend_from_slice(if opens.is_some() { b"101" } else { status.as_str().as_bytes() });
-    out.extend_from_slice(b" \r\n");
-    put_fields(out, response.headers(), None)?;
+    let told = if opens.is_some() { StatusCode::SWITCHING_PROTOCOLS } else { status };
+    out.extend_from_slice(told.as_str().as_bytes());
+    out.push(b' ');
+    // HTTP/2 has no reasons, and some clients of HTTP/1 have no patience without one.
+    out.extend_from_slice(told.canonical_reason().unwrap_or_default().as_bytes());
+    out.extend_from_slice(b"\r\n");
+    let answers_key = opens.is_some() && response.headers().contains_key(ACCEPT);
+    match answers_key {
+        // It knows no key of ours: what it says is for nobody.
+        true => {
+            let mut others = response.headers().clone();
+            others.remove(ACCEPT);
+            put_fields(out, &others, None)?;
+        }
+        false => put_fields(out, response.headers(), None)?,
+    }
     if let Some(key) = opens {
         put(out, b"upgrade", WEBSOCKET.as_bytes());
         put(out, b"connection", b"upgrade");

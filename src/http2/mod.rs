@@ -19,5 +19,18 @@ pub use self::{
     websocket::accept_of,
 };
 
+/// What becomes of a request's head on its way through HTTP/2 and back; `ends` tells whether no body
+/// follows.
+///
+/// # Errors
+///
+/// [`HeadDefect`] for what HTTP/2 has no words for, or does not allow.
+#[cfg(any(test, fuzzing))]
+pub fn there_and_back(bytes: &[u8], ends: bool) -> Result<Vec<u8>, HeadDefect> {
+    let (request, _) = head::request(bytes, true)?;
+    let mut out = Vec::new();
+    head::put_request(&mut out, &request, ends).map(|_| out)
+}
+
 /// What a client with prior knowledge sends first: section 3.4.
 pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";

@@ -84,13 +84,18 @@ impl<'a> Host<'a> {
         if name.starts_with('.') || name.len() > 255 {
             return Err(ParseHostError);
         }
-        let mut has_capitals = false;
+        let (mut has_capitals, mut before) = (false, b'a');
         for byte in name.bytes() {
             match byte {
+                b'.' if before == b'.' => return Err(ParseHostError),
                 b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {}
                 b'A'..=b'Z' => has_capitals = true,
                 _ => return Err(ParseHostError),
             }
+            before = byte;
+        }
+        if before == b'.' {
+            return Err(ParseHostError);
         }
         Ok(Self(if has_capitals { lower(name) } else { Cow::Borrowed(name) }))
     }

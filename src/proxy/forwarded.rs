@@ -69,12 +69,17 @@ fn plain(line: &[u8]) -> Option<&str> {
     std::str::from_utf8(line).ok().filter(|it| it.is_ascii())
 }
 
-/// One element of `Forwarded`: its `for`, which must be there once.
+/// One element of `Forwarded`: its `for`, which must be there once. All other values must be whole
+/// too: a client that opens a quote has what the proxy before us adds swallowed by it.
 fn element(text: &str) -> Option<IpAddr> {
     let mut found = None;
     for pair in split_outside_quotes(text, ';') {
         let (name, value) = pair.trim().split_once('=')?;
-        if name.eq_ignore_ascii_case("for") && found.replace(unquoted(value)?).is_some() {
+        let value = unquoted(value)?;
+        if !name.bytes().all(|it| it.is_ascii_alphanumeric() || it == b'-') {
+            return None;
+        }
+        if name.eq_ignore_ascii_case("for") && found.replace(value).is_some() {
             return None;
         }
     }
@@ -84,7 +89,8 @@ fn element(text: &str) -> Option<IpAddr> {
 /// A token as it is, a quoted string without quotes and backslashes.
 fn unquoted(value: &str) -> Option<String> {
     let Some(inside) = value.strip_prefix('"') else {
-        return (!value.contains('"')).then(|| value.to_owned());
+        let is_plain = !value.contains(['"', '\\', ',', ' ', '\t']);
+        return is_plain.then(|| value.to_owned());
     };
     let inside = inside.strip_suffix('"')?;
     let mut text = String::with_capacity(inside.len());
@@ -205,6 +211,11 @@ mod tests {
             &["for=203.0.113.5;for=10.0.0.1"],
             &["for=\"203.0.113.5"],
             &["for=203.0.113.5, \"for=10.0.0.1"],
+            // Quotes that a client has opened, so that what the proxy adds is inside of them.
+            &["for=10.0.0.2;x=\", for=203.0.113.5"],
+            &["for=10.0.0.2;x=h\", for=203.0.113.5"],
+            &["for=10.0.0.2;x\", for=203.0.113.5"],
+            &["for=10.0.0.2;x=\"\\, for=203.0.113.5;host=\"a\""],
             &["for"],
             &[""],
         ] {

@@ -7,6 +7,8 @@
 //! the answer.
 
 mod address;
+#[cfg(any(test, fuzzing))]
+pub mod checks;
 mod cookies;
 mod exchange;
 mod flow;

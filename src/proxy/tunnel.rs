@@ -119,6 +119,12 @@ impl Way {
         if self.state == State::Flowing {
             match self.flow(context, from, to) {
                 Poll::Ready(Ok(())) => self.state = State::Finishing,
+                // By TLS and without a farewell, as many end who have said all that they had to say.
+                Poll::Ready(Err(Broken::Reading(error)))
+                    if error.kind() == io::ErrorKind::UnexpectedEof =>
+                {
+                    self.state = State::Finishing;
+                }
                 Poll::Ready(Err(Broken::Reading(error))) => return Err(error),
                 Poll::Ready(Err(_)) => self.state = State::Finished,
                 Poll::Pending => return Ok(Poll::Pending),

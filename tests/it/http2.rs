@@ -377,7 +377,10 @@ async fn a_websocket_of_http1_goes_on_over_http2_where_that_is_spoken() {
     let upstream = Http2Upstream::start(async |mut request, mut response| {
         let protocol = request.extensions().get::<h2::ext::Protocol>().cloned();
         assert_eq!(protocol.as_ref().map(h2::ext::Protocol::as_str), Some("websocket"));
-        let mut sending = response.send_response(Response::new(()), false).expect("open");
+        let mut head = Response::new(());
+        // Some answer a key that they were not shown.
+        head.headers_mut().insert("sec-websocket-accept", HeaderValue::from_static("x"));
+        let mut sending = response.send_response(head, false).expect("open");
         while let Some(Ok(data)) = request.body_mut().data().await {
             sending.send_data(Bytes::from(data.to_ascii_uppercase()), false).expect("open");
         }
@@ -391,6 +394,7 @@ async fn a_websocket_of_http1_goes_on_over_http2_where_that_is_spoken() {
         .await;
     let head = client.head().await;
     assert_eq!(head.status, 101, "{}", head.head);
+    assert!(head.head.starts_with("HTTP/1.1 101 Switching Protocols\r\n"), "{}", head.head);
     assert_eq!(head.field("sec-websocket-accept"), Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
     client.send("one").await;
     assert_eq!(client.until("ONE").await, "ONE");

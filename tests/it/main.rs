@@ -15,6 +15,7 @@ mod http2; // Do the promises hold over HTTP/2, and does everything come through
 mod http2_wire; // Is HTTP/2 read as strictly as HTTP/1, and is nobody let to misuse it?
 mod lifecycle; // How does the process begin, change and end?
 mod limits; // Does everything that a client can have more of come to an end?
+mod peers; // Do real peers see what we promise?
 mod relay; // Does everything come through as it was sent?
 mod smuggling; // Is a body ever taken for a request, or the reverse?
 mod state; // What survives?

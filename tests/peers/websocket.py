@@ -82,7 +82,8 @@ class App:
             case "break":
                 # With an RST: what a process that dies leaves behind.
                 ws.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                ws.socket.close()
+                # Its reader takes this for the end, and closes it.
+                ws.socket.shutdown(socket.SHUT_RD)
             case _:
                 ws.send(message)
 
@@ -130,6 +131,8 @@ class H2:
 
     def wait_for(self, kinds, stream=None):
         while not (event := self.take(kinds, stream)):
+            if stream and (reset := self.take(h2.events.StreamReset, stream)):
+                raise AssertionError(f"the stream is reset: {reset.error_code!r}")
             self.read()
         return event
 
@@ -344,11 +347,14 @@ def main(house, promises):
     connect_of_others(promises, (tls, cert))
     for service in flipped:
         url = f"wss://localhost:{tls}/{service}"
-        flip(promises, flipgate, service, url, trust, (tls, cert))
-    with promises.that("in the end nobody is inside, by Flipgate's count and the application's"):
-        eventually(lambda: blue.open == green.open == 0, 3, "the application has some")
+        with promises.that(f"/{service}: a flip comes to its end"):
+            flip(promises, flipgate, service, url, trust, (tls, cert))
+    with promises.that("in the end nobody is inside, by Flipgate's own count"):
         pools = [it["pools"] for it in flipgate.status()["services"].values()]
         same([it["in_flight"] for pool in pools for it in pool.values() if it["in_flight"]], [])
+    with promises.that("in the end the application has no connection left"):
+        left = lambda: f"{blue.open} on blue, {green.open} on green"
+        eventually(lambda: blue.open == green.open == 0, 3, left)
 
 
 def start_haproxy(house, option, frontends, ports, port):
@@ -460,6 +466,7 @@ def by_http2(promises, way, where, path, app):
         ws.say("close")
         same(struct.unpack("!H", ws.frame(Opcode.CLOSE).data[:2])[0], 4001)
         client.wait_for(h2.events.StreamEnded, ws.stream)
+        ws.end()
     with promises.that(f"{way}: the client's end of the stream is the end for the server"):
         ws = client.open(path)
         same(ws.ask("who"), "blue")

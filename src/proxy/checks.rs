@@ -1,0 +1,262 @@
+//! What must be true of every input, whatever it is. Driven by the corpus with a seeded hand below, and
+//! by the targets of `fuzz/`.
+
+use std::net::IpAddr;
+
+use super::{
+    cookies,
+    forwarded::{Chain, forwarded, x_forwarded_for},
+    headers::{Answer, Marks, Onward, put_answer, put_request},
+};
+use crate::{
+    downstream::{Entrance, Listener, Peer, Whose},
+    http1::{Framing, Name, RequestHead, ResponseHead, Version},
+    http2,
+    model::{Host, Networks},
+};
+
+/// What goes up can be read in one way only, and says what came; over HTTP/2 too.
+pub fn request(bytes: &[u8]) {
+    let Ok(Some(head)) = RequestHead::parse(bytes) else { return };
+    let listener = Listener::plain(([127, 0, 0, 1], 80).into());
+    let whose = Whose::Known(([192, 0, 2, 7], 4000).into());
+    let onward = Onward {
+        expects_continue: head.expects_continue,
+        peer: &Peer::new(whose, Entrance::unbound(listener), None),
+        client: Some(IpAddr::from([192, 0, 2, 7])),
+        is_behind_proxy: false,
+        random: &mut fastrand::Rng::with_seed(7),
+    };
+    let out = put_request(&head, bytes, onward);
+    let again = RequestHead::parse(&out);
+    let Ok(Some(again)) = again else { panic!("{again:?}: {}", out.escape_ascii()) };
+    assert_eq!((again.len, again.framing), (out.len(), head.framing), "{}", out.escape_ascii());
+    assert_eq!(again.method(&out), head.method(bytes));
+    assert_eq!((again.path(&out), again.host(&out)), (head.path(bytes), head.host(bytes)));
+    let lines = again.fields.lines(&out);
+    for gone in [Name::Flipgate, Name::FlipgatePreview, Name::Underscored, Name::Proxy, Name::Hop] {
+        assert!(!lines.has(gone), "{gone:?}: {}", out.escape_ascii());
+    }
+    for ours in [Name::XForwardedFor, Name::Forwarded, Name::XForwardedHost, Name::XRealIp] {
+        assert_eq!(lines.all(ours).count(), 1, "{ours:?}: {}", out.escape_ascii());
+    }
+    assert_eq!(lines.first(Name::XForwardedFor), Some(&b"192.0.2.7"[..]));
+    over_http2(&again, &out);
+}
+
+/// What HTTP/2 has words for comes back from it as it was.
+fn over_http2(head: &RequestHead, bytes: &[u8]) {
+    let ends = head.framing == Framing::None;
+    let Ok(round) = http2::there_and_back(bytes, ends) else { return };
+    let again = RequestHead::parse(&round);
+    let Ok(Some(again)) = again else { panic!("{again:?}: {}", round.escape_ascii()) };
+    assert_eq!(again.len, round.len(), "{}", round.escape_ascii());
+    assert_eq!(again.path(&round), head.path(bytes), "{}", round.escape_ascii());
+    assert_eq!(again.wants_websocket, head.wants_websocket, "{}", round.escape_ascii());
+    assert!(again.host(&round).eq_ignore_ascii_case(head.host(bytes)), "{}", round.escape_ascii());
+}
+
+/// What comes down can be read in one way only, and nobody but us says that it is ours.
+pub fn answer(bytes: &[u8]) {
+    let Ok(Some(head)) = ResponseHead::parse(bytes) else { return };
+    let framing = head.framing(false);
+    if head.status < 200 {
+        return;
+    }
+    let told = if framing == Framing::ToClose { Framing::Chunked } else { framing };
+    let answer = Answer {
+        version: Version::Http11,
+        framing: told,
+        goes_on: true,
+        is_websocket: false,
+        marks: Marks { origin: None, is_private: true },
+        hsts: Some("max-age=1"),
+        date: *b"Sun, 06 Nov 1994 08:49:37 GMT",
+    };
+    let mut out = Vec::new();
+    put_answer(&mut out, &head, bytes, &answer);
+    let again = ResponseHead::parse(&out);
+    // Lines are added, and there may be as many as there may be already.
+    let Ok(Some(again)) = again else {
+        assert!(head.fields.lines(bytes).each().count() > 90, "{}", out.escape_ascii());
+        return;
+    };
+    assert_eq!((again.len, again.status), (out.len(), head.status), "{}", out.escape_ascii());
+    assert_eq!(again.framing(false), told, "{}", out.escape_ascii());
+    let lines = again.fields.lines(&out);
+    let private: Vec<_> = lines.all(Name::CacheControl).collect();
+    assert_eq!(private, [b"private, no-store"]);
+    for said in lines.all(Name::ProxyStatus) {
+        let said = said.to_ascii_lowercase();
+        assert!(memchr::memmem::find(&said, b"flipgate").is_none(), "{}", out.escape_ascii());
+    }
+}
+
+/// Whatever a client writes before what a trusted proxy has seen, its address is none but that.
+pub fn chain(told: &[u8]) {
+    let trusted: Networks =
+        ["10.0.0.0/8"].iter().filter_map(|it| Networks::parse(it).ok()).collect();
+    let seen = IpAddr::from([203, 0, 113, 5]);
+    for (name, hop) in [
+        ("x-forwarded-for", "203.0.113.5, 10.0.0.1"),
+        ("forwarded", "for=203.0.113.5, for=10.0.0.1"),
+    ] {
+        for between in [&b", "[..], b"\r\nX-Forwarded-For: ", b"\r\nForwarded: "] {
+            let same = between == b", "
+                || name.eq_ignore_ascii_case(
+                    std::str::from_utf8(&between[2..between.len() - 2]).unwrap_or_default(),
+                );
+            if !same {
+                continue;
+            }
+            let head = [
+                b"GET / HTTP/1.1\r\nHost: a\r\n",
+                name.as_bytes(),
+                b": ",
+                told,
+                between,
+                hop.as_bytes(),
+                b"\r\n\r\n",
+            ]
+            .concat();
+            let Ok(Some(parsed)) = RequestHead::parse(&head) else { continue };
+            let lines = parsed.fields.lines(&head);
+            for found in [x_forwarded_for(lines, &trusted), forwarded(lines, &trusted)] {
+                let is_good = matches!(found, Chain::Absent | Chain::Unreadable)
+                    || found == Chain::Address(seen);
+                assert!(is_good, "{found:?}: {}", head.escape_ascii());
+            }
+        }
+    }
+}
+
+/// No cookie of ours goes further, and every other one does.
+pub fn cookie(line: &[u8]) {
+    let names = |line: &[u8]| -> Vec<Vec<u8>> {
+        line.split(|it| *it == b';')
+            .map(|it| it.trim_ascii().to_vec())
+            .filter(|it| !it.is_empty())
+            .collect()
+    };
+    let is_ours = |it: &Vec<u8>| {
+        let end = memchr::memchr(b'=', it).unwrap_or(it.len());
+        it[..end].trim_ascii() == b"flipgate_preview"
+    };
+    let others: Vec<_> = names(line).into_iter().filter(|it| !is_ours(it)).collect();
+    let left = cookies::without_ours(line).unwrap_or_default();
+    assert_eq!(names(&left), others, "{}", line.escape_ascii());
+    assert!(cookies::has_ours(line) || !names(line).iter().any(is_ours), "{}", line.escape_ascii());
+}
+
+/// A host has one form, which stays.
+pub fn host(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let Ok(host) = Host::parse(text) else { return };
+    let form = host.as_str();
+    assert!(!form.is_empty() && form == form.to_ascii_lowercase(), "{form:?}");
+    assert!(!form.contains(['/', '?', '#', '@', '\\', '"', ' ', '\r', '\n', '\0']), "{form:?}");
+    assert_eq!(Host::parse(form).map(|it| it.as_str().to_owned()).as_deref(), Ok(form));
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::Path};
+
+    use super::*;
+
+    /// Rounds for each property; a fuzzer does more, and a test has to come to its end.
+    const ROUNDS: usize = 20_000;
+
+    const WORDS: &[&[u8]] = &[
+        b"\r\n",
+        b"\n",
+        b"\r",
+        b"\0",
+        b" ",
+        b"\t",
+        b":",
+        b";",
+        b",",
+        b"=",
+        b"\"",
+        b"\\",
+        b"\xff",
+        b"/",
+        b"..",
+        b"%2e",
+        b"?",
+        b"#",
+        b"@",
+        b"[::1]",
+        b":80",
+        b"flipgate_preview=green",
+        b"Flipgate-Preview: green\r\n",
+        b"Connection: x-forwarded-for, host\r\n",
+        b"Proxy: x\r\n",
+        b"X_Real_IP: 1\r\n",
+        b"X-Forwarded-For: 10.0.0.1\r\n",
+        b"Cookie: flipgate_preview=x; a=b\r\n",
+        b"Upgrade: websocket\r\nConnection: upgrade\r\n",
+        b"TE: trailers\r\n",
+        b"for=10.0.0.1",
+        b"Content-Length: 3\r\n",
+        b"Transfer-Encoding: chunked\r\n",
+        b"Proxy-Status: flipgate\r\n",
+    ];
+
+    /// Runs the files of a folder as they are, and then changed.
+    fn drive(folder: &str, seed: u64, property: fn(&[u8])) {
+        let folder = Path::new("tests/corpus").join(folder);
+        let files = fs::read_dir(&folder).expect("a folder of the corpus");
+        let mut corpus: Vec<_> =
+            files.map(|it| fs::read(it.expect("an entry").path()).expect("a file")).collect();
+        corpus.sort();
+        assert!(corpus.len() >= 5, "{}", folder.display());
+        corpus.iter().for_each(|it| property(it));
+        let mut random = fastrand::Rng::with_seed(seed);
+        for round in 0..ROUNDS {
+            let mut bytes = corpus[random.usize(..corpus.len())].clone();
+            for _ in 0..random.usize(1..6) {
+                let at = random.usize(..=bytes.len());
+                match random.u8(0..4) {
+                    0 => drop(
+                        bytes.splice(at..at, WORDS[random.usize(..WORDS.len())].iter().copied()),
+                    ),
+                    1 if at < bytes.len() => bytes[at] = random.u8(..),
+                    2 => drop(bytes.drain(at..bytes.len().min(at + random.usize(1..8)))),
+                    _ => {
+                        let part = bytes[at..bytes.len().min(at + random.usize(1..40))].to_vec();
+                        bytes.splice(at..at, part);
+                    }
+                }
+            }
+            let caught = std::panic::catch_unwind(|| property(&bytes));
+            assert!(caught.is_ok(), "seed {seed}, round {round}: {}", bytes.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn whatever_is_asked_goes_up_in_one_reading() {
+        drive("requests", 1, request);
+    }
+
+    #[test]
+    fn whatever_is_answered_comes_down_in_one_reading() {
+        drive("responses", 2, answer);
+    }
+
+    #[test]
+    fn whatever_a_client_says_of_forwarding_the_proxy_before_us_is_believed() {
+        drive("chains", 3, chain);
+    }
+
+    #[test]
+    fn whatever_cookies_there_are_ours_alone_stay_here() {
+        drive("cookies", 4, cookie);
+    }
+
+    #[test]
+    fn whatever_host_is_named_it_has_one_form() {
+        drive("hosts", 5, host);
+    }
+}
