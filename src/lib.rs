@@ -28,13 +28,15 @@
 //! # The path of one request
 //!
 //! `downstream` waits on a worker's own thread until a client has something to say, takes a buffer
-//! (`net`), and reads a head (`http1`). `proxy` makes a small view of it, and asks the `switch` for a
+//! (`net`), and reads a head (`http1`). A stream of HTTP/2 is a client of its own, and its head becomes the
+//! same bytes (`http2`), so that there is one reader and one policy. `proxy` makes a small view of it, and asks the `switch` for a
 //! claim: one load of one pointer, under which the view is matched to a service and a side, and the
 //! claim is taken. From there on the request has its pool, whatever is flipped. `upstream` picks an
 //! endpoint and a connection; `proxy` writes the upstream's head from the client's, sends it with the
 //! first bytes of the body, and relays the answer. All of it is one task (`proxy::exchange`), and the
-//! claim ends when the last byte of the answer is in the client's socket and the last byte of the
-//! request in the upstream's, or with the tunnel that the connection has become.
+//! claim ends when the last byte of the answer is in the client's socket (of a stream: with the
+//! connection that writes it) and the last byte of the request in the upstream's, or with the tunnel
+//! that the connection has become.
 //!
 //! # The path of one flip
 //!
