@@ -1,4 +1,6 @@
-//! One stream, as one end of an exchange.
+//! One stream, as one end of an exchange: what it is, and its way in.
+
+mod sending;
 
 use std::{
     cell::Cell,
@@ -13,7 +15,7 @@ use h2::{
     client::{ResponseFuture, SendRequest},
     server::SendResponse,
 };
-use http::{Method, Request};
+use http::Request;
 
 use super::head::{self, HeadDefect, Shape};
 
@@ -81,9 +83,6 @@ enum Receiving {
 
 /// Lines of trailers, as of HTTP/1.
 const TRAILERS_MAX: usize = 100;
-
-/// Bytes that are sent at once: a stream must not take all of a connection's window.
-const AT_ONCE: usize = 64 * 1024;
 
 // === impl Stream ===
 
@@ -277,160 +276,9 @@ impl Stream {
         }
     }
 
-    /// Sends a head that we have written; with `ends` there is nothing behind it.
-    ///
-    /// # Errors
-    ///
-    /// A head that HTTP/2 has no words for, or a stream that is closed.
-    pub fn send_head(&mut self, bytes: &[u8], ends: bool) -> io::Result<()> {
-        match std::mem::replace(&mut self.sending, Sending::Over(None)) {
-            Sending::Request { mut session, is_tls } => {
-                let (request, key) = head::request(bytes, is_tls).map_err(invalid)?;
-                let is_tunnel = key.is_some();
-                self.key = key;
-                self.is_for_head = request.method() == Method::HEAD;
-                let ends = ends && !is_tunnel && request.method() != Method::CONNECT;
-                let sent = session.send_request(request, ends);
-                let (response, content) = sent.map_err(|it| self.failed(&it))?;
-                self.receiving = Receiving::Response(response);
-                self.sending = after_head(content, ends);
-                Ok(())
-            }
-            Sending::Response(mut sender) => {
-                let response = match head::response(bytes, self.key.as_deref()) {
-                    Ok(response) => response,
-                    Err(defect) => {
-                        self.sending = Sending::Response(sender);
-                        return Err(invalid(defect));
-                    }
-                };
-                let content =
-                    sender.send_response(response, ends).map_err(|it| self.failed(&it))?;
-                self.sending = after_head(content, ends);
-                Ok(())
-            }
-            other => {
-                self.sending = other;
-                Err(io::ErrorKind::BrokenPipe.into())
-            }
-        }
-    }
-
-    /// Sends the head of an interim answer.
-    ///
-    /// # Errors
-    ///
-    /// As [`Self::send_head`].
-    pub fn send_interim(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let Sending::Response(sender) = &mut self.sending else { return Ok(()) };
-        let response = head::response(bytes, None).map_err(invalid)?;
-        sender.send_informational(response).map_err(|it| self.failed(&it))
-    }
-
-    /// Sends what the other end's window has room for, and returns how much that was; with `ends`
-    /// there is nothing behind it. Nothing is sent when the waiting is given up.
-    ///
-    /// # Errors
-    ///
-    /// The end of the connection, or a reset, which [`Self::broken`] tells of.
-    pub fn poll_send(
-        &mut self,
-        context: &mut Context<'_>,
-        content: &[u8],
-        ends: bool,
-    ) -> Poll<io::Result<usize>> {
-        let Sending::Content(sender) = &mut self.sending else {
-            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
-        };
-        let mut count = 0;
-        if !content.is_empty() {
-            let wanted = content.len().min(AT_ONCE);
-            sender.reserve_capacity(wanted);
-            while sender.capacity() == 0 {
-                match ready!(sender.poll_capacity(context)) {
-                    Some(Ok(_)) => {}
-                    Some(Err(error)) => return Poll::Ready(Err(self.failed(&error))),
-                    None => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
-                }
-            }
-            count = wanted.min(sender.capacity());
-        }
-        let ends = ends && count == content.len();
-        let sent = sender.send_data(Bytes::copy_from_slice(&content[..count]), ends);
-        sent.map_err(|it| self.failed(&it))?;
-        self.count(count);
-        if ends {
-            self.end();
-        }
-        Poll::Ready(Ok(count))
-    }
-
-    /// Sends lines behind the content, which end the stream.
-    ///
-    /// # Errors
-    ///
-    /// As [`Self::poll_send`].
-    pub fn send_trailers(&mut self, lines: &[u8]) -> io::Result<()> {
-        let trailers = head::trailers(lines).map_err(invalid)?;
-        let Sending::Content(sender) = &mut self.sending else {
-            return Err(io::ErrorKind::BrokenPipe.into());
-        };
-        sender.send_trailers(trailers).map_err(|it| self.failed(&it))?;
-        self.end();
-        Ok(())
-    }
-
-    /// Ends our side, if it has not ended.
-    pub fn finish(&mut self) {
-        if let Sending::Content(sender) = &mut self.sending {
-            // One that is reset has ended too.
-            let _ = sender.send_data(Bytes::new(), true);
-            self.end();
-        }
-    }
-
-    /// Whether the other end takes no more, and has no use for an answer.
-    pub fn poll_reset(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        let reset = match &mut self.sending {
-            Sending::Response(sender) => ready!(sender.poll_reset(context)),
-            Sending::Content(sender) | Sending::Over(Some(sender)) => {
-                ready!(sender.poll_reset(context))
-            }
-            Sending::Request { .. } | Sending::Over(None) => return Poll::Pending,
-        };
-        if let Ok(reason) = reset {
-            self.reset = Some(Reset { reason, is_unprocessed: false });
-        }
-        Poll::Ready(())
-    }
-
-    /// Breaks the stream off, so that the other end does not take what it has for the whole. `why` is
-    /// what the far end said when it broke it, if that is how it came.
-    pub fn reset(&mut self, why: Option<Reset>) {
-        let reason = match why.map(|it| it.reason) {
-            // What is between us and the far end is nothing to this one.
-            None | Some(Reason::NO_ERROR | Reason::PROTOCOL_ERROR | Reason::REFUSED_STREAM) => {
-                Reason::INTERNAL_ERROR
-            }
-            Some(reason) => reason,
-        };
-        match &mut self.sending {
-            Sending::Response(sender) => sender.send_reset(reason),
-            Sending::Content(sender) | Sending::Over(Some(sender)) => sender.send_reset(reason),
-            Sending::Request { .. } | Sending::Over(None) => {}
-        }
-    }
-
     fn count(&self, bytes: usize) {
         if let Some(meter) = &self.meter {
             meter.add(bytes);
-        }
-    }
-
-    fn end(&mut self) {
-        if let Sending::Content(sender) = std::mem::replace(&mut self.sending, Sending::Over(None))
-        {
-            self.sending = Sending::Over(Some(sender));
         }
     }
 
@@ -490,10 +338,6 @@ impl Reset {
 /// Whether the other end has ended a stream without there being anything wrong.
 fn is_satisfied(error: &h2::Error) -> bool {
     error.is_remote() && error.is_reset() && error.reason() == Some(Reason::NO_ERROR)
-}
-
-fn after_head(content: SendStream<Bytes>, ends: bool) -> Sending {
-    if ends { Sending::Over(Some(content)) } else { Sending::Content(content) }
 }
 
 fn invalid(defect: HeadDefect) -> io::Error {

@@ -1,15 +1,16 @@
 //! One direction of an exchange: bytes of one channel, framed anew, on their way into another one.
 
+mod put;
+
 use std::{
     borrow::Cow,
     io,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
 };
 
 use super::headers;
 use crate::{
     http1::{BodyError, Decoder, Encoding, Framing, Piece},
-    http2::Stream,
     net::Channel,
 };
 
@@ -216,56 +217,6 @@ impl Flow {
         }
     }
 
-    /// Writes what was taken.
-    fn poll_put(
-        &mut self,
-        context: &mut Context<'_>,
-        from: &mut Channel,
-        to: &mut Channel,
-    ) -> Poll<io::Result<()>> {
-        match to {
-            Channel::Socket(socket) => {
-                while !self.is_written() {
-                    match ready!(socket.poll_write(context, self.parts(from)))? {
-                        0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                        count => self.written(count, from),
-                    }
-                }
-            }
-            Channel::Stream(stream) => {
-                while !self.is_written() || self.decoder.is_done() && !self.has_ended {
-                    ready!(self.poll_put_stream(context, from, stream))?;
-                }
-            }
-        }
-        Poll::Ready(Ok(()))
-    }
-
-    /// Writes the next part to a stream: the head, some content, or the end.
-    fn poll_put_stream(
-        &mut self,
-        context: &mut Context<'_>,
-        from: &mut Channel,
-        to: &mut Stream,
-    ) -> Poll<io::Result<()>> {
-        let left = self.piece.data - self.piece_sent;
-        let is_last = self.decoder.is_done() && self.tail.is_empty();
-        if self.own_sent < self.own.len() {
-            self.has_ended = is_last && left == 0;
-            to.send_head(&self.own, self.has_ended)?;
-            self.written(self.own.len(), from);
-        } else if left > 0 || is_last {
-            let [_, content, _] = self.parts(from);
-            let count = ready!(to.poll_send(context, content, is_last))?;
-            self.has_ended = is_last && count == left;
-            self.written(count, from);
-        } else {
-            to.send_trailers(&self.tail)?;
-            self.has_ended = true;
-        }
-        Poll::Ready(Ok(()))
-    }
-
     /// Takes the whole body if it is there already, to throw it away.
     pub(super) fn discard(&mut self, from: &mut Channel) -> bool {
         let Channel::Socket(from) = from else { return false };
@@ -408,28 +359,5 @@ impl Flow {
                 Cow::Owned(end)
             }
         };
-    }
-
-    fn parts<'a>(&'a self, from: &'a Channel) -> [&'a [u8]; 3] {
-        let Piece { skip, data, .. } = self.piece;
-        let content = match data {
-            0 => &[][..],
-            _ => &from.unread()[skip + self.piece_sent..skip + data],
-        };
-        [&self.own[self.own_sent..], content, &self.behind[self.behind_sent..]]
-    }
-
-    /// Notes that so many bytes of the parts were written.
-    fn written(&mut self, count: usize, from: &mut Channel) {
-        self.sent += count as u64;
-        let own = count.min(self.own.len() - self.own_sent);
-        self.own_sent += own;
-        let content = (count - own).min(self.piece.data - self.piece_sent);
-        self.piece_sent += content;
-        self.behind_sent += count - own - content;
-        if self.piece.used > 0 && self.piece_sent == self.piece.data {
-            from.consume(self.piece.used);
-            (self.piece, self.piece_sent) = (Piece::default(), 0);
-        }
     }
 }

@@ -15,6 +15,7 @@ mod flow;
 mod forward;
 mod forwarded;
 mod headers;
+mod interim;
 mod refusal;
 mod relay;
 #[cfg(test)]

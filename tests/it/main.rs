@@ -12,6 +12,7 @@ mod drain; // Who is still inside, and when is nobody?
 mod flip; // Where does a request go, before and after?
 mod floors; // Does the house still stand?
 mod http2; // Do the promises hold over HTTP/2, and does everything come through it?
+mod http2_upstream; // Do applications that speak HTTP/2 get what was asked?
 mod http2_wire; // Is HTTP/2 read as strictly as HTTP/1, and is nobody let to misuse it?
 mod lifecycle; // How does the process begin, change and end?
 mod limits; // Does everything that a client can have more of come to an end?
