@@ -8,13 +8,15 @@ RUN cargo build --release --locked --bin flipgate
 
 FROM debian:bookworm-slim
 COPY --from=build /build/target/release/flipgate /usr/local/bin/flipgate
+# Whom the machine trusts, for https:// endpoints that name no authorities of their own.
+RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates && rm -rf /var/lib/apt/lists/*
 # The state is the truth that survives a restart: mount a volume there.
 RUN useradd --system --uid 10001 --home-dir /var/lib/flipgate flipgate \
     && install -d -o flipgate -g flipgate /var/lib/flipgate /etc/flipgate
 USER flipgate
 WORKDIR /var/lib/flipgate
 VOLUME /var/lib/flipgate
-EXPOSE 8080
+EXPOSE 8080 8443
 # Lives if its admin API answers; FLIPGATE_ADMIN says where that is, if not on the default address.
 HEALTHCHECK --interval=10s --timeout=3s CMD ["flipgate", "status", "--json"]
 STOPSIGNAL SIGTERM

@@ -2,6 +2,7 @@
 
 use std::{future::poll_fn, io, net::SocketAddr, rc::Rc, sync::Arc};
 
+use http::StatusCode;
 use tokio::{net::TcpStream, sync::OwnedSemaphorePermit};
 use tokio_util::task::TaskTracker;
 use tracing::debug;
@@ -104,6 +105,16 @@ impl<M> Client<M> {
     }
 }
 
+/// What one connection more than an address may have is told, where it can be told without a handshake.
+const TOO_MANY: &[u8] = b"HTTP/1.1 429 Too Many Requests\r\n\
+    Content-Type: text/plain; charset=utf-8\r\n\
+    Proxy-Status: flipgate; error=http_request_denied\r\n\
+    Cache-Control: no-store\r\n\
+    Retry-After: 1\r\n\
+    Connection: close\r\n\
+    Content-Length: 70\r\n\r\n\
+    429 Too Many Requests: your address has as many connections as it may\n";
+
 /// Starts a task that serves one connection to its end, and returns at once. One more than its address
 /// may have is closed.
 pub(super) fn serve<H: Handler>(
@@ -116,6 +127,10 @@ pub(super) fn serve<H: Handler>(
     let is_proxied = entrance.expects_proxy_header(address.ip());
     // Whom a proxy's connection counts for is known when it has said so.
     if !is_proxied && !stand(&mut guest, address, house) {
+        if entrance.tls.is_none() {
+            // As far as it is taken at once: who has too much is not waited for.
+            let _ = stream.try_write(TOO_MANY);
+        }
         return;
     }
     let is_plain = entrance.tls.is_none() && !is_proxied;
@@ -143,6 +158,7 @@ fn stand<H: Handler>(guest: &mut Guest, address: SocketAddr, house: &House<H>) -
     guest.standing = house.crowd.join(address.ip());
     if guest.standing.is_none() {
         debug!(peer = %address.ip(), "one connection more than an address may have");
+        house.handler.turned_away(StatusCode::TOO_MANY_REQUESTS);
     }
     guest.standing.is_some()
 }

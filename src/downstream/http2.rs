@@ -15,7 +15,7 @@ use h2::{
     Ping, PingPong, Reason, RecvStream,
     server::{self, Builder, SendResponse},
 };
-use http::Request;
+use http::{Request, StatusCode};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tracing::debug;
 
@@ -205,7 +205,7 @@ fn begin<H: Handler>(
         Ok(stream) => stream,
         Err(defect) => {
             debug!(peer = %course.connection.peer().address(), %defect, "a malformed request");
-            house.handler.malformed();
+            house.handler.turned_away(StatusCode::BAD_REQUEST);
             return;
         }
     };

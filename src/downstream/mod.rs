@@ -17,6 +17,8 @@ mod peer;
 mod roster;
 mod worker;
 
+use http::StatusCode;
+
 use crate::http1::{Reject, RequestHead};
 
 #[cfg(any(test, fuzzing))]
@@ -53,8 +55,8 @@ pub trait Handler: Sized + 'static {
         tunnel: Self::Tunnel,
     ) -> impl Future<Output = ()>;
 
-    /// Counts a request that could not even be answered.
-    fn malformed(&self);
+    /// Counts what was turned away before it was a request, by the status that says why.
+    fn turned_away(&self, status: StatusCode);
 
     /// Called about twice a second.
     fn tick(&self);

@@ -212,8 +212,8 @@ impl Handler for Proxy {
         tunnel.carry(client)
     }
 
-    fn malformed(&self) {
-        self.unrouted.count(StatusCode::BAD_REQUEST.as_u16());
+    fn turned_away(&self, status: StatusCode) {
+        self.unrouted.count(status.as_u16());
     }
 
     fn tick(&self) {
