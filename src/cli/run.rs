@@ -5,7 +5,11 @@ use std::{io::IsTerminal, path::PathBuf};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing::{debug, warn};
 use tracing_subscriber::{
-    Layer, filter::Targets, fmt, layer::SubscriberExt, util::SubscriberInitExt,
+    Layer,
+    filter::{LevelFilter, Targets},
+    fmt,
+    layer::SubscriberExt,
+    util::SubscriberInitExt,
 };
 
 use super::{Failure, exit};
@@ -66,10 +70,19 @@ fn refuse_huge_pages() {
 fn start_logging(log: &Log) {
     let Log { filter, json } = log;
     let is_json = json.unwrap_or(!std::io::stderr().is_terminal());
-    let targets: Targets = filter.parse().expect("checked when the configuration was read");
+    let mut targets: Targets = filter.parse().expect("checked when the configuration was read");
+    for library in ["h2", "rustls", "hyper"] {
+        // Every frame would be a line; whoever wants that asks for it by name.
+        if !filter.contains(library) {
+            targets = targets.with_target(library, LevelFilter::WARN);
+        }
+    }
     let lines = match is_json {
         true => fmt::layer().json().flatten_event(true).with_writer(std::io::stderr).boxed(),
-        false => fmt::layer().with_writer(std::io::stderr).boxed(),
+        false => {
+            let is_colored = std::io::stderr().is_terminal();
+            fmt::layer().with_ansi(is_colored).with_writer(std::io::stderr).boxed()
+        }
     };
     // Already set only where several run in one process, as tests do.
     let _ = tracing_subscriber::registry().with(lines.with_filter(targets)).try_init();

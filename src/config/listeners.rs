@@ -61,7 +61,7 @@ fn protocols(section: &Section<'_>) -> Spoken {
         "http1" | "h2" => Ok(it.to_owned()),
         _ => Err(format!("`{it}` is not \"http1\" or \"h2\"")),
     });
-    if named.is_empty() {
+    if named.is_empty() && section.is_empty_list("protocols") {
         section.note("protocols", "names none: write [\"http1\", \"h2\"], or leave it out");
     }
     let has = |name: &str| named.iter().any(|it| it == name);
@@ -79,7 +79,7 @@ fn proxies(section: &Section<'_>) -> Vec<ipnet::IpNet> {
         }
         net => Ok(net),
     });
-    if from.is_empty() {
+    if from.is_empty() && (!inner.has("from") || inner.is_empty_list("from")) {
         inner.note("from", "is missing: list the networks of the proxies, like [\"10.0.0.5/32\"]");
     }
     inner.finish();
@@ -93,8 +93,7 @@ fn tls(section: &Section<'_>, speaks: Spoken) -> (Option<ServerSettings>, Option
     }
     let certificates: Vec<_> = inner.sections("certificates").iter().filter_map(key_pair).collect();
     if certificates.is_empty() && !inner.has("certificates") {
-        let name = inner.name("certificates");
-        inner.note("certificates", format_args!("is missing: write [[{name}]] with cert and key"));
+        inner.note_missing("certificates", "cert and key");
     }
     let has_tls12 = inner.read("min_version", true, |it| match text(it)? {
         "1.2" => Ok(true),

@@ -98,9 +98,35 @@ impl<'a> Section<'a> {
         if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
     }
 
+    /// How a table inside this one is written: without the places of those around it.
+    fn heading(&self, key: &str) -> String {
+        let mut heading = String::new();
+        let mut depth = 0;
+        for letter in self.name(key).chars() {
+            match letter {
+                '[' => depth += 1,
+                ']' => depth -= 1,
+                _ if depth == 0 => heading.push(letter),
+                _ => {}
+            }
+        }
+        heading
+    }
+
+    /// Notes that a list of tables that has to be there is not.
+    pub(super) fn note_missing(&self, key: &'static str, with: &str) {
+        self.note(key, format_args!("is missing: write [[{}]] with {with}", self.heading(key)));
+    }
+
     /// Whether the key is written.
     pub(super) fn has(&self, key: &'static str) -> bool {
         self.find(key).is_some()
+    }
+
+    /// Whether the key is written as a list of nothing.
+    pub(super) fn is_empty_list(&self, key: &'static str) -> bool {
+        let list = self.find(key).and_then(|it| it.get_ref().as_array());
+        list.is_some_and(|it| it.is_empty())
     }
 
     /// Notes a mistake about a key, at its value or, if it is not written, at its table.
@@ -184,8 +210,8 @@ impl<'a> Section<'a> {
             && !value.get_ref().is_table()
         {
             let found = value.get_ref().type_str();
-            let name = self.name(key);
-            self.note(key, format_args!("is a table, written as [{name}], not {found}"));
+            let heading = self.heading(key);
+            self.note(key, format_args!("is a table, written as [{heading}], not {found}"));
         }
         self.inner(
             self.name(key),
@@ -199,14 +225,15 @@ impl<'a> Section<'a> {
         let Some(value) = self.find(key) else { return Vec::new() };
         let name = self.name(key);
         let Some(items) = value.get_ref().as_array() else {
-            self.note(key, format_args!("is a list of tables, each written as [[{name}]]"));
+            let heading = self.heading(key);
+            self.note(key, format_args!("is a list of tables, each written as [[{heading}]]"));
             return Vec::new();
         };
         let inner = |(place, item): (usize, &'a Spanned<DeValue<'a>>)| {
             let path = format!("{name}[{place}]");
             let table = item.get_ref().as_table();
             if table.is_none() {
-                let what = format!("is a table, written as [[{name}]]");
+                let what = format!("is a table, written as [[{}]]", self.heading(key));
                 self.mistakes.note(item.span(), &path, what);
             }
             table.map(|table| self.inner(path, Some(table), item.span()))

@@ -80,6 +80,11 @@ fn pool(section: &Section<'_>) -> PoolSpec {
         PoolSpec::default()
     });
     spec.link = link(section);
+    let has_tls = spec.endpoints.iter().any(|it| it.is_tls);
+    if section.has("tls") && !has_tls && !spec.endpoints.is_empty() {
+        let what = "is for endpoints by https, and none of these is: write \"https://host:port\"";
+        section.note("tls", what);
+    }
     section.finish();
     spec
 }

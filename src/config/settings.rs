@@ -150,7 +150,7 @@ pub(super) fn limits(section: &Section<'_>) -> Limits {
             connections_per_client: section.read("connections_per_client", usize::MAX, |it| {
                 match text(it) {
                     Ok("none") => Ok(usize::MAX),
-                    _ => whole(it, 1..=1_000_000),
+                    _ => whole(it, 1..=1_000_000).map_err(|what| format!("{what}, or \"none\"")),
                 }
             }),
             connection: downstream::Limits {

@@ -34,9 +34,13 @@ impl Control {
             self.refresh_tls();
             let members = self.members();
             stream::iter(&members)
-                .for_each_concurrent(TOGETHER, |(_, _, member)| async {
+                .for_each_concurrent(TOGETHER, |(service, color, member)| async move {
                     // What comes of it is the member's health.
-                    drop(member.probe(PATIENCE).await);
+                    if let Err(error) = member.probe(PATIENCE).await
+                        && member.has_news()
+                    {
+                        warn!(%service, %color, %error, "an endpoint is down");
+                    }
                 })
                 .await;
             let mut now = HashMap::new();

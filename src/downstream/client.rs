@@ -2,18 +2,17 @@
 
 use std::{future::poll_fn, io, net::SocketAddr, rc::Rc, sync::Arc};
 
-use http::StatusCode;
 use tokio::{net::TcpStream, sync::OwnedSemaphorePermit};
 use tokio_util::task::TaskTracker;
 use tracing::debug;
 
 use super::{
-    Handler,
+    Handler, TurnedAway,
     bind::Entrance,
     clock::Wait,
     connection::Connection,
     crowd::{Crowd, Standing},
-    greeting::{Greeted, greet},
+    greeting::{Greeted, Unwelcome, greet},
     http1, http2,
     peer::{Peer, Whose},
     roster::{Place, Roster, Warm},
@@ -158,7 +157,7 @@ fn stand<H: Handler>(guest: &mut Guest, address: SocketAddr, house: &House<H>) -
     guest.standing = house.crowd.join(address.ip());
     if guest.standing.is_none() {
         debug!(peer = %address.ip(), "one connection more than an address may have");
-        house.handler.turned_away(StatusCode::TOO_MANY_REQUESTS);
+        house.handler.turned_away(TurnedAway::Crowd);
     }
     guest.standing.is_some()
 }
@@ -178,11 +177,16 @@ async fn be_greeted<H: Handler>(
 ) {
     let place = house.roster.enter(&connection);
     connection.begin(Wait::Greeting);
-    let greeted = Box::pin(greet(stream, peer.socket_address(), peer.entrance())).await;
+    let greeting = Box::pin(greet(stream, peer.socket_address(), peer.entrance()));
+    let greeted = connection.hurry(Wait::Greeting, greeting).await;
     let Greeted { transport, whose, security, is_http2 } = match greeted {
         Ok(greeted) => greeted,
         Err(error) => {
             debug!(peer = %peer.address(), %error, "a connection that did not come to a request");
+            house.handler.turned_away(match error {
+                Unwelcome::ProxyHeader(_) => TurnedAway::ProxyHeader(peer.address()),
+                Unwelcome::Handshake(_) => TurnedAway::Handshake,
+            });
             return;
         }
     };

@@ -4,6 +4,8 @@
 
 use std::{
     cell::{Cell, RefCell},
+    future::poll_fn,
+    pin::pin,
     rc::Rc,
     task::Waker,
     time::{Duration, Instant},
@@ -30,6 +32,9 @@ pub struct Connection<M> {
     waker: RefCell<Option<Waker>>,
     pub(super) task: RefCell<Option<AbortHandle>>,
 }
+
+/// How long what comes before a request may go on when the connection is to end.
+const HURRY: Duration = Duration::from_millis(500);
 
 // === impl Connection ===
 
@@ -119,6 +124,21 @@ impl<M> Connection<M> {
             self.deadlines.end(wait);
         }
         alarm
+    }
+
+    /// Awaits what comes before a request. When the connection is to end there is less time left for
+    /// it: nothing was asked yet. Dropping the future drops what is awaited.
+    pub(super) async fn hurry<T>(&self, wait: Wait, work: impl Future<Output = T>) -> T {
+        let mut work = pin!(work);
+        let mut is_hurried = false;
+        poll_fn(|context| {
+            self.remember(context.waker());
+            if self.is_closing() && !std::mem::replace(&mut is_hurried, true) {
+                self.begin_for(wait, HURRY);
+            }
+            work.as_mut().poll(context)
+        })
+        .await
     }
 
     /// Nothing is waited for any more, and nothing that was is told.

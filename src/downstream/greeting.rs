@@ -1,13 +1,6 @@
 //! What happens on a connection before its first request: the PROXY protocol and TLS.
 
-use std::{io, net::SocketAddr, sync::Arc};
-
-use proxy_header::{ParseConfig, ProxyHeader};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-};
-use tracing::debug;
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use super::{
     bind::Entrance,
@@ -15,8 +8,25 @@ use super::{
 };
 use crate::{
     net::Transport,
-    tls::{ALPN_HTTP2, Identity},
+    tls::{ALPN_HTTP2, Acceptance, Identity},
 };
+use proxy_header::{ParseConfig, ProxyHeader};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+use tokio_rustls::server::TlsStream;
+
+/// Why a connection did not come to a request.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Unwelcome {
+    /// A listed proxy has not said whom the connection is for, or not in one way only.
+    #[error("PROXY protocol: {0}")]
+    ProxyHeader(io::Error),
+    /// TLS was not agreed on.
+    #[error("TLS: {0}")]
+    Handshake(io::Error),
+}
 
 /// A connection that is ready for requests.
 pub(super) struct Greeted {
@@ -40,6 +50,9 @@ const PROXY_BINARY_MAX: usize = 4096;
 const PROXY_BINARY: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
 const PROXY_BINARY_HEAD: usize = 16;
 
+/// How long whoever is turned away may take to notice.
+const LEAVE: Duration = Duration::from_secs(1);
+
 /// The first byte of every TLS handshake: RFC 8446, section 5.1.
 const HANDSHAKE: u8 = 22;
 
@@ -61,25 +74,18 @@ pub(super) async fn greet(
     mut stream: TcpStream,
     peer: SocketAddr,
     entrance: &Arc<Entrance>,
-) -> io::Result<Greeted> {
+) -> Result<Greeted, Unwelcome> {
     let mut whose = Whose::Known(peer);
     if entrance.expects_proxy_header(peer.ip()) {
-        let told = read_proxy_header(&mut stream).await?;
+        let told = read_proxy_header(&mut stream).await.map_err(Unwelcome::ProxyHeader)?;
         whose = told.map_or(Whose::Untold(peer), Whose::Known);
     }
     let Some(tls) = &entrance.tls else {
         let transport = Transport::Tcp(stream);
         return Ok(Greeted { transport, whose, security: None, is_http2: false });
     };
-    let mut first = [0];
-    if stream.peek(&mut first).await? == 1 && first != [HANDSHAKE] {
-        debug!(%peer, "no TLS where TLS is spoken");
-        stream.write_all(NOT_TLS).await?;
-        stream.shutdown().await?;
-        return Err(io::ErrorKind::InvalidData.into());
-    }
     let acceptance = tls.current();
-    let stream = acceptance.acceptor().accept(stream).await?;
+    let stream = handshake(stream, &acceptance).await.map_err(Unwelcome::Handshake)?;
     let session = stream.get_ref().1;
     let identity = session.peer_certificates().and_then(Identity::of);
     let security = Security {
@@ -90,6 +96,39 @@ pub(super) async fn greet(
     let is_http2 = session.alpn_protocol() == Some(ALPN_HTTP2);
     let transport = Transport::Tls(Box::new(stream.into()));
     Ok(Greeted { transport, whose, security: Some(Box::new(security)), is_http2 })
+}
+
+/// Does the handshake. Whoever is turned away has time to read why.
+async fn handshake(
+    mut stream: TcpStream,
+    acceptance: &Acceptance,
+) -> io::Result<TlsStream<TcpStream>> {
+    let mut first = [0];
+    if stream.peek(&mut first).await? == 1 && first != [HANDSHAKE] {
+        stream.write_all(NOT_TLS).await?;
+        take_leave(stream).await;
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "what came is no handshake"));
+    }
+    match acceptance.acceptor().accept(stream).into_fallible().await {
+        Ok(stream) => Ok(stream),
+        Err((error, stream)) => {
+            take_leave(stream).await;
+            Err(error)
+        }
+    }
+}
+
+/// Ends our side, and takes for a moment what still comes: a socket that is closed with bytes unread is
+/// reset, and what was said last may be lost with it.
+async fn take_leave(mut stream: TcpStream) {
+    let leave = async {
+        stream.shutdown().await?;
+        let mut left = [0; 1024];
+        while stream.read(&mut left).await? > 0 {}
+        io::Result::Ok(())
+    };
+    // Nobody is left to be told what becomes of it.
+    let _ = tokio::time::timeout(LEAVE, leave).await;
 }
 
 /// Reads a header, and not a byte behind it. `None` if it tells of nobody: the proxy looks after us, or
@@ -124,7 +163,7 @@ async fn read_proxy_header(stream: &mut TcpStream) -> io::Result<Option<SocketAd
 }
 
 fn invalid(what: impl std::fmt::Display) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, format!("PROXY protocol: {what}"))
+    io::Error::new(io::ErrorKind::InvalidData, format!("{what}"))
 }
 
 #[cfg(test)]

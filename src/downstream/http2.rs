@@ -15,12 +15,12 @@ use h2::{
     Ping, PingPong, Reason, RecvStream,
     server::{self, Builder, SendResponse},
 };
-use http::{Request, StatusCode};
+use http::Request;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tracing::debug;
 
 use super::{
-    After, Handler,
+    After, Handler, TurnedAway,
     client::{Client, Guest, House},
     clock::Wait,
     connection::Connection,
@@ -36,7 +36,7 @@ const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
 
 /// Bytes of an answer that are with the connection and not yet with the system.
-const SEND_BUFFER: usize = 128 * 1024;
+const SEND_BUFFER: usize = 32 * 1024;
 
 /// Streams that were reset before anybody looked at them.
 const RESETS_PENDING_MAX: usize = 20;
@@ -89,7 +89,7 @@ pub(super) async fn live<H: Handler>(client: Client<H::Memory>, guest: Guest, ho
     let since = connection.now();
     let watched = Watched { socket, course: Rc::clone(&course), came: 0, meant: 0, since };
     let fields_max = u32::try_from(RequestHead::BYTES_MAX).unwrap_or(u32::MAX);
-    let handshake = Builder::new()
+    let mut handshake = Builder::new()
         .max_concurrent_streams(house.limits.streams)
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
@@ -97,8 +97,9 @@ pub(super) async fn live<H: Handler>(client: Client<H::Memory>, guest: Guest, ho
         .max_send_buffer_size(SEND_BUFFER)
         .max_pending_accept_reset_streams(RESETS_PENDING_MAX)
         .enable_connect_protocol()
-        .handshake::<_, Bytes>(watched)
-        .await;
+        .handshake::<_, Bytes>(watched);
+    let handshake =
+        connection.hurry(Wait::Head, poll_fn(|it| Pin::new(&mut handshake).poll(it))).await;
     let peer = connection.peer().address();
     let mut driven = match handshake {
         Ok(driven) => driven,
@@ -205,7 +206,7 @@ fn begin<H: Handler>(
         Ok(stream) => stream,
         Err(defect) => {
             debug!(peer = %course.connection.peer().address(), %defect, "a malformed request");
-            house.handler.turned_away(StatusCode::BAD_REQUEST);
+            house.handler.turned_away(TurnedAway::Malformed);
             return;
         }
     };
@@ -318,7 +319,8 @@ impl<M> Watched<M> {
 
     fn is_noise(&self) -> bool {
         let meant = self.course.meter.total() - self.meant;
-        self.came > meant.saturating_mul(8) + NOISE_MAX
+        // Content that nobody has taken yet is within the window that it has.
+        self.came > meant.saturating_mul(8) + NOISE_MAX + u64::from(CONNECTION_WINDOW)
     }
 
     fn note_written(&self, written: &Poll<io::Result<usize>>) {

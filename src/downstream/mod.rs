@@ -17,7 +17,7 @@ mod peer;
 mod roster;
 mod worker;
 
-use http::StatusCode;
+use std::net::IpAddr;
 
 use crate::http1::{Reject, RequestHead};
 
@@ -55,8 +55,8 @@ pub trait Handler: Sized + 'static {
         tunnel: Self::Tunnel,
     ) -> impl Future<Output = ()>;
 
-    /// Counts what was turned away before it was a request, by the status that says why.
-    fn turned_away(&self, status: StatusCode);
+    /// Counts what was turned away before it was a request.
+    fn turned_away(&self, why: TurnedAway);
 
     /// Called about twice a second.
     fn tick(&self);
@@ -73,6 +73,19 @@ pub enum After<T> {
     Cut,
     /// It becomes a tunnel.
     Tunnel(T),
+}
+
+/// Why something was turned away before it was a request.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum TurnedAway {
+    /// A stream whose head HTTP/2 does not allow.
+    Malformed,
+    /// One connection more than an address may have.
+    Crowd,
+    /// A handshake of TLS that came to nothing.
+    Handshake,
+    /// A proxy, at this address, that has not said whom its connection is for.
+    ProxyHeader(IpAddr),
 }
 
 /// Why what a client sent is no head.

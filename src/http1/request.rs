@@ -94,6 +94,9 @@ impl RequestHead {
             }
             Ok(httparse::Status::Complete(_)) => Err(Reject::TooLarge),
             Ok(httparse::Status::Partial) => too_long(bytes).map_or(Ok(None), Err),
+            Err(_) if bytes.starts_with(b"PROXY ") => Err(Reject::Malformed(
+                "the PROXY protocol is taken only from peers that are listed for it",
+            )),
             Err(error) => Err(too_long(bytes).unwrap_or_else(|| reject(error))),
         }
     }

@@ -38,8 +38,7 @@ pub struct Stream {
     is_at_end: bool,
     /// Lines, once they have come.
     trailers: Vec<u8>,
-    /// Whether it goes to an upstream, and what was asked there is only for a head.
-    is_upstream: bool,
+    /// Whether what was asked of an upstream is only for a head.
     is_for_head: bool,
     /// The key of the WebSocket that is asked for, which only the other end's HTTP/1.1 has.
     key: Option<String>,
@@ -111,7 +110,6 @@ impl Stream {
                     is_content: false,
                     is_at_end,
                     trailers: Vec::new(),
-                    is_upstream: false,
                     is_for_head: false,
                     key,
                     reset: None,
@@ -135,7 +133,6 @@ impl Stream {
             is_content: false,
             is_at_end: false,
             trailers: Vec::new(),
-            is_upstream: true,
             is_for_head: false,
             key: None,
             reset: None,
@@ -211,10 +208,6 @@ impl Stream {
                         self.is_at_end = body.is_end_stream();
                         self.is_content = true;
                         self.unread = data;
-                    }
-                    // Section 8.1: the answer is there as a whole, and no more of the request is wanted.
-                    Some(Err(error)) if self.is_upstream && is_satisfied(&error) => {
-                        self.is_at_end = true;
                     }
                     Some(Err(error)) => return Poll::Ready(Err(self.broke(error))),
                     None => {
@@ -311,6 +304,16 @@ impl Stream {
     }
 }
 
+impl Drop for Stream {
+    fn drop(&mut self) {
+        // What came and was never used was meant for it all the same.
+        if let Receiving::Content(body) = &mut self.receiving {
+            let held = body.flow_control().used_capacity();
+            self.count(held);
+        }
+    }
+}
+
 // === impl Meter ===
 
 impl Meter {
@@ -333,11 +336,6 @@ impl Reset {
     pub fn is_unprocessed(self) -> bool {
         self.is_unprocessed
     }
-}
-
-/// Whether the other end has ended a stream without there being anything wrong.
-fn is_satisfied(error: &h2::Error) -> bool {
-    error.is_remote() && error.is_reset() && error.reason() == Some(Reason::NO_ERROR)
 }
 
 fn invalid(defect: HeadDefect) -> io::Error {

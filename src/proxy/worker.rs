@@ -20,7 +20,7 @@ use super::{
     view::{RequestView, Wish, admit},
 };
 use crate::{
-    downstream::{After, Client, Connection, Handler, HeadError},
+    downstream::{After, Client, Connection, Handler, HeadError, TurnedAway},
     http1::{Form, Lines, Name, RequestHead},
     metrics::{Metrics, PoolMetrics},
     model::{Audience, Color, Host, Rules, ServiceRules, normalize_path},
@@ -53,6 +53,7 @@ pub struct Proxy {
     pub(super) least_progress: u64,
     /// Whether a proxy that nobody told us of was warned of already.
     has_warned: Cell<bool>,
+    has_warned_of_header: Cell<bool>,
 }
 
 /// What is worked out once for a connection instead of once for each of its requests.
@@ -121,6 +122,7 @@ impl Proxy {
             random: RefCell::new(fastrand::Rng::new()),
             least_progress: shared.least_progress,
             has_warned: Cell::new(false),
+            has_warned_of_header: Cell::new(false),
         }
     }
 
@@ -212,8 +214,25 @@ impl Handler for Proxy {
         tunnel.carry(client)
     }
 
-    fn turned_away(&self, status: StatusCode) {
-        self.unrouted.count(status.as_u16());
+    fn turned_away(&self, why: TurnedAway) {
+        match why {
+            TurnedAway::Malformed => self.unrouted.count(StatusCode::BAD_REQUEST.as_u16()),
+            TurnedAway::Crowd => {
+                self.unrouted.count(StatusCode::TOO_MANY_REQUESTS.as_u16());
+                self.metrics.turned_away("connections_per_client");
+            }
+            TurnedAway::Handshake => self.metrics.turned_away("handshake"),
+            TurnedAway::ProxyHeader(peer) => {
+                self.metrics.turned_away("proxy_header");
+                if !self.has_warned_of_header.replace(true) {
+                    warn!(
+                        %peer,
+                        "a peer of proxy_protocol.from has not begun with a header: nobody behind it is \
+                         served, until it does or is taken off the list"
+                    );
+                }
+            }
+        }
     }
 
     fn tick(&self) {

@@ -9,8 +9,8 @@ use rustls::{
 };
 
 use super::{
-    files::{self, FileError},
-    names::Names,
+    files::{self, FileError, not_its_key},
+    names::{self, Names},
     server::KeyPair,
 };
 
@@ -19,6 +19,8 @@ use super::{
 pub(super) struct Certificate {
     pub(super) key: Arc<CertifiedKey>,
     pub(super) names: Arc<Names>,
+    /// In seconds since 1970.
+    pub(super) expires: i64,
 }
 
 /// The certificates of a listener. Never empty.
@@ -37,15 +39,13 @@ impl Certificate {
         let chain = files::certificates(&pair.cert)?;
         let names = Names::of(&chain[0])
             .ok_or_else(|| FileError::new(&pair.cert, "its first certificate cannot be read"))?;
+        let expires = names::expiry(&chain[0]).unwrap_or(i64::MAX);
         let key = files::private_key(&pair.key)?;
         let key = CertifiedKey::from_der(chain, key, provider).map_err(|error| match error {
-            rustls::Error::InconsistentKeys(_) => FileError::new(
-                &pair.key,
-                format_args!("is not the key of the first certificate in {}", pair.cert.display()),
-            ),
+            rustls::Error::InconsistentKeys(_) => not_its_key(&pair.key, &pair.cert),
             error => FileError::new(&pair.key, format_args!("cannot be used: {error}")),
         })?;
-        Ok(Self { key: Arc::new(key), names: Arc::new(names) })
+        Ok(Self { key: Arc::new(key), names: Arc::new(names), expires })
     }
 }
 
@@ -63,6 +63,11 @@ impl Certificates {
             }
         }
         Self { all, exact, wildcards }
+    }
+
+    /// When each of them expires, in seconds since 1970.
+    pub(super) fn expiries(&self) -> impl Iterator<Item = i64> {
+        self.all.iter().map(|it| it.expires)
     }
 
     /// The certificate for a name, or the first one for a client that names none, or one that nobody

@@ -31,6 +31,11 @@ impl FileError {
     }
 }
 
+pub(super) fn not_its_key(key: &Path, cert: &Path) -> FileError {
+    let what = format_args!("is not the key of the first certificate in {}", cert.display());
+    FileError::new(key, what)
+}
+
 /// All certificates of a file, the first one first.
 pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, FileError> {
     let text = read(path)?;
@@ -58,12 +63,29 @@ pub(super) fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, FileErr
 fn read(path: &Path) -> Result<Vec<u8>, FileError> {
     let failed = |error: io::Error| FileError::new(path, format_args!("cannot be read: {error}"));
     let known = std::fs::metadata(path).map_err(failed)?;
-    if !known.is_file() || known.len() > SIZE_MAX {
-        return Err(FileError::new(path, "is no file of at most 4 MiB"));
+    if !known.is_file() {
+        let what = if known.is_dir() { "is a folder, not a file" } else { "is no file" };
+        return Err(FileError::new(path, what));
     }
-    std::fs::read(path).map_err(failed)
+    if known.len() > SIZE_MAX {
+        return Err(FileError::new(path, "is larger than 4 MiB"));
+    }
+    let text = std::fs::read(path).map_err(failed)?;
+    if memchr::memmem::find(&text, b"ENCRYPTED").is_some() {
+        let what =
+            "is encrypted: write it without a passphrase, with openssl pkey -in FILE -out NEW";
+        return Err(FileError::new(path, what));
+    }
+    if !text.is_empty() && memchr::memmem::find(&text, b"-----BEGIN ").is_none() {
+        let what = "is no PEM: a certificate in DER becomes one with openssl x509 -inform der";
+        return Err(FileError::new(path, what));
+    }
+    Ok(text)
 }
 
 fn explain(error: &pem::Error) -> String {
-    format!("is no PEM: {error}")
+    match error {
+        pem::Error::MissingSectionEnd { .. } => "is cut off: a BEGIN has no END".to_owned(),
+        error => format!("is no PEM: {error}"),
+    }
 }

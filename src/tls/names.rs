@@ -75,6 +75,12 @@ impl Names {
     }
 }
 
+/// When a certificate expires, in seconds since 1970.
+pub(super) fn expiry(certificate: &CertificateDer<'_>) -> Option<i64> {
+    let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
+    Some(parsed.validity().not_after.timestamp())
+}
+
 fn address(bytes: &[u8]) -> Option<IpAddr> {
     let four = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
     let sixteen = <[u8; 16]>::try_from(bytes).map(IpAddr::from);

@@ -153,6 +153,13 @@ impl Server {
         Ok(())
     }
 
+    /// The files of the certificates, and when each expires, in seconds since 1970.
+    #[must_use]
+    pub fn expiries(&self) -> Vec<(PathBuf, i64)> {
+        let files = self.settings.certificates.iter().map(|it| it.cert.clone());
+        files.zip(self.current.load().certificates.expiries()).collect()
+    }
+
     /// What a new connection is accepted with.
     #[must_use]
     pub fn current(&self) -> Arc<Acceptance> {
@@ -270,7 +277,7 @@ mod tests {
         assert!(covers("two.test") && !covers("one.test"));
         fs::write(&pair.cert, "broken").expect("written");
         let error = server.refresh().expect_err("it is broken");
-        assert!(error.to_string().contains("cert.pem") && error.what.contains("no certificate"));
+        assert!(error.to_string().contains("cert.pem") && error.what.contains("is no PEM"));
         assert!(covers("two.test"));
         assert_eq!(server.refresh(), Ok(false), "the same broken file is told of once");
         assert!(server.reload().is_err() && covers("two.test"));

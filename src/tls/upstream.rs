@@ -21,7 +21,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::{
     ALPN_HTTP1, ALPN_HTTP2,
-    files::{self, FileError},
+    files::{self, FileError, not_its_key},
     provider,
     stamps::Stamps,
 };
@@ -143,9 +143,10 @@ impl Configs {
             (Some(cert), Some(key)) => {
                 let chain = files::certificates(cert)?;
                 let key_der = files::private_key(key)?;
-                builder
-                    .with_client_auth_cert(chain, key_der)
-                    .map_err(|error| FileError::new(key, error))?
+                builder.with_client_auth_cert(chain, key_der).map_err(|error| match error {
+                    Error::InconsistentKeys(_) => not_its_key(key, cert),
+                    error => FileError::new(key, format_args!("cannot be used: {error}")),
+                })?
             }
             _ => builder.with_no_client_auth(),
         };

@@ -1,10 +1,6 @@
 //! Opening a connection to an endpoint.
 
-use std::{
-    io,
-    net::SocketAddr,
-    time::{Duration, Instant},
-};
+use std::{io, net::SocketAddr, time::Duration};
 
 use proxy_header::{ProxiedAddress, ProxyHeader};
 use tokio::{
@@ -117,14 +113,24 @@ impl ConnectReason {
 }
 
 impl Member {
-    /// Opens a connection as far as bytes can be sent, and remembers how that went as the member's
-    /// health. Nothing is left behind when the future is dropped.
+    /// Opens a connection as far as a request could be sent, ends it, and remembers how that went as the
+    /// member's health. Nothing is left behind when the future is dropped.
     ///
     /// # Errors
     ///
     /// [`ConnectError`] after at most `patience`.
     pub async fn probe(&self, patience: Duration) -> Result<(), ConnectError> {
-        let attempt = async { dial(&self.endpoint().place).await.map(drop) };
+        let attempt = async {
+            let transport = dial(&self.endpoint().place).await?;
+            // Whoever waits for a client's address before anything else is told of none.
+            if self.link().proxy_protocol.is_some() {
+                return Ok(());
+            }
+            let mut opened = self.agree_on(transport, None).await?;
+            // A farewell, so that nobody has to write of an end that he did not expect.
+            let _ = opened.transport.shutdown().await;
+            Ok(())
+        };
         self.note(in_time(patience, attempt).await)
     }
 
@@ -139,28 +145,23 @@ impl Member {
         errand: Errand,
         only: Option<Protocol>,
     ) -> Result<Opened, ConnectError> {
-        let begun = Instant::now();
-        let dialed = self.note(in_time(patience, dial(&self.endpoint().place)).await)?;
-        let left = patience.saturating_sub(begun.elapsed());
-        let opened = in_time(left, self.agree_on(dialed, errand, only)).await;
-        opened.map_err(|(reason, source)| self.error(reason, source))
+        let attempt = async {
+            let mut transport = dial(&self.endpoint().place).await?;
+            if let Some(version) = self.link().proxy_protocol {
+                announce(&mut transport, version, errand).await?;
+            }
+            self.agree_on(transport, only).await
+        };
+        self.note(in_time(patience, attempt).await)
     }
 
-    fn error(&self, reason: ConnectReason, source: io::Error) -> ConnectError {
-        ConnectError { endpoint: self.endpoint().clone(), reason, source }
-    }
-
-    /// What follows when somebody is there, and says nothing of health.
+    /// What follows when somebody is there: TLS, and the protocol.
     async fn agree_on(
         &self,
-        mut transport: Transport,
-        errand: Errand,
+        transport: Transport,
         only: Option<Protocol>,
     ) -> Result<Opened, Failed> {
         let protocol = self.link().protocol.or(only);
-        if let Some(version) = self.link().proxy_protocol {
-            announce(&mut transport, version, errand).await?;
-        }
         let Transport::Tcp(stream) = transport else {
             return Ok(Opened { transport, protocol: protocol.unwrap_or(Protocol::Http1) });
         };
@@ -204,7 +205,7 @@ impl Member {
                 if reason.is_theirs() {
                     self.set_health(Health::Down);
                 }
-                Err(self.error(reason, source))
+                Err(ConnectError { endpoint: self.endpoint().clone(), reason, source })
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc, OnceLock,
-    atomic::{AtomicU8, AtomicUsize, Ordering::Relaxed},
+    atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering::Relaxed},
 };
 
 use crate::{
@@ -19,6 +19,8 @@ pub struct Member {
     agreed: OnceLock<Protocol>,
     in_flight: AtomicUsize,
     health: AtomicU8,
+    /// Whether it was said why it is down.
+    is_told: AtomicBool,
 }
 
 /// How the members of a pool are connected to.
@@ -41,7 +43,7 @@ impl Member {
     pub(super) fn new(endpoint: Endpoint, link: Arc<Connecting>) -> Self {
         let health = AtomicU8::new(encode(Health::Unknown));
         let (agreed, in_flight) = (OnceLock::new(), AtomicUsize::new(0));
-        Self { endpoint, link, agreed, in_flight, health }
+        Self { endpoint, link, agreed, in_flight, health, is_told: AtomicBool::new(false) }
     }
 
     pub(super) fn link(&self) -> &Connecting {
@@ -85,11 +87,20 @@ impl Member {
         }
     }
 
+    /// Whether nobody has been told yet that it is down, and why.
+    #[must_use]
+    pub fn has_news(&self) -> bool {
+        !self.is_told.swap(true, Relaxed)
+    }
+
     /// Notes how an attempt to connect went, and returns what was known before.
     pub fn set_health(&self, health: Health) -> Health {
         let before = self.health();
         if before != health {
             self.health.store(encode(health), Relaxed);
+        }
+        if health == Health::Up && self.is_told.load(Relaxed) {
+            self.is_told.store(false, Relaxed);
         }
         before
     }

@@ -256,6 +256,38 @@ async fn an_early_answer_arrives_whole_whatever_becomes_of_the_request() {
 }
 
 #[tokio::test]
+async fn an_answer_that_is_reset_before_its_end_is_not_whole_whatever_the_reason() {
+    for reason in [h2::Reason::NO_ERROR, h2::Reason::CANCEL, h2::Reason::INTERNAL_ERROR] {
+        let seen = Arc::new(tokio::sync::Notify::new());
+        let read = Arc::clone(&seen);
+        let upstream = Http2Upstream::start(move |_, mut response| {
+            let seen = Arc::clone(&seen);
+            async move {
+                let mut sending = response.send_response(Response::new(()), false).expect("open");
+                sending.send_data(Bytes::from_static(b"part"), false).expect("open");
+                // A reset takes with it what is still on its way.
+                seen.notified().await;
+                sending.send_reset(reason);
+            }
+        })
+        .await;
+        let house = in_front_of(&upstream);
+        let mut client = house.public().await;
+        client.ask("/", "").await;
+        client.until("part").await;
+        read.notify_one();
+        let rest = client.read_to_end().await;
+        assert!(!rest.ends_with("0\r\n\r\n"), "{reason:?}: {rest:?}");
+        let mut client = Http2::connect(PUBLIC, house.public).await;
+        let mut call = client.ask("GET", "/", "", true).await;
+        let head = call.head().await.expect("an answer");
+        call.until("part").await;
+        read.notify_one();
+        assert!(call.rest(head).await.is_err(), "{reason:?}");
+    }
+}
+
+#[tokio::test]
 async fn nothing_is_made_up_about_the_length_of_what_was_not_sent() {
     let upstream = Http2Upstream::start(async |request, mut response| {
         let mut head = Response::new(());

@@ -374,11 +374,11 @@ async fn floods_end_the_connection_and_nothing_else() {
         &fields(&[(":method", "POST"), SCHEME, (":path", "/echo"), AUTHORITY]),
     );
     for (name, before, flood, times) in [
-        ("pings", &[][..], frame(PING, 0, 0, &[0; 8]), 200_000),
-        ("settings", &[], frame(SETTINGS, 0, 0, &[0, 3, 0, 0, 0, 9]), 200_000),
-        ("priorities", &[], frame(PRIORITY, 0, 3, &[0, 0, 0, 0, 1]), 200_000),
-        ("windows", &open, frame(WINDOW_UPDATE, 0, 1, &1_u32.to_be_bytes()), 200_000),
-        ("empty data", &open, frame(DATA, 0, 1, &[]), 200_000),
+        ("pings", &[][..], frame(PING, 0, 0, &[0; 8]), 700_000),
+        ("settings", &[], frame(SETTINGS, 0, 0, &[0, 3, 0, 0, 0, 9]), 700_000),
+        ("priorities", &[], frame(PRIORITY, 0, 3, &[0, 0, 0, 0, 1]), 700_000),
+        ("windows", &open, frame(WINDOW_UPDATE, 0, 1, &1_u32.to_be_bytes()), 700_000),
+        ("empty data", &open, frame(DATA, 0, 1, &[]), 700_000),
         ("a head without end", &[], header_without_end, 1),
     ] {
         let mut frames = Frames::connect(PUBLIC, house.public).await;

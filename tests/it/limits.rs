@@ -180,6 +180,22 @@ async fn streams_that_stand_still_have_their_time() {
 }
 
 #[tokio::test]
+async fn uploads_within_their_windows_are_no_noise() {
+    let (_blue, house) = house("").await;
+    let mut client = Http2::connect(PUBLIC, house.public).await;
+    // Their answers are waited for, so that what comes meanwhile stands in the windows.
+    for round in 0..30 {
+        let mut call = client.ask("POST", "/wait", "", false).await;
+        call.push(&vec![b'x'; 200_000], false).await;
+        call.sending.send_reset(h2::Reason::CANCEL);
+        if round % 2 == 0 {
+            assert_eq!(client.get("/", "").await.text(), "blue", "{round}");
+        }
+    }
+    assert_eq!(client.get("/", "").await.text(), "blue");
+}
+
+#[tokio::test]
 async fn a_connection_of_http2_without_a_stream_has_its_time() {
     let (_blue, house) = house("timeouts.keep_alive = \"1s\"").await;
     let mut client = Http2::connect(PUBLIC, house.public).await;

@@ -168,3 +168,24 @@ async fn a_tunnel_ends_when_its_upstream_dies() {
     drop(client);
     house.wait_for_in_flight("web", "blue", 0).await;
 }
+
+#[tokio::test]
+async fn a_service_can_have_a_time_of_its_own_for_silent_tunnels() {
+    let blue = Upstream::start("blue").await;
+    let address = blue.address;
+    let pool = format!("blue = {{ endpoints = [\"{address}\"] }}");
+    let house = House::build()
+        .services(&format!("[service.web]\ntunnel_idle = \"1s\"\n{pool}\n"))
+        .services(&format!("[service.long]\nhosts = [\"long.test\"]\n{pool}\n"))
+        .start();
+    let mut long = house.public().await;
+    long.send(HANDSHAKE.replace("a.test", "long.test")).await;
+    assert_eq!(long.head().await.status, 101);
+    let mut short = open(&house).await;
+    short.send("one").await;
+    assert_eq!(short.until("one").await, "blue: one");
+    short.read_to_end().await;
+    house.wait_for_in_flight("web", "blue", 0).await;
+    long.send("still").await;
+    assert_eq!(long.until("still").await, "blue: still");
+}
