@@ -359,7 +359,10 @@ async fn who_takes_back_more_than_it_lets_us_answer_is_told_to_calm_down() {
 
 #[tokio::test]
 async fn floods_end_the_connection_and_nothing_else() {
-    let (_blue, house) = house().await;
+    // Who does not read the answers to what it sends is cut for that first.
+    let blue = Upstream::start("blue").await;
+    let top = "timeouts.stall = \"1s\"";
+    let house = House::build().with(top).service("web", &[&blue], &[]).start();
     let header_without_end: Vec<u8> = std::iter::once(frame(HEADERS, END_STREAM, 1, &[]))
         .chain(std::iter::repeat_n(
             frame(CONTINUATION, 0, 1, &fields(&[("x", &"y".repeat(100))])),
