@@ -109,8 +109,8 @@ fn put_forwarding(out: &mut Vec<u8>, host: &[u8], lines: Lines<'_>, onward: &Onw
     let scheme: &[u8] = if peer.security().is_some() { b"https" } else { b"http" };
     let told = |name| lines.all(name).filter(|_| *is_behind_proxy);
     // Of whom a proxy has not told us nothing is known, and nothing is said.
-    let nobody = peer.is_untold();
-    let peer_text: &[u8] = if nobody { b"unknown" } else { peer_text };
+    let is_untold = peer.is_untold();
+    let peer_text: &[u8] = if is_untold { b"unknown" } else { peer_text };
     out.extend_from_slice(b"X-Forwarded-For: ");
     for before in told(Name::XForwardedFor) {
         out.extend_from_slice(before);
@@ -148,7 +148,7 @@ fn put_forwarding(out: &mut Vec<u8>, host: &[u8], lines: Lines<'_>, onward: &Onw
     let is_token = host.iter().all(|it| it.is_ascii_alphanumeric() || b"-._".contains(it));
     let quote: &[u8] = if is_token { b"" } else { b"\"" };
     let (before, behind): (&[u8], &[u8]) = match peer.address() {
-        IpAddr::V6(_) if nobody => (b"for=", b";host="),
+        IpAddr::V6(_) if is_untold => (b"for=", b";host="),
         IpAddr::V4(_) => (b"for=", b";host="),
         IpAddr::V6(_) => (b"for=\"[", b"]\";host="),
     };
