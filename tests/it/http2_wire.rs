@@ -3,6 +3,7 @@
 use crate::support::{
     House, Upstream,
     client::PUBLIC,
+    eventually,
     frames::{
         CONTINUATION, DATA, END_HEADERS, END_STREAM, Fate, Frames, GOAWAY, HEADERS, PING, PRIORITY,
         RST_STREAM, SETTINGS, WINDOW_UPDATE, fields, frame,
@@ -410,6 +411,7 @@ async fn more_streams_than_allowed_are_refused() {
     }
     const REFUSED_STREAM: u32 = 7;
     assert_eq!(frames.fate(7).await, Reset(REFUSED_STREAM));
+    eventually("the others are asked", async || blue.requests() == 3).await;
     blue.release();
     assert_eq!(frames.fate(1).await, Status(200));
     assert_eq!(blue.requests(), 3);
