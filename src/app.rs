@@ -1,6 +1,8 @@
 //! From a checked configuration to a running process, and to its end. The only file that knows
 //! every room; the only one that makes registries and runtimes.
 
+mod certificates;
+
 use std::{
     io,
     net::SocketAddr,
@@ -9,11 +11,11 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering::SeqCst},
     },
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use prometheus::Registry;
-use tokio::{runtime::Runtime, sync::Mutex, time::MissedTickBehavior};
+use tokio::{runtime::Runtime, sync::Mutex};
 use tracing::{info, warn};
 
 use crate::{
@@ -25,7 +27,7 @@ use crate::{
     model::Color,
     proxy::{Proxy, Shared},
     store::{FileStore, StoreError},
-    tls::{self, FileError},
+    tls,
 };
 
 /// A running Flipgate.
@@ -87,9 +89,6 @@ pub struct Ended {
     /// Whether it was told to end at once.
     pub at_once: bool,
 }
-
-/// The time between two looks at the files of certificates.
-const CERTIFICATES_INTERVAL: Duration = Duration::from_secs(2);
 
 /// How long calls of the admin API that are under way at the end may take.
 const ADMIN_PATIENCE: Duration = Duration::from_secs(1);
@@ -176,8 +175,8 @@ impl App {
             let (preview, tls) = (preview.map(Color::as_str), tls.is_some());
             info!(%listen, preview, tls, workers, "listening");
         }
-        tell_of_expiry(&entrances, &metrics);
-        runtime.spawn(watch_certificates(entrances, metrics.clone()));
+        certificates::tell_of_expiry(&entrances, &metrics);
+        runtime.spawn(certificates::watch(entrances, metrics.clone()));
         info!(admin = %admin, generation = generation.0, "started");
         control.events().publish(EventKind::Started { generation });
         Ok(Self {
@@ -278,59 +277,6 @@ impl App {
     }
 }
 
-/// Looks every few seconds whether the files of certificates have changed. Runs until it is dropped.
-async fn watch_certificates(entrances: Vec<Arc<Entrance>>, metrics: Metrics) {
-    let mut interval = tokio::time::interval(CERTIFICATES_INTERVAL);
-    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        interval.tick().await;
-        let (entrances, metrics) = (entrances.clone(), metrics.clone());
-        // A disk may take its time, and calls of the admin API must not wait for it.
-        let looked = tokio::task::spawn_blocking(move || {
-            let renewed = entrances.iter().filter(|it| renew(it, |tls| tls.refresh().map(drop)));
-            if renewed.count() > 0 {
-                tell_of_expiry(&entrances, &metrics);
-            }
-        });
-        drop(looked.await);
-    }
-}
-
-/// Says of certificates that clients will not take, or soon will not.
-fn tell_of_expiry(entrances: &[Arc<Entrance>], metrics: &Metrics) {
-    const SOON: i64 = 14 * 24 * 3600;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
-    let mut first = None;
-    for entrance in entrances {
-        let listener = entrance.listener.address;
-        for (file, expires) in entrance.tls.iter().flat_map(tls::Server::expiries) {
-            let (file, days) = (file.display(), (expires - now) / (24 * 3600));
-            match expires - now {
-                ..=0 => warn!(%listener, %file, "the certificate has expired: no client takes it"),
-                1..=SOON => warn!(%listener, %file, days, "the certificate expires soon"),
-                _ => {}
-            }
-            first = Some(first.map_or(expires, |it: i64| it.min(expires)));
-        }
-    }
-    metrics.certificate_expiry.set(first.unwrap_or_default());
-}
-
-/// Has a listener show what its files say now, and returns whether that is something else. If they
-/// cannot be used, it goes on as it was.
-fn renew(entrance: &Entrance, how: impl FnOnce(&tls::Server) -> Result<(), FileError>) -> bool {
-    let Some(server) = &entrance.tls else { return false };
-    let before = server.current();
-    let listener = entrance.listener.address;
-    match how(server) {
-        Ok(()) if Arc::ptr_eq(&before, &server.current()) => return false,
-        Ok(()) => info!(%listener, "certificates read again"),
-        Err(error) => warn!(%listener, %error, "certificates stay as they were"),
-    }
-    !Arc::ptr_eq(&before, &server.current())
-}
-
 // === impl Reloader ===
 
 impl Reloader {
@@ -355,7 +301,7 @@ impl Reloader {
             *config = new;
             for entrance in &entrances {
                 // They were read and checked a moment ago.
-                renew(entrance, tls::Server::reload);
+                certificates::renew(entrance, tls::Server::reload);
             }
             Ok(())
         })

@@ -2,8 +2,6 @@
 
 use std::net::SocketAddr;
 
-use toml::de::DeValue;
-
 use super::{
     reader::{Section, flag, text, whole},
     settings::{network, path},
@@ -161,25 +159,4 @@ fn socket(text: &str) -> Result<SocketAddr, String> {
     let wrong =
         format!("`{text}` is not an address and a port: write \"0.0.0.0:80\" or \"[::]:80\"");
     text.parse().map_err(|_| wrong)
-}
-
-/// A size as people write it: `"500B"`, `"32KiB"`, `"10MiB"`, `"1GiB"`; `"none"` for no limit.
-pub(super) fn size(value: &DeValue<'_>) -> Result<Option<u64>, String> {
-    let wrong =
-        "is a size with its unit, like \"500B\", \"32KiB\", \"10MiB\" or \"1GiB\", or \"none\"";
-    let text = text(value)?;
-    if text == "none" {
-        return Ok(None);
-    }
-    let digits = text.find(|it: char| !it.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let factor = match unit.trim_start() {
-        "B" => 1,
-        "KiB" => 1 << 10,
-        "MiB" => 1 << 20,
-        "GiB" => 1 << 30,
-        _ => return Err(wrong.to_owned()),
-    };
-    let size = number.parse::<u64>().ok().and_then(|it| it.checked_mul(factor));
-    size.filter(|it| *it > 0).map(Some).ok_or_else(|| wrong.to_owned())
 }

@@ -3,9 +3,8 @@
 use std::{collections::BTreeMap, path::PathBuf};
 
 use super::{
-    listeners::size,
     reader::{Mistakes, Section, text},
-    settings::{duration, path},
+    settings::{duration, path, size},
 };
 use crate::{
     control::{Catalog, ServiceSpec},

@@ -7,7 +7,6 @@ use toml::de::DeValue;
 
 use super::{
     Log,
-    listeners::size,
     reader::{Section, flag, text, whole},
 };
 use crate::{
@@ -191,6 +190,27 @@ pub(super) fn duration(value: &DeValue<'_>) -> Result<Duration, String> {
         it if it > LONGEST => Err("is a duration of at most a day, \"24h\"".to_owned()),
         it => Ok(it),
     }
+}
+
+/// A size as people write it: `"500B"`, `"32KiB"`, `"10MiB"`, `"1GiB"`; `"none"` for no limit.
+pub(super) fn size(value: &DeValue<'_>) -> Result<Option<u64>, String> {
+    let wrong =
+        "is a size with its unit, like \"500B\", \"32KiB\", \"10MiB\" or \"1GiB\", or \"none\"";
+    let text = text(value)?;
+    if text == "none" {
+        return Ok(None);
+    }
+    let digits = text.find(|it: char| !it.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let factor = match unit.trim_start() {
+        "B" => 1,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        _ => return Err(wrong.to_owned()),
+    };
+    let size = number.parse::<u64>().ok().and_then(|it| it.checked_mul(factor));
+    size.filter(|it| *it > 0).map(Some).ok_or_else(|| wrong.to_owned())
 }
 
 pub(super) fn network(text: &str) -> Result<IpNet, String> {

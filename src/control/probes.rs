@@ -31,7 +31,9 @@ impl Control {
         interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             interval.tick().await;
-            self.refresh_tls();
+            let control = self.clone();
+            // A disk may take its time, and calls of the admin API must not wait for it.
+            drop(tokio::task::spawn_blocking(move || control.refresh_tls()).await);
             let members = self.members();
             stream::iter(&members)
                 .for_each_concurrent(TOGETHER, |(service, color, member)| async move {

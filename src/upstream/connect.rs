@@ -69,6 +69,14 @@ pub(super) struct Opened {
 /// Why a connection could not be opened.
 type Failed = (ConnectReason, io::Error);
 
+// === impl ConnectError ===
+
+impl ConnectError {
+    pub(super) fn of(member: &Member, reason: ConnectReason, source: io::Error) -> Self {
+        Self { endpoint: member.endpoint().clone(), reason, source }
+    }
+}
+
 // === impl ConnectReason ===
 
 impl ConnectReason {
@@ -205,7 +213,7 @@ impl Member {
                 if reason.is_theirs() {
                     self.set_health(Health::Down);
                 }
-                Err(ConnectError { endpoint: self.endpoint().clone(), reason, source })
+                Err(ConnectError::of(self, reason, source))
             }
         }
     }

@@ -4,6 +4,7 @@ use std::{
     cell::RefCell,
     collections::HashMap,
     hash::{BuildHasherDefault, Hasher},
+    io,
     rc::Rc,
     sync::{Arc, Weak},
     time::{Duration, Instant},
@@ -171,14 +172,9 @@ impl Connections {
             true => None,
             false => {
                 let opening = Arc::clone(&self.idle.borrow_mut().entry_of(member).opening);
-                let failed = |reason, source: std::io::Error| ConnectError {
-                    endpoint: member.endpoint().clone(),
-                    reason,
-                    source,
-                };
                 let turn = tokio::time::timeout(self.limits.connect, opening.acquire_owned()).await;
                 let turn = turn.map_err(|_| {
-                    failed(ConnectReason::Timeout, std::io::ErrorKind::TimedOut.into())
+                    ConnectError::of(member, ConnectReason::Timeout, io::ErrorKind::TimedOut.into())
                 })?;
                 if let Some(stream) = self.waiting(member, errand.is_for_tunnel) {
                     return Ok(stream);
@@ -194,10 +190,8 @@ impl Connections {
             drop(turn);
             return Ok(Connection::new(Channel::Socket(socket), Held::Alone(open), is_shared));
         }
-        let failed = |what: &str| ConnectError {
-            endpoint: member.endpoint().clone(),
-            reason: ConnectReason::Protocol,
-            source: std::io::Error::other(what.to_owned()),
+        let failed = |what: &str| {
+            ConnectError::of(member, ConnectReason::Protocol, io::Error::other(what.to_owned()))
         };
         let begun = Session::begin(socket, &self.drivers, open, now).await;
         let mut session = begun.map_err(|error| failed(&error.to_string()))?;

@@ -1,0 +1,74 @@
+//! The certificates of listeners, while the process runs: files that change, and those that expire.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use tokio::time::MissedTickBehavior;
+use tracing::{info, warn};
+
+use crate::{
+    downstream::Entrance,
+    metrics::Metrics,
+    tls::{self, FileError},
+};
+
+/// The time between two looks at the files.
+const INTERVAL: Duration = Duration::from_secs(2);
+
+/// Looks every few seconds whether the files of certificates have changed. Runs until it is dropped.
+pub(super) async fn watch(entrances: Vec<Arc<Entrance>>, metrics: Metrics) {
+    let mut interval = tokio::time::interval(INTERVAL);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        interval.tick().await;
+        let (entrances, metrics) = (entrances.clone(), metrics.clone());
+        // A disk may take its time, and calls of the admin API must not wait for it.
+        let looked = tokio::task::spawn_blocking(move || {
+            let renewed = entrances.iter().filter(|it| renew(it, |tls| tls.refresh().map(drop)));
+            if renewed.count() > 0 {
+                tell_of_expiry(&entrances, &metrics);
+            }
+        });
+        drop(looked.await);
+    }
+}
+
+/// Says of certificates that clients will not take, or soon will not.
+pub(super) fn tell_of_expiry(entrances: &[Arc<Entrance>], metrics: &Metrics) {
+    const SOON: i64 = 14 * 24 * 3600;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+    let mut first = None;
+    for entrance in entrances {
+        let listener = entrance.listener.address;
+        for (file, expires) in entrance.tls.iter().flat_map(tls::Server::expiries) {
+            let (file, days) = (file.display(), (expires - now) / (24 * 3600));
+            match expires - now {
+                ..=0 => warn!(%listener, %file, "the certificate has expired: no client takes it"),
+                1..=SOON => warn!(%listener, %file, days, "the certificate expires soon"),
+                _ => {}
+            }
+            first = Some(first.map_or(expires, |it: i64| it.min(expires)));
+        }
+    }
+    metrics.certificate_expiry.set(first.unwrap_or_default());
+}
+
+/// Has a listener show what its files say now, and returns whether that is something else. If they
+/// cannot be used, it goes on as it was.
+pub(super) fn renew(
+    entrance: &Entrance,
+    how: impl FnOnce(&tls::Server) -> Result<(), FileError>,
+) -> bool {
+    let Some(server) = &entrance.tls else { return false };
+    let before = server.current();
+    let listener = entrance.listener.address;
+    match how(server) {
+        Ok(()) if Arc::ptr_eq(&before, &server.current()) => return false,
+        Ok(()) => info!(%listener, "certificates read again"),
+        Err(error) => warn!(%listener, %error, "certificates stay as they were"),
+    }
+    !Arc::ptr_eq(&before, &server.current())
+}
