@@ -2,6 +2,7 @@
 //! every room; the only one that makes registries and runtimes.
 
 mod certificates;
+mod files;
 
 use std::{
     io,
@@ -18,6 +19,7 @@ use prometheus::Registry;
 use tokio::{runtime::Runtime, sync::Mutex};
 use tracing::{info, warn};
 
+use self::files::Files;
 use crate::{
     admin::{self, ReloadError, Reloading},
     config::Config,
@@ -28,6 +30,7 @@ use crate::{
     proxy::{Proxy, Shared},
     store::{FileStore, StoreError},
     tls,
+    upstream::{Ceiling, Names},
 };
 
 /// A running Flipgate.
@@ -113,7 +116,9 @@ impl App {
             .map(|it| downstream::bind(it, workers))
             .collect::<Result<Vec<_>, _>>()?;
         let admin_socket = admin::Bound::new(&config.admin.listen)?;
+        let files = Files::of_limit(config.connections_max);
         let (store, found) = FileStore::open(&config.state_dir)?;
+        let names = Names::new(&config.names);
         let metrics = Metrics::new(&Registry::new())?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
@@ -123,19 +128,22 @@ impl App {
         let entered = runtime.enter();
 
         let catalog = config.catalog.clone();
-        let control = Control::start(store, found.as_ref(), catalog, metrics.clone(), workers)?;
-        let prober = control.clone();
-        runtime.spawn(async move { prober.probe().await });
+        let control =
+            Control::start(store, found.as_ref(), catalog, metrics.clone(), names, workers)?;
+        let watcher = control.clone();
+        runtime.spawn(async move { watcher.watch().await });
 
         let shared = Shared {
             switch: Arc::clone(control.switch()),
             ledger: Arc::clone(control.ledger()),
             metrics: metrics.clone(),
+            in_flight: Ceiling::new(config.in_flight_max),
+            connections: Ceiling::new(files.upstream),
             least_progress: config.least_progress,
         };
         let settings = downstream::Settings {
             patience: config.patience,
-            connections_max: config.connections_max.div_ceil(workers),
+            connections_max: files.downstream.div_ceil(workers),
             crowd: Arc::new(downstream::Crowd::new(config.connections_per_client)),
             limits: config.connection,
             open: metrics.downstream_connections.clone(),

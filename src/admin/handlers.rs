@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     control::{Call, Change, Done},
-    model::{Color, Generation, Health, PoolSpec, ServiceName},
+    model::{Color, Generation, Health, PoolSpec, ServiceName, Weighted},
 };
 
 #[derive(Clone)]
@@ -188,8 +188,8 @@ async fn set_pool(
     let PoolRequest { version, endpoints, force } = json(&body)?;
     let mut reasons = Vec::new();
     let mut parsed = Vec::new();
-    for text in endpoints {
-        match text.parse() {
+    for endpoint in endpoints {
+        match Weighted::try_from(&endpoint) {
             Ok(endpoint) => parsed.push(endpoint),
             Err(error) => reasons.push(reason_of(&name, "endpoint", &error)),
         }
@@ -305,7 +305,7 @@ async fn readyz(State(context): State<Context>) -> Response {
             reasons.push(format!(
                 "the state of {name} is damaged: promote the color that shall be active"
             ));
-        } else if !pool.endpoints.iter().any(|it| it.health == Health::Up) {
+        } else if !pool.endpoints.iter().any(|it| it.condition.health == Health::Up) {
             let (color, count) = (service.active, pool.endpoints.len());
             reasons.push(format!("none of the {count} endpoints of {name} {color} is up"));
         }

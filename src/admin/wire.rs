@@ -7,7 +7,8 @@ use utoipa::ToSchema;
 
 use crate::{
     control::{DrainPicture, EndpointPicture, Picture, PoolPicture, ServicePicture},
-    model::Color,
+    model::{Color, Endpoint, Weighted},
+    upstream::Condition,
 };
 
 /// The whole picture.
@@ -45,19 +46,57 @@ pub struct PoolStatus {
     pub source: String,
     /// Requests inside.
     pub in_flight: u64,
-    /// Its endpoints.
+    /// Requests of these that wait for a place at an endpoint.
+    #[serde(default)]
+    pub queued: u64,
+    /// Requests that may be tried again now, for what the service's `retry` lists.
+    #[serde(default)]
+    pub retry_budget: u32,
+    /// Whether so few endpoints are well that those are used too that answer badly.
+    #[serde(default)]
+    pub panicking: bool,
+    /// Its endpoints; of a name that was resolved, one for each address.
     pub endpoints: Vec<EndpointStatus>,
 }
 
 /// One endpoint.
 #[derive(Clone, Debug, Deserialize, Serialize, ToSchema)]
 pub struct EndpointStatus {
-    /// Host and port.
+    /// Host and port, as they were written.
     pub address: String,
-    /// How the last attempt to connect went: `up`, `down`, or `unknown` before the first.
+    /// If that is a name, which of its addresses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resolved: Option<String>,
+    /// Its share beside the others'.
+    #[serde(default = "one")]
+    pub weight: u16,
+    /// What its checks have found: `up`, `down`, or `unknown` before the first.
     pub health: String,
+    /// Since when: RFC 3339.
+    #[serde(default)]
+    pub since: String,
+    /// What is wrong, if it is down.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Whether it is left out for a while, for what requests got of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ejected: Option<EjectedStatus>,
     /// Requests that are with it.
     pub in_flight: u64,
+    /// Connections to it, those that wait for a request too.
+    #[serde(default)]
+    pub connections: u64,
+}
+
+/// Being left out for a while.
+#[derive(Clone, Debug, Deserialize, Serialize, ToSchema)]
+pub struct EjectedStatus {
+    /// Since when: RFC 3339.
+    pub since: String,
+    /// Until when.
+    pub until: String,
+    /// What requests got of it.
+    pub reason: String,
 }
 
 /// Which colors to make active, all in one step.
@@ -96,11 +135,32 @@ pub struct PoolRequest {
     /// What runs there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
-    /// Where it runs, like `127.0.0.1:9002`; at most 1000.
-    pub endpoints: Vec<String>,
+    /// Where it runs; at most 1000.
+    pub endpoints: Vec<EndpointRequest>,
     /// Also if the color is active.
     #[serde(default)]
     pub force: bool,
+}
+
+/// An endpoint, with its share of the requests.
+#[derive(Clone, Debug, Deserialize, Serialize, ToSchema)]
+#[serde(untagged)]
+pub enum EndpointRequest {
+    /// An address, like `127.0.0.1:9002`, with a share as large as the others'.
+    Plain(String),
+    /// The same with another share.
+    Weighted(WeightedRequest),
+}
+
+/// An endpoint with a share of its own.
+#[derive(Clone, Debug, Deserialize, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct WeightedRequest {
+    /// An address, like `127.0.0.1:9002`.
+    pub address: String,
+    /// Its share, 1 to 100; without it 1.
+    #[serde(default = "one")]
+    pub weight: u16,
 }
 
 /// What still holds a color.
@@ -172,6 +232,10 @@ pub struct ProblemReason {
     pub detail: String,
 }
 
+fn one() -> u16 {
+    1
+}
+
 // === impl From ===
 
 fn number(count: usize) -> u64 {
@@ -201,7 +265,16 @@ impl From<ServicePicture> for ServiceStatus {
 
 impl From<PoolPicture> for PoolStatus {
     fn from(picture: PoolPicture) -> Self {
-        let PoolPicture { role, version, source, in_flight, endpoints } = picture;
+        let PoolPicture {
+            role,
+            version,
+            source,
+            in_flight,
+            queued,
+            retries_left,
+            is_panicking,
+            endpoints,
+        } = picture;
         Self {
             role: role.to_string(),
             version: version.map(|it| it.to_string()),
@@ -210,6 +283,9 @@ impl From<PoolPicture> for PoolStatus {
                 crate::model::Source::Runtime => "runtime".to_owned(),
             },
             in_flight: number(in_flight),
+            queued: number(queued),
+            retry_budget: retries_left,
+            panicking: is_panicking,
             endpoints: endpoints.into_iter().map(Into::into).collect(),
         }
     }
@@ -217,9 +293,38 @@ impl From<PoolPicture> for PoolStatus {
 
 impl From<EndpointPicture> for EndpointStatus {
     fn from(picture: EndpointPicture) -> Self {
-        let EndpointPicture { address, health, in_flight } = picture;
-        let (address, health) = (address.to_string(), health.to_string());
-        Self { address, health, in_flight: number(in_flight) }
+        let EndpointPicture { address, resolved, weight, condition, in_flight, connections } =
+            picture;
+        let Condition { health, since, trouble, ejected } = condition;
+        Self {
+            address: address.to_string(),
+            resolved: resolved.map(|it| it.to_string()),
+            weight,
+            health: health.to_string(),
+            since: since.to_string(),
+            reason: trouble.map(|it| it.what.to_string()),
+            ejected: ejected.map(|it| EjectedStatus {
+                since: it.since.to_string(),
+                until: it.until.to_string(),
+                reason: it.what.to_string(),
+            }),
+            in_flight: number(in_flight),
+            connections: number(connections),
+        }
+    }
+}
+
+impl TryFrom<&EndpointRequest> for Weighted {
+    type Error = String;
+
+    fn try_from(request: &EndpointRequest) -> Result<Self, String> {
+        let (address, weight) = match request {
+            EndpointRequest::Plain(address) => (address, 1),
+            EndpointRequest::Weighted(it) => (&it.address, it.weight),
+        };
+        let endpoint = address.parse::<Endpoint>().map_err(|error| error.to_string())?;
+        Self::new(endpoint, weight.into())
+            .ok_or_else(|| format!("`{address}`: a weight is 1 to {}", Self::MAX))
     }
 }
 

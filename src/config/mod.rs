@@ -4,6 +4,7 @@
 //! once, with file, line and key.
 
 mod listeners;
+mod policy;
 mod reader;
 mod services;
 mod settings;
@@ -50,6 +51,10 @@ pub struct Config {
     pub least_progress: u64,
     /// How connections to endpoints are opened and kept, of each worker.
     pub upstream: upstream::Limits,
+    /// Requests at once, of all workers.
+    pub in_flight_max: usize,
+    /// How endpoints that are names are looked up.
+    pub names: upstream::NameSettings,
     /// How long requests may take to end when the process is told to stop.
     pub shutdown_patience: Duration,
 }
@@ -132,6 +137,7 @@ impl Config {
         let clients = settings::clients(&root.section("clients"));
         let times = settings::timeouts(&root.section("timeouts"));
         let limits = settings::limits(&root.section("limits"));
+        let names = settings::names(&root.section("dns"));
         let shutdown_patience = settings::shutdown(&root.section("shutdown"));
         let services = services::services(root);
         root.finish();
@@ -156,6 +162,8 @@ impl Config {
                 .least_rate
                 .map_or(0, |it| it.saturating_mul(times.patience.stall.as_secs())),
             upstream,
+            in_flight_max: limits.in_flight,
+            names,
             shutdown_patience,
         })
     }
@@ -176,6 +184,8 @@ impl Config {
             connection,
             least_progress,
             upstream,
+            in_flight_max,
+            names,
             shutdown_patience,
         } = new;
         let same_times = upstream::Limits { idle_max: self.upstream.idle_max, ..*upstream };
@@ -192,8 +202,10 @@ impl Config {
                     || self.connections_per_client != *connections_per_client
                     || self.connection != *connection
                     || self.least_progress != *least_progress
-                    || self.upstream.idle_max != upstream.idle_max,
+                    || self.upstream.idle_max != upstream.idle_max
+                    || self.in_flight_max != *in_flight_max,
             ),
+            ("dns", self.names != *names),
             ("shutdown", self.shutdown_patience != *shutdown_patience),
         ]
         .into_iter()

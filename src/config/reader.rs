@@ -43,6 +43,12 @@ pub(super) struct Section<'a> {
     mistakes: &'a Mistakes<'a>,
 }
 
+/// An item of a list that may be a text or a table.
+pub(super) enum Written<'a> {
+    Text(&'a str),
+    Table(Section<'a>),
+}
+
 // === impl Mistakes ===
 
 impl<'a> Mistakes<'a> {
@@ -196,6 +202,40 @@ impl<'a> Section<'a> {
                 Ok(item) => Some(item),
                 Err(what) => {
                     self.mistakes.note(item.span(), &name, what);
+                    None
+                }
+            }
+        };
+        items.iter().enumerate().filter_map(read).collect()
+    }
+
+    /// The items of a list, each a text or a table, parsed; a mistake in one does not hide those in the
+    /// others. An empty mistake was noted already.
+    pub(super) fn tables_or_texts<T>(
+        &self,
+        key: &'static str,
+        parse: impl Fn(Written<'a>) -> Result<T, String>,
+    ) -> Vec<T> {
+        let Some(value) = self.find(key) else { return Vec::new() };
+        let Some(items) = value.get_ref().as_array() else {
+            let found = value.get_ref().type_str();
+            self.note(key, format_args!("is a list of texts, like [\"…\", \"…\"], not {found}"));
+            return Vec::new();
+        };
+        let read = |(place, item): (usize, &'a Spanned<DeValue<'a>>)| {
+            let name = format!("{}[{place}]", self.name(key));
+            let parsed = match item.get_ref().as_table() {
+                Some(table) => {
+                    parse(Written::Table(self.inner(name.clone(), Some(table), item.span())))
+                }
+                None => text(item.get_ref()).and_then(|it| parse(Written::Text(it))),
+            };
+            match parsed {
+                Ok(item) => Some(item),
+                Err(what) => {
+                    if !what.is_empty() {
+                        self.mistakes.note(item.span(), &name, what);
+                    }
                     None
                 }
             }

@@ -3,14 +3,15 @@
 use std::{collections::BTreeMap, path::PathBuf};
 
 use super::{
-    reader::{Mistakes, Section, text},
+    policy::policy,
+    reader::{Mistakes, Section, Written, text, whole},
     settings::{duration, path, size},
 };
 use crate::{
     control::{Catalog, ServiceSpec},
     model::{
-        Color, HostPattern, Link, PoolSpec, Protocol, ProxyProtocol, ServiceName, ServiceRules,
-        UpstreamTls,
+        Color, Endpoint, HostPattern, Link, PoolSpec, Protocol, ProxyProtocol, ServiceName,
+        ServiceRules, UpstreamTls, Weighted,
     },
     tls::{Connector, FileError},
 };
@@ -63,29 +64,45 @@ fn spec(section: &Section<'_>) -> ServiceSpec {
         body_max: section.read("max_body", None, size),
         tunnel_patience: section.read("tunnel_idle", None, |it| duration(it).map(Some)),
     };
+    let policy = policy(section);
     section.finish();
-    ServiceSpec { hosts, path: prefix, active, blue, green, rules }
+    ServiceSpec { hosts, path: prefix, active, blue, green, rules, policy }
 }
 
 fn pool(section: &Section<'_>) -> PoolSpec {
     let version = section.read("version", None, |it| {
         text(it)?.parse().map(Some).map_err(|error: &str| error.to_owned())
     });
-    let endpoints = section.list("endpoints", Vec::new(), |it| {
-        it.parse().map_err(|error: crate::model::ParseEndpointError| error.to_string())
-    });
+    let endpoints = section.tables_or_texts("endpoints", weighted);
     let mut spec = PoolSpec::new(version, endpoints).unwrap_or_else(|error| {
         section.note("endpoints", error);
         PoolSpec::default()
     });
     spec.link = link(section);
-    let has_tls = spec.endpoints.iter().any(|it| it.is_tls);
+    let has_tls = spec.endpoints.iter().any(|it| it.endpoint.is_tls);
     if section.has("tls") && !has_tls && !spec.endpoints.is_empty() {
         let what = "is for endpoints by https, and none of these is: write \"https://host:port\"";
         section.note("tls", what);
     }
     section.finish();
     spec
+}
+
+/// An address, or a table of an address and a weight.
+fn weighted(written: Written<'_>) -> Result<Weighted, String> {
+    let endpoint = |it: &str| {
+        it.parse::<Endpoint>().map_err(|error: crate::model::ParseEndpointError| error.to_string())
+    };
+    match written {
+        Written::Text(address) => endpoint(address).map(Into::into),
+        Written::Table(section) => {
+            let example = "the address, like \"127.0.0.1:9001\"";
+            let address = section.need("address", example, |it| endpoint(text(it)?));
+            let weight = section.read("weight", 1, |it| whole(it, 1..=Weighted::MAX.into()));
+            section.finish();
+            address.and_then(|it| Weighted::new(it, weight)).ok_or_else(String::new)
+        }
+    }
 }
 
 /// How the endpoints of a pool are spoken to.

@@ -1,6 +1,6 @@
 //! Everything but the services.
 
-use std::{path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
 use toml::de::DeValue;
@@ -13,7 +13,7 @@ use crate::{
     admin,
     downstream::{self, Patience},
     model::Networks,
-    upstream,
+    upstream::{self, Families, NameSettings},
 };
 
 pub(super) struct Clients {
@@ -35,6 +35,7 @@ pub(super) struct Limits {
     /// Bytes for each second.
     pub(super) least_rate: Option<u64>,
     pub(super) upstream_idle: usize,
+    pub(super) in_flight: usize,
 }
 
 /// Loopback, private use (RFC 1918) and unique local addresses (RFC 4193).
@@ -159,9 +160,37 @@ pub(super) fn limits(section: &Section<'_>) -> Limits {
             },
             least_rate: section.read("min_rate", None, size),
             upstream_idle: number("upstream_idle", 256, 0..=100_000),
+            in_flight: number("in_flight", 100_000, 1..=10_000_000),
         };
     section.finish();
     limits
+}
+
+pub(super) fn names(section: &Section<'_>) -> NameSettings {
+    let known = NameSettings::default();
+    let settings = NameSettings {
+        servers: section.list("servers", Vec::new(), |it| {
+            let address = it.parse::<SocketAddr>().ok();
+            let address = address.or_else(|| Some(SocketAddr::new(it.parse().ok()?, 53)));
+            address.filter(|it| it.port() != 0).ok_or_else(|| {
+                format!("`{it}` is not the address of a name server: write \"10.0.0.2\" or \"10.0.0.2:53\"")
+            })
+        }),
+        families: section.read("families", known.families, |it| match text(it)? {
+            "both" => Ok(Families::Both),
+            "ipv4" => Ok(Families::V4),
+            "ipv6" => Ok(Families::V6),
+            _ => Err("is \"both\", \"ipv4\" or \"ipv6\"".to_owned()),
+        }),
+        ttl_min: section.read("min_ttl", known.ttl_min, duration),
+        ttl_max: section.read("max_ttl", known.ttl_max, duration),
+        timeout: section.read("timeout", known.timeout, duration),
+    };
+    if settings.ttl_max < settings.ttl_min {
+        section.note("max_ttl", "is shorter than `min_ttl`");
+    }
+    section.finish();
+    settings
 }
 
 pub(super) fn shutdown(section: &Section<'_>) -> Duration {

@@ -22,7 +22,7 @@ use crate::{
     model::{Color, Generation, PoolSpec, Rules, ServiceName},
     store::{Accepted, FileStore, StoreError, Truth},
     switch::{Draft, Drain, Ledger, Service, Switch, Table},
-    upstream::Pool,
+    upstream::{Admission, Names, Pool},
 };
 
 /// Asks for changes, and looks. Cheap to clone.
@@ -37,6 +37,7 @@ struct Shared {
     switch: Arc<Switch<Arc<Rules>, Pool>>,
     ledger: Arc<Ledger<Instant>>,
     metrics: Metrics,
+    names: Names,
     events: Events,
     /// The truth that the switch shows. Locked while both change, so that they are seen together.
     applied: Mutex<Applied>,
@@ -89,6 +90,7 @@ impl Control {
         found: Option<&Truth>,
         catalog: Catalog,
         metrics: Metrics,
+        names: Names,
         workers: usize,
     ) -> Result<Self, StartError> {
         let known = found.cloned().unwrap_or_default();
@@ -120,7 +122,7 @@ impl Control {
                 error!(service = %name, %active, "the active color has no endpoint: every request gets 503");
             }
         }
-        let drafts = drafts(&truth, &catalog, None, &metrics);
+        let drafts = drafts(&truth, &catalog, None, &metrics, &names);
         let table = Table::first(truth.generation, catalog.rules(0), drafts);
         let (changes, _) = watch::channel(truth.generation);
         let applied = Applied { truth: Arc::new(truth), catalog: Arc::new(catalog) };
@@ -128,6 +130,7 @@ impl Control {
             switch: Arc::new(Switch::new(table)),
             ledger: Arc::new(Ledger::new(workers)),
             metrics,
+            names,
             events: Events::from_now(),
             applied: Mutex::new(applied),
             changes,
@@ -194,7 +197,7 @@ impl Control {
             .map(|(service, it)| Shown {
                 service,
                 active: it.active,
-                in_flight: [it.blue.in_flight, it.green.in_flight],
+                pools: [it.blue.shown(), it.green.shown()],
             })
             .collect();
         self.shared.metrics.show(picture.generation, &shown)
@@ -216,6 +219,10 @@ impl Control {
     #[must_use]
     pub fn ledger(&self) -> &Arc<Ledger<Instant>> {
         &self.shared.ledger
+    }
+
+    pub(super) fn names(&self) -> &Names {
+        &self.shared.names
     }
 
     pub(super) fn active(&self, service: &ServiceName) -> Option<Color> {
@@ -304,7 +311,7 @@ impl Actor {
                 catalog.rules(self.rules)
             }
         };
-        let drafts = drafts(&next, &catalog, Some(&seen), &self.shared.metrics);
+        let drafts = drafts(&next, &catalog, Some(&seen), &self.shared.metrics, &self.shared.names);
         let table = seen.next(rules, drafts);
         let drains = self
             .shared
@@ -403,20 +410,29 @@ fn drafts(
     catalog: &Catalog,
     seen: Option<&Table<Arc<Rules>, Pool>>,
     metrics: &Metrics,
+    names: &Names,
 ) -> Vec<Draft<Pool>> {
     let draft = |(name, spec): (&ServiceName, &super::ServiceSpec)| {
         let known = truth.services.get(name);
         // Without a truth nobody knows which color may answer, so neither has anybody to.
         let nobody = PoolSpec::default();
+        let policy = &spec.policy;
+        let old = |color| seen.and_then(|it| it.service(name)).map(|it| it.side(color).pool());
+        let admission = old(Color::Blue).map(|it| it.admission());
+        let admission = match admission.filter(|it| it.is_for(&policy.limits)) {
+            Some(same) => Arc::clone(same),
+            None => Admission::new(&policy.limits),
+        };
         let pool = |color| {
             let spec = known.map_or(&nobody, |it| it.pool(color).spec());
-            let old = seen.and_then(|it| it.service(name)).map(|it| it.side(color).pool());
-            match old {
-                Some(old) if old.spec() == spec => Arc::clone(old),
-                Some(old) => Arc::new(old.changed(spec.clone())),
+            let (policy, admission) = (Arc::clone(policy), Arc::clone(&admission));
+            match old(color) {
+                Some(old) if old.is_of(spec, &policy) => Arc::clone(old),
+                Some(old) => Arc::new(old.changed(spec.clone(), policy, admission)),
                 None => {
                     let metrics = Arc::new(metrics.pool(name, color));
-                    Arc::new(Pool::new(name.clone(), color, spec.clone(), metrics))
+                    let (name, spec, names) = (name.clone(), spec.clone(), names.clone());
+                    Arc::new(Pool::new(name, color, spec, policy, admission, names, metrics))
                 }
             }
         };

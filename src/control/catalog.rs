@@ -5,7 +5,8 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use ipnet::IpNet;
 
 use crate::model::{
-    Color, HostPattern, Networks, PathPrefix, PoolSpec, Router, Rules, ServiceName, ServiceRules,
+    Color, HostPattern, Networks, PathPrefix, Policy, PoolSpec, Router, Rules, ServiceName,
+    ServiceRules,
 };
 
 /// What the configuration says of services and clients.
@@ -37,6 +38,8 @@ pub struct ServiceSpec {
     pub green: PoolSpec,
     /// What holds for its requests.
     pub rules: ServiceRules,
+    /// How they are spread over its endpoints, and how those are looked after.
+    pub policy: Arc<Policy>,
 }
 
 /// Two services that want the same requests.

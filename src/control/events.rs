@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -86,8 +87,73 @@ pub enum EventKind {
         color: Color,
         /// The endpoint.
         endpoint: Endpoint,
+        /// If that is a name, which of its addresses.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        address: Option<SocketAddr>,
         /// How it is now.
         health: Health,
+        /// What is wrong, if it is down.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+    },
+    /// An endpoint is left out for a while, for what requests got of it.
+    EndpointEjected {
+        /// The service.
+        service: ServiceName,
+        /// The pool.
+        color: Color,
+        /// The endpoint.
+        endpoint: Endpoint,
+        /// If that is a name, which of its addresses.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        address: Option<SocketAddr>,
+        /// Until when.
+        until: Timestamp,
+        /// What they got.
+        reason: String,
+    },
+    /// The time is over for which an endpoint was left out.
+    EndpointReturned {
+        /// The service.
+        service: ServiceName,
+        /// The pool.
+        color: Color,
+        /// The endpoint.
+        endpoint: Endpoint,
+        /// If that is a name, which of its addresses.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        address: Option<SocketAddr>,
+    },
+    /// So few endpoints are well that those are used too that answer badly; or no longer.
+    PanicChanged {
+        /// The service.
+        service: ServiceName,
+        /// The pool.
+        color: Color,
+        /// Whether it is so now.
+        panicking: bool,
+    },
+    /// The name of an endpoint has other addresses.
+    AddressesChanged {
+        /// The service.
+        service: ServiceName,
+        /// The pool.
+        color: Color,
+        /// The name.
+        host: String,
+        /// All that it has now.
+        addresses: Vec<IpAddr>,
+    },
+    /// Requests met a limit. Told at once, and then at most every ten seconds.
+    LimitHit {
+        /// The service.
+        service: ServiceName,
+        /// The color that they came to.
+        color: Color,
+        /// Which limit, in the word of `flipgate_limited_total`.
+        limit: &'static str,
+        /// How many since it was last told.
+        requests: u64,
     },
     /// A changed configuration was applied.
     Reloaded {
@@ -201,6 +267,11 @@ impl EventKind {
             Self::Released { .. } => "released",
             Self::PoolChanged { .. } => "pool_changed",
             Self::HealthChanged { .. } => "health_changed",
+            Self::EndpointEjected { .. } => "endpoint_ejected",
+            Self::EndpointReturned { .. } => "endpoint_returned",
+            Self::PanicChanged { .. } => "panic_changed",
+            Self::AddressesChanged { .. } => "addresses_changed",
+            Self::LimitHit { .. } => "limit_hit",
             Self::Reloaded { .. } => "reloaded",
             Self::Stopping => "stopping",
             Self::Missed { .. } => "missed",

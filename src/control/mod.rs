@@ -6,11 +6,13 @@
 mod actor;
 mod catalog;
 mod change;
+mod checks;
 mod drains;
 mod events;
+mod names;
 mod picture;
 mod plan;
-mod probes;
+mod watch;
 
 pub use self::{
     actor::{Control, StartError},

@@ -1,12 +1,13 @@
 //! The whole picture, of one moment.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Instant};
 
 use crate::{
+    metrics::{ShownEndpoint, ShownPool},
     model::{Color, Endpoint, Generation, Health, Role, Rules, ServiceName, Source, Version},
     store::{ServiceTruth, Truth},
     switch::{Drain, Switch},
-    upstream::Pool,
+    upstream::{Condition, Member, Pool},
 };
 
 /// Services, colors, roles, endpoints and who is inside.
@@ -44,19 +45,31 @@ pub struct PoolPicture {
     pub source: Source,
     /// Requests inside, wherever they were admitted.
     pub in_flight: usize,
-    /// Its endpoints.
+    /// Requests of these that wait for a place at an endpoint.
+    pub queued: usize,
+    /// Requests that may be tried again now, for what the service has chosen.
+    pub retries_left: u32,
+    /// Whether so few endpoints are well that those are used too that answer badly.
+    pub is_panicking: bool,
+    /// Its endpoints; of a name that was resolved, one for each address.
     pub endpoints: Vec<EndpointPicture>,
 }
 
 /// One endpoint.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct EndpointPicture {
-    /// Where it is.
+    /// Where it is, as it was written.
     pub address: Endpoint,
+    /// If that is a name, which of its addresses.
+    pub resolved: Option<SocketAddr>,
+    /// Its share beside the others'.
+    pub weight: u16,
     /// How it is doing.
-    pub health: Health,
+    pub condition: Condition,
     /// Requests that are with it.
     pub in_flight: usize,
+    /// Connections to it.
+    pub connections: usize,
 }
 
 // === impl Picture ===
@@ -139,15 +152,45 @@ impl PoolPicture {
                 false => Source::File,
             },
             in_flight: inside.current + inside.retired,
-            endpoints: pool
-                .members()
-                .iter()
-                .map(|it| EndpointPicture {
-                    address: it.endpoint().clone(),
-                    health: it.health(),
-                    in_flight: it.in_flight(),
-                })
-                .collect(),
+            queued: pool.queued(),
+            retries_left: pool.retries_left(Instant::now()),
+            is_panicking: pool.is_panicking(),
+            endpoints: pool.members().iter().map(|it| EndpointPicture::of(it)).collect(),
+        }
+    }
+
+    /// The same for a scrape.
+    pub(super) fn shown(&self) -> ShownPool {
+        let Self { in_flight, queued, retries_left, is_panicking, endpoints, .. } = self;
+        let (in_flight, queued, retries_left) = (*in_flight, *queued, *retries_left);
+        let endpoints = endpoints.iter().map(EndpointPicture::shown).collect();
+        ShownPool { in_flight, queued, retries_left, is_panicking: *is_panicking, endpoints }
+    }
+}
+
+impl EndpointPicture {
+    fn of(member: &Member) -> Self {
+        Self {
+            address: member.endpoint().clone(),
+            resolved: member.resolved(),
+            weight: member.weight(),
+            condition: member.condition(),
+            in_flight: member.in_flight(),
+            connections: member.connections(),
+        }
+    }
+
+    fn shown(&self) -> ShownEndpoint {
+        let Self { address, resolved, condition, in_flight, connections, .. } = self;
+        ShownEndpoint {
+            endpoint: match resolved {
+                Some(resolved) => format!("{address} {resolved}"),
+                None => address.to_string(),
+            },
+            is_up: condition.health == Health::Up,
+            is_ejected: condition.ejected.is_some(),
+            in_flight: *in_flight,
+            connections: *connections,
         }
     }
 }

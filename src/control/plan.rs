@@ -197,12 +197,15 @@ fn set_pool(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{control::ServiceSpec, model::Generation};
+    use crate::{
+        control::ServiceSpec,
+        model::{Endpoint, Generation},
+    };
 
     use Color::{Blue, Green};
 
     fn spec(endpoints: &[&str]) -> PoolSpec {
-        let endpoints = endpoints.iter().map(|it| it.parse().expect("an endpoint")).collect();
+        let endpoints = endpoints.iter().map(|it| it.parse::<Endpoint>().expect("an endpoint"));
         PoolSpec::new(None, endpoints).expect("no two alike")
     }
 
@@ -214,6 +217,7 @@ mod tests {
                     hosts: vec![format!("{name}.test").parse().expect("a pattern")],
                     path: "/".parse().expect("a prefix"),
                     rules: crate::model::ServiceRules::default(),
+                    policy: std::sync::Arc::default(),
                     active: Blue,
                     blue: spec(blue),
                     green: spec(green),

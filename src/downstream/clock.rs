@@ -33,6 +33,8 @@ pub enum Wait {
     Taken,
     /// For the upstream to say whether it wants a body.
     Continue,
+    /// For a place at an endpoint.
+    Seat,
     /// For an answer's head.
     Answer,
     /// For more of an answer's body.
@@ -43,6 +45,8 @@ pub enum Wait {
     Rest,
     /// For the end of the whole exchange.
     Exchange,
+    /// For a look at whether an answer is better waited for elsewhere.
+    Try,
     /// For a sign of life of a client that has said that it will send nothing more.
     HalfClosed,
     /// For a client to notice that its connection ends.
@@ -99,6 +103,9 @@ const NEXT: Duration = Clock::STEP;
 /// never do, and clients themselves wait about as long.
 const CONTINUE: Duration = Duration::from_secs(1);
 
+/// The time between two looks at whether an answer is better waited for elsewhere.
+const TRY: Duration = Duration::from_secs(1);
+
 /// How long a client that has closed its sending side may take to show that it still reads. One that
 /// is gone shows nothing, and TCP has no other way to tell the two apart.
 const HALF_CLOSED: Duration = Duration::from_secs(1);
@@ -114,7 +121,7 @@ const LINGER: Duration = Duration::from_secs(5);
 // === impl Wait ===
 
 impl Wait {
-    const COUNT: usize = 18;
+    const COUNT: usize = 20;
 
     const ALL: [Self; Self::COUNT] = [
         Self::Greeting,
@@ -127,11 +134,13 @@ impl Wait {
         Self::Body,
         Self::Taken,
         Self::Continue,
+        Self::Seat,
         Self::Answer,
         Self::AnswerBody,
         Self::Upload,
         Self::Rest,
         Self::Exchange,
+        Self::Try,
         Self::HalfClosed,
         Self::Linger,
         Self::Tunnel,
@@ -147,9 +156,11 @@ impl Wait {
                 | Self::Sound
                 | Self::Head
                 | Self::Continue
+                | Self::Seat
                 | Self::Answer
                 | Self::Rest
                 | Self::Exchange
+                | Self::Try
         )
     }
 
@@ -164,9 +175,10 @@ impl Wait {
             Self::Body | Self::Taken | Self::Upload | Self::Rest => Some(patience.stall),
             Self::Continue => Some(CONTINUE),
             // Whoever asks brings the limit along: it may change with the routes.
-            Self::Answer => None,
+            Self::Answer | Self::Seat => None,
             Self::AnswerBody => Some(patience.upstream),
             Self::Exchange => patience.request,
+            Self::Try => Some(TRY),
             Self::HalfClosed => Some(HALF_CLOSED),
             Self::Linger => Some(LINGER),
             Self::Tunnel => Some(patience.tunnel),
@@ -313,7 +325,7 @@ mod tests {
             assert_eq!(wait as usize, place);
             let deadlines = Deadlines::default();
             deadlines.begin(wait, &clock);
-            let is_limited = !matches!(wait, Wait::Answer | Wait::Exchange);
+            let is_limited = !matches!(wait, Wait::Answer | Wait::Seat | Wait::Exchange);
             assert_eq!(deadlines.is_waiting(wait), is_limited, "{wait:?}");
         }
         let limited = Clock::new(&Patience { request: Some(MINUTE), ..patience() });

@@ -2,9 +2,11 @@
 
 use std::{
     collections::HashMap,
-    net::{IpAddr, Ipv6Addr},
+    net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
 };
+
+use crate::model::one_client;
 
 /// The open connections of each client address. Asked when a connection opens and when it closes, but
 /// not by requests.
@@ -52,15 +54,6 @@ impl Drop for Standing {
                 open.remove(&self.address);
             }
         }
-    }
-}
-
-/// One customer of an IPv6 network has a whole /64, and could use another address for each
-/// connection.
-fn one_client(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(it) => Ipv6Addr::from(u128::from(it) & !u128::from(u64::MAX)).into(),
-        it @ IpAddr::V4(_) => it,
     }
 }
 

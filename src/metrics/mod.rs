@@ -5,6 +5,8 @@
 //! (in flight, generation, active) is not counted here a second time: [`Metrics::show`] takes it at
 //! the scrape.
 
+mod shown;
+
 use std::sync::OnceLock;
 
 use prometheus::{
@@ -12,6 +14,8 @@ use prometheus::{
     IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
+pub use self::shown::{LimitHit, Shown, ShownEndpoint, ShownPool};
+use self::shown::{Resilience, number};
 use crate::model::{Color, Generation, ServiceName};
 
 /// All series of the process.
@@ -30,6 +34,10 @@ pub struct Metrics {
     active: IntGaugeVec,
     promotions: IntCounterVec,
     drain_duration: HistogramVec,
+    retries: IntCounterVec,
+    ejections: IntCounterVec,
+    limited: IntCounterVec,
+    resilience: Resilience,
     generation: IntGauge,
     /// Connections of clients that are open now.
     pub downstream_connections: IntGauge,
@@ -48,23 +56,16 @@ pub struct PoolMetrics {
     connect_errors: IntCounterVec,
     /// Connections to this pool's endpoints that are open now.
     pub connections: IntGauge,
+    retries: IntCounterVec,
+    ejections: IntCounter,
+    /// By limit.
+    limited: [IntCounter; LimitHit::ALL.len()],
 }
 
 /// Something that a gauge counts for as long as this lives.
 // Not `Clone`: it would be counted once and forgotten twice.
 #[derive(Debug)]
 pub struct Counted(IntGauge);
-
-/// What one service looks like at a scrape.
-#[derive(Clone, Debug)]
-pub struct Shown {
-    /// The service.
-    pub service: ServiceName,
-    /// Its active color.
-    pub active: Color,
-    /// Requests inside blue and green, in this order.
-    pub in_flight: [usize; 2],
-}
 
 /// How a call to promote ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -166,6 +167,22 @@ impl Metrics {
                 "From a promotion to the end of the last request on the replaced color",
                 &DRAIN_BUCKETS,
             )?,
+            retries: counters(
+                "retries_total",
+                "Requests that were sent once more, by what had become of them before",
+                &["service", "color", "reason"],
+            )?,
+            ejections: counters(
+                "ejections_total",
+                "Endpoints that were left out for a while for what requests got of them",
+                &of_pool,
+            )?,
+            limited: counters(
+                "limited_total",
+                "Requests that met a limit, and were answered with 429 or 503",
+                &["service", "color", "limit"],
+            )?,
+            resilience: Resilience::new(gauges)?,
             generation: gauge("generation", "How many changes of the table came before")?,
             downstream_connections: gauge("downstream_connections", "Open connections of clients")?,
             registry: registry.clone(),
@@ -207,6 +224,10 @@ impl Metrics {
             duration: self.request_duration.with_label_values(&labels),
             connect_errors: self.connect_errors.clone(),
             connections: self.upstream_connections.with_label_values(&labels),
+            retries: self.retries.clone(),
+            ejections: self.ejections.with_label_values(&labels),
+            limited: LimitHit::ALL
+                .map(|it| self.limited.with_label_values(&[service, color, it.as_str()])),
         }
     }
 
@@ -246,12 +267,13 @@ impl Metrics {
     #[must_use]
     pub fn show(&self, generation: Generation, services: &[Shown]) -> String {
         self.generation.set(i64::try_from(generation.0).unwrap_or(i64::MAX));
-        for Shown { service, active, in_flight } in services {
-            for (color, inside) in Color::BOTH.into_iter().zip(in_flight) {
+        let _showing = self.resilience.begin();
+        for Shown { service, active, pools } in services {
+            for (color, pool) in Color::BOTH.into_iter().zip(pools) {
                 let labels = [service.as_str(), color.as_str()];
-                let inside = i64::try_from(*inside).unwrap_or(i64::MAX);
-                self.in_flight.with_label_values(&labels).set(inside);
+                self.in_flight.with_label_values(&labels).set(number(pool.in_flight));
                 self.active.with_label_values(&labels).set(i64::from(color == *active));
+                self.resilience.show(&labels, pool);
             }
         }
         let mut text = Vec::new();
@@ -274,6 +296,27 @@ impl PoolMetrics {
                 self.requests.with_label_values(&[&self.service, self.color, &code.to_string()])
             })
             .inc();
+    }
+
+    /// Counts a request that is sent once more. `reason` is a word of a fixed list.
+    pub fn retried(&self, reason: &'static str) {
+        self.retries.with_label_values(&[self.service.as_str(), self.color, reason]).inc();
+    }
+
+    /// Counts an endpoint that is left out from now on.
+    pub fn ejected(&self) {
+        self.ejections.inc();
+    }
+
+    /// Counts a request that met a limit.
+    pub fn limited(&self, limit: LimitHit) {
+        self.limited[limit as usize].inc();
+    }
+
+    /// How many requests have met a limit.
+    #[must_use]
+    pub fn limit_hits(&self, limit: LimitHit) -> u64 {
+        self.limited[limit as usize].get()
     }
 
     /// Counts a connection that could not be opened. `reason` is a word of a fixed list.
@@ -325,7 +368,17 @@ mod tests {
         pool.count(200);
         pool.count(404);
         pool.count(99);
-        let shown = Shown { service: web, active: Color::Blue, in_flight: [3, 0] };
+        let endpoint = |name: &str| ShownEndpoint {
+            endpoint: name.to_owned(),
+            is_up: true,
+            is_ejected: false,
+            in_flight: 3,
+            connections: 4,
+        };
+        let blue =
+            ShownPool { in_flight: 3, endpoints: vec![endpoint("a:1")], ..ShownPool::default() };
+        let shown =
+            Shown { service: web, active: Color::Blue, pools: [blue, ShownPool::default()] };
         let text = metrics.show(Generation(7), &[shown]);
         for line in [
             r#"flipgate_requests_total{code="200",color="blue",service="web"} 2"#,
@@ -338,5 +391,9 @@ mod tests {
             assert!(text.contains(line), "{line} is not in\n{text}");
         }
         assert!(!text.contains(r#"code="99""#));
+        assert!(
+            text.contains(r#"flipgate_endpoint_up{color="blue",endpoint="a:1",service="web"} 1"#)
+        );
+        assert!(!metrics.show(Generation(8), &[]).contains("a:1"), "who is gone is not shown");
     }
 }

@@ -18,7 +18,7 @@ pub struct Endpoint {
 pub enum Place {
     /// An address that needs no look-up.
     Address(SocketAddr),
-    /// A name that is resolved whenever a connection is opened.
+    /// A name, whose addresses may change.
     Name {
         /// A host name in lower case, without a trailing dot.
         host: Arc<str>,
@@ -29,15 +29,15 @@ pub enum Place {
     Unix(Arc<str>),
 }
 
-/// How an endpoint is doing, as last seen from here.
+/// How an endpoint is doing, as far as its health checks have found out.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Health {
-    /// Nobody has tried yet.
+    /// Nobody has looked yet.
     Unknown,
-    /// The last attempt to connect succeeded.
+    /// It answers as it should.
     Up,
-    /// The last attempt to connect failed.
+    /// It does not, or cannot be reached.
     Down,
 }
 

@@ -9,20 +9,26 @@ mod endpoint;
 mod link;
 mod network;
 mod path;
+mod policy;
 mod pool_spec;
 mod route;
 mod rules;
 mod service;
+mod statuses;
+mod weighted;
 
 pub use self::{
     audience::Audience,
     color::{Color, ParseColorError, Role},
     endpoint::{Endpoint, Health, ParseEndpointError, Place},
     link::{Link, Protocol, ProxyProtocol, UpstreamTls},
-    network::{Networks, ParseNetworkError},
+    network::{Networks, ParseNetworkError, one_client},
     path::{PathError, normalize_path},
+    policy::{Algorithm, Balance, Ejection, HashKey, HealthCheck, Limits, Policy, Rate, Retry},
     pool_spec::{PoolSpec, PoolSpecError, Source, Version},
     route::{Host, HostPattern, ParseHostError, ParsePathError, PathPrefix, Router, Taken},
     rules::{Rules, ServiceRules},
     service::{Generation, ParseServiceNameError, ServiceName},
+    statuses::{ParseStatusesError, Statuses},
+    weighted::Weighted,
 };

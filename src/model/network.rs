@@ -1,6 +1,9 @@
 //! Sets of networks, asked with one address.
 
-use std::{fmt, net::IpAddr};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv6Addr},
+};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use prefix_trie::PrefixSet;
@@ -29,6 +32,16 @@ pub enum ParseNetworkError {
         /// The network that it lies in.
         meant: IpNet,
     },
+}
+
+/// What stands for everybody who is most likely one client: one customer of an IPv6 network has a
+/// whole /64, and could use another address each time.
+#[must_use]
+pub fn one_client(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(it) => Ipv6Addr::from(u128::from(it) & !u128::from(u64::MAX)).into(),
+        it @ IpAddr::V4(_) => it,
+    }
 }
 
 // === impl Networks ===

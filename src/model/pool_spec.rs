@@ -4,7 +4,7 @@ use std::{collections::HashSet, fmt, str::FromStr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Endpoint, Link};
+use super::{Endpoint, Link, Weighted};
 
 /// What an operator calls the program that a pool runs: 1 to 128 printable characters.
 #[derive(Clone, Debug, Eq, Hash, PartialEq, Serialize)]
@@ -20,7 +20,7 @@ pub struct PoolSpec {
     pub version: Option<Version>,
     /// Where it runs; without any, the pool is empty and answers nothing.
     #[serde(default)]
-    pub endpoints: Vec<Endpoint>,
+    pub endpoints: Vec<Weighted>,
     /// How they are spoken to.
     #[serde(default, skip_serializing_if = "Link::is_default")]
     pub link: Link,
@@ -58,13 +58,17 @@ impl PoolSpec {
     /// # Errors
     ///
     /// [`PoolSpecError`] for an address that is there twice, and for too many.
-    pub fn new(version: Option<Version>, endpoints: Vec<Endpoint>) -> Result<Self, PoolSpecError> {
+    pub fn new(
+        version: Option<Version>,
+        endpoints: impl IntoIterator<Item = impl Into<Weighted>>,
+    ) -> Result<Self, PoolSpecError> {
+        let endpoints: Vec<Weighted> = endpoints.into_iter().map(Into::into).collect();
         if endpoints.len() > Self::ENDPOINTS_MAX {
             return Err(PoolSpecError::TooMany(endpoints.len()));
         }
         let mut seen = HashSet::new();
-        if let Some(twice) = endpoints.iter().find(|it| !seen.insert(*it)) {
-            return Err(PoolSpecError::Twice(twice.clone()));
+        if let Some(twice) = endpoints.iter().find(|it| !seen.insert(&it.endpoint)) {
+            return Err(PoolSpecError::Twice(twice.endpoint.clone()));
         }
         Ok(Self { version, endpoints, link: Link::default() })
     }

@@ -137,6 +137,12 @@ impl Socket {
         self.unread.is_none() && self.transport.is_quiet()
     }
 
+    /// Whether the other end has closed, by asking the system.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.transport.has_ended()
+    }
+
     /// Makes the closing of this socket a reset, or no longer one: whoever takes the end of the
     /// connection for the end of a message must not take a part of it for the whole.
     pub fn closes_with_reset(&self, is_reset: bool) {

@@ -66,6 +66,21 @@ impl Transport {
         }
     }
 
+    /// Whether the other end has closed, by asking the system: what came in the last moment is not
+    /// known otherwise.
+    pub(super) fn has_ended(&self) -> bool {
+        let mut byte = [std::mem::MaybeUninit::uninit()];
+        let seen = match (self, self.tcp()) {
+            (Self::Unix(stream), _) => socket2::SockRef::from(stream).peek(&mut byte),
+            (_, Some(stream)) => socket2::SockRef::from(stream).peek(&mut byte),
+            (_, None) => return false,
+        };
+        match seen {
+            Ok(count) => count == 0,
+            Err(error) => error.kind() != io::ErrorKind::WouldBlock,
+        }
+    }
+
     /// Makes the closing of a TCP connection a reset, or no longer one.
     pub(super) fn set_linger(&self, linger: Option<Duration>) {
         if let Some(stream) = self.tcp() {

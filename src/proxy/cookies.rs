@@ -31,13 +31,22 @@ pub(super) fn without_ours(line: &[u8]) -> Option<Vec<u8>> {
     (!joined.is_empty()).then_some(joined)
 }
 
-/// The value, if the cookie is ours. RFC 6265, section 5.4: `name=value`.
+/// The value of the first cookie of a line that has this name.
+pub(super) fn value<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    line.split(|it| *it == b';').find_map(|cookie| value_of(cookie, name))
+}
+
 fn value_of_ours(cookie: &[u8]) -> Option<&[u8]> {
+    value_of(cookie, NAME)
+}
+
+/// The value, if the cookie has this name. RFC 6265, section 5.4: `name=value`.
+fn value_of<'a>(cookie: &'a [u8], wanted: &[u8]) -> Option<&'a [u8]> {
     let (name, value) = match cookie.iter().position(|it| *it == b'=') {
         Some(equals) => (&cookie[..equals], &cookie[equals + 1..]),
         None => (cookie, &b""[..]),
     };
-    (name.trim_ascii() == NAME).then(|| value.trim_ascii())
+    (name.trim_ascii() == wanted).then(|| value.trim_ascii())
 }
 
 #[cfg(test)]

@@ -1,8 +1,10 @@
 //! One request and its answer, driven by one task: the request goes up and the answer comes down in
 //! the same place, so that nothing has to be handed from one task to another. What it holds and its
-//! course are here; the way up is in `forward`, the way down in `relay`.
+//! course are here; the way over the endpoints is in `retries`, the way up to one in `forward`, the way
+//! down in `relay`.
 
 use std::{
+    net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -17,10 +19,10 @@ use super::{
 use crate::{
     downstream::{After, Client, HeadError, Wait},
     http1::{Form, Framing, Lines, Name, RequestHead, Version},
-    metrics::PoolMetrics,
+    metrics::{LimitHit, PoolMetrics},
     net::Channel,
     switch::{Claim, Kind, Ticket},
-    upstream::{self, Member, Pool, Seat},
+    upstream::{self, Member, Permit, Pool, Seat},
 };
 
 /// A request that is being answered: counted once, when this is dropped.
@@ -38,6 +40,8 @@ pub(super) struct Exchange<'a> {
     pub(super) marks: Marks,
     /// Unless no service was found for it.
     pub(super) hold: Option<Hold>,
+    /// Its places among the requests of the process and of the service.
+    permits: [Option<Permit>; 2],
     /// The request on its way up.
     pub(super) upload: Flow,
     pub(super) sending: Sending,
@@ -72,6 +76,8 @@ pub(super) struct Ask {
     pub(super) patience: Duration,
     /// How long a tunnel may be without a byte, if not as long as all others.
     pub(super) tunnel_patience: Option<Duration>,
+    /// What its endpoint is chosen by, if it is by something of the request.
+    pub(super) key: Option<u64>,
 }
 
 /// How far the request has come on its way up.
@@ -98,6 +104,8 @@ pub(super) enum Failure {
     Refused(Refusal),
     /// The upstream has closed before it said a word.
     Closed,
+    /// The request is better off at another endpoint.
+    Late,
     /// There is nobody to be told.
     Left,
 }
@@ -142,7 +150,7 @@ pub(super) fn exchange<'a>(
                 drop(found);
                 exchange.refuse(client, refusal).await
             }
-            Err(Failure::Closed | Failure::Left) => After::Cut,
+            Err(Failure::Closed | Failure::Late | Failure::Left) => After::Cut,
         }
     }
 }
@@ -163,6 +171,7 @@ impl Ask {
         is_grpc: false,
         patience: Duration::ZERO,
         tunnel_patience: None,
+        key: None,
     };
 
     fn of(head: &RequestHead, channel: &Channel) -> Self {
@@ -184,6 +193,7 @@ impl Ask {
             is_grpc: false,
             patience: Duration::ZERO,
             tunnel_patience: None,
+            key: None,
         }
     }
 
@@ -245,6 +255,7 @@ impl<'a> Exchange<'a> {
             ask: Ask::UNREAD,
             marks: Marks::default(),
             hold: None,
+            permits: [None, None],
             upload: Flow::new(Vec::new(), Framing::None, Framing::None, Trailers::Drop),
             sending: Sending::Going,
             interim: Vec::new(),
@@ -275,14 +286,13 @@ impl<'a> Exchange<'a> {
                     let port = connection.peer().listener().redirects_to;
                     self.location = port.map(|it| location(&head, channel.unread(), it));
                 }
-                channel.consume(head.len);
-                let came = intake(channel, head.framing);
-                self.upload = Flow::new(Vec::new(), came, head.framing, Trailers::Drop);
+                self.take_to_discard(channel, &head);
                 return Err(refusal);
             }
         };
-        let Admitted { claim, is_behind_proxy, is_wished, has_marks, patience, client, rules } =
+        let Admitted { claim, is_behind_proxy, is_wished, has_marks, patience, client, key, rules } =
             admitted;
+        self.ask.key = key;
         self.ask.patience = patience;
         self.ask.tunnel_patience = rules.tunnel_patience;
         self.marks = Marks {
@@ -291,6 +301,10 @@ impl<'a> Exchange<'a> {
         };
         let ticket = self.proxy.shard.enter(claim.side(), Kind::Request, self.started);
         self.hold = Some(Hold { ticket, seat: None, claim });
+        if let Err(refusal) = self.take_permits(client) {
+            self.take_to_discard(channel, &head);
+            return Err(refusal);
+        }
         // Whoever does not wait for leave has it.
         self.ask.expects_continue &= channel.unread().len() == head.len;
         self.is_expectation_open = self.ask.expects_continue;
@@ -316,6 +330,36 @@ impl<'a> Exchange<'a> {
         }
     }
 
+    /// Takes the head of a request that goes nowhere; its body is thrown away with it.
+    fn take_to_discard(&mut self, channel: &mut Channel, head: &RequestHead) {
+        channel.consume(head.len);
+        let came = intake(channel, head.framing);
+        self.upload = Flow::new(Vec::new(), came, head.framing, Trailers::Drop);
+    }
+
+    /// Counts the request in, unless there are as many as may be.
+    fn take_permits(&mut self, client: Option<IpAddr>) -> Result<(), Refusal> {
+        let Some(pool) = self.pool() else { return Ok(()) };
+        let (admission, metrics) = (pool.admission(), pool.metrics());
+        let refused = |limit, refusal| {
+            metrics.limited(limit);
+            Err(refusal)
+        };
+        if let Err(wait) = admission.count(client) {
+            return refused(LimitHit::ClientRate, Refusal::TooMany(wait));
+        }
+        let of_service = admission.in_flight().map(|it| it.enter().ok_or(()));
+        let Ok(of_service) = of_service.transpose() else {
+            return refused(LimitHit::ServiceInFlight, Refusal::Overloaded);
+        };
+        let Some(of_process) = self.proxy.in_flight.enter() else {
+            return refused(LimitHit::InFlight, Refusal::Overloaded);
+        };
+        pool.deposit();
+        self.permits = [of_service, Some(of_process)];
+        Ok(())
+    }
+
     pub(super) fn pool(&self) -> Option<&Arc<Pool>> {
         self.hold.as_ref().map(|it| it.claim.pool())
     }
@@ -326,6 +370,11 @@ impl<'a> Exchange<'a> {
         }
     }
 
+    /// The endpoint that it is with.
+    pub(super) fn member(&self) -> Option<&Arc<Member>> {
+        Some(self.hold.as_ref()?.seat.as_ref()?.member())
+    }
+
     /// Service and color, for the log.
     pub(super) fn names(&self) -> (&str, &str) {
         self.pool().map_or(("", ""), |it| (it.service().as_str(), it.color().as_str()))
@@ -333,8 +382,7 @@ impl<'a> Exchange<'a> {
 
     /// The endpoint that it is with, for the log.
     pub(super) fn endpoint(&self) -> Option<String> {
-        let seat = self.hold.as_ref()?.seat.as_ref()?;
-        Some(seat.member().endpoint().to_string())
+        Some(self.member()?.endpoint().to_string())
     }
 
     /// Counts the exchange, once.

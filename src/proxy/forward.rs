@@ -1,16 +1,17 @@
-//! The request's way up, and the answer's head.
+//! One try: the request's way up, and the answer's head.
 
 use std::{
     future::poll_fn,
     io,
     sync::Arc,
     task::{Context, Poll, ready},
+    time::Instant,
 };
 
-use tracing::{debug, warn};
+use tracing::warn;
 
 use super::{
-    exchange::{Exchange, Failure, Found, SWITCHING, Sending},
+    exchange::{Exchange, Failure, SWITCHING, Sending},
     flow::{Broken, Stuck},
     refusal::Refusal,
     worker::Memory,
@@ -18,141 +19,31 @@ use super::{
 use crate::{
     downstream::{Client, Connection, Wait},
     http1::{ResponseHead, Scan},
-    http2::Reset,
     net::Channel,
-    upstream::{self, ConnectError, Errand, Member, Pool},
+    upstream::Member,
 };
-
-/// Endpoints that one request is tried at. More would hold a client and a drain up for minutes when
-/// a whole network is gone.
-const TRIES_MAX: usize = 3;
 
 /// Bytes behind a request that are read while it is being answered: to notice that its client
 /// leaves, not to get ahead.
-const AHEAD_MAX: usize = 16 * 1024;
+pub(super) const AHEAD_MAX: usize = 16 * 1024;
 
 impl Exchange<'_> {
-    /// Sends the request to an endpoint of its pool and waits for the head of the answer.
-    ///
-    /// A connection that cannot be opened costs nothing: the next endpoint is tried. A request
-    /// that was sent is sent again only once, only because its connection had been used before and
-    /// ended without an answer, and only if doing it twice is the same as doing it once.
-    pub(super) async fn forward(
-        &mut self,
-        client: &mut Client<Memory>,
-        found: &mut Option<Found>,
-    ) -> Result<ResponseHead, Failure> {
-        let mut refusal = Refusal::NoEndpoint;
-        let mut tried = Vec::new();
-        let mut takes_waiting = true;
-        let mut was_turned_down = false;
-        loop {
-            if tried.len() == TRIES_MAX {
-                return Err(Failure::Refused(refusal));
-            }
-            let pool = self.pool().ok_or(Failure::Refused(refusal))?;
-            let seat = pool.pick(&tried, &mut self.proxy.random.borrow_mut());
-            let seat = seat.ok_or(Failure::Refused(refusal))?;
-            let member = Arc::clone(seat.member());
-            let wants_tunnel = self.ask.wants_websocket;
-            *found = match takes_waiting {
-                true => self.proxy.connections.waiting(&member, wants_tunnel),
-                false => None,
-            }
-            .map(|upstream| Found { upstream, member: Arc::clone(&member) });
-            if found.is_none() {
-                match self.open(client, pool, &member).await? {
-                    Ok(upstream) => *found = Some(Found { upstream, member }),
-                    Err(error) => {
-                        let (service, color) = (pool.service(), pool.color());
-                        match member.has_news() {
-                            true => warn!(%service, %color, %error, "an endpoint is down"),
-                            false => debug!(%service, %color, %error, "next one"),
-                        }
-                        refusal = Refusal::Connect(error.reason);
-                        tried.push(member);
-                        continue;
-                    }
-                }
-            }
-            self.sit(seat);
-            let Some(Found { upstream, member }) = found else {
-                return Err(Failure::Refused(refusal));
-            };
-            match self.attempt(client, &mut upstream.channel).await {
-                Err(Failure::Closed) => {}
-                Err(failure) => {
-                    if matches!(failure, Failure::Refused(Refusal::Timeout)) {
-                        upstream.distrust();
-                    }
-                    return Err(failure);
-                }
-                Ok(head) => return Ok(head),
-            }
-            let (_, connection) = client.split();
-            connection.end(Wait::Answer);
-            connection.end(Wait::Continue);
-            let is_fresh = !upstream.is_reused;
-            let is_unprocessed = upstream.channel.broken().is_some_and(Reset::is_unprocessed);
-            let may_repeat =
-                self.upload.sent() == 0 || is_unprocessed || !is_fresh && self.ask.is_repeatable;
-            let (service, color) = self.names();
-            let endpoint = member.endpoint();
-            if !may_repeat || !self.upload.can_rewind() {
-                warn!(%service, %color, %endpoint, "closed without an answer");
-                return Err(Failure::Refused(Refusal::Closed));
-            }
-            debug!(%service, %color, %endpoint, "closed without an answer; once more");
-            self.upload.rewind();
-            self.sending = Sending::Going;
-            if is_unprocessed && !was_turned_down {
-                // Its connection is being ended, or has no room; the next one may do.
-                was_turned_down = true;
-            } else if is_fresh || !takes_waiting {
-                // It takes connections and closes them: as good as none.
-                refusal = Refusal::Closed;
-                tried.push(Arc::clone(member));
-            }
-            // The endpoint has closed what was waiting; a fresh connection tells whether it lives.
-            takes_waiting = false;
-        }
-    }
-
-    /// Opens a connection, unless the whole exchange takes too long.
-    async fn open(
-        &self,
-        client: &mut Client<Memory>,
-        pool: &Pool,
-        member: &Arc<Member>,
-    ) -> Result<Result<upstream::Connection, ConnectError>, Failure> {
-        let (channel, connection) = client.split();
-        // In a box of its own, since it is seldom needed and large.
-        let errand = Errand {
-            client: connection.peer().socket_address(),
-            local: connection.peer().listener().address,
-            is_for_tunnel: self.ask.wants_websocket,
-        };
-        let now = connection.now();
-        let mut opening = Box::pin(self.proxy.connections.open(pool, member, errand, now));
-        poll_fn(|context| match connection.take_alarm() {
-            Some(Wait::Exchange) => Poll::Ready(Err(Failure::Refused(Refusal::Timeout))),
-            // A stream that was taken back holds no place any more in what its client may have.
-            _ if has_left(channel, context) => Poll::Ready(Err(Failure::Left)),
-            _ => opening.as_mut().poll(context).map(Ok),
-        })
-        .await
-    }
-
     /// Sends the request and reads the answer's head, which is left where it stands. Interim answers
-    /// are passed on as they come.
-    async fn attempt(
+    /// are passed on as they come. A request that can be sent once more leaves an endpoint that nobody
+    /// can speak with any more, or that takes longer than a try may, if there is another one.
+    pub(super) async fn attempt(
         &mut self,
         client: &mut Client<Memory>,
         upstream: &mut Channel,
+        tried: &[Arc<Member>],
     ) -> Result<ResponseHead, Failure> {
         let (socket, connection) = client.split();
         self.upload.aim(socket, upstream);
         connection.begin_for(Wait::Answer, self.ask.patience);
+        let began = connection.now();
+        if self.ask.is_repeatable {
+            connection.begin(Wait::Try);
+        }
         if self.upload.is_held() {
             connection.begin(Wait::Continue);
         }
@@ -160,6 +51,12 @@ impl Exchange<'_> {
         poll_fn(|context| {
             match connection.take_alarm() {
                 Some(Wait::Continue) => self.ask_for_body(connection),
+                Some(Wait::Try) => {
+                    if self.should_leave(tried, began, connection) {
+                        return Poll::Ready(Err(Failure::Late));
+                    }
+                    connection.begin(Wait::Try);
+                }
                 Some(_) => return Poll::Ready(Err(Failure::Refused(Refusal::Timeout))),
                 None => {}
             }
@@ -195,6 +92,26 @@ impl Exchange<'_> {
             }
         })
         .await
+    }
+
+    /// Whether the request is better off elsewhere. If so, that is one retry of the pool's.
+    fn should_leave(
+        &self,
+        tried: &[Arc<Member>],
+        began: Instant,
+        connection: &Connection<Memory>,
+    ) -> bool {
+        let (Some(pool), Some(member)) = (self.pool(), self.member()) else { return false };
+        let now = connection.now();
+        let took = now.saturating_duration_since(began);
+        let retry = &pool.policy().retry;
+        let is_late = retry.try_patience.is_some_and(|it| took >= it);
+        (is_late || member.is_silent())
+            && self.interim_count == 0
+            && self.upload.can_rewind()
+            && tried.len() + 1 < retry.tries
+            && pool.has_other(tried, member)
+            && pool.withdraw(now)
     }
 
     /// The answer's head, if it is there as a whole. Interim answers before it are taken away.
@@ -355,7 +272,7 @@ impl Exchange<'_> {
 }
 
 /// Whether the client of a stream has taken its request back.
-fn has_left(channel: &mut Channel, context: &mut Context<'_>) -> bool {
+pub(super) fn has_left(channel: &mut Channel, context: &mut Context<'_>) -> bool {
     match channel {
         Channel::Socket(_) => false,
         Channel::Stream(stream) => stream.poll_reset(context).is_ready(),

@@ -7,6 +7,7 @@
 //! the answer.
 
 mod address;
+mod affinity;
 #[cfg(any(test, fuzzing))]
 pub mod checks;
 mod cookies;
@@ -18,6 +19,7 @@ mod headers;
 mod interim;
 mod refusal;
 mod relay;
+mod retries;
 #[cfg(test)]
 mod samples;
 mod tunnel;

@@ -1,5 +1,7 @@
 //! The one table from what went wrong to what the client is told.
 
+use std::num::NonZeroU32;
+
 use http::StatusCode;
 
 use super::headers::{Marks, put_marks};
@@ -51,6 +53,12 @@ pub enum Refusal {
     /// The pool has no endpoint.
     #[error("the service has no endpoint to answer this request")]
     NoEndpoint,
+    /// There is as much to do as may be at once.
+    #[error("there is too much to do at the moment: try again soon")]
+    Overloaded,
+    /// The client asks too often.
+    #[error("too many requests: try again in {0} s")]
+    TooMany(NonZeroU32),
     /// No connection to an endpoint could be opened.
     #[error("the service cannot be reached")]
     Connect(ConnectReason),
@@ -113,6 +121,10 @@ impl Refusal {
             Self::UnclearWish | Self::NoEndpoint => {
                 (StatusCode::SERVICE_UNAVAILABLE, "destination_unavailable")
             }
+            Self::Overloaded | Self::Connect(ConnectReason::Limit | ConnectReason::Descriptors) => {
+                (StatusCode::SERVICE_UNAVAILABLE, "connection_limit_reached")
+            }
+            Self::TooMany(_) => (StatusCode::TOO_MANY_REQUESTS, "http_request_denied"),
             Self::Connect(ConnectReason::Refused) => {
                 (StatusCode::BAD_GATEWAY, "connection_refused")
             }
@@ -154,6 +166,20 @@ impl Refusal {
                 | Self::Body(_)
                 | Self::BodyIncomplete
         )
+    }
+
+    /// Whether it is for what an endpoint has done, or not done.
+    pub(super) fn is_upstreams(self) -> bool {
+        matches!(self, Self::Closed | Self::Protocol | Self::Timeout)
+    }
+
+    /// In how many seconds it may be worth trying again.
+    fn retry_after(self) -> Option<u32> {
+        match self {
+            Self::TooMany(seconds) => Some(seconds.get()),
+            _ if self.status().0 == StatusCode::SERVICE_UNAVAILABLE => Some(1),
+            _ => None,
+        }
     }
 
     /// What gRPC calls it: its mapping from statuses of HTTP, but for what that has better words for.
@@ -209,8 +235,8 @@ impl Refusal {
             put_field(out, b"Cache-Control", b"no-store");
         }
         put_marks(out, marks);
-        if status == StatusCode::SERVICE_UNAVAILABLE {
-            put_field(out, b"Retry-After", b"1");
+        if let Some(seconds) = self.retry_after() {
+            put_field(out, b"Retry-After", seconds.to_string().as_bytes());
         }
         if status == StatusCode::METHOD_NOT_ALLOWED {
             put_field(out, b"Allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
@@ -266,7 +292,8 @@ mod tests {
     #[test]
     fn every_refusal_has_its_status_and_its_error_type() {
         use ConnectReason::{
-            Certificate, Dns, Other, Protocol, Refused, Timeout, Tls, Unreachable,
+            Certificate, Descriptors, Dns, Limit, Other, Protocol, Refused, Timeout, Tls,
+            Unreachable,
         };
         for (refusal, status, error) in [
             (Refusal::Malformed("x"), 400, "http_request_error"),
@@ -284,6 +311,10 @@ mod tests {
             (Refusal::NoRoute, 404, "destination_not_found"),
             (Refusal::UnclearWish, 503, "destination_unavailable"),
             (Refusal::NoEndpoint, 503, "destination_unavailable"),
+            (Refusal::Overloaded, 503, "connection_limit_reached"),
+            (Refusal::Connect(Limit), 503, "connection_limit_reached"),
+            (Refusal::Connect(Descriptors), 503, "connection_limit_reached"),
+            (Refusal::TooMany(NonZeroU32::MIN), 429, "http_request_denied"),
             (Refusal::Connect(Refused), 502, "connection_refused"),
             (Refusal::Connect(Timeout), 504, "connection_timeout"),
             (Refusal::Connect(Dns), 502, "dns_error"),
@@ -301,7 +332,7 @@ mod tests {
             assert!(text.starts_with(&format!("HTTP/1.1 {status} ")), "{text}");
             let proxy_status = format!("\r\nProxy-Status: flipgate; error={error}\r\n");
             assert!(text.contains(&proxy_status), "{text}");
-            assert_eq!(text.contains("\r\nRetry-After: "), status == 503);
+            assert_eq!(text.contains("\r\nRetry-After: 1\r\n"), matches!(status, 429 | 503));
             assert_eq!(text.contains("\r\nAllow: "), status == 405);
             let (head, body) = text.split_once("\r\n\r\n").expect("a head and a body");
             assert!(head.contains(&format!("\r\nContent-Length: {}", body.len())), "{text}");

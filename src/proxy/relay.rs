@@ -61,6 +61,7 @@ impl Exchange<'_> {
             }
             // While it is known whose it was.
             self.count();
+            self.note_success();
             let (found, hold) = (found.take(), self.hold.take());
             let tunnel = found
                 .zip(hold)
@@ -97,10 +98,11 @@ impl Exchange<'_> {
         }
         if let Err(broken) = relayed {
             socket.reset(upstream.channel.broken());
-            return self.give_up(&broken, found, &download);
+            return self.give_up(&broken, found, &download, connection);
         }
         self.is_answered = true;
         connection.end(Wait::Exchange);
+        self.note_success();
         if self.sending == Sending::Going && keeps_alive {
             self.send_rest(socket, &mut upstream.channel, connection).await;
         }
@@ -173,7 +175,7 @@ impl Exchange<'_> {
         match self.send(context, socket, &mut upstream.channel, connection) {
             Ok(()) => {}
             Err(Failure::Left) => return Err(Failure::Left),
-            Err(Failure::Refused(_) | Failure::Closed) => {
+            Err(Failure::Refused(_) | Failure::Closed | Failure::Late) => {
                 self.sending = Sending::Refused;
                 // Nobody knows where the next request would begin.
                 self.ask.keeps_alive = false;
@@ -189,9 +191,13 @@ impl Exchange<'_> {
         broken: &Broken,
         found: &Option<Found>,
         download: &Flow,
+        connection: &Connection<Memory>,
     ) -> Result<After<Tunnel>, Failure> {
         if matches!(broken, Broken::Writing(_)) {
             return Ok(After::Cut);
+        }
+        if let Some(member) = self.member() {
+            self.note_failure(member, "its answer broke off", connection);
         }
         let (service, color) = self.names();
         let endpoint = found.as_ref().map(|it| it.member.endpoint().to_string());
@@ -200,6 +206,15 @@ impl Exchange<'_> {
             (0, Broken::TooSlow) => Err(Failure::Refused(Refusal::Timeout)),
             (0, _) => Err(Failure::Refused(Refusal::Protocol)),
             _ => Ok(After::Cut),
+        }
+    }
+
+    /// Notes that an endpoint has answered as it should.
+    fn note_success(&self) {
+        if let (Some(pool), Some(member), Some(code)) = (self.pool(), self.member(), self.code)
+            && !pool.policy().ejection.statuses.contains(code)
+        {
+            pool.succeeded(member);
         }
     }
 

@@ -13,6 +13,7 @@ use tracing::warn;
 
 use super::{
     address::{Client as Asker, Standing},
+    affinity::key_of,
     cookies,
     exchange::exchange,
     refusal::Refusal,
@@ -23,10 +24,10 @@ use crate::{
     downstream::{After, Client, Connection, Handler, HeadError, TurnedAway},
     http1::{Form, Lines, Name, RequestHead},
     metrics::{Metrics, PoolMetrics},
-    model::{Audience, Color, Host, Rules, ServiceRules, normalize_path},
+    model::{Algorithm, Audience, Color, Host, Rules, ServiceRules, normalize_path},
     net::Buffers,
     switch::{Claim, Ledger, Shard, Switch, Visit},
-    upstream::{self, Connections, Pool},
+    upstream::{self, Ceiling, Connections, Pool},
 };
 
 /// What all workers share.
@@ -38,6 +39,10 @@ pub struct Shared {
     pub ledger: Arc<Ledger<Instant>>,
     /// What is counted.
     pub metrics: Metrics,
+    /// Requests that there may be at once.
+    pub in_flight: Arc<Ceiling>,
+    /// Connections to endpoints that there may be at once.
+    pub connections: Arc<Ceiling>,
     /// Bytes that a body has to move by while a client is waited for as long as that may be.
     pub least_progress: u64,
 }
@@ -49,6 +54,7 @@ pub struct Proxy {
     pub(super) unrouted: Arc<PoolMetrics>,
     pub(super) shard: Arc<Shard<Instant>>,
     pub(super) connections: Connections,
+    pub(super) in_flight: Arc<Ceiling>,
     pub(super) random: RefCell<fastrand::Rng>,
     pub(super) least_progress: u64,
     /// Whether a proxy that nobody told us of was warned of already.
@@ -83,6 +89,8 @@ pub(super) struct Admitted {
     pub(super) patience: Duration,
     /// Where the client is, as far as that is known.
     pub(super) client: Option<IpAddr>,
+    /// What its endpoint is chosen by, if it is by something of the request.
+    pub(super) key: Option<u64>,
     pub(super) rules: ServiceRules,
 }
 
@@ -118,7 +126,8 @@ impl Proxy {
             metrics: shared.metrics.clone(),
             unrouted: Arc::new(shared.metrics.unrouted()),
             shard: shared.ledger.shard(worker),
-            connections: Connections::new(limits, buffers),
+            connections: Connections::new(limits, Arc::clone(&shared.connections), buffers),
+            in_flight: Arc::clone(&shared.in_flight),
             random: RefCell::new(fastrand::Rng::new()),
             least_progress: shared.least_progress,
             has_warned: Cell::new(false),
@@ -184,7 +193,11 @@ impl Proxy {
         self.warn_of_forgotten_proxy(asker, peer.address());
         let (is_behind_proxy, is_wished) = (asker.is_behind_proxy, visit != Visit::Active);
         let client = asker.address;
-        Ok(Admitted { claim, is_behind_proxy, is_wished, has_marks, patience, client, rules })
+        let key = match &claim.pool().policy().balance.algorithm {
+            Algorithm::Hash(by) => key_of(by, lines, client),
+            Algorithm::LeastRequest | Algorithm::RoundRobin => None,
+        };
+        Ok(Admitted { claim, is_behind_proxy, is_wished, has_marks, patience, client, key, rules })
     }
 
     fn warn_of_forgotten_proxy(&self, asker: Asker, peer: IpAddr) {

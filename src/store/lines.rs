@@ -146,7 +146,7 @@ mod tests {
         let spec = |address: &str| PoolSpec {
             link: crate::model::Link::default(),
             version: Some("7.9".parse().expect("a version")),
-            endpoints: vec![address.parse().expect("an endpoint")],
+            endpoints: vec![address.parse::<crate::model::Endpoint>().expect("an endpoint").into()],
         };
         let mut truth = Truth { generation: Generation(42), ..Truth::default() };
         for name in ["api", "shop", "web"] {

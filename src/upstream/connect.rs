@@ -8,9 +8,9 @@ use tokio::{
     net::{TcpStream, UnixStream},
 };
 
-use super::member::Member;
+use super::{condition::Trouble, member::Member};
 use crate::{
-    model::{Endpoint, Health, Place, Protocol, ProxyProtocol},
+    model::{Endpoint, Place, Protocol, ProxyProtocol},
     net::Transport,
     tls,
 };
@@ -44,7 +44,11 @@ pub enum ConnectReason {
     Tls,
     /// It does not speak the version of HTTP that was asked for.
     Protocol,
-    /// Anything else, such as no free file descriptor here.
+    /// It has as many connections as it may.
+    Limit,
+    /// There is no free file descriptor here.
+    Descriptors,
+    /// Anything else.
     Other,
 }
 
@@ -75,6 +79,16 @@ impl ConnectError {
     pub(super) fn of(member: &Member, reason: ConnectReason, source: io::Error) -> Self {
         Self { endpoint: member.endpoint().clone(), reason, source }
     }
+
+    /// What it says of the endpoint, if anything.
+    pub(super) fn trouble(&self) -> Option<Trouble> {
+        let what = self.source.to_string();
+        match self.reason {
+            ConnectReason::Timeout | ConnectReason::Unreachable => Some(Trouble::silent(what)),
+            reason if reason.is_theirs() => Some(Trouble::refuses(what)),
+            _ => None,
+        }
+    }
 }
 
 // === impl ConnectReason ===
@@ -91,6 +105,8 @@ impl ConnectReason {
             Self::Certificate => "certificate",
             Self::Tls => "tls",
             Self::Protocol => "protocol",
+            Self::Limit => "limit",
+            Self::Descriptors => "descriptors",
             Self::Other => "other",
         }
     }
@@ -102,7 +118,10 @@ impl ConnectReason {
             io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => Self::Unreachable,
             // A unix socket that nobody has made.
             io::ErrorKind::NotFound => Self::Refused,
-            _ => Self::Other,
+            _ => match error.raw_os_error().map(rustix::io::Errno::from_raw_os_error) {
+                Some(rustix::io::Errno::MFILE | rustix::io::Errno::NFILE) => Self::Descriptors,
+                _ => Self::Other,
+            },
         }
     }
 
@@ -116,32 +135,11 @@ impl ConnectReason {
 
     /// Whether the failure says something of the endpoint, and not only of this machine.
     fn is_theirs(self) -> bool {
-        !matches!(self, Self::Other)
+        !matches!(self, Self::Limit | Self::Descriptors | Self::Other)
     }
 }
 
 impl Member {
-    /// Opens a connection as far as a request could be sent, ends it, and remembers how that went as the
-    /// member's health. Nothing is left behind when the future is dropped.
-    ///
-    /// # Errors
-    ///
-    /// [`ConnectError`] after at most `patience`.
-    pub async fn probe(&self, patience: Duration) -> Result<(), ConnectError> {
-        let attempt = async {
-            let transport = dial(&self.endpoint().place).await?;
-            // Whoever waits for a client's address before anything else is told of none.
-            if self.link().proxy_protocol.is_some() {
-                return Ok(());
-            }
-            let mut opened = self.agree_on(transport, None).await?;
-            // A farewell, so that nobody has to write of an end that he did not expect.
-            let _ = opened.transport.shutdown().await;
-            Ok(())
-        };
-        self.note(in_time(patience, attempt).await)
-    }
-
     /// Opens a connection and agrees on a protocol; `only` leaves no choice. Nothing is left behind when the future is dropped.
     ///
     /// # Errors
@@ -154,13 +152,26 @@ impl Member {
         only: Option<Protocol>,
     ) -> Result<Opened, ConnectError> {
         let attempt = async {
-            let mut transport = dial(&self.endpoint().place).await?;
+            let mut transport = self.dial().await?;
             if let Some(version) = self.link().proxy_protocol {
-                announce(&mut transport, version, errand).await?;
+                announce(&mut transport, version, Some(errand)).await?;
             }
             self.agree_on(transport, only).await
         };
-        self.note(in_time(patience, attempt).await)
+        let opened = in_time(patience, attempt).await;
+        opened.map_err(|(reason, source)| ConnectError::of(self, reason, source))
+    }
+
+    /// Opens a connection for ourselves. Nothing is left behind when the future is dropped.
+    pub(super) async fn visit(&self) -> Result<Opened, ConnectError> {
+        let attempt = async {
+            let mut transport = self.dial().await?;
+            if let Some(version) = self.link().proxy_protocol {
+                announce(&mut transport, version, None).await?;
+            }
+            self.agree_on(transport, None).await
+        };
+        attempt.await.map_err(|(reason, source)| ConnectError::of(self, reason, source))
     }
 
     /// What follows when somebody is there: TLS, and the protocol.
@@ -203,19 +214,33 @@ impl Member {
         Ok(Opened { transport: Transport::Tls(Box::new(stream.into())), protocol: agreed })
     }
 
-    fn note<T>(&self, attempt: Result<T, Failed>) -> Result<T, ConnectError> {
-        match attempt {
-            Ok(open) => {
-                self.set_health(Health::Up);
-                Ok(open)
+    async fn dial(&self) -> Result<Transport, Failed> {
+        let of = |error| (ConnectReason::of(&error), error);
+        let stream = match (&self.endpoint().place, self.address()) {
+            (Place::Unix(path), _) => {
+                return UnixStream::connect(&**path).await.map(Transport::Unix).map_err(of);
             }
-            Err((reason, source)) => {
-                if reason.is_theirs() {
-                    self.set_health(Health::Down);
-                }
-                Err(ConnectError::of(self, reason, source))
+            (_, Some(address)) => TcpStream::connect(address).await.map_err(of)?,
+            (Place::Name { host, port }, None) => self.dial_name(host, *port).await?,
+            (Place::Address(address), None) => TcpStream::connect(address).await.map_err(of)?,
+        };
+        // A request's last segment must not wait for the answer to its first.
+        stream.set_nodelay(true).map_err(of)?;
+        Ok(Transport::Tcp(stream))
+    }
+
+    /// To the first address of a name at which somebody listens.
+    async fn dial_name(&self, host: &str, port: u16) -> Result<TcpStream, Failed> {
+        let found = self.link().names.look_up(host).await;
+        let found = found.map_err(|error| (ConnectReason::Dns, io::Error::other(error)))?;
+        let mut last = (ConnectReason::Dns, io::Error::other("the name has no address"));
+        for address in found.addresses {
+            match TcpStream::connect((address, port)).await {
+                Ok(stream) => return Ok(stream),
+                Err(error) => last = (ConnectReason::of(&error), error),
             }
         }
+        Err(last)
     }
 }
 
@@ -227,43 +252,19 @@ async fn in_time<T>(
     tokio::time::timeout(patience, attempt).await.unwrap_or_else(timed_out)
 }
 
-async fn dial(place: &Place) -> Result<Transport, Failed> {
-    let of = |error| (ConnectReason::of(&error), error);
-    let stream = match place {
-        Place::Unix(path) => {
-            return UnixStream::connect(&**path).await.map(Transport::Unix).map_err(of);
-        }
-        Place::Address(address) => TcpStream::connect(address).await.map_err(of)?,
-        Place::Name { host, port } => {
-            let found = tokio::net::lookup_host((&**host, *port)).await;
-            let found = found.map_err(|error| (ConnectReason::Dns, error))?;
-            let mut last = (ConnectReason::Dns, io::Error::other("the name has no address"));
-            let mut open = None;
-            for address in found {
-                match TcpStream::connect(address).await {
-                    Ok(stream) => {
-                        open = Some(stream);
-                        break;
-                    }
-                    Err(error) => last = of(error),
-                }
-            }
-            open.ok_or(last)?
-        }
-    };
-    // A request's last segment must not wait for the answer to its first.
-    stream.set_nodelay(true).map_err(of)?;
-    Ok(Transport::Tcp(stream))
-}
-
-/// Says whom the connection is for, in the PROXY protocol.
+/// Says whom the connection is for, in the PROXY protocol; for nobody: for ourselves.
 async fn announce(
     transport: &mut Transport,
     version: ProxyProtocol,
-    errand: Errand,
+    errand: Option<Errand>,
 ) -> Result<(), Failed> {
-    let (client, local) = of_one_family(errand.client, errand.local);
-    let header = ProxyHeader::with_address(ProxiedAddress::stream(client, local));
+    let header = match errand {
+        Some(Errand { client, local, .. }) => {
+            let (client, local) = of_one_family(client, local);
+            ProxyHeader::with_address(ProxiedAddress::stream(client, local))
+        }
+        None => ProxyHeader::with_local(),
+    };
     let mut bytes = Vec::new();
     let encoded = match version {
         ProxyProtocol::V1 => header.encode_v1(&mut bytes),

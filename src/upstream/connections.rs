@@ -13,10 +13,11 @@ use std::{
 use tokio::sync::Semaphore;
 
 use super::{
+    admission::{Ceiling, Permit},
     connect::{ConnectError, ConnectReason, Errand},
-    member::Member,
+    member::{Member, Slot},
     pool::Pool,
-    sessions::{Drivers, Lease, Session},
+    sessions::{Drivers, Lease, Open, Session},
 };
 use crate::{
     metrics::Counted,
@@ -28,6 +29,8 @@ use crate::{
 #[derive(Debug)]
 pub struct Connections {
     limits: Limits,
+    /// The connections of all workers.
+    ceiling: Arc<Ceiling>,
     buffers: Rc<Buffers>,
     idle: RefCell<Idle>,
     drivers: Drivers,
@@ -80,7 +83,7 @@ pub struct Connection {
 #[derive(Debug)]
 enum Held {
     /// A connection, which is counted.
-    Alone(#[expect(dead_code, reason = "it is held for what its drop does")] Counted),
+    Alone(#[expect(dead_code, reason = "it is held for what its drop does")] Open),
     /// A part of one.
     Together(Lease),
 }
@@ -108,16 +111,23 @@ impl Hasher for AddressHasher {
 // === impl Connections ===
 
 impl Connections {
-    /// No connections yet; what they read goes through `buffers`.
+    /// No connections yet; what they read goes through `buffers`. With those of all others that share
+    /// it they keep below `ceiling`.
     #[must_use]
-    pub fn new(limits: Limits, buffers: Rc<Buffers>) -> Self {
-        Self { limits, buffers, idle: RefCell::default(), drivers: Drivers::default() }
+    pub fn new(limits: Limits, ceiling: Arc<Ceiling>, buffers: Rc<Buffers>) -> Self {
+        Self { limits, ceiling, buffers, idle: RefCell::default(), drivers: Drivers::default() }
     }
 
     /// A connection that waited for a request and is still open, as far as is known here, if there
-    /// is one; or a stream of one that has room for more.
+    /// is one; or a stream of one that has room for more. With care the system is asked whether it is
+    /// still open: for what must not be sent twice.
     #[must_use]
-    pub fn waiting(&self, member: &Arc<Member>, is_for_tunnel: bool) -> Option<Connection> {
+    pub fn waiting(
+        &self,
+        member: &Arc<Member>,
+        is_for_tunnel: bool,
+        with_care: bool,
+    ) -> Option<Connection> {
         let mut idle = self.idle.borrow_mut();
         let waiting = idle.get_mut(&Arc::as_ptr(member))?;
         if let Some(stream) = waiting.stream(is_for_tunnel) {
@@ -125,11 +135,21 @@ impl Connections {
         }
         while let Some((mut connection, _)) = waiting.connections.pop() {
             // One that speaks without having been asked is not believed.
-            if connection.is_quiet() {
+            if connection.is_quiet() && !(with_care && connection.has_ended()) {
                 return Some(connection);
             }
         }
         None
+    }
+
+    /// Whether something waits for a request, as far as is known without looking closely.
+    #[must_use]
+    pub fn has_waiting(&self, member: &Arc<Member>) -> bool {
+        let mut idle = self.idle.borrow_mut();
+        let waiting = idle.get_mut(&Arc::as_ptr(member));
+        waiting.is_some_and(|it| {
+            !it.connections.is_empty() || it.sessions.iter_mut().any(Session::has_room)
+        })
     }
 
     /// A new connection, or a stream of one. Must be called on a worker's runtime. Nothing is left
@@ -145,8 +165,31 @@ impl Connections {
         errand: Errand,
         now: Instant,
     ) -> Result<Connection, ConnectError> {
-        let opened = self.open_one(pool, member, errand, now).await;
-        opened.inspect_err(|error| pool.metrics().connect_error(error.reason.as_str()))
+        match self.open_one(pool, member, errand, now).await {
+            Ok(connection) => {
+                member.reached();
+                Ok(connection)
+            }
+            Err(error) => {
+                pool.metrics().connect_error(error.reason.as_str());
+                pool.missed(member, &error);
+                Err(error)
+            }
+        }
+    }
+
+    /// A place for one more connection to a member, and among all that this process may have.
+    fn place(&self, pool: &Pool, member: &Arc<Member>) -> Result<(Slot, Permit), ConnectError> {
+        let full = |reason, what: &str| {
+            ConnectError::of(member, reason, io::Error::other(what.to_owned()))
+        };
+        let slot = member.try_open(pool.policy().limits.endpoint_connections);
+        let slot = slot.ok_or_else(|| full(ConnectReason::Limit, "it has as many as it may"))?;
+        let permit = self.ceiling.enter();
+        let permit = permit.ok_or_else(|| {
+            full(ConnectReason::Descriptors, "all file descriptors for endpoints are in use")
+        })?;
+        Ok((slot, permit))
     }
 
     async fn open_one(
@@ -176,15 +219,16 @@ impl Connections {
                 let turn = turn.map_err(|_| {
                     ConnectError::of(member, ConnectReason::Timeout, io::ErrorKind::TimedOut.into())
                 })?;
-                if let Some(stream) = self.waiting(member, errand.is_for_tunnel) {
+                if let Some(stream) = self.waiting(member, errand.is_for_tunnel, false) {
                     return Ok(stream);
                 }
                 // Whoever came before may have found out that there is nothing to share.
                 Some(turn).filter(|_| member.is_multiplexed() != Some(false))
             }
         };
+        let place = self.place(pool, member)?;
         let opened = member.connect(self.limits.connect, errand, only).await?;
-        let open = Counted::new(&pool.metrics().connections);
+        let open = Open::new(place, Counted::new(&pool.metrics().connections));
         let socket = Socket::new(opened.transport, &self.buffers);
         if opened.protocol == Protocol::Http1 {
             drop(turn);
@@ -220,19 +264,25 @@ impl Connections {
         }
         let mut idle = self.idle.borrow_mut();
         let waiting = idle.entry_of(member);
-        if connection.is_shared && waiting.connections.len() < self.limits.idle_max {
+        let has_use = connection.is_shared && !member.is_gone();
+        if has_use && waiting.connections.len() < self.limits.idle_max {
             connection.is_reused = true;
             waiting.connections.push((connection, now));
         }
     }
 
-    /// Closes what waited too long, what the other end has closed, and what belongs to members
-    /// that are in no pool any more.
+    /// Closes what waited too long, what the other end has closed, what belongs to members that are in no
+    /// pool any more or with whom nobody can speak, and one of each that somebody of another worker may
+    /// have more use for.
     pub fn sweep(&self, now: Instant) {
         self.drivers.sweep();
         self.idle.borrow_mut().0.retain(|_, waiting| {
-            if waiting.member.strong_count() == 0 {
-                return false;
+            let Some(member) = waiting.member.upgrade() else { return false };
+            if member.is_gone() {
+                waiting.connections.clear();
+                waiting.sessions.iter().for_each(Session::distrust);
+            } else if member.is_waited_for() {
+                waiting.connections.pop();
             }
             waiting.connections.retain_mut(|(connection, since)| {
                 let is_fresh = now.saturating_duration_since(*since) < self.limits.idle;
@@ -288,6 +338,14 @@ impl Connection {
     pub fn distrust(&self) {
         if let Held::Together(lease) = &self.held {
             lease.distrust();
+        }
+    }
+
+    /// Whether the other end has closed, as the system knows it now.
+    fn has_ended(&self) -> bool {
+        match &self.channel {
+            Channel::Socket(it) => it.has_ended(),
+            Channel::Stream(_) => false,
         }
     }
 

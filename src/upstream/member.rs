@@ -1,26 +1,54 @@
 //! One endpoint of a pool: how it is doing and how many requests it has.
 
-use std::sync::{
-    Arc, OnceLock,
-    atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering::Relaxed},
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
+use Ordering::{Relaxed, SeqCst};
+
+use super::{
+    condition::{Condition, Standing, State},
+    names::Names,
+    queue::Queue,
+};
 use crate::{
-    model::{Endpoint, Health, Link, Protocol, ProxyProtocol},
+    model::{Endpoint, Health, Link, Place, Protocol, ProxyProtocol, Weighted},
     tls::Connector,
 };
 
-/// An endpoint that requests are sent to. Survives a change of its pool's other endpoints.
+/// An endpoint that requests are sent to; of a name that has several addresses, one of them. Survives
+/// a change of its pool's other endpoints.
 #[derive(Debug)]
 pub struct Member {
     endpoint: Endpoint,
+    /// Of a name that was resolved, the address.
+    address: Option<SocketAddr>,
+    /// The same for the same place, wherever and whenever: what keys are compared with.
+    pub(super) seed: u64,
+    weight: AtomicU16,
     link: Arc<Connecting>,
     /// What was agreed on with it by TLS, when it was last asked.
     agreed: OnceLock<Protocol>,
     in_flight: AtomicUsize,
-    health: AtomicU8,
-    /// Whether it was said why it is down.
-    is_told: AtomicBool,
+    /// Connections to it, of all workers, and those that are being opened.
+    open: AtomicUsize,
+    /// What `state` comes to.
+    standing: AtomicU8,
+    /// Requests in a row that came to nothing.
+    failures: AtomicU32,
+    /// Whether one of the last connections could not be opened.
+    has_missed: AtomicBool,
+    state: Mutex<State>,
+    /// Since when it gets requests again, in milliseconds from `born`; 0 if it always did.
+    returned: AtomicU64,
+    born: Instant,
+    /// Who waits for a place in its pool.
+    queue: Arc<Queue>,
 }
 
 /// How the members of a pool are connected to.
@@ -30,6 +58,8 @@ pub(super) struct Connecting {
     pub(super) proxy_protocol: Option<ProxyProtocol>,
     /// If one of them speaks TLS.
     pub(super) tls: Option<Connector>,
+    /// For those that are names.
+    pub(super) names: Names,
 }
 
 /// A request's place at a member; counted for as long as it lives.
@@ -37,13 +67,45 @@ pub(super) struct Connecting {
 #[derive(Debug)]
 pub struct Seat(Arc<Member>);
 
+/// A connection's place at a member; counted for as long as it lives.
+#[derive(Debug)]
+pub(super) struct Slot(Arc<Member>);
+
+/// What a member that has just come back gets at least of its share, in thousandths.
+const LEAST_SHARE: u64 = 100;
+const WHOLE_SHARE: u64 = 1000;
+
 // === impl Member ===
 
 impl Member {
-    pub(super) fn new(endpoint: Endpoint, link: Arc<Connecting>) -> Self {
-        let health = AtomicU8::new(encode(Health::Unknown));
-        let (agreed, in_flight) = (OnceLock::new(), AtomicUsize::new(0));
-        Self { endpoint, link, agreed, in_flight, health, is_told: AtomicBool::new(false) }
+    pub(super) fn new(
+        spec: &Weighted,
+        address: Option<SocketAddr>,
+        link: Arc<Connecting>,
+        queue: Arc<Queue>,
+    ) -> Self {
+        let name = match address {
+            Some(address) => address.to_string(),
+            None => spec.endpoint.to_string(),
+        };
+        let state = State::unknown();
+        Self {
+            endpoint: spec.endpoint.clone(),
+            address,
+            seed: xxhash_rust::xxh3::xxh3_64(name.as_bytes()),
+            weight: AtomicU16::new(spec.weight),
+            link,
+            agreed: OnceLock::new(),
+            in_flight: AtomicUsize::new(0),
+            open: AtomicUsize::new(0),
+            standing: AtomicU8::new(state.standing() as u8),
+            failures: AtomicU32::new(0),
+            has_missed: AtomicBool::new(false),
+            state: Mutex::new(state),
+            returned: AtomicU64::new(0),
+            born: Instant::now(),
+            queue,
+        }
     }
 
     pub(super) fn link(&self) -> &Connecting {
@@ -65,10 +127,52 @@ impl Member {
         let _ = self.agreed.set(protocol);
     }
 
-    /// Where it is.
+    /// What it is called in the configuration.
     #[must_use]
     pub fn endpoint(&self) -> &Endpoint {
         &self.endpoint
+    }
+
+    /// Where it is, if that is known: a name may not be resolved yet.
+    #[must_use]
+    pub fn address(&self) -> Option<SocketAddr> {
+        match &self.endpoint.place {
+            Place::Address(address) => Some(*address),
+            Place::Name { .. } => self.address,
+            Place::Unix(_) => None,
+        }
+    }
+
+    /// Of a name, the address that this is.
+    #[must_use]
+    pub fn resolved(&self) -> Option<SocketAddr> {
+        self.address
+    }
+
+    /// Its share beside the others'.
+    #[must_use]
+    pub fn weight(&self) -> u16 {
+        self.weight.load(Relaxed)
+    }
+
+    pub(super) fn set_weight(&self, weight: u16) {
+        self.weight.store(weight, Relaxed);
+    }
+
+    /// Its weight in thousandths; less while it has not been back for long.
+    pub(super) fn share(&self, slow_start: Option<Duration>, now: Instant) -> u64 {
+        let weight = u64::from(self.weight());
+        let whole = weight * WHOLE_SHARE;
+        let (Some(time), returned @ 1..) = (slow_start, self.returned.load(Relaxed)) else {
+            return whole;
+        };
+        let back = (now.saturating_duration_since(self.born))
+            .saturating_sub(Duration::from_millis(returned));
+        if back >= time {
+            return whole;
+        }
+        let part = back.as_millis() * u128::from(WHOLE_SHARE) / time.as_millis().max(1);
+        weight * u64::try_from(part).unwrap_or(WHOLE_SHARE).max(LEAST_SHARE)
     }
 
     /// Requests that are with it now.
@@ -77,56 +181,139 @@ impl Member {
         self.in_flight.load(Relaxed)
     }
 
-    /// How the last attempt to connect went.
+    /// Connections to it.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.open.load(Relaxed)
+    }
+
+    /// How it is doing.
+    #[must_use]
+    pub fn condition(&self) -> Condition {
+        self.state().condition()
+    }
+
+    /// What its checks have found.
     #[must_use]
     pub fn health(&self) -> Health {
-        match self.health.load(Relaxed) {
-            1 => Health::Up,
-            2 => Health::Down,
-            _ => Health::Unknown,
-        }
+        self.state().condition().health
     }
 
-    /// Whether nobody has been told yet that it is down, and why.
+    /// Whether it takes no connections, as far as is known.
     #[must_use]
-    pub fn has_news(&self) -> bool {
-        !self.is_told.swap(true, Relaxed)
+    pub fn is_gone(&self) -> bool {
+        self.standing() >= Standing::Gone
     }
 
-    /// Notes how an attempt to connect went, and returns what was known before.
-    pub fn set_health(&self, health: Health) -> Health {
-        let before = self.health();
-        if before != health {
-            self.health.store(encode(health), Relaxed);
+    /// Whether nothing is heard of it, so that what is open to it may stay so for ever.
+    #[must_use]
+    pub fn is_silent(&self) -> bool {
+        self.standing() == Standing::Silent
+    }
+
+    pub(super) fn standing(&self) -> Standing {
+        Standing::of(self.standing.load(Relaxed))
+    }
+
+    /// Whether it is to be looked at more often.
+    #[must_use]
+    pub fn is_unsettled(&self) -> bool {
+        self.state().is_unsettled()
+    }
+
+    /// Changes what is known of it.
+    pub(super) fn learn<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let mut state = self.state();
+        let before = state.standing();
+        let changed = change(&mut state);
+        let after = state.standing();
+        self.standing.store(after as u8, Relaxed);
+        if after == Standing::Good && before != Standing::Good {
+            self.failures.store(0, Relaxed);
+            let back = self.born.elapsed().as_millis().max(1);
+            self.returned.store(u64::try_from(back).unwrap_or(u64::MAX), Relaxed);
         }
-        if health == Health::Up && self.is_told.load(Relaxed) {
-            self.is_told.store(false, Relaxed);
+        changed
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that a request came to something.
+    pub(super) fn succeeded(&self) {
+        if self.failures.load(Relaxed) > 0 {
+            self.failures.store(0, Relaxed);
         }
-        before
+    }
+
+    /// Notes that a request came to nothing, and returns how many in a row have.
+    pub(super) fn failed(&self) -> u32 {
+        self.failures.fetch_add(1, Relaxed).saturating_add(1)
+    }
+
+    pub(super) fn forgive(&self) {
+        self.failures.store(0, Relaxed);
+    }
+
+    /// Notes that a connection could be opened.
+    pub(super) fn reached(&self) {
+        if self.has_missed.load(Relaxed) {
+            self.has_missed.store(false, Relaxed);
+            self.learn(State::reached);
+        }
+    }
+
+    pub(super) fn note_missed(&self) {
+        self.has_missed.store(true, Relaxed);
     }
 
     /// Counts a request in.
     #[must_use]
-    pub fn sit(self: &Arc<Self>) -> Seat {
+    pub(super) fn sit(self: &Arc<Self>) -> Seat {
         self.in_flight.fetch_add(1, Relaxed);
         Seat(Arc::clone(self))
+    }
+
+    /// Counts a request in, unless there are as many as may be.
+    pub(super) fn try_sit(self: &Arc<Self>, max: Option<usize>) -> Option<Seat> {
+        let Some(max) = max else { return Some(self.sit()) };
+        let one_more = |it: usize| (it < max).then_some(it + 1);
+        self.in_flight.fetch_update(SeqCst, SeqCst, one_more).ok()?;
+        Some(Seat(Arc::clone(self)))
+    }
+
+    /// Whether there is room for one more request.
+    pub(super) fn has_seat(&self, max: Option<usize>) -> bool {
+        max.is_none_or(|max| self.in_flight.load(SeqCst) < max)
+    }
+
+    /// Whether there is room for one more connection.
+    pub(super) fn has_slot(&self, max: Option<usize>) -> bool {
+        max.is_none_or(|max| self.open.load(SeqCst) < max)
+    }
+
+    /// Counts a connection in, unless there are as many as may be.
+    pub(super) fn try_open(self: &Arc<Self>, max: Option<usize>) -> Option<Slot> {
+        let max = max.unwrap_or(usize::MAX);
+        let one_more = |it: usize| (it < max).then_some(it + 1);
+        self.open.fetch_update(SeqCst, SeqCst, one_more).ok()?;
+        Some(Slot(Arc::clone(self)))
+    }
+
+    /// Whether somebody waits for a place in its pool.
+    pub(super) fn is_waited_for(&self) -> bool {
+        !self.queue.is_empty()
     }
 }
 
 // === impl Connecting ===
 
 impl Connecting {
-    pub(super) fn new(link: &Link, endpoints: &[Endpoint]) -> Self {
-        let tls = endpoints.iter().any(|it| it.is_tls).then(|| Connector::new(&link.tls));
-        Self { protocol: link.protocol, proxy_protocol: link.proxy_protocol, tls }
-    }
-}
-
-fn encode(health: Health) -> u8 {
-    match health {
-        Health::Unknown => 0,
-        Health::Up => 1,
-        Health::Down => 2,
+    pub(super) fn new(link: &Link, endpoints: &[Weighted], names: Names) -> Self {
+        let has_tls = endpoints.iter().any(|it| it.endpoint.is_tls);
+        let tls = has_tls.then(|| Connector::new(&link.tls));
+        Self { protocol: link.protocol, proxy_protocol: link.proxy_protocol, tls, names }
     }
 }
 
@@ -142,6 +329,16 @@ impl Seat {
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Relaxed);
+        self.0.in_flight.fetch_sub(1, SeqCst);
+        self.0.queue.call();
+    }
+}
+
+// === impl Slot ===
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, SeqCst);
+        self.0.queue.call();
     }
 }

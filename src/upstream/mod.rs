@@ -5,15 +5,26 @@
 //! workers and outlives promotions, so that a rollback finds it as it was left; the connections
 //! belong to one worker each, so that no lock is on the path of a request.
 
+mod admission;
+mod balance;
+mod budget;
+mod check;
+mod condition;
 mod connect;
 mod connections;
 mod member;
+mod names;
 mod pool;
+mod queue;
 mod sessions;
 
 pub use self::{
+    admission::{Admission, Ceiling, Permit},
+    condition::{Condition, Ejected, Trouble, TroubleKind},
     connect::{ConnectError, ConnectReason, Errand},
     connections::{Connection, Connections, Limits},
     member::{Member, Seat},
-    pool::Pool,
+    names::{Families, Found, LookUpError, NameSettings, Names},
+    pool::{Choice, Picked, Pool},
+    queue::InLine,
 };

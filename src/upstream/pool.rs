@@ -1,11 +1,29 @@
-//! A group of endpoints of one version, and the choice among them.
+//! A group of endpoints of one version, and what is known of them together.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+    },
+    time::Instant,
+};
 
-use super::member::{Connecting, Member, Seat};
+use arc_swap::ArcSwap;
+
+use super::{
+    admission::Admission,
+    balance::Field,
+    budget::Budget,
+    condition::{Standing, Trouble},
+    connect::ConnectError,
+    member::{Connecting, Member, Seat},
+    names::Names,
+    queue::{InLine, Queue},
+};
 use crate::{
     metrics::PoolMetrics,
-    model::{Color, Endpoint, Health, PoolSpec, ServiceName},
+    model::{Algorithm, Color, Place, Policy, PoolSpec, ServiceName, Weighted},
     tls::FileError,
 };
 
@@ -15,45 +33,126 @@ pub struct Pool {
     service: ServiceName,
     color: Color,
     spec: PoolSpec,
-    members: Box<[Arc<Member>]>,
+    policy: Arc<Policy>,
+    admission: Arc<Admission>,
+    link: Arc<Connecting>,
+    /// Replaced when a name gets other addresses.
+    roster: ArcSwap<Roster>,
+    common: Arc<Common>,
     metrics: Arc<PoolMetrics>,
+}
+
+/// The members.
+#[derive(Debug)]
+struct Roster {
+    members: Box<[Arc<Member>]>,
+    /// Whether all have the same share, always.
+    is_even: bool,
+}
+
+/// What a pool hands on to the one that it is changed into.
+#[derive(Debug)]
+struct Common {
+    queue: Arc<Queue>,
+    budget: Budget,
+    turn: AtomicUsize,
+    is_panicking: AtomicBool,
+    /// Held while the members of a pool are replaced, and while one is being left out: both look at
+    /// all of them first.
+    changing: Mutex<()>,
+    names: Names,
+}
+
+/// What a request is looking for.
+pub struct Choice<'a> {
+    /// Members that it was at.
+    pub tried: &'a [Arc<Member>],
+    /// What it shall be known by, if the pool goes by that.
+    pub key: Option<u64>,
+    /// Whether a member can be spoken with without one more connection.
+    pub is_open: &'a dyn Fn(&Arc<Member>) -> bool,
+    /// Whether it has waited for its turn.
+    pub is_called: bool,
+    /// The time.
+    pub now: Instant,
+}
+
+/// What a request has found.
+#[derive(Debug)]
+pub enum Picked {
+    /// A place.
+    Seat(Seat),
+    /// Whoever could answer has as many requests or connections as may be.
+    Full,
+    /// There is nobody, or nobody who was not tried.
+    Nobody,
 }
 
 // === impl Pool ===
 
 impl Pool {
-    /// A pool with no connections yet.
+    /// A pool with no connections yet. Names are resolved when they are first needed, and from then on
+    /// by whoever calls [`Pool::resolve`].
     #[must_use]
     pub fn new(
         service: ServiceName,
         color: Color,
         spec: PoolSpec,
+        policy: Arc<Policy>,
+        admission: Arc<Admission>,
+        names: Names,
         metrics: Arc<PoolMetrics>,
     ) -> Self {
-        let link = Arc::new(Connecting::new(&spec.link, &spec.endpoints));
-        let member = |it: &Endpoint| Arc::new(Member::new(it.clone(), Arc::clone(&link)));
-        let members = spec.endpoints.iter().map(member).collect();
-        Self { service, color, spec, members, metrics }
+        let link = Arc::new(Connecting::new(&spec.link, &spec.endpoints, names.clone()));
+        let common = Arc::new(Common {
+            queue: Arc::default(),
+            budget: Budget::new(&policy.retry),
+            turn: AtomicUsize::new(0),
+            is_panicking: AtomicBool::new(false),
+            changing: Mutex::default(),
+            names,
+        });
+        let queue = &common.queue;
+        let member =
+            |it: &Weighted| Arc::new(Member::new(it, None, Arc::clone(&link), Arc::clone(queue)));
+        let roster = Roster::new(spec.endpoints.iter().map(member).collect(), &policy);
+        let roster = ArcSwap::from_pointee(roster);
+        Self { service, color, spec, policy, admission, link, roster, common, metrics }
     }
 
     /// This pool made of something else. An endpoint that is in both stays the same member, with
     /// its connections and what is known of it.
     #[must_use]
-    pub fn changed(&self, spec: PoolSpec) -> Self {
+    pub fn changed(&self, spec: PoolSpec, policy: Arc<Policy>, admission: Arc<Admission>) -> Self {
         let is_linked_alike = self.spec.link == spec.link;
-        let known: HashMap<&Endpoint, &Arc<Member>> =
-            self.members.iter().map(|it| (it.endpoint(), it)).filter(|_| is_linked_alike).collect();
-        let link = Arc::new(Connecting::new(&spec.link, &spec.endpoints));
-        let members = spec
-            .endpoints
-            .iter()
-            .map(|it| match known.get(it) {
-                Some(member) => Arc::clone(member),
-                None => Arc::new(Member::new(it.clone(), Arc::clone(&link))),
-            })
-            .collect();
-        let metrics = Arc::clone(&self.metrics);
-        Self { service: self.service.clone(), color: self.color, spec, members, metrics }
+        let names = self.common.names.clone();
+        let link = Arc::new(Connecting::new(&spec.link, &spec.endpoints, names));
+        let known = self.members();
+        let mut members = Vec::new();
+        for endpoint in &spec.endpoints {
+            let before = members.len();
+            let stays = |it: &&Arc<Member>| is_linked_alike && *it.endpoint() == endpoint.endpoint;
+            for member in known.iter().filter(stays) {
+                member.set_weight(endpoint.weight);
+                members.push(Arc::clone(member));
+            }
+            if members.len() == before {
+                let queue = Arc::clone(&self.common.queue);
+                members.push(Arc::new(Member::new(endpoint, None, Arc::clone(&link), queue)));
+            }
+        }
+        let roster = ArcSwap::from_pointee(Roster::new(members.into(), &policy));
+        let (service, color) = (self.service.clone(), self.color);
+        let (common, metrics) = (Arc::clone(&self.common), Arc::clone(&self.metrics));
+        let pool = Self { service, color, spec, policy, admission, link, roster, common, metrics };
+        pool.assess();
+        pool
+    }
+
+    /// Whether it is made of the same and treated in the same way.
+    #[must_use]
+    pub fn is_of(&self, spec: &PoolSpec, policy: &Policy) -> bool {
+        self.spec == *spec && *self.policy == *policy
     }
 
     /// The service that this is a pool of.
@@ -74,10 +173,46 @@ impl Pool {
         &self.spec
     }
 
-    /// Its endpoints.
+    /// How its requests are spread and its endpoints looked after.
     #[must_use]
-    pub fn members(&self) -> &[Arc<Member>] {
-        &self.members
+    pub fn policy(&self) -> &Arc<Policy> {
+        &self.policy
+    }
+
+    /// How much its service takes on.
+    #[must_use]
+    pub fn admission(&self) -> &Arc<Admission> {
+        &self.admission
+    }
+
+    /// Its endpoints; of a name that was resolved, one for each address.
+    #[must_use]
+    pub fn members(&self) -> Vec<Arc<Member>> {
+        self.roster.load().members.to_vec()
+    }
+
+    /// Its series.
+    #[must_use]
+    pub fn metrics(&self) -> &Arc<PoolMetrics> {
+        &self.metrics
+    }
+
+    /// Requests that wait for a place.
+    #[must_use]
+    pub fn queued(&self) -> usize {
+        self.common.queue.len()
+    }
+
+    /// Requests that may be tried again now.
+    #[must_use]
+    pub fn retries_left(&self, now: Instant) -> u32 {
+        self.common.budget.left(&self.policy.retry, now)
+    }
+
+    /// Whether so few are left that those are used again who answer badly.
+    #[must_use]
+    pub fn is_panicking(&self) -> bool {
+        self.common.is_panicking.load(Relaxed)
     }
 
     /// Reads the files that its TLS needs again, if they have changed. Returns whether they had.
@@ -87,101 +222,217 @@ impl Pool {
     /// The first that cannot be used; what was in force stays.
     pub fn refresh_tls(&self) -> Result<bool, FileError> {
         let mut changed = false;
-        let connectors = self.members.iter().filter_map(|it| it.link().tls.as_ref());
         // Members that joined at different times may have different ones.
-        for connector in connectors {
-            changed |= connector.refresh()?;
+        for member in self.members() {
+            if let Some(connector) = &member.link().tls {
+                changed |= connector.refresh()?;
+            }
         }
         Ok(changed)
     }
 
-    /// Its series.
-    #[must_use]
-    pub fn metrics(&self) -> &Arc<PoolMetrics> {
-        &self.metrics
+    /// Gives the endpoints of this name a member for each address. Members whose address stays are kept.
+    /// Returns whether anything has changed.
+    pub fn resolve(&self, host: &str, addresses: &[IpAddr]) -> bool {
+        let _changing = self.common.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = self.members();
+        let mut members = Vec::new();
+        let mut has_changed = false;
+        for endpoint in &self.spec.endpoints {
+            let of_it = || known.iter().filter(|it| *it.endpoint() == endpoint.endpoint);
+            let port = match &endpoint.endpoint.place {
+                Place::Name { host: its, port } if **its == *host => *port,
+                _ => {
+                    members.extend(of_it().cloned());
+                    continue;
+                }
+            };
+            for address in addresses.iter().map(|it| SocketAddr::new(*it, port)) {
+                let stays = of_it().find(|it| it.resolved() == Some(address));
+                has_changed |= stays.is_none();
+                members.push(stays.cloned().unwrap_or_else(|| {
+                    let (link, queue) = (Arc::clone(&self.link), Arc::clone(&self.common.queue));
+                    Arc::new(Member::new(endpoint, Some(address), link, queue))
+                }));
+            }
+            has_changed |= of_it().count() != addresses.len();
+        }
+        if has_changed {
+            self.roster.store(Arc::new(Roster::new(members.into(), &self.policy)));
+            self.assess();
+            self.common.queue.call();
+        }
+        has_changed
     }
 
-    /// Takes a seat at the less busy of two members drawn at random, leaving out those `tried`
-    /// before. Members that were down when last seen are drawn only if there are no others. `None`
-    /// if there is nobody left.
+    /// Takes a place in the line for a seat, unless it is as long as it may be.
     #[must_use]
-    pub fn pick(&self, tried: &[Arc<Member>], random: &mut fastrand::Rng) -> Option<Seat> {
-        if let ([only], []) = (&*self.members, tried) {
-            return Some(only.sit());
+    pub fn queue(&self) -> Option<InLine> {
+        self.common.queue.join(self.policy.limits.queue)
+    }
+
+    /// Chooses a member and takes a seat there. Who stands well is chosen before those who do not, and
+    /// those before the ones that nobody can speak with.
+    #[must_use]
+    pub fn pick(&self, choice: &Choice<'_>, random: &mut fastrand::Rng) -> Picked {
+        let roster = self.roster.load();
+        let members = &*roster.members;
+        let limits = &self.policy.limits;
+        let is_limited = self.policy.limits_endpoints();
+        if !is_limited && choice.tried.is_empty() {
+            if let [only] = members {
+                return Picked::Seat(only.sit());
+            }
+            if let Some(member) = self.pick_quickly(&roster, random) {
+                return Picked::Seat(member.sit());
+            }
         }
-        let is_left = |it: &&Arc<Member>| !tried.iter().any(|other| Arc::ptr_eq(other, it));
-        let is_good = |it: &&Arc<Member>| it.health() != Health::Down;
-        let left = || self.members.iter().filter(is_left);
-        let good = left().filter(is_good).count();
-        let draw = |random: &mut fastrand::Rng| {
-            let drawn = match good {
-                0 => left().nth(random.usize(0..left().count().max(1))),
-                _ => left().filter(is_good).nth(random.usize(0..good)),
-            };
-            // Health may have changed since it was counted.
-            drawn.or_else(|| left().next())
+        let balance = &self.policy.balance;
+        // Whoever was turned down goes to those who are known to be good.
+        let is_panicking = choice.tried.is_empty() && self.is_panicking();
+        let field = Field::new(members, choice.tried, is_panicking, balance.slow_start, choice.now);
+        let Some(field) = field else { return Picked::Nobody };
+        if is_limited && !choice.is_called && !self.common.queue.is_empty() {
+            return Picked::Full;
+        }
+        let has_room = |it: &Arc<Member>| {
+            it.has_seat(limits.endpoint_requests)
+                && (it.has_slot(limits.endpoint_connections) || (choice.is_open)(it))
         };
-        let (one, two) = (draw(random)?, draw(random)?);
-        Some(if two.in_flight() < one.in_flight() { two.sit() } else { one.sit() })
+        loop {
+            let turn = &self.common.turn;
+            let chosen = field.choose(&balance.algorithm, choice.key, turn, &has_room, random);
+            let Some(member) = chosen else { return Picked::Full };
+            // Somebody else may have been quicker.
+            if let Some(seat) = member.try_sit(limits.endpoint_requests) {
+                return Picked::Seat(seat);
+            }
+        }
+    }
+
+    /// The choice as it is most often: of members that are all alike, two that stand well.
+    fn pick_quickly<'a>(
+        &self,
+        roster: &'a Roster,
+        random: &mut fastrand::Rng,
+    ) -> Option<&'a Arc<Member>> {
+        let count = roster.members.len();
+        let is_plain = self.policy.balance.algorithm == Algorithm::LeastRequest;
+        if !roster.is_even || !is_plain || count < 2 || self.is_panicking() {
+            return None;
+        }
+        let (first, second) = (random.usize(0..count), random.usize(0..count - 1));
+        let second = if second >= first { second + 1 } else { second };
+        let (one, two) = (&roster.members[first], &roster.members[second]);
+        if one.standing() != Standing::Good || two.standing() != Standing::Good {
+            return None;
+        }
+        Some(if two.in_flight() < one.in_flight() { two } else { one })
+    }
+
+    /// Whether there is somebody well besides this member and those that were tried.
+    #[must_use]
+    pub fn has_other(&self, tried: &[Arc<Member>], member: &Arc<Member>) -> bool {
+        self.roster.load().members.iter().any(|it| {
+            let was_asked = || tried.iter().any(|other| Arc::ptr_eq(it, other));
+            it.standing() <= Standing::Untried && !Arc::ptr_eq(it, member) && !was_asked()
+        })
+    }
+
+    /// Notes that a request has come.
+    pub fn deposit(&self) {
+        self.common.budget.deposit(&self.policy.retry);
+    }
+
+    /// One more try for a request, if there is one left.
+    #[must_use]
+    pub fn withdraw(&self, now: Instant) -> bool {
+        self.common.budget.withdraw(&self.policy.retry, now)
+    }
+
+    /// Notes what a look at a member has found.
+    pub fn checked(&self, member: &Member, found: Result<(), Trouble>) {
+        member.learn(|it| it.checked(found, &self.policy.health));
+        self.assess();
+    }
+
+    /// Notes that a request could not open a connection.
+    pub(super) fn missed(&self, member: &Member, error: &ConnectError) {
+        let Some(trouble) = error.trouble() else { return };
+        member.note_missed();
+        member.learn(|it| it.missed(trouble, self.policy.health.fall));
+        self.assess();
+    }
+
+    /// Notes that a request came to something.
+    pub fn succeeded(&self, member: &Member) {
+        member.succeeded();
+    }
+
+    /// Notes that a request came to nothing. A member of which too many in a row do is left out for a
+    /// while, unless too many are already.
+    pub fn failed(&self, member: &Member, what: &str, now: Instant) {
+        let rules = &self.policy.ejection;
+        let Some(limit) = rules.failures else { return };
+        if member.failed() < limit.get() {
+            return;
+        }
+        let _changing = self.common.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let members = self.members();
+        let is_of_us = members.iter().any(|it| std::ptr::eq(&raw const **it, member));
+        let ejected = members.iter().filter(|it| it.condition().ejected.is_some()).count();
+        let most = (members.len() * usize::from(rules.share) / 100).max(1);
+        if !is_of_us || members.len() < 2 || ejected >= most || rules.share == 0 {
+            return;
+        }
+        let is_new = member.learn(|it| {
+            let is_new = !it.is_ejected();
+            if is_new {
+                it.eject(
+                    format!("{limit} requests in a row came to nothing, the last one: {what}")
+                        .into(),
+                    rules,
+                    now,
+                );
+            }
+            is_new
+        });
+        if is_new {
+            self.metrics.ejected();
+            self.assess();
+        }
+    }
+
+    /// Lets in again whose time outside is over. To be called often.
+    pub fn release(&self, now: Instant) {
+        for member in self.members() {
+            if member.learn(|it| it.release(now)) {
+                member.forgive();
+            }
+        }
+        self.assess();
+    }
+
+    /// Finds out whether so few are left that the others have to help.
+    fn assess(&self) {
+        let roster = self.roster.load();
+        let count = roster.members.len();
+        let good = roster.members.iter().filter(|it| it.standing() <= Standing::Untried).count();
+        let is_panicking = good * 100 < count * usize::from(self.policy.balance.panic);
+        if self.is_panicking() != is_panicking {
+            self.common.is_panicking.store(is_panicking, Relaxed);
+        }
+    }
+}
+
+// === impl Roster ===
+
+impl Roster {
+    fn new(members: Box<[Arc<Member>]>, policy: &Policy) -> Self {
+        let has_one_weight = members.windows(2).all(|it| it[0].weight() == it[1].weight());
+        Self { members, is_even: has_one_weight && policy.balance.slow_start.is_none() }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use prometheus::Registry;
-
-    use super::*;
-    use crate::metrics::Metrics;
-
-    fn pool(endpoints: &[&str]) -> Pool {
-        let service: ServiceName = "web".parse().expect("a name");
-        let metrics = Metrics::new(&Registry::new()).expect("a fresh registry");
-        let metrics = Arc::new(metrics.pool(&service, Color::Blue));
-        let endpoints = endpoints.iter().map(|it| it.parse().expect("an endpoint")).collect();
-        let spec = PoolSpec::new(None, endpoints).expect("no two alike");
-        Pool::new(service, Color::Blue, spec, metrics)
-    }
-
-    #[test]
-    fn the_less_busy_of_two_is_taken() {
-        let pool = pool(&["a:1", "b:1", "c:1"]);
-        let mut random = fastrand::Rng::with_seed(7);
-        let seats: Vec<_> = (0..300).map(|_| pool.pick(&[], &mut random)).collect();
-        assert!(seats.iter().all(Option::is_some));
-        // Two choices keep the loads within a few of each other.
-        for member in pool.members() {
-            assert!((90..=110).contains(&member.in_flight()), "{:?}", pool.members());
-        }
-        drop(seats);
-        assert!(pool.members().iter().all(|it| it.in_flight() == 0));
-    }
-
-    #[test]
-    fn nobody_is_tried_twice_and_the_ones_that_are_down_come_last() {
-        let pool = pool(&["a:1", "b:1", "c:1"]);
-        pool.members()[0].set_health(Health::Down);
-        let mut random = fastrand::Rng::with_seed(7);
-        for _ in 0..100 {
-            let mut tried = Vec::new();
-            while let Some(seat) = pool.pick(&tried, &mut random) {
-                tried.push(Arc::clone(seat.member()));
-            }
-            assert_eq!(tried.len(), 3);
-            assert!(Arc::ptr_eq(&tried[2], &pool.members()[0]));
-        }
-        assert!(pool.pick(pool.members(), &mut random).is_none());
-    }
-
-    #[test]
-    fn an_empty_pool_has_no_seat() {
-        assert!(pool(&[]).pick(&[], &mut fastrand::Rng::with_seed(7)).is_none());
-    }
-
-    #[test]
-    fn an_endpoint_that_stays_is_the_same_member() {
-        let old = pool(&["a:1", "b:1"]);
-        let new = old.changed(pool(&["b:1", "c:1"]).spec().clone());
-        assert!(Arc::ptr_eq(&old.members()[1], &new.members()[0]));
-        assert_eq!(new.members()[1].endpoint().to_string(), "c:1");
-    }
-}
+mod tests;

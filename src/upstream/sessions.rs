@@ -12,6 +12,7 @@ use h2::client::{Builder, SendRequest};
 use tokio::{sync::Notify, task::JoinSet};
 use tracing::debug;
 
+use super::{admission::Permit, member::Slot};
 use crate::{http2::Stream, metrics::Counted, net::Socket};
 
 /// A connection that carries many requests at once. Its requests hold it open; without any it is
@@ -21,6 +22,13 @@ pub(super) struct Session {
     sender: SendRequest<Bytes>,
     state: Rc<State>,
     is_tls: bool,
+}
+
+/// An open connection, as it is counted.
+#[derive(Debug)]
+pub(super) struct Open {
+    _place: (Slot, Permit),
+    _counted: Counted,
 }
 
 /// What is known of a session by whoever drives it and whoever uses it.
@@ -56,6 +64,14 @@ const FIELDS_MAX: u32 = 64 * 1024;
 /// Bytes of a request's body that are with the connection and not yet with the system.
 const SEND_BUFFER: usize = 128 * 1024;
 
+// === impl Open ===
+
+impl Open {
+    pub(super) fn new(place: (Slot, Permit), counted: Counted) -> Self {
+        Self { _place: place, _counted: counted }
+    }
+}
+
 // === impl Session ===
 
 impl Session {
@@ -68,7 +84,7 @@ impl Session {
     pub(super) async fn begin(
         socket: Socket,
         drivers: &Drivers,
-        open: Counted,
+        open: Open,
         now: Instant,
     ) -> Result<Self, h2::Error> {
         let is_tls = socket.transport().is_tls();
@@ -107,18 +123,28 @@ impl Session {
 
     /// A stream for one more request, unless the session has as many as the endpoint takes.
     pub(super) fn stream(&mut self) -> Option<(Stream, Lease)> {
+        if !self.has_room() {
+            return None;
+        }
+        self.state.in_use.set(self.state.in_use.get() + 1);
+        let lease = Lease(Rc::clone(&self.state));
+        Some((Stream::to_upstream(self.sender.clone(), self.is_tls), lease))
+    }
+
+    /// Whether it takes one more request.
+    pub(super) fn has_room(&mut self) -> bool {
         // One that has said farewell lives on for the requests that it has, and takes no more.
         let mut context = Context::from_waker(Waker::noop());
         if let Poll::Ready(Err(_)) = self.sender.poll_ready(&mut context) {
             self.state.is_closed.set(true);
         }
         let most = self.sender.current_max_send_streams().min(STREAMS_MAX);
-        if self.is_over() || self.state.in_use.get() >= most {
-            return None;
-        }
-        self.state.in_use.set(self.state.in_use.get() + 1);
-        let lease = Lease(Rc::clone(&self.state));
-        Some((Stream::to_upstream(self.sender.clone(), self.is_tls), lease))
+        !self.is_over() && self.state.in_use.get() < most
+    }
+
+    /// Has it take no more requests.
+    pub(super) fn distrust(&self) {
+        self.state.is_closed.set(true);
     }
 
     /// Waits until the endpoint has said that it takes WebSockets over HTTP/2. False if it ends

@@ -122,7 +122,16 @@ async fn an_upstream_can_be_told_whom_a_connection_is_for() {
         let upstream = Scripted::start("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
         let address = upstream.address;
         let pool = format!("{{ endpoints = [\"{address}\"], proxy_protocol = \"{version}\" }}");
-        let house = House::build().services(&format!("[service.web]\nblue = {pool}\n")).start();
+        let house = House::build()
+            .services(&format!("[service.web]\nblue = {pool}\nhealth.interval = \"24h\"\n"))
+            .start();
+        // A look at its health is for nobody.
+        let own = match version {
+            "v1" => "PROXY UNKNOWN\r\n",
+            _ => "\r\n\r\n\0\r\nQUIT\n\x20\0\0\0",
+        };
+        upstream.wait_for(own).await;
+        assert_eq!(upstream.take(), own);
         for _ in 0..2 {
             let mut client = house.public().await;
             client.ask("/", "").await;

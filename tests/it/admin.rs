@@ -16,15 +16,27 @@ async fn the_status_is_the_whole_picture() {
     let answer = house.call("GET", "/v1/status", "", "").await;
     assert_eq!(answer.field("etag"), Some("\"0\""));
     let pool = |role: &str, version: &str, address: String| {
-        let endpoint = json!({"address": address, "health": "up", "in_flight": 0});
-        json!({"role": role, "version": version, "source": "file", "in_flight": 0, "endpoints": [endpoint]})
+        let endpoint = json!({
+            "address": address, "health": "up", "in_flight": 0, "weight": 1, "connections": 0,
+        });
+        json!({
+            "role": role, "version": version, "source": "file", "in_flight": 0, "queued": 0,
+            "retry_budget": 30, "panicking": false, "endpoints": [endpoint],
+        })
     };
     let pools = json!({
         "blue": pool("active", "1", blue.address.to_string()),
         "green": pool("preview", "2", green.address.to_string()),
     });
     let web = json!({"active": "blue", "previous": null, "pools": pools});
-    assert_eq!(answer.json(), json!({"generation": 0, "services": {"web": web}}));
+    let mut seen = answer.json();
+    for color in ["blue", "green"] {
+        let endpoint = &mut seen["services"]["web"]["pools"][color]["endpoints"][0];
+        let since = endpoint.as_object_mut().and_then(|it| it.remove("since")).expect("a time");
+        let since: jiff::Timestamp = since.as_str().expect("text").parse().expect("RFC 3339");
+        assert!(since <= jiff::Timestamp::now());
+    }
+    assert_eq!(seen, json!({"generation": 0, "services": {"web": web}}));
 }
 
 #[tokio::test]

@@ -34,6 +34,8 @@ fn what_needs_a_restart_is_named_by_its_key() {
         ("timeouts.upstream_connect = \"1s\"", Some("timeouts")),
         ("limits.upstream_idle = 7", Some("limits")),
         ("limits.connections = 7", Some("limits")),
+        ("limits.in_flight = 7", Some("limits")),
+        ("dns.min_ttl = \"2s\"", Some("dns")),
         ("shutdown.patience = \"1s\"", Some("shutdown")),
         ("timeouts.upstream_response = \"1s\"", None),
         ("clients.internal = []", None),
@@ -52,10 +54,20 @@ fn the_example_has_every_key() {
         "src/config/settings.rs",
         "src/config/services.rs",
         "src/config/listeners.rs",
+        "src/config/policy.rs",
     ] {
         let text = std::fs::read_to_string(source).expect("source is UTF-8");
-        let calls =
-            ["read(\"", "list(\"", "need(\"", "time(\"", "number(\"", "section(\"", "sections(\""];
+        let calls = [
+            "most(\"",
+            "statuses(section, \"",
+            "read(\"",
+            "list(\"",
+            "need(\"",
+            "time(\"",
+            "number(\"",
+            "section(\"",
+            "sections(\"",
+        ];
         for call in calls {
             let found = text.match_indices(call).map(|(place, _)| {
                 let rest = &text[place + call.len()..];
@@ -69,7 +81,7 @@ fn the_example_has_every_key() {
                 .filter_map(|it| Some(it.trim().strip_prefix('"')?.split('"').next()?.to_owned())),
         );
     }
-    assert!(keys.len() > 25, "{keys:?}");
+    assert!(keys.len() > 70, "{keys:?}");
     for key in keys {
         assert!(example.contains(&key), "{key} is not in config/example.toml");
     }
@@ -91,6 +103,32 @@ fn mistakes_that_would_start_and_not_work_are_found() {
         ("service.shop = { hosts = [\"shop.test\"] }", "service.shop.blue: is missing"),
         ("service.shop = { hosts = [], blue = {} }", "names no host"),
         ("admin = 5", "is a table"),
+        ("dns.servers = [\"ns1\"]", "not the address of a name server"),
+        ("dns = { min_ttl = \"9m\" }", "shorter than `min_ttl`"),
+        ("service.web.health.status = [\"200\"]", "without `path`"),
+        ("service.web.health = { path = \"healthz\" }", "is a path"),
+        ("service.web.health = { path = \"/\", status = [] }", "no answer would be good"),
+        ("service.web.health.interval = \"1ms\"", "at least \"100 ms\""),
+        ("service.web.balance.policy = \"random\"", "\"least_request\", \"round_robin\""),
+        ("service.web.balance.hash_on = \"cookie:sid\"", "policy = \"hash\""),
+        ("service.web.balance = { policy = \"hash\", hash_on = \"sid\" }", "\"header:NAME\""),
+        ("service.web.ejection = { base = \"10m\" }", "shorter than `base`"),
+        ("service.web.retry.on = [\"6xx\"]", "or \"closed\""),
+        ("service.web.retry.budget = 101", "from 0 to 100"),
+        ("service.web.limits.client_rate = \"50\"", "like \"50/s\""),
+        ("service.web.limits.client_burst = 5", "is for `client_rate`"),
+        (
+            "service.shop = { hosts = [\"shop.test\"], blue.endpoints = [{ address = \"a:1\", weight = 101 }] }",
+            "from 1 to 100",
+        ),
+        (
+            "service.shop = { hosts = [\"shop.test\"], blue.endpoints = [{ weight = 1 }] }",
+            "address: is missing",
+        ),
+        (
+            "service.shop = { hosts = [\"shop.test\"], blue.endpoints = [{ address = \"a\" }, 5] }",
+            "has no port",
+        ),
         ("clients.internal = \"10.0.0.0/8\"", "is a list"),
         ("workers = 1.5", "whole number"),
         ("state_dir = ", ""),

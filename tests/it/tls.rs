@@ -290,7 +290,8 @@ async fn an_upstream_by_tls_is_verified() {
         answer.map_or(true, |it| it.status == 421)
     })
     .await;
-    let mut build = House::build();
+    // Nobody listens at [::1].
+    let mut build = House::build().with("dns.families = \"ipv4\"");
     for (name, tls, _) in &services {
         build = build.services(&format!(
             "[service.{name}]\nhosts = [\"{name}.test\"]\n[service.{name}.blue]\n\

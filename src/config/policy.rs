@@ -1,0 +1,217 @@
+//! How the requests of a service are spread, tried again and limited, and how its endpoints are looked
+//! after.
+
+use std::{num::NonZeroU32, ops::RangeInclusive, sync::Arc, time::Duration};
+
+use http::{HeaderName, uri::PathAndQuery};
+use toml::de::DeValue;
+
+use super::{
+    reader::{Section, text, whole},
+    settings::duration,
+};
+use crate::model::{
+    Algorithm, Balance, Ejection, HashKey, HealthCheck, Limits, Policy, Rate, Retry, Statuses,
+};
+
+const PERCENT: RangeInclusive<usize> = 0..=100;
+
+pub(super) fn policy(section: &Section<'_>) -> Arc<Policy> {
+    Arc::new(Policy {
+        balance: balance(&section.section("balance")),
+        health: health(&section.section("health")),
+        ejection: ejection(&section.section("ejection")),
+        retry: retry(&section.section("retry")),
+        limits: limits(&section.section("limits")),
+    })
+}
+
+fn balance(section: &Section<'_>) -> Balance {
+    let known = Balance::default();
+    let key = section.read("hash_on", None, |it| hash_key(text(it)?).map(Some));
+    let algorithm = section.read("policy", Algorithm::LeastRequest, |it| match text(it)? {
+        "least_request" => Ok(Algorithm::LeastRequest),
+        "round_robin" => Ok(Algorithm::RoundRobin),
+        "hash" => Ok(Algorithm::Hash(key.clone().unwrap_or(HashKey::Address))),
+        _ => Err("is \"least_request\", \"round_robin\" or \"hash\"".to_owned()),
+    });
+    if section.has("hash_on") && !matches!(algorithm, Algorithm::Hash(_)) {
+        section.note("hash_on", "is for policy = \"hash\": write that too, or leave it out");
+    }
+    let balance = Balance {
+        algorithm,
+        slow_start: section.read("slow_start", known.slow_start, or_none(duration)),
+        panic: section.read("panic", known.panic, |it| small(it, PERCENT)),
+    };
+    section.finish();
+    balance
+}
+
+fn hash_key(text: &str) -> Result<HashKey, String> {
+    let wrong = "is \"address\", \"header:NAME\" or \"cookie:NAME\"";
+    match text.split_once(':') {
+        None if text == "address" => Ok(HashKey::Address),
+        Some(("header", name)) => match HeaderName::try_from(name) {
+            Ok(name) => Ok(HashKey::Header(name.as_str().into())),
+            Err(_) => Err(format!("`{name}` is not the name of a header")),
+        },
+        // A token, as the name of a header: RFC 6265, section 4.1.1.
+        Some(("cookie", name)) => match HeaderName::try_from(name) {
+            Ok(_) => Ok(HashKey::Cookie(name.into())),
+            Err(_) => Err(format!("`{name}` is not the name of a cookie")),
+        },
+        _ => Err(wrong.to_owned()),
+    }
+}
+
+fn health(section: &Section<'_>) -> HealthCheck {
+    let known = HealthCheck::default();
+    let path = section.read("path", None, |it| {
+        let path = text(it)?;
+        let is_path = path.starts_with('/') && path.parse::<PathAndQuery>().is_ok();
+        match is_path {
+            true => Ok(Some(path.into())),
+            false => Err("is a path, like \"/healthz\"".to_owned()),
+        }
+    });
+    let host = section.read("host", None, |it| {
+        let host = text(it)?;
+        match crate::model::Host::parse(host) {
+            Ok(_) => Ok(Some(host.into())),
+            Err(error) => Err(error.to_string()),
+        }
+    });
+    let check = HealthCheck {
+        path,
+        host,
+        interval: section.read("interval", known.interval, |it| at_least(it, LEAST_INTERVAL)),
+        timeout: section.read("timeout", known.timeout, duration),
+        rise: section.read("rise", known.rise, |it| whole(it, 1..=100).map(number)),
+        fall: section.read("fall", known.fall, |it| whole(it, 1..=100).map(number)),
+        statuses: statuses(section, "status", known.statuses),
+        body: section.read("body", None, |it| match text(it)? {
+            "" => Err("is a text that a good answer contains, and not an empty one".to_owned()),
+            some => Ok(Some(some.into())),
+        }),
+    };
+    for key in ["host", "status", "body"] {
+        if section.has(key) && check.path.is_none() {
+            section.note(key, "is of an answer, and without `path` none is asked for");
+        }
+    }
+    if section.has("status") && check.statuses.is_empty() {
+        section.note("status", "lists nothing: no answer would be good");
+    }
+    section.finish();
+    check
+}
+
+fn ejection(section: &Section<'_>) -> Ejection {
+    let known = Ejection::default();
+    let ejection = Ejection {
+        failures: section.read("failures", known.failures, |it| match text(it) {
+            Ok("none") => Ok(None),
+            _ => whole(it, 1..=1_000_000)
+                .map(|it| NonZeroU32::new(number(it)))
+                .map_err(|what| format!("{what}, or \"none\"")),
+        }),
+        statuses: statuses(section, "on", known.statuses),
+        base: section.read("base", known.base, duration),
+        longest: section.read("longest", known.longest, duration),
+        share: section.read("share", known.share, |it| small(it, PERCENT)),
+    };
+    if ejection.longest < ejection.base {
+        section.note("longest", "is shorter than `base`");
+    }
+    section.finish();
+    ejection
+}
+
+fn retry(section: &Section<'_>) -> Retry {
+    let known = Retry::default();
+    let on = section.list("on", Vec::new(), |it| match it {
+        "closed" => Ok(None),
+        other => other.parse::<Statuses>().map(Some).map_err(|error| {
+            format!("{error}; or \"closed\", for a connection that ends without an answer")
+        }),
+    });
+    let retry = Retry {
+        statuses: on.iter().flatten().copied().fold(Statuses::default(), Statuses::and),
+        on_closed: on.iter().any(Option::is_none),
+        try_patience: section.read("try_timeout", known.try_patience, or_none(duration)),
+        tries: section.read("tries", known.tries, |it| whole(it, 1..=10)),
+        budget: section.read("budget", known.budget, |it| small(it, PERCENT)),
+        budget_min: section.read("budget_min", known.budget_min, |it| small(it, PERCENT)),
+    };
+    section.finish();
+    retry
+}
+
+fn limits(section: &Section<'_>) -> Limits {
+    let known = Limits::default();
+    let most = |key| section.read(key, None, or_none(|it| whole(it, 1..=1_000_000)));
+    let per_second = section.read("client_rate", None, or_none(rate));
+    let burst = section.read("client_burst", None, |it| {
+        whole(it, 1..=1_000_000).map(|it| NonZeroU32::new(number(it)))
+    });
+    if section.has("client_burst") && !section.has("client_rate") {
+        section.note("client_burst", "is for `client_rate`: write that too, or leave it out");
+    }
+    let limits = Limits {
+        in_flight: most("in_flight"),
+        client_rate: per_second
+            .map(|per_second| Rate { per_second, burst: burst.unwrap_or(per_second) }),
+        endpoint_requests: most("endpoint_requests"),
+        endpoint_connections: most("endpoint_connections"),
+        queue: section.read("queue", known.queue, |it| whole(it, 0..=1_000_000)),
+        queue_patience: section.read("queue_timeout", known.queue_patience, duration),
+    };
+    section.finish();
+    limits
+}
+
+/// Shorter ones would be a load of their own.
+const LEAST_INTERVAL: Duration = Duration::from_millis(100);
+
+fn at_least(value: &DeValue<'_>, least: Duration) -> Result<Duration, String> {
+    match duration(value)? {
+        it if it < least => Err(format!("is at least \"{} ms\"", least.as_millis())),
+        it => Ok(it),
+    }
+}
+
+/// `"50/s"`.
+fn rate(value: &DeValue<'_>) -> Result<NonZeroU32, String> {
+    let wrong = "is a number of requests a second, like \"50/s\", or \"none\"";
+    let rate = text(value)?.strip_suffix("/s").and_then(|it| it.parse::<NonZeroU32>().ok());
+    rate.filter(|it| it.get() <= 1_000_000).ok_or_else(|| wrong.to_owned())
+}
+
+fn statuses(section: &Section<'_>, key: &'static str, known: Statuses) -> Statuses {
+    if !section.has(key) {
+        return known;
+    }
+    let listed = section
+        .list(key, Vec::new(), |it| it.parse::<Statuses>().map_err(|error| error.to_string()));
+    listed.into_iter().fold(Statuses::default(), Statuses::and)
+}
+
+fn or_none<T>(
+    parse: impl Fn(&DeValue<'_>) -> Result<T, String>,
+) -> impl Fn(&DeValue<'_>) -> Result<Option<T>, String> {
+    move |value| match text(value) {
+        Ok("none") => Ok(None),
+        _ => parse(value).map(Some).map_err(|what| match what.contains("\"none\"") {
+            true => what,
+            false => format!("{what}, or \"none\""),
+        }),
+    }
+}
+
+fn small(value: &DeValue<'_>, bounds: RangeInclusive<usize>) -> Result<u8, String> {
+    whole(value, bounds).map(|it| u8::try_from(it).unwrap_or(u8::MAX))
+}
+
+fn number(it: usize) -> u32 {
+    u32::try_from(it).unwrap_or(u32::MAX)
+}

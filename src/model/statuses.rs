@@ -1,0 +1,134 @@
+//! Sets of status codes, as people write them.
+
+use std::{fmt, str::FromStr};
+
+/// A set of status codes, of 100 to 599.
+#[derive(Clone, Copy, Default, Eq, PartialEq)]
+pub struct Statuses([u64; 8]);
+
+/// Text that is no set of status codes.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("`{0}` is not a status: write \"503\", \"5xx\" or \"200-399\", of 100 to 599")]
+pub struct ParseStatusesError(String);
+
+const FIRST: u16 = 100;
+const LAST: u16 = 599;
+
+// === impl Statuses ===
+
+impl Statuses {
+    /// Whether a code is one of them.
+    #[must_use]
+    pub fn contains(&self, code: u16) -> bool {
+        let Some(place) = code.checked_sub(FIRST) else { return false };
+        let word = self.0.get(usize::from(place / 64)).copied().unwrap_or_default();
+        word >> (place % 64) & 1 == 1
+    }
+
+    /// Whether it has none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Those of both.
+    #[must_use]
+    pub fn and(self, others: Self) -> Self {
+        Self(std::array::from_fn(|place| self.0[place] | others.0[place]))
+    }
+
+    fn runs(&self) -> Vec<(u16, u16)> {
+        let mut runs: Vec<(u16, u16)> = Vec::new();
+        for code in (FIRST..=LAST).filter(|it| self.contains(*it)) {
+            match runs.last_mut() {
+                Some((_, last)) if *last + 1 == code => *last = code,
+                _ => runs.push((code, code)),
+            }
+        }
+        runs
+    }
+}
+
+impl FromStr for Statuses {
+    type Err = ParseStatusesError;
+
+    fn from_str(text: &str) -> Result<Self, ParseStatusesError> {
+        let wrong = || ParseStatusesError(text.chars().take(80).collect());
+        let code = |it: &str| match it.len() == 3 && it.bytes().all(|it| it.is_ascii_digit()) {
+            true => it.parse::<u16>().ok(),
+            false => None,
+        };
+        let (first, last) = match text.split_once('-') {
+            Some((first, last)) => (code(first), code(last)),
+            None => match text.strip_suffix("xx").filter(|it| it.len() == 1) {
+                Some(class) => (code(&format!("{class}00")), code(&format!("{class}99"))),
+                None => (code(text), code(text)),
+            },
+        };
+        let (first, last) = first.zip(last).ok_or_else(wrong)?;
+        if first < FIRST || last > LAST || first > last {
+            return Err(wrong());
+        }
+        let mut statuses = Self::default();
+        for place in (first..=last).map(|it| it - FIRST) {
+            statuses.0[usize::from(place / 64)] |= 1 << (place % 64);
+        }
+        Ok(statuses)
+    }
+}
+
+impl fmt::Display for Statuses {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (place, (first, last)) in self.runs().into_iter().enumerate() {
+            let comma = if place == 0 { "" } else { ", " };
+            match first == last {
+                true => write!(f, "{comma}{first}")?,
+                false => write!(f, "{comma}{first}-{last}")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Statuses {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "[{self}]")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(text: &str) -> Statuses {
+        text.parse().expect("a set")
+    }
+
+    #[test]
+    fn a_set_has_what_was_written_and_nothing_else() {
+        for (text, shown) in
+            [("503", "503"), ("5xx", "500-599"), ("200-399", "200-399"), ("100-599", "100-599")]
+        {
+            let set = of(text);
+            assert_eq!(set.to_string(), shown);
+            let (first, last) = shown.split_once('-').unwrap_or((shown, shown));
+            let bounds: (u16, u16) =
+                (first.parse().expect("a code"), last.parse().expect("a code"));
+            for code in 0..=700 {
+                assert_eq!(set.contains(code), bounds.0 <= code && code <= bounds.1, "{code}");
+            }
+        }
+        let both = of("502").and(of("504"));
+        assert_eq!(both.to_string(), "502, 504");
+        assert!(Statuses::default().is_empty() && !both.is_empty());
+    }
+
+    #[test]
+    fn what_is_no_status_is_refused() {
+        for bad in
+            ["", "20", "2000", "6xx", "0xx", "xx", "200-", "-200", "300-200", "099", "600", "+20"]
+        {
+            assert!(bad.parse::<Statuses>().is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,397 @@
+//! The course of a request over the endpoints of its pool, until one has begun to answer.
+
+use std::{
+    future::poll_fn,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use tracing::{debug, warn};
+
+use super::{
+    exchange::{Exchange, Failure, Found, Sending},
+    forward::{AHEAD_MAX, has_left},
+    refusal::Refusal,
+    worker::Memory,
+};
+use crate::{
+    downstream::{Client, Connection, Wait},
+    http1::ResponseHead,
+    http2::Reset,
+    metrics::LimitHit,
+    net::Channel,
+    upstream::{
+        self, Choice, ConnectError, ConnectReason, Errand, InLine, Member, Picked, Pool, Seat,
+    },
+};
+
+/// Where a request has been.
+struct Course {
+    tried: Vec<Arc<Member>>,
+    /// What its client is told if nobody is left.
+    refusal: Refusal,
+    /// Whether a connection that waits for a request may be used.
+    takes_waiting: bool,
+    was_turned_down: bool,
+    /// How often a place turned out to be none.
+    missed_places: u32,
+    /// What had become of it, until it is sent once more.
+    again: Option<&'static str>,
+}
+
+/// Places that may turn out to be taken by others before a request is refused.
+const MISSED_PLACES_MAX: u32 = 3;
+
+impl Exchange<'_> {
+    /// Sends the request to an endpoint of its pool and waits for the head of the answer.
+    ///
+    /// A connection that cannot be opened costs nothing: the next endpoint is tried. A request
+    /// that was sent is sent again only if doing it twice is the same as doing it once, or if nobody has
+    /// read it: once when its connection had been used before and ended without an answer, and within
+    /// the pool's budget when its endpoint is gone, or for what the service's `retry` lists.
+    ///
+    /// Dropping the future gives up the request: its seat, its place in the line and its connection.
+    pub(super) async fn forward(
+        &mut self,
+        client: &mut Client<Memory>,
+        found: &mut Option<Found>,
+    ) -> Result<ResponseHead, Failure> {
+        let mut course = Course::new();
+        loop {
+            let pool = self.pool().ok_or(Failure::Refused(course.refusal))?;
+            if course.tried.len() >= pool.policy().retry.tries {
+                return Err(Failure::Refused(course.refusal));
+            }
+            let now = client.split().1.now();
+            let seat = match self.pick(&course, false, now) {
+                Picked::Seat(seat) => seat,
+                Picked::Nobody => return Err(Failure::Refused(course.refusal)),
+                // In a box of its own, since it is seldom needed.
+                Picked::Full => Box::pin(self.wait_in_line(client, &course)).await?,
+            };
+            if let (Some(reason), Some(pool)) = (course.again.take(), self.pool()) {
+                pool.metrics().retried(reason);
+            }
+            let member = Arc::clone(seat.member());
+            let connections = &self.proxy.connections;
+            let waiting = match course.takes_waiting {
+                true => {
+                    connections.waiting(&member, self.ask.wants_websocket, !self.ask.is_repeatable)
+                }
+                false => None,
+            };
+            *found = waiting.map(|upstream| Found { upstream, member: Arc::clone(&member) });
+            if found.is_none() {
+                let Some(pool) = self.pool() else { return Err(Failure::Left) };
+                match self.open(client, pool, &member).await? {
+                    Ok(upstream) => *found = Some(Found { upstream, member }),
+                    Err(error) => {
+                        self.note_unopened(&mut course, &member, &error)?;
+                        continue;
+                    }
+                }
+            }
+            self.sit(seat);
+            let Some(Found { upstream, member }) = found else {
+                return Err(Failure::Refused(course.refusal));
+            };
+            let answered = self.attempt(client, &mut upstream.channel, &course.tried).await;
+            let (_, connection) = client.split();
+            connection.end(Wait::Try);
+            let member = Arc::clone(member);
+            match answered {
+                Ok(head) if self.is_refused_answer(&head, &course, &member, connection) => {
+                    course.go_on(&member, Refusal::Closed, "status");
+                }
+                Ok(head) => return Ok(head),
+                Err(Failure::Late) => {
+                    upstream.distrust();
+                    self.note_failure(&member, "no answer in time", connection);
+                    let why = if member.is_silent() { "silent" } else { "timeout" };
+                    course.go_on(&member, Refusal::Timeout, why);
+                }
+                Err(Failure::Closed) => {
+                    let ended = Ended {
+                        is_fresh: !upstream.is_reused,
+                        is_unprocessed: upstream
+                            .channel
+                            .broken()
+                            .is_some_and(Reset::is_unprocessed),
+                    };
+                    self.decide_on_closed(&mut course, &member, &ended, connection)?;
+                }
+                Err(failure) => {
+                    if let Failure::Refused(refusal) = &failure {
+                        if *refusal == Refusal::Timeout {
+                            upstream.distrust();
+                        }
+                        if refusal.is_upstreams() {
+                            self.note_failure(&member, &refusal.to_string(), connection);
+                        }
+                    }
+                    return Err(failure);
+                }
+            }
+            connection.end(Wait::Answer);
+            connection.end(Wait::Continue);
+            *found = None;
+            self.upload.rewind();
+            self.sending = Sending::Going;
+        }
+    }
+
+    fn pick(&self, course: &Course, is_called: bool, now: std::time::Instant) -> Picked {
+        let Some(pool) = self.pool() else { return Picked::Nobody };
+        let choice = Choice {
+            tried: &course.tried,
+            key: self.ask.key,
+            is_open: &|member| self.proxy.connections.has_waiting(member),
+            is_called,
+            now,
+        };
+        pool.pick(&choice, &mut self.proxy.random.borrow_mut())
+    }
+
+    /// Waits for a place at an endpoint, unless too many do. Dropping the future leaves the line.
+    async fn wait_in_line(
+        &mut self,
+        client: &mut Client<Memory>,
+        course: &Course,
+    ) -> Result<Seat, Failure> {
+        let pool = Arc::clone(self.pool().ok_or(Failure::Left)?);
+        let (channel, connection) = client.split();
+        let full = |limit| {
+            pool.metrics().limited(limit);
+            Err(Failure::Refused(Refusal::Overloaded))
+        };
+        if course.missed_places > MISSED_PLACES_MAX {
+            return full(LimitHit::Queue);
+        }
+        let Some(line) = pool.queue() else { return full(LimitHit::Queue) };
+        connection.begin_for(Wait::Seat, pool.policy().limits.queue_patience);
+        // What is free may be nothing for a request that was elsewhere, or that has no connection where
+        // others have one.
+        let is_particular =
+            !course.tried.is_empty() || pool.policy().limits.endpoint_connections.is_some();
+        loop {
+            match self.wait_for_call(&line, channel, connection).await {
+                Err(Wait::Seat) => return full(LimitHit::QueueTime),
+                Err(Wait::Exchange) => return Err(Failure::Refused(Refusal::Timeout)),
+                Err(_) => return Err(Failure::Left),
+                Ok(()) => {}
+            }
+            match self.pick(course, true, connection.now()) {
+                Picked::Seat(seat) => {
+                    connection.end(Wait::Seat);
+                    return Ok(seat);
+                }
+                Picked::Nobody => return Err(Failure::Refused(course.refusal)),
+                Picked::Full if is_particular => line.pass_on(),
+                Picked::Full => {}
+            }
+        }
+    }
+
+    /// Waits to be called; otherwise tells what came before that, which is a client that has left unless
+    /// it is a time that was over.
+    async fn wait_for_call(
+        &mut self,
+        line: &InLine,
+        channel: &mut Channel,
+        connection: &Connection<Memory>,
+    ) -> Result<(), Wait> {
+        poll_fn(|context| {
+            if let Some(over) = connection.take_alarm() {
+                return Poll::Ready(Err(over));
+            }
+            if self.has_left_line(channel, context, connection) {
+                return Poll::Ready(Err(Wait::HalfClosed));
+            }
+            line.poll_called(context).map(Ok)
+        })
+        .await
+    }
+
+    /// Whether the client has gone while nothing of its request was sent yet.
+    fn has_left_line(
+        &mut self,
+        channel: &mut Channel,
+        context: &mut Context<'_>,
+        connection: &Connection<Memory>,
+    ) -> bool {
+        if channel.is_stream() {
+            return has_left(channel, context);
+        }
+        while !self.is_half_closed && channel.unread().len() < AHEAD_MAX {
+            match channel.poll_read(context, AHEAD_MAX) {
+                Poll::Ready(Ok(1..)) => {}
+                Poll::Ready(Ok(0)) => {
+                    self.is_half_closed = true;
+                    connection.begin(Wait::HalfClosed);
+                }
+                Poll::Ready(Err(_)) => return true,
+                Poll::Pending => break,
+            }
+        }
+        false
+    }
+
+    /// Opens a connection, unless the whole exchange takes too long.
+    async fn open(
+        &self,
+        client: &mut Client<Memory>,
+        pool: &Pool,
+        member: &Arc<Member>,
+    ) -> Result<Result<upstream::Connection, ConnectError>, Failure> {
+        let (channel, connection) = client.split();
+        // In a box of its own, since it is seldom needed and large.
+        let errand = Errand {
+            client: connection.peer().socket_address(),
+            local: connection.peer().listener().address,
+            is_for_tunnel: self.ask.wants_websocket,
+        };
+        let now = connection.now();
+        let mut opening = Box::pin(self.proxy.connections.open(pool, member, errand, now));
+        poll_fn(|context| match connection.take_alarm() {
+            Some(Wait::Exchange) => Poll::Ready(Err(Failure::Refused(Refusal::Timeout))),
+            // A stream that was taken back holds no place any more in what its client may have.
+            _ if has_left(channel, context) => Poll::Ready(Err(Failure::Left)),
+            _ => opening.as_mut().poll(context).map(Ok),
+        })
+        .await
+    }
+
+    /// A connection could not be opened: somebody else is asked, unless that would be no better.
+    fn note_unopened(
+        &self,
+        course: &mut Course,
+        member: &Arc<Member>,
+        error: &ConnectError,
+    ) -> Result<(), Failure> {
+        let (service, color) = self.names();
+        debug!(%service, %color, %error, "next one");
+        match error.reason {
+            // Somebody else was quicker; it is as if it had not been chosen.
+            ConnectReason::Limit => course.missed_places += 1,
+            ConnectReason::Descriptors => {
+                if let Some(pool) = self.pool() {
+                    pool.metrics().limited(LimitHit::Descriptors);
+                }
+                return Err(Failure::Refused(Refusal::Overloaded));
+            }
+            reason => {
+                course.go_on(member, Refusal::Connect(reason), "connect");
+            }
+        }
+        Ok(())
+    }
+
+    /// A connection has ended without a byte of an answer.
+    fn decide_on_closed(
+        &self,
+        course: &mut Course,
+        member: &Arc<Member>,
+        ended: &Ended,
+        connection: &Connection<Memory>,
+    ) -> Result<(), Failure> {
+        let Ended { is_fresh, is_unprocessed } = *ended;
+        let (service, color) = self.names();
+        let endpoint = member.endpoint();
+        let now = connection.now();
+        if is_fresh && !is_unprocessed {
+            self.note_failure(member, "closed without an answer", connection);
+        }
+        let may_repeat = self.upload.can_rewind()
+            && (self.upload.sent() == 0
+                || is_unprocessed
+                || !is_fresh && self.ask.is_repeatable
+                || is_fresh && self.may_retry(|it| it.on_closed) && self.withdraw(now));
+        if !may_repeat {
+            warn!(%service, %color, %endpoint, "closed without an answer");
+            return Err(Failure::Refused(Refusal::Closed));
+        }
+        debug!(%service, %color, %endpoint, "closed without an answer; once more");
+        course.again = Some(if is_unprocessed { "unprocessed" } else { "closed" });
+        if is_unprocessed && !course.was_turned_down {
+            // Its connection is being ended, or has no room; the next one may do.
+            course.was_turned_down = true;
+        } else if is_fresh || !course.takes_waiting {
+            // It takes connections and closes them: as good as none.
+            course.refusal = Refusal::Closed;
+            course.tried.push(Arc::clone(member));
+        }
+        // The endpoint has closed what was waiting; a fresh connection tells whether it lives.
+        course.takes_waiting = false;
+        Ok(())
+    }
+
+    /// Whether an answer is not passed on, since somebody else may have a better one.
+    fn is_refused_answer(
+        &self,
+        head: &ResponseHead,
+        course: &Course,
+        member: &Arc<Member>,
+        connection: &Connection<Memory>,
+    ) -> bool {
+        let Some(pool) = self.pool() else { return false };
+        if pool.policy().ejection.statuses.contains(head.status) {
+            self.note_failure(member, &format!("answered {}", head.status), connection);
+        }
+        self.may_retry(|it| it.statuses.contains(head.status))
+            && self.interim_count == 0
+            && self.upload.can_rewind()
+            && course.tried.len() + 1 < pool.policy().retry.tries
+            && pool.has_other(&course.tried, member)
+            && pool.withdraw(connection.now())
+    }
+
+    /// Whether the service has chosen to try something again, and this request can be.
+    fn may_retry(&self, is_chosen: impl Fn(&crate::model::Retry) -> bool) -> bool {
+        self.ask.is_repeatable && self.pool().is_some_and(|it| is_chosen(&it.policy().retry))
+    }
+
+    fn withdraw(&self, now: std::time::Instant) -> bool {
+        self.pool().is_some_and(|it| it.withdraw(now))
+    }
+
+    /// Notes that a request came to nothing at an endpoint, for which that is to blame.
+    pub(super) fn note_failure(
+        &self,
+        member: &Arc<Member>,
+        what: &str,
+        connection: &Connection<Memory>,
+    ) {
+        if let Some(pool) = self.pool() {
+            pool.failed(member, what, connection.now());
+        }
+    }
+}
+
+/// How a connection has ended on which no byte of an answer came.
+struct Ended {
+    /// Whether the request was the first one on it.
+    is_fresh: bool,
+    /// Whether the endpoint says that it has not begun with it.
+    is_unprocessed: bool,
+}
+
+// === impl Course ===
+
+impl Course {
+    fn new() -> Self {
+        Self {
+            tried: Vec::new(),
+            refusal: Refusal::NoEndpoint,
+            takes_waiting: true,
+            was_turned_down: false,
+            missed_places: 0,
+            again: None,
+        }
+    }
+
+    /// To somebody else, and why.
+    fn go_on(&mut self, member: &Arc<Member>, refusal: Refusal, why: &'static str) {
+        self.tried.push(Arc::clone(member));
+        (self.refusal, self.again) = (refusal, Some(why));
+    }
+}

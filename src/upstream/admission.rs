@@ -1,0 +1,198 @@
+//! How much a service takes on: requests at once, and requests a second of one client.
+
+use std::{
+    hash::{BuildHasher, RandomState},
+    net::IpAddr,
+    num::NonZeroU32,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+};
+
+use arc_swap::ArcSwap;
+use governor::{
+    Quota, RateLimiter,
+    clock::{Clock, DefaultClock},
+    state::keyed::HashMapStateStore,
+};
+
+use crate::model::{Limits, Rate, one_client};
+
+/// So many at once, and no more.
+#[derive(Debug)]
+pub struct Ceiling {
+    max: usize,
+    now: AtomicUsize,
+}
+
+/// One of those that there may be at once, until it is dropped.
+#[derive(Debug)]
+pub struct Permit(Arc<Ceiling>);
+
+/// What a service takes on. Shared by both of its pools, so that a flip changes nothing of it.
+#[derive(Debug)]
+pub struct Admission {
+    in_flight: Option<Arc<Ceiling>>,
+    rate: Option<Rates>,
+    limits: (Option<usize>, Option<Rate>),
+}
+
+/// The requests of each client address lately.
+struct Rates {
+    /// Each with a part of the addresses, so that workers seldom wait for each other.
+    shards: Box<[ArcSwap<Shard>]>,
+    quota: Quota,
+    hasher: RandomState,
+    clock: DefaultClock,
+}
+
+type Shard = RateLimiter<IpAddr, HashMapStateStore<IpAddr>, DefaultClock>;
+
+const SHARDS: usize = 16;
+
+/// Addresses in one part. Whoever has used up nothing is forgotten before; if that is not enough, all
+/// are, which costs less than to remember or to refuse whoever comes.
+const ADDRESSES_MAX: usize = 16 * 1024;
+
+// === impl Ceiling ===
+
+impl Ceiling {
+    /// So many at once.
+    #[must_use]
+    pub fn new(max: usize) -> Arc<Self> {
+        Arc::new(Self { max, now: AtomicUsize::new(0) })
+    }
+
+    /// One more, if that is allowed.
+    #[must_use]
+    pub fn enter(self: &Arc<Self>) -> Option<Permit> {
+        // Counted first, so that two who come together cannot both be the last one.
+        let permit = Permit(Arc::clone(self));
+        (self.now.fetch_add(1, Relaxed) < self.max).then_some(permit)
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.now.load(Relaxed)
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.0.now.fetch_sub(1, Relaxed);
+    }
+}
+
+// === impl Admission ===
+
+impl Admission {
+    /// Nobody has come yet.
+    #[must_use]
+    pub fn new(limits: &Limits) -> Arc<Self> {
+        Arc::new(Self {
+            in_flight: limits.in_flight.map(Ceiling::new),
+            rate: limits.client_rate.map(Rates::new),
+            limits: (limits.in_flight, limits.client_rate),
+        })
+    }
+
+    /// Whether it is made for these limits.
+    #[must_use]
+    pub fn is_for(&self, limits: &Limits) -> bool {
+        self.limits == (limits.in_flight, limits.client_rate)
+    }
+
+    /// The requests that there may be at once, if there is a limit.
+    #[must_use]
+    pub fn in_flight(&self) -> Option<&Arc<Ceiling>> {
+        self.in_flight.as_ref()
+    }
+
+    /// Counts a request of a client.
+    ///
+    /// # Errors
+    ///
+    /// In how many seconds it may come again, if it came too soon.
+    pub fn count(&self, client: Option<IpAddr>) -> Result<(), NonZeroU32> {
+        match (&self.rate, client) {
+            (Some(rates), Some(client)) => rates.count(client),
+            _ => Ok(()),
+        }
+    }
+}
+
+// === impl Rates ===
+
+impl Rates {
+    fn new(rate: Rate) -> Self {
+        let quota = Quota::per_second(rate.per_second).allow_burst(rate.burst);
+        let shards = (0..SHARDS).map(|_| ArcSwap::from_pointee(Shard::hashmap(quota))).collect();
+        Self { shards, quota, hasher: RandomState::new(), clock: DefaultClock::default() }
+    }
+
+    fn count(&self, client: IpAddr) -> Result<(), NonZeroU32> {
+        let client = one_client(client);
+        let place = self.hasher.hash_one(client) % SHARDS as u64;
+        let shard = &self.shards[usize::try_from(place).unwrap_or_default()];
+        let mut clients = shard.load();
+        if clients.len() >= ADDRESSES_MAX {
+            clients.retain_recent();
+            if clients.len() >= ADDRESSES_MAX {
+                shard.store(Arc::new(Shard::hashmap(self.quota)));
+                clients = shard.load();
+            }
+        }
+        clients.check_key(&client).map_err(|too_soon| {
+            let wait = too_soon.wait_time_from(self.clock.now());
+            let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+            u32::try_from(seconds).ok().and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MIN)
+        })
+    }
+}
+
+impl std::fmt::Debug for Rates {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Rates").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_are_let_in_than_may_be() {
+        let ceiling = Ceiling::new(2);
+        let inside = [ceiling.enter(), ceiling.enter()];
+        assert!(inside.iter().all(Option::is_some));
+        assert!(ceiling.enter().is_none() && ceiling.count() == 2, "who is refused is not counted");
+        drop(inside);
+        assert!(ceiling.enter().is_some() && ceiling.count() == 0);
+    }
+
+    #[test]
+    fn each_client_has_its_own_rate_and_is_told_when_to_come_again() {
+        let rate = Rate { per_second: NonZeroU32::MIN, burst: NonZeroU32::MIN.saturating_add(1) };
+        let admission = Admission::new(&Limits { client_rate: Some(rate), ..Limits::default() });
+        let count = |it: &str| admission.count(Some(it.parse().expect("an address")));
+        assert_eq!([count("192.0.2.1"), count("192.0.2.1")], [Ok(()), Ok(())]);
+        assert_eq!(count("192.0.2.1"), Err(NonZeroU32::MIN));
+        assert_eq!(count("192.0.2.2"), Ok(()));
+        assert_eq!([count("2001:db8::1"), count("2001:db8::2")], [Ok(()), Ok(())]);
+        assert!(count("2001:db8::3").is_err(), "a network of IPv6 is one client");
+        assert_eq!(admission.count(None), Ok(()), "who is not known cannot be counted");
+    }
+
+    #[test]
+    fn what_is_remembered_of_clients_is_bounded() {
+        let rate = Rate { per_second: NonZeroU32::MIN, burst: NonZeroU32::MIN };
+        let rates = Rates::new(rate);
+        for number in 0..u32::try_from(SHARDS * ADDRESSES_MAX * 2).expect("it is small") {
+            assert_eq!(rates.count(IpAddr::from(number.to_be_bytes())), Ok(()));
+        }
+        let known: usize = rates.shards.iter().map(|it| it.load().len()).sum();
+        assert!((1..=SHARDS * ADDRESSES_MAX).contains(&known), "{known}");
+    }
+}

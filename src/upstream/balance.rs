@@ -1,0 +1,153 @@
+//! The choice among the members of a pool.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+use super::{condition::Standing, member::Member};
+use crate::model::Algorithm;
+
+/// Those of a pool's members that come into question.
+pub(super) struct Field<'a> {
+    members: &'a [Arc<Member>],
+    tried: &'a [Arc<Member>],
+    /// Whoever stands worse is left out.
+    worst: Standing,
+    slow_start: Option<Duration>,
+    now: Instant,
+}
+
+// === impl Field ===
+
+impl<'a> Field<'a> {
+    /// Those who stand best of the ones that were not tried. In a panic whoever answers badly is as good
+    /// as anybody. `None` if there is nobody.
+    pub(super) fn new(
+        members: &'a [Arc<Member>],
+        tried: &'a [Arc<Member>],
+        is_panicking: bool,
+        slow_start: Option<Duration>,
+        now: Instant,
+    ) -> Option<Self> {
+        let everybody = Self { members, tried, worst: Standing::Silent, slow_start, now };
+        let best = everybody.members().map(|it| it.standing()).min()?;
+        let worst = if is_panicking { best.max(Standing::Shunned) } else { best };
+        Some(Self { worst, ..everybody })
+    }
+
+    fn members(&self) -> impl Iterator<Item = &'a Arc<Member>> {
+        let (worst, tried) = (self.worst, self.tried);
+        self.members.iter().filter(move |member| {
+            member.standing() <= worst && !tried.iter().any(|it| Arc::ptr_eq(it, member))
+        })
+    }
+
+    fn share(&self, member: &Member) -> u64 {
+        member.share(self.slow_start, self.now)
+    }
+
+    /// One of those in the field that `has_room`, as the algorithm says. `None` if nobody has.
+    pub(super) fn choose(
+        &self,
+        algorithm: &Algorithm,
+        key: Option<u64>,
+        turn: &AtomicUsize,
+        has_room: &dyn Fn(&Arc<Member>) -> bool,
+        random: &mut fastrand::Rng,
+    ) -> Option<&'a Arc<Member>> {
+        match (algorithm, key) {
+            (Algorithm::RoundRobin, _) => self.next(turn, has_room),
+            (Algorithm::Hash(_), Some(key)) => self.of_key(key, has_room),
+            // Whoever has nothing to be known by goes where there is least to do.
+            (Algorithm::LeastRequest | Algorithm::Hash(_), _) => self.less_busy(has_room, random),
+        }
+    }
+
+    /// The less busy of two that are drawn by their shares.
+    fn less_busy(
+        &self,
+        has_room: &dyn Fn(&Arc<Member>) -> bool,
+        random: &mut fastrand::Rng,
+    ) -> Option<&'a Arc<Member>> {
+        let one = self.draw(None, has_room, random)?;
+        let Some(two) = self.draw(Some(one), has_room, random) else { return Some(one) };
+        // Requests for each share, compared without a division.
+        let load = |it: &Member, other: &Member| (it.in_flight() as u64 + 1) * self.share(other);
+        Some(if load(two, one) < load(one, two) { two } else { one })
+    }
+
+    fn draw(
+        &self,
+        other_than: Option<&Arc<Member>>,
+        has_room: &dyn Fn(&Arc<Member>) -> bool,
+        random: &mut fastrand::Rng,
+    ) -> Option<&'a Arc<Member>> {
+        let is_other = |it: &&Arc<Member>| !other_than.is_some_and(|other| Arc::ptr_eq(other, it));
+        let field = || self.members().filter(is_other).filter(|it| has_room(it));
+        let whole: u64 = field().map(|it| self.share(it)).sum();
+        let mut left = random.u64(0..whole.max(1));
+        let drawn = field().find(|it| {
+            let share = self.share(it);
+            let is_here = left < share;
+            left = left.saturating_sub(share);
+            is_here
+        });
+        // What is known may have changed since it was added up.
+        drawn.or_else(|| field().next())
+    }
+
+    /// The next one in turn. Each turn goes round everybody once, and in each round whoever has a smaller
+    /// share than the largest is left out as often as it takes; spread evenly over the rounds.
+    fn next(
+        &self,
+        turn: &AtomicUsize,
+        has_room: &dyn Fn(&Arc<Member>) -> bool,
+    ) -> Option<&'a Arc<Member>> {
+        let field = || self.members().filter(|it| has_room(it));
+        let count = field().count();
+        let largest = field().map(|it| self.share(it)).max()?;
+        let mut last = None;
+        // Within as many rounds as the smallest share needs, somebody is not left out.
+        for _ in 0..count.saturating_mul(2).max(64) {
+            let turn = turn.fetch_add(1, Relaxed);
+            let (round, place) = (turn / count, turn % count);
+            let Some(member) = field().nth(place) else { continue };
+            let share = self.share(member);
+            // Half a step apart for each place, so that equals do not leave out the same round.
+            let passed =
+                (round as u64).wrapping_mul(share).wrapping_add(place as u64 * largest / 2);
+            if share >= largest || passed % largest >= largest - share {
+                return Some(member);
+            }
+            last = Some(member);
+        }
+        last.or_else(|| field().next())
+    }
+
+    /// The one that a key belongs to: rendezvous hashing. Whoever leaves gives up its own keys and no
+    /// others; a larger share gets more of them.
+    fn of_key(&self, key: u64, has_room: &dyn Fn(&Arc<Member>) -> bool) -> Option<&'a Arc<Member>> {
+        // By weight alone: a key must not move about while an endpoint warms up.
+        let score = |it: &Arc<Member>| {
+            let point = mixed(key ^ it.seed) >> 11;
+            // In (0, 1): 53 bits, which is what a float holds, and never 0.
+            #[expect(clippy::cast_precision_loss, reason = "53 bits fit")]
+            let point = (point as f64 + 0.5) / (1_u64 << 53) as f64;
+            f64::from(it.weight()) / -point.ln()
+        };
+        let field = self.members().filter(|it| has_room(it));
+        field.map(|it| (score(it), it)).max_by(|one, two| one.0.total_cmp(&two.0)).map(|it| it.1)
+    }
+}
+
+/// The finish of `SplitMix64`: each bit of what comes in changes half of what comes out.
+fn mixed(key: u64) -> u64 {
+    let mut key = key.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    key = (key ^ (key >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    key = (key ^ (key >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    key ^ (key >> 31)
+}

@@ -1,0 +1,94 @@
+//! How many requests may be tried again, so that a pool in trouble does not get more of it.
+
+use std::{
+    sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
+    time::Instant,
+};
+
+use crate::model::Retry;
+
+/// What is left for trying again: each request adds a share of a retry, and so does time.
+///
+/// In hundredths of a retry, which makes a percentage of the requests a whole number.
+#[derive(Debug)]
+pub(super) struct Budget {
+    balance: AtomicI64,
+    start: Instant,
+    /// Until when time has added its share, in milliseconds from the start.
+    added_until: AtomicU64,
+}
+
+const RETRY: i64 = 100;
+
+/// More is not saved up: what was quiet for an hour may not try again for a minute.
+const MOST: i64 = 100 * RETRY;
+
+/// What there is before the first request, in seconds of what time adds.
+const BEGINNING_S: i64 = 10;
+
+// === impl Budget ===
+
+impl Budget {
+    pub(super) fn new(rules: &Retry) -> Self {
+        let balance = (i64::from(rules.budget_min) * BEGINNING_S * RETRY).min(MOST);
+        let (balance, start) = (AtomicI64::new(balance), Instant::now());
+        Self { balance, start, added_until: AtomicU64::new(0) }
+    }
+
+    /// A request came.
+    pub(super) fn deposit(&self, rules: &Retry) {
+        if self.balance.load(Relaxed) < MOST {
+            self.balance.fetch_add(i64::from(rules.budget), Relaxed);
+        }
+    }
+
+    /// One more retry, if there is one left.
+    pub(super) fn withdraw(&self, rules: &Retry, now: Instant) -> bool {
+        self.add(rules, now);
+        let take = |it: i64| (it >= RETRY).then(|| it - RETRY);
+        self.balance.fetch_update(Relaxed, Relaxed, take).is_ok()
+    }
+
+    /// Retries that are left.
+    pub(super) fn left(&self, rules: &Retry, now: Instant) -> u32 {
+        self.add(rules, now);
+        u32::try_from(self.balance.load(Relaxed) / RETRY).unwrap_or_default()
+    }
+
+    fn add(&self, rules: &Retry, now: Instant) {
+        let now = now.saturating_duration_since(self.start).as_millis();
+        let now = u64::try_from(now).unwrap_or(u64::MAX);
+        // Whoever moves the hand on adds what the time was worth.
+        let before = self.added_until.fetch_max(now, Relaxed);
+        let passed = i64::try_from(now.saturating_sub(before)).unwrap_or(i64::MAX);
+        let worth = passed.saturating_mul(i64::from(rules.budget_min)) / 10;
+        if worth > 0 {
+            let add = |it: i64| Some(it.saturating_add(worth).min(MOST));
+            let _ = self.balance.fetch_update(Relaxed, Relaxed, add);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_fifth_of_the_requests_and_three_a_second_may_be_tried_again() {
+        let rules = Retry::default();
+        let budget = Budget::new(&rules);
+        let mut now = budget.start;
+        let take_all = |now| (0..).take_while(|_| budget.withdraw(&rules, now)).count();
+        assert_eq!(take_all(now), 30, "there is something to begin with");
+        (0..100).for_each(|_| budget.deposit(&rules));
+        assert_eq!((budget.left(&rules, now), take_all(now)), (20, 20));
+        now += Duration::from_secs(2);
+        assert_eq!(take_all(now), 6);
+        (0..10_000).for_each(|_| budget.deposit(&rules));
+        now += Duration::from_secs(3600);
+        assert_eq!(take_all(now), 100, "no more is saved up");
+        assert!(!budget.withdraw(&Retry { budget_min: 0, ..rules }, now + Duration::from_secs(9)));
+    }
+}

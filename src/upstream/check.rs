@@ -1,0 +1,125 @@
+//! A look at an endpoint: whether it can be spoken with, and whether it says what it should.
+
+use std::future::poll_fn;
+
+use bytes::Bytes;
+use http::{Request, Response, header};
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::{
+    body::Incoming,
+    client::conn::{http1, http2},
+};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::AsyncWriteExt;
+
+use super::{condition::Trouble, connect::Opened, member::Member};
+use crate::model::{HealthCheck, Place, Protocol};
+
+/// Bytes of an answer that are looked at.
+const BODY_MAX: usize = 64 * 1024;
+
+type Question = Request<Empty<Bytes>>;
+
+impl Member {
+    /// Opens a connection, asks what is to be asked, and closes it again. Must be called on a runtime.
+    /// Nothing is left behind when the future is dropped.
+    ///
+    /// Returns what is wrong, after at most `check.timeout`; `None` if that could not be found out, for
+    /// want of something here.
+    pub async fn check(&self, check: &HealthCheck) -> Option<Result<(), Trouble>> {
+        let mut is_open = false;
+        let looking = async {
+            let mut opened = match self.visit().await {
+                Ok(opened) => opened,
+                Err(error) => return error.trouble().map(Err),
+            };
+            is_open = true;
+            let Some(path) = &check.path else {
+                // A farewell, so that nobody has to write of an end that he did not expect.
+                let _ = opened.transport.shutdown().await;
+                return Some(Ok(()));
+            };
+            Some(self.ask(opened, path, check).await)
+        };
+        let looked = tokio::time::timeout(check.timeout, looking).await;
+        let late = |what| format!("{what} within {} ms", check.timeout.as_millis());
+        looked.unwrap_or_else(|_| {
+            Some(Err(match is_open {
+                // Whoever does not answer one question may still answer others.
+                true => Trouble::answers(late("no answer")),
+                false => Trouble::silent(late("no connection")),
+            }))
+        })
+    }
+
+    async fn ask(&self, opened: Opened, path: &str, check: &HealthCheck) -> Result<(), Trouble> {
+        let host = match (&check.host, &self.endpoint().place) {
+            (Some(host), _) => host.to_string(),
+            (None, Place::Address(address)) => address.to_string(),
+            (None, Place::Name { host, port }) => format!("{host}:{port}"),
+            (None, Place::Unix(_)) => "localhost".to_owned(),
+        };
+        let broken = |error: hyper::Error| Trouble::answers(format!("no answer: {error}"));
+        let scheme = if self.endpoint().is_tls { "https" } else { "http" };
+        let transport = TokioIo::new(opened.transport);
+        let question = Request::get(match opened.protocol {
+            Protocol::Http1 => path.to_owned(),
+            Protocol::H2 => format!("{scheme}://{host}{path}"),
+        })
+        .header(header::USER_AGENT, concat!("flipgate/", env!("CARGO_PKG_VERSION"), " health"));
+        let unusable = |error: http::Error| Trouble::answers(format!("cannot be asked: {error}"));
+        match opened.protocol {
+            Protocol::Http1 => {
+                let question =
+                    question.header(header::HOST, host).header(header::CONNECTION, "close");
+                let question = question.body(Empty::new()).map_err(unusable)?;
+                let (mut sender, connection) =
+                    http1::handshake::<_, Empty<Bytes>>(transport).await.map_err(broken)?;
+                let asking = async { read(sender.send_request(question).await, check).await };
+                beside(connection, asking).await
+            }
+            Protocol::H2 => {
+                let question: Question = question.body(Empty::new()).map_err(unusable)?;
+                let (mut sender, connection) =
+                    http2::handshake::<_, _, Empty<Bytes>>(TokioExecutor::new(), transport)
+                        .await
+                        .map_err(broken)?;
+                let asking = async { read(sender.send_request(question).await, check).await };
+                beside(connection, asking).await
+            }
+        }
+    }
+}
+
+/// What `asking` comes to, with `connection` driven beside it for as long as that takes.
+async fn beside<T>(connection: impl Future, asking: impl Future<Output = T>) -> T {
+    let (mut connection, mut asking) = (std::pin::pin!(connection), std::pin::pin!(asking));
+    let mut has_ended = false;
+    poll_fn(|context| {
+        if !has_ended {
+            // How it ends is told to whoever asks.
+            has_ended = connection.as_mut().poll(context).is_ready();
+        }
+        asking.as_mut().poll(context)
+    })
+    .await
+}
+
+async fn read(
+    answer: hyper::Result<Response<Incoming>>,
+    check: &HealthCheck,
+) -> Result<(), Trouble> {
+    let answer = answer.map_err(|error| Trouble::answers(format!("no answer: {error}")))?;
+    let status = answer.status().as_u16();
+    if !check.statuses.contains(status) {
+        let what = format!("answered {status}, and {} is expected", check.statuses);
+        return Err(Trouble::answers(what));
+    }
+    let Some(expected) = &check.body else { return Ok(()) };
+    let body = Limited::new(answer.into_body(), BODY_MAX).collect().await;
+    let body = body.map_err(|error| Trouble::answers(format!("its answer broke off: {error}")))?;
+    match memchr::memmem::find(&body.to_bytes(), expected.as_bytes()) {
+        Some(_) => Ok(()),
+        None => Err(Trouble::answers(format!("its answer does not contain {expected:?}"))),
+    }
+}

@@ -1,0 +1,308 @@
+//! How one endpoint is doing, by what its checks and its requests have found.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use jiff::Timestamp;
+
+use crate::model::{Ejection, Health, HealthCheck};
+
+/// What is wrong with an endpoint.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Trouble {
+    /// What it means for requests.
+    pub kind: TroubleKind,
+    /// What it is, in words.
+    pub what: Arc<str>,
+}
+
+/// What trouble with an endpoint means for requests.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum TroubleKind {
+    /// It answers, but not as it should.
+    Answers,
+    /// It takes no connections. Those that are open end as they should.
+    Refuses,
+    /// Nothing is heard of it: what is open may stay so for ever.
+    Silent,
+}
+
+/// How an endpoint is doing.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Condition {
+    /// What its checks have found.
+    pub health: Health,
+    /// Since when.
+    pub since: Timestamp,
+    /// What they found wrong, while it is down.
+    pub trouble: Option<Trouble>,
+    /// Whether it is left out for what requests got of it.
+    pub ejected: Option<Ejected>,
+}
+
+/// Being left out for a while.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Ejected {
+    /// Since when.
+    pub since: Timestamp,
+    /// Until when.
+    pub until: Timestamp,
+    /// Why.
+    pub what: Arc<str>,
+}
+
+/// How willingly an endpoint is chosen. In the order of preference.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+#[repr(u8)]
+pub(super) enum Standing {
+    /// Nothing is known against it.
+    Good = 0,
+    /// Nobody has looked at it yet.
+    Untried = 1,
+    /// It answers, but badly.
+    Shunned = 2,
+    /// It takes no connections.
+    Gone = 3,
+    /// Nothing is heard of it.
+    Silent = 4,
+}
+
+/// What is known of an endpoint, with what was counted to know it.
+#[derive(Debug)]
+pub(super) struct State {
+    health: Health,
+    since: Timestamp,
+    trouble: Option<Trouble>,
+    /// Checks in a row that said otherwise than `health`.
+    against: u32,
+    /// Connections in a row that requests could not open.
+    missed: u32,
+    ejected: Option<(Ejected, Instant)>,
+    /// How often it was ejected, without a long good time in between.
+    ejections: u32,
+    returned: Option<Instant>,
+}
+
+// === impl Trouble ===
+
+impl Trouble {
+    /// It answers, but not as it should.
+    pub fn answers(what: impl Into<Arc<str>>) -> Self {
+        Self { kind: TroubleKind::Answers, what: what.into() }
+    }
+
+    /// It takes no connections.
+    pub fn refuses(what: impl Into<Arc<str>>) -> Self {
+        Self { kind: TroubleKind::Refuses, what: what.into() }
+    }
+
+    /// Nothing is heard of it.
+    pub fn silent(what: impl Into<Arc<str>>) -> Self {
+        Self { kind: TroubleKind::Silent, what: what.into() }
+    }
+}
+
+// === impl Standing ===
+
+impl Standing {
+    pub(super) fn of(byte: u8) -> Self {
+        match byte {
+            0 => Self::Good,
+            1 => Self::Untried,
+            2 => Self::Shunned,
+            3 => Self::Gone,
+            _ => Self::Silent,
+        }
+    }
+}
+
+// === impl State ===
+
+impl State {
+    pub(super) fn unknown() -> Self {
+        Self {
+            health: Health::Unknown,
+            since: Timestamp::now(),
+            trouble: None,
+            against: 0,
+            missed: 0,
+            ejected: None,
+            ejections: 0,
+            returned: None,
+        }
+    }
+
+    pub(super) fn standing(&self) -> Standing {
+        match (self.health, self.trouble.as_ref().map(|it| it.kind)) {
+            (Health::Down, Some(TroubleKind::Silent)) => Standing::Silent,
+            (Health::Down, Some(TroubleKind::Refuses)) => Standing::Gone,
+            (Health::Down, _) => Standing::Shunned,
+            _ if self.is_ejected() => Standing::Shunned,
+            (Health::Unknown, _) => Standing::Untried,
+            (Health::Up, _) => Standing::Good,
+        }
+    }
+
+    pub(super) fn condition(&self) -> Condition {
+        let trouble = self.trouble.clone().filter(|_| self.health == Health::Down);
+        let ejected = self.ejected.as_ref().map(|(it, _)| it.clone());
+        Condition { health: self.health, since: self.since, trouble, ejected }
+    }
+
+    /// Whether it is not as it was long enough, so that it should be looked at more often.
+    pub(super) fn is_unsettled(&self) -> bool {
+        self.health != Health::Up || self.against > 0
+    }
+
+    /// Takes the result of a check. The first one decides; later ones have to agree with each other.
+    pub(super) fn checked(&mut self, found: Result<(), Trouble>, check: &HealthCheck) {
+        let (health, needed) = match (&found, self.health) {
+            (Ok(()), Health::Up) => {
+                (self.against, self.missed) = (0, 0);
+                return;
+            }
+            (Err(trouble), Health::Down) => {
+                self.against = 0;
+                self.trouble = Some(trouble.clone());
+                return;
+            }
+            (Ok(()), Health::Down) => (Health::Up, check.rise),
+            (Err(_), Health::Up) => (Health::Down, check.fall),
+            (Ok(()), Health::Unknown) => (Health::Up, 1),
+            (Err(_), Health::Unknown) => (Health::Down, 1),
+        };
+        self.against += 1;
+        if self.against >= needed {
+            self.turn(health, found.err());
+        }
+    }
+
+    /// Takes that a request could not open a connection. As good as a check that failed.
+    pub(super) fn missed(&mut self, trouble: Trouble, fall: u32) {
+        self.missed += 1;
+        if self.missed >= fall && self.health != Health::Down {
+            self.turn(Health::Down, Some(trouble));
+        }
+    }
+
+    /// Takes that a request could open one.
+    pub(super) fn reached(&mut self) {
+        self.missed = 0;
+    }
+
+    fn turn(&mut self, health: Health, trouble: Option<Trouble>) {
+        (self.health, self.trouble, self.since) = (health, trouble, Timestamp::now());
+        (self.against, self.missed) = (0, 0);
+    }
+
+    pub(super) fn is_ejected(&self) -> bool {
+        self.ejected.is_some()
+    }
+
+    /// Leaves it out from `now` on: longer each time, unless it was good for a long time.
+    pub(super) fn eject(&mut self, what: Arc<str>, rules: &Ejection, now: Instant) {
+        let was_good = |it: Instant| now.saturating_duration_since(it) > rules.longest;
+        if self.returned.is_some_and(was_good) {
+            self.ejections = 0;
+        }
+        self.ejections = self.ejections.saturating_add(1);
+        let time = rules.base.saturating_mul(self.ejections).min(rules.longest);
+        let since = Timestamp::now();
+        let until = since.checked_add(time).unwrap_or(Timestamp::MAX);
+        self.ejected = Some((Ejected { since, until, what }, now + time));
+    }
+
+    /// Lets it in again if its time is over.
+    pub(super) fn release(&mut self, now: Instant) -> bool {
+        let is_over = self.ejected.as_ref().is_some_and(|(_, until)| *until <= now);
+        if is_over {
+            (self.ejected, self.returned) = (None, Some(now));
+        }
+        is_over
+    }
+}
+
+impl HealthCheck {
+    /// How long to wait for the next look: an endpoint that is not settled is looked at as often as it
+    /// takes to know within one interval.
+    #[must_use]
+    pub fn pause(&self, is_unsettled: bool) -> Duration {
+        let needed = self.rise.max(self.fall).max(1);
+        if is_unsettled { self.interval / needed } else { self.interval }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bad() -> Result<(), Trouble> {
+        Err(Trouble::answers("500"))
+    }
+
+    #[test]
+    fn the_first_look_decides_and_later_ones_have_to_agree() {
+        let check = HealthCheck { rise: 2, fall: 3, ..HealthCheck::default() };
+        let mut state = State::unknown();
+        assert_eq!(state.standing(), Standing::Untried);
+        state.checked(Ok(()), &check);
+        assert_eq!(state.standing(), Standing::Good);
+        for found in [bad(), bad(), Ok(()), bad(), bad()] {
+            state.checked(found, &check);
+            assert_eq!(state.standing(), Standing::Good, "never three in a row");
+        }
+        state.checked(bad(), &check);
+        assert_eq!(state.standing(), Standing::Shunned);
+        state.checked(Ok(()), &check);
+        state.checked(Err(Trouble::refuses("refused")), &check);
+        assert_eq!(state.standing(), Standing::Gone, "what is wrong may change");
+        state.checked(Err(Trouble::silent("no answer")), &check);
+        assert_eq!(state.standing(), Standing::Silent);
+        state.checked(Ok(()), &check);
+        assert_eq!(state.standing(), Standing::Silent, "never two in a row");
+        state.checked(Ok(()), &check);
+        assert_eq!((state.standing(), state.condition().trouble), (Standing::Good, None));
+    }
+
+    #[test]
+    fn connections_that_cannot_be_opened_count_as_checks() {
+        let mut state = State::unknown();
+        let trouble = || Trouble::refuses("refused");
+        state.missed(trouble(), 3);
+        state.missed(trouble(), 3);
+        state.reached();
+        state.missed(trouble(), 3);
+        state.missed(trouble(), 3);
+        assert_eq!(state.standing(), Standing::Untried);
+        state.missed(trouble(), 3);
+        assert_eq!(state.standing(), Standing::Gone);
+    }
+
+    #[test]
+    fn who_is_ejected_again_and_again_stays_out_for_longer() {
+        let rules = Ejection::default();
+        let mut state = State::unknown();
+        state.checked(Ok(()), &HealthCheck::default());
+        let mut now = Instant::now();
+        for seconds in [30, 60, 90] {
+            state.eject("503".into(), &rules, now);
+            assert_eq!(state.standing(), Standing::Shunned);
+            assert!(!state.release(now + Duration::from_secs(seconds - 1)));
+            now += Duration::from_secs(seconds);
+            assert!(state.release(now), "after {seconds} s");
+            assert_eq!(state.standing(), Standing::Good);
+        }
+        now += rules.longest + Duration::from_secs(1);
+        state.eject("503".into(), &rules, now);
+        assert!(state.release(now + rules.base), "a long good time is remembered");
+    }
+
+    #[test]
+    fn who_is_not_settled_is_looked_at_often_enough_to_know_within_an_interval() {
+        let check = HealthCheck { rise: 2, fall: 4, ..HealthCheck::default() };
+        assert_eq!(check.pause(false), check.interval);
+        assert_eq!(check.pause(true) * check.fall, check.interval);
+    }
+}
