@@ -13,8 +13,8 @@ pub(super) struct Files {
     pub(super) upstream: usize,
 }
 
-/// For the admin API, the state, logs, certificates and health checks; of a small limit an eighth.
-const KEPT: usize = 512;
+/// For the admin API, the state, logs, certificates and health checks: an eighth, within these bounds.
+const KEPT: std::ops::RangeInclusive<usize> = 96..=512;
 
 // === impl Files ===
 
@@ -36,9 +36,9 @@ impl Files {
 
     /// Clients get no more than half, since most of them need a connection to an endpoint too.
     fn share(limit: usize, wanted: usize) -> Self {
-        let free = limit - KEPT.min(limit / 8);
+        let free = limit.saturating_sub((limit / 8).clamp(*KEPT.start(), *KEPT.end()));
         let downstream = wanted.min(free / 2).max(1);
-        Self { downstream, upstream: (free - downstream).max(1) }
+        Self { downstream, upstream: free.saturating_sub(downstream).max(1) }
     }
 }
 
@@ -51,7 +51,8 @@ mod tests {
         for (limit, wanted, downstream, upstream) in [
             (1_000_000, 8192, 8192, 1_000_000 - 512 - 8192),
             (1024, 8192, 448, 448),
-            (64, 8192, 28, 28),
+            (256, 8192, 80, 80),
+            (64, 8192, 1, 1),
             (1024, 100, 100, 796),
             (1, 8192, 1, 1),
         ] {

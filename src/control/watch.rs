@@ -29,7 +29,8 @@ const QUIET: Duration = Duration::from_secs(10);
 /// What was told already.
 #[derive(Default)]
 struct Told {
-    /// By the member's place in memory, which the member beside it keeps from being used again.
+    /// What each member was last told to be like. By its place in memory, which the member beside it keeps
+    /// from being used again.
     conditions: HashMap<usize, (Arc<Member>, Condition)>,
     panicking: HashMap<(ServiceName, Color), bool>,
     limits: HashMap<(ServiceName, Color, &'static str), LimitTold>,
@@ -109,10 +110,15 @@ impl Told {
         let mut conditions = HashMap::new();
         for pool in pools {
             for member in pool.members() {
-                let (place, condition) = (Arc::as_ptr(&member).addr(), member.condition());
-                let before = self.conditions.get(&place).map(|it| &it.1);
-                tell_of_member(pool, &member, before, &condition, &mut events);
-                conditions.insert(place, (member, condition));
+                let place = Arc::as_ptr(&member).addr();
+                let mut last = self.conditions.remove(&place).map(|it| it.1);
+                for condition in member.news() {
+                    tell_of_member(pool, &member, last.as_ref(), &condition, &mut events);
+                    last = Some(condition);
+                }
+                if let Some(last) = last {
+                    conditions.insert(place, (member, last));
+                }
             }
             self.tell_of_panic(pool, &mut events);
             self.tell_of_limits(pool, now, &mut events);

@@ -120,6 +120,12 @@ impl Exchange<'_> {
                     };
                     self.decide_on_closed(&mut course, &member, &ended, connection)?;
                 }
+                Err(Failure::Refused(Refusal::Protocol))
+                    if self.may_leave_broken(&course, &member, connection) =>
+                {
+                    self.note_failure(&member, "an answer that is not HTTP", connection);
+                    course.go_on(&member, Refusal::Protocol, "protocol");
+                }
                 Err(failure) => {
                     if let Failure::Refused(refusal) = &failure {
                         if *refusal == Refusal::Timeout {
@@ -338,11 +344,33 @@ impl Exchange<'_> {
             self.note_failure(member, &format!("answered {}", head.status), connection);
         }
         self.may_retry(|it| it.statuses.contains(head.status))
-            && self.interim_count == 0
-            && self.upload.can_rewind()
-            && course.tried.len() + 1 < pool.policy().retry.tries
-            && pool.has_other(&course.tried, member)
-            && pool.withdraw(connection.now())
+            && self.has_alternative(course, member, connection)
+    }
+
+    /// Whether an answer that cannot be understood is as good as none.
+    fn may_leave_broken(
+        &self,
+        course: &Course,
+        member: &Arc<Member>,
+        connection: &Connection<Memory>,
+    ) -> bool {
+        self.may_retry(|it| it.on_closed) && self.has_alternative(course, member, connection)
+    }
+
+    /// Whether there is somebody else to ask, and a retry left for it, which is spent then.
+    fn has_alternative(
+        &self,
+        course: &Course,
+        member: &Arc<Member>,
+        connection: &Connection<Memory>,
+    ) -> bool {
+        self.pool().is_some_and(|pool| {
+            self.interim_count == 0
+                && self.upload.can_rewind()
+                && course.tried.len() + 1 < pool.policy().retry.tries
+                && pool.has_other(&course.tried, member)
+                && pool.withdraw(connection.now())
+        })
     }
 
     /// Whether the service has chosen to try something again, and this request can be.

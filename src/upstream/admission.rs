@@ -77,6 +77,12 @@ impl Ceiling {
     pub fn count(&self) -> usize {
         self.now.load(Relaxed)
     }
+
+    /// Whether there are as many as may be.
+    #[must_use]
+    pub fn is_reached(&self) -> bool {
+        self.count() >= self.max
+    }
 }
 
 impl Drop for Permit {

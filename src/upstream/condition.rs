@@ -1,6 +1,7 @@
 //! How one endpoint is doing, by what its checks and its requests have found.
 
 use std::{
+    collections::VecDeque,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -83,7 +84,12 @@ pub(super) struct State {
     /// How often it was ejected, without a long good time in between.
     ejections: u32,
     returned: Option<Instant>,
+    /// Conditions that nobody has been told of.
+    news: VecDeque<Condition>,
 }
+
+/// Conditions that are kept until somebody asks for them, several times a second.
+const NEWS_MAX: usize = 16;
 
 // === impl Trouble ===
 
@@ -131,7 +137,20 @@ impl State {
             ejected: None,
             ejections: 0,
             returned: None,
+            news: VecDeque::new(),
         }
+    }
+
+    /// The conditions that it came to since this was asked the last time, in order.
+    pub(super) fn news(&mut self) -> Vec<Condition> {
+        self.news.drain(..).collect()
+    }
+
+    fn note(&mut self) {
+        if self.news.len() == NEWS_MAX {
+            self.news.pop_front();
+        }
+        self.news.push_back(self.condition());
     }
 
     pub(super) fn standing(&self) -> Standing {
@@ -195,6 +214,7 @@ impl State {
     fn turn(&mut self, health: Health, trouble: Option<Trouble>) {
         (self.health, self.trouble, self.since) = (health, trouble, Timestamp::now());
         (self.against, self.missed) = (0, 0);
+        self.note();
     }
 
     pub(super) fn is_ejected(&self) -> bool {
@@ -212,6 +232,7 @@ impl State {
         let since = Timestamp::now();
         let until = since.checked_add(time).unwrap_or(Timestamp::MAX);
         self.ejected = Some((Ejected { since, until, what }, now + time));
+        self.note();
     }
 
     /// Lets it in again if its time is over.
@@ -219,6 +240,7 @@ impl State {
         let is_over = self.ejected.as_ref().is_some_and(|(_, until)| *until <= now);
         if is_over {
             (self.ejected, self.returned) = (None, Some(now));
+            self.note();
         }
         is_over
     }
@@ -297,6 +319,9 @@ mod tests {
         now += rules.longest + Duration::from_secs(1);
         state.eject("503".into(), &rules, now);
         assert!(state.release(now + rules.base), "a long good time is remembered");
+        let ejected: Vec<_> = state.news().iter().map(|it| it.ejected.is_some()).collect();
+        assert_eq!(ejected, [false, true, false, true, false, true, false, true, false]);
+        assert!(state.news().is_empty(), "news are told once");
     }
 
     #[test]

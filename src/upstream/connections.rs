@@ -185,7 +185,11 @@ impl Connections {
         };
         let slot = member.try_open(pool.policy().limits.endpoint_connections);
         let slot = slot.ok_or_else(|| full(ConnectReason::Limit, "it has as many as it may"))?;
-        let permit = self.ceiling.enter();
+        // One that waits for a request is worth less than one that has one.
+        let permit = self.ceiling.enter().or_else(|| {
+            self.idle.borrow_mut().close_one();
+            self.ceiling.enter()
+        });
         let permit = permit.ok_or_else(|| {
             full(ConnectReason::Descriptors, "all file descriptors for endpoints are in use")
         })?;
@@ -278,7 +282,9 @@ impl Connections {
         self.drivers.sweep();
         self.idle.borrow_mut().0.retain(|_, waiting| {
             let Some(member) = waiting.member.upgrade() else { return false };
-            if member.is_gone() {
+            if self.ceiling.is_reached() {
+                waiting.connections.clear();
+            } else if member.is_gone() {
                 waiting.connections.clear();
                 waiting.sessions.iter().for_each(Session::distrust);
             } else if member.is_waited_for() {
@@ -298,6 +304,11 @@ impl Connections {
 // === impl Idle ===
 
 impl Idle {
+    /// Closes a connection that waits for a request, if there is one.
+    fn close_one(&mut self) {
+        self.0.values_mut().find_map(|it| it.connections.pop());
+    }
+
     fn get_mut(&mut self, member: &*const Member) -> Option<&mut Waiting> {
         self.0.get_mut(member)
     }

@@ -193,6 +193,12 @@ impl Member {
         self.state().condition()
     }
 
+    /// What it has come to since this was asked the last time, in order.
+    #[must_use]
+    pub fn news(&self) -> Vec<Condition> {
+        self.state().news()
+    }
+
     /// What its checks have found.
     #[must_use]
     pub fn health(&self) -> Health {

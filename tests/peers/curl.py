@@ -438,7 +438,7 @@ def proxy_protocol_onward(house, promises, curl, at, ports):
         file = house.write("haproxy.cfg", HAPROXY.format(**ports))
         house.start(["haproxy", "-db", "-f", file], stdout=out, stderr=out)
     url = f"https://localhost:{at['tls']}"
-    eventually(lambda: curl(url + "/v1").code == 200, 5, "haproxy does not start")
+    eventually(lambda: curl(url + "/v1").code == 200, 20, "haproxy does not start")
     for service in ("v1", "v2", "h2v2"):
         with promises.that(f"PROXY to an endpoint, {service}: it learns whose each request is"):
             for address in ("127.0.0.1", PUBLIC, "127.0.0.3", PUBLIC):

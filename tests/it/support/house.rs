@@ -211,6 +211,33 @@ impl House {
         .await;
     }
 
+    /// What has happened, by name, with all that is told of it.
+    pub(crate) fn events(&self, name: &str) -> Vec<Value> {
+        let events = self.app().control().events().subscribe(Some(0)).missed;
+        let named = events.iter().filter(|it| it.kind.name() == name);
+        named.map(|it| serde_json::to_value(&**it).expect("texts and numbers")).collect()
+    }
+
+    /// An endpoint's part of the picture, by its place in the pool.
+    pub(crate) async fn endpoint(&self, service: &str, color: &str, place: usize) -> Value {
+        self.status().await["services"][service]["pools"][color]["endpoints"][place].clone()
+    }
+
+    /// Waits until an endpoint is known to be well, or not to be.
+    pub(crate) async fn wait_for_health(&self, color: &str, place: usize, health: &str) {
+        eventually(&format!("{color} {place} {health}"), async || {
+            self.endpoint("web", color, place).await["health"] == health
+        })
+        .await;
+    }
+
+    /// The value of a series, with its labels as they are shown; 0 if it is not there.
+    pub(crate) async fn metric(&self, series: &str) -> f64 {
+        let text = self.call("GET", "/metrics", "", "").await.text();
+        let line = text.lines().find_map(|it| it.strip_prefix(series)?.strip_prefix(' '));
+        line.map_or(0.0, |it| it.parse().expect("a number"))
+    }
+
     /// Changes and pictures without the detour over HTTP.
     pub(crate) fn app(&self) -> &App {
         self.app.as_ref().expect("running")

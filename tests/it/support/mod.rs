@@ -5,8 +5,10 @@ pub(crate) mod client;
 pub(crate) mod frames;
 pub(crate) mod house;
 pub(crate) mod http2;
+pub(crate) mod nameserver;
 pub(crate) mod process;
 pub(crate) mod scripted;
+pub(crate) mod unruly;
 pub(crate) mod upstream;
 
 use std::time::Duration;
@@ -16,8 +18,10 @@ pub(crate) use self::{
     client::{Answer, Client},
     house::House,
     http2::{Http2, Http2Upstream},
+    nameserver::NameServer,
     process::Process,
     scripted::Scripted,
+    unruly::{Manner, Unruly, Walled},
     upstream::Upstream,
 };
 

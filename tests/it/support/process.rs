@@ -58,11 +58,35 @@ impl Process {
         Self::start_with(folder.path(), &config).await
     }
 
+    /// The same with a limit of open files.
+    pub(crate) async fn start_limited(
+        folder: &TempDir,
+        files: u64,
+        blue: &Upstream,
+        green: &Upstream,
+    ) -> Self {
+        let config = write_config(folder.path(), 0, blue, green);
+        let mut command = Command::new("sh");
+        let program = env!("CARGO_BIN_EXE_flipgate");
+        command.args(["-c", &format!("ulimit -n {files} && exec \"$0\" \"$@\""), program]);
+        Self::start_by(command, folder.path(), &config).await
+    }
+
+    /// Its number.
+    pub(crate) fn pid(&self) -> i32 {
+        i32::try_from(self.child.id()).expect("the kernel has no larger ones")
+    }
+
     /// Starts a process with a configuration that is there already.
     pub(crate) async fn start_with(folder: &Path, config: &Path) -> Self {
+        Self::start_by(flipgate(&[]), folder, config).await
+    }
+
+    async fn start_by(mut command: Command, folder: &Path, config: &Path) -> Self {
         let config = config.display().to_string();
         let log = std::fs::File::create(folder.join("log")).expect("a writable folder");
-        let child = flipgate(&["run", "--config", &config])
+        let child = command
+            .args(["run", "--config", &config])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)

@@ -4,7 +4,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicUsize, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
     },
 };
 
@@ -38,6 +38,7 @@ use tokio::{
 /// | `/both` | a chunked body with a length beside it |
 /// | `/refuse` | 417 without reading the body |
 /// | `/last` | an answer after which the connection ends |
+/// | `/health` | its name, or 500 when the test calls [`Upstream::ail`] |
 /// | others | its name |
 pub(crate) struct Upstream {
     pub(crate) address: SocketAddr,
@@ -48,6 +49,7 @@ pub(crate) struct Upstream {
 struct State {
     name: String,
     released: watch::Sender<bool>,
+    is_ailing: AtomicBool,
     requests: AtomicUsize,
     connections: AtomicUsize,
     sent: AtomicUsize,
@@ -56,11 +58,17 @@ struct State {
 
 impl Upstream {
     pub(crate) async fn start(name: &str) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        Self::start_at(name, SocketAddr::from(([127, 0, 0, 1], 0))).await
+    }
+
+    /// One at an address of its own; or where another one was before.
+    pub(crate) async fn start_at(name: &str, address: SocketAddr) -> Self {
+        let listener = TcpListener::bind(address).await.expect("a port");
         let address = listener.local_addr().expect("a bound socket");
         let state = Arc::new(State {
             name: name.to_owned(),
             released: watch::Sender::new(false),
+            is_ailing: AtomicBool::new(false),
             requests: AtomicUsize::new(0),
             connections: AtomicUsize::new(0),
             sent: AtomicUsize::new(0),
@@ -81,6 +89,11 @@ impl Upstream {
     /// Lets everybody on `/hold` go on, now and from now on.
     pub(crate) fn release(&self) {
         self.state.released.send_replace(true);
+    }
+
+    /// Whether `/health` answers 500.
+    pub(crate) fn ail(&self, is_ailing: bool) {
+        self.state.is_ailing.store(is_ailing, SeqCst);
     }
 
     /// Requests whose head was read.
@@ -191,6 +204,9 @@ async fn answer(
                 send(&[b'x'; 16 * 1024]).await?;
                 state.sent.fetch_add(16 * 1024, SeqCst);
             }
+        }
+        "/health" if state.is_ailing.load(SeqCst) => {
+            send(b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n").await
         }
         "/204" => send(b"HTTP/1.1 204 No Content\r\n\r\n").await,
         "/304" => {

@@ -1,0 +1,187 @@
+//! Who is well, who says so, and who is asked meanwhile?
+
+use serde_json::json;
+
+use crate::support::{House, Http2Upstream, Manner, Unruly, Upstream, eventually, http2};
+
+/// A house with one service, whose blue pool has these endpoints and whose policy is as written.
+fn house(blue: &[String], policy: &str) -> House {
+    House::build()
+        .services(&format!("[service.web]\nblue = {{ endpoints = {blue:?} }}\n{policy}\n"))
+        .start()
+}
+
+fn at(upstreams: &[&Upstream]) -> Vec<String> {
+    upstreams.iter().map(|it| it.address.to_string()).collect()
+}
+
+const CHECKED: &str = "health = { path = \"/health\", interval = \"100ms\", rise = 2, fall = 3 }";
+
+async fn names(house: &House, requests: usize) -> Vec<String> {
+    let mut client = house.public().await;
+    let mut names = Vec::new();
+    for _ in 0..requests {
+        names.push(client.get("/", "").await.text());
+    }
+    names
+}
+
+#[tokio::test]
+async fn who_says_that_it_is_ill_gets_no_requests_until_it_is_well_again() {
+    let (one, two) = (Upstream::start("one").await, Upstream::start("two").await);
+    let house = house(&at(&[&one, &two]), CHECKED);
+    house.wait_for_health("blue", 0, "up").await;
+    house.wait_for_health("blue", 1, "up").await;
+    one.ail(true);
+    house.wait_for_health("blue", 0, "down").await;
+    let seen = house.endpoint("web", "blue", 0).await;
+    assert_eq!(seen["reason"], "answered 500, and 200-399 is expected");
+    assert_eq!(names(&house, 20).await, ["two"; 20]);
+    let up = format!(
+        "flipgate_endpoint_up{{color=\"blue\",endpoint=\"{}\",service=\"web\"}}",
+        one.address
+    );
+    assert!(house.metric(&up).await.abs() < 0.5);
+    one.ail(false);
+    house.wait_for_health("blue", 0, "up").await;
+    assert_eq!(house.endpoint("web", "blue", 0).await.get("reason"), None);
+    assert!(names(&house, 100).await.contains(&"one".to_owned()));
+    eventually("both events", async || house.events("health_changed").len() == 2).await;
+    let told = house.events("health_changed");
+    let address = one.address.to_string();
+    assert_eq!((&told[0]["endpoint"], &told[0]["health"]), (&json!(address), &json!("down")));
+    assert_eq!(told[0]["reason"], "answered 500, and 200-399 is expected");
+    assert_eq!((&told[1]["health"], told[1].get("reason")), (&json!("up"), None));
+}
+
+#[tokio::test]
+async fn a_good_answer_has_the_status_and_the_text_that_are_expected() {
+    let upstream = Upstream::start("well and good").await;
+    for (check, health, reason) in [
+        ("path = \"/health\", body = \"and\"", "up", None),
+        ("path = \"/health\", body = \"or\"", "down", Some("its answer does not contain \"or\"")),
+        ("path = \"/204\", status = [\"204\"]", "up", None),
+        (
+            "path = \"/health\", status = [\"204\"]",
+            "down",
+            Some("answered 200, and 204 is expected"),
+        ),
+        (
+            "path = \"/close\"",
+            "down",
+            Some("no answer: connection closed before message completed"),
+        ),
+        ("path = \"/wait\", timeout = \"100ms\"", "down", Some("no answer within 100 ms")),
+    ] {
+        let house = house(&at(&[&upstream]), &format!("health = {{ {check} }}"));
+        house.wait_for_health("blue", 0, health).await;
+        let seen = house.endpoint("web", "blue", 0).await;
+        assert_eq!(seen.get("reason").and_then(|it| it.as_str()), reason, "{check}");
+    }
+    let house = house(
+        &at(&[&upstream]),
+        "health = { path = \"/head\", host = \"app.test\", body = \"host: app.test\" }",
+    );
+    house.wait_for_health("blue", 0, "up").await;
+    let none = crate::health::house(&["unix:/nowhere/app.sock".to_owned()], "");
+    none.wait_for_health("blue", 0, "down").await;
+    let reason = none.endpoint("web", "blue", 0).await["reason"].to_string();
+    assert!(reason.contains("No such file"), "{reason}");
+}
+
+#[tokio::test]
+async fn applications_of_http2_are_asked_in_http2() {
+    let upstream = Http2Upstream::start(async |_, response| http2::say(response, "two")).await;
+    let house = House::build()
+        .services(&format!(
+            "[service.web]\nhealth.path = \"/\"\nhealth.body = \"two\"\n\
+             blue = {{ endpoints = [\"{}\"], protocol = \"h2\" }}\n",
+            upstream.address
+        ))
+        .start();
+    house.wait_for_health("blue", 0, "up").await;
+}
+
+#[tokio::test]
+async fn who_was_away_is_back_without_being_told() {
+    let (mut one, two) = (Upstream::start("one").await, Upstream::start("two").await);
+    let house = house(&at(&[&one, &two]), "health.interval = \"100ms\"");
+    house.wait_for_health("blue", 0, "up").await;
+    house.wait_for_health("blue", 1, "up").await;
+    one.kill().await;
+    assert_eq!(names(&house, 20).await, ["two"; 20]);
+    house.wait_for_health("blue", 0, "down").await;
+    let _again = Upstream::start_at("again", one.address).await;
+    house.wait_for_health("blue", 0, "up").await;
+    assert!(names(&house, 100).await.contains(&"again".to_owned()));
+}
+
+#[tokio::test]
+async fn who_was_not_looked_at_yet_waits_for_that_while_there_are_others() {
+    let one = Upstream::start("one").await;
+    let silent = Unruly::start(Manner::Silent).await;
+    let house = house(&at(&[&one]), "health = { path = \"/health\", timeout = \"1h\" }");
+    house.wait_for_health("blue", 0, "up").await;
+    let endpoints = [one.address.to_string(), silent.address.to_string()];
+    let body = json!({"endpoints": endpoints, "force": true}).to_string();
+    let set = house.call("PUT", "/v1/services/web/pools/blue", "", &body).await;
+    assert_eq!(set.status, 200, "{}", set.text());
+    assert_eq!(names(&house, 50).await, ["one"; 50]);
+    assert_eq!(house.endpoint("web", "blue", 1).await["health"], "unknown");
+}
+
+#[tokio::test]
+async fn who_fails_requests_is_left_out_for_a_while() {
+    let (one, bad) = (Upstream::start("one").await, Unruly::start(Manner::Unavailable).await);
+    let house = house(
+        &[one.address.to_string(), bad.address.to_string()],
+        "ejection = { failures = 3, base = \"1s\", longest = \"1s\" }",
+    );
+    eventually("the bad one is ejected", async || {
+        house.get("/").await;
+        house.endpoint("web", "blue", 1).await.get("ejected").is_some()
+    })
+    .await;
+    assert_eq!(bad.requests(), 3);
+    let ejected = house.endpoint("web", "blue", 1).await["ejected"].clone();
+    let reason = "3 requests in a row came to nothing, the last one: answered 503";
+    assert_eq!(ejected["reason"], reason);
+    let series = "flipgate_ejections_total{color=\"blue\",service=\"web\"}";
+    assert!((house.metric(series).await - 1.0).abs() < 0.1);
+    eventually("it is back", async || {
+        house.endpoint("web", "blue", 1).await.get("ejected").is_none()
+    })
+    .await;
+    let told = [house.events("endpoint_ejected"), house.events("endpoint_returned")];
+    assert_eq!(told.each_ref().map(Vec::len), [1, 1]);
+    assert_eq!(told[0][0]["endpoint"], bad.address.to_string());
+    assert_eq!(told[0][0]["reason"], reason);
+}
+
+#[tokio::test]
+async fn when_too_few_are_well_the_others_help() {
+    let all = [
+        Upstream::start("one").await,
+        Upstream::start("two").await,
+        Upstream::start("three").await,
+    ];
+    let house = house(&at(&[&all[0], &all[1], &all[2]]), CHECKED);
+    for place in 0..3 {
+        house.wait_for_health("blue", place, "up").await;
+    }
+    all[0].ail(true);
+    all[1].ail(true);
+    eventually("panic", async || {
+        house.status().await["services"]["web"]["pools"]["blue"]["panicking"] == true
+    })
+    .await;
+    let names = names(&house, 200).await;
+    for name in ["one", "two", "three"] {
+        assert!(names.iter().any(|it| it == name), "{name}");
+    }
+    all[0].ail(false);
+    eventually("calm", async || house.events("panic_changed").len() == 2).await;
+    let told: Vec<_> =
+        house.events("panic_changed").iter().map(|it| it["panicking"].clone()).collect();
+    assert_eq!(told, [json!(true), json!(false)]);
+}

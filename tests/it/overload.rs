@@ -1,0 +1,298 @@
+//! What happens when there is more to do than may be?
+
+use std::time::Duration;
+
+use crate::support::{Answer, Client, House, Upstream, client, eventually};
+
+fn house(blue: &Upstream, top: &str, policy: &str) -> House {
+    let blue = blue.address;
+    House::build()
+        .with(top)
+        .services(&format!(
+            "[service.web]\nblue = {{ endpoints = [\"{blue}\"] }}\ngreen = {{ endpoints = [\"{blue}\"] }}\n{policy}\n"
+        ))
+        .start()
+}
+
+fn assert_overloaded(answer: &Answer) {
+    assert_eq!(answer.status, 503, "{}", answer.text());
+    assert_eq!(answer.field("retry-after"), Some("1"));
+    assert_eq!(answer.field("proxy-status"), Some("flipgate; error=connection_limit_reached"));
+}
+
+async fn limited(house: &House, limit: &str) -> f64 {
+    let labels = format!("color=\"blue\",limit=\"{limit}\",service=\"web\"");
+    house.metric(&format!("flipgate_limited_total{{{labels}}}")).await
+}
+
+#[tokio::test]
+async fn one_request_more_than_may_be_is_refused_at_once() {
+    for (top, policy, limit) in [
+        ("limits.in_flight = 2", "", "in_flight"),
+        ("", "limits.in_flight = 2", "service_in_flight"),
+    ] {
+        let upstream = Upstream::start("up").await;
+        let house = house(&upstream, top, policy);
+        let mut held = [house.public().await, house.public().await];
+        for client in &mut held {
+            client.ask("/hold", "").await;
+            assert_eq!(client.head().await.status, 200);
+        }
+        let mut third = house.public().await;
+        for _ in 0..2 {
+            assert_overloaded(&third.get("/", "").await);
+        }
+        // The limit is of both colors together, and of nobody's preview less.
+        let mut tester = house.internal().await;
+        assert_overloaded(&tester.get("/", "Flipgate-Preview: green\r\n").await);
+        assert!((limited(&house, limit).await - 2.0).abs() < 0.1);
+        let admin = house.call("GET", "/v1/status", "", "").await;
+        assert_eq!(admin.status, 200);
+        house.promote(&[("web", "green")]).await;
+        upstream.release();
+        eventually("there is room again", async || third.get("/", "").await.status == 200).await;
+        eventually("it was told", async || !house.events("limit_hit").is_empty()).await;
+        let told = &house.events("limit_hit")[0];
+        assert_eq!((&told["limit"], &told["service"]), (&limit.into(), &"web".into()));
+    }
+}
+
+#[tokio::test]
+async fn a_tunnel_is_no_request() {
+    let upstream = Upstream::start("up").await;
+    let house = house(&upstream, "limits.in_flight = 1", "limits.in_flight = 1");
+    let mut tunnels = Vec::new();
+    for _ in 0..3 {
+        let mut client = house.public().await;
+        client.send("GET /ws HTTP/1.1\r\nHost: a.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n").await;
+        assert_eq!(client.head().await.status, 101);
+        tunnels.push(client);
+    }
+    assert_eq!(house.get("/").await, "up");
+}
+
+#[tokio::test]
+async fn who_asks_too_often_is_told_when_to_come_again() {
+    let upstream = Upstream::start("up").await;
+    let house = house(&upstream, "", "limits = { client_rate = \"1/s\", client_burst = 3 }");
+    let mut client = house.public().await;
+    let mut statuses = Vec::new();
+    let mut last = Answer::default();
+    for _ in 0..5 {
+        last = client.get("/", "").await;
+        statuses.push(last.status);
+    }
+    assert_eq!(statuses[..3], [200, 200, 200]);
+    assert!(statuses.contains(&429), "{statuses:?}");
+    if last.status == 429 {
+        assert_eq!(last.field("retry-after"), Some("1"));
+        assert_eq!(last.field("proxy-status"), Some("flipgate; error=http_request_denied"));
+    }
+    assert!(limited(&house, "client_rate").await > 0.9);
+    let mut other = Client::connect("127.0.0.9", house.public).await;
+    assert_eq!(other.get("/", "").await.status, 200, "others have their own");
+    eventually("time helps", async || client.get("/", "").await.status == 200).await;
+}
+
+#[tokio::test]
+async fn requests_wait_for_a_place_in_the_order_in_which_they_came() {
+    let upstream = Upstream::start("up").await;
+    let policy = "limits = { endpoint_requests = 1, queue = 2, queue_timeout = \"30s\" }";
+    let house = house(&upstream, "", policy);
+    let mut inside = house.public().await;
+    inside.ask("/wait", "").await;
+    eventually("one is inside", async || upstream.requests() == 1).await;
+    let queued = async |count: u64| {
+        eventually("they wait", async || {
+            house.status().await["services"]["web"]["pools"]["blue"]["queued"] == count
+        })
+        .await;
+    };
+    let [mut one, mut two] = [house.public().await, house.public().await];
+    one.ask("/one", "").await;
+    queued(1).await;
+    two.ask("/two", "").await;
+    queued(2).await;
+    assert_overloaded(&house.public().await.get("/three", "").await);
+    assert!((limited(&house, "queue").await - 1.0).abs() < 0.1);
+    assert_eq!(upstream.requests(), 1);
+    upstream.release();
+    for client in [&mut inside, &mut one, &mut two] {
+        assert_eq!(client.answer().await.text(), "up");
+    }
+    assert_eq!(upstream.paths(), ["/wait", "/one", "/two"]);
+    queued(0).await;
+}
+
+#[tokio::test]
+async fn who_has_left_does_not_keep_others_waiting() {
+    let upstream = Upstream::start("up").await;
+    let policy = "limits = { endpoint_requests = 1, queue = 1, queue_timeout = \"30s\" }";
+    let house = house(&upstream, "", policy);
+    let mut inside = house.public().await;
+    inside.ask("/wait", "").await;
+    eventually("one is inside", async || upstream.requests() == 1).await;
+    let mut leaving = house.public().await;
+    leaving.ask("/leaving", "").await;
+    let queued = async |count: u64| {
+        eventually("it waits, or does not", async || {
+            house.status().await["services"]["web"]["pools"]["blue"]["queued"] == count
+        })
+        .await;
+    };
+    queued(1).await;
+    drop(leaving);
+    queued(0).await;
+    upstream.release();
+    assert_eq!(inside.answer().await.text(), "up");
+    assert_eq!(house.get("/").await, "up");
+    assert_eq!(upstream.paths(), ["/wait", "/"], "what nobody waits for is not asked");
+}
+
+#[tokio::test]
+async fn who_has_waited_too_long_is_told_so() {
+    let upstream = Upstream::start("up").await;
+    let policy = "limits = { endpoint_requests = 1, queue_timeout = \"100ms\" }";
+    let house = house(&upstream, "", policy);
+    let mut inside = house.public().await;
+    inside.ask("/wait", "").await;
+    eventually("one is inside", async || upstream.requests() == 1).await;
+    assert_overloaded(&house.public().await.get("/", "").await);
+    assert!((limited(&house, "queue_timeout").await - 1.0).abs() < 0.1);
+    upstream.release();
+    assert_eq!(inside.answer().await.text(), "up");
+    assert_eq!(house.get("/").await, "up");
+}
+
+#[tokio::test]
+async fn an_endpoint_has_no_more_connections_than_it_may() {
+    let upstream = Upstream::start("up").await;
+    let policy = "limits = { endpoint_connections = 2, queue = 100, queue_timeout = \"30s\" }";
+    let house = house(&upstream, "", policy);
+    let mut clients = Vec::new();
+    for _ in 0..12 {
+        clients.push(house.public().await);
+    }
+    for client in &mut clients {
+        client.ask("/wait", "").await;
+    }
+    eventually("two are inside", async || upstream.requests() == 2).await;
+    assert_eq!(house.endpoint("web", "blue", 0).await["connections"], 2);
+    upstream.release();
+    for client in &mut clients {
+        assert_eq!(client.answer().await.text(), "up");
+    }
+    assert!(house.endpoint("web", "blue", 0).await["connections"].as_u64() <= Some(2));
+}
+
+/// Sets how many files a process may have open.
+fn allow_files(pid: i32, count: u64) {
+    use rustix::process::{Pid, Resource, Rlimit, prlimit};
+    let limit = Rlimit { current: Some(count), maximum: Some(4096) };
+    prlimit(Pid::from_raw(pid), Resource::Nofile, limit).expect("a child of ours");
+}
+
+#[tokio::test]
+async fn a_process_out_of_files_recovers_when_there_are_some() {
+    use crate::support::Process;
+    let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
+    let folder = tempfile::tempdir().expect("a folder");
+    let process = Process::start(&folder, &blue, &green).await;
+    assert_eq!(process.get("/").await, "blue");
+    // Fewer than it has already: nobody can be accepted any more.
+    allow_files(process.pid(), 5);
+    let mut waiting = process.public().await;
+    waiting.ask("/", "").await;
+    eventually("it says so", async || process.log().contains("cannot accept")).await;
+    allow_files(process.pid(), 4096);
+    assert_eq!(waiting.answer().await.text(), "blue");
+    assert!(process.cli(&["status"]).status.success());
+    let told = process.log().matches("cannot accept").count();
+    assert!(told < 50, "{told} lines of the same");
+}
+
+#[tokio::test]
+async fn clients_leave_files_for_those_who_have_to_come_in() {
+    use crate::support::Process;
+    let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
+    let folder = tempfile::tempdir().expect("a folder");
+    let process = Process::start_limited(&folder, 256, &blue, &green).await;
+    assert!(process.log().contains("the limit of open files allows fewer connections"));
+    let mut clients = Vec::new();
+    for _ in 0..200 {
+        let mut client = Client::connect(client::PUBLIC, process.public).await;
+        client.ask("/hold", "").await;
+        clients.push(client);
+    }
+    eventually("as many are inside as may be", async || blue.requests() >= 80).await;
+    let status = process.status();
+    assert!(status["services"]["web"]["pools"]["blue"]["in_flight"].as_u64() == Some(80));
+    let promoted = process.cli(&["promote", "web=green"]);
+    assert!(promoted.status.success(), "{}", String::from_utf8_lossy(&promoted.stderr));
+    assert!(!process.log().contains("cannot accept"), "{}", process.log());
+    blue.release();
+    green.release();
+    for client in &mut clients {
+        let answer = client.answer().await;
+        // What waits at blue holds files that green has need of, for a moment.
+        match answer.status {
+            200 => {}
+            _ => assert_overloaded(&answer),
+        }
+        // It makes room for the next one.
+        *client = Client::over(tokio::io::empty());
+    }
+    eventually("all is well again", async || {
+        process.public().await.get("/", "").await.status == 200
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn three_times_of_what_may_be_leaves_room_for_what_may() {
+    let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
+    let house = House::build()
+        .services(&format!(
+            "[service.web]\nblue = {{ endpoints = [\"{}\"] }}\ngreen = {{ endpoints = [\"{}\"] }}\n\
+             limits.in_flight = 8\n",
+            blue.address, green.address
+        ))
+        .start();
+    let end = tokio::time::Instant::now() + Duration::from_secs(3);
+    let mut load = tokio::task::JoinSet::new();
+    for _ in 0..24 {
+        let public = house.public;
+        load.spawn(async move {
+            let mut client = Client::connect(client::PUBLIC, public).await;
+            let (mut answered, mut refused) = (0_usize, 0_usize);
+            while tokio::time::Instant::now() < end {
+                let answer = client.get("/length", "").await;
+                match answer.status {
+                    200 => answered += 1,
+                    _ => {
+                        assert_overloaded(&answer);
+                        refused += 1;
+                    }
+                }
+            }
+            (answered, refused)
+        });
+    }
+    eventually("the limit was met", async || limited(&house, "service_in_flight").await > 0.5)
+        .await;
+    house.promote(&[("web", "green")]).await;
+    let drain = house.call("GET", "/v1/services/web/drain?wait=30s", "", "").await.json();
+    assert_eq!(drain["drained"], true);
+    let (before, flipped) = (blue.requests(), green.requests());
+    let sums = load.join_all().await.into_iter();
+    let (answered, refused) = sums.fold((0, 0), |sum, it| (sum.0 + it.0, sum.1 + it.1));
+    assert!(refused > 0, "{answered} answered, {refused} refused");
+    assert_eq!(
+        answered,
+        blue.requests() + green.requests(),
+        "who is refused costs no endpoint anything"
+    );
+    assert_eq!(blue.requests(), before);
+    assert!(green.requests() > flipped);
+    assert_eq!(house.status().await["services"]["web"]["pools"]["green"]["in_flight"], 0);
+}

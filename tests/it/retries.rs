@@ -1,0 +1,311 @@
+//! What is tried again, and what never?
+
+use std::collections::HashMap;
+
+use crate::support::{Answer, Client, House, Manner, Unruly, Upstream, Walled, client, eventually};
+
+fn house(blue: &[String], policy: &str) -> House {
+    House::build()
+        .services(&format!(
+            "[service.web]\nblue = {{ endpoints = {blue:?} }}\nhealth.interval = \"24h\"\n{policy}\n"
+        ))
+        .start()
+}
+
+async fn post(client: &mut Client, path: &str) -> Answer {
+    client
+        .send(format!("POST {path} HTTP/1.1\r\nHost: a.test\r\nContent-Length: 4\r\n\r\nbody"))
+        .await;
+    client.answer().await
+}
+
+async fn retries(house: &House, reason: &str) -> f64 {
+    let labels = format!("color=\"blue\",reason=\"{reason}\",service=\"web\"");
+    house.metric(&format!("flipgate_retries_total{{{labels}}}")).await
+}
+
+#[tokio::test]
+async fn a_backend_that_dies_while_it_waits_costs_nobody_a_502() {
+    let (mut one, two) = (Upstream::start("one").await, Upstream::start("two").await);
+    let house = house(&[one.address.to_string(), two.address.to_string()], "");
+    // Many connections wait at both.
+    let mut clients = Vec::new();
+    for _ in 0..16 {
+        clients.push(house.public().await);
+    }
+    for client in &mut clients {
+        client.ask("/", "").await;
+    }
+    for client in &mut clients {
+        assert_eq!(client.answer().await.status, 200);
+    }
+    assert!(one.requests() > 0 && two.requests() > 0);
+    one.kill().await;
+    for client in &mut clients {
+        let answer = post(client, "/").await;
+        assert_eq!((answer.status, answer.text().as_str()), (200, "two"));
+    }
+}
+
+#[tokio::test]
+async fn a_pool_of_ten_of_which_three_misbehave_answers_every_get() {
+    let manners = [
+        Manner::Refuses,
+        Manner::Silent,
+        Manner::ClosesBehindHead,
+        Manner::Resets,
+        Manner::Babbles,
+        Manner::Unavailable,
+        Manner::Slow,
+        Manner::AnswersTwice,
+        Manner::WrongLength,
+    ];
+    for manners in manners.chunks(3) {
+        let mut good = Vec::new();
+        for _ in 0..7 {
+            good.push(Upstream::start("good").await);
+        }
+        let mut bad = Vec::new();
+        for manner in manners {
+            bad.push(Unruly::start(*manner).await);
+        }
+        let of_good = good.iter().map(|it| it.address.to_string());
+        let all: Vec<_> = of_good.chain(bad.iter().map(|it| it.address.to_string())).collect();
+        let house = house(
+            &all,
+            "retry = { on = [\"503\", \"closed\", \"502\"], try_timeout = \"500ms\", budget = 100, tries = 4 }",
+        );
+        let mut seen: HashMap<String, usize> = HashMap::new();
+        let mut clients = Vec::new();
+        for _ in 0..20 {
+            clients.push(house.public().await);
+        }
+        for _ in 0..10 {
+            for client in &mut clients {
+                client.ask("/", "").await;
+            }
+            for client in &mut clients {
+                let answer = client.answer().await;
+                assert_eq!(answer.status, 200, "{manners:?}: {}", answer.text());
+                *seen.entry(answer.text()).or_default() += 1;
+            }
+        }
+        assert!(seen.keys().all(|it| it == "good" || it == "unruly"), "{manners:?}: {seen:?}");
+        let last = [Manner::Slow, Manner::AnswersTwice, Manner::WrongLength];
+        assert_eq!(seen.contains_key("unruly"), *manners == last, "{seen:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_has_begun_is_never_begun_again() {
+    let (bad, good) = (Unruly::start(Manner::ClosesInBody).await, Upstream::start("good").await);
+    let all = [bad.address.to_string(), good.address.to_string()];
+    let policy = "retry.on = [\"closed\", \"5xx\"]\nejection = { failures = 3, base = \"1h\", longest = \"1h\" }";
+    let house = house(&all, policy);
+    // Each one that breaks off is seen to, and after three of them there are no more.
+    let mut broken = 0;
+    while house.endpoint("web", "blue", 0).await.get("ejected").is_none() {
+        let mut client = house.public().await;
+        client.ask("/", "").await;
+        let head = client.head().await;
+        match head.field("content-length") {
+            Some("9") => {
+                assert_eq!(client.read_to_end().await, "half");
+                broken += 1;
+            }
+            _ => assert_eq!(client.rest(head).await.text(), "good"),
+        }
+    }
+    assert_eq!((broken, bad.requests()), (3, 3));
+    let reason = house.endpoint("web", "blue", 0).await["ejected"]["reason"].to_string();
+    assert!(reason.contains("its answer broke off"), "{reason}");
+}
+
+#[tokio::test]
+async fn an_answer_that_nobody_asked_for_is_given_to_nobody_else() {
+    for manner in [Manner::AnswersTwice, Manner::AnswersUnasked, Manner::WrongLength] {
+        let bad = Unruly::start(manner).await;
+        let house = house(&[bad.address.to_string()], "");
+        let mut client = house.public().await;
+        for _ in 0..5 {
+            let answer = client.get("/", "").await;
+            assert_eq!((answer.status, answer.text().as_str()), (200, "unruly"));
+        }
+        assert_eq!(bad.requests(), 5, "{manner:?}: each has its own connection");
+    }
+}
+
+#[tokio::test]
+async fn what_may_have_happened_is_never_tried_again() {
+    for manner in [Manner::ClosesBehindHead, Manner::Resets, Manner::Unavailable, Manner::Silent] {
+        let (bad, good) = (Unruly::start(manner).await, Upstream::start("good").await);
+        let all = [bad.address.to_string(), good.address.to_string()];
+        let retry = "retry = { on = [\"5xx\", \"closed\"], try_timeout = \"500ms\" }\nejection.failures = \"none\"";
+        let house = House::build()
+            .with("timeouts.upstream_response = \"1s\"")
+            .services(&format!("[service.web]\nblue = {{ endpoints = {all:?} }}\n{retry}\n"))
+            .start();
+        let mut before = 0;
+        // Until it has met the bad one.
+        while bad.requests() == 0 {
+            let answer = post(&mut house.public().await, "/").await;
+            match bad.requests() {
+                0 => assert_eq!(answer.text(), "good"),
+                _ => assert!(matches!(answer.status, 502..=504), "{manner:?} {}", answer.status),
+            }
+            before += usize::from(bad.requests() == 0);
+        }
+        assert_eq!((good.requests(), bad.requests()), (before, 1), "{manner:?}");
+    }
+}
+
+#[tokio::test]
+async fn without_a_word_of_the_service_an_answer_is_an_answer() {
+    let (bad, good) = (Unruly::start(Manner::Unavailable).await, Upstream::start("good").await);
+    let all = [bad.address.to_string(), good.address.to_string()];
+    let house = house(&all, "");
+    let mut statuses = Vec::new();
+    while !statuses.contains(&503) {
+        statuses.push(house.public().await.get("/", "").await.status);
+    }
+    assert_eq!(bad.requests(), 1);
+    assert!(retries(&house, "status").await < 0.1);
+}
+
+#[tokio::test]
+async fn no_more_is_tried_again_than_the_budget_has() {
+    let (bad, good) = (Unruly::start(Manner::Unavailable).await, Upstream::start("good").await);
+    let all = [bad.address.to_string(), good.address.to_string()];
+    let house = house(
+        &all,
+        "retry = { on = [\"503\"], budget = 10, budget_min = 0 }\nejection.failures = \"none\"",
+    );
+    let mut statuses: HashMap<u16, usize> = HashMap::new();
+    let mut client = house.public().await;
+    for _ in 0..400 {
+        *statuses.entry(client.get("/", "").await.status).or_default() += 1;
+    }
+    // A tenth of 400 requests; what is not there yet cannot be spent.
+    let tried_again = retries(&house, "status").await;
+    assert!((20.0..=40.0).contains(&tried_again), "{tried_again}");
+    assert!(statuses[&503] > 50, "{statuses:?}");
+    let left = &house.status().await["services"]["web"]["pools"]["blue"]["retry_budget"];
+    assert!(left.as_u64().expect("a number") <= 1, "{left}");
+}
+
+#[tokio::test]
+async fn the_original_answer_comes_when_there_is_nobody_else() {
+    let bad = Unruly::start(Manner::Unavailable).await;
+    let house = house(&[bad.address.to_string()], "retry.on = [\"503\"]");
+    let answer = house.public().await.get("/", "").await;
+    assert_eq!((answer.status, answer.text().as_str(), bad.requests()), (503, "busy", 1));
+    assert_eq!(answer.field("proxy-status"), None, "it is the application's own");
+}
+
+#[tokio::test]
+async fn who_takes_too_long_is_left_for_somebody_else() {
+    let (bad, good) = (Unruly::start(Manner::Silent).await, Upstream::start("good").await);
+    let all = [bad.address.to_string(), good.address.to_string()];
+    let house = house(&all, "retry.try_timeout = \"500ms\"");
+    while bad.requests() == 0 {
+        assert_eq!(house.get("/").await, "good");
+    }
+    assert!((retries(&house, "timeout").await - 1.0).abs() < 0.1);
+}
+
+#[tokio::test]
+async fn a_request_leaves_an_endpoint_of_which_nothing_is_heard() {
+    let (mut walled, good) = (Walled::open(), Upstream::start("good").await);
+    let all = [walled.address.to_string(), good.address.to_string()];
+    let house = House::build()
+        .services(&format!(
+            "[service.web]\nblue = {{ endpoints = {all:?} }}\n\
+             health = {{ interval = \"300ms\", timeout = \"200ms\" }}\n\
+             balance.policy = \"round_robin\"\n"
+        ))
+        .start();
+    let (mut gets, mut posts) = (Vec::new(), Vec::new());
+    let (mut held, mut kinds) = (Vec::new(), Vec::new());
+    // Some of both kinds are with the one that will not be heard of again.
+    while !(kinds.contains(&'G') && kinds.contains(&'P')) {
+        let mut get = house.public().await;
+        get.ask("/", "").await;
+        let mut post = house.public().await;
+        post.send("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 0\r\n\r\n").await;
+        gets.push(get);
+        posts.push(post);
+        let soon = std::time::Duration::from_millis(100);
+        while let Ok((stream, head)) = tokio::time::timeout(soon, walled.accept()).await {
+            kinds.push(head.chars().next().expect("a method"));
+            held.push(stream);
+        }
+    }
+    walled.shut().await;
+    house.wait_for_health("blue", 0, "down").await;
+    for mut get in gets {
+        assert_eq!(get.answer().await.text(), "good");
+    }
+    assert!(retries(&house, "silent").await > 0.9);
+    // What may have been acted on waits for its own answer.
+    let waiting = house.endpoint("web", "blue", 0).await["in_flight"].as_u64();
+    assert_eq!(waiting, Some(kinds.iter().filter(|it| **it == 'P').count() as u64));
+    for mut stream in held {
+        let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nlate";
+        drop(tokio::io::AsyncWriteExt::write_all(&mut stream, answer).await);
+    }
+    for mut post in posts {
+        assert!(matches!(post.answer().await.text().as_str(), "good" | "late"));
+    }
+}
+
+#[tokio::test]
+async fn each_of_ten_endpoints_is_replaced_under_load_and_nothing_is_lost() {
+    let mut old = Vec::new();
+    let mut new = Vec::new();
+    for _ in 0..10 {
+        old.push(Upstream::start("old").await);
+        new.push(Upstream::start("new").await);
+    }
+    let mut endpoints: Vec<_> = old.iter().map(|it| it.address.to_string()).collect();
+    let house = house(&endpoints, "");
+    let (stop, _) = tokio::sync::watch::channel(false);
+    let mut load = tokio::task::JoinSet::new();
+    for number in 0..8 {
+        let (public, stop) = (house.public, stop.subscribe());
+        load.spawn(async move {
+            let mut client = Client::connect(client::PUBLIC, public).await;
+            let mut answers = 0_usize;
+            while !*stop.borrow() || answers == 0 {
+                let answer = match (number + answers) % 2 {
+                    0 => client.get("/", "").await,
+                    _ => post(&mut client, "/").await,
+                };
+                assert_eq!(answer.status, 200, "{}", answer.text());
+                assert!(matches!(answer.text().as_str(), "old" | "new"));
+                answers += 1;
+            }
+            answers
+        });
+    }
+    for (place, old) in old.iter_mut().enumerate() {
+        endpoints[place] = new[place].address.to_string();
+        let body = serde_json::json!({"endpoints": endpoints, "force": true}).to_string();
+        let set = house.call("PUT", "/v1/services/web/pools/blue", "", &body).await;
+        assert_eq!(set.status, 200, "{}", set.text());
+        let drain = "/v1/services/web/drain?color=blue&wait=30s";
+        eventually("nobody is left on the one before", async || {
+            house.call("GET", drain, "", "").await.json()["in_flight"] == 0
+        })
+        .await;
+        old.kill().await;
+    }
+    let before: usize = new.iter().map(Upstream::requests).sum();
+    eventually("the new ones answer", async || {
+        new.iter().map(Upstream::requests).sum::<usize>() > before + 100
+    })
+    .await;
+    stop.send_replace(true);
+    let answers = load.join_all().await;
+    assert!(answers.iter().all(|it| *it > 0), "{answers:?}");
+    assert!(new.iter().all(|it| it.requests() > 0));
+}
