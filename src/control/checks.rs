@@ -85,7 +85,12 @@ async fn look(member: Arc<Member>, pool: watch::Receiver<Arc<Pool>>, together: A
             current.checked(&member, found);
         }
         let pause = policy.health.pause(member.is_unsettled());
-        tokio::time::sleep(jittered(pause)).await;
+        tokio::select! {
+            () = tokio::time::sleep(jittered(pause)) => {}
+            () = member.alarmed() => {
+                tokio::time::sleep(jittered(policy.health.pause(true))).await;
+            }
+        }
     }
 }
 

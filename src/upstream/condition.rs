@@ -198,12 +198,15 @@ impl State {
         }
     }
 
-    /// Takes that a request could not open a connection. As good as a check that failed.
-    pub(super) fn missed(&mut self, trouble: Trouble, fall: u32) {
-        self.missed += 1;
-        if self.missed >= fall && self.health != Health::Down {
+    /// Takes that a request could not open a connection. As good as a check that failed. Returns whether
+    /// it is down for that from now on.
+    pub(super) fn missed(&mut self, trouble: Trouble, fall: u32) -> bool {
+        self.missed = self.missed.saturating_add(1);
+        let is_turned = self.missed >= fall && self.health != Health::Down;
+        if is_turned {
             self.turn(Health::Down, Some(trouble));
         }
+        is_turned
     }
 
     /// Takes that a request could open one.

@@ -11,8 +11,10 @@ use std::{
 
 use Ordering::{Relaxed, SeqCst};
 
+use tokio::sync::Notify;
+
 use super::{
-    condition::{Condition, Standing, State},
+    condition::{Condition, Standing, State, Trouble},
     names::Names,
     queue::Queue,
 };
@@ -49,6 +51,8 @@ pub struct Member {
     born: Instant,
     /// Who waits for a place in its pool.
     queue: Arc<Queue>,
+    /// Called when requests have found out that it is down.
+    alarm: Notify,
 }
 
 /// How the members of a pool are connected to.
@@ -105,6 +109,7 @@ impl Member {
             returned: AtomicU64::new(0),
             born: Instant::now(),
             queue,
+            alarm: Notify::new(),
         }
     }
 
@@ -221,6 +226,11 @@ impl Member {
         Standing::of(self.standing.load(Relaxed))
     }
 
+    /// Waits until requests find out that it is down. Nothing is lost when the future is dropped.
+    pub async fn alarmed(&self) {
+        self.alarm.notified().await;
+    }
+
     /// Whether it is to be looked at more often.
     #[must_use]
     pub fn is_unsettled(&self) -> bool {
@@ -270,8 +280,12 @@ impl Member {
         }
     }
 
-    pub(super) fn note_missed(&self) {
+    /// Notes that a request could not open a connection.
+    pub(super) fn missed(&self, trouble: Trouble, fall: u32) {
         self.has_missed.store(true, Relaxed);
+        if self.learn(|it| it.missed(trouble, fall)) {
+            self.alarm.notify_one();
+        }
     }
 
     /// Counts a request in.

@@ -359,8 +359,7 @@ impl Pool {
     /// Notes that a request could not open a connection.
     pub(super) fn missed(&self, member: &Member, error: &ConnectError) {
         let Some(trouble) = error.trouble() else { return };
-        member.note_missed();
-        member.learn(|it| it.missed(trouble, self.policy.health.fall));
+        member.missed(trouble, self.policy.health.fall);
         self.assess();
     }
 

@@ -69,3 +69,8 @@ fn curl_finds_names_certificates_addresses_and_limits_as_promised() {
 fn chromium_opens_a_websocket_over_http2() {
     run("browser.py", &["openssl", "chromium"]);
 }
+
+#[test]
+fn an_endpoint_that_goes_away_and_comes_back_costs_no_get() {
+    run("outage.py", &["openssl", "unshare", "ip", "nft", "ss"]);
+}
