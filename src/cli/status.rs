@@ -38,7 +38,7 @@ fn table(status: &Status) -> Table {
                 role(pool),
                 Cell::new(pool.version.as_deref().unwrap_or("–")),
                 Cell::new(pool.in_flight).set_alignment(CellAlignment::Right),
-                Cell::new(endpoints(&pool.endpoints)),
+                Cell::new(endpoints(pool)),
             ]);
         }
     }
@@ -59,13 +59,49 @@ fn paint(color: &str) -> Color {
     if color == "blue" { Color::Blue } else { Color::Green }
 }
 
-fn endpoints(endpoints: &[EndpointStatus]) -> String {
-    let line = |it: &EndpointStatus| match it.in_flight {
-        0 => format!("{} {}", it.address, it.health),
-        some => format!("{} {} ({some} in flight)", it.address, it.health),
-    };
-    match endpoints {
-        [] => "–".to_owned(),
-        some => some.iter().map(line).collect::<Vec<_>>().join("\n"),
+/// Each endpoint with what is known of it, and what is known of all together.
+fn endpoints(pool: &PoolStatus) -> String {
+    if pool.endpoints.is_empty() {
+        return "–".to_owned();
+    }
+    let mut lines: Vec<_> = pool.endpoints.iter().map(endpoint).collect();
+    if pool.queued > 0 {
+        lines.push(format!("{} wait for a place", pool.queued));
+    }
+    if pool.panicking {
+        lines.push("too few are well: bad ones are used too".to_owned());
+    }
+    lines.join("\n")
+}
+
+fn endpoint(it: &EndpointStatus) -> String {
+    let mut line = it.address.clone();
+    if let Some(resolved) = &it.resolved {
+        line.push_str(&format!(" at {resolved}"));
+    }
+    if it.weight != 1 {
+        line.push_str(&format!(" ×{}", it.weight));
+    }
+    line.push_str(&format!(" {}", it.health));
+    match (&it.ejected, &it.reason) {
+        (_, Some(reason)) => line.push_str(&format!(" for {}: {reason}", ago(&it.since))),
+        (Some(ejected), None) => {
+            line.push_str(&format!(", left out for {}: {}", ago(&ejected.since), ejected.reason));
+        }
+        (None, None) => {}
+    }
+    if it.in_flight > 0 {
+        line.push_str(&format!(" ({} in flight)", it.in_flight));
+    }
+    line
+}
+
+/// How long ago a time was, in its largest unit.
+fn ago(time: &str) -> String {
+    let Ok(time) = time.parse::<jiff::Timestamp>() else { return "some time".to_owned() };
+    match jiff::Timestamp::now().duration_since(time).as_secs().max(0) {
+        seconds @ 0..=119 => format!("{seconds} s"),
+        seconds @ 120..=7199 => format!("{} min", seconds / 60),
+        seconds => format!("{} h", seconds / 3600),
     }
 }

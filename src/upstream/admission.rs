@@ -1,7 +1,7 @@
 //! How much a service takes on: requests at once, and requests a second of one client.
 
 use std::{
-    hash::{BuildHasher, RandomState},
+    hash::{BuildHasher, Hasher},
     net::IpAddr,
     num::NonZeroU32,
     sync::{
@@ -43,13 +43,23 @@ struct Rates {
     /// Each with a part of the addresses, so that workers seldom wait for each other.
     shards: Box<[ArcSwap<Shard>]>,
     quota: Quota,
-    hasher: RandomState,
+    hashing: Seeded,
     clock: DefaultClock,
 }
 
-type Shard = RateLimiter<IpAddr, HashMapStateStore<IpAddr>, DefaultClock>;
+/// By address, as a number of IPv6.
+type Shard = RateLimiter<u128, HashMapStateStore<u128, Seeded>, DefaultClock>;
+
+/// Hashes addresses so that nobody outside can tell which ones come together.
+#[derive(Clone, Copy)]
+struct Seeded(u64);
+
+struct Folding(u64);
 
 const SHARDS: usize = 16;
+
+/// The golden ratio of 64 bits, which is odd.
+const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// Addresses in one part. Whoever has used up nothing is forgotten before; if that is not enough, all
 /// are, which costs less than to remember or to refuse whoever comes.
@@ -134,19 +144,25 @@ impl Admission {
 impl Rates {
     fn new(rate: Rate) -> Self {
         let quota = Quota::per_second(rate.per_second).allow_burst(rate.burst);
-        let shards = (0..SHARDS).map(|_| ArcSwap::from_pointee(Shard::hashmap(quota))).collect();
-        Self { shards, quota, hasher: RandomState::new(), clock: DefaultClock::default() }
+        let hashing = Seeded::default();
+        let shard = || ArcSwap::from_pointee(Shard::hashmap_with_hasher(quota, hashing));
+        let shards = (0..SHARDS).map(|_| shard()).collect();
+        Self { shards, quota, hashing, clock: DefaultClock::default() }
     }
 
     fn count(&self, client: IpAddr) -> Result<(), NonZeroU32> {
-        let client = one_client(client);
-        let place = self.hasher.hash_one(client) % SHARDS as u64;
+        let client = match one_client(client) {
+            IpAddr::V4(it) => u128::from(it.to_ipv6_mapped()),
+            IpAddr::V6(it) => u128::from(it),
+        };
+        // The lower bits choose a place within the shard.
+        let place = (self.hashing.hash_one(client) >> 32) % SHARDS as u64;
         let shard = &self.shards[usize::try_from(place).unwrap_or_default()];
         let mut clients = shard.load();
         if clients.len() >= ADDRESSES_MAX {
             clients.retain_recent();
             if clients.len() >= ADDRESSES_MAX {
-                shard.store(Arc::new(Shard::hashmap(self.quota)));
+                shard.store(Arc::new(Shard::hashmap_with_hasher(self.quota, self.hashing)));
                 clients = shard.load();
             }
         }
@@ -155,6 +171,42 @@ impl Rates {
             let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
             u32::try_from(seconds).ok().and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MIN)
         })
+    }
+}
+
+impl Default for Seeded {
+    /// With a seed of its own.
+    fn default() -> Self {
+        Self(fastrand::u64(..))
+    }
+}
+
+impl BuildHasher for Seeded {
+    type Hasher = Folding;
+
+    fn build_hasher(&self) -> Folding {
+        Folding(self.0)
+    }
+}
+
+impl Hasher for Folding {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u128(u128::from(*byte));
+        }
+    }
+
+    fn write_u128(&mut self, number: u128) {
+        let halves = [number as u64, (number >> 64) as u64];
+        for half in halves {
+            // A wide product, folded: each bit that comes in changes half of those that come out.
+            let wide = u128::from(self.0 ^ half).wrapping_mul(u128::from(GOLDEN));
+            self.0 = ((wide >> 64) as u64 ^ wide as u64).wrapping_add(GOLDEN);
+        }
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
     }
 }
 

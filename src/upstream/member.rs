@@ -171,13 +171,20 @@ impl Member {
         let (Some(time), returned @ 1..) = (slow_start, self.returned.load(Relaxed)) else {
             return whole;
         };
-        let back = (now.saturating_duration_since(self.born))
-            .saturating_sub(Duration::from_millis(returned));
+        let back = now.saturating_duration_since(self.born);
+        let back = back.saturating_sub(Duration::from_millis(returned));
         if back >= time {
+            // So that nobody has to look at the clock for it again, unless it has gone and come back.
+            let _ = self.returned.compare_exchange(returned, 0, Relaxed, Relaxed);
             return whole;
         }
         let part = back.as_millis() * u128::from(WHOLE_SHARE) / time.as_millis().max(1);
         weight * u64::try_from(part).unwrap_or(WHOLE_SHARE).max(LEAST_SHARE)
+    }
+
+    /// Whether it may not have been back for long.
+    pub(super) fn is_warming(&self) -> bool {
+        self.returned.load(Relaxed) != 0
     }
 
     /// Requests that are with it now.

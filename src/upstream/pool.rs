@@ -46,7 +46,7 @@ pub struct Pool {
 #[derive(Debug)]
 struct Roster {
     members: Box<[Arc<Member>]>,
-    /// Whether all have the same share, always.
+    /// Whether all have the same weight.
     is_even: bool,
 }
 
@@ -115,7 +115,7 @@ impl Pool {
         let queue = &common.queue;
         let member =
             |it: &Weighted| Arc::new(Member::new(it, None, Arc::clone(&link), Arc::clone(queue)));
-        let roster = Roster::new(spec.endpoints.iter().map(member).collect(), &policy);
+        let roster = Roster::new(spec.endpoints.iter().map(member).collect());
         let roster = ArcSwap::from_pointee(roster);
         Self { service, color, spec, policy, admission, link, roster, common, metrics }
     }
@@ -141,7 +141,7 @@ impl Pool {
                 members.push(Arc::new(Member::new(endpoint, None, Arc::clone(&link), queue)));
             }
         }
-        let roster = ArcSwap::from_pointee(Roster::new(members.into(), &policy));
+        let roster = ArcSwap::from_pointee(Roster::new(members.into()));
         let (service, color) = (self.service.clone(), self.color);
         let (common, metrics) = (Arc::clone(&self.common), Arc::clone(&self.metrics));
         let pool = Self { service, color, spec, policy, admission, link, roster, common, metrics };
@@ -258,7 +258,7 @@ impl Pool {
             has_changed |= of_it().count() != addresses.len();
         }
         if has_changed {
-            self.roster.store(Arc::new(Roster::new(members.into(), &self.policy)));
+            self.roster.store(Arc::new(Roster::new(members.into())));
             self.assess();
             self.common.queue.call();
         }
@@ -279,6 +279,10 @@ impl Pool {
         let members = &*roster.members;
         let limits = &self.policy.limits;
         let is_limited = self.policy.limits_endpoints();
+        let has_room = |it: &Arc<Member>| {
+            it.has_seat(limits.endpoint_requests)
+                && (it.has_slot(limits.endpoint_connections) || (choice.is_open)(it))
+        };
         if !is_limited && choice.tried.is_empty() {
             if let [only] = members {
                 return Picked::Seat(only.sit());
@@ -286,6 +290,13 @@ impl Pool {
             if let Some(member) = self.pick_quickly(&roster, random) {
                 return Picked::Seat(member.sit());
             }
+        } else if choice.tried.is_empty()
+            && self.common.queue.is_empty()
+            && let Some(member) = self.pick_quickly(&roster, random)
+            && has_room(member)
+            && let Some(seat) = member.try_sit(limits.endpoint_requests)
+        {
+            return Picked::Seat(seat);
         }
         let balance = &self.policy.balance;
         // Whoever was turned down goes to those who are known to be good.
@@ -295,10 +306,6 @@ impl Pool {
         if is_limited && !choice.is_called && !self.common.queue.is_empty() {
             return Picked::Full;
         }
-        let has_room = |it: &Arc<Member>| {
-            it.has_seat(limits.endpoint_requests)
-                && (it.has_slot(limits.endpoint_connections) || (choice.is_open)(it))
-        };
         loop {
             let turn = &self.common.turn;
             let chosen = field.choose(&balance.algorithm, choice.key, turn, &has_room, random);
@@ -325,6 +332,10 @@ impl Pool {
         let second = if second >= first { second + 1 } else { second };
         let (one, two) = (&roster.members[first], &roster.members[second]);
         if one.standing() != Standing::Good || two.standing() != Standing::Good {
+            return None;
+        }
+        let has_slow_start = self.policy.balance.slow_start.is_some();
+        if has_slow_start && (one.is_warming() || two.is_warming()) {
             return None;
         }
         Some(if two.in_flight() < one.in_flight() { two } else { one })
@@ -427,9 +438,9 @@ impl Pool {
 // === impl Roster ===
 
 impl Roster {
-    fn new(members: Box<[Arc<Member>]>, policy: &Policy) -> Self {
-        let has_one_weight = members.windows(2).all(|it| it[0].weight() == it[1].weight());
-        Self { members, is_even: has_one_weight && policy.balance.slow_start.is_none() }
+    fn new(members: Box<[Arc<Member>]>) -> Self {
+        let is_even = members.windows(2).all(|it| it[0].weight() == it[1].weight());
+        Self { members, is_even }
     }
 }
 

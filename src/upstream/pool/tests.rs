@@ -12,11 +12,14 @@ use crate::{
 };
 
 fn pool_of(endpoints: &[(&str, u16)], policy: Policy) -> Pool {
+    pool_by(endpoints, policy, Names::new(&NameSettings::default()))
+}
+
+fn pool_by(endpoints: &[(&str, u16)], policy: Policy, names: Names) -> Pool {
     let service: ServiceName = "web".parse().expect("a name");
     let metrics = Metrics::new(&Registry::new()).expect("a fresh registry");
     let metrics = Arc::new(metrics.pool(&service, Color::Blue));
     let admission = Admission::new(&policy.limits);
-    let names = Names::new(&NameSettings::default());
     let policy = Arc::new(policy);
     Pool::new(service, Color::Blue, spec(endpoints), policy, admission, names, metrics)
 }
@@ -406,4 +409,52 @@ fn a_name_has_a_member_for_each_of_its_addresses() {
     assert_eq!(addresses(&changed), [of("10.0.0.2:80"), of("10.0.0.3:80")]);
     let endpoint: Endpoint = "app:80".parse().expect("an endpoint");
     assert!(changed.members().iter().all(|it| *it.endpoint() == endpoint));
+}
+
+/// Everybody gets the one place in the end, whoever gives it back, leaves the line or comes between.
+/// Whoever would be forgotten waits for ever, which the schedule's end tells.
+fn one_place_for_all(names: &Names) {
+    let limits = Limits { endpoint_requests: Some(1), queue: 9, ..Limits::default() };
+    let policy = Policy { limits, ..Policy::default() };
+    let pool = Arc::new(well(pool_by(&alike(&LISTED[..1]), policy, names.clone())));
+    let inside = Arc::new(AtomicUsize::new(0));
+    let come = |gives_up: bool| {
+        let (pool, inside) = (Arc::clone(&pool), Arc::clone(&inside));
+        shuttle::thread::spawn(move || {
+            let mut random = fastrand::Rng::with_seed(1);
+            let mut line: Option<InLine> = None;
+            loop {
+                shuttle::thread::yield_now();
+                let (is_open, now) = (|_: &Arc<Member>| false, Instant::now());
+                let is_called = line.is_some();
+                let choice = Choice { tried: &[], key: None, is_open: &is_open, is_called, now };
+                if let Picked::Seat(seat) = pool.pick(&choice, &mut random) {
+                    shuttle::thread::yield_now();
+                    drop(line);
+                    assert_eq!(inside.fetch_add(1, Relaxed), 0, "one place is one place");
+                    shuttle::thread::yield_now();
+                    inside.fetch_sub(1, Relaxed);
+                    return drop(seat);
+                }
+                shuttle::thread::yield_now();
+                let waiting = line.get_or_insert_with(|| pool.queue().expect("room for all"));
+                if gives_up {
+                    shuttle::thread::yield_now();
+                    return;
+                }
+                shuttle::future::block_on(std::future::poll_fn(|it| waiting.poll_called(it)));
+            }
+        })
+    };
+    let all = [come(false), come(false), come(true), come(false)];
+    for one in all {
+        one.join().expect("everybody comes to an end");
+    }
+    assert_eq!((pool.queued(), pool.members()[0].in_flight()), (0, 0));
+}
+
+#[test]
+fn nobody_who_waits_is_forgotten() {
+    let names = Names::new(&NameSettings::default());
+    shuttle::check_random(move || one_place_for_all(&names), 3_000);
 }
