@@ -74,7 +74,7 @@ impl Checks {
 }
 
 /// Looks at a member for as long as it is in a pool.
-async fn look(member: Arc<Member>, pool: watch::Receiver<Arc<Pool>>, together: Arc<Semaphore>) {
+async fn look(member: Arc<Member>, mut pool: watch::Receiver<Arc<Pool>>, together: Arc<Semaphore>) {
     while pool.has_changed().is_ok() {
         let Ok(turn) = together.acquire().await else { return };
         let policy = Arc::clone(pool.borrow().policy());
@@ -85,10 +85,20 @@ async fn look(member: Arc<Member>, pool: watch::Receiver<Arc<Pool>>, together: A
             current.checked(&member, found);
         }
         let pause = policy.health.pause(member.is_unsettled());
-        tokio::select! {
-            () = tokio::time::sleep(jittered(pause)) => {}
-            () = member.alarmed() => {
-                tokio::time::sleep(jittered(policy.health.pause(true))).await;
+        let mut pause = std::pin::pin!(tokio::time::sleep(jittered(pause)));
+        loop {
+            tokio::select! {
+                () = &mut pause => break,
+                () = member.alarmed() => {
+                    tokio::time::sleep(jittered(policy.health.pause(true))).await;
+                    break;
+                }
+                changed = pool.changed() => match changed {
+                    // Another rule is tried at once.
+                    Ok(()) if pool.borrow().policy().health != policy.health => break,
+                    Ok(()) => {}
+                    Err(_) => return,
+                }
             }
         }
     }

@@ -1,7 +1,7 @@
 //! The names of endpoints and what they stand for, asked again whenever that may have changed.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, HashMap},
     net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
@@ -72,17 +72,20 @@ impl NameBook {
 
     /// Asks what is to be asked, and gives pools the addresses of their names. Returns what has changed.
     pub(super) fn follow(&mut self, pools: &[Arc<Pool>], now: Instant) -> Vec<EventKind> {
-        let mut hosts = BTreeSet::new();
+        let mut hosts: BTreeMap<Arc<str>, Vec<&Arc<Pool>>> = BTreeMap::new();
         for pool in pools {
             for endpoint in &pool.spec().endpoints {
                 if let Place::Name { host, .. } = &endpoint.endpoint.place {
-                    hosts.insert(Arc::clone(host));
+                    let pools = hosts.entry(Arc::clone(host)).or_default();
+                    if !pools.last().is_some_and(|it| Arc::ptr_eq(it, pool)) {
+                        pools.push(pool);
+                    }
                 }
             }
         }
-        self.known.retain(|host, _| hosts.contains(host));
+        self.known.retain(|host, _| hosts.contains_key(host));
         let mut events = Vec::new();
-        for host in hosts {
+        for (host, pools) in hosts {
             let known = self.known.entry(Arc::clone(&host)).or_insert_with(|| Known {
                 addresses: Vec::new(),
                 ask_at: now,

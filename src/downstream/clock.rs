@@ -158,6 +158,7 @@ impl Wait {
                 | Self::Continue
                 | Self::Seat
                 | Self::Answer
+                | Self::AnswerBody
                 | Self::Rest
                 | Self::Exchange
                 | Self::Try

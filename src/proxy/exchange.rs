@@ -370,6 +370,13 @@ impl<'a> Exchange<'a> {
         }
     }
 
+    /// Gives its place at an endpoint back.
+    pub(super) fn stand_up(&mut self) {
+        if let Some(hold) = &mut self.hold {
+            hold.seat = None;
+        }
+    }
+
     /// The endpoint that it is with.
     pub(super) fn member(&self) -> Option<&Arc<Member>> {
         Some(self.hold.as_ref()?.seat.as_ref()?.member())

@@ -57,6 +57,13 @@ impl Exchange<'_> {
                     }
                     connection.begin(Wait::Try);
                 }
+                // Whose fault it is depends on who was waited for.
+                Some(Wait::Exchange)
+                    if self.sending == Sending::Going
+                        && self.upload.stuck() == Some(Stuck::Reading) =>
+                {
+                    return Poll::Ready(Err(Failure::Refused(Refusal::TooLong)));
+                }
                 Some(_) => return Poll::Ready(Err(Failure::Refused(Refusal::Timeout))),
                 None => {}
             }

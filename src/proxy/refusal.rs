@@ -74,6 +74,9 @@ pub enum Refusal {
     /// The client stopped sending its body.
     #[error("the request's body ended too early")]
     BodyIncomplete,
+    /// The whole exchange took too long, for whatever reason.
+    #[error("the request took too long")]
+    TooLong,
     /// The endpoint took too long to answer.
     #[error("the service did not answer in time")]
     Timeout,
@@ -148,7 +151,7 @@ impl Refusal {
             Self::Closed => (StatusCode::BAD_GATEWAY, "connection_terminated"),
             Self::Protocol => (StatusCode::BAD_GATEWAY, "http_protocol_error"),
             Self::Body(_) | Self::BodyIncomplete => (StatusCode::BAD_REQUEST, "http_request_error"),
-            Self::Timeout => (StatusCode::GATEWAY_TIMEOUT, "http_response_timeout"),
+            Self::Timeout | Self::TooLong => (StatusCode::GATEWAY_TIMEOUT, "http_response_timeout"),
         }
     }
 
@@ -324,6 +327,7 @@ mod tests {
             (Refusal::Protocol, 502, "http_protocol_error"),
             (Refusal::BodyIncomplete, 400, "http_request_error"),
             (Refusal::Timeout, 504, "http_response_timeout"),
+            (Refusal::TooLong, 504, "http_response_timeout"),
         ] {
             assert_eq!(refusal.status(), (StatusCode::from_u16(status).expect("a code"), error));
             let mut out = Vec::new();

@@ -196,7 +196,10 @@ impl Exchange<'_> {
         if matches!(broken, Broken::Writing(_)) {
             return Ok(After::Cut);
         }
-        if let Some(member) = self.member() {
+        // One that is too slow may be so for its client.
+        let is_theirs =
+            !matches!(broken, Broken::TooSlow) || download.stuck() == Some(Stuck::Reading);
+        if let Some(member) = self.member().filter(|_| is_theirs) {
             self.note_failure(member, "its answer broke off", connection);
         }
         let (service, color) = self.names();

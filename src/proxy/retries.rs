@@ -4,6 +4,7 @@ use std::{
     future::poll_fn,
     sync::Arc,
     task::{Context, Poll},
+    time::Instant,
 };
 
 use tracing::{debug, warn};
@@ -37,6 +38,8 @@ struct Course {
     missed_places: u32,
     /// What had become of it, until it is sent once more.
     again: Option<&'static str>,
+    /// Where it goes next, if that is known already.
+    next: Option<Seat>,
 }
 
 /// Places that may turn out to be taken by others before a request is refused.
@@ -63,7 +66,11 @@ impl Exchange<'_> {
                 return Err(Failure::Refused(course.refusal));
             }
             let now = client.split().1.now();
-            let seat = match self.pick(&course, false, now) {
+            let picked = match course.next.take() {
+                Some(seat) => Picked::Seat(seat),
+                None => self.pick(&course.tried, &course, false, now),
+            };
+            let seat = match picked {
                 Picked::Seat(seat) => seat,
                 Picked::Nobody => return Err(Failure::Refused(course.refusal)),
                 // In a box of its own, since it is seldom needed.
@@ -100,7 +107,7 @@ impl Exchange<'_> {
             connection.end(Wait::Try);
             let member = Arc::clone(member);
             match answered {
-                Ok(head) if self.is_refused_answer(&head, &course, &member, connection) => {
+                Ok(head) if self.is_refused_answer(&head, &mut course, &member, connection) => {
                     course.go_on(&member, Refusal::Closed, "status");
                 }
                 Ok(head) => return Ok(head),
@@ -121,7 +128,7 @@ impl Exchange<'_> {
                     self.decide_on_closed(&mut course, &member, &ended, connection)?;
                 }
                 Err(Failure::Refused(Refusal::Protocol))
-                    if self.may_leave_broken(&course, &member, connection) =>
+                    if self.may_leave_broken(&mut course, &member, connection) =>
                 {
                     self.note_failure(&member, "an answer that is not HTTP", connection);
                     course.go_on(&member, Refusal::Protocol, "protocol");
@@ -141,17 +148,28 @@ impl Exchange<'_> {
             connection.end(Wait::Answer);
             connection.end(Wait::Continue);
             *found = None;
+            // Its place is free for whoever comes, itself included.
+            self.stand_up();
             self.upload.rewind();
             self.sending = Sending::Going;
         }
     }
 
-    fn pick(&self, course: &Course, is_called: bool, now: std::time::Instant) -> Picked {
+    fn pick(
+        &self,
+        tried: &[Arc<Member>],
+        course: &Course,
+        is_called: bool,
+        now: Instant,
+    ) -> Picked {
         let Some(pool) = self.pool() else { return Picked::Nobody };
+        let connections = &self.proxy.connections;
         let choice = Choice {
-            tried: &course.tried,
+            tried,
             key: self.ask.key,
-            is_open: &|member| self.proxy.connections.has_waiting(member),
+            is_open: &|member| {
+                course.takes_waiting && connections.has_waiting(member, self.ask.wants_websocket)
+            },
             is_called,
             now,
         };
@@ -170,30 +188,34 @@ impl Exchange<'_> {
             pool.metrics().limited(limit);
             Err(Failure::Refused(Refusal::Overloaded))
         };
-        if course.missed_places > MISSED_PLACES_MAX {
-            return full(LimitHit::Queue);
-        }
-        let Some(line) = pool.queue() else { return full(LimitHit::Queue) };
+        let owner = self.proxy.connections.owner();
+        let Some(line) = pool.queue(owner) else {
+            // Those who wait may wait for what is no concern of this one.
+            return match pool.is_line_of_others() {
+                true => match self.pick(&course.tried, course, true, connection.now()) {
+                    Picked::Seat(seat) => Ok(seat),
+                    _ => full(LimitHit::Queue),
+                },
+                false => full(LimitHit::Queue),
+            };
+        };
         connection.begin_for(Wait::Seat, pool.policy().limits.queue_patience);
-        // What is free may be nothing for a request that was elsewhere, or that has no connection where
-        // others have one.
-        let is_particular =
-            !course.tried.is_empty() || pool.policy().limits.endpoint_connections.is_some();
         loop {
             match self.wait_for_call(&line, channel, connection).await {
                 Err(Wait::Seat) => return full(LimitHit::QueueTime),
-                Err(Wait::Exchange) => return Err(Failure::Refused(Refusal::Timeout)),
+                Err(Wait::Exchange) => return Err(Failure::Refused(Refusal::TooLong)),
                 Err(_) => return Err(Failure::Left),
                 Ok(()) => {}
             }
-            match self.pick(course, true, connection.now()) {
+            match self.pick(&course.tried, course, true, connection.now()) {
                 Picked::Seat(seat) => {
                     connection.end(Wait::Seat);
                     return Ok(seat);
                 }
                 Picked::Nobody => return Err(Failure::Refused(course.refusal)),
-                Picked::Full if is_particular => line.pass_on(),
-                Picked::Full => {}
+                // What is free may be nothing for a request that was elsewhere, whose pool was replaced, or
+                // that has no connection where others have one.
+                Picked::Full => line.pass_on(),
             }
         }
     }
@@ -278,7 +300,15 @@ impl Exchange<'_> {
         debug!(%service, %color, %error, "next one");
         match error.reason {
             // Somebody else was quicker; it is as if it had not been chosen.
-            ConnectReason::Limit => course.missed_places += 1,
+            ConnectReason::Limit => {
+                course.missed_places += 1;
+                if course.missed_places > MISSED_PLACES_MAX {
+                    if let Some(pool) = self.pool() {
+                        pool.metrics().limited(LimitHit::Queue);
+                    }
+                    return Err(Failure::Refused(Refusal::Overloaded));
+                }
+            }
             ConnectReason::Descriptors => {
                 if let Some(pool) = self.pool() {
                     pool.metrics().limited(LimitHit::Descriptors);
@@ -335,7 +365,7 @@ impl Exchange<'_> {
     fn is_refused_answer(
         &self,
         head: &ResponseHead,
-        course: &Course,
+        course: &mut Course,
         member: &Arc<Member>,
         connection: &Connection<Memory>,
     ) -> bool {
@@ -350,27 +380,35 @@ impl Exchange<'_> {
     /// Whether an answer that cannot be understood is as good as none.
     fn may_leave_broken(
         &self,
-        course: &Course,
+        course: &mut Course,
         member: &Arc<Member>,
         connection: &Connection<Memory>,
     ) -> bool {
         self.may_retry(|it| it.on_closed) && self.has_alternative(course, member, connection)
     }
 
-    /// Whether there is somebody else to ask, and a retry left for it, which is spent then.
+    /// Whether there is somebody else to ask, with a place for this request, and a retry left for it. Both
+    /// are taken then: an answer is not given up for one that may not come.
     fn has_alternative(
         &self,
-        course: &Course,
+        course: &mut Course,
         member: &Arc<Member>,
         connection: &Connection<Memory>,
     ) -> bool {
-        self.pool().is_some_and(|pool| {
-            self.interim_count == 0
-                && self.upload.can_rewind()
-                && course.tried.len() + 1 < pool.policy().retry.tries
-                && pool.has_other(&course.tried, member)
-                && pool.withdraw(connection.now())
-        })
+        let Some(pool) = self.pool() else { return false };
+        let may = self.interim_count == 0
+            && self.upload.can_rewind()
+            && course.tried.len() + 1 < pool.policy().retry.tries
+            && pool.has_other(&course.tried, member);
+        if !may {
+            return false;
+        }
+        let tried = [&course.tried[..], &[Arc::clone(member)]].concat();
+        let Picked::Seat(seat) = self.pick(&tried, course, false, connection.now()) else {
+            return false;
+        };
+        course.next = Some(seat).filter(|_| pool.withdraw(connection.now()));
+        course.next.is_some()
     }
 
     /// Whether the service has chosen to try something again, and this request can be.
@@ -378,7 +416,7 @@ impl Exchange<'_> {
         self.ask.is_repeatable && self.pool().is_some_and(|it| is_chosen(&it.policy().retry))
     }
 
-    fn withdraw(&self, now: std::time::Instant) -> bool {
+    fn withdraw(&self, now: Instant) -> bool {
         self.pool().is_some_and(|it| it.withdraw(now))
     }
 
@@ -414,6 +452,7 @@ impl Course {
             was_turned_down: false,
             missed_places: 0,
             again: None,
+            next: None,
         }
     }
 

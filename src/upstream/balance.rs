@@ -108,8 +108,9 @@ impl<'a> Field<'a> {
         has_room: &dyn Fn(&Arc<Member>) -> bool,
     ) -> Option<&'a Arc<Member>> {
         let field = || self.members().filter(|it| has_room(it));
-        let count = field().count();
-        let largest = field().map(|it| self.share(it)).max()?;
+        // Others come and go meanwhile.
+        let count = field().count().max(1);
+        let largest = field().map(|it| self.share(it)).max()?.max(1);
         let mut last = None;
         // Within as many rounds as the smallest share needs, somebody is not left out.
         for _ in 0..count.saturating_mul(2).max(64) {

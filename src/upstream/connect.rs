@@ -46,7 +46,7 @@ pub enum ConnectReason {
     Protocol,
     /// It has as many connections as it may.
     Limit,
-    /// There is no free file descriptor here.
+    /// There is no free file descriptor here, or no port.
     Descriptors,
     /// Anything else.
     Other,
@@ -118,6 +118,8 @@ impl ConnectReason {
             io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => Self::Unreachable,
             // A unix socket that nobody has made.
             io::ErrorKind::NotFound => Self::Refused,
+            // No port of ours is free.
+            io::ErrorKind::AddrNotAvailable | io::ErrorKind::OutOfMemory => Self::Descriptors,
             _ => match error.raw_os_error().map(rustix::io::Errno::from_raw_os_error) {
                 Some(rustix::io::Errno::MFILE | rustix::io::Errno::NFILE) => Self::Descriptors,
                 _ => Self::Other,
@@ -135,7 +137,7 @@ impl ConnectReason {
 
     /// Whether the failure says something of the endpoint, and not only of this machine.
     fn is_theirs(self) -> bool {
-        !matches!(self, Self::Limit | Self::Descriptors | Self::Other)
+        !matches!(self, Self::Limit | Self::Descriptors)
     }
 }
 

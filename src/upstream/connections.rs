@@ -144,12 +144,17 @@ impl Connections {
 
     /// Whether something waits for a request, as far as is known without looking closely.
     #[must_use]
-    pub fn has_waiting(&self, member: &Arc<Member>) -> bool {
+    pub fn has_waiting(&self, member: &Arc<Member>, is_for_tunnel: bool) -> bool {
         let mut idle = self.idle.borrow_mut();
-        let waiting = idle.get_mut(&Arc::as_ptr(member));
-        waiting.is_some_and(|it| {
-            !it.connections.is_empty() || it.sessions.iter_mut().any(Session::has_room)
-        })
+        let Some(waiting) = idle.get_mut(&Arc::as_ptr(member)) else { return false };
+        let mut fit = waiting.sessions.iter_mut().filter(|it| !is_for_tunnel || it.has_tunnels());
+        !waiting.connections.is_empty() || fit.any(Session::has_room)
+    }
+
+    /// What is known of this worker where its requests wait with those of others.
+    #[must_use]
+    pub fn owner(&self) -> usize {
+        std::ptr::from_ref(self).addr()
     }
 
     /// A new connection, or a stream of one. Must be called on a worker's runtime. Nothing is left
@@ -165,17 +170,8 @@ impl Connections {
         errand: Errand,
         now: Instant,
     ) -> Result<Connection, ConnectError> {
-        match self.open_one(pool, member, errand, now).await {
-            Ok(connection) => {
-                member.reached();
-                Ok(connection)
-            }
-            Err(error) => {
-                pool.metrics().connect_error(error.reason.as_str());
-                pool.missed(member, &error);
-                Err(error)
-            }
-        }
+        let opened = self.open_one(pool, member, errand, now).await;
+        opened.inspect_err(|error| pool.metrics().connect_error(error.reason.as_str()))
     }
 
     /// A place for one more connection to a member, and among all that this process may have.
@@ -231,7 +227,15 @@ impl Connections {
             }
         };
         let place = self.place(pool, member)?;
-        let opened = member.connect(self.limits.connect, errand, only).await?;
+        let opened = member.connect(self.limits.connect, errand, only).await;
+        let opened = opened.inspect_err(|error| {
+            // That it does not take what only tunnels ask for says nothing of other requests.
+            let is_of_offer = matches!(error.reason, ConnectReason::Tls | ConnectReason::Protocol);
+            if !(errand.is_for_tunnel && is_of_offer) {
+                pool.missed(member, error);
+            }
+        })?;
+        member.reached();
         let open = Open::new(place, Counted::new(&pool.metrics().connections));
         let socket = Socket::new(opened.transport, &self.buffers);
         if opened.protocol == Protocol::Http1 {
@@ -242,7 +246,18 @@ impl Connections {
             ConnectError::of(member, ConnectReason::Protocol, io::Error::other(what.to_owned()))
         };
         let begun = Session::begin(socket, &self.drivers, open, now).await;
-        let mut session = begun.map_err(|error| failed(&error.to_string()))?;
+        let mut session = begun
+            .map_err(|error| failed(&error.to_string()))
+            .inspect_err(|error| pool.missed(member, error))?;
+        if is_shared {
+            let mut idle = self.idle.borrow_mut();
+            let sessions = &mut idle.entry_of(member).sessions;
+            if sessions.len() < self.limits.idle_max.max(1) {
+                sessions.push(session.clone());
+            }
+        }
+        // Others need not wait for what only a tunnel has to know.
+        drop(turn);
         if errand.is_for_tunnel {
             let takes = tokio::time::timeout(self.limits.connect, session.takes_tunnels()).await;
             if takes != Ok(true) {
@@ -250,11 +265,6 @@ impl Connections {
             }
         }
         let (stream, lease) = session.stream().ok_or_else(|| failed("it takes no requests"))?;
-        let mut idle = self.idle.borrow_mut();
-        let sessions = &mut idle.entry_of(member).sessions;
-        if is_shared && sessions.len() < self.limits.idle_max.max(1) {
-            sessions.push(session);
-        }
         let channel = Channel::Stream(Box::new(stream));
         Ok(Connection::new(channel, Held::Together(lease), is_shared))
     }
@@ -268,7 +278,8 @@ impl Connections {
         }
         let mut idle = self.idle.borrow_mut();
         let waiting = idle.entry_of(member);
-        let has_use = connection.is_shared && !member.is_gone();
+        let has_use =
+            connection.is_shared && !member.is_gone() && !member.is_wanted_by_others(self.owner());
         if has_use && waiting.connections.len() < self.limits.idle_max {
             connection.is_reused = true;
             waiting.connections.push((connection, now));
@@ -280,6 +291,7 @@ impl Connections {
     /// have more use for.
     pub fn sweep(&self, now: Instant) {
         self.drivers.sweep();
+        let owner = self.owner();
         self.idle.borrow_mut().0.retain(|_, waiting| {
             let Some(member) = waiting.member.upgrade() else { return false };
             if self.ceiling.is_reached() {
@@ -287,8 +299,11 @@ impl Connections {
             } else if member.is_gone() {
                 waiting.connections.clear();
                 waiting.sessions.iter().for_each(Session::distrust);
-            } else if member.is_waited_for() {
-                waiting.connections.pop();
+            } else if member.is_wanted_by_others(owner) {
+                match waiting.connections.pop() {
+                    Some(_) => {}
+                    None => waiting.sessions.iter().take(1).for_each(Session::distrust),
+                }
             }
             waiting.connections.retain_mut(|(connection, since)| {
                 let is_fresh = now.saturating_duration_since(*since) < self.limits.idle;

@@ -39,6 +39,8 @@ pub struct Member {
     in_flight: AtomicUsize,
     /// Connections to it, of all workers, and those that are being opened.
     open: AtomicUsize,
+    /// Whether somebody wanted one more than there may be.
+    is_short: AtomicBool,
     /// What `state` comes to.
     standing: AtomicU8,
     /// Requests in a row that came to nothing.
@@ -102,6 +104,7 @@ impl Member {
             agreed: OnceLock::new(),
             in_flight: AtomicUsize::new(0),
             open: AtomicUsize::new(0),
+            is_short: AtomicBool::new(false),
             standing: AtomicU8::new(state.standing() as u8),
             failures: AtomicU32::new(0),
             has_missed: AtomicBool::new(false),
@@ -317,7 +320,11 @@ impl Member {
 
     /// Whether there is room for one more connection.
     pub(super) fn has_slot(&self, max: Option<usize>) -> bool {
-        max.is_none_or(|max| self.open.load(SeqCst) < max)
+        let has_slot = max.is_none_or(|max| self.open.load(SeqCst) < max);
+        if !has_slot && !self.is_short.load(Relaxed) {
+            self.is_short.store(true, Relaxed);
+        }
+        has_slot
     }
 
     /// Counts a connection in, unless there are as many as may be.
@@ -328,9 +335,12 @@ impl Member {
         Some(Slot(Arc::clone(self)))
     }
 
-    /// Whether somebody waits for a place in its pool.
-    pub(super) fn is_waited_for(&self) -> bool {
-        !self.queue.is_empty()
+    /// Whether somebody of another worker is the next who wants one of its connections. Told once for
+    /// each time that somebody found that there are as many as may be.
+    pub(super) fn is_wanted_by_others(&self, owner: usize) -> bool {
+        self.is_short.load(Relaxed)
+            && self.queue.is_front_of_other(owner)
+            && self.is_short.swap(false, Relaxed)
     }
 }
 

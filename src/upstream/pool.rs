@@ -4,7 +4,7 @@ use std::{
     net::{IpAddr, SocketAddr},
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     time::Instant,
 };
@@ -38,6 +38,9 @@ pub struct Pool {
     link: Arc<Connecting>,
     /// Replaced when a name gets other addresses.
     roster: ArcSwap<Roster>,
+    is_panicking: AtomicBool,
+    /// Which one it is of those that have followed each other.
+    number: u64,
     common: Arc<Common>,
     metrics: Arc<PoolMetrics>,
 }
@@ -56,7 +59,8 @@ struct Common {
     queue: Arc<Queue>,
     budget: Budget,
     turn: AtomicUsize,
-    is_panicking: AtomicBool,
+    /// The number of the last of these pools.
+    last: AtomicU64,
     /// Held while the members of a pool are replaced, and while one is being left out: both look at
     /// all of them first.
     changing: Mutex<()>,
@@ -108,7 +112,7 @@ impl Pool {
             queue: Arc::default(),
             budget: Budget::new(&policy.retry),
             turn: AtomicUsize::new(0),
-            is_panicking: AtomicBool::new(false),
+            last: AtomicU64::new(0),
             changing: Mutex::default(),
             names,
         });
@@ -117,7 +121,20 @@ impl Pool {
             |it: &Weighted| Arc::new(Member::new(it, None, Arc::clone(&link), Arc::clone(queue)));
         let roster = Roster::new(spec.endpoints.iter().map(member).collect());
         let roster = ArcSwap::from_pointee(roster);
-        Self { service, color, spec, policy, admission, link, roster, common, metrics }
+        let is_panicking = AtomicBool::new(false);
+        Self {
+            service,
+            color,
+            spec,
+            policy,
+            admission,
+            link,
+            roster,
+            is_panicking,
+            number: 0,
+            common,
+            metrics,
+        }
     }
 
     /// This pool made of something else. An endpoint that is in both stays the same member, with
@@ -144,7 +161,19 @@ impl Pool {
         let roster = ArcSwap::from_pointee(Roster::new(members.into()));
         let (service, color) = (self.service.clone(), self.color);
         let (common, metrics) = (Arc::clone(&self.common), Arc::clone(&self.metrics));
-        let pool = Self { service, color, spec, policy, admission, link, roster, common, metrics };
+        let pool = Self {
+            service,
+            color,
+            spec,
+            policy,
+            admission,
+            link,
+            roster,
+            is_panicking: AtomicBool::new(false),
+            number: common.last.fetch_add(1, Relaxed) + 1,
+            common,
+            metrics,
+        };
         pool.assess();
         pool
     }
@@ -212,7 +241,7 @@ impl Pool {
     /// Whether so few are left that those are used again who answer badly.
     #[must_use]
     pub fn is_panicking(&self) -> bool {
-        self.common.is_panicking.load(Relaxed)
+        self.is_panicking.load(Relaxed)
     }
 
     /// Reads the files that its TLS needs again, if they have changed. Returns whether they had.
@@ -265,10 +294,17 @@ impl Pool {
         has_changed
     }
 
-    /// Takes a place in the line for a seat, unless it is as long as it may be.
+    /// Takes a place in the line for a seat, for somebody of this worker, unless it is as long as it may
+    /// be.
     #[must_use]
-    pub fn queue(&self) -> Option<InLine> {
-        self.common.queue.join(self.policy.limits.queue)
+    pub fn queue(&self, owner: usize) -> Option<InLine> {
+        self.common.queue.join(self.policy.limits.queue, owner, self.number)
+    }
+
+    /// Whether those in the line came to a pool that this one has followed, or that has followed it.
+    #[must_use]
+    pub fn is_line_of_others(&self) -> bool {
+        self.common.queue.is_front_of_other_pool(self.number)
     }
 
     /// Chooses a member and takes a seat there. Who stands well is chosen before those who do not, and
@@ -363,8 +399,12 @@ impl Pool {
 
     /// Notes what a look at a member has found.
     pub fn checked(&self, member: &Member, found: Result<(), Trouble>) {
+        let before = member.standing();
         member.learn(|it| it.checked(found, &self.policy.health));
         self.assess();
+        if member.standing() < before {
+            self.common.queue.call();
+        }
     }
 
     /// Notes that a request could not open a connection.
@@ -384,7 +424,9 @@ impl Pool {
     pub fn failed(&self, member: &Member, what: &str, now: Instant) {
         let rules = &self.policy.ejection;
         let Some(limit) = rules.failures else { return };
-        if member.failed() < limit.get() {
+        // What is known of a pool that was replaced may not hold for the one that has followed.
+        let is_last = self.number == self.common.last.load(Relaxed);
+        if member.failed() < limit.get() || !is_last {
             return;
         }
         let _changing = self.common.changing.lock().unwrap_or_else(PoisonError::into_inner);
@@ -418,6 +460,7 @@ impl Pool {
         for member in self.members() {
             if member.learn(|it| it.release(now)) {
                 member.forgive();
+                self.common.queue.call();
             }
         }
         self.assess();
@@ -430,7 +473,7 @@ impl Pool {
         let good = roster.members.iter().filter(|it| it.standing() <= Standing::Untried).count();
         let is_panicking = good * 100 < count * usize::from(self.policy.balance.panic);
         if self.is_panicking() != is_panicking {
-            self.common.is_panicking.store(is_panicking, Relaxed);
+            self.is_panicking.store(is_panicking, Relaxed);
         }
     }
 }

@@ -31,6 +31,10 @@ struct Line {
 #[derive(Debug)]
 struct Waiter {
     number: u64,
+    /// Of which worker it is.
+    owner: usize,
+    /// Of which pool, of those that have the line in common.
+    pool: u64,
     is_called: bool,
     waker: Option<Waker>,
 }
@@ -57,20 +61,33 @@ impl Queue {
         self.length.load(SeqCst)
     }
 
-    /// A place at the end of the line, unless `max` wait already.
+    /// A place at the end of the line for somebody of this worker and pool, unless `max` wait already.
     #[must_use]
-    pub(super) fn join(self: &Arc<Self>, max: usize) -> Option<InLine> {
+    pub(super) fn join(self: &Arc<Self>, max: usize, owner: usize, pool: u64) -> Option<InLine> {
         let mut line = self.line();
         if line.waiting.len() >= max {
             return None;
         }
         let number = line.next;
         line.next += 1;
-        // Whoever is the first may find that a place has become free just now.
-        let is_called = line.waiting.is_empty();
-        line.waiting.push_back(Waiter { number, is_called, waker: None });
+        // Whoever is the first may find that a place has become free just now; and what those before have
+        // found of their pool says nothing of another.
+        let is_called = line.waiting.front().is_none_or(|it| it.pool != pool);
+        line.waiting.push_back(Waiter { number, owner, pool, is_called, waker: None });
         self.length.store(line.waiting.len(), SeqCst);
         Some(InLine { queue: Arc::clone(self), number })
+    }
+
+    /// Whether somebody of another pool is in front.
+    #[must_use]
+    pub(super) fn is_front_of_other_pool(&self, pool: u64) -> bool {
+        self.line().waiting.front().is_some_and(|it| it.pool != pool)
+    }
+
+    /// Whether somebody of another worker is in front.
+    #[must_use]
+    pub(super) fn is_front_of_other(&self, owner: usize) -> bool {
+        !self.is_empty() && self.line().waiting.front().is_some_and(|it| it.owner != owner)
     }
 
     /// Tells whoever is in front that a place has become free.
@@ -148,8 +165,8 @@ mod tests {
     #[test]
     fn who_came_first_is_called_first() {
         let queue = Arc::new(Queue::default());
-        let [one, two] = [queue.join(2), queue.join(2)].map(|it| it.expect("room"));
-        assert!(queue.join(2).is_none() && queue.len() == 2);
+        let [one, two] = [queue.join(2, 0, 0), queue.join(2, 0, 0)].map(|it| it.expect("room"));
+        assert!(queue.join(2, 0, 0).is_none() && queue.len() == 2);
         assert!(is_called(&one), "the first one looks at once");
         assert!(!is_called(&one) && !is_called(&two));
         queue.call();
@@ -163,7 +180,7 @@ mod tests {
     #[test]
     fn a_call_is_not_lost_with_whoever_leaves() {
         let queue = Arc::new(Queue::default());
-        let [one, two, three] = [0; 3].map(|_| queue.join(9).expect("room"));
+        let [one, two, three] = [0; 3].map(|_| queue.join(9, 0, 0).expect("room"));
         assert!(is_called(&one) && !is_called(&two));
         queue.call();
         drop(one);
@@ -172,5 +189,16 @@ mod tests {
         assert!(is_called(&three) && !is_called(&two));
         drop(two);
         assert!(is_called(&three));
+    }
+
+    #[test]
+    fn who_is_of_another_pool_looks_at_once() {
+        let queue = Arc::new(Queue::default());
+        let old = queue.join(2, 1, 1).expect("room");
+        assert!(is_called(&old));
+        assert!(queue.is_front_of_other_pool(2) && !queue.is_front_of_other_pool(1));
+        assert!(queue.is_front_of_other(2) && !queue.is_front_of_other(1));
+        let new = queue.join(2, 1, 2).expect("room");
+        assert!(is_called(&new));
     }
 }

@@ -17,7 +17,7 @@ use crate::{http2::Stream, metrics::Counted, net::Socket};
 
 /// A connection that carries many requests at once. Its requests hold it open; without any it is
 /// closed when it has waited for too long.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Session {
     sender: SendRequest<Bytes>,
     state: Rc<State>,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::support::{Answer, Client, House, Upstream, client, eventually};
+use crate::support::{Answer, Client, House, Http2Upstream, Upstream, client, eventually, http2};
 
 fn house(blue: &Upstream, top: &str, policy: &str) -> House {
     let blue = blue.address;
@@ -183,6 +183,55 @@ async fn an_endpoint_has_no_more_connections_than_it_may() {
         assert_eq!(client.answer().await.text(), "up");
     }
     assert!(house.endpoint("web", "blue", 0).await["connections"].as_u64() <= Some(2));
+}
+
+#[tokio::test]
+async fn a_tunnel_that_its_endpoint_does_not_take_holds_nobody_up() {
+    let upstream = Http2Upstream::without_tunnels(async |_, answer| http2::say(answer, "up")).await;
+    let house = House::build()
+        .with("timeouts.upstream_connect = \"500ms\"")
+        .services(&format!(
+            "[service.web]\nblue = {{ endpoints = [\"{}\"], protocol = \"h2\" }}\n\
+             limits = {{ endpoint_connections = 2, queue_timeout = \"500ms\" }}\n",
+            upstream.address
+        ))
+        .start();
+    for _ in 0..4 {
+        assert_eq!(house.get("/").await, "up");
+        let mut client = house.public().await;
+        client.send("GET /ws HTTP/1.1\r\nHost: a.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n").await;
+        let answer = client.answer().await;
+        assert!(matches!(answer.status, 502 | 503), "{}", answer.text());
+    }
+    assert_eq!(house.get("/").await, "up");
+    assert_eq!(house.endpoint("web", "blue", 0).await["health"], "up", "it answers all others");
+}
+
+#[tokio::test]
+async fn who_waits_for_an_endpoint_that_was_replaced_holds_nobody_up() {
+    let (old, new) = (Upstream::start("old").await, Upstream::start("new").await);
+    let policy = "limits = { endpoint_requests = 1, queue = 1, queue_timeout = \"30s\" }";
+    let house = house(&old, "", policy);
+    let mut inside = house.public().await;
+    inside.ask("/wait", "").await;
+    eventually("one is inside", async || old.requests() == 1).await;
+    let mut waiting = house.public().await;
+    waiting.ask("/waiting", "").await;
+    eventually("one waits", async || {
+        house.status().await["services"]["web"]["pools"]["blue"]["queued"] == 1
+    })
+    .await;
+    let body = serde_json::json!({"endpoints": [new.address.to_string()], "force": true});
+    let set = house.call("PUT", "/v1/services/web/pools/blue", "", &body.to_string()).await;
+    assert_eq!(set.status, 200, "{}", set.text());
+    for _ in 0..3 {
+        assert_eq!(house.get("/").await, "new");
+    }
+    old.release();
+    assert_eq!(
+        (inside.answer().await.text(), waiting.answer().await.text()),
+        ("old".into(), "old".into())
+    );
 }
 
 /// Sets how many files a process may have open.

@@ -309,3 +309,80 @@ async fn each_of_ten_endpoints_is_replaced_under_load_and_nothing_is_lost() {
     assert!(answers.iter().all(|it| *it > 0), "{answers:?}");
     assert!(new.iter().all(|it| it.requests() > 0));
 }
+
+#[tokio::test]
+async fn who_is_tried_again_does_not_stand_in_its_own_way() {
+    let bad = Unruly::start(Manner::ClosesBehindSecondHead).await;
+    let limits = "limits = { endpoint_requests = 1, queue = 0 }";
+    let house = house(&[bad.address.to_string()], limits);
+    let mut client = house.public().await;
+    for count in 1..=3 {
+        let answer = client.get("/", "").await;
+        assert_eq!((answer.status, answer.text().as_str()), (200, "unruly"), "{count}");
+    }
+    assert_eq!(bad.requests(), 5, "the second and the third were sent twice");
+}
+
+#[tokio::test]
+async fn an_answer_is_not_given_up_for_a_place_that_is_not_there() {
+    let (bad, good) = (Unruly::start(Manner::Unavailable).await, Upstream::start("good").await);
+    let all = [bad.address.to_string(), good.address.to_string()];
+    let policy = "retry.on = [\"503\"]\nejection.failures = \"none\"\n\
+                  limits = { endpoint_requests = 1, queue = 0 }";
+    let house = house(&all, policy);
+    // Somebody holds the only place at the good one.
+    let mut holder = house.public().await;
+    loop {
+        holder.ask("/hold", "").await;
+        let head = holder.head().await;
+        if head.status == 200 {
+            break;
+        }
+        holder.rest(head).await;
+    }
+    let answer = house.public().await.get("/", "").await;
+    assert_eq!((answer.status, answer.text().as_str()), (503, "busy"));
+    good.release();
+}
+
+#[tokio::test]
+async fn a_slow_client_is_not_the_fault_of_the_endpoint() {
+    let good = Upstream::start("good").await;
+    let stalling = Unruly::start(Manner::StallsInBody).await;
+    for (address, is_blamed) in [(good.address, false), (stalling.address, true)] {
+        let other = Upstream::start("other").await;
+        let house = House::build()
+            .with("timeouts = { request = \"1s\", upstream_stall = \"500ms\" }")
+            .services(&format!(
+                "[service.web]\nblue = {{ endpoints = [\"{address}\", \"{}\"] }}\n\
+                 balance = {{ policy = \"round_robin\" }}\n\
+                 ejection = {{ failures = 1, base = \"1h\", longest = \"1h\" }}\n",
+                other.address
+            ))
+            .start();
+        house.wait_for_health("blue", 0, "up").await;
+        let mut clients = Vec::new();
+        for _ in 0..4 {
+            let mut client = house.public().await;
+            match is_blamed {
+                true => client.ask("/", "").await,
+                // Its body never comes.
+                false => {
+                    let head =
+                        "POST /echo HTTP/1.1\r\nHost: a.test\r\nContent-Length: 9\r\n\r\nhalf";
+                    client.send(head).await;
+                }
+            }
+            clients.push(client);
+        }
+        for mut client in clients {
+            let head = client.head().await;
+            assert_eq!(head.status, if is_blamed { 200 } else { 504 });
+        }
+        let is_ejected = async || house.endpoint("web", "blue", 0).await.get("ejected").is_some();
+        match is_blamed {
+            true => eventually("it is ejected", is_ejected).await,
+            false => assert!(!is_ejected().await),
+        }
+    }
+}

@@ -345,8 +345,8 @@ fn an_endpoint_has_no_more_requests_than_it_may_and_others_wait_in_order() {
     let mut seats: Vec<_> = (0..6).map(|_| seat(pick(&pool, &[], &mut random))).collect();
     assert!(pool.members().iter().all(|it| it.in_flight() == 2));
     assert!(matches!(pick(&pool, &[], &mut random), Picked::Full));
-    let line = [pool.queue(), pool.queue()].map(|it| it.expect("room for two"));
-    assert!(pool.queue().is_none() && pool.queued() == 2);
+    let line = [pool.queue(0), pool.queue(0)].map(|it| it.expect("room for two"));
+    assert!(pool.queue(0).is_none() && pool.queued() == 2);
     drop(seats.pop());
     assert!(matches!(pick(&pool, &[], &mut random), Picked::Full), "others were here before");
     let (is_open, now) = (|_: &Arc<Member>| false, Instant::now());
@@ -437,7 +437,7 @@ fn one_place_for_all(names: &Names) {
                     return drop(seat);
                 }
                 shuttle::thread::yield_now();
-                let waiting = line.get_or_insert_with(|| pool.queue().expect("room for all"));
+                let waiting = line.get_or_insert_with(|| pool.queue(0).expect("room for all"));
                 if gives_up {
                     shuttle::thread::yield_now();
                     return;

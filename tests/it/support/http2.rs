@@ -202,6 +202,26 @@ impl Http2Upstream {
     where
         F: Future<Output = ()> + Send + 'static,
     {
+        Self::new(true, answer).await
+    }
+
+    /// One that does not take WebSockets.
+    pub(crate) async fn without_tunnels<F>(
+        answer: impl Fn(Request<RecvStream>, SendResponse<Bytes>) -> F + Send + Sync + 'static,
+    ) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        Self::new(false, answer).await
+    }
+
+    async fn new<F>(
+        takes_tunnels: bool,
+        answer: impl Fn(Request<RecvStream>, SendResponse<Bytes>) -> F + Send + Sync + 'static,
+    ) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("a bound socket");
         let answer = Arc::new(answer);
@@ -213,7 +233,9 @@ impl Http2Upstream {
                 let answer = Arc::clone(&answer);
                 connections.spawn(async move {
                     let mut builder = h2::server::Builder::new();
-                    builder.enable_connect_protocol();
+                    if takes_tunnels {
+                        builder.enable_connect_protocol();
+                    }
                     // A probe of health says nothing.
                     let Ok(mut connection) = builder.handshake(stream).await else { return };
                     let mut requests = JoinSet::new();

@@ -26,6 +26,10 @@ pub(crate) enum Manner {
     ClosesBehindHead,
     /// Closes in the middle of its answer's body.
     ClosesInBody,
+    /// Answers once, and closes when it has read another head.
+    ClosesBehindSecondHead,
+    /// Answers with half of a body, and then nothing.
+    StallsInBody,
     /// Resets when it has read a head.
     Resets,
     /// Answers once more than it was asked.
@@ -84,6 +88,7 @@ async fn misbehave(
         stream.write_all(OK).await.ok()?;
     }
     let mut unread = Vec::new();
+    let mut heads = 0;
     loop {
         let end = loop {
             if let Some(place) = unread.windows(4).position(|it| it == b"\r\n\r\n") {
@@ -95,9 +100,12 @@ async fn misbehave(
         };
         unread.drain(..end);
         requests.fetch_add(1, SeqCst);
+        heads += 1;
         let answer: &[u8] = match manner {
             Manner::Refuses | Manner::Silent => continue,
             Manner::ClosesBehindHead => return None,
+            Manner::ClosesBehindSecondHead if heads > 1 => return None,
+            Manner::StallsInBody => b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf",
             Manner::Resets => {
                 socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).ok()?;
                 return None;
@@ -115,7 +123,7 @@ async fn misbehave(
             Manner::Unavailable => {
                 b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 4\r\n\r\nbusy"
             }
-            Manner::AnswersUnasked | Manner::Slow => OK,
+            Manner::AnswersUnasked | Manner::Slow | Manner::ClosesBehindSecondHead => OK,
         };
         let at_once = if manner == Manner::Slow { 1 } else { answer.len() };
         for part in answer.chunks(at_once) {
