@@ -4,6 +4,7 @@ use std::{
     fs::{self, File, OpenOptions, TryLockError},
     io::{self, Write},
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use super::{
@@ -21,6 +22,10 @@ pub struct FileStore {
     /// Open for as long as the store is, since the lock ends with it.
     _lock: File,
 }
+
+/// How long a process that is about to end may still hold the folder, and whatever it has just started
+/// with it.
+const ENDING: Duration = Duration::from_secs(1);
 
 /// Why the truth could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -66,7 +71,8 @@ impl FileStore {
     ///
     /// # Errors
     ///
-    /// [`StoreError`]; nothing was changed then, except that the folder may have been made.
+    /// [`StoreError`]; nothing was changed then, except that the folder may have been made. That somebody
+    /// else holds it is known after a second.
     pub fn open(folder: &Path) -> Result<(Self, Option<Truth>), StoreError> {
         fs::create_dir_all(folder).map_err(failed("make the folder", folder))?;
         let lock_file = folder.join("lock");
@@ -76,7 +82,7 @@ impl FileStore {
             .write(true)
             .open(&lock_file)
             .map_err(failed("open", &lock_file))?;
-        match lock.try_lock() {
+        match lock_soon(&lock) {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(StoreError::InUse(folder.to_owned())),
             Err(TryLockError::Error(error)) => return Err(failed("lock", &lock_file)(error)),
@@ -135,6 +141,19 @@ fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreEr
 
 fn damaged(file: &Path, damage: &Damage) -> StoreError {
     StoreError::Damaged { file: file.display().to_string(), damage: damage.to_string() }
+}
+
+#[expect(clippy::disallowed_methods, reason = "nothing runs yet that could be held up")]
+fn lock_soon(lock: &File) -> Result<(), TryLockError> {
+    let deadline = Instant::now() + ENDING;
+    loop {
+        match lock.try_lock() {
+            Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
+                std::thread::sleep(ENDING / 50);
+            }
+            known => return known,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! A name server whose answers change when the test says so.
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering::SeqCst},
@@ -35,12 +35,17 @@ struct Zone {
 
 struct Answering(Arc<Zone>);
 
+/// How many there were before.
+static NUMBER: AtomicUsize = AtomicUsize::new(1);
+
 /// How long each answer is good, in seconds.
 const TTL: u32 = 1;
 
 impl NameServer {
     pub(crate) async fn start(addresses: &[&str]) -> Self {
-        let udp = UdpSocket::bind("127.0.0.1:0").await.expect("a port");
+        // An address of its own, so that nobody else has its port for TCP.
+        let number = u8::try_from(NUMBER.fetch_add(1, SeqCst)).expect("few servers");
+        let udp = UdpSocket::bind((Ipv4Addr::new(127, 0, 53, number), 0)).await.expect("a port");
         let address = udp.local_addr().expect("a bound socket");
         let tcp = TcpListener::bind(address).await.expect("the same port");
         let answer = Mutex::new(Ok(parsed(addresses)));
