@@ -17,6 +17,7 @@ mod forward;
 mod forwarded;
 mod headers;
 mod interim;
+mod line;
 mod refusal;
 mod relay;
 mod retries;

@@ -1,17 +1,12 @@
 //! The course of a request over the endpoints of its pool, until one has begun to answer.
 
-use std::{
-    future::poll_fn,
-    sync::Arc,
-    task::{Context, Poll},
-    time::Instant,
-};
+use std::{future::poll_fn, sync::Arc, task::Poll, time::Instant};
 
 use tracing::{debug, warn};
 
 use super::{
     exchange::{Exchange, Failure, Found, Sending},
-    forward::{AHEAD_MAX, has_left},
+    forward::has_left,
     refusal::Refusal,
     worker::Memory,
 };
@@ -20,17 +15,14 @@ use crate::{
     http1::ResponseHead,
     http2::Reset,
     metrics::LimitHit,
-    net::Channel,
-    upstream::{
-        self, Choice, ConnectError, ConnectReason, Errand, InLine, Member, Picked, Pool, Seat,
-    },
+    upstream::{self, Choice, ConnectError, ConnectReason, Errand, Member, Picked, Pool, Seat},
 };
 
 /// Where a request has been.
-struct Course {
-    tried: Vec<Arc<Member>>,
+pub(super) struct Course {
+    pub(super) tried: Vec<Arc<Member>>,
     /// What its client is told if nobody is left.
-    refusal: Refusal,
+    pub(super) refusal: Refusal,
     /// Whether a connection that waits for a request may be used.
     takes_waiting: bool,
     was_turned_down: bool,
@@ -155,7 +147,7 @@ impl Exchange<'_> {
         }
     }
 
-    fn pick(
+    pub(super) fn pick(
         &self,
         tried: &[Arc<Member>],
         course: &Course,
@@ -174,94 +166,6 @@ impl Exchange<'_> {
             now,
         };
         pool.pick(&choice, &mut self.proxy.random.borrow_mut())
-    }
-
-    /// Waits for a place at an endpoint, unless too many do. Dropping the future leaves the line.
-    async fn wait_in_line(
-        &mut self,
-        client: &mut Client<Memory>,
-        course: &Course,
-    ) -> Result<Seat, Failure> {
-        let pool = Arc::clone(self.pool().ok_or(Failure::Left)?);
-        let (channel, connection) = client.split();
-        let full = |limit| {
-            pool.metrics().limited(limit);
-            Err(Failure::Refused(Refusal::Overloaded))
-        };
-        let owner = self.proxy.connections.owner();
-        let Some(line) = pool.queue(owner) else {
-            // Those who wait may wait for what is no concern of this one.
-            return match pool.is_line_of_others() {
-                true => match self.pick(&course.tried, course, true, connection.now()) {
-                    Picked::Seat(seat) => Ok(seat),
-                    _ => full(LimitHit::Queue),
-                },
-                false => full(LimitHit::Queue),
-            };
-        };
-        connection.begin_for(Wait::Seat, pool.policy().limits.queue_patience);
-        loop {
-            match self.wait_for_call(&line, channel, connection).await {
-                Err(Wait::Seat) => return full(LimitHit::QueueTime),
-                Err(Wait::Exchange) => return Err(Failure::Refused(Refusal::TooLong)),
-                Err(_) => return Err(Failure::Left),
-                Ok(()) => {}
-            }
-            match self.pick(&course.tried, course, true, connection.now()) {
-                Picked::Seat(seat) => {
-                    connection.end(Wait::Seat);
-                    return Ok(seat);
-                }
-                Picked::Nobody => return Err(Failure::Refused(course.refusal)),
-                // What is free may be nothing for a request that was elsewhere, whose pool was replaced, or
-                // that has no connection where others have one.
-                Picked::Full => line.pass_on(),
-            }
-        }
-    }
-
-    /// Waits to be called; otherwise tells what came before that, which is a client that has left unless
-    /// it is a time that was over.
-    async fn wait_for_call(
-        &mut self,
-        line: &InLine,
-        channel: &mut Channel,
-        connection: &Connection<Memory>,
-    ) -> Result<(), Wait> {
-        poll_fn(|context| {
-            if let Some(over) = connection.take_alarm() {
-                return Poll::Ready(Err(over));
-            }
-            if self.has_left_line(channel, context, connection) {
-                return Poll::Ready(Err(Wait::HalfClosed));
-            }
-            line.poll_called(context).map(Ok)
-        })
-        .await
-    }
-
-    /// Whether the client has gone while nothing of its request was sent yet.
-    fn has_left_line(
-        &mut self,
-        channel: &mut Channel,
-        context: &mut Context<'_>,
-        connection: &Connection<Memory>,
-    ) -> bool {
-        if channel.is_stream() {
-            return has_left(channel, context);
-        }
-        while !self.is_half_closed && channel.unread().len() < AHEAD_MAX {
-            match channel.poll_read(context, AHEAD_MAX) {
-                Poll::Ready(Ok(1..)) => {}
-                Poll::Ready(Ok(0)) => {
-                    self.is_half_closed = true;
-                    connection.begin(Wait::HalfClosed);
-                }
-                Poll::Ready(Err(_)) => return true,
-                Poll::Pending => break,
-            }
-        }
-        false
     }
 
     /// Opens a connection, unless the whole exchange takes too long.

@@ -1,5 +1,7 @@
 //! A group of endpoints of one version, and what is known of them together.
 
+mod choice;
+
 use std::{
     net::{IpAddr, SocketAddr},
     sync::{
@@ -11,19 +13,19 @@ use std::{
 
 use arc_swap::ArcSwap;
 
+pub use self::choice::{Choice, Picked};
 use super::{
     admission::Admission,
-    balance::Field,
     budget::Budget,
     condition::{Standing, Trouble},
     connect::ConnectError,
-    member::{Connecting, Member, Seat},
+    member::{Connecting, Member},
     names::Names,
     queue::{InLine, Queue},
 };
 use crate::{
     metrics::PoolMetrics,
-    model::{Algorithm, Color, Place, Policy, PoolSpec, ServiceName, Weighted},
+    model::{Color, Place, Policy, PoolSpec, ServiceName, Weighted},
     tls::FileError,
 };
 
@@ -65,31 +67,6 @@ struct Common {
     /// all of them first.
     changing: Mutex<()>,
     names: Names,
-}
-
-/// What a request is looking for.
-pub struct Choice<'a> {
-    /// Members that it was at.
-    pub tried: &'a [Arc<Member>],
-    /// What it shall be known by, if the pool goes by that.
-    pub key: Option<u64>,
-    /// Whether a member can be spoken with without one more connection.
-    pub is_open: &'a dyn Fn(&Arc<Member>) -> bool,
-    /// Whether it has waited for its turn.
-    pub is_called: bool,
-    /// The time.
-    pub now: Instant,
-}
-
-/// What a request has found.
-#[derive(Debug)]
-pub enum Picked {
-    /// A place.
-    Seat(Seat),
-    /// Whoever could answer has as many requests or connections as may be.
-    Full,
-    /// There is nobody, or nobody who was not tried.
-    Nobody,
 }
 
 // === impl Pool ===
@@ -305,76 +282,6 @@ impl Pool {
     #[must_use]
     pub fn is_line_of_others(&self) -> bool {
         self.common.queue.is_front_of_other_pool(self.number)
-    }
-
-    /// Chooses a member and takes a seat there. Who stands well is chosen before those who do not, and
-    /// those before the ones that nobody can speak with.
-    #[must_use]
-    pub fn pick(&self, choice: &Choice<'_>, random: &mut fastrand::Rng) -> Picked {
-        let roster = self.roster.load();
-        let members = &*roster.members;
-        let limits = &self.policy.limits;
-        let is_limited = self.policy.limits_endpoints();
-        let has_room = |it: &Arc<Member>| {
-            it.has_seat(limits.endpoint_requests)
-                && (it.has_slot(limits.endpoint_connections) || (choice.is_open)(it))
-        };
-        if !is_limited && choice.tried.is_empty() {
-            if let [only] = members {
-                return Picked::Seat(only.sit());
-            }
-            if let Some(member) = self.pick_quickly(&roster, random) {
-                return Picked::Seat(member.sit());
-            }
-        } else if choice.tried.is_empty()
-            && self.common.queue.is_empty()
-            && let Some(member) = self.pick_quickly(&roster, random)
-            && has_room(member)
-            && let Some(seat) = member.try_sit(limits.endpoint_requests)
-        {
-            return Picked::Seat(seat);
-        }
-        let balance = &self.policy.balance;
-        // Whoever was turned down goes to those who are known to be good.
-        let is_panicking = choice.tried.is_empty() && self.is_panicking();
-        let field = Field::new(members, choice.tried, is_panicking, balance.slow_start, choice.now);
-        let Some(field) = field else { return Picked::Nobody };
-        if is_limited && !choice.is_called && !self.common.queue.is_empty() {
-            return Picked::Full;
-        }
-        loop {
-            let turn = &self.common.turn;
-            let chosen = field.choose(&balance.algorithm, choice.key, turn, &has_room, random);
-            let Some(member) = chosen else { return Picked::Full };
-            // Somebody else may have been quicker.
-            if let Some(seat) = member.try_sit(limits.endpoint_requests) {
-                return Picked::Seat(seat);
-            }
-        }
-    }
-
-    /// The choice as it is most often: of members that are all alike, two that stand well.
-    fn pick_quickly<'a>(
-        &self,
-        roster: &'a Roster,
-        random: &mut fastrand::Rng,
-    ) -> Option<&'a Arc<Member>> {
-        let count = roster.members.len();
-        let is_plain = self.policy.balance.algorithm == Algorithm::LeastRequest;
-        if !roster.is_even || !is_plain || count < 2 || self.is_panicking() {
-            return None;
-        }
-        let (first, second) = (random.usize(0..count), random.usize(0..count - 1));
-        let second = if second >= first { second + 1 } else { second };
-        let (one, two) = (&roster.members[first], &roster.members[second]);
-        if one.standing() != Standing::Good || two.standing() != Standing::Good {
-            return None;
-        }
-        let has_slow_start = self.policy.balance.slow_start.is_some();
-        if has_slow_start && (one.is_warming() || two.is_warming()) {
-            return None;
-        }
-        Some(if two.in_flight() < one.in_flight() { two } else { one })
     }
 
     /// Whether there is somebody well besides this member and those that were tried.

@@ -7,8 +7,8 @@ use prometheus::Registry;
 use super::*;
 use crate::{
     metrics::Metrics,
-    model::{Balance, Ejection, Endpoint, HashKey, Health, Limits},
-    upstream::NameSettings,
+    model::{Algorithm, Balance, Ejection, Endpoint, HashKey, Health, Limits},
+    upstream::{NameSettings, member::Seat},
 };
 
 fn pool_of(endpoints: &[(&str, u16)], policy: Policy) -> Pool {

@@ -1,0 +1,111 @@
+//! Waiting for a place at an endpoint, when all have as much as they may.
+
+use std::{
+    future::poll_fn,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use super::{
+    exchange::{Exchange, Failure},
+    forward::{AHEAD_MAX, has_left},
+    refusal::Refusal,
+    retries::Course,
+    worker::Memory,
+};
+use crate::{
+    downstream::{Client, Connection, Wait},
+    metrics::LimitHit,
+    net::Channel,
+    upstream::{InLine, Picked, Seat},
+};
+
+impl Exchange<'_> {
+    /// Waits for a place at an endpoint, unless too many do. Dropping the future leaves the line.
+    pub(super) async fn wait_in_line(
+        &mut self,
+        client: &mut Client<Memory>,
+        course: &Course,
+    ) -> Result<Seat, Failure> {
+        let pool = Arc::clone(self.pool().ok_or(Failure::Left)?);
+        let (channel, connection) = client.split();
+        let full = |limit| {
+            pool.metrics().limited(limit);
+            Err(Failure::Refused(Refusal::Overloaded))
+        };
+        let owner = self.proxy.connections.owner();
+        let Some(line) = pool.queue(owner) else {
+            // Those who wait may wait for what is no concern of this one.
+            return match pool.is_line_of_others() {
+                true => match self.pick(&course.tried, course, true, connection.now()) {
+                    Picked::Seat(seat) => Ok(seat),
+                    _ => full(LimitHit::Queue),
+                },
+                false => full(LimitHit::Queue),
+            };
+        };
+        connection.begin_for(Wait::Seat, pool.policy().limits.queue_patience);
+        loop {
+            match self.wait_for_call(&line, channel, connection).await {
+                Err(Wait::Seat) => return full(LimitHit::QueueTime),
+                Err(Wait::Exchange) => return Err(Failure::Refused(Refusal::TooLong)),
+                Err(_) => return Err(Failure::Left),
+                Ok(()) => {}
+            }
+            match self.pick(&course.tried, course, true, connection.now()) {
+                Picked::Seat(seat) => {
+                    connection.end(Wait::Seat);
+                    return Ok(seat);
+                }
+                Picked::Nobody => return Err(Failure::Refused(course.refusal)),
+                // What is free may be nothing for a request that was elsewhere, whose pool was replaced, or
+                // that has no connection where others have one.
+                Picked::Full => line.pass_on(),
+            }
+        }
+    }
+
+    /// Waits to be called; otherwise tells what came before that, which is a client that has left unless
+    /// it is a time that was over.
+    async fn wait_for_call(
+        &mut self,
+        line: &InLine,
+        channel: &mut Channel,
+        connection: &Connection<Memory>,
+    ) -> Result<(), Wait> {
+        poll_fn(|context| {
+            if let Some(over) = connection.take_alarm() {
+                return Poll::Ready(Err(over));
+            }
+            if self.has_left_line(channel, context, connection) {
+                return Poll::Ready(Err(Wait::HalfClosed));
+            }
+            line.poll_called(context).map(Ok)
+        })
+        .await
+    }
+
+    /// Whether the client has gone while nothing of its request was sent yet.
+    fn has_left_line(
+        &mut self,
+        channel: &mut Channel,
+        context: &mut Context<'_>,
+        connection: &Connection<Memory>,
+    ) -> bool {
+        if channel.is_stream() {
+            return has_left(channel, context);
+        }
+        while !self.is_half_closed && channel.unread().len() < AHEAD_MAX {
+            match channel.poll_read(context, AHEAD_MAX) {
+                Poll::Ready(Ok(1..)) => {}
+                Poll::Ready(Ok(0)) => {
+                    self.is_half_closed = true;
+                    connection.begin(Wait::HalfClosed);
+                }
+                Poll::Ready(Err(_)) => return true,
+                Poll::Pending => break,
+            }
+        }
+        false
+    }
+}
