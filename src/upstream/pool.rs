@@ -377,8 +377,11 @@ impl Pool {
     fn assess(&self) {
         let roster = self.roster.load();
         let count = roster.members.len();
-        let good = roster.members.iter().filter(|it| it.standing() <= Standing::Untried).count();
-        let is_panicking = good * 100 < count * usize::from(self.policy.balance.panic);
+        let standings = || roster.members.iter().map(|it| it.standing());
+        let good = standings().filter(|it| *it <= Standing::Untried).count();
+        let are_few = good * 100 < count * usize::from(self.policy.balance.panic);
+        // Without anybody who could help there is no use in it.
+        let is_panicking = are_few && standings().any(|it| it == Standing::Shunned);
         if self.is_panicking() != is_panicking {
             self.is_panicking.store(is_panicking, Relaxed);
         }
