@@ -144,7 +144,10 @@ pub struct PoolRequest {
 
 /// An endpoint, with its share of the requests.
 #[derive(Clone, Debug, Deserialize, Serialize, ToSchema)]
-#[serde(untagged)]
+#[serde(
+    untagged,
+    expecting = "an endpoint is a text like \"127.0.0.1:9002\", or {\"address\": \"127.0.0.1:9002\", \"weight\": 3}"
+)]
 pub enum EndpointRequest {
     /// An address, like `127.0.0.1:9002`, with a share as large as the others'.
     Plain(String),

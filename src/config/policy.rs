@@ -11,7 +11,8 @@ use super::{
     settings::duration,
 };
 use crate::model::{
-    Algorithm, Balance, Ejection, HashKey, HealthCheck, Limits, Policy, Rate, Retry, Statuses,
+    Algorithm, Balance, Ejection, HashKey, HealthCheck, Limits, ParseStatusesError, Policy, Rate,
+    Retry, Statuses,
 };
 
 const PERCENT: RangeInclusive<usize> = 0..=100;
@@ -68,7 +69,8 @@ fn health(section: &Section<'_>) -> HealthCheck {
     let known = HealthCheck::default();
     let path = section.read("path", None, |it| {
         let path = text(it)?;
-        let is_path = path.starts_with('/') && path.parse::<PathAndQuery>().is_ok();
+        let is_visible = path.bytes().all(|it| it.is_ascii_graphic() && it != b'#');
+        let is_path = path.starts_with('/') && is_visible && path.parse::<PathAndQuery>().is_ok();
         match is_path {
             true => Ok(Some(path.into())),
             false => Err("is a path, like \"/healthz\"".to_owned()),
@@ -99,7 +101,7 @@ fn health(section: &Section<'_>) -> HealthCheck {
             section.note(key, "is of an answer, and without `path` none is asked for");
         }
     }
-    if section.has("status") && check.statuses.is_empty() {
+    if section.is_empty_list("status") {
         section.note("status", "lists nothing: no answer would be good");
     }
     section.finish();
@@ -115,7 +117,13 @@ fn ejection(section: &Section<'_>) -> Ejection {
                 .map(|it| NonZeroU32::new(number(it)))
                 .map_err(|what| format!("{what}, or \"none\"")),
         }),
-        statuses: statuses(section, "on", known.statuses),
+        statuses: match section.has("on") {
+            true => {
+                let listed = section.list("on", Vec::new(), failing);
+                listed.into_iter().fold(Statuses::default(), Statuses::and)
+            }
+            false => known.statuses,
+        },
         base: section.read("base", known.base, duration),
         longest: section.read("longest", known.longest, duration),
         share: section.read("share", known.share, |it| small(it, PERCENT)),
@@ -131,7 +139,7 @@ fn retry(section: &Section<'_>) -> Retry {
     let known = Retry::default();
     let on = section.list("on", Vec::new(), |it| match it {
         "closed" => Ok(None),
-        other => other.parse::<Statuses>().map(Some).map_err(|error| {
+        other => failing(other).map(Some).map_err(|error| {
             format!("{error}; or \"closed\", for a connection that ends without an answer")
         }),
     });
@@ -194,6 +202,15 @@ fn statuses(section: &Section<'_>, key: &'static str, known: Statuses) -> Status
     let listed = section
         .list(key, Vec::new(), |it| it.parse::<Statuses>().map_err(|error| error.to_string()));
     listed.into_iter().fold(Statuses::default(), Statuses::and)
+}
+
+/// Statuses of answers that have failed.
+fn failing(text: &str) -> Result<Statuses, String> {
+    let statuses: Statuses = text.parse().map_err(|error: ParseStatusesError| error.to_string())?;
+    match (100..400).any(|it| statuses.contains(it)) {
+        true => Err(format!("`{text}` has answers in it that are good: write 400 to 599")),
+        false => Ok(statuses),
+    }
 }
 
 fn or_none<T>(

@@ -34,7 +34,7 @@ struct Known {
 
 /// The time to the next question after one that was not answered, times how many in a row.
 const AGAIN: Duration = Duration::from_secs(1);
-const AGAIN_MAX: Duration = Duration::from_secs(30);
+const AGAIN_MAX: Duration = Duration::from_secs(5);
 
 // === impl NameBook ===
 

@@ -1,6 +1,7 @@
 //! A thread with its own runtime, its own listening sockets and its own connections.
 
 use std::{
+    cell::Cell,
     future::poll_fn,
     io,
     net::{SocketAddr, TcpListener as StdListener},
@@ -60,6 +61,9 @@ pub struct Stop {
 pub struct Worker {
     thread: JoinHandle<usize>,
 }
+
+/// The time between two lines of the log that say so.
+const SILENCE: Duration = Duration::from_secs(10);
 
 /// A pause after an accept that failed for want of something, such as file descriptors.
 const BREATH: Duration = Duration::from_millis(100);
@@ -142,6 +146,7 @@ async fn run<H: Handler>(
             house: Rc::clone(&house),
             door: Arc::clone(&door),
             open: settings.open.clone(),
+            said: Cell::new(None),
         };
         accepting.push(tokio::task::spawn_local(acceptor.run(socket, stop.gently.clone())));
     }
@@ -179,6 +184,8 @@ struct Acceptor<H: Handler> {
     /// A place for each connection that may be open at once.
     door: Arc<Semaphore>,
     open: IntGauge,
+    /// When it was last said that it cannot go on.
+    said: Cell<Option<Instant>>,
 }
 
 impl<H: Handler> Acceptor<H> {
@@ -217,7 +224,12 @@ impl<H: Handler> Acceptor<H> {
             // The client is gone already.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => {
-                warn!(listener = %self.entrance.listener.address, %error, "cannot accept; trying again");
+                let now = Instant::now();
+                let was_said = |it: Instant| now.saturating_duration_since(it) < SILENCE;
+                if !self.said.get().is_some_and(was_said) {
+                    self.said.set(Some(now));
+                    warn!(listener = %self.entrance.listener.address, %error, "cannot accept; trying again");
+                }
                 tokio::time::sleep(BREATH).await;
             }
         }

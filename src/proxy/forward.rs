@@ -14,6 +14,7 @@ use super::{
     exchange::{Exchange, Failure, SWITCHING, Sending},
     flow::{Broken, Stuck},
     refusal::Refusal,
+    said::Line,
     worker::Memory,
 };
 use crate::{
@@ -41,8 +42,11 @@ impl Exchange<'_> {
         self.upload.aim(socket, upstream);
         connection.begin_for(Wait::Answer, self.ask.patience);
         let began = connection.now();
-        if self.ask.is_repeatable {
-            connection.begin(Wait::Try);
+        let patience = self.pool().and_then(|it| it.policy().retry.try_patience);
+        match patience {
+            _ if !self.ask.is_repeatable => {}
+            Some(patience) => connection.begin_for(Wait::Try, patience),
+            None => connection.begin(Wait::Try),
         }
         if self.upload.is_held() {
             connection.begin(Wait::Continue);
@@ -150,7 +154,11 @@ impl Exchange<'_> {
                     } else {
                         None
                     };
-                    warn!(%service, %color, endpoint, %defect, hint, "an answer that cannot be understood");
+                    if let Some(left_out) =
+                        self.proxy.said.may_say(Line::Protocol, connection.now())
+                    {
+                        warn!(%service, %color, endpoint, %defect, hint, left_out, "an answer that cannot be understood");
+                    }
                     return Err(Failure::Refused(Refusal::Protocol));
                 }
             }

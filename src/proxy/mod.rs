@@ -21,6 +21,7 @@ mod line;
 mod refusal;
 mod relay;
 mod retries;
+mod said;
 #[cfg(test)]
 mod samples;
 mod tunnel;

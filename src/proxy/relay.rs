@@ -13,6 +13,7 @@ use super::{
     flow::{Broken, Flow, Stuck, Trailers, intake},
     headers::{Answer, put_answer},
     refusal::{Refusal, Told},
+    said::Line,
     tunnel::Tunnel,
     worker::Memory,
 };
@@ -204,7 +205,9 @@ impl Exchange<'_> {
         }
         let (service, color) = self.names();
         let endpoint = found.as_ref().map(|it| it.member.endpoint().to_string());
-        warn!(%service, %color, endpoint, %broken, "an answer broke off");
+        if let Some(left_out) = self.proxy.said.may_say(Line::BrokeOff, connection.now()) {
+            warn!(%service, %color, endpoint, %broken, left_out, "an answer broke off");
+        }
         match (download.sent(), broken) {
             (0, Broken::TooSlow) => Err(Failure::Refused(Refusal::Timeout)),
             (0, _) => Err(Failure::Refused(Refusal::Protocol)),

@@ -8,6 +8,7 @@ use super::{
     exchange::{Exchange, Failure, Found, Sending},
     forward::has_left,
     refusal::Refusal,
+    said::Line,
     worker::Memory,
 };
 use crate::{
@@ -23,8 +24,8 @@ pub(super) struct Course {
     pub(super) tried: Vec<Arc<Member>>,
     /// What its client is told if nobody is left.
     pub(super) refusal: Refusal,
-    /// Whether a connection that waits for a request may be used.
-    takes_waiting: bool,
+    /// Members that have closed a connection that waited: a fresh one tells whether they live.
+    stale: Vec<Arc<Member>>,
     was_turned_down: bool,
     /// How often a place turned out to be none.
     missed_places: u32,
@@ -73,10 +74,10 @@ impl Exchange<'_> {
             }
             let member = Arc::clone(seat.member());
             let connections = &self.proxy.connections;
-            let waiting = match course.takes_waiting {
-                true => {
-                    connections.waiting(&member, self.ask.wants_websocket, !self.ask.is_repeatable)
-                }
+            // What was closed before may be so elsewhere too.
+            let with_care = !self.ask.is_repeatable || !course.stale.is_empty();
+            let waiting = match course.takes_waiting(&member) {
+                true => connections.waiting(&member, self.ask.wants_websocket, with_care),
                 false => None,
             };
             *found = waiting.map(|upstream| Found { upstream, member: Arc::clone(&member) });
@@ -160,7 +161,8 @@ impl Exchange<'_> {
             tried,
             key: self.ask.key,
             is_open: &|member| {
-                course.takes_waiting && connections.has_waiting(member, self.ask.wants_websocket)
+                course.takes_waiting(member)
+                    && connections.has_waiting(member, self.ask.wants_websocket)
             },
             is_called,
             now,
@@ -247,7 +249,9 @@ impl Exchange<'_> {
                 || !is_fresh && self.ask.is_repeatable
                 || is_fresh && self.may_retry(|it| it.on_closed) && self.withdraw(now));
         if !may_repeat {
-            warn!(%service, %color, %endpoint, "closed without an answer");
+            if let Some(left_out) = self.proxy.said.may_say(Line::Closed, now) {
+                warn!(%service, %color, %endpoint, left_out, "closed without an answer");
+            }
             return Err(Failure::Refused(Refusal::Closed));
         }
         debug!(%service, %color, %endpoint, "closed without an answer; once more");
@@ -255,13 +259,12 @@ impl Exchange<'_> {
         if is_unprocessed && !course.was_turned_down {
             // Its connection is being ended, or has no room; the next one may do.
             course.was_turned_down = true;
-        } else if is_fresh || !course.takes_waiting {
+        } else if is_fresh || !course.takes_waiting(member) {
             // It takes connections and closes them: as good as none.
             course.refusal = Refusal::Closed;
             course.tried.push(Arc::clone(member));
         }
-        // The endpoint has closed what was waiting; a fresh connection tells whether it lives.
-        course.takes_waiting = false;
+        course.stale.push(Arc::clone(member));
         Ok(())
     }
 
@@ -352,12 +355,17 @@ impl Course {
         Self {
             tried: Vec::new(),
             refusal: Refusal::NoEndpoint,
-            takes_waiting: true,
+            stale: Vec::new(),
             was_turned_down: false,
             missed_places: 0,
             again: None,
             next: None,
         }
+    }
+
+    /// Whether a connection that waits for a request may be used.
+    fn takes_waiting(&self, member: &Arc<Member>) -> bool {
+        !self.stale.iter().any(|it| Arc::ptr_eq(it, member))
     }
 
     /// To somebody else, and why.

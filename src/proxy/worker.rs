@@ -17,6 +17,7 @@ use super::{
     cookies,
     exchange::exchange,
     refusal::Refusal,
+    said::Said,
     tunnel::Tunnel,
     view::{RequestView, Wish, admit},
 };
@@ -56,6 +57,7 @@ pub struct Proxy {
     pub(super) connections: Connections,
     pub(super) in_flight: Arc<Ceiling>,
     pub(super) random: RefCell<fastrand::Rng>,
+    pub(super) said: Said,
     pub(super) least_progress: u64,
     /// Whether a proxy that nobody told us of was warned of already.
     has_warned: Cell<bool>,
@@ -129,6 +131,7 @@ impl Proxy {
             connections: Connections::new(limits, Arc::clone(&shared.connections), buffers),
             in_flight: Arc::clone(&shared.in_flight),
             random: RefCell::new(fastrand::Rng::new()),
+            said: Said::default(),
             least_progress: shared.least_progress,
             has_warned: Cell::new(false),
             has_warned_of_header: Cell::new(false),

@@ -75,8 +75,9 @@ impl<'a> Field<'a> {
     ) -> Option<&'a Arc<Member>> {
         let one = self.draw(None, has_room, random)?;
         let Some(two) = self.draw(Some(one), has_room, random) else { return Some(one) };
-        // Requests for each share, compared without a division.
-        let load = |it: &Member, other: &Member| (it.in_flight() as u64 + 1) * self.share(other);
+        // Requests for each share, compared without a division. Of equals the first: it was drawn by its
+        // share.
+        let load = |it: &Member, other: &Member| it.in_flight() as u64 * self.share(other);
         Some(if load(two, one) < load(one, two) { two } else { one })
     }
 

@@ -4,7 +4,7 @@ use std::future::poll_fn;
 
 use bytes::Bytes;
 use http::{Request, Response, header};
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Empty};
 use hyper::{
     body::Incoming,
     client::conn::{http1, http2},
@@ -116,10 +116,18 @@ async fn read(
         return Err(Trouble::answers(what));
     }
     let Some(expected) = &check.body else { return Ok(()) };
-    let body = Limited::new(answer.into_body(), BODY_MAX).collect().await;
-    let body = body.map_err(|error| Trouble::answers(format!("its answer broke off: {error}")))?;
-    match memchr::memmem::find(&body.to_bytes(), expected.as_bytes()) {
-        Some(_) => Ok(()),
-        None => Err(Trouble::answers(format!("its answer does not contain {expected:?}"))),
+    let (mut body, mut seen) = (answer.into_body(), Vec::new());
+    // As soon as it is there: what follows may be long, or long in coming.
+    while seen.len() < BODY_MAX {
+        let Some(frame) = body.frame().await else { break };
+        let broke_off = |error| Trouble::answers(format!("its answer broke off: {error}"));
+        if let Ok(data) = frame.map_err(broke_off)?.into_data() {
+            seen.extend_from_slice(&data);
+        }
+        let end = seen.len().min(BODY_MAX);
+        if memchr::memmem::find(&seen[..end], expected.as_bytes()).is_some() {
+            return Ok(());
+        }
     }
+    Err(Trouble::answers(format!("its answer does not contain {expected:?}")))
 }

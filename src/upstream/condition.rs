@@ -80,7 +80,7 @@ pub(super) struct State {
     against: u32,
     /// Connections in a row that requests could not open.
     missed: u32,
-    ejected: Option<(Ejected, Instant)>,
+    ejected: Option<Out>,
     /// How often it was ejected, without a long good time in between.
     ejections: u32,
     returned: Option<Instant>,
@@ -90,6 +90,14 @@ pub(super) struct State {
 
 /// Conditions that are kept until somebody asks for them, several times a second.
 const NEWS_MAX: usize = 16;
+
+/// Being left out, by the clock that is not set.
+#[derive(Debug)]
+struct Out {
+    told: Ejected,
+    since: Instant,
+    until: Instant,
+}
 
 // === impl Trouble ===
 
@@ -166,7 +174,7 @@ impl State {
 
     pub(super) fn condition(&self) -> Condition {
         let trouble = self.trouble.clone().filter(|_| self.health == Health::Down);
-        let ejected = self.ejected.as_ref().map(|(it, _)| it.clone());
+        let ejected = self.ejected.as_ref().map(|it| it.told.clone());
         Condition { health: self.health, since: self.since, trouble, ejected }
     }
 
@@ -224,6 +232,11 @@ impl State {
         self.ejected.is_some()
     }
 
+    /// Since when it is left out, if it is.
+    pub(super) fn ejected_since(&self) -> Option<Instant> {
+        self.ejected.as_ref().map(|it| it.since)
+    }
+
     /// Leaves it out from `now` on: longer each time, unless it was good for a long time.
     pub(super) fn eject(&mut self, what: Arc<str>, rules: &Ejection, now: Instant) {
         let was_good = |it: Instant| now.saturating_duration_since(it) > rules.longest;
@@ -234,18 +247,24 @@ impl State {
         let time = rules.base.saturating_mul(self.ejections).min(rules.longest);
         let since = Timestamp::now();
         let until = since.checked_add(time).unwrap_or(Timestamp::MAX);
-        self.ejected = Some((Ejected { since, until, what }, now + time));
+        let told = Ejected { since, until, what };
+        self.ejected = Some(Out { told, since: now, until: now + time });
         self.note();
     }
 
     /// Lets it in again if its time is over.
     pub(super) fn release(&mut self, now: Instant) -> bool {
-        let is_over = self.ejected.as_ref().is_some_and(|(_, until)| *until <= now);
+        let is_over = self.ejected.as_ref().is_some_and(|it| it.until <= now);
         if is_over {
-            (self.ejected, self.returned) = (None, Some(now));
-            self.note();
+            self.let_in(now);
         }
         is_over
+    }
+
+    /// Lets it in again.
+    pub(super) fn let_in(&mut self, now: Instant) {
+        (self.ejected, self.returned) = (None, Some(now));
+        self.note();
     }
 }
 

@@ -117,7 +117,11 @@ impl Names {
     pub async fn look_up(&self, host: &str) -> Result<Found, LookUpError> {
         let failed = |what: String| LookUpError { host: host.to_owned(), what };
         let resolver = self.0.as_ref().map_err(|what| failed(what.to_string()))?;
-        let found = resolver.lookup_ip(host).await.map_err(|error| failed(error.to_string()))?;
+        let found = resolver.lookup_ip(host).await;
+        let found = found.map_err(|error| match error.is_no_records_found() {
+            true => failed("the name server knows none".to_owned()),
+            false => failed(error.to_string()),
+        })?;
         let mut addresses: Vec<IpAddr> = found.iter().map(|it| it.to_canonical()).collect();
         addresses.sort_unstable();
         addresses.dedup();

@@ -8,7 +8,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwap;
@@ -54,6 +54,10 @@ struct Roster {
     /// Whether all have the same weight.
     is_even: bool,
 }
+
+/// How long an endpoint is left out at least before another one takes its turn, when there are more that
+/// should be than may be.
+const TURN: Duration = Duration::from_secs(1);
 
 /// What a pool hands on to the one that it is changed into.
 #[derive(Debug)]
@@ -284,12 +288,12 @@ impl Pool {
         self.common.queue.is_front_of_other_pool(self.number)
     }
 
-    /// Whether there is somebody well besides this member and those that were tried.
+    /// Whether there is somebody who can be spoken with besides this member and those that were tried.
     #[must_use]
     pub fn has_other(&self, tried: &[Arc<Member>], member: &Arc<Member>) -> bool {
         self.roster.load().members.iter().any(|it| {
             let was_asked = || tried.iter().any(|other| Arc::ptr_eq(it, other));
-            it.standing() <= Standing::Untried && !Arc::ptr_eq(it, member) && !was_asked()
+            it.standing() < Standing::Gone && !Arc::ptr_eq(it, member) && !was_asked()
         })
     }
 
@@ -339,10 +343,24 @@ impl Pool {
         let _changing = self.common.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let members = self.members();
         let is_of_us = members.iter().any(|it| std::ptr::eq(&raw const **it, member));
-        let ejected = members.iter().filter(|it| it.condition().ejected.is_some()).count();
         let most = (members.len() * usize::from(rules.share) / 100).max(1);
-        if !is_of_us || members.len() < 2 || ejected >= most || rules.share == 0 {
+        if !is_of_us || members.len() < 2 || rules.share == 0 {
             return;
+        }
+        let since = |it: &Arc<Member>| it.learn(|it| it.ejected_since());
+        let mut out: Vec<_> = members.iter().filter_map(|it| Some((since(it)?, it))).collect();
+        out.sort_by_key(|it| it.0);
+        if out.iter().any(|it| std::ptr::eq(&raw const **it.1, member)) {
+            return;
+        }
+        if out.len() >= most {
+            // Whoever was out for longest may be well again, which this one is not.
+            let Some((since, oldest)) = out.first() else { return };
+            if now.saturating_duration_since(*since) < TURN {
+                return;
+            }
+            oldest.learn(|it| it.let_in(now));
+            oldest.forgive();
         }
         let is_new = member.learn(|it| {
             let is_new = !it.is_ejected();
