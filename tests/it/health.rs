@@ -60,6 +60,9 @@ async fn a_good_answer_has_the_status_and_the_text_that_are_expected() {
     for (check, health, reason) in [
         ("path = \"/health\", body = \"and\"", "up", None),
         ("path = \"/health\", body = \"or\"", "down", Some("its answer does not contain \"or\"")),
+        ("path = \"/endless\", body = \"xxxx\"", "up", None),
+        ("path = \"/hold\", body = \"begins\"", "up", None),
+        ("path = \"/endless\", body = \"y\"", "down", Some("its answer does not contain \"y\"")),
         ("path = \"/204\", status = [\"204\"]", "up", None),
         (
             "path = \"/health\", status = [\"204\"]",

@@ -151,6 +151,12 @@ fn each_gets_by_its_weight() {
             assert!(held.abs_diff(expected) <= expected / 10, "{algorithm:?} {held:?}");
         }
         assert_eq!(seats.len(), 1000);
+        drop(seats);
+        // Everybody leaves at once: the shares are the same when nobody is busy.
+        let shares = shares(&pool, 9_000, &mut random);
+        for (name, weight) in listed {
+            assert_share(shares[name], 9_000, f64::from(weight) / 10.0);
+        }
     }
 }
 
@@ -320,6 +326,23 @@ fn who_fails_again_and_again_is_left_out_but_never_too_many() {
     assert_eq!(ejected(), 3);
     pool.release(now + Duration::from_secs(30));
     assert_eq!(ejected(), 0);
+}
+
+#[test]
+fn when_another_one_should_be_out_the_one_that_is_out_for_longest_comes_back() {
+    let pool = pool(&LISTED[..2]);
+    let members = pool.members();
+    let begin = Instant::now();
+    let out = || -> Vec<_> { members.iter().map(|it| it.condition().ejected.is_some()).collect() };
+    let fail = |member: &Member, now| (0..5).for_each(|_| pool.failed(member, "503", now));
+    fail(&members[0], begin);
+    assert_eq!(out(), [true, false]);
+    fail(&members[1], begin);
+    assert_eq!(out(), [true, false], "not at once: there is no end to it if both are ill");
+    fail(&members[1], begin + TURN);
+    assert_eq!(out(), [false, true]);
+    fail(&members[1], begin + TURN * 2);
+    assert_eq!(out(), [false, true], "who is out already is out");
 }
 
 #[test]
