@@ -37,7 +37,7 @@ impl Exchange<'_> {
         let Some(line) = pool.queue(owner) else {
             // Those who wait may wait for what is no concern of this one.
             return match pool.is_line_of_others() {
-                true => match self.pick(&course.tried, course, true, connection.now()) {
+                true => match self.pick(&course.tried, true, connection.now()) {
                     Picked::Seat(seat) => Ok(seat),
                     _ => full(LimitHit::Queue),
                 },
@@ -52,7 +52,7 @@ impl Exchange<'_> {
                 Err(_) => return Err(Failure::Left),
                 Ok(()) => {}
             }
-            match self.pick(&course.tried, course, true, connection.now()) {
+            match self.pick(&course.tried, true, connection.now()) {
                 Picked::Seat(seat) => {
                     connection.end(Wait::Seat);
                     return Ok(seat);

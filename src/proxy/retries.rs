@@ -61,7 +61,7 @@ impl Exchange<'_> {
             let now = client.split().1.now();
             let picked = match course.next.take() {
                 Some(seat) => Picked::Seat(seat),
-                None => self.pick(&course.tried, &course, false, now),
+                None => self.pick(&course.tried, false, now),
             };
             let seat = match picked {
                 Picked::Seat(seat) => seat,
@@ -148,22 +148,14 @@ impl Exchange<'_> {
         }
     }
 
-    pub(super) fn pick(
-        &self,
-        tried: &[Arc<Member>],
-        course: &Course,
-        is_called: bool,
-        now: Instant,
-    ) -> Picked {
+    pub(super) fn pick(&self, tried: &[Arc<Member>], is_called: bool, now: Instant) -> Picked {
         let Some(pool) = self.pool() else { return Picked::Nobody };
         let connections = &self.proxy.connections;
         let choice = Choice {
             tried,
             key: self.ask.key,
-            is_open: &|member| {
-                course.takes_waiting(member)
-                    && connections.has_waiting(member, self.ask.wants_websocket)
-            },
+            // Also one that is not to be used again: it makes room for a fresh one.
+            is_open: &|member| connections.has_waiting(member, self.ask.wants_websocket),
             is_called,
             now,
         };
@@ -311,7 +303,7 @@ impl Exchange<'_> {
             return false;
         }
         let tried = [&course.tried[..], &[Arc::clone(member)]].concat();
-        let Picked::Seat(seat) = self.pick(&tried, course, false, connection.now()) else {
+        let Picked::Seat(seat) = self.pick(&tried, false, connection.now()) else {
             return false;
         };
         course.next = Some(seat).filter(|_| pool.withdraw(connection.now()));

@@ -179,7 +179,12 @@ impl Connections {
         let full = |reason, what: &str| {
             ConnectError::of(member, reason, io::Error::other(what.to_owned()))
         };
-        let slot = member.try_open(pool.policy().limits.endpoint_connections);
+        let max = pool.policy().limits.endpoint_connections;
+        // Whoever opens one has a use for it, which one that waits for a request has not.
+        let slot = member.try_open(max).or_else(|| {
+            drop(self.idle.borrow_mut().get_mut(&Arc::as_ptr(member))?.connections.pop()?);
+            member.try_open(max)
+        });
         let slot = slot.ok_or_else(|| full(ConnectReason::Limit, "it has as many as it may"))?;
         // One that waits for a request is worth less than one that has one.
         let permit = self.ceiling.enter().or_else(|| {

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use crate::support::{Answer, Client, House, Http2Upstream, Upstream, client, eventually, http2};
+use crate::support::{
+    Answer, Client, House, Http2Upstream, Manner, Unruly, Upstream, client, eventually, http2,
+};
 
 fn house(blue: &Upstream, top: &str, policy: &str) -> House {
     let blue = blue.address;
@@ -183,6 +185,31 @@ async fn an_endpoint_has_no_more_connections_than_it_may() {
         assert_eq!(client.answer().await.text(), "up");
     }
     assert!(house.endpoint("web", "blue", 0).await["connections"].as_u64() <= Some(2));
+}
+
+#[tokio::test]
+async fn a_request_that_needs_a_fresh_connection_has_one_that_waits_closed_for_it() {
+    let bad = Unruly::start(Manner::ClosesBehindSecondHead).await;
+    let house = House::build()
+        .services(&format!(
+            "[service.web]\nblue = {{ endpoints = [\"{}\"] }}\nhealth.interval = \"24h\"\n\
+             limits = {{ endpoint_connections = 1, queue_timeout = \"30s\" }}\n",
+            bad.address
+        ))
+        .start();
+    let mut clients = Vec::new();
+    for _ in 0..6 {
+        clients.push(house.public().await);
+    }
+    for _ in 0..4 {
+        for client in &mut clients {
+            client.ask("/", "").await;
+        }
+        for client in &mut clients {
+            assert_eq!(client.answer().await.text(), "unruly");
+        }
+    }
+    assert!(house.endpoint("web", "blue", 0).await["connections"].as_u64() <= Some(1));
 }
 
 #[tokio::test]
