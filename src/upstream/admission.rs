@@ -41,10 +41,17 @@ pub struct Admission {
 /// The requests of each client address lately.
 struct Rates {
     /// Each with a part of the addresses, so that workers seldom wait for each other.
-    shards: Box<[ArcSwap<Shard>]>,
+    shards: Box<[Part]>,
     quota: Quota,
     hashing: Seeded,
     clock: DefaultClock,
+}
+
+/// The clients with a part of the addresses.
+struct Part {
+    clients: ArcSwap<Shard>,
+    /// Requests since it was last looked how many there are.
+    unseen: AtomicUsize,
 }
 
 /// By address, as a number of IPv6.
@@ -64,6 +71,9 @@ const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
 /// Addresses in one part. Whoever has used up nothing is forgotten before; if that is not enough, all
 /// are, which costs less than to remember or to refuse whoever comes.
 const ADDRESSES_MAX: usize = 16 * 1024;
+
+/// Requests after which it is looked how many addresses there are.
+const LOOK: usize = 1024;
 
 // === impl Ceiling ===
 
@@ -145,8 +155,11 @@ impl Rates {
     fn new(rate: Rate) -> Self {
         let quota = Quota::per_second(rate.per_second).allow_burst(rate.burst);
         let hashing = Seeded::default();
-        let shard = || ArcSwap::from_pointee(Shard::hashmap_with_hasher(quota, hashing));
-        let shards = (0..SHARDS).map(|_| shard()).collect();
+        let part = || Part {
+            clients: ArcSwap::from_pointee(Shard::hashmap_with_hasher(quota, hashing)),
+            unseen: AtomicUsize::new(0),
+        };
+        let shards = (0..SHARDS).map(|_| part()).collect();
         Self { shards, quota, hashing, clock: DefaultClock::default() }
     }
 
@@ -157,13 +170,17 @@ impl Rates {
         };
         // The lower bits choose a place within the shard.
         let place = (self.hashing.hash_one(client) >> 32) % SHARDS as u64;
-        let shard = &self.shards[usize::try_from(place).unwrap_or_default()];
-        let mut clients = shard.load();
-        if clients.len() >= ADDRESSES_MAX {
-            clients.retain_recent();
+        let Part { clients: part, unseen } =
+            &self.shards[usize::try_from(place).unwrap_or_default()];
+        let mut clients = part.load();
+        if unseen.fetch_add(1, Relaxed) >= LOOK {
+            unseen.store(0, Relaxed);
             if clients.len() >= ADDRESSES_MAX {
-                shard.store(Arc::new(Shard::hashmap_with_hasher(self.quota, self.hashing)));
-                clients = shard.load();
+                clients.retain_recent();
+            }
+            if clients.len() >= ADDRESSES_MAX {
+                part.store(Arc::new(Shard::hashmap_with_hasher(self.quota, self.hashing)));
+                clients = part.load();
             }
         }
         clients.check_key(&client).map_err(|too_soon| {
@@ -250,7 +267,7 @@ mod tests {
         for number in 0..u32::try_from(SHARDS * ADDRESSES_MAX * 2).expect("it is small") {
             assert_eq!(rates.count(IpAddr::from(number.to_be_bytes())), Ok(()));
         }
-        let known: usize = rates.shards.iter().map(|it| it.load().len()).sum();
-        assert!((1..=SHARDS * ADDRESSES_MAX).contains(&known), "{known}");
+        let known: usize = rates.shards.iter().map(|it| it.clients.load().len()).sum();
+        assert!((1..=SHARDS * (ADDRESSES_MAX + LOOK)).contains(&known), "{known}");
     }
 }
