@@ -32,8 +32,9 @@
 //! same bytes (`http2`), so that there is one reader and one policy. `proxy` makes a small view of it, and asks the `switch` for a
 //! claim: one load of one pointer, under which the view is matched to a service and a side, and the
 //! claim is taken. From there on the request has its pool, whatever is flipped. `upstream` picks an
-//! endpoint and a connection; `proxy` writes the upstream's head from the client's, sends it with the
-//! first bytes of the body, and relays the answer. All of it is one task (`proxy::exchange`), and the
+//! endpoint by what is known of each, and a connection; when all have as much as they may, the request waits in
+//! line. `proxy` writes the upstream's head from the client's, sends it with the first bytes of the body, and relays
+//! the answer; or goes on to another endpoint, if nothing can have happened twice. All of it is one task (`proxy::exchange`), and the
 //! claim ends when the last byte of the answer is in the client's socket (of a stream: with the
 //! connection that writes it) and the last byte of the request in the upstream's, or with the tunnel
 //! that the connection has become.
@@ -63,7 +64,7 @@
 //!
 //! The data plane is one worker thread for each core, each with its own runtime, its own listening
 //! sockets and its own upstream connections, so that nothing is shared on the path of a request but
-//! the table and the claims. The control plane (admin API, probes, store) has a thread and runtime
+//! the table and the claims. The control plane (admin API, health checks, names, store) has a thread and runtime
 //! of its own, so that a flip works best when it is needed most.
 
 pub mod admin;
