@@ -53,9 +53,17 @@ fn print(data: &str, output: Output) {
         other => other.to_string(),
     };
     let known = |name: &str| fields.get(name).map(text).unwrap_or_default();
-    let others = fields.iter().filter(|(name, _)| !["seq", "at", "event"].contains(&name.as_str()));
-    let others: Vec<String> =
-        others.map(|(name, value)| format!("{name}={}", text(value))).collect();
+    // Where it was comes first.
+    let first = ["service", "color", "endpoint", "address", "health"];
+    let place = |name: &str| first.iter().position(|it| *it == name).unwrap_or(first.len());
+    let mut others: Vec<_> =
+        fields.iter().filter(|it| !["seq", "at", "event"].contains(&it.0.as_str())).collect();
+    others.sort_by_key(|it| place(it.0));
+    let others = others.into_iter().map(|(name, value)| match text(value) {
+        text if text.contains(' ') => format!("{name}={text:?}"),
+        text => format!("{name}={text}"),
+    });
+    let others: Vec<String> = others.collect();
     let style = anstyle::Style::new().bold();
     let event = known("event");
     anstream::println!("{} {style}{event}{style:#} {}", known("at"), others.join(" "));

@@ -1,6 +1,6 @@
 //! `status`, and how a picture is shown.
 
-use comfy_table::{Attribute, Cell, CellAlignment, Color, Table, presets};
+use comfy_table::{Attribute, Cell, CellAlignment, Color, ContentArrangement, Table, presets};
 
 use super::{Admin, Failure, Output, client::Call};
 use crate::admin::wire::{EndpointStatus, PoolStatus, Status};
@@ -24,6 +24,7 @@ pub(super) fn show(status: &Status, output: Output) {
 fn table(status: &Status) -> Table {
     let mut table = Table::new();
     table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+    table.set_content_arrangement(ContentArrangement::Dynamic);
     let heads = ["service", "color", "role", "version", "in flight", "endpoints"];
     table.set_header(heads.map(|it| Cell::new(it).add_attribute(Attribute::Bold)));
     for (name, service) in &status.services {
@@ -86,7 +87,8 @@ fn endpoint(it: &EndpointStatus) -> String {
     match (&it.ejected, &it.reason) {
         (_, Some(reason)) => line.push_str(&format!(" for {}: {reason}", ago(&it.since))),
         (Some(ejected), None) => {
-            line.push_str(&format!(", left out for {}: {}", ago(&ejected.since), ejected.reason));
+            let (since, until) = (ago(&ejected.since), ahead(&ejected.until));
+            line.push_str(&format!(", ejected {since} ago, back in {until}: {}", ejected.reason));
         }
         (None, None) => {}
     }
@@ -96,10 +98,20 @@ fn endpoint(it: &EndpointStatus) -> String {
     line
 }
 
-/// How long ago a time was, in its largest unit.
+/// How long ago a time was.
 fn ago(time: &str) -> String {
-    let Ok(time) = time.parse::<jiff::Timestamp>() else { return "some time".to_owned() };
-    match jiff::Timestamp::now().duration_since(time).as_secs().max(0) {
+    from_to(time.parse().ok(), Some(jiff::Timestamp::now()))
+}
+
+/// How long it is to a time.
+fn ahead(time: &str) -> String {
+    from_to(Some(jiff::Timestamp::now()), time.parse().ok())
+}
+
+/// In its largest unit.
+fn from_to(from: Option<jiff::Timestamp>, to: Option<jiff::Timestamp>) -> String {
+    let Some((from, to)) = from.zip(to) else { return "some time".to_owned() };
+    match to.duration_since(from).as_secs().max(0) {
         seconds @ 0..=119 => format!("{seconds} s"),
         seconds @ 120..=7199 => format!("{} min", seconds / 60),
         seconds => format!("{} h", seconds / 3600),

@@ -97,7 +97,7 @@ fn health(section: &Section<'_>) -> HealthCheck {
         }),
     };
     for key in ["host", "status", "body"] {
-        if section.has(key) && check.path.is_none() {
+        if section.has(key) && !section.has("path") {
             section.note(key, "is of an answer, and without `path` none is asked for");
         }
     }
@@ -129,7 +129,8 @@ fn ejection(section: &Section<'_>) -> Ejection {
         share: section.read("share", known.share, |it| small(it, PERCENT)),
     };
     if ejection.longest < ejection.base {
-        section.note("longest", "is shorter than `base`");
+        let key = if section.has("longest") { "longest" } else { "base" };
+        section.note(key, "`longest`, by default \"5m\", is shorter than `base`");
     }
     section.finish();
     ejection

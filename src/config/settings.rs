@@ -187,7 +187,8 @@ pub(super) fn names(section: &Section<'_>) -> NameSettings {
         timeout: section.read("timeout", known.timeout, duration),
     };
     if settings.ttl_max < settings.ttl_min {
-        section.note("max_ttl", "is shorter than `min_ttl`");
+        let key = if section.has("max_ttl") { "max_ttl" } else { "min_ttl" };
+        section.note(key, "`max_ttl`, by default \"5m\", is shorter than `min_ttl`");
     }
     section.finish();
     settings

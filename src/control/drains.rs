@@ -68,8 +68,9 @@ impl Control {
         })
     }
 
-    /// Waits until nothing holds `color` of a service any more, or until it is made active again,
-    /// at most for `patience`; then says how it is. Nothing is left behind when the future is
+    /// Waits until nothing holds `color` of a service any more, or until it is made active again; of a color
+    /// that is active, until nothing is left of what came before its last change, such as the
+    /// replacement of an endpoint. At most for `patience`; then says how it is. Nothing is left behind when the future is
     /// dropped. `None` for a service that is not configured.
     pub async fn wait_for_drain(
         &self,
@@ -78,16 +79,18 @@ impl Control {
         patience: Duration,
     ) -> Option<DrainPicture> {
         let color = color.unwrap_or(self.active(service)?.other());
+        let was_active = self.active(service)? == color;
         let until = Instant::now() + patience;
         let mut changes = self.changes();
         loop {
             // Marked as seen before looking, so that a change after the look is not slept through.
             changes.borrow_and_update();
             let picture = self.drain(service, Some(color))?;
-            if picture.is_drained || picture.is_active {
+            let mut drains = self.switch().drains(service, color);
+            let is_over = picture.is_drained || picture.is_active && !was_active;
+            if is_over || drains.is_empty() {
                 return Some(picture);
             }
-            let mut drains = self.switch().drains(service, color);
             let drained = join_all(drains.iter_mut().map(Drain::wait));
             tokio::select! {
                 _ = drained => {}

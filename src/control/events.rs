@@ -96,6 +96,20 @@ pub enum EventKind {
         #[serde(skip_serializing_if = "Option::is_none")]
         reason: Option<String>,
     },
+    /// The last endpoint of a pool went down.
+    PoolDown {
+        /// The service.
+        service: ServiceName,
+        /// The pool.
+        color: Color,
+    },
+    /// A pool that was down has an endpoint again that is up, or was emptied.
+    PoolUp {
+        /// The service.
+        service: ServiceName,
+        /// The pool.
+        color: Color,
+    },
     /// An endpoint is left out for a while, for what requests got of it.
     EndpointEjected {
         /// The service.
@@ -267,6 +281,8 @@ impl EventKind {
             Self::Released { .. } => "released",
             Self::PoolChanged { .. } => "pool_changed",
             Self::HealthChanged { .. } => "health_changed",
+            Self::PoolDown { .. } => "pool_down",
+            Self::PoolUp { .. } => "pool_up",
             Self::EndpointEjected { .. } => "endpoint_ejected",
             Self::EndpointReturned { .. } => "endpoint_returned",
             Self::PanicChanged { .. } => "panic_changed",

@@ -2,13 +2,13 @@
 //! tells what has changed.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use tokio::time::MissedTickBehavior;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::{actor::Control, checks::Checks, events::EventKind, names::NameBook};
 use crate::{
@@ -33,6 +33,7 @@ struct Told {
     /// from being used again.
     conditions: HashMap<usize, (Arc<Member>, Condition)>,
     panicking: HashMap<(ServiceName, Color), bool>,
+    down: HashSet<(ServiceName, Color)>,
     limits: HashMap<(ServiceName, Color, &'static str), LimitTold>,
 }
 
@@ -67,7 +68,8 @@ impl Control {
             for pool in &pools {
                 pool.release(now);
             }
-            for event in told.follow(&pools, now) {
+            let is_active = |it: &Pool| self.active(it.service()) == Some(it.color());
+            for event in told.follow(&pools, is_active, now) {
                 self.events().publish(event);
             }
             if now.saturating_duration_since(files_at) >= FILES {
@@ -105,7 +107,12 @@ impl Control {
 
 impl Told {
     /// What is to be told since this was called the last time.
-    fn follow(&mut self, pools: &[Arc<Pool>], now: Instant) -> Vec<EventKind> {
+    fn follow(
+        &mut self,
+        pools: &[Arc<Pool>],
+        is_active: impl Fn(&Pool) -> bool,
+        now: Instant,
+    ) -> Vec<EventKind> {
         let mut events = Vec::new();
         let mut conditions = HashMap::new();
         for pool in pools {
@@ -120,14 +127,41 @@ impl Told {
                     conditions.insert(place, (member, last));
                 }
             }
+            self.tell_of_outage(pool, is_active(pool), &mut events);
             self.tell_of_panic(pool, &mut events);
             self.tell_of_limits(pool, now, &mut events);
         }
         self.conditions = conditions;
         let is_there = |service: &ServiceName| pools.iter().any(|it| it.service() == service);
         self.panicking.retain(|(service, _), _| is_there(service));
+        self.down.retain(|(service, _)| is_there(service));
         self.limits.retain(|(service, ..), _| is_there(service));
         events
+    }
+
+    /// Tells when the last endpoint of a pool has gone down, and when the first one is back.
+    fn tell_of_outage(&mut self, pool: &Pool, is_active: bool, events: &mut Vec<EventKind>) {
+        let members = pool.members();
+        let is_down = !members.is_empty() && members.iter().all(|it| it.health() == Health::Down);
+        let (service, color) = (pool.service().clone(), pool.color());
+        let which = (service.clone(), color);
+        match (is_down, self.down.contains(&which)) {
+            (true, false) => {
+                self.down.insert(which);
+                if is_active {
+                    error!(%service, %color, "no endpoint of the active color is up: the status says why");
+                } else {
+                    warn!(%service, %color, "no endpoint is up");
+                }
+                events.push(EventKind::PoolDown { service, color });
+            }
+            (false, true) => {
+                self.down.remove(&which);
+                info!(%service, %color, "an endpoint is up again, or there are none");
+                events.push(EventKind::PoolUp { service, color });
+            }
+            _ => {}
+        }
     }
 
     fn tell_of_panic(&mut self, pool: &Pool, events: &mut Vec<EventKind>) {

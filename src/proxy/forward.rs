@@ -154,10 +154,10 @@ impl Exchange<'_> {
                     } else {
                         None
                     };
-                    if let Some(left_out) =
+                    if let Some(suppressed) =
                         self.proxy.said.may_say(Line::Protocol, connection.now())
                     {
-                        warn!(%service, %color, endpoint, %defect, hint, left_out, "an answer that cannot be understood");
+                        warn!(%service, %color, endpoint, %defect, hint, suppressed, "an answer that cannot be understood");
                     }
                     return Err(Failure::Refused(Refusal::Protocol));
                 }

@@ -205,8 +205,8 @@ impl Exchange<'_> {
         }
         let (service, color) = self.names();
         let endpoint = found.as_ref().map(|it| it.member.endpoint().to_string());
-        if let Some(left_out) = self.proxy.said.may_say(Line::BrokeOff, connection.now()) {
-            warn!(%service, %color, endpoint, %broken, left_out, "an answer broke off");
+        if let Some(suppressed) = self.proxy.said.may_say(Line::BrokeOff, connection.now()) {
+            warn!(%service, %color, endpoint, %broken, suppressed, "an answer broke off");
         }
         match (download.sent(), broken) {
             (0, Broken::TooSlow) => Err(Failure::Refused(Refusal::Timeout)),

@@ -241,8 +241,8 @@ impl Exchange<'_> {
                 || !is_fresh && self.ask.is_repeatable
                 || is_fresh && self.may_retry(|it| it.on_closed) && self.withdraw(now));
         if !may_repeat {
-            if let Some(left_out) = self.proxy.said.may_say(Line::Closed, now) {
-                warn!(%service, %color, %endpoint, left_out, "closed without an answer");
+            if let Some(suppressed) = self.proxy.said.may_say(Line::Closed, now) {
+                warn!(%service, %color, %endpoint, suppressed, "closed without an answer");
             }
             return Err(Failure::Refused(Refusal::Closed));
         }

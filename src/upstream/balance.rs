@@ -24,18 +24,18 @@ pub(super) struct Field<'a> {
 // === impl Field ===
 
 impl<'a> Field<'a> {
-    /// Those who stand best of the ones that were not tried. In a panic whoever answers badly is as good
-    /// as anybody. `None` if there is nobody.
+    /// Those who stand best of the ones that were not tried, and whoever is to help them. `None` if there is
+    /// nobody.
     pub(super) fn new(
         members: &'a [Arc<Member>],
         tried: &'a [Arc<Member>],
-        is_panicking: bool,
+        helpers: Option<Standing>,
         slow_start: Option<Duration>,
         now: Instant,
     ) -> Option<Self> {
         let everybody = Self { members, tried, worst: Standing::Silent, slow_start, now };
         let best = everybody.members().map(|it| it.standing()).min()?;
-        let worst = if is_panicking { best.max(Standing::Shunned) } else { best };
+        let worst = helpers.map_or(best, |it| best.max(it));
         Some(Self { worst, ..everybody })
     }
 

@@ -62,12 +62,14 @@ pub(super) enum Standing {
     Good = 0,
     /// Nobody has looked at it yet.
     Untried = 1,
-    /// It answers, but badly.
-    Shunned = 2,
+    /// It is left out for what requests got of it.
+    Ejected = 2,
+    /// Its checks say that it answers badly.
+    Shunned = 3,
     /// It takes no connections.
-    Gone = 3,
+    Gone = 4,
     /// Nothing is heard of it.
-    Silent = 4,
+    Silent = 5,
 }
 
 /// What is known of an endpoint, with what was counted to know it.
@@ -125,8 +127,9 @@ impl Standing {
         match byte {
             0 => Self::Good,
             1 => Self::Untried,
-            2 => Self::Shunned,
-            3 => Self::Gone,
+            2 => Self::Ejected,
+            3 => Self::Shunned,
+            4 => Self::Gone,
             _ => Self::Silent,
         }
     }
@@ -166,7 +169,7 @@ impl State {
             (Health::Down, Some(TroubleKind::Silent)) => Standing::Silent,
             (Health::Down, Some(TroubleKind::Refuses)) => Standing::Gone,
             (Health::Down, _) => Standing::Shunned,
-            _ if self.is_ejected() => Standing::Shunned,
+            _ if self.is_ejected() => Standing::Ejected,
             (Health::Unknown, _) => Standing::Untried,
             (Health::Up, _) => Standing::Good,
         }
@@ -332,7 +335,7 @@ mod tests {
         let mut now = Instant::now();
         for seconds in [30, 60, 90] {
             state.eject("503".into(), &rules, now);
-            assert_eq!(state.standing(), Standing::Shunned);
+            assert_eq!(state.standing(), Standing::Ejected);
             assert!(!state.release(now + Duration::from_secs(seconds - 1)));
             now += Duration::from_secs(seconds);
             assert!(state.release(now), "after {seconds} s");

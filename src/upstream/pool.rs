@@ -6,7 +6,7 @@ use std::{
     net::{IpAddr, SocketAddr},
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     time::{Duration, Instant},
 };
@@ -40,7 +40,8 @@ pub struct Pool {
     link: Arc<Connecting>,
     /// Replaced when a name gets other addresses.
     roster: ArcSwap<Roster>,
-    is_panicking: AtomicBool,
+    /// Who has to help since too few are well: the byte of the worst standing; 0 for nobody.
+    helpers: AtomicU8,
     /// Which one it is of those that have followed each other.
     number: u64,
     common: Arc<Common>,
@@ -102,7 +103,6 @@ impl Pool {
             |it: &Weighted| Arc::new(Member::new(it, None, Arc::clone(&link), Arc::clone(queue)));
         let roster = Roster::new(spec.endpoints.iter().map(member).collect());
         let roster = ArcSwap::from_pointee(roster);
-        let is_panicking = AtomicBool::new(false);
         Self {
             service,
             color,
@@ -111,7 +111,7 @@ impl Pool {
             admission,
             link,
             roster,
-            is_panicking,
+            helpers: AtomicU8::new(0),
             number: 0,
             common,
             metrics,
@@ -150,7 +150,7 @@ impl Pool {
             admission,
             link,
             roster,
-            is_panicking: AtomicBool::new(false),
+            helpers: AtomicU8::new(0),
             number: common.last.fetch_add(1, Relaxed) + 1,
             common,
             metrics,
@@ -222,7 +222,11 @@ impl Pool {
     /// Whether so few are left that those are used again who answer badly.
     #[must_use]
     pub fn is_panicking(&self) -> bool {
-        self.is_panicking.load(Relaxed)
+        self.helpers().is_some()
+    }
+
+    fn helpers(&self) -> Option<Standing> {
+        Some(self.helpers.load(Relaxed)).filter(|it| *it != 0).map(Standing::of)
     }
 
     /// Reads the files that its TLS needs again, if they have changed. Returns whether they had.
@@ -288,12 +292,13 @@ impl Pool {
         self.common.queue.is_front_of_other_pool(self.number)
     }
 
-    /// Whether there is somebody who can be spoken with besides this member and those that were tried.
+    /// Whether there is somebody whose checks are good besides this member and those that were tried; also
+    /// one who is left out.
     #[must_use]
     pub fn has_other(&self, tried: &[Arc<Member>], member: &Arc<Member>) -> bool {
         self.roster.load().members.iter().any(|it| {
             let was_asked = || tried.iter().any(|other| Arc::ptr_eq(it, other));
-            it.standing() < Standing::Gone && !Arc::ptr_eq(it, member) && !was_asked()
+            it.standing() <= Standing::Ejected && !Arc::ptr_eq(it, member) && !was_asked()
         })
     }
 
@@ -396,13 +401,19 @@ impl Pool {
         let roster = self.roster.load();
         let count = roster.members.len();
         let standings = || roster.members.iter().map(|it| it.standing());
-        let good = standings().filter(|it| *it <= Standing::Untried).count();
-        let are_few = good * 100 < count * usize::from(self.policy.balance.panic);
-        // Without anybody who could help there is no use in it.
-        let is_panicking = are_few && standings().any(|it| it == Standing::Shunned);
-        if self.is_panicking() != is_panicking {
-            self.is_panicking.store(is_panicking, Relaxed);
-        }
+        let are_few = |worst| {
+            let well = standings().filter(|it| *it <= worst).count();
+            well * 100 < count * usize::from(self.policy.balance.panic)
+        };
+        // First those whom requests have found bad, then those of whom it is known by their checks; and
+        // nobody, where nobody could help.
+        let helpers = [Standing::Ejected, Standing::Shunned]
+            .into_iter()
+            .zip([Standing::Untried, Standing::Ejected])
+            .filter(|(helper, well)| are_few(*well) && standings().any(|it| it == *helper))
+            .map(|(helper, _)| helper as u8)
+            .max();
+        self.helpers.store(helpers.unwrap_or(0), Relaxed);
     }
 }
 

@@ -114,6 +114,7 @@ async fn who_was_away_is_back_without_being_told() {
     one.kill().await;
     assert_eq!(names(&house, 20).await, ["two"; 20]);
     house.wait_for_health("blue", 0, "down").await;
+    assert!(house.events("pool_down").is_empty(), "one is up");
     let _again = Upstream::start_at("again", one.address).await;
     house.wait_for_health("blue", 0, "up").await;
     assert!(names(&house, 100).await.contains(&"again".to_owned()));
@@ -187,4 +188,17 @@ async fn when_too_few_are_well_the_others_help() {
     let told: Vec<_> =
         house.events("panic_changed").iter().map(|it| it["panicking"].clone()).collect();
     assert_eq!(told, [json!(true), json!(false)]);
+}
+
+#[tokio::test]
+async fn an_outage_of_a_whole_color_is_told() {
+    let mut one = Upstream::start("one").await;
+    let house = house(&at(&[&one]), "health.interval = \"100ms\"");
+    house.wait_for_health("blue", 0, "up").await;
+    one.kill().await;
+    eventually("down", async || house.events("pool_down").len() == 1).await;
+    assert_eq!(house.public().await.get("/", "").await.status, 502);
+    let _again = Upstream::start_at("again", one.address).await;
+    eventually("up", async || house.events("pool_up").len() == 1).await;
+    assert_eq!(house.get("/").await, "again");
 }

@@ -67,8 +67,8 @@ impl Pool {
         }
         let balance = &self.policy.balance;
         // Whoever was turned down goes to those who are known to be good.
-        let is_panicking = choice.tried.is_empty() && self.is_panicking();
-        let field = Field::new(members, choice.tried, is_panicking, balance.slow_start, choice.now);
+        let helpers = self.helpers().filter(|_| choice.tried.is_empty());
+        let field = Field::new(members, choice.tried, helpers, balance.slow_start, choice.now);
         let Some(field) = field else { return Picked::Nobody };
         if is_limited && !choice.is_called && !self.common.queue.is_empty() {
             return Picked::Full;
