@@ -34,11 +34,10 @@ impl Files {
         files
     }
 
-    /// Clients get no more than a third: most of them need a connection to an endpoint too, and some of
-    /// those wait with workers that have no use for them at the moment.
+    /// Clients get no more than half, since most of them need a connection to an endpoint too.
     fn share(limit: usize, wanted: usize) -> Self {
         let free = limit.saturating_sub((limit / 8).clamp(*KEPT.start(), *KEPT.end()));
-        let downstream = wanted.min(free / 3).max(1);
+        let downstream = wanted.min(free / 2).max(1);
         Self { downstream, upstream: free.saturating_sub(downstream).max(1) }
     }
 }
@@ -51,8 +50,8 @@ mod tests {
     fn clients_and_endpoints_leave_some_files_for_others() {
         for (limit, wanted, downstream, upstream) in [
             (1_000_000, 8192, 8192, 1_000_000 - 512 - 8192),
-            (1024, 8192, 298, 598),
-            (256, 8192, 53, 107),
+            (1024, 8192, 448, 448),
+            (256, 8192, 80, 80),
             (64, 8192, 1, 1),
             (1024, 100, 100, 796),
             (1, 8192, 1, 1),
