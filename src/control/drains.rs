@@ -86,11 +86,11 @@ impl Control {
             // Marked as seen before looking, so that a change after the look is not slept through.
             changes.borrow_and_update();
             let picture = self.drain(service, Some(color))?;
-            let mut drains = self.switch().drains(service, color);
-            let is_over = picture.is_drained || picture.is_active && !was_active;
-            if is_over || drains.is_empty() {
+            let is_over = picture.is_active && (!was_active || picture.in_flight == 0);
+            if picture.is_drained || is_over {
                 return Some(picture);
             }
+            let mut drains = self.switch().drains(service, color);
             let drained = join_all(drains.iter_mut().map(Drain::wait));
             tokio::select! {
                 _ = drained => {}

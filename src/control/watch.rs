@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::time::MissedTickBehavior;
+use tokio::{task::JoinHandle, time::MissedTickBehavior};
 use tracing::{error, info, warn};
 
 use super::{actor::Control, checks::Checks, events::EventKind, names::NameBook};
@@ -52,7 +52,7 @@ impl Control {
         let mut changes = self.changes();
         let mut step = tokio::time::interval(STEP);
         step.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut files_at = Instant::now();
+        let (mut files_at, mut files) = (Instant::now(), None::<JoinHandle<()>>);
         loop {
             tokio::select! {
                 _ = step.tick() => {}
@@ -72,11 +72,12 @@ impl Control {
             for event in told.follow(&pools, is_active, now) {
                 self.events().publish(event);
             }
-            if now.saturating_duration_since(files_at) >= FILES {
+            // A disk may take its time: endpoints must not wait for it, and one look at it is enough.
+            let is_done = files.as_ref().is_none_or(JoinHandle::is_finished);
+            if is_done && now.saturating_duration_since(files_at) >= FILES {
                 files_at = now;
                 let control = self.clone();
-                // A disk may take its time, and endpoints must not wait for it.
-                drop(tokio::task::spawn_blocking(move || control.refresh_tls()));
+                files = Some(tokio::task::spawn_blocking(move || control.refresh_tls()));
             }
         }
     }

@@ -26,7 +26,7 @@ use crate::{
 
 /// Bytes behind a request that are read while it is being answered: to notice that its client
 /// leaves, not to get ahead.
-pub(super) const AHEAD_MAX: usize = 16 * 1024;
+const AHEAD_MAX: usize = 16 * 1024;
 
 impl Exchange<'_> {
     /// Sends the request and reads the answer's head, which is left where it stands. Interim answers
@@ -223,6 +223,16 @@ impl Exchange<'_> {
             // What comes is a part of the body.
             return Ok(());
         }
+        self.read_ahead(context, socket, connection)
+    }
+
+    /// Reads what the client has sent behind what is known, as far as there is room for it.
+    pub(super) fn read_ahead(
+        &mut self,
+        context: &mut Context<'_>,
+        socket: &mut Channel,
+        connection: &Connection<Memory>,
+    ) -> Result<(), Failure> {
         while !self.is_half_closed && socket.unread().len() < AHEAD_MAX {
             match socket.poll_read(context, AHEAD_MAX) {
                 Poll::Ready(Ok(1..)) => {}

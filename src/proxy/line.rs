@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     exchange::{Exchange, Failure},
-    forward::{AHEAD_MAX, has_left},
+    forward::has_left,
     refusal::Refusal,
     retries::Course,
     worker::Memory,
@@ -95,17 +95,6 @@ impl Exchange<'_> {
         if channel.is_stream() {
             return has_left(channel, context);
         }
-        while !self.is_half_closed && channel.unread().len() < AHEAD_MAX {
-            match channel.poll_read(context, AHEAD_MAX) {
-                Poll::Ready(Ok(1..)) => {}
-                Poll::Ready(Ok(0)) => {
-                    self.is_half_closed = true;
-                    connection.begin(Wait::HalfClosed);
-                }
-                Poll::Ready(Err(_)) => return true,
-                Poll::Pending => break,
-            }
-        }
-        false
+        self.read_ahead(context, channel, connection).is_err()
     }
 }

@@ -336,7 +336,7 @@ impl Pool {
     }
 
     /// Notes that a request came to nothing. A member of which too many in a row do is left out for a
-    /// while, unless too many are already.
+    /// while. If as many are as may be, the one that is out for longest comes back for it.
     pub fn failed(&self, member: &Member, what: &str, now: Instant) {
         let rules = &self.policy.ejection;
         let Some(limit) = rules.failures else { return };

@@ -22,6 +22,14 @@ fn assert_overloaded(answer: &Answer) {
     assert_eq!(answer.field("proxy-status"), Some("flipgate; error=connection_limit_reached"));
 }
 
+/// Waits until so many wait for a place at an endpoint.
+async fn wait_for_queued(house: &House, count: u64) {
+    eventually(&format!("{count} wait"), async || {
+        house.status().await["services"]["web"]["pools"]["blue"]["queued"] == count
+    })
+    .await;
+}
+
 async fn limited(house: &House, limit: &str) -> f64 {
     let labels = format!("color=\"blue\",limit=\"{limit}\",service=\"web\"");
     house.metric(&format!("flipgate_limited_total{{{labels}}}")).await
@@ -104,17 +112,11 @@ async fn requests_wait_for_a_place_in_the_order_in_which_they_came() {
     let mut inside = house.public().await;
     inside.ask("/wait", "").await;
     eventually("one is inside", async || upstream.requests() == 1).await;
-    let queued = async |count: u64| {
-        eventually("they wait", async || {
-            house.status().await["services"]["web"]["pools"]["blue"]["queued"] == count
-        })
-        .await;
-    };
     let [mut one, mut two] = [house.public().await, house.public().await];
     one.ask("/one", "").await;
-    queued(1).await;
+    wait_for_queued(&house, 1).await;
     two.ask("/two", "").await;
-    queued(2).await;
+    wait_for_queued(&house, 2).await;
     assert_overloaded(&house.public().await.get("/three", "").await);
     assert!((limited(&house, "queue").await - 1.0).abs() < 0.1);
     assert_eq!(upstream.requests(), 1);
@@ -123,7 +125,7 @@ async fn requests_wait_for_a_place_in_the_order_in_which_they_came() {
         assert_eq!(client.answer().await.text(), "up");
     }
     assert_eq!(upstream.paths(), ["/wait", "/one", "/two"]);
-    queued(0).await;
+    wait_for_queued(&house, 0).await;
 }
 
 #[tokio::test]
@@ -136,15 +138,9 @@ async fn who_has_left_does_not_keep_others_waiting() {
     eventually("one is inside", async || upstream.requests() == 1).await;
     let mut leaving = house.public().await;
     leaving.ask("/leaving", "").await;
-    let queued = async |count: u64| {
-        eventually("it waits, or does not", async || {
-            house.status().await["services"]["web"]["pools"]["blue"]["queued"] == count
-        })
-        .await;
-    };
-    queued(1).await;
+    wait_for_queued(&house, 1).await;
     drop(leaving);
-    queued(0).await;
+    wait_for_queued(&house, 0).await;
     upstream.release();
     assert_eq!(inside.answer().await.text(), "up");
     assert_eq!(house.get("/").await, "up");
@@ -244,10 +240,7 @@ async fn who_waits_for_an_endpoint_that_was_replaced_holds_nobody_up() {
     eventually("one is inside", async || old.requests() == 1).await;
     let mut waiting = house.public().await;
     waiting.ask("/waiting", "").await;
-    eventually("one waits", async || {
-        house.status().await["services"]["web"]["pools"]["blue"]["queued"] == 1
-    })
-    .await;
+    wait_for_queued(&house, 1).await;
     let body = serde_json::json!({"endpoints": [new.address.to_string()], "force": true});
     let set = house.call("PUT", "/v1/services/web/pools/blue", "", &body.to_string()).await;
     assert_eq!(set.status, 200, "{}", set.text());
