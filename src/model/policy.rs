@@ -94,7 +94,8 @@ pub struct Ejection {
 pub struct Retry {
     /// Answers that are not passed on while there is somebody else to ask.
     pub statuses: Statuses,
-    /// Also a request on a fresh connection that was closed without an answer.
+    /// Also a second request on a fresh connection that was closed without an answer, and answers that are
+    /// not HTTP.
     pub on_closed: bool,
     /// How long an endpoint may take to the head of its answer while there is somebody else to ask.
     pub try_patience: Option<Duration>,

@@ -27,6 +27,9 @@ pub(super) struct Course {
     /// Members that have closed a connection that waited: a fresh one tells whether they live.
     stale: Vec<Arc<Member>>,
     was_turned_down: bool,
+    /// Whether it has left an endpoint that closed a fresh connection: one may have died meanwhile, and two
+    /// are no accident.
+    has_left_closed: bool,
     /// How often a place turned out to be none.
     missed_places: u32,
     /// What had become of it, until it is sent once more.
@@ -44,7 +47,8 @@ impl Exchange<'_> {
     /// A connection that cannot be opened costs nothing: the next endpoint is tried. A request
     /// that was sent is sent again only if doing it twice is the same as doing it once, or if nobody has
     /// read it: once when its connection had been used before and ended without an answer, and within
-    /// the pool's budget when its endpoint is gone, or for what the service's `retry` lists.
+    /// the pool's budget once elsewhere when a fresh one has, when its endpoint is gone, or for what the
+    /// service's `retry` lists.
     ///
     /// Dropping the future gives up the request: its seat, its place in the line and its connection.
     pub(super) async fn forward(
@@ -239,7 +243,7 @@ impl Exchange<'_> {
             && (self.upload.sent() == 0
                 || is_unprocessed
                 || !is_fresh && self.ask.is_repeatable
-                || is_fresh && self.may_retry(|it| it.on_closed) && self.withdraw(now));
+                || is_fresh && self.may_leave_closed(course, member) && self.withdraw(now));
         if !may_repeat {
             if let Some(suppressed) = self.proxy.said.may_say(Line::Closed, now) {
                 warn!(%service, %color, %endpoint, suppressed, "closed without an answer");
@@ -252,12 +256,20 @@ impl Exchange<'_> {
             // Its connection is being ended, or has no room; the next one may do.
             course.was_turned_down = true;
         } else if is_fresh || !course.takes_waiting(member) {
+            course.has_left_closed |= is_fresh;
             // It takes connections and closes them: as good as none.
             course.refusal = Refusal::Closed;
             course.tried.push(Arc::clone(member));
         }
         course.stale.push(Arc::clone(member));
         Ok(())
+    }
+
+    /// Whether a request that was closed on a fresh connection goes to somebody else: once, or as often as the
+    /// service has chosen.
+    fn may_leave_closed(&self, course: &Course, member: &Arc<Member>) -> bool {
+        self.may_retry(|it| it.on_closed || !course.has_left_closed)
+            && self.pool().is_some_and(|it| it.has_other(&course.tried, member))
     }
 
     /// Whether an answer is not passed on, since somebody else may have a better one.
@@ -348,6 +360,7 @@ impl Course {
             tried: Vec::new(),
             refusal: Refusal::NoEndpoint,
             stale: Vec::new(),
+            has_left_closed: false,
             was_turned_down: false,
             missed_places: 0,
             again: None,

@@ -1,6 +1,6 @@
 //! What is tried again, and what never?
 
-use std::collections::HashMap;
+use std::{collections::HashMap, net::SocketAddr};
 
 use crate::support::{Answer, Client, House, Manner, Unruly, Upstream, Walled, client, eventually};
 
@@ -132,6 +132,30 @@ async fn an_answer_that_nobody_asked_for_is_given_to_nobody_else() {
             assert_eq!((answer.status, answer.text().as_str()), (200, "unruly"));
         }
         assert_eq!(bad.requests(), 5, "{manner:?}: each has its own connection");
+    }
+}
+
+#[tokio::test]
+async fn a_get_that_was_closed_on_goes_elsewhere_once() {
+    for manner in [Manner::ClosesBehindHead, Manner::Resets] {
+        let [one, two] = [Unruly::start(manner).await, Unruly::start(manner).await];
+        let good = Upstream::start("good").await;
+        let of = |all: &[SocketAddr]| all.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let alone = house(&of(&[one.address]), "");
+        assert_eq!(alone.public().await.get("/", "").await.status, 502, "there is nobody else");
+        let policy = "ejection.failures = \"none\"\nbalance.policy = \"round_robin\"";
+        let house_of_two = house(&of(&[one.address, good.address]), policy);
+        for _ in 0..10 {
+            assert_eq!(house_of_two.get("/").await, "good", "{manner:?}");
+        }
+        let before = one.requests() + two.requests();
+        let both = house(&of(&[one.address, two.address]), policy);
+        assert_eq!(both.public().await.get("/", "").await.status, 502);
+        assert_eq!(
+            one.requests() + two.requests(),
+            before + 2,
+            "{manner:?}: one more, and no more"
+        );
     }
 }
 
