@@ -131,7 +131,9 @@ async fn an_answer_that_nobody_asked_for_is_given_to_nobody_else() {
             let answer = client.get("/", "").await;
             assert_eq!((answer.status, answer.text().as_str()), (200, "unruly"));
         }
-        assert_eq!(bad.requests(), 5, "{manner:?}: each has its own connection");
+        // What was answered before it was asked may be read after its answer has arrived.
+        let what = format!("{manner:?}: each has its own connection");
+        eventually(&what, async || bad.requests() == 5).await;
     }
 }
 
