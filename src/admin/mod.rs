@@ -3,6 +3,7 @@
 //! A thin border: from the wire into one call, and back onto the wire. Nothing is decided here but
 //! who may call.
 
+pub mod client;
 mod guard;
 mod handlers;
 mod problem;

@@ -5,11 +5,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::Method;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{Admin, Failure, Output, Terms, client::Call, exit, status::show};
-use crate::admin::wire::{DrainStatus, PoolStatus, PromoteRequest, RollbackRequest, Status};
+use super::{Admin, Failure, Output, Terms, exit, status::show};
+use crate::admin::{
+    client::Call,
+    wire::{DrainStatus, PoolStatus, PromoteRequest, RollbackRequest, Status},
+};
 
 /// The longest wait of one call; the API itself has a limit of an hour.
 const SLICE: Duration = Duration::from_secs(1800);
@@ -66,8 +68,7 @@ async fn change(
     if let Some(key) = idempotency_key {
         headers.push(("idempotency-key", key.clone()));
     }
-    let status: Status =
-        admin.call(Call { method: Method::POST, headers, body, ..Call::get(path) }).await?;
+    let status: Status = admin.call(Call { headers, ..Call::post(path, body) }).await?;
     warn_of_dead_pools(&status);
     let Some(patience) = wait_drain else {
         show(&status, *output);

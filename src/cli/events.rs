@@ -1,40 +1,17 @@
 //! `events`.
 
-use http_body_util::BodyExt;
 use serde_json::Value;
 
-use super::{Admin, Failure, Output, client::Call};
-
-/// Bytes of an event that has not ended yet.
-const EVENT_BYTES_MAX: usize = 1024 * 1024;
+use super::{Admin, Failure, Output};
 
 pub(super) async fn events(
     after: Option<u64>,
     admin: &Admin,
     output: Output,
 ) -> Result<u8, Failure> {
-    let mut call = Call::get("/v1/events");
-    if let Some(number) = after {
-        call.headers.push(("last-event-id", number.to_string()));
-    }
-    let mut body = admin.follow(call).await?;
-    let mut buffer = Vec::new();
-    while let Some(frame) = body.frame().await {
-        let frame =
-            frame.map_err(|error| Failure::new(format!("the event stream ended: {error}")))?;
-        if let Some(data) = frame.data_ref() {
-            buffer.extend_from_slice(data);
-        }
-        if buffer.len() > EVENT_BYTES_MAX {
-            return Err(Failure::new("the event stream is not one of Flipgate"));
-        }
-        while let Some(end) = buffer.iter().position(|it| *it == b'\n') {
-            let line: Vec<u8> = buffer.drain(..=end).collect();
-            let line = String::from_utf8_lossy(&line);
-            if let Some(data) = line.strip_prefix("data:") {
-                print(data.trim(), output);
-            }
-        }
+    let mut events = admin.caller()?.events(after).await?;
+    while let Some(event) = events.next().await.map_err(Failure::new)? {
+        print(&event, output);
     }
     Ok(0)
 }

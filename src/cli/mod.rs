@@ -5,7 +5,6 @@
 
 mod changes;
 mod check;
-mod client;
 mod events;
 mod run;
 mod status;
@@ -13,8 +12,13 @@ mod status;
 use std::{io::IsTerminal, path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
+use http::StatusCode;
+use serde::de::DeserializeOwned;
 
-use crate::demo;
+use crate::{
+    admin::client::{Call, CallError, Caller, Target},
+    demo,
+};
 
 /// Exit codes; what is not here is 0 for success and 1 for failure.
 mod exit {
@@ -150,7 +154,7 @@ struct Admin {
         env = "FLIPGATE_ADMIN",
         default_value = "http://127.0.0.1:9900"
     )]
-    url: client::Target,
+    url: Target,
     /// A file with the token
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
@@ -258,6 +262,28 @@ fn parse_time(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| "write a time in units up to hours, like 30s, 5m or 24h".to_owned())
 }
 
+// === impl Admin ===
+
+impl Admin {
+    fn caller(&self) -> Result<Caller, Failure> {
+        let token = match &self.token_file {
+            None => self.token.clone(),
+            Some(file) => {
+                let text = std::fs::read_to_string(file).map_err(|error| {
+                    Failure::new(format!("cannot read {}: {error}", file.display()))
+                })?;
+                Some(text.trim().to_owned())
+            }
+        };
+        Ok(Caller { target: self.url.clone(), token })
+    }
+
+    /// Makes a call and reads its answer.
+    async fn call<T: DeserializeOwned>(&self, call: Call<'_>) -> Result<T, Failure> {
+        Ok(self.caller()?.call(call).await?)
+    }
+}
+
 // === impl Output ===
 
 impl Output {
@@ -276,6 +302,21 @@ impl Failure {
 
     fn with_code(self, code: u8) -> Self {
         Self { code, ..self }
+    }
+}
+
+impl From<CallError> for Failure {
+    fn from(error: CallError) -> Self {
+        let failure = Self::new(error.to_string());
+        match error {
+            CallError::Refused { status: StatusCode::CONFLICT, .. } => {
+                failure.with_code(exit::REFUSED)
+            }
+            CallError::Refused { status: StatusCode::PRECONDITION_FAILED, .. } => {
+                failure.with_code(exit::STALE)
+            }
+            _ => failure,
+        }
     }
 }
 

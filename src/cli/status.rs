@@ -2,8 +2,11 @@
 
 use comfy_table::{Attribute, Cell, CellAlignment, Color, ContentArrangement, Table, presets};
 
-use super::{Admin, Failure, Output, client::Call};
-use crate::admin::wire::{EndpointStatus, PoolStatus, Status};
+use super::{Admin, Failure, Output};
+use crate::admin::{
+    client::Call,
+    wire::{EndpointStatus, PoolStatus, Status},
+};
 
 pub(super) async fn status(admin: &Admin, output: Output) -> Result<u8, Failure> {
     let status: Status = admin.call(Call::get("/v1/status")).await?;
