@@ -10,7 +10,7 @@
 //!
 //! ```text
 //! cli          what people and pipelines type
-//! demo         the guided tour: sample application, proxy, load, flips
+//! demo         the guided tour: proxy, load, flips
 //! app          configuration → build → run → drain; the only one that knows every room
 //! config       the file as written → each room's own checked settings
 //! admin        the HTTP API; wire types, and who may call
@@ -19,7 +19,8 @@
 //! net          sockets and streams, and the memory for what is read
 //! http1 http2 metrics store switch tls  heads and framing of both versions | series | the truth at
 //!              rest | which pool answers, and who is inside | certificates
-//! model        plain words: color, generation, endpoint, network, route
+//! model sample plain words: color, generation, endpoint, network, route | the application that demo
+//!              and drill put behind a proxy
 //! ```
 //!
 //! Rooms on one line are neighbors and do not use each other; `tests/it/floors.rs` fails on a
@@ -80,6 +81,7 @@ pub mod metrics;
 pub mod model;
 pub mod net;
 pub mod proxy;
+pub mod sample;
 pub mod store;
 pub mod switch;
 pub mod tls;

@@ -7,6 +7,7 @@ mod changes;
 mod check;
 mod events;
 mod run;
+mod sample;
 mod status;
 
 use std::{io::IsTerminal, path::PathBuf, process::ExitCode, time::Duration};
@@ -136,6 +137,19 @@ enum Command {
         #[arg(long, value_name = "NUMBER", default_value_t = 100, value_parser = count(0, 100_000))]
         flips: usize,
     },
+    /// Run the sample application that demo and drill put behind a proxy
+    ///
+    /// Pages for people under /, and traffic that can be checked under /traffic: short, download, upload,
+    /// events, ws.
+    #[command(
+        after_help = "Example: flipgate sample --color green --version 8.0 --listen 127.0.0.1:9002"
+    )]
+    Sample {
+        #[command(flatten)]
+        sample: sample::SampleArguments,
+        #[command(flatten)]
+        output: Output,
+    },
     /// Print completions for a shell
     #[command(after_help = "Example: flipgate completions bash > /etc/bash_completion.d/flipgate")]
     Completions {
@@ -234,6 +248,7 @@ fn dispatch(command: Command) -> Result<u8, Failure> {
                 Err(error) => Err(Failure::new(format!("the demo cannot run: {error}"))),
             }
         }
+        Command::Sample { sample, output } => online(sample::sample(sample, output)),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "flipgate", &mut std::io::stdout());
             Ok(0)

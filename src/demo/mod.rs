@@ -1,23 +1,28 @@
-//! The guided tour: a sample application in two versions, Flipgate in front, people who use it, and
+//! The guided tour: the sample application in two versions, Flipgate in front, people who use it, and
 //! a flip, all in one process with nothing to install.
 //!
 //! The tour talks to Flipgate as anybody would, over sockets: what it shows is what a user gets.
 
-mod app;
 mod client;
 mod load;
 mod report;
 mod tour;
 
-use std::{io, net::SocketAddr};
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+};
 
 use crate::{
     admin,
     app::{App, AppError},
     config::Config,
+    sample::{About, Sample},
 };
 
-use self::{app::SampleApp, report::Report, tour::Tour};
+use self::{report::Report, tour::Tour};
+
+const ANY_PORT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 /// What is wanted of the tour.
 #[derive(Clone, Copy, Debug)]
@@ -60,8 +65,8 @@ pub fn run(options: &Options) -> Result<bool, DemoError> {
     let state = tempfile::tempdir()?;
     let (blue, green) = runtime.block_on(async {
         Ok::<_, io::Error>((
-            SampleApp::start("blue", "7.9").await?,
-            SampleApp::start("green", "8.0").await?,
+            Sample::start(ANY_PORT, about("blue", "7.9")).await?,
+            Sample::start(ANY_PORT, about("green", "8.0")).await?,
         ))
     })?;
     let config = config(state.path(), blue.address, green.address)?;
@@ -89,6 +94,11 @@ pub fn run(options: &Options) -> Result<bool, DemoError> {
     let _ = app.shut_down();
     runtime.shutdown_background();
     Ok(report.is_clean())
+}
+
+fn about(color: &str, version: &str) -> About {
+    let (color, version) = (color.to_owned(), version.to_owned());
+    About { instance: color.clone(), color, version, journal: None }
 }
 
 /// The public comes from 127.0.0.2, so only 127.0.0.1 is internal.

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fs, path::Path};
 
 /// Bottom first. Rooms on one line are neighbors and do not use each other.
 const FLOORS: &[&[&str]] = &[
-    &["model"],
+    &["model", "sample"],
     &["http1", "http2", "metrics", "store", "switch", "tls"],
     &["net"],
     &["downstream", "upstream"],

@@ -1,0 +1,83 @@
+//! Pages for people: one that names its color and version, one that takes its time, and one that
+//! streams.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::stream;
+use http::{Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::{Frame, Incoming};
+
+use super::{About, Body, number_in, text, with_status};
+
+/// The time between two lines of a stream.
+const BEAT: Duration = Duration::from_millis(100);
+
+/// The longest that a client may ask a page to take.
+const SECONDS_MAX: u64 = 600;
+
+pub(super) async fn answer(about: &About, request: &Request<Incoming>) -> Response<Body> {
+    let About { color, version, .. } = about;
+    let seconds = number_in(request.uri().query(), "seconds").unwrap_or(3).min(SECONDS_MAX);
+    match request.uri().path() {
+        "/" => html(page(color, version)),
+        "/whoami" => text(format!("{{\"color\":\"{color}\",\"version\":\"{version}\"}}\n")),
+        "/slow" => {
+            tokio::time::sleep(Duration::from_secs(seconds)).await;
+            text(format!("{color} {version} took {seconds} s\n"))
+        }
+        "/stream" => Response::new(lines(color.clone(), seconds)),
+        _ => {
+            let missing = format!("{color} {version} has no such page\n");
+            with_status(StatusCode::NOT_FOUND, missing)
+        }
+    }
+}
+
+fn html(page: String) -> Response<Body> {
+    let mut response = text(page);
+    let html = http::HeaderValue::from_static("text/html; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, html);
+    response
+}
+
+/// A line for each beat, each naming the color, and a last one that says that it is the last.
+fn lines(color: String, seconds: u64) -> Body {
+    let beats = seconds * 10;
+    let line = move |beat: u64| {
+        let color = color.clone();
+        async move {
+            if beat > beats {
+                return None;
+            }
+            if beat > 0 {
+                tokio::time::sleep(BEAT).await;
+            }
+            let line = match beat == beats {
+                true => format!("{color} end\n"),
+                false => format!("{color} {beat} of {beats}\n"),
+            };
+            Some((Ok(Frame::data(Bytes::from(line))), beat + 1))
+        }
+    };
+    StreamBody::new(stream::unfold(0, line)).boxed_unsync()
+}
+
+fn page(color: &str, version: &str) -> String {
+    let (ground, ink) = match color {
+        "blue" => ("#0b3d91", "#dbe7ff"),
+        _ => ("#0a5c36", "#d7f7e4"),
+    };
+    format!(
+        "<!doctype html><html lang=en><meta charset=utf-8><title>Sample {version} ({color})</title>\
+         <meta name=viewport content='width=device-width'>\
+         <style>body{{margin:0;min-height:100vh;display:grid;place-content:center;text-align:center;\
+         background:{ground};color:{ink};font:1.2rem/1.6 system-ui,sans-serif}}\
+         h1{{font-size:5rem;margin:0;letter-spacing:-.03em}}a{{color:inherit}}</style>\
+         <main><h1>{color}</h1><p>Sample application, version {version}</p>\
+         <p><a href=/slow?seconds=3>a page that takes 3 seconds</a> · \
+         <a href=/stream?seconds=10>a stream of 10 seconds</a> · \
+         <a href=/whoami>whoami</a></p></main>"
+    )
+}

@@ -1,0 +1,130 @@
+//! What `/traffic/…` answers: one kind of traffic each, all of it checkable by who asked.
+
+use std::{convert::Infallible, time::Duration};
+
+use bytes::Bytes;
+use futures_util::stream;
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::{Frame, Incoming};
+use tokio::time::Instant;
+use xxhash_rust::xxh3::Xxh3;
+
+use super::{
+    About, BYTES, Body, Content, DIGEST, ENDED, content::digest, now_ns, number_in, text,
+    websocket, with_status,
+};
+
+/// The longest that a client may have an answer take, and the largest body.
+const MILLIS_MAX: u64 = 600_000;
+const BYTES_MAX: u64 = 1 << 30;
+
+/// The time between two pieces of a body or two events.
+const BEAT: Duration = Duration::from_millis(50);
+
+/// Bytes of a short answer.
+const SHORT: u64 = 128;
+
+pub(super) async fn answer(
+    about: &About,
+    kind: &str,
+    id: u64,
+    request: Request<Incoming>,
+) -> Response<Body> {
+    let query = request.uri().query().map(str::to_owned);
+    let millis = number_in(query.as_deref(), "ms").unwrap_or_default().min(MILLIS_MAX);
+    let bytes = number_in(query.as_deref(), "bytes").unwrap_or(SHORT).min(BYTES_MAX);
+    match kind {
+        "/short" => text_of(id),
+        "/download" => download(id, bytes, Duration::from_millis(millis)),
+        "/upload" => upload(request).await,
+        "/events" => events(about, Duration::from_millis(millis)),
+        "/ws" => websocket::answer(about, request),
+        _ => with_status(StatusCode::NOT_FOUND, format!("there is no traffic of kind {kind}\n")),
+    }
+}
+
+fn text_of(id: u64) -> Response<Body> {
+    let bytes = Content::of(id).take(usize::try_from(SHORT).expect("small"));
+    Response::new(http_body_util::Full::from(bytes).boxed_unsync())
+}
+
+/// The body of the number `id` in even pieces over a time, and its digest in a trailer.
+fn download(id: u64, bytes: u64, time: Duration) -> Response<Body> {
+    let beats = u64::try_from(time.as_millis() / BEAT.as_millis()).unwrap_or(1).max(1);
+    // Large ones go in pieces that fit into a buffer, however short the time.
+    let beats = beats.max(bytes.div_ceil(256 * 1024));
+    let (began, pause) = (Instant::now(), time / u32::try_from(beats).unwrap_or(u32::MAX));
+    let sent = (Content::of(id), Xxh3::new(), 0);
+    let piece = move |(mut content, mut hash, beat): (Content, Xxh3, u64)| async move {
+        if beat > beats {
+            return None;
+        }
+        if beat == beats {
+            let mut trailers = HeaderMap::new();
+            trailers.insert(DIGEST, value(&digest(&hash)));
+            trailers.insert(ENDED, HeaderValue::from(now_ns()));
+            return Some((
+                Ok::<_, Infallible>(Frame::trailers(trailers)),
+                (content, hash, beat + 1),
+            ));
+        }
+        tokio::time::sleep_until(began + pause * u32::try_from(beat).unwrap_or(u32::MAX)).await;
+        let until = (beat + 1) * bytes / beats;
+        let fresh = content.take(usize::try_from(until - content.taken()).unwrap_or_default());
+        hash.update(&fresh);
+        Some((Ok(Frame::data(Bytes::from(fresh))), (content, hash, beat + 1)))
+    };
+    let mut response = Response::new(StreamBody::new(stream::unfold(sent, piece)).boxed_unsync());
+    let trailers = HeaderValue::from_static("x-sample-digest, x-sample-ended");
+    response.headers_mut().insert(header::TRAILER, trailers);
+    response
+}
+
+/// Tells what arrived.
+async fn upload(request: Request<Incoming>) -> Response<Body> {
+    let mut body = request.into_body();
+    let (mut hash, mut count) = (Xxh3::new(), 0_u64);
+    while let Some(frame) = body.frame().await {
+        let Ok(frame) = frame else {
+            return with_status(StatusCode::BAD_REQUEST, "the body was cut\n".to_owned());
+        };
+        if let Some(data) = frame.data_ref() {
+            hash.update(data);
+            count += data.len() as u64;
+        }
+    }
+    let mut response = text(format!("{count} bytes, {}\n", digest(&hash)));
+    let headers = response.headers_mut();
+    headers.insert(ENDED, HeaderValue::from(now_ns()));
+    headers.insert(BYTES, HeaderValue::from(count));
+    headers.insert(DIGEST, value(&digest(&hash)));
+    response
+}
+
+/// An event for each beat with its number, the color and [`now_ns`], and a last one named `end`.
+fn events(about: &About, time: Duration) -> Response<Body> {
+    let beats = u64::try_from(time.as_millis() / BEAT.as_millis()).unwrap_or(1).max(1);
+    let (began, color) = (Instant::now(), about.color.clone());
+    let event = move |beat: u64| {
+        let color = color.clone();
+        async move {
+            if beat > beats {
+                return None;
+            }
+            tokio::time::sleep_until(began + BEAT * u32::try_from(beat).unwrap_or(u32::MAX)).await;
+            let name = if beat == beats { "event: end\n" } else { "" };
+            let text = format!("{name}id: {beat}\ndata: {color} {}\n\n", now_ns());
+            Some((Ok::<_, Infallible>(Frame::data(Bytes::from(text))), beat + 1))
+        }
+    };
+    let mut response = Response::new(StreamBody::new(stream::unfold(0, event)).boxed_unsync());
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+fn value(hexadecimal: &str) -> HeaderValue {
+    HeaderValue::from_str(hexadecimal).expect("digits")
+}
