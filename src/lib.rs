@@ -75,6 +75,7 @@ pub mod config;
 pub mod control;
 pub mod demo;
 pub mod downstream;
+pub mod drill;
 pub mod http1;
 pub mod http2;
 pub mod metrics;

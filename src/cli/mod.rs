@@ -5,6 +5,7 @@
 
 mod changes;
 mod check;
+mod drill;
 mod events;
 mod run;
 mod sample;
@@ -19,6 +20,7 @@ use serde::de::DeserializeOwned;
 use crate::{
     admin::client::{Call, CallError, Caller, Target},
     demo,
+    drill::parse_time,
 };
 
 /// Exit codes; what is not here is 0 for success and 1 for failure.
@@ -137,6 +139,20 @@ enum Command {
         #[arg(long, value_name = "NUMBER", default_value_t = 100, value_parser = count(0, 100_000))]
         flips: usize,
     },
+    /// Put a proxy to the test: load, flips under it, and a check of every promise
+    ///
+    /// With --demo a Flipgate of its own in front of sample applications; else what listens at --url, with
+    /// sample applications (`flipgate sample`) behind it. Flips go by Flipgate's admin API, or by any command.
+    /// What is not put to the test is said to be unchecked.
+    #[command(after_help = drill::EXAMPLES)]
+    Drill {
+        #[command(flatten)]
+        drill: Box<drill::DrillArguments>,
+        #[command(flatten)]
+        admin: Admin,
+        #[command(flatten)]
+        output: Output,
+    },
     /// Run the sample application that demo and drill put behind a proxy
     ///
     /// Pages for people under /, and traffic that can be checked under /traffic: short, download, upload,
@@ -248,6 +264,7 @@ fn dispatch(command: Command) -> Result<u8, Failure> {
                 Err(error) => Err(Failure::new(format!("the demo cannot run: {error}"))),
             }
         }
+        Command::Drill { drill, admin, output } => drill::drill(*drill, &admin, output),
         Command::Sample { sample, output } => online(sample::sample(sample, output)),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "flipgate", &mut std::io::stdout());
@@ -268,13 +285,6 @@ fn count(from: usize, to: usize) -> impl Fn(&str) -> Result<usize, String> + Clo
         let number = text.parse().ok().filter(|it| (from..=to).contains(it));
         number.ok_or_else(|| format!("write a number from {from} to {to}"))
     }
-}
-
-fn parse_time(text: &str) -> Result<Duration, String> {
-    text.parse::<jiff::SignedDuration>()
-        .ok()
-        .and_then(|it| Duration::try_from(it).ok())
-        .ok_or_else(|| "write a time in units up to hours, like 30s, 5m or 24h".to_owned())
 }
 
 // === impl Admin ===

@@ -11,7 +11,7 @@ const FLOORS: &[&[&str]] = &[
     &["downstream", "upstream"],
     &["control", "proxy"],
     &["admin"],
-    &["config"],
+    &["config", "drill"],
     &["app"],
     &["demo"],
     &["cli"],

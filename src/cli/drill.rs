@@ -1,0 +1,278 @@
+//! `drill`.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use clap::Args;
+
+use super::{Admin, Failure, Output, count, exit};
+use crate::drill::{
+    Control, DrillError, Line, Mix, Options, Pace, Protocol, Report, Service, Speed, Step,
+    SubjectOptions, Upstream, When, parse_time, run,
+};
+
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  flipgate drill --demo --duration 30s --flip-every 100ms
+  flipgate drill --demo --services 2 --endpoints 2 --script chaos.drill --rate 50%
+  flipgate drill --url https://shop.test --connect-to 10.0.0.1:443 --admin unix:/run/flipgate.sock
+  flipgate drill --url http://127.0.0.1:8080 --upstream web.blue=127.0.0.1:9001 \\
+      --upstream web.green=127.0.0.1:9002 --flip './switch-nginx {color}' --flip-every 2s
+
+Steps (--step, or lines of --script), from when the load counts:
+  every 200ms flip [SERVICE…]           at 5s promote web=green api=green
+  at 6s rollback [SERVICE…]             at 7s replace web.green
+  at 8s kill web.green.1                at 9s start web.green.1
+  at 10s reload                         at 12s kill|start|restart proxy
+
+Exit code: 0 only if every promise held, 1 if one was broken or there was no drill, 2 for mistakes above";
+
+/// Requests a second, if nobody said how many.
+const RATE: f64 = 500.0;
+
+/// What to put to the test, and how.
+#[derive(Args, Clone, Debug)]
+pub(super) struct DrillArguments {
+    /// Start a Flipgate and its sample applications, and end them afterwards
+    #[arg(long, conflicts_with_all = ["urls", "upstream", "proxy", "flip"], required_unless_present = "urls")]
+    demo: bool,
+    /// Services of the demo
+    #[arg(long, value_name = "NUMBER", default_value_t = 1, value_parser = count(1, 8), requires = "demo")]
+    services: usize,
+    /// Endpoints of each color of the demo
+    #[arg(long, value_name = "NUMBER", default_value_t = 1, value_parser = count(1, 8), requires = "demo")]
+    endpoints: usize,
+    /// Where a service is: http:// or https://, with its name in front if there are several
+    #[arg(long = "url", value_name = "[SERVICE=]URL")]
+    urls: Vec<Service>,
+    /// Connect here, whatever the URLs say
+    #[arg(long, value_name = "ADDRESS")]
+    connect_to: Option<SocketAddr>,
+    /// Start a sample application, so that what arrives there is counted
+    #[arg(long, value_name = "SERVICE.COLOR=ADDRESS")]
+    upstream: Vec<Upstream>,
+    /// Start the proxy with this command, and end it afterwards
+    #[arg(long, value_name = "COMMAND")]
+    proxy: Option<String>,
+    /// Flip with this command instead of the admin API; {color} and {service} are filled in, and its end is
+    /// the acknowledgement. Without {service}, one call is a flip of all services
+    #[arg(long, value_name = "COMMAND")]
+    flip: Option<String>,
+    /// Flip every service to its other color, in one call, this often
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    flip_every: Option<Duration>,
+    /// Do something meanwhile; see below
+    #[arg(long, value_name = "STEP")]
+    step: Vec<Line>,
+    /// A file of such steps, one on each line
+    #[arg(long, value_name = "FILE")]
+    script: Option<PathBuf>,
+    /// Requests a second, whether answers come or not; or a share of what can be done, like 50%, measured first
+    /// [default: 500]
+    #[arg(long, value_name = "RATE", conflicts_with = "clients")]
+    rate: Option<Speed>,
+    /// Instead of a rate, so many clients that ask when they have their answer
+    #[arg(long, value_name = "NUMBER", value_parser = count(1, 5000))]
+    clients: Option<usize>,
+    /// Kinds of requests by weight: short, pair, download, upload, ws, sse, wish, preview
+    #[arg(long, value_name = "KIND=WEIGHT,…")]
+    mix: Option<Mix>,
+    /// http1, or h2 (in the clear by prior knowledge; WebSockets go by HTTP/1.1)
+    #[arg(long, value_name = "NAME", default_value = "http1", value_parser = protocol)]
+    protocol: Protocol,
+    /// A connection for each request instead of kept ones
+    #[arg(long)]
+    fresh: bool,
+    /// Trust the authorities of this PEM file instead of the system's
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// The address of this machine that the public comes from
+    #[arg(long, value_name = "IP")]
+    public_from: Option<IpAddr>,
+    /// The address of this machine that testers come from
+    #[arg(long, value_name = "IP")]
+    tester_from: Option<IpAddr>,
+    /// How long the load counts
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_time)]
+    duration: Duration,
+    /// How long it goes on before that
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = parse_time)]
+    warm_up: Duration,
+    /// How much of the duration has no flips, for comparison [default: a fifth, half at each end]
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    steady: Option<Duration>,
+    /// Requests at most
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
+    count: Option<u64>,
+    /// How long downloads, uploads, event streams and WebSockets take
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = stream_time)]
+    stream_time: Duration,
+    /// Bytes of a download
+    #[arg(long, value_name = "BYTES", default_value_t = 262_144, value_parser = clap::value_parser!(u64).range(..=1 << 30))]
+    download_bytes: u64,
+    /// Bytes of an upload
+    #[arg(long, value_name = "BYTES", default_value_t = 65_536, value_parser = clap::value_parser!(u64).range(..=1 << 30))]
+    upload_bytes: u64,
+    /// Threads that ask
+    #[arg(long, value_name = "NUMBER", default_value_t = 1, value_parser = count(1, 64))]
+    threads: usize,
+    /// Chooses what is random, to do it again
+    #[arg(long, value_name = "NUMBER")]
+    seed: Option<u64>,
+    /// Where the page with the pictures is written
+    #[arg(long, value_name = "FILE", default_value = "flipgate-drill.html")]
+    report: PathBuf,
+}
+
+pub(super) fn drill(
+    arguments: DrillArguments,
+    admin: &Admin,
+    output: Output,
+) -> Result<u8, Failure> {
+    let path = arguments.report.clone();
+    let options = options(arguments, admin, output)?;
+    // Not after minutes of load.
+    write(&path, "")?;
+    let report = run(&options).map_err(|error| {
+        let failure = Failure::new(error.to_string());
+        match error {
+            DrillError::Usage(_) => failure.with_code(exit::USAGE),
+            _ => failure,
+        }
+    });
+    let report: Report = match report {
+        Ok(report) => report,
+        Err(failure) => {
+            let _ = std::fs::remove_file(&path);
+            return Err(failure);
+        }
+    };
+    write(&path, &report.page())?;
+    if output.is_json() {
+        anstream::println!("{:#}", report.json());
+    } else {
+        anstream::println!("{}\n{}", report.summary(), path.display());
+    }
+    Ok(u8::from(!report.is_clean()))
+}
+
+fn write(path: &Path, text: &str) -> Result<(), Failure> {
+    std::fs::write(path, text).map_err(|error| {
+        let path = path.display();
+        Failure::new(format!(
+            "the report cannot be written to {path}: {error}\n  Say where with --report FILE."
+        ))
+    })
+}
+
+fn options(arguments: DrillArguments, admin: &Admin, output: Output) -> Result<Options, Failure> {
+    let DrillArguments {
+        demo,
+        services,
+        endpoints,
+        urls,
+        connect_to,
+        upstream,
+        proxy,
+        flip,
+        flip_every,
+        step,
+        script,
+        rate,
+        clients,
+        mix,
+        protocol,
+        fresh,
+        ca,
+        public_from,
+        tester_from,
+        duration,
+        warm_up,
+        steady,
+        count,
+        stream_time,
+        download_bytes,
+        upload_bytes,
+        threads,
+        seed,
+        report: _,
+    } = arguments;
+    let usage = |text: String| Failure::new(text).with_code(exit::USAGE);
+    let mut steps = step;
+    if let Some(path) = script {
+        let text = std::fs::read_to_string(&path)
+            .map_err(|error| usage(format!("cannot read {}: {error}", path.display())))?;
+        let lines = Line::parse_all(&text);
+        steps.extend(lines.map_err(|error| usage(format!("{}: {error}", path.display())))?);
+    }
+    steps.extend(
+        flip_every.map(|every| Line { when: When::Every(every), step: Step::Flip(Vec::new()) }),
+    );
+    if duration.is_zero() || flip_every.is_some_and(|it| it.is_zero()) {
+        return Err(usage(
+            "a duration and the time between flips are more than nothing".to_owned(),
+        ));
+    }
+    for (at, one) in urls.iter().enumerate() {
+        if urls[..at].iter().any(|it| it.name == one.name) {
+            return Err(usage(format!(
+                "{} is there twice: name each service, like api=URL",
+                one.name
+            )));
+        }
+    }
+    let is_flipped = steps.iter().any(|it| !matches!(it.step, Step::Process(..)));
+    let control = match flip {
+        Some(command) => Control::Command(command),
+        None if demo || !is_flipped => Control::Nobody,
+        None => Control::Admin(admin.caller()?),
+    };
+    Ok(Options {
+        subject: match demo {
+            true => SubjectOptions::Demo { services, endpoints },
+            false => SubjectOptions::Given(urls),
+        },
+        control,
+        upstreams: upstream,
+        proxy,
+        pace: match (rate, clients) {
+            (Some(rate), _) => rate,
+            (None, Some(clients)) => Speed::Pace(Pace::Clients(clients)),
+            (None, None) => Speed::Pace(Pace::Rate(RATE)),
+        },
+        mix,
+        protocol,
+        is_fresh: fresh,
+        threads,
+        authorities: ca,
+        connect_to,
+        public_from,
+        tester_from,
+        warm_up,
+        duration,
+        steady,
+        count,
+        stream_time,
+        download_bytes,
+        upload_bytes,
+        steps,
+        seed: seed.unwrap_or_else(|| fastrand::u64(..)),
+        is_quiet: output.json,
+    })
+}
+
+fn protocol(text: &str) -> Result<Protocol, String> {
+    match text {
+        "http1" => Ok(Protocol::Http1),
+        "h2" => Ok(Protocol::H2),
+        _ => Err("write http1 or h2".to_owned()),
+    }
+}
+
+fn stream_time(text: &str) -> Result<Duration, String> {
+    let time = parse_time(text)?;
+    if time <= Duration::from_secs(600) { Ok(time) } else { Err("10 minutes at most".to_owned()) }
+}

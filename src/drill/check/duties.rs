@@ -1,0 +1,157 @@
+//! Who answers for what: which flips happened, which requests show it, what a kill explains, and which
+//! drain a request had to be over for.
+
+use super::{
+    super::record::{Drained, Flip, FlipEnd, History, Kill, Kind, Outcome, Request, Victim},
+    register::{Read, Write},
+};
+use crate::model::Color;
+
+/// A time in which nobody knows the color of a service.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Uncertain {
+    service: u8,
+    from: u64,
+    until: u64,
+}
+
+/// What the drill itself broke.
+pub(super) struct Explanations<'a> {
+    kills: &'a [Kill],
+}
+
+/// For each service and color, when a drain was told that a request had to be over for.
+pub(super) struct FirstDrains {
+    /// In the order of the flips away from the color: when the flip was called, and the first drain that
+    /// was told for it or a later one.
+    lines: Vec<[Vec<(u64, Drained)>; 2]>,
+}
+
+// === impl Explanations ===
+
+impl<'a> Explanations<'a> {
+    pub(super) fn of(history: &'a History) -> Self {
+        Self { kills: &history.kills }
+    }
+
+    /// Whether a request could not end well because of a kill. An endless outage of a proxy that was
+    /// killed explains whatever met it. The end of one process of an upstream explains only what was
+    /// inside of it and cannot be repeated elsewhere: what was answered by another one, or not begun
+    /// yet, is not explained.
+    pub(super) fn explain(&self, request: &Request) -> bool {
+        self.kills.iter().any(|kill| {
+            let is_near = request.began <= kill.until && request.ended >= kill.from;
+            is_near
+                && match kill.victim {
+                    Victim::Proxy => true,
+                    Victim::Upstream { service, .. } if service != request.service => false,
+                    Victim::Upstream { instance, .. }
+                        if request.head != 0 && request.instance != 0 =>
+                    {
+                        request.instance == instance
+                            && matches!(request.outcome, Outcome::Cut | Outcome::Unanswered)
+                    }
+                    Victim::Upstream { was_last, .. } => was_last || !request.kind.is_repeatable(),
+                }
+        })
+    }
+
+    /// Whether a request was under way when something of its own service was killed, so that it may have been repeated.
+    pub(super) fn is_near_a_kill(&self, request: &Request) -> bool {
+        self.kills.iter().any(|kill| {
+            let is_own = match kill.victim {
+                Victim::Proxy => true,
+                Victim::Upstream { service, .. } => service == request.service,
+            };
+            is_own && request.began <= kill.until && request.ended >= kill.from
+        })
+    }
+
+    /// Whether the proxy was gone at some time of these.
+    pub(super) fn is_proxy_gone(&self, from: u64, until: u64) -> bool {
+        let mut kills = self.kills.iter().filter(|it| it.victim == Victim::Proxy);
+        kills.any(|kill| from <= kill.until && until >= kill.from)
+    }
+}
+
+/// The flips that happened, and the times in which that is not known of one.
+pub(super) fn writes(flips: &[Flip]) -> (Vec<Write>, Vec<Uncertain>) {
+    let (mut writes, mut uncertain): (Vec<Write>, Vec<Uncertain>) = (Vec::new(), Vec::new());
+    for (place, flip) in flips.iter().enumerate() {
+        match flip.end {
+            FlipEnd::Refused => {}
+            FlipEnd::Unknown => uncertain.extend(flip.changes.iter().map(|(service, _)| {
+                Uncertain { service: *service, from: flip.called, until: u64::MAX }
+            })),
+            FlipEnd::Done => {
+                let mut is_reset = false;
+                for (service, _) in &flip.changes {
+                    let open = |it: &&mut Uncertain| it.service == *service && it.until == u64::MAX;
+                    for it in uncertain.iter_mut().filter(open) {
+                        it.until = flip.acknowledged;
+                        is_reset = true;
+                    }
+                }
+                writes.push(Write {
+                    flip: place,
+                    changes: flip.changes.clone(),
+                    called: flip.called,
+                    acknowledged: flip.acknowledged,
+                    is_reset,
+                });
+            }
+        }
+    }
+    (writes, uncertain)
+}
+
+/// What the answers to the public say of the table.
+pub(super) fn reads(history: &History, uncertain: &[Uncertain]) -> Vec<Read> {
+    let requests = history.requests.iter().enumerate();
+    // A tester's request says what the tester asked for.
+    let public = requests.filter(|(_, it)| it.kind != Kind::Preview && it.head != 0);
+    let reads = public.filter_map(|(place, it)| {
+        let Request { service, began, head, .. } = *it;
+        Some(Read { request: place, service, color: it.color?, began, ended: head })
+    });
+    let is_certain = |read: &Read| {
+        !uncertain
+            .iter()
+            .any(|it| it.service == read.service && read.began <= it.until && read.ended >= it.from)
+    };
+    reads.filter(is_certain).collect()
+}
+
+pub(super) fn first_drains(history: &History, drained: &[Drained]) -> FirstDrains {
+    let services = 0..u8::try_from(history.services.len()).unwrap_or(u8::MAX);
+    let line = |service: u8, color: Color| {
+        let away = history.flips.iter().filter(|it| it.end == FlipEnd::Done);
+        let away = away.filter(|it| it.changes.contains(&(service, color.other())));
+        let mut line = Vec::new();
+        // From the last one back, so that each has the first drain of itself and all later ones. What
+        // nobody was inside of since an earlier flip has no drain of its own.
+        let mut first: Option<Drained> = None;
+        for flip in away.rev() {
+            let told = drained.iter().filter(|it| {
+                it.service == service && it.color == color && Some(it.generation) == flip.generation
+            });
+            first = told.copied().chain(first).min_by_key(|it| it.heard);
+            line.extend(first.map(|it| (flip.called, it)));
+        }
+        line.reverse();
+        line
+    };
+    FirstDrains { lines: services.map(|it| Color::BOTH.map(|color| line(it, color))).collect() }
+}
+
+// === impl FirstDrains ===
+
+impl FirstDrains {
+    /// The first drain that was told of what `color` was before a flip that was called after the head of
+    /// this request's answer was there: the request was inside by then.
+    pub(super) fn after(&self, request: &Request, color: Color) -> Option<Drained> {
+        let line = &self.lines.get(usize::from(request.service))?[color as usize];
+        let first = line.partition_point(|(called, _)| *called <= request.head);
+        line.get(first).map(|(_, drained)| *drained)
+    }
+}

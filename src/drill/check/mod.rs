@@ -1,0 +1,441 @@
+//! Which promises held, judged from what was seen. Pure: no clock, no sockets.
+
+mod duties;
+mod register;
+
+use std::fmt;
+
+use self::duties::Explanations;
+use super::record::{Drained, FlipEnd, History, Kind, Outcome, Request};
+use crate::model::Color;
+
+/// What a proxy promises.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub enum Promise {
+    /// Every request gets an answer.
+    Answered,
+    /// There is an order in which the table is one register that flips.
+    Register,
+    /// A flip of several services is one flip.
+    Together,
+    /// Nothing reaches the upstream twice, and nobody else answers.
+    Once,
+    /// What arrives is what was sent.
+    Whole,
+    /// What takes its time ends on the color that it began on.
+    Kept,
+    /// The public sees nothing of a color before it is active; testers see what they ask for.
+    Private,
+    /// Drained is told when nobody is left, and not before.
+    Drained,
+    /// Every flip succeeds.
+    Acknowledged,
+}
+
+/// How a promise fared.
+#[derive(Clone, Debug)]
+pub struct Finding {
+    /// Which promise.
+    pub promise: Promise,
+    /// How many times it was put to the test.
+    pub checked: u64,
+    /// How many times it was broken.
+    pub broken: u64,
+    /// How many times it would have been, but for something that the drill itself killed.
+    pub explained: u64,
+    /// Why it was not put to the test, if it was not.
+    pub unchecked: Option<&'static str>,
+}
+
+/// One broken promise.
+#[derive(Clone, Debug)]
+pub struct Violation {
+    /// Which.
+    pub promise: Promise,
+    /// When.
+    pub at: u64,
+    /// What happened, with its times.
+    pub text: String,
+}
+
+/// What is to be said of a history.
+#[derive(Clone, Debug)]
+pub struct Verdict {
+    /// Each promise.
+    pub findings: Vec<Finding>,
+    /// Each time that one was broken, in order.
+    pub violations: Vec<Violation>,
+}
+
+/// Judges what was seen.
+#[must_use]
+pub(crate) fn judge(history: &History) -> Verdict {
+    let explanations = Explanations::of(history);
+    let mut judge = Judge { history, explanations, findings: Vec::new(), violations: Vec::new() };
+    judge.answers();
+    judge.order();
+    judge.arrivals();
+    judge.drains();
+    judge.flips();
+    let Judge { mut findings, mut violations, .. } = judge;
+    findings.sort_by_key(|it| it.promise);
+    violations.sort_by_key(|it| it.at);
+    Verdict { findings, violations }
+}
+
+struct Judge<'a> {
+    history: &'a History,
+    explanations: Explanations<'a>,
+    findings: Vec<Finding>,
+    violations: Vec<Violation>,
+}
+
+/// A finding in the making.
+struct Count {
+    finding: Finding,
+    violations: Vec<Violation>,
+}
+
+// === impl Promise ===
+
+impl Promise {
+    /// All of them.
+    pub const ALL: [Self; 9] = [
+        Self::Answered,
+        Self::Register,
+        Self::Together,
+        Self::Once,
+        Self::Whole,
+        Self::Kept,
+        Self::Private,
+        Self::Drained,
+        Self::Acknowledged,
+    ];
+
+    /// A word for programs.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Answered => "answered",
+            Self::Register => "register",
+            Self::Together => "together",
+            Self::Once => "once",
+            Self::Whole => "whole",
+            Self::Kept => "kept",
+            Self::Private => "private",
+            Self::Drained => "drained",
+            Self::Acknowledged => "acknowledged",
+        }
+    }
+
+    /// A sentence for people.
+    #[must_use]
+    pub fn in_words(self) -> &'static str {
+        match self {
+            Self::Answered => "every request is answered",
+            Self::Register => "after a flip is acknowledged, nothing new reaches the old color",
+            Self::Together => "a flip of several services is never seen in halves",
+            Self::Once => {
+                "nothing reaches the upstream twice, nothing is answered by somebody else"
+            }
+            Self::Whole => "bodies and trailers arrive as they were sent",
+            Self::Kept => {
+                "WebSockets, downloads, uploads and event streams end on their color, uncut"
+            }
+            Self::Private => {
+                "the public never sees the preview color; testers see what they ask for"
+            }
+            Self::Drained => "drained is never told before the last byte",
+            Self::Acknowledged => "every flip succeeds",
+        }
+    }
+}
+
+// === impl Verdict ===
+
+impl Verdict {
+    /// Whether every promise that was put to the test held.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        self.findings.iter().all(|it| it.broken == 0)
+    }
+
+    /// How a promise fared.
+    #[must_use]
+    pub fn of(&self, promise: Promise) -> Option<&Finding> {
+        self.findings.iter().find(|it| it.promise == promise)
+    }
+}
+
+// === impl Count ===
+
+impl Count {
+    fn new(promise: Promise) -> Self {
+        let finding = Finding { promise, checked: 0, broken: 0, explained: 0, unchecked: None };
+        Self { finding, violations: Vec::new() }
+    }
+
+    fn break_at(&mut self, at: u64, text: String) {
+        self.finding.broken += 1;
+        self.violations.push(Violation { promise: self.finding.promise, at, text });
+    }
+
+    fn unchecked(mut self, why: &'static str) -> Self {
+        self.finding.unchecked = Some(why);
+        self
+    }
+}
+
+// === impl Judge ===
+
+impl Judge<'_> {
+    fn close(&mut self, count: Count) {
+        self.findings.push(count.finding);
+        self.violations.extend(count.violations);
+    }
+
+    /// What can be said of each request by itself.
+    fn answers(&mut self) {
+        let mut counts = [Promise::Answered, Promise::Whole, Promise::Kept].map(Count::new);
+        let [answered, whole, kept] = &mut counts;
+        for request in &self.history.requests {
+            answered.finding.checked += 1;
+            if request.head != 0 {
+                let count = if request.kind.is_long() { &mut *kept } else { &mut *whole };
+                count.finding.checked += 1;
+                if matches!(request.kind, Kind::Download | Kind::Upload) {
+                    whole.finding.checked += 1;
+                }
+            }
+            let broken = match request.outcome {
+                // Granting wishes is the audience's business.
+                Outcome::Whole | Outcome::Mistaken => continue,
+                Outcome::Altered | Outcome::Untrailed => &mut *whole,
+                Outcome::Changed => &mut *kept,
+                Outcome::Cut | Outcome::Late if request.head != 0 => match request.kind.is_long() {
+                    true => &mut *kept,
+                    false => &mut *whole,
+                },
+                _ => &mut *answered,
+            };
+            if self.explanations.explain(request) {
+                broken.finding.explained += 1;
+            } else {
+                broken.break_at(request.ended, self.sentence(request));
+            }
+        }
+        counts.into_iter().for_each(|it| self.close(it));
+    }
+
+    /// Whether the table was one register, for each service and for all together.
+    fn order(&mut self) {
+        let (writes, uncertain) = duties::writes(&self.history.flips);
+        let reads = duties::reads(self.history, &uncertain);
+        let [mut register, mut together, mut private] =
+            [Promise::Register, Promise::Together, Promise::Private].map(Count::new);
+        for request in &self.history.requests {
+            if request.kind == Kind::Preview && request.head != 0 {
+                private.finding.checked += 1;
+                if request.outcome == Outcome::Mistaken {
+                    private.break_at(request.head, self.sentence(request));
+                }
+            }
+        }
+        let mut split = Vec::new();
+        for service in 0..self.history.services.len() {
+            let is_own = |it: &u8| usize::from(*it) == service;
+            let own: Vec<_> = reads.iter().copied().filter(|it| is_own(&it.service)).collect();
+            let mut of_service = writes.clone();
+            of_service.iter_mut().for_each(|it| it.changes.retain(|(it, _)| is_own(it)));
+            of_service.retain(|it| !it.changes.is_empty());
+            register.finding.checked += own.len() as u64;
+            for conflict in register::conflicts(&self.history.initial, &of_service, &own) {
+                if let register::Conflict::Backwards { flip, .. } = conflict {
+                    split.push(flip);
+                }
+                let (at, text, is_early) = self.conflict(conflict);
+                let count = if is_early { &mut private } else { &mut register };
+                count.break_at(at, text);
+            }
+        }
+        private.finding.checked += reads.len() as u64;
+        if writes.iter().any(|it| it.changes.len() > 1) {
+            together.finding.checked = reads.len() as u64;
+            for conflict in register::conflicts(&self.history.initial, &writes, &reads) {
+                // What is wrong with one service by itself was found above.
+                if let register::Conflict::Backwards { flip, new, old } = conflict
+                    && !split.contains(&flip)
+                {
+                    let (new, old) = (&self.history.requests[new], &self.history.requests[old]);
+                    together.break_at(old.head, self.in_halves(flip, new, old));
+                }
+            }
+        } else {
+            together = together.unchecked("no flip was of several services");
+        }
+        for count in [register, together, private] {
+            self.close(count);
+        }
+    }
+
+    /// The time and the words of a conflict, and whether it is that a color was seen before its time.
+    fn conflict(&self, conflict: register::Conflict) -> (u64, String, bool) {
+        let History { requests, flips, .. } = self.history;
+        match conflict {
+            register::Conflict::Stale { request, since } => {
+                let request = &requests[request];
+                let is_wish = request.kind == Kind::Wish;
+                let color = request.color.map_or("nobody", Color::as_str);
+                let text = match since.map(|it| &flips[it]) {
+                    Some(flip) => format!(
+                        "{color} answered {}, begun {} after its flip away from {color} was acknowledged (at {})",
+                        self.name(request),
+                        millis(request.began.saturating_sub(flip.acknowledged)),
+                        self.time(flip.acknowledged),
+                    ),
+                    None => format!(
+                        "{color} answered {}, before it was active for the first time",
+                        self.name(request)
+                    ),
+                };
+                (request.head, text, is_wish || since.is_none())
+            }
+            register::Conflict::Backwards { flip, new, old } => {
+                let (new, old) = (&requests[new], &requests[old]);
+                let text = format!(
+                    "the flip called at {} was seen by {}, answered at {}, and not by {}, begun {} later",
+                    self.time(flips[flip].called),
+                    self.name(new),
+                    self.time(new.head),
+                    self.name(old),
+                    millis(old.began.saturating_sub(new.head)),
+                );
+                (old.head, text, false)
+            }
+        }
+    }
+
+    fn in_halves(&self, flip: usize, new: &Request, old: &Request) -> String {
+        format!(
+            "one flip in halves: {} shows it at {}, and {}, begun {} later, does not (called at {})",
+            self.name(new),
+            self.time(new.head),
+            self.name(old),
+            millis(old.began.saturating_sub(new.head)),
+            self.time(self.history.flips[flip].called),
+        )
+    }
+
+    /// Whether each request reached the upstream once.
+    fn arrivals(&mut self) {
+        let mut once = Count::new(Promise::Once);
+        let Some(arrived) = &self.history.arrived else {
+            let why = "nobody counted at the upstream: the drill did not start it";
+            return self.close(once.unchecked(why));
+        };
+        let mut arrived = arrived.clone();
+        arrived.sort_unstable();
+        for request in &self.history.requests {
+            let first = arrived.partition_point(|it| *it < request.id);
+            let times = arrived[first..].partition_point(|it| *it == request.id);
+            once.finding.checked += 1;
+            let wrong = match times {
+                0 if request.head != 0 && request.color.is_some() => "never reached the upstream",
+                0 | 1 => continue,
+                _ => "reached the upstream more than once",
+            };
+            if self.explanations.is_near_a_kill(request) {
+                once.finding.explained += 1;
+            } else {
+                once.break_at(
+                    request.ended,
+                    format!("{} {wrong} ({times} times)", self.name(request)),
+                );
+            }
+        }
+        self.close(once);
+    }
+
+    /// Whether anybody was inside of a color after it was told to be drained.
+    fn drains(&mut self) {
+        let mut count = Count::new(Promise::Drained);
+        let Some(drained) = &self.history.drained else {
+            return self.close(count.unchecked("the proxy does not tell when a color is drained"));
+        };
+        let first = duties::first_drains(self.history, drained);
+        for request in &self.history.requests {
+            let (Some(color), 1..) = (request.color, request.alive) else { continue };
+            let Some(Drained { heard, generation, .. }) = first.after(request, color) else {
+                continue;
+            };
+            count.finding.checked += 1;
+            if heard < request.alive {
+                let text = format!(
+                    "{color} was told to be drained of what generation {generation} replaced at {}, and {} was \
+                     still at it {} later",
+                    self.time(heard),
+                    self.name(request),
+                    millis(request.alive - heard),
+                );
+                count.break_at(heard, text);
+            }
+        }
+        if count.finding.checked == 0 {
+            count =
+                count.unchecked("nothing that takes its time was inside of a color that drained");
+        }
+        self.close(count);
+    }
+
+    fn flips(&mut self) {
+        let mut count = Count::new(Promise::Acknowledged);
+        for flip in &self.history.flips {
+            count.finding.checked += 1;
+            if flip.end == FlipEnd::Done && !flip.was_lost {
+                continue;
+            }
+            if self.explanations.is_proxy_gone(flip.called, flip.acknowledged) {
+                count.finding.explained += 1;
+            } else {
+                let trouble = flip.trouble.as_deref().unwrap_or("no reason was given");
+                let text =
+                    format!("the flip called at {} failed: {trouble}", self.time(flip.called));
+                count.break_at(flip.called, text);
+            }
+        }
+        for trouble in &self.history.troubles {
+            count.break_at(self.history.ended, trouble.clone());
+        }
+        if self.history.flips.is_empty() && self.history.troubles.is_empty() {
+            count = count.unchecked("there were no flips");
+        }
+        self.close(count);
+    }
+
+    fn sentence(&self, request: &Request) -> String {
+        let Request { outcome, began, ended, .. } = request;
+        let took = millis(ended.saturating_sub(*began));
+        let color = request.color.map_or(String::new(), |it| format!(" of {it}"));
+        format!(
+            "{}, begun at {}: {outcome}{color} after {took}",
+            self.name(request),
+            self.time(*began)
+        )
+    }
+
+    fn name(&self, request: &Request) -> String {
+        let service = &self.history.services[usize::from(request.service)];
+        format!("{service} {} {}", request.kind.name(), request.id)
+    }
+
+    fn time(&self, at: u64) -> impl fmt::Display {
+        format!("{:.4} s", at.saturating_sub(self.history.began) as f64 / 1e9)
+    }
+}
+
+fn millis(nanos: u64) -> String {
+    format!("{:.3} ms", nanos as f64 / 1e6)
+}
+
+#[cfg(test)]
+mod tests;

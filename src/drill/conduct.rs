@@ -1,0 +1,448 @@
+//! What is done to the proxy while it is asked: flips, changes, kills; and what it says of itself
+//! meanwhile.
+
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    time::Duration,
+};
+
+use serde_json::Value;
+use tokio::{process::Command, time::timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    DrillError,
+    load::sleep_until,
+    options::Control,
+    record::{Drained, Flip, FlipEnd, Inside, Kill},
+    stage::Stage,
+    steps::{Deed, Line, Step, When, Whom},
+    subject::{Subject, configuration},
+};
+use crate::{
+    admin::{
+        client::{Call, CallError, Caller},
+        wire::{
+            DrainStatus, EndpointRequest, PoolRequest, PromoteRequest, RollbackRequest, Status,
+        },
+    },
+    model::Color,
+    sample::now_ns,
+};
+
+/// Does the steps, and writes down what came of them.
+pub(super) struct Conductor {
+    control: Control,
+    subject: Rc<Subject>,
+    stage: tokio::sync::Mutex<Stage>,
+    /// What is active, as far as we know.
+    active: RefCell<Vec<Color>>,
+    /// Whether the configuration is the other one of the two that are read in turn.
+    is_changed: Cell<bool>,
+    pub(super) notes: RefCell<Notes>,
+}
+
+/// What was seen of the proxy itself.
+#[derive(Debug, Default)]
+pub(super) struct Notes {
+    pub(super) flips: Vec<Flip>,
+    pub(super) drained: Vec<Drained>,
+    pub(super) kills: Vec<Kill>,
+    pub(super) inside: Vec<Inside>,
+    pub(super) troubles: Vec<String>,
+}
+
+/// How long a change may take that nobody answered for, until it is known whether it was made.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How often it is looked who is inside.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Looks that are remembered: three hours of one service.
+const LOOKS_MAX: usize = 250_000;
+
+impl Conductor {
+    pub(super) fn new(
+        control: Control,
+        subject: Rc<Subject>,
+        stage: Stage,
+        active: Vec<Color>,
+    ) -> Self {
+        Self {
+            control,
+            subject,
+            stage: tokio::sync::Mutex::new(stage),
+            active: RefCell::new(active),
+            is_changed: Cell::new(false),
+            notes: RefCell::default(),
+        }
+    }
+
+    /// Does each step when it is due within `span`, or until it is halted. Changes wait for one another;
+    /// processes come and go whatever is under way. Not to be dropped: what is under way would not be
+    /// noted.
+    pub(super) async fn conduct(&self, lines: &[Line], span: (u64, u64), halt: &CancellationToken) {
+        let is_process = |line: &&Line| matches!(line.step, Step::Process(..));
+        let (processes, changes): (Vec<_>, Vec<_>) = lines.iter().partition(is_process);
+        tokio::join!(
+            self.take_turns(&processes, span, halt),
+            self.take_turns(&changes, span, halt)
+        );
+    }
+
+    async fn take_turns(
+        &self,
+        lines: &[&Line],
+        (from, until): (u64, u64),
+        halt: &CancellationToken,
+    ) {
+        let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        let first = |line: &Line| match line.when {
+            When::At(time) | When::Every(time) => from.saturating_add(nanos(time)),
+        };
+        let mut due: Vec<(u64, &Line)> = lines.iter().map(|it| (first(it), *it)).collect();
+        loop {
+            let next = due.iter().enumerate().min_by_key(|(_, (at, _))| *at);
+            let Some((place, &(at, line))) = next.filter(|(_, (at, _))| *at < until) else {
+                return;
+            };
+            tokio::select! {
+                () = sleep_until(at) => {}
+                () = halt.cancelled() => return,
+            }
+            self.step(&line.step).await;
+            match line.when {
+                When::At(_) => {
+                    due.swap_remove(place);
+                }
+                When::Every(time) => {
+                    // What took longer than its interval is not made up for.
+                    let (every, now) = (nanos(time), now_ns());
+                    let turns = now.saturating_sub(at) / every + 1;
+                    due[place].0 = at.saturating_add(every.saturating_mul(turns));
+                }
+            }
+        }
+    }
+
+    async fn step(&self, step: &Step) {
+        let done = match step {
+            Step::Flip(names) => self.flip(self.toggled(names)).await,
+            Step::Promote(pairs) => {
+                let named = |(name, color): &(String, Color)| (self.subject.place(name), *color);
+                self.flip(pairs.iter().map(named).collect()).await
+            }
+            Step::Rollback(names) => self.rollback(names).await,
+            Step::Replace(name, color) => self.replace(self.subject.place(name), *color).await,
+            Step::Reload => self.reload().await,
+            Step::Process(deed, whom) => self.process(*deed, whom).await,
+        };
+        if let Err(error) = done {
+            self.notes.borrow_mut().troubles.push(error.to_string());
+        }
+    }
+
+    /// The other colors of these services, or of all.
+    fn toggled(&self, names: &[String]) -> Vec<(u8, Color)> {
+        let active = self.active.borrow();
+        let places: Vec<u8> = match names {
+            [] => self.subject.places().collect(),
+            names => names.iter().map(|it| self.subject.place(it)).collect(),
+        };
+        places.into_iter().map(|it| (it, active[usize::from(it)].other())).collect()
+    }
+
+    async fn flip(&self, changes: Vec<(u8, Color)>) -> Result<(), DrillError> {
+        match &self.control {
+            Control::Nobody => {}
+            Control::Command(command) => self.flip_by(command, changes).await,
+            Control::Admin(caller) => {
+                let named =
+                    |it: &(u8, Color)| (self.subject.name(it.0).to_owned(), it.1.to_string());
+                let services = changes.iter().map(named).collect();
+                let request = PromoteRequest { services, force: false, reason: None };
+                let body = serde_json::to_string(&request)?;
+                self.change(caller, Call::post("/v1/promote", body), changes).await;
+            }
+        }
+        Ok(())
+    }
+
+    async fn rollback(&self, names: &[String]) -> Result<(), DrillError> {
+        let Control::Admin(caller) = &self.control else { return Ok(()) };
+        let request = RollbackRequest { services: names.to_vec(), force: true, reason: None };
+        let body = serde_json::to_string(&request)?;
+        // Which services a rollback of the last promotion is of, its answer tells.
+        let changes = if names.is_empty() { Vec::new() } else { self.toggled(names) };
+        self.change(caller, Call::post("/v1/rollback", body), changes).await;
+        Ok(())
+    }
+
+    /// Makes a change of the active colors, and notes what came of it.
+    async fn change(&self, caller: &Caller, call: Call<'_>, changes: Vec<(u8, Color)>) {
+        let called = now_ns();
+        let answer = caller.call::<Status>(call).await;
+        let mut flip = Flip {
+            changes,
+            called,
+            acknowledged: now_ns(),
+            end: FlipEnd::Done,
+            generation: None,
+            trouble: answer.as_ref().err().map(ToString::to_string),
+            was_lost: false,
+        };
+        match answer {
+            Ok(status) => self.take_over(&mut flip, &status),
+            Err(
+                CallError::Refused { .. } | CallError::Unreachable { .. } | CallError::Malformed(_),
+            ) => {
+                flip.end = FlipEnd::Refused;
+            }
+            Err(CallError::Lost { .. } | CallError::Silent { .. } | CallError::Foreign { .. }) => {
+                self.find_out(caller, &mut flip).await;
+            }
+        }
+        if flip.changes.is_empty() {
+            // Nothing can be said of a rollback that was refused but that it was.
+            flip.end = FlipEnd::Refused;
+        }
+        self.notes.borrow_mut().flips.push(flip);
+    }
+
+    /// Notes what a picture after a change says of the active colors.
+    fn take_over(&self, flip: &mut Flip, status: &Status) {
+        let mut active = self.active.borrow_mut();
+        let mut changed = Vec::new();
+        for place in self.subject.places() {
+            let shown = status.services.get(self.subject.name(place)).map(|it| it.active.parse());
+            if let Some(Ok(color)) = shown
+                && active[usize::from(place)] != color
+            {
+                active[usize::from(place)] = color;
+                changed.push((place, color));
+            }
+        }
+        flip.generation = Some(status.generation);
+        flip.changes = changed;
+    }
+
+    /// Whether a change was made whose answer was lost: asks until somebody knows.
+    async fn find_out(&self, caller: &Caller, flip: &mut Flip) {
+        let wanted = flip.changes.clone();
+        let found = timeout(PATIENCE, async {
+            loop {
+                if let Ok(status) = caller.call::<Status>(Call::get("/v1/status")).await {
+                    return status;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        });
+        flip.was_lost = true;
+        let Ok(status) = found.await else {
+            flip.end = FlipEnd::Unknown;
+            return;
+        };
+        self.take_over(flip, &status);
+        flip.acknowledged = now_ns();
+        if flip.changes.is_empty() {
+            (flip.end, flip.changes) = (FlipEnd::Refused, wanted);
+        } else if !wanted.is_empty() && flip.changes.len() != wanted.len() {
+            let text =
+                "a flip whose answer was lost was made for some of its services only".to_owned();
+            self.notes.borrow_mut().troubles.push(text);
+        }
+    }
+
+    /// Flips by a command: one call for all services, or one for each if it wants to know which.
+    async fn flip_by(&self, command: &str, changes: Vec<(u8, Color)>) {
+        let calls: Vec<Vec<(u8, Color)>> = match command.contains("{service}") {
+            true => changes.into_iter().map(|it| vec![it]).collect(),
+            false => vec![changes],
+        };
+        for changes in calls {
+            let Some((service, color)) = changes.first().copied() else { continue };
+            let text = command
+                .replace("{service}", self.subject.name(service))
+                .replace("{color}", color.as_str());
+            let called = now_ns();
+            let trouble = run(&text).await.err();
+            let flip = Flip {
+                changes,
+                called,
+                acknowledged: now_ns(),
+                end: if trouble.is_none() { FlipEnd::Done } else { FlipEnd::Unknown },
+                generation: None,
+                trouble,
+                was_lost: false,
+            };
+            if flip.end == FlipEnd::Done {
+                let mut active = self.active.borrow_mut();
+                flip.changes.iter().for_each(|(it, color)| active[usize::from(*it)] = *color);
+            }
+            self.notes.borrow_mut().flips.push(flip);
+        }
+    }
+
+    /// Gives a color fresh endpoints, and ends the old ones when nobody is with them any more.
+    async fn replace(&self, service: u8, color: Color) -> Result<(), DrillError> {
+        let Control::Admin(caller) = &self.control else { return Ok(()) };
+        let endpoints = self.stage.lock().await.replace(service, color).await?;
+        let endpoints = endpoints.iter().map(|it| EndpointRequest::Plain(it.to_string())).collect();
+        let request = PoolRequest { version: None, endpoints, force: true };
+        let name = self.subject.name(service);
+        let path = format!("/v1/services/{name}/pools/{color}");
+        let body = serde_json::to_string(&request)?;
+        let call = Call { method: http::Method::PUT, ..Call::post(&path, body) };
+        caller.call::<Value>(call).await?;
+        let path = format!("/v1/services/{name}/drain?color={color}&wait=60s");
+        // If it is made active meanwhile, the answer comes before everybody has left.
+        for _ in 0..100 {
+            let call = Call { wait: PATIENCE, ..Call::get(&path) };
+            if caller.call::<DrainStatus>(call).await?.in_flight == 0 {
+                self.stage.lock().await.dismiss(service, color).await;
+                return Ok(());
+            }
+        }
+        Err(DrillError::Call(format!("what was replaced in {name} {color} is never idle")))
+    }
+
+    /// Has the configuration read again, changed if it is ours.
+    async fn reload(&self) -> Result<(), DrillError> {
+        let Control::Admin(caller) = &self.control else { return Ok(()) };
+        if let Some(demo) = &self.subject.demo {
+            self.is_changed.set(!self.is_changed.get());
+            std::fs::write(&demo.file, configuration(demo, self.is_changed.get()))?;
+        }
+        caller.call::<Value>(Call::post("/v1/reload", String::new())).await?;
+        Ok(())
+    }
+
+    async fn process(&self, deed: Deed, whom: &Whom) -> Result<(), DrillError> {
+        match whom {
+            Whom::Proxy => {
+                if deed != Deed::Start {
+                    self.stage.lock().await.end_proxy(deed == Deed::Kill).await;
+                }
+                if deed != Deed::Kill {
+                    self.stage.lock().await.start_proxy()?;
+                    self.subject.serves(&self.stage).await?;
+                    let over = self.stage.lock().await.proxy_serves();
+                    self.notes.borrow_mut().kills.extend(over);
+                }
+            }
+            Whom::Endpoint(name, color, number) => {
+                let service = self.subject.place(name);
+                let mut stage = self.stage.lock().await;
+                if deed != Deed::Start {
+                    let kill = stage.kill_app(service, *color, *number).await;
+                    self.notes.borrow_mut().kills.extend(kill);
+                }
+                if deed != Deed::Kill {
+                    let over = stage.start_app_again(service, *color, *number).await?;
+                    self.notes.borrow_mut().kills.extend(over);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// How many flips there were.
+    pub(super) fn flips(&self) -> usize {
+        self.notes.borrow().flips.len()
+    }
+
+    /// Whether the proxy tells when a color is drained.
+    pub(super) fn tells_of_drains(&self) -> bool {
+        matches!(self.control, Control::Admin(_))
+    }
+
+    /// Follows what the proxy tells of drains until it is stopped.
+    pub(super) async fn listen(&self, stop: &CancellationToken) {
+        let Control::Admin(caller) = &self.control else { return };
+        let mut last = None;
+        let listening = async {
+            loop {
+                if let Ok(mut events) = caller.events(last).await {
+                    while let Ok(Some(event)) = events.next().await {
+                        let heard = now_ns();
+                        let Ok(event) = serde_json::from_str::<Value>(&event) else { continue };
+                        last = event["seq"].as_u64().or(last);
+                        self.notes.borrow_mut().drained.extend(self.drained(&event, heard));
+                    }
+                }
+                // It was killed, or does not run yet.
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::select! { () = listening => {}, () = stop.cancelled() => {} }
+    }
+
+    fn drained(&self, event: &Value, heard: u64) -> Option<Drained> {
+        if event["event"] != "drained" {
+            return None;
+        }
+        let name = event["service"].as_str()?;
+        let service = self.subject.places().find(|it| self.subject.name(*it) == name)?;
+        let color = event["color"].as_str()?.parse().ok()?;
+        Some(Drained { service, color, generation: event["generation"].as_u64()?, heard })
+    }
+
+    /// Looks who is inside, again and again until it is stopped.
+    pub(super) async fn look(&self, stop: &CancellationToken) {
+        let Control::Admin(caller) = &self.control else { return };
+        let looking = async {
+            let mut turn = tokio::time::interval(LOOK);
+            turn.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+            loop {
+                turn.tick().await;
+                let Ok(status) = caller.call::<Status>(Call::get("/v1/status")).await else {
+                    continue;
+                };
+                let at = now_ns();
+                let mut notes = self.notes.borrow_mut();
+                if notes.inside.len() < LOOKS_MAX {
+                    notes.inside.extend(self.inside(&status, at));
+                }
+            }
+        };
+        tokio::select! { () = looking => {}, () = stop.cancelled() => {} }
+    }
+
+    fn inside(&self, status: &Status, at: u64) -> Vec<Inside> {
+        let mut all = Vec::new();
+        for place in self.subject.places() {
+            let Some(service) = status.services.get(self.subject.name(place)) else { continue };
+            for (color, pool) in &service.pools {
+                let is_leaving = *color != service.active;
+                let Ok(color) = color.parse() else { continue };
+                all.push(Inside { at, service: place, color, count: pool.in_flight, is_leaving });
+            }
+        }
+        all
+    }
+
+    /// Ends all processes; returns each number that arrived at an application, if anybody counted.
+    pub(super) async fn end(&self) -> Result<Option<Vec<u64>>, DrillError> {
+        let mut stage = self.stage.lock().await;
+        let has_apps = stage.has_apps();
+        let (arrived, open) = stage.end().await?;
+        self.notes.borrow_mut().kills.extend(open);
+        Ok(has_apps.then_some(arrived))
+    }
+}
+
+/// Runs a command to its end.
+async fn run(command: &str) -> Result<(), String> {
+    let mut process = Command::new("sh");
+    process.args(["-c", command]).stdin(std::process::Stdio::null()).kill_on_drop(true);
+    let output = timeout(PATIENCE, process.output()).await;
+    let output = output.map_err(|_| format!("`{command}` did not end within {PATIENCE:?}"))?;
+    let output = output.map_err(|error| format!("`{command}` cannot be run: {error}"))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    let said = said.trim();
+    Err(format!("`{command}` ended with {}: {}", output.status, said.get(..500).unwrap_or(said)))
+}

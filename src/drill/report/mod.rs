@@ -1,0 +1,271 @@
+//! What a drill has found: a summary for a terminal, JSON for programs, and a page with pictures.
+
+mod charts;
+mod page;
+
+use std::fmt::Write;
+
+use comfy_table::{Attribute, Cell, CellAlignment, Color as Paint, Table, presets};
+use hdrhistogram::Histogram;
+use serde_json::{Value, json};
+
+use super::{
+    check::{Finding, Verdict, Violation, judge},
+    load::Order,
+    measure::Figures,
+    options::Pace,
+    record::{FlipEnd, History},
+};
+
+/// What a drill has found.
+#[derive(Debug)]
+pub struct Report {
+    history: History,
+    verdict: Verdict,
+    figures: Figures,
+    order: Order,
+    pace: Pace,
+}
+
+/// Violations that are listed; all are counted.
+const LISTED: usize = 200;
+
+/// Violations that are shown in a terminal.
+const SHOWN: usize = 10;
+
+impl Report {
+    pub(super) fn of(history: History, order: Order, pace: Pace) -> Self {
+        let (verdict, figures) = (judge(&history), Figures::of(&history));
+        Self { history, verdict, figures, order, pace }
+    }
+
+    /// Whether every promise held that was put to the test, and there was something to test it with.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        self.verdict.is_clean() && !self.history.requests.is_empty()
+    }
+
+    /// Which promises held.
+    #[must_use]
+    pub fn verdict(&self) -> &Verdict {
+        &self.verdict
+    }
+
+    fn failed(&self) -> u64 {
+        self.figures.kinds.values().map(|(_, failed)| failed).sum()
+    }
+
+    fn explained(&self) -> u64 {
+        self.verdict.findings.iter().map(|it| it.explained).sum()
+    }
+
+    fn pace(&self) -> String {
+        match self.pace {
+            Pace::Rate(rate) => format!("{rate:.0} a second, whatever the answers do"),
+            Pace::Clients(count) => format!("{count} clients, one request after the other"),
+        }
+    }
+
+    /// For a terminal.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        let mut text = format!("{}\n", self.table());
+        let Figures { rate, acknowledged, steady, near, drains, .. } = &self.figures;
+        let total = self.history.requests.len();
+        let _ = writeln!(
+            text,
+            "{total} requests ({}; {}), {rate:.0} a second, {} did not end as they should, seed {}",
+            self.pace(),
+            self.order.mix,
+            self.failed(),
+            self.order.seed,
+        );
+        if !acknowledged.is_empty() {
+            let _ = writeln!(
+                text,
+                "{} flips, from call to acknowledgement: p50 {}, p99 {}, at most {}",
+                self.history.flips.len(),
+                millis(acknowledged.value_at_quantile(0.5)),
+                millis(acknowledged.value_at_quantile(0.99)),
+                millis(acknowledged.max()),
+            );
+        }
+        for (name, of) in [("away from flips", steady), ("within 100 ms of a flip", near)] {
+            if !of.is_empty() {
+                let _ = writeln!(
+                    text,
+                    "short requests {name}: p50 {}, p99 {}, p99.9 {} ({} of them)",
+                    millis(of.value_at_quantile(0.5)),
+                    millis(of.value_at_quantile(0.99)),
+                    millis(of.value_at_quantile(0.999)),
+                    of.len(),
+                );
+            }
+        }
+        if !drains.is_empty() {
+            let _ = writeln!(
+                text,
+                "{} drains were told, {} ms after the flip at the median, {} ms at most",
+                drains.len(),
+                drains.value_at_quantile(0.5),
+                drains.max()
+            );
+        }
+        for Violation { promise, text: what, .. } in self.verdict.violations.iter().take(SHOWN) {
+            let _ = writeln!(text, "  {}: {what}", promise.name());
+        }
+        let more = self.verdict.violations.len().saturating_sub(SHOWN);
+        if more > 0 {
+            let _ = writeln!(text, "  and {more} more");
+        }
+        let (style, word) = match (self.is_clean(), self.history.requests.is_empty()) {
+            (true, _) => (anstyle::AnsiColor::Green, "Every promise held."),
+            (_, true) => (anstyle::AnsiColor::Red, "Nothing was asked."),
+            _ => (anstyle::AnsiColor::Red, "Not every promise held."),
+        };
+        let style = style.on_default().bold();
+        let _ = write!(text, "{style}{word}{style:#}");
+        if self.explained() > 0 {
+            let explained = self.explained();
+            let _ = write!(
+                text,
+                " {explained} requests or flips met what the drill itself had killed."
+            );
+        }
+        text
+    }
+
+    fn table(&self) -> Table {
+        let mut table = Table::new();
+        table.load_style(presets::UTF8_FULL_CONDENSED);
+        let heads = ["promise", "", "checked", "broken", "explained"];
+        table.set_header(heads.map(|it| Cell::new(it).add_attribute(Attribute::Bold)));
+        for finding in &self.verdict.findings {
+            let Finding { promise, checked, broken, explained, .. } = finding;
+            let number = |it: &u64| Cell::new(it).set_alignment(CellAlignment::Right);
+            let (word, paint) = match state(finding) {
+                "held" => ("held", Paint::Green),
+                "broken" => ("broken", Paint::Red),
+                other => (other, Paint::Yellow),
+            };
+            let what = match finding.unchecked {
+                Some(why) => format!("{}\n({why})", promise.in_words()),
+                None => promise.in_words().to_owned(),
+            };
+            table.add_row(vec![
+                Cell::new(what),
+                Cell::new(word).fg(paint),
+                number(checked),
+                number(broken),
+                number(explained),
+            ]);
+        }
+        table
+    }
+
+    /// For programs.
+    #[must_use]
+    pub fn json(&self) -> Value {
+        let Figures { kinds, rate, colors, steady, near, acknowledged, drains, .. } = &self.figures;
+        let promises: Vec<Value> = self
+            .verdict
+            .findings
+            .iter()
+            .map(|it| {
+                json!({
+                    "name": it.promise.name(),
+                    "what": it.promise.in_words(),
+                    "state": state(it),
+                    "checked": it.checked,
+                    "broken": it.broken,
+                    "explained": it.explained,
+                    "why": it.unchecked,
+                })
+            })
+            .collect();
+        let by_kind: serde_json::Map<String, Value> = kinds
+            .iter()
+            .map(|(kind, (total, failed))| {
+                (kind.name().to_owned(), json!({"total": total, "failed": failed}))
+            })
+            .collect();
+        let violations: Vec<Value> = self
+            .verdict
+            .violations
+            .iter()
+            .take(LISTED)
+            .map(|it| {
+                let at = it.at.saturating_sub(self.history.began) as f64 / 1e6;
+                json!({"promise": it.promise.name(), "at_ms": at, "text": it.text})
+            })
+            .collect();
+        let failed = self.history.flips.iter().filter(|it| it.end != FlipEnd::Done).count();
+        let told = self.history.drained.as_ref().map(|told| {
+            json!({"told": told.len(), "p50_ms": drains.value_at_quantile(0.5), "max_ms": drains.max()})
+        });
+        let latency = |it: &Histogram<u64>| match it.is_empty() {
+            true => Value::Null,
+            false => json!({
+                "count": it.len(),
+                "p50": as_millis(it.value_at_quantile(0.5)),
+                "p90": as_millis(it.value_at_quantile(0.9)),
+                "p99": as_millis(it.value_at_quantile(0.99)),
+                "p999": as_millis(it.value_at_quantile(0.999)),
+                "max": as_millis(it.max()),
+            }),
+        };
+        json!({
+            "clean": self.is_clean(),
+            "promises": promises,
+            "requests": {
+                "total": self.history.requests.len(),
+                "failed": self.failed(),
+                "explained": self.explained(),
+                "by_kind": by_kind,
+            },
+            "rate_per_second": rate,
+            "pace": self.pace(),
+            "mix": self.order.mix.to_string(),
+            "seed": self.order.seed,
+            "services": self.history.services,
+            "colors": {"blue": colors[0], "green": colors[1]},
+            "flips": {
+                "count": self.history.flips.len(),
+                "failed": failed,
+                "ack_ms": latency(acknowledged),
+            },
+            "latency_ms": {
+                "steady": latency(steady),
+                "near_flips": latency(near),
+                "ratio_p99": self.figures.ratio(),
+            },
+            "drains": told,
+            "kills": self.history.kills.len(),
+            "violations": violations,
+            "violations_total": self.verdict.violations.len(),
+        })
+    }
+
+    /// A page that needs nothing else: styles and pictures are in it.
+    #[must_use]
+    pub fn page(&self) -> String {
+        page::page(self)
+    }
+}
+
+/// A word for programs.
+fn state(finding: &Finding) -> &'static str {
+    match finding {
+        Finding { broken: 1.., .. } => "broken",
+        Finding { unchecked: Some(_), .. } => "unchecked",
+        _ => "held",
+    }
+}
+
+fn as_millis(micros: u64) -> f64 {
+    micros as f64 / 1000.0
+}
+
+fn millis(micros: u64) -> String {
+    format!("{:.1} ms", as_millis(micros))
+}

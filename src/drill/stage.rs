@@ -1,0 +1,321 @@
+//! The processes that a drill starts: sample applications, and the proxy. They end with it.
+
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
+
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    process::{Child, Command},
+    time::timeout,
+};
+
+use super::{
+    DrillError,
+    record::{Kill, Victim},
+};
+use crate::{
+    model::Color,
+    sample::{now_ns, read_journal},
+};
+
+/// The processes of a drill.
+#[derive(Debug)]
+pub(super) struct Stage {
+    folder: TempDir,
+    apps: Vec<App>,
+    /// Of those that were replaced, until they are idle.
+    leaving: Vec<App>,
+    proxy: Option<Proxy>,
+    next_instance: u16,
+    /// Kills whose consequences are not over.
+    open: Vec<Kill>,
+}
+
+/// A sample application.
+#[derive(Debug)]
+struct App {
+    service: u8,
+    color: Color,
+    instance: u16,
+    address: SocketAddr,
+    child: Option<Child>,
+}
+
+/// The proxy that is put to the test.
+#[derive(Debug)]
+struct Proxy {
+    program: PathBuf,
+    arguments: Vec<String>,
+    child: Option<Child>,
+}
+
+/// How long a process may take to begin or to end.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+impl Stage {
+    pub(super) fn new() -> io::Result<Self> {
+        Ok(Self {
+            folder: TempDir::with_prefix("flipgate-drill-")?,
+            apps: Vec::new(),
+            leaving: Vec::new(),
+            proxy: None,
+            next_instance: 1,
+            open: Vec::new(),
+        })
+    }
+
+    /// A folder for what does not outlive the drill.
+    pub(super) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Whether requests are counted where they arrive.
+    pub(super) fn has_apps(&self) -> bool {
+        !self.apps.is_empty()
+    }
+
+    /// The endpoints of a color.
+    pub(super) fn endpoints(&self, service: u8, color: Color) -> Vec<SocketAddr> {
+        let own = self.apps.iter().filter(|it| (it.service, it.color) == (service, color));
+        own.map(|it| it.address).collect()
+    }
+
+    /// Starts one more application of a color, and returns where it listens.
+    pub(super) async fn add(
+        &mut self,
+        service: u8,
+        color: Color,
+        address: SocketAddr,
+    ) -> Result<SocketAddr, DrillError> {
+        let app = self.new_app(service, color, address).await?;
+        let address = app.address;
+        self.apps.push(app);
+        Ok(address)
+    }
+
+    /// Starts as many fresh applications as a color has, in their stead, and returns where they listen.
+    /// The old ones go on until [`Stage::dismiss`].
+    pub(super) async fn replace(
+        &mut self,
+        service: u8,
+        color: Color,
+    ) -> Result<Vec<SocketAddr>, DrillError> {
+        let mut fresh = Vec::new();
+        for address in self.endpoints(service, color) {
+            let address = SocketAddr::new(address.ip(), 0);
+            fresh.push(self.new_app(service, color, address).await?);
+        }
+        let is_old = |it: &mut App| (it.service, it.color) == (service, color);
+        let old = self.apps.extract_if(.., is_old);
+        self.leaving.extend(old);
+        let addresses = fresh.iter().map(|it| it.address).collect();
+        self.apps.extend(fresh);
+        Ok(addresses)
+    }
+
+    /// Ends the applications of a color that were replaced.
+    pub(super) async fn dismiss(&mut self, service: u8, color: Color) {
+        let is_own = |it: &mut App| (it.service, it.color) == (service, color);
+        let old: Vec<_> = self.leaving.extract_if(.., is_own).collect();
+        for app in old {
+            end(app.child).await;
+        }
+    }
+
+    async fn new_app(
+        &mut self,
+        service: u8,
+        color: Color,
+        address: SocketAddr,
+    ) -> Result<App, DrillError> {
+        let instance = self.next_instance;
+        self.next_instance += 1;
+        let mut app = App { service, color, instance, address, child: None };
+        self.start_app(&mut app).await?;
+        Ok(app)
+    }
+
+    async fn start_app(&self, app: &mut App) -> Result<(), DrillError> {
+        let failed = |what: String| DrillError::Process(format!("a sample application {what}"));
+        let program = std::env::current_exe()?;
+        let mut command = Command::new(program);
+        command
+            .args([
+                "sample",
+                "--json",
+                "--version",
+                if app.color == Color::Blue { "1" } else { "2" },
+            ])
+            .args(["--color", app.color.as_str(), "--instance", &app.instance.to_string()])
+            .args(["--listen", &app.address.to_string(), "--journal"])
+            .arg(self.folder().join(format!("arrived-{}", app.instance)));
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
+        let mut child = command.spawn()?;
+        let out = child.stdout.take().expect("it is piped");
+        let mut lines = BufReader::new(out).lines();
+        let line = timeout(PATIENCE, lines.next_line()).await;
+        let line = line.map_err(|_| failed("did not start in time".to_owned()))??;
+        let said: Option<Value> = line.and_then(|it| serde_json::from_str(&it).ok());
+        let address = said.as_ref().and_then(|it| it["listening"].as_str()?.parse().ok());
+        app.address = address.ok_or_else(|| failed(format!("cannot listen on {}", app.address)))?;
+        app.child = Some(child);
+        Ok(())
+    }
+
+    /// Says what the proxy is. It does not run yet.
+    pub(super) fn set_proxy(&mut self, program: PathBuf, arguments: Vec<String>) {
+        self.proxy = Some(Proxy { program, arguments, child: None });
+    }
+
+    pub(super) fn has_proxy(&self) -> bool {
+        self.proxy.is_some()
+    }
+
+    /// The place of an endpoint that there is.
+    pub(super) fn has_endpoint(&self, service: u8, color: Color, number: usize) -> bool {
+        (1..=self.endpoints(service, color).len()).contains(&number)
+    }
+
+    /// Starts the proxy, if there is one and it does not run. Whether it serves yet is another matter.
+    pub(super) fn start_proxy(&mut self) -> Result<(), DrillError> {
+        let log = self.folder().join("proxy.log");
+        let Some(proxy) = &mut self.proxy else { return Ok(()) };
+        if proxy.child.is_some() {
+            return Ok(());
+        }
+        let log = std::fs::File::options().append(true).create(true).open(log)?;
+        let mut command = Command::new(&proxy.program);
+        command.args(&proxy.arguments).kill_on_drop(true);
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        let child = command.spawn().map_err(|error| {
+            DrillError::Process(format!("{} cannot be started: {error}", proxy.program.display()))
+        })?;
+        proxy.child = Some(child);
+        Ok(())
+    }
+
+    /// Notes that the proxy serves again.
+    pub(super) fn proxy_serves(&mut self) -> Vec<Kill> {
+        self.close(|it| it == Victim::Proxy)
+    }
+
+    /// The last lines that the proxy wrote.
+    pub(super) fn proxy_log(&self) -> String {
+        let text = std::fs::read(self.folder().join("proxy.log")).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        let lines: Vec<_> = text.lines().rev().take(5).collect();
+        lines.into_iter().rev().collect::<Vec<_>>().join("\n")
+    }
+
+    /// Ends the proxy with SIGKILL, or else as an operator would. What comes of it is explained until
+    /// [`Stage::proxy_serves`].
+    pub(super) async fn end_proxy(&mut self, is_kill: bool) {
+        let Some(mut child) = self.proxy.as_mut().and_then(|it| it.child.take()) else { return };
+        let kill = Kill { victim: Victim::Proxy, from: now_ns(), until: u64::MAX };
+        self.open.push(kill);
+        if is_kill {
+            let _ = child.start_kill();
+            let _ = child.wait().await;
+        } else {
+            end(Some(child)).await;
+        }
+    }
+
+    /// Kills an endpoint; what it explains, if others are left of its color that could have been asked.
+    pub(super) async fn kill_app(
+        &mut self,
+        service: u8,
+        color: Color,
+        number: usize,
+    ) -> Option<Kill> {
+        let mut own: Vec<_> =
+            self.apps.iter_mut().filter(|it| (it.service, it.color) == (service, color)).collect();
+        let is_alive = |it: &&mut App| it.child.is_some();
+        let is_last = own.iter().filter(|it| is_alive(it)).count() == 1;
+        let app = own.get_mut(number.checked_sub(1)?)?;
+        let mut child = app.child.take()?;
+        let victim = Victim::Upstream { service, instance: app.instance, was_last: is_last };
+        let from = now_ns();
+        let _ = child.start_kill();
+        let _ = child.wait().await;
+        if is_last {
+            self.open.push(Kill { victim, from, until: u64::MAX });
+            return None;
+        }
+        // It is gone, and its connections with it.
+        Some(Kill { victim, from, until: now_ns() })
+    }
+
+    /// Starts an endpoint that was killed, where it was, and returns what its end explained.
+    pub(super) async fn start_app_again(
+        &mut self,
+        service: u8,
+        color: Color,
+        number: usize,
+    ) -> Result<Vec<Kill>, DrillError> {
+        let mut apps = std::mem::take(&mut self.apps);
+        let own = apps.iter_mut().filter(|it| (it.service, it.color) == (service, color));
+        let mut started = Ok(());
+        let mut instance = 0;
+        if let Some(app) = own.into_iter().nth(number.saturating_sub(1))
+            && app.child.is_none()
+        {
+            instance = app.instance;
+            started = self.start_app(app).await;
+        }
+        self.apps = apps;
+        started?;
+        Ok(self.close(|it| matches!(it, Victim::Upstream { instance: it, .. } if it == instance)))
+    }
+
+    fn close(&mut self, is_over: impl Fn(Victim) -> bool) -> Vec<Kill> {
+        let now = now_ns();
+        let over = self.open.extract_if(.., |it| is_over(it.victim));
+        over.map(|it| Kill { until: now, ..it }).collect()
+    }
+
+    /// Ends everything, and returns each number that arrived at an application, and the kills whose
+    /// consequences were never over.
+    pub(super) async fn end(&mut self) -> Result<(Vec<u64>, Vec<Kill>), DrillError> {
+        if let Some(proxy) = &mut self.proxy {
+            end(proxy.child.take()).await;
+        }
+        for app in self.apps.iter_mut().chain(&mut self.leaving) {
+            if let Some(mut child) = app.child.take() {
+                let _ = child.start_kill();
+                let _ = child.wait().await;
+            }
+        }
+        let mut arrived = Vec::new();
+        for instance in 1..self.next_instance {
+            arrived.extend(read_journal(&self.folder().join(format!("arrived-{instance}")))?);
+        }
+        Ok((arrived, std::mem::take(&mut self.open)))
+    }
+}
+
+/// SIGTERM, and SIGKILL for who does not care.
+async fn end(child: Option<Child>) {
+    let Some(mut child) = child else { return };
+    let pid =
+        child.id().and_then(|it| i32::try_from(it).ok()).and_then(rustix::process::Pid::from_raw);
+    if let Some(pid) = pid {
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+    }
+    if timeout(PATIENCE, child.wait()).await.is_err() {
+        let _ = child.start_kill();
+        let _ = child.wait().await;
+    }
+}
+
+/// An address of this machine that nobody listens on at the moment.
+pub(super) fn free_address() -> io::Result<SocketAddr> {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()
+}
