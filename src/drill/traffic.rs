@@ -334,6 +334,7 @@ async fn short(door: &Door, idle: &Idle, request: &mut Request) -> Result<(), Ou
         _ => &[],
     };
     let (answer, lent) = get(door, idle, "/traffic/short", id, fields).await?;
+    request.alive = number(answer.headers(), sample::ENDED).unwrap_or_default();
     let body = head(request, answer)?.collect().await.map_err(|_| Outcome::Cut)?.to_bytes();
     idle.give_back(lent, door);
     let mut content = Content::of(id);

@@ -46,7 +46,9 @@ pub(super) async fn answer(
 
 fn text_of(id: u64) -> Response<Body> {
     let bytes = Content::of(id).take(usize::try_from(SHORT).expect("small"));
-    Response::new(http_body_util::Full::from(bytes).boxed_unsync())
+    let mut response = Response::new(http_body_util::Full::from(bytes).boxed_unsync());
+    response.headers_mut().insert(ENDED, HeaderValue::from(now_ns()));
+    response
 }
 
 /// The body of the number `id` in even pieces over a time, and its digest in a trailer.

@@ -22,8 +22,8 @@ pub(super) struct Explanations<'a> {
 
 /// For each service and color, when a drain was told that a request had to be over for.
 pub(super) struct FirstDrains {
-    /// In the order of the flips away from the color: when the flip was called, and the first drain that
-    /// was told for it or a later one.
+    /// In the order of the flips away from the color: when the next flip back was called, and the first
+    /// drain that was told for this one or a later one.
     lines: Vec<[Vec<(u64, Drained)>; 2]>,
 }
 
@@ -125,18 +125,22 @@ pub(super) fn reads(history: &History, uncertain: &[Uncertain]) -> Vec<Read> {
 pub(super) fn first_drains(history: &History, drained: &[Drained]) -> FirstDrains {
     let services = 0..u8::try_from(history.services.len()).unwrap_or(u8::MAX);
     let line = |service: u8, color: Color| {
-        let away = history.flips.iter().filter(|it| it.end == FlipEnd::Done);
-        let away = away.filter(|it| it.changes.contains(&(service, color.other())));
-        let mut line = Vec::new();
+        let (mut line, mut back) = (Vec::new(), u64::MAX);
         // From the last one back, so that each has the first drain of itself and all later ones. What
         // nobody was inside of since an earlier flip has no drain of its own.
         let mut first: Option<Drained> = None;
-        for flip in away.rev() {
+        for flip in history.flips.iter().rev().filter(|it| it.end != FlipEnd::Refused) {
+            if flip.changes.contains(&(service, color)) {
+                back = flip.called;
+            }
+            if flip.end != FlipEnd::Done || !flip.changes.contains(&(service, color.other())) {
+                continue;
+            }
             let told = drained.iter().filter(|it| {
                 it.service == service && it.color == color && Some(it.generation) == flip.generation
             });
             first = told.copied().chain(first).min_by_key(|it| it.heard);
-            line.extend(first.map(|it| (flip.called, it)));
+            line.extend(first.map(|it| (back, it)));
         }
         line.reverse();
         line
@@ -147,11 +151,12 @@ pub(super) fn first_drains(history: &History, drained: &[Drained]) -> FirstDrain
 // === impl FirstDrains ===
 
 impl FirstDrains {
-    /// The first drain that was told of what `color` was before a flip that was called after the head of
-    /// this request's answer was there: the request was inside by then.
+    /// The first drain that was told of a side of `color` that this request was inside of: one that was
+    /// replaced by a flip, and the head of whose answer was there before a flip back was called. Whoever
+    /// was answered by a color before it was active again was let in before it was replaced.
     pub(super) fn after(&self, request: &Request, color: Color) -> Option<Drained> {
         let line = &self.lines.get(usize::from(request.service))?[color as usize];
-        let first = line.partition_point(|(called, _)| *called <= request.head);
+        let first = line.partition_point(|(back, _)| *back <= request.head);
         line.get(first).map(|(_, drained)| *drained)
     }
 }

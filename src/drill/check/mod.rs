@@ -365,6 +365,10 @@ impl Judge<'_> {
         let first = duties::first_drains(self.history, drained);
         for request in &self.history.requests {
             let (Some(color), 1..) = (request.color, request.alive) else { continue };
+            if request.kind == Kind::Preview {
+                // Testers come and go, and hold up no drain.
+                continue;
+            }
             let Some(Drained { heard, generation, .. }) = first.after(request, color) else {
                 continue;
             };

@@ -6,6 +6,7 @@ pub(crate) mod frames;
 pub(crate) mod house;
 pub(crate) mod http2;
 pub(crate) mod nameserver;
+pub(crate) mod planted;
 pub(crate) mod process;
 pub(crate) mod scripted;
 pub(crate) mod unruly;
