@@ -12,7 +12,7 @@ use tokio::{process::Command, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    DrillError,
+    DrillError, Times,
     load::sleep_until,
     options::Control,
     record::{Drained, Flip, FlipEnd, Inside, Kill},
@@ -79,34 +79,34 @@ impl Conductor {
         }
     }
 
-    /// Does each step when it is due within `span`, or until it is halted. Changes wait for one another;
+    /// Does each step when it is due, until it is halted: repeated ones while there are to be flips, others
+    /// as long as the load counts. Changes wait for one another;
     /// processes come and go whatever is under way. Not to be dropped: what is under way would not be
     /// noted.
-    pub(super) async fn conduct(&self, lines: &[Line], span: (u64, u64), halt: &CancellationToken) {
+    pub(super) async fn conduct(&self, lines: &[Line], times: Times, halt: &CancellationToken) {
         let is_process = |line: &&Line| matches!(line.step, Step::Process(..));
         let (processes, changes): (Vec<_>, Vec<_>) = lines.iter().partition(is_process);
         tokio::join!(
-            self.take_turns(&processes, span, halt),
-            self.take_turns(&changes, span, halt)
+            self.take_turns(&processes, times, halt),
+            self.take_turns(&changes, times, halt)
         );
     }
 
-    async fn take_turns(
-        &self,
-        lines: &[&Line],
-        (from, until): (u64, u64),
-        halt: &CancellationToken,
-    ) {
+    async fn take_turns(&self, lines: &[&Line], times: Times, halt: &CancellationToken) {
         let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         let first = |line: &Line| match line.when {
-            When::At(time) | When::Every(time) => from.saturating_add(nanos(time)),
+            When::At(time) => times.counts_from.saturating_add(nanos(time)),
+            When::Every(time) => times.flips_from.saturating_add(nanos(time)),
+        };
+        let until = |line: &Line| match line.when {
+            When::At(_) => times.until,
+            When::Every(_) => times.flips_until,
         };
         let mut due: Vec<(u64, &Line)> = lines.iter().map(|it| (first(it), *it)).collect();
         loop {
+            due.retain(|(at, line)| *at < until(line));
             let next = due.iter().enumerate().min_by_key(|(_, (at, _))| *at);
-            let Some((place, &(at, line))) = next.filter(|(_, (at, _))| *at < until) else {
-                return;
-            };
+            let Some((place, &(at, line))) = next else { return };
             tokio::select! {
                 () = sleep_until(at) => {}
                 () = halt.cancelled() => return,

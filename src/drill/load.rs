@@ -72,6 +72,12 @@ const UNDER_WAY_MAX: usize = 5000;
 /// Requests that are remembered, over all threads: about two gigabytes.
 const REMEMBERED_MAX: u64 = 20_000_000;
 
+/// How long one trial of what can be done takes, how many there are at most, and what is at once:
+/// 20 ms, in nanoseconds.
+const TRIAL: Duration = Duration::from_secs(1);
+const TRIALS_MAX: usize = 16;
+const AT_ONCE: u64 = 20_000_000;
+
 // === impl Live ===
 
 impl Live {
@@ -223,22 +229,46 @@ pub(super) async fn sleep_until(at: u64) {
     }
 }
 
-/// Clients that ask short ones as fast as they can for a time, and how many a second that makes.
-pub(super) fn capacity(
-    order: &Order,
-    time: Duration,
-    entrances: impl Fn() -> Vec<Entrance>,
-) -> io::Result<f64> {
-    let live = Arc::new(Live::default());
-    let order = Order { mix: Mix::only(Kind::Short), count: None, ..order.clone() };
-    let from = now_ns();
-    let until = from + u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-    let load = Load::start(&order, Pace::Clients(32), (from, until), entrances, &live)?;
-    let seen = load.finish()?;
-    let bad = seen.iter().find(|it| it.outcome != Outcome::Whole);
+/// The highest rate of a mix, of those tried, at which nine of ten short requests are answered at once:
+/// the trials go up by half until one is too much.
+///
+/// # Errors
+///
+/// If a request fails that nothing is too much for.
+pub(super) fn capacity(order: &Order, entrances: impl Fn() -> Vec<Entrance>) -> io::Result<f64> {
+    let trial = |mix: &Mix, pace, time: Duration| {
+        let live = Arc::new(Live::default());
+        let order = Order { mix: mix.clone(), count: None, ..order.clone() };
+        let from = now_ns();
+        let until = from + u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        let load = Load::start(&order, pace, (from, until), &entrances, &live)?;
+        // What comes first finds cold connections, and few streams under way.
+        let seen = load.finish()?;
+        Ok::<_, io::Error>(
+            seen.into_iter().filter(|it| it.due > (from + until) / 2).collect::<Vec<_>>(),
+        )
+    };
+    let short = trial(&Mix::only(Kind::Short), Pace::Clients(32), TRIAL)?;
+    let bad = short.iter().find(|it| it.outcome != Outcome::Whole);
     if let Some(Request { outcome, .. }) = bad {
         let text = format!("what it can do cannot be measured: a request was {outcome}");
         return Err(io::Error::other(text));
     }
-    Ok(seen.len() as f64 / time.as_secs_f64())
+    let mut rate = short.len() as f64 / (TRIAL.as_secs_f64() / 2.0) / 32.0;
+    for _ in 0..TRIALS_MAX {
+        let tried = rate * 1.5;
+        let seen = trial(&order.mix, Pace::Rate(tried), TRIAL + order.sizes.stream_time)?;
+        if !is_at_ease(&seen) {
+            break;
+        }
+        rate = tried;
+    }
+    Ok(rate)
+}
+
+/// Whether all was well, and nine of ten short requests were answered within [`AT_ONCE`].
+fn is_at_ease(seen: &[Request]) -> bool {
+    let shorts = || seen.iter().filter(|it| !it.kind.is_long());
+    let quick = shorts().filter(|it| it.ended.saturating_sub(it.due) < AT_ONCE).count();
+    seen.iter().all(|it| it.outcome == Outcome::Whole) && quick * 10 >= shorts().count() * 9
 }

@@ -1,6 +1,6 @@
 //! Figures of a history: rates, latencies, acknowledgements, drains. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use hdrhistogram::Histogram;
 
@@ -10,7 +10,8 @@ use crate::model::Color;
 /// Figures of a history.
 #[derive(Clone, Debug)]
 pub(super) struct Figures {
-    /// How many there were of each kind, and how many of them did not end as they should.
+    /// How many there were of each kind, and how many of them did not end as they should, those left out
+    /// that a kill explains.
     pub(super) kinds: BTreeMap<Kind, (u64, u64)>,
     /// Requests begun a second, while it counted.
     pub(super) rate: f64,
@@ -50,7 +51,8 @@ const SLICES: usize = 240;
 const MICROS_MAX: u64 = 600_000_000;
 
 impl Figures {
-    pub(super) fn of(history: &History) -> Self {
+    /// Figures of a history, in which the bad ends of the numbers in `explained` are nobody's fault.
+    pub(super) fn of(history: &History, explained: &HashSet<u64>) -> Self {
         let (began, ended) = (history.began, history.ended.max(history.began + 1));
         let slice = ((ended - began) / SLICES as u64).max(1);
         let mut figures = Self {
@@ -74,14 +76,15 @@ impl Figures {
             let is_good = outcome == Outcome::Whole;
             let (all, failed) = figures.kinds.entry(kind).or_default();
             *all += 1;
-            *failed += u64::from(!is_good);
+            let is_failed = !is_good && !explained.contains(&request.id);
+            *failed += u64::from(is_failed);
             if let Some(color) = color {
                 figures.colors[color as usize] += 1;
             }
             if let (Some(color), Some(place)) = (color, place(head)) {
                 figures.slices[place].colors[color as usize] += 1;
             }
-            if let (false, Some(place)) = (is_good, place(end)) {
+            if let (true, Some(place)) = (is_failed, place(end)) {
                 figures.slices[place].failed += 1;
             }
             let Some(place) = place(due) else { continue };
@@ -190,7 +193,7 @@ mod tests {
             flips: vec![flip],
             ..History::default()
         };
-        let figures = Figures::of(&history);
+        let figures = Figures::of(&history, &HashSet::new());
         assert_eq!((figures.steady.len(), figures.near.len()), (2, 1));
         assert!(figures.near.max() >= 890_000, "{}", figures.near.max());
         assert_eq!(figures.acknowledged.max() / 16, 2000 / 16);

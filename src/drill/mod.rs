@@ -90,9 +90,6 @@ pub enum DrillError {
 /// How long the last drains may take to be told.
 const AFTERWARDS: Duration = Duration::from_millis(500);
 
-/// How long what can be done is measured.
-const TRIAL: Duration = Duration::from_secs(3);
-
 /// When what happens, in [`now_ns`].
 #[derive(Clone, Copy, Debug)]
 struct Times {
@@ -100,7 +97,9 @@ struct Times {
     from: u64,
     /// It counts.
     counts_from: u64,
+    /// What is done again and again is done from here
     flips_from: u64,
+    /// to here.
     flips_until: u64,
     /// The load ends.
     until: u64,
@@ -141,7 +140,7 @@ async fn drill(options: &Options) -> Result<Report, DrillError> {
         Speed::Pace(pace) => pace,
         Speed::Share(share) => {
             progress.say("measuring what can be done at most");
-            Pace::Rate(capacity(&order, TRIAL, || subject.entrances())? * share)
+            Pace::Rate(capacity(&order, || subject.entrances())? * share)
         }
     };
     let times = Times::of(options);
@@ -156,8 +155,7 @@ async fn drill(options: &Options) -> Result<Report, DrillError> {
             watch(&load, &live, &conductor, &progress, times).await;
             halt.cancel();
         };
-        let flips = (times.flips_from, times.flips_until);
-        tokio::join!(conductor.conduct(steps, flips, &halt), watching);
+        tokio::join!(conductor.conduct(steps, times, &halt), watching);
         tokio::time::sleep(AFTERWARDS).await;
         done.cancel();
     };

@@ -1,6 +1,15 @@
 //! The kinds of traffic: what each sends, and what it must get.
 
-use std::{cell::RefCell, convert::Infallible, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    cell::{Cell, RefCell},
+    convert::Infallible,
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt, stream};
@@ -44,7 +53,7 @@ pub(super) struct Entrance {
 pub(super) struct Clients {
     entrances: Vec<Entrance>,
     sizes: Sizes,
-    next_id: std::cell::Cell<u64>,
+    next_id: Cell<u64>,
     random: RefCell<fastrand::Rng>,
     /// Whether the applications read the same clock as we.
     has_stamps: bool,
@@ -85,7 +94,7 @@ impl Clients {
         Self {
             entrances,
             sizes,
-            next_id: std::cell::Cell::new((thread + 1) << 40),
+            next_id: Cell::new(first_id()),
             random: RefCell::new(fastrand::Rng::with_seed(seed ^ thread)),
             has_stamps,
             live,
@@ -315,6 +324,12 @@ impl Clients {
         }
         Ok(())
     }
+}
+
+/// The first of a trillion numbers that nobody else of this process counts with.
+fn first_id() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Relaxed) << 40
 }
 
 /// A small answer, with a wish for those that are to have one.

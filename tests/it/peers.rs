@@ -71,6 +71,11 @@ fn chromium_opens_a_websocket_over_http2() {
 }
 
 #[test]
+fn chromium_shows_the_pictures_of_a_drill() {
+    run("report.py", &["chromium", "openssl"]);
+}
+
+#[test]
 fn an_endpoint_that_goes_away_and_comes_back_costs_no_get() {
     run("outage.py", &["openssl", "unshare", "ip", "nft", "ss"]);
 }

@@ -3,7 +3,7 @@
 mod duties;
 mod register;
 
-use std::fmt;
+use std::{collections::HashSet, fmt};
 
 use self::duties::Explanations;
 use super::record::{Drained, FlipEnd, History, Kind, Outcome, Request};
@@ -65,22 +65,30 @@ pub struct Verdict {
     pub findings: Vec<Finding>,
     /// Each time that one was broken, in order.
     pub violations: Vec<Violation>,
+    /// The numbers of requests that ended badly for something that the drill itself killed.
+    pub(crate) explained: HashSet<u64>,
 }
 
 /// Judges what was seen.
 #[must_use]
 pub(crate) fn judge(history: &History) -> Verdict {
     let explanations = Explanations::of(history);
-    let mut judge = Judge { history, explanations, findings: Vec::new(), violations: Vec::new() };
+    let mut judge = Judge {
+        history,
+        explanations,
+        findings: Vec::new(),
+        violations: Vec::new(),
+        explained: HashSet::new(),
+    };
     judge.answers();
     judge.order();
     judge.arrivals();
     judge.drains();
     judge.flips();
-    let Judge { mut findings, mut violations, .. } = judge;
+    let Judge { mut findings, mut violations, explained, .. } = judge;
     findings.sort_by_key(|it| it.promise);
     violations.sort_by_key(|it| it.at);
-    Verdict { findings, violations }
+    Verdict { findings, violations, explained }
 }
 
 struct Judge<'a> {
@@ -88,6 +96,7 @@ struct Judge<'a> {
     explanations: Explanations<'a>,
     findings: Vec<Finding>,
     violations: Vec<Violation>,
+    explained: HashSet<u64>,
 }
 
 /// A finding in the making.
@@ -220,6 +229,7 @@ impl Judge<'_> {
             };
             if self.explanations.explain(request) {
                 broken.finding.explained += 1;
+                self.explained.insert(request.id);
             } else {
                 broken.break_at(request.ended, self.sentence(request));
             }

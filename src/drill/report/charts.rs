@@ -78,7 +78,7 @@ pub(super) fn percentiles(figures: &Figures) -> String {
             .margin(12)
             .x_label_area_size(36)
             .y_label_area_size(64)
-            .build_cartesian_2d(0.0..7.0, (bottom(&lines)..top).log_scale())
+            .build_cartesian_2d(0.0..7.4, (bottom(&lines)..top).log_scale())
             .map_err(text)?;
         let label =
             |it: &f64| names.get(it.round() as usize).map_or(String::new(), ToString::to_string);
@@ -136,7 +136,11 @@ pub(super) fn drains(history: &History) -> Option<String> {
                 let count = if it.is_leaving { it.count as f64 } else { 0.0 };
                 (since(history, it.at), count)
             });
-            let paint = if color == Color::Blue { BLUE } else { GREEN };
+            // Each service has a shade of its own.
+            let shade =
+                |it: u8| it + (255 - it) / 8 * u8::try_from(place.min(5)).unwrap_or_default();
+            let RGBColor(red, green, blue) = if color == Color::Blue { BLUE } else { GREEN };
+            let paint = RGBColor(shade(red), shade(green), shade(blue));
             let name = format!("{service} {color}");
             lines.push(Line { name, color: paint, points: points.collect() });
         }

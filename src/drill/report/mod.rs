@@ -35,7 +35,8 @@ const SHOWN: usize = 10;
 
 impl Report {
     pub(super) fn of(history: History, order: Order, pace: Pace) -> Self {
-        let (verdict, figures) = (judge(&history), Figures::of(&history));
+        let verdict = judge(&history);
+        let figures = Figures::of(&history, &verdict.explained);
         Self { history, verdict, figures, order, pace }
     }
 
@@ -55,8 +56,8 @@ impl Report {
         self.figures.kinds.values().map(|(_, failed)| failed).sum()
     }
 
-    fn explained(&self) -> u64 {
-        self.verdict.findings.iter().map(|it| it.explained).sum()
+    fn explained(&self) -> usize {
+        self.verdict.explained.len()
     }
 
     fn pace(&self) -> String {
@@ -127,10 +128,7 @@ impl Report {
         let _ = write!(text, "{style}{word}{style:#}");
         if self.explained() > 0 {
             let explained = self.explained();
-            let _ = write!(
-                text,
-                " {explained} requests or flips met what the drill itself had killed."
-            );
+            let _ = write!(text, " {explained} requests met what the drill itself had killed.");
         }
         text
     }
