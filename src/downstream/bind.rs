@@ -138,7 +138,6 @@ impl Listener {
 
 impl Entrance {
     /// A listener that nobody listens on.
-    #[cfg(any(test, fuzzing))]
     pub(crate) fn unbound(listener: Listener) -> Arc<Self> {
         Arc::new(Self { listener, tls: None, proxies: Networks::default() })
     }

@@ -21,7 +21,6 @@ use std::net::IpAddr;
 
 use crate::http1::{Reject, RequestHead};
 
-#[cfg(any(test, fuzzing))]
 pub(crate) use self::peer::Whose;
 pub use self::{
     bind::{BindError, Bound, Entrance, Listener, Spoken, bind},

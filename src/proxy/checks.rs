@@ -6,10 +6,10 @@ use std::net::IpAddr;
 use super::{
     cookies,
     forwarded::{Chain, forwarded, x_forwarded_for},
-    headers::{Answer, Marks, Onward, put_answer, put_request},
+    headers::{Answer, Marks, put_answer},
+    stranger::Stranger,
 };
 use crate::{
-    downstream::{Entrance, Listener, Peer, Whose},
     http1::{Framing, Name, RequestHead, ResponseHead, Version},
     http2,
     model::{Host, Networks},
@@ -18,16 +18,7 @@ use crate::{
 /// What goes up can be read in one way only, and says what came; over HTTP/2 too.
 pub fn request(bytes: &[u8]) {
     let Ok(Some(head)) = RequestHead::parse(bytes) else { return };
-    let listener = Listener::plain(([127, 0, 0, 1], 80).into());
-    let whose = Whose::Known(([192, 0, 2, 7], 4000).into());
-    let onward = Onward {
-        expects_continue: head.expects_continue,
-        peer: &Peer::new(whose, Entrance::unbound(listener), None),
-        client: Some(IpAddr::from([192, 0, 2, 7])),
-        is_behind_proxy: false,
-        random: &mut fastrand::Rng::with_seed(7),
-    };
-    let out = put_request(&head, bytes, onward);
+    let out = Stranger::new(([192, 0, 2, 7], 4000).into(), 7).ask(&head, bytes);
     let again = RequestHead::parse(&out);
     let Ok(Some(again)) = again else { panic!("{again:?}: {}", out.escape_ascii()) };
     assert_eq!((again.len, again.framing), (out.len(), head.framing), "{}", out.escape_ascii());

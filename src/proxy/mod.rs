@@ -24,12 +24,14 @@ mod retries;
 mod said;
 #[cfg(test)]
 mod samples;
+mod stranger;
 mod tunnel;
 mod view;
 mod worker;
 
 pub use self::{
     refusal::Refusal,
+    stranger::Stranger,
     tunnel::Tunnel,
     view::{RequestView, Wish, admit},
     worker::{Memory, Proxy, Shared},
