@@ -1,0 +1,129 @@
+//! What does a claim cost, and giving it back, at 1, 2 and 4 threads?
+//!
+//! Each thread stands for a worker, and takes and gives back one claim after the other. The time shown is that of one
+//! round of all threads; the rate is of claims, of all threads together. Where there are fewer cores than
+//! threads, they take turns, and only the rate says something.
+
+mod support;
+
+use std::{convert::Infallible, hint::black_box, sync::Arc, time::Duration};
+
+use criterion::{BenchmarkId, Criterion, Throughput};
+use flipgate::{
+    model::{Audience, Color, Generation, Host, Networks, Router, Rules, ServiceName},
+    proxy::{RequestView, Wish, admit},
+    switch::{Draft, Kind, Ledger, Switch, Table, Visit},
+};
+use support::{together, together_beside};
+
+/// As in the running program, but for the pools: a claim has nothing to do with what is in them.
+type Fleet = Switch<Arc<Rules>, String>;
+
+const SERVICES: usize = 50;
+const THREADS: [usize; 3] = [1, 2, 4];
+const PATH: &str = "/api/v2/orders/81632";
+
+fn main() {
+    let mut criterion = Criterion::default().configure_from_args();
+    let switch = fleet();
+    // Everybody on one count, which is what a busy service is.
+    compare(&mut criterion, "one service", |threads, rounds| {
+        together(threads, rounds, |_| claim(&switch, 0))
+    });
+    // What sharing the count costs is the difference to this.
+    compare(&mut criterion, "a service each", |threads, rounds| {
+        together(threads, rounds, |thread| claim(&switch, thread))
+    });
+    compare(
+        &mut criterion,
+        "one service, by host and path, written into the ledger",
+        |threads, rounds| {
+            let ledger = Ledger::new(threads);
+            together(threads, rounds, |thread| admitted(&switch, &ledger, thread))
+        },
+    );
+    compare(&mut criterion, "one service, flipped all the time", |threads, rounds| {
+        together_beside(threads, rounds, |_| claim(&switch, 0), || flip(&switch, "service-0"))
+    });
+    compare(
+        &mut criterion,
+        "one service, while another is flipped all the time",
+        |threads, rounds| {
+            together_beside(threads, rounds, |_| claim(&switch, 0), || flip(&switch, "service-9"))
+        },
+    );
+    criterion.final_summary();
+}
+
+fn compare(criterion: &mut Criterion, name: &str, run: impl Fn(usize, u64) -> Duration) {
+    let mut group = criterion.benchmark_group(format!("claim: {name}"));
+    for threads in THREADS {
+        group.throughput(Throughput::Elements(threads as u64));
+        group.bench_function(BenchmarkId::new("threads", threads), |bencher| {
+            bencher.iter_custom(|rounds| run(threads, rounds));
+        });
+    }
+    group.finish();
+}
+
+/// Takes a claim and gives it back, with nothing decided.
+fn claim(switch: &Fleet, service: usize) {
+    let Ok(claim) = switch.claim(|_| Ok::<_, Infallible>((black_box(service), Visit::Active)));
+    black_box(claim.pool());
+}
+
+/// The same as a request does it: the service is found by host and path, and the claim is written down.
+fn admitted(switch: &Fleet, ledger: &Ledger<u64>, thread: usize) {
+    let host = Host::parse(black_box("service-0.example.com")).expect("a host");
+    let view = RequestView {
+        host: &host,
+        path: black_box(PATH),
+        audience: Audience::Public,
+        wish: Wish::None,
+        listener: None,
+    };
+    let claim = switch.claim(|rules| admit(rules, &view)).expect("there is a route");
+    let ticket = ledger.shard(thread).enter(claim.side(), Kind::Request, 0);
+    black_box((claim.pool(), &ticket));
+}
+
+/// Makes the color active that is not, as a promotion does, without the call and the disk.
+fn flip(switch: &Fleet, service: &str) {
+    let seen = switch.load();
+    let mut drafts = seen.drafts();
+    for draft in drafts.iter_mut().filter(|it| it.name.as_str() == service) {
+        draft.active = draft.active.other();
+    }
+    let next = seen.next(Arc::clone(seen.rules()), drafts);
+    switch.replace(seen, next).expect("nobody else changes it");
+}
+
+/// Fifty services by four routes each.
+fn fleet() -> Fleet {
+    let mut router = Router::default();
+    for service in 0..SERVICES {
+        for host in [format!("service-{service}.example.com"), format!("*.s{service}.example.com")]
+        {
+            let host = host.parse().expect("a pattern");
+            for path in ["/", "/api/v2"] {
+                router.insert(&host, &path.parse().expect("a prefix"), service).expect("free");
+            }
+        }
+    }
+    let rules = Rules {
+        id: 0,
+        router,
+        internal: Networks::default(),
+        trusted_proxies: Networks::default(),
+        public_marks: false,
+        response_patience: Duration::from_secs(60),
+        services: Vec::new(),
+    };
+    let draft = |service: usize| {
+        let name: ServiceName = format!("service-{service}").parse().expect("a name");
+        let pool = |color: Color| Arc::new(format!("{name} {color}"));
+        Draft { blue: pool(Color::Blue), green: pool(Color::Green), active: Color::Blue, name }
+    };
+    let drafts = (0..SERVICES).map(draft).collect();
+    Switch::new(Table::first(Generation(0), Arc::new(rules), drafts))
+}
