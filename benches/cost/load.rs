@@ -1,9 +1,11 @@
-//! Clients for what `wrk` does not measure: the memory that idle connections cost, and latencies at a
-//! rate that is given.
+//! Clients for what `wrk` does not measure: the memory that idle connections cost, messages of WebSockets,
+//! and latencies at a rate that is given.
 //!
 //! - `load idle ADDRESS COUNT PID` opens connections, has one answer on each, and tells how many bytes
 //!   of resident memory each of them costs the process.
 //! - `load tunnels ADDRESS COUNT PID`: the same with WebSockets.
+//! - `load messages ADDRESS CONNECTIONS SECONDS` sends a small message in each of so many WebSockets, and the
+//!   next one when it has come back, and tells how many there were.
 //! - `load rate ADDRESS RATE SECONDS` asks so many times a second, whether answers come or not, and
 //!   tells the percentiles of the time from when each question was due to the end of its answer.
 
@@ -23,6 +25,13 @@ use tokio::{
 
 const CONNECTIONS: usize = 64;
 
+const WEBSOCKET: &str = "GET /ws HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                         Sec-WebSocket-Version: 13\r\n\
+                         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+
+/// A frame of binary data, masked as those of clients are, with 32 bytes in it: RFC 6455, section 5.2.
+const MESSAGE: &[u8; 38] = b"\x82\xa0\x01\x02\x03\x040123456789abcdef0123456789abcdef";
+
 fn main() -> io::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|it| it != "--bench").collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
@@ -33,16 +42,19 @@ fn main() -> io::Result<()> {
             runtime.block_on(idle(address, "GET / HTTP/1.1\r\n", number(count)?, pid))
         }
         ["tunnels", address, count, pid] => {
-            let handshake = "GET /ws HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-                             Sec-WebSocket-Version: 13\r\n\
-                             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
-            runtime.block_on(idle(address, handshake, number(count)?, pid))
+            runtime.block_on(idle(address, WEBSOCKET, number(count)?, pid))
+        }
+        ["messages", address, count, seconds] => {
+            runtime.block_on(messages(address, number(count)?, number(seconds)?))
         }
         ["rate", address, rate, seconds] => {
             runtime.block_on(rate_of(address, number(rate)?, number(seconds)?))
         }
         _ => {
-            eprintln!("load idle|tunnels ADDRESS COUNT PID, or load rate ADDRESS RATE SECONDS");
+            eprintln!(
+                "load idle|tunnels ADDRESS COUNT PID, load messages ADDRESS CONNECTIONS SECONDS, or \
+                 load rate ADDRESS RATE SECONDS"
+            );
             Ok(())
         }
     }
@@ -73,6 +85,32 @@ async fn connect(
         answer(&mut stream, &request).await?;
         open.push(stream);
     }
+    Ok(())
+}
+
+async fn messages(address: &str, connections: usize, seconds: usize) -> io::Result<()> {
+    let mut open = Vec::new();
+    connect(&mut open, address, WEBSOCKET, connections).await?;
+    let end = Instant::now() + Duration::from_secs(seconds as u64);
+    let talk = |mut stream: TcpStream| async move {
+        stream.set_nodelay(true)?;
+        let (mut count, mut back) = (0_u64, [0; MESSAGE.len()]);
+        while Instant::now() < end {
+            stream.write_all(MESSAGE).await?;
+            stream.read_exact(&mut back).await?;
+            if back != *MESSAGE {
+                return Err(io::Error::other("a message did not come back as it was"));
+            }
+            count += 1;
+        }
+        Ok(count)
+    };
+    let talking: Vec<_> = open.into_iter().map(|it| tokio::task::spawn_local(talk(it))).collect();
+    let mut count = 0;
+    for it in talking {
+        count += it.await.map_err(io::Error::other)??;
+    }
+    println!("{count} messages in {seconds}s");
     Ok(())
 }
 

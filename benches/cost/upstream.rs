@@ -1,6 +1,6 @@
 //! The cheapest upstream there is, so that what is measured is the proxy before it: every head is
-//! answered with the same 128 bytes, `/large` with 1 MB, `/ws` with a tunnel that nobody speaks in. One
-//! thread, no parsing beyond the end of a head.
+//! answered with the same 128 bytes, `/large` with 1 MB, `/ws` with a tunnel in which every byte comes
+//! back as it was. One thread, no parsing beyond the end of a head.
 //!
 //! `upstream ADDRESS`, for example `upstream 127.0.0.1:9101`; ends when it is killed.
 
@@ -61,9 +61,26 @@ async fn answer(mut stream: TcpStream) -> io::Result<()> {
             } else {
                 &small
             };
+            let is_tunnel = answer == SWITCHING.as_bytes();
             stream.write_all(answer).await?;
             buffer.copy_within(end + 4..filled, 0);
             filled -= end + 4;
+            if is_tunnel {
+                return echo(stream, buffer, filled).await;
+            }
         }
+    }
+}
+
+/// Sends back whatever comes, beginning with what has come already. A frame of a client goes back masked, which
+/// no server does; nobody between the two ends looks into frames.
+async fn echo(mut stream: TcpStream, mut buffer: Vec<u8>, filled: usize) -> io::Result<()> {
+    stream.write_all(&buffer[..filled]).await?;
+    loop {
+        let read = stream.read(&mut buffer).await?;
+        if read == 0 {
+            return Ok(());
+        }
+        stream.write_all(&buffer[..read]).await?;
     }
 }
