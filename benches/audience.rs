@@ -24,6 +24,7 @@ fn main() {
             ("public, IPv4", |_, number| outside_v4(number)),
             ("internal, IPv6", inside_v6),
             ("public, IPv6", |_, number| outside_v6(number)),
+            ("public, IPv6, beside a network", beside_v6),
         ] {
             group.bench_function(BenchmarkId::new(name, size), |bencher| {
                 let sample = Sample::of(size);
@@ -86,6 +87,13 @@ fn inside_v4(sample: &Sample, number: u32) -> IpAddr {
 
 fn inside_v6(sample: &Sample, number: u32) -> IpAddr {
     sample.list[(number as usize * 2 + 1) % sample.list.len()].addr()
+}
+
+/// In the other half of the next larger network, so that it is told apart only at the end.
+fn beside_v6(sample: &Sample, number: u32) -> IpAddr {
+    let network = sample.list[(number as usize * 2 + 1) % sample.list.len()];
+    let IpAddr::V6(address) = network.addr() else { unreachable!("odd numbers are IPv6") };
+    Ipv6Addr::from(u128::from(address) ^ 1 << (128 - network.prefix_len())).into()
 }
 
 /// All over the world, without the private ranges.

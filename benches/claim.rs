@@ -12,7 +12,7 @@ use criterion::{BenchmarkId, Criterion, Throughput};
 use flipgate::{
     model::{Audience, Color, Generation, Host, Networks, Router, Rules, ServiceName},
     proxy::{RequestView, Wish, admit},
-    switch::{Draft, Kind, Ledger, Switch, Table, Visit},
+    switch::{Draft, Kind, Ledger, Shard, Switch, Table, Visit},
 };
 use support::{together, together_beside};
 
@@ -34,14 +34,16 @@ fn main() {
     compare(&mut criterion, "a service each", |threads, rounds| {
         together(threads, rounds, |thread| claim(&switch, thread))
     });
-    compare(
-        &mut criterion,
-        "one service, by host and path, written into the ledger",
-        |threads, rounds| {
+    for (name, hosts) in [("one service", 1), ("a service each", SERVICES)] {
+        let name = format!("{name}, by host and path, written into the ledger");
+        compare(&mut criterion, &name, |threads, rounds| {
             let ledger = Ledger::new(threads);
-            together(threads, rounds, |thread| admitted(&switch, &ledger, thread))
-        },
-    );
+            let workers: Vec<_> = (0..threads)
+                .map(|it| (format!("service-{}.example.com", it % hosts), ledger.shard(it)))
+                .collect();
+            together(threads, rounds, |thread| admitted(&switch, &workers[thread]))
+        });
+    }
     compare(&mut criterion, "one service, flipped all the time", |threads, rounds| {
         together_beside(threads, rounds, |_| claim(&switch, 0), || flip(&switch, "service-0"))
     });
@@ -73,8 +75,8 @@ fn claim(switch: &Fleet, service: usize) {
 }
 
 /// The same as a request does it: the service is found by host and path, and the claim is written down.
-fn admitted(switch: &Fleet, ledger: &Ledger<u64>, thread: usize) {
-    let host = Host::parse(black_box("service-0.example.com")).expect("a host");
+fn admitted(switch: &Fleet, (host, shard): &(String, Arc<Shard<u64>>)) {
+    let host = Host::parse(black_box(host)).expect("a host");
     let view = RequestView {
         host: &host,
         path: black_box(PATH),
@@ -83,7 +85,7 @@ fn admitted(switch: &Fleet, ledger: &Ledger<u64>, thread: usize) {
         listener: None,
     };
     let claim = switch.claim(|rules| admit(rules, &view)).expect("there is a route");
-    let ticket = ledger.shard(thread).enter(claim.side(), Kind::Request, 0);
+    let ticket = shard.enter(claim.side(), Kind::Request, 0);
     black_box((claim.pool(), &ticket));
 }
 

@@ -12,6 +12,10 @@ use flipgate::{
     proxy::Stranger,
 };
 
+/// The program's: each head that is written is an allocation.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const PLAIN: &str = "GET / HTTP/1.1\r\nHost: localhost:9103\r\n\r\n";
 
 const BROWSER: &str = "GET /shop/articles/81632?color=blue&size=m HTTP/1.1\r\n\
