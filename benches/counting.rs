@@ -1,6 +1,6 @@
 //! What does counting a request for `/metrics` cost, at 1, 2 and 4 threads?
 //!
-//! It cannot be turned off, so there is nothing to compare a run without it with: these are the calls that
+//! It cannot be turned off, so there is no run without it to compare with: these are the calls that
 //! each request makes when it ends, and no others. The series are the process's, so workers meet in them; how
 //! much that costs is what the second thread shows. The time is that of one round of all threads, the rate of
 //! requests, of all threads together.
