@@ -21,6 +21,7 @@ use super::{
     load::{Flips, Load, Seen},
     report::{Report, Row},
 };
+use crate::{model::Color, sample::now_ns};
 
 /// Where everything is.
 #[derive(Clone, Copy, Debug)]
@@ -36,7 +37,7 @@ pub(super) struct Places {
 pub(super) struct Tour {
     places: Places,
     options: Options,
-    flips: Arc<Flips>,
+    flips: Flips,
     report: Report,
 }
 
@@ -54,7 +55,7 @@ const PAUSE: Duration = Duration::from_millis(900);
 
 impl Tour {
     pub(super) fn new(places: Places, options: Options) -> Self {
-        Self { places, options, flips: Arc::new(Flips::new()), report: Report::default() }
+        Self { places, options, flips: Flips::default(), report: Report::default() }
     }
 
     /// # Errors
@@ -71,7 +72,7 @@ impl Tour {
 
         self.head("The public is served by blue");
         let seen = Arc::new(Seen::default());
-        let load = Load::start(self.options.clients, PUBLIC, public, &self.flips, &seen);
+        let load = Load::start(self.options.clients, PUBLIC, public, &seen);
         self.watch(&seen, PAUSE).await;
 
         self.head("A tester looks at green before anybody else can");
@@ -80,14 +81,14 @@ impl Tour {
         self.head("Downloads begin on blue, and then: promote web=green");
         let downloads = self.start_downloads().await?;
         let promoted = Instant::now();
-        self.flip("green").await?;
+        self.flip(Color::Green).await?;
         let took = self.report.flips.last().copied().unwrap_or_default();
         self.say(format_args!("flipped in {} µs, from the call to the answer", took.as_micros()));
         self.drain(&seen, promoted).await?;
         self.finish_downloads(downloads).await;
 
         self.head("Rollback: the same way back, and just as fast");
-        self.flip("blue").await?;
+        self.flip(Color::Blue).await?;
         let took = self.report.flips.last().copied().unwrap_or_default();
         self.say(format_args!("back on blue in {} µs", took.as_micros()));
         self.watch(&seen, PAUSE).await;
@@ -105,7 +106,7 @@ impl Tour {
                 blue: count(&seen.blue),
                 green: count(&seen.green),
                 refused: 0,
-                failed: count(&seen.failed) + count(&seen.wrong),
+                failed: count(&seen.failed) + seen.wrong(&self.flips),
             },
         );
         Ok(self.report)
@@ -176,19 +177,17 @@ impl Tour {
     }
 
     /// Makes `color` active and notes how long that took.
-    async fn flip(&mut self, color: &'static str) -> Result<(), DemoError> {
+    async fn flip(&mut self, color: Color) -> Result<(), DemoError> {
         let body = format!(r#"{{"services":{{"web":"{color}"}}}}"#);
         let mut operator = Client::connect(TESTER, self.places.admin).await?;
-        self.flips.called(color);
-        let called = Instant::now();
+        let called = now_ns();
         let answer = operator.post("/v1/promote", &body).await?;
-        let took = called.elapsed();
         if answer.status != 200 {
             let text = String::from_utf8_lossy(&answer.body);
             return Err(DemoError::Call(format!("the promotion was refused: {text}")));
         }
-        self.flips.acknowledged();
-        self.report.flips.push(took);
+        self.flips.acknowledged(color, called);
+        self.report.flips.push(Duration::from_nanos(now_ns() - called));
         Ok(())
     }
 
@@ -225,7 +224,7 @@ impl Tour {
         let bar = self.bar();
         let flips = self.options.flips;
         for flip in 0..flips {
-            let color = if flip % 2 == 0 { "green" } else { "blue" };
+            let color = if flip % 2 == 0 { Color::Green } else { Color::Blue };
             self.flip(color).await?;
             let (blue, green) = (seen.blue.load(Relaxed), seen.green.load(Relaxed));
             bar.set_message(format!("flip {flip}: {blue} answers from blue, {green} from green"));

@@ -131,7 +131,11 @@ impl Conductor {
             Step::Flip(names) => self.flip(self.toggled(names)).await,
             Step::Promote(pairs) => {
                 let named = |(name, color): &(String, Color)| (self.subject.place(name), *color);
-                self.flip(pairs.iter().map(named).collect()).await
+                // What is so already would be refused.
+                let active = self.active.borrow().clone();
+                let changes =
+                    pairs.iter().map(named).filter(|it| active[usize::from(it.0)] != it.1);
+                self.flip(changes.collect()).await
             }
             Step::Rollback(names) => self.rollback(names).await,
             Step::Replace(name, color) => self.replace(self.subject.place(name), *color).await,
@@ -154,6 +158,9 @@ impl Conductor {
     }
 
     async fn flip(&self, changes: Vec<(u8, Color)>) -> Result<(), DrillError> {
+        if changes.is_empty() {
+            return Ok(());
+        }
         match &self.control {
             Control::Nobody => {}
             Control::Command(command) => self.flip_by(command, changes).await,

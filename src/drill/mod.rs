@@ -33,6 +33,7 @@ use std::{io, rc::Rc, sync::Arc, time::Duration};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::check::{Read, Write, conflicts};
 pub use self::{
     check::{Finding, Promise, Verdict, Violation},
     options::{

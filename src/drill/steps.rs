@@ -4,7 +4,7 @@
 //! # comment
 //! every 200ms flip                      every service to its other color, in one call
 //! every 1s    flip web
-//! at 5s       promote web=green api=green
+//! at 5s       promote web=green api=green   those of them that are not so already
 //! at 6s       rollback
 //! at 7s       replace web.green         fresh endpoints; the old ones are stopped when they are idle
 //! at 8s       kill web.green.1          the first endpoint of web's green, with SIGKILL

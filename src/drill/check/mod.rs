@@ -6,6 +6,7 @@ mod register;
 use std::{collections::HashSet, fmt};
 
 use self::duties::Explanations;
+pub(crate) use self::register::{Read, Write, conflicts};
 use super::record::{Drained, FlipEnd, History, Kind, Outcome, Request};
 use crate::model::Color;
 
@@ -259,7 +260,7 @@ impl Judge<'_> {
             of_service.iter_mut().for_each(|it| it.changes.retain(|(it, _)| is_own(it)));
             of_service.retain(|it| !it.changes.is_empty());
             register.finding.checked += own.len() as u64;
-            for conflict in register::conflicts(&self.history.initial, &of_service, &own) {
+            for conflict in conflicts(&self.history.initial, &of_service, &own) {
                 if let register::Conflict::Backwards { flip, .. } = conflict {
                     split.push(flip);
                 }
@@ -271,7 +272,7 @@ impl Judge<'_> {
         private.finding.checked += reads.len() as u64;
         if writes.iter().any(|it| it.changes.len() > 1) {
             together.finding.checked = reads.len() as u64;
-            for conflict in register::conflicts(&self.history.initial, &writes, &reads) {
+            for conflict in conflicts(&self.history.initial, &writes, &reads) {
                 // What is wrong with one service by itself was found above.
                 if let register::Conflict::Backwards { flip, new, old } = conflict
                     && !split.contains(&flip)
