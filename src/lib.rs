@@ -12,7 +12,8 @@
 //! cli          what people and pipelines type
 //! demo         the guided tour: proxy, load, flips
 //! app          configuration → build → run → drain; the only one that knows every room
-//! config       the file as written → each room's own checked settings
+//! config drill the file as written → each room's own checked settings | the load harness that checks
+//!              what is promised: a client, which knows the wire types and nothing behind them
 //! admin        the HTTP API; wire types, and who may call
 //! control proxy        changes of the truth | the path of one exchange
 //! downstream upstream  towards the client   | towards the application

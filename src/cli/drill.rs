@@ -9,9 +9,12 @@ use std::{
 use clap::Args;
 
 use super::{Admin, Failure, Output, count, exit};
-use crate::drill::{
-    Control, DrillError, Line, Mix, Options, Pace, Protocol, Report, Service, Speed, Step,
-    SubjectOptions, Upstream, When, parse_time, run,
+use crate::{
+    drill::{
+        Control, DrillError, Line, Mix, Options, Pace, Report, Service, Speed, Step,
+        SubjectOptions, Upstream, When, parse_time, run,
+    },
+    model::Protocol,
 };
 
 pub(super) const EXAMPLES: &str = "\

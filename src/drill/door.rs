@@ -16,14 +16,14 @@ use hyper::{
     client::conn::{http1, http2},
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use rustls::{ClientConfig, RootCertStore, pki_types::ServerName};
+use rustls::pki_types::ServerName;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpSocket, TcpStream},
 };
-use tokio_rustls::TlsConnector;
 
-use super::{options::Protocol, record::Outcome};
+use super::record::Outcome;
+use crate::{model::Protocol, tls::Connector};
 
 /// What a request may carry.
 pub(super) type Body = UnsyncBoxBody<Bytes, Infallible>;
@@ -38,7 +38,7 @@ pub(super) struct Door {
     /// In front of every path.
     pub(super) prefix: String,
     /// The name that the certificate has to have, and how it is checked.
-    pub(super) tls: Option<(ServerName<'static>, Arc<ClientConfig>)>,
+    pub(super) tls: Option<(ServerName<'static>, Arc<Connector>)>,
     pub(super) protocol: Protocol,
     /// The address to come from.
     pub(super) from: Option<IpAddr>,
@@ -63,49 +63,6 @@ pub(super) enum Lent {
 
 /// Connections of HTTP/2 that each thread has to each service.
 const SESSIONS: usize = 4;
-
-/// How TLS is spoken, by what protocol.
-///
-/// # Errors
-///
-/// If the file cannot be read, or has no certificate in it.
-pub(super) fn tls(
-    authority: Option<&std::path::Path>,
-    protocol: Protocol,
-) -> io::Result<Arc<ClientConfig>> {
-    use rustls::pki_types::{CertificateDer, pem::PemObject};
-    let mut roots = RootCertStore::empty();
-    match authority {
-        Some(path) => {
-            let wrong = |error: &dyn std::fmt::Display| {
-                io::Error::other(format!("{} is no file of certificates: {error}", path.display()))
-            };
-            let certificates =
-                CertificateDer::pem_file_iter(path).map_err(|error| wrong(&error))?;
-            for certificate in certificates {
-                let certificate = certificate.map_err(|error| wrong(&error))?;
-                roots.add(certificate).map_err(|error| wrong(&error))?;
-            }
-            if roots.is_empty() {
-                return Err(wrong(&"there is none in it"));
-            }
-        }
-        None => {
-            let found = rustls_native_certs::load_native_certs();
-            roots.add_parsable_certificates(found.certs);
-        }
-    }
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config =
-        ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    let mut config =
-        config.map_err(io::Error::other)?.with_root_certificates(roots).with_no_client_auth();
-    config.alpn_protocols = match protocol {
-        Protocol::Http1 => vec![b"http/1.1".to_vec()],
-        Protocol::H2 => vec![b"h2".to_vec()],
-    };
-    Ok(Arc::new(config))
-}
 
 // === impl Door ===
 
@@ -168,7 +125,7 @@ impl Door {
             let (mut sender, is_new) = match self.share(idle) {
                 Some(sender) => (sender, false),
                 None => {
-                    let io = self.connect(Protocol::H2).await?;
+                    let io = self.connect(Protocol::H2).await.map_err(|_| Outcome::Unconnected)?;
                     let (sender, driver) = http2::handshake(TokioExecutor::new(), TokioIo::new(io))
                         .await
                         .map_err(|_| Outcome::Unconnected)?;
@@ -198,7 +155,7 @@ impl Door {
 
     /// A connection of HTTP/1.1 for one client alone, which may become something else.
     pub(super) async fn open(&self) -> Result<http1::SendRequest<Body>, Outcome> {
-        let io = self.connect(Protocol::Http1).await?;
+        let io = self.connect(Protocol::Http1).await.map_err(|_| Outcome::Unconnected)?;
         let (sender, driver) =
             http1::handshake(TokioIo::new(io)).await.map_err(|_| Outcome::Unconnected)?;
         // Ends when the sender is dropped or the other side closes.
@@ -226,20 +183,16 @@ impl Door {
         Some(sessions[fastrand::usize(..sessions.len())].clone())
     }
 
-    async fn connect(&self, protocol: Protocol) -> Result<Box<dyn Stream>, Outcome> {
-        let stream = self.dial().await.map_err(|_| Outcome::Unconnected)?;
-        let Some((name, config)) = &self.tls else { return Ok(Box::new(stream)) };
-        let config = match protocol == self.protocol {
-            true => Arc::clone(config),
-            // A WebSocket of a client of HTTP/2 has a connection of HTTP/1.1.
-            false => {
-                let mut config = ClientConfig::clone(config);
-                config.alpn_protocols = vec![b"http/1.1".to_vec()];
-                Arc::new(config)
-            }
-        };
-        let stream = TlsConnector::from(config).connect(name.clone(), stream).await;
-        Ok(Box::new(stream.map_err(|_| Outcome::Unconnected)?))
+    /// What is wrong with a connection. `None` if one can be opened.
+    pub(super) async fn trouble(&self) -> Option<String> {
+        self.connect(self.protocol).await.err().map(|error| error.to_string())
+    }
+
+    async fn connect(&self, protocol: Protocol) -> io::Result<Box<dyn Stream>> {
+        let stream = self.dial().await?;
+        let Some((name, connector)) = &self.tls else { return Ok(Box::new(stream)) };
+        let connector = connector.connector(Some(protocol)).map_err(io::Error::other)?;
+        Ok(Box::new(connector.connect(name.clone(), stream).await?))
     }
 
     async fn dial(&self) -> io::Result<TcpStream> {

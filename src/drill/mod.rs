@@ -36,9 +36,7 @@ use tokio_util::sync::CancellationToken;
 pub(crate) use self::check::{Read, Write, conflicts};
 pub use self::{
     check::{Finding, Promise, Verdict, Violation},
-    options::{
-        Control, Mix, Options, Pace, Protocol, Service, Speed, Subject as SubjectOptions, Upstream,
-    },
+    options::{Control, Mix, Options, Pace, Service, Speed, Subject as SubjectOptions, Upstream},
     record::{Kind, Outcome},
     report::Report,
     steps::{Line, Step, When, parse_time},

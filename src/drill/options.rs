@@ -5,7 +5,10 @@ use std::{net::IpAddr, net::SocketAddr, path::PathBuf, str::FromStr, time::Durat
 use http::Uri;
 
 use super::{record::Kind, steps::Line};
-use crate::{admin::client::Caller, model::Color};
+use crate::{
+    admin::client::Caller,
+    model::{Color, Protocol},
+};
 
 /// What a drill is told to do.
 #[derive(Clone, Debug)]
@@ -101,15 +104,6 @@ pub struct Upstream {
     pub color: Color,
     /// Where it listens.
     pub address: SocketAddr,
-}
-
-/// How the proxy is spoken to.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Protocol {
-    /// HTTP/1.1.
-    Http1,
-    /// HTTP/2; in the clear by prior knowledge.
-    H2,
 }
 
 /// How often who asks, as it is written.

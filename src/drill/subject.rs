@@ -3,18 +3,20 @@
 
 use std::{fmt::Write, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use rustls::{ClientConfig, pki_types::ServerName};
 use tokio::sync::Mutex;
 
 use super::{
     DrillError,
-    door::{self, Door},
-    options::{self, Options, Protocol},
+    door::Door,
+    options::{self, Options},
     record::{Kind, Outcome},
     stage::{Stage, free_address},
     traffic::{Entrance, first_color},
 };
-use crate::model::Color;
+use crate::{
+    model::{Color, UpstreamTls},
+    tls::Connector,
+};
 
 /// Services, and how they are reached.
 #[derive(Debug)]
@@ -147,8 +149,9 @@ impl Subject {
                     Err(outcome) => outcome,
                 };
                 if tokio::time::Instant::now() > until {
+                    let why = door.trouble().await.unwrap_or_else(|| outcome.to_string());
                     let log = stage.lock().await.proxy_log();
-                    return Err(silent(name, door, outcome, &log));
+                    return Err(silent(name, door, outcome, &why, &log));
                 }
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
@@ -157,10 +160,10 @@ impl Subject {
     }
 }
 
-fn silent(name: &str, door: &Door, outcome: Outcome, log: &str) -> DrillError {
+fn silent(name: &str, door: &Door, outcome: Outcome, why: &str, log: &str) -> DrillError {
     let Door { address, authority, prefix, .. } = door;
     let mut text = format!(
-        "{name} does not answer at {address} ({authority}{prefix}/traffic/{}): {outcome}",
+        "{name} does not answer at {address} ({authority}{prefix}/traffic/{}): {why}",
         Kind::Short.name()
     );
     if outcome == Outcome::Foreign {
@@ -193,8 +196,9 @@ async fn given_door(service: &options::Service, options: &Options) -> Result<Doo
     let tls = match is_tls {
         false => None,
         true => {
-            let server = ServerName::try_from(host.to_owned()).map_err(|_| wrong("is no name"))?;
-            Some((server, tls(options)?))
+            let connector = tls(options)?;
+            let server = connector.server_name(host).ok_or_else(|| wrong("is no name"))?;
+            Some((server, connector))
         }
     };
     Ok(Door {
@@ -208,9 +212,11 @@ async fn given_door(service: &options::Service, options: &Options) -> Result<Doo
     })
 }
 
-fn tls(options: &Options) -> Result<Arc<ClientConfig>, DrillError> {
-    let protocol: Protocol = options.protocol;
-    Ok(door::tls(options.authorities.as_deref(), protocol)?)
+/// What is trusted, if it can be read.
+fn tls(options: &Options) -> Result<Arc<Connector>, DrillError> {
+    let settings = UpstreamTls { ca: options.authorities.clone(), ..UpstreamTls::default() };
+    Connector::check(&settings).map_err(|error| DrillError::Usage(error.to_string()))?;
+    Ok(Arc::new(Connector::new(&settings)))
 }
 
 /// The configuration of a demo; a reload reads one of two that differ in what does not matter here.

@@ -30,7 +30,7 @@ use super::{
     record::{Kind, Outcome, Request},
 };
 use crate::{
-    model::Color,
+    model::{Color, Protocol},
     sample::{self, Content, now_ns},
 };
 
@@ -183,7 +183,7 @@ impl Clients {
         let path = format!("/traffic/download?bytes={bytes}&ms={}", stream_time.as_millis());
         let mut asking =
             door.request("GET", &path).header(sample::ID, request.id).header("te", "trailers");
-        if door.protocol == super::options::Protocol::Http1 {
+        if door.protocol == Protocol::Http1 {
             // RFC 9110, section 10.1.4.
             asking = asking.header(header::CONNECTION, "te");
         }
@@ -267,7 +267,7 @@ impl Clients {
 
     /// A connection of its own, over HTTP/1.1: a message and its echo for each beat, and a clean end.
     async fn websocket(&self, door: &Door, request: &mut Request) -> Result<(), Outcome> {
-        let own = Door { protocol: super::options::Protocol::Http1, ..door.clone() };
+        let own = Door { protocol: Protocol::Http1, ..door.clone() };
         let mut sender = own.open().await?;
         let asking = own
             .request("GET", "/traffic/ws")
