@@ -43,8 +43,14 @@ pub struct Router<T> {
     any: Prefixes<T>,
 }
 
-/// Longest first.
-type Prefixes<T> = Vec<(PathPrefix, T)>;
+/// The prefixes of one host pattern.
+#[derive(Clone, Debug)]
+struct Prefixes<T> {
+    /// By their bytes.
+    sorted: Vec<(PathPrefix, T)>,
+    /// Bytes of the longest.
+    longest: usize,
+}
 
 /// The same host pattern and prefix lead somewhere already.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -152,13 +158,6 @@ impl fmt::Display for HostPattern {
 
 // === impl PathPrefix ===
 
-impl PathPrefix {
-    /// Whether a normalized path lies under this prefix.
-    fn covers(&self, path: &str) -> bool {
-        path.strip_prefix(&*self.0).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-    }
-}
-
 impl FromStr for PathPrefix {
     type Err = ParsePathError;
 
@@ -183,7 +182,7 @@ impl fmt::Display for PathPrefix {
 
 impl<T> Default for Router<T> {
     fn default() -> Self {
-        Self { exact: HashMap::new(), suffix: HashMap::new(), any: Vec::new() }
+        Self { exact: HashMap::new(), suffix: HashMap::new(), any: Prefixes::default() }
     }
 }
 
@@ -204,21 +203,14 @@ impl<T: Copy> Router<T> {
             HostPattern::Suffix(name) => self.suffix.entry(name.clone()).or_default(),
             HostPattern::Any => &mut self.any,
         };
-        if let Some((_, taken)) = prefixes.iter().find(|(it, _)| it == path) {
-            return Err(Taken(*taken));
-        }
-        let place = prefixes.partition_point(|(it, _)| it.0.len() >= path.0.len());
-        prefixes.insert(place, (path.clone(), target));
-        Ok(())
+        prefixes.insert(path, target)
     }
 
     /// The target for a host and a normalized path.
     #[must_use]
     pub fn find(&self, host: &Host<'_>, path: &str) -> Option<T> {
         let host = host.as_str();
-        let among = |prefixes: &Prefixes<T>| {
-            prefixes.iter().find(|(it, _)| it.covers(path)).map(|(_, target)| *target)
-        };
+        let among = |prefixes: &Prefixes<T>| prefixes.find(path);
         if !self.exact.is_empty()
             && let Some(found) = self.exact.get(host).and_then(among)
         {
@@ -235,6 +227,38 @@ impl<T: Copy> Router<T> {
             }
         }
         among(&self.any)
+    }
+}
+
+// === impl Prefixes ===
+
+impl<T> Default for Prefixes<T> {
+    fn default() -> Self {
+        Self { sorted: Vec::new(), longest: 0 }
+    }
+}
+
+impl<T: Copy> Prefixes<T> {
+    fn insert(&mut self, path: &PathPrefix, target: T) -> Result<(), Taken<T>> {
+        match self.sorted.binary_search_by(|(it, _)| it.0.cmp(&path.0)) {
+            Ok(place) => Err(Taken(self.sorted[place].1)),
+            Err(place) => {
+                self.longest = self.longest.max(path.0.len());
+                self.sorted.insert(place, (path.clone(), target));
+                Ok(())
+            }
+        }
+    }
+
+    /// The target of the longest prefix that a normalized path lies under: each border between its
+    /// segments is looked at, from the last one that a prefix could end at.
+    fn find(&self, path: &str) -> Option<T> {
+        let is_border = |end: usize| path.as_bytes().get(end).is_none_or(|it| *it == b'/');
+        let ends = (0..=self.longest.min(path.len())).rev().filter(|it| is_border(*it));
+        let mut found = ends.map(|end| {
+            self.sorted.binary_search_by(|(it, _)| it.0.as_bytes().cmp(&path.as_bytes()[..end]))
+        });
+        found.find_map(Result::ok).map(|place| self.sorted[place].1)
     }
 }
 
@@ -295,6 +319,43 @@ mod tests {
             ("h", "/deep", 0),
         ] {
             assert_eq!(find(&router, host, path), Some(target), "{host}{path}");
+        }
+    }
+
+    #[test]
+    fn among_many_prefixes_the_one_is_found_that_a_search_of_all_finds() {
+        let seed = fastrand::u64(..);
+        let mut random = fastrand::Rng::with_seed(seed);
+        let mut path = |most: usize| -> String {
+            let segments = random.usize(0..=most);
+            (0..segments)
+                .map(|_| format!("/{}", ["a", "b", "ab", "c"][random.usize(0..4)]))
+                .collect()
+        };
+        let mut router = Router::default();
+        let mut known: Vec<(String, usize)> = Vec::new();
+        for target in 0..200 {
+            let text = path(4);
+            let prefix = if text.is_empty() { "/" } else { &text };
+            let prefix = prefix.parse().expect("a prefix");
+            if router.insert(&HostPattern::Any, &prefix, target).is_ok() {
+                known.push((text, target));
+            }
+        }
+        let host = Host::parse("h").expect("a host");
+        for _ in 0..1000 {
+            let bare = path(6);
+            for asked in [bare.clone() + "/", bare] {
+                let asked = if asked.is_empty() { "/" } else { &asked };
+                let is_under = |prefix: &str| {
+                    asked
+                        .strip_prefix(prefix)
+                        .is_some_and(|it| it.is_empty() || it.starts_with('/'))
+                };
+                let under = known.iter().filter(|(it, _)| is_under(it));
+                let longest = under.max_by_key(|(it, _)| it.len()).map(|(_, target)| *target);
+                assert_eq!(router.find(&host, asked), longest, "seed {seed}: {asked}");
+            }
         }
     }
 

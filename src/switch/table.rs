@@ -1,6 +1,6 @@
 //! What every request of one generation sees.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use tokio::sync::watch;
 
@@ -62,13 +62,12 @@ impl<R, P> Table<R, P> {
     /// The table that comes after this one. A service keeps its two sides if its active color and
     /// both of its pools stay what they are; a side whose pool or role changes is made anew.
     pub fn next(&self, rules: R, drafts: Vec<Draft<P>>) -> Self {
-        let services = drafts
-            .into_iter()
-            .map(|draft| {
-                let old = self.service(&draft.name);
-                Service::new(draft, old)
-            })
-            .collect();
+        let known = self.by_name();
+        let services = drafts.into_iter().map(|draft| {
+            let old = known.get(&draft.name).copied();
+            Service::new(draft, old)
+        });
+        let services = services.collect();
         Self { generation: self.generation.next(), rules, services }
     }
 
@@ -97,11 +96,15 @@ impl<R, P> Table<R, P> {
         self.services.iter().find(|it| it.name == *name)
     }
 
+    fn by_name(&self) -> HashMap<&ServiceName, &Service<P>> {
+        self.services.iter().map(|it| (&it.name, it)).collect()
+    }
+
     /// The sides of this table that `next` does not have.
     pub(super) fn retired_by(&self, next: &Self) -> Vec<Drain<P>> {
-        let mut drains = Vec::new();
+        let (mut drains, next_by_name) = (Vec::new(), next.by_name());
         for old in &self.services {
-            let new = next.service(&old.name);
+            let new = next_by_name.get(&old.name);
             for color in Color::BOTH {
                 let stays = new.is_some_and(|it| Arc::ptr_eq(it.side(color), old.side(color)));
                 if !stays {
