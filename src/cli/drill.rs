@@ -137,8 +137,10 @@ pub(super) fn drill(
 ) -> Result<u8, Failure> {
     let path = arguments.report.clone();
     let options = options(arguments, admin, output)?;
-    // Not after minutes of load.
-    write(&path, "")?;
+    // Not after minutes of load; and a page that is there stays until there is another.
+    let was_there = path.exists();
+    let opened = std::fs::File::options().append(true).create(true).open(&path);
+    opened.map_err(|error| unwritable(&path, &error))?;
     let report = run(&options).map_err(|error| {
         let failure = Failure::new(error.to_string());
         match error {
@@ -149,11 +151,13 @@ pub(super) fn drill(
     let report: Report = match report {
         Ok(report) => report,
         Err(failure) => {
-            let _ = std::fs::remove_file(&path);
+            if !was_there {
+                let _ = std::fs::remove_file(&path);
+            }
             return Err(failure);
         }
     };
-    write(&path, &report.page())?;
+    std::fs::write(&path, report.page()).map_err(|error| unwritable(&path, &error))?;
     if output.is_json() {
         anstream::println!("{:#}", report.json());
     } else {
@@ -162,13 +166,11 @@ pub(super) fn drill(
     Ok(u8::from(!report.is_clean()))
 }
 
-fn write(path: &Path, text: &str) -> Result<(), Failure> {
-    std::fs::write(path, text).map_err(|error| {
-        let path = path.display();
-        Failure::new(format!(
-            "the report cannot be written to {path}: {error}\n  Say where with --report FILE."
-        ))
-    })
+fn unwritable(path: &Path, error: &std::io::Error) -> Failure {
+    let path = path.display();
+    Failure::new(format!(
+        "the report cannot be written to {path}: {error}\n  Say where with --report FILE."
+    ))
 }
 
 fn options(arguments: DrillArguments, admin: &Admin, output: Output) -> Result<Options, Failure> {

@@ -40,8 +40,9 @@ pub(super) struct Demo {
     services: Vec<(String, [Vec<SocketAddr>; 2])>,
 }
 
-/// How long a proxy may take until it serves.
+/// How long a proxy that was just started may take until it serves, and one that was there already.
 const PATIENCE: Duration = Duration::from_secs(20);
+const IMPATIENCE: Duration = Duration::from_secs(3);
 
 /// The names of the services of a demo.
 const NAMES: [&str; 8] = ["web", "api", "files", "events", "search", "mail", "jobs", "auth"];
@@ -139,7 +140,11 @@ impl Subject {
     pub(super) async fn serves(&self, stage: &Mutex<Stage>) -> Result<Vec<Color>, DrillError> {
         let mut colors = Vec::new();
         for (name, door) in self.names.iter().zip(&self.public) {
-            let until = tokio::time::Instant::now() + PATIENCE;
+            let is_ours = {
+                let stage = stage.lock().await;
+                stage.has_proxy() || stage.has_apps()
+            };
+            let until = tokio::time::Instant::now() + if is_ours { PATIENCE } else { IMPATIENCE };
             loop {
                 let outcome = match first_color(door).await {
                     Ok(color) => {

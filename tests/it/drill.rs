@@ -1,10 +1,15 @@
 //! Does the drill find what is wrong, and nothing where nothing is?
 
-use std::net::{SocketAddr, TcpListener};
+use std::{
+    io::Read,
+    net::{SocketAddr, TcpListener},
+    process::{Command, Stdio},
+};
 
 use serde_json::Value;
 
 use crate::support::{
+    Upstream, eventually,
     planted::{Fault, Planted},
     process,
 };
@@ -137,4 +142,103 @@ async fn a_request_without_an_answer_is_found() {
 #[tokio::test]
 async fn a_flip_that_fails_is_found() {
     finds(Fault::Refuses, "acknowledged").await;
+}
+
+#[test]
+fn mistakes_of_the_command_line_end_with_2_before_anything_is_asked() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let script = folder.path().join("script");
+    std::fs::write(&script, "every 1s flip\nat 2s jump\n").expect("a file");
+    let script = script.display().to_string();
+    let report = format!("--report={}", folder.path().join("report.html").display());
+    let nowhere = "--url=http://127.0.0.1:1";
+    for (arguments, why) in [
+        (&[][..], "--demo"),
+        (&["--demo", nowhere], "cannot be used with"),
+        (&["--demo", "--duration=0s"], "more than nothing"),
+        (&["--demo", "--script", &script], "line 2: `jump`"),
+        (&["--demo", "--step=at 1s kill web.green.2"], "did not start it"),
+        (&["--demo", "--step=at 1s promote shop=green"], "there is no service shop, but web"),
+        (&["--demo", "--mix=long=1"], "there is no kind `long`"),
+        (&["--demo", "--rate=0"], "requests a second"),
+        (&[nowhere, nowhere], "web is there twice"),
+        (&[nowhere, "--step=at 1s kill proxy"], "--proxy COMMAND"),
+        (&[nowhere, "--flip=true", "--step=at 1s reload"], "admin API"),
+        (&[nowhere, "--upstream=api.blue=127.0.0.1:1"], "there is no service api"),
+        (&["--url=https://127.0.0.1:1", "--ca=/nowhere"], "/nowhere"),
+    ] {
+        let all: Vec<&str> = ["drill", &report].iter().chain(arguments).copied().collect();
+        let output = process::run(&all);
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {error}");
+        assert!(error.contains(why), "{arguments:?}: {error}");
+        assert!(output.stdout.is_empty(), "{arguments:?}");
+    }
+    assert!(!folder.path().join("report.html").exists());
+}
+
+#[tokio::test]
+async fn a_proxy_that_does_not_answer_is_named_and_so_is_one_with_somebody_else_behind_it() {
+    let somebody = Upstream::start("somebody").await;
+    let nobody =
+        { TcpListener::bind(("127.0.0.1", 0)).expect("a port").local_addr().expect("bound") };
+    for (address, why) in [(nobody, "refused"), (somebody.address, "flipgate sample")] {
+        let url = format!("--url=http://{address}");
+        let output = tokio::task::spawn_blocking(move || {
+            process::run(&["drill", &url, "--duration=1s", "--report=/tmp/never-written.html"])
+        });
+        let output = output.await.expect("no panic inside");
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{error}");
+        assert!(error.contains(why) && error.contains(&address.to_string()), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_drill_that_is_told_to_stop_reports_what_it_has_seen_and_leaves_nobody_behind() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let report = format!("--report={}", folder.path().join("report.html").display());
+    let mut child = process::flipgate(&["drill", "--demo", "--duration=10m", "--json", &report])
+        .env("TMPDIR", folder.path())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the program is there");
+    let pid = child.id();
+    // Two applications and a proxy, which has written its first journal by then.
+    let arrived = || {
+        let drills = std::fs::read_dir(folder.path()).expect("a folder").flatten();
+        let journals = drills.map(|it| it.path().join("arrived-1"));
+        journals.filter_map(|it| it.metadata().ok()).map(|it| it.len()).sum::<u64>()
+    };
+    eventually("requests arrive", async || arrived() > 100).await;
+    let children = children_of(pid);
+    assert_eq!(children.len(), 3, "{children:?}");
+    let told = Command::new("kill").args(["-s", "TERM", &pid.to_string()]).status();
+    assert!(told.expect("kill is there").success());
+    let output = tokio::task::spawn_blocking(move || {
+        let mut text = String::new();
+        child.stdout.take().expect("piped").read_to_string(&mut text).expect("text");
+        (child.wait().expect("our own child"), text)
+    });
+    let (status, text) = output.await.expect("no panic inside");
+    assert_eq!(status.code(), Some(0), "{text}");
+    let report: Value = serde_json::from_str(&text).expect("JSON");
+    assert!(report["requests"]["total"].as_u64() > Some(10), "{report}");
+    let is_there = |it: &&u32| std::path::Path::new(&format!("/proc/{it}")).exists();
+    assert_eq!(children.iter().filter(is_there).count(), 0);
+    let left: Vec<_> = std::fs::read_dir(folder.path()).expect("a folder").flatten().collect();
+    assert_eq!(left.len(), 1, "only the report: {left:?}");
+}
+
+/// The processes that a process has started.
+fn children_of(pid: u32) -> Vec<u32> {
+    let all = std::fs::read_dir("/proc").expect("processes").flatten();
+    let numbers = all.filter_map(|it| it.file_name().to_str()?.parse::<u32>().ok());
+    let parent = |it: u32| -> Option<u32> {
+        let stat = std::fs::read_to_string(format!("/proc/{it}/stat")).ok()?;
+        // The name stands in parentheses and may have any character in it.
+        stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
+    };
+    numbers.filter(|it| parent(*it) == Some(pid)).collect()
 }
