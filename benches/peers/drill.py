@@ -1,0 +1,40 @@
+"""`flipgate drill` against one peer, with the CPU time that the peer takes meanwhile."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import flip
+from flip import FOLDER, PORTS, PROXY
+from processes import begin, cpu_s, proxy, ready
+
+MIX = "short=80,download=5,upload=5,ws=5,sse=5"
+RATE, FLIP_EVERY, WARM_UP_S = 300, "1s", 2
+
+
+def command(binary, peer_name, seconds):
+    flips = f"{sys.executable} -S -E {pathlib.Path(flip.__file__).resolve()} {peer_name} {{service}} {{color}}"
+    upstreams = (it for color, port in PORTS.items() for it in ("--upstream", f"web.{color}=127.0.0.1:{port}"))
+    return [
+        *(binary, "drill", "--url", f"http://127.0.0.1:{PROXY}", *upstreams),
+        *("--flip", flips, "--flip-every", FLIP_EVERY, "--rate", str(RATE), "--mix", MIX),
+        *("--warm-up", f"{WARM_UP_S}s", "--duration", f"{seconds}s", "--report", f"{FOLDER}/drill.html", "--json"),
+    ]
+
+
+def drill(peer, program, binary, seconds):
+    """The drill's report; in `cpu_s` the peer's CPU time, and in `flip_ms` what each flip took
+    without the start of the command."""
+    begin(peer)
+    with proxy(peer, program) as process:
+        ready(peer, process)
+        before = cpu_s(process.pid)
+        done = subprocess.run(command(binary, peer.name, seconds), capture_output=True, text=True, timeout=seconds + 120)
+        used = cpu_s(process.pid) - before
+    # 1: a promise was broken, which is a result.
+    if done.returncode not in (0, 1) or not done.stdout.strip():
+        raise ChildProcessError(f"the drill returned {done.returncode}: {done.stderr[-1000:]}")
+    report = json.loads(done.stdout)
+    flips = [float(it.split()[1]) for it in pathlib.Path(f"{FOLDER}/flips").read_text().splitlines()]
+    return report | {"cpu_s": used, "flip_ms": flips}

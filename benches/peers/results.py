@@ -1,0 +1,211 @@
+"""RESULTS.md, from what was measured."""
+
+import datetime
+import os
+import platform
+import re
+import statistics
+import subprocess
+import pathlib
+
+from drill import FLIP_EVERY, MIX, RATE
+from look import CLIENTS, FLIPS, TUNNELS
+from processes import ROOT
+
+PAGE = """\
+# Flipgate and its peers: the same drill
+
+{date}, commit {commit}, {machine}, `{command}`. Written by that command; README.md beside this file says
+how to read it.
+
+{versions}
+{missing}
+{caveats}
+
+## The drill
+
+{rate} requests a second begun on time whatever becomes of the others ({mix} percent), two sample applications behind each
+proxy, a flip every {flip_every} for {seconds} s. A flip is acknowledged when its command (`flip.py`, the same for
+all) returns, and that is when whatever says that the flip is done has said so (below).
+
+{drill}
+
+{by_kind}
+
+## A flip by itself
+
+{clients} clients, half of them on one connection and half on a new one for each question, and {flips} flips with each
+way of waiting. "Bare" is the command alone: the call, the moved file or the signal.
+
+{flip}
+
+## A drain
+
+{drain}
+
+## What it means
+
+{meanings}
+
+## What was not measured
+
+- TLS, HTTP/2, several services in one flip, health checks, and an upstream that fails: only the flip.
+- The CPU time is of a proxy that is flipped every {flip_every}, with one request in five a stream: compare it only
+  within this table. What a request alone costs is in `../cost`. The command that flips is not counted for anybody.
+- One run, on a machine with {cores} cores that the load, the applications and the proxy share: CPU times and
+  milliseconds move by a fifth from run to run; whether something broke moves less, and rare breaks may be missed.
+"""
+
+
+def write(path, arguments, seconds, measured, missing, caveats):
+    """`measured`: by peer its version, its drill and its look."""
+    drills = {peer: it["drill"] for peer, it in measured.items() if it["drill"]}
+    looks = {peer: it["look"] for peer, it in measured.items()}
+    path.write_text(
+        PAGE.format(
+            date=datetime.date.today(),
+            commit=commit(),
+            machine=machine(),
+            command=" ".join(["benches/peers/run", *arguments]),
+            versions=table(
+                ["", "version", "configuration"],
+                [[peer.title, it["version"], f"`{peer.configuration}`"] for peer, it in measured.items()],
+            ),
+            missing="".join(f"\n{it}\n" for it in missing),
+            caveats="\n".join(caveats),
+            rate=RATE,
+            mix=MIX.replace(",", ", ").replace("=", " "),
+            flip_every=FLIP_EVERY,
+            seconds=seconds,
+            drill=of_drills(drills),
+            by_kind=of_kinds(drills),
+            clients=CLIENTS,
+            flips=FLIPS,
+            flip=of_flips(looks),
+            drain=table(
+                ["", "what can be known", "told: before a WebSocket, with one after a flip, after its end"],
+                [[peer.title, peer.drain, told(it["drain"])] for peer, it in looks.items()],
+            ),
+            meanings="\n".join(f"- **{peer.title}.** {peer.meaning}" for peer in measured),
+            cores=os.cpu_count(),
+        )
+    )
+
+
+# Tables
+
+
+def of_drills(drills):
+    head = [
+        *("", "failed", "old color after the acknowledgement", "cut, or not on one color"),
+        *("bodies not whole", "twice", "flips that failed", "acknowledgement: median, longest"),
+        *("p99 between flips", "p99 near flips", "CPU of a request"),
+    ]
+    promises = ["register", "kept", "whole", "once", "acknowledged"]
+    rows = []
+    for peer, it in drills.items():
+        register, kept, whole, once, acknowledged = (promise(it, name) for name in promises)
+        latencies = [latency(it, "steady"), latency(it, "near_flips")]
+        took = f"{median(it['flip_ms'])}, {longest(it['flip_ms'])}"
+        rows.append([peer.title, failed(it), register, kept, whole, once, acknowledged, took, *latencies, cpu(it)])
+    return table(head, rows)
+
+
+def of_kinds(drills):
+    kinds = sorted({kind for it in drills.values() for kind in field(it, "requests", "by_kind") or {}})
+    rows = [[peer.title, *(failed(it, kind) for kind in kinds)] for peer, it in drills.items()]
+    return table(["failed, of", *kinds], rows) if kinds else ""
+
+
+def of_flips(looks):
+    head = [
+        *("", "bare: median", "after that the old color answers for up to"),
+        *("what says that it is done", "until then: median, longest", "after that the old color answers for up to"),
+        *("questions that failed", "kept connections found closed", f"WebSockets alive after {2 * FLIPS} flips"),
+    ]
+    rows = []
+    for peer, it in looks.items():
+        bare, confirmed = it["bare"], it["confirmed"]
+        failures = len(bare["failures"]) + len(confirmed["failures"])
+        asked = bare["asked"] + confirmed["asked"]
+        rows.append(
+            [
+                *(peer.title, median(bare["took_ms"]), longest(bare["late_ms"]), peer.acknowledgement),
+                f"{median(confirmed['took_ms'])}, {longest(confirmed['took_ms'])}",
+                *(longest(confirmed["late_ms"]), bold_if(failures, f"{failures} of {asked}")),
+                bare["asked_again"] + confirmed["asked_again"],
+                f"{it['tunnels_kept']} of {TUNNELS}",
+            ]
+        )
+    return table(head, rows)
+
+
+def table(head, rows):
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(str(it) for it in line) + " |" for line in lines)
+
+
+# Cells. Of the drill's report, a field that is missing is a dash.
+
+
+def field(report, *path):
+    for name in path:
+        report = report.get(name) if isinstance(report, dict) else None
+    return report
+
+
+def bold_if(is_bad, text):
+    return f"**{text}**" if is_bad else text
+
+
+def promise(report, name):
+    said = next((it for it in report.get("promises") or [] if it.get("name") == name), {})
+    broken, checked = said.get("broken"), said.get("checked")
+    if said.get("state") == "unchecked":
+        return "not checked"
+    if broken is None:
+        return "–"
+    return bold_if(broken, f"{broken} of {checked}")
+
+
+def failed(report, kind=None):
+    path = ("requests", "by_kind", kind) if kind else ("requests",)
+    count, total = field(report, *path, "failed"), field(report, *path, "total")
+    return "–" if count is None else bold_if(count, f"{count} of {total}")
+
+
+def latency(report, when):
+    value = field(report, "latency_ms", when, "p99")
+    return "–" if value is None else f"{value:.1f} ms"
+
+
+def cpu(report):
+    total = field(report, "requests", "total")
+    return f"{report['cpu_s'] / total * 1e6:.0f} µs" if total else "–"
+
+
+def median(values):
+    return f"{statistics.median(values):.1f} ms" if values else "–"
+
+
+def longest(values):
+    return f"{max(values):.1f} ms" if values else "–"
+
+
+def told(counts):
+    return "–" if all(it is None for it in counts) else ", ".join("–" if it is None else str(it) for it in counts)
+
+
+# Where and what
+
+
+def commit():
+    short = ["git", "-C", ROOT, "rev-parse", "--short", "HEAD"]
+    done = subprocess.run(short, capture_output=True, text=True)
+    return done.stdout.strip() or "unknown"
+
+
+def machine():
+    names = re.findall(r"model name\s*: (.*)", pathlib.Path("/proc/cpuinfo").read_text())
+    processor = f" ({names[0]})" if names else ""
+    return f"{platform.machine()} with {os.cpu_count()} cores{processor}, Linux {platform.release()}"
