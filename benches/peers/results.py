@@ -3,10 +3,11 @@
 import datetime
 import os
 import platform
+import pathlib
 import re
 import statistics
 import subprocess
-import pathlib
+import textwrap
 
 from drill import FLIP_EVERY, MIX, RATE
 from look import CLIENTS, FLIPS, TUNNELS
@@ -15,8 +16,7 @@ from processes import ROOT
 PAGE = """\
 # Flipgate and its peers: the same drill
 
-{date}, commit {commit}, {machine}, `{command}`. Written by that command; README.md beside this file says
-how to read it.
+{date}, commit {commit}, {machine}. Written by `{command}`; README.md beside this file says how to read it.
 
 {versions}
 {missing}
@@ -24,9 +24,10 @@ how to read it.
 
 ## The drill
 
-{rate} requests a second begun on time whatever becomes of the others ({mix} percent), two sample applications behind each
-proxy, a flip every {flip_every} for {seconds} s. A flip is acknowledged when its command (`flip.py`, the same for
-all) returns, and that is when whatever says that the flip is done has said so (below).
+{rate} requests a second, each begun when it is due, whatever becomes of the others ({mix}
+percent); two sample applications behind each proxy; a flip every {flip_every} for {seconds} s. A flip is acknowledged when its
+command (`flip.py`, the same for all) returns, and that is when whatever says that the flip is done has said
+so (below).
 
 {drill}
 
@@ -86,7 +87,7 @@ def write(path, arguments, seconds, measured, missing, caveats):
                 ["", "what can be known", "told: before a WebSocket, with one after a flip, after its end"],
                 [[peer.title, peer.drain, told(it["drain"])] for peer, it in looks.items()],
             ),
-            meanings="\n".join(f"- **{peer.title}.** {peer.meaning}" for peer in measured),
+            meanings="\n".join(wrapped(f"- **{peer.title}.** {peer.meaning}") for peer in measured),
             cores=os.cpu_count(),
         )
     )
@@ -130,9 +131,9 @@ def of_flips(looks):
         asked = bare["asked"] + confirmed["asked"]
         rows.append(
             [
-                *(peer.title, median(bare["took_ms"]), longest(bare["late_ms"]), peer.acknowledgement),
+                *(peer.title, median(bare["took_ms"]), late(bare["late_ms"]), peer.acknowledgement),
                 f"{median(confirmed['took_ms'])}, {longest(confirmed['took_ms'])}",
-                *(longest(confirmed["late_ms"]), bold_if(failures, f"{failures} of {asked}")),
+                *(late(confirmed["late_ms"]), bold_if(failures, f"{failures} of {asked}")),
                 bare["asked_again"] + confirmed["asked_again"],
                 f"{it['tunnels_kept']} of {TUNNELS}",
             ]
@@ -190,6 +191,14 @@ def median(values):
 
 def longest(values):
     return f"{max(values):.1f} ms" if values else "–"
+
+
+def late(values):
+    return longest(values) if any(values) else "not seen"
+
+
+def wrapped(text):
+    return textwrap.fill(text, 116, subsequent_indent="  ", break_on_hyphens=False)
 
 
 def told(counts):
