@@ -1,5 +1,6 @@
 """RESULTS.md, from what was measured."""
 
+import collections
 import datetime
 import os
 import platform
@@ -31,7 +32,9 @@ so (below).
 
 {drill}
 
-{by_kind}
+What broke, with its number:
+
+{broken}
 
 ## A flip by itself
 
@@ -79,7 +82,7 @@ def write(path, arguments, seconds, measured, missing, caveats):
             flip_every=FLIP_EVERY,
             seconds=seconds,
             drill=of_drills(drills),
-            by_kind=of_kinds(drills),
+            broken="\n".join(wrapped(f"- {peer.title}: {what_broke(it)}.") for peer, it in drills.items()),
             clients=CLIENTS,
             flips=FLIPS,
             flip=of_flips(looks),
@@ -98,24 +101,17 @@ def write(path, arguments, seconds, measured, missing, caveats):
 
 def of_drills(drills):
     head = [
-        *("", "failed", "old color after the acknowledgement", "cut, or not on one color"),
-        *("bodies not whole", "twice", "flips that failed", "acknowledgement: median, longest"),
+        *("", "requests not answered", "answers by the wrong color", "streams cut, or not on one color"),
+        *("bodies or trailers not whole", "twice", "flips that failed", "acknowledgement: median, longest"),
         *("p99 between flips", "p99 near flips", "CPU of a request"),
     ]
-    promises = ["register", "kept", "whole", "once", "acknowledged"]
+    promises = ["answered", "register", "kept", "whole", "once", "acknowledged"]
     rows = []
     for peer, it in drills.items():
-        register, kept, whole, once, acknowledged = (promise(it, name) for name in promises)
-        latencies = [latency(it, "steady"), latency(it, "near_flips")]
         took = f"{median(it['flip_ms'])}, {longest(it['flip_ms'])}"
-        rows.append([peer.title, failed(it), register, kept, whole, once, acknowledged, took, *latencies, cpu(it)])
+        latencies = [latency(it, "steady"), latency(it, "near_flips")]
+        rows.append([peer.title, *(promise(it, name) for name in promises), took, *latencies, cpu(it)])
     return table(head, rows)
-
-
-def of_kinds(drills):
-    kinds = sorted({kind for it in drills.values() for kind in field(it, "requests", "by_kind") or {}})
-    rows = [[peer.title, *(failed(it, kind) for kind in kinds)] for peer, it in drills.items()]
-    return table(["failed, of", *kinds], rows) if kinds else ""
 
 
 def of_flips(looks):
@@ -169,10 +165,33 @@ def promise(report, name):
     return bold_if(broken, f"{broken} of {checked}")
 
 
-def failed(report, kind=None):
-    path = ("requests", "by_kind", kind) if kind else ("requests",)
-    count, total = field(report, *path, "failed"), field(report, *path, "total")
-    return "–" if count is None else bold_if(count, f"{count} of {total}")
+# A sentence of the drill of one request that went wrong.
+SENTENCE = re.compile(r"\S+ (\w+) \d+, begun at [^:]*: (.*?)(?: of (?:blue|green))? after [\d.]+ ms")
+# And of one that was answered by the wrong color.
+STALE = re.compile(r"answered \S+ (\w+) \d+, begun ([\d.]+) ms after its flip away")
+
+
+def what_broke(report):
+    """By kind, as far as the drill lists it, which is not all if it is much."""
+    listed, counts, latest_ms = report.get("violations") or [], collections.Counter(), 0
+    for it in listed:
+        text = it.get("text") or ""
+        if found := SENTENCE.search(text):
+            counts[f"{found[1]}: {found[2]}"] += 1
+        elif found := STALE.search(text):
+            counts[f"{found[1]}: the old color"] += 1
+            latest_ms = max(latest_ms, float(found[2]))
+        elif it.get("promise") == "register":
+            counts["the old color behind the new one"] += 1
+        else:
+            counts[it.get("promise") or "?"] += 1
+    parts = [f"{what} ({number})" for what, number in counts.most_common()]
+    if latest_ms:
+        parts.append(f"begun up to {latest_ms:.1f} ms after the acknowledgement")
+    unlisted = (report.get("violations_total") or len(listed)) - len(listed)
+    if unlisted > 0:
+        parts.append(f"and {unlisted} that are not listed")
+    return "; ".join(parts) or "nothing"
 
 
 def latency(report, when):
