@@ -2,12 +2,14 @@
 
 import json
 import pathlib
+import resource
 import subprocess
 import sys
+import time
 
 import flip
 from flip import FOLDER, PORTS, PROXY
-from processes import begin, cpu_s, proxy, ready
+from processes import begin, busy_s, cpu_s, proxy, ready
 
 # Few downloads, so that each of them can be listed by the drill if a proxy loses all trailers.
 MIX = "short=83,download=2,upload=5,ws=5,sse=5"
@@ -25,17 +27,25 @@ def command(binary, peer_name, seconds):
 
 
 def drill(peer, program, binary, seconds):
-    """The drill's report; in `cpu_s` the peer's CPU time, and in `flip_ms` what each flip took
-    without the start of the command."""
+    """The drill's report; in `cpu_s` the peer's CPU time, in `flip_ms` what each flip took without the
+    start of the command, and in `others_cores` how many cores were busy with something else."""
     begin(peer)
     with proxy(peer, program) as process:
         ready(peer, process)
-        before = cpu_s(process.pid)
+        before, spent, began = cpu_s(process.pid), spent_elsewhere_s(process.pid), time.monotonic()
         done = subprocess.run(command(binary, peer.name, seconds), capture_output=True, text=True, timeout=seconds + 120)
         used = cpu_s(process.pid) - before
+        others = (spent_elsewhere_s(process.pid) - spent) / (time.monotonic() - began)
     # 1: a promise was broken, which is a result.
     if done.returncode not in (0, 1) or not done.stdout.strip():
         raise ChildProcessError(f"the drill returned {done.returncode}: {done.stderr[-1000:]}")
     report = json.loads(done.stdout)
     flips = [float(it.split()[1]) for it in pathlib.Path(f"{FOLDER}/flips").read_text().splitlines()]
-    return report | {"cpu_s": used, "flip_ms": flips}
+    return report | {"cpu_s": used, "flip_ms": flips, "others_cores": max(others, 0)}
+
+
+def spent_elsewhere_s(proxy_pid):
+    """CPU time of everybody but the proxy and the drill with its applications: whoever else is on this
+    machine moves the latencies."""
+    ours = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return busy_s() - cpu_s(proxy_pid) - ours.ru_utime - ours.ru_stime

@@ -74,8 +74,8 @@ class Flipgate(Peer):
     drain = "a count by kind; a call that answers when it is zero, and an event"
     meaning = (
         "The change is written and synced before it is applied, which is most of the time that a flip takes: "
-        "HAProxy and Envoy, which write nothing down, are done sooner. After the answer nobody new gets the old "
-        "color, and it is the only one here that says by itself when the old color is drained."
+        "HAProxy, which writes nothing down, is done sooner. After the answer nobody new gets the old color, and "
+        "it is the only one here that says by itself when the old color is drained."
     )
 
     def __init__(self, binary):

@@ -40,6 +40,13 @@ def cpu_s(root):
     return sum(it for pid, it in times.items() if is_within(pid)) / TICKS
 
 
+def busy_s():
+    """CPU time that the machine has spent on anybody."""
+    names = ["user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal"]
+    counts = dict(zip(names, (int(it) for it in pathlib.Path("/proc/stat").read_text().split()[1:9]), strict=True))
+    return sum(count for name, count in counts.items() if name not in ("idle", "iowait")) / TICKS
+
+
 class Running:
     """A process from the beginning of a block to its end."""
 

@@ -33,7 +33,8 @@ so (below).
 
 {drill}
 
-What broke, with its number:
+What broke, with its number (a flip in which the old color answered behind the new one counts once, however many got
+that; a browser asks again for a GET whose connection ends without an answer, the drill does not):
 
 {broken}
 
@@ -104,7 +105,7 @@ def of_drills(drills):
     head = [
         *("", "requests not answered", "answers by the wrong color", "streams cut, or not on one color"),
         *("bodies not whole", "trailers lost", "twice", "flips that failed", "acknowledgement: median, longest"),
-        *("p99 between flips", "p99 near flips", "CPU of a request"),
+        *("p99 between flips", "p99 near flips", "CPU of a request", "cores busy with others"),
     ]
     rows = []
     for peer, it in drills.items():
@@ -114,7 +115,7 @@ def of_drills(drills):
         promises = [answered, register, kept, *whole(it), once, acknowledged]
         took = f"{median(it['flip_ms'])}, {longest(it['flip_ms'])}"
         latencies = [latency(it, "steady"), latency(it, "near_flips")]
-        rows.append([peer.title, *promises, took, *latencies, cpu(it)])
+        rows.append([peer.title, *promises, took, *latencies, cpu(it), f"{it['others_cores']:.1f}"])
     return table(head, rows)
 
 
@@ -191,7 +192,7 @@ def what_broke(report):
             counts[f"{found[1]}: the old color"] += 1
             latest_ms = max(latest_ms, float(found[2]))
         elif it.get("promise") == "register":
-            counts["the old color behind the new one"] += 1
+            counts["flips in which the old color answered behind the new one"] += 1
         else:
             counts[it.get("promise") or "?"] += 1
     parts = [f"{what} ({number})" for what, number in counts.most_common()]
