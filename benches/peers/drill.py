@@ -8,7 +8,7 @@ import sys
 import time
 
 import flip
-from flip import FOLDER, PORTS, PROXY
+from flip import ADMIN, FOLDER, PORTS, PROXY
 from processes import begin, busy_s, cpu_s, proxy, ready
 
 # Few downloads, so that each of them can be listed by the drill if a proxy loses all trailers.
@@ -16,12 +16,11 @@ MIX = "short=83,download=2,upload=5,ws=5,sse=5"
 RATE, FLIP_EVERY, WARM_UP_S = 300, "1s", 2
 
 
-def command(binary, peer_name, seconds):
-    flips = f"{sys.executable} -S -E {pathlib.Path(flip.__file__).resolve()} {peer_name} {{service}} {{color}}"
+def command(binary, flips, seconds):
     upstreams = (it for color, port in PORTS.items() for it in ("--upstream", f"web.{color}=127.0.0.1:{port}"))
     return [
         *(binary, "drill", "--url", f"http://127.0.0.1:{PROXY}", *upstreams),
-        *("--flip", flips, "--flip-every", FLIP_EVERY, "--rate", str(RATE), "--mix", MIX),
+        *(*flips, "--flip-every", FLIP_EVERY, "--rate", str(RATE), "--mix", MIX),
         *("--warm-up", f"{WARM_UP_S}s", "--duration", f"{seconds}s", "--report", f"{FOLDER}/drill.html", "--json"),
     ]
 
@@ -29,19 +28,33 @@ def command(binary, peer_name, seconds):
 def drill(peer, program, binary, seconds):
     """The drill's report; in `cpu_s` the peer's CPU time, in `flip_ms` what each flip took without the
     start of the command, and in `others_cores` how many cores were busy with something else."""
+    flip_py = pathlib.Path(flip.__file__).resolve()
+    flips = ["--flip", f"{sys.executable} -S -E {flip_py} {peer.name} {{service}} {{color}}"]
     begin(peer)
     with proxy(peer, program) as process:
         ready(peer, process)
         before, spent, began = cpu_s(process.pid), spent_elsewhere_s(process.pid), time.monotonic()
-        done = subprocess.run(command(binary, peer.name, seconds), capture_output=True, text=True, timeout=seconds + 120)
+        report = run(command(binary, flips, seconds), seconds)
         used = cpu_s(process.pid) - before
         others = (spent_elsewhere_s(process.pid) - spent) / (time.monotonic() - began)
+    took = [float(it.split()[1]) for it in pathlib.Path(f"{FOLDER}/flips").read_text().splitlines()]
+    return report | {"cpu_s": used, "flip_ms": took, "others_cores": max(others, 0)}
+
+
+def drill_of_drains(peer, program, binary, seconds):
+    """The report of a drill that flips by Flipgate's own API, so that it hears of drains."""
+    begin(peer)
+    with proxy(peer, program) as process:
+        ready(peer, process)
+        return run(command(binary, ["--admin", f"http://127.0.0.1:{ADMIN}"], seconds), seconds)
+
+
+def run(words, seconds):
+    done = subprocess.run(words, capture_output=True, text=True, timeout=seconds + 120)
     # 1: a promise was broken, which is a result.
     if done.returncode not in (0, 1) or not done.stdout.strip():
         raise ChildProcessError(f"the drill returned {done.returncode}: {done.stderr[-1000:]}")
-    report = json.loads(done.stdout)
-    flips = [float(it.split()[1]) for it in pathlib.Path(f"{FOLDER}/flips").read_text().splitlines()]
-    return report | {"cpu_s": used, "flip_ms": flips, "others_cores": max(others, 0)}
+    return json.loads(done.stdout)
 
 
 def spent_elsewhere_s(proxy_pid):

@@ -36,6 +36,8 @@ class Peer:
     acknowledgement = ""
     # What it knows of a drain.
     drain = ""
+    # Whether the drill can flip it by itself, and hear of its drains.
+    tells_drains = False
     # Sentences for RESULTS.md: what its way of flipping does, not figures, which move.
     meaning = ""
 
@@ -72,6 +74,7 @@ class Flipgate(Peer):
     configuration = "flipgate/flipgate.toml"
     acknowledgement = "the answer to the call, after the change is on disk"
     drain = "a count by kind; a call that answers when it is zero, and an event"
+    tells_drains = True
     meaning = (
         "The change is written and synced before it is applied, which is most of the time that a flip takes: "
         "HAProxy, which writes nothing down, is done sooner. After the answer nobody new gets the old color, and "

@@ -49,6 +49,8 @@ way of waiting. "Bare" is the command alone: the call, the moved file or the sig
 
 {drain}
 
+{drains}
+
 ## What it means
 
 {meanings}
@@ -92,6 +94,7 @@ def write(path, arguments, seconds, measured, missing, caveats):
                 ["", "what can be known", "told: before a WebSocket, with one after a flip, after its end"],
                 [[peer.title, peer.drain, told(it["drain"])] for peer, it in looks.items()],
             ),
+            drains="\n".join(of_drains(peer, it["drains"]) for peer, it in measured.items() if it["drains"]),
             meanings="\n".join(wrapped(f"- **{peer.title}.** {peer.meaning}") for peer in measured),
             cores=os.cpu_count(),
         )
@@ -140,6 +143,16 @@ def of_flips(looks):
             ]
         )
     return table(head, rows)
+
+
+def of_drains(peer, report):
+    told, most = field(report, "drains", "told"), field(report, "drains", "max_ms")
+    early = promise(report, "drained")
+    return wrapped(
+        f"{peer.title} in a drill that flips by its own API: {told} drains were told, at most {most} ms after their "
+        f"flip; {early} answers and streams that they had to wait for were not over by then. What broke: "
+        f"{what_broke(report)}."
+    ).replace("\n  ", "\n")
 
 
 def table(head, rows):
