@@ -9,7 +9,7 @@ import time
 
 import flip
 from flip import ADMIN, FOLDER, PORTS, PROXY
-from processes import begin, busy_s, cpu_s, proxy, ready
+from processes import begin, busy_s, cpu_s, proxy, ready, wait_for_quiet
 
 # Few downloads, so that each of them can be listed by the drill if a proxy loses all trailers.
 MIX = "short=83,download=2,upload=5,ws=5,sse=5"
@@ -30,6 +30,7 @@ def drill(peer, program, binary, seconds):
     start of the command, and in `others_cores` how many cores were busy with something else."""
     flip_py = pathlib.Path(flip.__file__).resolve()
     flips = ["--flip", f"{sys.executable} -S -E {flip_py} {peer.name} {{service}} {{color}}"]
+    wait_for_quiet()
     begin(peer)
     with proxy(peer, program) as process:
         ready(peer, process)

@@ -47,6 +47,16 @@ def busy_s():
     return sum(count for name, count in counts.items() if name not in ("idle", "iowait")) / TICKS
 
 
+def wait_for_quiet(patience_s=45):
+    """Until hardly anybody else has used the machine for two seconds; or not, if that takes too long."""
+    end = time.monotonic() + patience_s
+    while time.monotonic() < end:
+        before = busy_s()
+        time.sleep(2)
+        if busy_s() - before < 0.6:
+            return
+
+
 class Running:
     """A process from the beginning of a block to its end."""
 
