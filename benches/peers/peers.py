@@ -48,7 +48,8 @@ class Peer:
     def find(self):
         """The program, or None."""
         if not self.package:
-            return shutil.which(self.program)
+            # Daemons are not on everybody's PATH.
+            return shutil.which(self.program, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
         found = VENV / "bin" / self.program
         return str(found) if found.exists() else None
 

@@ -61,7 +61,7 @@ way of waiting. "Bare" is the command alone: the call, the moved file or the sig
 - The CPU time is of a proxy that is flipped every {flip_every}, with one request in five a stream: compare it only
   within this table. What a request alone costs is in `../cost`. The command that flips is not counted for anybody.
 - One run, on a machine with {cores} cores that the load, the applications and the proxy share: CPU times and
-  milliseconds move by a fifth from run to run; whether something broke moves less, and rare breaks may be missed.
+  milliseconds move by a third from run to run; whether something broke moves less, and rare breaks may be missed.
 """
 
 
