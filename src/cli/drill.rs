@@ -157,11 +157,15 @@ pub(super) fn drill(
             return Err(failure);
         }
     };
-    std::fs::write(&path, report.page()).map_err(|error| unwritable(&path, &error))?;
+    // First what cannot fail.
     if output.is_json() {
         anstream::println!("{:#}", report.json());
     } else {
-        anstream::println!("{}\n{}", report.summary(), path.display());
+        anstream::println!("{}", report.summary());
+    }
+    std::fs::write(&path, report.page()).map_err(|error| unwritable(&path, &error))?;
+    if !output.is_json() {
+        anstream::println!("{}", path.display());
     }
     Ok(u8::from(!report.is_clean()))
 }

@@ -3,10 +3,14 @@
 
 use std::{
     cell::{Cell, RefCell},
+    collections::BTreeMap,
+    io::{Read, Seek, SeekFrom},
+    process::Stdio,
     rc::Rc,
     time::Duration,
 };
 
+use rustix::process::Signal;
 use serde_json::Value;
 use tokio::{process::Command, time::timeout};
 use tokio_util::sync::CancellationToken;
@@ -15,8 +19,8 @@ use super::{
     DrillError, Times,
     load::sleep_until,
     options::Control,
-    record::{Drained, Flip, FlipEnd, Inside, Kill},
-    stage::Stage,
+    record::{Drained, Flip, FlipEnd, Inside, Kill, Trouble},
+    stage::{Stage, signal},
     steps::{Deed, Line, Step, When, Whom},
     subject::{Subject, configuration},
 };
@@ -40,6 +44,12 @@ pub(super) struct Conductor {
     active: RefCell<Vec<Color>>,
     /// Whether the configuration is the other one of the two that are read in turn.
     is_changed: Cell<bool>,
+    /// When the proxy was ended last.
+    last_end: Cell<u64>,
+    /// Whether what the proxy tells could ever be heard, and why not.
+    deaf: RefCell<Option<String>>,
+    /// Ends what is done.
+    halt: CancellationToken,
     pub(super) notes: RefCell<Notes>,
 }
 
@@ -50,11 +60,14 @@ pub(super) struct Notes {
     pub(super) drained: Vec<Drained>,
     pub(super) kills: Vec<Kill>,
     pub(super) inside: Vec<Inside>,
-    pub(super) troubles: Vec<String>,
+    pub(super) troubles: Vec<Trouble>,
 }
 
 /// How long a change may take that nobody answered for, until it is known whether it was made.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long the last drains may take to be told.
+const AFTERWARDS: Duration = Duration::from_secs(3);
 
 /// How often it is looked who is inside.
 const LOOK: Duration = Duration::from_millis(100);
@@ -68,6 +81,7 @@ impl Conductor {
         subject: Rc<Subject>,
         stage: Stage,
         active: Vec<Color>,
+        halt: CancellationToken,
     ) -> Self {
         Self {
             control,
@@ -75,6 +89,9 @@ impl Conductor {
             stage: tokio::sync::Mutex::new(stage),
             active: RefCell::new(active),
             is_changed: Cell::new(false),
+            last_end: Cell::new(0),
+            deaf: RefCell::new(Some("nobody has listened".to_owned())),
+            halt,
             notes: RefCell::default(),
         }
     }
@@ -83,16 +100,13 @@ impl Conductor {
     /// as long as the load counts. Changes wait for one another;
     /// processes come and go whatever is under way. Not to be dropped: what is under way would not be
     /// noted.
-    pub(super) async fn conduct(&self, lines: &[Line], times: Times, halt: &CancellationToken) {
+    pub(super) async fn conduct(&self, lines: &[Line], times: Times) {
         let is_process = |line: &&Line| matches!(line.step, Step::Process(..));
         let (processes, changes): (Vec<_>, Vec<_>) = lines.iter().partition(is_process);
-        tokio::join!(
-            self.take_turns(&processes, times, halt),
-            self.take_turns(&changes, times, halt)
-        );
+        tokio::join!(self.take_turns(&processes, times), self.take_turns(&changes, times));
     }
 
-    async fn take_turns(&self, lines: &[&Line], times: Times, halt: &CancellationToken) {
+    async fn take_turns(&self, lines: &[&Line], times: Times) {
         let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         let first = |line: &Line| match line.when {
             When::At(time) => times.counts_from.saturating_add(nanos(time)),
@@ -109,7 +123,7 @@ impl Conductor {
             let Some((place, &(at, line))) = next else { return };
             tokio::select! {
                 () = sleep_until(at) => {}
-                () = halt.cancelled() => return,
+                () = self.halt.cancelled() => return,
             }
             self.step(&line.step).await;
             match line.when {
@@ -127,6 +141,7 @@ impl Conductor {
     }
 
     async fn step(&self, step: &Step) {
+        let from = now_ns();
         let done = match step {
             Step::Flip(names) => self.flip(self.toggled(names)).await,
             Step::Promote(pairs) => {
@@ -143,8 +158,12 @@ impl Conductor {
             Step::Process(deed, whom) => self.process(*deed, whom).await,
         };
         if let Err(error) = done {
-            self.notes.borrow_mut().troubles.push(error.to_string());
+            self.trouble(from, error.to_string());
         }
+    }
+
+    fn trouble(&self, from: u64, text: String) {
+        self.notes.borrow_mut().troubles.push(Trouble { from, until: now_ns(), text });
     }
 
     /// The other colors of these services, or of all.
@@ -187,11 +206,11 @@ impl Conductor {
     }
 
     /// Makes a change of the active colors, and notes what came of it.
-    async fn change(&self, caller: &Caller, call: Call<'_>, changes: Vec<(u8, Color)>) {
+    async fn change(&self, caller: &Caller, call: Call<'_>, wanted: Vec<(u8, Color)>) {
         let called = now_ns();
         let answer = caller.call::<Status>(call).await;
         let mut flip = Flip {
-            changes,
+            changes: wanted.clone(),
             called,
             acknowledged: now_ns(),
             end: FlipEnd::Done,
@@ -210,15 +229,34 @@ impl Conductor {
                 self.find_out(caller, &mut flip).await;
             }
         }
-        if flip.changes.is_empty() {
-            // Nothing can be said of a rollback that was refused but that it was.
-            flip.end = FlipEnd::Refused;
+        let is_known = flip.end == FlipEnd::Done && !wanted.is_empty();
+        if is_known && !is_same(&flip.changes, &wanted) {
+            let text = format!(
+                "the flip of {} was acknowledged, and made of {}",
+                self.in_words(&wanted),
+                self.in_words(&flip.changes)
+            );
+            self.trouble(called, text);
         }
         self.notes.borrow_mut().flips.push(flip);
     }
 
+    fn in_words(&self, changes: &[(u8, Color)]) -> String {
+        if changes.is_empty() {
+            return "nothing".to_owned();
+        }
+        let words = changes.iter().map(|(it, color)| format!("{}={color}", self.subject.name(*it)));
+        words.collect::<Vec<_>>().join(" ")
+    }
+
     /// Notes what a picture after a change says of the active colors.
     fn take_over(&self, flip: &mut Flip, status: &Status) {
+        flip.generation = Some(status.generation);
+        flip.changes = self.changed_by(status);
+    }
+
+    /// The services that are not any more what they were, as far as we knew; now we know.
+    fn changed_by(&self, status: &Status) -> Vec<(u8, Color)> {
         let mut active = self.active.borrow_mut();
         let mut changed = Vec::new();
         for place in self.subject.places() {
@@ -230,13 +268,16 @@ impl Conductor {
                 changed.push((place, color));
             }
         }
-        flip.generation = Some(status.generation);
-        flip.changes = changed;
+        changed
     }
 
-    /// Whether a change was made whose answer was lost: asks until somebody knows.
+    /// Whether a change was made whose answer was lost: asks until somebody knows. That it was not made is
+    /// known only if the process that was asked is gone.
     async fn find_out(&self, caller: &Caller, flip: &mut Flip) {
-        let wanted = flip.changes.clone();
+        let wanted = match flip.changes.is_empty() {
+            true => self.toggled(&[]),
+            false => flip.changes.clone(),
+        };
         let found = timeout(PATIENCE, async {
             loop {
                 if let Ok(status) = caller.call::<Status>(Call::get("/v1/status")).await {
@@ -246,18 +287,17 @@ impl Conductor {
             }
         });
         flip.was_lost = true;
-        let Ok(status) = found.await else {
-            flip.end = FlipEnd::Unknown;
-            return;
-        };
-        self.take_over(flip, &status);
+        match found.await {
+            Ok(status) => self.take_over(flip, &status),
+            Err(_) => flip.changes.clear(),
+        }
         flip.acknowledged = now_ns();
         if flip.changes.is_empty() {
-            (flip.end, flip.changes) = (FlipEnd::Refused, wanted);
-        } else if !wanted.is_empty() && flip.changes.len() != wanted.len() {
-            let text =
-                "a flip whose answer was lost was made for some of its services only".to_owned();
-            self.notes.borrow_mut().troubles.push(text);
+            flip.end = match self.last_end.get() >= flip.called {
+                true => FlipEnd::Refused,
+                false => FlipEnd::Unknown,
+            };
+            flip.changes = wanted;
         }
     }
 
@@ -273,7 +313,7 @@ impl Conductor {
                 .replace("{service}", self.subject.name(service))
                 .replace("{color}", color.as_str());
             let called = now_ns();
-            let trouble = run(&text).await.err();
+            let trouble = self.run(&text).await.err();
             let flip = Flip {
                 changes,
                 called,
@@ -291,17 +331,56 @@ impl Conductor {
         }
     }
 
+    /// Runs a command until it has ended itself, whoever it leaves behind. One that is still there when the
+    /// time is up, or when the drill is told to stop, ends with all that it has started.
+    async fn run(&self, command: &str) -> Result<(), String> {
+        let cannot = |error: std::io::Error| format!("`{command}` cannot be run: {error}");
+        let said = tempfile::tempfile().map_err(cannot)?;
+        let mut process = Command::new("sh");
+        process.args(["-c", command]).stdin(Stdio::null()).stdout(Stdio::null());
+        process.stderr(said.try_clone().map_err(cannot)?).kill_on_drop(true).process_group(0);
+        let mut child = process.spawn().map_err(cannot)?;
+        let status = tokio::select! {
+            status = child.wait() => status.map_err(cannot)?,
+            why = self.enough() => {
+                signal(&child, Signal::KILL);
+                return Err(format!("`{command}` did not end {why}"));
+            }
+        };
+        if status.success() {
+            return Ok(());
+        }
+        let mut text = Vec::new();
+        let read =
+            (&said).seek(SeekFrom::Start(0)).and_then(|_| (&said).take(500).read_to_end(&mut text));
+        read.map_err(cannot)?;
+        // Whatever it says, it is not to write on our terminal as it likes.
+        let text = String::from_utf8_lossy(&text).replace(char::is_control, " ");
+        Err(format!("`{command}` ended with {status}: {}", text.trim()))
+    }
+
+    /// Why there is no more time for a command, as soon as there is none.
+    async fn enough(&self) -> String {
+        tokio::select! {
+            () = tokio::time::sleep(PATIENCE) => format!("within {PATIENCE:?}"),
+            () = self.halt.cancelled() => "before the drill did".to_owned(),
+        }
+    }
+
     /// Gives a color fresh endpoints, and ends the old ones when nobody is with them any more.
     async fn replace(&self, service: u8, color: Color) -> Result<(), DrillError> {
         let Control::Admin(caller) = &self.control else { return Ok(()) };
-        let endpoints = self.stage.lock().await.replace(service, color).await?;
+        let endpoints = self.stage.lock().await.prepare(service, color).await?;
         let endpoints = endpoints.iter().map(|it| EndpointRequest::Plain(it.to_string())).collect();
         let request = PoolRequest { version: None, endpoints, force: true };
         let name = self.subject.name(service);
         let path = format!("/v1/services/{name}/pools/{color}");
         let body = serde_json::to_string(&request)?;
         let call = Call { method: http::Method::PUT, ..Call::post(&path, body) };
-        caller.call::<Value>(call).await?;
+        let put = caller.call::<Value>(call).await;
+        let over = self.stage.lock().await.replace(service, color, put.is_ok()).await;
+        self.notes.borrow_mut().kills.extend(over);
+        put?;
         let path = format!("/v1/services/{name}/drain?color={color}&wait=60s");
         // If it is made active meanwhile, the answer comes before everybody has left.
         for _ in 0..100 {
@@ -329,7 +408,9 @@ impl Conductor {
         match whom {
             Whom::Proxy => {
                 if deed != Deed::Start {
-                    self.stage.lock().await.end_proxy(deed == Deed::Kill).await;
+                    let mut stage = self.stage.lock().await;
+                    self.last_end.set(now_ns());
+                    stage.end_proxy(deed == Deed::Kill).await;
                 }
                 if deed != Deed::Kill {
                     self.stage.lock().await.start_proxy()?;
@@ -370,12 +451,21 @@ impl Conductor {
         let mut last = None;
         let listening = async {
             loop {
-                if let Ok(mut events) = caller.events(last).await {
-                    while let Ok(Some(event)) = events.next().await {
-                        let heard = now_ns();
-                        let Ok(event) = serde_json::from_str::<Value>(&event) else { continue };
-                        last = event["seq"].as_u64().or(last);
-                        self.notes.borrow_mut().drained.extend(self.drained(&event, heard));
+                match caller.events(last).await {
+                    Err(error) => {
+                        let mut deaf = self.deaf.borrow_mut();
+                        if deaf.is_some() {
+                            *deaf = Some(error.to_string());
+                        }
+                    }
+                    Ok(mut events) => {
+                        self.deaf.replace(None);
+                        while let Ok(Some(event)) = events.next().await {
+                            let heard = now_ns();
+                            let Ok(event) = serde_json::from_str::<Value>(&event) else { continue };
+                            last = event["seq"].as_u64().or(last);
+                            self.notes.borrow_mut().drained.extend(self.drained(&event, heard));
+                        }
                     }
                 }
                 // It was killed, or does not run yet.
@@ -393,6 +483,46 @@ impl Conductor {
         let service = self.subject.places().find(|it| self.subject.name(*it) == name)?;
         let color = event["color"].as_str()?.parse().ok()?;
         Some(Drained { service, color, generation: event["generation"].as_u64()?, heard })
+    }
+
+    /// Notes what ends without being told to: the proxy.
+    pub(super) async fn attend(&self) {
+        // Whoever holds the stage is ending or starting something.
+        if let Ok(mut stage) = self.stage.try_lock()
+            && let Some(ended) = stage.proxy_ended()
+        {
+            self.trouble(now_ns(), ended);
+        }
+    }
+
+    /// Waits until it was told that everything is drained that flips have left behind, but not for long.
+    pub(super) async fn hear_the_last(&self) {
+        let is_told = || {
+            let notes = self.notes.borrow();
+            let last = notes.flips.iter().rev().find(|it| it.end == FlipEnd::Done);
+            last.is_none_or(|flip| {
+                flip.changes.iter().all(|(service, color)| {
+                    let is_it = |it: &Drained| (it.service, it.color) == (*service, color.other());
+                    notes.drained.iter().any(|it| is_it(it) && it.heard >= flip.called)
+                })
+            })
+        };
+        let looking = async {
+            while self.tells_of_drains() && !is_told() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        // What was not told by then is judged as it is.
+        let _ = timeout(AFTERWARDS, looking).await;
+        let why = self.deaf.borrow().clone().filter(|_| self.tells_of_drains());
+        if let Some(why) = why {
+            self.trouble(now_ns(), format!("the events of the proxy cannot be followed: {why}"));
+        }
+    }
+
+    /// Where each application belonged.
+    pub(super) async fn instances(&self) -> BTreeMap<u16, (u8, Color)> {
+        self.stage.lock().await.instances()
     }
 
     /// Looks who is inside, again and again until it is stopped.
@@ -439,17 +569,7 @@ impl Conductor {
     }
 }
 
-/// Runs a command to its end.
-async fn run(command: &str) -> Result<(), String> {
-    let mut process = Command::new("sh");
-    process.args(["-c", command]).stdin(std::process::Stdio::null()).kill_on_drop(true);
-    let output = timeout(PATIENCE, process.output()).await;
-    let output = output.map_err(|_| format!("`{command}` did not end within {PATIENCE:?}"))?;
-    let output = output.map_err(|error| format!("`{command}` cannot be run: {error}"))?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let said = String::from_utf8_lossy(&output.stderr);
-    let said = said.trim();
-    Err(format!("`{command}` ended with {}: {}", output.status, said.get(..500).unwrap_or(said)))
+/// Whether two changes are of the same services to the same colors.
+fn is_same(one: &[(u8, Color)], other: &[(u8, Color)]) -> bool {
+    one.len() == other.len() && one.iter().all(|it| other.contains(it))
 }

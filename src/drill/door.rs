@@ -125,7 +125,8 @@ impl Door {
             let (mut sender, is_new) = match self.share(idle) {
                 Some(sender) => (sender, false),
                 None => {
-                    let io = self.connect(Protocol::H2).await.map_err(|_| Outcome::Unconnected)?;
+                    let io =
+                        self.connect(Protocol::H2).await.map_err(|error| outcome_of(&error))?;
                     let (sender, driver) = http2::handshake(TokioExecutor::new(), TokioIo::new(io))
                         .await
                         .map_err(|_| Outcome::Unconnected)?;
@@ -155,7 +156,7 @@ impl Door {
 
     /// A connection of HTTP/1.1 for one client alone, which may become something else.
     pub(super) async fn open(&self) -> Result<http1::SendRequest<Body>, Outcome> {
-        let io = self.connect(Protocol::Http1).await.map_err(|_| Outcome::Unconnected)?;
+        let io = self.connect(Protocol::Http1).await.map_err(|error| outcome_of(&error))?;
         let (sender, driver) =
             http1::handshake(TokioIo::new(io)).await.map_err(|_| Outcome::Unconnected)?;
         // Ends when the sender is dropped or the other side closes.
@@ -206,6 +207,16 @@ impl Door {
         let stream = socket.connect(self.address).await?;
         stream.set_nodelay(true)?;
         Ok(stream)
+    }
+}
+
+/// Whose fault it is that there is no connection: a machine that has no ports or files left is ours.
+fn outcome_of(error: &io::Error) -> Outcome {
+    use rustix::io::Errno;
+    let own = [Errno::MFILE, Errno::NFILE, Errno::ADDRNOTAVAIL, Errno::ADDRINUSE, Errno::NOBUFS];
+    match error.raw_os_error().map(Errno::from_raw_os_error) {
+        Some(errno) if own.contains(&errno) => Outcome::Unsent,
+        _ => Outcome::Unconnected,
     }
 }
 

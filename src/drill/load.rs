@@ -42,8 +42,6 @@ pub(super) struct Order {
     pub(super) sizes: Sizes,
     pub(super) threads: usize,
     pub(super) seed: u64,
-    /// Whether the applications read the same clock as we.
-    pub(super) has_stamps: bool,
     /// Bounds the number of requests, beside the time.
     pub(super) count: Option<u64>,
 }
@@ -69,8 +67,11 @@ struct Shift {
 /// Requests that a thread may have under way at a rate that is kept.
 const UNDER_WAY_MAX: usize = 5000;
 
+/// Requests between two breaks of a thread that is behind.
+const YIELD_EVERY: u64 = 16;
+
 /// Requests that are remembered, over all threads: about two gigabytes.
-const REMEMBERED_MAX: u64 = 20_000_000;
+pub(super) const REMEMBERED_MAX: u64 = 20_000_000;
 
 /// How long one trial of what can be done takes, how many there are at most, and what is at once:
 /// 20 ms, in nanoseconds.
@@ -153,9 +154,9 @@ impl Load {
 
 impl Shift {
     fn work(self, entrances: Vec<Entrance>, live: Arc<Live>) -> io::Result<Vec<Request>> {
-        let Order { sizes, seed, has_stamps, .. } = self.order;
+        let Order { sizes, seed, .. } = self.order;
         let thread = self.thread as u64;
-        let clients = Clients::new(thread, entrances, sizes, seed, has_stamps, live);
+        let clients = Clients::new(thread, entrances, sizes, seed, live);
         let clients = Rc::new(clients);
         let runtime =
             Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
@@ -177,11 +178,15 @@ impl Shift {
         for turn in 0_u64.. {
             // Threads take turns. No run is long enough to tell the rounding.
             let place = (turn * self.order.threads as u64 + self.thread as u64) as f64;
-            let due = self.from + (place * interval) as u64;
+            let due = self.from.saturating_add((place * interval) as u64);
             if due >= self.until || self.stop.load(Relaxed) || !self.take_one() {
                 break;
             }
             sleep_until(due).await;
+            if turn % YIELD_EVERY == 0 {
+                // Whoever is behind does not sleep, and the others have to be served too.
+                tokio::task::yield_now().await;
+            }
             while tasks.try_join_next().is_some() {}
             let kind = self.order.mix.choose(&mut random);
             if tasks.len() >= UNDER_WAY_MAX {
@@ -202,7 +207,9 @@ impl Shift {
         for client in 0..own {
             let (clients, mix) = (Rc::clone(clients), Rc::clone(&shift));
             let (until, stop, left) = (self.until, Arc::clone(&self.stop), Arc::clone(&self.left));
-            let mut random = fastrand::Rng::with_seed(self.order.seed ^ ((client as u64) << 16));
+            let mut random = fastrand::Rng::with_seed(
+                self.order.seed ^ ((client as u64) << 16) ^ ((self.thread as u64) << 40),
+            );
             tasks.spawn_local(async move {
                 while now_ns() < until && !stop.load(Relaxed) && take_one(&left) {
                     Rc::clone(&clients).run(mix.choose(&mut random), now_ns()).await;
@@ -235,29 +242,37 @@ pub(super) async fn sleep_until(at: u64) {
 /// # Errors
 ///
 /// If a request fails that nothing is too much for.
-pub(super) fn capacity(order: &Order, entrances: impl Fn() -> Vec<Entrance>) -> io::Result<f64> {
-    let trial = |mix: &Mix, pace, time: Duration| {
+pub(super) async fn capacity(
+    order: &Order,
+    entrances: impl Fn() -> Vec<Entrance>,
+) -> io::Result<f64> {
+    let trial = async |mix: &Mix, pace, time: Duration| {
         let live = Arc::new(Live::default());
         let order = Order { mix: mix.clone(), count: None, ..order.clone() };
         let from = now_ns();
         let until = from + u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         let load = Load::start(&order, pace, (from, until), &entrances, &live)?;
+        while !load.is_over() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
         // What comes first finds cold connections, and few streams under way.
-        let seen = load.finish()?;
-        Ok::<_, io::Error>(
-            seen.into_iter().filter(|it| it.due > (from + until) / 2).collect::<Vec<_>>(),
-        )
+        let seen = load.finish()?.into_iter().filter(|it| it.due > (from + until) / 2);
+        Ok::<Vec<Request>, io::Error>(seen.collect())
     };
-    let short = trial(&Mix::only(Kind::Short), Pace::Clients(32), TRIAL)?;
+    let short = trial(&Mix::only(Kind::Short), Pace::Clients(32), TRIAL).await?;
     let bad = short.iter().find(|it| it.outcome != Outcome::Whole);
-    if let Some(Request { outcome, .. }) = bad {
-        let text = format!("what it can do cannot be measured: a request was {outcome}");
+    let trouble = match bad {
+        Some(Request { outcome, .. }) => Some(outcome.to_string()),
+        None => short.is_empty().then(|| "as slow as a second".to_owned()),
+    };
+    if let Some(trouble) = trouble {
+        let text = format!("what can be done at most cannot be measured: a request was {trouble}");
         return Err(io::Error::other(text));
     }
     let mut rate = short.len() as f64 / (TRIAL.as_secs_f64() / 2.0) / 32.0;
     for _ in 0..TRIALS_MAX {
         let tried = rate * 1.5;
-        let seen = trial(&order.mix, Pace::Rate(tried), TRIAL + order.sizes.stream_time)?;
+        let seen = trial(&order.mix, Pace::Rate(tried), TRIAL + order.sizes.stream_time).await?;
         if !is_at_ease(&seen) {
             break;
         }

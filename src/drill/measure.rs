@@ -1,6 +1,6 @@
 //! Figures of a history: rates, latencies, acknowledgements, drains. Pure.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use hdrhistogram::Histogram;
 
@@ -102,10 +102,12 @@ impl Figures {
                 note(&mut figures.acknowledged, (flip.acknowledged - flip.called) / 1000);
             }
         }
+        let generations =
+            history.flips.iter().filter_map(|it| Some((it.generation?, it.acknowledged)));
+        let by_generation: HashMap<u64, u64> = generations.collect();
         for drained in history.drained.iter().flatten() {
-            let flip = history.flips.iter().find(|it| it.generation == Some(drained.generation));
-            if let Some(flip) = flip {
-                let took = drained.heard.saturating_sub(flip.acknowledged);
+            if let Some(acknowledged) = by_generation.get(&drained.generation) {
+                let took = drained.heard.saturating_sub(*acknowledged);
                 note(&mut figures.drains, took / 1_000_000);
             }
         }
@@ -162,6 +164,7 @@ mod tests {
             instance: 1,
             due,
             began: ended - 1000,
+            met: 0,
             head: ended,
             ended,
             alive: 0,

@@ -30,7 +30,11 @@ mod traffic;
 
 use std::{io, rc::Rc, sync::Arc, time::Duration};
 
-use tokio::runtime::{Builder, LocalOptions};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::{
+    runtime::{Builder, LocalOptions},
+    signal::unix::{Signal, SignalKind, signal},
+};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::check::{Read, Write, conflicts};
@@ -43,9 +47,9 @@ pub use self::{
 };
 use self::{
     conduct::{Conductor, Notes},
-    load::{Live, Load, Order, capacity},
+    load::{Live, Load, Order, REMEMBERED_MAX, capacity},
     progress::Progress,
-    record::History,
+    record::{History, Trouble},
     stage::Stage,
     steps::Whom,
     subject::Subject,
@@ -81,13 +85,19 @@ pub enum DrillError {
     /// The admin API says something that it should not.
     #[error("{0}")]
     Call(String),
+    /// It was told to stop before there was anything to report, or twice.
+    #[error("stopped")]
+    Stopped,
     /// A body that cannot be written.
     #[error(transparent)]
     Json(#[from] serde_json::Error),
 }
 
-/// How long the last drains may take to be told.
-const AFTERWARDS: Duration = Duration::from_millis(500);
+/// Ctrl-C and SIGTERM, from when they are first waited for.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
 
 /// When what happens, in [`now_ns`].
 #[derive(Clone, Copy, Debug)]
@@ -111,58 +121,103 @@ struct Times {
 ///
 /// [`DrillError`] if there was nothing to report. All processes that were started have ended.
 pub fn run(options: &Options) -> Result<Report, DrillError> {
+    let files = getrlimit(Resource::Nofile);
+    // Each client needs a file. Whoever may not have more has what there is.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: files.maximum, ..files });
     let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
-    runtime.block_on(drill(options))
+    runtime.block_on(async {
+        let stop = CancellationToken::new();
+        let mut signals = Signals::new()?;
+        let mut drill = std::pin::pin!(drill(options, &stop));
+        loop {
+            tokio::select! {
+                report = &mut drill => return report,
+                () = signals.next() => match stop.is_cancelled() {
+                    false => stop.cancel(),
+                    // Whoever asks twice does not wait for what is under way.
+                    true => return Err(DrillError::Stopped),
+                },
+            }
+        }
+    })
 }
 
-async fn drill(options: &Options) -> Result<Report, DrillError> {
+/// Cancelled by `stop`, it reports what was seen until then. Dropped, it ends what it has started.
+async fn drill(options: &Options, stop: &CancellationToken) -> Result<Report, DrillError> {
     let mut stage = Stage::new()?;
-    let subject = Rc::new(set_up(options, &mut stage).await?);
-    let control = match &subject.demo {
-        Some(demo) => {
-            Control::Admin(Caller { target: Target::Unix(demo.socket.clone()), token: None })
-        }
-        None => options.control.clone(),
-    };
-    check_steps(options, &control, &subject, &stage)?;
-    stage.start_proxy()?;
-    let stage = tokio::sync::Mutex::new(stage);
-    let seen = subject.serves(&stage).await?;
-    let active = match &control {
-        Control::Admin(caller) => active(caller, &subject).await?,
-        Control::Command(_) | Control::Nobody => seen,
-    };
-    let stage = stage.into_inner();
-    let order = order(options, &subject, stage.has_apps());
     let progress = Progress::new(options.is_quiet);
-    let pace = match options.pace {
-        Speed::Pace(pace) => pace,
-        Speed::Share(share) => {
-            progress.say("measuring what can be done at most");
-            Pace::Rate(capacity(&order, || subject.entrances())? * share)
+    let preparing = async {
+        let subject = Rc::new(set_up(options, &mut stage).await?);
+        let control = match &subject.demo {
+            Some(demo) => {
+                Control::Admin(Caller { target: Target::Unix(demo.socket.clone()), token: None })
+            }
+            None => options.control.clone(),
+        };
+        check_steps(options, &control, &subject, &stage)?;
+        stage.start_proxy()?;
+        let stage = tokio::sync::Mutex::new(stage);
+        let seen = subject.serves(&stage).await?;
+        let active = match &control {
+            Control::Admin(caller) => active(caller, &subject).await?,
+            Control::Command(_) | Control::Nobody => seen,
+        };
+        check_command(&control, &subject, &active)?;
+        let mut stage = stage.into_inner();
+        let order = order(options, &subject);
+        let pace = match options.pace {
+            Speed::Pace(pace) => pace,
+            Speed::Share(share) => {
+                progress.say("measuring what can be done at most");
+                Pace::Rate(capacity(&order, || subject.entrances()).await? * share)
+            }
+        };
+        if let Some(ended) = stage.proxy_ended() {
+            return Err(DrillError::Process(ended));
         }
+        Ok((stage, subject, control, active, order, pace))
     };
+    let prepared = tokio::select! {
+        prepared = preparing => prepared?,
+        () = stop.cancelled() => return Err(DrillError::Stopped),
+    };
+    let (stage, subject, control, active, order, pace) = prepared;
     let times = Times::of(options);
     let live = Arc::new(Live::default());
     let span = (times.from, times.until);
     let load = Load::start(&order, pace, span, || subject.entrances(), &live)?;
-    let conductor = Conductor::new(control, Rc::clone(&subject), stage, active.clone());
     let (halt, done) = (CancellationToken::new(), CancellationToken::new());
-    let steps = &options.steps;
+    let conductor =
+        Conductor::new(control, Rc::clone(&subject), stage, active.clone(), halt.clone());
     let main = async {
         let watching = async {
-            watch(&load, &live, &conductor, &progress, times).await;
+            watch(&load, &live, &conductor, &progress, times, stop).await;
             halt.cancel();
         };
-        tokio::join!(conductor.conduct(steps, times, &halt), watching);
-        tokio::time::sleep(AFTERWARDS).await;
+        tokio::join!(conductor.conduct(&options.steps, times), watching);
+        conductor.hear_the_last().await;
         done.cancel();
     };
     tokio::join!(main, conductor.listen(&done), conductor.look(&done));
-    let requests = load.finish()?;
+    let mut requests = load.finish()?;
     let arrived = conductor.end().await?;
+    let instances = conductor.instances().await;
+    for request in &mut requests {
+        // Somebody else's application may be on another machine, with a clock of its own.
+        if !instances.contains_key(&request.instance) {
+            request.met = 0;
+            if request.kind != Kind::Ws {
+                request.alive = 0;
+            }
+        }
+    }
     let tells = conductor.tells_of_drains();
-    let Notes { flips, drained, kills, inside, troubles } = conductor.notes.take();
+    let Notes { flips, drained, kills, inside, mut troubles } = conductor.notes.take();
+    if requests.len() as u64 >= REMEMBERED_MAX {
+        let text =
+            format!("the load ended early: {REMEMBERED_MAX} requests are all that is remembered");
+        troubles.push(Trouble { from: times.until, until: times.until, text });
+    }
     let history = History {
         services: subject.names().to_vec(),
         initial: active,
@@ -173,6 +228,7 @@ async fn drill(options: &Options) -> Result<Report, DrillError> {
         drained: tells.then_some(drained),
         kills,
         inside,
+        instances,
         arrived,
         troubles,
     };
@@ -199,7 +255,7 @@ async fn set_up(options: &Options, stage: &mut Stage) -> Result<Subject, DrillEr
     if let Some(command) = &options.proxy {
         // Signals are for the proxy, not for the shell.
         let arguments = vec!["-c".to_owned(), format!("exec {command}")];
-        stage.set_proxy("sh".into(), arguments);
+        stage.set_proxy(Some("sh".into()), arguments);
     }
     Ok(subject)
 }
@@ -216,8 +272,28 @@ fn check_steps(
         true => Ok(()),
         false => usage(format!("there is no service {name}, but {}", subject.names().join(", "))),
     };
-    for Line { step, .. } in &options.steps {
+    let is_for_all = matches!(control, Control::Command(it) if !it.contains("{service}"));
+    let times = Times::of(options);
+    for Line { step, when } in &options.steps {
+        if !times.are_for(*when) {
+            return usage(format!(
+                "a step of {when} is never due: the load counts for {:?}",
+                options.duration
+            ));
+        }
         match step {
+            Step::Flip(names) if !names.is_empty() && is_for_all => {
+                return usage(
+                    "one call of this command is a flip of all services: put {service} into it"
+                        .to_owned(),
+                );
+            }
+            Step::Promote(pairs) if pairs.len() < subject.names().len() && is_for_all => {
+                return usage(
+                    "one call of this command is a flip of all services: put {service} into it"
+                        .to_owned(),
+                );
+            }
             Step::Flip(names) => {
                 names.iter().try_for_each(known)?;
                 if matches!(control, Control::Nobody) {
@@ -257,6 +333,22 @@ fn check_steps(
     Ok(())
 }
 
+/// Whether a command can say what is to be flipped: one that is not told which service is for all of them.
+fn check_command(control: &Control, subject: &Subject, active: &[Color]) -> Result<(), DrillError> {
+    let Control::Command(command) = control else { return Ok(()) };
+    let is_even = active.iter().all(|it| Some(it) == active.first());
+    if command.contains("{service}") || is_even {
+        return Ok(());
+    }
+    let colors: Vec<_> =
+        subject.names().iter().zip(active).map(|(name, it)| format!("{name}={it}")).collect();
+    Err(DrillError::Usage(format!(
+        "one call of `{command}` is a flip of all services to one color, but now they are {}: put {{service}} \
+         into it",
+        colors.join(" ")
+    )))
+}
+
 /// The active color of each service, as Flipgate says.
 async fn active(caller: &Caller, subject: &Subject) -> Result<Vec<Color>, DrillError> {
     let status: Status = caller.call(Call::get("/v1/status")).await?;
@@ -273,7 +365,7 @@ async fn active(caller: &Caller, subject: &Subject) -> Result<Vec<Color>, DrillE
     subject.names().iter().map(of).collect()
 }
 
-fn order(options: &Options, subject: &Subject, has_stamps: bool) -> Order {
+fn order(options: &Options, subject: &Subject) -> Order {
     let mix = options.mix.clone().unwrap_or_else(|| match subject.demo {
         Some(_) => Mix::of_demo(subject.names().len()),
         None => Mix::usual(),
@@ -287,35 +379,45 @@ fn order(options: &Options, subject: &Subject, has_stamps: bool) -> Order {
         },
         threads: options.threads,
         seed: options.seed,
-        has_stamps,
         count: options.count,
     }
 }
 
 /// Shows what is going on until the load is over.
-async fn watch(load: &Load, live: &Live, conductor: &Conductor, progress: &Progress, times: Times) {
-    let mut stop = std::pin::pin!(told_to_stop());
-    let mut is_stopped = false;
+async fn watch(
+    load: &Load,
+    live: &Live,
+    conductor: &Conductor,
+    progress: &Progress,
+    times: Times,
+    stop: &CancellationToken,
+) {
     while !load.is_over() {
-        tokio::select! {
-            () = tokio::time::sleep(Duration::from_millis(100)) => {}
-            () = &mut stop, if !is_stopped => {
-                is_stopped = true;
-                load.stop();
-            }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        if stop.is_cancelled() {
+            load.stop();
         }
+        conductor.attend().await;
         progress.show(live, conductor.flips(), times.from, times.until);
     }
 }
 
-async fn told_to_stop() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let Ok(mut term) = signal(SignalKind::terminate()) else {
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => {}
-        _ = term.recv() => {}
+// === impl Signals ===
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    /// The next of either. A dropped future loses none.
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
     }
 }
 
@@ -331,5 +433,14 @@ impl Times {
         let until = counts_from.saturating_add(duration);
         let (flips_from, flips_until) = (counts_from + steady / 2, until - steady / 2);
         Self { from, counts_from, flips_from, flips_until, until }
+    }
+
+    /// Whether something is due at all.
+    fn are_for(self, when: When) -> bool {
+        let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        match when {
+            When::At(time) => self.counts_from.saturating_add(nanos(time)) < self.until,
+            When::Every(time) => self.flips_from.saturating_add(nanos(time)) < self.flips_until,
+        }
     }
 }

@@ -4,7 +4,7 @@
 //! All times are of one clock that every process of the machine shares, in nanoseconds
 //! ([`crate::sample::now_ns`]).
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 use crate::model::Color;
 
@@ -34,7 +34,7 @@ pub enum Kind {
 pub enum Outcome {
     /// As it should.
     Whole,
-    /// It was not sent: too many were under way.
+    /// The drill could not send it: too many were under way, or it had no ports or files left.
     Unsent,
     /// No connection.
     Unconnected,
@@ -77,6 +77,8 @@ pub(crate) struct Request {
     pub due: u64,
     /// Before its first byte was sent, and before its connection was opened if that was new.
     pub began: u64,
+    /// When it reached the upstream, by whose word; 0 if that is not known.
+    pub met: u64,
     /// When the head of its answer was there; 0 if none was.
     pub head: u64,
     /// When it was over.
@@ -148,6 +150,8 @@ pub(crate) enum Victim {
     Upstream {
         /// The service.
         service: u8,
+        /// The color.
+        color: Color,
         /// Which process.
         instance: u16,
         /// Whether its color had no other endpoint left, so that nobody else could be asked.
@@ -168,6 +172,17 @@ pub(crate) struct Inside {
     pub count: u64,
     /// Whether the color was not the active one.
     pub is_leaving: bool,
+}
+
+/// Something that went wrong beside requests and flips.
+#[derive(Clone, Debug)]
+pub(crate) struct Trouble {
+    /// When what went wrong was begun.
+    pub from: u64,
+    /// When it had gone wrong.
+    pub until: u64,
+    /// What.
+    pub text: String,
 }
 
 /// Everything that was seen.
@@ -191,10 +206,22 @@ pub(crate) struct History {
     pub kills: Vec<Kill>,
     /// Who was inside, looked at now and then.
     pub inside: Vec<Inside>,
-    /// Every number that reached an upstream, as often as it did. `None` if nobody counted.
+    /// The applications that the drill has started: where each belongs.
+    pub instances: BTreeMap<u16, (u8, Color)>,
+    /// Every number that reached one of these, as often as it did. `None` if nobody counted.
     pub arrived: Option<Vec<u64>>,
     /// What went wrong beside requests and flips: processes that did not start, calls that failed.
-    pub troubles: Vec<String>,
+    pub troubles: Vec<Trouble>,
+}
+
+// === impl Request ===
+
+impl Request {
+    /// By when it was decided where it goes: the upstream had it, or at the latest there was an answer.
+    pub(crate) fn decided(&self) -> u64 {
+        let Self { began, met, head, .. } = *self;
+        if met >= began && met <= head { met } else { head }
+    }
 }
 
 // === impl Kind ===
@@ -246,7 +273,7 @@ impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Whole => write!(f, "whole"),
-            Self::Unsent => write!(f, "not sent: too many were under way"),
+            Self::Unsent => write!(f, "not sent: the drill could not"),
             Self::Unconnected => write!(f, "no connection"),
             Self::Unanswered => write!(f, "the connection ended without an answer"),
             Self::Refused(code) => write!(f, "refused with {code}"),

@@ -1,6 +1,7 @@
 //! The processes that a drill starts: sample applications, and the proxy. They end with it.
 
 use std::{
+    collections::BTreeMap,
     io,
     net::{Ipv4Addr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
@@ -8,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::{
@@ -30,10 +32,13 @@ use crate::{
 pub(super) struct Stage {
     folder: TempDir,
     apps: Vec<App>,
-    /// Of those that were replaced, until they are idle.
+    /// Those that are to take the place of others.
+    coming: Vec<App>,
+    /// Those that were replaced, until they are idle.
     leaving: Vec<App>,
     proxy: Option<Proxy>,
-    next_instance: u16,
+    /// Where each application belongs, those that have ended too.
+    instances: BTreeMap<u16, (u8, Color)>,
     /// Kills whose consequences are not over.
     open: Vec<Kill>,
 }
@@ -51,10 +56,17 @@ struct App {
 /// The proxy that is put to the test.
 #[derive(Debug)]
 struct Proxy {
-    program: PathBuf,
+    /// `None` for this very program.
+    program: Option<PathBuf>,
     arguments: Vec<String>,
     child: Option<Child>,
 }
+
+/// The number of our first application. Somebody else's are called 1 or something like it.
+const FIRST_INSTANCE: u16 = 1001;
+
+/// How long a proxy may take to find out that an application is there again, in nanoseconds: 3 s.
+const RECOVERY: u64 = 3_000_000_000;
 
 /// How long a process may take to begin or to end.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -64,9 +76,10 @@ impl Stage {
         Ok(Self {
             folder: TempDir::with_prefix("flipgate-drill-")?,
             apps: Vec::new(),
+            coming: Vec::new(),
             leaving: Vec::new(),
             proxy: None,
-            next_instance: 1,
+            instances: BTreeMap::new(),
             open: Vec::new(),
         })
     }
@@ -100,31 +113,41 @@ impl Stage {
         Ok(address)
     }
 
-    /// Starts as many fresh applications as a color has, in their stead, and returns where they listen.
-    /// The old ones go on until [`Stage::dismiss`].
-    pub(super) async fn replace(
+    /// Starts as many fresh applications as a color has, and returns where they listen. They take the
+    /// place of the others with [`Stage::replace`].
+    pub(super) async fn prepare(
         &mut self,
         service: u8,
         color: Color,
     ) -> Result<Vec<SocketAddr>, DrillError> {
-        let mut fresh = Vec::new();
+        let mut addresses = Vec::new();
         for address in self.endpoints(service, color) {
             let address = SocketAddr::new(address.ip(), 0);
-            fresh.push(self.new_app(service, color, address).await?);
+            let app = self.new_app(service, color, address).await?;
+            addresses.push(app.address);
+            self.coming.push(app);
         }
-        let is_old = |it: &mut App| (it.service, it.color) == (service, color);
-        let old = self.apps.extract_if(.., is_old);
-        self.leaving.extend(old);
-        let addresses = fresh.iter().map(|it| it.address).collect();
-        self.apps.extend(fresh);
         Ok(addresses)
+    }
+
+    /// Has what was prepared take the place of what a color had, which goes on until
+    /// [`Stage::dismiss`]; or else ends it. Returns what kills of the color have explained.
+    pub(super) async fn replace(&mut self, service: u8, color: Color, is_taken: bool) -> Vec<Kill> {
+        let fresh = take_of(&mut self.coming, service, color);
+        if !is_taken {
+            for app in fresh {
+                end(app.child).await;
+            }
+            return Vec::new();
+        }
+        self.leaving.extend(take_of(&mut self.apps, service, color));
+        self.apps.extend(fresh);
+        self.is_up_again(service, color)
     }
 
     /// Ends the applications of a color that were replaced.
     pub(super) async fn dismiss(&mut self, service: u8, color: Color) {
-        let is_own = |it: &mut App| (it.service, it.color) == (service, color);
-        let old: Vec<_> = self.leaving.extract_if(.., is_own).collect();
-        for app in old {
+        for app in take_of(&mut self.leaving, service, color) {
             end(app.child).await;
         }
     }
@@ -135,8 +158,9 @@ impl Stage {
         color: Color,
         address: SocketAddr,
     ) -> Result<App, DrillError> {
-        let instance = self.next_instance;
-        self.next_instance += 1;
+        let count = u16::try_from(self.instances.len()).unwrap_or(u16::MAX);
+        let instance = FIRST_INSTANCE.saturating_add(count);
+        self.instances.insert(instance, (service, color));
         let mut app = App { service, color, instance, address, child: None };
         self.start_app(&mut app).await?;
         Ok(app)
@@ -144,8 +168,7 @@ impl Stage {
 
     async fn start_app(&self, app: &mut App) -> Result<(), DrillError> {
         let failed = |what: String| DrillError::Process(format!("a sample application {what}"));
-        let program = std::env::current_exe()?;
-        let mut command = Command::new(program);
+        let mut command = own_program();
         command
             .args([
                 "sample",
@@ -156,7 +179,7 @@ impl Stage {
             .args(["--color", app.color.as_str(), "--instance", &app.instance.to_string()])
             .args(["--listen", &app.address.to_string(), "--journal"])
             .arg(self.folder().join(format!("arrived-{}", app.instance)));
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
         let mut child = command.spawn()?;
         let out = child.stdout.take().expect("it is piped");
         let mut lines = BufReader::new(out).lines();
@@ -170,7 +193,7 @@ impl Stage {
     }
 
     /// Says what the proxy is. It does not run yet.
-    pub(super) fn set_proxy(&mut self, program: PathBuf, arguments: Vec<String>) {
+    pub(super) fn set_proxy(&mut self, program: Option<PathBuf>, arguments: Vec<String>) {
         self.proxy = Some(Proxy { program, arguments, child: None });
     }
 
@@ -191,14 +214,25 @@ impl Stage {
             return Ok(());
         }
         let log = std::fs::File::options().append(true).create(true).open(log)?;
-        let mut command = Command::new(&proxy.program);
-        command.args(&proxy.arguments).kill_on_drop(true);
+        let mut command = match &proxy.program {
+            Some(program) => Command::new(program),
+            None => own_program(),
+        };
+        command.args(&proxy.arguments).kill_on_drop(true).process_group(0);
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let child = command.spawn().map_err(|error| {
-            DrillError::Process(format!("{} cannot be started: {error}", proxy.program.display()))
+            DrillError::Process(format!("the proxy cannot be started: {error}"))
         })?;
         proxy.child = Some(child);
         Ok(())
+    }
+
+    /// Whether the proxy has ended without being told to, and how. Says it once.
+    pub(super) fn proxy_ended(&mut self) -> Option<String> {
+        let child = &mut self.proxy.as_mut()?.child;
+        let status = child.as_mut()?.try_wait().ok().flatten()?;
+        *child = None;
+        Some(format!("the proxy ended by itself ({status})\n{}", self.proxy_log()))
     }
 
     /// Notes that the proxy serves again.
@@ -221,7 +255,7 @@ impl Stage {
         let kill = Kill { victim: Victim::Proxy, from: now_ns(), until: u64::MAX };
         self.open.push(kill);
         if is_kill {
-            let _ = child.start_kill();
+            signal(&child, Signal::KILL);
             let _ = child.wait().await;
         } else {
             end(Some(child)).await;
@@ -241,7 +275,7 @@ impl Stage {
         let is_last = own.iter().filter(|it| is_alive(it)).count() == 1;
         let app = own.get_mut(number.checked_sub(1)?)?;
         let mut child = app.child.take()?;
-        let victim = Victim::Upstream { service, instance: app.instance, was_last: is_last };
+        let victim = Victim::Upstream { service, color, instance: app.instance, was_last: is_last };
         let from = now_ns();
         let _ = child.start_kill();
         let _ = child.wait().await;
@@ -261,18 +295,21 @@ impl Stage {
         number: usize,
     ) -> Result<Vec<Kill>, DrillError> {
         let mut apps = std::mem::take(&mut self.apps);
-        let own = apps.iter_mut().filter(|it| (it.service, it.color) == (service, color));
-        let mut started = Ok(());
-        let mut instance = 0;
-        if let Some(app) = own.into_iter().nth(number.saturating_sub(1))
-            && app.child.is_none()
-        {
-            instance = app.instance;
-            started = self.start_app(app).await;
-        }
+        let mut own = apps.iter_mut().filter(|it| (it.service, it.color) == (service, color));
+        let started = match own.nth(number.saturating_sub(1)) {
+            Some(app) if app.child.is_none() => self.start_app(app).await,
+            _ => Ok(()),
+        };
         self.apps = apps;
         started?;
-        Ok(self.close(|it| matches!(it, Victim::Upstream { instance: it, .. } if it == instance)))
+        Ok(self.is_up_again(service, color))
+    }
+
+    /// Kills of the last endpoint of a color, now that there is one again.
+    fn is_up_again(&mut self, service: u8, color: Color) -> Vec<Kill> {
+        let is_own = |it: Victim| matches!(it, Victim::Upstream { service: of, color: it, .. } if (of, it) == (service, color));
+        let over = self.close(is_own).into_iter();
+        over.map(|it| Kill { until: it.until + RECOVERY, ..it }).collect()
     }
 
     fn close(&mut self, is_over: impl Fn(Victim) -> bool) -> Vec<Kill> {
@@ -281,37 +318,62 @@ impl Stage {
         over.map(|it| Kill { until: now, ..it }).collect()
     }
 
+    /// Where each application belonged.
+    pub(super) fn instances(&self) -> BTreeMap<u16, (u8, Color)> {
+        self.instances.clone()
+    }
+
     /// Ends everything, and returns each number that arrived at an application, and the kills whose
     /// consequences were never over.
     pub(super) async fn end(&mut self) -> Result<(Vec<u64>, Vec<Kill>), DrillError> {
         if let Some(proxy) = &mut self.proxy {
             end(proxy.child.take()).await;
         }
-        for app in self.apps.iter_mut().chain(&mut self.leaving) {
+        for app in self.apps.iter_mut().chain(&mut self.leaving).chain(&mut self.coming) {
             if let Some(mut child) = app.child.take() {
                 let _ = child.start_kill();
                 let _ = child.wait().await;
             }
         }
         let mut arrived = Vec::new();
-        for instance in 1..self.next_instance {
-            arrived.extend(read_journal(&self.folder().join(format!("arrived-{instance}")))?);
+        for instance in self.instances.keys() {
+            match read_journal(&self.folder().join(format!("arrived-{instance}"))) {
+                Ok(numbers) => arrived.extend(numbers),
+                // It never started.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error.into()),
+            }
         }
         Ok((arrived, std::mem::take(&mut self.open)))
     }
 }
 
+/// This very program, also if its file was replaced meanwhile. Signals of a terminal are for the drill
+/// alone, which ends what it has started.
+fn own_program() -> Command {
+    let mut command = Command::new("/proc/self/exe");
+    command.arg0("flipgate").kill_on_drop(true).process_group(0);
+    command
+}
+
+fn take_of(apps: &mut Vec<App>, service: u8, color: Color) -> Vec<App> {
+    apps.extract_if(.., |it| (it.service, it.color) == (service, color)).collect()
+}
+
 /// SIGTERM, and SIGKILL for who does not care.
 async fn end(child: Option<Child>) {
     let Some(mut child) = child else { return };
-    let pid =
-        child.id().and_then(|it| i32::try_from(it).ok()).and_then(rustix::process::Pid::from_raw);
-    if let Some(pid) = pid {
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-    }
+    signal(&child, Signal::TERM);
     if timeout(PATIENCE, child.wait()).await.is_err() {
-        let _ = child.start_kill();
+        signal(&child, Signal::KILL);
         let _ = child.wait().await;
+    }
+}
+
+/// Sends a signal to a process that leads a group, and to whoever it has started.
+pub(super) fn signal(child: &Child, signal: Signal) {
+    if let Some(pid) = child.id().and_then(|it| i32::try_from(it).ok()).and_then(Pid::from_raw) {
+        let _ = kill_process_group(pid, signal);
     }
 }
 

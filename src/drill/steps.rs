@@ -15,7 +15,7 @@
 //! at 20s      restart proxy             SIGTERM, wait, start
 //! ```
 
-use std::{str::FromStr, time::Duration};
+use std::{collections::BTreeSet, fmt, str::FromStr, time::Duration};
 
 use crate::model::Color;
 
@@ -74,6 +74,15 @@ pub enum Whom {
     Endpoint(String, Color, usize),
 }
 
+impl fmt::Display for When {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::At(time) => write!(f, "at {time:?}"),
+            Self::Every(time) => write!(f, "every {time:?}"),
+        }
+    }
+}
+
 /// The shortest time between two turns of a step.
 const EVERY_MIN: Duration = Duration::from_millis(1);
 
@@ -85,6 +94,8 @@ impl Line {
     /// Each line that is not one, with its number.
     pub fn parse_all(text: &str) -> Result<Vec<Self>, String> {
         let (mut lines, mut wrong) = (Vec::new(), Vec::new());
+        // Some editors write this mark in front, and nobody sees it.
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         for (number, line) in text.lines().enumerate() {
             let line = line.split('#').next().unwrap_or_default().trim();
             if line.is_empty() {
@@ -125,7 +136,12 @@ fn step(words: &[&str]) -> Result<Step, String> {
         ["flip", services @ ..] => Step::Flip(named(services)),
         ["promote", first, rest @ ..] => {
             let pairs = std::iter::once(first).chain(rest).map(|it| pair(it));
-            Step::Promote(pairs.collect::<Result<_, _>>()?)
+            let pairs: Vec<_> = pairs.collect::<Result<_, _>>()?;
+            let names: BTreeSet<&String> = pairs.iter().map(|(name, _)| name).collect();
+            if names.len() < pairs.len() {
+                return Err(format!("`{}`: each service once", words.join(" ")));
+            }
+            Step::Promote(pairs)
         }
         ["rollback", services @ ..] => Step::Rollback(named(services)),
         ["replace", place] => {

@@ -94,7 +94,7 @@ impl Subject {
         std::fs::write(&demo.file, configuration(&demo, false))?;
         let file = demo.file.display().to_string();
         let arguments = ["run", "--config", &file].map(str::to_owned).to_vec();
-        stage.set_proxy(std::env::current_exe()?, arguments);
+        stage.set_proxy(None, arguments);
         let door = |name: &String, from: [u8; 4]| Door {
             address: listen,
             authority: format!("{name}.test"),
@@ -153,6 +153,9 @@ impl Subject {
                     }
                     Err(outcome) => outcome,
                 };
+                if let Some(ended) = stage.lock().await.proxy_ended() {
+                    return Err(DrillError::Process(ended));
+                }
                 if tokio::time::Instant::now() > until {
                     let why = door.trouble().await.unwrap_or_else(|| outcome.to_string());
                     let log = stage.lock().await.proxy_log();

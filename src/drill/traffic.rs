@@ -14,7 +14,7 @@ use std::{
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt, stream};
 use http::{HeaderMap, Response, StatusCode, header};
-use http_body_util::{BodyExt, Empty, StreamBody};
+use http_body_util::{BodyExt, Empty, LengthLimitError, Limited, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper_util::rt::TokioIo;
 use tokio::time::{Instant, timeout};
@@ -55,8 +55,6 @@ pub(super) struct Clients {
     sizes: Sizes,
     next_id: Cell<u64>,
     random: RefCell<fastrand::Rng>,
-    /// Whether the applications read the same clock as we.
-    has_stamps: bool,
     live: Arc<Live>,
     /// What they saw.
     pub(super) seen: RefCell<Vec<Request>>,
@@ -88,7 +86,6 @@ impl Clients {
         entrances: Vec<Entrance>,
         sizes: Sizes,
         seed: u64,
-        has_stamps: bool,
         live: Arc<Live>,
     ) -> Self {
         Self {
@@ -96,7 +93,6 @@ impl Clients {
             sizes,
             next_id: Cell::new(first_id()),
             random: RefCell::new(fastrand::Rng::with_seed(seed ^ thread)),
-            has_stamps,
             live,
             seen: RefCell::default(),
         }
@@ -130,9 +126,6 @@ impl Clients {
             Err(_) => Outcome::Late,
         };
         request.ended = now_ns();
-        if !self.has_stamps && kind != Kind::Ws {
-            request.alive = 0;
-        }
         self.note(request);
     }
 
@@ -148,6 +141,7 @@ impl Clients {
             instance: 0,
             due,
             began: now,
+            met: 0,
             head: 0,
             ended: now,
             alive: 0,
@@ -193,7 +187,7 @@ impl Clients {
         let (mut content, mut trailers) = (Content::of(request.id), None);
         while let Some(frame) = body.frame().await {
             match frame.map_err(|_| Outcome::Cut)?.into_data() {
-                Ok(data) if content.goes_on_with(&data) => {}
+                Ok(data) if content.goes_on_with(&data) && content.taken() <= bytes => {}
                 Ok(_) => return Err(Outcome::Altered),
                 Err(frame) => trailers = frame.into_trailers().ok(),
             }
@@ -201,16 +195,11 @@ impl Clients {
         if content.taken() < bytes {
             return Err(Outcome::Cut);
         }
-        if content.taken() > bytes {
-            return Err(Outcome::Altered);
-        }
         idle.give_back(lent, door);
         let trailers = trailers.ok_or(Outcome::Untrailed)?;
         request.alive = number(&trailers, sample::ENDED).ok_or(Outcome::Untrailed)?;
-        let mut whole = Xxh3::new();
-        whole.update(&Content::of(request.id).take(usize::try_from(bytes).unwrap_or(usize::MAX)));
         match trailers.get(sample::DIGEST) {
-            Some(digest) if *digest == sample::digest(&whole) => Ok(()),
+            Some(digest) if *digest == digest_of(request.id, bytes) => Ok(()),
             _ => Err(Outcome::Altered),
         }
     }
@@ -224,12 +213,10 @@ impl Clients {
         let headers = answer.headers().clone();
         let body = head(request, answer)?;
         request.alive = number(&headers, sample::ENDED).unwrap_or_default();
-        body.collect().await.map_err(|_| Outcome::Cut)?;
+        read(body).await?;
         idle.give_back(lent, door);
-        let mut whole = Xxh3::new();
-        whole.update(&Content::of(request.id).take(usize::try_from(bytes).unwrap_or(usize::MAX)));
         let is_whole = number(&headers, sample::BYTES) == Some(bytes)
-            && headers.get(sample::DIGEST).is_some_and(|it| *it == sample::digest(&whole));
+            && headers.get(sample::DIGEST).is_some_and(|it| *it == digest_of(request.id, bytes));
         if is_whole { Ok(()) } else { Err(Outcome::Altered) }
     }
 
@@ -242,6 +229,9 @@ impl Clients {
         while let Some(frame) = body.frame().await {
             let Ok(data) = frame.map_err(|_| Outcome::Cut)?.into_data() else { continue };
             text.push_str(std::str::from_utf8(&data).map_err(|_| Outcome::Altered)?);
+            if text.len() > BODY_MAX {
+                return Err(Outcome::Altered);
+            }
             while let Some(end) = text.find("\n\n") {
                 let event: String = text.drain(..end + 2).collect();
                 let field = |name| event.lines().find_map(|it| it.strip_prefix(name));
@@ -314,15 +304,15 @@ impl Clients {
             }
         }
         socket.close(None).await.map_err(|_| Outcome::Cut)?;
-        // The answer to the close, and the end of the connection.
-        while let Some(message) = socket.next().await {
-            match message {
-                Ok(Message::Close(_)) => {}
-                Ok(_) => return Err(Outcome::Altered),
-                Err(_) => return Err(Outcome::Cut),
+        // The answer to the close. How the connection ends behind it is nobody's business.
+        loop {
+            match socket.next().await {
+                Some(Ok(Message::Close(_))) => return Ok(()),
+                Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
+                Some(Ok(_)) => return Err(Outcome::Altered),
+                Some(Err(_)) | None => return Err(Outcome::Cut),
             }
         }
-        Ok(())
     }
 }
 
@@ -350,7 +340,7 @@ async fn short(door: &Door, idle: &Idle, request: &mut Request) -> Result<(), Ou
     };
     let (answer, lent) = get(door, idle, "/traffic/short", id, fields).await?;
     request.alive = number(answer.headers(), sample::ENDED).unwrap_or_default();
-    let body = head(request, answer)?.collect().await.map_err(|_| Outcome::Cut)?.to_bytes();
+    let body = read(head(request, answer)?).await?;
     idle.give_back(lent, door);
     let mut content = Content::of(id);
     if body.len() != SHORT || !content.goes_on_with(&body) {
@@ -361,6 +351,29 @@ async fn short(door: &Door, idle: &Idle, request: &mut Request) -> Result<(), Ou
         _ => Ok(()),
     }
 }
+
+/// The whole of a small body.
+async fn read(body: Incoming) -> Result<Bytes, Outcome> {
+    let collected = Limited::new(body, BODY_MAX).collect().await;
+    let collected = collected.map_err(|error| match error.is::<LengthLimitError>() {
+        true => Outcome::Altered,
+        false => Outcome::Cut,
+    });
+    Ok(collected?.to_bytes())
+}
+
+/// The digest of a body, which is made piece by piece.
+fn digest_of(id: u64, bytes: u64) -> String {
+    let (mut content, mut hash) = (Content::of(id), Xxh3::new());
+    while content.taken() < bytes {
+        let left = usize::try_from(bytes - content.taken()).unwrap_or(usize::MAX);
+        hash.update(&content.take(left.min(BODY_MAX)));
+    }
+    sample::digest(&hash)
+}
+
+/// Bytes of a body that is small, or of an event.
+const BODY_MAX: usize = 64 * 1024;
 
 /// Bytes of a short answer.
 const SHORT: usize = 128;
@@ -406,6 +419,11 @@ fn head(request: &mut Request, answer: Response<Incoming>) -> Result<Incoming, O
 fn note_head(request: &mut Request, headers: &HeaderMap) {
     request.head = now_ns();
     request.color = color_of(headers);
+    request.met = number(headers, sample::MET).unwrap_or_default();
+    if number(headers, sample::ID) != Some(request.id) {
+        // Not the answer to this question, whoever gave it.
+        request.color = None;
+    }
     let instance = number(headers, sample::INSTANCE).and_then(|it| u16::try_from(it).ok());
     request.instance = instance.unwrap_or_default();
 }

@@ -38,6 +38,8 @@ pub const COLOR: &str = "x-sample-color";
 pub const VERSION: &str = "x-sample-version";
 /// Which process answered.
 pub const INSTANCE: &str = "x-sample-instance";
+/// [`now_ns`] of the application when the head of a request was there.
+pub const MET: &str = "x-sample-met";
 /// [`now_ns`] of the application when the last byte of a body was received or was about to be sent.
 pub const ENDED: &str = "x-sample-ended";
 /// How many bytes of a body were received.
@@ -131,6 +133,7 @@ impl App {
     }
 
     async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
+        let met = now_ns();
         let id = request.headers().get(ID).cloned();
         let number = id.as_ref().and_then(|it| it.to_str().ok()).and_then(|it| it.parse().ok());
         if let (Some(journal), Some(number)) = (&self.journal, number)
@@ -151,6 +154,7 @@ impl App {
         headers.insert(COLOR, self.color.clone());
         headers.insert(VERSION, self.version.clone());
         headers.insert(INSTANCE, self.instance.clone());
+        headers.insert(MET, HeaderValue::from(met));
         if let Some(id) = id {
             headers.insert(ID, id);
         }

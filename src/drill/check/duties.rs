@@ -1,6 +1,8 @@
 //! Who answers for what: which flips happened, which requests show it, what a kill explains, and which
 //! drain a request had to be over for.
 
+use std::collections::BTreeMap;
+
 use super::{
     super::record::{Drained, Flip, FlipEnd, History, Kill, Kind, Outcome, Request, Victim},
     register::{Read, Write},
@@ -17,7 +19,7 @@ pub(super) struct Uncertain {
 
 /// What the drill itself broke.
 pub(super) struct Explanations<'a> {
-    kills: &'a [Kill],
+    history: &'a History,
 }
 
 /// For each service and color, when a drain was told that a request had to be over for.
@@ -31,45 +33,79 @@ pub(super) struct FirstDrains {
 
 impl<'a> Explanations<'a> {
     pub(super) fn of(history: &'a History) -> Self {
-        Self { kills: &history.kills }
+        Self { history }
     }
 
-    /// Whether a request could not end well because of a kill. An endless outage of a proxy that was
-    /// killed explains whatever met it. The end of one process of an upstream explains only what was
-    /// inside of it and cannot be repeated elsewhere: what was answered by another one, or not begun
-    /// yet, is not explained.
+    /// Whether a request could not end well because of a kill. That of the proxy explains that there was no
+    /// answer, or half of one, and nothing of what was in it. The end of one process of an upstream explains
+    /// what was inside of it, and what cannot be repeated elsewhere; that of the last one of a color, what
+    /// could have gone to that color.
     pub(super) fn explain(&self, request: &Request) -> bool {
-        self.kills.iter().any(|kill| {
-            let is_near = request.began <= kill.until && request.ended >= kill.from;
-            is_near
-                && match kill.victim {
-                    Victim::Proxy => true,
-                    Victim::Upstream { service, .. } if service != request.service => false,
-                    Victim::Upstream { instance, .. }
-                        if request.head != 0 && request.instance != 0 =>
-                    {
-                        request.instance == instance
-                            && matches!(request.outcome, Outcome::Cut | Outcome::Unanswered)
-                    }
-                    Victim::Upstream { was_last, .. } => was_last || !request.kind.is_repeatable(),
+        let is_loss = match request.outcome {
+            Outcome::Unconnected | Outcome::Unanswered | Outcome::Cut | Outcome::Late => true,
+            Outcome::Refused(code) => code >= 500,
+            _ => false,
+        };
+        is_loss
+            && self.near(request).any(|kill| match kill.victim {
+                Victim::Proxy => true,
+                Victim::Upstream { instance, .. } if request.instance != 0 => {
+                    request.instance == instance
                 }
+                Victim::Upstream { color, was_last, .. } => {
+                    (was_last || !request.kind.is_repeatable()) && self.may_have_met(request, color)
+                }
+            })
+    }
+
+    /// Whether a request was under way when something was killed that it may have met, so that it may have
+    /// been sent again.
+    pub(super) fn may_be_repeated(&self, request: &Request) -> bool {
+        self.near(request).any(|kill| match kill.victim {
+            Victim::Proxy => true,
+            Victim::Upstream { color, .. } => self.may_have_met(request, color),
         })
     }
 
-    /// Whether a request was under way when something of its own service was killed, so that it may have been repeated.
-    pub(super) fn is_near_a_kill(&self, request: &Request) -> bool {
-        self.kills.iter().any(|kill| {
+    /// What was killed while a request was under way, of its own service or of all.
+    fn near(&self, request: &Request) -> impl Iterator<Item = &'a Kill> {
+        let Request { began, ended, service, .. } = *request;
+        self.history.kills.iter().filter(move |kill| {
             let is_own = match kill.victim {
                 Victim::Proxy => true,
-                Victim::Upstream { service, .. } => service == request.service,
+                Victim::Upstream { service: it, .. } => it == service,
             };
-            is_own && request.began <= kill.until && request.ended >= kill.from
+            is_own && began <= kill.until && ended >= kill.from
         })
+    }
+
+    /// Whether a color could have been chosen for a request: because it was active at some time of it, or
+    /// because a tester asked for it.
+    fn may_have_met(&self, request: &Request, color: Color) -> bool {
+        if request.kind == Kind::Preview {
+            return true;
+        }
+        let History { initial, flips, .. } = self.history;
+        let Some(mut active) = initial.get(usize::from(request.service)).copied() else {
+            return false;
+        };
+        let mut since = 0;
+        for flip in flips.iter().filter(|it| it.end != FlipEnd::Refused) {
+            let change = flip.changes.iter().find(|it| it.0 == request.service);
+            let Some((_, to)) = change else { continue };
+            let met = since <= request.ended && flip.acknowledged >= request.began;
+            if met && (active == color || flip.end == FlipEnd::Unknown) {
+                return true;
+            }
+            (active, since) = (*to, flip.called);
+        }
+        active == color && since <= request.ended
     }
 
     /// Whether the proxy was gone at some time of these.
     pub(super) fn is_proxy_gone(&self, from: u64, until: u64) -> bool {
-        let mut kills = self.kills.iter().filter(|it| it.victim == Victim::Proxy);
+        let kills = &self.history.kills;
+        let mut kills = kills.iter().filter(|it| it.victim == Victim::Proxy);
         kills.any(|kill| from <= kill.until && until >= kill.from)
     }
 }
@@ -111,8 +147,8 @@ pub(super) fn reads(history: &History, uncertain: &[Uncertain]) -> Vec<Read> {
     // A tester's request says what the tester asked for.
     let public = requests.filter(|(_, it)| it.kind != Kind::Preview && it.head != 0);
     let reads = public.filter_map(|(place, it)| {
-        let Request { service, began, head, .. } = *it;
-        Some(Read { request: place, service, color: it.color?, began, ended: head })
+        let Request { service, began, .. } = *it;
+        Some(Read { request: place, service, color: it.color?, began, ended: it.decided() })
     });
     let is_certain = |read: &Read| {
         !uncertain
@@ -124,6 +160,11 @@ pub(super) fn reads(history: &History, uncertain: &[Uncertain]) -> Vec<Read> {
 
 pub(super) fn first_drains(history: &History, drained: &[Drained]) -> FirstDrains {
     let services = 0..u8::try_from(history.services.len()).unwrap_or(u8::MAX);
+    let mut told: BTreeMap<(u8, Color, u64), Drained> = BTreeMap::new();
+    for it in drained {
+        let first = told.entry((it.service, it.color, it.generation)).or_insert(*it);
+        first.heard = first.heard.min(it.heard);
+    }
     let line = |service: u8, color: Color| {
         let (mut line, mut back) = (Vec::new(), u64::MAX);
         // From the last one back, so that each has the first drain of itself and all later ones. What
@@ -136,10 +177,8 @@ pub(super) fn first_drains(history: &History, drained: &[Drained]) -> FirstDrain
             if flip.end != FlipEnd::Done || !flip.changes.contains(&(service, color.other())) {
                 continue;
             }
-            let told = drained.iter().filter(|it| {
-                it.service == service && it.color == color && Some(it.generation) == flip.generation
-            });
-            first = told.copied().chain(first).min_by_key(|it| it.heard);
+            let own = flip.generation.and_then(|it| told.get(&(service, color, it)));
+            first = own.copied().into_iter().chain(first).min_by_key(|it| it.heard);
             line.extend(first.map(|it| (back, it)));
         }
         line.reverse();
@@ -152,11 +191,11 @@ pub(super) fn first_drains(history: &History, drained: &[Drained]) -> FirstDrain
 
 impl FirstDrains {
     /// The first drain that was told of a side of `color` that this request was inside of: one that was
-    /// replaced by a flip, and the head of whose answer was there before a flip back was called. Whoever
+    /// replaced by a flip, and on which this was decided before a flip back was called. Whoever
     /// was answered by a color before it was active again was let in before it was replaced.
     pub(super) fn after(&self, request: &Request, color: Color) -> Option<Drained> {
         let line = &self.lines.get(usize::from(request.service))?[color as usize];
-        let first = line.partition_point(|(back, _)| *back <= request.head);
+        let first = line.partition_point(|(back, _)| *back <= request.decided());
         line.get(first).map(|(_, drained)| *drained)
     }
 }

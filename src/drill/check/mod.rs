@@ -7,7 +7,7 @@ use std::{collections::HashSet, fmt};
 
 use self::duties::Explanations;
 pub(crate) use self::register::{Read, Write, conflicts};
-use super::record::{Drained, FlipEnd, History, Kind, Outcome, Request};
+use super::record::{Drained, Flip, FlipEnd, History, Kind, Outcome, Request, Trouble};
 use crate::model::Color;
 
 /// What a proxy promises.
@@ -68,6 +68,8 @@ pub struct Verdict {
     pub violations: Vec<Violation>,
     /// The numbers of requests that ended badly for something that the drill itself killed.
     pub(crate) explained: HashSet<u64>,
+    /// Requests that the drill could not send, for limits of its own.
+    pub unsent: u64,
 }
 
 /// Judges what was seen.
@@ -80,6 +82,7 @@ pub(crate) fn judge(history: &History) -> Verdict {
         findings: Vec::new(),
         violations: Vec::new(),
         explained: HashSet::new(),
+        strays: HashSet::new(),
     };
     judge.answers();
     judge.order();
@@ -89,7 +92,8 @@ pub(crate) fn judge(history: &History) -> Verdict {
     let Judge { mut findings, mut violations, explained, .. } = judge;
     findings.sort_by_key(|it| it.promise);
     violations.sort_by_key(|it| it.at);
-    Verdict { findings, violations, explained }
+    let unsent = history.requests.iter().filter(|it| it.outcome == Outcome::Unsent).count();
+    Verdict { findings, violations, explained, unsent: unsent as u64 }
 }
 
 struct Judge<'a> {
@@ -98,6 +102,8 @@ struct Judge<'a> {
     findings: Vec<Finding>,
     violations: Vec<Violation>,
     explained: HashSet<u64>,
+    /// Answered by a color that was not active: inside of something that no flip has left behind.
+    strays: HashSet<u64>,
 }
 
 /// A finding in the making.
@@ -164,10 +170,10 @@ impl Promise {
 // === impl Verdict ===
 
 impl Verdict {
-    /// Whether every promise that was put to the test held.
+    /// Whether every promise that was put to the test held, and the drill could do what it was told.
     #[must_use]
     pub fn is_clean(&self) -> bool {
-        self.findings.iter().all(|it| it.broken == 0)
+        self.findings.iter().all(|it| it.broken == 0) && self.unsent == 0
     }
 
     /// How a promise fared.
@@ -199,7 +205,11 @@ impl Count {
 // === impl Judge ===
 
 impl Judge<'_> {
-    fn close(&mut self, count: Count) {
+    fn close(&mut self, mut count: Count) {
+        let Finding { checked, broken, explained, unchecked, .. } = &mut count.finding;
+        if *broken == 0 && *checked <= *explained && unchecked.is_none() {
+            *unchecked = Some("nothing was asked that would tell");
+        }
         self.findings.push(count.finding);
         self.violations.extend(count.violations);
     }
@@ -208,7 +218,8 @@ impl Judge<'_> {
     fn answers(&mut self) {
         let mut counts = [Promise::Answered, Promise::Whole, Promise::Kept].map(Count::new);
         let [answered, whole, kept] = &mut counts;
-        for request in &self.history.requests {
+        let sent = self.history.requests.iter().filter(|it| it.outcome != Outcome::Unsent);
+        for request in sent {
             answered.finding.checked += 1;
             if request.head != 0 {
                 let count = if request.kind.is_long() { &mut *kept } else { &mut *whole };
@@ -261,8 +272,11 @@ impl Judge<'_> {
             of_service.retain(|it| !it.changes.is_empty());
             register.finding.checked += own.len() as u64;
             for conflict in conflicts(&self.history.initial, &of_service, &own) {
-                if let register::Conflict::Backwards { flip, .. } = conflict {
-                    split.push(flip);
+                match conflict {
+                    register::Conflict::Backwards { flip, .. } => split.push(flip),
+                    register::Conflict::Stale { request, .. } => {
+                        self.strays.insert(self.history.requests[request].id);
+                    }
                 }
                 let (at, text, is_early) = self.conflict(conflict);
                 let count = if is_early { &mut private } else { &mut register };
@@ -270,6 +284,9 @@ impl Judge<'_> {
             }
         }
         private.finding.checked += reads.len() as u64;
+        if writes.is_empty() && register.finding.broken == 0 {
+            register = register.unchecked("no flip was made");
+        }
         if writes.iter().any(|it| it.changes.len() > 1) {
             together.finding.checked = reads.len() as u64;
             for conflict in conflicts(&self.history.initial, &writes, &reads) {
@@ -347,15 +364,32 @@ impl Judge<'_> {
         let mut arrived = arrived.clone();
         arrived.sort_unstable();
         for request in &self.history.requests {
+            let owner = self.history.instances.get(&request.instance);
+            if request.color.is_some() && owner.is_none() {
+                // Of an application that somebody else has started, and that we know nothing of.
+                continue;
+            }
+            once.finding.checked += 1;
+            if let (Some(color), Some(owner)) = (request.color, owner)
+                && *owner != (request.service, color)
+            {
+                let (service, color) = (&self.history.services[usize::from(owner.0)], owner.1);
+                let text = format!(
+                    "{} was answered by {}, an application of {service} {color}",
+                    self.name(request),
+                    request.instance
+                );
+                once.break_at(request.ended, text);
+                continue;
+            }
             let first = arrived.partition_point(|it| *it < request.id);
             let times = arrived[first..].partition_point(|it| *it == request.id);
-            once.finding.checked += 1;
             let wrong = match times {
-                0 if request.head != 0 && request.color.is_some() => "never reached the upstream",
+                0 if request.color.is_some() => "never reached the upstream",
                 0 | 1 => continue,
                 _ => "reached the upstream more than once",
             };
-            if self.explanations.is_near_a_kill(request) {
+            if times > 1 && self.explanations.may_be_repeated(request) {
                 once.finding.explained += 1;
             } else {
                 once.break_at(
@@ -376,8 +410,8 @@ impl Judge<'_> {
         let first = duties::first_drains(self.history, drained);
         for request in &self.history.requests {
             let (Some(color), 1..) = (request.color, request.alive) else { continue };
-            if request.kind == Kind::Preview {
-                // Testers come and go, and hold up no drain.
+            // Testers come and go, and hold up no drain. Strays are accused already.
+            if request.kind == Kind::Preview || self.strays.contains(&request.id) {
                 continue;
             }
             let Some(Drained { heard, generation, .. }) = first.after(request, color) else {
@@ -395,11 +429,36 @@ impl Judge<'_> {
                 count.break_at(heard, text);
             }
         }
-        if count.finding.checked == 0 {
-            count =
-                count.unchecked("nothing that takes its time was inside of a color that drained");
+        self.untold(drained, &mut count);
+        if count.finding.checked == 0 && count.finding.broken == 0 {
+            count = count.unchecked("nothing that tells was inside of a color that drained");
         }
         self.close(count);
+    }
+
+    /// Whether a color was never told to be drained although everybody has gone: what the last flip of each
+    /// service left behind, unless the proxy was gone since.
+    fn untold(&self, drained: &[Drained], count: &mut Count) {
+        for (service, name) in (0_u8..).zip(&self.history.services) {
+            let mut flips = self.history.flips.iter().rev().filter(|it| it.end != FlipEnd::Refused);
+            let of = |it: &Flip| it.changes.iter().find(|it| it.0 == service).map(|it| it.1);
+            let last = flips.find_map(|it| Some((it, of(it)?)));
+            let Some((flip, color)) = last else { continue };
+            let left = color.other();
+            let is_gone = self.explanations.is_proxy_gone(flip.called, u64::MAX);
+            if flip.end != FlipEnd::Done || flip.generation.is_none() || is_gone {
+                continue;
+            }
+            count.finding.checked += 1;
+            let is_own = |it: &Drained| it.service == service && it.color == left;
+            if !drained.iter().any(|it| is_own(it) && it.heard >= flip.called) {
+                let called = self.time(flip.called);
+                let text = format!(
+                    "{name} {left} was never told to be drained after its last flip, called at {called}"
+                );
+                count.break_at(self.history.ended, text);
+            }
+        }
     }
 
     fn flips(&mut self) {
@@ -418,8 +477,13 @@ impl Judge<'_> {
                 count.break_at(flip.called, text);
             }
         }
-        for trouble in &self.history.troubles {
-            count.break_at(self.history.ended, trouble.clone());
+        for Trouble { from, until, text } in &self.history.troubles {
+            count.finding.checked += 1;
+            if self.explanations.is_proxy_gone(*from, *until) {
+                count.finding.explained += 1;
+            } else {
+                count.break_at(*until, text.clone());
+            }
         }
         if self.history.flips.is_empty() && self.history.troubles.is_empty() {
             count = count.unchecked("there were no flips");

@@ -12,6 +12,7 @@ fn history(requests: Vec<Request>) -> History {
         services: vec!["web".to_owned()],
         initial: vec![Blue],
         ended: 1000,
+        instances: [(1, (0, Blue)), (2, (0, Green)), (4, (0, Green)), (5, (0, Green))].into(),
         arrived: Some(requests.iter().map(|it| it.id).collect()),
         requests,
         flips: vec![flip(Green, 100, 110)],
@@ -39,9 +40,10 @@ fn request(id: u64, kind: Kind, color: Color, began: u64, head: u64, ended: u64)
         kind,
         outcome: Outcome::Whole,
         color: Some(color),
-        instance: 1,
+        instance: if color == Blue { 1 } else { 2 },
         due: began,
         began,
+        met: 0,
         head,
         ended,
         alive: 0,
@@ -76,7 +78,6 @@ fn each_bad_end_breaks_its_own_promise() {
     for (kind, outcome, head, promise) in [
         (Kind::Short, Outcome::Unanswered, 0, Promise::Answered),
         (Kind::Short, Outcome::Unconnected, 0, Promise::Answered),
-        (Kind::Short, Outcome::Unsent, 0, Promise::Answered),
         (Kind::Short, Outcome::Refused(502), 210, Promise::Answered),
         (Kind::Short, Outcome::Foreign, 210, Promise::Answered),
         (Kind::Short, Outcome::Late, 0, Promise::Answered),
@@ -143,6 +144,12 @@ fn a_drain_that_is_told_while_somebody_is_inside_is_found() {
     // If it is active again before there is an answer, nobody knows which time the request came in.
     let mut history = history(vec![between]);
     history.flips.push(flip(Blue, 550, 560));
+    history.drained.as_mut().expect("told").push(Drained {
+        service: 0,
+        color: Green,
+        generation: 8,
+        heard: 570,
+    });
     assert_eq!(broken(&history), []);
 }
 
@@ -177,7 +184,7 @@ fn a_flip_that_failed_is_found_and_what_follows_from_it_is_not_held_against_anyb
     // From the next flip that succeeds on, it is known again.
     history.flips.push(flip(Blue, 160, 170));
     history.requests.push(request(3, Kind::Short, Green, 180, 190, 190));
-    history.arrived = None;
+    (history.arrived, history.drained) = (None, None);
     assert_eq!(broken(&history), [(Promise::Register, 1), (Promise::Acknowledged, 1)]);
 }
 
@@ -203,13 +210,16 @@ fn a_kill_explains_what_met_it_and_nothing_else() {
     history.kills = vec![kill(Victim::Proxy, 230, 300)];
     assert_eq!(broken(&history), [(Promise::Answered, 1)]);
     // A GET can be asked of another endpoint; an upload cannot.
-    let upstream = Victim::Upstream { service: 0, instance: 4, was_last: false };
+    let upstream = Victim::Upstream { service: 0, color: Green, instance: 4, was_last: false };
     history.kills = vec![kill(upstream, 210, 215)];
     assert_eq!(broken(&history), [(Promise::Answered, 1)]);
     history.requests[0].kind = Kind::Upload;
     assert_eq!((broken(&history), explained(&history)), (vec![], 1));
-    history.kills =
-        vec![kill(Victim::Upstream { service: 1, instance: 4, was_last: false }, 210, 215)];
+    history.kills = vec![kill(
+        Victim::Upstream { service: 1, color: Green, instance: 4, was_last: false },
+        210,
+        215,
+    )];
     assert_eq!(broken(&history), [(Promise::Answered, 1)]);
     // What was cut has to have been with the one that was killed.
     let cut = Request {
@@ -222,6 +232,95 @@ fn a_kill_explains_what_met_it_and_nothing_else() {
     assert_eq!((broken(&history), explained(&history)), (vec![], 1));
     history.requests[0].instance = 5;
     assert_eq!(broken(&history), [(Promise::Kept, 1)]);
+}
+
+#[test]
+fn the_end_of_a_color_that_could_not_be_chosen_explains_nothing() {
+    let lost = Request {
+        outcome: Outcome::Refused(503),
+        color: None,
+        instance: 0,
+        ..request(1, Kind::Short, Green, 200, 210, 210)
+    };
+    let last = |color| Victim::Upstream { service: 0, color, instance: 4, was_last: true };
+    for (color, is_explained) in [(Green, true), (Blue, false)] {
+        let mut history = history(vec![lost]);
+        history.kills = vec![Kill { victim: last(color), from: 150, until: 300 }];
+        assert_eq!(broken(&history).is_empty(), is_explained, "{color}");
+    }
+    // While a flip is under way it could be either.
+    let between = Request { began: 100, ..lost };
+    let mut history = history(vec![between]);
+    history.kills = vec![Kill { victim: last(Blue), from: 90, until: 300 }];
+    assert_eq!((broken(&history), explained(&history)), (vec![], 1));
+}
+
+#[test]
+fn a_kill_of_the_proxy_explains_what_is_missing_and_nothing_of_what_came() {
+    for (outcome, is_explained) in [
+        (Outcome::Cut, true),
+        (Outcome::Late, true),
+        (Outcome::Refused(502), true),
+        (Outcome::Refused(404), false),
+        (Outcome::Altered, false),
+        (Outcome::Changed, false),
+        (Outcome::Foreign, false),
+    ] {
+        let bad = Request { outcome, ..request(1, Kind::Download, Green, 200, 210, 220) };
+        let mut history = history(vec![bad]);
+        history.kills = vec![Kill { victim: Victim::Proxy, from: 205, until: 300 }];
+        assert_eq!(broken(&history).is_empty(), is_explained, "{outcome:?}");
+    }
+}
+
+#[test]
+fn an_answer_by_the_application_of_another_color_or_service_is_found() {
+    let right = request(1, Kind::Short, Green, 200, 210, 210);
+    assert_eq!(broken(&history(vec![Request { instance: 4, ..right }])), []);
+    assert_eq!(broken(&history(vec![Request { instance: 1, ..right }])), [(Promise::Once, 1)]);
+    // Of one that the drill did not start, nothing is known.
+    let mut history = history(vec![Request { instance: 77, ..right }]);
+    history.arrived = Some(Vec::new());
+    assert_eq!(broken(&history), []);
+}
+
+#[test]
+fn what_the_upstream_had_before_the_flip_was_decided_before_it() {
+    // Its answer came after a flip and back, so that by this alone it could be of either.
+    let slow = Request { met: 50, ..request(1, Kind::Upload, Green, 40, 400, 400) };
+    assert_eq!(broken(&history(vec![Request { met: 0, ..slow }])), []);
+    assert_eq!(broken(&history(vec![slow])), [(Promise::Private, 1)]);
+}
+
+#[test]
+fn a_drain_that_is_never_told_is_found() {
+    let mut history = history(vec![request(1, Kind::Short, Green, 200, 210, 210)]);
+    history.drained = Some(Vec::new());
+    assert_eq!(broken(&history), [(Promise::Drained, 1)]);
+    // A proxy that was killed since has nobody to tell of.
+    history.kills = vec![Kill { victim: Victim::Proxy, from: 300, until: 400 }];
+    assert_eq!(broken(&history), []);
+}
+
+#[test]
+fn what_the_drill_could_not_send_breaks_no_promise_and_is_not_clean() {
+    let unsent = Request {
+        outcome: Outcome::Unsent,
+        color: None,
+        ..request(1, Kind::Short, Green, 200, 0, 200)
+    };
+    let verdict = judge(&history(vec![unsent]));
+    assert!(!verdict.is_clean() && verdict.unsent == 1);
+    assert_eq!(broken(&history(vec![unsent])), []);
+}
+
+#[test]
+fn a_call_that_failed_is_a_broken_promise_unless_the_proxy_was_gone() {
+    let mut history = history(vec![request(1, Kind::Short, Green, 200, 210, 210)]);
+    history.troubles = vec![Trouble { from: 300, until: 310, text: "no".to_owned() }];
+    assert_eq!(broken(&history), [(Promise::Acknowledged, 1)]);
+    history.kills = vec![Kill { victim: Victim::Proxy, from: 305, until: 400 }];
+    assert_eq!((broken(&history), explained(&history)), (vec![], 1));
 }
 
 #[test]

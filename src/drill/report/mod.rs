@@ -122,10 +122,21 @@ impl Report {
         let (style, word) = match (self.is_clean(), self.history.requests.is_empty()) {
             (true, _) => (anstyle::AnsiColor::Green, "Every promise held."),
             (_, true) => (anstyle::AnsiColor::Red, "Nothing was asked."),
+            _ if self.verdict.findings.iter().all(|it| it.broken == 0) => {
+                (anstyle::AnsiColor::Yellow, "Not all was tried that was to be.")
+            }
             _ => (anstyle::AnsiColor::Red, "Not every promise held."),
         };
         let style = style.on_default().bold();
         let _ = write!(text, "{style}{word}{style:#}");
+        if self.verdict.unsent > 0 {
+            let unsent = self.verdict.unsent;
+            let _ = write!(
+                text,
+                " {unsent} requests were not sent: the drill has no more places, ports or files than that. Ask less \
+                 often, or on kept connections."
+            );
+        }
         if self.explained() > 0 {
             let explained = self.explained();
             let _ = write!(text, " {explained} requests met what the drill itself had killed.");
@@ -219,6 +230,7 @@ impl Report {
                 "total": self.history.requests.len(),
                 "failed": self.failed(),
                 "explained": self.explained(),
+                "unsent": self.verdict.unsent,
                 "by_kind": by_kind,
             },
             "rate_per_second": rate,

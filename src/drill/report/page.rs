@@ -43,6 +43,7 @@ pub(super) fn page(report: &Report) -> String {
     let Report { history, verdict, figures, .. } = report;
     let (class, word) = match report.is_clean() {
         true => ("verdict", "Every promise held"),
+        false if verdict.unsent > 0 => ("verdict broken", "Not all was tried that was to be"),
         false => ("verdict broken", "Not every promise held"),
     };
     let svg = |svg: String| PreEscaped(svg);
