@@ -3,14 +3,14 @@
 mod charts;
 mod page;
 
-use std::fmt::Write;
+use std::{collections::BTreeMap, fmt::Write};
 
 use comfy_table::{Attribute, Cell, CellAlignment, Color as Paint, Table, presets};
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 
 use super::{
-    check::{Finding, Verdict, Violation, judge},
+    check::{Finding, Promise, Verdict, Violation, judge},
     load::Order,
     measure::Figures,
     options::Pace,
@@ -27,11 +27,11 @@ pub struct Report {
     pace: Pace,
 }
 
-/// Violations that are listed; all are counted.
-const LISTED: usize = 200;
+/// Violations of each promise that are listed, so that many of one do not hide another; all are counted.
+const LISTED: usize = 100;
 
-/// Violations that are shown in a terminal.
-const SHOWN: usize = 10;
+/// Of each in a terminal.
+const SHOWN: usize = 5;
 
 impl Report {
     pub(super) fn of(history: History, order: Order, pace: Pace) -> Self {
@@ -50,6 +50,16 @@ impl Report {
     #[must_use]
     pub fn verdict(&self) -> &Verdict {
         &self.verdict
+    }
+
+    /// The first violations of each promise, in order.
+    fn listed(&self, of_each: usize) -> impl Iterator<Item = &Violation> {
+        let mut counts: BTreeMap<Promise, usize> = BTreeMap::new();
+        self.verdict.violations.iter().filter(move |it| {
+            let count = counts.entry(it.promise).or_default();
+            *count += 1;
+            *count <= of_each
+        })
     }
 
     fn failed(&self) -> u64 {
@@ -112,10 +122,10 @@ impl Report {
                 drains.max()
             );
         }
-        for Violation { promise, text: what, .. } in self.verdict.violations.iter().take(SHOWN) {
+        for Violation { promise, text: what, .. } in self.listed(SHOWN) {
             let _ = writeln!(text, "  {}: {what}", promise.name());
         }
-        let more = self.verdict.violations.len().saturating_sub(SHOWN);
+        let more = self.verdict.violations.len().saturating_sub(self.listed(SHOWN).count());
         if more > 0 {
             let _ = writeln!(text, "  and {more} more");
         }
@@ -199,10 +209,7 @@ impl Report {
             })
             .collect();
         let violations: Vec<Value> = self
-            .verdict
-            .violations
-            .iter()
-            .take(LISTED)
+            .listed(LISTED)
             .map(|it| {
                 let at = it.at.saturating_sub(self.history.began) as f64 / 1e6;
                 json!({"promise": it.promise.name(), "at_ms": at, "text": it.text})

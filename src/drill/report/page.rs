@@ -156,11 +156,13 @@ fn violations(report: &Report) -> Markup {
     }
     let seconds = |it: &Violation| it.at.saturating_sub(report.history.began) as f64 / 1e9;
     html! {
-        @if all.len() > LISTED { p { "The first " (LISTED) " of " (all.len()) "." } }
+        @if all.len() > report.listed(LISTED).count() {
+            p { "The first " (LISTED) " of each promise, of " (all.len()) " in all." }
+        }
         table {
             thead { tr { th.number { "at" } th { "promise" } th { "what happened" } } }
             tbody {
-                @for it in all.iter().take(LISTED) {
+                @for it in report.listed(LISTED) {
                     tr {
                         td.number { (format!("{:.4} s", seconds(it))) }
                         td { (it.promise.name()) }
