@@ -65,8 +65,8 @@
 //! # Threads
 //!
 //! The data plane is one worker thread for each core, each with its own runtime, its own listening
-//! sockets and its own upstream connections, so that nothing is shared on the path of a request but
-//! the table and the claims. The control plane (admin API, health checks, names, store) has a thread and runtime
+//! sockets and its own upstream connections. What is shared on the path of a request is the table, the
+//! claims, and what is counted over all workers: metrics, ceilings, what is known of endpoints. The control plane (admin API, health checks, names, store) has a thread and runtime
 //! of its own, so that a flip works best when it is needed most.
 
 pub mod admin;
