@@ -40,90 +40,90 @@ const RATE: f64 = 500.0;
 #[derive(Args, Clone, Debug)]
 pub(super) struct DrillArguments {
     /// Start a Flipgate and its sample applications, and end them afterwards
-    #[arg(long, conflicts_with_all = ["urls", "upstream", "proxy", "flip"], required_unless_present = "urls")]
+    #[arg(long, conflicts_with_all = ["urls", "upstream", "proxy", "flip", "connect_to", "ca", "public_from", "tester_from"], required_unless_present = "urls", help_heading = "What is put to the test")]
     demo: bool,
     /// Services of the demo
-    #[arg(long, value_name = "NUMBER", default_value_t = 1, value_parser = count(1, 8), requires = "demo")]
+    #[arg(long, value_name = "NUMBER", default_value_t = 1, value_parser = count(1, 8), requires = "demo", help_heading = "What is put to the test")]
     services: usize,
     /// Endpoints of each color of the demo
-    #[arg(long, value_name = "NUMBER", default_value_t = 1, value_parser = count(1, 8), requires = "demo")]
+    #[arg(long, value_name = "NUMBER", default_value_t = 1, value_parser = count(1, 8), requires = "demo", help_heading = "What is put to the test")]
     endpoints: usize,
     /// Where a service is: http:// or https://, with its name in front if there are several
-    #[arg(long = "url", value_name = "[SERVICE=]URL")]
+    #[arg(long = "url", value_name = "[SERVICE=]URL", help_heading = "What is put to the test")]
     urls: Vec<Service>,
     /// Connect here, whatever the URLs say
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", help_heading = "What is put to the test")]
     connect_to: Option<SocketAddr>,
     /// Start a sample application, so that what arrives there is counted
-    #[arg(long, value_name = "SERVICE.COLOR=ADDRESS")]
+    #[arg(long, value_name = "SERVICE.COLOR=ADDRESS", help_heading = "What is put to the test")]
     upstream: Vec<Upstream>,
     /// Start the proxy with this command, and end it afterwards
-    #[arg(long, value_name = "COMMAND")]
+    #[arg(long, value_name = "COMMAND", help_heading = "What is put to the test")]
     proxy: Option<String>,
     /// Flip with this command instead of the admin API; {color} and {service} are filled in, and its end is
     /// the acknowledgement. Without {service}, one call is a flip of all services
-    #[arg(long, value_name = "COMMAND")]
+    #[arg(long, value_name = "COMMAND", help_heading = "What is done to it")]
     flip: Option<String>,
     /// Flip every service to its other color, in one call, this often
-    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    #[arg(long, value_name = "TIME", value_parser = parse_time, help_heading = "What is done to it")]
     flip_every: Option<Duration>,
     /// Do something meanwhile; see below
-    #[arg(long, value_name = "STEP")]
+    #[arg(long, value_name = "STEP", help_heading = "What is done to it")]
     step: Vec<Line>,
     /// A file of such steps, one on each line
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = "What is done to it")]
     script: Option<PathBuf>,
     /// Requests a second, whether answers come or not; or a share of what can be done, like 50%, measured first
     /// [default: 500]
-    #[arg(long, value_name = "RATE", conflicts_with = "clients")]
+    #[arg(long, value_name = "RATE", conflicts_with = "clients", help_heading = "Load")]
     rate: Option<Speed>,
     /// Instead of a rate, so many clients that ask when they have their answer
-    #[arg(long, value_name = "NUMBER", value_parser = count(1, 5000))]
+    #[arg(long, value_name = "NUMBER", value_parser = count(1, 5000), help_heading = "Load")]
     clients: Option<usize>,
     /// Kinds of requests by weight: short, pair, download, upload, ws, sse, wish, preview
-    #[arg(long, value_name = "KIND=WEIGHT,…")]
+    #[arg(long, value_name = "KIND=WEIGHT,…", help_heading = "Load")]
     mix: Option<Mix>,
     /// http1, or h2 (in the clear by prior knowledge; WebSockets go by HTTP/1.1)
-    #[arg(long, value_name = "NAME", default_value = "http1", value_parser = protocol)]
+    #[arg(long, value_name = "NAME", default_value = "http1", value_parser = protocol, help_heading = "Load")]
     protocol: Protocol,
     /// A connection for each request instead of kept ones
-    #[arg(long)]
+    #[arg(long, help_heading = "Load")]
     fresh: bool,
     /// Trust the authorities of this PEM file instead of the system's
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = "What is put to the test")]
     ca: Option<PathBuf>,
     /// The address of this machine that the public comes from
-    #[arg(long, value_name = "IP")]
+    #[arg(long, value_name = "IP", help_heading = "What is put to the test")]
     public_from: Option<IpAddr>,
     /// The address of this machine that testers come from
-    #[arg(long, value_name = "IP")]
+    #[arg(long, value_name = "IP", help_heading = "What is put to the test")]
     tester_from: Option<IpAddr>,
     /// How long the load counts
-    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_time)]
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_time, help_heading = "Time")]
     duration: Duration,
     /// How long it goes on before that
-    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = parse_time)]
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = parse_time, help_heading = "Time")]
     warm_up: Duration,
     /// How much of the duration has no flips, for comparison [default: a fifth, half at each end]
-    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    #[arg(long, value_name = "TIME", value_parser = parse_time, help_heading = "Time")]
     steady: Option<Duration>,
     /// Requests at most
-    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..), help_heading = "Time")]
     count: Option<u64>,
     /// How long downloads, uploads, event streams and WebSockets take
-    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = stream_time)]
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = stream_time, help_heading = "Load")]
     stream_time: Duration,
     /// Bytes of a download
-    #[arg(long, value_name = "BYTES", default_value_t = 262_144, value_parser = clap::value_parser!(u64).range(..=1 << 30))]
+    #[arg(long, value_name = "BYTES", default_value_t = 262_144, value_parser = clap::value_parser!(u64).range(..=1 << 30), help_heading = "Load")]
     download_bytes: u64,
     /// Bytes of an upload
-    #[arg(long, value_name = "BYTES", default_value_t = 65_536, value_parser = clap::value_parser!(u64).range(..=1 << 30))]
+    #[arg(long, value_name = "BYTES", default_value_t = 65_536, value_parser = clap::value_parser!(u64).range(..=1 << 30), help_heading = "Load")]
     upload_bytes: u64,
     /// Threads that ask
-    #[arg(long, value_name = "NUMBER", default_value_t = 1, value_parser = count(1, 64))]
+    #[arg(long, value_name = "NUMBER", default_value_t = 1, value_parser = count(1, 64), help_heading = "Load")]
     threads: usize,
     /// Chooses what is random, to do it again
-    #[arg(long, value_name = "NUMBER")]
+    #[arg(long, value_name = "NUMBER", help_heading = "Load")]
     seed: Option<u64>,
     /// Where the page with the pictures is written
     #[arg(long, value_name = "FILE", default_value = "flipgate-drill.html")]
