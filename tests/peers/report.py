@@ -115,7 +115,7 @@ def main(house, promises):
         words = pictures["drains"]["words"]
         for word in ("web blue", "web green", "api blue", "api green", "still inside"):
             true(word in words, f"no {word} in {words}")
-    bad = drill(house, "bad", "--step", "at 500ms promote web=blue")
+    bad = drill(house, "bad", "--step", "at 500ms rollback")
     with promises.that("a page of a drill in which a promise is broken says which, and lists it"):
         same((bad["code"], bad["json"]["clean"]), (1, False))
         same(bad["page"]["verdict"], "Not every promise held")
