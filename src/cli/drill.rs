@@ -11,7 +11,7 @@ use clap::Args;
 use super::{Admin, Failure, Output, count, exit};
 use crate::{
     drill::{
-        Control, DrillError, Line, Mix, Options, Pace, Report, Service, Speed, Step,
+        Control, DrillError, Kind, Line, Mix, Options, Pace, Report, Service, Speed, Step,
         SubjectOptions, Upstream, When, parse_time, run,
     },
     model::Protocol,
@@ -73,14 +73,16 @@ pub(super) struct DrillArguments {
     /// A file of such steps, one on each line
     #[arg(long, value_name = "FILE", help_heading = "What is done to it")]
     script: Option<PathBuf>,
-    /// Requests a second, whether answers come or not; or a share of what can be done, like 50%, measured first
-    /// [default: 500]
+    /// Requests a second, whether answers come or not; or a share of what can be done, like 50%, which is
+    /// measured first, by trials for 10 to 30 s [default: 500]
     #[arg(long, value_name = "RATE", conflicts_with = "clients", help_heading = "Load")]
     rate: Option<Speed>,
-    /// Instead of a rate, so many clients that ask when they have their answer
+    /// Instead of a rate, so many clients that ask when they have their answer, streams too
     #[arg(long, value_name = "NUMBER", value_parser = count(1, 5000), help_heading = "Load")]
     clients: Option<usize>,
-    /// Kinds of requests by weight: short, pair, download, upload, ws, sse, wish, preview
+    /// Kinds of requests by weight: short; pair (two services, one after the other); download, upload, ws and sse, which
+    /// take --stream-time; wish (of the public for a color, not to be granted) and preview (of a tester, to be
+    /// granted) [default: short=80,download=5,upload=5,ws=5,sse=5; of a demo all kinds, with fewer streams]
     #[arg(long, value_name = "KIND=WEIGHT,…", help_heading = "Load")]
     mix: Option<Mix>,
     /// http1, or h2 (in the clear by prior knowledge; WebSockets go by HTTP/1.1)
@@ -92,10 +94,10 @@ pub(super) struct DrillArguments {
     /// Trust the authorities of this PEM file instead of the system's
     #[arg(long, value_name = "FILE", help_heading = "What is put to the test")]
     ca: Option<PathBuf>,
-    /// The address of this machine that the public comes from
+    /// The address of this machine that the public comes from: one that the proxy takes for public
     #[arg(long, value_name = "IP", help_heading = "What is put to the test")]
     public_from: Option<IpAddr>,
-    /// The address of this machine that testers come from
+    /// The address of this machine that testers come from: one that the proxy takes for internal
     #[arg(long, value_name = "IP", help_heading = "What is put to the test")]
     tester_from: Option<IpAddr>,
     /// How long the load counts
@@ -233,6 +235,22 @@ fn options(arguments: DrillArguments, admin: &Admin, output: Output) -> Result<O
             )));
         }
     }
+    if flip.as_ref().is_some_and(|it| !it.contains("{color}")) {
+        return Err(usage(
+            "--flip: the command needs {color} in it, and {service} if it is of one".to_owned(),
+        ));
+    }
+    let has = |kind| mix.as_ref().is_some_and(|it| it.has(kind));
+    if !demo && has(Kind::Wish) && public_from.is_none() {
+        let text = "a wish is one of the public: say by --public-from which address of this machine the proxy takes \
+                    for that";
+        return Err(usage(text.to_owned()));
+    }
+    if !demo && has(Kind::Preview) && tester_from.is_none() {
+        let text = "a preview is a tester's: say by --tester-from which address of this machine the proxy takes for \
+                    internal";
+        return Err(usage(text.to_owned()));
+    }
     let is_flipped = steps.iter().any(|it| !matches!(it.step, Step::Process(..)));
     let control = match flip {
         Some(command) => Control::Command(command),
@@ -268,7 +286,8 @@ fn options(arguments: DrillArguments, admin: &Admin, output: Output) -> Result<O
         download_bytes,
         upload_bytes,
         steps,
-        seed: seed.unwrap_or_else(|| fastrand::u64(..)),
+        // As many bits as a number in JSON keeps.
+        seed: seed.unwrap_or_else(|| fastrand::u64(..1 << 53)),
         is_quiet: output.json,
     })
 }

@@ -214,7 +214,17 @@ async fn drill(options: &Options, stop: &CancellationToken) -> Result<Report, Dr
             format!("the load ended early: {REMEMBERED_MAX} requests are all that is remembered");
         troubles.push(Trouble { from: times.until, until: times.until, text });
     }
+    let is_to_flip =
+        options.steps.iter().any(|it| matches!(it.step, Step::Flip(_) | Step::Promote(_)));
+    let cut_short = if stop.is_cancelled() {
+        Some("it was told to stop before its time".to_owned())
+    } else if flips.is_empty() && is_to_flip {
+        Some("its requests were over before its first flip".to_owned())
+    } else {
+        None
+    };
     let history = History {
+        cut_short,
         services: subject.names().to_vec(),
         initial: active,
         began: times.counts_from,

@@ -210,6 +210,8 @@ pub(crate) struct History {
     pub instances: BTreeMap<u16, (u8, Color)>,
     /// Every number that reached one of these, as often as it did. `None` if nobody counted.
     pub arrived: Option<Vec<u64>>,
+    /// Why it ended before its time, if it did.
+    pub cut_short: Option<String>,
     /// What went wrong beside requests and flips: processes that did not start, calls that failed.
     pub troubles: Vec<Trouble>,
 }

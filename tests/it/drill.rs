@@ -32,6 +32,8 @@ async fn drill(fault: Fault, mix: &str, more: &[&str]) -> (Value, Option<i32>) {
         "drill".to_owned(),
         "--json".to_owned(),
         format!("--mix={mix}"),
+        "--public-from=127.0.0.1".to_owned(),
+        "--tester-from=127.0.0.1".to_owned(),
         format!("--url=web=http://{}", planted.public[0]),
         format!("--url=api=http://{}", planted.public[1]),
         format!("--admin=http://{}", planted.admin),
@@ -198,7 +200,10 @@ fn mistakes_of_the_command_line_end_with_2_before_anything_is_asked() {
         (&["--demo", "--rate=0"], "requests a second"),
         (&[nowhere, nowhere], "web is there twice"),
         (&[nowhere, "--step=at 1s kill proxy"], "--proxy COMMAND"),
-        (&[nowhere, "--flip=true", "--step=at 1s reload"], "admin API"),
+        (&[nowhere, "--flip=true {color}", "--step=at 1s reload"], "admin API"),
+        (&[nowhere, "--flip=true", "--flip-every=1s"], "{color}"),
+        (&[nowhere, "--mix=wish=1"], "--public-from"),
+        (&[nowhere, "--mix=preview=1"], "--tester-from"),
         (&[nowhere, "--upstream=api.blue=127.0.0.1:1"], "there is no service api"),
         (&["--url=https://127.0.0.1:1", "--ca=/nowhere"], "/nowhere"),
     ] {
@@ -259,9 +264,10 @@ async fn a_drill_that_is_told_to_stop_reports_what_it_has_seen_and_leaves_nobody
         (child.wait().expect("our own child"), text)
     });
     let (status, text) = output.await.expect("no panic inside");
-    assert_eq!(status.code(), Some(0), "{text}");
+    assert_eq!(status.code(), Some(1), "half a drill is none: {text}");
     let report: Value = serde_json::from_str(&text).expect("JSON");
     assert!(report["requests"]["total"].as_u64() > Some(10), "{report}");
+    assert!(report["cut_short"].as_str().is_some() && broken(&report).is_empty(), "{report}");
     let is_there = |it: &&u32| std::path::Path::new(&format!("/proc/{it}")).exists();
     assert_eq!(children.iter().filter(is_there).count(), 0);
     let left: Vec<_> = std::fs::read_dir(folder.path()).expect("a folder").flatten().collect();

@@ -31,7 +31,13 @@ pub(crate) fn judge(history: &History) -> Verdict {
     findings.sort_by_key(|it| it.promise);
     violations.sort_by_key(|it| it.at);
     let unsent = history.requests.iter().filter(|it| it.outcome == Outcome::Unsent).count();
-    Verdict { findings, violations, explained, unsent: unsent as u64 }
+    Verdict {
+        findings,
+        violations,
+        explained,
+        unsent: unsent as u64,
+        cut_short: history.cut_short.clone(),
+    }
 }
 
 struct Judge<'a> {
@@ -54,7 +60,8 @@ struct Count {
 
 impl Count {
     fn new(promise: Promise) -> Self {
-        let finding = Finding { promise, checked: 0, broken: 0, explained: 0, unchecked: None };
+        let finding =
+            Finding { promise, checked: 0, broken: 0, explained: 0, unchecked: None, late: 0 };
         Self { finding, violations: Vec::new() }
     }
 
@@ -123,7 +130,7 @@ impl Judge<'_> {
         let [mut register, mut together, mut private] =
             [Promise::Register, Promise::Together, Promise::Private].map(Count::new);
         for request in &self.history.requests {
-            if request.kind == Kind::Preview && request.head != 0 {
+            if matches!(request.kind, Kind::Preview | Kind::Wish) && request.head != 0 {
                 private.finding.checked += 1;
                 if request.outcome == Outcome::Mistaken {
                     private.break_at(request.head, self.sentence(request));
@@ -145,12 +152,20 @@ impl Judge<'_> {
                         self.strays.insert(self.history.requests[request].id);
                     }
                 }
+                if let register::Conflict::Stale { request, since: Some(flip) } = conflict {
+                    let History { requests, flips, .. } = self.history;
+                    let late = requests[request].began.saturating_sub(flips[flip].acknowledged);
+                    register.finding.late = register.finding.late.max(late);
+                }
                 let (at, text, is_early) = self.conflict(conflict);
                 let count = if is_early { &mut private } else { &mut register };
                 count.break_at(at, text);
             }
         }
-        private.finding.checked += reads.len() as u64;
+        if private.finding.checked == 0 && private.finding.broken == 0 {
+            private = private
+                .unchecked("nobody wished for a color: there is no wish or preview in the mix");
+        }
         if writes.is_empty() && register.finding.broken == 0 {
             register = register.unchecked("no flip was made");
         }

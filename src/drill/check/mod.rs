@@ -47,6 +47,9 @@ pub struct Finding {
     pub explained: u64,
     /// Why it was not put to the test, if it was not.
     pub unchecked: Option<&'static str>,
+    /// How long after the acknowledgement of a flip the old color was still asked at most, in nanoseconds; 0 if it
+    /// was not, or if this is of another promise.
+    pub late: u64,
 }
 
 /// One broken promise.
@@ -71,6 +74,8 @@ pub struct Verdict {
     pub(crate) explained: HashSet<u64>,
     /// Requests that the drill could not send, for limits of its own.
     pub unsent: u64,
+    /// Why it ended before its time, if it did.
+    pub cut_short: Option<String>,
 }
 
 // === impl Promise ===
@@ -134,7 +139,9 @@ impl Verdict {
     /// Whether every promise that was put to the test held, and the drill could do what it was told.
     #[must_use]
     pub fn is_clean(&self) -> bool {
-        self.findings.iter().all(|it| it.broken == 0) && self.unsent == 0
+        self.findings.iter().all(|it| it.broken == 0)
+            && self.unsent == 0
+            && self.cut_short.is_none()
     }
 
     /// How a promise fared.

@@ -66,7 +66,8 @@ fn explained(history: &History) -> u64 {
 fn a_history_in_which_all_went_well_is_clean_and_every_promise_was_looked_at() {
     let mut socket = request(2, Kind::Ws, Blue, 20, 30, 490);
     socket.alive = 480;
-    let history = history(vec![request(1, Kind::Short, Green, 200, 210, 210), socket]);
+    let wish = request(3, Kind::Wish, Green, 300, 310, 310);
+    let history = history(vec![request(1, Kind::Short, Green, 200, 210, 210), socket, wish]);
     let verdict = judge(&history);
     assert!(verdict.is_clean() && verdict.violations.is_empty(), "{verdict:?}");
     let unchecked: Vec<_> =

@@ -66,6 +66,11 @@ impl Report {
         self.figures.kinds.values().map(|(_, failed)| failed).sum()
     }
 
+    /// Promises that were not put to the test.
+    fn untried(&self) -> usize {
+        self.verdict.findings.iter().filter(|it| state(it) == "unchecked").count()
+    }
+
     fn explained(&self) -> usize {
         self.verdict.explained.len()
     }
@@ -130,6 +135,9 @@ impl Report {
             let _ = writeln!(text, "  and {more} more");
         }
         let (style, word) = match (self.is_clean(), self.history.requests.is_empty()) {
+            (true, _) if self.untried() > 0 => {
+                (anstyle::AnsiColor::Green, "Every promise held that was put to the test.")
+            }
             (true, _) => (anstyle::AnsiColor::Green, "Every promise held."),
             (_, true) => (anstyle::AnsiColor::Red, "Nothing was asked."),
             _ if self.verdict.findings.iter().all(|it| it.broken == 0) => {
@@ -139,6 +147,12 @@ impl Report {
         };
         let style = style.on_default().bold();
         let _ = write!(text, "{style}{word}{style:#}");
+        if self.untried() > 0 {
+            let _ = write!(text, " {} of {} were not.", self.untried(), Promise::ALL.len());
+        }
+        if let Some(why) = &self.verdict.cut_short {
+            let _ = write!(text, " The drill was cut short: {why}.");
+        }
         if self.verdict.unsent > 0 {
             let unsent = self.verdict.unsent;
             let _ = write!(
@@ -167,9 +181,13 @@ impl Report {
                 "broken" => ("broken", Paint::Red),
                 other => (other, Paint::Yellow),
             };
-            let what = match finding.unchecked {
-                Some(why) => format!("{}\n({why})", promise.in_words()),
-                None => promise.in_words().to_owned(),
+            let what = match (finding.unchecked, finding.late) {
+                (Some(why), _) => format!("{}\n({why})", promise.in_words()),
+                (None, 1..) => {
+                    let late = millis(finding.late / 1000);
+                    format!("{}\n(the old color was asked up to {late} later)", promise.in_words())
+                }
+                (None, 0) => promise.in_words().to_owned(),
             };
             table.add_row(vec![
                 Cell::new(what),
@@ -199,6 +217,7 @@ impl Report {
                     "broken": it.broken,
                     "explained": it.explained,
                     "why": it.unchecked,
+                    "late_ms": (it.late > 0).then(|| as_millis(it.late / 1000)),
                 })
             })
             .collect();
@@ -232,6 +251,7 @@ impl Report {
         };
         json!({
             "clean": self.is_clean(),
+            "cut_short": self.verdict.cut_short,
             "promises": promises,
             "requests": {
                 "total": self.history.requests.len(),
@@ -240,7 +260,7 @@ impl Report {
                 "unsent": self.verdict.unsent,
                 "by_kind": by_kind,
             },
-            "rate_per_second": rate,
+            "rate_per_second": (rate * 10.0).round() / 10.0,
             "pace": self.pace(),
             "mix": self.order.mix.to_string(),
             "seed": self.order.seed,

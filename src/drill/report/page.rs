@@ -42,6 +42,7 @@ svg { width: 100%; height: auto; display: block; }
 pub(super) fn page(report: &Report) -> String {
     let Report { history, verdict, figures, .. } = report;
     let (class, word) = match report.is_clean() {
+        true if report.untried() > 0 => ("verdict", "Every promise held that was put to the test"),
         true => ("verdict", "Every promise held"),
         false if verdict.unsent > 0 => ("verdict broken", "Not all was tried that was to be"),
         false => ("verdict broken", "Not every promise held"),
@@ -62,6 +63,7 @@ pub(super) fn page(report: &Report) -> String {
                         h1 { (word) }
                         p { (report.pace()) " · " (report.order.mix.to_string()) " · " (history.services.join(", "))
                             " · seed " (report.order.seed) }
+                        @if let Some(why) = &verdict.cut_short { p { "The drill was cut short: " (why) "." } }
                         (numbers(report))
                     }
                     section #promises { h2 { "What was promised" } (promises(&verdict.findings)) }
@@ -112,6 +114,7 @@ fn numbers(report: &Report) -> Markup {
             (figure(report.history.requests.len().to_string(), "requests"))
             (figure(format!("{rate:.0}"), "a second"))
             (figure(report.failed().to_string(), "did not end as they should"))
+            (figure(report.explained().to_string(), "met what the drill had killed"))
             (figure(report.verdict.violations.len().to_string(), "violations"))
             (figure(format!("{good} of {}", flips.len()), "flips succeeded"))
             (figure(of(acknowledged), "p99 to the acknowledgement"))
@@ -137,6 +140,13 @@ fn promises(findings: &[Finding]) -> Markup {
                         td {
                             (finding.promise.in_words())
                             @if let Some(why) = finding.unchecked { br; small { (why) } }
+                            @if finding.late > 0 {
+                                br;
+                                small {
+                                    "the old color was asked up to " (format!("{:.1} ms", finding.late as f64 / 1e6))
+                                    " later"
+                                }
+                            }
                         }
                         td class=(state(finding)) { (state(finding)) }
                         td.number { (finding.checked) }
