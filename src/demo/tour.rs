@@ -1,7 +1,6 @@
 //! The tour itself: what happens in which order, and what is said about it.
 
 use std::{
-    io::{self, IsTerminal},
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::{
         Arc,
@@ -11,7 +10,7 @@ use std::{
 };
 
 use http::Method;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::ProgressBar;
 use serde_json::Value;
 use tokio::task::JoinSet;
 
@@ -21,7 +20,7 @@ use super::{
     load::{Flips, Load, Seen},
     report::{Report, Row},
 };
-use crate::{model::Color, sample::now_ns};
+use crate::{drill::spinner, model::Color, sample::now_ns};
 
 /// Where everything is.
 #[derive(Clone, Copy, Debug)]
@@ -249,16 +248,7 @@ impl Tour {
     }
 
     fn bar(&self) -> ProgressBar {
-        let is_hidden = self.options.json || !io::stderr().is_terminal();
-        let target = match is_hidden {
-            true => ProgressDrawTarget::hidden(),
-            false => ProgressDrawTarget::stderr(),
-        };
-        let style = ProgressStyle::with_template("  {spinner:.cyan} {msg}");
-        let bar = ProgressBar::with_draw_target(None, target)
-            .with_style(style.expect("a template of known words"));
-        bar.enable_steady_tick(Duration::from_millis(80));
-        bar
+        spinner(self.options.json)
     }
 
     fn head(&self, text: &str) {

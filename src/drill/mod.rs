@@ -39,13 +39,16 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::check::{Read, Write, conflicts};
 pub use self::{
     check::{Finding, Promise, Verdict, Violation},
     options::{Control, Mix, Options, Pace, Service, Speed, Subject as SubjectOptions, Upstream},
     record::{Kind, Outcome},
     report::Report,
     steps::{Line, Step, When, parse_time},
+};
+pub(crate) use self::{
+    check::{Read, Write, conflicts},
+    progress::spinner,
 };
 use self::{
     conduct::{Conductor, Notes},
@@ -219,7 +222,7 @@ async fn drill(options: &Options, stop: &CancellationToken) -> Result<Report, Dr
     let cut_short = if stop.is_cancelled() {
         Some("it was told to stop before its time".to_owned())
     } else if flips.is_empty() && is_to_flip {
-        Some("its requests were over before its first flip".to_owned())
+        Some("no flip was made, though there were to be some".to_owned())
     } else {
         None
     };

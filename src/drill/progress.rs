@@ -21,17 +21,22 @@ pub(super) struct Progress {
 /// Over how long a rate is shown.
 const SPAN: Duration = Duration::from_secs(1);
 
+/// A line that changes, on standard error; none if that is no terminal.
+pub(crate) fn spinner(is_hidden: bool) -> ProgressBar {
+    let target = match is_hidden || !std::io::stderr().is_terminal() {
+        true => ProgressDrawTarget::hidden(),
+        false => ProgressDrawTarget::stderr(),
+    };
+    let style = ProgressStyle::with_template("  {spinner:.cyan} {msg}");
+    let bar = ProgressBar::with_draw_target(None, target)
+        .with_style(style.expect("a template of known words"));
+    bar.enable_steady_tick(Duration::from_millis(80));
+    bar
+}
+
 impl Progress {
     pub(super) fn new(is_hidden: bool) -> Self {
-        let target = match is_hidden || !std::io::stderr().is_terminal() {
-            true => ProgressDrawTarget::hidden(),
-            false => ProgressDrawTarget::stderr(),
-        };
-        let style = ProgressStyle::with_template("  {spinner:.cyan} {msg}");
-        let bar = ProgressBar::with_draw_target(None, target)
-            .with_style(style.expect("a template of known words"));
-        bar.enable_steady_tick(Duration::from_millis(80));
-        Self { bar, last: Cell::new(None) }
+        Self { bar: spinner(is_hidden), last: Cell::new(None) }
     }
 
     pub(super) fn say(&self, text: &'static str) {

@@ -3,10 +3,11 @@
 use std::fmt::Display;
 
 use plotters::{
-    coord::Shift,
+    chart::ChartContext,
+    coord::{Shift, ranged1d::Ranged},
     prelude::{
-        ChartBuilder, Color as _, DrawingArea, IntoDrawingArea, IntoLogRange, LineSeries,
-        PathElement, RGBColor, SVGBackend, SeriesLabelPosition, TRANSPARENT,
+        Cartesian2d, ChartBuilder, Color as _, DrawingArea, IntoDrawingArea, IntoLogRange,
+        LineSeries, PathElement, RGBColor, SVGBackend, SeriesLabelPosition, TRANSPARENT,
     },
 };
 
@@ -32,6 +33,7 @@ struct Line {
 }
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+type Chart<'a, X, Y> = ChartContext<'a, SVGBackend<'a>, Cartesian2d<X, Y>>;
 
 /// Latencies of short requests over time, with the flips marked.
 pub(super) fn latency(history: &History, figures: &Figures) -> String {
@@ -90,20 +92,7 @@ pub(super) fn percentiles(figures: &Figures) -> String {
             .y_desc("milliseconds")
             .draw()
             .map_err(text)?;
-        for line in &lines {
-            let points = line.points.iter().copied();
-            chart
-                .draw_series(LineSeries::new(points, line.color.stroke_width(2)))
-                .map_err(text)?
-                .label(&line.name)
-                .legend(legend(line.color));
-        }
-        chart
-            .configure_series_labels()
-            .position(SeriesLabelPosition::UpperLeft)
-            .background_style(RGBColor(255, 255, 255).mix(0.8))
-            .draw()
-            .map_err(text)
+        with_lines(&mut chart, &lines, SeriesLabelPosition::UpperLeft)
     })
 }
 
@@ -175,20 +164,7 @@ fn linear(area: &Area<'_>, x: &str, y: &str, lines: &[Line], end: f64) -> Result
         .y_desc(y)
         .draw()
         .map_err(text)?;
-    for line in lines {
-        let points = line.points.iter().copied();
-        chart
-            .draw_series(LineSeries::new(points, line.color.stroke_width(2)))
-            .map_err(text)?
-            .label(&line.name)
-            .legend(legend(line.color));
-    }
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::UpperRight)
-        .background_style(RGBColor(255, 255, 255).mix(0.8))
-        .draw()
-        .map_err(text)
+    with_lines(&mut chart, lines, SeriesLabelPosition::UpperRight)
 }
 
 fn logarithmic(
@@ -217,6 +193,19 @@ fn logarithmic(
         PathElement::new(vec![(*at, bottom), (*at, top)], DARK.mix(0.12).stroke_width(1))
     });
     chart.draw_series(flips).map_err(text)?.label("flip").legend(legend(RGBColor(200, 203, 208)));
+    with_lines(&mut chart, lines, SeriesLabelPosition::UpperRight)
+}
+
+/// Draws lines, and says in a corner which is which.
+fn with_lines<'a, X, Y>(
+    chart: &mut Chart<'a, X, Y>,
+    lines: &[Line],
+    corner: SeriesLabelPosition,
+) -> Result<(), String>
+where
+    X: Ranged<ValueType = f64>,
+    Y: Ranged<ValueType = f64>,
+{
     for line in lines {
         let points = line.points.iter().copied();
         chart
@@ -227,7 +216,7 @@ fn logarithmic(
     }
     chart
         .configure_series_labels()
-        .position(SeriesLabelPosition::UpperRight)
+        .position(corner)
         .background_style(RGBColor(255, 255, 255).mix(0.8))
         .draw()
         .map_err(text)

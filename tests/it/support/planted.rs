@@ -29,7 +29,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::json;
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::broadcast,
+    sync::{broadcast, watch},
     task::JoinSet,
 };
 
@@ -77,6 +77,8 @@ struct Proxy {
     /// The applications of each service, blue and green.
     upstreams: Vec<[SocketAddr; 2]>,
     events: broadcast::Sender<String>,
+    /// The generation, for whoever waits for the next.
+    flips: watch::Sender<u64>,
     asked: AtomicU64,
 }
 
@@ -101,7 +103,7 @@ type Body = UnsyncBoxBody<Bytes, io::Error>;
 
 const NAMES: [&str; 2] = ["web", "api"];
 
-/// How long the gaps are that faults leave open.
+/// How long the gaps are that faults leave open. They are the faults: nobody waits for anything by them.
 const GAP: Duration = Duration::from_millis(25);
 
 impl Planted {
@@ -118,6 +120,7 @@ impl Planted {
             table: Mutex::new(table),
             upstreams,
             events: broadcast::Sender::new(1000),
+            flips: watch::Sender::new(1),
             asked: AtomicU64::new(0),
         });
         let mut tasks = JoinSet::new();
@@ -268,11 +271,12 @@ fn empty() -> Body {
 impl Inside {
     /// When this is ended by a flip, which is never if the proxy is good.
     async fn ended(&self) {
-        while self.proxy.fault != Fault::Cuts
-            || self.proxy.table.lock().expect("no panic inside").generation == self.generation
-        {
-            tokio::time::sleep(Duration::from_millis(2)).await;
+        if self.proxy.fault != Fault::Cuts {
+            return std::future::pending().await;
         }
+        let mut flips = self.proxy.flips.subscribe();
+        // Ends with the proxy.
+        let _ = flips.wait_for(|it| *it != self.generation).await;
     }
 }
 
@@ -346,6 +350,7 @@ impl Proxy {
             table.generation += 1;
             table.generation
         };
+        self.flips.send_replace(generation);
         if self.fault == Fault::Refuses && generation.is_multiple_of(4) {
             return None;
         }
