@@ -96,7 +96,7 @@ fn flip(switch: &Fleet, service: &str) {
     for draft in drafts.iter_mut().filter(|it| it.name.as_str() == service) {
         draft.active = draft.active.other();
     }
-    let next = seen.next(Arc::clone(seen.rules()), drafts);
+    let next = seen.next(seen.generation().next(), Arc::clone(seen.rules()), drafts);
     switch.replace(seen, next).expect("nobody else changes it");
 }
 

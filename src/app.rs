@@ -3,6 +3,8 @@
 
 mod certificates;
 mod files;
+mod reload;
+mod supervisor;
 
 use std::{
     io,
@@ -16,21 +18,26 @@ use std::{
 };
 
 use prometheus::Registry;
-use tokio::{runtime::Runtime, sync::Mutex};
-use tracing::{info, warn};
+use tokio::runtime::Runtime;
+use tracing::{error, info, warn};
 
-use self::files::Files;
+use self::{
+    files::Files,
+    reload::Reloader,
+    supervisor::{Supervisor, Watched},
+};
 use crate::{
-    admin::{self, ReloadError, Reloading},
+    admin,
+    care::Care,
     config::Config,
-    control::{Call, Change, Control, EventKind, StartError},
-    downstream::{self, BindError, Entrance, Listener, Worker},
+    control::{Control, EventKind},
+    downstream::{self, BindError, Listener, Worker},
     metrics::Metrics,
     model::Color,
     proxy::{Proxy, Shared},
-    store::{FileStore, StoreError},
-    tls,
-    upstream::{Ceiling, Names},
+    store::{CommitError, FileStore, Store, StoreError},
+    tls::Connectors,
+    upstream::{Alerts, Ceiling, Names, Parts},
 };
 
 /// A running Flipgate.
@@ -47,18 +54,8 @@ pub struct App {
     is_serving: Arc<AtomicBool>,
     patience: Duration,
     reload: Reloader,
+    supervisor: Supervisor,
     runtime: Runtime,
-}
-
-/// Reads the configuration again when asked to.
-#[derive(Clone, Debug)]
-struct Reloader {
-    path: Option<PathBuf>,
-    /// What is in force. Held from the reading of a file to its application, so that of two reloads
-    /// the later reading wins.
-    config: Arc<Mutex<Config>>,
-    control: Control,
-    entrances: Vec<Arc<Entrance>>,
 }
 
 /// Why the process cannot start. Nothing is left running.
@@ -70,12 +67,12 @@ pub enum AppError {
     /// The address of the admin API.
     #[error(transparent)]
     Admin(#[from] admin::ListenError),
-    /// The truth.
+    /// The state.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The truth, when it was first written.
+    /// The state that follows from the configuration.
     #[error(transparent)]
-    Start(#[from] StartError),
+    Start(#[from] CommitError),
     /// Threads and runtimes.
     #[error("cannot start threads: {0}")]
     Threads(#[from] io::Error),
@@ -91,6 +88,8 @@ pub struct Ended {
     pub cut: usize,
     /// Whether it was told to end at once.
     pub at_once: bool,
+    /// Whether something had died that it could not do without.
+    pub has_failed: bool,
 }
 
 /// How long calls of the admin API that are under way at the end may take.
@@ -106,6 +105,20 @@ impl App {
     ///
     /// [`AppError`] that names what is in the way.
     pub fn start(config: Config, path: Option<PathBuf>) -> Result<Self, AppError> {
+        let open = |config: &Config| Ok(Arc::new(FileStore::open(&config.state_dir)?) as _);
+        Self::start_on(open, config, path)
+    }
+
+    /// The same on a store of one's own, which is opened when all sockets are.
+    ///
+    /// # Errors
+    ///
+    /// [`AppError`] that names what is in the way.
+    pub fn start_on(
+        open: impl FnOnce(&Config) -> Result<Arc<dyn Store>, AppError>,
+        config: Config,
+        path: Option<PathBuf>,
+    ) -> Result<Self, AppError> {
         let workers = match config.workers {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             some => some,
@@ -117,8 +130,7 @@ impl App {
             .collect::<Result<Vec<_>, _>>()?;
         let admin_socket = admin::Bound::new(&config.admin.listen)?;
         let files = Files::of_limit(config.connections_max);
-        let (store, found) = FileStore::open(&config.state_dir)?;
-        let names = Names::new(&config.names);
+        let store = open(&config)?;
         let metrics = Metrics::new(&Registry::new())?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
@@ -126,12 +138,24 @@ impl App {
             .enable_all()
             .build()?;
         let entered = runtime.enter();
+        let mut supervisor = Supervisor::new(metrics.clone());
 
-        let catalog = config.catalog.clone();
-        let control =
-            Control::start(store, found.as_ref(), catalog, metrics.clone(), names, workers)?;
-        let watcher = control.clone();
-        runtime.spawn(async move { watcher.watch().await });
+        let parts = Parts {
+            names: Names::new(&config.names),
+            alerts: Arc::<Alerts>::default(),
+            connectors: Connectors::default(),
+        };
+        let (catalog, counted) = (config.catalog.clone(), metrics.clone());
+        let starting = Control::start(store, catalog, counted, parts.clone(), workers);
+        let (control, worker) = runtime.block_on(starting)?;
+        supervisor.run_vital("control", worker.run());
+        let (care_control, care_settings) = (control.clone(), config.care);
+        supervisor.run("care", move || {
+            let (control, parts) = (care_control.clone(), parts.clone());
+            let (pools, Parts { names, alerts, .. }) = (control.pools(), parts);
+            let tell = Arc::new(move |event| control.events().publish(EventKind::Endpoint(event)));
+            Care::new(pools, alerts, names, care_settings, tell).run()
+        });
 
         let shared = Shared {
             switch: Arc::clone(control.switch()),
@@ -162,29 +186,32 @@ impl App {
         let serving = Arc::clone(&is_serving);
         let patience = config.shutdown_patience;
         let admin_config = config.admin.clone();
-        let config = Arc::new(Mutex::new(config));
         let entrances: Vec<_> = bound.iter().map(|it| Arc::clone(&it.entrance)).collect();
-        let reload =
-            Reloader { path, config, control: control.clone(), entrances: entrances.clone() };
+        let reload = Reloader::new(path, config, control.clone(), entrances.clone());
         let reloader = reload.clone();
+        let watched = supervisor.watched();
         let api = admin::Api {
             control: control.clone(),
             reload: Arc::new(move || reloader.clone().reload()),
             is_serving: Arc::new(move || serving.load(SeqCst)),
+            gone: Arc::new(move || watched.gone()),
         };
         let admin = admin_socket.address.clone();
-        let server = admin::Server::start(admin_socket, admin_config, api)?;
-        drop(entered);
+        let server = admin::Server::new(admin_socket, admin_config, api)?;
+        let acceptor = server.acceptor();
+        supervisor.run("admin", move || acceptor.clone().run());
 
         let listeners: Vec<_> = bound.iter().map(|it| it.entrance.listener.address).collect();
-        let generation = control.picture().generation;
+        let generation = control.applied().state.generation;
         for listener in &bound {
             let Listener { address: listen, preview, tls, .. } = &listener.entrance.listener;
             let (preview, tls) = (preview.map(Color::as_str), tls.is_some());
             info!(%listen, preview, tls, workers, "listening");
         }
         certificates::tell_of_expiry(&entrances, &metrics);
-        runtime.spawn(certificates::watch(entrances, metrics.clone()));
+        supervisor
+            .run("certificates", move || certificates::watch(entrances.clone(), metrics.clone()));
+        drop(entered);
         info!(admin = %admin, generation = generation.0, "started");
         control.events().publish(EventKind::Started { generation });
         Ok(Self {
@@ -197,6 +224,7 @@ impl App {
             is_serving,
             patience,
             reload,
+            supervisor,
             runtime,
         })
     }
@@ -205,6 +233,18 @@ impl App {
     #[must_use]
     pub fn control(&self) -> &Control {
         &self.control
+    }
+
+    /// The names of the tasks that this owns.
+    #[must_use]
+    pub fn tasks(&self) -> Vec<&'static str> {
+        self.supervisor.watched().names()
+    }
+
+    /// Has one of the tasks panic, to find out what becomes of it. Returns whether there is one of that name.
+    #[must_use]
+    pub fn plant_panic(&self, task: &str) -> bool {
+        self.supervisor.watched().plant_panic(task)
     }
 
     /// Serves until the process is told to stop: SIGTERM or SIGINT end it gently, a second one at
@@ -222,6 +262,7 @@ impl App {
         drop(entered);
         let reload = self.reload.clone();
         let broken = self.stop.now.clone();
+        let fatal = self.supervisor.watched().fatal;
         self.runtime.block_on(async {
             loop {
                 tokio::select! {
@@ -229,6 +270,7 @@ impl App {
                     _ = interrupt.recv() => break,
                     // A worker could not go on.
                     () = broken.cancelled() => break,
+                    () = fatal.cancelled() => break,
                     _ = hang_up.recv() => {
                         if let Err(error) = reload.clone().reload().await {
                             warn!("{error}");
@@ -254,10 +296,12 @@ impl App {
     #[must_use]
     pub fn shut_down(self) -> Ended {
         let Self { control, server, workers, stop, is_serving, patience, runtime, .. } = self;
+        let Watched { fatal, .. } = self.supervisor.watched();
         is_serving.store(false, SeqCst);
         control.events().publish(EventKind::Stopping);
         let patience_s = patience.as_secs_f64();
         info!(patience_s, "stopping: finishing what is under way");
+        let has_broken = stop.now.is_cancelled() && !stop.gently.is_cancelled();
         stop.gently.cancel();
         let ended = runtime.block_on(async {
             let joined = tokio::task::spawn_blocking(|| {
@@ -274,44 +318,19 @@ impl App {
                 }
             };
             server.stop(ADMIN_PATIENCE).await;
-            Ended { cut: cut.unwrap_or_default(), at_once }
+            let has_failed = has_broken || fatal.is_cancelled();
+            Ended { cut: cut.unwrap_or_default(), at_once, has_failed }
         });
         if ended.cut > 0 {
             warn!(connections = ended.cut, "cut what was not done in time");
         }
+        drop((self.supervisor, control, self.reload));
         runtime.shutdown_timeout(ADMIN_PATIENCE);
-        info!("stopped");
+        if ended.has_failed {
+            error!("stopped, since something has died: see the lines above");
+        } else {
+            info!("stopped");
+        }
         ended
-    }
-}
-
-// === impl Reloader ===
-
-impl Reloader {
-    /// Whole or not at all. The active colors stay what they are.
-    fn reload(self) -> Reloading {
-        Box::pin(async move {
-            let Self { path, config, control, entrances } = self;
-            let path = path.ok_or(ReloadError::NoFile)?;
-            let mut config = config.lock().await;
-            let new =
-                Config::load(&path).map_err(|error| ReloadError::Config(error.to_string()))?;
-            let fixed = config.needs_restart(&new);
-            if !fixed.is_empty() {
-                return Err(ReloadError::NeedsRestart(fixed));
-            }
-            let change = Change::Follow(Box::new(new.catalog.clone()));
-            let call = Call { change, if_generation: None, idempotency: None, reason: None };
-            let before = control.picture().generation;
-            if control.propose(call).await?.generation == before {
-                info!("configuration read again: nothing has changed");
-            }
-            *config = new;
-            for entrance in &entrances {
-                // They were read and checked a moment ago.
-                certificates::renew(entrance, tls::Server::reload);
-            }
-            Ok(())
-        })
     }
 }

@@ -71,6 +71,7 @@
 
 pub mod admin;
 pub mod app;
+pub mod care;
 pub mod cli;
 pub mod config;
 pub mod control;

@@ -395,7 +395,8 @@ async fn propose(
         (key, format!("{verb} {:08x} {}", crc32fast::hash(call.as_bytes()), call.len()))
     });
     let call = Call { change, if_generation, idempotency, reason };
-    let Done { generation: _, is_repeated } = context.api.control.propose(call).await?;
+    let Done { generation: _, revision: _, is_repeated, applied: _ } =
+        context.api.control.propose(call).await?;
     let mut response = picture(context);
     if is_repeated {
         let repeated = HeaderValue::from_static("true");

@@ -35,6 +35,8 @@ pub struct Api {
     /// Whether the process takes new requests: true from the moment that it listens to the moment
     /// that it is told to stop.
     pub is_serving: Arc<dyn Fn() -> bool + Send + Sync>,
+    /// What only a restart repairs: each task that is gone, in words.
+    pub gone: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
 }
 
 /// Reads the configuration again and applies it.
@@ -49,6 +51,14 @@ pub enum ReloadError {
     /// The process was not started from a file.
     #[error("there is no configuration file to reload")]
     NoFile,
+    /// Another reload is reading files.
+    #[error("another reload is under way: wait for its end")]
+    UnderWay,
+    /// The files take too long.
+    #[error(
+        "the configuration was not applied: its files could not be read within {0:?}; is one of them a pipe, or on a disk that hangs?"
+    )]
+    TooSlow(std::time::Duration),
     /// The file cannot be used.
     #[error("the configuration was not applied: {0}")]
     Config(String),

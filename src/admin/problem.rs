@@ -9,7 +9,10 @@ use super::{
     ReloadError,
     wire::{Problem, ProblemReason},
 };
-use crate::control::{ChangeError, Reason};
+use crate::{
+    control::{ChangeError, Reason},
+    store::CommitError,
+};
 
 impl Problem {
     /// A problem of a kind, with what to do about it.
@@ -87,9 +90,24 @@ impl From<ChangeError> for Problem {
                 let title = "The idempotency key was used for another call";
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, "idempotency-key-reused", title, detail)
             }
-            ChangeError::Store(_) => {
-                let title = "The change could not be written";
-                Self::new(StatusCode::INTERNAL_SERVER_ERROR, "not-written", title, detail)
+            ChangeError::Store(error) => {
+                let (status, kind, title) = match error {
+                    CommitError::Unknown(_) => {
+                        (StatusCode::SERVICE_UNAVAILABLE, "outcome-unknown", "Outcome unknown")
+                    }
+                    CommitError::ReadOnly(_) => {
+                        (StatusCode::SERVICE_UNAVAILABLE, "read-only", "The state is read-only")
+                    }
+                    CommitError::Stopping => {
+                        (StatusCode::SERVICE_UNAVAILABLE, "stopping", "Flipgate is stopping")
+                    }
+                    CommitError::Refused(_) | CommitError::Conflict { .. } => (
+                        StatusCode::INTERNAL_SERVER_ERROR,
+                        "not-written",
+                        "The change could not be written",
+                    ),
+                };
+                Self::new(status, kind, title, detail)
             }
             ChangeError::Stopping => {
                 let title = "Flipgate is stopping";
@@ -110,6 +128,10 @@ impl From<ReloadError> for Problem {
             }
             ReloadError::NeedsRestart(_) => {
                 Self::new(StatusCode::CONFLICT, "needs-restart", title, detail)
+            }
+            ReloadError::UnderWay => Self::new(StatusCode::CONFLICT, "reloading", title, detail),
+            ReloadError::TooSlow(_) => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "too-slow", title, detail)
             }
             ReloadError::Change(error) => error.into(),
         }

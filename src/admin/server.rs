@@ -63,6 +63,7 @@ pub struct ListenError {
 pub struct Server {
     tasks: TaskTracker,
     stop: CancellationToken,
+    acceptor: Acceptor,
     /// Removed when the server ends.
     socket_file: Option<std::path::PathBuf>,
 }
@@ -123,36 +124,37 @@ fn bind_unix(path: &Path) -> io::Result<StdUnixListener> {
 // === impl Server ===
 
 impl Server {
-    /// Serves the API on the current runtime until it is stopped.
+    /// The API on a socket, for [`Server::acceptor`] to serve.
     ///
     /// # Errors
     ///
-    /// If the socket cannot be driven by this runtime.
-    pub fn start(bound: Bound, config: Config, api: Api) -> io::Result<Self> {
+    /// If the socket cannot be driven by the current runtime.
+    pub fn new(bound: Bound, config: Config, api: Api) -> io::Result<Self> {
         let Bound { address, socket } = bound;
         let router = router(api, Arc::new(config));
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        let socket = match socket {
+            Socket::Tcp(socket) => Driven::Tcp(TcpListener::from_std(socket)?),
+            Socket::Unix(socket) => Driven::Unix(UnixListener::from_std(socket)?),
+        };
         let acceptor = Acceptor {
             router,
             tasks: tasks.clone(),
             stop: stop.clone(),
             door: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+            socket: Arc::new(socket),
         };
-        match socket {
-            Socket::Tcp(socket) => {
-                let socket = TcpListener::from_std(socket)?;
-                tasks.spawn(acceptor.run(socket));
-            }
-            Socket::Unix(socket) => {
-                let socket = UnixListener::from_std(socket)?;
-                tasks.spawn(acceptor.run(socket));
-            }
-        }
         let socket_file = match address {
             Address::Tcp(_) => None,
             Address::Unix(path) => Some(path),
         };
-        Ok(Self { tasks, stop, socket_file })
+        Ok(Self { tasks, stop, acceptor, socket_file })
+    }
+
+    /// What takes calls, for its owner to run.
+    #[must_use]
+    pub fn acceptor(&self) -> Acceptor {
+        self.acceptor.clone()
     }
 
     /// Takes no more calls, lets those under way finish within `patience`, and ends.
@@ -166,53 +168,63 @@ impl Server {
     }
 }
 
-/// A listening socket of either kind. Dropping the future loses no connection.
-trait Accept: Send + Sync + 'static {
-    type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
-
-    fn next(&self) -> impl Future<Output = io::Result<(Self::Stream, Peer)>> + Send;
+/// A listening socket of either kind.
+#[derive(Debug)]
+enum Driven {
+    Tcp(TcpListener),
+    Unix(UnixListener),
 }
 
-impl Accept for TcpListener {
-    type Stream = TcpStream;
+/// A connection of either kind.
+enum Stream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
 
-    async fn next(&self) -> io::Result<(TcpStream, Peer)> {
-        let (stream, peer) = self.accept().await?;
-        stream.set_nodelay(true)?;
-        Ok((stream, Peer::Tcp(peer)))
+impl Driven {
+    /// The next connection. None is lost when the future is dropped.
+    async fn next(&self) -> io::Result<(Stream, Peer)> {
+        match self {
+            Self::Tcp(socket) => {
+                let (stream, peer) = socket.accept().await?;
+                stream.set_nodelay(true)?;
+                Ok((Stream::Tcp(stream), Peer::Tcp(peer)))
+            }
+            Self::Unix(socket) => Ok((Stream::Unix(socket.accept().await?.0), Peer::Unix)),
+        }
     }
 }
 
-impl Accept for UnixListener {
-    type Stream = UnixStream;
-
-    async fn next(&self) -> io::Result<(UnixStream, Peer)> {
-        Ok((self.accept().await?.0, Peer::Unix))
-    }
-}
-
-struct Acceptor {
+/// Takes the API's connections, each into a task of its own. Cheap to clone; clones share the socket, so
+/// that one that dies can be followed by another.
+#[derive(Clone, Debug)]
+pub struct Acceptor {
     router: Router,
     tasks: TaskTracker,
     stop: CancellationToken,
     door: Arc<Semaphore>,
+    socket: Arc<Driven>,
 }
 
 impl Acceptor {
-    async fn run(self, socket: impl Accept) {
+    /// Takes connections until the server is stopped. Dropping the future loses none.
+    pub async fn run(self) {
         loop {
             let place = Arc::clone(&self.door).acquire_owned().await;
             let accepted = tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return,
-                accepted = socket.next() => accepted,
+                accepted = self.socket.next() => accepted,
             };
             match accepted {
                 Ok((stream, peer)) => {
                     let router = self.router.clone();
                     let stop = self.stop.clone();
                     self.tasks.spawn(async move {
-                        serve(stream, peer, router, stop).await;
+                        match stream {
+                            Stream::Tcp(stream) => serve(stream, peer, router, stop).await,
+                            Stream::Unix(stream) => serve(stream, peer, router, stop).await,
+                        }
                         drop(place);
                     });
                 }

@@ -247,7 +247,7 @@ fn number(count: usize) -> u64 {
 
 impl From<Picture> for Status {
     fn from(picture: Picture) -> Self {
-        let Picture { generation, services } = picture;
+        let Picture { generation, revision: _, services } = picture;
         let services = services.into_iter().map(|(name, it)| (name.to_string(), it.into()));
         Self { generation: generation.0, services: services.collect() }
     }

@@ -18,7 +18,7 @@ use std::{
 pub use self::reader::Mistake;
 use self::reader::{Mistakes, Section};
 use crate::{
-    admin,
+    admin, care,
     control::Catalog,
     downstream::{self, Listener, Patience},
     upstream,
@@ -27,7 +27,7 @@ use crate::{
 /// A checked configuration.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Config {
-    /// Where the truth is kept.
+    /// Where the state is kept.
     pub state_dir: PathBuf,
     /// Worker threads; 0 for one per core.
     pub workers: usize,
@@ -53,6 +53,8 @@ pub struct Config {
     pub upstream: upstream::Limits,
     /// Requests at once, of all workers.
     pub in_flight_max: usize,
+    /// How much health checking there may be.
+    pub care: care::Settings,
     /// How endpoints that are names are looked up.
     pub names: upstream::NameSettings,
     /// How long requests may take to end when the process is told to stop.
@@ -163,6 +165,7 @@ impl Config {
                 .map_or(0, |it| it.saturating_mul(times.patience.stall.as_secs())),
             upstream,
             in_flight_max: limits.in_flight,
+            care: limits.care,
             names,
             shutdown_patience,
         })
@@ -185,6 +188,7 @@ impl Config {
             least_progress,
             upstream,
             in_flight_max,
+            care,
             names,
             shutdown_patience,
         } = new;
@@ -203,7 +207,8 @@ impl Config {
                     || self.connection != *connection
                     || self.least_progress != *least_progress
                     || self.upstream.idle_max != upstream.idle_max
-                    || self.in_flight_max != *in_flight_max,
+                    || self.in_flight_max != *in_flight_max
+                    || self.care != *care,
             ),
             ("dns", self.names != *names),
             ("shutdown", self.shutdown_patience != *shutdown_patience),

@@ -10,7 +10,7 @@ use super::{
     reader::{Section, flag, text, whole},
 };
 use crate::{
-    admin,
+    admin, care,
     downstream::{self, Patience},
     model::Networks,
     upstream::{self, Families, NameSettings},
@@ -36,6 +36,7 @@ pub(super) struct Limits {
     pub(super) least_rate: Option<u64>,
     pub(super) upstream_idle: usize,
     pub(super) in_flight: usize,
+    pub(super) care: care::Settings,
 }
 
 /// Loopback, private use (RFC 1918) and unique local addresses (RFC 4193).
@@ -161,6 +162,10 @@ pub(super) fn limits(section: &Section<'_>) -> Limits {
             least_rate: section.read("min_rate", None, size),
             upstream_idle: number("upstream_idle", 256, 0..=100_000),
             in_flight: number("in_flight", 100_000, 1..=10_000_000),
+            care: care::Settings {
+                checks_per_second: u32::try_from(number("health_checks", 1000, 1..=100_000))
+                    .unwrap_or(1000),
+            },
         };
     section.finish();
     limits

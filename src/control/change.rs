@@ -1,14 +1,18 @@
 //! What can be asked for, and how it ends.
 
-use std::{collections::BTreeMap, fmt};
-
-use super::catalog::Catalog;
-use crate::{
-    model::{Color, Generation, PoolSpec, ServiceName},
-    store::StoreError,
+use std::{
+    collections::{BTreeMap, HashSet},
+    fmt,
+    sync::Arc,
 };
 
-/// A change of the truth.
+use super::{catalog::Catalog, shared::Applied};
+use crate::{
+    model::{Color, Generation, PoolSpec, ServiceName, UpstreamTls},
+    store::{CommitError, Revision},
+};
+
+/// A change of the state.
 #[derive(Clone, Debug)]
 pub enum Change {
     /// Make these colors active, all in one step.
@@ -33,7 +37,7 @@ pub enum Change {
         force: bool,
     },
     /// Take a changed configuration.
-    Follow(Box<Catalog>),
+    Follow(Arc<Catalog>),
 }
 
 /// A change with the conditions under which it is wanted.
@@ -51,15 +55,20 @@ pub struct Call {
 }
 
 /// A change that was made.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Done {
-    /// The generation that has it.
+    /// The generation that has it: what the next change is decided on.
     pub generation: Generation,
+    /// The revision of the state that has it, or that was found to have it already.
+    pub revision: Revision,
     /// Whether it was made by an earlier call under the same key.
     pub is_repeated: bool,
+    /// What was applied with it.
+    pub applied: Arc<Applied>,
 }
 
-/// A change that was not made. Nothing has changed then, in the store or in the table.
+/// A change that was not acknowledged. Nothing has changed then, in the store or in the table, unless
+/// [`CommitError::Unknown`] says that nobody knows.
 #[derive(Debug, thiserror::Error)]
 pub enum ChangeError {
     /// Somebody else's change came first.
@@ -81,9 +90,9 @@ pub enum ChangeError {
         "the idempotency key `{0}` was used for a different call: use a new key for each change"
     )]
     KeyReused(String),
-    /// The truth could not be written.
-    #[error("the change could not be written, so it was not made: {0}")]
-    Store(#[from] StoreError),
+    /// It could not be written, or nobody knows whether it was.
+    #[error(transparent)]
+    Store(#[from] CommitError),
     /// The process is about to end.
     #[error("flipgate is stopping")]
     Stopping,
@@ -139,6 +148,29 @@ pub enum Problem {
     /// Its entry in the state file is damaged.
     #[error("has a damaged entry in the state file: promote the color that shall be active first")]
     Damaged,
+}
+
+// === impl Change ===
+
+impl Change {
+    /// The settings of TLS that the pools of this change use.
+    pub(super) fn tls_settings(&self, catalog: &Catalog) -> HashSet<UpstreamTls> {
+        let is_secured = |spec: &PoolSpec| spec.endpoints.iter().any(|it| it.endpoint.is_tls);
+        match self {
+            Self::Promote(_) | Self::Rollback { .. } => HashSet::new(),
+            Self::SetPool { service, color, spec, .. } => {
+                // How a pool is spoken to is the file's to say.
+                let written = catalog.services().get(service).filter(|_| is_secured(spec));
+                written.map(|it| it.pool(*color).link.tls.clone()).into_iter().collect()
+            }
+            Self::Follow(new) => {
+                let pools = new.services().values().flat_map(|it| [&it.blue, &it.green]);
+                let is_needed =
+                    |it: &&PoolSpec| is_secured(it) || it.link.tls != UpstreamTls::default();
+                pools.filter(is_needed).map(|it| it.link.tls.clone()).collect()
+            }
+        }
+    }
 }
 
 // === impl Problem ===

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 
-use super::actor::Control;
+use super::handle::Control;
 use crate::{
     model::{Color, ServiceName},
     switch::{Drain, SideId},

@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -10,7 +9,10 @@ use jiff::Timestamp;
 use serde::Serialize;
 use tokio::sync::broadcast;
 
-use crate::model::{Color, Endpoint, Generation, Health, ServiceName};
+use crate::{
+    model::{Color, Generation, ServiceName},
+    upstream::EndpointEvent,
+};
 
 /// Something that happened.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
@@ -79,96 +81,6 @@ pub enum EventKind {
         /// The pool.
         color: Color,
     },
-    /// An endpoint went up or down.
-    HealthChanged {
-        /// The service.
-        service: ServiceName,
-        /// The pool.
-        color: Color,
-        /// The endpoint.
-        endpoint: Endpoint,
-        /// If that is a name, which of its addresses.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        address: Option<SocketAddr>,
-        /// How it is now.
-        health: Health,
-        /// What is wrong, if it is down.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        reason: Option<String>,
-    },
-    /// The last endpoint of a pool went down.
-    PoolDown {
-        /// The service.
-        service: ServiceName,
-        /// The pool.
-        color: Color,
-    },
-    /// A pool that was down has an endpoint again that is up, or was emptied.
-    PoolUp {
-        /// The service.
-        service: ServiceName,
-        /// The pool.
-        color: Color,
-    },
-    /// An endpoint is left out for a while, for what requests got of it.
-    EndpointEjected {
-        /// The service.
-        service: ServiceName,
-        /// The pool.
-        color: Color,
-        /// The endpoint.
-        endpoint: Endpoint,
-        /// If that is a name, which of its addresses.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        address: Option<SocketAddr>,
-        /// Until when.
-        until: Timestamp,
-        /// What they got.
-        reason: String,
-    },
-    /// The time is over for which an endpoint was left out.
-    EndpointReturned {
-        /// The service.
-        service: ServiceName,
-        /// The pool.
-        color: Color,
-        /// The endpoint.
-        endpoint: Endpoint,
-        /// If that is a name, which of its addresses.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        address: Option<SocketAddr>,
-    },
-    /// So few endpoints are well that those are used too that answer badly; or no longer.
-    PanicChanged {
-        /// The service.
-        service: ServiceName,
-        /// The pool.
-        color: Color,
-        /// Whether it is so now.
-        panicking: bool,
-    },
-    /// The name of an endpoint has other addresses.
-    AddressesChanged {
-        /// The service.
-        service: ServiceName,
-        /// The pool.
-        color: Color,
-        /// The name.
-        host: String,
-        /// All that it has now.
-        addresses: Vec<IpAddr>,
-    },
-    /// Requests met a limit. Told at once, and then at most every ten seconds.
-    LimitHit {
-        /// The service.
-        service: ServiceName,
-        /// The color that they came to.
-        color: Color,
-        /// Which limit, in the word of `flipgate_limited_total`.
-        limit: &'static str,
-        /// How many since it was last told.
-        requests: u64,
-    },
     /// A changed configuration was applied.
     Reloaded {
         /// The generation that has it.
@@ -181,6 +93,9 @@ pub enum EventKind {
         /// How many, as far as can be told.
         events: u64,
     },
+    /// Something happened to endpoints.
+    #[serde(untagged)]
+    Endpoint(EndpointEvent),
 }
 
 /// The events of this process: the last of them kept, new ones passed on.
@@ -280,17 +195,10 @@ impl EventKind {
             Self::Drained { .. } => "drained",
             Self::Released { .. } => "released",
             Self::PoolChanged { .. } => "pool_changed",
-            Self::HealthChanged { .. } => "health_changed",
-            Self::PoolDown { .. } => "pool_down",
-            Self::PoolUp { .. } => "pool_up",
-            Self::EndpointEjected { .. } => "endpoint_ejected",
-            Self::EndpointReturned { .. } => "endpoint_returned",
-            Self::PanicChanged { .. } => "panic_changed",
-            Self::AddressesChanged { .. } => "addresses_changed",
-            Self::LimitHit { .. } => "limit_hit",
             Self::Reloaded { .. } => "reloaded",
             Self::Stopping => "stopping",
             Self::Missed { .. } => "missed",
+            Self::Endpoint(event) => event.name(),
         }
     }
 }

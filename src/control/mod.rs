@@ -1,24 +1,27 @@
-//! Changes of the truth: decided here, written by the store, then applied to the switch.
+//! Changes of the state: planned here (pure), committed to the store, and applied to the switch when they
+//! come back through the store's watch, as the changes of others do.
 //!
-//! One task makes all changes, one after the other, and finishes what it began whether or not
+//! One task makes and applies all changes, one after the other, and finishes what it began whether or not
 //! whoever asked is still there. Everything else here only looks: the picture, drains, events.
 
-mod actor;
 mod catalog;
 mod change;
-mod checks;
 mod drains;
 mod events;
-mod names;
+mod handle;
 mod picture;
 mod plan;
-mod watch;
+mod reconcile;
+mod shared;
+mod worker;
 
 pub use self::{
-    actor::{Control, StartError},
     catalog::{Catalog, CatalogError, ServiceSpec},
     change::{Call, Change, ChangeError, Done, Problem, Reason},
     drains::{DrainPicture, Kinds},
     events::{Event, EventKind, Events, Subscription},
+    handle::Control,
     picture::{EndpointPicture, Picture, PoolPicture, ServicePicture},
+    shared::Applied,
+    worker::{StoreEnded, Worker},
 };

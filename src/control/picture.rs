@@ -2,12 +2,14 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Instant};
 
+use super::shared::Applied;
+
 use crate::{
-    metrics::{ShownEndpoint, ShownPool},
+    metrics::{Shown, ShownEndpoint, ShownPool},
     model::{Color, Endpoint, Generation, Health, Role, Rules, ServiceName, Source, Version},
-    store::{ServiceTruth, Truth},
+    store::{Revision, ServiceState},
     switch::{Drain, Switch},
-    upstream::{Condition, Member, Pool},
+    upstream::{Condition, Member, Pool, ServicePools},
 };
 
 /// Services, colors, roles, endpoints and who is inside.
@@ -15,7 +17,9 @@ use crate::{
 pub struct Picture {
     /// Of which generation this is.
     pub generation: Generation,
-    /// All configured services.
+    /// Of which revision of the state.
+    pub revision: Revision,
+    /// All configured services, or those that were asked for.
     pub services: BTreeMap<ServiceName, ServicePicture>,
 }
 
@@ -75,43 +79,40 @@ pub struct EndpointPicture {
 // === impl Picture ===
 
 impl Picture {
-    /// What the switch shows. `truth` must be of the switch's generation.
-    pub(super) fn of(switch: &Switch<Arc<Rules>, Pool>, truth: &Truth) -> Self {
-        let (generation, services) = switch.look(|table| {
-            let pools = |it: &crate::switch::Service<Pool>| {
-                Color::BOTH.map(|color| Arc::clone(it.side(color).pool()))
+    /// What was applied at one moment, with what is inside now. Only of services that are `wanted`.
+    pub(super) fn of(
+        switch: &Switch<Arc<Rules>, Pool>,
+        applied: &Applied,
+        wanted: impl Fn(&ServiceName) -> bool,
+    ) -> Self {
+        let state = &applied.state;
+        let picture = |name: &ServiceName, pools: &ServicePools| {
+            let known = state.services.get(name).map(|it| &**it);
+            let is_damaged = state.damaged.contains_key(name);
+            let pool = |it: &Pool| {
+                let picture = PoolPicture::of(switch, it, pools.active, known);
+                if is_damaged { PoolPicture { role: Role::Empty, ..picture } } else { picture }
             };
-            let services: Vec<_> = table
-                .services()
-                .iter()
-                .map(|it| (it.name().clone(), it.active(), pools(it)))
-                .collect();
-            (table.generation(), services)
-        });
-        let services = services
-            .into_iter()
-            .map(|(name, active, [blue, green])| {
-                let known = truth.services.get(&name);
-                let is_damaged = truth.damaged.contains_key(&name);
-                let pool = |it: &Pool| {
-                    let picture = PoolPicture::of(switch, it, active, known);
-                    if is_damaged { PoolPicture { role: Role::Empty, ..picture } } else { picture }
-                };
-                let picture = ServicePicture {
-                    active,
-                    previous: known.and_then(|it| it.previous),
-                    is_damaged,
-                    blue: pool(&blue),
-                    green: pool(&green),
-                };
-                (name, picture)
-            })
-            .collect();
-        Self { generation, services }
+            ServicePicture {
+                active: pools.active,
+                previous: known.and_then(|it| it.previous),
+                is_damaged,
+                blue: pool(&pools.blue),
+                green: pool(&pools.green),
+            }
+        };
+        let pools = applied.pools.iter().filter(|(name, _)| wanted(name));
+        let services = pools.map(|(name, pools)| (name.clone(), picture(name, pools))).collect();
+        Self { generation: state.generation, revision: state.revision, services }
     }
 }
 
 impl ServicePicture {
+    /// The same for a scrape.
+    pub(super) fn shown(&self, service: ServiceName) -> Shown {
+        Shown { service, active: self.active, pools: [self.blue.shown(), self.green.shown()] }
+    }
+
     /// The pool of a color.
     #[must_use]
     pub fn pool(&self, color: Color) -> &PoolPicture {
@@ -127,19 +128,19 @@ impl PoolPicture {
         switch: &Switch<Arc<Rules>, Pool>,
         pool: &Pool,
         active: Color,
-        truth: Option<&ServiceTruth>,
+        state: Option<&ServiceState>,
     ) -> Self {
         let (service, color) = (pool.service(), pool.color());
         let inside = switch.inside(service, color);
         let is_draining = switch.drains(service, color).iter().any(Drain::was_active);
-        let truth = truth.map(|it| it.pool(color));
+        let state = state.map(|it| it.pool(color));
         let role = if color == active {
             Role::Active
         } else if is_draining {
             Role::Draining
         } else if pool.members().is_empty() {
             Role::Empty
-        } else if truth.is_some_and(|it| it.served) {
+        } else if state.is_some_and(|it| it.served) {
             Role::Standby
         } else {
             Role::Preview
@@ -147,7 +148,7 @@ impl PoolPicture {
         Self {
             role,
             version: pool.spec().version.clone(),
-            source: match truth.is_some_and(|it| it.runtime.is_some()) {
+            source: match state.is_some_and(|it| it.runtime.is_some()) {
                 true => Source::Runtime,
                 false => Source::File,
             },

@@ -1,6 +1,6 @@
-//! What the truth will be after a change. Pure: nothing is written or applied here.
+//! What the state will be after a change. Pure: nothing is written or applied here.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
     catalog::Catalog,
@@ -8,73 +8,90 @@ use super::{
 };
 use crate::{
     model::{Color, PoolSpec, ServiceName},
-    store::{ServiceTruth, Truth},
+    store::{Promotion, ServiceState, State},
 };
 
-/// The truth after `change`, or every reason against it.
+/// The state after `change`, or every reason against it.
 pub(super) fn plan(
-    truth: &Truth,
+    state: &State,
     catalog: &Catalog,
     change: &Change,
-) -> Result<Truth, Vec<Reason>> {
+    reason: Option<&str>,
+) -> Result<State, Vec<Reason>> {
     let mut next = match change {
-        Change::Promote(colors) => promote(truth, catalog, colors)?,
+        Change::Promote(colors) => promote(state, catalog, colors)?,
         Change::Rollback { services, force } => {
-            let colors = colors_before(truth, catalog, services, *force)?;
-            let mut next = promote(truth, catalog, &colors)?;
+            let colors = colors_before(state, catalog, services, *force)?;
+            let mut next = promote(state, catalog, &colors)?;
             // There is no way back from a rollback but a promotion: one that is repeated must not
             // bring back what it was to remove.
             for name in colors.keys() {
-                if let Some(service) = next.services.get_mut(name) {
+                if let Some(mut service) = next.services.get(name).map(|it| ServiceState::clone(it))
+                {
                     service.previous = None;
+                    next.services.insert(name.clone(), Arc::new(service));
                 }
             }
             next
         }
         Change::SetPool { service, color, spec, force } => {
-            set_pool(truth, catalog, service, *color, spec, *force)
+            set_pool(state, catalog, service, *color, spec, *force)
                 .map_err(|problem| vec![Reason { service: Some(service.clone()), problem }])?
         }
         Change::Follow(new) => {
-            let next = follow(truth, new);
-            let emptied = emptied(truth, &next, new);
+            let next = follow(state, new);
+            let emptied = emptied(state, &next, new);
             if !emptied.is_empty() {
                 return Err(emptied);
             }
             next
         }
     };
-    next.generation = truth.generation.next();
+    next.generation = state.generation.next();
+    if let Change::Promote(_) | Change::Rollback { .. } = change {
+        let promotion = Arc::make_mut(&mut next.promotion);
+        promotion.generation = next.generation;
+        promotion.is_rollback = matches!(change, Change::Rollback { .. });
+        promotion.reason = reason.map(str::to_owned);
+    }
     Ok(next)
 }
 
-/// The truth as the configuration and what was known before make it.
-pub(super) fn follow(truth: &Truth, catalog: &Catalog) -> Truth {
-    let mut next = truth.clone();
+/// The state as the configuration and what was known before make it.
+pub(super) fn follow(state: &State, catalog: &Catalog) -> State {
+    let mut next = state.clone();
     for (name, spec) in catalog.services() {
         if next.damaged.contains_key(name) {
             continue;
         }
-        let service = next.services.entry(name.clone()).or_insert_with(|| {
-            ServiceTruth::fresh(spec.active, spec.blue.clone(), spec.green.clone())
-        });
+        let mut service = match next.services.get(name) {
+            Some(known) => {
+                let differs = |color| known.differs_from_file(color, spec.pool(color));
+                if !Color::BOTH.into_iter().any(differs) {
+                    continue;
+                }
+                ServiceState::clone(known)
+            }
+            None => ServiceState::fresh(spec.active, spec.blue.clone(), spec.green.clone()),
+        };
         for color in Color::BOTH {
             service.follow_file(color, spec.pool(color));
         }
+        next.services.insert(name.clone(), Arc::new(service));
     }
     next
 }
 
 /// The services whose active pool a changed configuration would leave without an endpoint.
-fn emptied(truth: &Truth, next: &Truth, new: &Catalog) -> Vec<Reason> {
-    let active = |truth: &Truth, name: &ServiceName| {
-        let service = truth.services.get(name)?;
+fn emptied(state: &State, next: &State, new: &Catalog) -> Vec<Reason> {
+    let active = |state: &State, name: &ServiceName| {
+        let service = state.services.get(name)?;
         let has_none = service.pool(service.active).spec().endpoints.is_empty();
         Some((service.active, has_none))
     };
     let names = new.services().keys();
     names
-        .filter_map(|name| match (active(truth, name)?, active(next, name)?) {
+        .filter_map(|name| match (active(state, name)?, active(next, name)?) {
             ((_, false), (color, true)) => {
                 let problem = Problem::ActiveEmptied(color);
                 Some(Reason { service: Some(name.clone()), problem })
@@ -85,11 +102,11 @@ fn emptied(truth: &Truth, next: &Truth, new: &Catalog) -> Vec<Reason> {
 }
 
 fn promote(
-    truth: &Truth,
+    state: &State,
     catalog: &Catalog,
     colors: &BTreeMap<ServiceName, Color>,
-) -> Result<Truth, Vec<Reason>> {
-    let mut next = truth.clone();
+) -> Result<State, Vec<Reason>> {
+    let mut next = state.clone();
     let mut reasons = Vec::new();
     if colors.is_empty() {
         reasons.push(Reason { service: None, problem: Problem::NothingNamed });
@@ -99,12 +116,13 @@ fn promote(
             reasons.push(Reason { service: Some(name.clone()), problem });
         }
     }
-    next.last_promotion = colors.keys().cloned().collect();
+    let services = colors.keys().cloned().collect();
+    next.promotion = Arc::new(Promotion { services, ..Promotion::default() });
     if reasons.is_empty() { Ok(next) } else { Err(reasons) }
 }
 
 fn promote_one(
-    next: &mut Truth,
+    next: &mut State,
     catalog: &Catalog,
     name: &ServiceName,
     color: Color,
@@ -115,48 +133,50 @@ fn promote_one(
         if spec.pool(color).endpoints.is_empty() {
             return Err(Problem::NoEndpoints(color));
         }
-        let fresh = ServiceTruth::fresh(color, spec.blue.clone(), spec.green.clone());
+        let fresh = ServiceState::fresh(color, spec.blue.clone(), spec.green.clone());
         next.damaged.remove(name);
-        next.services.insert(name.clone(), fresh);
+        next.services.insert(name.clone(), Arc::new(fresh));
         return Ok(());
     }
-    let service = next.services.get_mut(name).ok_or(Problem::UnknownService)?;
+    let service = next.services.get(name).ok_or(Problem::UnknownService)?;
     if service.active == color {
         return Err(Problem::AlreadyActive(color));
     }
     if service.pool(color).spec().endpoints.is_empty() {
         return Err(Problem::NoEndpoints(color));
     }
+    let mut service = ServiceState::clone(service);
     service.promote(color);
+    next.services.insert(name.clone(), Arc::new(service));
     Ok(())
 }
 
 /// The color of each service before its last promotion.
 fn colors_before(
-    truth: &Truth,
+    state: &State,
     catalog: &Catalog,
     names: &[ServiceName],
     force: bool,
 ) -> Result<BTreeMap<ServiceName, Color>, Vec<Reason>> {
-    let names = if names.is_empty() { &truth.last_promotion } else { names };
+    let names = if names.is_empty() { &state.promotion.services } else { names };
     if names.is_empty() {
         return Err(vec![Reason { service: None, problem: Problem::NothingPromoted }]);
     }
     let mut colors = BTreeMap::new();
     let mut reasons = Vec::new();
     for name in names {
-        let known = truth.services.get(name).filter(|_| catalog.services().contains_key(name));
+        let known = state.services.get(name).filter(|_| catalog.services().contains_key(name));
         let problem = match known {
-            None if truth.damaged.contains_key(name) => Problem::Damaged,
+            None if state.damaged.contains_key(name) => Problem::Damaged,
             None => Problem::UnknownService,
-            Some(service @ ServiceTruth { previous: Some(color), .. }) => {
-                if service.pool(*color).served || force {
-                    colors.insert(name.clone(), *color);
+            Some(service) => match service.previous {
+                Some(color) if service.pool(color).served || force => {
+                    colors.insert(name.clone(), color);
                     continue;
                 }
-                Problem::ChangedSince(*color)
-            }
-            Some(_) => Problem::NeverPromoted,
+                Some(color) => Problem::ChangedSince(color),
+                None => Problem::NeverPromoted,
+            },
         };
         reasons.push(Reason { service: Some(name.clone()), problem });
     }
@@ -164,22 +184,18 @@ fn colors_before(
 }
 
 fn set_pool(
-    truth: &Truth,
+    state: &State,
     catalog: &Catalog,
     name: &ServiceName,
     color: Color,
     spec: &PoolSpec,
     force: bool,
-) -> Result<Truth, Problem> {
-    if truth.damaged.contains_key(name) {
+) -> Result<State, Problem> {
+    if state.damaged.contains_key(name) {
         return Err(Problem::Damaged);
     }
-    let mut next = truth.clone();
-    let service = next
-        .services
-        .get_mut(name)
-        .filter(|_| catalog.services().contains_key(name))
-        .ok_or(Problem::UnknownService)?;
+    let service = state.services.get(name).filter(|_| catalog.services().contains_key(name));
+    let mut service = ServiceState::clone(service.ok_or(Problem::UnknownService)?);
     let is_active = service.active == color;
     if is_active && !force {
         return Err(Problem::PoolIsActive(color));
@@ -191,18 +207,24 @@ fn set_pool(
     // What a pool is made of changes with every deployment; how it is spoken to is the file's.
     pool.runtime = Some(PoolSpec { link: pool.file.link.clone(), ..spec.clone() });
     pool.served = is_active;
+    let mut next = state.clone();
+    next.services.insert(name.clone(), Arc::new(service));
     Ok(next)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{plan as plan_for, *};
     use crate::{
         control::ServiceSpec,
         model::{Endpoint, Generation},
     };
 
     use Color::{Blue, Green};
+
+    fn plan(state: &State, catalog: &Catalog, change: &Change) -> Result<State, Vec<Reason>> {
+        plan_for(state, catalog, change, None)
+    }
 
     fn spec(endpoints: &[&str]) -> PoolSpec {
         let endpoints = endpoints.iter().map(|it| it.parse::<Endpoint>().expect("an endpoint"));
@@ -217,7 +239,7 @@ mod tests {
                     hosts: vec![format!("{name}.test").parse().expect("a pattern")],
                     path: "/".parse().expect("a prefix"),
                     rules: crate::model::ServiceRules::default(),
-                    policy: std::sync::Arc::default(),
+                    policy: Arc::default(),
                     active: Blue,
                     blue: spec(blue),
                     green: spec(green),
@@ -228,17 +250,17 @@ mod tests {
         Catalog::new(services).expect("no two alike")
     }
 
-    fn two() -> (Truth, Catalog) {
+    fn two() -> (State, Catalog) {
         let catalog = catalog(&[("api", &["a:1"], &["a:2"]), ("web", &["w:1"], &["w:2"])]);
-        (follow(&Truth::default(), &catalog), catalog)
+        (follow(&State::default(), &catalog), catalog)
     }
 
     fn colors(pairs: &[(&str, Color)]) -> BTreeMap<ServiceName, Color> {
         pairs.iter().map(|(name, color)| (name.parse().expect("a name"), *color)).collect()
     }
 
-    fn active(truth: &Truth, name: &str) -> Color {
-        truth.services[name].active
+    fn active(state: &State, name: &str) -> Color {
+        state.services[name].active
     }
 
     fn rollback(names: &[&str]) -> Change {
@@ -246,36 +268,36 @@ mod tests {
         Change::Rollback { services, force: false }
     }
 
-    fn problems(refused: Result<Truth, Vec<Reason>>) -> Vec<Problem> {
+    fn problems(refused: Result<State, Vec<Reason>>) -> Vec<Problem> {
         refused.expect_err("refused").into_iter().map(|it| it.problem).collect()
     }
 
     #[test]
     fn a_promotion_changes_all_its_services_or_none() {
-        let (truth, catalog) = two();
+        let (state, catalog) = two();
         let both = Change::Promote(colors(&[("api", Green), ("web", Green)]));
-        let next = plan(&truth, &catalog, &both).expect("both can");
+        let next = plan(&state, &catalog, &both).expect("both can");
         assert_eq!((active(&next, "api"), active(&next, "web")), (Green, Green));
         assert_eq!(next.generation, Generation(1));
 
         let one_cannot = Change::Promote(colors(&[("api", Green), ("web", Blue), ("x", Blue)]));
-        let refused = problems(plan(&truth, &catalog, &one_cannot));
+        let refused = problems(plan(&state, &catalog, &one_cannot));
         assert_eq!(refused, [Problem::AlreadyActive(Blue), Problem::UnknownService]);
     }
 
     #[test]
     fn a_color_without_endpoints_is_never_promoted() {
         let catalog = catalog(&[("web", &["w:1"], &[])]);
-        let truth = follow(&Truth::default(), &catalog);
+        let state = follow(&State::default(), &catalog);
         let change = Change::Promote(colors(&[("web", Green)]));
-        assert_eq!(problems(plan(&truth, &catalog, &change)), [Problem::NoEndpoints(Green)]);
+        assert_eq!(problems(plan(&state, &catalog, &change)), [Problem::NoEndpoints(Green)]);
     }
 
     #[test]
     fn a_rollback_goes_back_to_where_the_last_promotion_came_from() {
-        let (truth, catalog) = two();
+        let (state, catalog) = two();
         let change = Change::Promote(colors(&[("api", Green), ("web", Green)]));
-        let next = plan(&truth, &catalog, &change).expect("both can");
+        let next = plan(&state, &catalog, &change).expect("both can");
         let back = plan(&next, &catalog, &rollback(&[])).expect("there is a way");
         assert_eq!((active(&back, "api"), active(&back, "web")), (Blue, Blue));
         // A rollback that is repeated must not bring back what it was to remove.
@@ -285,34 +307,34 @@ mod tests {
 
     #[test]
     fn a_rollback_does_not_lead_to_what_was_never_active() {
-        let (truth, catalog) = two();
+        let (state, catalog) = two();
         let change = Change::Promote(colors(&[("web", Green)]));
-        let truth = plan(&truth, &catalog, &change).expect("it can");
+        let state = plan(&state, &catalog, &change).expect("it can");
         let service: ServiceName = "web".parse().expect("a name");
         let set = Change::SetPool { service, color: Blue, spec: spec(&["n:1"]), force: false };
-        let truth = plan(&truth, &catalog, &set).expect("idle");
-        let refused = problems(plan(&truth, &catalog, &rollback(&[])));
+        let state = plan(&state, &catalog, &set).expect("idle");
+        let refused = problems(plan(&state, &catalog, &rollback(&[])));
         assert_eq!(refused, [Problem::ChangedSince(Blue)]);
         let forced = Change::Rollback { services: vec![], force: true };
-        assert_eq!(active(&plan(&truth, &catalog, &forced).expect("forced"), "web"), Blue);
+        assert_eq!(active(&plan(&state, &catalog, &forced).expect("forced"), "web"), Blue);
     }
 
     #[test]
     fn what_was_never_promoted_is_not_rolled_back() {
-        let (truth, catalog) = two();
-        let nothing = problems(plan(&truth, &catalog, &rollback(&[])));
+        let (state, catalog) = two();
+        let nothing = problems(plan(&state, &catalog, &rollback(&[])));
         assert_eq!(nothing, [Problem::NothingPromoted]);
-        let refused = problems(plan(&truth, &catalog, &rollback(&["web", "x"])));
+        let refused = problems(plan(&state, &catalog, &rollback(&["web", "x"])));
         assert_eq!(refused, [Problem::NeverPromoted, Problem::UnknownService]);
     }
 
     #[test]
     fn the_active_pool_is_changed_only_by_force_and_never_emptied() {
-        let (truth, catalog) = two();
+        let (state, catalog) = two();
         let set = |color, endpoints: &[&str], force| {
             let service = "web".parse().expect("a name");
             let change = Change::SetPool { service, color, spec: spec(endpoints), force };
-            plan(&truth, &catalog, &change)
+            plan(&state, &catalog, &change)
         };
         assert_eq!(problems(set(Blue, &["n:1"], false)), [Problem::PoolIsActive(Blue)]);
         assert_eq!(problems(set(Blue, &[], true)), [Problem::ActiveEmptied(Blue)]);
@@ -325,35 +347,35 @@ mod tests {
 
     #[test]
     fn what_was_set_at_run_time_stays_until_the_file_says_something_else() {
-        let (truth, catalog_then) = two();
+        let (state, catalog_then) = two();
         let service: ServiceName = "web".parse().expect("a name");
         let set = Change::SetPool { service, color: Green, spec: spec(&["n:1"]), force: false };
-        let truth = plan(&truth, &catalog_then, &set).expect("idle");
-        let same = follow(&truth, &catalog_then);
+        let state = plan(&state, &catalog_then, &set).expect("idle");
+        let same = follow(&state, &catalog_then);
         assert_eq!(same.services["web"].green.spec(), &spec(&["n:1"]));
         let changed = catalog(&[("api", &["a:1"], &["a:2"]), ("web", &["w:1"], &["w:3"])]);
-        let next = follow(&truth, &changed);
+        let next = follow(&state, &changed);
         assert_eq!(next.services["web"].green.spec(), &spec(&["w:3"]));
         assert_eq!(active(&next, "web"), Blue);
     }
 
     #[test]
     fn a_changed_file_does_not_empty_what_is_active() {
-        let (truth, catalog_then) = two();
+        let (state, catalog_then) = two();
         let emptied = catalog(&[("api", &["a:1"], &["a:2"]), ("web", &[], &["w:2"])]);
-        let refused = problems(plan(&truth, &catalog_then, &Change::Follow(Box::new(emptied))));
+        let refused = problems(plan(&state, &catalog_then, &Change::Follow(Arc::new(emptied))));
         assert_eq!(refused, [Problem::ActiveEmptied(Blue)]);
         let idle = catalog(&[("api", &["a:1"], &[]), ("web", &["w:1"], &["w:2"])]);
-        plan(&truth, &catalog_then, &Change::Follow(Box::new(idle))).expect("green is idle");
+        plan(&state, &catalog_then, &Change::Follow(Arc::new(idle))).expect("green is idle");
     }
 
     #[test]
     fn a_service_that_left_the_configuration_comes_back_as_it_was() {
-        let (truth, catalog_then) = two();
+        let (state, catalog_then) = two();
         let change = Change::Promote(colors(&[("web", Green)]));
-        let truth = plan(&truth, &catalog_then, &change).expect("it can");
+        let state = plan(&state, &catalog_then, &change).expect("it can");
         let without = catalog(&[("api", &["a:1"], &["a:2"])]);
-        let gone = follow(&truth, &without);
+        let gone = follow(&state, &without);
         let refused = problems(plan(&gone, &without, &rollback(&[])));
         assert_eq!(refused, [Problem::UnknownService]);
         assert_eq!(active(&follow(&gone, &catalog_then), "web"), Green);
@@ -361,17 +383,17 @@ mod tests {
 
     #[test]
     fn a_damaged_service_waits_for_an_operator_who_says_what_is_active() {
-        let (mut truth, catalog) = two();
+        let (mut state, catalog) = two();
         let web: ServiceName = "web".parse().expect("a name");
-        truth.services.remove(&web);
-        truth.damaged.insert(web.clone(), "garbage".to_owned());
-        assert!(follow(&truth, &catalog).damaged.contains_key(&web), "it is not guessed");
+        state.services.remove(&web);
+        state.damaged.insert(web.clone(), "garbage".into());
+        assert!(follow(&state, &catalog).damaged.contains_key(&web), "it is not guessed");
         let spec = spec(&["n:1"]);
         let set = Change::SetPool { service: web.clone(), color: Blue, spec, force: true };
-        assert_eq!(problems(plan(&truth, &catalog, &set)), [Problem::Damaged]);
+        assert_eq!(problems(plan(&state, &catalog, &set)), [Problem::Damaged]);
         for color in Color::BOTH {
             let promote = Change::Promote(colors(&[("web", color)]));
-            let next = plan(&truth, &catalog, &promote).expect("whichever it is");
+            let next = plan(&state, &catalog, &promote).expect("whichever it is");
             assert_eq!((active(&next, "web"), next.damaged.len()), (color, 0));
         }
     }

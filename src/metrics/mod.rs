@@ -33,6 +33,8 @@ pub struct Metrics {
     in_flight: IntGaugeVec,
     active: IntGaugeVec,
     promotions: IntCounterVec,
+    task_deaths: IntCounterVec,
+    state_writable: IntGauge,
     drain_duration: HistogramVec,
     retries: IntCounterVec,
     ejections: IntCounterVec,
@@ -162,6 +164,15 @@ impl Metrics {
             in_flight: gauges("in_flight", "Requests inside a color now", &of_pool)?,
             active: gauges("active", "1 for the color that answers the public", &of_pool)?,
             promotions: counters("promotions_total", "Calls to promote or roll back", &["result"])?,
+            task_deaths: counters(
+                "task_panics_total",
+                "Tasks that have panicked or ended before their time; all but those of connections are started again",
+                &["task"],
+            )?,
+            state_writable: gauge(
+                "state_writable",
+                "1 while changes of the state are taken; 0 after one of unknown outcome, until a restart",
+            )?,
             drain_duration: histograms(
                 "drain_duration_seconds",
                 "From a promotion to the end of the last request on the replaced color",
@@ -246,6 +257,11 @@ impl Metrics {
         self.promotions.with_label_values(&[result.as_str()]).inc();
     }
 
+    /// Counts a task that has died. `task` is a word of a fixed list.
+    pub fn task_died(&self, task: &'static str) {
+        self.task_deaths.with_label_values(&[task]).inc();
+    }
+
     /// Notes how long the replaced side of a promotion had requests inside.
     pub fn drained(&self, service: &ServiceName, color: Color, seconds: f64) {
         let labels = [service.as_str(), color.as_str()];
@@ -265,8 +281,9 @@ impl Metrics {
 
     /// The text of a scrape, with the switch as `generation` and `services` show it.
     #[must_use]
-    pub fn show(&self, generation: Generation, services: &[Shown]) -> String {
+    pub fn show(&self, generation: Generation, is_writable: bool, services: &[Shown]) -> String {
         self.generation.set(i64::try_from(generation.0).unwrap_or(i64::MAX));
+        self.state_writable.set(is_writable.into());
         let _showing = self.resilience.begin();
         for Shown { service, active, pools } in services {
             for (color, pool) in Color::BOTH.into_iter().zip(pools) {
@@ -379,7 +396,7 @@ mod tests {
             ShownPool { in_flight: 3, endpoints: vec![endpoint("a:1")], ..ShownPool::default() };
         let shown =
             Shown { service: web, active: Color::Blue, pools: [blue, ShownPool::default()] };
-        let text = metrics.show(Generation(7), &[shown]);
+        let text = metrics.show(Generation(7), true, &[shown]);
         for line in [
             r#"flipgate_requests_total{code="200",color="blue",service="web"} 2"#,
             r#"flipgate_requests_total{code="404",color="blue",service="web"} 1"#,
@@ -394,6 +411,9 @@ mod tests {
         assert!(
             text.contains(r#"flipgate_endpoint_up{color="blue",endpoint="a:1",service="web"} 1"#)
         );
-        assert!(!metrics.show(Generation(8), &[]).contains("a:1"), "who is gone is not shown");
+        assert!(
+            !metrics.show(Generation(8), true, &[]).contains("a:1"),
+            "who is gone is not shown"
+        );
     }
 }

@@ -15,6 +15,7 @@ mod route;
 mod rules;
 mod service;
 mod statuses;
+mod versioned_map;
 mod weighted;
 
 pub use self::{
@@ -30,5 +31,6 @@ pub use self::{
     rules::{Rules, ServiceRules},
     service::{Generation, ParseServiceNameError, ServiceName},
     statuses::{ParseStatusesError, Statuses},
+    versioned_map::{Difference, VersionedMap},
     weighted::Weighted,
 };

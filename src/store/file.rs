@@ -1,146 +1,271 @@
-//! The folder that the truth lives in.
+//! A state folder that one process holds, with the thread that writes to it.
 
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
-    io::{self, Write},
-    path::{Path, PathBuf},
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+    thread::JoinHandle,
     time::{Duration, Instant},
 };
 
+use tokio::sync::{mpsc, oneshot, watch};
+use tracing::{info, warn};
+
 use super::{
-    lines::{self, Damage},
-    truth::Truth,
+    CommitError, Committing, Condition, Store, StoreError,
+    disk::{Disk, Folder},
+    journal::{Files, Journal},
+    recovery::{Recovered, SNAPSHOT, recover},
+    state::{Revision, State},
 };
 
-/// One folder with one state file, held by one process.
-// Not `Clone`: two writers would overwrite each other's truth.
+/// A folder whose state this process alone changes. Other processes may read it.
+// Not `Clone`: it ends with its thread, which releases the folder.
 #[derive(Debug)]
 pub struct FileStore {
-    folder: PathBuf,
-    file: PathBuf,
-    beside: PathBuf,
-    /// Open for as long as the store is, since the lock ends with it.
-    _lock: File,
+    place: String,
+    requests: Option<mpsc::Sender<Request>>,
+    state: watch::Receiver<State>,
+    condition: Arc<Mutex<Writing>>,
+    thread: Option<JoinHandle<()>>,
 }
+
+/// A change that somebody waits for.
+struct Request {
+    expected: Revision,
+    next: State,
+    answer: oneshot::Sender<Result<Revision, CommitError>>,
+}
+
+#[derive(Debug, Default)]
+struct Writing {
+    read_only: Option<String>,
+    since: Option<Instant>,
+}
+
+/// What a state folder holds, for people.
+#[derive(Debug)]
+pub struct Shown {
+    /// The state; `None` if nothing was ever written.
+    pub state: Option<State>,
+    /// Changes that stand in the journal behind the snapshot.
+    pub replayed: usize,
+    /// The file with a last change that was never finished, and where it begins.
+    pub torn: Option<(String, usize)>,
+    /// Whether the snapshot was written by version 0.1.0.
+    pub is_old: bool,
+}
+
+/// Changes that wait for the one before them.
+const QUEUE: usize = 64;
 
 /// How long a process that is about to end may still hold the folder, and whatever it has just started
 /// with it.
 const ENDING: Duration = Duration::from_secs(1);
 
-/// Why the truth could not be read or written.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// The folder or a file in it cannot be used.
-    #[error("cannot {doing} {}: {source} (see `state_dir`)", path.display())]
-    Io {
-        /// What was being done.
-        doing: &'static str,
-        /// The folder or file.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// Another process holds the folder.
-    #[error(
-        "{0} is in use by another flipgate: stop that one, or give this one its own `state_dir`"
-    )]
-    InUse(PathBuf),
-    /// The state file cannot be trusted.
-    #[error(
-        "the state file {file} is damaged: {damage}.\n  It says which color of each service is \
-         active, so Flipgate does not guess.\n  Way out: put back a copy of it; or make sure that the \
-         `active` colors and the endpoints of the configuration file are what you want, and start \
-         with those:\n    mv {file} {file}.damaged"
-    )]
-    Damaged {
-        /// The file.
-        file: String,
-        /// What is wrong with it.
-        damage: String,
-    },
-}
-
 // === impl FileStore ===
 
 impl FileStore {
-    /// The state file's name in its folder.
-    pub const FILE: &str = "state.jsonl";
-
-    /// Takes the folder, making it if it is not there, and reads what it remembers: nothing if
-    /// nothing was ever written.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError`]; nothing was changed then, except that the folder may have been made. That somebody
-    /// else holds it is known after a second.
-    pub fn open(folder: &Path) -> Result<(Self, Option<Truth>), StoreError> {
-        fs::create_dir_all(folder).map_err(failed("make the folder", folder))?;
-        let lock_file = folder.join("lock");
-        let lock = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&lock_file)
-            .map_err(failed("open", &lock_file))?;
-        match lock_soon(&lock) {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(StoreError::InUse(folder.to_owned())),
-            Err(TryLockError::Error(error)) => return Err(failed("lock", &lock_file)(error)),
-        }
-        let file = folder.join(Self::FILE);
-        let truth = match fs::read(&file) {
-            Ok(bytes) => {
-                let truth = lines::read(&bytes).map_err(|damage| damaged(&file, &damage))?;
-                let copy = folder.join(format!("{}.damaged", Self::FILE));
-                // What cannot be read now may be read by somebody later; the first copy is the
-                // truest, since the file is written again.
-                if !truth.damaged.is_empty() && !copy.exists() {
-                    fs::copy(&file, &copy).map_err(failed("keep a copy as", &copy))?;
-                }
-                Some(truth)
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => return Err(failed("read", &file)(error)),
-        };
-        let beside = folder.join(format!("{}.next", Self::FILE));
-        Ok((Self { folder: folder.to_owned(), file, beside, _lock: lock }, truth))
-    }
-
-    /// Writes the truth beside the old one and puts it in its place. When this returns, it is on
-    /// the disk: whoever reads the file at any moment, also after a loss of power, finds the old
-    /// truth or the new one, whole.
+    /// Takes the folder, making it if it is not there, reads what it holds, and starts the thread that
+    /// writes to it. The state is empty, at revision 0, if nothing was ever written. If the disk takes
+    /// nothing, changes are refused and tried again one by one; what is there is served.
     ///
     /// Blocks for as long as the disk takes.
     ///
     /// # Errors
     ///
-    /// [`StoreError::Io`]. The old truth is in place then, or the new one if the folder's own entry
-    /// could not be made durable; the caller goes on with the old and writes again.
-    pub fn put(&self, truth: &Truth) -> Result<(), StoreError> {
-        let Self { folder, file, beside, _lock } = self;
-        let text = lines::write(truth);
-        let mut new = File::create(beside).map_err(failed("create", beside))?;
-        new.write_all(text.as_bytes()).map_err(failed("write", beside))?;
-        new.sync_all().map_err(failed("sync", beside))?;
-        drop(new);
-        fs::rename(beside, file).map_err(failed("replace", file))?;
-        File::open(folder).and_then(|it| it.sync_all()).map_err(failed("sync the folder", folder))
+    /// [`StoreError`]; nothing was changed then, except that the folder may have been made. That another
+    /// process holds it is known after a second.
+    pub fn open(folder: &Path) -> Result<Self, StoreError> {
+        let place = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
+        let place = place.display().to_string();
+        fs::create_dir_all(folder)
+            .map_err(|error| StoreError::io("make the folder", &place, error))?;
+        let lock = Lock::take(folder, &place)?;
+        Self::start(Arc::new(Folder::at(folder)), &place, lock)
     }
 
-    /// The state file.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.file
+    pub(super) fn start(
+        disk: Arc<dyn Disk>,
+        place: &str,
+        lock: impl Send + 'static,
+    ) -> Result<Self, StoreError> {
+        let Recovered { state, last_number, torn, is_old, .. } = recover(&*disk, place)?;
+        if let Some((file, offset)) = torn {
+            warn!(
+                file = %format!("{place}/{file}"), offset,
+                "the last change in the journal was never finished: it was not acknowledged, and is cut off"
+            );
+        }
+        let state = state.unwrap_or_default();
+        keep_copies(&*disk, place, &state, is_old);
+        let files = Files::new(disk, place, Files::BLOCKS);
+        let (jobs, to_do) = std::sync::mpsc::channel();
+        let keeper_files = files.clone();
+        let keeper = spawn("snapshots", place, move || keeper_files.keep(&to_do))?;
+        let mut journal = Journal::new(files, state.clone(), last_number, jobs);
+        if let Err(error) = journal.begin() {
+            warn!(%error, "the state can be read, but not written: changes are refused until it can");
+        }
+        let (told, state) = watch::channel(state);
+        let (requests, asked) = mpsc::channel(QUEUE);
+        let condition = Arc::<Mutex<Writing>>::default();
+        let shown = Arc::clone(&condition);
+        let thread = spawn("state", place, move || {
+            let _lock = lock;
+            write(journal, asked, &told, &shown, keeper);
+        })?;
+        let (requests, thread) = (Some(requests), Some(thread));
+        Ok(Self { place: place.to_owned(), requests, state, condition, thread })
+    }
+
+    /// Takes no more changes, waits for those under way, writes a last snapshot and releases the folder.
+    /// Dropping the store does the same. Blocks for as long as the disk takes.
+    pub fn close(mut self) {
+        self.end();
+    }
+
+    fn end(&mut self) {
+        self.requests = None;
+        if let Some(thread) = self.thread.take() {
+            // That it has panicked was told by the end of the watch.
+            let _ = thread.join();
+        }
     }
 }
 
-fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError {
-    let path = path.to_owned();
-    move |source| StoreError::Io { doing, path, source }
+impl Drop for FileStore {
+    fn drop(&mut self) {
+        self.end();
+    }
 }
 
-fn damaged(file: &Path, damage: &Damage) -> StoreError {
-    StoreError::Damaged { file: file.display().to_string(), damage: damage.to_string() }
+impl Store for FileStore {
+    fn commit(&self, expected: Revision, next: State) -> Committing {
+        let (answer, answered) = oneshot::channel();
+        let requests = self.requests.clone();
+        Box::pin(async move {
+            let requests = requests.ok_or(CommitError::Stopping)?;
+            let request = Request { expected, next, answer };
+            requests.send(request).await.map_err(|_| CommitError::Stopping)?;
+            drop(requests);
+            // A thread that has died may have written it or not.
+            answered.await.unwrap_or_else(|_| Err(CommitError::Unknown(StoreError::Ended)))
+        })
+    }
+
+    fn watch(&self) -> watch::Receiver<State> {
+        self.state.clone()
+    }
+
+    fn condition(&self) -> Condition {
+        let writing = self.condition.lock().unwrap_or_else(PoisonError::into_inner);
+        let Writing { read_only, since } = &*writing;
+        Condition { read_only: read_only.clone(), waiting: since.map(|it| it.elapsed()) }
+    }
+
+    fn place(&self) -> String {
+        self.place.clone()
+    }
+}
+
+/// Reads what a folder holds, without taking it: a process that holds it is not disturbed, and what it
+/// writes at this moment may be missing.
+///
+/// # Errors
+///
+/// [`StoreError`] for what would stop a start as well.
+pub fn show(folder: &Path) -> Result<Shown, StoreError> {
+    let place = folder.display().to_string();
+    let Recovered { state, replayed, torn, is_old, .. } = recover(&Folder::at(folder), &place)?;
+    Ok(Shown { state, replayed, torn, is_old })
+}
+
+/// The life of the thread that writes.
+fn write(
+    mut journal: Journal,
+    mut asked: mpsc::Receiver<Request>,
+    told: &watch::Sender<State>,
+    shown: &Mutex<Writing>,
+    keeper: JoinHandle<()>,
+) {
+    let show = |since| shown.lock().unwrap_or_else(PoisonError::into_inner).since = since;
+    while let Some(Request { expected, next, answer }) = asked.blocking_recv() {
+        show(Some(Instant::now()));
+        let done = journal.commit(expected, next);
+        show(None);
+        if done.is_ok() {
+            told.send_replace(journal.state().clone());
+        }
+        if let Some(why) = journal.read_only() {
+            let mut shown = shown.lock().unwrap_or_else(PoisonError::into_inner);
+            shown.read_only.get_or_insert_with(|| why.to_owned());
+        }
+        // Whoever asked may have gone; what was written stays written.
+        let _ = answer.send(done);
+    }
+    journal.finish(keeper);
+    info!("state closed");
+}
+
+fn spawn(
+    name: &str,
+    place: &str,
+    work: impl FnOnce() + Send + 'static,
+) -> Result<JoinHandle<()>, StoreError> {
+    let thread = std::thread::Builder::new().name(name.to_owned()).spawn(work);
+    thread.map_err(|error| StoreError::io("start a thread for", place, error))
+}
+
+/// Keeps what the new files will not have: lines that cannot be read, and the file of an older version.
+fn keep_copies(disk: &dyn Disk, place: &str, state: &State, is_old: bool) {
+    let mut copies = Vec::new();
+    if is_old {
+        copies.push(format!("{SNAPSHOT}.format-1"));
+    }
+    if !state.damaged.is_empty() {
+        copies.push(format!("{SNAPSHOT}.damaged"));
+    }
+    // The first copy is the truest, since the file is written again.
+    let names = disk.list().unwrap_or_default();
+    for copy in copies.into_iter().filter(|it| !names.contains(it)) {
+        let keep = || {
+            let bytes = disk.read(SNAPSHOT)?;
+            let mut file = disk.create(&copy)?;
+            file.write_at(0, &bytes)?;
+            file.sync()
+        };
+        if let Err(error) = keep() {
+            warn!(%error, copy = %format!("{place}/{copy}"), "no copy of the state file could be kept");
+        }
+    }
+}
+
+/// Holds a folder. The lock is on the folder itself, so that it survives whatever becomes of the files in
+/// it; the file `lock` is held too, since version 0.1.0 knows only that.
+struct Lock {
+    _folder: File,
+    _file: File,
+}
+
+impl Lock {
+    fn take(path: &Path, place: &str) -> Result<Self, StoreError> {
+        let folder = File::open(path).map_err(|error| StoreError::io("open", place, error))?;
+        let name = path.join("lock");
+        let file = OpenOptions::new().create(true).truncate(false).write(true).open(&name);
+        let file =
+            file.map_err(|error| StoreError::io("open", &name.display().to_string(), error))?;
+        for (held, of) in [(&folder, path.to_owned()), (&file, name)] {
+            match lock_soon(held) {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => return Err(StoreError::InUse(path.to_owned())),
+                Err(TryLockError::Error(error)) => {
+                    return Err(StoreError::io("lock", &of.display().to_string(), error));
+                }
+            }
+        }
+        Ok(Self { _folder: folder, _file: file })
+    }
 }
 
 #[expect(clippy::disallowed_methods, reason = "nothing runs yet that could be held up")]
@@ -153,68 +278,5 @@ fn lock_soon(lock: &File) -> Result<(), TryLockError> {
             }
             known => return known,
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::model::Generation;
-
-    fn at(generation: u64) -> Truth {
-        Truth { generation: Generation(generation), ..Truth::default() }
-    }
-
-    #[test]
-    fn the_last_truth_written_is_the_one_that_is_found() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let (store, nothing) = FileStore::open(folder.path()).expect("a fresh folder");
-        assert_eq!(nothing, None);
-        store.put(&at(1)).expect("written");
-        store.put(&at(2)).expect("written");
-        drop(store);
-        let (_store, found) = FileStore::open(folder.path()).expect("the same folder");
-        assert_eq!(found, Some(at(2)));
-    }
-
-    #[test]
-    fn a_half_written_file_beside_the_truth_is_not_the_truth() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let (store, _) = FileStore::open(folder.path()).expect("a fresh folder");
-        store.put(&at(1)).expect("written");
-        fs::write(&store.beside, "5f3c21aa {\"flipgate\":1,").expect("a torn file");
-        drop(store);
-        let (store, found) = FileStore::open(folder.path()).expect("the truth is whole");
-        assert_eq!(found, Some(at(1)));
-        store.put(&at(2)).expect("the torn file is in nobody's way");
-    }
-
-    #[test]
-    fn a_truth_that_cannot_be_written_leaves_the_old_one() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let (store, _) = FileStore::open(folder.path()).expect("a fresh folder");
-        store.put(&at(1)).expect("written");
-        fs::create_dir(&store.beside).expect("a folder where the file would go");
-        let error = store.put(&at(2)).expect_err("cannot be written");
-        assert!(error.to_string().contains("state.jsonl.next"), "{error}");
-        drop(store);
-        let (_store, found) = FileStore::open(folder.path()).expect("the same folder");
-        assert_eq!(found, Some(at(1)));
-    }
-
-    #[test]
-    fn two_processes_do_not_share_a_folder() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let _first = FileStore::open(folder.path()).expect("a fresh folder");
-        assert!(matches!(FileStore::open(folder.path()), Err(StoreError::InUse(_))));
-    }
-
-    #[test]
-    fn a_damaged_file_is_named_with_the_way_out() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let file = folder.path().join(FileStore::FILE);
-        fs::write(&file, "not a state file").expect("written");
-        let error = FileStore::open(folder.path()).expect_err("damaged").to_string();
-        assert!(error.contains(&file.display().to_string()) && error.contains("mv "), "{error}");
     }
 }

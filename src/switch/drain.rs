@@ -1,25 +1,15 @@
 //! Watching those whom a change left behind.
 
-use std::sync::{Arc, Weak};
-
-use tokio::sync::watch;
-
-use super::{
-    claim::{Held, SideId},
-    table::{Service, Side},
-};
+use super::side::{SideId, Watched};
 use crate::model::{Color, Generation, ServiceName};
 
 /// Watches the requests inside one retired side.
 #[derive(Debug)]
 pub struct Drain<P> {
     service: ServiceName,
-    color: Color,
     retired_by: Generation,
     was_active: bool,
-    held: Weak<Held<P>>,
-    side: Weak<Side<P>>,
-    open: watch::Receiver<()>,
+    side: Watched<P>,
 }
 
 /// How many requests are inside one color of a service.
@@ -34,17 +24,13 @@ pub struct Inside {
 // === impl Drain ===
 
 impl<P> Drain<P> {
-    pub(super) fn of(service: &Service<P>, color: Color, retired_by: Generation) -> Self {
-        let side = service.side(color);
-        Self {
-            service: service.name().clone(),
-            color,
-            retired_by,
-            was_active: service.active() == color,
-            held: Arc::downgrade(side.held()),
-            side: Arc::downgrade(side),
-            open: side.held().open.subscribe(),
-        }
+    pub(super) fn new(
+        service: ServiceName,
+        side: Watched<P>,
+        was_active: bool,
+        retired_by: Generation,
+    ) -> Self {
+        Self { service, retired_by, was_active, side }
     }
 
     /// The service that the side belonged to.
@@ -54,12 +40,12 @@ impl<P> Drain<P> {
 
     /// The color of the side.
     pub fn color(&self) -> Color {
-        self.color
+        self.side.id().color
     }
 
-    /// Which side is watched.
+    /// Which side is watched. With the service's name it is the side's identity for everybody.
     pub fn side(&self) -> SideId {
-        SideId::of(self.held.as_ptr())
+        self.side.id()
     }
 
     /// The generation that did without this side.
@@ -75,38 +61,29 @@ impl<P> Drain<P> {
     /// Requests still inside. While a request is just being admitted from the old table it may say
     /// one too many, never one too few.
     pub fn in_flight(&self) -> usize {
-        let references = self.held.strong_count();
-        references.saturating_sub(usize::from(self.side.strong_count() > 0))
+        self.side.in_flight()
     }
 
     /// Whether somebody is inside, or could still come in from the old table.
     pub fn is_held(&self) -> bool {
-        self.held.strong_count() > 0
+        self.side.is_held()
     }
 
     /// Waits until nobody is inside and nobody can come in any more. Safe to drop and to call
     /// again; returns at once when it is over already.
     pub async fn wait(&mut self) {
-        // Nothing is ever sent; the channel only closes.
-        while self.open.changed().await.is_ok() {}
-    }
-
-    pub(super) fn is_of(&self, service: &ServiceName, color: Color) -> bool {
-        self.service == *service && self.color == color
+        self.side.wait().await;
     }
 }
 
 impl<P> Clone for Drain<P> {
     fn clone(&self) -> Self {
-        let Self { service, color, retired_by, was_active, held, side, open } = self;
+        let Self { service, retired_by, was_active, side } = self;
         Self {
             service: service.clone(),
-            color: *color,
             retired_by: *retired_by,
             was_active: *was_active,
-            held: held.clone(),
             side: side.clone(),
-            open: open.clone(),
         }
     }
 }

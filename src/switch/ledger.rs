@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use slab::Slab;
 
-use super::claim::SideId;
+use super::side::SideId;
 
 /// Who is inside, of all workers. `T` is a point in time, given by whoever has a clock.
 #[derive(Debug)]
@@ -124,19 +124,20 @@ impl<T> Drop for Ticket<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::{Color, Generation};
 
-    fn side(address: &u8) -> SideId {
-        SideId::at(address)
+    fn side(service: u32) -> SideId {
+        SideId { since: Generation(1), service, color: Color::Blue }
     }
 
     #[test]
     fn who_is_inside_is_told_by_side_and_kind_and_since_when() {
         let ledger = Ledger::new(2);
         let (here, there) = (1, 2);
-        let early = ledger.shard(0).enter(side(&here), Kind::Request, 10);
-        let late = ledger.shard(1).enter(side(&here), Kind::Tunnel, 20);
-        let _elsewhere = ledger.shard(1).enter(side(&there), Kind::Request, 5);
-        let inside = || ledger.inside(&[side(&here)]);
+        let early = ledger.shard(0).enter(side(here), Kind::Request, 10);
+        let late = ledger.shard(1).enter(side(here), Kind::Tunnel, 20);
+        let _elsewhere = ledger.shard(1).enter(side(there), Kind::Request, 5);
+        let inside = || ledger.inside(&[side(here)]);
         assert_eq!(inside(), Summary { requests: 1, tunnels: 1, oldest: Some(10) });
         early.becomes(Kind::Tunnel);
         assert_eq!(inside(), Summary { requests: 0, tunnels: 2, oldest: Some(10) });
@@ -144,6 +145,6 @@ mod tests {
         assert_eq!(inside(), Summary { requests: 0, tunnels: 1, oldest: Some(20) });
         drop(late);
         assert_eq!(inside(), Summary { requests: 0, tunnels: 0, oldest: None });
-        assert_eq!(ledger.inside(&[side(&there)]).oldest, Some(5));
+        assert_eq!(ledger.inside(&[side(there)]).oldest, Some(5));
     }
 }

@@ -13,24 +13,27 @@
 //! and the last claim on it are gone, whichever goes last, and freeing it *is* the drained event.
 //! Nobody can take a new claim then, since claims are only taken from a table.
 
-mod claim;
 mod drain;
 mod ledger;
 mod pointer;
+mod side;
 mod table;
 #[cfg(test)]
 mod tests;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use arc_swap::ArcSwap;
 
 pub use self::{
-    claim::{Claim, SideId, Visit},
     drain::{Drain, Inside},
     ledger::{Kind, Ledger, Shard, Summary, Ticket},
     pointer::Pointer,
-    table::{Draft, Service, Side, Table},
+    side::{Claim, Side, SideId, Visit},
+    table::{Draft, Service, Table},
 };
 use crate::model::{Color, Generation, ServiceName};
 
@@ -39,9 +42,12 @@ use crate::model::{Color, Generation, ServiceName};
 pub struct Switch<R, P, C = ArcSwap<Table<R, P>>> {
     current: C,
     /// Sides that a change has retired and that somebody may still be inside of.
-    retired: Mutex<Vec<Drain<P>>>,
+    retired: Mutex<Retired<P>>,
     rules: std::marker::PhantomData<fn() -> R>,
 }
+
+/// Retired sides that somebody may still be inside of, by service and color.
+type Retired<P> = HashMap<(ServiceName, Color), Vec<Drain<P>>>;
 
 /// Someone else's change came first; nothing has changed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
@@ -60,7 +66,7 @@ impl<R, P, C: Pointer<Table<R, P>>> Switch<R, P, C> {
     pub fn new(first: Table<R, P>) -> Self {
         Self {
             current: C::holding(Arc::new(first)),
-            retired: Mutex::new(Vec::new()),
+            retired: Mutex::default(),
             rules: std::marker::PhantomData,
         }
     }
@@ -77,7 +83,7 @@ impl<R, P, C: Pointer<Table<R, P>>> Switch<R, P, C> {
     ) -> Result<Claim<P>, E> {
         self.current.with(|table| {
             let (service, visit) = choose(table.rules())?;
-            Ok(table.services()[service].claim(visit, table.generation()))
+            Ok(table.at(service).claim(visit, table.generation()))
         })
     }
 
@@ -106,33 +112,45 @@ impl<R, P, C: Pointer<Table<R, P>>> Switch<R, P, C> {
     ) -> Result<Vec<Drain<P>>, Stale> {
         // Whoever counts takes this lock before looking at the table, and so sees every side either
         // in the table or among the retired ones.
-        let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut retired = self.retired();
         let drains = seen.retired_by(&next);
         if !self.current.replace(&seen, Arc::new(next)) {
             let current = self.current.with(Table::generation);
             return Err(Stale { decided_on: seen.generation(), current });
         }
-        retired.retain(Drain::is_held);
-        retired.extend(drains.iter().cloned());
+        retired.retain(|_, drains| {
+            drains.retain(Drain::is_held);
+            !drains.is_empty()
+        });
+        for drain in &drains {
+            let of = (drain.service().clone(), drain.color());
+            retired.entry(of).or_default().push(drain.clone());
+        }
+        drop(retired);
         drop(seen);
         Ok(drains)
     }
 
     /// How many are inside a color of a service, wherever they were admitted.
     pub fn inside(&self, service: &ServiceName, color: Color) -> Inside {
-        let retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
-        let left = |drain: &&Drain<P>| drain.is_of(service, color);
+        let retired = self.retired();
+        let drains = retired.get(&(service.clone(), color));
         Inside {
             current: self
                 .current
                 .with(|table| table.service(service).map_or(0, |it| it.side(color).in_flight())),
-            retired: retired.iter().filter(left).map(Drain::in_flight).sum(),
+            retired: drains.into_iter().flatten().map(Drain::in_flight).sum(),
         }
     }
 
     /// The retired sides of a color of a service that somebody is still inside of.
     pub fn drains(&self, service: &ServiceName, color: Color) -> Vec<Drain<P>> {
-        let retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
-        retired.iter().filter(|it| it.is_of(service, color) && it.is_held()).cloned().collect()
+        let retired = self.retired();
+        let drains = retired.get(&(service.clone(), color));
+        drains.into_iter().flatten().filter(|it| it.is_held()).cloned().collect()
+    }
+
+    fn retired(&self) -> MutexGuard<'_, Retired<P>> {
+        self.retired.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

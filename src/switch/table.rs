@@ -2,23 +2,26 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use tokio::sync::watch;
-
 use super::{
-    claim::{Claim, Held, SideId, Visit},
     drain::Drain,
+    side::{Claim, Side, SideId, Visit},
 };
 use crate::model::{Color, Generation, ServiceName};
 
 /// All that requests of one generation see together: rules, services, and who is active. Never
-/// changed, only replaced whole.
+/// changed, only replaced whole. Tables share what a change left as it was: a change of one of ten
+/// thousand services makes a few dozen of them anew.
 #[derive(Debug)]
 pub struct Table<R, P> {
     generation: Generation,
     rules: R,
     /// In the order of the drafts that it was made of, which the rules refer to by index.
-    services: Vec<Service<P>>,
+    parts: Vec<Part<P>>,
+    /// The place of each service.
+    places: Arc<HashMap<ServiceName, usize>>,
 }
+
+type Part<P> = Arc<Vec<Service<P>>>;
 
 /// A service in one generation.
 #[derive(Debug)]
@@ -27,14 +30,6 @@ pub struct Service<P> {
     active: Color,
     blue: Arc<Side<P>>,
     green: Arc<Side<P>>,
-}
-
-/// One pool, for as long as neither it nor the service's active color is changed: whoever is inside
-/// was admitted in that time. Tables share it; its only way to its holders' count is its own.
-// Not `Clone`: it stands for the one reference that all tables together have.
-#[derive(Debug)]
-pub struct Side<P> {
-    held: Arc<Held<P>>,
 }
 
 /// What a service shall be in the next table.
@@ -50,30 +45,68 @@ pub struct Draft<P> {
     pub green: Arc<P>,
 }
 
+/// Services that stay together.
+const PART: usize = 64;
+
 // === impl Table ===
 
 impl<R, P> Table<R, P> {
     /// The first table of a process, at the generation that was reached before.
     pub fn first(generation: Generation, rules: R, drafts: Vec<Draft<P>>) -> Self {
-        let services = drafts.into_iter().map(|it| Service::new(it, None)).collect();
-        Self { generation, rules, services }
+        Self::of(generation, rules, drafts, |_| None)
     }
 
-    /// The table that comes after this one. A service keeps its two sides if its active color and
-    /// both of its pools stay what they are; a side whose pool or role changes is made anew.
-    pub fn next(&self, rules: R, drafts: Vec<Draft<P>>) -> Self {
-        let known = self.by_name();
-        let services = drafts.into_iter().map(|draft| {
-            let old = known.get(&draft.name).copied();
-            Service::new(draft, old)
-        });
-        let services = services.collect();
-        Self { generation: self.generation.next(), rules, services }
+    /// The table of a later generation, with all services given anew. A service keeps its two sides if its
+    /// active color and both of its pools stay what they are; a side whose pool or role changes is made
+    /// anew.
+    pub fn next(&self, generation: Generation, rules: R, drafts: Vec<Draft<P>>) -> Self {
+        Self::of(generation, rules, drafts, |name| self.service(name))
+    }
+
+    fn of<'a>(
+        generation: Generation,
+        rules: R,
+        drafts: Vec<Draft<P>>,
+        old: impl Fn(&ServiceName) -> Option<&'a Service<P>>,
+    ) -> Self
+    where
+        P: 'a,
+    {
+        let names = drafts.iter().enumerate().map(|(place, it)| (it.name.clone(), place));
+        let places = Arc::new(names.collect());
+        let mut parts = Vec::with_capacity(drafts.len().div_ceil(PART));
+        let mut part = Vec::with_capacity(drafts.len().min(PART));
+        for (place, draft) in drafts.into_iter().enumerate() {
+            let old = old(&draft.name);
+            part.push(Service::new(generation, place, draft, old));
+            if part.len() == PART {
+                parts.push(Arc::new(std::mem::replace(&mut part, Vec::with_capacity(PART))));
+            }
+        }
+        if !part.is_empty() {
+            parts.push(Arc::new(part));
+        }
+        Self { generation, rules, parts, places }
+    }
+
+    /// The table of a later generation in which these services are changed, and nothing else. A draft of
+    /// a service that this table does not have is left out.
+    pub fn with(&self, generation: Generation, rules: R, changes: Vec<Draft<P>>) -> Self {
+        let mut parts = self.parts.clone();
+        for draft in changes {
+            let Some(&place) = self.places.get(&draft.name) else { continue };
+            let part = &mut parts[place / PART];
+            let mut services = Vec::clone(part);
+            let service = &mut services[place % PART];
+            *service = Service::new(generation, place, draft, Some(service));
+            *part = Arc::new(services);
+        }
+        Self { generation, rules, parts, places: Arc::clone(&self.places) }
     }
 
     /// This table as drafts, to be changed into the next one.
     pub fn drafts(&self) -> Vec<Draft<P>> {
-        self.services.iter().map(Service::draft).collect()
+        self.services().map(Service::draft).collect()
     }
 
     /// How many changes came before.
@@ -86,29 +119,41 @@ impl<R, P> Table<R, P> {
         &self.rules
     }
 
-    /// All services.
-    pub fn services(&self) -> &[Service<P>] {
-        &self.services
+    /// All services, in the order of the drafts.
+    pub fn services(&self) -> impl Iterator<Item = &Service<P>> {
+        self.parts.iter().flat_map(|it| it.iter())
+    }
+
+    /// The service at a place.
+    ///
+    /// # Panics
+    ///
+    /// If there are fewer.
+    pub fn at(&self, place: usize) -> &Service<P> {
+        &self.parts[place / PART][place % PART]
     }
 
     /// One service.
     pub fn service(&self, name: &ServiceName) -> Option<&Service<P>> {
-        self.services.iter().find(|it| it.name == *name)
-    }
-
-    fn by_name(&self) -> HashMap<&ServiceName, &Service<P>> {
-        self.services.iter().map(|it| (&it.name, it)).collect()
+        self.places.get(name).map(|it| self.at(*it))
     }
 
     /// The sides of this table that `next` does not have.
     pub(super) fn retired_by(&self, next: &Self) -> Vec<Drain<P>> {
-        let (mut drains, next_by_name) = (Vec::new(), next.by_name());
-        for old in &self.services {
-            let new = next_by_name.get(&old.name);
-            for color in Color::BOTH {
-                let stays = new.is_some_and(|it| Arc::ptr_eq(it.side(color), old.side(color)));
-                if !stays {
-                    drains.push(Drain::of(old, color, next.generation));
+        let mut drains = Vec::new();
+        let are_alike = Arc::ptr_eq(&self.places, &next.places);
+        for (at, part) in self.parts.iter().enumerate() {
+            if are_alike && next.parts.get(at).is_some_and(|it| Arc::ptr_eq(it, part)) {
+                continue;
+            }
+            for old in part.iter() {
+                let new = next.service(&old.name);
+                for color in Color::BOTH {
+                    let side = old.side(color);
+                    if !new.is_some_and(|it| Arc::ptr_eq(it.side(color), side)) {
+                        let (name, was_active) = (old.name.clone(), old.active == color);
+                        drains.push(Drain::new(name, side.watched(), was_active, next.generation));
+                    }
                 }
             }
         }
@@ -119,13 +164,16 @@ impl<R, P> Table<R, P> {
 // === impl Service ===
 
 impl<P> Service<P> {
-    fn new(draft: Draft<P>, old: Option<&Self>) -> Self {
+    fn new(generation: Generation, place: usize, draft: Draft<P>, old: Option<&Self>) -> Self {
         let Draft { name, active, blue, green } = draft;
         let side = |color, pool: Arc<P>| match old {
-            Some(old) if old.active == active && Arc::ptr_eq(&old.side(color).held.pool, &pool) => {
+            Some(old) if old.active == active && Arc::ptr_eq(old.side(color).pool(), &pool) => {
                 Arc::clone(old.side(color))
             }
-            _ => Arc::new(Side::around(color, pool)),
+            _ => {
+                let service = u32::try_from(place).unwrap_or(u32::MAX);
+                Arc::new(Side::new(SideId { since: generation, service, color }, pool))
+            }
         };
         Self { name, active, blue: side(Color::Blue, blue), green: side(Color::Green, green) }
     }
@@ -153,8 +201,8 @@ impl<P> Service<P> {
         Draft {
             name: self.name.clone(),
             active: self.active,
-            blue: Arc::clone(&self.blue.held.pool),
-            green: Arc::clone(&self.green.held.pool),
+            blue: Arc::clone(self.blue.pool()),
+            green: Arc::clone(self.green.pool()),
         }
     }
 
@@ -163,37 +211,18 @@ impl<P> Service<P> {
             Visit::Active => self.active,
             Visit::Wish(color) => color,
         };
-        let is_active = color == self.active;
-        Claim::new(Arc::clone(&self.side(color).held), generation, is_active)
+        self.side(color).claim(generation, color == self.active)
     }
 }
 
-// === impl Side ===
-
-impl<P> Side<P> {
-    fn around(color: Color, pool: Arc<P>) -> Self {
-        let (open, _) = watch::channel(());
-        Self { held: Arc::new(Held { color, pool, open }) }
-    }
-
-    /// The pool behind this side.
-    pub fn pool(&self) -> &Arc<P> {
-        &self.held.pool
-    }
-
-    /// Which side this is.
-    pub fn id(&self) -> SideId {
-        SideId::of(Arc::as_ptr(&self.held))
-    }
-
-    /// How many claims there are on it.
-    pub fn in_flight(&self) -> usize {
-        // One reference is the tables'.
-        Arc::strong_count(&self.held) - 1
-    }
-
-    pub(super) fn held(&self) -> &Arc<Held<P>> {
-        &self.held
+impl<P> Clone for Service<P> {
+    fn clone(&self) -> Self {
+        Self {
+            name: self.name.clone(),
+            active: self.active,
+            blue: Arc::clone(&self.blue),
+            green: Arc::clone(&self.green),
+        }
     }
 }
 

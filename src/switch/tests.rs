@@ -46,7 +46,7 @@ fn promote<C: Pointer<Table<(), &'static str>>>(
             draft.active = color;
         }
     }
-    let next = seen.next((), drafts);
+    let next = seen.next(seen.generation().next(), (), drafts);
     switch.replace(seen, next)
 }
 
@@ -107,11 +107,12 @@ async fn there_and_back_keeps_two_generations_of_one_color_apart() {
 fn the_loser_of_two_changes_has_changed_nothing() {
     let switch = fleet();
     let (mine, theirs) = (switch.load(), switch.load());
-    let (next, other) = (mine.next((), mine.drafts()), theirs.next((), vec![]));
+    let (next, other) =
+        (mine.next(Generation(1), (), mine.drafts()), theirs.next(Generation(1), (), vec![]));
     switch.replace(mine, next).expect("the first wins");
     let stale = switch.replace(theirs, other).expect_err("the second loses");
     assert_eq!(stale, Stale { decided_on: Generation(0), current: Generation(1) });
-    assert_eq!(switch.look(|it| it.services().len()), 2);
+    assert_eq!(switch.look(|it| it.services().count()), 2);
 }
 
 #[test]
@@ -135,7 +136,7 @@ async fn a_replaced_pool_and_a_removed_service_drain_too() {
     let mut drafts = seen.drafts();
     let mut web = drafts.pop().expect("web is last");
     *web.pool_mut(Color::Green) = Arc::new("v3");
-    let next = seen.next((), vec![web]);
+    let next = seen.next(Generation(1), (), vec![web]);
     let drains = switch.replace(seen, next).expect("current");
     let mut held: Vec<_> = drains.into_iter().filter(|it| it.in_flight() > 0).collect();
     assert_eq!(held.len(), 2, "{held:?}");
@@ -144,6 +145,30 @@ async fn a_replaced_pool_and_a_removed_service_drain_too() {
     for drain in &mut held {
         drain.wait().await;
     }
+}
+
+#[test]
+fn a_table_with_one_change_shares_the_rest_and_may_skip_generations() {
+    let drafts = (0..200).map(|it| draft(&format!("s{it}"), Color::Blue)).collect();
+    let switch = Fleet::new(Table::first(Generation(0), (), drafts));
+    let (before, after) = (enter(&switch, 76), enter(&switch, 78));
+    let seen = switch.load();
+    let mut change = seen.at(77).draft();
+    change.active = Color::Green;
+    let next = seen.with(Generation(41), (), vec![change, draft("unknown", Color::Blue)]);
+    let drains = switch.replace(seen, next).expect("current");
+    let retired: Vec<_> = drains.iter().map(|it| (it.service().as_str(), it.side())).collect();
+    let id = |color| SideId { since: Generation(0), service: 77, color };
+    assert_eq!(retired, [("s77", id(Color::Blue)), ("s77", id(Color::Green))]);
+    switch.look(|table| {
+        assert_eq!((table.generation(), table.services().count()), (Generation(41), 200));
+        let active = |place| table.at(place).active();
+        assert_eq!([active(76), active(77), active(78)], [Color::Blue, Color::Green, Color::Blue]);
+        assert_eq!(table.at(77).side(Color::Green).id().since, Generation(41));
+        assert_eq!(table.at(76).side(Color::Blue).id(), before.side());
+    });
+    assert_eq!(enter(&switch, 77).generation(), Generation(41));
+    drop((before, after));
 }
 
 /// Readers in tight loops on real threads, and a flip whenever the last one has drained: nobody
@@ -186,7 +211,7 @@ fn nobody_enters_a_drained_side_on_real_threads() {
             // A fresh pool for the new color, so that `closed` is forever.
             *drafts[0].pool_mut(old.other()) = Arc::new(Room::default());
             let room = Arc::clone(drafts[0].pool(old));
-            let next = seen.next((), drafts);
+            let next = seen.next(seen.generation().next(), (), drafts);
             let drains = switch.replace(seen, next).expect("the only writer");
             let mut drain =
                 drains.into_iter().find(Drain::was_active).expect("the old side is retired");

@@ -6,6 +6,7 @@
 //! types do not leave this room but for the two that a handshake needs.
 
 mod certificate;
+mod connectors;
 mod files;
 mod identity;
 mod names;
@@ -14,6 +15,7 @@ mod stamps;
 mod upstream;
 
 pub use self::{
+    connectors::Connectors,
     files::FileError,
     identity::Identity,
     names::Names,

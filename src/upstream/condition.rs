@@ -154,7 +154,8 @@ impl State {
 
     /// The conditions that it came to since this was asked the last time, in order.
     pub(super) fn news(&mut self) -> Vec<Condition> {
-        self.news.drain(..).collect()
+        // The memory is given back: most endpoints never have any again.
+        std::mem::take(&mut self.news).into()
     }
 
     fn note(&mut self) {
@@ -229,6 +230,11 @@ impl State {
         (self.health, self.trouble, self.since) = (health, trouble, Timestamp::now());
         (self.against, self.missed) = (0, 0);
         self.note();
+    }
+
+    /// Whether there are conditions that nobody has been told of.
+    pub(super) fn has_news(&self) -> bool {
+        !self.news.is_empty()
     }
 
     pub(super) fn is_ejected(&self) -> bool {

@@ -11,11 +11,11 @@ use std::{
 
 use Ordering::{Relaxed, SeqCst};
 
-use tokio::sync::Notify;
-
 use super::{
+    alerts::Bell,
     condition::{Condition, Standing, State, Trouble},
     names::Names,
+    parts::Parts,
     queue::Queue,
 };
 use crate::{
@@ -53,8 +53,10 @@ pub struct Member {
     born: Instant,
     /// Who waits for a place in its pool.
     queue: Arc<Queue>,
-    /// Called when requests have found out that it is down.
-    alarm: Notify,
+    /// Whether requests have found out that it is down.
+    is_alarmed: AtomicBool,
+    /// Rung when there is something to tell.
+    bell: Arc<Bell>,
 }
 
 /// How the members of a pool are connected to.
@@ -63,7 +65,7 @@ pub(super) struct Connecting {
     pub(super) protocol: Option<Protocol>,
     pub(super) proxy_protocol: Option<ProxyProtocol>,
     /// If one of them speaks TLS.
-    pub(super) tls: Option<Connector>,
+    pub(super) tls: Option<Arc<Connector>>,
     /// For those that are names.
     pub(super) names: Names,
 }
@@ -89,6 +91,7 @@ impl Member {
         address: Option<SocketAddr>,
         link: Arc<Connecting>,
         queue: Arc<Queue>,
+        bell: Arc<Bell>,
     ) -> Self {
         let name = match address {
             Some(address) => address.to_string(),
@@ -112,7 +115,8 @@ impl Member {
             returned: AtomicU64::new(0),
             born: Instant::now(),
             queue,
-            alarm: Notify::new(),
+            is_alarmed: AtomicBool::new(false),
+            bell,
         }
     }
 
@@ -236,9 +240,10 @@ impl Member {
         Standing::of(self.standing.load(Relaxed))
     }
 
-    /// Waits until requests find out that it is down. Nothing is lost when the future is dropped.
-    pub async fn alarmed(&self) {
-        self.alarm.notified().await;
+    /// Whether requests have found out that it is down since this was asked the last time.
+    #[must_use]
+    pub fn take_alarm(&self) -> bool {
+        self.is_alarmed.swap(false, SeqCst)
     }
 
     /// Whether it is to be looked at more often.
@@ -253,6 +258,9 @@ impl Member {
         let before = state.standing();
         let changed = change(&mut state);
         let after = state.standing();
+        if state.has_news() {
+            self.bell.ring();
+        }
         self.standing.store(after as u8, Relaxed);
         if after == Standing::Good && before != Standing::Good {
             self.failures.store(0, Relaxed);
@@ -294,7 +302,8 @@ impl Member {
     pub(super) fn missed(&self, trouble: Trouble, fall: u32) {
         self.has_missed.store(true, Relaxed);
         if self.learn(|it| it.missed(trouble, fall)) {
-            self.alarm.notify_one();
+            self.is_alarmed.store(true, SeqCst);
+            self.bell.ring();
         }
     }
 
@@ -347,9 +356,10 @@ impl Member {
 // === impl Connecting ===
 
 impl Connecting {
-    pub(super) fn new(link: &Link, endpoints: &[Weighted], names: Names) -> Self {
+    pub(super) fn new(link: &Link, endpoints: &[Weighted], parts: &Parts) -> Self {
         let has_tls = endpoints.iter().any(|it| it.endpoint.is_tls);
-        let tls = has_tls.then(|| Connector::new(&link.tls));
+        let tls = has_tls.then(|| parts.connectors.get(&link.tls));
+        let names = parts.names.clone();
         Self { protocol: link.protocol, proxy_protocol: link.proxy_protocol, tls, names }
     }
 }

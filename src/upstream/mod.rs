@@ -6,25 +6,33 @@
 //! belong to one worker each, so that no lock is on the path of a request.
 
 mod admission;
+mod alerts;
 mod balance;
 mod budget;
 mod check;
 mod condition;
 mod connect;
 mod connections;
+mod event;
 mod member;
 mod names;
+mod parts;
 mod pool;
 mod queue;
+mod service_pools;
 mod sessions;
 
 pub use self::{
     admission::{Admission, Ceiling, Permit},
+    alerts::Alerts,
     condition::{Condition, Ejected, Trouble, TroubleKind},
     connect::{ConnectError, ConnectReason, Errand},
     connections::{Connection, Connections, Limits},
+    event::EndpointEvent,
     member::{Member, Seat},
     names::{Families, Found, LookUpError, NameSettings, Names},
+    parts::Parts,
     pool::{Choice, Picked, Pool},
     queue::InLine,
+    service_pools::{Pools, ServicePools},
 };

@@ -16,15 +16,16 @@ use arc_swap::ArcSwap;
 pub use self::choice::{Choice, Picked};
 use super::{
     admission::Admission,
+    alerts::Bell,
     budget::Budget,
     condition::{Standing, Trouble},
     connect::ConnectError,
     member::{Connecting, Member},
-    names::Names,
+    parts::Parts,
     queue::{InLine, Queue},
 };
 use crate::{
-    metrics::PoolMetrics,
+    metrics::{LimitHit, PoolMetrics},
     model::{Color, Place, Policy, PoolSpec, ServiceName, Weighted},
     tls::FileError,
 };
@@ -71,7 +72,8 @@ struct Common {
     /// Held while the members of a pool are replaced, and while one is being left out: both look at
     /// all of them first.
     changing: Mutex<()>,
-    names: Names,
+    parts: Parts,
+    bell: Arc<Bell>,
 }
 
 // === impl Pool ===
@@ -86,21 +88,20 @@ impl Pool {
         spec: PoolSpec,
         policy: Arc<Policy>,
         admission: Arc<Admission>,
-        names: Names,
+        parts: Parts,
         metrics: Arc<PoolMetrics>,
     ) -> Self {
-        let link = Arc::new(Connecting::new(&spec.link, &spec.endpoints, names.clone()));
+        let link = Arc::new(Connecting::new(&spec.link, &spec.endpoints, &parts));
         let common = Arc::new(Common {
             queue: Arc::default(),
             budget: Budget::new(&policy.retry),
             turn: AtomicUsize::new(0),
             last: AtomicU64::new(0),
             changing: Mutex::default(),
-            names,
+            bell: Arc::new(Bell::new(&parts.alerts, service.clone(), color)),
+            parts,
         });
-        let queue = &common.queue;
-        let member =
-            |it: &Weighted| Arc::new(Member::new(it, None, Arc::clone(&link), Arc::clone(queue)));
+        let member = |it: &Weighted| Arc::new(common.member(it, None, &link));
         let roster = Roster::new(spec.endpoints.iter().map(member).collect());
         let roster = ArcSwap::from_pointee(roster);
         Self {
@@ -123,8 +124,8 @@ impl Pool {
     #[must_use]
     pub fn changed(&self, spec: PoolSpec, policy: Arc<Policy>, admission: Arc<Admission>) -> Self {
         let is_linked_alike = self.spec.link == spec.link;
-        let names = self.common.names.clone();
-        let link = Arc::new(Connecting::new(&spec.link, &spec.endpoints, names));
+        let link = Connecting::new(&spec.link, &spec.endpoints, &self.common.parts);
+        let link = Arc::new(link);
         let known = self.members();
         let mut members = Vec::new();
         for endpoint in &spec.endpoints {
@@ -135,8 +136,7 @@ impl Pool {
                 members.push(Arc::clone(member));
             }
             if members.len() == before {
-                let queue = Arc::clone(&self.common.queue);
-                members.push(Arc::new(Member::new(endpoint, None, Arc::clone(&link), queue)));
+                members.push(Arc::new(self.common.member(endpoint, None, &link)));
             }
         }
         let roster = ArcSwap::from_pointee(Roster::new(members.into()));
@@ -265,8 +265,7 @@ impl Pool {
                 let stays = of_it().find(|it| it.resolved() == Some(address));
                 has_changed |= stays.is_none();
                 members.push(stays.cloned().unwrap_or_else(|| {
-                    let (link, queue) = (Arc::clone(&self.link), Arc::clone(&self.common.queue));
-                    Arc::new(Member::new(endpoint, Some(address), link, queue))
+                    Arc::new(self.common.member(endpoint, Some(address), &self.link))
                 }));
             }
             has_changed |= of_it().count() != addresses.len();
@@ -413,7 +412,44 @@ impl Pool {
             .filter(|(helper, well)| are_few(*well) && standings().any(|it| it == *helper))
             .map(|(helper, _)| helper as u8)
             .max();
-        self.helpers.store(helpers.unwrap_or(0), Relaxed);
+        let (helpers, before) = (helpers.unwrap_or(0), self.helpers.load(Relaxed));
+        self.helpers.store(helpers, Relaxed);
+        if (helpers == 0) != (before == 0) {
+            self.common.bell.ring();
+        }
+    }
+
+    /// Counts a request that met a limit.
+    pub fn limited(&self, limit: LimitHit) {
+        self.metrics.limited(limit);
+        self.common.bell.ring();
+    }
+
+    /// What there is to tell of this pool from now on is alerted again. To be called before looking at what
+    /// there is.
+    pub fn heard(&self) {
+        self.common.bell.heard();
+    }
+
+    /// Whether an endpoint is left out for a while.
+    #[must_use]
+    pub fn has_ejected(&self) -> bool {
+        self.roster.load().members.iter().any(|it| it.learn(|it| it.is_ejected()))
+    }
+}
+
+// === impl Common ===
+
+impl Common {
+    fn member(
+        &self,
+        endpoint: &Weighted,
+        address: Option<SocketAddr>,
+        link: &Arc<Connecting>,
+    ) -> Member {
+        let (link, queue, bell) =
+            (Arc::clone(link), Arc::clone(&self.queue), Arc::clone(&self.bell));
+        Member::new(endpoint, address, link, queue, bell)
     }
 }
 

@@ -6,10 +6,10 @@ use std::{collections::BTreeSet, fs, path::Path};
 /// Bottom first. Rooms on one line are neighbors and do not use each other.
 const FLOORS: &[&[&str]] = &[
     &["model", "sample"],
-    &["http1", "http2", "metrics", "store", "switch", "tls"],
-    &["net"],
+    &["http1", "http2", "metrics", "switch", "tls"],
+    &["net", "store"],
     &["downstream", "upstream"],
-    &["control", "proxy"],
+    &["care", "control", "proxy"],
     &["admin"],
     &["config", "drill"],
     &["app"],

@@ -10,7 +10,8 @@ use super::*;
 use crate::{
     metrics::Metrics,
     model::{Algorithm, Balance, Ejection, Endpoint, HashKey, Health, Limits},
-    upstream::{NameSettings, member::Seat},
+    tls::Connectors,
+    upstream::{NameSettings, Names, member::Seat},
 };
 
 fn pool_of(endpoints: &[(&str, u16)], policy: Policy) -> Pool {
@@ -23,7 +24,8 @@ fn pool_by(endpoints: &[(&str, u16)], policy: Policy, names: Names) -> Pool {
     let metrics = Arc::new(metrics.pool(&service, Color::Blue));
     let admission = Admission::new(&policy.limits);
     let policy = Arc::new(policy);
-    Pool::new(service, Color::Blue, spec(endpoints), policy, admission, names, metrics)
+    let parts = Parts { names, alerts: Arc::default(), connectors: Connectors::default() };
+    Pool::new(service, Color::Blue, spec(endpoints), policy, admission, parts, metrics)
 }
 
 fn spec(endpoints: &[(&str, u16)]) -> PoolSpec {

@@ -1,0 +1,236 @@
+//! The owner of every long-lived task of the control plane, who knows what its death means.
+//!
+//! A task that the process cannot do without ends it: gently, and with an error. Any other is started
+//! again, after a pause that grows while it goes on dying. Every death is logged and counted.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Display,
+    panic::AssertUnwindSafe,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use futures_util::FutureExt;
+use tokio::{sync::Notify, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+use tracing::error;
+
+use crate::metrics::Metrics;
+
+/// Runs tasks and notices their ends. Those that run end with it.
+#[derive(Debug)]
+pub(super) struct Supervisor {
+    tasks: JoinSet<()>,
+    watched: Watched,
+}
+
+/// What is known of the tasks. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(super) struct Watched {
+    metrics: Metrics,
+    /// Each task, with what it is planted to panic by, and what it has died of if it is gone for good.
+    tasks: Arc<Mutex<BTreeMap<&'static str, Known>>>,
+    /// Cancelled when a task is gone that the process cannot do without.
+    pub(super) fatal: CancellationToken,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    planted: Arc<Notify>,
+    gone: Option<String>,
+}
+
+/// One life of a task.
+type Life = Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
+
+/// The pause before a task is started again, for the first time; doubled each time, up to the longest.
+const PAUSE: Duration = Duration::from_millis(100);
+const PAUSE_MAX: Duration = Duration::from_secs(10);
+
+/// A task that has lived so long begins anew with the shortest pause.
+const SETTLED: Duration = Duration::from_secs(60);
+
+// === impl Supervisor ===
+
+impl Supervisor {
+    pub(super) fn new(metrics: Metrics) -> Self {
+        let (tasks, fatal) = (Arc::default(), CancellationToken::new());
+        Self { tasks: JoinSet::new(), watched: Watched { metrics, tasks, fatal } }
+    }
+
+    pub(super) fn watched(&self) -> Watched {
+        self.watched.clone()
+    }
+
+    /// Runs a task that the process cannot do without. That it ends well, as when there is nothing left to
+    /// do for it, is no death. Must be called on the control runtime.
+    pub(super) fn run_vital<E: Display>(
+        &mut self,
+        name: &'static str,
+        task: impl Future<Output = Result<(), E>> + Send + 'static,
+    ) {
+        let (watched, planted) = (self.watched(), self.watched.enroll(name));
+        let life: Life = Box::pin(task.map(|it| it.map_err(|error| error.to_string())));
+        self.tasks.spawn(async move {
+            if let Err(why) = survive(life, &planted).await {
+                error!(
+                    task = name,
+                    why, "a task has died that flipgate cannot do without: it ends"
+                );
+                watched.metrics.task_died(name);
+                watched.tasks().entry(name).or_default().gone = Some(why);
+                watched.fatal.cancel();
+            }
+        });
+    }
+
+    /// Runs a task that is started again whenever it dies. Must be called on the control runtime.
+    pub(super) fn run<F>(
+        &mut self,
+        name: &'static str,
+        mut begin: impl FnMut() -> F + Send + 'static,
+    ) where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let (watched, planted) = (self.watched(), self.watched.enroll(name));
+        self.tasks.spawn(async move {
+            let mut pause = PAUSE;
+            loop {
+                let since = Instant::now();
+                let life: Life = Box::pin(begin().map(Ok));
+                let Err(why) = survive(life, &planted).await else { return };
+                watched.metrics.task_died(name);
+                if since.elapsed() >= SETTLED {
+                    pause = PAUSE;
+                }
+                let pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
+                error!(task = name, why, pause_ms, "a task has died: it is started again");
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(PAUSE_MAX);
+            }
+        });
+    }
+}
+
+// === impl Watched ===
+
+impl Watched {
+    /// What cannot be repaired but by a restart: the tasks that are gone, and what they died of.
+    pub(super) fn gone(&self) -> Vec<String> {
+        let tasks = self.tasks();
+        let gone = tasks.iter().filter_map(|(name, it)| Some((name, it.gone.as_ref()?)));
+        gone.map(|(name, why)| format!("the task `{name}` has died: {why}")).collect()
+    }
+
+    /// The names of all tasks.
+    pub(super) fn names(&self) -> Vec<&'static str> {
+        self.tasks().keys().copied().collect()
+    }
+
+    /// Has a task panic, to find out what becomes of it. Whether there is one of that name.
+    pub(super) fn plant_panic(&self, name: &str) -> bool {
+        let tasks = self.tasks();
+        let known = tasks.get(name);
+        known.inspect(|it| it.planted.notify_one()).is_some()
+    }
+
+    fn enroll(&self, name: &'static str) -> Arc<Notify> {
+        Arc::clone(&self.tasks().entry(name).or_default().planted)
+    }
+
+    fn tasks(&self) -> MutexGuard<'_, BTreeMap<&'static str, Known>> {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Lives one life of a task, and returns what it died of. What it has is dropped with it.
+async fn survive(mut life: Life, planted: &Notify) -> Result<(), String> {
+    let living = async {
+        tokio::select! {
+            ended = &mut life => ended,
+            () = planted.notified() => panic!("planted"),
+        }
+    };
+    match AssertUnwindSafe(living).catch_unwind().await {
+        Ok(ended) => ended,
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().cloned();
+            let text = text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string));
+            Err(format!("panic: {}", text.unwrap_or_default()))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
+    use prometheus::Registry;
+
+    use super::*;
+
+    fn supervisor() -> Supervisor {
+        Supervisor::new(Metrics::new(&Registry::new()).expect("a fresh registry"))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_task_that_dies_is_started_again_after_longer_and_longer_pauses() {
+        let mut supervisor = supervisor();
+        let begun = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&begun);
+        let at = tokio::time::Instant::now();
+        supervisor.run("care", move || {
+            let number = counted.fetch_add(1, SeqCst);
+            async move {
+                if number < 4 {
+                    panic!("number {number}");
+                }
+                std::future::pending::<()>().await;
+            }
+        });
+        while begun.load(SeqCst) < 5 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert!(at.elapsed() >= PAUSE * (1 + 2 + 4 + 8), "{:?}", at.elapsed());
+        let watched = supervisor.watched();
+        assert_eq!(watched.gone(), Vec::<String>::new());
+        assert!(!watched.fatal.is_cancelled(), "the process goes on");
+    }
+
+    #[tokio::test]
+    async fn a_vital_task_that_dies_is_fatal_and_is_named() {
+        for is_panic in [false, true] {
+            let mut supervisor = supervisor();
+            supervisor.run_vital("control", async move {
+                assert!(!is_panic, "by panic");
+                Err::<(), _>("by error")
+            });
+            let watched = supervisor.watched();
+            watched.fatal.cancelled().await;
+            let gone = watched.gone();
+            assert!(gone.len() == 1 && gone[0].contains("`control`"), "{gone:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_task_that_ends_well_has_not_died() {
+        let mut supervisor = supervisor();
+        supervisor.run_vital("control", async { Ok::<(), String>(()) });
+        while supervisor.tasks.join_next().await.is_some() {}
+        assert!(!supervisor.watched().fatal.is_cancelled());
+        assert_eq!(supervisor.watched().gone(), Vec::<String>::new());
+    }
+
+    #[tokio::test]
+    async fn a_planted_panic_is_one() {
+        let mut supervisor = supervisor();
+        supervisor.run_vital("control", std::future::pending::<Result<(), String>>());
+        let watched = supervisor.watched();
+        assert_eq!((watched.names(), watched.plant_panic("other")), (vec!["control"], false));
+        assert!(watched.plant_panic("control"));
+        watched.fatal.cancelled().await;
+        assert!(watched.gone()[0].contains("planted"));
+    }
+}

@@ -1,0 +1,203 @@
+//! When each endpoint is checked: one timer for all of them, a few checks at the same time, and no more a
+//! second than the whole process may spend on them.
+
+use std::{
+    cmp::Reverse,
+    collections::{BinaryHeap, HashMap, HashSet},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::task::{Id, JoinSet};
+
+use super::Which;
+use crate::{
+    model::Health,
+    upstream::{Member, Pool, Pools, Trouble},
+};
+
+/// The checks of all endpoints. Those that are under way end with this.
+pub(super) struct Checks {
+    /// By the member's place in memory, which holding it here keeps from being used again.
+    members: HashMap<usize, Checked>,
+    /// The members of each pool that has any.
+    of_pool: HashMap<Which, Vec<usize>>,
+    due: BinaryHeap<Reverse<(Instant, usize)>>,
+    running: JoinSet<Outcome>,
+    /// Which member each running check is of; one that panics still has to be found.
+    of_task: HashMap<Id, usize>,
+    /// The time between two checks at the most that there may be.
+    gap: Duration,
+    /// When the next one may begin.
+    free_at: Instant,
+}
+
+struct Checked {
+    which: Which,
+    member: Arc<Member>,
+    /// When it is due; entries of the heap that say otherwise are old. `None` while it is being checked.
+    due: Option<Instant>,
+    /// How it is checked, to find out whether that has changed.
+    pool: Arc<Pool>,
+}
+
+type Outcome = Option<Result<(), Trouble>>;
+
+/// A check that is over: whose, and what it has found.
+pub(super) struct Done {
+    place: Option<usize>,
+    found: Outcome,
+}
+
+/// Checks at the same time.
+const TOGETHER: usize = 256;
+
+/// How much earlier a check may be, in percent, so that many replicas and endpoints do not fall
+/// into step.
+const JITTER: u32 = 10;
+
+impl Checks {
+    pub(super) fn new(per_second: u32) -> Self {
+        Self {
+            members: HashMap::new(),
+            of_pool: HashMap::new(),
+            due: BinaryHeap::new(),
+            running: JoinSet::new(),
+            of_task: HashMap::new(),
+            gap: Duration::from_secs(1) / per_second.max(1),
+            free_at: Instant::now(),
+        }
+    }
+
+    /// Checks the members of this pool from now on, and no others in its place.
+    pub(super) fn follow(&mut self, which: &Which, pool: &Arc<Pool>, now: Instant) {
+        let before = self.of_pool.remove(which).unwrap_or_default();
+        let members = pool.members();
+        let places: Vec<_> = members.iter().map(|it| Arc::as_ptr(it).addr()).collect();
+        let staying: HashSet<_> = places.iter().collect();
+        for gone in before.iter().filter(|it| !staying.contains(it)) {
+            self.members.remove(gone);
+        }
+        for (place, member) in places.iter().zip(members) {
+            match self.members.get_mut(place) {
+                Some(known) => {
+                    let is_as_before = known.pool.policy().health == pool.policy().health;
+                    known.pool = Arc::clone(pool);
+                    // Another rule is tried at once.
+                    if !is_as_before && known.due.is_some() {
+                        self.schedule(*place, now);
+                    }
+                }
+                None => {
+                    let (which, pool) = (which.clone(), Arc::clone(pool));
+                    self.members.insert(*place, Checked { which, member, due: None, pool });
+                    self.schedule(*place, now);
+                }
+            }
+        }
+        if !places.is_empty() {
+            self.of_pool.insert(which.clone(), places);
+        }
+    }
+
+    /// Checks the members of this pool no longer.
+    pub(super) fn forget(&mut self, which: &Which) {
+        for place in self.of_pool.remove(which).unwrap_or_default() {
+            self.members.remove(&place);
+        }
+    }
+
+    /// Checks members soon that requests have found to be down.
+    pub(super) fn hurry(&mut self, which: &Which, pool: &Pool, now: Instant) {
+        let soon = now + jittered(pool.policy().health.pause(true));
+        for place in self.of_pool.get(which).cloned().unwrap_or_default() {
+            let Some(known) = self.members.get(&place) else { continue };
+            let is_early = known.due.is_none_or(|it| it <= soon);
+            if known.member.take_alarm() && !is_early {
+                self.schedule(place, soon);
+            }
+        }
+    }
+
+    /// Starts what is due, and waits until a check is over. Nothing is lost when the future is dropped.
+    pub(super) async fn next(&mut self) -> Done {
+        loop {
+            let wait = self.start_due(Instant::now());
+            tokio::select! {
+                Some(joined) = self.running.join_next_with_id() => {
+                    let (task, found) = match joined {
+                        Ok((task, found)) => (task, found),
+                        // One that has panicked has found nothing.
+                        Err(error) => (error.id(), None),
+                    };
+                    return Done { place: self.of_task.remove(&task), found };
+                }
+                () = sleep_until(wait) => {}
+            }
+        }
+    }
+
+    /// Notes what a check has found, and plans the next one.
+    pub(super) fn done(&mut self, done: Done, pools: &Pools) {
+        let Done { place, found } = done;
+        let Some(known) = place.and_then(|it| Some((it, self.members.get(&it)?))) else { return };
+        let (place, Checked { which, member, .. }) = known;
+        let Some(pools) = pools.get(&which.0) else { return };
+        let (pool, member) = (Arc::clone(pools.pool(which.1)), Arc::clone(member));
+        if let Some(found) = found {
+            pool.checked(&member, found);
+        }
+        let pause = jittered(pool.policy().health.pause(member.is_unsettled()));
+        self.schedule(place, Instant::now() + pause);
+    }
+
+    fn schedule(&mut self, place: usize, due: Instant) {
+        if let Some(known) = self.members.get_mut(&place) {
+            known.due = Some(due);
+            self.due.push(Reverse((due, place)));
+        }
+    }
+
+    /// Starts what is due, as far as there may be more. Returns when there is more to start.
+    fn start_due(&mut self, now: Instant) -> Option<Instant> {
+        while self.running.len() < TOGETHER {
+            let Reverse((due, place)) = *self.due.peek()?;
+            let known = self.members.get_mut(&place).filter(|it| it.due == Some(due));
+            let Some(known) = known else {
+                // It was planned anew, or is gone.
+                self.due.pop();
+                continue;
+            };
+            // Nobody knows anything of an endpoint before its first check: that one does not wait.
+            let is_first = known.member.health() == Health::Unknown;
+            let at = if is_first { due } else { due.max(self.free_at) };
+            if at > now {
+                return Some(at);
+            }
+            self.due.pop();
+            known.due = None;
+            let (member, pool) = (Arc::clone(&known.member), Arc::clone(&known.pool));
+            let check = async move { member.check(&pool.policy().health).await };
+            let task = self.running.spawn(check).id();
+            self.of_task.insert(task, place);
+            if !is_first {
+                // A process that was idle has not saved up more than a moment.
+                let earliest = now.checked_sub(Duration::from_millis(100)).unwrap_or(now);
+                self.free_at = self.free_at.max(earliest) + self.gap;
+            }
+        }
+        None
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Earlier, but never later than it was asked for: who waits for an endpoint counts on it.
+fn jittered(pause: Duration) -> Duration {
+    pause * (100 - fastrand::u32(0..=JITTER)) / 100
+}

@@ -1,0 +1,162 @@
+//! The names of endpoints and what they stand for, asked again whenever that may have changed.
+
+use std::{
+    collections::{HashMap, HashSet},
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::task::JoinSet;
+use tracing::{info, warn};
+
+use super::Which;
+use crate::{
+    model::Place,
+    upstream::{EndpointEvent, Found, LookUpError, Names, Pool},
+};
+
+/// What names stand for. What is asked ends with this.
+pub(super) struct NameBook {
+    names: Names,
+    known: HashMap<Arc<str>, Known>,
+    /// The names of each pool that has any.
+    of_pool: HashMap<Which, HashSet<Arc<str>>>,
+    asking: JoinSet<(Arc<str>, Result<Found, LookUpError>)>,
+}
+
+struct Known {
+    /// The pools whose endpoints have this name.
+    pools: HashSet<Which>,
+    /// The last that were heard of: when nobody can tell, they are still the best guess.
+    addresses: Vec<IpAddr>,
+    ask_at: Instant,
+    is_asking: bool,
+    /// Questions in a row that were not answered.
+    failures: u32,
+}
+
+/// The time to the next question after one that was not answered, times how many in a row.
+const AGAIN: Duration = Duration::from_secs(1);
+const AGAIN_MAX: Duration = Duration::from_secs(5);
+
+// === impl NameBook ===
+
+impl NameBook {
+    pub(super) fn new(names: Names) -> Self {
+        Self { names, known: HashMap::new(), of_pool: HashMap::new(), asking: JoinSet::new() }
+    }
+
+    /// Asks for the names of this pool from now on, and for no others in its place.
+    pub(super) fn follow(&mut self, which: &Which, pool: &Pool, now: Instant) {
+        let hosts: HashSet<Arc<str>> = pool
+            .spec()
+            .endpoints
+            .iter()
+            .filter_map(|it| match &it.endpoint.place {
+                Place::Name { host, .. } => Some(Arc::clone(host)),
+                Place::Address(_) | Place::Unix(_) => None,
+            })
+            .collect();
+        let before = self.of_pool.remove(which).unwrap_or_default();
+        for gone in before.difference(&hosts) {
+            self.leave(which, gone);
+        }
+        for host in &hosts {
+            let known = self.known.entry(Arc::clone(host)).or_insert_with(|| Known {
+                pools: HashSet::new(),
+                addresses: Vec::new(),
+                ask_at: now,
+                is_asking: false,
+                failures: 0,
+            });
+            known.pools.insert(which.clone());
+        }
+        if !hosts.is_empty() {
+            self.of_pool.insert(which.clone(), hosts);
+            self.ask(now);
+        }
+    }
+
+    /// Asks for the names of this pool no longer.
+    pub(super) fn forget(&mut self, which: &Which) {
+        for host in self.of_pool.remove(which).unwrap_or_default() {
+            self.leave(which, &host);
+        }
+    }
+
+    fn leave(&mut self, which: &Which, host: &Arc<str>) {
+        if let Some(known) = self.known.get_mut(host) {
+            known.pools.remove(which);
+            if known.pools.is_empty() {
+                self.known.remove(host);
+            }
+        }
+    }
+
+    /// Asks what is to be asked now.
+    pub(super) fn ask(&mut self, now: Instant) {
+        for (host, known) in &mut self.known {
+            if !known.is_asking && known.ask_at <= now {
+                known.is_asking = true;
+                let (names, host) = (self.names.clone(), Arc::clone(host));
+                self.asking.spawn(async move {
+                    let answer = names.look_up(&host).await;
+                    (host, answer)
+                });
+            }
+        }
+    }
+
+    /// Waits for an answer and writes it down. Returns the pools that it is for. Never ends if nothing was
+    /// asked. Nothing is lost when the future is dropped.
+    pub(super) async fn hear(&mut self) -> Vec<Which> {
+        let Some(heard) = self.asking.join_next().await else {
+            return std::future::pending().await;
+        };
+        let Ok((host, answer)) = heard else {
+            // One that has panicked does not say which it was: all that wait ask again.
+            for known in self.known.values_mut() {
+                known.is_asking = false;
+            }
+            return Vec::new();
+        };
+        let Some(known) = self.known.get_mut(&host) else { return Vec::new() };
+        known.is_asking = false;
+        match answer {
+            Ok(Found { addresses, until }) => {
+                if known.failures > 0 {
+                    info!(%host, "resolved again");
+                }
+                (known.addresses, known.ask_at, known.failures) = (addresses, until, 0);
+                known.pools.iter().cloned().collect()
+            }
+            Err(error) => {
+                known.failures = known.failures.saturating_add(1);
+                known.ask_at = Instant::now() + (AGAIN * known.failures.min(60)).min(AGAIN_MAX);
+                if known.failures == 1 {
+                    let last = known.addresses.len();
+                    warn!(%error, addresses_kept = last, "cannot be resolved; asking again");
+                }
+                Vec::new()
+            }
+        }
+    }
+
+    /// Gives a pool the addresses of its names, as far as they are known. Returns what has changed.
+    pub(super) fn resolve(&self, which: &Which, pool: &Pool) -> Vec<EndpointEvent> {
+        let mut events = Vec::new();
+        for host in self.of_pool.get(which).into_iter().flatten() {
+            let Some(known) = self.known.get(host).filter(|it| !it.addresses.is_empty()) else {
+                continue;
+            };
+            if pool.resolve(host, &known.addresses) {
+                let (service, color) = which.clone();
+                let (host, addresses) = (host.to_string(), known.addresses.clone());
+                info!(%service, %color, host, ?addresses, "addresses changed");
+                events.push(EndpointEvent::AddressesChanged { service, color, host, addresses });
+            }
+        }
+        events
+    }
+}

@@ -1,0 +1,267 @@
+//! From a state and a configuration to what requests see: the pools, the table, and what is told of it.
+//!
+//! The same for our own changes and for those of others. A state may be many revisions ahead of the one
+//! that is applied: only what differs counts.
+
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
+
+use tokio_util::task::TaskTracker;
+use tracing::info;
+
+use super::{
+    catalog::{Catalog, ServiceSpec},
+    events::EventKind,
+    shared::{Applied, Shared},
+};
+use crate::{
+    metrics::Metrics,
+    model::{Color, Difference, PoolSpec, Rules, ServiceName},
+    store::{PoolState, ServiceState, State},
+    switch::{Draft, Drain, Service, Table},
+    upstream::{Admission, Parts, Pool, Pools, ServicePools},
+};
+
+/// Applies one state after the other.
+#[derive(Debug)]
+pub(super) struct Reconciler {
+    /// The tasks that wait for the ends of drains.
+    drains: TaskTracker,
+    /// The number of the rules in force.
+    rules: u64,
+}
+
+// === impl Reconciler ===
+
+impl Reconciler {
+    /// The first table of the process.
+    pub(super) fn first(
+        state: State,
+        catalog: Catalog,
+        metrics: &Metrics,
+        parts: &Parts,
+    ) -> (Self, Applied, Table<Arc<Rules>, Pool>) {
+        let make = Maker { state: &state, metrics, parts };
+        let services = catalog.services().iter();
+        let pools: Pools =
+            services.map(|(it, spec)| (it.clone(), make.pools(it, spec, None))).collect();
+        let rules = catalog.rules(0);
+        let table = Table::first(state.generation, rules, drafts(&pools));
+        let applied = Applied { state, catalog: Arc::new(catalog), pools };
+        (Self { drains: TaskTracker::new(), rules: 0 }, applied, table)
+    }
+
+    /// Makes a state what requests see, and tells what has changed.
+    pub(super) fn apply(&mut self, shared: &Shared, state: State, catalog: Option<Arc<Catalog>>) {
+        let before = shared.applied();
+        if state.revision == before.state.revision && catalog.is_none() {
+            return;
+        }
+        let has_new_catalog = catalog.is_some();
+        let catalog = catalog.unwrap_or_else(|| Arc::clone(&before.catalog));
+        let changed = changed_services(&before.state, &state, &catalog);
+        let make = Maker { state: &state, metrics: &shared.metrics, parts: &shared.parts };
+        let made = |name: &ServiceName, spec| make.pools(name, spec, before.pools.get(name));
+        let seen = shared.switch.load();
+        let generation = state.generation;
+        let (pools, table) = if has_new_catalog {
+            self.rules += 1;
+            let services = catalog.services().iter();
+            let pools: Pools = services.map(|(it, spec)| (it.clone(), made(it, spec))).collect();
+            let table = seen.next(generation, catalog.rules(self.rules), drafts(&pools));
+            (pools, Some(table))
+        } else {
+            let (mut pools, mut drafts) = (before.pools.clone(), Vec::new());
+            for name in &changed {
+                let Some(spec) = catalog.services().get(name) else { continue };
+                let new = made(name, spec);
+                drafts.push(draft(name, &new));
+                pools.insert(name.clone(), new);
+            }
+            // Only what moves the generation moves the table.
+            let moves = !drafts.is_empty() || generation != before.state.generation;
+            let table = moves.then(|| seen.with(generation, Arc::clone(seen.rules()), drafts));
+            (pools, table)
+        };
+        let applied = Arc::new(Applied { state, catalog, pools });
+        let mut drains = Vec::new();
+        // Under the lock of those who look at what is applied, so that nobody sees one without the other.
+        shared.applied.send_modify(|it| {
+            if let Some(table) = table {
+                let replaced = shared.switch.replace(seen, table);
+                drains =
+                    replaced.expect("this task alone replaces the table, and it has just read it");
+            }
+            *it = Arc::clone(&applied);
+        });
+        if !before.pools.is_same_version(&applied.pools) {
+            shared.pools.send_replace(applied.pools.clone());
+        }
+        if has_new_catalog {
+            let gone = before.catalog.services().keys();
+            for name in gone.filter(|it| !applied.catalog.services().contains_key(*it)) {
+                shared.metrics.forget(name);
+            }
+        }
+        tell(shared, &before, &applied, &changed, has_new_catalog);
+        for drain in drains {
+            self.watch(shared, drain);
+        }
+    }
+
+    /// Tells when a replaced side is drained: one that was active, or that somebody was inside of.
+    fn watch(&self, shared: &Shared, mut drain: Drain<Pool>) {
+        if !drain.was_active() && drain.in_flight() == 0 {
+            return;
+        }
+        let (switch, metrics) = (Arc::clone(&shared.switch), shared.metrics.clone());
+        let events = Arc::clone(&shared.events);
+        let since = Instant::now();
+        self.drains.spawn(async move {
+            drain.wait().await;
+            let took = since.elapsed();
+            let (service, color) = (drain.service().clone(), drain.color());
+            let generation = drain.retired_by();
+            if drain.was_active() {
+                metrics.drained(&service, color, took.as_secs_f64());
+            }
+            let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+            let active = |it: &Table<_, _>| it.service(&service).map(Service::active);
+            let is_active = switch.look(active) == Some(color);
+            // Other sides of the color may still have somebody inside.
+            let is_held = !switch.drains(&service, color).is_empty();
+            let event = if is_active || is_held {
+                info!(%service, %color, generation = generation.0, took_ms, "released");
+                EventKind::Released { service, color, generation, took_ms }
+            } else {
+                info!(%service, %color, generation = generation.0, took_ms, "drained");
+                EventKind::Drained { service, color, generation, took_ms }
+            };
+            events.publish(event);
+        });
+    }
+}
+
+/// The configured services whose entries differ.
+fn changed_services(before: &State, after: &State, catalog: &Catalog) -> Vec<ServiceName> {
+    let services = before.services.differences(&after.services);
+    let mut names: Vec<_> = services.into_iter().map(|it| name_of(&it).clone()).collect();
+    names.extend(before.damaged.differences(&after.damaged).iter().map(|it| name_of(it).clone()));
+    names.retain(|it| catalog.services().contains_key(it));
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+fn name_of<'a, V>(difference: &Difference<'a, ServiceName, V>) -> &'a ServiceName {
+    match difference {
+        Difference::Added(name, _)
+        | Difference::Changed(name, ..)
+        | Difference::Removed(name, _) => name,
+    }
+}
+
+/// Tells what differs, to the log and to those who listen.
+fn tell(
+    shared: &Shared,
+    before: &Applied,
+    after: &Applied,
+    changed: &[ServiceName],
+    has_new_catalog: bool,
+) {
+    let events = &shared.events;
+    let generation = after.state.generation;
+    let promotion = &after.state.promotion;
+    let is_promotion = before.state.promotion != *promotion;
+    let of = |state: &State, name: &ServiceName| state.services.get(name).cloned();
+    let mut promoted = BTreeMap::new();
+    for name in changed {
+        let (old, new) = (of(&before.state, name), of(&after.state, name));
+        let Some(new) = new else { continue };
+        // Of a service whose entry was damaged, nobody knows what was active.
+        if old.as_ref().map(|it| it.active) != Some(new.active) && is_promotion {
+            promoted.insert(name.clone(), new.active);
+        }
+        let Some(old) = old.filter(|_| !has_new_catalog) else { continue };
+        for color in Color::BOTH {
+            if !is_same_pool(old.pool(color), new.pool(color)) {
+                let (number, service) = (generation.0, name.clone());
+                let endpoints = new.pool(color).spec().endpoints.len();
+                info!(generation = number, %service, %color, endpoints, "pool changed");
+                events.publish(EventKind::PoolChanged { generation, service, color });
+            }
+        }
+    }
+    if !promoted.is_empty() {
+        let (rollback, reason) = (promotion.is_rollback, promotion.reason.clone());
+        for (service, active) in &promoted {
+            let (generation, reason) = (generation.0, reason.as_deref());
+            info!(generation, %service, %active, rollback, reason, "promoted");
+        }
+        events.publish(EventKind::Promoted { generation, services: promoted, rollback, reason });
+    }
+    if has_new_catalog {
+        info!(generation = generation.0, "configuration applied");
+        events.publish(EventKind::Reloaded { generation });
+    }
+}
+
+/// Whether a pool is made of the same; that it has become active is told otherwise.
+fn is_same_pool(old: &PoolState, new: &PoolState) -> bool {
+    old.file == new.file && old.runtime == new.runtime
+}
+
+fn drafts(pools: &Pools) -> Vec<Draft<Pool>> {
+    pools.iter().map(|(name, it)| draft(name, it)).collect()
+}
+
+fn draft(name: &ServiceName, pools: &ServicePools) -> Draft<Pool> {
+    let ServicePools { active, blue, green } = pools.clone();
+    Draft { name: name.clone(), active, blue, green }
+}
+
+/// What pools are made with.
+struct Maker<'a> {
+    state: &'a State,
+    metrics: &'a Metrics,
+    parts: &'a Parts,
+}
+
+impl Maker<'_> {
+    /// The pools of a service. One that stays what it was is the same pool, and an endpoint that stays in a
+    /// changed pool keeps its connections.
+    fn pools(
+        &self,
+        name: &ServiceName,
+        spec: &ServiceSpec,
+        old: Option<&ServicePools>,
+    ) -> ServicePools {
+        let known: Option<&Arc<ServiceState>> = self.state.services.get(name);
+        // Without a state nobody knows which color may answer, so neither has any endpoints.
+        let none = PoolSpec::default();
+        let policy = &spec.policy;
+        let admission = old.map(|it| it.blue.admission());
+        let admission = match admission.filter(|it| it.is_for(&policy.limits)) {
+            Some(same) => Arc::clone(same),
+            None => Admission::new(&policy.limits),
+        };
+        let pool = |color| {
+            let spec = known.map_or(&none, |it| it.pool(color).spec());
+            let (policy, admission) = (Arc::clone(policy), Arc::clone(&admission));
+            match old.map(|it| it.pool(color)) {
+                Some(old) if old.is_of(spec, &policy) => Arc::clone(old),
+                Some(old) => Arc::new(old.changed(spec.clone(), policy, admission)),
+                None => {
+                    let metrics = Arc::new(self.metrics.pool(name, color));
+                    let (name, spec) = (name.clone(), spec.clone());
+                    let parts = self.parts.clone();
+                    Arc::new(Pool::new(name, color, spec, policy, admission, parts, metrics))
+                }
+            }
+        };
+        ServicePools {
+            active: known.map_or(spec.active, |it| it.active),
+            blue: pool(Color::Blue),
+            green: pool(Color::Green),
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! What the handle and the task that makes changes share.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use tokio::sync::watch;
+
+use super::{catalog::Catalog, events::Events};
+use crate::{
+    metrics::Metrics,
+    model::Rules,
+    store::{State, Store},
+    switch::{Ledger, Switch},
+    upstream::{Parts, Pool, Pools},
+};
+
+/// What is applied: a state, the configuration, and the pools that follow from both.
+#[derive(Clone, Debug)]
+pub struct Applied {
+    /// The state.
+    pub state: State,
+    /// The configuration.
+    pub catalog: Arc<Catalog>,
+    /// The pools of all configured services.
+    pub pools: Pools,
+}
+
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) store: Arc<dyn Store>,
+    pub(super) switch: Arc<Switch<Arc<Rules>, Pool>>,
+    pub(super) ledger: Arc<Ledger<Instant>>,
+    pub(super) metrics: Metrics,
+    pub(super) parts: Parts,
+    pub(super) events: Arc<Events>,
+    /// What the switch shows. Replaced together with it, under the lock of this channel.
+    pub(super) applied: watch::Sender<Arc<Applied>>,
+    pub(super) pools: watch::Sender<Pools>,
+    /// Since when the loop has been at work on something; `None` while it waits for a change.
+    pub(super) busy: Mutex<Option<Instant>>,
+}
+
+// === impl Shared ===
+
+impl Shared {
+    pub(super) fn applied(&self) -> Arc<Applied> {
+        Arc::clone(&self.applied.borrow())
+    }
+
+    pub(super) fn set_busy(&self, since: Option<Instant>) {
+        *self.busy.lock().unwrap_or_else(PoisonError::into_inner) = since;
+    }
+
+    pub(super) fn busy_for(&self) -> Option<Duration> {
+        self.busy.lock().unwrap_or_else(PoisonError::into_inner).map(|it| it.elapsed())
+    }
+}

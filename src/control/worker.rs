@@ -1,0 +1,164 @@
+//! The one task that changes the state and applies it.
+//!
+//! A change is planned on the state that is applied, committed to the store, and comes back through the
+//! store's watch, as the changes of others do; then it is applied and acknowledged.
+
+use std::{sync::Arc, time::Instant};
+
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::{
+    catalog::Catalog,
+    change::{Call, Change, ChangeError, Done},
+    plan::plan,
+    reconcile::Reconciler,
+    shared::{Applied, Shared},
+};
+use crate::store::{Accepted, CommitError, State};
+
+/// The owner of all changes.
+#[derive(Debug)]
+pub struct Worker {
+    shared: Arc<Shared>,
+    questions: mpsc::Receiver<Question>,
+    state: watch::Receiver<State>,
+    reconciler: Reconciler,
+}
+
+/// A call that somebody waits for.
+#[derive(Debug)]
+pub(super) struct Question {
+    pub(super) call: Call,
+    pub(super) answer: oneshot::Sender<Result<Done, ChangeError>>,
+}
+
+/// The store has ended while it was needed.
+#[derive(Debug, thiserror::Error)]
+#[error("the store of the state has ended")]
+pub struct StoreEnded;
+
+// === impl Worker ===
+
+impl Worker {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        questions: mpsc::Receiver<Question>,
+        state: watch::Receiver<State>,
+        reconciler: Reconciler,
+    ) -> Self {
+        Self { shared, questions, state, reconciler }
+    }
+
+    /// Makes and applies changes until nobody can ask for any. Dropping the future in the middle of a
+    /// change leaves it written, or not; what was acknowledged stays.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreEnded`] if there is no more state to change.
+    pub async fn run(mut self) -> Result<(), StoreEnded> {
+        loop {
+            self.shared.set_busy(None);
+            tokio::select! {
+                question = self.questions.recv() => {
+                    let Some(Question { call, answer }) = question else { return Ok(()) };
+                    self.shared.set_busy(Some(Instant::now()));
+                    let done = self.make(call).await;
+                    // Whoever asked may have gone; what was made stays made.
+                    let _ = answer.send(done);
+                }
+                changed = self.state.changed() => {
+                    changed.map_err(|_| StoreEnded)?;
+                    self.shared.set_busy(Some(Instant::now()));
+                    self.reconcile(None);
+                }
+            }
+        }
+    }
+
+    async fn make(&mut self, call: Call) -> Result<Done, ChangeError> {
+        loop {
+            // Changes of others that have come meanwhile are what this one is decided on.
+            self.reconcile(None);
+            let (expected, next, catalog) = match self.prepare(&call)? {
+                Prepared::Known(done) => return Ok(done),
+                Prepared::Commit { next, catalog } => {
+                    (self.applied().state.revision, next, catalog)
+                }
+            };
+            let generation = next.generation;
+            match self.shared.store.commit(expected, next).await {
+                Ok(revision) => {
+                    self.reconcile(catalog);
+                    let applied = self.applied();
+                    return Ok(Done { generation, revision, is_repeated: false, applied });
+                }
+                Err(CommitError::Conflict { current }) => {
+                    // It comes through the watch, if it has not already.
+                    let is_there = self.state.wait_for(|it| it.revision >= current).await;
+                    is_there.map_err(|_| ChangeError::Stopping)?;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// What is to be committed for a call, if its conditions hold.
+    fn prepare(&self, call: &Call) -> Result<Prepared, ChangeError> {
+        let Call { change, if_generation, idempotency, reason } = call;
+        let applied = self.applied();
+        let state = &applied.state;
+        let known = |generation, is_repeated| {
+            let (revision, applied) = (state.revision, Arc::clone(&applied));
+            Prepared::Known(Done { generation, revision, is_repeated, applied })
+        };
+        if let Some((key, fingerprint)) = idempotency
+            && let Some(before) = state.accepted.iter().find(|it| it.key == *key)
+        {
+            return match before.fingerprint == *fingerprint {
+                true => Ok(known(before.generation, true)),
+                false => Err(ChangeError::KeyReused(key.clone())),
+            };
+        }
+        if let Some(decided_on) = if_generation
+            && !decided_on.contains(&state.generation)
+        {
+            let (decided_on, current) = (decided_on.clone(), state.generation);
+            return Err(ChangeError::Stale { decided_on, current });
+        }
+        if let Change::Follow(new) = change
+            && **new == *applied.catalog
+        {
+            return Ok(known(state.generation, false));
+        }
+        let planned = plan(state, &applied.catalog, change, reason.as_deref());
+        let mut next = planned.map_err(ChangeError::Refused)?;
+        if let Some((key, fingerprint)) = idempotency {
+            let (key, fingerprint) = (key.clone(), fingerprint.clone());
+            next.accept(Accepted { key, fingerprint, generation: next.generation });
+        }
+        let catalog = match change {
+            Change::Follow(new) => Some(Arc::clone(new)),
+            Change::Promote(_) | Change::Rollback { .. } | Change::SetPool { .. } => None,
+        };
+        Ok(Prepared::Commit { next, catalog })
+    }
+
+    /// Applies the newest state, with another configuration if there is one.
+    fn reconcile(&mut self, catalog: Option<Arc<Catalog>>) {
+        let state = self.state.borrow_and_update().clone();
+        self.reconciler.apply(&self.shared, state, catalog);
+    }
+
+    fn applied(&self) -> Arc<Applied> {
+        self.shared.applied()
+    }
+}
+
+enum Prepared {
+    /// Nothing has to be committed.
+    Known(Done),
+    Commit {
+        next: State,
+        catalog: Option<Arc<Catalog>>,
+    },
+}

@@ -1,0 +1,327 @@
+//! A sorted map whose versions share what they have in common.
+
+use std::{borrow::Borrow, fmt, ops::Index, sync::Arc};
+
+/// A sorted map that is cheap to clone: a version and the one before it share all that did not change, so
+/// that a change of one of ten thousand entries copies a few hundred pointers, and two versions are
+/// compared by what differs. Values are cloned with the entries around a change, so large ones belong
+/// behind an [`Arc`].
+// Written here since the crates for this were found to be unsound (imbl 7.0.2 frees twice in
+// `Vector::retain`) or cannot compare two versions (rpds 1.2). Two levels are enough for the services of
+// one proxy.
+pub struct VersionedMap<K, V> {
+    /// Sorted; none of them is empty or longer than [`PART_MAX`].
+    parts: Arc<Vec<Part<K, V>>>,
+    len: usize,
+}
+
+type Part<K, V> = Arc<Vec<(K, V)>>;
+
+/// What differs between two versions of a map.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Difference<'a, K, V> {
+    /// The later one has an entry that the earlier one does not have.
+    Added(&'a K, &'a V),
+    /// Both have the entry, with another value in the later one.
+    Changed(&'a K, &'a V, &'a V),
+    /// The earlier one has an entry that the later one does not have.
+    Removed(&'a K, &'a V),
+}
+
+/// Entries that stay together.
+const PART_MAX: usize = 128;
+
+// === impl VersionedMap ===
+
+impl<K: Ord + Clone, V: Clone> VersionedMap<K, V> {
+    /// The value of a key.
+    pub fn get<Q: Ord + ?Sized>(&self, key: &Q) -> Option<&V>
+    where
+        K: Borrow<Q>,
+    {
+        let part = self.parts.get(self.part_of(key))?;
+        let place = part.binary_search_by(|it| it.0.borrow().cmp(key)).ok()?;
+        Some(&part[place].1)
+    }
+
+    /// Whether a key is there.
+    pub fn contains_key<Q: Ord + ?Sized>(&self, key: &Q) -> bool
+    where
+        K: Borrow<Q>,
+    {
+        self.get(key).is_some()
+    }
+
+    /// Sets the value of a key, and returns the one that it had.
+    pub fn insert(&mut self, key: K, value: V) -> Option<V> {
+        let at = self.part_of(&key);
+        let parts = Arc::make_mut(&mut self.parts);
+        let Some(part) = parts.get_mut(at) else {
+            parts.push(Arc::new(vec![(key, value)]));
+            self.len += 1;
+            return None;
+        };
+        let part = Arc::make_mut(part);
+        match part.binary_search_by(|it| it.0.cmp(&key)) {
+            Ok(place) => Some(std::mem::replace(&mut part[place].1, value)),
+            Err(place) => {
+                part.insert(place, (key, value));
+                self.len += 1;
+                if part.len() > PART_MAX {
+                    // At the end, so that a map that is filled in order has full parts.
+                    let is_last = place + 1 == part.len();
+                    let rest = part.split_off(if is_last { PART_MAX } else { PART_MAX / 2 });
+                    parts.insert(at + 1, Arc::new(rest));
+                }
+                None
+            }
+        }
+    }
+
+    /// Removes a key, and returns the value that it had.
+    pub fn remove<Q: Ord + ?Sized>(&mut self, key: &Q) -> Option<V>
+    where
+        K: Borrow<Q>,
+    {
+        let at = self.part_of(key);
+        let place = self.parts.get(at)?.binary_search_by(|it| it.0.borrow().cmp(key)).ok()?;
+        let parts = Arc::make_mut(&mut self.parts);
+        let part = Arc::make_mut(&mut parts[at]);
+        let (_, value) = part.remove(place);
+        if part.is_empty() {
+            parts.remove(at);
+        }
+        self.len -= 1;
+        Some(value)
+    }
+
+    /// The part that a key is in, or would be.
+    fn part_of<Q: Ord + ?Sized>(&self, key: &Q) -> usize
+    where
+        K: Borrow<Q>,
+    {
+        let later = self.parts.partition_point(|it| it[0].0.borrow() <= key);
+        later.saturating_sub(1)
+    }
+}
+
+impl<K, V> VersionedMap<K, V> {
+    /// How many entries there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// All entries, by key.
+    pub fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
+        self.parts.iter().flat_map(|it| it.iter()).map(|(key, value)| (key, value))
+    }
+
+    /// All keys, in order.
+    pub fn keys(&self) -> impl Iterator<Item = &K> {
+        self.iter().map(|it| it.0)
+    }
+
+    /// All values, by key.
+    pub fn values(&self) -> impl Iterator<Item = &V> {
+        self.iter().map(|it| it.1)
+    }
+
+    /// Whether this is the very same version, found without looking at the entries.
+    #[must_use]
+    pub fn is_same_version(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.parts, &other.parts)
+    }
+}
+
+impl<K: Ord, V: PartialEq> VersionedMap<K, V> {
+    /// What `later` has different, by key. What both share is passed over without a look at it.
+    #[must_use]
+    pub fn differences<'a>(&'a self, later: &'a Self) -> Vec<Difference<'a, K, V>> {
+        let mut found = Vec::new();
+        let (mut old, mut new) = (Cursor::at(self), Cursor::at(later));
+        loop {
+            while old.skips_with(&new) {
+                (old.part, new.part) = (old.part + 1, new.part + 1);
+            }
+            match (old.entry(), new.entry()) {
+                (None, None) => return found,
+                (Some((key, value)), None) => {
+                    found.push(Difference::Removed(key, value));
+                    old.advance();
+                }
+                (None, Some((key, value))) => {
+                    found.push(Difference::Added(key, value));
+                    new.advance();
+                }
+                (Some((old_key, old_value)), Some((new_key, new_value))) => {
+                    let order = old_key.cmp(new_key);
+                    if order.is_lt() {
+                        found.push(Difference::Removed(old_key, old_value));
+                    } else if order.is_gt() {
+                        found.push(Difference::Added(new_key, new_value));
+                    } else if old_value != new_value {
+                        found.push(Difference::Changed(new_key, old_value, new_value));
+                    }
+                    if order.is_le() {
+                        old.advance();
+                    }
+                    if order.is_ge() {
+                        new.advance();
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A place in a map.
+struct Cursor<'a, K, V> {
+    parts: &'a [Part<K, V>],
+    part: usize,
+    place: usize,
+}
+
+impl<'a, K, V> Cursor<'a, K, V> {
+    fn at(map: &'a VersionedMap<K, V>) -> Self {
+        Self { parts: &map.parts, part: 0, place: 0 }
+    }
+
+    /// Whether both are at the beginning of a part that they share.
+    fn skips_with(&self, other: &Self) -> bool {
+        let part = |it: &Self| it.parts.get(it.part).filter(|_| it.place == 0).map(Arc::as_ptr);
+        part(self).is_some() && part(self) == part(other)
+    }
+
+    fn entry(&self) -> Option<(&'a K, &'a V)> {
+        self.parts.get(self.part).map(|it| (&it[self.place].0, &it[self.place].1))
+    }
+
+    fn advance(&mut self) {
+        self.place += 1;
+        if self.parts.get(self.part).is_some_and(|it| self.place == it.len()) {
+            (self.part, self.place) = (self.part + 1, 0);
+        }
+    }
+}
+
+impl<K, V> Default for VersionedMap<K, V> {
+    fn default() -> Self {
+        Self { parts: Arc::default(), len: 0 }
+    }
+}
+
+impl<K, V> Clone for VersionedMap<K, V> {
+    fn clone(&self) -> Self {
+        Self { parts: Arc::clone(&self.parts), len: self.len }
+    }
+}
+
+impl<K: PartialEq, V: PartialEq> PartialEq for VersionedMap<K, V> {
+    fn eq(&self, other: &Self) -> bool {
+        self.is_same_version(other) || self.len == other.len && self.iter().eq(other.iter())
+    }
+}
+
+impl<K: Eq, V: Eq> Eq for VersionedMap<K, V> {}
+
+impl<K: fmt::Debug, V: fmt::Debug> fmt::Debug for VersionedMap<K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.iter()).finish()
+    }
+}
+
+impl<K: Ord + Clone, V: Clone> FromIterator<(K, V)> for VersionedMap<K, V> {
+    fn from_iter<I: IntoIterator<Item = (K, V)>>(entries: I) -> Self {
+        let mut map = Self::default();
+        for (key, value) in entries {
+            map.insert(key, value);
+        }
+        map
+    }
+}
+
+impl<K: Ord + Clone + Borrow<Q>, Q: Ord + ?Sized, V: Clone> Index<&Q> for VersionedMap<K, V> {
+    type Output = V;
+
+    /// # Panics
+    ///
+    /// If the key is not there.
+    fn index(&self, key: &Q) -> &V {
+        self.get(key).expect("the key is there")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    /// Random changes beside a map of the standard library, with every version kept.
+    #[test]
+    fn it_is_a_map_and_its_versions_differ_by_what_was_changed() {
+        let seed = fastrand::u64(..);
+        let mut random = fastrand::Rng::with_seed(seed);
+        let (mut map, mut known) = (VersionedMap::default(), BTreeMap::new());
+        let mut versions = vec![(map.clone(), known.clone())];
+        for _ in 0..4000 {
+            let key = random.u32(..1000);
+            match random.u8(..4) {
+                0 => assert_eq!(map.remove(&key), known.remove(&key), "seed {seed}"),
+                _ => {
+                    let value = random.u8(..3);
+                    assert_eq!(map.insert(key, value), known.insert(key, value), "seed {seed}");
+                }
+            }
+            if random.u8(..20) == 0 {
+                versions.push((map.clone(), known.clone()));
+            }
+        }
+        for (map, known) in &versions {
+            assert_eq!(map.len(), known.len(), "seed {seed}");
+            assert!(map.iter().eq(known.iter()), "seed {seed}");
+            assert!(map.parts.iter().all(|it| (1..=PART_MAX).contains(&it.len())));
+            for key in 0..1000 {
+                assert_eq!(map.get(&key), known.get(&key), "seed {seed}");
+            }
+        }
+        for pair in versions.windows(2).chain([&[versions[0].clone(), versions[99].clone()][..]]) {
+            let [(old, known_old), (new, known_new)] = pair else { panic!("two") };
+            let found = old.differences(new);
+            let mut expected = Vec::new();
+            for key in 0..1000_u32 {
+                match (known_old.get_key_value(&key), known_new.get_key_value(&key)) {
+                    (None, Some((key, new))) => expected.push(Difference::Added(key, new)),
+                    (Some((key, old)), None) => expected.push(Difference::Removed(key, old)),
+                    (Some((key, old)), Some((_, new))) if old != new => {
+                        expected.push(Difference::Changed(key, old, new));
+                    }
+                    _ => {}
+                }
+            }
+            assert_eq!(found, expected, "seed {seed}");
+        }
+    }
+
+    #[test]
+    fn a_change_leaves_the_rest_shared() {
+        let map: VersionedMap<u32, u32> = (0..10_000).map(|it| (it, 0)).collect();
+        let mut later = map.clone();
+        assert!(map.is_same_version(&later));
+        later.insert(5000, 1);
+        let shared = map.parts.iter().zip(&*later.parts).filter(|(a, b)| Arc::ptr_eq(a, b));
+        assert_eq!(shared.count(), map.parts.len() - 1);
+        assert_eq!(
+            map.parts.len(),
+            10_000_usize.div_ceil(PART_MAX),
+            "filled in order, parts are full"
+        );
+    }
+}

@@ -1,0 +1,297 @@
+//! The data types that the entries of the state are made of, and how the program's own types become them
+//! and come back.
+//!
+//! These types are a format. A field is never renamed or removed within a format version; a new field
+//! of a service has a default and stands at the top of its entry, where an older version keeps what it
+//! does not know.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::state::{PoolState, Promotion, ServiceState};
+use crate::model::{
+    Color, Endpoint, Generation, Link, PoolSpec, Protocol, ProxyProtocol, ServiceName, UpstreamTls,
+    Weighted,
+};
+
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum ColorData {
+    Blue,
+    Green,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+pub(super) struct ServiceData {
+    active: ColorData,
+    previous: Option<ColorData>,
+    blue: PoolData,
+    green: PoolData,
+    #[serde(flatten)]
+    unknown: BTreeMap<String, serde_json::Value>,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct PoolData {
+    file: SpecData,
+    runtime: Option<SpecData>,
+    served: bool,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct SpecData {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    version: Option<String>,
+    #[serde(default)]
+    endpoints: Vec<EndpointData>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    link: Option<LinkData>,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(untagged)]
+enum EndpointData {
+    Plain(String),
+    Weighted { address: String, weight: u16 },
+}
+
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+struct LinkData {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    protocol: Option<ProtocolData>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tls: Option<TlsData>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    proxy_protocol: Option<ProxyProtocolData>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum ProtocolData {
+    Http1,
+    H2,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum ProxyProtocolData {
+    V1,
+    V2,
+}
+
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+struct TlsData {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ca: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cert: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    server_name: Option<String>,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+pub(super) struct PromotionData {
+    services: Vec<String>,
+    generation: u64,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    rollback: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+pub(super) struct AcceptedData {
+    pub(super) fingerprint: String,
+    pub(super) generation: u64,
+    /// Its place among the accepted calls: a larger number is later.
+    pub(super) order: u64,
+}
+
+// === conversions: the model's words as data, and back ===
+
+impl From<Color> for ColorData {
+    fn from(color: Color) -> Self {
+        match color {
+            Color::Blue => Self::Blue,
+            Color::Green => Self::Green,
+        }
+    }
+}
+
+impl From<ColorData> for Color {
+    fn from(data: ColorData) -> Self {
+        match data {
+            ColorData::Blue => Self::Blue,
+            ColorData::Green => Self::Green,
+        }
+    }
+}
+
+impl From<&ServiceState> for ServiceData {
+    fn from(state: &ServiceState) -> Self {
+        let ServiceState { active, previous, blue, green, unknown } = state;
+        let unknown = unknown.as_ref().map(|it| {
+            serde_json::from_str(it).expect("it was written from a map of texts and JSON")
+        });
+        Self {
+            active: (*active).into(),
+            previous: previous.map(Into::into),
+            blue: blue.into(),
+            green: green.into(),
+            unknown: unknown.unwrap_or_default(),
+        }
+    }
+}
+
+impl TryFrom<ServiceData> for ServiceState {
+    type Error = String;
+
+    fn try_from(data: ServiceData) -> Result<Self, String> {
+        let ServiceData { active, previous, blue, green, unknown } = data;
+        let text = |it| serde_json::to_string(&it).expect("a map of texts and JSON").into();
+        Ok(Self {
+            active: active.into(),
+            previous: previous.map(Into::into),
+            blue: blue.try_into()?,
+            green: green.try_into()?,
+            unknown: Some(unknown).filter(|it| !it.is_empty()).map(text),
+        })
+    }
+}
+
+impl From<&PoolState> for PoolData {
+    fn from(state: &PoolState) -> Self {
+        let PoolState { file, runtime, served } = state;
+        Self { file: file.into(), runtime: runtime.as_ref().map(Into::into), served: *served }
+    }
+}
+
+impl TryFrom<PoolData> for PoolState {
+    type Error = String;
+
+    fn try_from(data: PoolData) -> Result<Self, String> {
+        let PoolData { file, runtime, served } = data;
+        let runtime = runtime.map(TryInto::try_into).transpose()?;
+        Ok(Self { file: file.try_into()?, runtime, served })
+    }
+}
+
+impl From<&PoolSpec> for SpecData {
+    fn from(spec: &PoolSpec) -> Self {
+        let PoolSpec { version, endpoints, link } = spec;
+        Self {
+            version: version.as_ref().map(ToString::to_string),
+            endpoints: endpoints.iter().map(Into::into).collect(),
+            link: Some(link).filter(|it| !it.is_default()).map(Into::into),
+        }
+    }
+}
+
+impl TryFrom<SpecData> for PoolSpec {
+    type Error = String;
+
+    fn try_from(data: SpecData) -> Result<Self, String> {
+        let SpecData { version, endpoints, link } = data;
+        let version = version.map(|it| it.parse()).transpose().map_err(str::to_owned)?;
+        let endpoints = endpoints.into_iter().map(Weighted::try_from);
+        let endpoints = endpoints.collect::<Result<Vec<_>, _>>()?;
+        Ok(Self { version, endpoints, link: link.map(Into::into).unwrap_or_default() })
+    }
+}
+
+impl From<&Weighted> for EndpointData {
+    fn from(weighted: &Weighted) -> Self {
+        let Weighted { endpoint, weight } = weighted;
+        match weight {
+            1 => Self::Plain(endpoint.to_string()),
+            _ => Self::Weighted { address: endpoint.to_string(), weight: *weight },
+        }
+    }
+}
+
+impl TryFrom<EndpointData> for Weighted {
+    type Error = String;
+
+    fn try_from(data: EndpointData) -> Result<Self, String> {
+        let (address, weight) = match data {
+            EndpointData::Plain(address) => (address, 1),
+            EndpointData::Weighted { address, weight } => (address, weight),
+        };
+        let endpoint = address.parse::<Endpoint>().map_err(|error| error.to_string())?;
+        Self::new(endpoint, weight.into())
+            .ok_or_else(|| format!("`{address}`: a weight is 1 to {}", Self::MAX))
+    }
+}
+
+impl From<&Link> for LinkData {
+    fn from(link: &Link) -> Self {
+        let Link { protocol, tls, proxy_protocol } = link;
+        Self {
+            protocol: protocol.map(|it| match it {
+                Protocol::Http1 => ProtocolData::Http1,
+                Protocol::H2 => ProtocolData::H2,
+            }),
+            tls: Some(tls).filter(|it| **it != UpstreamTls::default()).map(|it| {
+                let UpstreamTls { ca, cert, key, server_name } = it.clone();
+                TlsData { ca, cert, key, server_name }
+            }),
+            proxy_protocol: proxy_protocol.map(|it| match it {
+                ProxyProtocol::V1 => ProxyProtocolData::V1,
+                ProxyProtocol::V2 => ProxyProtocolData::V2,
+            }),
+        }
+    }
+}
+
+impl From<LinkData> for Link {
+    fn from(data: LinkData) -> Self {
+        let LinkData { protocol, tls, proxy_protocol } = data;
+        Self {
+            protocol: protocol.map(|it| match it {
+                ProtocolData::Http1 => Protocol::Http1,
+                ProtocolData::H2 => Protocol::H2,
+            }),
+            tls: tls
+                .map(|it| {
+                    let TlsData { ca, cert, key, server_name } = it;
+                    UpstreamTls { ca, cert, key, server_name }
+                })
+                .unwrap_or_default(),
+            proxy_protocol: proxy_protocol.map(|it| match it {
+                ProxyProtocolData::V1 => ProxyProtocol::V1,
+                ProxyProtocolData::V2 => ProxyProtocol::V2,
+            }),
+        }
+    }
+}
+
+impl From<&Promotion> for PromotionData {
+    fn from(promotion: &Promotion) -> Self {
+        let Promotion { services, generation, is_rollback, reason } = promotion;
+        Self {
+            services: services.iter().map(ToString::to_string).collect(),
+            generation: generation.0,
+            rollback: *is_rollback,
+            reason: reason.clone(),
+        }
+    }
+}
+
+impl TryFrom<PromotionData> for Promotion {
+    type Error = String;
+
+    fn try_from(data: PromotionData) -> Result<Self, String> {
+        let PromotionData { services, generation, rollback, reason } = data;
+        let services = services.into_iter().map(|it| it.parse::<ServiceName>());
+        let services = services.collect::<Result<_, _>>().map_err(|error| error.to_string())?;
+        let generation = Generation(generation);
+        Ok(Self { services, generation, is_rollback: rollback, reason })
+    }
+}

@@ -1,0 +1,242 @@
+//! The state as entries, each of a kind and with a key. A new kind of entry is kept by older versions as
+//! it stands.
+
+use std::{borrow::Cow, collections::HashSet, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::{
+    data::{AcceptedData, PromotionData, ServiceData},
+    state::{Accepted, EntryId, Promotion, Revision, ServiceState, State},
+};
+use crate::model::{Difference, Generation, ServiceName};
+
+/// The kinds of entries that this version knows.
+const SERVICE: &str = "service";
+const PROMOTION: &str = "promotion";
+const ACCEPTED: &str = "accepted";
+
+/// The key of the only entry of its kind.
+const LAST: &str = "last";
+
+/// One entry as it is written.
+#[derive(Debug, Deserialize, Serialize)]
+pub(super) struct Entry<'a> {
+    #[serde(borrow)]
+    pub(super) kind: Cow<'a, str>,
+    #[serde(borrow)]
+    pub(super) key: Cow<'a, str>,
+    pub(super) value: Box<RawValue>,
+}
+
+/// What leads from one state to the next: the body of a journal's record.
+#[derive(Debug, Deserialize, Serialize)]
+pub(super) struct Delta<'a> {
+    /// The state that this leads to.
+    pub(super) revision: u64,
+    pub(super) generation: u64,
+    /// Entries that are new or have changed.
+    #[serde(borrow)]
+    put: Vec<Entry<'a>>,
+    /// Entries that are gone.
+    #[serde(borrow, default, skip_serializing_if = "Vec::is_empty")]
+    remove: Vec<Removed<'a>>,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+struct Removed<'a> {
+    #[serde(borrow)]
+    kind: Cow<'a, str>,
+    #[serde(borrow)]
+    key: Cow<'a, str>,
+}
+
+// === impl Delta ===
+
+impl Delta<'_> {
+    /// What leads from `before` to `after`. Its size is that of what differs, whatever the size of the
+    /// state.
+    pub(super) fn between(before: &State, after: &State) -> Delta<'static> {
+        let State { revision, generation, services, promotion, accepted, damaged: _, unknown } =
+            after;
+        let mut put = Vec::new();
+        let mut remove = Vec::new();
+        for difference in before.services.differences(services) {
+            match difference {
+                Difference::Added(name, service) | Difference::Changed(name, _, service) => {
+                    put.push(service_entry(name, service));
+                }
+                Difference::Removed(name, _) => remove.push(removed(SERVICE, name.as_str())),
+            }
+        }
+        if before.promotion != *promotion {
+            put.push(promotion_entry(promotion));
+        }
+        if !Arc::ptr_eq(&before.accepted, accepted) {
+            let known: HashSet<_> =
+                before.accepted.iter().map(|it| (&it.key, it.generation)).collect();
+            let kept: HashSet<_> = accepted.iter().map(|it| &it.key).collect();
+            let first = revision.0 << 8;
+            for (place, call) in accepted.iter().enumerate() {
+                if !known.contains(&(&call.key, call.generation)) {
+                    put.push(accepted_entry(call, first + place as u64));
+                }
+            }
+            let gone = before.accepted.iter().filter(|it| !kept.contains(&it.key));
+            remove.extend(gone.map(|it| removed(ACCEPTED, &it.key)));
+        }
+        for difference in before.unknown.differences(unknown) {
+            match difference {
+                Difference::Added(id, value) | Difference::Changed(id, _, value) => {
+                    put.push(unknown_entry(id, value));
+                }
+                Difference::Removed(id, _) => remove.push(removed(&id.kind, &id.key)),
+            }
+        }
+        Delta { revision: revision.0, generation: generation.0, put, remove }
+    }
+
+    /// The state that this leads to from `state`, which must be the one before it.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with an entry.
+    pub(super) fn apply(self, mut state: State) -> Result<State, String> {
+        let Self { revision, generation, put, remove } = self;
+        (state.revision, state.generation) = (Revision(revision), Generation(generation));
+        let mut accepted = Vec::new();
+        for Removed { kind, key } in remove {
+            match &*kind {
+                SERVICE => drop(state.services.remove(&*key)),
+                ACCEPTED => Arc::make_mut(&mut state.accepted).retain(|it| it.key != key),
+                _ => drop(
+                    state.unknown.remove(&EntryId { kind: (*kind).into(), key: (*key).into() }),
+                ),
+            }
+        }
+        for entry in put {
+            put_entry(&mut state, &entry, &mut accepted)?;
+        }
+        accept(&mut state, accepted);
+        Ok(state)
+    }
+}
+
+/// All entries of a state but those of services.
+pub(super) fn common_entries(state: &State) -> Vec<Entry<'static>> {
+    let accepted = state.accepted.iter().enumerate();
+    let mut entries = vec![promotion_entry(&state.promotion)];
+    entries.extend(accepted.map(|(place, it)| accepted_entry(it, place as u64)));
+    entries.extend(state.unknown.iter().map(|(id, value)| unknown_entry(id, value)));
+    entries
+}
+
+/// Puts entries into a state.
+///
+/// # Errors
+///
+/// What is wrong with the first that cannot be read.
+pub(super) fn put_entries(state: &mut State, entries: &[Entry<'_>]) -> Result<(), String> {
+    let mut accepted = Vec::new();
+    for entry in entries {
+        put_entry(state, entry, &mut accepted)?;
+    }
+    accept(state, accepted);
+    Ok(())
+}
+
+fn accept(state: &mut State, mut accepted: Vec<(u64, Accepted)>) {
+    accepted.sort_by_key(|it| it.0);
+    for (_, call) in accepted {
+        state.accept(call);
+    }
+}
+
+fn put_entry(
+    state: &mut State,
+    entry: &Entry<'_>,
+    accepted: &mut Vec<(u64, Accepted)>,
+) -> Result<(), String> {
+    let Entry { kind, key, value } = entry;
+    let wrong = |error: &dyn std::fmt::Display| format!("{kind} `{key}` cannot be read: {error}");
+    match &**kind {
+        SERVICE => {
+            let (name, service) = service_of(entry).map_err(|error| wrong(&error))?;
+            state.damaged.remove(&name);
+            state.services.insert(name, Arc::new(service));
+        }
+        PROMOTION if key == LAST => {
+            let data: PromotionData =
+                serde_json::from_str(value.get()).map_err(|error| wrong(&error))?;
+            state.promotion = Arc::new(data.try_into().map_err(|error: String| wrong(&error))?);
+        }
+        ACCEPTED => {
+            let data: AcceptedData =
+                serde_json::from_str(value.get()).map_err(|error| wrong(&error))?;
+            let AcceptedData { fingerprint, generation, order } = data;
+            let generation = Generation(generation);
+            let call = Accepted { key: key.clone().into_owned(), fingerprint, generation };
+            accepted.push((order, call));
+        }
+        _ => {
+            let id = EntryId { kind: (**kind).into(), key: (**key).into() };
+            state.unknown.insert(id, value.get().into());
+        }
+    }
+    Ok(())
+}
+
+/// A service's entry.
+pub(super) fn service_entry(name: &ServiceName, service: &ServiceState) -> Entry<'static> {
+    entry(SERVICE, name.as_str(), &ServiceData::from(service))
+}
+
+/// The service that an entry is of.
+///
+/// # Errors
+///
+/// Why it cannot be read.
+pub(super) fn service_of(entry: &Entry<'_>) -> Result<(ServiceName, ServiceState), String> {
+    if entry.kind != SERVICE {
+        return Err(format!("it is an entry of `{}` and not of a service", entry.kind));
+    }
+    let name = entry.key.parse::<ServiceName>().map_err(|error| error.to_string())?;
+    Ok((name, service_state(entry.value.get())?))
+}
+
+/// The service that is written like this.
+///
+/// # Errors
+///
+/// Why it cannot be read.
+pub(super) fn service_state(json: &str) -> Result<ServiceState, String> {
+    let data: ServiceData = serde_json::from_str(json).map_err(|error| error.to_string())?;
+    data.try_into()
+}
+
+fn promotion_entry(promotion: &Promotion) -> Entry<'static> {
+    entry(PROMOTION, LAST, &PromotionData::from(promotion))
+}
+
+fn accepted_entry(call: &Accepted, order: u64) -> Entry<'static> {
+    let Accepted { key, fingerprint, generation } = call;
+    let fingerprint = fingerprint.clone();
+    entry(ACCEPTED, key, &AcceptedData { fingerprint, generation: generation.0, order })
+}
+
+fn unknown_entry(id: &EntryId, value: &str) -> Entry<'static> {
+    let value = RawValue::from_string(value.to_owned()).expect("it was read from JSON");
+    let (kind, key) = (id.kind.to_string().into(), id.key.to_string().into());
+    Entry { kind, key, value }
+}
+
+fn entry(kind: &'static str, key: &str, value: &impl Serialize) -> Entry<'static> {
+    let value =
+        serde_json::value::to_raw_value(value).expect("maps with text keys and plain values");
+    Entry { kind: kind.into(), key: key.to_owned().into(), value }
+}
+
+fn removed(kind: &str, key: &str) -> Removed<'static> {
+    Removed { kind: kind.to_owned().into(), key: key.to_owned().into() }
+}

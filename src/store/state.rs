@@ -1,0 +1,208 @@
+//! What is remembered, as the program works with it. How it is written is `entries`.
+
+use std::{fmt, sync::Arc};
+
+use crate::model::{Color, Generation, PoolSpec, ServiceName, VersionedMap};
+
+/// How many changes of the state came before. Every commit counts, also one that leaves the routing
+/// table as it is; [`Generation`] counts only changes of the table.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Revision(pub u64);
+
+/// Everything that must survive the process. Cheap to clone: versions share what they have in common,
+/// so a change of one of ten thousand services costs the same as a change of one of ten.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct State {
+    /// The number of the commit that made this state; 0 for an empty store.
+    pub revision: Revision,
+    /// The generation of the routing table that this state describes.
+    pub generation: Generation,
+    /// What is known of each service, also of those that are not configured now.
+    pub services: VersionedMap<ServiceName, Arc<ServiceState>>,
+    /// The last promotion or rollback.
+    pub promotion: Arc<Promotion>,
+    /// Calls with an idempotency key that were accepted, oldest first.
+    pub accepted: Arc<Vec<Arc<Accepted>>>,
+    /// Service entries that could not be read, as they stand in the file. They are kept until an operator
+    /// says which color is active; until then the service answers no request.
+    pub damaged: VersionedMap<ServiceName, Arc<str>>,
+    /// Entries of kinds that this version does not know, written by a later one. They are kept.
+    pub unknown: VersionedMap<EntryId, Arc<str>>,
+}
+
+/// Names an entry of the state: its kind, and which one of that kind.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub struct EntryId {
+    /// Such as `service`.
+    pub kind: Arc<str>,
+    /// Such as `web`.
+    pub key: Arc<str>,
+}
+
+/// What is known of one service.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ServiceState {
+    /// The active color.
+    pub active: Color,
+    /// The color that a rollback makes active: the one before the last promotion, until that is rolled
+    /// back.
+    pub previous: Option<Color>,
+    /// The pool named blue.
+    pub blue: PoolState,
+    /// The pool named green.
+    pub green: PoolState,
+    /// Fields of the entry that this version does not know, as a JSON object. They are kept.
+    pub unknown: Option<Arc<str>>,
+}
+
+/// What is known of one pool.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct PoolState {
+    /// What the configuration file said when this was written.
+    pub file: PoolSpec,
+    /// What a call at run time set. Dropped when the file's own entry changes.
+    pub runtime: Option<PoolSpec>,
+    /// Whether the pool has been active since its endpoints were set.
+    pub served: bool,
+}
+
+/// A promotion or rollback that was made.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Promotion {
+    /// The services that it changed; a rollback that names none is for these.
+    pub services: Vec<ServiceName>,
+    /// The generation that it led to; 0 if that is not known.
+    pub generation: Generation,
+    /// Whether it was a rollback.
+    pub is_rollback: bool,
+    /// Why, in the caller's words.
+    pub reason: Option<String>,
+}
+
+/// A call that was accepted under an idempotency key.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Accepted {
+    /// The key, 1 to 255 characters.
+    pub key: String,
+    /// Tells another call under the same key from the same call again.
+    pub fingerprint: String,
+    /// The generation that the call led to.
+    pub generation: Generation,
+}
+
+// === impl Revision ===
+
+impl Revision {
+    /// The revision after this one.
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+impl fmt::Display for Revision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+// === impl State ===
+
+impl State {
+    /// How many accepted calls are remembered.
+    pub const ACCEPTED_MAX: usize = 128;
+
+    /// Remembers an accepted call, and forgets the oldest beyond the limit. A key that is known already
+    /// gets the new call.
+    pub fn accept(&mut self, accepted: Accepted) {
+        let known = Arc::make_mut(&mut self.accepted);
+        known.retain(|it| it.key != accepted.key);
+        known.push(Arc::new(accepted));
+        let over = known.len().saturating_sub(Self::ACCEPTED_MAX);
+        known.drain(..over);
+    }
+}
+
+// === impl ServiceState ===
+
+impl ServiceState {
+    /// A service that was never changed.
+    #[must_use]
+    pub fn fresh(active: Color, blue: PoolSpec, green: PoolSpec) -> Self {
+        let pool = |file, color| PoolState { file, runtime: None, served: color == active };
+        let (blue, green) = (pool(blue, Color::Blue), pool(green, Color::Green));
+        Self { active, previous: None, blue, green, unknown: None }
+    }
+
+    /// The pool of a color.
+    #[must_use]
+    pub fn pool(&self, color: Color) -> &PoolState {
+        match color {
+            Color::Blue => &self.blue,
+            Color::Green => &self.green,
+        }
+    }
+
+    /// The pool of a color, to be changed.
+    pub fn pool_mut(&mut self, color: Color) -> &mut PoolState {
+        match color {
+            Color::Blue => &mut self.blue,
+            Color::Green => &mut self.green,
+        }
+    }
+
+    /// Makes `color` active.
+    pub fn promote(&mut self, color: Color) {
+        self.previous = Some(self.active);
+        self.active = color;
+        self.pool_mut(color).served = true;
+    }
+
+    /// Whether the file's entry for a pool differs from what it was when this was written.
+    #[must_use]
+    pub fn differs_from_file(&self, color: Color, file: &PoolSpec) -> bool {
+        self.pool(color).file != *file
+    }
+
+    /// Takes what the configuration file says now. What was set at run time stays, unless the file's own
+    /// entry for that pool has changed since.
+    pub fn follow_file(&mut self, color: Color, file: &PoolSpec) {
+        if self.differs_from_file(color, file) {
+            let served = self.active == color;
+            *self.pool_mut(color) = PoolState { file: file.clone(), runtime: None, served };
+        }
+    }
+}
+
+// === impl PoolState ===
+
+impl PoolState {
+    /// What the pool is made of.
+    #[must_use]
+    pub fn spec(&self) -> &PoolSpec {
+        self.runtime.as_ref().unwrap_or(&self.file)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_accepted_calls_are_forgotten_and_a_key_is_there_once() {
+        let mut state = State::default();
+        let call = |number: usize, generation| Accepted {
+            key: format!("key-{number}"),
+            fingerprint: "f".to_owned(),
+            generation: Generation(generation),
+        };
+        for number in 0..=State::ACCEPTED_MAX {
+            state.accept(call(number, 1));
+        }
+        assert_eq!(state.accepted.len(), State::ACCEPTED_MAX);
+        assert_eq!(state.accepted[0].key, "key-1");
+        state.accept(call(1, 2));
+        assert_eq!(state.accepted.len(), State::ACCEPTED_MAX);
+        assert_eq!(state.accepted.last().map(|it| &**it), Some(&call(1, 2)));
+    }
+}

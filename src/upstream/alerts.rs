@@ -1,0 +1,65 @@
+//! Pools that have something to tell, for whoever looks after them: so that nobody has to look at all of
+//! them to find out.
+
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicBool, Ordering::SeqCst},
+};
+
+use tokio::sync::Notify;
+
+use crate::model::{Color, ServiceName};
+
+/// The pools that have something to tell. Each stands here at most once.
+#[derive(Debug, Default)]
+pub struct Alerts {
+    listed: Mutex<Vec<(ServiceName, Color)>>,
+    called: Notify,
+}
+
+/// The way of one pool, and of those that follow it, onto the list.
+#[derive(Debug)]
+pub(super) struct Bell {
+    alerts: Arc<Alerts>,
+    service: ServiceName,
+    color: Color,
+    is_listed: AtomicBool,
+}
+
+// === impl Alerts ===
+
+impl Alerts {
+    /// Waits until a pool has something to tell. Nothing is lost when the future is dropped.
+    pub async fn called(&self) {
+        self.called.notified().await;
+    }
+
+    /// The pools that have something to tell, and nobody else until they have more.
+    #[must_use]
+    pub fn take(&self) -> Vec<(ServiceName, Color)> {
+        std::mem::take(&mut *self.listed.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+// === impl Bell ===
+
+impl Bell {
+    pub(super) fn new(alerts: &Arc<Alerts>, service: ServiceName, color: Color) -> Self {
+        Self { alerts: Arc::clone(alerts), service, color, is_listed: AtomicBool::new(false) }
+    }
+
+    /// Puts the pool on the list, unless it is there.
+    pub(super) fn ring(&self) {
+        if self.is_listed.load(SeqCst) || self.is_listed.swap(true, SeqCst) {
+            return;
+        }
+        let listed = (self.service.clone(), self.color);
+        self.alerts.listed.lock().unwrap_or_else(PoisonError::into_inner).push(listed);
+        self.alerts.called.notify_one();
+    }
+
+    /// What rings from now on is heard of again. To be called before looking at what there is to tell.
+    pub(super) fn heard(&self) {
+        self.is_listed.store(false, SeqCst);
+    }
+}

@@ -1,0 +1,17 @@
+//! What all pools are made with.
+
+use std::sync::Arc;
+
+use super::{alerts::Alerts, names::Names};
+use crate::tls::Connectors;
+
+/// What all pools of a process are made with. Cheap to clone; clones share it.
+#[derive(Clone, Debug)]
+pub struct Parts {
+    /// The addresses of names.
+    pub names: Names,
+    /// Where pools say that there is something to tell.
+    pub alerts: Arc<Alerts>,
+    /// What connections are secured with.
+    pub connectors: Connectors,
+}

@@ -1,0 +1,48 @@
+//! The two pools of each service, for those who look after endpoints and those who show them.
+
+use std::sync::Arc;
+
+use super::pool::Pool;
+use crate::model::{Color, ServiceName, VersionedMap};
+
+/// The pools of one service, with the color that is active.
+#[derive(Clone, Debug)]
+pub struct ServicePools {
+    /// The active color.
+    pub active: Color,
+    /// The pool named blue.
+    pub blue: Arc<Pool>,
+    /// The pool named green.
+    pub green: Arc<Pool>,
+}
+
+/// The pools of all services, by name. Holding them keeps no side of the switch.
+pub type Pools = VersionedMap<ServiceName, ServicePools>;
+
+// === impl ServicePools ===
+
+impl ServicePools {
+    /// The pool of a color.
+    #[must_use]
+    pub fn pool(&self, color: Color) -> &Arc<Pool> {
+        match color {
+            Color::Blue => &self.blue,
+            Color::Green => &self.green,
+        }
+    }
+
+    /// Both pools.
+    #[must_use]
+    pub fn both(&self) -> [&Arc<Pool>; 2] {
+        [&self.blue, &self.green]
+    }
+}
+
+/// Whether they are the very same pools, with the same one active.
+impl PartialEq for ServicePools {
+    fn eq(&self, other: &Self) -> bool {
+        self.active == other.active
+            && Arc::ptr_eq(&self.blue, &other.blue)
+            && Arc::ptr_eq(&self.green, &other.green)
+    }
+}
