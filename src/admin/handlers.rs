@@ -10,20 +10,15 @@ use axum::{
     middleware::from_fn_with_state,
     response::{IntoResponse, Response},
 };
+use flipgate_api::wire::{
+    DrainStatus, PoolRequest, Problem, ProblemReason, PromoteRequest, Ready, RollbackRequest,
+    Status,
+};
 use serde::{Deserialize, de::DeserializeOwned};
 use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{
-    Api,
-    guard::guard,
-    settings::Config,
-    stream::stream,
-    wire::{
-        DrainStatus, PoolRequest, Problem, ProblemReason, PromoteRequest, Ready, RollbackRequest,
-        Status,
-    },
-};
+use super::{Api, guard::guard, problem::ApiError, settings::Config, stream::stream};
 use crate::{
     control::{Call, Change, Done},
     model::{Color, Generation, Health, PoolSpec, ServiceName, Weighted},
@@ -82,12 +77,12 @@ pub(super) fn router(api: Api, config: Arc<Config>) -> Router {
     router
         .fallback(async || {
             let detail = "see GET /v1/openapi.json for the calls there are";
-            Problem::new(StatusCode::NOT_FOUND, "unknown-call", "There is no such call", detail)
+            ApiError::new(StatusCode::NOT_FOUND, "unknown-call", "There is no such call", detail)
         })
         .method_not_allowed_fallback(async || {
             let detail = "see GET /v1/openapi.json for the calls there are";
             let title = "This method is not served here";
-            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method", title, detail)
+            ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method", title, detail)
         })
         .layer(DefaultBodyLimit::disable())
         .layer(from_fn_with_state(config, guard))
@@ -117,7 +112,7 @@ async fn promote(
     State(context): State<Context>,
     conditions: Conditions,
     body: Bytes,
-) -> Result<Response, Problem> {
+) -> Result<Response, ApiError> {
     let PromoteRequest { services, force: _, reason } = json(&body)?;
     let mut reasons = Vec::new();
     let mut colors = BTreeMap::new();
@@ -129,7 +124,7 @@ async fn promote(
         }
     }
     if !reasons.is_empty() {
-        return Err(Problem::unprocessable(reasons));
+        return Err(ApiError::unprocessable(reasons));
     }
     let words = ("promote", format!("{colors:?}"));
     propose(&context, conditions, Change::Promote(colors), words, reason).await
@@ -146,7 +141,7 @@ async fn rollback(
     State(context): State<Context>,
     conditions: Conditions,
     body: Bytes,
-) -> Result<Response, Problem> {
+) -> Result<Response, ApiError> {
     let asked = if body.is_empty() { RollbackRequest::default() } else { json(&body)? };
     let RollbackRequest { services, force, reason } = asked;
     let (mut names, mut reasons) = (Vec::new(), Vec::new());
@@ -157,7 +152,7 @@ async fn rollback(
         }
     }
     if !reasons.is_empty() {
-        return Err(Problem::unprocessable(reasons));
+        return Err(ApiError::unprocessable(reasons));
     }
     let words = ("rollback", format!("{names:?} {force}"));
     let change = Change::Rollback { services: names, force };
@@ -179,10 +174,10 @@ async fn set_pool(
     Path((name, color)): Path<(String, String)>,
     conditions: Conditions,
     body: Bytes,
-) -> Result<Response, Problem> {
-    let service = name.parse::<ServiceName>().map_err(|_| Problem::no_service(&name))?;
+) -> Result<Response, ApiError> {
+    let service = name.parse::<ServiceName>().map_err(|_| ApiError::no_service(&name))?;
     if !context.api.control.catalog().services().contains_key(&service) {
-        return Err(Problem::no_service(&name));
+        return Err(ApiError::no_service(&name));
     }
     let color = parse_color(&color)?;
     let PoolRequest { version, endpoints, force } = json(&body)?;
@@ -206,7 +201,7 @@ async fn set_pool(
         reasons.push(reason_of(&name, "endpoints", error));
     }
     let (Ok(spec), true) = (spec, reasons.is_empty()) else {
-        return Err(Problem::unprocessable(reasons));
+        return Err(ApiError::unprocessable(reasons));
     };
     let words = ("pool", format!("{service} {color} {spec:?} {force}"));
     let change = Change::SetPool { service, color, spec, force };
@@ -233,10 +228,10 @@ async fn drain(
     State(context): State<Context>,
     Path(name): Path<String>,
     query: Result<Query<DrainQuery>, axum::extract::rejection::QueryRejection>,
-) -> Result<Json<DrainStatus>, Problem> {
+) -> Result<Json<DrainStatus>, ApiError> {
     let Query(DrainQuery { wait, color }) =
-        query.map_err(|error| Problem::malformed(error.body_text()))?;
-    let service = name.parse::<ServiceName>().map_err(|_| Problem::no_service(&name))?;
+        query.map_err(|error| ApiError::malformed(error.body_text()))?;
+    let service = name.parse::<ServiceName>().map_err(|_| ApiError::no_service(&name))?;
     let color = color.as_deref().map(parse_color).transpose()?;
     let wait = wait.as_deref().map(parse_wait).transpose()?;
     let control = &context.api.control;
@@ -244,7 +239,7 @@ async fn drain(
         Some(wait) => control.wait_for_drain(&service, color, wait).await,
         None => control.drain(&service, color),
     };
-    let picture = picture.ok_or_else(|| Problem::no_service(&name))?;
+    let picture = picture.ok_or_else(|| ApiError::no_service(&name))?;
     Ok(Json(picture.into()))
 }
 
@@ -254,24 +249,24 @@ async fn drain(
     (status = 409, body = Problem, description = "changed in what needs a restart"),
     (status = 422, body = Problem, description = "mistakes in the file; nothing changed"),
 ))]
-async fn reload(State(context): State<Context>) -> Result<Response, Problem> {
+async fn reload(State(context): State<Context>) -> Result<Response, ApiError> {
     (context.api.reload)().await?;
     Ok(picture(&context))
 }
 
 /// Events as they happen, as server-sent events. `Last-Event-ID` resumes.
 #[utoipa::path(get, path = "/v1/events", responses((status = 200, content_type = "text/event-stream")))]
-async fn events(State(context): State<Context>, headers: HeaderMap) -> Result<Response, Problem> {
-    let after = match headers.get("last-event-id") {
-        None => None,
-        Some(id) => {
-            let number = id.to_str().ok().and_then(|it| it.parse().ok());
-            Some(
-                number
-                    .ok_or_else(|| Problem::malformed("Last-Event-ID is the number of an event"))?,
-            )
-        }
-    };
+async fn events(State(context): State<Context>, headers: HeaderMap) -> Result<Response, ApiError> {
+    let after =
+        match headers.get("last-event-id") {
+            None => None,
+            Some(id) => {
+                let number = id.to_str().ok().and_then(|it| it.parse().ok());
+                Some(number.ok_or_else(|| {
+                    ApiError::malformed("Last-Event-ID is the number of an event")
+                })?)
+            }
+        };
     Ok(stream(context.api.control.events().subscribe(after)).into_response())
 }
 
@@ -334,18 +329,18 @@ const IF_MATCH: HeaderName = header::IF_MATCH;
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 impl FromRequestParts<Context> for Conditions {
-    type Rejection = Problem;
+    type Rejection = ApiError;
 
     async fn from_request_parts(
         parts: &mut request::Parts,
         context: &Context,
-    ) -> Result<Self, Problem> {
+    ) -> Result<Self, ApiError> {
         let if_match = parts.headers.get_all(IF_MATCH).iter();
         let lines: Vec<&str> = if_match.map(|it| it.to_str().unwrap_or("?")).collect();
         if lines.is_empty() && context.config.require_if_match {
             let title = "A change must say on which generation it was decided";
             let detail = "send If-Match with the ETag of GET /v1/status (admin.require_if_match)";
-            return Err(Problem::new(
+            return Err(ApiError::new(
                 StatusCode::PRECONDITION_REQUIRED,
                 "if-match-required",
                 title,
@@ -358,15 +353,15 @@ impl FromRequestParts<Context> for Conditions {
         };
         let key = parts.headers.get(IDEMPOTENCY_KEY).map(|it| match it.to_str() {
             Ok(key) if (1..=255).contains(&key.len()) => Ok(key.to_owned()),
-            _ => Err(Problem::malformed("Idempotency-Key is 1 to 255 visible characters")),
+            _ => Err(ApiError::malformed("Idempotency-Key is 1 to 255 visible characters")),
         });
         Ok(Self { if_generation, key: key.transpose()? })
     }
 }
 
 /// A list of entity tags: RFC 9110, section 13.1.1. A weak one never matches.
-fn generations(list: &str) -> Result<Vec<Generation>, Problem> {
-    let wrong = || Problem::malformed("If-Match is the ETag of a status, like \"42\", or *");
+fn generations(list: &str) -> Result<Vec<Generation>, ApiError> {
+    let wrong = || ApiError::malformed("If-Match is the ETag of a status, like \"42\", or *");
     let mut generations = Vec::new();
     for tag in list.split(',').map(str::trim) {
         if tag.starts_with("W/") {
@@ -384,10 +379,10 @@ async fn propose(
     change: Change,
     words: (&str, String),
     reason: Option<String>,
-) -> Result<Response, Problem> {
+) -> Result<Response, ApiError> {
     if reason.as_ref().is_some_and(|it| it.len() > REASON_BYTES_MAX) {
         let detail = format!("a reason has at most {REASON_BYTES_MAX} bytes");
-        return Err(Problem::malformed(detail));
+        return Err(ApiError::malformed(detail));
     }
     let Conditions { if_generation, key } = conditions;
     let idempotency = key.map(|key| {
@@ -413,9 +408,9 @@ fn picture(context: &Context) -> Response {
 }
 
 /// JSON, whatever its content type says: a page of a foreign site is refused by its origin.
-fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     serde_json::from_slice(body).map_err(|error| {
-        Problem::malformed(format!("the body is not what this call takes: {error}"))
+        ApiError::malformed(format!("the body is not what this call takes: {error}"))
     })
 }
 
@@ -424,17 +419,17 @@ fn reason_of(service: &str, code: &str, error: &dyn std::fmt::Display) -> Proble
     ProblemReason { detail: error.to_string(), service: Some(service), code: code.to_owned() }
 }
 
-fn parse_color(text: &str) -> Result<Color, Problem> {
+fn parse_color(text: &str) -> Result<Color, ApiError> {
     text.parse().map_err(|error: crate::model::ParseColorError| {
         let title = "There is no such color";
-        Problem::new(StatusCode::NOT_FOUND, "unknown-color", title, error.to_string())
+        ApiError::new(StatusCode::NOT_FOUND, "unknown-color", title, error.to_string())
     })
 }
 
-fn parse_wait(text: &str) -> Result<Duration, Problem> {
+fn parse_wait(text: &str) -> Result<Duration, ApiError> {
     text.parse::<jiff::SignedDuration>()
         .ok()
         .and_then(|it| Duration::try_from(it).ok())
         .map(|it| it.min(WAIT_MAX))
-        .ok_or_else(|| Problem::malformed("wait is a duration with its unit, like 30s"))
+        .ok_or_else(|| ApiError::malformed("wait is a duration with its unit, like 30s"))
 }

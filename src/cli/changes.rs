@@ -5,13 +5,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use flipgate_api::{
+    Call,
+    wire::{DrainStatus, PoolStatus, PromoteRequest, RollbackRequest, Status},
+};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{Admin, Failure, Output, Terms, exit, status::show};
-use crate::admin::{
-    client::Call,
-    wire::{DrainStatus, PoolStatus, PromoteRequest, RollbackRequest, Status},
-};
 
 /// The longest wait of one call; the API itself has a limit of an hour.
 const SLICE: Duration = Duration::from_secs(1800);

@@ -14,14 +14,11 @@ mod status;
 use std::{io::IsTerminal, path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
+use flipgate_api::{Call, CallError, Caller, Target};
 use http::StatusCode;
 use serde::de::DeserializeOwned;
 
-use crate::{
-    admin::client::{Call, CallError, Caller, Target},
-    demo,
-    drill::parse_time,
-};
+use crate::{demo, drill::parse_time};
 
 /// Exit codes; what is not here is 0 for success and 1 for failure.
 mod exit {

@@ -1,12 +1,12 @@
 //! `status`, and how a picture is shown.
 
 use comfy_table::{Attribute, Cell, CellAlignment, Color, ContentArrangement, Table, presets};
-
-use super::{Admin, Failure, Output};
-use crate::admin::{
-    client::Call,
+use flipgate_api::{
+    Call,
     wire::{EndpointStatus, PoolStatus, Status},
 };
+
+use super::{Admin, Failure, Output};
 
 pub(super) async fn status(admin: &Admin, output: Output) -> Result<u8, Failure> {
     let status: Status = admin.call(Call::get("/v1/status")).await?;

@@ -11,6 +11,10 @@ use std::{
     time::Duration,
 };
 
+use flipgate_api::{
+    Call,
+    wire::{DrainStatus, EndpointRequest, PoolRequest},
+};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
@@ -23,14 +27,7 @@ use super::{
     steps::{Deed, Line, Step, When, Whom},
     subject::{Subject, configuration},
 };
-use crate::{
-    admin::{
-        client::Call,
-        wire::{DrainStatus, EndpointRequest, PoolRequest},
-    },
-    model::Color,
-    sample::now_ns,
-};
+use crate::{model::Color, sample::now_ns};
 
 /// Does the steps, and writes down what came of them.
 pub(super) struct Conductor {

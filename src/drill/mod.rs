@@ -58,10 +58,8 @@ use self::{
     record::{History, Trouble},
     stage::Stage,
 };
-use crate::{
-    admin::client::{CallError, Caller, Target},
-    sample::now_ns,
-};
+use crate::sample::now_ns;
+use flipgate_api::{CallError, Caller, Target};
 
 /// Why there was no drill.
 #[derive(Debug, thiserror::Error)]

@@ -5,10 +5,8 @@ use std::{net::IpAddr, net::SocketAddr, path::PathBuf, str::FromStr, time::Durat
 use http::Uri;
 
 use super::{record::Kind, steps::Line};
-use crate::{
-    admin::client::Caller,
-    model::{Color, Protocol},
-};
+use crate::model::{Color, Protocol};
+use flipgate_api::Caller;
 
 /// What a drill is told to do.
 #[derive(Clone, Debug)]

@@ -9,13 +9,8 @@ use super::{
     subject::Subject,
     traffic::Sizes,
 };
-use crate::{
-    admin::{
-        client::{Call, Caller},
-        wire::Status,
-    },
-    model::Color,
-};
+use crate::model::Color;
+use flipgate_api::{Call, Caller, wire::Status};
 
 /// Starts what is ours, but for the proxy, and finds what is not.
 pub(super) async fn set_up(options: &Options, stage: &mut Stage) -> Result<Subject, DrillError> {

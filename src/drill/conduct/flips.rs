@@ -6,6 +6,10 @@ use std::{
     time::Duration,
 };
 
+use flipgate_api::{
+    Call, CallError, Caller,
+    wire::{PromoteRequest, RollbackRequest, Status},
+};
 use rustix::process::Signal;
 use tokio::{process::Command, time::timeout};
 
@@ -18,14 +22,7 @@ use super::{
     },
     Conductor, PATIENCE,
 };
-use crate::{
-    admin::{
-        client::{Call, CallError, Caller},
-        wire::{PromoteRequest, RollbackRequest, Status},
-    },
-    model::Color,
-    sample::now_ns,
-};
+use crate::{model::Color, sample::now_ns};
 
 impl Conductor {
     pub(super) async fn flip(&self, changes: Vec<(u8, Color)>) -> Result<(), DrillError> {

@@ -13,10 +13,8 @@ use super::{
     },
     AFTERWARDS, Conductor, LOOK, LOOKS_MAX,
 };
-use crate::{
-    admin::{client::Call, wire::Status},
-    sample::now_ns,
-};
+use crate::sample::now_ns;
+use flipgate_api::{Call, wire::Status};
 
 impl Conductor {
     /// How many flips there were.

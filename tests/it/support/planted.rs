@@ -13,10 +13,8 @@ use std::{
 };
 
 use bytes::Bytes;
-use flipgate::{
-    admin::wire::{PoolStatus, PromoteRequest, ServiceStatus, Status},
-    model::Color,
-};
+use flipgate::model::Color;
+use flipgate_api::wire::{PoolStatus, PromoteRequest, ServiceStatus, Status};
 use futures_util::stream;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};

@@ -3,16 +3,10 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
-
-use crate::{
-    control::{DrainPicture, EndpointPicture, Picture, PoolPicture, ServicePicture},
-    model::{Color, Endpoint, Weighted},
-    upstream::Condition,
-};
 
 /// The whole picture.
-#[derive(Clone, Debug, Deserialize, Serialize, ToSchema)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Status {
     /// How many changes of the table came before; also the `ETag`.
     pub generation: u64,
@@ -21,7 +15,8 @@ pub struct Status {
 }
 
 /// One service.
-#[derive(Clone, Debug, Deserialize, Serialize, ToSchema)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ServiceStatus {
     /// The color that answers: `blue` or `green`.
     pub active: String,
@@ -36,7 +31,8 @@ pub struct ServiceStatus {
 }
 
 /// One pool.
-#[derive(Clone, Debug, Deserialize, Serialize, ToSchema)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct PoolStatus {
     /// `active`, `draining`, `standby`, `preview` or `empty`.
     pub role: String,
@@ -60,7 +56,8 @@ pub struct PoolStatus {
 }
 
 /// One endpoint.
-#[derive(Clone, Debug, Deserialize, Serialize, ToSchema)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct EndpointStatus {
     /// Host and port, as they were written.
     pub address: String,
@@ -89,7 +86,8 @@ pub struct EndpointStatus {
 }
 
 /// Being left out for a while.
-#[derive(Clone, Debug, Deserialize, Serialize, ToSchema)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct EjectedStatus {
     /// Since when: RFC 3339.
     pub since: String,
@@ -100,7 +98,8 @@ pub struct EjectedStatus {
 }
 
 /// Which colors to make active, all in one step.
-#[derive(Clone, Debug, Default, Deserialize, Serialize, ToSchema)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct PromoteRequest {
     /// The color of each service: `blue` or `green`.
@@ -114,7 +113,8 @@ pub struct PromoteRequest {
 }
 
 /// Which services to take back, all in one step.
-#[derive(Clone, Debug, Default, Deserialize, Serialize, ToSchema)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct RollbackRequest {
     /// None named: all services of the last promotion.
@@ -129,7 +129,8 @@ pub struct RollbackRequest {
 }
 
 /// What a pool shall be made of.
-#[derive(Clone, Debug, Default, Deserialize, Serialize, ToSchema)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct PoolRequest {
     /// What runs there.
@@ -143,7 +144,8 @@ pub struct PoolRequest {
 }
 
 /// An endpoint, with its share of the requests.
-#[derive(Clone, Debug, Deserialize, Serialize, ToSchema)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(
     untagged,
     expecting = "an endpoint is a text like \"127.0.0.1:9002\", or {\"address\": \"127.0.0.1:9002\", \"weight\": 3}"
@@ -156,7 +158,8 @@ pub enum EndpointRequest {
 }
 
 /// An endpoint with a share of its own.
-#[derive(Clone, Debug, Deserialize, Serialize, ToSchema)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct WeightedRequest {
     /// An address, like `127.0.0.1:9002`.
@@ -167,7 +170,8 @@ pub struct WeightedRequest {
 }
 
 /// What still holds a color.
-#[derive(Clone, Debug, Deserialize, Serialize, ToSchema)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct DrainStatus {
     /// The service.
     pub service: String,
@@ -186,7 +190,8 @@ pub struct DrainStatus {
 }
 
 /// What holds a color, by kind.
-#[derive(Clone, Copy, Debug, Deserialize, Serialize, ToSchema)]
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct DrainKinds {
     /// Requests with their responses.
     pub request: u64,
@@ -195,7 +200,8 @@ pub struct DrainKinds {
 }
 
 /// Whether clients should be sent here.
-#[derive(Clone, Debug, Deserialize, Serialize, ToSchema)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Ready {
     /// Whether they should.
     pub ready: bool,
@@ -204,7 +210,8 @@ pub struct Ready {
 }
 
 /// An error: RFC 9457.
-#[derive(Clone, Debug, Deserialize, Serialize, ToSchema)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Problem {
     /// What kind of problem it is, as a URN.
     #[serde(rename = "type")]
@@ -224,7 +231,8 @@ pub struct Problem {
 }
 
 /// One reason.
-#[derive(Clone, Debug, Deserialize, Serialize, ToSchema)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ProblemReason {
     /// The service that it concerns.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -237,121 +245,4 @@ pub struct ProblemReason {
 
 fn one() -> u16 {
     1
-}
-
-// === impl From ===
-
-fn number(count: usize) -> u64 {
-    u64::try_from(count).unwrap_or(u64::MAX)
-}
-
-impl From<Picture> for Status {
-    fn from(picture: Picture) -> Self {
-        let Picture { generation, services } = picture;
-        let services = services.into_iter().map(|(name, it)| (name.to_string(), it.into()));
-        Self { generation: generation.0, services: services.collect() }
-    }
-}
-
-impl From<ServicePicture> for ServiceStatus {
-    fn from(picture: ServicePicture) -> Self {
-        let ServicePicture { active, previous, is_damaged, blue, green } = picture;
-        let pools = [(Color::Blue, blue), (Color::Green, green)];
-        Self {
-            active: active.to_string(),
-            previous: previous.map(|it| it.to_string()),
-            damaged: is_damaged,
-            pools: pools.into_iter().map(|(it, pool)| (it.to_string(), pool.into())).collect(),
-        }
-    }
-}
-
-impl From<PoolPicture> for PoolStatus {
-    fn from(picture: PoolPicture) -> Self {
-        let PoolPicture {
-            role,
-            version,
-            source,
-            in_flight,
-            queued,
-            retries_left,
-            is_panicking,
-            endpoints,
-        } = picture;
-        Self {
-            role: role.to_string(),
-            version: version.map(|it| it.to_string()),
-            source: match source {
-                crate::model::Source::File => "file".to_owned(),
-                crate::model::Source::Runtime => "runtime".to_owned(),
-            },
-            in_flight: number(in_flight),
-            queued: number(queued),
-            retry_budget: retries_left,
-            panicking: is_panicking,
-            endpoints: endpoints.into_iter().map(Into::into).collect(),
-        }
-    }
-}
-
-impl From<EndpointPicture> for EndpointStatus {
-    fn from(picture: EndpointPicture) -> Self {
-        let EndpointPicture { address, resolved, weight, condition, in_flight, connections } =
-            picture;
-        let Condition { health, since, trouble, ejected } = condition;
-        Self {
-            address: address.to_string(),
-            resolved: resolved.map(|it| it.to_string()),
-            weight,
-            health: health.to_string(),
-            since: since.to_string(),
-            reason: trouble.map(|it| it.what.to_string()),
-            ejected: ejected.map(|it| EjectedStatus {
-                since: it.since.to_string(),
-                until: it.until.to_string(),
-                reason: it.what.to_string(),
-            }),
-            in_flight: number(in_flight),
-            connections: number(connections),
-        }
-    }
-}
-
-impl TryFrom<&EndpointRequest> for Weighted {
-    type Error = String;
-
-    fn try_from(request: &EndpointRequest) -> Result<Self, String> {
-        let (address, weight) = match request {
-            EndpointRequest::Plain(address) => (address, 1),
-            EndpointRequest::Weighted(it) => (&it.address, it.weight),
-        };
-        let endpoint = address.parse::<Endpoint>().map_err(|error| error.to_string())?;
-        Self::new(endpoint, weight.into())
-            .ok_or_else(|| format!("`{address}`: a weight is 1 to {}", Self::MAX))
-    }
-}
-
-impl From<DrainPicture> for DrainStatus {
-    fn from(picture: DrainPicture) -> Self {
-        let DrainPicture {
-            service,
-            color,
-            is_active: _,
-            in_flight,
-            kinds,
-            oldest,
-            previews,
-            is_drained,
-        } = picture;
-        let oldest_ms = oldest.map_or(0, |it| u64::try_from(it.as_millis()).unwrap_or(u64::MAX));
-        Self {
-            service: service.to_string(),
-            color: color.to_string(),
-            in_flight: number(in_flight),
-            oldest_ms,
-            kinds: DrainKinds { request: number(kinds.request), tunnel: number(kinds.tunnel) },
-            previews: number(previews),
-            drained: is_drained,
-        }
-    }
 }

@@ -14,7 +14,7 @@ use tokio::{
     net::{TcpStream, UnixStream},
 };
 
-use super::wire::Problem;
+use crate::wire::Problem;
 
 /// Where the admin API is.
 #[derive(Clone, Debug, Eq, PartialEq)]
