@@ -19,13 +19,14 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    DrillError, Times,
+    error::DrillError,
     load::sleep_until,
     options::Control,
     record::{Drained, Flip, Inside, Kill, Trouble},
     stage::Stage,
     steps::{Deed, Line, Step, When, Whom},
     subject::{Subject, configuration},
+    times::Times,
 };
 use crate::{model::Color, sample::now_ns};
 

@@ -18,22 +18,12 @@ use tokio::{
 };
 
 use super::{
+    live::Live,
     options::{Mix, Pace},
     record::{Kind, Outcome, Request},
     traffic::{Clients, Entrance, Sizes},
 };
-use crate::{model::Color, sample::now_ns};
-
-/// What is going on, for whoever watches.
-#[derive(Debug, Default)]
-pub(super) struct Live {
-    /// Requests that are over.
-    pub(super) done: AtomicU64,
-    /// Of these, the ones that did not end as they should.
-    pub(super) failed: AtomicU64,
-    pub(super) blue: AtomicU64,
-    pub(super) green: AtomicU64,
-}
+use crate::sample::now_ns;
 
 /// What is to be asked.
 #[derive(Clone, Debug)]
@@ -78,22 +68,6 @@ pub(super) const REMEMBERED_MAX: u64 = 20_000_000;
 const TRIAL: Duration = Duration::from_secs(1);
 const TRIALS_MAX: usize = 16;
 const AT_ONCE: u64 = 20_000_000;
-
-// === impl Live ===
-
-impl Live {
-    pub(super) fn count(&self, request: &Request) {
-        self.done.fetch_add(1, Relaxed);
-        if request.outcome != Outcome::Whole {
-            self.failed.fetch_add(1, Relaxed);
-        }
-        match request.color {
-            Some(Color::Blue) => self.blue.fetch_add(1, Relaxed),
-            Some(Color::Green) => self.green.fetch_add(1, Relaxed),
-            None => 0,
-        };
-    }
-}
 
 // === impl Load ===
 

@@ -1,12 +1,13 @@
 //! What is to be tried is set up, and whether it fits together is found out before anything is asked.
 
 use super::{
-    DrillError, Times,
+    error::DrillError,
     load::Order,
     options::{Control, Mix, Options, Subject as SubjectOptions, Upstream},
     stage::Stage,
     steps::{Line, Step, Whom},
     subject::Subject,
+    times::Times,
     traffic::Sizes,
 };
 use crate::model::Color;

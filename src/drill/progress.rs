@@ -9,7 +9,7 @@ use std::{
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::load::Live;
+use super::live::Live;
 use crate::sample::now_ns;
 
 /// The line.

@@ -19,7 +19,7 @@ use tokio::{
 };
 
 use super::{
-    DrillError,
+    error::DrillError,
     record::{Kill, Victim},
 };
 use crate::{

@@ -6,8 +6,8 @@ use std::{fmt::Write, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration}
 use tokio::sync::Mutex;
 
 use super::{
-    DrillError,
     door::Door,
+    error::DrillError,
     options::{self, Options},
     record::{Kind, Outcome},
     stage::{Stage, free_address},

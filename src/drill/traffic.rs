@@ -15,7 +15,7 @@ use std::{
 use self::messages::{BODY_MAX, color_of, digest_of, get, head, note_head, number, read, slowly};
 use super::{
     door::{Door, Idle},
-    load::Live,
+    live::Live,
     record::{Kind, Outcome, Request},
 };
 use crate::{

@@ -15,7 +15,7 @@ use tokio::{process::Command, time::timeout};
 
 use super::{
     super::{
-        DrillError,
+        error::DrillError,
         options::Control,
         record::{Flip, FlipEnd},
         stage::signal,

@@ -2,12 +2,12 @@
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-use super::{LISTED, Report, as_millis, charts, state};
-use crate::drill::{
+use super::super::{
     check::{Finding, Violation},
     measure::Figures,
     record::FlipEnd,
 };
+use super::{LISTED, Report, as_millis, charts, state};
 
 const STYLE: &str = "
 :root { --ink: #1f2630; --soft: #5d6875; --line: #dfe3e8; --ground: #f4f6f8; --card: #fff;
