@@ -9,12 +9,9 @@ use std::{
 use clap::Args;
 
 use super::{Admin, Failure, Output, count, exit};
-use crate::{
-    drill::{
-        Control, DrillError, Kind, Line, Mix, Options, Pace, Report, Service, Speed, Step,
-        SubjectOptions, Upstream, When, parse_time, run,
-    },
-    model::Protocol,
+use crate::drill::{
+    Control, DrillError, Kind, Line, Mix, Options, Pace, Protocol, Report, Service, Speed, Step,
+    SubjectOptions, Upstream, When, parse_time, run,
 };
 
 pub(super) const EXAMPLES: &str = "\
@@ -86,7 +83,7 @@ pub(super) struct DrillArguments {
     #[arg(long, value_name = "KIND=WEIGHT,…", help_heading = "Load")]
     mix: Option<Mix>,
     /// http1, or h2 (in the clear by prior knowledge; WebSockets go by HTTP/1.1)
-    #[arg(long, value_name = "NAME", default_value = "http1", value_parser = protocol, help_heading = "Load")]
+    #[arg(long, value_name = "NAME", default_value = "http1", help_heading = "Load")]
     protocol: Protocol,
     /// A connection for each request instead of kept ones
     #[arg(long, help_heading = "Load")]
@@ -290,14 +287,6 @@ fn options(arguments: DrillArguments, admin: &Admin, output: Output) -> Result<O
         seed: seed.unwrap_or_else(|| fastrand::u64(..1 << 53)),
         is_quiet: output.json,
     })
-}
-
-fn protocol(text: &str) -> Result<Protocol, String> {
-    match text {
-        "http1" => Ok(Protocol::Http1),
-        "h2" => Ok(Protocol::H2),
-        _ => Err("write http1 or h2".to_owned()),
-    }
 }
 
 fn stream_time(text: &str) -> Result<Duration, String> {

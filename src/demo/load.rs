@@ -14,8 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::client::Client;
 use crate::{
-    drill::{Read, Write, conflicts},
-    model::Color,
+    drill::{Color, Read, Write, conflicts},
     sample::{self, now_ns},
 };
 

@@ -20,7 +20,10 @@ use super::{
     load::{Flips, Load, Seen},
     report::{Report, Row},
 };
-use crate::{drill::spinner, model::Color, sample::now_ns};
+use crate::{
+    drill::{Color, spinner},
+    sample::now_ns,
+};
 
 /// Where everything is.
 #[derive(Clone, Copy, Debug)]

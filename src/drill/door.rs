@@ -5,7 +5,6 @@ use std::{
     convert::Infallible,
     io,
     net::{IpAddr, SocketAddr},
-    sync::Arc,
 };
 
 use bytes::Bytes;
@@ -22,8 +21,7 @@ use tokio::{
     net::{TcpSocket, TcpStream},
 };
 
-use super::record::Outcome;
-use crate::{model::Protocol, tls::Connector};
+use super::{protocol::Protocol, record::Outcome, tls::Tls};
 
 /// What a request may carry.
 pub(super) type Body = UnsyncBoxBody<Bytes, Infallible>;
@@ -38,7 +36,7 @@ pub(super) struct Door {
     /// In front of every path.
     pub(super) prefix: String,
     /// The name that the certificate has to have, and how it is checked.
-    pub(super) tls: Option<(ServerName<'static>, Arc<Connector>)>,
+    pub(super) tls: Option<(ServerName<'static>, Tls)>,
     pub(super) protocol: Protocol,
     /// The address to come from.
     pub(super) from: Option<IpAddr>,
@@ -191,9 +189,8 @@ impl Door {
 
     async fn connect(&self, protocol: Protocol) -> io::Result<Box<dyn Stream>> {
         let stream = self.dial().await?;
-        let Some((name, connector)) = &self.tls else { return Ok(Box::new(stream)) };
-        let connector = connector.connector(Some(protocol)).map_err(io::Error::other)?;
-        Ok(Box::new(connector.connect(name.clone(), stream).await?))
+        let Some((name, tls)) = &self.tls else { return Ok(Box::new(stream)) };
+        Ok(Box::new(tls.connector(protocol).connect(name.clone(), stream).await?))
     }
 
     async fn dial(&self) -> io::Result<TcpStream> {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use hdrhistogram::Histogram;
 
 use super::record::{Flip, FlipEnd, History, Kind, Outcome, Request};
-use crate::model::Color;
+use crate::drill::color::Color;
 
 /// Figures of a history.
 #[derive(Clone, Debug)]

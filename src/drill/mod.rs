@@ -17,6 +17,7 @@
 //! ```
 
 mod check;
+mod color;
 mod conduct;
 mod door;
 mod error;
@@ -26,6 +27,7 @@ mod measure;
 mod options;
 mod prepare;
 mod progress;
+mod protocol;
 mod record;
 mod report;
 mod run;
@@ -33,12 +35,15 @@ mod stage;
 mod steps;
 mod subject;
 mod times;
+mod tls;
 mod traffic;
 
 pub use self::{
     check::{Finding, Promise, Verdict, Violation},
+    color::{Color, ParseColorError},
     error::DrillError,
     options::{Control, Mix, Options, Pace, Service, Speed, Subject as SubjectOptions, Upstream},
+    protocol::Protocol,
     record::{Kind, Outcome},
     report::Report,
     run::run,

@@ -5,7 +5,7 @@ use std::{net::IpAddr, net::SocketAddr, path::PathBuf, str::FromStr, time::Durat
 use http::Uri;
 
 use super::{record::Kind, steps::Line};
-use crate::model::{Color, Protocol};
+use crate::drill::{color::Color, protocol::Protocol};
 use flipgate_api::Caller;
 
 /// What a drill is told to do.

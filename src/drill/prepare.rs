@@ -10,7 +10,7 @@ use super::{
     times::Times,
     traffic::Sizes,
 };
-use crate::model::Color;
+use crate::drill::color::Color;
 use flipgate_api::{Call, Caller, wire::Status};
 
 /// Starts what is ours, but for the proxy, and finds what is not.

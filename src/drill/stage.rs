@@ -23,7 +23,7 @@ use super::{
     record::{Kill, Victim},
 };
 use crate::{
-    model::Color,
+    drill::color::Color,
     sample::{now_ns, read_journal},
 };
 

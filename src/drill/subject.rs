@@ -1,21 +1,20 @@
 //! What is put to the test: where its services are, and, if it is a Flipgate of our own, its
 //! configuration.
 
-use std::{fmt::Write, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{fmt::Write, net::SocketAddr, path::PathBuf, time::Duration};
 
+use rustls::pki_types::ServerName;
 use tokio::sync::Mutex;
 
 use super::{
+    color::Color,
     door::Door,
     error::DrillError,
     options::{self, Options},
     record::{Kind, Outcome},
     stage::{Stage, free_address},
+    tls::Tls,
     traffic::{Entrance, first_color},
-};
-use crate::{
-    model::{Color, UpstreamTls},
-    tls::Connector,
 };
 
 /// Services, and how they are reached.
@@ -204,9 +203,9 @@ async fn given_door(service: &options::Service, options: &Options) -> Result<Doo
     let tls = match is_tls {
         false => None,
         true => {
-            let connector = tls(options)?;
-            let server = connector.server_name(host).ok_or_else(|| wrong("is no name"))?;
-            Some((server, connector))
+            let tls = Tls::new(options.authorities.as_deref()).map_err(DrillError::Usage)?;
+            let server = ServerName::try_from(host.to_owned()).map_err(|_| wrong("is no name"))?;
+            Some((server, tls))
         }
     };
     Ok(Door {
@@ -218,13 +217,6 @@ async fn given_door(service: &options::Service, options: &Options) -> Result<Doo
         from: options.public_from,
         is_fresh: options.is_fresh,
     })
-}
-
-/// What is trusted, if it can be read.
-fn tls(options: &Options) -> Result<Arc<Connector>, DrillError> {
-    let settings = UpstreamTls { ca: options.authorities.clone(), ..UpstreamTls::default() };
-    Connector::check(&settings).map_err(|error| DrillError::Usage(error.to_string()))?;
-    Ok(Arc::new(Connector::new(&settings)))
 }
 
 /// The configuration of a demo; a reload reads one of two that differ in what does not matter here.

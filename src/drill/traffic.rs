@@ -19,7 +19,7 @@ use super::{
     record::{Kind, Outcome, Request},
 };
 use crate::{
-    model::{Color, Protocol},
+    drill::{color::Color, protocol::Protocol},
     sample::{self, Content, now_ns},
 };
 use futures_util::{SinkExt, StreamExt};

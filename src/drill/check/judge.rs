@@ -8,7 +8,7 @@ use super::{
     duties::{self, Explanations},
     register::{self, conflicts},
 };
-use crate::model::Color;
+use crate::drill::color::Color;
 
 /// Judges what was seen.
 #[must_use]

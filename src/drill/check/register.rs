@@ -14,7 +14,7 @@
 //! The same pass over several services at once, where a flip of many has one instant, finds flips that
 //! were seen in halves.
 
-use crate::model::Color;
+use crate::drill::color::Color;
 
 /// A request, as far as the register is concerned.
 #[derive(Clone, Copy, Debug)]

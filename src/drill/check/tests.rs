@@ -2,10 +2,10 @@
 
 use super::*;
 use crate::{
+    drill::color::Color::{self, Blue, Green},
     drill::record::{
         Drained, Flip, FlipEnd, History, Kill, Kind, Outcome, Request, Trouble, Victim,
     },
-    model::Color::{self, Blue, Green},
 };
 
 /// One service that is flipped to green between 100 and 110, and drained of blue at 500.

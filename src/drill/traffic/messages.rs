@@ -18,7 +18,7 @@ use super::{
     BEAT,
 };
 use crate::{
-    model::Color,
+    drill::color::Color,
     sample::{self, Content, now_ns},
 };
 
