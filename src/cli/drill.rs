@@ -9,11 +9,10 @@ use std::{
 use clap::Args;
 
 use super::{Admin, Failure, Output, count, exit};
-use crate::drill::{
+use flipgate_drill::{
     Control, DrillError, Kind, Line, Mix, Options, Pace, Protocol, Report, Service, Speed, Step,
     SubjectOptions, Upstream, When, parse_time, run,
 };
-
 pub(super) const EXAMPLES: &str = "\
 Examples:
   flipgate drill --demo --duration 30s --flip-every 100ms

@@ -15,10 +15,11 @@ use std::{io::IsTerminal, path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use flipgate_api::{Call, CallError, Caller, Target};
+use flipgate_drill::parse_time;
 use http::StatusCode;
 use serde::de::DeserializeOwned;
 
-use crate::{demo, drill::parse_time};
+use crate::demo;
 
 /// Exit codes; what is not here is 0 for success and 1 for failure.
 mod exit {

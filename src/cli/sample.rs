@@ -3,11 +3,11 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::Args;
+use flipgate_drill::sample::{About, Sample};
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Failure, Output};
-use crate::sample::{About, Sample};
 
 /// Who the application is.
 #[derive(Args, Clone, Debug)]

@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use flipgate_drill::{Color, sample::now_ns, spinner};
 use http::Method;
 use indicatif::ProgressBar;
 use serde_json::Value;
@@ -19,10 +20,6 @@ use super::{
     client::{Client, read},
     load::{Flips, Load, Seen},
     report::{Report, Row},
-};
-use crate::{
-    drill::{Color, spinner},
-    sample::now_ns,
 };
 
 /// Where everything is.

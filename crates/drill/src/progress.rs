@@ -22,7 +22,8 @@ pub(super) struct Progress {
 const SPAN: Duration = Duration::from_secs(1);
 
 /// A line that changes, on standard error; none if that is no terminal.
-pub(crate) fn spinner(is_hidden: bool) -> ProgressBar {
+#[must_use]
+pub fn spinner(is_hidden: bool) -> ProgressBar {
     let target = match is_hidden || !std::io::stderr().is_terminal() {
         true => ProgressDrawTarget::hidden(),
         false => ProgressDrawTarget::stderr(),

@@ -1,5 +1,7 @@
 //! What is to be tried is set up, and whether it fits together is found out before anything is asked.
 
+use flipgate_api::{Call, Caller, wire::Status};
+
 use super::{
     error::DrillError,
     load::Order,
@@ -10,8 +12,7 @@ use super::{
     times::Times,
     traffic::Sizes,
 };
-use crate::drill::color::Color;
-use flipgate_api::{Call, Caller, wire::Status};
+use crate::color::Color;
 
 /// Starts what is ours, but for the proxy, and finds what is not.
 pub(super) async fn set_up(options: &Options, stage: &mut Stage) -> Result<Subject, DrillError> {

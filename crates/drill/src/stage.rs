@@ -23,7 +23,7 @@ use super::{
     record::{Kill, Victim},
 };
 use crate::{
-    drill::color::Color,
+    color::Color,
     sample::{now_ns, read_journal},
 };
 

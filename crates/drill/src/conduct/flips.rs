@@ -22,7 +22,7 @@ use super::{
     },
     Conductor, PATIENCE,
 };
-use crate::{drill::color::Color, sample::now_ns};
+use crate::{color::Color, sample::now_ns};
 
 impl Conductor {
     pub(super) async fn flip(&self, changes: Vec<(u8, Color)>) -> Result<(), DrillError> {

@@ -1,7 +1,7 @@
 //! Small histories by hand, and random ones against a search that tries every order.
 
 use super::*;
-use crate::drill::color::Color::{Blue, Green};
+use crate::color::Color::{Blue, Green};
 
 fn write(flip: usize, color: Color, called: u64, acknowledged: u64) -> Write {
     Write { flip, changes: vec![(0, color)], called, acknowledged, is_reset: false }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use hdrhistogram::Histogram;
 
 use super::record::{Flip, FlipEnd, History, Kind, Outcome, Request};
-use crate::drill::color::Color;
+use crate::color::Color;
 
 /// Figures of a history.
 #[derive(Clone, Debug)]

@@ -2,14 +2,11 @@
 
 mod duties;
 mod judge;
-mod register;
+pub mod register;
 
 use std::collections::HashSet;
 
-pub(crate) use self::{
-    judge::judge,
-    register::{Read, Write, conflicts},
-};
+pub(crate) use self::judge::judge;
 
 /// What a proxy promises.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]

@@ -8,7 +8,7 @@ use super::{
     duties::{self, Explanations},
     register::{self, conflicts},
 };
-use crate::drill::color::Color;
+use crate::color::Color;
 
 /// Judges what was seen.
 #[must_use]

@@ -18,7 +18,7 @@ use super::{
     BEAT,
 };
 use crate::{
-    drill::color::Color,
+    color::Color,
     sample::{self, Content, now_ns},
 };
 

@@ -31,6 +31,7 @@ mod protocol;
 mod record;
 mod report;
 mod run;
+pub mod sample;
 mod stage;
 mod steps;
 mod subject;
@@ -39,17 +40,14 @@ mod tls;
 mod traffic;
 
 pub use self::{
-    check::{Finding, Promise, Verdict, Violation},
+    check::{Finding, Promise, Verdict, Violation, register},
     color::{Color, ParseColorError},
     error::DrillError,
     options::{Control, Mix, Options, Pace, Service, Speed, Subject as SubjectOptions, Upstream},
+    progress::spinner,
     protocol::Protocol,
     record::{Kind, Outcome},
     report::Report,
     run::run,
     steps::{Line, Step, When, parse_time},
-};
-pub(crate) use self::{
-    check::{Read, Write, conflicts},
-    progress::spinner,
 };

@@ -14,42 +14,57 @@
 //! The same pass over several services at once, where a flip of many has one instant, finds flips that
 //! were seen in halves.
 
-use crate::drill::color::Color;
+use crate::color::Color;
 
 /// A request, as far as the register is concerned.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Read {
+pub struct Read {
     /// Where it stands among all requests.
-    pub(crate) request: usize,
-    pub(crate) service: u8,
-    pub(crate) color: Color,
-    pub(crate) began: u64,
-    pub(crate) ended: u64,
+    pub request: usize,
+    /// Which service it asked, counted from 0.
+    pub service: u8,
+    /// The color that answered.
+    pub color: Color,
+    /// When it was sent, in nanoseconds of [`crate::sample::now_ns`].
+    pub began: u64,
+    /// When the head of its response was there.
+    pub ended: u64,
 }
 
 /// A flip that is known to have happened.
 #[derive(Clone, Debug)]
-pub(crate) struct Write {
+pub struct Write {
     /// Where it stands among all flips.
-    pub(crate) flip: usize,
-    pub(crate) changes: Vec<(u8, Color)>,
-    pub(crate) called: u64,
-    pub(crate) acknowledged: u64,
+    pub flip: usize,
+    /// The services that it changed, each with the color that it made active.
+    pub changes: Vec<(u8, Color)>,
+    /// When it was called, in nanoseconds of [`crate::sample::now_ns`].
+    pub called: u64,
+    /// When its acknowledgement was there.
+    pub acknowledged: u64,
     /// Whether the color before it is not known, so that it counts whatever that was.
-    pub(crate) is_reset: bool,
+    pub is_reset: bool,
 }
 
 /// Why there is no such order.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Conflict {
+pub enum Conflict {
     /// A request was answered by a color that was not active at any instant of it.
     Stale {
+        /// The request's place, as in [`Read::request`].
         request: usize,
         /// The flip that had made the other color active; none for the color at the beginning.
         since: Option<usize>,
     },
     /// One request shows that a flip had happened, and another, which began later, that it had not.
-    Backwards { flip: usize, new: usize, old: usize },
+    Backwards {
+        /// The flip's place, as in [`Write::flip`].
+        flip: usize,
+        /// The request that the new color answered.
+        new: usize,
+        /// The later request that the old color answered.
+        old: usize,
+    },
 }
 
 /// The flips of one service that change it.
@@ -83,7 +98,8 @@ struct Either {
 /// Every conflict that is found: each stale request, and for each flip at most one that goes backwards.
 ///
 /// `writes` are in order and do not overlap; `initial` has the color of each service at the beginning.
-pub(crate) fn conflicts(initial: &[Color], writes: &[Write], reads: &[Read]) -> Vec<Conflict> {
+#[must_use]
+pub fn conflicts(initial: &[Color], writes: &[Write], reads: &[Read]) -> Vec<Conflict> {
     let lines = lines(initial, writes);
     let mut bounds: Vec<Bounds> = writes
         .iter()

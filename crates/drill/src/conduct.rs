@@ -28,7 +28,7 @@ use super::{
     subject::{Subject, configuration},
     times::Times,
 };
-use crate::{drill::color::Color, sample::now_ns};
+use crate::{color::Color, sample::now_ns};
 
 /// Does the steps, and writes down what came of them.
 pub(super) struct Conductor {

@@ -17,7 +17,7 @@
 
 use std::{collections::BTreeSet, fmt, str::FromStr, time::Duration};
 
-use crate::drill::color::Color;
+use crate::color::Color;
 
 /// A line.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -171,7 +171,7 @@ fn pair(text: &str) -> Result<(String, Color), String> {
 }
 
 fn color_of(text: &str) -> Result<Color, String> {
-    text.parse().map_err(|error: crate::drill::color::ParseColorError| error.to_string())
+    text.parse().map_err(|error: crate::color::ParseColorError| error.to_string())
 }
 
 fn whom_of(text: &str) -> Result<Whom, String> {

@@ -12,7 +12,7 @@ use plotters::{
 };
 
 use super::super::{measure::Figures, record::History};
-use crate::drill::color::Color;
+use crate::color::Color;
 
 const BLUE: RGBColor = RGBColor(0x1f, 0x6f, 0xd6);
 const GREEN: RGBColor = RGBColor(0x14, 0x91, 0x5b);

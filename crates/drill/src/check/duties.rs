@@ -7,7 +7,7 @@ use super::{
     super::record::{Drained, Flip, FlipEnd, History, Kill, Kind, Outcome, Request, Victim},
     register::{Read, Write},
 };
-use crate::drill::color::Color;
+use crate::color::Color;
 
 /// A time in which nobody knows the color of a service.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -2,11 +2,11 @@
 
 use std::{net::IpAddr, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
+use flipgate_api::Caller;
 use http::Uri;
 
 use super::{record::Kind, steps::Line};
-use crate::drill::{color::Color, protocol::Protocol};
-use flipgate_api::Caller;
+use crate::{color::Color, protocol::Protocol};
 
 /// What a drill is told to do.
 #[derive(Clone, Debug)]

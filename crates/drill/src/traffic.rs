@@ -19,8 +19,8 @@ use super::{
     record::{Kind, Outcome, Request},
 };
 use crate::{
-    drill::{color::Color, protocol::Protocol},
     sample::{self, Content, now_ns},
+    {color::Color, protocol::Protocol},
 };
 use futures_util::{SinkExt, StreamExt};
 use http::{StatusCode, header};

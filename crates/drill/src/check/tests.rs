@@ -2,10 +2,8 @@
 
 use super::*;
 use crate::{
-    drill::color::Color::{self, Blue, Green},
-    drill::record::{
-        Drained, Flip, FlipEnd, History, Kill, Kind, Outcome, Request, Trouble, Victim,
-    },
+    color::Color::{self, Blue, Green},
+    record::{Drained, Flip, FlipEnd, History, Kill, Kind, Outcome, Request, Trouble, Victim},
 };
 
 /// One service that is flipped to green between 100 and 110, and drained of blue at 500.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use flipgate_api::{Call, wire::Status};
 use serde_json::Value;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -14,21 +15,20 @@ use super::{
     AFTERWARDS, Conductor, LOOK, LOOKS_MAX,
 };
 use crate::sample::now_ns;
-use flipgate_api::{Call, wire::Status};
 
 impl Conductor {
     /// How many flips there were.
-    pub(in crate::drill) fn flips(&self) -> usize {
+    pub(crate) fn flips(&self) -> usize {
         self.notes.borrow().flips.len()
     }
 
     /// Whether the proxy tells when a color is drained.
-    pub(in crate::drill) fn tells_of_drains(&self) -> bool {
+    pub(crate) fn tells_of_drains(&self) -> bool {
         matches!(self.control, Control::Admin(_))
     }
 
     /// Follows what the proxy tells of drains until it is stopped.
-    pub(in crate::drill) async fn listen(&self, stop: &CancellationToken) {
+    pub(crate) async fn listen(&self, stop: &CancellationToken) {
         let Control::Admin(caller) = &self.control else { return };
         let mut last = None;
         let listening = async {
@@ -68,7 +68,7 @@ impl Conductor {
     }
 
     /// Notes what ends without being told to: the proxy.
-    pub(in crate::drill) async fn attend(&self) {
+    pub(crate) async fn attend(&self) {
         // Whoever holds the stage is ending or starting something.
         if let Ok(mut stage) = self.stage.try_lock()
             && let Some(ended) = stage.proxy_ended()
@@ -78,7 +78,7 @@ impl Conductor {
     }
 
     /// Waits until it was told that everything is drained that flips have left behind, but not for long.
-    pub(in crate::drill) async fn hear_the_last(&self) {
+    pub(crate) async fn hear_the_last(&self) {
         let is_told = || {
             let notes = self.notes.borrow();
             let last = notes.flips.iter().rev().find(|it| it.end == FlipEnd::Done);
@@ -103,7 +103,7 @@ impl Conductor {
     }
 
     /// Looks who is inside, again and again until it is stopped.
-    pub(in crate::drill) async fn look(&self, stop: &CancellationToken) {
+    pub(crate) async fn look(&self, stop: &CancellationToken) {
         let Control::Admin(caller) = &self.control else { return };
         let looking = async {
             let mut turn = tokio::time::interval(LOOK);

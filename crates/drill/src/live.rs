@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::record::{Outcome, Request};
-use crate::drill::color::Color;
+use crate::color::Color;
 
 /// Counters of the requests that have ended.
 #[derive(Debug, Default)]
