@@ -6,12 +6,12 @@ use std::{
 };
 
 use flipgate_api::{
-    Call,
+    Call, CallerArguments,
     wire::{DrainStatus, PoolStatus, PromoteRequest, RollbackRequest, Status},
 };
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{Admin, Failure, Output, Terms, exit, status::show};
+use super::{Failure, Output, Terms, call, exit, status::show};
 
 /// The longest wait of one call; the API itself has a limit of an hour.
 const SLICE: Duration = Duration::from_secs(1800);
@@ -68,7 +68,7 @@ async fn change(
     if let Some(key) = idempotency_key {
         headers.push(("idempotency-key", key.clone()));
     }
-    let status: Status = admin.call(Call { headers, ..Call::post(path, body) }).await?;
+    let status: Status = call(admin, Call { headers, ..Call::post(path, body) }).await?;
     warn_of_dead_pools(&status);
     let Some(patience) = wait_drain else {
         show(&status, *output);
@@ -97,7 +97,7 @@ async fn change(
         drained &= drain.drained;
     }
     // The picture from before the wait is better than none.
-    show(&admin.call(Call::get("/v1/status")).await.unwrap_or(status), *output);
+    show(&call(admin, Call::get("/v1/status")).await.unwrap_or(status), *output);
     Ok(if drained { 0 } else { exit::NOT_DRAINED })
 }
 
@@ -121,7 +121,7 @@ fn other(color: &str) -> &str {
 pub(super) async fn drain(
     service: &str,
     wait: Option<Duration>,
-    admin: &Admin,
+    admin: &CallerArguments,
     output: Output,
 ) -> Result<u8, Failure> {
     let (service, color) = match service.split_once('=') {
@@ -129,7 +129,7 @@ pub(super) async fn drain(
         None => (service, None),
     };
     let drain = wait_for(service, color, wait, admin, output).await?;
-    let status: Status = admin.call(Call::get("/v1/status")).await?;
+    let status: Status = call(admin, Call::get("/v1/status")).await?;
     let active = status.services.get(service).map(|it| it.active.as_str());
     if active == Some(drain.color.as_str()) {
         let text = format!("{service} has {} active: promote the other color first", drain.color);
@@ -149,18 +149,18 @@ async fn wait_for(
     service: &str,
     color: Option<&str>,
     wait: Option<Duration>,
-    admin: &Admin,
+    admin: &CallerArguments,
     output: Output,
 ) -> Result<DrainStatus, Failure> {
     let color = color.map(|it| format!("color={it}&")).unwrap_or_default();
     let now = format!("/v1/services/{service}/drain?{color}wait=0s");
-    let Some(wait) = wait else { return admin.call(Call::get(&now)).await };
+    let Some(wait) = wait else { return call(admin, Call::get(&now)).await };
     let until = Instant::now() + wait;
     let answer = async {
         loop {
             let wait = until.saturating_duration_since(Instant::now()).min(SLICE);
             let path = format!("/v1/services/{service}/drain?{color}wait={}ms", wait.as_millis());
-            let drain: DrainStatus = admin.call(Call { wait, ..Call::get(&path) }).await?;
+            let drain: DrainStatus = call(admin, Call { wait, ..Call::get(&path) }).await?;
             if drain.drained || Instant::now() >= until || wait < SLICE {
                 return Ok(drain);
             }
@@ -179,7 +179,7 @@ async fn wait_for(
         tokio::select! {
             drain = &mut answer => break drain,
             _ = look.tick() => {
-                if let Ok(drain) = admin.call::<DrainStatus>(Call::get(&now)).await {
+                if let Ok(drain) = call::<DrainStatus>(admin, Call::get(&now)).await {
                     spinner.set_message(sentence(&drain));
                 }
             }

@@ -2,14 +2,14 @@
 
 use comfy_table::{Attribute, Cell, CellAlignment, Color, ContentArrangement, Table, presets};
 use flipgate_api::{
-    Call,
+    Call, CallerArguments,
     wire::{EndpointStatus, PoolStatus, Status},
 };
 
-use super::{Admin, Failure, Output};
+use super::{Failure, Output, call};
 
-pub(super) async fn status(admin: &Admin, output: Output) -> Result<u8, Failure> {
-    let status: Status = admin.call(Call::get("/v1/status")).await?;
+pub(super) async fn status(admin: &CallerArguments, output: Output) -> Result<u8, Failure> {
+    let status: Status = call(admin, Call::get("/v1/status")).await?;
     show(&status, output);
     Ok(0)
 }

@@ -5,7 +5,8 @@
 //! API, and nothing of what is behind them. What it cannot see it does not judge, and says so.
 //!
 //! ```text
-//! options ─▶ run       from the options to the report: calls the others in turn
+//! command ─▶ options   the command line, and what it asks for
+//!            run       from the options to the report: calls the others in turn
 //!            stage     starts sample applications and the proxy, kills and restarts them
 //!            subject   where the services are
 //!            prepare   sets these up, and finds what does not fit together
@@ -18,6 +19,7 @@
 
 mod check;
 mod color;
+pub mod command;
 mod conduct;
 mod door;
 mod error;
@@ -26,6 +28,7 @@ mod load;
 mod measure;
 mod options;
 mod prepare;
+mod program;
 mod progress;
 mod protocol;
 mod record;
@@ -44,6 +47,7 @@ pub use self::{
     color::{Color, ParseColorError},
     error::DrillError,
     options::{Control, Mix, Options, Pace, Service, Speed, Subject as SubjectOptions, Upstream},
+    program::Program,
     progress::spinner,
     protocol::Protocol,
     record::{Kind, Outcome},

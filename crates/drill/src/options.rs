@@ -5,7 +5,7 @@ use std::{net::IpAddr, net::SocketAddr, path::PathBuf, str::FromStr, time::Durat
 use flipgate_api::Caller;
 use http::Uri;
 
-use super::{record::Kind, steps::Line};
+use super::{program::Program, record::Kind, steps::Line};
 use crate::{color::Color, protocol::Protocol};
 
 /// What a drill is told to do.
@@ -15,6 +15,9 @@ pub struct Options {
     pub subject: Subject,
     /// How colors are flipped.
     pub control: Control,
+    /// Runs the sample application by `PROGRAM sample …`, as a
+    /// [`SampleCommand`](crate::command::SampleCommand).
+    pub sample: Program,
     /// Sample applications that the drill starts.
     pub upstreams: Vec<Upstream>,
     /// A command that is the proxy, started and ended by the drill.
@@ -70,6 +73,8 @@ pub enum Subject {
         services: usize,
         /// How many endpoints each color of them has; 1 to 8.
         endpoints: usize,
+        /// The Flipgate: its command `run` is the proxy.
+        flipgate: Program,
     },
 }
 

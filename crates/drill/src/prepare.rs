@@ -6,6 +6,7 @@ use super::{
     error::DrillError,
     load::Order,
     options::{Control, Mix, Options, Subject as SubjectOptions, Upstream},
+    program::Program,
     stage::Stage,
     steps::{Line, Step, Whom},
     subject::Subject,
@@ -17,8 +18,8 @@ use crate::color::Color;
 /// Starts what is ours, but for the proxy, and finds what is not.
 pub(super) async fn set_up(options: &Options, stage: &mut Stage) -> Result<Subject, DrillError> {
     let subject = match &options.subject {
-        SubjectOptions::Demo { services, endpoints } => {
-            Subject::demo(stage, *services, *endpoints, options).await?
+        SubjectOptions::Demo { services, endpoints, flipgate } => {
+            Subject::demo(stage, *services, *endpoints, flipgate, options).await?
         }
         SubjectOptions::Given(services) => Subject::given(services, options).await?,
     };
@@ -34,7 +35,7 @@ pub(super) async fn set_up(options: &Options, stage: &mut Stage) -> Result<Subje
     if let Some(command) = &options.proxy {
         // Signals are for the proxy, not for the shell.
         let arguments = vec!["-c".to_owned(), format!("exec {command}")];
-        stage.set_proxy(Some("sh".into()), arguments);
+        stage.set_proxy(Program::at("sh"), arguments);
     }
     Ok(subject)
 }

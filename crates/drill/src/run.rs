@@ -61,7 +61,7 @@ pub fn run(options: &Options) -> Result<Report, DrillError> {
 
 /// Cancelled by `stop`, it reports what was seen until then. Dropped, it ends what it has started.
 async fn drill(options: &Options, stop: &CancellationToken) -> Result<Report, DrillError> {
-    let mut stage = Stage::new()?;
+    let mut stage = Stage::new(options.sample.clone())?;
     let progress = Progress::new(options.is_quiet);
     let preparing = async {
         let subject = Rc::new(set_up(options, &mut stage).await?);

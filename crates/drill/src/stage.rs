@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     io,
     net::{Ipv4Addr, SocketAddr, TcpListener},
-    path::{Path, PathBuf},
+    path::Path,
     process::Stdio,
     time::Duration,
 };
@@ -14,12 +14,13 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
-    process::{Child, Command},
+    process::Child,
     time::timeout,
 };
 
 use super::{
     error::DrillError,
+    program::Program,
     record::{Kill, Victim},
 };
 use crate::{
@@ -31,6 +32,8 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Stage {
     folder: TempDir,
+    /// Runs a sample application.
+    sample: Program,
     apps: Vec<App>,
     /// Those that are to take the place of others.
     coming: Vec<App>,
@@ -56,8 +59,7 @@ struct App {
 /// The proxy that is put to the test.
 #[derive(Debug)]
 struct Proxy {
-    /// `None` for this very program.
-    program: Option<PathBuf>,
+    program: Program,
     arguments: Vec<String>,
     child: Option<Child>,
 }
@@ -72,9 +74,11 @@ const RECOVERY: u64 = 3_000_000_000;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 impl Stage {
-    pub(super) fn new() -> io::Result<Self> {
+    /// An empty stage, whose sample applications are processes of the program `sample`.
+    pub(super) fn new(sample: Program) -> io::Result<Self> {
         Ok(Self {
             folder: TempDir::with_prefix("flipgate-drill-")?,
+            sample,
             apps: Vec::new(),
             coming: Vec::new(),
             leaving: Vec::new(),
@@ -82,6 +86,11 @@ impl Stage {
             instances: BTreeMap::new(),
             open: Vec::new(),
         })
+    }
+
+    /// How the sample application is started by hand.
+    pub(super) fn sample_command(&self) -> String {
+        format!("{} sample", self.sample.name())
     }
 
     /// A folder for what does not outlive the drill.
@@ -168,7 +177,7 @@ impl Stage {
 
     async fn start_app(&self, app: &mut App) -> Result<(), DrillError> {
         let failed = |what: String| DrillError::Process(format!("a sample application {what}"));
-        let mut command = own_program();
+        let mut command = self.sample.command();
         command
             .args([
                 "sample",
@@ -193,7 +202,7 @@ impl Stage {
     }
 
     /// Says what the proxy is. It does not run yet.
-    pub(super) fn set_proxy(&mut self, program: Option<PathBuf>, arguments: Vec<String>) {
+    pub(super) fn set_proxy(&mut self, program: Program, arguments: Vec<String>) {
         self.proxy = Some(Proxy { program, arguments, child: None });
     }
 
@@ -214,14 +223,12 @@ impl Stage {
             return Ok(());
         }
         let log = std::fs::File::options().append(true).create(true).open(log)?;
-        let mut command = match &proxy.program {
-            Some(program) => Command::new(program),
-            None => own_program(),
-        };
-        command.args(&proxy.arguments).kill_on_drop(true).process_group(0);
+        let mut command = proxy.program.command();
+        command.args(&proxy.arguments);
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let child = command.spawn().map_err(|error| {
-            DrillError::Process(format!("the proxy cannot be started: {error}"))
+            let program = proxy.program.name();
+            DrillError::Process(format!("the proxy cannot be started: {program}: {error}"))
         })?;
         proxy.child = Some(child);
         Ok(())
@@ -346,14 +353,6 @@ impl Stage {
         }
         Ok((arrived, std::mem::take(&mut self.open)))
     }
-}
-
-/// This very program, also if its file was replaced meanwhile. Signals of a terminal are for the drill
-/// alone, which ends what it has started.
-fn own_program() -> Command {
-    let mut command = Command::new("/proc/self/exe");
-    command.arg0("flipgate").kill_on_drop(true).process_group(0);
-    command
 }
 
 fn take_of(apps: &mut Vec<App>, service: u8, color: Color) -> Vec<App> {

@@ -11,6 +11,7 @@ use super::{
     door::Door,
     error::DrillError,
     options::{self, Options},
+    program::Program,
     record::{Kind, Outcome},
     stage::{Stage, free_address},
     tls::Tls,
@@ -67,6 +68,7 @@ impl Subject {
         stage: &mut Stage,
         services: usize,
         endpoints: usize,
+        flipgate: &Program,
         options: &Options,
     ) -> Result<Self, DrillError> {
         let listen = free_address()?;
@@ -93,7 +95,7 @@ impl Subject {
         std::fs::write(&demo.file, configuration(&demo, false))?;
         let file = demo.file.display().to_string();
         let arguments = ["run", "--config", &file].map(str::to_owned).to_vec();
-        stage.set_proxy(None, arguments);
+        stage.set_proxy(flipgate.clone(), arguments);
         let door = |name: &String, from: [u8; 4]| Door {
             address: listen,
             authority: format!("{name}.test"),
@@ -157,8 +159,9 @@ impl Subject {
                 }
                 if tokio::time::Instant::now() > until {
                     let why = door.trouble().await.unwrap_or_else(|| outcome.to_string());
-                    let log = stage.lock().await.proxy_log();
-                    return Err(silent(name, door, outcome, &why, &log));
+                    let stage = stage.lock().await;
+                    let (sample, log) = (stage.sample_command(), stage.proxy_log());
+                    return Err(silent(name, door, outcome, &why, &sample, &log));
                 }
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
@@ -167,15 +170,23 @@ impl Subject {
     }
 }
 
-fn silent(name: &str, door: &Door, outcome: Outcome, why: &str, log: &str) -> DrillError {
+fn silent(
+    name: &str,
+    door: &Door,
+    outcome: Outcome,
+    why: &str,
+    sample: &str,
+    log: &str,
+) -> DrillError {
     let Door { address, authority, prefix, .. } = door;
     let mut text = format!(
         "{name} does not answer at {address} ({authority}{prefix}/traffic/{}): {why}",
         Kind::Short.name()
     );
     if outcome == Outcome::Foreign {
-        text.push_str(
-            "\n  A drill asks sample applications behind the proxy: `flipgate sample`, or have it start them \
+        let _ = write!(
+            text,
+            "\n  A drill asks sample applications behind the proxy: `{sample}`, or have it start them \
              with --upstream",
         );
     }

@@ -1,17 +1,17 @@
-//! `sample`.
+//! The sample application as a process of its own.
 
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::Args;
-use flipgate_drill::sample::{About, Sample};
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{Failure, Output};
+use super::{Failure, is_json};
+use crate::sample::{About, Sample};
 
 /// Who the application is.
 #[derive(Args, Clone, Debug)]
-pub(super) struct SampleArguments {
+pub struct SampleCommand {
     /// Its color, told in every answer as X-Sample-Color
     #[arg(long, default_value = "blue")]
     color: String,
@@ -27,17 +27,33 @@ pub(super) struct SampleArguments {
     /// Append the number of each request (X-Sample-Id) to this file, 8 bytes each
     #[arg(long, value_name = "FILE")]
     journal: Option<PathBuf>,
+    /// JSON, also in a terminal
+    #[arg(long)]
+    json: bool,
 }
 
-pub(super) async fn sample(arguments: SampleArguments, output: Output) -> Result<u8, Failure> {
-    let SampleArguments { color, version, instance, listen, journal } = arguments;
+impl SampleCommand {
+    /// Runs the application until SIGINT or SIGTERM, and returns the exit code. Blocks the thread.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure`] if it cannot listen or write its journal.
+    pub fn run(self) -> Result<u8, Failure> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| Failure::new(error.to_string()))?;
+        runtime.block_on(sample(self))
+    }
+}
+
+async fn sample(command: SampleCommand) -> Result<u8, Failure> {
+    let SampleCommand { color, version, instance, listen, journal, json } = command;
     let fail = |what: &str, error: std::io::Error| Failure::new(format!("{what}: {error}"));
     let about = About { color: color.clone(), version: version.clone(), instance, journal };
     let sample = Sample::start(listen, about).await;
     let sample =
         sample.map_err(|error| fail(&format!("{color} on {listen} cannot start"), error))?;
     let address = sample.address;
-    if output.is_json() {
+    if is_json(json) {
         anstream::println!("{}", json!({"listening": address, "color": color, "version": version}));
     } else {
         anstream::println!("{color} {version} listens on http://{address}; Ctrl-C ends it");

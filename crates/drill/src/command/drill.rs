@@ -1,4 +1,6 @@
-//! `drill`.
+//! The drill: its options, and what is printed and written when it is over.
+
+mod options;
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -7,18 +9,27 @@ use std::{
 };
 
 use clap::Args;
+use flipgate_api::CallerArguments;
 
-use super::{Admin, Failure, Output, count, exit};
-use flipgate_drill::{
-    Control, DrillError, Kind, Line, Mix, Options, Pace, Protocol, Report, Service, Speed, Step,
-    SubjectOptions, Upstream, When, parse_time, run,
+use super::{Failure, count, is_json};
+use crate::{
+    error::DrillError,
+    options::{Mix, Options, Service, Speed, Upstream},
+    program::Program,
+    protocol::Protocol,
+    run::run,
+    steps::{Line, parse_time},
 };
-pub(super) const EXAMPLES: &str = "\
+
+/// What help prints below the options of a drill that is started as `name`.
+#[must_use]
+pub fn examples(name: &str) -> String {
+    let examples = "\
 Examples:
-  flipgate drill --demo --duration 30s --flip-every 100ms
-  flipgate drill --demo --services 2 --endpoints 2 --script chaos.drill --rate 50%
-  flipgate drill --url https://shop.test --connect-to 10.0.0.1:443 --admin unix:/run/flipgate.sock
-  flipgate drill --url http://127.0.0.1:8080 --upstream web.blue=127.0.0.1:9001 \\
+  NAME --demo --duration 30s --flip-every 100ms
+  NAME --demo --services 2 --endpoints 2 --script chaos.drill --rate 50%
+  NAME --url https://shop.test --connect-to 10.0.0.1:443 --admin unix:/run/flipgate.sock
+  NAME --url http://127.0.0.1:8080 --upstream web.blue=127.0.0.1:9001 \\
       --upstream web.green=127.0.0.1:9002 --flip './switch-nginx {color}' --flip-every 2s
 
 Steps (--step, or lines of --script), from when the load counts:
@@ -28,13 +39,12 @@ Steps (--step, or lines of --script), from when the load counts:
   at 10s reload                         at 12s kill|start|restart proxy
 
 Exit code: 0 only if every promise held, 1 if one was broken or there was no drill, 2 for mistakes above";
-
-/// Requests a second, if nobody said how many.
-const RATE: f64 = 500.0;
+    examples.replace("NAME", name)
+}
 
 /// What to put to the test, and how.
 #[derive(Args, Clone, Debug)]
-pub(super) struct DrillArguments {
+pub struct DrillCommand {
     /// Start a Flipgate and its sample applications, and end them afterwards
     #[arg(long, conflicts_with_all = ["urls", "upstream", "proxy", "flip", "connect_to", "ca", "public_from", "tester_from"], required_unless_present = "urls", help_heading = "What is put to the test")]
     demo: bool,
@@ -126,43 +136,60 @@ pub(super) struct DrillArguments {
     /// Where the page with the pictures is written
     #[arg(long, value_name = "FILE", default_value = "flipgate-drill.html")]
     report: PathBuf,
+    #[command(flatten)]
+    admin: CallerArguments,
+    /// JSON, also in a terminal
+    #[arg(long)]
+    json: bool,
 }
 
-pub(super) fn drill(
-    arguments: DrillArguments,
-    admin: &Admin,
-    output: Output,
-) -> Result<u8, Failure> {
-    let path = arguments.report.clone();
-    let options = options(arguments, admin, output)?;
+impl DrillCommand {
+    /// Runs the drill, writes its report, and returns the exit code. Blocks the thread.
+    ///
+    /// Sample applications are processes of the program `sample`, started as `PROGRAM sample …`, whose
+    /// command is a [`SampleCommand`](super::SampleCommand). `flipgate` is asked for only if the drill starts a
+    /// Flipgate of its own.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure`] if there was no drill, or if its report cannot be written.
+    pub fn run(
+        self,
+        sample: Program,
+        flipgate: impl FnOnce() -> Result<Program, Failure>,
+    ) -> Result<u8, Failure> {
+        let is_json = is_json(self.json);
+        let path = self.report.clone();
+        let options = self.options(sample, flipgate)?;
+        drill(&options, &path, is_json)
+    }
+}
+
+fn drill(options: &Options, path: &Path, is_json: bool) -> Result<u8, Failure> {
     // Not after minutes of load; and a page that is there stays until there is another.
     let was_there = path.exists();
-    let opened = std::fs::File::options().append(true).create(true).open(&path);
-    opened.map_err(|error| unwritable(&path, &error))?;
-    let report = run(&options).map_err(|error| {
-        let failure = Failure::new(error.to_string());
-        match error {
-            DrillError::Usage(_) => failure.with_code(exit::USAGE),
-            _ => failure,
-        }
-    });
-    let report: Report = match report {
+    let opened = std::fs::File::options().append(true).create(true).open(path);
+    opened.map_err(|error| unwritable(path, &error))?;
+    let report = match run(options) {
         Ok(report) => report,
-        Err(failure) => {
+        Err(error) => {
             if !was_there {
-                let _ = std::fs::remove_file(&path);
+                let _ = std::fs::remove_file(path);
             }
-            return Err(failure);
+            return Err(match error {
+                DrillError::Usage(text) => Failure::usage(text),
+                error => Failure::new(error.to_string()),
+            });
         }
     };
     // First what cannot fail.
-    if output.is_json() {
+    if is_json {
         anstream::println!("{:#}", report.json());
     } else {
         anstream::println!("{}", report.summary());
     }
-    std::fs::write(&path, report.page()).map_err(|error| unwritable(&path, &error))?;
-    if !output.is_json() {
+    std::fs::write(path, report.page()).map_err(|error| unwritable(path, &error))?;
+    if !is_json {
         anstream::println!("{}", path.display());
     }
     Ok(u8::from(!report.is_clean()))
@@ -173,119 +200,6 @@ fn unwritable(path: &Path, error: &std::io::Error) -> Failure {
     Failure::new(format!(
         "the report cannot be written to {path}: {error}\n  Say where with --report FILE."
     ))
-}
-
-fn options(arguments: DrillArguments, admin: &Admin, output: Output) -> Result<Options, Failure> {
-    let DrillArguments {
-        demo,
-        services,
-        endpoints,
-        urls,
-        connect_to,
-        upstream,
-        proxy,
-        flip,
-        flip_every,
-        step,
-        script,
-        rate,
-        clients,
-        mix,
-        protocol,
-        fresh,
-        ca,
-        public_from,
-        tester_from,
-        duration,
-        warm_up,
-        steady,
-        count,
-        stream_time,
-        download_bytes,
-        upload_bytes,
-        threads,
-        seed,
-        report: _,
-    } = arguments;
-    let usage = |text: String| Failure::new(text).with_code(exit::USAGE);
-    let mut steps = step;
-    if let Some(path) = script {
-        let text = std::fs::read_to_string(&path)
-            .map_err(|error| usage(format!("cannot read {}: {error}", path.display())))?;
-        let lines = Line::parse_all(&text);
-        steps.extend(lines.map_err(|error| usage(format!("{}: {error}", path.display())))?);
-    }
-    steps.extend(
-        flip_every.map(|every| Line { when: When::Every(every), step: Step::Flip(Vec::new()) }),
-    );
-    if duration.is_zero() || flip_every.is_some_and(|it| it.is_zero()) {
-        return Err(usage(
-            "a duration and the time between flips are more than nothing".to_owned(),
-        ));
-    }
-    for (at, one) in urls.iter().enumerate() {
-        if urls[..at].iter().any(|it| it.name == one.name) {
-            return Err(usage(format!(
-                "{} is there twice: name each service, like api=URL",
-                one.name
-            )));
-        }
-    }
-    if flip.as_ref().is_some_and(|it| !it.contains("{color}")) {
-        return Err(usage(
-            "--flip: the command needs {color} in it, and {service} if it is of one".to_owned(),
-        ));
-    }
-    let has = |kind| mix.as_ref().is_some_and(|it| it.has(kind));
-    if !demo && has(Kind::Wish) && public_from.is_none() {
-        let text = "a wish is one of the public: say by --public-from which address of this machine the proxy takes \
-                    for that";
-        return Err(usage(text.to_owned()));
-    }
-    if !demo && has(Kind::Preview) && tester_from.is_none() {
-        let text = "a preview is a tester's: say by --tester-from which address of this machine the proxy takes for \
-                    internal";
-        return Err(usage(text.to_owned()));
-    }
-    let is_flipped = steps.iter().any(|it| !matches!(it.step, Step::Process(..)));
-    let control = match flip {
-        Some(command) => Control::Command(command),
-        None if demo || !is_flipped => Control::Nobody,
-        None => Control::Admin(admin.caller()?),
-    };
-    Ok(Options {
-        subject: match demo {
-            true => SubjectOptions::Demo { services, endpoints },
-            false => SubjectOptions::Given(urls),
-        },
-        control,
-        upstreams: upstream,
-        proxy,
-        pace: match (rate, clients) {
-            (Some(rate), _) => rate,
-            (None, Some(clients)) => Speed::Pace(Pace::Clients(clients)),
-            (None, None) => Speed::Pace(Pace::Rate(RATE)),
-        },
-        mix,
-        protocol,
-        is_fresh: fresh,
-        threads,
-        authorities: ca,
-        connect_to,
-        public_from,
-        tester_from,
-        warm_up,
-        duration,
-        steady,
-        count,
-        stream_time,
-        download_bytes,
-        upload_bytes,
-        steps,
-        // As many bits as a number in JSON keeps.
-        seed: seed.unwrap_or_else(|| fastrand::u64(..1 << 53)),
-        is_quiet: output.json,
-    })
 }
 
 fn stream_time(text: &str) -> Result<Duration, String> {
