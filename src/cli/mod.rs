@@ -12,13 +12,12 @@ mod status;
 use std::{io::IsTerminal, path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
-use flipgate_api::{Call, CallError, CallerArguments, TokenFileError};
+use flipgate_api::{CallError, CallerArguments, TokenFileError};
 use flipgate_drill::{
     Program,
     command::{DrillCommand, SampleCommand},
 };
 use http::StatusCode;
-use serde::de::DeserializeOwned;
 
 use crate::demo;
 
@@ -263,11 +262,6 @@ fn count(from: usize, to: usize) -> impl Fn(&str) -> Result<usize, String> + Clo
         let number = text.parse().ok().filter(|it| (from..=to).contains(it));
         number.ok_or_else(|| format!("write a number from {from} to {to}"))
     }
-}
-
-/// Makes a call and reads its answer.
-async fn call<T: DeserializeOwned>(admin: &CallerArguments, call: Call<'_>) -> Result<T, Failure> {
-    Ok(admin.caller()?.call(call).await?)
 }
 
 // === impl Output ===

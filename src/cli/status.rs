@@ -2,14 +2,14 @@
 
 use comfy_table::{Attribute, Cell, CellAlignment, Color, ContentArrangement, Table, presets};
 use flipgate_api::{
-    Call, CallerArguments,
+    CallerArguments,
     wire::{EndpointStatus, PoolStatus, Status},
 };
 
-use super::{Failure, Output, call};
+use super::{Failure, Output};
 
 pub(super) async fn status(admin: &CallerArguments, output: Output) -> Result<u8, Failure> {
-    let status: Status = call(admin, Call::get("/v1/status")).await?;
+    let status = admin.caller()?.status().await?;
     show(&status, output);
     Ok(0)
 }

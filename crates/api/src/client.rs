@@ -1,5 +1,7 @@
-//! The other end of the API: calls of it, over TCP or a unix socket, for the command line and for
-//! whoever else drives a Flipgate from outside.
+//! The client: calls of the admin API over TCP or a unix socket, and the stream of its events.
+//!
+//! Each call has a connection of its own. The client never retries: after an error, [`CallError`] says whether
+//! the call may have been acted on.
 
 use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
 
@@ -16,7 +18,7 @@ use tokio::{
 
 use crate::wire::Problem;
 
-/// Where the admin API is.
+/// The address of the admin API.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Target {
     /// Host and port.
@@ -25,93 +27,98 @@ pub enum Target {
     Unix(PathBuf),
 }
 
-/// Who calls, and where.
+/// A client of the admin API: its address, and the token that authorizes the calls.
+///
+/// Calls need a tokio runtime with I/O and time enabled.
 #[derive(Clone, Debug)]
 pub struct Caller {
-    /// Where the API is.
+    /// The address of the admin API.
     pub target: Target,
-    /// The bearer token, if one is needed.
+    /// The bearer token, if the API requires one.
     pub token: Option<String>,
 }
 
-/// A call.
+/// A call of the admin API.
+///
+/// The methods of [`Caller`] make the usual calls; use this for headers and for other paths.
 #[derive(Debug)]
 pub struct Call<'a> {
     /// The method.
     pub method: Method,
     /// Path and query.
     pub path: &'a str,
-    /// Fields beside those that every call has.
+    /// Additional headers.
     pub headers: Vec<(&'static str, String)>,
-    /// JSON; empty for none.
+    /// The JSON body. Empty for none.
     pub body: String,
-    /// How long the answer may take beyond what any answer takes.
+    /// How long the server may delay its response, for example until a drain is complete. It is added to the
+    /// usual timeout of 10 s.
     pub wait: Duration,
 }
 
-/// Events as they come, each the JSON of one.
+/// The stream of events.
 #[derive(Debug)]
 pub struct EventLines {
     body: Incoming,
     buffer: Vec<u8>,
 }
 
-/// Why there is no answer, or not the one that was wanted.
+/// A call that failed.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
-    /// Nobody listens, or nobody can be reached. Nothing was changed.
+    /// The connection could not be opened. Nothing was changed.
     #[error(
         "cannot reach the admin API at {target}: {error}\n  Is flipgate running? Say where with --admin URL or FLIPGATE_ADMIN."
     )]
     Unreachable {
-        /// Where.
+        /// The address.
         target: Target,
-        /// What the system says.
+        /// The system's error.
         error: std::io::Error,
     },
-    /// The connection ended before the answer did. What was asked for may have been done or not.
+    /// The connection ended before the response was complete. The call may have been acted on.
     #[error(
         "the connection to {target} was lost: {error}\n  See `flipgate status` for what was done."
     )]
     Lost {
-        /// Where.
+        /// The address.
         target: Target,
-        /// How.
+        /// How the connection ended.
         error: hyper::Error,
     },
-    /// No answer in time. What was asked for may have been done or not.
+    /// Timeout. The call may have been acted on.
     #[error("{target} did not answer within {patience:?}: does the process hang?")]
     Silent {
-        /// Where.
+        /// The address.
         target: Target,
-        /// How long it was waited.
+        /// The timeout.
         patience: Duration,
     },
-    /// An answer that Flipgate does not give.
+    /// The response is not one of Flipgate's. The call may have been acted on.
     #[error("{target} answered with something else than Flipgate: {error}")]
     Foreign {
-        /// Where.
+        /// The address.
         target: Target,
-        /// What is wrong with it.
+        /// What is wrong with the response.
         error: String,
     },
-    /// The call cannot be written as HTTP.
+    /// The call is not valid HTTP, for example a path with a space. Nothing was changed.
     #[error("this call cannot be sent: {0}")]
     Malformed(#[from] http::Error),
-    /// The API said no. Nothing was changed.
+    /// The response is an error status. Nothing was changed.
     #[error("{}", in_words(*status, problem.as_deref()))]
     Refused {
-        /// The code of the answer.
+        /// The status code.
         status: StatusCode,
-        /// Why, if it said so.
+        /// The problem document, if the response has one.
         problem: Option<Box<Problem>>,
     },
 }
 
-/// How long an answer may take that waits for nothing.
+/// The timeout of a call whose response the server does not delay.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Bytes of an event that has not ended yet.
+/// The largest event that is buffered, in bytes.
 const EVENT_BYTES_MAX: usize = 1024 * 1024;
 
 // === impl Target ===
@@ -152,7 +159,7 @@ impl fmt::Display for Target {
 // === impl Call ===
 
 impl<'a> Call<'a> {
-    /// A call that changes nothing.
+    /// A GET.
     #[must_use]
     pub fn get(path: &'a str) -> Self {
         Self {
@@ -164,7 +171,7 @@ impl<'a> Call<'a> {
         }
     }
 
-    /// A call with a body.
+    /// A POST with a JSON body.
     #[must_use]
     pub fn post(path: &'a str, body: String) -> Self {
         Self { method: Method::POST, body, ..Self::get(path) }
@@ -174,11 +181,11 @@ impl<'a> Call<'a> {
 // === impl Caller ===
 
 impl Caller {
-    /// Makes a call and reads its answer. A call whose future is dropped may have been acted on.
+    /// Makes a call and reads its response. If the future is dropped, the call may have been acted on.
     ///
     /// # Errors
     ///
-    /// [`CallError`], which says what may have changed.
+    /// [`CallError`], whose variants say whether the call may have been acted on.
     pub async fn call<T: DeserializeOwned>(&self, call: Call<'_>) -> Result<T, CallError> {
         let patience = PATIENCE.saturating_add(call.wait);
         let reading = async {
@@ -195,7 +202,7 @@ impl Caller {
         serde_json::from_slice(&body).map_err(|error| self.foreign(error.to_string()))
     }
 
-    /// Follows what happens, beginning after the event `after`, or with the next one.
+    /// Follows the events, from the one after the number `after`, or from the next one.
     ///
     /// # Errors
     ///
@@ -254,7 +261,7 @@ impl Caller {
     ) -> Result<Response<Incoming>, CallError> {
         let (mut sender, driver) =
             http1::handshake(TokioIo::new(stream)).await.map_err(|error| self.lost(error))?;
-        // Ends when the answer has been read, or is not wanted any more.
+        // Ends when the response has been read or is dropped.
         tokio::spawn(driver);
         sender.send_request(request).await.map_err(|error| self.lost(error))
     }
@@ -271,11 +278,12 @@ impl Caller {
 // === impl EventLines ===
 
 impl EventLines {
-    /// The next event. `None` when the stream has ended. A dropped future loses nothing.
+    /// The next event as JSON, with its number in `seq`. `None` when the stream has ended. Dropping the future
+    /// loses no event.
     ///
     /// # Errors
     ///
-    /// A text, if the stream broke or is not one of Flipgate.
+    /// What is wrong, if the stream broke or is not one of Flipgate's.
     pub async fn next(&mut self) -> Result<Option<String>, String> {
         loop {
             while let Some(end) = self.buffer.iter().position(|it| *it == b'\n') {

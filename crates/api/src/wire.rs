@@ -1,14 +1,17 @@
-//! What goes over the wire, in both directions. Serialization is done here and nowhere further in.
+//! The JSON of requests and responses, as types.
+//!
+//! Colors, roles and times are strings, as on the wire: a client that is older than the server still reads
+//! a response that has new fields or new values.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// The whole picture.
+/// The state of all services.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Status {
-    /// How many changes of the table came before; also the `ETag`.
+    /// The version of the routing table: every change adds 1. Also the `ETag` of the response.
     pub generation: u64,
     /// All services, by name.
     pub services: BTreeMap<String, ServiceStatus>,
@@ -18,12 +21,12 @@ pub struct Status {
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ServiceStatus {
-    /// The color that answers: `blue` or `green`.
+    /// The color that serves public requests: `blue` or `green`.
     pub active: String,
-    /// The color that a rollback would make active; null if there is none.
+    /// The color that a rollback would make active. `null` if there is none.
     pub previous: Option<String>,
-    /// Whether the service's entry in the state file could not be read. It answers nobody until
-    /// the color that shall be active is promoted.
+    /// Whether the service's entry in the state file could not be read. The service refuses all requests until
+    /// a color is promoted.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub damaged: bool,
     /// The two pools, by color.
@@ -36,22 +39,22 @@ pub struct ServiceStatus {
 pub struct PoolStatus {
     /// `active`, `draining`, `standby`, `preview` or `empty`.
     pub role: String,
-    /// What runs there, if anybody said so.
+    /// The version that runs there, if it was set.
     pub version: Option<String>,
-    /// Where version and endpoints come from: `file` or `runtime`.
+    /// Where version and endpoints were set: in the configuration `file`, or at `runtime` by the admin API.
     pub source: String,
-    /// Requests inside.
+    /// Requests in flight.
     pub in_flight: u64,
-    /// Requests of these that wait for a place at an endpoint.
+    /// Requests of these that wait in the queue, since every endpoint is at its limit.
     #[serde(default)]
     pub queued: u64,
-    /// Requests that may be tried again now, for what the service's `retry` lists.
+    /// Retries that the budget of the service's `retry` allows now.
     #[serde(default)]
     pub retry_budget: u32,
-    /// Whether so few endpoints are well that those are used too that answer badly.
+    /// Whether panic mode is on: too few endpoints are usable, so unhealthy ones get requests too.
     #[serde(default)]
     pub panicking: bool,
-    /// Its endpoints; of a name that was resolved, one for each address.
+    /// The endpoints. A name that was resolved has one for each of its addresses.
     pub endpoints: Vec<EndpointStatus>,
 }
 
@@ -59,91 +62,91 @@ pub struct PoolStatus {
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct EndpointStatus {
-    /// Host and port, as they were written.
+    /// Host and port, or the path of a unix socket, as configured.
     pub address: String,
-    /// If that is a name, which of its addresses.
+    /// The address that the name was resolved to, if `address` has a name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resolved: Option<String>,
-    /// Its share beside the others'.
+    /// The weight for load balancing, 1 to 100.
     #[serde(default = "one")]
     pub weight: u16,
-    /// What its checks have found: `up`, `down`, or `unknown` before the first.
+    /// The result of its health checks: `up`, `down`, or `unknown` before the first.
     pub health: String,
-    /// Since when: RFC 3339.
+    /// When the health changed last, as RFC 3339.
     #[serde(default)]
     pub since: String,
-    /// What is wrong, if it is down.
+    /// Why it is down.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// Whether it is left out for a while, for what requests got of it.
+    /// Its ejection, while it is ejected for failed requests.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ejected: Option<EjectedStatus>,
-    /// Requests that are with it.
+    /// Requests in flight.
     pub in_flight: u64,
-    /// Connections to it, those that wait for a request too.
+    /// Open connections, including idle ones.
     #[serde(default)]
     pub connections: u64,
 }
 
-/// Being left out for a while.
+/// The ejection of an endpoint.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct EjectedStatus {
-    /// Since when: RFC 3339.
+    /// When it began, as RFC 3339.
     pub since: String,
-    /// Until when.
+    /// When it ends, as RFC 3339.
     pub until: String,
-    /// What requests got of it.
+    /// What failed.
     pub reason: String,
 }
 
-/// Which colors to make active, all in one step.
+/// The colors to make active, all in one step.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct PromoteRequest {
     /// The color of each service: `blue` or `green`.
     pub services: BTreeMap<String, String>,
-    /// Pass gates that may be passed by force. A color without endpoints never is.
+    /// Override safety checks that may be overridden. A color without endpoints is always refused.
     #[serde(default)]
     pub force: bool,
-    /// Why; it goes to the log and the events.
+    /// The reason, for the log and the events. At most 1024 bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
 
-/// Which services to take back, all in one step.
+/// The services to roll back, all in one step.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct RollbackRequest {
-    /// None named: all services of the last promotion.
+    /// The services. Empty: all services of the last promotion.
     #[serde(default)]
     pub services: Vec<String>,
-    /// Also to a color whose endpoints were changed since it was active.
+    /// Also roll back to a color whose endpoints were changed since it was active.
     #[serde(default)]
     pub force: bool,
-    /// Why; it goes to the log and the events.
+    /// The reason, for the log and the events. At most 1024 bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
 
-/// What a pool shall be made of.
+/// The new content of a pool.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct PoolRequest {
-    /// What runs there.
+    /// The version that runs there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
-    /// Where it runs; at most 1000.
+    /// The endpoints, at most 1000.
     pub endpoints: Vec<EndpointRequest>,
-    /// Also if the color is active.
+    /// Also change the pool if its color is active.
     #[serde(default)]
     pub force: bool,
 }
 
-/// An endpoint, with its share of the requests.
+/// An endpoint of a pool.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(
@@ -151,93 +154,93 @@ pub struct PoolRequest {
     expecting = "an endpoint is a text like \"127.0.0.1:9002\", or {\"address\": \"127.0.0.1:9002\", \"weight\": 3}"
 )]
 pub enum EndpointRequest {
-    /// An address, like `127.0.0.1:9002`, with a share as large as the others'.
+    /// An address, like `127.0.0.1:9002`, with the weight 1.
     Plain(String),
-    /// The same with another share.
+    /// An address with a weight.
     Weighted(WeightedRequest),
 }
 
-/// An endpoint with a share of its own.
+/// An endpoint with a weight.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct WeightedRequest {
     /// An address, like `127.0.0.1:9002`.
     pub address: String,
-    /// Its share, 1 to 100; without it 1.
+    /// The weight, 1 to 100. The default is 1.
     #[serde(default = "one")]
     pub weight: u16,
 }
 
-/// What still holds a color.
+/// The progress of a drain.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct DrainStatus {
     /// The service.
     pub service: String,
-    /// The color; unless one was asked for, the one that is not active.
+    /// The color. The default of the query is the color that is not active.
     pub color: String,
-    /// Requests that were admitted before the last change that concerned this color.
+    /// Requests in flight that were admitted before the last change of this color.
     pub in_flight: u64,
-    /// For how long the oldest of them has been inside, in milliseconds; 0 without any.
+    /// The age of the oldest of them in milliseconds. 0 if there is none.
     pub oldest_ms: u64,
-    /// What they are.
+    /// The same requests by kind.
     pub kinds: DrainKinds,
-    /// Requests of internal clients who asked for the color since. They do not hold up the drain.
+    /// Preview requests of internal clients that came later. They do not hold up the drain.
     pub previews: u64,
-    /// Whether nobody is left, so that its endpoints may be stopped. Never true of an active color.
+    /// Whether the drain is complete: the endpoints may be stopped. Always false for the active color.
     pub drained: bool,
 }
 
-/// What holds a color, by kind.
+/// Requests in flight, by kind.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct DrainKinds {
-    /// Requests with their responses.
+    /// HTTP requests.
     pub request: u64,
-    /// Upgraded connections.
+    /// Upgraded connections, like WebSockets.
     pub tunnel: u64,
 }
 
-/// Whether clients should be sent here.
+/// Whether a load balancer should send requests to this process.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Ready {
-    /// Whether they should.
+    /// Whether it should.
     pub ready: bool,
-    /// Why not.
+    /// Why not, if not.
     pub reasons: Vec<String>,
 }
 
-/// An error: RFC 9457.
+/// An error response: a problem document (RFC 9457).
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Problem {
-    /// What kind of problem it is, as a URN.
+    /// The kind of problem, as a URN like `urn:flipgate:problem:refused`.
     #[serde(rename = "type")]
     pub kind: String,
-    /// The same in words.
+    /// A summary of the kind for people.
     pub title: String,
     /// The status code.
     pub status: u16,
-    /// What happened here, and what to do.
+    /// What happened, and what to do.
     pub detail: String,
-    /// Every single reason, if there are several to tell.
+    /// Every reason, for a change that was refused.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub reasons: Vec<ProblemReason>,
-    /// The current generation, if the call was decided on another.
+    /// The current generation, if the `If-Match` of the request named another.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub generation: Option<u64>,
 }
 
-/// One reason.
+/// One reason why a change was refused.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ProblemReason {
     /// The service that it concerns.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service: Option<String>,
-    /// A word for programs.
+    /// A word for programs, like `unknown_service`.
     pub code: String,
     /// A sentence for people.
     pub detail: String,

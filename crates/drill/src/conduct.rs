@@ -11,11 +11,7 @@ use std::{
     time::Duration,
 };
 
-use flipgate_api::{
-    Call,
-    wire::{DrainStatus, EndpointRequest, PoolRequest},
-};
-use serde_json::Value;
+use flipgate_api::wire::{EndpointRequest, PoolRequest};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -138,16 +134,23 @@ impl Conductor {
     async fn step(&self, step: &Step) {
         let from = now_ns();
         let done = match step {
-            Step::Flip(names) => self.flip(self.toggled(names)).await,
+            Step::Flip(names) => {
+                self.flip(self.toggled(names)).await;
+                Ok(())
+            }
             Step::Promote(pairs) => {
                 let named = |(name, color): &(String, Color)| (self.subject.place(name), *color);
                 // What is so already would be refused.
                 let active = self.active.borrow().clone();
                 let changes =
                     pairs.iter().map(named).filter(|it| active[usize::from(it.0)] != it.1);
-                self.flip(changes.collect()).await
+                self.flip(changes.collect()).await;
+                Ok(())
             }
-            Step::Rollback(names) => self.rollback(names).await,
+            Step::Rollback(names) => {
+                self.rollback(names).await;
+                Ok(())
+            }
             Step::Replace(name, color) => self.replace(self.subject.place(name), *color).await,
             Step::Reload => self.reload().await,
             Step::Process(deed, whom) => self.process(*deed, whom).await,
@@ -178,18 +181,13 @@ impl Conductor {
         let endpoints = endpoints.iter().map(|it| EndpointRequest::Plain(it.to_string())).collect();
         let request = PoolRequest { version: None, endpoints, force: true };
         let name = self.subject.name(service);
-        let path = format!("/v1/services/{name}/pools/{color}");
-        let body = serde_json::to_string(&request)?;
-        let call = Call { method: http::Method::PUT, ..Call::post(&path, body) };
-        let put = caller.call::<Value>(call).await;
+        let put = caller.set_pool(name, color.as_str(), &request).await;
         let over = self.stage.lock().await.replace(service, color, put.is_ok()).await;
         self.notes.borrow_mut().kills.extend(over);
         put?;
-        let path = format!("/v1/services/{name}/drain?color={color}&wait=60s");
         // If it is made active meanwhile, the answer comes before everybody has left.
         for _ in 0..100 {
-            let call = Call { wait: PATIENCE, ..Call::get(&path) };
-            if caller.call::<DrainStatus>(call).await?.in_flight == 0 {
+            if caller.drain(name, Some(color.as_str()), PATIENCE).await?.in_flight == 0 {
                 self.stage.lock().await.dismiss(service, color).await;
                 return Ok(());
             }
@@ -204,7 +202,7 @@ impl Conductor {
             self.is_changed.set(!self.is_changed.get());
             std::fs::write(&demo.file, configuration(demo, self.is_changed.get()))?;
         }
-        caller.call::<Value>(Call::post("/v1/reload", String::new())).await?;
+        caller.reload().await?;
         Ok(())
     }
 

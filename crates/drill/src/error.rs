@@ -28,7 +28,4 @@ pub enum DrillError {
     /// It was told to stop before there was anything to report, or twice.
     #[error("stopped")]
     Stopped,
-    /// A body that cannot be written.
-    #[error(transparent)]
-    Json(#[from] serde_json::Error),
 }

@@ -1,6 +1,6 @@
 //! What is to be tried is set up, and whether it fits together is found out before anything is asked.
 
-use flipgate_api::{Call, Caller, wire::Status};
+use flipgate_api::Caller;
 
 use super::{
     error::DrillError,
@@ -135,7 +135,7 @@ pub(super) fn check_command(
 
 /// The active color of each service, as Flipgate says.
 pub(super) async fn active(caller: &Caller, subject: &Subject) -> Result<Vec<Color>, DrillError> {
-    let status: Status = caller.call(Call::get("/v1/status")).await?;
+    let status = caller.status().await?;
     let of = |name: &String| {
         let service = status.services.get(name).ok_or_else(|| {
             let known: Vec<_> = status.services.keys().cloned().collect();

@@ -15,7 +15,6 @@ use tokio::{process::Command, time::timeout};
 
 use super::{
     super::{
-        error::DrillError,
         options::Control,
         record::{Flip, FlipEnd},
         stage::signal,
@@ -25,9 +24,9 @@ use super::{
 use crate::{color::Color, sample::now_ns};
 
 impl Conductor {
-    pub(super) async fn flip(&self, changes: Vec<(u8, Color)>) -> Result<(), DrillError> {
+    pub(super) async fn flip(&self, changes: Vec<(u8, Color)>) {
         if changes.is_empty() {
-            return Ok(());
+            return;
         }
         match &self.control {
             Control::Nobody => {}
@@ -37,21 +36,17 @@ impl Conductor {
                     |it: &(u8, Color)| (self.subject.name(it.0).to_owned(), it.1.to_string());
                 let services = changes.iter().map(named).collect();
                 let request = PromoteRequest { services, force: false, reason: None };
-                let body = serde_json::to_string(&request)?;
-                self.change(caller, Call::post("/v1/promote", body), changes).await;
+                self.change(caller, Call::promote(&request), changes).await;
             }
         }
-        Ok(())
     }
 
-    pub(super) async fn rollback(&self, names: &[String]) -> Result<(), DrillError> {
-        let Control::Admin(caller) = &self.control else { return Ok(()) };
+    pub(super) async fn rollback(&self, names: &[String]) {
+        let Control::Admin(caller) = &self.control else { return };
         let request = RollbackRequest { services: names.to_vec(), force: true, reason: None };
-        let body = serde_json::to_string(&request)?;
         // Which services a rollback of the last promotion is of, its answer tells.
         let changes = if names.is_empty() { Vec::new() } else { self.toggled(names) };
-        self.change(caller, Call::post("/v1/rollback", body), changes).await;
-        Ok(())
+        self.change(caller, Call::rollback(&request), changes).await;
     }
 
     /// Makes a change of the active colors, and notes what came of it.
@@ -129,7 +124,7 @@ impl Conductor {
         };
         let found = timeout(PATIENCE, async {
             loop {
-                if let Ok(status) = caller.call::<Status>(Call::get("/v1/status")).await {
+                if let Ok(status) = caller.status().await {
                     return status;
                 }
                 tokio::time::sleep(Duration::from_millis(20)).await;

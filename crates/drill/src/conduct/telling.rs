@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use flipgate_api::{Call, wire::Status};
+use flipgate_api::wire::Status;
 use serde_json::Value;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -110,7 +110,7 @@ impl Conductor {
             turn.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
             loop {
                 turn.tick().await;
-                let Ok(status) = caller.call::<Status>(Call::get("/v1/status")).await else {
+                let Ok(status) = caller.status().await else {
                     continue;
                 };
                 let at = now_ns();
