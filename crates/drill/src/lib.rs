@@ -1,20 +1,25 @@
-//! A load harness that checks what a proxy promises: requests of many kinds, flips while they are under
-//! way, and a judge who has seen both.
+//! A load harness that checks whether a blue/green proxy keeps its promises while it flips.
 //!
-//! It is a client, of Flipgate as of any other proxy: it knows the colors and the wire types of the admin
-//! API, and nothing of what is behind them. What it cannot see it does not judge, and says so.
+//! Clients send requests of many kinds at a fixed rate. Meanwhile services are flipped, endpoints are killed or
+//! replaced, and the proxy is restarted. Afterwards a pure check judges the recorded history and says which
+//! promises held.
+//!
+//! The drill is a client, of Flipgate as of any other proxy. It knows Flipgate by the admin API alone
+//! (`flipgate-api`) and shares no code with the proxy. A promise that it cannot observe is reported as unchecked.
+//!
+//! The program `flipgate-drill` and the commands `drill` and `sample` of `flipgate` are [`command`]. Other programs
+//! call [`run`] with [`Options`].
 //!
 //! ```text
-//! command ─▶ options   the command line, and what it asks for
-//!            run       from the options to the report: calls the others in turn
-//!            stage     starts sample applications and the proxy, kills and restarts them
-//!            subject   where the services are
-//!            prepare   sets these up, and finds what does not fit together
-//!            load      threads of clients that keep to a rate (door: connections; traffic: kinds)
-//!            conduct   flips, changes and kills (steps), and what the proxy tells of drains
-//!            record    everything with its times
-//!            check     which promises held: pure
-//!            report    terminal, JSON, page
+//! command ─▶ options ─▶ run   from the options to the report: calls the others in turn
+//!            stage            starts sample applications and the proxy, kills and restarts them
+//!            subject          where the services are
+//!            prepare          sets these up, and checks that the options fit together
+//!            load             threads of clients that keep to a rate (door: connections; traffic: kinds)
+//!            conduct          flips, changes and kills (steps); what the proxy reports of drains
+//!            record           everything that was seen, with its times
+//!            check            which promises held: pure
+//!            report           terminal, JSON, page
 //! ```
 
 mod check;

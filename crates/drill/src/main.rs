@@ -1,4 +1,4 @@
-//! The drill as a program of its own, for whoever tests a proxy without having Flipgate installed.
+//! `flipgate-drill`: the drill as a program of its own, to test a proxy on a machine without Flipgate.
 
 use std::{path::PathBuf, process::ExitCode};
 

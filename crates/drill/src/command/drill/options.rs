@@ -1,4 +1,4 @@
-//! From the command line to what a drill is told to do.
+//! From the command line to the options of a drill.
 
 use super::{super::Failure, DrillCommand};
 use crate::{
@@ -8,7 +8,7 @@ use crate::{
     steps::{Line, Step, When},
 };
 
-/// Requests a second, if nobody said how many.
+/// The default rate, in requests a second.
 const RATE: f64 = 500.0;
 
 impl DrillCommand {
