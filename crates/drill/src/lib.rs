@@ -8,7 +8,7 @@
 //! (`flipgate-api`) and shares no code with the proxy. A promise that it cannot observe is reported as unchecked.
 //!
 //! The program `flipgate-drill` and the commands `drill` and `sample` of `flipgate` are [`command`]. Other programs
-//! call [`run`] with [`Options`].
+//! call [`run()`] with [`Options`].
 //!
 //! ```text
 //! command ─▶ options ─▶ run   from the options to the report: calls the others in turn
