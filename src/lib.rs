@@ -12,17 +12,20 @@
 //! cli          what people and pipelines type
 //! demo         the guided tour: proxy, load, flips
 //! app          configuration → build → run → drain; the only one that knows every room
-//! config drill the file as written → each room's own checked settings | the load harness that checks
-//!              what is promised: a client, which knows the wire types and nothing behind them
-//! admin        the HTTP API; wire types, and who may call
+//! config       the file as written → each room's own checked settings
+//! admin        the HTTP API, and who may call
 //! control proxy        changes of the truth | the path of one exchange
 //! downstream upstream  towards the client   | towards the application
 //! net          sockets and streams, and the memory for what is read
 //! http1 http2 metrics store switch tls  heads and framing of both versions | series | the truth at
 //!              rest | which pool answers, and who is inside | certificates
-//! model sample plain words: color, generation, endpoint, network, route | the application that demo
-//!              and drill put behind a proxy
+//! model        plain words: color, generation, endpoint, network, route
 //! ```
+//!
+//! Two crates stand beside the rooms and use none of them. `flipgate-api` (`crates/api`) has the wire types
+//! of the admin API and its client. `flipgate-drill` (`crates/drill`) is the load harness that checks what
+//! a proxy promises, with the sample application behind it: a client, which knows Flipgate by
+//! `flipgate-api` alone.
 //!
 //! Rooms on one line are neighbors and do not use each other; `tests/it/floors.rs` fails on a
 //! `crate::room::` that does not go down. Errors and settings belong to the room that makes them.
@@ -77,14 +80,12 @@ pub mod config;
 pub mod control;
 pub mod demo;
 pub mod downstream;
-pub mod drill;
 pub mod http1;
 pub mod http2;
 pub mod metrics;
 pub mod model;
 pub mod net;
 pub mod proxy;
-pub mod sample;
 pub mod store;
 pub mod switch;
 pub mod tls;

@@ -11,8 +11,8 @@ use axum::{
 };
 
 use super::{
+    problem::ApiError,
     settings::{Config, Scope},
-    wire::Problem,
 };
 use crate::model::Host;
 
@@ -51,7 +51,7 @@ pub(super) async fn guard(
 }
 
 /// The request with its body read, which may take neither long nor much.
-async fn whole(request: Request) -> Result<Request, Problem> {
+async fn whole(request: Request) -> Result<Request, ApiError> {
     let (head, body) = request.into_parts();
     let reading = tokio::time::timeout(BODY_PATIENCE, to_bytes(body, BODY_BYTES_MAX)).await;
     let title = "The body cannot be taken";
@@ -59,16 +59,16 @@ async fn whole(request: Request) -> Result<Request, Problem> {
         Ok(Ok(body)) => Ok(Request::from_parts(head, Body::from(body))),
         Ok(Err(_)) => {
             let detail = format!("a body has at most {BODY_BYTES_MAX} bytes and comes whole");
-            Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", title, detail))
+            Err(ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", title, detail))
         }
         Err(_elapsed) => {
             let detail = format!("the body did not come within {BODY_PATIENCE:?}");
-            Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "too-slow", title, detail))
+            Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, "too-slow", title, detail))
         }
     }
 }
 
-fn check(config: &Config, request: &Request) -> Result<(), Problem> {
+fn check(config: &Config, request: &Request) -> Result<(), ApiError> {
     check_host(config, request.headers())?;
     let peer = request.extensions().get::<Peer>();
     let needed = scope_for(request.method(), request.uri().path());
@@ -83,7 +83,7 @@ fn check(config: &Config, request: &Request) -> Result<(), Problem> {
                     "token `{}` has the scope `{}`, and this needs `{needed}`",
                     token.name, token.scope
                 );
-                return Err(Problem::new(StatusCode::FORBIDDEN, "scope", title, detail));
+                return Err(ApiError::new(StatusCode::FORBIDDEN, "scope", title, detail));
             }
             Ok(())
         }
@@ -97,16 +97,16 @@ fn check(config: &Config, request: &Request) -> Result<(), Problem> {
 /// A page on a foreign site can make a browser call any address, also by a name of its own that it
 /// lets point here (DNS rebinding). So the host must be an address, which no name can pretend to
 /// be, or a name that is known; and a call that a browser makes must come from a page of ours.
-fn check_host(config: &Config, headers: &HeaderMap) -> Result<(), Problem> {
+fn check_host(config: &Config, headers: &HeaderMap) -> Result<(), ApiError> {
     let refuse = |detail: String| {
-        Err(Problem::new(StatusCode::FORBIDDEN, "host", "Called under a foreign name", detail))
+        Err(ApiError::new(StatusCode::FORBIDDEN, "host", "Called under a foreign name", detail))
     };
     let mut hosts = headers.get_all(header::HOST).iter();
     let (Some(Ok(text)), None) = (hosts.next().map(|it| it.to_str()), hosts.next()) else {
-        return Err(Problem::malformed("exactly one Host is needed"));
+        return Err(ApiError::malformed("exactly one Host is needed"));
     };
     let Ok(host) = Host::parse(text) else {
-        return Err(Problem::malformed("the Host is not a name or an address"));
+        return Err(ApiError::malformed("the Host is not a name or an address"));
     };
     let name = host.as_str();
     let bare = name.trim_start_matches('[').trim_end_matches(']');
@@ -135,7 +135,7 @@ fn scope_for(method: &Method, path: &str) -> Option<Scope> {
     }
 }
 
-fn token(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
+fn token(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
     let Some(value) = headers.get(header::AUTHORIZATION) else { return Ok(None) };
     let text = value.to_str().unwrap_or_default();
     let (scheme, token) = text.split_once(' ').unwrap_or((text, ""));
@@ -145,8 +145,8 @@ fn token(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
     }
 }
 
-fn unauthorized(detail: &str) -> Problem {
-    Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", "Who is calling?", detail)
+fn unauthorized(detail: &str) -> ApiError {
+    ApiError::new(StatusCode::UNAUTHORIZED, "unauthorized", "Who is calling?", detail)
 }
 
 // === impl Peer ===

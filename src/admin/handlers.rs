@@ -10,20 +10,15 @@ use axum::{
     middleware::from_fn_with_state,
     response::{IntoResponse, Response},
 };
+use flipgate_api::wire::{
+    DrainStatus, PoolRequest, Problem, ProblemReason, PromoteRequest, Ready, RollbackRequest,
+    Status,
+};
 use serde::{Deserialize, de::DeserializeOwned};
 use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{
-    Api,
-    guard::guard,
-    settings::Config,
-    stream::stream,
-    wire::{
-        DrainStatus, PoolRequest, Problem, ProblemReason, PromoteRequest, Ready, RollbackRequest,
-        Status,
-    },
-};
+use super::{Api, guard::guard, problem::ApiError, settings::Config, stream::stream};
 use crate::{
     control::{Call, Change, Done},
     model::{Color, Generation, Health, PoolSpec, ServiceName, Weighted},
@@ -46,6 +41,15 @@ struct Description;
 
 /// Bytes of a reason, which is kept with its event.
 const REASON_BYTES_MAX: usize = 1024;
+
+/// Services up to which the response to a change shows all of them.
+const SHOWN_MAX: usize = 100;
+
+/// Reasons that are listed one by one.
+const REASONS_MAX: usize = 100;
+
+/// How long the control loop may be at work on one change, the disk aside.
+const STUCK: Duration = Duration::from_secs(10);
 
 /// The longest wait for a drain that one call may ask for.
 const WAIT_MAX: Duration = Duration::from_secs(3600);
@@ -82,12 +86,12 @@ pub(super) fn router(api: Api, config: Arc<Config>) -> Router {
     router
         .fallback(async || {
             let detail = "see GET /v1/openapi.json for the calls there are";
-            Problem::new(StatusCode::NOT_FOUND, "unknown-call", "There is no such call", detail)
+            ApiError::new(StatusCode::NOT_FOUND, "unknown-call", "There is no such call", detail)
         })
         .method_not_allowed_fallback(async || {
             let detail = "see GET /v1/openapi.json for the calls there are";
             let title = "This method is not served here";
-            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method", title, detail)
+            ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method", title, detail)
         })
         .layer(DefaultBodyLimit::disable())
         .layer(from_fn_with_state(config, guard))
@@ -98,8 +102,8 @@ pub(super) fn router(api: Api, config: Arc<Config>) -> Router {
 #[utoipa::path(get, path = "/v1/status", responses(
     (status = 200, body = Status, headers(("ETag" = String, description = "the generation"))),
 ))]
-async fn status(State(context): State<Context>) -> Response {
-    picture(&context)
+async fn status(State(context): State<Context>) -> Result<Response, ApiError> {
+    picture(&context, None).await
 }
 
 /// Make colors active, all in one step or not at all.
@@ -117,7 +121,7 @@ async fn promote(
     State(context): State<Context>,
     conditions: Conditions,
     body: Bytes,
-) -> Result<Response, Problem> {
+) -> Result<Response, ApiError> {
     let PromoteRequest { services, force: _, reason } = json(&body)?;
     let mut reasons = Vec::new();
     let mut colors = BTreeMap::new();
@@ -129,7 +133,7 @@ async fn promote(
         }
     }
     if !reasons.is_empty() {
-        return Err(Problem::unprocessable(reasons));
+        return Err(ApiError::unprocessable(reasons));
     }
     let words = ("promote", format!("{colors:?}"));
     propose(&context, conditions, Change::Promote(colors), words, reason).await
@@ -146,7 +150,7 @@ async fn rollback(
     State(context): State<Context>,
     conditions: Conditions,
     body: Bytes,
-) -> Result<Response, Problem> {
+) -> Result<Response, ApiError> {
     let asked = if body.is_empty() { RollbackRequest::default() } else { json(&body)? };
     let RollbackRequest { services, force, reason } = asked;
     let (mut names, mut reasons) = (Vec::new(), Vec::new());
@@ -157,7 +161,7 @@ async fn rollback(
         }
     }
     if !reasons.is_empty() {
-        return Err(Problem::unprocessable(reasons));
+        return Err(ApiError::unprocessable(reasons));
     }
     let words = ("rollback", format!("{names:?} {force}"));
     let change = Change::Rollback { services: names, force };
@@ -179,10 +183,10 @@ async fn set_pool(
     Path((name, color)): Path<(String, String)>,
     conditions: Conditions,
     body: Bytes,
-) -> Result<Response, Problem> {
-    let service = name.parse::<ServiceName>().map_err(|_| Problem::no_service(&name))?;
+) -> Result<Response, ApiError> {
+    let service = name.parse::<ServiceName>().map_err(|_| ApiError::no_service(&name))?;
     if !context.api.control.catalog().services().contains_key(&service) {
-        return Err(Problem::no_service(&name));
+        return Err(ApiError::no_service(&name));
     }
     let color = parse_color(&color)?;
     let PoolRequest { version, endpoints, force } = json(&body)?;
@@ -206,7 +210,7 @@ async fn set_pool(
         reasons.push(reason_of(&name, "endpoints", error));
     }
     let (Ok(spec), true) = (spec, reasons.is_empty()) else {
-        return Err(Problem::unprocessable(reasons));
+        return Err(ApiError::unprocessable(reasons));
     };
     let words = ("pool", format!("{service} {color} {spec:?} {force}"));
     let change = Change::SetPool { service, color, spec, force };
@@ -233,10 +237,10 @@ async fn drain(
     State(context): State<Context>,
     Path(name): Path<String>,
     query: Result<Query<DrainQuery>, axum::extract::rejection::QueryRejection>,
-) -> Result<Json<DrainStatus>, Problem> {
+) -> Result<Json<DrainStatus>, ApiError> {
     let Query(DrainQuery { wait, color }) =
-        query.map_err(|error| Problem::malformed(error.body_text()))?;
-    let service = name.parse::<ServiceName>().map_err(|_| Problem::no_service(&name))?;
+        query.map_err(|error| ApiError::malformed(error.body_text()))?;
+    let service = name.parse::<ServiceName>().map_err(|_| ApiError::no_service(&name))?;
     let color = color.as_deref().map(parse_color).transpose()?;
     let wait = wait.as_deref().map(parse_wait).transpose()?;
     let control = &context.api.control;
@@ -244,7 +248,7 @@ async fn drain(
         Some(wait) => control.wait_for_drain(&service, color, wait).await,
         None => control.drain(&service, color),
     };
-    let picture = picture.ok_or_else(|| Problem::no_service(&name))?;
+    let picture = picture.ok_or_else(|| ApiError::no_service(&name))?;
     Ok(Json(picture.into()))
 }
 
@@ -254,61 +258,91 @@ async fn drain(
     (status = 409, body = Problem, description = "changed in what needs a restart"),
     (status = 422, body = Problem, description = "mistakes in the file; nothing changed"),
 ))]
-async fn reload(State(context): State<Context>) -> Result<Response, Problem> {
+async fn reload(State(context): State<Context>) -> Result<Response, ApiError> {
     (context.api.reload)().await?;
-    Ok(picture(&context))
+    picture(&context, None).await
 }
 
 /// Events as they happen, as server-sent events. `Last-Event-ID` resumes.
 #[utoipa::path(get, path = "/v1/events", responses((status = 200, content_type = "text/event-stream")))]
-async fn events(State(context): State<Context>, headers: HeaderMap) -> Result<Response, Problem> {
-    let after = match headers.get("last-event-id") {
-        None => None,
-        Some(id) => {
-            let number = id.to_str().ok().and_then(|it| it.parse().ok());
-            Some(
-                number
-                    .ok_or_else(|| Problem::malformed("Last-Event-ID is the number of an event"))?,
-            )
-        }
-    };
+async fn events(State(context): State<Context>, headers: HeaderMap) -> Result<Response, ApiError> {
+    let after =
+        match headers.get("last-event-id") {
+            None => None,
+            Some(id) => {
+                let number = id.to_str().ok().and_then(|it| it.parse().ok());
+                Some(number.ok_or_else(|| {
+                    ApiError::malformed("Last-Event-ID is the number of an event")
+                })?)
+            }
+        };
     Ok(stream(context.api.control.events().subscribe(after)).into_response())
 }
 
 /// Metrics in the text format of Prometheus.
 #[utoipa::path(get, path = "/metrics", responses((status = 200, content_type = "text/plain")))]
-async fn metrics(State(context): State<Context>) -> Response {
+async fn metrics(State(context): State<Context>) -> Result<Response, ApiError> {
+    let control = context.api.control.clone();
+    let scrape = off_thread(move || control.scrape()).await?;
     let text = HeaderValue::from_static("text/plain; version=0.0.4");
-    ([(header::CONTENT_TYPE, text)], context.api.control.scrape()).into_response()
+    Ok(([(header::CONTENT_TYPE, text)], scrape).into_response())
 }
 
-/// Whether the process lives.
-#[utoipa::path(get, path = "/healthz", responses((status = 200, body = String)))]
-async fn healthz() -> &'static str {
-    "ok\n"
+/// Whether the process lives. 503 only for what a restart repairs: a task that has died, or a control loop
+/// that is stuck while nothing waits for the disk.
+#[utoipa::path(get, path = "/healthz", responses(
+    (status = 200, body = String),
+    (status = 503, body = String, description = "each thing that a restart would repair, one on a line"),
+))]
+async fn healthz(State(context): State<Context>) -> Response {
+    let mut wrong = (context.api.gone)();
+    if let Some(stuck) = context.api.control.stuck().filter(|it| *it >= STUCK) {
+        wrong.push(format!("the control loop has been stuck for {} s", stuck.as_secs()));
+    }
+    match &*wrong {
+        [] => "ok\n".into_response(),
+        wrong => {
+            (StatusCode::SERVICE_UNAVAILABLE, format!("{}\n", wrong.join("\n"))).into_response()
+        }
+    }
 }
 
-/// Whether clients should be sent here: listening, not stopping, and every service has an endpoint
-/// that is up in its active pool.
+/// Whether clients should be sent here: listening, not stopping, every service has an endpoint that is up in
+/// its active pool, and changes can be written.
 #[utoipa::path(get, path = "/readyz", responses(
     (status = 200, body = Ready),
     (status = 503, body = Ready, description = "not now, for these reasons"),
 ))]
 async fn readyz(State(context): State<Context>) -> Response {
+    let control = &context.api.control;
     let mut reasons = Vec::new();
     if !(context.api.is_serving)() {
         reasons.push("flipgate is starting or stopping".to_owned());
     }
-    for (name, service) in &context.api.control.picture().services {
-        let pool = service.pool(service.active);
-        if service.is_damaged {
-            reasons.push(format!(
-                "the state of {name} is damaged: promote the color that shall be active"
-            ));
-        } else if !pool.endpoints.iter().any(|it| it.condition.health == Health::Up) {
-            let (color, count) = (service.active, pool.endpoints.len());
-            reasons.push(format!("none of the {count} endpoints of {name} {color} is up"));
+    reasons.extend((context.api.gone)());
+    if let Some(why) = control.condition().read_only {
+        reasons.push(format!("the state is read-only until a restart: {why}"));
+    }
+    let applied = control.applied();
+    let mut more = 0;
+    for (name, pools) in applied.pools.iter() {
+        let color = pools.active;
+        let reason = if applied.state.damaged.contains_key(name) {
+            format!("the state of {name} is damaged: promote the color that shall be active")
+        } else {
+            let members = pools.pool(color).members();
+            if members.iter().any(|it| it.health() == Health::Up) {
+                continue;
+            }
+            format!("none of the {} endpoints of {name} {color} is up", members.len())
+        };
+        match reasons.len() < REASONS_MAX {
+            true => reasons.push(reason),
+            false => more += 1,
         }
+    }
+    if more > 0 {
+        reasons.push(format!("and {more} more services"));
     }
     let ready = reasons.is_empty();
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
@@ -334,18 +368,18 @@ const IF_MATCH: HeaderName = header::IF_MATCH;
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 impl FromRequestParts<Context> for Conditions {
-    type Rejection = Problem;
+    type Rejection = ApiError;
 
     async fn from_request_parts(
         parts: &mut request::Parts,
         context: &Context,
-    ) -> Result<Self, Problem> {
+    ) -> Result<Self, ApiError> {
         let if_match = parts.headers.get_all(IF_MATCH).iter();
         let lines: Vec<&str> = if_match.map(|it| it.to_str().unwrap_or("?")).collect();
         if lines.is_empty() && context.config.require_if_match {
             let title = "A change must say on which generation it was decided";
             let detail = "send If-Match with the ETag of GET /v1/status (admin.require_if_match)";
-            return Err(Problem::new(
+            return Err(ApiError::new(
                 StatusCode::PRECONDITION_REQUIRED,
                 "if-match-required",
                 title,
@@ -358,15 +392,15 @@ impl FromRequestParts<Context> for Conditions {
         };
         let key = parts.headers.get(IDEMPOTENCY_KEY).map(|it| match it.to_str() {
             Ok(key) if (1..=255).contains(&key.len()) => Ok(key.to_owned()),
-            _ => Err(Problem::malformed("Idempotency-Key is 1 to 255 visible characters")),
+            _ => Err(ApiError::malformed("Idempotency-Key is 1 to 255 visible characters")),
         });
         Ok(Self { if_generation, key: key.transpose()? })
     }
 }
 
 /// A list of entity tags: RFC 9110, section 13.1.1. A weak one never matches.
-fn generations(list: &str) -> Result<Vec<Generation>, Problem> {
-    let wrong = || Problem::malformed("If-Match is the ETag of a status, like \"42\", or *");
+fn generations(list: &str) -> Result<Vec<Generation>, ApiError> {
+    let wrong = || ApiError::malformed("If-Match is the ETag of a status, like \"42\", or *");
     let mut generations = Vec::new();
     for tag in list.split(',').map(str::trim) {
         if tag.starts_with("W/") {
@@ -384,20 +418,21 @@ async fn propose(
     change: Change,
     words: (&str, String),
     reason: Option<String>,
-) -> Result<Response, Problem> {
+) -> Result<Response, ApiError> {
     if reason.as_ref().is_some_and(|it| it.len() > REASON_BYTES_MAX) {
         let detail = format!("a reason has at most {REASON_BYTES_MAX} bytes");
-        return Err(Problem::malformed(detail));
+        return Err(ApiError::malformed(detail));
     }
     let Conditions { if_generation, key } = conditions;
     let idempotency = key.map(|key| {
         let (verb, call) = words;
         (key, format!("{verb} {:08x} {}", crc32fast::hash(call.as_bytes()), call.len()))
     });
+    let named = named(&change);
     let call = Call { change, if_generation, idempotency, reason };
-    let Done { generation: _, revision: _, is_repeated, applied: _ } =
-        context.api.control.propose(call).await?;
-    let mut response = picture(context);
+    let done = context.api.control.propose(call).await?;
+    let is_repeated = done.is_repeated;
+    let mut response = picture(context, Some((done, named))).await?;
     if is_repeated {
         let repeated = HeaderValue::from_static("true");
         response.headers_mut().insert("idempotent-replayed", repeated);
@@ -405,18 +440,71 @@ async fn propose(
     Ok(response)
 }
 
-fn picture(context: &Context) -> Response {
-    let status = Status::from(context.api.control.picture());
-    let tag = format!("\"{}\"", status.generation);
-    let tag = HeaderValue::from_str(&tag).expect("digits in quotes");
+/// The services that a change names; none for those of the last promotion.
+fn named(change: &Change) -> Vec<ServiceName> {
+    match change {
+        Change::Promote(colors) => colors.keys().cloned().collect(),
+        Change::Rollback { services, .. } => services.clone(),
+        Change::SetPool { service, .. } => vec![service.clone()],
+        Change::Follow(_) => Vec::new(),
+    }
+}
+
+/// The picture of now, or the one after a change. That one has the generation that the change led to, whatever
+/// else has come since; and with many services, only those that the change named, so that a flip of one of
+/// them does not wait for a picture of all.
+async fn picture(
+    context: &Context,
+    after: Option<(Done, Vec<ServiceName>)>,
+) -> Result<Response, ApiError> {
+    let control = context.api.control.clone();
+    // What shows few services takes less time than to ask another thread for it.
+    let is_short = after.is_some() || control.applied().pools.len() <= SHOWN_MAX;
+    let draw = move || {
+        let status = match after {
+            None => Status::from(control.picture()),
+            Some((done, mut named)) => {
+                let Done { generation, applied, .. } = done;
+                if named.is_empty() {
+                    named.clone_from(&applied.state.promotion.services);
+                }
+                let partial = applied.pools.len() > SHOWN_MAX;
+                let wanted = |it: &ServiceName| !partial || named.contains(it);
+                let status = Status::from(control.picture_of(&applied, wanted));
+                Status { generation: generation.0, partial, ..status }
+            }
+        };
+        let status = Status { read_only: control.condition().read_only, ..status };
+        let body = serde_json::to_vec(&status).expect("texts and numbers only");
+        (status.generation, body)
+    };
+    let (generation, body) = match is_short {
+        true => draw(),
+        false => off_thread(draw).await?,
+    };
+    let tag = HeaderValue::from_str(&format!("\"{generation}\"")).expect("digits in quotes");
+    let json = HeaderValue::from_static("application/json");
     let no_store = HeaderValue::from_static("no-store");
-    ([(header::ETAG, tag), (header::CACHE_CONTROL, no_store)], Json(status)).into_response()
+    let headers =
+        [(header::ETAG, tag), (header::CONTENT_TYPE, json), (header::CACHE_CONTROL, no_store)];
+    Ok((headers, body).into_response())
+}
+
+/// Does what takes time in proportion to the number of services, while the thread of this call goes on with
+/// others.
+async fn off_thread<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, ApiError> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| {
+        let title = "Internal Server Error";
+        ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", title, error.to_string())
+    })
 }
 
 /// JSON, whatever its content type says: a page of a foreign site is refused by its origin.
-fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     serde_json::from_slice(body).map_err(|error| {
-        Problem::malformed(format!("the body is not what this call takes: {error}"))
+        ApiError::malformed(format!("the body is not what this call takes: {error}"))
     })
 }
 
@@ -425,17 +513,17 @@ fn reason_of(service: &str, code: &str, error: &dyn std::fmt::Display) -> Proble
     ProblemReason { detail: error.to_string(), service: Some(service), code: code.to_owned() }
 }
 
-fn parse_color(text: &str) -> Result<Color, Problem> {
+fn parse_color(text: &str) -> Result<Color, ApiError> {
     text.parse().map_err(|error: crate::model::ParseColorError| {
         let title = "There is no such color";
-        Problem::new(StatusCode::NOT_FOUND, "unknown-color", title, error.to_string())
+        ApiError::new(StatusCode::NOT_FOUND, "unknown-color", title, error.to_string())
     })
 }
 
-fn parse_wait(text: &str) -> Result<Duration, Problem> {
+fn parse_wait(text: &str) -> Result<Duration, ApiError> {
     text.parse::<jiff::SignedDuration>()
         .ok()
         .and_then(|it| Duration::try_from(it).ok())
         .map(|it| it.min(WAIT_MAX))
-        .ok_or_else(|| Problem::malformed("wait is a duration with its unit, like 30s"))
+        .ok_or_else(|| ApiError::malformed("wait is a duration with its unit, like 30s"))
 }

@@ -3,7 +3,7 @@
 //! A thin border: from the wire into one call, and back onto the wire. Nothing is decided here but
 //! who may call.
 
-pub mod client;
+mod convert;
 mod guard;
 mod handlers;
 mod problem;
@@ -11,7 +11,6 @@ mod server;
 mod settings;
 mod stall;
 mod stream;
-pub mod wire;
 
 use std::{future::Future, pin::Pin, sync::Arc};
 

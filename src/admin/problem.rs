@@ -5,16 +5,19 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use super::{
-    ReloadError,
-    wire::{Problem, ProblemReason},
-};
+use flipgate_api::wire::{Problem, ProblemReason};
+
+use super::ReloadError;
 use crate::{
     control::{ChangeError, Reason},
     store::CommitError,
 };
 
-impl Problem {
+/// An error response of the API: the wire's [`Problem`], with the means to make one and to send it.
+#[derive(Debug)]
+pub(super) struct ApiError(Problem);
+
+impl ApiError {
     /// A problem of a kind, with what to do about it.
     pub(super) fn new(
         status: StatusCode,
@@ -22,14 +25,18 @@ impl Problem {
         title: &str,
         detail: impl Into<String>,
     ) -> Self {
-        Self {
+        Self(Problem {
             kind: format!("urn:flipgate:problem:{kind}"),
             title: title.to_owned(),
             status: status.as_u16(),
             detail: detail.into(),
             reasons: Vec::new(),
             generation: None,
-        }
+        })
+    }
+
+    fn with_reasons(self, reasons: Vec<ProblemReason>) -> Self {
+        Self(Problem { reasons, ..self.0 })
     }
 
     /// A call that cannot be understood.
@@ -41,8 +48,8 @@ impl Problem {
     pub(super) fn unprocessable(reasons: Vec<ProblemReason>) -> Self {
         let title = "Nothing to be done like this";
         let detail = sentences(&reasons);
-        let problem = Self::new(StatusCode::UNPROCESSABLE_ENTITY, "unprocessable", title, detail);
-        Self { reasons, ..problem }
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "unprocessable", title, detail)
+            .with_reasons(reasons)
     }
 
     /// A service that is not configured, where a path names it.
@@ -66,15 +73,15 @@ impl From<Reason> for ProblemReason {
     }
 }
 
-impl From<ChangeError> for Problem {
+impl From<ChangeError> for ApiError {
     fn from(error: ChangeError) -> Self {
         let detail = error.to_string();
         match error {
             ChangeError::Stale { decided_on: _, current } => {
                 let title = "Decided on an old generation";
                 let kind = "stale-generation";
-                let problem = Self::new(StatusCode::PRECONDITION_FAILED, kind, title, detail);
-                Self { generation: Some(current.0), ..problem }
+                let Self(problem) = Self::new(StatusCode::PRECONDITION_FAILED, kind, title, detail);
+                Self(Problem { generation: Some(current.0), ..problem })
             }
             ChangeError::Refused(reasons) => {
                 let is_callers = reasons.iter().any(|it| it.problem.is_callers());
@@ -82,9 +89,8 @@ impl From<ChangeError> for Problem {
                 if is_callers {
                     return Self::unprocessable(reasons);
                 }
-                let problem =
-                    Self::new(StatusCode::CONFLICT, "refused", "The change was refused", detail);
-                Self { reasons, ..problem }
+                Self::new(StatusCode::CONFLICT, "refused", "The change was refused", detail)
+                    .with_reasons(reasons)
             }
             ChangeError::KeyReused(_) => {
                 let title = "The idempotency key was used for another call";
@@ -117,7 +123,7 @@ impl From<ChangeError> for Problem {
     }
 }
 
-impl From<ReloadError> for Problem {
+impl From<ReloadError> for ApiError {
     fn from(error: ReloadError) -> Self {
         let detail = error.to_string();
         let title = "The configuration was not applied";
@@ -138,10 +144,12 @@ impl From<ReloadError> for Problem {
     }
 }
 
-impl IntoResponse for Problem {
+impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let body = serde_json::to_string(&self).expect("texts and numbers only");
+        let Self(problem) = self;
+        let status =
+            StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let body = serde_json::to_string(&problem).expect("texts and numbers only");
         let mut response = (status, body).into_response();
         let headers = response.headers_mut();
         let json = HeaderValue::from_static("application/problem+json");

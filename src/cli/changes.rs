@@ -5,13 +5,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use indicatif::{ProgressBar, ProgressStyle};
-
-use super::{Admin, Failure, Output, Terms, exit, status::show};
-use crate::admin::{
-    client::Call,
+use flipgate_api::{
+    Call, Caller, CallerArguments,
     wire::{DrainStatus, PoolStatus, PromoteRequest, RollbackRequest, Status},
 };
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::{Failure, Output, Terms, exit, status::show};
 
 /// The longest wait of one call; the API itself has a limit of an hour.
 const SLICE: Duration = Duration::from_secs(1800);
@@ -39,36 +39,33 @@ pub(super) async fn promote(services: Vec<(String, String)>, terms: &Terms) -> R
         colors.iter().map(|(name, color)| (name.clone(), other(color).to_owned())).collect();
     let body =
         PromoteRequest { services: colors, force: terms.force, reason: terms.reason.clone() };
-    let body = serde_json::to_string(&body).expect("texts only");
-    change("/v1/promote", body, Some(replaced), &[], terms).await
+    change(Call::promote(&body), Some(replaced), &[], terms).await
 }
 
 pub(super) async fn rollback(services: Vec<String>, terms: &Terms) -> Result<u8, Failure> {
     let names = services.clone();
     let body = RollbackRequest { services, force: terms.force, reason: terms.reason.clone() };
-    let body = serde_json::to_string(&body).expect("texts only");
-    change("/v1/rollback", body, None, &names, terms).await
+    change(Call::rollback(&body), None, &names, terms).await
 }
 
 /// Makes a change, and waits for the drain of what it replaced if that is wanted: of these colors,
 /// or else of those that are draining then, of the services that are named or of all.
 async fn change(
-    path: &str,
-    body: String,
+    mut call: Call<'_>,
     replaced: Option<Vec<(String, String)>>,
     names: &[String],
     terms: &Terms,
 ) -> Result<u8, Failure> {
     let Terms { if_generation, wait_drain, reason: _, force: _, idempotency_key, admin, output } =
         terms;
-    let mut headers = Vec::new();
     if let Some(generation) = if_generation {
-        headers.push(("if-match", format!("\"{generation}\"")));
+        call = call.if_generation(*generation);
     }
     if let Some(key) = idempotency_key {
-        headers.push(("idempotency-key", key.clone()));
+        call = call.idempotency_key(key);
     }
-    let status: Status = admin.call(Call { headers, ..Call::post(path, body) }).await?;
+    let caller = admin.caller()?;
+    let status: Status = caller.call(call).await?;
     warn_of_dead_pools(&status);
     let Some(patience) = wait_drain else {
         show(&status, *output);
@@ -79,7 +76,7 @@ async fn change(
     let mut drained = true;
     for (name, color) in &replaced {
         let left = until.saturating_duration_since(Instant::now());
-        let drain = wait_for(name, Some(color), Some(left), admin, *output).await;
+        let drain = wait_for(name, Some(color), Some(left), &caller, *output).await;
         let generation = status.generation;
         let drain = drain.map_err(|Failure { text, code: _ }| Failure {
             code: exit::NOT_DRAINED,
@@ -97,7 +94,7 @@ async fn change(
         drained &= drain.drained;
     }
     // The picture from before the wait is better than none.
-    show(&admin.call(Call::get("/v1/status")).await.unwrap_or(status), *output);
+    show(&caller.status().await.unwrap_or(status), *output);
     Ok(if drained { 0 } else { exit::NOT_DRAINED })
 }
 
@@ -121,15 +118,16 @@ fn other(color: &str) -> &str {
 pub(super) async fn drain(
     service: &str,
     wait: Option<Duration>,
-    admin: &Admin,
+    admin: &CallerArguments,
     output: Output,
 ) -> Result<u8, Failure> {
     let (service, color) = match service.split_once('=') {
         Some((service, color)) => (service, Some(color)),
         None => (service, None),
     };
-    let drain = wait_for(service, color, wait, admin, output).await?;
-    let status: Status = admin.call(Call::get("/v1/status")).await?;
+    let caller = admin.caller()?;
+    let drain = wait_for(service, color, wait, &caller, output).await?;
+    let status = caller.status().await?;
     let active = status.services.get(service).map(|it| it.active.as_str());
     if active == Some(drain.color.as_str()) {
         let text = format!("{service} has {} active: promote the other color first", drain.color);
@@ -149,18 +147,16 @@ async fn wait_for(
     service: &str,
     color: Option<&str>,
     wait: Option<Duration>,
-    admin: &Admin,
+    caller: &Caller,
     output: Output,
 ) -> Result<DrainStatus, Failure> {
-    let color = color.map(|it| format!("color={it}&")).unwrap_or_default();
-    let now = format!("/v1/services/{service}/drain?{color}wait=0s");
-    let Some(wait) = wait else { return admin.call(Call::get(&now)).await };
+    let now = || caller.drain(service, color, Duration::ZERO);
+    let Some(wait) = wait else { return Ok(now().await?) };
     let until = Instant::now() + wait;
     let answer = async {
         loop {
             let wait = until.saturating_duration_since(Instant::now()).min(SLICE);
-            let path = format!("/v1/services/{service}/drain?{color}wait={}ms", wait.as_millis());
-            let drain: DrainStatus = admin.call(Call { wait, ..Call::get(&path) }).await?;
+            let drain = caller.drain(service, color, wait).await?;
             if drain.drained || Instant::now() >= until || wait < SLICE {
                 return Ok(drain);
             }
@@ -179,7 +175,7 @@ async fn wait_for(
         tokio::select! {
             drain = &mut answer => break drain,
             _ = look.tick() => {
-                if let Ok(drain) = admin.call::<DrainStatus>(Call::get(&now)).await {
+                if let Ok(drain) = now().await {
                     spinner.set_message(sentence(&drain));
                 }
             }

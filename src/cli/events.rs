@@ -1,12 +1,13 @@
 //! `events`.
 
+use flipgate_api::CallerArguments;
 use serde_json::Value;
 
-use super::{Admin, Failure, Output};
+use super::{Failure, Output};
 
 pub(super) async fn events(
     after: Option<u64>,
-    admin: &Admin,
+    admin: &CallerArguments,
     output: Output,
 ) -> Result<u8, Failure> {
     let mut events = admin.caller()?.events(after).await?;

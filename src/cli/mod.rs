@@ -5,23 +5,21 @@
 
 mod changes;
 mod check;
-mod drill;
 mod events;
 mod run;
-mod sample;
 mod status;
 
 use std::{io::IsTerminal, path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
-use http::StatusCode;
-use serde::de::DeserializeOwned;
-
-use crate::{
-    admin::client::{Call, CallError, Caller, Target},
-    demo,
-    drill::parse_time,
+use flipgate_api::{CallError, CallerArguments, TokenFileError};
+use flipgate_drill::{
+    Program,
+    command::{DrillCommand, SampleCommand},
 };
+use http::StatusCode;
+
+use crate::demo;
 
 /// Exit codes; what is not here is 0 for success and 1 for failure.
 mod exit {
@@ -66,7 +64,7 @@ enum Command {
     #[command(after_help = "Example: flipgate status --json | jq .generation")]
     Status {
         #[command(flatten)]
-        admin: Admin,
+        admin: CallerArguments,
         #[command(flatten)]
         output: Output,
     },
@@ -107,7 +105,7 @@ enum Command {
         #[arg(long, value_name = "TIME", value_parser = parse_time)]
         wait: Option<Duration>,
         #[command(flatten)]
-        admin: Admin,
+        admin: CallerArguments,
         #[command(flatten)]
         output: Output,
     },
@@ -118,7 +116,7 @@ enum Command {
         #[arg(long, value_name = "NUMBER")]
         after: Option<u64>,
         #[command(flatten)]
-        admin: Admin,
+        admin: CallerArguments,
         #[command(flatten)]
         output: Output,
     },
@@ -144,15 +142,8 @@ enum Command {
     /// With --demo a Flipgate of its own in front of sample applications; else what listens at --url, with
     /// sample applications (`flipgate sample`) behind it. Flips go by Flipgate's admin API, or by any command.
     /// What is not put to the test is said to be unchecked.
-    #[command(after_help = drill::EXAMPLES)]
-    Drill {
-        #[command(flatten)]
-        drill: Box<drill::DrillArguments>,
-        #[command(flatten)]
-        admin: Admin,
-        #[command(flatten)]
-        output: Output,
-    },
+    #[command(after_help = flipgate_drill::command::examples("flipgate drill"))]
+    Drill(Box<DrillCommand>),
     /// Run the sample application that demo and drill put behind a proxy
     ///
     /// Pages for people under /, and traffic that can be checked under /traffic: short, download, upload,
@@ -160,37 +151,13 @@ enum Command {
     #[command(
         after_help = "Example: flipgate sample --color green --version 8.0 --listen 127.0.0.1:9002"
     )]
-    Sample {
-        #[command(flatten)]
-        sample: sample::SampleArguments,
-        #[command(flatten)]
-        output: Output,
-    },
+    Sample(SampleCommand),
     /// Print completions for a shell
     #[command(after_help = "Example: flipgate completions bash > /etc/bash_completion.d/flipgate")]
     Completions {
         /// The shell
         shell: clap_complete::Shell,
     },
-}
-
-/// Where the admin API is, and who calls.
-#[derive(Args, Clone, Debug)]
-struct Admin {
-    /// The admin API: http://HOST:PORT or unix:/PATH
-    #[arg(
-        long = "admin",
-        value_name = "URL",
-        env = "FLIPGATE_ADMIN",
-        default_value = "http://127.0.0.1:9900"
-    )]
-    url: Target,
-    /// A file with the token
-    #[arg(long, value_name = "FILE")]
-    token_file: Option<PathBuf>,
-    /// The token itself; only by the environment, since command lines are seen by others
-    #[arg(long, hide = true, env = "FLIPGATE_TOKEN", hide_env_values = true)]
-    token: Option<String>,
 }
 
 /// How results are printed.
@@ -220,7 +187,7 @@ struct Terms {
     #[arg(long, value_name = "KEY")]
     idempotency_key: Option<String>,
     #[command(flatten)]
-    admin: Admin,
+    admin: CallerArguments,
     #[command(flatten)]
     output: Output,
 }
@@ -264,8 +231,11 @@ fn dispatch(command: Command) -> Result<u8, Failure> {
                 Err(error) => Err(Failure::new(format!("the demo cannot run: {error}"))),
             }
         }
-        Command::Drill { drill, admin, output } => drill::drill(*drill, &admin, output),
-        Command::Sample { sample, output } => online(sample::sample(sample, output)),
+        Command::Drill(drill) => {
+            let this = Program::this("flipgate");
+            Ok(drill.run(this.clone(), || Ok(this))?)
+        }
+        Command::Sample(sample) => Ok(sample.run()?),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "flipgate", &mut std::io::stdout());
             Ok(0)
@@ -280,32 +250,17 @@ fn online(command: impl Future<Output = Result<u8, Failure>>) -> Result<u8, Fail
     runtime.block_on(command)
 }
 
+fn parse_time(text: &str) -> Result<Duration, String> {
+    text.parse::<jiff::SignedDuration>()
+        .ok()
+        .and_then(|it| Duration::try_from(it).ok())
+        .ok_or_else(|| "write a time in units up to hours, like 30s, 5m or 24h".to_owned())
+}
+
 fn count(from: usize, to: usize) -> impl Fn(&str) -> Result<usize, String> + Clone {
     move |text| {
         let number = text.parse().ok().filter(|it| (from..=to).contains(it));
         number.ok_or_else(|| format!("write a number from {from} to {to}"))
-    }
-}
-
-// === impl Admin ===
-
-impl Admin {
-    fn caller(&self) -> Result<Caller, Failure> {
-        let token = match &self.token_file {
-            None => self.token.clone(),
-            Some(file) => {
-                let text = std::fs::read_to_string(file).map_err(|error| {
-                    Failure::new(format!("cannot read {}: {error}", file.display()))
-                })?;
-                Some(text.trim().to_owned())
-            }
-        };
-        Ok(Caller { target: self.url.clone(), token })
-    }
-
-    /// Makes a call and reads its answer.
-    async fn call<T: DeserializeOwned>(&self, call: Call<'_>) -> Result<T, Failure> {
-        Ok(self.caller()?.call(call).await?)
     }
 }
 
@@ -327,6 +282,19 @@ impl Failure {
 
     fn with_code(self, code: u8) -> Self {
         Self { code, ..self }
+    }
+}
+
+impl From<TokenFileError> for Failure {
+    fn from(error: TokenFileError) -> Self {
+        Self::new(error.to_string())
+    }
+}
+
+impl From<flipgate_drill::command::Failure> for Failure {
+    fn from(failure: flipgate_drill::command::Failure) -> Self {
+        let flipgate_drill::command::Failure { code, text } = failure;
+        Self { code, text }
     }
 }
 

@@ -1,15 +1,15 @@
 //! `status`, and how a picture is shown.
 
 use comfy_table::{Attribute, Cell, CellAlignment, Color, ContentArrangement, Table, presets};
-
-use super::{Admin, Failure, Output};
-use crate::admin::{
-    client::Call,
+use flipgate_api::{
+    CallerArguments,
     wire::{EndpointStatus, PoolStatus, Status},
 };
 
-pub(super) async fn status(admin: &Admin, output: Output) -> Result<u8, Failure> {
-    let status: Status = admin.call(Call::get("/v1/status")).await?;
+use super::{Failure, Output};
+
+pub(super) async fn status(admin: &CallerArguments, output: Output) -> Result<u8, Failure> {
+    let status = admin.caller()?.status().await?;
     show(&status, output);
     Ok(0)
 }

@@ -9,15 +9,15 @@ use std::{
     },
 };
 
+use flipgate_drill::{
+    Color,
+    register::{Read, Write, conflicts},
+    sample::{self, now_ns},
+};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::client::Client;
-use crate::{
-    drill::{Read, Write, conflicts},
-    model::Color,
-    sample::{self, now_ns},
-};
 
 /// When which color was made active.
 #[derive(Debug, Default)]

@@ -13,11 +13,12 @@ use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
 };
 
+use flipgate_drill::sample::{About, Sample};
+
 use crate::{
     admin,
     app::{App, AppError},
     config::Config,
-    sample::{About, Sample},
 };
 
 use self::{report::Report, tour::Tour};

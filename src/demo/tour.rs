@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use flipgate_drill::{Color, sample::now_ns, spinner};
 use http::Method;
 use indicatif::ProgressBar;
 use serde_json::Value;
@@ -20,7 +21,6 @@ use super::{
     load::{Flips, Load, Seen},
     report::{Report, Row},
 };
-use crate::{drill::spinner, model::Color, sample::now_ns};
 
 /// Where everything is.
 #[derive(Clone, Copy, Debug)]

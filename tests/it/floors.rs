@@ -5,13 +5,13 @@ use std::{collections::BTreeSet, fs, path::Path};
 
 /// Bottom first. Rooms on one line are neighbors and do not use each other.
 const FLOORS: &[&[&str]] = &[
-    &["model", "sample"],
+    &["model"],
     &["http1", "http2", "metrics", "switch", "tls"],
     &["net", "store"],
     &["downstream", "upstream"],
     &["care", "control", "proxy"],
     &["admin"],
-    &["config", "drill"],
+    &["config"],
     &["app"],
     &["demo"],
     &["cli"],

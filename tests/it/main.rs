@@ -6,6 +6,7 @@ mod audience; // Who sees green before it is active?
 mod bad_input; // What happens to what cannot be right?
 mod cli; // What do people and scripts hold on to?
 mod config; // Do the files of config/ say what is true?
+mod crates; // Do the crates beside the proxy stand without it?
 mod demo; // Does the tour lose anything?
 mod differential; // Does hyper see the same messages in the same bytes?
 mod drain; // Who is still inside, and when is nobody?

@@ -13,10 +13,8 @@ use std::{
 };
 
 use bytes::Bytes;
-use flipgate::{
-    admin::wire::{PoolStatus, PromoteRequest, ServiceStatus, Status},
-    model::Color,
-};
+use flipgate::model::Color;
+use flipgate_api::wire::{PoolStatus, PromoteRequest, ServiceStatus, Status};
 use futures_util::stream;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
@@ -336,7 +334,13 @@ impl Proxy {
             }
         };
         let services = (0..table.active.len()).map(|it| (NAMES[it].to_owned(), service(it)));
-        Status { generation: table.generation, services: services.collect() }
+        Status {
+            generation: table.generation,
+            revision: table.generation,
+            read_only: None,
+            partial: false,
+            services: services.collect(),
+        }
     }
 
     /// Makes a flip as this proxy does.

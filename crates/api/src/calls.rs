@@ -1,0 +1,120 @@
+//! The usual calls, each with its types.
+
+use std::time::Duration;
+
+use http::Method;
+use serde::Serialize;
+
+use crate::{
+    client::{Call, CallError, Caller},
+    wire::{DrainStatus, PoolRequest, PromoteRequest, RollbackRequest, Status},
+};
+
+// === impl Call ===
+
+impl Call<'static> {
+    /// Makes colors active.
+    #[must_use]
+    pub fn promote(request: &PromoteRequest) -> Self {
+        Self::post("/v1/promote", json(request))
+    }
+
+    /// Makes active what was active before the last promotion.
+    #[must_use]
+    pub fn rollback(request: &RollbackRequest) -> Self {
+        Self::post("/v1/rollback", json(request))
+    }
+}
+
+impl Call<'_> {
+    /// Makes the change only if `generation` is the current one. Otherwise the response is a 412.
+    #[must_use]
+    pub fn if_generation(mut self, generation: u64) -> Self {
+        self.headers.push(("if-match", format!("\"{generation}\"")));
+        self
+    }
+
+    /// Makes it safe to repeat the call: the server makes the change of a key once.
+    #[must_use]
+    pub fn idempotency_key(mut self, key: impl Into<String>) -> Self {
+        self.headers.push(("idempotency-key", key.into()));
+        self
+    }
+}
+
+// === impl Caller ===
+
+impl Caller {
+    /// The state of all services.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`].
+    pub async fn status(&self) -> Result<Status, CallError> {
+        self.call(Call::get("/v1/status")).await
+    }
+
+    /// Makes colors active, all in one step. After the response, no new request reaches a replaced color.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`]; also if a color is active already.
+    pub async fn promote(&self, request: &PromoteRequest) -> Result<Status, CallError> {
+        self.call(Call::promote(request)).await
+    }
+
+    /// Makes active what was active before the last promotion, all in one step.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`].
+    pub async fn rollback(&self, request: &RollbackRequest) -> Result<Status, CallError> {
+        self.call(Call::rollback(request)).await
+    }
+
+    /// Sets the endpoints of a color. Requests that are in flight on other endpoints are completed.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`]; also if the color is active and the request does not say `force`.
+    pub async fn set_pool(
+        &self,
+        service: &str,
+        color: &str,
+        request: &PoolRequest,
+    ) -> Result<Status, CallError> {
+        let path = format!("/v1/services/{service}/pools/{color}");
+        let call = Call { method: Method::PUT, ..Call::post(&path, json(request)) };
+        self.call(call).await
+    }
+
+    /// The progress of a drain: of `color`, or else of the color that is not active. Returns when the drain is
+    /// complete or after `wait`, which is at most an hour.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`].
+    pub async fn drain(
+        &self,
+        service: &str,
+        color: Option<&str>,
+        wait: Duration,
+    ) -> Result<DrainStatus, CallError> {
+        let color = color.map(|it| format!("color={it}&")).unwrap_or_default();
+        let path = format!("/v1/services/{service}/drain?{color}wait={}ms", wait.as_millis());
+        self.call(Call { wait, ..Call::get(&path) }).await
+    }
+
+    /// Reads the configuration file again and applies it, all of it or nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`]; also if the file has mistakes.
+    pub async fn reload(&self) -> Result<Status, CallError> {
+        self.call(Call::post("/v1/reload", String::new())).await
+    }
+}
+
+fn json(request: &impl Serialize) -> String {
+    serde_json::to_string(request).expect("the requests are of strings, numbers and booleans")
+}

@@ -1,0 +1,263 @@
+//! The JSON of requests and responses, as types.
+//!
+//! Colors, roles and times are strings, as on the wire: a client that is older than the server still reads
+//! a response that has new fields or new values.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// The state of all services.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Status {
+    /// The version of the routing table: every change of it adds 1. Also the `ETag` of the response. In the
+    /// response to a change, the generation that this change led to: send it as `If-Match` with the next one.
+    pub generation: u64,
+    /// The version of the stored state: every change adds 1, also one that leaves the routing table as it is.
+    #[serde(default)]
+    pub revision: u64,
+    /// Why the state is read-only until a restart: a change had an unknown outcome, such as after a failed
+    /// disk sync. Traffic goes on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub read_only: Option<String>,
+    /// Whether `services` has only the services that the change named: so it is in the response to a change if
+    /// more than 100 services are configured. `GET /v1/status` always has all.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub partial: bool,
+    /// The services, by name.
+    pub services: BTreeMap<String, ServiceStatus>,
+}
+
+/// One service.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ServiceStatus {
+    /// The color that serves public requests: `blue` or `green`.
+    pub active: String,
+    /// The color that a rollback would make active. `null` if there is none.
+    pub previous: Option<String>,
+    /// Whether the service's entry in the state file could not be read. The service refuses all requests until
+    /// a color is promoted.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub damaged: bool,
+    /// The two pools, by color.
+    pub pools: BTreeMap<String, PoolStatus>,
+}
+
+/// One pool.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct PoolStatus {
+    /// `active`, `draining`, `standby`, `preview` or `empty`.
+    pub role: String,
+    /// The version that runs there, if it was set.
+    pub version: Option<String>,
+    /// Where version and endpoints were set: in the configuration `file`, or at `runtime` by the admin API.
+    pub source: String,
+    /// Requests in flight.
+    pub in_flight: u64,
+    /// Requests of these that wait in the queue, since every endpoint is at its limit.
+    #[serde(default)]
+    pub queued: u64,
+    /// Retries that the budget of the service's `retry` allows now.
+    #[serde(default)]
+    pub retry_budget: u32,
+    /// Whether panic mode is on: too few endpoints are usable, so unhealthy ones get requests too.
+    #[serde(default)]
+    pub panicking: bool,
+    /// The endpoints. A name that was resolved has one for each of its addresses.
+    pub endpoints: Vec<EndpointStatus>,
+}
+
+/// One endpoint.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct EndpointStatus {
+    /// Host and port, or the path of a unix socket, as configured.
+    pub address: String,
+    /// The address that the name was resolved to, if `address` has a name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resolved: Option<String>,
+    /// The weight for load balancing, 1 to 100.
+    #[serde(default = "one")]
+    pub weight: u16,
+    /// The result of its health checks: `up`, `down`, or `unknown` before the first.
+    pub health: String,
+    /// When the health changed last, as RFC 3339.
+    #[serde(default)]
+    pub since: String,
+    /// Why it is down.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Its ejection, while it is ejected for failed requests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ejected: Option<EjectedStatus>,
+    /// Requests in flight.
+    pub in_flight: u64,
+    /// Open connections, including idle ones.
+    #[serde(default)]
+    pub connections: u64,
+}
+
+/// The ejection of an endpoint.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct EjectedStatus {
+    /// When it began, as RFC 3339.
+    pub since: String,
+    /// When it ends, as RFC 3339.
+    pub until: String,
+    /// What failed.
+    pub reason: String,
+}
+
+/// The colors to make active, all in one step.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct PromoteRequest {
+    /// The color of each service: `blue` or `green`.
+    pub services: BTreeMap<String, String>,
+    /// Override safety checks that may be overridden. A color without endpoints is always refused.
+    #[serde(default)]
+    pub force: bool,
+    /// The reason, for the log and the events. At most 1024 bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// The services to roll back, all in one step.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct RollbackRequest {
+    /// The services. Empty: all services of the last promotion.
+    #[serde(default)]
+    pub services: Vec<String>,
+    /// Also roll back to a color whose endpoints were changed since it was active.
+    #[serde(default)]
+    pub force: bool,
+    /// The reason, for the log and the events. At most 1024 bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// The new content of a pool.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct PoolRequest {
+    /// The version that runs there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// The endpoints, at most 1000.
+    pub endpoints: Vec<EndpointRequest>,
+    /// Also change the pool if its color is active.
+    #[serde(default)]
+    pub force: bool,
+}
+
+/// An endpoint of a pool.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(
+    untagged,
+    expecting = "an endpoint is a text like \"127.0.0.1:9002\", or {\"address\": \"127.0.0.1:9002\", \"weight\": 3}"
+)]
+pub enum EndpointRequest {
+    /// An address, like `127.0.0.1:9002`, with the weight 1.
+    Plain(String),
+    /// An address with a weight.
+    Weighted(WeightedRequest),
+}
+
+/// An endpoint with a weight.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct WeightedRequest {
+    /// An address, like `127.0.0.1:9002`.
+    pub address: String,
+    /// The weight, 1 to 100. The default is 1.
+    #[serde(default = "one")]
+    pub weight: u16,
+}
+
+/// The progress of a drain.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct DrainStatus {
+    /// The service.
+    pub service: String,
+    /// The color. The default of the query is the color that is not active.
+    pub color: String,
+    /// Requests in flight that were admitted before the last change of this color.
+    pub in_flight: u64,
+    /// The age of the oldest of them in milliseconds. 0 if there is none.
+    pub oldest_ms: u64,
+    /// The same requests by kind.
+    pub kinds: DrainKinds,
+    /// Preview requests of internal clients that came later. They do not hold up the drain.
+    pub previews: u64,
+    /// Whether the drain is complete: the endpoints may be stopped. Always false for the active color.
+    pub drained: bool,
+}
+
+/// Requests in flight, by kind.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct DrainKinds {
+    /// HTTP requests.
+    pub request: u64,
+    /// Upgraded connections, like WebSockets.
+    pub tunnel: u64,
+}
+
+/// Whether a load balancer should send requests to this process.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Ready {
+    /// Whether it should.
+    pub ready: bool,
+    /// Why not, if not.
+    pub reasons: Vec<String>,
+}
+
+/// An error response: a problem document (RFC 9457).
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Problem {
+    /// The kind of problem, as a URN like `urn:flipgate:problem:refused`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// A summary of the kind for people.
+    pub title: String,
+    /// The status code.
+    pub status: u16,
+    /// What happened, and what to do.
+    pub detail: String,
+    /// Every reason, for a change that was refused.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reasons: Vec<ProblemReason>,
+    /// The current generation, if the `If-Match` of the request named another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generation: Option<u64>,
+}
+
+/// One reason why a change was refused.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ProblemReason {
+    /// The service that it concerns.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<String>,
+    /// A word for programs, like `unknown_service`.
+    pub code: String,
+    /// A sentence for people.
+    pub detail: String,
+}
+
+fn one() -> u16 {
+    1
+}

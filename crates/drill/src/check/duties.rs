@@ -1,0 +1,201 @@
+//! Who answers for what: which flips happened, which requests show it, what a kill explains, and which
+//! drain a request had to be over for.
+
+use std::collections::BTreeMap;
+
+use super::{
+    super::record::{Drained, Flip, FlipEnd, History, Kill, Kind, Outcome, Request, Victim},
+    register::{Read, Write},
+};
+use crate::color::Color;
+
+/// A time in which nobody knows the color of a service.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Uncertain {
+    service: u8,
+    from: u64,
+    until: u64,
+}
+
+/// What the drill itself broke.
+pub(super) struct Explanations<'a> {
+    history: &'a History,
+}
+
+/// For each service and color, when a drain was told that a request had to be over for.
+pub(super) struct FirstDrains {
+    /// In the order of the flips away from the color: when the next flip back was called, and the first
+    /// drain that was told for this one or a later one.
+    lines: Vec<[Vec<(u64, Drained)>; 2]>,
+}
+
+// === impl Explanations ===
+
+impl<'a> Explanations<'a> {
+    pub(super) fn of(history: &'a History) -> Self {
+        Self { history }
+    }
+
+    /// Whether a request could not end well because of a kill. That of the proxy explains that there was no
+    /// answer, or half of one, and nothing of what was in it. The end of one process of an upstream explains
+    /// what was inside of it, and what cannot be repeated elsewhere; that of the last one of a color, what
+    /// could have gone to that color.
+    pub(super) fn explain(&self, request: &Request) -> bool {
+        let is_loss = match request.outcome {
+            Outcome::Unconnected | Outcome::Unanswered | Outcome::Cut | Outcome::Late => true,
+            Outcome::Refused(code) => code >= 500,
+            _ => false,
+        };
+        is_loss
+            && self.near(request).any(|kill| match kill.victim {
+                Victim::Proxy => true,
+                Victim::Upstream { instance, .. } if request.instance != 0 => {
+                    request.instance == instance
+                }
+                Victim::Upstream { color, was_last, .. } => {
+                    (was_last || !request.kind.is_repeatable()) && self.may_have_met(request, color)
+                }
+            })
+    }
+
+    /// Whether a request was under way when something was killed that it may have met, so that it may have
+    /// been sent again.
+    pub(super) fn may_be_repeated(&self, request: &Request) -> bool {
+        self.near(request).any(|kill| match kill.victim {
+            Victim::Proxy => true,
+            Victim::Upstream { color, .. } => self.may_have_met(request, color),
+        })
+    }
+
+    /// What was killed while a request was under way, of its own service or of all.
+    fn near(&self, request: &Request) -> impl Iterator<Item = &'a Kill> {
+        let Request { began, ended, service, .. } = *request;
+        self.history.kills.iter().filter(move |kill| {
+            let is_own = match kill.victim {
+                Victim::Proxy => true,
+                Victim::Upstream { service: it, .. } => it == service,
+            };
+            is_own && began <= kill.until && ended >= kill.from
+        })
+    }
+
+    /// Whether a color could have been chosen for a request: because it was active at some time of it, or
+    /// because a tester asked for it.
+    fn may_have_met(&self, request: &Request, color: Color) -> bool {
+        if request.kind == Kind::Preview {
+            return true;
+        }
+        let History { initial, flips, .. } = self.history;
+        let Some(mut active) = initial.get(usize::from(request.service)).copied() else {
+            return false;
+        };
+        let mut since = 0;
+        for flip in flips.iter().filter(|it| it.end != FlipEnd::Refused) {
+            let change = flip.changes.iter().find(|it| it.0 == request.service);
+            let Some((_, to)) = change else { continue };
+            let met = since <= request.ended && flip.acknowledged >= request.began;
+            if met && (active == color || flip.end == FlipEnd::Unknown) {
+                return true;
+            }
+            (active, since) = (*to, flip.called);
+        }
+        active == color && since <= request.ended
+    }
+
+    /// Whether the proxy was gone at some time of these.
+    pub(super) fn is_proxy_gone(&self, from: u64, until: u64) -> bool {
+        let kills = &self.history.kills;
+        let mut kills = kills.iter().filter(|it| it.victim == Victim::Proxy);
+        kills.any(|kill| from <= kill.until && until >= kill.from)
+    }
+}
+
+/// The flips that happened, and the times in which that is not known of one.
+pub(super) fn writes(flips: &[Flip]) -> (Vec<Write>, Vec<Uncertain>) {
+    let (mut writes, mut uncertain): (Vec<Write>, Vec<Uncertain>) = (Vec::new(), Vec::new());
+    for (place, flip) in flips.iter().enumerate() {
+        match flip.end {
+            FlipEnd::Refused => {}
+            FlipEnd::Unknown => uncertain.extend(flip.changes.iter().map(|(service, _)| {
+                Uncertain { service: *service, from: flip.called, until: u64::MAX }
+            })),
+            FlipEnd::Done => {
+                let mut is_reset = false;
+                for (service, _) in &flip.changes {
+                    let open = |it: &&mut Uncertain| it.service == *service && it.until == u64::MAX;
+                    for it in uncertain.iter_mut().filter(open) {
+                        it.until = flip.acknowledged;
+                        is_reset = true;
+                    }
+                }
+                writes.push(Write {
+                    flip: place,
+                    changes: flip.changes.clone(),
+                    called: flip.called,
+                    acknowledged: flip.acknowledged,
+                    is_reset,
+                });
+            }
+        }
+    }
+    (writes, uncertain)
+}
+
+/// What the answers to the public say of the table.
+pub(super) fn reads(history: &History, uncertain: &[Uncertain]) -> Vec<Read> {
+    let requests = history.requests.iter().enumerate();
+    // A tester's request says what the tester asked for.
+    let public = requests.filter(|(_, it)| it.kind != Kind::Preview && it.head != 0);
+    let reads = public.filter_map(|(place, it)| {
+        let Request { service, began, .. } = *it;
+        Some(Read { request: place, service, color: it.color?, began, ended: it.decided() })
+    });
+    let is_certain = |read: &Read| {
+        !uncertain
+            .iter()
+            .any(|it| it.service == read.service && read.began <= it.until && read.ended >= it.from)
+    };
+    reads.filter(is_certain).collect()
+}
+
+pub(super) fn first_drains(history: &History, drained: &[Drained]) -> FirstDrains {
+    let services = 0..u8::try_from(history.services.len()).unwrap_or(u8::MAX);
+    let mut told: BTreeMap<(u8, Color, u64), Drained> = BTreeMap::new();
+    for it in drained {
+        let first = told.entry((it.service, it.color, it.generation)).or_insert(*it);
+        first.heard = first.heard.min(it.heard);
+    }
+    let line = |service: u8, color: Color| {
+        let (mut line, mut back) = (Vec::new(), u64::MAX);
+        // From the last one back, so that each has the first drain of itself and all later ones. What
+        // nobody was inside of since an earlier flip has no drain of its own.
+        let mut first: Option<Drained> = None;
+        for flip in history.flips.iter().rev().filter(|it| it.end != FlipEnd::Refused) {
+            if flip.changes.contains(&(service, color)) {
+                back = flip.called;
+            }
+            if flip.end != FlipEnd::Done || !flip.changes.contains(&(service, color.other())) {
+                continue;
+            }
+            let own = flip.generation.and_then(|it| told.get(&(service, color, it)));
+            first = own.copied().into_iter().chain(first).min_by_key(|it| it.heard);
+            line.extend(first.map(|it| (back, it)));
+        }
+        line.reverse();
+        line
+    };
+    FirstDrains { lines: services.map(|it| Color::BOTH.map(|color| line(it, color))).collect() }
+}
+
+// === impl FirstDrains ===
+
+impl FirstDrains {
+    /// The first drain that was told of a side of `color` that this request was inside of: one that was
+    /// replaced by a flip, and on which this was decided before a flip back was called. Whoever
+    /// was answered by a color before it was active again was let in before it was replaced.
+    pub(super) fn after(&self, request: &Request, color: Color) -> Option<Drained> {
+        let line = &self.lines.get(usize::from(request.service))?[color as usize];
+        let first = line.partition_point(|(back, _)| *back <= request.decided());
+        line.get(first).map(|(_, drained)| *drained)
+    }
+}

@@ -1,0 +1,399 @@
+//! Goes through a history, one promise after the other.
+
+use std::{collections::HashSet, fmt};
+
+use super::{
+    super::record::{Drained, Flip, FlipEnd, History, Kind, Outcome, Request, Trouble},
+    Finding, Promise, Verdict, Violation,
+    duties::{self, Explanations},
+    register::{self, conflicts},
+};
+use crate::color::Color;
+
+/// Judges what was seen.
+#[must_use]
+pub(crate) fn judge(history: &History) -> Verdict {
+    let explanations = Explanations::of(history);
+    let mut judge = Judge {
+        history,
+        explanations,
+        findings: Vec::new(),
+        violations: Vec::new(),
+        explained: HashSet::new(),
+        strays: HashSet::new(),
+    };
+    judge.answers();
+    judge.order();
+    judge.arrivals();
+    judge.drains();
+    judge.flips();
+    let Judge { mut findings, mut violations, explained, .. } = judge;
+    findings.sort_by_key(|it| it.promise);
+    violations.sort_by_key(|it| it.at);
+    let unsent = history.requests.iter().filter(|it| it.outcome == Outcome::Unsent).count();
+    Verdict {
+        findings,
+        violations,
+        explained,
+        unsent: unsent as u64,
+        cut_short: history.cut_short.clone(),
+    }
+}
+
+struct Judge<'a> {
+    history: &'a History,
+    explanations: Explanations<'a>,
+    findings: Vec<Finding>,
+    violations: Vec<Violation>,
+    explained: HashSet<u64>,
+    /// Answered by a color that was not active: inside of something that no flip has left behind.
+    strays: HashSet<u64>,
+}
+
+/// A finding in the making.
+struct Count {
+    finding: Finding,
+    violations: Vec<Violation>,
+}
+
+// === impl Count ===
+
+impl Count {
+    fn new(promise: Promise) -> Self {
+        let finding =
+            Finding { promise, checked: 0, broken: 0, explained: 0, unchecked: None, late: 0 };
+        Self { finding, violations: Vec::new() }
+    }
+
+    fn break_at(&mut self, at: u64, text: String) {
+        self.finding.broken += 1;
+        self.violations.push(Violation { promise: self.finding.promise, at, text });
+    }
+
+    fn unchecked(mut self, why: &'static str) -> Self {
+        self.finding.unchecked = Some(why);
+        self
+    }
+}
+
+// === impl Judge ===
+
+impl Judge<'_> {
+    fn close(&mut self, mut count: Count) {
+        let Finding { checked, broken, explained, unchecked, .. } = &mut count.finding;
+        if *broken == 0 && *checked <= *explained && unchecked.is_none() {
+            *unchecked = Some("nothing was asked that would tell");
+        }
+        self.findings.push(count.finding);
+        self.violations.extend(count.violations);
+    }
+
+    /// What can be said of each request by itself.
+    fn answers(&mut self) {
+        let mut counts = [Promise::Answered, Promise::Whole, Promise::Kept].map(Count::new);
+        let [answered, whole, kept] = &mut counts;
+        let sent = self.history.requests.iter().filter(|it| it.outcome != Outcome::Unsent);
+        for request in sent {
+            answered.finding.checked += 1;
+            if request.head != 0 {
+                let count = if request.kind.is_long() { &mut *kept } else { &mut *whole };
+                count.finding.checked += 1;
+                if matches!(request.kind, Kind::Download | Kind::Upload) {
+                    whole.finding.checked += 1;
+                }
+            }
+            let broken = match request.outcome {
+                // Granting wishes is the audience's business.
+                Outcome::Whole | Outcome::Mistaken => continue,
+                Outcome::Altered | Outcome::Untrailed => &mut *whole,
+                Outcome::Changed => &mut *kept,
+                Outcome::Cut | Outcome::Late if request.head != 0 => match request.kind.is_long() {
+                    true => &mut *kept,
+                    false => &mut *whole,
+                },
+                _ => &mut *answered,
+            };
+            if self.explanations.explain(request) {
+                broken.finding.explained += 1;
+                self.explained.insert(request.id);
+            } else {
+                broken.break_at(request.ended, self.sentence(request));
+            }
+        }
+        counts.into_iter().for_each(|it| self.close(it));
+    }
+
+    /// Whether the table was one register, for each service and for all together.
+    fn order(&mut self) {
+        let (writes, uncertain) = duties::writes(&self.history.flips);
+        let reads = duties::reads(self.history, &uncertain);
+        let [mut register, mut together, mut private] =
+            [Promise::Register, Promise::Together, Promise::Private].map(Count::new);
+        for request in &self.history.requests {
+            if matches!(request.kind, Kind::Preview | Kind::Wish) && request.head != 0 {
+                private.finding.checked += 1;
+                if request.outcome == Outcome::Mistaken {
+                    private.break_at(request.head, self.sentence(request));
+                }
+            }
+        }
+        let mut split = Vec::new();
+        for service in 0..self.history.services.len() {
+            let is_own = |it: &u8| usize::from(*it) == service;
+            let own: Vec<_> = reads.iter().copied().filter(|it| is_own(&it.service)).collect();
+            let mut of_service = writes.clone();
+            of_service.iter_mut().for_each(|it| it.changes.retain(|(it, _)| is_own(it)));
+            of_service.retain(|it| !it.changes.is_empty());
+            register.finding.checked += own.len() as u64;
+            for conflict in conflicts(&self.history.initial, &of_service, &own) {
+                match conflict {
+                    register::Conflict::Backwards { flip, .. } => split.push(flip),
+                    register::Conflict::Stale { request, .. } => {
+                        self.strays.insert(self.history.requests[request].id);
+                    }
+                }
+                if let register::Conflict::Stale { request, since: Some(flip) } = conflict {
+                    let History { requests, flips, .. } = self.history;
+                    let late = requests[request].began.saturating_sub(flips[flip].acknowledged);
+                    register.finding.late = register.finding.late.max(late);
+                }
+                let (at, text, is_early) = self.conflict(conflict);
+                let count = if is_early { &mut private } else { &mut register };
+                count.break_at(at, text);
+            }
+        }
+        if private.finding.checked == 0 && private.finding.broken == 0 {
+            private = private
+                .unchecked("nobody wished for a color: there is no wish or preview in the mix");
+        }
+        if writes.is_empty() && register.finding.broken == 0 {
+            register = register.unchecked("no flip was made");
+        }
+        if writes.iter().any(|it| it.changes.len() > 1) {
+            together.finding.checked = reads.len() as u64;
+            for conflict in conflicts(&self.history.initial, &writes, &reads) {
+                // What is wrong with one service by itself was found above.
+                if let register::Conflict::Backwards { flip, new, old } = conflict
+                    && !split.contains(&flip)
+                {
+                    let (new, old) = (&self.history.requests[new], &self.history.requests[old]);
+                    together.break_at(old.head, self.in_halves(flip, new, old));
+                }
+            }
+        } else {
+            together = together.unchecked("no flip was of several services");
+        }
+        for count in [register, together, private] {
+            self.close(count);
+        }
+    }
+
+    /// The time and the words of a conflict, and whether it is that a color was seen before its time.
+    fn conflict(&self, conflict: register::Conflict) -> (u64, String, bool) {
+        let History { requests, flips, .. } = self.history;
+        match conflict {
+            register::Conflict::Stale { request, since } => {
+                let request = &requests[request];
+                let is_wish = request.kind == Kind::Wish;
+                let color = request.color.map_or("nobody", Color::as_str);
+                let text = match since.map(|it| &flips[it]) {
+                    Some(flip) => format!(
+                        "{color} answered {}, begun {} after its flip away from {color} was acknowledged (at {})",
+                        self.name(request),
+                        millis(request.began.saturating_sub(flip.acknowledged)),
+                        self.time(flip.acknowledged),
+                    ),
+                    None => format!(
+                        "{color} answered {}, before it was active for the first time",
+                        self.name(request)
+                    ),
+                };
+                (request.head, text, is_wish || since.is_none())
+            }
+            register::Conflict::Backwards { flip, new, old } => {
+                let (new, old) = (&requests[new], &requests[old]);
+                let text = format!(
+                    "the flip called at {} was seen by {}, answered at {}, and not by {}, begun {} later",
+                    self.time(flips[flip].called),
+                    self.name(new),
+                    self.time(new.head),
+                    self.name(old),
+                    millis(old.began.saturating_sub(new.head)),
+                );
+                (old.head, text, false)
+            }
+        }
+    }
+
+    fn in_halves(&self, flip: usize, new: &Request, old: &Request) -> String {
+        format!(
+            "one flip in halves: {} shows it at {}, and {}, begun {} later, does not (called at {})",
+            self.name(new),
+            self.time(new.head),
+            self.name(old),
+            millis(old.began.saturating_sub(new.head)),
+            self.time(self.history.flips[flip].called),
+        )
+    }
+
+    /// Whether each request reached the upstream once.
+    fn arrivals(&mut self) {
+        let mut once = Count::new(Promise::Once);
+        let Some(arrived) = &self.history.arrived else {
+            let why = "nobody counted at the upstream: the drill did not start it";
+            return self.close(once.unchecked(why));
+        };
+        let mut arrived = arrived.clone();
+        arrived.sort_unstable();
+        for request in &self.history.requests {
+            let owner = self.history.instances.get(&request.instance);
+            if request.color.is_some() && owner.is_none() {
+                // Of an application that somebody else has started, and that we know nothing of.
+                continue;
+            }
+            once.finding.checked += 1;
+            if let (Some(color), Some(owner)) = (request.color, owner)
+                && *owner != (request.service, color)
+            {
+                let (service, color) = (&self.history.services[usize::from(owner.0)], owner.1);
+                let text = format!(
+                    "{} was answered by {}, an application of {service} {color}",
+                    self.name(request),
+                    request.instance
+                );
+                once.break_at(request.ended, text);
+                continue;
+            }
+            let first = arrived.partition_point(|it| *it < request.id);
+            let times = arrived[first..].partition_point(|it| *it == request.id);
+            let wrong = match times {
+                0 if request.color.is_some() => "never reached the upstream",
+                0 | 1 => continue,
+                _ => "reached the upstream more than once",
+            };
+            if times > 1 && self.explanations.may_be_repeated(request) {
+                once.finding.explained += 1;
+            } else {
+                once.break_at(
+                    request.ended,
+                    format!("{} {wrong} ({times} times)", self.name(request)),
+                );
+            }
+        }
+        self.close(once);
+    }
+
+    /// Whether anybody was inside of a color after it was told to be drained.
+    fn drains(&mut self) {
+        let mut count = Count::new(Promise::Drained);
+        let Some(drained) = &self.history.drained else {
+            return self.close(count.unchecked("the proxy does not tell when a color is drained"));
+        };
+        let first = duties::first_drains(self.history, drained);
+        for request in &self.history.requests {
+            let (Some(color), 1..) = (request.color, request.alive) else { continue };
+            // Testers come and go, and hold up no drain. Strays are accused already.
+            if request.kind == Kind::Preview || self.strays.contains(&request.id) {
+                continue;
+            }
+            let Some(Drained { heard, generation, .. }) = first.after(request, color) else {
+                continue;
+            };
+            count.finding.checked += 1;
+            if heard < request.alive {
+                let text = format!(
+                    "{color} was told to be drained of what generation {generation} replaced at {}, and {} was \
+                     still at it {} later",
+                    self.time(heard),
+                    self.name(request),
+                    millis(request.alive - heard),
+                );
+                count.break_at(heard, text);
+            }
+        }
+        self.untold(drained, &mut count);
+        if count.finding.checked == 0 && count.finding.broken == 0 {
+            count = count.unchecked("nothing that tells was inside of a color that drained");
+        }
+        self.close(count);
+    }
+
+    /// Whether a color was never told to be drained although everybody has gone: what the last flip of each
+    /// service left behind, unless the proxy was gone since.
+    fn untold(&self, drained: &[Drained], count: &mut Count) {
+        for (service, name) in (0_u8..).zip(&self.history.services) {
+            let mut flips = self.history.flips.iter().rev().filter(|it| it.end != FlipEnd::Refused);
+            let of = |it: &Flip| it.changes.iter().find(|it| it.0 == service).map(|it| it.1);
+            let last = flips.find_map(|it| Some((it, of(it)?)));
+            let Some((flip, color)) = last else { continue };
+            let left = color.other();
+            let is_gone = self.explanations.is_proxy_gone(flip.called, u64::MAX);
+            if flip.end != FlipEnd::Done || flip.generation.is_none() || is_gone {
+                continue;
+            }
+            count.finding.checked += 1;
+            let is_own = |it: &Drained| it.service == service && it.color == left;
+            if !drained.iter().any(|it| is_own(it) && it.heard >= flip.called) {
+                let called = self.time(flip.called);
+                let text = format!(
+                    "{name} {left} was never told to be drained after its last flip, called at {called}"
+                );
+                count.break_at(self.history.ended, text);
+            }
+        }
+    }
+
+    fn flips(&mut self) {
+        let mut count = Count::new(Promise::Acknowledged);
+        for flip in &self.history.flips {
+            count.finding.checked += 1;
+            if flip.end == FlipEnd::Done && !flip.was_lost {
+                continue;
+            }
+            if self.explanations.is_proxy_gone(flip.called, flip.acknowledged) {
+                count.finding.explained += 1;
+            } else {
+                let trouble = flip.trouble.as_deref().unwrap_or("no reason was given");
+                let text =
+                    format!("the flip called at {} failed: {trouble}", self.time(flip.called));
+                count.break_at(flip.called, text);
+            }
+        }
+        for Trouble { from, until, text } in &self.history.troubles {
+            count.finding.checked += 1;
+            if self.explanations.is_proxy_gone(*from, *until) {
+                count.finding.explained += 1;
+            } else {
+                count.break_at(*until, text.clone());
+            }
+        }
+        if self.history.flips.is_empty() && self.history.troubles.is_empty() {
+            count = count.unchecked("there were no flips");
+        }
+        self.close(count);
+    }
+
+    fn sentence(&self, request: &Request) -> String {
+        let Request { outcome, began, ended, .. } = request;
+        let took = millis(ended.saturating_sub(*began));
+        let color = request.color.map_or(String::new(), |it| format!(" of {it}"));
+        format!(
+            "{}, begun at {}: {outcome}{color} after {took}",
+            self.name(request),
+            self.time(*began)
+        )
+    }
+
+    fn name(&self, request: &Request) -> String {
+        let service = &self.history.services[usize::from(request.service)];
+        format!("{service} {} {}", request.kind.name(), request.id)
+    }
+
+    fn time(&self, at: u64) -> impl fmt::Display {
+        format!("{:.4} s", at.saturating_sub(self.history.began) as f64 / 1e9)
+    }
+}
+
+fn millis(nanos: u64) -> String {
+    format!("{:.3} ms", nanos as f64 / 1e6)
+}

@@ -1,0 +1,152 @@
+//! Which promises held, judged from what was seen. Pure: no clock, no sockets.
+
+mod duties;
+mod judge;
+pub mod register;
+
+use std::collections::HashSet;
+
+pub(crate) use self::judge::judge;
+
+/// What a proxy promises.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub enum Promise {
+    /// Every request gets an answer.
+    Answered,
+    /// There is an order in which the table is one register that flips.
+    Register,
+    /// A flip of several services is one flip.
+    Together,
+    /// Nothing reaches the upstream twice, and nobody else answers.
+    Once,
+    /// What arrives is what was sent.
+    Whole,
+    /// What takes its time ends on the color that it began on.
+    Kept,
+    /// The public sees nothing of a color before it is active; testers see what they ask for.
+    Private,
+    /// Drained is told when nobody is left, and not before.
+    Drained,
+    /// Every flip succeeds.
+    Acknowledged,
+}
+
+/// How a promise fared.
+#[derive(Clone, Debug)]
+pub struct Finding {
+    /// Which promise.
+    pub promise: Promise,
+    /// How many times it was put to the test.
+    pub checked: u64,
+    /// How many times it was broken.
+    pub broken: u64,
+    /// How many times it would have been, but for something that the drill itself killed.
+    pub explained: u64,
+    /// Why it was not put to the test, if it was not.
+    pub unchecked: Option<&'static str>,
+    /// How long after the acknowledgement of a flip the old color was still asked at most, in nanoseconds; 0 if it
+    /// was not, or if this is of another promise.
+    pub late: u64,
+}
+
+/// One broken promise.
+#[derive(Clone, Debug)]
+pub struct Violation {
+    /// Which.
+    pub promise: Promise,
+    /// When.
+    pub at: u64,
+    /// What happened, with its times.
+    pub text: String,
+}
+
+/// What is to be said of a history.
+#[derive(Clone, Debug)]
+pub struct Verdict {
+    /// Each promise.
+    pub findings: Vec<Finding>,
+    /// Each time that one was broken, in order.
+    pub violations: Vec<Violation>,
+    /// The numbers of requests that ended badly for something that the drill itself killed.
+    pub(crate) explained: HashSet<u64>,
+    /// Requests that the drill could not send, for limits of its own.
+    pub unsent: u64,
+    /// Why it ended before its time, if it did.
+    pub cut_short: Option<String>,
+}
+
+// === impl Promise ===
+
+impl Promise {
+    /// All of them.
+    pub const ALL: [Self; 9] = [
+        Self::Answered,
+        Self::Register,
+        Self::Together,
+        Self::Once,
+        Self::Whole,
+        Self::Kept,
+        Self::Private,
+        Self::Drained,
+        Self::Acknowledged,
+    ];
+
+    /// A word for programs.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Answered => "answered",
+            Self::Register => "register",
+            Self::Together => "together",
+            Self::Once => "once",
+            Self::Whole => "whole",
+            Self::Kept => "kept",
+            Self::Private => "private",
+            Self::Drained => "drained",
+            Self::Acknowledged => "acknowledged",
+        }
+    }
+
+    /// A sentence for people.
+    #[must_use]
+    pub fn in_words(self) -> &'static str {
+        match self {
+            Self::Answered => "every request is answered",
+            Self::Register => "after a flip is acknowledged, nothing new reaches the old color",
+            Self::Together => "a flip of several services is never seen in halves",
+            Self::Once => {
+                "nothing reaches the upstream twice, nothing is answered by somebody else"
+            }
+            Self::Whole => "bodies and trailers arrive as they were sent",
+            Self::Kept => {
+                "WebSockets, downloads, uploads and event streams end on their color, uncut"
+            }
+            Self::Private => {
+                "the public never sees the preview color; testers see what they ask for"
+            }
+            Self::Drained => "drained is never told before the last byte",
+            Self::Acknowledged => "every flip succeeds",
+        }
+    }
+}
+
+// === impl Verdict ===
+
+impl Verdict {
+    /// Whether every promise that was put to the test held, and the drill could do what it was told.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        self.findings.iter().all(|it| it.broken == 0)
+            && self.unsent == 0
+            && self.cut_short.is_none()
+    }
+
+    /// How a promise fared.
+    #[must_use]
+    pub fn of(&self, promise: Promise) -> Option<&Finding> {
+        self.findings.iter().find(|it| it.promise == promise)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,332 @@
+//! Each promise, broken once and kept once.
+
+use super::*;
+use crate::{
+    color::Color::{self, Blue, Green},
+    record::{Drained, Flip, FlipEnd, History, Kill, Kind, Outcome, Request, Trouble, Victim},
+};
+
+/// One service that is flipped to green between 100 and 110, and drained of blue at 500.
+fn history(requests: Vec<Request>) -> History {
+    History {
+        services: vec!["web".to_owned()],
+        initial: vec![Blue],
+        ended: 1000,
+        instances: [(1, (0, Blue)), (2, (0, Green)), (4, (0, Green)), (5, (0, Green))].into(),
+        arrived: Some(requests.iter().map(|it| it.id).collect()),
+        requests,
+        flips: vec![flip(Green, 100, 110)],
+        drained: Some(vec![Drained { service: 0, color: Blue, generation: 7, heard: 500 }]),
+        ..History::default()
+    }
+}
+
+fn flip(color: Color, called: u64, acknowledged: u64) -> Flip {
+    Flip {
+        changes: vec![(0, color)],
+        called,
+        acknowledged,
+        end: FlipEnd::Done,
+        generation: Some(7),
+        trouble: None,
+        was_lost: false,
+    }
+}
+
+fn request(id: u64, kind: Kind, color: Color, began: u64, head: u64, ended: u64) -> Request {
+    Request {
+        id,
+        service: 0,
+        kind,
+        outcome: Outcome::Whole,
+        color: Some(color),
+        instance: if color == Blue { 1 } else { 2 },
+        due: began,
+        began,
+        met: 0,
+        head,
+        ended,
+        alive: 0,
+    }
+}
+
+fn broken(history: &History) -> Vec<(Promise, u64)> {
+    let findings = judge(history).findings;
+    let broken = findings.iter().filter(|it| it.broken > 0);
+    broken.map(|it| (it.promise, it.broken)).collect()
+}
+
+fn explained(history: &History) -> u64 {
+    judge(history).findings.iter().map(|it| it.explained).sum()
+}
+
+#[test]
+fn a_history_in_which_all_went_well_is_clean_and_every_promise_was_looked_at() {
+    let mut socket = request(2, Kind::Ws, Blue, 20, 30, 490);
+    socket.alive = 480;
+    let wish = request(3, Kind::Wish, Green, 300, 310, 310);
+    let history = history(vec![request(1, Kind::Short, Green, 200, 210, 210), socket, wish]);
+    let verdict = judge(&history);
+    assert!(verdict.is_clean() && verdict.violations.is_empty(), "{verdict:?}");
+    let unchecked: Vec<_> =
+        verdict.findings.iter().filter(|it| it.checked == 0).map(|it| it.promise).collect();
+    assert_eq!(unchecked, [Promise::Together]);
+    assert_eq!(verdict.findings.len(), Promise::ALL.len());
+}
+
+#[test]
+fn each_bad_end_breaks_its_own_promise() {
+    for (kind, outcome, head, promise) in [
+        (Kind::Short, Outcome::Unanswered, 0, Promise::Answered),
+        (Kind::Short, Outcome::Unconnected, 0, Promise::Answered),
+        (Kind::Short, Outcome::Refused(502), 210, Promise::Answered),
+        (Kind::Short, Outcome::Foreign, 210, Promise::Answered),
+        (Kind::Short, Outcome::Late, 0, Promise::Answered),
+        (Kind::Short, Outcome::Cut, 210, Promise::Whole),
+        (Kind::Download, Outcome::Cut, 210, Promise::Kept),
+        (Kind::Sse, Outcome::Late, 210, Promise::Kept),
+        (Kind::Ws, Outcome::Changed, 210, Promise::Kept),
+        (Kind::Download, Outcome::Altered, 210, Promise::Whole),
+        (Kind::Download, Outcome::Untrailed, 210, Promise::Whole),
+        (Kind::Preview, Outcome::Mistaken, 210, Promise::Private),
+    ] {
+        let bad = Request { outcome, ..request(1, kind, Green, 200, head, 220) };
+        assert_eq!(broken(&history(vec![bad])), [(promise, 1)], "{kind:?} {outcome:?}");
+    }
+}
+
+#[test]
+fn the_old_color_after_the_acknowledgement_is_found_and_named() {
+    let history = history(vec![request(9, Kind::Short, Blue, 120, 130, 130)]);
+    assert_eq!(broken(&history), [(Promise::Register, 1)]);
+    let text = &judge(&history).violations[0].text;
+    assert!(text.contains("blue answered web short 9, begun 0.000 ms after"), "{text}");
+}
+
+#[test]
+fn the_new_color_before_its_time_and_a_wish_that_is_granted_are_leaks() {
+    let early = request(1, Kind::Short, Green, 10, 20, 20);
+    let granted = request(2, Kind::Wish, Blue, 200, 210, 210);
+    assert_eq!(broken(&history(vec![early, granted])), [(Promise::Private, 2)]);
+    let refused = request(3, Kind::Wish, Green, 200, 210, 210);
+    let tester = request(4, Kind::Preview, Blue, 200, 210, 210);
+    assert_eq!(broken(&history(vec![refused, tester])), []);
+}
+
+#[test]
+fn a_number_that_arrives_twice_or_never_is_found() {
+    let one = request(1, Kind::Short, Green, 200, 210, 210);
+    let mut history = history(vec![one]);
+    history.arrived = Some(vec![1, 1]);
+    assert_eq!(broken(&history), [(Promise::Once, 1)]);
+    history.arrived = Some(Vec::new());
+    assert_eq!(broken(&history), [(Promise::Once, 1)]);
+    // Who has no answer may not have arrived.
+    history.requests[0] = Request { head: 0, color: None, outcome: Outcome::Unanswered, ..one };
+    assert_eq!(broken(&history), [(Promise::Answered, 1)]);
+    history.arrived = None;
+    let verdict = judge(&history);
+    assert!(verdict.of(Promise::Once).is_some_and(|it| it.unchecked.is_some()));
+}
+
+#[test]
+fn a_drain_that_is_told_while_somebody_is_inside_is_found() {
+    let mut socket = request(1, Kind::Ws, Blue, 20, 30, 700);
+    socket.alive = 501;
+    assert_eq!(broken(&history(vec![socket])), [(Promise::Drained, 1)]);
+    socket.alive = 499;
+    assert_eq!(broken(&history(vec![socket])), []);
+    // Whoever came while the flip was under way and got the old color is inside of the old color.
+    let between = Request { alive: 600, ..request(1, Kind::Short, Blue, 95, 600, 600) };
+    assert_eq!(broken(&history(vec![between])), [(Promise::Drained, 1)]);
+    // Testers ask for it at any time.
+    let tester = Request { kind: Kind::Preview, ..between };
+    assert_eq!(broken(&history(vec![tester])), []);
+    // If it is active again before there is an answer, nobody knows which time the request came in.
+    let mut history = history(vec![between]);
+    history.flips.push(flip(Blue, 550, 560));
+    history.drained.as_mut().expect("told").push(Drained {
+        service: 0,
+        color: Green,
+        generation: 8,
+        heard: 570,
+    });
+    assert_eq!(broken(&history), []);
+}
+
+#[test]
+fn a_drain_is_of_every_flip_before_it_and_of_none_after() {
+    let inside = Request { alive: 650, ..request(1, Kind::Ws, Blue, 20, 30, 700) };
+    let later = Request { alive: 950, ..request(2, Kind::Ws, Blue, 320, 330, 960) };
+    let mut history = history(vec![inside, later]);
+    let flip = |color, called, generation| Flip {
+        generation: Some(generation),
+        ..flip(color, called, called + 10)
+    };
+    history.flips = vec![flip(Green, 100, 7), flip(Blue, 300, 8), flip(Green, 400, 9)];
+    // Nobody told of the first flip; that blue is drained after the second says that all are gone.
+    let told = |generation, heard| vec![Drained { service: 0, color: Blue, generation, heard }];
+    history.drained = Some(told(9, 640));
+    assert_eq!(broken(&history), [(Promise::Drained, 2)]);
+    history.drained = Some(told(7, 640));
+    assert_eq!(broken(&history), [(Promise::Drained, 1)]);
+    history.drained = Some(told(9, 955));
+    assert_eq!(broken(&history), []);
+}
+
+#[test]
+fn a_flip_that_failed_is_found_and_what_follows_from_it_is_not_held_against_anybody() {
+    let mut history = history(vec![
+        request(1, Kind::Short, Blue, 120, 130, 130),
+        request(2, Kind::Short, Green, 140, 150, 150),
+    ]);
+    history.flips[0].end = FlipEnd::Unknown;
+    assert_eq!(broken(&history), [(Promise::Acknowledged, 1)]);
+    // From the next flip that succeeds on, it is known again.
+    history.flips.push(flip(Blue, 160, 170));
+    history.requests.push(request(3, Kind::Short, Green, 180, 190, 190));
+    (history.arrived, history.drained) = (None, None);
+    assert_eq!(broken(&history), [(Promise::Register, 1), (Promise::Acknowledged, 1)]);
+}
+
+#[test]
+fn a_flip_that_was_refused_changed_nothing() {
+    let mut history = history(vec![request(1, Kind::Short, Green, 120, 130, 130)]);
+    history.flips[0].end = FlipEnd::Refused;
+    assert_eq!(broken(&history), [(Promise::Private, 1), (Promise::Acknowledged, 1)]);
+}
+
+#[test]
+fn a_kill_explains_what_met_it_and_nothing_else() {
+    let lost = Request {
+        outcome: Outcome::Unanswered,
+        color: None,
+        instance: 0,
+        ..request(1, Kind::Short, Green, 200, 0, 220)
+    };
+    let mut history = history(vec![lost]);
+    let kill = |victim, from, until| Kill { victim, from, until };
+    history.kills = vec![kill(Victim::Proxy, 210, 300)];
+    assert_eq!((broken(&history), explained(&history)), (vec![], 1));
+    history.kills = vec![kill(Victim::Proxy, 230, 300)];
+    assert_eq!(broken(&history), [(Promise::Answered, 1)]);
+    // A GET can be asked of another endpoint; an upload cannot.
+    let upstream = Victim::Upstream { service: 0, color: Green, instance: 4, was_last: false };
+    history.kills = vec![kill(upstream, 210, 215)];
+    assert_eq!(broken(&history), [(Promise::Answered, 1)]);
+    history.requests[0].kind = Kind::Upload;
+    assert_eq!((broken(&history), explained(&history)), (vec![], 1));
+    history.kills = vec![kill(
+        Victim::Upstream { service: 1, color: Green, instance: 4, was_last: false },
+        210,
+        215,
+    )];
+    assert_eq!(broken(&history), [(Promise::Answered, 1)]);
+    // What was cut has to have been with the one that was killed.
+    let cut = Request {
+        outcome: Outcome::Cut,
+        instance: 4,
+        ..request(1, Kind::Download, Green, 200, 205, 220)
+    };
+    history.requests = vec![cut];
+    history.kills = vec![kill(upstream, 210, 215)];
+    assert_eq!((broken(&history), explained(&history)), (vec![], 1));
+    history.requests[0].instance = 5;
+    assert_eq!(broken(&history), [(Promise::Kept, 1)]);
+}
+
+#[test]
+fn the_end_of_a_color_that_could_not_be_chosen_explains_nothing() {
+    let lost = Request {
+        outcome: Outcome::Refused(503),
+        color: None,
+        instance: 0,
+        ..request(1, Kind::Short, Green, 200, 210, 210)
+    };
+    let last = |color| Victim::Upstream { service: 0, color, instance: 4, was_last: true };
+    for (color, is_explained) in [(Green, true), (Blue, false)] {
+        let mut history = history(vec![lost]);
+        history.kills = vec![Kill { victim: last(color), from: 150, until: 300 }];
+        assert_eq!(broken(&history).is_empty(), is_explained, "{color}");
+    }
+    // While a flip is under way it could be either.
+    let between = Request { began: 100, ..lost };
+    let mut history = history(vec![between]);
+    history.kills = vec![Kill { victim: last(Blue), from: 90, until: 300 }];
+    assert_eq!((broken(&history), explained(&history)), (vec![], 1));
+}
+
+#[test]
+fn a_kill_of_the_proxy_explains_what_is_missing_and_nothing_of_what_came() {
+    for (outcome, is_explained) in [
+        (Outcome::Cut, true),
+        (Outcome::Late, true),
+        (Outcome::Refused(502), true),
+        (Outcome::Refused(404), false),
+        (Outcome::Altered, false),
+        (Outcome::Changed, false),
+        (Outcome::Foreign, false),
+    ] {
+        let bad = Request { outcome, ..request(1, Kind::Download, Green, 200, 210, 220) };
+        let mut history = history(vec![bad]);
+        history.kills = vec![Kill { victim: Victim::Proxy, from: 205, until: 300 }];
+        assert_eq!(broken(&history).is_empty(), is_explained, "{outcome:?}");
+    }
+}
+
+#[test]
+fn an_answer_by_the_application_of_another_color_or_service_is_found() {
+    let right = request(1, Kind::Short, Green, 200, 210, 210);
+    assert_eq!(broken(&history(vec![Request { instance: 4, ..right }])), []);
+    assert_eq!(broken(&history(vec![Request { instance: 1, ..right }])), [(Promise::Once, 1)]);
+    // Of one that the drill did not start, nothing is known.
+    let mut history = history(vec![Request { instance: 77, ..right }]);
+    history.arrived = Some(Vec::new());
+    assert_eq!(broken(&history), []);
+}
+
+#[test]
+fn what_the_upstream_had_before_the_flip_was_decided_before_it() {
+    // Its answer came after a flip and back, so that by this alone it could be of either.
+    let slow = Request { met: 50, ..request(1, Kind::Upload, Green, 40, 400, 400) };
+    assert_eq!(broken(&history(vec![Request { met: 0, ..slow }])), []);
+    assert_eq!(broken(&history(vec![slow])), [(Promise::Private, 1)]);
+}
+
+#[test]
+fn a_drain_that_is_never_told_is_found() {
+    let mut history = history(vec![request(1, Kind::Short, Green, 200, 210, 210)]);
+    history.drained = Some(Vec::new());
+    assert_eq!(broken(&history), [(Promise::Drained, 1)]);
+    // A proxy that was killed since has nobody to tell of.
+    history.kills = vec![Kill { victim: Victim::Proxy, from: 300, until: 400 }];
+    assert_eq!(broken(&history), []);
+}
+
+#[test]
+fn what_the_drill_could_not_send_breaks_no_promise_and_is_not_clean() {
+    let unsent = Request {
+        outcome: Outcome::Unsent,
+        color: None,
+        ..request(1, Kind::Short, Green, 200, 0, 200)
+    };
+    let verdict = judge(&history(vec![unsent]));
+    assert!(!verdict.is_clean() && verdict.unsent == 1);
+    assert_eq!(broken(&history(vec![unsent])), []);
+}
+
+#[test]
+fn a_call_that_failed_is_a_broken_promise_unless_the_proxy_was_gone() {
+    let mut history = history(vec![request(1, Kind::Short, Green, 200, 210, 210)]);
+    history.troubles = vec![Trouble { from: 300, until: 310, text: "no".to_owned() }];
+    assert_eq!(broken(&history), [(Promise::Acknowledged, 1)]);
+    history.kills = vec![Kill { victim: Victim::Proxy, from: 305, until: 400 }];
+    assert_eq!((broken(&history), explained(&history)), (vec![], 1));
+}
+
+#[test]
+fn a_kill_never_explains_what_the_table_says() {
+    let mut history = history(vec![request(1, Kind::Short, Blue, 220, 230, 230)]);
+    history.kills = vec![Kill { victim: Victim::Proxy, from: 150, until: 210 }];
+    assert_eq!(broken(&history), [(Promise::Register, 1)]);
+}

@@ -1,0 +1,47 @@
+//! The command line of the drill and of the sample application: `flipgate-drill`, and the commands `drill` and
+//! `sample` of `flipgate`, which share these definitions.
+
+mod drill;
+mod sample;
+
+use std::io::{self, IsTerminal};
+
+pub use self::{
+    drill::{DrillCommand, examples},
+    sample::SampleCommand,
+};
+
+/// A command that failed.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Failure {
+    /// The exit code: 1, or 2 for mistakes of the command line.
+    pub code: u8,
+    /// What went wrong and what to do, to be printed on standard error.
+    pub text: String,
+}
+
+// === impl Failure ===
+
+impl Failure {
+    fn new(text: impl Into<String>) -> Self {
+        Self { code: 1, text: text.into() }
+    }
+
+    /// A mistake of the command line.
+    #[must_use]
+    pub fn usage(text: impl Into<String>) -> Self {
+        Self { code: 2, text: text.into() }
+    }
+}
+
+/// Whether results are JSON: if that was asked for, or if standard output is no terminal.
+fn is_json(is_asked: bool) -> bool {
+    is_asked || !io::stdout().is_terminal()
+}
+
+fn count(from: usize, to: usize) -> impl Fn(&str) -> Result<usize, String> + Clone {
+    move |text| {
+        let number = text.parse().ok().filter(|it| (from..=to).contains(it));
+        number.ok_or_else(|| format!("write a number from {from} to {to}"))
+    }
+}

@@ -1,0 +1,233 @@
+//! Connections to what is put to the test: TCP or TLS, HTTP/1.1 or HTTP/2, kept or fresh.
+
+use std::{
+    cell::RefCell,
+    convert::Infallible,
+    io,
+    net::{IpAddr, SocketAddr},
+};
+
+use bytes::Bytes;
+use http::{Request, Response, Version};
+use http_body_util::combinators::UnsyncBoxBody;
+use hyper::{
+    body::Incoming,
+    client::conn::{http1, http2},
+};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls::pki_types::ServerName;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpSocket, TcpStream},
+};
+
+use super::{protocol::Protocol, record::Outcome, tls::Tls};
+
+/// What a request may carry.
+pub(super) type Body = UnsyncBoxBody<Bytes, Infallible>;
+
+/// How a service is reached.
+#[derive(Clone, Debug)]
+pub(super) struct Door {
+    /// Where connections go.
+    pub(super) address: SocketAddr,
+    /// The host and port that are asked for.
+    pub(super) authority: String,
+    /// In front of every path.
+    pub(super) prefix: String,
+    /// The name that the certificate has to have, and how it is checked.
+    pub(super) tls: Option<(ServerName<'static>, Tls)>,
+    pub(super) protocol: Protocol,
+    /// The address to come from.
+    pub(super) from: Option<IpAddr>,
+    /// Whether each request has a connection of its own.
+    pub(super) is_fresh: bool,
+}
+
+/// The connections of one client of one service that wait for their next request.
+#[derive(Debug, Default)]
+pub(super) struct Idle {
+    ones: RefCell<Vec<http1::SendRequest<Body>>>,
+    twos: RefCell<Vec<http2::SendRequest<Body>>>,
+}
+
+/// What an answer came on, to be given back when it has been read.
+#[derive(Debug)]
+pub(super) enum Lent {
+    One(http1::SendRequest<Body>),
+    /// Others use it at the same time.
+    Shared,
+}
+
+/// Connections of HTTP/2 that each thread has to each service.
+const SESSIONS: usize = 4;
+
+// === impl Door ===
+
+impl Door {
+    /// The head of a request, as its protocol wants it.
+    pub(super) fn request(&self, method: &str, path: &str) -> http::request::Builder {
+        let Self { authority, prefix, protocol, tls, .. } = self;
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        match protocol {
+            Protocol::Http1 => Request::builder()
+                .method(method)
+                .uri(format!("{prefix}{path}"))
+                .header(http::header::HOST, authority),
+            Protocol::H2 => Request::builder()
+                .method(method)
+                .version(Version::HTTP_2)
+                .uri(format!("{scheme}://{authority}{prefix}{path}")),
+        }
+    }
+
+    /// Sends a request on a connection that waits for one, or else on a new one, and returns the head of
+    /// its answer. A request that certainly never left is sent again on a new connection.
+    pub(super) async fn ask(
+        &self,
+        idle: &Idle,
+        request: Request<Body>,
+    ) -> Result<(Response<Incoming>, Lent), Outcome> {
+        match self.protocol {
+            Protocol::Http1 => self.ask_one(idle, request).await,
+            Protocol::H2 => self.ask_two(idle, request).await,
+        }
+    }
+
+    async fn ask_one(
+        &self,
+        idle: &Idle,
+        mut request: Request<Body>,
+    ) -> Result<(Response<Incoming>, Lent), Outcome> {
+        loop {
+            let (mut sender, is_new) = match self.take(idle).await {
+                Some(sender) => (sender, false),
+                None => (self.open().await?, true),
+            };
+            match sender.try_send_request(request).await {
+                Ok(answer) => return Ok((answer, Lent::One(sender))),
+                Err(mut error) => match error.take_message() {
+                    Some(message) if !is_new => request = message,
+                    _ => return Err(Outcome::Unanswered),
+                },
+            }
+        }
+    }
+
+    async fn ask_two(
+        &self,
+        idle: &Idle,
+        mut request: Request<Body>,
+    ) -> Result<(Response<Incoming>, Lent), Outcome> {
+        loop {
+            let (mut sender, is_new) = match self.share(idle) {
+                Some(sender) => (sender, false),
+                None => {
+                    let io =
+                        self.connect(Protocol::H2).await.map_err(|error| outcome_of(&error))?;
+                    let (sender, driver) = http2::handshake(TokioExecutor::new(), TokioIo::new(io))
+                        .await
+                        .map_err(|_| Outcome::Unconnected)?;
+                    // Ends when nobody asks on it any more.
+                    tokio::task::spawn_local(driver);
+                    if !self.is_fresh {
+                        idle.twos.borrow_mut().push(sender.clone());
+                    }
+                    (sender, true)
+                }
+            };
+            if sender.ready().await.is_err() {
+                if is_new {
+                    return Err(Outcome::Unconnected);
+                }
+                continue;
+            }
+            match sender.try_send_request(request).await {
+                Ok(answer) => return Ok((answer, Lent::Shared)),
+                Err(mut error) => match error.take_message() {
+                    Some(message) if !is_new => request = message,
+                    _ => return Err(Outcome::Unanswered),
+                },
+            }
+        }
+    }
+
+    /// A connection of HTTP/1.1 for one client alone, which may become something else.
+    pub(super) async fn open(&self) -> Result<http1::SendRequest<Body>, Outcome> {
+        let io = self.connect(Protocol::Http1).await.map_err(|error| outcome_of(&error))?;
+        let (sender, driver) =
+            http1::handshake(TokioIo::new(io)).await.map_err(|_| Outcome::Unconnected)?;
+        // Ends when the sender is dropped or the other side closes.
+        tokio::task::spawn_local(driver.with_upgrades());
+        Ok(sender)
+    }
+
+    async fn take(&self, idle: &Idle) -> Option<http1::SendRequest<Body>> {
+        loop {
+            let mut sender = idle.ones.borrow_mut().pop()?;
+            // Fails for one that was closed meanwhile.
+            if sender.ready().await.is_ok() {
+                return Some(sender);
+            }
+        }
+    }
+
+    /// One of the sessions, if there are enough of them.
+    fn share(&self, idle: &Idle) -> Option<http2::SendRequest<Body>> {
+        let mut sessions = idle.twos.borrow_mut();
+        sessions.retain(|it| !it.is_closed());
+        if self.is_fresh || sessions.len() < SESSIONS {
+            return None;
+        }
+        Some(sessions[fastrand::usize(..sessions.len())].clone())
+    }
+
+    /// What is wrong with a connection. `None` if one can be opened.
+    pub(super) async fn trouble(&self) -> Option<String> {
+        self.connect(self.protocol).await.err().map(|error| error.to_string())
+    }
+
+    async fn connect(&self, protocol: Protocol) -> io::Result<Box<dyn Stream>> {
+        let stream = self.dial().await?;
+        let Some((name, tls)) = &self.tls else { return Ok(Box::new(stream)) };
+        Ok(Box::new(tls.connector(protocol).connect(name.clone(), stream).await?))
+    }
+
+    async fn dial(&self) -> io::Result<TcpStream> {
+        let socket = match self.address {
+            SocketAddr::V4(_) => TcpSocket::new_v4()?,
+            SocketAddr::V6(_) => TcpSocket::new_v6()?,
+        };
+        if let Some(from) = self.from {
+            socket.bind(SocketAddr::new(from, 0))?;
+        }
+        let stream = socket.connect(self.address).await?;
+        stream.set_nodelay(true)?;
+        Ok(stream)
+    }
+}
+
+/// Whose fault it is that there is no connection: a machine that has no ports or files left is ours.
+fn outcome_of(error: &io::Error) -> Outcome {
+    use rustix::io::Errno;
+    let own = [Errno::MFILE, Errno::NFILE, Errno::ADDRNOTAVAIL, Errno::ADDRINUSE, Errno::NOBUFS];
+    match error.raw_os_error().map(Errno::from_raw_os_error) {
+        Some(errno) if own.contains(&errno) => Outcome::Unsent,
+        _ => Outcome::Unconnected,
+    }
+}
+
+impl Idle {
+    /// Takes back what an answer came on, once it was read to its end.
+    pub(super) fn give_back(&self, lent: Lent, door: &Door) {
+        if let Lent::One(sender) = lent
+            && !door.is_fresh
+        {
+            self.ones.borrow_mut().push(sender);
+        }
+    }
+}
+
+/// What bytes go over.
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}

@@ -1,0 +1,35 @@
+//! Counters of the load while it is under way: the threads of the load count, the line of progress reads.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use super::record::{Outcome, Request};
+use crate::color::Color;
+
+/// Counters of the requests that have ended.
+#[derive(Debug, Default)]
+pub(super) struct Live {
+    /// Requests that are over.
+    pub(super) done: AtomicU64,
+    /// Of these, the ones that did not end as they should.
+    pub(super) failed: AtomicU64,
+    /// Responses by each color.
+    pub(super) blue: AtomicU64,
+    pub(super) green: AtomicU64,
+}
+
+// === impl Live ===
+
+impl Live {
+    /// Counts a request that has ended.
+    pub(super) fn count(&self, request: &Request) {
+        self.done.fetch_add(1, Relaxed);
+        if request.outcome != Outcome::Whole {
+            self.failed.fetch_add(1, Relaxed);
+        }
+        match request.color {
+            Some(Color::Blue) => self.blue.fetch_add(1, Relaxed),
+            Some(Color::Green) => self.green.fetch_add(1, Relaxed),
+            None => 0,
+        };
+    }
+}

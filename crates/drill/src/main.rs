@@ -1,0 +1,94 @@
+//! `flipgate-drill`: the drill as a program of its own, to test a proxy on a machine without Flipgate.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+use flipgate_drill::{
+    Program,
+    command::{DrillCommand, Failure, SampleCommand, examples},
+};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// What this program is called.
+const NAME: &str = "flipgate-drill";
+
+/// Put a proxy to the test: load, flips under it, and a check of every promise
+///
+/// With --demo a Flipgate of its own in front of sample applications; else what listens at --url, with
+/// sample applications (`flipgate-drill sample`) behind it. Flips go by Flipgate's admin API, or by any command.
+/// What is not put to the test is said to be unchecked.
+#[derive(Debug, Parser)]
+#[command(
+    name = NAME,
+    version,
+    max_term_width = 100,
+    arg_required_else_help = true,
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    after_help = examples(NAME)
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    drill: Box<DrillCommand>,
+    /// The program that --demo starts [default: `flipgate` beside this program, or in PATH]
+    #[arg(long, value_name = "PATH", requires = "demo", help_heading = "What is put to the test")]
+    flipgate: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the sample application that is put behind a proxy
+    ///
+    /// Pages for people under /, and traffic that can be checked under /traffic: short, download, upload,
+    /// events, ws.
+    #[command(
+        after_help = "Example: flipgate-drill sample --color green --version 8.0 --listen 127.0.0.1:9002"
+    )]
+    Sample(SampleCommand),
+}
+
+fn main() -> ExitCode {
+    let Cli { command, drill, flipgate } = Cli::parse();
+    let done = match command {
+        Some(Command::Sample(sample)) => sample.run(),
+        None => drill.run(Program::this(NAME), || find(flipgate)),
+    };
+    match done {
+        Ok(code) => ExitCode::from(code),
+        Err(Failure { code, text }) => {
+            let style = anstyle::AnsiColor::Red.on_default().bold();
+            anstream::eprintln!("{style}error{style:#}: {text}");
+            ExitCode::from(code)
+        }
+    }
+}
+
+/// The Flipgate that `--demo` starts.
+fn find(given: Option<PathBuf>) -> Result<Program, Failure> {
+    match given {
+        Some(path) => Ok(Program::at(path)),
+        None => Program::find("flipgate").ok_or_else(|| {
+            Failure::usage(
+                "--demo starts Flipgate, but there is no program `flipgate` beside this one or in PATH\n  \
+                 Install it with `cargo install --path .` in Flipgate's folder, or say where it is with \
+                 --flipgate PATH.",
+            )
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

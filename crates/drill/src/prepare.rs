@@ -1,0 +1,168 @@
+//! What is to be tried is set up, and whether it fits together is found out before anything is asked.
+
+use flipgate_api::Caller;
+
+use super::{
+    error::DrillError,
+    load::Order,
+    options::{Control, Mix, Options, Subject as SubjectOptions, Upstream},
+    program::Program,
+    stage::Stage,
+    steps::{Line, Step, Whom},
+    subject::Subject,
+    times::Times,
+    traffic::Sizes,
+};
+use crate::color::Color;
+
+/// Starts what is ours, but for the proxy, and finds what is not.
+pub(super) async fn set_up(options: &Options, stage: &mut Stage) -> Result<Subject, DrillError> {
+    let subject = match &options.subject {
+        SubjectOptions::Demo { services, endpoints, flipgate } => {
+            Subject::demo(stage, *services, *endpoints, flipgate, options).await?
+        }
+        SubjectOptions::Given(services) => Subject::given(services, options).await?,
+    };
+    for Upstream { service, color, address } in &options.upstreams {
+        if !subject.names().contains(service) {
+            let known = subject.names().join(", ");
+            return Err(DrillError::Usage(format!(
+                "--upstream {service}.{color}: there is no service {service}, but {known}"
+            )));
+        }
+        stage.add(subject.place(service), *color, *address).await?;
+    }
+    if let Some(command) = &options.proxy {
+        // Signals are for the proxy, not for the shell.
+        let arguments = vec!["-c".to_owned(), format!("exec {command}")];
+        stage.set_proxy(Program::at("sh"), arguments);
+    }
+    Ok(subject)
+}
+
+/// Whether everything that the steps speak of is there.
+pub(super) fn check_steps(
+    options: &Options,
+    control: &Control,
+    subject: &Subject,
+    stage: &Stage,
+) -> Result<(), DrillError> {
+    let usage = |text: String| Err(DrillError::Usage(text));
+    let known = |name: &String| match subject.names().contains(name) {
+        true => Ok(()),
+        false => usage(format!("there is no service {name}, but {}", subject.names().join(", "))),
+    };
+    let is_for_all = matches!(control, Control::Command(it) if !it.contains("{service}"));
+    let times = Times::of(options);
+    for Line { step, when } in &options.steps {
+        if !times.are_for(*when) {
+            return usage(format!(
+                "a step of {when} is never due: the load counts for {:?}",
+                options.duration
+            ));
+        }
+        match step {
+            Step::Flip(names) if !names.is_empty() && is_for_all => {
+                return usage(
+                    "one call of this command is a flip of all services: put {service} into it"
+                        .to_owned(),
+                );
+            }
+            Step::Promote(pairs) if pairs.len() < subject.names().len() && is_for_all => {
+                return usage(
+                    "one call of this command is a flip of all services: put {service} into it"
+                        .to_owned(),
+                );
+            }
+            Step::Flip(names) => {
+                names.iter().try_for_each(known)?;
+                if matches!(control, Control::Nobody) {
+                    return usage("a flip needs --admin URL or --flip COMMAND".to_owned());
+                }
+            }
+            Step::Promote(pairs) => pairs.iter().try_for_each(|(name, _)| known(name))?,
+            Step::Rollback(names) => names.iter().try_for_each(known)?,
+            Step::Replace(name, color) => {
+                known(name)?;
+                if stage.endpoints(subject.place(name), *color).is_empty() {
+                    return usage(format!(
+                        "replace {name}.{color}: the drill did not start its endpoints"
+                    ));
+                }
+            }
+            Step::Reload => {}
+            Step::Process(_, Whom::Proxy) if !stage.has_proxy() => {
+                return usage("the drill did not start the proxy: use --proxy COMMAND".to_owned());
+            }
+            Step::Process(_, Whom::Proxy) => {}
+            Step::Process(_, Whom::Endpoint(name, color, number)) => {
+                known(name)?;
+                if !stage.has_endpoint(subject.place(name), *color, *number) {
+                    return usage(format!("{name}.{color}.{number}: the drill did not start it"));
+                }
+            }
+        }
+        let is_of_admin = matches!(step, Step::Rollback(_) | Step::Replace(..) | Step::Reload);
+        if is_of_admin && !matches!(control, Control::Admin(_)) {
+            return usage(
+                "rollback, replace and reload are calls of Flipgate's admin API: use --admin URL"
+                    .to_owned(),
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Whether a command can say what is to be flipped: one that is not told which service is for all of them.
+pub(super) fn check_command(
+    control: &Control,
+    subject: &Subject,
+    active: &[Color],
+) -> Result<(), DrillError> {
+    let Control::Command(command) = control else { return Ok(()) };
+    let is_even = active.iter().all(|it| Some(it) == active.first());
+    if command.contains("{service}") || is_even {
+        return Ok(());
+    }
+    let colors: Vec<_> =
+        subject.names().iter().zip(active).map(|(name, it)| format!("{name}={it}")).collect();
+    Err(DrillError::Usage(format!(
+        "one call of `{command}` is a flip of all services to one color, but now they are {}: put {{service}} \
+         into it",
+        colors.join(" ")
+    )))
+}
+
+/// The active color of each service, as Flipgate says.
+pub(super) async fn active(caller: &Caller, subject: &Subject) -> Result<Vec<Color>, DrillError> {
+    let status = caller.status().await?;
+    let of = |name: &String| {
+        let service = status.services.get(name).ok_or_else(|| {
+            let known: Vec<_> = status.services.keys().cloned().collect();
+            DrillError::Usage(format!("Flipgate has no service {name}, but {}", known.join(", ")))
+        })?;
+        service
+            .active
+            .parse()
+            .map_err(|_| DrillError::Call(format!("{name}: `{}` is no color", service.active)))
+    };
+    subject.names().iter().map(of).collect()
+}
+
+pub(super) fn order(options: &Options, subject: &Subject) -> Order {
+    let mix = options.mix.clone().unwrap_or_else(|| match subject.demo {
+        Some(_) => Mix::of_demo(subject.names().len()),
+        None => Mix::usual(),
+    });
+    Order {
+        mix,
+        sizes: Sizes {
+            download_bytes: options.download_bytes,
+            upload_bytes: options.upload_bytes,
+            stream_time: options.stream_time,
+        },
+        threads: options.threads,
+        seed: options.seed,
+        count: options.count,
+    }
+}

@@ -1,0 +1,93 @@
+//! The programs that a drill starts as processes.
+
+use std::{
+    env,
+    ffi::OsStr,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
+
+use tokio::process::Command;
+
+/// A program that a drill starts.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Program {
+    path: PathBuf,
+    name: String,
+}
+
+impl Program {
+    /// The program that calls this, under the name `name`; also if its file was replaced meanwhile.
+    #[must_use]
+    pub fn this(name: &str) -> Self {
+        Self { path: "/proc/self/exe".into(), name: name.to_owned() }
+    }
+
+    /// The program of a path, or of a name without `/` that is looked up in `PATH` when it is started.
+    #[must_use]
+    pub fn at(path: impl Into<PathBuf>) -> Self {
+        let path = path.into();
+        Self { name: path.display().to_string(), path }
+    }
+
+    /// The program of that name in the folder of the program that calls this, or else in one of the folders of
+    /// `PATH`. `None` if it is in none of them.
+    #[must_use]
+    pub fn find(name: &str) -> Option<Self> {
+        let own = env::current_exe().ok();
+        find(name, own.as_deref().and_then(Path::parent), env::var_os("PATH").as_deref())
+    }
+
+    /// What it is called in messages and in the list of processes.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Starts it in a process group of its own, since signals of a terminal are for the drill alone, which ends
+    /// what it has started.
+    pub(super) fn command(&self) -> Command {
+        let mut command = Command::new(&self.path);
+        command.arg0(&self.name).kill_on_drop(true).process_group(0);
+        command
+    }
+}
+
+fn find(name: &str, beside: Option<&Path>, search: Option<&OsStr>) -> Option<Program> {
+    let searched = search.into_iter().flat_map(env::split_paths);
+    let folders = beside.map(Path::to_owned).into_iter().chain(searched);
+    folders.map(|it| it.join(name)).find(|it| is_executable(it)).map(Program::at)
+}
+
+fn is_executable(path: &Path) -> bool {
+    path.metadata().is_ok_and(|it| it.is_file() && it.permissions().mode() & 0o111 != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn a_program_is_found_beside_the_own_one_before_it_is_looked_up_in_path() {
+        let (beside, other) = (tempfile::tempdir(), tempfile::tempdir());
+        let (beside, other) = (beside.expect("a folder"), other.expect("a folder"));
+        let path = env::join_paths(["/nowhere".as_ref(), other.path()]).expect("no colon");
+        let found = || find("flipgate", Some(beside.path()), Some(&path));
+        let write = |folder: &Path, mode: u32| {
+            let file = folder.join("flipgate");
+            fs::write(&file, "").expect("writes");
+            fs::set_permissions(&file, fs::Permissions::from_mode(mode)).expect("our own file");
+            Some(Program::at(file))
+        };
+        assert_eq!(found(), None);
+        // A file that cannot be executed is no program.
+        write(beside.path(), 0o644);
+        assert_eq!(found(), None);
+        let in_path = write(other.path(), 0o755);
+        assert_eq!(found(), in_path);
+        let next_to_us = write(beside.path(), 0o755);
+        assert_eq!(found(), next_to_us);
+        assert_eq!(find("flipgate", None, None), None);
+    }
+}

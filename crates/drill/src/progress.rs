@@ -1,0 +1,71 @@
+//! What is going on, in a line that changes; nothing where nobody looks.
+
+use std::{
+    cell::Cell,
+    io::IsTerminal,
+    sync::atomic::Ordering::Relaxed,
+    time::{Duration, Instant},
+};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::live::Live;
+use crate::sample::now_ns;
+
+/// The line.
+pub(super) struct Progress {
+    bar: ProgressBar,
+    last: Cell<Option<(Instant, u64, f64)>>,
+}
+
+/// Over how long a rate is shown.
+const SPAN: Duration = Duration::from_secs(1);
+
+/// A line that changes, on standard error; none if that is no terminal.
+#[must_use]
+pub fn spinner(is_hidden: bool) -> ProgressBar {
+    let target = match is_hidden || !std::io::stderr().is_terminal() {
+        true => ProgressDrawTarget::hidden(),
+        false => ProgressDrawTarget::stderr(),
+    };
+    let style = ProgressStyle::with_template("  {spinner:.cyan} {msg}");
+    let bar = ProgressBar::with_draw_target(None, target)
+        .with_style(style.expect("a template of known words"));
+    bar.enable_steady_tick(Duration::from_millis(80));
+    bar
+}
+
+impl Progress {
+    pub(super) fn new(is_hidden: bool) -> Self {
+        Self { bar: spinner(is_hidden), last: Cell::new(None) }
+    }
+
+    pub(super) fn say(&self, text: &'static str) {
+        self.bar.set_message(text);
+    }
+
+    pub(super) fn show(&self, live: &Live, flips: usize, from: u64, until: u64) {
+        let done = live.done.load(Relaxed);
+        let (now, last) = (Instant::now(), self.last.get());
+        let rate = match last {
+            Some((at, _, rate)) if now - at < SPAN => rate,
+            Some((at, before, _)) => (done - before) as f64 / (now - at).as_secs_f64(),
+            None => 0.0,
+        };
+        if last.is_none_or(|(at, _, _)| now - at >= SPAN) {
+            self.last.set(Some((now, done, rate)));
+        }
+        let passed = now_ns().saturating_sub(from) as f64 / 1e9;
+        let all = until.saturating_sub(from) as f64 / 1e9;
+        let [failed, blue, green] =
+            [&live.failed, &live.blue, &live.green].map(|it| it.load(Relaxed));
+        self.bar.set_message(format!(
+            "{passed:.0} of {all:.0} s · {done} requests, {rate:.0} a second · {failed} failed · {flips} flips \
+             · {blue} blue, {green} green"
+        ));
+    }
+
+    pub(super) fn clear(&self) {
+        self.bar.finish_and_clear();
+    }
+}

@@ -1,0 +1,291 @@
+//! What was seen: requests, flips, what was told of drains, and who was killed. Written down while it
+//! happens, judged afterwards.
+//!
+//! All times are of one clock that every process of the machine shares, in nanoseconds
+//! ([`crate::sample::now_ns`]).
+
+use std::{collections::BTreeMap, fmt};
+
+use crate::color::Color;
+
+/// What a request is there to try.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum Kind {
+    /// A small answer at once.
+    Short,
+    /// Two short ones, of two services, one after the other.
+    Pair,
+    /// A body that comes over a time.
+    Download,
+    /// A body that goes over a time.
+    Upload,
+    /// A WebSocket with a clock: a message and its echo for each beat.
+    Ws,
+    /// Server-sent events over a time.
+    Sse,
+    /// A short one of the public that wishes for a color, which must not be granted.
+    Wish,
+    /// A short one of a tester that wishes for a color, which must be granted.
+    Preview,
+}
+
+/// How a request ended.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum Outcome {
+    /// As it should.
+    Whole,
+    /// The drill could not send it: too many were under way, or it had no ports or files left.
+    Unsent,
+    /// No connection.
+    Unconnected,
+    /// The connection ended before there was an answer.
+    Unanswered,
+    /// An answer that says no, by its code.
+    Refused(u16),
+    /// An answer of somebody else than a sample application.
+    Foreign,
+    /// Not over in time.
+    Late,
+    /// It ended before its end.
+    Cut,
+    /// Other bytes than were sent.
+    Altered,
+    /// The trailers were lost.
+    Untrailed,
+    /// It went on with another color than it began with.
+    Changed,
+    /// Another color than the one that was to be granted.
+    Mistaken,
+}
+
+/// One request.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Request {
+    /// Its number, by which the upstream knows it too.
+    pub id: u64,
+    /// Which service was asked.
+    pub service: u8,
+    /// What it tries.
+    pub kind: Kind,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Who answered.
+    pub color: Option<Color>,
+    /// Which process of the upstream answered; 0 if that is not known.
+    pub instance: u16,
+    /// When it should have begun.
+    pub due: u64,
+    /// Before its first byte was sent, and before its connection was opened if that was new.
+    pub began: u64,
+    /// When it reached the upstream, by whose word; 0 if that is not known.
+    pub met: u64,
+    /// When the head of its answer was there; 0 if none was.
+    pub head: u64,
+    /// When it was over.
+    pub ended: u64,
+    /// A time at which the upstream was certainly not done with it; 0 if none is known.
+    pub alive: u64,
+}
+
+/// What is known of a flip's success.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum FlipEnd {
+    /// It was acknowledged.
+    Done,
+    /// It was refused, or never sent: nothing has changed.
+    Refused,
+    /// Nobody knows.
+    Unknown,
+}
+
+/// One flip.
+#[derive(Clone, Debug)]
+pub(crate) struct Flip {
+    /// Each service with the color that it was to have.
+    pub changes: Vec<(u8, Color)>,
+    /// Before the call was sent.
+    pub called: u64,
+    /// When its acknowledgement was there.
+    pub acknowledged: u64,
+    /// How it ended.
+    pub end: FlipEnd,
+    /// The generation that has it, if the proxy numbers them.
+    pub generation: Option<u64>,
+    /// What went wrong.
+    pub trouble: Option<String>,
+    /// Whether `acknowledged` is when it was found out afterwards, since the call's own answer was lost.
+    pub was_lost: bool,
+}
+
+/// That a color was told to be drained.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Drained {
+    /// The service.
+    pub service: u8,
+    /// The color.
+    pub color: Color,
+    /// The generation that had replaced it.
+    pub generation: u64,
+    /// When it was heard.
+    pub heard: u64,
+}
+
+/// Something that was broken on purpose.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Kill {
+    /// What.
+    pub victim: Victim,
+    /// Before it was done.
+    pub from: u64,
+    /// Until when its consequences may be met.
+    pub until: u64,
+}
+
+/// Who was killed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Victim {
+    /// The proxy: from the kill until it serves again.
+    Proxy,
+    /// A process of the upstream: from the kill until its connections are gone.
+    Upstream {
+        /// The service.
+        service: u8,
+        /// The color.
+        color: Color,
+        /// Which process.
+        instance: u16,
+        /// Whether its color had no other endpoint left, so that nobody else could be asked.
+        was_last: bool,
+    },
+}
+
+/// How many are inside of a color at a moment.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Inside {
+    /// When.
+    pub at: u64,
+    /// The service.
+    pub service: u8,
+    /// The color.
+    pub color: Color,
+    /// How many.
+    pub count: u64,
+    /// Whether the color was not the active one.
+    pub is_leaving: bool,
+}
+
+/// Something that went wrong beside requests and flips.
+#[derive(Clone, Debug)]
+pub(crate) struct Trouble {
+    /// When what went wrong was begun.
+    pub from: u64,
+    /// When it had gone wrong.
+    pub until: u64,
+    /// What.
+    pub text: String,
+}
+
+/// Everything that was seen.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct History {
+    /// The names of the services; others speak of them by their place.
+    pub services: Vec<String>,
+    /// The active color of each service at the beginning.
+    pub initial: Vec<Color>,
+    /// From when on things count.
+    pub began: u64,
+    /// When the last request was begun.
+    pub ended: u64,
+    /// All requests.
+    pub requests: Vec<Request>,
+    /// All flips, in order. They do not overlap.
+    pub flips: Vec<Flip>,
+    /// What was told of drains, in order. `None` if the proxy does not tell.
+    pub drained: Option<Vec<Drained>>,
+    /// What was broken on purpose.
+    pub kills: Vec<Kill>,
+    /// Who was inside, looked at now and then.
+    pub inside: Vec<Inside>,
+    /// The applications that the drill has started: where each belongs.
+    pub instances: BTreeMap<u16, (u8, Color)>,
+    /// Every number that reached one of these, as often as it did. `None` if nobody counted.
+    pub arrived: Option<Vec<u64>>,
+    /// Why it ended before its time, if it did.
+    pub cut_short: Option<String>,
+    /// What went wrong beside requests and flips: processes that did not start, calls that failed.
+    pub troubles: Vec<Trouble>,
+}
+
+// === impl Request ===
+
+impl Request {
+    /// By when it was decided where it goes: the upstream had it, or at the latest there was an answer.
+    pub(crate) fn decided(&self) -> u64 {
+        let Self { began, met, head, .. } = *self;
+        if met >= began && met <= head { met } else { head }
+    }
+}
+
+// === impl Kind ===
+
+impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::Short,
+        Self::Pair,
+        Self::Download,
+        Self::Upload,
+        Self::Ws,
+        Self::Sse,
+        Self::Wish,
+        Self::Preview,
+    ];
+
+    /// As it is written.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Short => "short",
+            Self::Pair => "pair",
+            Self::Download => "download",
+            Self::Upload => "upload",
+            Self::Ws => "ws",
+            Self::Sse => "sse",
+            Self::Wish => "wish",
+            Self::Preview => "preview",
+        }
+    }
+
+    /// Whether it takes a time that was asked for, so that how long it took says nothing.
+    #[must_use]
+    pub fn is_long(self) -> bool {
+        matches!(self, Self::Download | Self::Upload | Self::Ws | Self::Sse)
+    }
+
+    /// Whether a proxy that loses an endpoint under it may ask another.
+    #[must_use]
+    pub fn is_repeatable(self) -> bool {
+        !matches!(self, Self::Upload | Self::Ws)
+    }
+}
+
+// === impl Outcome ===
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Whole => write!(f, "whole"),
+            Self::Unsent => write!(f, "not sent: the drill could not"),
+            Self::Unconnected => write!(f, "no connection"),
+            Self::Unanswered => write!(f, "the connection ended without an answer"),
+            Self::Refused(code) => write!(f, "refused with {code}"),
+            Self::Foreign => write!(f, "answered by somebody else than a sample application"),
+            Self::Late => write!(f, "not over in time"),
+            Self::Cut => write!(f, "cut"),
+            Self::Altered => write!(f, "altered"),
+            Self::Untrailed => write!(f, "its trailers were lost"),
+            Self::Changed => write!(f, "went on with another color"),
+            Self::Mistaken => write!(f, "another color than the tester asked for"),
+        }
+    }
+}

@@ -1,0 +1,382 @@
+//! The processes that a drill starts: sample applications, and the proxy. They end with it.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    path::Path,
+    process::Stdio,
+    time::Duration,
+};
+
+use rustix::process::{Pid, Signal, kill_process_group};
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    process::Child,
+    time::timeout,
+};
+
+use super::{
+    error::DrillError,
+    program::Program,
+    record::{Kill, Victim},
+};
+use crate::{
+    color::Color,
+    sample::{now_ns, read_journal},
+};
+
+/// The processes of a drill.
+#[derive(Debug)]
+pub(super) struct Stage {
+    folder: TempDir,
+    /// Runs a sample application.
+    sample: Program,
+    apps: Vec<App>,
+    /// Those that are to take the place of others.
+    coming: Vec<App>,
+    /// Those that were replaced, until they are idle.
+    leaving: Vec<App>,
+    proxy: Option<Proxy>,
+    /// Where each application belongs, those that have ended too.
+    instances: BTreeMap<u16, (u8, Color)>,
+    /// Kills whose consequences are not over.
+    open: Vec<Kill>,
+}
+
+/// A sample application.
+#[derive(Debug)]
+struct App {
+    service: u8,
+    color: Color,
+    instance: u16,
+    address: SocketAddr,
+    child: Option<Child>,
+}
+
+/// The proxy that is put to the test.
+#[derive(Debug)]
+struct Proxy {
+    program: Program,
+    arguments: Vec<String>,
+    child: Option<Child>,
+}
+
+/// The number of our first application. Somebody else's are called 1 or something like it.
+const FIRST_INSTANCE: u16 = 1001;
+
+/// How long a proxy may take to find out that an application is there again, in nanoseconds: 3 s.
+const RECOVERY: u64 = 3_000_000_000;
+
+/// How long a process may take to begin or to end.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+impl Stage {
+    /// An empty stage, whose sample applications are processes of the program `sample`.
+    pub(super) fn new(sample: Program) -> io::Result<Self> {
+        Ok(Self {
+            folder: TempDir::with_prefix("flipgate-drill-")?,
+            sample,
+            apps: Vec::new(),
+            coming: Vec::new(),
+            leaving: Vec::new(),
+            proxy: None,
+            instances: BTreeMap::new(),
+            open: Vec::new(),
+        })
+    }
+
+    /// How the sample application is started by hand.
+    pub(super) fn sample_command(&self) -> String {
+        format!("{} sample", self.sample.name())
+    }
+
+    /// A folder for what does not outlive the drill.
+    pub(super) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Whether requests are counted where they arrive.
+    pub(super) fn has_apps(&self) -> bool {
+        !self.apps.is_empty()
+    }
+
+    /// The endpoints of a color.
+    pub(super) fn endpoints(&self, service: u8, color: Color) -> Vec<SocketAddr> {
+        let own = self.apps.iter().filter(|it| (it.service, it.color) == (service, color));
+        own.map(|it| it.address).collect()
+    }
+
+    /// Starts one more application of a color, and returns where it listens.
+    pub(super) async fn add(
+        &mut self,
+        service: u8,
+        color: Color,
+        address: SocketAddr,
+    ) -> Result<SocketAddr, DrillError> {
+        let app = self.new_app(service, color, address).await?;
+        let address = app.address;
+        self.apps.push(app);
+        Ok(address)
+    }
+
+    /// Starts as many fresh applications as a color has, and returns where they listen. They take the
+    /// place of the others with [`Stage::replace`].
+    pub(super) async fn prepare(
+        &mut self,
+        service: u8,
+        color: Color,
+    ) -> Result<Vec<SocketAddr>, DrillError> {
+        let mut addresses = Vec::new();
+        for address in self.endpoints(service, color) {
+            let address = SocketAddr::new(address.ip(), 0);
+            let app = self.new_app(service, color, address).await?;
+            addresses.push(app.address);
+            self.coming.push(app);
+        }
+        Ok(addresses)
+    }
+
+    /// Has what was prepared take the place of what a color had, which goes on until
+    /// [`Stage::dismiss`]; or else ends it. Returns what kills of the color have explained.
+    pub(super) async fn replace(&mut self, service: u8, color: Color, is_taken: bool) -> Vec<Kill> {
+        let fresh = take_of(&mut self.coming, service, color);
+        if !is_taken {
+            for app in fresh {
+                end(app.child).await;
+            }
+            return Vec::new();
+        }
+        self.leaving.extend(take_of(&mut self.apps, service, color));
+        self.apps.extend(fresh);
+        self.is_up_again(service, color)
+    }
+
+    /// Ends the applications of a color that were replaced.
+    pub(super) async fn dismiss(&mut self, service: u8, color: Color) {
+        for app in take_of(&mut self.leaving, service, color) {
+            end(app.child).await;
+        }
+    }
+
+    async fn new_app(
+        &mut self,
+        service: u8,
+        color: Color,
+        address: SocketAddr,
+    ) -> Result<App, DrillError> {
+        let count = u16::try_from(self.instances.len()).unwrap_or(u16::MAX);
+        let instance = FIRST_INSTANCE.saturating_add(count);
+        self.instances.insert(instance, (service, color));
+        let mut app = App { service, color, instance, address, child: None };
+        self.start_app(&mut app).await?;
+        Ok(app)
+    }
+
+    async fn start_app(&self, app: &mut App) -> Result<(), DrillError> {
+        let failed = |what: String| DrillError::Process(format!("a sample application {what}"));
+        let mut command = self.sample.command();
+        command
+            .args([
+                "sample",
+                "--json",
+                "--version",
+                if app.color == Color::Blue { "1" } else { "2" },
+            ])
+            .args(["--color", app.color.as_str(), "--instance", &app.instance.to_string()])
+            .args(["--listen", &app.address.to_string(), "--journal"])
+            .arg(self.folder().join(format!("arrived-{}", app.instance)));
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut child = command.spawn()?;
+        let out = child.stdout.take().expect("it is piped");
+        let mut lines = BufReader::new(out).lines();
+        let line = timeout(PATIENCE, lines.next_line()).await;
+        let line = line.map_err(|_| failed("did not start in time".to_owned()))??;
+        let said: Option<Value> = line.and_then(|it| serde_json::from_str(&it).ok());
+        let address = said.as_ref().and_then(|it| it["listening"].as_str()?.parse().ok());
+        app.address = address.ok_or_else(|| failed(format!("cannot listen on {}", app.address)))?;
+        app.child = Some(child);
+        Ok(())
+    }
+
+    /// Says what the proxy is. It does not run yet.
+    pub(super) fn set_proxy(&mut self, program: Program, arguments: Vec<String>) {
+        self.proxy = Some(Proxy { program, arguments, child: None });
+    }
+
+    pub(super) fn has_proxy(&self) -> bool {
+        self.proxy.is_some()
+    }
+
+    /// The place of an endpoint that there is.
+    pub(super) fn has_endpoint(&self, service: u8, color: Color, number: usize) -> bool {
+        (1..=self.endpoints(service, color).len()).contains(&number)
+    }
+
+    /// Starts the proxy, if there is one and it does not run. Whether it serves yet is another matter.
+    pub(super) fn start_proxy(&mut self) -> Result<(), DrillError> {
+        let log = self.folder().join("proxy.log");
+        let Some(proxy) = &mut self.proxy else { return Ok(()) };
+        if proxy.child.is_some() {
+            return Ok(());
+        }
+        let log = std::fs::File::options().append(true).create(true).open(log)?;
+        let mut command = proxy.program.command();
+        command.args(&proxy.arguments);
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        let child = command.spawn().map_err(|error| {
+            let program = proxy.program.name();
+            DrillError::Process(format!("the proxy cannot be started: {program}: {error}"))
+        })?;
+        proxy.child = Some(child);
+        Ok(())
+    }
+
+    /// Whether the proxy has ended without being told to, and how. Says it once.
+    pub(super) fn proxy_ended(&mut self) -> Option<String> {
+        let child = &mut self.proxy.as_mut()?.child;
+        let status = child.as_mut()?.try_wait().ok().flatten()?;
+        *child = None;
+        Some(format!("the proxy ended by itself ({status})\n{}", self.proxy_log()))
+    }
+
+    /// Notes that the proxy serves again.
+    pub(super) fn proxy_serves(&mut self) -> Vec<Kill> {
+        self.close(|it| it == Victim::Proxy)
+    }
+
+    /// The last lines that the proxy wrote.
+    pub(super) fn proxy_log(&self) -> String {
+        let text = std::fs::read(self.folder().join("proxy.log")).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        let lines: Vec<_> = text.lines().rev().take(5).collect();
+        lines.into_iter().rev().collect::<Vec<_>>().join("\n")
+    }
+
+    /// Ends the proxy with SIGKILL, or else as an operator would. What comes of it is explained until
+    /// [`Stage::proxy_serves`].
+    pub(super) async fn end_proxy(&mut self, is_kill: bool) {
+        let Some(mut child) = self.proxy.as_mut().and_then(|it| it.child.take()) else { return };
+        let kill = Kill { victim: Victim::Proxy, from: now_ns(), until: u64::MAX };
+        self.open.push(kill);
+        if is_kill {
+            signal(&child, Signal::KILL);
+            let _ = child.wait().await;
+        } else {
+            end(Some(child)).await;
+        }
+    }
+
+    /// Kills an endpoint; what it explains, if others are left of its color that could have been asked.
+    pub(super) async fn kill_app(
+        &mut self,
+        service: u8,
+        color: Color,
+        number: usize,
+    ) -> Option<Kill> {
+        let mut own: Vec<_> =
+            self.apps.iter_mut().filter(|it| (it.service, it.color) == (service, color)).collect();
+        let is_alive = |it: &&mut App| it.child.is_some();
+        let is_last = own.iter().filter(|it| is_alive(it)).count() == 1;
+        let app = own.get_mut(number.checked_sub(1)?)?;
+        let mut child = app.child.take()?;
+        let victim = Victim::Upstream { service, color, instance: app.instance, was_last: is_last };
+        let from = now_ns();
+        let _ = child.start_kill();
+        let _ = child.wait().await;
+        if is_last {
+            self.open.push(Kill { victim, from, until: u64::MAX });
+            return None;
+        }
+        // It is gone, and its connections with it.
+        Some(Kill { victim, from, until: now_ns() })
+    }
+
+    /// Starts an endpoint that was killed, where it was, and returns what its end explained.
+    pub(super) async fn start_app_again(
+        &mut self,
+        service: u8,
+        color: Color,
+        number: usize,
+    ) -> Result<Vec<Kill>, DrillError> {
+        let mut apps = std::mem::take(&mut self.apps);
+        let mut own = apps.iter_mut().filter(|it| (it.service, it.color) == (service, color));
+        let started = match own.nth(number.saturating_sub(1)) {
+            Some(app) if app.child.is_none() => self.start_app(app).await,
+            _ => Ok(()),
+        };
+        self.apps = apps;
+        started?;
+        Ok(self.is_up_again(service, color))
+    }
+
+    /// Kills of the last endpoint of a color, now that there is one again.
+    fn is_up_again(&mut self, service: u8, color: Color) -> Vec<Kill> {
+        let is_own = |it: Victim| matches!(it, Victim::Upstream { service: of, color: it, .. } if (of, it) == (service, color));
+        let over = self.close(is_own).into_iter();
+        over.map(|it| Kill { until: it.until + RECOVERY, ..it }).collect()
+    }
+
+    fn close(&mut self, is_over: impl Fn(Victim) -> bool) -> Vec<Kill> {
+        let now = now_ns();
+        let over = self.open.extract_if(.., |it| is_over(it.victim));
+        over.map(|it| Kill { until: now, ..it }).collect()
+    }
+
+    /// Where each application belonged.
+    pub(super) fn instances(&self) -> BTreeMap<u16, (u8, Color)> {
+        self.instances.clone()
+    }
+
+    /// Ends everything, and returns each number that arrived at an application, and the kills whose
+    /// consequences were never over.
+    pub(super) async fn end(&mut self) -> Result<(Vec<u64>, Vec<Kill>), DrillError> {
+        if let Some(proxy) = &mut self.proxy {
+            end(proxy.child.take()).await;
+        }
+        for app in self.apps.iter_mut().chain(&mut self.leaving).chain(&mut self.coming) {
+            if let Some(mut child) = app.child.take() {
+                let _ = child.start_kill();
+                let _ = child.wait().await;
+            }
+        }
+        let mut arrived = Vec::new();
+        for instance in self.instances.keys() {
+            match read_journal(&self.folder().join(format!("arrived-{instance}"))) {
+                Ok(numbers) => arrived.extend(numbers),
+                // It never started.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok((arrived, std::mem::take(&mut self.open)))
+    }
+}
+
+fn take_of(apps: &mut Vec<App>, service: u8, color: Color) -> Vec<App> {
+    apps.extract_if(.., |it| (it.service, it.color) == (service, color)).collect()
+}
+
+/// SIGTERM, and SIGKILL for who does not care.
+async fn end(child: Option<Child>) {
+    let Some(mut child) = child else { return };
+    signal(&child, Signal::TERM);
+    if timeout(PATIENCE, child.wait()).await.is_err() {
+        signal(&child, Signal::KILL);
+        let _ = child.wait().await;
+    }
+}
+
+/// Sends a signal to a process that leads a group, and to whoever it has started.
+pub(super) fn signal(child: &Child, signal: Signal) {
+    if let Some(pid) = child.id().and_then(|it| i32::try_from(it).ok()).and_then(Pid::from_raw) {
+        let _ = kill_process_group(pid, signal);
+    }
+}
+
+/// An address of this machine that nobody listens on at the moment.
+pub(super) fn free_address() -> io::Result<SocketAddr> {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()
+}

@@ -1,0 +1,109 @@
+//! Requests that are written and answers that are read, whatever the kind.
+
+use std::{convert::Infallible, time::Duration};
+
+use bytes::Bytes;
+use futures_util::stream;
+use http::{HeaderMap, Response, StatusCode};
+use http_body_util::{BodyExt, Empty, LengthLimitError, Limited, StreamBody};
+use hyper::body::{Frame, Incoming};
+use tokio::time::Instant;
+use xxhash_rust::xxh3::Xxh3;
+
+use super::{
+    super::{
+        door::{Body, Door, Idle, Lent},
+        record::{Outcome, Request},
+    },
+    BEAT,
+};
+use crate::{
+    color::Color,
+    sample::{self, Content, now_ns},
+};
+
+/// The whole of a small body.
+pub(super) async fn read(body: Incoming) -> Result<Bytes, Outcome> {
+    let collected = Limited::new(body, BODY_MAX).collect().await;
+    let collected = collected.map_err(|error| match error.is::<LengthLimitError>() {
+        true => Outcome::Altered,
+        false => Outcome::Cut,
+    });
+    Ok(collected?.to_bytes())
+}
+
+/// The digest of a body, which is made piece by piece.
+pub(super) fn digest_of(id: u64, bytes: u64) -> String {
+    let (mut content, mut hash) = (Content::of(id), Xxh3::new());
+    while content.taken() < bytes {
+        let left = usize::try_from(bytes - content.taken()).unwrap_or(usize::MAX);
+        hash.update(&content.take(left.min(BODY_MAX)));
+    }
+    sample::digest(&hash)
+}
+
+/// Bytes of a body that is small, or of an event.
+pub(super) const BODY_MAX: usize = 64 * 1024;
+
+pub(super) async fn get(
+    door: &Door,
+    idle: &Idle,
+    path: &str,
+    id: u64,
+    fields: &[(&str, &str)],
+) -> Result<(Response<Incoming>, Lent), Outcome> {
+    let mut request = door.request("GET", path).header(sample::ID, id);
+    for (name, value) in fields {
+        request = request.header(*name, *value);
+    }
+    let request = request.body(Empty::new().boxed_unsync()).map_err(|_| Outcome::Unsent)?;
+    door.ask(idle, request).await
+}
+
+/// Notes what the head of an answer says, and goes on if that is a good one.
+pub(super) fn head(request: &mut Request, answer: Response<Incoming>) -> Result<Incoming, Outcome> {
+    note_head(request, answer.headers());
+    if answer.status() != StatusCode::OK {
+        return Err(Outcome::Refused(answer.status().as_u16()));
+    }
+    if request.color.is_none() {
+        return Err(Outcome::Foreign);
+    }
+    Ok(answer.into_body())
+}
+
+pub(super) fn note_head(request: &mut Request, headers: &HeaderMap) {
+    request.head = now_ns();
+    request.color = color_of(headers);
+    request.met = number(headers, sample::MET).unwrap_or_default();
+    if number(headers, sample::ID) != Some(request.id) {
+        // Not the answer to this question, whoever gave it.
+        request.color = None;
+    }
+    let instance = number(headers, sample::INSTANCE).and_then(|it| u16::try_from(it).ok());
+    request.instance = instance.unwrap_or_default();
+}
+
+pub(super) fn color_of(headers: &HeaderMap) -> Option<Color> {
+    headers.get(sample::COLOR)?.to_str().ok()?.parse().ok()
+}
+
+pub(super) fn number(headers: &HeaderMap, name: &str) -> Option<u64> {
+    headers.get(name)?.to_str().ok()?.parse().ok()
+}
+
+/// The body of a number in even pieces over a time.
+pub(super) fn slowly(id: u64, bytes: u64, time: Duration) -> Body {
+    let beats = u64::try_from(time.as_millis() / BEAT.as_millis()).unwrap_or(1).max(1);
+    let began = Instant::now();
+    let piece = move |(mut content, beat): (Content, u64)| async move {
+        if beat == beats {
+            return None;
+        }
+        tokio::time::sleep_until(began + BEAT * u32::try_from(beat).unwrap_or(u32::MAX)).await;
+        let until = (beat + 1) * bytes / beats;
+        let fresh = content.take(usize::try_from(until - content.taken()).unwrap_or_default());
+        Some((Ok::<_, Infallible>(Frame::data(Bytes::from(fresh))), (content, beat + 1)))
+    };
+    StreamBody::new(stream::unfold((Content::of(id), 0), piece)).boxed_unsync()
+}

@@ -1,0 +1,108 @@
+//! What do people and scripts that run `flipgate-drill` hold on to?
+
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_flipgate-drill");
+
+fn drill(program: impl AsRef<Path>, arguments: &[&str]) -> Output {
+    let mut command = Command::new(program.as_ref());
+    command.args(arguments).env_remove("FLIPGATE_ADMIN").env_remove("FLIPGATE_TOKEN");
+    command.env("PATH", "/usr/bin:/bin").stdin(Stdio::null());
+    command.output().expect("the program is there")
+}
+
+/// A folder on the file system of the program.
+fn folder() -> TempDir {
+    TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).expect("cargo makes this folder")
+}
+
+/// The program in a folder where no other program is. A link, since a copy that was just written can be busy.
+fn link(folder: &Path) -> PathBuf {
+    let path = folder.join("flipgate-drill");
+    fs::hard_link(PROGRAM, &path).expect("the same file system");
+    path
+}
+
+/// A program that is a shell script.
+fn script(folder: &Path, name: &str, text: &str) -> String {
+    let path = folder.join(name);
+    fs::write(&path, format!("#!/bin/sh\n{text}\n")).expect("a writable folder");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("our own file");
+    path.display().to_string()
+}
+
+#[test]
+fn help_names_the_options_of_the_drill_and_shows_examples_of_this_program() {
+    let output = drill(PROGRAM, &["--help"]);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(0));
+    for needed in ["--demo", "--url", "--flip-every", "--admin", "--flipgate", "sample"] {
+        assert!(text.contains(needed), "{needed}: {text}");
+    }
+    assert!(text.contains("  flipgate-drill --demo --duration 30s"), "{text}");
+    assert!(text.starts_with("Put a proxy to the test"), "{text}");
+}
+
+#[test]
+fn a_demo_without_a_flipgate_ends_with_2_and_says_what_to_do() {
+    let folder = folder();
+    let alone = link(folder.path());
+    let report = format!("--report={}", folder.path().join("report.html").display());
+    let output = drill(&alone, &["--demo", &report]);
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{error}");
+    for needed in ["no program `flipgate`", "cargo install", "--flipgate PATH"] {
+        assert!(error.contains(needed), "{needed}: {error}");
+    }
+    assert!(!folder.path().join("report.html").exists());
+}
+
+#[test]
+fn a_demo_starts_the_flipgate_that_it_was_told_or_else_the_one_beside_it() {
+    let folder = folder();
+    let told = script(folder.path(), "told", "echo this was told; exit 7");
+    script(folder.path(), "flipgate", "echo this is beside; exit 7");
+    let beside = link(folder.path());
+    let report = format!("--report={}", folder.path().join("report.html").display());
+    for (more, said) in
+        [(&["--flipgate", told.as_str()][..], "this was told"), (&[], "this is beside")]
+    {
+        let arguments: Vec<&str> =
+            ["--demo", "--duration=1s", &report].iter().chain(more).copied().collect();
+        let output = drill(&beside, &arguments);
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{error}");
+        assert!(error.contains("the proxy ended by itself") && error.contains(said), "{error}");
+    }
+    let output = drill(&beside, &["--demo", &report, "--flipgate", "/nowhere/flipgate"]);
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{error}");
+    assert!(error.contains("/nowhere/flipgate"), "{error}");
+}
+
+#[test]
+fn the_sample_application_says_where_it_listens() {
+    let mut child = Command::new(PROGRAM)
+        .args(["sample", "--json", "--color", "green"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the program is there");
+    let mut line = String::new();
+    let out = child.stdout.take().expect("piped");
+    BufReader::new(out).read_line(&mut line).expect("a line");
+    let ended = child.kill().and_then(|()| child.wait());
+    assert!(ended.is_ok());
+    let said: Value = serde_json::from_str(&line).expect("JSON");
+    assert_eq!(said["color"], "green");
+    assert!(said["listening"].as_str().is_some_and(|it| it.starts_with("127.0.0.1:")), "{line}");
+}

@@ -1,0 +1,136 @@
+//! From the pictures that `control` draws to the wire types, and from the wire to what `control` takes.
+//!
+//! The wire types are a crate of their own, which knows nothing of the proxy, so the conversions are
+//! here.
+
+use flipgate_api::wire::{
+    DrainKinds, DrainStatus, EjectedStatus, EndpointRequest, EndpointStatus, PoolStatus,
+    ServiceStatus, Status,
+};
+
+use crate::{
+    control::{DrainPicture, EndpointPicture, Picture, PoolPicture, ServicePicture},
+    model::{Color, Endpoint, Source, Weighted},
+    upstream::Condition,
+};
+
+fn number(count: usize) -> u64 {
+    u64::try_from(count).unwrap_or(u64::MAX)
+}
+
+impl From<Picture> for Status {
+    fn from(picture: Picture) -> Self {
+        let Picture { generation, revision, services } = picture;
+        let services = services.into_iter().map(|(name, it)| (name.to_string(), it.into()));
+        Self {
+            generation: generation.0,
+            revision: revision.0,
+            read_only: None,
+            partial: false,
+            services: services.collect(),
+        }
+    }
+}
+
+impl From<ServicePicture> for ServiceStatus {
+    fn from(picture: ServicePicture) -> Self {
+        let ServicePicture { active, previous, is_damaged, blue, green } = picture;
+        let pools = [(Color::Blue, blue), (Color::Green, green)];
+        Self {
+            active: active.to_string(),
+            previous: previous.map(|it| it.to_string()),
+            damaged: is_damaged,
+            pools: pools.into_iter().map(|(it, pool)| (it.to_string(), pool.into())).collect(),
+        }
+    }
+}
+
+impl From<PoolPicture> for PoolStatus {
+    fn from(picture: PoolPicture) -> Self {
+        let PoolPicture {
+            role,
+            version,
+            source,
+            in_flight,
+            queued,
+            retries_left,
+            is_panicking,
+            endpoints,
+        } = picture;
+        Self {
+            role: role.to_string(),
+            version: version.map(|it| it.to_string()),
+            source: match source {
+                Source::File => "file".to_owned(),
+                Source::Runtime => "runtime".to_owned(),
+            },
+            in_flight: number(in_flight),
+            queued: number(queued),
+            retry_budget: retries_left,
+            panicking: is_panicking,
+            endpoints: endpoints.into_iter().map(Into::into).collect(),
+        }
+    }
+}
+
+impl From<EndpointPicture> for EndpointStatus {
+    fn from(picture: EndpointPicture) -> Self {
+        let EndpointPicture { address, resolved, weight, condition, in_flight, connections } =
+            picture;
+        let Condition { health, since, trouble, ejected } = condition;
+        Self {
+            address: address.to_string(),
+            resolved: resolved.map(|it| it.to_string()),
+            weight,
+            health: health.to_string(),
+            since: since.to_string(),
+            reason: trouble.map(|it| it.what.to_string()),
+            ejected: ejected.map(|it| EjectedStatus {
+                since: it.since.to_string(),
+                until: it.until.to_string(),
+                reason: it.what.to_string(),
+            }),
+            in_flight: number(in_flight),
+            connections: number(connections),
+        }
+    }
+}
+
+impl TryFrom<&EndpointRequest> for Weighted {
+    type Error = String;
+
+    fn try_from(request: &EndpointRequest) -> Result<Self, String> {
+        let (address, weight) = match request {
+            EndpointRequest::Plain(address) => (address, 1),
+            EndpointRequest::Weighted(it) => (&it.address, it.weight),
+        };
+        let endpoint = address.parse::<Endpoint>().map_err(|error| error.to_string())?;
+        Self::new(endpoint, weight.into())
+            .ok_or_else(|| format!("`{address}`: a weight is 1 to {}", Self::MAX))
+    }
+}
+
+impl From<DrainPicture> for DrainStatus {
+    fn from(picture: DrainPicture) -> Self {
+        let DrainPicture {
+            service,
+            color,
+            is_active: _,
+            in_flight,
+            kinds,
+            oldest,
+            previews,
+            is_drained,
+        } = picture;
+        let oldest_ms = oldest.map_or(0, |it| u64::try_from(it.as_millis()).unwrap_or(u64::MAX));
+        Self {
+            service: service.to_string(),
+            color: color.to_string(),
+            in_flight: number(in_flight),
+            oldest_ms,
+            kinds: DrainKinds { request: number(kinds.request), tunnel: number(kinds.tunnel) },
+            previews: number(previews),
+            drained: is_drained,
+        }
+    }
+}
