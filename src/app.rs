@@ -147,7 +147,14 @@ impl App {
         };
         let (catalog, counted) = (config.catalog.clone(), metrics.clone());
         let starting = Control::start(store, catalog, counted, parts.clone(), workers);
-        let (control, worker) = runtime.block_on(starting)?;
+        // Not by `block_on`: whoever embeds this may call it on a runtime of its own.
+        let (started, begun) = std::sync::mpsc::sync_channel(1);
+        runtime.spawn(async move {
+            // It is waited for on the next line.
+            let _ = started.send(starting.await);
+        });
+        let begun = begun.recv().map_err(|_| io::Error::other("the control thread has panicked"))?;
+        let (control, worker) = begun?;
         supervisor.run_vital("control", worker.run());
         let (care_control, care_settings) = (control.clone(), config.care);
         supervisor.run("care", move || {
