@@ -14,10 +14,11 @@ mod stamps;
 mod upstream;
 
 pub use self::{
+    certificate::KeyPair,
     files::FileError,
     identity::Identity,
     names::Names,
-    server::{Acceptance, ClientAuth, KeyPair, Server, ServerSettings},
+    server::{Acceptance, ClientAuth, Server, ServerSettings},
     upstream::Connector,
 };
 

@@ -33,7 +33,6 @@ const KNOWN: &[(&str, &[&str])] = &[
     ("src/drill", &["load", "traffic"]),
     ("src/proxy", &["exchange", "flow", "headers", "refusal", "tunnel", "view", "worker"]),
     ("src/switch", &["drain", "table"]),
-    ("src/tls", &["certificate", "server"]),
 ];
 
 /// Modules of one folder that use each other in a cycle.
