@@ -21,9 +21,10 @@ use tracing::debug;
 
 use super::{
     After, Handler, TurnedAway,
-    client::{Client, Guest, House},
+    client::Client,
     clock::Wait,
     connection::Connection,
+    shared::{Guest, House},
 };
 use crate::{
     http1::RequestHead,
@@ -212,7 +213,7 @@ fn begin<H: Handler>(
     };
     let peer = course.connection.peer();
     let connection = Rc::new(Connection::new(Rc::clone(peer), Rc::clone(house.roster.clock())));
-    let client = Client::new(Channel::Stream(Box::new(stream)), &connection, house);
+    let client = Client::new(Channel::Stream(Box::new(stream)), &connection, &house.roster);
     let part = Part::of(course);
     let task = house.tasks.spawn_local(answer(client, part, Rc::clone(&house.handler)));
     connection.task.replace(Some(task.abort_handle()));

@@ -29,7 +29,6 @@ use self::modules::{Modules, Use};
 
 /// Cycles that are known and still to be untied: the folder, and the modules in it.
 const KNOWN: &[(&str, &[&str])] = &[
-    ("src/downstream", &["client", "http1", "http2"]),
     ("src/drill", &["load", "traffic"]),
     ("src/proxy", &["exchange", "flow", "headers", "refusal", "tunnel", "view", "worker"]),
     ("src/switch", &["drain", "table"]),
