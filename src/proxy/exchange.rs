@@ -12,9 +12,10 @@ use std::{
 use super::{
     flow::{Flow, Trailers, intake},
     headers::{Marks, Onward, put_request},
+    memory::Memory,
     refusal::Refusal,
     tunnel::Tunnel,
-    worker::{Admitted, Memory, Proxy},
+    worker::{Admitted, Proxy},
 };
 use crate::{
     downstream::{After, Client, HeadError, Wait},

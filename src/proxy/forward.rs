@@ -13,9 +13,9 @@ use tracing::warn;
 use super::{
     exchange::{Exchange, Failure, SWITCHING, Sending},
     flow::{Broken, Stuck},
+    memory::Memory,
     refusal::Refusal,
     said::Line,
-    worker::Memory,
 };
 use crate::{
     downstream::{Client, Connection, Wait},

@@ -8,8 +8,8 @@ use tracing::warn;
 use super::{
     exchange::{Exchange, Failure, SWITCHING},
     headers::put_interim,
+    memory::Memory,
     refusal::Refusal,
-    worker::Memory,
 };
 use crate::{
     downstream::{Connection, Wait},

@@ -9,9 +9,9 @@ use std::{
 use super::{
     exchange::{Exchange, Failure},
     forward::has_left,
+    memory::Memory,
     refusal::Refusal,
     retries::Course,
-    worker::Memory,
 };
 use crate::{
     downstream::{Client, Connection, Wait},

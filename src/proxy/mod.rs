@@ -15,9 +15,11 @@ mod exchange;
 mod flow;
 mod forward;
 mod forwarded;
+mod handler;
 mod headers;
 mod interim;
 mod line;
+mod memory;
 mod refusal;
 mod relay;
 mod retries;
@@ -30,9 +32,10 @@ mod view;
 mod worker;
 
 pub use self::{
+    memory::Memory,
     refusal::Refusal,
     stranger::Stranger,
     tunnel::Tunnel,
     view::{RequestView, Wish, admit},
-    worker::{Memory, Proxy, Shared},
+    worker::{Proxy, Shared},
 };

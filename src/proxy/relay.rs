@@ -12,10 +12,10 @@ use super::{
     exchange::{Exchange, Failure, Found, SWITCHING, Sending},
     flow::{Broken, Flow, Stuck, Trailers, intake},
     headers::{Answer, put_answer},
+    memory::Memory,
     refusal::{Refusal, Told},
     said::Line,
     tunnel::Tunnel,
-    worker::Memory,
 };
 use crate::{
     downstream::{After, Client, Connection, Wait},

@@ -7,9 +7,9 @@ use tracing::{debug, warn};
 use super::{
     exchange::{Exchange, Failure, Found, Sending},
     forward::has_left,
+    memory::Memory,
     refusal::Refusal,
     said::Line,
-    worker::Memory,
 };
 use crate::{
     downstream::{Client, Connection, Wait},
