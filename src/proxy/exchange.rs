@@ -3,15 +3,14 @@
 //! course are here; the way over the endpoints is in `retries`, the way up to one in `forward`, the way
 //! down in `relay`.
 
-use std::{
-    net::IpAddr,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{net::IpAddr, sync::Arc, time::Instant};
 
 use super::{
+    ask::{Ask, is_grpc, location},
+    failure::Failure,
     flow::{Flow, Trailers, intake},
     headers::{Marks, Onward, put_request},
+    hold::Hold,
     memory::Memory,
     refusal::Refusal,
     tunnel::Tunnel,
@@ -19,10 +18,10 @@ use super::{
 };
 use crate::{
     downstream::{After, Client, HeadError, Wait},
-    http1::{Form, Framing, Lines, Name, RequestHead, Version},
+    http1::{Framing, RequestHead},
     metrics::{LimitHit, PoolMetrics},
     net::Channel,
-    switch::{Claim, Kind, Ticket},
+    switch::Kind,
     upstream::{self, Member, Permit, Pool, Seat},
 };
 
@@ -57,30 +56,6 @@ pub(super) struct Exchange<'a> {
     pub(super) location: Option<Box<[u8]>>,
 }
 
-/// What has to be known of a request when its head is no longer there.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Ask {
-    pub(super) version: Version,
-    pub(super) is_for_head: bool,
-    pub(super) keeps_alive: bool,
-    pub(super) takes_trailers: bool,
-    /// Whether it came by a stream of HTTP/2.
-    pub(super) is_stream: bool,
-    pub(super) wants_websocket: bool,
-    /// Whether the client still waits for `100 Continue`.
-    pub(super) expects_continue: bool,
-    /// Whether doing it twice is the same as doing it once, and it can be sent twice.
-    pub(super) is_repeatable: bool,
-    /// Whether whoever asks expects its errors in the way of gRPC.
-    pub(super) is_grpc: bool,
-    /// How long the answer may take to begin.
-    pub(super) patience: Duration,
-    /// How long a tunnel may be without a byte, if not as long as all others.
-    pub(super) tunnel_patience: Option<Duration>,
-    /// What its endpoint is chosen by, if it is by something of the request.
-    pub(super) key: Option<u64>,
-}
-
 /// How far the request has come on its way up.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Sending {
@@ -90,25 +65,6 @@ pub(super) enum Sending {
     Done,
     /// The upstream takes no more of it.
     Refused,
-}
-
-/// What keeps a side from being drained. Struck out of the books before the claim itself ends.
-pub(super) struct Hold {
-    ticket: Ticket<Instant>,
-    seat: Option<Seat>,
-    claim: Claim<Pool>,
-}
-
-/// Why there is no answer to relay.
-pub(super) enum Failure {
-    /// The client is told.
-    Refused(Refusal),
-    /// The upstream has closed before it said a word.
-    Closed,
-    /// The request is better off at another endpoint.
-    Late,
-    /// There is nobody to be told.
-    Left,
 }
 
 /// Where an answer comes from.
@@ -153,92 +109,6 @@ pub(super) fn exchange<'a>(
             }
             Err(Failure::Closed | Failure::Late | Failure::Left) => After::Cut,
         }
-    }
-}
-
-// === impl Ask ===
-
-impl Ask {
-    /// What is assumed of a request that could not be read.
-    const UNREAD: Self = Self {
-        version: Version::Http11,
-        is_for_head: false,
-        keeps_alive: false,
-        takes_trailers: false,
-        is_stream: false,
-        wants_websocket: false,
-        expects_continue: false,
-        is_repeatable: false,
-        is_grpc: false,
-        patience: Duration::ZERO,
-        tunnel_patience: None,
-        key: None,
-    };
-
-    fn of(head: &RequestHead, channel: &Channel) -> Self {
-        let bytes = channel.unread();
-        // RFC 9110, section 9.2.2.
-        let method = head.method(bytes);
-        let is_idempotent = matches!(method, b"GET" | b"HEAD" | b"OPTIONS" | b"PUT" | b"DELETE");
-        Self {
-            version: head.version,
-            is_for_head: method == b"HEAD",
-            keeps_alive: head.keeps_alive,
-            // In HTTP/2 they are a part of every message.
-            takes_trailers: head.takes_trailers || channel.is_stream(),
-            is_stream: channel.is_stream(),
-            wants_websocket: head.wants_websocket,
-            expects_continue: head.expects_continue,
-            is_repeatable: is_idempotent
-                && matches!(head.framing, Framing::None | Framing::Exact(0)),
-            is_grpc: false,
-            patience: Duration::ZERO,
-            tunnel_patience: None,
-            key: None,
-        }
-    }
-
-    /// How an answer's body is framed for this client.
-    pub(super) fn framing_of(&self, framing: Framing) -> Framing {
-        if self.is_stream && matches!(framing, Framing::Chunked | Framing::ToClose) {
-            return Framing::ToClose;
-        }
-        match (framing, self.version) {
-            (Framing::Chunked | Framing::ToClose, Version::Http10) => Framing::ToClose,
-            (Framing::ToClose, Version::Http11) => Framing::Chunked,
-            (framing, _) => framing,
-        }
-    }
-}
-
-fn is_grpc(lines: Lines<'_>) -> bool {
-    let is_of_it = |it: &[u8]| it.get(..16).is_some_and(|it| it == b"application/grpc");
-    lines.first(Name::ContentType).is_some_and(is_of_it)
-}
-
-/// The same by `https`, at another port.
-fn location(head: &RequestHead, bytes: &[u8], port: u16) -> Box<[u8]> {
-    let host = head.host(bytes);
-    // Behind the last bracket of an IPv6 address, if it is one.
-    let begin = host.iter().rposition(|it| *it == b']').unwrap_or_default();
-    let end = memchr::memchr(b':', &host[begin..]).map_or(host.len(), |it| begin + it);
-    let mut location = [b"https://", &host[..end]].concat();
-    if port != 443 {
-        location.extend_from_slice(format!(":{port}").as_bytes());
-    }
-    if head.form != Form::Path {
-        location.push(b'/');
-    }
-    location.extend_from_slice(head.target(bytes));
-    location.into()
-}
-
-// === impl Hold ===
-
-impl Hold {
-    /// Notes that the request has become a tunnel.
-    pub(super) fn becomes_tunnel(&self) {
-        self.ticket.becomes(Kind::Tunnel);
     }
 }
 

@@ -11,7 +11,8 @@ use std::{
 use tracing::warn;
 
 use super::{
-    exchange::{Exchange, Failure, SWITCHING, Sending},
+    exchange::{Exchange, SWITCHING, Sending},
+    failure::Failure,
     flow::{Broken, Stuck},
     memory::Memory,
     refusal::Refusal,

@@ -6,7 +6,8 @@ use std::task::{Context, Poll, ready};
 use tracing::warn;
 
 use super::{
-    exchange::{Exchange, Failure, SWITCHING},
+    exchange::{Exchange, SWITCHING},
+    failure::Failure,
     headers::put_interim,
     memory::Memory,
     refusal::Refusal,

@@ -7,10 +7,7 @@ use std::{
 };
 
 use super::{
-    exchange::{Exchange, Failure},
-    forward::has_left,
-    memory::Memory,
-    refusal::Refusal,
+    exchange::Exchange, failure::Failure, forward::has_left, memory::Memory, refusal::Refusal,
     retries::Course,
 };
 use crate::{

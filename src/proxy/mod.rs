@@ -8,15 +8,18 @@
 
 mod address;
 mod affinity;
+mod ask;
 #[cfg(any(test, fuzzing))]
 pub mod checks;
 mod cookies;
 mod exchange;
+mod failure;
 mod flow;
 mod forward;
 mod forwarded;
 mod handler;
 mod headers;
+mod hold;
 mod interim;
 mod line;
 mod memory;

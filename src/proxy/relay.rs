@@ -9,7 +9,8 @@ use std::{
 use tracing::warn;
 
 use super::{
-    exchange::{Exchange, Failure, Found, SWITCHING, Sending},
+    exchange::{Exchange, Found, SWITCHING, Sending},
+    failure::Failure,
     flow::{Broken, Flow, Stuck, Trailers, intake},
     headers::{Answer, put_answer},
     memory::Memory,

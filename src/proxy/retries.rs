@@ -5,7 +5,8 @@ use std::{future::poll_fn, sync::Arc, task::Poll, time::Instant};
 use tracing::{debug, warn};
 
 use super::{
-    exchange::{Exchange, Failure, Found, Sending},
+    exchange::{Exchange, Found, Sending},
+    failure::Failure,
     forward::has_left,
     memory::Memory,
     refusal::Refusal,

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use super::{exchange::Hold, flow::Broken, memory::Memory};
+use super::{flow::Broken, hold::Hold, memory::Memory};
 use crate::{
     downstream::{Client, Wait},
     net::Channel,
