@@ -1,7 +1,5 @@
 //! What is kept of a request's head.
 
-use std::time::Duration;
-
 use crate::{
     http1::{Form, Framing, Lines, Name, RequestHead, Version},
     net::Channel,
@@ -17,18 +15,10 @@ pub(super) struct Ask {
     /// Whether it came by a stream of HTTP/2.
     pub(super) is_stream: bool,
     pub(super) wants_websocket: bool,
-    /// Whether the client still waits for `100 Continue`.
-    pub(super) expects_continue: bool,
     /// Whether doing it twice is the same as doing it once, and it can be sent twice.
     pub(super) is_repeatable: bool,
-    /// Whether whoever asks expects its errors in the way of gRPC.
+    /// Whether the client expects errors in the way of gRPC. Only over HTTP/2.
     pub(super) is_grpc: bool,
-    /// How long the answer may take to begin.
-    pub(super) patience: Duration,
-    /// How long a tunnel may be without a byte, if not as long as all others.
-    pub(super) tunnel_patience: Option<Duration>,
-    /// What its endpoint is chosen by, if it is by something of the request.
-    pub(super) key: Option<u64>,
 }
 
 // === impl Ask ===
@@ -42,12 +32,8 @@ impl Ask {
         takes_trailers: false,
         is_stream: false,
         wants_websocket: false,
-        expects_continue: false,
         is_repeatable: false,
         is_grpc: false,
-        patience: Duration::ZERO,
-        tunnel_patience: None,
-        key: None,
     };
 
     pub(super) fn of(head: &RequestHead, channel: &Channel) -> Self {
@@ -63,13 +49,9 @@ impl Ask {
             takes_trailers: head.takes_trailers || channel.is_stream(),
             is_stream: channel.is_stream(),
             wants_websocket: head.wants_websocket,
-            expects_continue: head.expects_continue,
             is_repeatable: is_idempotent
                 && matches!(head.framing, Framing::None | Framing::Exact(0)),
-            is_grpc: false,
-            patience: Duration::ZERO,
-            tunnel_patience: None,
-            key: None,
+            is_grpc: channel.is_stream() && is_grpc(head.fields.lines(bytes)),
         }
     }
 
@@ -86,7 +68,7 @@ impl Ask {
     }
 }
 
-pub(super) fn is_grpc(lines: Lines<'_>) -> bool {
+fn is_grpc(lines: Lines<'_>) -> bool {
     let is_of_it = |it: &[u8]| it.get(..16).is_some_and(|it| it == b"application/grpc");
     lines.first(Name::ContentType).is_some_and(is_of_it)
 }

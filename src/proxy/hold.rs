@@ -1,24 +1,78 @@
-//! A request's hold on one side of a service, and its place at an endpoint.
+//! A request's hold on one side of a service.
 
-use std::time::Instant;
+use std::sync::Arc;
 
+use super::tally::Tally;
 use crate::{
-    switch::{Claim, Kind, Ticket},
-    upstream::{Pool, Seat},
+    metrics::PoolMetrics,
+    switch::{Claim, Kind, Shard, Ticket},
+    upstream::{Member, Pool, Seat},
 };
 
-/// What keeps a side from being drained. Struck out of the books before the claim itself ends.
+/// What keeps a side from being drained, from the request's admission to the last byte of its answer
+/// and of the request itself; after an upgrade, to the end of the tunnel.
+///
+/// Dropping it counts the request, unless it was counted, and then ends the hold.
+// In the order in which they are dropped: the ticket is struck out before the claim ends.
 pub(super) struct Hold {
-    pub(super) ticket: Ticket<Instant>,
-    pub(super) seat: Option<Seat>,
-    pub(super) claim: Claim<Pool>,
+    tally: Tally,
+    ticket: Ticket<std::time::Instant>,
+    /// Its place at an endpoint, while it is with one.
+    seat: Option<Seat>,
+    claim: Claim<Pool>,
 }
 
 // === impl Hold ===
 
 impl Hold {
-    /// Notes that the request has become a tunnel.
-    pub(super) fn becomes_tunnel(&self) {
+    /// Notes in `shard` that a request with this claim is inside its side.
+    pub(super) fn new(
+        claim: Claim<Pool>,
+        tally: Tally,
+        shard: &Arc<Shard<std::time::Instant>>,
+    ) -> Self {
+        let ticket = shard.enter(claim.side(), Kind::Request, tally.started());
+        Self { tally, ticket, seat: None, claim }
+    }
+
+    pub(super) fn pool(&self) -> &Arc<Pool> {
+        self.claim.pool()
+    }
+
+    /// Keeps a place at an endpoint, in place of the one before.
+    pub(super) fn sit(&mut self, seat: Seat) {
+        self.seat = Some(seat);
+    }
+
+    /// Gives its place at an endpoint back.
+    pub(super) fn stand_up(&mut self) {
+        self.seat = None;
+    }
+
+    /// The endpoint that it is with.
+    pub(super) fn member(&self) -> Option<&Arc<Member>> {
+        self.seat.as_ref().map(Seat::member)
+    }
+
+    /// Notes the code that the client is answered with.
+    pub(super) fn answer(&mut self, code: u16) {
+        self.tally.answer(code);
+    }
+
+    /// Counts the request, which is over, and goes on as the hold of a tunnel.
+    pub(super) fn become_tunnel(&mut self) {
+        self.count();
         self.ticket.becomes(Kind::Tunnel);
+    }
+
+    fn count(&mut self) {
+        let metrics: &PoolMetrics = self.claim.pool().metrics();
+        self.tally.count(metrics);
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.count();
     }
 }

@@ -7,7 +7,9 @@
 //! the answer.
 
 mod address;
+mod admitted;
 mod affinity;
+mod answer;
 mod ask;
 #[cfg(any(test, fuzzing))]
 pub mod checks;
@@ -23,6 +25,8 @@ mod hold;
 mod interim;
 mod line;
 mod memory;
+mod own_answer;
+mod received;
 mod refusal;
 mod relay;
 mod retries;
@@ -30,7 +34,9 @@ mod said;
 #[cfg(test)]
 mod samples;
 mod stranger;
+mod tally;
 mod tunnel;
+mod upload;
 mod view;
 mod worker;
 

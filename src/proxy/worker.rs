@@ -63,7 +63,7 @@ pub struct Proxy {
 }
 
 /// What was decided when a request was admitted.
-pub(super) struct Admitted {
+pub(super) struct Decision {
     pub(super) claim: Claim<Pool>,
     pub(super) is_behind_proxy: bool,
     pub(super) is_wished: bool,
@@ -109,7 +109,7 @@ impl Proxy {
         head: &RequestHead,
         bytes: &[u8],
         connection: &Connection<Memory>,
-    ) -> Result<Admitted, Refusal> {
+    ) -> Result<Decision, Refusal> {
         let host = std::str::from_utf8(head.host(bytes)).ok().and_then(|it| Host::parse(it).ok());
         let host = host.ok_or(Refusal::Malformed("the Host is not a name or an address"))?;
         let peer = connection.peer();
@@ -165,7 +165,7 @@ impl Proxy {
             Algorithm::Hash(by) => key_of(by, lines, client),
             Algorithm::LeastRequest | Algorithm::RoundRobin => None,
         };
-        Ok(Admitted { claim, is_behind_proxy, is_wished, has_marks, patience, client, key, rules })
+        Ok(Decision { claim, is_behind_proxy, is_wished, has_marks, patience, client, key, rules })
     }
 
     fn warn_of_forgotten_proxy(&self, asker: Asker, peer: IpAddr) {
