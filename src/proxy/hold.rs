@@ -1,10 +1,9 @@
 //! A request's hold on one side of a service.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use super::tally::Tally;
 use crate::{
-    metrics::PoolMetrics,
     switch::{Claim, Kind, Shard, Ticket},
     upstream::{Member, Pool, Seat},
 };
@@ -16,7 +15,7 @@ use crate::{
 // In the order in which they are dropped: the ticket is struck out before the claim ends.
 pub(super) struct Hold {
     tally: Tally,
-    ticket: Ticket<std::time::Instant>,
+    ticket: Ticket<Instant>,
     /// Its place at an endpoint, while it is with one.
     seat: Option<Seat>,
     claim: Claim<Pool>,
@@ -26,11 +25,7 @@ pub(super) struct Hold {
 
 impl Hold {
     /// Notes in `shard` that a request with this claim is inside its side.
-    pub(super) fn new(
-        claim: Claim<Pool>,
-        tally: Tally,
-        shard: &Arc<Shard<std::time::Instant>>,
-    ) -> Self {
+    pub(super) fn new(claim: Claim<Pool>, tally: Tally, shard: &Arc<Shard<Instant>>) -> Self {
         let ticket = shard.enter(claim.side(), Kind::Request, tally.started());
         Self { tally, ticket, seat: None, claim }
     }
@@ -66,8 +61,7 @@ impl Hold {
     }
 
     fn count(&mut self) {
-        let metrics: &PoolMetrics = self.claim.pool().metrics();
-        self.tally.count(metrics);
+        self.tally.count(self.claim.pool().metrics());
     }
 }
 

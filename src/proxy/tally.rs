@@ -53,3 +53,38 @@ impl Tally {
         metrics.duration.observe(self.started.elapsed().as_secs_f64());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::Metrics;
+
+    /// The codes under which a request is counted, with how often.
+    fn counted(course: impl FnOnce(&mut Tally, &PoolMetrics)) -> Vec<(u16, u64)> {
+        let metrics = Metrics::new(&prometheus::Registry::new()).expect("a fresh registry");
+        let pool = metrics.unrouted();
+        course(&mut Tally::begin(), &pool);
+        let text = metrics.show(crate::model::Generation(1), &[]);
+        let lines =
+            text.lines().filter_map(|it| it.strip_prefix("flipgate_requests_total{code=\""));
+        let read =
+            |it: &str| Some((it.get(..3)?.parse().ok()?, it.rsplit_once(' ')?.1.parse().ok()?));
+        lines.filter_map(read).collect()
+    }
+
+    #[test]
+    fn a_request_is_counted_once_with_the_last_code_it_was_answered_with() {
+        let counts = counted(|tally, pool| {
+            tally.answer(200);
+            tally.answer(502);
+            tally.count(pool);
+            tally.count(pool);
+        });
+        assert_eq!(counts, [(502, 1)]);
+    }
+
+    #[test]
+    fn a_request_without_an_answer_is_counted_as_a_client_that_left() {
+        assert_eq!(counted(|tally, pool| tally.count(pool)), [(CLIENT_LEFT, 1)]);
+    }
+}
