@@ -153,7 +153,8 @@ impl App {
             // It is waited for on the next line.
             let _ = started.send(starting.await);
         });
-        let begun = begun.recv().map_err(|_| io::Error::other("the control thread has panicked"))?;
+        let begun =
+            begun.recv().map_err(|_| io::Error::other("the control thread has panicked"))?;
         let (control, worker) = begun?;
         supervisor.run_vital("control", worker.run());
         let (care_control, care_settings) = (control.clone(), config.care);

@@ -28,7 +28,8 @@
 //! `flipgate-api` alone.
 //!
 //! Rooms on one line are neighbors and do not use each other; `tests/it/floors.rs` fails on a
-//! `crate::room::` that does not go down. Errors and settings belong to the room that makes them.
+//! `crate::room::` that does not go down, and on files of a room that use each other in a cycle.
+//! Errors and settings belong to the room that makes them.
 //!
 //! # The path of one request
 //!

@@ -60,6 +60,9 @@ const STEP: Duration = Duration::from_millis(250);
 /// The time between two looks at the files of TLS.
 const FILES: Duration = Duration::from_secs(2);
 
+/// The time between two looks at pools that ring: one that is overloaded does so with every request.
+const BREATH: Duration = Duration::from_millis(20);
+
 impl Default for Settings {
     fn default() -> Self {
         Self { checks_per_second: 1000 }
@@ -97,6 +100,7 @@ impl Care {
         let mut step = tokio::time::interval(STEP);
         step.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut files_at, mut files) = (Instant::now(), None::<JoinHandle<()>>);
+        let mut hear_at = Instant::now();
         self.follow();
         loop {
             tokio::select! {
@@ -104,7 +108,10 @@ impl Care {
                     Ok(()) => self.follow(),
                     Err(_) => return,
                 },
-                () = self.alerts.called() => self.hear(),
+                () = called(&self.alerts, hear_at) => {
+                    self.hear();
+                    hear_at = Instant::now() + BREATH;
+                }
                 checked = self.checks.next() => self.checks.done(checked, &self.current),
                 heard = self.names.hear() => {
                     for which in heard {
@@ -230,6 +237,11 @@ impl Care {
     fn pool(&self, (service, color): &Which) -> Option<Arc<Pool>> {
         self.current.get(service).map(|it| Arc::clone(it.pool(*color)))
     }
+}
+
+async fn called(alerts: &Alerts, not_before: Instant) {
+    tokio::time::sleep_until(not_before.into()).await;
+    alerts.called().await;
 }
 
 /// Has pools whose files for TLS have changed use the new ones.

@@ -1,26 +1,13 @@
-//! One client's life, from the first byte to the close.
+//! A client as a handler sees it: what its bytes come and go by, and what is known of it.
 
-use std::{future::poll_fn, io, net::SocketAddr, rc::Rc, sync::Arc};
-
-use tokio::{net::TcpStream, sync::OwnedSemaphorePermit};
-use tokio_util::task::TaskTracker;
-use tracing::debug;
+use std::{future::poll_fn, io, rc::Rc};
 
 use super::{
-    Handler, TurnedAway,
-    bind::Entrance,
     clock::Wait,
     connection::Connection,
-    crowd::{Crowd, Standing},
-    greeting::{Greeted, Unwelcome, greet},
-    http1, http2,
-    peer::{Peer, Whose},
     roster::{Place, Roster, Warm},
 };
-use crate::{
-    metrics::Counted,
-    net::{Buffers, Channel, Socket, Transport},
-};
+use crate::net::Channel;
 
 /// A client: a connection of HTTP/1 or a stream of HTTP/2, and what is known of it.
 pub struct Client<M> {
@@ -30,47 +17,15 @@ pub struct Client<M> {
     place: Place<M>,
 }
 
-/// What an open connection takes up.
-pub(super) struct Guest {
-    /// One of the worker's places.
-    pub(super) _seat: OwnedSemaphorePermit,
-    /// One of those of its address.
-    pub(super) standing: Option<Standing>,
-    /// One of the open connections that are counted.
-    pub(super) _open: Counted,
-}
-
-/// What all connections of a worker share.
-pub(super) struct House<H: Handler> {
-    pub(super) handler: Rc<H>,
-    pub(super) roster: Rc<Roster<H::Memory>>,
-    pub(super) buffers: Rc<Buffers>,
-    pub(super) tasks: TaskTracker,
-    pub(super) limits: Limits,
-    pub(super) crowd: Arc<Crowd>,
-}
-
-/// What one connection may do.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Limits {
-    /// Requests, after which it is asked to end.
-    pub requests: usize,
-    /// Streams of HTTP/2 at once.
-    pub streams: u32,
-    /// Streams that the client resets beyond those that were answered, before it is taken for an
-    /// attack.
-    pub resets: usize,
-}
-
 // === impl Client ===
 
 impl<M> Client<M> {
-    pub(super) fn new<H: Handler<Memory = M>>(
+    pub(super) fn new(
         channel: Channel,
         connection: &Rc<Connection<M>>,
-        house: &House<H>,
+        roster: &Rc<Roster<M>>,
     ) -> Self {
-        let place = house.roster.enter(connection);
+        let place = roster.enter(connection);
         Self { channel, connection: Rc::clone(connection), place }
     }
 
@@ -102,108 +57,4 @@ impl<M> Client<M> {
     pub(super) fn stay_warm(&self) -> Option<Warm> {
         self.place.stay_warm()
     }
-}
-
-/// What one connection more than an address may have is told, where it can be told without a handshake.
-const TOO_MANY: &[u8] = b"HTTP/1.1 429 Too Many Requests\r\n\
-    Content-Type: text/plain; charset=utf-8\r\n\
-    Proxy-Status: flipgate; error=http_request_denied\r\n\
-    Cache-Control: no-store\r\n\
-    Retry-After: 1\r\n\
-    Connection: close\r\n\
-    Content-Length: 70\r\n\r\n\
-    429 Too Many Requests: your address has as many connections as it may\n";
-
-/// Starts a task that serves one connection to its end, and returns at once. One more than its address
-/// may have is closed.
-pub(super) fn serve<H: Handler>(
-    stream: TcpStream,
-    address: SocketAddr,
-    entrance: Arc<Entrance>,
-    mut guest: Guest,
-    house: &Rc<House<H>>,
-) {
-    let is_proxied = entrance.expects_proxy_header(address.ip());
-    // Whom a proxy's connection counts for is known when it has said so.
-    if !is_proxied && !stand(&mut guest, address, house) {
-        if entrance.tls.is_none() {
-            // As far as it is taken at once: who has too much is not waited for.
-            let _ = stream.try_write(TOO_MANY);
-        }
-        return;
-    }
-    let is_plain = entrance.tls.is_none() && !is_proxied;
-    let peer = Rc::new(Peer::new(Whose::Known(address), entrance, None));
-    let connection = connect(&peer, house);
-    let task = match is_plain {
-        true => {
-            let socket = Socket::new(Transport::Tcp(stream), &house.buffers);
-            let client = Client::new(Channel::Socket(socket), &connection, house);
-            house.tasks.spawn_local(http1::live(client, guest, Rc::clone(house)))
-        }
-        false => house.tasks.spawn_local(be_greeted(
-            stream,
-            peer,
-            connection.clone(),
-            guest,
-            Rc::clone(house),
-        )),
-    };
-    connection.task.replace(Some(task.abort_handle()));
-}
-
-/// Counts a connection among those of its address, unless that has as many as it may.
-fn stand<H: Handler>(guest: &mut Guest, address: SocketAddr, house: &House<H>) -> bool {
-    guest.standing = house.crowd.join(address.ip());
-    if guest.standing.is_none() {
-        debug!(peer = %address.ip(), "one connection more than an address may have");
-        house.handler.turned_away(TurnedAway::Crowd);
-    }
-    guest.standing.is_some()
-}
-
-fn connect<H: Handler>(peer: &Rc<Peer<H::Memory>>, house: &House<H>) -> Rc<Connection<H::Memory>> {
-    Rc::new(Connection::new(Rc::clone(peer), Rc::clone(house.roster.clock())))
-}
-
-/// Serves a connection that begins with something else than a request, in a task of its own: what is
-/// needed for the greeting is given back when it is over.
-async fn be_greeted<H: Handler>(
-    stream: TcpStream,
-    peer: Rc<Peer<H::Memory>>,
-    connection: Rc<Connection<H::Memory>>,
-    mut guest: Guest,
-    house: Rc<House<H>>,
-) {
-    let place = house.roster.enter(&connection);
-    connection.begin(Wait::Greeting);
-    let greeting = Box::pin(greet(stream, peer.socket_address(), peer.entrance()));
-    let greeted = connection.hurry(Wait::Greeting, greeting).await;
-    let Greeted { transport, whose, security, is_http2 } = match greeted {
-        Ok(greeted) => greeted,
-        Err(error) => {
-            debug!(peer = %peer.address(), %error, "a connection that did not come to a request");
-            house.handler.turned_away(match error {
-                Unwelcome::ProxyHeader(_) => TurnedAway::ProxyHeader(peer.address()),
-                Unwelcome::Handshake(_) => TurnedAway::Handshake,
-            });
-            return;
-        }
-    };
-    let peer = Rc::new(Peer::new(whose, Arc::clone(peer.entrance()), security));
-    if guest.standing.is_none() && !stand(&mut guest, peer.socket_address(), &house) {
-        return;
-    }
-    let greeted = connect(&peer, &house);
-    if connection.is_closing() {
-        greeted.close();
-    }
-    let socket = Socket::new(transport, &house.buffers);
-    let client = Client::new(Channel::Socket(socket), &greeted, &house);
-    drop(place);
-    let task = match is_http2 {
-        true => house.tasks.spawn_local(http2::live(client, guest, Rc::clone(&house))),
-        false => house.tasks.spawn_local(http1::live(client, guest, Rc::clone(&house))),
-    };
-    greeted.task.replace(Some(task.abort_handle()));
 }

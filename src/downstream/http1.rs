@@ -8,10 +8,11 @@ use std::{
 
 use super::{
     After, Handler, HeadError,
-    client::{Client, Guest, House},
+    client::Client,
     clock::{Tick, Wait},
     connection::Connection,
     http2,
+    shared::{Guest, House},
 };
 use crate::{
     http1::{Reject, RequestHead, Scan},

@@ -1,13 +1,13 @@
 //! A connection of HTTP/2: many requests at once, each a client of its own to whoever answers.
 
+mod course;
+mod watched;
+
 use std::{
-    cell::{Cell, RefCell},
     future::poll_fn,
-    io::{self, IoSlice},
     pin::{Pin, pin},
     rc::Rc,
-    task::{Context, Poll, Waker, ready},
-    time::{Duration, Instant},
+    task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
@@ -16,24 +16,23 @@ use h2::{
     server::{self, Builder, SendResponse},
 };
 use http::Request;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tracing::debug;
 
+use self::{
+    course::{Course, Part},
+    watched::{CONNECTION_WINDOW, Watched},
+};
 use super::{
     After, Handler, TurnedAway,
-    client::{Client, Guest, House},
+    client::Client,
     clock::Wait,
     connection::Connection,
+    shared::{Guest, House},
 };
-use crate::{
-    http1::RequestHead,
-    http2::{Meter, Stream},
-    net::{Channel, Socket},
-};
+use crate::{http1::RequestHead, http2::Stream, net::Channel};
 
-/// How much a client may send of one request before it was passed on, and of all together.
+/// How much a client may send of one request before it was passed on.
 const STREAM_WINDOW: u32 = 256 * 1024;
-const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
 
 /// Bytes of an answer that are with the connection and not yet with the system.
 const SEND_BUFFER: usize = 32 * 1024;
@@ -41,53 +40,14 @@ const SEND_BUFFER: usize = 32 * 1024;
 /// Streams that were reset before anybody looked at them.
 const RESETS_PENDING_MAX: usize = 20;
 
-/// Bytes that a connection may send in an hour beyond eight times what its requests have to do with:
-/// more than that are frames for their own sake.
-const NOISE_MAX: u64 = 1024 * 1024;
-const NOISE_TIME: Duration = Duration::from_secs(3600);
-
-/// What a connection's streams and its driver know of each other.
-struct Course<M> {
-    connection: Rc<Connection<M>>,
-    streams: Cell<usize>,
-    answered: Cell<usize>,
-    /// Those that the client has reset before they were answered.
-    reset: Cell<usize>,
-    /// Bytes of heads and content, both ways.
-    meter: Rc<Meter>,
-    /// The driver, to be woken when a stream has ended.
-    driver: RefCell<Waker>,
-}
-
-/// A stream's place in the course of its connection.
-struct Part<M>(Rc<Course<M>>);
-
-/// The socket, watched: for silence, for an end that takes nothing, for noise.
-struct Watched<M> {
-    socket: Socket,
-    course: Rc<Course<M>>,
-    /// Bytes that came since this time, and what the meter showed then.
-    came: u64,
-    meant: u64,
-    since: Instant,
-}
-
 /// Serves a connection to its end.
 pub(super) async fn live<H: Handler>(client: Client<H::Memory>, guest: Guest, house: Rc<House<H>>) {
     let (channel, connection, place) = client.into_parts();
     let Channel::Socket(socket) = channel else { return };
     connection.wait_for_nothing();
     connection.begin(Wait::Head);
-    let course = Rc::new(Course {
-        connection: Rc::clone(&connection),
-        streams: Cell::new(0),
-        answered: Cell::new(0),
-        reset: Cell::new(0),
-        meter: Rc::default(),
-        driver: RefCell::new(Waker::noop().clone()),
-    });
-    let since = connection.now();
-    let watched = Watched { socket, course: Rc::clone(&course), came: 0, meant: 0, since };
+    let course = Rc::new(Course::new(&connection));
+    let watched = Watched::new(socket, Rc::clone(&course));
     let fields_max = u32::try_from(RequestHead::BYTES_MAX).unwrap_or(u32::MAX);
     let mut handshake = Builder::new()
         .max_concurrent_streams(house.limits.streams)
@@ -212,7 +172,7 @@ fn begin<H: Handler>(
     };
     let peer = course.connection.peer();
     let connection = Rc::new(Connection::new(Rc::clone(peer), Rc::clone(house.roster.clock())));
-    let client = Client::new(Channel::Stream(Box::new(stream)), &connection, house);
+    let client = Client::new(Channel::Stream(Box::new(stream)), &connection, &house.roster);
     let part = Part::of(course);
     let task = house.tasks.spawn_local(answer(client, part, Rc::clone(&house.handler)));
     connection.task.replace(Some(task.abort_handle()));
@@ -271,130 +231,4 @@ async fn linger<M>(client: &mut Client<M>) {
         }
     })
     .await;
-}
-
-// === impl Course ===
-
-impl<M> Course<M> {
-    fn is_attack(&self, resets_max: usize) -> bool {
-        self.reset.get() > resets_max.saturating_add(self.answered.get())
-    }
-
-    fn remember(&self, waker: &Waker) {
-        let mut driver = self.driver.borrow_mut();
-        if !driver.will_wake(waker) {
-            *driver = waker.clone();
-        }
-    }
-}
-
-// === impl Part ===
-
-impl<M> Part<M> {
-    fn of(course: &Rc<Course<M>>) -> Self {
-        course.streams.set(course.streams.get() + 1);
-        Self(Rc::clone(course))
-    }
-}
-
-impl<M> Drop for Part<M> {
-    fn drop(&mut self) {
-        self.0.streams.set(self.0.streams.get() - 1);
-        if self.0.streams.get() == 0 {
-            self.0.driver.borrow().wake_by_ref();
-        }
-    }
-}
-
-// === impl Watched ===
-
-impl<M> Watched<M> {
-    fn note_read(&mut self, came: u64) {
-        let now = self.course.connection.now();
-        if now.saturating_duration_since(self.since) > NOISE_TIME {
-            (self.since, self.came, self.meant) = (now, 0, self.course.meter.total());
-        }
-        self.came += came;
-    }
-
-    fn is_noise(&self) -> bool {
-        let meant = self.course.meter.total() - self.meant;
-        // Content that nobody has taken yet is within the window that it has.
-        self.came > meant.saturating_mul(8) + NOISE_MAX + u64::from(CONNECTION_WINDOW)
-    }
-
-    fn note_written(&self, written: &Poll<io::Result<usize>>) {
-        let has_moved = matches!(written, Poll::Ready(Ok(1..)));
-        let connection = &self.course.connection;
-        connection.note(Wait::Taken, written.is_pending(), has_moved);
-        // What is written may be the rest of answers whose streams have ended for us.
-        for wait in [Wait::Stream, Wait::Linger] {
-            if has_moved && connection.is_waiting(wait) {
-                connection.begin(wait);
-            }
-        }
-    }
-}
-
-impl<M> AsyncRead for Watched<M> {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        room: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let watched = self.get_mut();
-        let before = room.filled().len();
-        let read = pin!(&mut watched.socket).poll_read(context, room);
-        let came = room.filled().len() - before;
-        if came > 0 {
-            watched.note_read(came as u64);
-            let connection = &watched.course.connection;
-            connection.end(Wait::Sound);
-            connection.end(Wait::Pong);
-            if watched.is_noise() {
-                let what = "more frames than its requests have a use for";
-                return Poll::Ready(Err(io::Error::other(what)));
-            }
-        }
-        read
-    }
-}
-
-impl<M> AsyncWrite for Watched<M> {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let watched = self.get_mut();
-        let written = pin!(&mut watched.socket).poll_write(context, bytes);
-        watched.note_written(&written);
-        written
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        parts: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let watched = self.get_mut();
-        let written = pin!(&mut watched.socket).poll_write_vectored(context, parts);
-        watched.note_written(&written);
-        written
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let watched = self.get_mut();
-        let flushed = pin!(&mut watched.socket).poll_flush(context);
-        watched.course.connection.note(Wait::Taken, flushed.is_pending(), false);
-        flushed
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        pin!(&mut self.get_mut().socket).poll_shutdown(context)
-    }
 }

@@ -15,6 +15,8 @@ mod http1;
 mod http2;
 mod peer;
 mod roster;
+mod serve;
+mod shared;
 mod worker;
 
 use std::net::IpAddr;
@@ -24,11 +26,12 @@ use crate::http1::{Reject, RequestHead};
 pub(crate) use self::peer::Whose;
 pub use self::{
     bind::{BindError, Bound, Entrance, Listener, Spoken, bind},
-    client::{Client, Limits},
+    client::Client,
     clock::{DATE_LENGTH, Patience, Wait},
     connection::Connection,
     crowd::Crowd,
     peer::{Peer, Security},
+    shared::Limits,
     worker::{Settings, Stop, Worker},
 };
 

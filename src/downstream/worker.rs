@@ -25,10 +25,11 @@ use tracing::{error, warn};
 use super::{
     Handler,
     bind::{Bound, Entrance},
-    client::{Guest, House, Limits, serve},
     clock::{Clock, Patience},
     crowd::Crowd,
     roster::Roster,
+    serve::serve,
+    shared::{Guest, House, Limits},
 };
 use crate::{metrics::Counted, net::Buffers};
 

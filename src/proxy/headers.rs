@@ -4,7 +4,7 @@ mod answer;
 mod onward;
 
 pub(super) use self::{
-    answer::{Answer, Marks, put_answer, put_interim, put_marks},
+    answer::{Answer, Marks, hsts, put_answer, put_interim, put_marks},
     onward::{Onward, put_request},
 };
 use crate::http1::{Fields, Name, members, put_field};

@@ -3,19 +3,24 @@
 
 use std::task::{Context, Poll, ready};
 
-use tracing::warn;
-
-use super::{
-    exchange::{Exchange, Failure, SWITCHING},
-    headers::put_interim,
-    refusal::Refusal,
-    worker::Memory,
-};
+use super::{failure::Failure, headers::put_interim, memory::Memory, upload::Upload};
 use crate::{
     downstream::{Connection, Wait},
     http1::{ResponseHead, Version},
     net::Channel,
 };
+
+/// The interim answers to one request.
+pub(super) struct Interim {
+    /// Those that are not written yet.
+    bytes: Vec<u8>,
+    count: u32,
+    /// Whether the client still waits for `100 Continue`.
+    is_client_waiting: bool,
+    /// Whether the upstream was told of an expectation, and has not said that it will meet it. What it
+    /// takes the body for then is not known.
+    is_expectation_open: bool,
+}
 
 /// Interim answers to one request. More are no way to answer.
 const INTERIM_MAX: u32 = 32;
@@ -23,58 +28,103 @@ const INTERIM_MAX: u32 = 32;
 /// RFC 9110, section 15.2.1.
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
-impl Exchange<'_> {
+/// RFC 9110, section 15.2.2.
+pub(super) const SWITCHING: u16 = 101;
+
+// === impl Interim ===
+
+impl Interim {
+    pub(super) fn new(expects_continue: bool) -> Self {
+        Self {
+            bytes: Vec::new(),
+            count: 0,
+            is_client_waiting: expects_continue,
+            is_expectation_open: expects_continue,
+        }
+    }
+
+    /// Whether the client still waits for `100 Continue`.
+    pub(super) fn is_client_waiting(&self) -> bool {
+        self.is_client_waiting
+    }
+
+    /// Whether the upstream has not answered an expectation that it was told of.
+    pub(super) fn is_expectation_open(&self) -> bool {
+        self.is_expectation_open
+    }
+
+    /// Whether the upstream has sent any.
+    pub(super) fn has_come(&self) -> bool {
+        self.count > 0
+    }
+
+    /// Whether all of them are written.
+    pub(super) fn is_written(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// Those that are not written yet, for the answer to be written behind them.
+    pub(super) fn take_unwritten(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.bytes)
+    }
+
     /// Has the client send a body that the upstream has neither wanted nor refused so far.
-    pub(super) fn ask_for_body(&mut self, connection: &Connection<Memory>) {
-        if self.let_body_go(connection) {
-            self.interim.extend_from_slice(CONTINUE);
+    pub(super) fn ask_for_body(&mut self, upload: &mut Upload, connection: &Connection<Memory>) {
+        if self.let_body_go(upload, connection) {
+            self.bytes.extend_from_slice(CONTINUE);
         }
     }
 
     /// Lets a body go that was kept back, and returns whether its client still waits for leave.
-    pub(super) fn let_body_go(&mut self, connection: &Connection<Memory>) -> bool {
+    pub(super) fn let_body_go(
+        &mut self,
+        upload: &mut Upload,
+        connection: &Connection<Memory>,
+    ) -> bool {
         connection.end(Wait::Continue);
-        self.upload.hold(false);
-        std::mem::replace(&mut self.ask.expects_continue, false)
+        upload.hold(false);
+        std::mem::replace(&mut self.is_client_waiting, false)
     }
 
-    pub(super) fn take_interim(
+    /// Takes one that the upstream has sent, whose head stands at the beginning of `bytes`. False if it
+    /// is none that an upstream may send.
+    pub(super) fn take(
         &mut self,
         head: &ResponseHead,
         bytes: &[u8],
+        version: Version,
+        upload: &mut Upload,
         connection: &Connection<Memory>,
-    ) -> Result<(), Failure> {
-        self.interim_count += 1;
-        if head.status == SWITCHING || self.interim_count > INTERIM_MAX {
-            let (service, color) = self.names();
-            warn!(%service, %color, status = head.status, "an interim answer that nobody asked for");
-            return Err(Failure::Refused(Refusal::Protocol));
+    ) -> bool {
+        self.count += 1;
+        if head.status == SWITCHING || self.count > INTERIM_MAX {
+            return false;
         }
         let is_welcome = match head.status {
             100 => {
                 self.is_expectation_open = false;
-                self.let_body_go(connection)
+                self.let_body_go(upload, connection)
             }
-            _ => self.ask.version == Version::Http11,
+            _ => version == Version::Http11,
         };
         if is_welcome {
-            put_interim(&mut self.interim, head, &bytes[..head.len]);
+            put_interim(&mut self.bytes, head, &bytes[..head.len]);
         }
-        Ok(())
+        true
     }
 
-    pub(super) fn write_interim(
+    pub(super) fn write(
         &mut self,
         context: &mut Context<'_>,
         socket: &mut Channel,
         connection: &Connection<Memory>,
     ) -> Poll<Result<(), Failure>> {
-        self.send_interim(socket)?;
-        while !self.interim.is_empty() {
-            let written = socket.poll_write(context, [&self.interim, &[], &[]]);
+        self.send(socket)?;
+        while !self.bytes.is_empty() {
+            let written = socket.poll_write(context, [&self.bytes, &[], &[]]);
             connection.note(Wait::Taken, written.is_pending(), false);
             match ready!(written) {
-                Ok(count) => drop(self.interim.drain(..count)),
+                Ok(count) => drop(self.bytes.drain(..count)),
                 Err(_) => return Poll::Ready(Err(Failure::Left)),
             }
         }
@@ -85,15 +135,15 @@ impl Exchange<'_> {
         }
     }
 
-    /// Hands interim answers to a stream, which takes them at once.
-    pub(super) fn send_interim(&mut self, channel: &mut Channel) -> Result<(), Failure> {
+    /// Hands them to a stream, which takes them at once. Does nothing for a socket.
+    pub(super) fn send(&mut self, channel: &mut Channel) -> Result<(), Failure> {
         let Channel::Stream(stream) = channel else { return Ok(()) };
-        let mut left = &*self.interim;
+        let mut left = &*self.bytes;
         while let Some(end) = memchr::memmem::find(left, b"\r\n\r\n") {
             stream.send_interim(&left[..end + 4]).map_err(|_| Failure::Left)?;
             left = &left[end + 4..];
         }
-        self.interim.clear();
+        self.bytes.clear();
         Ok(())
     }
 }

@@ -7,11 +7,7 @@ use std::{
 };
 
 use super::{
-    exchange::{Exchange, Failure},
-    forward::has_left,
-    refusal::Refusal,
-    retries::Course,
-    worker::Memory,
+    failure::Failure, memory::Memory, refusal::Refusal, retries::Course, upload::has_left,
 };
 use crate::{
     downstream::{Client, Connection, Wait},
@@ -20,24 +16,23 @@ use crate::{
     upstream::{InLine, Picked, Seat},
 };
 
-impl Exchange<'_> {
+impl Course<'_, '_> {
     /// Waits for a place at an endpoint, unless too many do. Dropping the future leaves the line.
     pub(super) async fn wait_in_line(
         &mut self,
         client: &mut Client<Memory>,
-        course: &Course,
     ) -> Result<Seat, Failure> {
-        let pool = Arc::clone(self.pool().ok_or(Failure::Left)?);
+        let pool = Arc::clone(self.request.pool());
         let (channel, connection) = client.split();
         let full = |limit| {
-            pool.metrics().limited(limit);
+            pool.limited(limit);
             Err(Failure::Refused(Refusal::Overloaded))
         };
-        let owner = self.proxy.connections.owner();
+        let owner = self.request.proxy.connections.owner();
         let Some(line) = pool.queue(owner) else {
             // Those who wait may wait for what is no concern of this one.
             return match pool.is_line_of_others() {
-                true => match self.pick(&course.tried, true, connection.now()) {
+                true => match self.pick(&self.tried, true, connection.now()) {
                     Picked::Seat(seat) => Ok(seat),
                     _ => full(LimitHit::Queue),
                 },
@@ -52,12 +47,12 @@ impl Exchange<'_> {
                 Err(_) => return Err(Failure::Left),
                 Ok(()) => {}
             }
-            match self.pick(&course.tried, true, connection.now()) {
+            match self.pick(&self.tried, true, connection.now()) {
                 Picked::Seat(seat) => {
                     connection.end(Wait::Seat);
                     return Ok(seat);
                 }
-                Picked::Nobody => return Err(Failure::Refused(course.refusal)),
+                Picked::Nobody => return Err(Failure::Refused(self.refusal)),
                 // What is free may be nothing for a request that was elsewhere, whose pool was replaced, or
                 // that has no connection where others have one.
                 Picked::Full => line.pass_on(),
@@ -95,6 +90,6 @@ impl Exchange<'_> {
         if channel.is_stream() {
             return has_left(channel, context);
         }
-        self.read_ahead(context, channel, connection).is_err()
+        self.request.upload.read_ahead(context, channel, connection).is_err()
     }
 }

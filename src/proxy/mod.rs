@@ -7,17 +7,26 @@
 //! the answer.
 
 mod address;
+mod admitted;
 mod affinity;
+mod answer;
+mod ask;
 #[cfg(any(test, fuzzing))]
 pub mod checks;
 mod cookies;
 mod exchange;
+mod failure;
 mod flow;
 mod forward;
 mod forwarded;
+mod handler;
 mod headers;
+mod hold;
 mod interim;
 mod line;
+mod memory;
+mod own_answer;
+mod received;
 mod refusal;
 mod relay;
 mod retries;
@@ -25,14 +34,17 @@ mod said;
 #[cfg(test)]
 mod samples;
 mod stranger;
+mod tally;
 mod tunnel;
+mod upload;
 mod view;
 mod worker;
 
 pub use self::{
+    memory::Memory,
     refusal::Refusal,
     stranger::Stranger,
     tunnel::Tunnel,
     view::{RequestView, Wish, admit},
-    worker::{Memory, Proxy, Shared},
+    worker::{Proxy, Shared},
 };

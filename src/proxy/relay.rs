@@ -1,4 +1,4 @@
-//! The answer's way down: an upstream's, or one of our own.
+//! The third phase of a request: its answer has begun, and the body comes down.
 
 use std::{
     future::poll_fn,
@@ -9,83 +9,91 @@ use std::{
 use tracing::warn;
 
 use super::{
-    exchange::{Exchange, Failure, Found, SWITCHING, Sending},
+    admitted::Admitted,
+    answer::Plan,
+    failure::Failure,
     flow::{Broken, Flow, Stuck, Trailers, intake},
-    headers::{Answer, put_answer},
-    refusal::{Refusal, Told},
+    memory::Memory,
+    refusal::Refusal,
+    retries::Found,
     said::Line,
-    tunnel::Tunnel,
-    worker::Memory,
+    upload::AHEAD_MAX,
 };
 use crate::{
     downstream::{After, Client, Connection, Wait},
     http1::{Framing, ResponseHead},
     net::Channel,
-    upstream,
 };
 
-impl Exchange<'_> {
-    /// Passes the answer on to the client, while the rest of the request may still be on its way.
-    pub(super) async fn relay(
-        &mut self,
+/// A request whose answer's head is known. The request may still be on its way up.
+pub(super) struct Answered<'e, 'a> {
+    request: &'e mut Admitted<'a>,
+    /// The answer's code.
+    code: u16,
+    plan: Plan,
+    /// The answer on its way down.
+    download: Flow,
+    /// Whether the last byte of the answer is written.
+    is_written: bool,
+}
+
+// === impl Answered ===
+
+impl<'e, 'a> Answered<'e, 'a> {
+    /// The answer to `request` with this head, which stands at the beginning of what `found` has sent. It
+    /// is taken away there.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "the caller's future would keep the head for as long as its answer is relayed"
+    )]
+    pub(super) fn begin(
+        request: &'e mut Admitted<'a>,
         client: &mut Client<Memory>,
-        found: &mut Option<Found>,
+        found: &mut Found,
         head: ResponseHead,
-    ) -> Result<After<Tunnel>, Failure> {
-        let Some(Found { upstream, .. }) = found else { return Err(Failure::Left) };
-        let (socket, connection) = client.split();
-        let framing = head.framing(self.ask.is_for_head);
-        let told = self.ask.framing_of(framing);
-        let keeps_alive = head.keeps_alive && framing != Framing::ToClose;
-        let goes_on = self.goes_on(told, keeps_alive, connection);
-        let is_tunnel = head.status == SWITCHING;
-        if self.ask.is_stream && self.ask.wants_websocket && matches!(head.status, 200..=299) {
+    ) -> Result<Self, Failure> {
+        let upstream = &mut found.upstream.channel;
+        let plan = request.plan(&head, client.split().1);
+        if request.ask.is_stream && request.ask.wants_websocket && matches!(head.status, 200..=299)
+        {
             // To a client of HTTP/2 it would say that the WebSocket is open: RFC 8441, section 5.
             return Err(Failure::Refused(Refusal::Protocol));
         }
-        if is_tunnel && self.sending != Sending::Done {
-            return Err(Failure::Refused(Refusal::Protocol));
-        }
-        let trailers = match self.ask.takes_trailers {
-            true => {
-                Trailers::Pass { listed: head.fields.lines(upstream.channel.unread()).listed() }
-            }
+        let trailers = match request.ask.takes_trailers {
+            true => Trailers::Pass { listed: head.fields.lines(upstream.unread()).listed() },
             false => Trailers::Drop,
         };
-        self.send_interim(socket)?;
-        let mut out = self.begin_answer(&head, told, goes_on, &mut upstream.channel, connection);
-        if is_tunnel {
-            if let Channel::Stream(stream) = socket {
-                // An upstream that has not understood the key is none that speaks WebSocket.
-                let sent = stream.send_head(&std::mem::take(&mut out), false);
-                sent.map_err(|_| Failure::Refused(Refusal::Protocol))?;
-            }
-            // While it is known whose it was.
-            self.count();
-            self.note_success();
-            let (found, hold) = (found.take(), self.hold.take());
-            let tunnel = found
-                .zip(hold)
-                .map(|(it, hold)| Tunnel::new(it.upstream, hold, out, self.ask.tunnel_patience));
-            return tunnel.map(After::Tunnel).ok_or(Failure::Left);
-        }
-        let came = intake(&upstream.channel, framing);
-        let mut download = Flow::new(out, came, told, trailers);
-        download.demand(self.proxy.least_progress);
+        let out = request.put_head(&head, plan, client, upstream)?;
+        let mut download = Flow::new(out, intake(upstream, plan.framing), plan.told, trailers);
+        download.demand(request.proxy.least_progress);
+        Ok(Self { request, code: head.status, plan, download, is_written: false })
+    }
+
+    /// Passes the answer on to the client, while the rest of the request may still be on its way. Returns
+    /// when both are done. If nothing of the answer was written, the client can still be told why.
+    ///
+    /// Dropping the future loses what was read and not yet written: neither connection is of use then.
+    pub(super) async fn relay(
+        &mut self,
+        client: &mut Client<Memory>,
+        found: &mut Found,
+    ) -> Result<(), Failure> {
+        let (socket, connection) = client.split();
+        let upstream = &mut found.upstream.channel;
         // An answer up to the end of the connection must not look whole, however it comes to be cut.
-        let is_to_close = told == Framing::ToClose;
+        let is_to_close = self.plan.told == Framing::ToClose;
         if is_to_close {
             socket.closes_with_reset(true);
         }
         let relayed = poll_fn(|context| {
             match connection.take_alarm() {
                 // The request is given up then, but not its answer.
-                Some(Wait::Rest) => self.sending = Sending::Refused,
+                Some(Wait::Rest) => self.request.upload.give_up(),
                 Some(_) => return Poll::Ready(Err(Broken::TooSlow)),
                 None => {}
             }
-            let relayed = download.poll(context, &mut upstream.channel, socket);
-            self.note_download(&mut download, connection);
+            let relayed = self.download.poll(context, upstream, socket);
+            self.note_download(connection);
             if relayed.is_pending()
                 && self.keep_sending(context, socket, upstream, connection).is_err()
             {
@@ -94,74 +102,37 @@ impl Exchange<'_> {
             relayed
         })
         .await;
-        if is_to_close && (relayed.is_ok() || download.sent() == 0) {
+        if is_to_close && (relayed.is_ok() || self.download.sent() == 0) {
             socket.closes_with_reset(false);
         }
         if let Err(broken) = relayed {
-            socket.reset(upstream.channel.broken());
-            return self.give_up(&broken, found, &download, connection);
+            socket.reset(upstream.broken());
+            return Err(self.give_up(&broken, found, connection));
         }
-        self.is_answered = true;
+        self.is_written = true;
         connection.end(Wait::Exchange);
-        self.note_success();
-        if self.sending == Sending::Going && keeps_alive {
-            self.send_rest(socket, &mut upstream.channel, connection).await;
+        self.request.note_success(self.code);
+        if self.request.upload.is_going() && self.plan.keeps_alive {
+            self.send_rest(socket, upstream, connection).await;
         }
-        let is_sent = self.sending == Sending::Done;
-        if let Some(Found { upstream, member }) = found.take()
-            && is_sent
-            && keeps_alive
-            && !self.is_expectation_open
+        Ok(())
+    }
+
+    /// Keeps the upstream's connection for the next request if it can take one, and tells what becomes of
+    /// the client's.
+    pub(super) fn end<T>(self, client: &mut Client<Memory>, found: Found) -> After<T> {
+        let Self { request, code: _, plan, download: _, is_written: _ } = self;
+        let is_sent = request.upload.is_done();
+        let Found { upstream, member } = found;
+        if is_sent
+            && plan.keeps_alive
+            && !request.interim.is_expectation_open()
             && upstream.channel.unread().is_empty()
         {
-            self.proxy.connections.put_back(&member, upstream, connection.now());
+            let now = client.split().1.now();
+            request.proxy.connections.put_back(&member, upstream, now);
         }
-        Ok(if goes_on && is_sent { After::GoOn } else { After::Close })
-    }
-
-    /// Whether the client may send another request behind the answer that is about to begin.
-    fn goes_on(
-        &mut self,
-        told: Framing,
-        keeps_alive: bool,
-        connection: &Connection<Memory>,
-    ) -> bool {
-        if self.upload.is_held() {
-            // Nobody knows whether the client sends the body that it has announced.
-            self.sending = Sending::Refused;
-        }
-        self.ask.keeps_alive
-            && told != Framing::ToClose
-            // An upstream that closes takes no more of a request that is not there as a whole.
-            && (self.sending == Sending::Done || self.sending == Sending::Going && keeps_alive)
-            && !connection.is_closing()
-    }
-
-    /// Writes the head that the client gets, and takes the one that the upstream sent away.
-    fn begin_answer(
-        &mut self,
-        head: &ResponseHead,
-        told: Framing,
-        goes_on: bool,
-        upstream: &mut Channel,
-        connection: &Connection<Memory>,
-    ) -> Vec<u8> {
-        connection.end(Wait::Answer);
-        connection.end(Wait::Continue);
-        self.code = Some(head.status);
-        let mut out = std::mem::take(&mut self.interim);
-        let answer = Answer {
-            version: self.ask.version,
-            framing: told,
-            goes_on,
-            is_websocket: head.status == SWITCHING,
-            marks: self.marks,
-            hsts: hsts(connection),
-            date: connection.date(),
-        };
-        put_answer(&mut out, head, &upstream.unread()[..head.len], &answer);
-        upstream.consume(head.len);
-        out
+        if plan.goes_on && is_sent { After::GoOn } else { After::Close }
     }
 
     /// Moves the rest of a request on while its answer is relayed. A request that breaks off does not
@@ -170,117 +141,102 @@ impl Exchange<'_> {
         &mut self,
         context: &mut Context<'_>,
         socket: &mut Channel,
-        upstream: &mut upstream::Connection,
+        upstream: &mut Channel,
         connection: &Connection<Memory>,
     ) -> Result<(), Failure> {
-        match self.send(context, socket, &mut upstream.channel, connection) {
+        match self.send(context, socket, upstream, connection) {
             Ok(()) => {}
             Err(Failure::Left) => return Err(Failure::Left),
             Err(Failure::Refused(_) | Failure::Closed | Failure::Late) => {
-                self.sending = Sending::Refused;
-                // Nobody knows where the next request would begin.
-                self.ask.keeps_alive = false;
+                self.request.upload.break_off();
                 connection.end(Wait::Rest);
             }
         }
-        self.watch(context, socket, connection)
+        let Admitted { upload, interim, .. } = &mut *self.request;
+        upload.watch(context, socket, connection, interim.is_client_waiting())
     }
 
-    /// An answer that does not come to its end: the client must not take it for whole.
-    fn give_up(
-        &self,
-        broken: &Broken,
-        found: &Option<Found>,
-        download: &Flow,
+    /// Moves the rest of the request on, as far as that goes without waiting, and writes down what it
+    /// waits for.
+    fn send(
+        &mut self,
+        context: &mut Context<'_>,
+        socket: &mut Channel,
+        upstream: &mut Channel,
         connection: &Connection<Memory>,
-    ) -> Result<After<Tunnel>, Failure> {
+    ) -> Result<(), Failure> {
+        if !self.request.upload.is_going() {
+            return Ok(());
+        }
+        let progress = self.request.upload.send(context, socket, upstream)?;
+        connection.note(Wait::Body, false, progress.has_moved);
+        // A stream may stand still one way while it goes on the other.
+        let is_bounded = !self.request.ask.is_stream || self.is_written;
+        connection.note(Wait::Rest, progress.is_going && is_bounded, progress.has_moved);
+        if progress.has_moved && connection.is_waiting(Wait::AnswerBody) {
+            connection.begin(Wait::AnswerBody);
+        }
+        Ok(())
+    }
+
+    /// Sends the rest of a request that was answered before it was there as a whole. The upstream may
+    /// still be taking it, so the claim stays.
+    async fn send_rest(
+        &mut self,
+        socket: &mut Channel,
+        upstream: &mut Channel,
+        connection: &Connection<Memory>,
+    ) {
+        poll_fn(|context| {
+            if connection.take_alarm().is_some()
+                || self.send(context, socket, upstream, connection).is_err()
+            {
+                self.request.upload.give_up();
+            }
+            if !self.request.upload.is_going() {
+                return Poll::Ready(());
+            }
+            if !upstream.unread().is_empty() {
+                self.request.upload.give_up();
+                return Poll::Ready(());
+            }
+            // Whatever it says now, or that it says nothing any more: it is done with this request.
+            upstream.poll_read(context, AHEAD_MAX).map(|_| self.request.upload.give_up())
+        })
+        .await;
+    }
+
+    /// An answer that does not come to its end: the client must not take it for whole. Returns what it is
+    /// told instead, if nothing was written.
+    fn give_up(&self, broken: &Broken, found: &Found, connection: &Connection<Memory>) -> Failure {
         if matches!(broken, Broken::Writing(_)) {
-            return Ok(After::Cut);
+            return Failure::Left;
         }
         // One that is too slow may be so for its client.
         let is_theirs =
-            !matches!(broken, Broken::TooSlow) || download.stuck() == Some(Stuck::Reading);
-        if let Some(member) = self.member().filter(|_| is_theirs) {
-            self.note_failure(member, "its answer broke off", connection);
+            !matches!(broken, Broken::TooSlow) || self.download.stuck() == Some(Stuck::Reading);
+        if is_theirs {
+            self.request.note_failure(&found.member, "its answer broke off", connection);
         }
-        let (service, color) = self.names();
-        let endpoint = found.as_ref().map(|it| it.member.endpoint().to_string());
-        if let Some(suppressed) = self.proxy.said.may_say(Line::BrokeOff, connection.now()) {
+        let (service, color) = self.request.names();
+        let endpoint = found.member.endpoint().to_string();
+        let said = &self.request.proxy.said;
+        if let Some(suppressed) = said.may_say(Line::BrokeOff, connection.now()) {
             warn!(%service, %color, endpoint, %broken, suppressed, "an answer broke off");
         }
-        match (download.sent(), broken) {
-            (0, Broken::TooSlow) => Err(Failure::Refused(Refusal::Timeout)),
-            (0, _) => Err(Failure::Refused(Refusal::Protocol)),
-            _ => Ok(After::Cut),
+        match (self.download.sent(), broken) {
+            (0, Broken::TooSlow) => Failure::Refused(Refusal::Timeout),
+            (0, _) => Failure::Refused(Refusal::Protocol),
+            _ => Failure::Left,
         }
     }
 
-    /// Notes that an endpoint has answered as it should.
-    fn note_success(&self) {
-        if let (Some(pool), Some(member), Some(code)) = (self.pool(), self.member(), self.code)
-            && !pool.policy().ejection.statuses.contains(code)
-        {
-            pool.succeeded(member);
-        }
-    }
-
-    fn note_download(&self, download: &mut Flow, connection: &Connection<Memory>) {
-        let (stuck, has_moved) = (download.stuck(), download.has_moved());
+    fn note_download(&mut self, connection: &Connection<Memory>) {
+        let (stuck, has_moved) = (self.download.stuck(), self.download.has_moved());
         connection.note(Wait::Taken, stuck == Some(Stuck::Writing), has_moved);
         connection.note(Wait::AnswerBody, stuck == Some(Stuck::Reading), has_moved);
-        if self.is_half_closed && has_moved {
+        if self.request.upload.is_half_closed() && has_moved {
             connection.begin(Wait::HalfClosed);
         }
     }
-
-    /// Gives an answer of our own. The connection goes on if the request's end is known to be there.
-    pub(super) async fn refuse(
-        &mut self,
-        client: &mut Client<Memory>,
-        refusal: Refusal,
-    ) -> After<Tunnel> {
-        let (out, body, goes_on) = self.put_refusal(client, refusal);
-        let (head, body) = out.split_at(out.len() - body);
-        match client.answer(head, body).await {
-            Ok(()) if goes_on => After::GoOn,
-            Ok(()) => After::Close,
-            Err(_) => After::Cut,
-        }
-    }
-
-    /// The answer, how many bytes of it are its body, and whether the connection goes on.
-    fn put_refusal(
-        &mut self,
-        client: &mut Client<Memory>,
-        refusal: Refusal,
-    ) -> (Vec<u8>, usize, bool) {
-        self.code = Some(refusal.status().0.as_u16());
-        let (socket, connection) = client.split();
-        connection.wait_for_nothing();
-        let goes_on = self.ask.keeps_alive
-            && !refusal.ends_connection()
-            && !connection.is_closing()
-            && (self.sending == Sending::Done || self.upload.discard(socket));
-        // One that has left is found out by what is written next.
-        let _ = self.send_interim(socket);
-        let mut out = std::mem::take(&mut self.interim);
-        let told = Told {
-            version: self.ask.version,
-            is_for_head: self.ask.is_for_head,
-            goes_on,
-            marks: self.marks,
-            hsts: hsts(connection),
-            is_grpc: self.ask.is_grpc,
-            location: self.location.as_deref(),
-            date: connection.date(),
-        };
-        let body = refusal.put(&mut out, &told);
-        (out, body, goes_on)
-    }
-}
-
-/// What is said of the use of TLS, to whoever uses it: RFC 6797, section 7.2.
-fn hsts(connection: &Connection<Memory>) -> Option<&str> {
-    let peer = connection.peer();
-    peer.listener().hsts.as_deref().filter(|_| peer.security().is_some())
 }

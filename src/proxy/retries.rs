@@ -5,22 +5,20 @@ use std::{future::poll_fn, sync::Arc, task::Poll, time::Instant};
 use tracing::{debug, warn};
 
 use super::{
-    exchange::{Exchange, Failure, Found, Sending},
-    forward::has_left,
-    refusal::Refusal,
-    said::Line,
-    worker::Memory,
+    admitted::Admitted, failure::Failure, memory::Memory, refusal::Refusal, said::Line,
+    upload::has_left,
 };
 use crate::{
     downstream::{Client, Connection, Wait},
     http1::ResponseHead,
     http2::Reset,
     metrics::LimitHit,
-    upstream::{self, Choice, ConnectError, ConnectReason, Errand, Member, Picked, Pool, Seat},
+    upstream::{self, Choice, ConnectError, ConnectReason, Errand, Member, Picked, Seat},
 };
 
-/// Where a request has been.
-pub(super) struct Course {
+/// A request on its way over the endpoints of its pool.
+pub(super) struct Course<'e, 'a> {
+    pub(super) request: &'e mut Admitted<'a>,
     pub(super) tried: Vec<Arc<Member>>,
     /// What its client is told if nobody is left.
     pub(super) refusal: Refusal,
@@ -38,309 +36,78 @@ pub(super) struct Course {
     next: Option<Seat>,
 }
 
+/// Where an answer comes from.
+pub(super) struct Found {
+    pub(super) upstream: upstream::Connection,
+    pub(super) member: Arc<Member>,
+}
+
 /// Places that may turn out to be taken by others before a request is refused.
 const MISSED_PLACES_MAX: u32 = 3;
 
-impl Exchange<'_> {
-    /// Sends the request to an endpoint of its pool and waits for the head of the answer.
-    ///
-    /// A connection that cannot be opened costs nothing: the next endpoint is tried. A request
-    /// that was sent is sent again only if doing it twice is the same as doing it once, or if nobody has
-    /// read it: once when its connection had been used before and ended without an answer, and within
-    /// the pool's budget once elsewhere when a fresh one has, when its endpoint is gone, or for what the
-    /// service's `retry` lists.
-    ///
-    /// Dropping the future gives up the request: its seat, its place in the line and its connection.
-    pub(super) async fn forward(
-        &mut self,
-        client: &mut Client<Memory>,
-        found: &mut Option<Found>,
-    ) -> Result<ResponseHead, Failure> {
-        let mut course = Course::new();
-        loop {
-            let pool = self.pool().ok_or(Failure::Refused(course.refusal))?;
-            if course.tried.len() >= pool.policy().retry.tries {
-                return Err(Failure::Refused(course.refusal));
-            }
-            let now = client.split().1.now();
-            let picked = match course.next.take() {
-                Some(seat) => Picked::Seat(seat),
-                None => self.pick(&course.tried, false, now),
-            };
-            let seat = match picked {
-                Picked::Seat(seat) => seat,
-                Picked::Nobody => return Err(Failure::Refused(course.refusal)),
-                // In a box of its own, since it is seldom needed.
-                Picked::Full => Box::pin(self.wait_in_line(client, &course)).await?,
-            };
-            if let (Some(reason), Some(pool)) = (course.again.take(), self.pool()) {
-                pool.metrics().retried(reason);
-            }
-            let member = Arc::clone(seat.member());
-            let connections = &self.proxy.connections;
-            // What was closed before may be so elsewhere too.
-            let with_care = !self.ask.is_repeatable || !course.stale.is_empty();
-            let waiting = match course.takes_waiting(&member) {
-                true => connections.waiting(&member, self.ask.wants_websocket, with_care),
-                false => None,
-            };
-            *found = waiting.map(|upstream| Found { upstream, member: Arc::clone(&member) });
-            if found.is_none() {
-                let Some(pool) = self.pool() else { return Err(Failure::Left) };
-                match self.open(client, pool, &member).await? {
-                    Ok(upstream) => *found = Some(Found { upstream, member }),
-                    Err(error) => {
-                        self.note_unopened(&mut course, &member, &error)?;
-                        continue;
-                    }
-                }
-            }
-            self.sit(seat);
-            let Some(Found { upstream, member }) = found else {
-                return Err(Failure::Refused(course.refusal));
-            };
-            let answered = self.attempt(client, &mut upstream.channel, &course.tried).await;
-            let (_, connection) = client.split();
-            connection.end(Wait::Try);
-            let member = Arc::clone(member);
-            match answered {
-                Ok(head) if self.is_refused_answer(&head, &mut course, &member, connection) => {
-                    course.go_on(&member, Refusal::Closed, "status");
-                }
-                Ok(head) => return Ok(head),
-                Err(Failure::Late) => {
-                    upstream.distrust();
-                    self.note_failure(&member, "no answer in time", connection);
-                    let why = if member.is_silent() { "silent" } else { "timeout" };
-                    course.go_on(&member, Refusal::Timeout, why);
-                }
-                Err(Failure::Closed) => {
-                    let ended = Ended {
-                        is_fresh: !upstream.is_reused,
-                        is_unprocessed: upstream
-                            .channel
-                            .broken()
-                            .is_some_and(Reset::is_unprocessed),
-                    };
-                    self.decide_on_closed(&mut course, &member, &ended, connection)?;
-                }
-                Err(Failure::Refused(Refusal::Protocol))
-                    if self.may_leave_broken(&mut course, &member, connection) =>
-                {
-                    self.note_failure(&member, "an answer that is not HTTP", connection);
-                    course.go_on(&member, Refusal::Protocol, "protocol");
-                }
-                Err(failure) => {
-                    if let Failure::Refused(refusal) = &failure {
-                        if *refusal == Refusal::Timeout {
-                            upstream.distrust();
-                        }
-                        if refusal.is_upstreams() {
-                            self.note_failure(&member, &refusal.to_string(), connection);
-                        }
-                    }
-                    return Err(failure);
-                }
-            }
-            connection.end(Wait::Answer);
-            connection.end(Wait::Continue);
-            *found = None;
-            // Its place is free for whoever comes, itself included.
-            self.stand_up();
-            self.upload.rewind();
-            self.sending = Sending::Going;
+/// Sends the request to an endpoint of its pool and waits for the head of the answer.
+///
+/// A connection that cannot be opened costs nothing: the next endpoint is tried. A request
+/// that was sent is sent again only if doing it twice is the same as doing it once, or if nobody has
+/// read it: once when its connection had been used before and ended without an answer, and within
+/// the pool's budget once elsewhere when a fresh one has, when its endpoint is gone, or for what the
+/// service's `retry` lists.
+///
+/// Dropping the future gives up the request: its place in the line and its connection. Its hold, with
+/// its seat, is the caller's.
+pub(super) async fn forward(
+    request: &mut Admitted<'_>,
+    client: &mut Client<Memory>,
+) -> Result<(Found, ResponseHead), Failure> {
+    let mut course = Course::new(request);
+    loop {
+        if course.tried.len() >= course.request.pool().policy().retry.tries {
+            return Err(Failure::Refused(course.refusal));
         }
-    }
-
-    pub(super) fn pick(&self, tried: &[Arc<Member>], is_called: bool, now: Instant) -> Picked {
-        let Some(pool) = self.pool() else { return Picked::Nobody };
-        let connections = &self.proxy.connections;
-        let choice = Choice {
-            tried,
-            key: self.ask.key,
-            // Also one that is not to be used again: it makes room for a fresh one.
-            is_open: &|member| connections.has_waiting(member, self.ask.wants_websocket),
-            is_called,
-            now,
+        let now = client.split().1.now();
+        let picked = match course.next.take() {
+            Some(seat) => Picked::Seat(seat),
+            None => course.pick(&course.tried, false, now),
         };
-        pool.pick(&choice, &mut self.proxy.random.borrow_mut())
-    }
-
-    /// Opens a connection, unless the whole exchange takes too long.
-    async fn open(
-        &self,
-        client: &mut Client<Memory>,
-        pool: &Pool,
-        member: &Arc<Member>,
-    ) -> Result<Result<upstream::Connection, ConnectError>, Failure> {
-        let (channel, connection) = client.split();
-        // In a box of its own, since it is seldom needed and large.
-        let errand = Errand {
-            client: connection.peer().socket_address(),
-            local: connection.peer().listener().address,
-            is_for_tunnel: self.ask.wants_websocket,
+        let seat = match picked {
+            Picked::Seat(seat) => seat,
+            Picked::Nobody => return Err(Failure::Refused(course.refusal)),
+            // In a box of its own, since it is seldom needed.
+            Picked::Full => Box::pin(course.wait_in_line(client)).await?,
         };
-        let now = connection.now();
-        let mut opening = Box::pin(self.proxy.connections.open(pool, member, errand, now));
-        poll_fn(|context| match connection.take_alarm() {
-            Some(Wait::Exchange) => Poll::Ready(Err(Failure::Refused(Refusal::Timeout))),
-            // A stream that was taken back holds no place any more in what its client may have.
-            _ if has_left(channel, context) => Poll::Ready(Err(Failure::Left)),
-            _ => opening.as_mut().poll(context).map(Ok),
-        })
-        .await
-    }
-
-    /// A connection could not be opened: somebody else is asked, unless that would be no better.
-    fn note_unopened(
-        &self,
-        course: &mut Course,
-        member: &Arc<Member>,
-        error: &ConnectError,
-    ) -> Result<(), Failure> {
-        let (service, color) = self.names();
-        debug!(%service, %color, %error, "next one");
-        match error.reason {
-            // Somebody else was quicker; it is as if it had not been chosen.
-            ConnectReason::Limit => {
-                course.missed_places += 1;
-                if course.missed_places > MISSED_PLACES_MAX {
-                    if let Some(pool) = self.pool() {
-                        pool.metrics().limited(LimitHit::Queue);
-                    }
-                    return Err(Failure::Refused(Refusal::Overloaded));
+        if let Some(reason) = course.again.take() {
+            course.request.pool().metrics().retried(reason);
+        }
+        let member = Arc::clone(seat.member());
+        let upstream = match course.take_waiting(&member) {
+            Some(upstream) => upstream,
+            None => match course.open(client, &member).await? {
+                Ok(upstream) => upstream,
+                Err(error) => {
+                    course.note_unopened(&member, &error)?;
+                    continue;
                 }
-            }
-            ConnectReason::Descriptors => {
-                if let Some(pool) = self.pool() {
-                    pool.metrics().limited(LimitHit::Descriptors);
-                }
-                return Err(Failure::Refused(Refusal::Overloaded));
-            }
-            reason => {
-                course.go_on(member, Refusal::Connect(reason), "connect");
-            }
-        }
-        Ok(())
-    }
-
-    /// A connection has ended without a byte of an answer.
-    fn decide_on_closed(
-        &self,
-        course: &mut Course,
-        member: &Arc<Member>,
-        ended: &Ended,
-        connection: &Connection<Memory>,
-    ) -> Result<(), Failure> {
-        let Ended { is_fresh, is_unprocessed } = *ended;
-        let (service, color) = self.names();
-        let endpoint = member.endpoint();
-        let now = connection.now();
-        if is_fresh && !is_unprocessed {
-            self.note_failure(member, "closed without an answer", connection);
-        }
-        let may_repeat = self.upload.can_rewind()
-            && (self.upload.sent() == 0
-                || is_unprocessed
-                || !is_fresh && self.ask.is_repeatable
-                || is_fresh && self.may_leave_closed(course, member) && self.withdraw(now));
-        if !may_repeat {
-            if let Some(suppressed) = self.proxy.said.may_say(Line::Closed, now) {
-                warn!(%service, %color, %endpoint, suppressed, "closed without an answer");
-            }
-            return Err(Failure::Refused(Refusal::Closed));
-        }
-        debug!(%service, %color, %endpoint, "closed without an answer; once more");
-        course.again = Some(if is_unprocessed { "unprocessed" } else { "closed" });
-        if is_unprocessed && !course.was_turned_down {
-            // Its connection is being ended, or has no room; the next one may do.
-            course.was_turned_down = true;
-        } else if is_fresh || !course.takes_waiting(member) {
-            course.has_left_closed |= is_fresh;
-            // It takes connections and closes them: as good as none.
-            course.refusal = Refusal::Closed;
-            course.tried.push(Arc::clone(member));
-        }
-        course.stale.push(Arc::clone(member));
-        Ok(())
-    }
-
-    /// Whether a request that was closed on a fresh connection goes to somebody else: once, or as often as the
-    /// service has chosen.
-    fn may_leave_closed(&self, course: &Course, member: &Arc<Member>) -> bool {
-        self.may_retry(|it| it.on_closed || !course.has_left_closed)
-            && self.pool().is_some_and(|it| it.has_other(&course.tried, member))
-    }
-
-    /// Whether an answer is not passed on, since somebody else may have a better one.
-    fn is_refused_answer(
-        &self,
-        head: &ResponseHead,
-        course: &mut Course,
-        member: &Arc<Member>,
-        connection: &Connection<Memory>,
-    ) -> bool {
-        let Some(pool) = self.pool() else { return false };
-        if pool.policy().ejection.statuses.contains(head.status) {
-            self.note_failure(member, &format!("answered {}", head.status), connection);
-        }
-        self.may_retry(|it| it.statuses.contains(head.status))
-            && self.has_alternative(course, member, connection)
-    }
-
-    /// Whether an answer that cannot be understood is as good as none.
-    fn may_leave_broken(
-        &self,
-        course: &mut Course,
-        member: &Arc<Member>,
-        connection: &Connection<Memory>,
-    ) -> bool {
-        self.may_retry(|it| it.on_closed) && self.has_alternative(course, member, connection)
-    }
-
-    /// Whether there is somebody else to ask, with a place for this request, and a retry left for it. Both
-    /// are taken then: an answer is not given up for one that may not come.
-    fn has_alternative(
-        &self,
-        course: &mut Course,
-        member: &Arc<Member>,
-        connection: &Connection<Memory>,
-    ) -> bool {
-        let Some(pool) = self.pool() else { return false };
-        let may = self.interim_count == 0
-            && self.upload.can_rewind()
-            && course.tried.len() + 1 < pool.policy().retry.tries
-            && pool.has_other(&course.tried, member);
-        if !may {
-            return false;
-        }
-        let tried = [&course.tried[..], &[Arc::clone(member)]].concat();
-        let Picked::Seat(seat) = self.pick(&tried, false, connection.now()) else {
-            return false;
+            },
         };
-        course.next = Some(seat).filter(|_| pool.withdraw(connection.now()));
-        course.next.is_some()
-    }
-
-    /// Whether the service has chosen to try something again, and this request can be.
-    fn may_retry(&self, is_chosen: impl Fn(&crate::model::Retry) -> bool) -> bool {
-        self.ask.is_repeatable && self.pool().is_some_and(|it| is_chosen(&it.policy().retry))
-    }
-
-    fn withdraw(&self, now: Instant) -> bool {
-        self.pool().is_some_and(|it| it.withdraw(now))
-    }
-
-    /// Notes that a request came to nothing at an endpoint, for which that is to blame.
-    pub(super) fn note_failure(
-        &self,
-        member: &Arc<Member>,
-        what: &str,
-        connection: &Connection<Memory>,
-    ) {
-        if let Some(pool) = self.pool() {
-            pool.failed(member, what, connection.now());
+        let mut found = Found { upstream, member };
+        course.request.hold.sit(seat);
+        let channel = &mut found.upstream.channel;
+        let answered = course.request.attempt(client, channel, &course.tried).await;
+        let (_, connection) = client.split();
+        connection.end(Wait::Try);
+        match answered {
+            Ok(head) if course.is_refused_answer(&head, &found.member, connection) => {
+                course.go_on(&found.member, Refusal::Closed, "status");
+            }
+            Ok(head) => return Ok((found, head)),
+            Err(failure) => course.decide_on_failure(failure, &mut found, connection)?,
         }
+        connection.end(Wait::Answer);
+        connection.end(Wait::Continue);
+        drop(found);
+        // Its place is free for whoever comes, itself included.
+        course.request.hold.stand_up();
+        course.request.upload.rewind();
     }
 }
 
@@ -354,9 +121,10 @@ struct Ended {
 
 // === impl Course ===
 
-impl Course {
-    fn new() -> Self {
+impl<'e, 'a> Course<'e, 'a> {
+    fn new(request: &'e mut Admitted<'a>) -> Self {
         Self {
+            request,
             tried: Vec::new(),
             refusal: Refusal::NoEndpoint,
             stale: Vec::new(),
@@ -368,7 +136,216 @@ impl Course {
         }
     }
 
-    /// Whether a connection that waits for a request may be used.
+    pub(super) fn pick(&self, tried: &[Arc<Member>], is_called: bool, now: Instant) -> Picked {
+        let Admitted { proxy, ask, terms, .. } = &*self.request;
+        let connections = &proxy.connections;
+        let choice = Choice {
+            tried,
+            key: terms.key,
+            // Also one that is not to be used again: it makes room for a fresh one.
+            is_open: &|member| connections.has_waiting(member, ask.wants_websocket),
+            is_called,
+            now,
+        };
+        self.request.pool().pick(&choice, &mut proxy.random.borrow_mut())
+    }
+
+    /// Opens a connection, unless the whole exchange takes too long.
+    async fn open(
+        &self,
+        client: &mut Client<Memory>,
+        member: &Arc<Member>,
+    ) -> Result<Result<upstream::Connection, ConnectError>, Failure> {
+        let (channel, connection) = client.split();
+        let request = &*self.request;
+        let errand = Errand {
+            client: connection.peer().socket_address(),
+            local: connection.peer().listener().address,
+            is_for_tunnel: request.ask.wants_websocket,
+        };
+        let now = connection.now();
+        let opening = request.proxy.connections.open(request.pool(), member, errand, now);
+        // In a box of its own, since it is seldom needed and large.
+        let mut opening = Box::pin(opening);
+        poll_fn(|context| match connection.take_alarm() {
+            Some(Wait::Exchange) => Poll::Ready(Err(Failure::Refused(Refusal::Timeout))),
+            // A stream that was taken back holds no place any more in what its client may have.
+            _ if has_left(channel, context) => Poll::Ready(Err(Failure::Left)),
+            _ => opening.as_mut().poll(context).map(Ok),
+        })
+        .await
+    }
+
+    /// A connection could not be opened: somebody else is asked, unless that would be no better.
+    fn note_unopened(&mut self, member: &Arc<Member>, error: &ConnectError) -> Result<(), Failure> {
+        let (service, color) = self.request.names();
+        debug!(%service, %color, %error, "next one");
+        match error.reason {
+            // Somebody else was quicker; it is as if it had not been chosen.
+            ConnectReason::Limit => {
+                self.missed_places += 1;
+                if self.missed_places > MISSED_PLACES_MAX {
+                    self.request.pool().limited(LimitHit::Queue);
+                    return Err(Failure::Refused(Refusal::Overloaded));
+                }
+            }
+            ConnectReason::Descriptors => {
+                self.request.pool().limited(LimitHit::Descriptors);
+                return Err(Failure::Refused(Refusal::Overloaded));
+            }
+            reason => {
+                self.go_on(member, Refusal::Connect(reason), "connect");
+            }
+        }
+        Ok(())
+    }
+
+    /// A connection has ended without a byte of an answer.
+    fn decide_on_closed(
+        &mut self,
+        member: &Arc<Member>,
+        ended: &Ended,
+        connection: &Connection<Memory>,
+    ) -> Result<(), Failure> {
+        let Ended { is_fresh, is_unprocessed } = *ended;
+        let (service, color) = self.request.names();
+        let endpoint = member.endpoint();
+        let now = connection.now();
+        if is_fresh && !is_unprocessed {
+            self.request.note_failure(member, "closed without an answer", connection);
+        }
+        let may_repeat = self.request.upload.can_rewind()
+            && (!self.request.upload.has_begun()
+                || is_unprocessed
+                || !is_fresh && self.request.ask.is_repeatable
+                || is_fresh && self.may_leave_closed(member) && self.withdraw(now));
+        if !may_repeat {
+            if let Some(suppressed) = self.request.proxy.said.may_say(Line::Closed, now) {
+                warn!(%service, %color, %endpoint, suppressed, "closed without an answer");
+            }
+            return Err(Failure::Refused(Refusal::Closed));
+        }
+        debug!(%service, %color, %endpoint, "closed without an answer; once more");
+        self.again = Some(if is_unprocessed { "unprocessed" } else { "closed" });
+        if is_unprocessed && !self.was_turned_down {
+            // Its connection is being ended, or has no room; the next one may do.
+            self.was_turned_down = true;
+        } else if is_fresh || !self.takes_waiting(member) {
+            self.has_left_closed |= is_fresh;
+            // It takes connections and closes them: as good as none.
+            self.refusal = Refusal::Closed;
+            self.tried.push(Arc::clone(member));
+        }
+        self.stale.push(Arc::clone(member));
+        Ok(())
+    }
+
+    /// Whether a request that was closed on a fresh connection goes to somebody else: once, or as often as the
+    /// service has chosen.
+    fn may_leave_closed(&self, member: &Arc<Member>) -> bool {
+        self.may_retry(|it| it.on_closed || !self.has_left_closed)
+            && self.request.pool().has_other(&self.tried, member)
+    }
+
+    /// Whether an answer is not passed on, since somebody else may have a better one.
+    fn is_refused_answer(
+        &mut self,
+        head: &ResponseHead,
+        member: &Arc<Member>,
+        connection: &Connection<Memory>,
+    ) -> bool {
+        if self.request.pool().policy().ejection.statuses.contains(head.status) {
+            self.request.note_failure(member, &format!("answered {}", head.status), connection);
+        }
+        self.may_retry(|it| it.statuses.contains(head.status))
+            && self.has_alternative(member, connection)
+    }
+
+    /// Whether an answer that cannot be understood is as good as none.
+    fn may_leave_broken(&mut self, member: &Arc<Member>, connection: &Connection<Memory>) -> bool {
+        self.may_retry(|it| it.on_closed) && self.has_alternative(member, connection)
+    }
+
+    /// Whether there is somebody else to ask, with a place for this request, and a retry left for it. Both
+    /// are taken then: an answer is not given up for one that may not come.
+    fn has_alternative(&mut self, member: &Arc<Member>, connection: &Connection<Memory>) -> bool {
+        let pool = self.request.pool();
+        let may = !self.request.interim.has_come()
+            && self.request.upload.can_rewind()
+            && self.tried.len() + 1 < pool.policy().retry.tries
+            && pool.has_other(&self.tried, member);
+        if !may {
+            return false;
+        }
+        let tried = [&self.tried[..], &[Arc::clone(member)]].concat();
+        let Picked::Seat(seat) = self.pick(&tried, false, connection.now()) else {
+            return false;
+        };
+        self.next = Some(seat).filter(|_| self.withdraw(connection.now()));
+        self.next.is_some()
+    }
+
+    /// Whether the service has chosen to try something again, and this request can be.
+    fn may_retry(&self, is_chosen: impl Fn(&crate::model::Retry) -> bool) -> bool {
+        self.request.ask.is_repeatable && is_chosen(&self.request.pool().policy().retry)
+    }
+
+    fn withdraw(&self, now: Instant) -> bool {
+        self.request.pool().withdraw(now)
+    }
+
+    /// Takes a connection to this member that waits for a request, if there is one that may be used.
+    fn take_waiting(&self, member: &Arc<Member>) -> Option<upstream::Connection> {
+        let Admitted { proxy, ask, .. } = &*self.request;
+        // What was closed before may be so elsewhere too.
+        let with_care = !ask.is_repeatable || !self.stale.is_empty();
+        match self.takes_waiting(member) {
+            true => proxy.connections.waiting(member, ask.wants_websocket, with_care),
+            false => None,
+        }
+    }
+
+    /// A try has failed: prepares the next one, unless there is none.
+    fn decide_on_failure(
+        &mut self,
+        failure: Failure,
+        found: &mut Found,
+        connection: &Connection<Memory>,
+    ) -> Result<(), Failure> {
+        let Found { upstream, member } = found;
+        match failure {
+            Failure::Late => {
+                upstream.distrust();
+                self.request.note_failure(member, "no answer in time", connection);
+                let why = if member.is_silent() { "silent" } else { "timeout" };
+                self.go_on(member, Refusal::Timeout, why);
+            }
+            Failure::Closed => {
+                let ended = Ended {
+                    is_fresh: !upstream.is_reused,
+                    is_unprocessed: upstream.channel.broken().is_some_and(Reset::is_unprocessed),
+                };
+                self.decide_on_closed(member, &ended, connection)?;
+            }
+            Failure::Refused(Refusal::Protocol) if self.may_leave_broken(member, connection) => {
+                self.request.note_failure(member, "an answer that is not HTTP", connection);
+                self.go_on(member, Refusal::Protocol, "protocol");
+            }
+            Failure::Refused(refusal) => {
+                if refusal == Refusal::Timeout {
+                    upstream.distrust();
+                }
+                if refusal.is_upstreams() {
+                    self.request.note_failure(member, &refusal.to_string(), connection);
+                }
+                return Err(failure);
+            }
+            Failure::Left => return Err(failure),
+        }
+        Ok(())
+    }
+
+    /// Whether a connection to this member that waits for a request may be used.
     fn takes_waiting(&self, member: &Arc<Member>) -> bool {
         !self.stale.iter().any(|it| Arc::ptr_eq(it, member))
     }

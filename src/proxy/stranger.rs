@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use super::{
     headers::{Answer, Marks, Onward, put_answer, put_request},
-    worker::Memory,
+    memory::Memory,
 };
 use crate::{
     downstream::{DATE_LENGTH, Entrance, Listener, Peer, Whose},

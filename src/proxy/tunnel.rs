@@ -8,9 +8,9 @@ use std::{
     time::Duration,
 };
 
-use super::{exchange::Hold, flow::Broken, worker::Memory};
+use super::{flow::Broken, hold::Hold, memory::Memory};
 use crate::{
-    downstream::{Client, Wait},
+    downstream::{Client, Connection, Wait},
     net::Channel,
     upstream,
 };
@@ -53,11 +53,11 @@ const AT_ONCE: usize = 128 * 1024;
 impl Tunnel {
     pub(super) fn new(
         upstream: upstream::Connection,
-        hold: Hold,
+        mut hold: Hold,
         first: Vec<u8>,
         patience: Option<Duration>,
     ) -> Self {
-        hold.becomes_tunnel();
+        hold.become_tunnel();
         Self { upstream, hold, first, patience }
     }
 
@@ -73,11 +73,7 @@ impl Tunnel {
             let other = &mut upstream.channel;
             socket.keep_alive();
             other.keep_alive();
-            let begin = || match patience {
-                Some(patience) => connection.begin_for(Wait::Tunnel, patience),
-                None => connection.begin(Wait::Tunnel),
-            };
-            begin();
+            begin(connection, patience);
             // Why a tunnel ends is between its two ends.
             let _ = poll_fn(|context| {
                 let ends = [up.poll(context, socket, other)?, down.poll(context, other, socket)?];
@@ -85,7 +81,7 @@ impl Tunnel {
                 connection.note(Wait::Upload, up.is_stuck, sent);
                 connection.note(Wait::Taken, down.is_stuck, came);
                 if sent || came {
-                    begin();
+                    begin(connection, patience);
                 }
                 // A WebSocket has no use for one direction alone: who has heard the end says so soon.
                 let is_ending = ends.iter().any(Poll::is_ready);
@@ -98,6 +94,14 @@ impl Tunnel {
             .await;
             drop(hold);
         }
+    }
+}
+
+/// Waits for a byte from now on.
+fn begin(connection: &Connection<Memory>, patience: Option<Duration>) {
+    match patience {
+        Some(patience) => connection.begin_for(Wait::Tunnel, patience),
+        None => connection.begin(Wait::Tunnel),
     }
 }
 

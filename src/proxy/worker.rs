@@ -1,28 +1,26 @@
-//! The proxy of one worker: decides on each head, and has the exchange that follows.
+//! The proxy of one worker: what its exchanges share, and the decision on each head.
 
 use std::{
-    cell::{Cell, OnceCell, RefCell},
+    cell::{Cell, RefCell},
     net::IpAddr,
     rc::Rc,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use http::StatusCode;
 use tracing::warn;
 
 use super::{
-    address::{Client as Asker, Standing},
+    address::Client as Asker,
     affinity::key_of,
     cookies,
-    exchange::exchange,
+    memory::Memory,
     refusal::Refusal,
     said::Said,
-    tunnel::Tunnel,
     view::{RequestView, Wish, admit},
 };
 use crate::{
-    downstream::{After, Client, Connection, Handler, HeadError, TurnedAway},
+    downstream::Connection,
     http1::{Form, Lines, Name, RequestHead},
     metrics::{Metrics, PoolMetrics},
     model::{Algorithm, Audience, Color, Host, Rules, ServiceRules, normalize_path},
@@ -51,7 +49,7 @@ pub struct Shared {
 /// The proxy of one worker.
 pub struct Proxy {
     switch: Arc<Switch<Arc<Rules>, Pool>>,
-    metrics: Metrics,
+    pub(super) metrics: Metrics,
     pub(super) unrouted: Arc<PoolMetrics>,
     pub(super) shard: Arc<Shard<Instant>>,
     pub(super) connections: Connections,
@@ -61,28 +59,11 @@ pub struct Proxy {
     pub(super) least_progress: u64,
     /// Whether a proxy that nobody told us of was warned of already.
     has_warned: Cell<bool>,
-    has_warned_of_header: Cell<bool>,
+    pub(super) has_warned_of_header: Cell<bool>,
 }
-
-/// What is worked out once for a connection instead of once for each of its requests.
-#[derive(Debug, Default)]
-pub struct Memory {
-    standing: Standing,
-    peer: OnceCell<PeerText>,
-}
-
-/// An address as text. Kept in place, so that an idle connection costs no allocation for it.
-#[derive(Debug)]
-struct PeerText {
-    bytes: [u8; PEER_MAX],
-    length: u8,
-}
-
-/// `ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255`
-const PEER_MAX: usize = 45;
 
 /// What was decided when a request was admitted.
-pub(super) struct Admitted {
+pub(super) struct Decision {
     pub(super) claim: Claim<Pool>,
     pub(super) is_behind_proxy: bool,
     pub(super) is_wished: bool,
@@ -94,22 +75,6 @@ pub(super) struct Admitted {
     /// What its endpoint is chosen by, if it is by something of the request.
     pub(super) key: Option<u64>,
     pub(super) rules: ServiceRules,
-}
-
-// === impl Memory ===
-
-impl Memory {
-    /// The peer's address as text.
-    pub(super) fn peer_text(&self, peer: IpAddr) -> &[u8] {
-        let PeerText { bytes, length } = self.peer.get_or_init(|| {
-            let text = peer.to_string();
-            let mut bytes = [0; PEER_MAX];
-            bytes[..text.len()].copy_from_slice(text.as_bytes());
-            let length = u8::try_from(text.len()).expect("addresses are short");
-            PeerText { bytes, length }
-        });
-        &bytes[..usize::from(*length)]
-    }
 }
 
 // === impl Proxy ===
@@ -144,7 +109,7 @@ impl Proxy {
         head: &RequestHead,
         bytes: &[u8],
         connection: &Connection<Memory>,
-    ) -> Result<Admitted, Refusal> {
+    ) -> Result<Decision, Refusal> {
         let host = std::str::from_utf8(head.host(bytes)).ok().and_then(|it| Host::parse(it).ok());
         let host = host.ok_or(Refusal::Malformed("the Host is not a name or an address"))?;
         let peer = connection.peer();
@@ -200,7 +165,7 @@ impl Proxy {
             Algorithm::Hash(by) => key_of(by, lines, client),
             Algorithm::LeastRequest | Algorithm::RoundRobin => None,
         };
-        Ok(Admitted { claim, is_behind_proxy, is_wished, has_marks, patience, client, key, rules })
+        Ok(Decision { claim, is_behind_proxy, is_wished, has_marks, patience, client, key, rules })
     }
 
     fn warn_of_forgotten_proxy(&self, asker: Asker, peer: IpAddr) {
@@ -211,48 +176,6 @@ impl Proxy {
                  clients.trusted_proxies, or all of its clients count as internal"
             );
         }
-    }
-}
-
-impl Handler for Proxy {
-    type Memory = Memory;
-    type Tunnel = Tunnel;
-
-    fn exchange<'a>(
-        &'a self,
-        client: &'a mut Client<Memory>,
-        head: Result<RequestHead, HeadError>,
-    ) -> impl Future<Output = After<Tunnel>> + 'a {
-        exchange(self, client, head)
-    }
-
-    fn tunnel(&self, client: Client<Memory>, tunnel: Tunnel) -> impl Future<Output = ()> {
-        tunnel.carry(client)
-    }
-
-    fn turned_away(&self, why: TurnedAway) {
-        match why {
-            TurnedAway::Malformed => self.unrouted.count(StatusCode::BAD_REQUEST.as_u16()),
-            TurnedAway::Crowd => {
-                self.unrouted.count(StatusCode::TOO_MANY_REQUESTS.as_u16());
-                self.metrics.turned_away("connections_per_client");
-            }
-            TurnedAway::Handshake => self.metrics.turned_away("handshake"),
-            TurnedAway::ProxyHeader(peer) => {
-                self.metrics.turned_away("proxy_header");
-                if !self.has_warned_of_header.replace(true) {
-                    warn!(
-                        %peer,
-                        "a peer of proxy_protocol.from has not begun with a header: nobody behind it is \
-                         served, until it does or is taken off the list"
-                    );
-                }
-            }
-        }
-    }
-
-    fn tick(&self) {
-        self.connections.sweep(Instant::now());
     }
 }
 

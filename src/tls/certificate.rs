@@ -1,6 +1,6 @@
 //! A certificate with its key, and the choice among several by the name that a client asks for.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, path::PathBuf, sync::Arc};
 
 use rustls::{
     crypto::CryptoProvider,
@@ -11,8 +11,16 @@ use rustls::{
 use super::{
     files::{self, FileError, not_its_key},
     names::{self, Names},
-    server::KeyPair,
 };
+
+/// The files of a certificate.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct KeyPair {
+    /// The chain, the server's own certificate first.
+    pub cert: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
+}
 
 /// A certificate that can be shown, and the names that it is for.
 #[derive(Debug)]

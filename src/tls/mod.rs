@@ -15,11 +15,12 @@ mod stamps;
 mod upstream;
 
 pub use self::{
+    certificate::KeyPair,
     connectors::Connectors,
     files::FileError,
     identity::Identity,
     names::Names,
-    server::{Acceptance, ClientAuth, KeyPair, Server, ServerSettings},
+    server::{Acceptance, ClientAuth, Server, ServerSettings},
     upstream::Connector,
 };
 

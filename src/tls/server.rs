@@ -13,7 +13,7 @@ use rustls::{
 use tokio_rustls::TlsAcceptor;
 
 use super::{
-    certificate::{Certificate, Certificates},
+    certificate::{Certificate, Certificates, KeyPair},
     files::{self, FileError},
     names::Names,
     provider,
@@ -31,15 +31,6 @@ pub struct ServerSettings {
     pub protocols: Vec<&'static [u8]>,
     /// Whether clients show certificates.
     pub client: Option<ClientAuth>,
-}
-
-/// The files of a certificate.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct KeyPair {
-    /// The chain, the server's own certificate first.
-    pub cert: PathBuf,
-    /// Its key.
-    pub key: PathBuf,
 }
 
 /// Whose certificates are taken from clients.

@@ -36,7 +36,7 @@ async fn the_status_is_the_whole_picture() {
         let since: jiff::Timestamp = since.as_str().expect("text").parse().expect("RFC 3339");
         assert!(since <= jiff::Timestamp::now());
     }
-    assert_eq!(seen, json!({"generation": 0, "services": {"web": web}}));
+    assert_eq!(seen, json!({"generation": 0, "revision": 1, "services": {"web": web}}));
 }
 
 #[tokio::test]

@@ -1,6 +1,8 @@
 //! The house rule: a room uses only the floors below its own. Cargo keeps this between crates;
 //! inside one crate nothing does, so this test does. Across rooms one writes `crate::room::`.
 
+mod knots;
+
 use std::{collections::BTreeSet, fs, path::Path};
 
 /// Bottom first. Rooms on one line are neighbors and do not use each other.

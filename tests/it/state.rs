@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::json;
 
-use crate::support::{House, Process, Upstream, process};
+use crate::support::{Fault, House, Process, Upstream, eventually, process};
 
 #[tokio::test]
 async fn a_restart_comes_back_to_what_was_acknowledged() {
@@ -51,28 +51,84 @@ async fn a_changed_entry_of_the_file_outranks_what_was_set_before_it() {
 #[tokio::test]
 async fn a_change_that_cannot_be_written_is_not_made() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = House::of(&blue, &green);
-    let state = house.status().await;
-    let folder = tempfile::tempdir().expect("a folder");
-    drop(house);
-    let builder = House::build().service("web", &[&blue], &[&green]);
-    let path = folder.path().to_owned();
-    let house = builder.state(folder).start();
-    // The file cannot be written where a folder is.
-    fs::create_dir(path.join("state.jsonl.next")).expect("made");
+    let (house, faults) = House::build().service("web", &[&blue], &[&green]).start_faulty();
+    faults.next(Fault::Refuse);
     let body = r#"{"services":{"web":"green"}}"#;
     let answer = house.call("POST", "/v1/promote", "", body).await;
     assert_eq!(answer.status, 500);
-    assert!(answer.json()["detail"].as_str().is_some_and(|it| it.contains("state.jsonl")));
-    assert_eq!(
-        house.status().await["services"]["web"]["active"],
-        state["services"]["web"]["active"]
-    );
+    assert_eq!(answer.json()["type"], "urn:flipgate:problem:not-written");
+    assert!(answer.json()["detail"].as_str().is_some_and(|it| it.contains("planted")));
+    assert_eq!(house.status().await["services"]["web"]["active"], "blue");
     assert_eq!((house.get("/").await.as_str(), house.generation().await), ("blue", 0));
     // When the disk is well again, so is the next call.
-    fs::remove_dir(path.join("state.jsonl.next")).expect("removed");
     house.promote(&[("web", "green")]).await;
     assert_eq!(house.get("/").await, "green");
+    // What was refused does not come back with a restart.
+    drop(faults);
+    let state = house.shut_down();
+    let house = House::build().state(state).service("web", &[&blue], &[&green]).start();
+    assert_eq!(house.generation().await, 1);
+}
+
+#[tokio::test]
+async fn a_change_of_unknown_outcome_is_called_so_and_no_more_are_taken() {
+    let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
+    let (house, faults) = House::build().service("web", &[&blue], &[&green]).start_faulty();
+    eventually("ready", async || house.call("GET", "/readyz", "", "").await.status == 200).await;
+    assert_eq!(house.metric("flipgate_state_writable").await, 1.0);
+    faults.next(Fault::Forget);
+    let body = r#"{"services":{"web":"green"}}"#;
+    let answer = house.call("POST", "/v1/promote", "", body).await;
+    assert_eq!(answer.status, 503);
+    assert_eq!(answer.json()["type"], "urn:flipgate:problem:outcome-unknown");
+    assert!(answer.json()["detail"].as_str().is_some_and(|it| it.contains("unknown")));
+    // This process goes on with what it was sure of, and says that it is read-only.
+    assert_eq!(house.get("/").await, "blue");
+    let ready = house.call("GET", "/readyz", "", "").await;
+    assert_eq!(ready.status, 503);
+    assert!(ready.text().contains("read-only"), "{}", ready.text());
+    assert_eq!(house.metric("flipgate_state_writable").await, 0.0);
+    assert!(house.status().await["read_only"].is_string());
+    assert_eq!(house.call("GET", "/healthz", "", "").await.status, 200, "a disk is no dead task");
+    let again = house.call("POST", "/v1/promote", "", body).await;
+    assert_eq!(
+        (again.status, again.json()["type"].clone()),
+        (503, json!("urn:flipgate:problem:read-only"))
+    );
+    assert_eq!(house.get("/").await, "blue");
+}
+
+/// Another process that shares the state has been faster: its change is applied as our own are, and ours is
+/// decided anew.
+#[tokio::test]
+async fn changes_of_others_are_applied_and_a_lost_race_is_run_again() {
+    let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
+    let services = || {
+        House::build().service_at("api", "*", "/api", &[&blue], &[&green]).service(
+            "web",
+            &[&blue],
+            &[&green],
+        )
+    };
+    let (house, faults) = services().start_faulty();
+    faults.flip_behind("api", 41).await;
+    eventually("api is green", async || house.get("/api").await == "green").await;
+    assert_eq!(house.generation().await, 41, "generations that were missed are skipped");
+    let promoted = &house.events("promoted")[0];
+    assert_eq!(promoted["services"], json!({"api": "green"}));
+    assert_eq!(promoted["generation"], 41);
+    // Somebody flips api back between our decision and our commit: web is promoted all the same, and
+    // nobody's change is lost.
+    faults.next(Fault::Overtake("api", 42));
+    house.promote(&[("web", "green")]).await;
+    assert_eq!((house.get("/").await, house.get("/api").await), ("green".into(), "blue".into()));
+    assert_eq!(house.generation().await, 43);
+    // One that was decided on the generation from before is refused.
+    faults.next(Fault::Overtake("api", 44));
+    let body = r#"{"services":{"web":"blue"}}"#;
+    let stale = house.call("POST", "/v1/promote", "If-Match: \"43\"\r\n", body).await;
+    assert_eq!((stale.status, stale.json()["generation"].clone()), (412, json!(44)));
+    assert_eq!((house.get("/").await, house.get("/api").await), ("green".into(), "green".into()));
 }
 
 #[tokio::test]

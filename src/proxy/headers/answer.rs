@@ -3,9 +3,10 @@
 use memchr::memmem;
 
 use crate::{
-    downstream::DATE_LENGTH,
+    downstream::{DATE_LENGTH, Peer},
     http1::{Framing, Lines, Name, ResponseHead, Version, put_field, put_number},
     model::{Color, Generation},
+    proxy::memory::Memory,
 };
 
 /// What Flipgate says of an answer.
@@ -33,6 +34,11 @@ pub(in crate::proxy) struct Answer<'a> {
     pub(in crate::proxy) hsts: Option<&'a str>,
     /// For an answer that has none.
     pub(in crate::proxy) date: [u8; DATE_LENGTH],
+}
+
+/// What is said of the use of TLS to a client that uses it: RFC 6797, section 7.2.
+pub(in crate::proxy) fn hsts(peer: &Peer<Memory>) -> Option<&str> {
+    peer.listener().hsts.as_deref().filter(|_| peer.security().is_some())
 }
 
 /// Bytes of the lines that are added at most.

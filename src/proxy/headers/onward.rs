@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use crate::{
     downstream::Peer,
     http1::{Form, Framing, Lines, Name, RequestHead, put_field, put_number},
-    proxy::{cookies, worker::Memory},
+    proxy::{cookies, memory::Memory},
 };
 
 /// Who asks, and what is worked out for it.

@@ -1,12 +1,17 @@
 //! Flipgate in the test's own process, with a folder for its state.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
 
-use flipgate::{admin, app::App, config::Config};
+use flipgate::{
+    admin,
+    app::{App, AppError},
+    config::Config,
+    store::FileStore,
+};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::{Answer, Client, Upstream, client, eventually};
+use super::{Answer, Client, Faults, FaultyStore, Upstream, client, eventually};
 
 /// A house that is being built.
 pub(crate) struct HouseBuilder {
@@ -119,7 +124,25 @@ impl HouseBuilder {
         )
     }
 
-    pub(crate) fn start(mut self) -> House {
+    pub(crate) fn start(self) -> House {
+        self.start_by(|config| App::start(config, None))
+    }
+
+    /// The same on a store that goes wrong when it is told to.
+    pub(crate) fn start_faulty(self) -> (House, Faults) {
+        let mut faults = None;
+        let house = self.start_by(|config| {
+            let open = |config: &Config| {
+                let (store, planned) = FaultyStore::around(FileStore::open(&config.state_dir)?);
+                faults = Some(planned);
+                Ok(Arc::new(store) as _)
+            };
+            App::start_on(open, config, None)
+        });
+        (house, faults.expect("the store was opened"))
+    }
+
+    fn start_by(mut self, start: impl FnOnce(Config) -> Result<App, AppError>) -> House {
         if !self.top.contains("clients") {
             self.top.insert_str(0, "clients.internal = [\"127.0.0.1/32\"]\n");
         }
@@ -127,7 +150,7 @@ impl HouseBuilder {
         let text = self.toml(&state);
         let config = Config::parse("test.toml".as_ref(), &text)
             .unwrap_or_else(|mistakes| panic!("{mistakes:#?}\n{text}"));
-        let app = App::start(config, None).expect("free ports and a folder");
+        let app = start(config).expect("free ports and a folder");
         let admin::Address::Tcp(admin) = app.admin else { panic!("an address") };
         let [public, preview, others @ ..] = &*app.listeners else { panic!("two listeners") };
         let (public, preview, others) = (*public, *preview, others.to_vec());

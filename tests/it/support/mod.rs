@@ -2,6 +2,7 @@
 
 pub(crate) mod authority;
 pub(crate) mod client;
+pub(crate) mod faulty;
 pub(crate) mod frames;
 pub(crate) mod house;
 pub(crate) mod http2;
@@ -17,6 +18,7 @@ use std::time::Duration;
 pub(crate) use self::{
     authority::Authority,
     client::{Answer, Client},
+    faulty::{Fault, Faults, FaultyStore},
     house::House,
     http2::{Http2, Http2Upstream},
     nameserver::NameServer,

@@ -1,0 +1,70 @@
+//! What the streams of a connection and its driver know of each other.
+
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    task::Waker,
+};
+
+use crate::{downstream::connection::Connection, http2::Meter};
+
+/// What a connection's streams and its driver know of each other.
+pub(super) struct Course<M> {
+    pub(super) connection: Rc<Connection<M>>,
+    pub(super) streams: Cell<usize>,
+    pub(super) answered: Cell<usize>,
+    /// Those that the client has reset before they were answered.
+    pub(super) reset: Cell<usize>,
+    /// Bytes of heads and content, both ways.
+    pub(super) meter: Rc<Meter>,
+    /// The driver, to be woken when a stream has ended.
+    driver: RefCell<Waker>,
+}
+
+/// A stream's place in the course of its connection.
+pub(super) struct Part<M>(pub(super) Rc<Course<M>>);
+
+// === impl Course ===
+
+impl<M> Course<M> {
+    /// The course of a connection without streams.
+    pub(super) fn new(connection: &Rc<Connection<M>>) -> Self {
+        Self {
+            connection: Rc::clone(connection),
+            streams: Cell::new(0),
+            answered: Cell::new(0),
+            reset: Cell::new(0),
+            meter: Rc::default(),
+            driver: RefCell::new(Waker::noop().clone()),
+        }
+    }
+
+    pub(super) fn is_attack(&self, resets_max: usize) -> bool {
+        self.reset.get() > resets_max.saturating_add(self.answered.get())
+    }
+
+    pub(super) fn remember(&self, waker: &Waker) {
+        let mut driver = self.driver.borrow_mut();
+        if !driver.will_wake(waker) {
+            *driver = waker.clone();
+        }
+    }
+}
+
+// === impl Part ===
+
+impl<M> Part<M> {
+    pub(super) fn of(course: &Rc<Course<M>>) -> Self {
+        course.streams.set(course.streams.get() + 1);
+        Self(Rc::clone(course))
+    }
+}
+
+impl<M> Drop for Part<M> {
+    fn drop(&mut self) {
+        self.0.streams.set(self.0.streams.get() - 1);
+        if self.0.streams.get() == 0 {
+            self.0.driver.borrow().wake_by_ref();
+        }
+    }
+}

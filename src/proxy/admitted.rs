@@ -1,0 +1,144 @@
+//! The second phase of a request: it was admitted, and has no answer yet.
+
+use std::{net::IpAddr, sync::Arc, time::Duration};
+
+use super::{
+    ask::Ask,
+    headers::Marks,
+    hold::Hold,
+    interim::Interim,
+    memory::Memory,
+    own_answer::{Circumstances, OwnAnswer},
+    refusal::Refusal,
+    upload::Upload,
+    worker::Proxy,
+};
+use crate::{
+    downstream::{After, Client, Connection},
+    metrics::LimitHit,
+    upstream::{Member, Permit, Pool},
+};
+
+/// A request that was admitted. It owns its hold on the side that answers it, from the one load of the
+/// table to the last byte of the answer and of the request itself.
+///
+/// Dropping it ends the exchange: the request is counted, the hold ends, its permits and its place at an
+/// endpoint are given back.
+pub(super) struct Admitted<'a> {
+    // The first field is dropped first: the request is counted while all else of it is still there.
+    pub(super) hold: Hold,
+    /// `None` if there are as many requests as there may be: such a request only gets a refusal.
+    pub(super) permits: Option<Permits>,
+    pub(super) proxy: &'a Proxy,
+    pub(super) ask: Ask,
+    pub(super) terms: Terms,
+    pub(super) marks: Marks,
+    pub(super) upload: Upload,
+    pub(super) interim: Interim,
+}
+
+/// What the service has decided about a request.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Terms {
+    /// How long the answer may take to begin.
+    pub(super) patience: Duration,
+    /// How long a tunnel may be without a byte, if not as long as all others.
+    pub(super) tunnel_patience: Option<Duration>,
+    /// What the endpoint is chosen by, if it is by something of the request.
+    pub(super) key: Option<u64>,
+}
+
+/// A request's places among those in flight.
+pub(super) struct Permits {
+    /// Unless the service has no limit.
+    _of_service: Option<Permit>,
+    _of_process: Permit,
+}
+
+// === impl Permits ===
+
+impl Permits {
+    /// Counts a request in, unless its client asks too often or there are as many requests as there may
+    /// be.
+    pub(super) fn take(
+        pool: &Pool,
+        proxy: &Proxy,
+        client: Option<IpAddr>,
+    ) -> Result<Self, Refusal> {
+        let admission = pool.admission();
+        let refused = |limit, refusal| {
+            pool.limited(limit);
+            Err(refusal)
+        };
+        if let Err(wait) = admission.count(client) {
+            return refused(LimitHit::ClientRate, Refusal::TooMany(wait));
+        }
+        let of_service = admission.in_flight().map(|it| it.enter().ok_or(()));
+        let Ok(of_service) = of_service.transpose() else {
+            return refused(LimitHit::ServiceInFlight, Refusal::Overloaded);
+        };
+        let Some(of_process) = proxy.in_flight.enter() else {
+            return refused(LimitHit::InFlight, Refusal::Overloaded);
+        };
+        pool.deposit();
+        Ok(Self { _of_service: of_service, _of_process: of_process })
+    }
+}
+
+// === impl Admitted ===
+
+impl Admitted<'_> {
+    /// The pool that answers the request.
+    pub(super) fn pool(&self) -> &Arc<Pool> {
+        self.hold.pool()
+    }
+
+    /// Service and color, for the log.
+    pub(super) fn names(&self) -> (&str, &str) {
+        let pool = self.pool();
+        (pool.service().as_str(), pool.color().as_str())
+    }
+
+    /// The endpoint that the request is with, for the log.
+    pub(super) fn endpoint(&self) -> Option<String> {
+        self.hold.member().map(|it| it.endpoint().to_string())
+    }
+
+    /// Notes that an endpoint has answered with this code, unless the code counts as a failure.
+    pub(super) fn note_success(&self, code: u16) {
+        let pool = self.pool();
+        if let Some(member) = self.hold.member()
+            && !pool.policy().ejection.statuses.contains(code)
+        {
+            pool.succeeded(member);
+        }
+    }
+
+    /// Notes that a request came to nothing at an endpoint, for which that is to blame.
+    pub(super) fn note_failure(
+        &self,
+        member: &Arc<Member>,
+        what: &str,
+        connection: &Connection<Memory>,
+    ) {
+        self.pool().failed(member, what, connection.now());
+    }
+
+    /// Answers the request with an error. The hold lasts until that is written.
+    pub(super) async fn refuse<T>(
+        &mut self,
+        client: &mut Client<Memory>,
+        refusal: Refusal,
+    ) -> After<T> {
+        self.own_answer(client, refusal).send(client).await
+    }
+
+    fn own_answer(&mut self, client: &mut Client<Memory>, refusal: Refusal) -> OwnAnswer {
+        self.hold.answer(refusal.status().0.as_u16());
+        // One that has left is found out by what is written next.
+        let _ = self.interim.send(client.split().0);
+        let interim = self.interim.take_unwritten();
+        let circumstances = Circumstances { interim, marks: self.marks, location: None };
+        OwnAnswer::new(refusal, &self.ask, &mut self.upload, circumstances, client)
+    }
+}

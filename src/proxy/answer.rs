@@ -1,0 +1,107 @@
+//! An upstream's answer begins: its head, and the tunnel that a `101` opens.
+
+use super::{
+    admitted::Admitted,
+    failure::Failure,
+    headers::{Answer, hsts, put_answer},
+    interim::SWITCHING,
+    memory::Memory,
+    refusal::Refusal,
+    tunnel::Tunnel,
+};
+use crate::{
+    downstream::{Client, Connection, Wait},
+    http1::{Framing, ResponseHead},
+    net::Channel,
+    upstream,
+};
+
+/// What becomes of an answer's body and of the two connections.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Plan {
+    /// How the body comes from the upstream.
+    pub(super) framing: Framing,
+    /// How the client is told that it comes.
+    pub(super) told: Framing,
+    /// Whether the upstream takes another request behind this one.
+    pub(super) keeps_alive: bool,
+    /// Whether the client may send another request behind the answer.
+    pub(super) goes_on: bool,
+}
+
+impl Admitted<'_> {
+    /// Decides how an answer with this head is passed on.
+    pub(super) fn plan(&mut self, head: &ResponseHead, connection: &Connection<Memory>) -> Plan {
+        let framing = head.framing(self.ask.is_for_head);
+        let told = self.ask.framing_of(framing);
+        let keeps_alive = head.keeps_alive && framing != Framing::ToClose;
+        if self.upload.is_held() {
+            // Nobody knows whether the client sends the body that it has announced.
+            self.upload.give_up();
+        }
+        let goes_on = self.ask.keeps_alive
+            && told != Framing::ToClose
+            // An upstream that closes takes no more of a request that is not there as a whole.
+            && (self.upload.is_done() || self.upload.is_going() && keeps_alive)
+            && !connection.is_closing();
+        Plan { framing, told, keeps_alive, goes_on }
+    }
+
+    /// Writes the head that the client gets, behind interim answers that are not written yet, and takes
+    /// the one that the upstream sent away.
+    pub(super) fn put_head(
+        &mut self,
+        head: &ResponseHead,
+        plan: Plan,
+        client: &mut Client<Memory>,
+        upstream: &mut Channel,
+    ) -> Result<Vec<u8>, Failure> {
+        let (socket, connection) = client.split();
+        self.interim.send(socket)?;
+        connection.end(Wait::Answer);
+        connection.end(Wait::Continue);
+        self.hold.answer(head.status);
+        let mut out = self.interim.take_unwritten();
+        let answer = Answer {
+            version: self.ask.version,
+            framing: plan.told,
+            goes_on: plan.goes_on,
+            is_websocket: head.status == SWITCHING,
+            marks: self.marks,
+            hsts: hsts(connection.peer()),
+            date: connection.date(),
+        };
+        put_answer(&mut out, head, &upstream.unread()[..head.len], &answer);
+        upstream.consume(head.len);
+        Ok(out)
+    }
+
+    /// Passes a `101` on, as far as that is not what the tunnel begins with. Returns the latter.
+    pub(super) fn upgrade(
+        &mut self,
+        client: &mut Client<Memory>,
+        upstream: &mut Channel,
+        head: &ResponseHead,
+    ) -> Result<Vec<u8>, Failure> {
+        let plan = self.plan(head, client.split().1);
+        if !self.upload.is_done() {
+            return Err(Failure::Refused(Refusal::Protocol));
+        }
+        let mut first = self.put_head(head, plan, client, upstream)?;
+        if let Channel::Stream(stream) = client.split().0 {
+            // An upstream that has not understood the key is none that speaks WebSocket.
+            let sent = stream.send_head(&std::mem::take(&mut first), false);
+            sent.map_err(|_| Failure::Refused(Refusal::Protocol))?;
+        }
+        self.note_success(head.status);
+        Ok(first)
+    }
+
+    /// Counts the request, and hands its hold on to the tunnel that its connection becomes. Its permits
+    /// are given back: a tunnel is not in flight.
+    pub(super) fn into_tunnel(self, upstream: upstream::Connection, first: Vec<u8>) -> Tunnel {
+        let Self { hold, permits, terms, .. } = self;
+        drop(permits);
+        Tunnel::new(upstream, hold, first, terms.tunnel_patience)
+    }
+}

@@ -1,0 +1,54 @@
+//! The proxy of one worker as the handler of its clients.
+
+use std::time::Instant;
+
+use http::StatusCode;
+use tracing::warn;
+
+use super::{exchange::exchange, memory::Memory, tunnel::Tunnel, worker::Proxy};
+use crate::{
+    downstream::{After, Client, Handler, HeadError, TurnedAway},
+    http1::RequestHead,
+};
+
+impl Handler for Proxy {
+    type Memory = Memory;
+    type Tunnel = Tunnel;
+
+    fn exchange<'a>(
+        &'a self,
+        client: &'a mut Client<Memory>,
+        head: Result<RequestHead, HeadError>,
+    ) -> impl Future<Output = After<Tunnel>> + 'a {
+        exchange(self, client, head)
+    }
+
+    fn tunnel(&self, client: Client<Memory>, tunnel: Tunnel) -> impl Future<Output = ()> {
+        tunnel.carry(client)
+    }
+
+    fn turned_away(&self, why: TurnedAway) {
+        match why {
+            TurnedAway::Malformed => self.unrouted.count(StatusCode::BAD_REQUEST.as_u16()),
+            TurnedAway::Crowd => {
+                self.unrouted.count(StatusCode::TOO_MANY_REQUESTS.as_u16());
+                self.metrics.turned_away("connections_per_client");
+            }
+            TurnedAway::Handshake => self.metrics.turned_away("handshake"),
+            TurnedAway::ProxyHeader(peer) => {
+                self.metrics.turned_away("proxy_header");
+                if !self.has_warned_of_header.replace(true) {
+                    warn!(
+                        %peer,
+                        "a peer of proxy_protocol.from has not begun with a header: nobody behind it is \
+                         served, until it does or is taken off the list"
+                    );
+                }
+            }
+        }
+    }
+
+    fn tick(&self) {
+        self.connections.sweep(Instant::now());
+    }
+}

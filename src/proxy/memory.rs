@@ -1,0 +1,38 @@
+//! What one connection remembers from one request to the next.
+
+use std::{cell::OnceCell, net::IpAddr};
+
+use super::address::Standing;
+
+/// What is worked out once for a connection instead of once for each of its requests.
+#[derive(Debug, Default)]
+pub struct Memory {
+    pub(super) standing: Standing,
+    peer: OnceCell<PeerText>,
+}
+
+/// An address as text. Kept in place, so that an idle connection costs no allocation for it.
+#[derive(Debug)]
+struct PeerText {
+    bytes: [u8; PEER_MAX],
+    length: u8,
+}
+
+/// `ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255`
+const PEER_MAX: usize = 45;
+
+// === impl Memory ===
+
+impl Memory {
+    /// The peer's address as text.
+    pub(super) fn peer_text(&self, peer: IpAddr) -> &[u8] {
+        let PeerText { bytes, length } = self.peer.get_or_init(|| {
+            let text = peer.to_string();
+            let mut bytes = [0; PEER_MAX];
+            bytes[..text.len()].copy_from_slice(text.as_bytes());
+            let length = u8::try_from(text.len()).expect("addresses are short");
+            PeerText { bytes, length }
+        });
+        &bytes[..usize::from(*length)]
+    }
+}
