@@ -7,6 +7,7 @@ mod changes;
 mod check;
 mod events;
 mod run;
+mod state;
 mod status;
 
 use std::{io::IsTerminal, path::PathBuf, process::ExitCode, time::Duration};
@@ -60,6 +61,9 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },
+    /// Look at the stored state
+    #[command(subcommand, after_help = "Example: flipgate state show --config flipgate.toml")]
+    State(state::StateCommand),
     /// Show services, colors, roles, versions, health and who is inside
     #[command(after_help = "Example: flipgate status --json | jq .generation")]
     Status {
@@ -217,6 +221,7 @@ fn dispatch(command: Command) -> Result<u8, Failure> {
     match command {
         Command::Run { config } => run::run(config),
         Command::Check { config } => check::check(&config),
+        Command::State(command) => state::state(command),
         Command::Status { admin, output } => online(status::status(&admin, output)),
         Command::Promote { services, terms } => online(changes::promote(services, &terms)),
         Command::Rollback { services, terms } => online(changes::rollback(services, &terms)),

@@ -43,19 +43,6 @@ struct Writing {
     since: Option<Instant>,
 }
 
-/// What a state folder holds, for people.
-#[derive(Debug)]
-pub struct Shown {
-    /// The state; `None` if nothing was ever written.
-    pub state: Option<State>,
-    /// Changes that stand in the journal behind the snapshot.
-    pub replayed: usize,
-    /// The file with a last change that was never finished, and where it begins.
-    pub torn: Option<(String, usize)>,
-    /// Whether the snapshot was written by version 0.1.0.
-    pub is_old: bool,
-}
-
 /// Changes that wait for the one before them.
 const QUEUE: usize = 64;
 
@@ -167,18 +154,6 @@ impl Store for FileStore {
     fn place(&self) -> String {
         self.place.clone()
     }
-}
-
-/// Reads what a folder holds, without taking it: a process that holds it is not disturbed, and what it
-/// writes at this moment may be missing.
-///
-/// # Errors
-///
-/// [`StoreError`] for what would stop a start as well.
-pub fn show(folder: &Path) -> Result<Shown, StoreError> {
-    let place = folder.display().to_string();
-    let Recovered { state, replayed, torn, is_old, .. } = recover(&Folder::at(folder), &place)?;
-    Ok(Shown { state, replayed, torn, is_old })
 }
 
 /// The life of the thread that writes.

@@ -20,6 +20,7 @@ mod journal;
 mod record;
 mod recovery;
 mod segment;
+mod show;
 mod snapshot;
 mod state;
 #[cfg(test)]
@@ -30,7 +31,8 @@ use std::{fmt, io, path::PathBuf, pin::Pin, time::Duration};
 use tokio::sync::watch;
 
 pub use self::{
-    file::{FileStore, Shown, show},
+    file::FileStore,
+    show::{Shown, show},
     state::{Accepted, EntryId, PoolState, Promotion, Revision, ServiceState, State},
 };
 

@@ -1,6 +1,6 @@
 //! What survives? Whatever was acknowledged, and nothing else.
 
-use std::fs;
+use std::{fs, path::PathBuf};
 
 use serde_json::json;
 
@@ -129,6 +129,53 @@ async fn changes_of_others_are_applied_and_a_lost_race_is_run_again() {
     let stale = house.call("POST", "/v1/promote", "If-Match: \"43\"\r\n", body).await;
     assert_eq!((stale.status, stale.json()["generation"].clone()), (412, json!(44)));
     assert_eq!((house.get("/").await, house.get("/api").await), ("green".into(), "green".into()));
+}
+
+/// Every folder that a released version wrote starts, and keeps colors, pools of run time and keys.
+#[tokio::test]
+async fn the_folders_of_earlier_versions_start_with_all_that_they_hold() {
+    let golden = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    for (format, generation) in [(1, 4), (2, 5)] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let state = folder.path().join("state");
+        fs::create_dir(&state).expect("made");
+        let written = fs::read_dir(golden.join(format!("state-format-{format}"))).expect("golden");
+        for file in written
+            .map(|it| it.expect("readable").path())
+            .filter(|it| it.extension().is_none_or(|it| it != "toml"))
+        {
+            fs::copy(&file, state.join(file.file_name().expect("a name"))).expect("copied");
+        }
+        let text = fs::read_to_string(golden.join("state-format-1/flipgate.toml")).expect("golden");
+        let text = text
+            .replace("\"state\"", &format!("{:?}", state.display().to_string()))
+            .replace(
+                "127.0.0.1:9971",
+                &format!("unix:{}", folder.path().join("admin.sock").display()),
+            )
+            .replace("127.0.0.1:9972", "127.0.0.1:0");
+        let config = folder.path().join("flipgate.toml");
+        fs::write(&config, text).expect("written");
+        let process = Process::start_with(folder.path(), &config).await;
+        let status = process.status();
+        assert_eq!(status["generation"], generation, "format {format}");
+        let service = |it: &str| status["services"][it].clone();
+        assert_eq!(
+            (&service("api")["active"], &service("web")["active"]),
+            (&json!("green"), &json!("green"))
+        );
+        let green = &service("web")["pools"]["green"];
+        assert_eq!((&green["version"], &green["source"]), (&json!("8.0"), &json!("runtime")));
+        assert_eq!(green["endpoints"][0]["address"], "127.0.0.1:9307");
+        // The call that was accepted under this key is not made again.
+        let promote = ["promote", "web=green", "api=green", "--idempotency-key", "deploy-77"];
+        let repeated = process.cli(&promote);
+        assert!(repeated.status.success(), "{}", String::from_utf8_lossy(&repeated.stderr));
+        assert_eq!(process.status()["generation"], generation, "format {format}");
+        let shown = process::run(&["state", "show", &state.display().to_string(), "--json"]);
+        let shown: serde_json::Value = serde_json::from_slice(&shown.stdout).expect("JSON");
+        assert_eq!((&shown["format"], &shown["generation"]), (&json!(2), &json!(generation)));
+    }
 }
 
 #[tokio::test]

@@ -1,0 +1,100 @@
+//! `state`.
+
+use std::path::{Path, PathBuf};
+
+use clap::Subcommand;
+use comfy_table::{Attribute, Cell, Table, presets};
+
+use super::{Failure, Output, run::load};
+use crate::{
+    model::{Color, PoolSpec},
+    store::{self, PoolState, Shown},
+};
+
+/// What to do with the state of a folder.
+#[derive(Clone, Debug, Subcommand)]
+pub(super) enum StateCommand {
+    /// Print what a state folder holds; a running flipgate is not disturbed
+    ///
+    /// Reads the snapshot and the journal as a start does, and fails for damage that would stop one.
+    #[command(after_help = "Examples:\n  flipgate state show --config flipgate.toml\n  \
+                            flipgate state show /var/lib/flipgate --json | jq .services.web.active")]
+    Show {
+        /// The folder [default: `state_dir` of --config, else `state`]
+        #[arg(value_name = "FOLDER", conflicts_with = "config")]
+        folder: Option<PathBuf>,
+        /// The configuration file that names the folder
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        #[command(flatten)]
+        output: Output,
+    },
+}
+
+pub(super) fn state(command: StateCommand) -> Result<u8, Failure> {
+    let StateCommand::Show { folder, config, output } = command;
+    let folder = match (folder, config) {
+        (Some(folder), _) => folder,
+        (None, Some(config)) => load(&config)?.state_dir,
+        (None, None) => PathBuf::from("state"),
+    };
+    let shown = store::show(&folder).map_err(|error| Failure::new(error.to_string()))?;
+    if output.is_json() {
+        anstream::println!("{:#}", shown.json());
+    } else {
+        anstream::println!("{}", text(&folder, &shown));
+    }
+    Ok(0)
+}
+
+fn text(folder: &Path, shown: &Shown) -> String {
+    let Shown { state, replayed, torn, is_old } = shown;
+    let folder = folder.display();
+    let Some(state) = state else { return format!("{folder}: no state yet") };
+    let mut lines = vec![format!(
+        "{folder}: generation {}, revision {}; {replayed} changes in the journal behind the snapshot",
+        state.generation, state.revision
+    )];
+    if *is_old {
+        lines.push("written by version 0.1.0; the next start writes it anew".to_owned());
+    }
+    if let Some((file, offset)) = torn {
+        lines.push(format!(
+            "the last change in {file}, at byte {offset}, was never finished: the next start cuts it off"
+        ));
+    }
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+    let heads = ["service", "active", "rollback to", "blue", "green"];
+    table.set_header(heads.map(|it| Cell::new(it).add_attribute(Attribute::Bold)));
+    for (name, service) in state.services.iter() {
+        table.add_row(vec![
+            name.to_string(),
+            service.active.to_string(),
+            service.previous.map_or_else(|| "–".to_owned(), |it| it.to_string()),
+            pool(service.pool(Color::Blue)),
+            pool(service.pool(Color::Green)),
+        ]);
+    }
+    lines.push(table.to_string());
+    for name in state.damaged.keys() {
+        lines.push(format!(
+            "the entry of {name} is damaged: flipgate promote {name}=COLOR, with the color that shall be active"
+        ));
+    }
+    if !state.unknown.is_empty() {
+        lines.push(format!("{} entries of a later version, kept as they are", state.unknown.len()));
+    }
+    lines.join("\n")
+}
+
+fn pool(pool: &PoolState) -> String {
+    let PoolSpec { version, endpoints, .. } = pool.spec();
+    let source = if pool.runtime.is_some() { "runtime" } else { "file" };
+    let version = version.as_ref().map(|it| format!("{it} ")).unwrap_or_default();
+    let endpoints: Vec<_> = endpoints.iter().map(|it| it.endpoint.to_string()).collect();
+    match &*endpoints {
+        [] => format!("{version}– ({source})"),
+        endpoints => format!("{version}{} ({source})", endpoints.join(", ")),
+    }
+}

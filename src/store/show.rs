@@ -1,0 +1,75 @@
+//! What a state folder holds, for people and their programs, without taking the folder.
+
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
+
+use super::{
+    StoreError,
+    disk::Folder,
+    entries::{common_entries, service_entry},
+    recovery::{Recovered, recover},
+    state::State,
+};
+
+/// What a state folder holds.
+#[derive(Debug)]
+pub struct Shown {
+    /// The state; `None` if nothing was ever written.
+    pub state: Option<State>,
+    /// Changes that stand in the journal behind the snapshot.
+    pub replayed: usize,
+    /// The file with a last change that was never finished, and the byte where it begins.
+    pub torn: Option<(String, usize)>,
+    /// Whether the snapshot was written by version 0.1.0.
+    pub is_old: bool,
+}
+
+/// Reads what a folder holds, without taking it: a process that holds it is not disturbed, and what it
+/// writes at this moment may be missing.
+///
+/// # Errors
+///
+/// [`StoreError`] for what would stop a start as well.
+pub fn show(folder: &Path) -> Result<Shown, StoreError> {
+    let place = folder.display().to_string();
+    // One that writes a snapshot takes away the files that were listed a moment ago: once more is enough.
+    let found = recover(&Folder::at(folder), &place);
+    let Recovered { state, replayed, torn, is_old, .. } = match found {
+        Err(StoreError::Damaged { .. }) => recover(&Folder::at(folder), &place)?,
+        found => found?,
+    };
+    Ok(Shown { state, replayed, torn, is_old })
+}
+
+// === impl Shown ===
+
+impl Shown {
+    /// All of it as JSON: services by name, and the other entries by kind and key.
+    #[must_use]
+    pub fn json(&self) -> Value {
+        let Self { state, replayed, torn, is_old } = self;
+        let mut shown = json!({
+            "format": if *is_old { 1 } else { super::snapshot::FORMAT },
+            "journaled": replayed,
+        });
+        if let Some((file, offset)) = torn {
+            shown["unfinished"] = json!({"file": file, "offset": offset});
+        }
+        let Some(state) = state else { return shown };
+        (shown["revision"], shown["generation"]) =
+            (state.revision.0.into(), state.generation.0.into());
+        let value = |raw: &str| serde_json::from_str::<Value>(raw).unwrap_or_default();
+        let services = state
+            .services
+            .iter()
+            .map(|(name, it)| (name.to_string(), value(service_entry(name, it).value.get())));
+        shown["services"] = services.collect::<Map<_, _>>().into();
+        for entry in common_entries(state) {
+            shown[&*entry.kind][&*entry.key] = value(entry.value.get());
+        }
+        let damaged = state.damaged.iter().map(|(name, raw)| (name.to_string(), json!(&**raw)));
+        shown["damaged"] = damaged.collect::<Map<_, _>>().into();
+        shown
+    }
+}
