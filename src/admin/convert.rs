@@ -55,6 +55,7 @@ impl From<PoolPicture> for PoolStatus {
             queued,
             retries_left,
             is_panicking,
+            was_used: _,
             endpoints,
         } = picture;
         Self {
@@ -75,8 +76,16 @@ impl From<PoolPicture> for PoolStatus {
 
 impl From<EndpointPicture> for EndpointStatus {
     fn from(picture: EndpointPicture) -> Self {
-        let EndpointPicture { address, resolved, weight, condition, in_flight, connections } =
-            picture;
+        let EndpointPicture {
+            address,
+            resolved,
+            weight,
+            condition,
+            in_flight,
+            connections,
+            was_used: _,
+            was_ejected: _,
+        } = picture;
         let Condition { health, since, trouble, ejected } = condition;
         Self {
             address: address.to_string(),

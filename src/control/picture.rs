@@ -55,6 +55,8 @@ pub struct PoolPicture {
     pub retries_left: u32,
     /// Whether so few endpoints are well that those are used too that answer badly.
     pub is_panicking: bool,
+    /// Whether a request ever came to it.
+    pub was_used: bool,
     /// Its endpoints; of a name that was resolved, one for each address.
     pub endpoints: Vec<EndpointPicture>,
 }
@@ -74,6 +76,10 @@ pub struct EndpointPicture {
     pub in_flight: usize,
     /// Connections to it.
     pub connections: usize,
+    /// Whether a connection to it was ever opened for a request.
+    pub was_used: bool,
+    /// Whether it was ever left out for a while.
+    pub was_ejected: bool,
 }
 
 // === impl Picture ===
@@ -156,16 +162,18 @@ impl PoolPicture {
             queued: pool.queued(),
             retries_left: pool.retries_left(Instant::now()),
             is_panicking: pool.is_panicking(),
+            was_used: pool.metrics().was_used(),
             endpoints: pool.members().iter().map(|it| EndpointPicture::of(it)).collect(),
         }
     }
 
     /// The same for a scrape.
     pub(super) fn shown(&self) -> ShownPool {
-        let Self { in_flight, queued, retries_left, is_panicking, endpoints, .. } = self;
+        let Self { in_flight, queued, retries_left, is_panicking, was_used, endpoints, .. } = self;
         let (in_flight, queued, retries_left) = (*in_flight, *queued, *retries_left);
         let endpoints = endpoints.iter().map(EndpointPicture::shown).collect();
-        ShownPool { in_flight, queued, retries_left, is_panicking: *is_panicking, endpoints }
+        let (is_panicking, was_used) = (*is_panicking, *was_used);
+        ShownPool { in_flight, queued, retries_left, is_panicking, was_used, endpoints }
     }
 }
 
@@ -178,6 +186,8 @@ impl EndpointPicture {
             condition: member.condition(),
             in_flight: member.in_flight(),
             connections: member.connections(),
+            was_used: member.was_used(),
+            was_ejected: member.was_ejected(),
         }
     }
 
@@ -190,6 +200,8 @@ impl EndpointPicture {
             },
             is_up: condition.health == Health::Up,
             is_ejected: condition.ejected.is_some(),
+            was_ejected: self.was_ejected,
+            was_used: self.was_used,
             in_flight: *in_flight,
             connections: *connections,
         }

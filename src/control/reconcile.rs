@@ -96,12 +96,6 @@ impl Reconciler {
         if !before.pools.is_same_version(&applied.pools) {
             shared.pools.send_replace(applied.pools.clone());
         }
-        if has_new_catalog {
-            let gone = before.catalog.services().keys();
-            for name in gone.filter(|it| !applied.catalog.services().contains_key(*it)) {
-                shared.metrics.forget(name);
-            }
-        }
         tell(shared, &before, &applied, &changed, has_new_catalog);
         for drain in drains {
             self.watch(shared, drain);

@@ -5,63 +5,41 @@
 //! (in flight, generation, active) is not counted here a second time: [`Metrics::show`] takes it at
 //! the scrape.
 
+mod exposition;
+mod pool;
 mod shown;
 
-use std::sync::OnceLock;
+use std::sync::Arc;
 
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
-    IntGaugeVec, Opts, Registry, TextEncoder,
+    Encoder, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
 };
 
-pub use self::shown::{LimitHit, Shown, ShownEndpoint, ShownPool};
-use self::shown::{Resilience, number};
+use self::pool::Families;
+pub use self::{
+    pool::PoolMetrics,
+    shown::{LimitHit, Shown, ShownEndpoint, ShownPool},
+};
 use crate::model::{Color, Generation, ServiceName};
 
 /// All series of the process.
 #[derive(Clone, Debug)]
 pub struct Metrics {
     registry: Registry,
-    requests: IntCounterVec,
-    request_duration: HistogramVec,
-    connect_errors: IntCounterVec,
-    upstream_connections: IntGaugeVec,
+    /// What the pools count, each in series of its own.
+    of_pools: Arc<Families>,
     preview_refused: IntCounterVec,
     turned_away: IntCounterVec,
     /// When the first of our certificates expires, in seconds since 1970; 0 without any.
     pub certificate_expiry: IntGauge,
-    in_flight: IntGaugeVec,
-    active: IntGaugeVec,
     promotions: IntCounterVec,
     task_deaths: IntCounterVec,
     state_writable: IntGauge,
     drain_duration: HistogramVec,
-    retries: IntCounterVec,
-    ejections: IntCounterVec,
-    limited: IntCounterVec,
-    resilience: Resilience,
     generation: IntGauge,
     /// Connections of clients that are open now.
     pub downstream_connections: IntGauge,
-}
-
-/// The series of one pool, or of the requests that reached none.
-#[derive(Debug)]
-pub struct PoolMetrics {
-    service: String,
-    color: &'static str,
-    requests: IntCounterVec,
-    /// By status code, from 100; resolved when a code is first seen.
-    codes: Box<[OnceLock<IntCounter>]>,
-    /// Seconds from the request's head to the response's last byte.
-    pub duration: Histogram,
-    connect_errors: IntCounterVec,
-    /// Connections to this pool's endpoints that are open now.
-    pub connections: IntGauge,
-    retries: IntCounterVec,
-    ejections: IntCounter,
-    /// By limit.
-    limited: [IntCounter; LimitHit::ALL.len()],
 }
 
 /// Something that a gauge counts for as long as this lives.
@@ -88,9 +66,6 @@ const DURATION_BUCKETS: [f64; 14] =
 
 /// Seconds; drains last as long as the longest request.
 const DRAIN_BUCKETS: [f64; 10] = [0.01, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0];
-
-const FIRST_CODE: usize = 100;
-const CODES: usize = 900;
 
 // === impl Metrics ===
 
@@ -125,13 +100,13 @@ impl Metrics {
             Ok::<_, prometheus::Error>(it)
         };
         let of_pool = ["service", "color"];
-        let metrics = Self {
+        let of_pools = Families {
             requests: counters(
                 "requests_total",
                 "Requests by the code of their answer; 499 when the client left before it",
                 &["service", "color", "code"],
             )?,
-            request_duration: histograms(
+            duration: histograms(
                 "request_duration_seconds",
                 "From the request's head to the response's last byte",
                 &DURATION_BUCKETS,
@@ -141,43 +116,7 @@ impl Metrics {
                 "Connections to endpoints that could not be opened",
                 &["service", "color", "reason"],
             )?,
-            upstream_connections: gauges(
-                "upstream_connections",
-                "Open connections to endpoints",
-                &of_pool,
-            )?,
-            preview_refused: counters(
-                "preview_refused_total",
-                "Public clients who asked for a color and were not given it for that",
-                &of_pool,
-            )?,
-            turned_away: counters(
-                "downstream_turned_away_total",
-                "Connections that came to no request: for want of a handshake, of the header of a \
-                 listed proxy, or of a place for their address",
-                &["reason"],
-            )?,
-            certificate_expiry: gauge(
-                "certificate_expiry_timestamp_seconds",
-                "When the first of the listeners' certificates expires; 0 without any",
-            )?,
-            in_flight: gauges("in_flight", "Requests inside a color now", &of_pool)?,
-            active: gauges("active", "1 for the color that answers the public", &of_pool)?,
-            promotions: counters("promotions_total", "Calls to promote or roll back", &["result"])?,
-            task_deaths: counters(
-                "task_panics_total",
-                "Tasks that have panicked or ended before their time; all but those of connections are started again",
-                &["task"],
-            )?,
-            state_writable: gauge(
-                "state_writable",
-                "1 while changes of the state are taken; 0 after one of unknown outcome, until a restart",
-            )?,
-            drain_duration: histograms(
-                "drain_duration_seconds",
-                "From a promotion to the end of the last request on the replaced color",
-                &DRAIN_BUCKETS,
-            )?,
+            connections: gauges("upstream_connections", "Open connections to endpoints", &of_pool)?,
             retries: counters(
                 "retries_total",
                 "Requests that were sent once more, by what had become of them before",
@@ -193,7 +132,39 @@ impl Metrics {
                 "Requests that met a limit, and were answered with 429 or 503",
                 &["service", "color", "limit"],
             )?,
-            resilience: Resilience::new(gauges)?,
+        };
+        let metrics = Self {
+            of_pools: Arc::new(of_pools),
+            preview_refused: counters(
+                "preview_refused_total",
+                "Public clients who asked for a color and were not given it for that",
+                &of_pool,
+            )?,
+            turned_away: counters(
+                "downstream_turned_away_total",
+                "Connections that came to no request: for want of a handshake, of the header of a \
+                 listed proxy, or of a place for their address",
+                &["reason"],
+            )?,
+            certificate_expiry: gauge(
+                "certificate_expiry_timestamp_seconds",
+                "When the first of the listeners' certificates expires; 0 without any",
+            )?,
+            promotions: counters("promotions_total", "Calls to promote or roll back", &["result"])?,
+            task_deaths: counters(
+                "task_panics_total",
+                "Tasks that have panicked or ended before their time; all but those of connections are started again",
+                &["task"],
+            )?,
+            state_writable: gauge(
+                "state_writable",
+                "1 while changes of the state are taken; 0 after one of unknown outcome, until a restart",
+            )?,
+            drain_duration: histograms(
+                "drain_duration_seconds",
+                "From a promotion to the end of the last request on the replaced color",
+                &DRAIN_BUCKETS,
+            )?,
             generation: gauge("generation", "How many changes of the table came before")?,
             downstream_connections: gauge("downstream_connections", "Open connections of clients")?,
             registry: registry.clone(),
@@ -215,31 +186,14 @@ impl Metrics {
     /// The series of a pool.
     #[must_use]
     pub fn pool(&self, service: &ServiceName, color: Color) -> PoolMetrics {
-        self.labelled(service.as_str(), color.as_str())
+        PoolMetrics::new(&self.of_pools, service.as_str(), color.as_str())
     }
 
     /// The series of requests that were refused before they reached a service. Their labels are
     /// empty, which Prometheus shows as absent.
     #[must_use]
     pub fn unrouted(&self) -> PoolMetrics {
-        self.labelled("", "")
-    }
-
-    fn labelled(&self, service: &str, color: &'static str) -> PoolMetrics {
-        let labels = [service, color];
-        PoolMetrics {
-            service: service.to_owned(),
-            color,
-            requests: self.requests.clone(),
-            codes: (0..CODES).map(|_| OnceLock::new()).collect(),
-            duration: self.request_duration.with_label_values(&labels),
-            connect_errors: self.connect_errors.clone(),
-            connections: self.upstream_connections.with_label_values(&labels),
-            retries: self.retries.clone(),
-            ejections: self.ejections.with_label_values(&labels),
-            limited: LimitHit::ALL
-                .map(|it| self.limited.with_label_values(&[service, color, it.as_str()])),
-        }
+        PoolMetrics::new(&self.of_pools, "", "")
     }
 
     /// Counts a public client who asked for a color. `service` is empty where none was chosen.
@@ -268,77 +222,18 @@ impl Metrics {
         self.drain_duration.with_label_values(&labels).observe(seconds);
     }
 
-    /// Forgets the series of a service that is no longer configured.
-    pub fn forget(&self, service: &ServiceName) {
-        for color in Color::BOTH {
-            let labels = [service.as_str(), color.as_str()];
-            for gauges in [&self.in_flight, &self.active] {
-                // Absent already is as good.
-                let _ = gauges.remove_label_values(&labels);
-            }
-        }
-    }
-
     /// The text of a scrape, with the switch as `generation` and `services` show it.
     #[must_use]
     pub fn show(&self, generation: Generation, is_writable: bool, services: &[Shown]) -> String {
         self.generation.set(i64::try_from(generation.0).unwrap_or(i64::MAX));
         self.state_writable.set(is_writable.into());
-        let _showing = self.resilience.begin();
-        for Shown { service, active, pools } in services {
-            for (color, pool) in Color::BOTH.into_iter().zip(pools) {
-                let labels = [service.as_str(), color.as_str()];
-                self.in_flight.with_label_values(&labels).set(number(pool.in_flight));
-                self.active.with_label_values(&labels).set(i64::from(color == *active));
-                self.resilience.show(&labels, pool);
-            }
-        }
         let mut text = Vec::new();
         TextEncoder::new()
             .encode(&self.registry.gather(), &mut text)
             .expect("a Vec takes every write, and names were checked when they were registered");
-        String::from_utf8_lossy(&text).into_owned()
-    }
-}
-
-// === impl PoolMetrics ===
-
-impl PoolMetrics {
-    /// Counts a request by the status code of its answer, 100 to 999.
-    pub fn count(&self, code: u16) {
-        let Some(place) = usize::from(code).checked_sub(FIRST_CODE) else { return };
-        let Some(counter) = self.codes.get(place) else { return };
-        counter
-            .get_or_init(|| {
-                self.requests.with_label_values(&[&self.service, self.color, &code.to_string()])
-            })
-            .inc();
-    }
-
-    /// Counts a request that is sent once more. `reason` is a word of a fixed list.
-    pub fn retried(&self, reason: &'static str) {
-        self.retries.with_label_values(&[self.service.as_str(), self.color, reason]).inc();
-    }
-
-    /// Counts an endpoint that is left out from now on.
-    pub fn ejected(&self) {
-        self.ejections.inc();
-    }
-
-    /// Counts a request that met a limit.
-    pub fn limited(&self, limit: LimitHit) {
-        self.limited[limit as usize].inc();
-    }
-
-    /// How many requests have met a limit.
-    #[must_use]
-    pub fn limit_hits(&self, limit: LimitHit) -> u64 {
-        self.limited[limit as usize].get()
-    }
-
-    /// Counts a connection that could not be opened. `reason` is a word of a fixed list.
-    pub fn connect_error(&self, reason: &'static str) {
-        self.connect_errors.with_label_values(&[self.service.as_str(), self.color, reason]).inc();
+        let mut text = String::from_utf8_lossy(&text).into_owned();
+        shown::write(services, &mut text);
+        text
     }
 }
 
@@ -389,6 +284,8 @@ mod tests {
             endpoint: name.to_owned(),
             is_up: true,
             is_ejected: false,
+            was_ejected: false,
+            was_used: true,
             in_flight: 3,
             connections: 4,
         };

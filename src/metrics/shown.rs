@@ -1,9 +1,6 @@
 //! What a scrape shows of services, pools and endpoints as they are at that moment.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-use prometheus::IntGaugeVec;
-
+use super::exposition::Family;
 use crate::model::{Color, ServiceName};
 
 /// A limit that a request met.
@@ -45,6 +42,8 @@ pub struct ShownPool {
     pub retries_left: u32,
     /// Whether so few endpoints are left that those are used that answer badly.
     pub is_panicking: bool,
+    /// Whether a request ever came to it.
+    pub was_used: bool,
     /// Its endpoints.
     pub endpoints: Vec<ShownEndpoint>,
 }
@@ -58,94 +57,74 @@ pub struct ShownEndpoint {
     pub is_up: bool,
     /// Whether it is left out for a while.
     pub is_ejected: bool,
+    /// Whether it ever was.
+    pub was_ejected: bool,
+    /// Whether a connection to it was ever opened for a request.
+    pub was_used: bool,
     /// Requests that are with it.
     pub in_flight: usize,
     /// Connections to it.
     pub connections: usize,
 }
 
-/// The series that are made anew at each scrape, so that those of endpoints that are gone go too.
-#[derive(Clone, Debug)]
-pub(super) struct Resilience {
-    queued: IntGaugeVec,
-    retry_budget: IntGaugeVec,
-    panicking: IntGaugeVec,
-    up: IntGaugeVec,
-    ejected: IntGaugeVec,
-    in_flight: IntGaugeVec,
-    connections: IntGaugeVec,
-    /// Held while they are.
-    showing: Arc<Mutex<()>>,
-}
-
-// === impl Resilience ===
-
-impl Resilience {
-    /// `gauges` makes and registers a series from its name, its help and its labels.
-    pub(super) fn new(
-        gauges: impl Fn(&'static str, &'static str, &[&str]) -> Result<IntGaugeVec, prometheus::Error>,
-    ) -> Result<Self, prometheus::Error> {
-        let of_pool = ["service", "color"];
-        let of_endpoint = ["service", "color", "endpoint"];
-        Ok(Self {
-            queued: gauges("queued", "Requests that wait for a place at an endpoint", &of_pool)?,
-            retry_budget: gauges("retry_budget", "Retries by option that are left", &of_pool)?,
-            panicking: gauges(
-                "panicking",
-                "1 while so few endpoints are left that those are used that answer badly",
-                &of_pool,
-            )?,
-            up: gauges("endpoint_up", "1 for endpoints whose checks are good", &of_endpoint)?,
-            ejected: gauges(
-                "endpoint_ejected",
-                "1 for endpoints that are left out for a while",
-                &of_endpoint,
-            )?,
-            in_flight: gauges(
-                "endpoint_in_flight",
-                "Requests that are with an endpoint",
-                &of_endpoint,
-            )?,
-            connections: gauges(
-                "endpoint_connections",
-                "Open connections to an endpoint",
-                &of_endpoint,
-            )?,
-            showing: Arc::default(),
-        })
-    }
-
-    /// Forgets everything, so that it can be shown anew. Others wait until that is done.
-    pub(super) fn begin(&self) -> MutexGuard<'_, ()> {
-        let showing = self.showing.lock().unwrap_or_else(PoisonError::into_inner);
-        self.reset();
-        showing
-    }
-
-    fn reset(&self) {
-        let Self { queued, retry_budget, panicking, up, ejected, in_flight, connections, .. } =
-            self;
-        for series in [queued, retry_budget, panicking, up, ejected, in_flight, connections] {
-            series.reset();
+/// All gauges that are read off services at a scrape.
+pub(super) fn write(services: &[Shown], text: &mut String) {
+    let mut in_flight = Family::gauge("in_flight", "Requests inside a color now");
+    let mut active = Family::gauge("active", "1 for the color that answers the public");
+    let mut queued = Family::gauge("queued", "Requests that wait for a place at an endpoint");
+    let mut retry_budget = Family::gauge("retry_budget", "Retries by option that are left");
+    let mut panicking = Family::gauge(
+        "panicking",
+        "1 while so few endpoints are left that those are used that answer badly",
+    );
+    let mut up = Family::gauge("endpoint_up", "1 for endpoints whose checks are good");
+    let mut ejected =
+        Family::gauge("endpoint_ejected", "1 for endpoints that are left out for a while");
+    let mut with_endpoint =
+        Family::gauge("endpoint_in_flight", "Requests that are with an endpoint");
+    let mut connections = Family::gauge("endpoint_connections", "Open connections to an endpoint");
+    for Shown { service, active: answering, pools } in services {
+        let service = ("service", service.as_str());
+        for (color, pool) in Color::BOTH.into_iter().zip(pools) {
+            let ShownPool { in_flight: inside, retries_left, is_panicking, endpoints, .. } = pool;
+            let of_pool = [("color", color.as_str()), service];
+            in_flight.add(&of_pool, inside);
+            active.add(&of_pool, u8::from(color == *answering));
+            // Of a pool that never had a request there is nothing more to tell.
+            if pool.was_used {
+                queued.add(&of_pool, pool.queued);
+                retry_budget.add(&of_pool, retries_left);
+            }
+            if pool.was_used || *is_panicking {
+                panicking.add(&of_pool, u8::from(*is_panicking));
+            }
+            for it in endpoints {
+                let of_endpoint = [of_pool[0], ("endpoint", &*it.endpoint), service];
+                up.add(&of_endpoint, u8::from(it.is_up));
+                if it.was_ejected {
+                    ejected.add(&of_endpoint, u8::from(it.is_ejected));
+                }
+                if it.was_used {
+                    with_endpoint.add(&of_endpoint, it.in_flight);
+                    connections.add(&of_endpoint, it.connections);
+                }
+            }
         }
     }
-
-    pub(super) fn show(&self, labels: &[&str; 2], pool: &ShownPool) {
-        self.queued.with_label_values(labels).set(number(pool.queued));
-        self.retry_budget.with_label_values(labels).set(pool.retries_left.into());
-        self.panicking.with_label_values(labels).set(pool.is_panicking.into());
-        for it in &pool.endpoints {
-            let labels = [labels[0], labels[1], &it.endpoint];
-            self.up.with_label_values(&labels).set(it.is_up.into());
-            self.ejected.with_label_values(&labels).set(it.is_ejected.into());
-            self.in_flight.with_label_values(&labels).set(number(it.in_flight));
-            self.connections.with_label_values(&labels).set(number(it.connections));
-        }
+    let families = [
+        in_flight,
+        active,
+        queued,
+        retry_budget,
+        panicking,
+        up,
+        ejected,
+        with_endpoint,
+        connections,
+    ];
+    for family in families {
+        family.write(text);
     }
-}
-
-pub(super) fn number(count: usize) -> i64 {
-    i64::try_from(count).unwrap_or(i64::MAX)
 }
 
 // === impl LimitHit ===

@@ -50,7 +50,7 @@ impl Tally {
             Status::Counted => return,
         };
         metrics.count(code);
-        metrics.duration.observe(self.started.elapsed().as_secs_f64());
+        metrics.observe(self.started.elapsed().as_secs_f64());
     }
 }
 

@@ -237,6 +237,10 @@ impl State {
         !self.news.is_empty()
     }
 
+    pub(super) fn was_ejected(&self) -> bool {
+        self.ejections > 0
+    }
+
     pub(super) fn is_ejected(&self) -> bool {
         self.ejected.is_some()
     }

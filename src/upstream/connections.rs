@@ -241,7 +241,7 @@ impl Connections {
             }
         })?;
         member.reached();
-        let open = Open::new(place, Counted::new(&pool.metrics().connections));
+        let open = Open::new(place, Counted::new(pool.metrics().connections()));
         let socket = Socket::new(opened.transport, &self.buffers);
         if opened.protocol == Protocol::Http1 {
             drop(turn);

@@ -39,6 +39,8 @@ pub struct Member {
     in_flight: AtomicUsize,
     /// Connections to it, of all workers, and those that are being opened.
     open: AtomicUsize,
+    /// Whether there ever was one.
+    was_used: AtomicBool,
     /// Whether somebody wanted one more than there may be.
     is_short: AtomicBool,
     /// What `state` comes to.
@@ -107,6 +109,7 @@ impl Member {
             agreed: OnceLock::new(),
             in_flight: AtomicUsize::new(0),
             open: AtomicUsize::new(0),
+            was_used: AtomicBool::new(false),
             is_short: AtomicBool::new(false),
             standing: AtomicU8::new(state.standing() as u8),
             failures: AtomicU32::new(0),
@@ -204,6 +207,18 @@ impl Member {
     #[must_use]
     pub fn connections(&self) -> usize {
         self.open.load(Relaxed)
+    }
+
+    /// Whether a connection to it was ever opened for a request.
+    #[must_use]
+    pub fn was_used(&self) -> bool {
+        self.was_used.load(Relaxed)
+    }
+
+    /// Whether it was ever left out for what requests got of it.
+    #[must_use]
+    pub fn was_ejected(&self) -> bool {
+        self.state().was_ejected()
     }
 
     /// How it is doing.
@@ -341,6 +356,7 @@ impl Member {
         let max = max.unwrap_or(usize::MAX);
         let one_more = |it: usize| (it < max).then_some(it + 1);
         self.open.fetch_update(SeqCst, SeqCst, one_more).ok()?;
+        self.was_used.store(true, Relaxed);
         Some(Slot(Arc::clone(self)))
     }
 

@@ -1,0 +1,122 @@
+//! What one pool counts, in series that are made when they first count something: most pools of ten
+//! thousand services have seen few codes and met no limit.
+
+use std::sync::{Arc, OnceLock};
+
+use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
+
+use super::LimitHit;
+
+/// The families that pools have series in.
+#[derive(Debug)]
+pub(super) struct Families {
+    pub(super) requests: IntCounterVec,
+    pub(super) duration: HistogramVec,
+    pub(super) connect_errors: IntCounterVec,
+    pub(super) connections: IntGaugeVec,
+    pub(super) retries: IntCounterVec,
+    pub(super) ejections: IntCounterVec,
+    pub(super) limited: IntCounterVec,
+}
+
+/// The series of one pool, or of the requests that reached none.
+#[derive(Debug)]
+pub struct PoolMetrics {
+    families: Arc<Families>,
+    service: Box<str>,
+    color: &'static str,
+    /// By the hundreds of the status code.
+    codes: [OnceLock<Box<Codes>>; CLASSES],
+    duration: OnceLock<Histogram>,
+    connections: OnceLock<IntGauge>,
+    ejections: OnceLock<IntCounter>,
+    /// By limit.
+    limited: [OnceLock<IntCounter>; LimitHit::ALL.len()],
+}
+
+/// The codes of one class, each resolved when it is first seen.
+type Codes = [OnceLock<IntCounter>; 100];
+
+/// Codes of 100 to 999.
+const CLASSES: usize = 9;
+
+// === impl PoolMetrics ===
+
+impl PoolMetrics {
+    pub(super) fn new(families: &Arc<Families>, service: &str, color: &'static str) -> Self {
+        Self {
+            families: Arc::clone(families),
+            service: service.into(),
+            color,
+            codes: [const { OnceLock::new() }; CLASSES],
+            duration: OnceLock::new(),
+            connections: OnceLock::new(),
+            ejections: OnceLock::new(),
+            limited: [const { OnceLock::new() }; LimitHit::ALL.len()],
+        }
+    }
+
+    /// Counts a request by the status code of its answer, 100 to 999.
+    pub fn count(&self, code: u16) {
+        let (class, place) = (usize::from(code) / 100, usize::from(code) % 100);
+        let Some(codes) = class.checked_sub(1).and_then(|it| self.codes.get(it)) else { return };
+        let codes = codes.get_or_init(|| Box::new([const { OnceLock::new() }; 100]));
+        let counter = || {
+            let labels = [&*self.service, self.color, &code.to_string()];
+            self.families.requests.with_label_values(&labels)
+        };
+        codes[place].get_or_init(counter).inc();
+    }
+
+    /// Notes how long a request took, from its head to the response's last byte.
+    pub fn observe(&self, seconds: f64) {
+        let duration = || self.families.duration.with_label_values(&self.labels());
+        self.duration.get_or_init(duration).observe(seconds);
+    }
+
+    /// Connections to this pool's endpoints that are open now.
+    pub fn connections(&self) -> &IntGauge {
+        self.connections.get_or_init(|| self.families.connections.with_label_values(&self.labels()))
+    }
+
+    /// Whether a request was ever counted here, or a connection opened for one.
+    #[must_use]
+    pub fn was_used(&self) -> bool {
+        self.duration.get().is_some() || self.connections.get().is_some()
+    }
+
+    /// Counts a request that is sent once more. `reason` is a word of a fixed list.
+    pub fn retried(&self, reason: &'static str) {
+        self.families.retries.with_label_values(&[&*self.service, self.color, reason]).inc();
+    }
+
+    /// Counts an endpoint that is left out from now on.
+    pub fn ejected(&self) {
+        let ejections = || self.families.ejections.with_label_values(&self.labels());
+        self.ejections.get_or_init(ejections).inc();
+    }
+
+    /// Counts a request that met a limit.
+    pub fn limited(&self, limit: LimitHit) {
+        let counter = || {
+            let labels = [&*self.service, self.color, limit.as_str()];
+            self.families.limited.with_label_values(&labels)
+        };
+        self.limited[limit as usize].get_or_init(counter).inc();
+    }
+
+    /// How many requests have met a limit.
+    #[must_use]
+    pub fn limit_hits(&self, limit: LimitHit) -> u64 {
+        self.limited[limit as usize].get().map_or(0, IntCounter::get)
+    }
+
+    /// Counts a connection that could not be opened. `reason` is a word of a fixed list.
+    pub fn connect_error(&self, reason: &'static str) {
+        self.families.connect_errors.with_label_values(&[&*self.service, self.color, reason]).inc();
+    }
+
+    fn labels(&self) -> [&str; 2] {
+        [&self.service, self.color]
+    }
+}
