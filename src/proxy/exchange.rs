@@ -14,13 +14,12 @@
 use futures_util::future::Either;
 
 use super::{
-    admitted::Admitted, failure::Failure, interim::SWITCHING, memory::Memory, received::receive,
-    relay::Answered, retries::forward, tunnel::Tunnel, worker::Proxy,
+    failure::Failure, interim::SWITCHING, memory::Memory, received::receive, relay::Answered,
+    retries::forward, tunnel::Tunnel, worker::Proxy,
 };
 use crate::{
     downstream::{After, Client, HeadError},
     http1::RequestHead,
-    upstream,
 };
 
 /// Answers the request whose head stands at the beginning of what is unread.
@@ -40,48 +39,34 @@ pub(super) fn exchange<'a>(
         Err(unrouted) => return Either::Left(async move { unrouted.answer(client).await }),
     };
     Either::Right(async move {
-        let outcome = match decided {
-            Ok(()) => pass_on(&mut admitted, client).await,
-            Err(refusal) => Err(Failure::Refused(refusal)),
-        };
-        let failure = match outcome {
-            Ok(Outcome::Answered(after)) => return after,
-            Ok(Outcome::Upgraded { upstream, first }) => {
-                return After::Tunnel(admitted.into_tunnel(upstream, first));
+        // Where the answer came from is dropped at the end of this block, before a refusal is written in
+        // the answer's place.
+        let failure = 'failed: {
+            if let Err(refusal) = decided {
+                break 'failed Failure::Refused(refusal);
             }
-            Err(failure) => failure,
+            let (mut found, head) = match forward(&mut admitted, client).await {
+                Ok(forwarded) => forwarded,
+                Err(failure) => break 'failed failure,
+            };
+            if head.status == SWITCHING {
+                match admitted.upgrade(client, &mut found.upstream.channel, &head) {
+                    Ok(first) => return After::Tunnel(admitted.into_tunnel(found.upstream, first)),
+                    Err(failure) => break 'failed failure,
+                }
+            }
+            let mut answered = match Answered::begin(&mut admitted, client, &mut found, head) {
+                Ok(answered) => answered,
+                Err(failure) => break 'failed failure,
+            };
+            if let Err(failure) = answered.relay(client, &mut found).await {
+                break 'failed failure;
+            }
+            return answered.end(client, found);
         };
         match failure {
             Failure::Refused(refusal) => admitted.refuse(client, refusal).await,
             Failure::Closed | Failure::Late | Failure::Left => After::Cut,
         }
     })
-}
-
-/// What has become of a request that an upstream has answered.
-enum Outcome {
-    /// The client has the answer.
-    Answered(After<Tunnel>),
-    /// Both connections become a tunnel, which begins with `first` for the client.
-    Upgraded { upstream: upstream::Connection, first: Vec<u8> },
-}
-
-/// Sends the request to an upstream and passes its answer on.
-///
-/// # Errors
-///
-/// The connection to the upstream is closed by then. After [`Failure::Refused`] nothing of an answer was
-/// written; after the others there may be a part, and the client's connection has to be cut.
-async fn pass_on(
-    request: &mut Admitted<'_>,
-    client: &mut Client<Memory>,
-) -> Result<Outcome, Failure> {
-    let (mut found, head) = forward(request, client).await?;
-    if head.status == SWITCHING {
-        let first = request.upgrade(client, &mut found.upstream.channel, &head)?;
-        return Ok(Outcome::Upgraded { upstream: found.upstream, first });
-    }
-    let mut answered = Answered::begin(request, client, &mut found, head)?;
-    answered.relay(client, &mut found).await?;
-    Ok(Outcome::Answered(answered.end(client, found)))
 }

@@ -174,9 +174,9 @@ impl Admitted<'_> {
         head.status >= 200 || is_tunnel
     }
 
-    /// Moves the request on, as far as that goes without waiting, and writes down what it waits for. The
-    /// patience with the answer counts from the last part of the body that was taken, so that a long
-    /// upload is not too slow an answer.
+    /// Moves the request on if there is more of it.
+    // Inline, since most calls find that there is no more.
+    #[inline]
     fn send(
         &mut self,
         context: &mut Context<'_>,
@@ -184,7 +184,23 @@ impl Admitted<'_> {
         upstream: &mut Channel,
         connection: &Connection<Memory>,
     ) -> Result<(), Failure> {
-        let Some(progress) = self.upload.send(context, socket, upstream)? else { return Ok(()) };
+        match self.upload.is_going() {
+            true => self.send_more(context, socket, upstream, connection),
+            false => Ok(()),
+        }
+    }
+
+    /// Moves the request on, as far as that goes without waiting, and writes down what it waits for. The
+    /// patience with the answer counts from the last part of the body that was taken, so that a long
+    /// upload is not too slow an answer.
+    fn send_more(
+        &mut self,
+        context: &mut Context<'_>,
+        socket: &mut Channel,
+        upstream: &mut Channel,
+        connection: &Connection<Memory>,
+    ) -> Result<(), Failure> {
+        let progress = self.upload.send(context, socket, upstream)?;
         connection.note(Wait::Body, progress.is_reading, progress.has_moved);
         if progress.is_reading {
             connection.end(Wait::Answer);

@@ -165,8 +165,10 @@ impl<'e, 'a> Answered<'e, 'a> {
         upstream: &mut Channel,
         connection: &Connection<Memory>,
     ) -> Result<(), Failure> {
+        if !self.request.upload.is_going() {
+            return Ok(());
+        }
         let progress = self.request.upload.send(context, socket, upstream)?;
-        let Some(progress) = progress else { return Ok(()) };
         connection.note(Wait::Body, false, progress.has_moved);
         // A stream may stand still one way while it goes on the other.
         let is_bounded = !self.request.ask.is_stream || self.is_written;

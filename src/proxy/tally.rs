@@ -85,6 +85,6 @@ mod tests {
 
     #[test]
     fn a_request_without_an_answer_is_counted_as_a_client_that_left() {
-        assert_eq!(counted(|tally, pool| tally.count(pool)), [(CLIENT_LEFT, 1)]);
+        assert_eq!(counted(Tally::count), [(CLIENT_LEFT, 1)]);
     }
 }

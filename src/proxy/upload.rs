@@ -109,6 +109,7 @@ impl Upload {
         self.flow.is_held()
     }
 
+    /// Whether there is more to send, and the upstream takes it.
     pub(super) fn is_going(&self) -> bool {
         self.sending == Sending::Going
     }
@@ -154,16 +155,15 @@ impl Upload {
         self.sending = Sending::Broken;
     }
 
-    /// Moves the request on, as far as that goes without waiting. `None` if there was no more to send.
+    /// Moves the request on, as far as that goes without waiting. Only while it [is going].
+    ///
+    /// [is going]: Self::is_going
     pub(super) fn send(
         &mut self,
         context: &mut Context<'_>,
         socket: &mut Channel,
         upstream: &mut Channel,
-    ) -> Result<Option<Progress>, Failure> {
-        if !self.is_going() {
-            return Ok(None);
-        }
+    ) -> Result<Progress, Failure> {
         match self.flow.poll(context, socket, upstream) {
             Poll::Ready(Err(Broken::Writing(error)))
                 if error.kind() == io::ErrorKind::InvalidData =>
@@ -186,11 +186,11 @@ impl Upload {
             }
             Poll::Pending => {}
         }
-        Ok(Some(Progress {
+        Ok(Progress {
             is_going: self.is_going(),
             is_reading: self.is_reading(),
             has_moved: self.flow.has_moved(),
-        }))
+        })
     }
 
     /// Reads ahead what the client sends, to notice that it leaves. Not while that is a part of the body,
