@@ -9,6 +9,7 @@ use super::{
     exchange::{Exchange, Failure, SWITCHING},
     headers::put_interim,
     refusal::Refusal,
+    said::Line,
     worker::Memory,
 };
 use crate::{
@@ -47,7 +48,9 @@ impl Exchange<'_> {
         self.interim_count += 1;
         if head.status == SWITCHING || self.interim_count > INTERIM_MAX {
             let (service, color) = self.names();
-            warn!(%service, %color, status = head.status, "an interim answer that nobody asked for");
+            if let Some(suppressed) = self.proxy.said.may_say(Line::Interim, connection.now()) {
+                warn!(%service, %color, status = head.status, suppressed, "an interim answer that nobody asked for");
+            }
             return Err(Failure::Refused(Refusal::Protocol));
         }
         let is_welcome = match head.status {
