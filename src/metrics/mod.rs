@@ -41,6 +41,8 @@ pub struct Metrics {
     generation: IntGauge,
     /// Connections of clients that are open now.
     pub downstream_connections: IntGauge,
+    /// Log lines that were dropped.
+    pub log_dropped: IntCounter,
 }
 
 /// The series of one pool, or of the requests that reached none.
@@ -107,6 +109,11 @@ impl Metrics {
         };
         let gauges = |name, help, labels: &[&str]| {
             let it = IntGaugeVec::new(named(name, help), labels)?;
+            registry.register(Box::new(it.clone()))?;
+            Ok::<_, prometheus::Error>(it)
+        };
+        let counter = |name, help| {
+            let it = IntCounter::with_opts(named(name, help))?;
             registry.register(Box::new(it.clone()))?;
             Ok::<_, prometheus::Error>(it)
         };
@@ -185,6 +192,10 @@ impl Metrics {
             resilience: Resilience::new(gauges)?,
             generation: gauge("generation", "How many changes of the table came before")?,
             downstream_connections: gauge("downstream_connections", "Open connections of clients")?,
+            log_dropped: counter(
+                "log_dropped_total",
+                "Log lines that were dropped because standard error was not read fast enough or has no reader",
+            )?,
             registry: registry.clone(),
         };
         let build = gauges("build_info", "The running program", &["version"])?;

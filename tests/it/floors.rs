@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, fs, path::Path};
 const FLOORS: &[&[&str]] = &[
     &["model"],
     &["http1", "http2", "metrics", "store", "switch", "tls"],
-    &["net"],
+    &["log", "net"],
     &["downstream", "upstream"],
     &["control", "proxy"],
     &["admin"],
