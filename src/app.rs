@@ -3,6 +3,7 @@
 
 mod certificates;
 mod files;
+mod signals;
 
 use std::{
     io,
@@ -15,11 +16,12 @@ use std::{
     time::Duration,
 };
 
-use prometheus::Registry;
+use prometheus::{IntCounter, Registry};
 use tokio::{runtime::Runtime, sync::Mutex};
 use tracing::{info, warn};
 
 use self::files::Files;
+pub use self::signals::{Signals, StartSignals};
 use crate::{
     admin::{self, ReloadError, Reloading},
     config::Config,
@@ -40,6 +42,8 @@ pub struct App {
     pub listeners: Vec<SocketAddr>,
     /// Where the admin API is, with its real port.
     pub admin: admin::Address,
+    /// The series that counts dropped log lines.
+    pub log_dropped: IntCounter,
     control: Control,
     server: admin::Server,
     workers: Vec<Worker>,
@@ -190,6 +194,7 @@ impl App {
         Ok(Self {
             listeners,
             admin,
+            log_dropped: metrics.log_dropped,
             control,
             server,
             workers: threads,
@@ -208,18 +213,11 @@ impl App {
     }
 
     /// Serves until the process is told to stop: SIGTERM or SIGINT end it gently, a second one at
-    /// once; SIGHUP reads the configuration again.
-    ///
-    /// # Errors
-    ///
-    /// If the signals cannot be listened to.
-    pub fn run(self) -> io::Result<Ended> {
-        use tokio::signal::unix::{SignalKind, signal};
-        let entered = self.runtime.enter();
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut hang_up = signal(SignalKind::hangup())?;
-        drop(entered);
+    /// once; SIGHUP reads the configuration again. Signals that came since `signals` were registered
+    /// count too.
+    #[must_use]
+    pub fn run(self, signals: Signals) -> Ended {
+        let Signals { mut terminate, mut interrupt, mut hang_up } = signals;
         let reload = self.reload.clone();
         let broken = self.stop.now.clone();
         self.runtime.block_on(async {
@@ -246,7 +244,7 @@ impl App {
             warn!("told to end a second time: ending at once");
             at_once.cancel();
         });
-        Ok(self.shut_down())
+        self.shut_down()
     }
 
     /// Takes no new connections, lets what is under way finish within the configured patience, and
