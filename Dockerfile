@@ -5,10 +5,18 @@ COPY Cargo.toml Cargo.lock ./
 COPY crates crates
 COPY src src
 COPY benches benches
-RUN cargo build --release --locked --bin flipgate
+RUN cargo build --profile dist --locked --bin flipgate
+# The image has the stripped binary. Debuggers and `addr2line` find the symbols in a file beside it.
+WORKDIR /build/target/dist
+RUN objcopy --only-keep-debug flipgate flipgate.debug \
+    && objcopy --strip-all --add-gnu-debuglink=flipgate.debug flipgate
+
+# `docker build --target symbols --output . .` writes the symbols of the same build to this folder.
+FROM scratch AS symbols
+COPY --from=build /build/target/dist/flipgate.debug /
 
 FROM debian:bookworm-slim
-COPY --from=build /build/target/release/flipgate /usr/local/bin/flipgate
+COPY --from=build /build/target/dist/flipgate /usr/local/bin/flipgate
 # Whom the machine trusts, for https:// endpoints that name no authorities of their own.
 RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates && rm -rf /var/lib/apt/lists/*
 # The state is the truth that survives a restart: mount a volume there.

@@ -4,6 +4,7 @@
 mod certificates;
 mod files;
 mod reload;
+mod signals;
 mod supervisor;
 
 use std::{
@@ -17,10 +18,11 @@ use std::{
     time::Duration,
 };
 
-use prometheus::Registry;
+use prometheus::{IntCounter, Registry};
 use tokio::runtime::Runtime;
 use tracing::{error, info, warn};
 
+pub use self::signals::{Signals, StartSignals};
 use self::{
     files::Files,
     reload::Reloader,
@@ -47,6 +49,8 @@ pub struct App {
     pub listeners: Vec<SocketAddr>,
     /// Where the admin API is, with its real port.
     pub admin: admin::Address,
+    /// The series that counts dropped log lines.
+    pub log_dropped: IntCounter,
     control: Control,
     server: admin::Server,
     workers: Vec<Worker>,
@@ -217,6 +221,7 @@ impl App {
             info!(%listen, preview, tls, workers, "listening");
         }
         certificates::tell_of_expiry(&entrances, &metrics);
+        let log_dropped = metrics.log_dropped.clone();
         supervisor
             .run("certificates", move || certificates::watch(entrances.clone(), metrics.clone()));
         drop(entered);
@@ -225,6 +230,7 @@ impl App {
         Ok(Self {
             listeners,
             admin,
+            log_dropped,
             control,
             server,
             workers: threads,
@@ -256,18 +262,11 @@ impl App {
     }
 
     /// Serves until the process is told to stop: SIGTERM or SIGINT end it gently, a second one at
-    /// once; SIGHUP reads the configuration again.
-    ///
-    /// # Errors
-    ///
-    /// If the signals cannot be listened to.
-    pub fn run(self) -> io::Result<Ended> {
-        use tokio::signal::unix::{SignalKind, signal};
-        let entered = self.runtime.enter();
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut hang_up = signal(SignalKind::hangup())?;
-        drop(entered);
+    /// once; SIGHUP reads the configuration again. Signals that came since `signals` were registered
+    /// count too.
+    #[must_use]
+    pub fn run(self, signals: Signals) -> Ended {
+        let Signals { mut terminate, mut interrupt, mut hang_up } = signals;
         let reload = self.reload.clone();
         let broken = self.stop.now.clone();
         let fatal = self.supervisor.watched().fatal;
@@ -296,7 +295,7 @@ impl App {
             warn!("told to end a second time: ending at once");
             at_once.cancel();
         });
-        Ok(self.shut_down())
+        self.shut_down()
     }
 
     /// Takes no new connections, lets what is under way finish within the configured patience, and

@@ -16,7 +16,7 @@
 //! admin        the HTTP API, and who may call
 //! control proxy        changes of the truth | the path of one exchange
 //! downstream upstream  towards the client   | towards the application
-//! net          sockets and streams, and the memory for what is read
+//! log net      lines on their way to standard error | sockets and streams, and the memory for what is read
 //! http1 http2 metrics store switch tls  heads and framing of both versions | series | the truth at
 //!              rest | which pool answers, and who is inside | certificates
 //! model        plain words: color, generation, endpoint, network, route
@@ -71,7 +71,8 @@
 //! The data plane is one worker thread for each core, each with its own runtime, its own listening
 //! sockets and its own upstream connections. What is shared on the path of a request is the table, the
 //! claims, and what is counted over all workers: metrics, ceilings, what is known of endpoints. The control plane (admin API, health checks, names, store) has a thread and runtime
-//! of its own, so that a flip works best when it is needed most.
+//! of its own, so that a flip works best when it is needed most. The thread `log` writes the log lines of all
+//! others, which never wait for it.
 
 pub mod admin;
 pub mod app;
@@ -83,6 +84,7 @@ pub mod demo;
 pub mod downstream;
 pub mod http1;
 pub mod http2;
+pub mod log;
 pub mod metrics;
 pub mod model;
 pub mod net;

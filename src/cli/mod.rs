@@ -10,7 +10,12 @@ mod run;
 mod state;
 mod status;
 
-use std::{io::IsTerminal, path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    io::{self, IsTerminal},
+    path::PathBuf,
+    process::ExitCode,
+    time::Duration,
+};
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use flipgate_api::{CallError, CallerArguments, TokenFileError};
@@ -20,7 +25,7 @@ use flipgate_drill::{
 };
 use http::StatusCode;
 
-use crate::demo;
+use crate::{app::StartSignals, demo};
 
 /// Exit codes; what is not here is 0 for success and 1 for failure.
 mod exit {
@@ -206,20 +211,21 @@ struct Failure {
 /// Runs the command line of this process.
 #[must_use]
 pub fn main() -> ExitCode {
+    // First of all: a signal that comes before its handler ends the process, or is lost.
+    let signals = run::register_signals();
     let Cli { command } = Cli::parse();
-    match dispatch(command) {
+    match dispatch(command, signals) {
         Ok(code) => ExitCode::from(code),
-        Err(Failure { code, text }) => {
-            let style = anstyle::AnsiColor::Red.on_default().bold();
-            anstream::eprintln!("{style}error{style:#}: {text}");
-            ExitCode::from(code)
+        Err(failure) => {
+            anstream::eprint!("{}", failure.line(true));
+            ExitCode::from(failure.code)
         }
     }
 }
 
-fn dispatch(command: Command) -> Result<u8, Failure> {
+fn dispatch(command: Command, signals: Option<io::Result<StartSignals>>) -> Result<u8, Failure> {
     match command {
-        Command::Run { config } => run::run(config),
+        Command::Run { config } => run::run(config, signals.unwrap_or_else(StartSignals::register)),
         Command::Check { config } => check::check(&config),
         Command::State(command) => state::state(command),
         Command::Status { admin, output } => online(status::status(&admin, output)),
@@ -242,7 +248,7 @@ fn dispatch(command: Command) -> Result<u8, Failure> {
         }
         Command::Sample(sample) => Ok(sample.run()?),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "flipgate", &mut std::io::stdout());
+            clap_complete::generate(shell, &mut Cli::command(), "flipgate", &mut io::stdout());
             Ok(0)
         }
     }
@@ -274,7 +280,7 @@ fn count(from: usize, to: usize) -> impl Fn(&str) -> Result<usize, String> + Clo
 impl Output {
     /// JSON if it was asked for, or if nobody is looking.
     fn is_json(self) -> bool {
-        self.json || !std::io::stdout().is_terminal()
+        self.json || !io::stdout().is_terminal()
     }
 }
 
@@ -283,6 +289,13 @@ impl Output {
 impl Failure {
     fn new(text: impl Into<String>) -> Self {
         Self { code: 1, text: text.into() }
+    }
+
+    /// The line for standard error.
+    fn line(&self, is_colored: bool) -> String {
+        let style = anstyle::AnsiColor::Red.on_default().bold();
+        let style = if is_colored { style } else { anstyle::Style::new() };
+        format!("{style}error{style:#}: {}\n", self.text)
     }
 
     fn with_code(self, code: u8) -> Self {

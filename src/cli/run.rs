@@ -1,6 +1,10 @@
 //! `run`.
 
-use std::{io::IsTerminal, path::PathBuf};
+use std::{
+    io::{self, IsTerminal},
+    path::PathBuf,
+    time::Duration,
+};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing::{debug, warn};
@@ -14,18 +18,46 @@ use tracing_subscriber::{
 
 use super::{Failure, exit};
 use crate::{
-    app::App,
+    app::{App, Signals, StartSignals},
     config::{Config, ConfigError, Log},
+    log::{Format, Queue},
 };
 
-pub(super) fn run(path: PathBuf) -> Result<u8, Failure> {
-    let config = load(&path)?;
-    start_logging(&config.log);
+/// How long the last log lines may take to be written.
+const LOG_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Registers the handlers of signals if the arguments of this process are those of `run`, before the
+/// command line is parsed: that takes longer than everything else until the configuration is read.
+pub(super) fn register_signals() -> Option<io::Result<StartSignals>> {
+    let is_run = std::env::args_os().nth(1).is_some_and(|it| it == "run");
+    is_run.then(StartSignals::register)
+}
+
+pub(super) fn run(path: PathBuf, signals: io::Result<StartSignals>) -> Result<u8, Failure> {
+    let signals =
+        signals.map_err(|error| Failure::new(format!("cannot handle signals: {error}")))?;
+    let file = path.clone();
+    let Some((config, signals)) = signals.unless_stopped(move || load(&file)) else {
+        return Ok(0);
+    };
+    let config = config?;
+    let (log, is_colored) = start_logging(&config.log)?;
+    let code = serve(config, path, signals, &log).unwrap_or_else(|failure| {
+        // Not written directly, which would block if standard error is not read.
+        log.put(&failure.line(is_colored));
+        failure.code
+    });
+    // Otherwise standard error is not read, and the lines are lost.
+    let _ = log.flush(LOG_PATIENCE);
+    Ok(code)
+}
+
+fn serve(config: Config, path: PathBuf, signals: Signals, log: &Queue) -> Result<u8, Failure> {
     raise_open_files(config.connections_max);
     refuse_huge_pages();
     let app = App::start(config, Some(path)).map_err(|error| Failure::new(error.to_string()))?;
-    let ended = app.run().map_err(|error| Failure::new(error.to_string()))?;
-    Ok(u8::from(ended.at_once))
+    log.count_with(&app.log_dropped);
+    Ok(u8::from(app.run(signals).at_once))
 }
 
 pub(super) fn load(path: &std::path::Path) -> Result<Config, Failure> {
@@ -67,9 +99,13 @@ fn refuse_huge_pages() {
     }
 }
 
-fn start_logging(log: &Log) {
+/// Returns the queue of log lines, and whether they are colored.
+fn start_logging(log: &Log) -> Result<(Queue, bool), Failure> {
     let Log { filter, json } = log;
-    let is_json = json.unwrap_or(!std::io::stderr().is_terminal());
+    let is_colored = io::stderr().is_terminal();
+    let format = if json.unwrap_or(!is_colored) { Format::Json } else { Format::Text };
+    let queue = Queue::start(format)
+        .map_err(|error| Failure::new(format!("cannot start threads: {error}")))?;
     let mut targets: Targets = filter.parse().expect("checked when the configuration was read");
     for library in ["h2", "rustls", "hyper"] {
         // Every frame would be a line; whoever wants that asks for it by name.
@@ -77,13 +113,13 @@ fn start_logging(log: &Log) {
             targets = targets.with_target(library, LevelFilter::WARN);
         }
     }
-    let lines = match is_json {
-        true => fmt::layer().json().flatten_event(true).with_writer(std::io::stderr).boxed(),
-        false => {
-            let is_colored = std::io::stderr().is_terminal();
-            fmt::layer().with_ansi(is_colored).with_writer(std::io::stderr).boxed()
-        }
+    let lines = fmt::layer().with_writer(queue.clone());
+    let lines = match format {
+        Format::Json => lines.json().flatten_event(true).boxed(),
+        Format::Text => lines.with_ansi(is_colored).boxed(),
     };
     // Already set only where several run in one process, as tests do.
     let _ = tracing_subscriber::registry().with(lines.with_filter(targets)).try_init();
+    Queue::log_panics();
+    Ok((queue, is_colored))
 }

@@ -147,7 +147,7 @@ async fn run<H: Handler>(
             house: Rc::clone(&house),
             door: Arc::clone(&door),
             open: settings.open.clone(),
-            said: Cell::new(None),
+            said: Cell::default(),
         };
         accepting.push(tokio::task::spawn_local(acceptor.run(socket, stop.gently.clone())));
     }
@@ -185,8 +185,8 @@ struct Acceptor<H: Handler> {
     /// A place for each connection that may be open at once.
     door: Arc<Semaphore>,
     open: IntGauge,
-    /// When it was last said that it cannot go on.
-    said: Cell<Option<Instant>>,
+    /// When it was last said that it cannot go on, and how often it was left out since.
+    said: Cell<(Option<Instant>, u64)>,
 }
 
 impl<H: Handler> Acceptor<H> {
@@ -227,9 +227,12 @@ impl<H: Handler> Acceptor<H> {
             Err(error) => {
                 let now = Instant::now();
                 let was_said = |it: Instant| now.saturating_duration_since(it) < SILENCE;
-                if !self.said.get().is_some_and(was_said) {
-                    self.said.set(Some(now));
-                    warn!(listener = %self.entrance.listener.address, %error, "cannot accept; trying again");
+                let (last, suppressed) = self.said.get();
+                if last.is_some_and(was_said) {
+                    self.said.set((last, suppressed + 1));
+                } else {
+                    self.said.set((Some(now), 0));
+                    warn!(listener = %self.entrance.listener.address, %error, suppressed, "cannot accept; trying again");
                 }
                 tokio::time::sleep(BREATH).await;
             }

@@ -12,8 +12,8 @@ mod shown;
 use std::sync::Arc;
 
 use prometheus::{
-    Encoder, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    TextEncoder,
+    Encoder, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
 };
 
 use self::pool::Families;
@@ -40,6 +40,8 @@ pub struct Metrics {
     generation: IntGauge,
     /// Connections of clients that are open now.
     pub downstream_connections: IntGauge,
+    /// Log lines that were dropped.
+    pub log_dropped: IntCounter,
 }
 
 /// Something that a gauge counts for as long as this lives.
@@ -84,6 +86,11 @@ impl Metrics {
         };
         let gauges = |name, help, labels: &[&str]| {
             let it = IntGaugeVec::new(named(name, help), labels)?;
+            registry.register(Box::new(it.clone()))?;
+            Ok::<_, prometheus::Error>(it)
+        };
+        let counter = |name, help| {
+            let it = IntCounter::with_opts(named(name, help))?;
             registry.register(Box::new(it.clone()))?;
             Ok::<_, prometheus::Error>(it)
         };
@@ -167,6 +174,10 @@ impl Metrics {
             )?,
             generation: gauge("generation", "How many changes of the table came before")?,
             downstream_connections: gauge("downstream_connections", "Open connections of clients")?,
+            log_dropped: counter(
+                "log_dropped_total",
+                "Log lines that were dropped because standard error was not read fast enough or has no reader",
+            )?,
             registry: registry.clone(),
         };
         let build = gauges("build_info", "The running program", &["version"])?;

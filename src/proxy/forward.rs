@@ -164,7 +164,9 @@ impl Admitted<'_> {
             return Ok(());
         }
         let (service, color) = self.names();
-        warn!(%service, %color, status = head.status, "an interim answer that nobody asked for");
+        if let Some(suppressed) = self.proxy.said.may_say(Line::Interim, connection.now()) {
+            warn!(%service, %color, status = head.status, suppressed, "an interim answer that nobody asked for");
+        }
         Err(Failure::Refused(Refusal::Protocol))
     }
 

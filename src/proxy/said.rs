@@ -8,7 +8,7 @@ use std::{
 
 /// When each kind was said last, and how often it was left out since. Of one worker.
 #[derive(Debug, Default)]
-pub(super) struct Said([Cell<(Option<Instant>, u64)>; 3]);
+pub(super) struct Said([Cell<(Option<Instant>, u64)>; 4]);
 
 /// What there is to be said.
 #[derive(Clone, Copy, Debug)]
@@ -19,6 +19,8 @@ pub(super) enum Line {
     Protocol,
     /// An answer broke off.
     BrokeOff,
+    /// An interim answer that is not allowed.
+    Interim,
 }
 
 const PAUSE: Duration = Duration::from_secs(1);

@@ -9,7 +9,7 @@ use std::{collections::BTreeSet, fs, path::Path};
 const FLOORS: &[&[&str]] = &[
     &["model"],
     &["http1", "http2", "metrics", "switch", "tls"],
-    &["net", "store"],
+    &["log", "net", "store"],
     &["downstream", "upstream"],
     &["care", "control", "proxy"],
     &["admin"],

@@ -19,11 +19,13 @@ mod http2_upstream; // Do applications that speak HTTP/2 get what was asked?
 mod http2_wire; // Is HTTP/2 read as strictly as HTTP/1, and is nobody let to misuse it?
 mod lifecycle; // How does the process begin, change and end?
 mod limits; // Does everything that a client can have more of come to an end?
+mod logs; // What happens when standard error is not read?
 mod names; // Where do requests for a name go when its addresses change?
 mod overload; // What happens when there is more to do than may be?
 mod peers; // Do real peers see what we promise?
 mod relay; // Does everything come through as it was sent?
 mod retries; // What is tried again, and what never?
+mod signals; // When does a signal count?
 mod smuggling; // Is a body ever taken for a request, or the reverse?
 mod state; // What survives?
 mod support;

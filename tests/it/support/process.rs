@@ -1,14 +1,19 @@
 //! Flipgate as a process of its own, as an operator has it.
 
 use std::{
-    io::Write,
+    io::{BufRead, BufReader, Write},
     net::SocketAddr,
     path::{Path, PathBuf},
-    process::{Child, Command, Output, Stdio},
+    process::{Child, ChildStderr, Command, Output, Stdio},
 };
 
+use flipgate_api::{Caller, Target};
 use serde_json::Value;
 use tempfile::TempDir;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::UnixStream,
+};
 
 use super::{Client, Upstream, client, eventually};
 
@@ -51,6 +56,20 @@ pub(crate) fn write_config(folder: &Path, port: u16, blue: &Upstream, green: &Up
     path
 }
 
+/// Sends a signal by its name to any process.
+pub(crate) fn send(name: &str, pid: i32) {
+    let pid = pid.to_string();
+    let sent = Command::new("kill").args(["-s", name, &pid]).status().expect("kill is there");
+    assert!(sent.success());
+}
+
+/// The listener's real address, which the log tells.
+fn listener(log: &str) -> SocketAddr {
+    let line = log.lines().find(|it| it.contains("\"listening\"")).expect("it listens");
+    let line: Value = serde_json::from_str(line).expect("a line of JSON");
+    line["listen"].as_str().and_then(|it| it.parse().ok()).expect("an address")
+}
+
 impl Process {
     /// Starts a process on a free port and waits until it serves.
     pub(crate) async fn start(folder: &TempDir, blue: &Upstream, green: &Upstream) -> Self {
@@ -82,9 +101,36 @@ impl Process {
         Self::start_by(flipgate(&[]), folder, config).await
     }
 
-    async fn start_by(mut command: Command, folder: &Path, config: &Path) -> Self {
+    /// Starts a process whose standard error is a pipe, and reads it until the process serves.
+    pub(crate) async fn start_piped(
+        folder: &TempDir,
+        blue: &Upstream,
+        green: &Upstream,
+    ) -> (Self, BufReader<ChildStderr>) {
+        let config = write_config(folder.path(), 0, blue, green);
+        let mut process = Self::spawn(flipgate(&[]), folder.path(), &config, Stdio::piped());
+        let pipe = process.child.stderr.take().expect("it is a pipe");
+        let started = tokio::task::spawn_blocking(move || {
+            let (mut pipe, mut log) = (BufReader::new(pipe), String::new());
+            while !log.contains("\"started\"") {
+                let count = pipe.read_line(&mut log).expect("lines are UTF-8");
+                assert!(count > 0, "ended: {log}");
+            }
+            (pipe, log)
+        });
+        let (pipe, log) = started.await.expect("it starts");
+        process.public = listener(&log);
+        (process, pipe)
+    }
+
+    /// Starts a process and does not wait for anything.
+    pub(crate) fn spawn(
+        mut command: Command,
+        folder: &Path,
+        config: &Path,
+        log: impl Into<Stdio>,
+    ) -> Self {
         let config = config.display().to_string();
-        let log = std::fs::File::create(folder.join("log")).expect("a writable folder");
         let child = command
             .args(["run", "--config", &config])
             .stdin(Stdio::null())
@@ -94,15 +140,35 @@ impl Process {
             .expect("the program is there");
         let public = SocketAddr::from(([127, 0, 0, 1], 0));
         let admin = folder.join("admin.sock");
-        let mut process = Self { child, folder: folder.to_owned(), public, admin };
+        Self { child, folder: folder.to_owned(), public, admin }
+    }
+
+    /// The same with its log in a file.
+    pub(crate) fn spawn_logging(command: Command, folder: &Path, config: &Path) -> Self {
+        let log = std::fs::File::create(folder.join("log")).expect("a writable folder");
+        Self::spawn(command, folder, config, log)
+    }
+
+    async fn start_by(command: Command, folder: &Path, config: &Path) -> Self {
+        let mut process = Self::spawn_logging(command, folder, config);
+        process.until_it_serves().await;
+        process
+    }
+
+    /// Waits until a process that logs to a file serves.
+    pub(crate) async fn until_it_serves(&mut self) {
         eventually("the process serves", async || {
-            let ended = process.child.try_wait().expect("our own child");
-            assert!(ended.is_none(), "ended: {}", process.log());
-            process.cli(&["status"]).status.success() && process.log().contains("started")
+            let ended = self.child.try_wait().expect("our own child");
+            assert!(ended.is_none(), "ended: {}", self.log());
+            self.cli(&["status"]).status.success() && self.log().contains("started")
         })
         .await;
-        process.public = process.listener();
-        process
+        self.public = listener(&self.log());
+    }
+
+    /// A client of the admin API.
+    pub(crate) fn caller(&self) -> Caller {
+        Caller { target: Target::Unix(self.admin.clone()), token: None }
     }
 
     /// Runs the command line against this process.
@@ -124,16 +190,19 @@ impl Process {
         serde_json::from_slice(&output.stdout).expect("JSON")
     }
 
-    /// The listener's real address, which the log tells.
-    fn listener(&self) -> SocketAddr {
-        let log = self.log();
-        let line = log.lines().find(|it| it.contains("\"listening\"")).expect("it listens");
-        let line: Value = serde_json::from_str(line).expect("a line of JSON");
-        line["listen"].as_str().and_then(|it| it.parse().ok()).expect("an address")
-    }
-
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.folder.join("log")).unwrap_or_default()
+    }
+
+    /// The metrics.
+    pub(crate) async fn scrape(&self) -> String {
+        let mut stream = UnixStream::connect(&self.admin).await.expect("the admin API");
+        let request = "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+        stream.write_all(request.as_bytes()).await.expect("sent");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.expect("UTF-8");
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        answer
     }
 
     /// What the public gets for a path.
@@ -147,9 +216,7 @@ impl Process {
 
     /// Sends a signal by its name, such as `TERM`.
     pub(crate) fn signal(&self, name: &str) {
-        let pid = self.child.id().to_string();
-        let sent = Command::new("kill").args(["-s", name, &pid]).status().expect("kill is there");
-        assert!(sent.success());
+        send(name, self.pid());
     }
 
     /// Waits for the end and returns the exit code; `None` for a process that was killed.

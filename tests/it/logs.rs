@@ -1,0 +1,98 @@
+//! What happens when standard error is not read?
+
+use std::io::BufRead;
+
+use flipgate_api::wire::PromoteRequest;
+use serde_json::Value;
+
+use crate::support::{Process, Upstream, eventually};
+
+/// Promotes back and forth. Each promotion writes more than 1 KB to the log.
+async fn promote(process: &Process, times: usize) {
+    let caller = process.caller();
+    for color in ["green", "blue"].into_iter().cycle().take(times) {
+        let request = PromoteRequest {
+            services: [("web".to_owned(), color.to_owned())].into(),
+            reason: Some("x".repeat(1000)),
+            force: false,
+        };
+        caller.promote(&request).await.expect("a promotion");
+    }
+}
+
+/// The value of `flipgate_log_dropped_total`.
+async fn dropped(process: &Process) -> u64 {
+    let scrape = process.scrape().await;
+    let value = scrape.lines().find_map(|it| it.strip_prefix("flipgate_log_dropped_total "));
+    value.and_then(|it| it.parse().ok()).expect("a counter")
+}
+
+/// Once, the admin API hung at the 176th promotion if standard error was a pipe that was not read, and a
+/// worker stopped serving: logging blocked on the full pipe.
+#[tokio::test]
+async fn a_pipe_that_is_not_read_holds_nothing_up() {
+    let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
+    let folder = tempfile::tempdir().expect("a folder");
+    let (mut process, mut pipe) = Process::start_piped(&folder, &blue, &green).await;
+    assert_eq!(dropped(&process).await, 0, "shown from the start");
+    promote(&process, 2000).await;
+    // Often enough to meet both workers.
+    for _ in 0..20 {
+        assert_eq!(process.get("/").await, "blue");
+    }
+    let expected = dropped(&process).await;
+    assert!(expected > 0);
+
+    let reading = tokio::task::spawn_blocking(move || {
+        let mut line = String::new();
+        while !line.contains("\"dropped\":") {
+            line.clear();
+            assert!(pipe.read_line(&mut line).expect("UTF-8") > 0, "it does not end");
+        }
+        (line, pipe)
+    });
+    let (first, mut pipe) = reading.await.expect("it is read");
+    let line: Value = serde_json::from_str(&first).expect("a line of JSON");
+    assert_eq!((&line["level"], &line["target"]), (&"WARN".into(), &"flipgate::log".into()));
+    // Later lines arrive again, up to the last one.
+    process.signal("TERM");
+    let reading = tokio::task::spawn_blocking(move || {
+        let mut all = first;
+        while pipe.read_line(&mut all).expect("UTF-8") > 0 {}
+        all
+    });
+    let all = reading.await.expect("it is read");
+    assert!(all.lines().last().is_some_and(|it| it.contains("\"stopped\"")), "{all}");
+    let reported: u64 = all
+        .lines()
+        .map(|it| serde_json::from_str::<Value>(it).expect("a line of JSON"))
+        .filter_map(|it| it["dropped"].as_u64())
+        .sum();
+    assert!(reported >= expected, "{reported} of {expected} are reported");
+    assert_eq!(process.wait().await, Some(0));
+}
+
+#[tokio::test]
+async fn a_process_whose_standard_error_is_not_read_can_end() {
+    let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
+    let folder = tempfile::tempdir().expect("a folder");
+    let (mut process, pipe) = Process::start_piped(&folder, &blue, &green).await;
+    // More than a pipe holds.
+    promote(&process, 100).await;
+    process.signal("TERM");
+    assert_eq!(process.wait().await, Some(0));
+    drop(pipe);
+}
+
+#[tokio::test]
+async fn a_process_whose_standard_error_is_closed_goes_on() {
+    let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
+    let folder = tempfile::tempdir().expect("a folder");
+    let (mut process, pipe) = Process::start_piped(&folder, &blue, &green).await;
+    drop(pipe);
+    promote(&process, 10).await;
+    assert_eq!(process.get("/").await, "blue");
+    eventually("lines are counted", async || dropped(&process).await >= 10).await;
+    process.signal("TERM");
+    assert_eq!(process.wait().await, Some(0));
+}
