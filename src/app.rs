@@ -249,6 +249,12 @@ impl App {
         &self.control
     }
 
+    /// The runtime that the admin API and the control loop are on.
+    #[must_use]
+    pub fn control_runtime(&self) -> &tokio::runtime::Handle {
+        self.runtime.handle()
+    }
+
     /// The names of the tasks that this owns.
     #[must_use]
     pub fn tasks(&self) -> Vec<&'static str> {
