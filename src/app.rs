@@ -222,6 +222,8 @@ impl App {
         }
         certificates::tell_of_expiry(&entrances, &metrics);
         let log_dropped = metrics.log_dropped.clone();
+        let wanted = reload.clone();
+        supervisor.run("reload", move || wanted.clone().reload_when_wanted());
         supervisor
             .run("certificates", move || certificates::watch(entrances.clone(), metrics.clone()));
         drop(entered);
@@ -284,11 +286,7 @@ impl App {
                     // A worker could not go on.
                     () = broken.cancelled() => break,
                     () = fatal.cancelled() => break,
-                    _ = hang_up.recv() => {
-                        if let Err(error) = reload.clone().reload().await {
-                            warn!("{error}");
-                        }
-                    }
+                    _ = hang_up.recv() => reload.want(),
                 }
             }
         });

@@ -148,7 +148,8 @@ fn one_damaged_service_costs_no_other_and_stays_where_it_is() {
             };
             fs::write(&file, &damaged).expect("written");
             let found = show(folder.path()).expect("two are whole").state.expect("a state");
-            let names: Vec<_> = found.damaged.keys().map(crate::model::ServiceName::as_str).collect();
+            let names: Vec<_> =
+                found.damaged.keys().map(crate::model::ServiceName::as_str).collect();
             assert_eq!(names, [lost]);
             assert_eq!(found.services.len(), 2);
             // It stays damaged however often the others are written, and a copy is kept.
