@@ -31,6 +31,7 @@ use super::{
     settings::{Address, Config},
     stall::Unstalled,
 };
+use crate::metrics::Metrics;
 
 /// A socket that the API will be served on.
 #[derive(Debug)]
@@ -131,6 +132,7 @@ impl Server {
     /// If the socket cannot be driven by the current runtime.
     pub fn new(bound: Bound, config: Config, api: Api) -> io::Result<Self> {
         let Bound { address, socket } = bound;
+        let metrics = api.metrics.clone();
         let router = router(api, Arc::new(config));
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let socket = match socket {
@@ -139,6 +141,7 @@ impl Server {
         };
         let acceptor = Acceptor {
             router,
+            metrics,
             tasks: tasks.clone(),
             stop: stop.clone(),
             door: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
@@ -200,6 +203,7 @@ impl Driven {
 #[derive(Clone, Debug)]
 pub struct Acceptor {
     router: Router,
+    metrics: Metrics,
     tasks: TaskTracker,
     stop: CancellationToken,
     door: Arc<Semaphore>,
@@ -220,12 +224,13 @@ impl Acceptor {
                 Ok((stream, peer)) => {
                     let router = self.router.clone();
                     let stop = self.stop.clone();
+                    let guard = self.metrics.guard_task("admin connection");
                     self.tasks.spawn(async move {
                         match stream {
                             Stream::Tcp(stream) => serve(stream, peer, router, stop).await,
                             Stream::Unix(stream) => serve(stream, peer, router, stop).await,
                         }
-                        drop(place);
+                        drop((place, guard));
                     });
                 }
                 Err(error) => {

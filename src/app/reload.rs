@@ -3,7 +3,7 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::sync::Mutex;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::certificates;
 use crate::{
@@ -74,7 +74,9 @@ impl Reloader {
                 drop(in_force);
             });
             // One that takes long shows the new certificates when it is done.
-            let _ = tokio::time::timeout(READING, renewing).await;
+            if let Ok(Err(error)) = tokio::time::timeout(READING, renewing).await {
+                warn!(%error, "the certificates of listeners were not all read again: they are in a moment");
+            }
             Ok(())
         })
     }

@@ -12,6 +12,7 @@ use tokio::task::{Id, JoinSet};
 
 use super::Which;
 use crate::{
+    metrics::Metrics,
     model::Health,
     upstream::{Member, Pool, Pools, Trouble},
 };
@@ -30,6 +31,7 @@ pub(super) struct Checks {
     gap: Duration,
     /// When the next one may begin.
     free_at: Instant,
+    metrics: Metrics,
 }
 
 struct Checked {
@@ -57,7 +59,7 @@ const TOGETHER: usize = 256;
 const JITTER: u32 = 10;
 
 impl Checks {
-    pub(super) fn new(per_second: u32) -> Self {
+    pub(super) fn new(per_second: u32, metrics: Metrics) -> Self {
         Self {
             members: HashMap::new(),
             of_pool: HashMap::new(),
@@ -66,6 +68,7 @@ impl Checks {
             of_task: HashMap::new(),
             gap: Duration::from_secs(1) / per_second.max(1),
             free_at: Instant::now(),
+            metrics,
         }
     }
 
@@ -127,8 +130,11 @@ impl Checks {
                 Some(joined) = self.running.join_next_with_id() => {
                     let (task, found) = match joined {
                         Ok((task, found)) => (task, found),
-                        // One that has panicked has found nothing.
-                        Err(error) => (error.id(), None),
+                        // A check that has panicked has found nothing; the next one is planned as after any other.
+                        Err(error) => {
+                            self.metrics.task_died("check");
+                            (error.id(), None)
+                        }
                     };
                     return Done { place: self.of_task.remove(&task), found };
                 }
