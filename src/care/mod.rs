@@ -7,6 +7,8 @@
 
 mod checks;
 mod names;
+#[cfg(test)]
+mod samples;
 mod told;
 
 use std::{

@@ -170,3 +170,38 @@ impl NameBook {
         events
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::samples::{deaths, metrics, names, pools},
+        *,
+    };
+    use crate::model::Color;
+
+    #[tokio::test]
+    async fn a_look_up_that_panics_is_counted_and_asked_again_in_its_time() {
+        let (pool, _pools) = pools(&["one.test:80", "two.test:80"]);
+        let which = ("web".parse().expect("a name"), Color::Blue);
+        let metrics = metrics();
+        let mut book = NameBook::new(names(), metrics.clone());
+        let now = Instant::now();
+        book.follow(&which, &pool, now);
+        // In place of the questions, which would ask the network.
+        book.asking.abort_all();
+        while book.asking.join_next().await.is_some() {}
+        book.of_task.clear();
+        let task = book.asking.spawn(async { panic!("planted") }).id();
+        book.of_task.insert(task, "one.test".into());
+        for times in 1..=2 {
+            assert_eq!(book.hear().await, []);
+            assert_eq!(deaths(&metrics, "look-up"), times);
+            let known = &book.known["one.test"];
+            assert!(!known.is_asking && known.ask_at >= now + AGAIN, "not at once");
+            assert!(book.known["two.test"].is_asking, "the other question goes on");
+            let task = book.asking.spawn(async { panic!("planted") }).id();
+            book.of_task.insert(task, "one.test".into());
+        }
+        assert_eq!(book.known["one.test"].failures, 2);
+    }
+}
