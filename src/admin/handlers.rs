@@ -540,9 +540,9 @@ mod tests {
         let seconds = |it| Some(Duration::from_secs(it));
         assert_eq!(repaired_by_restart(Vec::new(), None), Vec::<String>::new());
         assert_eq!(repaired_by_restart(Vec::new(), seconds(9)), Vec::<String>::new());
-        let stuck = "the control loop has been stuck for 10 s".to_owned();
-        assert_eq!(repaired_by_restart(Vec::new(), seconds(10)), [stuck.clone()]);
-        let gone = "the task `control` has died".to_owned();
-        assert_eq!(repaired_by_restart(vec![gone.clone()], seconds(10)), [gone, stuck]);
+        let stuck = "the control loop has been stuck for 10 s";
+        assert_eq!(repaired_by_restart(Vec::new(), seconds(10)), [stuck]);
+        let gone = "the task `control` has died";
+        assert_eq!(repaired_by_restart(vec![gone.to_owned()], seconds(10)), [gone, stuck]);
     }
 }
