@@ -290,7 +290,7 @@ impl App {
     #[must_use]
     pub fn run(self, signals: Signals) -> Ended {
         let Signals { mut terminate, mut interrupt, mut hang_up } = signals;
-        let reload = self.reload.clone();
+        let reload = &self.reload;
         let fatal = self.supervisor.watched().fatal;
         self.runtime.block_on(async {
             loop {
