@@ -23,22 +23,39 @@ pub(super) struct Checks {
     members: HashMap<usize, Checked>,
     /// The members of each pool that has any.
     of_pool: HashMap<Which, Vec<usize>>,
-    due: BinaryHeap<Reverse<(Instant, usize)>>,
+    lanes: [Lane; Urgency::ALL.len()],
     running: JoinSet<Outcome>,
     /// Which member each running check is of; one that panics still has to be found.
     of_task: HashMap<Id, usize>,
+    metrics: Metrics,
+}
+
+/// Checks that are due, and how many of them there may be.
+struct Lane {
+    due: BinaryHeap<Reverse<(Instant, usize)>>,
     /// The time between two checks at the most that there may be.
     gap: Duration,
     /// When the next one may begin.
     free_at: Instant,
-    metrics: Metrics,
+}
+
+/// Why a check is due. Each kind may take as much time as another, so that ten thousand endpoints that are as
+/// they were do not hold up one that is not.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Urgency {
+    /// Nobody knows anything of the endpoint.
+    First,
+    /// It may be about to change.
+    Unsettled,
+    /// Its time has come.
+    Regular,
 }
 
 struct Checked {
     which: Which,
     member: Arc<Member>,
-    /// When it is due; entries of the heap that say otherwise are old. `None` while it is being checked.
-    due: Option<Instant>,
+    /// When it is due, and why; entries of a lane that say otherwise are old. `None` while it is being checked.
+    due: Option<(Instant, Urgency)>,
     /// How it is checked, to find out whether that has changed.
     pool: Arc<Pool>,
 }
@@ -58,16 +75,40 @@ const TOGETHER: usize = 256;
 /// into step.
 const JITTER: u32 = 10;
 
+/// The time between two first checks: a machine with many endpoints is not asked for all of them at once.
+const FIRST_GAP: Duration = Duration::from_micros(200);
+
+// === impl Urgency ===
+
+impl Urgency {
+    const ALL: [Self; 3] = [Self::First, Self::Unsettled, Self::Regular];
+
+    fn of(member: &Member) -> Self {
+        match member.health() {
+            Health::Unknown => Self::First,
+            _ if member.is_unsettled() => Self::Unsettled,
+            _ => Self::Regular,
+        }
+    }
+}
+
+// === impl Checks ===
+
 impl Checks {
     pub(super) fn new(per_second: u32, metrics: Metrics) -> Self {
         Self {
             members: HashMap::new(),
             of_pool: HashMap::new(),
-            due: BinaryHeap::new(),
+            lanes: Urgency::ALL.map(|it| Lane {
+                due: BinaryHeap::new(),
+                gap: match it {
+                    Urgency::First => FIRST_GAP,
+                    _ => Duration::from_secs(1) / per_second.max(1),
+                },
+                free_at: Instant::now(),
+            }),
             running: JoinSet::new(),
             of_task: HashMap::new(),
-            gap: Duration::from_secs(1) / per_second.max(1),
-            free_at: Instant::now(),
             metrics,
         }
     }
@@ -115,7 +156,7 @@ impl Checks {
         let soon = now + jittered(pool.policy().health.pause(true));
         for place in self.of_pool.get(which).cloned().unwrap_or_default() {
             let Some(known) = self.members.get(&place) else { continue };
-            let is_early = known.due.is_none_or(|it| it <= soon);
+            let is_early = known.due.is_none_or(|it| it.0 <= soon);
             if known.member.take_alarm() && !is_early {
                 self.schedule(place, soon);
             }
@@ -159,38 +200,41 @@ impl Checks {
 
     fn schedule(&mut self, place: usize, due: Instant) {
         if let Some(known) = self.members.get_mut(&place) {
-            known.due = Some(due);
-            self.due.push(Reverse((due, place)));
+            let urgency = Urgency::of(&known.member);
+            known.due = Some((due, urgency));
+            self.lanes[urgency as usize].due.push(Reverse((due, place)));
         }
     }
 
     /// Starts what is due, as far as there may be more. Returns when there is more to start.
     fn start_due(&mut self, now: Instant) -> Option<Instant> {
-        while self.running.len() < TOGETHER {
-            let Reverse((due, place)) = *self.due.peek()?;
-            let known = self.members.get_mut(&place).filter(|it| it.due == Some(due));
+        let waits = Urgency::ALL.map(|it| self.start_due_of(it, now));
+        waits.into_iter().flatten().min()
+    }
+
+    fn start_due_of(&mut self, urgency: Urgency, now: Instant) -> Option<Instant> {
+        let Self { members, lanes, running, of_task, .. } = self;
+        let Lane { due: waiting, gap, free_at } = &mut lanes[urgency as usize];
+        while running.len() < TOGETHER {
+            let Reverse((due, place)) = *waiting.peek()?;
+            let known = members.get_mut(&place).filter(|it| it.due == Some((due, urgency)));
             let Some(known) = known else {
                 // It was planned anew, or is gone.
-                self.due.pop();
+                waiting.pop();
                 continue;
             };
-            // Nobody knows anything of an endpoint before its first check: that one does not wait.
-            let is_first = known.member.health() == Health::Unknown;
-            let at = if is_first { due } else { due.max(self.free_at) };
+            let at = due.max(*free_at);
             if at > now {
                 return Some(at);
             }
-            self.due.pop();
+            waiting.pop();
             known.due = None;
             let (member, pool) = (Arc::clone(&known.member), Arc::clone(&known.pool));
             let check = async move { member.check(&pool.policy().health).await };
-            let task = self.running.spawn(check).id();
-            self.of_task.insert(task, place);
-            if !is_first {
-                // A process that was idle has not saved up more than a moment.
-                let earliest = now.checked_sub(Duration::from_millis(100)).unwrap_or(now);
-                self.free_at = self.free_at.max(earliest) + self.gap;
-            }
+            of_task.insert(running.spawn(check).id(), place);
+            // A process that was idle has not saved up more than a moment.
+            let earliest = now.checked_sub(Duration::from_millis(100)).unwrap_or(now);
+            *free_at = (*free_at).max(earliest) + *gap;
         }
         None
     }
@@ -243,7 +287,7 @@ mod tests {
         assert_eq!(deaths(&metrics, "check"), 1);
         assert_eq!((checks.of_task.len(), checks.running.len()), (0, 0));
         let pause = pool.policy().health.pause(true) * (100 - JITTER) / 100;
-        let due = checks.members[&one].due.expect("it is planned");
+        let (due, _) = checks.members[&one].due.expect("it is planned");
         assert!(due >= began + pause, "not at once");
     }
 }

@@ -53,8 +53,8 @@ type Which = (ServiceName, Color);
 /// How much checking there may be.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Settings {
-    /// Health checks a second, of all endpoints together; the first of each is not counted. With more
-    /// endpoints than that times their interval, each is checked less often.
+    /// Health checks a second, of all endpoints together that are as they were, and again as many of those that
+    /// may be about to change. With more endpoints than that times their interval, each is checked less often.
     pub checks_per_second: u32,
 }
 
@@ -69,7 +69,7 @@ const BREATH: Duration = Duration::from_millis(20);
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { checks_per_second: 1000 }
+        Self { checks_per_second: 500 }
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
 };
 
 use tokio::sync::{mpsc, oneshot, watch};
-use tracing::{info, warn};
+use tracing::{debug, warn};
 
 use super::{
     CommitError, Committing, Condition, Store, StoreError,
@@ -180,7 +180,7 @@ fn write(
         let _ = answer.send(done);
     }
     journal.finish(keeper);
-    info!("state closed");
+    debug!("state closed");
 }
 
 fn spawn(

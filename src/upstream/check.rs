@@ -13,7 +13,10 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::AsyncWriteExt;
 
 use super::{condition::Trouble, connect::Opened, member::Member};
-use crate::model::{HealthCheck, Place, Protocol};
+use crate::{
+    model::{HealthCheck, Place, Protocol},
+    net::Transport,
+};
 
 /// Bytes of an answer that are looked at.
 const BODY_MAX: usize = 64 * 1024;
@@ -35,8 +38,11 @@ impl Member {
             };
             is_open = true;
             let Some(path) = &check.path else {
-                // A farewell, so that nobody has to write of an end that he did not expect.
-                let _ = opened.transport.shutdown().await;
+                // Over TLS the end is announced, so that the peer does not log an unexpected one. In the clear
+                // closing the socket says the same.
+                if !matches!(opened.transport, Transport::Tcp(_)) {
+                    let _ = opened.transport.shutdown().await;
+                }
                 return Some(Ok(()));
             };
             Some(self.ask(opened, path, check).await)

@@ -260,10 +260,8 @@ async fn a_process_killed_among_flips_comes_back_to_the_last_one() {
             last
         });
         let want = acknowledged + 3 + round;
-        crate::support::eventually("some flips", async || {
-            process.status()["generation"].as_u64() >= Some(want)
-        })
-        .await;
+        eventually("some flips", async || process.status()["generation"].as_u64() >= Some(want))
+            .await;
         process.kill().await;
         acknowledged = flipping.join().expect("no panic in the flipper");
     }
