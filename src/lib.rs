@@ -61,7 +61,7 @@
 //! 5. A failed promotion has changed nothing. A promotion is written down before it is applied; a
 //!    killed process comes back to it.
 //! 6. Nothing that a client or an upstream sends can panic the process.
-//! 7. Every spawned task has an owner who can stop it. Everything has a limit with a unit.
+//! 7. Every spawned task has an owner who can stop it and notices when it dies. Everything has a limit with a unit.
 //! 8. `model` and `switch` do no I/O and read no clock.
 //! 9. Only `app` makes registries and runtimes for the proxy, and only `cli` reads the environment.
 //!    No globals.

@@ -110,7 +110,7 @@ impl Reconciler {
         let (switch, metrics) = (Arc::clone(&shared.switch), shared.metrics.clone());
         let events = Arc::clone(&shared.events);
         let since = Instant::now();
-        // If it panics, nobody is told of this drain's end; calls that wait for it do without.
+        // After a panic there is no event for this drain. Calls that wait for it do not need one.
         let guard = metrics.guard_task("drain");
         self.drains.spawn(async move {
             drain.wait().await;

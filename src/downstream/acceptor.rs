@@ -89,7 +89,7 @@ impl<H: Handler> Acceptor<H> {
                     () = tokio::time::sleep(pause) => {}
                 }
             }
-            pause = (pause * 2).clamp(PAUSE, PAUSE_MAX);
+            pause = longer(pause);
         }
     }
 
@@ -101,7 +101,7 @@ impl<H: Handler> Acceptor<H> {
                 () = self.accept() => {}
             }
         }
-        // Whoever stands in the kernel's queue was told that the connection is open.
+        // The clients of the connections in the kernel's queue know them as open.
         while let Poll::Ready(Ok((stream, peer))) =
             poll_fn(|context| Poll::Ready(self.socket.poll_accept(context))).await
         {
@@ -143,5 +143,21 @@ impl<H: Handler> Acceptor<H> {
         let open = Counted::new(&self.house.metrics.downstream_connections);
         let guest = Guest { _seat: seat, standing: None, _open: open };
         serve(stream, peer, Arc::clone(&self.entrance), guest, &self.house);
+    }
+}
+
+fn longer(pause: Duration) -> Duration {
+    (pause * 2).clamp(PAUSE, PAUSE_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_acceptor_that_goes_on_panicking_takes_no_more_than_a_little_of_a_core() {
+        let pauses = std::iter::successors(Some(Duration::ZERO), |it| Some(longer(*it)));
+        let pauses: Vec<_> = pauses.take(10).map(|it| it.as_millis()).collect();
+        assert_eq!(pauses, [0, 10, 20, 40, 80, 160, 320, 640, 1000, 1000]);
     }
 }
