@@ -245,6 +245,8 @@ impl App {
         }
         certificates::tell_of_expiry(&entrances, &metrics);
         let log_dropped = metrics.log_dropped.clone();
+        let wanted = reload.clone();
+        supervisor.run("reload", move || wanted.clone().reload_when_wanted());
         supervisor
             .run("certificates", move || certificates::watch(entrances.clone(), metrics.clone()));
         drop(entered);
@@ -270,6 +272,12 @@ impl App {
     #[must_use]
     pub fn control(&self) -> &Control {
         &self.control
+    }
+
+    /// The runtime that the admin API and the control loop are on.
+    #[must_use]
+    pub fn control_runtime(&self) -> &tokio::runtime::Handle {
+        self.runtime.handle()
     }
 
     /// The names of the tasks that this owns.
@@ -298,11 +306,7 @@ impl App {
                     _ = terminate.recv() => break,
                     _ = interrupt.recv() => break,
                     () = fatal.cancelled() => break,
-                    _ = hang_up.recv() => {
-                        if let Err(error) = reload.clone().reload().await {
-                            warn!("{error}");
-                        }
-                    }
+                    _ = hang_up.recv() => reload.want(),
                 }
             }
         });

@@ -14,11 +14,12 @@
 //! app          configuration → build → run → drain; the only one that knows every room
 //! config       the file as written → each room's own checked settings
 //! admin        the HTTP API, and who may call
-//! control proxy        changes of the truth | the path of one exchange
+//! care control proxy   health checks and names | changes of the state | the path of one exchange
 //! downstream upstream  towards the client   | towards the application
-//! log net      lines on their way to standard error | sockets and streams, and the memory for what is read
-//! http1 http2 metrics store switch tls  heads and framing of both versions | series | the truth at
-//!              rest | which pool answers, and who is inside | certificates
+//! log net store  lines on their way to standard error | sockets and streams, and the memory for what is
+//!              read | the state: a snapshot and a journal, changed by compare-and-swap
+//! http1 http2 metrics switch tls  heads and framing of both versions | series | which pool answers, and
+//!              who is inside | certificates
 //! model        plain words: color, generation, endpoint, network, route
 //! ```
 //!
@@ -47,10 +48,12 @@
 //!
 //! # The path of one flip
 //!
-//! `admin` reads a call, `control` plans the truth that follows from it (pure), has the `store`
-//! write it to disk, and replaces the table in the `switch`: the instant. The answer goes out after
-//! that, so no request that begins later reaches the replaced side. Whoever is left on it holds the
-//! side alive; its end is the drained event. A rollback is the same call with the other color.
+//! `admin` reads a call. `control` plans the state that follows from it (pure) and commits it to the
+//! `store`, which makes it durable. The new state comes back by the store's watch, as the changes of other
+//! processes do; `control` makes pools and a table of what differs, and replaces the table in the `switch`: the
+//! instant. The reply goes out after that, so no request that begins later reaches the replaced side. The
+//! requests that are left on it hold the side; the end of the last one is the drained event. A rollback is the
+//! same call with the other color. `ARCHITECTURE.md` has the whole way, and how to add to the state.
 //!
 //! # Invariants
 //!
@@ -58,10 +61,11 @@
 //! 2. After the reply to a promotion, no request that begins later reaches the replaced side.
 //! 3. Nobody outside the internal networks reaches a side that is not active.
 //! 4. A flip interrupts nothing.
-//! 5. A failed promotion has changed nothing. A promotion is written down before it is applied; a
-//!    killed process comes back to it.
+//! 5. A change is done, refused, or of unknown outcome, and the caller is told which. A refused change has
+//!    changed nothing, for good. A change is durable before it is applied; a killed process comes back to it.
 //! 6. Nothing that a client or an upstream sends can panic the process.
-//! 7. Every spawned task has an owner who can stop it and notices when it dies. Everything has a limit with a unit.
+//! 7. Every spawned task has an owner who can stop it and notices its death. Everything has a limit with a
+//!    unit.
 //! 8. `model` and `switch` do no I/O and read no clock.
 //! 9. Only `app` makes registries and runtimes for the proxy, and only `cli` reads the environment.
 //!    No globals.
@@ -70,8 +74,9 @@
 //!
 //! The data plane is one worker thread for each core, each with its own runtime, its own listening
 //! sockets and its own upstream connections. What is shared on the path of a request is the table, the
-//! claims, and what is counted over all workers: metrics, ceilings, what is known of endpoints. The control plane (admin API, health checks, names, store) has a thread and runtime
-//! of its own, so that a flip works best when it is needed most. The thread `log` writes the log lines of all
+//! claims, and what is counted over all workers: metrics, ceilings, what is known of endpoints. The
+//! control plane (admin API, changes, health checks, names) has a thread and runtime of its own, so that a flip
+//! works best when it is needed most; nothing blocks it. The thread `state` writes the journal. The thread `log` writes the log lines of all
 //! others, which never wait for it.
 
 pub mod admin;

@@ -52,8 +52,8 @@ pub enum ReloadError {
     /// The process was not started from a file.
     #[error("there is no configuration file to reload")]
     NoFile,
-    /// Another reload is reading files.
-    #[error("another reload is under way: wait for its end")]
+    /// Another reload is reading files, and has been for long.
+    #[error("the configuration was not applied: another reload is still reading its files")]
     UnderWay,
     /// The files take too long.
     #[error(

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Notify};
 use tracing::{info, warn};
 
 use super::certificates;
@@ -23,6 +23,7 @@ pub(super) struct Reloader {
     config: Arc<Mutex<Config>>,
     control: Control,
     entrances: Vec<Arc<Entrance>>,
+    wanted: Arc<Notify>,
 }
 
 /// How long the files of a configuration may take to be read.
@@ -37,7 +38,23 @@ impl Reloader {
         control: Control,
         entrances: Vec<Arc<Entrance>>,
     ) -> Self {
-        Self { path, config: Arc::new(Mutex::new(config)), control, entrances }
+        let (config, wanted) = (Arc::new(Mutex::new(config)), Arc::default());
+        Self { path, config, control, entrances, wanted }
+    }
+
+    /// Asks for a reload that nobody waits for. Two that are asked for during a third are one.
+    pub(super) fn want(&self) {
+        self.wanted.notify_one();
+    }
+
+    /// Reloads whenever that is wanted. What is being read when the future is dropped is not applied.
+    pub(super) async fn reload_when_wanted(self) {
+        loop {
+            self.wanted.notified().await;
+            if let Err(error) = self.clone().reload().await {
+                warn!("{error}");
+            }
+        }
     }
 
     /// Whole or not at all. The active colors stay what they are. Files are read on a thread of their own:
@@ -45,9 +62,10 @@ impl Reloader {
     /// nothing else.
     pub(super) fn reload(self) -> Reloading {
         Box::pin(async move {
-            let Self { path, config, control, entrances } = self;
+            let Self { path, config, control, entrances, wanted: _ } = self;
             let path = path.ok_or(ReloadError::NoFile)?;
-            let in_force = config.try_lock_owned().map_err(|_| ReloadError::UnderWay)?;
+            let waiting = tokio::time::timeout(READING, config.lock_owned()).await;
+            let in_force = waiting.map_err(|_| ReloadError::UnderWay)?;
             // The reading keeps the lock for as long as it takes, whoever waits for it.
             let reading = tokio::task::spawn_blocking(move || (Config::load(&path), in_force));
             let read = tokio::time::timeout(READING, reading).await;

@@ -60,7 +60,7 @@ pub enum PromotionResult {
     Refused,
     /// Decided on an old generation.
     Stale,
-    /// The truth could not be written.
+    /// The change could not be written.
     Failed,
 }
 

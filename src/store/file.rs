@@ -137,7 +137,7 @@ impl Store for FileStore {
             requests.send(request).await.map_err(|_| CommitError::Stopping)?;
             drop(requests);
             // A thread that has died may have written it or not.
-            answered.await.unwrap_or_else(|_| Err(CommitError::Unknown(StoreError::Ended)))
+            answered.await.unwrap_or(Err(CommitError::Unknown(StoreError::Ended)))
         })
     }
 

@@ -4,6 +4,7 @@ mod address; // Whose address does everybody see, and who may say so?
 mod admin; // Who may ask for what, and what does everybody get back?
 mod audience; // Who sees green before it is active?
 mod bad_input; // What happens to what cannot be right?
+mod blocking; // What may hold up the control thread?
 mod cli; // What do people and scripts hold on to?
 mod config; // Do the files of config/ say what is true?
 mod crates; // Do the crates beside the proxy stand without it?

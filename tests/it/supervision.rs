@@ -52,8 +52,11 @@ async fn the_tasks_of_the_control_plane_have_an_owner() {
     let (_blue, _green, house) = colors().await;
     let house = house.start();
     let tasks = house.app().tasks();
-    assert_eq!(tasks, ["admin", "care", "certificates", "control", "worker"]);
+    assert_eq!(tasks, ["admin", "care", "certificates", "control", "reload", "worker"]);
     assert!(!house.app().plant_panic("no such task"));
+    assert!(house.app().plant_panic("reload"));
+    wait_for_deaths(&house, "reload", 1).await;
+    assert_eq!(health(&house).await.0, 200);
 }
 
 #[tokio::test]

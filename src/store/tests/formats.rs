@@ -29,7 +29,7 @@ fn assert_is_golden(state: &State) {
     let endpoints: Vec<_> =
         green.endpoints.iter().map(|it| (it.endpoint.to_string(), it.weight)).collect();
     assert_eq!(endpoints, [("127.0.0.1:9307".to_owned(), 1), ("app-2:9308".to_owned(), 5)]);
-    assert_eq!(green.version.as_ref().map(|it| it.as_str()), Some("8.0"));
+    assert_eq!(green.version.as_ref().map(crate::model::Version::as_str), Some("8.0"));
     let shop = &state.services["shop"].green.file;
     assert_eq!(shop.link.protocol, Some(Protocol::H2));
     assert_eq!(shop.link.proxy_protocol, Some(ProxyProtocol::V2));
@@ -148,7 +148,8 @@ fn one_damaged_service_costs_no_other_and_stays_where_it_is() {
             };
             fs::write(&file, &damaged).expect("written");
             let found = show(folder.path()).expect("two are whole").state.expect("a state");
-            let names: Vec<_> = found.damaged.keys().map(|it| it.as_str()).collect();
+            let names: Vec<_> =
+                found.damaged.keys().map(crate::model::ServiceName::as_str).collect();
             assert_eq!(names, [lost]);
             assert_eq!(found.services.len(), 2);
             // It stays damaged however often the others are written, and a copy is kept.

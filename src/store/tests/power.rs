@@ -4,7 +4,7 @@ use super::{super::segment::Segment, Bench, FEW_BLOCKS, Simulated, found, recove
 use crate::store::{disk::Disk, recovery::SNAPSHOT, state::State};
 
 /// Subsets that are tried all; of more, as many by chance.
-const ALL: usize = 12;
+const ALL: usize = 10;
 
 #[test]
 fn a_loss_of_power_at_any_moment_leaves_what_was_acknowledged() {
@@ -110,7 +110,7 @@ fn no_cut_file_passes_for_whole() {
                     );
                 }
                 Ok(state) => {
-                    assert_eq!(state.revision, expected.revision, "{file} cut at {length}")
+                    assert_eq!(state.revision, expected.revision, "{file} cut at {length}");
                 }
                 Err(error) => assert!(error.contains("damaged"), "{error}"),
             }
