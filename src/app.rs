@@ -33,7 +33,7 @@ use crate::{
     care::Care,
     config::Config,
     control::{Control, EventKind},
-    downstream::{self, BindError, Listener, Worker},
+    downstream::{self, BindError, Handler, Listener, Worker},
     metrics::Metrics,
     model::Color,
     proxy::{Proxy, Shared},
@@ -123,6 +123,20 @@ impl App {
         config: Config,
         path: Option<PathBuf>,
     ) -> Result<Self, AppError> {
+        Self::start_with(open, config, path, |proxy| proxy)
+    }
+
+    /// The same with a handler of one's own around the proxy of each worker.
+    ///
+    /// # Errors
+    ///
+    /// [`AppError`] that names what is in the way.
+    pub fn start_with<H: Handler>(
+        open: impl FnOnce(&Config) -> Result<Arc<dyn Store>, AppError>,
+        config: Config,
+        path: Option<PathBuf>,
+        wrap: impl Fn(Proxy) -> H + Clone + Send + 'static,
+    ) -> Result<Self, AppError> {
         let workers = match config.workers {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             some => some,
@@ -162,11 +176,13 @@ impl App {
         let (control, worker) = begun?;
         supervisor.run_vital("control", worker.run());
         let (care_control, care_settings) = (control.clone(), config.care);
+        let care_metrics = metrics.clone();
         supervisor.run("care", move || {
             let (control, parts) = (care_control.clone(), parts.clone());
+            let counted = care_metrics.clone();
             let (pools, Parts { names, alerts, .. }) = (control.pools(), parts);
             let tell = Arc::new(move |event| control.events().publish(EventKind::Endpoint(event)));
-            Care::new(pools, alerts, names, care_settings, tell).run()
+            Care::new(pools, alerts, names, care_settings, tell, counted).run()
         });
 
         let shared = Shared {
@@ -182,17 +198,23 @@ impl App {
             connections_max: files.downstream.div_ceil(workers),
             crowd: Arc::new(downstream::Crowd::new(config.connections_per_client)),
             limits: config.connection,
-            open: metrics.downstream_connections.clone(),
+            metrics: metrics.clone(),
         };
         let stop = downstream::Stop::default();
         let mut threads = Vec::new();
         for number in 0..workers {
             let (shared, limits) = (shared.clone(), config.upstream);
-            let make = move |buffers| Proxy::new(&shared, number, limits, buffers);
+            let wrap = wrap.clone();
+            let make = move |buffers| wrap(Proxy::new(&shared, number, limits, buffers));
             let settings = settings.clone();
             let worker = Worker::start(number, &mut bound, settings, stop.clone(), make);
             threads.push(worker.inspect_err(|_| stop.now.cancel())?);
         }
+        let failed = stop.failed.clone();
+        supervisor.run_vital("worker", async move {
+            failed.cancelled().await;
+            Err::<(), _>("a worker thread has panicked")
+        });
 
         let is_serving = Arc::new(AtomicBool::new(true));
         let serving = Arc::clone(&is_serving);
@@ -207,6 +229,7 @@ impl App {
             reload: Arc::new(move || reloader.clone().reload()),
             is_serving: Arc::new(move || serving.load(SeqCst)),
             gone: Arc::new(move || watched.gone()),
+            metrics: metrics.clone(),
         };
         let admin = admin_socket.address.clone();
         let server = admin::Server::new(admin_socket, admin_config, api)?;
@@ -275,61 +298,62 @@ impl App {
     #[must_use]
     pub fn run(self, signals: Signals) -> Ended {
         let Signals { mut terminate, mut interrupt, mut hang_up } = signals;
-        let reload = self.reload.clone();
-        let broken = self.stop.now.clone();
+        let reload = &self.reload;
         let fatal = self.supervisor.watched().fatal;
         self.runtime.block_on(async {
             loop {
                 tokio::select! {
                     _ = terminate.recv() => break,
                     _ = interrupt.recv() => break,
-                    // A worker could not go on.
-                    () = broken.cancelled() => break,
                     () = fatal.cancelled() => break,
                     _ = hang_up.recv() => reload.want(),
                 }
             }
         });
-        let at_once = self.stop.now.clone();
-        self.runtime.spawn(async move {
+        self.end(async move {
             tokio::select! {
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
             }
             warn!("told to end a second time: ending at once");
-            at_once.cancel();
-        });
-        self.shut_down()
+        })
     }
 
     /// Takes no new connections, lets what is under way finish within the configured patience, and
     /// ends all threads.
     #[must_use]
     pub fn shut_down(self) -> Ended {
+        self.end(std::future::pending())
+    }
+
+    /// Does so until `told_again`, and then ends at once.
+    fn end(self, told_again: impl Future<Output = ()>) -> Ended {
         let Self { control, server, workers, stop, is_serving, patience, runtime, .. } = self;
         let Watched { fatal, .. } = self.supervisor.watched();
         is_serving.store(false, SeqCst);
         control.events().publish(EventKind::Stopping);
         let patience_s = patience.as_secs_f64();
         info!(patience_s, "stopping: finishing what is under way");
-        let has_broken = stop.now.is_cancelled() && !stop.gently.is_cancelled();
         stop.gently.cancel();
         let ended = runtime.block_on(async {
             let joined = tokio::task::spawn_blocking(|| {
                 workers.into_iter().map(Worker::join).sum::<usize>()
             });
             let mut joined = std::pin::pin!(joined);
-            let in_time = tokio::time::timeout(patience, &mut joined).await;
-            let at_once = stop.now.is_cancelled();
+            let (in_time, at_once) = tokio::select! {
+                cut = &mut joined => (Some(cut), false),
+                () = tokio::time::sleep(patience) => (None, false),
+                () = told_again => (None, true),
+            };
             let cut = match in_time {
-                Ok(cut) => cut,
-                Err(_elapsed) => {
+                Some(cut) => cut,
+                None => {
                     stop.now.cancel();
                     joined.await
                 }
             };
             server.stop(ADMIN_PATIENCE).await;
-            let has_failed = has_broken || fatal.is_cancelled();
+            let has_failed = stop.failed.is_cancelled() || fatal.is_cancelled();
             Ended { cut: cut.unwrap_or_default(), at_once, has_failed }
         });
         if ended.cut > 0 {

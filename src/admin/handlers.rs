@@ -295,16 +295,19 @@ async fn metrics(State(context): State<Context>) -> Result<Response, ApiError> {
     (status = 503, body = String, description = "each thing that a restart would repair, one on a line"),
 ))]
 async fn healthz(State(context): State<Context>) -> Response {
-    let mut wrong = (context.api.gone)();
-    if let Some(stuck) = context.api.control.stuck().filter(|it| *it >= STUCK) {
-        wrong.push(format!("the control loop has been stuck for {} s", stuck.as_secs()));
-    }
+    let wrong = repaired_by_restart((context.api.gone)(), context.api.control.stuck());
     match &*wrong {
         [] => "ok\n".into_response(),
         wrong => {
             (StatusCode::SERVICE_UNAVAILABLE, format!("{}\n", wrong.join("\n"))).into_response()
         }
     }
+}
+
+fn repaired_by_restart(gone: Vec<String>, stuck: Option<Duration>) -> Vec<String> {
+    let stuck = stuck.filter(|it| *it >= STUCK);
+    let stuck = stuck.map(|it| format!("the control loop has been stuck for {} s", it.as_secs()));
+    gone.into_iter().chain(stuck).collect()
 }
 
 /// Whether clients should be sent here: listening, not stopping, every service has an endpoint that is up in
@@ -526,4 +529,20 @@ fn parse_wait(text: &str) -> Result<Duration, ApiError> {
         .and_then(|it| Duration::try_from(it).ok())
         .map(|it| it.min(WAIT_MAX))
         .ok_or_else(|| ApiError::malformed("wait is a duration with its unit, like 30s"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_a_restart_repairs_is_bad_health() {
+        let seconds = |it| Some(Duration::from_secs(it));
+        assert_eq!(repaired_by_restart(Vec::new(), None), Vec::<String>::new());
+        assert_eq!(repaired_by_restart(Vec::new(), seconds(9)), Vec::<String>::new());
+        let stuck = "the control loop has been stuck for 10 s";
+        assert_eq!(repaired_by_restart(Vec::new(), seconds(10)), [stuck]);
+        let gone = "the task `control` has died";
+        assert_eq!(repaired_by_restart(vec![gone.to_owned()], seconds(10)), [gone, stuck]);
+    }
 }

@@ -14,7 +14,7 @@ mod stream;
 
 use std::{future::Future, pin::Pin, sync::Arc};
 
-use crate::control::Control;
+use crate::{control::Control, metrics::Metrics};
 
 pub use self::{
     handlers::openapi,
@@ -36,6 +36,8 @@ pub struct Api {
     pub is_serving: Arc<dyn Fn() -> bool + Send + Sync>,
     /// What only a restart repairs: each task that is gone, in words.
     pub gone: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
+    /// Counts connections of the API that have panicked.
+    pub metrics: Metrics,
 }
 
 /// Reads the configuration again and applies it.

@@ -31,6 +31,7 @@ use super::{
     settings::{Address, Config},
     stall::Unstalled,
 };
+use crate::metrics::Metrics;
 
 /// A socket that the API will be served on.
 #[derive(Debug)]
@@ -131,6 +132,7 @@ impl Server {
     /// If the socket cannot be driven by the current runtime.
     pub fn new(bound: Bound, config: Config, api: Api) -> io::Result<Self> {
         let Bound { address, socket } = bound;
+        let metrics = api.metrics.clone();
         let router = router(api, Arc::new(config));
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let socket = match socket {
@@ -139,6 +141,7 @@ impl Server {
         };
         let acceptor = Acceptor {
             router,
+            metrics,
             tasks: tasks.clone(),
             stop: stop.clone(),
             door: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
@@ -200,6 +203,7 @@ impl Driven {
 #[derive(Clone, Debug)]
 pub struct Acceptor {
     router: Router,
+    metrics: Metrics,
     tasks: TaskTracker,
     stop: CancellationToken,
     door: Arc<Semaphore>,
@@ -220,12 +224,13 @@ impl Acceptor {
                 Ok((stream, peer)) => {
                     let router = self.router.clone();
                     let stop = self.stop.clone();
+                    let guard = self.metrics.guard_task("admin connection");
                     self.tasks.spawn(async move {
                         match stream {
                             Stream::Tcp(stream) => serve(stream, peer, router, stop).await,
                             Stream::Unix(stream) => serve(stream, peer, router, stop).await,
                         }
-                        drop(place);
+                        drop((place, guard));
                     });
                 }
                 Err(error) => {
@@ -260,5 +265,49 @@ where
     };
     if let Err(error) = ended {
         debug!(%error, "an admin connection ended");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::get;
+    use prometheus::Registry;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_call_that_panics_costs_its_connection_and_is_counted() {
+        let socket = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = socket.local_addr().expect("a bound socket");
+        let metrics = Metrics::new(&Registry::new()).expect("a fresh registry");
+        let panics = || async { panic!("planted") as &'static str };
+        let router =
+            Router::new().route("/", get(|| async { "fine" })).route("/panic", get(panics));
+        let acceptor = Acceptor {
+            router,
+            metrics: metrics.clone(),
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+            door: Arc::new(Semaphore::new(2)),
+            socket: Arc::new(Driven::Tcp(socket)),
+        };
+        let (tasks, door) = (acceptor.tasks.clone(), Arc::clone(&acceptor.door));
+        let running = tokio::spawn(acceptor.run());
+        for (path, expected) in [("/panic", ""), ("/", "fine"), ("/panic", ""), ("/", "fine")] {
+            let mut client = TcpStream::connect(address).await.expect("it listens");
+            let request = format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+            client.write_all(request.as_bytes()).await.expect("sent");
+            let mut answer = String::new();
+            client.read_to_string(&mut answer).await.expect("UTF-8");
+            assert!(answer.ends_with(expected) && answer.is_empty() == expected.is_empty());
+        }
+        running.abort();
+        assert!(running.await.is_err());
+        tasks.close();
+        tasks.wait().await;
+        let text = metrics.show(crate::model::Generation(1), true, &[]);
+        assert!(text.contains("task_panics_total{task=\"admin connection\"} 2"), "{text}");
+        assert_eq!(door.available_permits(), 2, "every place is given back");
     }
 }

@@ -1,6 +1,7 @@
 //! The certificates of listeners, while the process runs: files that change, and those that expire.
 
 use std::{
+    panic::resume_unwind,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -31,7 +32,12 @@ pub(super) async fn watch(entrances: Vec<Arc<Entrance>>, metrics: Metrics) {
                 tell_of_expiry(&entrances, &metrics);
             }
         });
-        drop(looked.await);
+        // A panic is this task's own: its owner logs it, counts it and starts it again.
+        if let Err(error) = looked.await
+            && let Ok(panic) = error.try_into_panic()
+        {
+            resume_unwind(panic);
+        }
     }
 }
 

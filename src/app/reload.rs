@@ -92,7 +92,9 @@ impl Reloader {
                 drop(in_force);
             });
             // One that takes long shows the new certificates when it is done.
-            let _ = tokio::time::timeout(READING, renewing).await;
+            if let Ok(Err(error)) = tokio::time::timeout(READING, renewing).await {
+                warn!(%error, "the certificates of listeners were not all read again: they are in a moment");
+            }
             Ok(())
         })
     }

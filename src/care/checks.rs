@@ -12,6 +12,7 @@ use tokio::task::{Id, JoinSet};
 
 use super::Which;
 use crate::{
+    metrics::Metrics,
     model::Health,
     upstream::{Member, Pool, Pools, Trouble},
 };
@@ -26,6 +27,7 @@ pub(super) struct Checks {
     running: JoinSet<Outcome>,
     /// Which member each running check is of; one that panics still has to be found.
     of_task: HashMap<Id, usize>,
+    metrics: Metrics,
 }
 
 /// Checks that are due, and how many of them there may be.
@@ -93,7 +95,7 @@ impl Urgency {
 // === impl Checks ===
 
 impl Checks {
-    pub(super) fn new(per_second: u32) -> Self {
+    pub(super) fn new(per_second: u32, metrics: Metrics) -> Self {
         Self {
             members: HashMap::new(),
             of_pool: HashMap::new(),
@@ -107,6 +109,7 @@ impl Checks {
             }),
             running: JoinSet::new(),
             of_task: HashMap::new(),
+            metrics,
         }
     }
 
@@ -168,8 +171,11 @@ impl Checks {
                 Some(joined) = self.running.join_next_with_id() => {
                     let (task, found) = match joined {
                         Ok((task, found)) => (task, found),
-                        // One that has panicked has found nothing.
-                        Err(error) => (error.id(), None),
+                        // A check that has panicked has found nothing; the next one is planned as after any other.
+                        Err(error) => {
+                            self.metrics.task_died("check");
+                            (error.id(), None)
+                        }
                     };
                     return Done { place: self.of_task.remove(&task), found };
                 }
@@ -244,4 +250,44 @@ async fn sleep_until(at: Option<Instant>) {
 /// Earlier, but never later than it was asked for: who waits for an endpoint counts on it.
 fn jittered(pause: Duration) -> Duration {
     pause * (100 - fastrand::u32(0..=JITTER)) / 100
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::samples::{deaths, metrics, pools},
+        *,
+    };
+    use crate::model::Color;
+
+    #[tokio::test]
+    async fn a_check_that_panics_is_counted_and_the_next_one_comes_in_its_time() {
+        let (pool, pools) = pools(&["unix:/nowhere/one.sock", "unix:/nowhere/two.sock"]);
+        let which = ("web".parse().expect("a name"), Color::Blue);
+        let metrics = metrics();
+        let mut checks = Checks::new(1000, metrics.clone());
+        checks.follow(&which, &pool, Instant::now());
+        let [one, two] = &*checks.of_pool[&which] else { panic!("two members") };
+        let (one, two) = (*one, *two);
+        // As if the check of the first one had been started.
+        checks.members.get_mut(&one).expect("known").due = None;
+        let task = checks.running.spawn(async { panic!("planted") }).id();
+        checks.of_task.insert(task, one);
+        let began = Instant::now();
+        let mut ended = Vec::new();
+        for _ in 0..2 {
+            let done = checks.next().await;
+            ended.push((done.place.expect("a member"), done.found.is_some()));
+            checks.done(done, &pools);
+        }
+        ended.sort_unstable();
+        let mut expected = [(one, false), (two, true)];
+        expected.sort_unstable();
+        assert_eq!(ended, expected, "the check of the other one is not disturbed");
+        assert_eq!(deaths(&metrics, "check"), 1);
+        assert_eq!((checks.of_task.len(), checks.running.len()), (0, 0));
+        let pause = pool.policy().health.pause(true) * (100 - JITTER) / 100;
+        let (due, _) = checks.members[&one].due.expect("it is planned");
+        assert!(due >= began + pause, "not at once");
+    }
 }

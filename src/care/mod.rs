@@ -7,6 +7,8 @@
 
 mod checks;
 mod names;
+#[cfg(test)]
+mod samples;
 mod told;
 
 use std::{
@@ -20,6 +22,7 @@ use tracing::{info, warn};
 
 use self::{checks::Checks, names::NameBook, told::Told};
 use crate::{
+    metrics::Metrics,
     model::{Color, Difference, ServiceName},
     upstream::{Alerts, EndpointEvent, Names, Pool, Pools, ServicePools},
 };
@@ -29,6 +32,7 @@ pub struct Care {
     pools: watch::Receiver<Pools>,
     alerts: Arc<Alerts>,
     tell: Tell,
+    metrics: Metrics,
     /// The pools that are looked after now.
     current: Pools,
     checks: Checks,
@@ -80,14 +84,16 @@ impl Care {
         names: Names,
         settings: Settings,
         tell: Tell,
+        metrics: Metrics,
     ) -> Self {
         Self {
             pools,
             alerts,
             tell,
             current: Pools::default(),
-            checks: Checks::new(settings.checks_per_second),
-            names: NameBook::new(names),
+            checks: Checks::new(settings.checks_per_second, metrics.clone()),
+            names: NameBook::new(names, metrics.clone()),
+            metrics,
             told: Told::default(),
             ejecting: HashSet::new(),
             secured: HashSet::new(),
@@ -230,7 +236,11 @@ impl Care {
         {
             *files_at = now;
             let pools: Vec<_> = self.secured.iter().filter_map(|it| self.pool(it)).collect();
-            *files = Some(tokio::task::spawn_blocking(move || refresh_tls(&pools)));
+            let guard = self.metrics.guard_task("files");
+            *files = Some(tokio::task::spawn_blocking(move || {
+                refresh_tls(&pools);
+                drop(guard);
+            }));
         }
     }
 

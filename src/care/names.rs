@@ -7,11 +7,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::task::JoinSet;
+use tokio::task::{Id, JoinSet};
 use tracing::{info, warn};
 
 use super::Which;
 use crate::{
+    metrics::Metrics,
     model::Place,
     upstream::{EndpointEvent, Found, LookUpError, Names, Pool},
 };
@@ -22,7 +23,10 @@ pub(super) struct NameBook {
     known: HashMap<Arc<str>, Known>,
     /// The names of each pool that has any.
     of_pool: HashMap<Which, HashSet<Arc<str>>>,
-    asking: JoinSet<(Arc<str>, Result<Found, LookUpError>)>,
+    asking: JoinSet<Result<Found, LookUpError>>,
+    /// Which name each question is for; one that panics still has to be found.
+    of_task: HashMap<Id, Arc<str>>,
+    metrics: Metrics,
 }
 
 struct Known {
@@ -43,8 +47,15 @@ const AGAIN_MAX: Duration = Duration::from_secs(5);
 // === impl NameBook ===
 
 impl NameBook {
-    pub(super) fn new(names: Names) -> Self {
-        Self { names, known: HashMap::new(), of_pool: HashMap::new(), asking: JoinSet::new() }
+    pub(super) fn new(names: Names, metrics: Metrics) -> Self {
+        Self {
+            names,
+            known: HashMap::new(),
+            of_pool: HashMap::new(),
+            asking: JoinSet::new(),
+            of_task: HashMap::new(),
+            metrics,
+        }
     }
 
     /// Asks for the names of this pool from now on, and for no others in its place.
@@ -99,11 +110,9 @@ impl NameBook {
         for (host, known) in &mut self.known {
             if !known.is_asking && known.ask_at <= now {
                 known.is_asking = true;
-                let (names, host) = (self.names.clone(), Arc::clone(host));
-                self.asking.spawn(async move {
-                    let answer = names.look_up(&host).await;
-                    (host, answer)
-                });
+                let (names, asked) = (self.names.clone(), Arc::clone(host));
+                let task = self.asking.spawn(async move { names.look_up(&asked).await }).id();
+                self.of_task.insert(task, Arc::clone(host));
             }
         }
     }
@@ -111,16 +120,17 @@ impl NameBook {
     /// Waits for an answer and writes it down. Returns the pools that it is for. Never ends if nothing was
     /// asked. Nothing is lost when the future is dropped.
     pub(super) async fn hear(&mut self) -> Vec<Which> {
-        let Some(heard) = self.asking.join_next().await else {
+        let Some(heard) = self.asking.join_next_with_id().await else {
             return std::future::pending().await;
         };
-        let Ok((host, answer)) = heard else {
-            // One that has panicked does not say which it was: all that wait ask again.
-            for known in self.known.values_mut() {
-                known.is_asking = false;
+        let (task, answer) = match heard {
+            Ok((task, answer)) => (task, answer.map_err(|error| error.to_string())),
+            Err(error) => {
+                self.metrics.task_died("look-up");
+                (error.id(), Err(error.to_string()))
             }
-            return Vec::new();
         };
+        let Some(host) = self.of_task.remove(&task) else { return Vec::new() };
         let Some(known) = self.known.get_mut(&host) else { return Vec::new() };
         known.is_asking = false;
         match answer {
@@ -136,7 +146,7 @@ impl NameBook {
                 known.ask_at = Instant::now() + (AGAIN * known.failures.min(60)).min(AGAIN_MAX);
                 if known.failures == 1 {
                     let last = known.addresses.len();
-                    warn!(%error, addresses_kept = last, "cannot be resolved; asking again");
+                    warn!(%host, error, addresses_kept = last, "cannot be resolved; asking again");
                 }
                 Vec::new()
             }
@@ -158,5 +168,40 @@ impl NameBook {
             }
         }
         events
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::samples::{deaths, metrics, names, pools},
+        *,
+    };
+    use crate::model::Color;
+
+    #[tokio::test]
+    async fn a_look_up_that_panics_is_counted_and_asked_again_in_its_time() {
+        let (pool, _pools) = pools(&["one.test:80", "two.test:80"]);
+        let which = ("web".parse().expect("a name"), Color::Blue);
+        let metrics = metrics();
+        let mut book = NameBook::new(names(), metrics.clone());
+        let now = Instant::now();
+        book.follow(&which, &pool, now);
+        // In place of the questions, which would ask the network.
+        book.asking.abort_all();
+        while book.asking.join_next().await.is_some() {}
+        book.of_task.clear();
+        let task = book.asking.spawn(async { panic!("planted") }).id();
+        book.of_task.insert(task, "one.test".into());
+        for times in 1..=2 {
+            assert_eq!(book.hear().await, []);
+            assert_eq!(deaths(&metrics, "look-up"), times);
+            let known = &book.known["one.test"];
+            assert!(!known.is_asking && known.ask_at >= now + AGAIN, "not at once");
+            assert!(book.known["two.test"].is_asking, "the other question goes on");
+            let task = book.asking.spawn(async { panic!("planted") }).id();
+            book.of_task.insert(task, "one.test".into());
+        }
+        assert_eq!(book.known["one.test"].failures, 2);
     }
 }

@@ -18,7 +18,7 @@ use tracing_subscriber::{
 
 use super::{Failure, exit};
 use crate::{
-    app::{App, Signals, StartSignals},
+    app::{App, Ended, Signals, StartSignals},
     config::{Config, ConfigError, Log},
     log::{Format, Queue},
 };
@@ -57,7 +57,13 @@ fn serve(config: Config, path: PathBuf, signals: Signals, log: &Queue) -> Result
     refuse_huge_pages();
     let app = App::start(config, Some(path)).map_err(|error| Failure::new(error.to_string()))?;
     log.count_with(&app.log_dropped);
-    Ok(u8::from(app.run(signals).at_once))
+    Ok(code(app.run(signals)))
+}
+
+/// 0 if everything in progress was given its time and nothing had died.
+fn code(ended: Ended) -> u8 {
+    let Ended { cut: _, at_once, has_failed } = ended;
+    u8::from(at_once || has_failed)
 }
 
 pub(super) fn load(path: &std::path::Path) -> Result<Config, Failure> {
@@ -122,4 +128,18 @@ fn start_logging(log: &Log) -> Result<(Queue, bool), Failure> {
     let _ = tracing_subscriber::registry().with(lines.with_filter(targets)).try_init();
     Queue::log_panics();
     Ok((queue, is_colored))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_exit_code_says_whether_the_end_was_a_good_one() {
+        for (at_once, has_failed, expected) in
+            [(false, false, 0), (true, false, 1), (false, true, 1), (true, true, 1)]
+        {
+            assert_eq!(code(Ended { cut: 3, at_once, has_failed }), expected);
+        }
+    }
 }

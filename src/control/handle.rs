@@ -121,7 +121,12 @@ impl Control {
             return Vec::new();
         }
         let connectors = self.shared.parts.connectors.clone();
-        let read = move || settings.iter().map(|it| connectors.get(it)).collect();
+        let guard = self.shared.metrics.guard_task("files");
+        let read = move || {
+            let read = settings.iter().map(|it| connectors.get(it)).collect();
+            drop(guard);
+            read
+        };
         // If the reading has panicked, the change reads by itself, and says why it cannot.
         tokio::task::spawn_blocking(read).await.unwrap_or_default()
     }
@@ -196,7 +201,7 @@ impl Control {
     /// or for the disk.
     #[must_use]
     pub fn stuck(&self) -> Option<Duration> {
-        self.shared.busy_for().filter(|_| self.condition().waiting.is_none())
+        stuck(self.shared.busy_for(), &self.condition())
     }
 
     pub(super) fn active(&self, service: &ServiceName) -> Option<Color> {
@@ -206,6 +211,12 @@ impl Control {
     pub(super) fn changes(&self) -> watch::Receiver<Arc<Applied>> {
         self.shared.applied.subscribe()
     }
+}
+
+/// A slow disk is not what a restart repairs.
+fn stuck(busy: Option<Duration>, condition: &Condition) -> Option<Duration> {
+    let Condition { read_only: _, waiting } = condition;
+    busy.filter(|_| waiting.is_none())
 }
 
 fn tell_of_start(state: &State, catalog: &Catalog, place: &str, is_new: bool) {
@@ -236,5 +247,22 @@ fn tell_of_start(state: &State, catalog: &Catalog, place: &str, is_new: bool) {
     }
     if services.len() > TOLD_MAX {
         info!(services = services.len(), state = place, "more services, not listed");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_loop_that_waits_for_the_disk_is_not_stuck() {
+        let long = Duration::from_secs(3600);
+        let condition = |waiting| Condition { read_only: None, waiting };
+        assert_eq!(stuck(Some(long), &condition(None)), Some(long));
+        assert_eq!(stuck(Some(long), &condition(Some(Duration::ZERO))), None);
+        assert_eq!(stuck(None, &condition(None)), None, "it has nothing to do");
+        // That the disk takes nothing is told by `/readyz`.
+        let broken = Condition { read_only: Some("no space left".to_owned()), waiting: None };
+        assert_eq!(stuck(None, &broken), None);
     }
 }

@@ -110,6 +110,8 @@ impl Reconciler {
         let (switch, metrics) = (Arc::clone(&shared.switch), shared.metrics.clone());
         let events = Arc::clone(&shared.events);
         let since = Instant::now();
+        // After a panic there is no event for this drain. Calls that wait for it do not need one.
+        let guard = metrics.guard_task("drain");
         self.drains.spawn(async move {
             drain.wait().await;
             let took = since.elapsed();
@@ -131,6 +133,7 @@ impl Reconciler {
                 EventKind::Drained { service, color, generation, took_ms }
             };
             events.publish(event);
+            drop(guard);
         });
     }
 }

@@ -86,7 +86,10 @@ impl Worker {
                 }
             };
             let generation = next.generation;
-            match self.shared.store.commit(expected, next).await {
+            let committed = self.shared.store.commit(expected, next).await;
+            // How long the disk took says nothing of this loop.
+            self.shared.set_busy(Some(Instant::now()));
+            match committed {
                 Ok(revision) => {
                     self.reconcile(catalog);
                     let applied = self.applied();

@@ -2,7 +2,6 @@
 
 use std::{
     future::poll_fn,
-    rc::Rc,
     task::{Poll, ready},
 };
 
@@ -12,7 +11,7 @@ use super::{
     clock::{Tick, Wait},
     connection::Connection,
     http2,
-    shared::{Guest, House},
+    shared::{Guest, House, Monitored},
 };
 use crate::{
     http1::{Reject, RequestHead, Scan},
@@ -60,7 +59,7 @@ struct Course {
 pub(super) fn live<H: Handler>(
     mut client: Client<H::Memory>,
     guest: Guest,
-    house: Rc<House<H>>,
+    house: Monitored<H>,
 ) -> impl Future<Output = ()> {
     async move {
         let mut course = Course::default();

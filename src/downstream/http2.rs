@@ -27,7 +27,7 @@ use super::{
     client::Client,
     clock::Wait,
     connection::Connection,
-    shared::{Guest, House},
+    shared::{Guest, Monitored},
 };
 use crate::{http1::RequestHead, http2::Stream, net::Channel};
 
@@ -41,7 +41,7 @@ const SEND_BUFFER: usize = 32 * 1024;
 const RESETS_PENDING_MAX: usize = 20;
 
 /// Serves a connection to its end.
-pub(super) async fn live<H: Handler>(client: Client<H::Memory>, guest: Guest, house: Rc<House<H>>) {
+pub(super) async fn live<H: Handler>(client: Client<H::Memory>, guest: Guest, house: Monitored<H>) {
     let (channel, connection, place) = client.into_parts();
     let Channel::Socket(socket) = channel else { return };
     connection.wait_for_nothing();
@@ -91,7 +91,7 @@ impl<M: 'static> Driver<M> {
         &mut self,
         context: &mut Context<'_>,
         driven: &mut Driven<M>,
-        house: &Rc<House<H>>,
+        house: &Monitored<H>,
     ) -> Poll<()> {
         let course = Rc::clone(&self.course);
         let connection = &course.connection;
@@ -160,7 +160,7 @@ fn begin<H: Handler>(
     request: Request<RecvStream>,
     response: SendResponse<Bytes>,
     course: &Rc<Course<H::Memory>>,
-    house: &Rc<House<H>>,
+    house: &Monitored<H>,
 ) {
     let stream = match Stream::of_client(request, response, Rc::clone(&course.meter)) {
         Ok(stream) => stream,
@@ -174,18 +174,22 @@ fn begin<H: Handler>(
     let connection = Rc::new(Connection::new(Rc::clone(peer), Rc::clone(house.roster.clock())));
     let client = Client::new(Channel::Stream(Box::new(stream)), &connection, &house.roster);
     let part = Part::of(course);
-    let task = house.tasks.spawn_local(answer(client, part, Rc::clone(&house.handler)));
+    let task = house.tasks.spawn_local(answer(client, part, house.for_another()));
     connection.task.replace(Some(task.abort_handle()));
 }
 
-async fn answer<H: Handler>(mut client: Client<H::Memory>, part: Part<H::Memory>, handler: Rc<H>) {
+async fn answer<H: Handler>(
+    mut client: Client<H::Memory>,
+    part: Part<H::Memory>,
+    house: Monitored<H>,
+) {
     let head = RequestHead::parse(client.channel.unread());
     // Written as a whole: what is not one cannot be read.
     let head = head.map(|it| it.ok_or(crate::http1::Reject::Malformed("the head has no end")));
     let head = head.and_then(|it| it).map_err(Into::into);
     let connection = Rc::clone(&client.connection);
     let after = {
-        let mut exchange = pin!(handler.exchange(&mut client, head));
+        let mut exchange = pin!(house.handler.exchange(&mut client, head));
         poll_fn(|context| {
             // For whoever has to tell it that its time is over.
             connection.remember(context.waker());
@@ -210,7 +214,7 @@ async fn answer<H: Handler>(mut client: Client<H::Memory>, part: Part<H::Memory>
         }
         After::Tunnel(tunnel) => {
             part.0.answered.set(part.0.answered.get() + 1);
-            Box::pin(handler.tunnel(client, tunnel)).await;
+            Box::pin(house.handler.tunnel(client, tunnel)).await;
         }
     }
 }

@@ -5,6 +5,7 @@
 //! a head and calls it, watches that nobody waits for ever, and ends connections gently when the
 //! process stops.
 
+mod acceptor;
 mod bind;
 mod client;
 mod clock;

@@ -14,7 +14,7 @@ use super::{
     greeting::{Greeted, Unwelcome, greet},
     http1, http2,
     peer::{Peer, Whose},
-    shared::{Guest, House},
+    shared::{Guest, House, Monitored},
 };
 use crate::net::{Channel, Socket, Transport};
 
@@ -53,14 +53,14 @@ pub(super) fn serve<H: Handler>(
         true => {
             let socket = Socket::new(Transport::Tcp(stream), &house.buffers);
             let client = Client::new(Channel::Socket(socket), &connection, &house.roster);
-            house.tasks.spawn_local(http1::live(client, guest, Rc::clone(house)))
+            house.tasks.spawn_local(http1::live(client, guest, Monitored::new(house)))
         }
         false => house.tasks.spawn_local(be_greeted(
             stream,
             peer,
             connection.clone(),
             guest,
-            Rc::clone(house),
+            Monitored::new(house),
         )),
     };
     connection.task.replace(Some(task.abort_handle()));
@@ -87,7 +87,7 @@ async fn be_greeted<H: Handler>(
     peer: Rc<Peer<H::Memory>>,
     connection: Rc<Connection<H::Memory>>,
     mut guest: Guest,
-    house: Rc<House<H>>,
+    house: Monitored<H>,
 ) {
     let place = house.roster.enter(&connection);
     connection.begin(Wait::Greeting);
@@ -116,8 +116,8 @@ async fn be_greeted<H: Handler>(
     let client = Client::new(Channel::Socket(socket), &greeted, &house.roster);
     drop(place);
     let task = match is_http2 {
-        true => house.tasks.spawn_local(http2::live(client, guest, Rc::clone(&house))),
-        false => house.tasks.spawn_local(http1::live(client, guest, Rc::clone(&house))),
+        true => house.tasks.spawn_local(http2::live(client, guest, house.for_another())),
+        false => house.tasks.spawn_local(http1::live(client, guest, house.for_another())),
     };
     greeted.task.replace(Some(task.abort_handle()));
 }

@@ -1,6 +1,6 @@
 //! What the connections of a worker share, and what each of them takes up.
 
-use std::{rc::Rc, sync::Arc};
+use std::{ops::Deref, rc::Rc, sync::Arc};
 
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::task::TaskTracker;
@@ -10,7 +10,10 @@ use super::{
     crowd::{Crowd, Standing},
     roster::Roster,
 };
-use crate::{metrics::Counted, net::Buffers};
+use crate::{
+    metrics::{Counted, Metrics},
+    net::Buffers,
+};
 
 /// What an open connection takes up.
 pub(super) struct Guest {
@@ -30,7 +33,13 @@ pub(super) struct House<H: Handler> {
     pub(super) tasks: TaskTracker,
     pub(super) limits: Limits,
     pub(super) crowd: Arc<Crowd>,
+    pub(super) metrics: Metrics,
 }
+
+/// What all connections of a worker share, as the task of one connection or stream holds it. A task that
+/// panics is counted when this is dropped; its message is in the log by the panic hook.
+// Not `Clone`: each task has exactly one, so that it is counted once.
+pub(super) struct Monitored<H: Handler>(Rc<House<H>>);
 
 /// What one connection may do.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -42,4 +51,35 @@ pub struct Limits {
     /// Streams that the client resets beyond those that were answered, before it is taken for an
     /// attack.
     pub resets: usize,
+}
+
+// === impl Monitored ===
+
+impl<H: Handler> Monitored<H> {
+    /// For a new task.
+    pub(super) fn new(house: &Rc<House<H>>) -> Self {
+        Self(Rc::clone(house))
+    }
+
+    /// For a new task that this one starts.
+    pub(super) fn for_another(&self) -> Self {
+        Self::new(&self.0)
+    }
+}
+
+impl<H: Handler> Deref for Monitored<H> {
+    type Target = House<H>;
+
+    fn deref(&self) -> &House<H> {
+        &self.0
+    }
+}
+
+impl<H: Handler> Drop for Monitored<H> {
+    fn drop(&mut self) {
+        // The unwinding of a panic drops what the task owns.
+        if std::thread::panicking() {
+            self.metrics.task_died("connection");
+        }
+    }
 }

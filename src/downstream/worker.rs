@@ -1,37 +1,36 @@
 //! A thread with its own runtime, its own listening sockets and its own connections.
 
 use std::{
-    cell::Cell,
-    future::poll_fn,
     io,
-    net::{SocketAddr, TcpListener as StdListener},
+    net::TcpListener as StdListener,
+    panic::{AssertUnwindSafe, resume_unwind},
     rc::Rc,
     sync::Arc,
-    task::Poll,
     thread::JoinHandle,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
-use prometheus::IntGauge;
+use futures_util::FutureExt;
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::TcpListener,
     runtime::{Builder, LocalOptions},
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::MissedTickBehavior,
+    sync::Semaphore,
+    task::JoinSet,
+    time::{Interval, MissedTickBehavior},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::{error, warn};
+use tracing::error;
 
 use super::{
     Handler,
+    acceptor::Acceptor,
     bind::{Bound, Entrance},
     clock::{Clock, Patience},
     crowd::Crowd,
     roster::Roster,
-    serve::serve,
-    shared::{Guest, House, Limits},
+    shared::{House, Limits},
 };
-use crate::{metrics::Counted, net::Buffers};
+use crate::{metrics::Metrics, net::Buffers};
 
 /// How a worker treats its clients.
 #[derive(Clone, Debug)]
@@ -44,17 +43,20 @@ pub struct Settings {
     pub crowd: Arc<Crowd>,
     /// What one connection may do.
     pub limits: Limits,
-    /// Open connections, of all workers.
-    pub open: IntGauge,
+    /// Open connections and tasks that have died, of all workers.
+    pub metrics: Metrics,
 }
 
-/// How the workers are told to end.
+/// How the workers are told to end, and how they tell that one of them has died.
 #[derive(Clone, Debug, Default)]
 pub struct Stop {
     /// Take no new connections, and end the ones there are after what they are doing.
     pub gently: CancellationToken,
     /// End at once.
     pub now: CancellationToken,
+    /// A worker has panicked. Its connections go on without timeouts, as far as possible, until the
+    /// workers are told to end, which is up to their owner.
+    pub failed: CancellationToken,
 }
 
 /// A running worker.
@@ -62,12 +64,6 @@ pub struct Stop {
 pub struct Worker {
     thread: JoinHandle<usize>,
 }
-
-/// The time between two lines of the log that say so.
-const SILENCE: Duration = Duration::from_secs(10);
-
-/// A pause after an accept that failed for want of something, such as file descriptors.
-const BREATH: Duration = Duration::from_millis(100);
 
 // === impl Worker ===
 
@@ -77,8 +73,7 @@ impl Worker {
     ///
     /// # Errors
     ///
-    /// If the thread cannot be started. A worker that then finds itself without a runtime stops
-    /// them all.
+    /// If the thread cannot be started. A worker that then finds itself without a runtime has failed.
     pub fn start<H: Handler>(
         number: usize,
         listeners: &mut [Bound],
@@ -92,9 +87,8 @@ impl Worker {
             .collect();
         let thread =
             std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
-                // A worker that panics outside of its connections' tasks takes its listening sockets
-                // with it; better that the process ends and is started again.
-                let unexpected_end = stop.now.clone().drop_guard();
+                // A thread that panics takes its listening sockets and connections with it.
+                let unexpected_end = stop.failed.clone().drop_guard();
                 let runtime =
                     Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
                 match runtime {
@@ -119,132 +113,105 @@ impl Worker {
     /// Blocks; to be called when the worker was told to stop.
     #[must_use]
     pub fn join(self) -> usize {
-        // A worker that panicked has none left.
+        // A thread that panicked has none left.
         self.thread.join().unwrap_or_default()
     }
 }
 
+/// Serves until it is told to end. Returns how many connections had to be cut.
 async fn run<H: Handler>(
     sockets: Vec<(Arc<Entrance>, StdListener)>,
     settings: Settings,
     stop: Stop,
     make: impl FnOnce(Rc<Buffers>) -> H,
 ) -> usize {
+    let Settings { patience, connections_max, crowd, limits, metrics } = settings;
     let buffers = Rc::new(Buffers::default());
     let handler = Rc::new(make(Rc::clone(&buffers)));
-    let roster = Rc::new(Roster::<H::Memory>::new(&settings.patience));
-    let tasks = TaskTracker::new();
+    let roster = Rc::new(Roster::<H::Memory>::new(&patience));
     // A listener takes a place before there is anybody to have it.
-    let door = Arc::new(Semaphore::new(settings.connections_max + sockets.len()));
-    let limits = settings.limits;
-    let house = Rc::new(House { handler, roster, buffers, tasks, limits, crowd: settings.crowd });
-    let House { handler, roster, tasks, .. } = &*house;
-    let mut accepting = Vec::new();
+    let door = Arc::new(Semaphore::new(connections_max + sockets.len()));
+    let tasks = TaskTracker::new();
+    let house = Rc::new(House { handler, roster, buffers, tasks, limits, crowd, metrics });
+    let mut acceptors = JoinSet::new();
     for (entrance, socket) in sockets {
-        let acceptor = Acceptor {
-            entrance,
-
-            house: Rc::clone(&house),
-            door: Arc::clone(&door),
-            open: settings.open.clone(),
-            said: Cell::default(),
-        };
-        accepting.push(tokio::task::spawn_local(acceptor.run(socket, stop.gently.clone())));
+        match TcpListener::from_std(socket) {
+            Ok(socket) => {
+                let (house, door) = (Rc::clone(&house), Arc::clone(&door));
+                let acceptor = Acceptor::new(entrance, socket, house, door);
+                acceptors.spawn_local(acceptor.run(stop.gently.clone()));
+            }
+            Err(error) => {
+                error!(listener = %entrance.listener.address, %error, "cannot accept connections");
+                stop.failed.cancel();
+            }
+        }
     }
     let mut step = tokio::time::interval(Clock::STEP);
     step.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
+
+    let serving = AssertUnwindSafe(serve(&house, &stop, &mut step, &mut acceptors));
+    if serving.catch_unwind().await.is_err() {
+        error!("a worker has panicked: its connections go on until flipgate ends");
+        stop.failed.cancel();
+        told_to_end(&stop).await;
+    }
+    if stop.now.is_cancelled() {
+        return house.roster.len();
+    }
+    while acceptors.join_next().await.is_some() {}
+    house.roster.close();
+    house.tasks.close();
+    let finishing = AssertUnwindSafe(finish(&house, &stop, &mut step)).catch_unwind().await;
+    if finishing.is_err() {
+        error!("a worker has panicked while its connections finished: they go on");
+        stop.failed.cancel();
         tokio::select! {
-            () = stop.gently.cancelled() => break,
-            () = stop.now.cancelled() => return roster.len(),
-            _ = step.tick() => {
-                roster.look(Instant::now());
-                handler.tick();
-            }
+            () = house.tasks.wait() => {}
+            () = stop.now.cancelled() => {}
         }
     }
-    for acceptor in accepting {
-        let _ = acceptor.await;
-    }
-    roster.close();
-    tasks.close();
-    loop {
-        tokio::select! {
-            () = tasks.wait() => return 0,
-            () = stop.now.cancelled() => return roster.len(),
-            _ = step.tick() => {
-                roster.look(Instant::now());
-            }
-        }
-    }
+    house.roster.len()
 }
 
-struct Acceptor<H: Handler> {
-    entrance: Arc<Entrance>,
-    house: Rc<House<H>>,
-    /// A place for each connection that may be open at once.
-    door: Arc<Semaphore>,
-    open: IntGauge,
-    /// When it was last said that it cannot go on, and how often it was left out since.
-    said: Cell<(Option<Instant>, u64)>,
-}
-
-impl<H: Handler> Acceptor<H> {
-    async fn run(self, socket: StdListener, closing: CancellationToken) {
-        let socket = match TcpListener::from_std(socket) {
-            Ok(socket) => socket,
-            Err(error) => {
-                error!(listener = %self.entrance.listener.address, %error, "cannot accept connections");
-                return;
+/// Ends connections that take too long, until the worker is told to end. Panics with an acceptor that
+/// cannot go on.
+async fn serve<H: Handler>(
+    house: &House<H>,
+    stop: &Stop,
+    step: &mut Interval,
+    acceptors: &mut JoinSet<()>,
+) {
+    loop {
+        tokio::select! {
+            () = told_to_end(stop) => return,
+            _ = step.tick() => {
+                house.roster.look(Instant::now());
+                house.handler.tick();
             }
-        };
-        loop {
-            tokio::select! {
-                biased;
-                () = closing.cancelled() => break,
-                () = self.accept(&socket) => {}
-            }
-        }
-        // Whoever stands in the kernel's queue was told that the connection is open.
-        while let Poll::Ready(Ok((stream, peer))) =
-            poll_fn(|context| Poll::Ready(socket.poll_accept(context))).await
-        {
-            match Arc::clone(&self.door).try_acquire_owned() {
-                Ok(place) => self.admit(stream, peer, place),
-                Err(_full) => break,
-            }
-        }
-    }
-
-    /// Takes one connection, as soon as there is a place for it. Dropping the future takes none.
-    async fn accept(&self, socket: &TcpListener) {
-        let place = Arc::clone(&self.door).acquire_owned().await;
-        let place = place.expect("the door is never closed");
-        match socket.accept().await {
-            Ok((stream, peer)) => self.admit(stream, peer, place),
-            // The client is gone already.
-            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
-            Err(error) => {
-                let now = Instant::now();
-                let was_said = |it: Instant| now.saturating_duration_since(it) < SILENCE;
-                let (last, suppressed) = self.said.get();
-                if last.is_some_and(was_said) {
-                    self.said.set((last, suppressed + 1));
-                } else {
-                    self.said.set((Some(now), 0));
-                    warn!(listener = %self.entrance.listener.address, %error, suppressed, "cannot accept; trying again");
+            Some(Err(error)) = acceptors.join_next() => {
+                if let Ok(panic) = error.try_into_panic() {
+                    resume_unwind(panic);
                 }
-                tokio::time::sleep(BREATH).await;
             }
         }
     }
+}
 
-    fn admit(&self, stream: TcpStream, peer: SocketAddr, seat: OwnedSemaphorePermit) {
-        // A response's last segment must not wait for the client's acknowledgement.
-        if stream.set_nodelay(true).is_err() {
-            return;
+/// Waits until the last connection has ended, or for the order to end at once.
+async fn finish<H: Handler>(house: &House<H>, stop: &Stop, step: &mut Interval) {
+    loop {
+        tokio::select! {
+            () = house.tasks.wait() => return,
+            () = stop.now.cancelled() => return,
+            _ = step.tick() => house.roster.look(Instant::now()),
         }
-        let guest = Guest { _seat: seat, standing: None, _open: Counted::new(&self.open) };
-        serve(stream, peer, Arc::clone(&self.entrance), guest, &self.house);
+    }
+}
+
+async fn told_to_end(stop: &Stop) {
+    tokio::select! {
+        () = stop.gently.cancelled() => {}
+        () = stop.now.cancelled() => {}
     }
 }

@@ -1,6 +1,7 @@
 use std::{
     io::{BufRead, BufReader, PipeReader, Write},
-    os::fd::OwnedFd,
+    os::fd::{BorrowedFd, OwnedFd},
+    sync::atomic::{AtomicBool, Ordering::SeqCst},
 };
 
 use rustix::io::ioctl_fionbio;
@@ -160,4 +161,29 @@ fn a_panic_is_an_event() {
     assert_eq!((&line["level"], &line["thread"]), (&"ERROR".into(), &"fragile".into()));
     assert_eq!(line["payload"], "number 7");
     assert!(line["location"].as_str().is_some_and(|it| it.starts_with("src/log/tests.rs:")));
+}
+
+/// A descriptor that panics when it is used for the first time.
+struct Fragile(OwnedFd, AtomicBool);
+
+impl AsFd for Fragile {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        assert!(self.1.swap(true, SeqCst), "planted");
+        self.0.as_fd()
+    }
+}
+
+#[test]
+fn the_thread_that_writes_survives_a_panic() {
+    let (mut reader, writer) = pipe();
+    let output = Fragile(writer, AtomicBool::new(false));
+    let queue = Queue::start_on(output, Format::Text, 10_000).expect("a thread");
+    let dropped = counter();
+    queue.count_with(&dropped);
+    queue.put("one\n");
+    assert!(queue.flush(LONG));
+    assert_eq!(dropped.get(), 1, "what was being written is lost, and counted");
+    queue.put("two\n");
+    assert!(next(&mut reader).ends_with("dropped=1\n"));
+    assert_eq!(next(&mut reader), "two\n");
 }

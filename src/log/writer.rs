@@ -1,6 +1,10 @@
 //! The thread that writes. No other thread waits for the reader of standard error.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::{
+    os::fd::{AsFd, BorrowedFd},
+    panic::{AssertUnwindSafe, catch_unwind},
+    time::Duration,
+};
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
@@ -15,10 +19,12 @@ use super::{
 /// The pause after a descriptor was reported as writable and then was not.
 const PAUSE: Timespec = Timespec { tv_sec: 0, tv_nsec: 10_000_000 };
 
-/// Writes lines for ever. After an error, for example because the reader has closed the pipe, the lines
-/// of that write are dropped, and the next lines are tried again.
+/// The pause after a panic, which is a line of its own and may be the cause of the next one.
+const AFTER_PANIC: Duration = Duration::from_millis(100);
+
+/// Writes lines for ever. After an error, for example because the reader has closed the pipe, or a panic,
+/// the lines of that write are dropped, and the next lines are tried again.
 pub(super) fn run(shared: &Shared, output: &impl AsFd, format: Format) {
-    let output = output.as_fd();
     let mut text = Vec::new();
     // Dropped lines that are not reported yet.
     let mut lost = 0;
@@ -34,7 +40,12 @@ pub(super) fn run(shared: &Shared, output: &impl AsFd, format: Format) {
         }
         report(&mut text, format, std::mem::take(&mut lost) + batch.lost_after);
         reported += batch.lost_after;
-        may_report = write_all(output, &text).is_ok();
+        let write = AssertUnwindSafe(|| write_all(output.as_fd(), &text).is_ok());
+        may_report = catch_unwind(write).unwrap_or_else(|_| {
+            // No other thread waits for this one.
+            std::thread::park_timeout(AFTER_PANIC);
+            false
+        });
         if !may_report {
             lost = reported + batch.lines.len() as u64;
         }

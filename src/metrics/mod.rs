@@ -8,6 +8,7 @@
 mod exposition;
 mod pool;
 mod shown;
+mod tasks;
 
 use std::sync::Arc;
 
@@ -20,6 +21,7 @@ use self::pool::Families;
 pub use self::{
     pool::PoolMetrics,
     shown::{LimitHit, Shown, ShownEndpoint, ShownPool},
+    tasks::TaskGuard,
 };
 use crate::model::{Color, Generation, ServiceName};
 
@@ -160,7 +162,8 @@ impl Metrics {
             promotions: counters("promotions_total", "Calls to promote or roll back", &["result"])?,
             task_deaths: counters(
                 "task_panics_total",
-                "Tasks that have panicked or ended before their time; all but those of connections are started again",
+                "Tasks that have panicked or ended too early. `control` and `worker` end the process; a \
+                 `connection` or `drain` is lost; all others are started or tried again",
                 &["task"],
             )?,
             state_writable: gauge(
@@ -220,11 +223,6 @@ impl Metrics {
     /// Counts a call to promote or roll back.
     pub fn promotion(&self, result: PromotionResult) {
         self.promotions.with_label_values(&[result.as_str()]).inc();
-    }
-
-    /// Counts a task that has died. `task` is a word of a fixed list.
-    pub fn task_died(&self, task: &'static str) {
-        self.task_deaths.with_label_values(&[task]).inc();
     }
 
     /// Notes how long the replaced side of a promotion had requests inside.

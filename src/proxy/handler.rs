@@ -49,6 +49,8 @@ impl Handler for Proxy {
     }
 
     fn tick(&self) {
-        self.connections.sweep(Instant::now());
+        for _ in 0..self.connections.sweep(Instant::now()) {
+            self.metrics.task_died("endpoint connection");
+        }
     }
 }

@@ -293,9 +293,10 @@ impl Connections {
 
     /// Closes what waited too long, what the other end has closed, what belongs to members that are in no
     /// pool any more or with whom nobody can speak, and one of each that somebody of another worker may
-    /// have more use for.
-    pub fn sweep(&self, now: Instant) {
-        self.drivers.sweep();
+    /// have more use for. Returns how many connections of HTTP/2 have ended by a panic.
+    #[must_use]
+    pub fn sweep(&self, now: Instant) -> usize {
+        let panics = self.drivers.sweep();
         let owner = self.owner();
         self.idle.borrow_mut().0.retain(|_, waiting| {
             let Some(member) = waiting.member.upgrade() else { return false };
@@ -318,6 +319,7 @@ impl Connections {
             let is_opening = Arc::strong_count(&waiting.opening) > 1;
             !waiting.connections.is_empty() || !waiting.sessions.is_empty() || is_opening
         });
+        panics
     }
 }
 

@@ -9,7 +9,10 @@ use std::{
 
 use bytes::Bytes;
 use h2::client::{Builder, SendRequest};
-use tokio::{sync::Notify, task::JoinSet};
+use tokio::{
+    sync::Notify,
+    task::{JoinError, JoinSet},
+};
 use tracing::debug;
 
 use super::{admission::Permit, member::Slot};
@@ -41,6 +44,9 @@ struct State {
     /// Called when the other end may have changed its settings, or is gone.
     has_moved: Notify,
 }
+
+/// Marks a session as closed when nothing drives it any more, also after a panic.
+struct Driven(Rc<State>);
 
 /// A request's hold on a session.
 #[derive(Debug)]
@@ -105,15 +111,14 @@ impl Session {
         });
         let driven = Rc::clone(&state);
         drivers.0.borrow_mut().spawn_local(async move {
+            let driven = Driven(driven);
             let ended = std::future::poll_fn(|context| {
                 let ended = std::pin::Pin::new(&mut connection).poll(context);
-                driven.has_moved.notify_waiters();
+                driven.0.has_moved.notify_waiters();
                 ended
             })
             .await;
-            driven.is_closed.set(true);
-            driven.has_moved.notify_waiters();
-            drop(open);
+            drop((driven, open));
             if let Err(error) = ended {
                 debug!(%error, "a connection to an endpoint ended");
             }
@@ -179,6 +184,15 @@ impl Session {
     }
 }
 
+// === impl Driven ===
+
+impl Drop for Driven {
+    fn drop(&mut self) {
+        self.0.is_closed.set(true);
+        self.0.has_moved.notify_waiters();
+    }
+}
+
 // === impl Lease ===
 
 impl Lease {
@@ -201,9 +215,10 @@ impl Drop for Lease {
 // === impl Drivers ===
 
 impl Drivers {
-    /// Forgets those that have ended.
-    pub(super) fn sweep(&self) {
+    /// Forgets those that have ended. Returns how many of them had panicked.
+    pub(super) fn sweep(&self) -> usize {
         let mut drivers = self.0.borrow_mut();
-        while drivers.try_join_next().is_some() {}
+        let ended = std::iter::from_fn(|| drivers.try_join_next());
+        ended.filter(|it| it.as_ref().is_err_and(JoinError::is_panic)).count()
     }
 }

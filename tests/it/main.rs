@@ -29,6 +29,7 @@ mod retries; // What is tried again, and what never?
 mod signals; // When does a signal count?
 mod smuggling; // Is a body ever taken for a request, or the reverse?
 mod state; // What survives?
+mod supervision; // What becomes of a task that panics, and of everybody else?
 mod support;
 mod tls; // Do the promises hold over TLS, and is everybody who they have to be?
 mod tunnel; // Does a WebSocket keep its color, and is it waited for?

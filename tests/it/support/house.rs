@@ -4,14 +4,14 @@ use std::{net::SocketAddr, sync::Arc};
 
 use flipgate::{
     admin,
-    app::{App, AppError},
+    app::{App, AppError, Ended, StartSignals},
     config::Config,
     store::FileStore,
 };
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::{Answer, Client, Faults, FaultyStore, Upstream, client, eventually};
+use super::{Answer, Client, Faults, FaultyStore, Fragile, Panics, Upstream, client, eventually};
 
 /// A house that is being built.
 pub(crate) struct HouseBuilder {
@@ -142,6 +142,18 @@ impl HouseBuilder {
         (house, faults.expect("the store was opened"))
     }
 
+    /// The same with workers that panic when they are told to.
+    pub(crate) fn start_fragile(self) -> (House, Panics) {
+        let panics = Panics::default();
+        let planted = panics.clone();
+        let house = self.start_by(|config| {
+            let open = |config: &Config| Ok(Arc::new(FileStore::open(&config.state_dir)?) as _);
+            let wrap = move |proxy| Fragile { proxy, panics: planted.clone() };
+            App::start_with(open, config, None, wrap)
+        });
+        (house, panics)
+    }
+
     fn start_by(mut self, start: impl FnOnce(Config) -> Result<App, AppError>) -> House {
         if !self.top.contains("clients") {
             self.top.insert_str(0, "clients.internal = [\"127.0.0.1/32\"]\n");
@@ -264,6 +276,16 @@ impl House {
     /// Changes and pictures without the detour over HTTP.
     pub(crate) fn app(&self) -> &App {
         self.app.as_ref().expect("running")
+    }
+
+    /// Has it run as a process does, until it ends by itself.
+    pub(crate) fn run(&mut self) -> std::thread::JoinHandle<Ended> {
+        let app = self.app.take().expect("running");
+        std::thread::spawn(move || {
+            let signals = StartSignals::register().expect("descriptors");
+            let ((), signals) = signals.unless_stopped(|| ()).expect("no signal");
+            app.run(signals)
+        })
     }
 
     /// Ends the house and returns its state.

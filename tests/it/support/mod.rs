@@ -3,6 +3,7 @@
 pub(crate) mod authority;
 pub(crate) mod client;
 pub(crate) mod faulty;
+pub(crate) mod fragile;
 pub(crate) mod frames;
 pub(crate) mod house;
 pub(crate) mod http2;
@@ -19,6 +20,7 @@ pub(crate) use self::{
     authority::Authority,
     client::{Answer, Client},
     faulty::{Fault, Faults, FaultyStore},
+    fragile::{Fragile, Panics, Place},
     house::House,
     http2::{Http2, Http2Upstream},
     nameserver::NameServer,

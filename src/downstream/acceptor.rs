@@ -1,0 +1,163 @@
+//! The task that takes the connections of one listening socket.
+//!
+//! It survives its own panics: while no task accepts on a socket, the kernel goes on completing
+//! connections to it, and their clients would wait for an answer that never comes.
+
+use std::{
+    cell::Cell,
+    future::poll_fn,
+    io,
+    net::SocketAddr,
+    panic::AssertUnwindSafe,
+    rc::Rc,
+    sync::Arc,
+    task::Poll,
+    time::{Duration, Instant},
+};
+
+use futures_util::FutureExt;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, warn};
+
+use super::{
+    Handler,
+    bind::Entrance,
+    serve::serve,
+    shared::{Guest, House},
+};
+use crate::metrics::Counted;
+
+/// Takes the connections of one listening socket.
+pub(super) struct Acceptor<H: Handler> {
+    entrance: Arc<Entrance>,
+    socket: TcpListener,
+    house: Rc<House<H>>,
+    /// A place for each connection that may be open at once.
+    door: Arc<Semaphore>,
+    /// When the log last said that it cannot go on, and how often that was left out since.
+    said: Cell<(Option<Instant>, u64)>,
+}
+
+/// The time between two lines of the log that say so.
+const SILENCE: Duration = Duration::from_secs(10);
+
+/// A pause after an accept that failed for want of something, such as file descriptors.
+const BREATH: Duration = Duration::from_millis(100);
+
+/// The pause after the second panic, doubled each time, up to the longest. There is none after the first.
+const PAUSE: Duration = Duration::from_millis(10);
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// The next panic after so long counts as the first one again.
+const SETTLED: Duration = Duration::from_secs(10);
+
+// === impl Acceptor ===
+
+impl<H: Handler> Acceptor<H> {
+    pub(super) fn new(
+        entrance: Arc<Entrance>,
+        socket: TcpListener,
+        house: Rc<House<H>>,
+        door: Arc<Semaphore>,
+    ) -> Self {
+        Self { entrance, socket, house, door, said: Cell::default() }
+    }
+
+    /// Takes connections until `closing`, and then those that the kernel has completed already. A panic
+    /// costs the connection that was being taken, if there was one.
+    pub(super) async fn run(self, closing: CancellationToken) {
+        let mut pause = Duration::ZERO;
+        loop {
+            let since = Instant::now();
+            let life = AssertUnwindSafe(self.live(&closing)).catch_unwind();
+            if life.await.is_ok() {
+                return;
+            }
+            self.house.metrics.task_died("acceptor");
+            if since.elapsed() >= SETTLED {
+                pause = Duration::ZERO;
+            }
+            let (listener, pause_ms) = (self.entrance.listener.address, pause.as_millis() as u64);
+            error!(%listener, pause_ms, "an acceptor has panicked: it is started again");
+            if !pause.is_zero() {
+                tokio::select! {
+                    () = closing.cancelled() => {}
+                    () = tokio::time::sleep(pause) => {}
+                }
+            }
+            pause = longer(pause);
+        }
+    }
+
+    async fn live(&self, closing: &CancellationToken) {
+        loop {
+            tokio::select! {
+                biased;
+                () = closing.cancelled() => break,
+                () = self.accept() => {}
+            }
+        }
+        // The clients of the connections in the kernel's queue know them as open.
+        while let Poll::Ready(Ok((stream, peer))) =
+            poll_fn(|context| Poll::Ready(self.socket.poll_accept(context))).await
+        {
+            match Arc::clone(&self.door).try_acquire_owned() {
+                Ok(place) => self.admit(stream, peer, place),
+                Err(_full) => break,
+            }
+        }
+    }
+
+    /// Takes one connection, as soon as there is a place for it. Dropping the future takes none.
+    async fn accept(&self) {
+        let place = Arc::clone(&self.door).acquire_owned().await;
+        let place = place.expect("the door is never closed");
+        match self.socket.accept().await {
+            Ok((stream, peer)) => self.admit(stream, peer, place),
+            // The client is gone already.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            Err(error) => {
+                let now = Instant::now();
+                let was_said = |it: Instant| now.saturating_duration_since(it) < SILENCE;
+                let (last, suppressed) = self.said.get();
+                if last.is_some_and(was_said) {
+                    self.said.set((last, suppressed + 1));
+                } else {
+                    self.said.set((Some(now), 0));
+                    warn!(listener = %self.entrance.listener.address, %error, suppressed, "cannot accept; trying again");
+                }
+                tokio::time::sleep(BREATH).await;
+            }
+        }
+    }
+
+    fn admit(&self, stream: TcpStream, peer: SocketAddr, seat: OwnedSemaphorePermit) {
+        // A response's last segment must not wait for the client's acknowledgement.
+        if stream.set_nodelay(true).is_err() {
+            return;
+        }
+        let open = Counted::new(&self.house.metrics.downstream_connections);
+        let guest = Guest { _seat: seat, standing: None, _open: open };
+        serve(stream, peer, Arc::clone(&self.entrance), guest, &self.house);
+    }
+}
+
+fn longer(pause: Duration) -> Duration {
+    (pause * 2).clamp(PAUSE, PAUSE_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_acceptor_that_goes_on_panicking_takes_no_more_than_a_little_of_a_core() {
+        let pauses = std::iter::successors(Some(Duration::ZERO), |it| Some(longer(*it)));
+        let pauses: Vec<_> = pauses.take(10).map(|it| it.as_millis()).collect();
+        assert_eq!(pauses, [0, 10, 20, 40, 80, 160, 320, 640, 1000, 1000]);
+    }
+}

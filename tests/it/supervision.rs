@@ -1,0 +1,309 @@
+//! What becomes of a task that panics, and of everybody else?
+
+use http::Request;
+
+use crate::support::{
+    Authority, Client, Fault, House, Http2, LONG, Panics, Place, Upstream,
+    client::{self, INTERNAL, PUBLIC},
+    eventually,
+    house::{HouseBuilder, call},
+};
+
+const WEBSOCKET: &str = "GET /ws HTTP/1.1\r\nHost: a.test\r\nConnection: Upgrade\r\n\
+                         Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+                         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+
+async fn colors() -> (Upstream, Upstream, HouseBuilder) {
+    let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
+    let house = House::build().service("web", &[&blue], &[&green]);
+    (blue, green, house)
+}
+
+async fn fragile() -> (Upstream, Upstream, House, Panics) {
+    let (blue, green, house) = colors().await;
+    let (house, panics) = house.start_fragile();
+    (blue, green, house, panics)
+}
+
+/// Waits until so many tasks of a kind have died, and checks that it were no more.
+async fn wait_for_deaths(house: &House, task: &str, count: u32) {
+    let series = format!("flipgate_task_panics_total{{task=\"{task}\"}}");
+    let expected = f64::from(count);
+    eventually(&series, async || house.metric(&series).await > expected - 0.5).await;
+    let counted = house.metric(&series).await;
+    assert!(counted < expected + 0.5, "{counted} of {expected} {task}");
+}
+
+async fn health(house: &House) -> (u16, String) {
+    let answer = house.call("GET", "/healthz", "", "").await;
+    (answer.status, answer.text())
+}
+
+/// A client with half of its answer.
+async fn held(house: &House, fields: &str) -> Client {
+    let mut client = house.public().await;
+    client.ask("/hold", fields).await;
+    client.until("blue begins\n").await;
+    client
+}
+
+#[tokio::test]
+async fn the_tasks_of_the_control_plane_have_an_owner() {
+    let (_blue, _green, house) = colors().await;
+    let house = house.start();
+    let tasks = house.app().tasks();
+    assert_eq!(tasks, ["admin", "care", "certificates", "control", "reload", "worker"]);
+    assert!(!house.app().plant_panic("no such task"));
+    assert!(house.app().plant_panic("reload"));
+    wait_for_deaths(&house, "reload", 1).await;
+    assert_eq!(health(&house).await.0, 200);
+}
+
+#[tokio::test]
+async fn health_checks_go_on_after_a_panic() {
+    let (one, two) = (Upstream::start("one").await, Upstream::start("two").await);
+    let endpoints = [one.address.to_string(), two.address.to_string()];
+    let house = House::build()
+        .services(&format!(
+            "[service.web]\nblue = {{ endpoints = {endpoints:?} }}\n\
+             health = {{ path = \"/health\", interval = \"100ms\" }}"
+        ))
+        .start();
+    house.wait_for_health("blue", 0, "up").await;
+    assert!(house.app().plant_panic("care"));
+    wait_for_deaths(&house, "care", 1).await;
+    one.ail(true);
+    house.wait_for_health("blue", 0, "down").await;
+    one.ail(false);
+    house.wait_for_health("blue", 0, "up").await;
+    assert_eq!(health(&house).await, (200, "ok\n".to_owned()));
+}
+
+#[tokio::test]
+async fn the_admin_api_goes_on_after_a_panic() {
+    let (_blue, _green, house) = colors().await;
+    let house = house.start();
+    let mut open = Client::connect(INTERNAL, house.admin).await;
+    let ask = async |open: &mut Client| call(open, "GET", "/healthz", "", "").await.status;
+    assert_eq!(ask(&mut open).await, 200);
+    assert!(house.app().plant_panic("admin"));
+    wait_for_deaths(&house, "admin", 1).await;
+    assert_eq!(ask(&mut open).await, 200, "a connection from before");
+    house.promote(&[("web", "green")]).await;
+}
+
+#[tokio::test]
+async fn certificates_are_renewed_after_a_panic() {
+    let authority = Authority::new();
+    let pair = authority.issue("server", &["localhost"]);
+    let (_blue, _green, house) = colors().await;
+    let house = house.listener(&format!("[listener.tls]\n{}", authority.listener(&pair))).start();
+    assert!(house.app().plant_panic("certificates"));
+    wait_for_deaths(&house, "certificates", 1).await;
+    let tls = authority.client(&["http/1.1"], None);
+    let is_named =
+        async |name| client::connect_tls(PUBLIC, house.others[0], name, &tls).await.is_ok();
+    assert!(is_named("localhost").await && !is_named("new.test").await);
+    authority.issue("server", &["localhost", "new.test"]);
+    eventually("the new certificate", async || is_named("new.test").await).await;
+    assert_eq!(health(&house).await.0, 200);
+}
+
+#[tokio::test]
+async fn a_dead_control_task_ends_the_process_gently_and_with_an_error() {
+    let (blue, _green, house) = colors().await;
+    let mut house = house.start();
+    house.wait_for_health("blue", 0, "up").await;
+    assert_eq!(house.call("GET", "/readyz", "", "").await.status, 200);
+    let mut early = held(&house, "").await;
+    assert!(house.app().plant_panic("control"));
+    eventually("bad health", async || health(&house).await.0 == 503).await;
+    let text = health(&house).await.1;
+    assert!(text.contains("`control`") && text.contains("planted"), "{text}");
+    wait_for_deaths(&house, "control", 1).await;
+    let ready = house.call("GET", "/readyz", "", "").await;
+    assert!(ready.status == 503 && ready.text().contains("`control`"), "{}", ready.text());
+    assert_eq!(house.get("/").await, "blue", "clients are served until it ends");
+
+    let run = house.run();
+    eventually("no new connections", async || {
+        tokio::net::TcpStream::connect(house.public).await.is_err()
+    })
+    .await;
+    assert_eq!(house.call("GET", "/readyz", "", "").await.status, 503);
+    blue.release();
+    assert!(early.until("0\r\n\r\n").await.contains("blue ends"));
+    drop(early);
+    let ended = tokio::task::spawn_blocking(|| run.join()).await.expect("no panic");
+    let ended = ended.expect("it ends by itself");
+    assert_eq!((ended.cut, ended.at_once, ended.has_failed), (0, false, true));
+}
+
+#[tokio::test]
+async fn a_dead_worker_ends_the_process_gently_and_with_an_error() {
+    let (blue, _green, mut house, panics) = fragile().await;
+    // Of so many, each of the two workers has some.
+    let mut early = Vec::new();
+    for _ in 0..16 {
+        early.push(held(&house, "").await);
+    }
+    panics.plant(Place::Tick);
+    eventually("bad health", async || health(&house).await.0 == 503).await;
+    assert!(health(&house).await.1.contains("`worker`"));
+    wait_for_deaths(&house, "worker", 1).await;
+    assert_eq!(house.call("GET", "/readyz", "", "").await.status, 503);
+    let run = house.run();
+    eventually("no new connections", async || {
+        tokio::net::TcpStream::connect(house.public).await.is_err()
+    })
+    .await;
+    blue.release();
+    for client in &mut early {
+        assert!(client.until("0\r\n\r\n").await.contains("blue ends"));
+    }
+    drop(early);
+    let ended = tokio::task::spawn_blocking(|| run.join()).await.expect("no panic");
+    let ended = ended.expect("it ends by itself");
+    assert_eq!((ended.cut, ended.at_once, ended.has_failed), (0, false, true));
+}
+
+#[tokio::test]
+async fn a_process_ends_when_a_worker_dies_while_it_runs() {
+    let (_blue, _green, mut house, panics) = fragile().await;
+    let run = house.run();
+    assert_eq!(house.get("/").await, "blue");
+    panics.plant(Place::Tick);
+    let joined = tokio::task::spawn_blocking(|| run.join());
+    let ended = tokio::time::timeout(LONG, joined).await.expect("in time").expect("no panic");
+    assert!(ended.expect("it ends by itself").has_failed);
+}
+
+#[tokio::test]
+async fn an_acceptor_that_panics_is_replaced_at_once() {
+    let (_blue, _green, house) = colors().await;
+    let house = house.with("limits.connections_per_client = 2");
+    let (house, panics) = house.start_fragile();
+    let _two = [held(&house, "").await, held(&house, "").await];
+    for count in 1..=3 {
+        panics.plant(Place::TurnedAway);
+        let mut third = house.public().await;
+        third.read_to_end().await;
+        wait_for_deaths(&house, "acceptor", count).await;
+        // Of so many, each of the two sockets has some.
+        for _ in 0..32 {
+            let answer = house.internal().await.get("/", "").await;
+            assert_eq!((answer.status, answer.text()), (200, "blue".to_owned()));
+        }
+    }
+    let third = house.public().await.read_to_end().await;
+    assert!(third.starts_with("HTTP/1.1 429 "), "without a panic it is refused: {third}");
+    assert_eq!(health(&house).await.0, 200);
+}
+
+#[tokio::test]
+async fn a_panic_in_one_connection_costs_that_connection() {
+    let (blue, _green, house, panics) = fragile().await;
+    let (mut one, mut other) = (held(&house, "x-fragile: 1\r\n").await, held(&house, "").await);
+    house.wait_for_in_flight("web", "blue", 2).await;
+    house.promote(&[("web", "green")]).await;
+    panics.plant(Place::Exchange);
+    blue.release();
+    let rest = one.read_to_end().await;
+    assert!(!rest.contains("0\r\n\r\n"), "what is not whole does not look so: {rest}");
+    assert!(other.until("0\r\n\r\n").await.contains("blue ends"));
+    assert_eq!(other.get("/", "").await.text(), "green");
+    wait_for_deaths(&house, "connection", 1).await;
+    eventually("drained", async || house.drain("web").await["drained"] == true).await;
+    eventually("the event", async || house.events("drained").len() == 1).await;
+    drop((one, other));
+    eventually("nothing is held", async || {
+        let connections = house.metric("flipgate_downstream_connections").await;
+        let status = house.status().await;
+        let pools = &status["services"]["web"]["pools"];
+        connections < 0.5
+            && ["blue", "green"].iter().all(|color| {
+                let pool = &pools[color];
+                pool["in_flight"] == 0 && pool["endpoints"][0]["in_flight"] == 0
+            })
+    })
+    .await;
+    assert_eq!(health(&house).await.0, 200);
+}
+
+#[tokio::test]
+async fn a_panic_in_a_tunnel_costs_that_tunnel() {
+    let (_blue, _green, house, panics) = fragile().await;
+    let (mut one, mut other) = (house.public().await, house.public().await);
+    for client in [&mut one, &mut other] {
+        client.send(WEBSOCKET).await;
+        assert_eq!(client.head().await.status, 101);
+    }
+    one.send("hello").await;
+    one.until("blue: hello").await;
+    panics.plant(Place::Tunnel);
+    one.send("again").await;
+    assert_eq!(one.read_to_end().await, "");
+    wait_for_deaths(&house, "connection", 1).await;
+    other.send("hello").await;
+    other.until("blue: hello").await;
+    house.wait_for_in_flight("web", "blue", 1).await;
+}
+
+#[tokio::test]
+async fn a_panic_in_one_stream_costs_that_stream() {
+    let (blue, _green, house, panics) = fragile().await;
+    let mut client = Http2::connect(PUBLIC, house.public).await;
+    let fragile = Request::get("https://localhost/hold").header("x-fragile", "1");
+    let mut one = client.send(fragile.body(()).expect("a request"), true).await;
+    let mut other = client.ask("GET", "/hold", "", true).await;
+    let head = one.head().await.expect("an answer");
+    one.until("blue begins\n").await;
+    other.head().await.expect("an answer");
+    other.until("blue begins\n").await;
+    panics.plant(Place::Exchange);
+    blue.release();
+    let rest = one.rest(head).await;
+    assert!(rest.is_err(), "what is not whole does not look so: {rest:?}");
+    other.until("blue ends\n").await;
+    assert_eq!(client.get("/", "").await.text(), "blue", "on the same connection");
+    wait_for_deaths(&house, "connection", 1).await;
+    house.wait_for_in_flight("web", "blue", 0).await;
+}
+
+#[tokio::test]
+async fn a_panic_in_a_handshake_costs_that_connection() {
+    let authority = Authority::new();
+    let pair = authority.issue("server", &["localhost"]);
+    let (_blue, _green, house) = colors().await;
+    let house = house.listener(&format!("[listener.tls]\n{}", authority.listener(&pair)));
+    let (house, panics) = house.start_fragile();
+    panics.plant(Place::TurnedAway);
+    let mut wrong = Client::connect(PUBLIC, house.others[0]).await;
+    wrong.send("this is no handshake of TLS\r\n\r\n").await;
+    wrong.read_to_end().await;
+    wait_for_deaths(&house, "connection", 1).await;
+    let acceptors = house.metric("flipgate_task_panics_total{task=\"acceptor\"}").await;
+    assert!(acceptors < 0.5, "the acceptor had nothing to do with it");
+    let tls = authority.client(&["http/1.1"], None);
+    for _ in 0..8 {
+        let mut client = Client::connect_tls(PUBLIC, house.others[0], &tls).await;
+        client.send("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+        assert_eq!(client.answer().await.text(), "blue");
+    }
+}
+
+#[tokio::test]
+async fn a_disk_error_is_no_dead_task() {
+    let (_blue, _green, house) = colors().await;
+    let (house, faults) = house.start_faulty();
+    house.wait_for_health("blue", 0, "up").await;
+    faults.next(Fault::Forget);
+    let body = r#"{"services":{"web":"green"}}"#;
+    let refused = house.call("POST", "/v1/promote", "", body).await;
+    assert!(refused.status >= 500, "{}", refused.text());
+    let ready = house.call("GET", "/readyz", "", "").await;
+    assert!(ready.status == 503 && ready.text().contains("read-only"), "{}", ready.text());
+    assert_eq!(health(&house).await, (200, "ok\n".to_owned()));
+    assert_eq!(house.get("/").await, "blue");
+    assert!(!house.call("GET", "/metrics", "", "").await.text().contains("task_panics_total{"));
+}

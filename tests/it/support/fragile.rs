@@ -1,0 +1,96 @@
+//! The proxy of a worker, which panics when it is told to.
+
+use std::{
+    future::poll_fn,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+};
+
+use flipgate::{
+    downstream::{After, Client, Handler, HeadError, TurnedAway},
+    http1::RequestHead,
+    proxy::Proxy,
+};
+
+/// Where the proxy can be made to panic.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Place {
+    /// In the exchange of a request with the field `x-fragile`, when there is next something to do for it.
+    Exchange,
+    /// In a tunnel, in the same way.
+    Tunnel,
+    /// Where a client is turned away.
+    TurnedAway,
+    /// In a worker's own loop.
+    Tick,
+}
+
+/// The panics that are still to come, each of them once.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Panics(Arc<[AtomicUsize; 4]>);
+
+/// The proxy of a worker with its planted panics.
+pub(crate) struct Fragile {
+    pub(crate) proxy: Proxy,
+    pub(crate) panics: Panics,
+}
+
+impl Panics {
+    pub(crate) fn plant(&self, place: Place) {
+        self.0[place as usize].fetch_add(1, SeqCst);
+    }
+
+    fn strike(&self, place: Place) {
+        let left = self.0[place as usize].try_update(SeqCst, SeqCst, |it| it.checked_sub(1));
+        assert!(left.is_err(), "planted: {place:?}");
+    }
+
+    /// Everything that the work holds is alive when it panics, as in a panic of its own.
+    async fn during<T>(&self, place: Place, work: impl Future<Output = T>) -> T {
+        let mut work = pin!(work);
+        let mut has_begun = false;
+        poll_fn(|context| {
+            if std::mem::replace(&mut has_begun, true) {
+                self.strike(place);
+            }
+            work.as_mut().poll(context)
+        })
+        .await
+    }
+}
+
+impl Handler for Fragile {
+    type Memory = <Proxy as Handler>::Memory;
+    type Tunnel = <Proxy as Handler>::Tunnel;
+
+    async fn exchange(
+        &self,
+        client: &mut Client<Self::Memory>,
+        head: Result<RequestHead, HeadError>,
+    ) -> After<Self::Tunnel> {
+        let head_text = String::from_utf8_lossy(client.channel.unread()).to_ascii_lowercase();
+        let is_fragile = head_text.contains("x-fragile:");
+        let exchange = self.proxy.exchange(client, head);
+        match is_fragile {
+            true => self.panics.during(Place::Exchange, exchange).await,
+            false => exchange.await,
+        }
+    }
+
+    async fn tunnel(&self, client: Client<Self::Memory>, tunnel: Self::Tunnel) {
+        self.panics.during(Place::Tunnel, self.proxy.tunnel(client, tunnel)).await;
+    }
+
+    fn turned_away(&self, why: TurnedAway) {
+        self.panics.strike(Place::TurnedAway);
+        self.proxy.turned_away(why);
+    }
+
+    fn tick(&self) {
+        self.panics.strike(Place::Tick);
+        self.proxy.tick();
+    }
+}
