@@ -276,7 +276,9 @@ impl Files {
             // No state is half changed by that: the files say what is in force.
             let worked = catch_unwind(AssertUnwindSafe(|| self.work(job)));
             if worked.is_err() {
-                error!("a snapshot of the state was cut short by a panic: the journal is kept instead");
+                error!(
+                    "a snapshot of the state was cut short by a panic: the journal is kept instead"
+                );
             }
         }
     }
