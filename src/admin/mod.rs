@@ -3,10 +3,15 @@
 //! A thin border: from the wire into one call, and back onto the wire. Nothing is decided here but
 //! who may call.
 
+mod changes;
+mod conditions;
+mod context;
 mod convert;
 mod guard;
-mod handlers;
+mod looks;
+mod probes;
 mod problem;
+mod router;
 mod server;
 mod settings;
 mod stall;
@@ -17,7 +22,7 @@ use std::{future::Future, pin::Pin, sync::Arc};
 use crate::{control::Control, metrics::Metrics};
 
 pub use self::{
-    handlers::openapi,
+    router::openapi,
     server::{Bound, ListenError, Server},
     settings::{
         Address, Config, ParseAddressError, ParseScopeError, Scope, Secret, SecretError, Token,

@@ -27,7 +27,7 @@ use tracing::{debug, warn};
 use super::{
     Api,
     guard::Peer,
-    handlers::router,
+    router::router,
     settings::{Address, Config},
     stall::Unstalled,
 };

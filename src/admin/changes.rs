@@ -1,0 +1,199 @@
+//! The calls that change something: each from the wire into one change, and its outcome back.
+
+use std::collections::BTreeMap;
+
+use axum::{
+    body::Bytes,
+    extract::{Path, State},
+    http::HeaderValue,
+    response::Response,
+};
+use flipgate_api::wire::{
+    PoolRequest, Problem, ProblemReason, PromoteRequest, RollbackRequest, Status,
+};
+use serde::de::DeserializeOwned;
+
+use super::{
+    conditions::Conditions,
+    context::{Context, parse_color, picture},
+    problem::ApiError,
+};
+use crate::{
+    control::{Call, Change},
+    model::{Color, PoolSpec, ServiceName, Weighted},
+};
+
+/// Bytes of a reason, which is kept with its event.
+const REASON_BYTES_MAX: usize = 1024;
+
+/// Make colors active, all in one step or not at all.
+///
+/// When the answer is out, no request that begins later reaches a replaced color.
+#[utoipa::path(post, path = "/v1/promote", request_body = PromoteRequest, responses(
+    (status = 200, body = Status, description = "the picture after the promotion"),
+    (status = 400, body = Problem, description = "malformed"),
+    (status = 409, body = Problem, description = "refused, with every reason; nothing changed"),
+    (status = 412, body = Problem, description = "decided on an old generation; nothing changed"),
+    (status = 422, body = Problem, description = "unknown service or color, or active already"),
+    (status = 428, body = Problem, description = "If-Match is required here"),
+))]
+pub(super) async fn promote(
+    State(context): State<Context>,
+    conditions: Conditions,
+    body: Bytes,
+) -> Result<Response, ApiError> {
+    let PromoteRequest { services, force: _, reason } = json(&body)?;
+    let mut reasons = Vec::new();
+    let mut colors = BTreeMap::new();
+    for (name, color) in services {
+        match (name.parse::<ServiceName>(), color.parse::<Color>()) {
+            (Ok(name), Ok(color)) => drop(colors.insert(name, color)),
+            (Err(error), _) => reasons.push(reason_of(&name, "unknown_service", &error)),
+            (_, Err(error)) => reasons.push(reason_of(&name, "unknown_color", &error)),
+        }
+    }
+    if !reasons.is_empty() {
+        return Err(ApiError::unprocessable(reasons));
+    }
+    let words = ("promote", format!("{colors:?}"));
+    propose(&context, conditions, Change::Promote(colors), words, reason).await
+}
+
+/// Make active what was so before the last promotion, all in one step or not at all.
+#[utoipa::path(post, path = "/v1/rollback", request_body = RollbackRequest, responses(
+    (status = 200, body = Status, description = "the picture after the rollback"),
+    (status = 409, body = Problem, description = "refused, with every reason; nothing changed"),
+    (status = 412, body = Problem, description = "decided on an old generation; nothing changed"),
+    (status = 422, body = Problem, description = "unknown service"),
+))]
+pub(super) async fn rollback(
+    State(context): State<Context>,
+    conditions: Conditions,
+    body: Bytes,
+) -> Result<Response, ApiError> {
+    let asked = if body.is_empty() { RollbackRequest::default() } else { json(&body)? };
+    let RollbackRequest { services, force, reason } = asked;
+    let (mut names, mut reasons) = (Vec::new(), Vec::new());
+    for name in services {
+        match name.parse::<ServiceName>() {
+            Ok(name) => names.push(name),
+            Err(error) => reasons.push(reason_of(&name, "unknown_service", &error)),
+        }
+    }
+    if !reasons.is_empty() {
+        return Err(ApiError::unprocessable(reasons));
+    }
+    let words = ("rollback", format!("{names:?} {force}"));
+    let change = Change::Rollback { services: names, force };
+    propose(&context, conditions, change, words, reason).await
+}
+
+/// Set what a pool is made of. Requests on endpoints that leave it finish.
+#[utoipa::path(put, path = "/v1/services/{service}/pools/{color}", request_body = PoolRequest,
+    params(("service" = String, Path), ("color" = String, Path, description = "blue or green")),
+    responses(
+        (status = 200, body = Status, description = "the picture after the change"),
+        (status = 404, body = Problem, description = "no such service or color"),
+        (status = 409, body = Problem, description = "the color is active, and there is no force"),
+        (status = 412, body = Problem, description = "decided on an old generation"),
+        (status = 422, body = Problem, description = "endpoints or a version that cannot be"),
+    ))]
+pub(super) async fn set_pool(
+    State(context): State<Context>,
+    Path((name, color)): Path<(String, String)>,
+    conditions: Conditions,
+    body: Bytes,
+) -> Result<Response, ApiError> {
+    let service = name.parse::<ServiceName>().map_err(|_| ApiError::no_service(&name))?;
+    if !context.api.control.catalog().services().contains_key(&service) {
+        return Err(ApiError::no_service(&name));
+    }
+    let color = parse_color(&color)?;
+    let PoolRequest { version, endpoints, force } = json(&body)?;
+    let mut reasons = Vec::new();
+    let mut parsed = Vec::new();
+    for endpoint in endpoints {
+        match Weighted::try_from(&endpoint) {
+            Ok(endpoint) => parsed.push(endpoint),
+            Err(error) => reasons.push(reason_of(&name, "endpoint", &error)),
+        }
+    }
+    let version = match version.map(|it| it.parse()).transpose() {
+        Ok(version) => version,
+        Err(error) => {
+            reasons.push(reason_of(&name, "version", &error));
+            None
+        }
+    };
+    let spec = PoolSpec::new(version, parsed);
+    if let Err(error) = &spec {
+        reasons.push(reason_of(&name, "endpoints", error));
+    }
+    let (Ok(spec), true) = (spec, reasons.is_empty()) else {
+        return Err(ApiError::unprocessable(reasons));
+    };
+    let words = ("pool", format!("{service} {color} {spec:?} {force}"));
+    let change = Change::SetPool { service, color, spec, force };
+    propose(&context, conditions, change, words, None).await
+}
+
+/// Read the configuration file again and apply it, whole or not at all.
+#[utoipa::path(post, path = "/v1/reload", responses(
+    (status = 200, body = Status, description = "the picture after the reload"),
+    (status = 409, body = Problem, description = "changed in what needs a restart"),
+    (status = 422, body = Problem, description = "mistakes in the file; nothing changed"),
+))]
+pub(super) async fn reload(State(context): State<Context>) -> Result<Response, ApiError> {
+    (context.api.reload)().await?;
+    picture(&context, None).await
+}
+
+async fn propose(
+    context: &Context,
+    conditions: Conditions,
+    change: Change,
+    words: (&str, String),
+    reason: Option<String>,
+) -> Result<Response, ApiError> {
+    if reason.as_ref().is_some_and(|it| it.len() > REASON_BYTES_MAX) {
+        let detail = format!("a reason has at most {REASON_BYTES_MAX} bytes");
+        return Err(ApiError::malformed(detail));
+    }
+    let Conditions { if_generation, key } = conditions;
+    let idempotency = key.map(|key| {
+        let (verb, call) = words;
+        (key, format!("{verb} {:08x} {}", crc32fast::hash(call.as_bytes()), call.len()))
+    });
+    let named = named(&change);
+    let call = Call { change, if_generation, idempotency, reason };
+    let done = context.api.control.propose(call).await?;
+    let is_repeated = done.is_repeated;
+    let mut response = picture(context, Some((done, named))).await?;
+    if is_repeated {
+        let repeated = HeaderValue::from_static("true");
+        response.headers_mut().insert("idempotent-replayed", repeated);
+    }
+    Ok(response)
+}
+
+/// The services that a change names; none for those of the last promotion.
+fn named(change: &Change) -> Vec<ServiceName> {
+    match change {
+        Change::Promote(colors) => colors.keys().cloned().collect(),
+        Change::Rollback { services, .. } => services.clone(),
+        Change::SetPool { service, .. } => vec![service.clone()],
+        Change::Follow(_) => Vec::new(),
+    }
+}
+
+/// JSON, whatever its content type says: a page of a foreign site is refused by its origin.
+fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
+    serde_json::from_slice(body).map_err(|error| {
+        ApiError::malformed(format!("the body is not what this call takes: {error}"))
+    })
+}
+
+fn reason_of(service: &str, code: &str, error: &dyn std::fmt::Display) -> ProblemReason {
+    let service: String = service.chars().take(80).collect();
+    ProblemReason { detail: error.to_string(), service: Some(service), code: code.to_owned() }
+}

@@ -1,0 +1,63 @@
+//! The conditions under which a change is wanted, as its header fields say.
+
+use axum::{
+    extract::FromRequestParts,
+    http::{HeaderName, StatusCode, header, request},
+};
+
+use super::{context::Context, problem::ApiError};
+use crate::model::Generation;
+
+/// The conditions under which a change is wanted.
+pub(super) struct Conditions {
+    pub(super) if_generation: Option<Vec<Generation>>,
+    pub(super) key: Option<String>,
+}
+
+const IF_MATCH: HeaderName = header::IF_MATCH;
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
+impl FromRequestParts<Context> for Conditions {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(
+        parts: &mut request::Parts,
+        context: &Context,
+    ) -> Result<Self, ApiError> {
+        let if_match = parts.headers.get_all(IF_MATCH).iter();
+        let lines: Vec<&str> = if_match.map(|it| it.to_str().unwrap_or("?")).collect();
+        if lines.is_empty() && context.config.require_if_match {
+            let title = "A change must say on which generation it was decided";
+            let detail = "send If-Match with the ETag of GET /v1/status (admin.require_if_match)";
+            return Err(ApiError::new(
+                StatusCode::PRECONDITION_REQUIRED,
+                "if-match-required",
+                title,
+                detail,
+            ));
+        }
+        let if_generation = match &*lines {
+            [] | ["*"] => None,
+            lines => Some(generations(&lines.join(","))?),
+        };
+        let key = parts.headers.get(IDEMPOTENCY_KEY).map(|it| match it.to_str() {
+            Ok(key) if (1..=255).contains(&key.len()) => Ok(key.to_owned()),
+            _ => Err(ApiError::malformed("Idempotency-Key is 1 to 255 visible characters")),
+        });
+        Ok(Self { if_generation, key: key.transpose()? })
+    }
+}
+
+/// A list of entity tags: RFC 9110, section 13.1.1. A weak one never matches.
+fn generations(list: &str) -> Result<Vec<Generation>, ApiError> {
+    let wrong = || ApiError::malformed("If-Match is the ETag of a status, like \"42\", or *");
+    let mut generations = Vec::new();
+    for tag in list.split(',').map(str::trim) {
+        if tag.starts_with("W/") {
+            continue;
+        }
+        let bare = tag.strip_prefix('"').and_then(|it| it.strip_suffix('"')).unwrap_or(tag);
+        generations.push(Generation(bare.parse().map_err(|_| wrong())?));
+    }
+    Ok(generations)
+}

@@ -1,0 +1,82 @@
+//! What the calls work with, and the picture that most of them answer with.
+
+use std::sync::Arc;
+
+use axum::{
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use flipgate_api::wire::Status;
+
+use super::{Api, problem::ApiError, settings::Config};
+use crate::{
+    control::Done,
+    model::{Color, ServiceName},
+};
+
+#[derive(Clone)]
+pub(super) struct Context {
+    pub(super) api: Api,
+    pub(super) config: Arc<Config>,
+}
+
+/// Services up to which the response to a change shows all of them.
+const SHOWN_MAX: usize = 100;
+
+/// The picture of now, or the one after a change. That one has the generation that the change led to, whatever
+/// else has come since; and with many services, only those that the change named, so that a flip of one of
+/// them does not wait for a picture of all.
+pub(super) async fn picture(
+    context: &Context,
+    after: Option<(Done, Vec<ServiceName>)>,
+) -> Result<Response, ApiError> {
+    let control = context.api.control.clone();
+    // What shows few services takes less time than to ask another thread for it.
+    let is_short = after.is_some() || control.applied().pools.len() <= SHOWN_MAX;
+    let draw = move || {
+        let status = match after {
+            None => Status::from(control.picture()),
+            Some((done, mut named)) => {
+                let Done { generation, applied, .. } = done;
+                if named.is_empty() {
+                    named.clone_from(&applied.state.promotion.services);
+                }
+                let partial = applied.pools.len() > SHOWN_MAX;
+                let wanted = |it: &ServiceName| !partial || named.contains(it);
+                let status = Status::from(control.picture_of(&applied, wanted));
+                Status { generation: generation.0, partial, ..status }
+            }
+        };
+        let status = Status { read_only: control.condition().read_only, ..status };
+        let body = serde_json::to_vec(&status).expect("texts and numbers only");
+        (status.generation, body)
+    };
+    let (generation, body) = match is_short {
+        true => draw(),
+        false => off_thread(draw).await?,
+    };
+    let tag = HeaderValue::from_str(&format!("\"{generation}\"")).expect("digits in quotes");
+    let json = HeaderValue::from_static("application/json");
+    let no_store = HeaderValue::from_static("no-store");
+    let headers =
+        [(header::ETAG, tag), (header::CONTENT_TYPE, json), (header::CACHE_CONTROL, no_store)];
+    Ok((headers, body).into_response())
+}
+
+/// Does what takes time in proportion to the number of services, while the thread of this call goes on with
+/// others.
+pub(super) async fn off_thread<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, ApiError> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| {
+        let title = "Internal Server Error";
+        ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", title, error.to_string())
+    })
+}
+
+pub(super) fn parse_color(text: &str) -> Result<Color, ApiError> {
+    text.parse().map_err(|error: crate::model::ParseColorError| {
+        let title = "There is no such color";
+        ApiError::new(StatusCode::NOT_FOUND, "unknown-color", title, error.to_string())
+    })
+}
