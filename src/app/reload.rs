@@ -42,7 +42,7 @@ impl Reloader {
         Self { path, config, control, entrances, wanted }
     }
 
-    /// Asks for a reload that nobody waits for. Two that are asked for during a third are one.
+    /// Requests a reload without waiting for it. Two that are asked for during a third are one.
     pub(super) fn want(&self) {
         self.wanted.notify_one();
     }
@@ -58,7 +58,7 @@ impl Reloader {
     }
 
     /// Whole or not at all. The active colors stay what they are. Files are read on a thread of their own:
-    /// one that never comes to its end, such as a pipe that nobody writes to, holds up this reload and
+    /// one that never comes to its end, such as a pipe without a writer, holds up this reload and
     /// nothing else.
     pub(super) fn reload(self) -> Reloading {
         Box::pin(async move {
@@ -66,7 +66,7 @@ impl Reloader {
             let path = path.ok_or(ReloadError::NoFile)?;
             let waiting = tokio::time::timeout(READING, config.lock_owned()).await;
             let in_force = waiting.map_err(|_| ReloadError::UnderWay)?;
-            // The reading keeps the lock for as long as it takes, whoever waits for it.
+            // The reading keeps the lock for as long as it takes, also if its caller has gone.
             let reading = tokio::task::spawn_blocking(move || (Config::load(&path), in_force));
             let read = tokio::time::timeout(READING, reading).await;
             let read = read.map_err(|_| ReloadError::TooSlow(READING))?;

@@ -43,7 +43,7 @@ struct Lane {
 /// they were do not hold up one that is not.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Urgency {
-    /// Nobody knows anything of the endpoint.
+    /// The endpoint was never checked.
     First,
     /// It may be about to change.
     Unsettled,
@@ -62,7 +62,7 @@ struct Checked {
 
 type Outcome = Option<Result<(), Trouble>>;
 
-/// A check that is over: whose, and what it has found.
+/// A check that is over: its endpoint, and its result.
 pub(super) struct Done {
     place: Option<usize>,
     found: Outcome,

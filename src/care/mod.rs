@@ -100,7 +100,7 @@ impl Care {
         }
     }
 
-    /// Looks after the endpoints until nobody changes the pools any more. All that it has started ends
+    /// Looks after the endpoints until the pools cannot change any more. All that it has started ends
     /// when the future is dropped.
     pub async fn run(mut self) {
         let mut step = tokio::time::interval(STEP);
@@ -254,7 +254,7 @@ async fn called(alerts: &Alerts, not_before: Instant) {
     alerts.called().await;
 }
 
-/// Has pools whose files for TLS have changed use the new ones.
+/// Reads changed TLS files of these pools again.
 fn refresh_tls(pools: &[Arc<Pool>]) {
     for pool in pools {
         let (service, color) = (pool.service(), pool.color());

@@ -32,7 +32,7 @@ pub(super) struct NameBook {
 struct Known {
     /// The pools whose endpoints have this name.
     pools: HashSet<Which>,
-    /// The last that were heard of: when nobody can tell, they are still the best guess.
+    /// The last known ones. They stay in use while no name server answers.
     addresses: Vec<IpAddr>,
     ask_at: Instant,
     is_asking: bool,

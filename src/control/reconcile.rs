@@ -84,7 +84,7 @@ impl Reconciler {
         };
         let applied = Arc::new(Applied { state, catalog, pools });
         let mut drains = Vec::new();
-        // Under the lock of those who look at what is applied, so that nobody sees one without the other.
+        // Under the lock of the channel, so that no reader sees one without the other.
         shared.applied.send_modify(|it| {
             if let Some(table) = table {
                 let replaced = shared.switch.replace(seen, table);
@@ -102,7 +102,7 @@ impl Reconciler {
         }
     }
 
-    /// Tells when a replaced side is drained: one that was active, or that somebody was inside of.
+    /// Tells when a replaced side is drained: one that was active, or that had requests in flight.
     fn watch(&self, shared: &Shared, mut drain: Drain<Pool>) {
         if !drain.was_active() && drain.in_flight() == 0 {
             return;
@@ -123,7 +123,7 @@ impl Reconciler {
             let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
             let active = |it: &Table<_, _>| it.service(&service).map(Service::active);
             let is_active = switch.look(active) == Some(color);
-            // Other sides of the color may still have somebody inside.
+            // Other sides of the color may still have requests in flight.
             let is_held = !switch.drains(&service, color).is_empty();
             let event = if is_active || is_held {
                 info!(%service, %color, generation = generation.0, took_ms, "released");
@@ -174,7 +174,7 @@ fn tell(
     for name in changed {
         let (old, new) = (of(&before.state, name), of(&after.state, name));
         let Some(new) = new else { continue };
-        // Of a service whose entry was damaged, nobody knows what was active.
+        // The active color of a damaged entry is not known.
         if old.as_ref().map(|it| it.active) != Some(new.active) && is_promotion {
             promoted.insert(name.clone(), new.active);
         }
@@ -233,7 +233,7 @@ impl Maker<'_> {
         old: Option<&ServicePools>,
     ) -> ServicePools {
         let known: Option<&Arc<ServiceState>> = self.state.services.get(name);
-        // Without a state nobody knows which color may answer, so neither has any endpoints.
+        // Without a state it is not known which color may answer, so neither has any endpoints.
         let none = PoolSpec::default();
         let policy = &spec.policy;
         let admission = old.map(|it| it.blue.admission());

@@ -25,7 +25,7 @@ pub struct Worker {
     reconciler: Reconciler,
 }
 
-/// A call that somebody waits for.
+/// A call that a caller waits for.
 #[derive(Debug)]
 pub(super) struct Question {
     pub(super) call: Call,
@@ -49,7 +49,7 @@ impl Worker {
         Self { shared, questions, state, reconciler }
     }
 
-    /// Makes and applies changes until nobody can ask for any. Dropping the future in the middle of a
+    /// Makes and applies changes until every [`super::Control`] is gone. Dropping the future in the middle of a
     /// change leaves it written, or not; what was acknowledged stays.
     ///
     /// # Errors
@@ -63,7 +63,7 @@ impl Worker {
                     let Some(Question { call, answer }) = question else { return Ok(()) };
                     self.shared.set_busy(Some(Instant::now()));
                     let done = self.make(call).await;
-                    // Whoever asked may have gone; what was made stays made.
+                    // The caller may have gone; what was made stays made.
                     let _ = answer.send(done);
                 }
                 changed = self.state.changed() => {

@@ -30,7 +30,7 @@ pub(super) trait Disk: std::fmt::Debug + Send + Sync + 'static {
 }
 
 /// An open file. Its descriptor stays open for as long as it is used: Linux keeps write-back errors with
-/// the inode and can forget them once nobody has it open.
+/// the inode and can forget them once no descriptor is open.
 pub(super) trait DiskFile: std::fmt::Debug + Send {
     /// Writes all of these bytes at an offset.
     fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()>;

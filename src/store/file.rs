@@ -30,7 +30,7 @@ pub struct FileStore {
     thread: Option<JoinHandle<()>>,
 }
 
-/// A change that somebody waits for.
+/// A change that a caller waits for.
 struct Request {
     expected: Revision,
     next: State,
@@ -176,7 +176,7 @@ fn write(
             let mut shown = shown.lock().unwrap_or_else(PoisonError::into_inner);
             shown.read_only.get_or_insert_with(|| why.to_owned());
         }
-        // Whoever asked may have gone; what was written stays written.
+        // The caller may have gone; what was written stays written.
         let _ = answer.send(done);
     }
     journal.finish(keeper);

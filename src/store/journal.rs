@@ -135,7 +135,7 @@ impl Journal {
         Ok(self.state.revision)
     }
 
-    /// Finds out what has become of a record whose write or sync has failed. A failed sync is never tried
+    /// Decides the outcome of a record after its write or sync failed. A failed sync is never tried
     /// again: the kernel may have dropped what it could not write, and would report success (PostgreSQL,
     /// "fsync errors", 2018). Instead the state from before is written to new files, after which the record
     /// can never come back.
@@ -206,7 +206,7 @@ impl Journal {
         let Some(current) = &self.current else { return };
         if matches!(self.spare, Spare::None) && current.is_half_full() {
             let (number, id) = (current.number + 1, current.next_id);
-            // Nobody else may use this number, whatever becomes of the file.
+            // The number is taken from now on, also if the file cannot be made.
             self.last_number = self.last_number.max(number);
             let (done, coming) = std::sync::mpsc::channel();
             self.spare = Spare::Coming(coming);
@@ -272,7 +272,7 @@ impl Files {
     /// Does what is to be done off the path of an acknowledgement, until there is no more of it.
     pub(super) fn keep(&self, jobs: &Receiver<Job>) {
         while let Ok(job) = jobs.recv() {
-            // Whoever waits for a file makes one itself; a snapshot that is missing costs room in the journal.
+            // The writer makes a missing file itself, and a missing snapshot costs room in the journal.
             // No state is half changed by that: the files say what is in force.
             let worked = catch_unwind(AssertUnwindSafe(|| self.work(job)));
             if worked.is_err() {
@@ -287,7 +287,7 @@ impl Files {
         match job {
             Job::Prepare { number, id, done } => {
                 let made = Segment::create(&*self.disk, number, id, self.blocks);
-                // Whoever wanted it may not want it any more.
+                // The writer may have made another one meanwhile.
                 let _ = done.send(made);
             }
             Job::Snapshot { state, journal } => {
@@ -326,7 +326,7 @@ impl Files {
         Ok(())
     }
 
-    /// Removes files that nothing needs. What cannot be removed is in nobody's way.
+    /// Removes files that nothing needs. A file that cannot be removed does no harm.
     fn remove_older_than(&self, number: u64) {
         for name in self.disk.list().unwrap_or_default() {
             let is_old_journal = Segment::number_of(&name).is_some_and(|it| it < number);

@@ -41,7 +41,7 @@ pub(super) fn recover(disk: &dyn Disk, place: &str) -> Result<Recovered, StoreEr
     let last_number =
         names.iter().filter_map(|it| Segment::number_of(it)).max().unwrap_or_default();
     let Some(bytes) = read(disk, place, SNAPSHOT)? else {
-        // A journal without its snapshot is one that somebody took away.
+        // The snapshot of this journal was removed.
         let Some(orphan) = journal_with_records(disk, place, &names)? else {
             return Ok(Recovered { last_number, ..Recovered::default() });
         };
@@ -79,7 +79,7 @@ pub(super) fn recover(disk: &dyn Disk, place: &str) -> Result<Recovered, StoreEr
             if must_be_there || !scan.bodies.is_empty() {
                 return Err(damaged(&name, "its header cannot be read"));
             }
-            // One whose making was cut short.
+            // The making of this file was cut short.
             break;
         };
         if !header.is_whole(&bytes) {

@@ -6,8 +6,8 @@ use tokio::sync::watch;
 
 use crate::model::{Color, Generation};
 
-/// One pool, for as long as neither it nor the service's active color is changed: whoever is inside
-/// was admitted in that time. Tables share it; its only way to its holders' count is its own.
+/// One pool, for as long as neither it nor the service's active color is changed: its requests were
+/// admitted in that time. Tables share it; its only way to its holders' count is its own.
 // Not `Clone`: it stands for the one reference that all tables together have.
 #[derive(Debug)]
 pub struct Side<P> {
@@ -51,7 +51,7 @@ pub struct SideId {
 struct Held<P> {
     id: SideId,
     pool: Arc<P>,
-    /// Dropped with the last reference, which whoever waits for the drain is told by.
+    /// Dropped with the last reference, which ends every wait for the drain.
     open: watch::Sender<()>,
 }
 
@@ -145,12 +145,12 @@ impl<P> Watched<P> {
         references.saturating_sub(usize::from(self.side.strong_count() > 0))
     }
 
-    /// Whether somebody is inside, or could still come in from the old table.
+    /// Whether requests are in flight, or could still be admitted from the old table.
     pub(super) fn is_held(&self) -> bool {
         self.held.strong_count() > 0
     }
 
-    /// Waits until nobody is inside and nobody can come in any more. Nothing is lost when the future is
+    /// Waits until no request is in flight and none can be admitted any more. Nothing is lost when the future is
     /// dropped.
     pub(super) async fn wait(&mut self) {
         // Nothing is ever sent; the channel only closes.

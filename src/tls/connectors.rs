@@ -17,7 +17,7 @@ type Known = HashMap<UpstreamTls, Weak<Connector>>;
 // === impl Connectors ===
 
 impl Connectors {
-    /// The connector for these settings. Reads their files if nobody uses one, which blocks for as long as
+    /// The connector for these settings. Reads their files if none is in use, which blocks for as long as
     /// the disk takes: off the control thread, hold what this returns and have the control thread ask
     /// again.
     #[must_use]
@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_same_settings_are_read_once_while_somebody_uses_them() {
+    fn the_same_settings_are_read_once_while_they_are_in_use() {
         let connectors = Connectors::default();
         let named =
             UpstreamTls { server_name: Some("a.test".to_owned()), ..UpstreamTls::default() };
@@ -57,6 +57,6 @@ mod tests {
         drop(one);
         drop(connectors.get(&named));
         let _again = connectors.get(&UpstreamTls::default());
-        assert_eq!(connectors.known().len(), 1, "what nobody uses is forgotten");
+        assert_eq!(connectors.known().len(), 1, "an unused connector is forgotten");
     }
 }

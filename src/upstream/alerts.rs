@@ -1,5 +1,4 @@
-//! Pools that have something to tell, for whoever looks after them: so that nobody has to look at all of
-//! them to find out.
+//! A list of the pools with news, so that endpoint care does not have to poll all of them.
 
 use std::sync::{
     Arc, Mutex, PoisonError,
@@ -34,7 +33,7 @@ impl Alerts {
         self.called.notified().await;
     }
 
-    /// The pools that have something to tell, and nobody else until they have more.
+    /// Takes the list. A pool is listed again with its next news.
     #[must_use]
     pub fn take(&self) -> Vec<(ServiceName, Color)> {
         std::mem::take(&mut *self.listed.lock().unwrap_or_else(PoisonError::into_inner))

@@ -187,7 +187,7 @@ async fn a_store_tells_its_watchers_and_survives_its_process() {
     assert_eq!(*watch.borrow_and_update(), states[1]);
     let stale = store.commit(Revision(0), states[2].clone()).await;
     assert!(matches!(stale, Err(CommitError::Conflict { .. })), "{stale:?}");
-    // Whoever gives up waiting has not taken the change back.
+    // Dropping the future does not take the change back.
     let mut commit = store.commit(Revision(1), states[2].clone());
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
     assert!(commit.as_mut().poll(&mut context).is_pending());
