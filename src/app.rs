@@ -29,7 +29,7 @@ use self::{
     supervisor::{Supervisor, Watched},
 };
 use crate::{
-    admin,
+    admin::{self, Reloading},
     care::Care,
     config::Config,
     control::{Control, EventKind},
@@ -277,17 +277,31 @@ impl App {
         let broken = self.stop.now.clone();
         let fatal = self.supervisor.watched().fatal;
         self.runtime.block_on(async {
+            // A reload may wait for a disk; a signal that ends the process does not. Of the signals that come
+            // meanwhile, one is kept.
+            let mut reloading: Option<Reloading> = None;
             loop {
+                let is_reloading = reloading.is_some();
+                let reloaded = async {
+                    match &mut reloading {
+                        Some(it) => it.await,
+                        None => std::future::pending().await,
+                    }
+                };
                 tokio::select! {
                     _ = terminate.recv() => break,
                     _ = interrupt.recv() => break,
                     // A worker could not go on.
                     () = broken.cancelled() => break,
                     () = fatal.cancelled() => break,
-                    _ = hang_up.recv() => {
-                        if let Err(error) = reload.clone().reload().await {
+                    reloaded = reloaded => {
+                        reloading = None;
+                        if let Err(error) = reloaded {
                             warn!("{error}");
                         }
+                    }
+                    _ = hang_up.recv(), if !is_reloading => {
+                        reloading = Some(reload.clone().reload());
                     }
                 }
             }
