@@ -18,7 +18,7 @@ use tracing_subscriber::{
 
 use super::{Failure, exit};
 use crate::{
-    app::{App, Signals, StartSignals},
+    app::{App, Ended, Signals, StartSignals},
     config::{Config, ConfigError, Log},
     log::{Format, Queue},
 };
@@ -57,7 +57,12 @@ fn serve(config: Config, path: PathBuf, signals: Signals, log: &Queue) -> Result
     refuse_huge_pages();
     let app = App::start(config, Some(path)).map_err(|error| Failure::new(error.to_string()))?;
     log.count_with(&app.log_dropped);
-    Ok(u8::from(app.run(signals).at_once))
+    Ok(code(app.run(signals)))
+}
+
+/// Who started the process starts it again if it has failed.
+fn code(ended: Ended) -> u8 {
+    u8::from(ended.at_once || ended.has_failed)
 }
 
 pub(super) fn load(path: &std::path::Path) -> Result<Config, Failure> {
@@ -122,4 +127,17 @@ fn start_logging(log: &Log) -> Result<(Queue, bool), Failure> {
     let _ = tracing_subscriber::registry().with(lines.with_filter(targets)).try_init();
     Queue::log_panics();
     Ok((queue, is_colored))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_that_has_failed_does_not_end_as_one_that_was_told_to() {
+        let gently = Ended { cut: 0, at_once: false, has_failed: false };
+        assert_eq!(code(gently), 0);
+        assert_eq!(code(Ended { has_failed: true, ..gently }), 1);
+        assert_eq!(code(Ended { at_once: true, ..gently }), 1);
+    }
 }
