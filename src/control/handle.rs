@@ -196,7 +196,7 @@ impl Control {
     /// or for the disk.
     #[must_use]
     pub fn stuck(&self) -> Option<Duration> {
-        self.shared.busy_for().filter(|_| self.condition().waiting.is_none())
+        self.shared.busy_for()
     }
 
     pub(super) fn active(&self, service: &ServiceName) -> Option<Color> {

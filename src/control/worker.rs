@@ -86,7 +86,11 @@ impl Worker {
                 }
             };
             let generation = next.generation;
-            match self.shared.store.commit(expected, next).await {
+            // How long the disk takes is for the store to say.
+            self.shared.set_busy(None);
+            let committed = self.shared.store.commit(expected, next).await;
+            self.shared.set_busy(Some(Instant::now()));
+            match committed {
                 Ok(revision) => {
                     self.reconcile(catalog);
                     let applied = self.applied();
