@@ -1,6 +1,10 @@
 //! The calls: each from the wire into one question, and its answer back.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use axum::{
     Json, Router,
@@ -459,7 +463,12 @@ async fn picture(
 ) -> Result<Response, ApiError> {
     let control = context.api.control.clone();
     // What shows few services takes less time than to ask another thread for it.
-    let is_short = after.is_some() || control.applied().pools.len() <= SHOWN_MAX;
+    let pools = control.applied().pools.len();
+    let is_short = match &after {
+        None => pools <= SHOWN_MAX,
+        // One that names none is for the services of the last promotion, however many those are.
+        Some((_, named)) => pools <= SHOWN_MAX || (1..=SHOWN_MAX).contains(&named.len()),
+    };
     let draw = move || {
         let status = match after {
             None => Status::from(control.picture()),
@@ -468,6 +477,7 @@ async fn picture(
                 if named.is_empty() {
                     named.clone_from(&applied.state.promotion.services);
                 }
+                let named: HashSet<_> = named.into_iter().collect();
                 let partial = applied.pools.len() > SHOWN_MAX;
                 let wanted = |it: &ServiceName| !partial || named.contains(it);
                 let status = Status::from(control.picture_of(&applied, wanted));
