@@ -32,7 +32,12 @@ pub(super) async fn picture(
 ) -> Result<Response, ApiError> {
     let control = context.api.control.clone();
     // What shows few services takes less time than to ask another thread for it.
-    let is_short = after.is_some() || control.applied().pools.len() <= SHOWN_MAX;
+    let pools = control.applied().pools.len();
+    let is_short = match &after {
+        None => pools <= SHOWN_MAX,
+        // A change that names none is for the services of the last promotion, however many those are.
+        Some((_, named)) => pools <= SHOWN_MAX || (1..=SHOWN_MAX).contains(&named.len()),
+    };
     let draw = move || {
         let status = match after {
             None => Status::from(control.picture()),
@@ -42,8 +47,10 @@ pub(super) async fn picture(
                     named.clone_from(&applied.state.promotion.services);
                 }
                 let partial = applied.pools.len() > SHOWN_MAX;
-                let wanted = |it: &ServiceName| !partial || named.contains(it);
-                let status = Status::from(control.picture_of(&applied, wanted));
+                let status = Status::from(match partial {
+                    true => control.picture_of_some(&applied, &named),
+                    false => control.picture_of(&applied),
+                });
                 Status { generation: generation.0, partial, ..status }
             }
         };

@@ -25,9 +25,17 @@ pub(super) struct Checks {
     of_pool: HashMap<Which, Vec<usize>>,
     lanes: [Lane; Urgency::ALL.len()],
     running: JoinSet<Outcome>,
-    /// Which member each running check is of; one that panics still has to be found.
-    of_task: HashMap<Id, usize>,
+    /// What each running check is of; one that panics still has to be found.
+    of_task: HashMap<Id, Running>,
     metrics: Metrics,
+}
+
+/// A check that has begun, and has not been noted yet.
+struct Running {
+    place: usize,
+    /// Held until the check is noted, so that no other member comes to the same place before.
+    member: Arc<Member>,
+    urgency: Urgency,
 }
 
 /// Checks that are due, and how many of them there may be.
@@ -37,16 +45,21 @@ struct Lane {
     gap: Duration,
     /// When the next one may begin.
     free_at: Instant,
+    /// How many have begun and are not over.
+    running: usize,
 }
 
-/// Why a check is due. Each kind may take as much time as another, so that ten thousand endpoints that are as
-/// they were do not hold up one that is not.
+/// Why a check is due. Each kind may take as much time as another, and always has some that may be under way at
+/// the same time, so that neither ten thousand endpoints that are as they were hold up one that is not, nor
+/// hundreds that do not answer hold up all others.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Urgency {
     /// The endpoint was never checked.
     First,
     /// It may be about to change.
     Unsettled,
+    /// It was down, and may not answer for as long as it is waited for.
+    Down,
     /// Its time has come.
     Regular,
 }
@@ -64,12 +77,15 @@ type Outcome = Option<Result<(), Trouble>>;
 
 /// A check that is over: its endpoint, and its result.
 pub(super) struct Done {
-    place: Option<usize>,
+    of: Option<Running>,
     found: Outcome,
 }
 
 /// Checks at the same time.
 const TOGETHER: usize = 256;
+
+/// How many of them each kind may have whatever there is of others.
+const RESERVED: usize = 32;
 
 /// How much earlier a check may be, in percent, so that many replicas and endpoints do not fall
 /// into step.
@@ -81,13 +97,14 @@ const FIRST_GAP: Duration = Duration::from_micros(200);
 // === impl Urgency ===
 
 impl Urgency {
-    const ALL: [Self; 3] = [Self::First, Self::Unsettled, Self::Regular];
+    const ALL: [Self; 4] = [Self::First, Self::Unsettled, Self::Down, Self::Regular];
 
     fn of(member: &Member) -> Self {
         match member.health() {
             Health::Unknown => Self::First,
-            _ if member.is_unsettled() => Self::Unsettled,
-            _ => Self::Regular,
+            _ if member.is_turning() => Self::Unsettled,
+            Health::Down => Self::Down,
+            Health::Up => Self::Regular,
         }
     }
 }
@@ -106,6 +123,7 @@ impl Checks {
                     _ => Duration::from_secs(1) / per_second.max(1),
                 },
                 free_at: Instant::now(),
+                running: 0,
             }),
             running: JoinSet::new(),
             of_task: HashMap::new(),
@@ -177,7 +195,11 @@ impl Checks {
                             (error.id(), None)
                         }
                     };
-                    return Done { place: self.of_task.remove(&task), found };
+                    let of = self.of_task.remove(&task);
+                    if let Some(Running { urgency, .. }) = &of {
+                        self.lanes[*urgency as usize].running -= 1;
+                    }
+                    return Done { of, found };
                 }
                 () = sleep_until(wait) => {}
             }
@@ -186,11 +208,11 @@ impl Checks {
 
     /// Notes what a check has found, and plans the next one.
     pub(super) fn done(&mut self, done: Done, pools: &Pools) {
-        let Done { place, found } = done;
-        let Some(known) = place.and_then(|it| Some((it, self.members.get(&it)?))) else { return };
-        let (place, Checked { which, member, .. }) = known;
+        let Done { of: Some(Running { place, member, .. }), found } = done else { return };
+        let known = self.members.get(&place).filter(|it| Arc::ptr_eq(&it.member, &member));
+        let Some(Checked { which, .. }) = known else { return };
         let Some(pools) = pools.get(&which.0) else { return };
-        let (pool, member) = (Arc::clone(pools.pool(which.1)), Arc::clone(member));
+        let pool = Arc::clone(pools.pool(which.1));
         if let Some(found) = found {
             pool.checked(&member, found);
         }
@@ -214,8 +236,11 @@ impl Checks {
 
     fn start_due_of(&mut self, urgency: Urgency, now: Instant) -> Option<Instant> {
         let Self { members, lanes, running, of_task, .. } = self;
-        let Lane { due: waiting, gap, free_at } = &mut lanes[urgency as usize];
-        while running.len() < TOGETHER {
+        let others = Urgency::ALL.iter().filter(|it| **it != urgency);
+        let kept = others.map(|it| lanes[*it as usize].running.max(RESERVED)).sum();
+        let together = TOGETHER.saturating_sub(kept);
+        let Lane { due: waiting, gap, free_at, running: of_lane } = &mut lanes[urgency as usize];
+        while *of_lane < together {
             let Reverse((due, place)) = *waiting.peek()?;
             let known = members.get_mut(&place).filter(|it| it.due == Some((due, urgency)));
             let Some(known) = known else {
@@ -230,8 +255,10 @@ impl Checks {
             waiting.pop();
             known.due = None;
             let (member, pool) = (Arc::clone(&known.member), Arc::clone(&known.pool));
+            let of = Running { place, member: Arc::clone(&member), urgency };
             let check = async move { member.check(&pool.policy().health).await };
-            of_task.insert(running.spawn(check).id(), place);
+            of_task.insert(running.spawn(check).id(), of);
+            *of_lane += 1;
             // A process that was idle has not saved up more than a moment.
             let earliest = now.checked_sub(Duration::from_millis(100)).unwrap_or(now);
             *free_at = (*free_at).max(earliest) + *gap;
@@ -270,14 +297,17 @@ mod tests {
         let [one, two] = &*checks.of_pool[&which] else { panic!("two members") };
         let (one, two) = (*one, *two);
         // As if the check of the first one had been started.
-        checks.members.get_mut(&one).expect("known").due = None;
+        let known = checks.members.get_mut(&one).expect("known");
+        known.due = None;
+        let of = Running { place: one, member: Arc::clone(&known.member), urgency: Urgency::First };
         let task = checks.running.spawn(async { panic!("planted") }).id();
-        checks.of_task.insert(task, one);
+        checks.of_task.insert(task, of);
+        checks.lanes[Urgency::First as usize].running += 1;
         let began = Instant::now();
         let mut ended = Vec::new();
         for _ in 0..2 {
             let done = checks.next().await;
-            ended.push((done.place.expect("a member"), done.found.is_some()));
+            ended.push((done.of.as_ref().expect("a member").place, done.found.is_some()));
             checks.done(done, &pools);
         }
         ended.sort_unstable();

@@ -9,6 +9,8 @@ mod checks;
 mod names;
 #[cfg(test)]
 mod samples;
+#[cfg(test)]
+mod tests;
 mod told;
 
 use std::{
@@ -53,8 +55,9 @@ type Which = (ServiceName, Color);
 /// How much checking there may be.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Settings {
-    /// Health checks a second, of all endpoints together that are as they were, and again as many of those that
-    /// may be about to change. With more endpoints than that times their interval, each is checked less often.
+    /// Health checks a second, of all endpoints together that are as they were, and again as many each of those
+    /// that are down and of those that may be about to change. With more endpoints than that times their interval,
+    /// each is checked less often.
     pub checks_per_second: u32,
 }
 
@@ -166,6 +169,8 @@ impl Care {
             if before.is_some_and(|it| Arc::ptr_eq(it.pool(color), pool)) {
                 continue;
             }
+            // It may have rung before it was known here, and would not ring again.
+            pool.heard();
             self.names.follow(&which, pool, now);
             let is_secured = pool.spec().endpoints.iter().any(|it| it.endpoint.is_tls);
             match is_secured {
@@ -175,6 +180,10 @@ impl Care {
             self.resolve(&which);
             self.checks.follow(&which, pool, now);
             self.tell_of(&which, now);
+            // Of an endpoint that an earlier life of this task has told of there is no news.
+            if pool.has_ejected() {
+                self.ejecting.insert(which);
+            }
         }
     }
 

@@ -141,13 +141,19 @@ impl Control {
     /// that changes are made on.
     #[must_use]
     pub fn picture(&self) -> Picture {
-        self.picture_of(&self.applied(), |_| true)
+        self.picture_of(&self.applied())
     }
 
-    /// The picture of one moment's table, with what is inside now. Only of services that are `wanted`.
+    /// The picture of what was applied at one moment, with what is inside now.
     #[must_use]
-    pub fn picture_of(&self, applied: &Applied, wanted: impl Fn(&ServiceName) -> bool) -> Picture {
-        Picture::of(&self.shared.switch, applied, wanted)
+    pub fn picture_of(&self, applied: &Applied) -> Picture {
+        Picture::of(&self.shared.switch, applied, applied.pools.keys())
+    }
+
+    /// The same of these services alone, in proportion to their number.
+    #[must_use]
+    pub fn picture_of_some(&self, applied: &Applied, services: &[ServiceName]) -> Picture {
+        Picture::of(&self.shared.switch, applied, services.iter())
     }
 
     /// The configuration that is in force.
@@ -197,11 +203,11 @@ impl Control {
         self.shared.store.condition()
     }
 
-    /// For how long the loop that makes changes has been stuck on one; nothing while it waits for a change
-    /// or for the disk.
+    /// For how long the loop that makes changes has been at work on one; nothing while it waits for a change
+    /// or for the store.
     #[must_use]
     pub fn stuck(&self) -> Option<Duration> {
-        stuck(self.shared.busy_for(), &self.condition())
+        self.shared.busy_for()
     }
 
     pub(super) fn active(&self, service: &ServiceName) -> Option<Color> {
@@ -211,12 +217,6 @@ impl Control {
     pub(super) fn changes(&self) -> watch::Receiver<Arc<Applied>> {
         self.shared.applied.subscribe()
     }
-}
-
-/// A slow disk is not what a restart repairs.
-fn stuck(busy: Option<Duration>, condition: &Condition) -> Option<Duration> {
-    let Condition { read_only: _, waiting } = condition;
-    busy.filter(|_| waiting.is_none())
 }
 
 fn tell_of_start(state: &State, catalog: &Catalog, place: &str, is_new: bool) {
@@ -247,22 +247,5 @@ fn tell_of_start(state: &State, catalog: &Catalog, place: &str, is_new: bool) {
     }
     if services.len() > TOLD_MAX {
         info!(services = services.len(), state = place, "more services, not listed");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_loop_that_waits_for_the_disk_is_not_stuck() {
-        let long = Duration::from_secs(3600);
-        let condition = |waiting| Condition { read_only: None, waiting };
-        assert_eq!(stuck(Some(long), &condition(None)), Some(long));
-        assert_eq!(stuck(Some(long), &condition(Some(Duration::ZERO))), None);
-        assert_eq!(stuck(None, &condition(None)), None, "it has nothing to do");
-        // That the disk takes nothing is told by `/readyz`.
-        let broken = Condition { read_only: Some("no space left".to_owned()), waiting: None };
-        assert_eq!(stuck(None, &broken), None);
     }
 }

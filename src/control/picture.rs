@@ -85,11 +85,11 @@ pub struct EndpointPicture {
 // === impl Picture ===
 
 impl Picture {
-    /// What was applied at one moment, with what is inside now. Only of services that are `wanted`.
-    pub(super) fn of(
+    /// What was applied at one moment, with what is inside now, of these services.
+    pub(super) fn of<'a>(
         switch: &Switch<Arc<Rules>, Pool>,
         applied: &Applied,
-        wanted: impl Fn(&ServiceName) -> bool,
+        services: impl Iterator<Item = &'a ServiceName>,
     ) -> Self {
         let state = &applied.state;
         let picture = |name: &ServiceName, pools: &ServicePools| {
@@ -107,7 +107,7 @@ impl Picture {
                 green: pool(&pools.green),
             }
         };
-        let pools = applied.pools.iter().filter(|(name, _)| wanted(name));
+        let pools = services.filter_map(|it| Some((it, applied.pools.get(it)?)));
         let services = pools.map(|(name, pools)| (name.clone(), picture(name, pools))).collect();
         Self { generation: state.generation, revision: state.revision, services }
     }

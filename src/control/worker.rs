@@ -86,8 +86,9 @@ impl Worker {
                 }
             };
             let generation = next.generation;
+            // How long the disk takes is for the store to say.
+            self.shared.set_busy(None);
             let committed = self.shared.store.commit(expected, next).await;
-            // How long the disk took says nothing of this loop.
             self.shared.set_busy(Some(Instant::now()));
             match committed {
                 Ok(revision) => {

@@ -2,6 +2,7 @@
 
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
+    io,
     path::Path,
     sync::{Arc, Mutex, PoisonError},
     thread::JoinHandle,
@@ -227,7 +228,13 @@ impl Lock {
     fn take(path: &Path, place: &str) -> Result<Self, StoreError> {
         let folder = File::open(path).map_err(|error| StoreError::io("open", place, error))?;
         let name = path.join("lock");
-        let file = OpenOptions::new().create(true).truncate(false).write(true).open(&name);
+        let file = match OpenOptions::new().create(true).truncate(false).write(true).open(&name) {
+            // What is there can be served, and the file needs no writing to be held.
+            Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => {
+                File::open(&name).map_err(|_| error)
+            }
+            opened => opened,
+        };
         let file =
             file.map_err(|error| StoreError::io("open", &name.display().to_string(), error))?;
         for (held, of) in [(&folder, path.to_owned()), (&file, name)] {

@@ -225,7 +225,11 @@ impl Journal {
         let segment = Segment::create(&*self.files.disk, number, id, blocks)
             .map_err(|error| self.files.failed("make", &Segment::name(number), error))?;
         self.last_number = number;
-        self.files.replace(&self.state, (number, id))?;
+        self.files.write_next(&self.state, (number, id)).inspect_err(|_| {
+            // Nothing names the file yet: it would only take up room.
+            let _ = self.files.disk.remove(&Segment::name(number));
+        })?;
+        self.files.put_in_force(number)?;
         self.current = Some(segment);
         Ok(())
     }
@@ -300,8 +304,13 @@ impl Files {
 
     /// Writes a snapshot and puts it in force, unless a newer one is; then removes what is older.
     fn replace(&self, state: &State, journal: (u64, FileId)) -> Result<(), StoreError> {
-        let (number, _) = journal;
-        let name = format!("{SNAPSHOT}.next-{number}");
+        self.write_next(state, journal)?;
+        self.put_in_force(journal.0)
+    }
+
+    /// Writes a snapshot beside the one in force.
+    fn write_next(&self, state: &State, journal: (u64, FileId)) -> Result<(), StoreError> {
+        let name = next_name(journal.0);
         let write = || {
             let mut file = self.disk.create(&name)?;
             file.write_at(0, snapshot::write(state, journal).as_bytes())?;
@@ -310,14 +319,23 @@ impl Files {
         write().map_err(|error| {
             let _ = self.disk.remove(&name);
             self.failed("write", &name, error)
-        })?;
+        })
+    }
+
+    /// Puts the snapshot that was written for file `number` in force, unless a newer one is; then removes what
+    /// is older.
+    fn put_in_force(&self, number: u64) -> Result<(), StoreError> {
+        let name = next_name(number);
         let mut base = self.base.lock().unwrap_or_else(PoisonError::into_inner);
         if *base > number {
             let _ = self.disk.remove(&name);
             return Ok(());
         }
         let renamed = self.disk.rename(&name, SNAPSHOT);
-        renamed.map_err(|error| self.failed("replace", SNAPSHOT, error))?;
+        renamed.map_err(|error| {
+            let _ = self.disk.remove(&name);
+            self.failed("replace", SNAPSHOT, error)
+        })?;
         let synced = self.disk.sync_folder();
         synced.map_err(|error| self.failed("sync the folder of", SNAPSHOT, error))?;
         *base = number;
@@ -345,4 +363,9 @@ impl Files {
     fn failed(&self, doing: &'static str, name: &str, source: io::Error) -> StoreError {
         StoreError::io(doing, &format!("{}/{name}", self.place), source)
     }
+}
+
+/// What the snapshot for file `number` is called until it is in force.
+fn next_name(number: u64) -> String {
+    format!("{SNAPSHOT}.next-{number}")
 }

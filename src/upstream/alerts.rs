@@ -40,6 +40,13 @@ impl Alerts {
     }
 }
 
+#[cfg(test)]
+impl Alerts {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.listed.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+}
+
 // === impl Bell ===
 
 impl Bell {

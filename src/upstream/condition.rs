@@ -184,7 +184,12 @@ impl State {
 
     /// Whether it is not as it was long enough, so that it should be looked at more often.
     pub(super) fn is_unsettled(&self) -> bool {
-        self.health != Health::Up || self.against > 0
+        self.health != Health::Up || self.is_turning()
+    }
+
+    /// Whether its last check said otherwise than those before.
+    pub(super) fn is_turning(&self) -> bool {
+        self.against > 0
     }
 
     /// Takes the result of a check. The first one decides; later ones have to agree with each other.

@@ -267,6 +267,12 @@ impl Member {
         self.state().is_unsettled()
     }
 
+    /// Whether its last check said otherwise than those before.
+    #[must_use]
+    pub fn is_turning(&self) -> bool {
+        self.state().is_turning()
+    }
+
     /// Changes what is known of it.
     pub(super) fn learn<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.state();

@@ -52,25 +52,6 @@ async fn a_configuration_that_cannot_be_read_holds_up_no_flip() {
     assert_eq!(process.get("/new").await, "green");
 }
 
-#[tokio::test]
-async fn a_reload_that_hangs_does_not_keep_the_process_from_ending() {
-    let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let folder = tempfile::tempdir().expect("a folder");
-    let mut process = Process::start(&folder, &blue, &green).await;
-    let path = folder.path().join("flipgate.toml");
-    put_fifo(&path);
-    process.signal("HUP");
-    let mut fifo = None;
-    eventually("the configuration is being read", async || {
-        let flags = OFlags::NONBLOCK.bits().cast_signed();
-        fifo = File::options().write(true).custom_flags(flags).open(&path).ok();
-        fifo.is_some()
-    })
-    .await;
-    process.signal("TERM");
-    assert_eq!(process.wait().await, Some(0));
-}
-
 /// The files of a pool's TLS are looked at every two seconds, and with every reload.
 #[tokio::test]
 async fn a_pipe_in_place_of_an_authority_holds_up_no_flip() {

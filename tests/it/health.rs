@@ -1,5 +1,7 @@
 //! Who is well, who says so, and who is asked meanwhile?
 
+use std::time::{Duration, Instant};
+
 use serde_json::json;
 
 use crate::support::{House, Http2Upstream, Manner, Unruly, Upstream, eventually, http2};
@@ -52,6 +54,34 @@ async fn who_says_that_it_is_ill_gets_no_requests_until_it_is_well_again() {
     assert_eq!((&told[0]["endpoint"], &told[0]["health"]), (&json!(address), &json!("down")));
     assert_eq!(told[0]["reason"], "answered 500, and 200-399 is expected");
     assert_eq!((&told[1]["health"], told[1].get("reason")), (&json!("up"), None));
+}
+
+#[tokio::test]
+async fn endpoints_that_say_nothing_do_not_hold_up_the_checks_of_others() {
+    let one = Upstream::start("one").await;
+    // Takes connections, and nobody ever reads from them.
+    let hole = std::net::TcpListener::bind("0.0.0.0:0").expect("a port");
+    let port = hole.local_addr().expect("a bound socket").port();
+    let silent = (0..600).map(|it| format!("127.9.{}.{}:{port}", it / 200, it % 200 + 1));
+    let silent: Vec<_> = silent.collect();
+    let house = House::build()
+        .services(&format!(
+            "[service.web]\nhosts = [\"web.test\"]\nblue = {{ endpoints = [\"{}\"] }}\n{CHECKED}\n\
+             [service.hole]\nhosts = [\"hole.test\"]\nblue = {{ endpoints = {silent:?} }}\n\
+             health = {{ path = \"/\", interval = \"1s\", timeout = \"2s\", rise = 2, fall = 2 }}\n",
+            one.address
+        ))
+        .start();
+    house.wait_for_health("blue", 0, "up").await;
+    eventually("all are known to be down", async || {
+        house.events("health_changed").len() == silent.len()
+    })
+    .await;
+    let begun = Instant::now();
+    one.ail(true);
+    house.wait_for_health("blue", 0, "down").await;
+    // Three checks within 100 ms. Behind those that are waited for, it took four seconds and more.
+    assert!(begun.elapsed() < Duration::from_secs(2), "after {:?}", begun.elapsed());
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ use std::{
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     process::Command,
+    time::{Duration, Instant},
 };
 
 use rustix::fs::OFlags;
@@ -71,6 +72,29 @@ async fn a_reload_that_is_asked_for_during_the_start_follows_it() {
     assert_eq!(process.get("/").await, "newer");
     process.signal("TERM");
     assert_eq!(process.wait().await, Some(0));
+}
+
+/// Once, the process did not stop before the reload had ended, which a FIFO without a writer puts off.
+#[tokio::test]
+async fn a_reload_that_hangs_does_not_hold_up_a_stop() {
+    let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut process = Process::start(&folder, &blue, &green).await;
+    let path = write_config(folder.path(), 0, &blue, &green);
+    fs::remove_file(&path).expect("ours");
+    assert!(Command::new("mkfifo").arg(&path).status().expect("mkfifo is there").success());
+    process.signal("HUP");
+    let mut fifo = None;
+    eventually("the process reads its configuration", async || {
+        let flags = OFlags::NONBLOCK.bits().cast_signed();
+        fifo = File::options().write(true).custom_flags(flags).open(&path).ok();
+        fifo.is_some()
+    })
+    .await;
+    let begun = Instant::now();
+    process.signal("TERM");
+    assert_eq!(process.wait().await, Some(0));
+    assert!(begun.elapsed() < Duration::from_secs(10), "after {:?}", begun.elapsed());
 }
 
 #[tokio::test]

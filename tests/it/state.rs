@@ -1,6 +1,6 @@
 //! What survives? Whatever was acknowledged, and nothing else.
 
-use std::{fs, path::PathBuf};
+use std::{fs, path::PathBuf, time::Duration};
 
 use serde_json::json;
 
@@ -31,6 +31,52 @@ async fn a_restart_comes_back_to_what_was_acknowledged() {
     assert_eq!(house.get("/").await, "blue");
 }
 
+/// A file system of its own, until it is dropped.
+struct Mount(PathBuf);
+
+impl Mount {
+    /// `None` if this process may not mount.
+    fn at(folder: &std::path::Path) -> Option<Self> {
+        let mut mount = std::process::Command::new("mount");
+        let mounted = mount.args(["-t", "tmpfs", "-o", "size=16m", "tmpfs"]).arg(folder).output();
+        mounted.is_ok_and(|it| it.status.success()).then(|| Self(folder.to_owned()))
+    }
+
+    fn make_read_only(&self) {
+        let mut mount = std::process::Command::new("mount");
+        let status = mount.args(["-o", "remount,ro"]).arg(&self.0).status();
+        assert!(status.is_ok_and(|it| it.success()));
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+/// A kernel that has found an error mounts a file system anew, read-only.
+#[tokio::test]
+async fn a_state_on_a_read_only_file_system_is_served() {
+    let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
+    let state = tempfile::tempdir().expect("a folder");
+    let Some(mount) = Mount::at(state.path()) else {
+        println!("left out: not allowed to mount");
+        return;
+    };
+    let house = House::build().state(state).service("web", &[&blue], &[&green]).start();
+    house.promote(&[("web", "green")]).await;
+    let state = house.shut_down();
+    mount.make_read_only();
+    let house = House::build().state(state).service("web", &[&blue], &[&green]).start();
+    assert_eq!(house.get("/").await, "green");
+    let body = r#"{"services":{"web":"blue"}}"#;
+    assert_eq!(house.call("POST", "/v1/promote", "", body).await.status, 500);
+    assert_eq!(house.get("/").await, "green");
+    let state = house.shut_down();
+    drop((mount, state));
+}
+
 #[tokio::test]
 async fn a_changed_entry_of_the_file_outranks_what_was_set_before_it() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
@@ -46,6 +92,23 @@ async fn a_changed_entry_of_the_file_outranks_what_was_set_before_it() {
     let status = house.status().await;
     assert_eq!(status["services"]["web"]["active"], "green");
     assert_eq!(status["services"]["web"]["pools"]["green"]["source"], "file");
+}
+
+#[tokio::test]
+async fn a_change_that_waits_for_the_disk_is_not_stuck() {
+    let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
+    let (house, faults) = House::build().service("web", &[&blue], &[&green]).start_faulty();
+    faults.next(Fault::Dawdle);
+    let promoted = async { house.promote(&[("web", "green")]).await };
+    let looked = async {
+        for _ in 0..40 {
+            let stuck = house.app().control().stuck();
+            assert!(stuck.is_none_or(|it| it < Duration::from_millis(250)), "{stuck:?}");
+            tokio::time::sleep(Duration::from_millis(40)).await;
+        }
+    };
+    tokio::join!(promoted, looked);
+    assert_eq!(house.get("/").await, "green");
 }
 
 #[tokio::test]

@@ -57,6 +57,26 @@ impl Bench {
     }
 }
 
+#[test]
+fn a_snapshot_that_cannot_be_written_leaves_no_journal_behind() {
+    // The calls that make and write the snapshot, behind six for the file of the journal, and the renaming.
+    for (call, journals) in [(6, 1), (7, 1), (8, 1), (9, 2)] {
+        let disk = Simulated::default();
+        let mut bench = Bench::ready(&disk);
+        bench.commit(step(&State::default(), 1)).expect("a disk that is well");
+        let mut bench = Bench::open(&disk);
+        disk.plan(call, simulated::Fault::NoSpace);
+        bench.journal.begin().expect_err("the disk is full");
+        let names = disk.list().expect("it can be listed");
+        let found = names.iter().filter(|it| it.starts_with("journal-")).count();
+        assert_eq!(
+            (found, names.iter().any(|it| it.contains(".next"))),
+            (journals, false),
+            "{names:?}"
+        );
+    }
+}
+
 fn name(text: &str) -> ServiceName {
     text.parse().expect("a name")
 }

@@ -1,6 +1,9 @@
 //! A store that goes wrong when it is told to, and that others change too.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use flipgate::{
     model::Generation,
@@ -16,6 +19,8 @@ use tokio::sync::watch;
 pub(crate) enum Fault {
     /// It is refused.
     Refuse,
+    /// It takes some time.
+    Dawdle,
     /// It is not known whether it was written.
     Forget,
     /// Another process flips this service first, to this generation.
@@ -92,6 +97,10 @@ impl Store for FaultyStore {
                 }
                 Some(Fault::Overtake(service, generation)) => {
                     shared.flip(service, generation).await;
+                    shared.store.commit(expected, next).await
+                }
+                Some(Fault::Dawdle) => {
+                    tokio::time::sleep(Duration::from_secs(1)).await;
                     shared.store.commit(expected, next).await
                 }
                 None => shared.store.commit(expected, next).await,
