@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Semaphore};
 use tracing::info;
 
 use super::certificates;
@@ -21,12 +21,17 @@ pub(super) struct Reloader {
     /// What is in force. Held from the reading of a file to its application, so that of two reloads
     /// the later reading wins.
     config: Arc<Mutex<Config>>,
+    readings: Arc<Semaphore>,
     control: Control,
     entrances: Vec<Arc<Entrance>>,
 }
 
 /// How long the files of a configuration may take to be read.
 const READING: Duration = Duration::from_secs(30);
+
+/// Readings at the same time: one that is waited for, and some that never come to their end, each of which
+/// keeps a thread.
+const READINGS_MAX: usize = 8;
 
 // === impl Reloader ===
 
@@ -37,7 +42,8 @@ impl Reloader {
         control: Control,
         entrances: Vec<Arc<Entrance>>,
     ) -> Self {
-        Self { path, config: Arc::new(Mutex::new(config)), control, entrances }
+        let (config, readings) = (Arc::new(Mutex::new(config)), Semaphore::new(READINGS_MAX));
+        Self { path, config, readings: Arc::new(readings), control, entrances }
     }
 
     /// Whole or not at all. The active colors stay what they are. Files are read on a thread of their own:
@@ -45,15 +51,18 @@ impl Reloader {
     /// nothing else.
     pub(super) fn reload(self) -> Reloading {
         Box::pin(async move {
-            let Self { path, config, control, entrances } = self;
+            let Self { path, config, readings, control, entrances } = self;
             let path = path.ok_or(ReloadError::NoFile)?;
-            let in_force = config.try_lock_owned().map_err(|_| ReloadError::UnderWay)?;
-            // The reading keeps the lock for as long as it takes, whoever waits for it.
-            let reading = tokio::task::spawn_blocking(move || (Config::load(&path), in_force));
+            let mut in_force = config.try_lock_owned().map_err(|_| ReloadError::UnderWay)?;
+            // What is read when nobody waits any more is never applied.
+            let one = readings.try_acquire_owned().map_err(|_| ReloadError::UnderWay)?;
+            let reading = tokio::task::spawn_blocking(move || {
+                let _one = one;
+                Config::load(&path)
+            });
             let read = tokio::time::timeout(READING, reading).await;
             let read = read.map_err(|_| ReloadError::TooSlow(READING))?;
-            let (new, mut in_force) =
-                read.map_err(|error| ReloadError::Config(error.to_string()))?;
+            let new = read.map_err(|error| ReloadError::Config(error.to_string()))?;
             let new = new.map_err(|error| ReloadError::Config(error.to_string()))?;
             let fixed = in_force.needs_restart(&new);
             if !fixed.is_empty() {
