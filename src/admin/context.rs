@@ -12,6 +12,7 @@ use super::{Api, problem::ApiError, settings::Config};
 use crate::{
     control::Done,
     model::{Color, ServiceName},
+    store::Condition,
 };
 
 #[derive(Clone)]
@@ -54,7 +55,8 @@ pub(super) async fn picture(
                 Status { generation: generation.0, partial, ..status }
             }
         };
-        let status = Status { read_only: control.condition().read_only, ..status };
+        let Condition { read_only, refused: write_refused, waiting: _ } = control.condition();
+        let status = Status { read_only, write_refused, ..status };
         let body = serde_json::to_vec(&status).expect("texts and numbers only");
         (status.generation, body)
     };

@@ -26,6 +26,7 @@ impl From<Picture> for Status {
             generation: generation.0,
             revision: revision.0,
             read_only: None,
+            write_refused: None,
             partial: false,
             services: services.collect(),
         }

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use tokio::sync::{Mutex, Notify};
+use tokio::sync::{Mutex, Notify, Semaphore};
 use tracing::{info, warn};
 
 use super::certificates;
@@ -21,6 +21,7 @@ pub(super) struct Reloader {
     /// What is in force. Held from the reading of a file to its application, so that of two reloads
     /// the later reading wins.
     config: Arc<Mutex<Config>>,
+    readings: Arc<Semaphore>,
     control: Control,
     entrances: Vec<Arc<Entrance>>,
     wanted: Arc<Notify>,
@@ -28,6 +29,10 @@ pub(super) struct Reloader {
 
 /// How long the files of a configuration may take to be read.
 const READING: Duration = Duration::from_secs(30);
+
+/// Readings at the same time: one that is waited for, and some that never come to their end, each of which
+/// keeps a thread.
+const READINGS_MAX: usize = 8;
 
 // === impl Reloader ===
 
@@ -38,8 +43,9 @@ impl Reloader {
         control: Control,
         entrances: Vec<Arc<Entrance>>,
     ) -> Self {
-        let (config, wanted) = (Arc::new(Mutex::new(config)), Arc::default());
-        Self { path, config, control, entrances, wanted }
+        let config = Arc::new(Mutex::new(config));
+        let (readings, wanted) = (Arc::new(Semaphore::new(READINGS_MAX)), Arc::default());
+        Self { path, config, readings, control, entrances, wanted }
     }
 
     /// Requests a reload without waiting for it. Two that are asked for during a third are one.
@@ -62,16 +68,19 @@ impl Reloader {
     /// nothing else.
     pub(super) fn reload(self) -> Reloading {
         Box::pin(async move {
-            let Self { path, config, control, entrances, wanted: _ } = self;
+            let Self { path, config, readings, control, entrances, wanted: _ } = self;
             let path = path.ok_or(ReloadError::NoFile)?;
             let waiting = tokio::time::timeout(READING, config.lock_owned()).await;
-            let in_force = waiting.map_err(|_| ReloadError::UnderWay)?;
-            // The reading keeps the lock for as long as it takes, also if its caller has gone.
-            let reading = tokio::task::spawn_blocking(move || (Config::load(&path), in_force));
+            let mut in_force = waiting.map_err(|_| ReloadError::UnderWay)?;
+            // A reading that ends after its reload has been given up is never applied.
+            let one = readings.try_acquire_owned().map_err(|_| ReloadError::UnderWay)?;
+            let reading = tokio::task::spawn_blocking(move || {
+                let _one = one;
+                Config::load(&path)
+            });
             let read = tokio::time::timeout(READING, reading).await;
             let read = read.map_err(|_| ReloadError::TooSlow(READING))?;
-            let (new, mut in_force) =
-                read.map_err(|error| ReloadError::Config(error.to_string()))?;
+            let new = read.map_err(|error| ReloadError::Config(error.to_string()))?;
             let new = new.map_err(|error| ReloadError::Config(error.to_string()))?;
             let fixed = in_force.needs_restart(&new);
             if !fixed.is_empty() {
@@ -89,12 +98,12 @@ impl Reloader {
                 for entrance in &entrances {
                     certificates::renew(entrance, tls::Server::reload);
                 }
-                drop(in_force);
             });
             // One that takes long shows the new certificates when it is done.
             if let Ok(Err(error)) = tokio::time::timeout(READING, renewing).await {
                 warn!(%error, "the certificates of listeners were not all read again: they are in a moment");
             }
+            drop(in_force);
             Ok(())
         })
     }

@@ -167,7 +167,8 @@ impl Control {
     pub fn scrape(&self) -> String {
         let picture = self.picture();
         let generation = picture.generation;
-        let is_writable = self.condition().read_only.is_none();
+        let Condition { read_only, refused, waiting: _ } = self.condition();
+        let is_writable = read_only.is_none() && refused.is_none();
         let shown: Vec<_> =
             picture.services.into_iter().map(|(it, service)| service.shown(it)).collect();
         self.shared.metrics.show(generation, is_writable, &shown)

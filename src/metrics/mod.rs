@@ -168,7 +168,7 @@ impl Metrics {
             )?,
             state_writable: gauge(
                 "state_writable",
-                "1 while changes of the state are taken; 0 after one of unknown outcome, until a restart",
+                "1 while changes of the state can be written; 0 while the disk refuses them, and after a change of unknown outcome until a restart",
             )?,
             drain_duration: histograms(
                 "drain_duration_seconds",

@@ -41,6 +41,7 @@ struct Request {
 #[derive(Debug, Default)]
 struct Writing {
     read_only: Option<String>,
+    refused: Option<String>,
     since: Option<Instant>,
 }
 
@@ -92,12 +93,14 @@ impl FileStore {
         let keeper_files = files.clone();
         let keeper = spawn("snapshots", place, move || keeper_files.keep(&to_do))?;
         let mut journal = Journal::new(files, state.clone(), last_number, jobs);
-        if let Err(error) = journal.begin() {
+        let begun = journal.begin();
+        if let Err(error) = &begun {
             warn!(%error, "the state can be read, but not written: changes are refused until it can");
         }
         let (told, state) = watch::channel(state);
         let (requests, asked) = mpsc::channel(QUEUE);
-        let condition = Arc::<Mutex<Writing>>::default();
+        let refused = begun.err().map(|it| it.to_string());
+        let condition = Arc::new(Mutex::new(Writing { refused, ..Writing::default() }));
         let shown = Arc::clone(&condition);
         let thread = spawn("state", place, move || {
             let _lock = lock;
@@ -148,8 +151,9 @@ impl Store for FileStore {
 
     fn condition(&self) -> Condition {
         let writing = self.condition.lock().unwrap_or_else(PoisonError::into_inner);
-        let Writing { read_only, since } = &*writing;
-        Condition { read_only: read_only.clone(), waiting: since.map(|it| it.elapsed()) }
+        let Writing { read_only, refused, since } = &*writing;
+        let (read_only, refused) = (read_only.clone(), refused.clone());
+        Condition { read_only, refused, waiting: since.map(|it| it.elapsed()) }
     }
 
     fn place(&self) -> String {
@@ -170,12 +174,19 @@ fn write(
         show(Some(Instant::now()));
         let done = journal.commit(expected, next);
         show(None);
+        {
+            let mut shown = shown.lock().unwrap_or_else(PoisonError::into_inner);
+            match &done {
+                Ok(_) => shown.refused = None,
+                Err(CommitError::Refused(error)) => shown.refused = Some(error.to_string()),
+                Err(_) => {}
+            }
+            if let Some(why) = journal.read_only() {
+                shown.read_only.get_or_insert_with(|| why.to_owned());
+            }
+        }
         if done.is_ok() {
             told.send_replace(journal.state().clone());
-        }
-        if let Some(why) = journal.read_only() {
-            let mut shown = shown.lock().unwrap_or_else(PoisonError::into_inner);
-            shown.read_only.get_or_insert_with(|| why.to_owned());
         }
         // The caller may have gone; what was written stays written.
         let _ = answer.send(done);

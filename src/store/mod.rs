@@ -63,6 +63,8 @@ pub type Committing = Pin<Box<dyn Future<Output = Result<Revision, CommitError>>
 pub struct Condition {
     /// Why nothing can be changed until a restart; `None` if changes are taken.
     pub read_only: Option<String>,
+    /// Why the last write was refused, until one succeeds: the disk is full, say. Each change tries again.
+    pub refused: Option<String>,
     /// For how long a change has been waiting for the disk.
     pub waiting: Option<Duration>,
 }

@@ -11,6 +11,7 @@ use std::{
 
 use rustix::fs::OFlags;
 use tempfile::TempDir;
+use tokio::io::AsyncReadExt;
 
 use crate::support::{
     Process, Upstream, eventually,
@@ -72,6 +73,37 @@ async fn a_reload_that_is_asked_for_during_the_start_follows_it() {
     assert_eq!(process.get("/").await, "newer");
     process.signal("TERM");
     assert_eq!(process.wait().await, Some(0));
+}
+
+/// Once, no reload was possible any more when one had met a FIFO without a writer.
+#[tokio::test]
+async fn a_reading_that_hangs_for_ever_does_not_hold_up_the_next_reload() {
+    let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
+    let folder = tempfile::tempdir().expect("a folder");
+    let process = Process::start(&folder, &blue, &green).await;
+    let path = write_config(folder.path(), 0, &blue, &green);
+    let text = fs::read_to_string(&path).expect("the configuration");
+    fs::remove_file(&path).expect("ours");
+    assert!(Command::new("mkfifo").arg(&path).status().expect("mkfifo is there").success());
+    let caller = process.ask_to_reload().await;
+    let mut fifo = None;
+    eventually("the process reads its configuration", async || {
+        let flags = OFlags::NONBLOCK.bits().cast_signed();
+        fifo = File::options().write(true).custom_flags(flags).open(&path).ok();
+        fifo.is_some()
+    })
+    .await;
+    // The caller gives up; the reading goes on for as long as the FIFO is open.
+    drop(caller);
+    fs::remove_file(&path).expect("ours");
+    fs::write(&path, text).expect("written");
+    eventually("reloaded", async || {
+        let mut answer = [0; 12];
+        let mut caller = process.ask_to_reload().await;
+        caller.read_exact(&mut answer).await.expect("an answer");
+        answer == *b"HTTP/1.1 200"
+    })
+    .await;
 }
 
 /// Once, the process did not stop before the reload had ended, which a FIFO without a writer puts off.

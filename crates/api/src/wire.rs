@@ -21,6 +21,10 @@ pub struct Status {
     /// disk sync. Traffic goes on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub read_only: Option<String>,
+    /// Why the last change could not be written, until one is: the disk is full, for example. Each change tries
+    /// again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub write_refused: Option<String>,
     /// Whether `services` has only the services that the change named: so it is in the response to a change if
     /// more than 100 services are configured. `GET /v1/status` always has all.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]

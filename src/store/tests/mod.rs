@@ -219,3 +219,22 @@ async fn a_store_tells_its_watchers_and_survives_its_process() {
     let again = FileStore::open(folder.path()).expect("it was released");
     assert_eq!(*again.watch().borrow(), states[2]);
 }
+
+/// A full disk once looked well until somebody asked for a change.
+#[tokio::test]
+async fn a_disk_that_takes_nothing_is_told_until_it_does() {
+    use super::{FileStore, Store};
+    let disk = Simulated::default();
+    disk.plan(0, simulated::Fault::NoSpace);
+    let store = FileStore::start(Arc::new(disk.clone()), "state", ()).expect("it is readable");
+    assert!(store.condition().refused.is_some_and(|it| it.contains("cannot make")));
+    let states = states(3);
+    store.commit(Revision(0), states[1].clone()).await.expect("there is room again");
+    assert_eq!(store.condition().refused, None);
+    disk.plan(0, simulated::Fault::Io);
+    let refused = store.commit(Revision(1), states[2].clone()).await;
+    assert!(matches!(refused, Err(CommitError::Refused(_))), "{refused:?}");
+    assert!(store.condition().refused.is_some_and(|it| it.contains("planned")));
+    store.commit(Revision(1), states[2].clone()).await.expect("the disk is well again");
+    assert_eq!(store.condition().refused, None);
+}

@@ -338,6 +338,7 @@ impl Proxy {
             generation: table.generation,
             revision: table.generation,
             read_only: None,
+            write_refused: None,
             partial: false,
             services: services.collect(),
         }

@@ -194,6 +194,14 @@ impl Process {
         std::fs::read_to_string(self.folder.join("log")).unwrap_or_default()
     }
 
+    /// Asks for a reload. The answer is still to be read.
+    pub(crate) async fn ask_to_reload(&self) -> UnixStream {
+        let mut stream = UnixStream::connect(&self.admin).await.expect("the admin API");
+        let request = "POST /v1/reload HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n";
+        stream.write_all(request.as_bytes()).await.expect("sent");
+        stream
+    }
+
     /// The metrics.
     pub(crate) async fn scrape(&self) -> String {
         let mut stream = UnixStream::connect(&self.admin).await.expect("the admin API");
