@@ -213,17 +213,27 @@ fn keep_copies(disk: &dyn Disk, place: &str, state: &State, is_old: bool) {
     if !state.damaged.is_empty() {
         copies.push(format!("{SNAPSHOT}.damaged"));
     }
-    // The first copy is the truest, since the file is written again.
     let names = disk.list().unwrap_or_default();
-    for copy in copies.into_iter().filter(|it| !names.contains(it)) {
+    for copy in copies {
+        // Of damaged lines the first copy is the truest, since the file is written again.
+        if !is_old && names.contains(&copy) {
+            continue;
+        }
         let keep = || {
             let bytes = disk.read(SNAPSHOT)?;
             let mut file = disk.create(&copy)?;
             file.write_at(0, &bytes)?;
             file.sync()
         };
-        if let Err(error) = keep() {
-            warn!(%error, copy = %format!("{place}/{copy}"), "no copy of the state file could be kept");
+        let copy = format!("{place}/{copy}");
+        match keep() {
+            Ok(()) if is_old => warn!(
+                copy,
+                "the state was written by version 0.1.0 and is converted to format 2; to go back to that version, \
+                 stop, put the copy back as state.jsonl, and promote what was flipped since"
+            ),
+            Ok(()) => {}
+            Err(error) => warn!(%error, copy, "no copy of the state file could be kept"),
         }
     }
 }

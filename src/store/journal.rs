@@ -24,6 +24,9 @@ use super::{
     state::{Revision, State},
 };
 
+/// Blocks of a file of the journal where there is little room.
+const SMALL: usize = 16;
+
 /// Bytes of one change at most.
 const BODY_MAX: usize = 1 << 30;
 
@@ -47,6 +50,8 @@ pub(super) struct Journal {
 #[derive(Debug)]
 enum Spare {
     None,
+    /// It could not be made. It is tried again when this file is full.
+    Failed,
     Coming(Receiver<io::Result<Segment>>),
     Ready(Segment),
 }
@@ -170,15 +175,11 @@ impl Journal {
         let spare = match std::mem::replace(&mut self.spare, Spare::None) {
             Spare::Ready(spare) => Some(spare),
             Spare::Coming(coming) => coming.recv().ok().and_then(Result::ok),
-            Spare::None => None,
+            Spare::None | Spare::Failed => None,
         };
         let next = match spare.filter(|it| it.has_room(body)) {
             Some(spare) => spare,
-            None => {
-                let blocks = self.files.blocks.max(blocks_of(body));
-                Segment::create(&*self.files.disk, number, id, blocks)
-                    .map_err(|error| self.files.failed("make", &Segment::name(number), error))?
-            }
+            None => self.files.make(number, id, blocks_of(body))?,
         };
         self.last_number = self.last_number.max(number);
         // If it is lost, a start that does not find the next file takes it for one that was never used.
@@ -198,7 +199,7 @@ impl Journal {
                 Ok(Err(error)) => {
                     let place = &self.files.place;
                     warn!(%error, %place, "the next file of the journal cannot be made: is the disk full?");
-                    self.spare = Spare::None;
+                    self.spare = Spare::Failed;
                 }
                 Err(_) => {}
             }
@@ -221,9 +222,7 @@ impl Journal {
 
     fn renew_for(&mut self, body: usize) -> Result<(), StoreError> {
         let (number, id) = (self.last_number + 1, FileId::random());
-        let blocks = self.files.blocks.max(blocks_of(body));
-        let segment = Segment::create(&*self.files.disk, number, id, blocks)
-            .map_err(|error| self.files.failed("make", &Segment::name(number), error))?;
+        let segment = self.files.make(number, id, blocks_of(body))?;
         self.last_number = number;
         self.files.write_next(&self.state, (number, id)).inspect_err(|_| {
             // Nothing names the file yet: it would only take up room.
@@ -290,7 +289,7 @@ impl Files {
     pub(super) fn work(&self, job: Job) {
         match job {
             Job::Prepare { number, id, done } => {
-                let made = Segment::create(&*self.disk, number, id, self.blocks);
+                let made = self.create(number, id, 1);
                 // The writer may have made another one meanwhile.
                 let _ = done.send(made);
             }
@@ -357,6 +356,22 @@ impl Files {
             if is_old_journal || is_half {
                 let _ = self.disk.remove(&name);
             }
+        }
+    }
+
+    /// Makes a file of the journal with room for this many blocks at least.
+    fn make(&self, number: u64, id: FileId, needed: usize) -> Result<Segment, StoreError> {
+        let made = self.create(number, id, needed);
+        made.map_err(|error| self.failed("make", &Segment::name(number), error))
+    }
+
+    /// A disk that is nearly full still takes a small one.
+    fn create(&self, number: u64, id: FileId, needed: usize) -> io::Result<Segment> {
+        match Segment::create(&*self.disk, number, id, self.blocks.max(needed)) {
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+                Segment::create(&*self.disk, number, id, SMALL.max(needed))
+            }
+            made => made,
         }
     }
 

@@ -79,7 +79,7 @@ pub enum CommitError {
         current: Revision,
     },
     /// It could not be written. Nothing has changed, and a restart will not find it.
-    #[error("the change could not be written, so it was not made: {0}")]
+    #[error("nothing was changed: {0}")]
     Refused(StoreError),
     /// It is not known whether it was written: a restart may find it or not. No more changes are taken
     /// until then, and this process goes on with the state from before.
@@ -120,7 +120,7 @@ pub enum StoreError {
         "the state file {folder}/{file} is damaged: {what}.\n  It says which color of each service is \
          active, so Flipgate does not guess.\n  Way out: put back a copy of the folder; or make sure that \
          the `active` colors and the endpoints of the configuration file are what you want, and start with \
-         those:\n    mkdir {folder}/damaged && mv {folder}/state.jsonl* {folder}/journal-* {folder}/damaged/"
+         those:\n    mkdir {folder}/{aside} && mv {folder}/state.jsonl* {folder}/journal-* {folder}/{aside}/"
     )]
     Damaged {
         /// The folder.
@@ -129,6 +129,8 @@ pub enum StoreError {
         file: String,
         /// What is wrong with it.
         what: String,
+        /// A name for a folder in it that is not there yet.
+        aside: String,
     },
     /// The thread that writes has died.
     #[error("the thread that writes the state has died")]
@@ -147,6 +149,7 @@ impl StoreError {
 
     fn damaged(folder: &str, file: &str, what: &str) -> Self {
         let (folder, file, what) = (folder.to_owned(), file.to_owned(), what.to_owned());
-        Self::Damaged { folder, file, what }
+        let aside = format!("damaged-{}", jiff::Timestamp::now().strftime("%Y%m%dT%H%M%S"));
+        Self::Damaged { folder, file, what, aside }
     }
 }

@@ -45,8 +45,8 @@ pub(super) fn recover(disk: &dyn Disk, place: &str) -> Result<Recovered, StoreEr
         let Some(orphan) = journal_with_records(disk, place, &names)? else {
             return Ok(Recovered { last_number, ..Recovered::default() });
         };
-        let what = format!("{orphan} has changes, but {SNAPSHOT} is not there");
-        return Err(StoreError::damaged(place, &orphan, &what));
+        let what = format!("it is not there, but {orphan} has changes");
+        return Err(StoreError::damaged(place, SNAPSHOT, &what));
     };
     let damaged = |file: &str, what: &str| StoreError::damaged(place, file, what);
     let Snapshot { state, journal } =

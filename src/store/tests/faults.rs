@@ -155,11 +155,26 @@ fn a_full_disk_at_the_start_refuses_changes_until_there_is_room() {
     let mut bench = Bench::ready(&disk);
     bench.commit(states[1].clone()).expect("a disk that is well");
     let mut bench = Bench::open(&disk);
-    disk.plan(0, Fault::NoSpace);
+    disk.inner().leave_room(Some(0));
     bench.journal.begin().expect_err("there is no room");
-    disk.plan(0, Fault::NoSpace);
     let refused = bench.commit(states[2].clone());
     assert!(matches!(refused, Err(CommitError::Refused(_))), "{refused:?}");
+    disk.inner().leave_room(None);
     bench.commit(states[2].clone()).expect("there is room again");
     assert_eq!(found(&disk), Ok(states[2].clone()));
+}
+
+/// A journal of 2 MiB that did not fit once stopped all changes, though there was room for many.
+#[test]
+fn a_disk_with_little_room_gets_a_smaller_journal() {
+    let disk = Simulated::default();
+    let states = states(2);
+    let files = crate::store::journal::Files::new(std::sync::Arc::new(disk.clone()), "state", 256);
+    let (sender, _jobs) = std::sync::mpsc::channel();
+    let mut journal = crate::store::journal::Journal::new(files, State::default(), 0, sender);
+    disk.inner().leave_room(Some(128 * 1024));
+    journal.begin().expect("a small one fits");
+    let expected = journal.state().revision;
+    journal.commit(expected, states[1].clone()).expect("it has room");
+    assert!(found(&disk) == Ok(states[1].clone()));
 }

@@ -225,10 +225,11 @@ async fn a_store_tells_its_watchers_and_survives_its_process() {
 async fn a_disk_that_takes_nothing_is_told_until_it_does() {
     use super::{FileStore, Store};
     let disk = Simulated::default();
-    disk.plan(0, simulated::Fault::NoSpace);
+    disk.inner().leave_room(Some(0));
     let store = FileStore::start(Arc::new(disk.clone()), "state", ()).expect("it is readable");
     assert!(store.condition().refused.is_some_and(|it| it.contains("cannot make")));
     let states = states(3);
+    disk.inner().leave_room(None);
     store.commit(Revision(0), states[1].clone()).await.expect("there is room again");
     assert_eq!(store.condition().refused, None);
     disk.plan(0, simulated::Fault::Io);

@@ -29,6 +29,8 @@ pub(super) struct Inner {
     fault: Option<(usize, Fault)>,
     /// The call from which on every one fails.
     dead_from: Option<usize>,
+    /// The longest that a write may be, as if there were no more room.
+    room: Option<usize>,
     /// The disk after each call.
     history: Option<Vec<Inner>>,
     /// A number of the test's, kept with the history.
@@ -164,6 +166,11 @@ impl Inner {
         self.dead_from = Some(self.calls + calls);
     }
 
+    /// Takes no longer writes than these any more, or all again.
+    pub(super) fn leave_room(&mut self, room: Option<usize>) {
+        self.room = room;
+    }
+
     /// How many things a loss of power now may take or leave.
     pub(super) fn uncertain(&self) -> usize {
         let sectors: usize = self.files.iter().map(|it| it.unsynced.len()).sum();
@@ -286,6 +293,9 @@ impl DiskFile for SimulatedFile {
     fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let mut inner = self.disk.inner();
         let planned = Simulated::call(&mut inner, false)?;
+        if inner.room.is_some_and(|it| bytes.len() > it) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         let offset = usize::try_from(offset).expect("small");
         let is_half = matches!(planned, Planned::HalfThenFail);
         let bytes = if is_half { &bytes[..bytes.len() / 2] } else { bytes };
