@@ -72,7 +72,7 @@ const BREATH: Duration = Duration::from_millis(20);
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { checks_per_second: 500 }
+        Self { checks_per_second: 400 }
     }
 }
 

@@ -163,8 +163,8 @@ pub(super) fn limits(section: &Section<'_>) -> Limits {
             upstream_idle: number("upstream_idle", 256, 0..=100_000),
             in_flight: number("in_flight", 100_000, 1..=10_000_000),
             care: care::Settings {
-                checks_per_second: u32::try_from(number("health_checks", 500, 1..=100_000))
-                    .unwrap_or(500),
+                checks_per_second: u32::try_from(number("health_checks", 400, 1..=100_000))
+                    .unwrap_or(400),
             },
         };
     section.finish();
