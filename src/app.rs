@@ -165,7 +165,7 @@ impl App {
         };
         let (catalog, counted) = (config.catalog.clone(), metrics.clone());
         let starting = Control::start(store, catalog, counted, parts.clone(), workers);
-        // Not by `block_on`: whoever embeds this may call it on a runtime of its own.
+        // Not by `block_on`: a program that embeds Flipgate may call this on a runtime of its own.
         let (started, begun) = std::sync::mpsc::sync_channel(1);
         runtime.spawn(async move {
             // It is waited for on the next line.

@@ -1,5 +1,5 @@
-//! Endpoint care: health checks, names, the return of ejected endpoints, changed certificate files, and what
-//! is told of all that.
+//! Endpoint care: health checks, name look-ups, the return of ejected endpoints, changed certificate files, and
+//! the events and log lines about them.
 //!
 //! Knows pools and nothing of who changes them. Works on what has something to do: a pool that changed, that
 //! rang, whose endpoint is due for a check. An idle process with ten thousand services has nothing else to

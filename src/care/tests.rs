@@ -22,7 +22,7 @@ struct Scene {
 }
 
 impl Scene {
-    /// Two pools that care knows nothing of. Whoever fails once is left out for a moment.
+    /// Two pools that are not under care yet. One failed request ejects an endpoint for 300 ms.
     fn new() -> Self {
         let ejection = Ejection {
             failures: NonZeroU32::new(1),

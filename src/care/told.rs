@@ -1,4 +1,4 @@
-//! What was told of endpoints already, so that only what is new is told.
+//! The events that were published for each pool already, so that an event is published once.
 
 use std::{
     collections::{HashMap, HashSet},

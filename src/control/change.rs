@@ -68,7 +68,7 @@ pub struct Done {
 }
 
 /// A change that was not acknowledged. Nothing has changed then, in the store or in the table, unless
-/// [`CommitError::Unknown`] says that nobody knows.
+/// [`CommitError::Unknown`] says that the outcome is unknown.
 #[derive(Debug, thiserror::Error)]
 pub enum ChangeError {
     /// Somebody else's change came first.

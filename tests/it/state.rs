@@ -1,6 +1,6 @@
 //! What survives? Whatever was acknowledged, and nothing else.
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{fs, path::PathBuf};
 
 use serde_json::json;
 
@@ -98,16 +98,15 @@ async fn a_changed_entry_of_the_file_outranks_what_was_set_before_it() {
 async fn a_change_that_waits_for_the_disk_is_not_stuck() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
     let (house, faults) = House::build().service("web", &[&blue], &[&green]).start_faulty();
-    faults.next(Fault::Dawdle);
+    faults.next(Fault::Hold);
     let promoted = async { house.promote(&[("web", "green")]).await };
-    let looked = async {
-        for _ in 0..40 {
-            let stuck = house.app().control().stuck();
-            assert!(stuck.is_none_or(|it| it < Duration::from_millis(250)), "{stuck:?}");
-            tokio::time::sleep(Duration::from_millis(40)).await;
-        }
+    let checked = async {
+        faults.held().await;
+        assert_eq!(house.app().control().stuck(), None, "only the disk is slow");
+        assert_eq!(house.get("/").await, "blue", "it is not durable yet");
+        faults.release();
     };
-    tokio::join!(promoted, looked);
+    tokio::join!(promoted, checked);
     assert_eq!(house.get("/").await, "green");
 }
 

@@ -31,7 +31,7 @@ pub(super) struct Tls {
 #[derive(Debug)]
 struct Verifier {
     usual: Arc<WebPkiServerVerifier>,
-    /// Trusted themselves, whoever signed them.
+    /// Certificates that are trusted by themselves, regardless of their issuer.
     named: Vec<CertificateDer<'static>>,
 }
 

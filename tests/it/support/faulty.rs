@@ -1,9 +1,6 @@
 //! A store that goes wrong when it is told to, and that others change too.
 
-use std::{
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::sync::{Arc, Mutex};
 
 use flipgate::{
     model::Generation,
@@ -12,15 +9,15 @@ use flipgate::{
         StoreError,
     },
 };
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 /// What becomes of the next commit.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Fault {
     /// It is refused.
     Refuse,
-    /// It takes some time.
-    Dawdle,
+    /// It waits until the test releases it.
+    Hold,
     /// It is not known whether it was written.
     Forget,
     /// Another process flips this service first, to this generation.
@@ -40,11 +37,15 @@ struct Shared {
     store: FileStore,
     planned: Mutex<Option<Fault>>,
     read_only: Mutex<Option<String>>,
+    held: Notify,
+    released: Notify,
 }
 
 impl FaultyStore {
     pub(crate) fn around(store: FileStore) -> (Self, Faults) {
-        let shared = Shared { store, planned: Mutex::default(), read_only: Mutex::default() };
+        let (planned, read_only) = (Mutex::default(), Mutex::default());
+        let (held, released) = (Notify::new(), Notify::new());
+        let shared = Shared { store, planned, read_only, held, released };
         let shared = Arc::new(shared);
         (Self(Arc::clone(&shared)), Faults(shared))
     }
@@ -54,6 +55,16 @@ impl Faults {
     /// Has the next commit go wrong.
     pub(crate) fn next(&self, fault: Fault) {
         *self.0.planned.lock().expect("no panic") = Some(fault);
+    }
+
+    /// Waits until a commit is held.
+    pub(crate) async fn held(&self) {
+        self.0.held.notified().await;
+    }
+
+    /// Lets the held commit go on.
+    pub(crate) fn release(&self) {
+        self.0.released.notify_one();
     }
 
     /// Another process flips a service.
@@ -99,8 +110,9 @@ impl Store for FaultyStore {
                     shared.flip(service, generation).await;
                     shared.store.commit(expected, next).await
                 }
-                Some(Fault::Dawdle) => {
-                    tokio::time::sleep(Duration::from_secs(1)).await;
+                Some(Fault::Hold) => {
+                    shared.held.notify_one();
+                    shared.released.notified().await;
                     shared.store.commit(expected, next).await
                 }
                 None => shared.store.commit(expected, next).await,
