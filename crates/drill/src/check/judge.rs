@@ -157,8 +157,8 @@ impl Judge<'_> {
                     let late = requests[request].began.saturating_sub(flips[flip].acknowledged);
                     register.finding.late = register.finding.late.max(late);
                 }
-                let (at, text, is_early) = self.conflict(conflict);
-                let count = if is_early { &mut private } else { &mut register };
+                let (at, text, is_private) = self.conflict(conflict);
+                let count = if is_private { &mut private } else { &mut register };
                 count.break_at(at, text);
             }
         }
@@ -177,7 +177,11 @@ impl Judge<'_> {
                     && !split.contains(&flip)
                 {
                     let (new, old) = (&self.history.requests[new], &self.history.requests[old]);
-                    together.break_at(old.head, self.in_halves(flip, new, old));
+                    let count = match is_granted(new, old) {
+                        true => &mut private,
+                        false => &mut together,
+                    };
+                    count.break_at(old.head, self.in_halves(flip, new, old));
                 }
             }
         } else {
@@ -188,7 +192,8 @@ impl Judge<'_> {
         }
     }
 
-    /// The time and the words of a conflict, and whether it is that a color was seen before its time.
+    /// The time and the text of a conflict, and whether it breaks `private`: a color was seen before it was
+    /// active, or a public request got the color that its header asked for.
     fn conflict(&self, conflict: register::Conflict) -> (u64, String, bool) {
         let History { requests, flips, .. } = self.history;
         match conflict {
@@ -220,7 +225,7 @@ impl Judge<'_> {
                     self.name(old),
                     millis(old.began.saturating_sub(new.head)),
                 );
-                (old.head, text, false)
+                (old.head, text, is_granted(new, old))
             }
         }
     }
@@ -292,8 +297,10 @@ impl Judge<'_> {
         let first = duties::first_drains(self.history, drained);
         for request in &self.history.requests {
             let (Some(color), 1..) = (request.color, request.alive) else { continue };
-            // Testers come and go, and hold up no drain. Strays are accused already.
-            if request.kind == Kind::Preview || self.strays.contains(&request.id) {
+            // Testers come and go, and hold up no drain; a public request whose preview header was honored
+            // does not either. Strays are reported already.
+            let asks_for_color = matches!(request.kind, Kind::Preview | Kind::Wish);
+            if asks_for_color || self.strays.contains(&request.id) {
                 continue;
             }
             let Some(Drained { heard, generation, .. }) = first.after(request, color) else {
@@ -392,6 +399,12 @@ impl Judge<'_> {
     fn time(&self, at: u64) -> impl fmt::Display {
         format!("{:.4} s", at.saturating_sub(self.history.began) as f64 / 1e9)
     }
+}
+
+/// Whether one of two requests that contradict each other asked for a color, so that the contradiction shows
+/// an honored preview header and says nothing of the order of flips.
+fn is_granted(new: &Request, old: &Request) -> bool {
+    new.kind == Kind::Wish || old.kind == Kind::Wish
 }
 
 fn millis(nanos: u64) -> String {
