@@ -6,7 +6,7 @@ use super::{
     super::record::{Drained, Flip, FlipEnd, History, Kind, Outcome, Request, Trouble},
     Finding, Promise, Verdict, Violation,
     duties::{self, Explanations},
-    register::{self, conflicts},
+    register::{self, Read, conflicts},
 };
 use crate::color::Color;
 
@@ -126,7 +126,10 @@ impl Judge<'_> {
     /// Whether the table was one register, for each service and for all together.
     fn order(&mut self) {
         let (writes, uncertain) = duties::writes(&self.history.flips);
-        let reads = duties::reads(self.history, &uncertain);
+        // A public request that asks for a color may have been given it, and then says nothing of the flips.
+        let is_wish = |it: &Read| self.history.requests[it.request].kind == Kind::Wish;
+        let (wishes, reads): (Vec<_>, Vec<_>) =
+            duties::reads(self.history, &uncertain).into_iter().partition(is_wish);
         let [mut register, mut together, mut private] =
             [Promise::Register, Promise::Together, Promise::Private].map(Count::new);
         for request in &self.history.requests {
@@ -140,10 +143,20 @@ impl Judge<'_> {
         let mut split = Vec::new();
         for service in 0..self.history.services.len() {
             let is_own = |it: &u8| usize::from(*it) == service;
-            let own: Vec<_> = reads.iter().copied().filter(|it| is_own(&it.service)).collect();
+            let own = |of: &[Read]| -> Vec<Read> {
+                of.iter().copied().filter(|it| is_own(&it.service)).collect()
+            };
             let mut of_service = writes.clone();
             of_service.iter_mut().for_each(|it| it.changes.retain(|(it, _)| is_own(it)));
             of_service.retain(|it| !it.changes.is_empty());
+            for conflict in conflicts(&self.history.initial, &of_service, &own(&wishes)) {
+                if let register::Conflict::Stale { request, .. } = conflict {
+                    self.strays.insert(self.history.requests[request].id);
+                    let (at, text, _) = self.conflict(conflict);
+                    private.break_at(at, text);
+                }
+            }
+            let own = own(&reads);
             register.finding.checked += own.len() as u64;
             for conflict in conflicts(&self.history.initial, &of_service, &own) {
                 match conflict {
@@ -157,8 +170,8 @@ impl Judge<'_> {
                     let late = requests[request].began.saturating_sub(flips[flip].acknowledged);
                     register.finding.late = register.finding.late.max(late);
                 }
-                let (at, text, is_private) = self.conflict(conflict);
-                let count = if is_private { &mut private } else { &mut register };
+                let (at, text, is_early) = self.conflict(conflict);
+                let count = if is_early { &mut private } else { &mut register };
                 count.break_at(at, text);
             }
         }
@@ -177,11 +190,7 @@ impl Judge<'_> {
                     && !split.contains(&flip)
                 {
                     let (new, old) = (&self.history.requests[new], &self.history.requests[old]);
-                    let count = match is_granted(new, old) {
-                        true => &mut private,
-                        false => &mut together,
-                    };
-                    count.break_at(old.head, self.in_halves(flip, new, old));
+                    together.break_at(old.head, self.in_halves(flip, new, old));
                 }
             }
         } else {
@@ -192,14 +201,12 @@ impl Judge<'_> {
         }
     }
 
-    /// The time and the text of a conflict, and whether it breaks `private`: a color was seen before it was
-    /// active, or a public request got the color that its header asked for.
+    /// The time and the text of a conflict, and whether a color was seen before it was active.
     fn conflict(&self, conflict: register::Conflict) -> (u64, String, bool) {
         let History { requests, flips, .. } = self.history;
         match conflict {
             register::Conflict::Stale { request, since } => {
                 let request = &requests[request];
-                let is_wish = request.kind == Kind::Wish;
                 let color = request.color.map_or("nobody", Color::as_str);
                 let text = match since.map(|it| &flips[it]) {
                     Some(flip) => format!(
@@ -213,7 +220,7 @@ impl Judge<'_> {
                         self.name(request)
                     ),
                 };
-                (request.head, text, is_wish || since.is_none())
+                (request.head, text, since.is_none())
             }
             register::Conflict::Backwards { flip, new, old } => {
                 let (new, old) = (&requests[new], &requests[old]);
@@ -225,7 +232,7 @@ impl Judge<'_> {
                     self.name(old),
                     millis(old.began.saturating_sub(new.head)),
                 );
-                (old.head, text, is_granted(new, old))
+                (old.head, text, false)
             }
         }
     }
@@ -399,12 +406,6 @@ impl Judge<'_> {
     fn time(&self, at: u64) -> impl fmt::Display {
         format!("{:.4} s", at.saturating_sub(self.history.began) as f64 / 1e9)
     }
-}
-
-/// Whether one of two requests that contradict each other asked for a color, so that the contradiction shows
-/// an honored preview header and says nothing of the order of flips.
-fn is_granted(new: &Request, old: &Request) -> bool {
-    new.kind == Kind::Wish || old.kind == Kind::Wish
 }
 
 fn millis(nanos: u64) -> String {
