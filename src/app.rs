@@ -193,10 +193,14 @@ impl App {
             connections: Ceiling::new(files.upstream),
             least_progress: config.least_progress,
         };
+        let per_client = config.connections_per_client.of(files.downstream);
         let settings = downstream::Settings {
             patience: config.patience,
-            connections_max: files.downstream.div_ceil(workers),
-            crowd: Arc::new(downstream::Crowd::new(config.connections_per_client)),
+            places: downstream::Places::new(files.downstream, workers),
+            crowd: Arc::new(downstream::Crowd::new(
+                per_client,
+                config.catalog.trusted_proxies.iter().copied().collect(),
+            )),
             limits: config.connection,
             metrics: metrics.clone(),
         };

@@ -44,7 +44,7 @@ pub struct Config {
     /// Open connections of clients, of all workers.
     pub connections_max: usize,
     /// Those of one client address.
-    pub connections_per_client: usize,
+    pub connections_per_client: PerClient,
     /// What one connection may do.
     pub connection: downstream::Limits,
     /// Bytes that a body has to move by while something is waited for as long as that may be.
@@ -60,6 +60,18 @@ pub struct Config {
     /// How long requests may take to end when the process is told to stop.
     pub shutdown_patience: Duration,
 }
+
+/// How many connections one client address may have.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum PerClient {
+    /// A quarter of all, but some in any case.
+    Auto,
+    /// So many.
+    AtMost(usize),
+}
+
+/// As many as people behind one address and their tools need, where there are few for all.
+const PER_CLIENT_MIN: usize = 128;
 
 /// What is logged, and how.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -87,6 +99,19 @@ pub enum ConfigError {
 }
 
 struct Lines<'a>(&'a [Mistake]);
+
+// === impl PerClient ===
+
+impl PerClient {
+    /// How many of so many that there may be.
+    #[must_use]
+    pub fn of(self, connections: usize) -> usize {
+        match self {
+            Self::Auto => (connections / 4).max(PER_CLIENT_MIN),
+            Self::AtMost(count) => count,
+        }
+    }
+}
 
 // === impl Config ===
 

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use toml::de::DeValue;
 
 use super::{
-    Log,
+    Log, PerClient,
     reader::{Section, flag, text, whole},
 };
 use crate::{
@@ -30,7 +30,7 @@ pub(super) struct Times {
 
 pub(super) struct Limits {
     pub(super) connections: usize,
-    pub(super) connections_per_client: usize,
+    pub(super) connections_per_client: PerClient,
     pub(super) connection: downstream::Limits,
     /// Bytes for each second.
     pub(super) least_rate: Option<u64>,
@@ -145,28 +145,30 @@ pub(super) fn timeouts(section: &Section<'_>) -> Times {
 
 pub(super) fn limits(section: &Section<'_>) -> Limits {
     let number = |key, default, bounds| section.read(key, default, |it| whole(it, bounds));
-    let limits =
-        Limits {
-            connections: number("connections", 8192, 1..=1_000_000),
-            connections_per_client: section.read("connections_per_client", usize::MAX, |it| {
-                match text(it) {
-                    Ok("none") => Ok(usize::MAX),
-                    _ => whole(it, 1..=1_000_000).map_err(|what| format!("{what}, or \"none\"")),
-                }
-            }),
-            connection: downstream::Limits {
-                requests: number("requests_per_connection", 100_000, 1..=1_000_000_000),
-                streams: u32::try_from(number("h2_streams", 100, 1..=10_000)).unwrap_or(100),
-                resets: number("h2_resets", 100, 1..=1_000_000),
-            },
-            least_rate: section.read("min_rate", None, size),
-            upstream_idle: number("upstream_idle", 256, 0..=100_000),
-            in_flight: number("in_flight", 100_000, 1..=10_000_000),
-            care: care::Settings {
-                checks_per_second: u32::try_from(number("health_checks", 400, 1..=100_000))
-                    .unwrap_or(400),
-            },
-        };
+    let limits = Limits {
+        connections: number("connections", 8192, 1..=1_000_000),
+        connections_per_client: section.read("connections_per_client", PerClient::Auto, |it| {
+            match text(it) {
+                Ok("auto") => Ok(PerClient::Auto),
+                Ok("none") => Ok(PerClient::AtMost(usize::MAX)),
+                _ => whole(it, 1..=1_000_000)
+                    .map(PerClient::AtMost)
+                    .map_err(|what| format!("{what}, \"auto\" or \"none\"")),
+            }
+        }),
+        connection: downstream::Limits {
+            requests: number("requests_per_connection", 100_000, 1..=1_000_000_000),
+            streams: u32::try_from(number("h2_streams", 100, 1..=10_000)).unwrap_or(100),
+            resets: number("h2_resets", 100, 1..=1_000_000),
+        },
+        least_rate: section.read("min_rate", None, size),
+        upstream_idle: number("upstream_idle", 256, 0..=100_000),
+        in_flight: number("in_flight", 100_000, 1..=10_000_000),
+        care: care::Settings {
+            checks_per_second: u32::try_from(number("health_checks", 400, 1..=100_000))
+                .unwrap_or(400),
+        },
+    };
     section.finish();
     limits
 }

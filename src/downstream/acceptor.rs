@@ -18,7 +18,7 @@ use std::{
 use futures_util::FutureExt;
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::OwnedSemaphorePermit,
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
@@ -36,13 +36,16 @@ pub(super) struct Acceptor<H: Handler> {
     entrance: Arc<Entrance>,
     socket: TcpListener,
     house: Rc<House<H>>,
-    /// A place for each connection that may be open at once.
-    door: Arc<Semaphore>,
-    /// When the log last said that it cannot go on, and how often that was left out since.
-    said: Cell<(Option<Instant>, u64)>,
+    /// Lines of the log that are not to be written for each connection.
+    said: Rarely,
+    said_full: Rarely,
 }
 
-/// The time between two lines of the log that say so.
+/// When the log last said something, and how often it was left out since.
+#[derive(Default)]
+struct Rarely(Cell<(Option<Instant>, u64)>);
+
+/// The time between two lines of the log that say the same.
 const SILENCE: Duration = Duration::from_secs(10);
 
 /// A pause after an accept that failed for want of something, such as file descriptors.
@@ -58,13 +61,9 @@ const SETTLED: Duration = Duration::from_secs(10);
 // === impl Acceptor ===
 
 impl<H: Handler> Acceptor<H> {
-    pub(super) fn new(
-        entrance: Arc<Entrance>,
-        socket: TcpListener,
-        house: Rc<House<H>>,
-        door: Arc<Semaphore>,
-    ) -> Self {
-        Self { entrance, socket, house, door, said: Cell::default() }
+    pub(super) fn new(entrance: Arc<Entrance>, socket: TcpListener, house: Rc<House<H>>) -> Self {
+        let (said, said_full) = Default::default();
+        Self { entrance, socket, house, said, said_full }
     }
 
     /// Takes connections until `closing`, and then those that the kernel has completed already. A panic
@@ -105,33 +104,46 @@ impl<H: Handler> Acceptor<H> {
         while let Poll::Ready(Ok((stream, peer))) =
             poll_fn(|context| Poll::Ready(self.socket.poll_accept(context))).await
         {
-            match Arc::clone(&self.door).try_acquire_owned() {
-                Ok(place) => self.admit(stream, peer, place),
-                Err(_full) => break,
+            match self.house.places.try_take() {
+                Some(place) => self.admit(stream, peer, place),
+                None => break,
             }
         }
     }
 
-    /// Takes one connection, as soon as there is a place for it. Dropping the future takes none.
+    /// Takes one connection, and serves it as soon as there is a place for it. Dropping the future takes
+    /// none, or ends the one that has no place.
     async fn accept(&self) {
-        let place = Arc::clone(&self.door).acquire_owned().await;
-        let place = place.expect("the door is never closed");
         match self.socket.accept().await {
-            Ok((stream, peer)) => self.admit(stream, peer, place),
+            Ok((stream, peer)) => {
+                let place = match self.house.places.try_take() {
+                    Some(place) => place,
+                    None => {
+                        self.tell_of_full();
+                        self.house.places.take().await
+                    }
+                };
+                self.admit(stream, peer, place);
+            }
             // The client is gone already.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => {
-                let now = Instant::now();
-                let was_said = |it: Instant| now.saturating_duration_since(it) < SILENCE;
-                let (last, suppressed) = self.said.get();
-                if last.is_some_and(was_said) {
-                    self.said.set((last, suppressed + 1));
-                } else {
-                    self.said.set((Some(now), 0));
+                if let Some(suppressed) = self.said.now() {
                     warn!(listener = %self.entrance.listener.address, %error, suppressed, "cannot accept; trying again");
                 }
                 tokio::time::sleep(BREATH).await;
             }
+        }
+    }
+
+    fn tell_of_full(&self) {
+        if let Some(suppressed) = self.said_full.now() {
+            let (listener, connections) = (self.entrance.listener.address, self.house.places.max());
+            warn!(
+                %listener, connections, suppressed,
+                "as many clients are connected as limits.connections and the limit of open files allow: \
+                 connections that are idle are closed for new ones"
+            );
         }
     }
 
@@ -143,6 +155,22 @@ impl<H: Handler> Acceptor<H> {
         let open = Counted::new(&self.house.metrics.downstream_connections);
         let guest = Guest { _seat: seat, standing: None, _open: open };
         serve(stream, peer, Arc::clone(&self.entrance), guest, &self.house);
+    }
+}
+
+// === impl Rarely ===
+
+impl Rarely {
+    /// How often it was left out, if it is to be said now.
+    fn now(&self) -> Option<u64> {
+        let now = Instant::now();
+        let (last, suppressed) = self.0.get();
+        if last.is_some_and(|it| now.saturating_duration_since(it) < SILENCE) {
+            self.0.set((last, suppressed + 1));
+            return None;
+        }
+        self.0.set((Some(now), 0));
+        Some(suppressed)
     }
 }
 

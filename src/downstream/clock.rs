@@ -15,6 +15,8 @@ use std::{
 pub enum Wait {
     /// For what comes before the first request.
     Greeting,
+    /// For the first byte of a connection's first request.
+    FirstByte,
     /// For a request.
     Request,
     /// For a stream to begin on a connection of HTTP/2.
@@ -86,6 +88,8 @@ pub(super) struct Deadlines([Cell<u32>; Wait::COUNT]);
 #[derive(Debug)]
 pub(super) struct Clock {
     start: Instant,
+    /// Time in which nobody could run, which counts as none.
+    lost: Cell<Duration>,
     now: Cell<Instant>,
     tick: Cell<u32>,
     limits: [u32; Wait::COUNT],
@@ -121,10 +125,11 @@ const LINGER: Duration = Duration::from_secs(5);
 // === impl Wait ===
 
 impl Wait {
-    const COUNT: usize = 20;
+    const COUNT: usize = 21;
 
     const ALL: [Self; Self::COUNT] = [
         Self::Greeting,
+        Self::FirstByte,
         Self::Request,
         Self::Stream,
         Self::Sound,
@@ -146,12 +151,25 @@ impl Wait {
         Self::Tunnel,
     ];
 
+    /// What a connection waits for while no request of it is under way, so that it can be closed for another
+    /// one at little cost.
+    const IDLE: [Self; 7] = [
+        Self::Greeting,
+        Self::FirstByte,
+        Self::Request,
+        Self::Stream,
+        Self::NextRequest,
+        Self::Head,
+        Self::Linger,
+    ];
+
     /// Whether whoever waits is told when the time is over, since there is something left to do. All
     /// others are cut.
     pub(super) fn is_told(self) -> bool {
         matches!(
             self,
             Self::NextRequest
+                | Self::FirstByte
                 | Self::Stream
                 | Self::Sound
                 | Self::Head
@@ -172,7 +190,7 @@ impl Wait {
             Self::Sound => Some(SOUND),
             Self::Pong => Some(PONG),
             Self::NextRequest => Some(NEXT),
-            Self::Head => Some(patience.head),
+            Self::FirstByte | Self::Head => Some(patience.head),
             Self::Body | Self::Taken | Self::Upload | Self::Rest => Some(patience.stall),
             Self::Continue => Some(CONTINUE),
             // Whoever asks brings the limit along: it may change with the routes.
@@ -225,6 +243,13 @@ impl Deadlines {
         }
     }
 
+    /// What a connection waits for that has no request under way, and since when.
+    pub(super) fn idle(&self, clock: &Clock) -> Option<(Wait, Tick)> {
+        let wait = Wait::IDLE.into_iter().find(|it| self.is_waiting(*it))?;
+        let until = self.0[wait as usize].get();
+        Some((wait, Tick(until.saturating_sub(clock.limits[wait as usize]))))
+    }
+
     /// What has been waited for too long.
     pub(super) fn overdue(&self, now: Tick) -> Option<Wait> {
         let is_over = |it: &Wait| (1..=now.0).contains(&self.0[*it as usize].get());
@@ -240,19 +265,36 @@ impl Clock {
     /// The time between two looks.
     pub(super) const STEP: Duration = Duration::from_millis(500);
 
+    /// The longest time between two looks of a worker that is only busy.
+    const STEP_MAX: Duration = Duration::from_secs(2);
+
     pub(super) fn new(patience: &Patience) -> Self {
         let now = Instant::now();
         let limits = Wait::ALL.map(|it| it.limit(patience).map_or(NEVER, steps));
         let date = RefCell::new([b' '; DATE_LENGTH]);
-        let clock = Self { start: now, now: Cell::new(now), tick: Cell::new(1), limits, date };
+        let lost = Cell::default();
+        let clock =
+            Self { start: now, lost, now: Cell::new(now), tick: Cell::new(1), limits, date };
         clock.set(now);
         clock
+    }
+
+    /// Goes on to `now`, a step after the last time. If much more time has passed, nobody could run in it,
+    /// clients and upstreams neither in all likelihood: the process was stopped, or the machine was. It is
+    /// not held against those who are waited for.
+    pub(super) fn step_to(&self, now: Instant) {
+        let passed = now.saturating_duration_since(self.now.get());
+        if passed > Self::STEP_MAX {
+            self.lost.set(self.lost.get() + (passed - Self::STEP));
+        }
+        self.set(now);
     }
 
     /// Goes on to `now`.
     pub(super) fn set(&self, now: Instant) {
         self.now.set(now);
-        let steps = now.saturating_duration_since(self.start).as_millis() / Self::STEP.as_millis();
+        let passed = now.saturating_duration_since(self.start).saturating_sub(self.lost.get());
+        let steps = passed.as_millis() / Self::STEP.as_millis();
         self.tick.set(u32::try_from(steps).unwrap_or(NEVER - 1).saturating_add(1));
         let text = jiff::Timestamp::try_from(SystemTime::now()).ok().and_then(|it| {
             jiff::fmt::rfc2822::DateTimePrinter::new().timestamp_to_rfc9110_string(&it).ok()
@@ -267,6 +309,17 @@ impl Clock {
 
     pub(super) fn tick(&self) -> Tick {
         Tick(self.tick.get())
+    }
+
+    /// Whether something has lasted for a second since this tick.
+    pub(super) fn is_a_second_after(&self, tick: Tick) -> bool {
+        // Of the step in which it began a part was over already.
+        self.tick.get() > tick.0.saturating_add(2)
+    }
+
+    /// The time of a tick.
+    pub(super) fn time_of(&self, tick: Tick) -> Instant {
+        self.start + self.lost.get() + Self::STEP * tick.0.saturating_sub(1)
     }
 
     pub(super) fn now(&self) -> Instant {
@@ -321,6 +374,45 @@ mod tests {
             deadlines.end(wait);
             assert_eq!(deadlines.overdue(clock.tick()), None);
         }
+    }
+
+    /// A process that was stopped for longer than a limit (SIGSTOP, a suspended machine) cut every
+    /// connection when it went on.
+    #[test]
+    fn time_in_which_nobody_could_run_is_not_held_against_those_who_are_waited_for() {
+        let clock = Clock::new(&patience());
+        let deadlines = Deadlines::default();
+        deadlines.begin(Wait::Taken, &clock);
+        let mut now = clock.now() + MINUTE * 60;
+        clock.step_to(now);
+        assert_eq!(deadlines.overdue(clock.tick()), None, "the process was stopped");
+        let mut steps = 0;
+        while deadlines.overdue(clock.tick()).is_none() {
+            now += Clock::STEP;
+            clock.step_to(now);
+            steps += 1;
+        }
+        assert_eq!(steps, 2 * 60, "the step after the pause counts as one");
+    }
+
+    #[test]
+    fn who_is_idle_is_known_with_the_time_since_when() {
+        let clock = Clock::new(&patience());
+        let deadlines = Deadlines::default();
+        assert_eq!(deadlines.idle(&clock), None);
+        clock.set(clock.now() + MINUTE);
+        let since = clock.tick();
+        deadlines.begin(Wait::Request, &clock);
+        clock.set(clock.now() + Duration::from_secs(1));
+        assert_eq!(deadlines.idle(&clock), Some((Wait::Request, since)));
+        assert!(!clock.is_a_second_after(since), "a part of its first step may have been over");
+        clock.set(clock.now() + Clock::STEP);
+        assert!(clock.is_a_second_after(since));
+        deadlines.end_all();
+        for busy in [Wait::Body, Wait::Taken, Wait::Answer, Wait::Tunnel, Wait::Sound] {
+            deadlines.begin_for(busy, &clock, MINUTE);
+        }
+        assert_eq!(deadlines.idle(&clock), None);
     }
 
     #[test]

@@ -29,6 +29,10 @@ pub struct Connection<M> {
     alarm: Cell<Option<Wait>>,
     /// Whether the connection is to end after what is being done.
     is_closing: Cell<bool>,
+    /// Whether it is to end at once if nothing is being done: another one needs its place.
+    is_evicted: Cell<bool>,
+    /// Whether this is one stream of a connection.
+    is_stream: bool,
     waker: RefCell<Option<Waker>>,
     pub(super) task: RefCell<Option<AbortHandle>>,
 }
@@ -40,12 +44,23 @@ const HURRY: Duration = Duration::from_millis(500);
 
 impl<M> Connection<M> {
     pub(super) fn new(peer: Rc<Peer<M>>, clock: Rc<Clock>) -> Self {
+        Self::of(peer, clock, false)
+    }
+
+    /// A stream of a connection.
+    pub(super) fn new_stream(peer: Rc<Peer<M>>, clock: Rc<Clock>) -> Self {
+        Self::of(peer, clock, true)
+    }
+
+    fn of(peer: Rc<Peer<M>>, clock: Rc<Clock>, is_stream: bool) -> Self {
         Self {
             peer,
             clock,
             deadlines: Deadlines::default(),
             alarm: Cell::new(None),
             is_closing: Cell::new(false),
+            is_evicted: Cell::new(false),
+            is_stream,
             waker: RefCell::new(None),
             task: RefCell::new(None),
         }
@@ -156,6 +171,31 @@ impl<M> Connection<M> {
             self.wake();
         }
         (!is_told).then_some(wait)
+    }
+
+    /// Since when it has been waiting for its client with no request under way. `None` for one that is
+    /// busy, one that is about to close, and a stream.
+    pub(super) fn idle_since(&self) -> Option<Tick> {
+        if self.is_stream || self.is_evicted.get() {
+            return None;
+        }
+        self.deadlines.idle(&self.clock).map(|(_, since)| since)
+    }
+
+    /// Closes a connection that is idle, so that another one can have its place. One between two requests
+    /// still answers what has arrived by now.
+    pub(super) fn evict(&self) {
+        self.is_evicted.set(true);
+        match self.deadlines.idle(&self.clock) {
+            // What there is of a request or a handshake is not worth an answer, which would take its time.
+            Some((wait @ (Wait::Greeting | Wait::Head | Wait::Linger), _)) => self.cut(wait),
+            _ => self.close(),
+        }
+    }
+
+    /// Whether it is to end at once if nothing is being done.
+    pub(super) fn is_evicted(&self) -> bool {
+        self.is_evicted.get()
     }
 
     /// Has the task dropped, wherever it is, in a moment.

@@ -51,6 +51,15 @@ struct Course {
     patience: Option<Tick>,
 }
 
+// === impl Course ===
+
+impl Course {
+    /// What it is that a request is waited for as.
+    fn waiting(&self) -> Wait {
+        if self.requests == 0 { Wait::FirstByte } else { Wait::Request }
+    }
+}
+
 /// Serves a connection to its end. What waits is small; what happens now and then has a box of its own.
 #[expect(
     clippy::manual_async_fn,
@@ -125,9 +134,10 @@ fn parts<M>(client: &mut Client<M>) -> Option<(&mut Socket, &Connection<M>)> {
 async fn asks<M>(client: &mut Client<M>, course: &mut Course) -> bool {
     let Some((socket, connection)) = parts(client) else { return false };
     connection.wait_for_nothing();
+    let waiting = course.waiting();
     match course.patience.take() {
-        Some(until) => connection.go_on(Wait::Request, until),
-        None => connection.begin(Wait::Request),
+        Some(until) => connection.go_on(waiting, until),
+        None => connection.begin(waiting),
     }
     poll_fn(|context| {
         connection.remember(context.waker());
@@ -135,6 +145,7 @@ async fn asks<M>(client: &mut Client<M>, course: &mut Course) -> bool {
             Poll::Ready(readable) => Poll::Ready(readable.is_ok()),
             // Whoever asks just now is answered; whoever does not will not be.
             Poll::Pending if connection.is_closing() => Poll::Ready(false),
+            Poll::Pending if connection.take_alarm().is_some() => Poll::Ready(false),
             Poll::Pending => Poll::Pending,
         }
     })
@@ -163,7 +174,7 @@ async fn read_head<M>(client: &mut Client<M>, course: &mut Course) -> Asked {
     let speaks = connection.peer().listener().speaks;
     // In TLS it is agreed on before, or not spoken: RFC 9113, section 3.2.
     let may_be_http2 = course.requests == 0 && speaks.http2 && !socket.transport().is_tls();
-    let patience = connection.deadline(Wait::Request);
+    let patience = connection.deadline(course.waiting());
     connection.wait_for_nothing();
     connection.begin(Wait::Head);
     poll_fn(|context| {

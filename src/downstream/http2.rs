@@ -98,7 +98,7 @@ impl<M: 'static> Driver<M> {
         connection.remember(context.waker());
         course.remember(context.waker());
         match connection.take_alarm() {
-            Some(Wait::Stream) => self.end(driven),
+            Some(Wait::FirstByte | Wait::Stream) => self.end(driven),
             Some(Wait::Sound) => {
                 if let Some(ping) = &mut self.ping
                     && ping.send_ping(Ping::opaque()).is_ok()
@@ -114,6 +114,10 @@ impl<M: 'static> Driver<M> {
         }
         if connection.is_closing() || self.requests >= house.limits.requests {
             self.end(driven);
+        }
+        if connection.is_evicted() && course.streams.get() == 0 {
+            // With the number of the last stream, so that the client knows what it may ask again.
+            driven.abrupt_shutdown(Reason::NO_ERROR);
         }
         if course.is_attack(house.limits.resets) {
             debug!(peer = %connection.peer().address(), "more resets than answers: calm down");
@@ -134,7 +138,9 @@ impl<M: 'static> Driver<M> {
             }
         }
         let is_idle = course.streams.get() == 0;
-        connection.note(Wait::Stream, is_idle && !self.is_ending, false);
+        let has_begun = self.requests > 0;
+        connection.note(Wait::FirstByte, is_idle && !self.is_ending && !has_begun, false);
+        connection.note(Wait::Stream, is_idle && !self.is_ending && has_begun, false);
         // Whoever does not close when nothing is left is cut.
         connection.note(Wait::Linger, is_idle && self.is_ending, false);
         if is_idle {
@@ -171,7 +177,8 @@ fn begin<H: Handler>(
         }
     };
     let peer = course.connection.peer();
-    let connection = Rc::new(Connection::new(Rc::clone(peer), Rc::clone(house.roster.clock())));
+    let connection =
+        Rc::new(Connection::new_stream(Rc::clone(peer), Rc::clone(house.roster.clock())));
     let client = Client::new(Channel::Stream(Box::new(stream)), &connection, &house.roster);
     let part = Part::of(course);
     let task = house.tasks.spawn_local(answer(client, part, house.for_another()));

@@ -15,6 +15,7 @@ mod greeting;
 mod http1;
 mod http2;
 mod peer;
+mod places;
 mod roster;
 mod serve;
 mod shared;
@@ -32,6 +33,7 @@ pub use self::{
     connection::Connection,
     crowd::Crowd,
     peer::{Peer, Security},
+    places::Places,
     shared::Limits,
     worker::{Settings, Stop, Worker},
 };

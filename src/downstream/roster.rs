@@ -2,6 +2,8 @@
 
 use std::{
     cell::{Cell, RefCell},
+    collections::VecDeque,
+    net::IpAddr,
     rc::Rc,
     time::Instant,
 };
@@ -9,16 +11,46 @@ use std::{
 use slab::Slab;
 
 use super::{
-    clock::{Clock, Patience},
+    clock::{Clock, Patience, Tick},
     connection::Connection,
+    crowd::Crowd,
 };
+use crate::model::one_client;
 
 /// The open connections of one worker.
 pub(super) struct Roster<M> {
-    connections: RefCell<Slab<Rc<Connection<M>>>>,
+    connections: RefCell<Slab<Entry<M>>>,
+    /// The number of the next connection.
+    next: Cell<u64>,
     clock: Rc<Clock>,
+    /// Connections to close for others, the first one first.
+    queue: RefCell<VecDeque<Candidate>>,
+    /// The same of one client, and when they were looked for.
+    of_client: RefCell<OfClient>,
     /// Connections that keep what they needed for their last request.
     warm: Rc<Cell<usize>>,
+}
+
+struct Entry<M> {
+    /// In the order in which they came.
+    number: u64,
+    connection: Rc<Connection<M>>,
+}
+
+/// A connection that was idle when it was looked for.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+struct Candidate {
+    /// Whether its client has fewer connections than would be unfair.
+    is_fair: bool,
+    since: Tick,
+    number: u64,
+    key: usize,
+}
+
+#[derive(Default)]
+struct OfClient {
+    client: Option<(IpAddr, Tick)>,
+    queue: VecDeque<Candidate>,
 }
 
 /// A connection's place; given back when this is dropped.
@@ -39,7 +71,14 @@ const WARM_MAX: usize = 256;
 impl<M> Roster<M> {
     pub(super) fn new(patience: &Patience) -> Self {
         let clock = Rc::new(Clock::new(patience));
-        Self { connections: RefCell::default(), clock, warm: Rc::default() }
+        Self {
+            connections: RefCell::default(),
+            next: Cell::new(0),
+            clock,
+            queue: RefCell::default(),
+            of_client: RefCell::default(),
+            warm: Rc::default(),
+        }
     }
 
     pub(super) fn clock(&self) -> &Rc<Clock> {
@@ -47,16 +86,21 @@ impl<M> Roster<M> {
     }
 
     pub(super) fn enter(self: &Rc<Self>, connection: &Rc<Connection<M>>) -> Place<M> {
-        let key = self.connections.borrow_mut().insert(Rc::clone(connection));
+        let number = self.next.get();
+        self.next.set(number + 1);
+        let entry = Entry { number, connection: Rc::clone(connection) };
+        let key = self.connections.borrow_mut().insert(entry);
         Place { roster: Rc::clone(self), key }
     }
 
     /// Calls on whoever has waited for too long. Nobody is gone when this returns: a task that is cut
     /// is dropped in its own turn.
     pub(super) fn look(&self, now: Instant) {
-        self.clock.set(now);
+        self.clock.step_to(now);
+        // Others may have become idle, and some of those that were have not been since.
+        self.queue.borrow_mut().clear();
         let tick = self.clock.tick();
-        for (_, connection) in self.connections.borrow().iter() {
+        for (_, Entry { connection, .. }) in self.connections.borrow().iter() {
             if let Some(wait) = connection.look(tick) {
                 connection.cut(wait);
             }
@@ -65,14 +109,86 @@ impl<M> Roster<M> {
 
     /// Asks everybody to close after what they are doing.
     pub(super) fn close(&self) {
-        for (_, connection) in self.connections.borrow().iter() {
+        for (_, Entry { connection, .. }) in self.connections.borrow().iter() {
             connection.close();
         }
+    }
+
+    /// Closes a connection that is idle: of the clients that have more than `share` connections first, and
+    /// of these the one that has been idle longest, to within half a second. False if there is none.
+    pub(super) fn evict(&self, crowd: &Crowd, share: usize) -> bool {
+        if self.evict_one(&mut self.queue.borrow_mut()) {
+            return true;
+        }
+        let unfair = crowd.beyond(share);
+        let queue = self.idle(|connection| {
+            let is_fair = unfair.is_empty() || !unfair.contains(&client_of(connection));
+            Some(is_fair)
+        });
+        self.queue.replace(queue);
+        self.evict_one(&mut self.queue.borrow_mut())
+    }
+
+    /// Closes the connection of a client that has been idle longest, if that is at least a second: one that
+    /// has just been used most likely will be again. False if there is none.
+    pub(super) fn evict_of(&self, address: IpAddr) -> bool {
+        let wanted = (one_client(address), self.clock.tick());
+        let mut known = self.of_client.borrow_mut();
+        if known.client != Some(wanted) {
+            known.client = Some(wanted);
+            known.queue = self.idle(|it| (client_of(it) == wanted.0).then_some(true));
+            known.queue.retain(|it| self.clock.is_a_second_after(it.since));
+        }
+        self.evict_one(&mut known.queue)
+    }
+
+    /// Closes the first connection of the queue that is idle still.
+    fn evict_one(&self, queue: &mut VecDeque<Candidate>) -> bool {
+        let connections = self.connections.borrow();
+        while let Some(Candidate { since, number, key, .. }) = queue.pop_front() {
+            if let Some(entry) = connections.get(key)
+                && entry.number == number
+                && entry.connection.idle_since() == Some(since)
+            {
+                entry.connection.evict();
+                return true;
+            }
+        }
+        false
+    }
+
+    /// The idle connections that are looked for, the first one to close first.
+    fn idle(&self, is_wanted: impl Fn(&Connection<M>) -> Option<bool>) -> VecDeque<Candidate> {
+        let connections = self.connections.borrow();
+        let mut idle: Vec<_> = connections
+            .iter()
+            .filter_map(|(key, Entry { number, connection })| {
+                let since = connection.idle_since()?;
+                Some(Candidate { is_fair: is_wanted(connection)?, since, number: *number, key })
+            })
+            .collect();
+        idle.sort_unstable();
+        idle.into()
+    }
+
+    /// Since when the connection that has been idle longest has been so.
+    pub(super) fn longest_idle(&self) -> Option<Instant> {
+        // What is closed next is known already while places are taken one after the other.
+        if let Some(first) = self.queue.borrow().front() {
+            return Some(self.clock.time_of(first.since));
+        }
+        let connections = self.connections.borrow();
+        let since = connections.iter().filter_map(|(_, it)| it.connection.idle_since()).min();
+        since.map(|it| self.clock.time_of(it))
     }
 
     pub(super) fn len(&self) -> usize {
         self.connections.borrow().len()
     }
+}
+
+fn client_of<M>(connection: &Connection<M>) -> IpAddr {
+    one_client(connection.peer().address())
 }
 
 // === impl Place ===
@@ -99,5 +215,114 @@ impl<M> Drop for Place<M> {
         // Taken out first, so that what its drop sets off finds the roster free.
         let left = self.roster.connections.borrow_mut().try_remove(self.key);
         drop(left);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+    use super::*;
+    use crate::{
+        downstream::{
+            Entrance, Listener, Wait,
+            peer::{Peer, Whose},
+        },
+        model::Networks,
+    };
+
+    const LIMIT: Duration = Duration::from_secs(60);
+
+    fn roster() -> Rc<Roster<()>> {
+        Rc::new(Roster::new(&Patience {
+            handshake: LIMIT,
+            head: LIMIT,
+            keep_alive: LIMIT,
+            stall: LIMIT,
+            upstream: LIMIT,
+            request: None,
+            tunnel: LIMIT,
+        }))
+    }
+
+    fn connection(roster: &Rc<Roster<()>>, address: &str) -> (Rc<Connection<()>>, Place<()>) {
+        let address = SocketAddr::new(address.parse().expect("an address"), 1);
+        let entrance = Entrance::unbound(Listener::plain(address));
+        let peer = Rc::new(Peer::new(Whose::Known(address), entrance, None));
+        let connection = Rc::new(Connection::new(peer, Rc::clone(roster.clock())));
+        let place = roster.enter(&connection);
+        (connection, place)
+    }
+
+    fn pass(roster: &Roster<()>, seconds: u64) {
+        roster.clock.set(roster.clock.now() + Duration::from_secs(seconds));
+    }
+
+    #[test]
+    fn the_connection_that_has_been_idle_longest_is_closed_first_and_a_busy_one_never() {
+        let (roster, crowd) = (roster(), Arc::new(Crowd::new(100, Networks::default())));
+        let all: Vec<_> = (0..4).map(|_| connection(&roster, "192.0.2.1")).collect();
+        // In another order than that in which they came.
+        for place in [2, 0, 1] {
+            all[place].0.begin(Wait::Request);
+            pass(&roster, 1);
+        }
+        all[3].0.begin(Wait::Body);
+        assert_eq!(roster.longest_idle(), Some(roster.clock.now() - Duration::from_secs(3)));
+        let evicted = || all.iter().map(|it| it.0.is_evicted()).collect::<Vec<_>>();
+        assert!(roster.evict(&crowd, 100));
+        assert_eq!(evicted(), [false, false, true, false]);
+        // One that is used meanwhile has been idle for a shorter time.
+        all[0].0.begin(Wait::Request);
+        assert!(roster.evict(&crowd, 100));
+        assert_eq!(evicted(), [false, true, true, false]);
+        assert!(roster.evict(&crowd, 100), "it is idle, though not for long");
+        assert!(!roster.evict(&crowd, 100), "nobody is left but one that is busy");
+        assert_eq!(evicted(), [true, true, true, false]);
+    }
+
+    #[test]
+    fn a_client_with_more_than_its_share_loses_its_own_first() {
+        let (roster, crowd) = (roster(), Arc::new(Crowd::new(100, Networks::default())));
+        let mut standing = Vec::new();
+        let mut all = Vec::new();
+        for address in ["192.0.2.1", "192.0.2.9", "192.0.2.9", "192.0.2.9"] {
+            standing.push(crowd.join(address.parse().expect("an address")));
+            all.push(connection(&roster, address));
+            all[all.len() - 1].0.begin(Wait::Request);
+            pass(&roster, 1);
+        }
+        let evicted = || all.iter().map(|it| it.0.is_evicted()).collect::<Vec<_>>();
+        assert!(roster.evict(&crowd, 2));
+        assert_eq!(evicted(), [false, true, false, false]);
+    }
+
+    #[test]
+    fn a_client_at_its_limit_loses_only_what_has_been_idle_for_a_second() {
+        let roster = roster();
+        let old = connection(&roster, "192.0.2.1");
+        old.0.begin(Wait::Request);
+        let other = connection(&roster, "192.0.2.2");
+        other.0.begin(Wait::Request);
+        let address = "192.0.2.1".parse().expect("an address");
+        assert!(!roster.evict_of(address), "it has just been used");
+        pass(&roster, 2);
+        let fresh = connection(&roster, "192.0.2.1");
+        fresh.0.begin(Wait::Request);
+        assert!(roster.evict_of(address) && old.0.is_evicted());
+        assert!(!roster.evict_of(address));
+        assert!(!fresh.0.is_evicted() && !other.0.is_evicted());
+    }
+
+    #[test]
+    fn a_stream_is_no_connection_to_be_closed() {
+        let (roster, crowd) = (roster(), Arc::new(Crowd::new(100, Networks::default())));
+        let (own, _place) = connection(&roster, "192.0.2.1");
+        own.begin(Wait::Sound);
+        let stream = Connection::new_stream(Rc::clone(own.peer()), Rc::clone(roster.clock()));
+        stream.begin(Wait::Linger);
+        let stream = Rc::new(stream);
+        let _stream_place = roster.enter(&stream);
+        assert!(!roster.evict(&crowd, 0) && roster.longest_idle().is_none());
     }
 }

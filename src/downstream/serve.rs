@@ -66,9 +66,16 @@ pub(super) fn serve<H: Handler>(
     connection.task.replace(Some(task.abort_handle()));
 }
 
-/// Counts a connection among those of its address, unless that has as many as it may.
+/// Counts a connection among those of its address, unless that has as many as it may and none of them has
+/// been idle for a while.
 fn stand<H: Handler>(guest: &mut Guest, address: SocketAddr, house: &House<H>) -> bool {
-    guest.standing = house.crowd.join(address.ip());
+    guest.standing = house.crowd.join(address.ip()).or_else(|| {
+        // Of another worker's connections nothing is known here.
+        house.roster.evict_of(address.ip()).then(|| {
+            house.metrics.evicted("connections_per_client");
+            house.crowd.join_instead(address.ip())
+        })?
+    });
     if guest.standing.is_none() {
         debug!(peer = %address.ip(), "one connection more than an address may have");
         house.handler.turned_away(TurnedAway::Crowd);

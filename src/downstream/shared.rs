@@ -8,6 +8,7 @@ use tokio_util::task::TaskTracker;
 use super::{
     Handler,
     crowd::{Crowd, Standing},
+    places::Places,
     roster::Roster,
 };
 use crate::{
@@ -17,7 +18,7 @@ use crate::{
 
 /// What an open connection takes up.
 pub(super) struct Guest {
-    /// One of the worker's places.
+    /// One of the places of all workers.
     pub(super) _seat: OwnedSemaphorePermit,
     /// One of those of its address.
     pub(super) standing: Option<Standing>,
@@ -32,6 +33,7 @@ pub(super) struct House<H: Handler> {
     pub(super) buffers: Rc<Buffers>,
     pub(super) tasks: TaskTracker,
     pub(super) limits: Limits,
+    pub(super) places: Arc<Places>,
     pub(super) crowd: Arc<Crowd>,
     pub(super) metrics: Metrics,
 }
@@ -51,6 +53,28 @@ pub struct Limits {
     /// Streams that the client resets beyond those that were answered, before it is taken for an
     /// attack.
     pub resets: usize,
+}
+
+/// A client that has more than this share of all connections loses idle ones before others do: an eighth,
+/// but some in any case.
+const SHARE: usize = 8;
+const SHARE_MIN: usize = 16;
+
+// === impl House ===
+
+impl<H: Handler> House<H> {
+    /// Closes idle connections for those that wait for a place, on any worker.
+    pub(super) fn close_wanted(&self, worker: usize) {
+        let share = (self.places.max() / SHARE).max(SHARE_MIN);
+        self.places.close_wanted(|| {
+            let is_closed = self.roster.evict(&self.crowd, share);
+            if is_closed {
+                self.metrics.evicted("connections");
+            }
+            is_closed
+        });
+        self.places.tell(worker, self.roster.longest_idle());
+    }
 }
 
 // === impl Monitored ===

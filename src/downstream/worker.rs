@@ -14,7 +14,6 @@ use futures_util::FutureExt;
 use tokio::{
     net::TcpListener,
     runtime::{Builder, LocalOptions},
-    sync::Semaphore,
     task::JoinSet,
     time::{Interval, MissedTickBehavior},
 };
@@ -27,6 +26,7 @@ use super::{
     bind::{Bound, Entrance},
     clock::{Clock, Patience},
     crowd::Crowd,
+    places::Places,
     roster::Roster,
     shared::{House, Limits},
 };
@@ -37,8 +37,8 @@ use crate::{metrics::Metrics, net::Buffers};
 pub struct Settings {
     /// How long a client may take.
     pub patience: Patience,
-    /// How many connections a worker has at once; further ones wait in the kernel's queue.
-    pub connections_max: usize,
+    /// The connections that there may be at once, of all workers.
+    pub places: Arc<Places>,
     /// How many connections each client address has, of all workers.
     pub crowd: Arc<Crowd>,
     /// What one connection may do.
@@ -93,7 +93,7 @@ impl Worker {
                     Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
                 match runtime {
                     Ok(runtime) => {
-                        let cut = runtime.block_on(run(sockets, settings, stop, make));
+                        let cut = runtime.block_on(run(number, sockets, settings, stop, make));
                         // A name that is being resolved is not waited for.
                         runtime.shutdown_background();
                         unexpected_end.disarm();
@@ -120,25 +120,23 @@ impl Worker {
 
 /// Serves until it is told to end. Returns how many connections had to be cut.
 async fn run<H: Handler>(
+    number: usize,
     sockets: Vec<(Arc<Entrance>, StdListener)>,
     settings: Settings,
     stop: Stop,
     make: impl FnOnce(Rc<Buffers>) -> H,
 ) -> usize {
-    let Settings { patience, connections_max, crowd, limits, metrics } = settings;
+    let Settings { patience, places, crowd, limits, metrics } = settings;
     let buffers = Rc::new(Buffers::default());
     let handler = Rc::new(make(Rc::clone(&buffers)));
     let roster = Rc::new(Roster::<H::Memory>::new(&patience));
-    // A listener takes a place before there is anybody to have it.
-    let door = Arc::new(Semaphore::new(connections_max + sockets.len()));
     let tasks = TaskTracker::new();
-    let house = Rc::new(House { handler, roster, buffers, tasks, limits, crowd, metrics });
+    let house = Rc::new(House { handler, roster, buffers, tasks, limits, places, crowd, metrics });
     let mut acceptors = JoinSet::new();
     for (entrance, socket) in sockets {
         match TcpListener::from_std(socket) {
             Ok(socket) => {
-                let (house, door) = (Rc::clone(&house), Arc::clone(&door));
-                let acceptor = Acceptor::new(entrance, socket, house, door);
+                let acceptor = Acceptor::new(entrance, socket, Rc::clone(&house));
                 acceptors.spawn_local(acceptor.run(stop.gently.clone()));
             }
             Err(error) => {
@@ -150,7 +148,7 @@ async fn run<H: Handler>(
     let mut step = tokio::time::interval(Clock::STEP);
     step.set_missed_tick_behavior(MissedTickBehavior::Delay);
 
-    let serving = AssertUnwindSafe(serve(&house, &stop, &mut step, &mut acceptors));
+    let serving = AssertUnwindSafe(serve(number, &house, &stop, &mut step, &mut acceptors));
     if serving.catch_unwind().await.is_err() {
         error!("a worker has panicked: its connections go on until flipgate ends");
         stop.failed.cancel();
@@ -174,9 +172,11 @@ async fn run<H: Handler>(
     house.roster.len()
 }
 
-/// Ends connections that take too long, until the worker is told to end. Panics with an acceptor that
+/// Ends connections that take too long, and idle ones whose place is needed, until the worker is told to
+/// end. Panics with an acceptor that
 /// cannot go on.
 async fn serve<H: Handler>(
+    number: usize,
     house: &House<H>,
     stop: &Stop,
     step: &mut Interval,
@@ -188,7 +188,9 @@ async fn serve<H: Handler>(
             _ = step.tick() => {
                 house.roster.look(Instant::now());
                 house.handler.tick();
+                house.places.tell(number, house.roster.longest_idle());
             }
+            () = house.places.rung(number) => house.close_wanted(number),
             Some(Err(error)) = acceptors.join_next() => {
                 if let Ok(panic) = error.try_into_panic() {
                     resume_unwind(panic);

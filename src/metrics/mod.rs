@@ -33,6 +33,7 @@ pub struct Metrics {
     of_pools: Arc<Families>,
     preview_refused: IntCounterVec,
     turned_away: IntCounterVec,
+    evicted: IntCounterVec,
     /// When the first of our certificates expires, in seconds since 1970; 0 without any.
     pub certificate_expiry: IntGauge,
     promotions: IntCounterVec,
@@ -155,6 +156,12 @@ impl Metrics {
                  listed proxy, or of a place for their address",
                 &["reason"],
             )?,
+            evicted: counters(
+                "downstream_evicted_total",
+                "Idle connections of clients that were closed because a new one needed their place, by the limit \
+                 that was reached",
+                &["limit"],
+            )?,
             certificate_expiry: gauge(
                 "certificate_expiry_timestamp_seconds",
                 "When the first of the listeners' certificates expires; 0 without any",
@@ -218,6 +225,11 @@ impl Metrics {
     /// Counts a connection that came to no request. `reason` is a word of a fixed list.
     pub fn turned_away(&self, reason: &'static str) {
         self.turned_away.with_label_values(&[reason]).inc();
+    }
+
+    /// Counts an idle connection that was closed for a new one. `limit` is a word of a fixed list.
+    pub fn evicted(&self, limit: &'static str) {
+        self.evicted.with_label_values(&[limit]).inc();
     }
 
     /// Counts a call to promote or roll back.

@@ -16,6 +16,7 @@ use super::{Answer, Client, Faults, FaultyStore, Fragile, Panics, Upstream, clie
 /// A house that is being built.
 pub(crate) struct HouseBuilder {
     state: Option<TempDir>,
+    workers: usize,
     top: String,
     admin: String,
     listeners: String,
@@ -39,6 +40,12 @@ impl HouseBuilder {
     pub(crate) fn with(mut self, toml: &str) -> Self {
         self.top.push_str(toml);
         self.top.push('\n');
+        self
+    }
+
+    /// So many worker threads.
+    pub(crate) fn workers(mut self, workers: usize) -> Self {
+        self.workers = workers;
         self
     }
 
@@ -112,11 +119,12 @@ impl HouseBuilder {
 
     pub(crate) fn toml(&self, state: &TempDir) -> String {
         format!(
-            "state_dir = {:?}\nworkers = 2\nshutdown.patience = \"2s\"\n{}\n\
+            "state_dir = {:?}\nworkers = {}\nshutdown.patience = \"2s\"\n{}\n\
              [admin]\nlisten = \"127.0.0.1:0\"\n{}\
              [[listener]]\nlisten = \"127.0.0.1:0\"\n\
              [[listener]]\nlisten = \"127.0.0.1:0\"\npreview = \"green\"\n{}{}",
             state.path().display().to_string(),
+            self.workers,
             self.top,
             self.admin,
             self.listeners,
@@ -174,6 +182,7 @@ impl House {
     pub(crate) fn build() -> HouseBuilder {
         HouseBuilder {
             state: None,
+            workers: 2,
             top: String::new(),
             admin: String::new(),
             listeners: String::new(),
