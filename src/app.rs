@@ -144,7 +144,7 @@ impl App {
         let mut bound = config
             .listeners
             .iter()
-            .map(|it| downstream::bind(it, workers))
+            .map(|it| downstream::bind(it, workers, config.patience.stall))
             .collect::<Result<Vec<_>, _>>()?;
         let admin_socket = admin::Bound::new(&config.admin.listen)?;
         let files = Files::of_limit(config.connections_max);

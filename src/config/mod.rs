@@ -173,7 +173,11 @@ impl Config {
         catalog.trusted_proxies = clients.trusted_proxies;
         catalog.public_marks = clients.public_marks;
         catalog.response_patience = times.response;
-        let upstream = upstream::Limits { idle_max: limits.upstream_idle, ..times.upstream };
+        let upstream = upstream::Limits {
+            idle_max: limits.upstream_idle,
+            stall: times.patience.stall,
+            ..times.upstream
+        };
         Some(Self {
             state_dir,
             workers,

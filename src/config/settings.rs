@@ -136,6 +136,7 @@ pub(super) fn timeouts(section: &Section<'_>) -> Times {
             connect: time("upstream_connect", 5),
             idle: time("upstream_idle", 30),
             idle_max: 0,
+            stall: Duration::ZERO,
         },
         response: time("upstream_response", 60),
     };

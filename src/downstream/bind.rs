@@ -1,16 +1,22 @@
 //! Listening sockets: one for each worker, on the same address.
 
 use std::{
-    io,
+    io::{self, Read},
     net::{IpAddr, SocketAddr, TcpListener},
+    os::{
+        linux::net::SocketAddrExt,
+        unix::net::{self as unix, UnixListener, UnixStream},
+    },
     sync::Arc,
+    time::Duration,
 };
 
 use ipnet::IpNet;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::{
     model::{Color, Networks},
+    net::notice_loss,
     tls::{self, FileError, ServerSettings},
 };
 
@@ -84,23 +90,31 @@ pub enum BindError {
 /// Connections that the kernel keeps for us until a worker takes them.
 const BACKLOG: i32 = 4096;
 
+/// How long another process may take to open its sockets on a port.
+const TURN: Duration = Duration::from_secs(5);
+
 /// Opens `workers` sockets on the listener's address. The kernel spreads new connections over them,
-/// so that workers share nothing.
+/// so that workers share nothing. A client's connection that nothing is heard of for `stall` is ended by the
+/// kernel.
 ///
 /// # Errors
 ///
 /// [`BindError`], and then no socket is left open.
-pub fn bind(listener: &Listener, workers: usize) -> Result<Bound, BindError> {
+pub fn bind(listener: &Listener, workers: usize, stall: Duration) -> Result<Bound, BindError> {
     let failed = |source| BindError::Address { address: listener.address, source };
+    let mut turn = None;
     if listener.address.port() != 0 {
         // Sockets that share a port would also share it with those of another process of ours, and
-        // split its clients. One that does not share finds out whether anybody is there.
+        // split its clients. One that does not share finds out whether another process is there, as long
+        // as none can open its own meanwhile.
+        turn = Some(turn_for(listener.address.port()).map_err(failed)?);
         open(listener.address, false).map_err(failed)?;
     }
     let mut address = listener.address;
     let mut sockets = Vec::with_capacity(workers);
     for _ in 0..workers {
         let socket = open(address, true).and_then(|socket| {
+            notice_loss(SockRef::from(&socket), stall)?;
             socket.listen(BACKLOG)?;
             Ok(TcpListener::from(socket))
         });
@@ -109,6 +123,7 @@ pub fn bind(listener: &Listener, workers: usize) -> Result<Bound, BindError> {
         address = socket.local_addr().map_err(failed)?;
         sockets.push(socket);
     }
+    drop(turn);
     let tls = listener.tls.clone().map(tls::Server::load).transpose();
     let tls = tls.map_err(|source| BindError::Tls { address, source })?;
     let proxies = listener.proxies.iter().copied().collect();
@@ -149,6 +164,28 @@ impl Entrance {
     }
 }
 
+/// Waits until no other process of ours opens sockets on a port, and keeps others from it until what this
+/// returns is dropped. Its name is seen where the port is: in one network namespace.
+fn turn_for(port: u16) -> io::Result<UnixListener> {
+    let name = unix::SocketAddr::from_abstract_name(format!("flipgate-opens-port-{port}"))?;
+    let end = std::time::Instant::now() + TURN;
+    loop {
+        let taken = match UnixListener::bind_addr(&name) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => error,
+            bound => return bound,
+        };
+        let left = end.saturating_duration_since(std::time::Instant::now());
+        if left.is_zero() {
+            return Err(taken);
+        }
+        // Whoever has it never answers; that it has ended ends the connection.
+        if let Ok(mut stream) = UnixStream::connect_addr(&name) {
+            stream.set_read_timeout(Some(left))?;
+            let _ = stream.read(&mut [0]);
+        }
+    }
+}
+
 fn open(address: SocketAddr, shares_port: bool) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
@@ -173,5 +210,40 @@ fn hint(error: &io::Error) -> &'static str {
             "; ports below 1024 need the capability CAP_NET_BIND_SERVICE"
         }
         _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+
+    use super::*;
+
+    /// Of 34 pairs of processes that were started at the same time, 3 lived side by side and shared their
+    /// clients.
+    #[test]
+    fn of_many_who_open_the_same_address_at_the_same_time_one_has_it() {
+        let free = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = free.local_addr().expect("a bound socket");
+        drop(free);
+        let everywhere = SocketAddr::from(([0, 0, 0, 0], address.port()));
+        for _ in 0..100 {
+            let addresses = [address, address, everywhere, address];
+            let begin = Barrier::new(addresses.len());
+            let opened: Vec<_> = std::thread::scope(|scope| {
+                let open = |it| {
+                    let begin = &begin;
+                    scope.spawn(move || {
+                        begin.wait();
+                        bind(&Listener::plain(it), 2, TURN)
+                    })
+                };
+                let all: Vec<_> = addresses.into_iter().map(open).collect();
+                all.into_iter().map(|it| it.join().expect("no panic")).collect()
+            });
+            let refused = opened.iter().filter_map(|it| it.as_ref().err());
+            assert!(refused.map(ToString::to_string).all(|it| it.contains("another program")));
+            assert_eq!(opened.iter().filter(|it| it.is_ok()).count(), 1);
+        }
     }
 }

@@ -7,12 +7,14 @@
 
 mod buffers;
 mod channel;
+mod loss;
 mod socket;
 mod transport;
 
 pub use self::{
     buffers::{Buffer, Buffers},
     channel::Channel,
+    loss::notice_loss,
     socket::Socket,
     transport::Transport,
 };

@@ -103,7 +103,8 @@ impl Transport {
         matches!(self, Self::Tls(_))
     }
 
-    fn tcp(&self) -> Option<&TcpStream> {
+    /// The TCP connection that the bytes go by, if it is one.
+    pub fn tcp(&self) -> Option<&TcpStream> {
         match self {
             Self::Tcp(stream) => Some(stream),
             Self::Unix(_) => None,

@@ -10,6 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use socket2::SockRef;
 use tokio::sync::Semaphore;
 
 use super::{
@@ -22,7 +23,7 @@ use super::{
 use crate::{
     metrics::Counted,
     model::Protocol,
-    net::{Buffers, Channel, Socket},
+    net::{Buffers, Channel, Socket, notice_loss},
 };
 
 /// The connections of one worker that wait for a request.
@@ -51,6 +52,8 @@ pub struct Limits {
     pub idle: Duration,
     /// How many of a worker may wait at one endpoint.
     pub idle_max: usize,
+    /// How long the kernel may hear nothing of an endpoint that it has sent something to.
+    pub stall: Duration,
 }
 
 /// Mixes one address. Nobody outside can choose it, so that no more is needed, and it is asked for
@@ -240,6 +243,10 @@ impl Connections {
                 pool.missed(member, error);
             }
         })?;
+        if let Some(stream) = opened.transport.tcp() {
+            // One that has ended already is found out by what is written.
+            let _ = notice_loss(SockRef::from(stream), self.limits.stall);
+        }
         member.reached();
         let open = Open::new(place, Counted::new(pool.metrics().connections()));
         let socket = Socket::new(opened.transport, &self.buffers);

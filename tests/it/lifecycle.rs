@@ -1,8 +1,8 @@
 //! How does the process begin, change and end?
 
-use std::fs;
+use std::{fs, time::Duration};
 
-use crate::support::{House, Process, Upstream, eventually, process};
+use crate::support::{House, Process, Upstream, eventually, process, process::write_config};
 
 #[tokio::test]
 async fn a_stop_finishes_what_is_under_way_and_takes_nothing_new() {
@@ -134,13 +134,13 @@ async fn a_taken_port_and_a_taken_folder_are_named() {
     let running = Process::start(&folder, &blue, &green).await;
     let other = tempfile::tempdir().expect("a folder");
     let port = running.public.port();
-    let config = process::write_config(other.path(), port, &blue, &green).display().to_string();
+    let config = write_config(other.path(), port, &blue, &green).display().to_string();
     let output = process::run(&["run", "--config", &config]);
     let error = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1));
     assert!(error.contains(&format!("127.0.0.1:{port}")) && error.contains("ss -ltnp"), "{error}");
 
-    let config = process::write_config(other.path(), 0, &blue, &green);
+    let config = write_config(other.path(), 0, &blue, &green);
     let text = fs::read_to_string(&config).expect("the configuration");
     let shared = text.replace(
         &other.path().join("state").display().to_string(),
@@ -208,4 +208,31 @@ async fn whoever_stands_still_in_the_middle_is_cut() {
     assert_eq!(answer.status, 504);
     assert_eq!(answer.field("proxy-status"), Some("flipgate; error=http_response_timeout"));
     house.wait_for_in_flight("web", "blue", 0).await;
+}
+
+/// After SIGSTOP, or when a suspended machine went on, every stream and request was cut at once: the time in
+/// which nothing could run was counted.
+#[tokio::test]
+async fn a_process_that_was_stopped_for_longer_than_a_limit_cuts_nobody() {
+    let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = write_config(folder.path(), 0, &blue, &green);
+    let limits = "[timeouts]\nkeep_alive = \"4s\"\nstall = \"4s\"\nupstream_stall = \"4s\"\nrequest = \"4s\"\n";
+    let text = fs::read_to_string(&config).expect("the configuration");
+    fs::write(&config, format!("{text}{limits}")).expect("written");
+    let process = Process::start_with(folder.path(), &config).await;
+    let mut idle = process.public().await;
+    assert_eq!(idle.get("/", "").await.text(), "blue");
+    let mut busy = process.public().await;
+    busy.ask("/hold", "").await;
+    busy.until("begins").await;
+    process.signal("STOP");
+    // What is tested is that time passes.
+    tokio::time::sleep(Duration::from_secs(7)).await;
+    process.signal("CONT");
+    assert_eq!(idle.get("/", "").await.text(), "blue");
+    blue.release();
+    assert!(busy.until("0\r\n\r\n").await.contains("blue ends"));
+    // The limits are there still.
+    assert_eq!(idle.read_to_end().await, "");
 }

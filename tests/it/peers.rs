@@ -79,3 +79,8 @@ fn chromium_shows_the_pictures_of_a_drill() {
 fn an_endpoint_that_goes_away_and_comes_back_costs_no_get() {
     run("outage.py", &["openssl", "unshare", "ip", "nft", "ss"]);
 }
+
+#[test]
+fn a_client_or_an_endpoint_that_vanishes_holds_nothing_up() {
+    run("vanished.py", &["openssl", "unshare", "ip", "nft"]);
+}
