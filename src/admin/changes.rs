@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use axum::{
     body::Bytes,
-    extract::{Path, State},
+    extract::{Path, State, rejection::PathRejection},
     http::HeaderValue,
     response::Response,
 };
@@ -31,11 +31,11 @@ const REASON_BYTES_MAX: usize = 1024;
 /// When the answer is out, no request that begins later reaches a replaced color.
 #[utoipa::path(post, path = "/v1/promote", request_body = PromoteRequest, responses(
     (status = 200, body = Status, description = "the picture after the promotion"),
-    (status = 400, body = Problem, description = "malformed"),
-    (status = 409, body = Problem, description = "refused, with every reason; nothing changed"),
-    (status = 412, body = Problem, description = "decided on an old generation; nothing changed"),
-    (status = 422, body = Problem, description = "unknown service or color, or active already"),
-    (status = 428, body = Problem, description = "If-Match is required here"),
+    (status = 400, body = Problem, content_type = "application/problem+json", description = "malformed"),
+    (status = 409, body = Problem, content_type = "application/problem+json", description = "refused, with every reason; nothing changed"),
+    (status = 412, body = Problem, content_type = "application/problem+json", description = "decided on an old generation; nothing changed"),
+    (status = 422, body = Problem, content_type = "application/problem+json", description = "unknown service or color, or active already"),
+    (status = 428, body = Problem, content_type = "application/problem+json", description = "If-Match is required here"),
 ))]
 pub(super) async fn promote(
     State(context): State<Context>,
@@ -62,17 +62,16 @@ pub(super) async fn promote(
 /// Make active what was so before the last promotion, all in one step or not at all.
 #[utoipa::path(post, path = "/v1/rollback", request_body = RollbackRequest, responses(
     (status = 200, body = Status, description = "the picture after the rollback"),
-    (status = 409, body = Problem, description = "refused, with every reason; nothing changed"),
-    (status = 412, body = Problem, description = "decided on an old generation; nothing changed"),
-    (status = 422, body = Problem, description = "unknown service"),
+    (status = 409, body = Problem, content_type = "application/problem+json", description = "refused, with every reason; nothing changed"),
+    (status = 412, body = Problem, content_type = "application/problem+json", description = "decided on an old generation; nothing changed"),
+    (status = 422, body = Problem, content_type = "application/problem+json", description = "unknown service"),
 ))]
 pub(super) async fn rollback(
     State(context): State<Context>,
     conditions: Conditions,
     body: Bytes,
 ) -> Result<Response, ApiError> {
-    let asked = if body.is_empty() { RollbackRequest::default() } else { json(&body)? };
-    let RollbackRequest { services, force, reason } = asked;
+    let RollbackRequest { services, force, reason } = json(&body)?;
     let (mut names, mut reasons) = (Vec::new(), Vec::new());
     for name in services {
         match name.parse::<ServiceName>() {
@@ -93,17 +92,18 @@ pub(super) async fn rollback(
     params(("service" = String, Path), ("color" = String, Path, description = "blue or green")),
     responses(
         (status = 200, body = Status, description = "the picture after the change"),
-        (status = 404, body = Problem, description = "no such service or color"),
-        (status = 409, body = Problem, description = "the color is active, and there is no force"),
-        (status = 412, body = Problem, description = "decided on an old generation"),
-        (status = 422, body = Problem, description = "endpoints or a version that cannot be"),
+        (status = 404, body = Problem, content_type = "application/problem+json", description = "no such service or color"),
+        (status = 409, body = Problem, content_type = "application/problem+json", description = "the color is active, and there is no force"),
+        (status = 412, body = Problem, content_type = "application/problem+json", description = "decided on an old generation"),
+        (status = 422, body = Problem, content_type = "application/problem+json", description = "endpoints or a version that cannot be"),
     ))]
 pub(super) async fn set_pool(
     State(context): State<Context>,
-    Path((name, color)): Path<(String, String)>,
+    path: Result<Path<(String, String)>, PathRejection>,
     conditions: Conditions,
     body: Bytes,
 ) -> Result<Response, ApiError> {
+    let Path((name, color)) = path.map_err(|error| ApiError::malformed(error.body_text()))?;
     let service = name.parse::<ServiceName>().map_err(|_| ApiError::no_service(&name))?;
     if !context.api.control.catalog().services().contains_key(&service) {
         return Err(ApiError::no_service(&name));
@@ -140,8 +140,8 @@ pub(super) async fn set_pool(
 /// Read the configuration file again and apply it, whole or not at all.
 #[utoipa::path(post, path = "/v1/reload", responses(
     (status = 200, body = Status, description = "the picture after the reload"),
-    (status = 409, body = Problem, description = "changed in what needs a restart"),
-    (status = 422, body = Problem, description = "mistakes in the file; nothing changed"),
+    (status = 409, body = Problem, content_type = "application/problem+json", description = "changed in what needs a restart"),
+    (status = 422, body = Problem, content_type = "application/problem+json", description = "mistakes in the file; nothing changed"),
 ))]
 pub(super) async fn reload(State(context): State<Context>) -> Result<Response, ApiError> {
     (context.api.reload)().await?;
@@ -186,7 +186,7 @@ fn named(change: &Change) -> Vec<ServiceName> {
     }
 }
 
-/// JSON, whatever its content type says: a page of a foreign site is refused by its origin.
+/// The body, whose content type the guard has looked at.
 fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     serde_json::from_slice(body).map_err(|error| {
         ApiError::malformed(format!("the body is not what this call takes: {error}"))

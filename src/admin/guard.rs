@@ -5,14 +5,16 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use axum::{
     body::{Body, to_bytes},
     extract::{Request, State},
-    http::{HeaderMap, Method, StatusCode, header},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
 
 use super::{
+    callers::Caller,
     problem::ApiError,
     settings::{Config, Scope},
+    strict::REJECTED,
 };
 use crate::model::Host;
 
@@ -41,22 +43,29 @@ pub(super) async fn guard(
     request: Request,
     next: Next,
 ) -> Response {
-    if let Err(problem) = check(&config, &request) {
+    let caller = request.extensions().get::<Arc<Caller>>().cloned();
+    if let Err(problem) = check(&config, &request, caller.as_deref()) {
         return problem.into_response();
     }
-    match whole(request).await {
-        Ok(request) => next.run(request).await,
+    match whole(request, caller.as_deref()).await {
+        Ok(request) => {
+            let _at_work = caller.as_ref().map(Caller::work);
+            next.run(request).await
+        }
         Err(problem) => problem.into_response(),
     }
 }
 
 /// The request with its body read, which may take neither long nor much.
-async fn whole(request: Request) -> Result<Request, ApiError> {
+async fn whole(request: Request, caller: Option<&Caller>) -> Result<Request, ApiError> {
     let (head, body) = request.into_parts();
     let reading = tokio::time::timeout(BODY_PATIENCE, to_bytes(body, BODY_BYTES_MAX)).await;
     let title = "The body cannot be taken";
     match reading {
         Ok(Ok(body)) => Ok(Request::from_parts(head, Body::from(body))),
+        Ok(Err(_)) if caller.is_some_and(|it| it.rejected().is_some()) => {
+            Err(ApiError::malformed("the body is not framed as HTTP says"))
+        }
         Ok(Err(_)) => {
             let detail = format!("a body has at most {BODY_BYTES_MAX} bytes and comes whole");
             Err(ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", title, detail))
@@ -68,15 +77,25 @@ async fn whole(request: Request) -> Result<Request, ApiError> {
     }
 }
 
-fn check(config: &Config, request: &Request) -> Result<(), ApiError> {
-    check_host(config, request.headers())?;
+fn check(config: &Config, request: &Request, caller: Option<&Caller>) -> Result<(), ApiError> {
+    if request.uri().path() == REJECTED {
+        let why = caller.and_then(Caller::rejected);
+        return Err(ApiError::malformed(why.as_deref().unwrap_or("there is no such path")));
+    }
+    check_host(config, request)?;
+    check_type(request)?;
     let peer = request.extensions().get::<Peer>();
     let needed = scope_for(request.method(), request.uri().path());
     let Some(needed) = needed else { return Ok(()) };
-    match token(request.headers())? {
+    let token = token(request.headers())?;
+    check_way(request.headers(), token.is_some())?;
+    match token {
         Some(text) => {
             let known = config.tokens.iter().find(|it| it.secret.is(text));
             let token = known.ok_or_else(|| unauthorized("the token is not known here"))?;
+            if let Some(caller) = caller {
+                caller.authorize();
+            }
             if token.scope < needed {
                 let title = "The token does not allow this";
                 let detail = format!(
@@ -87,6 +106,9 @@ fn check(config: &Config, request: &Request) -> Result<(), ApiError> {
             }
             Ok(())
         }
+        None if config.require_token => Err(unauthorized(
+            "every call needs a token (admin.require_token): send `Authorization: Bearer TOKEN`",
+        )),
         None if peer.is_some_and(Peer::is_local) => Ok(()),
         None => Err(unauthorized(
             "calls from other machines need a token: send `Authorization: Bearer TOKEN`",
@@ -94,15 +116,62 @@ fn check(config: &Config, request: &Request) -> Result<(), ApiError> {
     }
 }
 
+/// A form on a foreign page, or a server that can be led to call any address, can send an empty POST or one of
+/// some content types, but not JSON without a preflight: Fetch standard, section 2.2.2.
+fn check_type(request: &Request) -> Result<(), ApiError> {
+    if !matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH) {
+        return Ok(());
+    }
+    let mut types = request.headers().get_all(header::CONTENT_TYPE).iter();
+    let essence = |it: &HeaderValue| {
+        let text = it.to_str().unwrap_or_default();
+        text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+    };
+    match (types.next().map(essence).as_deref(), types.next()) {
+        (Some("application/json"), None) => Ok(()),
+        _ => {
+            let detail =
+                "send `Content-Type: application/json`; without anything to say, the body `{}`";
+            let title = "Unsupported Media Type";
+            Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "content-type", title, detail))
+        }
+    }
+}
+
+/// What a proxy has passed on is not a call of this machine, whatever its address says; least of all what
+/// Flipgate itself has passed on, from the public.
+fn check_way(headers: &HeaderMap, has_token: bool) -> Result<(), ApiError> {
+    let refuse = |name: &str, what: &str| {
+        let detail = format!("the request has `{name}`: {what}");
+        Err(ApiError::new(StatusCode::FORBIDDEN, "forwarded", "Forbidden", detail))
+    };
+    for (name, value) in headers {
+        let name = name.as_str();
+        let is_own = name == "via" && value.as_bytes().windows(8).any(|it| it == b"flipgate");
+        if is_own || name.starts_with("flipgate-") {
+            return refuse(name, "Flipgate has passed it on, and the admin API is no endpoint");
+        }
+        let tells = matches!(name, "forwarded" | "via") || name.starts_with("x-forwarded-");
+        if tells && !has_token {
+            return refuse(name, "what a proxy passes on needs a token");
+        }
+    }
+    Ok(())
+}
+
 /// A page on a foreign site can make a browser call any address, also by a name of its own that it
 /// lets point here (DNS rebinding). So the host must be an address, which no name can pretend to
 /// be, or a name that is known; and a call that a browser makes must come from a page of ours.
-fn check_host(config: &Config, headers: &HeaderMap) -> Result<(), ApiError> {
+fn check_host(config: &Config, request: &Request) -> Result<(), ApiError> {
+    let headers = request.headers();
     let refuse = |detail: String| {
         Err(ApiError::new(StatusCode::FORBIDDEN, "host", "Called under a foreign name", detail))
     };
     let mut hosts = headers.get_all(header::HOST).iter();
-    let (Some(Ok(text)), None) = (hosts.next().map(|it| it.to_str()), hosts.next()) else {
+    // That of the target counts, if it has one: RFC 9112, section 3.2.2.
+    let of_target = request.uri().authority().map(|it| Ok(it.as_str()));
+    let of_field = hosts.next().map(|it| it.to_str());
+    let (Some(Ok(text)), None) = (of_target.or(of_field), hosts.next()) else {
         return Err(ApiError::malformed("exactly one Host is needed"));
     };
     let Ok(host) = Host::parse(text) else {

@@ -1,17 +1,21 @@
 //! The calls that only look.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
-    Json,
-    extract::{Path, Query, State, rejection::QueryRejection},
-    http::HeaderMap,
+    Extension, Json,
+    extract::{
+        Path, Query, State,
+        rejection::{PathRejection, QueryRejection},
+    },
+    http::{HeaderMap, StatusCode},
     response::{IntoResponse, Response},
 };
 use flipgate_api::wire::{DrainStatus, Problem, Status};
 use serde::Deserialize;
 
 use super::{
+    callers::{Caller, Waiting},
     context::{Context, parse_color, picture},
     problem::ApiError,
     stream::stream,
@@ -43,13 +47,15 @@ pub(super) struct DrainQuery {
     ("color" = Option<String>, Query, description = "by default the one that is not active"),
 ), responses(
     (status = 200, body = DrainStatus),
-    (status = 404, body = Problem, description = "no such service or color"),
+    (status = 404, body = Problem, content_type = "application/problem+json", description = "no such service or color"),
 ))]
 pub(super) async fn drain(
     State(context): State<Context>,
-    Path(name): Path<String>,
+    path: Result<Path<String>, PathRejection>,
+    caller: Option<Extension<Arc<Caller>>>,
     query: Result<Query<DrainQuery>, QueryRejection>,
 ) -> Result<Json<DrainStatus>, ApiError> {
+    let Path(name) = path.map_err(|error| ApiError::malformed(error.body_text()))?;
     let Query(DrainQuery { wait, color }) =
         query.map_err(|error| ApiError::malformed(error.body_text()))?;
     let service = name.parse::<ServiceName>().map_err(|_| ApiError::no_service(&name))?;
@@ -57,7 +63,10 @@ pub(super) async fn drain(
     let wait = wait.as_deref().map(parse_wait).transpose()?;
     let control = &context.api.control;
     let picture = match wait {
-        Some(wait) => control.wait_for_drain(&service, color, wait).await,
+        Some(wait) => {
+            let _waiting = wait_for_something(caller)?;
+            control.wait_for_drain(&service, color, wait).await
+        }
         None => control.drain(&service, color),
     };
     let picture = picture.ok_or_else(|| ApiError::no_service(&name))?;
@@ -68,6 +77,7 @@ pub(super) async fn drain(
 #[utoipa::path(get, path = "/v1/events", responses((status = 200, content_type = "text/event-stream")))]
 pub(super) async fn events(
     State(context): State<Context>,
+    caller: Option<Extension<Arc<Caller>>>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let after =
@@ -80,7 +90,21 @@ pub(super) async fn events(
                 })?)
             }
         };
-    Ok(stream(context.api.control.events().subscribe(after)).into_response())
+    let waiting = wait_for_something(caller)?;
+    Ok(stream(context.api.control.events().subscribe(after), waiting).into_response())
+}
+
+/// A place among the calls that wait for something to happen. `None` where callers are not counted.
+fn wait_for_something(caller: Option<Extension<Arc<Caller>>>) -> Result<Option<Waiting>, ApiError> {
+    let Some(Extension(caller)) = caller else { return Ok(None) };
+    match caller.wait() {
+        Some(waiting) => Ok(Some(waiting)),
+        None => {
+            let detail = "as many calls follow events or wait for drains as may: end one, or try again later";
+            let title = "Service Unavailable";
+            Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "too-many-waiting", title, detail))
+        }
+    }
 }
 
 fn parse_wait(text: &str) -> Result<Duration, ApiError> {

@@ -3,6 +3,7 @@
 //! A thin border: from the wire into one call, and back onto the wire. Nothing is decided here but
 //! who may call.
 
+mod callers;
 mod changes;
 mod conditions;
 mod context;
@@ -16,6 +17,7 @@ mod server;
 mod settings;
 mod stall;
 mod stream;
+mod strict;
 
 use std::{future::Future, pin::Pin, sync::Arc};
 

@@ -33,8 +33,50 @@ struct Description;
 /// Never: the description is of this program's own types.
 #[must_use]
 pub fn openapi() -> String {
-    let (_, description) = described().split_for_parts();
+    let (_, mut description) = described().split_for_parts();
+    describe_refusals(&mut description);
     description.to_pretty_json().expect("texts and numbers only")
+}
+
+/// What the guard answers, whatever the call.
+const REFUSALS: [(&str, &str, bool); 7] = [
+    ("400", "malformed", false),
+    ("401", "a token is needed, or not known", false),
+    (
+        "403",
+        "called under a foreign name, passed on by a proxy, or beyond the token's scope",
+        false,
+    ),
+    ("408", "the body did not come in time", true),
+    ("413", "the body is too large", true),
+    ("415", "the content type is not `application/json`", true),
+    (
+        "503",
+        "as many calls wait for something as may, the state cannot be written, or Flipgate is stopping",
+        false,
+    ),
+];
+
+/// Adds what any call can be answered with to what each says of itself.
+fn describe_refusals(description: &mut utoipa::openapi::OpenApi) {
+    use utoipa::openapi::{ContentBuilder, Ref, RefOr, ResponseBuilder};
+    for item in description.paths.paths.values_mut() {
+        let reads = [&mut item.get].into_iter().flatten().map(|it| (it, false));
+        let writes = [&mut item.post, &mut item.put].into_iter().flatten().map(|it| (it, true));
+        for (operation, has_body) in reads.chain(writes) {
+            for (status, what, of_body) in REFUSALS {
+                if of_body && !has_body {
+                    continue;
+                }
+                let problem = RefOr::Ref(Ref::from_schema_name("Problem"));
+                let content = ContentBuilder::new().schema(Some(problem)).build();
+                let response = ResponseBuilder::new().description(what);
+                let response = response.content("application/problem+json", content).build();
+                let known = &mut operation.responses.responses;
+                known.entry(status.to_owned()).or_insert(response.into());
+            }
+        }
+    }
 }
 
 fn described() -> OpenApiRouter<Context> {

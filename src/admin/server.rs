@@ -18,7 +18,6 @@ use hyper_util::{
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
-    sync::Semaphore,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
@@ -26,10 +25,12 @@ use tracing::{debug, warn};
 
 use super::{
     Api,
+    callers::{Callers, Place},
     guard::Peer,
     router::router,
     settings::{Address, Config},
     stall::Unstalled,
+    strict::Strict,
 };
 use crate::metrics::Metrics;
 
@@ -69,8 +70,13 @@ pub struct Server {
     socket_file: Option<std::path::PathBuf>,
 }
 
-/// Connections at once: people, pipelines and their event streams.
+/// Connections at once: people, pipelines and their event streams. At most half of them may wait for
+/// something to happen.
 const CONNECTIONS_MAX: usize = 512;
+
+/// A pause before it is looked again whether a connection can be closed for a new one, when all are being
+/// worked on.
+const AGAIN: Duration = Duration::from_millis(20);
 
 /// How long a caller may take nothing of what it asked for.
 const STALL_PATIENCE: Duration = Duration::from_secs(30);
@@ -144,7 +150,7 @@ impl Server {
             metrics,
             tasks: tasks.clone(),
             stop: stop.clone(),
-            door: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+            callers: Callers::new(CONNECTIONS_MAX),
             socket: Arc::new(socket),
         };
         let socket_file = match address {
@@ -206,7 +212,7 @@ pub struct Acceptor {
     metrics: Metrics,
     tasks: TaskTracker,
     stop: CancellationToken,
-    door: Arc<Semaphore>,
+    callers: Arc<Callers>,
     socket: Arc<Driven>,
 }
 
@@ -214,7 +220,6 @@ impl Acceptor {
     /// Takes connections until the server is stopped. Dropping the future loses none.
     pub async fn run(self) {
         loop {
-            let place = Arc::clone(&self.door).acquire_owned().await;
             let accepted = tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return,
@@ -222,13 +227,14 @@ impl Acceptor {
             };
             match accepted {
                 Ok((stream, peer)) => {
+                    let Some(place) = self.place().await else { return };
                     let router = self.router.clone();
                     let stop = self.stop.clone();
                     let guard = self.metrics.guard_task("admin connection");
                     self.tasks.spawn(async move {
                         match stream {
-                            Stream::Tcp(stream) => serve(stream, peer, router, stop).await,
-                            Stream::Unix(stream) => serve(stream, peer, router, stop).await,
+                            Stream::Tcp(stream) => serve(stream, peer, &place, router, stop).await,
+                            Stream::Unix(stream) => serve(stream, peer, &place, router, stop).await,
                         }
                         drop((place, guard));
                     });
@@ -242,22 +248,45 @@ impl Acceptor {
     }
 }
 
-async fn serve<S>(stream: S, peer: Peer, router: Router, stop: CancellationToken)
+impl Acceptor {
+    /// A place for a connection, as soon as one can be closed for it. `None` if the server is stopped first.
+    async fn place(&self) -> Option<Place> {
+        loop {
+            if let Some(place) = self.callers.enter() {
+                return Some(place);
+            }
+            tokio::select! {
+                () = self.stop.cancelled() => return None,
+                () = tokio::time::sleep(AGAIN) => {}
+            }
+        }
+    }
+}
+
+async fn serve<S>(stream: S, peer: Peer, place: &Place, router: Router, stop: CancellationToken)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let caller = Arc::clone(&place.caller);
     let service = router.map_request(move |mut request: hyper::Request<hyper::body::Incoming>| {
         request.extensions_mut().insert(peer);
+        request.extensions_mut().insert(Arc::clone(&caller));
         request.map(axum::body::Body::new)
     });
-    let stream = Unstalled::new(stream, STALL_PATIENCE);
+    let stream = Strict::new(Unstalled::new(stream, STALL_PATIENCE), Arc::clone(&place.caller));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_PATIENCE)
+        // More than the strict reader takes.
+        .max_headers(128)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
         ended = &mut connection => ended,
+        () = place.caller.closed() => {
+            debug!("an idle admin connection was closed for a new one");
+            return;
+        }
         () = stop.cancelled() => {
             connection.as_mut().graceful_shutdown();
             connection.await
@@ -289,10 +318,10 @@ mod tests {
             metrics: metrics.clone(),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
-            door: Arc::new(Semaphore::new(2)),
+            callers: Callers::new(2),
             socket: Arc::new(Driven::Tcp(socket)),
         };
-        let (tasks, door) = (acceptor.tasks.clone(), Arc::clone(&acceptor.door));
+        let (tasks, callers) = (acceptor.tasks.clone(), Arc::clone(&acceptor.callers));
         let running = tokio::spawn(acceptor.run());
         for (path, expected) in [("/panic", ""), ("/", "fine"), ("/panic", ""), ("/", "fine")] {
             let mut client = TcpStream::connect(address).await.expect("it listens");
@@ -308,6 +337,6 @@ mod tests {
         tasks.wait().await;
         let text = metrics.show(crate::model::Generation(1), true, &[]);
         assert!(text.contains("task_panics_total{task=\"admin connection\"} 2"), "{text}");
-        assert_eq!(door.available_permits(), 2, "every place is given back");
+        assert_eq!(callers.count(), 0, "every place is given back");
     }
 }

@@ -13,6 +13,8 @@ pub struct Config {
     pub hosts: Vec<String>,
     /// Whether a change must say on which generation it was decided.
     pub require_if_match: bool,
+    /// Whether callers on this machine need a token too.
+    pub require_token: bool,
     /// Who may call from other machines.
     pub tokens: Vec<Token>,
 }

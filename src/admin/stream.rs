@@ -6,18 +6,23 @@ use axum::response::sse::{Event as Sent, KeepAlive, Sse};
 use futures_util::{Stream, StreamExt, stream};
 use tokio::sync::broadcast::{Receiver, error::RecvError};
 
+use super::callers::Waiting;
 use crate::control::{Event, EventKind, Subscription};
 
 /// A comment now and then, so that nobody on the way takes the silence for an end.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
-/// What was missed, then what comes. A listener that is too slow is told how much it missed.
+/// What was missed, then what comes; `waiting` is held for as long as it is read. A listener that is too slow is told how much it missed.
 pub(super) fn stream(
     subscription: Subscription,
+    waiting: Option<Waiting>,
 ) -> Sse<impl Stream<Item = Result<Sent, Infallible>> + Send + 'static> {
     let Subscription { missed, live } = subscription;
     let missed = stream::iter(missed).map(|it| Ok(sent(&it)));
-    let live = stream::unfold(live, |live| async { next(live).await });
+    let live = stream::unfold((live, waiting), |(live, waiting)| async {
+        let (event, live) = next(live).await?;
+        Some((event, (live, waiting)))
+    });
     Sse::new(missed.chain(live)).keep_alive(KeepAlive::new().interval(KEEP_ALIVE))
 }
 

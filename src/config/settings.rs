@@ -83,8 +83,13 @@ pub(super) fn admin(section: &Section<'_>) -> admin::Config {
                     listen on 127.0.0.1 or a unix socket";
         section.note("listen", what);
     }
+    let require_token = section.read("require_token", false, flag);
+    if require_token && tokens.is_empty() && !section.has("token") {
+        let what = "leaves nobody who may call: add [[admin.token]]";
+        section.note("require_token", what);
+    }
     section.finish();
-    admin::Config { listen, hosts, require_if_match, tokens }
+    admin::Config { listen, hosts, require_if_match, require_token, tokens }
 }
 
 fn token(section: &Section<'_>) -> Option<admin::Token> {

@@ -142,7 +142,6 @@ async fn a_page_of_a_foreign_site_cannot_call() {
         .service("web", &[&blue], &[&green])
         .start();
     let port = house.admin.port();
-    let mut client = Client::connect("127.0.0.1", house.admin).await;
     for (fields, status) in [
         ("Host: localhost\r\n".to_owned(), 200),
         (format!("Host: localhost:{port}\r\n"), 200),
@@ -158,6 +157,7 @@ async fn a_page_of_a_foreign_site_cannot_call() {
         ("Host: localhost\r\nOrigin: http://evil.example\r\n".to_owned(), 403),
         ("Host: localhost\r\nOrigin: null\r\n".to_owned(), 403),
     ] {
+        let mut client = Client::connect("127.0.0.1", house.admin).await;
         client.send(format!("GET /v1/status HTTP/1.1\r\n{fields}\r\n")).await;
         let answer = client.answer().await;
         assert_eq!(answer.status, status, "{fields} {}", answer.text());

@@ -2,6 +2,7 @@
 
 mod address; // Whose address does everybody see, and who may say so?
 mod admin; // Who may ask for what, and what does everybody get back?
+mod admin_guard; // Who may call the admin API, and in what form?
 mod audience; // Who sees green before it is active?
 mod bad_input; // What happens to what cannot be right?
 mod blocking; // What may hold up the control thread?

@@ -241,6 +241,7 @@ impl Caller {
             Target::Tcp(authority) => authority.as_str(),
             Target::Unix(_) => "localhost",
         };
+        let writes = matches!(method, Method::POST | Method::PUT | Method::PATCH);
         let mut request = Request::builder().method(method).uri(path).header(header::HOST, host);
         for (name, value) in headers {
             request = request.header(name, value);
@@ -248,7 +249,7 @@ impl Caller {
         if let Some(token) = &self.token {
             request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
         }
-        if !body.is_empty() {
+        if writes {
             request = request.header(header::CONTENT_TYPE, "application/json");
         }
         Ok(request.body(Full::new(Bytes::from(body)))?)

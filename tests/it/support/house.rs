@@ -328,9 +328,13 @@ pub(crate) async fn call(
     body: &str,
 ) -> Answer {
     let length = body.len();
+    let json = match method {
+        "GET" | "HEAD" | "DELETE" => "",
+        _ => "Content-Type: application/json\r\n",
+    };
     client
         .send(format!(
-            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n{fields}\r\n{body}"
+            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n{json}{fields}\r\n{body}"
         ))
         .await;
     client.answer().await

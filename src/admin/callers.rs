@@ -1,0 +1,196 @@
+//! The connections of the API, so many at once: who is closed when there are too many.
+//!
+//! A connection can be closed at any time at which it waits for its caller: for a head, a body, or for a
+//! response to be taken. While the API is at work on a call, it cannot; such times are short, but for calls
+//! that wait for something to happen, and these have a limit of their own, so that enough connections can
+//! always be closed for new ones: a liveness probe, or the promotion that ends an outage.
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+    },
+    time::Instant,
+};
+
+use slab::Slab;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+
+/// The open connections.
+#[derive(Debug)]
+pub(super) struct Callers {
+    max: usize,
+    open: Mutex<Slab<Arc<Caller>>>,
+    /// Places for calls that wait for something to happen.
+    waiting: Arc<Semaphore>,
+}
+
+/// One open connection, as its requests see it.
+#[derive(Debug)]
+pub(super) struct Caller {
+    /// Cancelled when it is closed for another one.
+    closed: CancellationToken,
+    /// Calls that are being worked on.
+    at_work: AtomicUsize,
+    /// Whether it has shown a token that is known.
+    is_authorized: AtomicBool,
+    /// Since when it has been waiting for its caller.
+    since: Mutex<Instant>,
+    /// Why what it has sent is no request.
+    rejected: Mutex<Option<String>>,
+    waiting: Arc<Semaphore>,
+}
+
+/// A connection's place; given back when this is dropped.
+#[derive(Debug)]
+pub(super) struct Place {
+    callers: Arc<Callers>,
+    key: usize,
+    pub(super) caller: Arc<Caller>,
+}
+
+/// A call that is being worked on, until this is dropped.
+#[derive(Debug)]
+pub(super) struct AtWork(Arc<Caller>);
+
+/// A call that waits for something to happen, until this is dropped.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    _at_work: AtWork,
+    _place: OwnedSemaphorePermit,
+}
+
+// === impl Callers ===
+
+impl Callers {
+    /// At most `max` connections, of which at most half may wait for something to happen.
+    pub(super) fn new(max: usize) -> Arc<Self> {
+        let waiting = Arc::new(Semaphore::new(max / 2));
+        Arc::new(Self { max, open: Mutex::default(), waiting })
+    }
+
+    /// A place for a connection; if there is none, that of the one that has been waiting for its caller
+    /// longest, which is closed: one without a known token, if there is such a one. `None` if all are
+    /// being worked on.
+    pub(super) fn enter(self: &Arc<Self>) -> Option<Place> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if open.len() >= self.max {
+            let idle = open.iter().filter(|(_, it)| it.at_work.load(Relaxed) == 0);
+            let first = idle.min_by_key(|(_, it)| (it.is_authorized.load(Relaxed), it.since()));
+            let key = first.map(|(key, _)| key)?;
+            open.remove(key).closed.cancel();
+        }
+        let caller = Arc::new(Caller {
+            closed: CancellationToken::new(),
+            at_work: AtomicUsize::new(0),
+            is_authorized: AtomicBool::new(false),
+            since: Mutex::new(Instant::now()),
+            rejected: Mutex::default(),
+            waiting: Arc::clone(&self.waiting),
+        });
+        let key = open.insert(Arc::clone(&caller));
+        Some(Place { callers: Arc::clone(self), key, caller })
+    }
+
+    #[cfg(test)]
+    pub(super) fn count(&self) -> usize {
+        self.open.lock().expect("no panic inside").len()
+    }
+}
+
+// === impl Caller ===
+
+impl Caller {
+    /// Waits until the connection is to be closed for another one.
+    pub(super) async fn closed(&self) {
+        self.closed.cancelled().await;
+    }
+
+    /// Notes that a known token was shown.
+    pub(super) fn authorize(&self) {
+        self.is_authorized.store(true, Relaxed);
+    }
+
+    /// Notes that a call is being worked on.
+    pub(super) fn work(self: &Arc<Self>) -> AtWork {
+        self.at_work.fetch_add(1, Relaxed);
+        AtWork(Arc::clone(self))
+    }
+
+    /// Notes that a call waits for something to happen, unless as many do as may.
+    pub(super) fn wait(self: &Arc<Self>) -> Option<Waiting> {
+        let place = Arc::clone(&self.waiting).try_acquire_owned().ok()?;
+        Some(Waiting { _at_work: self.work(), _place: place })
+    }
+
+    /// Notes why what was sent is no request.
+    pub(super) fn reject(&self, why: String) {
+        self.rejected.lock().unwrap_or_else(PoisonError::into_inner).replace(why);
+    }
+
+    /// Why what was sent is no request.
+    pub(super) fn rejected(&self) -> Option<String> {
+        self.rejected.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn since(&self) -> Instant {
+        *self.since.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for AtWork {
+    fn drop(&mut self) {
+        *self.0.since.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        self.0.at_work.fetch_sub(1, Relaxed);
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut open = self.callers.open.lock().unwrap_or_else(PoisonError::into_inner);
+        // One that was closed for another one has left its place already.
+        if open.get(self.key).is_some_and(|it| Arc::ptr_eq(it, &self.caller)) {
+            open.remove(self.key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_closed(place: &Place) -> bool {
+        place.caller.closed.is_cancelled()
+    }
+
+    #[test]
+    fn the_connection_that_waits_longest_makes_room_and_one_with_a_token_last() {
+        let callers = Callers::new(3);
+        let enter = || callers.enter().expect("a place");
+        let (known, first, second) = (enter(), enter(), enter());
+        known.caller.authorize();
+        // It was used after the second one.
+        drop(first.caller.work());
+        let _fourth = enter();
+        assert_eq!([&known, &first, &second].map(is_closed), [false, false, true]);
+        drop(second);
+        assert_eq!(callers.count(), 3, "its place has a new owner");
+        let _fifth = enter();
+        assert_eq!([&known, &first].map(is_closed), [false, true]);
+    }
+
+    #[test]
+    fn a_call_that_is_worked_on_is_not_closed_and_those_that_wait_are_few() {
+        let callers = Callers::new(4);
+        let places = [(); 4].map(|()| callers.enter().expect("a place"));
+        let waiting = [0, 1].map(|it: usize| places[it].caller.wait().expect("half may"));
+        assert!(places[2].caller.wait().is_none());
+        let working = [2, 3].map(|it: usize| places[it].caller.work());
+        assert!(callers.enter().is_none(), "none is idle");
+        drop(working);
+        assert!(callers.enter().is_some());
+        drop(waiting);
+        assert!(places[3].caller.wait().is_some());
+    }
+}
