@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     control::{Call, Change},
-    model::{Color, PoolSpec, ServiceName, Weighted},
+    model::{Color, PoolSpec, ServiceName, Version, Weighted},
 };
 
 /// Bytes of a reason, which is kept with its event.
@@ -118,7 +118,7 @@ pub(super) async fn set_pool(
             Err(error) => reasons.push(reason_of(&name, "endpoint", &error)),
         }
     }
-    let version = match version.map(|it| it.parse()).transpose() {
+    let version = match version.map(|it| Version::to_be_set(&it)).transpose() {
         Ok(version) => version,
         Err(error) => {
             reasons.push(reason_of(&name, "version", &error));

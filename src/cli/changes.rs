@@ -7,6 +7,7 @@ use std::{
 
 use flipgate_api::{
     Call, Caller, CallerArguments,
+    terminal::{OutputError, print_error, print_line},
     wire::{DrainStatus, PoolStatus, PromoteRequest, RollbackRequest, Status},
 };
 use indicatif::{ProgressBar, ProgressStyle};
@@ -68,8 +69,7 @@ async fn change(
     let status: Status = caller.call(call).await?;
     warn_of_dead_pools(&status);
     let Some(patience) = wait_drain else {
-        show(&status, *output);
-        return Ok(0);
+        return ended(show(&status, *output), 0);
     };
     let replaced = replaced.unwrap_or_else(|| draining(&status, names));
     let until = Instant::now() + *patience;
@@ -86,16 +86,16 @@ async fn change(
         })?;
         if !drain.drained {
             let DrainStatus { service, color, in_flight, .. } = &drain;
-            anstream::eprintln!(
+            print_error(format_args!(
                 "{service} {color}: {in_flight} still in flight. The change itself stands; go on \
                  waiting with: flipgate drain {service}={color} --wait 60s"
-            );
+            ));
         }
         drained &= drain.drained;
     }
     // The picture from before the wait is better than none.
-    show(&caller.status().await.unwrap_or(status), *output);
-    Ok(if drained { 0 } else { exit::NOT_DRAINED })
+    let printed = show(&caller.status().await.unwrap_or(status), *output);
+    ended(printed, if drained { 0 } else { exit::NOT_DRAINED })
 }
 
 /// Each service with the color of it that is draining: of those `names`, or of all if there are none.
@@ -109,6 +109,14 @@ fn draining(status: &Status, names: &[String]) -> Vec<(String, String)> {
         .filter(|(_, _, pool)| pool.role == "draining")
         .map(|(name, color, _)| (name.clone(), color.clone()))
         .collect()
+}
+
+/// The exit code of what was done, though the reader of the output may have gone.
+fn ended(printed: Result<(), OutputError>, code: u8) -> Result<u8, Failure> {
+    match printed {
+        Ok(()) | Err(OutputError::Closed) => Ok(code),
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn other(color: &str) -> &str {
@@ -133,12 +141,11 @@ pub(super) async fn drain(
         let text = format!("{service} has {} active: promote the other color first", drain.color);
         return Err(Failure::new(text).with_code(exit::REFUSED));
     }
-    if output.is_json() {
-        anstream::println!("{}", serde_json::to_string_pretty(&drain).expect("texts and numbers"));
-    } else {
-        anstream::println!("{}", sentence(&drain));
-    }
-    Ok(if drain.drained { 0 } else { exit::NOT_DRAINED })
+    let printed = match output.is_json() {
+        true => print_line(serde_json::to_string_pretty(&drain).expect("texts and numbers")),
+        false => print_line(sentence(&drain)),
+    };
+    ended(printed, if drain.drained { 0 } else { exit::NOT_DRAINED })
 }
 
 /// Asks what holds a service's inactive color until nothing does or the time is up; meanwhile
@@ -213,10 +220,10 @@ fn warn_of_dead_pools(status: &Status) {
         let is_down = |it: &PoolStatus| it.endpoints.iter().all(|it| it.health == "down");
         if active.is_some_and(is_down) {
             let style = anstyle::AnsiColor::Yellow.on_default().bold();
-            anstream::eprintln!(
+            print_error(format_args!(
                 "{style}warning{style:#}: {name} has {} active, and none of its endpoints is up",
                 service.active
-            );
+            ));
         }
     }
 }

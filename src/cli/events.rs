@@ -1,6 +1,9 @@
 //! `events`.
 
-use flipgate_api::CallerArguments;
+use flipgate_api::{
+    CallerArguments, escape,
+    terminal::{OutputError, print_line},
+};
 use serde_json::Value;
 
 use super::{Failure, Output};
@@ -12,23 +15,21 @@ pub(super) async fn events(
 ) -> Result<u8, Failure> {
     let mut events = admin.caller()?.events(after).await?;
     while let Some(event) = events.next().await.map_err(Failure::new)? {
-        print(&event, output);
+        print(&event, output)?;
     }
     Ok(0)
 }
 
-fn print(data: &str, output: Output) {
+fn print(data: &str, output: Output) -> Result<(), OutputError> {
     if output.is_json() {
-        anstream::println!("{data}");
-        return;
+        return print_line(data);
     }
     let Ok(Value::Object(fields)) = serde_json::from_str(data) else {
-        anstream::println!("{data}");
-        return;
+        return print_line(escape(data));
     };
     let text = |value: &Value| match value {
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
+        Value::String(text) => escape(text).into_owned(),
+        other => escape(&other.to_string()).into_owned(),
     };
     let known = |name: &str| fields.get(name).map(text).unwrap_or_default();
     // Where it was comes first.
@@ -44,5 +45,5 @@ fn print(data: &str, output: Output) {
     let others: Vec<String> = others.collect();
     let style = anstyle::Style::new().bold();
     let event = known("event");
-    anstream::println!("{} {style}{event}{style:#} {}", known("at"), others.join(" "));
+    print_line(format_args!("{} {style}{event}{style:#} {}", known("at"), others.join(" ")))
 }

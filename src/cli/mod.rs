@@ -18,7 +18,10 @@ use std::{
 };
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
-use flipgate_api::{CallError, CallerArguments, TokenFileError};
+use flipgate_api::{
+    CallError, CallerArguments, TokenFileError,
+    terminal::{OutputError, print_error, print_line},
+};
 use flipgate_drill::{
     Program,
     command::{DrillCommand, SampleCommand},
@@ -201,7 +204,7 @@ struct Terms {
     output: Output,
 }
 
-/// A command that failed: what to print on standard error, and the exit code.
+/// A command that failed: what to print on standard error, if there is anything to say, and the exit code.
 #[derive(Debug)]
 struct Failure {
     code: u8,
@@ -217,7 +220,9 @@ pub fn main() -> ExitCode {
     match dispatch(command, signals) {
         Ok(code) => ExitCode::from(code),
         Err(failure) => {
-            anstream::eprint!("{}", failure.line(true));
+            if !failure.text.is_empty() {
+                print_error(failure.line(true).trim_end());
+            }
             ExitCode::from(failure.code)
         }
     }
@@ -248,7 +253,9 @@ fn dispatch(command: Command, signals: Option<io::Result<StartSignals>>) -> Resu
         }
         Command::Sample(sample) => Ok(sample.run()?),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "flipgate", &mut io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "flipgate", &mut script);
+            print_line(String::from_utf8_lossy(&script).trim_end())?;
             Ok(0)
         }
     }
@@ -300,6 +307,15 @@ impl Failure {
 
     fn with_code(self, code: u8) -> Self {
         Self { code, ..self }
+    }
+}
+
+impl From<OutputError> for Failure {
+    fn from(error: OutputError) -> Self {
+        match error {
+            OutputError::Closed => Self { code: 0, text: String::new() },
+            OutputError::Failed(_) => Self::new(error.to_string()),
+        }
     }
 }
 

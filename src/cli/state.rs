@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 use comfy_table::{Attribute, Cell, Table, presets};
+use flipgate_api::{escape, terminal::print_line};
 
 use super::{Failure, Output, run::load};
 use crate::{
@@ -40,9 +41,9 @@ pub(super) fn state(command: StateCommand) -> Result<u8, Failure> {
     };
     let shown = store::show(&folder).map_err(|error| Failure::new(error.to_string()))?;
     if output.is_json() {
-        anstream::println!("{:#}", shown.json());
+        print_line(format_args!("{:#}", shown.json()))?;
     } else {
-        anstream::println!("{}", text(&folder, &shown));
+        print_line(text(&folder, &shown))?;
     }
     Ok(0)
 }
@@ -91,7 +92,8 @@ fn text(folder: &Path, shown: &Shown) -> String {
 fn pool(pool: &PoolState) -> String {
     let PoolSpec { version, endpoints, .. } = pool.spec();
     let source = if pool.runtime.is_some() { "runtime" } else { "file" };
-    let version = version.as_ref().map(|it| format!("{it} ")).unwrap_or_default();
+    let version = version.as_ref().map(|it| format!("{} ", escape(&it.to_string())));
+    let version = version.unwrap_or_default();
     let endpoints: Vec<_> = endpoints.iter().map(|it| it.endpoint.to_string()).collect();
     match &*endpoints {
         [] => format!("{version}– ({source})"),

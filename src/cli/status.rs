@@ -2,7 +2,8 @@
 
 use comfy_table::{Attribute, Cell, CellAlignment, Color, ContentArrangement, Table, presets};
 use flipgate_api::{
-    CallerArguments,
+    CallerArguments, escape,
+    terminal::{OutputError, print_line},
     wire::{EndpointStatus, PoolStatus, Status},
 };
 
@@ -10,17 +11,16 @@ use super::{Failure, Output};
 
 pub(super) async fn status(admin: &CallerArguments, output: Output) -> Result<u8, Failure> {
     let status = admin.caller()?.status().await?;
-    show(&status, output);
+    show(&status, output)?;
     Ok(0)
 }
 
 /// Prints a picture: a table in a terminal, JSON elsewhere.
-pub(super) fn show(status: &Status, output: Output) {
+pub(super) fn show(status: &Status, output: Output) -> Result<(), OutputError> {
     if output.is_json() {
-        let json = serde_json::to_string_pretty(status).expect("texts and numbers only");
-        anstream::println!("{json}");
+        print_line(serde_json::to_string_pretty(status).expect("texts and numbers only"))
     } else {
-        anstream::println!("generation {}\n{}", status.generation, table(status));
+        print_line(format_args!("generation {}\n{}", status.generation, table(status)))
     }
 }
 
@@ -40,7 +40,7 @@ fn table(status: &Status) -> Table {
                 Cell::new(name.take().unwrap_or_default()).add_attribute(Attribute::Bold),
                 Cell::new(color).fg(paint(color)),
                 role(pool),
-                Cell::new(pool.version.as_deref().unwrap_or("–")),
+                Cell::new(escape(pool.version.as_deref().unwrap_or("–"))),
                 Cell::new(pool.in_flight).set_alignment(CellAlignment::Right),
                 Cell::new(endpoints(pool)),
             ]);
@@ -79,7 +79,7 @@ fn endpoints(pool: &PoolStatus) -> String {
 }
 
 fn endpoint(it: &EndpointStatus) -> String {
-    let mut line = it.address.clone();
+    let mut line = escape(&it.address).into_owned();
     if let Some(resolved) = &it.resolved {
         line.push_str(&format!(" at {resolved}"));
     }
@@ -88,10 +88,11 @@ fn endpoint(it: &EndpointStatus) -> String {
     }
     line.push_str(&format!(" {}", it.health));
     match (&it.ejected, &it.reason) {
-        (_, Some(reason)) => line.push_str(&format!(" for {}: {reason}", ago(&it.since))),
+        (_, Some(reason)) => line.push_str(&format!(" for {}: {}", ago(&it.since), escape(reason))),
         (Some(ejected), None) => {
             let (since, until) = (ago(&ejected.since), ahead(&ejected.until));
-            line.push_str(&format!(", ejected {since} ago, back in {until}: {}", ejected.reason));
+            let reason = escape(&ejected.reason);
+            line.push_str(&format!(", ejected {since} ago, back in {until}: {reason}"));
         }
         (None, None) => {}
     }

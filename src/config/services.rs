@@ -11,7 +11,7 @@ use crate::{
     control::{Catalog, ServiceSpec},
     model::{
         Color, Endpoint, HostPattern, Link, PoolSpec, Protocol, ProxyProtocol, ServiceName,
-        ServiceRules, UpstreamTls, Weighted,
+        ServiceRules, UpstreamTls, Version, Weighted,
     },
     tls::{Connector, FileError},
 };
@@ -70,9 +70,8 @@ fn spec(section: &Section<'_>) -> ServiceSpec {
 }
 
 fn pool(section: &Section<'_>) -> PoolSpec {
-    let version = section.read("version", None, |it| {
-        text(it)?.parse().map(Some).map_err(|error: &str| error.to_owned())
-    });
+    let version = section
+        .read("version", None, |it| Version::to_be_set(text(it)?).map(Some).map_err(str::to_owned));
     let endpoints = section.tables_or_texts("endpoints", weighted);
     let mut spec = PoolSpec::new(version, endpoints).unwrap_or_else(|error| {
         section.note("endpoints", error);

@@ -70,7 +70,8 @@ impl Client {
 
     /// Tells and reads the whole answer.
     pub(super) async fn post(&mut self, path: &str, body: &str) -> io::Result<Answer> {
-        let answer = self.open(Method::POST, path, &[], body).await?;
+        let answer =
+            self.open(Method::POST, path, &[("content-type", "application/json")], body).await?;
         read(answer).await
     }
 }

@@ -13,6 +13,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
 };
 
+use flipgate_api::terminal::{OutputError, print_line};
 use flipgate_drill::sample::{About, Sample};
 
 use crate::{
@@ -50,6 +51,9 @@ pub enum DemoError {
     /// A call that the tour depends on.
     #[error("{0}")]
     Call(String),
+    /// Its report cannot be written.
+    #[error(transparent)]
+    Output(#[from] OutputError),
 }
 
 /// Takes the tour, and returns whether nothing was lost.
@@ -88,13 +92,17 @@ pub fn run(options: &Options) -> Result<bool, DemoError> {
             _ = tokio::signal::ctrl_c() => Err(DemoError::Call("interrupted".to_owned())),
         }
     })?;
-    print(&report, options.json);
+    let printed = print(&report, options.json);
     if options.stay {
         runtime.block_on(stay(&places, options.json))?;
     }
     let _ = app.shut_down();
     runtime.shutdown_background();
-    Ok(report.is_clean())
+    match printed {
+        // Whether anything was lost is told by the exit code all the same.
+        Ok(()) | Err(OutputError::Closed) => Ok(report.is_clean()),
+        Err(error) => Err(DemoError::Output(error)),
+    }
 }
 
 fn about(color: &str, version: &str) -> About {
@@ -130,24 +138,23 @@ fn config(
     })
 }
 
-fn print(report: &Report, is_json: bool) {
+fn print(report: &Report, is_json: bool) -> Result<(), OutputError> {
     if is_json {
-        anstream::println!("{}", report.json());
+        print_line(report.json())
     } else {
-        anstream::println!("\n{}\n{}", report.table(), report.verdict());
+        print_line(format_args!("\n{}\n{}", report.table(), report.verdict()))
     }
 }
 
 async fn stay(places: &tour::Places, is_json: bool) -> io::Result<()> {
     if !is_json {
-        anstream::println!(
+        // It runs on for those who know where it is.
+        let _ = print_line(format_args!(
             "\nStill running. Open\n  http://{}/   what the public sees\n  http://{}/   green, for \
              internal clients\nand flip it yourself:\n  flipgate promote web=green --admin http://{}\n\
              Ctrl-C ends it.",
-            places.public,
-            places.preview,
-            places.admin
-        );
+            places.public, places.preview, places.admin
+        ));
     }
     tokio::signal::ctrl_c().await
 }

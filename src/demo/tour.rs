@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use flipgate_api::terminal::print_line;
 use flipgate_drill::{Color, sample::now_ns, spinner};
 use http::Method;
 use indicatif::ProgressBar;
@@ -254,14 +255,15 @@ impl Tour {
     fn head(&self, text: &str) {
         if !self.options.json {
             let style = anstyle::Style::new().bold();
-            anstream::println!("\n{style}{text}{style:#}");
+            // What it has come to is told in the end.
+            let _ = print_line(format_args!("\n{style}{text}{style:#}"));
         }
     }
 
     fn say(&self, text: std::fmt::Arguments<'_>) {
         if !self.options.json {
             let dim = anstyle::Style::new().dimmed();
-            anstream::println!("  {dim}›{dim:#} {text}");
+            let _ = print_line(format_args!("  {dim}›{dim:#} {text}"));
         }
     }
 }

@@ -114,7 +114,7 @@ pub fn bind(listener: &Listener, workers: usize, stall: Duration) -> Result<Boun
     let mut sockets = Vec::with_capacity(workers);
     for _ in 0..workers {
         let socket = open(address, true).and_then(|socket| {
-            notice_loss(SockRef::from(&socket), stall)?;
+            notice_loss(&SockRef::from(&socket), stall)?;
             socket.listen(BACKLOG)?;
             Ok(TcpListener::from(socket))
         });

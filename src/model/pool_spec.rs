@@ -2,6 +2,7 @@
 
 use std::{collections::HashSet, fmt, str::FromStr, sync::Arc};
 
+use flipgate_api::is_deceptive;
 use serde::{Deserialize, Serialize};
 
 use super::{Endpoint, Link, Weighted};
@@ -81,6 +82,21 @@ impl Version {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+impl Version {
+    /// A version that somebody sets now. One that was set before may hold more.
+    ///
+    /// # Errors
+    ///
+    /// What a version may be: without characters that are invisible or change the direction of what stands
+    /// around them.
+    pub fn to_be_set(text: &str) -> Result<Self, &'static str> {
+        match text.chars().any(is_deceptive) {
+            true => Err("a version is 1 to 128 visible characters, without marks of direction"),
+            false => text.parse(),
+        }
     }
 }
 

@@ -17,7 +17,7 @@ const INTERVAL_MAX: Duration = Duration::from_secs(15);
 /// # Errors
 ///
 /// What the system says of the socket.
-pub fn notice_loss(socket: SockRef<'_>, limit: Duration) -> io::Result<()> {
+pub fn notice_loss(socket: &SockRef<'_>, limit: Duration) -> io::Result<()> {
     // Seconds and milliseconds are what the kernel counts in, and 0 means never.
     let limit = limit.max(Duration::from_secs(1));
     let interval = (limit / 4).clamp(Duration::from_secs(1), INTERVAL_MAX);
@@ -35,7 +35,7 @@ mod tests {
     fn every_connection_of_a_listener_has_what_the_listener_has() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("a bound socket");
-        notice_loss(SockRef::from(&listener), Duration::from_secs(60)).expect("a live socket");
+        notice_loss(&SockRef::from(&listener), Duration::from_secs(60)).expect("a live socket");
         let client = TcpStream::connect(address).expect("it listens");
         let (accepted, _) = listener.accept().expect("a connection");
         let accepted = SockRef::from(&accepted);
@@ -51,8 +51,7 @@ mod tests {
     fn a_limit_below_what_the_kernel_counts_in_is_not_taken_for_none() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let socket = SockRef::from(&listener);
-        notice_loss(socket, Duration::from_millis(1)).expect("a live socket");
-        let socket = SockRef::from(&listener);
+        notice_loss(&socket, Duration::from_millis(1)).expect("a live socket");
         assert_eq!(socket.tcp_user_timeout().expect("an option"), Some(Duration::from_secs(1)));
     }
 }

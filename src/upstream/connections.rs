@@ -245,7 +245,7 @@ impl Connections {
         })?;
         if let Some(stream) = opened.transport.tcp() {
             // One that has ended already is found out by what is written.
-            let _ = notice_loss(SockRef::from(stream), self.limits.stall);
+            let _ = notice_loss(&SockRef::from(stream), self.limits.stall);
         }
         member.reached();
         let open = Open::new(place, Counted::new(pool.metrics().connections()));

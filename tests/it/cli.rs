@@ -209,3 +209,65 @@ async fn a_token_file_is_taken_for_the_callers_token() {
     assert_eq!(code(&wrong.expect("the program is there")), Some(1));
     drop(Client::connect("127.0.0.1", process.public).await);
 }
+
+/// `flipgate status > /dev/full` ended in a panic with a backtrace, and so did a closed pipe.
+#[tokio::test]
+async fn output_that_cannot_be_written_is_an_error_and_a_reader_that_has_gone_is_none() {
+    let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
+    let folder = tempfile::tempdir().expect("a folder");
+    let process = Process::start(&folder, &blue, &green).await;
+    let config = folder.path().join("flipgate.toml").display().to_string();
+    let offline = |arguments: &[&str]| process::flipgate(arguments);
+    let commands: [(&str, std::process::Command); 7] = [
+        ("status", process.cli_command(&["status"])),
+        ("promote", process.cli_command(&["promote", "web=green"])),
+        ("rollback", process.cli_command(&["rollback", "--wait-drain", "10s"])),
+        ("drain", process.cli_command(&["drain", "web"])),
+        ("events", process.cli_command(&["events", "--after", "0"])),
+        ("check", offline(&["check", "--config", &config])),
+        ("completions", offline(&["completions", "bash"])),
+    ];
+    for (name, mut command) in commands {
+        let full = std::fs::File::options().write(true).open("/dev/full").expect("a device");
+        let output = command.stdout(full).stderr(Stdio::piped()).output().expect("it runs");
+        let error = stderr(&output);
+        assert_eq!(code(&output), Some(1), "{name}: {error}");
+        assert!(error.starts_with("error: cannot write the output: No space"), "{name}: {error}");
+        assert_eq!(error.lines().count(), 1, "{name}: {error}");
+
+        let (reader, writer) = std::io::pipe().expect("descriptors");
+        drop(reader);
+        // What was promoted and rolled back above is refused the second time.
+        if !matches!(name, "promote" | "rollback") {
+            let output = command.stdout(writer).output().expect("it runs");
+            assert_eq!((code(&output), stderr(&output).as_str()), (Some(0), ""), "{name}");
+        }
+    }
+    // Nor is standard error of any use to somebody who does not read it.
+    let full = std::fs::File::options().write(true).open("/dev/full").expect("a device");
+    let output = process.cli_command(&["promote", "shop=green"]).stderr(full).output();
+    assert_eq!(code(&output.expect("it runs")), Some(1));
+}
+
+#[tokio::test]
+async fn what_others_have_named_cannot_deceive_who_reads_it() {
+    let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
+    let folder = tempfile::tempdir().expect("a folder");
+    let process = Process::start(&folder, &blue, &green).await;
+    let caller = process.caller();
+    let pool = |version: &str| flipgate_api::wire::PoolRequest {
+        version: Some(version.to_owned()),
+        endpoints: vec![flipgate_api::wire::EndpointRequest::Plain(green.address.to_string())],
+        force: false,
+    };
+    for bad in ["8.0\u{202e}", "8\u{200b}.0", "8\u{2066}", "a\nb", "\u{1b}[2J"] {
+        let error = caller.set_pool("web", "green", &pool(bad)).await.expect_err("deceptive");
+        assert!(error.to_string().contains("visible characters"), "{error}");
+    }
+    caller.set_pool("web", "green", &pool("größer-8.0")).await.expect("plain");
+    let unknown = process.cli(&["promote", "\u{202e}\u{1b}[2J=green"]);
+    let error = stderr(&unknown);
+    assert!(error.contains("\\u{202e}\\u{1b}[2J"), "{error}");
+    let reason = process.cli(&["promote", "web=green", "--reason", "line\none \u{202e}"]);
+    assert_eq!(code(&reason), Some(0), "{}", stderr(&reason));
+}

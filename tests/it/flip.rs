@@ -30,7 +30,7 @@ async fn a_kept_alive_connection_moves_with_its_next_request() {
     assert_eq!(client.get("/", "").await.text(), "blue");
     house.promote(&[("web", "green")]).await;
     assert_eq!(client.get("/", "").await.text(), "green");
-    house.call("POST", "/v1/rollback", "", "").await;
+    house.call("POST", "/v1/rollback", "", "{}").await;
     assert_eq!(client.get("/", "").await.text(), "blue");
 }
 
@@ -262,7 +262,7 @@ async fn a_rollback_is_the_same_way_back() {
         .service_at("api", "*", "/api", &[&blue], &[&green])
         .service("web", &[&blue], &[&green])
         .start();
-    let nothing = house.call("POST", "/v1/rollback", "", "").await;
+    let nothing = house.call("POST", "/v1/rollback", "", "{}").await;
     assert_eq!((nothing.status, house.generation().await), (409, 0));
     house.promote(&[("api", "green"), ("web", "green")]).await;
     let back = house.call("POST", "/v1/rollback", "", "{}").await;

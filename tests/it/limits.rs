@@ -111,7 +111,7 @@ async fn records_of_tls_that_hold_nothing_are_no_request() {
     let authority = crate::support::Authority::new();
     let files = authority.listener(&authority.issue("server", &["localhost"]));
     let house = House::build()
-        .with("timeouts.keep_alive = \"1s\"")
+        .with("timeouts.head = \"1s\"")
         .service("web", &[&blue], &[])
         .listener(&format!("[listener.tls]\n{files}"))
         .start();

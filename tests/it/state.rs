@@ -27,7 +27,7 @@ async fn a_restart_comes_back_to_what_was_acknowledged() {
     assert_eq!(after["services"]["web"]["pools"]["blue"]["role"], "standby");
     assert_eq!(house.get("/").await, "new");
     // Also the way back is known.
-    assert_eq!(house.call("POST", "/v1/rollback", "", "").await.status, 200);
+    assert_eq!(house.call("POST", "/v1/rollback", "", "{}").await.status, 200);
     assert_eq!(house.get("/").await, "blue");
 }
 
@@ -336,7 +336,7 @@ fn flip(socket: &std::path::Path, generation: u64) -> Option<u64> {
     let color = if generation.is_multiple_of(2) { "green" } else { "blue" };
     let body = format!("{{\"services\":{{\"web\":\"{color}\"}}}}");
     let request = format!(
-        "POST /v1/promote HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+        "POST /v1/promote HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
     );
     let mut stream = std::os::unix::net::UnixStream::connect(socket).ok()?;

@@ -2,6 +2,7 @@
 sent to them. Needs unshare, ip and nft: everything happens in a network of its own.
 """
 
+import contextlib
 import os
 import shutil
 import socket
@@ -71,6 +72,11 @@ def main(house, promises):
     apps = [house.start([sys.executable, app, port]) for port in (blue, green)]
     flipgate = house.flipgate(CONFIG.format(stall=STALL, blue=blue, green=green))
 
+    def listens(port):
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+            return True
+
+    eventually(lambda: listens(blue) and listens(green), 10, "the applications do not start")
     client = socket.create_connection(("127.0.0.1", flipgate.ports[0]))
     client.sendall(b"GET /events HTTP/1.1\r\nHost: a.test\r\n\r\n")
     true(client.recv(65536).startswith(b"HTTP/1.1 200"), "no answer")

@@ -16,7 +16,7 @@ use tokio::{
     net::{TcpStream, UnixStream},
 };
 
-use crate::wire::Problem;
+use crate::{escape, wire::Problem};
 
 /// The address of the admin API.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -318,10 +318,14 @@ fn in_words(status: StatusCode, problem: Option<&Problem>) -> String {
     match problem {
         Some(problem) if problem.reasons.len() > 1 => {
             let reasons: Vec<_> =
-                problem.reasons.iter().map(|it| format!("\n  - {}", it.detail)).collect();
-            format!("{}:{}", problem.title, reasons.concat())
+                problem.reasons.iter().map(|it| format!("\n  - {}", escape(&it.detail))).collect();
+            format!("{}:{}", escape(&problem.title), reasons.concat())
         }
-        Some(problem) => format!("{}: {}", problem.title, problem.detail),
+        Some(problem) => {
+            // A detail may be one of several lines, as the mistakes of a configuration are.
+            let lines: Vec<_> = problem.detail.lines().map(escape).collect();
+            format!("{}: {}", escape(&problem.title), lines.join("\n"))
+        }
         None => format!("the admin API answered {status}"),
     }
 }

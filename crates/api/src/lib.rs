@@ -43,14 +43,21 @@
 //!
 //! - `clap`: the options `--admin` and `--token-file` as [clap](https://docs.rs/clap) arguments
 //!   (`CallerArguments`).
+//! - `terminal`: writing to standard output that may be closed.
 //! - `openapi`: schemas of the wire types for [utoipa](https://docs.rs/utoipa).
 
 #[cfg(feature = "clap")]
 mod arguments;
 mod calls;
 mod client;
+#[cfg(feature = "terminal")]
+pub mod terminal;
+mod text;
 pub mod wire;
 
 #[cfg(feature = "clap")]
 pub use self::arguments::{CallerArguments, TokenFileError};
-pub use self::client::{Call, CallError, Caller, EventLines, Target};
+pub use self::{
+    client::{Call, CallError, Caller, EventLines, Target},
+    text::{escape, is_deceptive},
+};

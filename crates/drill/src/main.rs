@@ -3,6 +3,7 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
+use flipgate_api::terminal::print_error;
 use flipgate_drill::{
     Program,
     command::{DrillCommand, Failure, SampleCommand, examples},
@@ -61,7 +62,9 @@ fn main() -> ExitCode {
         Ok(code) => ExitCode::from(code),
         Err(Failure { code, text }) => {
             let style = anstyle::AnsiColor::Red.on_default().bold();
-            anstream::eprintln!("{style}error{style:#}: {text}");
+            if !text.is_empty() {
+                print_error(format_args!("{style}error{style:#}: {text}"));
+            }
             ExitCode::from(code)
         }
     }

@@ -197,7 +197,7 @@ impl Process {
     /// Asks for a reload. The answer is still to be read.
     pub(crate) async fn ask_to_reload(&self) -> UnixStream {
         let mut stream = UnixStream::connect(&self.admin).await.expect("the admin API");
-        let request = "POST /v1/reload HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n";
+        let request = "POST /v1/reload HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 0\r\n\r\n";
         stream.write_all(request.as_bytes()).await.expect("sent");
         stream
     }

@@ -9,7 +9,10 @@ use std::{
 };
 
 use clap::Args;
-use flipgate_api::CallerArguments;
+use flipgate_api::{
+    CallerArguments,
+    terminal::{OutputError, print_line},
+};
 
 use super::{Failure, count, is_json};
 use crate::{
@@ -183,16 +186,19 @@ fn drill(options: &Options, path: &Path, is_json: bool) -> Result<u8, Failure> {
         }
     };
     // First what cannot fail.
-    if is_json {
-        anstream::println!("{:#}", report.json());
-    } else {
-        anstream::println!("{}", report.summary());
-    }
+    let mut printed = match is_json {
+        true => print_line(format_args!("{:#}", report.json())),
+        false => print_line(report.summary()),
+    };
     std::fs::write(path, report.page()).map_err(|error| unwritable(path, &error))?;
     if !is_json {
-        anstream::println!("{}", path.display());
+        printed = printed.and_then(|()| print_line(path.display()));
     }
-    Ok(u8::from(!report.is_clean()))
+    match printed {
+        // Whether the promises held is told by the exit code all the same.
+        Ok(()) | Err(OutputError::Closed) => Ok(u8::from(!report.is_clean())),
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn unwritable(path: &Path, error: &std::io::Error) -> Failure {

@@ -6,6 +6,8 @@ mod sample;
 
 use std::io::{self, IsTerminal};
 
+use flipgate_api::terminal::OutputError;
+
 pub use self::{
     drill::{DrillCommand, examples},
     sample::SampleCommand,
@@ -16,7 +18,8 @@ pub use self::{
 pub struct Failure {
     /// The exit code: 1, or 2 for mistakes of the command line.
     pub code: u8,
-    /// What went wrong and what to do, to be printed on standard error.
+    /// What went wrong and what to do, to be printed on standard error. Empty if there is nothing to say: the
+    /// reader of standard output has gone.
     pub text: String,
 }
 
@@ -31,6 +34,15 @@ impl Failure {
     #[must_use]
     pub fn usage(text: impl Into<String>) -> Self {
         Self { code: 2, text: text.into() }
+    }
+}
+
+impl From<OutputError> for Failure {
+    fn from(error: OutputError) -> Self {
+        match error {
+            OutputError::Closed => Self { code: 0, text: String::new() },
+            OutputError::Failed(_) => Self::new(error.to_string()),
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::Args;
+use flipgate_api::terminal::print_line;
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -54,9 +55,9 @@ async fn sample(command: SampleCommand) -> Result<u8, Failure> {
         sample.map_err(|error| fail(&format!("{color} on {listen} cannot start"), error))?;
     let address = sample.address;
     if is_json(json) {
-        anstream::println!("{}", json!({"listening": address, "color": color, "version": version}));
+        print_line(json!({"listening": address, "color": color, "version": version}))?;
     } else {
-        anstream::println!("{color} {version} listens on http://{address}; Ctrl-C ends it");
+        print_line(format_args!("{color} {version} listens on http://{address}; Ctrl-C ends it"))?;
     }
     let mut term = signal(SignalKind::terminate()).map_err(|error| fail("signals", error))?;
     tokio::select! {
