@@ -162,6 +162,7 @@ impl App {
             names: Names::new(&config.names),
             alerts: Arc::<Alerts>::default(),
             connectors: Connectors::default(),
+            services: Arc::default(),
         };
         let (catalog, counted) = (config.catalog.clone(), metrics.clone());
         let starting = Control::start(store, catalog, counted, parts.clone(), workers);

@@ -28,8 +28,12 @@ pub(super) fn pools(endpoints: &[&str]) -> (Arc<Pool>, Pools) {
         let spec = PoolSpec::new(None, endpoints).expect("no two alike");
         let policy = Arc::new(Policy::default());
         let admission = Admission::new(&policy.limits);
-        let parts =
-            Parts { names: names(), alerts: Arc::default(), connectors: Connectors::default() };
+        let parts = Parts {
+            names: names(),
+            alerts: Arc::default(),
+            connectors: Connectors::default(),
+            services: Arc::default(),
+        };
         let service = "web".parse().expect("a name");
         let counted = Arc::new(metrics().pool(&service, color));
         Arc::new(Pool::new(service, color, spec, policy, admission, parts, counted))

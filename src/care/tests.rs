@@ -31,7 +31,12 @@ impl Scene {
         };
         let policy = Arc::new(Policy { ejection, ..Policy::default() });
         let names = Names::new(&NameSettings::default());
-        let parts = Parts { names, alerts: Arc::default(), connectors: Connectors::default() };
+        let parts = Parts {
+            names,
+            alerts: Arc::default(),
+            connectors: Connectors::default(),
+            services: Arc::default(),
+        };
         let metrics = Metrics::new(&Registry::new()).expect("a fresh registry");
         let name: ServiceName = WEB.parse().expect("a name");
         let admission = Admission::new(&policy.limits);

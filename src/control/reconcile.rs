@@ -3,7 +3,11 @@
 //! The same for our own changes and for those of others. A state may be many revisions ahead of the one
 //! that is applied: only what differs counts.
 
-use std::{collections::BTreeMap, sync::Arc, time::Instant};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Instant,
+};
 
 use tokio_util::task::TaskTracker;
 use tracing::info;
@@ -44,6 +48,7 @@ impl Reconciler {
         let services = catalog.services().iter();
         let pools: Pools =
             services.map(|(it, spec)| (it.clone(), make.pools(it, spec, None))).collect();
+        parts.services.store(pools.len(), Relaxed);
         let rules = catalog.rules(0);
         let table = Table::first(state.generation, rules, drafts(&pools));
         let applied = Applied { state, catalog: Arc::new(catalog), pools };
@@ -67,6 +72,7 @@ impl Reconciler {
             self.rules += 1;
             let services = catalog.services().iter();
             let pools: Pools = services.map(|(it, spec)| (it.clone(), made(it, spec))).collect();
+            shared.parts.services.store(pools.len(), Relaxed);
             let table = seen.next(generation, catalog.rules(self.rules), drafts(&pools));
             (pools, Some(table))
         } else {

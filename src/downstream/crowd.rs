@@ -1,9 +1,12 @@
-//! How many connections each client address has, on all workers together.
+//! How many connections and requests each client address has, on all workers together.
 
 use std::{
     collections::{HashMap, HashSet},
-    net::IpAddr,
-    sync::{Arc, Mutex, PoisonError},
+    net::{IpAddr, Ipv4Addr},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
 };
 
 use crate::model::{Networks, one_client};
@@ -15,14 +18,35 @@ pub struct Crowd {
     max: usize,
     /// Addresses that are those of many clients, and have no limit.
     exempt: Networks,
-    open: Mutex<HashMap<IpAddr, usize>>,
+    open: Mutex<HashMap<IpAddr, Open>>,
 }
+
+/// What one client has open.
+#[derive(Debug)]
+struct Open {
+    connections: usize,
+    load: Arc<Load>,
+}
+
+/// The requests of one client address that are under way, tunnels among them.
+#[derive(Debug)]
+pub struct Load {
+    address: IpAddr,
+    /// Whether the address stands for many clients, or is not known yet, so that nothing follows from it.
+    is_of_many: bool,
+    requests: AtomicUsize,
+}
+
+/// A request that is under way, until this is dropped.
+// Not `Clone`: it would be counted once and forgotten twice.
+#[derive(Debug)]
+pub struct Underway(Arc<Load>);
 
 /// A connection's place in the crowd; given back when this is dropped.
 #[derive(Debug)]
 pub(super) struct Standing {
     crowd: Arc<Crowd>,
-    address: IpAddr,
+    load: Arc<Load>,
 }
 
 // === impl Crowd ===
@@ -46,34 +70,79 @@ impl Crowd {
     }
 
     fn join_below(self: &Arc<Self>, max: usize, address: IpAddr) -> Option<Standing> {
+        let is_of_many = self.exempt.contains(address.to_canonical());
         let address = one_client(address);
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = open.entry(address).or_default();
-        if *count >= max {
+        let open = open.entry(address).or_insert_with(|| Open {
+            connections: 0,
+            load: Arc::new(Load { address, is_of_many, requests: AtomicUsize::new(0) }),
+        });
+        if open.connections >= max {
             return None;
         }
-        *count += 1;
-        Some(Standing { crowd: Arc::clone(self), address })
+        open.connections += 1;
+        Some(Standing { crowd: Arc::clone(self), load: Arc::clone(&open.load) })
     }
 
     /// The clients with more than so many connections, as [`one_client`] names them, but for those without
     /// a limit.
     pub(super) fn beyond(&self, share: usize) -> HashSet<IpAddr> {
         let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let many = open.iter().filter(|(address, count)| {
-            **count > share && !self.exempt.contains(address.to_canonical())
-        });
+        let many = open.iter().filter(|(_, it)| it.connections > share && !it.load.is_of_many);
         many.map(|(address, _)| *address).collect()
+    }
+}
+
+// === impl Load ===
+
+impl Load {
+    /// That of a client that is not known yet.
+    pub(super) fn unknown() -> Arc<Self> {
+        let address = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+        Arc::new(Self { address, is_of_many: true, requests: AtomicUsize::new(0) })
+    }
+
+    /// Counts a request in.
+    #[must_use]
+    pub fn enter(self: &Arc<Self>) -> Underway {
+        self.requests.fetch_add(1, Relaxed);
+        Underway(Arc::clone(self))
+    }
+}
+
+// === impl Underway ===
+
+impl Underway {
+    /// The requests of its client that are under way, this one among them; 0 if its address stands for many
+    /// clients.
+    #[must_use]
+    pub fn of_client(&self) -> usize {
+        if self.0.is_of_many { 0 } else { self.0.requests.load(Relaxed) }
+    }
+}
+
+impl Drop for Underway {
+    fn drop(&mut self) {
+        self.0.requests.fetch_sub(1, Relaxed);
+    }
+}
+
+// === impl Standing ===
+
+impl Standing {
+    /// What counts the requests of its client.
+    pub(super) fn load(&self) -> &Arc<Load> {
+        &self.load
     }
 }
 
 impl Drop for Standing {
     fn drop(&mut self) {
         let mut open = self.crowd.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = open.get_mut(&self.address) {
-            *count -= 1;
-            if *count == 0 {
-                open.remove(&self.address);
+        if let Some(it) = open.get_mut(&self.load.address) {
+            it.connections -= 1;
+            if it.connections == 0 {
+                open.remove(&self.load.address);
             }
         }
     }
@@ -93,6 +162,21 @@ mod tests {
         drop(places);
         assert!(crowd.join(one).is_some());
         assert!(crowd.open.lock().expect("whole").is_empty(), "nothing is kept of who has gone");
+    }
+
+    #[test]
+    fn the_requests_of_a_client_are_counted_over_all_its_connections() {
+        let exempt = ["192.0.2.0/24".parse().expect("a network")].into_iter().collect();
+        let crowd = Arc::new(Crowd::new(9, exempt));
+        let join = |it: &str| crowd.join(it.parse().expect("an address")).expect("a place");
+        let (one, two) = (join("198.51.100.1"), join("198.51.100.1"));
+        let mut requests = vec![one.load().enter(), two.load().enter(), one.load().enter()];
+        assert_eq!(requests[0].of_client(), 3);
+        assert_eq!(join("198.51.100.2").load().enter().of_client(), 1);
+        let proxy = join("192.0.2.1");
+        assert_eq!(proxy.load().enter().of_client(), 0, "a proxy is many clients");
+        requests.truncate(1);
+        assert_eq!(requests[0].of_client(), 1, "those that are over do not count");
     }
 
     #[test]

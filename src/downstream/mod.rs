@@ -31,7 +31,7 @@ pub use self::{
     client::Client,
     clock::{DATE_LENGTH, Patience, Wait},
     connection::Connection,
-    crowd::Crowd,
+    crowd::{Crowd, Load, Underway},
     peer::{Peer, Security},
     places::Places,
     shared::Limits,

@@ -5,7 +5,10 @@ use std::{
     sync::Arc,
 };
 
-use super::bind::{Entrance, Listener};
+use super::{
+    bind::{Entrance, Listener},
+    crowd::Load,
+};
 use crate::tls::{Identity, Names};
 
 /// Who is at the other end of a client's connection, and how it came to us. The same for all streams of
@@ -14,6 +17,7 @@ pub struct Peer<M> {
     whose: Whose,
     entrance: Arc<Entrance>,
     security: Option<Box<Security>>,
+    load: Arc<Load>,
     memory: M,
 }
 
@@ -45,12 +49,22 @@ impl<M: Default> Peer<M> {
         entrance: Arc<Entrance>,
         security: Option<Box<Security>>,
     ) -> Self {
+        Self::counted(whose, entrance, security, Load::unknown())
+    }
+
+    /// One whose requests are counted.
+    pub(super) fn counted(
+        whose: Whose,
+        entrance: Arc<Entrance>,
+        security: Option<Box<Security>>,
+        load: Arc<Load>,
+    ) -> Self {
         let canonical = |it: SocketAddr| SocketAddr::new(it.ip().to_canonical(), it.port());
         let whose = match whose {
             Whose::Known(it) => Whose::Known(canonical(it)),
             Whose::Untold(it) => Whose::Untold(canonical(it)),
         };
-        Self { whose, entrance, security, memory: M::default() }
+        Self { whose, entrance, security, load, memory: M::default() }
     }
 }
 
@@ -80,6 +94,11 @@ impl<M> Peer<M> {
     /// What TLS has made sure of, if the connection is secured.
     pub fn security(&self) -> Option<&Security> {
         self.security.as_deref()
+    }
+
+    /// What counts the requests of its address.
+    pub fn load(&self) -> &Arc<Load> {
+        &self.load
     }
 
     /// What the handler remembers of it.

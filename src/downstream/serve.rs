@@ -11,6 +11,7 @@ use super::{
     client::Client,
     clock::Wait,
     connection::Connection,
+    crowd::Load,
     greeting::{Greeted, Unwelcome, greet},
     http1, http2,
     peer::{Peer, Whose},
@@ -47,7 +48,7 @@ pub(super) fn serve<H: Handler>(
         return;
     }
     let is_plain = entrance.tls.is_none() && !is_proxied;
-    let peer = Rc::new(Peer::new(Whose::Known(address), entrance, None));
+    let peer = Rc::new(Peer::counted(Whose::Known(address), entrance, None, load_of(&guest)));
     let connection = connect(&peer, house);
     let task = match is_plain {
         true => {
@@ -83,6 +84,11 @@ fn stand<H: Handler>(guest: &mut Guest, address: SocketAddr, house: &House<H>) -
     guest.standing.is_some()
 }
 
+/// What counts the requests of the connection's client.
+fn load_of(guest: &Guest) -> Arc<Load> {
+    guest.standing.as_ref().map_or_else(Load::unknown, |it| Arc::clone(it.load()))
+}
+
 fn connect<H: Handler>(peer: &Rc<Peer<H::Memory>>, house: &House<H>) -> Rc<Connection<H::Memory>> {
     Rc::new(Connection::new(Rc::clone(peer), Rc::clone(house.roster.clock())))
 }
@@ -111,10 +117,12 @@ async fn be_greeted<H: Handler>(
             return;
         }
     };
-    let peer = Rc::new(Peer::new(whose, Arc::clone(peer.entrance()), security));
-    if guest.standing.is_none() && !stand(&mut guest, peer.socket_address(), &house) {
+    let (Whose::Known(address) | Whose::Untold(address)) = whose;
+    if guest.standing.is_none() && !stand(&mut guest, address, &house) {
         return;
     }
+    let load = load_of(&guest);
+    let peer = Rc::new(Peer::counted(whose, Arc::clone(peer.entrance()), security, load));
     let greeted = connect(&peer, &house);
     if connection.is_closing() {
         greeted.close();

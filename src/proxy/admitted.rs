@@ -16,7 +16,7 @@ use super::{
 use crate::{
     downstream::{After, Client, Connection},
     metrics::LimitHit,
-    upstream::{Member, Permit, Pool},
+    upstream::{Member, Permit, Pool, SHARE_OF_CLIENT, SHARE_OF_SERVICE},
 };
 
 /// A request that was admitted. It owns its hold on the side that answers it, from the one load of the
@@ -58,13 +58,14 @@ pub(super) struct Permits {
 // === impl Permits ===
 
 impl Permits {
-    /// Counts a request in, unless its client asks too often or there are as many requests as there may
-    /// be.
+    /// Counts a request in, unless its client asks too often, there are as many requests as there may be, or so
+    /// many that what is left is for other clients or services.
     pub(super) fn take(
-        pool: &Pool,
+        hold: &Hold,
         proxy: &Proxy,
         client: Option<IpAddr>,
     ) -> Result<Self, Refusal> {
+        let pool = hold.pool();
         let admission = pool.admission();
         let refused = |limit, refusal| {
             pool.limited(limit);
@@ -80,6 +81,12 @@ impl Permits {
         let Some(of_process) = proxy.in_flight.enter() else {
             return refused(LimitHit::InFlight, Refusal::Overloaded);
         };
+        let is_fair = proxy.in_flight.is_fair(hold.of_client(), SHARE_OF_CLIENT)
+            && (proxy.in_flight.is_fair(hold.of_side(), SHARE_OF_SERVICE)
+                || pool.is_of_only_service());
+        if !is_fair {
+            return refused(LimitHit::InFlight, Refusal::Overloaded);
+        }
         pool.deposit();
         Ok(Self { _of_service: of_service, _of_process: of_process })
     }

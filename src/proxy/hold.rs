@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Instant};
 
 use super::tally::Tally;
 use crate::{
+    downstream::Underway,
     switch::{Claim, Kind, Shard, Ticket},
     upstream::{Member, Pool, Seat},
 };
@@ -18,6 +19,7 @@ pub(super) struct Hold {
     ticket: Ticket<Instant>,
     /// Its place at an endpoint, while it is with one.
     seat: Option<Seat>,
+    underway: Underway,
     claim: Claim<Pool>,
 }
 
@@ -25,9 +27,24 @@ pub(super) struct Hold {
 
 impl Hold {
     /// Notes in `shard` that a request with this claim is inside its side.
-    pub(super) fn new(claim: Claim<Pool>, tally: Tally, shard: &Arc<Shard<Instant>>) -> Self {
+    pub(super) fn new(
+        claim: Claim<Pool>,
+        tally: Tally,
+        shard: &Arc<Shard<Instant>>,
+        underway: Underway,
+    ) -> Self {
         let ticket = shard.enter(claim.side(), Kind::Request, tally.started());
-        Self { tally, ticket, seat: None, claim }
+        Self { tally, ticket, seat: None, underway, claim }
+    }
+
+    /// The requests of its client that are under way; 0 if the client is not known.
+    pub(super) fn of_client(&self) -> usize {
+        self.underway.of_client()
+    }
+
+    /// The requests that are inside its side.
+    pub(super) fn of_side(&self) -> usize {
+        self.claim.in_flight()
     }
 
     pub(super) fn pool(&self) -> &Arc<Pool> {

@@ -94,8 +94,9 @@ impl<'a> Received<'a> {
             is_private: is_wished,
         };
         let terms = Terms { patience, tunnel_patience: rules.tunnel_patience, key };
-        let hold = Hold::new(claim, tally, &proxy.shard);
-        let permits = match Permits::take(hold.pool(), proxy, address) {
+        let underway = connection.peer().load().enter();
+        let hold = Hold::new(claim, tally, &proxy.shard, underway);
+        let permits = match Permits::take(&hold, proxy, address) {
             Ok(permits) => permits,
             Err(refusal) => {
                 let (upload, interim) = (Upload::to_discard(channel, head), Interim::new(false));

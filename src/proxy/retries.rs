@@ -162,6 +162,7 @@ impl<'e, 'a> Course<'e, 'a> {
             client: connection.peer().socket_address(),
             local: connection.peer().listener().address,
             is_for_tunnel: request.ask.wants_websocket,
+            of_client: request.hold.of_client(),
         };
         let now = connection.now();
         let opening = request.proxy.connections.open(request.pool(), member, errand, now);

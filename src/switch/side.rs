@@ -105,6 +105,12 @@ impl<P> Side<P> {
 // === impl Claim ===
 
 impl<P> Claim<P> {
+    /// How many claims there are on its side, with this one.
+    pub fn in_flight(&self) -> usize {
+        // One reference is the tables', for as long as the side is in one.
+        Arc::strong_count(&self.held) - 1
+    }
+
     /// The pool that answers this request.
     pub fn pool(&self) -> &Arc<P> {
         &self.held.pool

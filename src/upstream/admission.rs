@@ -26,6 +26,15 @@ pub struct Ceiling {
     now: AtomicUsize,
 }
 
+/// A client may hold as many as are free: one alone comes to a half, two to a third each.
+pub const SHARE_OF_CLIENT: usize = 1;
+
+/// A service may hold four times as many as are free: one alone comes to four fifths, two to four ninths each.
+pub const SHARE_OF_SERVICE: usize = 4;
+
+/// What a browser and its tabs have at once, where there is little for all.
+const FAIR_MIN: usize = 16;
+
 /// One of those that there may be at once, until it is dropped.
 #[derive(Debug)]
 pub struct Permit(Arc<Ceiling>);
@@ -90,6 +99,14 @@ impl Ceiling {
         // Counted first, so that two who come together cannot both be the last one.
         let permit = Permit(Arc::clone(self));
         (self.now.fetch_add(1, Relaxed) < self.max).then_some(permit)
+    }
+
+    /// Whether one of those who share it may have one more, beside the `held` that are its own: up to `times`
+    /// as many as are free. So however many a few of them want, some stay free for others, and while less than half
+    /// is in use nobody is held back (dynamic thresholds: Choudhury and Hahne, 1998). A few are always fair.
+    #[must_use]
+    pub fn is_fair(&self, held: usize, times: usize) -> bool {
+        held <= FAIR_MIN || held <= self.max.saturating_sub(self.count()).saturating_mul(times)
     }
 
     /// How many there are.
@@ -245,6 +262,33 @@ mod tests {
         assert!(ceiling.enter().is_none() && ceiling.count() == 2, "who is refused is not counted");
         drop(inside);
         assert!(ceiling.enter().is_some() && ceiling.count() == 0);
+    }
+
+    #[test]
+    fn however_many_a_few_want_some_stay_free_for_others() {
+        let take_all = |count: usize, times| {
+            let ceiling = Ceiling::new(1000);
+            let mut held: Vec<Vec<_>> = (0..count).map(|_| Vec::new()).collect();
+            loop {
+                let before = ceiling.count();
+                for own in &mut held {
+                    if ceiling.is_fair(own.len(), times) {
+                        own.extend(ceiling.enter());
+                    }
+                }
+                if ceiling.count() == before {
+                    let others = ceiling.is_fair(0, times) && ceiling.enter().is_some();
+                    return (held.iter().map(Vec::len).collect::<Vec<_>>(), others);
+                }
+            }
+        };
+        assert_eq!(take_all(1, SHARE_OF_CLIENT), (vec![501], true));
+        assert_eq!(take_all(2, SHARE_OF_CLIENT), (vec![334, 334], true));
+        assert_eq!(take_all(1, SHARE_OF_SERVICE), (vec![801], true));
+        let (held, others) = take_all(100, SHARE_OF_CLIENT);
+        assert!(held.iter().all(|it| *it >= 9), "{held:?} {others}");
+        let (held, others) = take_all(20, SHARE_OF_CLIENT);
+        assert!(others && held.iter().all(|it| (47..=48).contains(it)), "{held:?}");
     }
 
     #[test]

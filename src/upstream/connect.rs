@@ -61,6 +61,8 @@ pub struct Errand {
     pub local: SocketAddr,
     /// Whether the request wants to become a tunnel.
     pub is_for_tunnel: bool,
+    /// The client's requests that are under way; 0 if nothing is known of them.
+    pub of_client: usize,
 }
 
 /// A connection on which nothing was said yet but what opens it.

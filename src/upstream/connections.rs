@@ -14,7 +14,7 @@ use socket2::SockRef;
 use tokio::sync::Semaphore;
 
 use super::{
-    admission::{Ceiling, Permit},
+    admission::{Ceiling, Permit, SHARE_OF_CLIENT, SHARE_OF_SERVICE},
     connect::{ConnectError, ConnectReason, Errand},
     member::{Member, Slot},
     pool::Pool,
@@ -178,7 +178,12 @@ impl Connections {
     }
 
     /// A place for one more connection to a member, and among all that this process may have.
-    fn place(&self, pool: &Pool, member: &Arc<Member>) -> Result<(Slot, Permit), ConnectError> {
+    fn place(
+        &self,
+        pool: &Pool,
+        member: &Arc<Member>,
+        of_client: usize,
+    ) -> Result<(Slot, Permit), ConnectError> {
         let full = |reason, what: &str| {
             ConnectError::of(member, reason, io::Error::other(what.to_owned()))
         };
@@ -189,6 +194,13 @@ impl Connections {
             member.try_open(max)
         });
         let slot = slot.ok_or_else(|| full(ConnectReason::Limit, "it has as many as it may"))?;
+        let of_pool = usize::try_from(pool.metrics().connections().get()).unwrap_or_default();
+        let is_fair = self.ceiling.is_fair(of_client, SHARE_OF_CLIENT)
+            && (self.ceiling.is_fair(of_pool, SHARE_OF_SERVICE) || pool.is_of_only_service());
+        if !is_fair {
+            let what = "the file descriptors that are left are for other clients and services";
+            return Err(full(ConnectReason::Descriptors, what));
+        }
         // One that waits for a request is worth less than one that has one.
         let permit = self.ceiling.enter().or_else(|| {
             self.idle.borrow_mut().close_one();
@@ -234,7 +246,7 @@ impl Connections {
                 Some(turn).filter(|_| member.is_multiplexed() != Some(false))
             }
         };
-        let place = self.place(pool, member)?;
+        let place = self.place(pool, member, errand.of_client)?;
         let opened = member.connect(self.limits.connect, errand, only).await;
         let opened = opened.inspect_err(|error| {
             // That it does not take what only tunnels ask for says nothing of other requests.

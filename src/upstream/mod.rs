@@ -23,7 +23,7 @@ mod service_pools;
 mod sessions;
 
 pub use self::{
-    admission::{Admission, Ceiling, Permit},
+    admission::{Admission, Ceiling, Permit, SHARE_OF_CLIENT, SHARE_OF_SERVICE},
     alerts::Alerts,
     condition::{Condition, Ejected, Trouble, TroubleKind},
     connect::{ConnectError, ConnectReason, Errand},

@@ -1,6 +1,6 @@
 //! What all pools are made with.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::AtomicUsize};
 
 use super::{alerts::Alerts, names::Names};
 use crate::tls::Connectors;
@@ -14,4 +14,6 @@ pub struct Parts {
     pub alerts: Arc<Alerts>,
     /// What connections are secured with.
     pub connectors: Connectors,
+    /// How many services there are.
+    pub services: Arc<AtomicUsize>,
 }

@@ -301,6 +301,12 @@ impl Pool {
         })
     }
 
+    /// Whether there is no service but that of this pool.
+    #[must_use]
+    pub fn is_of_only_service(&self) -> bool {
+        self.common.parts.services.load(Relaxed) <= 1
+    }
+
     /// Notes that a request has come.
     pub fn deposit(&self) {
         self.common.budget.deposit(&self.policy.retry);

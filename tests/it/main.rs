@@ -13,6 +13,7 @@ mod demo; // Does the tour lose anything?
 mod differential; // Does hyper see the same messages in the same bytes?
 mod drain; // Who is still inside, and when is nobody?
 mod drill; // Does the drill find what is wrong, and nothing where nothing is?
+mod fairness; // Can one client or service take what all others need?
 mod flip; // Where does a request go, before and after?
 mod floors; // Does the house still stand?
 mod health; // Who is well, who says so, and who is asked meanwhile?

@@ -24,7 +24,12 @@ fn pool_by(endpoints: &[(&str, u16)], policy: Policy, names: Names) -> Pool {
     let metrics = Arc::new(metrics.pool(&service, Color::Blue));
     let admission = Admission::new(&policy.limits);
     let policy = Arc::new(policy);
-    let parts = Parts { names, alerts: Arc::default(), connectors: Connectors::default() };
+    let parts = Parts {
+        names,
+        alerts: Arc::default(),
+        connectors: Connectors::default(),
+        services: Arc::default(),
+    };
     Pool::new(service, Color::Blue, spec(endpoints), policy, admission, parts, metrics)
 }
 

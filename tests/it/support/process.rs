@@ -77,14 +77,17 @@ impl Process {
         Self::start_with(folder.path(), &config).await
     }
 
-    /// The same with a limit of open files.
+    /// The same with a limit of open files, and more services.
     pub(crate) async fn start_limited(
         folder: &TempDir,
         files: u64,
         blue: &Upstream,
         green: &Upstream,
+        services: &str,
     ) -> Self {
         let config = write_config(folder.path(), 0, blue, green);
+        let text = std::fs::read_to_string(&config).expect("the configuration");
+        std::fs::write(&config, text + services).expect("written");
         let mut command = Command::new("sh");
         let program = env!("CARGO_BIN_EXE_flipgate");
         command.args(["-c", &format!("ulimit -n {files} && exec \"$0\" \"$@\""), program]);
