@@ -25,7 +25,6 @@ mod limits; // Does everything that a client can have more of come to an end?
 mod logs; // What happens when standard error is not read?
 mod names; // Where do requests for a name go when its addresses change?
 mod overload; // What happens when there is more to do than may be?
-mod peers; // Do real peers see what we promise?
 mod places; // Who gets a place when every one is taken?
 mod relay; // Does everything come through as it was sent?
 mod retries; // What is tried again, and what never?
