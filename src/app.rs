@@ -56,6 +56,7 @@ pub struct App {
     workers: Vec<Worker>,
     stop: downstream::Stop,
     is_serving: Arc<AtomicBool>,
+    delay: Duration,
     patience: Duration,
     reload: Reloader,
     supervisor: Supervisor,
@@ -223,7 +224,7 @@ impl App {
 
         let is_serving = Arc::new(AtomicBool::new(true));
         let serving = Arc::clone(&is_serving);
-        let patience = config.shutdown_patience;
+        let (delay, patience) = (config.shutdown_delay, config.shutdown_patience);
         let admin_config = config.admin.clone();
         let entrances: Vec<_> = bound.iter().map(|it| Arc::clone(&it.entrance)).collect();
         let reload = Reloader::new(path, config, control.clone(), entrances.clone());
@@ -266,6 +267,7 @@ impl App {
             workers: threads,
             stop,
             is_serving,
+            delay,
             patience,
             reload,
             supervisor,
@@ -333,22 +335,39 @@ impl App {
 
     /// Does so until `told_again`, and then ends at once.
     fn end(self, told_again: impl Future<Output = ()>) -> Ended {
-        let Self { control, server, workers, stop, is_serving, patience, runtime, .. } = self;
+        let Self { control, server, workers, stop, is_serving, delay, patience, runtime, .. } =
+            self;
         let Watched { fatal, .. } = self.supervisor.watched();
         is_serving.store(false, SeqCst);
         control.events().publish(EventKind::Stopping);
-        let patience_s = patience.as_secs_f64();
-        info!(patience_s, "stopping: finishing what is under way");
-        stop.gently.cancel();
+        let (delay_s, patience_s) = (delay.as_secs_f64(), patience.as_secs_f64());
         let ended = runtime.block_on(async {
+            let mut told_again = std::pin::pin!(told_again);
+            let mut at_once = false;
+            // What has died does not get better by waiting.
+            if !delay.is_zero() && !fatal.is_cancelled() {
+                info!(delay_s, "stopping: not ready any more, and serving on for the delay");
+                at_once = tokio::select! {
+                    () = tokio::time::sleep(delay) => false,
+                    () = fatal.cancelled() => false,
+                    () = &mut told_again => true,
+                };
+            }
+            info!(patience_s, "stopping: finishing what is under way");
+            stop.gently.cancel();
             let joined = tokio::task::spawn_blocking(|| {
                 workers.into_iter().map(Worker::join).sum::<usize>()
             });
             let mut joined = std::pin::pin!(joined);
-            let (in_time, at_once) = tokio::select! {
-                cut = &mut joined => (Some(cut), false),
-                () = tokio::time::sleep(patience) => (None, false),
-                () = told_again => (None, true),
+            let in_time = tokio::select! {
+                biased;
+                () = std::future::ready(()), if at_once => None,
+                cut = &mut joined => Some(cut),
+                () = tokio::time::sleep(patience) => None,
+                () = &mut told_again => {
+                    at_once = true;
+                    None
+                }
             };
             let cut = match in_time {
                 Some(cut) => cut,

@@ -57,7 +57,9 @@ pub struct Config {
     pub care: care::Settings,
     /// How endpoints that are names are looked up.
     pub names: upstream::NameSettings,
-    /// How long requests may take to end when the process is told to stop.
+    /// How long the process goes on as before when it is told to stop, but for `/readyz`.
+    pub shutdown_delay: Duration,
+    /// How long requests may take to end then.
     pub shutdown_patience: Duration,
 }
 
@@ -165,7 +167,7 @@ impl Config {
         let times = settings::timeouts(&root.section("timeouts"));
         let limits = settings::limits(&root.section("limits"));
         let names = settings::names(&root.section("dns"));
-        let shutdown_patience = settings::shutdown(&root.section("shutdown"));
+        let (shutdown_delay, shutdown_patience) = settings::shutdown(&root.section("shutdown"));
         let services = services::services(root);
         root.finish();
         let mut catalog = services::catalog(services, mistakes, root)?;
@@ -196,6 +198,7 @@ impl Config {
             in_flight_max: limits.in_flight,
             care: limits.care,
             names,
+            shutdown_delay,
             shutdown_patience,
         })
     }
@@ -219,6 +222,7 @@ impl Config {
             in_flight_max,
             care,
             names,
+            shutdown_delay,
             shutdown_patience,
         } = new;
         let same_times = upstream::Limits { idle_max: self.upstream.idle_max, ..*upstream };
@@ -240,7 +244,11 @@ impl Config {
                     || self.care != *care,
             ),
             ("dns", self.names != *names),
-            ("shutdown", self.shutdown_patience != *shutdown_patience),
+            (
+                "shutdown",
+                self.shutdown_patience != *shutdown_patience
+                    || self.shutdown_delay != *shutdown_delay,
+            ),
         ]
         .into_iter()
         .filter_map(|(key, differs)| differs.then_some(key))

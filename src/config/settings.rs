@@ -207,10 +207,15 @@ pub(super) fn names(section: &Section<'_>) -> NameSettings {
     settings
 }
 
-pub(super) fn shutdown(section: &Section<'_>) -> Duration {
+/// How long it is told before it happens, and how long requests then have.
+pub(super) fn shutdown(section: &Section<'_>) -> (Duration, Duration) {
+    let delay = section.read("delay", Duration::ZERO, |it| match text(it) {
+        Ok("0s") => Ok(Duration::ZERO),
+        _ => duration(it).map_err(|what| format!("{what}, or \"0s\"")),
+    });
     let patience = section.read("patience", Duration::from_secs(30), duration);
     section.finish();
-    patience
+    (delay, patience)
 }
 
 pub(super) fn path(value: &DeValue<'_>) -> Result<PathBuf, String> {

@@ -236,3 +236,29 @@ async fn a_process_that_was_stopped_for_longer_than_a_limit_cuts_nobody() {
     // The limits are there still.
     assert_eq!(idle.read_to_end().await, "");
 }
+
+#[tokio::test]
+async fn a_process_that_is_told_to_stop_says_so_and_serves_on_for_the_delay() {
+    let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
+    for is_told_again in [false, true] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let config = write_config(folder.path(), 0, &blue, &green);
+        let text = fs::read_to_string(&config).expect("the configuration");
+        let delay = if is_told_again { "1h" } else { "2s" };
+        let delay = format!("shutdown.delay = \"{delay}\"\n{text}");
+        fs::write(&config, delay).expect("written");
+        let mut process = Process::start_with(folder.path(), &config).await;
+        eventually("it is ready", async || process.ready().await.starts_with("HTTP/1.1 200 "))
+            .await;
+        process.signal("TERM");
+        eventually("it is not ready", async || process.ready().await.starts_with("HTTP/1.1 503 "))
+            .await;
+        // A new connection, while the load balancer has not noticed yet.
+        assert_eq!(process.get("/").await, "blue");
+        if is_told_again {
+            process.signal("TERM");
+        }
+        assert_eq!(process.wait().await, Some(i32::from(is_told_again)), "{}", process.log());
+        assert_eq!(process.log().contains("told to end a second time"), is_told_again);
+    }
+}

@@ -205,14 +205,25 @@ impl Process {
         stream
     }
 
+    /// What `/readyz` says, as it comes.
+    pub(crate) async fn ready(&self) -> String {
+        self.ask("/readyz").await
+    }
+
     /// The metrics.
     pub(crate) async fn scrape(&self) -> String {
+        let answer = self.ask("/metrics").await;
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        answer
+    }
+
+    async fn ask(&self, path: &str) -> String {
         let mut stream = UnixStream::connect(&self.admin).await.expect("the admin API");
-        let request = "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+        let request =
+            format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.expect("sent");
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.expect("UTF-8");
-        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
         answer
     }
 
