@@ -25,7 +25,8 @@ pub struct RequestHead {
     pub expects_continue: bool,
     /// Whether the client takes trailers.
     pub takes_trailers: bool,
-    /// Whether the client asks for a WebSocket, and for nothing else: RFC 6455, section 4.1.
+    /// Whether the client asks for a WebSocket, perhaps among other protocols, in a request without content:
+    /// RFC 6455, section 4.1.
     pub wants_websocket: bool,
     /// The form of the target.
     pub form: Form,
@@ -90,7 +91,7 @@ impl RequestHead {
         let mut request = httparse::Request::new(&mut []);
         match request.parse_with_uninit_headers(bytes, &mut scratch) {
             Ok(httparse::Status::Complete(len)) if len <= HEAD_MAX => {
-                Self::new(&bytes[..len], &request).map(Some)
+                Ok(Self::new(&bytes[..len], &request)?.followed_by(&bytes[len..]))
             }
             Ok(httparse::Status::Complete(_)) => Err(Reject::TooLarge),
             Ok(httparse::Status::Partial) => too_long(bytes).map_or(Ok(None), Err),
@@ -137,11 +138,16 @@ impl RequestHead {
                 && version == Version::Http11
                 && !matches!(framing, Framing::None | Framing::Exact(0)),
             takes_trailers: notes.takes_trailers && version == Version::Http11,
-            wants_websocket: notes.upgrades == Some(true)
+            wants_websocket: notes.upgrades
                 && framed.upgrades
                 && version == Version::Http11
                 && method == "GET"
-                && framing == Framing::None,
+                && match framing {
+                    Framing::None | Framing::Exact(0) => true,
+                    // Its only chunk may be the last one.
+                    Framing::Chunked => !notes.expects_continue,
+                    Framing::Exact(_) | Framing::ToClose => false,
+                },
             form,
             method: Span::of(head, method.as_bytes()),
             target: Span::of(head, target.as_bytes()),
@@ -159,6 +165,28 @@ impl RequestHead {
     /// The target without an authority; to be completed as the form says.
     #[must_use]
     pub fn target<'a>(&self, head: &'a [u8]) -> &'a [u8] {
+    /// The head, now that it is known what follows it. A handshake without content has none however that is
+    /// said: an empty chunked body becomes a part of the head. `None` while it is not known whether it is one.
+    fn followed_by(mut self, bytes: &[u8]) -> Option<Self> {
+        const NO_CHUNKS: &[u8] = b"0\r\n\r\n";
+        if !self.wants_websocket {
+            return Some(self);
+        }
+        if self.framing == Framing::Chunked {
+            let is_whole = bytes.starts_with(NO_CHUNKS);
+            if self.len + NO_CHUNKS.len() > HEAD_MAX || !is_whole && !NO_CHUNKS.starts_with(bytes) {
+                self.wants_websocket = false;
+                return Some(self);
+            }
+            if !is_whole {
+                return None;
+            }
+            self.len += NO_CHUNKS.len();
+        }
+        self.framing = Framing::None;
+        Some(self)
+    }
+
         self.target.of_head(head)
     }
 
@@ -185,8 +213,8 @@ impl RequestHead {
 struct Notes {
     expects_continue: bool,
     takes_trailers: bool,
-    /// Whether all that `Upgrade` says is `websocket`.
-    upgrades: Option<bool>,
+    /// `websocket` is among the members of `Upgrade`.
+    upgrades: bool,
 }
 
 impl Notes {
@@ -206,8 +234,8 @@ impl Notes {
                     notes.takes_trailers |= members(value).any(is_trailers);
                 }
                 Name::Upgrade => {
-                    let is_websocket = value.eq_ignore_ascii_case(b"websocket");
-                    notes.upgrades = Some(is_websocket && notes.upgrades.is_none());
+                    let is_websocket = |it: &[u8]| it.eq_ignore_ascii_case(b"websocket");
+                    notes.upgrades |= members(value).any(is_websocket);
                 }
                 _ => {}
             }
@@ -363,8 +391,10 @@ mod tests {
             ("Connection: keep-alive, upgrade\r\nUpgrade: websocket", true),
             ("Upgrade: websocket", false),
             ("Connection: upgrade\r\nUpgrade: h2c", false),
-            ("Connection: upgrade\r\nUpgrade: websocket, h2c", false),
-            ("Connection: upgrade\r\nUpgrade: websocket\r\nUpgrade: h2c", false),
+            ("Connection: upgrade\r\nUpgrade: websocket, h2c", true),
+            ("Connection: upgrade\r\nUpgrade: h2c\r\nUpgrade: WebSocket", true),
+            ("Connection: upgrade\r\nUpgrade: h2c, websockets", false),
+            ("Connection: upgrade\r\nUpgrade: websocket\r\nContent-Length: 0", true),
             ("Connection: upgrade\r\nUpgrade: websocket\r\nContent-Length: 1", false),
         ] {
             let head = good(&format!("GET / HTTP/1.1\r\nHost: a\r\n{lines}\r\n\r\n"));
@@ -389,6 +419,30 @@ mod tests {
             let text = format!("{method} {target} HTTP/1.1\r\nHost: a\r\n\r\n");
             let head = good(&text);
             assert_eq!((head.form, head.target(text.as_bytes())), (form, rest.as_bytes()));
+    #[test]
+    fn a_handshake_with_an_empty_chunked_body_is_one_without_content() {
+        let text = "GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\
+                    Transfer-Encoding: chunked\r\n\r\n";
+        for (behind, wants) in [
+            ("", None),
+            ("0\r\n\r", None),
+            ("0\r\n\r\n", Some(true)),
+            ("0\r\n\r\nframes", Some(true)),
+            ("5", Some(false)),
+            ("0\r\nx", Some(false)),
+        ] {
+            let head = parse(&format!("{text}{behind}")).expect("good so far");
+            assert_eq!(head.as_ref().map(|it| it.wants_websocket), wants, "{behind:?}");
+            let Some(head) = head else { continue };
+            let (content, framing) =
+                if wants == Some(true) { (5, Framing::None) } else { (0, Framing::Chunked) };
+            assert_eq!((head.len, head.framing), (text.len() + content, framing), "{behind:?}");
+        }
+        // Who waits for leave sends nothing.
+        let waits = text.replace("Host: a", "Host: a\r\nExpect: 100-continue");
+        assert!(!good(&waits).wants_websocket);
+    }
+
         }
         for target in ["*", "x", "a:80", "ftp://a/", "http://b/", "http://a@a/", "http:///", "/x#y"]
         {
