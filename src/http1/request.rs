@@ -7,6 +7,7 @@ use super::{
     fields::{Coding, FIELDS_MAX, Fields, Framed, Framing, Scratch, Span, members},
     name::Name,
 };
+use crate::model::{default_port, is_same_authority};
 
 /// The head of a request that can be read in one way only, and what it means for what follows it.
 #[derive(Clone, Debug)]
@@ -30,6 +31,8 @@ pub struct RequestHead {
     pub wants_websocket: bool,
     /// The form of the target.
     pub form: Form,
+    /// Whether the host is that of the target, so that `Host` may have another port in its place.
+    pub is_absolute: bool,
     method: Span,
     target: Span,
     host: Span,
@@ -124,7 +127,12 @@ impl RequestHead {
             .map_err(|_| Reject::Malformed("the Content-Length is not one number"))?;
         let framing = framing(&framed, version)?;
         let host = one_host(&fields)?;
-        let (form, target) = target_of(target, method, host.of_head(head))?;
+        let (form, target, authority) = target_of(target, method, host.of_head(head))?;
+        // RFC 9112, section 3.2.2: the target's counts.
+        let (is_absolute, host) = match authority {
+            Some(it) => (true, Span::of(head, it.as_bytes())),
+            None => (false, host),
+        };
         let notes = Notes::of(&fields, head);
         Ok(Self {
             len: head.len(),
@@ -149,6 +157,7 @@ impl RequestHead {
                     Framing::Exact(_) | Framing::ToClose => false,
                 },
             form,
+            is_absolute,
             method: Span::of(head, method.as_bytes()),
             target: Span::of(head, target.as_bytes()),
             host,
@@ -156,15 +165,6 @@ impl RequestHead {
         })
     }
 
-    /// The method.
-    #[must_use]
-    pub fn method<'a>(&self, head: &'a [u8]) -> &'a [u8] {
-        self.method.of_head(head)
-    }
-
-    /// The target without an authority; to be completed as the form says.
-    #[must_use]
-    pub fn target<'a>(&self, head: &'a [u8]) -> &'a [u8] {
     /// The head, now that it is known what follows it. A handshake without content has none however that is
     /// said: an empty chunked body becomes a part of the head. `None` while it is not known whether it is one.
     fn followed_by(mut self, bytes: &[u8]) -> Option<Self> {
@@ -187,10 +187,19 @@ impl RequestHead {
         Some(self)
     }
 
+    /// The method.
+    #[must_use]
+    pub fn method<'a>(&self, head: &'a [u8]) -> &'a [u8] {
+        self.method.of_head(head)
+    }
+
+    /// The target without an authority; to be completed as the form says.
+    #[must_use]
+    pub fn target<'a>(&self, head: &'a [u8]) -> &'a [u8] {
         self.target.of_head(head)
     }
 
-    /// The value of the one `Host`, which has not been looked at further.
+    /// The authority of the target, or else the value of the one `Host`. It has not been looked at further.
     #[must_use]
     pub fn host<'a>(&self, head: &'a [u8]) -> &'a [u8] {
         self.host.of_head(head)
@@ -273,31 +282,37 @@ fn one_host(fields: &Fields) -> Result<Span, Reject> {
     }
 }
 
-/// Sections 3.2.1 to 3.2.4.
-fn target_of<'a>(target: &'a str, method: &str, host: &[u8]) -> Result<(Form, &'a str), Reject> {
+/// The form of a target, the target without its authority, and the authority: sections 3.2.1 to 3.2.4.
+fn target_of<'a>(
+    target: &'a str,
+    method: &str,
+    host: &[u8],
+) -> Result<(Form, &'a str, Option<&'a str>), Reject> {
     if memchr::memchr(b'#', target.as_bytes()).is_some() {
         return Err(Reject::Malformed("a target has no fragment"));
     }
     if target.starts_with('/') {
-        return Ok((Form::Path, target));
+        return Ok((Form::Path, target, None));
     }
     if target == "*" && method == "OPTIONS" {
-        return Ok((Form::Asterisk, target));
+        return Ok((Form::Asterisk, target, None));
     }
     let begins =
         |scheme: &str| target.get(..scheme.len()).is_some_and(|it| it.eq_ignore_ascii_case(scheme));
     let scheme = ["http://", "https://"].into_iter().find(|it| begins(it));
-    let rest = scheme.map(|it| &target[it.len()..]);
-    let rest = rest.ok_or(Reject::Malformed("the target is neither a path nor a URL"))?;
+    let scheme = scheme.ok_or(Reject::Malformed("the target is neither a path nor a URL"))?;
+    let rest = &target[scheme.len()..];
     let (authority, rest) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
-    if !authority.as_bytes().eq_ignore_ascii_case(host) {
+    let port = default_port(scheme.trim_end_matches("://").as_bytes());
+    if !is_same_authority(authority.as_bytes(), host, port) {
         return Err(Reject::Malformed("the target and the Host name different hosts"));
     }
-    match rest {
-        "" if method == "OPTIONS" => Ok((Form::Asterisk, rest)),
-        path if path.starts_with('/') => Ok((Form::Path, path)),
-        query => Ok((Form::Root, query)),
-    }
+    let form = match rest {
+        "" if method == "OPTIONS" => Form::Asterisk,
+        path if path.starts_with('/') => Form::Path,
+        _ => Form::Root,
+    };
+    Ok((form, rest, Some(authority)))
 }
 
 /// Whether what is there is too much already, whatever may follow.
@@ -405,21 +420,6 @@ mod tests {
     }
 
     #[test]
-    fn targets_become_paths() {
-        for (method, target, form, rest) in [
-            ("GET", "/x?y", Form::Path, "/x?y"),
-            ("GET", "//x", Form::Path, "//x"),
-            ("GET", "http://A/x", Form::Path, "/x"),
-            ("GET", "HTTPS://a/x", Form::Path, "/x"),
-            ("GET", "http://a", Form::Root, ""),
-            ("GET", "http://a?b", Form::Root, "?b"),
-            ("OPTIONS", "*", Form::Asterisk, "*"),
-            ("OPTIONS", "http://a", Form::Asterisk, ""),
-        ] {
-            let text = format!("{method} {target} HTTP/1.1\r\nHost: a\r\n\r\n");
-            let head = good(&text);
-            assert_eq!((head.form, head.target(text.as_bytes())), (form, rest.as_bytes()));
-    #[test]
     fn a_handshake_with_an_empty_chunked_body_is_one_without_content() {
         let text = "GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\
                     Transfer-Encoding: chunked\r\n\r\n";
@@ -443,6 +443,42 @@ mod tests {
         assert!(!good(&waits).wants_websocket);
     }
 
+    #[test]
+    fn targets_become_paths() {
+        for (method, target, form, rest) in [
+            ("GET", "/x?y", Form::Path, "/x?y"),
+            ("GET", "//x", Form::Path, "//x"),
+            ("GET", "http://A/x", Form::Path, "/x"),
+            ("GET", "HTTPS://a/x", Form::Path, "/x"),
+            ("GET", "http://a", Form::Root, ""),
+            ("GET", "http://a?b", Form::Root, "?b"),
+            ("OPTIONS", "*", Form::Asterisk, "*"),
+            ("OPTIONS", "http://a", Form::Asterisk, ""),
+        ] {
+            let text = format!("{method} {target} HTTP/1.1\r\nHost: a\r\n\r\n");
+            let head = good(&text);
+            assert_eq!((head.form, head.target(text.as_bytes())), (form, rest.as_bytes()));
+        }
+        for (target, host, told) in [
+            ("http://a.test:80/", "a.test", "a.test:80"),
+            ("http://a.test/", "a.test:80", "a.test"),
+            ("http://a.test:/", "a.test", "a.test:"),
+            ("http://a.test/", "A.test:", "a.test"),
+            ("https://a.test:443/", "a.test", "a.test:443"),
+            ("HTTPS://a.test/", "a.test:443", "a.test"),
+        ] {
+            let text = format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n");
+            assert_eq!(good(&text).host(text.as_bytes()), told.as_bytes(), "{target} {host}");
+        }
+        for (target, host) in [
+            ("http://a.test:443/", "a.test"),
+            ("https://a.test:80/", "a.test"),
+            ("https://a.test/", "a.test:80"),
+            ("http://a.test/", "a.test:8080"),
+            ("http://a.test:80/", "b.test"),
+        ] {
+            let text = format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n");
+            assert!(matches!(parse(&text), Err(Reject::Malformed(_))), "{target} {host}");
         }
         for target in ["*", "x", "a:80", "ftp://a/", "http://b/", "http://a@a/", "http:///", "/x#y"]
         {

@@ -4,6 +4,7 @@
 //! printed. A value that exists is valid; there is no second check further in.
 
 mod audience;
+mod authority;
 mod color;
 mod endpoint;
 mod link;
@@ -20,6 +21,7 @@ mod weighted;
 
 pub use self::{
     audience::Audience,
+    authority::{default_port, is_same_authority},
     color::{Color, ParseColorError, Role},
     endpoint::{Endpoint, Health, ParseEndpointError, Place},
     link::{Link, Protocol, ProxyProtocol, UpstreamTls},

@@ -327,6 +327,43 @@ async fn an_absolute_target_is_forwarded_in_origin_form() {
 async fn an_old_client_gets_an_answer_that_it_can_read() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
     let house = House::of(&blue, &green);
+/// `http://a.test:80/` with `Host: a.test` was refused as a request for two hosts.
+#[tokio::test]
+async fn a_target_and_a_host_that_differ_by_the_default_port_are_the_same_authority() {
+    let upstream = Upstream::start("blue").await;
+    let house = House::build().service_at("web", "a.test", "/", &[&upstream], &[]).start();
+    let mut client = house.public().await;
+    for (target, host, told) in [
+        ("http://a.test:80", "a.test", "a.test:80"),
+        ("http://a.test", "a.test:80", "a.test"),
+        ("http://a.test:", "A.TEST", "a.test:"),
+        ("http://a.test", "a.test:", "a.test"),
+        ("https://a.test:443", "a.test", "a.test:443"),
+        ("https://a.test", "a.test:443", "a.test"),
+    ] {
+        client.send(format!("GET {target}/head HTTP/1.1\r\nHost: {host}\r\n\r\n")).await;
+        let answer = client.answer().await;
+        assert_eq!(answer.status, 200, "{target} {host}");
+        let seen = answer.text();
+        // One Host, which is that of the target: RFC 9112, section 3.2.2.
+        let hosts: Vec<_> = seen.lines().filter(|it| it.starts_with("Host: ")).collect();
+        assert_eq!(hosts, [format!("Host: {told}")], "{target} {host}");
+    }
+    let requests = upstream.requests();
+    for (target, host) in [
+        ("http://a.test:443", "a.test"),
+        ("https://a.test:80", "a.test"),
+        ("http://a.test", "a.test:8080"),
+        ("http://a.test:80", "b.test:80"),
+    ] {
+        let mut client = house.public().await;
+        client.send(format!("GET {target}/ HTTP/1.1\r\nHost: {host}\r\n\r\n")).await;
+        let answer = client.read_to_end().await;
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{target} {host}: {answer}");
+    }
+    assert_eq!(upstream.requests(), requests);
+}
+
     let mut client = house.public().await;
     client.send("POST /echo HTTP/1.0\r\nHost: a\r\nContent-Length: 3\r\n\r\nold").await;
     let answer = client.read_to_end().await;

@@ -37,7 +37,7 @@ pub(in crate::proxy) fn put_request(
     let mut out = Vec::with_capacity(head.len + ADDED + 2 * head.host(bytes).len());
     let lines = head.fields.lines(bytes);
     put_request_line(&mut out, head, bytes);
-    put_kept(&mut out, head, lines, &onward);
+    put_kept(&mut out, head, bytes, &onward);
     if head.framing == Framing::Chunked {
         out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
     }
@@ -69,12 +69,16 @@ fn put_request_line(out: &mut Vec<u8>, head: &RequestHead, bytes: &[u8]) {
 }
 
 /// Writes the lines that go on as they came; all others are written anew, if at all.
-fn put_kept(out: &mut Vec<u8>, head: &RequestHead, lines: Lines<'_>, onward: &Onward<'_>) {
+fn put_kept(out: &mut Vec<u8>, head: &RequestHead, bytes: &[u8], onward: &Onward<'_>) {
     let Onward { expects_continue, is_behind_proxy, .. } = *onward;
+    let (lines, host) = (head.fields.lines(bytes), head.host(bytes));
     let has_list = lines.has(Name::Connection);
-    let mut has_cookies = false;
+    let (mut has_cookies, mut has_host) = (false, false);
     lines.put_kept(out, |name, line| match name {
-        Name::Host => true,
+        Name::Host => {
+            has_host = !head.is_absolute || line.value() == host;
+            has_host
+        }
         Name::ContentLength => false,
         Name::Expect => expects_continue,
         name if name.is_hop_by_hop() => false,
@@ -89,6 +93,10 @@ fn put_kept(out: &mut Vec<u8>, head: &RequestHead, lines: Lines<'_>, onward: &On
         }
         _ => true,
     });
+    if !has_host {
+        // That of the target, in other words.
+        put_field(out, b"Host", host);
+    }
     if has_cookies {
         for line in lines.all(Name::Cookie).filter(|it| cookies::has_ours(it)) {
             if let Some(others) = cookies::without_ours(line) {
