@@ -172,6 +172,7 @@ impl Config {
         catalog.internal = clients.internal;
         catalog.trusted_proxies = clients.trusted_proxies;
         catalog.public_marks = clients.public_marks;
+        catalog.keeps_trace = clients.keeps_trace;
         catalog.response_patience = times.response;
         let upstream = upstream::Limits {
             idle_max: limits.upstream_idle,

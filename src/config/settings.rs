@@ -20,6 +20,7 @@ pub(super) struct Clients {
     pub(super) internal: Vec<IpNet>,
     pub(super) trusted_proxies: Vec<IpNet>,
     pub(super) public_marks: bool,
+    pub(super) keeps_trace: bool,
 }
 
 pub(super) struct Times {
@@ -118,8 +119,13 @@ pub(super) fn clients(section: &Section<'_>) -> Clients {
         net => Ok(net),
     });
     let public_marks = section.read("public_marks", false, flag);
+    let keeps_trace = section.read("trace_context", false, |it| match text(it)? {
+        "new" => Ok(false),
+        "keep" => Ok(true),
+        _ => Err("is \"new\" or \"keep\"".to_owned()),
+    });
     section.finish();
-    Clients { internal, trusted_proxies, public_marks }
+    Clients { internal, trusted_proxies, public_marks, keeps_trace }
 }
 
 pub(super) fn timeouts(section: &Section<'_>) -> Times {

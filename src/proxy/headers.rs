@@ -1,6 +1,7 @@
 //! What is changed in heads on their way through.
 
 mod answer;
+mod forwarding;
 mod onward;
 
 pub(super) use self::{

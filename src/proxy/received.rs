@@ -81,9 +81,10 @@ impl<'a> Received<'a> {
         let Self { proxy, tally, ask } = self;
         let Decision {
             claim,
-            is_behind_proxy,
+            told,
             is_wished,
             has_marks,
+            keeps_trace,
             patience,
             client: address,
             key,
@@ -112,7 +113,8 @@ impl<'a> Received<'a> {
             expects_continue,
             peer: connection.peer(),
             client: address,
-            is_behind_proxy,
+            told,
+            keeps_trace,
             random: &mut proxy.random.borrow_mut(),
         };
         let out = put_request(head, channel.unread(), onward);

@@ -42,7 +42,8 @@ impl Stranger {
             expects_continue: head.expects_continue,
             client: Some(peer.address()),
             peer,
-            is_behind_proxy: false,
+            told: None,
+            keeps_trace: false,
             random,
         };
         put_request(head, bytes, onward)

@@ -14,6 +14,7 @@ use super::{
     address::Client as Asker,
     affinity::key_of,
     cookies,
+    forwarded::Told,
     memory::Memory,
     refusal::Refusal,
     said::Said,
@@ -65,9 +66,12 @@ pub struct Proxy {
 /// What was decided when a request was admitted.
 pub(super) struct Decision {
     pub(super) claim: Claim<Pool>,
-    pub(super) is_behind_proxy: bool,
+    /// What a trusted proxy tells of the client, if there is one.
+    pub(super) told: Option<Told>,
     pub(super) is_wished: bool,
     pub(super) has_marks: bool,
+    /// Whether the public's trace context is kept.
+    pub(super) keeps_trace: bool,
     /// How long the answer may take to begin.
     pub(super) patience: Duration,
     /// Where the client is, as far as that is known.
@@ -138,7 +142,7 @@ impl Proxy {
                 asker = Asker::UNKNOWN;
             }
             // Whoever stands behind a proxy has not shown the proxy's certificate.
-            if is_vouched_for && !asker.is_behind_proxy {
+            if is_vouched_for && asker.told.is_none() {
                 asker.audience = Audience::Internal;
             }
             let view =
@@ -146,26 +150,42 @@ impl Proxy {
             let choice = admit(rules, &view)?;
             let has_marks = asker.audience == Audience::Internal || rules.public_marks;
             let of_service = rules.services.get(choice.0).copied().unwrap_or_default();
-            decided = Some((asker, choice.1, has_marks, rules.response_patience, of_service));
+            let keeps_trace = rules.keeps_trace;
+            decided = Some((
+                (asker, choice.1),
+                (has_marks, keeps_trace),
+                rules.response_patience,
+                of_service,
+            ));
             Ok::<_, Refusal>(choice)
         });
         if let (Err(Refusal::Audience), Some(color)) = (&claim, listener) {
             self.metrics.preview_refused("", color);
         }
         let claim = claim?;
-        let (asker, visit, has_marks, patience, rules) =
+        let ((asker, visit), (has_marks, keeps_trace), patience, rules) =
             decided.expect("a claim was taken, so the choice was made");
         if let (Audience::Public, Wish::Color(color)) = (asker.audience, wish) {
             self.metrics.preview_refused(claim.pool().service().as_str(), color);
         }
         self.warn_of_forgotten_proxy(asker, peer.address());
-        let (is_behind_proxy, is_wished) = (asker.is_behind_proxy, visit != Visit::Active);
+        let (told, is_wished) = (asker.told, visit != Visit::Active);
         let client = asker.address;
         let key = match &claim.pool().policy().balance.algorithm {
             Algorithm::Hash(by) => key_of(by, lines, client),
             Algorithm::LeastRequest | Algorithm::RoundRobin => None,
         };
-        Ok(Decision { claim, is_behind_proxy, is_wished, has_marks, patience, client, key, rules })
+        Ok(Decision {
+            claim,
+            told,
+            is_wished,
+            has_marks,
+            keeps_trace,
+            patience,
+            client,
+            key,
+            rules,
+        })
     }
 
     fn warn_of_forgotten_proxy(&self, asker: Asker, peer: IpAddr) {

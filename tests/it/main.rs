@@ -16,6 +16,7 @@ mod drill; // Does the drill find what is wrong, and nothing where nothing is?
 mod fairness; // Can one client or service take what all others need?
 mod flip; // Where does a request go, before and after?
 mod floors; // Does the house still stand?
+mod forwarding; // Do both families of forwarding fields say the same, whichever the trusted proxy wrote?
 mod health; // Who is well, who says so, and who is asked meanwhile?
 mod http2; // Do the promises hold over HTTP/2, and does everything come through it?
 mod http2_upstream; // Do applications that speak HTTP/2 get what was asked?
