@@ -193,6 +193,7 @@ impl App {
             in_flight: Ceiling::new(config.in_flight_max),
             connections: Ceiling::new(files.upstream),
             least_progress: config.least_progress,
+            forwarding: config.forwarding.clone(),
         };
         let per_client = config.connections_per_client.of(files.downstream);
         let settings = downstream::Settings {

@@ -21,7 +21,7 @@ use crate::{
     admin, care,
     control::Catalog,
     downstream::{self, Listener, Patience},
-    upstream,
+    proxy, upstream,
 };
 
 /// A checked configuration.
@@ -49,6 +49,8 @@ pub struct Config {
     pub connection: downstream::Limits,
     /// Bytes that a body has to move by while something is waited for as long as that may be.
     pub least_progress: u64,
+    /// How messages are passed on.
+    pub forwarding: proxy::Forwarding,
     /// How connections to endpoints are opened and kept, of each worker.
     pub upstream: upstream::Limits,
     /// Requests at once, of all workers.
@@ -162,6 +164,7 @@ impl Config {
             root.section("admin").note("listen", "is the address of a listener too");
         }
         let clients = settings::clients(&root.section("clients"));
+        let forwarding = settings::forwarding(&root.section("forwarding"));
         let times = settings::timeouts(&root.section("timeouts"));
         let limits = settings::limits(&root.section("limits"));
         let names = settings::names(&root.section("dns"));
@@ -193,6 +196,7 @@ impl Config {
             least_progress: limits
                 .least_rate
                 .map_or(0, |it| it.saturating_mul(times.patience.stall.as_secs())),
+            forwarding,
             upstream,
             in_flight_max: limits.in_flight,
             care: limits.care,
@@ -216,6 +220,7 @@ impl Config {
             connections_per_client,
             connection,
             least_progress,
+            forwarding,
             upstream,
             in_flight_max,
             care,
@@ -229,6 +234,7 @@ impl Config {
             ("log", self.log != *log),
             ("admin", self.admin != *admin),
             ("listener", self.listeners != *listeners),
+            ("forwarding", self.forwarding != *forwarding),
             ("timeouts", self.patience != *patience || self.upstream != same_times),
             (
                 "limits",

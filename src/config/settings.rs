@@ -12,7 +12,8 @@ use super::{
 use crate::{
     admin, care,
     downstream::{self, Patience},
-    model::Networks,
+    model::{NamePattern, Networks, ParseNamePatternError},
+    proxy,
     upstream::{self, Families, NameSettings},
 };
 
@@ -126,6 +127,19 @@ pub(super) fn clients(section: &Section<'_>) -> Clients {
     });
     section.finish();
     Clients { internal, trusted_proxies, public_marks, keeps_trace }
+}
+
+pub(super) fn forwarding(section: &Section<'_>) -> proxy::Forwarding {
+    let known = proxy::Forwarding::default();
+    let trailers = section.list("trailers", known.trailers.to_vec(), |it| {
+        let pattern = it.parse().map_err(|error: ParseNamePatternError| error.to_string())?;
+        match NamePattern::exact(&pattern).is_some_and(proxy::is_never_a_trailer) {
+            true => Err(format!("`{it}` means something else in a head, and is never a trailer")),
+            false => Ok(pattern),
+        }
+    });
+    section.finish();
+    proxy::Forwarding { trailers: trailers.into() }
 }
 
 pub(super) fn timeouts(section: &Section<'_>) -> Times {

@@ -8,6 +8,7 @@ mod authority;
 mod color;
 mod endpoint;
 mod link;
+mod name_pattern;
 mod network;
 mod path;
 mod policy;
@@ -25,6 +26,7 @@ pub use self::{
     color::{Color, ParseColorError, Role},
     endpoint::{Endpoint, Health, ParseEndpointError, Place},
     link::{Link, Protocol, ProxyProtocol, UpstreamTls},
+    name_pattern::{NamePattern, ParseNamePatternError},
     network::{Networks, ParseNetworkError, one_client},
     path::{PathError, normalize_path},
     policy::{Algorithm, Balance, Ejection, HashKey, HealthCheck, Limits, Policy, Rate, Retry},

@@ -68,7 +68,8 @@ impl Ask {
     }
 }
 
-fn is_grpc(lines: Lines<'_>) -> bool {
+/// Whether a message is one of gRPC.
+pub(super) fn is_grpc(lines: Lines<'_>) -> bool {
     let is_of_it = |it: &[u8]| it.get(..16).is_some_and(|it| it == b"application/grpc");
     lines.first(Name::ContentType).is_some_and(is_of_it)
 }

@@ -19,6 +19,7 @@ mod failure;
 mod flow;
 mod forward;
 mod forwarded;
+mod forwarding;
 mod handler;
 mod headers;
 mod hold;
@@ -41,6 +42,8 @@ mod view;
 mod worker;
 
 pub use self::{
+    forwarding::Forwarding,
+    headers::is_never_a_trailer,
     memory::Memory,
     refusal::Refusal,
     stranger::Stranger,

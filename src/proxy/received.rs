@@ -118,7 +118,7 @@ impl<'a> Received<'a> {
             random: &mut proxy.random.borrow_mut(),
         };
         let out = put_request(head, channel.unread(), onward);
-        let mut upload = Upload::to_send(out, channel, head, expects_continue);
+        let mut upload = Upload::to_send(out, channel, head, expects_continue, &proxy.trailers);
         let decided = match (rules.body_max, head.framing) {
             (Some(max), Framing::Exact(length)) if length > max => Err(Refusal::BodyTooLarge),
             (max, _) => {

@@ -15,6 +15,7 @@ use super::{
     affinity::key_of,
     cookies,
     forwarded::Told,
+    forwarding::Forwarding,
     memory::Memory,
     refusal::Refusal,
     said::Said,
@@ -24,7 +25,7 @@ use crate::{
     downstream::Connection,
     http1::{Form, Lines, Name, RequestHead},
     metrics::{Metrics, PoolMetrics},
-    model::{Algorithm, Audience, Color, Host, Rules, ServiceRules, normalize_path},
+    model::{Algorithm, Audience, Color, Host, NamePattern, Rules, ServiceRules, normalize_path},
     net::Buffers,
     switch::{Claim, Ledger, Shard, Switch, Visit},
     upstream::{self, Ceiling, Connections, Pool},
@@ -45,6 +46,8 @@ pub struct Shared {
     pub connections: Arc<Ceiling>,
     /// Bytes that a body has to move by while a client is waited for as long as that may be.
     pub least_progress: u64,
+    /// How messages are passed on.
+    pub forwarding: Forwarding,
 }
 
 /// The proxy of one worker.
@@ -58,6 +61,8 @@ pub struct Proxy {
     pub(super) random: RefCell<fastrand::Rng>,
     pub(super) said: Said,
     pub(super) least_progress: u64,
+    /// Names that may be trailers, besides those that are known.
+    pub(super) trailers: Rc<[NamePattern]>,
     /// Whether a proxy that nobody told us of was warned of already.
     has_warned: Cell<bool>,
     pub(super) has_warned_of_header: Cell<bool>,
@@ -102,6 +107,7 @@ impl Proxy {
             random: RefCell::new(fastrand::Rng::new()),
             said: Said::default(),
             least_progress: shared.least_progress,
+            trailers: shared.forwarding.trailers.iter().cloned().collect(),
             has_warned: Cell::new(false),
             has_warned_of_header: Cell::new(false),
         }

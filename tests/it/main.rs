@@ -36,5 +36,6 @@ mod state; // What survives?
 mod supervision; // What becomes of a task that panics, and of everybody else?
 mod support;
 mod tls; // Do the promises hold over TLS, and is everybody who they have to be?
+mod trailers; // Which fields pass behind a body?
 mod tunnel; // Does a WebSocket keep its color, and is it waited for?
 mod wire; // Is the wire used as HTTP/1 says, by us and by those around us?
