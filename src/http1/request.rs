@@ -377,10 +377,18 @@ mod tests {
             ("X: 1", Framing::None),
             ("Content-Length: 0", Framing::Exact(0)),
             ("content-length: 00012", Framing::Exact(12)),
-            ("Content-Length: 9999999999999999999", Framing::Exact(9_999_999_999_999_999_999)),
+            ("Content-Length: 9223372036854775807", Framing::Exact(9_223_372_036_854_775_807)),
             ("Transfer-Encoding: Chunked", Framing::Chunked),
         ] {
             assert_eq!(good(&with(lines)).framing, framing, "{lines}");
+        }
+    }
+
+    #[test]
+    fn a_length_that_no_signed_number_holds_is_refused() {
+        for length in ["9223372036854775808", "9999999999999999999", "18446744073709551615"] {
+            let found = parse(&with(&format!("Content-Length: {length}")));
+            assert!(matches!(found, Err(Reject::Malformed(_))), "{length}");
         }
     }
 

@@ -23,6 +23,7 @@ mod forwarding;
 mod handler;
 mod headers;
 mod hold;
+mod hops;
 mod interim;
 mod line;
 mod memory;

@@ -16,6 +16,7 @@ use super::{
     cookies,
     forwarded::Told,
     forwarding::Forwarding,
+    hops::hops_left,
     memory::Memory,
     refusal::Refusal,
     said::Said,
@@ -128,6 +129,11 @@ impl Proxy {
         }
         if peer.listener().redirects_to.is_some() {
             return Err(Refusal::Redirect);
+        }
+        match hops_left(head, bytes) {
+            Ok(None | Some(1..)) => {}
+            Ok(Some(0)) => return Err(Refusal::Options),
+            Err(_) => return Err(Refusal::Malformed("the Max-Forwards is not one number")),
         }
         let is_vouched_for = peer.security().is_some_and(|it| it.makes_internal);
         let unclear = Refusal::Malformed("the path cannot be read in one way only");

@@ -3,10 +3,13 @@
 
 use std::{fmt::Display, io::Write, net::IpAddr};
 
-use super::onward::Onward;
 use crate::{
+    downstream::Peer,
     http1::{Lines, Name},
-    proxy::forwarded::{Facts, Told},
+    proxy::{
+        forwarded::{Facts, Told},
+        memory::Memory,
+    },
 };
 
 /// Writes what is known of the client: its chain, scheme, host and address, and its certificate.
@@ -14,9 +17,10 @@ pub(super) fn put_forwarding(
     out: &mut Vec<u8>,
     host: &[u8],
     lines: Lines<'_>,
-    onward: &Onward<'_>,
+    peer: &Peer<Memory>,
+    client: Option<IpAddr>,
+    told: Option<Told>,
 ) {
-    let Onward { peer, client, told, .. } = onward;
     // Of whom a proxy has not told us nothing is known, and nothing is said.
     let peer_text: &[u8] = match peer.is_untold() {
         true => b"unknown",
@@ -24,7 +28,7 @@ pub(super) fn put_forwarding(
     };
     let is_v6 = peer.address().is_ipv6() && !peer.is_untold();
     let scheme: &[u8] = if peer.security().is_some() { b"https" } else { b"http" };
-    put_address(out, *client, *told, lines, peer.address(), peer_text);
+    put_address(out, client, told, lines, peer.address(), peer_text);
     if let Some(identity) = peer.security().and_then(|it| it.identity.as_ref()) {
         out.extend_from_slice(b"X-Forwarded-Client-Cert: ");
         out.extend_from_slice(identity.element.as_bytes());

@@ -6,7 +6,7 @@ use super::forwarding::put_forwarding;
 use crate::{
     downstream::Peer,
     http1::{Form, Framing, Lines, Name, RequestHead, put_field, put_number},
-    proxy::{cookies, forwarded::Told, memory::Memory},
+    proxy::{cookies, forwarded::Told, hops::hops_left, memory::Memory},
 };
 
 /// Who asks, and what is worked out for it.
@@ -54,7 +54,14 @@ pub(in crate::proxy) fn put_request(
     });
     let is_named = onward.told.is_some() && lines.has(Name::XRequestId);
     put_identity(&mut out, is_named, is_traced, onward.random);
-    put_forwarding(&mut out, head.host(bytes), lines, &onward);
+    put_forwarding(
+        &mut out,
+        head.host(bytes),
+        lines,
+        onward.peer,
+        onward.client,
+        onward.told,
+    );
     out.extend_from_slice(b"\r\n");
     out
 }
@@ -85,6 +92,7 @@ fn put_kept(
     let Onward { expects_continue, told, .. } = *onward;
     let is_behind_proxy = told.is_some();
     let (lines, host) = (head.fields.lines(bytes), head.host(bytes));
+    let hops = hops_left(head, bytes);
     let has_list = lines.has(Name::Connection);
     let (mut has_cookies, mut has_host) = (false, false);
     lines.put_kept(out, |name, line| match name {
@@ -94,6 +102,7 @@ fn put_kept(
         }
         Name::ContentLength => false,
         Name::Expect => expects_continue,
+        Name::MaxForwards => hops == Ok(None),
         name if name.is_hop_by_hop() => false,
         Name::Proxy | Name::Flipgate | Name::FlipgatePreview | Name::Underscored => false,
         // Written below.
@@ -120,6 +129,11 @@ fn put_kept(
                 put_field(out, b"Cookie", &others);
             }
         }
+    }
+    if let Ok(Some(hops)) = hops {
+        out.extend_from_slice(b"Max-Forwards: ");
+        put_number(out, hops.saturating_sub(1).min(u32::MAX.into()));
+        out.extend_from_slice(b"\r\n");
     }
     if let Framing::Exact(length) = head.framing {
         out.extend_from_slice(b"Content-Length: ");
