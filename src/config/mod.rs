@@ -11,6 +11,7 @@ mod settings;
 
 use std::{
     fmt,
+    net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -21,6 +22,8 @@ use crate::{
     admin, care,
     control::Catalog,
     downstream::{self, Listener, Patience},
+    model::{OwnAddress, OwnAddresses},
+    net::is_local,
     proxy, upstream,
 };
 
@@ -169,7 +172,8 @@ impl Config {
         let limits = settings::limits(&root.section("limits"));
         let names = settings::names(&root.section("dns"));
         let shutdown_patience = settings::shutdown(&root.section("shutdown"));
-        let services = services::services(root);
+        let own = own_addresses(listeners.iter().map(|it| it.address));
+        let services = services::services(root, &own);
         root.finish();
         let mut catalog = services::catalog(services, mistakes, root)?;
         catalog.internal = clients.internal;
@@ -253,6 +257,14 @@ impl Config {
         .filter_map(|(key, differs)| differs.then_some(key))
         .collect()
     }
+}
+
+/// Where a process with these listeners can be reached. A port of 0 becomes a real one only when the listener is opened.
+#[must_use]
+pub fn own_addresses(listeners: impl Iterator<Item = SocketAddr>) -> OwnAddresses {
+    let known = listeners.filter(|it| it.port() != 0);
+    let own = known.map(|address| OwnAddress { address, what: "a listener" }).collect();
+    OwnAddresses::new(own, is_local)
 }
 
 impl fmt::Display for Lines<'_> {

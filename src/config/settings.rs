@@ -138,8 +138,14 @@ pub(super) fn forwarding(section: &Section<'_>) -> proxy::Forwarding {
             false => Ok(pattern),
         }
     });
+    let via = section.read("via", known.via, |it| match text(it)? {
+        "both" => Ok(proxy::Via::Both),
+        "requests" => Ok(proxy::Via::Requests),
+        "none" => Ok(proxy::Via::None),
+        _ => Err("is \"both\", \"requests\" or \"none\"".to_owned()),
+    });
     section.finish();
-    proxy::Forwarding { trailers: trailers.into() }
+    proxy::Forwarding { via, trailers: trailers.into() }
 }
 
 pub(super) fn timeouts(section: &Section<'_>) -> Times {

@@ -446,7 +446,7 @@ mod tests {
                 if wants == Some(true) { (5, Framing::None) } else { (0, Framing::Chunked) };
             assert_eq!((head.len, head.framing), (text.len() + content, framing), "{behind:?}");
         }
-        // Who waits for leave sends nothing.
+        // A client that expects `100 Continue` sends nothing yet.
         let waits = text.replace("Host: a", "Host: a\r\nExpect: 100-continue");
         assert!(!good(&waits).wants_websocket);
     }

@@ -10,6 +10,7 @@ mod endpoint;
 mod link;
 mod name_pattern;
 mod network;
+mod own;
 mod path;
 mod policy;
 mod pool_spec;
@@ -28,6 +29,7 @@ pub use self::{
     link::{Link, Protocol, ProxyProtocol, UpstreamTls},
     name_pattern::{NamePattern, ParseNamePatternError},
     network::{Networks, ParseNetworkError, one_client},
+    own::{OwnAddress, OwnAddresses},
     path::{PathError, normalize_path},
     policy::{Algorithm, Balance, Ejection, HashKey, HealthCheck, Limits, Policy, Rate, Retry},
     pool_spec::{PoolSpec, PoolSpecError, Source, Version},

@@ -55,6 +55,15 @@ impl Ask {
         }
     }
 
+    /// The version that the request came by, as `Via` says it.
+    pub(super) fn received(&self) -> &'static [u8] {
+        match (self.is_stream, self.version) {
+            (true, _) => b"2.0",
+            (false, Version::Http11) => b"1.1",
+            (false, Version::Http10) => b"1.0",
+        }
+    }
+
     /// How an answer's body is framed for this client.
     pub(super) fn framing_of(&self, framing: Framing) -> Framing {
         if self.is_stream && matches!(framing, Framing::Chunked | Framing::ToClose) {

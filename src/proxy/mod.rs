@@ -26,6 +26,7 @@ mod hold;
 mod hops;
 mod interim;
 mod line;
+mod loops;
 mod memory;
 mod own_answer;
 mod received;
@@ -43,8 +44,9 @@ mod view;
 mod worker;
 
 pub use self::{
-    forwarding::Forwarding,
+    forwarding::{Forwarding, Via},
     headers::is_never_a_trailer,
+    loops::Mark,
     memory::Memory,
     refusal::Refusal,
     stranger::Stranger,

@@ -115,6 +115,9 @@ impl<'a> Received<'a> {
             client: address,
             told,
             keeps_trace,
+            received: ask.received(),
+            via: proxy.via,
+            mark: &proxy.mark,
             random: &mut proxy.random.borrow_mut(),
         };
         let out = put_request(head, channel.unread(), onward);

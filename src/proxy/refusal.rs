@@ -38,6 +38,9 @@ pub enum Refusal {
     /// The listener only sends clients to another one.
     #[error("the same is to be had by https")]
     Redirect,
+    /// The request was here before: RFC 5842, section 7.2.
+    #[error("the request came back to the proxy that has sent it")]
+    Loop,
     /// What is asked is what Flipgate itself can do: the request may go no further.
     #[error("this is answered by the proxy")]
     Options,
@@ -121,6 +124,7 @@ impl Refusal {
             Self::HeadTooSlow => (StatusCode::REQUEST_TIMEOUT, "http_request_error"),
             Self::Misdirected => (StatusCode::MISDIRECTED_REQUEST, "http_request_denied"),
             Self::Redirect => (StatusCode::PERMANENT_REDIRECT, "http_request_denied"),
+            Self::Loop => (StatusCode::LOOP_DETECTED, "proxy_loop_detected"),
             // Not an error.
             Self::Options => (StatusCode::OK, ""),
             Self::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "http_request_error"),
@@ -315,6 +319,7 @@ mod tests {
             (Refusal::Connect(Certificate), 502, "tls_certificate_error"),
             (Refusal::Connect(Tls), 502, "tls_protocol_error"),
             (Refusal::Connect(Protocol), 502, "http_upgrade_failed"),
+            (Refusal::Loop, 508, "proxy_loop_detected"),
             (Refusal::Audience, 403, "http_request_denied"),
             (Refusal::NoRoute, 404, "destination_not_found"),
             (Refusal::UnclearWish, 503, "destination_unavailable"),

@@ -15,8 +15,9 @@ use super::{
     affinity::key_of,
     cookies,
     forwarded::Told,
-    forwarding::Forwarding,
+    forwarding::{Forwarding, Via},
     hops::hops_left,
+    loops::Mark,
     memory::Memory,
     refusal::Refusal,
     said::Said,
@@ -49,6 +50,8 @@ pub struct Shared {
     pub least_progress: u64,
     /// How messages are passed on.
     pub forwarding: Forwarding,
+    /// What they are known by when they come back.
+    pub mark: Mark,
 }
 
 /// The proxy of one worker.
@@ -62,6 +65,8 @@ pub struct Proxy {
     pub(super) random: RefCell<fastrand::Rng>,
     pub(super) said: Said,
     pub(super) least_progress: u64,
+    pub(super) mark: Mark,
+    pub(super) via: Via,
     /// Names that may be trailers, besides those that are known.
     pub(super) trailers: Rc<[NamePattern]>,
     /// Whether a proxy that nobody told us of was warned of already.
@@ -108,6 +113,8 @@ impl Proxy {
             random: RefCell::new(fastrand::Rng::new()),
             said: Said::default(),
             least_progress: shared.least_progress,
+            mark: shared.mark.clone(),
+            via: shared.forwarding.via,
             trailers: shared.forwarding.trailers.iter().cloned().collect(),
             has_warned: Cell::new(false),
             has_warned_of_header: Cell::new(false),
@@ -133,6 +140,10 @@ impl Proxy {
         match hops_left(head, bytes) {
             Ok(None | Some(1..)) => {}
             Ok(Some(0)) => return Err(Refusal::Options),
+        let lines = head.fields.lines(bytes);
+        if self.mark.is_on(lines) {
+            return Err(Refusal::Loop);
+        }
             Err(_) => return Err(Refusal::Malformed("the Max-Forwards is not one number")),
         }
         let is_vouched_for = peer.security().is_some_and(|it| it.makes_internal);
@@ -144,7 +155,6 @@ impl Proxy {
                 normalize_path(path).map_err(|_| unclear)?
             }
         };
-        let lines = head.fields.lines(bytes);
         let wish = wish(lines);
         let listener = peer.listener().preview;
         let mut decided = None;

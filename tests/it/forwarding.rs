@@ -34,7 +34,7 @@ fn both(head: &str) -> (Vec<String>, String, String) {
         assert!(parameter(element, "proto").is_none_or(|it| it == scheme), "{scheme}: {forwarded}");
         assert!(parameter(element, "host").is_none_or(|it| it == host), "{host}: {forwarded}");
     }
-    // Whoever reads the first element, or the last one, finds both.
+    // An application may read the first element or the last one.
     for place in [forwarded.split(", ").next(), forwarded.split(", ").last()] {
         let element = place.expect("an element");
         assert!(parameter(element, "proto").is_some(), "{forwarded}");
@@ -156,7 +156,7 @@ async fn what_cannot_be_read_is_not_passed_on_by_either_family() {
 }
 
 #[tokio::test]
-async fn nobody_else_says_what_they_say() {
+async fn a_client_that_is_no_trusted_proxy_says_nothing_by_either() {
     let blue = Upstream::start("blue").await;
     let house = behind_a_proxy(&blue);
     let mut client = Client::connect(INTERNAL, house.public).await;

@@ -24,6 +24,7 @@ mod http2_wire; // Is HTTP/2 read as strictly as HTTP/1, and is nobody let to mi
 mod lifecycle; // How does the process begin, change and end?
 mod limits; // Does everything that a client can have more of come to an end?
 mod logs; // What happens when standard error is not read?
+mod loops; // What happens when a request comes back to the proxy that sent it?
 mod names; // Where do requests for a name go when its addresses change?
 mod overload; // What happens when there is more to do than may be?
 mod peers; // Do real peers see what we promise?

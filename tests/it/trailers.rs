@@ -44,7 +44,7 @@ const FORBIDDEN: &[&str] = &[
     "x-http-method-override",
     "x-original-url",
     "flipgate-color",
-    "a-name-that-nobody-knows",
+    "a-name-that-is-not-known",
 ];
 
 /// Fields whose definitions allow them there, and those of applications.

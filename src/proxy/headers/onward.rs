@@ -6,7 +6,9 @@ use super::forwarding::put_forwarding;
 use crate::{
     downstream::Peer,
     http1::{Form, Framing, Lines, Name, RequestHead, put_field, put_number},
-    proxy::{cookies, forwarded::Told, hops::hops_left, memory::Memory},
+    proxy::{
+        cookies, forwarded::Told, forwarding::Via, hops::hops_left, loops::Mark, memory::Memory,
+    },
 };
 
 /// Who asks, and what is worked out for it.
@@ -20,6 +22,10 @@ pub(in crate::proxy) struct Onward<'a> {
     pub(in crate::proxy) told: Option<Told>,
     /// Whether the trace context of clients that no trusted proxy speaks for is kept.
     pub(in crate::proxy) keeps_trace: bool,
+    /// The version that the request came by, and where it says that it came through here.
+    pub(in crate::proxy) received: &'static [u8],
+    pub(in crate::proxy) via: Via,
+    pub(in crate::proxy) mark: &'a Mark,
     pub(in crate::proxy) random: &'a mut fastrand::Rng,
 }
 
@@ -52,16 +58,19 @@ pub(in crate::proxy) fn put_request(
         (false, true) => b"Upgrade: websocket\r\nConnection: upgrade\r\n",
         (true, true) => b"TE: trailers\r\nUpgrade: websocket\r\nConnection: te, upgrade\r\n",
     });
+    match onward.via {
+        Via::Both | Via::Requests => {
+            out.extend_from_slice(b"Via: ");
+            out.extend_from_slice(onward.received);
+            out.push(b' ');
+        }
+        Via::None => out.extend_from_slice(b"CDN-Loop: "),
+    }
+    out.extend_from_slice(onward.mark.as_bytes());
+    out.extend_from_slice(b"\r\n");
     let is_named = onward.told.is_some() && lines.has(Name::XRequestId);
     put_identity(&mut out, is_named, is_traced, onward.random);
-    put_forwarding(
-        &mut out,
-        head.host(bytes),
-        lines,
-        onward.peer,
-        onward.client,
-        onward.told,
-    );
+    put_forwarding(&mut out, head.host(bytes), lines, onward.peer, onward.client, onward.told);
     out.extend_from_slice(b"\r\n");
     out
 }
@@ -132,6 +141,7 @@ fn put_kept(
     }
     if let Ok(Some(hops)) = hops {
         out.extend_from_slice(b"Max-Forwards: ");
+        // The next hop may read no larger number.
         put_number(out, hops.saturating_sub(1).min(u32::MAX.into()));
         out.extend_from_slice(b"\r\n");
     }
@@ -233,6 +243,9 @@ mod tests {
             client,
             told,
             keeps_trace: false,
+            received: b"1.1",
+            via: Via::Both,
+            mark: &Mark::of(7),
             random: &mut random,
         };
         let out = put_request(&head, &bytes, onward);
@@ -273,8 +286,16 @@ mod tests {
         let forwarding = ["x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"];
         let mut expected = vec!["accept", "content-length", "forwarded", "host", "traceparent"];
         expected.extend(forwarding);
+        expected.insert(5, "via");
         expected.extend(["x-real-ip", "x-request-id"]);
         assert_eq!(names, expected);
+    }
+
+    #[test]
+    fn every_hop_is_in_via() {
+        let sent = forward(&[("via", "1.0 fred"), ("cdn-loop", "other")], false);
+        assert_eq!(values(&sent, "via"), ["1.0 fred", "1.1 fg-0000000000000007"]);
+        assert_eq!(values(&sent, "cdn-loop"), ["other"]);
     }
 
     #[test]
