@@ -126,7 +126,10 @@ impl RequestHead {
             .framed(head)
             .map_err(|_| Reject::Malformed("the Content-Length is not one number"))?;
         let framing = framing(&framed, version)?;
-        let host = one_host(&fields)?;
+        let host = match may_lack_host(method, target, version) {
+            true if !fields.has_any(&[Name::Host]) => Span::default(),
+            _ => one_host(&fields)?,
+        };
         let (form, target, authority) = target_of(target, method, host.of_head(head))?;
         // RFC 9112, section 3.2.2: the target's counts.
         let (is_absolute, host) = match authority {
@@ -199,7 +202,8 @@ impl RequestHead {
         self.target.of_head(head)
     }
 
-    /// The authority of the target, or else the value of the one `Host`. It has not been looked at further.
+    /// The authority of the target, or else the value of the one `Host`. It has not been looked at further. Empty for
+    /// `OPTIONS * HTTP/1.0` and `OPTIONS / HTTP/1.0`, which need none.
     #[must_use]
     pub fn host<'a>(&self, head: &'a [u8]) -> &'a [u8] {
         self.host.of_head(head)
@@ -271,6 +275,12 @@ fn framing(framed: &Framed, version: Version) -> Result<Framing, Reject> {
             Err(Reject::Malformed("the Transfer-Encoding does not end in chunked"))
         }
     }
+}
+
+/// Whether a request is a plain health check, like those of HAProxy, which know no host. It can be read, and has an
+/// empty host.
+fn may_lack_host(method: &str, target: &str, version: Version) -> bool {
+    version == Version::Http10 && method == "OPTIONS" && matches!(target, "*" | "/")
 }
 
 /// Section 3.2.
@@ -449,6 +459,20 @@ mod tests {
         // A client that expects `100 Continue` sends nothing yet.
         let waits = text.replace("Host: a", "Host: a\r\nExpect: 100-continue");
         assert!(!good(&waits).wants_websocket);
+    }
+
+    #[test]
+    fn only_a_plain_health_check_has_no_host() {
+        for target in ["*", "/"] {
+            let text = format!("OPTIONS {target} HTTP/1.0\r\n\r\n");
+            assert_eq!(good(&text).host(text.as_bytes()), b"");
+        }
+        for line in
+            ["OPTIONS * HTTP/1.1", "OPTIONS /a HTTP/1.0", "GET / HTTP/1.0", "HEAD / HTTP/1.0"]
+        {
+            assert!(parse(&format!("{line}\r\n\r\n")).is_err(), "{line}");
+        }
+        assert!(parse("OPTIONS * HTTP/1.0\r\nHost: a\r\nHost: a\r\n\r\n").is_err());
     }
 
     #[test]

@@ -128,22 +128,25 @@ impl Proxy {
         bytes: &[u8],
         connection: &Connection<Memory>,
     ) -> Result<Decision, Refusal> {
+        let peer = connection.peer();
+        if is_health_check(head, bytes) && peer.listener().health_checks {
+            return Err(Refusal::Options);
+        }
         let host = std::str::from_utf8(head.host(bytes)).ok().and_then(|it| Host::parse(it).ok());
         let host = host.ok_or(Refusal::Malformed("the Host is not a name or an address"))?;
-        let peer = connection.peer();
         if peer.security().is_some_and(|it| !it.names.cover(host.as_str())) {
             return Err(Refusal::Misdirected);
         }
         if peer.listener().redirects_to.is_some() {
             return Err(Refusal::Redirect);
         }
-        match hops_left(head, bytes) {
-            Ok(None | Some(1..)) => {}
-            Ok(Some(0)) => return Err(Refusal::Options),
         let lines = head.fields.lines(bytes);
         if self.mark.is_on(lines) {
             return Err(Refusal::Loop);
         }
+        match hops_left(head, bytes) {
+            Ok(None | Some(1..)) => {}
+            Ok(Some(0)) => return Err(Refusal::Options),
             Err(_) => return Err(Refusal::Malformed("the Max-Forwards is not one number")),
         }
         let is_vouched_for = peer.security().is_some_and(|it| it.makes_internal);
@@ -219,6 +222,12 @@ impl Proxy {
             );
         }
     }
+}
+
+/// Whether a request asks how the proxy itself is, as a health check does: `OPTIONS` for the whole server, or without a
+/// host.
+fn is_health_check(head: &RequestHead, bytes: &[u8]) -> bool {
+    head.form == Form::Asterisk || head.host(bytes).is_empty() && head.method(bytes) == b"OPTIONS"
 }
 
 /// The color that the head asks for: by header, else by cookie.

@@ -155,6 +155,56 @@ async fn options_go_as_many_hops_as_they_may() {
     assert!(seen.contains("\r\nMax-Forwards: 0\r\n"), "{seen}");
 }
 
+/// HAProxy asks `OPTIONS / HTTP/1.0` or `OPTIONS * HTTP/1.0` without a `Host`.
+#[tokio::test]
+async fn a_health_check_without_a_host_is_answered_by_an_option_and_never_routed() {
+    let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
+    let house = House::build()
+        .service("web", &[&blue], &[&green])
+        .listener("health_checks = true")
+        .listener("health_checks = true\npreview = \"green\"")
+        .start();
+    let ask = async |to, request: &str| {
+        let mut client = Client::connect("127.0.0.2", to).await;
+        client.send(request).await;
+        client.finish().await;
+        client.read_to_end().await
+    };
+    let checks = [
+        "OPTIONS * HTTP/1.0\r\n\r\n",
+        "OPTIONS / HTTP/1.0\r\n\r\n",
+        "OPTIONS * HTTP/1.0\r\nUser-Agent: check\r\n\r\n",
+        "OPTIONS * HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+        "OPTIONS * HTTP/1.0\r\nHost: a\r\n\r\n",
+    ];
+    for check in checks {
+        for listener in &house.others {
+            let answer = ask(*listener, check).await;
+            assert!(answer.contains(" 200 OK\r\n"), "{check}: {answer}");
+        }
+    }
+    assert_eq!((blue.requests(), green.requests()), (0, 0));
+    // By default it is as malformed as any other request without a host.
+    for check in &checks[..3] {
+        let answer = ask(house.public, check).await;
+        assert!(answer.contains(" 400 Bad Request\r\n"), "{check}: {answer}");
+    }
+    for malformed in [
+        "GET / HTTP/1.0\r\n\r\n",
+        "OPTIONS /a HTTP/1.0\r\n\r\n",
+        "OPTIONS * HTTP/1.1\r\n\r\n",
+        "OPTIONS / HTTP/1.1\r\n\r\n",
+        "OPTIONS * HTTP/1.0\r\nHost: a\r\nHost: b\r\n\r\n",
+    ] {
+        let answer = ask(house.others[0], malformed).await;
+        assert!(answer.contains(" 400 Bad Request\r\n"), "{malformed}: {answer}");
+    }
+    assert_eq!((blue.requests(), green.requests()), (0, 0));
+    // What names a host and a path is a request.
+    ask(house.others[0], "OPTIONS / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
+    assert_eq!(blue.requests(), 1);
+}
+
 #[tokio::test]
 async fn interim_answers_without_end_are_a_502() {
     let many = "HTTP/1.1 102 Processing\r\n\r\n".repeat(100);
