@@ -117,20 +117,20 @@ impl Told {
         hops.reverse();
         Facts {
             hops,
-            scheme: scheme.filter(is_scheme).or(other_scheme.filter(is_scheme)),
-            host: host.filter(is_host).or(other_host.filter(is_host)),
+            scheme: [scheme, other_scheme].into_iter().flatten().find(|it| is_scheme(it)),
+            host: [host, other_host].into_iter().flatten().find(|it| is_host(it)),
         }
     }
 }
 
 /// RFC 3986, section 3.1.
-fn is_scheme(text: &String) -> bool {
+fn is_scheme(text: &str) -> bool {
     text.len() <= 16
         && text.starts_with(|it: char| it.is_ascii_alphabetic())
         && text.bytes().all(|it| it.is_ascii_alphanumeric() || b"+-.".contains(&it))
 }
 
-fn is_host(text: &String) -> bool {
+fn is_host(text: &str) -> bool {
     Host::parse(text).is_ok()
 }
 

@@ -118,9 +118,8 @@ impl<'a> Received<'a> {
             received: ask.received(),
             via: proxy.via,
             mark: &proxy.mark,
-            random: &mut proxy.random.borrow_mut(),
         };
-        let out = put_request(head, channel.unread(), onward);
+        let out = put_request(head, channel.unread(), &onward, &mut proxy.random.borrow_mut());
         let mut upload = Upload::to_send(out, channel, head, expects_continue, &proxy.trailers);
         let decided = match (rules.body_max, head.framing) {
             (Some(max), Framing::Exact(length)) if length > max => Err(Refusal::BodyTooLarge),

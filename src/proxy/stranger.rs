@@ -50,9 +50,8 @@ impl Stranger {
             received: b"1.1",
             via: Via::Both,
             mark,
-            random,
         };
-        put_request(head, bytes, onward)
+        put_request(head, bytes, &onward, random)
     }
 
     /// Writes the head that the client gets for this one, which stands at the beginning of `bytes`, to

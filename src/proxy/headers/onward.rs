@@ -26,7 +26,6 @@ pub(in crate::proxy) struct Onward<'a> {
     pub(in crate::proxy) received: &'static [u8],
     pub(in crate::proxy) via: Via,
     pub(in crate::proxy) mark: &'a Mark,
-    pub(in crate::proxy) random: &'a mut fastrand::Rng,
 }
 
 /// Bytes of the lines that are added at most, but for the host, which may stand there twice.
@@ -41,14 +40,15 @@ const ADDED: usize = 512;
 pub(in crate::proxy) fn put_request(
     head: &RequestHead,
     bytes: &[u8],
-    onward: Onward<'_>,
+    onward: &Onward<'_>,
+    random: &mut fastrand::Rng,
 ) -> Vec<u8> {
     let mut out = Vec::with_capacity(head.len + ADDED + 2 * head.host(bytes).len());
     let lines = head.fields.lines(bytes);
     put_request_line(&mut out, head, bytes);
     let is_traced = lines.has(Name::Traceparent)
         && (onward.told.is_some() || onward.keeps_trace && has_parent(lines));
-    put_kept(&mut out, head, bytes, &onward, is_traced);
+    put_kept(&mut out, head, bytes, onward, is_traced);
     if head.framing == Framing::Chunked {
         out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
     }
@@ -69,7 +69,7 @@ pub(in crate::proxy) fn put_request(
     out.extend_from_slice(onward.mark.as_bytes());
     out.extend_from_slice(b"\r\n");
     let is_named = onward.told.is_some() && lines.has(Name::XRequestId);
-    put_identity(&mut out, is_named, is_traced, onward.random);
+    put_identity(&mut out, is_named, is_traced, random);
     put_forwarding(&mut out, head.host(bytes), lines, onward.peer, onward.client, onward.told);
     out.extend_from_slice(b"\r\n");
     out
@@ -246,9 +246,8 @@ mod tests {
             received: b"1.1",
             via: Via::Both,
             mark: &Mark::of(7),
-            random: &mut random,
         };
-        let out = put_request(&head, &bytes, onward);
+        let out = put_request(&head, &bytes, &onward, &mut random);
         let end = memchr::memchr(b'\n', &out).expect("a request line") + 1;
         assert_eq!(&out[..end], b"GET / HTTP/1.1\r\n");
         samples::read(&out[end..])
