@@ -30,8 +30,8 @@ pub(super) struct Told {
     family: Family,
     /// Whether the other family may fill in what this one leaves out.
     has_both: bool,
-    /// Hops between the client and the proxy that is the peer.
-    hops: usize,
+    /// Hops between the client and the proxy that is the peer. A byte, since each idle connection keeps one.
+    hops: u8,
 }
 
 /// The family that the chain is read from.
@@ -72,14 +72,18 @@ impl Told {
     pub(super) fn of(lines: Lines<'_>, trusted: &Networks) -> (Option<IpAddr>, Self) {
         let (one, one_hops) = x_chain(lines, trusted);
         let (two, two_hops) = forwarded_chain(lines, trusted);
-        let x_forwarded = |has_both| Self { family: Family::XForwarded, has_both, hops: one_hops };
+        // No more than are looked at.
+        let hops = |it: usize| u8::try_from(it.min(HOPS_MAX)).unwrap_or(u8::MAX);
+        let x_forwarded =
+            |has_both| Self { family: Family::XForwarded, has_both, hops: hops(one_hops) };
         match (one, two) {
             (Chain::Address(it), Chain::Absent) => (Some(it), x_forwarded(false)),
             (Chain::Address(it), Chain::Address(other)) if it == other => {
                 (Some(it), x_forwarded(true))
             }
             (Chain::Absent, Chain::Address(_) | Chain::Unreadable) => {
-                let told = Self { family: Family::Forwarded, has_both: true, hops: two_hops };
+                let hops = hops(two_hops);
+                let told = Self { family: Family::Forwarded, has_both: true, hops };
                 (two.address(), told)
             }
             _ => (None, x_forwarded(false)),
@@ -88,14 +92,15 @@ impl Told {
 
     /// What is told. `lines` are those that this was read from.
     pub(super) fn facts(self, lines: Lines<'_>) -> Facts {
+        let told = usize::from(self.hops) + 1;
         let x_forwarded = |name| {
             let values = lines.all(name).rev().flat_map(|it| members(it).rev());
             // A list has a value for each hop, and a single value is for all of them.
-            values.take(self.hops + 1).last().and_then(plain).map(str::to_owned)
+            values.take(told).last().and_then(plain).map(str::to_owned)
         };
         let forwarded = |part: fn(Element) -> Option<String>| {
             // The farthest one up to the client's that says it.
-            elements(lines).take(self.hops + 1).filter_map(|it| part(it?)).last()
+            elements(lines).take(told).filter_map(|it| part(it?)).last()
         };
         let is_forwarded = self.family == Family::Forwarded;
         let read = |name, part| match (is_forwarded, self.has_both) {

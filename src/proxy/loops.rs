@@ -15,6 +15,10 @@ use crate::http1::{Lines, Name};
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Mark(Arc<str>);
 
+/// What a mark begins with, and how many hexadecimal digits follow.
+const PREFIX: &str = "fg-";
+const DIGITS: usize = 16;
+
 // === impl Mark ===
 
 impl Mark {
@@ -25,7 +29,7 @@ impl Mark {
     }
 
     pub(super) fn of(number: u64) -> Self {
-        Self(format!("fg-{number:016x}").into())
+        Self(format!("{PREFIX}{number:0DIGITS$x}").into())
     }
 
     pub(super) fn as_bytes(&self) -> &[u8] {
@@ -43,6 +47,16 @@ impl Mark {
     fn is_in(&self, value: &[u8]) -> bool {
         memmem::find(value, self.as_bytes()).is_some()
     }
+}
+
+/// Whether a value of `Via` or `CDN-Loop` has the mark of a Flipgate, be it of this process or of another one.
+#[must_use]
+pub fn is_marked(value: &[u8]) -> bool {
+    let is_hex = |it: &[u8]| it.iter().all(|it| matches!(it, b'0'..=b'9' | b'a'..=b'f'));
+    memmem::find_iter(value, PREFIX.as_bytes()).any(|at| {
+        let digits = value.get(at + PREFIX.len()..at + PREFIX.len() + DIGITS);
+        digits.is_some_and(is_hex)
+    })
 }
 
 #[cfg(test)]
@@ -65,5 +79,11 @@ mod tests {
             assert!(!is_on("via", value), "{value}");
         }
         assert_ne!(Mark::unique(), Mark::unique());
+        assert!(
+            is_marked(Mark::unique().as_bytes()) && is_marked(b"1.1 a, 1.1 fg-0123456789abcdef")
+        );
+        for other in [&b""[..], b"1.1 fg-", b"1.1 fg-0123456789abcde", b"1.1 fg-0123456789ABCDEF"] {
+            assert!(!is_marked(other), "{}", other.escape_ascii());
+        }
     }
 }

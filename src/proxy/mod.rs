@@ -46,7 +46,7 @@ mod worker;
 pub use self::{
     forwarding::{Forwarding, Via},
     headers::is_never_a_trailer,
-    loops::Mark,
+    loops::{Mark, is_marked},
     memory::Memory,
     refusal::Refusal,
     stranger::Stranger,
