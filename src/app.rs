@@ -31,12 +31,12 @@ use self::{
 use crate::{
     admin,
     care::Care,
-    config::Config,
+    config::{Config, own_addresses},
     control::{Control, EventKind},
     downstream::{self, BindError, Handler, Listener, Worker},
     metrics::Metrics,
     model::Color,
-    proxy::{Proxy, Shared},
+    proxy::{Mark, Proxy, Shared},
     store::{CommitError, FileStore, Store, StoreError},
     tls::Connectors,
     upstream::{Alerts, Ceiling, Names, Parts},
@@ -164,6 +164,7 @@ impl App {
             alerts: Arc::<Alerts>::default(),
             connectors: Connectors::default(),
             services: Arc::default(),
+            own: own_addresses(bound.iter().map(|it| it.entrance.listener.address)),
         };
         let (catalog, counted) = (config.catalog.clone(), metrics.clone());
         let starting = Control::start(store, catalog, counted, parts.clone(), workers);
@@ -194,6 +195,8 @@ impl App {
             in_flight: Ceiling::new(config.in_flight_max),
             connections: Ceiling::new(files.upstream),
             least_progress: config.least_progress,
+            forwarding: config.forwarding.clone(),
+            mark: Mark::unique(),
         };
         let per_client = config.connections_per_client.of(files.downstream);
         let settings = downstream::Settings {

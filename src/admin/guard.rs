@@ -16,7 +16,7 @@ use super::{
     settings::{Config, Scope},
     strict::REJECTED,
 };
-use crate::model::Host;
+use crate::{model::Host, proxy::is_marked};
 
 /// The other end of a connection.
 #[derive(Clone, Copy, Debug)]
@@ -147,11 +147,14 @@ fn check_way(headers: &HeaderMap, has_token: bool) -> Result<(), ApiError> {
     };
     for (name, value) in headers {
         let name = name.as_str();
-        let is_own = name == "via" && value.as_bytes().windows(8).any(|it| it == b"flipgate");
+        let value = value.as_bytes();
+        let is_own = matches!(name, "via" | "cdn-loop")
+            && (is_marked(value) || value.windows(8).any(|it| it == b"flipgate"));
         if is_own || name.starts_with("flipgate-") {
             return refuse(name, "Flipgate has passed it on, and the admin API is no endpoint");
         }
-        let tells = matches!(name, "forwarded" | "via") || name.starts_with("x-forwarded-");
+        let tells =
+            matches!(name, "forwarded" | "via" | "cdn-loop") || name.starts_with("x-forwarded-");
         if tells && !has_token {
             return refuse(name, "what a proxy passes on needs a token");
         }

@@ -33,6 +33,7 @@ pub(super) fn pools(endpoints: &[&str]) -> (Arc<Pool>, Pools) {
             alerts: Arc::default(),
             connectors: Connectors::default(),
             services: Arc::default(),
+            own: crate::model::OwnAddresses::default(),
         };
         let service = "web".parse().expect("a name");
         let counted = Arc::new(metrics().pool(&service, color));

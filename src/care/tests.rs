@@ -36,6 +36,7 @@ impl Scene {
             alerts: Arc::default(),
             connectors: Connectors::default(),
             services: Arc::default(),
+            own: crate::model::OwnAddresses::default(),
         };
         let metrics = Metrics::new(&Registry::new()).expect("a fresh registry");
         let name: ServiceName = WEB.parse().expect("a name");

@@ -50,7 +50,17 @@ fn listener(section: &Section<'_>) -> Option<Listener> {
     if preview.is_some() && redirects_to.is_some() {
         section.note("redirect_to_https", "leaves nothing to preview: leave out one of the two");
     }
-    Some(Listener { address: address?, preview, speaks, proxies, tls, hsts, redirects_to })
+    let health_checks = section.read("health_checks", false, flag);
+    Some(Listener {
+        address: address?,
+        preview,
+        speaks,
+        proxies,
+        tls,
+        hsts,
+        redirects_to,
+        health_checks,
+    })
 }
 
 fn protocols(section: &Section<'_>) -> Spoken {

@@ -11,6 +11,7 @@ mod settings;
 
 use std::{
     fmt,
+    net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -21,7 +22,9 @@ use crate::{
     admin, care,
     control::Catalog,
     downstream::{self, Listener, Patience},
-    upstream,
+    model::{OwnAddress, OwnAddresses},
+    net::is_local,
+    proxy, upstream,
 };
 
 /// A checked configuration.
@@ -49,6 +52,8 @@ pub struct Config {
     pub connection: downstream::Limits,
     /// Bytes that a body has to move by while something is waited for as long as that may be.
     pub least_progress: u64,
+    /// How messages are passed on.
+    pub forwarding: proxy::Forwarding,
     /// How connections to endpoints are opened and kept, of each worker.
     pub upstream: upstream::Limits,
     /// Requests at once, of all workers.
@@ -164,16 +169,19 @@ impl Config {
             root.section("admin").note("listen", "is the address of a listener too");
         }
         let clients = settings::clients(&root.section("clients"));
+        let forwarding = settings::forwarding(&root.section("forwarding"));
         let times = settings::timeouts(&root.section("timeouts"));
         let limits = settings::limits(&root.section("limits"));
         let names = settings::names(&root.section("dns"));
         let (shutdown_delay, shutdown_patience) = settings::shutdown(&root.section("shutdown"));
-        let services = services::services(root);
+        let own = own_addresses(listeners.iter().map(|it| it.address));
+        let services = services::services(root, &own);
         root.finish();
         let mut catalog = services::catalog(services, mistakes, root)?;
         catalog.internal = clients.internal;
         catalog.trusted_proxies = clients.trusted_proxies;
         catalog.public_marks = clients.public_marks;
+        catalog.keeps_trace = clients.keeps_trace;
         catalog.response_patience = times.response;
         let upstream = upstream::Limits {
             idle_max: limits.upstream_idle,
@@ -194,6 +202,7 @@ impl Config {
             least_progress: limits
                 .least_rate
                 .map_or(0, |it| it.saturating_mul(times.patience.stall.as_secs())),
+            forwarding,
             upstream,
             in_flight_max: limits.in_flight,
             care: limits.care,
@@ -218,6 +227,7 @@ impl Config {
             connections_per_client,
             connection,
             least_progress,
+            forwarding,
             upstream,
             in_flight_max,
             care,
@@ -232,6 +242,7 @@ impl Config {
             ("log", self.log != *log),
             ("admin", self.admin != *admin),
             ("listener", self.listeners != *listeners),
+            ("forwarding", self.forwarding != *forwarding),
             ("timeouts", self.patience != *patience || self.upstream != same_times),
             (
                 "limits",
@@ -254,6 +265,14 @@ impl Config {
         .filter_map(|(key, differs)| differs.then_some(key))
         .collect()
     }
+}
+
+/// Where a process with these listeners can be reached. A port of 0 becomes a real one only when the listener is opened.
+#[must_use]
+pub fn own_addresses(listeners: impl Iterator<Item = SocketAddr>) -> OwnAddresses {
+    let known = listeners.filter(|it| it.port() != 0);
+    let own = known.map(|address| OwnAddress { address, what: "a listener" }).collect();
+    OwnAddresses::new(own, is_local)
 }
 
 impl fmt::Display for Lines<'_> {

@@ -10,14 +10,17 @@ use super::{
 use crate::{
     control::{Catalog, ServiceSpec},
     model::{
-        Color, Endpoint, HostPattern, Link, PoolSpec, Protocol, ProxyProtocol, ServiceName,
-        ServiceRules, UpstreamTls, Version, Weighted,
+        Color, Endpoint, HostPattern, Link, OwnAddress, OwnAddresses, PoolSpec, Protocol,
+        ProxyProtocol, ServiceName, ServiceRules, UpstreamTls, Version, Weighted,
     },
     tls::{Connector, FileError},
 };
 
 /// Every service that could be read. One that could not has left its mistakes.
-pub(super) fn services(root: &Section<'_>) -> BTreeMap<ServiceName, ServiceSpec> {
+pub(super) fn services(
+    root: &Section<'_>,
+    own: &OwnAddresses,
+) -> BTreeMap<ServiceName, ServiceSpec> {
     let section = root.section("service");
     let mut services = BTreeMap::new();
     for (name, place, service) in section.named() {
@@ -25,7 +28,7 @@ pub(super) fn services(root: &Section<'_>) -> BTreeMap<ServiceName, ServiceSpec>
         if let Err(error) = &parsed {
             service.note_at(place, error);
         }
-        let spec = spec(&service);
+        let spec = spec(&service, own);
         if let Ok(name) = parsed {
             services.insert(name, spec);
         }
@@ -37,7 +40,7 @@ pub(super) fn services(root: &Section<'_>) -> BTreeMap<ServiceName, ServiceSpec>
     services
 }
 
-fn spec(section: &Section<'_>) -> ServiceSpec {
+fn spec(section: &Section<'_>, own: &OwnAddresses) -> ServiceSpec {
     let any_host = vec![HostPattern::Any];
     let hosts = section.list("hosts", any_host, |it| {
         it.parse().map_err(|_| {
@@ -54,8 +57,8 @@ fn spec(section: &Section<'_>) -> ServiceSpec {
     let active = section.read("active", Color::Blue, |it| {
         text(it)?.parse().map_err(|error: crate::model::ParseColorError| error.to_string())
     });
-    let blue = pool(&section.section("blue"));
-    let green = pool(&section.section("green"));
+    let blue = pool(&section.section("blue"), own);
+    let green = pool(&section.section("green"), own);
     if !section.has("blue") && !section.has("green") {
         let name = section.name("blue");
         section.note("blue", format_args!("is missing: write [{name}] with its endpoints"));
@@ -69,7 +72,7 @@ fn spec(section: &Section<'_>) -> ServiceSpec {
     ServiceSpec { hosts, path: prefix, active, blue, green, rules, policy }
 }
 
-fn pool(section: &Section<'_>) -> PoolSpec {
+fn pool(section: &Section<'_>, own: &OwnAddresses) -> PoolSpec {
     let version = section
         .read("version", None, |it| Version::to_be_set(text(it)?).map(Some).map_err(str::to_owned));
     let endpoints = section.tables_or_texts("endpoints", weighted);
@@ -77,6 +80,7 @@ fn pool(section: &Section<'_>) -> PoolSpec {
         section.note("endpoints", error);
         PoolSpec::default()
     });
+    refuse_own(section, &spec, own);
     spec.link = link(section);
     let has_tls = spec.endpoints.iter().any(|it| it.endpoint.is_tls);
     if section.has("tls") && !has_tls && !spec.endpoints.is_empty() {
@@ -85,6 +89,20 @@ fn pool(section: &Section<'_>) -> PoolSpec {
     }
     section.finish();
     spec
+}
+
+/// Notes the endpoints whose requests would come back.
+fn refuse_own(section: &Section<'_>, spec: &PoolSpec, own: &OwnAddresses) {
+    for Weighted { endpoint, .. } in &spec.endpoints {
+        if let Some(found) = own.find(endpoint) {
+            let OwnAddress { address, what } = found;
+            let what = format!(
+                "`{endpoint}` is {what} of Flipgate itself ({address}), so that its requests would come back: \
+                 write the address of the application"
+            );
+            section.note("endpoints", what);
+        }
+    }
 }
 
 /// An address, or a table of an address and a weight.

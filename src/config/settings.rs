@@ -12,7 +12,8 @@ use super::{
 use crate::{
     admin, care,
     downstream::{self, Patience},
-    model::Networks,
+    model::{NamePattern, Networks, ParseNamePatternError},
+    proxy,
     upstream::{self, Families, NameSettings},
 };
 
@@ -20,6 +21,7 @@ pub(super) struct Clients {
     pub(super) internal: Vec<IpNet>,
     pub(super) trusted_proxies: Vec<IpNet>,
     pub(super) public_marks: bool,
+    pub(super) keeps_trace: bool,
 }
 
 pub(super) struct Times {
@@ -118,8 +120,32 @@ pub(super) fn clients(section: &Section<'_>) -> Clients {
         net => Ok(net),
     });
     let public_marks = section.read("public_marks", false, flag);
+    let keeps_trace = section.read("trace_context", false, |it| match text(it)? {
+        "new" => Ok(false),
+        "keep" => Ok(true),
+        _ => Err("is \"new\" or \"keep\"".to_owned()),
+    });
     section.finish();
-    Clients { internal, trusted_proxies, public_marks }
+    Clients { internal, trusted_proxies, public_marks, keeps_trace }
+}
+
+pub(super) fn forwarding(section: &Section<'_>) -> proxy::Forwarding {
+    let known = proxy::Forwarding::default();
+    let trailers = section.list("trailers", known.trailers.to_vec(), |it| {
+        let pattern = it.parse().map_err(|error: ParseNamePatternError| error.to_string())?;
+        match NamePattern::exact(&pattern).is_some_and(proxy::is_never_a_trailer) {
+            true => Err(format!("`{it}` means something else in a head, and is never a trailer")),
+            false => Ok(pattern),
+        }
+    });
+    let via = section.read("via", known.via, |it| match text(it)? {
+        "both" => Ok(proxy::Via::Both),
+        "requests" => Ok(proxy::Via::Requests),
+        "none" => Ok(proxy::Via::None),
+        _ => Err("is \"both\", \"requests\" or \"none\"".to_owned()),
+    });
+    section.finish();
+    proxy::Forwarding { via, trailers: trailers.into() }
 }
 
 pub(super) fn timeouts(section: &Section<'_>) -> Times {

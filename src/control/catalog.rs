@@ -19,6 +19,8 @@ pub struct Catalog {
     pub trusted_proxies: Vec<IpNet>,
     /// Whether answers to the public tell color and generation too.
     pub public_marks: bool,
+    /// Whether the public's trace context is kept.
+    pub keeps_trace: bool,
     /// How long an upstream may take to the head of its answer.
     pub response_patience: Duration,
 }
@@ -71,6 +73,7 @@ impl Catalog {
             internal: Vec::new(),
             trusted_proxies: Vec::new(),
             public_marks: false,
+            keeps_trace: false,
             response_patience: Duration::from_secs(60),
         })
     }
@@ -83,13 +86,21 @@ impl Catalog {
 
     /// The rules that follow, for tables whose services stand in the catalog's order.
     pub(super) fn rules(&self, id: u64) -> Arc<Rules> {
-        let Self { services, internal, trusted_proxies, public_marks, response_patience } = self;
+        let Self {
+            services,
+            internal,
+            trusted_proxies,
+            public_marks,
+            keeps_trace,
+            response_patience,
+        } = self;
         Arc::new(Rules {
             id,
             router: router(services).expect("checked when the catalog was made"),
             internal: internal.iter().copied().collect::<Networks>(),
             trusted_proxies: trusted_proxies.iter().copied().collect::<Networks>(),
             public_marks: *public_marks,
+            keeps_trace: *keeps_trace,
             response_patience: *response_patience,
             services: services.values().map(|it| it.rules).collect(),
         })

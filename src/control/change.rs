@@ -8,7 +8,7 @@ use std::{
 
 use super::{catalog::Catalog, shared::Applied};
 use crate::{
-    model::{Color, Generation, PoolSpec, ServiceName, UpstreamTls},
+    model::{Color, Generation, OwnAddress, PoolSpec, ServiceName, UpstreamTls},
     store::{CommitError, Revision},
 };
 
@@ -145,6 +145,14 @@ pub enum Problem {
         "has {0} active, and would answer nobody without endpoints: promote the other color first"
     )]
     ActiveEmptied(Color),
+    /// An endpoint is the process itself.
+    #[error(
+        "would have {} of Flipgate itself ({}) as an endpoint, so that its requests would come back: \
+         use the address of the application",
+        .0.what,
+        .0.address
+    )]
+    OwnAddress(OwnAddress),
     /// Its entry in the state file is damaged.
     #[error("has a damaged entry in the state file: promote the color that shall be active first")]
     Damaged,
@@ -189,6 +197,7 @@ impl Problem {
             Self::NothingNamed => "nothing_named",
             Self::PoolIsActive(_) => "pool_is_active",
             Self::ActiveEmptied(_) => "active_emptied",
+            Self::OwnAddress(_) => "own_address",
             Self::Damaged => "damaged",
         }
     }
@@ -196,7 +205,13 @@ impl Problem {
     /// Whether the call itself is wrong, whatever the state of the services.
     #[must_use]
     pub fn is_callers(&self) -> bool {
-        matches!(self, Self::UnknownService | Self::AlreadyActive(_) | Self::NothingNamed)
+        matches!(
+            self,
+            Self::UnknownService
+                | Self::AlreadyActive(_)
+                | Self::NothingNamed
+                | Self::OwnAddress(_)
+        )
     }
 }
 

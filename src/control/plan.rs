@@ -7,7 +7,7 @@ use super::{
     change::{Change, Problem, Reason},
 };
 use crate::{
-    model::{Color, PoolSpec, ServiceName},
+    model::{Color, OwnAddresses, PoolSpec, ServiceName},
     store::{Promotion, ServiceState, State},
 };
 
@@ -15,9 +15,14 @@ use crate::{
 pub(super) fn plan(
     state: &State,
     catalog: &Catalog,
+    own: &OwnAddresses,
     change: &Change,
     reason: Option<&str>,
 ) -> Result<State, Vec<Reason>> {
+    let reasons = own_endpoints(own, change);
+    if !reasons.is_empty() {
+        return Err(reasons);
+    }
     let mut next = match change {
         Change::Promote(colors) => promote(state, catalog, colors)?,
         Change::Rollback { services, force } => {
@@ -55,6 +60,23 @@ pub(super) fn plan(
         promotion.reason = reason.map(str::to_owned);
     }
     Ok(next)
+}
+
+/// The endpoints of a change that are the process itself: their requests would come back.
+fn own_endpoints(own: &OwnAddresses, change: &Change) -> Vec<Reason> {
+    let found = |name: &ServiceName, spec: &PoolSpec| {
+        let own = spec.endpoints.iter().find_map(|it| own.find(&it.endpoint))?;
+        Some(Reason { service: Some(name.clone()), problem: Problem::OwnAddress(own) })
+    };
+    match change {
+        Change::Promote(_) | Change::Rollback { .. } => Vec::new(),
+        Change::SetPool { service, spec, .. } => found(service, spec).into_iter().collect(),
+        Change::Follow(new) => {
+            let pools = new.services().iter();
+            let pools = pools.flat_map(|(name, it)| [(name, &it.blue), (name, &it.green)]);
+            pools.filter_map(|(name, spec)| found(name, spec)).collect()
+        }
+    }
 }
 
 /// The state as the configuration and what was known before make it.
@@ -217,13 +239,13 @@ mod tests {
     use super::{plan as plan_for, *};
     use crate::{
         control::ServiceSpec,
-        model::{Endpoint, Generation},
+        model::{Endpoint, Generation, OwnAddress},
     };
 
     use Color::{Blue, Green};
 
     fn plan(state: &State, catalog: &Catalog, change: &Change) -> Result<State, Vec<Reason>> {
-        plan_for(state, catalog, change, None)
+        plan_for(state, catalog, &OwnAddresses::default(), change, None)
     }
 
     fn spec(endpoints: &[&str]) -> PoolSpec {
@@ -291,6 +313,24 @@ mod tests {
         let state = follow(&State::default(), &catalog);
         let change = Change::Promote(colors(&[("web", Green)]));
         assert_eq!(problems(plan(&state, &catalog, &change)), [Problem::NoEndpoints(Green)]);
+    }
+
+    #[test]
+    fn an_endpoint_that_is_the_process_itself_is_refused() {
+        let (state, old) = two();
+        let address = "127.0.0.1:80".parse().expect("an address");
+        let own = OwnAddress { address, what: "a listener" };
+        let addresses = OwnAddresses::new(vec![own], |_| false);
+        let plan = |change| problems(plan_for(&state, &old, &addresses, &change, None));
+        let service: ServiceName = "web".parse().expect("a name");
+        let loops = spec(&["n:1", "localhost:80"]);
+        let set = Change::SetPool { service, color: Green, spec: loops, force: true };
+        assert_eq!(plan(set), [Problem::OwnAddress(own)]);
+        let file = catalog(&[("api", &["a:1"], &[]), ("web", &["w:1"], &["0.0.0.0:80"])]);
+        assert_eq!(plan(Change::Follow(Arc::new(file))), [Problem::OwnAddress(own)]);
+        let good = catalog(&[("api", &["a:1"], &[]), ("web", &["w:1"], &["127.0.0.1:81"])]);
+        let follow = Change::Follow(Arc::new(good));
+        assert!(plan_for(&state, &old, &addresses, &follow, None).is_ok());
     }
 
     #[test]

@@ -134,7 +134,8 @@ impl Worker {
         {
             return Ok(known(state.generation, false));
         }
-        let planned = plan(state, &applied.catalog, change, reason.as_deref());
+        let planned =
+            plan(state, &applied.catalog, &self.shared.parts.own, change, reason.as_deref());
         let mut next = planned.map_err(ChangeError::Refused)?;
         if let Some((key, fingerprint)) = idempotency {
             let (key, fingerprint) = (key.clone(), fingerprint.clone());

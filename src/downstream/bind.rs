@@ -37,6 +37,8 @@ pub struct Listener {
     pub hsts: Option<String>,
     /// The port that everybody is sent to, by `https`.
     pub redirects_to: Option<u16>,
+    /// Whether `OPTIONS *` is answered here instead of being passed on, and needs no `Host` in HTTP/1.0.
+    pub health_checks: bool,
 }
 
 /// The versions of HTTP that a listener speaks. At least one.
@@ -145,6 +147,7 @@ impl Listener {
             tls: None,
             hsts: None,
             redirects_to: None,
+            health_checks: false,
         }
     }
 }

@@ -1,6 +1,9 @@
 //! Where a body ends, and which of the bytes before that are its content.
 
-use super::fields::{Fields, Framing};
+use super::{
+    extension::Extension,
+    fields::{Fields, Framing, LENGTH_MAX},
+};
 
 /// Takes the framing off a body, wherever its bytes are split.
 #[derive(Debug)]
@@ -43,7 +46,7 @@ enum Chunked {
     /// In the digits of a size.
     Size { size: u64, digits: u8 },
     /// Behind the digits, in what `;` begins.
-    Extension { size: u64, length: usize },
+    Extension { size: u64, length: usize, at: Extension },
     /// Behind the CR of a size line.
     SizeEnd { size: u64 },
     /// So many bytes of content are still to come; at least one.
@@ -160,8 +163,13 @@ impl Decoder {
     /// One byte that is not content. `None` behind the last one.
     fn step(&mut self, state: Chunked, byte: u8) -> Result<Option<Chunked>, BodyError> {
         let next = match (state, byte) {
+            (Chunked::Size { digits: 1.., size }, b'\r' | b';') if size > LENGTH_MAX => {
+                return Err(BodyError("a chunk's size is too large"));
+            }
             (Chunked::Size { digits: 1.., size }, b'\r') => Chunked::SizeEnd { size },
-            (Chunked::Size { digits: 1.., size }, b';') => Chunked::Extension { size, length: 0 },
+            (Chunked::Size { digits: 1.., size }, b';') => {
+                Chunked::Extension { size, length: 0, at: Extension::BEGIN }
+            }
             (Chunked::Size { size, digits }, _) => {
                 let digit = char::from(byte).to_digit(16).map(u64::from);
                 let digit = digit.ok_or(BodyError("a chunk's size is not a hexadecimal number"))?;
@@ -170,16 +178,17 @@ impl Decoder {
                 }
                 Chunked::Size { size: size << 4 | digit, digits: digits + 1 }
             }
-            (Chunked::Extension { size, .. }, b'\r') => Chunked::SizeEnd { size },
-            (Chunked::Extension { size, length }, b'\t' | b' '..=b'~' | 0x80..) => {
+            (Chunked::Extension { size, at, .. }, b'\r') if at.may_end() => {
+                Chunked::SizeEnd { size }
+            }
+            (Chunked::Extension { size, length, at }, _) => {
+                let wrong = BodyError("a chunk extension is not a name with a value");
+                let at = at.next(byte).ok_or(wrong)?;
                 self.extensions += 1;
                 if length == EXTENSION_MAX || self.extensions > EXTENSIONS_MAX {
                     return Err(BodyError("the chunk extensions are too long"));
                 }
-                Chunked::Extension { size, length: length + 1 }
-            }
-            (Chunked::Extension { .. }, _) => {
-                return Err(BodyError("a chunk extension has control characters"));
+                Chunked::Extension { size, length: length + 1, at }
             }
             (Chunked::SizeEnd { size: 0 }, b'\n') => Chunked::Trailers { at_line_start: true },
             (Chunked::SizeEnd { size }, b'\n') => Chunked::Data(size),
@@ -293,6 +302,16 @@ mod tests {
             ("1;a\nb\r\n", 4),
             ("1;a\rb\r\n", 5),
             ("1;\0\r\n", 3),
+            ("8000000000000000\r\n", 17),
+            ("ffffffffffffffff;a\r\n", 17),
+            ("1;a=\"\r\n", 6),
+            ("1;a=\"b\\\r\n", 8),
+            ("1;a=\"b\"c\r\n", 8),
+            ("1;a=\r\n", 5),
+            ("1;\r\n", 3),
+            ("1;;\r\n", 3),
+            ("1;a b\r\n", 5),
+            ("1;a \r\n", 5),
             ("10000000000000000\r\n", 17),
             ("00000000000000001\r\n", 17),
             ("2\r\nabXX", 6),

@@ -28,7 +28,7 @@ pub(super) struct Field {
 pub struct Fields {
     all: Vec<Field>,
     /// A bit for each name that is there.
-    names: u32,
+    names: u64,
 }
 
 /// Lines together with the bytes that they stand in.
@@ -57,6 +57,9 @@ pub enum Framing {
     /// Up to the end of the connection. Only for answers.
     ToClose,
 }
+
+/// Bytes of a body or of a chunk, as far as they are told in advance.
+pub(super) const LENGTH_MAX: u64 = i64::MAX as u64;
 
 /// Lines of a head. RFC 9110 has no number; 100 is what the field uses.
 pub(super) const FIELDS_MAX: usize = 100;
@@ -340,10 +343,12 @@ pub fn members(list: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
     list.split(|it| *it == b',').map(<[u8]>::trim_ascii).filter(|it| !it.is_empty())
 }
 
-/// Digits, at least one, that fit. `parse` would take a sign; a length has none.
+/// Digits, at least one, that fit. `parse` would take a sign; a length has none. Applications read lengths into signed
+/// numbers: one that fits only without the sign would be another one there.
 fn number(digits: &[u8]) -> Option<u64> {
     let is_number = (1..=19).contains(&digits.len()) && digits.iter().all(u8::is_ascii_digit);
-    is_number.then(|| digits.iter().fold(0, |number, digit| number * 10 + u64::from(digit - b'0')))
+    let fold = || digits.iter().fold(0, |number, digit| number * 10 + u64::from(digit - b'0'));
+    is_number.then(fold).filter(|it| *it <= LENGTH_MAX)
 }
 
 fn coding(value: &[u8]) -> Coding {

@@ -10,6 +10,7 @@
 
 mod body;
 mod encode;
+mod extension;
 mod fields;
 mod name;
 mod request;

@@ -15,7 +15,8 @@ pub enum Name {
     Te,
     /// `Upgrade`.
     Upgrade,
-    /// Another field that is for one hop only: RFC 9110, section 7.6.1.
+    /// Another field that is for one hop only: RFC 9110, section 7.6.1, and those by which a proxy and its
+    /// client know each other, section 11.7.
     Hop,
     /// `Expect`.
     Expect,
@@ -53,6 +54,12 @@ pub enum Name {
     CacheControl,
     /// `Strict-Transport-Security`: RFC 6797.
     StrictTransport,
+    /// `Max-Forwards`.
+    MaxForwards,
+    /// `Via`.
+    Via,
+    /// `CDN-Loop`: RFC 8586.
+    CdnLoop,
     /// `Flipgate-Preview`.
     FlipgatePreview,
     /// Another `Flipgate-…`.
@@ -82,6 +89,8 @@ impl Name {
             (2, b't') => is("te", Self::Te),
             (4, b'h') => is("host", Self::Host),
             (4, b'd') => is("date", Self::Date),
+            (3, b'v') => is("via", Self::Via),
+            (8, b'c') => is("cdn-loop", Self::CdnLoop),
             (5, b'p') => is("proxy", Self::Proxy),
             (6, b'c') => is("cookie", Self::Cookie),
             (6, b'e') => is("expect", Self::Expect),
@@ -95,6 +104,7 @@ impl Name {
             (11, b't') => is("traceparent", Self::Traceparent),
             (11, b'x') => is("x-client-ip", Self::Origin),
             (12, b'c') => is("content-type", Self::ContentType),
+            (12, b'm') => is("max-forwards", Self::MaxForwards),
             (12, b'x') => is("x-request-id", Self::XRequestId),
             (12, b'p') => is("proxy-status", Self::ProxyStatus),
             (12, b'e') => is("edge-control", Self::CacheControl),
@@ -116,7 +126,10 @@ impl Name {
             },
             (17, b't') => is("transfer-encoding", Self::TransferEncoding),
             (17, b'x') => is("x-forwarded-proto", Self::XForwardedProto),
+            (18, b'p') => is("proxy-authenticate", Self::Hop),
+            (19, b'p') => is("proxy-authorization", Self::Hop),
             (19, b'x') => is("x-cluster-client-ip", Self::Origin),
+            (25, b'p') => is("proxy-authentication-info", Self::Hop),
             (25, b's') => is("strict-transport-security", Self::StrictTransport),
             (17, b's') => is("surrogate-control", Self::CacheControl),
             _ => Self::Other,
@@ -146,7 +159,7 @@ impl Name {
     }
 
     /// The name's place in a set of names.
-    pub(super) fn bit(self) -> u32 {
+    pub(super) fn bit(self) -> u64 {
         1 << self as u32
     }
 
@@ -216,6 +229,12 @@ mod tests {
             ("Content_Length", Name::Underscored),
             ("CDN-Cache-Control", Name::CacheControl),
             ("Fastly-CDN-Cache-Control", Name::CacheControl),
+            ("Max-Forwards", Name::MaxForwards),
+            ("VIA", Name::Via),
+            ("cdn-loop", Name::CdnLoop),
+            ("Proxy-Authenticate", Name::Hop),
+            ("Proxy-Authorization", Name::Hop),
+            ("Proxy-Authentication-Info", Name::Hop),
             ("Accept", Name::Other),
             ("hosts", Name::Other),
             ("x", Name::Other),

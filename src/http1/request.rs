@@ -7,6 +7,7 @@ use super::{
     fields::{Coding, FIELDS_MAX, Fields, Framed, Framing, Scratch, Span, members},
     name::Name,
 };
+use crate::model::{default_port, is_same_authority};
 
 /// The head of a request that can be read in one way only, and what it means for what follows it.
 #[derive(Clone, Debug)]
@@ -25,10 +26,13 @@ pub struct RequestHead {
     pub expects_continue: bool,
     /// Whether the client takes trailers.
     pub takes_trailers: bool,
-    /// Whether the client asks for a WebSocket, and for nothing else: RFC 6455, section 4.1.
+    /// Whether the client asks for a WebSocket, perhaps among other protocols, in a request without content:
+    /// RFC 6455, section 4.1.
     pub wants_websocket: bool,
     /// The form of the target.
     pub form: Form,
+    /// Whether the host is that of the target, so that `Host` may have another port in its place.
+    pub is_absolute: bool,
     method: Span,
     target: Span,
     host: Span,
@@ -90,7 +94,7 @@ impl RequestHead {
         let mut request = httparse::Request::new(&mut []);
         match request.parse_with_uninit_headers(bytes, &mut scratch) {
             Ok(httparse::Status::Complete(len)) if len <= HEAD_MAX => {
-                Self::new(&bytes[..len], &request).map(Some)
+                Ok(Self::new(&bytes[..len], &request)?.followed_by(&bytes[len..]))
             }
             Ok(httparse::Status::Complete(_)) => Err(Reject::TooLarge),
             Ok(httparse::Status::Partial) => too_long(bytes).map_or(Ok(None), Err),
@@ -122,8 +126,16 @@ impl RequestHead {
             .framed(head)
             .map_err(|_| Reject::Malformed("the Content-Length is not one number"))?;
         let framing = framing(&framed, version)?;
-        let host = one_host(&fields)?;
-        let (form, target) = target_of(target, method, host.of_head(head))?;
+        let host = match may_lack_host(method, target, version) {
+            true if !fields.has_any(&[Name::Host]) => Span::default(),
+            _ => one_host(&fields)?,
+        };
+        let (form, target, authority) = target_of(target, method, host.of_head(head))?;
+        // RFC 9112, section 3.2.2: the target's counts.
+        let (is_absolute, host) = match authority {
+            Some(it) => (true, Span::of(head, it.as_bytes())),
+            None => (false, host),
+        };
         let notes = Notes::of(&fields, head);
         Ok(Self {
             len: head.len(),
@@ -137,17 +149,45 @@ impl RequestHead {
                 && version == Version::Http11
                 && !matches!(framing, Framing::None | Framing::Exact(0)),
             takes_trailers: notes.takes_trailers && version == Version::Http11,
-            wants_websocket: notes.upgrades == Some(true)
+            wants_websocket: notes.upgrades
                 && framed.upgrades
                 && version == Version::Http11
                 && method == "GET"
-                && framing == Framing::None,
+                && match framing {
+                    Framing::None | Framing::Exact(0) => true,
+                    // Its only chunk may be the last one.
+                    Framing::Chunked => !notes.expects_continue,
+                    Framing::Exact(_) | Framing::ToClose => false,
+                },
             form,
+            is_absolute,
             method: Span::of(head, method.as_bytes()),
             target: Span::of(head, target.as_bytes()),
             host,
             fields,
         })
+    }
+
+    /// The head, now that it is known what follows it. A handshake without content has none however that is
+    /// said: an empty chunked body becomes a part of the head. `None` while it is not known whether it is one.
+    fn followed_by(mut self, bytes: &[u8]) -> Option<Self> {
+        const NO_CHUNKS: &[u8] = b"0\r\n\r\n";
+        if !self.wants_websocket {
+            return Some(self);
+        }
+        if self.framing == Framing::Chunked {
+            let is_whole = bytes.starts_with(NO_CHUNKS);
+            if self.len + NO_CHUNKS.len() > HEAD_MAX || !is_whole && !NO_CHUNKS.starts_with(bytes) {
+                self.wants_websocket = false;
+                return Some(self);
+            }
+            if !is_whole {
+                return None;
+            }
+            self.len += NO_CHUNKS.len();
+        }
+        self.framing = Framing::None;
+        Some(self)
     }
 
     /// The method.
@@ -162,7 +202,8 @@ impl RequestHead {
         self.target.of_head(head)
     }
 
-    /// The value of the one `Host`, which has not been looked at further.
+    /// The authority of the target, or else the value of the one `Host`. It has not been looked at further. Empty for
+    /// `OPTIONS * HTTP/1.0` and `OPTIONS / HTTP/1.0`, which need none.
     #[must_use]
     pub fn host<'a>(&self, head: &'a [u8]) -> &'a [u8] {
         self.host.of_head(head)
@@ -185,8 +226,8 @@ impl RequestHead {
 struct Notes {
     expects_continue: bool,
     takes_trailers: bool,
-    /// Whether all that `Upgrade` says is `websocket`.
-    upgrades: Option<bool>,
+    /// `websocket` is among the members of `Upgrade`.
+    upgrades: bool,
 }
 
 impl Notes {
@@ -206,8 +247,8 @@ impl Notes {
                     notes.takes_trailers |= members(value).any(is_trailers);
                 }
                 Name::Upgrade => {
-                    let is_websocket = value.eq_ignore_ascii_case(b"websocket");
-                    notes.upgrades = Some(is_websocket && notes.upgrades.is_none());
+                    let is_websocket = |it: &[u8]| it.eq_ignore_ascii_case(b"websocket");
+                    notes.upgrades |= members(value).any(is_websocket);
                 }
                 _ => {}
             }
@@ -236,6 +277,12 @@ fn framing(framed: &Framed, version: Version) -> Result<Framing, Reject> {
     }
 }
 
+/// Whether a request is a plain health check, like those of HAProxy, which know no host. It can be read, and has an
+/// empty host.
+fn may_lack_host(method: &str, target: &str, version: Version) -> bool {
+    version == Version::Http10 && method == "OPTIONS" && matches!(target, "*" | "/")
+}
+
 /// Section 3.2.
 fn one_host(fields: &Fields) -> Result<Span, Reject> {
     let mut hosts = fields.iter().filter(|it| it.name == Name::Host);
@@ -245,31 +292,37 @@ fn one_host(fields: &Fields) -> Result<Span, Reject> {
     }
 }
 
-/// Sections 3.2.1 to 3.2.4.
-fn target_of<'a>(target: &'a str, method: &str, host: &[u8]) -> Result<(Form, &'a str), Reject> {
+/// The form of a target, the target without its authority, and the authority: sections 3.2.1 to 3.2.4.
+fn target_of<'a>(
+    target: &'a str,
+    method: &str,
+    host: &[u8],
+) -> Result<(Form, &'a str, Option<&'a str>), Reject> {
     if memchr::memchr(b'#', target.as_bytes()).is_some() {
         return Err(Reject::Malformed("a target has no fragment"));
     }
     if target.starts_with('/') {
-        return Ok((Form::Path, target));
+        return Ok((Form::Path, target, None));
     }
     if target == "*" && method == "OPTIONS" {
-        return Ok((Form::Asterisk, target));
+        return Ok((Form::Asterisk, target, None));
     }
     let begins =
         |scheme: &str| target.get(..scheme.len()).is_some_and(|it| it.eq_ignore_ascii_case(scheme));
     let scheme = ["http://", "https://"].into_iter().find(|it| begins(it));
-    let rest = scheme.map(|it| &target[it.len()..]);
-    let rest = rest.ok_or(Reject::Malformed("the target is neither a path nor a URL"))?;
+    let scheme = scheme.ok_or(Reject::Malformed("the target is neither a path nor a URL"))?;
+    let rest = &target[scheme.len()..];
     let (authority, rest) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
-    if !authority.as_bytes().eq_ignore_ascii_case(host) {
+    let port = default_port(scheme.trim_end_matches("://").as_bytes());
+    if !is_same_authority(authority.as_bytes(), host, port) {
         return Err(Reject::Malformed("the target and the Host name different hosts"));
     }
-    match rest {
-        "" if method == "OPTIONS" => Ok((Form::Asterisk, rest)),
-        path if path.starts_with('/') => Ok((Form::Path, path)),
-        query => Ok((Form::Root, query)),
-    }
+    let form = match rest {
+        "" if method == "OPTIONS" => Form::Asterisk,
+        path if path.starts_with('/') => Form::Path,
+        _ => Form::Root,
+    };
+    Ok((form, rest, Some(authority)))
 }
 
 /// Whether what is there is too much already, whatever may follow.
@@ -334,10 +387,18 @@ mod tests {
             ("X: 1", Framing::None),
             ("Content-Length: 0", Framing::Exact(0)),
             ("content-length: 00012", Framing::Exact(12)),
-            ("Content-Length: 9999999999999999999", Framing::Exact(9_999_999_999_999_999_999)),
+            ("Content-Length: 9223372036854775807", Framing::Exact(9_223_372_036_854_775_807)),
             ("Transfer-Encoding: Chunked", Framing::Chunked),
         ] {
             assert_eq!(good(&with(lines)).framing, framing, "{lines}");
+        }
+    }
+
+    #[test]
+    fn a_length_that_no_signed_number_holds_is_refused() {
+        for length in ["9223372036854775808", "9999999999999999999", "18446744073709551615"] {
+            let found = parse(&with(&format!("Content-Length: {length}")));
+            assert!(matches!(found, Err(Reject::Malformed(_))), "{length}");
         }
     }
 
@@ -363,8 +424,10 @@ mod tests {
             ("Connection: keep-alive, upgrade\r\nUpgrade: websocket", true),
             ("Upgrade: websocket", false),
             ("Connection: upgrade\r\nUpgrade: h2c", false),
-            ("Connection: upgrade\r\nUpgrade: websocket, h2c", false),
-            ("Connection: upgrade\r\nUpgrade: websocket\r\nUpgrade: h2c", false),
+            ("Connection: upgrade\r\nUpgrade: websocket, h2c", true),
+            ("Connection: upgrade\r\nUpgrade: h2c\r\nUpgrade: WebSocket", true),
+            ("Connection: upgrade\r\nUpgrade: h2c, websockets", false),
+            ("Connection: upgrade\r\nUpgrade: websocket\r\nContent-Length: 0", true),
             ("Connection: upgrade\r\nUpgrade: websocket\r\nContent-Length: 1", false),
         ] {
             let head = good(&format!("GET / HTTP/1.1\r\nHost: a\r\n{lines}\r\n\r\n"));
@@ -372,6 +435,44 @@ mod tests {
             let head = good(&format!("POST / HTTP/1.1\r\nHost: a\r\n{lines}\r\n\r\n"));
             assert!(!head.wants_websocket);
         }
+    }
+
+    #[test]
+    fn a_handshake_with_an_empty_chunked_body_is_one_without_content() {
+        let text = "GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\
+                    Transfer-Encoding: chunked\r\n\r\n";
+        for (behind, wants) in [
+            ("", None),
+            ("0\r\n\r", None),
+            ("0\r\n\r\n", Some(true)),
+            ("0\r\n\r\nframes", Some(true)),
+            ("5", Some(false)),
+            ("0\r\nx", Some(false)),
+        ] {
+            let head = parse(&format!("{text}{behind}")).expect("good so far");
+            assert_eq!(head.as_ref().map(|it| it.wants_websocket), wants, "{behind:?}");
+            let Some(head) = head else { continue };
+            let (content, framing) =
+                if wants == Some(true) { (5, Framing::None) } else { (0, Framing::Chunked) };
+            assert_eq!((head.len, head.framing), (text.len() + content, framing), "{behind:?}");
+        }
+        // A client that expects `100 Continue` sends nothing yet.
+        let waits = text.replace("Host: a", "Host: a\r\nExpect: 100-continue");
+        assert!(!good(&waits).wants_websocket);
+    }
+
+    #[test]
+    fn only_a_plain_health_check_has_no_host() {
+        for target in ["*", "/"] {
+            let text = format!("OPTIONS {target} HTTP/1.0\r\n\r\n");
+            assert_eq!(good(&text).host(text.as_bytes()), b"");
+        }
+        for line in
+            ["OPTIONS * HTTP/1.1", "OPTIONS /a HTTP/1.0", "GET / HTTP/1.0", "HEAD / HTTP/1.0"]
+        {
+            assert!(parse(&format!("{line}\r\n\r\n")).is_err(), "{line}");
+        }
+        assert!(parse("OPTIONS * HTTP/1.0\r\nHost: a\r\nHost: a\r\n\r\n").is_err());
     }
 
     #[test]
@@ -389,6 +490,27 @@ mod tests {
             let text = format!("{method} {target} HTTP/1.1\r\nHost: a\r\n\r\n");
             let head = good(&text);
             assert_eq!((head.form, head.target(text.as_bytes())), (form, rest.as_bytes()));
+        }
+        for (target, host, told) in [
+            ("http://a.test:80/", "a.test", "a.test:80"),
+            ("http://a.test/", "a.test:80", "a.test"),
+            ("http://a.test:/", "a.test", "a.test:"),
+            ("http://a.test/", "A.test:", "a.test"),
+            ("https://a.test:443/", "a.test", "a.test:443"),
+            ("HTTPS://a.test/", "a.test:443", "a.test"),
+        ] {
+            let text = format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n");
+            assert_eq!(good(&text).host(text.as_bytes()), told.as_bytes(), "{target} {host}");
+        }
+        for (target, host) in [
+            ("http://a.test:443/", "a.test"),
+            ("https://a.test:80/", "a.test"),
+            ("https://a.test/", "a.test:80"),
+            ("http://a.test/", "a.test:8080"),
+            ("http://a.test:80/", "b.test"),
+        ] {
+            let text = format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n");
+            assert!(matches!(parse(&text), Err(Reject::Malformed(_))), "{target} {host}");
         }
         for target in ["*", "x", "a:80", "ftp://a/", "http://b/", "http://a@a/", "http:///", "/x#y"]
         {

@@ -8,21 +8,23 @@ pub struct Scan {
     max: usize,
     known: usize,
     parsed: usize,
+    /// Whether an empty line was seen, so that each byte behind it may be the one that matters.
+    has_ended: bool,
 }
 
 impl Scan {
     /// Nothing was looked at yet of a head of at most so many bytes.
     #[must_use]
     pub fn up_to(max: usize) -> Self {
-        Self { max, known: 0, parsed: 0 }
+        Self { max, known: 0, parsed: 0, has_ended: false }
     }
 
     /// Whether the head may be whole by now, or be found to be none. Nothing is missed: a head that
     /// is whole is always worth parsing.
     pub fn is_worth_parsing(&mut self, bytes: &[u8]) -> bool {
         let known = std::mem::replace(&mut self.known, bytes.len());
-        let is_worth =
-            bytes.len() >= 2 * self.parsed || bytes.len() >= self.max || has_end(bytes, known);
+        self.has_ended = self.has_ended || has_end(bytes, known);
+        let is_worth = self.has_ended || bytes.len() >= 2 * self.parsed || bytes.len() >= self.max;
         if is_worth {
             self.parsed = bytes.len();
         }

@@ -13,6 +13,7 @@ use http::{
 };
 
 use super::websocket;
+use crate::model::{default_port, is_same_authority};
 
 /// Why a head of HTTP/2 is malformed: section 8.1.1.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
@@ -63,7 +64,8 @@ pub(super) fn put_request(
     if let Some(authority) = authority {
         put(out, b"host", authority.as_bytes());
     }
-    put_fields(out, fields, authority)?;
+    let port = default_port(uri.scheme_str().unwrap_or_default().as_bytes());
+    put_fields(out, fields, authority.map(|it| (it, port)))?;
     if is_websocket {
         let key = websocket::new_key();
         put(out, b"upgrade", WEBSOCKET.as_bytes());
@@ -251,12 +253,13 @@ pub(super) fn trailers(lines: &[u8]) -> Result<HeaderMap, HeadDefect> {
     Ok(fields)
 }
 
-/// Puts fields as lines, but for a `Host` that says what `authority` does. Crumbs of a cookie become
+/// Puts fields as lines, but for a `Host` that says what `authority` does, with the default port of its
+/// scheme. Crumbs of a cookie become
 /// one again: section 8.2.3.
 fn put_fields(
     out: &mut Vec<u8>,
     fields: &HeaderMap,
-    authority: Option<&str>,
+    authority: Option<(&str, u16)>,
 ) -> Result<(), HeadDefect> {
     let mut has_cookie = false;
     for (name, value) in fields {
@@ -270,8 +273,8 @@ fn put_fields(
             return Err(HeadDefect("a value begins or ends with space"));
         }
         match authority {
-            Some(it) if name == HOST => {
-                if !value.eq_ignore_ascii_case(it.as_bytes()) {
+            Some((it, port)) if name == HOST => {
+                if !is_same_authority(value, it.as_bytes(), port) {
                     return Err(HeadDefect("the :authority and the Host name different hosts"));
                 }
                 continue;

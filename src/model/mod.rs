@@ -4,10 +4,13 @@
 //! printed. A value that exists is valid; there is no second check further in.
 
 mod audience;
+mod authority;
 mod color;
 mod endpoint;
 mod link;
+mod name_pattern;
 mod network;
+mod own;
 mod path;
 mod policy;
 mod pool_spec;
@@ -20,10 +23,13 @@ mod weighted;
 
 pub use self::{
     audience::Audience,
+    authority::{default_port, is_same_authority},
     color::{Color, ParseColorError, Role},
     endpoint::{Endpoint, Health, ParseEndpointError, Place},
     link::{Link, Protocol, ProxyProtocol, UpstreamTls},
+    name_pattern::{NamePattern, ParseNamePatternError},
     network::{Networks, ParseNetworkError, one_client},
+    own::{OwnAddress, OwnAddresses},
     path::{PathError, normalize_path},
     policy::{Algorithm, Balance, Ejection, HashKey, HealthCheck, Limits, Policy, Rate, Retry},
     pool_spec::{PoolSpec, PoolSpecError, Source, Version},

@@ -18,6 +18,8 @@ pub struct Rules {
     pub trusted_proxies: Networks,
     /// Whether answers to the public tell color and generation too.
     pub public_marks: bool,
+    /// Whether the public's trace context is kept: W3C Trace Context.
+    pub keeps_trace: bool,
     /// How long an upstream may take to the head of its answer.
     pub response_patience: Duration,
     /// What holds for the requests of each service, by its place in the table.

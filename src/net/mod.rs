@@ -7,6 +7,7 @@
 
 mod buffers;
 mod channel;
+mod local;
 mod loss;
 mod socket;
 mod transport;
@@ -14,6 +15,7 @@ mod transport;
 pub use self::{
     buffers::{Buffer, Buffers},
     channel::Channel,
+    local::is_local,
     loss::notice_loss,
     socket::Socket,
     transport::Transport,

@@ -2,7 +2,7 @@
 
 use std::{cell::Cell, net::IpAddr};
 
-use super::forwarded::{Chain, forwarded, x_forwarded_for};
+use super::forwarded::Told;
 use crate::{
     http1::{Lines, Name},
     model::{Audience, Rules},
@@ -15,8 +15,8 @@ pub(super) struct Client {
     pub(super) audience: Audience,
     /// Where it is, unless a proxy should know and does not say it in one way only.
     pub(super) address: Option<IpAddr>,
-    /// Whether the peer is a proxy whose forwarding fields are kept and continued.
-    pub(super) is_behind_proxy: bool,
+    /// What the peer tells of it, if that is a proxy that is trusted.
+    pub(super) told: Option<Told>,
     /// Whether the peer speaks as a proxy does, is internal, and is not trusted: most likely
     /// somebody forgot to say that it is one, and all of its clients pass for internal.
     pub(super) is_forgotten_proxy: bool,
@@ -24,12 +24,8 @@ pub(super) struct Client {
 
 impl Client {
     /// Somebody of whom nothing is known.
-    pub(super) const UNKNOWN: Self = Self {
-        audience: Audience::Public,
-        address: None,
-        is_behind_proxy: false,
-        is_forgotten_proxy: false,
-    };
+    pub(super) const UNKNOWN: Self =
+        Self { audience: Audience::Public, address: None, told: None, is_forgotten_proxy: false };
 }
 
 /// What a peer is under some rules. Kept with the connection, and worked out again when the rules
@@ -51,14 +47,12 @@ impl Standing {
             let is_forgotten_proxy = it.audience == Audience::Internal && is_forwarded;
             (rules.id, Client { is_forgotten_proxy, ..it })
         });
-        match standing.is_behind_proxy {
-            true => {
-                let address = address_behind_proxy(rules, lines);
-                let audience = address.map_or(Audience::Public, |it| audience(rules, it));
-                Client { audience, address, ..standing }
-            }
-            false => standing,
+        if standing.told.is_none() {
+            return standing;
         }
+        let (address, told) = Told::of(lines, &rules.trusted_proxies);
+        let audience = address.map_or(Audience::Public, |it| audience(rules, it));
+        Client { audience, address, told: Some(told), ..standing }
     }
 }
 
@@ -67,13 +61,13 @@ fn standing(rules: &Rules, peer: IpAddr) -> Client {
         true => Client {
             audience: Audience::Public,
             address: None,
-            is_behind_proxy: true,
+            told: Some(Told::default()),
             is_forgotten_proxy: false,
         },
         false => Client {
             audience: audience(rules, peer),
             address: Some(peer),
-            is_behind_proxy: false,
+            told: None,
             is_forgotten_proxy: false,
         },
     }
@@ -83,17 +77,6 @@ fn audience(rules: &Rules, address: IpAddr) -> Audience {
     match rules.internal.contains(address) {
         true => Audience::Internal,
         false => Audience::Public,
-    }
-}
-
-/// The client's address, if what the proxy says can be read in one way only. A proxy that writes one
-/// of the two fields passes the other on as the client sent it, so two that differ prove nothing.
-fn address_behind_proxy(rules: &Rules, lines: Lines<'_>) -> Option<IpAddr> {
-    let trusted = &rules.trusted_proxies;
-    match (x_forwarded_for(lines, trusted), forwarded(lines, trusted)) {
-        (Chain::Address(it), Chain::Absent) | (Chain::Absent, Chain::Address(it)) => Some(it),
-        (Chain::Address(one), Chain::Address(two)) if one == two => Some(one),
-        _ => None,
     }
 }
 
@@ -115,6 +98,7 @@ mod tests {
             internal: networks(internal),
             trusted_proxies: networks("10.0.0.1"),
             public_marks: false,
+            keeps_trace: false,
             response_patience: Duration::from_secs(1),
             services: Vec::new(),
         }

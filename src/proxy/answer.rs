@@ -3,6 +3,7 @@
 use super::{
     admitted::Admitted,
     failure::Failure,
+    forwarding::Via,
     headers::{Answer, hsts, put_answer},
     interim::SWITCHING,
     memory::Memory,
@@ -11,7 +12,7 @@ use super::{
 };
 use crate::{
     downstream::{Client, Connection, Wait},
-    http1::{Framing, ResponseHead},
+    http1::{Framing, ResponseHead, Version},
     net::Channel,
     upstream,
 };
@@ -69,6 +70,7 @@ impl Admitted<'_> {
             is_websocket: head.status == SWITCHING,
             marks: self.marks,
             hsts: hsts(connection.peer()),
+            via: (self.proxy.via == Via::Both).then(|| via(head, upstream)),
             date: connection.date(),
         };
         put_answer(&mut out, head, &upstream.unread()[..head.len], &answer);
@@ -103,5 +105,14 @@ impl Admitted<'_> {
         let Self { hold, permits, terms, .. } = self;
         drop(permits);
         Tunnel::new(upstream, hold, first, terms.tunnel_patience)
+    }
+}
+
+/// How an answer came, as `Via` says it. It does not say by which process: clients need not know.
+fn via(head: &ResponseHead, upstream: &Channel) -> &'static [u8] {
+    match (upstream, head.version) {
+        (Channel::Stream(_), _) => b"2.0 flipgate",
+        (Channel::Socket(_), Version::Http11) => b"1.1 flipgate",
+        (Channel::Socket(_), Version::Http10) => b"1.0 flipgate",
     }
 }

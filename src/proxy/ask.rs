@@ -55,6 +55,15 @@ impl Ask {
         }
     }
 
+    /// The version that the request came by, as `Via` says it.
+    pub(super) fn received(&self) -> &'static [u8] {
+        match (self.is_stream, self.version) {
+            (true, _) => b"2.0",
+            (false, Version::Http11) => b"1.1",
+            (false, Version::Http10) => b"1.0",
+        }
+    }
+
     /// How an answer's body is framed for this client.
     pub(super) fn framing_of(&self, framing: Framing) -> Framing {
         if self.is_stream && matches!(framing, Framing::Chunked | Framing::ToClose) {
@@ -68,7 +77,8 @@ impl Ask {
     }
 }
 
-fn is_grpc(lines: Lines<'_>) -> bool {
+/// Whether a message is one of gRPC.
+pub(super) fn is_grpc(lines: Lines<'_>) -> bool {
     let is_of_it = |it: &[u8]| it.get(..16).is_some_and(|it| it == b"application/grpc");
     lines.first(Name::ContentType).is_some_and(is_of_it)
 }

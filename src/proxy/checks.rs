@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use super::{
     cookies,
-    forwarded::{Chain, forwarded, x_forwarded_for},
+    forwarded::Told,
     headers::{Answer, Marks, put_answer},
     stranger::Stranger,
 };
@@ -62,6 +62,7 @@ pub fn answer(bytes: &[u8]) {
         is_websocket: false,
         marks: Marks { origin: None, is_private: true },
         hsts: Some("max-age=1"),
+        via: Some(b"1.1 flipgate"),
         date: *b"Sun, 06 Nov 1994 08:49:37 GMT",
     };
     let mut out = Vec::new();
@@ -91,7 +92,7 @@ pub fn chain(told: &[u8]) {
     }
     let networks = ["10.0.0.0/8"].iter().filter_map(|it| Networks::parse(it).ok());
     let trusted: Networks = networks.collect();
-    let seen = Chain::Address(IpAddr::from([203, 0, 113, 5]));
+    let seen = IpAddr::from([203, 0, 113, 5]);
     for (name, hops) in [
         ("X-Forwarded-For", ["203.0.113.5", "10.0.0.1"]),
         ("Forwarded", ["for=203.0.113.5;host=\"a:80\"", "for=10.0.0.1"]),
@@ -105,10 +106,10 @@ pub fn chain(told: &[u8]) {
             );
             let Ok(Some(parsed)) = RequestHead::parse(&head) else { continue };
             let lines = parsed.fields.lines(&head);
-            for found in [x_forwarded_for(lines, &trusted), forwarded(lines, &trusted)] {
-                let is_good = matches!(found, Chain::Absent | Chain::Unreadable) || found == seen;
-                assert!(is_good, "{found:?}: {}", head.escape_ascii());
-            }
+            let (found, told) = Told::of(lines, &trusted);
+            assert!(found.is_none_or(|it| it == seen), "{found:?}: {}", head.escape_ascii());
+            let host = told.facts(lines).host;
+            assert!(host.is_none_or(|it| Host::parse(&it).is_ok()), "{}", head.escape_ascii());
         }
     }
 }

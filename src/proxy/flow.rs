@@ -5,12 +5,14 @@ mod put;
 use std::{
     borrow::Cow,
     io,
+    rc::Rc,
     task::{Context, Poll},
 };
 
-use super::headers;
+use super::{ask::is_grpc, headers};
 use crate::{
-    http1::{BodyError, Decoder, Encoding, Framing, Piece},
+    http1::{BodyError, Decoder, Encoding, Framing, Lines, Piece},
+    model::NamePattern,
     net::Channel,
 };
 
@@ -54,10 +56,14 @@ pub(super) struct Flow {
 /// What becomes of trailers.
 #[derive(Debug)]
 pub(super) enum Trailers {
-    /// They go on, but for what the head's `Connection` has listed.
+    /// Those that may be trailers go on, but for what the head's `Connection` has listed.
     Pass {
         /// Names, with commas between them.
         listed: Vec<u8>,
+        /// Names that may be trailers, besides those that are known.
+        more: Rc<[NamePattern]>,
+        /// Whether they are the metadata of a gRPC call.
+        is_grpc: bool,
     },
     /// Nobody takes them.
     Drop,
@@ -112,6 +118,15 @@ const AT_ONCE: usize = 128 * 1024;
 /// The same for a stream: a connection has many of them, and each may hold this for a client that does
 /// not read.
 const AT_ONCE_TO_STREAM: usize = 32 * 1024;
+
+// === impl Trailers ===
+
+impl Trailers {
+    /// Those of a message whose head has these lines.
+    pub(super) fn of(lines: Lines<'_>, more: &Rc<[NamePattern]>) -> Self {
+        Self::Pass { listed: lines.listed(), more: Rc::clone(more), is_grpc: is_grpc(lines) }
+    }
+}
 
 // === impl Flow ===
 
@@ -346,7 +361,10 @@ impl Flow {
         };
         let trailers = match came {
             raw @ [_, ..] => match &self.trailers {
-                Trailers::Pass { listed } => headers::clean_trailers(raw, listed),
+                Trailers::Pass { listed, more, is_grpc } => {
+                    let allowed = headers::Allowed { more, is_grpc: *is_grpc };
+                    headers::clean_trailers(raw, listed, allowed)
+                }
                 Trailers::Drop => Vec::new(),
             },
             [] => Vec::new(),

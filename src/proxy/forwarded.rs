@@ -1,15 +1,20 @@
-//! Reading `X-Forwarded-For` and `Forwarded`: which address did the chain of proxies before us see?
+//! Reading `X-Forwarded-*` and `Forwarded`: which address, scheme and host did the chain of proxies before
+//! us see?
+//!
+//! A proxy that writes one of the two families often passes the other on as its client sent it. The chain is
+//! that of `X-Forwarded-For`, which more proxies write, or else that of `Forwarded`. Scheme and host are those
+//! of the same family. The other one fills in what that leaves out, unless it names another client.
 
 use std::net::{IpAddr, SocketAddr};
 
 use crate::{
-    http1::{Lines, Name},
-    model::Networks,
+    http1::{Lines, Name, members},
+    model::{Host, Networks},
 };
 
 /// What a chain of forwarding proxies says of the client's address.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Chain {
+enum Chain {
     /// Nothing.
     Absent,
     /// The address nearest to us that is not a trusted proxy's; or, where all of them are trusted,
@@ -19,49 +24,184 @@ pub(super) enum Chain {
     Unreadable,
 }
 
+/// What a trusted proxy tells of the client, and by which family.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(super) struct Told {
+    family: Family,
+    /// Whether the other family may fill in what this one leaves out.
+    has_both: bool,
+    /// Hops between the client and the proxy that is the peer. A byte, since each idle connection keeps one.
+    hops: u8,
+}
+
+/// The family that the chain is read from.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+enum Family {
+    #[default]
+    XForwarded,
+    Forwarded,
+}
+
+/// What a trusted proxy tells of the client.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(super) struct Facts {
+    /// The nearest hops before the peer, from the farthest; `None` for one without an address.
+    pub(super) hops: Vec<Option<IpAddr>>,
+    /// The client's scheme, if that is told.
+    pub(super) scheme: Option<String>,
+    /// The host that the client asked for, if that is told.
+    pub(super) host: Option<String>,
+}
+
+/// One element of `Forwarded`.
+#[derive(Default)]
+struct Element {
+    node: Option<String>,
+    proto: Option<String>,
+    host: Option<String>,
+}
+
 /// Hops that are looked at. A longer chain is taken for unreadable.
 const HOPS_MAX: usize = 64;
 
+// === impl Told ===
+
+impl Told {
+    /// The client's address, if what the proxy says of it can be read in one way only, and how to read the
+    /// rest. Two families that name two clients prove nothing.
+    pub(super) fn of(lines: Lines<'_>, trusted: &Networks) -> (Option<IpAddr>, Self) {
+        let (one, one_hops) = x_chain(lines, trusted);
+        let (two, two_hops) = forwarded_chain(lines, trusted);
+        // No more than are looked at.
+        let hops = |it: usize| u8::try_from(it.min(HOPS_MAX)).unwrap_or(u8::MAX);
+        let x_forwarded =
+            |has_both| Self { family: Family::XForwarded, has_both, hops: hops(one_hops) };
+        match (one, two) {
+            (Chain::Address(it), Chain::Absent) => (Some(it), x_forwarded(false)),
+            (Chain::Address(it), Chain::Address(other)) if it == other => {
+                (Some(it), x_forwarded(true))
+            }
+            (Chain::Absent, Chain::Address(_) | Chain::Unreadable) => {
+                let hops = hops(two_hops);
+                let told = Self { family: Family::Forwarded, has_both: true, hops };
+                (two.address(), told)
+            }
+            _ => (None, x_forwarded(false)),
+        }
+    }
+
+    /// What is told. `lines` are those that this was read from.
+    pub(super) fn facts(self, lines: Lines<'_>) -> Facts {
+        let told = usize::from(self.hops) + 1;
+        let x_forwarded = |name| {
+            let values = lines.all(name).rev().flat_map(|it| members(it).rev());
+            // A list has a value for each hop, and a single value is for all of them.
+            values.take(told).last().and_then(plain).map(str::to_owned)
+        };
+        let forwarded = |part: fn(Element) -> Option<String>| {
+            // The farthest one up to the client's that says it.
+            elements(lines).take(told).filter_map(|it| part(it?)).last()
+        };
+        let is_forwarded = self.family == Family::Forwarded;
+        let read = |name, part| match (is_forwarded, self.has_both) {
+            (true, _) => (forwarded(part), x_forwarded(name)),
+            (false, true) => (x_forwarded(name), forwarded(part)),
+            (false, false) => (x_forwarded(name), None),
+        };
+        let (scheme, other_scheme) = read(Name::XForwardedProto, |it| it.proto);
+        let (host, other_host) = read(Name::XForwardedHost, |it| it.host);
+        let mut hops: Vec<_> = match self.family {
+            Family::Forwarded => {
+                elements(lines).take(HOPS_MAX).map(|it| address(&it?.node?)).collect()
+            }
+            Family::XForwarded => {
+                let hops = lines.all(Name::XForwardedFor).rev().flat_map(|it| members(it).rev());
+                hops.take(HOPS_MAX).map(|it| address(plain(it)?)).collect()
+            }
+        };
+        hops.reverse();
+        Facts {
+            hops,
+            scheme: [scheme, other_scheme].into_iter().flatten().find(|it| is_scheme(it)),
+            host: [host, other_host].into_iter().flatten().find(|it| is_host(it)),
+        }
+    }
+}
+
+/// RFC 3986, section 3.1.
+fn is_scheme(text: &str) -> bool {
+    text.len() <= 16
+        && text.starts_with(|it: char| it.is_ascii_alphabetic())
+        && text.bytes().all(|it| it.is_ascii_alphanumeric() || b"+-.".contains(&it))
+}
+
+fn is_host(text: &str) -> bool {
+    Host::parse(text).is_ok()
+}
+
+// === impl Chain ===
+
+impl Chain {
+    fn address(self) -> Option<IpAddr> {
+        match self {
+            Self::Address(address) => Some(address),
+            Self::Absent | Self::Unreadable => None,
+        }
+    }
+}
+
 /// Reads `X-Forwarded-For`, from the right, over all of its lines.
-pub(super) fn x_forwarded_for(lines: Lines<'_>, trusted: &Networks) -> Chain {
+fn x_chain(lines: Lines<'_>, trusted: &Networks) -> (Chain, usize) {
     walk(lines.all(Name::XForwardedFor), trusted, |line| {
         line.split(',').rev().map(|it| address(it.trim())).collect()
     })
 }
 
 /// Reads `Forwarded` (RFC 7239), from the right, over all of its lines.
-pub(super) fn forwarded(lines: Lines<'_>, trusted: &Networks) -> Chain {
+fn forwarded_chain(lines: Lines<'_>, trusted: &Networks) -> (Chain, usize) {
     walk(lines.all(Name::Forwarded), trusted, |line| {
-        let mut hops: Vec<_> = split_outside_quotes(line, ',').map(element).collect();
+        let hop = |it| address(&element(it)?.node?);
+        let mut hops: Vec<_> = split_outside_quotes(line, ',').map(hop).collect();
         hops.reverse();
         hops
     })
 }
 
-/// `hops` yields a line's addresses from the right, `None` for what is none.
+/// The elements of `Forwarded`, from the right, over all of its lines; `None` for one that is malformed.
+fn elements(lines: Lines<'_>) -> impl Iterator<Item = Option<Element>> {
+    lines.all(Name::Forwarded).rev().flat_map(|line| {
+        let Some(line) = plain(line) else { return vec![None] };
+        let mut elements: Vec<_> = split_outside_quotes(line, ',').map(element).collect();
+        elements.reverse();
+        elements
+    })
+}
+
+/// `hops` yields a line's addresses from the right, `None` for what is none. Returns the place of the one
+/// that was found, from the right, too.
 fn walk<'a>(
     lines: impl DoubleEndedIterator<Item = &'a [u8]>,
     trusted: &Networks,
     hops: impl Fn(&str) -> Vec<Option<IpAddr>>,
-) -> Chain {
+) -> (Chain, usize) {
     let mut farthest = Chain::Absent;
-    let mut seen = 0;
+    let mut seen = 0_usize;
     for line in lines.rev() {
-        let Some(line) = plain(line) else { return Chain::Unreadable };
+        let Some(line) = plain(line) else { return (Chain::Unreadable, seen) };
         for hop in hops(line) {
             seen += 1;
             match hop {
                 Some(address) if seen <= HOPS_MAX => {
                     farthest = Chain::Address(address);
                     if !trusted.contains(address) {
-                        return farthest;
+                        return (farthest, seen - 1);
                     }
                 }
-                _ => return Chain::Unreadable,
+                _ => return (Chain::Unreadable, seen - 1),
             }
         }
     }
-    farthest
+    (farthest, seen.saturating_sub(1))
 }
 
 /// Text that is plain ASCII: RFC 7239, section 4.
@@ -69,21 +209,27 @@ fn plain(line: &[u8]) -> Option<&str> {
     std::str::from_utf8(line).ok().filter(|it| it.is_ascii())
 }
 
-/// One element of `Forwarded`: its `for`, which must be there once. All other values must be whole
-/// too: a client that opens a quote has what the proxy before us adds swallowed by it.
-fn element(text: &str) -> Option<IpAddr> {
-    let mut found = None;
+/// One element of `Forwarded`. No parameter may be there twice, and all values must be whole: a client that
+/// opens a quote has what the proxy before us adds swallowed by it.
+fn element(text: &str) -> Option<Element> {
+    let mut found = Element::default();
     for pair in split_outside_quotes(text, ';') {
         let (name, value) = pair.trim().split_once('=')?;
         let value = unquoted(value)?;
         if !name.bytes().all(|it| it.is_ascii_alphanumeric() || it == b'-') {
             return None;
         }
-        if name.eq_ignore_ascii_case("for") && found.replace(value).is_some() {
+        let part = match name {
+            it if it.eq_ignore_ascii_case("for") => &mut found.node,
+            it if it.eq_ignore_ascii_case("proto") => &mut found.proto,
+            it if it.eq_ignore_ascii_case("host") => &mut found.host,
+            _ => continue,
+        };
+        if part.replace(value).is_some() {
             return None;
         }
     }
-    address(&found?)
+    Some(found)
 }
 
 /// A token as it is, a quoted string without quotes and backslashes.
@@ -143,8 +289,8 @@ mod tests {
         let (head, bytes) = samples::request(&fields);
         let lines = head.fields.lines(&bytes);
         match name {
-            "forwarded" => forwarded(lines, &trusted()),
-            _ => x_forwarded_for(lines, &trusted()),
+            "forwarded" => forwarded_chain(lines, &trusted()).0,
+            _ => x_chain(lines, &trusted()).0,
         }
     }
 

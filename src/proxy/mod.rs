@@ -19,11 +19,14 @@ mod failure;
 mod flow;
 mod forward;
 mod forwarded;
+mod forwarding;
 mod handler;
 mod headers;
 mod hold;
+mod hops;
 mod interim;
 mod line;
+mod loops;
 mod memory;
 mod own_answer;
 mod received;
@@ -41,6 +44,9 @@ mod view;
 mod worker;
 
 pub use self::{
+    forwarding::{Forwarding, Via},
+    headers::is_never_a_trailer,
+    loops::{Mark, is_marked},
     memory::Memory,
     refusal::Refusal,
     stranger::Stranger,

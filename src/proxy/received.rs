@@ -81,9 +81,10 @@ impl<'a> Received<'a> {
         let Self { proxy, tally, ask } = self;
         let Decision {
             claim,
-            is_behind_proxy,
+            told,
             is_wished,
             has_marks,
+            keeps_trace,
             patience,
             client: address,
             key,
@@ -112,11 +113,14 @@ impl<'a> Received<'a> {
             expects_continue,
             peer: connection.peer(),
             client: address,
-            is_behind_proxy,
-            random: &mut proxy.random.borrow_mut(),
+            told,
+            keeps_trace,
+            received: ask.received(),
+            via: proxy.via,
+            mark: &proxy.mark,
         };
-        let out = put_request(head, channel.unread(), onward);
-        let mut upload = Upload::to_send(out, channel, head, expects_continue);
+        let out = put_request(head, channel.unread(), &onward, &mut proxy.random.borrow_mut());
+        let mut upload = Upload::to_send(out, channel, head, expects_continue, &proxy.trailers);
         let decided = match (rules.body_max, head.framing) {
             (Some(max), Framing::Exact(length)) if length > max => Err(Refusal::BodyTooLarge),
             (max, _) => {

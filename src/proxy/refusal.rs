@@ -38,6 +38,12 @@ pub enum Refusal {
     /// The listener only sends clients to another one.
     #[error("the same is to be had by https")]
     Redirect,
+    /// The request was here before: RFC 5842, section 7.2.
+    #[error("the request came back to the proxy that has sent it")]
+    Loop,
+    /// What is asked is what Flipgate itself can do: the request may go no further.
+    #[error("this is answered by the proxy")]
+    Options,
     /// The body is larger than the service takes.
     #[error("the request's body is larger than this service takes")]
     BodyTooLarge,
@@ -118,6 +124,9 @@ impl Refusal {
             Self::HeadTooSlow => (StatusCode::REQUEST_TIMEOUT, "http_request_error"),
             Self::Misdirected => (StatusCode::MISDIRECTED_REQUEST, "http_request_denied"),
             Self::Redirect => (StatusCode::PERMANENT_REDIRECT, "http_request_denied"),
+            Self::Loop => (StatusCode::LOOP_DETECTED, "proxy_loop_detected"),
+            // Not an error.
+            Self::Options => (StatusCode::OK, ""),
             Self::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "http_request_error"),
             Self::Audience => (StatusCode::FORBIDDEN, "http_request_denied"),
             Self::NoRoute => (StatusCode::NOT_FOUND, "destination_not_found"),
@@ -231,7 +240,7 @@ impl Refusal {
         }
         match self {
             // Nothing is wrong with it.
-            Self::Redirect => put_field(out, b"Proxy-Status", b"flipgate"),
+            Self::Redirect | Self::Options => put_field(out, b"Proxy-Status", b"flipgate"),
             _ => put_field(out, b"Proxy-Status", format!("flipgate; error={error}").as_bytes()),
         }
         if !marks.is_private {
@@ -241,7 +250,7 @@ impl Refusal {
         if let Some(seconds) = self.retry_after() {
             put_field(out, b"Retry-After", seconds.to_string().as_bytes());
         }
-        if status == StatusCode::METHOD_NOT_ALLOWED {
+        if matches!(self, Self::Method | Self::Options) {
             put_field(out, b"Allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
         }
         if let Some(location) = location {
@@ -310,6 +319,7 @@ mod tests {
             (Refusal::Connect(Certificate), 502, "tls_certificate_error"),
             (Refusal::Connect(Tls), 502, "tls_protocol_error"),
             (Refusal::Connect(Protocol), 502, "http_upgrade_failed"),
+            (Refusal::Loop, 508, "proxy_loop_detected"),
             (Refusal::Audience, 403, "http_request_denied"),
             (Refusal::NoRoute, 404, "destination_not_found"),
             (Refusal::UnclearWish, 503, "destination_unavailable"),
@@ -341,6 +351,16 @@ mod tests {
             let (head, body) = text.split_once("\r\n\r\n").expect("a head and a body");
             assert!(head.contains(&format!("\r\nContent-Length: {}", body.len())), "{text}");
         }
+    }
+
+    #[test]
+    fn what_the_proxy_can_do_is_no_error() {
+        let mut out = Vec::new();
+        Refusal::Options.put(&mut out, &told(true));
+        let text = String::from_utf8(out).expect("ASCII");
+        assert!(text.starts_with("HTTP/1.1 200 OK\r\n"), "{text}");
+        assert!(text.contains("\r\nAllow: GET, HEAD,"), "{text}");
+        assert!(text.contains("\r\nProxy-Status: flipgate\r\n"), "{text}");
     }
 
     #[test]

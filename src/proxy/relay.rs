@@ -60,7 +60,7 @@ impl<'e, 'a> Answered<'e, 'a> {
             return Err(Failure::Refused(Refusal::Protocol));
         }
         let trailers = match request.ask.takes_trailers {
-            true => Trailers::Pass { listed: head.fields.lines(upstream.unread()).listed() },
+            true => Trailers::of(head.fields.lines(upstream.unread()), &request.proxy.trailers),
             false => Trailers::Drop,
         };
         let out = request.put_head(&head, plan, client, upstream)?;

@@ -4,7 +4,9 @@
 use std::net::SocketAddr;
 
 use super::{
+    forwarding::Via,
     headers::{Answer, Marks, Onward, put_answer, put_request},
+    loops::Mark,
     memory::Memory,
 };
 use crate::{
@@ -15,6 +17,7 @@ use crate::{
 /// A client that came in the clear and directly, and is neither internal nor a proxy that is trusted.
 pub struct Stranger {
     peer: Peer<Memory>,
+    mark: Mark,
     random: fastrand::Rng,
 }
 
@@ -32,20 +35,23 @@ impl Stranger {
     pub fn new(address: SocketAddr, seed: u64) -> Self {
         let entrance = Entrance::unbound(Listener::plain(LISTENER.into()));
         let peer = Peer::new(Whose::Known(address), entrance, None);
-        Self { peer, random: fastrand::Rng::with_seed(seed) }
+        Self { peer, mark: Mark::of(seed), random: fastrand::Rng::with_seed(seed) }
     }
 
     /// The head that an upstream gets for this one, which stands at the beginning of `bytes`.
     pub fn ask(&mut self, head: &RequestHead, bytes: &[u8]) -> Vec<u8> {
-        let Self { peer, random } = self;
+        let Self { peer, mark, random } = self;
         let onward = Onward {
             expects_continue: head.expects_continue,
             client: Some(peer.address()),
             peer,
-            is_behind_proxy: false,
-            random,
+            told: None,
+            keeps_trace: false,
+            received: b"1.1",
+            via: Via::Both,
+            mark,
         };
-        put_request(head, bytes, onward)
+        put_request(head, bytes, &onward, random)
     }
 
     /// Writes the head that the client gets for this one, which stands at the beginning of `bytes`, to
@@ -58,6 +64,7 @@ impl Stranger {
             is_websocket: false,
             marks: Marks::default(),
             hsts: None,
+            via: Some(b"1.1 flipgate"),
             date: DATE,
         };
         put_answer(out, head, bytes, &answer);

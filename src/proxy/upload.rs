@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    rc::Rc,
     task::{Context, Poll},
 };
 
@@ -14,6 +15,7 @@ use super::{
 use crate::{
     downstream::{Connection, Wait},
     http1::{Framing, RequestHead},
+    model::NamePattern,
     net::Channel,
 };
 
@@ -69,14 +71,20 @@ impl Upload {
     }
 
     /// A request that goes to an upstream with the head `out`. Takes the client's from `channel`. If
-    /// `is_held`, the body has to wait.
+    /// `is_held`, the body has to wait. `trailers` are names that may be behind it, besides those that are known.
     pub(super) fn to_send(
         out: Vec<u8>,
         channel: &mut Channel,
         head: &RequestHead,
         is_held: bool,
+        trailers: &Rc<[NamePattern]>,
     ) -> Self {
-        let trailers = Trailers::Pass { listed: head.fields.lines(channel.unread()).listed() };
+        let trailers = match head.framing {
+            // There are none behind it.
+            Framing::None => Trailers::Drop,
+            Framing::Exact(_) if !channel.is_stream() => Trailers::Drop,
+            _ => Trailers::of(head.fields.lines(channel.unread()), trailers),
+        };
         channel.consume(head.len);
         let mut flow = Flow::new(out, intake(channel, head.framing), head.framing, trailers);
         flow.hold(is_held);

@@ -71,6 +71,7 @@ mod tests {
             internal: Networks::default(),
             trusted_proxies: Networks::default(),
             public_marks: false,
+            keeps_trace: false,
             response_patience: Duration::from_secs(60),
             services: Vec::new(),
         }

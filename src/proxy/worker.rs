@@ -14,6 +14,10 @@ use super::{
     address::Client as Asker,
     affinity::key_of,
     cookies,
+    forwarded::Told,
+    forwarding::{Forwarding, Via},
+    hops::hops_left,
+    loops::Mark,
     memory::Memory,
     refusal::Refusal,
     said::Said,
@@ -23,7 +27,7 @@ use crate::{
     downstream::Connection,
     http1::{Form, Lines, Name, RequestHead},
     metrics::{Metrics, PoolMetrics},
-    model::{Algorithm, Audience, Color, Host, Rules, ServiceRules, normalize_path},
+    model::{Algorithm, Audience, Color, Host, NamePattern, Rules, ServiceRules, normalize_path},
     net::Buffers,
     switch::{Claim, Ledger, Shard, Switch, Visit},
     upstream::{self, Ceiling, Connections, Pool},
@@ -44,6 +48,10 @@ pub struct Shared {
     pub connections: Arc<Ceiling>,
     /// Bytes that a body has to move by while a client is waited for as long as that may be.
     pub least_progress: u64,
+    /// How messages are passed on.
+    pub forwarding: Forwarding,
+    /// What they are known by when they come back.
+    pub mark: Mark,
 }
 
 /// The proxy of one worker.
@@ -57,6 +65,10 @@ pub struct Proxy {
     pub(super) random: RefCell<fastrand::Rng>,
     pub(super) said: Said,
     pub(super) least_progress: u64,
+    pub(super) mark: Mark,
+    pub(super) via: Via,
+    /// Names that may be trailers, besides those that are known.
+    pub(super) trailers: Rc<[NamePattern]>,
     /// Whether a proxy that nobody told us of was warned of already.
     has_warned: Cell<bool>,
     pub(super) has_warned_of_header: Cell<bool>,
@@ -65,9 +77,12 @@ pub struct Proxy {
 /// What was decided when a request was admitted.
 pub(super) struct Decision {
     pub(super) claim: Claim<Pool>,
-    pub(super) is_behind_proxy: bool,
+    /// What a trusted proxy tells of the client, if there is one.
+    pub(super) told: Option<Told>,
     pub(super) is_wished: bool,
     pub(super) has_marks: bool,
+    /// Whether the public's trace context is kept.
+    pub(super) keeps_trace: bool,
     /// How long the answer may take to begin.
     pub(super) patience: Duration,
     /// Where the client is, as far as that is known.
@@ -98,6 +113,9 @@ impl Proxy {
             random: RefCell::new(fastrand::Rng::new()),
             said: Said::default(),
             least_progress: shared.least_progress,
+            mark: shared.mark.clone(),
+            via: shared.forwarding.via,
+            trailers: shared.forwarding.trailers.iter().cloned().collect(),
             has_warned: Cell::new(false),
             has_warned_of_header: Cell::new(false),
         }
@@ -110,14 +128,26 @@ impl Proxy {
         bytes: &[u8],
         connection: &Connection<Memory>,
     ) -> Result<Decision, Refusal> {
+        let peer = connection.peer();
+        if is_health_check(head, bytes) && peer.listener().health_checks {
+            return Err(Refusal::Options);
+        }
         let host = std::str::from_utf8(head.host(bytes)).ok().and_then(|it| Host::parse(it).ok());
         let host = host.ok_or(Refusal::Malformed("the Host is not a name or an address"))?;
-        let peer = connection.peer();
         if peer.security().is_some_and(|it| !it.names.cover(host.as_str())) {
             return Err(Refusal::Misdirected);
         }
         if peer.listener().redirects_to.is_some() {
             return Err(Refusal::Redirect);
+        }
+        let lines = head.fields.lines(bytes);
+        if self.mark.is_on(lines) {
+            return Err(Refusal::Loop);
+        }
+        match hops_left(head, bytes) {
+            Ok(None | Some(1..)) => {}
+            Ok(Some(0)) => return Err(Refusal::Options),
+            Err(_) => return Err(Refusal::Malformed("the Max-Forwards is not one number")),
         }
         let is_vouched_for = peer.security().is_some_and(|it| it.makes_internal);
         let unclear = Refusal::Malformed("the path cannot be read in one way only");
@@ -128,7 +158,6 @@ impl Proxy {
                 normalize_path(path).map_err(|_| unclear)?
             }
         };
-        let lines = head.fields.lines(bytes);
         let wish = wish(lines);
         let listener = peer.listener().preview;
         let mut decided = None;
@@ -138,7 +167,7 @@ impl Proxy {
                 asker = Asker::UNKNOWN;
             }
             // Whoever stands behind a proxy has not shown the proxy's certificate.
-            if is_vouched_for && !asker.is_behind_proxy {
+            if is_vouched_for && asker.told.is_none() {
                 asker.audience = Audience::Internal;
             }
             let view =
@@ -146,26 +175,42 @@ impl Proxy {
             let choice = admit(rules, &view)?;
             let has_marks = asker.audience == Audience::Internal || rules.public_marks;
             let of_service = rules.services.get(choice.0).copied().unwrap_or_default();
-            decided = Some((asker, choice.1, has_marks, rules.response_patience, of_service));
+            let keeps_trace = rules.keeps_trace;
+            decided = Some((
+                (asker, choice.1),
+                (has_marks, keeps_trace),
+                rules.response_patience,
+                of_service,
+            ));
             Ok::<_, Refusal>(choice)
         });
         if let (Err(Refusal::Audience), Some(color)) = (&claim, listener) {
             self.metrics.preview_refused("", color);
         }
         let claim = claim?;
-        let (asker, visit, has_marks, patience, rules) =
+        let ((asker, visit), (has_marks, keeps_trace), patience, rules) =
             decided.expect("a claim was taken, so the choice was made");
         if let (Audience::Public, Wish::Color(color)) = (asker.audience, wish) {
             self.metrics.preview_refused(claim.pool().service().as_str(), color);
         }
         self.warn_of_forgotten_proxy(asker, peer.address());
-        let (is_behind_proxy, is_wished) = (asker.is_behind_proxy, visit != Visit::Active);
+        let (told, is_wished) = (asker.told, visit != Visit::Active);
         let client = asker.address;
         let key = match &claim.pool().policy().balance.algorithm {
             Algorithm::Hash(by) => key_of(by, lines, client),
             Algorithm::LeastRequest | Algorithm::RoundRobin => None,
         };
-        Ok(Decision { claim, is_behind_proxy, is_wished, has_marks, patience, client, key, rules })
+        Ok(Decision {
+            claim,
+            told,
+            is_wished,
+            has_marks,
+            keeps_trace,
+            patience,
+            client,
+            key,
+            rules,
+        })
     }
 
     fn warn_of_forgotten_proxy(&self, asker: Asker, peer: IpAddr) {
@@ -177,6 +222,12 @@ impl Proxy {
             );
         }
     }
+}
+
+/// Whether a request asks how the proxy itself is, as a health check does: `OPTIONS` for the whole server, or without a
+/// host.
+fn is_health_check(head: &RequestHead, bytes: &[u8]) -> bool {
+    head.form == Form::Asterisk || head.host(bytes).is_empty() && head.method(bytes) == b"OPTIONS"
 }
 
 /// The color that the head asks for: by header, else by cookie.

@@ -1,5 +1,6 @@
 //! Who has shown a certificate.
 
+use super::distinguished_name::text_of;
 use aws_lc_rs::digest::{SHA256, digest};
 use rustls::pki_types::CertificateDer;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
@@ -7,7 +8,7 @@ use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 /// A client that has shown a certificate of an authority that is trusted for it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Identity {
-    /// As one element of `X-Forwarded-Client-Cert`, in Envoy's form: `Hash`, `Subject`, and a `URI`
+    /// As one element of `X-Forwarded-Client-Cert`, in Envoy's form: `Hash`, `Subject` (RFC 4514), and a `URI`
     /// and a `DNS` for each alternative name.
     pub element: Box<str>,
 }
@@ -25,7 +26,8 @@ impl Identity {
         for byte in digest(&SHA256, own).as_ref() {
             let _ = write!(element, "{byte:02x}");
         }
-        let _ = write!(element, ";Subject={}", quoted(&parsed.subject().to_string()));
+        // It has no quotes, and its backslashes are its own.
+        let _ = write!(element, ";Subject=\"{}\"", text_of(parsed.subject()));
         let alternative = parsed.subject_alternative_name().ok()?;
         for name in alternative.iter().flat_map(|it| &it.value.general_names) {
             let (key, value) = match name {
@@ -69,6 +71,40 @@ mod tests {
         let element = &*identity.element;
         assert!(element.starts_with("Hash=") && element.as_bytes()[5 + 64] == b';', "{element}");
         assert!(element.ends_with(";DNS=\"a.test\";URI=\"spiffe://a/b\""), "{element}");
-        assert!(element.contains("x\\\"; URI=evil,??Host: b"), "{element}");
+        assert!(element.contains(r#";Subject="CN=x\22\; URI=evil\,\0D\0AHost: b""#), "{element}");
+    }
+
+    fn subject(parts: &[(rcgen::DnType, &str)]) -> String {
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let mut params = rcgen::CertificateParams::default();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        for (kind, value) in parts {
+            params.distinguished_name.push(kind.clone(), *value);
+        }
+        let certificate = params.self_signed(&key).expect("a certificate");
+        let identity = Identity::of(&[certificate.der().clone()]).expect("readable");
+        let (_, behind) = identity.element.split_once(";Subject=\"").expect("a subject");
+        behind.split_once('"').expect("in quotes").0.to_owned()
+    }
+
+    /// `O=x` and a common name `admin+OU=root` read as a subject with an organizational unit `root`.
+    #[test]
+    fn a_subject_reads_as_no_other_one() {
+        use rcgen::DnType::{CommonName, CustomDnType, OrganizationName, OrganizationalUnitName};
+        let (one, other) = (
+            subject(&[(OrganizationName, "x"), (CommonName, "admin+OU=root")]),
+            subject(&[
+                (OrganizationName, "x"),
+                (CommonName, "admin"),
+                (OrganizationalUnitName, "root"),
+            ]),
+        );
+        assert_eq!(one, r"CN=admin\+OU=root,O=x");
+        assert_eq!(other, "OU=root,CN=admin,O=x");
+        assert_eq!(subject(&[(CommonName, "a, O=b")]), r"CN=a\, O=b");
+        assert_eq!(subject(&[(CommonName, "O=a/CN=b")]), "CN=O=a/CN=b");
+        // A type without a name has its value in its encoding, a UTF8String here.
+        let custom = CustomDnType(vec![1, 3, 6, 1, 4, 1, 99999, 1]);
+        assert_eq!(subject(&[(custom, "x,y")]), "1.3.6.1.4.1.99999.1=#0C03782C79");
     }
 }

@@ -7,6 +7,7 @@
 
 mod certificate;
 mod connectors;
+mod distinguished_name;
 mod files;
 mod identity;
 mod names;

@@ -3,7 +3,7 @@
 use std::sync::{Arc, atomic::AtomicUsize};
 
 use super::{alerts::Alerts, names::Names};
-use crate::tls::Connectors;
+use crate::{model::OwnAddresses, tls::Connectors};
 
 /// What all pools of a process are made with. Cheap to clone; clones share it.
 #[derive(Clone, Debug)]
@@ -16,4 +16,6 @@ pub struct Parts {
     pub connectors: Connectors,
     /// How many services there are.
     pub services: Arc<AtomicUsize>,
+    /// Where the process itself can be reached, which is no upstream.
+    pub own: OwnAddresses,
 }

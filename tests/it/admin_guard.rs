@@ -88,7 +88,10 @@ async fn what_a_proxy_passes_on_is_no_call_of_this_machine() {
         ("X-Forwarded-Host: a.test\r\n", 200),
         ("Forwarded: for=192.0.2.1\r\n", 200),
         ("Via: 1.1 other\r\n", 200),
+        ("CDN-Loop: other\r\n", 200),
         ("Via: 1.1 flipgate\r\n", 403),
+        ("Via: 1.1 fg-0123456789abcdef\r\n", 403),
+        ("CDN-Loop: fg-0123456789abcdef\r\n", 403),
         ("Via: 1.1 other, 1.1 flipgate\r\n", 403),
         ("Flipgate-Preview: green\r\n", 403),
     ] {

@@ -24,6 +24,11 @@ const MALFORMED: &[(&str, u16)] = &[
     ("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: +1\r\n\r\nx", 400),
     ("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n", 400),
     ("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999999999999\r\n\r\n", 400),
+    ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9223372036854775808\r\n\r\n", 400),
+    ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9999999999999999999\r\n\r\n", 400),
+    ("OPTIONS / HTTP/1.1\r\nHost: a\r\nMax-Forwards: -1\r\n\r\n", 400),
+    ("OPTIONS / HTTP/1.1\r\nHost: a\r\nMax-Forwards:\r\n\r\n", 400),
+    ("OPTIONS / HTTP/1.1\r\nHost: a\r\nMax-Forwards: 1\r\nMax-Forwards: 0\r\n\r\n", 400),
     ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", 501),
     (
         "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
@@ -116,9 +121,25 @@ async fn heads_that_are_too_large_are_refused() {
 async fn a_chunk_that_cannot_be_right_is_not_passed_on_as_whole() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
     let house = House::of(&blue, &green);
-    for chunks in
-        ["0x2\r\nab\r\n0\r\n\r\n", "-1\r\n\r\n", "zz\r\n\r\n", "2\r\nabXX", "fffffffffffffffff\r\n"]
-    {
+    for chunks in [
+        "0x2\r\nab\r\n0\r\n\r\n",
+        "-1\r\n\r\n",
+        "zz\r\n\r\n",
+        "2\r\nabXX",
+        "fffffffffffffffff\r\n",
+        "8000000000000000\r\n",
+        "5;a=\"\r\nhello\r\n0\r\n\r\n",
+        "5;a=\"b\r\nhello\r\n0\r\n\r\n",
+        "5;a=\"b\"c\r\nhello\r\n0\r\n\r\n",
+        "5;a=\"b\\\r\nhello\r\n0\r\n\r\n",
+        "5;a=\r\nhello\r\n0\r\n\r\n",
+        "5;=b\r\nhello\r\n0\r\n\r\n",
+        "5;\r\nhello\r\n0\r\n\r\n",
+        "5;;a\r\nhello\r\n0\r\n\r\n",
+        "5;a b\r\nhello\r\n0\r\n\r\n",
+        "5;a(\r\nhello\r\n0\r\n\r\n",
+        "5\r\nhello\r\n0;a=\"\r\n\r\n",
+    ] {
         let mut client = house.public().await;
         client
             .send(format!(
@@ -131,6 +152,21 @@ async fn a_chunk_that_cannot_be_right_is_not_passed_on_as_whole() {
     }
     assert_eq!(house.get("/").await, "blue");
     house.wait_for_in_flight("web", "blue", 0).await;
+}
+
+#[tokio::test]
+async fn a_chunk_extension_is_read_as_the_rfc_says_and_left_out() {
+    let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
+    let house = House::of(&blue, &green);
+    let mut client = house.public().await;
+    for extension in
+        [";a", ";a=b", ";a=\"\"", ";a=\"b;\\\"c\"", "; a = b", ";a\t;b=c", ";a=b ; c=\"d\"", ";a;b"]
+    {
+        let head = "POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+        client.send(format!("{head}5{extension}\r\nhello\r\n0{extension}\r\n\r\n")).await;
+        let answer = client.answer().await;
+        assert_eq!((answer.status, answer.text().as_str()), (200, "hello"), "{extension}");
+    }
 }
 
 #[tokio::test]

@@ -58,7 +58,7 @@ const STRICTER: &[(&str, &str)] = &[
     ("the request line is not", "RFC 9112, section 3"),
     ("a chunk's size is not", "RFC 9112, section 7.1: no space behind a size"),
     ("a chunk's size is too large", "RFC 9112, section 7.1: overflow has to be prevented"),
-    ("a chunk extension has control", "RFC 9112, section 7.1.1; RFC 9110, section 5.6.4"),
+    ("a chunk extension is not", "RFC 9112, section 7.1.1; RFC 9110, section 5.6.4"),
     ("a trailer is not a line", "RFC 9112, section 7.1.2; RFC 9110, section 5.1"),
     ("a trailer has control", "RFC 9110, section 5.5"),
     ("a line does not end", "RFC 9112, section 7.1"),

@@ -191,6 +191,16 @@ async fn a_malformed_head_is_reset_or_refused_and_goes_nowhere() {
             &[METHOD, SCHEME, PATH, AUTHORITY, ("host", "b.test")],
             &[Reset(PROTOCOL_ERROR)],
         ),
+        (
+            "a host at another port",
+            &[METHOD, SCHEME, PATH, AUTHORITY, ("host", "a.test:443")],
+            &[Reset(PROTOCOL_ERROR)],
+        ),
+        (
+            "a host at the default port of another scheme",
+            &[METHOD, (":scheme", "https"), PATH, AUTHORITY, ("host", "a.test:80")],
+            &[Reset(PROTOCOL_ERROR)],
+        ),
         ("no host", &[METHOD, SCHEME, PATH], &[Status(400)]),
         ("two hosts", &[METHOD, SCHEME, PATH, ("host", "a"), ("host", "a")], &[Status(400)]),
         (
@@ -241,6 +251,26 @@ async fn a_malformed_head_is_reset_or_refused_and_goes_nowhere() {
     assert_eq!(undecodable, UNDECODABLE);
     let good = shapes.len() - undecodable.len();
     assert_eq!(blue.requests(), good, "only the good ones");
+}
+
+#[tokio::test]
+async fn a_host_that_differs_from_the_authority_by_the_default_port_is_the_same() {
+    let (_blue, house) = house().await;
+    let mut frames = Frames::connect(PUBLIC, house.public).await;
+    let mut stream = 1;
+    for (scheme, authority, host) in [
+        ("http", "a.test", "a.test:80"),
+        ("http", "a.test:80", "a.test"),
+        ("http", "a.test:", "a.test"),
+        ("http", "A.test", "a.test:"),
+        ("https", "a.test:443", "a.test"),
+    ] {
+        let authority_field = (":authority", authority);
+        let lines = [METHOD, (":scheme", scheme), PATH, authority_field, ("host", host)];
+        frames.send(&ask(stream, &lines)).await;
+        assert_eq!(frames.fate(stream).await, Status(200), "{scheme} {authority} {host}");
+        stream += 2;
+    }
 }
 
 #[tokio::test]

@@ -16,6 +16,7 @@ mod drill; // Does the drill find what is wrong, and nothing where nothing is?
 mod fairness; // Can one client or service take what all others need?
 mod flip; // Where does a request go, before and after?
 mod floors; // Does the house still stand?
+mod forwarding; // Do both families of forwarding fields say the same, whichever the trusted proxy wrote?
 mod health; // Who is well, who says so, and who is asked meanwhile?
 mod http2; // Do the promises hold over HTTP/2, and does everything come through it?
 mod http2_upstream; // Do applications that speak HTTP/2 get what was asked?
@@ -23,6 +24,7 @@ mod http2_wire; // Is HTTP/2 read as strictly as HTTP/1, and is nobody let to mi
 mod lifecycle; // How does the process begin, change and end?
 mod limits; // Does everything that a client can have more of come to an end?
 mod logs; // What happens when standard error is not read?
+mod loops; // What happens when a request comes back to the proxy that sent it?
 mod names; // Where do requests for a name go when its addresses change?
 mod overload; // What happens when there is more to do than may be?
 mod places; // Who gets a place when every one is taken?
@@ -34,5 +36,6 @@ mod state; // What survives?
 mod supervision; // What becomes of a task that panics, and of everybody else?
 mod support;
 mod tls; // Do the promises hold over TLS, and is everybody who they have to be?
+mod trailers; // Which fields pass behind a body?
 mod tunnel; // Does a WebSocket keep its color, and is it waited for?
 mod wire; // Is the wire used as HTTP/1 says, by us and by those around us?

@@ -1,6 +1,10 @@
 //! Does everything come through as it was sent?
 
-use crate::support::{Client, House, Upstream, eventually};
+use crate::support::{
+    Client, House, Upstream,
+    client::{INTERNAL, PUBLIC},
+    eventually,
+};
 
 #[tokio::test]
 async fn a_connection_carries_many_requests() {
@@ -323,6 +327,43 @@ async fn an_absolute_target_is_forwarded_in_origin_form() {
     assert_eq!(blue.paths().last().map(String::as_str), Some("*"));
 }
 
+/// `http://a.test:80/` with `Host: a.test` was refused as a request for two hosts.
+#[tokio::test]
+async fn a_target_and_a_host_that_differ_by_the_default_port_are_the_same_authority() {
+    let upstream = Upstream::start("blue").await;
+    let house = House::build().service_at("web", "a.test", "/", &[&upstream], &[]).start();
+    let mut client = house.public().await;
+    for (target, host, told) in [
+        ("http://a.test:80", "a.test", "a.test:80"),
+        ("http://a.test", "a.test:80", "a.test"),
+        ("http://a.test:", "A.TEST", "a.test:"),
+        ("http://a.test", "a.test:", "a.test"),
+        ("https://a.test:443", "a.test", "a.test:443"),
+        ("https://a.test", "a.test:443", "a.test"),
+    ] {
+        client.send(format!("GET {target}/head HTTP/1.1\r\nHost: {host}\r\n\r\n")).await;
+        let answer = client.answer().await;
+        assert_eq!(answer.status, 200, "{target} {host}");
+        let seen = answer.text();
+        // One Host, which is that of the target: RFC 9112, section 3.2.2.
+        let hosts: Vec<_> = seen.lines().filter(|it| it.starts_with("Host: ")).collect();
+        assert_eq!(hosts, [format!("Host: {told}")], "{target} {host}");
+    }
+    let requests = upstream.requests();
+    for (target, host) in [
+        ("http://a.test:443", "a.test"),
+        ("https://a.test:80", "a.test"),
+        ("http://a.test", "a.test:8080"),
+        ("http://a.test:80", "b.test:80"),
+    ] {
+        let mut client = house.public().await;
+        client.send(format!("GET {target}/ HTTP/1.1\r\nHost: {host}\r\n\r\n")).await;
+        let answer = client.read_to_end().await;
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{target} {host}: {answer}");
+    }
+    assert_eq!(upstream.requests(), requests);
+}
+
 #[tokio::test]
 async fn an_old_client_gets_an_answer_that_it_can_read() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
@@ -363,6 +404,63 @@ async fn who_asked_is_told_and_hop_by_hop_fields_are_not_passed_on() {
     assert_eq!(answer.fields("set-cookie").collect::<Vec<_>>(), ["a=b", "c=d"]);
     for gone in ["x-secret", "keep-alive", "flipgate-color", "proxy-status"] {
         assert_eq!(answer.field(gone), None);
+    }
+}
+
+/// Every request of the public was marked as sampled, so that whatever stands behind kept a trace of each.
+#[tokio::test]
+async fn a_trace_goes_on_behind_a_trusted_proxy_and_begins_unsampled_for_everybody_else() {
+    const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let blue = Upstream::start("blue").await;
+    let start = |more: &str| {
+        let trusted = "trusted_proxies = [\"127.0.0.3/32\"]";
+        let with = format!("[clients]\ninternal = [\"127.0.0.1/32\"]\n{trusted}\n{more}");
+        House::build().with(&with).service("web", &[&blue], &[]).start()
+    };
+    let ask = async |house: &House, from: &str, fields: &str| {
+        let head = Client::connect(from, house.public).await.get("/head", fields).await.text();
+        let told = |name: &str| -> Vec<String> {
+            let lines = head.lines().filter_map(|it| it.split_once(": "));
+            let named = lines.filter(|it| it.0.eq_ignore_ascii_case(name));
+            named.map(|it| it.1.to_owned()).collect()
+        };
+        (told("traceparent"), told("tracestate"))
+    };
+    let both = format!("traceparent: {PARENT}\r\ntracestate: a=1,b=2\r\n");
+    let (replaced, kept) = (start(""), start("trace_context = \"keep\""));
+    let is_new = |parents: &[String]| {
+        let [parent] = parents else { panic!("one: {parents:?}") };
+        assert!(parent.len() == 55 && parent.starts_with("00-"), "{parent}");
+        assert!(parent.ends_with("-00") && !parent.contains("0af7651916cd"), "{parent}");
+    };
+    for from in [PUBLIC, INTERNAL] {
+        let (parents, states) = ask(&replaced, from, &both).await;
+        is_new(&parents);
+        assert!(states.is_empty(), "{states:?}");
+        is_new(&ask(&replaced, from, "").await.0);
+        let unchanged = (vec![PARENT.to_owned()], vec!["a=1,b=2".to_owned()]);
+        assert_eq!(ask(&kept, from, &both).await, unchanged);
+        // What is no parent is not passed on, and neither is the state that belongs to it.
+        for odd in [
+            "tracestate: a=1\r\n".to_owned(),
+            "traceparent: 00-0-0-01\r\ntracestate: a=1\r\n".to_owned(),
+            format!("traceparent: {}\r\ntracestate: a=1\r\n", PARENT.replace('f', "F")),
+            format!("{both}traceparent: {PARENT}\r\n"),
+            format!("traceparent: 00-{}-b7ad6b7169203331-01\r\n", "0".repeat(32)),
+            format!("traceparent: {}\r\n", PARENT.replace("00-", "ff-")),
+            format!("traceparent: {PARENT}-x\r\n"),
+        ] {
+            let (parents, states) = ask(&kept, from, &odd).await;
+            is_new(&parents);
+            assert!(states.is_empty(), "{odd}: {states:?}");
+        }
+    }
+    for house in [&replaced, &kept] {
+        let unchanged = (vec![PARENT.to_owned()], vec!["a=1,b=2".to_owned()]);
+        assert_eq!(ask(house, "127.0.0.3", &both).await, unchanged);
+        let (parents, states) = ask(house, "127.0.0.3", "tracestate: a=1\r\n").await;
+        is_new(&parents);
+        assert!(states.is_empty(), "{states:?}");
     }
 }
 

@@ -350,7 +350,8 @@ async fn each_shape(size: usize) {
 
 /// What an upstream got, without what we add to heads, and with its chunks put together.
 fn joined(seen: &str) -> String {
-    let added = ["X-Forwarded-", "X-Real-IP:", "Forwarded:", "X-Request-Id:", "Traceparent:"];
+    let added =
+        ["Via:", "X-Forwarded-", "X-Real-IP:", "Forwarded:", "X-Request-Id:", "Traceparent:"];
     let lines = seen.split_inclusive("\r\n");
     let kept: String = lines.filter(|it| !added.iter().any(|name| it.starts_with(name))).collect();
     match kept.split_once("chunked\r\n\r\n") {

@@ -102,7 +102,7 @@ async fn only_a_websocket_is_tunnelled() {
     let house = House::of(&blue, &green);
     for handshake in [
         HANDSHAKE.replace("Upgrade: websocket", "Upgrade: h2c"),
-        HANDSHAKE.replace("Upgrade: websocket", "Upgrade: websocket, h2c"),
+        HANDSHAKE.replace("Upgrade: websocket", "Upgrade: h2c, websockets"),
         HANDSHAKE.replace("keep-alive, Upgrade", "keep-alive"),
         HANDSHAKE.replace("HTTP/1.1", "HTTP/1.0"),
         HANDSHAKE.replace("GET", "POST"),
@@ -114,6 +114,65 @@ async fn only_a_websocket_is_tunnelled() {
         assert_eq!(client.answer().await.status, 502, "{handshake}");
     }
     house.wait_for_in_flight("web", "blue", 0).await;
+}
+
+/// The application answered 426, since a handshake with `Content-Length: 0` lost its `Upgrade`.
+#[tokio::test]
+async fn a_handshake_without_content_opens_a_tunnel_however_it_is_framed() {
+    let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
+    let house = House::of(&blue, &green);
+    let framed = |more: &str, content: &str| {
+        format!(
+            "{}\r\n{more}\r\n\r\n{content}",
+            HANDSHAKE.strip_suffix("\r\n\r\n").expect("a head")
+        )
+    };
+    let listed = |list: &str| HANDSHAKE.replace("Upgrade: websocket", list);
+    for handshake in [
+        framed("Content-Length: 0", ""),
+        framed("Content-Length: 000", ""),
+        framed("Transfer-Encoding: chunked", "0\r\n\r\n"),
+        listed("Upgrade: websocket, h2c"),
+        listed("Upgrade: h2c,WebSocket"),
+        listed("Upgrade: h2c\r\nUpgrade: websocket"),
+    ] {
+        for size in [usize::MAX, 1] {
+            let mut client = house.public().await;
+            for part in handshake.as_bytes().chunks(size.min(handshake.len())) {
+                client.send(part).await;
+            }
+            client.send("early").await;
+            let head = client.head().await;
+            assert_eq!(head.status, 101, "{handshake}: {}", head.head);
+            assert_eq!(head.field("upgrade"), Some("websocket"), "{handshake}");
+            // Nothing of the framing is taken for a part of the tunnel.
+            assert_eq!(client.until("early").await, "blue: early", "{handshake}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_handshake_with_content_or_for_something_else_opens_none() {
+    let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
+    let house = House::of(&blue, &green);
+    let framed = |more: &str, content: &str| {
+        let head = HANDSHAKE.replace("/ws", "/head");
+        format!("{}\r\n{more}\r\n\r\n{content}", head.strip_suffix("\r\n\r\n").expect("a head"))
+    };
+    for request in [
+        framed("Content-Length: 1", "x"),
+        framed("Transfer-Encoding: chunked", "1\r\nx\r\n0\r\n\r\n"),
+        HANDSHAKE.replace("/ws", "/head").replace("websocket", "h2c, websockets"),
+        HANDSHAKE.replace("/ws", "/head").replace("keep-alive, Upgrade", "keep-alive"),
+        HANDSHAKE.replace("GET /ws", "POST /head"),
+    ] {
+        let mut client = house.public().await;
+        client.send(&request).await;
+        let answer = client.answer().await;
+        assert_eq!(answer.status, 200, "{request}");
+        assert!(!answer.text().contains("Upgrade:"), "{request}: {}", answer.text());
+        assert_eq!(client.get("/", "").await.text(), "blue", "{request}");
+    }
 }
 
 #[tokio::test]

@@ -81,6 +81,130 @@ async fn an_answer_that_can_be_read_in_two_ways_is_a_502() {
     }
 }
 
+/// A length that no signed number holds, and chunk extensions that end in the middle, were passed on.
+#[tokio::test]
+async fn an_answer_of_an_impossible_length_or_with_a_bad_extension_is_a_502() {
+    for answer in [
+        "HTTP/1.1 200 OK\r\nContent-Length: 9223372036854775808\r\n\r\nok",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n8000000000000000\r\nok",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2;a=\"\r\nok\r\n0\r\n\r\n",
+    ] {
+        let upstream = Scripted::start(answer).await;
+        let house = House::at(upstream.address);
+        let found = house.public().await.get("/", "").await;
+        assert_eq!(found.status, 502, "{answer:?}");
+    }
+}
+
+/// RFC 9110, section 11.7, and RFC 9209, section 2.
+#[tokio::test]
+async fn what_an_upstream_says_for_a_proxy_is_not_for_the_client() {
+    let upstream = Scripted::start(
+        "HTTP/1.1 103 Early Hints\r\nProxy-Status: flipgate; error=x\r\nProxy-Authenticate: Basic\r\n\r\n\
+         HTTP/1.1 200 OK\r\nProxy-Authenticate: Basic realm=x\r\nProxy-Authentication-Info: a=b\r\n\
+         Proxy-Status: flipgate; error=x\r\nProxy-Status: \"FLIPGATE\"; error=x\r\n\
+         Proxy-Status: inner; error=dns_error, flipgate\r\nProxy-Status: cache; fwd=miss\r\n\
+         WWW-Authenticate: Basic\r\nContent-Length: 2\r\n\r\nok",
+    )
+    .await;
+    let house = House::at(upstream.address);
+    let mut client = house.public().await;
+    client.ask("/", "Proxy-Authorization: Basic eDp5\r\nAuthorization: Basic eDp5\r\n").await;
+    let early = client.head().await;
+    assert_eq!((early.status, early.field("proxy-status")), (103, None));
+    assert_eq!(early.field("proxy-authenticate"), None);
+    let answer = client.answer().await;
+    let said: Vec<_> = answer.fields("proxy-status").collect();
+    assert_eq!(said, ["cache; fwd=miss"]);
+    assert_eq!(answer.field("proxy-authenticate"), None);
+    assert_eq!(answer.field("proxy-authentication-info"), None);
+    assert_eq!(answer.field("www-authenticate"), Some("Basic"));
+    let seen = upstream.take();
+    assert!(seen.contains("\r\nAuthorization: ") && !seen.contains("Proxy-Auth"), "{seen}");
+}
+
+/// RFC 9110, section 7.6.2.
+#[tokio::test]
+async fn options_go_as_many_hops_as_they_may() {
+    let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
+    let house = House::of(&blue, &green);
+    let mut client = house.public().await;
+    for target in ["/head", "*", "http://a.test/head"] {
+        for none in ["0", "000"] {
+            let ask = format!(
+                "OPTIONS {target} HTTP/1.1\r\nHost: a.test\r\nMax-Forwards: {none}\r\n\r\n"
+            );
+            client.send(ask).await;
+            let answer = client.answer().await;
+            assert_eq!(answer.status, 200, "{target}: {}", answer.head);
+            let allow = answer.field("allow").expect("what may be asked");
+            assert!(allow.contains("OPTIONS") && !allow.contains("TRACE"), "{allow}");
+            assert_eq!(answer.field("proxy-status"), Some("flipgate"));
+        }
+    }
+    assert_eq!(blue.requests(), 0);
+    for (left, next) in [("1", "0"), ("0010", "9"), ("99999999999999999999", "4294967295")] {
+        let ask = format!("OPTIONS /head HTTP/1.1\r\nHost: a.test\r\nMax-Forwards: {left}\r\n\r\n");
+        client.send(ask).await;
+        let seen = client.answer().await.text();
+        assert_eq!(seen.matches("Max-Forwards: ").count(), 1, "{seen}");
+        assert!(seen.contains(&format!("\r\nMax-Forwards: {next}\r\n")), "{left}: {seen}");
+    }
+    // Other methods may say what they like.
+    let seen = client.get("/head", "Max-Forwards: 0\r\n").await.text();
+    assert!(seen.contains("\r\nMax-Forwards: 0\r\n"), "{seen}");
+}
+
+/// HAProxy asks `OPTIONS / HTTP/1.0` or `OPTIONS * HTTP/1.0` without a `Host`.
+#[tokio::test]
+async fn a_health_check_without_a_host_is_answered_by_an_option_and_never_routed() {
+    let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
+    let house = House::build()
+        .service("web", &[&blue], &[&green])
+        .listener("health_checks = true")
+        .listener("health_checks = true\npreview = \"green\"")
+        .start();
+    let ask = async |to, request: &str| {
+        let mut client = Client::connect("127.0.0.2", to).await;
+        client.send(request).await;
+        client.finish().await;
+        client.read_to_end().await
+    };
+    let checks = [
+        "OPTIONS * HTTP/1.0\r\n\r\n",
+        "OPTIONS / HTTP/1.0\r\n\r\n",
+        "OPTIONS * HTTP/1.0\r\nUser-Agent: check\r\n\r\n",
+        "OPTIONS * HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+        "OPTIONS * HTTP/1.0\r\nHost: a\r\n\r\n",
+    ];
+    for check in checks {
+        for listener in &house.others {
+            let answer = ask(*listener, check).await;
+            assert!(answer.contains(" 200 OK\r\n"), "{check}: {answer}");
+        }
+    }
+    assert_eq!((blue.requests(), green.requests()), (0, 0));
+    // By default it is as malformed as any other request without a host.
+    for check in &checks[..3] {
+        let answer = ask(house.public, check).await;
+        assert!(answer.contains(" 400 Bad Request\r\n"), "{check}: {answer}");
+    }
+    for malformed in [
+        "GET / HTTP/1.0\r\n\r\n",
+        "OPTIONS /a HTTP/1.0\r\n\r\n",
+        "OPTIONS * HTTP/1.1\r\n\r\n",
+        "OPTIONS / HTTP/1.1\r\n\r\n",
+        "OPTIONS * HTTP/1.0\r\nHost: a\r\nHost: b\r\n\r\n",
+    ] {
+        let answer = ask(house.others[0], malformed).await;
+        assert!(answer.contains(" 400 Bad Request\r\n"), "{malformed}: {answer}");
+    }
+    assert_eq!((blue.requests(), green.requests()), (0, 0));
+    // What names a host and a path is a request.
+    ask(house.others[0], "OPTIONS / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
+    assert_eq!(blue.requests(), 1);
+}
+
 #[tokio::test]
 async fn interim_answers_without_end_are_a_502() {
     let many = "HTTP/1.1 102 Processing\r\n\r\n".repeat(100);

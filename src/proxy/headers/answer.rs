@@ -32,6 +32,8 @@ pub(in crate::proxy) struct Answer<'a> {
     pub(in crate::proxy) marks: Marks,
     /// `Strict-Transport-Security`, for an answer over TLS that has none.
     pub(in crate::proxy) hsts: Option<&'a str>,
+    /// The version that the answer came by and who it came through, for `Via`.
+    pub(in crate::proxy) via: Option<&'static [u8]>,
     /// For an answer that has none.
     pub(in crate::proxy) date: [u8; DATE_LENGTH],
 }
@@ -51,7 +53,7 @@ pub(in crate::proxy) fn put_answer(
     bytes: &[u8],
     answer: &Answer<'_>,
 ) {
-    let Answer { version, framing, goes_on, is_websocket, marks, hsts, date } = answer;
+    let Answer { version, framing, goes_on, is_websocket, marks, hsts, via, date } = answer;
     out.reserve(head.len + ADDED);
     put_status_line(out, *version, head, bytes);
     put_kept(out, head.fields.lines(bytes), marks.is_private);
@@ -61,6 +63,9 @@ pub(in crate::proxy) fn put_answer(
         out.extend_from_slice(b"Date: ");
         out.extend_from_slice(date);
         out.extend_from_slice(b"\r\n");
+    }
+    if let Some(via) = via {
+        put_field(out, b"Via", via);
     }
     put_marks(out, marks);
     if let Some(hsts) = hsts
@@ -153,6 +158,7 @@ mod tests {
             is_websocket: false,
             marks: Marks::default(),
             hsts: None,
+            via: None,
             date: *b"Sun, 06 Nov 1994 08:49:37 GMT",
         }
     }

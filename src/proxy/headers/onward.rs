@@ -2,10 +2,13 @@
 
 use std::net::IpAddr;
 
+use super::forwarding::put_forwarding;
 use crate::{
     downstream::Peer,
     http1::{Form, Framing, Lines, Name, RequestHead, put_field, put_number},
-    proxy::{cookies, memory::Memory},
+    proxy::{
+        cookies, forwarded::Told, forwarding::Via, hops::hops_left, loops::Mark, memory::Memory,
+    },
 };
 
 /// Who asks, and what is worked out for it.
@@ -15,9 +18,14 @@ pub(in crate::proxy) struct Onward<'a> {
     pub(in crate::proxy) peer: &'a Peer<Memory>,
     /// Where the client is, as far as that is known.
     pub(in crate::proxy) client: Option<IpAddr>,
-    /// Whether the peer is a proxy whose forwarding fields are kept and continued.
-    pub(in crate::proxy) is_behind_proxy: bool,
-    pub(in crate::proxy) random: &'a mut fastrand::Rng,
+    /// What a proxy that is trusted tells of the client; `None` for any other peer.
+    pub(in crate::proxy) told: Option<Told>,
+    /// Whether the trace context of clients that no trusted proxy speaks for is kept.
+    pub(in crate::proxy) keeps_trace: bool,
+    /// The version that the request came by, and where it says that it came through here.
+    pub(in crate::proxy) received: &'static [u8],
+    pub(in crate::proxy) via: Via,
+    pub(in crate::proxy) mark: &'a Mark,
 }
 
 /// Bytes of the lines that are added at most, but for the host, which may stand there twice.
@@ -32,12 +40,15 @@ const ADDED: usize = 512;
 pub(in crate::proxy) fn put_request(
     head: &RequestHead,
     bytes: &[u8],
-    onward: Onward<'_>,
+    onward: &Onward<'_>,
+    random: &mut fastrand::Rng,
 ) -> Vec<u8> {
     let mut out = Vec::with_capacity(head.len + ADDED + 2 * head.host(bytes).len());
     let lines = head.fields.lines(bytes);
     put_request_line(&mut out, head, bytes);
-    put_kept(&mut out, head, lines, &onward);
+    let is_traced = lines.has(Name::Traceparent)
+        && (onward.told.is_some() || onward.keeps_trace && has_parent(lines));
+    put_kept(&mut out, head, bytes, onward, is_traced);
     if head.framing == Framing::Chunked {
         out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
     }
@@ -47,8 +58,19 @@ pub(in crate::proxy) fn put_request(
         (false, true) => b"Upgrade: websocket\r\nConnection: upgrade\r\n",
         (true, true) => b"TE: trailers\r\nUpgrade: websocket\r\nConnection: te, upgrade\r\n",
     });
-    put_forwarding(&mut out, head.host(bytes), lines, &onward);
-    put_identity(&mut out, lines, onward);
+    match onward.via {
+        Via::Both | Via::Requests => {
+            out.extend_from_slice(b"Via: ");
+            out.extend_from_slice(onward.received);
+            out.push(b' ');
+        }
+        Via::None => out.extend_from_slice(b"CDN-Loop: "),
+    }
+    out.extend_from_slice(onward.mark.as_bytes());
+    out.extend_from_slice(b"\r\n");
+    let is_named = onward.told.is_some() && lines.has(Name::XRequestId);
+    put_identity(&mut out, is_named, is_traced, random);
+    put_forwarding(&mut out, head.host(bytes), lines, onward.peer, onward.client, onward.told);
     out.extend_from_slice(b"\r\n");
     out
 }
@@ -69,18 +91,35 @@ fn put_request_line(out: &mut Vec<u8>, head: &RequestHead, bytes: &[u8]) {
 }
 
 /// Writes the lines that go on as they came; all others are written anew, if at all.
-fn put_kept(out: &mut Vec<u8>, head: &RequestHead, lines: Lines<'_>, onward: &Onward<'_>) {
-    let Onward { expects_continue, is_behind_proxy, .. } = *onward;
+fn put_kept(
+    out: &mut Vec<u8>,
+    head: &RequestHead,
+    bytes: &[u8],
+    onward: &Onward<'_>,
+    is_traced: bool,
+) {
+    let Onward { expects_continue, told, .. } = *onward;
+    let is_behind_proxy = told.is_some();
+    let (lines, host) = (head.fields.lines(bytes), head.host(bytes));
+    let hops = hops_left(head, bytes);
     let has_list = lines.has(Name::Connection);
-    let mut has_cookies = false;
+    let (mut has_cookies, mut has_host) = (false, false);
     lines.put_kept(out, |name, line| match name {
-        Name::Host => true,
+        Name::Host => {
+            has_host = !head.is_absolute || line.value() == host;
+            has_host
+        }
         Name::ContentLength => false,
         Name::Expect => expects_continue,
+        Name::MaxForwards => hops == Ok(None),
         name if name.is_hop_by_hop() => false,
         Name::Proxy | Name::Flipgate | Name::FlipgatePreview | Name::Underscored => false,
-        // Continued below.
-        Name::XForwardedFor | Name::Forwarded => false,
+        // Written below.
+        Name::XForwardedFor | Name::XForwardedHost | Name::XForwardedProto | Name::Forwarded => {
+            false
+        }
+        // The state of a trace means something beside its parent alone.
+        Name::Traceparent | Name::Tracestate => is_traced,
         name if name.tells_of_forwarding() && !is_behind_proxy => false,
         _ if has_list && lines.connection_lists(line.name()) => false,
         Name::Cookie => {
@@ -89,12 +128,22 @@ fn put_kept(out: &mut Vec<u8>, head: &RequestHead, lines: Lines<'_>, onward: &On
         }
         _ => true,
     });
+    if !has_host {
+        // That of the target, in other words.
+        put_field(out, b"Host", host);
+    }
     if has_cookies {
         for line in lines.all(Name::Cookie).filter(|it| cookies::has_ours(it)) {
             if let Some(others) = cookies::without_ours(line) {
                 put_field(out, b"Cookie", &others);
             }
         }
+    }
+    if let Ok(Some(hops)) = hops {
+        out.extend_from_slice(b"Max-Forwards: ");
+        // The next hop may read no larger number.
+        put_number(out, hops.saturating_sub(1).min(u32::MAX.into()));
+        out.extend_from_slice(b"\r\n");
     }
     if let Framing::Exact(length) = head.framing {
         out.extend_from_slice(b"Content-Length: ");
@@ -103,65 +152,28 @@ fn put_kept(out: &mut Vec<u8>, head: &RequestHead, lines: Lines<'_>, onward: &On
     }
 }
 
-fn put_forwarding(out: &mut Vec<u8>, host: &[u8], lines: Lines<'_>, onward: &Onward<'_>) {
-    let Onward { peer, client, is_behind_proxy, .. } = onward;
-    let peer_text = peer.memory().peer_text(peer.address());
-    let scheme: &[u8] = if peer.security().is_some() { b"https" } else { b"http" };
-    let told = |name| lines.all(name).filter(|_| *is_behind_proxy);
-    // Of whom a proxy has not told us nothing is known, and nothing is said.
-    let is_untold = peer.is_untold();
-    let peer_text: &[u8] = if is_untold { b"unknown" } else { peer_text };
-    out.extend_from_slice(b"X-Forwarded-For: ");
-    for before in told(Name::XForwardedFor) {
-        out.extend_from_slice(before);
-        out.extend_from_slice(b", ");
-    }
-    out.extend_from_slice(peer_text);
-    // What a trusted proxy says of host and scheme is what the client saw.
-    if told(Name::XForwardedHost).next().is_none() {
-        out.extend_from_slice(b"\r\nX-Forwarded-Host: ");
-        out.extend_from_slice(host);
-    }
-    if told(Name::XForwardedProto).next().is_none() {
-        out.extend_from_slice(b"\r\nX-Forwarded-Proto: ");
-        out.extend_from_slice(scheme);
-    }
-    if told(Name::XRealIp).next().is_none()
-        && let Some(client) = client
-    {
-        out.extend_from_slice(b"\r\nX-Real-IP: ");
-        match *client == peer.address() {
-            true => out.extend_from_slice(peer_text),
-            false => out.extend_from_slice(client.to_string().as_bytes()),
-        }
-    }
-    if let Some(identity) = peer.security().and_then(|it| it.identity.as_ref()) {
-        out.extend_from_slice(b"\r\nX-Forwarded-Client-Cert: ");
-        out.extend_from_slice(identity.element.as_bytes());
-    }
-    out.extend_from_slice(b"\r\nForwarded: ");
-    for before in told(Name::Forwarded) {
-        out.extend_from_slice(before);
-        out.extend_from_slice(b", ");
-    }
-    // RFC 7239, section 4. A host was checked to have no quotes and no controls.
-    let is_token = host.iter().all(|it| it.is_ascii_alphanumeric() || b"-._".contains(it));
-    let quote: &[u8] = if is_token { b"" } else { b"\"" };
-    let (before, behind): (&[u8], &[u8]) = match peer.address() {
-        IpAddr::V6(_) if is_untold => (b"for=", b";host="),
-        IpAddr::V4(_) => (b"for=", b";host="),
-        IpAddr::V6(_) => (b"for=\"[", b"]\";host="),
+/// Whether there is one `Traceparent`, which is valid: W3C Trace Context, section 3.2.
+fn has_parent(lines: Lines<'_>) -> bool {
+    let mut parents = lines.all(Name::Traceparent);
+    let (Some(parent), None) = (parents.next(), parents.next()) else { return false };
+    let is_hex = |it: &[u8]| it.iter().all(|it| matches!(it, b'0'..=b'9' | b'a'..=b'f'));
+    let is_id = |it: &[u8]| is_hex(it) && it.iter().any(|it| *it != b'0');
+    let Some((known, more)) = parent.split_at_checked(55) else { return false };
+    let is_of_version = match &known[..2] {
+        b"00" => more.is_empty(),
+        b"ff" => false,
+        later => is_hex(later) && more.first().is_none_or(|it| *it == b'-'),
     };
-    for part in [before, peer_text, behind, quote, host, quote, b";proto=", scheme, b"\r\n"] {
-        out.extend_from_slice(part);
-    }
+    is_of_version
+        && [known[2], known[35], known[52]] == *b"---"
+        && is_id(&known[3..35])
+        && is_id(&known[36..52])
+        && is_hex(&known[53..])
 }
 
-/// Gives the request an id, and a place in a trace, unless a trusted proxy has.
-fn put_identity(out: &mut Vec<u8>, lines: Lines<'_>, onward: Onward<'_>) {
-    let Onward { is_behind_proxy, random, .. } = onward;
-    let is_named = is_behind_proxy && lines.has(Name::XRequestId);
-    let is_traced = is_behind_proxy && lines.has(Name::Traceparent);
+/// Gives the request an id, and a place in a trace, unless it has them. The trace is not sampled, since
+/// Flipgate records none: what stands behind decides.
+fn put_identity(out: &mut Vec<u8>, is_named: bool, is_traced: bool, random: &mut fastrand::Rng) {
     if is_named && is_traced {
         return;
     }
@@ -177,7 +189,7 @@ fn put_identity(out: &mut Vec<u8>, lines: Lines<'_>, onward: Onward<'_>) {
         out.extend_from_slice(&trace);
         out.push(b'-');
         out.extend_from_slice(&hex::<8, 16>(random.u64(1..).to_be_bytes()));
-        out.extend_from_slice(b"-01\r\n");
+        out.extend_from_slice(b"-00\r\n");
     }
 }
 
@@ -205,6 +217,7 @@ mod tests {
     use super::*;
     use crate::{
         downstream::{Entrance, Listener, Security, Whose},
+        model::Networks,
         proxy::samples::{self, values},
         tls::Identity,
     };
@@ -222,14 +235,19 @@ mod tests {
         let peer =
             Peer::new(Whose::Known((address, 40000).into()), Entrance::unbound(listener), security);
         let client = (!is_behind_proxy).then_some(address);
+        let told =
+            is_behind_proxy.then(|| Told::of(head.fields.lines(&bytes), &Networks::default()).1);
         let onward = Onward {
             expects_continue: false,
             peer: &peer,
             client,
-            is_behind_proxy,
-            random: &mut random,
+            told,
+            keeps_trace: false,
+            received: b"1.1",
+            via: Via::Both,
+            mark: &Mark::of(7),
         };
-        let out = put_request(&head, &bytes, onward);
+        let out = put_request(&head, &bytes, &onward, &mut random);
         let end = memchr::memchr(b'\n', &out).expect("a request line") + 1;
         assert_eq!(&out[..end], b"GET / HTTP/1.1\r\n");
         samples::read(&out[end..])
@@ -267,8 +285,16 @@ mod tests {
         let forwarding = ["x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"];
         let mut expected = vec!["accept", "content-length", "forwarded", "host", "traceparent"];
         expected.extend(forwarding);
+        expected.insert(5, "via");
         expected.extend(["x-real-ip", "x-request-id"]);
         assert_eq!(names, expected);
+    }
+
+    #[test]
+    fn every_hop_is_in_via() {
+        let sent = forward(&[("via", "1.0 fred"), ("cdn-loop", "other")], false);
+        assert_eq!(values(&sent, "via"), ["1.0 fred", "1.1 fg-0000000000000007"]);
+        assert_eq!(values(&sent, "cdn-loop"), ["other"]);
     }
 
     #[test]
@@ -323,6 +349,7 @@ mod tests {
         let (id, trace) = (values(&sent, "x-request-id"), values(&sent, "traceparent"));
         assert!(id[0].len() == 32 && trace[0].len() == 55 && !trace[0].contains("0af765"));
         assert_eq!(trace[0].get(3..35), Some(id[0]));
+        assert!(trace[0].ends_with("-00"), "not sampled: {}", trace[0]);
     }
 
     #[test]
@@ -334,15 +361,18 @@ mod tests {
             ("x-forwarded-proto", "https"),
             ("forwarded", "for=203.0.113.5"),
             ("x-request-id", "theirs"),
+            ("traceparent", "theirs too"),
             ("tracestate", "a=b"),
         ];
         let sent = forward(&told, true);
         assert_eq!(values(&sent, "x-forwarded-for"), ["203.0.113.5, 10.0.0.2, 192.0.2.7"]);
         assert_eq!(values(&sent, "x-forwarded-proto"), ["https"]);
         assert_eq!(values(&sent, "x-forwarded-host"), ["example.com"]);
-        let chain = "for=203.0.113.5, for=192.0.2.7;host=example.com;proto=http";
+        let chain = "for=203.0.113.5;host=example.com;proto=https, for=10.0.0.2, \
+                     for=192.0.2.7;host=example.com;proto=https";
         assert_eq!(values(&sent, "forwarded"), [chain]);
         assert_eq!(values(&sent, "x-request-id"), ["theirs"]);
+        assert_eq!(values(&sent, "traceparent"), ["theirs too"]);
         assert_eq!(values(&sent, "tracestate"), ["a=b"]);
     }
 

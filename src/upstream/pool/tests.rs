@@ -29,6 +29,7 @@ fn pool_by(endpoints: &[(&str, u16)], policy: Policy, names: Names) -> Pool {
         alerts: Arc::default(),
         connectors: Connectors::default(),
         services: Arc::default(),
+        own: crate::model::OwnAddresses::default(),
     };
     Pool::new(service, Color::Blue, spec(endpoints), policy, admission, parts, metrics)
 }

@@ -1,0 +1,87 @@
+//! Names of fields, one by one or by what they begin with.
+
+use std::{fmt, str::FromStr};
+
+/// The names of some fields: one name, or all that begin with a prefix, like `x-amz-*`. In lower case.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct NamePattern {
+    text: Box<str>,
+    is_prefix: bool,
+}
+
+/// Text that is neither a name nor a prefix with `*` behind it.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error(
+    "`{0}` is not the name of a field: write `x-sum`, or `x-app-*` for all that begin with `x-app-`"
+)]
+pub struct ParseNamePatternError(String);
+
+// === impl NamePattern ===
+
+impl NamePattern {
+    /// Whether this name, in whatever case, is one of them.
+    #[must_use]
+    pub fn fits(&self, name: &[u8]) -> bool {
+        let text = self.text.as_bytes();
+        match self.is_prefix {
+            true => name.get(..text.len()).is_some_and(|it| it.eq_ignore_ascii_case(text)),
+            false => name.eq_ignore_ascii_case(text),
+        }
+    }
+
+    /// The one name, if it is not all that begin with a prefix.
+    #[must_use]
+    pub fn exact(&self) -> Option<&str> {
+        (!self.is_prefix).then_some(&*self.text)
+    }
+}
+
+impl FromStr for NamePattern {
+    type Err = ParseNamePatternError;
+
+    fn from_str(text: &str) -> Result<Self, ParseNamePatternError> {
+        let prefix = text.strip_suffix('*');
+        let name = prefix.unwrap_or(text);
+        // RFC 9110, section 5.6.2. A prefix of nothing would be every name.
+        let is_good = !name.is_empty()
+            && name.len() <= 256
+            && name.bytes().all(|it| it.is_ascii_alphanumeric() || b"!#$%&'+-.^_`|~".contains(&it));
+        match is_good {
+            true => {
+                Ok(Self { text: name.to_ascii_lowercase().into(), is_prefix: prefix.is_some() })
+            }
+            false => Err(ParseNamePatternError(text.chars().take(200).collect())),
+        }
+    }
+}
+
+impl fmt::Display for NamePattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)?;
+        f.write_str(if self.is_prefix { "*" } else { "" })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pattern_is_a_name_or_a_prefix() {
+        for (pattern, name, fits) in [
+            ("X-Sum", "x-sum", true),
+            ("x-sum", "X-SUM", true),
+            ("x-sum", "x-sums", false),
+            ("x-*", "X-Sum", true),
+            ("x-*", "x-", true),
+            ("x-*", "y-sum", false),
+            ("x-app-*", "x-", false),
+        ] {
+            let pattern: NamePattern = pattern.parse().expect("a pattern");
+            assert_eq!(pattern.fits(name.as_bytes()), fits, "{pattern} {name}");
+        }
+        for bad in ["", "*", "a b", "a:", "x-*-y", "x-**", "\u{e9}"] {
+            assert!(bad.parse::<NamePattern>().is_err(), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! Where the process itself can be reached, so that it is not taken for an upstream.
+
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+};
+
+use super::{Endpoint, Place};
+
+/// Where the process itself can be reached.
+#[derive(Clone)]
+pub struct OwnAddresses {
+    all: Vec<OwnAddress>,
+    /// Whether an address is one of this machine.
+    is_local: fn(IpAddr) -> bool,
+}
+
+/// One address of the process itself.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct OwnAddress {
+    /// Where it listens, with the port that it really has.
+    pub address: SocketAddr,
+    /// What it is, like "a listener".
+    pub what: &'static str,
+}
+
+// === impl OwnAddresses ===
+
+impl OwnAddresses {
+    /// These addresses. `is_local` tells whether an address is one of this machine, for sockets that listen on all
+    /// of them.
+    #[must_use]
+    pub fn new(all: Vec<OwnAddress>, is_local: fn(IpAddr) -> bool) -> Self {
+        Self { all, is_local }
+    }
+
+    /// The address that a connection to `endpoint` would reach, as far as that is known without a look-up.
+    #[must_use]
+    pub fn find(&self, endpoint: &Endpoint) -> Option<OwnAddress> {
+        match &endpoint.place {
+            Place::Address(there) => self.find_address(*there),
+            // RFC 6761, section 6.3.
+            Place::Name { host, port } if is_localhost(host) => {
+                let here = [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()];
+                here.into_iter().find_map(|it| self.find_address(SocketAddr::new(it, *port)))
+            }
+            Place::Name { .. } | Place::Unix(_) => None,
+        }
+    }
+
+    /// The address that a connection to `there` would reach.
+    #[must_use]
+    pub fn find_address(&self, there: SocketAddr) -> Option<OwnAddress> {
+        self.all.iter().copied().find(|own| {
+            own.address.port() == there.port()
+                && self.reaches(there.ip().to_canonical(), own.address.ip().to_canonical())
+        })
+    }
+
+    fn reaches(&self, there: IpAddr, own: IpAddr) -> bool {
+        // The system takes a connection to no address for one to itself.
+        let there = match there {
+            IpAddr::V4(it) if it.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(it) if it.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+            it => it,
+        };
+        // A socket on all addresses of IPv6 has those of IPv4 too.
+        let is_heard = own.is_unspecified() && (own.is_ipv6() || there.is_ipv4());
+        there == own || is_heard && (there.is_loopback() || (self.is_local)(there))
+    }
+}
+
+impl Default for OwnAddresses {
+    fn default() -> Self {
+        Self::new(Vec::new(), |_| false)
+    }
+}
+
+impl fmt::Debug for OwnAddresses {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.all.fmt(f)
+    }
+}
+
+fn is_localhost(host: &str) -> bool {
+    host == "localhost" || host.ends_with(".localhost")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_endpoint_is_an_own_address_if_a_connection_to_it_ends_here() {
+        let found = |own: &str, endpoint: &str| {
+            let address = own.parse().expect("an address");
+            let own = OwnAddress { address, what: "a listener" };
+            let is_local = |it| it == IpAddr::from([192, 0, 2, 7]);
+            let own = OwnAddresses::new(vec![own], is_local);
+            own.find(&endpoint.parse().expect("an endpoint")).is_some()
+        };
+        for (own, endpoint) in [
+            ("127.0.0.1:80", "127.0.0.1:80"),
+            ("127.0.0.1:80", "https://127.0.0.1:80"),
+            ("127.0.0.1:80", "[::ffff:127.0.0.1]:80"),
+            ("127.0.0.1:80", "0.0.0.0:80"),
+            ("127.0.0.1:80", "localhost:80"),
+            ("127.0.0.1:80", "app.localhost:80"),
+            ("[::1]:80", "localhost:80"),
+            ("[::1]:80", "[::]:80"),
+            ("0.0.0.0:80", "127.9.9.9:80"),
+            ("0.0.0.0:80", "192.0.2.7:80"),
+            ("[::]:80", "192.0.2.7:80"),
+            ("[::]:80", "127.0.0.1:80"),
+            ("[::]:80", "[::1]:80"),
+            ("192.0.2.8:80", "192.0.2.8:80"),
+        ] {
+            assert!(found(own, endpoint), "{own} {endpoint}");
+        }
+        for (own, endpoint) in [
+            ("127.0.0.1:80", "127.0.0.1:81"),
+            ("127.0.0.1:80", "127.0.0.2:80"),
+            ("127.0.0.1:80", "192.0.2.7:80"),
+            ("127.0.0.1:80", "[::1]:80"),
+            ("0.0.0.0:80", "[::1]:80"),
+            ("0.0.0.0:80", "192.0.2.8:80"),
+            ("0.0.0.0:80", "app:80"),
+            ("0.0.0.0:80", "unix:/run/app.sock"),
+        ] {
+            assert!(!found(own, endpoint), "{own} {endpoint}");
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! Where a request came from, by which scheme and host, in the words of both families: `X-Forwarded-*`
+//! and `Forwarded` (RFC 7239). An upstream may read either, so both are written from the same facts.
+
+use std::{fmt::Display, io::Write, net::IpAddr};
+
+use crate::{
+    downstream::Peer,
+    http1::{Lines, Name},
+    proxy::{
+        forwarded::{Facts, Told},
+        memory::Memory,
+    },
+};
+
+/// Writes what is known of the client: its chain, scheme, host and address, and its certificate.
+pub(super) fn put_forwarding(
+    out: &mut Vec<u8>,
+    host: &[u8],
+    lines: Lines<'_>,
+    peer: &Peer<Memory>,
+    client: Option<IpAddr>,
+    told: Option<Told>,
+) {
+    // Of whom a proxy has not told us nothing is known, and nothing is said.
+    let peer_text: &[u8] = match peer.is_untold() {
+        true => b"unknown",
+        false => peer.memory().peer_text(peer.address()),
+    };
+    let is_v6 = peer.address().is_ipv6() && !peer.is_untold();
+    let scheme: &[u8] = if peer.security().is_some() { b"https" } else { b"http" };
+    put_address(out, client, told, lines, peer.address(), peer_text);
+    if let Some(identity) = peer.security().and_then(|it| it.identity.as_ref()) {
+        out.extend_from_slice(b"X-Forwarded-Client-Cert: ");
+        out.extend_from_slice(identity.element.as_bytes());
+        out.extend_from_slice(b"\r\n");
+    }
+    match told {
+        None => put_families(out, &[], (peer_text, is_v6), host, scheme),
+        Some(told) => {
+            let Facts { hops, scheme: told_scheme, host: told_host } = told.facts(lines);
+            let host = told_host.as_ref().map_or(host, |it| it.as_bytes());
+            let scheme = told_scheme.as_ref().map_or(scheme, |it| it.as_bytes());
+            put_families(out, &hops, (peer_text, is_v6), host, scheme);
+        }
+    }
+}
+
+/// Both families, of the hops before the peer and the peer itself.
+fn put_families(
+    out: &mut Vec<u8>,
+    hops: &[Option<IpAddr>],
+    (peer, is_v6): (&[u8], bool),
+    host: &[u8],
+    scheme: &[u8],
+) {
+    out.extend_from_slice(b"X-Forwarded-For: ");
+    for hop in hops {
+        match hop {
+            Some(address) => put_text(out, address),
+            None => out.extend_from_slice(b"unknown"),
+        }
+        out.extend_from_slice(b", ");
+    }
+    let parts = [peer, b"\r\nX-Forwarded-Host: ", host, b"\r\nX-Forwarded-Proto: ", scheme];
+    parts.iter().for_each(|it| out.extend_from_slice(it));
+    // RFC 7239, section 4. A host was checked to have no quotes and no controls.
+    let is_token = host.iter().all(|it| it.is_ascii_alphanumeric() || b"-._".contains(it));
+    let quote: &[u8] = if is_token { b"" } else { b"\"" };
+    let rest = [b";host=", quote, host, quote, b";proto=", scheme];
+    out.extend_from_slice(b"\r\nForwarded: ");
+    for (place, hop) in hops.iter().enumerate() {
+        out.extend_from_slice(b"for=");
+        match hop {
+            Some(IpAddr::V4(address)) => put_text(out, address),
+            Some(IpAddr::V6(address)) => put_text(out, format_args!("\"[{address}]\"")),
+            None => out.extend_from_slice(b"unknown"),
+        }
+        // Some applications read the first element, others the last one.
+        if place == 0 {
+            rest.iter().for_each(|it| out.extend_from_slice(it));
+        }
+        out.extend_from_slice(b", ");
+    }
+    let (before, behind): (&[u8], &[u8]) = match is_v6 {
+        true => (b"for=\"[", b"]\""),
+        false => (b"for=", b""),
+    };
+    [before, peer, behind].iter().for_each(|it| out.extend_from_slice(it));
+    rest.iter().for_each(|it| out.extend_from_slice(it));
+    out.extend_from_slice(b"\r\n");
+}
+
+/// The verified address of the client, unless a trusted proxy has named one.
+fn put_address(
+    out: &mut Vec<u8>,
+    client: Option<IpAddr>,
+    told: Option<Told>,
+    lines: Lines<'_>,
+    peer: IpAddr,
+    peer_text: &[u8],
+) {
+    let Some(client) = client else { return };
+    if told.is_some() && lines.has(Name::XRealIp) {
+        return;
+    }
+    out.extend_from_slice(b"X-Real-IP: ");
+    match client == peer {
+        true => out.extend_from_slice(peer_text),
+        false => put_text(out, client),
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+fn put_text(out: &mut Vec<u8>, text: impl Display) {
+    write!(out, "{text}").expect("memory takes everything");
+}

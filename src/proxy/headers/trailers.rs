@@ -1,0 +1,260 @@
+//! Which fields may stand behind a body.
+//!
+//! RFC 9110, section 6.5.1, lets only those be sent there whose definitions allow it. Such a field comes too
+//! late for all who have read the head and decided by it: where a message goes, how it is framed and read,
+//! who asks, and what a cache may do with it.
+
+use crate::{
+    http1::{Fields, Name, members, put_field},
+    model::NamePattern,
+};
+
+/// Which trailers pass.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::proxy) struct Allowed<'a> {
+    /// Names that the configuration adds to those that are known.
+    pub(in crate::proxy) more: &'a [NamePattern],
+    /// Whether they are the metadata of a gRPC call, which may have any name that means nothing else.
+    pub(in crate::proxy) is_grpc: bool,
+}
+
+/// Fields whose definitions allow them in trailers, or that are made for these.
+const KNOWN: [&str; 13] = [
+    "accept-ranges",             // RFC 9110, section 14.3
+    "authentication-info",       // RFC 9110, section 11.6.3
+    "connect-error",             // no standard; of Connect, beside those of gRPC
+    "content-digest",            // RFC 9530
+    "content-md5",               // RFC 1864, and what object stores send
+    "digest",                    // RFC 3230
+    "endpoint-load-metrics-bin", // of gRPC: what an endpoint says of its load
+    "etag",                      // RFC 9110, section 8.8.3
+    "repr-digest",               // RFC 9530
+    "server-timing",             // W3C Server Timing
+    "signature",                 // RFC 9421, section 4
+    "signature-input",           // RFC 9421, section 4
+    "want-content-digest",       // RFC 9530
+];
+
+/// Families of such fields, by what they begin with.
+const KNOWN_PREFIXES: [&str; 2] = ["grpc-", "x-amz-checksum-"];
+
+/// Fields that mean something else in a head than in a trailer section, whatever the configuration says:
+/// framing, routing, request modifiers, authentication, response control, and how content is to be read.
+/// Sorted.
+const NEVER: [&str; 84] = [
+    "accept",
+    "accept-charset",
+    "accept-encoding",
+    "accept-language",
+    "accept-patch",
+    "accept-post",
+    "age",
+    "allow",
+    "alt-svc",
+    "alt-used",
+    "authorization",
+    "cdn-loop",
+    "clear-site-data",
+    "content-disposition",
+    "content-encoding",
+    "content-language",
+    "content-location",
+    "content-range",
+    "content-type",
+    "cookie2",
+    "date",
+    "dav",
+    "early-data",
+    "expect",
+    "expect-ct",
+    "host",
+    "idempotency-key",
+    "last-event-id",
+    "last-modified",
+    "link",
+    "location",
+    "max-forwards",
+    "mime-version",
+    "nel",
+    "no-vary-search",
+    "origin",
+    "origin-agent-cluster",
+    "permissions-policy",
+    "pragma",
+    "prefer",
+    "preference-applied",
+    "priority",
+    "range",
+    "referer",
+    "referrer-policy",
+    "refresh",
+    "report-to",
+    "reporting-endpoints",
+    "retry-after",
+    "server",
+    "service-worker",
+    "service-worker-allowed",
+    "set-cookie",
+    "set-cookie2",
+    "soapaction",
+    "sourcemap",
+    "strict-transport-security",
+    "timing-allow-origin",
+    "tk",
+    "trailer",
+    "upgrade-insecure-requests",
+    "user-agent",
+    "vary",
+    "via",
+    "warning",
+    "www-authenticate",
+    "x-api-key",
+    "x-content-type-options",
+    "x-csrf-token",
+    "x-frame-options",
+    "x-host",
+    "x-http-method",
+    "x-http-method-override",
+    "x-method-override",
+    "x-original-host",
+    "x-original-url",
+    "x-permitted-cross-domain-policies",
+    "x-requested-with",
+    "x-rewrite-url",
+    "x-robots-tag",
+    "x-sendfile",
+    "x-ua-compatible",
+    "x-xsrf-token",
+    "x-xss-protection",
+];
+
+/// Names of families that are never trailers, by what they begin with.
+const NEVER_PREFIXES: [&str; 8] = [
+    "access-control-",
+    "content-security-",
+    "cross-origin-",
+    "if-",
+    "proxy-",
+    "sec-",
+    "x-accel-",
+    "x-auth-",
+];
+
+// === impl Allowed ===
+
+impl Allowed<'_> {
+    fn has(self, name: Name, text: &[u8]) -> bool {
+        if is_never(name, text) {
+            return false;
+        }
+        let is = |it: &&str| text.eq_ignore_ascii_case(it.as_bytes());
+        self.is_grpc
+            || KNOWN.iter().any(is)
+            || KNOWN_PREFIXES.iter().any(|it| begins(text, it))
+            || self.more.iter().any(|it| it.fits(text))
+    }
+}
+
+/// Whether a field of this name can be in no trailer section, so that no configuration may let it through.
+#[must_use]
+pub fn is_never_a_trailer(text: &str) -> bool {
+    text.is_empty() || is_never(Name::of(text.as_bytes()), text.as_bytes())
+}
+
+fn is_never(name: Name, text: &[u8]) -> bool {
+    let lower = text.to_ascii_lowercase();
+    name.is_hop_by_hop()
+        || name.is_vital()
+        || name.tells_of_forwarding()
+        || matches!(name, Name::Flipgate | Name::FlipgatePreview | Name::Underscored)
+        || matches!(name, Name::Cookie | Name::Authorization | Name::Proxy)
+        || matches!(name, Name::ProxyStatus | Name::CacheControl)
+        || NEVER.binary_search_by(|it| it.as_bytes().cmp(&lower)).is_ok()
+        || NEVER_PREFIXES.iter().any(|it| begins(text, it))
+}
+
+fn begins(text: &[u8], with: &str) -> bool {
+    text.get(..with.len()).is_some_and(|it| it.eq_ignore_ascii_case(with.as_bytes()))
+}
+
+/// The lines of a trailer section that go on: those that are allowed, but for what the message's
+/// `Connection` has `listed`.
+pub(in crate::proxy) fn clean_trailers(
+    section: &[u8],
+    listed: &[u8],
+    allowed: Allowed<'_>,
+) -> Vec<u8> {
+    let mut out = Vec::with_capacity(section.len());
+    // What cannot be read was refused where it was decoded.
+    let Some((fields, bytes)) = Fields::of_trailers(section) else { return out };
+    let lines = fields.lines(&bytes);
+    for (name, text, value) in lines.each() {
+        let is_listed = || {
+            lines.connection_lists(text) || members(listed).any(|it| it.eq_ignore_ascii_case(text))
+        };
+        if allowed.has(name, text) && !is_listed() {
+            put_field(&mut out, text, value);
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proxy::samples;
+
+    fn clean(section: &str, listed: &[u8], more: &[&str], is_grpc: bool) -> String {
+        let pattern = |it: &&str| it.parse().expect("a pattern");
+        let more: Vec<NamePattern> = more.iter().map(pattern).collect();
+        let out = clean_trailers(section.as_bytes(), listed, Allowed { more: &more, is_grpc });
+        String::from_utf8(out).expect("ASCII")
+    }
+
+    #[test]
+    fn names_that_are_never_trailers_are_sorted() {
+        assert!(NEVER.is_sorted());
+    }
+
+    #[test]
+    fn trailers_bring_nothing_through_that_a_head_would_not() {
+        let section = samples::lines(&[
+            ("x-sum", "1"),
+            ("flipgate-preview", "green"),
+            ("x-forwarded-for", "10.0.0.1"),
+            ("x_real_ip", "10.0.0.1"),
+            ("content-length", "5"),
+            ("transfer-encoding", "chunked"),
+            ("host", "evil"),
+            ("cookie", "a=b"),
+            ("connection", "x-hop"),
+            ("x-hop", "1"),
+            ("X-Other", "1"),
+            ("proxy", "http://evil"),
+            ("proxy-status", "flipgate; error=x"),
+            ("cache-control", "public"),
+        ]);
+        assert_eq!(clean(&section, b"x-other", &["x-*"], false), "x-sum: 1\r\n");
+        assert_eq!(clean(&section, b"x-other", &["x-*"], true), "x-sum: 1\r\n");
+        assert_eq!(clean("no line\r\n", b"", &["x-*"], true), "");
+    }
+
+    #[test]
+    fn only_allowed_names_pass_and_no_option_lets_the_others_through() {
+        let names =
+            ["ETag", "Grpc-Status", "x-sum", "my-own", "Content-Type", "Set-Cookie", "If-Match"];
+        let section: String = names.iter().map(|it| format!("{it}: 1\r\n")).collect();
+        for (more, is_grpc, passed) in [
+            (&[][..], false, "ETag: 1\r\nGrpc-Status: 1\r\n"),
+            (&["x-*"], false, "ETag: 1\r\nGrpc-Status: 1\r\nx-sum: 1\r\n"),
+            (
+                &["my-own", "content-*", "set-cookie", "if-*"],
+                false,
+                "ETag: 1\r\nGrpc-Status: 1\r\nmy-own: 1\r\n",
+            ),
+            (&[], true, "ETag: 1\r\nGrpc-Status: 1\r\nx-sum: 1\r\nmy-own: 1\r\n"),
+        ] {
+            assert_eq!(clean(&section, b"", more, is_grpc), passed, "{more:?} {is_grpc}");
+        }
+    }
+}

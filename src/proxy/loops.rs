@@ -1,0 +1,89 @@
+//! Whether a request was here before.
+//!
+//! A process puts a mark of its own on each request that it passes on, in `Via` (RFC 9110, section 7.6.3) or in
+//! `CDN-Loop` (RFC 8586), which proxies in between leave there. A request that comes with it would go round for ever.
+//! Another Flipgate has another mark, so that one may stand behind the other. Fields by the name of `Flipgate-…` would
+//! not do: those of clients are removed. A client that copies a mark ends its own request with 508, and no other one.
+
+use std::sync::Arc;
+
+use memchr::memmem;
+
+use crate::http1::{Lines, Name};
+
+/// The mark of a process, for everything that it passes on. It is no secret: upstreams see it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Mark(Arc<str>);
+
+/// What a mark begins with, and how many hexadecimal digits follow.
+const PREFIX: &str = "fg-";
+const DIGITS: usize = 16;
+
+// === impl Mark ===
+
+impl Mark {
+    /// A mark that no other process has. It does not name Flipgate, since applications need not know.
+    #[must_use]
+    pub fn unique() -> Self {
+        Self::of(fastrand::u64(..))
+    }
+
+    pub(super) fn of(number: u64) -> Self {
+        Self(format!("{PREFIX}{number:0DIGITS$x}").into())
+    }
+
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+
+    /// Whether a request with these lines has this mark.
+    pub(super) fn is_on(&self, lines: Lines<'_>) -> bool {
+        [Name::Via, Name::CdnLoop].into_iter().any(|name| {
+            // Few requests have one.
+            lines.has(name) && lines.all(name).any(|it| self.is_in(it))
+        })
+    }
+
+    fn is_in(&self, value: &[u8]) -> bool {
+        memmem::find(value, self.as_bytes()).is_some()
+    }
+}
+
+/// Whether a value of `Via` or `CDN-Loop` has the mark of a Flipgate, be it of this process or of another one.
+#[must_use]
+pub fn is_marked(value: &[u8]) -> bool {
+    let is_hex = |it: &[u8]| it.iter().all(|it| matches!(it, b'0'..=b'9' | b'a'..=b'f'));
+    memmem::find_iter(value, PREFIX.as_bytes()).any(|at| {
+        let digits = value.get(at + PREFIX.len()..at + PREFIX.len() + DIGITS);
+        digits.is_some_and(is_hex)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proxy::samples;
+
+    #[test]
+    fn a_mark_is_found_wherever_proxies_have_left_it_and_no_other_one() {
+        let mark = Mark::of(7);
+        let is_on = |name: &str, value: &str| {
+            let (head, bytes) = samples::request(&[("via", "1.0 fred"), (name, value)]);
+            mark.is_on(head.fields.lines(&bytes))
+        };
+        for value in ["1.1 fg-0000000000000007", "1.1 a, 2.0 fg-0000000000000007 (x), 1.1 b"] {
+            assert!(is_on("via", value) && is_on("CDN-Loop", value), "{value}");
+            assert!(!is_on("x-via", value), "{value}");
+        }
+        for value in ["", "1.1 flipgate", "1.1 fg-0000000000000008", "1.1 fg-7"] {
+            assert!(!is_on("via", value), "{value}");
+        }
+        assert_ne!(Mark::unique(), Mark::unique());
+        assert!(
+            is_marked(Mark::unique().as_bytes()) && is_marked(b"1.1 a, 1.1 fg-0123456789abcdef")
+        );
+        for other in [&b""[..], b"1.1 fg-", b"1.1 fg-0123456789abcde", b"1.1 fg-0123456789ABCDEF"] {
+            assert!(!is_marked(other), "{}", other.escape_ascii());
+        }
+    }
+}
