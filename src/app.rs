@@ -164,7 +164,10 @@ impl App {
             alerts: Arc::<Alerts>::default(),
             connectors: Connectors::default(),
             services: Arc::default(),
-            own: own_addresses(bound.iter().map(|it| it.entrance.listener.address)),
+            own: own_addresses(
+                bound.iter().map(|it| it.entrance.listener.address),
+                &admin_socket.address,
+            ),
         };
         let (catalog, counted) = (config.catalog.clone(), metrics.clone());
         let starting = Control::start(store, catalog, counted, parts.clone(), workers);

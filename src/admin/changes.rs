@@ -15,12 +15,13 @@ use serde::de::DeserializeOwned;
 
 use super::{
     conditions::Conditions,
-    context::{Context, parse_color, picture},
+    context::{Context, off_thread, parse_color, picture},
     problem::ApiError,
 };
 use crate::{
     control::{Call, Change},
     model::{Color, PoolSpec, ServiceName, Version, Weighted},
+    upstream::wrong_socket,
 };
 
 /// Bytes of a reason, which is kept with its event.
@@ -132,6 +133,17 @@ pub(super) async fn set_pool(
     let (Ok(spec), true) = (spec, reasons.is_empty()) else {
         return Err(ApiError::unprocessable(reasons));
     };
+    let (control, endpoints) = (context.api.control.clone(), spec.endpoints.clone());
+    // A file system may take its time.
+    let wrong = off_thread(move || {
+        let own = control.own_addresses();
+        endpoints.iter().filter_map(|it| wrong_socket(&it.endpoint, own)).collect::<Vec<_>>()
+    });
+    let wrong = wrong.await?;
+    if !wrong.is_empty() {
+        let reason = |it: &String| reason_of(&name, "endpoint", it);
+        return Err(ApiError::unprocessable(wrong.iter().map(reason).collect()));
+    }
     let words = ("pool", format!("{service} {color} {spec:?} {force}"));
     let change = Change::SetPool { service, color, spec, force };
     propose(&context, conditions, change, words, None).await

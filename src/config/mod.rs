@@ -22,7 +22,7 @@ use crate::{
     admin, care,
     control::Catalog,
     downstream::{self, Listener, Patience},
-    model::{OwnAddress, OwnAddresses},
+    model::{OwnAddress, OwnAddresses, OwnPlace},
     net::is_local,
     proxy, upstream,
 };
@@ -174,7 +174,7 @@ impl Config {
         let limits = settings::limits(&root.section("limits"));
         let names = settings::names(&root.section("dns"));
         let (shutdown_delay, shutdown_patience) = settings::shutdown(&root.section("shutdown"));
-        let own = own_addresses(listeners.iter().map(|it| it.address));
+        let own = own_addresses(listeners.iter().map(|it| it.address), &admin.listen);
         let services = services::services(root, &own);
         root.finish();
         let mut catalog = services::catalog(services, mistakes, root)?;
@@ -267,12 +267,25 @@ impl Config {
     }
 }
 
-/// Where a process with these listeners can be reached. A port of 0 becomes a real one only when the listener is opened.
+const ADMIN: &str = "the admin API";
+
+/// Where a process with these listeners and this admin API can be reached. A port of 0 becomes a real one only when the listener is opened.
 #[must_use]
-pub fn own_addresses(listeners: impl Iterator<Item = SocketAddr>) -> OwnAddresses {
-    let known = listeners.filter(|it| it.port() != 0);
-    let own = known.map(|address| OwnAddress { address, what: "a listener" }).collect();
-    OwnAddresses::new(own, is_local)
+pub fn own_addresses(
+    listeners: impl Iterator<Item = SocketAddr>,
+    admin: &admin::Address,
+) -> OwnAddresses {
+    let port = |address: SocketAddr, what| {
+        (address.port() != 0).then_some(OwnAddress { place: OwnPlace::Tcp(address), what })
+    };
+    let admin = match admin {
+        admin::Address::Tcp(address) => port(*address, ADMIN),
+        admin::Address::Unix(path) => {
+            Some(OwnAddress { place: OwnPlace::Unix(path.as_path().into()), what: ADMIN })
+        }
+    };
+    let listeners = listeners.filter_map(|it| port(it, "a listener"));
+    OwnAddresses::new(listeners.chain(admin).collect(), is_local)
 }
 
 impl fmt::Display for Lines<'_> {

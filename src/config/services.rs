@@ -10,10 +10,11 @@ use super::{
 use crate::{
     control::{Catalog, ServiceSpec},
     model::{
-        Color, Endpoint, HostPattern, Link, OwnAddress, OwnAddresses, PoolSpec, Protocol,
-        ProxyProtocol, ServiceName, ServiceRules, UpstreamTls, Version, Weighted,
+        Color, Endpoint, HostPattern, Link, OwnAddresses, PoolSpec, Protocol, ProxyProtocol,
+        ServiceName, ServiceRules, UpstreamTls, Version, Weighted,
     },
     tls::{Connector, FileError},
+    upstream::wrong_socket,
 };
 
 /// Every service that could be read. One that could not has left its mistakes.
@@ -94,12 +95,10 @@ fn pool(section: &Section<'_>, own: &OwnAddresses) -> PoolSpec {
 /// Notes the endpoints whose requests would come back.
 fn refuse_own(section: &Section<'_>, spec: &PoolSpec, own: &OwnAddresses) {
     for Weighted { endpoint, .. } in &spec.endpoints {
-        if let Some(found) = own.find(endpoint) {
-            let OwnAddress { address, what } = found;
-            let what = format!(
-                "`{endpoint}` is {what} of Flipgate itself ({address}), so that its requests would come back: \
-                 write the address of the application"
-            );
+        if let Some(what) = wrong_socket(endpoint, own) {
+            section.note("endpoints", what);
+        } else if let Some(found) = own.find(endpoint) {
+            let what = format!("`{endpoint}` is {found}: write the address of the application");
             section.note("endpoints", what);
         }
     }

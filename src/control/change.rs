@@ -146,12 +146,7 @@ pub enum Problem {
     )]
     ActiveEmptied(Color),
     /// An endpoint is the process itself.
-    #[error(
-        "would have {} of Flipgate itself ({}) as an endpoint, so that its requests would come back: \
-         use the address of the application",
-        .0.what,
-        .0.address
-    )]
+    #[error("would have {0} as an endpoint: use the address of the application")]
     OwnAddress(OwnAddress),
     /// Its entry in the state file is damaged.
     #[error("has a damaged entry in the state file: promote the color that shall be active first")]

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     metrics::{Metrics, PromotionResult},
-    model::{Color, Rules, ServiceName},
+    model::{Color, OwnAddresses, Rules, ServiceName},
     store::{CommitError, Condition, Revision, State, Store},
     switch::{Ledger, Service, Switch},
     tls::Connector,
@@ -184,6 +184,12 @@ impl Control {
     #[must_use]
     pub fn switch(&self) -> &Arc<Switch<Arc<Rules>, Pool>> {
         &self.shared.switch
+    }
+
+    /// Where the process itself can be reached, which is no endpoint.
+    #[must_use]
+    pub fn own_addresses(&self) -> &OwnAddresses {
+        &self.shared.parts.own
     }
 
     /// Who is inside.

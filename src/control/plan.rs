@@ -239,7 +239,7 @@ mod tests {
     use super::{plan as plan_for, *};
     use crate::{
         control::ServiceSpec,
-        model::{Endpoint, Generation, OwnAddress},
+        model::{Endpoint, Generation, OwnAddress, OwnPlace},
     };
 
     use Color::{Blue, Green};
@@ -319,13 +319,13 @@ mod tests {
     fn an_endpoint_that_is_the_process_itself_is_refused() {
         let (state, old) = two();
         let address = "127.0.0.1:80".parse().expect("an address");
-        let own = OwnAddress { address, what: "a listener" };
-        let addresses = OwnAddresses::new(vec![own], |_| false);
+        let own = OwnAddress { place: OwnPlace::Tcp(address), what: "a listener" };
+        let addresses = OwnAddresses::new(vec![own.clone()], |_| false);
         let plan = |change| problems(plan_for(&state, &old, &addresses, &change, None));
         let service: ServiceName = "web".parse().expect("a name");
         let loops = spec(&["n:1", "localhost:80"]);
         let set = Change::SetPool { service, color: Green, spec: loops, force: true };
-        assert_eq!(plan(set), [Problem::OwnAddress(own)]);
+        assert_eq!(plan(set), [Problem::OwnAddress(own.clone())]);
         let file = catalog(&[("api", &["a:1"], &[]), ("web", &["w:1"], &["0.0.0.0:80"])]);
         assert_eq!(plan(Change::Follow(Arc::new(file))), [Problem::OwnAddress(own)]);
         let good = catalog(&[("api", &["a:1"], &[]), ("web", &["w:1"], &["127.0.0.1:81"])]);

@@ -29,7 +29,7 @@ pub use self::{
     link::{Link, Protocol, ProxyProtocol, UpstreamTls},
     name_pattern::{NamePattern, ParseNamePatternError},
     network::{Networks, ParseNetworkError, one_client},
-    own::{OwnAddress, OwnAddresses},
+    own::{OwnAddress, OwnAddresses, OwnPlace},
     path::{PathError, normalize_path},
     policy::{Algorithm, Balance, Ejection, HashKey, HealthCheck, Limits, Policy, Rate, Retry},
     pool_spec::{PoolSpec, PoolSpecError, Source, Version},

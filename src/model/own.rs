@@ -3,25 +3,36 @@
 use std::{
     fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::Path,
+    sync::Arc,
 };
 
 use super::{Endpoint, Place};
 
-/// Where the process itself can be reached.
+/// Where the process itself can be reached. Cheap to clone.
 #[derive(Clone)]
 pub struct OwnAddresses {
-    all: Vec<OwnAddress>,
+    all: Arc<[OwnAddress]>,
     /// Whether an address is one of this machine.
     is_local: fn(IpAddr) -> bool,
 }
 
 /// One address of the process itself.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct OwnAddress {
     /// Where it listens, with the port that it really has.
-    pub address: SocketAddr,
+    pub place: OwnPlace,
     /// What it is, like "a listener".
     pub what: &'static str,
+}
+
+/// Where one address of the process itself is.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum OwnPlace {
+    /// A port.
+    Tcp(SocketAddr),
+    /// A socket's file.
+    Unix(Arc<Path>),
 }
 
 // === impl OwnAddresses ===
@@ -31,7 +42,7 @@ impl OwnAddresses {
     /// of them.
     #[must_use]
     pub fn new(all: Vec<OwnAddress>, is_local: fn(IpAddr) -> bool) -> Self {
-        Self { all, is_local }
+        Self { all: all.into(), is_local }
     }
 
     /// The address that a connection to `endpoint` would reach, as far as that is known without a look-up.
@@ -44,17 +55,29 @@ impl OwnAddresses {
                 let here = [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()];
                 here.into_iter().find_map(|it| self.find_address(SocketAddr::new(it, *port)))
             }
-            Place::Name { .. } | Place::Unix(_) => None,
+            Place::Unix(path) => {
+                self.all.iter().find(|it| it.socket() == Some(Path::new(&**path))).cloned()
+            }
+            Place::Name { .. } => None,
         }
+    }
+
+    /// The files of sockets that the process listens on.
+    pub fn sockets(&self) -> impl Iterator<Item = (&Path, &OwnAddress)> {
+        self.all.iter().filter_map(|it| Some((it.socket()?, it)))
     }
 
     /// The address that a connection to `there` would reach.
     #[must_use]
     pub fn find_address(&self, there: SocketAddr) -> Option<OwnAddress> {
-        self.all.iter().copied().find(|own| {
-            own.address.port() == there.port()
-                && self.reaches(there.ip().to_canonical(), own.address.ip().to_canonical())
-        })
+        let reaches = |own: &&OwnAddress| match &own.place {
+            OwnPlace::Tcp(own) => {
+                own.port() == there.port()
+                    && self.reaches(there.ip().to_canonical(), own.ip().to_canonical())
+            }
+            OwnPlace::Unix(_) => false,
+        };
+        self.all.iter().find(reaches).cloned()
     }
 
     fn reaches(&self, there: IpAddr, own: IpAddr) -> bool {
@@ -67,6 +90,28 @@ impl OwnAddresses {
         // A socket on all addresses of IPv6 has those of IPv4 too.
         let is_heard = own.is_unspecified() && (own.is_ipv6() || there.is_ipv4());
         there == own || is_heard && (there.is_loopback() || (self.is_local)(there))
+    }
+}
+
+// === impl OwnAddress ===
+
+impl OwnAddress {
+    fn socket(&self) -> Option<&Path> {
+        match &self.place {
+            OwnPlace::Tcp(_) => None,
+            OwnPlace::Unix(path) => Some(path),
+        }
+    }
+}
+
+impl fmt::Display for OwnAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.place {
+            OwnPlace::Tcp(address) => write!(f, "{} of Flipgate itself ({address})", self.what),
+            OwnPlace::Unix(path) => {
+                write!(f, "{} of Flipgate itself (unix:{})", self.what, path.display())
+            }
+        }
     }
 }
 
@@ -93,8 +138,11 @@ mod tests {
     #[test]
     fn an_endpoint_is_an_own_address_if_a_connection_to_it_ends_here() {
         let found = |own: &str, endpoint: &str| {
-            let address = own.parse().expect("an address");
-            let own = OwnAddress { address, what: "a listener" };
+            let place = match own.strip_prefix("unix:") {
+                Some(path) => OwnPlace::Unix(Path::new(path).into()),
+                None => OwnPlace::Tcp(own.parse().expect("an address")),
+            };
+            let own = OwnAddress { place, what: "a listener" };
             let is_local = |it| it == IpAddr::from([192, 0, 2, 7]);
             let own = OwnAddresses::new(vec![own], is_local);
             own.find(&endpoint.parse().expect("an endpoint")).is_some()
@@ -114,6 +162,8 @@ mod tests {
             ("[::]:80", "127.0.0.1:80"),
             ("[::]:80", "[::1]:80"),
             ("192.0.2.8:80", "192.0.2.8:80"),
+            ("unix:/run/flipgate.sock", "unix:/run/flipgate.sock"),
+            ("unix:/run/flipgate.sock", "unix:/run//flipgate.sock"),
         ] {
             assert!(found(own, endpoint), "{own} {endpoint}");
         }
@@ -126,6 +176,8 @@ mod tests {
             ("0.0.0.0:80", "192.0.2.8:80"),
             ("0.0.0.0:80", "app:80"),
             ("0.0.0.0:80", "unix:/run/app.sock"),
+            ("unix:/run/flipgate.sock", "unix:/run/app.sock"),
+            ("unix:/run/flipgate.sock", "127.0.0.1:80"),
         ] {
             assert!(!found(own, endpoint), "{own} {endpoint}");
         }

@@ -147,6 +147,10 @@ impl Refusal {
             Self::Connect(ConnectReason::Unreachable) => {
                 (StatusCode::BAD_GATEWAY, "destination_ip_unroutable")
             }
+            // RFC 9209, section 2.3.5.
+            Self::Connect(ConnectReason::Own) => {
+                (StatusCode::BAD_GATEWAY, "destination_ip_prohibited")
+            }
             Self::Connect(ConnectReason::Certificate) => {
                 (StatusCode::BAD_GATEWAY, "tls_certificate_error")
             }

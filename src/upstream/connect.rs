@@ -1,6 +1,6 @@
 //! Opening a connection to an endpoint.
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{io, net::SocketAddr, path::Path, time::Duration};
 
 use proxy_header::{ProxiedAddress, ProxyHeader};
 use tokio::{
@@ -48,6 +48,8 @@ pub enum ConnectReason {
     Limit,
     /// There is no free file descriptor here, or no port.
     Descriptors,
+    /// It is Flipgate itself, which the public must not reach by a detour.
+    Own,
     /// Anything else.
     Other,
 }
@@ -73,7 +75,7 @@ pub(super) struct Opened {
 }
 
 /// Why a connection could not be opened.
-type Failed = (ConnectReason, io::Error);
+pub(super) type Failed = (ConnectReason, io::Error);
 
 // === impl ConnectError ===
 
@@ -109,6 +111,7 @@ impl ConnectReason {
             Self::Protocol => "protocol",
             Self::Limit => "limit",
             Self::Descriptors => "descriptors",
+            Self::Own => "own_address",
             Self::Other => "other",
         }
     }
@@ -222,15 +225,22 @@ impl Member {
         let of = |error| (ConnectReason::of(&error), error);
         let stream = match (&self.endpoint().place, self.address()) {
             (Place::Unix(path), _) => {
+                self.link().refuse_own_socket(Path::new(&**path))?;
                 return UnixStream::connect(&**path).await.map(Transport::Unix).map_err(of);
             }
-            (_, Some(address)) => TcpStream::connect(address).await.map_err(of)?,
             (Place::Name { host, port }, None) => self.dial_name(host, *port).await?,
-            (Place::Address(address), None) => TcpStream::connect(address).await.map_err(of)?,
+            (Place::Address(address), None) => self.dial_address(*address).await?,
+            (_, Some(address)) => self.dial_address(address).await?,
         };
         // A request's last segment must not wait for the answer to its first.
         stream.set_nodelay(true).map_err(of)?;
         Ok(Transport::Tcp(stream))
+    }
+
+    async fn dial_address(&self, address: SocketAddr) -> Result<TcpStream, Failed> {
+        self.link().refuse_own(address)?;
+        let opened = TcpStream::connect(address).await;
+        opened.map_err(|error| (ConnectReason::of(&error), error))
     }
 
     /// To the first address of a name at which somebody listens.
@@ -239,9 +249,9 @@ impl Member {
         let found = found.map_err(|error| (ConnectReason::Dns, io::Error::other(error)))?;
         let mut last = (ConnectReason::Dns, io::Error::other("the name has no address"));
         for address in found.addresses {
-            match TcpStream::connect((address, port)).await {
+            match self.dial_address(SocketAddr::new(address, port)).await {
                 Ok(stream) => return Ok(stream),
-                Err(error) => last = (ConnectReason::of(&error), error),
+                Err(failed) => last = failed,
             }
         }
         Err(last)

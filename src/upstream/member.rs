@@ -19,7 +19,7 @@ use super::{
     queue::Queue,
 };
 use crate::{
-    model::{Endpoint, Health, Link, Place, Protocol, ProxyProtocol, Weighted},
+    model::{Endpoint, Health, Link, OwnAddresses, Place, Protocol, ProxyProtocol, Weighted},
     tls::Connector,
 };
 
@@ -70,6 +70,8 @@ pub(super) struct Connecting {
     pub(super) tls: Option<Arc<Connector>>,
     /// For those that are names.
     pub(super) names: Names,
+    /// What none of them may be.
+    pub(super) own: OwnAddresses,
 }
 
 /// A request's place at a member; counted for as long as it lives.
@@ -381,8 +383,8 @@ impl Connecting {
     pub(super) fn new(link: &Link, endpoints: &[Weighted], parts: &Parts) -> Self {
         let has_tls = endpoints.iter().any(|it| it.endpoint.is_tls);
         let tls = has_tls.then(|| parts.connectors.get(&link.tls));
-        let names = parts.names.clone();
-        Self { protocol: link.protocol, proxy_protocol: link.proxy_protocol, tls, names }
+        let (names, own) = (parts.names.clone(), parts.own.clone());
+        Self { protocol: link.protocol, proxy_protocol: link.proxy_protocol, tls, names, own }
     }
 }
 

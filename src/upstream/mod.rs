@@ -16,6 +16,7 @@ mod connections;
 mod event;
 mod member;
 mod names;
+mod own;
 mod parts;
 mod pool;
 mod queue;
@@ -31,6 +32,7 @@ pub use self::{
     event::EndpointEvent,
     member::{Member, Seat},
     names::{Families, Found, LookUpError, NameSettings, Names},
+    own::wrong_socket,
     parts::Parts,
     pool::{Choice, Picked, Pool},
     queue::InLine,

@@ -10,6 +10,7 @@ mod cli; // What do people and scripts hold on to?
 mod config; // Do the files of config/ say what is true?
 mod crates; // Do the crates beside the proxy stand without it?
 mod demo; // Does the tour lose anything?
+mod detour; // Can the public reach the admin API by way of an endpoint?
 mod differential; // Does hyper see the same messages in the same bytes?
 mod drain; // Who is still inside, and when is nobody?
 mod drill; // Does the drill find what is wrong, and nothing where nothing is?
