@@ -249,7 +249,9 @@ impl App {
         supervisor.run("admin", move || acceptor.clone().run());
 
         let listeners: Vec<_> = bound.iter().map(|it| it.entrance.listener.address).collect();
-        let generation = control.applied().state.generation;
+        let applied = control.applied();
+        let (generation, internal) = (applied.state.generation, &applied.catalog.internal);
+        let internal = internal.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         for listener in &bound {
             let Listener { address: listen, preview, tls, .. } = &listener.entrance.listener;
             let (preview, tls) = (preview.map(Color::as_str), tls.is_some());
@@ -262,7 +264,7 @@ impl App {
         supervisor
             .run("certificates", move || certificates::watch(entrances.clone(), metrics.clone()));
         drop(entered);
-        info!(admin = %admin, generation = generation.0, "started");
+        info!(admin = %admin, generation = generation.0, internal, "started");
         control.events().publish(EventKind::Started { generation });
         Ok(Self {
             listeners,

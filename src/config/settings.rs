@@ -41,9 +41,9 @@ pub(super) struct Limits {
     pub(super) care: care::Settings,
 }
 
-/// Loopback, private use (RFC 1918) and unique local addresses (RFC 4193).
-const INTERNAL: [&str; 6] =
-    ["127.0.0.0/8", "::1/128", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"];
+/// Loopback. Not the private networks: behind a NAT, a container network or an L4 load balancer, the public
+/// arrives from one of them.
+const INTERNAL: [&str; 2] = ["127.0.0.0/8", "::1/128"];
 
 /// Longer times are most likely a mistake of the unit.
 const LONGEST: Duration = Duration::from_secs(24 * 3600);

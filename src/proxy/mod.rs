@@ -29,6 +29,7 @@ mod line;
 mod loops;
 mod memory;
 mod own_answer;
+mod previews;
 mod received;
 mod refusal;
 mod relay;

@@ -19,6 +19,7 @@ use super::{
     hops::hops_left,
     loops::Mark,
     memory::Memory,
+    previews::Previews,
     refusal::Refusal,
     said::Said,
     view::{RequestView, Wish, admit},
@@ -69,6 +70,7 @@ pub struct Proxy {
     pub(super) via: Via,
     /// Names that may be trailers, besides those that are known.
     pub(super) trailers: Rc<[NamePattern]>,
+    previews: Previews,
     /// Whether a proxy that nobody told us of was warned of already.
     has_warned: Cell<bool>,
     pub(super) has_warned_of_header: Cell<bool>,
@@ -116,6 +118,7 @@ impl Proxy {
             mark: shared.mark.clone(),
             via: shared.forwarding.via,
             trailers: shared.forwarding.trailers.iter().cloned().collect(),
+            previews: Previews::default(),
             has_warned: Cell::new(false),
             has_warned_of_header: Cell::new(false),
         }
@@ -194,6 +197,9 @@ impl Proxy {
             self.metrics.preview_refused(claim.pool().service().as_str(), color);
         }
         self.warn_of_forgotten_proxy(asker, peer.address());
+        if let (Audience::Internal, Some(address)) = (asker.audience, asker.address) {
+            self.previews.note(address, visit != Visit::Active);
+        }
         let (told, is_wished) = (asker.told, visit != Visit::Active);
         let client = asker.address;
         let key = match &claim.pool().policy().balance.algorithm {

@@ -271,3 +271,23 @@ async fn what_others_have_named_cannot_deceive_who_reads_it() {
     let reason = process.cli(&["promote", "web=green", "--reason", "line\none \u{202e}"]);
     assert_eq!(code(&reason), Some(0), "{}", stderr(&reason));
 }
+
+#[tokio::test]
+async fn a_check_and_the_start_say_who_may_preview() {
+    let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = process::write_config(folder.path(), 0, &blue, &green);
+    let check = || {
+        let output = process::run(&["check", "--config", &config.display().to_string()]);
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    assert!(check().contains("internal clients: 127.0.0.1/32"), "{}", check());
+    let process = Process::start_with(folder.path(), &config).await;
+    assert!(process.log().contains("\"internal\":\"127.0.0.1/32\""), "{}", process.log());
+    let text = std::fs::read_to_string(&config).expect("the configuration");
+    let line = "clients.internal = [\"127.0.0.1/32\"]\n";
+    std::fs::write(&config, text.replace(line, "")).expect("written");
+    assert!(check().contains("internal clients: 127.0.0.0/8, ::1/128"), "{}", check());
+    std::fs::write(&config, text.replace(line, "clients.internal = []\n")).expect("written");
+    assert!(check().contains("no client is internal"), "{}", check());
+}

@@ -1,0 +1,89 @@
+//! Addresses that were shown a preview, to find out whether the public stands behind one of them.
+
+use std::{cell::RefCell, net::IpAddr};
+
+use tracing::warn;
+
+/// The internal addresses that were shown a preview lately, of one worker.
+#[derive(Debug, Default)]
+pub(super) struct Previews(RefCell<Vec<Seen>>);
+
+#[derive(Debug)]
+struct Seen {
+    address: IpAddr,
+    /// Requests without a preview since.
+    others: u32,
+}
+
+/// Addresses that are remembered. The oldest one is forgotten for a new one.
+const SEEN_MAX: usize = 16;
+
+/// Requests without a preview, after which an address is most likely not that of one tester.
+const MANY: u32 = 1000;
+
+// === impl Previews ===
+
+impl Previews {
+    /// Notes a request of an internal client. Warns, once for an address, if an address is shown previews and
+    /// sends many requests without one: behind a NAT, a container network or an L4 load balancer the public
+    /// arrives from one private address, and could preview.
+    pub(super) fn note(&self, address: IpAddr, is_preview: bool) {
+        let mut seen = self.0.borrow_mut();
+        if !is_preview && seen.is_empty() {
+            return;
+        }
+        if let Some(seen) = seen.iter_mut().find(|it| it.address == address) {
+            if !is_preview {
+                seen.others = seen.others.saturating_add(1);
+                if seen.others == MANY {
+                    warn!(
+                        %address,
+                        "an address of clients.internal is shown previews and sends much else: if it is a NAT, a \
+                         container network or a load balancer, the public can preview; take it off \
+                         clients.internal, or use the PROXY protocol or clients.trusted_proxies"
+                    );
+                }
+            }
+            return;
+        }
+        if is_preview {
+            if seen.len() >= SEEN_MAX {
+                seen.remove(0);
+            }
+            seen.push(Seen { address, others: 0 });
+        }
+    }
+
+    /// Whether an address was warned of.
+    #[cfg(test)]
+    fn is_suspect(&self, address: IpAddr) -> bool {
+        self.0.borrow().iter().any(|it| it.address == address && it.others >= MANY)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_with_previews_and_much_else_is_suspect_and_no_other() {
+        let previews = Previews::default();
+        let address = |it: u8| IpAddr::from([10, 0, 0, it]);
+        for _ in 0..MANY {
+            previews.note(address(1), false);
+        }
+        assert!(!previews.is_suspect(address(1)), "it has no previews");
+        previews.note(address(2), true);
+        for _ in 0..MANY - 1 {
+            previews.note(address(2), false);
+            previews.note(address(1), false);
+        }
+        assert!(!previews.is_suspect(address(2)), "a tester browses too");
+        previews.note(address(2), false);
+        assert!(previews.is_suspect(address(2)) && !previews.is_suspect(address(1)));
+        for it in 3..100 {
+            previews.note(address(it), true);
+        }
+        assert_eq!(previews.0.borrow().len(), SEEN_MAX);
+    }
+}
