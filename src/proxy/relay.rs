@@ -124,8 +124,9 @@ impl<'e, 'a> Answered<'e, 'a> {
         let Self { request, code: _, plan, download: _, is_written: _ } = self;
         let is_sent = request.upload.is_done();
         let Found { upstream, member } = found;
+        // The end of a stream says where its answer ends.
         if is_sent
-            && plan.keeps_alive
+            && (plan.keeps_alive || upstream.channel.is_stream())
             && !request.interim.is_expectation_open()
             && upstream.channel.unread().is_empty()
         {
