@@ -163,6 +163,26 @@ async fn interim_answers_come_through() {
 }
 
 #[tokio::test]
+async fn many_interim_answers_come_through() {
+    let early = "HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\n".repeat(100);
+    let upstream =
+        Scripted::start(&format!("{early}HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")).await;
+    let house = House::at(upstream.address);
+    let mut frames = crate::support::frames::Frames::connect(PUBLIC, house.public).await;
+    frames.send(&crate::http2_wire::get(1, &[])).await;
+    let mut heads = 0;
+    loop {
+        match frames.next().await.expect("open").kind {
+            crate::support::frames::HEADERS => heads += 1,
+            crate::support::frames::DATA => break,
+            crate::support::frames::RST_STREAM => panic!("reset after {heads}"),
+            _ => {}
+        }
+    }
+    assert_eq!(heads, 101);
+}
+
+#[tokio::test]
 async fn a_websocket_over_http2_is_a_tunnel_that_keeps_its_color() {
     let (_blue, _green, house) = colors().await;
     let mut client = Http2::connect(PUBLIC, house.public).await;

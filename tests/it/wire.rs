@@ -206,17 +206,37 @@ async fn a_health_check_without_a_host_is_answered_by_an_option_and_never_routed
 }
 
 #[tokio::test]
+async fn a_thousand_interim_answers_are_passed_on() {
+    // An application that reported its progress got a 502 in its client's place with the 33rd.
+    let one = "HTTP/1.1 102 Processing\r\nX-Step: 1\r\n\r\n";
+    let upstream = Scripted::start(format!("{}{OK}", one.repeat(1000))).await;
+    let house = House::at(upstream.address);
+    let mut client = house.public().await;
+    for _ in 0..2 {
+        client.ask("/", "").await;
+        for _ in 0..1000 {
+            assert_eq!(client.head().await.status, 102);
+        }
+        assert_eq!(client.answer().await.text(), "ok");
+    }
+    assert_eq!(upstream.connections(), 1);
+}
+
+#[tokio::test]
 async fn interim_answers_without_end_are_a_502() {
-    let many = "HTTP/1.1 102 Processing\r\n\r\n".repeat(100);
-    let upstream = Scripted::start(many).await;
+    let one = "HTTP/1.1 102 Processing\r\n\r\n";
+    let upstream = Scripted::start(one.repeat(600 * 1024 / one.len())).await;
     let house = House::at(upstream.address);
     let mut client = house.public().await;
     client.ask("/", "").await;
     let mut interim = 0;
-    while client.head().await.status == 102 {
-        interim += 1;
-    }
-    assert_eq!(interim, 32);
+    let last = loop {
+        match client.head().await.status {
+            102 => interim += 1,
+            other => break other,
+        }
+    };
+    assert_eq!((last, interim), (502, 512 * 1024 / one.len()));
     upstream.left().await;
 }
 
