@@ -9,7 +9,7 @@ use tokio::{
 use crate::support::{House, LONG, Scripted};
 
 /// The next connection that has sent a head, and that head.
-async fn accept(listener: &TcpListener) -> (TcpStream, String) {
+pub(crate) async fn accept(listener: &TcpListener) -> (TcpStream, String) {
     loop {
         let accepted = timeout(LONG, listener.accept()).await;
         let (mut stream, _) = accepted.expect("one in time").expect("a connection");
