@@ -48,7 +48,7 @@ pub(super) async fn live<H: Handler>(client: Client<H::Memory>, guest: Guest, ho
     connection.begin(Wait::Head);
     let course = Rc::new(Course::new(&connection));
     let watched = Watched::new(socket, Rc::clone(&course));
-    let fields_max = u32::try_from(RequestHead::BYTES_MAX).unwrap_or(u32::MAX);
+    let fields_max = list_size(house.limits.head.head);
     let mut handshake = Builder::new()
         .max_concurrent_streams(house.limits.streams)
         .initial_window_size(STREAM_WINDOW)
@@ -161,6 +161,11 @@ impl<M: 'static> Driver<M> {
     }
 }
 
+/// What HTTP/2 makes of a limit for heads: RFC 9113, section 6.5.2, adds 32 bytes to each field.
+fn list_size(head_max: usize) -> u32 {
+    u32::try_from(head_max + 32 * RequestHead::FIELDS_MAX).unwrap_or(u32::MAX)
+}
+
 /// Starts a task that answers one request.
 fn begin<H: Handler>(
     request: Request<RecvStream>,
@@ -190,7 +195,11 @@ async fn answer<H: Handler>(
     part: Part<H::Memory>,
     house: Monitored<H>,
 ) {
-    let head = RequestHead::parse(client.channel.unread());
+    let cookie_max = match &client.channel {
+        Channel::Stream(stream) => stream.cookie_max(),
+        Channel::Socket(_) => 0,
+    };
+    let head = RequestHead::parse_joined(client.channel.unread(), house.limits.head, cookie_max);
     // Written as a whole: what is not one cannot be read.
     let head = head.map(|it| it.ok_or(crate::http1::Reject::Malformed("the head has no end")));
     let head = head.and_then(|it| it).map_err(Into::into);

@@ -40,6 +40,8 @@ pub struct Stream {
     trailers: Vec<u8>,
     /// Whether what was asked of an upstream is only for a head.
     is_for_head: bool,
+    /// Bytes of the longest value of `Cookie` that a client has sent.
+    cookie_max: usize,
     /// The key of the WebSocket that is asked for, which only the other end's HTTP/1.1 has.
     key: Option<String>,
     /// Why the other end has reset the stream, or we have.
@@ -101,7 +103,7 @@ impl Stream {
         let is_at_end = body.is_end_stream();
         let mut bytes = Vec::new();
         match head::put_request(&mut bytes, &request, is_at_end) {
-            Ok(key) => Ok({
+            Ok(head::Aside { key, cookie_max }) => Ok({
                 meter.add(bytes.len());
                 Self {
                     sending: Sending::Response(response),
@@ -111,6 +113,7 @@ impl Stream {
                     is_at_end,
                     trailers: Vec::new(),
                     is_for_head: false,
+                    cookie_max,
                     key,
                     reset: None,
                     meter: Some(meter),
@@ -134,6 +137,7 @@ impl Stream {
             is_at_end: false,
             trailers: Vec::new(),
             is_for_head: false,
+            cookie_max: 0,
             key: None,
             reset: None,
             meter: None,
@@ -144,6 +148,12 @@ impl Stream {
     #[must_use]
     pub fn unread(&self) -> &[u8] {
         &self.unread
+    }
+
+    /// Bytes of the longest value of `Cookie` that a client has sent: its head has all of them in one line.
+    #[must_use]
+    pub fn cookie_max(&self) -> usize {
+        self.cookie_max
     }
 
     /// Whether the head of an answer was sent.

@@ -274,6 +274,55 @@ async fn a_host_that_differs_from_the_authority_by_the_default_port_is_the_same(
 }
 
 #[tokio::test]
+async fn a_limit_is_for_the_fields_of_a_head_as_they_were_sent() {
+    // Two cookies were joined, and refused together for a size that neither of them had.
+    let (blue, house) = house().await;
+    let crumb = |length: usize| format!("c={}", "x".repeat(length - 2));
+    let (small, large, too_large) = (crumb(4090), crumb(8192 - 6), crumb(8192 - 5));
+    let shapes: &[(&[&str], u16)] = &[
+        (&[&small, &small], 200),
+        (&[&large, &small], 200),
+        (&[&large, &large, &large], 200),
+        (&[&too_large], 431),
+        (&[&small, &too_large], 431),
+        (&[&large, &large, &large, &large], 431),
+    ];
+    for (cookies, status) in shapes {
+        let cookies: Vec<_> = cookies.iter().map(|it| ("cookie", *it)).collect();
+        let mut frames = Frames::connect(PUBLIC, house.public).await;
+        for part in
+            head_frames(1, &fields(&[&[METHOD, SCHEME, PATH, AUTHORITY], &*cookies].concat()))
+        {
+            frames.send(&part).await;
+        }
+        assert_eq!(frames.fate(1).await, Status(*status), "{} cookies", cookies.len());
+    }
+    // As many as HTTP/1 takes.
+    let many: Vec<_> = (0..99).map(|it| (format!("x-{it}"), "x".repeat(300))).collect();
+    let many: Vec<_> = many.iter().map(|(name, value)| (&**name, &**value)).collect();
+    let mut frames = Frames::connect(PUBLIC, house.public).await;
+    for part in head_frames(1, &fields(&[&[METHOD, SCHEME, PATH, AUTHORITY], &*many].concat())) {
+        frames.send(&part).await;
+    }
+    assert_eq!(frames.fate(1).await, Status(200));
+    assert_eq!(blue.requests(), 4);
+}
+
+/// The frames of a head that may be too large for one.
+fn head_frames(stream: u32, block: &[u8]) -> Vec<Vec<u8>> {
+    let parts: Vec<_> = block.chunks(16_000).collect();
+    let last = parts.len() - 1;
+    let frame_of = |(place, part): (usize, &&[u8])| {
+        let end = if place == last { END_HEADERS } else { 0 };
+        match place {
+            0 => frame(HEADERS, END_STREAM | end, stream, part),
+            _ => frame(CONTINUATION, end, stream, part),
+        }
+    };
+    parts.iter().enumerate().map(frame_of).collect()
+}
+
+#[tokio::test]
 async fn a_good_head_is_answered_however_it_is_cut() {
     let (_blue, house) = house().await;
     let block = fields(&[METHOD, SCHEME, PATH, AUTHORITY, ("te", "trailers"), ("host", "A.test")]);

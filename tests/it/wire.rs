@@ -5,7 +5,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-use crate::support::{Client, House, Scripted, Upstream, eventually};
+use crate::support::{Client, House, Http2, Scripted, Upstream, client::PUBLIC, eventually};
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
@@ -584,6 +584,37 @@ async fn what_is_refused_unread_is_counted_and_says_who_refused_it() {
             house.call("GET", "/metrics", "", "").await.text().contains(&counted)
         })
         .await;
+    }
+}
+
+#[tokio::test]
+async fn the_limits_of_a_head_are_as_they_are_configured() {
+    let upstream = Scripted::start(OK).await;
+    let house = |limits: &str| {
+        let address = upstream.address;
+        House::build().with(limits).service_of("web", "*", "/", &[address], &[]).start()
+    };
+    let narrow = house("limits.max_line = \"1KiB\"\nlimits.max_head = \"2KiB\"");
+    let wide = house("limits.max_line = \"20KiB\"\nlimits.max_head = \"63KiB\"");
+    let path = |count: usize| format!("/{}", "x".repeat(count - 1));
+    for (house, path, values, status) in [
+        (&narrow, path(1024), [1, 1], 200),
+        (&narrow, path(1025), [1, 1], 414),
+        (&narrow, path(1), [1021, 1], 200),
+        (&narrow, path(1), [1022, 1], 431),
+        (&narrow, path(1), [1015, 1015], 431),
+        (&wide, path(20_000), [20_000, 20_000], 200),
+        (&wide, path(1), [20_480, 1], 431),
+        (&wide, path(20_480), [20_400, 20_400], 200),
+    ] {
+        let [one, two] = values.map(|it| "x".repeat(it));
+        let case = format!("{} {values:?}", path.len());
+        let answer =
+            house.public().await.get(&path, &format!("X-1: {one}\r\nX-2: {two}\r\n")).await;
+        assert_eq!(answer.status, status, "{case}");
+        let mut client = Http2::connect(PUBLIC, house.public).await;
+        let answer = client.get(&path, &format!("x-1: {one}\nx-2: {two}")).await;
+        assert_eq!(answer.status, status, "HTTP/2, {case}");
     }
 }
 
