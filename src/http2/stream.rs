@@ -17,7 +17,10 @@ use h2::{
 };
 use http::Request;
 
-use super::head::{self, HeadDefect, Shape};
+use super::{
+    guard::MARK,
+    head::{self, HeadDefect, Shape},
+};
 
 /// A stream of a client or to an upstream. Read and written as a socket is: what comes begins with a
 /// head in the form of HTTP/1, behind it the content as it is, and an end. What is sent has a head
@@ -225,11 +228,12 @@ impl Stream {
                         self.is_at_end = true;
                         match trailers {
                             Ok(None) => {}
-                            Ok(Some(found)) if found.len() > TRAILERS_MAX => {
+                            Ok(Some(found)) if found.len() > TRAILERS_MAX + 1 => {
                                 let defect = HeadDefect("there are too many trailers");
                                 return Poll::Ready(Err(self.refuse(defect)));
                             }
-                            Ok(Some(found)) => {
+                            Ok(Some(mut found)) => {
+                                found.remove(MARK);
                                 let put = head::put_trailers(&mut self.trailers, &found);
                                 put.map_err(|it| self.refuse(it))?;
                             }

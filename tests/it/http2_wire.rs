@@ -323,6 +323,57 @@ fn head_frames(stream: u32, block: &[u8]) -> Vec<Vec<u8>> {
 }
 
 #[tokio::test]
+async fn pseudo_fields_in_trailers_reset_the_stream() {
+    // They were dropped, and the request was passed on as if it were well-formed: RFC 9113, section 8.1.
+    let (_blue, house) = house().await;
+    let good = ("x-sum", "1");
+    let shapes: &[(&str, &[(&str, &str)], bool)] = &[
+        ("a path", &[(":path", "/")], false),
+        ("a path behind a field", &[good, (":path", "/")], false),
+        ("a status", &[(":status", "200")], false),
+        ("a method", &[(":method", "GET"), good], false),
+        ("a scheme", &[(":scheme", "http")], false),
+        ("an authority", &[(":authority", "a.test")], false),
+        ("a protocol", &[(":protocol", "websocket")], false),
+        ("a field", &[good], true),
+        ("nothing", &[], true),
+    ];
+    let head = [(":method", "POST"), SCHEME, (":path", "/echo"), AUTHORITY];
+    let head = frame(HEADERS, END_HEADERS, 1, &fields(&head));
+    let trailers = |block: &[u8]| frame(HEADERS, END_STREAM | END_HEADERS, 1, block);
+    let indexed = |byte: u8| vec![byte];
+    let in_two = |lines: &[(&str, &str)]| {
+        let first = frame(HEADERS, END_STREAM, 1, &fields(&[good]));
+        [first, frame(CONTINUATION, END_HEADERS, 1, &fields(lines))].concat()
+    };
+    let mut cases: Vec<(String, Vec<u8>, bool)> = Vec::new();
+    for (name, lines, is_good) in shapes {
+        cases.push(((*name).to_owned(), trailers(&fields(lines)), *is_good));
+        cases.push((
+            format!("{name}, behind a size"),
+            trailers(&[&[0x20], &*fields(lines)].concat()),
+            *is_good,
+        ));
+        cases.push((format!("{name}, in two frames"), in_two(lines), *is_good));
+    }
+    // Of the static table: RFC 7541, appendix A.
+    for (name, byte) in
+        [("a method", 0x82), ("a path", 0x84), ("a scheme", 0x87), ("a status", 0x88)]
+    {
+        cases.push((format!("{name} by its index"), trailers(&indexed(byte)), false));
+    }
+    for (name, trailers, is_good) in &cases {
+        let mut frames = Frames::connect(PUBLIC, house.public).await;
+        frames.send(&[&*head, &frame(DATA, 0, 1, b"body"), trailers].concat()).await;
+        let fate = frames.fate(1).await;
+        let wanted = if *is_good { Status(200) } else { Reset(PROTOCOL_ERROR) };
+        assert_eq!(fate, wanted, "{name}");
+        frames.send(&get(3, &[])).await;
+        assert_eq!(frames.fate(3).await, Status(200), "only that stream was wrong: {name}");
+    }
+}
+
+#[tokio::test]
 async fn a_good_head_is_answered_however_it_is_cut() {
     let (_blue, house) = house().await;
     let block = fields(&[METHOD, SCHEME, PATH, AUTHORITY, ("te", "trailers"), ("host", "A.test")]);
