@@ -23,13 +23,17 @@ use self::{
     watched::{CONNECTION_WINDOW, Watched},
 };
 use super::{
-    After, Handler, TurnedAway,
+    After, Handler, HeadError, TurnedAway,
     client::Client,
     clock::Wait,
     connection::Connection,
     shared::{Guest, Monitored},
 };
-use crate::{http1::RequestHead, http2::Stream, net::Channel};
+use crate::{
+    http1::{Framing, RequestHead},
+    http2::{Reset, Stream},
+    net::Channel,
+};
 
 /// How much a client may send of one request before it was passed on.
 const STREAM_WINDOW: u32 = 256 * 1024;
@@ -202,8 +206,23 @@ async fn answer<H: Handler>(
     let head = RequestHead::parse_joined(client.channel.unread(), house.limits.head, cookie_max);
     // Written as a whole: what is not one cannot be read.
     let head = head.map(|it| it.ok_or(crate::http1::Reject::Malformed("the head has no end")));
-    let head = head.and_then(|it| it).map_err(Into::into);
+    let mut head = head.and_then(|it| it).map_err(Into::into);
     let connection = Rc::clone(&client.connection);
+    if head.as_ref().is_ok_and(|it| it.framing == Framing::Exact(0)) {
+        match await_end(&mut client).await {
+            Ended::Well => {}
+            Ended::Late => head = Err(HeadError::TooSlow),
+            Ended::Broken => {
+                part.0.reset.set(part.0.reset.get() + 1);
+                let broken = client.channel.broken();
+                client.channel.reset(broken);
+                if broken.is_some_and(Reset::is_malformed) {
+                    house.handler.turned_away(TurnedAway::Malformed);
+                }
+                return;
+            }
+        }
+    }
     let after = {
         let mut exchange = pin!(house.handler.exchange(&mut client, head));
         poll_fn(|context| {
@@ -233,6 +252,33 @@ async fn answer<H: Handler>(
             Box::pin(house.handler.tunnel(client, tunnel)).await;
         }
     }
+}
+
+/// How a request without content has ended.
+enum Ended {
+    Well,
+    Late,
+    Broken,
+}
+
+/// Waits for the end of a request that says that it has no content: only then it is known to have none.
+async fn await_end<M>(client: &mut Client<M>) -> Ended {
+    let (channel, connection) = client.split();
+    let Channel::Stream(stream) = channel else { return Ended::Well };
+    if stream.is_at_end() {
+        return Ended::Well;
+    }
+    connection.begin(Wait::Head);
+    let ended = poll_fn(|context| {
+        connection.remember(context.waker());
+        if connection.take_alarm() == Some(Wait::Head) {
+            return Poll::Ready(Ended::Late);
+        }
+        stream.poll_empty(context).map(|it| if it.is_ok() { Ended::Well } else { Ended::Broken })
+    })
+    .await;
+    connection.wait_for_nothing();
+    ended
 }
 
 /// Takes what still comes of a request that was answered, for a while: a reset that arrives together with

@@ -216,36 +216,62 @@ impl Stream {
                     return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
                 }
                 Receiving::Response(_) => ready!(self.poll_head(context))?,
-                Receiving::Content(body) => match ready!(body.poll_data(context)) {
-                    Some(Ok(data)) => {
-                        self.is_at_end = body.is_end_stream();
-                        self.is_content = true;
-                        self.unread = data;
-                    }
-                    Some(Err(error)) => return Poll::Ready(Err(self.broke(error))),
-                    None => {
-                        let trailers = ready!(body.poll_trailers(context));
-                        self.is_at_end = true;
-                        match trailers {
-                            Ok(None) => {}
-                            Ok(Some(found)) if found.len() > TRAILERS_MAX + 1 => {
-                                let defect = HeadDefect("there are too many trailers");
-                                return Poll::Ready(Err(self.refuse(defect)));
-                            }
-                            Ok(Some(mut found)) => {
-                                found.remove(MARK);
-                                let put = head::put_trailers(&mut self.trailers, &found);
-                                put.map_err(|it| self.refuse(it))?;
-                            }
-                            Err(error) => return Poll::Ready(Err(self.broke(error))),
-                        }
-                    }
-                },
+                Receiving::Content(_) => {
+                    let data = ready!(self.poll_content(context))?;
+                    self.is_content = true;
+                    self.unread = data;
+                }
             }
             if !self.unread.is_empty() {
                 return Poll::Ready(Ok(self.unread.len()));
             }
         }
+    }
+
+    /// Waits for the end of a request that has no content, whose head may be unread. Nothing is lost when the
+    /// waiting is given up.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::poll_read`], and for content.
+    pub fn poll_empty(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.is_at_end {
+            if !ready!(self.poll_content(context))?.is_empty() {
+                return Poll::Ready(Err(self.refuse(HeadDefect("there is content after all"))));
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Reads what comes next of the content; nothing at the end, behind which there may be trailers.
+    fn poll_content(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
+        let Receiving::Content(body) = &mut self.receiving else {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        };
+        match ready!(body.poll_data(context)) {
+            Some(Ok(data)) => {
+                self.is_at_end = body.is_end_stream();
+                return Poll::Ready(Ok(data));
+            }
+            Some(Err(error)) => return Poll::Ready(Err(self.broke(error))),
+            None => {}
+        }
+        let trailers = ready!(body.poll_trailers(context));
+        self.is_at_end = true;
+        match trailers {
+            Ok(None) => {}
+            Ok(Some(found)) if found.len() > TRAILERS_MAX + 1 => {
+                let defect = HeadDefect("there are too many trailers");
+                return Poll::Ready(Err(self.refuse(defect)));
+            }
+            Ok(Some(mut found)) => {
+                found.remove(MARK);
+                let put = head::put_trailers(&mut self.trailers, &found);
+                put.map_err(|it| self.refuse(it))?;
+            }
+            Err(error) => return Poll::Ready(Err(self.broke(error))),
+        }
+        Poll::Ready(Ok(Bytes::new()))
     }
 
     /// Reads a response's head, or an interim one.
@@ -349,6 +375,12 @@ impl Reset {
     #[must_use]
     pub fn is_unprocessed(self) -> bool {
         self.is_unprocessed
+    }
+
+    /// Whether the message was malformed: section 8.1.1.
+    #[must_use]
+    pub fn is_malformed(self) -> bool {
+        self.reason == Reason::PROTOCOL_ERROR
     }
 }
 

@@ -60,6 +60,17 @@ async fn a_malformed_head_is_reset_or_refused_and_goes_nowhere() {
     let shapes: &[Shape<'_>] = &[
         ("no method", &[SCHEME, PATH, AUTHORITY], &[Reset(PROTOCOL_ERROR)]),
         ("no scheme", &[METHOD, PATH, AUTHORITY], &[Reset(PROTOCOL_ERROR)]),
+        ("an empty scheme", &[METHOD, (":scheme", ""), PATH, AUTHORITY], &[Reset(PROTOCOL_ERROR)]),
+        (
+            "another scheme",
+            &[METHOD, (":scheme", "ftp"), PATH, AUTHORITY],
+            &[Reset(PROTOCOL_ERROR)],
+        ),
+        (
+            "a scheme that only begins like one",
+            &[METHOD, (":scheme", "httpx"), PATH, AUTHORITY],
+            &[Reset(PROTOCOL_ERROR)],
+        ),
         ("no path", &[METHOD, SCHEME, AUTHORITY], &[Reset(PROTOCOL_ERROR)]),
         ("an empty path", &[METHOD, SCHEME, (":path", ""), AUTHORITY], &[Reset(PROTOCOL_ERROR)]),
         (
@@ -411,6 +422,42 @@ async fn a_body_of_another_length_than_it_says_is_no_request() {
             frames.send(&frame(DATA, flags, 1, part)).await;
         }
         assert_eq!(frames.fate(1).await, Reset(PROTOCOL_ERROR), "{length} {parts:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_request_without_content_is_passed_on_when_it_is_known_to_have_none() {
+    // Its head went on at once; the content that it was not to have came later.
+    let (blue, house) = house().await;
+    let post =
+        [(":method", "POST"), SCHEME, (":path", "/head"), AUTHORITY, ("content-length", "0")];
+    let head = |stream| frame(HEADERS, END_HEADERS, stream, &fields(&post));
+    let trailers = fields(&[("x-sum", "1")]);
+    for (name, ends, is_good) in [
+        ("content", vec![frame(DATA, END_STREAM, 1, b"x")], false),
+        ("content later", vec![frame(DATA, 0, 1, &[]), frame(DATA, 0, 1, b"x")], false),
+        ("a reset", vec![frame(RST_STREAM, 0, 1, &CANCEL.to_be_bytes())], false),
+        ("an end", vec![frame(DATA, END_STREAM, 1, &[])], true),
+        ("trailers", vec![frame(HEADERS, END_STREAM | END_HEADERS, 1, &trailers)], true),
+    ] {
+        let before = blue.requests();
+        let mut frames = Frames::connect(PUBLIC, house.public).await;
+        frames.send(&head(1)).await;
+        // It has been read: what came behind it was.
+        assert!(frames.is_alive().await);
+        frames.send(&get(3, &[])).await;
+        assert_eq!(frames.fate(3).await, Status(200));
+        assert_eq!(blue.requests(), before + 1, "only the other one: {name}");
+        for part in &ends {
+            frames.send(part).await;
+        }
+        if name != "a reset" {
+            let wanted = if is_good { Status(200) } else { Reset(PROTOCOL_ERROR) };
+            assert_eq!(frames.fate(1).await, wanted, "{name}");
+        }
+        frames.send(&get(5, &[])).await;
+        assert_eq!(frames.fate(5).await, Status(200), "{name}");
+        assert_eq!(blue.requests(), before + 2 + usize::from(is_good), "{name}");
     }
 }
 
