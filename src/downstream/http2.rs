@@ -73,7 +73,8 @@ pub(super) async fn live<H: Handler>(client: Client<H::Memory>, guest: Guest, ho
         }
     };
     connection.wait_for_nothing();
-    let mut driver = Driver { ping: driven.ping_pong(), course, requests: 0, is_ending: false };
+    let ping = driven.ping_pong();
+    let mut driver = Driver { ping, course, requests: 0, is_ending: false, is_turned_away: false };
     poll_fn(|context| driver.poll(context, &mut driven, &house)).await;
     drop((place, guest));
 }
@@ -84,6 +85,8 @@ struct Driver<M> {
     course: Rc<Course<M>>,
     requests: usize,
     is_ending: bool,
+    /// Whether it was told to calm down.
+    is_turned_away: bool,
 }
 
 type Driven<M> = server::Connection<Watched<M>, Bytes>;
@@ -123,8 +126,9 @@ impl<M: 'static> Driver<M> {
             // With the number of the last stream, so that the client knows what it may ask again.
             driven.abrupt_shutdown(Reason::NO_ERROR);
         }
-        if course.is_attack(house.limits.resets) {
-            debug!(peer = %connection.peer().address(), "more resets than answers: calm down");
+        if !self.is_turned_away && course.is_attack(house.limits.resets) {
+            self.is_turned_away = true;
+            house.handler.turned_away(TurnedAway::Http2Abuse(connection.peer().address()));
             driven.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
         }
         loop {
@@ -134,7 +138,11 @@ impl<M: 'static> Driver<M> {
                     begin(request, response, &course, house);
                 }
                 Poll::Ready(Some(Err(error))) => {
-                    debug!(peer = %connection.peer().address(), %error, "HTTP/2 ended");
+                    let peer = connection.peer().address();
+                    debug!(%peer, %error, "HTTP/2 ended");
+                    if !self.is_turned_away && is_abuse(&error) {
+                        house.handler.turned_away(TurnedAway::Http2Abuse(peer));
+                    }
                     return Poll::Ready(());
                 }
                 Poll::Ready(None) => return Poll::Ready(()),
@@ -163,6 +171,12 @@ impl<M: 'static> Driver<M> {
             driven.graceful_shutdown();
         }
     }
+}
+
+/// Whether a connection was ended for what its client did, and not for what it did not understand.
+fn is_abuse(error: &h2::Error) -> bool {
+    let is_noise = error.get_io().is_some_and(|it| it.kind() == std::io::ErrorKind::Other);
+    is_noise || error.is_library() && error.reason() == Some(Reason::ENHANCE_YOUR_CALM)
 }
 
 /// What HTTP/2 makes of a limit for heads: RFC 9113, section 6.5.2, adds 32 bytes to each field.

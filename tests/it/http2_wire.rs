@@ -536,6 +536,40 @@ async fn who_takes_back_more_than_it_lets_us_answer_is_told_to_calm_down() {
 }
 
 #[tokio::test]
+async fn a_connection_that_is_closed_for_misuse_is_counted() {
+    const TURNED_AWAY: &str = "flipgate_downstream_turned_away_total{reason=\"http2_abuse\"}";
+    const CALM_DOWN: u32 = 11;
+    let blue = Upstream::start("blue").await;
+    let house = House::build().with("limits.h2_resets = 20").service("web", &[&blue], &[]).start();
+    let cancel = |stream| frame(RST_STREAM, 0, stream, &CANCEL.to_be_bytes());
+    // One that takes back a few is not.
+    let mut frames = Frames::connect(PUBLIC, house.public).await;
+    frames.send(&[get(1, &[]), cancel(1), get(3, &[])].concat()).await;
+    assert_eq!(frames.fate(3).await, Status(200));
+    assert_eq!(house.metric(TURNED_AWAY).await, 0.0);
+    // Taken back before anybody has seen them, which the library counts.
+    for times in 1..=3 {
+        let mut frames = Frames::connect(PUBLIC, house.public).await;
+        let burst: Vec<_> =
+            (0..300).map(|it| 2 * it + 1).flat_map(|it| [get(it, &[]), cancel(it)]).collect();
+        frames.try_send(&burst.concat()).await;
+        assert!(matches!(frames.fate(9999).await, GoAway(CALM_DOWN) | Closed));
+        eventually("counted once", async || house.metric(TURNED_AWAY).await == f64::from(times))
+            .await;
+    }
+    // Taken back when they were passed on, which we count.
+    let mut frames = Frames::connect(PUBLIC, house.public).await;
+    for stream in (0..60).map(|it| 2 * it + 1) {
+        let wait = ask(stream, &[METHOD, SCHEME, (":path", "/wait"), AUTHORITY]);
+        if !frames.try_send(&wait).await || !frames.is_alive().await {
+            break;
+        }
+        frames.try_send(&cancel(stream)).await;
+    }
+    eventually("counted once", async || house.metric(TURNED_AWAY).await == 4.0).await;
+}
+
+#[tokio::test]
 async fn floods_end_the_connection_and_nothing_else() {
     // Who does not read the answers to what it sends is cut for that first.
     let blue = Upstream::start("blue").await;
