@@ -6,7 +6,7 @@ use std::{collections::HashMap, time::Duration};
 
 use prometheus::Registry;
 
-use super::*;
+use super::{ejection::TURN, *};
 use crate::{
     metrics::Metrics,
     model::{Algorithm, Balance, Ejection, Endpoint, HashKey, Health, Limits},
