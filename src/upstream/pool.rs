@@ -15,6 +15,7 @@ use std::{
 use arc_swap::ArcSwap;
 
 pub use self::choice::{Choice, Picked};
+use self::ejection::Turns;
 use super::{
     admission::Admission,
     alerts::Bell,
@@ -44,6 +45,7 @@ pub struct Pool {
     roster: ArcSwap<Roster>,
     /// Who has to help since too few are well: the byte of the worst standing; 0 for nobody.
     helpers: AtomicU8,
+    turns: Turns,
     /// Which one it is of those that have followed each other.
     number: u64,
     common: Arc<Common>,
@@ -110,6 +112,7 @@ impl Pool {
             link,
             roster,
             helpers: AtomicU8::new(0),
+            turns: Turns::new(),
             number: 0,
             common,
             metrics,
@@ -148,6 +151,7 @@ impl Pool {
             link,
             roster,
             helpers: AtomicU8::new(0),
+            turns: Turns::new(),
             number: common.last.fetch_add(1, Relaxed) + 1,
             common,
             metrics,
@@ -269,6 +273,7 @@ impl Pool {
         }
         if has_changed {
             self.roster.store(Arc::new(Roster::new(members.into())));
+            self.turns.reopen();
             self.assess();
             self.common.queue.call();
         }

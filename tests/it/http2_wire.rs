@@ -23,6 +23,9 @@ const AUTHORITY: (&str, &str) = (":authority", "a.test");
 /// A name, the fields of a head, and what may become of it.
 type Shape<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a [Fate]);
 
+/// A name, the fields of trailers, and whether they are good.
+type Section<'a> = (&'a str, &'a [(&'a str, &'a str)], bool);
+
 /// A request without a body, and with these fields too.
 pub(crate) fn get(stream: u32, more: &[(&str, &str)]) -> Vec<u8> {
     ask(stream, &[&[METHOD, SCHEME, PATH, AUTHORITY], more].concat())
@@ -338,7 +341,7 @@ async fn pseudo_fields_in_trailers_reset_the_stream() {
     // They were dropped, and the request was passed on as if it were well-formed: RFC 9113, section 8.1.
     let (_blue, house) = house().await;
     let good = ("x-sum", "1");
-    let shapes: &[(&str, &[(&str, &str)], bool)] = &[
+    let shapes: &[Section<'_>] = &[
         ("a path", &[(":path", "/")], false),
         ("a path behind a field", &[good, (":path", "/")], false),
         ("a status", &[(":status", "200")], false),

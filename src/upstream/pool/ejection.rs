@@ -1,7 +1,10 @@
 //! Endpoints that are left out for a while, and what becomes of a pool that has few others.
 
 use std::{
-    sync::{Arc, PoisonError, atomic::Ordering::Relaxed},
+    sync::{
+        Arc, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
@@ -12,6 +15,42 @@ use crate::upstream::{condition::Standing, member::Member};
 /// should be than may be.
 pub(super) const TURN: Duration = Duration::from_secs(1);
 
+/// Until when it is known that nobody can be left out, so that requests that fail need not look.
+#[derive(Debug)]
+pub(super) struct Turns {
+    start: Instant,
+    /// In milliseconds from the start.
+    closed_until: AtomicU64,
+}
+
+// === impl Turns ===
+
+impl Turns {
+    pub(super) fn new() -> Self {
+        Self { start: Instant::now(), closed_until: AtomicU64::new(0) }
+    }
+
+    /// Somebody may be left out again.
+    pub(super) fn reopen(&self) {
+        self.closed_until.store(0, Relaxed);
+    }
+
+    fn close(&self, until: Instant) {
+        self.closed_until.store(self.millis(until), Relaxed);
+    }
+
+    fn are_closed(&self, now: Instant) -> bool {
+        self.millis(now) < self.closed_until.load(Relaxed)
+    }
+
+    fn millis(&self, at: Instant) -> u64 {
+        let passed = at.saturating_duration_since(self.start).as_millis();
+        u64::try_from(passed).unwrap_or(u64::MAX)
+    }
+}
+
+// === impl Pool ===
+
 impl Pool {
     /// Notes that a request came to nothing. A member of which too many in a row do is left out for a
     /// while. If as many are as may be, the one that is out for longest comes back for it.
@@ -20,27 +59,33 @@ impl Pool {
         let Some(limit) = rules.failures else { return };
         // What is known of a pool that was replaced may not hold for the one that has followed.
         let is_last = self.number == self.common.last.load(Relaxed);
-        if member.failed() < limit.get() || !is_last {
+        // In an outage each request comes here: most find out without the lock that there is nothing to do.
+        if member.failed() < limit.get()
+            || !is_last
+            || rules.share == 0
+            || member.is_ejected()
+            || self.turns.are_closed(now)
+            || self.roster.load().members.len() < 2
+        {
             return;
         }
         let _changing = self.common.changing.lock().unwrap_or_else(PoisonError::into_inner);
-        let members = self.members();
+        let roster = self.roster.load();
+        let members = &*roster.members;
         let is_of_us = members.iter().any(|it| std::ptr::eq(&raw const **it, member));
+        // Others may have come first.
+        if !is_of_us || members.len() < 2 || member.is_ejected() {
+            return;
+        }
         let most = (members.len() * usize::from(rules.share) / 100).max(1);
-        if !is_of_us || members.len() < 2 || rules.share == 0 {
-            return;
-        }
         let since = |it: &Arc<Member>| it.learn(|it| it.ejected_since());
-        let mut out: Vec<_> = members.iter().filter_map(|it| Some((since(it)?, it))).collect();
-        out.sort_by_key(|it| it.0);
-        if out.iter().any(|it| std::ptr::eq(&raw const **it.1, member)) {
-            return;
-        }
+        let out = members.iter().filter(|it| it.is_ejected());
+        let out: Vec<_> = out.filter_map(|it| Some((since(it)?, it))).collect();
         if out.len() >= most {
             // Whoever was out for longest may be well again, which this one is not.
-            let Some((since, oldest)) = out.first() else { return };
+            let Some((since, oldest)) = out.iter().min_by_key(|it| it.0) else { return };
             if now.saturating_duration_since(*since) < TURN {
-                return;
+                return self.turns.close(*since + TURN);
             }
             oldest.learn(|it| it.let_in(now));
             oldest.forgive();
@@ -68,6 +113,7 @@ impl Pool {
         for member in self.members() {
             if member.learn(|it| it.release(now)) {
                 member.forgive();
+                self.turns.reopen();
                 self.common.queue.call();
             }
         }
@@ -101,6 +147,6 @@ impl Pool {
     /// Whether an endpoint is left out for a while.
     #[must_use]
     pub fn has_ejected(&self) -> bool {
-        self.roster.load().members.iter().any(|it| it.learn(|it| it.is_ejected()))
+        self.roster.load().members.iter().any(|it| it.is_ejected())
     }
 }
