@@ -1,14 +1,14 @@
-//! Pseudo-fields in trailers, which the library drops without a word.
+//! Malformed requests (section 8.1) that the library takes for good ones: it drops pseudo-fields in trailers
+//! without a word, and more that [`pseudo`] knows.
 //!
-//! A request with them is malformed (section 8.1), and the library says so of a head in which they stand
-//! behind another field. So each section of trailers gets a field of ours at its beginning, on its way
-//! into the library: behind that, a pseudo-field makes it malformed. Nothing is decoded for it, and
-//! frames of all other kinds pass as they are.
+//! The library refuses a head in which a pseudo-field stands behind another field. So each section of
+//! trailers, and each head that is malformed, gets a field of ours at its beginning, on its way into the
+//! library: behind that, a pseudo-field makes it malformed. All other frames pass as they are.
 
 use http::HeaderName;
 use tokio::io::ReadBuf;
 
-use super::PREFACE;
+use super::{PREFACE, pseudo};
 
 /// Looks at the frames that a client sends.
 #[derive(Debug)]
@@ -17,6 +17,8 @@ pub struct Guard {
     left: usize,
     /// The highest stream that has begun.
     last: u32,
+    /// Whether the client may name by its place in the table what makes a head malformed.
+    is_poisoned: bool,
     /// What came and could not pass yet, behind what can.
     held: Vec<u8>,
     /// How much of it can pass.
@@ -29,6 +31,19 @@ struct Frame {
     kind: u8,
     flags: u8,
     stream: u32,
+}
+
+/// What is done with a frame.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Verdict {
+    Pass,
+    /// It has to be there as a whole.
+    Wait,
+    /// It gets our field.
+    Mark {
+        /// Whether all heads do from now on.
+        poisons: bool,
+    },
 }
 
 /// The field of ours.
@@ -51,7 +66,7 @@ impl Guard {
     /// At the beginning of a connection.
     #[must_use]
     pub fn new() -> Self {
-        Self { left: PREFACE.len(), last: 0, held: Vec::new(), ready: 0 }
+        Self { left: PREFACE.len(), last: 0, is_poisoned: false, held: Vec::new(), ready: 0 }
     }
 
     /// Puts what was held into `room`, as much as can pass. False if nothing can.
@@ -90,7 +105,9 @@ impl Guard {
             self.left -= some;
             at += some;
             match Frame::read(&bytes[at..]) {
-                Some(frame) if self.left == 0 && !self.has_trailers(&frame) => {
+                Some(frame)
+                    if self.left == 0 && self.judge(&frame, &bytes[at..]) == Verdict::Pass =>
+                {
                     if frame.kind == HEADERS {
                         self.last = frame.stream;
                     }
@@ -102,20 +119,35 @@ impl Guard {
         }
     }
 
-    fn has_trailers(&self, frame: &Frame) -> bool {
-        frame.kind == HEADERS
-            && (1..=self.last).contains(&frame.stream)
-            && frame.length <= LENGTH_MAX
+    fn judge(&self, frame: &Frame, bytes: &[u8]) -> Verdict {
+        if frame.kind != HEADERS || frame.stream == 0 || frame.length > LENGTH_MAX {
+            return Verdict::Pass;
+        }
+        if frame.stream <= self.last || self.is_poisoned {
+            return Verdict::Mark { poisons: false };
+        }
+        let Some(bytes) = bytes.get(..HEAD + frame.length) else { return Verdict::Wait };
+        let block = frame.begin(bytes).map(|it| &bytes[it..]);
+        match block.and_then(pseudo::look) {
+            None => Verdict::Pass,
+            Some(wrong) => Verdict::Mark { poisons: wrong.is_kept },
+        }
     }
 
-    /// Puts our field into the trailers that are held, and finds out what can pass.
+    /// Puts our field where it is needed in what is held, and finds out what can pass.
     fn look(&mut self) {
         loop {
             let mut held = std::mem::take(&mut self.held);
             self.ready += self.skip(&held[self.ready..]);
             let frame = &held[self.ready..];
-            let place = Frame::read(frame).and_then(|it| Some((it.length, it.begin(frame)?)));
-            if let Some((length, place)) = place {
+            let place = Frame::read(frame).and_then(|it| match self.judge(&it, frame) {
+                Verdict::Mark { poisons } => Some((it.begin(frame)?, it, poisons)),
+                Verdict::Pass | Verdict::Wait => None,
+            });
+            let is_marked = place.is_some();
+            if let Some((place, Frame { length, stream, .. }, poisons)) = place {
+                self.last = stream.max(self.last);
+                self.is_poisoned |= poisons;
                 let length = length + INSERTED.len();
                 let told = u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes();
                 held[self.ready..self.ready + 3].copy_from_slice(&told[1..]);
@@ -125,7 +157,7 @@ impl Guard {
                 self.left = length;
             }
             self.held = held;
-            if place.is_none() {
+            if !is_marked {
                 return;
             }
         }
@@ -250,6 +282,33 @@ mod tests {
         .concat();
         for at_once in [1, 2, 9, 10, 1000, sent.len()] {
             assert_eq!(passed(&sent, at_once, 1000), sent, "{at_once}");
+        }
+    }
+
+    #[test]
+    fn a_malformed_head_gets_a_field_of_ours_and_later_ones_if_they_may_refer_to_it() {
+        let bad = |first: u8| [0x82, 0x86, first, 2, b'/', b'#'];
+        let marked = |block: &[u8]| [INSERTED, block].concat();
+        for (first, is_kept) in [(0x04, false), (0x44, true)] {
+            let bad = bad(first);
+            let good = b"\x82\x86\x84";
+            let next = if is_kept { marked(good) } else { good.to_vec() };
+            let sent = [
+                PREFACE,
+                &frame(HEADERS, 5, 1, good),
+                &frame(HEADERS, 5, 3, &bad),
+                &frame(HEADERS, 5, 5, good),
+            ];
+            let wanted = [
+                PREFACE,
+                &frame(HEADERS, 5, 1, good),
+                &frame(HEADERS, 5, 3, &marked(&bad)),
+                &frame(HEADERS, 5, 5, &next),
+            ];
+            let (sent, wanted) = (sent.concat(), wanted.concat());
+            for at_once in 1..=sent.len() {
+                assert_eq!(passed(&sent, at_once, 7), wanted, "{first:x} {at_once}");
+            }
         }
     }
 

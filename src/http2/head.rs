@@ -54,7 +54,7 @@ pub(super) fn put_request(
         return Err(HeadDefect("a WebSocket has no length"));
     }
     let authority = uri.authority().map(Authority::as_str);
-    // Without an :authority the library does not tell which one it was.
+    // Without an :authority the library does not tell which one it was; `pseudo` looks at that.
     let is_http = |it: &str| ["http", "https"].iter().any(|known| it.eq_ignore_ascii_case(known));
     if uri.scheme_str().is_some_and(|it| !is_http(it)) {
         return Err(HeadDefect("the :scheme is neither http nor https"));

@@ -11,6 +11,7 @@
 
 mod guard;
 mod head;
+mod pseudo;
 mod stream;
 mod websocket;
 

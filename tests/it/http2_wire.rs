@@ -74,6 +74,22 @@ async fn a_malformed_head_is_reset_or_refused_and_goes_nowhere() {
             &[METHOD, (":scheme", "httpx"), PATH, AUTHORITY],
             &[Reset(PROTOCOL_ERROR)],
         ),
+        (
+            "an empty scheme and a Host",
+            &[METHOD, (":scheme", ""), PATH, ("host", "a.test")],
+            &[Reset(PROTOCOL_ERROR)],
+        ),
+        (
+            "another scheme and a Host",
+            &[METHOD, (":scheme", "ftp"), PATH, ("host", "a.test")],
+            &[Reset(PROTOCOL_ERROR)],
+        ),
+        ("a fragment", &[METHOD, SCHEME, (":path", "/a?b#c"), AUTHORITY], &[Reset(PROTOCOL_ERROR)]),
+        (
+            "only a fragment",
+            &[METHOD, SCHEME, (":path", "/#"), AUTHORITY],
+            &[Reset(PROTOCOL_ERROR)],
+        ),
         ("no path", &[METHOD, SCHEME, AUTHORITY], &[Reset(PROTOCOL_ERROR)]),
         ("an empty path", &[METHOD, SCHEME, (":path", ""), AUTHORITY], &[Reset(PROTOCOL_ERROR)]),
         (
