@@ -113,10 +113,13 @@ fn start_logging(log: &Log) -> Result<(Queue, bool), Failure> {
     let queue = Queue::start(format)
         .map_err(|error| Failure::new(format!("cannot start threads: {error}")))?;
     let mut targets: Targets = filter.parse().expect("checked when the configuration was read");
-    for library in ["h2", "rustls", "hyper"] {
-        // Every frame would be a line; whoever wants that asks for it by name.
+    // Every frame would be a line; whoever wants that asks for it by name. What `h2` warns of is what a client
+    // does, without its address: we say that ourselves, and not each time.
+    let libraries =
+        [("h2", LevelFilter::ERROR), ("rustls", LevelFilter::WARN), ("hyper", LevelFilter::WARN)];
+    for (library, level) in libraries {
         if !filter.contains(library) {
-            targets = targets.with_target(library, LevelFilter::WARN);
+            targets = targets.with_target(library, level);
         }
     }
     let lines = fmt::layer().with_writer(queue.clone());

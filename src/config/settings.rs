@@ -12,10 +12,14 @@ use super::{
 use crate::{
     admin, care,
     downstream::{self, Patience},
+    http1::HeadLimits,
     model::{NamePattern, Networks, ParseNamePatternError},
     proxy,
     upstream::{self, Families, NameSettings},
 };
+
+/// The most that `max_line` and `max_head` may be.
+const HEAD_BYTES_MAX: usize = 63 * 1024;
 
 pub(super) struct Clients {
     pub(super) internal: Vec<IpNet>,
@@ -177,6 +181,18 @@ pub(super) fn timeouts(section: &Section<'_>) -> Times {
 
 pub(super) fn limits(section: &Section<'_>) -> Limits {
     let number = |key, default, bounds| section.read(key, default, |it| whole(it, bounds));
+    let known = HeadLimits::default();
+    let head = HeadLimits {
+        line: section.read("max_line", known.line, part_of_head),
+        head: section.read("max_head", known.head, part_of_head),
+    };
+    if head.line > head.head {
+        let key = if section.has("max_line") { "max_line" } else { "max_head" };
+        section.note(
+            key,
+            "`max_line`, by default \"8KiB\", is larger than `max_head`, by default \"32KiB\"",
+        );
+    }
     let limits = Limits {
         connections: number("connections", 8192, 1..=1_000_000),
         connections_per_client: section.read("connections_per_client", PerClient::Auto, |it| {
@@ -192,6 +208,7 @@ pub(super) fn limits(section: &Section<'_>) -> Limits {
             requests: number("requests_per_connection", 100_000, 1..=1_000_000_000),
             streams: u32::try_from(number("h2_streams", 100, 1..=10_000)).unwrap_or(100),
             resets: number("h2_resets", 100, 1..=1_000_000),
+            head,
         },
         least_rate: section.read("min_rate", None, size),
         upstream_idle: number("upstream_idle", 256, 0..=100_000),
@@ -285,6 +302,14 @@ pub(super) fn size(value: &DeValue<'_>) -> Result<Option<u64>, String> {
     };
     let size = number.parse::<u64>().ok().and_then(|it| it.checked_mul(factor));
     size.filter(|it| *it > 0).map(Some).ok_or_else(|| wrong.to_owned())
+}
+
+/// Bytes of a request's head, or of a part of it.
+fn part_of_head(value: &DeValue<'_>) -> Result<usize, String> {
+    let bytes = size(value)?.and_then(|it| usize::try_from(it).ok());
+    bytes
+        .filter(|it| (1024..=HEAD_BYTES_MAX).contains(it))
+        .ok_or_else(|| "is a size from \"1KiB\" to \"63KiB\"".to_owned())
 }
 
 pub(super) fn network(text: &str) -> Result<IpNet, String> {

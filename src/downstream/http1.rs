@@ -14,7 +14,7 @@ use super::{
     shared::{Guest, House, Monitored},
 };
 use crate::{
-    http1::{Reject, RequestHead, Scan},
+    http1::{HeadLimits, Reject, RequestHead, Scan},
     http2::PREFACE,
     net::{Channel, Socket},
 };
@@ -93,7 +93,7 @@ async fn answer<H: Handler>(
     house: &House<H>,
 ) -> Next<H::Tunnel> {
     loop {
-        let head = match read_head(client, course).await {
+        let head = match read_head(client, course, house.limits.head).await {
             Asked::Head(head) => head,
             Asked::Nothing => return Next::Idle,
             Asked::Http2 => return Next::Http2,
@@ -168,8 +168,8 @@ async fn asks_again<M>(client: &mut Client<M>) -> bool {
 }
 
 /// Reads a head. Dropping the future loses nothing of what was read.
-async fn read_head<M>(client: &mut Client<M>, course: &mut Course) -> Asked {
-    let mut scan = Scan::up_to(RequestHead::BYTES_MAX);
+async fn read_head<M>(client: &mut Client<M>, course: &mut Course, limits: HeadLimits) -> Asked {
+    let mut scan = Scan::up_to(limits.head);
     let Some((socket, connection)) = parts(client) else { return Asked::Gone };
     let speaks = connection.peer().listener().speaks;
     // In TLS it is agreed on before, or not spoken: RFC 9113, section 3.2.
@@ -193,7 +193,7 @@ async fn read_head<M>(client: &mut Client<M>, course: &mut Course) -> Asked {
                 return Poll::Ready(Asked::Http2);
             }
             if !is_prefaced && !unread.is_empty() && scan.is_worth_parsing(unread) {
-                match RequestHead::parse(unread) {
+                match RequestHead::parse_within(unread, limits) {
                     Ok(None) => {}
                     Ok(Some(head)) => {
                         course.has_skipped_line = false;
@@ -206,7 +206,7 @@ async fn read_head<M>(client: &mut Client<M>, course: &mut Course) -> Asked {
             if connection.take_alarm() == Some(Wait::Head) {
                 return Poll::Ready(Asked::Head(Err(HeadError::TooSlow)));
             }
-            match socket.poll_read(context, RequestHead::BYTES_MAX + 1) {
+            match socket.poll_read(context, limits.head + 1) {
                 Poll::Ready(Ok(1..)) => {}
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Asked::Gone),
                 Poll::Pending if socket.unread().is_empty() => {

@@ -23,13 +23,17 @@ use self::{
     watched::{CONNECTION_WINDOW, Watched},
 };
 use super::{
-    After, Handler, TurnedAway,
+    After, Handler, HeadError, TurnedAway,
     client::Client,
     clock::Wait,
     connection::Connection,
     shared::{Guest, Monitored},
 };
-use crate::{http1::RequestHead, http2::Stream, net::Channel};
+use crate::{
+    http1::{Framing, RequestHead},
+    http2::{Reset, Stream},
+    net::Channel,
+};
 
 /// How much a client may send of one request before it was passed on.
 const STREAM_WINDOW: u32 = 256 * 1024;
@@ -48,7 +52,7 @@ pub(super) async fn live<H: Handler>(client: Client<H::Memory>, guest: Guest, ho
     connection.begin(Wait::Head);
     let course = Rc::new(Course::new(&connection));
     let watched = Watched::new(socket, Rc::clone(&course));
-    let fields_max = u32::try_from(RequestHead::BYTES_MAX).unwrap_or(u32::MAX);
+    let fields_max = list_size(house.limits.head.head);
     let mut handshake = Builder::new()
         .max_concurrent_streams(house.limits.streams)
         .initial_window_size(STREAM_WINDOW)
@@ -69,7 +73,8 @@ pub(super) async fn live<H: Handler>(client: Client<H::Memory>, guest: Guest, ho
         }
     };
     connection.wait_for_nothing();
-    let mut driver = Driver { ping: driven.ping_pong(), course, requests: 0, is_ending: false };
+    let ping = driven.ping_pong();
+    let mut driver = Driver { ping, course, requests: 0, is_ending: false, is_turned_away: false };
     poll_fn(|context| driver.poll(context, &mut driven, &house)).await;
     drop((place, guest));
 }
@@ -80,6 +85,8 @@ struct Driver<M> {
     course: Rc<Course<M>>,
     requests: usize,
     is_ending: bool,
+    /// Whether it was told to calm down.
+    is_turned_away: bool,
 }
 
 type Driven<M> = server::Connection<Watched<M>, Bytes>;
@@ -119,8 +126,9 @@ impl<M: 'static> Driver<M> {
             // With the number of the last stream, so that the client knows what it may ask again.
             driven.abrupt_shutdown(Reason::NO_ERROR);
         }
-        if course.is_attack(house.limits.resets) {
-            debug!(peer = %connection.peer().address(), "more resets than answers: calm down");
+        if !self.is_turned_away && course.is_attack(house.limits.resets) {
+            self.is_turned_away = true;
+            house.handler.turned_away(TurnedAway::Http2Abuse(connection.peer().address()));
             driven.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
         }
         loop {
@@ -130,7 +138,11 @@ impl<M: 'static> Driver<M> {
                     begin(request, response, &course, house);
                 }
                 Poll::Ready(Some(Err(error))) => {
-                    debug!(peer = %connection.peer().address(), %error, "HTTP/2 ended");
+                    let peer = connection.peer().address();
+                    debug!(%peer, %error, "HTTP/2 ended");
+                    if !self.is_turned_away && is_abuse(&error) {
+                        house.handler.turned_away(TurnedAway::Http2Abuse(peer));
+                    }
                     return Poll::Ready(());
                 }
                 Poll::Ready(None) => return Poll::Ready(()),
@@ -159,6 +171,17 @@ impl<M: 'static> Driver<M> {
             driven.graceful_shutdown();
         }
     }
+}
+
+/// Whether a connection was ended for what its client did, and not for what it did not understand.
+fn is_abuse(error: &h2::Error) -> bool {
+    let is_noise = error.get_io().is_some_and(|it| it.kind() == std::io::ErrorKind::Other);
+    is_noise || error.is_library() && error.reason() == Some(Reason::ENHANCE_YOUR_CALM)
+}
+
+/// What HTTP/2 makes of a limit for heads: RFC 9113, section 6.5.2, adds 32 bytes to each field.
+fn list_size(head_max: usize) -> u32 {
+    u32::try_from(head_max + 32 * RequestHead::FIELDS_MAX).unwrap_or(u32::MAX)
 }
 
 /// Starts a task that answers one request.
@@ -190,11 +213,30 @@ async fn answer<H: Handler>(
     part: Part<H::Memory>,
     house: Monitored<H>,
 ) {
-    let head = RequestHead::parse(client.channel.unread());
+    let cookie_max = match &client.channel {
+        Channel::Stream(stream) => stream.cookie_max(),
+        Channel::Socket(_) => 0,
+    };
+    let head = RequestHead::parse_joined(client.channel.unread(), house.limits.head, cookie_max);
     // Written as a whole: what is not one cannot be read.
     let head = head.map(|it| it.ok_or(crate::http1::Reject::Malformed("the head has no end")));
-    let head = head.and_then(|it| it).map_err(Into::into);
+    let mut head = head.and_then(|it| it).map_err(Into::into);
     let connection = Rc::clone(&client.connection);
+    if head.as_ref().is_ok_and(|it| it.framing == Framing::Exact(0)) {
+        match await_end(&mut client).await {
+            Ended::Well => {}
+            Ended::Late => head = Err(HeadError::TooSlow),
+            Ended::Broken => {
+                part.0.reset.set(part.0.reset.get() + 1);
+                let broken = client.channel.broken();
+                client.channel.reset(broken);
+                if broken.is_some_and(Reset::is_malformed) {
+                    house.handler.turned_away(TurnedAway::Malformed);
+                }
+                return;
+            }
+        }
+    }
     let after = {
         let mut exchange = pin!(house.handler.exchange(&mut client, head));
         poll_fn(|context| {
@@ -224,6 +266,33 @@ async fn answer<H: Handler>(
             Box::pin(house.handler.tunnel(client, tunnel)).await;
         }
     }
+}
+
+/// How a request without content has ended.
+enum Ended {
+    Well,
+    Late,
+    Broken,
+}
+
+/// Waits for the end of a request that says that it has no content: only then it is known to have none.
+async fn await_end<M>(client: &mut Client<M>) -> Ended {
+    let (channel, connection) = client.split();
+    let Channel::Stream(stream) = channel else { return Ended::Well };
+    if stream.is_at_end() {
+        return Ended::Well;
+    }
+    connection.begin(Wait::Head);
+    let ended = poll_fn(|context| {
+        connection.remember(context.waker());
+        if connection.take_alarm() == Some(Wait::Head) {
+            return Poll::Ready(Ended::Late);
+        }
+        stream.poll_empty(context).map(|it| if it.is_ok() { Ended::Well } else { Ended::Broken })
+    })
+    .await;
+    connection.wait_for_nothing();
+    ended
 }
 
 /// Takes what still comes of a request that was answered, for a while: a reset that arrives together with

@@ -80,7 +80,7 @@ pub enum After<T> {
     Tunnel(T),
 }
 
-/// Why something was turned away before it was a request.
+/// Why something was turned away that was no request, or many that were none in earnest.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum TurnedAway {
     /// A stream whose head HTTP/2 does not allow.
@@ -89,6 +89,9 @@ pub enum TurnedAway {
     Crowd,
     /// A handshake of TLS that came to nothing.
     Handshake,
+    /// A connection of HTTP/2 of this address that was ended for what it did: more resets than answers, or
+    /// frames that are of no use.
+    Http2Abuse(IpAddr),
     /// A proxy, at this address, that has not said whom its connection is for.
     ProxyHeader(IpAddr),
 }

@@ -12,6 +12,7 @@ use super::{
     roster::Roster,
 };
 use crate::{
+    http1::HeadLimits,
     metrics::{Counted, Metrics},
     net::Buffers,
 };
@@ -53,6 +54,8 @@ pub struct Limits {
     /// Streams that the client resets beyond those that were answered, before it is taken for an
     /// attack.
     pub resets: usize,
+    /// How much of a request's head is read.
+    pub head: HeadLimits,
 }
 
 /// A client that has more than this share of all connections loses idle ones before others do: an eighth,

@@ -22,7 +22,7 @@ pub use self::{
     encode::{Encoding, put_field, put_number},
     fields::{Fields, Framing, Line, Lines, members},
     name::Name,
-    request::{Form, Reject, RequestHead},
+    request::{Form, HeadLimits, Reject, RequestHead},
     response::{Defect, ResponseHead},
     scan::Scan,
 };

@@ -61,25 +61,41 @@ pub enum Reject {
     /// CONNECT or TRACE.
     #[error("this method is not served here")]
     Method,
-    /// The target is longer than 8 KiB.
+    /// The target is longer than a line may be.
     #[error("the target is too long")]
     TargetTooLong,
-    /// More than 100 lines, 8 KiB in one or 32 KiB in all.
+    /// More than 100 lines, or more bytes in one or in all than may be.
     #[error("the head is too large")]
     TooLarge,
 }
 
-/// Bytes of a request's head.
-pub(super) const HEAD_MAX: usize = 32 * 1024;
+/// How much of a request's head is read.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct HeadLimits {
+    /// Bytes of a name and its value, and of the target.
+    pub line: usize,
+    /// Bytes of the whole head, at most [`RequestHead::BYTES_MAX`].
+    pub head: usize,
+}
 
-/// Bytes of one line of it, and of its target.
-const LINE_MAX: usize = 8 * 1024;
+// === impl HeadLimits ===
+
+impl Default for HeadLimits {
+    fn default() -> Self {
+        Self { line: 8 * 1024, head: 32 * 1024 }
+    }
+}
+
+const COOKIE: &str = "cookie";
 
 // === impl RequestHead ===
 
 impl RequestHead {
-    /// Bytes of a head, at most.
-    pub const BYTES_MAX: usize = HEAD_MAX;
+    /// Bytes of a head, whatever the limits are.
+    pub const BYTES_MAX: usize = 64 * 1024 - 1;
+
+    /// Lines of a head, at most.
+    pub const FIELDS_MAX: usize = FIELDS_MAX;
 
     /// Reads the head at the beginning of `bytes`; `None` while it is not there as a whole.
     ///
@@ -87,35 +103,78 @@ impl RequestHead {
     ///
     /// [`Reject`] as soon as the bytes that are there cannot become a good head any more.
     pub fn parse(bytes: &[u8]) -> Result<Option<Self>, Reject> {
+        Self::parse_within(bytes, HeadLimits::default())
+    }
+
+    /// The same, with these limits.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::parse`].
+    pub fn parse_within(bytes: &[u8], limits: HeadLimits) -> Result<Option<Self>, Reject> {
+        Self::read(bytes, limits, None)
+    }
+
+    /// The same for a head whose `Cookie` was put together of fields, of which the longest value had so many
+    /// bytes: the limit is for what was sent.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::parse`].
+    pub fn parse_joined(
+        bytes: &[u8],
+        limits: HeadLimits,
+        cookie_max: usize,
+    ) -> Result<Option<Self>, Reject> {
+        Self::read(bytes, limits, Some(cookie_max))
+    }
+
+    fn read(
+        bytes: &[u8],
+        limits: HeadLimits,
+        cookie_max: Option<usize>,
+    ) -> Result<Option<Self>, Reject> {
         if let [b'\n', ..] | [b'\r', _, ..] = bytes {
             return Err(Reject::Malformed("an empty line is no request"));
         }
         let mut scratch: Scratch<'_> = [MaybeUninit::uninit(); FIELDS_MAX];
         let mut request = httparse::Request::new(&mut []);
         match request.parse_with_uninit_headers(bytes, &mut scratch) {
-            Ok(httparse::Status::Complete(len)) if len <= HEAD_MAX => {
-                Ok(Self::new(&bytes[..len], &request)?.followed_by(&bytes[len..]))
+            Ok(httparse::Status::Complete(len)) if len <= limits.head => {
+                Ok(Self::new(&bytes[..len], &request, limits.line, cookie_max)?
+                    .followed_by(&bytes[len..], limits.head))
             }
             Ok(httparse::Status::Complete(_)) => Err(Reject::TooLarge),
-            Ok(httparse::Status::Partial) => too_long(bytes).map_or(Ok(None), Err),
+            Ok(httparse::Status::Partial) => too_long(bytes, limits).map_or(Ok(None), Err),
             Err(_) if bytes.starts_with(b"PROXY ") => Err(Reject::Malformed(
                 "the PROXY protocol is taken only from peers that are listed for it",
             )),
-            Err(error) => Err(too_long(bytes).unwrap_or_else(|| reject(error))),
+            Err(error) => Err(too_long(bytes, limits).unwrap_or_else(|| reject(error))),
         }
     }
 
-    fn new(head: &[u8], request: &httparse::Request<'_, '_>) -> Result<Self, Reject> {
+    fn new(
+        head: &[u8],
+        request: &httparse::Request<'_, '_>,
+        line_max: usize,
+        cookie_max: Option<usize>,
+    ) -> Result<Self, Reject> {
         let incomplete = Reject::Malformed("the request line is not complete");
         let (Some(method), Some(target)) = (request.method, request.path) else {
             return Err(incomplete);
         };
         let version = Version::of(request.version).ok_or(incomplete)?;
-        if target.len() > LINE_MAX {
+        if target.len() > line_max {
             return Err(Reject::TargetTooLong);
         }
-        if request.headers.iter().any(|it| it.name.len() + it.value.len() > LINE_MAX) {
-            return Err(Reject::TooLarge);
+        let is_too_long = |it: &&httparse::Header<'_>| it.name.len() + it.value.len() > line_max;
+        if let Some(line) = request.headers.iter().find(is_too_long) {
+            let is_joined = cookie_max.is_some_and(|it| COOKIE.len() + it <= line_max)
+                && line.name.eq_ignore_ascii_case(COOKIE);
+            // A second one is none that was joined.
+            if !is_joined || request.headers.iter().filter(is_too_long).count() > 1 {
+                return Err(Reject::TooLarge);
+            }
         }
         let fields = Fields::new(head, request.headers)
             .ok_or(Reject::Malformed("a line does not end in CRLF"))?;
@@ -170,14 +229,14 @@ impl RequestHead {
 
     /// The head, now that it is known what follows it. A handshake without content has none however that is
     /// said: an empty chunked body becomes a part of the head. `None` while it is not known whether it is one.
-    fn followed_by(mut self, bytes: &[u8]) -> Option<Self> {
+    fn followed_by(mut self, bytes: &[u8], head_max: usize) -> Option<Self> {
         const NO_CHUNKS: &[u8] = b"0\r\n\r\n";
         if !self.wants_websocket {
             return Some(self);
         }
         if self.framing == Framing::Chunked {
             let is_whole = bytes.starts_with(NO_CHUNKS);
-            if self.len + NO_CHUNKS.len() > HEAD_MAX || !is_whole && !NO_CHUNKS.starts_with(bytes) {
+            if self.len + NO_CHUNKS.len() > head_max || !is_whole && !NO_CHUNKS.starts_with(bytes) {
                 self.wants_websocket = false;
                 return Some(self);
             }
@@ -326,11 +385,12 @@ fn target_of<'a>(
 }
 
 /// Whether what is there is too much already, whatever may follow.
-fn too_long(bytes: &[u8]) -> Option<Reject> {
-    if bytes.len() > LINE_MAX && memchr::memchr(b'\n', &bytes[..LINE_MAX]).is_none() {
+fn too_long(bytes: &[u8], limits: HeadLimits) -> Option<Reject> {
+    let line_max = limits.line;
+    if bytes.len() > line_max && memchr::memchr(b'\n', &bytes[..line_max]).is_none() {
         return Some(Reject::TargetTooLong);
     }
-    (bytes.len() >= HEAD_MAX).then_some(Reject::TooLarge)
+    (bytes.len() >= limits.head).then_some(Reject::TooLarge)
 }
 
 fn reject(error: httparse::Error) -> Reject {
@@ -531,6 +591,44 @@ mod tests {
         for empty_line in ["\n", "\r\n", "\r\r\n"] {
             assert!(parse(&format!("{empty_line}{good}")).is_err(), "{empty_line:?}");
         }
+    }
+
+    const HEAD_MAX: usize = 32 * 1024;
+    const LINE_MAX: usize = 8 * 1024;
+
+    #[test]
+    fn limits_are_as_they_are_set() {
+        let line = |count: usize| with(&format!("X: {}", "x".repeat(count)));
+        let limits = HeadLimits { line: 1000, head: 2000 };
+        let read = |text: &str| RequestHead::parse_within(text.as_bytes(), limits).map(drop);
+        assert_eq!(read(&line(999)), Ok(()));
+        assert_eq!(read(&line(1000)), Err(Reject::TooLarge));
+        assert_eq!(
+            read(&format!("GET /{} HTTP/1.1\r\n", "x".repeat(1000))),
+            Err(Reject::TargetTooLong)
+        );
+        let two = with(&format!("X: {0}\r\nY: {0}\r\nZ: {0}", "x".repeat(700)));
+        assert_eq!(read(&two), Err(Reject::TooLarge));
+        let wide = HeadLimits { line: 20_000, head: RequestHead::BYTES_MAX };
+        let head = line(20_000 - 1);
+        assert!(RequestHead::parse_within(head.as_bytes(), wide).is_ok_and(|it| it.is_some()));
+    }
+
+    #[test]
+    fn a_cookie_that_was_put_together_may_be_longer_than_its_parts() {
+        let limits = HeadLimits::default();
+        let joined = |head: &str, longest| {
+            RequestHead::parse_joined(head.as_bytes(), limits, longest).map(|it| it.is_some())
+        };
+        let cookie = format!("cookie: {}", "x".repeat(9000));
+        assert_eq!(joined(&with(&cookie), 4500), Ok(true));
+        assert_eq!(joined(&with(&cookie), LINE_MAX - 5), Err(Reject::TooLarge));
+        assert_eq!(joined(&with(&format!("{cookie}\r\n{cookie}")), 4500), Err(Reject::TooLarge));
+        assert_eq!(
+            joined(&with(&format!("{cookie}\r\nX: {}", "x".repeat(9000))), 1),
+            Err(Reject::TooLarge)
+        );
+        assert_eq!(parse(&with(&cookie)).err(), Some(Reject::TooLarge), "as it was sent");
     }
 
     #[test]

@@ -116,6 +116,12 @@ impl ResponseHead {
         }
     }
 
+    /// Whether content is told of. After HEAD, and of a 304, none has to follow all the same.
+    #[must_use]
+    pub fn tells_of_content(&self) -> bool {
+        self.is_chunked || self.length.is_some_and(|it| it > 0)
+    }
+
     /// The length that is told, also where no body follows. Not where a coding says another thing.
     #[must_use]
     pub fn told_length(&self) -> Option<u64> {
@@ -177,9 +183,11 @@ mod tests {
             ("304", "Content-Length: 5", Framing::None),
             ("103", "Link: x", Framing::None),
         ] {
+            let tells = lines.contains("chunked") || lines.ends_with('5');
             let head = good(&format!("HTTP/1.1 {status} \r\n{lines}\r\n\r\n"));
             assert_eq!(head.framing(false), framing, "{status} {lines}");
             assert_eq!(head.framing(true), Framing::None);
+            assert_eq!(head.tells_of_content(), tells, "{status} {lines}");
         }
     }
 

@@ -24,8 +24,16 @@ const WEBSOCKET: &str = "websocket";
 const KEY: HeaderName = HeaderName::from_static("sec-websocket-key");
 const ACCEPT: HeaderName = HeaderName::from_static("sec-websocket-accept");
 
-/// Puts a request as an HTTP/1 head. `ends` tells whether no body follows. Returns the key that was
-/// made up for a WebSocket, whose handshake needs one there.
+/// What is known of a request beside its head.
+#[derive(Debug)]
+pub(super) struct Aside {
+    /// The key that was made up for a WebSocket, whose handshake needs one in HTTP/1.
+    pub(super) key: Option<String>,
+    /// Bytes of the longest value of `Cookie`.
+    pub(super) cookie_max: usize,
+}
+
+/// Puts a request as an HTTP/1 head. `ends` tells whether no body follows.
 ///
 /// # Errors
 ///
@@ -34,7 +42,7 @@ pub(super) fn put_request(
     out: &mut Vec<u8>,
     request: &Request<()>,
     ends: bool,
-) -> Result<Option<String>, HeadDefect> {
+) -> Result<Aside, HeadDefect> {
     let (uri, fields) = (request.uri(), request.headers());
     let protocol = request.extensions().get::<Protocol>();
     let is_websocket = match (request.method(), protocol) {
@@ -46,6 +54,11 @@ pub(super) fn put_request(
         return Err(HeadDefect("a WebSocket has no length"));
     }
     let authority = uri.authority().map(Authority::as_str);
+    // Without an :authority the library does not tell which one it was; `pseudo` looks at that.
+    let is_http = |it: &str| ["http", "https"].iter().any(|known| it.eq_ignore_ascii_case(known));
+    if uri.scheme_str().is_some_and(|it| !is_http(it)) {
+        return Err(HeadDefect("the :scheme is neither http nor https"));
+    }
     let target = match (uri.path_and_query(), authority) {
         (Some(target), _) => target.as_str(),
         // A plain CONNECT is refused where all heads are read.
@@ -65,20 +78,20 @@ pub(super) fn put_request(
         put(out, b"host", authority.as_bytes());
     }
     let port = default_port(uri.scheme_str().unwrap_or_default().as_bytes());
-    put_fields(out, fields, authority.map(|it| (it, port)))?;
+    let cookie_max = put_fields(out, fields, authority.map(|it| (it, port)))?;
     if is_websocket {
         let key = websocket::new_key();
         put(out, b"upgrade", WEBSOCKET.as_bytes());
         put(out, b"connection", b"upgrade");
         put(out, KEY.as_str().as_bytes(), key.as_bytes());
         out.extend_from_slice(b"\r\n");
-        return Ok(Some(key));
+        return Ok(Aside { key: Some(key), cookie_max });
     }
     if !ends && !fields.contains_key(CONTENT_LENGTH) {
         put(out, b"transfer-encoding", b"chunked");
     }
     out.extend_from_slice(b"\r\n");
-    Ok(None)
+    Ok(Aside { key: None, cookie_max })
 }
 
 /// What stands behind the head of a response.
@@ -121,7 +134,7 @@ pub(super) fn put_response(
             others.remove(ACCEPT);
             put_fields(out, &others, None)?;
         }
-        false => put_fields(out, response.headers(), None)?,
+        false => drop(put_fields(out, response.headers(), None)?),
     }
     if let Some(key) = opens {
         put(out, b"upgrade", WEBSOCKET.as_bytes());
@@ -148,7 +161,7 @@ pub(super) fn put_response(
 ///
 /// [`HeadDefect`] for what HTTP/2 does not allow.
 pub(super) fn put_trailers(out: &mut Vec<u8>, trailers: &HeaderMap) -> Result<(), HeadDefect> {
-    put_fields(out, trailers, None)
+    put_fields(out, trailers, None).map(drop)
 }
 
 /// The request that a head of our own asks. `is_tls` tells the scheme. The key of the WebSocket that
@@ -255,13 +268,13 @@ pub(super) fn trailers(lines: &[u8]) -> Result<HeaderMap, HeadDefect> {
 
 /// Puts fields as lines, but for a `Host` that says what `authority` does, with the default port of its
 /// scheme. Crumbs of a cookie become
-/// one again: section 8.2.3.
+/// one again: section 8.2.3. Returns how long the longest of them is.
 fn put_fields(
     out: &mut Vec<u8>,
     fields: &HeaderMap,
     authority: Option<(&str, u16)>,
-) -> Result<(), HeadDefect> {
-    let mut has_cookie = false;
+) -> Result<usize, HeadDefect> {
+    let (mut has_cookie, mut cookie_max) = (false, 0);
     for (name, value) in fields {
         let value = value.as_bytes();
         if is_for_connection(name) && !(name == TE && value.eq_ignore_ascii_case(b"trailers")) {
@@ -283,6 +296,7 @@ fn put_fields(
         }
         if name == COOKIE {
             has_cookie = true;
+            cookie_max = value.len().max(cookie_max);
             continue;
         }
         put(out, name.as_str().as_bytes(), value);
@@ -295,7 +309,7 @@ fn put_fields(
         }
         out.extend_from_slice(b"\r\n");
     }
-    Ok(())
+    Ok(cookie_max)
 }
 
 /// Section 8.2.2.

@@ -9,11 +9,14 @@
 //!
 //! The sections are those of RFC 9113 where no other is named.
 
+mod guard;
 mod head;
+mod pseudo;
 mod stream;
 mod websocket;
 
 pub use self::{
+    guard::Guard,
     head::HeadDefect,
     stream::{Meter, Reset, Stream},
     websocket::accept_of,

@@ -17,7 +17,10 @@ use h2::{
 };
 use http::Request;
 
-use super::head::{self, HeadDefect, Shape};
+use super::{
+    guard::MARK,
+    head::{self, HeadDefect, Shape},
+};
 
 /// A stream of a client or to an upstream. Read and written as a socket is: what comes begins with a
 /// head in the form of HTTP/1, behind it the content as it is, and an end. What is sent has a head
@@ -40,6 +43,8 @@ pub struct Stream {
     trailers: Vec<u8>,
     /// Whether what was asked of an upstream is only for a head.
     is_for_head: bool,
+    /// Bytes of the longest value of `Cookie` that a client has sent.
+    cookie_max: usize,
     /// The key of the WebSocket that is asked for, which only the other end's HTTP/1.1 has.
     key: Option<String>,
     /// Why the other end has reset the stream, or we have.
@@ -101,7 +106,7 @@ impl Stream {
         let is_at_end = body.is_end_stream();
         let mut bytes = Vec::new();
         match head::put_request(&mut bytes, &request, is_at_end) {
-            Ok(key) => Ok({
+            Ok(head::Aside { key, cookie_max }) => Ok({
                 meter.add(bytes.len());
                 Self {
                     sending: Sending::Response(response),
@@ -111,6 +116,7 @@ impl Stream {
                     is_at_end,
                     trailers: Vec::new(),
                     is_for_head: false,
+                    cookie_max,
                     key,
                     reset: None,
                     meter: Some(meter),
@@ -134,6 +140,7 @@ impl Stream {
             is_at_end: false,
             trailers: Vec::new(),
             is_for_head: false,
+            cookie_max: 0,
             key: None,
             reset: None,
             meter: None,
@@ -144,6 +151,12 @@ impl Stream {
     #[must_use]
     pub fn unread(&self) -> &[u8] {
         &self.unread
+    }
+
+    /// Bytes of the longest value of `Cookie` that a client has sent: its head has all of them in one line.
+    #[must_use]
+    pub fn cookie_max(&self) -> usize {
+        self.cookie_max
     }
 
     /// Whether the head of an answer was sent.
@@ -203,35 +216,62 @@ impl Stream {
                     return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
                 }
                 Receiving::Response(_) => ready!(self.poll_head(context))?,
-                Receiving::Content(body) => match ready!(body.poll_data(context)) {
-                    Some(Ok(data)) => {
-                        self.is_at_end = body.is_end_stream();
-                        self.is_content = true;
-                        self.unread = data;
-                    }
-                    Some(Err(error)) => return Poll::Ready(Err(self.broke(error))),
-                    None => {
-                        let trailers = ready!(body.poll_trailers(context));
-                        self.is_at_end = true;
-                        match trailers {
-                            Ok(None) => {}
-                            Ok(Some(found)) if found.len() > TRAILERS_MAX => {
-                                let defect = HeadDefect("there are too many trailers");
-                                return Poll::Ready(Err(self.refuse(defect)));
-                            }
-                            Ok(Some(found)) => {
-                                let put = head::put_trailers(&mut self.trailers, &found);
-                                put.map_err(|it| self.refuse(it))?;
-                            }
-                            Err(error) => return Poll::Ready(Err(self.broke(error))),
-                        }
-                    }
-                },
+                Receiving::Content(_) => {
+                    let data = ready!(self.poll_content(context))?;
+                    self.is_content = true;
+                    self.unread = data;
+                }
             }
             if !self.unread.is_empty() {
                 return Poll::Ready(Ok(self.unread.len()));
             }
         }
+    }
+
+    /// Waits for the end of a request that has no content, whose head may be unread. Nothing is lost when the
+    /// waiting is given up.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::poll_read`], and for content.
+    pub fn poll_empty(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.is_at_end {
+            if !ready!(self.poll_content(context))?.is_empty() {
+                return Poll::Ready(Err(self.refuse(HeadDefect("there is content after all"))));
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Reads what comes next of the content; nothing at the end, behind which there may be trailers.
+    fn poll_content(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
+        let Receiving::Content(body) = &mut self.receiving else {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        };
+        match ready!(body.poll_data(context)) {
+            Some(Ok(data)) => {
+                self.is_at_end = body.is_end_stream();
+                return Poll::Ready(Ok(data));
+            }
+            Some(Err(error)) => return Poll::Ready(Err(self.broke(error))),
+            None => {}
+        }
+        let trailers = ready!(body.poll_trailers(context));
+        self.is_at_end = true;
+        match trailers {
+            Ok(None) => {}
+            Ok(Some(found)) if found.len() > TRAILERS_MAX + 1 => {
+                let defect = HeadDefect("there are too many trailers");
+                return Poll::Ready(Err(self.refuse(defect)));
+            }
+            Ok(Some(mut found)) => {
+                found.remove(MARK);
+                let put = head::put_trailers(&mut self.trailers, &found);
+                put.map_err(|it| self.refuse(it))?;
+            }
+            Err(error) => return Poll::Ready(Err(self.broke(error))),
+        }
+        Poll::Ready(Ok(Bytes::new()))
     }
 
     /// Reads a response's head, or an interim one.
@@ -335,6 +375,12 @@ impl Reset {
     #[must_use]
     pub fn is_unprocessed(self) -> bool {
         self.is_unprocessed
+    }
+
+    /// Whether the message was malformed: section 8.1.1.
+    #[must_use]
+    pub fn is_malformed(self) -> bool {
+        self.reason == Reason::PROTOCOL_ERROR
     }
 }
 

@@ -152,8 +152,9 @@ impl Metrics {
             )?,
             turned_away: counters(
                 "downstream_turned_away_total",
-                "Connections that came to no request: for want of a handshake, of the header of a \
-                 listed proxy, or of a place for their address",
+                "Connections that came to no request, for want of a handshake, of the header of a \
+                 listed proxy, or of a place for their address; and connections of HTTP/2 that were \
+                 closed for what their client did",
                 &["reason"],
             )?,
             evicted: counters(

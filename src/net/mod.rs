@@ -9,6 +9,7 @@ mod buffers;
 mod channel;
 mod local;
 mod loss;
+mod quiet;
 mod socket;
 mod transport;
 

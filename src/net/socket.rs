@@ -131,16 +131,16 @@ impl Socket {
     }
 
     /// Whether nothing has come since what was last read, and the other end has not closed, as far as
-    /// is known without asking the system.
+    /// the runtime knows.
     #[must_use]
     pub fn is_quiet(&mut self) -> bool {
         self.unread.is_none() && self.transport.is_quiet()
     }
 
-    /// Whether the other end has closed, by asking the system.
+    /// The same, by asking the system.
     #[must_use]
-    pub fn has_ended(&self) -> bool {
-        self.transport.has_ended()
+    pub fn is_quiet_now(&mut self) -> bool {
+        self.unread.is_none() && self.transport.is_quiet_now()
     }
 
     /// Makes the closing of this socket a reset, or no longer one: whoever takes the end of the

@@ -3,15 +3,18 @@
 use std::{
     io::{self, IoSlice},
     pin::Pin,
-    task::{Context, Poll, Waker},
+    task::{Context, Poll},
     time::Duration,
 };
 
+use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpStream, UnixStream},
 };
 use tokio_rustls::TlsStream;
+
+use super::quiet;
 
 /// What a socket's bytes go through.
 #[derive(Debug)]
@@ -51,33 +54,40 @@ impl Transport {
         }
     }
 
-    /// Whether nothing has come and the other end has not closed, as far as is known without waiting.
+    /// Whether nothing has come and the other end has not closed, as far as the runtime knows.
     pub(super) fn is_quiet(&mut self) -> bool {
-        let would_block = |seen: io::Result<usize>| matches!(seen, Err(error) if error.kind() == io::ErrorKind::WouldBlock);
         match self {
-            Self::Tcp(stream) => would_block(stream.try_read(&mut [0])),
-            Self::Unix(stream) => would_block(stream.try_read(&mut [0])),
-            // Session tickets come unasked; only TLS can tell them from content.
-            Self::Tls(stream) => {
-                let mut context = Context::from_waker(Waker::noop());
-                let (mut byte, stream) = ([0], Pin::new(&mut **stream));
-                stream.poll_read(&mut context, &mut ReadBuf::new(&mut byte)).is_pending()
-            }
+            Self::Tcp(stream) => would_block(&stream.try_read(&mut [0])),
+            Self::Unix(stream) => would_block(&stream.try_read(&mut [0])),
+            Self::Tls(stream) => match &mut **stream {
+                TlsStream::Client(it) => {
+                    let (tcp, session) = it.get_mut();
+                    quiet::is_quiet(tcp, session)
+                }
+                TlsStream::Server(it) => {
+                    let (tcp, session) = it.get_mut();
+                    quiet::is_quiet(tcp, session)
+                }
+            },
         }
     }
 
-    /// Whether the other end has closed, by asking the system: what came in the last moment is not
-    /// known otherwise.
-    pub(super) fn has_ended(&self) -> bool {
+    /// The same, by asking the system: the runtime does not know yet what came in the last moment.
+    pub(super) fn is_quiet_now(&mut self) -> bool {
         let mut byte = [std::mem::MaybeUninit::uninit()];
-        let seen = match (self, self.tcp()) {
-            (Self::Unix(stream), _) => socket2::SockRef::from(stream).peek(&mut byte),
-            (_, Some(stream)) => socket2::SockRef::from(stream).peek(&mut byte),
-            (_, None) => return false,
-        };
-        match seen {
-            Ok(count) => count == 0,
-            Err(error) => error.kind() != io::ErrorKind::WouldBlock,
+        match self {
+            Self::Tcp(stream) => would_block(&SockRef::from(&*stream).peek(&mut byte)),
+            Self::Unix(stream) => would_block(&SockRef::from(&*stream).peek(&mut byte)),
+            Self::Tls(stream) => match &mut **stream {
+                TlsStream::Client(it) => {
+                    let (tcp, session) = it.get_mut();
+                    quiet::is_quiet_now(tcp, session)
+                }
+                TlsStream::Server(it) => {
+                    let (tcp, session) = it.get_mut();
+                    quiet::is_quiet_now(tcp, session)
+                }
+            },
         }
     }
 
@@ -85,7 +95,7 @@ impl Transport {
     pub(super) fn set_linger(&self, linger: Option<Duration>) {
         if let Some(stream) = self.tcp() {
             // One that cannot be told so any more is broken already.
-            let _ = socket2::SockRef::from(stream).set_linger(linger);
+            let _ = SockRef::from(stream).set_linger(linger);
         }
     }
 
@@ -93,7 +103,7 @@ impl Transport {
     pub(super) fn keep_alive(&self) {
         if let Some(stream) = self.tcp() {
             // One that cannot be told so is watched by our own patience alone.
-            let _ = socket2::SockRef::from(stream).set_keepalive(true);
+            let _ = SockRef::from(stream).set_keepalive(true);
         }
     }
 
@@ -156,3 +166,10 @@ impl AsyncWrite for Transport {
         inside!(self.get_mut(), it => Pin::new(it).poll_shutdown(context))
     }
 }
+
+fn would_block<T>(seen: &io::Result<T>) -> bool {
+    matches!(seen, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+}
+
+#[cfg(test)]
+mod tests;

@@ -35,7 +35,9 @@ impl Admitted<'_> {
     pub(super) fn plan(&mut self, head: &ResponseHead, connection: &Connection<Memory>) -> Plan {
         let framing = head.framing(self.ask.is_for_head);
         let told = self.ask.framing_of(framing);
-        let keeps_alive = head.keeps_alive && framing != Framing::ToClose;
+        // An application may send what it tells of all the same: then it would be the next answer.
+        let is_in_doubt = framing == Framing::None && head.tells_of_content();
+        let keeps_alive = head.keeps_alive && framing != Framing::ToClose && !is_in_doubt;
         if self.upload.is_held() {
             // Nobody knows whether the client sends the body that it has announced.
             self.upload.give_up();

@@ -5,7 +5,7 @@ use std::time::Instant;
 use http::StatusCode;
 use tracing::warn;
 
-use super::{exchange::exchange, memory::Memory, tunnel::Tunnel, worker::Proxy};
+use super::{exchange::exchange, memory::Memory, said::Line, tunnel::Tunnel, worker::Proxy};
 use crate::{
     downstream::{After, Client, Handler, HeadError, TurnedAway},
     http1::RequestHead,
@@ -33,6 +33,12 @@ impl Handler for Proxy {
             TurnedAway::Crowd => {
                 self.unrouted.count(StatusCode::TOO_MANY_REQUESTS.as_u16());
                 self.metrics.turned_away("connections_per_client");
+            }
+            TurnedAway::Http2Abuse(peer) => {
+                self.metrics.turned_away("http2_abuse");
+                if let Some(suppressed) = self.said.may_say(Line::Http2Abuse, Instant::now()) {
+                    warn!(%peer, suppressed, "an HTTP/2 connection was closed: it resets more requests than it lets us answer, or floods us");
+                }
             }
             TurnedAway::Handshake => self.metrics.turned_away("handshake"),
             TurnedAway::ProxyHeader(peer) => {

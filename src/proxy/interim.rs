@@ -14,7 +14,8 @@ use crate::{
 pub(super) struct Interim {
     /// Those that are not written yet.
     bytes: Vec<u8>,
-    count: u32,
+    /// How many bytes the upstream has sent of them.
+    came: usize,
     /// Whether the client still waits for `100 Continue`.
     is_client_waiting: bool,
     /// Whether the upstream was told of an expectation, and has not said that it will meet it. What it
@@ -22,8 +23,9 @@ pub(super) struct Interim {
     is_expectation_open: bool,
 }
 
-/// Interim answers to one request. More are no way to answer.
-const INTERIM_MAX: u32 = 32;
+/// Bytes of interim answers to one request. An application that reports its progress sends thousands of them;
+/// how long that may take is bounded by the patience with the answer.
+const BYTES_MAX: usize = 512 * 1024;
 
 /// RFC 9110, section 15.2.1.
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
@@ -37,7 +39,7 @@ impl Interim {
     pub(super) fn new(expects_continue: bool) -> Self {
         Self {
             bytes: Vec::new(),
-            count: 0,
+            came: 0,
             is_client_waiting: expects_continue,
             is_expectation_open: expects_continue,
         }
@@ -55,7 +57,7 @@ impl Interim {
 
     /// Whether the upstream has sent any.
     pub(super) fn has_come(&self) -> bool {
-        self.count > 0
+        self.came > 0
     }
 
     /// Whether all of them are written.
@@ -96,8 +98,8 @@ impl Interim {
         upload: &mut Upload,
         connection: &Connection<Memory>,
     ) -> bool {
-        self.count += 1;
-        if head.status == SWITCHING || self.count > INTERIM_MAX {
+        self.came += head.len;
+        if head.status == SWITCHING || self.came > BYTES_MAX {
             return false;
         }
         let is_welcome = match head.status {

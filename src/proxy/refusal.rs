@@ -24,10 +24,12 @@ pub enum Refusal {
     #[error("this method is not served here")]
     Method,
     /// The target is longer than we read.
-    #[error("the request's target is too long: at most 8 KiB are read")]
+    #[error("the request's target is too long: it has more bytes than a line may have here")]
     TargetTooLong,
     /// The head is larger than we read.
-    #[error("the request's head is too large: at most 100 lines, 8 KiB in one and 32 KiB in all")]
+    #[error(
+        "the request's head is too large: it has more than 100 lines, or more bytes in one or in all than it may have here"
+    )]
     HeadTooLarge,
     /// The head did not come to its end in time.
     #[error("the request's head took too long")]

@@ -106,7 +106,10 @@ impl<'e, 'a> Answered<'e, 'a> {
             socket.closes_with_reset(false);
         }
         if let Err(broken) = relayed {
-            socket.reset(upstream.broken());
+            // Of what was not begun, the client can still be told.
+            if self.download.sent() > 0 {
+                socket.reset(upstream.broken());
+            }
             return Err(self.give_up(&broken, found, connection));
         }
         self.is_written = true;
@@ -124,8 +127,9 @@ impl<'e, 'a> Answered<'e, 'a> {
         let Self { request, code: _, plan, download: _, is_written: _ } = self;
         let is_sent = request.upload.is_done();
         let Found { upstream, member } = found;
+        // The end of a stream says where its answer ends.
         if is_sent
-            && plan.keeps_alive
+            && (plan.keeps_alive || upstream.channel.is_stream())
             && !request.interim.is_expectation_open()
             && upstream.channel.unread().is_empty()
         {
@@ -209,8 +213,10 @@ impl<'e, 'a> Answered<'e, 'a> {
     /// An answer that does not come to its end: the client must not take it for whole. Returns what it is
     /// told instead, if nothing was written.
     fn give_up(&self, broken: &Broken, found: &Found, connection: &Connection<Memory>) -> Failure {
-        if matches!(broken, Broken::Writing(_)) {
-            return Failure::Left;
+        if let Broken::Writing(error) = broken {
+            // A head that HTTP/2 has no words for was not sent.
+            let is_unsaid = error.kind() == io::ErrorKind::InvalidData && self.download.sent() == 0;
+            return if is_unsaid { Failure::Refused(Refusal::Protocol) } else { Failure::Left };
         }
         // One that is too slow may be so for its client.
         let is_theirs =

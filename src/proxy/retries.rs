@@ -79,7 +79,7 @@ pub(super) async fn forward(
             course.request.pool().metrics().retried(reason);
         }
         let member = Arc::clone(seat.member());
-        let upstream = match course.take_waiting(&member) {
+        let upstream = match course.take_waiting(&member, now) {
             Some(upstream) => upstream,
             None => match course.open(client, &member).await? {
                 Ok(upstream) => upstream,
@@ -296,12 +296,12 @@ impl<'e, 'a> Course<'e, 'a> {
     }
 
     /// Takes a connection to this member that waits for a request, if there is one that may be used.
-    fn take_waiting(&self, member: &Arc<Member>) -> Option<upstream::Connection> {
+    fn take_waiting(&self, member: &Arc<Member>, now: Instant) -> Option<upstream::Connection> {
         let Admitted { proxy, ask, .. } = &*self.request;
         // What was closed before may be so elsewhere too.
         let with_care = !ask.is_repeatable || !self.stale.is_empty();
         match self.takes_waiting(member) {
-            true => proxy.connections.waiting(member, ask.wants_websocket, with_care),
+            true => proxy.connections.waiting(member, ask.wants_websocket, with_care, now),
             false => None,
         }
     }

@@ -1,4 +1,4 @@
-//! What is said of endpoints in the log: in an outage it happens with each request, and is said once a
+//! What is said of endpoints and clients in the log: in an outage it happens with each request, and is said once a
 //! second of each kind, with how many were left out.
 
 use std::{
@@ -8,7 +8,7 @@ use std::{
 
 /// When each kind was said last, and how often it was left out since. Of one worker.
 #[derive(Debug, Default)]
-pub(super) struct Said([Cell<(Option<Instant>, u64)>; 4]);
+pub(super) struct Said([Cell<(Option<Instant>, u64)>; 5]);
 
 /// What there is to be said.
 #[derive(Clone, Copy, Debug)]
@@ -21,6 +21,8 @@ pub(super) enum Line {
     BrokeOff,
     /// An interim answer that is not allowed.
     Interim,
+    /// A client misuses HTTP/2.
+    Http2Abuse,
 }
 
 const PAUSE: Duration = Duration::from_secs(1);

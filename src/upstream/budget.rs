@@ -9,7 +9,8 @@ use crate::model::Retry;
 
 /// What is left for trying again: each request adds a share of a retry, and so does time.
 ///
-/// In hundredths of a retry, which makes a percentage of the requests a whole number.
+/// In thousandths of a retry: a percentage of the requests is a whole number of them, and so is what a
+/// millisecond adds. Nothing is lost however often time is asked for its share.
 #[derive(Debug)]
 pub(super) struct Budget {
     balance: AtomicI64,
@@ -18,7 +19,10 @@ pub(super) struct Budget {
     added_until: AtomicU64,
 }
 
-const RETRY: i64 = 100;
+const RETRY: i64 = 1000;
+
+/// What each percent of a request is worth.
+const PERCENT: i64 = RETRY / 100;
 
 /// More is not saved up: what was quiet for an hour may not try again for a minute.
 const MOST: i64 = 100 * RETRY;
@@ -38,7 +42,7 @@ impl Budget {
     /// A request came.
     pub(super) fn deposit(&self, rules: &Retry) {
         if self.balance.load(Relaxed) < MOST {
-            self.balance.fetch_add(i64::from(rules.budget), Relaxed);
+            self.balance.fetch_add(i64::from(rules.budget) * PERCENT, Relaxed);
         }
     }
 
@@ -61,7 +65,8 @@ impl Budget {
         // Whoever moves the hand on adds what the time was worth.
         let before = self.added_until.fetch_max(now, Relaxed);
         let passed = i64::try_from(now.saturating_sub(before)).unwrap_or(i64::MAX);
-        let worth = passed.saturating_mul(i64::from(rules.budget_min)) / 10;
+        // So many a second are so many thousandths in a millisecond.
+        let worth = passed.saturating_mul(i64::from(rules.budget_min));
         if worth > 0 {
             let add = |it: i64| Some(it.saturating_add(worth).min(MOST));
             let _ = self.balance.fetch_update(Relaxed, Relaxed, add);
@@ -90,5 +95,44 @@ mod tests {
         now += Duration::from_secs(3600);
         assert_eq!(take_all(now), 100, "no more is saved up");
         assert!(!budget.withdraw(&Retry { budget_min: 0, ..rules }, now + Duration::from_secs(9)));
+    }
+    #[test]
+    fn what_time_adds_does_not_depend_on_how_often_it_is_asked_for() {
+        // With a minimum of 3 and workers that asked every millisecond, each share was rounded to nothing.
+        for budget_min in [1, 3, 9, 10, 13] {
+            for step in [1, 2, 3, 7, 1000] {
+                let rules = Retry { budget: 0, budget_min, ..Retry::default() };
+                let budget = Budget::new(&rules);
+                let take = |now| (0..).take_while(|_| budget.withdraw(&rules, now)).count();
+                take(budget.start);
+                let taken: usize = (1..=7_000 / step)
+                    .map(|it| take(budget.start + Duration::from_millis(it * step)))
+                    .sum();
+                let passed = 7_000 / step * step;
+                let wanted = u64::from(budget_min) * passed / 1000;
+                assert_eq!(taken as u64, wanted, "{budget_min} a second, every {step} ms");
+            }
+        }
+    }
+
+    #[test]
+    fn many_workers_get_together_what_time_adds() {
+        let rules = Retry { budget: 0, budget_min: 3, ..Retry::default() };
+        let budget = Budget::new(&rules);
+        while budget.withdraw(&rules, budget.start) {}
+        // Each of them asks at times of its own, and now and then for one that is over.
+        let taken: usize = std::thread::scope(|scope| {
+            let worker = |offset: u64| {
+                let (budget, rules) = (&budget, &rules);
+                scope.spawn(move || {
+                    let at = |it: u64| budget.start + Duration::from_millis(it * 4 + offset);
+                    (0..2500).filter(|it| budget.withdraw(rules, at(*it))).count()
+                })
+            };
+            let workers: Vec<_> = (0..4).map(worker).collect();
+            workers.into_iter().map(|it| it.join().expect("no panic")).sum()
+        });
+        let left = usize::try_from(budget.left(&rules, budget.start)).expect("few");
+        assert_eq!(taken + left, 29, "9,999 ms at 3 a second");
     }
 }

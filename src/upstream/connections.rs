@@ -91,6 +91,10 @@ enum Held {
     Together(Lease),
 }
 
+/// How long a connection may have waited to be used without asking the system about it. Applications
+/// close what waited, some with an answer that nobody asked for, after a second at the earliest.
+const TRUSTED: Duration = Duration::from_secs(1);
+
 // === impl AddressHasher ===
 
 impl Hasher for AddressHasher {
@@ -122,23 +126,29 @@ impl Connections {
     }
 
     /// A connection that waited for a request and is still open, as far as is known here, if there
-    /// is one; or a stream of one that has room for more. With care the system is asked whether it is
-    /// still open: for what must not be sent twice.
+    /// is one; or a stream of one that has room for more. With care the system is asked whether anything
+    /// has come: for what must not be sent twice.
     #[must_use]
     pub fn waiting(
         &self,
         member: &Arc<Member>,
         is_for_tunnel: bool,
         with_care: bool,
+        now: Instant,
     ) -> Option<Connection> {
         let mut idle = self.idle.borrow_mut();
         let waiting = idle.get_mut(&Arc::as_ptr(member))?;
         if let Some(stream) = waiting.stream(is_for_tunnel) {
             return Some(stream);
         }
-        while let Some((mut connection, _)) = waiting.connections.pop() {
+        while let Some((mut connection, since)) = waiting.connections.pop() {
             // One that speaks without having been asked is not believed.
-            if connection.is_quiet() && !(with_care && connection.has_ended()) {
+            let is_old = now.saturating_duration_since(since) >= TRUSTED;
+            let is_quiet = match with_care || is_old {
+                true => connection.is_quiet_now(),
+                false => connection.is_quiet(),
+            };
+            if is_quiet {
                 return Some(connection);
             }
         }
@@ -239,7 +249,7 @@ impl Connections {
                 let turn = turn.map_err(|_| {
                     ConnectError::of(member, ConnectReason::Timeout, io::ErrorKind::TimedOut.into())
                 })?;
-                if let Some(stream) = self.waiting(member, errand.is_for_tunnel, false) {
+                if let Some(stream) = self.waiting(member, errand.is_for_tunnel, false, now) {
                     return Ok(stream);
                 }
                 // Whoever came before may have found out that there is nothing to share.
@@ -393,17 +403,17 @@ impl Connection {
         }
     }
 
-    /// Whether the other end has closed, as the system knows it now.
-    fn has_ended(&self) -> bool {
-        match &self.channel {
-            Channel::Socket(it) => it.has_ended(),
+    fn is_quiet(&mut self) -> bool {
+        match &mut self.channel {
+            Channel::Socket(it) => it.is_quiet(),
             Channel::Stream(_) => false,
         }
     }
 
-    fn is_quiet(&mut self) -> bool {
+    /// The same, by asking the system.
+    fn is_quiet_now(&mut self) -> bool {
         match &mut self.channel {
-            Channel::Socket(it) => it.is_quiet(),
+            Channel::Socket(it) => it.is_quiet_now(),
             Channel::Stream(_) => false,
         }
     }

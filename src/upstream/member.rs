@@ -45,6 +45,8 @@ pub struct Member {
     is_short: AtomicBool,
     /// What `state` comes to.
     standing: AtomicU8,
+    /// Whether it is left out for a while, as `state` says.
+    is_ejected: AtomicBool,
     /// Requests in a row that came to nothing.
     failures: AtomicU32,
     /// Whether one of the last connections could not be opened.
@@ -114,6 +116,7 @@ impl Member {
             was_used: AtomicBool::new(false),
             is_short: AtomicBool::new(false),
             standing: AtomicU8::new(state.standing() as u8),
+            is_ejected: AtomicBool::new(false),
             failures: AtomicU32::new(0),
             has_missed: AtomicBool::new(false),
             state: Mutex::new(state),
@@ -257,6 +260,11 @@ impl Member {
         Standing::of(self.standing.load(Relaxed))
     }
 
+    /// Whether it is left out for a while.
+    pub(super) fn is_ejected(&self) -> bool {
+        self.is_ejected.load(Relaxed)
+    }
+
     /// Whether requests have found out that it is down since this was asked the last time.
     #[must_use]
     pub fn take_alarm(&self) -> bool {
@@ -285,6 +293,7 @@ impl Member {
             self.bell.ring();
         }
         self.standing.store(after as u8, Relaxed);
+        self.is_ejected.store(state.is_ejected(), Relaxed);
         if after == Standing::Good && before != Standing::Good {
             self.failures.store(0, Relaxed);
             let back = self.born.elapsed().as_millis().max(1);

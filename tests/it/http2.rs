@@ -2,6 +2,7 @@
 
 use http::{HeaderMap, HeaderValue, Request};
 use serde_json::json;
+use tokio::io::AsyncWriteExt;
 
 use crate::support::{
     House, Http2, Scripted, Upstream,
@@ -160,6 +161,59 @@ async fn interim_answers_come_through() {
     frames.send(&crate::http2_wire::get(1, &[])).await;
     assert_eq!(frames.fate(1).await, crate::support::frames::Fate::Status(103));
     assert_eq!(frames.fate(1).await, crate::support::frames::Fate::Status(200));
+}
+
+#[tokio::test]
+async fn many_interim_answers_come_through() {
+    let early = "HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\n".repeat(100);
+    let upstream =
+        Scripted::start(&format!("{early}HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")).await;
+    let house = House::at(upstream.address);
+    let mut frames = crate::support::frames::Frames::connect(PUBLIC, house.public).await;
+    frames.send(&crate::http2_wire::get(1, &[])).await;
+    let mut heads = 0;
+    loop {
+        match frames.next().await.expect("open").kind {
+            crate::support::frames::HEADERS => heads += 1,
+            crate::support::frames::DATA => break,
+            crate::support::frames::RST_STREAM => panic!("reset after {heads}"),
+            _ => {}
+        }
+    }
+    assert_eq!(heads, 101);
+}
+
+#[tokio::test]
+async fn a_body_that_is_broken_from_its_first_byte_on_is_a_502_for_everybody() {
+    // Over HTTP/2 the stream was reset, though nothing had been sent.
+    for body in ["zz\r\n", "\r\n", "5;a\nhello", "11111111111111111\r\n", "2\r\nokay", "-1\r\n"] {
+        let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let upstream = Scripted::start(format!("{head}{body}")).await;
+        let house = House::at(upstream.address);
+        let mut client = Http2::connect(PUBLIC, house.public).await;
+        let answers = [client.get("/", "").await, house.public().await.get("/", "").await];
+        for answer in answers {
+            assert_eq!(answer.status, 502, "{body:?}");
+            assert_eq!(answer.field("proxy-status"), Some("flipgate; error=http_protocol_error"));
+        }
+        assert_eq!(client.get("/", "").await.status, 502, "the connection goes on: {body:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_breaks_after_its_beginning_was_sent_is_reset() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let house = House::at(listener.local_addr().expect("a bound socket"));
+    let mut client = Http2::connect(PUBLIC, house.public).await;
+    let mut call = client.ask("GET", "/", "", true).await;
+    let (mut upstream, _) = crate::reuse::accept(&listener).await;
+    let head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+    upstream.write_all(head).await.expect("open");
+    let head = call.head().await.expect("a head");
+    assert_eq!(head.status, 200);
+    upstream.write_all(b"zz\r\n").await.expect("open");
+    let error = call.rest(head).await.expect_err("it has no end");
+    assert!(error.is_reset(), "{error}");
 }
 
 #[tokio::test]

@@ -306,3 +306,22 @@ async fn nothing_is_made_up_about_the_length_of_what_was_not_sent() {
     }
     assert_eq!(client.get("/", "").await.field("content-length"), Some("0"));
 }
+
+#[tokio::test]
+async fn many_interim_answers_of_an_application_that_speaks_http2_are_passed_on() {
+    let upstream = Http2Upstream::start(async |_, mut response| {
+        for _ in 0..100 {
+            let interim = Response::builder().status(102).body(()).expect("a response");
+            response.send_informational(interim).expect("an open stream");
+        }
+        http2::say(response, "at last");
+    })
+    .await;
+    let house = in_front_of(&upstream);
+    let mut client = house.public().await;
+    client.ask("/", "").await;
+    for _ in 0..100 {
+        assert_eq!(client.head().await.status, 102);
+    }
+    assert_eq!(client.answer().await.text(), "at last");
+}

@@ -23,6 +23,9 @@ const AUTHORITY: (&str, &str) = (":authority", "a.test");
 /// A name, the fields of a head, and what may become of it.
 type Shape<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a [Fate]);
 
+/// A name, the fields of trailers, and whether they are good.
+type Section<'a> = (&'a str, &'a [(&'a str, &'a str)], bool);
+
 /// A request without a body, and with these fields too.
 pub(crate) fn get(stream: u32, more: &[(&str, &str)]) -> Vec<u8> {
     ask(stream, &[&[METHOD, SCHEME, PATH, AUTHORITY], more].concat())
@@ -60,6 +63,33 @@ async fn a_malformed_head_is_reset_or_refused_and_goes_nowhere() {
     let shapes: &[Shape<'_>] = &[
         ("no method", &[SCHEME, PATH, AUTHORITY], &[Reset(PROTOCOL_ERROR)]),
         ("no scheme", &[METHOD, PATH, AUTHORITY], &[Reset(PROTOCOL_ERROR)]),
+        ("an empty scheme", &[METHOD, (":scheme", ""), PATH, AUTHORITY], &[Reset(PROTOCOL_ERROR)]),
+        (
+            "another scheme",
+            &[METHOD, (":scheme", "ftp"), PATH, AUTHORITY],
+            &[Reset(PROTOCOL_ERROR)],
+        ),
+        (
+            "a scheme that only begins like one",
+            &[METHOD, (":scheme", "httpx"), PATH, AUTHORITY],
+            &[Reset(PROTOCOL_ERROR)],
+        ),
+        (
+            "an empty scheme and a Host",
+            &[METHOD, (":scheme", ""), PATH, ("host", "a.test")],
+            &[Reset(PROTOCOL_ERROR)],
+        ),
+        (
+            "another scheme and a Host",
+            &[METHOD, (":scheme", "ftp"), PATH, ("host", "a.test")],
+            &[Reset(PROTOCOL_ERROR)],
+        ),
+        ("a fragment", &[METHOD, SCHEME, (":path", "/a?b#c"), AUTHORITY], &[Reset(PROTOCOL_ERROR)]),
+        (
+            "only a fragment",
+            &[METHOD, SCHEME, (":path", "/#"), AUTHORITY],
+            &[Reset(PROTOCOL_ERROR)],
+        ),
         ("no path", &[METHOD, SCHEME, AUTHORITY], &[Reset(PROTOCOL_ERROR)]),
         ("an empty path", &[METHOD, SCHEME, (":path", ""), AUTHORITY], &[Reset(PROTOCOL_ERROR)]),
         (
@@ -274,6 +304,106 @@ async fn a_host_that_differs_from_the_authority_by_the_default_port_is_the_same(
 }
 
 #[tokio::test]
+async fn a_limit_is_for_the_fields_of_a_head_as_they_were_sent() {
+    // Two cookies were joined, and refused together for a size that neither of them had.
+    let (blue, house) = house().await;
+    let crumb = |length: usize| format!("c={}", "x".repeat(length - 2));
+    let (small, large, too_large) = (crumb(4090), crumb(8192 - 6), crumb(8192 - 5));
+    let shapes: &[(&[&str], u16)] = &[
+        (&[&small, &small], 200),
+        (&[&large, &small], 200),
+        (&[&large, &large, &large], 200),
+        (&[&too_large], 431),
+        (&[&small, &too_large], 431),
+        (&[&large, &large, &large, &large], 431),
+    ];
+    for (cookies, status) in shapes {
+        let cookies: Vec<_> = cookies.iter().map(|it| ("cookie", *it)).collect();
+        let mut frames = Frames::connect(PUBLIC, house.public).await;
+        for part in
+            head_frames(1, &fields(&[&[METHOD, SCHEME, PATH, AUTHORITY], &*cookies].concat()))
+        {
+            frames.send(&part).await;
+        }
+        assert_eq!(frames.fate(1).await, Status(*status), "{} cookies", cookies.len());
+    }
+    // As many as HTTP/1 takes.
+    let many: Vec<_> = (0..99).map(|it| (format!("x-{it}"), "x".repeat(300))).collect();
+    let many: Vec<_> = many.iter().map(|(name, value)| (&**name, &**value)).collect();
+    let mut frames = Frames::connect(PUBLIC, house.public).await;
+    for part in head_frames(1, &fields(&[&[METHOD, SCHEME, PATH, AUTHORITY], &*many].concat())) {
+        frames.send(&part).await;
+    }
+    assert_eq!(frames.fate(1).await, Status(200));
+    assert_eq!(blue.requests(), 4);
+}
+
+/// The frames of a head that may be too large for one.
+fn head_frames(stream: u32, block: &[u8]) -> Vec<Vec<u8>> {
+    let parts: Vec<_> = block.chunks(16_000).collect();
+    let last = parts.len() - 1;
+    let frame_of = |(place, part): (usize, &&[u8])| {
+        let end = if place == last { END_HEADERS } else { 0 };
+        match place {
+            0 => frame(HEADERS, END_STREAM | end, stream, part),
+            _ => frame(CONTINUATION, end, stream, part),
+        }
+    };
+    parts.iter().enumerate().map(frame_of).collect()
+}
+
+#[tokio::test]
+async fn pseudo_fields_in_trailers_reset_the_stream() {
+    // They were dropped, and the request was passed on as if it were well-formed: RFC 9113, section 8.1.
+    let (_blue, house) = house().await;
+    let good = ("x-sum", "1");
+    let shapes: &[Section<'_>] = &[
+        ("a path", &[(":path", "/")], false),
+        ("a path behind a field", &[good, (":path", "/")], false),
+        ("a status", &[(":status", "200")], false),
+        ("a method", &[(":method", "GET"), good], false),
+        ("a scheme", &[(":scheme", "http")], false),
+        ("an authority", &[(":authority", "a.test")], false),
+        ("a protocol", &[(":protocol", "websocket")], false),
+        ("a field", &[good], true),
+        ("nothing", &[], true),
+    ];
+    let head = [(":method", "POST"), SCHEME, (":path", "/echo"), AUTHORITY];
+    let head = frame(HEADERS, END_HEADERS, 1, &fields(&head));
+    let trailers = |block: &[u8]| frame(HEADERS, END_STREAM | END_HEADERS, 1, block);
+    let indexed = |byte: u8| vec![byte];
+    let in_two = |lines: &[(&str, &str)]| {
+        let first = frame(HEADERS, END_STREAM, 1, &fields(&[good]));
+        [first, frame(CONTINUATION, END_HEADERS, 1, &fields(lines))].concat()
+    };
+    let mut cases: Vec<(String, Vec<u8>, bool)> = Vec::new();
+    for (name, lines, is_good) in shapes {
+        cases.push(((*name).to_owned(), trailers(&fields(lines)), *is_good));
+        cases.push((
+            format!("{name}, behind a size"),
+            trailers(&[&[0x20], &*fields(lines)].concat()),
+            *is_good,
+        ));
+        cases.push((format!("{name}, in two frames"), in_two(lines), *is_good));
+    }
+    // Of the static table: RFC 7541, appendix A.
+    for (name, byte) in
+        [("a method", 0x82), ("a path", 0x84), ("a scheme", 0x87), ("a status", 0x88)]
+    {
+        cases.push((format!("{name} by its index"), trailers(&indexed(byte)), false));
+    }
+    for (name, trailers, is_good) in &cases {
+        let mut frames = Frames::connect(PUBLIC, house.public).await;
+        frames.send(&[&*head, &frame(DATA, 0, 1, b"body"), trailers].concat()).await;
+        let fate = frames.fate(1).await;
+        let wanted = if *is_good { Status(200) } else { Reset(PROTOCOL_ERROR) };
+        assert_eq!(fate, wanted, "{name}");
+        frames.send(&get(3, &[])).await;
+        assert_eq!(frames.fate(3).await, Status(200), "only that stream was wrong: {name}");
+    }
+}
+
+#[tokio::test]
 async fn a_good_head_is_answered_however_it_is_cut() {
     let (_blue, house) = house().await;
     let block = fields(&[METHOD, SCHEME, PATH, AUTHORITY, ("te", "trailers"), ("host", "A.test")]);
@@ -311,6 +441,42 @@ async fn a_body_of_another_length_than_it_says_is_no_request() {
             frames.send(&frame(DATA, flags, 1, part)).await;
         }
         assert_eq!(frames.fate(1).await, Reset(PROTOCOL_ERROR), "{length} {parts:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_request_without_content_is_passed_on_when_it_is_known_to_have_none() {
+    // Its head went on at once; the content that it was not to have came later.
+    let (blue, house) = house().await;
+    let post =
+        [(":method", "POST"), SCHEME, (":path", "/head"), AUTHORITY, ("content-length", "0")];
+    let head = |stream| frame(HEADERS, END_HEADERS, stream, &fields(&post));
+    let trailers = fields(&[("x-sum", "1")]);
+    for (name, ends, is_good) in [
+        ("content", vec![frame(DATA, END_STREAM, 1, b"x")], false),
+        ("content later", vec![frame(DATA, 0, 1, &[]), frame(DATA, 0, 1, b"x")], false),
+        ("a reset", vec![frame(RST_STREAM, 0, 1, &CANCEL.to_be_bytes())], false),
+        ("an end", vec![frame(DATA, END_STREAM, 1, &[])], true),
+        ("trailers", vec![frame(HEADERS, END_STREAM | END_HEADERS, 1, &trailers)], true),
+    ] {
+        let before = blue.requests();
+        let mut frames = Frames::connect(PUBLIC, house.public).await;
+        frames.send(&head(1)).await;
+        // It has been read: what came behind it was.
+        assert!(frames.is_alive().await);
+        frames.send(&get(3, &[])).await;
+        assert_eq!(frames.fate(3).await, Status(200));
+        assert_eq!(blue.requests(), before + 1, "only the other one: {name}");
+        for part in &ends {
+            frames.send(part).await;
+        }
+        if name != "a reset" {
+            let wanted = if is_good { Status(200) } else { Reset(PROTOCOL_ERROR) };
+            assert_eq!(frames.fate(1).await, wanted, "{name}");
+        }
+        frames.send(&get(5, &[])).await;
+        assert_eq!(frames.fate(5).await, Status(200), "{name}");
+        assert_eq!(blue.requests(), before + 2 + usize::from(is_good), "{name}");
     }
 }
 
@@ -386,6 +552,40 @@ async fn who_takes_back_more_than_it_lets_us_answer_is_told_to_calm_down() {
         frames.send(&frame(RST_STREAM, 0, stream + 2, &CANCEL.to_be_bytes())).await;
     }
     assert!(frames.is_alive().await);
+}
+
+#[tokio::test]
+async fn a_connection_that_is_closed_for_misuse_is_counted() {
+    const TURNED_AWAY: &str = "flipgate_downstream_turned_away_total{reason=\"http2_abuse\"}";
+    const CALM_DOWN: u32 = 11;
+    let blue = Upstream::start("blue").await;
+    let house = House::build().with("limits.h2_resets = 20").service("web", &[&blue], &[]).start();
+    let cancel = |stream| frame(RST_STREAM, 0, stream, &CANCEL.to_be_bytes());
+    // One that takes back a few is not.
+    let mut frames = Frames::connect(PUBLIC, house.public).await;
+    frames.send(&[get(1, &[]), cancel(1), get(3, &[])].concat()).await;
+    assert_eq!(frames.fate(3).await, Status(200));
+    assert_eq!(house.metric(TURNED_AWAY).await, 0.0);
+    // Taken back before anybody has seen them, which the library counts.
+    for times in 1..=3 {
+        let mut frames = Frames::connect(PUBLIC, house.public).await;
+        let burst: Vec<_> =
+            (0..300).map(|it| 2 * it + 1).flat_map(|it| [get(it, &[]), cancel(it)]).collect();
+        frames.try_send(&burst.concat()).await;
+        assert!(matches!(frames.fate(9999).await, GoAway(CALM_DOWN) | Closed));
+        eventually("counted once", async || house.metric(TURNED_AWAY).await == f64::from(times))
+            .await;
+    }
+    // Taken back when they were passed on, which we count.
+    let mut frames = Frames::connect(PUBLIC, house.public).await;
+    for stream in (0..60).map(|it| 2 * it + 1) {
+        let wait = ask(stream, &[METHOD, SCHEME, (":path", "/wait"), AUTHORITY]);
+        if !frames.try_send(&wait).await || !frames.is_alive().await {
+            break;
+        }
+        frames.try_send(&cancel(stream)).await;
+    }
+    eventually("counted once", async || house.metric(TURNED_AWAY).await == 4.0).await;
 }
 
 #[tokio::test]

@@ -5,7 +5,12 @@ use std::io::BufRead;
 use flipgate_api::wire::PromoteRequest;
 use serde_json::Value;
 
-use crate::support::{Process, Upstream, eventually};
+use crate::support::{
+    Process, Upstream,
+    client::PUBLIC,
+    eventually,
+    frames::{Frames, RST_STREAM, frame},
+};
 
 /// Promotes back and forth. Each promotion writes more than 1 KB to the log.
 async fn promote(process: &Process, times: usize) {
@@ -95,4 +100,39 @@ async fn a_process_whose_standard_error_is_closed_goes_on() {
     eventually("lines are counted", async || dropped(&process).await >= 10).await;
     process.signal("TERM");
     assert_eq!(process.wait().await, Some(0));
+}
+
+/// Once, the HTTP/2 library wrote a warning for each connection, without an address.
+#[tokio::test]
+async fn misuse_of_http2_is_logged_with_the_address_and_not_by_the_library() {
+    let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut process = Process::start(&folder, &blue, &green).await;
+    let burst: Vec<_> = (0..300_u32)
+        .map(|it| 2 * it + 1)
+        .flat_map(|it| {
+            let cancel = frame(RST_STREAM, 0, it, &8_u32.to_be_bytes());
+            [crate::http2_wire::get(it, &[]), cancel]
+        })
+        .collect();
+    let burst = burst.concat();
+    const CONNECTIONS: usize = 50;
+    for _ in 0..CONNECTIONS {
+        let mut frames = Frames::connect(PUBLIC, process.public).await;
+        frames.try_send(&burst).await;
+        while frames.next().await.is_some() {}
+    }
+    let counted = "flipgate_downstream_turned_away_total{reason=\"http2_abuse\"} 50";
+    eventually(counted, async || process.scrape().await.lines().any(|it| it == counted)).await;
+    process.signal("TERM");
+    assert_eq!(process.wait().await, Some(0));
+    let log = process.log();
+    let lines = log.lines().map(|it| serde_json::from_str::<Value>(it).expect("a line of JSON"));
+    let lines: Vec<_> = lines.filter(|it| it["level"] == "WARN").collect();
+    let of_library = |it: &&Value| it["target"].as_str().is_some_and(|it| it.starts_with("h2"));
+    assert_eq!(lines.iter().find(of_library), None);
+    let ours: Vec<_> = lines.iter().filter(|it| it["suppressed"].is_u64()).collect();
+    assert!(!ours.is_empty() && ours.iter().all(|it| it["peer"] == PUBLIC), "{log}");
+    let left_out: u64 = ours.iter().filter_map(|it| it["suppressed"].as_u64()).sum();
+    assert!(ours.len() + usize::try_from(left_out).expect("few") <= CONNECTIONS, "{log}");
 }

@@ -31,6 +31,7 @@ mod overload; // What happens when there is more to do than may be?
 mod places; // Who gets a place when every one is taken?
 mod relay; // Does everything come through as it was sent?
 mod retries; // What is tried again, and what never?
+mod reuse; // Which connections to an endpoint are used for another request?
 mod signals; // When does a signal count?
 mod smuggling; // Is a body ever taken for a request, or the reverse?
 mod state; // What survives?

@@ -5,7 +5,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-use crate::support::{Client, House, Scripted, Upstream, eventually};
+use crate::support::{Client, House, Http2, Scripted, Upstream, client::PUBLIC, eventually};
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
@@ -206,17 +206,37 @@ async fn a_health_check_without_a_host_is_answered_by_an_option_and_never_routed
 }
 
 #[tokio::test]
+async fn a_thousand_interim_answers_are_passed_on() {
+    // An application that reported its progress got a 502 in its client's place with the 33rd.
+    let one = "HTTP/1.1 102 Processing\r\nX-Step: 1\r\n\r\n";
+    let upstream = Scripted::start(format!("{}{OK}", one.repeat(1000))).await;
+    let house = House::at(upstream.address);
+    let mut client = house.public().await;
+    for _ in 0..2 {
+        client.ask("/", "").await;
+        for _ in 0..1000 {
+            assert_eq!(client.head().await.status, 102);
+        }
+        assert_eq!(client.answer().await.text(), "ok");
+    }
+    assert_eq!(upstream.connections(), 1);
+}
+
+#[tokio::test]
 async fn interim_answers_without_end_are_a_502() {
-    let many = "HTTP/1.1 102 Processing\r\n\r\n".repeat(100);
-    let upstream = Scripted::start(many).await;
+    let one = "HTTP/1.1 102 Processing\r\n\r\n";
+    let upstream = Scripted::start(one.repeat(600 * 1024 / one.len())).await;
     let house = House::at(upstream.address);
     let mut client = house.public().await;
     client.ask("/", "").await;
     let mut interim = 0;
-    while client.head().await.status == 102 {
-        interim += 1;
-    }
-    assert_eq!(interim, 32);
+    let last = loop {
+        match client.head().await.status {
+            102 => interim += 1,
+            other => break other,
+        }
+    };
+    assert_eq!((last, interim), (502, 512 * 1024 / one.len()));
     upstream.left().await;
 }
 
@@ -564,6 +584,37 @@ async fn what_is_refused_unread_is_counted_and_says_who_refused_it() {
             house.call("GET", "/metrics", "", "").await.text().contains(&counted)
         })
         .await;
+    }
+}
+
+#[tokio::test]
+async fn the_limits_of_a_head_are_as_they_are_configured() {
+    let upstream = Scripted::start(OK).await;
+    let house = |limits: &str| {
+        let address = upstream.address;
+        House::build().with(limits).service_of("web", "*", "/", &[address], &[]).start()
+    };
+    let narrow = house("limits.max_line = \"1KiB\"\nlimits.max_head = \"2KiB\"");
+    let wide = house("limits.max_line = \"20KiB\"\nlimits.max_head = \"63KiB\"");
+    let path = |count: usize| format!("/{}", "x".repeat(count - 1));
+    for (house, path, values, status) in [
+        (&narrow, path(1024), [1, 1], 200),
+        (&narrow, path(1025), [1, 1], 414),
+        (&narrow, path(1), [1021, 1], 200),
+        (&narrow, path(1), [1022, 1], 431),
+        (&narrow, path(1), [1015, 1015], 431),
+        (&wide, path(20_000), [20_000, 20_000], 200),
+        (&wide, path(1), [20_480, 1], 431),
+        (&wide, path(20_480), [20_400, 20_400], 200),
+    ] {
+        let [one, two] = values.map(|it| "x".repeat(it));
+        let case = format!("{} {values:?}", path.len());
+        let answer =
+            house.public().await.get(&path, &format!("X-1: {one}\r\nX-2: {two}\r\n")).await;
+        assert_eq!(answer.status, status, "{case}");
+        let mut client = Http2::connect(PUBLIC, house.public).await;
+        let answer = client.get(&path, &format!("x-1: {one}\nx-2: {two}")).await;
+        assert_eq!(answer.status, status, "HTTP/2, {case}");
     }
 }
 

@@ -11,7 +11,7 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::course::Course;
-use crate::{downstream::clock::Wait, net::Socket};
+use crate::{downstream::clock::Wait, http2::Guard, net::Socket};
 
 /// How much a client may send of all requests together before it was passed on.
 pub(super) const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
@@ -24,6 +24,7 @@ const NOISE_TIME: Duration = Duration::from_secs(3600);
 /// The socket, watched: for silence, for an end that takes nothing, for noise.
 pub(super) struct Watched<M> {
     socket: Socket,
+    guard: Guard,
     course: Rc<Course<M>>,
     /// Bytes that came since this time, and what the meter showed then.
     came: u64,
@@ -36,7 +37,7 @@ pub(super) struct Watched<M> {
 impl<M> Watched<M> {
     pub(super) fn new(socket: Socket, course: Rc<Course<M>>) -> Self {
         let since = course.connection.now();
-        Self { socket, course, came: 0, meant: 0, since }
+        Self { socket, guard: Guard::new(), course, came: 0, meant: 0, since }
     }
 
     fn note_read(&mut self, came: u64) {
@@ -74,9 +75,15 @@ impl<M> AsyncRead for Watched<M> {
     ) -> Poll<io::Result<()>> {
         let watched = self.get_mut();
         let before = room.filled().len();
-        let read = pin!(&mut watched.socket).poll_read(context, room);
-        let came = room.filled().len() - before;
-        if came > 0 {
+        if watched.guard.take(room) {
+            return Poll::Ready(Ok(()));
+        }
+        loop {
+            let read = pin!(&mut watched.socket).poll_read(context, room);
+            let came = room.filled().len() - before;
+            if came == 0 {
+                return read;
+            }
             watched.note_read(came as u64);
             let connection = &watched.course.connection;
             connection.end(Wait::Sound);
@@ -85,8 +92,10 @@ impl<M> AsyncRead for Watched<M> {
                 let what = "more frames than its requests have a use for";
                 return Poll::Ready(Err(io::Error::other(what)));
             }
+            if watched.guard.pass(room, before) {
+                return read;
+            }
         }
-        read
     }
 }
 

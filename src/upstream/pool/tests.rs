@@ -1,5 +1,6 @@
 //! The choice among members: distributions with seeds, and bounds that follow from them.
 
+mod ejection;
 mod line;
 
 use std::{collections::HashMap, time::Duration};
@@ -307,67 +308,6 @@ fn who_has_just_come_back_gets_less() {
     let after = Instant::now() + Duration::from_secs(3700);
     assert_eq!(one.share(Some(Duration::from_secs(3600)), after), 1000);
     assert_eq!(one.share(None, Instant::now()), 1000);
-}
-
-#[test]
-fn who_fails_again_and_again_is_left_out_but_never_too_many() {
-    let names = names(10);
-    let listed: Vec<_> = names.iter().map(|it| (it.as_str(), 1)).collect();
-    let ejection = Ejection { share: 30, ..Ejection::default() };
-    let pool = well(pool_of(&listed, Policy { ejection, ..Policy::default() }));
-    let members = pool.members();
-    let now = Instant::now();
-    let ejected = || members.iter().filter(|it| it.condition().ejected.is_some()).count();
-    for _ in 0..4 {
-        pool.failed(&members[0], "503", now);
-    }
-    pool.succeeded(&members[0]);
-    pool.failed(&members[0], "503", now);
-    assert_eq!(ejected(), 0, "never five in a row");
-    for member in &members {
-        for _ in 0..5 {
-            pool.failed(member, "503", now);
-        }
-    }
-    assert_eq!(ejected(), 3);
-    let shares = shares(&pool, 1_000, &mut seeded());
-    assert!(names[..3].iter().all(|it| !shares.contains_key(it)), "{shares:?}");
-    pool.release(now + Duration::from_secs(29));
-    assert_eq!(ejected(), 3);
-    pool.release(now + Duration::from_secs(30));
-    assert_eq!(ejected(), 0);
-}
-
-#[test]
-fn when_another_one_should_be_out_the_one_that_is_out_for_longest_comes_back() {
-    let pool = pool(&LISTED[..2]);
-    let members = pool.members();
-    let begin = Instant::now();
-    let out = || -> Vec<_> { members.iter().map(|it| it.condition().ejected.is_some()).collect() };
-    let fail = |member: &Member, now| (0..5).for_each(|_| pool.failed(member, "503", now));
-    fail(&members[0], begin);
-    assert_eq!(out(), [true, false]);
-    fail(&members[1], begin);
-    assert_eq!(out(), [true, false], "not at once: there is no end to it if both are ill");
-    fail(&members[1], begin + TURN);
-    assert_eq!(out(), [false, true]);
-    fail(&members[1], begin + TURN * 2);
-    assert_eq!(out(), [false, true], "who is out already is out");
-}
-
-#[test]
-fn the_only_one_is_never_left_out_and_of_two_one_may_be() {
-    for (listed, expected) in [(&LISTED[..1], 0), (&LISTED[..2], 1)] {
-        let pool = pool(listed);
-        for member in pool.members() {
-            for _ in 0..100 {
-                pool.failed(&member, "503", Instant::now());
-            }
-        }
-        let members = pool.members();
-        let ejected = members.iter().filter(|it| it.condition().ejected.is_some()).count();
-        assert_eq!(ejected, expected);
-    }
 }
 
 #[test]

@@ -2,7 +2,10 @@
 
 use std::{
     net::SocketAddr,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
 };
 
 use tokio::{
@@ -27,6 +30,7 @@ struct State {
     closes: bool,
     seen: Mutex<Vec<u8>>,
     open: watch::Sender<usize>,
+    connections: AtomicUsize,
 }
 
 impl Scripted {
@@ -44,7 +48,8 @@ impl Scripted {
         let address = listener.local_addr().expect("a bound socket");
         let answer = answer.to_vec();
         let (seen, open) = (Mutex::default(), watch::Sender::new(0));
-        let state = Arc::new(State { answer, closes, seen, open });
+        let connections = AtomicUsize::new(0);
+        let state = Arc::new(State { answer, closes, seen, open, connections });
         let mut tasks = JoinSet::new();
         let serving = Arc::clone(&state);
         tasks.spawn(async move {
@@ -75,6 +80,11 @@ impl Scripted {
         self.seen()
     }
 
+    /// Connections that carried a request.
+    pub(crate) fn connections(&self) -> usize {
+        self.state.connections.load(SeqCst)
+    }
+
     /// Waits until nobody is connected.
     pub(crate) async fn left(&self) {
         let mut open = self.state.open.subscribe();
@@ -86,6 +96,7 @@ impl Scripted {
 async fn serve(mut stream: TcpStream, state: Arc<State>) {
     state.open.send_modify(|it| *it += 1);
     let mut unseen = Vec::new();
+    let mut is_first = true;
     loop {
         let begin = unseen.len();
         match stream.read_buf(&mut unseen).await {
@@ -99,6 +110,9 @@ async fn serve(mut stream: TcpStream, state: Arc<State>) {
             unseen.drain(..end + 4);
             // The end of a chunked body looks like one, but has no version.
             if head.contains(" HTTP/1.") {
+                if std::mem::take(&mut is_first) {
+                    state.connections.fetch_add(1, SeqCst);
+                }
                 is_answered = stream.write_all(&state.answer).await.is_ok();
             }
         }

@@ -1,0 +1,322 @@
+//! Malformed requests (section 8.1) that the library takes for good ones: it drops pseudo-fields in trailers
+//! without a word, and more that [`pseudo`] knows.
+//!
+//! The library refuses a head in which a pseudo-field stands behind another field. So each section of
+//! trailers, and each head that is malformed, gets a field of ours at its beginning, on its way into the
+//! library: behind that, a pseudo-field makes it malformed. All other frames pass as they are.
+
+use http::HeaderName;
+use tokio::io::ReadBuf;
+
+use super::{PREFACE, pseudo};
+
+/// Looks at the frames that a client sends.
+#[derive(Debug)]
+pub struct Guard {
+    /// Bytes that are still to come of the preface or of a frame.
+    left: usize,
+    /// The highest stream that has begun.
+    last: u32,
+    /// Whether the client may name by its place in the table what makes a head malformed.
+    is_poisoned: bool,
+    /// What came and could not pass yet, behind what can.
+    held: Vec<u8>,
+    /// How much of it can pass.
+    ready: usize,
+}
+
+/// The head of a frame: section 4.1.
+struct Frame {
+    length: usize,
+    kind: u8,
+    flags: u8,
+    stream: u32,
+}
+
+/// What is done with a frame.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Verdict {
+    Pass,
+    /// It has to be there as a whole.
+    Wait,
+    /// It gets our field.
+    Mark {
+        /// Whether all heads do from now on.
+        poisons: bool,
+    },
+}
+
+/// The field of ours.
+pub(super) const MARK: HeaderName = HeaderName::from_static("flipgate-end");
+
+/// The same as a literal without indexing, with an empty value: RFC 7541, section 6.2.2.
+const INSERTED: &[u8] = b"\0\x0cflipgate-end\0";
+
+const HEAD: usize = 9;
+const HEADERS: u8 = 1;
+const PADDED: u8 = 0x8;
+const PRIORITY: u8 = 0x20;
+
+/// Bytes of a frame, at most, as we have told nothing else: section 4.2. The library refuses larger ones.
+const LENGTH_MAX: usize = 16_384;
+
+// === impl Guard ===
+
+impl Guard {
+    /// At the beginning of a connection.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { left: PREFACE.len(), last: 0, is_poisoned: false, held: Vec::new(), ready: 0 }
+    }
+
+    /// Puts what was held into `room`, as much as can pass. False if nothing can.
+    pub fn take(&mut self, room: &mut ReadBuf<'_>) -> bool {
+        let count = self.ready.min(room.remaining());
+        if count == 0 {
+            return false;
+        }
+        room.put_slice(&self.held[..count]);
+        self.held.drain(..count);
+        self.ready -= count;
+        if self.held.is_empty() {
+            self.held = Vec::new();
+        }
+        true
+    }
+
+    /// Looks at what came into `room` behind the first `before` bytes, and takes away what cannot pass yet.
+    /// Only while nothing that was held [can pass](Self::take). False if nothing of it can.
+    pub fn pass(&mut self, room: &mut ReadBuf<'_>, before: usize) -> bool {
+        let came = &room.filled()[before..];
+        let passes = if self.held.is_empty() { self.skip(came) } else { 0 };
+        if passes < came.len() {
+            self.held.extend_from_slice(&came[passes..]);
+            room.set_filled(before + passes);
+            self.look();
+        }
+        passes > 0 || self.take(room)
+    }
+
+    /// How many bytes pass as they are: up to trailers, or to a frame whose head is not there as a whole.
+    fn skip(&mut self, bytes: &[u8]) -> usize {
+        let mut at = 0;
+        loop {
+            let some = self.left.min(bytes.len() - at);
+            self.left -= some;
+            at += some;
+            match Frame::read(&bytes[at..]) {
+                Some(frame)
+                    if self.left == 0 && self.judge(&frame, &bytes[at..]) == Verdict::Pass =>
+                {
+                    if frame.kind == HEADERS {
+                        self.last = frame.stream;
+                    }
+                    self.left = frame.length;
+                    at += HEAD;
+                }
+                _ => return at,
+            }
+        }
+    }
+
+    fn judge(&self, frame: &Frame, bytes: &[u8]) -> Verdict {
+        if frame.kind != HEADERS || frame.stream == 0 || frame.length > LENGTH_MAX {
+            return Verdict::Pass;
+        }
+        if frame.stream <= self.last || self.is_poisoned {
+            return Verdict::Mark { poisons: false };
+        }
+        let Some(bytes) = bytes.get(..HEAD + frame.length) else { return Verdict::Wait };
+        let block = frame.begin(bytes).map(|it| &bytes[it..]);
+        match block.and_then(pseudo::look) {
+            None => Verdict::Pass,
+            Some(wrong) => Verdict::Mark { poisons: wrong.is_kept },
+        }
+    }
+
+    /// Puts our field where it is needed in what is held, and finds out what can pass.
+    fn look(&mut self) {
+        loop {
+            let mut held = std::mem::take(&mut self.held);
+            self.ready += self.skip(&held[self.ready..]);
+            let frame = &held[self.ready..];
+            let place = Frame::read(frame).and_then(|it| match self.judge(&it, frame) {
+                Verdict::Mark { poisons } => Some((it.begin(frame)?, it, poisons)),
+                Verdict::Pass | Verdict::Wait => None,
+            });
+            let is_marked = place.is_some();
+            if let Some((place, Frame { length, stream, .. }, poisons)) = place {
+                self.last = stream.max(self.last);
+                self.is_poisoned |= poisons;
+                let length = length + INSERTED.len();
+                let told = u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes();
+                held[self.ready..self.ready + 3].copy_from_slice(&told[1..]);
+                let place = self.ready + place;
+                held.splice(place..place, INSERTED.iter().copied());
+                self.ready += HEAD;
+                self.left = length;
+            }
+            self.held = held;
+            if !is_marked {
+                return;
+            }
+        }
+    }
+}
+
+impl Default for Guard {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+// === impl Frame ===
+
+impl Frame {
+    /// The frame that begins here, if its head is there.
+    fn read(bytes: &[u8]) -> Option<Self> {
+        let [one, two, three, kind, flags, stream @ ..] = bytes.first_chunk::<HEAD>()?;
+        Some(Self {
+            length: u32::from_be_bytes([0, *one, *two, *three]) as usize,
+            kind: *kind,
+            flags: *flags,
+            stream: u32::from_be_bytes(*stream) & 0x7fff_ffff,
+        })
+    }
+
+    /// Where the first field stands in these bytes of a HEADERS frame: behind what is before the block
+    /// (section 6.2), and behind changes of the table's size, which have to stand first (RFC 7541, section
+    /// 4.2). `None` while that is not there.
+    fn begin(&self, bytes: &[u8]) -> Option<usize> {
+        let end = HEAD + self.length;
+        let mut at = HEAD;
+        at += usize::from(self.flags & PADDED != 0);
+        at += if self.flags & PRIORITY != 0 { 5 } else { 0 };
+        while at < end {
+            let first = bytes.get(at)?;
+            if first & 0xe0 != 0x20 {
+                break;
+            }
+            at += 1;
+            let mut more = first & 0x1f == 0x1f;
+            while more && at < end {
+                more = bytes.get(at)? & 0x80 != 0;
+                at += 1;
+            }
+        }
+        // One that ends before its block begins is malformed wherever the field stands.
+        let at = at.min(end);
+        (bytes.len() >= at).then_some(at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(payload.len()).expect("short").to_be_bytes();
+        [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+    }
+
+    /// What passes of these bytes if they come in parts, and are taken in parts.
+    fn passed(bytes: &[u8], at_once: usize, room: usize) -> Vec<u8> {
+        let (mut guard, mut seen) = (Guard::new(), Vec::new());
+        for part in bytes.chunks(at_once) {
+            let mut memory = vec![0; part.len()];
+            let mut read = ReadBuf::new(&mut memory);
+            read.put_slice(part);
+            guard.pass(&mut read, 0);
+            seen.extend_from_slice(read.filled());
+            loop {
+                let mut memory = vec![0; room];
+                let mut read = ReadBuf::new(&mut memory);
+                if !guard.take(&mut read) {
+                    break;
+                }
+                seen.extend_from_slice(read.filled());
+            }
+        }
+        seen
+    }
+
+    #[test]
+    fn trailers_get_a_field_of_ours_wherever_they_are_split() {
+        let update = [0x3f, 0xe1, 0x1f];
+        for (flags, before) in [
+            (0x5, &[][..]),
+            (0x5, &[0x20]),
+            (0x5, &update),
+            (0x5, &[0x20, 0x3f, 0xe1, 0x1f]),
+            (0x5 | PADDED, &[2]),
+            (0x5 | PRIORITY, &[0, 0, 0, 3, 9]),
+            (0x5 | PADDED | PRIORITY, &[2, 0, 0, 0, 3, 9, 0x20]),
+        ] {
+            let fields = b"\x00\x01a\x01b\0\0";
+            let head = frame(HEADERS, 4, 1, b"\x82\x86\x84");
+            let rest = frame(6, 0, 0, b"12345678");
+            let trailers = frame(HEADERS, flags, 1, &[before, fields].concat());
+            let marked = frame(HEADERS, flags, 1, &[before, INSERTED, fields].concat());
+            let sent =
+                [PREFACE, &head, &frame(0, 0, 1, b"data"), &trailers, &rest, &trailers].concat();
+            let wanted =
+                [PREFACE, &head, &frame(0, 0, 1, b"data"), &marked, &rest, &marked].concat();
+            for at_once in 1..=sent.len() {
+                assert_eq!(passed(&sent, at_once, 7), wanted, "{flags:x} {before:x?} {at_once}");
+            }
+        }
+    }
+
+    #[test]
+    fn everything_else_passes_as_it_is() {
+        let sent = [
+            PREFACE,
+            &frame(4, 0, 0, &[]),
+            &frame(HEADERS, 5, 1, b"\x82"),
+            &frame(HEADERS, 5, 3, b"\x82"),
+            &frame(9, 4, 3, b"\x82"),
+            &frame(HEADERS, 5, 0, b"\x82"),
+            &frame(HEADERS, 5, 1, &[0; LENGTH_MAX + 1]),
+            &frame(3, 0, 1, &[0; 4]),
+        ]
+        .concat();
+        for at_once in [1, 2, 9, 10, 1000, sent.len()] {
+            assert_eq!(passed(&sent, at_once, 1000), sent, "{at_once}");
+        }
+    }
+
+    #[test]
+    fn a_malformed_head_gets_a_field_of_ours_and_later_ones_if_they_may_refer_to_it() {
+        let bad = |first: u8| [0x82, 0x86, first, 2, b'/', b'#'];
+        let marked = |block: &[u8]| [INSERTED, block].concat();
+        for (first, is_kept) in [(0x04, false), (0x44, true)] {
+            let bad = bad(first);
+            let good = b"\x82\x86\x84";
+            let next = if is_kept { marked(good) } else { good.to_vec() };
+            let sent = [
+                PREFACE,
+                &frame(HEADERS, 5, 1, good),
+                &frame(HEADERS, 5, 3, &bad),
+                &frame(HEADERS, 5, 5, good),
+            ];
+            let wanted = [
+                PREFACE,
+                &frame(HEADERS, 5, 1, good),
+                &frame(HEADERS, 5, 3, &marked(&bad)),
+                &frame(HEADERS, 5, 5, &next),
+            ];
+            let (sent, wanted) = (sent.concat(), wanted.concat());
+            for at_once in 1..=sent.len() {
+                assert_eq!(passed(&sent, at_once, 7), wanted, "{first:x} {at_once}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_frame_that_is_too_short_for_its_flags_holds_up_nothing() {
+        let short = frame(HEADERS, 0x5 | PADDED | PRIORITY, 1, b"\x02\0");
+        let sent = [PREFACE, &frame(HEADERS, 4, 1, b"\x82"), &short, &short].concat();
+        let seen = passed(&sent, 3, 100);
+        assert_eq!(seen.len(), sent.len() + 2 * INSERTED.len());
+    }
+}

@@ -1,0 +1,160 @@
+//! What makes an idle connection one that is not used again?
+
+use std::{io::Write, os::unix::net::UnixStream as StdUnixStream, sync::Arc};
+
+use rustls::{
+    ClientConfig, RootCertStore, ServerConfig, ServerConnection,
+    pki_types::{PrivateKeyDer, ServerName},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+};
+use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+use super::*;
+
+/// The other end, which writes without the runtime.
+type Plain = std::net::TcpStream;
+
+async fn pair() -> (TcpStream, Plain) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("a bound socket");
+    let (ours, theirs) = tokio::join!(TcpStream::connect(address), listener.accept());
+    let theirs = theirs.expect("a connection").0.into_std().expect("a socket");
+    theirs.set_nonblocking(false).expect("a socket");
+    (ours.expect("a connection"), theirs)
+}
+
+/// A connection by TLS that has carried a request, and the server's end of it.
+async fn secured(tickets: usize) -> (Transport, Plain, ServerConnection) {
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let params = rcgen::CertificateParams::new(["a.test".to_owned()]).expect("a name");
+    let certificate = params.self_signed(&key).expect("a certificate").der().clone();
+    let mut roots = RootCertStore::empty();
+    roots.add(certificate.clone()).expect("a certificate");
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let server = ServerConfig::builder_with_provider(Arc::clone(&provider));
+    let server = server.with_safe_default_protocol_versions().expect("versions");
+    let key = PrivateKeyDer::try_from(key.serialize_der()).expect("a key");
+    let mut server =
+        server.with_no_client_auth().with_single_cert(vec![certificate], key).expect("they fit");
+    server.send_tls13_tickets = tickets;
+    let client = ClientConfig::builder_with_provider(provider);
+    let client = client.with_safe_default_protocol_versions().expect("versions");
+    let client = client.with_root_certificates(roots).with_no_client_auth();
+    let (ours, theirs) = pair().await;
+    theirs.set_nonblocking(true).expect("a socket");
+    let theirs = TcpStream::from_std(theirs).expect("a socket");
+    let name = ServerName::try_from("a.test").expect("a name");
+    let (ours, theirs) = tokio::join!(
+        TlsConnector::from(Arc::new(client)).connect(name, ours),
+        TlsAcceptor::from(Arc::new(server)).accept(theirs)
+    );
+    let (mut ours, mut theirs) = (ours.expect("a handshake"), theirs.expect("a handshake"));
+    let mut seen = [0; 3];
+    ours.write_all(b"ask").await.expect("open");
+    theirs.read_exact(&mut seen).await.expect("open");
+    let (theirs, session) = theirs.into_inner();
+    let theirs = theirs.into_std().expect("a socket");
+    theirs.set_nonblocking(false).expect("a socket");
+    (Transport::Tls(Box::new(ours.into())), theirs, session)
+}
+
+/// Writes what the server's session has to say.
+fn flush(session: &mut ServerConnection, mut to: &Plain) {
+    while session.wants_write() {
+        session.write_tls(&mut to).expect("open");
+    }
+}
+
+// None of the tests lets the runtime look at the socket between what the other end does and the question:
+// what came in the last moment is what the runtime does not know.
+
+#[tokio::test]
+async fn whatever_waits_makes_a_plain_connection_unfit() {
+    let unasked = b"HTTP/1.1 408 Request Timeout\r\n\r\n".as_slice();
+    for bytes in [b"x".as_slice(), b"\r\n", unasked] {
+        let (ours, mut theirs) = pair().await;
+        let mut transport = Transport::Tcp(ours);
+        assert!(transport.is_quiet_now());
+        theirs.write_all(bytes).expect("open");
+        assert!(!transport.is_quiet_now(), "{bytes:?}");
+    }
+    let (ours, theirs) = pair().await;
+    let mut transport = Transport::Tcp(ours);
+    drop(theirs);
+    assert!(!transport.is_quiet_now(), "the end");
+
+    let (ours, mut theirs) = StdUnixStream::pair().expect("sockets");
+    ours.set_nonblocking(true).expect("a socket");
+    let mut transport = Transport::Unix(UnixStream::from_std(ours).expect("a socket"));
+    assert!(transport.is_quiet_now());
+    theirs.write_all(b"x").expect("open");
+    assert!(!transport.is_quiet_now(), "a unix socket");
+}
+
+#[tokio::test]
+async fn a_reset_makes_a_connection_unfit() {
+    let (ours, theirs) = pair().await;
+    let mut transport = Transport::Tcp(ours);
+    SockRef::from(&theirs).set_linger(Some(Duration::ZERO)).expect("a socket");
+    drop(theirs);
+    assert!(!transport.is_quiet_now());
+}
+
+#[tokio::test]
+async fn the_end_of_a_session_makes_a_connection_unfit_though_its_socket_is_open() {
+    let (mut transport, theirs, mut session) = secured(0).await;
+    assert!(transport.is_quiet_now());
+    session.send_close_notify();
+    flush(&mut session, &theirs);
+    assert!(!transport.is_quiet_now());
+    assert!(!transport.is_quiet_now(), "and stays so");
+}
+
+#[tokio::test]
+async fn an_unasked_answer_by_tls_makes_a_connection_unfit() {
+    let (mut transport, theirs, mut session) = secured(0).await;
+    session.writer().write_all(b"HTTP/1.1 408 Request Timeout\r\n\r\n").expect("open");
+    flush(&mut session, &theirs);
+    assert!(!transport.is_quiet_now());
+    // What was decrypted then is not forgotten.
+    assert!(!transport.is_quiet_now() && !transport.is_quiet());
+}
+
+#[tokio::test]
+async fn a_part_of_a_record_and_what_is_no_tls_make_a_connection_unfit() {
+    let (mut transport, theirs, mut session) = secured(0).await;
+    session.writer().write_all(b"HTTP/1.1 408 Request Timeout\r\n\r\n").expect("open");
+    let mut record = Vec::new();
+    session.write_tls(&mut record).expect("memory");
+    (&theirs).write_all(&record[..record.len() - 1]).expect("open");
+    assert!(!transport.is_quiet_now());
+
+    let (mut transport, theirs, _session) = secured(0).await;
+    (&theirs).write_all(b"HTTP/1.1 408 Request Timeout\r\n\r\n").expect("open");
+    assert!(!transport.is_quiet_now());
+
+    let (mut transport, theirs, _session) = secured(0).await;
+    drop(theirs);
+    assert!(!transport.is_quiet_now());
+}
+
+#[tokio::test]
+async fn session_tickets_leave_a_connection_fit() {
+    let (mut transport, theirs, mut session) = secured(4).await;
+    let Transport::Tls(stream) = &transport else { panic!("it is TLS") };
+    let mut byte = [std::mem::MaybeUninit::uninit()];
+    let waiting = SockRef::from(stream.get_ref().0).peek(&mut byte);
+    assert_eq!(waiting.ok(), Some(1), "the tickets wait to be read");
+    assert!(transport.is_quiet_now());
+    assert!(transport.is_quiet());
+    // And it works as before.
+    let mut seen = [0; 5];
+    transport.write_all(b"again").await.expect("open");
+    session.writer().write_all(b"reply").expect("open");
+    flush(&mut session, &theirs);
+    transport.read_exact(&mut seen).await.expect("open");
+    assert_eq!(&seen, b"reply");
+}
