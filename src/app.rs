@@ -31,7 +31,7 @@ use self::{
 use crate::{
     admin,
     care::Care,
-    config::{Config, own_addresses},
+    config::{Config, PerClient, own_addresses},
     control::{Control, EventKind},
     downstream::{self, BindError, Handler, Listener, Worker},
     metrics::Metrics,
@@ -201,14 +201,15 @@ impl App {
             forwarding: config.forwarding.clone(),
             mark: Mark::unique(),
         };
+        let exempt = config.catalog.trusted_proxies.iter().copied().collect();
         let per_client = config.connections_per_client.of(files.downstream);
         let settings = downstream::Settings {
             patience: config.patience,
             places: downstream::Places::new(files.downstream, workers),
-            crowd: Arc::new(downstream::Crowd::new(
-                per_client,
-                config.catalog.trusted_proxies.iter().copied().collect(),
-            )),
+            crowd: Arc::new(match config.connections_per_client {
+                PerClient::Auto => downstream::Crowd::sharing(per_client, exempt),
+                PerClient::AtMost(_) => downstream::Crowd::new(per_client, exempt),
+            }),
             limits: config.connection,
             metrics: metrics.clone(),
         };

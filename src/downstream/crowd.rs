@@ -16,6 +16,8 @@ use crate::model::{Networks, one_client};
 #[derive(Debug)]
 pub struct Crowd {
     max: usize,
+    /// Whether what has just been used is kept at the limit, and a new one is refused.
+    keeps_recent: bool,
     /// Addresses that are those of many clients, and have no limit.
     exempt: Networks,
     open: Mutex<HashMap<IpAddr, Open>>,
@@ -55,7 +57,19 @@ impl Crowd {
     /// At most so many connections of one address, unless it is one of `exempt`.
     #[must_use]
     pub fn new(max: usize, exempt: Networks) -> Self {
-        Self { max, exempt, open: Mutex::default() }
+        Self { max, keeps_recent: true, exempt, open: Mutex::default() }
+    }
+
+    /// The same, but at the limit any idle connection of the address makes room for a new one: the limit is a
+    /// share that nobody has asked for.
+    #[must_use]
+    pub fn sharing(max: usize, exempt: Networks) -> Self {
+        Self { keeps_recent: false, ..Self::new(max, exempt) }
+    }
+
+    /// Whether what has just been used is kept at the limit.
+    pub(super) fn keeps_recent(&self) -> bool {
+        self.keeps_recent
     }
 
     /// Counts a connection in, unless its address has as many as it may.

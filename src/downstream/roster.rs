@@ -50,6 +50,8 @@ struct Candidate {
 #[derive(Default)]
 struct OfClient {
     client: Option<(IpAddr, Tick)>,
+    /// Whether none was found then: not to be looked for again with each connection of a flood.
+    had_none: bool,
     queue: VecDeque<Candidate>,
 }
 
@@ -129,15 +131,20 @@ impl<M> Roster<M> {
         self.evict_one(&mut self.queue.borrow_mut())
     }
 
-    /// Closes the connection of a client that has been idle longest, if that is at least a second: one that
-    /// has just been used most likely will be again. False if there is none.
-    pub(super) fn evict_of(&self, address: IpAddr) -> bool {
+    /// Closes the connection of a client that has been idle longest; with `keeps_recent`, if that is at least
+    /// a second: one that has just been used most likely will be again. False if there is none.
+    pub(super) fn evict_of(&self, address: IpAddr, keeps_recent: bool) -> bool {
         let wanted = (one_client(address), self.clock.tick());
         let mut known = self.of_client.borrow_mut();
-        if known.client != Some(wanted) {
+        // What is idle for a second changes with each step, and what is idle at all at any time.
+        let may_have_more = !keeps_recent && !known.had_none && known.queue.is_empty();
+        if known.client != Some(wanted) || may_have_more {
             known.client = Some(wanted);
             known.queue = self.idle(|it| (client_of(it) == wanted.0).then_some(true));
-            known.queue.retain(|it| self.clock.is_a_second_after(it.since));
+            if keeps_recent {
+                known.queue.retain(|it| self.clock.is_a_second_after(it.since));
+            }
+            known.had_none = known.queue.is_empty();
         }
         self.evict_one(&mut known.queue)
     }
@@ -305,13 +312,15 @@ mod tests {
         let other = connection(&roster, "192.0.2.2");
         other.0.begin(Wait::Request);
         let address = "192.0.2.1".parse().expect("an address");
-        assert!(!roster.evict_of(address), "it has just been used");
+        assert!(!roster.evict_of(address, true), "it has just been used");
         pass(&roster, 2);
         let fresh = connection(&roster, "192.0.2.1");
         fresh.0.begin(Wait::Request);
-        assert!(roster.evict_of(address) && old.0.is_evicted());
-        assert!(!roster.evict_of(address));
+        assert!(roster.evict_of(address, true) && old.0.is_evicted());
+        assert!(!roster.evict_of(address, true));
         assert!(!fresh.0.is_evicted() && !other.0.is_evicted());
+        assert!(roster.evict_of(address, false) && fresh.0.is_evicted(), "a share is no limit");
+        assert!(!roster.evict_of(address, false) && !other.0.is_evicted());
     }
 
     #[test]

@@ -72,7 +72,7 @@ pub(super) fn serve<H: Handler>(
 fn stand<H: Handler>(guest: &mut Guest, address: SocketAddr, house: &House<H>) -> bool {
     guest.standing = house.crowd.join(address.ip()).or_else(|| {
         // Of another worker's connections nothing is known here.
-        house.roster.evict_of(address.ip()).then(|| {
+        house.roster.evict_of(address.ip(), house.crowd.keeps_recent()).then(|| {
             house.metrics.evicted("connections_per_client");
             house.crowd.join_instead(address.ip())
         })?
