@@ -70,6 +70,25 @@ impl Client {
         sent.expect("in time").expect("the connection is open");
     }
 
+    /// Sends bytes, and reads meanwhile until `byte` has come as often as it is among them: whoever sends them
+    /// back need not be able to keep them all.
+    pub(crate) async fn send_and_read(&mut self, bytes: &[u8], byte: u8) {
+        let count = |bytes: &[u8]| bytes.iter().filter(|it| **it == byte).count();
+        let (mut reading, mut writing) = tokio::io::split(&mut self.stream);
+        let mut left = count(bytes) - count(&std::mem::take(&mut self.buffer));
+        let read = async {
+            let mut part = vec![0; 64 * 1024];
+            while left > 0 {
+                let read = timeout(LONG, reading.read(&mut part)).await;
+                let read = read.expect("in time").expect("the connection is open");
+                assert!(read > 0, "it ended");
+                left -= count(&part[..read]);
+            }
+        };
+        let (sent, ()) = tokio::join!(writing.write_all(bytes), read);
+        sent.expect("the connection is open");
+    }
+
     /// Sends as much as the other end takes; it may have closed.
     pub(crate) async fn try_send(&mut self, bytes: impl AsRef<[u8]>) {
         let sent = timeout(LONG, self.stream.write_all(bytes.as_ref())).await;
@@ -168,14 +187,6 @@ impl Client {
             assert!(self.more().await, "ended too early, after {:?}", self.unread());
         }
         self.buffer.drain(..count).collect()
-    }
-
-    /// Reads what there is, at least one byte.
-    pub(crate) async fn some(&mut self) -> Vec<u8> {
-        if self.buffer.is_empty() {
-            assert!(self.more().await, "ended");
-        }
-        std::mem::take(&mut self.buffer)
     }
 
     /// Reads up to the next occurrence of `text`.
