@@ -73,15 +73,15 @@ impl<S> Strict<S> {
                 }
                 Expected::Body(decoder) => {
                     // Content is moved together there, and is passed on as it came here.
-                    match decoder.decode(&mut left.to_vec()) {
-                        Ok(piece) => self.good += piece.used,
+                    let used = match decoder.decode(&mut left.to_vec()) {
+                        Ok(piece) => piece.used,
                         Err(error) => return self.reject(error.to_string()),
-                    }
-                    match decoder.is_done() {
-                        true => {
-                            self.expected = Expected::Head(Scan::up_to(RequestHead::BYTES_MAX));
-                        }
-                        false => return,
+                    };
+                    self.good += used;
+                    if decoder.is_done() {
+                        self.expected = Expected::Head(Scan::up_to(RequestHead::BYTES_MAX));
+                    } else if used == 0 {
+                        return;
                     }
                 }
             }
@@ -197,7 +197,8 @@ mod tests {
     async fn what_is_strict_comes_through_as_it_was_sent() {
         let sent = "POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nb\n\nbGET /b HTTP/1.1\r\nHost: a\r\n\r\n\
                     PUT /c HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2;x=y\r\n\n\n\r\n0\r\nA: b\r\n\r\n\
-                    GET /d HTTP/1.0\r\nHost: a\r\n\r\n";
+                    PUT /d HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n\
+                    1\r\na\r\n2\r\nbc\r\n1;x\r\nd\r\n0\r\n\r\nGET /e HTTP/1.0\r\nHost: a\r\n\r\n";
         for size in [1, 7, 1000] {
             assert_eq!(seen(sent, size).await, (sent.to_owned(), None), "{size}");
         }

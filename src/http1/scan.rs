@@ -6,7 +6,8 @@
 pub struct Scan {
     /// Bytes that a head may have at most.
     max: usize,
-    known: usize,
+    /// Bytes that were searched for an empty line.
+    searched: usize,
     parsed: usize,
     /// Whether an empty line was seen, so that each byte behind it may be the one that matters.
     has_ended: bool,
@@ -16,19 +17,27 @@ impl Scan {
     /// Nothing was looked at yet of a head of at most so many bytes.
     #[must_use]
     pub fn up_to(max: usize) -> Self {
-        Self { max, known: 0, parsed: 0, has_ended: false }
+        Self { max, searched: 0, parsed: 0, has_ended: false }
     }
 
     /// Whether the head may be whole by now, or be found to be none. Nothing is missed: a head that
     /// is whole is always worth parsing.
     pub fn is_worth_parsing(&mut self, bytes: &[u8]) -> bool {
-        let known = std::mem::replace(&mut self.known, bytes.len());
-        self.has_ended = self.has_ended || has_end(bytes, known);
-        let is_worth = self.has_ended || bytes.len() >= 2 * self.parsed || bytes.len() >= self.max;
+        // A head that comes whole is parsed at once, and never searched.
+        let is_worth =
+            bytes.len() >= 2 * self.parsed || bytes.len() >= self.max || self.has_ended(bytes);
         if is_worth {
             self.parsed = bytes.len();
         }
         is_worth
+    }
+
+    fn has_ended(&mut self, bytes: &[u8]) -> bool {
+        if !self.has_ended {
+            let searched = std::mem::replace(&mut self.searched, bytes.len());
+            self.has_ended = has_end(bytes, searched);
+        }
+        self.has_ended
     }
 }
 
