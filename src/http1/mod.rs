@@ -13,18 +13,22 @@ mod encode;
 mod extension;
 mod fields;
 mod name;
+mod reject;
 mod request;
 mod response;
 mod scan;
+mod target;
 
 pub use self::{
     body::{BodyError, Decoder, Piece},
     encode::{Encoding, put_field, put_number},
     fields::{Fields, Framing, Line, Lines, members},
     name::Name,
-    request::{Form, HeadLimits, Reject, RequestHead},
+    reject::{HeadLimits, Reject},
+    request::RequestHead,
     response::{Defect, ResponseHead},
     scan::Scan,
+    target::Form,
 };
 
 /// The version of a message. There is no other: HTTP/0.9 has no head, and HTTP/2 another framing.

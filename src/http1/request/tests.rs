@@ -1,0 +1,241 @@
+//! Which heads are read, how, and which are refused.
+
+use super::*;
+use crate::http1::scan::has_end;
+
+fn parse(text: &str) -> Result<Option<RequestHead>, Reject> {
+    RequestHead::parse(text.as_bytes())
+}
+
+fn good(text: &str) -> RequestHead {
+    parse(text).expect("good").expect("whole")
+}
+
+fn with(line: &str) -> String {
+    format!("POST / HTTP/1.1\r\nHost: a\r\n{line}\r\n\r\n")
+}
+
+#[test]
+fn a_head_is_found_wherever_it_is_split_and_never_before_its_end() {
+    let text = "GET /a?b HTTP/1.1\r\nHost: a.test:80\r\nX: \r\nAccept:  */* \r\n\r\nGET";
+    let len = text.len() - 3;
+    for end in 0..=text.len() {
+        let head = parse(&text[..end]).expect("good so far");
+        assert_eq!(head.map(|it| it.len), (end >= len).then_some(len), "{end}");
+        assert_eq!(has_end(&text.as_bytes()[..end], 0), end >= len, "{end}");
+        assert!(end != len || (1..=len).all(|new| has_end(&text.as_bytes()[..end], end - new)));
+    }
+    let (head, bytes) = (good(text), text.as_bytes());
+    assert_eq!((head.method(bytes), head.target(bytes)), (&b"GET"[..], &b"/a?b"[..]));
+    assert_eq!((head.path(bytes), head.host(bytes)), (&b"/a"[..], &b"a.test:80"[..]));
+    let lines: Vec<_> =
+        head.fields.lines(bytes).each().map(|(_, name, value)| (name, value)).collect();
+    assert_eq!(lines[1..], [(&b"X"[..], &b""[..]), (b"Accept", b"*/*")]);
+}
+
+#[test]
+fn what_follows_a_head_is_known_from_its_lines() {
+    for (lines, framing) in [
+        ("X: 1", Framing::None),
+        ("Content-Length: 0", Framing::Exact(0)),
+        ("content-length: 00012", Framing::Exact(12)),
+        ("Content-Length: 9223372036854775807", Framing::Exact(9_223_372_036_854_775_807)),
+        ("Transfer-Encoding: Chunked", Framing::Chunked),
+    ] {
+        assert_eq!(good(&with(lines)).framing, framing, "{lines}");
+    }
+}
+
+#[test]
+fn a_length_that_no_signed_number_holds_is_refused() {
+    for length in ["9223372036854775808", "9999999999999999999", "18446744073709551615"] {
+        let found = parse(&with(&format!("Content-Length: {length}")));
+        assert!(matches!(found, Err(Reject::Malformed(_))), "{length}");
+    }
+}
+
+#[test]
+fn a_connection_goes_on_unless_somebody_says_otherwise() {
+    for (version, line, goes_on) in [
+        ("1.1", "X: 1", true),
+        ("1.1", "Connection: x, CLOSE", false),
+        ("1.1", "Connection: x\r\nConnection: close", false),
+        ("1.0", "X: 1", false),
+        ("1.0", "Connection: Keep-Alive", true),
+        ("1.0", "Connection: keep-alive, close", false),
+    ] {
+        let head = good(&format!("GET / HTTP/{version}\r\nHost: a\r\n{line}\r\n\r\n"));
+        assert_eq!(head.keeps_alive, goes_on, "{version} {line}");
+    }
+}
+
+#[test]
+fn only_a_websocket_is_a_tunnel_that_may_be_asked_for() {
+    for (lines, wants) in [
+        ("Connection: Upgrade\r\nUpgrade: WebSocket", true),
+        ("Connection: keep-alive, upgrade\r\nUpgrade: websocket", true),
+        ("Upgrade: websocket", false),
+        ("Connection: upgrade\r\nUpgrade: h2c", false),
+        ("Connection: upgrade\r\nUpgrade: websocket, h2c", true),
+        ("Connection: upgrade\r\nUpgrade: h2c\r\nUpgrade: WebSocket", true),
+        ("Connection: upgrade\r\nUpgrade: h2c, websockets", false),
+        ("Connection: upgrade\r\nUpgrade: websocket\r\nContent-Length: 0", true),
+        ("Connection: upgrade\r\nUpgrade: websocket\r\nContent-Length: 1", false),
+    ] {
+        let head = good(&format!("GET / HTTP/1.1\r\nHost: a\r\n{lines}\r\n\r\n"));
+        assert_eq!(head.wants_websocket, wants, "{lines}");
+        let head = good(&format!("POST / HTTP/1.1\r\nHost: a\r\n{lines}\r\n\r\n"));
+        assert!(!head.wants_websocket);
+    }
+}
+
+#[test]
+fn a_handshake_with_an_empty_chunked_body_is_one_without_content() {
+    let text = "GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\
+                Transfer-Encoding: chunked\r\n\r\n";
+    for (behind, wants) in [
+        ("", None),
+        ("0\r\n\r", None),
+        ("0\r\n\r\n", Some(true)),
+        ("0\r\n\r\nframes", Some(true)),
+        ("5", Some(false)),
+        ("0\r\nx", Some(false)),
+    ] {
+        let head = parse(&format!("{text}{behind}")).expect("good so far");
+        assert_eq!(head.as_ref().map(|it| it.wants_websocket), wants, "{behind:?}");
+        let Some(head) = head else { continue };
+        let (content, framing) =
+            if wants == Some(true) { (5, Framing::None) } else { (0, Framing::Chunked) };
+        assert_eq!((head.len, head.framing), (text.len() + content, framing), "{behind:?}");
+    }
+    // A client that expects `100 Continue` sends nothing yet.
+    let waits = text.replace("Host: a", "Host: a\r\nExpect: 100-continue");
+    assert!(!good(&waits).wants_websocket);
+}
+
+#[test]
+fn only_a_plain_health_check_has_no_host() {
+    for target in ["*", "/"] {
+        let text = format!("OPTIONS {target} HTTP/1.0\r\n\r\n");
+        assert_eq!(good(&text).host(text.as_bytes()), b"");
+    }
+    for line in ["OPTIONS * HTTP/1.1", "OPTIONS /a HTTP/1.0", "GET / HTTP/1.0", "HEAD / HTTP/1.0"] {
+        assert!(parse(&format!("{line}\r\n\r\n")).is_err(), "{line}");
+    }
+    assert!(parse("OPTIONS * HTTP/1.0\r\nHost: a\r\nHost: a\r\n\r\n").is_err());
+}
+
+#[test]
+fn targets_become_paths() {
+    for (method, target, form, rest) in [
+        ("GET", "/x?y", Form::Path, "/x?y"),
+        ("GET", "//x", Form::Path, "//x"),
+        ("GET", "http://A/x", Form::Path, "/x"),
+        ("GET", "HTTPS://a/x", Form::Path, "/x"),
+        ("GET", "http://a", Form::Root, ""),
+        ("GET", "http://a?b", Form::Root, "?b"),
+        ("OPTIONS", "*", Form::Asterisk, "*"),
+        ("OPTIONS", "http://a", Form::Asterisk, ""),
+    ] {
+        let text = format!("{method} {target} HTTP/1.1\r\nHost: a\r\n\r\n");
+        let head = good(&text);
+        assert_eq!((head.form, head.target(text.as_bytes())), (form, rest.as_bytes()));
+    }
+    for (target, host, told) in [
+        ("http://a.test:80/", "a.test", "a.test:80"),
+        ("http://a.test/", "a.test:80", "a.test"),
+        ("http://a.test:/", "a.test", "a.test:"),
+        ("http://a.test/", "A.test:", "a.test"),
+        ("https://a.test:443/", "a.test", "a.test:443"),
+        ("HTTPS://a.test/", "a.test:443", "a.test"),
+    ] {
+        let text = format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n");
+        assert_eq!(good(&text).host(text.as_bytes()), told.as_bytes(), "{target} {host}");
+    }
+    for (target, host) in [
+        ("http://a.test:443/", "a.test"),
+        ("https://a.test:80/", "a.test"),
+        ("https://a.test/", "a.test:80"),
+        ("http://a.test/", "a.test:8080"),
+        ("http://a.test:80/", "b.test"),
+    ] {
+        let text = format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n");
+        assert!(matches!(parse(&text), Err(Reject::Malformed(_))), "{target} {host}");
+    }
+    for target in ["*", "x", "a:80", "ftp://a/", "http://b/", "http://a@a/", "http:///", "/x#y"] {
+        let text = format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert!(matches!(parse(&text), Err(Reject::Malformed(_))), "{target}");
+    }
+}
+
+#[test]
+fn line_ends_are_crlf_everywhere() {
+    let good = "GET / HTTP/1.1\r\nHost: a\r\nX: 1\r\n\r\n";
+    for at in good.match_indices("\r\n").map(|(at, _)| at) {
+        let bare = format!("{}{}", &good[..at], &good[at + 1..]);
+        assert!(matches!(parse(&bare), Err(Reject::Malformed(_))), "{bare:?}");
+        let cr = format!("{}{}", &good[..=at], &good[at + 2..]);
+        assert!(!matches!(parse(&cr), Ok(Some(_))), "{cr:?}");
+    }
+    for empty_line in ["\n", "\r\n", "\r\r\n"] {
+        assert!(parse(&format!("{empty_line}{good}")).is_err(), "{empty_line:?}");
+    }
+}
+
+const HEAD_MAX: usize = 32 * 1024;
+const LINE_MAX: usize = 8 * 1024;
+
+#[test]
+fn limits_are_as_they_are_set() {
+    let line = |count: usize| with(&format!("X: {}", "x".repeat(count)));
+    let limits = HeadLimits { line: 1000, head: 2000 };
+    let read = |text: &str| RequestHead::parse_within(text.as_bytes(), limits).map(drop);
+    assert_eq!(read(&line(999)), Ok(()));
+    assert_eq!(read(&line(1000)), Err(Reject::TooLarge));
+    assert_eq!(
+        read(&format!("GET /{} HTTP/1.1\r\n", "x".repeat(1000))),
+        Err(Reject::TargetTooLong)
+    );
+    let two = with(&format!("X: {0}\r\nY: {0}\r\nZ: {0}", "x".repeat(700)));
+    assert_eq!(read(&two), Err(Reject::TooLarge));
+    let wide = HeadLimits { line: 20_000, head: RequestHead::BYTES_MAX };
+    let head = line(20_000 - 1);
+    assert!(RequestHead::parse_within(head.as_bytes(), wide).is_ok_and(|it| it.is_some()));
+}
+
+#[test]
+fn a_cookie_that_was_put_together_may_be_longer_than_its_parts() {
+    let limits = HeadLimits::default();
+    let joined = |head: &str, longest| {
+        RequestHead::parse_joined(head.as_bytes(), limits, longest).map(|it| it.is_some())
+    };
+    let cookie = format!("cookie: {}", "x".repeat(9000));
+    assert_eq!(joined(&with(&cookie), 4500), Ok(true));
+    assert_eq!(joined(&with(&cookie), LINE_MAX - 5), Err(Reject::TooLarge));
+    assert_eq!(joined(&with(&format!("{cookie}\r\n{cookie}")), 4500), Err(Reject::TooLarge));
+    assert_eq!(
+        joined(&with(&format!("{cookie}\r\nX: {}", "x".repeat(9000))), 1),
+        Err(Reject::TooLarge)
+    );
+    assert_eq!(parse(&with(&cookie)).err(), Some(Reject::TooLarge), "as it was sent");
+}
+
+#[test]
+fn limits_are_told_apart() {
+    let long = |count: usize| "x".repeat(count);
+    let target = format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", long(LINE_MAX));
+    assert_eq!(parse(&target).err(), Some(Reject::TargetTooLong));
+    assert_eq!(parse(&target[..=LINE_MAX]).err(), Some(Reject::TargetTooLong));
+    assert_eq!(parse(&with(&format!("X: {}", long(LINE_MAX)))).err(), Some(Reject::TooLarge));
+    let many: Vec<_> = (0..FIELDS_MAX - 1).map(|it| format!("X-{it}: 1")).collect();
+    assert!(parse(&with(&many.join("\r\n"))).is_ok());
+    assert_eq!(
+        parse(&with(&format!("{}\r\nY: 1", many.join("\r\n")))).err(),
+        Some(Reject::TooLarge)
+    );
+    let large: Vec<_> = (0..5).map(|it| format!("X-{it}: {}", long(8000))).collect();
+    let large = with(&large.join("\r\n"));
+    assert_eq!(parse(&large).err(), Some(Reject::TooLarge));
+    assert_eq!(parse(&large[..HEAD_MAX]).err(), Some(Reject::TooLarge));
+    assert!(parse(&large[..HEAD_MAX - 1]).is_ok());
+}

@@ -1,0 +1,68 @@
+//! What a request is for: its target and its host, RFC 9112, section 3.2.
+
+use super::{
+    Version,
+    fields::{Fields, Span},
+    name::Name,
+    reject::Reject,
+};
+use crate::model::{default_port, is_same_authority};
+
+/// The form of a target, without the authority that it may have had: section 3.2.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Form {
+    /// A path, with a query or without.
+    Path,
+    /// Nothing, or a query; the path is `/`.
+    Root,
+    /// `*`: what is asked concerns the server.
+    Asterisk,
+}
+
+/// Whether a request is a plain health check, like those of HAProxy, which know no host. It can be read, and has an
+/// empty host.
+pub(super) fn may_lack_host(method: &str, target: &str, version: Version) -> bool {
+    version == Version::Http10 && method == "OPTIONS" && matches!(target, "*" | "/")
+}
+
+/// Section 3.2.
+pub(super) fn one_host(fields: &Fields) -> Result<Span, Reject> {
+    let mut hosts = fields.iter().filter(|it| it.name == Name::Host);
+    match (hosts.next(), hosts.next()) {
+        (Some(host), None) => Ok(host.value_at()),
+        _ => Err(Reject::Malformed("exactly one Host is needed")),
+    }
+}
+
+/// The form of a target, the target without its authority, and the authority: sections 3.2.1 to 3.2.4.
+pub(super) fn target_of<'a>(
+    target: &'a str,
+    method: &str,
+    host: &[u8],
+) -> Result<(Form, &'a str, Option<&'a str>), Reject> {
+    if memchr::memchr(b'#', target.as_bytes()).is_some() {
+        return Err(Reject::Malformed("a target has no fragment"));
+    }
+    if target.starts_with('/') {
+        return Ok((Form::Path, target, None));
+    }
+    if target == "*" && method == "OPTIONS" {
+        return Ok((Form::Asterisk, target, None));
+    }
+    let begins =
+        |scheme: &str| target.get(..scheme.len()).is_some_and(|it| it.eq_ignore_ascii_case(scheme));
+    let scheme = ["http://", "https://"].into_iter().find(|it| begins(it));
+    let scheme = scheme.ok_or(Reject::Malformed("the target is neither a path nor a URL"))?;
+    let rest = &target[scheme.len()..];
+    let (authority, rest) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+    let port = default_port(scheme.trim_end_matches("://").as_bytes());
+    if !is_same_authority(authority.as_bytes(), host, port) {
+        return Err(Reject::Malformed("the target and the Host name different hosts"));
+    }
+    let form = match rest {
+        "" if method == "OPTIONS" => Form::Asterisk,
+        path if path.starts_with('/') => Form::Path,
+        _ => Form::Root,
+    };
+    Ok((form, rest, Some(authority)))
+}
