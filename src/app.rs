@@ -38,8 +38,7 @@ use crate::{
     model::Color,
     proxy::{Mark, Proxy, Shared},
     store::{CommitError, FileStore, Store, StoreError},
-    tls::Connectors,
-    upstream::{Alerts, Ceiling, Names, Parts},
+    upstream::{Ceiling, Names, Parts},
 };
 
 /// A running Flipgate.
@@ -160,14 +159,11 @@ impl App {
         let mut supervisor = Supervisor::new(metrics.clone());
 
         let parts = Parts {
-            names: Names::new(&config.names),
-            alerts: Arc::<Alerts>::default(),
-            connectors: Connectors::default(),
-            services: Arc::default(),
             own: own_addresses(
                 bound.iter().map(|it| it.entrance.listener.address),
                 &admin_socket.address,
             ),
+            ..Parts::new(Names::new(&config.names))
         };
         let (catalog, counted) = (config.catalog.clone(), metrics.clone());
         let starting = Control::start(store, catalog, counted, parts.clone(), workers);

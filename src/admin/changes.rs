@@ -198,7 +198,7 @@ fn named(change: &Change) -> Vec<ServiceName> {
     }
 }
 
-/// The body, whose content type the guard has looked at.
+/// Parses the body. The guard has checked its content type.
 fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     serde_json::from_slice(body).map_err(|error| {
         ApiError::malformed(format!("the body is not what this call takes: {error}"))

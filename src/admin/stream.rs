@@ -12,7 +12,8 @@ use crate::control::{Event, EventKind, Subscription};
 /// A comment now and then, so that nobody on the way takes the silence for an end.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
-/// What was missed, then what comes; `waiting` is held for as long as it is read. A listener that is too slow is told how much it missed.
+/// The stream of events: missed ones first, then new ones. It holds `waiting` until it ends. A client that reads
+/// too slowly gets an event with the number of events that it missed.
 pub(super) fn stream(
     subscription: Subscription,
     waiting: Option<Waiting>,

@@ -7,7 +7,6 @@ use prometheus::Registry;
 use crate::{
     metrics::Metrics,
     model::{Color, Policy, PoolSpec, Weighted},
-    tls::Connectors,
     upstream::{Admission, NameSettings, Names, Parts, Pool, Pools, ServicePools},
 };
 
@@ -28,13 +27,7 @@ pub(super) fn pools(endpoints: &[&str]) -> (Arc<Pool>, Pools) {
         let spec = PoolSpec::new(None, endpoints).expect("no two alike");
         let policy = Arc::new(Policy::default());
         let admission = Admission::new(&policy.limits);
-        let parts = Parts {
-            names: names(),
-            alerts: Arc::default(),
-            connectors: Connectors::default(),
-            services: Arc::default(),
-            own: crate::model::OwnAddresses::default(),
-        };
+        let parts = Parts::new(names());
         let service = "web".parse().expect("a name");
         let counted = Arc::new(metrics().pool(&service, color));
         Arc::new(Pool::new(service, color, spec, policy, admission, parts, counted))

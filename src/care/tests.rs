@@ -6,7 +6,6 @@ use super::*;
 use crate::{
     metrics::{LimitHit, Metrics},
     model::{Ejection, Endpoint, Health, Policy, PoolSpec},
-    tls::Connectors,
     upstream::{Admission, NameSettings, Parts},
 };
 
@@ -31,13 +30,7 @@ impl Scene {
         };
         let policy = Arc::new(Policy { ejection, ..Policy::default() });
         let names = Names::new(&NameSettings::default());
-        let parts = Parts {
-            names,
-            alerts: Arc::default(),
-            connectors: Connectors::default(),
-            services: Arc::default(),
-            own: crate::model::OwnAddresses::default(),
-        };
+        let parts = Parts::new(names);
         let metrics = Metrics::new(&Registry::new()).expect("a fresh registry");
         let name: ServiceName = WEB.parse().expect("a name");
         let admission = Admission::new(&policy.limits);

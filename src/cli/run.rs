@@ -113,8 +113,8 @@ fn start_logging(log: &Log) -> Result<(Queue, bool), Failure> {
     let queue = Queue::start(format)
         .map_err(|error| Failure::new(format!("cannot start threads: {error}")))?;
     let mut targets: Targets = filter.parse().expect("checked when the configuration was read");
-    // Every frame would be a line; whoever wants that asks for it by name. What `h2` warns of is what a client
-    // does, without its address: we say that ourselves, and not each time.
+    // These libraries log a line for each frame below these levels; name one in `log.level` to see them. The
+    // warnings of `h2` lack the client's address, so Flipgate logs its own, at a limited rate.
     let libraries =
         [("h2", LevelFilter::ERROR), ("rustls", LevelFilter::WARN), ("hyper", LevelFilter::WARN)];
     for (library, level) in libraries {

@@ -62,7 +62,7 @@ pub struct Config {
     pub care: care::Settings,
     /// How endpoints that are names are looked up.
     pub names: upstream::NameSettings,
-    /// How long the process goes on as before when it is told to stop, but for `/readyz`.
+    /// The time between the signal to stop, when `/readyz` turns 503, and the close of the listeners.
     pub shutdown_delay: Duration,
     /// How long requests may take to end then.
     pub shutdown_patience: Duration,

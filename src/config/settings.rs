@@ -91,7 +91,7 @@ pub(super) fn admin(section: &Section<'_>) -> admin::Config {
     }
     let require_token = section.read("require_token", false, flag);
     if require_token && tokens.is_empty() && !section.has("token") {
-        let what = "leaves nobody who may call: add [[admin.token]]";
+        let what = "is true, but there is no token: add [[admin.token]]";
         section.note("require_token", what);
     }
     section.finish();

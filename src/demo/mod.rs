@@ -99,7 +99,7 @@ pub fn run(options: &Options) -> Result<bool, DemoError> {
     let _ = app.shut_down();
     runtime.shutdown_background();
     match printed {
-        // Whether anything was lost is told by the exit code all the same.
+        // The exit code still says whether a request was lost.
         Ok(()) | Err(OutputError::Closed) => Ok(report.is_clean()),
         Err(error) => Err(DemoError::Output(error)),
     }

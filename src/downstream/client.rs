@@ -3,9 +3,9 @@
 use std::{future::poll_fn, io, rc::Rc};
 
 use super::{
-    clock::Wait,
     connection::Connection,
     roster::{Place, Roster, Warm},
+    wait::Wait,
 };
 use crate::net::Channel;
 

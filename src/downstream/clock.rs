@@ -1,4 +1,4 @@
-//! What a connection may be waiting for, and until when.
+//! Until when a connection waits for something.
 //!
 //! A timer for each reading and writing would cost more than the requests that they watch. Here a
 //! wait only writes down the half second in which it is over; the roster looks twice a second who
@@ -10,71 +10,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-/// What a connection may be waiting for.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Wait {
-    /// For what comes before the first request.
-    Greeting,
-    /// For the first byte of a connection's first request.
-    FirstByte,
-    /// For a request.
-    Request,
-    /// For a stream to begin on a connection of HTTP/2.
-    Stream,
-    /// For any byte on a connection of HTTP/2 that has streams.
-    Sound,
-    /// For the answer to a ping.
-    Pong,
-    /// For a request that follows the last one at once.
-    NextRequest,
-    /// For the rest of a head.
-    Head,
-    /// For more of a request's body.
-    Body,
-    /// For the client to take an answer.
-    Taken,
-    /// For the upstream to say whether it wants a body.
-    Continue,
-    /// For a place at an endpoint.
-    Seat,
-    /// For an answer's head.
-    Answer,
-    /// For more of an answer's body.
-    AnswerBody,
-    /// For an upstream to take what goes up a tunnel.
-    Upload,
-    /// For the rest of a request whose answer has begun to move on.
-    Rest,
-    /// For the end of the whole exchange.
-    Exchange,
-    /// For a look at whether an answer is better waited for elsewhere.
-    Try,
-    /// For a sign of life of a client that has said that it will send nothing more.
-    HalfClosed,
-    /// For a client to notice that its connection ends.
-    Linger,
-    /// For a byte in either direction of a tunnel.
-    Tunnel,
-}
-
-/// How long a client and an upstream may take. Kept to within a second.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Patience {
-    /// For what comes before the first request: the PROXY protocol and TLS.
-    pub handshake: Duration,
-    /// From the first byte of a request's head to its last.
-    pub head: Duration,
-    /// Without a request.
-    pub keep_alive: Duration,
-    /// Without a byte of a body that we wait to read, or to be taken of one that we write.
-    pub stall: Duration,
-    /// Without a byte of an answer's body from the upstream, once it has begun.
-    pub upstream: Duration,
-    /// From a request's head to the last byte of its answer; `None` for as long as it takes.
-    pub request: Option<Duration>,
-    /// Without a byte in either direction of a tunnel.
-    pub tunnel: Duration,
-}
+use super::wait::{Patience, STEP, Wait};
 
 /// Points in time, counted in steps of half a second from the worker's start. Never 0.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -98,112 +34,6 @@ pub(super) struct Clock {
 
 /// `Sun, 06 Nov 1994 08:49:37 GMT`: RFC 9110, section 5.6.7.
 pub const DATE_LENGTH: usize = 29;
-
-/// How long a connection keeps the memory that a request needs, in case that the next one comes at
-/// once: taking it anew for each would be a tenth of what a request costs. In steps it is up to a second.
-const NEXT: Duration = Clock::STEP;
-
-/// How long a client that expects `100 Continue` waits for an upstream that does not say it: many
-/// never do, and clients themselves wait about as long.
-const CONTINUE: Duration = Duration::from_secs(1);
-
-/// The time between two looks at whether an answer is better waited for elsewhere.
-const TRY: Duration = Duration::from_secs(1);
-
-/// How long a client that has closed its sending side may take to show that it still reads. One that
-/// is gone shows nothing, and TCP has no other way to tell the two apart.
-const HALF_CLOSED: Duration = Duration::from_secs(1);
-
-/// How long a connection of HTTP/2 may be silent before it is asked whether it is still there, and
-/// how long it may take to say so.
-const SOUND: Duration = Duration::from_secs(30);
-const PONG: Duration = Duration::from_secs(20);
-
-/// How long a client may go on sending what nobody reads, so that it finds the answer that says so.
-const LINGER: Duration = Duration::from_secs(5);
-
-// === impl Wait ===
-
-impl Wait {
-    const COUNT: usize = 21;
-
-    const ALL: [Self; Self::COUNT] = [
-        Self::Greeting,
-        Self::FirstByte,
-        Self::Request,
-        Self::Stream,
-        Self::Sound,
-        Self::Pong,
-        Self::NextRequest,
-        Self::Head,
-        Self::Body,
-        Self::Taken,
-        Self::Continue,
-        Self::Seat,
-        Self::Answer,
-        Self::AnswerBody,
-        Self::Upload,
-        Self::Rest,
-        Self::Exchange,
-        Self::Try,
-        Self::HalfClosed,
-        Self::Linger,
-        Self::Tunnel,
-    ];
-
-    /// What a connection waits for while no request of it is under way, so that it can be closed for another
-    /// one at little cost.
-    const IDLE: [Self; 7] = [
-        Self::Greeting,
-        Self::FirstByte,
-        Self::Request,
-        Self::Stream,
-        Self::NextRequest,
-        Self::Head,
-        Self::Linger,
-    ];
-
-    /// Whether whoever waits is told when the time is over, since there is something left to do. All
-    /// others are cut.
-    pub(super) fn is_told(self) -> bool {
-        matches!(
-            self,
-            Self::NextRequest
-                | Self::FirstByte
-                | Self::Stream
-                | Self::Sound
-                | Self::Head
-                | Self::Continue
-                | Self::Seat
-                | Self::Answer
-                | Self::AnswerBody
-                | Self::Rest
-                | Self::Exchange
-                | Self::Try
-        )
-    }
-
-    fn limit(self, patience: &Patience) -> Option<Duration> {
-        match self {
-            Self::Greeting => Some(patience.handshake),
-            Self::Request | Self::Stream => Some(patience.keep_alive),
-            Self::Sound => Some(SOUND),
-            Self::Pong => Some(PONG),
-            Self::NextRequest => Some(NEXT),
-            Self::FirstByte | Self::Head => Some(patience.head),
-            Self::Body | Self::Taken | Self::Upload | Self::Rest => Some(patience.stall),
-            Self::Continue => Some(CONTINUE),
-            // Whoever asks brings the limit along: it may change with the routes.
-            Self::Answer | Self::Seat => None,
-            Self::AnswerBody => Some(patience.upstream),
-            Self::Exchange => patience.request,
-            Self::Try => Some(TRY),
-            Self::HalfClosed => Some(HALF_CLOSED),
-            Self::Linger => Some(LINGER),
-            Self::Tunnel => Some(patience.tunnel),
-        }
-    }
-}
 
 // === impl Deadlines ===
 
@@ -263,7 +93,7 @@ const NEVER: u32 = u32::MAX;
 
 impl Clock {
     /// The time between two looks.
-    pub(super) const STEP: Duration = Duration::from_millis(500);
+    pub(super) const STEP: Duration = STEP;
 
     /// The longest time between two looks of a worker that is only busy.
     const STEP_MAX: Duration = Duration::from_secs(2);
@@ -334,9 +164,9 @@ impl Clock {
 /// One more than fit, since the first one has begun already.
 fn steps(limit: Duration) -> u32 {
     // Without a division of 128 bits: this is asked for with each request.
-    const STEP: u32 = Clock::STEP.subsec_nanos();
-    const { assert!(STEP == 500_000_000, "two steps are a second") }
-    let part = u64::from(limit.subsec_nanos().div_ceil(STEP));
+    const NANOS: u32 = STEP.subsec_nanos();
+    const { assert!(NANOS == 500_000_000, "two steps are a second") }
+    let part = u64::from(limit.subsec_nanos().div_ceil(NANOS));
     let steps = limit.as_secs().saturating_mul(2).saturating_add(part + 1);
     u32::try_from(steps).unwrap_or(NEVER - 1)
 }

@@ -15,8 +15,9 @@ use tokio::task::AbortHandle;
 use tracing::debug;
 
 use super::{
-    clock::{Clock, DATE_LENGTH, Deadlines, Tick, Wait},
+    clock::{Clock, DATE_LENGTH, Deadlines, Tick},
     peer::Peer,
+    wait::Wait,
 };
 
 /// What is known of one client's connection, or of one stream of it. Seen by the task that serves it and

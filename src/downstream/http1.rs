@@ -8,10 +8,11 @@ use std::{
 use super::{
     After, Handler, HeadError,
     client::Client,
-    clock::{Tick, Wait},
+    clock::Tick,
     connection::Connection,
     http2,
     shared::{Guest, House, Monitored},
+    wait::Wait,
 };
 use crate::{
     http1::{HeadLimits, Reject, RequestHead, Scan},

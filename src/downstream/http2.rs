@@ -25,9 +25,9 @@ use self::{
 use super::{
     After, Handler, HeadError, TurnedAway,
     client::Client,
-    clock::Wait,
     connection::Connection,
     shared::{Guest, Monitored},
+    wait::Wait,
 };
 use crate::{
     http1::{Framing, RequestHead},

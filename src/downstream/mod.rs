@@ -19,6 +19,7 @@ mod places;
 mod roster;
 mod serve;
 mod shared;
+mod wait;
 mod worker;
 
 use std::net::IpAddr;
@@ -29,12 +30,13 @@ pub(crate) use self::peer::Whose;
 pub use self::{
     bind::{BindError, Bound, Entrance, Listener, Spoken, bind},
     client::Client,
-    clock::{DATE_LENGTH, Patience, Wait},
+    clock::DATE_LENGTH,
     connection::Connection,
     crowd::{Crowd, Load, Underway},
     peer::{Peer, Security},
     places::Places,
     shared::Limits,
+    wait::{Patience, Wait},
     worker::{Settings, Stop, Worker},
 };
 

@@ -38,8 +38,8 @@ struct OfWorker {
 
 const NEVER: u64 = u64::MAX;
 
-/// The time between two attempts to have a connection closed for one that waits for a place: whichever
-/// connections were busy at the first may be idle by now.
+/// The time between two attempts to close an idle connection for one that waits for a place. A connection
+/// that was busy at the first attempt may be idle at the next.
 const AGAIN: Duration = Duration::from_millis(50);
 
 // === impl Places ===

@@ -11,9 +11,10 @@ use std::{
 use slab::Slab;
 
 use super::{
-    clock::{Clock, Patience, Tick},
+    clock::{Clock, Tick},
     connection::Connection,
     crowd::Crowd,
+    wait::Patience,
 };
 use crate::model::one_client;
 

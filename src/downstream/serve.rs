@@ -9,13 +9,13 @@ use super::{
     Handler, TurnedAway,
     bind::Entrance,
     client::Client,
-    clock::Wait,
     connection::Connection,
     crowd::Load,
     greeting::{Greeted, Unwelcome, greet},
     http1, http2,
     peer::{Peer, Whose},
     shared::{Guest, House, Monitored},
+    wait::Wait,
 };
 use crate::net::{Channel, Socket, Transport};
 

@@ -24,11 +24,12 @@ use super::{
     Handler,
     acceptor::Acceptor,
     bind::{Bound, Entrance},
-    clock::{Clock, Patience},
+    clock::Clock,
     crowd::Crowd,
     places::Places,
     roster::Roster,
     shared::{House, Limits},
+    wait::Patience,
 };
 use crate::{metrics::Metrics, net::Buffers};
 

@@ -19,3 +19,17 @@ pub struct Parts {
     /// Where the process itself can be reached, which is no upstream.
     pub own: OwnAddresses,
 }
+
+impl Parts {
+    /// Parts for pools of a process that is not reached by any address yet.
+    #[must_use]
+    pub fn new(names: Names) -> Self {
+        Self {
+            names,
+            alerts: Arc::default(),
+            connectors: Connectors::default(),
+            services: Arc::default(),
+            own: OwnAddresses::default(),
+        }
+    }
+}

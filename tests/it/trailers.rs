@@ -96,6 +96,16 @@ async fn only_what_may_be_a_trailer_passes_over_http1() {
     assert!(seen.ends_with(&end), "{seen}");
 }
 
+/// A house before an application that speaks HTTP/2.
+fn before(upstream: &Http2Upstream) -> House {
+    let address = upstream.address;
+    House::build()
+        .services(&format!(
+            "[service.web]\nblue = {{ endpoints = [\"{address}\"], protocol = \"h2\" }}"
+        ))
+        .start()
+}
+
 #[tokio::test]
 async fn only_what_may_be_a_trailer_passes_over_http2() {
     let upstream = Http2Upstream::start(|mut request, mut response| async move {
@@ -109,12 +119,7 @@ async fn only_what_may_be_a_trailer_passes_over_http2() {
         sending.send_trailers(map(&all)).expect("open");
     })
     .await;
-    let house = House::build()
-        .services(&format!(
-            "[service.web]\nblue = {{ endpoints = [\"{}\"], protocol = \"h2\" }}",
-            upstream.address
-        ))
-        .start();
+    let house = before(&upstream);
     let mut client = Http2::connect(PUBLIC, house.public).await;
     let mut call = client.ask("POST", "/", "", false).await;
     call.push(b"hi", false).await;
@@ -141,12 +146,7 @@ async fn a_grpc_call_ends_with_metadata_of_any_name_but_those_that_mean_somethin
         sending.send_trailers(map(&names)).expect("open");
     })
     .await;
-    let house = House::build()
-        .services(&format!(
-            "[service.web]\nblue = {{ endpoints = [\"{}\"], protocol = \"h2\" }}",
-            upstream.address
-        ))
-        .start();
+    let house = before(&upstream);
     let mut client = Http2::connect(PUBLIC, house.public).await;
     let answer = client.get("/", "content-type: application/grpc\nte: trailers").await;
     assert_eq!(answer.trailers, "grpc-status: 1\r\nmy-own-bin: 1\r\n");

@@ -5,19 +5,16 @@ network of its own.
 
 import asyncio
 import collections
-import os
-import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
 
-from house import end, eventually, free_port, program, true
+from house import drop, end, eventually, free_port, nft, program_in_own_network, true
 
 CLIENTS = 12
 INTERVAL = 2.0  # seconds between two health checks, the default
-INSIDE = "FLIPGATE_OUTAGE_INSIDE"
 
 # An application with one worker. On SIGTERM it stops listening, answers what it has begun, and ends.
 APP = r"""
@@ -121,10 +118,6 @@ def main(house, promises):
         log = (house.folder / f"{name}.log").open("ab")
         return house.start([sys.executable, app, port, name], stderr=log, stdout=log)
 
-    def firewall(*rules):
-        for rule in ("flush ruleset", *rules):
-            subprocess.run(["nft", *rule.split(" ", 1)], check=True, capture_output=True, timeout=10)
-
     one, two = start("one"), start("two")
     flipgate = house.flipgate(CONFIG.format(one=ports[0], two=ports[1]))
     eventually(lambda: health(flipgate) == ["up", "up"], 10, "the endpoints do not come up")
@@ -133,9 +126,7 @@ def main(house, promises):
         load = Load(flipgate.ports[0])
         eventually(lambda load=load: all(load.answers[it] > 50 for it in ("one", "two")), 10)
         if what == "a firewall":
-            drop = [f"add rule inet f i tcp {it} {ports[0]} drop" for it in ("dport", "sport")]
-            chain = "add chain inet f i { type filter hook input priority 0; }"
-            firewall("add table inet f", chain, *drop)
+            drop(ports[0])
         else:
             one.send_signal(getattr(signal, what))
         with promises.that(f"{what}: the endpoint is known to be down"):
@@ -145,7 +136,7 @@ def main(house, promises):
             eventually(lambda load=load, others=others: load.answers["two"] > others + 50, 10)
         before = load.answers["one"]
         if what == "a firewall":
-            firewall()
+            nft()
         else:
             end(one)
             one = start("one")
@@ -174,9 +165,4 @@ def listens(port):
 
 
 if __name__ == "__main__":
-    if INSIDE not in os.environ:
-        os.environ[INSIDE] = "yes"
-        up = 'ip link set lo up && exec "$0" "$@"'
-        inside = ["unshare", "-rn", "sh", "-c", up, sys.executable, *sys.argv]
-        os.execv(shutil.which("unshare"), inside)
-    program(main, 90)
+    program_in_own_network(main, 90)

@@ -3,16 +3,12 @@ sent to them. Needs unshare, ip and nft: everything happens in a network of its 
 """
 
 import contextlib
-import os
-import shutil
 import socket
-import subprocess
 import sys
 import time
 
-from house import end, eventually, free_port, program, same, true
+from house import drop, end, eventually, free_port, nft, program_in_own_network, same, true
 
-INSIDE = "FLIPGATE_VANISHED_INSIDE"
 STALL = 4  # seconds
 
 # An application that sends an event each quarter of a second for as long as it is read, and reads what is posted.
@@ -50,17 +46,6 @@ health.interval = "24h"
 blue = {{ endpoints = ["127.0.0.1:{blue}"] }}
 green = {{ endpoints = ["127.0.0.1:{green}"] }}
 """
-
-
-def firewall(*rules):
-    for rule in ("flush ruleset", *rules):
-        subprocess.run(["nft", *rule.split(" ", 1)], check=True, capture_output=True, timeout=10)
-
-
-def drop(port):
-    """Nothing goes to or from a port any more, and nobody is told."""
-    chain = "add chain inet f i { type filter hook input priority 0; }"
-    firewall("add table inet f", chain, *(f"add rule inet f i tcp {it} {port} drop" for it in ("dport", "sport")))
 
 
 def in_flight(flipgate, color):
@@ -107,7 +92,7 @@ def main(house, promises):
         answer = silent.recv(65536)
         true(answer.startswith(b"HTTP/1.1 502"), answer[:100])
         print(f"     {time.monotonic() - began:.1f} s", flush=True)
-    firewall()
+    nft()
     with promises.that("both kinds of loss are told from the limits of time"):
         true(time.monotonic() - began < 60, "it took as long as upstream_response")
     for it in apps:
@@ -117,9 +102,4 @@ def main(house, promises):
 
 
 if __name__ == "__main__":
-    if INSIDE not in os.environ:
-        os.environ[INSIDE] = "yes"
-        up = 'ip link set lo up && exec "$0" "$@"'
-        inside = ["unshare", "-rn", "sh", "-c", up, sys.executable, *sys.argv]
-        os.execv(shutil.which("unshare"), inside)
-    program(main, 90)
+    program_in_own_network(main, 90)

@@ -11,7 +11,7 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::course::Course;
-use crate::{downstream::clock::Wait, http2::Guard, net::Socket};
+use crate::{downstream::wait::Wait, http2::Guard, net::Socket};
 
 /// How much a client may send of all requests together before it was passed on.
 pub(super) const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;

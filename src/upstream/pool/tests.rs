@@ -11,7 +11,6 @@ use super::*;
 use crate::{
     metrics::Metrics,
     model::{Algorithm, Balance, Ejection, Endpoint, HashKey, Health, Limits},
-    tls::Connectors,
     upstream::{NameSettings, Names, member::Seat},
 };
 
@@ -25,13 +24,7 @@ fn pool_by(endpoints: &[(&str, u16)], policy: Policy, names: Names) -> Pool {
     let metrics = Arc::new(metrics.pool(&service, Color::Blue));
     let admission = Admission::new(&policy.limits);
     let policy = Arc::new(policy);
-    let parts = Parts {
-        names,
-        alerts: Arc::default(),
-        connectors: Connectors::default(),
-        services: Arc::default(),
-        own: crate::model::OwnAddresses::default(),
-    };
+    let parts = Parts::new(names);
     Pool::new(service, Color::Blue, spec(endpoints), policy, admission, parts, metrics)
 }
 

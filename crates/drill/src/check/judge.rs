@@ -126,10 +126,10 @@ impl Judge<'_> {
     /// Whether the table was one register, for each service and for all together.
     fn order(&mut self) {
         let (writes, uncertain) = duties::writes(&self.history.flips);
-        // A public request that asks for a color may have been given it, and then says nothing of the flips.
-        let is_wish = |it: &Read| self.history.requests[it.request].kind == Kind::Wish;
-        let (wishes, reads): (Vec<_>, Vec<_>) =
-            duties::reads(self.history, &uncertain).into_iter().partition(is_wish);
+        // If the proxy honors the preview header of a public client, the response says nothing about the flips.
+        let asks_for_color = |it: &Read| self.history.requests[it.request].kind == Kind::Wish;
+        let (previews, reads): (Vec<_>, Vec<_>) =
+            duties::reads(self.history, &uncertain).into_iter().partition(asks_for_color);
         let [mut register, mut together, mut private] =
             [Promise::Register, Promise::Together, Promise::Private].map(Count::new);
         for request in &self.history.requests {
@@ -149,7 +149,7 @@ impl Judge<'_> {
             let mut of_service = writes.clone();
             of_service.iter_mut().for_each(|it| it.changes.retain(|(it, _)| is_own(it)));
             of_service.retain(|it| !it.changes.is_empty());
-            for conflict in conflicts(&self.history.initial, &of_service, &own(&wishes)) {
+            for conflict in conflicts(&self.history.initial, &of_service, &own(&previews)) {
                 if let register::Conflict::Stale { request, .. } = conflict {
                     self.strays.insert(self.history.requests[request].id);
                     let (at, text, _) = self.conflict(conflict);

@@ -123,7 +123,7 @@ fn a_wish_that_is_granted_during_a_flip_says_nothing_of_the_flip() {
     let late = request(3, Kind::Wish, Blue, 120, 130, 130);
     assert_eq!(broken(&history(vec![ahead, granted])), []);
     assert_eq!(broken(&history(vec![ahead, granted, late])), [(Promise::Private, 1)]);
-    // Without a wish it is the flip that was seen in no order.
+    // Without a preview header, the same responses break `register`.
     let behind = request(4, Kind::Short, Blue, 103, 104, 104);
     assert_eq!(broken(&history(vec![ahead, behind])), [(Promise::Register, 1)]);
 }

@@ -195,7 +195,7 @@ fn drill(options: &Options, path: &Path, is_json: bool) -> Result<u8, Failure> {
         printed = printed.and_then(|()| print_line(path.display()));
     }
     match printed {
-        // Whether the promises held is told by the exit code all the same.
+        // The exit code still says whether the promises held.
         Ok(()) | Err(OutputError::Closed) => Ok(u8::from(!report.is_clean())),
         Err(error) => Err(error.into()),
     }
