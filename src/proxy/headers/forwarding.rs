@@ -63,11 +63,14 @@ fn put_families(
     }
     let parts = [peer, b"\r\nX-Forwarded-Host: ", host, b"\r\nX-Forwarded-Proto: ", scheme];
     parts.iter().for_each(|it| out.extend_from_slice(it));
+    out.extend_from_slice(b"\r\nForwarded: ");
     // RFC 7239, section 4. A host was checked to have no quotes and no controls.
     let is_token = host.iter().all(|it| it.is_ascii_alphanumeric() || b"-._".contains(it));
-    let quote: &[u8] = if is_token { b"" } else { b"\"" };
-    let rest = [b";host=", quote, host, quote, b";proto=", scheme];
-    out.extend_from_slice(b"\r\nForwarded: ");
+    let (before_host, behind_host): (&[u8], &[u8]) = match is_token {
+        true => (b";host=", b";proto="),
+        false => (b";host=\"", b"\";proto="),
+    };
+    let rest = [before_host, host, behind_host, scheme];
     for (place, hop) in hops.iter().enumerate() {
         out.extend_from_slice(b"for=");
         match hop {
@@ -81,11 +84,10 @@ fn put_families(
         }
         out.extend_from_slice(b", ");
     }
-    let (before, behind): (&[u8], &[u8]) = match is_v6 {
-        true => (b"for=\"[", b"]\""),
-        false => (b"for=", b""),
-    };
-    [before, peer, behind].iter().for_each(|it| out.extend_from_slice(it));
+    match is_v6 {
+        true => [b"for=\"[", peer, b"]\""].iter().for_each(|it| out.extend_from_slice(it)),
+        false => [b"for=", peer].iter().for_each(|it| out.extend_from_slice(it)),
+    }
     rest.iter().for_each(|it| out.extend_from_slice(it));
     out.extend_from_slice(b"\r\n");
 }
