@@ -369,7 +369,7 @@ impl Proxy {
                 let proxy = Arc::clone(self);
                 tokio::spawn(async move {
                     tokio::time::sleep(GAP).await;
-                    changes.iter().for_each(|(it, color)| proxy.set(*it, *color, generation));
+                    proxy.set_all(&changes, generation);
                 });
                 return Some(shown);
             }
