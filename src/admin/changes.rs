@@ -12,10 +12,12 @@ use flipgate_api::wire::{
     PoolRequest, Problem, ProblemReason, PromoteRequest, RollbackRequest, Status,
 };
 use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
 
 use super::{
     conditions::Conditions,
     context::{Context, off_thread, parse_color, picture},
+    fingerprint::idempotency,
     problem::ApiError,
 };
 use crate::{
@@ -43,7 +45,7 @@ pub(super) async fn promote(
     conditions: Conditions,
     body: Bytes,
 ) -> Result<Response, ApiError> {
-    let PromoteRequest { services, force: _, reason } = json(&body)?;
+    let PromoteRequest { services, force: _, reason } = parsed(&body)?;
     let mut reasons = Vec::new();
     let mut colors = BTreeMap::new();
     for (name, color) in services {
@@ -56,7 +58,9 @@ pub(super) async fn promote(
     if !reasons.is_empty() {
         return Err(ApiError::unprocessable(reasons));
     }
-    let words = ("promote", format!("{colors:?}"));
+    let texts: BTreeMap<_, _> =
+        colors.iter().map(|(name, color)| (name.to_string(), color.to_string())).collect();
+    let words = ("promote", json!({"services": texts}), format!("{colors:?}"));
     propose(&context, conditions, Change::Promote(colors), words, reason).await
 }
 
@@ -72,7 +76,7 @@ pub(super) async fn rollback(
     conditions: Conditions,
     body: Bytes,
 ) -> Result<Response, ApiError> {
-    let RollbackRequest { services, force, reason } = json(&body)?;
+    let RollbackRequest { services, force, reason } = parsed(&body)?;
     let (mut names, mut reasons) = (Vec::new(), Vec::new());
     for name in services {
         match name.parse::<ServiceName>() {
@@ -83,7 +87,9 @@ pub(super) async fn rollback(
     if !reasons.is_empty() {
         return Err(ApiError::unprocessable(reasons));
     }
-    let words = ("rollback", format!("{names:?} {force}"));
+    let texts: Vec<_> = names.iter().map(ToString::to_string).collect();
+    let request = json!({"services": texts, "force": force});
+    let words = ("rollback", request, format!("{names:?} {force}"));
     let change = Change::Rollback { services: names, force };
     propose(&context, conditions, change, words, reason).await
 }
@@ -110,12 +116,14 @@ pub(super) async fn set_pool(
         return Err(ApiError::no_service(&name));
     }
     let color = parse_color(&color)?;
-    let PoolRequest { version, endpoints, force } = json(&body)?;
+    let request: PoolRequest = parsed(&body)?;
+    let pool = serde_json::to_value(&request).expect("texts and numbers only");
+    let PoolRequest { version, endpoints, force } = request;
     let mut reasons = Vec::new();
-    let mut parsed = Vec::new();
+    let mut members = Vec::new();
     for endpoint in endpoints {
         match Weighted::try_from(&endpoint) {
-            Ok(endpoint) => parsed.push(endpoint),
+            Ok(endpoint) => members.push(endpoint),
             Err(error) => reasons.push(reason_of(&name, "endpoint", &error)),
         }
     }
@@ -126,7 +134,7 @@ pub(super) async fn set_pool(
             None
         }
     };
-    let spec = PoolSpec::new(version, parsed);
+    let spec = PoolSpec::new(version, members);
     if let Err(error) = &spec {
         reasons.push(reason_of(&name, "endpoints", error));
     }
@@ -144,7 +152,8 @@ pub(super) async fn set_pool(
         let reason = |it: &String| reason_of(&name, "endpoint", it);
         return Err(ApiError::unprocessable(wrong.iter().map(reason).collect()));
     }
-    let words = ("pool", format!("{service} {color} {spec:?} {force}"));
+    let request = json!({"service": service.to_string(), "color": color.to_string(), "pool": pool});
+    let words = ("pool", request, format!("{service} {color} {spec:?} {force}"));
     let change = Change::SetPool { service, color, spec, force };
     propose(&context, conditions, change, words, None).await
 }
@@ -164,7 +173,7 @@ async fn propose(
     context: &Context,
     conditions: Conditions,
     change: Change,
-    words: (&str, String),
+    words: (&str, Value, String),
     reason: Option<String>,
 ) -> Result<Response, ApiError> {
     if reason.as_ref().is_some_and(|it| it.len() > REASON_BYTES_MAX) {
@@ -173,8 +182,8 @@ async fn propose(
     }
     let Conditions { if_generation, key } = conditions;
     let idempotency = key.map(|key| {
-        let (verb, call) = words;
-        (key, format!("{verb} {:08x} {}", crc32fast::hash(call.as_bytes()), call.len()))
+        let (verb, request, before) = words;
+        idempotency(key, verb, request, &before)
     });
     let named = named(&change);
     let call = Call { change, if_generation, idempotency, reason };
@@ -199,7 +208,7 @@ fn named(change: &Change) -> Vec<ServiceName> {
 }
 
 /// Parses the body. The guard has checked its content type.
-fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
+fn parsed<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     serde_json::from_slice(body).map_err(|error| {
         ApiError::malformed(format!("the body is not what this call takes: {error}"))
     })

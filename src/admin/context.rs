@@ -43,7 +43,7 @@ pub(super) async fn picture(
         let status = match after {
             None => Status::from(control.picture()),
             Some((done, mut named)) => {
-                let Done { generation, applied, .. } = done;
+                let Done { generation, is_repeated: replayed, applied, .. } = done;
                 if named.is_empty() {
                     named.clone_from(&applied.state.promotion.services);
                 }
@@ -52,7 +52,7 @@ pub(super) async fn picture(
                     true => control.picture_of_some(&applied, &named),
                     false => control.picture_of(&applied),
                 });
-                Status { generation: generation.0, partial, ..status }
+                Status { generation: generation.0, partial, replayed, ..status }
             }
         };
         let Condition { read_only, refused: write_refused, waiting: _ } = control.condition();

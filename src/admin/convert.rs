@@ -28,6 +28,7 @@ impl From<Picture> for Status {
             read_only: None,
             write_refused: None,
             partial: false,
+            replayed: false,
             services: services.collect(),
         }
     }

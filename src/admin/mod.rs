@@ -8,6 +8,7 @@ mod changes;
 mod conditions;
 mod context;
 mod convert;
+mod fingerprint;
 mod guard;
 mod looks;
 mod probes;

@@ -38,9 +38,10 @@ pub(super) async fn promote(services: Vec<(String, String)>, terms: &Terms) -> R
     }
     let replaced: Vec<_> =
         colors.iter().map(|(name, color)| (name.clone(), other(color).to_owned())).collect();
+    let wanted = colors.clone();
     let body =
         PromoteRequest { services: colors, force: terms.force, reason: terms.reason.clone() };
-    change(Call::promote(&body), Some(replaced), &[], terms).await
+    change(Call::promote(&body), Some((wanted, replaced)), &[], terms).await
 }
 
 pub(super) async fn rollback(services: Vec<String>, terms: &Terms) -> Result<u8, Failure> {
@@ -53,7 +54,7 @@ pub(super) async fn rollback(services: Vec<String>, terms: &Terms) -> Result<u8,
 /// or else of those that are draining then, of the services that are named or of all.
 async fn change(
     mut call: Call<'_>,
-    replaced: Option<Vec<(String, String)>>,
+    promoted: Option<(BTreeMap<String, String>, Vec<(String, String)>)>,
     names: &[String],
     terms: &Terms,
 ) -> Result<u8, Failure> {
@@ -68,6 +69,14 @@ async fn change(
     let caller = admin.caller()?;
     let status: Status = caller.call(call).await?;
     warn_of_dead_pools(&status);
+    let (wanted, replaced) = promoted.unzip();
+    if status.replayed
+        && let Some(wanted) = &wanted
+        && let Some(text) = superseded(wanted, &status)
+    {
+        show(&status, *output)?;
+        return Err(Failure::new(text));
+    }
     let Some(patience) = wait_drain else {
         return ended(show(&status, *output), 0);
     };
@@ -96,6 +105,21 @@ async fn change(
     // The picture from before the wait is better than none.
     let printed = show(&caller.status().await.unwrap_or(status), *output);
     ended(printed, if drained { 0 } else { exit::NOT_DRAINED })
+}
+
+/// What is active instead of the colors of a change that was made before.
+fn superseded(wanted: &BTreeMap<String, String>, status: &Status) -> Option<String> {
+    let others = wanted.iter().filter_map(|(name, color)| {
+        let active = status.services.get(name).map(|it| &it.active);
+        match active {
+            Some(active) if active == color => None,
+            Some(active) => Some(format!("{name} has {active} active now")),
+            None => Some(format!("{name} is not configured now")),
+        }
+    });
+    let others: Vec<_> = others.collect();
+    (!others.is_empty())
+        .then(|| format!("the change was made before under this key, and {}", others.join(", ")))
 }
 
 /// Each service with the color of it that is draining: of those `names`, or of all if there are none.

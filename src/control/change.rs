@@ -47,11 +47,22 @@ pub struct Call {
     pub change: Change,
     /// Only if the current generation is one of these; `None` for any.
     pub if_generation: Option<Vec<Generation>>,
-    /// A key and the fingerprint of the call. A call under a key that was accepted before changes
-    /// nothing and succeeds.
-    pub idempotency: Option<(String, String)>,
+    /// A key and what the call is. A call under a key that was accepted before changes nothing and
+    /// succeeds.
+    pub idempotency: Option<Idempotency>,
     /// Why, in the caller's words; it goes to the log and the events.
     pub reason: Option<String>,
+}
+
+/// A key for a call, and what tells that call from others.
+#[derive(Clone, Debug)]
+pub struct Idempotency {
+    /// The key, 1 to 255 characters.
+    pub key: String,
+    /// The call's fingerprint, which is stored with the key.
+    pub fingerprint: String,
+    /// The fingerprint of the same call as versions before 0.2.0 wrote it.
+    pub old_fingerprint: String,
 }
 
 /// A change that was made.
@@ -151,6 +162,16 @@ pub enum Problem {
     /// Its entry in the state file is damaged.
     #[error("has a damaged entry in the state file: promote the color that shall be active first")]
     Damaged,
+}
+
+// === impl Idempotency ===
+
+impl Idempotency {
+    /// Whether a stored fingerprint is that of this call, as well as it can tell.
+    #[must_use]
+    pub fn is_of(&self, stored: &str) -> bool {
+        stored == self.fingerprint || stored == self.old_fingerprint
+    }
 }
 
 // === impl Change ===

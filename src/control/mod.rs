@@ -17,7 +17,7 @@ mod worker;
 
 pub use self::{
     catalog::{Catalog, CatalogError, ServiceSpec},
-    change::{Call, Change, ChangeError, Done, Problem, Reason},
+    change::{Call, Change, ChangeError, Done, Idempotency, Problem, Reason},
     drains::{DrainPicture, Kinds},
     events::{Event, EventKind, Events, Subscription},
     handle::Control,

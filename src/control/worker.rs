@@ -3,13 +3,16 @@
 //! A change is planned on the state that is applied, committed to the store, and comes back through the
 //! store's watch, as the changes of others do; then it is applied and acknowledged.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
 
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{
     catalog::Catalog,
-    change::{Call, Change, ChangeError, Done},
+    change::{Call, Change, ChangeError, Done, Idempotency},
     plan::plan,
     reconcile::Reconciler,
     shared::{Applied, Shared},
@@ -23,7 +26,12 @@ pub struct Worker {
     questions: mpsc::Receiver<Question>,
     state: watch::Receiver<State>,
     reconciler: Reconciler,
+    /// When the state was read, in Unix seconds: the age of keys without a time counts from here.
+    began: u64,
 }
+
+/// How long a key is known.
+const KEY_AGE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A call that a caller waits for.
 #[derive(Debug)]
@@ -46,7 +54,7 @@ impl Worker {
         state: watch::Receiver<State>,
         reconciler: Reconciler,
     ) -> Self {
-        Self { shared, questions, state, reconciler }
+        Self { shared, questions, state, reconciler, began: unix_seconds() }
     }
 
     /// Makes and applies changes until every [`super::Control`] is gone. Dropping the future in the middle of a
@@ -115,12 +123,17 @@ impl Worker {
             let (revision, applied) = (state.revision, Arc::clone(&applied));
             Prepared::Known(Done { generation, revision, is_repeated, applied })
         };
-        if let Some((key, fingerprint)) = idempotency
-            && let Some(before) = state.accepted.iter().find(|it| it.key == *key)
+        let now = unix_seconds();
+        let is_old = |it: &Accepted| {
+            now.saturating_sub(it.at.unwrap_or(self.began)) >= KEY_AGE_MAX.as_secs()
+        };
+        if let Some(call) = idempotency
+            && let Some(before) = state.accepted.get(&call.key)
+            && !is_old(before)
         {
-            return match before.fingerprint == *fingerprint {
+            return match call.is_of(&before.fingerprint) {
                 true => Ok(known(before.generation, true)),
-                false => Err(ChangeError::KeyReused(key.clone())),
+                false => Err(ChangeError::KeyReused(call.key.clone())),
             };
         }
         if let Some(decided_on) = if_generation
@@ -137,9 +150,11 @@ impl Worker {
         let planned =
             plan(state, &applied.catalog, &self.shared.parts.own, change, reason.as_deref());
         let mut next = planned.map_err(ChangeError::Refused)?;
-        if let Some((key, fingerprint)) = idempotency {
+        next.accepted.forget(is_old);
+        if let Some(Idempotency { key, fingerprint, .. }) = idempotency {
             let (key, fingerprint) = (key.clone(), fingerprint.clone());
-            next.accept(Accepted { key, fingerprint, generation: next.generation });
+            let (generation, at) = (next.generation, Some(now));
+            next.accepted.put(Accepted { key, fingerprint, generation, at });
         }
         let catalog = match change {
             Change::Follow(new) => Some(Arc::clone(new)),
@@ -157,6 +172,10 @@ impl Worker {
     fn applied(&self) -> Arc<Applied> {
         self.shared.applied()
     }
+}
+
+fn unix_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 enum Prepared {

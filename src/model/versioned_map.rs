@@ -123,6 +123,12 @@ impl<K, V> VersionedMap<K, V> {
         self.parts.iter().flat_map(|it| it.iter()).map(|(key, value)| (key, value))
     }
 
+    /// The entry with the greatest key.
+    #[must_use]
+    pub fn last(&self) -> Option<(&K, &V)> {
+        self.parts.last()?.last().map(|(key, value)| (key, value))
+    }
+
     /// All keys, in order.
     pub fn keys(&self) -> impl Iterator<Item = &K> {
         self.iter().map(|it| it.0)

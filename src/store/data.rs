@@ -112,6 +112,9 @@ pub(super) struct AcceptedData {
     pub(super) generation: u64,
     /// Its place among the accepted calls: a larger number is later.
     pub(super) order: u64,
+    /// When it was accepted, in Unix seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) at: Option<u64>,
 }
 
 // === conversions: the model's words as data, and back ===

@@ -1,14 +1,15 @@
 //! The state as entries, each of a kind and with a key. A new kind of entry is kept by older versions as
 //! it stands.
 
-use std::{borrow::Cow, collections::HashSet, sync::Arc};
+use std::{borrow::Cow, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::{
+    accepted::Accepted,
     data::{AcceptedData, PromotionData, ServiceData},
-    state::{Accepted, EntryId, Promotion, Revision, ServiceState, State},
+    state::{EntryId, Promotion, Revision, ServiceState, State},
 };
 use crate::model::{Difference, Generation, ServiceName};
 
@@ -73,19 +74,9 @@ impl Delta<'_> {
         if before.promotion != *promotion {
             put.push(promotion_entry(promotion));
         }
-        if !Arc::ptr_eq(&before.accepted, accepted) {
-            let known: HashSet<_> =
-                before.accepted.iter().map(|it| (&it.key, it.generation)).collect();
-            let kept: HashSet<_> = accepted.iter().map(|it| &it.key).collect();
-            let first = revision.0 << 8;
-            for (place, call) in accepted.iter().enumerate() {
-                if !known.contains(&(&call.key, call.generation)) {
-                    put.push(accepted_entry(call, first + place as u64));
-                }
-            }
-            let gone = before.accepted.iter().filter(|it| !kept.contains(&it.key));
-            remove.extend(gone.map(|it| removed(ACCEPTED, &it.key)));
-        }
+        let (accepted, gone) = before.accepted.changes(accepted);
+        put.extend(accepted.into_iter().map(|(order, call)| accepted_entry(call, order)));
+        remove.extend(gone.into_iter().map(|key| removed(ACCEPTED, key)));
         for difference in before.unknown.differences(unknown) {
             match difference {
                 Difference::Added(id, value) | Difference::Changed(id, _, value) => {
@@ -109,7 +100,7 @@ impl Delta<'_> {
         for Removed { kind, key } in remove {
             match &*kind {
                 SERVICE => drop(state.services.remove(&*key)),
-                ACCEPTED => Arc::make_mut(&mut state.accepted).retain(|it| it.key != key),
+                ACCEPTED => state.accepted.remove(&key),
                 _ => drop(
                     state.unknown.remove(&EntryId { kind: (*kind).into(), key: (*key).into() }),
                 ),
@@ -149,7 +140,7 @@ pub(super) fn put_entries(state: &mut State, entries: &[Entry<'_>]) -> Result<()
 fn accept(state: &mut State, mut accepted: Vec<(u64, Accepted)>) {
     accepted.sort_by_key(|it| it.0);
     for (_, call) in accepted {
-        state.accept(call);
+        state.accepted.put(call);
     }
 }
 
@@ -174,9 +165,9 @@ fn put_entry(
         ACCEPTED => {
             let data: AcceptedData =
                 serde_json::from_str(value.get()).map_err(|error| wrong(&error))?;
-            let AcceptedData { fingerprint, generation, order } = data;
+            let AcceptedData { fingerprint, generation, order, at } = data;
             let generation = Generation(generation);
-            let call = Accepted { key: key.clone().into_owned(), fingerprint, generation };
+            let call = Accepted { key: key.clone().into_owned(), fingerprint, generation, at };
             accepted.push((order, call));
         }
         _ => {
@@ -220,9 +211,10 @@ fn promotion_entry(promotion: &Promotion) -> Entry<'static> {
 }
 
 fn accepted_entry(call: &Accepted, order: u64) -> Entry<'static> {
-    let Accepted { key, fingerprint, generation } = call;
+    let Accepted { key, fingerprint, generation, at } = call;
     let fingerprint = fingerprint.clone();
-    entry(ACCEPTED, key, &AcceptedData { fingerprint, generation: generation.0, order })
+    let (generation, at) = (generation.0, *at);
+    entry(ACCEPTED, key, &AcceptedData { fingerprint, generation, order, at })
 }
 
 fn unknown_entry(id: &EntryId, value: &str) -> Entry<'static> {

@@ -12,6 +12,7 @@
 //! whatever the size of the state. Both are lines and blocks with checksums; `recovery` reads them, and
 //! says which damage stops a start.
 
+mod accepted;
 mod data;
 mod disk;
 mod entries;
@@ -31,9 +32,10 @@ use std::{fmt, io, path::PathBuf, pin::Pin, time::Duration};
 use tokio::sync::watch;
 
 pub use self::{
+    accepted::{Accepted, AcceptedCalls},
     file::FileStore,
     show::{Shown, show},
-    state::{Accepted, EntryId, PoolState, Promotion, Revision, ServiceState, State},
+    state::{EntryId, PoolState, Promotion, Revision, ServiceState, State},
 };
 
 /// Where the state is kept. One process may hold it, or many may share it.

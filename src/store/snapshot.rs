@@ -18,9 +18,10 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    accepted::Accepted,
     entries::{Entry, common_entries, put_entries, service_entry, service_of, service_state},
     record::FileId,
-    state::{Accepted, Promotion, Revision, State},
+    state::{Promotion, Revision, State},
 };
 use crate::model::{Generation, ServiceName};
 
@@ -151,7 +152,8 @@ pub(super) fn read(bytes: &[u8]) -> Result<Snapshot, Damage> {
                 promoted.map_err(|error| damage(1, format!("cannot be read: {error}")))?;
             state.promotion = Arc::new(Promotion { services, ..Promotion::default() });
             for Accepted1 { key, fingerprint, generation } in accepted {
-                state.accept(Accepted { key, fingerprint, generation: Generation(generation) });
+                let generation = Generation(generation);
+                state.accepted.put(Accepted { key, fingerprint, generation, at: None });
             }
             (1, None)
         }

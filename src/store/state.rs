@@ -2,6 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
+use super::accepted::AcceptedCalls;
 use crate::model::{Color, Generation, PoolSpec, ServiceName, VersionedMap};
 
 /// How many changes of the state came before. Every commit counts, also one that leaves the routing
@@ -22,7 +23,7 @@ pub struct State {
     /// The last promotion or rollback.
     pub promotion: Arc<Promotion>,
     /// Calls with an idempotency key that were accepted, oldest first.
-    pub accepted: Arc<Vec<Arc<Accepted>>>,
+    pub accepted: AcceptedCalls,
     /// Service entries that could not be read, as they stand in the file. They are kept until an operator
     /// says which color is active; until then the service answers no request.
     pub damaged: VersionedMap<ServiceName, Arc<str>>,
@@ -79,17 +80,6 @@ pub struct Promotion {
     pub reason: Option<String>,
 }
 
-/// A call that was accepted under an idempotency key.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Accepted {
-    /// The key, 1 to 255 characters.
-    pub key: String,
-    /// Tells another call under the same key from the same call again.
-    pub fingerprint: String,
-    /// The generation that the call led to.
-    pub generation: Generation,
-}
-
 // === impl Revision ===
 
 impl Revision {
@@ -103,23 +93,6 @@ impl Revision {
 impl fmt::Display for Revision {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
-    }
-}
-
-// === impl State ===
-
-impl State {
-    /// How many accepted calls are remembered.
-    pub const ACCEPTED_MAX: usize = 128;
-
-    /// Remembers an accepted call, and forgets the oldest beyond the limit. A key that is known already
-    /// gets the new call.
-    pub fn accept(&mut self, accepted: Accepted) {
-        let known = Arc::make_mut(&mut self.accepted);
-        known.retain(|it| it.key != accepted.key);
-        known.push(Arc::new(accepted));
-        let over = known.len().saturating_sub(Self::ACCEPTED_MAX);
-        known.drain(..over);
     }
 }
 
@@ -181,28 +154,5 @@ impl PoolState {
     #[must_use]
     pub fn spec(&self) -> &PoolSpec {
         self.runtime.as_ref().unwrap_or(&self.file)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_oldest_accepted_calls_are_forgotten_and_a_key_is_there_once() {
-        let mut state = State::default();
-        let call = |number: usize, generation| Accepted {
-            key: format!("key-{number}"),
-            fingerprint: "f".to_owned(),
-            generation: Generation(generation),
-        };
-        for number in 0..=State::ACCEPTED_MAX {
-            state.accept(call(number, 1));
-        }
-        assert_eq!(state.accepted.len(), State::ACCEPTED_MAX);
-        assert_eq!(state.accepted[0].key, "key-1");
-        state.accept(call(1, 2));
-        assert_eq!(state.accepted.len(), State::ACCEPTED_MAX);
-        assert_eq!(state.accepted.last().map(|it| &**it), Some(&call(1, 2)));
     }
 }

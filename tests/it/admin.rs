@@ -122,6 +122,36 @@ async fn a_call_under_a_used_key_changes_nothing_twice() {
     assert_eq!(house.generation().await, 2);
 }
 
+/// With more keys than the 128 that were kept once, and another process in between.
+#[tokio::test]
+async fn a_key_is_known_after_a_thousand_others_and_a_replay_tells_what_is_active() {
+    let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
+    let house = House::of(&blue, &green);
+    let key = "Idempotency-Key: deploy-1\r\n";
+    let body = r#"{"services":{"web":"green"}}"#;
+    let first = house.call("POST", "/v1/promote", key, body).await;
+    assert_eq!((first.status, first.json().get("replayed")), (200, None));
+    for number in 0..1000 {
+        let key = format!("Idempotency-Key: other-{number}\r\n");
+        let color = if number % 2 == 0 { "blue" } else { "green" };
+        let body = format!(r#"{{"services":{{"web":"{color}"}}}}"#);
+        assert_eq!(house.call("POST", "/v1/promote", &key, &body).await.status, 200);
+    }
+    assert_eq!(house.call("POST", "/v1/rollback", "", "{}").await.status, 200);
+    let state = house.shut_down();
+    let house = House::build().state(state).service("web", &[&blue], &[&green]).start();
+    // The same call with its fields written otherwise.
+    let body = r#"{"force": false, "services": {"web": "green"}}"#;
+    let again = house.call("POST", "/v1/promote", key, body).await;
+    assert_eq!((again.status, again.field("idempotent-replayed")), (200, Some("true")));
+    let picture = again.json();
+    assert_eq!(picture["replayed"], true);
+    assert_eq!(picture["services"]["web"]["active"], "blue");
+    let body = r#"{"services":{"web":"blue"}}"#;
+    assert_eq!(house.call("POST", "/v1/promote", key, body).await.status, 422);
+    assert_eq!(house.generation().await, 1002);
+}
+
 #[tokio::test]
 async fn a_change_may_have_to_say_on_what_it_was_decided() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);

@@ -234,9 +234,21 @@ async fn the_folders_of_earlier_versions_start_with_all_that_they_hold() {
         let repeated = process.cli(&promote);
         assert!(repeated.status.success(), "{}", String::from_utf8_lossy(&repeated.stderr));
         assert_eq!(process.status()["generation"], generation, "format {format}");
+        // Another call under it is still refused, and one that was undone since is no success.
+        let other = process.cli(&["promote", "web=blue", "--idempotency-key", "deploy-77"]);
+        assert!(!other.status.success());
+        assert_eq!(process.status()["generation"], generation, "format {format}");
         let shown = process::run(&["state", "show", &state.display().to_string(), "--json"]);
         let shown: serde_json::Value = serde_json::from_slice(&shown.stdout).expect("JSON");
         assert_eq!((&shown["format"], &shown["generation"]), (&json!(2), &json!(generation)));
+        // After a rollback the replay says that the color asked for is not active.
+        let back = process.cli(&["rollback", "web", "--force"]);
+        assert!(back.status.success(), "{}", String::from_utf8_lossy(&back.stderr));
+        let repeated = process.cli(&promote);
+        let said = String::from_utf8_lossy(&repeated.stderr);
+        assert_eq!(repeated.status.code(), Some(1), "{said}");
+        let expected = "made before under this key, and web has blue active now";
+        assert!(said.contains(expected), "{said}");
     }
 }
 

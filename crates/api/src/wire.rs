@@ -29,6 +29,10 @@ pub struct Status {
     /// more than 100 services are configured. `GET /v1/status` always has all.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub partial: bool,
+    /// Whether the change was made before, by a call under the same `Idempotency-Key`. The generation is that
+    /// of then; the services are shown as they are now, which may be otherwise since.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub replayed: bool,
     /// The services, by name.
     pub services: BTreeMap<String, ServiceStatus>,
 }

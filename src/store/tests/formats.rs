@@ -69,7 +69,7 @@ fn the_folder_of_format_2_is_read() {
     assert_eq!(state.generation, Generation(5));
     assert_eq!(state.services["shop"].active, Color::Blue);
     assert_eq!(state.promotion.reason.as_deref(), Some("golden"));
-    assert_eq!(state.accepted.last().map(|it| it.key.as_str()), Some("deploy-79"));
+    assert_eq!(state.accepted.iter().last().map(|it| it.key.as_str()), Some("deploy-79"));
 }
 
 #[test]

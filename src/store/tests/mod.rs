@@ -10,10 +10,11 @@ use std::sync::{Arc, mpsc};
 use self::simulated::Simulated;
 use super::{
     CommitError,
+    accepted::Accepted,
     disk::Disk,
     journal::{Files, Job, Journal},
     recovery::{Recovered, recover},
-    state::{Accepted, Promotion, Revision, ServiceState, State},
+    state::{Promotion, Revision, ServiceState, State},
 };
 use crate::model::{Color, Endpoint, Generation, PoolSpec, ServiceName};
 
@@ -116,7 +117,8 @@ fn step(before: &State, number: u64) -> State {
             reason: Some(format!("change {number}")),
         });
         let (key, fingerprint) = (format!("key-{number}"), "f".to_owned());
-        next.accept(Accepted { key, fingerprint, generation: next.generation });
+        let (generation, at) = (next.generation, Some(number));
+        next.accepted.put(Accepted { key, fingerprint, generation, at });
     }
     next
 }

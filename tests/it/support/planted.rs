@@ -340,6 +340,7 @@ impl Proxy {
             read_only: None,
             write_refused: None,
             partial: false,
+            replayed: false,
             services: services.collect(),
         }
     }
