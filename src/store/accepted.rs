@@ -99,8 +99,13 @@ impl AcceptedCalls {
         let (mut put, mut gone) = (Vec::new(), Vec::new());
         for difference in self.by_order.differences(&later.by_order) {
             match difference {
-                Difference::Added(order, call) | Difference::Changed(order, _, call) => {
+                Difference::Added(order, call) => put.push((*order, &**call)),
+                // Where all were forgotten, the order begins anew.
+                Difference::Changed(order, before, call) => {
                     put.push((*order, &**call));
+                    if !later.orders.contains_key(before.key.as_str()) {
+                        gone.push(before.key.as_str());
+                    }
                 }
                 Difference::Removed(_, call) if !later.orders.contains_key(call.key.as_str()) => {
                     gone.push(call.key.as_str());
@@ -159,6 +164,14 @@ mod tests {
         let (put, gone) = calls.changes(&later);
         assert_eq!((put.len(), put[0].1), (1, &call(AcceptedCalls::MAX, 2)));
         assert_eq!(gone, ["key-0"]);
+        // Where all were forgotten, the first one is gone though its place is taken.
+        let mut one = AcceptedCalls::default();
+        one.put(call(1, 1));
+        let mut other = one.clone();
+        other.forget(|_| true);
+        other.put(call(2, 2));
+        let (put, gone) = one.changes(&other);
+        assert_eq!((put[0].1, gone), (&call(2, 2), vec!["key-1"]));
         // A key that is used again is new and not gone.
         let mut again = later.clone();
         again.put(call(7, 3));
