@@ -36,12 +36,10 @@ pub(super) async fn promote(services: Vec<(String, String)>, terms: &Terms) -> R
             return Err(Failure::new(text).with_code(exit::USAGE));
         }
     }
-    let replaced: Vec<_> =
-        colors.iter().map(|(name, color)| (name.clone(), other(color).to_owned())).collect();
     let wanted = colors.clone();
     let body =
         PromoteRequest { services: colors, force: terms.force, reason: terms.reason.clone() };
-    change(Call::promote(&body), Some((wanted, replaced)), &[], terms).await
+    change(Call::promote(&body), Some(wanted), &[], terms).await
 }
 
 pub(super) async fn rollback(services: Vec<String>, terms: &Terms) -> Result<u8, Failure> {
@@ -50,11 +48,11 @@ pub(super) async fn rollback(services: Vec<String>, terms: &Terms) -> Result<u8,
     change(Call::rollback(&body), None, &names, terms).await
 }
 
-/// Makes a change, and waits for the drain of what it replaced if that is wanted: of these colors,
+/// Makes a change, and waits for the drain of what it replaced if that is wanted: of what these colors replaced,
 /// or else of those that are draining then, of the services that are named or of all.
 async fn change(
     mut call: Call<'_>,
-    promoted: Option<(BTreeMap<String, String>, Vec<(String, String)>)>,
+    wanted: Option<BTreeMap<String, String>>,
     names: &[String],
     terms: &Terms,
 ) -> Result<u8, Failure> {
@@ -69,18 +67,23 @@ async fn change(
     let caller = admin.caller()?;
     let status: Status = caller.call(call).await?;
     warn_of_dead_pools(&status);
-    let (wanted, replaced) = promoted.unzip();
     if status.replayed
         && let Some(wanted) = &wanted
         && let Some(text) = superseded(wanted, &status)
     {
-        show(&status, *output)?;
+        // That the color asked for is not active is what the exit code tells, whoever reads the rest.
+        let _ = show(&status, *output);
         return Err(Failure::new(text));
     }
     let Some(patience) = wait_drain else {
         return ended(show(&status, *output), 0);
     };
-    let replaced = replaced.unwrap_or_else(|| draining(&status, names));
+    let replaced = match wanted {
+        Some(wanted) => {
+            wanted.into_iter().map(|(name, color)| (name, other(&color).to_owned())).collect()
+        }
+        None => draining(&status, names),
+    };
     let until = Instant::now() + *patience;
     let mut drained = true;
     for (name, color) in &replaced {
