@@ -14,7 +14,7 @@ use super::Which;
 use crate::{
     metrics::Metrics,
     model::Health,
-    upstream::{Member, Pool, Pools, Trouble},
+    upstream::{Member, Pool, Pools, Trouble, TroubleKind},
 };
 
 /// The checks of all endpoints. Those that are under way end with this.
@@ -56,6 +56,8 @@ struct Lane {
 enum Urgency {
     /// The endpoint was never checked.
     First,
+    /// It was checked, and never up: its application may be starting.
+    Starting,
     /// It may be about to change.
     Unsettled,
     /// It was down, and may not answer for as long as it is waited for.
@@ -71,6 +73,8 @@ struct Checked {
     due: Option<(Instant, Urgency)>,
     /// How it is checked, to find out whether that has changed.
     pool: Arc<Pool>,
+    /// Since when it is checked.
+    since: Instant,
 }
 
 type Outcome = Option<Result<(), Trouble>>;
@@ -91,17 +95,27 @@ const RESERVED: usize = 32;
 /// into step.
 const JITTER: u32 = 10;
 
+/// The time between two checks of an endpoint that was never up, at most: a check that is refused or answered at
+/// once finds an application within 250 ms of its start, even if the machine is busy.
+const STARTING: Duration = Duration::from_millis(100);
+
+/// How long an endpoint that answers badly or not at all counts as starting. One that refuses connections counts
+/// so without end: a check that is refused disturbs no application.
+const STARTING_FOR: Duration = Duration::from_secs(60);
+
 /// The time between two first checks: a machine with many endpoints is not asked for all of them at once.
 const FIRST_GAP: Duration = Duration::from_micros(200);
 
 // === impl Urgency ===
 
 impl Urgency {
-    const ALL: [Self; 4] = [Self::First, Self::Unsettled, Self::Down, Self::Regular];
+    const ALL: [Self; 5] =
+        [Self::First, Self::Starting, Self::Unsettled, Self::Down, Self::Regular];
 
     fn of(member: &Member) -> Self {
         match member.health() {
             Health::Unknown => Self::First,
+            Health::Down if member.starting().is_some() => Self::Starting,
             _ if member.is_turning() => Self::Unsettled,
             Health::Down => Self::Down,
             Health::Up => Self::Regular,
@@ -152,7 +166,8 @@ impl Checks {
                 }
                 None => {
                     let (which, pool) = (which.clone(), Arc::clone(pool));
-                    self.members.insert(*place, Checked { which, member, due: None, pool });
+                    let checked = Checked { which, member, due: None, pool, since: now };
+                    self.members.insert(*place, checked);
                     self.schedule(*place, now);
                 }
             }
@@ -171,9 +186,9 @@ impl Checks {
 
     /// Checks members soon that requests have found to be down.
     pub(super) fn hurry(&mut self, which: &Which, pool: &Pool, now: Instant) {
-        let soon = now + jittered(pool.policy().health.pause(true));
         for place in self.of_pool.get(which).cloned().unwrap_or_default() {
             let Some(known) = self.members.get(&place) else { continue };
+            let soon = now + jittered(pause(&known.member, pool, known.since, now));
             let is_early = known.due.is_none_or(|it| it.0 <= soon);
             if known.member.take_alarm() && !is_early {
                 self.schedule(place, soon);
@@ -210,14 +225,15 @@ impl Checks {
     pub(super) fn done(&mut self, done: Done, pools: &Pools) {
         let Done { of: Some(Running { place, member, .. }), found } = done else { return };
         let known = self.members.get(&place).filter(|it| Arc::ptr_eq(&it.member, &member));
-        let Some(Checked { which, .. }) = known else { return };
+        let Some(Checked { which, since, .. }) = known else { return };
         let Some(pools) = pools.get(&which.0) else { return };
         let pool = Arc::clone(pools.pool(which.1));
         if let Some(found) = found {
             pool.checked(&member, found);
         }
-        let pause = jittered(pool.policy().health.pause(member.is_unsettled()));
-        self.schedule(place, Instant::now() + pause);
+        let now = Instant::now();
+        let pause = jittered(pause(&member, &pool, *since, now));
+        self.schedule(place, now + pause);
     }
 
     fn schedule(&mut self, place: usize, due: Instant) {
@@ -274,6 +290,16 @@ async fn sleep_until(at: Option<Instant>) {
     }
 }
 
+/// How long to wait for the next check of an endpoint that is checked since `since`.
+fn pause(member: &Member, pool: &Pool, since: Instant, now: Instant) -> Duration {
+    let pause = pool.policy().health.pause(member.is_unsettled());
+    match member.starting() {
+        Some(TroubleKind::Refuses) => pause.min(STARTING),
+        Some(_) if now.saturating_duration_since(since) < STARTING_FOR => pause.min(STARTING),
+        _ => pause,
+    }
+}
+
 /// Earlier, but never later than it was asked for: who waits for an endpoint counts on it.
 fn jittered(pause: Duration) -> Duration {
     pause * (100 - fastrand::u32(0..=JITTER)) / 100
@@ -319,5 +345,32 @@ mod tests {
         let pause = pool.policy().health.pause(true) * (100 - JITTER) / 100;
         let (due, _) = checks.members[&one].due.expect("it is planned");
         assert!(due >= began + pause, "not at once");
+    }
+
+    #[tokio::test]
+    async fn an_endpoint_that_was_never_up_is_checked_often_if_that_disturbs_no_application() {
+        let (pool, pools) = pools(&["unix:/nowhere/one.sock"]);
+        let member = &pool.members()[0];
+        let often = pool.policy().health.pause(true);
+        assert!(often > STARTING, "or there is nothing to see");
+        let now = Instant::now();
+        let later = now + STARTING_FOR;
+        let pauses = || [now, later].map(|at| pause(member, &pool, now, at));
+        assert_eq!(pauses(), [often; 2], "not yet checked");
+        pool.checked(member, Err(Trouble::refuses("refused")));
+        assert_eq!(pauses(), [STARTING; 2]);
+        assert_eq!(Urgency::of(member), Urgency::Starting);
+        pool.checked(member, Err(Trouble::answers("503")));
+        assert_eq!(pauses(), [STARTING, often]);
+        pool.checked(member, Err(Trouble::silent("timeout")));
+        assert_eq!(pauses(), [STARTING, often]);
+        pool.checked(member, Ok(()));
+        assert_eq!(pauses(), [pool.policy().health.interval; 2]);
+        for _ in 0..pool.policy().health.fall {
+            pool.checked(member, Err(Trouble::refuses("refused")));
+        }
+        assert_eq!(pauses(), [often; 2], "it was up: the usual pauses");
+        assert_eq!(Urgency::of(member), Urgency::Down);
+        drop(pools);
     }
 }

@@ -78,6 +78,8 @@ pub(super) struct State {
     health: Health,
     since: Timestamp,
     trouble: Option<Trouble>,
+    /// Whether it was ever up.
+    was_up: bool,
     /// Checks in a row that said otherwise than `health`.
     against: u32,
     /// Connections in a row that requests could not open.
@@ -143,6 +145,7 @@ impl State {
             health: Health::Unknown,
             since: Timestamp::now(),
             trouble: None,
+            was_up: false,
             against: 0,
             missed: 0,
             ejected: None,
@@ -192,7 +195,14 @@ impl State {
         self.against > 0
     }
 
-    /// Takes the result of a check. The first one decides; later ones have to agree with each other.
+    /// If it is down and was never up: what is wrong with it.
+    pub(super) fn starting(&self) -> Option<TroubleKind> {
+        let is_starting = self.health == Health::Down && !self.was_up;
+        self.trouble.as_ref().filter(|_| is_starting).map(|it| it.kind)
+    }
+
+    /// Takes the result of a check. The first check decides, and the first success does: `rise` is for an
+    /// endpoint that was up and failed. Other results have to agree with each other.
     pub(super) fn checked(&mut self, found: Result<(), Trouble>, check: &HealthCheck) {
         let (health, needed) = match (&found, self.health) {
             (Ok(()), Health::Up) => {
@@ -204,6 +214,7 @@ impl State {
                 self.trouble = Some(trouble.clone());
                 return;
             }
+            (Ok(()), Health::Down) if !self.was_up => (Health::Up, 1),
             (Ok(()), Health::Down) => (Health::Up, check.rise),
             (Err(_), Health::Up) => (Health::Down, check.fall),
             (Ok(()), Health::Unknown) => (Health::Up, 1),
@@ -234,6 +245,7 @@ impl State {
     fn turn(&mut self, health: Health, trouble: Option<Trouble>) {
         (self.health, self.trouble, self.since) = (health, trouble, Timestamp::now());
         (self.against, self.missed) = (0, 0);
+        self.was_up |= health == Health::Up;
         self.note();
     }
 
@@ -318,6 +330,7 @@ mod tests {
         state.checked(bad(), &check);
         assert_eq!(state.standing(), Standing::Shunned);
         state.checked(Ok(()), &check);
+        assert_eq!(state.standing(), Standing::Shunned, "it was up: one is not enough");
         state.checked(Err(Trouble::refuses("refused")), &check);
         assert_eq!(state.standing(), Standing::Gone, "what is wrong may change");
         state.checked(Err(Trouble::silent("no answer")), &check);
@@ -326,6 +339,32 @@ mod tests {
         assert_eq!(state.standing(), Standing::Silent, "never two in a row");
         state.checked(Ok(()), &check);
         assert_eq!((state.standing(), state.condition().trouble), (Standing::Good, None));
+    }
+
+    #[test]
+    fn the_first_success_of_an_endpoint_that_was_never_up_is_enough() {
+        let check = HealthCheck { rise: 3, fall: 1, ..HealthCheck::default() };
+        let mut state = State::unknown();
+        assert_eq!(state.starting(), None, "it was not checked yet");
+        state.checked(Err(Trouble::refuses("refused")), &check);
+        assert_eq!(state.starting(), Some(TroubleKind::Refuses));
+        state.checked(bad(), &check);
+        assert_eq!(state.starting(), Some(TroubleKind::Answers));
+        state.checked(Ok(()), &check);
+        assert_eq!((state.standing(), state.starting()), (Standing::Good, None));
+        state.checked(bad(), &check);
+        assert_eq!((state.standing(), state.starting()), (Standing::Shunned, None), "it was up");
+        for _ in 0..2 {
+            state.checked(Ok(()), &check);
+            assert_eq!(state.standing(), Standing::Shunned);
+        }
+        state.checked(Ok(()), &check);
+        assert_eq!(state.standing(), Standing::Good);
+        let mut state = State::unknown();
+        assert!(state.missed(Trouble::refuses("refused"), 1), "found by a request");
+        assert_eq!(state.starting(), Some(TroubleKind::Refuses));
+        state.checked(Ok(()), &check);
+        assert_eq!(state.standing(), Standing::Good);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use Ordering::{Relaxed, SeqCst};
 
 use super::{
     alerts::Bell,
-    condition::{Condition, Standing, State, Trouble},
+    condition::{Condition, Standing, State, Trouble, TroubleKind},
     names::Names,
     parts::Parts,
     queue::Queue,
@@ -275,6 +275,12 @@ impl Member {
     #[must_use]
     pub fn is_unsettled(&self) -> bool {
         self.state().is_unsettled()
+    }
+
+    /// If it is down and was never up, as an application that is just starting: what is wrong with it.
+    #[must_use]
+    pub fn starting(&self) -> Option<TroubleKind> {
+        self.state().starting()
     }
 
     /// Whether its last check said otherwise than those before.

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use serde_json::json;
+use tokio::net::TcpSocket;
 
 use crate::support::{House, Http2Upstream, Manner, Unruly, Upstream, eventually, http2};
 
@@ -148,6 +149,23 @@ async fn who_was_away_is_back_without_being_told() {
     let _again = Upstream::start_at("again", one.address).await;
     house.wait_for_health("blue", 0, "up").await;
     assert!(names(&house, 100).await.contains(&"again".to_owned()));
+}
+
+#[tokio::test]
+async fn an_application_that_starts_after_flipgate_is_up_without_waiting_for_its_interval() {
+    // The first check found nobody there, and the next ones came at `rise` times within an interval, each as
+    // if the endpoint had been up before.
+    // Bound and not listening: connections are refused, and the port is not given to another test.
+    let held = TcpSocket::new_v4().expect("a socket");
+    held.set_reuseaddr(true).expect("a socket");
+    held.bind("127.0.0.1:0".parse().expect("an address")).expect("a free port");
+    let address = held.local_addr().expect("a bound socket");
+    let policy = "health = { path = \"/health\", interval = \"1h\", rise = 2 }";
+    let house = house(&[address.to_string()], policy);
+    house.wait_for_health("blue", 0, "down").await;
+    let _started = Upstream::start_at("started", address).await;
+    house.wait_for_health("blue", 0, "up").await;
+    assert_eq!(names(&house, 1).await, ["started"]);
 }
 
 #[tokio::test]
