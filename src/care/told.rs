@@ -110,10 +110,14 @@ impl OfPool {
         self.conditions = conditions;
     }
 
-    /// Tells when the last endpoint of a pool has gone down, and when the first one is back.
+    /// Tells when the last endpoint of a pool has gone down, and when the first one is back. Endpoints that were
+    /// not checked yet, as those that have just replaced all others, are neither.
     fn tell_of_outage(&mut self, pool: &Pool, is_active: bool, events: &mut Vec<EndpointEvent>) {
         let members = pool.members();
-        let is_down = !members.is_empty() && members.iter().all(|it| it.health() == Health::Down);
+        let is_all = |health| members.iter().all(|it| it.health() == health);
+        let has_up = members.iter().any(|it| it.health() == Health::Up);
+        let is_down = !members.is_empty()
+            && (is_all(Health::Down) || (self.is_down && !has_up));
         let (service, color) = (pool.service().clone(), pool.color());
         match (is_down, std::mem::replace(&mut self.is_down, is_down)) {
             (true, false) => {
@@ -125,7 +129,7 @@ impl OfPool {
                 events.push(EndpointEvent::PoolDown { service, color });
             }
             (false, true) => {
-                info!(%service, %color, "an endpoint is up again, or there are none");
+                info!(%service, %color, endpoints = members.len(), "pool recovered");
                 events.push(EndpointEvent::PoolUp { service, color });
             }
             _ => {}
@@ -224,5 +228,38 @@ fn tell_of_member(
             events.push(EndpointEvent::EndpointReturned { service, color, endpoint, address });
         }
         _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::samples::pools, *};
+    use crate::upstream::Trouble;
+
+    #[test]
+    fn a_pool_that_was_down_has_recovered_when_an_endpoint_is_up_and_not_before() {
+        let which = ("web".parse().expect("a name"), crate::model::Color::Blue);
+        let mut told = Told::default();
+        let mut follow = |pool: &Pool| -> Vec<&str> {
+            let events = told.follow(&which, pool, true, Instant::now());
+            let name = |it: &EndpointEvent| match it {
+                EndpointEvent::PoolDown { .. } => Some("down"),
+                EndpointEvent::PoolUp { .. } => Some("up"),
+                _ => None,
+            };
+            events.iter().filter_map(name).collect()
+        };
+        let (old, _pools) = pools(&["127.0.0.1:1"]);
+        assert!(follow(&old).is_empty(), "not checked yet");
+        old.checked(&old.members()[0], Err(Trouble::refuses("refused")));
+        assert_eq!(follow(&old), ["down"]);
+        let (new, _pools) = pools(&["127.0.0.1:2", "127.0.0.1:3"]);
+        assert!(follow(&new).is_empty(), "its endpoints were not checked yet");
+        new.checked(&new.members()[0], Err(Trouble::refuses("refused")));
+        assert!(follow(&new).is_empty());
+        new.checked(&new.members()[1], Ok(()));
+        assert_eq!(follow(&new), ["up"]);
+        let (none, _pools) = pools(&[]);
+        assert!(follow(&none).is_empty());
     }
 }

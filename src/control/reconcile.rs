@@ -10,7 +10,7 @@ use std::{
 };
 
 use tokio_util::task::TaskTracker;
-use tracing::info;
+use tracing::{error, info};
 
 use super::{
     catalog::{Catalog, ServiceSpec},
@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     metrics::Metrics,
-    model::{Color, Difference, PoolSpec, Rules, ServiceName},
+    model::{Color, Difference, Health, PoolSpec, Rules, ServiceName},
     store::{PoolState, ServiceState, State},
     switch::{Draft, Drain, Service, Table},
     upstream::{Admission, Parts, Pool, Pools, ServicePools},
@@ -199,12 +199,28 @@ fn tell(
         for (service, active) in &promoted {
             let (generation, reason) = (generation.0, reason.as_deref());
             info!(generation, %service, %active, rollback, reason, "promoted");
+            if let Some(pools) = after.pools.get(service) {
+                tell_of_outage(pools.pool(*active), generation);
+            }
         }
         events.publish(EventKind::Promoted { generation, services: promoted, rollback, reason });
     }
     if has_new_catalog {
         info!(generation = generation.0, "configuration applied");
         events.publish(EventKind::Reloaded { generation });
+    }
+}
+
+/// Logs an error if a color has become active of which no endpoint is up.
+fn tell_of_outage(pool: &Pool, generation: u64) {
+    let members = pool.members();
+    let up = members.iter().filter(|it| it.health() == Health::Up).count();
+    if up == 0 {
+        let (service, color, endpoints) = (pool.service(), pool.color(), members.len());
+        error!(
+            generation, %service, %color, up, endpoints,
+            "no endpoint of the color that has become active is up: `flipgate status` says why"
+        );
     }
 }
 

@@ -136,3 +136,38 @@ async fn misuse_of_http2_is_logged_with_the_address_and_not_by_the_library() {
     let left_out: u64 = ours.iter().filter_map(|it| it["suppressed"].as_u64()).sum();
     assert!(ours.len() + usize::try_from(left_out).expect("few") <= CONNECTIONS, "{log}");
 }
+
+/// Once, a flip onto a pool that was down logged `promoted` and nothing else.
+#[tokio::test]
+async fn a_flip_to_a_color_without_an_endpoint_that_is_up_is_logged_as_an_error() {
+    let (blue, mut green) = (Upstream::start("blue").await, Upstream::start("green").await);
+    let folder = tempfile::tempdir().expect("a folder");
+    let process = Process::start(&folder, &blue, &green).await;
+    let health = |color: &str| {
+        let status = process.status();
+        let endpoints = &status["services"]["web"]["pools"][color]["endpoints"];
+        endpoints[0]["health"].as_str().map(str::to_owned)
+    };
+    let is = async |color: &str, expected: &str| {
+        eventually(&format!("{color} {expected}"), async || {
+            health(color).as_deref() == Some(expected)
+        })
+        .await;
+    };
+    let errors = || -> Vec<Value> {
+        let log = process.log();
+        let lines = log.lines().filter_map(|it| serde_json::from_str::<Value>(it).ok());
+        lines.filter(|it| it["level"] == "ERROR").collect()
+    };
+    is("blue", "up").await;
+    is("green", "up").await;
+    promote(&process, 2).await;
+    assert_eq!(errors(), Vec::<Value>::new(), "both are up");
+    green.kill().await;
+    is("green", "down").await;
+    promote(&process, 1).await;
+    eventually("the error is logged", async || errors().len() == 1).await;
+    let error = &errors()[0];
+    assert_eq!((&error["service"], &error["color"]), (&"web".into(), &"green".into()), "{error}");
+    assert_eq!((&error["up"], &error["endpoints"]), (&0.into(), &1.into()), "{error}");
+}
