@@ -40,7 +40,8 @@ pub(super) struct DrainQuery {
     color: Option<String>,
 }
 
-/// What still holds a color. With `wait`, answered when nothing does or the time is up.
+/// What still holds a color. With `wait`, answered when nothing does or the time is up. A service that a reload has
+/// removed is known until it is drained, and for ten seconds more; without a color, both of its colors count.
 #[utoipa::path(get, path = "/v1/services/{service}/drain", params(
     ("service" = String, Path),
     ("wait" = Option<String>, Query, description = "how long to wait, like 30s; at most an hour"),

@@ -116,8 +116,7 @@ impl OfPool {
         let members = pool.members();
         let is_all = |health| members.iter().all(|it| it.health() == health);
         let has_up = members.iter().any(|it| it.health() == Health::Up);
-        let is_down = !members.is_empty()
-            && (is_all(Health::Down) || (self.is_down && !has_up));
+        let is_down = !members.is_empty() && (is_all(Health::Down) || (self.is_down && !has_up));
         let (service, color) = (pool.service().clone(), pool.color());
         match (is_down, std::mem::replace(&mut self.is_down, is_down)) {
             (true, false) => {

@@ -41,18 +41,22 @@ pub struct Kinds {
 }
 
 impl Control {
-    /// What holds `color` of a service, or its color that is not active. `None` for a service that
-    /// is not configured.
+    /// What holds `color` of a service, or its color that is not active; of a service that was removed, the
+    /// color that was active at last or, if that is drained, the other one. `None` for a service that is not
+    /// configured, or was removed and is drained for some seconds.
     #[must_use]
     pub fn drain(&self, service: &ServiceName, color: Option<Color>) -> Option<DrainPicture> {
-        let active = self.active(service)?;
-        let color = color.unwrap_or(active.other());
+        let active = self.active(service);
+        let color = color.map_or_else(|| self.draining(service, active), Some)?;
+        if active.is_none() && self.removed(service).is_none() {
+            return None;
+        }
         let inside = self.switch().inside(service, color);
         let drains = self.switch().drains(service, color);
         let sides: Vec<SideId> = drains.iter().map(Drain::side).collect();
         let summary = self.ledger().inside(&sides);
         let in_flight = inside.retired;
-        let is_active = color == active;
+        let is_active = active == Some(color);
         Some(DrainPicture {
             service: service.clone(),
             color,
@@ -68,37 +72,50 @@ impl Control {
         })
     }
 
+    /// The color whose drain is meant if none is named.
+    fn draining(&self, service: &ServiceName, active: Option<Color>) -> Option<Color> {
+        let Some(active) = active else {
+            let last = self.removed(service)?;
+            let is_held = |color| !self.switch().drains(service, color).is_empty();
+            return Some(if !is_held(last) && is_held(last.other()) { last.other() } else { last });
+        };
+        Some(active.other())
+    }
+
     /// Waits until nothing holds `color` of a service any more, or until it is made active again; of a color
     /// that is active, until nothing is left of what came before its last change, such as the
-    /// replacement of an endpoint. At most for `patience`; then says how it is. Nothing is left behind when the future is
-    /// dropped. `None` for a service that is not configured.
+    /// replacement of an endpoint; of a service that was removed, until nothing holds either color if none is
+    /// named. At most for `patience`; then says how it is. Nothing is left behind when the future is
+    /// dropped. `None` as for [`Control::drain`].
     pub async fn wait_for_drain(
         &self,
         service: &ServiceName,
         color: Option<Color>,
         patience: Duration,
     ) -> Option<DrainPicture> {
-        let color = color.unwrap_or(self.active(service)?.other());
-        let was_active = self.active(service)? == color;
+        let active = self.active(service);
+        // Of a service that is removed, it may be one color after the other.
+        let color = color.or(active.map(Color::other));
+        let was_active = active.is_some() && active == color;
         let until = Instant::now() + patience;
         let mut changes = self.changes();
         loop {
             // Marked as seen before looking, so that a change after the look is not slept through.
             changes.borrow_and_update();
-            let picture = self.drain(service, Some(color))?;
+            let picture = self.drain(service, color)?;
             let is_over = picture.is_active && (!was_active || picture.in_flight == 0);
             if picture.is_drained || is_over {
                 return Some(picture);
             }
-            let mut drains = self.switch().drains(service, color);
+            let mut drains = self.switch().drains(service, picture.color);
             let drained = join_all(drains.iter_mut().map(Drain::wait));
             tokio::select! {
                 _ = drained => {}
                 changed = changes.changed() => if changed.is_err() {
-                    return self.drain(service, Some(color));
+                    return self.drain(service, color);
                 },
                 () = tokio::time::sleep_until(until.into()) => {
-                    return self.drain(service, Some(color));
+                    return self.drain(service, color);
                 }
             }
         }

@@ -12,7 +12,7 @@ use super::{
     catalog::Catalog,
     change::{Call, Change, ChangeError, Done},
     events::Events,
-    picture::Picture,
+    picture::{Picture, shown_removed},
     plan::follow,
     reconcile::Reconciler,
     shared::{Applied, Shared},
@@ -75,6 +75,7 @@ impl Control {
             metrics,
             parts,
             events: Arc::new(Events::from_now()),
+            removed: Arc::default(),
             pools: watch::Sender::new(first.pools.clone()),
             applied: watch::Sender::new(Arc::new(first)),
             busy: Mutex::default(),
@@ -169,8 +170,10 @@ impl Control {
         let generation = picture.generation;
         let Condition { read_only, refused, waiting: _ } = self.condition();
         let is_writable = read_only.is_none() && refused.is_none();
-        let shown: Vec<_> =
+        let mut shown: Vec<_> =
             picture.services.into_iter().map(|(it, service)| service.shown(it)).collect();
+        let removed = self.shared.removed.names().into_iter();
+        shown.extend(removed.map(|it| shown_removed(&self.shared.switch, it)));
         self.shared.metrics.show(generation, is_writable, &shown)
     }
 
@@ -219,6 +222,11 @@ impl Control {
 
     pub(super) fn active(&self, service: &ServiceName) -> Option<Color> {
         self.shared.switch.look(|table| table.service(service).map(Service::active))
+    }
+
+    /// The color that was active when a service was removed that is not forgotten yet.
+    pub(super) fn removed(&self, service: &ServiceName) -> Option<Color> {
+        self.shared.removed.active(service)
     }
 
     pub(super) fn changes(&self) -> watch::Receiver<Arc<Applied>> {

@@ -12,6 +12,7 @@ mod handle;
 mod picture;
 mod plan;
 mod reconcile;
+mod removed;
 mod shared;
 mod worker;
 

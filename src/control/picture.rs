@@ -116,7 +116,7 @@ impl Picture {
 impl ServicePicture {
     /// The same for a scrape.
     pub(super) fn shown(&self, service: ServiceName) -> Shown {
-        Shown { service, active: self.active, pools: [self.blue.shown(), self.green.shown()] }
+        Shown { service, active: Some(self.active), pools: [self.blue.shown(), self.green.shown()] }
     }
 
     /// The pool of a color.
@@ -127,6 +127,15 @@ impl ServicePicture {
             Color::Green => &self.green,
         }
     }
+}
+
+/// A removed service for a scrape: what is still inside.
+pub(super) fn shown_removed(switch: &Switch<Arc<Rules>, Pool>, service: ServiceName) -> Shown {
+    let pools = Color::BOTH.map(|color| {
+        let inside = switch.inside(&service, color);
+        ShownPool { in_flight: inside.current + inside.retired, ..ShownPool::default() }
+    });
+    Shown { service, active: None, pools }
 }
 
 impl PoolPicture {

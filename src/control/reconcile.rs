@@ -9,12 +9,14 @@ use std::{
     time::Instant,
 };
 
+use futures_util::{StreamExt, future::join_all, stream::FuturesUnordered};
 use tokio_util::task::TaskTracker;
 use tracing::{error, info};
 
 use super::{
     catalog::{Catalog, ServiceSpec},
     events::EventKind,
+    removed::KEPT,
     shared::{Applied, Shared},
 };
 use crate::{
@@ -33,6 +35,9 @@ pub(super) struct Reconciler {
     /// The number of the rules in force.
     rules: u64,
 }
+
+/// Removed services whose series are looked for together.
+const FORGOTTEN_TOGETHER: usize = 1000;
 
 // === impl Reconciler ===
 
@@ -64,6 +69,10 @@ impl Reconciler {
         let has_new_catalog = catalog.is_some();
         let catalog = catalog.unwrap_or_else(|| Arc::clone(&before.catalog));
         let changed = changed_services(&before.state, &state, &catalog);
+        let gone = match has_new_catalog {
+            true => self.note_removed(shared, &before.pools, &catalog),
+            false => Vec::new(),
+        };
         let make = Maker { state: &state, metrics: &shared.metrics, parts: &shared.parts };
         let made = |name: &ServiceName, spec| make.pools(name, spec, before.pools.get(name));
         let seen = shared.switch.load();
@@ -106,6 +115,47 @@ impl Reconciler {
         for drain in drains {
             self.watch(shared, drain);
         }
+        shared.removed.clear();
+        if !gone.is_empty() {
+            self.forget_when_drained(shared, gone);
+        }
+    }
+
+    /// Notes the services that the rules to come do without, and returns them.
+    fn note_removed(&self, shared: &Shared, pools: &Pools, catalog: &Catalog) -> Vec<ServiceName> {
+        let is_configured = |it: &ServiceName| catalog.services().contains_key(it);
+        shared.removed.keep(is_configured);
+        let gone = pools.iter().filter(|(name, _)| !is_configured(name));
+        let note = |(name, pools): (&ServiceName, &ServicePools)| {
+            shared.removed.note(name, pools.active, self.rules + 1);
+            name.clone()
+        };
+        gone.map(note).collect()
+    }
+
+    /// Forgets services that were removed when each has been drained for some seconds.
+    fn forget_when_drained(&self, shared: &Shared, gone: Vec<ServiceName>) {
+        let (removed, metrics, by) =
+            (Arc::clone(&shared.removed), shared.metrics.clone(), self.rules);
+        let drained = gone.into_iter().map(|name| {
+            let drains = Color::BOTH.map(|color| shared.switch.drains(&name, color));
+            async move {
+                let mut drains = drains.concat();
+                join_all(drains.iter_mut().map(Drain::wait)).await;
+                tokio::time::sleep(KEPT).await;
+                name
+            }
+        });
+        let drained: FuturesUnordered<_> = drained.collect();
+        let guard = metrics.guard_task("drain");
+        self.drains.spawn(async move {
+            // Many at a time: each look for series is one at all of them.
+            let mut drained = drained.ready_chunks(FORGOTTEN_TOGETHER);
+            while let Some(names) = drained.next().await {
+                removed.forget(&names, by, &metrics);
+            }
+            drop(guard);
+        });
     }
 
     /// Tells when a replaced side is drained: one that was active, or that had requests in flight.

@@ -7,7 +7,7 @@ use std::{
 
 use tokio::sync::watch;
 
-use super::{catalog::Catalog, events::Events};
+use super::{catalog::Catalog, events::Events, removed::Removed};
 use crate::{
     metrics::Metrics,
     model::Rules,
@@ -35,6 +35,7 @@ pub(super) struct Shared {
     pub(super) metrics: Metrics,
     pub(super) parts: Parts,
     pub(super) events: Arc<Events>,
+    pub(super) removed: Arc<Removed>,
     /// What the switch shows. Replaced together with it, under the lock of this channel.
     pub(super) applied: watch::Sender<Arc<Applied>>,
     pub(super) pools: watch::Sender<Pools>,

@@ -10,11 +10,15 @@ mod pool;
 mod shown;
 mod tasks;
 
-use std::sync::Arc;
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use prometheus::{
     Encoder, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
     Registry, TextEncoder,
+    core::{Collector, MetricVec, MetricVecBuilder},
 };
 
 use self::pool::Families;
@@ -244,6 +248,29 @@ impl Metrics {
         self.drain_duration.with_label_values(&labels).observe(seconds);
     }
 
+    /// Removes all series of services that are no longer configured. Handles that are left count on, and are
+    /// shown no more. Takes time in proportion to the number of all series.
+    pub fn forget(&self, services: &[&ServiceName]) {
+        let names: HashSet<&str> = services.iter().map(|it| it.as_str()).collect();
+        let Families {
+            requests,
+            duration,
+            connect_errors,
+            connections,
+            retries,
+            ejections,
+            limited,
+        } = &*self.of_pools;
+        for counters in
+            [requests, connect_errors, retries, ejections, limited, &self.preview_refused]
+        {
+            forget(counters, &names);
+        }
+        forget(connections, &names);
+        forget(duration, &names);
+        forget(&self.drain_duration, &names);
+    }
+
     /// The text of a scrape, with the switch as `generation` and `services` show it.
     #[must_use]
     pub fn show(&self, generation: Generation, is_writable: bool, services: &[Shown]) -> String {
@@ -256,6 +283,20 @@ impl Metrics {
         let mut text = String::from_utf8_lossy(&text).into_owned();
         shown::write(services, &mut text);
         text
+    }
+}
+
+/// Removes the series of these services from a family.
+fn forget<T: MetricVecBuilder>(family: &MetricVec<T>, services: &HashSet<&str>) {
+    for gathered in family.collect() {
+        for series in gathered.get_metric() {
+            let labels = series.get_label().iter().map(|it| (it.name(), it.value()));
+            let labels: HashMap<&str, &str> = labels.collect();
+            if labels.get("service").is_some_and(|it| services.contains(it)) {
+                // An error says that it is gone already.
+                let _ = family.remove(&labels);
+            }
+        }
     }
 }
 
@@ -314,7 +355,7 @@ mod tests {
         let blue =
             ShownPool { in_flight: 3, endpoints: vec![endpoint("a:1")], ..ShownPool::default() };
         let shown =
-            Shown { service: web, active: Color::Blue, pools: [blue, ShownPool::default()] };
+            Shown { service: web, active: Some(Color::Blue), pools: [blue, ShownPool::default()] };
         let text = metrics.show(Generation(7), true, &[shown]);
         for line in [
             r#"flipgate_requests_total{code="200",color="blue",service="web"} 2"#,

@@ -25,8 +25,8 @@ pub enum LimitHit {
 pub struct Shown {
     /// The service.
     pub service: ServiceName,
-    /// Its active color.
-    pub active: Color,
+    /// Its active color. `None` if it is no longer configured.
+    pub active: Option<Color>,
     /// Blue and green, in this order.
     pub pools: [ShownPool; 2],
 }
@@ -89,7 +89,9 @@ pub(super) fn write(services: &[Shown], text: &mut String) {
             let ShownPool { in_flight: inside, retries_left, is_panicking, endpoints, .. } = pool;
             let of_pool = [("color", color.as_str()), service];
             in_flight.add(&of_pool, inside);
-            active.add(&of_pool, u8::from(color == *answering));
+            if let Some(answering) = answering {
+                active.add(&of_pool, u8::from(color == *answering));
+            }
             // Of a pool that never had a request there is nothing more to tell.
             if pool.was_used {
                 queued.add(&of_pool, pool.queued);

@@ -2,7 +2,9 @@
 
 use std::{fs, time::Duration};
 
-use crate::support::{House, Process, Upstream, eventually, process, process::write_config};
+use crate::support::{
+    Client, House, Process, Upstream, eventually, process, process::write_config,
+};
 
 #[tokio::test]
 async fn a_stop_finishes_what_is_under_way_and_takes_nothing_new() {
@@ -127,6 +129,69 @@ async fn a_service_that_a_reload_removes_lets_its_requests_finish() {
     eventually("drained", async || process.log().contains("drained")).await;
 }
 
+/// Once, the drain of a service was 404 from its removal on, while requests were still in flight, and 64 of its
+/// series stayed for ever.
+#[tokio::test]
+async fn a_removed_service_tells_of_its_drain_until_it_is_over_and_then_its_series_go() {
+    let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
+    let folder = tempfile::tempdir().expect("a folder");
+    let process = Process::start(&folder, &blue, &green).await;
+    assert_eq!(process.get("/").await, "blue");
+    let mut preview = Client::connect("127.0.0.1", process.public).await;
+    preview.ask("/hold", "Flipgate-Preview: green\r\n").await;
+    preview.until("begins").await;
+    let mut early = process.public().await;
+    early.ask("/hold", "").await;
+    early.until("begins").await;
+    let path = folder.path().join("flipgate.toml");
+    let text = fs::read_to_string(&path).expect("the configuration");
+    let without = text.replace("service.web", "service.shop");
+    fs::write(&path, &without).expect("written");
+    let caller = process.caller();
+    caller.reload().await.expect("a configuration without web");
+    let drain = async |color| caller.drain("web", color, Duration::ZERO).await;
+    let is_shown = async || process.scrape().await.contains("service=\"web\"");
+
+    let seen = drain(None).await.expect("it is known until it is drained");
+    assert_eq!((&*seen.color, seen.in_flight, seen.drained), ("blue", 1, false));
+    let seen = drain(Some("green")).await.expect("it is known");
+    assert_eq!((seen.in_flight, seen.drained), (1, false));
+    let inside = "flipgate_in_flight{color=\"blue\",service=\"web\"} 1";
+    assert!(process.scrape().await.contains(inside));
+    assert!(drain(Some("red")).await.is_err());
+
+    // A wait without a color is for both.
+    let wait = caller.drain("web", None, Duration::from_secs(60));
+    let mut wait = std::pin::pin!(wait);
+    blue.release();
+    assert!(early.until("0\r\n\r\n").await.contains("blue ends"));
+    eventually("blue is drained", async || {
+        let blue = async { drain(Some("blue")).await.expect("it is known") };
+        tokio::select! {
+            early = &mut wait => panic!("green is not drained: {early:?}"),
+            blue = blue => blue.drained,
+        }
+    })
+    .await;
+    let seen = drain(None).await.expect("it is known");
+    assert_eq!((&*seen.color, seen.drained), ("green", false));
+    green.release();
+    preview.until("0\r\n\r\n").await;
+    let seen = wait.await.expect("it is known");
+    assert!(seen.drained, "{seen:?}");
+    assert!(is_shown().await, "it is known for some seconds more");
+    eventually("the series are gone", async || !is_shown().await).await;
+    let error = drain(None).await.expect_err("it is forgotten").to_string();
+    assert!(error.contains("`web` is not configured"), "{error}");
+
+    // A service of the same name counts from the beginning.
+    fs::write(&path, &text).expect("written");
+    caller.reload().await.expect("the first configuration");
+    assert_eq!(process.get("/").await, "blue");
+    let counted = "flipgate_requests_total{code=\"200\",color=\"blue\",service=\"web\"} 1\n";
+    assert!(process.scrape().await.contains(counted), "{}", process.scrape().await);
+}
+
 #[tokio::test]
 async fn a_taken_port_and_a_taken_folder_are_named() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
@@ -198,7 +263,7 @@ async fn whoever_stands_still_in_the_middle_is_cut() {
     let answer = sender.read_to_end().await;
     assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 504"), "{answer}");
     // An answer that is not taken.
-    let mut reader = crate::support::Client::connect_narrow("127.0.0.2", house.public).await;
+    let mut reader = Client::connect_narrow("127.0.0.2", house.public).await;
     reader.ask("/endless", "").await;
     // An answer that does not go on, and one that does not begin.
     let mut waiting = house.public().await;

@@ -1,0 +1,109 @@
+//! Services that a reload has removed. Until their last request has ended, their drains can be asked for and
+//! their series are shown.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use crate::{
+    metrics::Metrics,
+    model::{Color, ServiceName},
+};
+
+/// The services that were removed and are not forgotten yet.
+#[derive(Debug, Default)]
+pub(super) struct Removed {
+    services: Mutex<BTreeMap<ServiceName, Service>>,
+}
+
+#[derive(Debug)]
+struct Service {
+    /// The color that was active at last.
+    active: Color,
+    /// The number of the rules that did without it. `None` once it is configured again.
+    by: Option<u64>,
+}
+
+/// How long a removed service is known after its last request: whoever polls its drain is to see that it has
+/// ended.
+pub(super) const KEPT: Duration = Duration::from_secs(10);
+
+// === impl Removed ===
+
+impl Removed {
+    /// The color that was active when a service was removed. `None` for one that is unknown or configured.
+    pub(super) fn active(&self, service: &ServiceName) -> Option<Color> {
+        self.services().get(service).map(|it| it.active)
+    }
+
+    /// All of them.
+    pub(super) fn names(&self) -> Vec<ServiceName> {
+        self.services().keys().cloned().collect()
+    }
+
+    /// Notes that the rules of this number do without a service. Called before requests see them, so that there
+    /// is no moment in which the service is not known.
+    pub(super) fn note(&self, service: &ServiceName, active: Color, by: u64) {
+        self.services().insert(service.clone(), Service { active, by: Some(by) });
+    }
+
+    /// Keeps the series of services that are configured again. Called before their new pools count.
+    pub(super) fn keep(&self, is_configured: impl Fn(&ServiceName) -> bool) {
+        let mut services = self.services();
+        services.iter_mut().filter(|(it, _)| is_configured(it)).for_each(|(_, it)| it.by = None);
+    }
+
+    /// Forgets services that are configured again. Called when requests see them.
+    pub(super) fn clear(&self) {
+        self.services().retain(|_, it| it.by.is_some());
+    }
+
+    /// Forgets those of these services that are removed since the rules of this number, with their series.
+    pub(super) fn forget(&self, names: &[ServiceName], by: u64, metrics: &Metrics) {
+        let mut services = self.services();
+        let is_due = |it: &&ServiceName| services.get(*it).is_some_and(|it| it.by == Some(by));
+        let due: Vec<&ServiceName> = names.iter().filter(is_due).collect();
+        if !due.is_empty() {
+            // Under the lock: a service that is configured again must not lose its new series.
+            metrics.forget(&due);
+            due.iter().for_each(|it| drop(services.remove(*it)));
+        }
+    }
+
+    fn services(&self) -> MutexGuard<'_, BTreeMap<ServiceName, Service>> {
+        self.services.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus::Registry;
+
+    use super::*;
+    use crate::model::Generation;
+
+    #[test]
+    fn a_service_that_is_configured_again_keeps_its_series_whichever_drain_ends() {
+        let metrics = Metrics::new(&Registry::new()).expect("a fresh registry");
+        let web: ServiceName = "web".parse().expect("a name");
+        let is_shown = || metrics.show(Generation(1), true, &[]).contains("service=\"web\"");
+        let removed = Removed::default();
+        metrics.pool(&web, Color::Blue).count(200);
+        removed.note(&web, Color::Blue, 1);
+        assert_eq!(removed.active(&web), Some(Color::Blue));
+        removed.keep(|it| *it == web);
+        removed.forget(&[web.clone()], 1, &metrics);
+        assert!(is_shown(), "its new pools count already");
+        removed.clear();
+        assert_eq!(removed.active(&web), None);
+        // Removed again, while requests of the first time are in flight.
+        removed.note(&web, Color::Green, 2);
+        removed.forget(&[web.clone()], 1, &metrics);
+        assert!(is_shown(), "that was the first removal");
+        removed.forget(&[web.clone()], 2, &metrics);
+        assert!(!is_shown());
+        assert_eq!((removed.active(&web), removed.names()), (None, Vec::new()));
+    }
+}
