@@ -161,10 +161,7 @@ pub(super) fn timeouts(section: &Section<'_>) -> Times {
             keep_alive: time("keep_alive", 75),
             stall: time("stall", 60),
             upstream: time("upstream_stall", 300),
-            request: section.read("request", None, |it| match text(it) {
-                Ok("none") => Ok(None),
-                _ => duration(it).map(Some),
-            }),
+            request: section.read("request", None, whole_exchange),
             tunnel: time("tunnel", 3600),
         },
         upstream: upstream::Limits {
@@ -177,6 +174,14 @@ pub(super) fn timeouts(section: &Section<'_>) -> Times {
     };
     section.finish();
     times
+}
+
+/// The limit of a whole exchange, which there need not be.
+pub(super) fn whole_exchange(value: &DeValue<'_>) -> Result<Option<Duration>, String> {
+    match text(value) {
+        Ok("none") => Ok(None),
+        _ => duration(value).map(Some),
+    }
 }
 
 pub(super) fn limits(section: &Section<'_>) -> Limits {

@@ -120,9 +120,17 @@ impl<M> Connection<M> {
     /// Notes whether something is being waited for, and whether it has moved since this was noted
     /// the last time, so that the wait begins anew.
     pub fn note(&self, wait: Wait, is_awaited: bool, has_moved: bool) {
+        self.note_for(wait, None, is_awaited, has_moved);
+    }
+
+    /// The same for so long, if that is not as long as for all connections.
+    pub fn note_for(&self, wait: Wait, limit: Option<Duration>, is_awaited: bool, has_moved: bool) {
         match (is_awaited, self.deadlines.is_waiting(wait)) {
             (true, true) if !has_moved => {}
-            (true, _) => self.begin(wait),
+            (true, _) => match limit {
+                Some(limit) => self.begin_for(wait, limit),
+                None => self.begin(wait),
+            },
             (false, true) => self.end(wait),
             (false, false) => {}
         }

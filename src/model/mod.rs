@@ -34,7 +34,7 @@ pub use self::{
     policy::{Algorithm, Balance, Ejection, HashKey, HealthCheck, Limits, Policy, Rate, Retry},
     pool_spec::{PoolSpec, PoolSpecError, Source, Version},
     route::{Host, HostPattern, ParseHostError, ParsePathError, PathPrefix, Router, Taken},
-    rules::{Rules, ServiceRules},
+    rules::{Rules, ServiceRules, ServiceTimeouts},
     service::{Generation, ParseServiceNameError, ServiceName},
     statuses::{ParseStatusesError, Statuses},
     versioned_map::{Difference, VersionedMap},

@@ -42,6 +42,10 @@ pub(super) struct Admitted<'a> {
 pub(super) struct Terms {
     /// How long the answer may take to begin.
     pub(super) patience: Duration,
+    /// How long it may stand still once it has begun, if not as long as all others.
+    pub(super) stall: Option<Duration>,
+    /// How long opening a connection may take, if not as long as for all others.
+    pub(super) connect: Option<Duration>,
     /// How long a tunnel may be without a byte, if not as long as all others.
     pub(super) tunnel_patience: Option<Duration>,
     /// What the endpoint is chosen by, if it is by something of the request.

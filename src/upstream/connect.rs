@@ -65,6 +65,8 @@ pub struct Errand {
     pub is_for_tunnel: bool,
     /// The client's requests that are under way; 0 if nothing is known of them.
     pub of_client: usize,
+    /// How long it may take, if not as long as for all others.
+    pub patience: Option<Duration>,
 }
 
 /// A connection on which nothing was said yet but what opens it.

@@ -229,6 +229,7 @@ impl Connections {
         errand: Errand,
         now: Instant,
     ) -> Result<Connection, ConnectError> {
+        let limit = errand.patience.unwrap_or(self.limits.connect);
         // Of a tunnel over HTTP/2 it is not known whether it is taken; HTTP/1.1 has always had them.
         let only = match (errand.is_for_tunnel, member.link().protocol) {
             (false, _) => None,
@@ -245,7 +246,7 @@ impl Connections {
             true => None,
             false => {
                 let opening = Arc::clone(&self.idle.borrow_mut().entry_of(member).opening);
-                let turn = tokio::time::timeout(self.limits.connect, opening.acquire_owned()).await;
+                let turn = tokio::time::timeout(limit, opening.acquire_owned()).await;
                 let turn = turn.map_err(|_| {
                     ConnectError::of(member, ConnectReason::Timeout, io::ErrorKind::TimedOut.into())
                 })?;
@@ -257,7 +258,7 @@ impl Connections {
             }
         };
         let place = self.place(pool, member, errand.of_client)?;
-        let opened = member.connect(self.limits.connect, errand, only).await;
+        let opened = member.connect(limit, errand, only).await;
         let opened = opened.inspect_err(|error| {
             // That it does not take what only tunnels ask for says nothing of other requests.
             let is_of_offer = matches!(error.reason, ConnectReason::Tls | ConnectReason::Protocol);
@@ -293,7 +294,7 @@ impl Connections {
         // Others need not wait for what only a tunnel has to know.
         drop(turn);
         if errand.is_for_tunnel {
-            let takes = tokio::time::timeout(self.limits.connect, session.takes_tunnels()).await;
+            let takes = tokio::time::timeout(limit, session.takes_tunnels()).await;
             if takes != Ok(true) {
                 return Err(failed("it takes no WebSockets over HTTP/2"));
             }

@@ -39,6 +39,8 @@ fn what_needs_a_restart_is_named_by_its_key() {
         ("dns.min_ttl = \"2s\"", Some("dns")),
         ("shutdown.patience = \"1s\"", Some("shutdown")),
         ("timeouts.upstream_response = \"1s\"", None),
+        ("service.web.timeouts.upstream_connect = \"1s\"", None),
+        ("service.web.timeouts.request = \"1s\"", None),
         ("clients.internal = []", None),
     ] {
         assert_eq!(now.needs_restart(&parse(toml)), Vec::from_iter(key), "{toml}");
@@ -118,6 +120,9 @@ fn mistakes_that_would_start_and_not_work_are_found() {
         ("service.web.balance.hash_on = \"cookie:sid\"", "policy = \"hash\""),
         ("service.web.balance = { policy = \"hash\", hash_on = \"sid\" }", "\"header:NAME\""),
         ("service.web.ejection = { base = \"10m\" }", "is shorter than `base`"),
+        ("service.web.timeouts.upstream_stall = \"0s\"", "longer than 0"),
+        ("service.web.timeouts.upstream_response = \"none\"", "duration with its unit"),
+        ("service.web.timeouts.stall = \"1s\"", "is not a key here"),
         ("service.web.retry.on = [\"6xx\"]", "or \"closed\""),
         ("service.web.retry.on = [\"200-503\"]", "that are good"),
         ("service.web.ejection.on = [\"1xx\"]", "that are good"),

@@ -37,6 +37,7 @@ mod smuggling; // Is a body ever taken for a request, or the reverse?
 mod state; // What survives?
 mod supervision; // What becomes of a task that panics, and of everybody else?
 mod support;
+mod timeouts; // How long may the upstreams of each service take?
 mod tls; // Do the promises hold over TLS, and is everybody who they have to be?
 mod trailers; // Which fields pass behind a body?
 mod tunnel; // Does a WebSocket keep its color, and is it waited for?
