@@ -68,7 +68,9 @@ impl Removed {
         if !due.is_empty() {
             // Under the lock: a service that is configured again must not lose its new series.
             metrics.forget(&due);
-            due.iter().for_each(|it| drop(services.remove(*it)));
+            for name in due {
+                services.remove(name);
+            }
         }
     }
 
@@ -94,15 +96,15 @@ mod tests {
         removed.note(&web, Color::Blue, 1);
         assert_eq!(removed.active(&web), Some(Color::Blue));
         removed.keep(|it| *it == web);
-        removed.forget(&[web.clone()], 1, &metrics);
+        removed.forget(std::slice::from_ref(&web), 1, &metrics);
         assert!(is_shown(), "its new pools count already");
         removed.clear();
         assert_eq!(removed.active(&web), None);
         // Removed again, while requests of the first time are in flight.
         removed.note(&web, Color::Green, 2);
-        removed.forget(&[web.clone()], 1, &metrics);
+        removed.forget(std::slice::from_ref(&web), 1, &metrics);
         assert!(is_shown(), "that was the first removal");
-        removed.forget(&[web.clone()], 2, &metrics);
+        removed.forget(std::slice::from_ref(&web), 2, &metrics);
         assert!(!is_shown());
         assert_eq!((removed.active(&web), removed.names()), (None, Vec::new()));
     }
