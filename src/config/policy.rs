@@ -8,11 +8,11 @@ use toml::de::DeValue;
 
 use super::{
     reader::{Section, text, whole},
-    settings::duration,
+    settings::{duration, whole_exchange},
 };
 use crate::model::{
     Algorithm, Balance, Ejection, HashKey, HealthCheck, Limits, ParseStatusesError, Policy, Rate,
-    Retry, Statuses,
+    Retry, ServiceTimeouts, Statuses,
 };
 
 const PERCENT: RangeInclusive<usize> = 0..=100;
@@ -24,7 +24,20 @@ pub(super) fn policy(section: &Section<'_>) -> Arc<Policy> {
         ejection: ejection(&section.section("ejection")),
         retry: retry(&section.section("retry")),
         limits: limits(&section.section("limits")),
+        timeouts: timeouts(&section.section("timeouts")),
     })
+}
+
+fn timeouts(section: &Section<'_>) -> ServiceTimeouts {
+    let time = |key| section.read(key, None, |it| duration(it).map(Some));
+    let timeouts = ServiceTimeouts {
+        connect: time("upstream_connect"),
+        response: time("upstream_response"),
+        stall: time("upstream_stall"),
+        request: section.read("request", None, |it| whole_exchange(it).map(Some)),
+    };
+    section.finish();
+    timeouts
 }
 
 fn balance(section: &Section<'_>) -> Balance {

@@ -5,13 +5,13 @@ use std::{collections::BTreeMap, path::PathBuf};
 use super::{
     policy::policy,
     reader::{Mistakes, Section, Written, text, whole},
-    settings::{duration, path, size, whole_exchange},
+    settings::{duration, path, size},
 };
 use crate::{
     control::{Catalog, ServiceSpec},
     model::{
         Color, Endpoint, HostPattern, Link, OwnAddresses, PoolSpec, Protocol, ProxyProtocol,
-        ServiceName, ServiceRules, ServiceTimeouts, UpstreamTls, Version, Weighted,
+        ServiceName, ServiceRules, UpstreamTls, Version, Weighted,
     },
     tls::{Connector, FileError},
     upstream::wrong_socket,
@@ -67,23 +67,10 @@ fn spec(section: &Section<'_>, own: &OwnAddresses) -> ServiceSpec {
     let rules = ServiceRules {
         body_max: section.read("max_body", None, size),
         tunnel_patience: section.read("tunnel_idle", None, |it| duration(it).map(Some)),
-        timeouts: timeouts(&section.section("timeouts")),
     };
     let policy = policy(section);
     section.finish();
     ServiceSpec { hosts, path: prefix, active, blue, green, rules, policy }
-}
-
-fn timeouts(section: &Section<'_>) -> ServiceTimeouts {
-    let time = |key| section.read(key, None, |it| duration(it).map(Some));
-    let timeouts = ServiceTimeouts {
-        connect: time("upstream_connect"),
-        response: time("upstream_response"),
-        stall: time("upstream_stall"),
-        request: section.read("request", None, |it| whole_exchange(it).map(Some)),
-    };
-    section.finish();
-    timeouts
 }
 
 fn pool(section: &Section<'_>, own: &OwnAddresses) -> PoolSpec {

@@ -18,6 +18,22 @@ pub struct Policy {
     pub retry: Retry,
     /// How much there may be at once.
     pub limits: Limits,
+    /// How long it may take.
+    pub timeouts: ServiceTimeouts,
+}
+
+/// How long parts of an exchange may take with the upstreams of one service. `None` for as long as with all
+/// others.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct ServiceTimeouts {
+    /// Opening a connection to an endpoint.
+    pub connect: Option<Duration>,
+    /// From the request's last byte to the head of its response.
+    pub response: Option<Duration>,
+    /// Without a byte of the response's body, once it has begun.
+    pub stall: Option<Duration>,
+    /// The whole exchange. Within, `None` is for as long as it takes.
+    pub request: Option<Option<Duration>>,
 }
 
 /// The choice among endpoints.

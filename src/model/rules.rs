@@ -33,20 +33,4 @@ pub struct ServiceRules {
     pub body_max: Option<u64>,
     /// How long a tunnel may be without a byte, if not as long as all others.
     pub tunnel_patience: Option<Duration>,
-    /// How long parts of an exchange may take.
-    pub timeouts: ServiceTimeouts,
-}
-
-/// How long parts of an exchange may take with the upstreams of one service. `None` for as long as with all
-/// others.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct ServiceTimeouts {
-    /// Opening a connection to an endpoint.
-    pub connect: Option<Duration>,
-    /// From the request's last byte to the head of its response.
-    pub response: Option<Duration>,
-    /// Without a byte of the response's body, once it has begun.
-    pub stall: Option<Duration>,
-    /// The whole exchange. Within, `None` is for as long as it takes.
-    pub request: Option<Option<Duration>>,
 }

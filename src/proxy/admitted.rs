@@ -16,6 +16,7 @@ use super::{
 use crate::{
     downstream::{After, Client, Connection},
     metrics::LimitHit,
+    model::ServiceTimeouts,
     upstream::{Member, Permit, Pool, SHARE_OF_CLIENT, SHARE_OF_SERVICE},
 };
 
@@ -42,10 +43,6 @@ pub(super) struct Admitted<'a> {
 pub(super) struct Terms {
     /// How long the answer may take to begin.
     pub(super) patience: Duration,
-    /// How long it may stand still once it has begun, if not as long as all others.
-    pub(super) stall: Option<Duration>,
-    /// How long opening a connection may take, if not as long as for all others.
-    pub(super) connect: Option<Duration>,
     /// How long a tunnel may be without a byte, if not as long as all others.
     pub(super) tunnel_patience: Option<Duration>,
     /// What the endpoint is chosen by, if it is by something of the request.
@@ -102,6 +99,11 @@ impl Admitted<'_> {
     /// The pool that answers the request.
     pub(super) fn pool(&self) -> &Arc<Pool> {
         self.hold.pool()
+    }
+
+    /// How long the exchange may take, where the service says so.
+    pub(super) fn timeouts(&self) -> &ServiceTimeouts {
+        &self.pool().policy().timeouts
     }
 
     /// Service and color, for the log.

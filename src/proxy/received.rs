@@ -17,7 +17,6 @@ use super::{
 use crate::{
     downstream::{After, Client, HeadError, Wait},
     http1::{Framing, RequestHead},
-    model::ServiceTimeouts,
 };
 
 /// A request whose head was read.
@@ -95,15 +94,14 @@ impl<'a> Received<'a> {
             origin: has_marks.then(|| (claim.color(), claim.generation())),
             is_private: is_wished,
         };
-        let ServiceTimeouts { connect, response, stall, request } = rules.timeouts;
-        match request {
+        let timeouts = &claim.pool().policy().timeouts;
+        match timeouts.request {
             None => {}
             Some(Some(limit)) => connection.begin_for(Wait::Exchange, limit),
             Some(None) => connection.end(Wait::Exchange),
         }
-        let patience = response.unwrap_or(patience);
-        let tunnel_patience = rules.tunnel_patience;
-        let terms = Terms { patience, stall, connect, tunnel_patience, key };
+        let patience = timeouts.response.unwrap_or(patience);
+        let terms = Terms { patience, tunnel_patience: rules.tunnel_patience, key };
         let underway = connection.peer().load().enter();
         let hold = Hold::new(claim, tally, &proxy.shard, underway);
         let permits = match Permits::take(&hold, proxy, address) {

@@ -178,7 +178,7 @@ impl<'e, 'a> Answered<'e, 'a> {
         let is_bounded = !self.request.ask.is_stream || self.is_written;
         connection.note(Wait::Rest, progress.is_going && is_bounded, progress.has_moved);
         let is_waiting = connection.is_waiting(Wait::AnswerBody);
-        let stall = self.request.terms.stall;
+        let stall = self.request.timeouts().stall;
         connection.note_for(Wait::AnswerBody, stall, is_waiting, progress.has_moved);
         Ok(())
     }
@@ -240,7 +240,7 @@ impl<'e, 'a> Answered<'e, 'a> {
     fn note_download(&mut self, connection: &Connection<Memory>) {
         let (stuck, has_moved) = (self.download.stuck(), self.download.has_moved());
         connection.note(Wait::Taken, stuck == Some(Stuck::Writing), has_moved);
-        let (stall, is_awaited) = (self.request.terms.stall, stuck == Some(Stuck::Reading));
+        let (stall, is_awaited) = (self.request.timeouts().stall, stuck == Some(Stuck::Reading));
         connection.note_for(Wait::AnswerBody, stall, is_awaited, has_moved);
         if self.request.upload.is_half_closed() && has_moved {
             connection.begin(Wait::HalfClosed);

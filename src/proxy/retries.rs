@@ -163,7 +163,7 @@ impl<'e, 'a> Course<'e, 'a> {
             local: connection.peer().listener().address,
             is_for_tunnel: request.ask.wants_websocket,
             of_client: request.hold.of_client(),
-            patience: request.terms.connect,
+            patience: request.timeouts().connect,
         };
         let now = connection.now();
         let opening = request.proxy.connections.open(request.pool(), member, errand, now);

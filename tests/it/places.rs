@@ -76,7 +76,11 @@ async fn at_the_limit_idle_connections_are_closed_and_a_good_client_is_served() 
             let mut good = Client::connect_tls(from, house.others[0], &trust).await;
             assert_eq!(good.get("/", "").await.text(), "blue", "{idle:?}");
         }
-        assert!(evicted(&house, "connections").await >= 60.0, "{idle:?}");
+        // One worker may serve the good clients while another one has connections left to accept.
+        eventually("all of the flood was accepted", async || {
+            evicted(&house, "connections").await >= 60.0
+        })
+        .await;
         // One that is busy is none of these.
         blue.release();
         assert!(busy.until("0\r\n\r\n").await.contains("blue"), "{idle:?}");

@@ -42,10 +42,15 @@ impl Mount {
         mounted.is_ok_and(|it| it.status.success()).then(|| Self(folder.to_owned()))
     }
 
-    fn make_read_only(&self) {
-        let mut mount = std::process::Command::new("mount");
-        let status = mount.args(["-o", "remount,ro"]).arg(&self.0).status();
-        assert!(status.is_ok_and(|it| it.success()));
+    /// Waits until nothing has a file open for writing: a process that another test is starting has a copy of
+    /// each until it is another program.
+    async fn make_read_only(&self) {
+        eventually("the file system is not in use", async || {
+            let mut mount = std::process::Command::new("mount");
+            let output = mount.args(["-o", "remount,ro"]).arg(&self.0).output();
+            output.is_ok_and(|it| it.status.success())
+        })
+        .await;
     }
 }
 
@@ -67,7 +72,7 @@ async fn a_state_on_a_read_only_file_system_is_served() {
     let house = House::build().state(state).service("web", &[&blue], &[&green]).start();
     house.promote(&[("web", "green")]).await;
     let state = house.shut_down();
-    mount.make_read_only();
+    mount.make_read_only().await;
     let house = House::build().state(state).service("web", &[&blue], &[&green]).start();
     assert_eq!(house.get("/").await, "green");
     let body = r#"{"services":{"web":"blue"}}"#;
