@@ -113,8 +113,8 @@ impl Admitted<'_> {
 /// How an answer came, as `Via` says it. It does not say by which process: clients need not know.
 fn via(head: &ResponseHead, upstream: &Channel) -> &'static [u8] {
     match (upstream, head.version) {
-        (Channel::Stream(_), _) => b"2.0 flipgate",
-        (Channel::Socket(_), Version::Http11) => b"1.1 flipgate",
-        (Channel::Socket(_), Version::Http10) => b"1.0 flipgate",
+        (Channel::Stream(_), _) => b"Via: 2.0 flipgate\r\n",
+        (Channel::Socket(_), Version::Http11) => b"Via: 1.1 flipgate\r\n",
+        (Channel::Socket(_), Version::Http10) => b"Via: 1.0 flipgate\r\n",
     }
 }

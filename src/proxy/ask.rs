@@ -1,5 +1,6 @@
 //! What is kept of a request's head.
 
+use super::loops::Received;
 use crate::{
     http1::{Form, Framing, Lines, Name, RequestHead, Version},
     net::Channel,
@@ -56,11 +57,11 @@ impl Ask {
     }
 
     /// The version that the request came by, as `Via` says it.
-    pub(super) fn received(&self) -> &'static [u8] {
+    pub(super) fn received(&self) -> Received {
         match (self.is_stream, self.version) {
-            (true, _) => b"2.0",
-            (false, Version::Http11) => b"1.1",
-            (false, Version::Http10) => b"1.0",
+            (true, _) => Received::Http2,
+            (false, Version::Http11) => Received::Http11,
+            (false, Version::Http10) => Received::Http10,
         }
     }
 

@@ -62,7 +62,7 @@ pub fn answer(bytes: &[u8]) {
         is_websocket: false,
         marks: Marks { origin: None, is_private: true },
         hsts: Some("max-age=1"),
-        via: Some(b"1.1 flipgate"),
+        via: Some(b"Via: 1.1 flipgate\r\n"),
         date: *b"Sun, 06 Nov 1994 08:49:37 GMT",
     };
     let mut out = Vec::new();

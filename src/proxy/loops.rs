@@ -9,11 +9,25 @@ use std::sync::Arc;
 
 use memchr::memmem;
 
+use super::forwarding::Via;
 use crate::http1::{Lines, Name};
 
 /// The mark of a process, for everything that it passes on. It is no secret: upstreams see it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Mark(Arc<str>);
+
+/// The lines that carry the mark, one for each version that a request comes by. Made once, since every request
+/// gets one.
+#[derive(Debug)]
+pub(super) struct MarkLines([Box<[u8]>; 3]);
+
+/// The version that a request came by, as `Via` says it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Received {
+    Http10,
+    Http11,
+    Http2,
+}
 
 /// What a mark begins with, and how many hexadecimal digits follow.
 const PREFIX: &str = "fg-";
@@ -32,7 +46,17 @@ impl Mark {
         Self(format!("{PREFIX}{number:0DIGITS$x}").into())
     }
 
-    pub(super) fn as_bytes(&self) -> &[u8] {
+    /// The lines with the mark: `Via`, or another field where there shall be no `Via`.
+    pub(super) fn lines(&self, via: Via) -> MarkLines {
+        let mark = &self.0;
+        let line = |version| match via {
+            Via::Both | Via::Requests => format!("Via: {version} {mark}\r\n"),
+            Via::None => format!("CDN-Loop: {mark}\r\n"),
+        };
+        MarkLines(["1.0", "1.1", "2.0"].map(|it| line(it).into_bytes().into()))
+    }
+
+    fn as_bytes(&self) -> &[u8] {
         self.0.as_bytes()
     }
 
@@ -46,6 +70,14 @@ impl Mark {
 
     fn is_in(&self, value: &[u8]) -> bool {
         memmem::find(value, self.as_bytes()).is_some()
+    }
+}
+
+// === impl MarkLines ===
+
+impl MarkLines {
+    pub(super) fn of(&self, received: Received) -> &[u8] {
+        &self.0[received as usize]
     }
 }
 
@@ -63,6 +95,19 @@ pub fn is_marked(value: &[u8]) -> bool {
 mod tests {
     use super::*;
     use crate::proxy::samples;
+
+    #[test]
+    fn a_line_has_the_mark_behind_the_version_that_the_request_came_by() {
+        let mark = Mark::of(7);
+        for (via, received, line) in [
+            (Via::Both, Received::Http10, "Via: 1.0 fg-0000000000000007\r\n"),
+            (Via::Requests, Received::Http11, "Via: 1.1 fg-0000000000000007\r\n"),
+            (Via::Both, Received::Http2, "Via: 2.0 fg-0000000000000007\r\n"),
+            (Via::None, Received::Http2, "CDN-Loop: fg-0000000000000007\r\n"),
+        ] {
+            assert_eq!(mark.lines(via).of(received), line.as_bytes());
+        }
+    }
 
     #[test]
     fn a_mark_is_found_wherever_proxies_have_left_it_and_no_other_one() {

@@ -122,9 +122,7 @@ impl<'a> Received<'a> {
             client: address,
             told,
             keeps_trace,
-            received: ask.received(),
-            via: proxy.via,
-            mark: &proxy.mark,
+            mark: proxy.mark_lines.of(ask.received()),
         };
         let out = put_request(head, channel.unread(), &onward, &mut proxy.random.borrow_mut());
         let mut upload = Upload::to_send(out, channel, head, expects_continue, &proxy.trailers);

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use super::{
     forwarding::Via,
     headers::{Answer, Marks, Onward, put_answer, put_request},
-    loops::Mark,
+    loops::{Mark, MarkLines, Received},
     memory::Memory,
 };
 use crate::{
@@ -17,7 +17,7 @@ use crate::{
 /// A client that came in the clear and directly, and is neither internal nor a proxy that is trusted.
 pub struct Stranger {
     peer: Peer<Memory>,
-    mark: Mark,
+    mark_lines: MarkLines,
     random: fastrand::Rng,
 }
 
@@ -35,21 +35,23 @@ impl Stranger {
     pub fn new(address: SocketAddr, seed: u64) -> Self {
         let entrance = Entrance::unbound(Listener::plain(LISTENER.into()));
         let peer = Peer::new(Whose::Known(address), entrance, None);
-        Self { peer, mark: Mark::of(seed), random: fastrand::Rng::with_seed(seed) }
+        Self {
+            peer,
+            mark_lines: Mark::of(seed).lines(Via::Both),
+            random: fastrand::Rng::with_seed(seed),
+        }
     }
 
     /// The head that an upstream gets for this one, which stands at the beginning of `bytes`.
     pub fn ask(&mut self, head: &RequestHead, bytes: &[u8]) -> Vec<u8> {
-        let Self { peer, mark, random } = self;
+        let Self { peer, mark_lines, random } = self;
         let onward = Onward {
             expects_continue: head.expects_continue,
             client: Some(peer.address()),
             peer,
             told: None,
             keeps_trace: false,
-            received: b"1.1",
-            via: Via::Both,
-            mark,
+            mark: mark_lines.of(Received::Http11),
         };
         put_request(head, bytes, &onward, random)
     }
@@ -64,7 +66,7 @@ impl Stranger {
             is_websocket: false,
             marks: Marks::default(),
             hsts: None,
-            via: Some(b"1.1 flipgate"),
+            via: Some(b"Via: 1.1 flipgate\r\n"),
             date: DATE,
         };
         put_answer(out, head, bytes, &answer);

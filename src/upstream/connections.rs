@@ -143,7 +143,7 @@ impl Connections {
         }
         while let Some((mut connection, since)) = waiting.connections.pop() {
             // One that speaks without having been asked is not believed.
-            let is_old = now.saturating_duration_since(since) >= TRUSTED;
+            let is_old = now != since && now.saturating_duration_since(since) >= TRUSTED;
             let is_quiet = match with_care || is_old {
                 true => connection.is_quiet_now(),
                 false => connection.is_quiet(),

@@ -32,7 +32,7 @@ pub(in crate::proxy) struct Answer<'a> {
     pub(in crate::proxy) marks: Marks,
     /// `Strict-Transport-Security`, for an answer over TLS that has none.
     pub(in crate::proxy) hsts: Option<&'a str>,
-    /// The version that the answer came by and who it came through, for `Via`.
+    /// The line that says by which version the answer came and what it came through.
     pub(in crate::proxy) via: Option<&'static [u8]>,
     /// For an answer that has none.
     pub(in crate::proxy) date: [u8; DATE_LENGTH],
@@ -65,7 +65,7 @@ pub(in crate::proxy) fn put_answer(
         out.extend_from_slice(b"\r\n");
     }
     if let Some(via) = via {
-        put_field(out, b"Via", via);
+        out.extend_from_slice(via);
     }
     put_marks(out, marks);
     if let Some(hsts) = hsts

@@ -12,6 +12,19 @@ use crate::{
     },
 };
 
+/// Bytes of a host that may stand in a token.
+const IN_TOKEN: [bool; 256] = {
+    let mut all = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        #[expect(clippy::cast_possible_truncation, reason = "below 256")]
+        let it = byte as u8;
+        all[byte] = it.is_ascii_alphanumeric() || matches!(it, b'-' | b'.' | b'_');
+        byte += 1;
+    }
+    all
+};
+
 /// Writes what is known of the client: its chain, scheme, host and address, and its certificate.
 pub(super) fn put_forwarding(
     out: &mut Vec<u8>,
@@ -61,11 +74,14 @@ fn put_families(
         }
         out.extend_from_slice(b", ");
     }
-    let parts = [peer, b"\r\nX-Forwarded-Host: ", host, b"\r\nX-Forwarded-Proto: ", scheme];
-    parts.iter().for_each(|it| out.extend_from_slice(it));
+    out.extend_from_slice(peer);
+    out.extend_from_slice(b"\r\nX-Forwarded-Host: ");
+    out.extend_from_slice(host);
+    out.extend_from_slice(b"\r\nX-Forwarded-Proto: ");
+    out.extend_from_slice(scheme);
     out.extend_from_slice(b"\r\nForwarded: ");
     // RFC 7239, section 4. A host was checked to have no quotes and no controls.
-    let is_token = host.iter().all(|it| it.is_ascii_alphanumeric() || b"-._".contains(it));
+    let is_token = host.iter().all(|it| IN_TOKEN[usize::from(*it)]);
     let (before_host, behind_host): (&[u8], &[u8]) = match is_token {
         true => (b";host=", b";proto="),
         false => (b";host=\"", b"\";proto="),

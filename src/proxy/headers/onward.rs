@@ -6,9 +6,7 @@ use super::forwarding::put_forwarding;
 use crate::{
     downstream::Peer,
     http1::{Form, Framing, Lines, Name, RequestHead, put_field, put_number},
-    proxy::{
-        cookies, forwarded::Told, forwarding::Via, hops::hops_left, loops::Mark, memory::Memory,
-    },
+    proxy::{cookies, forwarded::Told, hops::hops_left, memory::Memory},
 };
 
 /// Who asks, and what is worked out for it.
@@ -22,10 +20,8 @@ pub(in crate::proxy) struct Onward<'a> {
     pub(in crate::proxy) told: Option<Told>,
     /// Whether the trace context of clients that no trusted proxy speaks for is kept.
     pub(in crate::proxy) keeps_trace: bool,
-    /// The version that the request came by, and where it says that it came through here.
-    pub(in crate::proxy) received: &'static [u8],
-    pub(in crate::proxy) via: Via,
-    pub(in crate::proxy) mark: &'a Mark,
+    /// The line by which the request is known if it comes back.
+    pub(in crate::proxy) mark: &'a [u8],
 }
 
 /// Bytes of the lines that are added at most, but for the host, which may stand there twice.
@@ -58,16 +54,7 @@ pub(in crate::proxy) fn put_request(
         (false, true) => b"Upgrade: websocket\r\nConnection: upgrade\r\n",
         (true, true) => b"TE: trailers\r\nUpgrade: websocket\r\nConnection: te, upgrade\r\n",
     });
-    match onward.via {
-        Via::Both | Via::Requests => {
-            out.extend_from_slice(b"Via: ");
-            out.extend_from_slice(onward.received);
-            out.push(b' ');
-        }
-        Via::None => out.extend_from_slice(b"CDN-Loop: "),
-    }
-    out.extend_from_slice(onward.mark.as_bytes());
-    out.extend_from_slice(b"\r\n");
+    out.extend_from_slice(onward.mark);
     let is_named = onward.told.is_some() && lines.has(Name::XRequestId);
     put_identity(&mut out, is_named, is_traced, random);
     put_forwarding(&mut out, head.host(bytes), lines, onward.peer, onward.client, onward.told);
@@ -243,9 +230,7 @@ mod tests {
             client,
             told,
             keeps_trace: false,
-            received: b"1.1",
-            via: Via::Both,
-            mark: &Mark::of(7),
+            mark: b"Via: 1.1 fg-0000000000000007\r\n",
         };
         let out = put_request(&head, &bytes, &onward, &mut random);
         let end = memchr::memchr(b'\n', &out).expect("a request line") + 1;
