@@ -223,6 +223,7 @@ impl RequestHead {
 
     /// The path without the query; `*` where that is asked for.
     #[must_use]
+    #[inline]
     pub fn path<'a>(&self, head: &'a [u8]) -> &'a [u8] {
         let target = self.target(head);
         match self.form {

@@ -27,11 +27,16 @@ impl Previews {
     /// Notes a request of an internal client. Warns, once for an address, if an address is shown previews and
     /// sends many requests without one: behind a NAT, a container network or an L4 load balancer the public
     /// arrives from one private address, and could preview.
+    #[inline]
     pub(super) fn note(&self, address: IpAddr, is_preview: bool) {
-        let mut seen = self.0.borrow_mut();
-        if !is_preview && seen.is_empty() {
-            return;
+        // So it is nearly always.
+        if is_preview || !self.0.borrow().is_empty() {
+            self.note_seen(address, is_preview);
         }
+    }
+
+    fn note_seen(&self, address: IpAddr, is_preview: bool) {
+        let mut seen = self.0.borrow_mut();
         if let Some(seen) = seen.iter_mut().find(|it| it.address == address) {
             if !is_preview {
                 seen.others = seen.others.saturating_add(1);
