@@ -2,7 +2,7 @@
 
 use std::{
     io::Read,
-    net::TcpListener,
+    net::{SocketAddr, TcpListener},
     process::{Command, Stdio},
 };
 
@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::support::{
     Upstream, eventually,
-    planted::{Fault, Planted},
+    planted::{Fault, Planted, Upstreams},
     process,
 };
 
@@ -22,10 +22,26 @@ const FLIPS: &[&str] = &["--flip-every=100ms"];
 
 /// What a drill says of a proxy with two services and a fault, and its exit code.
 async fn drill(fault: Fault, mix: &str, more: &[&str]) -> (Value, Option<i32>) {
+    drill_of(fault, 1, mix, more).await
+}
+
+/// The same, with so many endpoints of each color.
+async fn drill_of(
+    fault: Fault,
+    endpoints: usize,
+    mix: &str,
+    more: &[&str],
+) -> (Value, Option<i32>) {
     // Held until the proxy has its own, or it could be given one of these.
-    let held = [(); 4].map(|()| TcpListener::bind(("127.0.0.1", 0)).expect("a port"));
-    let ports = held.each_ref().map(|it| it.local_addr().expect("a bound socket"));
-    let planted = Planted::start(fault, vec![[ports[0], ports[1]], [ports[2], ports[3]]]).await;
+    let held: Vec<_> = std::iter::repeat_with(|| TcpListener::bind(("127.0.0.1", 0)))
+        .take(4 * endpoints)
+        .map(|it| it.expect("a port"))
+        .collect();
+    let ports: Vec<_> = held.iter().map(|it| it.local_addr().expect("a bound socket")).collect();
+    let colors: Vec<Vec<SocketAddr>> = ports.chunks(endpoints).map(<[_]>::to_vec).collect();
+    let services: Vec<Upstreams> =
+        colors.chunks(2).map(|it| [it[0].clone(), it[1].clone()]).collect();
+    let planted = Planted::start(fault, services).await;
     drop(held);
     let folder = tempfile::tempdir().expect("a folder");
     let mut arguments = vec![
@@ -40,10 +56,14 @@ async fn drill(fault: Fault, mix: &str, more: &[&str]) -> (Value, Option<i32>) {
         format!("--report={}", folder.path().join("report.html").display()),
     ];
     let places = ["web.blue", "web.green", "api.blue", "api.green"];
-    arguments
-        .extend(places.iter().zip(ports).map(|(place, at)| format!("--upstream={place}={at}")));
+    for (place, endpoints) in places.iter().zip(&colors) {
+        arguments.extend(endpoints.iter().map(|at| format!("--upstream={place}={at}")));
+    }
     let load = "--duration=3s --warm-up=100ms --steady=0s --rate=150 --stream-time=250ms";
-    arguments.extend(load.split_whitespace().chain(more.iter().copied()).map(str::to_owned));
+    let name = |it: &str| it.split('=').next().map(str::to_owned);
+    // What a test says itself takes the place of what is usual.
+    let load = load.split_whitespace().filter(|it| more.iter().all(|own| name(own) != name(it)));
+    arguments.extend(load.chain(more.iter().copied()).map(str::to_owned));
     let output = tokio::task::spawn_blocking(move || {
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         process::run(&arguments)
@@ -73,9 +93,13 @@ fn broken(report: &Value) -> Vec<&str> {
 /// A planted fault is found by the promise that it breaks, and by none but those that it breaks too.
 async fn finds(fault: Fault, mix: &str, promise: &str, others: &[&str]) {
     let (report, code) = drill(fault, mix, FLIPS).await;
+    is_found(fault, (&report, code), promise, others);
+}
+
+fn is_found(fault: Fault, (report, code): (&Value, Option<i32>), promise: &str, others: &[&str]) {
     assert_eq!(code, Some(1), "{fault:?}: {report:#}");
     assert_eq!(report["clean"], false);
-    let broken = broken(&report);
+    let broken = broken(report);
     assert!(broken.contains(&promise), "{fault:?}: {report:#}");
     let is_known = |it: &&str| *it == promise || others.contains(it);
     assert!(broken.iter().all(is_known), "{fault:?}: {broken:?}: {report:#}");
@@ -102,6 +126,8 @@ async fn a_good_proxy_is_found_to_be_good_in_every_respect() {
         assert_eq!(state(&report, promise), "held", "{promise}: {report:#}");
     }
     assert!(report["flips"]["count"].as_u64() > Some(10), "{report:#}");
+    // Flips pause for them.
+    assert!(report["drains"]["told"].as_u64() > Some(2), "{report:#}");
 }
 
 #[tokio::test]
@@ -178,6 +204,48 @@ async fn a_request_without_an_answer_is_found() {
 #[tokio::test]
 async fn a_flip_that_fails_is_found() {
     finds(Fault::Refuses, ALL, "acknowledged", &[]).await;
+}
+
+/// Only the last flip of each service was looked at once.
+#[tokio::test]
+async fn a_drained_event_that_never_comes_is_found() {
+    let fault = Fault::NeverDrained;
+    let (report, code) = drill(fault, ALL, &["--flip-every=100ms", "--duration=6s"]).await;
+    is_found(fault, (&report, code), "drained", &[]);
+    let text = report["violations"][0]["text"].as_str().expect("a sentence");
+    assert!(text.contains("was never told to be drained after its flip"), "{report:#}");
+}
+
+#[tokio::test]
+async fn a_drained_event_that_comes_late_is_found() {
+    finds(Fault::DrainedLate, ALL, "drained", &[]).await;
+}
+
+#[tokio::test]
+async fn a_websocket_that_is_moved_to_another_endpoint_of_its_color_is_found() {
+    for (fault, why) in [
+        (Fault::MovesSockets, "a request without a number reached"),
+        (Fault::MovesSocketsByNumber, "more than once"),
+    ] {
+        let (report, code) = drill_of(fault, 2, "short=9,ws=1", FLIPS).await;
+        is_found(fault, (&report, code), "kept", &["once"]);
+        assert_eq!(state(&report, "once"), "broken", "{report:#}");
+        let violations = report["violations"].as_array().expect("violations");
+        let has = |why| {
+            violations.iter().any(|it| it["text"].as_str().is_some_and(|it| it.contains(why)))
+        };
+        assert!(has("went on with another endpoint") && has(why), "{report:#}");
+    }
+}
+
+#[tokio::test]
+async fn a_websocket_that_is_moved_within_its_endpoint_is_found() {
+    finds(Fault::MovesSockets, "short=9,ws=1", "once", &[]).await;
+}
+
+#[tokio::test]
+async fn a_request_that_is_mirrored_without_its_number_is_found() {
+    finds(Fault::Mirrors, ALL, "once", &[]).await;
 }
 
 #[test]

@@ -1,8 +1,9 @@
-//! What is done to the proxy while it is asked: flips (`flips`), changes, kills; and what it says of itself
-//! meanwhile (`telling`).
+//! What is done to the proxy while it is asked: flips (`flips`), changes, kills; when (`turns`); and what the
+//! proxy says of itself meanwhile (`telling`).
 
 mod flips;
 mod telling;
+mod turns;
 
 use std::{
     cell::{Cell, RefCell},
@@ -14,13 +15,14 @@ use std::{
 use flipgate_api::wire::{EndpointRequest, PoolRequest};
 use tokio_util::sync::CancellationToken;
 
+use self::turns::Turn;
 use super::{
     error::DrillError,
     load::sleep_until,
     options::Control,
-    record::{Drained, Flip, Inside, Kill, Trouble},
-    stage::Stage,
-    steps::{Deed, Line, Step, When, Whom},
+    record::{Drained, Flip, FlipEnd, Hearing, Inside, Kill, Trouble},
+    stage::{Arrived, Stage},
+    steps::{Deed, Line, Step, Whom},
     subject::{Subject, configuration},
     times::Times,
 };
@@ -30,6 +32,8 @@ use crate::{color::Color, sample::now_ns};
 pub(super) struct Conductor {
     control: Control,
     subject: Rc<Subject>,
+    /// How long a stream takes.
+    stream_time: u64,
     stage: tokio::sync::Mutex<Stage>,
     /// What is active, as far as we know.
     active: RefCell<Vec<Color>>,
@@ -49,6 +53,7 @@ pub(super) struct Conductor {
 pub(super) struct Notes {
     pub(super) flips: Vec<Flip>,
     pub(super) drained: Vec<Drained>,
+    pub(super) hearing: Hearing,
     pub(super) kills: Vec<Kill>,
     pub(super) inside: Vec<Inside>,
     pub(super) troubles: Vec<Trouble>,
@@ -66,10 +71,19 @@ const LOOK: Duration = Duration::from_millis(100);
 /// Looks that are remembered: three hours of one service.
 const LOOKS_MAX: usize = 250_000;
 
+/// How often it is looked whether the drill itself is on time, and from when on it is late.
+const TICK: Duration = Duration::from_millis(20);
+const LATE: Duration = Duration::from_millis(20);
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
 impl Conductor {
     pub(super) fn new(
         control: Control,
         subject: Rc<Subject>,
+        stream_time: Duration,
         stage: Stage,
         active: Vec<Color>,
         halt: CancellationToken,
@@ -77,6 +91,7 @@ impl Conductor {
         Self {
             control,
             subject,
+            stream_time: nanos(stream_time),
             stage: tokio::sync::Mutex::new(stage),
             active: RefCell::new(active),
             is_changed: Cell::new(false),
@@ -98,36 +113,52 @@ impl Conductor {
     }
 
     async fn take_turns(&self, lines: &[&Line], times: Times) {
-        let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-        let first = |line: &Line| match line.when {
-            When::At(time) => times.counts_from.saturating_add(nanos(time)),
-            When::Every(time) => times.flips_from.saturating_add(nanos(time)),
-        };
-        let until = |line: &Line| match line.when {
-            When::At(_) => times.until,
-            When::Every(_) => times.flips_until,
-        };
-        let mut due: Vec<(u64, &Line)> = lines.iter().map(|it| (first(it), *it)).collect();
+        let mut turns: Vec<Turn> = lines.iter().map(|it| Turn::new(it, times)).collect();
         loop {
-            due.retain(|(at, line)| *at < until(line));
-            let next = due.iter().enumerate().min_by_key(|(_, (at, _))| *at);
-            let Some((place, &(at, line))) = next else { return };
+            turns.retain(Turn::is_coming);
+            let next = turns.iter().enumerate().min_by_key(|(_, it)| it.at);
+            let Some((place, &Turn { at, line, .. })) = next else { return };
             tokio::select! {
                 () = sleep_until(at) => {}
+                place = self.pause_over(&turns) => {
+                    turns[place].resume();
+                    continue;
+                }
                 () = self.halt.cancelled() => return,
             }
-            self.step(&line.step).await;
-            match line.when {
-                When::At(_) => {
-                    due.swap_remove(place);
-                }
-                When::Every(time) => {
-                    // What took longer than its interval is not made up for.
-                    let (every, now) = (nanos(time), now_ns());
-                    let turns = now.saturating_sub(at) / every + 1;
-                    due[place].0 = at.saturating_add(every.saturating_mul(turns));
-                }
+            if !turns[place].is_in_time() {
+                turns.swap_remove(place);
+                continue;
             }
+            self.step(&line.step).await;
+            let flip = self.last_flip(at);
+            if !turns[place].next(flip, self.stream_time) {
+                turns.swap_remove(place);
+            }
+        }
+    }
+
+    /// The place of a flip that was made since `from`, if the proxy tells when what it left behind is drained.
+    fn last_flip(&self, from: u64) -> Option<usize> {
+        let notes = self.notes.borrow();
+        let last = notes.flips.len().checked_sub(1)?;
+        let flip = &notes.flips[last];
+        let is_good = flip.end == FlipEnd::Done && flip.called >= from;
+        (self.tells_of_drains() && is_good).then_some(last)
+    }
+
+    /// The first turn that pauses for nothing any more: everything is told to be drained that its flip has left
+    /// behind. Never ends if none pauses.
+    async fn pause_over(&self, turns: &[Turn<'_>]) -> usize {
+        let pauses = || turns.iter().enumerate().filter_map(|(at, it)| Some((at, it.pause?)));
+        if pauses().next().is_none() {
+            return std::future::pending().await;
+        }
+        loop {
+            if let Some((place, _)) = pauses().find(|(_, flip)| self.is_told(*flip)) {
+                return place;
+            }
+            tokio::time::sleep(TICK / 2).await;
         }
     }
 
@@ -242,8 +273,8 @@ impl Conductor {
         self.stage.lock().await.instances()
     }
 
-    /// Ends all processes; returns each number that arrived at an application, if anybody counted.
-    pub(super) async fn end(&self) -> Result<Option<Vec<u64>>, DrillError> {
+    /// Ends all processes; returns what arrived at the applications, if the drill started any.
+    pub(super) async fn end(&self) -> Result<Option<Arrived>, DrillError> {
         let mut stage = self.stage.lock().await;
         let has_apps = stage.has_apps();
         let (arrived, open) = stage.end().await?;

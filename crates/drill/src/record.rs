@@ -54,6 +54,8 @@ pub enum Outcome {
     Untrailed,
     /// It went on with another color than it began with.
     Changed,
+    /// It went on with another endpoint of its color than it began with.
+    Moved,
     /// Another color than the one that was to be granted.
     Mistaken,
 }
@@ -118,7 +120,7 @@ pub(crate) struct Flip {
 }
 
 /// That a color was told to be drained.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Drained {
     /// The service.
     pub service: u8,
@@ -128,6 +130,26 @@ pub(crate) struct Drained {
     pub generation: u64,
     /// When it was heard.
     pub heard: u64,
+}
+
+/// A request without a number of the drill that reached an application of the drill.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Unnumbered {
+    /// Which application.
+    pub instance: u16,
+    /// When, by its word.
+    pub at: u64,
+    /// Whether it asked for traffic, as requests of the drill do and health checks do not.
+    pub is_traffic: bool,
+}
+
+/// How well the drill itself could hear.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Hearing {
+    /// From when until when it did not hear what the proxy tells, or only a part of it.
+    pub deaf: Vec<(u64, u64)>,
+    /// When it was on time again after it had not been, and by how much it was late.
+    pub lags: Vec<(u64, u64)>,
 }
 
 /// Something that was broken on purpose.
@@ -202,6 +224,8 @@ pub(crate) struct History {
     pub flips: Vec<Flip>,
     /// What was told of drains, in order. `None` if the proxy does not tell.
     pub drained: Option<Vec<Drained>>,
+    /// How well this was heard.
+    pub hearing: Hearing,
     /// What was broken on purpose.
     pub kills: Vec<Kill>,
     /// Who was inside, looked at now and then.
@@ -210,6 +234,10 @@ pub(crate) struct History {
     pub instances: BTreeMap<u16, (u8, Color)>,
     /// Every number that reached one of these, as often as it did. `None` if nobody counted.
     pub arrived: Option<Vec<u64>>,
+    /// Requests without a number that reached one of these.
+    pub unnumbered: Vec<Unnumbered>,
+    /// Whether nobody but the drill has a reason to ask these: no health checks that are requests.
+    pub is_alone: bool,
     /// Why it ended before its time, if it did.
     pub cut_short: Option<String>,
     /// What went wrong beside requests and flips: processes that did not start, calls that failed.
@@ -223,6 +251,23 @@ impl Request {
     pub(crate) fn decided(&self) -> u64 {
         let Self { began, met, head, .. } = *self;
         if met >= began && met <= head { met } else { head }
+    }
+}
+
+// === impl Hearing ===
+
+impl Hearing {
+    /// By how much the drill was late at most at some time of these.
+    pub(crate) fn lag(&self, from: u64, until: u64) -> u64 {
+        // They are in order and do not overlap.
+        let first = self.lags.partition_point(|(at, _)| *at < from);
+        let met = self.lags[first..].iter().take_while(|(at, by)| at.saturating_sub(*by) <= until);
+        met.map(|(_, by)| *by).max().unwrap_or_default()
+    }
+
+    /// Whether it heard all that was told in this time.
+    pub(crate) fn is_good(&self, from: u64, until: u64) -> bool {
+        self.deaf.iter().all(|(begin, end)| *end < from || *begin > until)
     }
 }
 
@@ -285,6 +330,7 @@ impl fmt::Display for Outcome {
             Self::Altered => write!(f, "altered"),
             Self::Untrailed => write!(f, "its trailers were lost"),
             Self::Changed => write!(f, "went on with another color"),
+            Self::Moved => write!(f, "went on with another endpoint"),
             Self::Mistaken => write!(f, "another color than the tester asked for"),
         }
     }

@@ -20,7 +20,7 @@ use super::{
     progress::Progress,
     record::{History, Kind, Trouble},
     report::Report,
-    stage::Stage,
+    stage::{Arrived, Stage},
     steps::Step,
     times::Times,
 };
@@ -104,8 +104,9 @@ async fn drill(options: &Options, stop: &CancellationToken) -> Result<Report, Dr
     let span = (times.from, times.until);
     let load = Load::start(&order, pace, span, || subject.entrances(), &live)?;
     let (halt, done) = (CancellationToken::new(), CancellationToken::new());
+    let (subject_of, stream_time) = (Rc::clone(&subject), options.stream_time);
     let conductor =
-        Conductor::new(control, Rc::clone(&subject), stage, active.clone(), halt.clone());
+        Conductor::new(control, subject_of, stream_time, stage, active.clone(), halt.clone());
     let main = async {
         let watching = async {
             watch(&load, &live, &conductor, &progress, times, stop).await;
@@ -115,9 +116,12 @@ async fn drill(options: &Options, stop: &CancellationToken) -> Result<Report, Dr
         conductor.hear_the_last().await;
         done.cancel();
     };
-    tokio::join!(main, conductor.listen(&done), conductor.look(&done));
+    tokio::join!(main, conductor.listen(&done), conductor.look(&done), conductor.tick(&done));
     let mut requests = load.finish()?;
-    let arrived = conductor.end().await?;
+    let (arrived, unnumbered) = match conductor.end().await? {
+        Some(Arrived { numbers, unnumbered }) => (Some(numbers), unnumbered),
+        None => (None, Vec::new()),
+    };
     let instances = conductor.instances().await;
     for request in &mut requests {
         // Somebody else's application may be on another machine, with a clock of its own.
@@ -129,7 +133,7 @@ async fn drill(options: &Options, stop: &CancellationToken) -> Result<Report, Dr
         }
     }
     let tells = conductor.tells_of_drains();
-    let Notes { flips, drained, kills, inside, mut troubles } = conductor.notes.take();
+    let Notes { flips, drained, hearing, kills, inside, mut troubles } = conductor.notes.take();
     if requests.len() as u64 >= REMEMBERED_MAX {
         let text =
             format!("the load ended early: {REMEMBERED_MAX} requests are all that is remembered");
@@ -153,10 +157,14 @@ async fn drill(options: &Options, stop: &CancellationToken) -> Result<Report, Dr
         requests,
         flips,
         drained: tells.then_some(drained),
+        hearing,
         kills,
         inside,
         instances,
         arrived,
+        unnumbered,
+        // The configuration of a demo has health checks that only open a connection.
+        is_alone: subject.demo.is_some(),
         troubles,
     };
     progress.clear();

@@ -21,11 +21,11 @@ use tokio::{
 use super::{
     error::DrillError,
     program::Program,
-    record::{Kill, Victim},
+    record::{Kill, Unnumbered, Victim},
 };
 use crate::{
     color::Color,
-    sample::{now_ns, read_journal},
+    sample::{Number, now_ns, read_journal},
 };
 
 /// The processes of a drill.
@@ -62,6 +62,15 @@ struct Proxy {
     program: Program,
     arguments: Vec<String>,
     child: Option<Child>,
+}
+
+/// What reached the applications.
+#[derive(Debug, Default)]
+pub(super) struct Arrived {
+    /// Every number, as often as it did.
+    pub(super) numbers: Vec<u64>,
+    /// Requests without one.
+    pub(super) unnumbered: Vec<Unnumbered>,
 }
 
 /// The number of our first application. Somebody else's are called 1 or something like it.
@@ -330,9 +339,9 @@ impl Stage {
         self.instances.clone()
     }
 
-    /// Ends everything, and returns each number that arrived at an application, and the kills whose
-    /// consequences were never over.
-    pub(super) async fn end(&mut self) -> Result<(Vec<u64>, Vec<Kill>), DrillError> {
+    /// Ends everything, and returns what arrived at the applications, and the kills whose consequences were
+    /// never over.
+    pub(super) async fn end(&mut self) -> Result<(Arrived, Vec<Kill>), DrillError> {
         if let Some(proxy) = &mut self.proxy {
             end(proxy.child.take()).await;
         }
@@ -342,10 +351,17 @@ impl Stage {
                 let _ = child.wait().await;
             }
         }
-        let mut arrived = Vec::new();
-        for instance in self.instances.keys() {
+        let mut arrived = Arrived::default();
+        for &instance in self.instances.keys() {
             match read_journal(&self.folder().join(format!("arrived-{instance}"))) {
-                Ok(numbers) => arrived.extend(numbers),
+                Ok(journal) => journal.iter().for_each(|it| match it.number {
+                    Number::Is(number) => arrived.numbers.push(number),
+                    other => arrived.unnumbered.push(Unnumbered {
+                        instance,
+                        at: it.at,
+                        is_traffic: other == Number::Missing,
+                    }),
+                }),
                 // It never started.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error.into()),

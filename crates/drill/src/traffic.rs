@@ -12,7 +12,9 @@ use std::{
     time::Duration,
 };
 
-use self::messages::{BODY_MAX, color_of, digest_of, get, head, note_head, number, read, slowly};
+use self::messages::{
+    BODY_MAX, color_of, digest_of, get, head, instance_of, note_head, number, read, rest_of, slowly,
+};
 use super::{
     door::{Door, Idle},
     live::Live,
@@ -184,6 +186,7 @@ impl Clients {
         }
         let asking = asking.body(Empty::new().boxed_unsync()).map_err(|_| Outcome::Unsent)?;
         let (answer, lent) = door.ask(idle, asking).await?;
+        let instance = instance_of(answer.headers()).map(str::to_owned);
         let mut body = head(request, answer)?;
         let (mut content, mut trailers) = (Content::of(request.id), None);
         while let Some(frame) = body.frame().await {
@@ -200,8 +203,12 @@ impl Clients {
         let trailers = trailers.ok_or(Outcome::Untrailed)?;
         request.alive = number(&trailers, sample::ENDED).ok_or(Outcome::Untrailed)?;
         match trailers.get(sample::DIGEST) {
-            Some(digest) if *digest == digest_of(request.id, bytes) => Ok(()),
-            _ => Err(Outcome::Altered),
+            Some(digest) if *digest == digest_of(request.id, bytes) => {}
+            _ => return Err(Outcome::Altered),
+        }
+        match (instance, instance_of(&trailers)) {
+            (Some(first), Some(last)) if first != last => Err(Outcome::Moved),
+            _ => Ok(()),
         }
     }
 
@@ -224,8 +231,9 @@ impl Clients {
     async fn events(&self, door: &Door, idle: &Idle, request: &mut Request) -> Result<(), Outcome> {
         let path = format!("/traffic/events?ms={}", self.sizes.stream_time.as_millis());
         let (answer, lent) = get(door, idle, &path, request.id, &[]).await?;
+        let instance = instance_of(answer.headers()).map(str::to_owned);
         let mut body = head(request, answer)?;
-        let color = request.color.map_or("", Color::as_str);
+        let color = request.color.ok_or(Outcome::Foreign)?;
         let (mut text, mut next, mut is_over) = (String::new(), 0_u64, false);
         while let Some(frame) = body.frame().await {
             let Ok(data) = frame.map_err(|_| Outcome::Cut)?.into_data() else { continue };
@@ -236,11 +244,8 @@ impl Clients {
             while let Some(end) = text.find("\n\n") {
                 let event: String = text.drain(..end + 2).collect();
                 let field = |name| event.lines().find_map(|it| it.strip_prefix(name));
-                let data = field("data: ").and_then(|it| it.split_once(' '));
-                let (from, stamp) = data.ok_or(Outcome::Altered)?;
-                if from != color {
-                    return Err(Outcome::Changed);
-                }
+                let data = field("data: ").ok_or(Outcome::Altered)?;
+                let stamp = rest_of(data, color, instance.as_deref())?;
                 if field("id: ").and_then(|it| it.parse().ok()) != Some(next) || is_over {
                     return Err(Outcome::Altered);
                 }
@@ -273,7 +278,8 @@ impl Clients {
         if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
             return Err(Outcome::Refused(answer.status().as_u16()));
         }
-        let color = request.color.ok_or(Outcome::Foreign)?.as_str();
+        let color = request.color.ok_or(Outcome::Foreign)?;
+        let instance = instance_of(answer.headers()).map(str::to_owned);
         let upgraded = hyper::upgrade::on(&mut answer).await.map_err(|_| Outcome::Cut)?;
         let io = TokioIo::new(upgraded);
         let mut socket = WebSocketStream::from_raw_socket(io, Role::Client, None).await;
@@ -295,13 +301,8 @@ impl Clients {
             };
             // It was alive when this message left: its echo came.
             request.alive = sent;
-            match echo.split_once(' ') {
-                Some((from, text)) if text == beat.to_string() => {
-                    if from != color {
-                        return Err(Outcome::Changed);
-                    }
-                }
-                _ => return Err(Outcome::Altered),
+            if rest_of(&echo, color, instance.as_deref())? != beat.to_string() {
+                return Err(Outcome::Altered);
             }
         }
         socket.close(None).await.map_err(|_| Outcome::Cut)?;

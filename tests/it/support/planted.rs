@@ -1,6 +1,8 @@
 //! A small proxy with an admin API like Flipgate's and a fault of your choice: what a checker that works
 //! has to find.
 
+mod admin;
+
 use std::{
     convert::Infallible,
     io,
@@ -14,21 +16,18 @@ use std::{
 
 use bytes::Bytes;
 use flipgate::model::Color;
-use flipgate_api::wire::{PoolStatus, PromoteRequest, ServiceStatus, Status};
 use futures_util::stream;
-use http::{Method, Request, Response, StatusCode, header};
+use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
-use hyper::{
-    body::{Frame, Incoming},
-    client, server,
-    service::service_fn,
-};
+use hyper::{body::Incoming, client, server, service::service_fn, upgrade::Upgraded};
 use hyper_util::rt::TokioIo;
 use serde_json::json;
 use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
-    sync::{broadcast, watch},
+    sync::{broadcast, mpsc, watch},
     task::JoinSet,
+    time::Instant,
 };
 
 /// What is wrong with a proxy.
@@ -58,6 +57,16 @@ pub(crate) enum Fault {
     Loses,
     /// Now and then a flip fails.
     Refuses,
+    /// Now and then it is not told that a color is drained.
+    NeverDrained,
+    /// That a color is drained is told 1.2 s late.
+    DrainedLate,
+    /// A WebSocket is moved to the last endpoint of its color, with a handshake that has no number.
+    MovesSockets,
+    /// The same, with the number of the first handshake.
+    MovesSocketsByNumber,
+    /// Now and then a request is sent to the color that is not active too, without its number.
+    Mirrors,
 }
 
 /// The proxy. Ends when it is dropped.
@@ -72,9 +81,11 @@ pub(crate) struct Planted {
 struct Proxy {
     fault: Fault,
     table: Mutex<Table>,
-    /// The applications of each service, blue and green.
-    upstreams: Vec<[SocketAddr; 2]>,
+    /// The applications of each service, blue and green. The first of each answers.
+    upstreams: Vec<Upstreams>,
     events: broadcast::Sender<String>,
+    /// Events that are told late, with their time.
+    late: mpsc::UnboundedSender<(Instant, String)>,
     /// The generation, for whoever waits for the next.
     flips: watch::Sender<u64>,
     asked: AtomicU64,
@@ -87,7 +98,12 @@ struct Table {
     inside: Vec<[u64; 2]>,
     /// By which generation each was replaced, until that is told to be drained.
     replaced: Vec<[Option<u64>; 2]>,
+    /// How many times a color was drained.
+    drains: u64,
 }
+
+/// The applications of one service, blue and green.
+pub(crate) type Upstreams = [Vec<SocketAddr>; 2];
 
 /// Somebody inside.
 struct Inside {
@@ -104,31 +120,50 @@ const NAMES: [&str; 2] = ["web", "api"];
 /// How long the gaps are that faults leave open. They are the faults: nobody waits for anything by them.
 const GAP: Duration = Duration::from_millis(25);
 
+/// How late late events are.
+const LATE: Duration = Duration::from_millis(1200);
+
+/// The field that has a request's number.
+const NUMBER: &str = "x-sample-id";
+
 impl Planted {
-    pub(crate) async fn start(fault: Fault, upstreams: Vec<[SocketAddr; 2]>) -> Self {
+    pub(crate) async fn start(fault: Fault, upstreams: Vec<Upstreams>) -> Self {
         let services = upstreams.len();
         let table = Table {
             generation: 1,
             active: vec![Color::Blue; services],
             inside: vec![[0; 2]; services],
             replaced: vec![[None; 2]; services],
+            drains: 0,
         };
+        let (late, mut waiting) = mpsc::unbounded_channel::<(Instant, String)>();
         let proxy = Arc::new(Proxy {
             fault,
             table: Mutex::new(table),
             upstreams,
             events: broadcast::Sender::new(1000),
+            late,
             flips: watch::Sender::new(1),
             asked: AtomicU64::new(0),
         });
         let mut tasks = JoinSet::new();
+        let events = proxy.events.clone();
+        tasks.spawn(async move {
+            while let Some((at, event)) = waiting.recv().await {
+                tokio::time::sleep_until(at).await;
+                // Nobody has to listen.
+                let _ = events.send(event);
+            }
+        });
+        tasks.spawn(check_health(Arc::clone(&proxy)));
         let mut public = Vec::new();
         for service in 0..services {
             let proxy = Arc::clone(&proxy);
             let handle = move |request| forward(Arc::clone(&proxy), service, request);
             public.push(listen(&mut tasks, handle).await);
         }
-        let admin = listen(&mut tasks, move |request| control(Arc::clone(&proxy), request)).await;
+        let admin =
+            listen(&mut tasks, move |request| admin::control(Arc::clone(&proxy), request)).await;
         Self { public, admin, _tasks: tasks }
     }
 }
@@ -170,11 +205,22 @@ async fn forward(
     if proxy.fault == Fault::Loses && is_chosen {
         return Err(io::Error::other("lost on purpose"));
     }
-    let upstream = proxy.upstreams[service][inside.color as usize];
+    let upstream = proxy.upstreams[service][inside.color as usize][0];
+    if proxy.fault == Fault::Mirrors && is_chosen && request.method() == Method::GET {
+        let mut twin = Request::get(request.uri()).body(empty()).expect("a request");
+        *twin.headers_mut() = request.headers().clone();
+        twin.headers_mut().remove(NUMBER);
+        drop(ask(proxy.upstreams[service][inside.color.other() as usize][0], twin).await);
+    }
     if proxy.fault == Fault::Doubles && is_chosen && request.method() == Method::GET {
         let mut twin = Request::get(request.uri()).body(empty()).expect("a request");
         *twin.headers_mut() = request.headers().clone();
         drop(ask(upstream, twin).await);
+    }
+    let mut second = Request::get(request.uri()).body(empty()).expect("a request");
+    *second.headers_mut() = request.headers().clone();
+    if proxy.fault == Fault::MovesSockets {
+        second.headers_mut().remove(NUMBER);
     }
     let upgrade = hyper::upgrade::on(&mut request);
     let request = request.map(|it| it.map_err(io::Error::other).boxed_unsync());
@@ -184,6 +230,14 @@ async fn forward(
         tokio::spawn(async move {
             let (Ok(client), Ok(server)) = (upgrade.await, onward.await) else { return };
             let (mut client, mut server) = (TokioIo::new(client), TokioIo::new(server));
+            if matches!(inside.proxy.fault, Fault::MovesSockets | Fault::MovesSocketsByNumber) {
+                let own = &inside.proxy.upstreams[service][inside.color as usize];
+                let to = *own.last().expect("an endpoint");
+                match moved(&mut client, server, to, second).await {
+                    Ok(other) => server = other,
+                    Err(_) => return,
+                }
+            }
             let relayed = tokio::io::copy_bidirectional(&mut client, &mut server);
             tokio::select! { _ = relayed => {}, () = inside.ended() => {} }
         });
@@ -192,6 +246,37 @@ async fn forward(
     let is_altered = proxy.fault == Fault::Alters && is_chosen;
     let (head, body) = answer.into_parts();
     Ok(Response::from_parts(head, relayed(body, inside, is_altered)))
+}
+
+/// Relays a few messages with their echoes, and opens another connection for those that follow.
+async fn moved(
+    client: &mut TokioIo<Upgraded>,
+    mut server: TokioIo<Upgraded>,
+    to: SocketAddr,
+    handshake: Request<Body>,
+) -> io::Result<TokioIo<Upgraded>> {
+    let mut bytes = [0; 1024];
+    for _ in 0..2 {
+        let count = client.read(&mut bytes).await?;
+        server.write_all(&bytes[..count]).await?;
+        let count = server.read(&mut bytes).await?;
+        client.write_all(&bytes[..count]).await?;
+    }
+    let answer = ask(to, handshake).await?;
+    let upgraded = hyper::upgrade::on(answer).await.map_err(io::Error::other)?;
+    Ok(TokioIo::new(upgraded))
+}
+
+/// Asks every application for a page, again and again, as health checks do: without a number.
+async fn check_health(proxy: Arc<Proxy>) {
+    loop {
+        for upstream in proxy.upstreams.iter().flatten().flatten() {
+            let check = Request::get("/whoami").body(empty()).expect("a request");
+            // The applications come and go as the drill does.
+            drop(ask(*upstream, check).await);
+        }
+        tokio::time::sleep(GAP).await;
+    }
 }
 
 /// Chooses a color, and counts the request in.
@@ -297,144 +382,18 @@ impl Proxy {
                 "seq": generation, "event": "drained", "service": NAMES[service], "color": color,
                 "generation": generation, "took_ms": 0,
             });
-            // Nobody has to listen.
-            let _ = self.events.send(event.to_string());
-        }
-    }
-
-    fn set(&self, service: usize, color: Color, generation: u64) {
-        let mut table = self.table.lock().expect("no panic inside");
-        if table.active[service] != color {
-            table.active[service] = color;
-            table.replaced[service] = [None; 2];
-            table.replaced[service][color.other() as usize] = Some(generation);
-            self.tell(&mut table, service, color.other());
-        }
-    }
-
-    fn status(&self) -> Status {
-        let table = self.table.lock().expect("no panic inside");
-        let service = |place: usize| {
-            let pool = |color: Color| PoolStatus {
-                role: if table.active[place] == color { "active" } else { "standby" }.to_owned(),
-                version: None,
-                source: "file".to_owned(),
-                in_flight: table.inside[place][color as usize],
-                queued: 0,
-                retry_budget: 0,
-                panicking: false,
-                endpoints: Vec::new(),
-            };
-            let pools = Color::BOTH.map(|it| (it.to_string(), pool(it)));
-            ServiceStatus {
-                active: table.active[place].to_string(),
-                previous: None,
-                damaged: false,
-                pools: pools.into(),
-            }
-        };
-        let services = (0..table.active.len()).map(|it| (NAMES[it].to_owned(), service(it)));
-        Status {
-            generation: table.generation,
-            revision: table.generation,
-            read_only: None,
-            write_refused: None,
-            partial: false,
-            replayed: false,
-            services: services.collect(),
-        }
-    }
-
-    /// Makes a flip as this proxy does.
-    async fn promote(self: &Arc<Self>, request: PromoteRequest) -> Option<Status> {
-        let place = |name: &str| NAMES.iter().position(|it| *it == name).expect("a service");
-        let parsed =
-            |(name, color): (String, String)| (place(&name), color.parse().expect("a color"));
-        let changes: Vec<(usize, Color)> = request.services.into_iter().map(parsed).collect();
-        let generation = {
-            let mut table = self.table.lock().expect("no panic inside");
-            table.generation += 1;
-            table.generation
-        };
-        self.flips.send_replace(generation);
-        if self.fault == Fault::Refuses && generation.is_multiple_of(4) {
-            return None;
-        }
-        let mut shown = self.status();
-        match self.fault {
-            Fault::NoBarrier => {
-                for (service, color) in &changes {
-                    let service = shown.services.get_mut(NAMES[*service]).expect("a service");
-                    service.active = color.to_string();
+            table.drains += 1;
+            match self.fault {
+                Fault::NeverDrained if table.drains.is_multiple_of(3) => {}
+                // It fails only when the proxy ends.
+                Fault::DrainedLate => {
+                    let _ = self.late.send((Instant::now() + LATE, event.to_string()));
                 }
-                let proxy = Arc::clone(self);
-                tokio::spawn(async move {
-                    tokio::time::sleep(GAP).await;
-                    proxy.set_all(&changes, generation);
-                });
-                return Some(shown);
-            }
-            Fault::Halves => {
-                for (service, color) in changes {
-                    self.set(service, color, generation);
-                    tokio::time::sleep(GAP).await;
+                _ => {
+                    // Nobody has to listen.
+                    let _ = self.events.send(event.to_string());
                 }
             }
-            _ => self.set_all(&changes, generation),
-        }
-        Some(self.status())
-    }
-
-    /// All at once, for everybody who looks under the lock.
-    fn set_all(&self, changes: &[(usize, Color)], generation: u64) {
-        let mut table = self.table.lock().expect("no panic inside");
-        for (service, color) in changes {
-            table.active[*service] = *color;
-            table.replaced[*service] = [None; 2];
-            table.replaced[*service][color.other() as usize] = Some(generation);
-        }
-        for (service, color) in changes {
-            self.tell(&mut table, *service, color.other());
         }
     }
-}
-
-async fn control(
-    proxy: Arc<Proxy>,
-    request: Request<Incoming>,
-) -> Result<Response<Body>, io::Error> {
-    let json = |status: &Status| {
-        let text = serde_json::to_string(status).expect("texts and numbers");
-        Response::new(Full::from(text).map_err(|never: Infallible| match never {}).boxed_unsync())
-    };
-    match (request.method(), request.uri().path()) {
-        (&Method::GET, "/v1/status") => Ok(json(&proxy.status())),
-        (&Method::POST, "/v1/promote") => {
-            let body = request.into_body().collect().await.map_err(io::Error::other)?.to_bytes();
-            let wanted = serde_json::from_slice(&body).expect("a promotion");
-            Ok(proxy
-                .promote(wanted)
-                .await
-                .map_or_else(|| bare(StatusCode::CONFLICT), |it| json(&it)))
-        }
-        (&Method::GET, "/v1/events") => {
-            let events = proxy.events.subscribe();
-            let lines = stream::unfold(events, |mut events| async move {
-                let event = events.recv().await.ok()?;
-                let frame = Frame::data(Bytes::from(format!("data: {event}\n\n")));
-                Some((Ok::<_, io::Error>(frame), events))
-            });
-            let mut answer = Response::new(StreamBody::new(lines).boxed_unsync());
-            let kind = http::HeaderValue::from_static("text/event-stream");
-            answer.headers_mut().insert(header::CONTENT_TYPE, kind);
-            Ok(answer)
-        }
-        _ => Ok(bare(StatusCode::NOT_FOUND)),
-    }
-}
-
-fn bare(status: StatusCode) -> Response<Body> {
-    let mut answer = Response::new(empty());
-    *answer.status_mut() = status;
-    answer
 }

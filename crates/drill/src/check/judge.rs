@@ -1,9 +1,9 @@
-//! Goes through a history, one promise after the other.
+//! Goes through a history, one promise after the other; drains are in `drains`.
 
 use std::{collections::HashSet, fmt};
 
 use super::{
-    super::record::{Drained, Flip, FlipEnd, History, Kind, Outcome, Request, Trouble},
+    super::record::{FlipEnd, History, Kind, Outcome, Request, Trouble, Unnumbered},
     Finding, Promise, Verdict, Violation,
     duties::{self, Explanations},
     register::{self, Read, conflicts},
@@ -40,37 +40,37 @@ pub(crate) fn judge(history: &History) -> Verdict {
     }
 }
 
-struct Judge<'a> {
-    history: &'a History,
-    explanations: Explanations<'a>,
+pub(super) struct Judge<'a> {
+    pub(super) history: &'a History,
+    pub(super) explanations: Explanations<'a>,
     findings: Vec<Finding>,
     violations: Vec<Violation>,
     explained: HashSet<u64>,
     /// Answered by a color that was not active: inside of something that no flip has left behind.
-    strays: HashSet<u64>,
+    pub(super) strays: HashSet<u64>,
 }
 
 /// A finding in the making.
-struct Count {
-    finding: Finding,
+pub(super) struct Count {
+    pub(super) finding: Finding,
     violations: Vec<Violation>,
 }
 
 // === impl Count ===
 
 impl Count {
-    fn new(promise: Promise) -> Self {
+    pub(super) fn new(promise: Promise) -> Self {
         let finding =
             Finding { promise, checked: 0, broken: 0, explained: 0, unchecked: None, late: 0 };
         Self { finding, violations: Vec::new() }
     }
 
-    fn break_at(&mut self, at: u64, text: String) {
+    pub(super) fn break_at(&mut self, at: u64, text: String) {
         self.finding.broken += 1;
         self.violations.push(Violation { promise: self.finding.promise, at, text });
     }
 
-    fn unchecked(mut self, why: &'static str) -> Self {
+    pub(super) fn unchecked(mut self, why: &'static str) -> Self {
         self.finding.unchecked = Some(why);
         self
     }
@@ -79,7 +79,7 @@ impl Count {
 // === impl Judge ===
 
 impl Judge<'_> {
-    fn close(&mut self, mut count: Count) {
+    pub(super) fn close(&mut self, mut count: Count) {
         let Finding { checked, broken, explained, unchecked, .. } = &mut count.finding;
         if *broken == 0 && *checked <= *explained && unchecked.is_none() {
             *unchecked = Some("nothing was asked that would tell");
@@ -106,7 +106,7 @@ impl Judge<'_> {
                 // Granting wishes is the audience's business.
                 Outcome::Whole | Outcome::Mistaken => continue,
                 Outcome::Altered | Outcome::Untrailed => &mut *whole,
-                Outcome::Changed => &mut *kept,
+                Outcome::Changed | Outcome::Moved => &mut *kept,
                 Outcome::Cut | Outcome::Late if request.head != 0 => match request.kind.is_long() {
                     true => &mut *kept,
                     false => &mut *whole,
@@ -257,6 +257,7 @@ impl Judge<'_> {
         };
         let mut arrived = arrived.clone();
         arrived.sort_unstable();
+        self.strangers(&arrived, &mut once);
         for request in &self.history.requests {
             let owner = self.history.instances.get(&request.instance);
             if request.color.is_some() && owner.is_none() {
@@ -293,68 +294,6 @@ impl Judge<'_> {
             }
         }
         self.close(once);
-    }
-
-    /// Whether anybody was inside of a color after it was told to be drained.
-    fn drains(&mut self) {
-        let mut count = Count::new(Promise::Drained);
-        let Some(drained) = &self.history.drained else {
-            return self.close(count.unchecked("the proxy does not tell when a color is drained"));
-        };
-        let first = duties::first_drains(self.history, drained);
-        for request in &self.history.requests {
-            let (Some(color), 1..) = (request.color, request.alive) else { continue };
-            // Testers come and go, and hold up no drain; a public request whose preview header was honored
-            // does not either. Strays are reported already.
-            let asks_for_color = matches!(request.kind, Kind::Preview | Kind::Wish);
-            if asks_for_color || self.strays.contains(&request.id) {
-                continue;
-            }
-            let Some(Drained { heard, generation, .. }) = first.after(request, color) else {
-                continue;
-            };
-            count.finding.checked += 1;
-            if heard < request.alive {
-                let text = format!(
-                    "{color} was told to be drained of what generation {generation} replaced at {}, and {} was \
-                     still at it {} later",
-                    self.time(heard),
-                    self.name(request),
-                    millis(request.alive - heard),
-                );
-                count.break_at(heard, text);
-            }
-        }
-        self.untold(drained, &mut count);
-        if count.finding.checked == 0 && count.finding.broken == 0 {
-            count = count.unchecked("nothing that tells was inside of a color that drained");
-        }
-        self.close(count);
-    }
-
-    /// Whether a color was never told to be drained although everybody has gone: what the last flip of each
-    /// service left behind, unless the proxy was gone since.
-    fn untold(&self, drained: &[Drained], count: &mut Count) {
-        for (service, name) in (0_u8..).zip(&self.history.services) {
-            let mut flips = self.history.flips.iter().rev().filter(|it| it.end != FlipEnd::Refused);
-            let of = |it: &Flip| it.changes.iter().find(|it| it.0 == service).map(|it| it.1);
-            let last = flips.find_map(|it| Some((it, of(it)?)));
-            let Some((flip, color)) = last else { continue };
-            let left = color.other();
-            let is_gone = self.explanations.is_proxy_gone(flip.called, u64::MAX);
-            if flip.end != FlipEnd::Done || flip.generation.is_none() || is_gone {
-                continue;
-            }
-            count.finding.checked += 1;
-            let is_own = |it: &Drained| it.service == service && it.color == left;
-            if !drained.iter().any(|it| is_own(it) && it.heard >= flip.called) {
-                let called = self.time(flip.called);
-                let text = format!(
-                    "{name} {left} was never told to be drained after its last flip, called at {called}"
-                );
-                count.break_at(self.history.ended, text);
-            }
-        }
     }
 
     fn flips(&mut self) {
@@ -398,16 +337,46 @@ impl Judge<'_> {
         )
     }
 
-    fn name(&self, request: &Request) -> String {
+    /// Requests that reached an application and that the drill has not sent as they are: without a number, or
+    /// with another one. `arrived` is in order.
+    fn strangers(&self, arrived: &[u64], once: &mut Count) {
+        let History { unnumbered, is_alone, instances, services, .. } = self.history;
+        let foreign = unnumbered.iter().filter(|it| it.is_traffic || *is_alone);
+        for Unnumbered { instance, at, .. } in foreign {
+            let whose = instances.get(instance).map_or("nobody".to_owned(), |(service, color)| {
+                format!("{} {color}", services[usize::from(*service)])
+            });
+            let text = format!(
+                "a request without a number reached application {instance} of {whose} at {}: the drill numbers all of its \
+                 requests",
+                self.time(*at)
+            );
+            once.finding.checked += 1;
+            once.break_at(*at, text);
+        }
+        let mut own: Vec<u64> = self.history.requests.iter().map(|it| it.id).collect();
+        own.sort_unstable();
+        let Some(first) = own.first() else { return };
+        // What came before the load has numbers below its own.
+        let of_load = arrived.partition_point(|it| it < first);
+        for number in arrived[of_load..].iter().filter(|it| own.binary_search(it).is_err()) {
+            let text =
+                format!("request {number} reached the upstream, which the drill has not sent");
+            once.finding.checked += 1;
+            once.break_at(self.history.ended, text);
+        }
+    }
+
+    pub(super) fn name(&self, request: &Request) -> String {
         let service = &self.history.services[usize::from(request.service)];
         format!("{service} {} {}", request.kind.name(), request.id)
     }
 
-    fn time(&self, at: u64) -> impl fmt::Display {
+    pub(super) fn time(&self, at: u64) -> impl fmt::Display {
         format!("{:.4} s", at.saturating_sub(self.history.began) as f64 / 1e9)
     }
 }
 
-fn millis(nanos: u64) -> String {
+pub(super) fn millis(nanos: u64) -> String {
     format!("{:.3} ms", nanos as f64 / 1e6)
 }

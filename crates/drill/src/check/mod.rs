@@ -1,12 +1,13 @@
 //! Which promises held, judged from what was seen. Pure: no clock, no sockets.
 
+mod drains;
 mod duties;
 mod judge;
 pub mod register;
 
 use std::collections::HashSet;
 
-pub(crate) use self::judge::judge;
+pub(crate) use self::{drains::BOUND, judge::judge};
 
 /// What a proxy promises.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -17,15 +18,15 @@ pub enum Promise {
     Register,
     /// A flip of several services is one flip.
     Together,
-    /// Nothing reaches the upstream twice, and nobody else answers.
+    /// Nothing reaches the upstream twice or without its number, and nobody else answers.
     Once,
     /// What arrives is what was sent.
     Whole,
-    /// What takes its time ends on the color that it began on.
+    /// What takes its time ends on the color and the endpoint that it began on.
     Kept,
     /// The public sees nothing of a color before it is active; testers see what they ask for.
     Private,
-    /// Drained is told when nobody is left, and not before.
+    /// Drained is told when nobody is left: not before, and soon.
     Drained,
     /// Every flip succeeds.
     Acknowledged,
@@ -44,8 +45,8 @@ pub struct Finding {
     pub explained: u64,
     /// Why it was not put to the test, if it was not.
     pub unchecked: Option<&'static str>,
-    /// How long after the acknowledgement of a flip the old color was still asked at most, in nanoseconds; 0 if it
-    /// was not, or if this is of another promise.
+    /// In nanoseconds, for `register`: how long after the acknowledgement of a flip the old color was still asked at
+    /// most. For `drained`: how long after the last request had ended it was told at most. 0 otherwise.
     pub late: u64,
 }
 
@@ -115,16 +116,18 @@ impl Promise {
             Self::Register => "after a flip is acknowledged, nothing new reaches the old color",
             Self::Together => "a flip of several services is never seen in halves",
             Self::Once => {
-                "nothing reaches the upstream twice, nothing is answered by somebody else"
+                "nothing reaches the upstream twice or without its number, nothing is answered by somebody else"
             }
             Self::Whole => "bodies and trailers arrive as they were sent",
             Self::Kept => {
-                "WebSockets, downloads, uploads and event streams end on their color, uncut"
+                "WebSockets, downloads, uploads and event streams end on their color and endpoint, uncut"
             }
             Self::Private => {
                 "the public never sees the preview color; testers see what they ask for"
             }
-            Self::Drained => "drained is never told before the last byte",
+            Self::Drained => {
+                "drained is told after the last byte, of every color that all have left, within 500 ms"
+            }
             Self::Acknowledged => "every flip succeeds",
         }
     }
@@ -148,5 +151,7 @@ impl Verdict {
     }
 }
 
+#[cfg(test)]
+mod drains_tests;
 #[cfg(test)]
 mod tests;

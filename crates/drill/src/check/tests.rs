@@ -3,11 +3,13 @@
 use super::*;
 use crate::{
     color::Color::{self, Blue, Green},
-    record::{Drained, Flip, FlipEnd, History, Kill, Kind, Outcome, Request, Trouble, Victim},
+    record::{
+        Drained, Flip, FlipEnd, History, Kill, Kind, Outcome, Request, Trouble, Unnumbered, Victim,
+    },
 };
 
 /// One service that is flipped to green between 100 and 110, and drained of blue at 500.
-fn history(requests: Vec<Request>) -> History {
+pub(super) fn history(requests: Vec<Request>) -> History {
     History {
         services: vec!["web".to_owned()],
         initial: vec![Blue],
@@ -21,7 +23,7 @@ fn history(requests: Vec<Request>) -> History {
     }
 }
 
-fn flip(color: Color, called: u64, acknowledged: u64) -> Flip {
+pub(super) fn flip(color: Color, called: u64, acknowledged: u64) -> Flip {
     Flip {
         changes: vec![(0, color)],
         called,
@@ -33,7 +35,14 @@ fn flip(color: Color, called: u64, acknowledged: u64) -> Flip {
     }
 }
 
-fn request(id: u64, kind: Kind, color: Color, began: u64, head: u64, ended: u64) -> Request {
+pub(super) fn request(
+    id: u64,
+    kind: Kind,
+    color: Color,
+    began: u64,
+    head: u64,
+    ended: u64,
+) -> Request {
     Request {
         id,
         service: 0,
@@ -50,7 +59,7 @@ fn request(id: u64, kind: Kind, color: Color, began: u64, head: u64, ended: u64)
     }
 }
 
-fn broken(history: &History) -> Vec<(Promise, u64)> {
+pub(super) fn broken(history: &History) -> Vec<(Promise, u64)> {
     let findings = judge(history).findings;
     let broken = findings.iter().filter(|it| it.broken > 0);
     broken.map(|it| (it.promise, it.broken)).collect()
@@ -86,6 +95,7 @@ fn each_bad_end_breaks_its_own_promise() {
         (Kind::Download, Outcome::Cut, 210, Promise::Kept),
         (Kind::Sse, Outcome::Late, 210, Promise::Kept),
         (Kind::Ws, Outcome::Changed, 210, Promise::Kept),
+        (Kind::Ws, Outcome::Moved, 210, Promise::Kept),
         (Kind::Download, Outcome::Altered, 210, Promise::Whole),
         (Kind::Download, Outcome::Untrailed, 210, Promise::Whole),
         (Kind::Preview, Outcome::Mistaken, 210, Promise::Private),
@@ -280,6 +290,7 @@ fn a_kill_of_the_proxy_explains_what_is_missing_and_nothing_of_what_came() {
         (Outcome::Refused(404), false),
         (Outcome::Altered, false),
         (Outcome::Changed, false),
+        (Outcome::Moved, false),
         (Outcome::Foreign, false),
     ] {
         let bad = Request { outcome, ..request(1, Kind::Download, Green, 200, 210, 220) };
@@ -316,6 +327,33 @@ fn a_drain_that_is_never_told_is_found() {
     // A proxy that was killed since has nobody to tell of.
     history.kills = vec![Kill { victim: Victim::Proxy, from: 300, until: 400 }];
     assert_eq!(broken(&history), []);
+}
+
+#[test]
+fn a_request_without_a_number_is_found_unless_it_may_be_a_health_check() {
+    let mut history = history(vec![request(1, Kind::Short, Green, 200, 210, 210)]);
+    history.unnumbered = vec![Unnumbered { instance: 1, at: 300, is_traffic: false }];
+    assert_eq!(broken(&history), []);
+    // In a demo nobody else asks.
+    history.is_alone = true;
+    assert_eq!(broken(&history), [(Promise::Once, 1)]);
+    history.is_alone = false;
+    history.unnumbered.push(Unnumbered { instance: 2, at: 320, is_traffic: true });
+    assert_eq!(broken(&history), [(Promise::Once, 1)]);
+    let text = &judge(&history).violations[0].text;
+    assert!(
+        text.contains("a request without a number reached application 2 of web green"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_number_that_was_never_sent_is_found_unless_it_is_of_before_the_load() {
+    let mut history = history(vec![request(100, Kind::Short, Green, 200, 210, 210)]);
+    history.arrived = Some(vec![0, 99, 100]);
+    assert_eq!(broken(&history), []);
+    history.arrived = Some(vec![100, 101]);
+    assert_eq!(broken(&history), [(Promise::Once, 1)]);
 }
 
 #[test]

@@ -41,6 +41,10 @@ Steps (--step, or lines of --script), from when the load counts:
   at 8s kill web.green.1                at 9s start web.green.1
   at 10s reload                         at 12s kill|start|restart proxy
 
+A flip that is repeated pauses after 3/4 of --stream-time and at least 5 turns, until its `drained` events are
+heard, and for at most --stream-time and 1.5s. An event may be heard 500ms after the end of the last request,
+and 3 times the longest delay of the drill's own timer meanwhile.
+
 Exit code: 0 only if every promise held, 1 if one was broken or there was no drill, 2 for mistakes above";
     examples.replace("NAME", name)
 }
@@ -73,7 +77,8 @@ pub struct DrillCommand {
     /// the acknowledgement. Without {service}, one call is a flip of all services
     #[arg(long, value_name = "COMMAND", help_heading = "What is done to it")]
     flip: Option<String>,
-    /// Flip every service to its other color, in one call, this often
+    /// Flip every service to its other color, in one call, this often. With the admin API, flips pause now and then
+    /// until what the last one left behind is drained
     #[arg(long, value_name = "TIME", value_parser = parse_time, help_heading = "What is done to it")]
     flip_every: Option<Duration>,
     /// Do something meanwhile; see below

@@ -25,7 +25,7 @@ pub struct SampleCommand {
     /// Where it listens; port 0 is one that is free
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
     listen: SocketAddr,
-    /// Append the number of each request (X-Sample-Id) to this file, 8 bytes each
+    /// Append each request to this file, 16 bytes each: its number (X-Sample-Id), and when it arrived
     #[arg(long, value_name = "FILE")]
     journal: Option<PathBuf>,
     /// JSON, also in a terminal

@@ -1,6 +1,6 @@
 //! What the proxy tells of itself: drains, and who is inside.
 
-use std::time::Duration;
+use std::{cell::Cell, time::Duration};
 
 use flipgate_api::wire::Status;
 use serde_json::Value;
@@ -10,11 +10,11 @@ use tokio_util::sync::CancellationToken;
 use super::{
     super::{
         options::Control,
-        record::{Drained, FlipEnd, Inside},
+        record::{Drained, Flip, FlipEnd, Inside},
     },
-    AFTERWARDS, Conductor, LOOK, LOOKS_MAX,
+    AFTERWARDS, Conductor, LATE, LOOK, LOOKS_MAX, TICK, nanos,
 };
-use crate::sample::now_ns;
+use crate::{color::Color, sample::now_ns};
 
 impl Conductor {
     /// How many flips there were.
@@ -30,8 +30,10 @@ impl Conductor {
     /// Follows what the proxy tells of drains until it is stopped.
     pub(crate) async fn listen(&self, stop: &CancellationToken) {
         let Control::Admin(caller) = &self.control else { return };
-        let mut last = None;
+        // From when on nothing is heard; none while it is.
+        let since = Cell::new(Some(0));
         let listening = async {
+            let (mut last, mut heard) = (None, 0);
             loop {
                 match caller.events(last).await {
                     Err(error) => {
@@ -42,12 +44,17 @@ impl Conductor {
                     }
                     Ok(mut events) => {
                         self.deaf.replace(None);
+                        self.was_deaf(since.take(), now_ns());
                         while let Ok(Some(event)) = events.next().await {
-                            let heard = now_ns();
+                            let before = std::mem::replace(&mut heard, now_ns());
                             let Ok(event) = serde_json::from_str::<Value>(&event) else { continue };
                             last = event["seq"].as_u64().or(last);
+                            if event["event"] == "missed" {
+                                self.was_deaf(Some(before), heard);
+                            }
                             self.notes.borrow_mut().drained.extend(self.drained(&event, heard));
                         }
+                        since.set(Some(now_ns()));
                     }
                 }
                 // It was killed, or does not run yet.
@@ -55,6 +62,26 @@ impl Conductor {
             }
         };
         tokio::select! { () = listening => {}, () = stop.cancelled() => {} }
+        self.was_deaf(Some(since.get().unwrap_or_else(now_ns)), u64::MAX);
+    }
+
+    fn was_deaf(&self, from: Option<u64>, until: u64) {
+        self.notes.borrow_mut().hearing.deaf.extend(from.map(|it| (it, until)));
+    }
+
+    /// Notes when the drill itself is late, until it is stopped.
+    pub(crate) async fn tick(&self, stop: &CancellationToken) {
+        let ticking = async {
+            loop {
+                let due = now_ns() + nanos(TICK);
+                tokio::time::sleep(TICK).await;
+                let now = now_ns();
+                if now.saturating_sub(due) >= nanos(LATE) {
+                    self.notes.borrow_mut().hearing.lags.push((now, now - due));
+                }
+            }
+        };
+        tokio::select! { () = ticking => {}, () = stop.cancelled() => {} }
     }
 
     fn drained(&self, event: &Value, heard: u64) -> Option<Drained> {
@@ -77,16 +104,23 @@ impl Conductor {
         }
     }
 
+    /// Whether everything was told to be drained that the flip at this place has left behind.
+    pub(super) fn is_told(&self, place: usize) -> bool {
+        let notes = self.notes.borrow();
+        let flip = &notes.flips[place];
+        flip.changes.iter().all(|(service, color)| is_told(&notes.drained, flip, *service, *color))
+    }
+
     /// Waits until it was told that everything is drained that flips have left behind, but not for long.
     pub(crate) async fn hear_the_last(&self) {
         let is_told = || {
             let notes = self.notes.borrow();
-            let last = notes.flips.iter().rev().find(|it| it.end == FlipEnd::Done);
-            last.is_none_or(|flip| {
-                flip.changes.iter().all(|(service, color)| {
-                    let is_it = |it: &Drained| (it.service, it.color) == (*service, color.other());
-                    notes.drained.iter().any(|it| is_it(it) && it.heard >= flip.called)
-                })
+            self.subject.places().all(|service| {
+                let of =
+                    |flip: &Flip| flip.changes.iter().find(|it| it.0 == service).map(|it| it.1);
+                let mut flips = notes.flips.iter().rev().filter(|it| it.end == FlipEnd::Done);
+                let last = flips.find_map(|it| Some((it, of(it)?)));
+                last.is_none_or(|(flip, color)| is_told(&notes.drained, flip, service, color))
             })
         };
         let looking = async {
@@ -135,4 +169,13 @@ impl Conductor {
         }
         all
     }
+}
+
+/// Whether it was told since a flip that `service` is drained of what was active before `color`.
+fn is_told(drained: &[Drained], flip: &Flip, service: u8, color: Color) -> bool {
+    let since = drained.iter().rev().take_while(|it| it.heard >= flip.called);
+    // What one flip left behind may be told by the generation of one before it.
+    let is_before = |it: &Drained| flip.generation.is_none_or(|own| it.generation <= own);
+    let mut own = since.filter(|it| (it.service, it.color) == (service, color.other()));
+    own.any(is_before)
 }

@@ -10,7 +10,7 @@ use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 
 use super::{
-    check::{Finding, Promise, Verdict, Violation, judge},
+    check::{BOUND, Finding, Promise, Verdict, Violation, judge},
     load::Order,
     measure::Figures,
     options::Pace,
@@ -118,14 +118,17 @@ impl Report {
                 );
             }
         }
-        if !drains.is_empty() {
-            let _ = writeln!(
-                text,
-                "{} drains were told, {} ms after the flip at the median, {} ms at most",
-                drains.len(),
-                drains.value_at_quantile(0.5),
-                drains.max()
-            );
+        if let Some(told) = &self.history.drained {
+            let _ = write!(text, "{} `drained` events were heard", told.len());
+            let _ = match drains.is_empty() {
+                true => writeln!(text),
+                false => writeln!(
+                    text,
+                    ", {} ms after the flip at the median, {} ms at most",
+                    drains.value_at_quantile(0.5),
+                    drains.max()
+                ),
+            };
         }
         for Violation { promise, text: what, .. } in self.listed(SHOWN) {
             let _ = writeln!(text, "  {}: {what}", promise.name());
@@ -181,13 +184,10 @@ impl Report {
                 "broken" => ("broken", Paint::Red),
                 other => (other, Paint::Yellow),
             };
-            let what = match (finding.unchecked, finding.late) {
+            let what = match (finding.unchecked, late(finding)) {
                 (Some(why), _) => format!("{}\n({why})", promise.in_words()),
-                (None, 1..) => {
-                    let late = millis(finding.late / 1000);
-                    format!("{}\n(the old color was asked up to {late} later)", promise.in_words())
-                }
-                (None, 0) => promise.in_words().to_owned(),
+                (None, Some(late)) => format!("{}\n({late})", promise.in_words()),
+                (None, None) => promise.in_words().to_owned(),
             };
             table.add_row(vec![
                 Cell::new(what),
@@ -218,6 +218,7 @@ impl Report {
                     "explained": it.explained,
                     "why": it.unchecked,
                     "late_ms": (it.late > 0).then(|| as_millis(it.late / 1000)),
+                    "bound_ms": (it.promise == Promise::Drained).then(|| as_millis(BOUND / 1000)),
                 })
             })
             .collect();
@@ -288,6 +289,15 @@ impl Report {
     pub fn page(&self) -> String {
         page::page(self)
     }
+}
+
+/// How late something was at most, for people.
+fn late(finding: &Finding) -> Option<String> {
+    let late = (finding.late > 0).then(|| millis(finding.late / 1000))?;
+    Some(match finding.promise {
+        Promise::Drained => format!("it was told up to {late} after the last request had ended"),
+        _ => format!("the old color was asked up to {late} later"),
+    })
 }
 
 /// A word for programs.

@@ -7,7 +7,7 @@ use super::super::{
     measure::Figures,
     record::FlipEnd,
 };
-use super::{LISTED, Report, as_millis, charts, state};
+use super::{LISTED, Report, as_millis, charts, late, state};
 
 const STYLE: &str = "
 :root { --ink: #1f2630; --soft: #5d6875; --line: #dfe3e8; --ground: #f4f6f8; --card: #fff;
@@ -140,13 +140,7 @@ fn promises(findings: &[Finding]) -> Markup {
                         td {
                             (finding.promise.in_words())
                             @if let Some(why) = finding.unchecked { br; small { (why) } }
-                            @if finding.late > 0 {
-                                br;
-                                small {
-                                    "the old color was asked up to " (format!("{:.1} ms", finding.late as f64 / 1e6))
-                                    " later"
-                                }
-                            }
+                            @if let Some(late) = late(finding) { br; small { (late) } }
                         }
                         td class=(state(finding)) { (state(finding)) }
                         td.number { (finding.checked) }

@@ -1,4 +1,4 @@
-//! The numbers of the requests that arrived, in a file that outlives a kill of the process.
+//! The requests that arrived, in a file that outlives a kill of the process.
 
 use std::{
     fs::{File, OpenOptions},
@@ -10,8 +10,32 @@ use std::{
 #[derive(Debug)]
 pub struct Journal(File);
 
-/// Bytes of an entry.
-const ENTRY: usize = 8;
+/// One request that arrived.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Arrival {
+    /// Its number.
+    pub number: Number,
+    /// [`now_ns`](super::now_ns) of the application when its head was there.
+    pub at: u64,
+}
+
+/// The number of a request that arrived.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Number {
+    /// This one.
+    Is(u64),
+    /// It has none that can be read, and asks for traffic, which is there for numbered requests alone.
+    Missing,
+    /// It has none, and asks for another page, as health checks and people do.
+    MissingElsewhere,
+}
+
+/// Bytes of an entry: the number, and the time.
+const ENTRY: usize = 16;
+
+/// What an entry has instead of a number. A request with one of these counts as one without a number.
+const MISSING: u64 = u64::MAX;
+const MISSING_ELSEWHERE: u64 = u64::MAX - 1;
 
 impl Journal {
     /// Opens a journal, behind what is in it already.
@@ -23,22 +47,30 @@ impl Journal {
         Ok(Self(OpenOptions::new().append(true).create(true).open(path)?))
     }
 
-    /// Writes a number down.
+    /// Writes an arrival down.
     ///
     /// # Errors
     ///
     /// If it cannot be written, for example on a full disk.
-    pub fn note(&self, id: u64) -> io::Result<()> {
-        (&self.0).write_all(&id.to_le_bytes())
+    pub fn note(&self, arrival: Arrival) -> io::Result<()> {
+        let number = match arrival.number {
+            Number::Is(number) => number,
+            Number::Missing => MISSING,
+            Number::MissingElsewhere => MISSING_ELSEWHERE,
+        };
+        let mut entry = [0; ENTRY];
+        entry[..8].copy_from_slice(&number.to_le_bytes());
+        entry[8..].copy_from_slice(&arrival.at.to_le_bytes());
+        (&self.0).write_all(&entry)
     }
 }
 
-/// Every number of a journal, in the order of arrival.
+/// Everything in a journal, in the order of arrival.
 ///
 /// # Errors
 ///
 /// If the file cannot be read, or ends within an entry.
-pub fn read_journal(path: &Path) -> io::Result<Vec<u64>> {
+pub fn read_journal(path: &Path) -> io::Result<Vec<Arrival>> {
     let mut bytes = Vec::new();
     File::open(path)?.read_to_end(&mut bytes)?;
     let (entries, rest) = bytes.as_chunks::<ENTRY>();
@@ -46,7 +78,17 @@ pub fn read_journal(path: &Path) -> io::Result<Vec<u64>> {
         let text = format!("{} ends within an entry", path.display());
         return Err(io::Error::new(io::ErrorKind::InvalidData, text));
     }
-    Ok(entries.iter().map(|it| u64::from_le_bytes(*it)).collect())
+    Ok(entries.iter().map(arrival).collect())
+}
+
+fn arrival(entry: &[u8; ENTRY]) -> Arrival {
+    let word = |from: usize| u64::from_le_bytes(std::array::from_fn(|place| entry[from + place]));
+    let number = match word(0) {
+        MISSING => Number::Missing,
+        MISSING_ELSEWHERE => Number::MissingElsewhere,
+        number => Number::Is(number),
+    };
+    Arrival { number, at: word(8) }
 }
 
 #[cfg(test)]
@@ -57,9 +99,12 @@ mod tests {
     fn what_was_noted_is_read_also_by_a_second_writer_and_not_if_it_was_cut() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("journal");
-        Journal::open(&path).expect("opens").note(7).expect("writes");
-        Journal::open(&path).expect("opens").note(u64::MAX).expect("writes");
-        assert_eq!(read_journal(&path).expect("reads"), [7, u64::MAX]);
+        let numbers = [Number::Is(7), Number::Missing, Number::MissingElsewhere, Number::Is(0)];
+        let all = numbers.map(|number| Arrival { number, at: 1 << 40 });
+        for arrival in all {
+            Journal::open(&path).expect("opens").note(arrival).expect("writes");
+        }
+        assert_eq!(read_journal(&path).expect("reads"), all);
         std::fs::write(&path, [1, 2, 3]).expect("writes");
         assert!(read_journal(&path).is_err());
     }

@@ -3,7 +3,7 @@
 //!
 //! Knows nothing of Flipgate: it stands behind any proxy. What it answers can be checked by whoever
 //! asked: bodies follow from the request's number, what was received is told by its digest, and every
-//! number that arrived is in a journal that outlives a kill.
+//! request that arrived is in a journal that outlives a kill.
 
 mod clock;
 mod content;
@@ -27,7 +27,7 @@ use tokio::{
 pub use self::{
     clock::now_ns,
     content::{Content, digest},
-    journal::{Journal, read_journal},
+    journal::{Arrival, Journal, Number, read_journal},
 };
 
 /// The number of a request, in decimal, so that whoever asked finds it again: 64 bits.
@@ -58,7 +58,7 @@ pub struct About {
     pub version: String,
     /// Which of several it is.
     pub instance: String,
-    /// Where the numbers of requests are written down.
+    /// Where requests are written down, with their numbers.
     pub journal: Option<PathBuf>,
 }
 
@@ -136,15 +136,21 @@ impl App {
         let met = now_ns();
         let id = request.headers().get(ID).cloned();
         let number = id.as_ref().and_then(|it| it.to_str().ok()).and_then(|it| it.parse().ok());
-        if let (Some(journal), Some(number)) = (&self.journal, number)
-            && let Err(error) = journal.note(number)
+        let path = request.uri().path().to_owned();
+        let traffic = path.strip_prefix("/traffic");
+        let arrived = match (number, traffic) {
+            (Some(number), _) => Number::Is(number),
+            (None, Some(_)) => Number::Missing,
+            (None, None) => Number::MissingElsewhere,
+        };
+        if let Some(journal) = &self.journal
+            && let Err(error) = journal.note(Arrival { number: arrived, at: met })
         {
             // An answer without its entry would look like one that nobody gave.
             let text = format!("the journal cannot be written: {error}\n");
             return with_status(StatusCode::INTERNAL_SERVER_ERROR, text);
         }
-        let path = request.uri().path().to_owned();
-        let mut response = match path.strip_prefix("/traffic") {
+        let mut response = match traffic {
             Some(kind) => {
                 traffic::answer(&self.about, kind, number.unwrap_or_default(), request).await
             }

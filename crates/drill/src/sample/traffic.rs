@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::{
-    About, BYTES, Body, Content, DIGEST, ENDED, content::digest, now_ns, number_in, text,
+    About, BYTES, Body, Content, DIGEST, ENDED, INSTANCE, content::digest, now_ns, number_in, text,
     websocket, with_status,
 };
 
@@ -36,7 +36,7 @@ pub(super) async fn answer(
     let bytes = number_in(query.as_deref(), "bytes").unwrap_or(SHORT).min(BYTES_MAX);
     match kind {
         "/short" => text_of(id),
-        "/download" => download(id, bytes, Duration::from_millis(millis)),
+        "/download" => download(about, id, bytes, Duration::from_millis(millis)),
         "/upload" => upload(request).await,
         "/events" => events(about, Duration::from_millis(millis)),
         "/ws" => websocket::answer(about, request),
@@ -51,14 +51,14 @@ fn text_of(id: u64) -> Response<Body> {
     response
 }
 
-/// The body of the number `id` in even pieces over a time, and its digest in a trailer.
-fn download(id: u64, bytes: u64, time: Duration) -> Response<Body> {
+/// The body of the number `id` in even pieces over a time; its digest and the instance in trailers.
+fn download(about: &About, id: u64, bytes: u64, time: Duration) -> Response<Body> {
     let beats = u64::try_from(time.as_millis() / BEAT.as_millis()).unwrap_or(1).max(1);
     // Large ones go in pieces that fit into a buffer, however short the time.
     let beats = beats.max(bytes.div_ceil(256 * 1024));
     let (began, pause) = (Instant::now(), time / u32::try_from(beats).unwrap_or(u32::MAX));
-    let sent = (Content::of(id), Xxh3::new(), 0);
-    let piece = move |(mut content, mut hash, beat): (Content, Xxh3, u64)| async move {
+    let sent = (Content::of(id), Xxh3::new(), 0, about.instance.clone());
+    let piece = move |(mut content, mut hash, beat, instance): (Content, Xxh3, u64, String)| async move {
         if beat > beats {
             return None;
         }
@@ -66,19 +66,22 @@ fn download(id: u64, bytes: u64, time: Duration) -> Response<Body> {
             let mut trailers = HeaderMap::new();
             trailers.insert(DIGEST, value(&digest(&hash)));
             trailers.insert(ENDED, HeaderValue::from(now_ns()));
+            if let Ok(instance) = HeaderValue::from_str(&instance) {
+                trailers.insert(INSTANCE, instance);
+            }
             return Some((
                 Ok::<_, Infallible>(Frame::trailers(trailers)),
-                (content, hash, beat + 1),
+                (content, hash, beat + 1, instance),
             ));
         }
         tokio::time::sleep_until(began + pause * u32::try_from(beat).unwrap_or(u32::MAX)).await;
         let until = (beat + 1) * bytes / beats;
         let fresh = content.take(usize::try_from(until - content.taken()).unwrap_or_default());
         hash.update(&fresh);
-        Some((Ok(Frame::data(Bytes::from(fresh))), (content, hash, beat + 1)))
+        Some((Ok(Frame::data(Bytes::from(fresh))), (content, hash, beat + 1, instance)))
     };
     let mut response = Response::new(StreamBody::new(stream::unfold(sent, piece)).boxed_unsync());
-    let trailers = HeaderValue::from_static("x-sample-digest, x-sample-ended");
+    let trailers = HeaderValue::from_static("x-sample-digest, x-sample-ended, x-sample-instance");
     response.headers_mut().insert(header::TRAILER, trailers);
     response
 }
@@ -104,19 +107,20 @@ async fn upload(request: Request<Incoming>) -> Response<Body> {
     response
 }
 
-/// An event for each beat with its number, the color and [`now_ns`], and a last one named `end`.
+/// An event for each beat with its number, the color, the instance and [`now_ns`], and a last one named
+/// `end`.
 fn events(about: &About, time: Duration) -> Response<Body> {
     let beats = u64::try_from(time.as_millis() / BEAT.as_millis()).unwrap_or(1).max(1);
-    let (began, color) = (Instant::now(), about.color.clone());
+    let (began, prefix) = (Instant::now(), format!("{} {}", about.color, about.instance));
     let event = move |beat: u64| {
-        let color = color.clone();
+        let prefix = prefix.clone();
         async move {
             if beat > beats {
                 return None;
             }
             tokio::time::sleep_until(began + BEAT * u32::try_from(beat).unwrap_or(u32::MAX)).await;
             let name = if beat == beats { "event: end\n" } else { "" };
-            let text = format!("{name}id: {beat}\ndata: {color} {}\n\n", now_ns());
+            let text = format!("{name}id: {beat}\ndata: {prefix} {}\n\n", now_ns());
             Some((Ok::<_, Infallible>(Frame::data(Bytes::from(text))), beat + 1))
         }
     };

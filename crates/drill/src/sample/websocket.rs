@@ -1,4 +1,4 @@
-//! A WebSocket that gives back each message with the color in front.
+//! A WebSocket that gives back each message with the color and the instance in front.
 
 use futures_util::{SinkExt, StreamExt};
 use http::{HeaderValue, Request, Response, StatusCode, header};
@@ -18,11 +18,12 @@ pub(super) fn answer(about: &About, mut request: Request<Incoming>) -> Response<
         let text = "this is a WebSocket: send the handshake of one\n".to_owned();
         return with_status(StatusCode::UPGRADE_REQUIRED, text);
     };
-    let (upgrade, color) = (hyper::upgrade::on(&mut request), about.color.clone());
+    let prefix = format!("{} {}", about.color, about.instance);
+    let upgrade = hyper::upgrade::on(&mut request);
     // Ends with its connection, which the runtime owns.
     tokio::spawn(async move {
         if let Ok(upgraded) = upgrade.await {
-            echo(upgraded, &color).await;
+            echo(upgraded, &prefix).await;
         }
     });
     let mut response = Response::new(Empty::new().boxed_unsync());
@@ -35,12 +36,12 @@ pub(super) fn answer(about: &About, mut request: Request<Incoming>) -> Response<
     response
 }
 
-async fn echo(upgraded: Upgraded, color: &str) {
+async fn echo(upgraded: Upgraded, prefix: &str) {
     let io = TokioIo::new(upgraded);
     let mut socket = WebSocketStream::from_raw_socket(io, Role::Server, None).await;
     while let Some(Ok(message)) = socket.next().await {
         if let Message::Text(text) = message
-            && socket.send(Message::text(format!("{color} {text}"))).await.is_err()
+            && socket.send(Message::text(format!("{prefix} {text}"))).await.is_err()
         {
             return;
         }

@@ -88,6 +88,27 @@ pub(super) fn color_of(headers: &HeaderMap) -> Option<Color> {
     headers.get(sample::COLOR)?.to_str().ok()?.parse().ok()
 }
 
+/// Which process of the upstream an answer says it is of, word by word.
+pub(super) fn instance_of(headers: &HeaderMap) -> Option<&str> {
+    headers.get(sample::INSTANCE)?.to_str().ok()
+}
+
+/// What stands behind the color and the instance in `text`, if these are those that the stream began with:
+/// `COLOR INSTANCE REST`.
+pub(super) fn rest_of<'a>(
+    text: &'a str,
+    color: Color,
+    instance: Option<&str>,
+) -> Result<&'a str, Outcome> {
+    let (from, text) = text.split_once(' ').ok_or(Outcome::Altered)?;
+    let (by, rest) = text.rsplit_once(' ').ok_or(Outcome::Altered)?;
+    match (from == color.as_str(), instance.is_none_or(|it| it == by)) {
+        (true, true) => Ok(rest),
+        (true, false) => Err(Outcome::Moved),
+        (false, _) => Err(Outcome::Changed),
+    }
+}
+
 pub(super) fn number(headers: &HeaderMap, name: &str) -> Option<u64> {
     headers.get(name)?.to_str().ok()?.parse().ok()
 }
@@ -106,4 +127,22 @@ pub(super) fn slowly(id: u64, bytes: u64, time: Duration) -> Body {
         Some((Ok::<_, Infallible>(Frame::data(Bytes::from(fresh))), (content, beat + 1)))
     };
     StreamBody::new(stream::unfold((Content::of(id), 0), piece)).boxed_unsync()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_that_goes_on_with_another_color_or_endpoint_is_found() {
+        let rest = |text| rest_of(text, Color::Blue, Some("1001"));
+        assert_eq!(rest("blue 1001 17"), Ok("17"));
+        assert_eq!(rest("blue 1002 17"), Err(Outcome::Moved));
+        assert_eq!(rest("green 1003 17"), Err(Outcome::Changed));
+        assert_eq!(rest("blue 17"), Err(Outcome::Altered));
+        assert_eq!(rest("17"), Err(Outcome::Altered));
+        // A name of a process that somebody else has started may be of several words, or be left out.
+        assert_eq!(rest_of("blue the first 17", Color::Blue, Some("the first")), Ok("17"));
+        assert_eq!(rest_of("blue 1002 17", Color::Blue, None), Ok("17"));
+    }
 }

@@ -1,0 +1,173 @@
+//! What is to be told of drains, and by when.
+
+use super::{
+    tests::{broken, flip, history, request},
+    *,
+};
+use crate::{
+    color::Color::{Blue, Green},
+    record::{Drained, Flip, FlipEnd, Hearing, History, Kill, Kind, Outcome, Request, Victim},
+};
+
+const SECOND: u64 = 1_000_000_000;
+
+/// Flipped to green at 10 s, to blue at 20 s and to green at 30 s. A WebSocket that began on blue ended at 12 s,
+/// one that began on green at 21 s. The event of each flip has been told at once.
+fn flips_with_streams() -> History {
+    let flip = |color, seconds: u64| Flip {
+        generation: Some(seconds),
+        ..flip(color, seconds * SECOND, seconds * SECOND + 5)
+    };
+    let stream = |id, color, began: u64, ended: u64| {
+        let began = began * SECOND;
+        request(id, Kind::Ws, color, began, began + 5, ended * SECOND)
+    };
+    let told = |color, generation, heard: u64| Drained {
+        service: 0,
+        color,
+        generation,
+        heard: heard * SECOND + 9,
+    };
+    let mut history = history(vec![stream(1, Blue, 9, 12), stream(2, Green, 19, 21)]);
+    history.ended = 40 * SECOND;
+    history.flips = vec![flip(Green, 10), flip(Blue, 20), flip(Green, 30)];
+    history.drained = Some(vec![told(Blue, 10, 12), told(Green, 20, 21), told(Blue, 30, 30)]);
+    history
+}
+
+fn drained(history: &mut History) -> &mut Vec<Drained> {
+    history.drained.as_mut().expect("told")
+}
+
+#[test]
+fn every_flip_away_from_a_color_that_all_have_left_is_told_and_not_the_last_alone() {
+    assert_eq!(broken(&flips_with_streams()), []);
+    for missing in 0..3 {
+        let mut history = flips_with_streams();
+        drained(&mut history).remove(missing);
+        assert_eq!(broken(&history), [(Promise::Drained, 1)], "{missing}");
+    }
+    let mut history = flips_with_streams();
+    drained(&mut history).remove(0);
+    let text = &judge(&history).violations[0].text;
+    let expected = "web blue was never told to be drained after its flip called at 10.0000 s: its last request had \
+                    ended at 12.0000 s, and was not made active again before 20.0000 s";
+    assert_eq!(text, expected);
+}
+
+#[test]
+fn a_color_that_is_active_again_before_all_have_left_has_nothing_to_tell() {
+    let mut history = flips_with_streams();
+    drained(&mut history).remove(0);
+    // Until the flip back is called, or so shortly before that it may have been told too late for that.
+    for ended in [21 * SECOND, 20 * SECOND - BOUND, 20 * SECOND - 1] {
+        history.requests[0].ended = ended;
+        assert_eq!(broken(&history), [], "{ended}");
+    }
+    history.requests[0].ended = 20 * SECOND - BOUND - 1;
+    assert_eq!(broken(&history), [(Promise::Drained, 1)]);
+    // If nobody knows where a request was, it may have been there.
+    let unknown =
+        Request { color: None, instance: 0, outcome: Outcome::Unanswered, ..history.requests[0] };
+    history.requests.push(Request { id: 3, ended: 20 * SECOND, ..unknown });
+    assert_eq!(broken(&history), [(Promise::Answered, 1)]);
+    // One that began after the acknowledgement was elsewhere, and so was one that was never sent.
+    history.requests[2].began = 11 * SECOND;
+    assert_eq!(broken(&history), [(Promise::Answered, 1), (Promise::Drained, 1)]);
+    // A flip of which nobody knows whether it was made may be the one back.
+    history.requests.pop();
+    let unknown = Flip { end: FlipEnd::Unknown, ..flip(Blue, 12 * SECOND, 13 * SECOND) };
+    history.flips.insert(1, unknown);
+    assert!(!broken(&history).iter().any(|it| it.0 == Promise::Drained), "{:?}", broken(&history));
+}
+
+#[test]
+fn testers_hold_up_a_drain_only_if_they_came_before_the_flip() {
+    let mut history = flips_with_streams();
+    drained(&mut history).remove(0);
+    let mut tester = request(3, Kind::Preview, Blue, 11 * SECOND, 11 * SECOND + 5, 20 * SECOND);
+    history.requests.push(tester);
+    history.arrived = None;
+    assert_eq!(broken(&history), [(Promise::Drained, 1)]);
+    tester.began = 10 * SECOND;
+    history.requests[2] = tester;
+    assert_eq!(broken(&history), []);
+}
+
+#[test]
+fn what_was_left_last_may_have_been_replaced_by_an_earlier_flip_or_a_change_meanwhile() {
+    // The stream of before the first flip is there until after the third.
+    let mut history = flips_with_streams();
+    history.requests[0].ended = 33 * SECOND;
+    let of = |generation, heard: u64| vec![Drained { service: 0, color: Blue, generation, heard }];
+    let green = drained(&mut history)[1];
+    for (generation, heard, is_good) in [
+        (10, 33 * SECOND + 9, true),
+        (30, 33 * SECOND + 9, true),
+        (31, 33 * SECOND + 9, true),
+        (10, 34 * SECOND, false),
+        (30, 34 * SECOND, false),
+        // It was told before that flip.
+        (10, 25 * SECOND, false),
+    ] {
+        history.drained = Some(of(generation, heard));
+        drained(&mut history).push(green);
+        drained(&mut history).sort_by_key(|it| it.heard);
+        assert_eq!(broken(&history).is_empty(), is_good, "{generation} {heard}");
+    }
+}
+
+#[test]
+fn a_drain_that_is_told_late_is_found_unless_the_drill_itself_was_late() {
+    let late = |by: u64| {
+        let mut history = flips_with_streams();
+        drained(&mut history)[0].heard = 12 * SECOND + by;
+        history
+    };
+    assert_eq!(broken(&late(BOUND)), []);
+    let mut history = late(BOUND + 1);
+    assert_eq!(broken(&history), [(Promise::Drained, 1)]);
+    let text = &judge(&history).violations[0].text;
+    assert!(
+        text.contains("only 500.000 ms after its last request had ended (at 12.0000 s)"),
+        "{text}"
+    );
+    assert_eq!(judge(&history).of(Promise::Drained).map(|it| it.late), Some(BOUND + 1));
+    history.hearing.lags = vec![(12 * SECOND + 50, 100)];
+    assert_eq!(broken(&history), []);
+    history.hearing.lags = vec![(12 * SECOND - 1, 100), (13 * SECOND, 100)];
+    assert_eq!(broken(&history), [(Promise::Drained, 1)]);
+    // Also if the color is active again by then.
+    assert_eq!(broken(&late(9 * SECOND)), [(Promise::Drained, 1)]);
+    // A flip that is acknowledged after all have left.
+    let mut history = late(BOUND + 1);
+    history.flips[0].acknowledged = 12 * SECOND + 1;
+    assert_eq!(broken(&history), []);
+}
+
+#[test]
+fn nothing_is_held_against_a_proxy_that_could_not_tell_or_be_heard() {
+    for missing in [true, false] {
+        let mut history = flips_with_streams();
+        match missing {
+            true => drop(drained(&mut history).remove(0)),
+            false => drained(&mut history)[0].heard = 15 * SECOND,
+        }
+        history.hearing = Hearing { deaf: vec![(0, 10 * SECOND)], lags: Vec::new() };
+        assert_eq!(broken(&history), []);
+        history.hearing.deaf = vec![(0, 9 * SECOND), (31 * SECOND, u64::MAX)];
+        assert_eq!(broken(&history), [(Promise::Drained, 1)]);
+        let kill = |from: u64| Kill { victim: Victim::Proxy, from, until: from + SECOND };
+        history.kills = vec![kill(11 * SECOND)];
+        assert_eq!(broken(&history), []);
+        history.kills = vec![kill(16 * SECOND)];
+        assert_eq!(broken(&history), [(Promise::Drained, 1)]);
+    }
+    // The listening ended before the last event was due.
+    let mut history = flips_with_streams();
+    drained(&mut history).pop();
+    history.hearing.deaf = vec![(30 * SECOND + BOUND, u64::MAX)];
+    assert_eq!(broken(&history), []);
+    history.hearing.deaf = vec![(31 * SECOND, u64::MAX)];
+    assert_eq!(broken(&history), [(Promise::Drained, 1)]);
+}

@@ -1,0 +1,149 @@
+//! When a step is done again, and when flips pause.
+//!
+//! With a flip every 50 ms and streams of a second, somebody is inside of both colors all the time, and no color
+//! is ever drained. So flips pause now and then, until the proxy tells that what the last one left behind is
+//! drained.
+
+use super::{
+    super::{
+        steps::{Line, Step, When},
+        times::Times,
+    },
+    nanos,
+};
+use crate::sample::now_ns;
+
+/// The next turn of a step.
+#[derive(Debug)]
+pub(super) struct Turn<'a> {
+    /// When it is due.
+    pub(super) at: u64,
+    pub(super) line: &'a Line,
+    /// The place of the flip that it pauses for, if it does.
+    pub(super) pause: Option<usize>,
+    until: u64,
+    /// When the pause before ended, and how many flips there were since.
+    began: u64,
+    flips: u32,
+}
+
+/// Flips between two pauses at least, whatever the time.
+const FLIPS_MIN: u32 = 5;
+
+/// How long a pause is at most, beyond the time that a stream takes: 1.5 s, in nanoseconds. Long enough to find that
+/// an event is missing.
+const PAUSE_MAX: u64 = 1_500_000_000;
+
+impl<'a> Turn<'a> {
+    pub(super) fn new(line: &'a Line, times: Times) -> Self {
+        let (at, until) = match line.when {
+            When::At(time) => (times.counts_from.saturating_add(nanos(time)), times.until),
+            When::Every(time) => (times.flips_from.saturating_add(nanos(time)), times.flips_until),
+        };
+        Self { at, line, pause: None, until, began: at, flips: 0 }
+    }
+
+    /// Whether there is such a turn. One that pauses may be sooner than it seems.
+    pub(super) fn is_coming(&self) -> bool {
+        self.at < self.until || self.pause.is_some()
+    }
+
+    /// Whether it is still to be made when it is due: a pause may last until there are to be no more turns.
+    pub(super) fn is_in_time(&self) -> bool {
+        self.at < self.until
+    }
+
+    /// Sets the next turn when one is over, with the place of the flip that it made; says whether there is one.
+    pub(super) fn next(&mut self, flip: Option<usize>, stream_time: u64) -> bool {
+        let When::Every(every) = self.line.when else { return false };
+        let (every, now) = (nanos(every), now_ns());
+        if self.pause.take().is_some() {
+            // It lasted as long as it may.
+            (self.began, self.flips) = (self.at, 0);
+        }
+        self.flips += 1;
+        // What took longer than its interval is not made up for.
+        let turns = now.saturating_sub(self.at) / every + 1;
+        self.at = self.at.saturating_add(every.saturating_mul(turns));
+        let pause = stream_time.saturating_add(PAUSE_MAX);
+        // Long enough without a pause.
+        let is_slow = every >= pause;
+        let is_time =
+            self.flips >= FLIPS_MIN && now.saturating_sub(self.began) >= stream_time / 4 * 3;
+        if matches!(self.line.step, Step::Flip(_)) && !is_slow && is_time && flip.is_some() {
+            self.pause = flip;
+            self.at = self.at.max(now.saturating_add(pause)).min(self.until);
+        }
+        true
+    }
+
+    /// Ends a pause, as soon as the next turn may be.
+    pub(super) fn resume(&mut self) {
+        let When::Every(every) = self.line.when else { return };
+        let now = now_ns();
+        self.pause = None;
+        self.at = now.saturating_add(nanos(every)).min(self.at);
+        (self.began, self.flips) = (self.at, 0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    fn line(every: Duration) -> Line {
+        Line { when: When::Every(every), step: Step::Flip(Vec::new()) }
+    }
+
+    fn turn(line: &Line) -> Turn<'_> {
+        let now = now_ns();
+        let (until, flips_until) = (u64::MAX, u64::MAX);
+        let times = Times { from: now, counts_from: now, flips_from: now, flips_until, until };
+        Turn::new(line, times)
+    }
+
+    #[test]
+    fn flips_pause_after_three_quarters_of_a_stream_until_they_may_go_on() {
+        let line = line(Duration::from_millis(50));
+        let mut turn = turn(&line);
+        turn.began = now_ns();
+        for flip in 0..FLIPS_MIN as usize {
+            assert!(turn.next(Some(flip), 60 * SECOND) && turn.pause.is_none());
+        }
+        turn.began -= 46 * SECOND;
+        // A flip that failed leaves nothing behind.
+        assert!(turn.next(None, 60 * SECOND) && turn.pause.is_none());
+        assert!(turn.next(Some(7), 60 * SECOND));
+        assert!(turn.pause == Some(7) && turn.at >= now_ns() + 60 * SECOND);
+        turn.resume();
+        assert!(turn.pause.is_none() && turn.at <= now_ns() + SECOND && turn.flips == 0);
+        assert!(turn.next(Some(8), 60 * SECOND) && turn.pause.is_none());
+    }
+
+    #[test]
+    fn flips_that_leave_enough_time_do_not_pause_and_what_is_done_once_has_no_next_turn() {
+        let slow = line(Duration::from_secs(3));
+        let mut turn = turn(&slow);
+        turn.began = 0;
+        for flip in 0..20 {
+            assert!(turn.next(Some(flip), SECOND) && turn.pause.is_none());
+        }
+        let once = Line { when: When::At(Duration::ZERO), step: Step::Reload };
+        assert!(!self::turn(&once).next(None, SECOND));
+    }
+    #[test]
+    fn a_pause_lasts_no_longer_than_there_are_to_be_flips_and_does_not_end_them_before() {
+        let line = line(Duration::from_millis(50));
+        let mut turn = turn(&line);
+        turn.until = now_ns() + 30 * SECOND;
+        (turn.began, turn.flips) = (0, FLIPS_MIN);
+        assert!(turn.next(Some(7), 60 * SECOND));
+        assert!(turn.at == turn.until && turn.is_coming() && !turn.is_in_time());
+        turn.resume();
+        assert!(turn.at < turn.until && turn.is_coming() && turn.is_in_time());
+    }
+}
