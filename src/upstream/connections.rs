@@ -2,23 +2,22 @@
 
 use std::{
     cell::RefCell,
-    collections::HashMap,
-    hash::{BuildHasherDefault, Hasher},
     io,
     rc::Rc,
-    sync::{Arc, Weak},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use socket2::SockRef;
-use tokio::sync::Semaphore;
 
 use super::{
     admission::{Ceiling, Permit, SHARE_OF_CLIENT, SHARE_OF_SERVICE},
     connect::{ConnectError, ConnectReason, Errand},
+    connection::{Connection, Held},
+    idle::Idle,
     member::{Member, Slot},
     pool::Pool,
-    sessions::{Drivers, Lease, Open, Session},
+    sessions::{Drivers, Open, Session},
 };
 use crate::{
     metrics::Counted,
@@ -37,11 +36,6 @@ pub struct Connections {
     drivers: Drivers,
 }
 
-/// By the member's address, which its `Weak` beside it keeps from being used again. The last one
-/// put back is the first one taken, so that few stay hot and the others age out.
-#[derive(Debug, Default)]
-struct Idle(HashMap<*const Member, Waiting, BuildHasherDefault<AddressHasher>>);
-
 /// How connections are opened and kept.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Limits {
@@ -56,64 +50,9 @@ pub struct Limits {
     pub stall: Duration,
 }
 
-/// Mixes one address. Nobody outside can choose it, so that no more is needed, and it is asked for
-/// twice in every request.
-#[derive(Debug, Default)]
-struct AddressHasher(u64);
-
-#[derive(Debug)]
-struct Waiting {
-    member: Weak<Member>,
-    connections: Vec<(Connection, Instant)>,
-    sessions: Vec<Session>,
-    /// Held by whoever opens a session for everybody.
-    opening: Arc<Semaphore>,
-}
-
-/// A connection that is ready for one request. Dropping it closes it.
-#[derive(Debug)]
-pub struct Connection {
-    /// The connection itself, or a stream of one that others use too.
-    pub channel: Channel,
-    /// Whether it carried a request before: the other end may be about to close it.
-    pub is_reused: bool,
-    /// Whether the next request on it may be of another client.
-    is_shared: bool,
-    held: Held,
-}
-
-/// What a request has for itself.
-#[derive(Debug)]
-enum Held {
-    /// A connection, which is counted.
-    Alone(#[expect(dead_code, reason = "it is held for what its drop does")] Open),
-    /// A part of one.
-    Together(Lease),
-}
-
 /// How long a connection may have waited to be used without asking the system about it. Applications
 /// close what waited, some with an answer that nobody asked for, after a second at the earliest.
 const TRUSTED: Duration = Duration::from_secs(1);
-
-// === impl AddressHasher ===
-
-impl Hasher for AddressHasher {
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.write_usize(usize::from(*byte));
-        }
-    }
-
-    fn write_usize(&mut self, address: usize) {
-        // Fibonacci hashing: the golden ratio spreads what is a multiple of the alignment.
-        let mixed = (self.0 ^ address as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        self.0 = mixed ^ (mixed >> 32);
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
-}
 
 // === impl Connections ===
 
@@ -350,72 +289,5 @@ impl Connections {
             !waiting.connections.is_empty() || !waiting.sessions.is_empty() || is_opening
         });
         panics
-    }
-}
-
-// === impl Idle ===
-
-impl Idle {
-    /// Closes a connection that waits for a request, if there is one.
-    fn close_one(&mut self) {
-        self.0.values_mut().find_map(|it| it.connections.pop());
-    }
-
-    fn get_mut(&mut self, member: &*const Member) -> Option<&mut Waiting> {
-        self.0.get_mut(member)
-    }
-
-    fn entry_of(&mut self, member: &Arc<Member>) -> &mut Waiting {
-        self.0.entry(Arc::as_ptr(member)).or_insert_with(|| Waiting {
-            member: Arc::downgrade(member),
-            connections: Vec::new(),
-            sessions: Vec::new(),
-            opening: Arc::new(Semaphore::new(1)),
-        })
-    }
-}
-
-// === impl Waiting ===
-
-impl Waiting {
-    /// A stream of the first session that has room for one.
-    fn stream(&mut self, is_for_tunnel: bool) -> Option<Connection> {
-        self.sessions.retain(|it| !it.is_over());
-        let mut fit = self.sessions.iter_mut().filter(|it| !is_for_tunnel || it.has_tunnels());
-        let (stream, lease) = fit.find_map(Session::stream)?;
-        let channel = Channel::Stream(Box::new(stream));
-        let mut connection = Connection::new(channel, Held::Together(lease), true);
-        connection.is_reused = true;
-        Some(connection)
-    }
-}
-
-// === impl Connection ===
-
-impl Connection {
-    fn new(channel: Channel, held: Held, is_shared: bool) -> Self {
-        Self { channel, is_reused: false, is_shared, held }
-    }
-
-    /// Has nobody else use what this one runs over: it does not answer.
-    pub fn distrust(&self) {
-        if let Held::Together(lease) = &self.held {
-            lease.distrust();
-        }
-    }
-
-    fn is_quiet(&mut self) -> bool {
-        match &mut self.channel {
-            Channel::Socket(it) => it.is_quiet(),
-            Channel::Stream(_) => false,
-        }
-    }
-
-    /// The same, by asking the system.
-    fn is_quiet_now(&mut self) -> bool {
-        match &mut self.channel {
-            Channel::Socket(it) => it.is_quiet_now(),
-            Channel::Stream(_) => false,
-        }
     }
 }

@@ -12,8 +12,10 @@ mod budget;
 mod check;
 mod condition;
 mod connect;
+mod connection;
 mod connections;
 mod event;
+mod idle;
 mod member;
 mod names;
 mod own;
@@ -28,7 +30,8 @@ pub use self::{
     alerts::Alerts,
     condition::{Condition, Ejected, Trouble, TroubleKind},
     connect::{ConnectError, ConnectReason, Errand},
-    connections::{Connection, Connections, Limits},
+    connection::Connection,
+    connections::{Connections, Limits},
     event::EndpointEvent,
     member::{Member, Seat},
     names::{Families, Found, LookUpError, NameSettings, Names},

@@ -1,0 +1,95 @@
+//! The connections of one worker that wait for a request, by the endpoint that they lead to.
+
+use std::{
+    collections::HashMap,
+    hash::{BuildHasherDefault, Hasher},
+    sync::{Arc, Weak},
+    time::Instant,
+};
+
+use tokio::sync::Semaphore;
+
+use super::{
+    connection::{Connection, Held},
+    member::Member,
+    sessions::Session,
+};
+use crate::net::Channel;
+
+/// By the member's address, which its `Weak` beside it keeps from being used again. The last one
+/// put back is the first one taken, so that few stay hot and the others age out.
+#[derive(Debug, Default)]
+pub(super) struct Idle(
+    pub(super) HashMap<*const Member, Waiting, BuildHasherDefault<AddressHasher>>,
+);
+
+/// Mixes one address. Nobody outside can choose it, so that no more is needed, and it is asked for
+/// twice in every request.
+#[derive(Debug, Default)]
+pub(super) struct AddressHasher(u64);
+
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub(super) member: Weak<Member>,
+    pub(super) connections: Vec<(Connection, Instant)>,
+    pub(super) sessions: Vec<Session>,
+    /// Held by whoever opens a session for everybody.
+    pub(super) opening: Arc<Semaphore>,
+}
+
+// === impl AddressHasher ===
+
+impl Hasher for AddressHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_usize(usize::from(*byte));
+        }
+    }
+
+    fn write_usize(&mut self, address: usize) {
+        // Fibonacci hashing: the golden ratio spreads what is a multiple of the alignment.
+        let mixed = (self.0 ^ address as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.0 = mixed ^ (mixed >> 32);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+// === impl Idle ===
+
+impl Idle {
+    /// Closes a connection that waits for a request, if there is one.
+    pub(super) fn close_one(&mut self) {
+        self.0.values_mut().find_map(|it| it.connections.pop());
+    }
+
+    pub(super) fn get_mut(&mut self, member: &*const Member) -> Option<&mut Waiting> {
+        self.0.get_mut(member)
+    }
+
+    pub(super) fn entry_of(&mut self, member: &Arc<Member>) -> &mut Waiting {
+        self.0.entry(Arc::as_ptr(member)).or_insert_with(|| Waiting {
+            member: Arc::downgrade(member),
+            connections: Vec::new(),
+            sessions: Vec::new(),
+            opening: Arc::new(Semaphore::new(1)),
+        })
+    }
+}
+
+// === impl Waiting ===
+
+impl Waiting {
+    /// A stream of the first session that has room for one.
+    pub(super) fn stream(&mut self, is_for_tunnel: bool) -> Option<Connection> {
+        self.sessions.retain(|it| !it.is_over());
+        let mut fit = self.sessions.iter_mut().filter(|it| !is_for_tunnel || it.has_tunnels());
+        let (stream, lease) = fit.find_map(Session::stream)?;
+        let channel = Channel::Stream(Box::new(stream));
+        let mut connection = Connection::new(channel, Held::Together(lease), true);
+        connection.is_reused = true;
+        Some(connection)
+    }
+}
