@@ -193,6 +193,7 @@ impl App {
             metrics: metrics.clone(),
             in_flight: Ceiling::new(config.in_flight_max),
             connections: Ceiling::new(files.upstream),
+            workers: Arc::default(),
             least_progress: config.least_progress,
             forwarding: config.forwarding.clone(),
             mark: Mark::unique(),

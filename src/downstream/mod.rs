@@ -67,6 +67,10 @@ pub trait Handler: Sized + 'static {
 
     /// Called about twice a second.
     fn tick(&self);
+
+    /// Does what the handlers of other workers ask for, without end. Polled by the worker, and dropped and called
+    /// again at any time: no request of theirs may be lost by that.
+    fn serve_others(&self) -> impl Future<Output = ()>;
 }
 
 /// What becomes of a connection after an exchange.

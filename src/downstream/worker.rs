@@ -192,6 +192,7 @@ async fn serve<H: Handler>(
                 house.places.tell(number, house.roster.longest_idle());
             }
             () = house.places.rung(number) => house.close_wanted(number),
+            () = house.handler.serve_others() => {}
             Some(Err(error)) = acceptors.join_next() => {
                 if let Ok(panic) = error.try_into_panic() {
                     resume_unwind(panic);
@@ -207,7 +208,11 @@ async fn finish<H: Handler>(house: &House<H>, stop: &Stop, step: &mut Interval) 
         tokio::select! {
             () = house.tasks.wait() => return,
             () = stop.now.cancelled() => return,
-            _ = step.tick() => house.roster.look(Instant::now()),
+            () = house.handler.serve_others() => {}
+            _ = step.tick() => {
+                house.roster.look(Instant::now());
+                house.handler.tick();
+            }
         }
     }
 }

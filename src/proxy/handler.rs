@@ -54,6 +54,10 @@ impl Handler for Proxy {
         }
     }
 
+    fn serve_others(&self) -> impl Future<Output = ()> {
+        self.connections.serve_others()
+    }
+
     fn tick(&self) {
         for _ in 0..self.connections.sweep(Instant::now()) {
             self.metrics.task_died("endpoint connection");

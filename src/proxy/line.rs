@@ -55,7 +55,10 @@ impl Course<'_, '_> {
                 Picked::Nobody => return Err(Failure::Refused(self.refusal)),
                 // What is free may be nothing for a request that was elsewhere, whose pool was replaced, or
                 // that has no connection where others have one.
-                Picked::Full => line.pass_on(),
+                Picked::Full => {
+                    line.pass_on();
+                    self.request.proxy.connections.ask_others(&pool);
+                }
             }
         }
     }

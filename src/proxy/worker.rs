@@ -31,7 +31,7 @@ use crate::{
     model::{Algorithm, Audience, Color, Host, NamePattern, Rules, ServiceRules, normalize_path},
     net::Buffers,
     switch::{Claim, Ledger, Shard, Switch, Visit},
-    upstream::{self, Ceiling, Connections, Pool},
+    upstream::{self, Ceiling, Connections, Pool, Workers},
 };
 
 /// What all workers share.
@@ -47,6 +47,8 @@ pub struct Shared {
     pub in_flight: Arc<Ceiling>,
     /// Connections to endpoints that there may be at once.
     pub connections: Arc<Ceiling>,
+    /// The workers, who give up connections to each other.
+    pub workers: Arc<Workers>,
     /// Bytes that a body has to move by while a client is waited for as long as that may be.
     pub least_progress: u64,
     /// How messages are passed on.
@@ -111,7 +113,12 @@ impl Proxy {
             metrics: shared.metrics.clone(),
             unrouted: Arc::new(shared.metrics.unrouted()),
             shard: shared.ledger.shard(worker),
-            connections: Connections::new(limits, Arc::clone(&shared.connections), buffers),
+            connections: Connections::new(
+                limits,
+                Arc::clone(&shared.connections),
+                &shared.workers,
+                buffers,
+            ),
             in_flight: Arc::clone(&shared.in_flight),
             random: RefCell::new(fastrand::Rng::new()),
             said: Said::default(),

@@ -18,6 +18,7 @@ use super::{
     member::{Member, Slot},
     pool::Pool,
     sessions::{Drivers, Open, Session},
+    wanted::{Bell, Workers},
 };
 use crate::{
     metrics::Counted,
@@ -31,6 +32,8 @@ pub struct Connections {
     limits: Limits,
     /// The connections of all workers.
     ceiling: Arc<Ceiling>,
+    /// This worker among all.
+    bell: Bell,
     buffers: Rc<Buffers>,
     idle: RefCell<Idle>,
     drivers: Drivers,
@@ -58,10 +61,45 @@ const TRUSTED: Duration = Duration::from_secs(1);
 
 impl Connections {
     /// No connections yet; what they read goes through `buffers`. With those of all others that share
-    /// it they keep below `ceiling`.
+    /// it they keep below `ceiling`, and give up to the others among `workers` what those have more use for.
     #[must_use]
-    pub fn new(limits: Limits, ceiling: Arc<Ceiling>, buffers: Rc<Buffers>) -> Self {
-        Self { limits, ceiling, buffers, idle: RefCell::default(), drivers: Drivers::default() }
+    pub fn new(
+        limits: Limits,
+        ceiling: Arc<Ceiling>,
+        workers: &Arc<Workers>,
+        buffers: Rc<Buffers>,
+    ) -> Self {
+        let (idle, drivers) = (RefCell::default(), Drivers::default());
+        Self { limits, ceiling, bell: workers.join(), buffers, idle, drivers }
+    }
+
+    /// Has the other workers give up an idle connection to each endpoint that the next in the line of this pool
+    /// found to have as many as it may. Called by one who is in the line and has looked.
+    pub fn ask_others(&self, pool: &Pool) {
+        if pool.policy().limits.endpoint_connections.is_some() {
+            self.bell.call_others();
+        }
+    }
+
+    /// Gives up what other workers ask for, whenever they do. Dropping the future loses no call.
+    pub async fn serve_others(&self) {
+        loop {
+            self.bell.called().await;
+            self.give_up_wanted();
+        }
+    }
+
+    fn give_up_wanted(&self) {
+        let owner = self.owner();
+        let mut idle = self.idle.borrow_mut();
+        if self.ceiling.is_reached() {
+            idle.close_one();
+        }
+        for waiting in idle.0.values_mut() {
+            if let Some(member) = waiting.member.upgrade() {
+                waiting.give_up_wanted(&member, owner);
+            }
+        }
     }
 
     /// A connection that waited for a request and is still open, as far as is known here, if there
@@ -155,6 +193,10 @@ impl Connections {
             self.idle.borrow_mut().close_one();
             self.ceiling.enter()
         });
+        if permit.is_none() {
+            // Too late for this request, but not for the next one.
+            self.bell.call_others();
+        }
         let permit = permit.ok_or_else(|| {
             full(ConnectReason::Descriptors, "all file descriptors for endpoints are in use")
         })?;
@@ -274,11 +316,8 @@ impl Connections {
             } else if member.is_gone() {
                 waiting.connections.clear();
                 waiting.sessions.iter().for_each(Session::distrust);
-            } else if member.is_wanted_by_others(owner) {
-                match waiting.connections.pop() {
-                    Some(_) => {}
-                    None => waiting.sessions.iter().take(1).for_each(Session::distrust),
-                }
+            } else {
+                waiting.give_up_wanted(&member, owner);
             }
             waiting.connections.retain_mut(|(connection, since)| {
                 let is_fresh = now.saturating_duration_since(*since) < self.limits.idle;

@@ -82,6 +82,24 @@ impl Idle {
 // === impl Waiting ===
 
 impl Waiting {
+    /// Gives up one connection if somebody of another worker is the next who wants one of this member.
+    pub(super) fn give_up_wanted(&mut self, member: &Member, owner: usize) {
+        // Asked last: who has nothing to give up does not take the question away from those who have.
+        let has_any = !self.connections.is_empty() || !self.sessions.is_empty();
+        if has_any && member.is_wanted_by_others(owner) {
+            match self.connections.pop() {
+                Some(_) => {}
+                None => {
+                    // One without streams ends at once.
+                    if let Some(least) = self.sessions.iter().min_by_key(|it| it.in_use()) {
+                        least.distrust();
+                    }
+                    self.sessions.retain(|it| !it.is_over());
+                }
+            }
+        }
+    }
+
     /// A stream of the first session that has room for one.
     pub(super) fn stream(&mut self, is_for_tunnel: bool) -> Option<Connection> {
         self.sessions.retain(|it| !it.is_over());

@@ -24,6 +24,7 @@ mod pool;
 mod queue;
 mod service_pools;
 mod sessions;
+mod wanted;
 
 pub use self::{
     admission::{Admission, Ceiling, Permit, SHARE_OF_CLIENT, SHARE_OF_SERVICE},
@@ -40,4 +41,5 @@ pub use self::{
     pool::{Choice, Picked, Pool},
     queue::InLine,
     service_pools::{Pools, ServicePools},
+    wanted::Workers,
 };

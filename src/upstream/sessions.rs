@@ -147,6 +147,11 @@ impl Session {
         !self.is_over() && self.state.in_use.get() < most
     }
 
+    /// Requests that are on it.
+    pub(super) fn in_use(&self) -> usize {
+        self.state.in_use.get()
+    }
+
     /// Has it take no more requests.
     pub(super) fn distrust(&self) {
         self.state.is_closed.set(true);

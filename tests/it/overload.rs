@@ -208,6 +208,40 @@ async fn a_request_that_needs_a_fresh_connection_has_one_that_waits_closed_for_i
     assert!(house.endpoint("web", "blue", 0).await["connections"].as_u64() <= Some(1));
 }
 
+/// With fewer connections than workers, half of the requests waited for the next look at idle connections, up to
+/// half a second, while another worker held one: here, for a minute and more in all.
+#[tokio::test]
+async fn an_idle_connection_of_another_worker_is_given_up_at_once() {
+    let http1 = Upstream::start("up").await;
+    let http2 = Http2Upstream::start(async |_, answer| http2::say(answer, "up")).await;
+    for (address, protocol) in [(http1.address, "http1"), (http2.address, "h2")] {
+        let house = House::build()
+            .workers(4)
+            .services(&format!(
+                "[service.web]\nblue = {{ endpoints = [\"{address}\"], protocol = \"{protocol}\" }}\n\
+                 health.interval = \"24h\"\n\
+                 limits = {{ endpoint_connections = 1, queue_timeout = \"30s\" }}\n"
+            ))
+            .start();
+        let mut clients = Vec::new();
+        // All workers have some.
+        for _ in 0..40 {
+            clients.push(house.public().await);
+        }
+        let asking = async {
+            for _ in 0..8 {
+                for client in &mut clients {
+                    assert_eq!(client.get("/", "").await.text(), "up");
+                }
+            }
+        };
+        let asked = tokio::time::timeout(Duration::from_secs(30), asking).await;
+        assert!(asked.is_ok(), "{protocol}: requests wait for idle connections");
+        assert!(house.endpoint("web", "blue", 0).await["connections"].as_u64() <= Some(1));
+    }
+    assert!(http1.connections() > 40, "several workers were met: {}", http1.connections());
+}
+
 #[tokio::test]
 async fn a_tunnel_that_its_endpoint_does_not_take_holds_nobody_up() {
     let upstream = Http2Upstream::without_tunnels(async |_, answer| http2::say(answer, "up")).await;

@@ -89,6 +89,10 @@ impl Handler for Fragile {
         self.proxy.turned_away(why);
     }
 
+    fn serve_others(&self) -> impl Future<Output = ()> {
+        self.proxy.serve_others()
+    }
+
     fn tick(&self) {
         self.panics.strike(Place::Tick);
         self.proxy.tick();
