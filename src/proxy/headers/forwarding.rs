@@ -25,7 +25,8 @@ const IN_TOKEN: [bool; 256] = {
     all
 };
 
-/// Writes what is known of the client: its chain, scheme, host and address, and its certificate.
+/// Writes what is known of the client: its certificate, address, chain, scheme and host. The end of the last line
+/// is left to the caller.
 pub(super) fn put_forwarding(
     out: &mut Vec<u8>,
     host: &[u8],
@@ -41,12 +42,16 @@ pub(super) fn put_forwarding(
     };
     let is_v6 = peer.address().is_ipv6() && !peer.is_untold();
     let scheme: &[u8] = if peer.security().is_some() { b"https" } else { b"http" };
-    put_address(out, client, told, lines, peer.address(), peer_text);
     if let Some(identity) = peer.security().and_then(|it| it.identity.as_ref()) {
         out.extend_from_slice(b"X-Forwarded-Client-Cert: ");
         out.extend_from_slice(identity.element.as_bytes());
         out.extend_from_slice(b"\r\n");
     }
+    let has_address = put_address(out, client, told, lines, peer.address(), peer_text);
+    out.extend_from_slice(match has_address {
+        true => b"\r\nX-Forwarded-For: ",
+        false => b"X-Forwarded-For: ",
+    });
     match told {
         None => put_families(out, &[], (peer_text, is_v6), host, scheme),
         Some(told) => {
@@ -58,7 +63,7 @@ pub(super) fn put_forwarding(
     }
 }
 
-/// Both families, of the hops before the peer and the peer itself.
+/// Both families, of the hops before the peer and the peer itself, from the value of `X-Forwarded-For` on.
 fn put_families(
     out: &mut Vec<u8>,
     hops: &[Option<IpAddr>],
@@ -66,7 +71,6 @@ fn put_families(
     host: &[u8],
     scheme: &[u8],
 ) {
-    out.extend_from_slice(b"X-Forwarded-For: ");
     for hop in hops {
         match hop {
             Some(address) => put_text(out, address),
@@ -79,7 +83,6 @@ fn put_families(
     out.extend_from_slice(host);
     out.extend_from_slice(b"\r\nX-Forwarded-Proto: ");
     out.extend_from_slice(scheme);
-    out.extend_from_slice(b"\r\nForwarded: ");
     // RFC 7239, section 4. A host was checked to have no quotes and no controls.
     let is_token = host.iter().all(|it| IN_TOKEN[usize::from(*it)]);
     let (before_host, behind_host): (&[u8], &[u8]) = match is_token {
@@ -87,6 +90,11 @@ fn put_families(
         false => (b";host=\"", b"\";proto="),
     };
     let rest = [before_host, host, behind_host, scheme];
+    out.extend_from_slice(match (hops, is_v6) {
+        ([], false) => b"\r\nForwarded: for=",
+        ([], true) => b"\r\nForwarded: for=\"[",
+        _ => b"\r\nForwarded: ",
+    });
     for (place, hop) in hops.iter().enumerate() {
         out.extend_from_slice(b"for=");
         match hop {
@@ -100,15 +108,18 @@ fn put_families(
         }
         out.extend_from_slice(b", ");
     }
-    match is_v6 {
-        true => [b"for=\"[", peer, b"]\""].iter().for_each(|it| out.extend_from_slice(it)),
-        false => [b"for=", peer].iter().for_each(|it| out.extend_from_slice(it)),
+    if !hops.is_empty() {
+        out.extend_from_slice(if is_v6 { b"for=\"[" } else { b"for=" });
+    }
+    out.extend_from_slice(peer);
+    if is_v6 {
+        out.extend_from_slice(b"]\"");
     }
     rest.iter().for_each(|it| out.extend_from_slice(it));
-    out.extend_from_slice(b"\r\n");
 }
 
-/// The verified address of the client, unless a trusted proxy has named one.
+/// The verified address of the client, unless a trusted proxy has named one. Returns whether there is a line to be
+/// ended.
 fn put_address(
     out: &mut Vec<u8>,
     client: Option<IpAddr>,
@@ -116,17 +127,17 @@ fn put_address(
     lines: Lines<'_>,
     peer: IpAddr,
     peer_text: &[u8],
-) {
-    let Some(client) = client else { return };
+) -> bool {
+    let Some(client) = client else { return false };
     if told.is_some() && lines.has(Name::XRealIp) {
-        return;
+        return false;
     }
     out.extend_from_slice(b"X-Real-IP: ");
     match client == peer {
         true => out.extend_from_slice(peer_text),
         false => put_text(out, client),
     }
-    out.extend_from_slice(b"\r\n");
+    true
 }
 
 fn put_text(out: &mut Vec<u8>, text: impl Display) {

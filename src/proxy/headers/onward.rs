@@ -58,7 +58,7 @@ pub(in crate::proxy) fn put_request(
     let is_named = onward.told.is_some() && lines.has(Name::XRequestId);
     put_identity(&mut out, is_named, is_traced, random);
     put_forwarding(&mut out, head.host(bytes), lines, onward.peer, onward.client, onward.told);
-    out.extend_from_slice(b"\r\n");
+    out.extend_from_slice(b"\r\n\r\n");
     out
 }
 
