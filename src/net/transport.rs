@@ -124,7 +124,6 @@ impl Transport {
 }
 
 impl AsyncRead for Transport {
-    #[inline]
     fn poll_read(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
