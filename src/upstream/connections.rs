@@ -75,29 +75,24 @@ impl Connections {
 
     /// Has the other workers give up an idle connection to each endpoint that the next in the line of this pool
     /// found to have as many as it may. Called by one who is in the line and has looked.
-    pub fn ask_others(&self, pool: &Pool) {
+    pub fn ask_others(&self, pool: &Arc<Pool>) {
         if pool.policy().limits.endpoint_connections.is_some() {
-            self.bell.call_others();
+            self.bell.call_others(Some(pool));
         }
     }
 
     /// Gives up what other workers ask for, whenever they do. Dropping the future loses no call.
     pub async fn serve_others(&self) {
         loop {
-            self.bell.called().await;
-            self.give_up_wanted();
-        }
-    }
-
-    fn give_up_wanted(&self) {
-        let owner = self.owner();
-        let mut idle = self.idle.borrow_mut();
-        if self.ceiling.is_reached() {
-            idle.close_one();
-        }
-        for waiting in idle.0.values_mut() {
-            if let Some(member) = waiting.member.upgrade() {
-                waiting.give_up_wanted(&member, owner);
+            let pools = self.bell.called().await;
+            let mut idle = self.idle.borrow_mut();
+            if self.ceiling.is_reached() {
+                idle.close_one();
+            }
+            for member in pools.flat_map(|it| it.members()) {
+                if let Some(waiting) = idle.get_mut(&Arc::as_ptr(&member)) {
+                    waiting.give_up_wanted(&member, self.owner());
+                }
             }
         }
     }
@@ -195,7 +190,7 @@ impl Connections {
         });
         if permit.is_none() {
             // Too late for this request, but not for the next one.
-            self.bell.call_others();
+            self.bell.call_others(None);
         }
         let permit = permit.ok_or_else(|| {
             full(ConnectReason::Descriptors, "all file descriptors for endpoints are in use")

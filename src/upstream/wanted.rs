@@ -1,31 +1,50 @@
 //! Has other workers give up idle connections to an endpoint that has as many as it may, when a request of this
 //! worker waits for one.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+};
 
 use tokio::sync::Notify;
 
+use super::pool::Pool;
+
 /// The workers of a process, to be called by each other.
 #[derive(Debug, Default)]
-pub struct Workers(Mutex<Vec<Weak<Notify>>>);
+pub struct Workers(Mutex<Vec<Weak<Worker>>>);
 
 /// One of the workers. Leaves them when it is dropped.
 #[derive(Debug)]
 pub(super) struct Bell {
     workers: Arc<Workers>,
-    own: Arc<Notify>,
+    own: Arc<Worker>,
+}
+
+/// What a worker was called for and has not heard yet.
+#[derive(Debug, Default)]
+struct Worker {
+    bell: Notify,
+    /// By their places in memory, so that each is there once, however often it is called for.
+    wanted: Mutex<BTreeMap<usize, Arc<Pool>>>,
 }
 
 // === impl Workers ===
 
 impl Workers {
     pub(super) fn join(self: &Arc<Self>) -> Bell {
-        let own = Arc::new(Notify::new());
+        let own = Arc::<Worker>::default();
         self.all().push(Arc::downgrade(&own));
         Bell { workers: Arc::clone(self), own }
     }
 
-    fn all(&self) -> MutexGuard<'_, Vec<Weak<Notify>>> {
+    /// How many there are.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.all().len()
+    }
+
+    fn all(&self) -> MutexGuard<'_, Vec<Weak<Worker>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -33,18 +52,33 @@ impl Workers {
 // === impl Bell ===
 
 impl Bell {
-    /// Calls all other workers. Called after it was noted what is wanted, so that whoever hears it sees that.
-    pub(super) fn call_others(&self) {
+    /// Calls all other workers, for idle connections to the endpoints of a pool, or for any. Called after it was
+    /// noted what is wanted, so that whoever hears it sees that.
+    pub(super) fn call_others(&self, pool: Option<&Arc<Pool>>) {
         for other in self.workers.all().iter().filter_map(Weak::upgrade) {
-            if !Arc::ptr_eq(&other, &self.own) {
-                other.notify_one();
+            if Arc::ptr_eq(&other, &self.own) {
+                continue;
             }
+            if let Some(pool) = pool {
+                other.wanted().insert(Arc::as_ptr(pool).addr(), Arc::clone(pool));
+            }
+            other.bell.notify_one();
         }
     }
 
-    /// Waits until another worker calls; many calls may be heard as one. Dropping the future loses none.
-    pub(super) async fn called(&self) {
-        self.own.notified().await;
+    /// Waits until other workers call, and returns the pools that they call for; many calls may be heard as one.
+    /// Dropping the future loses none.
+    pub(super) async fn called(&self) -> impl Iterator<Item = Arc<Pool>> {
+        self.own.bell.notified().await;
+        std::mem::take(&mut *self.own.wanted()).into_values()
+    }
+}
+
+// === impl Worker ===
+
+impl Worker {
+    fn wanted(&self) -> MutexGuard<'_, BTreeMap<usize, Arc<Pool>>> {
+        self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -52,28 +86,5 @@ impl Drop for Bell {
     fn drop(&mut self) {
         let own = Arc::downgrade(&self.own);
         self.workers.all().retain(|it| !it.ptr_eq(&own));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use futures_util::FutureExt;
-
-    use super::*;
-
-    #[tokio::test]
-    async fn a_call_reaches_all_others_and_is_not_lost_by_those_who_do_not_listen() {
-        let workers = Arc::new(Workers::default());
-        let [one, two, three] = [(); 3].map(|()| workers.join());
-        assert!(two.called().now_or_never().is_none(), "dropped while nobody calls");
-        one.call_others();
-        one.call_others();
-        for heard in [&two, &three] {
-            assert!(heard.called().now_or_never().is_some());
-            assert!(heard.called().now_or_never().is_none(), "heard as one");
-        }
-        assert!(one.called().now_or_never().is_none(), "it does not call itself");
-        drop((two, three));
-        assert_eq!(workers.all().len(), 1);
     }
 }

@@ -1,5 +1,6 @@
 //! The choice among members: distributions with seeds, and bounds that follow from them.
 
+mod called;
 mod ejection;
 mod line;
 
