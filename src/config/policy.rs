@@ -11,8 +11,8 @@ use super::{
     settings::{duration, whole_exchange},
 };
 use crate::model::{
-    Algorithm, Balance, Ejection, HashKey, HealthCheck, Limits, ParseStatusesError, Policy, Rate,
-    Retry, ServiceTimeouts, Statuses,
+    Abandoned, Algorithm, Balance, Drain, Ejection, HashKey, HealthCheck, Limits,
+    ParseStatusesError, Policy, Rate, Retry, ServiceTimeouts, Statuses,
 };
 
 const PERCENT: RangeInclusive<usize> = 0..=100;
@@ -25,7 +25,20 @@ pub(super) fn policy(section: &Section<'_>) -> Arc<Policy> {
         retry: retry(&section.section("retry")),
         limits: limits(&section.section("limits")),
         timeouts: timeouts(&section.section("timeouts")),
+        drain: drain(&section.section("drain")),
     })
+}
+
+fn drain(section: &Section<'_>) -> Drain {
+    let drain = Drain {
+        abandoned: section.read("abandoned", Abandoned::default(), |it| match text(it)? {
+            "cut" => Ok(Abandoned::Cut),
+            "wait" => Ok(Abandoned::Wait),
+            _ => Err("is \"cut\" or \"wait\"".to_owned()),
+        }),
+    };
+    section.finish();
+    drain
 }
 
 fn timeouts(section: &Section<'_>) -> ServiceTimeouts {

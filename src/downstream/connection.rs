@@ -32,6 +32,10 @@ pub struct Connection<M> {
     is_closing: Cell<bool>,
     /// Whether it is to end at once if nothing is being done: another one needs its place.
     is_evicted: Cell<bool>,
+    /// Whether the task is told that its client has gone, where it would be cut otherwise.
+    is_told_of_gone: Cell<bool>,
+    /// Whether the client has reset a request that is still waited for, and nobody has asked yet.
+    has_reset: Cell<bool>,
     /// Whether this is one stream of a connection.
     is_stream: bool,
     waker: RefCell<Option<Waker>>,
@@ -61,6 +65,8 @@ impl<M> Connection<M> {
             alarm: Cell::new(None),
             is_closing: Cell::new(false),
             is_evicted: Cell::new(false),
+            is_told_of_gone: Cell::new(false),
+            has_reset: Cell::new(false),
             is_stream,
             waker: RefCell::new(None),
             task: RefCell::new(None),
@@ -169,13 +175,31 @@ impl<M> Connection<M> {
     pub fn wait_for_nothing(&self) {
         self.deadlines.end_all();
         self.alarm.set(None);
+        self.is_told_of_gone.set(false);
+    }
+
+    /// Has the task be told of [`Wait::HalfClosed`] and [`Wait::Taken`], as of others, until nothing is waited
+    /// for any more: it has something left to do for a client that has gone.
+    pub fn tell_of_gone(&self) {
+        self.is_told_of_gone.set(true);
+    }
+
+    /// Notes that the client has reset a request which goes on for a while.
+    pub fn note_reset(&self) {
+        self.has_reset.set(true);
+    }
+
+    /// Whether the client has reset a request which goes on. Told once.
+    pub(super) fn take_reset(&self) -> bool {
+        self.has_reset.take()
     }
 
     /// Calls on the connection if it has waited for too long. Returns what for, if there is nothing
     /// left but to cut it.
     pub(super) fn look(&self, now: Tick) -> Option<Wait> {
         let wait = self.deadlines.overdue(now)?;
-        let is_told = wait.is_told() && self.alarm.replace(Some(wait)) != Some(wait);
+        let is_told = wait.is_told() || self.is_told_of_gone.get() && wait.is_for_gone();
+        let is_told = is_told && self.alarm.replace(Some(wait)) != Some(wait);
         if is_told {
             self.wake();
         }

@@ -237,12 +237,17 @@ async fn answer<H: Handler>(
             }
         }
     }
+    let mut is_counted = false;
     let after = {
         let mut exchange = pin!(house.handler.exchange(&mut client, head));
         poll_fn(|context| {
             // For whoever has to tell it that its time is over.
             connection.remember(context.waker());
-            exchange.as_mut().poll(context)
+            let after = exchange.as_mut().poll(context);
+            if connection.take_reset() && !std::mem::replace(&mut is_counted, true) {
+                part.note_reset();
+            }
+            after
         })
         .await
     };
@@ -256,7 +261,9 @@ async fn answer<H: Handler>(
             // Whoever has begun to get an answer has waited for it, and may have enough of it.
             match client.channel.has_answered() {
                 true => part.0.answered.set(part.0.answered.get() + 1),
-                false if broken.is_some() => part.0.reset.set(part.0.reset.get() + 1),
+                false if broken.is_some() && !is_counted => {
+                    part.0.reset.set(part.0.reset.get() + 1);
+                }
                 false => {}
             }
             client.channel.reset(broken);

@@ -155,6 +155,11 @@ impl Wait {
         )
     }
 
+    /// Whether it is waited for in vain if the client has gone without a word.
+    pub(super) fn is_for_gone(self) -> bool {
+        matches!(self, Self::HalfClosed | Self::Taken)
+    }
+
     /// How long that may take, if there is a limit that does not change with the routes.
     pub(super) fn limit(self, patience: &Patience) -> Option<Duration> {
         match self {

@@ -32,8 +32,8 @@ pub use self::{
     own::{OwnAddress, OwnAddresses, OwnPlace},
     path::{PathError, normalize_path},
     policy::{
-        Algorithm, Balance, Ejection, HashKey, HealthCheck, Limits, Policy, Rate, Retry,
-        ServiceTimeouts,
+        Abandoned, Algorithm, Balance, Drain, Ejection, HashKey, HealthCheck, Limits, Policy, Rate,
+        Retry, ServiceTimeouts,
     },
     pool_spec::{PoolSpec, PoolSpecError, Source, Version},
     route::{Host, HostPattern, ParseHostError, ParsePathError, PathPrefix, Router, Taken},

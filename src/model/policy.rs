@@ -20,6 +20,25 @@ pub struct Policy {
     pub limits: Limits,
     /// How long it may take.
     pub timeouts: ServiceTimeouts,
+    /// What a drain waits for.
+    pub drain: Drain,
+}
+
+/// What a drain waits for, besides requests whose clients wait for the answer.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Drain {
+    /// What becomes of a request whose client has left.
+    pub abandoned: Abandoned,
+}
+
+/// What becomes of a request whose client has left before it had the whole answer.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Abandoned {
+    /// It ends at once, whatever its endpoint still does for it.
+    #[default]
+    Cut,
+    /// If its endpoint has the whole request, it ends with the answer, which is thrown away.
+    Wait,
 }
 
 /// How long parts of an exchange may take with the upstreams of one service. `None` for as long as with all

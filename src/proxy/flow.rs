@@ -1,5 +1,6 @@
 //! One direction of an exchange: bytes of one channel, framed anew, on their way into another one.
 
+mod away;
 mod put;
 
 use std::{
@@ -235,22 +236,6 @@ impl Flow {
                 Poll::Pending => return self.waits_for(Stuck::Reading),
             }
         }
-    }
-
-    /// Takes the whole body if it is there already, to throw it away.
-    pub(super) fn discard(&mut self, from: &mut Channel) -> bool {
-        let Channel::Socket(from) = from else { return false };
-        if self.piece.used > 0 {
-            from.consume(self.piece.used);
-            self.piece = Piece::default();
-        }
-        while !self.decoder.is_done() && !from.unread().is_empty() {
-            match self.decoder.decode(from.unread_mut()) {
-                Ok(piece) => from.consume(piece.used),
-                Err(_) => return false,
-            }
-        }
-        self.decoder.is_done()
     }
 
     /// Starts again from the first byte; only while none of the body was written.

@@ -16,6 +16,7 @@ use super::{
 use crate::{
     downstream::{Client, Connection, Wait},
     http1::{ResponseHead, Scan},
+    model::Abandoned,
     net::Channel,
     upstream::Member,
 };
@@ -42,6 +43,9 @@ impl Admitted<'_> {
         if self.upload.is_held() {
             connection.begin(Wait::Continue);
         }
+        if self.pool().policy().drain.abandoned == Abandoned::Wait {
+            connection.tell_of_gone();
+        }
         let mut scan = Scan::up_to(ResponseHead::BYTES_MAX);
         poll_fn(|context| {
             match connection.take_alarm() {
@@ -56,6 +60,7 @@ impl Admitted<'_> {
                 Some(Wait::Exchange) if self.upload.is_reading() => {
                     return Poll::Ready(Err(Failure::Refused(Refusal::TooLong)));
                 }
+                Some(Wait::HalfClosed | Wait::Taken) => return Poll::Ready(Err(Failure::Left)),
                 Some(_) => return Poll::Ready(Err(Failure::Refused(Refusal::Timeout))),
                 None => {}
             }
@@ -115,7 +120,7 @@ impl Admitted<'_> {
     }
 
     /// The answer's head, if it is there as a whole. Interim answers before it are taken away.
-    fn take_head(
+    pub(super) fn take_head(
         &mut self,
         scan: &mut Scan,
         upstream: &mut Channel,

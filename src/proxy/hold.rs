@@ -77,7 +77,8 @@ impl Hold {
         self.ticket.becomes(Kind::Tunnel);
     }
 
-    fn count(&mut self) {
+    /// Counts the request, whose client has left. The hold goes on.
+    pub(super) fn count(&mut self) {
         self.tally.count(self.claim.pool().metrics());
     }
 }

@@ -6,6 +6,7 @@
 //! asynchronous is short, and holds a claim from the moment that it knows a pool to the last byte of
 //! the answer.
 
+mod abandoned;
 mod address;
 mod admitted;
 mod affinity;

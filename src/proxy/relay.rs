@@ -9,6 +9,7 @@ use std::{
 use tracing::warn;
 
 use super::{
+    abandoned::is_endless,
     admitted::Admitted,
     answer::Plan,
     failure::Failure,
@@ -35,6 +36,8 @@ pub(super) struct Answered<'e, 'a> {
     download: Flow,
     /// Whether the last byte of the answer is written.
     is_written: bool,
+    /// Whether the answer goes on for as long as its client listens.
+    is_endless: bool,
 }
 
 // === impl Answered ===
@@ -63,10 +66,11 @@ impl<'e, 'a> Answered<'e, 'a> {
             true => Trailers::of(head.fields.lines(upstream.unread()), &request.proxy.trailers),
             false => Trailers::Drop,
         };
+        let is_endless = request.awaits_abandoned() && is_endless(&head, upstream);
         let out = request.put_head(&head, plan, client, upstream)?;
         let mut download = Flow::new(out, intake(upstream, plan.framing), plan.told, trailers);
         download.demand(request.proxy.least_progress);
-        Ok(Self { request, code: head.status, plan, download, is_written: false })
+        Ok(Self { request, code: head.status, plan, download, is_written: false, is_endless })
     }
 
     /// Passes the answer on to the client, while the rest of the request may still be on its way. Returns
@@ -89,6 +93,7 @@ impl<'e, 'a> Answered<'e, 'a> {
             match connection.take_alarm() {
                 // The request is given up then, but not its answer.
                 Some(Wait::Rest) => self.request.upload.give_up(),
+                Some(Wait::HalfClosed | Wait::Taken) => return Poll::Ready(Err(gone())),
                 Some(_) => return Poll::Ready(Err(Broken::TooSlow)),
                 None => {}
             }
@@ -97,7 +102,7 @@ impl<'e, 'a> Answered<'e, 'a> {
             if relayed.is_pending()
                 && self.keep_sending(context, socket, upstream, connection).is_err()
             {
-                return Poll::Ready(Err(Broken::Writing(io::ErrorKind::ConnectionReset.into())));
+                return Poll::Ready(Err(gone()));
             }
             relayed
         })
@@ -110,7 +115,14 @@ impl<'e, 'a> Answered<'e, 'a> {
             if self.download.sent() > 0 {
                 socket.reset(upstream.broken());
             }
-            return Err(self.give_up(&broken, found, connection));
+            let failure = self.give_up(&broken, found, connection);
+            let has_left = matches!((&broken, &failure), (Broken::Writing(_), Failure::Left));
+            if has_left && !self.is_endless && self.request.outlives_client() {
+                let upstream = &mut found.upstream.channel;
+                let rest = self.request.await_rest(client, upstream, &mut self.download);
+                Box::pin(rest).await;
+            }
+            return Err(failure);
         }
         self.is_written = true;
         connection.end(Wait::Exchange);
@@ -124,7 +136,7 @@ impl<'e, 'a> Answered<'e, 'a> {
     /// Keeps the upstream's connection for the next request if it can take one, and tells what becomes of
     /// the client's.
     pub(super) fn end<T>(self, client: &mut Client<Memory>, found: Found) -> After<T> {
-        let Self { request, code: _, plan, download: _, is_written: _ } = self;
+        let Self { request, code: _, plan, download: _, is_written: _, is_endless: _ } = self;
         let is_sent = request.upload.is_done();
         let Found { upstream, member } = found;
         // The end of a stream says where its answer ends.
@@ -246,4 +258,9 @@ impl<'e, 'a> Answered<'e, 'a> {
             connection.begin(Wait::HalfClosed);
         }
     }
+}
+
+/// What is said of a client that has left.
+fn gone() -> Broken {
+    Broken::Writing(io::ErrorKind::ConnectionReset.into())
 }

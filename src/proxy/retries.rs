@@ -93,6 +93,10 @@ pub(super) async fn forward(
         course.request.hold.sit(seat);
         let channel = &mut found.upstream.channel;
         let answered = course.request.attempt(client, channel, &course.tried).await;
+        if matches!(answered, Err(Failure::Left)) && course.request.outlives_client() {
+            Box::pin(course.request.await_answer(client, channel)).await;
+            return Err(Failure::Left);
+        }
         let (_, connection) = client.split();
         connection.end(Wait::Try);
         match answered {
@@ -171,6 +175,7 @@ impl<'e, 'a> Course<'e, 'a> {
         let mut opening = Box::pin(opening);
         poll_fn(|context| match connection.take_alarm() {
             Some(Wait::Exchange) => Poll::Ready(Err(Failure::Refused(Refusal::Timeout))),
+            Some(Wait::HalfClosed | Wait::Taken) => Poll::Ready(Err(Failure::Left)),
             // A stream that was taken back holds no place any more in what its client may have.
             _ if has_left(channel, context) => Poll::Ready(Err(Failure::Left)),
             _ => opening.as_mut().poll(context).map(Ok),

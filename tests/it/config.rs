@@ -41,6 +41,7 @@ fn what_needs_a_restart_is_named_by_its_key() {
         ("timeouts.upstream_response = \"1s\"", None),
         ("service.web.timeouts.upstream_connect = \"1s\"", None),
         ("service.web.timeouts.request = \"1s\"", None),
+        ("service.web.drain.abandoned = \"wait\"", None),
         ("clients.internal = []", None),
     ] {
         assert_eq!(now.needs_restart(&parse(toml)), Vec::from_iter(key), "{toml}");
@@ -123,6 +124,8 @@ fn mistakes_that_would_start_and_not_work_are_found() {
         ("service.web.timeouts.upstream_stall = \"0s\"", "longer than 0"),
         ("service.web.timeouts.upstream_response = \"none\"", "duration with its unit"),
         ("service.web.timeouts.stall = \"1s\"", "is not a key here"),
+        ("service.web.drain.abandoned = \"maybe\"", "is \"cut\" or \"wait\""),
+        ("service.web.drain.patience = \"1s\"", "is not a key here"),
         ("service.web.retry.on = [\"6xx\"]", "or \"closed\""),
         ("service.web.retry.on = [\"200-503\"]", "that are good"),
         ("service.web.ejection.on = [\"1xx\"]", "that are good"),

@@ -1,5 +1,6 @@
 //! Flipgate over real sockets, by rule.
 
+mod abandoned; // What does a drain wait for when clients have left?
 mod address; // Whose address does everybody see, and who may say so?
 mod admin; // Who may ask for what, and what does everybody get back?
 mod admin_guard; // Who may call the admin API, and in what form?

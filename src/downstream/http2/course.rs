@@ -58,6 +58,12 @@ impl<M> Part<M> {
         course.streams.set(course.streams.get() + 1);
         Self(Rc::clone(course))
     }
+
+    /// Counts a reset of the client's, which may be one too many.
+    pub(super) fn note_reset(&self) {
+        self.0.reset.set(self.0.reset.get() + 1);
+        self.0.driver.borrow().wake_by_ref();
+    }
 }
 
 impl<M> Drop for Part<M> {

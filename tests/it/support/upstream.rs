@@ -25,6 +25,7 @@ use tokio::{
 /// | `/head…` | the request's head as it came |
 /// | `/echo` | the request's body in chunks, with its trailers |
 /// | `/echo-silent` | the same, and never `100 Continue` |
+/// | `/wait` | its name, when the test calls [`Upstream::release`] |
 /// | `/hold…` | `NAME begins` at once, the rest when the test calls [`Upstream::release`] |
 /// | `/close` | reads the request, then closes without an answer |
 /// | `/cut` | half of a body |
@@ -51,6 +52,7 @@ struct State {
     released: watch::Sender<bool>,
     is_ailing: AtomicBool,
     requests: AtomicUsize,
+    whole: AtomicUsize,
     connections: AtomicUsize,
     sent: AtomicUsize,
     paths: Mutex<Vec<String>>,
@@ -70,6 +72,7 @@ impl Upstream {
             released: watch::Sender::new(false),
             is_ailing: AtomicBool::new(false),
             requests: AtomicUsize::new(0),
+            whole: AtomicUsize::new(0),
             connections: AtomicUsize::new(0),
             sent: AtomicUsize::new(0),
             paths: Mutex::new(Vec::new()),
@@ -99,6 +102,11 @@ impl Upstream {
     /// Requests whose head was read.
     pub(crate) fn requests(&self) -> usize {
         self.state.requests.load(SeqCst)
+    }
+
+    /// Requests that were read to their end.
+    pub(crate) fn whole_requests(&self) -> usize {
+        self.state.whole.load(SeqCst)
     }
 
     /// Connections that carried a request.
@@ -162,6 +170,7 @@ async fn answer(
         send(b"HTTP/1.1 100 Continue\r\n\r\n").await?;
     }
     let (body, trailers) = body(head, reader).await?;
+    state.whole.fetch_add(1, SeqCst);
     let route = path.split(['?', '-']).next().unwrap_or_default();
     match route {
         "/head" => {

@@ -1,0 +1,143 @@
+//! A request whose client has left. If its service says so, the answer of its endpoint is waited for all the same,
+//! so that a drain does not end before the endpoint's work.
+//!
+//! The task of the connection or stream waits, and keeps all that the request has: its hold, its permits, its place
+//! at the endpoint. So it counts as in flight for limits, status and drains, and a stop waits for it and cuts it like
+//! any other.
+
+use std::{
+    future::poll_fn,
+    task::{Context, Poll, ready},
+};
+
+use super::{
+    admitted::Admitted,
+    flow::{Flow, Trailers, intake},
+    interim::SWITCHING,
+    memory::Memory,
+};
+use crate::{
+    downstream::{Client, Connection, Wait},
+    http1::{Name, ResponseHead, Scan},
+    model::Abandoned,
+    net::Channel,
+};
+
+/// Bytes of an answer's body that are read only to be thrown away.
+const BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Whether an answer goes on for as long as its client listens: its end says nothing of any work.
+pub(super) fn is_endless(head: &ResponseHead, upstream: &Channel) -> bool {
+    let lines = head.fields.lines(upstream.unread());
+    let kind = lines.first(Name::ContentType).and_then(|it| it.split(|it| *it == b';').next());
+    head.status == SWITCHING
+        || kind.is_some_and(|it| it.trim_ascii().eq_ignore_ascii_case(b"text/event-stream"))
+}
+
+impl Admitted<'_> {
+    /// Whether the service waits for the answers to requests whose clients have left.
+    pub(super) fn awaits_abandoned(&self) -> bool {
+        self.pool().policy().drain.abandoned == Abandoned::Wait
+    }
+
+    /// Whether the request goes on without its client: only if the endpoint has all of it. An endpoint that has
+    /// a part cannot come to an end with it.
+    pub(super) fn outlives_client(&self) -> bool {
+        self.awaits_abandoned() && self.upload.is_done()
+    }
+
+    /// Waits for the answer to a request whose client has left, and throws it away: the head for as long as it
+    /// may take, and then the body as [`await_rest`](Self::await_rest) does. The request is not sent again.
+    pub(super) async fn await_answer(
+        &mut self,
+        client: &mut Client<Memory>,
+        upstream: &mut Channel,
+    ) {
+        self.take_leave(client);
+        let (channel, connection) = client.split();
+        if !channel.is_stream() {
+            // One that has closed only its sending side is told. It may not be there to hear it.
+            let _ = poll_fn(|context| Poll::Ready(channel.poll_finish(context))).await;
+        }
+        let mut scan = Scan::up_to(ResponseHead::BYTES_MAX);
+        let head =
+            poll_fn(|context| self.poll_head(context, &mut scan, upstream, connection)).await;
+        let Some(head) = head.filter(|it| !is_endless(it, upstream)) else { return };
+        connection.end(Wait::Answer);
+        let framing = head.framing(self.ask.is_for_head);
+        upstream.consume(head.len);
+        let came = intake(upstream, framing);
+        let mut body = Flow::new(Vec::new(), came, framing, Trailers::Drop);
+        self.read_away(connection, upstream, &mut body).await;
+    }
+
+    /// Reads the rest of an answer whose client has left, and throws it away: up to [`BYTES_MAX`], and for no
+    /// longer than the upstream may be without a byte.
+    pub(super) async fn await_rest(
+        &mut self,
+        client: &mut Client<Memory>,
+        upstream: &mut Channel,
+        body: &mut Flow,
+    ) {
+        self.take_leave(client);
+        self.read_away(client.split().1, upstream, body).await;
+    }
+
+    /// Counts the request, and has nothing more to do with its client.
+    fn take_leave(&mut self, client: &mut Client<Memory>) {
+        self.hold.count();
+        let (channel, connection) = client.split();
+        if channel.broken().is_some() && !channel.has_answered() {
+            connection.note_reset();
+        }
+        // One that has only stopped reading is not kept waiting.
+        channel.reset(channel.broken());
+        for wait in [Wait::Try, Wait::Continue, Wait::Rest, Wait::HalfClosed, Wait::Taken] {
+            connection.end(wait);
+        }
+    }
+
+    /// The answer's head; nothing if none comes, or not in time.
+    fn poll_head(
+        &mut self,
+        context: &mut Context<'_>,
+        scan: &mut Scan,
+        upstream: &mut Channel,
+        connection: &Connection<Memory>,
+    ) -> Poll<Option<ResponseHead>> {
+        loop {
+            if connection.take_alarm().is_some() {
+                return Poll::Ready(None);
+            }
+            let head = self.take_head(scan, upstream, connection);
+            drop(self.interim.take_unwritten());
+            match head {
+                Ok(None) => {}
+                Ok(Some(head)) => return Poll::Ready(Some(head)),
+                Err(_) => return Poll::Ready(None),
+            }
+            match ready!(upstream.poll_read(context, ResponseHead::BYTES_MAX)) {
+                Ok(1..) => {}
+                Ok(0) | Err(_) => return Poll::Ready(None),
+            }
+        }
+    }
+
+    async fn read_away(
+        &self,
+        connection: &Connection<Memory>,
+        upstream: &mut Channel,
+        body: &mut Flow,
+    ) {
+        match self.timeouts().stall {
+            Some(limit) => connection.begin_for(Wait::AnswerBody, limit),
+            None => connection.begin(Wait::AnswerBody),
+        }
+        let mut left = BYTES_MAX;
+        poll_fn(|context| match connection.take_alarm() {
+            Some(_) => Poll::Ready(()),
+            None => body.poll_away(context, upstream, &mut left),
+        })
+        .await;
+    }
+}

@@ -1,0 +1,58 @@
+//! Bodies that go nowhere.
+
+use std::task::{Context, Poll, ready};
+
+use super::{AT_ONCE, Flow};
+use crate::{http1::Piece, net::Channel};
+
+impl Flow {
+    /// Takes the whole body if it is there already, to throw it away.
+    pub(in crate::proxy) fn discard(&mut self, from: &mut Channel) -> bool {
+        let Channel::Socket(from) = from else { return false };
+        if self.piece.used > 0 {
+            from.consume(self.piece.used);
+            self.piece = Piece::default();
+        }
+        while !self.decoder.is_done() && !from.unread().is_empty() {
+            match self.decoder.decode(from.unread_mut()) {
+                Ok(piece) => from.consume(piece.used),
+                Err(_) => return false,
+            }
+        }
+        self.decoder.is_done()
+    }
+
+    /// Reads the rest of the body and throws it away, but no more than `left` bytes. Ready when there is no
+    /// more of it, or it cannot be read any further.
+    pub(in crate::proxy) fn poll_away(
+        &mut self,
+        context: &mut Context<'_>,
+        from: &mut Channel,
+        left: &mut usize,
+    ) -> Poll<()> {
+        from.consume(std::mem::take(&mut self.piece).used);
+        loop {
+            while !self.decoder.is_done() && !from.unread().is_empty() {
+                let used = match from {
+                    Channel::Stream(from) => from.unread().len(),
+                    Channel::Socket(from) => match self.decoder.decode(from.unread_mut()) {
+                        Ok(piece) => piece.used,
+                        Err(_) => return Poll::Ready(()),
+                    },
+                };
+                from.consume(used);
+                match left.checked_sub(used) {
+                    Some(less) => *left = less,
+                    None => return Poll::Ready(()),
+                }
+            }
+            if self.decoder.is_done() {
+                return Poll::Ready(());
+            }
+            match ready!(from.poll_read(context, AT_ONCE)) {
+                Ok(1..) => {}
+                Ok(0) | Err(_) => return Poll::Ready(()),
+            }
+        }
+    }
+}
