@@ -37,12 +37,17 @@ impl Idle {
             _ => house.public,
         };
         let mut client = Client::connect(PUBLIC, to).await;
+        // It may be the one that is closed for another, before it has sent anything.
         match self {
             Self::Nothing | Self::NoHandshake => {}
-            Self::OneRequest => assert_eq!(client.get("/", "").await.text(), "blue"),
-            Self::PartOfHead => client.send("GET / HTTP/1.1\r\nHost:").await,
+            Self::OneRequest => {
+                client.try_send("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n").await;
+                client.has_come("blue").await;
+            }
+            Self::PartOfHead => client.try_send("GET / HTTP/1.1\r\nHost:").await,
             Self::Http2Preface => {
-                client.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await;
+                let preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+                client.try_send(preface).await;
             }
         }
         client

@@ -207,6 +207,16 @@ impl Client {
         line.trim_end_matches("\r\n").to_owned()
     }
 
+    /// Reads until a text has come. False if the end came before.
+    pub(crate) async fn has_come(&mut self, text: &str) -> bool {
+        while find(&self.buffer, text.as_bytes()).is_none() {
+            if !self.more().await {
+                return false;
+            }
+        }
+        true
+    }
+
     /// Reads to the end of the connection, and returns what came; also of one that was reset.
     pub(crate) async fn read_to_end(&mut self) -> String {
         while self.more().await {}
