@@ -49,6 +49,7 @@ impl<'e, 'a> Answered<'e, 'a> {
         clippy::needless_pass_by_value,
         reason = "the caller's future would keep the head for as long as its answer is relayed"
     )]
+    #[inline(always)]
     pub(super) fn begin(
         request: &'e mut Admitted<'a>,
         client: &mut Client<Memory>,
