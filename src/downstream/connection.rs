@@ -3,7 +3,7 @@
 //! for too long.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::{Cell, OnceCell, RefCell},
     future::poll_fn,
     pin::pin,
     rc::Rc,
@@ -39,7 +39,8 @@ pub struct Connection<M> {
     /// Whether this is one stream of a connection.
     is_stream: bool,
     waker: RefCell<Option<Waker>>,
-    pub(super) task: RefCell<Option<AbortHandle>>,
+    /// Set once, when the task was started.
+    task: OnceCell<AbortHandle>,
 }
 
 /// How long what comes before a request may go on when the connection is to end.
@@ -69,8 +70,14 @@ impl<M> Connection<M> {
             has_reset: Cell::new(false),
             is_stream,
             waker: RefCell::new(None),
-            task: RefCell::new(None),
+            task: OnceCell::new(),
         }
+    }
+
+    /// Notes the task that serves it, when that was started.
+    pub(super) fn run_by(&self, task: AbortHandle) {
+        let is_first = self.task.set(task).is_ok();
+        debug_assert!(is_first, "one task serves a connection");
     }
 
     /// Who is at the other end.
@@ -234,7 +241,7 @@ impl<M> Connection<M> {
     /// Has the task dropped, wherever it is, in a moment.
     pub(super) fn cut(&self, wait: Wait) {
         debug!(peer = %self.peer.address(), ?wait, "connection took too long");
-        if let Some(task) = &*self.task.borrow() {
+        if let Some(task) = self.task.get() {
             task.abort();
         }
     }
@@ -299,6 +306,12 @@ mod tests {
         assert_eq!(look_after(&connection, 1), None, "it has moved in between");
         connection.note(Wait::Taken, true, false);
         assert_eq!(look_after(&connection, 1), Some(Wait::Taken));
+    }
+
+    /// Nine thousand idle clients have one each. The allocator's next size is 192 bytes.
+    #[test]
+    fn a_connection_fits_into_160_bytes_with_its_two_counts() {
+        assert!(size_of::<Connection<()>>() + 2 * size_of::<usize>() <= 160);
     }
 
     #[test]

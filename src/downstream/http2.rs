@@ -205,7 +205,7 @@ fn begin<H: Handler>(
     let client = Client::new(Channel::Stream(Box::new(stream)), &connection, &house.roster);
     let part = Part::of(course);
     let task = house.tasks.spawn_local(answer(client, part, house.for_another()));
-    connection.task.replace(Some(task.abort_handle()));
+    connection.run_by(task.abort_handle());
 }
 
 async fn answer<H: Handler>(

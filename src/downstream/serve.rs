@@ -64,7 +64,7 @@ pub(super) fn serve<H: Handler>(
             Monitored::new(house),
         )),
     };
-    connection.task.replace(Some(task.abort_handle()));
+    connection.run_by(task.abort_handle());
 }
 
 /// Counts a connection among those of its address, unless that has as many as it may and none of them has
@@ -134,5 +134,5 @@ async fn be_greeted<H: Handler>(
         true => house.tasks.spawn_local(http2::live(client, guest, house.for_another())),
         false => house.tasks.spawn_local(http1::live(client, guest, house.for_another())),
     };
-    greeted.task.replace(Some(task.abort_handle()));
+    greeted.run_by(task.abort_handle());
 }
