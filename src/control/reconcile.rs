@@ -139,6 +139,8 @@ impl Reconciler {
             (Arc::clone(&shared.removed), shared.metrics.clone(), self.rules);
         let drained = gone.into_iter().map(|name| {
             let drains = Color::BOTH.map(|color| shared.switch.drains(&name, color));
+            let in_flight: usize = drains.iter().flatten().map(Drain::in_flight).sum();
+            info!(service = %name, in_flight, "service removed");
             async move {
                 let mut drains = drains.concat();
                 join_all(drains.iter_mut().map(Drain::wait)).await;

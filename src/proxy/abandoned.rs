@@ -10,11 +10,14 @@ use std::{
     task::{Context, Poll, ready},
 };
 
+use tracing::warn;
+
 use super::{
     admitted::Admitted,
     flow::{Flow, Trailers, intake},
     interim::SWITCHING,
     memory::Memory,
+    said::Line,
 };
 use crate::{
     downstream::{Client, Connection, Wait},
@@ -62,7 +65,10 @@ impl Admitted<'_> {
         let mut scan = Scan::up_to(ResponseHead::BYTES_MAX);
         let head =
             poll_fn(|context| self.poll_head(context, &mut scan, upstream, connection)).await;
-        let Some(head) = head.filter(|it| !is_endless(it, upstream)) else { return };
+        let Some(head) = head else { return self.warn_of_giving_up(connection) };
+        if is_endless(&head, upstream) {
+            return;
+        }
         connection.end(Wait::Answer);
         let framing = head.framing(self.ask.is_for_head);
         upstream.consume(head.len);
@@ -134,10 +140,26 @@ impl Admitted<'_> {
             None => connection.begin(Wait::AnswerBody),
         }
         let mut left = BYTES_MAX;
-        poll_fn(|context| match connection.take_alarm() {
-            Some(_) => Poll::Ready(()),
+        let is_whole = poll_fn(|context| match connection.take_alarm() {
+            Some(_) => Poll::Ready(false),
             None => body.poll_away(context, upstream, &mut left),
         })
         .await;
+        if !is_whole {
+            self.warn_of_giving_up(connection);
+        }
+    }
+
+    /// The drain does not wait for the endpoint any longer, which an operator has to know who relies on it.
+    fn warn_of_giving_up(&self, connection: &Connection<Memory>) {
+        let (service, color) = self.names();
+        let endpoint = self.endpoint();
+        if let Some(suppressed) = self.proxy.said.may_say(Line::GaveUp, connection.now()) {
+            warn!(
+                %service, %color, endpoint, suppressed,
+                "gave up waiting for the response to a request whose client has left: the endpoint may still \
+                 work on it"
+            );
+        }
     }
 }

@@ -8,7 +8,7 @@ use std::{
 
 /// When each kind was said last, and how often it was left out since. Of one worker.
 #[derive(Debug, Default)]
-pub(super) struct Said([Cell<(Option<Instant>, u64)>; 5]);
+pub(super) struct Said([Cell<(Option<Instant>, u64)>; 6]);
 
 /// What there is to be said.
 #[derive(Clone, Copy, Debug)]
@@ -23,6 +23,8 @@ pub(super) enum Line {
     Interim,
     /// A client misuses HTTP/2.
     Http2Abuse,
+    /// The response to a request whose client has left did not come to its end.
+    GaveUp,
 }
 
 const PAUSE: Duration = Duration::from_secs(1);

@@ -387,7 +387,10 @@ async fn a_reload_applies_it() {
     let path = folder.path().join("flipgate.toml");
     let text = std::fs::read_to_string(&path).expect("the configuration");
     let left = async |count: usize| {
-        let mut client = process.public().await;
+        let stream = client::connect(PUBLIC, process.public).await;
+        // It is reset when it is dropped.
+        SockRef::from(&stream).set_linger(Some(Duration::ZERO)).expect("a live socket");
+        let mut client = Client::over(stream);
         client.ask("/wait", "").await;
         eventually("it is there", async || blue.whole_requests() == count).await;
         drop(client);
@@ -403,4 +406,14 @@ async fn a_reload_applies_it() {
     assert_eq!(in_flight(), 1);
     blue.release();
     eventually("it is over", async || in_flight() == 0).await;
+    // Given up before the answer, of which a limit is over, it is logged; when the answer came, it is not.
+    let gave_up = || process.log().contains("gave up waiting for the response");
+    assert!(!gave_up(), "{}", process.log());
+    blue.hold_back();
+    let limited = "timeouts.upstream_response = \"3s\"\n";
+    std::fs::write(&path, format!("{limited}{text}{}", abandoned("wait"))).expect("written");
+    process.caller().reload().await.expect("a good configuration");
+    left(3).await;
+    eventually("it is given up", async || in_flight() == 0).await;
+    eventually("that is logged", async || gave_up()).await;
 }

@@ -23,13 +23,13 @@ impl Flow {
     }
 
     /// Reads the rest of the body and throws it away, but no more than `left` bytes. Ready when there is no
-    /// more of it, or it cannot be read any further.
+    /// more of it, or it cannot be read any further; true if that was its end.
     pub(in crate::proxy) fn poll_away(
         &mut self,
         context: &mut Context<'_>,
         from: &mut Channel,
         left: &mut usize,
-    ) -> Poll<()> {
+    ) -> Poll<bool> {
         from.consume(std::mem::take(&mut self.piece).used);
         loop {
             while !self.decoder.is_done() && !from.unread().is_empty() {
@@ -37,21 +37,28 @@ impl Flow {
                     Channel::Stream(from) => from.unread().len(),
                     Channel::Socket(from) => match self.decoder.decode(from.unread_mut()) {
                         Ok(piece) => piece.used,
-                        Err(_) => return Poll::Ready(()),
+                        Err(_) => return Poll::Ready(false),
                     },
                 };
                 from.consume(used);
                 match left.checked_sub(used) {
                     Some(less) => *left = less,
-                    None => return Poll::Ready(()),
+                    None => return Poll::Ready(false),
                 }
             }
             if self.decoder.is_done() {
-                return Poll::Ready(());
+                return Poll::Ready(true);
             }
             match ready!(from.poll_read(context, AT_ONCE)) {
                 Ok(1..) => {}
-                Ok(0) | Err(_) => return Poll::Ready(()),
+                Ok(0) => {
+                    let is_whole = match from {
+                        Channel::Stream(from) => from.is_at_end(),
+                        Channel::Socket(_) => self.decoder.is_to_close(),
+                    };
+                    return Poll::Ready(is_whole);
+                }
+                Err(_) => return Poll::Ready(false),
             }
         }
     }

@@ -94,6 +94,11 @@ impl Upstream {
         self.state.released.send_replace(true);
     }
 
+    /// Has everybody wait again.
+    pub(crate) fn hold_back(&self) {
+        self.state.released.send_replace(false);
+    }
+
     /// Whether `/health` answers 500.
     pub(crate) fn ail(&self, is_ailing: bool) {
         self.state.is_ailing.store(is_ailing, SeqCst);

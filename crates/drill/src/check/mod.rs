@@ -126,7 +126,7 @@ impl Promise {
                 "the public never sees the preview color; testers see what they ask for"
             }
             Self::Drained => {
-                "drained is told after the last byte, of every color that all have left, within 500 ms"
+                "a color is reported as drained after the last byte of its last request, and within 500 ms of it"
             }
             Self::Acknowledged => "every flip succeeds",
         }
