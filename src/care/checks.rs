@@ -56,7 +56,7 @@ struct Lane {
 enum Urgency {
     /// The endpoint was never checked.
     First,
-    /// It was checked, and never up: its application may be starting.
+    /// It was checked, never up, and somebody refused or answered: its application may be starting.
     Starting,
     /// It may be about to change.
     Unsettled,
@@ -99,7 +99,7 @@ const JITTER: u32 = 10;
 /// once finds an application within 250 ms of its start, even if the machine is busy.
 const STARTING: Duration = Duration::from_millis(100);
 
-/// How long an endpoint that answers badly or not at all counts as starting. One that refuses connections counts
+/// How long an endpoint that answers badly counts as starting. One that refuses connections counts
 /// so without end: a check that is refused disturbs no application.
 const STARTING_FOR: Duration = Duration::from_secs(60);
 
@@ -115,7 +115,10 @@ impl Urgency {
     fn of(member: &Member) -> Self {
         match member.health() {
             Health::Unknown => Self::First,
-            Health::Down if member.starting().is_some() => Self::Starting,
+            // One of which nothing is heard takes its time, and is no quicker for being asked more often.
+            Health::Down if member.starting().is_some_and(|it| it != TroubleKind::Silent) => {
+                Self::Starting
+            }
             _ if member.is_turning() => Self::Unsettled,
             Health::Down => Self::Down,
             Health::Up => Self::Regular,
@@ -295,7 +298,9 @@ fn pause(member: &Member, pool: &Pool, since: Instant, now: Instant) -> Duration
     let pause = pool.policy().health.pause(member.is_unsettled());
     match member.starting() {
         Some(TroubleKind::Refuses) => pause.min(STARTING),
-        Some(_) if now.saturating_duration_since(since) < STARTING_FOR => pause.min(STARTING),
+        Some(TroubleKind::Answers) if now.saturating_duration_since(since) < STARTING_FOR => {
+            pause.min(STARTING)
+        }
         _ => pause,
     }
 }
@@ -362,8 +367,10 @@ mod tests {
         assert_eq!(Urgency::of(member), Urgency::Starting);
         pool.checked(member, Err(Trouble::answers("503")));
         assert_eq!(pauses(), [STARTING, often]);
+        assert_eq!(Urgency::of(member), Urgency::Starting);
         pool.checked(member, Err(Trouble::silent("timeout")));
-        assert_eq!(pauses(), [STARTING, often]);
+        assert_eq!(pauses(), [often; 2]);
+        assert_eq!(Urgency::of(member), Urgency::Down, "it does not hold up those that answer");
         pool.checked(member, Ok(()));
         assert_eq!(pauses(), [pool.policy().health.interval; 2]);
         for _ in 0..pool.policy().health.fall {

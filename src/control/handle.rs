@@ -170,9 +170,12 @@ impl Control {
         let generation = picture.generation;
         let Condition { read_only, refused, waiting: _ } = self.condition();
         let is_writable = read_only.is_none() && refused.is_none();
+        // During a reload a service may be noted as removed, and still or already be there.
+        let mut removed = self.shared.removed.names();
+        removed.retain(|it| !picture.services.contains_key(it));
         let mut shown: Vec<_> =
             picture.services.into_iter().map(|(it, service)| service.shown(it)).collect();
-        let removed = self.shared.removed.names().into_iter();
+        let removed = removed.into_iter();
         shown.extend(removed.map(|it| shown_removed(&self.shared.switch, it)));
         self.shared.metrics.show(generation, is_writable, &shown)
     }

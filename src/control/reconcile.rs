@@ -154,7 +154,11 @@ impl Reconciler {
             // Many at a time: each look for series is one at all of them.
             let mut drained = drained.ready_chunks(FORGOTTEN_TOGETHER);
             while let Some(names) = drained.next().await {
-                removed.forget(&names, by, &metrics);
+                let (removed, metrics) = (Arc::clone(&removed), metrics.clone());
+                let forget = move || removed.forget(&names, by, &metrics);
+                // Looking for the series takes as long as a scrape, which is too long for this thread. If it
+                // panics, they stay.
+                let _ = tokio::task::spawn_blocking(forget).await;
             }
             drop(guard);
         });

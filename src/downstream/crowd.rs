@@ -1,7 +1,7 @@
 //! How many connections and requests each client address has, on all workers together.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{HashMap, HashSet, VecDeque},
     net::{IpAddr, Ipv4Addr},
     sync::{
         Arc, Mutex, PoisonError,
@@ -20,13 +20,24 @@ pub struct Crowd {
     keeps_recent: bool,
     /// Addresses that are those of many clients, and have no limit.
     exempt: Networks,
-    open: Mutex<HashMap<IpAddr, Open>>,
+    open: Mutex<Clients>,
+}
+
+/// The clients that have something open.
+#[derive(Debug, Default)]
+struct Clients {
+    all: HashMap<IpAddr, Open>,
+    /// Those without a connection whose requests are not over: their endpoints still work on them. They count on,
+    /// or a client could open connections anew to have more requests than its share.
+    absent: VecDeque<IpAddr>,
 }
 
 /// What one client has open.
 #[derive(Debug)]
 struct Open {
     connections: usize,
+    /// Whether it is listed among the absent.
+    is_listed: bool,
     load: Arc<Load>,
 }
 
@@ -37,12 +48,26 @@ pub struct Load {
     /// Whether the address stands for many clients, or is not known yet, so that nothing follows from it.
     is_of_many: bool,
     requests: AtomicUsize,
+    /// Those of them whose client has left.
+    abandoned: AtomicUsize,
 }
 
 /// A request that is under way, until this is dropped.
 // Not `Clone`: it would be counted once and forgotten twice.
 #[derive(Debug)]
-pub struct Underway(Arc<Load>);
+pub struct Underway {
+    load: Arc<Load>,
+    is_abandoned: bool,
+}
+
+/// Requests of one client that are waited for after it has left.
+const ABANDONED_MAX: usize = 100;
+
+/// The same of an address that stands for many clients.
+const ABANDONED_BY_MANY_MAX: usize = 1000;
+
+/// Clients without a connection that are looked at when a connection closes.
+const LOOKED_AT: usize = 8;
 
 /// A connection's place in the crowd; given back when this is dropped.
 #[derive(Debug)]
@@ -86,10 +111,11 @@ impl Crowd {
     fn join_below(self: &Arc<Self>, max: usize, address: IpAddr) -> Option<Standing> {
         let is_of_many = self.exempt.contains(address.to_canonical());
         let address = one_client(address);
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let open = open.entry(address).or_insert_with(|| Open {
+        let mut clients = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let open = clients.all.entry(address).or_insert_with(|| Open {
             connections: 0,
-            load: Arc::new(Load { address, is_of_many, requests: AtomicUsize::new(0) }),
+            is_listed: false,
+            load: Load::of(address, is_of_many),
         });
         if open.connections >= max {
             return None;
@@ -102,8 +128,37 @@ impl Crowd {
     /// a limit.
     pub(super) fn beyond(&self, share: usize) -> HashSet<IpAddr> {
         let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let many = open.iter().filter(|(_, it)| it.connections > share && !it.load.is_of_many);
+        let many = open.all.iter().filter(|(_, it)| it.connections > share && !it.load.is_of_many);
         many.map(|(address, _)| *address).collect()
+    }
+}
+
+// === impl Clients ===
+
+impl Clients {
+    /// Counts a connection out.
+    fn leave(&mut self, address: IpAddr) {
+        let Some(open) = self.all.get_mut(&address) else { return };
+        open.connections -= 1;
+        if open.connections == 0 && !std::mem::replace(&mut open.is_listed, true) {
+            self.absent.push_back(address);
+        }
+    }
+
+    /// Forgets those of the clients that have lost a connection who have nothing open any more. Looks at some, so
+    /// that closing a connection takes no longer when there are many.
+    fn forget_some(&mut self) {
+        for _ in 0..LOOKED_AT {
+            let Some(address) = self.absent.pop_front() else { return };
+            let Some(open) = self.all.get_mut(&address) else { continue };
+            if open.connections > 0 {
+                open.is_listed = false;
+            } else if open.load.requests.load(Relaxed) == 0 {
+                self.all.remove(&address);
+            } else {
+                self.absent.push_back(address);
+            }
+        }
     }
 }
 
@@ -113,14 +168,19 @@ impl Load {
     /// That of a client that is not known yet.
     pub(super) fn unknown() -> Arc<Self> {
         let address = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
-        Arc::new(Self { address, is_of_many: true, requests: AtomicUsize::new(0) })
+        Self::of(address, true)
+    }
+
+    fn of(address: IpAddr, is_of_many: bool) -> Arc<Self> {
+        let (requests, abandoned) = Default::default();
+        Arc::new(Self { address, is_of_many, requests, abandoned })
     }
 
     /// Counts a request in.
     #[must_use]
     pub fn enter(self: &Arc<Self>) -> Underway {
         self.requests.fetch_add(1, Relaxed);
-        Underway(Arc::clone(self))
+        Underway { load: Arc::clone(self), is_abandoned: false }
     }
 }
 
@@ -131,13 +191,25 @@ impl Underway {
     /// clients.
     #[must_use]
     pub fn of_client(&self) -> usize {
-        if self.0.is_of_many { 0 } else { self.0.requests.load(Relaxed) }
+        if self.load.is_of_many { 0 } else { self.load.requests.load(Relaxed) }
+    }
+
+    /// Counts it among those whose client has left, unless there are as many of them as may be.
+    pub fn abandon(&mut self) -> bool {
+        let max = if self.load.is_of_many { ABANDONED_BY_MANY_MAX } else { ABANDONED_MAX };
+        let one_more = |it: usize| (it < max).then_some(it + 1);
+        let is_counted = self.load.abandoned.fetch_update(Relaxed, Relaxed, one_more).is_ok();
+        self.is_abandoned |= is_counted;
+        is_counted
     }
 }
 
 impl Drop for Underway {
     fn drop(&mut self) {
-        self.0.requests.fetch_sub(1, Relaxed);
+        if self.is_abandoned {
+            self.load.abandoned.fetch_sub(1, Relaxed);
+        }
+        self.load.requests.fetch_sub(1, Relaxed);
     }
 }
 
@@ -152,13 +224,9 @@ impl Standing {
 
 impl Drop for Standing {
     fn drop(&mut self) {
-        let mut open = self.crowd.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(it) = open.get_mut(&self.load.address) {
-            it.connections -= 1;
-            if it.connections == 0 {
-                open.remove(&self.load.address);
-            }
-        }
+        let mut clients = self.crowd.open.lock().unwrap_or_else(PoisonError::into_inner);
+        clients.leave(self.load.address);
+        clients.forget_some();
     }
 }
 
@@ -175,7 +243,10 @@ mod tests {
         assert!(crowd.join(other).is_some(), "others have their own");
         drop(places);
         assert!(crowd.join(one).is_some());
-        assert!(crowd.open.lock().expect("whole").is_empty(), "nothing is kept of who has gone");
+        assert!(
+            crowd.open.lock().expect("whole").all.is_empty(),
+            "nothing is kept of who has gone"
+        );
     }
 
     #[test]
@@ -191,6 +262,39 @@ mod tests {
         assert_eq!(proxy.load().enter().of_client(), 0, "a proxy is many clients");
         requests.truncate(1);
         assert_eq!(requests[0].of_client(), 1, "those that are over do not count");
+    }
+
+    /// A client that opened a connection, asked, left and did so again began from nothing each time, and had as
+    /// many requests as there may be, if its endpoints were waited for.
+    #[test]
+    fn requests_count_for_their_client_also_when_it_has_left() {
+        let crowd = Arc::new(Crowd::new(9, Networks::default()));
+        let join = || crowd.join("192.0.2.1".parse().expect("an address")).expect("a place");
+        let mut requests = Vec::new();
+        for count in 1..=3 {
+            let place = join();
+            requests.push(place.load().enter());
+            assert_eq!(requests[0].of_client(), count);
+        }
+        drop(requests);
+        drop(join());
+        let clients = crowd.open.lock().expect("whole");
+        assert!(clients.all.is_empty() && clients.absent.is_empty(), "nothing is kept");
+    }
+
+    #[test]
+    fn so_many_requests_of_a_client_that_has_left_are_waited_for() {
+        let crowd = Arc::new(Crowd::new(9, Networks::default()));
+        let place = crowd.join("192.0.2.1".parse().expect("an address")).expect("a place");
+        let mut waiting = Vec::new();
+        for _ in 0..ABANDONED_MAX {
+            waiting.push(place.load().enter());
+            assert!(waiting.last_mut().expect("one").abandon());
+        }
+        let mut more = place.load().enter();
+        assert!(!more.abandon());
+        waiting.pop();
+        assert!(more.abandon(), "one is over");
     }
 
     #[test]

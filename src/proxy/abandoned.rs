@@ -43,10 +43,11 @@ impl Admitted<'_> {
         self.pool().policy().drain.abandoned == Abandoned::Wait
     }
 
-    /// Whether the request goes on without its client: only if the endpoint has all of it. An endpoint that has
-    /// a part cannot come to an end with it.
-    pub(super) fn outlives_client(&self) -> bool {
-        self.awaits_abandoned() && self.upload.is_done()
+    /// Whether the request goes on without its client, which is counted then: only if the endpoint has all of it,
+    /// since one that has a part cannot come to an end with it, and only if the client does not have very many of
+    /// them.
+    pub(super) fn outlives_client(&mut self) -> bool {
+        self.awaits_abandoned() && self.upload.is_done() && self.hold.abandon()
     }
 
     /// Waits for the answer to a request whose client has left, and throws it away: the head for as long as it

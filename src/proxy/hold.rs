@@ -42,6 +42,11 @@ impl Hold {
         self.underway.of_client()
     }
 
+    /// Counts the request among those whose client has left, unless that has as many of them as it may.
+    pub(super) fn abandon(&mut self) -> bool {
+        self.underway.abandon()
+    }
+
     /// The requests that are inside its side.
     pub(super) fn of_side(&self) -> usize {
         self.claim.in_flight()

@@ -89,10 +89,12 @@ impl Connections {
             if self.ceiling.is_reached() {
                 idle.close_one();
             }
-            for member in pools.flat_map(|it| it.members()) {
-                if let Some(waiting) = idle.get_mut(&Arc::as_ptr(&member)) {
-                    waiting.give_up_wanted(&member, self.owner());
-                }
+            for pool in pools {
+                // One is enough for the next in the line. Who comes after it asks again.
+                pool.members().iter().any(|member| {
+                    let waiting = idle.get_mut(&Arc::as_ptr(member));
+                    waiting.is_some_and(|it| it.give_up_idle(member, self.owner()))
+                });
             }
         }
     }

@@ -82,21 +82,25 @@ impl Idle {
 // === impl Waiting ===
 
 impl Waiting {
-    /// Gives up one connection if somebody of another worker is the next who wants one of this member.
-    pub(super) fn give_up_wanted(&mut self, member: &Member, owner: usize) {
+    /// Gives up one connection that carries nothing if somebody of another worker is the next who wants one of
+    /// this member. Returns whether it did.
+    pub(super) fn give_up_idle(&mut self, member: &Member, owner: usize) -> bool {
+        let session = self.sessions.iter().position(|it| it.in_use() == 0);
         // Asked last: who has nothing to give up does not take the question away from those who have.
-        let has_any = !self.connections.is_empty() || !self.sessions.is_empty();
-        if has_any && member.is_wanted_by_others(owner) {
-            match self.connections.pop() {
-                Some(_) => {}
-                None => {
-                    // One without streams ends at once.
-                    if let Some(least) = self.sessions.iter().min_by_key(|it| it.in_use()) {
-                        least.distrust();
-                    }
-                    self.sessions.retain(|it| !it.is_over());
-                }
-            }
+        let has_any = !self.connections.is_empty() || session.is_some();
+        let gives_up = has_any && member.is_wanted_by_others(owner);
+        if gives_up && self.connections.pop().is_none() {
+            session.into_iter().for_each(|it| self.sessions.remove(it).distrust());
+        }
+        gives_up
+    }
+
+    /// The same, or has a session end when its requests are over. Only from time to time: until its last request
+    /// is over, nobody can use the session.
+    pub(super) fn give_up_wanted(&mut self, member: &Member, owner: usize) {
+        let is_given_up = self.give_up_idle(member, owner);
+        if !is_given_up && !self.sessions.is_empty() && member.is_wanted_by_others(owner) {
+            self.sessions.iter().take(1).for_each(Session::distrust);
         }
     }
 

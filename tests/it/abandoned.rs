@@ -298,6 +298,31 @@ async fn a_request_without_a_client_counts_for_the_limits() {
     }
 }
 
+/// A client that opened a connection, asked, left, and did so again, once had as many requests in flight as there
+/// may be of all clients.
+#[tokio::test]
+async fn so_many_requests_of_one_client_are_waited_for_and_no_more() {
+    let blue = Upstream::start("blue").await;
+    let house = House::build().service("web", &[&blue], &[]).services(&abandoned("wait")).start();
+    for round in 1..=3 {
+        let mut client = Http2::connect(PUBLIC, house.public).await;
+        let mut calls = Vec::new();
+        for _ in 0..60 {
+            let mut call = client.ask("POST", "/wait", "content-length: 4", false).await;
+            call.push(b"work", true).await;
+            calls.push(call);
+        }
+        eventually("they are there", async || blue.whole_requests() == 60 * round).await;
+        drop((client, calls));
+        let left = f64::from(60 * u32::try_from(round).expect("a few"));
+        counted(&house, 499, left).await;
+    }
+    house.wait_for_in_flight("web", "blue", 100).await;
+    assert_eq!(house.get("/").await, "blue");
+    blue.release();
+    house.wait_for_in_flight("web", "blue", 0).await;
+}
+
 #[tokio::test]
 async fn resets_are_counted_when_they_come_whatever_is_awaited() {
     const CANCEL: u32 = 8;

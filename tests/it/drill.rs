@@ -20,6 +20,14 @@ const ALL: &str = "short=60,pair=20,download=5,upload=5,ws=5,sse=5,wish=5";
 /// Ten flips of both services a second.
 const FLIPS: &[&str] = &["--flip-every=100ms"];
 
+/// A listener at a port that the system gives to nobody who does not ask for it, so that it is still free when it is
+/// opened again a moment later.
+fn listener_for_later() -> TcpListener {
+    let ports = std::iter::repeat_with(|| fastrand::u16(15_000..32_000)).take(1000);
+    let mut listeners = ports.filter_map(|it| TcpListener::bind(("127.0.0.1", it)).ok());
+    listeners.next().expect("a free port")
+}
+
 /// What a drill says of a proxy with two services and a fault, and its exit code.
 async fn drill(fault: Fault, mix: &str, more: &[&str]) -> (Value, Option<i32>) {
     drill_of(fault, 1, mix, more).await
@@ -33,10 +41,7 @@ async fn drill_of(
     more: &[&str],
 ) -> (Value, Option<i32>) {
     // Held until the proxy has its own, or it could be given one of these.
-    let held: Vec<_> = std::iter::repeat_with(|| TcpListener::bind(("127.0.0.1", 0)))
-        .take(4 * endpoints)
-        .map(|it| it.expect("a port"))
-        .collect();
+    let held: Vec<_> = std::iter::repeat_with(listener_for_later).take(4 * endpoints).collect();
     let ports: Vec<_> = held.iter().map(|it| it.local_addr().expect("a bound socket")).collect();
     let colors: Vec<Vec<SocketAddr>> = ports.chunks(endpoints).map(<[_]>::to_vec).collect();
     let services: Vec<Upstreams> =
