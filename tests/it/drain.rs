@@ -1,5 +1,9 @@
 //! Who is still inside, and when is nobody?
 
+use std::time::Duration;
+
+use flipgate::model::Color;
+use futures_util::FutureExt;
 use serde_json::json;
 
 use crate::support::{Client, House, Upstream, eventually};
@@ -89,12 +93,15 @@ async fn a_rollback_ends_the_wait_for_a_drain_that_is_no_longer_one() {
     early.ask("/hold", "").await;
     early.until("begins").await;
     house.promote(&[("web", "green")]).await;
-    let mut waiting = Client::connect("127.0.0.1", house.admin).await;
-    let path = "/v1/services/web/drain?color=blue&wait=60s";
-    waiting.send(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n")).await;
+    let (web, patience) = ("web".parse().expect("a name"), Duration::from_secs(60));
+    let control = house.app().control();
+    let mut waiting = Box::pin(control.wait_for_drain(&web, Some(Color::Blue), patience));
+    // Begun while blue is drained: a wait for a color that is active is for something else.
+    assert!((&mut waiting).now_or_never().is_none());
     house.promote(&[("web", "blue")]).await;
-    let answer = waiting.answer().await.json();
-    assert_eq!((&answer["color"], &answer["drained"]), (&json!("blue"), &json!(false)));
+    let seen = tokio::time::timeout(patience / 2, waiting).await.expect("it is over at once");
+    let seen = seen.expect("it is configured");
+    assert_eq!((seen.color, seen.is_active, seen.is_drained), (Color::Blue, true, false));
     // And the request of the first generation still has its pool.
     blue.release();
     assert!(early.until("0\r\n\r\n").await.contains("blue ends"));
