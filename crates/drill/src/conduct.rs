@@ -147,7 +147,7 @@ impl Conductor {
         (self.tells_of_drains() && is_good).then_some(last)
     }
 
-    /// The first turn that pauses for nothing any more: everything is told to be drained that its flip has left
+    /// The first turn that does not pause any more: the events have come for every color that its flip has left
     /// behind. Never ends if none pauses.
     async fn pause_over(&self, turns: &[Turn<'_>]) -> usize {
         let pauses = || turns.iter().enumerate().filter_map(|(at, it)| Some((at, it.pause?)));

@@ -236,7 +236,7 @@ pub(crate) struct History {
     pub arrived: Option<Vec<u64>>,
     /// Requests without a number that reached one of these.
     pub unnumbered: Vec<Unnumbered>,
-    /// Whether nobody but the drill has a reason to ask these: no health checks that are requests.
+    /// Whether only the drill sends requests to these applications: their health checks are no requests.
     pub is_alone: bool,
     /// Why it ended before its time, if it did.
     pub cut_short: Option<String>,

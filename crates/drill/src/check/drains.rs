@@ -3,8 +3,8 @@
 //! # What is promised
 //!
 //! When the last request of a color that is not active has ended, the proxy tells that the color is drained:
-//! whatever generation replaced the side that was left last. If the color is made active before that, there is
-//! nothing to tell. So each flip away from a color is looked at: if all requests that can have been inside had
+//! whatever generation replaced the side that was left last. If the color is made active before that,
+//! no event is due. So the checker judges each flip away from a color: if all requests that can have been inside had
 //! ended a [`BOUND`] before the color could be active again, an event has to be there; and one that is there is
 //! not later than the bound.
 

@@ -66,7 +66,7 @@ fn a_color_that_is_active_again_before_all_have_left_has_nothing_to_tell() {
     }
     history.requests[0].ended = 20 * SECOND - BOUND - 1;
     assert_eq!(broken(&history), [(Promise::Drained, 1)]);
-    // If nobody knows where a request was, it may have been there.
+    // A request without an answer may have been on either color.
     let unknown =
         Request { color: None, instance: 0, outcome: Outcome::Unanswered, ..history.requests[0] };
     history.requests.push(Request { id: 3, ended: 20 * SECOND, ..unknown });
@@ -74,7 +74,7 @@ fn a_color_that_is_active_again_before_all_have_left_has_nothing_to_tell() {
     // One that began after the acknowledgement was elsewhere, and so was one that was never sent.
     history.requests[2].began = 11 * SECOND;
     assert_eq!(broken(&history), [(Promise::Answered, 1), (Promise::Drained, 1)]);
-    // A flip of which nobody knows whether it was made may be the one back.
+    // A flip of unknown outcome may have made the color active again.
     history.requests.pop();
     let unknown = Flip { end: FlipEnd::Unknown, ..flip(Blue, 12 * SECOND, 13 * SECOND) };
     history.flips.insert(1, unknown);

@@ -343,9 +343,11 @@ impl Judge<'_> {
         let History { unnumbered, is_alone, instances, services, .. } = self.history;
         let foreign = unnumbered.iter().filter(|it| it.is_traffic || *is_alone);
         for Unnumbered { instance, at, .. } in foreign {
-            let whose = instances.get(instance).map_or("nobody".to_owned(), |(service, color)| {
-                format!("{} {color}", services[usize::from(*service)])
-            });
+            let whose = instances
+                .get(instance)
+                .map_or("an unknown instance".to_owned(), |(service, color)| {
+                    format!("{} {color}", services[usize::from(*service)])
+                });
             let text = format!(
                 "a request without a number reached application {instance} of {whose} at {}: the drill numbers all of its \
                  requests",

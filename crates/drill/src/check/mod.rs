@@ -18,7 +18,7 @@ pub enum Promise {
     Register,
     /// A flip of several services is one flip.
     Together,
-    /// Nothing reaches the upstream twice or without its number, and nobody else answers.
+    /// Each request reaches the upstream once and with its number, and only the sample applications answer.
     Once,
     /// What arrives is what was sent.
     Whole,
@@ -26,7 +26,7 @@ pub enum Promise {
     Kept,
     /// The public sees nothing of a color before it is active; testers see what they ask for.
     Private,
-    /// Drained is told when nobody is left: not before, and soon.
+    /// A color is reported as drained after the end of its last request, and soon after it.
     Drained,
     /// Every flip succeeds.
     Acknowledged,
@@ -116,7 +116,7 @@ impl Promise {
             Self::Register => "after a flip is acknowledged, nothing new reaches the old color",
             Self::Together => "a flip of several services is never seen in halves",
             Self::Once => {
-                "nothing reaches the upstream twice or without its number, nothing is answered by somebody else"
+                "each request reaches the upstream once and with its number, and only the sample applications answer"
             }
             Self::Whole => "bodies and trailers arrive as they were sent",
             Self::Kept => {

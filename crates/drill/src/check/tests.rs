@@ -334,7 +334,7 @@ fn a_request_without_a_number_is_found_unless_it_may_be_a_health_check() {
     let mut history = history(vec![request(1, Kind::Short, Green, 200, 210, 210)]);
     history.unnumbered = vec![Unnumbered { instance: 1, at: 300, is_traffic: false }];
     assert_eq!(broken(&history), []);
-    // In a demo nobody else asks.
+    // In a demo, only the drill sends requests.
     history.is_alone = true;
     assert_eq!(broken(&history), [(Promise::Once, 1)]);
     history.is_alone = false;

@@ -1,6 +1,6 @@
 //! When a step is done again, and when flips pause.
 //!
-//! With a flip every 50 ms and streams of a second, somebody is inside of both colors all the time, and no color
+//! With a flip every 50 ms and streams of a second, both colors have requests in flight all the time, and no color
 //! is ever drained. So flips pause now and then, until the proxy tells that what the last one left behind is
 //! drained.
 
