@@ -11,8 +11,8 @@ use std::{convert::Infallible, hint::black_box, sync::Arc, time::Duration};
 use criterion::{BenchmarkId, Criterion, Throughput};
 use flipgate::{
     model::{Audience, Color, Generation, Host, Networks, Router, Rules, ServiceName},
-    proxy::{RequestView, Wish, admit},
-    switch::{Draft, Kind, Ledger, Shard, Switch, Table, Visit},
+    proxy::{RequestView, RequestedColor, admit},
+    switch::{ClaimKind, Ledger, LedgerShard, ServiceEntry, Switch, Table, Visit},
 };
 use support::{together, together_beside};
 
@@ -75,17 +75,17 @@ fn claim(switch: &Fleet, service: usize) {
 }
 
 /// The same as a request does it: the service is found by host and path, and the claim is written down.
-fn admitted(switch: &Fleet, (host, shard): &(String, Arc<Shard<u64>>)) {
+fn admitted(switch: &Fleet, (host, shard): &(String, Arc<LedgerShard<u64>>)) {
     let host = Host::parse(black_box(host)).expect("a host");
     let view = RequestView {
         host: &host,
         path: black_box(PATH),
         audience: Audience::Public,
-        wish: Wish::None,
+        requested: RequestedColor::None,
         listener: None,
     };
     let claim = switch.claim(|rules| admit(rules, &view)).expect("there is a route");
-    let ticket = shard.enter(claim.side(), Kind::Request, 0);
+    let ticket = shard.enter(claim.side(), ClaimKind::Request, 0);
     black_box((claim.pool(), &ticket));
 }
 
@@ -125,7 +125,12 @@ fn fleet() -> Fleet {
     let draft = |service: usize| {
         let name: ServiceName = format!("service-{service}").parse().expect("a name");
         let pool = |color: Color| Arc::new(format!("{name} {color}"));
-        Draft { blue: pool(Color::Blue), green: pool(Color::Green), active: Color::Blue, name }
+        ServiceEntry {
+            blue: pool(Color::Blue),
+            green: pool(Color::Green),
+            active: Color::Blue,
+            name,
+        }
     };
     let drafts = (0..SERVICES).map(draft).collect();
     Switch::new(Table::first(Generation(0), Arc::new(rules), drafts))

@@ -9,7 +9,7 @@ use criterion::{Criterion, Throughput};
 use flipgate::{
     http1::{Framing, RequestHead, ResponseHead},
     model::{Host, normalize_path},
-    proxy::Stranger,
+    proxy::DirectClient,
 };
 
 /// The program's: each head that is written is an allocation.
@@ -68,7 +68,7 @@ fn main() {
 fn requests(criterion: &mut Criterion, name: &str, bytes: &[u8]) {
     let read = || RequestHead::parse(black_box(bytes)).expect("a good head").expect("a whole one");
     let head = read();
-    let mut stranger = Stranger::new(([192, 0, 2, 7], 4000).into(), 7);
+    let mut stranger = DirectClient::new(([192, 0, 2, 7], 4000).into(), 7);
     let mut group = criterion.benchmark_group(format!("headers: {name} request"));
     group.throughput(Throughput::Bytes(bytes.len() as u64));
     group.bench_function("read", |bencher| bencher.iter(read));
@@ -97,7 +97,7 @@ fn answers(criterion: &mut Criterion, name: &str, bytes: &[u8]) {
         bencher.iter(|| {
             // As an exchange does: a new one for each, which the socket's writer takes over.
             let mut out = Vec::new();
-            Stranger::answer(&mut out, black_box(&head), black_box(bytes), framing);
+            DirectClient::answer(&mut out, black_box(&head), black_box(bytes), framing);
             out
         });
     });

@@ -18,7 +18,7 @@ use std::{
 use flipgate::{
     app::App,
     config::Config,
-    control::{Call, Change, PoolPicture},
+    control::{Change, ChangeRequest, PoolSnapshot},
     model::{Color, Generation, Health, PoolSpec, ServiceName},
     store::{FileStore, Revision, ServiceState, State, Store},
 };
@@ -74,7 +74,7 @@ fn measure(services: usize, rounds: usize) -> [Duration; 4] {
         color = color.other();
         let colors = BTreeMap::from([(name(services / 2), color)]);
         let change = Change::Promote(colors);
-        let call = Call { change, if_generation: None, idempotency: None, reason: None };
+        let call = ChangeRequest { change, if_generation: None, idempotency: None, reason: None };
         // On the thread that the admin API asks from.
         let control = app.control().clone();
         let flip = app.control_runtime().spawn(async move {
@@ -141,7 +141,7 @@ fn app(services: usize, folder: &Path) -> App {
     let app = App::start(config, None).expect("free ports and a folder");
     // The first health checks of so many endpoints keep a core busy for seconds.
     let is_known =
-        |it: &PoolPicture| it.endpoints.iter().all(|it| it.condition.health != Health::Unknown);
+        |it: &PoolSnapshot| it.endpoints.iter().all(|it| it.condition.health != Health::Unknown);
     let is_calm = || {
         let services = app.control().picture().services;
         services.values().all(|it| is_known(&it.blue) && is_known(&it.green))

@@ -24,21 +24,21 @@ use tracing::{error, info, warn};
 
 pub use self::signals::{Signals, StartSignals};
 use self::{
-    files::Files,
+    files::FileBudget,
     reload::Reloader,
-    supervisor::{Supervisor, Watched},
+    supervisor::{Supervisor, TaskHealth},
 };
 use crate::{
     admin,
     care::Care,
-    config::{Config, PerClient, own_addresses},
+    config::{Config, ConnectionsPerClient, own_addresses},
     control::{Control, EventKind},
     downstream::{self, BindError, Handler, Listener, Worker},
     metrics::Metrics,
     model::Color,
-    proxy::{Mark, Proxy, Shared},
+    proxy::{LoopMark, Proxy, ProxyContext},
     store::{CommitError, FileStore, Store, StoreError},
-    upstream::{Ceiling, Names, Parts},
+    upstream::{ConcurrencyLimit, PoolContext, Resolver},
 };
 
 /// A running Flipgate.
@@ -47,13 +47,13 @@ pub struct App {
     /// Where clients come in, in the order of the configuration, with their real ports.
     pub listeners: Vec<SocketAddr>,
     /// Where the admin API is, with its real port.
-    pub admin: admin::Address,
+    pub admin: admin::AdminAddress,
     /// The series that counts dropped log lines.
     pub log_dropped: IntCounter,
     control: Control,
-    server: admin::Server,
+    server: admin::AdminServer,
     workers: Vec<Worker>,
-    stop: downstream::Stop,
+    stop: downstream::StopSignal,
     is_serving: Arc<AtomicBool>,
     delay: Duration,
     patience: Duration,
@@ -87,7 +87,7 @@ pub enum AppError {
 
 /// How the process ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Ended {
+pub struct ExitOutcome {
     /// Connections that were cut since they were not done in time.
     pub cut: usize,
     /// Whether it was told to end at once.
@@ -146,8 +146,8 @@ impl App {
             .iter()
             .map(|it| downstream::bind(it, workers, config.patience.stall))
             .collect::<Result<Vec<_>, _>>()?;
-        let admin_socket = admin::Bound::new(&config.admin.listen)?;
-        let files = Files::of_limit(config.connections_max);
+        let admin_socket = admin::AdminListener::new(&config.admin.listen)?;
+        let files = FileBudget::of_limit(config.connections_max);
         let store = open(&config)?;
         let metrics = Metrics::new(&Registry::new())?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -158,12 +158,12 @@ impl App {
         let entered = runtime.enter();
         let mut supervisor = Supervisor::new(metrics.clone());
 
-        let parts = Parts {
+        let parts = PoolContext {
             own: own_addresses(
                 bound.iter().map(|it| it.entrance.listener.address),
                 &admin_socket.address,
             ),
-            ..Parts::new(Names::new(&config.names))
+            ..PoolContext::new(Resolver::new(&config.names))
         };
         let (catalog, counted) = (config.catalog.clone(), metrics.clone());
         let starting = Control::start(store, catalog, counted, parts.clone(), workers);
@@ -182,35 +182,39 @@ impl App {
         supervisor.run("care", move || {
             let (control, parts) = (care_control.clone(), parts.clone());
             let counted = care_metrics.clone();
-            let (pools, Parts { names, alerts, .. }) = (control.pools(), parts);
+            let (pools, PoolContext { names, alerts, .. }) = (control.pools(), parts);
             let tell = Arc::new(move |event| control.events().publish(EventKind::Endpoint(event)));
             Care::new(pools, alerts, names, care_settings, tell, counted).run()
         });
 
-        let shared = Shared {
+        let shared = ProxyContext {
             switch: Arc::clone(control.switch()),
             ledger: Arc::clone(control.ledger()),
             metrics: metrics.clone(),
-            in_flight: Ceiling::new(config.in_flight_max),
-            connections: Ceiling::new(files.upstream),
+            in_flight: ConcurrencyLimit::new(config.in_flight_max),
+            connections: ConcurrencyLimit::new(files.upstream),
             workers: Arc::default(),
             least_progress: config.least_progress,
             forwarding: config.forwarding.clone(),
-            mark: Mark::unique(),
+            mark: LoopMark::unique(),
         };
         let exempt = config.catalog.trusted_proxies.iter().copied().collect();
         let per_client = config.connections_per_client.of(files.downstream);
-        let settings = downstream::Settings {
+        let settings = downstream::WorkerSettings {
             patience: config.patience,
-            places: downstream::Places::new(files.downstream, workers),
+            places: downstream::ConnectionCapacity::new(files.downstream, workers),
             crowd: Arc::new(match config.connections_per_client {
-                PerClient::Auto => downstream::Crowd::sharing(per_client, exempt),
-                PerClient::AtMost(_) => downstream::Crowd::new(per_client, exempt),
+                ConnectionsPerClient::Auto => {
+                    downstream::PerClientLimit::sharing(per_client, exempt)
+                }
+                ConnectionsPerClient::AtMost(_) => {
+                    downstream::PerClientLimit::new(per_client, exempt)
+                }
             }),
             limits: config.connection,
             metrics: metrics.clone(),
         };
-        let stop = downstream::Stop::default();
+        let stop = downstream::StopSignal::default();
         let mut threads = Vec::new();
         for number in 0..workers {
             let (shared, limits) = (shared.clone(), config.upstream);
@@ -242,7 +246,7 @@ impl App {
             metrics: metrics.clone(),
         };
         let admin = admin_socket.address.clone();
-        let server = admin::Server::new(admin_socket, admin_config, api)?;
+        let server = admin::AdminServer::new(admin_socket, admin_config, api)?;
         let acceptor = server.acceptor();
         supervisor.run("admin", move || acceptor.clone().run());
 
@@ -309,7 +313,7 @@ impl App {
     /// once; SIGHUP reads the configuration again. Signals that came since `signals` were registered
     /// count too.
     #[must_use]
-    pub fn run(self, signals: Signals) -> Ended {
+    pub fn run(self, signals: Signals) -> ExitOutcome {
         let Signals { mut terminate, mut interrupt, mut hang_up } = signals;
         let reload = &self.reload;
         let fatal = self.supervisor.watched().fatal;
@@ -335,15 +339,15 @@ impl App {
     /// Takes no new connections, lets what is under way finish within the configured patience, and
     /// ends all threads.
     #[must_use]
-    pub fn shut_down(self) -> Ended {
+    pub fn shut_down(self) -> ExitOutcome {
         self.end(std::future::pending())
     }
 
     /// Does so until `told_again`, and then ends at once.
-    fn end(self, told_again: impl Future<Output = ()>) -> Ended {
+    fn end(self, told_again: impl Future<Output = ()>) -> ExitOutcome {
         let Self { control, server, workers, stop, is_serving, delay, patience, runtime, .. } =
             self;
-        let Watched { fatal, .. } = self.supervisor.watched();
+        let TaskHealth { fatal, .. } = self.supervisor.watched();
         is_serving.store(false, SeqCst);
         control.events().publish(EventKind::Stopping);
         let (delay_s, patience_s) = (delay.as_secs_f64(), patience.as_secs_f64());
@@ -384,7 +388,7 @@ impl App {
             };
             server.stop(ADMIN_PATIENCE).await;
             let has_failed = stop.failed.is_cancelled() || fatal.is_cancelled();
-            Ended { cut: cut.unwrap_or_default(), at_once, has_failed }
+            ExitOutcome { cut: cut.unwrap_or_default(), at_once, has_failed }
         });
         if ended.cut > 0 {
             warn!(connections = ended.cut, "cut what was not done in time");

@@ -19,16 +19,16 @@ use tokio_util::sync::CancellationToken;
 
 /// The open connections.
 #[derive(Debug)]
-pub(super) struct Callers {
+pub(super) struct AdminConnections {
     max: usize,
-    open: Mutex<Slab<Arc<Caller>>>,
+    open: Mutex<Slab<Arc<AdminConnection>>>,
     /// Places for calls that wait for something to happen.
     waiting: Arc<Semaphore>,
 }
 
 /// One open connection, as its requests see it.
 #[derive(Debug)]
-pub(super) struct Caller {
+pub(super) struct AdminConnection {
     /// Cancelled when it is closed for another one.
     closed: CancellationToken,
     /// Calls that are being worked on.
@@ -44,26 +44,26 @@ pub(super) struct Caller {
 
 /// A connection's place; given back when this is dropped.
 #[derive(Debug)]
-pub(super) struct Place {
-    callers: Arc<Callers>,
+pub(super) struct AdminConnectionGuard {
+    callers: Arc<AdminConnections>,
     key: usize,
-    pub(super) caller: Arc<Caller>,
+    pub(super) caller: Arc<AdminConnection>,
 }
 
 /// A call that is being worked on, until this is dropped.
 #[derive(Debug)]
-pub(super) struct AtWork(Arc<Caller>);
+pub(super) struct ActiveCall(Arc<AdminConnection>);
 
 /// A call that waits for something to happen, until this is dropped.
 #[derive(Debug)]
-pub(super) struct Waiting {
-    _at_work: AtWork,
+pub(super) struct WaitingCall {
+    _at_work: ActiveCall,
     _place: OwnedSemaphorePermit,
 }
 
-// === impl Callers ===
+// === impl AdminConnections ===
 
-impl Callers {
+impl AdminConnections {
     /// At most `max` connections, of which at most half may wait for something to happen.
     pub(super) fn new(max: usize) -> Arc<Self> {
         let waiting = Arc::new(Semaphore::new(max / 2));
@@ -73,7 +73,7 @@ impl Callers {
     /// A place for a connection; if there is none, that of the one that has been waiting for its caller
     /// longest, which is closed: one without a known token, if there is such a one. `None` if all are
     /// being worked on.
-    pub(super) fn enter(self: &Arc<Self>) -> Option<Place> {
+    pub(super) fn enter(self: &Arc<Self>) -> Option<AdminConnectionGuard> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if open.len() >= self.max {
             let idle = open.iter().filter(|(_, it)| it.at_work.load(Relaxed) == 0);
@@ -81,7 +81,7 @@ impl Callers {
             let key = first.map(|(key, _)| key)?;
             open.remove(key).closed.cancel();
         }
-        let caller = Arc::new(Caller {
+        let caller = Arc::new(AdminConnection {
             closed: CancellationToken::new(),
             at_work: AtomicUsize::new(0),
             is_authorized: AtomicBool::new(false),
@@ -90,7 +90,7 @@ impl Callers {
             waiting: Arc::clone(&self.waiting),
         });
         let key = open.insert(Arc::clone(&caller));
-        Some(Place { callers: Arc::clone(self), key, caller })
+        Some(AdminConnectionGuard { callers: Arc::clone(self), key, caller })
     }
 
     #[cfg(test)]
@@ -99,9 +99,9 @@ impl Callers {
     }
 }
 
-// === impl Caller ===
+// === impl AdminConnection ===
 
-impl Caller {
+impl AdminConnection {
     /// Waits until the connection is to be closed for another one.
     pub(super) async fn closed(&self) {
         self.closed.cancelled().await;
@@ -113,15 +113,15 @@ impl Caller {
     }
 
     /// Notes that a call is being worked on.
-    pub(super) fn work(self: &Arc<Self>) -> AtWork {
+    pub(super) fn work(self: &Arc<Self>) -> ActiveCall {
         self.at_work.fetch_add(1, Relaxed);
-        AtWork(Arc::clone(self))
+        ActiveCall(Arc::clone(self))
     }
 
     /// Notes that a call waits for something to happen, unless as many do as may.
-    pub(super) fn wait(self: &Arc<Self>) -> Option<Waiting> {
+    pub(super) fn wait(self: &Arc<Self>) -> Option<WaitingCall> {
         let place = Arc::clone(&self.waiting).try_acquire_owned().ok()?;
-        Some(Waiting { _at_work: self.work(), _place: place })
+        Some(WaitingCall { _at_work: self.work(), _place: place })
     }
 
     /// Notes why what was sent is no request.
@@ -139,14 +139,14 @@ impl Caller {
     }
 }
 
-impl Drop for AtWork {
+impl Drop for ActiveCall {
     fn drop(&mut self) {
         *self.0.since.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
         self.0.at_work.fetch_sub(1, Relaxed);
     }
 }
 
-impl Drop for Place {
+impl Drop for AdminConnectionGuard {
     fn drop(&mut self) {
         let mut open = self.callers.open.lock().unwrap_or_else(PoisonError::into_inner);
         // One that was closed for another one has left its place already.
@@ -160,13 +160,13 @@ impl Drop for Place {
 mod tests {
     use super::*;
 
-    fn is_closed(place: &Place) -> bool {
+    fn is_closed(place: &AdminConnectionGuard) -> bool {
         place.caller.closed.is_cancelled()
     }
 
     #[test]
     fn the_connection_that_waits_longest_makes_room_and_one_with_a_token_last() {
-        let callers = Callers::new(3);
+        let callers = AdminConnections::new(3);
         let enter = || callers.enter().expect("a place");
         let (known, first, second) = (enter(), enter(), enter());
         known.caller.authorize();
@@ -182,7 +182,7 @@ mod tests {
 
     #[test]
     fn a_call_that_is_worked_on_is_not_closed_and_those_that_wait_are_few() {
-        let callers = Callers::new(4);
+        let callers = AdminConnections::new(4);
         let places = [(); 4].map(|()| callers.enter().expect("a place"));
         let waiting = [0, 1].map(|it: usize| places[it].caller.wait().expect("half may"));
         assert!(places[2].caller.wait().is_none());

@@ -21,8 +21,8 @@ use super::{
     problem::ApiError,
 };
 use crate::{
-    control::{Call, Change},
-    model::{Color, PoolSpec, ServiceName, Version, Weighted},
+    control::{Change, ChangeRequest},
+    model::{Color, PoolSpec, ServiceName, Version, WeightedEndpoint},
     upstream::wrong_socket,
 };
 
@@ -122,7 +122,7 @@ pub(super) async fn set_pool(
     let mut reasons = Vec::new();
     let mut members = Vec::new();
     for endpoint in endpoints {
-        match Weighted::try_from(&endpoint) {
+        match WeightedEndpoint::try_from(&endpoint) {
             Ok(endpoint) => members.push(endpoint),
             Err(error) => reasons.push(reason_of(&name, "endpoint", &error)),
         }
@@ -186,7 +186,7 @@ async fn propose(
         idempotency(key, verb, request, &before)
     });
     let named = named(&change);
-    let call = Call { change, if_generation, idempotency, reason };
+    let call = ChangeRequest { change, if_generation, idempotency, reason };
     let done = context.api.control.propose(call).await?;
     let is_repeated = done.is_repeated;
     let mut response = picture(context, Some((done, named))).await?;

@@ -8,17 +8,17 @@ use axum::{
 };
 use flipgate_api::wire::Status;
 
-use super::{Api, problem::ApiError, settings::Config};
+use super::{Api, problem::ApiError, settings::AdminSettings};
 use crate::{
-    control::Done,
+    control::ChangeOutcome,
     model::{Color, ServiceName},
-    store::Condition,
+    store::StoreHealth,
 };
 
 #[derive(Clone)]
 pub(super) struct Context {
     pub(super) api: Api,
-    pub(super) config: Arc<Config>,
+    pub(super) config: Arc<AdminSettings>,
 }
 
 /// Services up to which the response to a change shows all of them.
@@ -29,7 +29,7 @@ const SHOWN_MAX: usize = 100;
 /// them does not wait for a picture of all.
 pub(super) async fn picture(
     context: &Context,
-    after: Option<(Done, Vec<ServiceName>)>,
+    after: Option<(ChangeOutcome, Vec<ServiceName>)>,
 ) -> Result<Response, ApiError> {
     let control = context.api.control.clone();
     // What shows few services takes less time than to ask another thread for it.
@@ -43,7 +43,7 @@ pub(super) async fn picture(
         let status = match after {
             None => Status::from(control.picture()),
             Some((done, mut named)) => {
-                let Done { generation, is_repeated: replayed, applied, .. } = done;
+                let ChangeOutcome { generation, is_repeated: replayed, applied, .. } = done;
                 if named.is_empty() {
                     named.clone_from(&applied.state.promotion.services);
                 }
@@ -55,7 +55,7 @@ pub(super) async fn picture(
                 Status { generation: generation.0, partial, replayed, ..status }
             }
         };
-        let Condition { read_only, refused: write_refused, waiting: _ } = control.condition();
+        let StoreHealth { read_only, refused: write_refused, waiting: _ } = control.condition();
         let status = Status { read_only, write_refused, ..status };
         let body = serde_json::to_vec(&status).expect("texts and numbers only");
         (status.generation, body)

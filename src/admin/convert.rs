@@ -9,18 +9,18 @@ use flipgate_api::wire::{
 };
 
 use crate::{
-    control::{DrainPicture, EndpointPicture, Picture, PoolPicture, ServicePicture},
-    model::{Color, Endpoint, Source, Weighted},
-    upstream::Condition,
+    control::{DrainSnapshot, EndpointSnapshot, PoolSnapshot, ServiceSnapshot, StatusSnapshot},
+    model::{Color, Endpoint, Source, WeightedEndpoint},
+    upstream::EndpointHealth,
 };
 
 fn number(count: usize) -> u64 {
     u64::try_from(count).unwrap_or(u64::MAX)
 }
 
-impl From<Picture> for Status {
-    fn from(picture: Picture) -> Self {
-        let Picture { generation, revision, services } = picture;
+impl From<StatusSnapshot> for Status {
+    fn from(picture: StatusSnapshot) -> Self {
+        let StatusSnapshot { generation, revision, services } = picture;
         let services = services.into_iter().map(|(name, it)| (name.to_string(), it.into()));
         Self {
             generation: generation.0,
@@ -34,9 +34,9 @@ impl From<Picture> for Status {
     }
 }
 
-impl From<ServicePicture> for ServiceStatus {
-    fn from(picture: ServicePicture) -> Self {
-        let ServicePicture { active, previous, is_damaged, blue, green } = picture;
+impl From<ServiceSnapshot> for ServiceStatus {
+    fn from(picture: ServiceSnapshot) -> Self {
+        let ServiceSnapshot { active, previous, is_damaged, blue, green } = picture;
         let pools = [(Color::Blue, blue), (Color::Green, green)];
         Self {
             active: active.to_string(),
@@ -47,9 +47,9 @@ impl From<ServicePicture> for ServiceStatus {
     }
 }
 
-impl From<PoolPicture> for PoolStatus {
-    fn from(picture: PoolPicture) -> Self {
-        let PoolPicture {
+impl From<PoolSnapshot> for PoolStatus {
+    fn from(picture: PoolSnapshot) -> Self {
+        let PoolSnapshot {
             role,
             version,
             source,
@@ -76,9 +76,9 @@ impl From<PoolPicture> for PoolStatus {
     }
 }
 
-impl From<EndpointPicture> for EndpointStatus {
-    fn from(picture: EndpointPicture) -> Self {
-        let EndpointPicture {
+impl From<EndpointSnapshot> for EndpointStatus {
+    fn from(picture: EndpointSnapshot) -> Self {
+        let EndpointSnapshot {
             address,
             resolved,
             weight,
@@ -88,7 +88,7 @@ impl From<EndpointPicture> for EndpointStatus {
             was_used: _,
             was_ejected: _,
         } = picture;
-        let Condition { health, since, trouble, ejected } = condition;
+        let EndpointHealth { health, since, trouble, ejected } = condition;
         Self {
             address: address.to_string(),
             resolved: resolved.map(|it| it.to_string()),
@@ -107,7 +107,7 @@ impl From<EndpointPicture> for EndpointStatus {
     }
 }
 
-impl TryFrom<&EndpointRequest> for Weighted {
+impl TryFrom<&EndpointRequest> for WeightedEndpoint {
     type Error = String;
 
     fn try_from(request: &EndpointRequest) -> Result<Self, String> {
@@ -121,9 +121,9 @@ impl TryFrom<&EndpointRequest> for Weighted {
     }
 }
 
-impl From<DrainPicture> for DrainStatus {
-    fn from(picture: DrainPicture) -> Self {
-        let DrainPicture {
+impl From<DrainSnapshot> for DrainStatus {
+    fn from(picture: DrainSnapshot) -> Self {
+        let DrainSnapshot {
             service,
             color,
             is_active: _,

@@ -11,16 +11,16 @@ use axum::{
 };
 
 use super::{
-    callers::Caller,
+    callers::AdminConnection,
     problem::ApiError,
-    settings::{Config, Scope},
+    settings::{AdminSettings, Scope},
     strict::REJECTED,
 };
 use crate::{model::Host, proxy::is_marked};
 
 /// The other end of a connection.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Peer {
+pub(super) enum AdminPeer {
     /// A program on some machine.
     Tcp(SocketAddr),
     /// A program on this machine that may open the socket.
@@ -39,17 +39,17 @@ const BODY_PATIENCE: Duration = Duration::from_secs(10);
 ///
 /// A problem document, and then nothing was done.
 pub(super) async fn guard(
-    State(config): State<Arc<Config>>,
+    State(config): State<Arc<AdminSettings>>,
     request: Request,
     next: Next,
 ) -> Response {
-    let caller = request.extensions().get::<Arc<Caller>>().cloned();
+    let caller = request.extensions().get::<Arc<AdminConnection>>().cloned();
     if let Err(problem) = check(&config, &request, caller.as_deref()) {
         return problem.into_response();
     }
     match whole(request, caller.as_deref()).await {
         Ok(request) => {
-            let _at_work = caller.as_ref().map(Caller::work);
+            let _at_work = caller.as_ref().map(AdminConnection::work);
             next.run(request).await
         }
         Err(problem) => problem.into_response(),
@@ -57,7 +57,7 @@ pub(super) async fn guard(
 }
 
 /// The request with its body read, which may take neither long nor much.
-async fn whole(request: Request, caller: Option<&Caller>) -> Result<Request, ApiError> {
+async fn whole(request: Request, caller: Option<&AdminConnection>) -> Result<Request, ApiError> {
     let (head, body) = request.into_parts();
     let reading = tokio::time::timeout(BODY_PATIENCE, to_bytes(body, BODY_BYTES_MAX)).await;
     let title = "The body cannot be taken";
@@ -77,14 +77,18 @@ async fn whole(request: Request, caller: Option<&Caller>) -> Result<Request, Api
     }
 }
 
-fn check(config: &Config, request: &Request, caller: Option<&Caller>) -> Result<(), ApiError> {
+fn check(
+    config: &AdminSettings,
+    request: &Request,
+    caller: Option<&AdminConnection>,
+) -> Result<(), ApiError> {
     if request.uri().path() == REJECTED {
-        let why = caller.and_then(Caller::rejected);
+        let why = caller.and_then(AdminConnection::rejected);
         return Err(ApiError::malformed(why.as_deref().unwrap_or("there is no such path")));
     }
     check_host(config, request)?;
     check_type(request)?;
-    let peer = request.extensions().get::<Peer>();
+    let peer = request.extensions().get::<AdminPeer>();
     let needed = scope_for(request.method(), request.uri().path());
     let Some(needed) = needed else { return Ok(()) };
     let token = token(request.headers())?;
@@ -109,7 +113,7 @@ fn check(config: &Config, request: &Request, caller: Option<&Caller>) -> Result<
         None if config.require_token => Err(unauthorized(
             "every call needs a token (admin.require_token): send `Authorization: Bearer TOKEN`",
         )),
-        None if peer.is_some_and(Peer::is_local) => Ok(()),
+        None if peer.is_some_and(AdminPeer::is_local) => Ok(()),
         None => Err(unauthorized(
             "calls from other machines need a token: send `Authorization: Bearer TOKEN`",
         )),
@@ -165,7 +169,7 @@ fn check_way(headers: &HeaderMap, has_token: bool) -> Result<(), ApiError> {
 /// A page on a foreign site can make a browser call any address, also by a name of its own that it
 /// lets point here (DNS rebinding). So the host must be an address, which no name can pretend to
 /// be, or a name that is known; and a call that a browser makes must come from a page of ours.
-fn check_host(config: &Config, request: &Request) -> Result<(), ApiError> {
+fn check_host(config: &AdminSettings, request: &Request) -> Result<(), ApiError> {
     let headers = request.headers();
     let refuse = |detail: String| {
         Err(ApiError::new(StatusCode::FORBIDDEN, "host", "Called under a foreign name", detail))
@@ -221,9 +225,9 @@ fn unauthorized(detail: &str) -> ApiError {
     ApiError::new(StatusCode::UNAUTHORIZED, "unauthorized", "Who is calling?", detail)
 }
 
-// === impl Peer ===
+// === impl AdminPeer ===
 
-impl Peer {
+impl AdminPeer {
     fn is_local(&self) -> bool {
         match self {
             Self::Tcp(address) => address.ip().to_canonical().is_loopback(),

@@ -15,7 +15,7 @@ use flipgate_api::wire::{DrainStatus, Problem, Status};
 use serde::Deserialize;
 
 use super::{
-    callers::{Caller, Waiting},
+    callers::{AdminConnection, WaitingCall},
     context::{Context, parse_color, picture},
     problem::ApiError,
     stream::stream,
@@ -53,7 +53,7 @@ pub(super) struct DrainQuery {
 pub(super) async fn drain(
     State(context): State<Context>,
     path: Result<Path<String>, PathRejection>,
-    caller: Option<Extension<Arc<Caller>>>,
+    caller: Option<Extension<Arc<AdminConnection>>>,
     query: Result<Query<DrainQuery>, QueryRejection>,
 ) -> Result<Json<DrainStatus>, ApiError> {
     let Path(name) = path.map_err(|error| ApiError::malformed(error.body_text()))?;
@@ -78,7 +78,7 @@ pub(super) async fn drain(
 #[utoipa::path(get, path = "/v1/events", responses((status = 200, content_type = "text/event-stream")))]
 pub(super) async fn events(
     State(context): State<Context>,
-    caller: Option<Extension<Arc<Caller>>>,
+    caller: Option<Extension<Arc<AdminConnection>>>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let after =
@@ -96,7 +96,9 @@ pub(super) async fn events(
 }
 
 /// A place among the calls that wait for something to happen. `None` where callers are not counted.
-fn wait_for_something(caller: Option<Extension<Arc<Caller>>>) -> Result<Option<Waiting>, ApiError> {
+fn wait_for_something(
+    caller: Option<Extension<Arc<AdminConnection>>>,
+) -> Result<Option<WaitingCall>, ApiError> {
     let Some(Extension(caller)) = caller else { return Ok(None) };
     match caller.wait() {
         Some(waiting) => Ok(Some(waiting)),

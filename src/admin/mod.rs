@@ -26,9 +26,10 @@ use crate::{control::Control, metrics::Metrics};
 
 pub use self::{
     router::openapi,
-    server::{Bound, ListenError, Server},
+    server::{AdminListener, AdminServer, ListenError},
     settings::{
-        Address, Config, ParseAddressError, ParseScopeError, Scope, Secret, SecretError, Token,
+        AdminAddress, AdminSettings, ParseAddressError, ParseScopeError, Scope, Secret,
+        SecretError, Token,
     },
 };
 
@@ -49,10 +50,10 @@ pub struct Api {
 }
 
 /// Reads the configuration again and applies it.
-pub type Reload = Arc<dyn Fn() -> Reloading + Send + Sync>;
+pub type Reload = Arc<dyn Fn() -> ReloadFuture + Send + Sync>;
 
 /// A reload that is under way.
-pub type Reloading = Pin<Box<dyn Future<Output = Result<(), ReloadError>> + Send>>;
+pub type ReloadFuture = Pin<Box<dyn Future<Output = Result<(), ReloadError>> + Send>>;
 
 /// A configuration that was not applied. Nothing has changed.
 #[derive(Debug, thiserror::Error)]

@@ -9,7 +9,7 @@ use flipgate_api::wire::{Problem, ProblemReason};
 
 use super::ReloadError;
 use crate::{
-    control::{ChangeError, Reason},
+    control::{ChangeError, RefusalReason},
     store::CommitError,
 };
 
@@ -64,10 +64,10 @@ fn sentences(reasons: &[ProblemReason]) -> String {
     reasons.iter().map(|it| it.detail.as_str()).collect::<Vec<_>>().join("; ")
 }
 
-impl From<Reason> for ProblemReason {
-    fn from(reason: Reason) -> Self {
+impl From<RefusalReason> for ProblemReason {
+    fn from(reason: RefusalReason) -> Self {
         let detail = reason.to_string();
-        let Reason { service, problem } = reason;
+        let RefusalReason { service, problem } = reason;
         let code = problem.code().to_owned();
         Self { service: service.map(|it| it.to_string()), code, detail }
     }

@@ -14,7 +14,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     Api, changes, context::Context, guard::guard, looks, probes, problem::ApiError,
-    settings::Config,
+    settings::AdminSettings,
 };
 
 /// The API in its own words.
@@ -94,7 +94,7 @@ fn described() -> OpenApiRouter<Context> {
         .routes(routes!(openapi_json))
 }
 
-pub(super) fn router(api: Api, config: Arc<Config>) -> Router {
+pub(super) fn router(api: Api, config: Arc<AdminSettings>) -> Router {
     let context = Context { api, config: Arc::clone(&config) };
     let (router, _) = described().split_for_parts();
     router

@@ -25,25 +25,25 @@ use tracing::{debug, warn};
 
 use super::{
     Api,
-    callers::{Callers, Place},
-    guard::Peer,
+    callers::{AdminConnectionGuard, AdminConnections},
+    guard::AdminPeer,
     router::router,
-    settings::{Address, Config},
-    stall::Unstalled,
-    strict::Strict,
+    settings::{AdminAddress, AdminSettings},
+    stall::WriteTimeoutStream,
+    strict::StrictStream,
 };
 use crate::metrics::Metrics;
 
 /// A socket that the API will be served on.
 #[derive(Debug)]
-pub struct Bound {
+pub struct AdminListener {
     /// Where it listens, with the port that it really has.
-    pub address: Address,
-    socket: Socket,
+    pub address: AdminAddress,
+    socket: AdminSocket,
 }
 
 #[derive(Debug)]
-enum Socket {
+enum AdminSocket {
     Tcp(StdTcpListener),
     Unix(StdUnixListener),
 }
@@ -55,17 +55,17 @@ enum Socket {
 )]
 pub struct ListenError {
     /// The address.
-    pub address: Address,
+    pub address: AdminAddress,
     /// What the system said.
     pub source: io::Error,
 }
 
 /// The API, being served.
 #[derive(Debug)]
-pub struct Server {
+pub struct AdminServer {
     tasks: TaskTracker,
     stop: CancellationToken,
-    acceptor: Acceptor,
+    acceptor: AdminAcceptor,
     /// Removed when the server ends.
     socket_file: Option<std::path::PathBuf>,
 }
@@ -84,27 +84,27 @@ const STALL_PATIENCE: Duration = Duration::from_secs(30);
 /// How long a caller may take to send a head, and to think between two calls.
 const HEAD_PATIENCE: Duration = Duration::from_secs(30);
 
-// === impl Bound ===
+// === impl AdminListener ===
 
-impl Bound {
+impl AdminListener {
     /// Opens the socket.
     ///
     /// # Errors
     ///
     /// [`ListenError`] if the address is taken or not to be had.
-    pub fn new(address: &Address) -> Result<Self, ListenError> {
+    pub fn new(address: &AdminAddress) -> Result<Self, ListenError> {
         let failed = |source| ListenError { address: address.clone(), source };
         match address {
-            Address::Tcp(wanted) => {
+            AdminAddress::Tcp(wanted) => {
                 let socket = StdTcpListener::bind(wanted).map_err(failed)?;
                 socket.set_nonblocking(true).map_err(failed)?;
-                let address = Address::Tcp(socket.local_addr().map_err(failed)?);
-                Ok(Self { address, socket: Socket::Tcp(socket) })
+                let address = AdminAddress::Tcp(socket.local_addr().map_err(failed)?);
+                Ok(Self { address, socket: AdminSocket::Tcp(socket) })
             }
-            Address::Unix(path) => {
+            AdminAddress::Unix(path) => {
                 let socket = bind_unix(path).map_err(failed)?;
                 socket.set_nonblocking(true).map_err(failed)?;
-                Ok(Self { address: address.clone(), socket: Socket::Unix(socket) })
+                Ok(Self { address: address.clone(), socket: AdminSocket::Unix(socket) })
             }
         }
     }
@@ -128,41 +128,41 @@ fn bind_unix(path: &Path) -> io::Result<StdUnixListener> {
     Ok(socket)
 }
 
-// === impl Server ===
+// === impl AdminServer ===
 
-impl Server {
-    /// The API on a socket, for [`Server::acceptor`] to serve.
+impl AdminServer {
+    /// The API on a socket, for [`AdminServer::acceptor`] to serve.
     ///
     /// # Errors
     ///
     /// If the socket cannot be driven by the current runtime.
-    pub fn new(bound: Bound, config: Config, api: Api) -> io::Result<Self> {
-        let Bound { address, socket } = bound;
+    pub fn new(bound: AdminListener, config: AdminSettings, api: Api) -> io::Result<Self> {
+        let AdminListener { address, socket } = bound;
         let metrics = api.metrics.clone();
         let router = router(api, Arc::new(config));
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let socket = match socket {
-            Socket::Tcp(socket) => Driven::Tcp(TcpListener::from_std(socket)?),
-            Socket::Unix(socket) => Driven::Unix(UnixListener::from_std(socket)?),
+            AdminSocket::Tcp(socket) => AsyncListener::Tcp(TcpListener::from_std(socket)?),
+            AdminSocket::Unix(socket) => AsyncListener::Unix(UnixListener::from_std(socket)?),
         };
-        let acceptor = Acceptor {
+        let acceptor = AdminAcceptor {
             router,
             metrics,
             tasks: tasks.clone(),
             stop: stop.clone(),
-            callers: Callers::new(CONNECTIONS_MAX),
+            callers: AdminConnections::new(CONNECTIONS_MAX),
             socket: Arc::new(socket),
         };
         let socket_file = match address {
-            Address::Tcp(_) => None,
-            Address::Unix(path) => Some(path),
+            AdminAddress::Tcp(_) => None,
+            AdminAddress::Unix(path) => Some(path),
         };
         Ok(Self { tasks, stop, acceptor, socket_file })
     }
 
     /// What takes calls, for its owner to run.
     #[must_use]
-    pub fn acceptor(&self) -> Acceptor {
+    pub fn acceptor(&self) -> AdminAcceptor {
         self.acceptor.clone()
     }
 
@@ -179,27 +179,29 @@ impl Server {
 
 /// A listening socket of either kind.
 #[derive(Debug)]
-enum Driven {
+enum AsyncListener {
     Tcp(TcpListener),
     Unix(UnixListener),
 }
 
 /// A connection of either kind.
-enum Stream {
+enum AdminStream {
     Tcp(TcpStream),
     Unix(UnixStream),
 }
 
-impl Driven {
+impl AsyncListener {
     /// The next connection. None is lost when the future is dropped.
-    async fn next(&self) -> io::Result<(Stream, Peer)> {
+    async fn next(&self) -> io::Result<(AdminStream, AdminPeer)> {
         match self {
             Self::Tcp(socket) => {
                 let (stream, peer) = socket.accept().await?;
                 stream.set_nodelay(true)?;
-                Ok((Stream::Tcp(stream), Peer::Tcp(peer)))
+                Ok((AdminStream::Tcp(stream), AdminPeer::Tcp(peer)))
             }
-            Self::Unix(socket) => Ok((Stream::Unix(socket.accept().await?.0), Peer::Unix)),
+            Self::Unix(socket) => {
+                Ok((AdminStream::Unix(socket.accept().await?.0), AdminPeer::Unix))
+            }
         }
     }
 }
@@ -207,16 +209,16 @@ impl Driven {
 /// Takes the API's connections, each into a task of its own. Cheap to clone; clones share the socket, so
 /// that one that dies can be followed by another.
 #[derive(Clone, Debug)]
-pub struct Acceptor {
+pub struct AdminAcceptor {
     router: Router,
     metrics: Metrics,
     tasks: TaskTracker,
     stop: CancellationToken,
-    callers: Arc<Callers>,
-    socket: Arc<Driven>,
+    callers: Arc<AdminConnections>,
+    socket: Arc<AsyncListener>,
 }
 
-impl Acceptor {
+impl AdminAcceptor {
     /// Takes connections until the server is stopped. Dropping the future loses none.
     pub async fn run(self) {
         loop {
@@ -233,8 +235,12 @@ impl Acceptor {
                     let guard = self.metrics.guard_task("admin connection");
                     self.tasks.spawn(async move {
                         match stream {
-                            Stream::Tcp(stream) => serve(stream, peer, &place, router, stop).await,
-                            Stream::Unix(stream) => serve(stream, peer, &place, router, stop).await,
+                            AdminStream::Tcp(stream) => {
+                                serve(stream, peer, &place, router, stop).await
+                            }
+                            AdminStream::Unix(stream) => {
+                                serve(stream, peer, &place, router, stop).await
+                            }
                         }
                         drop((place, guard));
                     });
@@ -248,9 +254,9 @@ impl Acceptor {
     }
 }
 
-impl Acceptor {
+impl AdminAcceptor {
     /// A place for a connection, as soon as one can be closed for it. `None` if the server is stopped first.
-    async fn place(&self) -> Option<Place> {
+    async fn place(&self) -> Option<AdminConnectionGuard> {
         loop {
             if let Some(place) = self.callers.enter() {
                 return Some(place);
@@ -263,8 +269,13 @@ impl Acceptor {
     }
 }
 
-async fn serve<S>(stream: S, peer: Peer, place: &Place, router: Router, stop: CancellationToken)
-where
+async fn serve<S>(
+    stream: S,
+    peer: AdminPeer,
+    place: &AdminConnectionGuard,
+    router: Router,
+    stop: CancellationToken,
+) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let caller = Arc::clone(&place.caller);
@@ -273,7 +284,10 @@ where
         request.extensions_mut().insert(Arc::clone(&caller));
         request.map(axum::body::Body::new)
     });
-    let stream = Strict::new(Unstalled::new(stream, STALL_PATIENCE), Arc::clone(&place.caller));
+    let stream = StrictStream::new(
+        WriteTimeoutStream::new(stream, STALL_PATIENCE),
+        Arc::clone(&place.caller),
+    );
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_PATIENCE)
@@ -313,13 +327,13 @@ mod tests {
         let panics = || async { panic!("planted") as &'static str };
         let router =
             Router::new().route("/", get(|| async { "fine" })).route("/panic", get(panics));
-        let acceptor = Acceptor {
+        let acceptor = AdminAcceptor {
             router,
             metrics: metrics.clone(),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
-            callers: Callers::new(2),
-            socket: Arc::new(Driven::Tcp(socket)),
+            callers: AdminConnections::new(2),
+            socket: Arc::new(AsyncListener::Tcp(socket)),
         };
         let (tasks, callers) = (acceptor.tasks.clone(), Arc::clone(&acceptor.callers));
         let running = tokio::spawn(acceptor.run());

@@ -6,9 +6,9 @@ use subtle::ConstantTimeEq;
 
 /// The API's settings.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Config {
+pub struct AdminSettings {
     /// Where it listens.
-    pub listen: Address,
+    pub listen: AdminAddress,
     /// Host names under which it may be called, besides addresses and `localhost`.
     pub hosts: Vec<String>,
     /// Whether a change must say on which generation it was decided.
@@ -21,7 +21,7 @@ pub struct Config {
 
 /// An address of the API.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Address {
+pub enum AdminAddress {
     /// An IP address and a port.
     Tcp(SocketAddr),
     /// A unix socket.
@@ -69,9 +69,9 @@ pub struct ParseScopeError(String);
 #[error("a token is 16 to 512 visible ASCII characters: make one with `openssl rand -hex 32`")]
 pub struct SecretError;
 
-// === impl Address ===
+// === impl AdminAddress ===
 
-impl Address {
+impl AdminAddress {
     /// Whether only this machine can reach it.
     #[must_use]
     pub fn is_local(&self) -> bool {
@@ -82,13 +82,13 @@ impl Address {
     }
 }
 
-impl Default for Address {
+impl Default for AdminAddress {
     fn default() -> Self {
         Self::Tcp(SocketAddr::from(([127, 0, 0, 1], 9900)))
     }
 }
 
-impl FromStr for Address {
+impl FromStr for AdminAddress {
     type Err = ParseAddressError;
 
     fn from_str(text: &str) -> Result<Self, ParseAddressError> {
@@ -100,7 +100,7 @@ impl FromStr for Address {
     }
 }
 
-impl fmt::Display for Address {
+impl fmt::Display for AdminAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(address) => write!(f, "http://{address}"),

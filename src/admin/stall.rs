@@ -14,14 +14,14 @@ use tokio::{
 
 /// A stream whose writing fails when nothing of it is taken for some time: a caller that asks and
 /// never reads would keep its place for ever.
-pub(super) struct Unstalled<S> {
+pub(super) struct WriteTimeoutStream<S> {
     stream: S,
     patience: Duration,
     /// Runs while bytes wait that are not taken.
     blocked: Option<Pin<Box<Sleep>>>,
 }
 
-impl<S> Unstalled<S> {
+impl<S> WriteTimeoutStream<S> {
     pub(super) fn new(stream: S, patience: Duration) -> Self {
         Self { stream, patience, blocked: None }
     }
@@ -42,7 +42,7 @@ impl<S> Unstalled<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Unstalled<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for WriteTimeoutStream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -52,7 +52,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Unstalled<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Unstalled<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for WriteTimeoutStream<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -81,7 +81,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_reader_that_takes_nothing_ends_the_writing() {
         let (ours, _theirs) = duplex(16);
-        let mut stream = Unstalled::new(ours, Duration::from_secs(10));
+        let mut stream = WriteTimeoutStream::new(ours, Duration::from_secs(10));
         let error = stream.write_all(&[0; 64]).await.expect_err("nobody reads");
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     }
@@ -89,7 +89,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_reader_that_takes_its_time_is_waited_for() {
         let (ours, mut theirs) = duplex(16);
-        let mut stream = Unstalled::new(ours, Duration::from_secs(10));
+        let mut stream = WriteTimeoutStream::new(ours, Duration::from_secs(10));
         let reading = tokio::spawn(async move {
             let mut all = [0; 64];
             for part in all.chunks_mut(8) {

@@ -6,7 +6,7 @@ use axum::response::sse::{Event as Sent, KeepAlive, Sse};
 use futures_util::{Stream, StreamExt, stream};
 use tokio::sync::broadcast::{Receiver, error::RecvError};
 
-use super::callers::Waiting;
+use super::callers::WaitingCall;
 use crate::control::{Event, EventKind, Subscription};
 
 /// A comment now and then, so that nobody on the way takes the silence for an end.
@@ -16,7 +16,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// too slowly gets an event with the number of events that it missed.
 pub(super) fn stream(
     subscription: Subscription,
-    waiting: Option<Waiting>,
+    waiting: Option<WaitingCall>,
 ) -> Sse<impl Stream<Item = Result<Sent, Infallible>> + Send + 'static> {
     let Subscription { missed, live } = subscription;
     let missed = stream::iter(missed).map(|it| Ok(sent(&it)));

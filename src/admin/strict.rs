@@ -13,14 +13,14 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::callers::Caller;
-use crate::http1::{Decoder, RequestHead, Scan};
+use super::callers::AdminConnection;
+use crate::http1::{Decoder, HeadScanner, RequestHead};
 
 /// A connection on which only strict HTTP/1 is read. In place of what is no request, a request to
 /// [`REJECTED`] is read, and then nothing more; a body that cannot be read ends.
-pub(super) struct Strict<S> {
+pub(super) struct StrictStream<S> {
     stream: S,
-    caller: Arc<Caller>,
+    caller: Arc<AdminConnection>,
     /// Bytes that were read and not passed on.
     bytes: Vec<u8>,
     /// So many of them may be passed on.
@@ -30,7 +30,7 @@ pub(super) struct Strict<S> {
 
 /// What comes behind the good bytes.
 enum Expected {
-    Head(Scan),
+    Head(HeadScanner),
     Body(Box<Decoder>),
     /// The response to a request that was the last one. An end would keep the library from sending it.
     Nothing,
@@ -43,11 +43,11 @@ pub(super) const REJECTED: &str = "/.rejected";
 
 const AT_ONCE: usize = 8 * 1024;
 
-// === impl Strict ===
+// === impl StrictStream ===
 
-impl<S> Strict<S> {
-    pub(super) fn new(stream: S, caller: Arc<Caller>) -> Self {
-        let expected = Expected::Head(Scan::up_to(RequestHead::BYTES_MAX));
+impl<S> StrictStream<S> {
+    pub(super) fn new(stream: S, caller: Arc<AdminConnection>) -> Self {
+        let expected = Expected::Head(HeadScanner::up_to(RequestHead::BYTES_MAX));
         Self { stream, caller, bytes: Vec::new(), good: 0, expected }
     }
 
@@ -79,7 +79,7 @@ impl<S> Strict<S> {
                     };
                     self.good += used;
                     if decoder.is_done() {
-                        self.expected = Expected::Head(Scan::up_to(RequestHead::BYTES_MAX));
+                        self.expected = Expected::Head(HeadScanner::up_to(RequestHead::BYTES_MAX));
                     } else if used == 0 {
                         return;
                     }
@@ -102,7 +102,7 @@ impl<S> Strict<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Strict<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for StrictStream<S> {
     fn poll_read(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -133,7 +133,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Strict<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Strict<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for StrictStream<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -156,13 +156,13 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
     use super::*;
-    use crate::admin::callers::Callers;
+    use crate::admin::callers::AdminConnections;
 
     /// What the library sees of these bytes, sent in parts of `size`.
     async fn seen(sent: &str, size: usize) -> (String, Option<String>) {
-        let place = Callers::new(1).enter().expect("a place");
+        let place = AdminConnections::new(1).enter().expect("a place");
         let (ours, mut theirs) = duplex(64);
-        let mut strict = Strict::new(ours, Arc::clone(&place.caller));
+        let mut strict = StrictStream::new(ours, Arc::clone(&place.caller));
         let mut all = String::new();
         let sending = async {
             for part in sent.as_bytes().chunks(size) {

@@ -10,7 +10,7 @@ use tokio::time::MissedTickBehavior;
 use tracing::{info, warn};
 
 use crate::{
-    downstream::Entrance,
+    downstream::ListenerContext,
     metrics::Metrics,
     tls::{self, FileError},
 };
@@ -19,7 +19,7 @@ use crate::{
 const INTERVAL: Duration = Duration::from_secs(2);
 
 /// Looks every few seconds whether the files of certificates have changed. Runs until it is dropped.
-pub(super) async fn watch(entrances: Vec<Arc<Entrance>>, metrics: Metrics) {
+pub(super) async fn watch(entrances: Vec<Arc<ListenerContext>>, metrics: Metrics) {
     let mut interval = tokio::time::interval(INTERVAL);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -42,14 +42,14 @@ pub(super) async fn watch(entrances: Vec<Arc<Entrance>>, metrics: Metrics) {
 }
 
 /// Says of certificates that clients will not take, or soon will not.
-pub(super) fn tell_of_expiry(entrances: &[Arc<Entrance>], metrics: &Metrics) {
+pub(super) fn tell_of_expiry(entrances: &[Arc<ListenerContext>], metrics: &Metrics) {
     const SOON: i64 = 14 * 24 * 3600;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
     let mut first = None;
     for entrance in entrances {
         let listener = entrance.listener.address;
-        for (file, expires) in entrance.tls.iter().flat_map(tls::Server::expiries) {
+        for (file, expires) in entrance.tls.iter().flat_map(tls::ListenerTls::expiries) {
             let (file, days) = (file.display(), (expires - now) / (24 * 3600));
             match expires - now {
                 ..=0 => warn!(%listener, %file, "the certificate has expired: no client takes it"),
@@ -65,8 +65,8 @@ pub(super) fn tell_of_expiry(entrances: &[Arc<Entrance>], metrics: &Metrics) {
 /// Has a listener show what its files say now, and returns whether that is something else. If they
 /// cannot be used, it goes on as it was.
 pub(super) fn renew(
-    entrance: &Entrance,
-    how: impl FnOnce(&tls::Server) -> Result<(), FileError>,
+    entrance: &ListenerContext,
+    how: impl FnOnce(&tls::ListenerTls) -> Result<(), FileError>,
 ) -> bool {
     let Some(server) = &entrance.tls else { return false };
     let before = server.current();

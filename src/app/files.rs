@@ -6,7 +6,7 @@ use tracing::warn;
 
 /// How many connections there may be.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) struct Files {
+pub(super) struct FileBudget {
     /// Of clients.
     pub(super) downstream: usize,
     /// To endpoints.
@@ -16,9 +16,9 @@ pub(super) struct Files {
 /// For the admin API, the state, logs, certificates and health checks: an eighth, within these bounds.
 const KEPT: std::ops::RangeInclusive<usize> = 96..=512;
 
-// === impl Files ===
+// === impl FileBudget ===
 
-impl Files {
+impl FileBudget {
     /// What the limit of this process allows of what is `wanted` for clients.
     pub(super) fn of_limit(wanted: usize) -> Self {
         let limit = getrlimit(Resource::Nofile).current.and_then(|it| usize::try_from(it).ok());
@@ -56,7 +56,11 @@ mod tests {
             (1024, 100, 100, 796),
             (1, 8192, 1, 1),
         ] {
-            assert_eq!(Files::share(limit, wanted), Files { downstream, upstream }, "{limit}");
+            assert_eq!(
+                FileBudget::share(limit, wanted),
+                FileBudget { downstream, upstream },
+                "{limit}"
+            );
         }
     }
 }

@@ -7,10 +7,10 @@ use tracing::{info, warn};
 
 use super::certificates;
 use crate::{
-    admin::{ReloadError, Reloading},
+    admin::{ReloadError, ReloadFuture},
     config::Config,
-    control::{Call, Change, Control},
-    downstream::Entrance,
+    control::{Change, ChangeRequest, Control},
+    downstream::ListenerContext,
     tls,
 };
 
@@ -23,7 +23,7 @@ pub(super) struct Reloader {
     config: Arc<Mutex<Config>>,
     readings: Arc<Semaphore>,
     control: Control,
-    entrances: Vec<Arc<Entrance>>,
+    entrances: Vec<Arc<ListenerContext>>,
     wanted: Arc<Notify>,
 }
 
@@ -41,7 +41,7 @@ impl Reloader {
         path: Option<PathBuf>,
         config: Config,
         control: Control,
-        entrances: Vec<Arc<Entrance>>,
+        entrances: Vec<Arc<ListenerContext>>,
     ) -> Self {
         let config = Arc::new(Mutex::new(config));
         let (readings, wanted) = (Arc::new(Semaphore::new(READINGS_MAX)), Arc::default());
@@ -66,7 +66,7 @@ impl Reloader {
     /// Whole or not at all. The active colors stay what they are. Files are read on a thread of their own:
     /// one that never comes to its end, such as a pipe without a writer, holds up this reload and
     /// nothing else.
-    pub(super) fn reload(self) -> Reloading {
+    pub(super) fn reload(self) -> ReloadFuture {
         Box::pin(async move {
             let Self { path, config, readings, control, entrances, wanted: _ } = self;
             let path = path.ok_or(ReloadError::NoFile)?;
@@ -87,7 +87,8 @@ impl Reloader {
                 return Err(ReloadError::NeedsRestart(fixed));
             }
             let change = Change::Follow(Arc::new(new.catalog.clone()));
-            let call = Call { change, if_generation: None, idempotency: None, reason: None };
+            let call =
+                ChangeRequest { change, if_generation: None, idempotency: None, reason: None };
             let before = control.applied().state.generation;
             if control.propose(call).await?.generation == before {
                 info!("configuration read again: nothing has changed");
@@ -96,7 +97,7 @@ impl Reloader {
             // They were read and checked a moment ago.
             let renewing = tokio::task::spawn_blocking(move || {
                 for entrance in &entrances {
-                    certificates::renew(entrance, tls::Server::reload);
+                    certificates::renew(entrance, tls::ListenerTls::reload);
                 }
             });
             // One that takes long shows the new certificates when it is done.

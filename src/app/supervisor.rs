@@ -23,27 +23,27 @@ use crate::metrics::Metrics;
 #[derive(Debug)]
 pub(super) struct Supervisor {
     tasks: JoinSet<()>,
-    watched: Watched,
+    watched: TaskHealth,
 }
 
 /// What is known of the tasks. Cheap to clone.
 #[derive(Clone, Debug)]
-pub(super) struct Watched {
+pub(super) struct TaskHealth {
     metrics: Metrics,
     /// Each task, with what it is planted to panic by, and what it has died of if it is gone for good.
-    tasks: Arc<Mutex<BTreeMap<&'static str, Known>>>,
+    tasks: Arc<Mutex<BTreeMap<&'static str, TaskRecord>>>,
     /// Cancelled when a task is gone that the process cannot do without.
     pub(super) fatal: CancellationToken,
 }
 
 #[derive(Debug, Default)]
-struct Known {
+struct TaskRecord {
     planted: Arc<Notify>,
     gone: Option<String>,
 }
 
 /// One life of a task.
-type Life = Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
+type TaskFuture = Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
 
 /// The pause before a task is started again, for the first time; doubled each time, up to the longest.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -57,10 +57,10 @@ const SETTLED: Duration = Duration::from_secs(60);
 impl Supervisor {
     pub(super) fn new(metrics: Metrics) -> Self {
         let (tasks, fatal) = (Arc::default(), CancellationToken::new());
-        Self { tasks: JoinSet::new(), watched: Watched { metrics, tasks, fatal } }
+        Self { tasks: JoinSet::new(), watched: TaskHealth { metrics, tasks, fatal } }
     }
 
-    pub(super) fn watched(&self) -> Watched {
+    pub(super) fn watched(&self) -> TaskHealth {
         self.watched.clone()
     }
 
@@ -72,7 +72,7 @@ impl Supervisor {
         task: impl Future<Output = Result<(), E>> + Send + 'static,
     ) {
         let (watched, planted) = (self.watched(), self.watched.enroll(name));
-        let life: Life = Box::pin(task.map(|it| it.map_err(|error| error.to_string())));
+        let life: TaskFuture = Box::pin(task.map(|it| it.map_err(|error| error.to_string())));
         self.tasks.spawn(async move {
             if let Err(why) = survive(life, &planted).await {
                 error!(
@@ -99,7 +99,7 @@ impl Supervisor {
             let mut pause = PAUSE;
             loop {
                 let since = Instant::now();
-                let life: Life = Box::pin(begin().map(Ok));
+                let life: TaskFuture = Box::pin(begin().map(Ok));
                 let Err(why) = survive(life, &planted).await else { return };
                 watched.metrics.task_died(name);
                 if since.elapsed() >= SETTLED {
@@ -114,9 +114,9 @@ impl Supervisor {
     }
 }
 
-// === impl Watched ===
+// === impl TaskHealth ===
 
-impl Watched {
+impl TaskHealth {
     /// What cannot be repaired but by a restart: the tasks that are gone, and what they died of.
     pub(super) fn gone(&self) -> Vec<String> {
         let tasks = self.tasks();
@@ -140,13 +140,13 @@ impl Watched {
         Arc::clone(&self.tasks().entry(name).or_default().planted)
     }
 
-    fn tasks(&self) -> MutexGuard<'_, BTreeMap<&'static str, Known>> {
+    fn tasks(&self) -> MutexGuard<'_, BTreeMap<&'static str, TaskRecord>> {
         self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Lives one life of a task, and returns what it died of. What it has is dropped with it.
-async fn survive(mut life: Life, planted: &Notify) -> Result<(), String> {
+async fn survive(mut life: TaskFuture, planted: &Notify) -> Result<(), String> {
     let living = async {
         tokio::select! {
             ended = &mut life => ended,

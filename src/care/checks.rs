@@ -10,36 +10,36 @@ use std::{
 
 use tokio::task::{Id, JoinSet};
 
-use super::Which;
+use super::PoolKey;
 use crate::{
     metrics::Metrics,
     model::Health,
-    upstream::{Member, Pool, Pools, Trouble, TroubleKind},
+    upstream::{EndpointState, FailureKind, HealthFailure, Pool, Pools},
 };
 
 /// The checks of all endpoints. Those that are under way end with this.
-pub(super) struct Checks {
+pub(super) struct CheckScheduler {
     /// By the member's place in memory, which holding it here keeps from being used again.
-    members: HashMap<usize, Checked>,
+    members: HashMap<usize, ScheduledEndpoint>,
     /// The members of each pool that has any.
-    of_pool: HashMap<Which, Vec<usize>>,
-    lanes: [Lane; Urgency::ALL.len()],
+    of_pool: HashMap<PoolKey, Vec<usize>>,
+    lanes: [CheckQueue; CheckPriority::ALL.len()],
     running: JoinSet<Outcome>,
     /// What each running check is of; one that panics still has to be found.
-    of_task: HashMap<Id, Running>,
+    of_task: HashMap<Id, RunningCheck>,
     metrics: Metrics,
 }
 
 /// A check that has begun, and has not been noted yet.
-struct Running {
+struct RunningCheck {
     place: usize,
     /// Held until the check is noted, so that no other member comes to the same place before.
-    member: Arc<Member>,
-    urgency: Urgency,
+    member: Arc<EndpointState>,
+    urgency: CheckPriority,
 }
 
 /// Checks that are due, and how many of them there may be.
-struct Lane {
+struct CheckQueue {
     due: BinaryHeap<Reverse<(Instant, usize)>>,
     /// The time between two checks at the most that there may be.
     gap: Duration,
@@ -53,7 +53,7 @@ struct Lane {
 /// the same time, so that neither ten thousand endpoints that are as they were hold up one that is not, nor
 /// hundreds that do not answer hold up all others.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Urgency {
+enum CheckPriority {
     /// The endpoint was never checked.
     First,
     /// It was checked, never up, and somebody refused or answered: its application may be starting.
@@ -66,22 +66,22 @@ enum Urgency {
     Regular,
 }
 
-struct Checked {
-    which: Which,
-    member: Arc<Member>,
+struct ScheduledEndpoint {
+    which: PoolKey,
+    member: Arc<EndpointState>,
     /// When it is due, and why; entries of a lane that say otherwise are old. `None` while it is being checked.
-    due: Option<(Instant, Urgency)>,
+    due: Option<(Instant, CheckPriority)>,
     /// How it is checked, to find out whether that has changed.
     pool: Arc<Pool>,
     /// Since when it is checked.
     since: Instant,
 }
 
-type Outcome = Option<Result<(), Trouble>>;
+type Outcome = Option<Result<(), HealthFailure>>;
 
 /// A check that is over: its endpoint, and its result.
-pub(super) struct Done {
-    of: Option<Running>,
+pub(super) struct FinishedCheck {
+    of: Option<RunningCheck>,
     found: Outcome,
 }
 
@@ -106,17 +106,17 @@ const STARTING_FOR: Duration = Duration::from_secs(60);
 /// The time between two first checks: a machine with many endpoints is not asked for all of them at once.
 const FIRST_GAP: Duration = Duration::from_micros(200);
 
-// === impl Urgency ===
+// === impl CheckPriority ===
 
-impl Urgency {
+impl CheckPriority {
     const ALL: [Self; 5] =
         [Self::First, Self::Starting, Self::Unsettled, Self::Down, Self::Regular];
 
-    fn of(member: &Member) -> Self {
+    fn of(member: &EndpointState) -> Self {
         match member.health() {
             Health::Unknown => Self::First,
             // One of which nothing is heard takes its time, and is no quicker for being asked more often.
-            Health::Down if member.starting().is_some_and(|it| it != TroubleKind::Silent) => {
+            Health::Down if member.starting().is_some_and(|it| it != FailureKind::Silent) => {
                 Self::Starting
             }
             _ if member.is_turning() => Self::Unsettled,
@@ -126,17 +126,17 @@ impl Urgency {
     }
 }
 
-// === impl Checks ===
+// === impl CheckScheduler ===
 
-impl Checks {
+impl CheckScheduler {
     pub(super) fn new(per_second: u32, metrics: Metrics) -> Self {
         Self {
             members: HashMap::new(),
             of_pool: HashMap::new(),
-            lanes: Urgency::ALL.map(|it| Lane {
+            lanes: CheckPriority::ALL.map(|it| CheckQueue {
                 due: BinaryHeap::new(),
                 gap: match it {
-                    Urgency::First => FIRST_GAP,
+                    CheckPriority::First => FIRST_GAP,
                     _ => Duration::from_secs(1) / per_second.max(1),
                 },
                 free_at: Instant::now(),
@@ -149,7 +149,7 @@ impl Checks {
     }
 
     /// Checks the members of this pool from now on, and no others in its place.
-    pub(super) fn follow(&mut self, which: &Which, pool: &Arc<Pool>, now: Instant) {
+    pub(super) fn follow(&mut self, which: &PoolKey, pool: &Arc<Pool>, now: Instant) {
         let before = self.of_pool.remove(which).unwrap_or_default();
         let members = pool.members();
         let places: Vec<_> = members.iter().map(|it| Arc::as_ptr(it).addr()).collect();
@@ -169,7 +169,7 @@ impl Checks {
                 }
                 None => {
                     let (which, pool) = (which.clone(), Arc::clone(pool));
-                    let checked = Checked { which, member, due: None, pool, since: now };
+                    let checked = ScheduledEndpoint { which, member, due: None, pool, since: now };
                     self.members.insert(*place, checked);
                     self.schedule(*place, now);
                 }
@@ -181,14 +181,14 @@ impl Checks {
     }
 
     /// Checks the members of this pool no longer.
-    pub(super) fn forget(&mut self, which: &Which) {
+    pub(super) fn forget(&mut self, which: &PoolKey) {
         for place in self.of_pool.remove(which).unwrap_or_default() {
             self.members.remove(&place);
         }
     }
 
     /// Checks members soon that requests have found to be down.
-    pub(super) fn hurry(&mut self, which: &Which, pool: &Pool, now: Instant) {
+    pub(super) fn hurry(&mut self, which: &PoolKey, pool: &Pool, now: Instant) {
         for place in self.of_pool.get(which).cloned().unwrap_or_default() {
             let Some(known) = self.members.get(&place) else { continue };
             let soon = now + jittered(pause(&known.member, pool, known.since, now));
@@ -200,7 +200,7 @@ impl Checks {
     }
 
     /// Starts what is due, and waits until a check is over. Nothing is lost when the future is dropped.
-    pub(super) async fn next(&mut self) -> Done {
+    pub(super) async fn next(&mut self) -> FinishedCheck {
         loop {
             let wait = self.start_due(Instant::now());
             tokio::select! {
@@ -214,10 +214,10 @@ impl Checks {
                         }
                     };
                     let of = self.of_task.remove(&task);
-                    if let Some(Running { urgency, .. }) = &of {
+                    if let Some(RunningCheck { urgency, .. }) = &of {
                         self.lanes[*urgency as usize].running -= 1;
                     }
-                    return Done { of, found };
+                    return FinishedCheck { of, found };
                 }
                 () = sleep_until(wait) => {}
             }
@@ -225,10 +225,12 @@ impl Checks {
     }
 
     /// Notes what a check has found, and plans the next one.
-    pub(super) fn done(&mut self, done: Done, pools: &Pools) {
-        let Done { of: Some(Running { place, member, .. }), found } = done else { return };
+    pub(super) fn done(&mut self, done: FinishedCheck, pools: &Pools) {
+        let FinishedCheck { of: Some(RunningCheck { place, member, .. }), found } = done else {
+            return;
+        };
         let known = self.members.get(&place).filter(|it| Arc::ptr_eq(&it.member, &member));
-        let Some(Checked { which, since, .. }) = known else { return };
+        let Some(ScheduledEndpoint { which, since, .. }) = known else { return };
         let Some(pools) = pools.get(&which.0) else { return };
         let pool = Arc::clone(pools.pool(which.1));
         if let Some(found) = found {
@@ -241,7 +243,7 @@ impl Checks {
 
     fn schedule(&mut self, place: usize, due: Instant) {
         if let Some(known) = self.members.get_mut(&place) {
-            let urgency = Urgency::of(&known.member);
+            let urgency = CheckPriority::of(&known.member);
             known.due = Some((due, urgency));
             self.lanes[urgency as usize].due.push(Reverse((due, place)));
         }
@@ -249,16 +251,17 @@ impl Checks {
 
     /// Starts what is due, as far as there may be more. Returns when there is more to start.
     fn start_due(&mut self, now: Instant) -> Option<Instant> {
-        let waits = Urgency::ALL.map(|it| self.start_due_of(it, now));
+        let waits = CheckPriority::ALL.map(|it| self.start_due_of(it, now));
         waits.into_iter().flatten().min()
     }
 
-    fn start_due_of(&mut self, urgency: Urgency, now: Instant) -> Option<Instant> {
+    fn start_due_of(&mut self, urgency: CheckPriority, now: Instant) -> Option<Instant> {
         let Self { members, lanes, running, of_task, .. } = self;
-        let others = Urgency::ALL.iter().filter(|it| **it != urgency);
+        let others = CheckPriority::ALL.iter().filter(|it| **it != urgency);
         let kept = others.map(|it| lanes[*it as usize].running.max(RESERVED)).sum();
         let together = TOGETHER.saturating_sub(kept);
-        let Lane { due: waiting, gap, free_at, running: of_lane } = &mut lanes[urgency as usize];
+        let CheckQueue { due: waiting, gap, free_at, running: of_lane } =
+            &mut lanes[urgency as usize];
         while *of_lane < together {
             let Reverse((due, place)) = *waiting.peek()?;
             let known = members.get_mut(&place).filter(|it| it.due == Some((due, urgency)));
@@ -274,7 +277,7 @@ impl Checks {
             waiting.pop();
             known.due = None;
             let (member, pool) = (Arc::clone(&known.member), Arc::clone(&known.pool));
-            let of = Running { place, member: Arc::clone(&member), urgency };
+            let of = RunningCheck { place, member: Arc::clone(&member), urgency };
             let check = async move { member.check(&pool.policy().health).await };
             of_task.insert(running.spawn(check).id(), of);
             *of_lane += 1;
@@ -294,11 +297,11 @@ async fn sleep_until(at: Option<Instant>) {
 }
 
 /// How long to wait for the next check of an endpoint that is checked since `since`.
-fn pause(member: &Member, pool: &Pool, since: Instant, now: Instant) -> Duration {
+fn pause(member: &EndpointState, pool: &Pool, since: Instant, now: Instant) -> Duration {
     let pause = pool.policy().health.pause(member.is_unsettled());
     match member.starting() {
-        Some(TroubleKind::Refuses) => pause.min(STARTING),
-        Some(TroubleKind::Answers) if now.saturating_duration_since(since) < STARTING_FOR => {
+        Some(FailureKind::Refuses) => pause.min(STARTING),
+        Some(FailureKind::Answers) if now.saturating_duration_since(since) < STARTING_FOR => {
             pause.min(STARTING)
         }
         _ => pause,
@@ -323,17 +326,21 @@ mod tests {
         let (pool, pools) = pools(&["unix:/nowhere/one.sock", "unix:/nowhere/two.sock"]);
         let which = ("web".parse().expect("a name"), Color::Blue);
         let metrics = metrics();
-        let mut checks = Checks::new(1000, metrics.clone());
+        let mut checks = CheckScheduler::new(1000, metrics.clone());
         checks.follow(&which, &pool, Instant::now());
         let [one, two] = &*checks.of_pool[&which] else { panic!("two members") };
         let (one, two) = (*one, *two);
         // As if the check of the first one had been started.
         let known = checks.members.get_mut(&one).expect("known");
         known.due = None;
-        let of = Running { place: one, member: Arc::clone(&known.member), urgency: Urgency::First };
+        let of = RunningCheck {
+            place: one,
+            member: Arc::clone(&known.member),
+            urgency: CheckPriority::First,
+        };
         let task = checks.running.spawn(async { panic!("planted") }).id();
         checks.of_task.insert(task, of);
-        checks.lanes[Urgency::First as usize].running += 1;
+        checks.lanes[CheckPriority::First as usize].running += 1;
         let began = Instant::now();
         let mut ended = Vec::new();
         for _ in 0..2 {
@@ -362,22 +369,26 @@ mod tests {
         let later = now + STARTING_FOR;
         let pauses = || [now, later].map(|at| pause(member, &pool, now, at));
         assert_eq!(pauses(), [often; 2], "not yet checked");
-        pool.checked(member, Err(Trouble::refuses("refused")));
+        pool.checked(member, Err(HealthFailure::refuses("refused")));
         assert_eq!(pauses(), [STARTING; 2]);
-        assert_eq!(Urgency::of(member), Urgency::Starting);
-        pool.checked(member, Err(Trouble::answers("503")));
+        assert_eq!(CheckPriority::of(member), CheckPriority::Starting);
+        pool.checked(member, Err(HealthFailure::answers("503")));
         assert_eq!(pauses(), [STARTING, often]);
-        assert_eq!(Urgency::of(member), Urgency::Starting);
-        pool.checked(member, Err(Trouble::silent("timeout")));
+        assert_eq!(CheckPriority::of(member), CheckPriority::Starting);
+        pool.checked(member, Err(HealthFailure::silent("timeout")));
         assert_eq!(pauses(), [often; 2]);
-        assert_eq!(Urgency::of(member), Urgency::Down, "it does not hold up those that answer");
+        assert_eq!(
+            CheckPriority::of(member),
+            CheckPriority::Down,
+            "it does not hold up those that answer"
+        );
         pool.checked(member, Ok(()));
         assert_eq!(pauses(), [pool.policy().health.interval; 2]);
         for _ in 0..pool.policy().health.fall {
-            pool.checked(member, Err(Trouble::refuses("refused")));
+            pool.checked(member, Err(HealthFailure::refuses("refused")));
         }
         assert_eq!(pauses(), [often; 2], "it was up: the usual pauses");
-        assert_eq!(Urgency::of(member), Urgency::Down);
+        assert_eq!(CheckPriority::of(member), CheckPriority::Down);
         drop(pools);
     }
 }

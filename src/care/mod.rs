@@ -22,39 +22,39 @@ use std::{
 use tokio::{sync::watch, task::JoinHandle, time::MissedTickBehavior};
 use tracing::{info, warn};
 
-use self::{checks::Checks, names::NameBook, told::Told};
+use self::{checks::CheckScheduler, names::ResolvedNames, told::PublishedEvents};
 use crate::{
     metrics::Metrics,
     model::{Color, Difference, ServiceName},
-    upstream::{Alerts, EndpointEvent, Names, Pool, Pools, ServicePools},
+    upstream::{AlertQueue, EndpointEvent, Pool, Pools, Resolver, ServicePools},
 };
 
 /// Looks after all endpoints.
 pub struct Care {
     pools: watch::Receiver<Pools>,
-    alerts: Arc<Alerts>,
-    tell: Tell,
+    alerts: Arc<AlertQueue>,
+    tell: EventSink,
     metrics: Metrics,
     /// The pools that are looked after now.
     current: Pools,
-    checks: Checks,
-    names: NameBook,
-    told: Told,
+    checks: CheckScheduler,
+    names: ResolvedNames,
+    told: PublishedEvents,
     /// Pools with an endpoint that is left out for a while.
-    ejecting: HashSet<Which>,
+    ejecting: HashSet<PoolKey>,
     /// Pools whose endpoints speak TLS, whose files may change.
-    secured: HashSet<Which>,
+    secured: HashSet<PoolKey>,
 }
 
 /// Who listens to what happens to endpoints.
-pub type Tell = Arc<dyn Fn(EndpointEvent) + Send + Sync>;
+pub type EventSink = Arc<dyn Fn(EndpointEvent) + Send + Sync>;
 
 /// A pool, whichever one it is at the moment.
-type Which = (ServiceName, Color);
+type PoolKey = (ServiceName, Color);
 
 /// How much checking there may be.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Settings {
+pub struct CareSettings {
     /// Health checks a second, of all endpoints together that are as they were, and again as many each of those
     /// that are down and of those that may be about to change. With more endpoints than that times their interval,
     /// each is checked less often.
@@ -70,7 +70,7 @@ const FILES: Duration = Duration::from_secs(2);
 /// The time between two looks at pools that ring: one that is overloaded does so with every request.
 const BREATH: Duration = Duration::from_millis(20);
 
-impl Default for Settings {
+impl Default for CareSettings {
     fn default() -> Self {
         Self { checks_per_second: 400 }
     }
@@ -83,10 +83,10 @@ impl Care {
     #[must_use]
     pub fn new(
         pools: watch::Receiver<Pools>,
-        alerts: Arc<Alerts>,
-        names: Names,
-        settings: Settings,
-        tell: Tell,
+        alerts: Arc<AlertQueue>,
+        names: Resolver,
+        settings: CareSettings,
+        tell: EventSink,
         metrics: Metrics,
     ) -> Self {
         Self {
@@ -94,10 +94,10 @@ impl Care {
             alerts,
             tell,
             current: Pools::default(),
-            checks: Checks::new(settings.checks_per_second, metrics.clone()),
-            names: NameBook::new(names, metrics.clone()),
+            checks: CheckScheduler::new(settings.checks_per_second, metrics.clone()),
+            names: ResolvedNames::new(names, metrics.clone()),
             metrics,
-            told: Told::default(),
+            told: PublishedEvents::default(),
             ejecting: HashSet::new(),
             secured: HashSet::new(),
         }
@@ -199,7 +199,7 @@ impl Care {
         }
     }
 
-    fn tell_of(&mut self, which: &Which, now: Instant) {
+    fn tell_of(&mut self, which: &PoolKey, now: Instant) {
         let Some(pools) = self.current.get(&which.0) else { return };
         let (pool, is_active) = (pools.pool(which.1), pools.active == which.1);
         for event in self.told.follow(which, pool, is_active, now) {
@@ -211,7 +211,7 @@ impl Care {
     }
 
     /// Gives a pool the addresses of its names, as far as they are known.
-    fn resolve(&mut self, which: &Which) {
+    fn resolve(&mut self, which: &PoolKey) {
         let Some(pool) = self.pool(which) else { return };
         let mut has_changed = false;
         for event in self.names.resolve(which, &pool) {
@@ -253,12 +253,12 @@ impl Care {
         }
     }
 
-    fn pool(&self, (service, color): &Which) -> Option<Arc<Pool>> {
+    fn pool(&self, (service, color): &PoolKey) -> Option<Arc<Pool>> {
         self.current.get(service).map(|it| Arc::clone(it.pool(*color)))
     }
 }
 
-async fn called(alerts: &Alerts, not_before: Instant) {
+async fn called(alerts: &AlertQueue, not_before: Instant) {
     tokio::time::sleep_until(not_before.into()).await;
     alerts.called().await;
 }

@@ -10,28 +10,28 @@ use std::{
 use tokio::task::{Id, JoinSet};
 use tracing::{info, warn};
 
-use super::Which;
+use super::PoolKey;
 use crate::{
     metrics::Metrics,
-    model::Place,
-    upstream::{EndpointEvent, Found, LookUpError, Names, Pool},
+    model::EndpointAddress,
+    upstream::{EndpointEvent, LookupError, Pool, ResolvedAddresses, Resolver},
 };
 
 /// What names stand for. What is asked ends with this.
-pub(super) struct NameBook {
-    names: Names,
-    known: HashMap<Arc<str>, Known>,
+pub(super) struct ResolvedNames {
+    names: Resolver,
+    known: HashMap<Arc<str>, NameEntry>,
     /// The names of each pool that has any.
-    of_pool: HashMap<Which, HashSet<Arc<str>>>,
-    asking: JoinSet<Result<Found, LookUpError>>,
+    of_pool: HashMap<PoolKey, HashSet<Arc<str>>>,
+    asking: JoinSet<Result<ResolvedAddresses, LookupError>>,
     /// Which name each question is for; one that panics still has to be found.
     of_task: HashMap<Id, Arc<str>>,
     metrics: Metrics,
 }
 
-struct Known {
+struct NameEntry {
     /// The pools whose endpoints have this name.
-    pools: HashSet<Which>,
+    pools: HashSet<PoolKey>,
     /// The last known ones. They stay in use while no name server answers.
     addresses: Vec<IpAddr>,
     ask_at: Instant,
@@ -44,10 +44,10 @@ struct Known {
 const AGAIN: Duration = Duration::from_secs(1);
 const AGAIN_MAX: Duration = Duration::from_secs(5);
 
-// === impl NameBook ===
+// === impl ResolvedNames ===
 
-impl NameBook {
-    pub(super) fn new(names: Names, metrics: Metrics) -> Self {
+impl ResolvedNames {
+    pub(super) fn new(names: Resolver, metrics: Metrics) -> Self {
         Self {
             names,
             known: HashMap::new(),
@@ -59,14 +59,14 @@ impl NameBook {
     }
 
     /// Asks for the names of this pool from now on, and for no others in its place.
-    pub(super) fn follow(&mut self, which: &Which, pool: &Pool, now: Instant) {
+    pub(super) fn follow(&mut self, which: &PoolKey, pool: &Pool, now: Instant) {
         let hosts: HashSet<Arc<str>> = pool
             .spec()
             .endpoints
             .iter()
             .filter_map(|it| match &it.endpoint.place {
-                Place::Name { host, .. } => Some(Arc::clone(host)),
-                Place::Address(_) | Place::Unix(_) => None,
+                EndpointAddress::Name { host, .. } => Some(Arc::clone(host)),
+                EndpointAddress::Address(_) | EndpointAddress::Unix(_) => None,
             })
             .collect();
         let before = self.of_pool.remove(which).unwrap_or_default();
@@ -74,7 +74,7 @@ impl NameBook {
             self.leave(which, gone);
         }
         for host in &hosts {
-            let known = self.known.entry(Arc::clone(host)).or_insert_with(|| Known {
+            let known = self.known.entry(Arc::clone(host)).or_insert_with(|| NameEntry {
                 pools: HashSet::new(),
                 addresses: Vec::new(),
                 ask_at: now,
@@ -90,13 +90,13 @@ impl NameBook {
     }
 
     /// Asks for the names of this pool no longer.
-    pub(super) fn forget(&mut self, which: &Which) {
+    pub(super) fn forget(&mut self, which: &PoolKey) {
         for host in self.of_pool.remove(which).unwrap_or_default() {
             self.leave(which, &host);
         }
     }
 
-    fn leave(&mut self, which: &Which, host: &Arc<str>) {
+    fn leave(&mut self, which: &PoolKey, host: &Arc<str>) {
         if let Some(known) = self.known.get_mut(host) {
             known.pools.remove(which);
             if known.pools.is_empty() {
@@ -119,7 +119,7 @@ impl NameBook {
 
     /// Waits for an answer and writes it down. Returns the pools that it is for. Never ends if nothing was
     /// asked. Nothing is lost when the future is dropped.
-    pub(super) async fn hear(&mut self) -> Vec<Which> {
+    pub(super) async fn hear(&mut self) -> Vec<PoolKey> {
         let Some(heard) = self.asking.join_next_with_id().await else {
             return std::future::pending().await;
         };
@@ -134,7 +134,7 @@ impl NameBook {
         let Some(known) = self.known.get_mut(&host) else { return Vec::new() };
         known.is_asking = false;
         match answer {
-            Ok(Found { addresses, until }) => {
+            Ok(ResolvedAddresses { addresses, until }) => {
                 if known.failures > 0 {
                     info!(%host, "resolved again");
                 }
@@ -154,7 +154,7 @@ impl NameBook {
     }
 
     /// Gives a pool the addresses of its names, as far as they are known. Returns what has changed.
-    pub(super) fn resolve(&self, which: &Which, pool: &Pool) -> Vec<EndpointEvent> {
+    pub(super) fn resolve(&self, which: &PoolKey, pool: &Pool) -> Vec<EndpointEvent> {
         let mut events = Vec::new();
         for host in self.of_pool.get(which).into_iter().flatten() {
             let Some(known) = self.known.get(host).filter(|it| !it.addresses.is_empty()) else {
@@ -184,7 +184,7 @@ mod tests {
         let (pool, _pools) = pools(&["one.test:80", "two.test:80"]);
         let which = ("web".parse().expect("a name"), Color::Blue);
         let metrics = metrics();
-        let mut book = NameBook::new(names(), metrics.clone());
+        let mut book = ResolvedNames::new(names(), metrics.clone());
         let now = Instant::now();
         book.follow(&which, &pool, now);
         // In place of the questions, which would ask the network.

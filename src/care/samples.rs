@@ -6,16 +6,16 @@ use prometheus::Registry;
 
 use crate::{
     metrics::Metrics,
-    model::{Color, Policy, PoolSpec, Weighted},
-    upstream::{Admission, NameSettings, Names, Parts, Pool, Pools, ServicePools},
+    model::{Color, Policy, PoolSpec, WeightedEndpoint},
+    upstream::{Admission, Pool, PoolContext, Pools, Resolver, ResolverSettings, ServicePools},
 };
 
 pub(super) fn metrics() -> Metrics {
     Metrics::new(&Registry::new()).expect("a fresh registry")
 }
 
-pub(super) fn names() -> Names {
-    Names::new(&NameSettings::default())
+pub(super) fn names() -> Resolver {
+    Resolver::new(&ResolverSettings::default())
 }
 
 /// A service `web` whose blue pool has these endpoints, with its pools.
@@ -23,11 +23,11 @@ pub(super) fn pools(endpoints: &[&str]) -> (Arc<Pool>, Pools) {
     let make = |color, endpoints: &[&str]| {
         let endpoints = endpoints
             .iter()
-            .map(|it| Weighted { endpoint: it.parse().expect("an endpoint"), weight: 1 });
+            .map(|it| WeightedEndpoint { endpoint: it.parse().expect("an endpoint"), weight: 1 });
         let spec = PoolSpec::new(None, endpoints).expect("no two alike");
         let policy = Arc::new(Policy::default());
         let admission = Admission::new(&policy.limits);
-        let parts = Parts::new(names());
+        let parts = PoolContext::new(names());
         let service = "web".parse().expect("a name");
         let counted = Arc::new(metrics().pool(&service, color));
         Arc::new(Pool::new(service, color, spec, policy, admission, parts, counted))

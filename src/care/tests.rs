@@ -6,7 +6,7 @@ use super::*;
 use crate::{
     metrics::{LimitHit, Metrics},
     model::{Ejection, Endpoint, Health, Policy, PoolSpec},
-    upstream::{Admission, NameSettings, Parts},
+    upstream::{Admission, PoolContext, ResolverSettings},
 };
 
 const WEB: &str = "web";
@@ -15,7 +15,7 @@ struct Scene {
     pools: watch::Sender<Pools>,
     blue: Arc<Pool>,
     green: Arc<Pool>,
-    parts: Parts,
+    parts: PoolContext,
     events: Arc<Mutex<Vec<EndpointEvent>>>,
     _upstreams: [TcpListener; 2],
 }
@@ -29,8 +29,8 @@ impl Scene {
             ..Ejection::default()
         };
         let policy = Arc::new(Policy { ejection, ..Policy::default() });
-        let names = Names::new(&NameSettings::default());
-        let parts = Parts::new(names);
+        let names = Resolver::new(&ResolverSettings::default());
+        let parts = PoolContext::new(names);
         let metrics = Metrics::new(&Registry::new()).expect("a fresh registry");
         let name: ServiceName = WEB.parse().expect("a name");
         let admission = Admission::new(&policy.limits);
@@ -53,8 +53,8 @@ impl Scene {
     fn care(&self) -> JoinHandle<()> {
         let events = Arc::clone(&self.events);
         let tell = Arc::new(move |event| events.lock().expect("no panic").push(event));
-        let Parts { names, alerts, .. } = self.parts.clone();
-        let settings = Settings::default();
+        let PoolContext { names, alerts, .. } = self.parts.clone();
+        let settings = CareSettings::default();
         let (pools, metrics) = (self.pools.subscribe(), samples::metrics());
         tokio::spawn(Care::new(pools, alerts, names, settings, tell, metrics).run())
     }

@@ -8,35 +8,35 @@ use std::{
 
 use tracing::{error, info, warn};
 
-use super::Which;
+use super::PoolKey;
 use crate::{
     metrics::LimitHit,
     model::Health,
-    upstream::{Condition, EndpointEvent, Member, Pool},
+    upstream::{EndpointEvent, EndpointHealth, EndpointState, Pool},
 };
 
 /// What was told of all pools. Of a pool that is well there is nothing to remember.
 #[derive(Default)]
-pub(super) struct Told {
-    pools: HashMap<Which, OfPool>,
+pub(super) struct PublishedEvents {
+    pools: HashMap<PoolKey, PublishedPoolEvents>,
     /// Pools whose limits were met when that was told a moment ago.
-    quiet: HashSet<Which>,
+    quiet: HashSet<PoolKey>,
 }
 
 /// What was told of one pool.
 #[derive(Default)]
-struct OfPool {
+struct PublishedPoolEvents {
     /// What each member that is not well was last told to be like. By its place in memory, which the member
     /// beside it keeps from being used again.
-    conditions: HashMap<usize, (Arc<Member>, Condition)>,
+    conditions: HashMap<usize, (Arc<EndpointState>, EndpointHealth)>,
     is_panicking: bool,
     is_down: bool,
-    limits: HashMap<&'static str, LimitTold>,
+    limits: HashMap<&'static str, PublishedLimitHits>,
 }
 
 /// How often a limit was met when that was last told, and when that was.
 #[derive(Default)]
-struct LimitTold {
+struct PublishedLimitHits {
     hits: u64,
     at: Option<Instant>,
 }
@@ -44,13 +44,13 @@ struct LimitTold {
 /// The time between two events of the same limit.
 const QUIET: Duration = Duration::from_secs(10);
 
-// === impl Told ===
+// === impl PublishedEvents ===
 
-impl Told {
+impl PublishedEvents {
     /// What is to be told of a pool since this was called the last time.
     pub(super) fn follow(
         &mut self,
-        which: &Which,
+        which: &PoolKey,
         pool: &Pool,
         is_active: bool,
         now: Instant,
@@ -64,7 +64,7 @@ impl Told {
             true => self.quiet.insert(which.clone()),
             false => self.quiet.remove(which),
         };
-        let OfPool { conditions, is_panicking, is_down, limits } = &told;
+        let PublishedPoolEvents { conditions, is_panicking, is_down, limits } = &told;
         if !conditions.is_empty() || *is_panicking || *is_down || !limits.is_empty() {
             self.pools.insert(which.clone(), told);
         }
@@ -72,8 +72,8 @@ impl Told {
     }
 
     /// Pools of which there is more to tell by now.
-    pub(super) fn untold(&self, now: Instant) -> Vec<Which> {
-        let is_over = |it: &&Which| {
+    pub(super) fn untold(&self, now: Instant) -> Vec<PoolKey> {
+        let is_over = |it: &&PoolKey| {
             let limits = self.pools.get(*it).map(|it| it.limits.values());
             limits
                 .into_iter()
@@ -84,15 +84,15 @@ impl Told {
     }
 
     /// Forgets what was told of a pool.
-    pub(super) fn forget(&mut self, which: &Which) {
+    pub(super) fn forget(&mut self, which: &PoolKey) {
         self.pools.remove(which);
         self.quiet.remove(which);
     }
 }
 
-// === impl OfPool ===
+// === impl PublishedPoolEvents ===
 
-impl OfPool {
+impl PublishedPoolEvents {
     fn tell_of_members(&mut self, pool: &Pool, events: &mut Vec<EndpointEvent>) {
         let mut conditions = HashMap::new();
         for member in pool.members() {
@@ -102,7 +102,7 @@ impl OfPool {
                 tell_of_member(pool, &member, last.as_ref(), &condition, events);
                 last = Some(condition);
             }
-            let is_well = |it: &Condition| it.health != Health::Down && it.ejected.is_none();
+            let is_well = |it: &EndpointHealth| it.health != Health::Down && it.ejected.is_none();
             if let Some(last) = last.filter(|it| !is_well(it)) {
                 conditions.insert(place, (member, last));
             }
@@ -170,7 +170,7 @@ impl OfPool {
                 continue;
             }
             let requests = hits.saturating_sub(told.hits);
-            *told = LimitTold { hits, at: Some(now) };
+            *told = PublishedLimitHits { hits, at: Some(now) };
             warn!(%service, %color, limit, requests, "requests met a limit");
             events.push(EndpointEvent::LimitHit { service, color, limit, requests });
         }
@@ -180,9 +180,9 @@ impl OfPool {
 
 fn tell_of_member(
     pool: &Pool,
-    member: &Member,
-    before: Option<&Condition>,
-    after: &Condition,
+    member: &EndpointState,
+    before: Option<&EndpointHealth>,
+    after: &EndpointHealth,
     events: &mut Vec<EndpointEvent>,
 ) {
     let (service, color) = (pool.service().clone(), pool.color());
@@ -233,12 +233,12 @@ fn tell_of_member(
 #[cfg(test)]
 mod tests {
     use super::{super::samples::pools, *};
-    use crate::upstream::Trouble;
+    use crate::upstream::HealthFailure;
 
     #[test]
     fn a_pool_that_was_down_has_recovered_when_an_endpoint_is_up_and_not_before() {
         let which = ("web".parse().expect("a name"), crate::model::Color::Blue);
-        let mut told = Told::default();
+        let mut told = PublishedEvents::default();
         let mut follow = |pool: &Pool| -> Vec<&str> {
             let events = told.follow(&which, pool, true, Instant::now());
             let name = |it: &EndpointEvent| match it {
@@ -250,11 +250,11 @@ mod tests {
         };
         let (old, _pools) = pools(&["127.0.0.1:1"]);
         assert!(follow(&old).is_empty(), "not checked yet");
-        old.checked(&old.members()[0], Err(Trouble::refuses("refused")));
+        old.checked(&old.members()[0], Err(HealthFailure::refuses("refused")));
         assert_eq!(follow(&old), ["down"]);
         let (new, _pools) = pools(&["127.0.0.1:2", "127.0.0.1:3"]);
         assert!(follow(&new).is_empty(), "its endpoints were not checked yet");
-        new.checked(&new.members()[0], Err(Trouble::refuses("refused")));
+        new.checked(&new.members()[0], Err(HealthFailure::refuses("refused")));
         assert!(follow(&new).is_empty());
         new.checked(&new.members()[1], Ok(()));
         assert_eq!(follow(&new), ["up"]);

@@ -12,7 +12,7 @@ use flipgate_api::{
 };
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{Failure, Output, Terms, exit, status::show};
+use super::{ChangeArguments, CommandError, Output, exit, status::show};
 
 /// The longest wait of one call; the API itself has a limit of an hour.
 const SLICE: Duration = Duration::from_secs(1800);
@@ -26,14 +26,17 @@ pub(super) fn parse_pair(text: &str) -> Result<(String, String), String> {
     }
 }
 
-pub(super) async fn promote(services: Vec<(String, String)>, terms: &Terms) -> Result<u8, Failure> {
+pub(super) async fn promote(
+    services: Vec<(String, String)>,
+    terms: &ChangeArguments,
+) -> Result<u8, CommandError> {
     let mut colors = BTreeMap::new();
     for (service, color) in services {
         if let Some(before) = colors.insert(service.clone(), color.clone())
             && before != color
         {
             let text = format!("{service} is to be {before} and {color}: say which");
-            return Err(Failure::new(text).with_code(exit::USAGE));
+            return Err(CommandError::new(text).with_code(exit::USAGE));
         }
     }
     let wanted = colors.clone();
@@ -42,7 +45,10 @@ pub(super) async fn promote(services: Vec<(String, String)>, terms: &Terms) -> R
     change(Call::promote(&body), Some(wanted), &[], terms).await
 }
 
-pub(super) async fn rollback(services: Vec<String>, terms: &Terms) -> Result<u8, Failure> {
+pub(super) async fn rollback(
+    services: Vec<String>,
+    terms: &ChangeArguments,
+) -> Result<u8, CommandError> {
     let names = services.clone();
     let body = RollbackRequest { services, force: terms.force, reason: terms.reason.clone() };
     change(Call::rollback(&body), None, &names, terms).await
@@ -54,10 +60,17 @@ async fn change(
     mut call: Call<'_>,
     wanted: Option<BTreeMap<String, String>>,
     names: &[String],
-    terms: &Terms,
-) -> Result<u8, Failure> {
-    let Terms { if_generation, wait_drain, reason: _, force: _, idempotency_key, admin, output } =
-        terms;
+    terms: &ChangeArguments,
+) -> Result<u8, CommandError> {
+    let ChangeArguments {
+        if_generation,
+        wait_drain,
+        reason: _,
+        force: _,
+        idempotency_key,
+        admin,
+        output,
+    } = terms;
     if let Some(generation) = if_generation {
         call = call.if_generation(*generation);
     }
@@ -73,7 +86,7 @@ async fn change(
     {
         // That the color asked for is not active is what the exit code tells, whoever reads the rest.
         let _ = show(&status, *output);
-        return Err(Failure::new(text));
+        return Err(CommandError::new(text));
     }
     let Some(patience) = wait_drain else {
         return ended(show(&status, *output), 0);
@@ -90,7 +103,7 @@ async fn change(
         let left = until.saturating_duration_since(Instant::now());
         let drain = wait_for(name, Some(color), Some(left), &caller, *output).await;
         let generation = status.generation;
-        let drain = drain.map_err(|Failure { text, code: _ }| Failure {
+        let drain = drain.map_err(|CommandError { text, code: _ }| CommandError {
             code: exit::NOT_DRAINED,
             text: format!(
                 "the change was made (generation {generation}), but the wait failed: {text}"
@@ -139,7 +152,7 @@ fn draining(status: &Status, names: &[String]) -> Vec<(String, String)> {
 }
 
 /// The exit code of what was done, though the reader of the output may have gone.
-fn ended(printed: Result<(), OutputError>, code: u8) -> Result<u8, Failure> {
+fn ended(printed: Result<(), OutputError>, code: u8) -> Result<u8, CommandError> {
     match printed {
         Ok(()) | Err(OutputError::Closed) => Ok(code),
         Err(error) => Err(error.into()),
@@ -155,7 +168,7 @@ pub(super) async fn drain(
     wait: Option<Duration>,
     admin: &CallerArguments,
     output: Output,
-) -> Result<u8, Failure> {
+) -> Result<u8, CommandError> {
     let (service, color) = match service.split_once('=') {
         Some((service, color)) => (service, Some(color)),
         None => (service, None),
@@ -166,7 +179,7 @@ pub(super) async fn drain(
     let active = status.services.get(service).map(|it| it.active.as_str());
     if active == Some(drain.color.as_str()) {
         let text = format!("{service} has {} active: promote the other color first", drain.color);
-        return Err(Failure::new(text).with_code(exit::REFUSED));
+        return Err(CommandError::new(text).with_code(exit::REFUSED));
     }
     let printed = match output.is_json() {
         true => print_line(serde_json::to_string_pretty(&drain).expect("texts and numbers")),
@@ -183,7 +196,7 @@ async fn wait_for(
     wait: Option<Duration>,
     caller: &Caller,
     output: Output,
-) -> Result<DrainStatus, Failure> {
+) -> Result<DrainStatus, CommandError> {
     let now = || caller.drain(service, color, Duration::ZERO);
     let Some(wait) = wait else { return Ok(now().await?) };
     let until = Instant::now() + wait;

@@ -5,7 +5,7 @@ use std::path::Path;
 use flipgate_api::terminal::print_line;
 use ipnet::IpNet;
 
-use super::{Failure, run::load};
+use super::{CommandError, run::load};
 
 /// Who may preview, in words.
 fn internal(networks: &[IpNet]) -> String {
@@ -16,7 +16,7 @@ fn internal(networks: &[IpNet]) -> String {
     format!("internal clients: {}", networks.join(", "))
 }
 
-pub(super) fn check(path: &Path) -> Result<u8, Failure> {
+pub(super) fn check(path: &Path) -> Result<u8, CommandError> {
     let config = load(path)?;
     let (services, listeners) = (config.catalog.services().len(), config.listeners.len());
     let plural = |count| if count == 1 { "" } else { "s" };

@@ -6,15 +6,15 @@ use flipgate_api::{
 };
 use serde_json::Value;
 
-use super::{Failure, Output};
+use super::{CommandError, Output};
 
 pub(super) async fn events(
     after: Option<u64>,
     admin: &CallerArguments,
     output: Output,
-) -> Result<u8, Failure> {
+) -> Result<u8, CommandError> {
     let mut events = admin.caller()?.events(after).await?;
-    while let Some(event) = events.next().await.map_err(Failure::new)? {
+    while let Some(event) = events.next().await.map_err(CommandError::new)? {
         print(&event, output)?;
     }
     Ok(0)

@@ -91,7 +91,7 @@ enum Command {
         #[arg(required = true, value_name = "SERVICE=COLOR", value_parser = changes::parse_pair)]
         services: Vec<(String, String)>,
         #[command(flatten)]
-        terms: Terms,
+        terms: ChangeArguments,
     },
     /// Go back to the colors before the last promotion
     #[command(
@@ -103,7 +103,7 @@ enum Command {
         #[arg(value_name = "SERVICE")]
         services: Vec<String>,
         #[command(flatten)]
-        terms: Terms,
+        terms: ChangeArguments,
     },
     /// Show what still holds the color that is not active
     #[command(after_help = "Examples:\n  flipgate drain web\n  \
@@ -182,7 +182,7 @@ struct Output {
 
 /// On which terms a change is wanted.
 #[derive(Args, Clone, Debug)]
-struct Terms {
+struct ChangeArguments {
     /// Only if this is the current generation
     #[arg(long, value_name = "NUMBER")]
     if_generation: Option<u64>,
@@ -206,7 +206,7 @@ struct Terms {
 
 /// A command that failed: what to print on standard error, if there is anything to say, and the exit code.
 #[derive(Debug)]
-struct Failure {
+struct CommandError {
     code: u8,
     text: String,
 }
@@ -228,7 +228,10 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn dispatch(command: Command, signals: Option<io::Result<StartSignals>>) -> Result<u8, Failure> {
+fn dispatch(
+    command: Command,
+    signals: Option<io::Result<StartSignals>>,
+) -> Result<u8, CommandError> {
     match command {
         Command::Run { config } => run::run(config, signals.unwrap_or_else(StartSignals::register)),
         Command::Check { config } => check::check(&config),
@@ -241,10 +244,10 @@ fn dispatch(command: Command, signals: Option<io::Result<StartSignals>>) -> Resu
         }
         Command::Events { after, admin, output } => online(events::events(after, &admin, output)),
         Command::Demo { stay, json, clients, flips } => {
-            match demo::run(&demo::Options { stay, json, clients, flips }) {
+            match demo::run(&demo::DemoOptions { stay, json, clients, flips }) {
                 Ok(true) => Ok(0),
                 Ok(false) => Ok(1),
-                Err(error) => Err(Failure::new(format!("the demo cannot run: {error}"))),
+                Err(error) => Err(CommandError::new(format!("the demo cannot run: {error}"))),
             }
         }
         Command::Drill(drill) => {
@@ -262,9 +265,9 @@ fn dispatch(command: Command, signals: Option<io::Result<StartSignals>>) -> Resu
 }
 
 /// Runs a command that calls the admin API.
-fn online(command: impl Future<Output = Result<u8, Failure>>) -> Result<u8, Failure> {
+fn online(command: impl Future<Output = Result<u8, CommandError>>) -> Result<u8, CommandError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| Failure::new(error.to_string()))?;
+    let runtime = runtime.map_err(|error| CommandError::new(error.to_string()))?;
     runtime.block_on(command)
 }
 
@@ -291,9 +294,9 @@ impl Output {
     }
 }
 
-// === impl Failure ===
+// === impl CommandError ===
 
-impl Failure {
+impl CommandError {
     fn new(text: impl Into<String>) -> Self {
         Self { code: 1, text: text.into() }
     }
@@ -310,7 +313,7 @@ impl Failure {
     }
 }
 
-impl From<OutputError> for Failure {
+impl From<OutputError> for CommandError {
     fn from(error: OutputError) -> Self {
         match error {
             OutputError::Closed => Self { code: 0, text: String::new() },
@@ -319,20 +322,20 @@ impl From<OutputError> for Failure {
     }
 }
 
-impl From<TokenFileError> for Failure {
+impl From<TokenFileError> for CommandError {
     fn from(error: TokenFileError) -> Self {
         Self::new(error.to_string())
     }
 }
 
-impl From<flipgate_drill::command::Failure> for Failure {
-    fn from(failure: flipgate_drill::command::Failure) -> Self {
-        let flipgate_drill::command::Failure { code, text } = failure;
+impl From<flipgate_drill::command::CommandError> for CommandError {
+    fn from(failure: flipgate_drill::command::CommandError) -> Self {
+        let flipgate_drill::command::CommandError { code, text } = failure;
         Self { code, text }
     }
 }
 
-impl From<CallError> for Failure {
+impl From<CallError> for CommandError {
     fn from(error: CallError) -> Self {
         let failure = Self::new(error.to_string());
         match error {

@@ -16,11 +16,11 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
-use super::{Failure, exit};
+use super::{CommandError, exit};
 use crate::{
-    app::{App, Ended, Signals, StartSignals},
-    config::{Config, ConfigError, Log},
-    log::{Format, Queue},
+    app::{App, ExitOutcome, Signals, StartSignals},
+    config::{Config, ConfigError, LogSettings},
+    log::{LogFormat, LogQueue},
 };
 
 /// How long the last log lines may take to be written.
@@ -33,9 +33,9 @@ pub(super) fn register_signals() -> Option<io::Result<StartSignals>> {
     is_run.then(StartSignals::register)
 }
 
-pub(super) fn run(path: PathBuf, signals: io::Result<StartSignals>) -> Result<u8, Failure> {
+pub(super) fn run(path: PathBuf, signals: io::Result<StartSignals>) -> Result<u8, CommandError> {
     let signals =
-        signals.map_err(|error| Failure::new(format!("cannot handle signals: {error}")))?;
+        signals.map_err(|error| CommandError::new(format!("cannot handle signals: {error}")))?;
     let file = path.clone();
     let Some((config, signals)) = signals.unless_stopped(move || load(&file)) else {
         return Ok(0);
@@ -52,21 +52,27 @@ pub(super) fn run(path: PathBuf, signals: io::Result<StartSignals>) -> Result<u8
     Ok(code)
 }
 
-fn serve(config: Config, path: PathBuf, signals: Signals, log: &Queue) -> Result<u8, Failure> {
+fn serve(
+    config: Config,
+    path: PathBuf,
+    signals: Signals,
+    log: &LogQueue,
+) -> Result<u8, CommandError> {
     raise_open_files(config.connections_max);
     refuse_huge_pages();
-    let app = App::start(config, Some(path)).map_err(|error| Failure::new(error.to_string()))?;
+    let app =
+        App::start(config, Some(path)).map_err(|error| CommandError::new(error.to_string()))?;
     log.count_with(&app.log_dropped);
     Ok(code(app.run(signals)))
 }
 
 /// 0 if everything in progress was given its time and nothing had died.
-fn code(ended: Ended) -> u8 {
-    let Ended { cut: _, at_once, has_failed } = ended;
+fn code(ended: ExitOutcome) -> u8 {
+    let ExitOutcome { cut: _, at_once, has_failed } = ended;
     u8::from(at_once || has_failed)
 }
 
-pub(super) fn load(path: &std::path::Path) -> Result<Config, Failure> {
+pub(super) fn load(path: &std::path::Path) -> Result<Config, CommandError> {
     Config::load(path).map_err(|error| {
         let text = match &error {
             ConfigError::Unreadable { .. } => error.to_string(),
@@ -76,7 +82,7 @@ pub(super) fn load(path: &std::path::Path) -> Result<Config, Failure> {
                 format!("{} has {what}:\n{error}", path.display())
             }
         };
-        Failure::new(text).with_code(exit::USAGE)
+        CommandError::new(text).with_code(exit::USAGE)
     })
 }
 
@@ -106,12 +112,12 @@ fn refuse_huge_pages() {
 }
 
 /// Returns the queue of log lines, and whether they are colored.
-fn start_logging(log: &Log) -> Result<(Queue, bool), Failure> {
-    let Log { filter, json } = log;
+fn start_logging(log: &LogSettings) -> Result<(LogQueue, bool), CommandError> {
+    let LogSettings { filter, json } = log;
     let is_colored = io::stderr().is_terminal();
-    let format = if json.unwrap_or(!is_colored) { Format::Json } else { Format::Text };
-    let queue = Queue::start(format)
-        .map_err(|error| Failure::new(format!("cannot start threads: {error}")))?;
+    let format = if json.unwrap_or(!is_colored) { LogFormat::Json } else { LogFormat::Text };
+    let queue = LogQueue::start(format)
+        .map_err(|error| CommandError::new(format!("cannot start threads: {error}")))?;
     let mut targets: Targets = filter.parse().expect("checked when the configuration was read");
     // These libraries log a line for each frame below these levels; name one in `log.level` to see them. The
     // warnings of `h2` lack the client's address, so Flipgate logs its own, at a limited rate.
@@ -124,12 +130,12 @@ fn start_logging(log: &Log) -> Result<(Queue, bool), Failure> {
     }
     let lines = fmt::layer().with_writer(queue.clone());
     let lines = match format {
-        Format::Json => lines.json().flatten_event(true).boxed(),
-        Format::Text => lines.with_ansi(is_colored).boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+        LogFormat::Text => lines.with_ansi(is_colored).boxed(),
     };
     // Already set only where several run in one process, as tests do.
     let _ = tracing_subscriber::registry().with(lines.with_filter(targets)).try_init();
-    Queue::log_panics();
+    LogQueue::log_panics();
     Ok((queue, is_colored))
 }
 
@@ -142,7 +148,7 @@ mod tests {
         for (at_once, has_failed, expected) in
             [(false, false, 0), (true, false, 1), (false, true, 1), (true, true, 1)]
         {
-            assert_eq!(code(Ended { cut: 3, at_once, has_failed }), expected);
+            assert_eq!(code(ExitOutcome { cut: 3, at_once, has_failed }), expected);
         }
     }
 }

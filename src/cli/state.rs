@@ -6,10 +6,10 @@ use clap::Subcommand;
 use comfy_table::{Attribute, Cell, Table, presets};
 use flipgate_api::{escape, terminal::print_line};
 
-use super::{Failure, Output, run::load};
+use super::{CommandError, Output, run::load};
 use crate::{
     model::{Color, PoolSpec},
-    store::{self, PoolState, Shown},
+    store::{self, PoolState, StateReport},
 };
 
 /// What to do with the state of a folder.
@@ -32,14 +32,14 @@ pub(super) enum StateCommand {
     },
 }
 
-pub(super) fn state(command: StateCommand) -> Result<u8, Failure> {
+pub(super) fn state(command: StateCommand) -> Result<u8, CommandError> {
     let StateCommand::Show { folder, config, output } = command;
     let folder = match (folder, config) {
         (Some(folder), _) => folder,
         (None, Some(config)) => load(&config)?.state_dir,
         (None, None) => PathBuf::from("state"),
     };
-    let shown = store::show(&folder).map_err(|error| Failure::new(error.to_string()))?;
+    let shown = store::show(&folder).map_err(|error| CommandError::new(error.to_string()))?;
     if output.is_json() {
         print_line(format_args!("{:#}", shown.json()))?;
     } else {
@@ -48,8 +48,8 @@ pub(super) fn state(command: StateCommand) -> Result<u8, Failure> {
     Ok(0)
 }
 
-fn text(folder: &Path, shown: &Shown) -> String {
-    let Shown { state, replayed, torn, is_old } = shown;
+fn text(folder: &Path, shown: &StateReport) -> String {
+    let StateReport { state, replayed, torn, is_old } = shown;
     let folder = folder.display();
     let Some(state) = state else { return format!("{folder}: no state yet") };
     let mut lines = vec![format!(

@@ -7,9 +7,9 @@ use flipgate_api::{
     wire::{EndpointStatus, PoolStatus, Status},
 };
 
-use super::{Failure, Output};
+use super::{CommandError, Output};
 
-pub(super) async fn status(admin: &CallerArguments, output: Output) -> Result<u8, Failure> {
+pub(super) async fn status(admin: &CallerArguments, output: Output) -> Result<u8, CommandError> {
     let status = admin.caller()?.status().await?;
     show(&status, output)?;
     Ok(0)

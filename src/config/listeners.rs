@@ -7,7 +7,7 @@ use super::{
     settings::{network, path},
 };
 use crate::{
-    downstream::{Listener, Spoken},
+    downstream::{HttpVersions, Listener},
     tls::{ALPN_HTTP1, ALPN_HTTP2, ClientAuth, FileError, KeyPair, ServerSettings},
 };
 
@@ -63,7 +63,7 @@ fn listener(section: &Section<'_>) -> Option<Listener> {
     })
 }
 
-fn protocols(section: &Section<'_>) -> Spoken {
+fn protocols(section: &Section<'_>) -> HttpVersions {
     let both = vec!["http1".to_owned(), "h2".to_owned()];
     let named = section.list("protocols", both, |it| match it {
         "http1" | "h2" => Ok(it.to_owned()),
@@ -73,7 +73,7 @@ fn protocols(section: &Section<'_>) -> Spoken {
         section.note("protocols", "names none: write [\"http1\", \"h2\"], or leave it out");
     }
     let has = |name: &str| named.iter().any(|it| it == name);
-    Spoken { http1: has("http1"), http2: has("h2") }
+    HttpVersions { http1: has("http1"), http2: has("h2") }
 }
 
 fn proxies(section: &Section<'_>) -> Vec<ipnet::IpNet> {
@@ -94,7 +94,7 @@ fn proxies(section: &Section<'_>) -> Vec<ipnet::IpNet> {
     from
 }
 
-fn tls(section: &Section<'_>, speaks: Spoken) -> (Option<ServerSettings>, Option<String>) {
+fn tls(section: &Section<'_>, speaks: HttpVersions) -> (Option<ServerSettings>, Option<String>) {
     let inner = section.section("tls");
     if !section.has("tls") {
         return (None, None);

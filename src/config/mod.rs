@@ -16,13 +16,13 @@ use std::{
     time::Duration,
 };
 
-pub use self::reader::Mistake;
-use self::reader::{Mistakes, Section};
+pub use self::reader::Diagnostic;
+use self::reader::{Diagnostics, Section};
 use crate::{
     admin, care,
     control::Catalog,
-    downstream::{self, Listener, Patience},
-    model::{OwnAddress, OwnAddresses, OwnPlace},
+    downstream::{self, Listener, Timeouts},
+    model::{OwnAddress, OwnAddressKind, OwnAddresses},
     net::is_local,
     proxy, upstream,
 };
@@ -35,33 +35,33 @@ pub struct Config {
     /// Worker threads; 0 for one per core.
     pub workers: usize,
     /// What is logged.
-    pub log: Log,
+    pub log: LogSettings,
     /// The admin API.
-    pub admin: admin::Config,
+    pub admin: admin::AdminSettings,
     /// Where clients come in.
     pub listeners: Vec<Listener>,
     /// Services, and who may see what.
     pub catalog: Catalog,
     /// How long clients may take.
-    pub patience: Patience,
+    pub patience: Timeouts,
     /// Open connections of clients, of all workers.
     pub connections_max: usize,
     /// Those of one client address.
-    pub connections_per_client: PerClient,
+    pub connections_per_client: ConnectionsPerClient,
     /// What one connection may do.
-    pub connection: downstream::Limits,
+    pub connection: downstream::ConnectionLimits,
     /// Bytes that a body has to move by while something is waited for as long as that may be.
     pub least_progress: u64,
     /// How messages are passed on.
     pub forwarding: proxy::Forwarding,
     /// How connections to endpoints are opened and kept, of each worker.
-    pub upstream: upstream::Limits,
+    pub upstream: upstream::ConnectionSettings,
     /// Requests at once, of all workers.
     pub in_flight_max: usize,
     /// How much health checking there may be.
-    pub care: care::Settings,
+    pub care: care::CareSettings,
     /// How endpoints that are names are looked up.
-    pub names: upstream::NameSettings,
+    pub names: upstream::ResolverSettings,
     /// The time between the signal to stop, when `/readyz` turns 503, and the close of the listeners.
     pub shutdown_delay: Duration,
     /// How long requests may take to end then.
@@ -70,7 +70,7 @@ pub struct Config {
 
 /// How many connections one client address may have.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum PerClient {
+pub enum ConnectionsPerClient {
     /// A quarter of all, but some in any case.
     Auto,
     /// So many.
@@ -82,7 +82,7 @@ const PER_CLIENT_MIN: usize = 128;
 
 /// What is logged, and how.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Log {
+pub struct LogSettings {
     /// A level, or directives for single rooms, as `tracing` reads them.
     pub filter: String,
     /// JSON or text; by default text in a terminal and JSON elsewhere.
@@ -101,15 +101,15 @@ pub enum ConfigError {
         source: std::io::Error,
     },
     /// It has mistakes.
-    #[error("{}", Lines(.0))]
-    Mistakes(Vec<Mistake>),
+    #[error("{}", DiagnosticList(.0))]
+    Mistakes(Vec<Diagnostic>),
 }
 
-struct Lines<'a>(&'a [Mistake]);
+struct DiagnosticList<'a>(&'a [Diagnostic]);
 
-// === impl PerClient ===
+// === impl ConnectionsPerClient ===
 
-impl PerClient {
+impl ConnectionsPerClient {
     /// How many of so many that there may be.
     #[must_use]
     pub fn of(self, connections: usize) -> usize {
@@ -139,8 +139,8 @@ impl Config {
     /// # Errors
     ///
     /// Every mistake that it has.
-    pub fn parse(path: &Path, text: &str) -> Result<Self, Vec<Mistake>> {
-        let mistakes = Mistakes::new(path, text);
+    pub fn parse(path: &Path, text: &str) -> Result<Self, Vec<Diagnostic>> {
+        let mistakes = Diagnostics::new(path, text);
         let (table, errors) = toml::de::DeTable::parse_recoverable(text);
         for error in errors {
             mistakes.note(error.span().unwrap_or(0..0), "", error.message());
@@ -156,13 +156,13 @@ impl Config {
         }
     }
 
-    fn read(root: &Section<'_>, mistakes: &Mistakes<'_>) -> Option<Self> {
+    fn read(root: &Section<'_>, mistakes: &Diagnostics<'_>) -> Option<Self> {
         let state_dir = root.read("state_dir", PathBuf::from("state"), settings::path);
         let workers = root.read("workers", 0, |it| reader::whole(it, 0..=1024));
         let log = settings::log(&root.section("log"));
         let admin = settings::admin(&root.section("admin"));
         let listeners = listeners::listeners(root);
-        if let admin::Address::Tcp(address) = &admin.listen
+        if let admin::AdminAddress::Tcp(address) = &admin.listen
             && address.port() != 0
             && listeners.iter().any(|it| it.address == *address)
         {
@@ -183,7 +183,7 @@ impl Config {
         catalog.public_marks = clients.public_marks;
         catalog.keeps_trace = clients.keeps_trace;
         catalog.response_patience = times.response;
-        let upstream = upstream::Limits {
+        let upstream = upstream::ConnectionSettings {
             idle_max: limits.upstream_idle,
             stall: times.patience.stall,
             ..times.upstream
@@ -235,7 +235,8 @@ impl Config {
             shutdown_delay,
             shutdown_patience,
         } = new;
-        let same_times = upstream::Limits { idle_max: self.upstream.idle_max, ..*upstream };
+        let same_times =
+            upstream::ConnectionSettings { idle_max: self.upstream.idle_max, ..*upstream };
         [
             ("state_dir", self.state_dir != *state_dir),
             ("workers", self.workers != *workers),
@@ -273,22 +274,22 @@ const ADMIN: &str = "the admin API";
 #[must_use]
 pub fn own_addresses(
     listeners: impl Iterator<Item = SocketAddr>,
-    admin: &admin::Address,
+    admin: &admin::AdminAddress,
 ) -> OwnAddresses {
     let port = |address: SocketAddr, what| {
-        (address.port() != 0).then_some(OwnAddress { place: OwnPlace::Tcp(address), what })
+        (address.port() != 0).then_some(OwnAddress { place: OwnAddressKind::Tcp(address), what })
     };
     let admin = match admin {
-        admin::Address::Tcp(address) => port(*address, ADMIN),
-        admin::Address::Unix(path) => {
-            Some(OwnAddress { place: OwnPlace::Unix(path.as_path().into()), what: ADMIN })
+        admin::AdminAddress::Tcp(address) => port(*address, ADMIN),
+        admin::AdminAddress::Unix(path) => {
+            Some(OwnAddress { place: OwnAddressKind::Unix(path.as_path().into()), what: ADMIN })
         }
     };
     let listeners = listeners.filter_map(|it| port(it, "a listener"));
     OwnAddresses::new(listeners.chain(admin).collect(), is_local)
 }
 
-impl fmt::Display for Lines<'_> {
+impl fmt::Display for DiagnosticList<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (place, mistake) in self.0.iter().enumerate() {
             if place > 0 {

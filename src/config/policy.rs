@@ -11,8 +11,8 @@ use super::{
     settings::{duration, whole_exchange},
 };
 use crate::model::{
-    Abandoned, Algorithm, Balance, Drain, Ejection, HashKey, HealthCheck, Limits,
-    ParseStatusesError, Policy, Rate, Retry, ServiceTimeouts, Statuses,
+    AbandonedRequests, Algorithm, Balance, DrainPolicy, Ejection, HashKey, HealthCheck,
+    ParseStatusesError, Policy, RateLimit, Retry, ServiceLimits, ServiceTimeouts, StatusSet,
 };
 
 const PERCENT: RangeInclusive<usize> = 0..=100;
@@ -29,11 +29,11 @@ pub(super) fn policy(section: &Section<'_>) -> Arc<Policy> {
     })
 }
 
-fn drain(section: &Section<'_>) -> Drain {
-    let drain = Drain {
-        abandoned: section.read("abandoned", Abandoned::default(), |it| match text(it)? {
-            "cut" => Ok(Abandoned::Cut),
-            "wait" => Ok(Abandoned::Wait),
+fn drain(section: &Section<'_>) -> DrainPolicy {
+    let drain = DrainPolicy {
+        abandoned: section.read("abandoned", AbandonedRequests::default(), |it| match text(it)? {
+            "cut" => Ok(AbandonedRequests::Cut),
+            "wait" => Ok(AbandonedRequests::Wait),
             _ => Err("is \"cut\" or \"wait\"".to_owned()),
         }),
     };
@@ -146,7 +146,7 @@ fn ejection(section: &Section<'_>) -> Ejection {
         statuses: match section.has("on") {
             true => {
                 let listed = section.list("on", Vec::new(), failing);
-                listed.into_iter().fold(Statuses::default(), Statuses::and)
+                listed.into_iter().fold(StatusSet::default(), StatusSet::and)
             }
             false => known.statuses,
         },
@@ -171,7 +171,7 @@ fn retry(section: &Section<'_>) -> Retry {
         }),
     });
     let retry = Retry {
-        statuses: on.iter().flatten().copied().fold(Statuses::default(), Statuses::and),
+        statuses: on.iter().flatten().copied().fold(StatusSet::default(), StatusSet::and),
         on_closed: on.iter().any(Option::is_none),
         try_patience: section.read("try_timeout", known.try_patience, or_none(duration)),
         tries: section.read("tries", known.tries, |it| whole(it, 1..=10)),
@@ -182,8 +182,8 @@ fn retry(section: &Section<'_>) -> Retry {
     retry
 }
 
-fn limits(section: &Section<'_>) -> Limits {
-    let known = Limits::default();
+fn limits(section: &Section<'_>) -> ServiceLimits {
+    let known = ServiceLimits::default();
     let most = |key| section.read(key, None, or_none(|it| whole(it, 1..=1_000_000)));
     let per_second = section.read("client_rate", None, or_none(rate));
     let burst = section.read("client_burst", None, |it| {
@@ -192,10 +192,10 @@ fn limits(section: &Section<'_>) -> Limits {
     if section.has("client_burst") && !section.has("client_rate") {
         section.note("client_burst", "is for `client_rate`: write that too, or leave it out");
     }
-    let limits = Limits {
+    let limits = ServiceLimits {
         in_flight: most("in_flight"),
         client_rate: per_second
-            .map(|per_second| Rate { per_second, burst: burst.unwrap_or(per_second) }),
+            .map(|per_second| RateLimit { per_second, burst: burst.unwrap_or(per_second) }),
         endpoint_requests: most("endpoint_requests"),
         endpoint_connections: most("endpoint_connections"),
         queue: section.read("queue", known.queue, |it| whole(it, 0..=1_000_000)),
@@ -222,18 +222,19 @@ fn rate(value: &DeValue<'_>) -> Result<NonZeroU32, String> {
     rate.filter(|it| it.get() <= 1_000_000).ok_or_else(|| wrong.to_owned())
 }
 
-fn statuses(section: &Section<'_>, key: &'static str, known: Statuses) -> Statuses {
+fn statuses(section: &Section<'_>, key: &'static str, known: StatusSet) -> StatusSet {
     if !section.has(key) {
         return known;
     }
     let listed = section
-        .list(key, Vec::new(), |it| it.parse::<Statuses>().map_err(|error| error.to_string()));
-    listed.into_iter().fold(Statuses::default(), Statuses::and)
+        .list(key, Vec::new(), |it| it.parse::<StatusSet>().map_err(|error| error.to_string()));
+    listed.into_iter().fold(StatusSet::default(), StatusSet::and)
 }
 
 /// Statuses of answers that have failed.
-fn failing(text: &str) -> Result<Statuses, String> {
-    let statuses: Statuses = text.parse().map_err(|error: ParseStatusesError| error.to_string())?;
+fn failing(text: &str) -> Result<StatusSet, String> {
+    let statuses: StatusSet =
+        text.parse().map_err(|error: ParseStatusesError| error.to_string())?;
     match (100..400).any(|it| statuses.contains(it)) {
         true => Err(format!("`{text}` has answers in it that are good: write 400 to 599")),
         false => Ok(statuses),

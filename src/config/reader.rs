@@ -12,7 +12,7 @@ use toml::{
 
 /// One mistake in a file.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Mistake {
+pub struct Diagnostic {
     /// The file, as it was named.
     pub file: String,
     /// From 1.
@@ -27,10 +27,10 @@ pub struct Mistake {
 
 /// The mistakes found so far.
 #[derive(Debug)]
-pub(super) struct Mistakes<'a> {
+pub(super) struct Diagnostics<'a> {
     file: String,
     text: &'a str,
-    found: RefCell<Vec<Mistake>>,
+    found: RefCell<Vec<Diagnostic>>,
 }
 
 /// A table, and which of its keys were asked for.
@@ -40,18 +40,18 @@ pub(super) struct Section<'a> {
     table: Option<&'a DeTable<'a>>,
     place: Range<usize>,
     asked: RefCell<BTreeSet<&'static str>>,
-    mistakes: &'a Mistakes<'a>,
+    mistakes: &'a Diagnostics<'a>,
 }
 
 /// An item of a list that may be a text or a table.
-pub(super) enum Written<'a> {
+pub(super) enum StringOrTable<'a> {
     Text(&'a str),
     Table(Section<'a>),
 }
 
-// === impl Mistakes ===
+// === impl Diagnostics ===
 
-impl<'a> Mistakes<'a> {
+impl<'a> Diagnostics<'a> {
     pub(super) fn new(file: &Path, text: &'a str) -> Self {
         Self { file: file.display().to_string(), text, found: RefCell::default() }
     }
@@ -61,7 +61,7 @@ impl<'a> Mistakes<'a> {
         let line = before.matches('\n').count() + 1;
         let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
         let (file, key, what) = (self.file.clone(), key.to_owned(), what.to_string());
-        self.found.borrow_mut().push(Mistake { file, line, column, key, what });
+        self.found.borrow_mut().push(Diagnostic { file, line, column, key, what });
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -69,7 +69,7 @@ impl<'a> Mistakes<'a> {
     }
 
     /// All of them, in the order of the file.
-    pub(super) fn into_sorted(self) -> Vec<Mistake> {
+    pub(super) fn into_sorted(self) -> Vec<Diagnostic> {
         let mut found = self.found.into_inner();
         found.sort_by(|a, b| (a.line, a.column, &a.key).cmp(&(b.line, b.column, &b.key)));
         found.dedup();
@@ -77,7 +77,7 @@ impl<'a> Mistakes<'a> {
     }
 }
 
-impl fmt::Display for Mistake {
+impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { file, line, column, key, what } = self;
         let colon = if key.is_empty() { "" } else { ": " };
@@ -88,7 +88,7 @@ impl fmt::Display for Mistake {
 // === impl Section ===
 
 impl<'a> Section<'a> {
-    pub(super) fn root(table: &'a Spanned<DeTable<'a>>, mistakes: &'a Mistakes<'a>) -> Self {
+    pub(super) fn root(table: &'a Spanned<DeTable<'a>>, mistakes: &'a Diagnostics<'a>) -> Self {
         let place = 0..0;
         Self {
             path: String::new(),
@@ -214,7 +214,7 @@ impl<'a> Section<'a> {
     pub(super) fn tables_or_texts<T>(
         &self,
         key: &'static str,
-        parse: impl Fn(Written<'a>) -> Result<T, String>,
+        parse: impl Fn(StringOrTable<'a>) -> Result<T, String>,
     ) -> Vec<T> {
         let Some(value) = self.find(key) else { return Vec::new() };
         let Some(items) = value.get_ref().as_array() else {
@@ -226,9 +226,9 @@ impl<'a> Section<'a> {
             let name = format!("{}[{place}]", self.name(key));
             let parsed = match item.get_ref().as_table() {
                 Some(table) => {
-                    parse(Written::Table(self.inner(name.clone(), Some(table), item.span())))
+                    parse(StringOrTable::Table(self.inner(name.clone(), Some(table), item.span())))
                 }
-                None => text(item.get_ref()).and_then(|it| parse(Written::Text(it))),
+                None => text(item.get_ref()).and_then(|it| parse(StringOrTable::Text(it))),
             };
             match parsed {
                 Ok(item) => Some(item),

@@ -4,16 +4,16 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use super::{
     policy::policy,
-    reader::{Mistakes, Section, Written, text, whole},
+    reader::{Diagnostics, Section, StringOrTable, text, whole},
     settings::{duration, path, size},
 };
 use crate::{
     control::{Catalog, ServiceSpec},
     model::{
         Color, Endpoint, HostPattern, Link, OwnAddresses, PoolSpec, Protocol, ProxyProtocol,
-        ServiceName, ServiceRules, UpstreamTls, Version, Weighted,
+        ServiceName, ServiceRules, UpstreamTls, Version, WeightedEndpoint,
     },
-    tls::{Connector, FileError},
+    tls::{FileError, UpstreamConnector},
     upstream::wrong_socket,
 };
 
@@ -94,7 +94,7 @@ fn pool(section: &Section<'_>, own: &OwnAddresses) -> PoolSpec {
 
 /// Notes the endpoints whose requests would come back.
 fn refuse_own(section: &Section<'_>, spec: &PoolSpec, own: &OwnAddresses) {
-    for Weighted { endpoint, .. } in &spec.endpoints {
+    for WeightedEndpoint { endpoint, .. } in &spec.endpoints {
         if let Some(what) = wrong_socket(endpoint, own) {
             section.note("endpoints", what);
         } else if let Some(found) = own.find(endpoint) {
@@ -105,18 +105,19 @@ fn refuse_own(section: &Section<'_>, spec: &PoolSpec, own: &OwnAddresses) {
 }
 
 /// An address, or a table of an address and a weight.
-fn weighted(written: Written<'_>) -> Result<Weighted, String> {
+fn weighted(written: StringOrTable<'_>) -> Result<WeightedEndpoint, String> {
     let endpoint = |it: &str| {
         it.parse::<Endpoint>().map_err(|error: crate::model::ParseEndpointError| error.to_string())
     };
     match written {
-        Written::Text(address) => endpoint(address).map(Into::into),
-        Written::Table(section) => {
+        StringOrTable::Text(address) => endpoint(address).map(Into::into),
+        StringOrTable::Table(section) => {
             let example = "the address, like \"127.0.0.1:9001\"";
             let address = section.need("address", example, |it| endpoint(text(it)?));
-            let weight = section.read("weight", 1, |it| whole(it, 1..=Weighted::MAX.into()));
+            let weight =
+                section.read("weight", 1, |it| whole(it, 1..=WeightedEndpoint::MAX.into()));
             section.finish();
-            address.and_then(|it| Weighted::new(it, weight)).ok_or_else(String::new)
+            address.and_then(|it| WeightedEndpoint::new(it, weight)).ok_or_else(String::new)
         }
     }
 }
@@ -145,7 +146,7 @@ fn link(section: &Section<'_>) -> Link {
         (None, Some(_)) => inner.note("cert", "is missing: the key needs its certificate"),
         _ if tls == UpstreamTls::default() => {}
         _ => {
-            if let Err(FileError { path, what }) = Connector::check(&tls) {
+            if let Err(FileError { path, what }) = UpstreamConnector::check(&tls) {
                 let is = |it: &Option<PathBuf>| it.as_ref() == Some(&path);
                 let key = match () {
                     () if is(&tls.key) => "key",
@@ -163,7 +164,7 @@ fn link(section: &Section<'_>) -> Link {
 /// The catalog of the services, unless two of them want the same requests.
 pub(super) fn catalog(
     services: BTreeMap<ServiceName, ServiceSpec>,
-    mistakes: &Mistakes<'_>,
+    mistakes: &Diagnostics<'_>,
     root: &Section<'_>,
 ) -> Option<Catalog> {
     match Catalog::new(services) {

@@ -6,43 +6,43 @@ use ipnet::IpNet;
 use toml::de::DeValue;
 
 use super::{
-    Log, PerClient,
+    ConnectionsPerClient, LogSettings,
     reader::{Section, flag, text, whole},
 };
 use crate::{
     admin, care,
-    downstream::{self, Patience},
+    downstream::{self, Timeouts},
     http1::HeadLimits,
     model::{NamePattern, Networks, ParseNamePatternError},
     proxy,
-    upstream::{self, Families, NameSettings},
+    upstream::{self, AddressFamilies, ResolverSettings},
 };
 
 /// The most that `max_line` and `max_head` may be.
 const HEAD_BYTES_MAX: usize = 63 * 1024;
 
-pub(super) struct Clients {
+pub(super) struct ClientSettings {
     pub(super) internal: Vec<IpNet>,
     pub(super) trusted_proxies: Vec<IpNet>,
     pub(super) public_marks: bool,
     pub(super) keeps_trace: bool,
 }
 
-pub(super) struct Times {
-    pub(super) patience: Patience,
-    pub(super) upstream: upstream::Limits,
+pub(super) struct TimeoutSettings {
+    pub(super) patience: Timeouts,
+    pub(super) upstream: upstream::ConnectionSettings,
     pub(super) response: Duration,
 }
 
-pub(super) struct Limits {
+pub(super) struct LimitSettings {
     pub(super) connections: usize,
-    pub(super) connections_per_client: PerClient,
-    pub(super) connection: downstream::Limits,
+    pub(super) connections_per_client: ConnectionsPerClient,
+    pub(super) connection: downstream::ConnectionLimits,
     /// Bytes for each second.
     pub(super) least_rate: Option<u64>,
     pub(super) upstream_idle: usize,
     pub(super) in_flight: usize,
-    pub(super) care: care::Settings,
+    pub(super) care: care::CareSettings,
 }
 
 /// Loopback. Not the private networks: behind a NAT, a container network or an L4 load balancer, the public
@@ -52,7 +52,7 @@ const INTERNAL: [&str; 2] = ["127.0.0.0/8", "::1/128"];
 /// Longer times are most likely a mistake of the unit.
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
-pub(super) fn log(section: &Section<'_>) -> Log {
+pub(super) fn log(section: &Section<'_>) -> LogSettings {
     let filter = section.read("level", "info".to_owned(), |it| {
         let level = text(it)?;
         let is_level = |it: &str| it.parse::<tracing_subscriber::filter::LevelFilter>().is_ok();
@@ -70,11 +70,11 @@ pub(super) fn log(section: &Section<'_>) -> Log {
         _ => Err("is \"auto\", \"json\" or \"text\"".to_owned()),
     });
     section.finish();
-    Log { filter, json }
+    LogSettings { filter, json }
 }
 
-pub(super) fn admin(section: &Section<'_>) -> admin::Config {
-    let default = admin::Address::default();
+pub(super) fn admin(section: &Section<'_>) -> admin::AdminSettings {
+    let default = admin::AdminAddress::default();
     let listen = section.read("listen", default, |it| {
         text(it)?.parse().map_err(|error: admin::ParseAddressError| error.to_string())
     });
@@ -95,7 +95,7 @@ pub(super) fn admin(section: &Section<'_>) -> admin::Config {
         section.note("require_token", what);
     }
     section.finish();
-    admin::Config { listen, hosts, require_if_match, require_token, tokens }
+    admin::AdminSettings { listen, hosts, require_if_match, require_token, tokens }
 }
 
 fn token(section: &Section<'_>) -> Option<admin::Token> {
@@ -114,7 +114,7 @@ fn token(section: &Section<'_>) -> Option<admin::Token> {
     Some(admin::Token { name: name?, scope: scope?, secret: secret? })
 }
 
-pub(super) fn clients(section: &Section<'_>) -> Clients {
+pub(super) fn clients(section: &Section<'_>) -> ClientSettings {
     let internal = INTERNAL.map(|it| network(it).expect("networks of the RFCs")).to_vec();
     let internal = section.list("internal", internal, network);
     let trusted_proxies = section.list("trusted_proxies", Vec::new(), |it| match network(it)? {
@@ -130,7 +130,7 @@ pub(super) fn clients(section: &Section<'_>) -> Clients {
         _ => Err("is \"new\" or \"keep\"".to_owned()),
     });
     section.finish();
-    Clients { internal, trusted_proxies, public_marks, keeps_trace }
+    ClientSettings { internal, trusted_proxies, public_marks, keeps_trace }
 }
 
 pub(super) fn forwarding(section: &Section<'_>) -> proxy::Forwarding {
@@ -152,10 +152,10 @@ pub(super) fn forwarding(section: &Section<'_>) -> proxy::Forwarding {
     proxy::Forwarding { via, trailers: trailers.into() }
 }
 
-pub(super) fn timeouts(section: &Section<'_>) -> Times {
+pub(super) fn timeouts(section: &Section<'_>) -> TimeoutSettings {
     let time = |key, default| section.read(key, Duration::from_secs(default), duration);
-    let times = Times {
-        patience: Patience {
+    let times = TimeoutSettings {
+        patience: Timeouts {
             handshake: time("handshake", 10),
             head: time("head", 10),
             keep_alive: time("keep_alive", 75),
@@ -164,7 +164,7 @@ pub(super) fn timeouts(section: &Section<'_>) -> Times {
             request: section.read("request", None, whole_exchange),
             tunnel: time("tunnel", 3600),
         },
-        upstream: upstream::Limits {
+        upstream: upstream::ConnectionSettings {
             connect: time("upstream_connect", 5),
             idle: time("upstream_idle", 30),
             idle_max: 0,
@@ -184,7 +184,7 @@ pub(super) fn whole_exchange(value: &DeValue<'_>) -> Result<Option<Duration>, St
     }
 }
 
-pub(super) fn limits(section: &Section<'_>) -> Limits {
+pub(super) fn limits(section: &Section<'_>) -> LimitSettings {
     let number = |key, default, bounds| section.read(key, default, |it| whole(it, bounds));
     let known = HeadLimits::default();
     let head = HeadLimits {
@@ -198,18 +198,20 @@ pub(super) fn limits(section: &Section<'_>) -> Limits {
             "`max_line`, by default \"8KiB\", is larger than `max_head`, by default \"32KiB\"",
         );
     }
-    let limits = Limits {
+    let limits = LimitSettings {
         connections: number("connections", 8192, 1..=1_000_000),
-        connections_per_client: section.read("connections_per_client", PerClient::Auto, |it| {
-            match text(it) {
-                Ok("auto") => Ok(PerClient::Auto),
-                Ok("none") => Ok(PerClient::AtMost(usize::MAX)),
+        connections_per_client: section.read(
+            "connections_per_client",
+            ConnectionsPerClient::Auto,
+            |it| match text(it) {
+                Ok("auto") => Ok(ConnectionsPerClient::Auto),
+                Ok("none") => Ok(ConnectionsPerClient::AtMost(usize::MAX)),
                 _ => whole(it, 1..=1_000_000)
-                    .map(PerClient::AtMost)
+                    .map(ConnectionsPerClient::AtMost)
                     .map_err(|what| format!("{what}, \"auto\" or \"none\"")),
-            }
-        }),
-        connection: downstream::Limits {
+            },
+        ),
+        connection: downstream::ConnectionLimits {
             requests: number("requests_per_connection", 100_000, 1..=1_000_000_000),
             streams: u32::try_from(number("h2_streams", 100, 1..=10_000)).unwrap_or(100),
             resets: number("h2_resets", 100, 1..=1_000_000),
@@ -218,7 +220,7 @@ pub(super) fn limits(section: &Section<'_>) -> Limits {
         least_rate: section.read("min_rate", None, size),
         upstream_idle: number("upstream_idle", 256, 0..=100_000),
         in_flight: number("in_flight", 100_000, 1..=10_000_000),
-        care: care::Settings {
+        care: care::CareSettings {
             checks_per_second: u32::try_from(number("health_checks", 400, 1..=100_000))
                 .unwrap_or(400),
         },
@@ -227,9 +229,9 @@ pub(super) fn limits(section: &Section<'_>) -> Limits {
     limits
 }
 
-pub(super) fn names(section: &Section<'_>) -> NameSettings {
-    let known = NameSettings::default();
-    let settings = NameSettings {
+pub(super) fn names(section: &Section<'_>) -> ResolverSettings {
+    let known = ResolverSettings::default();
+    let settings = ResolverSettings {
         servers: section.list("servers", Vec::new(), |it| {
             let address = it.parse::<SocketAddr>().ok();
             let address = address.or_else(|| Some(SocketAddr::new(it.parse().ok()?, 53)));
@@ -238,9 +240,9 @@ pub(super) fn names(section: &Section<'_>) -> NameSettings {
             })
         }),
         families: section.read("families", known.families, |it| match text(it)? {
-            "both" => Ok(Families::Both),
-            "ipv4" => Ok(Families::V4),
-            "ipv6" => Ok(Families::V6),
+            "both" => Ok(AddressFamilies::Both),
+            "ipv4" => Ok(AddressFamilies::V4),
+            "ipv6" => Ok(AddressFamilies::V6),
             _ => Err("is \"both\", \"ipv4\" or \"ipv6\"".to_owned()),
         }),
         ttl_min: section.read("min_ttl", known.ttl_min, duration),

@@ -42,7 +42,7 @@ pub enum Change {
 
 /// A change with the conditions under which it is wanted.
 #[derive(Clone, Debug)]
-pub struct Call {
+pub struct ChangeRequest {
     /// What is wanted.
     pub change: Change,
     /// Only if the current generation is one of these; `None` for any.
@@ -67,7 +67,7 @@ pub struct Idempotency {
 
 /// A change that was made.
 #[derive(Clone, Debug)]
-pub struct Done {
+pub struct ChangeOutcome {
     /// The generation that has it: what the next change is decided on.
     pub generation: Generation,
     /// The revision of the state that has it, or that was found to have it already.
@@ -95,7 +95,7 @@ pub enum ChangeError {
     },
     /// It cannot be done, for these reasons.
     #[error("{}", sentences(.0))]
-    Refused(Vec<Reason>),
+    Refused(Vec<RefusalReason>),
     /// The idempotency key belongs to another call.
     #[error(
         "the idempotency key `{0}` was used for a different call: use a new key for each change"
@@ -111,16 +111,16 @@ pub enum ChangeError {
 
 /// One reason against a change.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Reason {
+pub struct RefusalReason {
     /// The service that it concerns; none for the change as a whole.
     pub service: Option<ServiceName>,
     /// What is wrong.
-    pub problem: Problem,
+    pub problem: ReasonKind,
 }
 
 /// What is wrong with a change.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-pub enum Problem {
+pub enum ReasonKind {
     /// The configuration has no such service.
     #[error("is not configured: see `flipgate status` for the services there are")]
     UnknownService,
@@ -197,9 +197,9 @@ impl Change {
     }
 }
 
-// === impl Problem ===
+// === impl ReasonKind ===
 
-impl Problem {
+impl ReasonKind {
     /// A word for programs.
     #[must_use]
     pub fn code(&self) -> &'static str {
@@ -231,9 +231,9 @@ impl Problem {
     }
 }
 
-// === impl Reason ===
+// === impl RefusalReason ===
 
-impl fmt::Display for Reason {
+impl fmt::Display for RefusalReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.service {
             Some(service) => write!(f, "service `{service}` {}", self.problem),
@@ -242,7 +242,7 @@ impl fmt::Display for Reason {
     }
 }
 
-fn sentences(reasons: &[Reason]) -> String {
+fn sentences(reasons: &[RefusalReason]) -> String {
     reasons.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 

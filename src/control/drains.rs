@@ -12,7 +12,7 @@ use crate::{
 
 /// What still holds a color of a service.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct DrainPicture {
+pub struct DrainSnapshot {
     /// The service.
     pub service: ServiceName,
     /// The color.
@@ -22,7 +22,7 @@ pub struct DrainPicture {
     /// Requests that were admitted before the last change that concerned this color.
     pub in_flight: usize,
     /// What they are.
-    pub kinds: Kinds,
+    pub kinds: ClaimCounts,
     /// For how long the oldest of them has been inside.
     pub oldest: Option<Duration>,
     /// Requests of internal clients who asked for the color since. They do not hold up the drain.
@@ -33,7 +33,7 @@ pub struct DrainPicture {
 
 /// Claims by what they are used for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Kinds {
+pub struct ClaimCounts {
     /// Requests with their responses.
     pub request: usize,
     /// Upgraded connections.
@@ -45,7 +45,7 @@ impl Control {
     /// color that was active at last or, if that is drained, the other one. `None` for a service that is not
     /// configured, or was removed and is drained for some seconds.
     #[must_use]
-    pub fn drain(&self, service: &ServiceName, color: Option<Color>) -> Option<DrainPicture> {
+    pub fn drain(&self, service: &ServiceName, color: Option<Color>) -> Option<DrainSnapshot> {
         let active = self.active(service);
         let color = color.map_or_else(|| self.draining(service, active), Some)?;
         if active.is_none() && self.removed(service).is_none() {
@@ -57,12 +57,12 @@ impl Control {
         let summary = self.ledger().inside(&sides);
         let in_flight = inside.retired;
         let is_active = active == Some(color);
-        Some(DrainPicture {
+        Some(DrainSnapshot {
             service: service.clone(),
             color,
             is_active,
             in_flight,
-            kinds: Kinds {
+            kinds: ClaimCounts {
                 request: in_flight.saturating_sub(summary.tunnels),
                 tunnel: summary.tunnels,
             },
@@ -92,7 +92,7 @@ impl Control {
         service: &ServiceName,
         color: Option<Color>,
         patience: Duration,
-    ) -> Option<DrainPicture> {
+    ) -> Option<DrainSnapshot> {
         let active = self.active(service);
         // Of a service that is removed, it may be one color after the other.
         let color = color.or(active.map(Color::other));

@@ -101,12 +101,12 @@ pub enum EventKind {
 /// The events of this process: the last of them kept, new ones passed on.
 #[derive(Debug)]
 pub struct Events {
-    recent: Mutex<Recent>,
+    recent: Mutex<EventBuffer>,
     live: broadcast::Sender<Arc<Event>>,
 }
 
 #[derive(Debug)]
-struct Recent {
+struct EventBuffer {
     /// The number before the first of this process.
     base: u64,
     last: u64,
@@ -134,7 +134,7 @@ impl Events {
     /// No events yet; their numbers begin behind `base`.
     #[must_use]
     pub fn after(base: u64) -> Self {
-        let recent = Recent { base, last: base, events: VecDeque::new() };
+        let recent = EventBuffer { base, last: base, events: VecDeque::new() };
         Self { recent: Mutex::new(recent), live: broadcast::channel(LAG_MAX).0 }
     }
 
@@ -178,7 +178,7 @@ impl Events {
         Subscription { missed, live }
     }
 
-    fn recent(&self) -> MutexGuard<'_, Recent> {
+    fn recent(&self) -> MutexGuard<'_, EventBuffer> {
         self.recent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -10,28 +10,28 @@ use tracing::{error, info, warn};
 
 use super::{
     catalog::Catalog,
-    change::{Call, Change, ChangeError, Done},
+    change::{Change, ChangeError, ChangeOutcome, ChangeRequest},
     events::Events,
-    picture::{Picture, shown_removed},
+    picture::{StatusSnapshot, shown_removed},
     plan::follow,
     reconcile::Reconciler,
-    shared::{Applied, Shared},
-    worker::{Question, Worker},
+    shared::{Applied, ControlShared},
+    worker::{ControlTask, PendingChange},
 };
 use crate::{
     metrics::{Metrics, PromotionResult},
     model::{Color, OwnAddresses, Rules, ServiceName},
-    store::{CommitError, Condition, Revision, State, Store},
+    store::{CommitError, Revision, State, Store, StoreHealth},
     switch::{Ledger, Service, Switch},
-    tls::Connector,
-    upstream::{Parts, Pool, Pools},
+    tls::UpstreamConnector,
+    upstream::{Pool, PoolContext, Pools},
 };
 
 /// Asks for changes, and looks. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Control {
-    calls: mpsc::Sender<Question>,
-    shared: Arc<Shared>,
+    calls: mpsc::Sender<PendingChange>,
+    shared: Arc<ControlShared>,
 }
 
 /// Calls that wait for the one before them.
@@ -51,9 +51,9 @@ impl Control {
         store: Arc<dyn Store>,
         catalog: Catalog,
         metrics: Metrics,
-        parts: Parts,
+        parts: PoolContext,
         workers: usize,
-    ) -> Result<(Self, Worker), CommitError> {
+    ) -> Result<(Self, ControlTask), CommitError> {
         let mut watch = store.watch();
         let found = watch.borrow_and_update().clone();
         let is_new = found.revision == Revision::default() && found.services.is_empty();
@@ -68,7 +68,7 @@ impl Control {
         tell_of_start(&state, &catalog, &store.place(), is_new);
         let ledger = Arc::new(Ledger::new(workers));
         let (reconciler, first, table) = Reconciler::first(state, catalog, &metrics, &parts);
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(ControlShared {
             store,
             switch: Arc::new(Switch::new(table)),
             ledger,
@@ -81,7 +81,7 @@ impl Control {
             busy: Mutex::default(),
         });
         let (calls, questions) = mpsc::channel(QUEUE);
-        let worker = Worker::new(Arc::clone(&shared), questions, watch, reconciler);
+        let worker = ControlTask::new(Arc::clone(&shared), questions, watch, reconciler);
         Ok((Self { calls, shared }, worker))
     }
 
@@ -91,12 +91,12 @@ impl Control {
     /// # Errors
     ///
     /// [`ChangeError`]. Nothing has changed then, unless it says that the outcome is unknown.
-    pub async fn propose(&self, call: Call) -> Result<Done, ChangeError> {
+    pub async fn propose(&self, call: ChangeRequest) -> Result<ChangeOutcome, ChangeError> {
         let is_promotion = matches!(call.change, Change::Promote(_) | Change::Rollback { .. });
         // Held until the pools have them.
         let _connectors = self.read_ahead(&call.change).await;
         let (answer, answered) = oneshot::channel();
-        let asked = self.calls.send(Question { call, answer }).await;
+        let asked = self.calls.send(PendingChange { call, answer }).await;
         let done = match asked {
             Ok(()) => answered.await.unwrap_or(Err(ChangeError::Stopping)),
             Err(_) => Err(ChangeError::Stopping),
@@ -116,7 +116,7 @@ impl Control {
 
     /// Reads the files that the pools of a change need, on a thread for that: the one that makes changes must
     /// not wait for a disk.
-    async fn read_ahead(&self, change: &Change) -> Vec<Arc<Connector>> {
+    async fn read_ahead(&self, change: &Change) -> Vec<Arc<UpstreamConnector>> {
         let settings = change.tls_settings(&self.catalog());
         if settings.is_empty() {
             return Vec::new();
@@ -141,20 +141,20 @@ impl Control {
     /// The whole picture of now. Takes time in proportion to the number of services: not for the thread
     /// that changes are made on.
     #[must_use]
-    pub fn picture(&self) -> Picture {
+    pub fn picture(&self) -> StatusSnapshot {
         self.picture_of(&self.applied())
     }
 
     /// The picture of what was applied at one moment, with what is inside now.
     #[must_use]
-    pub fn picture_of(&self, applied: &Applied) -> Picture {
-        Picture::of(&self.shared.switch, applied, applied.pools.keys())
+    pub fn picture_of(&self, applied: &Applied) -> StatusSnapshot {
+        StatusSnapshot::of(&self.shared.switch, applied, applied.pools.keys())
     }
 
     /// The same of these services alone, in proportion to their number.
     #[must_use]
-    pub fn picture_of_some(&self, applied: &Applied, services: &[ServiceName]) -> Picture {
-        Picture::of(&self.shared.switch, applied, services.iter())
+    pub fn picture_of_some(&self, applied: &Applied, services: &[ServiceName]) -> StatusSnapshot {
+        StatusSnapshot::of(&self.shared.switch, applied, services.iter())
     }
 
     /// The configuration that is in force.
@@ -168,7 +168,7 @@ impl Control {
     pub fn scrape(&self) -> String {
         let picture = self.picture();
         let generation = picture.generation;
-        let Condition { read_only, refused, waiting: _ } = self.condition();
+        let StoreHealth { read_only, refused, waiting: _ } = self.condition();
         let is_writable = read_only.is_none() && refused.is_none();
         // During a reload a service may be noted as removed, and still or already be there.
         let mut removed = self.shared.removed.names();
@@ -212,7 +212,7 @@ impl Control {
 
     /// Whether changes can be written.
     #[must_use]
-    pub fn condition(&self) -> Condition {
+    pub fn condition(&self) -> StoreHealth {
         self.shared.store.condition()
     }
 

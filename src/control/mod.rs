@@ -18,11 +18,13 @@ mod worker;
 
 pub use self::{
     catalog::{Catalog, CatalogError, ServiceSpec},
-    change::{Call, Change, ChangeError, Done, Idempotency, Problem, Reason},
-    drains::{DrainPicture, Kinds},
+    change::{
+        Change, ChangeError, ChangeOutcome, ChangeRequest, Idempotency, ReasonKind, RefusalReason,
+    },
+    drains::{ClaimCounts, DrainSnapshot},
     events::{Event, EventKind, Events, Subscription},
     handle::Control,
-    picture::{EndpointPicture, Picture, PoolPicture, ServicePicture},
+    picture::{EndpointSnapshot, PoolSnapshot, ServiceSnapshot, StatusSnapshot},
     shared::Applied,
-    worker::{StoreEnded, Worker},
+    worker::{ControlTask, StoreClosed},
 };

@@ -5,27 +5,27 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Instant};
 use super::shared::Applied;
 
 use crate::{
-    metrics::{Shown, ShownEndpoint, ShownPool},
+    metrics::{EndpointGauges, PoolGauges, ServiceGauges},
     model::{Color, Endpoint, Generation, Health, Role, Rules, ServiceName, Source, Version},
     store::{Revision, ServiceState},
     switch::{Drain, Switch},
-    upstream::{Condition, Member, Pool, ServicePools},
+    upstream::{EndpointHealth, EndpointState, Pool, ServicePools},
 };
 
 /// Services, colors, roles, endpoints and who is inside.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Picture {
+pub struct StatusSnapshot {
     /// Of which generation this is.
     pub generation: Generation,
     /// Of which revision of the state.
     pub revision: Revision,
     /// All configured services, or those that were asked for.
-    pub services: BTreeMap<ServiceName, ServicePicture>,
+    pub services: BTreeMap<ServiceName, ServiceSnapshot>,
 }
 
 /// One service.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct ServicePicture {
+pub struct ServiceSnapshot {
     /// The color that answers.
     pub active: Color,
     /// The color that a rollback would make active.
@@ -33,14 +33,14 @@ pub struct ServicePicture {
     /// Whether its entry in the state file could not be read: it answers nobody then.
     pub is_damaged: bool,
     /// The pool named blue.
-    pub blue: PoolPicture,
+    pub blue: PoolSnapshot,
     /// The pool named green.
-    pub green: PoolPicture,
+    pub green: PoolSnapshot,
 }
 
 /// One pool.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct PoolPicture {
+pub struct PoolSnapshot {
     /// What the color is now.
     pub role: Role,
     /// What runs there.
@@ -58,12 +58,12 @@ pub struct PoolPicture {
     /// Whether a request ever came to it.
     pub was_used: bool,
     /// Its endpoints; of a name that was resolved, one for each address.
-    pub endpoints: Vec<EndpointPicture>,
+    pub endpoints: Vec<EndpointSnapshot>,
 }
 
 /// One endpoint.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct EndpointPicture {
+pub struct EndpointSnapshot {
     /// Where it is, as it was written.
     pub address: Endpoint,
     /// If that is a name, which of its addresses.
@@ -71,7 +71,7 @@ pub struct EndpointPicture {
     /// Its share beside the others'.
     pub weight: u16,
     /// How it is doing.
-    pub condition: Condition,
+    pub condition: EndpointHealth,
     /// Requests that are with it.
     pub in_flight: usize,
     /// Connections to it.
@@ -82,9 +82,9 @@ pub struct EndpointPicture {
     pub was_ejected: bool,
 }
 
-// === impl Picture ===
+// === impl StatusSnapshot ===
 
-impl Picture {
+impl StatusSnapshot {
     /// What was applied at one moment, with what is inside now, of these services.
     pub(super) fn of<'a>(
         switch: &Switch<Arc<Rules>, Pool>,
@@ -96,10 +96,10 @@ impl Picture {
             let known = state.services.get(name).map(|it| &**it);
             let is_damaged = state.damaged.contains_key(name);
             let pool = |it: &Pool| {
-                let picture = PoolPicture::of(switch, it, pools.active, known);
-                if is_damaged { PoolPicture { role: Role::Empty, ..picture } } else { picture }
+                let picture = PoolSnapshot::of(switch, it, pools.active, known);
+                if is_damaged { PoolSnapshot { role: Role::Empty, ..picture } } else { picture }
             };
-            ServicePicture {
+            ServiceSnapshot {
                 active: pools.active,
                 previous: known.and_then(|it| it.previous),
                 is_damaged,
@@ -113,15 +113,19 @@ impl Picture {
     }
 }
 
-impl ServicePicture {
+impl ServiceSnapshot {
     /// The same for a scrape.
-    pub(super) fn shown(&self, service: ServiceName) -> Shown {
-        Shown { service, active: Some(self.active), pools: [self.blue.shown(), self.green.shown()] }
+    pub(super) fn shown(&self, service: ServiceName) -> ServiceGauges {
+        ServiceGauges {
+            service,
+            active: Some(self.active),
+            pools: [self.blue.shown(), self.green.shown()],
+        }
     }
 
     /// The pool of a color.
     #[must_use]
-    pub fn pool(&self, color: Color) -> &PoolPicture {
+    pub fn pool(&self, color: Color) -> &PoolSnapshot {
         match color {
             Color::Blue => &self.blue,
             Color::Green => &self.green,
@@ -130,15 +134,18 @@ impl ServicePicture {
 }
 
 /// A removed service for a scrape: what is still inside.
-pub(super) fn shown_removed(switch: &Switch<Arc<Rules>, Pool>, service: ServiceName) -> Shown {
+pub(super) fn shown_removed(
+    switch: &Switch<Arc<Rules>, Pool>,
+    service: ServiceName,
+) -> ServiceGauges {
     let pools = Color::BOTH.map(|color| {
         let inside = switch.inside(&service, color);
-        ShownPool { in_flight: inside.current + inside.retired, ..ShownPool::default() }
+        PoolGauges { in_flight: inside.current + inside.retired, ..PoolGauges::default() }
     });
-    Shown { service, active: None, pools }
+    ServiceGauges { service, active: None, pools }
 }
 
-impl PoolPicture {
+impl PoolSnapshot {
     fn of(
         switch: &Switch<Arc<Rules>, Pool>,
         pool: &Pool,
@@ -172,22 +179,22 @@ impl PoolPicture {
             retries_left: pool.retries_left(Instant::now()),
             is_panicking: pool.is_panicking(),
             was_used: pool.metrics().was_used(),
-            endpoints: pool.members().iter().map(|it| EndpointPicture::of(it)).collect(),
+            endpoints: pool.members().iter().map(|it| EndpointSnapshot::of(it)).collect(),
         }
     }
 
     /// The same for a scrape.
-    pub(super) fn shown(&self) -> ShownPool {
+    pub(super) fn shown(&self) -> PoolGauges {
         let Self { in_flight, queued, retries_left, is_panicking, was_used, endpoints, .. } = self;
         let (in_flight, queued, retries_left) = (*in_flight, *queued, *retries_left);
-        let endpoints = endpoints.iter().map(EndpointPicture::shown).collect();
+        let endpoints = endpoints.iter().map(EndpointSnapshot::shown).collect();
         let (is_panicking, was_used) = (*is_panicking, *was_used);
-        ShownPool { in_flight, queued, retries_left, is_panicking, was_used, endpoints }
+        PoolGauges { in_flight, queued, retries_left, is_panicking, was_used, endpoints }
     }
 }
 
-impl EndpointPicture {
-    fn of(member: &Member) -> Self {
+impl EndpointSnapshot {
+    fn of(member: &EndpointState) -> Self {
         Self {
             address: member.endpoint().clone(),
             resolved: member.resolved(),
@@ -200,9 +207,9 @@ impl EndpointPicture {
         }
     }
 
-    fn shown(&self) -> ShownEndpoint {
+    fn shown(&self) -> EndpointGauges {
         let Self { address, resolved, condition, in_flight, connections, .. } = self;
-        ShownEndpoint {
+        EndpointGauges {
             endpoint: match resolved {
                 Some(resolved) => format!("{address} {resolved}"),
                 None => address.to_string(),

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
     catalog::Catalog,
-    change::{Change, Problem, Reason},
+    change::{Change, ReasonKind, RefusalReason},
 };
 use crate::{
     model::{Color, OwnAddresses, PoolSpec, ServiceName},
@@ -18,7 +18,7 @@ pub(super) fn plan(
     own: &OwnAddresses,
     change: &Change,
     reason: Option<&str>,
-) -> Result<State, Vec<Reason>> {
+) -> Result<State, Vec<RefusalReason>> {
     let reasons = own_endpoints(own, change);
     if !reasons.is_empty() {
         return Err(reasons);
@@ -40,8 +40,9 @@ pub(super) fn plan(
             next
         }
         Change::SetPool { service, color, spec, force } => {
-            set_pool(state, catalog, service, *color, spec, *force)
-                .map_err(|problem| vec![Reason { service: Some(service.clone()), problem }])?
+            set_pool(state, catalog, service, *color, spec, *force).map_err(|problem| {
+                vec![RefusalReason { service: Some(service.clone()), problem }]
+            })?
         }
         Change::Follow(new) => {
             let next = follow(state, new);
@@ -63,10 +64,10 @@ pub(super) fn plan(
 }
 
 /// The endpoints of a change that are the process itself: their requests would come back.
-fn own_endpoints(own: &OwnAddresses, change: &Change) -> Vec<Reason> {
+fn own_endpoints(own: &OwnAddresses, change: &Change) -> Vec<RefusalReason> {
     let found = |name: &ServiceName, spec: &PoolSpec| {
         let own = spec.endpoints.iter().find_map(|it| own.find(&it.endpoint))?;
-        Some(Reason { service: Some(name.clone()), problem: Problem::OwnAddress(own) })
+        Some(RefusalReason { service: Some(name.clone()), problem: ReasonKind::OwnAddress(own) })
     };
     match change {
         Change::Promote(_) | Change::Rollback { .. } => Vec::new(),
@@ -105,7 +106,7 @@ pub(super) fn follow(state: &State, catalog: &Catalog) -> State {
 }
 
 /// The services whose active pool a changed configuration would leave without an endpoint.
-fn emptied(state: &State, next: &State, new: &Catalog) -> Vec<Reason> {
+fn emptied(state: &State, next: &State, new: &Catalog) -> Vec<RefusalReason> {
     let active = |state: &State, name: &ServiceName| {
         let service = state.services.get(name)?;
         let has_none = service.pool(service.active).spec().endpoints.is_empty();
@@ -115,8 +116,8 @@ fn emptied(state: &State, next: &State, new: &Catalog) -> Vec<Reason> {
     names
         .filter_map(|name| match (active(state, name)?, active(next, name)?) {
             ((_, false), (color, true)) => {
-                let problem = Problem::ActiveEmptied(color);
-                Some(Reason { service: Some(name.clone()), problem })
+                let problem = ReasonKind::ActiveEmptied(color);
+                Some(RefusalReason { service: Some(name.clone()), problem })
             }
             _ => None,
         })
@@ -127,15 +128,15 @@ fn promote(
     state: &State,
     catalog: &Catalog,
     colors: &BTreeMap<ServiceName, Color>,
-) -> Result<State, Vec<Reason>> {
+) -> Result<State, Vec<RefusalReason>> {
     let mut next = state.clone();
     let mut reasons = Vec::new();
     if colors.is_empty() {
-        reasons.push(Reason { service: None, problem: Problem::NothingNamed });
+        reasons.push(RefusalReason { service: None, problem: ReasonKind::NothingNamed });
     }
     for (name, color) in colors {
         if let Err(problem) = promote_one(&mut next, catalog, name, *color) {
-            reasons.push(Reason { service: Some(name.clone()), problem });
+            reasons.push(RefusalReason { service: Some(name.clone()), problem });
         }
     }
     let services = colors.keys().cloned().collect();
@@ -148,24 +149,24 @@ fn promote_one(
     catalog: &Catalog,
     name: &ServiceName,
     color: Color,
-) -> Result<(), Problem> {
-    let spec = catalog.services().get(name).ok_or(Problem::UnknownService)?;
+) -> Result<(), ReasonKind> {
+    let spec = catalog.services().get(name).ok_or(ReasonKind::UnknownService)?;
     if next.damaged.contains_key(name) {
         // The operator says which color is active, which is all that was lost for good.
         if spec.pool(color).endpoints.is_empty() {
-            return Err(Problem::NoEndpoints(color));
+            return Err(ReasonKind::NoEndpoints(color));
         }
         let fresh = ServiceState::fresh(color, spec.blue.clone(), spec.green.clone());
         next.damaged.remove(name);
         next.services.insert(name.clone(), Arc::new(fresh));
         return Ok(());
     }
-    let service = next.services.get(name).ok_or(Problem::UnknownService)?;
+    let service = next.services.get(name).ok_or(ReasonKind::UnknownService)?;
     if service.active == color {
-        return Err(Problem::AlreadyActive(color));
+        return Err(ReasonKind::AlreadyActive(color));
     }
     if service.pool(color).spec().endpoints.is_empty() {
-        return Err(Problem::NoEndpoints(color));
+        return Err(ReasonKind::NoEndpoints(color));
     }
     let mut service = ServiceState::clone(service);
     service.promote(color);
@@ -179,28 +180,28 @@ fn colors_before(
     catalog: &Catalog,
     names: &[ServiceName],
     force: bool,
-) -> Result<BTreeMap<ServiceName, Color>, Vec<Reason>> {
+) -> Result<BTreeMap<ServiceName, Color>, Vec<RefusalReason>> {
     let names = if names.is_empty() { &state.promotion.services } else { names };
     if names.is_empty() {
-        return Err(vec![Reason { service: None, problem: Problem::NothingPromoted }]);
+        return Err(vec![RefusalReason { service: None, problem: ReasonKind::NothingPromoted }]);
     }
     let mut colors = BTreeMap::new();
     let mut reasons = Vec::new();
     for name in names {
         let known = state.services.get(name).filter(|_| catalog.services().contains_key(name));
         let problem = match known {
-            None if state.damaged.contains_key(name) => Problem::Damaged,
-            None => Problem::UnknownService,
+            None if state.damaged.contains_key(name) => ReasonKind::Damaged,
+            None => ReasonKind::UnknownService,
             Some(service) => match service.previous {
                 Some(color) if service.pool(color).served || force => {
                     colors.insert(name.clone(), color);
                     continue;
                 }
-                Some(color) => Problem::ChangedSince(color),
-                None => Problem::NeverPromoted,
+                Some(color) => ReasonKind::ChangedSince(color),
+                None => ReasonKind::NeverPromoted,
             },
         };
-        reasons.push(Reason { service: Some(name.clone()), problem });
+        reasons.push(RefusalReason { service: Some(name.clone()), problem });
     }
     if reasons.is_empty() { Ok(colors) } else { Err(reasons) }
 }
@@ -212,18 +213,18 @@ fn set_pool(
     color: Color,
     spec: &PoolSpec,
     force: bool,
-) -> Result<State, Problem> {
+) -> Result<State, ReasonKind> {
     if state.damaged.contains_key(name) {
-        return Err(Problem::Damaged);
+        return Err(ReasonKind::Damaged);
     }
     let service = state.services.get(name).filter(|_| catalog.services().contains_key(name));
-    let mut service = ServiceState::clone(service.ok_or(Problem::UnknownService)?);
+    let mut service = ServiceState::clone(service.ok_or(ReasonKind::UnknownService)?);
     let is_active = service.active == color;
     if is_active && !force {
-        return Err(Problem::PoolIsActive(color));
+        return Err(ReasonKind::PoolIsActive(color));
     }
     if is_active && spec.endpoints.is_empty() {
-        return Err(Problem::ActiveEmptied(color));
+        return Err(ReasonKind::ActiveEmptied(color));
     }
     let pool = service.pool_mut(color);
     // What a pool is made of changes with every deployment; how it is spoken to is the file's.
@@ -239,12 +240,16 @@ mod tests {
     use super::{plan as plan_for, *};
     use crate::{
         control::ServiceSpec,
-        model::{Endpoint, Generation, OwnAddress, OwnPlace},
+        model::{Endpoint, Generation, OwnAddress, OwnAddressKind},
     };
 
     use Color::{Blue, Green};
 
-    fn plan(state: &State, catalog: &Catalog, change: &Change) -> Result<State, Vec<Reason>> {
+    fn plan(
+        state: &State,
+        catalog: &Catalog,
+        change: &Change,
+    ) -> Result<State, Vec<RefusalReason>> {
         plan_for(state, catalog, &OwnAddresses::default(), change, None)
     }
 
@@ -290,7 +295,7 @@ mod tests {
         Change::Rollback { services, force: false }
     }
 
-    fn problems(refused: Result<State, Vec<Reason>>) -> Vec<Problem> {
+    fn problems(refused: Result<State, Vec<RefusalReason>>) -> Vec<ReasonKind> {
         refused.expect_err("refused").into_iter().map(|it| it.problem).collect()
     }
 
@@ -304,7 +309,7 @@ mod tests {
 
         let one_cannot = Change::Promote(colors(&[("api", Green), ("web", Blue), ("x", Blue)]));
         let refused = problems(plan(&state, &catalog, &one_cannot));
-        assert_eq!(refused, [Problem::AlreadyActive(Blue), Problem::UnknownService]);
+        assert_eq!(refused, [ReasonKind::AlreadyActive(Blue), ReasonKind::UnknownService]);
     }
 
     #[test]
@@ -312,22 +317,22 @@ mod tests {
         let catalog = catalog(&[("web", &["w:1"], &[])]);
         let state = follow(&State::default(), &catalog);
         let change = Change::Promote(colors(&[("web", Green)]));
-        assert_eq!(problems(plan(&state, &catalog, &change)), [Problem::NoEndpoints(Green)]);
+        assert_eq!(problems(plan(&state, &catalog, &change)), [ReasonKind::NoEndpoints(Green)]);
     }
 
     #[test]
     fn an_endpoint_that_is_the_process_itself_is_refused() {
         let (state, old) = two();
         let address = "127.0.0.1:80".parse().expect("an address");
-        let own = OwnAddress { place: OwnPlace::Tcp(address), what: "a listener" };
+        let own = OwnAddress { place: OwnAddressKind::Tcp(address), what: "a listener" };
         let addresses = OwnAddresses::new(vec![own.clone()], |_| false);
         let plan = |change| problems(plan_for(&state, &old, &addresses, &change, None));
         let service: ServiceName = "web".parse().expect("a name");
         let loops = spec(&["n:1", "localhost:80"]);
         let set = Change::SetPool { service, color: Green, spec: loops, force: true };
-        assert_eq!(plan(set), [Problem::OwnAddress(own.clone())]);
+        assert_eq!(plan(set), [ReasonKind::OwnAddress(own.clone())]);
         let file = catalog(&[("api", &["a:1"], &[]), ("web", &["w:1"], &["0.0.0.0:80"])]);
-        assert_eq!(plan(Change::Follow(Arc::new(file))), [Problem::OwnAddress(own)]);
+        assert_eq!(plan(Change::Follow(Arc::new(file))), [ReasonKind::OwnAddress(own)]);
         let good = catalog(&[("api", &["a:1"], &[]), ("web", &["w:1"], &["127.0.0.1:81"])]);
         let follow = Change::Follow(Arc::new(good));
         assert!(plan_for(&state, &old, &addresses, &follow, None).is_ok());
@@ -342,7 +347,7 @@ mod tests {
         assert_eq!((active(&back, "api"), active(&back, "web")), (Blue, Blue));
         // A rollback that is repeated must not bring back what it was to remove.
         let again = problems(plan(&back, &catalog, &rollback(&[])));
-        assert_eq!(again, [Problem::NeverPromoted, Problem::NeverPromoted]);
+        assert_eq!(again, [ReasonKind::NeverPromoted, ReasonKind::NeverPromoted]);
     }
 
     #[test]
@@ -354,7 +359,7 @@ mod tests {
         let set = Change::SetPool { service, color: Blue, spec: spec(&["n:1"]), force: false };
         let state = plan(&state, &catalog, &set).expect("idle");
         let refused = problems(plan(&state, &catalog, &rollback(&[])));
-        assert_eq!(refused, [Problem::ChangedSince(Blue)]);
+        assert_eq!(refused, [ReasonKind::ChangedSince(Blue)]);
         let forced = Change::Rollback { services: vec![], force: true };
         assert_eq!(active(&plan(&state, &catalog, &forced).expect("forced"), "web"), Blue);
     }
@@ -363,9 +368,9 @@ mod tests {
     fn what_was_never_promoted_is_not_rolled_back() {
         let (state, catalog) = two();
         let nothing = problems(plan(&state, &catalog, &rollback(&[])));
-        assert_eq!(nothing, [Problem::NothingPromoted]);
+        assert_eq!(nothing, [ReasonKind::NothingPromoted]);
         let refused = problems(plan(&state, &catalog, &rollback(&["web", "x"])));
-        assert_eq!(refused, [Problem::NeverPromoted, Problem::UnknownService]);
+        assert_eq!(refused, [ReasonKind::NeverPromoted, ReasonKind::UnknownService]);
     }
 
     #[test]
@@ -376,8 +381,8 @@ mod tests {
             let change = Change::SetPool { service, color, spec: spec(endpoints), force };
             plan(&state, &catalog, &change)
         };
-        assert_eq!(problems(set(Blue, &["n:1"], false)), [Problem::PoolIsActive(Blue)]);
-        assert_eq!(problems(set(Blue, &[], true)), [Problem::ActiveEmptied(Blue)]);
+        assert_eq!(problems(set(Blue, &["n:1"], false)), [ReasonKind::PoolIsActive(Blue)]);
+        assert_eq!(problems(set(Blue, &[], true)), [ReasonKind::ActiveEmptied(Blue)]);
         let forced = set(Blue, &["n:1"], true).expect("forced");
         assert!(forced.services["web"].blue.served);
         let idle = set(Green, &["n:1"], false).expect("idle");
@@ -404,7 +409,7 @@ mod tests {
         let (state, catalog_then) = two();
         let emptied = catalog(&[("api", &["a:1"], &["a:2"]), ("web", &[], &["w:2"])]);
         let refused = problems(plan(&state, &catalog_then, &Change::Follow(Arc::new(emptied))));
-        assert_eq!(refused, [Problem::ActiveEmptied(Blue)]);
+        assert_eq!(refused, [ReasonKind::ActiveEmptied(Blue)]);
         let idle = catalog(&[("api", &["a:1"], &[]), ("web", &["w:1"], &["w:2"])]);
         plan(&state, &catalog_then, &Change::Follow(Arc::new(idle))).expect("green is idle");
     }
@@ -417,7 +422,7 @@ mod tests {
         let without = catalog(&[("api", &["a:1"], &["a:2"])]);
         let gone = follow(&state, &without);
         let refused = problems(plan(&gone, &without, &rollback(&[])));
-        assert_eq!(refused, [Problem::UnknownService]);
+        assert_eq!(refused, [ReasonKind::UnknownService]);
         assert_eq!(active(&follow(&gone, &catalog_then), "web"), Green);
     }
 
@@ -430,7 +435,7 @@ mod tests {
         assert!(follow(&state, &catalog).damaged.contains_key(&web), "it is not guessed");
         let spec = spec(&["n:1"]);
         let set = Change::SetPool { service: web.clone(), color: Blue, spec, force: true };
-        assert_eq!(problems(plan(&state, &catalog, &set)), [Problem::Damaged]);
+        assert_eq!(problems(plan(&state, &catalog, &set)), [ReasonKind::Damaged]);
         for color in Color::BOTH {
             let promote = Change::Promote(colors(&[("web", color)]));
             let next = plan(&state, &catalog, &promote).expect("whichever it is");

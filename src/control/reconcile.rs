@@ -17,14 +17,14 @@ use super::{
     catalog::{Catalog, ServiceSpec},
     events::EventKind,
     removed::KEPT,
-    shared::{Applied, Shared},
+    shared::{Applied, ControlShared},
 };
 use crate::{
     metrics::Metrics,
     model::{Color, Difference, Health, PoolSpec, Rules, ServiceName},
     store::{PoolState, ServiceState, State},
-    switch::{Draft, Drain, Service, Table},
-    upstream::{Admission, Parts, Pool, Pools, ServicePools},
+    switch::{Drain, Service, ServiceEntry, Table},
+    upstream::{Admission, Pool, PoolContext, Pools, ServicePools},
 };
 
 /// Applies one state after the other.
@@ -47,9 +47,9 @@ impl Reconciler {
         state: State,
         catalog: Catalog,
         metrics: &Metrics,
-        parts: &Parts,
+        parts: &PoolContext,
     ) -> (Self, Applied, Table<Arc<Rules>, Pool>) {
-        let make = Maker { state: &state, metrics, parts };
+        let make = PoolFactory { state: &state, metrics, parts };
         let services = catalog.services().iter();
         let pools: Pools =
             services.map(|(it, spec)| (it.clone(), make.pools(it, spec, None))).collect();
@@ -61,7 +61,12 @@ impl Reconciler {
     }
 
     /// Makes a state what requests see, and tells what has changed.
-    pub(super) fn apply(&mut self, shared: &Shared, state: State, catalog: Option<Arc<Catalog>>) {
+    pub(super) fn apply(
+        &mut self,
+        shared: &ControlShared,
+        state: State,
+        catalog: Option<Arc<Catalog>>,
+    ) {
         let before = shared.applied();
         if state.revision == before.state.revision && catalog.is_none() {
             return;
@@ -73,7 +78,7 @@ impl Reconciler {
             true => self.note_removed(shared, &before.pools, &catalog),
             false => Vec::new(),
         };
-        let make = Maker { state: &state, metrics: &shared.metrics, parts: &shared.parts };
+        let make = PoolFactory { state: &state, metrics: &shared.metrics, parts: &shared.parts };
         let made = |name: &ServiceName, spec| make.pools(name, spec, before.pools.get(name));
         let seen = shared.switch.load();
         let generation = state.generation;
@@ -122,7 +127,12 @@ impl Reconciler {
     }
 
     /// Notes the services that the rules to come do without, and returns them.
-    fn note_removed(&self, shared: &Shared, pools: &Pools, catalog: &Catalog) -> Vec<ServiceName> {
+    fn note_removed(
+        &self,
+        shared: &ControlShared,
+        pools: &Pools,
+        catalog: &Catalog,
+    ) -> Vec<ServiceName> {
         let is_configured = |it: &ServiceName| catalog.services().contains_key(it);
         shared.removed.keep(is_configured);
         let gone = pools.iter().filter(|(name, _)| !is_configured(name));
@@ -134,7 +144,7 @@ impl Reconciler {
     }
 
     /// Forgets services that were removed when each has been drained for some seconds.
-    fn forget_when_drained(&self, shared: &Shared, gone: Vec<ServiceName>) {
+    fn forget_when_drained(&self, shared: &ControlShared, gone: Vec<ServiceName>) {
         let (removed, metrics, by) =
             (Arc::clone(&shared.removed), shared.metrics.clone(), self.rules);
         let drained = gone.into_iter().map(|name| {
@@ -165,7 +175,7 @@ impl Reconciler {
     }
 
     /// Tells when a replaced side is drained: one that was active, or that had requests in flight.
-    fn watch(&self, shared: &Shared, mut drain: Drain<Pool>) {
+    fn watch(&self, shared: &ControlShared, mut drain: Drain<Pool>) {
         if !drain.was_active() && drain.in_flight() == 0 {
             return;
         }
@@ -221,7 +231,7 @@ fn name_of<'a, V>(difference: &Difference<'a, ServiceName, V>) -> &'a ServiceNam
 
 /// Tells what differs, to the log and to those who listen.
 fn tell(
-    shared: &Shared,
+    shared: &ControlShared,
     before: &Applied,
     after: &Applied,
     changed: &[ServiceName],
@@ -285,23 +295,23 @@ fn is_same_pool(old: &PoolState, new: &PoolState) -> bool {
     old.file == new.file && old.runtime == new.runtime
 }
 
-fn drafts(pools: &Pools) -> Vec<Draft<Pool>> {
+fn drafts(pools: &Pools) -> Vec<ServiceEntry<Pool>> {
     pools.iter().map(|(name, it)| draft(name, it)).collect()
 }
 
-fn draft(name: &ServiceName, pools: &ServicePools) -> Draft<Pool> {
+fn draft(name: &ServiceName, pools: &ServicePools) -> ServiceEntry<Pool> {
     let ServicePools { active, blue, green } = pools.clone();
-    Draft { name: name.clone(), active, blue, green }
+    ServiceEntry { name: name.clone(), active, blue, green }
 }
 
 /// What pools are made with.
-struct Maker<'a> {
+struct PoolFactory<'a> {
     state: &'a State,
     metrics: &'a Metrics,
-    parts: &'a Parts,
+    parts: &'a PoolContext,
 }
 
-impl Maker<'_> {
+impl PoolFactory<'_> {
     /// The pools of a service. One that stays what it was is the same pool, and an endpoint that stays in a
     /// changed pool keeps its connections.
     fn pools(

@@ -14,12 +14,12 @@ use crate::{
 
 /// The services that were removed and are not forgotten yet.
 #[derive(Debug, Default)]
-pub(super) struct Removed {
-    services: Mutex<BTreeMap<ServiceName, Service>>,
+pub(super) struct RemovedServices {
+    services: Mutex<BTreeMap<ServiceName, RemovedService>>,
 }
 
 #[derive(Debug)]
-struct Service {
+struct RemovedService {
     /// The color that was active at last.
     active: Color,
     /// The number of the rules that did without it. `None` once it is configured again.
@@ -30,9 +30,9 @@ struct Service {
 /// ended.
 pub(super) const KEPT: Duration = Duration::from_secs(10);
 
-// === impl Removed ===
+// === impl RemovedServices ===
 
-impl Removed {
+impl RemovedServices {
     /// The color that was active when a service was removed. `None` for one that is unknown or configured.
     pub(super) fn active(&self, service: &ServiceName) -> Option<Color> {
         self.services().get(service).map(|it| it.active)
@@ -46,7 +46,7 @@ impl Removed {
     /// Notes that the rules of this number do without a service. Called before requests see them, so that there
     /// is no moment in which the service is not known.
     pub(super) fn note(&self, service: &ServiceName, active: Color, by: u64) {
-        self.services().insert(service.clone(), Service { active, by: Some(by) });
+        self.services().insert(service.clone(), RemovedService { active, by: Some(by) });
     }
 
     /// Keeps the series of services that are configured again. Called before their new pools count.
@@ -74,7 +74,7 @@ impl Removed {
         }
     }
 
-    fn services(&self) -> MutexGuard<'_, BTreeMap<ServiceName, Service>> {
+    fn services(&self) -> MutexGuard<'_, BTreeMap<ServiceName, RemovedService>> {
         self.services.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -91,7 +91,7 @@ mod tests {
         let metrics = Metrics::new(&Registry::new()).expect("a fresh registry");
         let web: ServiceName = "web".parse().expect("a name");
         let is_shown = || metrics.show(Generation(1), true, &[]).contains("service=\"web\"");
-        let removed = Removed::default();
+        let removed = RemovedServices::default();
         metrics.pool(&web, Color::Blue).count(200);
         removed.note(&web, Color::Blue, 1);
         assert_eq!(removed.active(&web), Some(Color::Blue));

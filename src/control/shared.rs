@@ -7,13 +7,13 @@ use std::{
 
 use tokio::sync::watch;
 
-use super::{catalog::Catalog, events::Events, removed::Removed};
+use super::{catalog::Catalog, events::Events, removed::RemovedServices};
 use crate::{
     metrics::Metrics,
     model::Rules,
     store::{State, Store},
     switch::{Ledger, Switch},
-    upstream::{Parts, Pool, Pools},
+    upstream::{Pool, PoolContext, Pools},
 };
 
 /// What is applied: a state, the configuration, and the pools that follow from both.
@@ -28,14 +28,14 @@ pub struct Applied {
 }
 
 #[derive(Debug)]
-pub(super) struct Shared {
+pub(super) struct ControlShared {
     pub(super) store: Arc<dyn Store>,
     pub(super) switch: Arc<Switch<Arc<Rules>, Pool>>,
     pub(super) ledger: Arc<Ledger<Instant>>,
     pub(super) metrics: Metrics,
-    pub(super) parts: Parts,
+    pub(super) parts: PoolContext,
     pub(super) events: Arc<Events>,
-    pub(super) removed: Arc<Removed>,
+    pub(super) removed: Arc<RemovedServices>,
     /// What the switch shows. Replaced together with it, under the lock of this channel.
     pub(super) applied: watch::Sender<Arc<Applied>>,
     pub(super) pools: watch::Sender<Pools>,
@@ -43,9 +43,9 @@ pub(super) struct Shared {
     pub(super) busy: Mutex<Option<Instant>>,
 }
 
-// === impl Shared ===
+// === impl ControlShared ===
 
-impl Shared {
+impl ControlShared {
     pub(super) fn applied(&self) -> Arc<Applied> {
         Arc::clone(&self.applied.borrow())
     }

@@ -12,18 +12,18 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{
     catalog::Catalog,
-    change::{Call, Change, ChangeError, Done, Idempotency},
+    change::{Change, ChangeError, ChangeOutcome, ChangeRequest, Idempotency},
     plan::plan,
     reconcile::Reconciler,
-    shared::{Applied, Shared},
+    shared::{Applied, ControlShared},
 };
-use crate::store::{Accepted, CommitError, State};
+use crate::store::{AcceptedCall, CommitError, State};
 
 /// The owner of all changes.
 #[derive(Debug)]
-pub struct Worker {
-    shared: Arc<Shared>,
-    questions: mpsc::Receiver<Question>,
+pub struct ControlTask {
+    shared: Arc<ControlShared>,
+    questions: mpsc::Receiver<PendingChange>,
     state: watch::Receiver<State>,
     reconciler: Reconciler,
     /// When the state was read, in Unix seconds: the age of keys without a time counts from here.
@@ -35,22 +35,22 @@ const KEY_AGE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A call that a caller waits for.
 #[derive(Debug)]
-pub(super) struct Question {
-    pub(super) call: Call,
-    pub(super) answer: oneshot::Sender<Result<Done, ChangeError>>,
+pub(super) struct PendingChange {
+    pub(super) call: ChangeRequest,
+    pub(super) answer: oneshot::Sender<Result<ChangeOutcome, ChangeError>>,
 }
 
 /// The store has ended while it was needed.
 #[derive(Debug, thiserror::Error)]
 #[error("the store of the state has ended")]
-pub struct StoreEnded;
+pub struct StoreClosed;
 
-// === impl Worker ===
+// === impl ControlTask ===
 
-impl Worker {
+impl ControlTask {
     pub(super) fn new(
-        shared: Arc<Shared>,
-        questions: mpsc::Receiver<Question>,
+        shared: Arc<ControlShared>,
+        questions: mpsc::Receiver<PendingChange>,
         state: watch::Receiver<State>,
         reconciler: Reconciler,
     ) -> Self {
@@ -62,20 +62,20 @@ impl Worker {
     ///
     /// # Errors
     ///
-    /// [`StoreEnded`] if there is no more state to change.
-    pub async fn run(mut self) -> Result<(), StoreEnded> {
+    /// [`StoreClosed`] if there is no more state to change.
+    pub async fn run(mut self) -> Result<(), StoreClosed> {
         loop {
             self.shared.set_busy(None);
             tokio::select! {
                 question = self.questions.recv() => {
-                    let Some(Question { call, answer }) = question else { return Ok(()) };
+                    let Some(PendingChange { call, answer }) = question else { return Ok(()) };
                     self.shared.set_busy(Some(Instant::now()));
                     let done = self.make(call).await;
                     // The caller may have gone; what was made stays made.
                     let _ = answer.send(done);
                 }
                 changed = self.state.changed() => {
-                    changed.map_err(|_| StoreEnded)?;
+                    changed.map_err(|_| StoreClosed)?;
                     self.shared.set_busy(Some(Instant::now()));
                     self.reconcile(None);
                 }
@@ -83,7 +83,7 @@ impl Worker {
         }
     }
 
-    async fn make(&mut self, call: Call) -> Result<Done, ChangeError> {
+    async fn make(&mut self, call: ChangeRequest) -> Result<ChangeOutcome, ChangeError> {
         loop {
             // Changes of others that have come meanwhile are what this one is decided on.
             self.reconcile(None);
@@ -102,7 +102,7 @@ impl Worker {
                 Ok(revision) => {
                     self.reconcile(catalog);
                     let applied = self.applied();
-                    return Ok(Done { generation, revision, is_repeated: false, applied });
+                    return Ok(ChangeOutcome { generation, revision, is_repeated: false, applied });
                 }
                 Err(CommitError::Conflict { current }) => {
                     // It comes through the watch, if it has not already.
@@ -115,16 +115,16 @@ impl Worker {
     }
 
     /// What is to be committed for a call, if its conditions hold.
-    fn prepare(&self, call: &Call) -> Result<Prepared, ChangeError> {
-        let Call { change, if_generation, idempotency, reason } = call;
+    fn prepare(&self, call: &ChangeRequest) -> Result<Prepared, ChangeError> {
+        let ChangeRequest { change, if_generation, idempotency, reason } = call;
         let applied = self.applied();
         let state = &applied.state;
         let known = |generation, is_repeated| {
             let (revision, applied) = (state.revision, Arc::clone(&applied));
-            Prepared::Known(Done { generation, revision, is_repeated, applied })
+            Prepared::Known(ChangeOutcome { generation, revision, is_repeated, applied })
         };
         let now = unix_seconds();
-        let is_old = |it: &Accepted| {
+        let is_old = |it: &AcceptedCall| {
             now.saturating_sub(it.at.unwrap_or(self.began)) >= KEY_AGE_MAX.as_secs()
         };
         if let Some(call) = idempotency
@@ -154,7 +154,7 @@ impl Worker {
         if let Some(Idempotency { key, fingerprint, .. }) = idempotency {
             let (key, fingerprint) = (key.clone(), fingerprint.clone());
             let (generation, at) = (next.generation, Some(now));
-            next.accepted.put(Accepted { key, fingerprint, generation, at });
+            next.accepted.put(AcceptedCall { key, fingerprint, generation, at });
         }
         let catalog = match change {
             Change::Follow(new) => Some(Arc::clone(new)),
@@ -180,7 +180,7 @@ fn unix_seconds() -> u64 {
 
 enum Prepared {
     /// Nothing has to be committed.
-    Known(Done),
+    Known(ChangeOutcome),
     Commit {
         next: State,
         catalog: Option<Arc<Catalog>>,

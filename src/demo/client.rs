@@ -17,20 +17,20 @@ use tokio::net::{TcpSocket, TcpStream};
 
 /// One connection of a client.
 #[derive(Debug)]
-pub(super) struct Client {
+pub(super) struct DemoClient {
     sender: SendRequest<Full<Bytes>>,
     host: String,
 }
 
 /// An answer, read whole.
 #[derive(Debug)]
-pub(super) struct Answer {
+pub(super) struct DemoResponse {
     pub(super) status: u16,
     pub(super) headers: http::HeaderMap,
     pub(super) body: Bytes,
 }
 
-impl Client {
+impl DemoClient {
     /// Connects to `to`, coming from the address `from`.
     pub(super) async fn connect(from: IpAddr, to: SocketAddr) -> io::Result<Self> {
         let socket = TcpSocket::new_v4()?;
@@ -63,21 +63,25 @@ impl Client {
     }
 
     /// Asks and reads the whole answer.
-    pub(super) async fn get(&mut self, path: &str, headers: &[(&str, &str)]) -> io::Result<Answer> {
+    pub(super) async fn get(
+        &mut self,
+        path: &str,
+        headers: &[(&str, &str)],
+    ) -> io::Result<DemoResponse> {
         let answer = self.open(Method::GET, path, headers, "").await?;
         read(answer).await
     }
 
     /// Tells and reads the whole answer.
-    pub(super) async fn post(&mut self, path: &str, body: &str) -> io::Result<Answer> {
+    pub(super) async fn post(&mut self, path: &str, body: &str) -> io::Result<DemoResponse> {
         let answer =
             self.open(Method::POST, path, &[("content-type", "application/json")], body).await?;
         read(answer).await
     }
 }
 
-pub(super) async fn read(answer: Response<Incoming>) -> io::Result<Answer> {
+pub(super) async fn read(answer: Response<Incoming>) -> io::Result<DemoResponse> {
     let (head, body) = answer.into_parts();
     let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
-    Ok(Answer { status: head.status.as_u16(), headers: head.headers, body })
+    Ok(DemoResponse { status: head.status.as_u16(), headers: head.headers, body })
 }

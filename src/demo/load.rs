@@ -11,51 +11,51 @@ use std::{
 
 use flipgate_drill::{
     Color,
-    register::{Read, Write, conflicts},
+    register::{RegisterRead, RegisterWrite, conflicts},
     sample::{self, now_ns},
 };
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::client::Client;
+use super::client::DemoClient;
 
 /// When which color was made active.
 #[derive(Debug, Default)]
-pub(super) struct Flips(Vec<Write>);
+pub(super) struct FlipLog(Vec<RegisterWrite>);
 
 /// What the public has seen.
 #[derive(Debug, Default)]
-pub(super) struct Seen {
+pub(super) struct Observations {
     pub(super) blue: AtomicU64,
     pub(super) green: AtomicU64,
     /// No answer, or not the one that was asked for.
     pub(super) failed: AtomicU64,
-    answers: Mutex<Vec<Read>>,
+    answers: Mutex<Vec<RegisterRead>>,
 }
 
 /// Clients that go on asking until they are told to stop.
 #[derive(Debug)]
-pub(super) struct Load {
+pub(super) struct DemoLoad {
     tasks: JoinSet<()>,
     stop: CancellationToken,
 }
 
-// === impl Flips ===
+// === impl FlipLog ===
 
-impl Flips {
+impl FlipLog {
     /// Notes a flip that was called, and whose acknowledgement has just come.
     pub(super) fn acknowledged(&mut self, to: Color, called: u64) {
         let (flip, acknowledged) = (self.0.len(), now_ns());
         let changes = vec![(0, to)];
-        self.0.push(Write { flip, changes, called, acknowledged, is_reset: false });
+        self.0.push(RegisterWrite { flip, changes, called, acknowledged, is_reset: false });
     }
 }
 
-// === impl Seen ===
+// === impl Observations ===
 
-impl Seen {
+impl Observations {
     /// How many answers, or pairs of them, no order of these flips explains; blue was active at first.
-    pub(super) fn wrong(&self, flips: &Flips) -> u64 {
+    pub(super) fn wrong(&self, flips: &FlipLog) -> u64 {
         let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
         conflicts(&[Color::Blue], &flips.0, &answers).len() as u64
     }
@@ -65,15 +65,20 @@ impl Seen {
         count.fetch_add(1, Relaxed);
         let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
         let request = answers.len();
-        answers.push(Read { request, service: 0, color, began, ended: now_ns() });
+        answers.push(RegisterRead { request, service: 0, color, began, ended: now_ns() });
     }
 }
 
-// === impl Load ===
+// === impl DemoLoad ===
 
-impl Load {
+impl DemoLoad {
     /// Starts `clients` clients from the address `from`.
-    pub(super) fn start(clients: usize, from: IpAddr, to: SocketAddr, seen: &Arc<Seen>) -> Self {
+    pub(super) fn start(
+        clients: usize,
+        from: IpAddr,
+        to: SocketAddr,
+        seen: &Arc<Observations>,
+    ) -> Self {
         let (mut tasks, stop) = (JoinSet::new(), CancellationToken::new());
         for _ in 0..clients {
             let (seen, stop) = (Arc::clone(seen), stop.clone());
@@ -96,10 +101,15 @@ impl Load {
 
 /// Asks once, on the connection that there is or on a new one. A request that fails costs its
 /// connection and is counted.
-async fn ask(client: Option<Client>, from: IpAddr, to: SocketAddr, seen: &Seen) -> Option<Client> {
+async fn ask(
+    client: Option<DemoClient>,
+    from: IpAddr,
+    to: SocketAddr,
+    seen: &Observations,
+) -> Option<DemoClient> {
     let connected = match client {
         Some(client) => Ok(client),
-        None => Client::connect(from, to).await,
+        None => DemoClient::connect(from, to).await,
     };
     let Ok(mut client) = connected else {
         seen.failed.fetch_add(1, Relaxed);

@@ -14,7 +14,7 @@ use std::{
 };
 
 use flipgate_api::terminal::{OutputError, print_line};
-use flipgate_drill::sample::{About, Sample};
+use flipgate_drill::sample::{Sample, SampleIdentity};
 
 use crate::{
     admin,
@@ -22,13 +22,13 @@ use crate::{
     config::Config,
 };
 
-use self::{report::Report, tour::Tour};
+use self::{report::DemoReport, tour::Tour};
 
 const ANY_PORT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 /// What is wanted of the tour.
 #[derive(Clone, Copy, Debug)]
-pub struct Options {
+pub struct DemoOptions {
     /// Keep everything running afterwards.
     pub stay: bool,
     /// Print the report as JSON and nothing else.
@@ -61,7 +61,7 @@ pub enum DemoError {
 /// # Errors
 ///
 /// [`DemoError`] if there was no tour.
-pub fn run(options: &Options) -> Result<bool, DemoError> {
+pub fn run(options: &DemoOptions) -> Result<bool, DemoError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .thread_name("demo")
@@ -76,10 +76,10 @@ pub fn run(options: &Options) -> Result<bool, DemoError> {
     })?;
     let config = config(state.path(), blue.address, green.address)?;
     let app = App::start(config, None)?;
-    let admin::Address::Tcp(admin) = app.admin else {
+    let admin::AdminAddress::Tcp(admin) = app.admin else {
         return Err(DemoError::Call("the demo's admin API has an address".to_owned()));
     };
-    let places = tour::Places {
+    let places = tour::Addresses {
         public: app.listeners[0],
         preview: app.listeners[1],
         admin,
@@ -105,9 +105,9 @@ pub fn run(options: &Options) -> Result<bool, DemoError> {
     }
 }
 
-fn about(color: &str, version: &str) -> About {
+fn about(color: &str, version: &str) -> SampleIdentity {
     let (color, version) = (color.to_owned(), version.to_owned());
-    About { instance: color.clone(), color, version, journal: None }
+    SampleIdentity { instance: color.clone(), color, version, journal: None }
 }
 
 /// The public comes from 127.0.0.2, so only 127.0.0.1 is internal.
@@ -138,7 +138,7 @@ fn config(
     })
 }
 
-fn print(report: &Report, is_json: bool) -> Result<(), OutputError> {
+fn print(report: &DemoReport, is_json: bool) -> Result<(), OutputError> {
     if is_json {
         print_line(report.json())
     } else {
@@ -146,7 +146,7 @@ fn print(report: &Report, is_json: bool) -> Result<(), OutputError> {
     }
 }
 
-async fn stay(places: &tour::Places, is_json: bool) -> io::Result<()> {
+async fn stay(places: &tour::Addresses, is_json: bool) -> io::Result<()> {
     if !is_json {
         // It runs on for those who know where it is.
         let _ = print_line(format_args!(

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 /// What the tour has seen.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Report {
+pub(super) struct DemoReport {
     pub(super) rows: Vec<Row>,
     /// From the call of a flip to its acknowledgement, over HTTP and on disk.
     pub(super) flips: Vec<Duration>,
@@ -26,7 +26,7 @@ pub(super) struct Row {
     pub(super) failed: u64,
 }
 
-impl Report {
+impl DemoReport {
     /// Whether nothing was lost and nobody saw what was not for them.
     pub(super) fn is_clean(&self) -> bool {
         self.rows.iter().all(|it| it.failed == 0)
@@ -116,7 +116,7 @@ mod tests {
     #[test]
     fn one_failure_anywhere_is_not_clean() {
         let row = Row { what: "x", blue: 1, green: 1, refused: 0, failed: 0 };
-        let mut report = Report { rows: vec![row.clone(), row], ..Report::default() };
+        let mut report = DemoReport { rows: vec![row.clone(), row], ..DemoReport::default() };
         assert!(report.is_clean());
         report.rows[1].failed = 1;
         assert!(!report.is_clean());
@@ -125,8 +125,8 @@ mod tests {
     #[test]
     fn percentiles_are_of_the_flips_seen() {
         let flips = (1..=100).map(Duration::from_micros).collect();
-        let report = Report { flips, ..Report::default() };
+        let report = DemoReport { flips, ..DemoReport::default() };
         assert_eq!((report.flip_us(0.5), report.flip_us(0.99)), (50, 99));
-        assert_eq!(Report::default().flip_us(0.5), 0);
+        assert_eq!(DemoReport::default().flip_us(0.5), 0);
     }
 }

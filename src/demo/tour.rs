@@ -17,15 +17,15 @@ use serde_json::Value;
 use tokio::task::JoinSet;
 
 use super::{
-    DemoError, Options,
-    client::{Client, read},
-    load::{Flips, Load, Seen},
-    report::{Report, Row},
+    DemoError, DemoOptions,
+    client::{DemoClient, read},
+    load::{DemoLoad, FlipLog, Observations},
+    report::{DemoReport, Row},
 };
 
 /// Where everything is.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Places {
+pub(super) struct Addresses {
     pub(super) public: SocketAddr,
     pub(super) preview: SocketAddr,
     pub(super) admin: SocketAddr,
@@ -35,10 +35,10 @@ pub(super) struct Places {
 
 /// The tour.
 pub(super) struct Tour {
-    places: Places,
-    options: Options,
-    flips: Flips,
-    report: Report,
+    places: Addresses,
+    options: DemoOptions,
+    flips: FlipLog,
+    report: DemoReport,
 }
 
 /// The only internal client: a tester.
@@ -54,15 +54,15 @@ const DOWNLOAD_SECONDS: u64 = 3;
 const PAUSE: Duration = Duration::from_millis(900);
 
 impl Tour {
-    pub(super) fn new(places: Places, options: Options) -> Self {
-        Self { places, options, flips: Flips::default(), report: Report::default() }
+    pub(super) fn new(places: Addresses, options: DemoOptions) -> Self {
+        Self { places, options, flips: FlipLog::default(), report: DemoReport::default() }
     }
 
     /// # Errors
     ///
     /// If a call fails that everything after it depends on. What only concerns clients is counted.
-    pub(super) async fn take(mut self) -> Result<Report, DemoError> {
-        let Places { public, preview, admin, blue, green } = self.places;
+    pub(super) async fn take(mut self) -> Result<DemoReport, DemoError> {
+        let Addresses { public, preview, admin, blue, green } = self.places;
         self.head("A service with two versions, and Flipgate in front");
         self.say(format_args!("blue  7.9 on {blue}, green 8.0 on {green}"));
         self.say(format_args!(
@@ -71,8 +71,8 @@ impl Tour {
         self.say(format_args!("operators use http://{admin}"));
 
         self.head("The public is served by blue");
-        let seen = Arc::new(Seen::default());
-        let load = Load::start(self.options.clients, PUBLIC, public, &seen);
+        let seen = Arc::new(Observations::default());
+        let load = DemoLoad::start(self.options.clients, PUBLIC, public, &seen);
         self.watch(&seen, PAUSE).await;
 
         self.head("A tester looks at green before anybody else can");
@@ -114,13 +114,13 @@ impl Tour {
 
     /// A tester sees green by header, cookie and listener; the public does not, whatever it sends.
     async fn previews(&mut self) -> Result<(), DemoError> {
-        let Places { public, preview, .. } = self.places;
+        let Addresses { public, preview, .. } = self.places;
         let header = ("flipgate-preview", "green");
         let cookie = ("cookie", "flipgate_preview=green");
         let forged = ("x-forwarded-for", "127.0.0.1");
         let mut tester = Row { what: "previews by a tester", ..EMPTY };
         for (place, headers) in [(public, &[header][..]), (public, &[cookie]), (preview, &[])] {
-            let answer = Client::connect(TESTER, place).await?.get("/whoami", headers).await?;
+            let answer = DemoClient::connect(TESTER, place).await?.get("/whoami", headers).await?;
             let is_private =
                 answer.headers.get("cache-control").is_some_and(|it| it == "private, no-store");
             let is_green = answer.status == 200 && answer.body.starts_with(b"{\"color\":\"green\"");
@@ -137,7 +137,7 @@ impl Tour {
         for (place, headers) in
             [(public, &[header, forged][..]), (public, &[cookie]), (preview, &[forged])]
         {
-            let answer = Client::connect(PUBLIC, place).await?.get("/whoami", headers).await?;
+            let answer = DemoClient::connect(PUBLIC, place).await?.get("/whoami", headers).await?;
             match answer.status {
                 200 if answer.body.starts_with(b"{\"color\":\"blue\"") => others.blue += 1,
                 403 => others.refused += 1,
@@ -153,7 +153,7 @@ impl Tour {
     async fn start_downloads(&self) -> Result<JoinSet<bool>, DemoError> {
         let mut downloads = JoinSet::new();
         for _ in 0..DOWNLOADS {
-            let mut client = Client::connect(PUBLIC, self.places.public).await?;
+            let mut client = DemoClient::connect(PUBLIC, self.places.public).await?;
             let path = format!("/stream?seconds={DOWNLOAD_SECONDS}");
             let answer = client.open(Method::GET, &path, &[], "").await?;
             downloads.spawn(async move {
@@ -179,7 +179,7 @@ impl Tour {
     /// Makes `color` active and notes how long that took.
     async fn flip(&mut self, color: Color) -> Result<(), DemoError> {
         let body = format!(r#"{{"services":{{"web":"{color}"}}}}"#);
-        let mut operator = Client::connect(TESTER, self.places.admin).await?;
+        let mut operator = DemoClient::connect(TESTER, self.places.admin).await?;
         let called = now_ns();
         let answer = operator.post("/v1/promote", &body).await?;
         if answer.status != 200 {
@@ -192,9 +192,9 @@ impl Tour {
     }
 
     /// Watches blue drain, and asks when it is done.
-    async fn drain(&mut self, seen: &Seen, since: Instant) -> Result<(), DemoError> {
-        let mut waiting = Client::connect(TESTER, self.places.admin).await?;
-        let mut looking = Client::connect(TESTER, self.places.admin).await?;
+    async fn drain(&mut self, seen: &Observations, since: Instant) -> Result<(), DemoError> {
+        let mut waiting = DemoClient::connect(TESTER, self.places.admin).await?;
+        let mut looking = DemoClient::connect(TESTER, self.places.admin).await?;
         let bar = self.bar();
         let mut done = std::pin::pin!(waiting.get("/v1/services/web/drain?wait=60s", &[]));
         let mut look = tokio::time::interval(Duration::from_millis(100));
@@ -220,7 +220,7 @@ impl Tour {
         Ok(())
     }
 
-    async fn many_flips(&mut self, seen: &Seen) -> Result<(), DemoError> {
+    async fn many_flips(&mut self, seen: &Observations) -> Result<(), DemoError> {
         let bar = self.bar();
         let flips = self.options.flips;
         for flip in 0..flips {
@@ -235,7 +235,7 @@ impl Tour {
     }
 
     /// Lets the load go on for a while, and shows it.
-    async fn watch(&self, seen: &Seen, time: Duration) {
+    async fn watch(&self, seen: &Observations, time: Duration) {
         let bar = self.bar();
         let until = Instant::now() + time;
         while Instant::now() < until {

@@ -25,25 +25,25 @@ use tracing::{error, warn};
 
 use super::{
     Handler,
-    bind::Entrance,
+    bind::ListenerContext,
     serve::serve,
-    shared::{Guest, House},
+    shared::{ConnectionGuard, WorkerContext},
 };
-use crate::metrics::Counted;
+use crate::metrics::GaugeGuard;
 
 /// Takes the connections of one listening socket.
 pub(super) struct Acceptor<H: Handler> {
-    entrance: Arc<Entrance>,
+    entrance: Arc<ListenerContext>,
     socket: TcpListener,
-    house: Rc<House<H>>,
+    house: Rc<WorkerContext<H>>,
     /// Lines of the log that are not to be written for each connection.
-    said: Rarely,
-    said_full: Rarely,
+    said: AcceptLogLimiter,
+    said_full: AcceptLogLimiter,
 }
 
 /// When the log last said something, and how often it was left out since.
 #[derive(Default)]
-struct Rarely(Cell<(Option<Instant>, u64)>);
+struct AcceptLogLimiter(Cell<(Option<Instant>, u64)>);
 
 /// The time between two lines of the log that say the same.
 const SILENCE: Duration = Duration::from_secs(10);
@@ -61,7 +61,11 @@ const SETTLED: Duration = Duration::from_secs(10);
 // === impl Acceptor ===
 
 impl<H: Handler> Acceptor<H> {
-    pub(super) fn new(entrance: Arc<Entrance>, socket: TcpListener, house: Rc<House<H>>) -> Self {
+    pub(super) fn new(
+        entrance: Arc<ListenerContext>,
+        socket: TcpListener,
+        house: Rc<WorkerContext<H>>,
+    ) -> Self {
         let (said, said_full) = Default::default();
         Self { entrance, socket, house, said, said_full }
     }
@@ -152,15 +156,15 @@ impl<H: Handler> Acceptor<H> {
         if stream.set_nodelay(true).is_err() {
             return;
         }
-        let open = Counted::new(&self.house.metrics.downstream_connections);
-        let guest = Guest { _seat: seat, standing: None, _open: open };
+        let open = GaugeGuard::new(&self.house.metrics.downstream_connections);
+        let guest = ConnectionGuard { _seat: seat, standing: None, _open: open };
         serve(stream, peer, Arc::clone(&self.entrance), guest, &self.house);
     }
 }
 
-// === impl Rarely ===
+// === impl AcceptLogLimiter ===
 
-impl Rarely {
+impl AcceptLogLimiter {
     /// How often it was left out, if it is to be said now.
     fn now(&self) -> Option<u64> {
         let now = Instant::now();

@@ -28,12 +28,12 @@ pub struct Listener {
     /// The color that every request on it takes, if it is a preview listener.
     pub preview: Option<Color>,
     /// What is spoken there.
-    pub speaks: Spoken,
+    pub speaks: HttpVersions,
     /// Peers whose connections begin with the PROXY protocol.
     pub proxies: Vec<IpNet>,
     /// TLS, if it is spoken there.
     pub tls: Option<ServerSettings>,
-    /// `Strict-Transport-Security` of all answers: RFC 6797.
+    /// `StrictStream-Transport-TlsDetails` of all answers: RFC 6797.
     pub hsts: Option<String>,
     /// The port that everybody is sent to, by `https`.
     pub redirects_to: Option<u16>,
@@ -43,7 +43,7 @@ pub struct Listener {
 
 /// The versions of HTTP that a listener speaks. At least one.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Spoken {
+pub struct HttpVersions {
     /// HTTP/1.0 and HTTP/1.1.
     pub http1: bool,
     /// HTTP/2.
@@ -52,19 +52,19 @@ pub struct Spoken {
 
 /// A listener with all that its connections need of it.
 #[derive(Debug)]
-pub struct Entrance {
+pub struct ListenerContext {
     /// What the listener is for, with the port that it really has.
     pub listener: Listener,
     /// Its certificates.
-    pub tls: Option<tls::Server>,
+    pub tls: Option<tls::ListenerTls>,
     proxies: Networks,
 }
 
 /// A listener with a socket for each worker.
 #[derive(Debug)]
-pub struct Bound {
+pub struct BoundListener {
     /// What its connections need.
-    pub entrance: Arc<Entrance>,
+    pub entrance: Arc<ListenerContext>,
     pub(super) sockets: Vec<TcpListener>,
 }
 
@@ -102,7 +102,11 @@ const TURN: Duration = Duration::from_secs(5);
 /// # Errors
 ///
 /// [`BindError`], and then no socket is left open.
-pub fn bind(listener: &Listener, workers: usize, stall: Duration) -> Result<Bound, BindError> {
+pub fn bind(
+    listener: &Listener,
+    workers: usize,
+    stall: Duration,
+) -> Result<BoundListener, BindError> {
     let failed = |source| BindError::Address { address: listener.address, source };
     let mut turn = None;
     if listener.address.port() != 0 {
@@ -126,11 +130,11 @@ pub fn bind(listener: &Listener, workers: usize, stall: Duration) -> Result<Boun
         sockets.push(socket);
     }
     drop(turn);
-    let tls = listener.tls.clone().map(tls::Server::load).transpose();
+    let tls = listener.tls.clone().map(tls::ListenerTls::load).transpose();
     let tls = tls.map_err(|source| BindError::Tls { address, source })?;
     let proxies = listener.proxies.iter().copied().collect();
     let listener = Listener { address, ..listener.clone() };
-    Ok(Bound { entrance: Arc::new(Entrance { listener, tls, proxies }), sockets })
+    Ok(BoundListener { entrance: Arc::new(ListenerContext { listener, tls, proxies }), sockets })
 }
 
 // === impl Listener ===
@@ -142,7 +146,7 @@ impl Listener {
         Self {
             address,
             preview: None,
-            speaks: Spoken { http1: true, http2: true },
+            speaks: HttpVersions { http1: true, http2: true },
             proxies: Vec::new(),
             tls: None,
             hsts: None,
@@ -152,9 +156,9 @@ impl Listener {
     }
 }
 
-// === impl Entrance ===
+// === impl ListenerContext ===
 
-impl Entrance {
+impl ListenerContext {
     /// A listener that nobody listens on.
     pub(crate) fn unbound(listener: Listener) -> Arc<Self> {
         Arc::new(Self { listener, tls: None, proxies: Networks::default() })

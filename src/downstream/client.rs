@@ -3,34 +3,34 @@
 use std::{future::poll_fn, io, rc::Rc};
 
 use super::{
-    connection::Connection,
-    roster::{Place, Roster, Warm},
-    wait::Wait,
+    connection::ClientConnection,
+    roster::{ConnectionRegistration, ConnectionTable, WarmPermit},
+    wait::Timeout,
 };
-use crate::net::Channel;
+use crate::net::HttpStream;
 
 /// A client: a connection of HTTP/1 or a stream of HTTP/2, and what is known of it.
-pub struct Client<M> {
+pub struct ClientStream<M> {
     /// What its bytes come and go by.
-    pub channel: Channel,
-    pub(super) connection: Rc<Connection<M>>,
-    place: Place<M>,
+    pub channel: HttpStream,
+    pub(super) connection: Rc<ClientConnection<M>>,
+    place: ConnectionRegistration<M>,
 }
 
-// === impl Client ===
+// === impl ClientStream ===
 
-impl<M> Client<M> {
+impl<M> ClientStream<M> {
     pub(super) fn new(
-        channel: Channel,
-        connection: &Rc<Connection<M>>,
-        roster: &Rc<Roster<M>>,
+        channel: HttpStream,
+        connection: &Rc<ClientConnection<M>>,
+        roster: &Rc<ConnectionTable<M>>,
     ) -> Self {
         let place = roster.enter(connection);
         Self { channel, connection: Rc::clone(connection), place }
     }
 
     /// What its bytes come and go by, and what is known of it.
-    pub fn split(&mut self) -> (&mut Channel, &Connection<M>) {
+    pub fn split(&mut self) -> (&mut HttpStream, &ClientConnection<M>) {
         (&mut self.channel, &self.connection)
     }
 
@@ -44,17 +44,19 @@ impl<M> Client<M> {
         let mut written = 0;
         poll_fn(|context| {
             let done = self.channel.poll_answer(context, head, body, &mut written);
-            self.connection.note(Wait::Taken, done.is_pending(), false);
+            self.connection.note(Timeout::Taken, done.is_pending(), false);
             done
         })
         .await
     }
 
-    pub(super) fn into_parts(self) -> (Channel, Rc<Connection<M>>, Place<M>) {
+    pub(super) fn into_parts(
+        self,
+    ) -> (HttpStream, Rc<ClientConnection<M>>, ConnectionRegistration<M>) {
         (self.channel, self.connection, self.place)
     }
 
-    pub(super) fn stay_warm(&self) -> Option<Warm> {
+    pub(super) fn stay_warm(&self) -> Option<WarmPermit> {
         self.place.stay_warm()
     }
 }

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use super::wait::{Patience, STEP, Wait};
+use super::wait::{STEP, Timeout, Timeouts};
 
 /// Points in time, counted in steps of half a second from the worker's start. Never 0.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -18,7 +18,7 @@ pub(super) struct Tick(u32);
 
 /// Until when a connection waits, for each thing that it may be waiting for.
 #[derive(Debug, Default)]
-pub(super) struct Deadlines([Cell<u32>; Wait::COUNT]);
+pub(super) struct Deadlines([Cell<u32>; Timeout::COUNT]);
 
 /// The time of a worker, as of its last step: good enough for limits of seconds, and free to read.
 #[derive(Debug)]
@@ -28,7 +28,7 @@ pub(super) struct Clock {
     lost: Cell<Duration>,
     now: Cell<Instant>,
     tick: Cell<u32>,
-    limits: [u32; Wait::COUNT],
+    limits: [u32; Timeout::COUNT],
     date: RefCell<[u8; DATE_LENGTH]>,
 }
 
@@ -39,31 +39,31 @@ pub const DATE_LENGTH: usize = 29;
 
 impl Deadlines {
     /// From now on, and for as long as the patience says.
-    pub(super) fn begin(&self, wait: Wait, clock: &Clock) {
+    pub(super) fn begin(&self, wait: Timeout, clock: &Clock) {
         let limit = clock.limits[wait as usize];
         let at = if limit == NEVER { 0 } else { clock.tick.get().saturating_add(limit) };
         self.0[wait as usize].set(at);
     }
 
     /// From now on, and for so long.
-    pub(super) fn begin_for(&self, wait: Wait, clock: &Clock, limit: Duration) {
+    pub(super) fn begin_for(&self, wait: Timeout, clock: &Clock, limit: Duration) {
         self.0[wait as usize].set(clock.tick.get().saturating_add(steps(limit)));
     }
 
     /// Until when something is waited for, to be gone on with later.
-    pub(super) fn get(&self, wait: Wait) -> Option<Tick> {
+    pub(super) fn get(&self, wait: Timeout) -> Option<Tick> {
         Some(self.0[wait as usize].get()).filter(|it| *it != 0).map(Tick)
     }
 
-    pub(super) fn set(&self, wait: Wait, until: Tick) {
+    pub(super) fn set(&self, wait: Timeout, until: Tick) {
         self.0[wait as usize].set(until.0);
     }
 
-    pub(super) fn end(&self, wait: Wait) {
+    pub(super) fn end(&self, wait: Timeout) {
         self.0[wait as usize].set(0);
     }
 
-    pub(super) fn is_waiting(&self, wait: Wait) -> bool {
+    pub(super) fn is_waiting(&self, wait: Timeout) -> bool {
         self.0[wait as usize].get() != 0
     }
 
@@ -74,16 +74,16 @@ impl Deadlines {
     }
 
     /// What a connection waits for that has no request under way, and since when.
-    pub(super) fn idle(&self, clock: &Clock) -> Option<(Wait, Tick)> {
-        let wait = Wait::IDLE.into_iter().find(|it| self.is_waiting(*it))?;
+    pub(super) fn idle(&self, clock: &Clock) -> Option<(Timeout, Tick)> {
+        let wait = Timeout::IDLE.into_iter().find(|it| self.is_waiting(*it))?;
         let until = self.0[wait as usize].get();
         Some((wait, Tick(until.saturating_sub(clock.limits[wait as usize]))))
     }
 
     /// What has been waited for too long.
-    pub(super) fn overdue(&self, now: Tick) -> Option<Wait> {
-        let is_over = |it: &Wait| (1..=now.0).contains(&self.0[*it as usize].get());
-        Wait::ALL.into_iter().find(is_over)
+    pub(super) fn overdue(&self, now: Tick) -> Option<Timeout> {
+        let is_over = |it: &Timeout| (1..=now.0).contains(&self.0[*it as usize].get());
+        Timeout::ALL.into_iter().find(is_over)
     }
 }
 
@@ -98,9 +98,9 @@ impl Clock {
     /// The longest time between two looks of a worker that is only busy.
     const STEP_MAX: Duration = Duration::from_secs(2);
 
-    pub(super) fn new(patience: &Patience) -> Self {
+    pub(super) fn new(patience: &Timeouts) -> Self {
         let now = Instant::now();
-        let limits = Wait::ALL.map(|it| it.limit(patience).map_or(NEVER, steps));
+        let limits = Timeout::ALL.map(|it| it.limit(patience).map_or(NEVER, steps));
         let date = RefCell::new([b' '; DATE_LENGTH]);
         let lost = Cell::default();
         let clock =
@@ -177,8 +177,8 @@ mod tests {
 
     const MINUTE: Duration = Duration::from_secs(60);
 
-    fn patience() -> Patience {
-        Patience {
+    fn patience() -> Timeouts {
+        Timeouts {
             handshake: MINUTE,
             head: MINUTE,
             keep_alive: MINUTE,
@@ -193,7 +193,7 @@ mod tests {
     fn a_wait_is_over_after_its_limit_and_not_before() {
         let clock = Clock::new(&patience());
         let begin = clock.now();
-        for wait in Wait::ALL {
+        for wait in Timeout::ALL {
             let deadlines = Deadlines::default();
             clock.set(begin);
             deadlines.begin_for(wait, &clock, MINUTE);
@@ -212,7 +212,7 @@ mod tests {
     fn time_in_which_nobody_could_run_is_not_held_against_those_who_are_waited_for() {
         let clock = Clock::new(&patience());
         let deadlines = Deadlines::default();
-        deadlines.begin(Wait::Taken, &clock);
+        deadlines.begin(Timeout::Taken, &clock);
         let mut now = clock.now() + MINUTE * 60;
         clock.step_to(now);
         assert_eq!(deadlines.overdue(clock.tick()), None, "the process was stopped");
@@ -232,14 +232,16 @@ mod tests {
         assert_eq!(deadlines.idle(&clock), None);
         clock.set(clock.now() + MINUTE);
         let since = clock.tick();
-        deadlines.begin(Wait::Request, &clock);
+        deadlines.begin(Timeout::Request, &clock);
         clock.set(clock.now() + Duration::from_secs(1));
-        assert_eq!(deadlines.idle(&clock), Some((Wait::Request, since)));
+        assert_eq!(deadlines.idle(&clock), Some((Timeout::Request, since)));
         assert!(!clock.is_a_second_after(since), "a part of its first step may have been over");
         clock.set(clock.now() + Clock::STEP);
         assert!(clock.is_a_second_after(since));
         deadlines.end_all();
-        for busy in [Wait::Body, Wait::Taken, Wait::Answer, Wait::Tunnel, Wait::Sound] {
+        for busy in
+            [Timeout::Body, Timeout::Taken, Timeout::Answer, Timeout::Tunnel, Timeout::Sound]
+        {
             deadlines.begin_for(busy, &clock, MINUTE);
         }
         assert_eq!(deadlines.idle(&clock), None);
@@ -248,19 +250,19 @@ mod tests {
     #[test]
     fn every_wait_has_its_place_and_its_limit() {
         let clock = Clock::new(&patience());
-        for (place, wait) in Wait::ALL.into_iter().enumerate() {
+        for (place, wait) in Timeout::ALL.into_iter().enumerate() {
             assert_eq!(wait as usize, place);
             let deadlines = Deadlines::default();
             deadlines.begin(wait, &clock);
-            let is_limited = !matches!(wait, Wait::Answer | Wait::Seat | Wait::Exchange);
+            let is_limited = !matches!(wait, Timeout::Answer | Timeout::Seat | Timeout::Exchange);
             assert_eq!(deadlines.is_waiting(wait), is_limited, "{wait:?}");
         }
-        let limited = Clock::new(&Patience { request: Some(MINUTE), ..patience() });
+        let limited = Clock::new(&Timeouts { request: Some(MINUTE), ..patience() });
         let deadlines = Deadlines::default();
-        deadlines.begin(Wait::Exchange, &limited);
-        assert!(deadlines.is_waiting(Wait::Exchange));
+        deadlines.begin(Timeout::Exchange, &limited);
+        assert!(deadlines.is_waiting(Timeout::Exchange));
         deadlines.end_all();
-        assert!(!deadlines.is_waiting(Wait::Exchange));
+        assert!(!deadlines.is_waiting(Timeout::Exchange));
     }
 
     #[test]

@@ -17,17 +17,17 @@ use tracing::debug;
 use super::{
     clock::{Clock, DATE_LENGTH, Deadlines, Tick},
     peer::Peer,
-    wait::Wait,
+    wait::Timeout,
 };
 
 /// What is known of one client's connection, or of one stream of it. Seen by the task that serves it and
 /// by the roster.
-pub struct Connection<M> {
+pub struct ClientConnection<M> {
     peer: Rc<Peer<M>>,
     clock: Rc<Clock>,
     deadlines: Deadlines,
     /// A wait that is over and that the task has not been told of yet.
-    alarm: Cell<Option<Wait>>,
+    alarm: Cell<Option<Timeout>>,
     /// Whether the connection is to end after what is being done.
     is_closing: Cell<bool>,
     /// Whether it is to end at once if nothing is being done: another one needs its place.
@@ -46,9 +46,9 @@ pub struct Connection<M> {
 /// How long what comes before a request may go on when the connection is to end.
 const HURRY: Duration = Duration::from_millis(500);
 
-// === impl Connection ===
+// === impl ClientConnection ===
 
-impl<M> Connection<M> {
+impl<M> ClientConnection<M> {
     pub(super) fn new(peer: Rc<Peer<M>>, clock: Rc<Clock>) -> Self {
         Self::of(peer, clock, false)
     }
@@ -103,27 +103,27 @@ impl<M> Connection<M> {
     }
 
     /// Waits for something from now on, for as long as the worker's patience says.
-    pub fn begin(&self, wait: Wait) {
+    pub fn begin(&self, wait: Timeout) {
         self.deadlines.begin(wait, &self.clock);
     }
 
     /// Waits for something from now on, for so long.
-    pub fn begin_for(&self, wait: Wait, limit: Duration) {
+    pub fn begin_for(&self, wait: Timeout, limit: Duration) {
         self.deadlines.begin_for(wait, &self.clock, limit);
     }
 
     /// Until when something is waited for.
-    pub(super) fn deadline(&self, wait: Wait) -> Option<Tick> {
+    pub(super) fn deadline(&self, wait: Timeout) -> Option<Tick> {
         self.deadlines.get(wait)
     }
 
     /// Waits for something until then.
-    pub(super) fn go_on(&self, wait: Wait, until: Tick) {
+    pub(super) fn go_on(&self, wait: Timeout, until: Tick) {
         self.deadlines.set(wait, until);
     }
 
     /// Waits for something no longer.
-    pub fn end(&self, wait: Wait) {
+    pub fn end(&self, wait: Timeout) {
         self.deadlines.end(wait);
         if self.alarm.get() == Some(wait) {
             self.alarm.set(None);
@@ -132,12 +132,18 @@ impl<M> Connection<M> {
 
     /// Notes whether something is being waited for, and whether it has moved since this was noted
     /// the last time, so that the wait begins anew.
-    pub fn note(&self, wait: Wait, is_awaited: bool, has_moved: bool) {
+    pub fn note(&self, wait: Timeout, is_awaited: bool, has_moved: bool) {
         self.note_for(wait, None, is_awaited, has_moved);
     }
 
     /// The same for so long, if that is not as long as for all connections.
-    pub fn note_for(&self, wait: Wait, limit: Option<Duration>, is_awaited: bool, has_moved: bool) {
+    pub fn note_for(
+        &self,
+        wait: Timeout,
+        limit: Option<Duration>,
+        is_awaited: bool,
+        has_moved: bool,
+    ) {
         match (is_awaited, self.deadlines.is_waiting(wait)) {
             (true, true) if !has_moved => {}
             (true, _) => match limit {
@@ -150,12 +156,12 @@ impl<M> Connection<M> {
     }
 
     /// Whether something is being waited for.
-    pub fn is_waiting(&self, wait: Wait) -> bool {
+    pub fn is_waiting(&self, wait: Timeout) -> bool {
         self.deadlines.is_waiting(wait)
     }
 
     /// What was waited for too long, told once. Whoever does not ask in time is cut.
-    pub fn take_alarm(&self) -> Option<Wait> {
+    pub fn take_alarm(&self) -> Option<Timeout> {
         let alarm = self.alarm.take();
         if let Some(wait) = alarm {
             self.deadlines.end(wait);
@@ -165,7 +171,7 @@ impl<M> Connection<M> {
 
     /// Awaits what comes before a request. When the connection is to end there is less time left for
     /// it: nothing was asked yet. Dropping the future drops what is awaited.
-    pub(super) async fn hurry<T>(&self, wait: Wait, work: impl Future<Output = T>) -> T {
+    pub(super) async fn hurry<T>(&self, wait: Timeout, work: impl Future<Output = T>) -> T {
         let mut work = pin!(work);
         let mut is_hurried = false;
         poll_fn(|context| {
@@ -185,7 +191,7 @@ impl<M> Connection<M> {
         self.is_told_of_gone.set(false);
     }
 
-    /// Has the task be told of [`Wait::HalfClosed`] and [`Wait::Taken`], as of others, until nothing is waited
+    /// Has the task be told of [`Timeout::HalfClosed`] and [`Timeout::Taken`], as of others, until nothing is waited
     /// for any more: it has something left to do for a client that has gone.
     pub fn tell_of_gone(&self) {
         self.is_told_of_gone.set(true);
@@ -203,7 +209,7 @@ impl<M> Connection<M> {
 
     /// Calls on the connection if it has waited for too long. Returns what for, if there is nothing
     /// left but to cut it.
-    pub(super) fn look(&self, now: Tick) -> Option<Wait> {
+    pub(super) fn look(&self, now: Tick) -> Option<Timeout> {
         let wait = self.deadlines.overdue(now)?;
         let is_told = wait.is_told() || self.is_told_of_gone.get() && wait.is_for_gone();
         let is_told = is_told && self.alarm.replace(Some(wait)) != Some(wait);
@@ -228,7 +234,9 @@ impl<M> Connection<M> {
         self.is_evicted.set(true);
         match self.deadlines.idle(&self.clock) {
             // What there is of a request or a handshake is not worth an answer, which would take its time.
-            Some((wait @ (Wait::Greeting | Wait::Head | Wait::Linger), _)) => self.cut(wait),
+            Some((wait @ (Timeout::Greeting | Timeout::Head | Timeout::Linger), _)) => {
+                self.cut(wait)
+            }
             _ => self.close(),
         }
     }
@@ -239,7 +247,7 @@ impl<M> Connection<M> {
     }
 
     /// Has the task dropped, wherever it is, in a moment.
-    pub(super) fn cut(&self, wait: Wait) {
+    pub(super) fn cut(&self, wait: Timeout) {
         debug!(peer = %self.peer.address(), ?wait, "connection took too long");
         if let Some(task) = self.task.get() {
             task.abort();
@@ -272,14 +280,14 @@ mod tests {
     use super::*;
     use std::net::SocketAddr;
 
-    use crate::downstream::{Entrance, Listener, Patience, peer::Whose};
+    use crate::downstream::{Listener, ListenerContext, Timeouts, peer::PeerIdentity};
 
-    fn connection() -> Connection<()> {
+    fn connection() -> ClientConnection<()> {
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
-        let entrance = Entrance::unbound(Listener::plain(address));
-        let peer = Rc::new(Peer::new(Whose::Known(address), entrance, None));
+        let entrance = ListenerContext::unbound(Listener::plain(address));
+        let peer = Rc::new(Peer::new(PeerIdentity::Known(address), entrance, None));
         let limit = Duration::from_secs(1);
-        let patience = Patience {
+        let patience = Timeouts {
             handshake: limit,
             head: limit,
             keep_alive: limit,
@@ -288,11 +296,11 @@ mod tests {
             request: None,
             tunnel: limit,
         };
-        Connection::new(peer, Rc::new(Clock::new(&patience)))
+        ClientConnection::new(peer, Rc::new(Clock::new(&patience)))
     }
 
     /// What the connection is cut for when it is looked at after so many seconds.
-    fn look_after(connection: &Connection<()>, seconds: u64) -> Option<Wait> {
+    fn look_after(connection: &ClientConnection<()>, seconds: u64) -> Option<Timeout> {
         connection.clock.set(connection.clock.now() + Duration::from_secs(seconds));
         connection.look(connection.clock.tick())
     }
@@ -300,25 +308,25 @@ mod tests {
     #[test]
     fn who_stands_still_is_cut_and_who_moves_is_not() {
         let connection = connection();
-        connection.note(Wait::Taken, true, false);
+        connection.note(Timeout::Taken, true, false);
         assert_eq!(look_after(&connection, 1), None);
-        connection.note(Wait::Taken, true, true);
+        connection.note(Timeout::Taken, true, true);
         assert_eq!(look_after(&connection, 1), None, "it has moved in between");
-        connection.note(Wait::Taken, true, false);
-        assert_eq!(look_after(&connection, 1), Some(Wait::Taken));
+        connection.note(Timeout::Taken, true, false);
+        assert_eq!(look_after(&connection, 1), Some(Timeout::Taken));
     }
 
     /// Nine thousand idle clients have one each. The allocator's next size is 192 bytes.
     #[test]
     fn a_connection_fits_into_160_bytes_with_its_two_counts() {
-        assert!(size_of::<Connection<()>>() + 2 * size_of::<usize>() <= 160);
+        assert!(size_of::<ClientConnection<()>>() + 2 * size_of::<usize>() <= 160);
     }
 
     #[test]
     fn who_waits_for_nothing_is_left_alone() {
         let connection = connection();
-        connection.note(Wait::Taken, true, false);
-        connection.note(Wait::Taken, false, false);
+        connection.note(Timeout::Taken, true, false);
+        connection.note(Timeout::Taken, false, false);
         assert_eq!(look_after(&connection, 3600), None);
         assert_eq!(connection.alarm.get(), None);
     }
@@ -326,12 +334,12 @@ mod tests {
     #[test]
     fn who_has_something_left_to_do_is_told_once_and_cut_if_that_is_not_heard() {
         let connection = connection();
-        connection.begin(Wait::Head);
+        connection.begin(Timeout::Head);
         assert_eq!(look_after(&connection, 2), None);
-        assert_eq!(connection.take_alarm(), Some(Wait::Head));
+        assert_eq!(connection.take_alarm(), Some(Timeout::Head));
         assert_eq!((look_after(&connection, 2), connection.take_alarm()), (None, None));
-        connection.begin(Wait::Head);
+        connection.begin(Timeout::Head);
         assert_eq!(look_after(&connection, 2), None);
-        assert_eq!(look_after(&connection, 2), Some(Wait::Head));
+        assert_eq!(look_after(&connection, 2), Some(Timeout::Head));
     }
 }

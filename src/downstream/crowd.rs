@@ -14,19 +14,19 @@ use crate::model::{Networks, one_client};
 /// The open connections of each client address. Asked when a connection opens and when it closes, but
 /// not by requests.
 #[derive(Debug)]
-pub struct Crowd {
+pub struct PerClientLimit {
     max: usize,
     /// Whether what has just been used is kept at the limit, and a new one is refused.
     keeps_recent: bool,
     /// Addresses that are those of many clients, and have no limit.
     exempt: Networks,
-    open: Mutex<Clients>,
+    open: Mutex<ClientTable>,
 }
 
 /// The clients that have something open.
 #[derive(Debug, Default)]
-struct Clients {
-    all: HashMap<IpAddr, Open>,
+struct ClientTable {
+    all: HashMap<IpAddr, ClientUsage>,
     /// Those without a connection whose requests are not over: their endpoints still work on them. They count on,
     /// or a client could open connections anew to have more requests than its share.
     absent: VecDeque<IpAddr>,
@@ -34,16 +34,16 @@ struct Clients {
 
 /// What one client has open.
 #[derive(Debug)]
-struct Open {
+struct ClientUsage {
     connections: usize,
     /// Whether it is listed among the absent.
     is_listed: bool,
-    load: Arc<Load>,
+    load: Arc<ClientLoad>,
 }
 
 /// The requests of one client address that are under way, tunnels among them.
 #[derive(Debug)]
-pub struct Load {
+pub struct ClientLoad {
     address: IpAddr,
     /// Whether the address stands for many clients, or is not known yet, so that nothing follows from it.
     is_of_many: bool,
@@ -55,8 +55,8 @@ pub struct Load {
 /// A request that is under way, until this is dropped.
 // Not `Clone`: it would be counted once and forgotten twice.
 #[derive(Debug)]
-pub struct Underway {
-    load: Arc<Load>,
+pub struct RequestCount {
+    load: Arc<ClientLoad>,
     is_abandoned: bool,
 }
 
@@ -71,14 +71,14 @@ const LOOKED_AT: usize = 8;
 
 /// A connection's place in the crowd; given back when this is dropped.
 #[derive(Debug)]
-pub(super) struct Standing {
-    crowd: Arc<Crowd>,
-    load: Arc<Load>,
+pub(super) struct ClientPermit {
+    crowd: Arc<PerClientLimit>,
+    load: Arc<ClientLoad>,
 }
 
-// === impl Crowd ===
+// === impl PerClientLimit ===
 
-impl Crowd {
+impl PerClientLimit {
     /// At most so many connections of one address, unless it is one of `exempt`.
     #[must_use]
     pub fn new(max: usize, exempt: Networks) -> Self {
@@ -98,30 +98,30 @@ impl Crowd {
     }
 
     /// Counts a connection in, unless its address has as many as it may.
-    pub(super) fn join(self: &Arc<Self>, address: IpAddr) -> Option<Standing> {
+    pub(super) fn join(self: &Arc<Self>, address: IpAddr) -> Option<ClientPermit> {
         let max = if self.exempt.contains(address.to_canonical()) { usize::MAX } else { self.max };
         self.join_below(max, address)
     }
 
     /// Counts a connection in for which another one of its address is about to close.
-    pub(super) fn join_instead(self: &Arc<Self>, address: IpAddr) -> Option<Standing> {
+    pub(super) fn join_instead(self: &Arc<Self>, address: IpAddr) -> Option<ClientPermit> {
         self.join_below(usize::MAX, address)
     }
 
-    fn join_below(self: &Arc<Self>, max: usize, address: IpAddr) -> Option<Standing> {
+    fn join_below(self: &Arc<Self>, max: usize, address: IpAddr) -> Option<ClientPermit> {
         let is_of_many = self.exempt.contains(address.to_canonical());
         let address = one_client(address);
         let mut clients = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let open = clients.all.entry(address).or_insert_with(|| Open {
+        let open = clients.all.entry(address).or_insert_with(|| ClientUsage {
             connections: 0,
             is_listed: false,
-            load: Load::of(address, is_of_many),
+            load: ClientLoad::of(address, is_of_many),
         });
         if open.connections >= max {
             return None;
         }
         open.connections += 1;
-        Some(Standing { crowd: Arc::clone(self), load: Arc::clone(&open.load) })
+        Some(ClientPermit { crowd: Arc::clone(self), load: Arc::clone(&open.load) })
     }
 
     /// The clients with more than so many connections, as [`one_client`] names them, but for those without
@@ -133,9 +133,9 @@ impl Crowd {
     }
 }
 
-// === impl Clients ===
+// === impl ClientTable ===
 
-impl Clients {
+impl ClientTable {
     /// Counts a connection out.
     fn leave(&mut self, address: IpAddr) {
         let Some(open) = self.all.get_mut(&address) else { return };
@@ -162,9 +162,9 @@ impl Clients {
     }
 }
 
-// === impl Load ===
+// === impl ClientLoad ===
 
-impl Load {
+impl ClientLoad {
     /// That of a client that is not known yet.
     pub(super) fn unknown() -> Arc<Self> {
         let address = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
@@ -178,15 +178,15 @@ impl Load {
 
     /// Counts a request in.
     #[must_use]
-    pub fn enter(self: &Arc<Self>) -> Underway {
+    pub fn enter(self: &Arc<Self>) -> RequestCount {
         self.requests.fetch_add(1, Relaxed);
-        Underway { load: Arc::clone(self), is_abandoned: false }
+        RequestCount { load: Arc::clone(self), is_abandoned: false }
     }
 }
 
-// === impl Underway ===
+// === impl RequestCount ===
 
-impl Underway {
+impl RequestCount {
     /// The requests of its client that are under way, this one among them; 0 if its address stands for many
     /// clients.
     #[must_use]
@@ -204,7 +204,7 @@ impl Underway {
     }
 }
 
-impl Drop for Underway {
+impl Drop for RequestCount {
     fn drop(&mut self) {
         if self.is_abandoned {
             self.load.abandoned.fetch_sub(1, Relaxed);
@@ -213,16 +213,16 @@ impl Drop for Underway {
     }
 }
 
-// === impl Standing ===
+// === impl ClientPermit ===
 
-impl Standing {
+impl ClientPermit {
     /// What counts the requests of its client.
-    pub(super) fn load(&self) -> &Arc<Load> {
+    pub(super) fn load(&self) -> &Arc<ClientLoad> {
         &self.load
     }
 }
 
-impl Drop for Standing {
+impl Drop for ClientPermit {
     fn drop(&mut self) {
         let mut clients = self.crowd.open.lock().unwrap_or_else(PoisonError::into_inner);
         clients.leave(self.load.address);
@@ -236,7 +236,7 @@ mod tests {
 
     #[test]
     fn an_address_has_so_many_places_and_gets_them_back() {
-        let crowd = Arc::new(Crowd::new(2, Networks::default()));
+        let crowd = Arc::new(PerClientLimit::new(2, Networks::default()));
         let [one, other] = ["192.0.2.1", "192.0.2.2"].map(|it| it.parse().expect("an address"));
         let places = [crowd.join(one), crowd.join(one)];
         assert!(places.iter().all(Option::is_some) && crowd.join(one).is_none());
@@ -252,7 +252,7 @@ mod tests {
     #[test]
     fn the_requests_of_a_client_are_counted_over_all_its_connections() {
         let exempt = ["192.0.2.0/24".parse().expect("a network")].into_iter().collect();
-        let crowd = Arc::new(Crowd::new(9, exempt));
+        let crowd = Arc::new(PerClientLimit::new(9, exempt));
         let join = |it: &str| crowd.join(it.parse().expect("an address")).expect("a place");
         let (one, two) = (join("198.51.100.1"), join("198.51.100.1"));
         let mut requests = vec![one.load().enter(), two.load().enter(), one.load().enter()];
@@ -268,7 +268,7 @@ mod tests {
     /// many requests as there may be, if its endpoints were waited for.
     #[test]
     fn requests_count_for_their_client_also_when_it_has_left() {
-        let crowd = Arc::new(Crowd::new(9, Networks::default()));
+        let crowd = Arc::new(PerClientLimit::new(9, Networks::default()));
         let join = || crowd.join("192.0.2.1".parse().expect("an address")).expect("a place");
         let mut requests = Vec::new();
         for count in 1..=3 {
@@ -284,7 +284,7 @@ mod tests {
 
     #[test]
     fn so_many_requests_of_a_client_that_has_left_are_waited_for() {
-        let crowd = Arc::new(Crowd::new(9, Networks::default()));
+        let crowd = Arc::new(PerClientLimit::new(9, Networks::default()));
         let place = crowd.join("192.0.2.1".parse().expect("an address")).expect("a place");
         let mut waiting = Vec::new();
         for _ in 0..ABANDONED_MAX {
@@ -300,7 +300,7 @@ mod tests {
     #[test]
     fn an_address_of_many_clients_has_no_limit_and_no_share() {
         let exempt = ["192.0.2.0/24".parse().expect("a network")].into_iter().collect();
-        let crowd = Arc::new(Crowd::new(1, exempt));
+        let crowd = Arc::new(PerClientLimit::new(1, exempt));
         let [proxy, client] =
             ["192.0.2.1", "198.51.100.1"].map(|it| it.parse().expect("an address"));
         let _open = [crowd.join(proxy), crowd.join(proxy), crowd.join(proxy), crowd.join(client)]
@@ -313,7 +313,7 @@ mod tests {
 
     #[test]
     fn a_network_of_ipv6_counts_as_one_client() {
-        let crowd = Arc::new(Crowd::new(1, Networks::default()));
+        let crowd = Arc::new(PerClientLimit::new(1, Networks::default()));
         let join = |it: &str| crowd.join(it.parse().expect("an address"));
         let _one = join("2001:db8::1").expect("the first");
         assert!(join("2001:db8::2").is_none() && join("2001:db8:0:1::1").is_some());

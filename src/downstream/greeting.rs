@@ -3,12 +3,12 @@
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use super::{
-    bind::Entrance,
-    peer::{Security, Whose},
+    bind::ListenerContext,
+    peer::{PeerIdentity, TlsDetails},
 };
 use crate::{
     net::Transport,
-    tls::{ALPN_HTTP2, Acceptance, Identity},
+    tls::{ALPN_HTTP2, ClientCertificate, HandshakeConfig},
 };
 use proxy_header::{ParseConfig, ProxyHeader};
 use tokio::{
@@ -19,7 +19,7 @@ use tokio_rustls::server::TlsStream;
 
 /// Why a connection did not come to a request.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Unwelcome {
+pub(super) enum HandshakeError {
     /// A listed proxy has not said whom the connection is for, or not in one way only.
     #[error("PROXY protocol: {0}")]
     ProxyHeader(io::Error),
@@ -29,11 +29,11 @@ pub(super) enum Unwelcome {
 }
 
 /// A connection that is ready for requests.
-pub(super) struct Greeted {
+pub(super) struct AcceptedConnection {
     pub(super) transport: Transport,
     /// Whose connection it is, which is not always who opened it.
-    pub(super) whose: Whose,
-    pub(super) security: Option<Box<Security>>,
+    pub(super) whose: PeerIdentity,
+    pub(super) security: Option<Box<TlsDetails>>,
     /// Whether HTTP/2 was agreed on.
     pub(super) is_http2: bool,
 }
@@ -73,35 +73,35 @@ const NOT_TLS: &[u8] = b"HTTP/1.1 400 Bad Request\r\n\
 pub(super) async fn greet(
     mut stream: TcpStream,
     peer: SocketAddr,
-    entrance: &Arc<Entrance>,
-) -> Result<Greeted, Unwelcome> {
-    let mut whose = Whose::Known(peer);
+    entrance: &Arc<ListenerContext>,
+) -> Result<AcceptedConnection, HandshakeError> {
+    let mut whose = PeerIdentity::Known(peer);
     if entrance.expects_proxy_header(peer.ip()) {
-        let told = read_proxy_header(&mut stream).await.map_err(Unwelcome::ProxyHeader)?;
-        whose = told.map_or(Whose::Untold(peer), Whose::Known);
+        let told = read_proxy_header(&mut stream).await.map_err(HandshakeError::ProxyHeader)?;
+        whose = told.map_or(PeerIdentity::Untold(peer), PeerIdentity::Known);
     }
     let Some(tls) = &entrance.tls else {
         let transport = Transport::Tcp(stream);
-        return Ok(Greeted { transport, whose, security: None, is_http2: false });
+        return Ok(AcceptedConnection { transport, whose, security: None, is_http2: false });
     };
     let acceptance = tls.current();
-    let stream = handshake(stream, &acceptance).await.map_err(Unwelcome::Handshake)?;
+    let stream = handshake(stream, &acceptance).await.map_err(HandshakeError::Handshake)?;
     let session = stream.get_ref().1;
-    let identity = session.peer_certificates().and_then(Identity::of);
-    let security = Security {
+    let identity = session.peer_certificates().and_then(ClientCertificate::of);
+    let security = TlsDetails {
         names: acceptance.names(session.server_name()),
         makes_internal: acceptance.makes_internal && identity.is_some(),
         identity,
     };
     let is_http2 = session.alpn_protocol() == Some(ALPN_HTTP2);
     let transport = Transport::Tls(Box::new(stream.into()));
-    Ok(Greeted { transport, whose, security: Some(Box::new(security)), is_http2 })
+    Ok(AcceptedConnection { transport, whose, security: Some(Box::new(security)), is_http2 })
 }
 
 /// Does the handshake. Whoever is turned away has time to read why.
 async fn handshake(
     mut stream: TcpStream,
-    acceptance: &Acceptance,
+    acceptance: &HandshakeConfig,
 ) -> io::Result<TlsStream<TcpStream>> {
     let mut first = [0];
     if stream.peek(&mut first).await? == 1 && first != [HANDSHAKE] {

@@ -6,22 +6,22 @@ use std::{
 };
 
 use super::{
-    After, Handler, HeadError,
-    client::Client,
+    AfterExchange, Handler, HeadError,
+    client::ClientStream,
     clock::Tick,
-    connection::Connection,
+    connection::ClientConnection,
     http2,
-    shared::{Guest, House, Monitored},
-    wait::Wait,
+    shared::{ConnectionGuard, MonitoredContext, WorkerContext},
+    wait::Timeout,
 };
 use crate::{
-    http1::{HeadLimits, Reject, RequestHead, Scan},
+    http1::{HeadLimits, HeadRejection, HeadScanner, RequestHead},
     http2::PREFACE,
-    net::{Channel, Socket},
+    net::{HttpStream, Socket},
 };
 
 /// What came where a request was waited for.
-enum Asked {
+enum NextRequest {
     Head(Result<RequestHead, HeadError>),
     /// Nothing after all, or only the empty line that old clients send behind a body: RFC 9112,
     /// section 2.2.
@@ -33,7 +33,7 @@ enum Asked {
 }
 
 /// What becomes of a connection that had something to do.
-enum Next<T> {
+enum NextStep<T> {
     Idle,
     Tunnel(Box<T>),
     Http2,
@@ -42,7 +42,7 @@ enum Next<T> {
 
 /// What is remembered of a connection from one request to the next.
 #[derive(Default)]
-struct Course {
+struct KeepAliveState {
     /// Requests so far.
     requests: usize,
     /// Whether an empty line came where the next request was waited for.
@@ -52,12 +52,12 @@ struct Course {
     patience: Option<Tick>,
 }
 
-// === impl Course ===
+// === impl KeepAliveState ===
 
-impl Course {
+impl KeepAliveState {
     /// What it is that a request is waited for as.
-    fn waiting(&self) -> Wait {
-        if self.requests == 0 { Wait::FirstByte } else { Wait::Request }
+    fn waiting(&self) -> Timeout {
+        if self.requests == 0 { Timeout::FirstByte } else { Timeout::Request }
     }
 }
 
@@ -67,21 +67,21 @@ impl Course {
     reason = "an async fn would have two places for the client, and every idle connection both"
 )]
 pub(super) fn live<H: Handler>(
-    mut client: Client<H::Memory>,
-    guest: Guest,
-    house: Monitored<H>,
+    mut client: ClientStream<H::ConnectionCache>,
+    guest: ConnectionGuard,
+    house: MonitoredContext<H>,
 ) -> impl Future<Output = ()> {
     async move {
-        let mut course = Course::default();
+        let mut course = KeepAliveState::default();
         while asks(&mut client, &mut course).await {
             match Box::pin(answer(&mut client, &mut course, &house)).await {
-                Next::Idle => {}
-                Next::Close => return,
-                Next::Tunnel(tunnel) => {
+                NextStep::Idle => {}
+                NextStep::Close => return,
+                NextStep::Tunnel(tunnel) => {
                     Box::pin(house.handler.tunnel(client, *tunnel)).await;
                     return drop(guest);
                 }
-                Next::Http2 => return Box::pin(http2::live(client, guest, house)).await,
+                NextStep::Http2 => return Box::pin(http2::live(client, guest, house)).await,
             }
         }
     }
@@ -89,16 +89,16 @@ pub(super) fn live<H: Handler>(
 
 /// Answers requests for as long as there are bytes of them.
 async fn answer<H: Handler>(
-    client: &mut Client<H::Memory>,
-    course: &mut Course,
-    house: &House<H>,
-) -> Next<H::Tunnel> {
+    client: &mut ClientStream<H::ConnectionCache>,
+    course: &mut KeepAliveState,
+    house: &WorkerContext<H>,
+) -> NextStep<H::Tunnel> {
     loop {
         let head = match read_head(client, course, house.limits.head).await {
-            Asked::Head(head) => head,
-            Asked::Nothing => return Next::Idle,
-            Asked::Http2 => return Next::Http2,
-            Asked::Gone => return Next::Close,
+            NextRequest::Head(head) => head,
+            NextRequest::Nothing => return NextStep::Idle,
+            NextRequest::Http2 => return NextStep::Http2,
+            NextRequest::Gone => return NextStep::Close,
         };
         course.requests += 1;
         if course.requests >= house.limits.requests {
@@ -108,31 +108,33 @@ async fn answer<H: Handler>(
         let after = house.handler.exchange(client, head).await;
         client.connection.wait_for_nothing();
         match after {
-            After::GoOn if client.channel.unread().is_empty() && !asks_again(client).await => {
-                return Next::Idle;
+            AfterExchange::GoOn
+                if client.channel.unread().is_empty() && !asks_again(client).await =>
+            {
+                return NextStep::Idle;
             }
-            After::GoOn => {}
-            After::Tunnel(tunnel) => return Next::Tunnel(Box::new(tunnel)),
-            After::Cut => return Next::Close,
-            After::Close => {
+            AfterExchange::GoOn => {}
+            AfterExchange::Tunnel(tunnel) => return NextStep::Tunnel(Box::new(tunnel)),
+            AfterExchange::Cut => return NextStep::Close,
+            AfterExchange::Close => {
                 linger(client).await;
-                return Next::Close;
+                return NextStep::Close;
             }
         }
     }
 }
 
 /// The socket; a connection that is served here is always one.
-fn parts<M>(client: &mut Client<M>) -> Option<(&mut Socket, &Connection<M>)> {
+fn parts<M>(client: &mut ClientStream<M>) -> Option<(&mut Socket, &ClientConnection<M>)> {
     match client.split() {
-        (Channel::Socket(socket), connection) => Some((socket, connection)),
-        (Channel::Stream(_), _) => None,
+        (HttpStream::Socket(socket), connection) => Some((socket, connection)),
+        (HttpStream::Stream(_), _) => None,
     }
 }
 
 /// Waits until the client asks something. Holds no buffer. False if it never will: it has closed, or
 /// the connection is to end.
-async fn asks<M>(client: &mut Client<M>, course: &mut Course) -> bool {
+async fn asks<M>(client: &mut ClientStream<M>, course: &mut KeepAliveState) -> bool {
     let Some((socket, connection)) = parts(client) else { return false };
     connection.wait_for_nothing();
     let waiting = course.waiting();
@@ -155,10 +157,10 @@ async fn asks<M>(client: &mut Client<M>, course: &mut Course) -> bool {
 
 /// Waits a moment for the client to ask again. Holds no buffer. False if it did not, or if enough
 /// others are waiting like this.
-async fn asks_again<M>(client: &mut Client<M>) -> bool {
+async fn asks_again<M>(client: &mut ClientStream<M>) -> bool {
     let Some(_warm) = client.stay_warm() else { return false };
     let Some((socket, connection)) = parts(client) else { return false };
-    connection.begin(Wait::NextRequest);
+    connection.begin(Timeout::NextRequest);
     poll_fn(|context| match socket.poll_readable(context) {
         Poll::Ready(readable) => Poll::Ready(readable.is_ok()),
         Poll::Pending if connection.is_closing() => Poll::Ready(false),
@@ -169,15 +171,19 @@ async fn asks_again<M>(client: &mut Client<M>) -> bool {
 }
 
 /// Reads a head. Dropping the future loses nothing of what was read.
-async fn read_head<M>(client: &mut Client<M>, course: &mut Course, limits: HeadLimits) -> Asked {
-    let mut scan = Scan::up_to(limits.head);
-    let Some((socket, connection)) = parts(client) else { return Asked::Gone };
+async fn read_head<M>(
+    client: &mut ClientStream<M>,
+    course: &mut KeepAliveState,
+    limits: HeadLimits,
+) -> NextRequest {
+    let mut scan = HeadScanner::up_to(limits.head);
+    let Some((socket, connection)) = parts(client) else { return NextRequest::Gone };
     let speaks = connection.peer().listener().speaks;
     // In TLS it is agreed on before, or not spoken: RFC 9113, section 3.2.
     let may_be_http2 = course.requests == 0 && speaks.http2 && !socket.transport().is_tls();
     let patience = connection.deadline(course.waiting());
     connection.wait_for_nothing();
-    connection.begin(Wait::Head);
+    connection.begin(Timeout::Head);
     poll_fn(|context| {
         loop {
             if !course.has_skipped_line && socket.unread().starts_with(b"\r\n") {
@@ -185,13 +191,13 @@ async fn read_head<M>(client: &mut Client<M>, course: &mut Course, limits: HeadL
                 socket.consume(2);
                 if socket.unread().is_empty() {
                     course.patience = patience;
-                    return Poll::Ready(Asked::Nothing);
+                    return Poll::Ready(NextRequest::Nothing);
                 }
             }
             let unread = socket.unread();
             let is_prefaced = may_be_http2 && begins_preface(unread);
             if is_prefaced && unread.len() >= PREFACE.len() {
-                return Poll::Ready(Asked::Http2);
+                return Poll::Ready(NextRequest::Http2);
             }
             if !is_prefaced && !unread.is_empty() && scan.is_worth_parsing(unread) {
                 match RequestHead::parse_within(unread, limits) {
@@ -199,20 +205,20 @@ async fn read_head<M>(client: &mut Client<M>, course: &mut Course, limits: HeadL
                     Ok(Some(head)) => {
                         course.has_skipped_line = false;
                         let head = if speaks.http1 { Ok(head) } else { Err(ONLY_HTTP2.into()) };
-                        return Poll::Ready(Asked::Head(head));
+                        return Poll::Ready(NextRequest::Head(head));
                     }
-                    Err(reject) => return Poll::Ready(Asked::Head(Err(reject.into()))),
+                    Err(reject) => return Poll::Ready(NextRequest::Head(Err(reject.into()))),
                 }
             }
-            if connection.take_alarm() == Some(Wait::Head) {
-                return Poll::Ready(Asked::Head(Err(HeadError::TooSlow)));
+            if connection.take_alarm() == Some(Timeout::Head) {
+                return Poll::Ready(NextRequest::Head(Err(HeadError::TooSlow)));
             }
             match socket.poll_read(context, limits.head + 1) {
                 Poll::Ready(Ok(1..)) => {}
-                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Asked::Gone),
+                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(NextRequest::Gone),
                 Poll::Pending if socket.unread().is_empty() => {
                     course.patience = patience;
-                    return Poll::Ready(Asked::Nothing);
+                    return Poll::Ready(NextRequest::Nothing);
                 }
                 Poll::Pending => return Poll::Pending,
             }
@@ -221,7 +227,7 @@ async fn read_head<M>(client: &mut Client<M>, course: &mut Course, limits: HeadL
     .await
 }
 
-const ONLY_HTTP2: Reject = Reject::Malformed("this port speaks HTTP/2 only");
+const ONLY_HTTP2: HeadRejection = HeadRejection::Malformed("this port speaks HTTP/2 only");
 
 /// Whether this is the preface of HTTP/2, or its beginning.
 fn begins_preface(bytes: &[u8]) -> bool {
@@ -232,10 +238,10 @@ fn begins_preface(bytes: &[u8]) -> bool {
 /// Ends our side, and takes what still comes until the client ends its own: a socket that is closed
 /// with bytes unread is reset, and the client may lose the answer before it has read it (RFC 9112,
 /// section 9.6).
-async fn linger<M>(client: &mut Client<M>) {
+async fn linger<M>(client: &mut ClientStream<M>) {
     let Some((socket, connection)) = parts(client) else { return };
     connection.wait_for_nothing();
-    connection.begin(Wait::Linger);
+    connection.begin(Timeout::Linger);
     poll_fn(|context| {
         if ready!(socket.poll_finish(context)).is_err() {
             return Poll::Ready(());

@@ -19,20 +19,20 @@ use http::Request;
 use tracing::debug;
 
 use self::{
-    course::{Course, Part},
-    watched::{CONNECTION_WINDOW, Watched},
+    course::{SessionActivity, StreamActivity},
+    watched::{CONNECTION_WINDOW, MonitoredSocket},
 };
 use super::{
-    After, Handler, HeadError, TurnedAway,
-    client::Client,
-    connection::Connection,
-    shared::{Guest, Monitored},
-    wait::Wait,
+    AfterExchange, Handler, HeadError, RejectReason,
+    client::ClientStream,
+    connection::ClientConnection,
+    shared::{ConnectionGuard, MonitoredContext},
+    wait::Timeout,
 };
 use crate::{
     http1::{Framing, RequestHead},
-    http2::{Reset, Stream},
-    net::Channel,
+    http2::{Http2Stream, StreamReset},
+    net::HttpStream,
 };
 
 /// How much a client may send of one request before it was passed on.
@@ -45,13 +45,17 @@ const SEND_BUFFER: usize = 32 * 1024;
 const RESETS_PENDING_MAX: usize = 20;
 
 /// Serves a connection to its end.
-pub(super) async fn live<H: Handler>(client: Client<H::Memory>, guest: Guest, house: Monitored<H>) {
+pub(super) async fn live<H: Handler>(
+    client: ClientStream<H::ConnectionCache>,
+    guest: ConnectionGuard,
+    house: MonitoredContext<H>,
+) {
     let (channel, connection, place) = client.into_parts();
-    let Channel::Socket(socket) = channel else { return };
+    let HttpStream::Socket(socket) = channel else { return };
     connection.wait_for_nothing();
-    connection.begin(Wait::Head);
-    let course = Rc::new(Course::new(&connection));
-    let watched = Watched::new(socket, Rc::clone(&course));
+    connection.begin(Timeout::Head);
+    let course = Rc::new(SessionActivity::new(&connection));
+    let watched = MonitoredSocket::new(socket, Rc::clone(&course));
     let fields_max = list_size(house.limits.head.head);
     let mut handshake = Builder::new()
         .max_concurrent_streams(house.limits.streams)
@@ -63,7 +67,7 @@ pub(super) async fn live<H: Handler>(client: Client<H::Memory>, guest: Guest, ho
         .enable_connect_protocol()
         .handshake::<_, Bytes>(watched);
     let handshake =
-        connection.hurry(Wait::Head, poll_fn(|it| Pin::new(&mut handshake).poll(it))).await;
+        connection.hurry(Timeout::Head, poll_fn(|it| Pin::new(&mut handshake).poll(it))).await;
     let peer = connection.peer().address();
     let mut driven = match handshake {
         Ok(driven) => driven,
@@ -82,35 +86,35 @@ pub(super) async fn live<H: Handler>(client: Client<H::Memory>, guest: Guest, ho
 /// What drives a connection: takes its streams, watches it, and has it end.
 struct Driver<M> {
     ping: Option<PingPong>,
-    course: Rc<Course<M>>,
+    course: Rc<SessionActivity<M>>,
     requests: usize,
     is_ending: bool,
     /// Whether it was told to calm down.
     is_turned_away: bool,
 }
 
-type Driven<M> = server::Connection<Watched<M>, Bytes>;
+type Driven<M> = server::Connection<MonitoredSocket<M>, Bytes>;
 
 // === impl Driver ===
 
 impl<M: 'static> Driver<M> {
-    fn poll<H: Handler<Memory = M>>(
+    fn poll<H: Handler<ConnectionCache = M>>(
         &mut self,
         context: &mut Context<'_>,
         driven: &mut Driven<M>,
-        house: &Monitored<H>,
+        house: &MonitoredContext<H>,
     ) -> Poll<()> {
         let course = Rc::clone(&self.course);
         let connection = &course.connection;
         connection.remember(context.waker());
         course.remember(context.waker());
         match connection.take_alarm() {
-            Some(Wait::FirstByte | Wait::Stream) => self.end(driven),
-            Some(Wait::Sound) => {
+            Some(Timeout::FirstByte | Timeout::Stream) => self.end(driven),
+            Some(Timeout::Sound) => {
                 if let Some(ping) = &mut self.ping
                     && ping.send_ping(Ping::opaque()).is_ok()
                 {
-                    connection.begin(Wait::Pong);
+                    connection.begin(Timeout::Pong);
                 }
             }
             _ => {}
@@ -128,7 +132,7 @@ impl<M: 'static> Driver<M> {
         }
         if !self.is_turned_away && course.is_attack(house.limits.resets) {
             self.is_turned_away = true;
-            house.handler.turned_away(TurnedAway::Http2Abuse(connection.peer().address()));
+            house.handler.turned_away(RejectReason::Http2Abuse(connection.peer().address()));
             driven.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
         }
         loop {
@@ -141,7 +145,7 @@ impl<M: 'static> Driver<M> {
                     let peer = connection.peer().address();
                     debug!(%peer, %error, "HTTP/2 ended");
                     if !self.is_turned_away && is_abuse(&error) {
-                        house.handler.turned_away(TurnedAway::Http2Abuse(peer));
+                        house.handler.turned_away(RejectReason::Http2Abuse(peer));
                     }
                     return Poll::Ready(());
                 }
@@ -151,15 +155,15 @@ impl<M: 'static> Driver<M> {
         }
         let is_idle = course.streams.get() == 0;
         let has_begun = self.requests > 0;
-        connection.note(Wait::FirstByte, is_idle && !self.is_ending && !has_begun, false);
-        connection.note(Wait::Stream, is_idle && !self.is_ending && has_begun, false);
+        connection.note(Timeout::FirstByte, is_idle && !self.is_ending && !has_begun, false);
+        connection.note(Timeout::Stream, is_idle && !self.is_ending && has_begun, false);
         // Whoever does not close when nothing is left is cut.
-        connection.note(Wait::Linger, is_idle && self.is_ending, false);
+        connection.note(Timeout::Linger, is_idle && self.is_ending, false);
         if is_idle {
-            connection.end(Wait::Sound);
-            connection.end(Wait::Pong);
-        } else if !connection.is_waiting(Wait::Pong) && !connection.is_waiting(Wait::Sound) {
-            connection.begin(Wait::Sound);
+            connection.end(Timeout::Sound);
+            connection.end(Timeout::Pong);
+        } else if !connection.is_waiting(Timeout::Pong) && !connection.is_waiting(Timeout::Sound) {
+            connection.begin(Timeout::Sound);
         }
         Poll::Pending
     }
@@ -188,50 +192,52 @@ fn list_size(head_max: usize) -> u32 {
 fn begin<H: Handler>(
     request: Request<RecvStream>,
     response: SendResponse<Bytes>,
-    course: &Rc<Course<H::Memory>>,
-    house: &Monitored<H>,
+    course: &Rc<SessionActivity<H::ConnectionCache>>,
+    house: &MonitoredContext<H>,
 ) {
-    let stream = match Stream::of_client(request, response, Rc::clone(&course.meter)) {
+    let stream = match Http2Stream::of_client(request, response, Rc::clone(&course.meter)) {
         Ok(stream) => stream,
         Err(defect) => {
             debug!(peer = %course.connection.peer().address(), %defect, "a malformed request");
-            house.handler.turned_away(TurnedAway::Malformed);
+            house.handler.turned_away(RejectReason::Malformed);
             return;
         }
     };
     let peer = course.connection.peer();
     let connection =
-        Rc::new(Connection::new_stream(Rc::clone(peer), Rc::clone(house.roster.clock())));
-    let client = Client::new(Channel::Stream(Box::new(stream)), &connection, &house.roster);
-    let part = Part::of(course);
+        Rc::new(ClientConnection::new_stream(Rc::clone(peer), Rc::clone(house.roster.clock())));
+    let client =
+        ClientStream::new(HttpStream::Stream(Box::new(stream)), &connection, &house.roster);
+    let part = StreamActivity::of(course);
     let task = house.tasks.spawn_local(answer(client, part, house.for_another()));
     connection.run_by(task.abort_handle());
 }
 
 async fn answer<H: Handler>(
-    mut client: Client<H::Memory>,
-    part: Part<H::Memory>,
-    house: Monitored<H>,
+    mut client: ClientStream<H::ConnectionCache>,
+    part: StreamActivity<H::ConnectionCache>,
+    house: MonitoredContext<H>,
 ) {
     let cookie_max = match &client.channel {
-        Channel::Stream(stream) => stream.cookie_max(),
-        Channel::Socket(_) => 0,
+        HttpStream::Stream(stream) => stream.cookie_max(),
+        HttpStream::Socket(_) => 0,
     };
     let head = RequestHead::parse_joined(client.channel.unread(), house.limits.head, cookie_max);
     // Written as a whole: what is not one cannot be read.
-    let head = head.map(|it| it.ok_or(crate::http1::Reject::Malformed("the head has no end")));
+    let head =
+        head.map(|it| it.ok_or(crate::http1::HeadRejection::Malformed("the head has no end")));
     let mut head = head.and_then(|it| it).map_err(Into::into);
     let connection = Rc::clone(&client.connection);
     if head.as_ref().is_ok_and(|it| it.framing == Framing::Exact(0)) {
         match await_end(&mut client).await {
-            Ended::Well => {}
-            Ended::Late => head = Err(HeadError::TooSlow),
-            Ended::Broken => {
+            EmptyRequestEnd::Well => {}
+            EmptyRequestEnd::Late => head = Err(HeadError::TooSlow),
+            EmptyRequestEnd::Broken => {
                 part.0.reset.set(part.0.reset.get() + 1);
                 let broken = client.channel.broken();
                 client.channel.reset(broken);
-                if broken.is_some_and(Reset::is_malformed) {
-                    house.handler.turned_away(TurnedAway::Malformed);
+                if broken.is_some_and(StreamReset::is_malformed) {
+                    house.handler.turned_away(RejectReason::Malformed);
                 }
                 return;
             }
@@ -252,11 +258,11 @@ async fn answer<H: Handler>(
         .await
     };
     match after {
-        After::GoOn | After::Close => {
+        AfterExchange::GoOn | AfterExchange::Close => {
             part.0.answered.set(part.0.answered.get() + 1);
             linger(&mut client).await;
         }
-        After::Cut => {
+        AfterExchange::Cut => {
             let broken = client.channel.broken();
             // Whoever has begun to get an answer has waited for it, and may have enough of it.
             match client.channel.has_answered() {
@@ -268,7 +274,7 @@ async fn answer<H: Handler>(
             }
             client.channel.reset(broken);
         }
-        After::Tunnel(tunnel) => {
+        AfterExchange::Tunnel(tunnel) => {
             part.0.answered.set(part.0.answered.get() + 1);
             Box::pin(house.handler.tunnel(client, tunnel)).await;
         }
@@ -276,26 +282,28 @@ async fn answer<H: Handler>(
 }
 
 /// How a request without content has ended.
-enum Ended {
+enum EmptyRequestEnd {
     Well,
     Late,
     Broken,
 }
 
 /// Waits for the end of a request that says that it has no content: only then it is known to have none.
-async fn await_end<M>(client: &mut Client<M>) -> Ended {
+async fn await_end<M>(client: &mut ClientStream<M>) -> EmptyRequestEnd {
     let (channel, connection) = client.split();
-    let Channel::Stream(stream) = channel else { return Ended::Well };
+    let HttpStream::Stream(stream) = channel else { return EmptyRequestEnd::Well };
     if stream.is_at_end() {
-        return Ended::Well;
+        return EmptyRequestEnd::Well;
     }
-    connection.begin(Wait::Head);
+    connection.begin(Timeout::Head);
     let ended = poll_fn(|context| {
         connection.remember(context.waker());
-        if connection.take_alarm() == Some(Wait::Head) {
-            return Poll::Ready(Ended::Late);
+        if connection.take_alarm() == Some(Timeout::Head) {
+            return Poll::Ready(EmptyRequestEnd::Late);
         }
-        stream.poll_empty(context).map(|it| if it.is_ok() { Ended::Well } else { Ended::Broken })
+        stream
+            .poll_empty(context)
+            .map(|it| if it.is_ok() { EmptyRequestEnd::Well } else { EmptyRequestEnd::Broken })
     })
     .await;
     connection.wait_for_nothing();
@@ -304,11 +312,11 @@ async fn await_end<M>(client: &mut Client<M>) -> Ended {
 
 /// Takes what still comes of a request that was answered, for a while: a reset that arrives together with
 /// the answer makes some clients lose it.
-async fn linger<M>(client: &mut Client<M>) {
+async fn linger<M>(client: &mut ClientStream<M>) {
     let (channel, connection) = client.split();
-    let Channel::Stream(stream) = channel else { return };
+    let HttpStream::Stream(stream) = channel else { return };
     connection.wait_for_nothing();
-    connection.begin(Wait::Linger);
+    connection.begin(Timeout::Linger);
     poll_fn(|context| {
         loop {
             stream.consume(stream.unread().len());

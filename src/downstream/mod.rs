@@ -24,26 +24,26 @@ mod worker;
 
 use std::net::IpAddr;
 
-use crate::http1::{Reject, RequestHead};
+use crate::http1::{HeadRejection, RequestHead};
 
-pub(crate) use self::peer::Whose;
+pub(crate) use self::peer::PeerIdentity;
 pub use self::{
-    bind::{BindError, Bound, Entrance, Listener, Spoken, bind},
-    client::Client,
+    bind::{BindError, BoundListener, HttpVersions, Listener, ListenerContext, bind},
+    client::ClientStream,
     clock::DATE_LENGTH,
-    connection::Connection,
-    crowd::{Crowd, Load, Underway},
-    peer::{Peer, Security},
-    places::Places,
-    shared::Limits,
-    wait::{Patience, Wait},
-    worker::{Settings, Stop, Worker},
+    connection::ClientConnection,
+    crowd::{ClientLoad, PerClientLimit, RequestCount},
+    peer::{Peer, TlsDetails},
+    places::ConnectionCapacity,
+    shared::ConnectionLimits,
+    wait::{Timeout, Timeouts},
+    worker::{StopSignal, Worker, WorkerSettings},
 };
 
 /// Answers the requests of one worker's connections.
 pub trait Handler: Sized + 'static {
     /// What is worth remembering from one request of a connection to the next.
-    type Memory: Default + 'static;
+    type ConnectionCache: Default + 'static;
     /// What a connection carries on as when it is no longer one for requests.
     type Tunnel: 'static;
 
@@ -51,19 +51,19 @@ pub trait Handler: Sized + 'static {
     /// why its head is none. Dropped when the client has to be cut.
     fn exchange<'a>(
         &'a self,
-        client: &'a mut Client<Self::Memory>,
+        client: &'a mut ClientStream<Self::ConnectionCache>,
         head: Result<RequestHead, HeadError>,
-    ) -> impl Future<Output = After<Self::Tunnel>> + 'a;
+    ) -> impl Future<Output = AfterExchange<Self::Tunnel>> + 'a;
 
     /// Carries a tunnel to its end. Dropped when the client has to be cut.
     fn tunnel(
         &self,
-        client: Client<Self::Memory>,
+        client: ClientStream<Self::ConnectionCache>,
         tunnel: Self::Tunnel,
     ) -> impl Future<Output = ()>;
 
     /// Counts what was turned away before it was a request.
-    fn turned_away(&self, why: TurnedAway);
+    fn turned_away(&self, why: RejectReason);
 
     /// Called about twice a second.
     fn tick(&self);
@@ -75,7 +75,7 @@ pub trait Handler: Sized + 'static {
 
 /// What becomes of a connection after an exchange.
 #[derive(Debug)]
-pub enum After<T> {
+pub enum AfterExchange<T> {
     /// The next request may come; what is unread is its beginning.
     GoOn,
     /// It ends, and the client has time to read what was written.
@@ -88,7 +88,7 @@ pub enum After<T> {
 
 /// Why something was turned away that was no request, or many that were none in earnest.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum TurnedAway {
+pub enum RejectReason {
     /// A stream whose head HTTP/2 does not allow.
     Malformed,
     /// One connection more than an address may have.
@@ -107,7 +107,7 @@ pub enum TurnedAway {
 pub enum HeadError {
     /// It cannot be read, or in more than one way.
     #[error(transparent)]
-    Reject(#[from] Reject),
+    Reject(#[from] HeadRejection),
     /// It did not come to its end in time.
     #[error("the head took too long")]
     TooSlow,

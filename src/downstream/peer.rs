@@ -6,24 +6,24 @@ use std::{
 };
 
 use super::{
-    bind::{Entrance, Listener},
-    crowd::Load,
+    bind::{Listener, ListenerContext},
+    crowd::ClientLoad,
 };
-use crate::tls::{Identity, Names};
+use crate::tls::{ClientCertificate, SubjectNames};
 
 /// Who is at the other end of a client's connection, and how it came to us. The same for all streams of
 /// one connection.
 pub struct Peer<M> {
-    whose: Whose,
-    entrance: Arc<Entrance>,
-    security: Option<Box<Security>>,
-    load: Arc<Load>,
+    whose: PeerIdentity,
+    entrance: Arc<ListenerContext>,
+    security: Option<Box<TlsDetails>>,
+    load: Arc<ClientLoad>,
     memory: M,
 }
 
 /// Whose connection it is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Whose {
+pub(crate) enum PeerIdentity {
     /// Of whoever is at this address.
     Known(SocketAddr),
     /// Of somebody behind this proxy, which has not said who.
@@ -32,11 +32,11 @@ pub(crate) enum Whose {
 
 /// What TLS has made sure of.
 #[derive(Debug)]
-pub struct Security {
+pub struct TlsDetails {
     /// What the certificate that the client was shown is for.
-    pub names: Arc<Names>,
+    pub names: Arc<SubjectNames>,
     /// Who the client is, if it has shown a certificate.
-    pub identity: Option<Identity>,
+    pub identity: Option<ClientCertificate>,
     /// Whether that makes it internal.
     pub makes_internal: bool,
 }
@@ -45,24 +45,24 @@ pub struct Security {
 
 impl<M: Default> Peer<M> {
     pub(crate) fn new(
-        whose: Whose,
-        entrance: Arc<Entrance>,
-        security: Option<Box<Security>>,
+        whose: PeerIdentity,
+        entrance: Arc<ListenerContext>,
+        security: Option<Box<TlsDetails>>,
     ) -> Self {
-        Self::counted(whose, entrance, security, Load::unknown())
+        Self::counted(whose, entrance, security, ClientLoad::unknown())
     }
 
     /// One whose requests are counted.
     pub(super) fn counted(
-        whose: Whose,
-        entrance: Arc<Entrance>,
-        security: Option<Box<Security>>,
-        load: Arc<Load>,
+        whose: PeerIdentity,
+        entrance: Arc<ListenerContext>,
+        security: Option<Box<TlsDetails>>,
+        load: Arc<ClientLoad>,
     ) -> Self {
         let canonical = |it: SocketAddr| SocketAddr::new(it.ip().to_canonical(), it.port());
         let whose = match whose {
-            Whose::Known(it) => Whose::Known(canonical(it)),
-            Whose::Untold(it) => Whose::Untold(canonical(it)),
+            PeerIdentity::Known(it) => PeerIdentity::Known(canonical(it)),
+            PeerIdentity::Untold(it) => PeerIdentity::Untold(canonical(it)),
         };
         Self { whose, entrance, security, load, memory: M::default() }
     }
@@ -71,7 +71,7 @@ impl<M: Default> Peer<M> {
 impl<M> Peer<M> {
     /// The address, with the port. An IPv4 address is never written as IPv6.
     pub fn socket_address(&self) -> SocketAddr {
-        let (Whose::Known(address) | Whose::Untold(address)) = self.whose;
+        let (PeerIdentity::Known(address) | PeerIdentity::Untold(address)) = self.whose;
         address
     }
 
@@ -83,7 +83,7 @@ impl<M> Peer<M> {
     /// Whether the address is only that of a proxy that should have said another one, so that nothing
     /// follows from it.
     pub fn is_untold(&self) -> bool {
-        matches!(self.whose, Whose::Untold(_))
+        matches!(self.whose, PeerIdentity::Untold(_))
     }
 
     /// The listener that it came in by.
@@ -92,12 +92,12 @@ impl<M> Peer<M> {
     }
 
     /// What TLS has made sure of, if the connection is secured.
-    pub fn security(&self) -> Option<&Security> {
+    pub fn security(&self) -> Option<&TlsDetails> {
         self.security.as_deref()
     }
 
     /// What counts the requests of its address.
-    pub fn load(&self) -> &Arc<Load> {
+    pub fn load(&self) -> &Arc<ClientLoad> {
         &self.load
     }
 
@@ -106,7 +106,7 @@ impl<M> Peer<M> {
         &self.memory
     }
 
-    pub(super) fn entrance(&self) -> &Arc<Entrance> {
+    pub(super) fn entrance(&self) -> &Arc<ListenerContext> {
         &self.entrance
     }
 }

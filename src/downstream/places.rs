@@ -16,19 +16,19 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 /// The places for open connections. Shared by all workers.
 #[derive(Debug)]
-pub struct Places {
+pub struct ConnectionCapacity {
     max: usize,
     free: Arc<Semaphore>,
     /// Connections that are to be closed, and that no worker has closed yet.
     wanted: AtomicUsize,
     /// One of each worker.
-    workers: Box<[OfWorker]>,
+    workers: Box<[WorkerConnections]>,
     start: Instant,
 }
 
 /// What the others know of a worker.
 #[derive(Debug)]
-struct OfWorker {
+struct WorkerConnections {
     /// Since when its longest idle connection has been idle, in milliseconds after the start, as it last
     /// told; [`NEVER`] if it has none, or has told nothing.
     idle_since: AtomicU64,
@@ -42,14 +42,15 @@ const NEVER: u64 = u64::MAX;
 /// that was busy at the first attempt may be idle at the next.
 const AGAIN: Duration = Duration::from_millis(50);
 
-// === impl Places ===
+// === impl ConnectionCapacity ===
 
-impl Places {
+impl ConnectionCapacity {
     /// At most so many connections at once, of so many workers.
     #[must_use]
     pub fn new(max: usize, workers: usize) -> Arc<Self> {
         let max = max.min(Semaphore::MAX_PERMITS);
-        let worker = || OfWorker { idle_since: AtomicU64::new(NEVER), bell: Notify::new() };
+        let worker =
+            || WorkerConnections { idle_since: AtomicU64::new(NEVER), bell: Notify::new() };
         Arc::new(Self {
             max,
             free: Arc::new(Semaphore::new(max)),
@@ -132,7 +133,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_place_that_one_worker_gives_back_is_taken_by_another() {
-        let places = Places::new(1, 2);
+        let places = ConnectionCapacity::new(1, 2);
         let place = places.try_take().expect("the only one");
         assert!(places.try_take().is_none());
         let (taken, ()) = tokio::join!(places.take(), async { drop(place) });
@@ -143,7 +144,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_worker_with_the_longest_idle_connection_is_asked_first_and_then_all() {
-        let places = Places::new(1, 3);
+        let places = ConnectionCapacity::new(1, 3);
         let _place = places.try_take();
         places.tell(1, Some(Instant::now() + Duration::from_secs(2)));
         places.tell(2, Some(Instant::now() + Duration::from_secs(1)));

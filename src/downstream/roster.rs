@@ -12,35 +12,35 @@ use slab::Slab;
 
 use super::{
     clock::{Clock, Tick},
-    connection::Connection,
-    crowd::Crowd,
-    wait::Patience,
+    connection::ClientConnection,
+    crowd::PerClientLimit,
+    wait::Timeouts,
 };
 use crate::model::one_client;
 
 /// The open connections of one worker.
-pub(super) struct Roster<M> {
-    connections: RefCell<Slab<Entry<M>>>,
+pub(super) struct ConnectionTable<M> {
+    connections: RefCell<Slab<ConnectionEntry<M>>>,
     /// The number of the next connection.
     next: Cell<u64>,
     clock: Rc<Clock>,
     /// Connections to close for others, the first one first.
-    queue: RefCell<VecDeque<Candidate>>,
+    queue: RefCell<VecDeque<IdleCandidate>>,
     /// The same of one client, and when they were looked for.
-    of_client: RefCell<OfClient>,
+    of_client: RefCell<ClientEntries>,
     /// Connections that keep what they needed for their last request.
     warm: Rc<Cell<usize>>,
 }
 
-struct Entry<M> {
+struct ConnectionEntry<M> {
     /// In the order in which they came.
     number: u64,
-    connection: Rc<Connection<M>>,
+    connection: Rc<ClientConnection<M>>,
 }
 
 /// A connection that was idle when it was looked for.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-struct Candidate {
+struct IdleCandidate {
     /// Whether its client has fewer connections than would be unfair.
     is_fair: bool,
     since: Tick,
@@ -49,30 +49,30 @@ struct Candidate {
 }
 
 #[derive(Default)]
-struct OfClient {
+struct ClientEntries {
     client: Option<(IpAddr, Tick)>,
     /// Whether none was found then: not to be looked for again with each connection of a flood.
     had_none: bool,
-    queue: VecDeque<Candidate>,
+    queue: VecDeque<IdleCandidate>,
 }
 
 /// A connection's place; given back when this is dropped.
-pub(super) struct Place<M> {
-    roster: Rc<Roster<M>>,
+pub(super) struct ConnectionRegistration<M> {
+    roster: Rc<ConnectionTable<M>>,
     key: usize,
 }
 
 /// Leave to keep what was needed for the last request; given back when this is dropped.
-pub(super) struct Warm(Rc<Cell<usize>>);
+pub(super) struct WarmPermit(Rc<Cell<usize>>);
 
 /// Connections of a worker that may keep what they needed for their last request: those that ask again
 /// at once are few, and all others would hold memory for nothing.
 const WARM_MAX: usize = 256;
 
-// === impl Roster ===
+// === impl ConnectionTable ===
 
-impl<M> Roster<M> {
-    pub(super) fn new(patience: &Patience) -> Self {
+impl<M> ConnectionTable<M> {
+    pub(super) fn new(patience: &Timeouts) -> Self {
         let clock = Rc::new(Clock::new(patience));
         Self {
             connections: RefCell::default(),
@@ -88,12 +88,15 @@ impl<M> Roster<M> {
         &self.clock
     }
 
-    pub(super) fn enter(self: &Rc<Self>, connection: &Rc<Connection<M>>) -> Place<M> {
+    pub(super) fn enter(
+        self: &Rc<Self>,
+        connection: &Rc<ClientConnection<M>>,
+    ) -> ConnectionRegistration<M> {
         let number = self.next.get();
         self.next.set(number + 1);
-        let entry = Entry { number, connection: Rc::clone(connection) };
+        let entry = ConnectionEntry { number, connection: Rc::clone(connection) };
         let key = self.connections.borrow_mut().insert(entry);
-        Place { roster: Rc::clone(self), key }
+        ConnectionRegistration { roster: Rc::clone(self), key }
     }
 
     /// Calls on whoever has waited for too long. Nobody is gone when this returns: a task that is cut
@@ -103,7 +106,7 @@ impl<M> Roster<M> {
         // Others may have become idle, and some of those that were have not been since.
         self.queue.borrow_mut().clear();
         let tick = self.clock.tick();
-        for (_, Entry { connection, .. }) in self.connections.borrow().iter() {
+        for (_, ConnectionEntry { connection, .. }) in self.connections.borrow().iter() {
             if let Some(wait) = connection.look(tick) {
                 connection.cut(wait);
             }
@@ -112,14 +115,14 @@ impl<M> Roster<M> {
 
     /// Asks everybody to close after what they are doing.
     pub(super) fn close(&self) {
-        for (_, Entry { connection, .. }) in self.connections.borrow().iter() {
+        for (_, ConnectionEntry { connection, .. }) in self.connections.borrow().iter() {
             connection.close();
         }
     }
 
     /// Closes a connection that is idle: of the clients that have more than `share` connections first, and
     /// of these the one that has been idle longest, to within half a second. False if there is none.
-    pub(super) fn evict(&self, crowd: &Crowd, share: usize) -> bool {
+    pub(super) fn evict(&self, crowd: &PerClientLimit, share: usize) -> bool {
         if self.evict_one(&mut self.queue.borrow_mut()) {
             return true;
         }
@@ -151,9 +154,9 @@ impl<M> Roster<M> {
     }
 
     /// Closes the first connection of the queue that is idle still.
-    fn evict_one(&self, queue: &mut VecDeque<Candidate>) -> bool {
+    fn evict_one(&self, queue: &mut VecDeque<IdleCandidate>) -> bool {
         let connections = self.connections.borrow();
-        while let Some(Candidate { since, number, key, .. }) = queue.pop_front() {
+        while let Some(IdleCandidate { since, number, key, .. }) = queue.pop_front() {
             if let Some(entry) = connections.get(key)
                 && entry.number == number
                 && entry.connection.idle_since() == Some(since)
@@ -166,13 +169,16 @@ impl<M> Roster<M> {
     }
 
     /// The idle connections that are looked for, the first one to close first.
-    fn idle(&self, is_wanted: impl Fn(&Connection<M>) -> Option<bool>) -> VecDeque<Candidate> {
+    fn idle(
+        &self,
+        is_wanted: impl Fn(&ClientConnection<M>) -> Option<bool>,
+    ) -> VecDeque<IdleCandidate> {
         let connections = self.connections.borrow();
         let mut idle: Vec<_> = connections
             .iter()
-            .filter_map(|(key, Entry { number, connection })| {
+            .filter_map(|(key, ConnectionEntry { number, connection })| {
                 let since = connection.idle_since()?;
-                Some(Candidate { is_fair: is_wanted(connection)?, since, number: *number, key })
+                Some(IdleCandidate { is_fair: is_wanted(connection)?, since, number: *number, key })
             })
             .collect();
         idle.sort_unstable();
@@ -195,30 +201,30 @@ impl<M> Roster<M> {
     }
 }
 
-fn client_of<M>(connection: &Connection<M>) -> IpAddr {
+fn client_of<M>(connection: &ClientConnection<M>) -> IpAddr {
     one_client(connection.peer().address())
 }
 
-// === impl Place ===
+// === impl ConnectionRegistration ===
 
-impl<M> Place<M> {
+impl<M> ConnectionRegistration<M> {
     /// Leave to keep what was needed for the last request, unless enough others have it.
-    pub(super) fn stay_warm(&self) -> Option<Warm> {
+    pub(super) fn stay_warm(&self) -> Option<WarmPermit> {
         let warm = &self.roster.warm;
         (warm.get() < WARM_MAX).then(|| {
             warm.set(warm.get() + 1);
-            Warm(Rc::clone(warm))
+            WarmPermit(Rc::clone(warm))
         })
     }
 }
 
-impl Drop for Warm {
+impl Drop for WarmPermit {
     fn drop(&mut self) {
         self.0.set(self.0.get() - 1);
     }
 }
 
-impl<M> Drop for Place<M> {
+impl<M> Drop for ConnectionRegistration<M> {
     fn drop(&mut self) {
         // Taken out first, so that what its drop sets off finds the roster free.
         let left = self.roster.connections.borrow_mut().try_remove(self.key);
@@ -233,16 +239,16 @@ mod tests {
     use super::*;
     use crate::{
         downstream::{
-            Entrance, Listener, Wait,
-            peer::{Peer, Whose},
+            Listener, ListenerContext, Timeout,
+            peer::{Peer, PeerIdentity},
         },
         model::Networks,
     };
 
     const LIMIT: Duration = Duration::from_secs(60);
 
-    fn roster() -> Rc<Roster<()>> {
-        Rc::new(Roster::new(&Patience {
+    fn roster() -> Rc<ConnectionTable<()>> {
+        Rc::new(ConnectionTable::new(&Timeouts {
             handshake: LIMIT,
             head: LIMIT,
             keep_alive: LIMIT,
@@ -253,35 +259,38 @@ mod tests {
         }))
     }
 
-    fn connection(roster: &Rc<Roster<()>>, address: &str) -> (Rc<Connection<()>>, Place<()>) {
+    fn connection(
+        roster: &Rc<ConnectionTable<()>>,
+        address: &str,
+    ) -> (Rc<ClientConnection<()>>, ConnectionRegistration<()>) {
         let address = SocketAddr::new(address.parse().expect("an address"), 1);
-        let entrance = Entrance::unbound(Listener::plain(address));
-        let peer = Rc::new(Peer::new(Whose::Known(address), entrance, None));
-        let connection = Rc::new(Connection::new(peer, Rc::clone(roster.clock())));
+        let entrance = ListenerContext::unbound(Listener::plain(address));
+        let peer = Rc::new(Peer::new(PeerIdentity::Known(address), entrance, None));
+        let connection = Rc::new(ClientConnection::new(peer, Rc::clone(roster.clock())));
         let place = roster.enter(&connection);
         (connection, place)
     }
 
-    fn pass(roster: &Roster<()>, seconds: u64) {
+    fn pass(roster: &ConnectionTable<()>, seconds: u64) {
         roster.clock.set(roster.clock.now() + Duration::from_secs(seconds));
     }
 
     #[test]
     fn the_connection_that_has_been_idle_longest_is_closed_first_and_a_busy_one_never() {
-        let (roster, crowd) = (roster(), Arc::new(Crowd::new(100, Networks::default())));
+        let (roster, crowd) = (roster(), Arc::new(PerClientLimit::new(100, Networks::default())));
         let all: Vec<_> = (0..4).map(|_| connection(&roster, "192.0.2.1")).collect();
         // In another order than that in which they came.
         for place in [2, 0, 1] {
-            all[place].0.begin(Wait::Request);
+            all[place].0.begin(Timeout::Request);
             pass(&roster, 1);
         }
-        all[3].0.begin(Wait::Body);
+        all[3].0.begin(Timeout::Body);
         assert_eq!(roster.longest_idle(), Some(roster.clock.now() - Duration::from_secs(3)));
         let evicted = || all.iter().map(|it| it.0.is_evicted()).collect::<Vec<_>>();
         assert!(roster.evict(&crowd, 100));
         assert_eq!(evicted(), [false, false, true, false]);
         // One that is used meanwhile has been idle for a shorter time.
-        all[0].0.begin(Wait::Request);
+        all[0].0.begin(Timeout::Request);
         assert!(roster.evict(&crowd, 100));
         assert_eq!(evicted(), [false, true, true, false]);
         assert!(roster.evict(&crowd, 100), "it is idle, though not for long");
@@ -291,13 +300,13 @@ mod tests {
 
     #[test]
     fn a_client_with_more_than_its_share_loses_its_own_first() {
-        let (roster, crowd) = (roster(), Arc::new(Crowd::new(100, Networks::default())));
+        let (roster, crowd) = (roster(), Arc::new(PerClientLimit::new(100, Networks::default())));
         let mut standing = Vec::new();
         let mut all = Vec::new();
         for address in ["192.0.2.1", "192.0.2.9", "192.0.2.9", "192.0.2.9"] {
             standing.push(crowd.join(address.parse().expect("an address")));
             all.push(connection(&roster, address));
-            all[all.len() - 1].0.begin(Wait::Request);
+            all[all.len() - 1].0.begin(Timeout::Request);
             pass(&roster, 1);
         }
         let evicted = || all.iter().map(|it| it.0.is_evicted()).collect::<Vec<_>>();
@@ -309,14 +318,14 @@ mod tests {
     fn a_client_at_its_limit_loses_only_what_has_been_idle_for_a_second() {
         let roster = roster();
         let old = connection(&roster, "192.0.2.1");
-        old.0.begin(Wait::Request);
+        old.0.begin(Timeout::Request);
         let other = connection(&roster, "192.0.2.2");
-        other.0.begin(Wait::Request);
+        other.0.begin(Timeout::Request);
         let address = "192.0.2.1".parse().expect("an address");
         assert!(!roster.evict_of(address, true), "it has just been used");
         pass(&roster, 2);
         let fresh = connection(&roster, "192.0.2.1");
-        fresh.0.begin(Wait::Request);
+        fresh.0.begin(Timeout::Request);
         assert!(roster.evict_of(address, true) && old.0.is_evicted());
         assert!(!roster.evict_of(address, true));
         assert!(!fresh.0.is_evicted() && !other.0.is_evicted());
@@ -326,11 +335,11 @@ mod tests {
 
     #[test]
     fn a_stream_is_no_connection_to_be_closed() {
-        let (roster, crowd) = (roster(), Arc::new(Crowd::new(100, Networks::default())));
+        let (roster, crowd) = (roster(), Arc::new(PerClientLimit::new(100, Networks::default())));
         let (own, _place) = connection(&roster, "192.0.2.1");
-        own.begin(Wait::Sound);
-        let stream = Connection::new_stream(Rc::clone(own.peer()), Rc::clone(roster.clock()));
-        stream.begin(Wait::Linger);
+        own.begin(Timeout::Sound);
+        let stream = ClientConnection::new_stream(Rc::clone(own.peer()), Rc::clone(roster.clock()));
+        stream.begin(Timeout::Linger);
         let stream = Rc::new(stream);
         let _stream_place = roster.enter(&stream);
         assert!(!roster.evict(&crowd, 0) && roster.longest_idle().is_none());

@@ -7,46 +7,46 @@ use tokio_util::task::TaskTracker;
 
 use super::{
     Handler,
-    crowd::{Crowd, Standing},
-    places::Places,
-    roster::Roster,
+    crowd::{ClientPermit, PerClientLimit},
+    places::ConnectionCapacity,
+    roster::ConnectionTable,
 };
 use crate::{
     http1::HeadLimits,
-    metrics::{Counted, Metrics},
-    net::Buffers,
+    metrics::{GaugeGuard, Metrics},
+    net::BufferPool,
 };
 
 /// What an open connection takes up.
-pub(super) struct Guest {
+pub(super) struct ConnectionGuard {
     /// One of the places of all workers.
     pub(super) _seat: OwnedSemaphorePermit,
     /// One of those of its address.
-    pub(super) standing: Option<Standing>,
+    pub(super) standing: Option<ClientPermit>,
     /// One of the open connections that are counted.
-    pub(super) _open: Counted,
+    pub(super) _open: GaugeGuard,
 }
 
 /// What all connections of a worker share.
-pub(super) struct House<H: Handler> {
+pub(super) struct WorkerContext<H: Handler> {
     pub(super) handler: Rc<H>,
-    pub(super) roster: Rc<Roster<H::Memory>>,
-    pub(super) buffers: Rc<Buffers>,
+    pub(super) roster: Rc<ConnectionTable<H::ConnectionCache>>,
+    pub(super) buffers: Rc<BufferPool>,
     pub(super) tasks: TaskTracker,
-    pub(super) limits: Limits,
-    pub(super) places: Arc<Places>,
-    pub(super) crowd: Arc<Crowd>,
+    pub(super) limits: ConnectionLimits,
+    pub(super) places: Arc<ConnectionCapacity>,
+    pub(super) crowd: Arc<PerClientLimit>,
     pub(super) metrics: Metrics,
 }
 
 /// What all connections of a worker share, as the task of one connection or stream holds it. A task that
 /// panics is counted when this is dropped; its message is in the log by the panic hook.
 // Not `Clone`: each task has exactly one, so that it is counted once.
-pub(super) struct Monitored<H: Handler>(Rc<House<H>>);
+pub(super) struct MonitoredContext<H: Handler>(Rc<WorkerContext<H>>);
 
 /// What one connection may do.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Limits {
+pub struct ConnectionLimits {
     /// Requests, after which it is asked to end.
     pub requests: usize,
     /// Streams of HTTP/2 at once.
@@ -63,9 +63,9 @@ pub struct Limits {
 const SHARE: usize = 8;
 const SHARE_MIN: usize = 16;
 
-// === impl House ===
+// === impl WorkerContext ===
 
-impl<H: Handler> House<H> {
+impl<H: Handler> WorkerContext<H> {
     /// Closes idle connections for those that wait for a place, on any worker.
     pub(super) fn close_wanted(&self, worker: usize) {
         let share = (self.places.max() / SHARE).max(SHARE_MIN);
@@ -80,11 +80,11 @@ impl<H: Handler> House<H> {
     }
 }
 
-// === impl Monitored ===
+// === impl MonitoredContext ===
 
-impl<H: Handler> Monitored<H> {
+impl<H: Handler> MonitoredContext<H> {
     /// For a new task.
-    pub(super) fn new(house: &Rc<House<H>>) -> Self {
+    pub(super) fn new(house: &Rc<WorkerContext<H>>) -> Self {
         Self(Rc::clone(house))
     }
 
@@ -94,15 +94,15 @@ impl<H: Handler> Monitored<H> {
     }
 }
 
-impl<H: Handler> Deref for Monitored<H> {
-    type Target = House<H>;
+impl<H: Handler> Deref for MonitoredContext<H> {
+    type Target = WorkerContext<H>;
 
-    fn deref(&self) -> &House<H> {
+    fn deref(&self) -> &WorkerContext<H> {
         &self.0
     }
 }
 
-impl<H: Handler> Drop for Monitored<H> {
+impl<H: Handler> Drop for MonitoredContext<H> {
     fn drop(&mut self) {
         // The unwinding of a panic drops what the task owns.
         if std::thread::panicking() {

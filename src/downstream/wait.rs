@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// What a connection may be waiting for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Wait {
+pub enum Timeout {
     /// For what comes before the first request.
     Greeting,
     /// For the first byte of a connection's first request.
@@ -51,7 +51,7 @@ pub enum Wait {
 
 /// How long a client and an upstream may take. Kept to within a second.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Patience {
+pub struct Timeouts {
     /// For what comes before the first request: the PROXY protocol and TLS.
     pub handshake: Duration,
     /// From the first byte of a request's head to its last.
@@ -94,9 +94,9 @@ const PONG: Duration = Duration::from_secs(20);
 /// How long a client may go on sending what nobody reads, so that it finds the answer that says so.
 const LINGER: Duration = Duration::from_secs(5);
 
-// === impl Wait ===
+// === impl Timeout ===
 
-impl Wait {
+impl Timeout {
     pub(super) const COUNT: usize = 21;
 
     pub(super) const ALL: [Self; Self::COUNT] = [
@@ -161,7 +161,7 @@ impl Wait {
     }
 
     /// How long that may take, if there is a limit that does not change with the routes.
-    pub(super) fn limit(self, patience: &Patience) -> Option<Duration> {
+    pub(super) fn limit(self, patience: &Timeouts) -> Option<Duration> {
         match self {
             Self::Greeting => Some(patience.handshake),
             Self::Request | Self::Stream => Some(patience.keep_alive),

@@ -23,34 +23,34 @@ use tracing::error;
 use super::{
     Handler,
     acceptor::Acceptor,
-    bind::{Bound, Entrance},
+    bind::{BoundListener, ListenerContext},
     clock::Clock,
-    crowd::Crowd,
-    places::Places,
-    roster::Roster,
-    shared::{House, Limits},
-    wait::Patience,
+    crowd::PerClientLimit,
+    places::ConnectionCapacity,
+    roster::ConnectionTable,
+    shared::{ConnectionLimits, WorkerContext},
+    wait::Timeouts,
 };
-use crate::{metrics::Metrics, net::Buffers};
+use crate::{metrics::Metrics, net::BufferPool};
 
 /// How a worker treats its clients.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct WorkerSettings {
     /// How long a client may take.
-    pub patience: Patience,
+    pub patience: Timeouts,
     /// The connections that there may be at once, of all workers.
-    pub places: Arc<Places>,
+    pub places: Arc<ConnectionCapacity>,
     /// How many connections each client address has, of all workers.
-    pub crowd: Arc<Crowd>,
+    pub crowd: Arc<PerClientLimit>,
     /// What one connection may do.
-    pub limits: Limits,
+    pub limits: ConnectionLimits,
     /// Open connections and tasks that have died, of all workers.
     pub metrics: Metrics,
 }
 
 /// How the workers are told to end, and how they tell that one of them has died.
 #[derive(Clone, Debug, Default)]
-pub struct Stop {
+pub struct StopSignal {
     /// Take no new connections, and end the ones there are after what they are doing.
     pub gently: CancellationToken,
     /// End at once.
@@ -77,12 +77,12 @@ impl Worker {
     /// If the thread cannot be started. A worker that then finds itself without a runtime has failed.
     pub fn start<H: Handler>(
         number: usize,
-        listeners: &mut [Bound],
-        settings: Settings,
-        stop: Stop,
-        make: impl FnOnce(Rc<Buffers>) -> H + Send + 'static,
+        listeners: &mut [BoundListener],
+        settings: WorkerSettings,
+        stop: StopSignal,
+        make: impl FnOnce(Rc<BufferPool>) -> H + Send + 'static,
     ) -> io::Result<Self> {
-        let sockets: Vec<(Arc<Entrance>, StdListener)> = listeners
+        let sockets: Vec<(Arc<ListenerContext>, StdListener)> = listeners
             .iter_mut()
             .filter_map(|it| Some((Arc::clone(&it.entrance), it.sockets.pop()?)))
             .collect();
@@ -122,17 +122,18 @@ impl Worker {
 /// Serves until it is told to end. Returns how many connections had to be cut.
 async fn run<H: Handler>(
     number: usize,
-    sockets: Vec<(Arc<Entrance>, StdListener)>,
-    settings: Settings,
-    stop: Stop,
-    make: impl FnOnce(Rc<Buffers>) -> H,
+    sockets: Vec<(Arc<ListenerContext>, StdListener)>,
+    settings: WorkerSettings,
+    stop: StopSignal,
+    make: impl FnOnce(Rc<BufferPool>) -> H,
 ) -> usize {
-    let Settings { patience, places, crowd, limits, metrics } = settings;
-    let buffers = Rc::new(Buffers::default());
+    let WorkerSettings { patience, places, crowd, limits, metrics } = settings;
+    let buffers = Rc::new(BufferPool::default());
     let handler = Rc::new(make(Rc::clone(&buffers)));
-    let roster = Rc::new(Roster::<H::Memory>::new(&patience));
+    let roster = Rc::new(ConnectionTable::<H::ConnectionCache>::new(&patience));
     let tasks = TaskTracker::new();
-    let house = Rc::new(House { handler, roster, buffers, tasks, limits, places, crowd, metrics });
+    let house =
+        Rc::new(WorkerContext { handler, roster, buffers, tasks, limits, places, crowd, metrics });
     let mut acceptors = JoinSet::new();
     for (entrance, socket) in sockets {
         match TcpListener::from_std(socket) {
@@ -178,8 +179,8 @@ async fn run<H: Handler>(
 /// cannot go on.
 async fn serve<H: Handler>(
     number: usize,
-    house: &House<H>,
-    stop: &Stop,
+    house: &WorkerContext<H>,
+    stop: &StopSignal,
     step: &mut Interval,
     acceptors: &mut JoinSet<()>,
 ) {
@@ -203,7 +204,7 @@ async fn serve<H: Handler>(
 }
 
 /// Waits until the last connection has ended, or for the order to end at once.
-async fn finish<H: Handler>(house: &House<H>, stop: &Stop, step: &mut Interval) {
+async fn finish<H: Handler>(house: &WorkerContext<H>, stop: &StopSignal, step: &mut Interval) {
     loop {
         tokio::select! {
             () = house.tasks.wait() => return,
@@ -217,7 +218,7 @@ async fn finish<H: Handler>(house: &House<H>, stop: &Stop, step: &mut Interval) 
     }
 }
 
-async fn told_to_end(stop: &Stop) {
+async fn told_to_end(stop: &StopSignal) {
     tokio::select! {
         () = stop.gently.cancelled() => {}
         () = stop.now.cancelled() => {}

@@ -1,14 +1,14 @@
 //! Where a body ends, and which of the bytes before that are its content.
 
 use super::{
-    extension::Extension,
+    extension::ChunkExtension,
     fields::{Fields, Framing, LENGTH_MAX},
 };
 
 /// Takes the framing off a body, wherever its bytes are split.
 #[derive(Debug)]
 pub struct Decoder {
-    state: State,
+    state: DecoderState,
     /// Bytes of chunk extensions so far, in all chunks.
     extensions: usize,
     /// The trailer section as it came, with the line ends.
@@ -18,7 +18,7 @@ pub struct Decoder {
 /// What was found at the beginning of some bytes. The first `skip` are framing, the next `data` are
 /// content, and what is left of the first `used` was framing and is of no use any more.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Piece {
+pub struct DecodeStep {
     /// Where the content begins.
     pub skip: usize,
     /// How long it is.
@@ -33,20 +33,20 @@ pub struct Piece {
 pub struct BodyError(&'static str);
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum State {
+enum DecoderState {
     Done,
     /// So many bytes are still to come; at least one.
     Exact(u64),
     ToClose,
-    Chunked(Chunked),
+    Chunked(ChunkState),
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Chunked {
+enum ChunkState {
     /// In the digits of a size.
     Size { size: u64, digits: u8 },
     /// Behind the digits, in what `;` begins.
-    Extension { size: u64, length: usize, at: Extension },
+    Extension { size: u64, length: usize, at: ChunkExtension },
     /// Behind the CR of a size line.
     SizeEnd { size: u64 },
     /// So many bytes of content are still to come; at least one.
@@ -80,10 +80,10 @@ impl Decoder {
     #[must_use]
     pub fn new(framing: Framing) -> Self {
         let state = match framing {
-            Framing::None | Framing::Exact(0) => State::Done,
-            Framing::Exact(length) => State::Exact(length),
-            Framing::ToClose => State::ToClose,
-            Framing::Chunked => State::Chunked(Chunked::Size { size: 0, digits: 0 }),
+            Framing::None | Framing::Exact(0) => DecoderState::Done,
+            Framing::Exact(length) => DecoderState::Exact(length),
+            Framing::ToClose => DecoderState::ToClose,
+            Framing::Chunked => DecoderState::Chunked(ChunkState::Size { size: 0, digits: 0 }),
         };
         Self { state, extensions: 0, trailers: Vec::new() }
     }
@@ -91,13 +91,13 @@ impl Decoder {
     /// Whether the body has come to its end.
     #[must_use]
     pub fn is_done(&self) -> bool {
-        self.state == State::Done
+        self.state == DecoderState::Done
     }
 
     /// Whether the body lasts as long as its connection.
     #[must_use]
     pub fn is_to_close(&self) -> bool {
-        self.state == State::ToClose
+        self.state == DecoderState::ToClose
     }
 
     /// The trailer section, as lines that end in CRLF. Complete when the body is done.
@@ -112,28 +112,32 @@ impl Decoder {
     /// # Errors
     ///
     /// [`BodyError`]; the body has no end then, and nothing that follows means anything.
-    pub fn decode(&mut self, bytes: &mut [u8]) -> Result<Piece, BodyError> {
-        let whole = |data| Piece { skip: 0, data, used: data };
+    pub fn decode(&mut self, bytes: &mut [u8]) -> Result<DecodeStep, BodyError> {
+        let whole = |data| DecodeStep { skip: 0, data, used: data };
         match self.state {
-            State::Done => Ok(Piece::default()),
-            State::ToClose => Ok(whole(bytes.len())),
-            State::Exact(left) => {
+            DecoderState::Done => Ok(DecodeStep::default()),
+            DecoderState::ToClose => Ok(whole(bytes.len())),
+            DecoderState::Exact(left) => {
                 let data = at_most(left, bytes.len());
                 self.state = match left - data as u64 {
-                    0 => State::Done,
-                    left => State::Exact(left),
+                    0 => DecoderState::Done,
+                    left => DecoderState::Exact(left),
                 };
                 Ok(whole(data))
             }
-            State::Chunked(state) => self.decode_chunks(state, bytes),
+            DecoderState::Chunked(state) => self.decode_chunks(state, bytes),
         }
     }
 
-    fn decode_chunks(&mut self, state: Chunked, bytes: &mut [u8]) -> Result<Piece, BodyError> {
-        let mut piece = Piece::default();
+    fn decode_chunks(
+        &mut self,
+        state: ChunkState,
+        bytes: &mut [u8],
+    ) -> Result<DecodeStep, BodyError> {
+        let mut piece = DecodeStep::default();
         let mut state = state;
         while let Some(byte) = bytes.get(piece.used).copied() {
-            if let Chunked::Data(left) = state {
+            if let ChunkState::Data(left) = state {
                 let data = at_most(left, bytes.len() - piece.used);
                 match piece.data {
                     0 => piece.skip = piece.used,
@@ -142,8 +146,8 @@ impl Decoder {
                 piece.data += data;
                 piece.used += data;
                 state = match left - data as u64 {
-                    0 => Chunked::DataCr,
-                    left => Chunked::Data(left),
+                    0 => ChunkState::DataCr,
+                    left => ChunkState::Data(left),
                 };
                 continue;
             }
@@ -151,79 +155,83 @@ impl Decoder {
             match self.step(state, byte)? {
                 Some(next) => state = next,
                 None => {
-                    self.state = State::Done;
+                    self.state = DecoderState::Done;
                     return Ok(piece);
                 }
             }
         }
-        self.state = State::Chunked(state);
+        self.state = DecoderState::Chunked(state);
         Ok(piece)
     }
 
     /// One byte that is not content. `None` behind the last one.
-    fn step(&mut self, state: Chunked, byte: u8) -> Result<Option<Chunked>, BodyError> {
+    fn step(&mut self, state: ChunkState, byte: u8) -> Result<Option<ChunkState>, BodyError> {
         let next = match (state, byte) {
-            (Chunked::Size { digits: 1.., size }, b'\r' | b';') if size > LENGTH_MAX => {
+            (ChunkState::Size { digits: 1.., size }, b'\r' | b';') if size > LENGTH_MAX => {
                 return Err(BodyError("a chunk's size is too large"));
             }
-            (Chunked::Size { digits: 1.., size }, b'\r') => Chunked::SizeEnd { size },
-            (Chunked::Size { digits: 1.., size }, b';') => {
-                Chunked::Extension { size, length: 0, at: Extension::BEGIN }
+            (ChunkState::Size { digits: 1.., size }, b'\r') => ChunkState::SizeEnd { size },
+            (ChunkState::Size { digits: 1.., size }, b';') => {
+                ChunkState::Extension { size, length: 0, at: ChunkExtension::BEGIN }
             }
-            (Chunked::Size { size, digits }, _) => {
+            (ChunkState::Size { size, digits }, _) => {
                 let digit = char::from(byte).to_digit(16).map(u64::from);
                 let digit = digit.ok_or(BodyError("a chunk's size is not a hexadecimal number"))?;
                 if digits == DIGITS_MAX {
                     return Err(BodyError("a chunk's size is too large"));
                 }
-                Chunked::Size { size: size << 4 | digit, digits: digits + 1 }
+                ChunkState::Size { size: size << 4 | digit, digits: digits + 1 }
             }
-            (Chunked::Extension { size, at, .. }, b'\r') if at.may_end() => {
-                Chunked::SizeEnd { size }
+            (ChunkState::Extension { size, at, .. }, b'\r') if at.may_end() => {
+                ChunkState::SizeEnd { size }
             }
-            (Chunked::Extension { size, length, at }, _) => {
+            (ChunkState::Extension { size, length, at }, _) => {
                 let wrong = BodyError("a chunk extension is not a name with a value");
                 let at = at.next(byte).ok_or(wrong)?;
                 self.extensions += 1;
                 if length == EXTENSION_MAX || self.extensions > EXTENSIONS_MAX {
                     return Err(BodyError("the chunk extensions are too long"));
                 }
-                Chunked::Extension { size, length: length + 1, at }
+                ChunkState::Extension { size, length: length + 1, at }
             }
-            (Chunked::SizeEnd { size: 0 }, b'\n') => Chunked::Trailers { at_line_start: true },
-            (Chunked::SizeEnd { size }, b'\n') => Chunked::Data(size),
-            (Chunked::DataCr, b'\r') => Chunked::DataLf,
-            (Chunked::DataLf, b'\n') => Chunked::Size { size: 0, digits: 0 },
-            (Chunked::Trailers { at_line_start }, b'\r') => Chunked::TrailersCr { at_line_start },
-            (Chunked::TrailersCr { at_line_start: true }, b'\n') => {
+            (ChunkState::SizeEnd { size: 0 }, b'\n') => {
+                ChunkState::Trailers { at_line_start: true }
+            }
+            (ChunkState::SizeEnd { size }, b'\n') => ChunkState::Data(size),
+            (ChunkState::DataCr, b'\r') => ChunkState::DataLf,
+            (ChunkState::DataLf, b'\n') => ChunkState::Size { size: 0, digits: 0 },
+            (ChunkState::Trailers { at_line_start }, b'\r') => {
+                ChunkState::TrailersCr { at_line_start }
+            }
+            (ChunkState::TrailersCr { at_line_start: true }, b'\n') => {
                 let are_good =
                     self.trailers.is_empty() || Fields::of_trailers(&self.trailers).is_some();
                 return are_good.then_some(None).ok_or(BodyError("a trailer is not a line"));
             }
-            (Chunked::TrailersCr { at_line_start: false }, b'\n') => {
+            (ChunkState::TrailersCr { at_line_start: false }, b'\n') => {
                 if self.trailers.len() + 2 > TRAILERS_MAX {
                     return Err(BodyError("the trailers are too long"));
                 }
                 self.trailers.extend_from_slice(b"\r\n");
-                Chunked::Trailers { at_line_start: true }
+                ChunkState::Trailers { at_line_start: true }
             }
-            (Chunked::Trailers { .. }, b'\t' | b' '..=b'~' | 0x80..) => {
+            (ChunkState::Trailers { .. }, b'\t' | b' '..=b'~' | 0x80..) => {
                 if self.trailers.len() >= TRAILERS_MAX {
                     return Err(BodyError("the trailers are too long"));
                 }
                 self.trailers.push(byte);
-                Chunked::Trailers { at_line_start: false }
+                ChunkState::Trailers { at_line_start: false }
             }
-            (Chunked::Trailers { .. }, _) => {
+            (ChunkState::Trailers { .. }, _) => {
                 return Err(BodyError("a trailer has control characters"));
             }
-            (Chunked::SizeEnd { .. } | Chunked::TrailersCr { .. }, _) => {
+            (ChunkState::SizeEnd { .. } | ChunkState::TrailersCr { .. }, _) => {
                 return Err(BodyError("a line does not end in CRLF"));
             }
-            (Chunked::DataCr | Chunked::DataLf, _) => {
+            (ChunkState::DataCr | ChunkState::DataLf, _) => {
                 return Err(BodyError("a chunk's content does not end in CRLF"));
             }
-            (Chunked::Data(_), _) => unreachable!("content is taken before"),
+            (ChunkState::Data(_), _) => unreachable!("content is taken before"),
         };
         Ok(Some(next))
     }

@@ -3,7 +3,7 @@
 
 /// Where in an extension the bytes so far have led.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Extension {
+pub(super) enum ChunkExtension {
     /// Behind a `;`.
     Begin,
     /// In a name.
@@ -24,9 +24,9 @@ pub(super) enum Extension {
     BehindValue,
 }
 
-// === impl Extension ===
+// === impl ChunkExtension ===
 
-impl Extension {
+impl ChunkExtension {
     /// Behind the first `;`.
     pub(super) const BEGIN: Self = Self::Begin;
 
@@ -69,8 +69,8 @@ mod tests {
     #[test]
     fn an_extension_is_a_name_with_a_value_or_without() {
         let read = |text: &str| {
-            let last = text.bytes().try_fold(Extension::BEGIN, Extension::next);
-            last.is_some_and(Extension::may_end)
+            let last = text.bytes().try_fold(ChunkExtension::BEGIN, ChunkExtension::next);
+            last.is_some_and(ChunkExtension::may_end)
         };
         for good in [
             "a",

@@ -2,7 +2,7 @@
 
 use std::mem::MaybeUninit;
 
-use super::Name;
+use super::FieldName;
 
 /// A part of the bytes of a head.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -15,7 +15,7 @@ pub(super) struct Span {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Field {
     /// What the name means.
-    pub name: Name,
+    pub name: FieldName,
     name_at: Span,
     value_at: Span,
     /// Where the next line begins.
@@ -33,14 +33,14 @@ pub struct Fields {
 
 /// Lines together with the bytes that they stand in.
 #[derive(Clone, Copy, Debug)]
-pub struct Lines<'a> {
+pub struct FieldLines<'a> {
     fields: &'a Fields,
     head: &'a [u8],
 }
 
 /// One line together with the bytes that it stands in.
 #[derive(Clone, Copy, Debug)]
-pub struct Line<'a> {
+pub struct FieldLine<'a> {
     field: Field,
     head: &'a [u8],
 }
@@ -69,11 +69,11 @@ pub(super) type Scratch<'a> = [MaybeUninit<httparse::Header<'a>>; FIELDS_MAX];
 
 /// What all lines together say of the framing, as far as it is the same for both kinds of heads.
 #[derive(Debug, Default)]
-pub(super) struct Framed {
+pub(super) struct FramingFields {
     /// The length, if there is one.
     pub(super) length: Option<u64>,
     /// Whether there is a coding.
-    pub(super) coding: Option<Coding>,
+    pub(super) coding: Option<TransferCoding>,
     /// `close` is among the members of `Connection`.
     pub(super) closes: bool,
     /// `keep-alive` is among the members of `Connection`.
@@ -84,7 +84,7 @@ pub(super) struct Framed {
 
 /// What `Transfer-Encoding` says.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Coding {
+pub(super) enum TransferCoding {
     /// `chunked`, once, and nothing else.
     Chunked,
     /// Something that ends in `chunked`, but is more than that.
@@ -95,7 +95,7 @@ pub(super) enum Coding {
 
 /// A length that is not one number, once: section 6.3.
 #[derive(Debug)]
-pub(super) struct BadLength;
+pub(super) struct InvalidContentLength;
 
 // === impl Span ===
 
@@ -143,7 +143,7 @@ impl Field {
                 Span::new(value_at.end(), value_at.end() + spaces).end
             }
         };
-        Self { name: Name::of(line.name.as_bytes()), name_at, value_at, end }
+        Self { name: FieldName::of(line.name.as_bytes()), name_at, value_at, end }
     }
 
     /// The name as it was written.
@@ -214,39 +214,43 @@ impl Fields {
     }
 
     /// Whether there is a line of one of these names.
-    pub(super) fn has_any(&self, names: &[Name]) -> bool {
+    pub(super) fn has_any(&self, names: &[FieldName]) -> bool {
         names.iter().any(|it| self.names & it.bit() != 0)
     }
 
     /// The lines together with the bytes of their head.
     #[must_use]
-    pub fn lines<'a>(&'a self, head: &'a [u8]) -> Lines<'a> {
-        Lines { fields: self, head }
+    pub fn lines<'a>(&'a self, head: &'a [u8]) -> FieldLines<'a> {
+        FieldLines { fields: self, head }
     }
 
     /// Looks at every line that concerns the framing.
-    pub(super) fn framed(&self, head: &[u8]) -> Result<Framed, BadLength> {
-        let mut framed = Framed::default();
-        if !self.has_any(&[Name::ContentLength, Name::TransferEncoding, Name::Connection]) {
+    pub(super) fn framed(&self, head: &[u8]) -> Result<FramingFields, InvalidContentLength> {
+        let mut framed = FramingFields::default();
+        if !self.has_any(&[
+            FieldName::ContentLength,
+            FieldName::TransferEncoding,
+            FieldName::Connection,
+        ]) {
             return Ok(framed);
         }
         for field in self.iter() {
             match field.name {
-                Name::ContentLength => {
-                    let length = number(field.value_in(head)).ok_or(BadLength)?;
+                FieldName::ContentLength => {
+                    let length = number(field.value_in(head)).ok_or(InvalidContentLength)?;
                     if framed.length.replace(length).is_some() {
-                        return Err(BadLength);
+                        return Err(InvalidContentLength);
                     }
                 }
-                Name::TransferEncoding => {
+                FieldName::TransferEncoding => {
                     let coding = coding(field.value_in(head));
                     framed.coding = Some(match (framed.coding, coding) {
                         (None, coding) => coding,
-                        (Some(_), Coding::Endless) => Coding::Endless,
-                        (Some(_), _) => Coding::Others,
+                        (Some(_), TransferCoding::Endless) => TransferCoding::Endless,
+                        (Some(_), _) => TransferCoding::Others,
                     });
                 }
-                Name::Connection => {
+                FieldName::Connection => {
                     for member in members(field.value_in(head)) {
                         framed.closes |= member.eq_ignore_ascii_case(b"close");
                         framed.keeps_alive |= member.eq_ignore_ascii_case(b"keep-alive");
@@ -260,9 +264,9 @@ impl Fields {
     }
 }
 
-// === impl Line ===
+// === impl FieldLine ===
 
-impl<'a> Line<'a> {
+impl<'a> FieldLine<'a> {
     /// The name as it was written.
     #[must_use]
     pub fn name(self) -> &'a [u8] {
@@ -276,39 +280,43 @@ impl<'a> Line<'a> {
     }
 }
 
-// === impl Lines ===
+// === impl FieldLines ===
 
-impl<'a> Lines<'a> {
+impl<'a> FieldLines<'a> {
     /// The values of all lines of this name.
-    pub fn all(self, name: Name) -> impl DoubleEndedIterator<Item = &'a [u8]> {
+    pub fn all(self, name: FieldName) -> impl DoubleEndedIterator<Item = &'a [u8]> {
         self.fields.iter().filter(move |it| it.name == name).map(move |it| it.value_in(self.head))
     }
 
     /// The value of the first line of this name.
     #[must_use]
-    pub fn first(self, name: Name) -> Option<&'a [u8]> {
+    pub fn first(self, name: FieldName) -> Option<&'a [u8]> {
         self.all(name).next()
     }
 
     /// Whether there is a line of this name.
     #[must_use]
-    pub fn has(self, name: Name) -> bool {
+    pub fn has(self, name: FieldName) -> bool {
         self.fields.has_any(&[name])
     }
 
     /// Whether `Connection`, on any of its lines, lists this name.
     #[must_use]
     pub fn connection_lists(self, name: &[u8]) -> bool {
-        let mut listed = self.all(Name::Connection).flat_map(members);
+        let mut listed = self.all(FieldName::Connection).flat_map(members);
         listed.any(|it| it.eq_ignore_ascii_case(name))
     }
 
     /// Writes the lines that `is_kept` as they came, in as few parts as there are.
-    pub fn put_kept(self, out: &mut Vec<u8>, mut is_kept: impl FnMut(Name, Line<'a>) -> bool) {
+    pub fn put_kept(
+        self,
+        out: &mut Vec<u8>,
+        mut is_kept: impl FnMut(FieldName, FieldLine<'a>) -> bool,
+    ) {
         let mut run = 0..0;
         for field in self.fields.iter() {
             let line = field.name_at.start()..usize::from(field.end);
-            match is_kept(field.name, Line { field, head: self.head }) {
+            match is_kept(field.name, FieldLine { field, head: self.head }) {
                 true if run.end == line.start => run.end = line.end,
                 true => {
                     out.extend_from_slice(&self.head[run]);
@@ -327,12 +335,12 @@ impl<'a> Lines<'a> {
         let words: [&[u8]; 4] = [b"close", b"keep-alive", b"upgrade", b"te"];
         let is_name = |it: &&[u8]| !words.iter().any(|word| it.eq_ignore_ascii_case(word));
         let names: Vec<&[u8]> =
-            self.all(Name::Connection).flat_map(members).filter(is_name).collect();
+            self.all(FieldName::Connection).flat_map(members).filter(is_name).collect();
         names.join(&b',')
     }
 
     /// Every line: what its name means, the name as it was written, and the value.
-    pub fn each(self) -> impl Iterator<Item = (Name, &'a [u8], &'a [u8])> {
+    pub fn each(self) -> impl Iterator<Item = (FieldName, &'a [u8], &'a [u8])> {
         self.fields.iter().map(move |it| (it.name, it.name_in(self.head), it.value_in(self.head)))
     }
 }
@@ -351,12 +359,12 @@ fn number(digits: &[u8]) -> Option<u64> {
     is_number.then(fold).filter(|it| *it <= LENGTH_MAX)
 }
 
-fn coding(value: &[u8]) -> Coding {
+fn coding(value: &[u8]) -> TransferCoding {
     if value.eq_ignore_ascii_case(b"chunked") {
-        return Coding::Chunked;
+        return TransferCoding::Chunked;
     }
     match members(value).next_back() {
-        Some(last) if last.eq_ignore_ascii_case(b"chunked") => Coding::Others,
-        _ => Coding::Endless,
+        Some(last) if last.eq_ignore_ascii_case(b"chunked") => TransferCoding::Others,
+        _ => TransferCoding::Endless,
     }
 }

@@ -20,15 +20,15 @@ mod scan;
 mod target;
 
 pub use self::{
-    body::{BodyError, Decoder, Piece},
+    body::{BodyError, DecodeStep, Decoder},
     encode::{Encoding, put_field, put_number},
-    fields::{Fields, Framing, Line, Lines, members},
-    name::Name,
-    reject::{HeadLimits, Reject},
+    fields::{FieldLine, FieldLines, Fields, Framing, members},
+    name::FieldName,
+    reject::{HeadLimits, HeadRejection},
     request::RequestHead,
-    response::{Defect, ResponseHead},
-    scan::Scan,
-    target::Form,
+    response::{InvalidResponse, ResponseHead},
+    scan::HeadScanner,
+    target::TargetForm,
 };
 
 /// The version of a message. There is no other: HTTP/0.9 has no head, and HTTP/2 another framing.

@@ -2,7 +2,7 @@
 
 /// What a field's name means to a proxy. Told once for each field, when its head is read.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Name {
+pub enum FieldName {
     /// `Host`.
     Host,
     /// `Content-Length`.
@@ -52,7 +52,7 @@ pub enum Name {
     ProxyStatus,
     /// `Cache-Control`, and fields that caches prefer to it.
     CacheControl,
-    /// `Strict-Transport-Security`: RFC 6797.
+    /// `StrictStream-Transport-TlsDetails`: RFC 6797.
     StrictTransport,
     /// `Max-Forwards`.
     MaxForwards,
@@ -70,9 +70,9 @@ pub enum Name {
     Other,
 }
 
-// === impl Name ===
+// === impl FieldName ===
 
-impl Name {
+impl FieldName {
     /// What a name means, in whatever case it is written.
     ///
     /// # Panics
@@ -166,7 +166,7 @@ impl Name {
     /// Whether a field of this name is for one hop only: RFC 9110, section 7.6.1.
     #[must_use]
     pub fn is_hop_by_hop(self) -> bool {
-        use Name::{Connection, Hop, Te, TransferEncoding, Upgrade};
+        use FieldName::{Connection, Hop, Te, TransferEncoding, Upgrade};
         matches!(self, Connection | Hop | Te | TransferEncoding | Upgrade)
     }
 
@@ -181,7 +181,7 @@ impl Name {
     /// trust may write it.
     #[must_use]
     pub fn tells_of_forwarding(self) -> bool {
-        use Name::{
+        use FieldName::{
             Forwarded, Origin, Traceparent, Tracestate, XForwardedFor, XForwardedHost,
             XForwardedProto, XRealIp, XRequestId,
         };
@@ -207,39 +207,39 @@ mod tests {
     #[test]
     fn names_are_known_in_any_case() {
         for (name, meaning) in [
-            ("Host", Name::Host),
-            ("CONTENT-LENGTH", Name::ContentLength),
-            ("transfer-Encoding", Name::TransferEncoding),
-            ("te", Name::Te),
-            ("Keep-Alive", Name::Hop),
-            ("Proxy-Connection", Name::Hop),
-            ("HTTP2-Settings", Name::Hop),
-            ("x-Forwarded-Port", Name::Origin),
-            ("X-Real-IP", Name::XRealIp),
-            ("True-Client-IP", Name::Origin),
-            ("X-Client-IP", Name::Origin),
-            ("Fastly-Client-IP", Name::Origin),
-            ("Content-Type", Name::ContentType),
-            ("Strict-Transport-Security", Name::StrictTransport),
-            ("X-Forwarded-For", Name::XForwardedFor),
-            ("Flipgate-Anything", Name::Flipgate),
-            ("flipgate-preview", Name::FlipgatePreview),
-            ("x_real_ip", Name::Underscored),
-            ("X-Forwarded_For", Name::Underscored),
-            ("Content_Length", Name::Underscored),
-            ("CDN-Cache-Control", Name::CacheControl),
-            ("Fastly-CDN-Cache-Control", Name::CacheControl),
-            ("Max-Forwards", Name::MaxForwards),
-            ("VIA", Name::Via),
-            ("cdn-loop", Name::CdnLoop),
-            ("Proxy-Authenticate", Name::Hop),
-            ("Proxy-Authorization", Name::Hop),
-            ("Proxy-Authentication-Info", Name::Hop),
-            ("Accept", Name::Other),
-            ("hosts", Name::Other),
-            ("x", Name::Other),
+            ("Host", FieldName::Host),
+            ("CONTENT-LENGTH", FieldName::ContentLength),
+            ("transfer-Encoding", FieldName::TransferEncoding),
+            ("te", FieldName::Te),
+            ("Keep-Alive", FieldName::Hop),
+            ("Proxy-Connection", FieldName::Hop),
+            ("HTTP2-Settings", FieldName::Hop),
+            ("x-Forwarded-Port", FieldName::Origin),
+            ("X-Real-IP", FieldName::XRealIp),
+            ("True-Client-IP", FieldName::Origin),
+            ("X-Client-IP", FieldName::Origin),
+            ("Fastly-Client-IP", FieldName::Origin),
+            ("Content-Type", FieldName::ContentType),
+            ("Strict-Transport-Security", FieldName::StrictTransport),
+            ("X-Forwarded-For", FieldName::XForwardedFor),
+            ("Flipgate-Anything", FieldName::Flipgate),
+            ("flipgate-preview", FieldName::FlipgatePreview),
+            ("x_real_ip", FieldName::Underscored),
+            ("X-Forwarded_For", FieldName::Underscored),
+            ("Content_Length", FieldName::Underscored),
+            ("CDN-Cache-Control", FieldName::CacheControl),
+            ("Fastly-CDN-Cache-Control", FieldName::CacheControl),
+            ("Max-Forwards", FieldName::MaxForwards),
+            ("VIA", FieldName::Via),
+            ("cdn-loop", FieldName::CdnLoop),
+            ("Proxy-Authenticate", FieldName::Hop),
+            ("Proxy-Authorization", FieldName::Hop),
+            ("Proxy-Authentication-Info", FieldName::Hop),
+            ("Accept", FieldName::Other),
+            ("hosts", FieldName::Other),
+            ("x", FieldName::Other),
         ] {
-            assert_eq!(Name::of(name.as_bytes()), meaning, "{name}");
+            assert_eq!(FieldName::of(name.as_bytes()), meaning, "{name}");
         }
     }
 }

@@ -2,7 +2,7 @@
 
 /// Why a head is refused. What follows it is not read: nobody knows where it begins.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
-pub enum Reject {
+pub enum HeadRejection {
     /// It is not HTTP, or can be read in more than one way.
     #[error("{0}")]
     Malformed(&'static str),
@@ -38,19 +38,19 @@ impl Default for HeadLimits {
 }
 
 /// Whether what is there is too much already, whatever may follow.
-pub(super) fn too_long(bytes: &[u8], limits: HeadLimits) -> Option<Reject> {
+pub(super) fn too_long(bytes: &[u8], limits: HeadLimits) -> Option<HeadRejection> {
     let line_max = limits.line;
     if bytes.len() > line_max && memchr::memchr(b'\n', &bytes[..line_max]).is_none() {
-        return Some(Reject::TargetTooLong);
+        return Some(HeadRejection::TargetTooLong);
     }
-    (bytes.len() >= limits.head).then_some(Reject::TooLarge)
+    (bytes.len() >= limits.head).then_some(HeadRejection::TooLarge)
 }
 
 /// Why the parser refuses it.
-pub(super) fn reject(error: httparse::Error) -> Reject {
+pub(super) fn reject(error: httparse::Error) -> HeadRejection {
     use httparse::Error;
-    Reject::Malformed(match error {
-        Error::TooManyHeaders => return Reject::TooLarge,
+    HeadRejection::Malformed(match error {
+        Error::TooManyHeaders => return HeadRejection::TooLarge,
         Error::HeaderName => "a line is not a name, a colon and a value",
         Error::HeaderValue => "a value has control characters or a bare CR",
         Error::NewLine => "a line does not end in CRLF",

@@ -4,10 +4,10 @@ use std::mem::MaybeUninit;
 
 use super::{
     Version,
-    fields::{Coding, FIELDS_MAX, Fields, Framed, Framing, Scratch, Span, members},
-    name::Name,
-    reject::{HeadLimits, Reject, reject, too_long},
-    target::{Form, may_lack_host, one_host, target_of},
+    fields::{FIELDS_MAX, Fields, Framing, FramingFields, Scratch, Span, TransferCoding, members},
+    name::FieldName,
+    reject::{HeadLimits, HeadRejection, reject, too_long},
+    target::{TargetForm, may_lack_host, one_host, target_of},
 };
 
 /// The head of a request that can be read in one way only, and what it means for what follows it.
@@ -31,7 +31,7 @@ pub struct RequestHead {
     /// RFC 6455, section 4.1.
     pub wants_websocket: bool,
     /// The form of the target.
-    pub form: Form,
+    pub form: TargetForm,
     /// Whether the host is that of the target, so that `Host` may have another port in its place.
     pub is_absolute: bool,
     method: Span,
@@ -54,8 +54,8 @@ impl RequestHead {
     ///
     /// # Errors
     ///
-    /// [`Reject`] as soon as the bytes that are there cannot become a good head any more.
-    pub fn parse(bytes: &[u8]) -> Result<Option<Self>, Reject> {
+    /// [`HeadRejection`] as soon as the bytes that are there cannot become a good head any more.
+    pub fn parse(bytes: &[u8]) -> Result<Option<Self>, HeadRejection> {
         Self::parse_within(bytes, HeadLimits::default())
     }
 
@@ -64,7 +64,7 @@ impl RequestHead {
     /// # Errors
     ///
     /// As [`Self::parse`].
-    pub fn parse_within(bytes: &[u8], limits: HeadLimits) -> Result<Option<Self>, Reject> {
+    pub fn parse_within(bytes: &[u8], limits: HeadLimits) -> Result<Option<Self>, HeadRejection> {
         Self::read(bytes, limits, None)
     }
 
@@ -78,7 +78,7 @@ impl RequestHead {
         bytes: &[u8],
         limits: HeadLimits,
         cookie_max: usize,
-    ) -> Result<Option<Self>, Reject> {
+    ) -> Result<Option<Self>, HeadRejection> {
         Self::read(bytes, limits, Some(cookie_max))
     }
 
@@ -86,9 +86,9 @@ impl RequestHead {
         bytes: &[u8],
         limits: HeadLimits,
         cookie_max: Option<usize>,
-    ) -> Result<Option<Self>, Reject> {
+    ) -> Result<Option<Self>, HeadRejection> {
         if let [b'\n', ..] | [b'\r', _, ..] = bytes {
-            return Err(Reject::Malformed("an empty line is no request"));
+            return Err(HeadRejection::Malformed("an empty line is no request"));
         }
         let mut scratch: Scratch<'_> = [MaybeUninit::uninit(); FIELDS_MAX];
         let mut request = httparse::Request::new(&mut []);
@@ -97,9 +97,9 @@ impl RequestHead {
                 Ok(Self::new(&bytes[..len], &request, limits.line, cookie_max)?
                     .followed_by(&bytes[len..], limits.head))
             }
-            Ok(httparse::Status::Complete(_)) => Err(Reject::TooLarge),
+            Ok(httparse::Status::Complete(_)) => Err(HeadRejection::TooLarge),
             Ok(httparse::Status::Partial) => too_long(bytes, limits).map_or(Ok(None), Err),
-            Err(_) if bytes.starts_with(b"PROXY ") => Err(Reject::Malformed(
+            Err(_) if bytes.starts_with(b"PROXY ") => Err(HeadRejection::Malformed(
                 "the PROXY protocol is taken only from peers that are listed for it",
             )),
             Err(error) => Err(too_long(bytes, limits).unwrap_or_else(|| reject(error))),
@@ -111,14 +111,14 @@ impl RequestHead {
         request: &httparse::Request<'_, '_>,
         line_max: usize,
         cookie_max: Option<usize>,
-    ) -> Result<Self, Reject> {
-        let incomplete = Reject::Malformed("the request line is not complete");
+    ) -> Result<Self, HeadRejection> {
+        let incomplete = HeadRejection::Malformed("the request line is not complete");
         let (Some(method), Some(target)) = (request.method, request.path) else {
             return Err(incomplete);
         };
         let version = Version::of(request.version).ok_or(incomplete)?;
         if target.len() > line_max {
-            return Err(Reject::TargetTooLong);
+            return Err(HeadRejection::TargetTooLong);
         }
         let is_too_long = |it: &&httparse::Header<'_>| it.name.len() + it.value.len() > line_max;
         if let Some(line) = request.headers.iter().find(is_too_long) {
@@ -126,20 +126,20 @@ impl RequestHead {
                 && line.name.eq_ignore_ascii_case(COOKIE);
             // A second one is none that was joined.
             if !is_joined || request.headers.iter().filter(is_too_long).count() > 1 {
-                return Err(Reject::TooLarge);
+                return Err(HeadRejection::TooLarge);
             }
         }
         let fields = Fields::new(head, request.headers)
-            .ok_or(Reject::Malformed("a line does not end in CRLF"))?;
+            .ok_or(HeadRejection::Malformed("a line does not end in CRLF"))?;
         if matches!(method, "CONNECT" | "TRACE") {
-            return Err(Reject::Method);
+            return Err(HeadRejection::Method);
         }
         let framed = fields
             .framed(head)
-            .map_err(|_| Reject::Malformed("the Content-Length is not one number"))?;
+            .map_err(|_| HeadRejection::Malformed("the Content-Length is not one number"))?;
         let framing = framing(&framed, version)?;
         let host = match may_lack_host(method, target, version) {
-            true if !fields.has_any(&[Name::Host]) => Span::default(),
+            true if !fields.has_any(&[FieldName::Host]) => Span::default(),
             _ => one_host(&fields)?,
         };
         let (form, target, authority) = target_of(target, method, host.of_head(head))?;
@@ -148,7 +148,7 @@ impl RequestHead {
             Some(it) => (true, Span::of(head, it.as_bytes())),
             None => (false, host),
         };
-        let notes = Notes::of(&fields, head);
+        let notes = RequestFlags::of(&fields, head);
         Ok(Self {
             len: head.len(),
             version,
@@ -227,39 +227,39 @@ impl RequestHead {
     pub fn path<'a>(&self, head: &'a [u8]) -> &'a [u8] {
         let target = self.target(head);
         match self.form {
-            Form::Root => b"/",
-            Form::Asterisk => b"*",
-            Form::Path => &target[..memchr::memchr(b'?', target).unwrap_or(target.len())],
+            TargetForm::Root => b"/",
+            TargetForm::Asterisk => b"*",
+            TargetForm::Path => &target[..memchr::memchr(b'?', target).unwrap_or(target.len())],
         }
     }
 }
 
 /// What else the lines say of the exchange.
 #[derive(Default)]
-struct Notes {
+struct RequestFlags {
     expects_continue: bool,
     takes_trailers: bool,
     /// `websocket` is among the members of `Upgrade`.
     upgrades: bool,
 }
 
-impl Notes {
+impl RequestFlags {
     fn of(fields: &Fields, head: &[u8]) -> Self {
         let mut notes = Self::default();
-        if !fields.has_any(&[Name::Expect, Name::Te, Name::Upgrade]) {
+        if !fields.has_any(&[FieldName::Expect, FieldName::Te, FieldName::Upgrade]) {
             return notes;
         }
         for field in fields.iter() {
             let value = field.value_in(head);
             match field.name {
-                Name::Expect => {
+                FieldName::Expect => {
                     notes.expects_continue |= value.eq_ignore_ascii_case(b"100-continue");
                 }
-                Name::Te => {
+                FieldName::Te => {
                     let is_trailers = |it: &[u8]| it.eq_ignore_ascii_case(b"trailers");
                     notes.takes_trailers |= members(value).any(is_trailers);
                 }
-                Name::Upgrade => {
+                FieldName::Upgrade => {
                     let is_websocket = |it: &[u8]| it.eq_ignore_ascii_case(b"websocket");
                     notes.upgrades |= members(value).any(is_websocket);
                 }
@@ -272,20 +272,20 @@ impl Notes {
 
 /// Section 6.3, and stricter where it leaves a choice: whoever stands behind us may have taken the
 /// other one.
-fn framing(framed: &Framed, version: Version) -> Result<Framing, Reject> {
+fn framing(framed: &FramingFields, version: Version) -> Result<Framing, HeadRejection> {
     match (framed.coding, framed.length) {
         (None, None) => Ok(Framing::None),
         (None, Some(length)) => Ok(Framing::Exact(length)),
         (Some(_), _) if version == Version::Http10 => {
-            Err(Reject::Malformed("HTTP/1.0 has no Transfer-Encoding"))
+            Err(HeadRejection::Malformed("HTTP/1.0 has no Transfer-Encoding"))
         }
         (Some(_), Some(_)) => {
-            Err(Reject::Malformed("there is a Content-Length beside a Transfer-Encoding"))
+            Err(HeadRejection::Malformed("there is a Content-Length beside a Transfer-Encoding"))
         }
-        (Some(Coding::Chunked), None) => Ok(Framing::Chunked),
-        (Some(Coding::Others), None) => Err(Reject::Coding),
-        (Some(Coding::Endless), None) => {
-            Err(Reject::Malformed("the Transfer-Encoding does not end in chunked"))
+        (Some(TransferCoding::Chunked), None) => Ok(Framing::Chunked),
+        (Some(TransferCoding::Others), None) => Err(HeadRejection::Coding),
+        (Some(TransferCoding::Endless), None) => {
+            Err(HeadRejection::Malformed("the Transfer-Encoding does not end in chunked"))
         }
     }
 }

@@ -4,8 +4,8 @@ use std::mem::MaybeUninit;
 
 use super::{
     Version,
-    fields::{Coding, FIELDS_MAX, Fields, Framed, Framing, Scratch, Span},
-    name::Name,
+    fields::{FIELDS_MAX, Fields, Framing, FramingFields, Scratch, Span, TransferCoding},
+    name::FieldName,
 };
 
 /// The head of a response that can be read in one way only.
@@ -33,7 +33,7 @@ pub struct ResponseHead {
 /// Why the bytes of an upstream are no response. Nothing of what it sent is believed then.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("{0}")]
-pub struct Defect(pub(super) &'static str);
+pub struct InvalidResponse(pub(super) &'static str);
 
 /// Bytes of a response's head. More than of a request's, since applications set many cookies.
 pub(super) const HEAD_MAX: usize = 64 * 1024 - 1;
@@ -48,10 +48,10 @@ impl ResponseHead {
     ///
     /// # Errors
     ///
-    /// [`Defect`] as soon as the bytes that are there cannot become a good head any more.
-    pub fn parse(bytes: &[u8]) -> Result<Option<Self>, Defect> {
+    /// [`InvalidResponse`] as soon as the bytes that are there cannot become a good head any more.
+    pub fn parse(bytes: &[u8]) -> Result<Option<Self>, InvalidResponse> {
         if let [b'\n', ..] | [b'\r', ..] = bytes {
-            return Err(Defect("there is an empty line before it"));
+            return Err(InvalidResponse("there is an empty line before it"));
         }
         let mut scratch: Scratch<'_> = [MaybeUninit::uninit(); FIELDS_MAX];
         let mut response = httparse::Response::new(&mut []);
@@ -61,27 +61,33 @@ impl ResponseHead {
                 Self::new(&bytes[..len], &response).map(Some)
             }
             Ok(httparse::Status::Partial) if bytes.len() < HEAD_MAX => Ok(None),
-            Ok(_) | Err(httparse::Error::TooManyHeaders) => Err(Defect("its head is too large")),
-            Err(_) => Err(Defect("its head is not HTTP")),
+            Ok(_) | Err(httparse::Error::TooManyHeaders) => {
+                Err(InvalidResponse("its head is too large"))
+            }
+            Err(_) => Err(InvalidResponse("its head is not HTTP")),
         }
     }
 
-    fn new(head: &[u8], response: &httparse::Response<'_, '_>) -> Result<Self, Defect> {
+    fn new(head: &[u8], response: &httparse::Response<'_, '_>) -> Result<Self, InvalidResponse> {
         let (Some(version), Some(status @ 100..)) = (Version::of(response.version), response.code)
         else {
-            return Err(Defect("its status line is not HTTP"));
+            return Err(InvalidResponse("its status line is not HTTP"));
         };
-        let fields =
-            Fields::new(head, response.headers).ok_or(Defect("a line does not end in CRLF"))?;
-        let Framed { length, coding, closes, keeps_alive, upgrades } =
-            fields.framed(head).map_err(|_| Defect("its Content-Length is not one number"))?;
+        let fields = Fields::new(head, response.headers)
+            .ok_or(InvalidResponse("a line does not end in CRLF"))?;
+        let FramingFields { length, coding, closes, keeps_alive, upgrades } =
+            fields
+                .framed(head)
+                .map_err(|_| InvalidResponse("its Content-Length is not one number"))?;
         let is_chunked = match (coding, version) {
             (None, _) => false,
-            (Some(Coding::Chunked), Version::Http11) => true,
-            (Some(_), _) => return Err(Defect("its Transfer-Encoding is not chunked alone")),
+            (Some(TransferCoding::Chunked), Version::Http11) => true,
+            (Some(_), _) => {
+                return Err(InvalidResponse("its Transfer-Encoding is not chunked alone"));
+            }
         };
         let is_named = |it: &[u8]| it.eq_ignore_ascii_case(b"websocket");
-        let has_date = fields.has_any(&[Name::Date]);
+        let has_date = fields.has_any(&[FieldName::Date]);
         let keeps_alive = match version {
             Version::Http10 => keeps_alive && !closes,
             Version::Http11 => !closes,
@@ -94,7 +100,7 @@ impl ResponseHead {
             keeps_alive: keeps_alive
                 && !(is_chunked && length.is_some())
                 && !(status == 204 && (is_chunked || length.is_some_and(|it| it > 0))),
-            is_websocket: upgrades && fields.lines(head).all(Name::Upgrade).any(is_named),
+            is_websocket: upgrades && fields.lines(head).all(FieldName::Upgrade).any(is_named),
             has_date,
             length,
             is_chunked,
@@ -146,7 +152,7 @@ fn reason(head: &[u8]) -> Span {
 mod tests {
     use super::*;
 
-    fn parse(text: &str) -> Result<Option<ResponseHead>, Defect> {
+    fn parse(text: &str) -> Result<Option<ResponseHead>, InvalidResponse> {
         ResponseHead::parse(text.as_bytes())
     }
 

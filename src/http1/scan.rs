@@ -3,7 +3,7 @@
 /// Remembers how much of a head that comes in parts was looked at. Parsing it again at every byte
 /// would cost the square of its length.
 #[derive(Debug)]
-pub struct Scan {
+pub struct HeadScanner {
     /// Bytes that a head may have at most.
     max: usize,
     /// Bytes that were searched for an empty line.
@@ -13,7 +13,7 @@ pub struct Scan {
     has_ended: bool,
 }
 
-impl Scan {
+impl HeadScanner {
     /// Nothing was looked at yet of a head of at most so many bytes.
     #[must_use]
     pub fn up_to(max: usize) -> Self {

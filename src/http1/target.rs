@@ -3,14 +3,14 @@
 use super::{
     Version,
     fields::{Fields, Span},
-    name::Name,
-    reject::Reject,
+    name::FieldName,
+    reject::HeadRejection,
 };
 use crate::model::{default_port, is_same_authority};
 
 /// The form of a target, without the authority that it may have had: section 3.2.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Form {
+pub enum TargetForm {
     /// A path, with a query or without.
     Path,
     /// Nothing, or a query; the path is `/`.
@@ -26,11 +26,11 @@ pub(super) fn may_lack_host(method: &str, target: &str, version: Version) -> boo
 }
 
 /// Section 3.2.
-pub(super) fn one_host(fields: &Fields) -> Result<Span, Reject> {
-    let mut hosts = fields.iter().filter(|it| it.name == Name::Host);
+pub(super) fn one_host(fields: &Fields) -> Result<Span, HeadRejection> {
+    let mut hosts = fields.iter().filter(|it| it.name == FieldName::Host);
     match (hosts.next(), hosts.next()) {
         (Some(host), None) => Ok(host.value_at()),
-        _ => Err(Reject::Malformed("exactly one Host is needed")),
+        _ => Err(HeadRejection::Malformed("exactly one Host is needed")),
     }
 }
 
@@ -39,30 +39,31 @@ pub(super) fn target_of<'a>(
     target: &'a str,
     method: &str,
     host: &[u8],
-) -> Result<(Form, &'a str, Option<&'a str>), Reject> {
+) -> Result<(TargetForm, &'a str, Option<&'a str>), HeadRejection> {
     if memchr::memchr(b'#', target.as_bytes()).is_some() {
-        return Err(Reject::Malformed("a target has no fragment"));
+        return Err(HeadRejection::Malformed("a target has no fragment"));
     }
     if target.starts_with('/') {
-        return Ok((Form::Path, target, None));
+        return Ok((TargetForm::Path, target, None));
     }
     if target == "*" && method == "OPTIONS" {
-        return Ok((Form::Asterisk, target, None));
+        return Ok((TargetForm::Asterisk, target, None));
     }
     let begins =
         |scheme: &str| target.get(..scheme.len()).is_some_and(|it| it.eq_ignore_ascii_case(scheme));
     let scheme = ["http://", "https://"].into_iter().find(|it| begins(it));
-    let scheme = scheme.ok_or(Reject::Malformed("the target is neither a path nor a URL"))?;
+    let scheme =
+        scheme.ok_or(HeadRejection::Malformed("the target is neither a path nor a URL"))?;
     let rest = &target[scheme.len()..];
     let (authority, rest) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
     let port = default_port(scheme.trim_end_matches("://").as_bytes());
     if !is_same_authority(authority.as_bytes(), host, port) {
-        return Err(Reject::Malformed("the target and the Host name different hosts"));
+        return Err(HeadRejection::Malformed("the target and the Host name different hosts"));
     }
     let form = match rest {
-        "" if method == "OPTIONS" => Form::Asterisk,
-        path if path.starts_with('/') => Form::Path,
-        _ => Form::Root,
+        "" if method == "OPTIONS" => TargetForm::Asterisk,
+        path if path.starts_with('/') => TargetForm::Path,
+        _ => TargetForm::Root,
     };
     Ok((form, rest, Some(authority)))
 }

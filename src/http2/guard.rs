@@ -12,7 +12,7 @@ use super::{PREFACE, pseudo};
 
 /// Looks at the frames that a client sends.
 #[derive(Debug)]
-pub struct Guard {
+pub struct FrameValidator {
     /// Bytes that are still to come of the preface or of a frame.
     left: usize,
     /// The highest stream that has begun.
@@ -26,7 +26,7 @@ pub struct Guard {
 }
 
 /// The head of a frame: section 4.1.
-struct Frame {
+struct FrameHeader {
     length: usize,
     kind: u8,
     flags: u8,
@@ -35,7 +35,7 @@ struct Frame {
 
 /// What is done with a frame.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Verdict {
+enum FrameVerdict {
     Pass,
     /// It has to be there as a whole.
     Wait,
@@ -60,9 +60,9 @@ const PRIORITY: u8 = 0x20;
 /// Bytes of a frame, at most, as we have told nothing else: section 4.2. The library refuses larger ones.
 const LENGTH_MAX: usize = 16_384;
 
-// === impl Guard ===
+// === impl FrameValidator ===
 
-impl Guard {
+impl FrameValidator {
     /// At the beginning of a connection.
     #[must_use]
     pub fn new() -> Self {
@@ -104,9 +104,9 @@ impl Guard {
             let some = self.left.min(bytes.len() - at);
             self.left -= some;
             at += some;
-            match Frame::read(&bytes[at..]) {
+            match FrameHeader::read(&bytes[at..]) {
                 Some(frame)
-                    if self.left == 0 && self.judge(&frame, &bytes[at..]) == Verdict::Pass =>
+                    if self.left == 0 && self.judge(&frame, &bytes[at..]) == FrameVerdict::Pass =>
                 {
                     if frame.kind == HEADERS {
                         self.last = frame.stream;
@@ -119,18 +119,18 @@ impl Guard {
         }
     }
 
-    fn judge(&self, frame: &Frame, bytes: &[u8]) -> Verdict {
+    fn judge(&self, frame: &FrameHeader, bytes: &[u8]) -> FrameVerdict {
         if frame.kind != HEADERS || frame.stream == 0 || frame.length > LENGTH_MAX {
-            return Verdict::Pass;
+            return FrameVerdict::Pass;
         }
         if frame.stream <= self.last || self.is_poisoned {
-            return Verdict::Mark { poisons: false };
+            return FrameVerdict::Mark { poisons: false };
         }
-        let Some(bytes) = bytes.get(..HEAD + frame.length) else { return Verdict::Wait };
+        let Some(bytes) = bytes.get(..HEAD + frame.length) else { return FrameVerdict::Wait };
         let block = frame.begin(bytes).map(|it| &bytes[it..]);
         match block.and_then(pseudo::look) {
-            None => Verdict::Pass,
-            Some(wrong) => Verdict::Mark { poisons: wrong.is_kept },
+            None => FrameVerdict::Pass,
+            Some(wrong) => FrameVerdict::Mark { poisons: wrong.is_kept },
         }
     }
 
@@ -140,12 +140,12 @@ impl Guard {
             let mut held = std::mem::take(&mut self.held);
             self.ready += self.skip(&held[self.ready..]);
             let frame = &held[self.ready..];
-            let place = Frame::read(frame).and_then(|it| match self.judge(&it, frame) {
-                Verdict::Mark { poisons } => Some((it.begin(frame)?, it, poisons)),
-                Verdict::Pass | Verdict::Wait => None,
+            let place = FrameHeader::read(frame).and_then(|it| match self.judge(&it, frame) {
+                FrameVerdict::Mark { poisons } => Some((it.begin(frame)?, it, poisons)),
+                FrameVerdict::Pass | FrameVerdict::Wait => None,
             });
             let is_marked = place.is_some();
-            if let Some((place, Frame { length, stream, .. }, poisons)) = place {
+            if let Some((place, FrameHeader { length, stream, .. }, poisons)) = place {
                 self.last = stream.max(self.last);
                 self.is_poisoned |= poisons;
                 let length = length + INSERTED.len();
@@ -164,15 +164,15 @@ impl Guard {
     }
 }
 
-impl Default for Guard {
+impl Default for FrameValidator {
     fn default() -> Self {
         Self::new()
     }
 }
 
-// === impl Frame ===
+// === impl FrameHeader ===
 
-impl Frame {
+impl FrameHeader {
     /// The frame that begins here, if its head is there.
     fn read(bytes: &[u8]) -> Option<Self> {
         let [one, two, three, kind, flags, stream @ ..] = bytes.first_chunk::<HEAD>()?;
@@ -221,7 +221,7 @@ mod tests {
 
     /// What passes of these bytes if they come in parts, and are taken in parts.
     fn passed(bytes: &[u8], at_once: usize, room: usize) -> Vec<u8> {
-        let (mut guard, mut seen) = (Guard::new(), Vec::new());
+        let (mut guard, mut seen) = (FrameValidator::new(), Vec::new());
         for part in bytes.chunks(at_once) {
             let mut memory = vec![0; part.len()];
             let mut read = ReadBuf::new(&mut memory);

@@ -18,7 +18,7 @@ use crate::model::{default_port, is_same_authority};
 /// Why a head of HTTP/2 is malformed: section 8.1.1.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("{0}")]
-pub struct HeadDefect(pub(super) &'static str);
+pub struct MalformedHead(pub(super) &'static str);
 
 const WEBSOCKET: &str = "websocket";
 const KEY: HeaderName = HeaderName::from_static("sec-websocket-key");
@@ -26,7 +26,7 @@ const ACCEPT: HeaderName = HeaderName::from_static("sec-websocket-accept");
 
 /// What is known of a request beside its head.
 #[derive(Debug)]
-pub(super) struct Aside {
+pub(super) struct RequestMeta {
     /// The key that was made up for a WebSocket, whose handshake needs one in HTTP/1.
     pub(super) key: Option<String>,
     /// Bytes of the longest value of `Cookie`.
@@ -37,37 +37,37 @@ pub(super) struct Aside {
 ///
 /// # Errors
 ///
-/// [`HeadDefect`] for what HTTP/2 does not allow.
+/// [`MalformedHead`] for what HTTP/2 does not allow.
 pub(super) fn put_request(
     out: &mut Vec<u8>,
     request: &Request<()>,
     ends: bool,
-) -> Result<Aside, HeadDefect> {
+) -> Result<RequestMeta, MalformedHead> {
     let (uri, fields) = (request.uri(), request.headers());
     let protocol = request.extensions().get::<Protocol>();
     let is_websocket = match (request.method(), protocol) {
         (&Method::CONNECT, Some(it)) if it.as_str().eq_ignore_ascii_case(WEBSOCKET) => true,
-        (_, Some(_)) => return Err(HeadDefect("the :protocol is not websocket")),
+        (_, Some(_)) => return Err(MalformedHead("the :protocol is not websocket")),
         (_, None) => false,
     };
     if is_websocket && fields.contains_key(CONTENT_LENGTH) {
-        return Err(HeadDefect("a WebSocket has no length"));
+        return Err(MalformedHead("a WebSocket has no length"));
     }
     let authority = uri.authority().map(Authority::as_str);
     // Without an :authority the library does not tell which one it was; `pseudo` looks at that.
     let is_http = |it: &str| ["http", "https"].iter().any(|known| it.eq_ignore_ascii_case(known));
     if uri.scheme_str().is_some_and(|it| !is_http(it)) {
-        return Err(HeadDefect("the :scheme is neither http nor https"));
+        return Err(MalformedHead("the :scheme is neither http nor https"));
     }
     let target = match (uri.path_and_query(), authority) {
         (Some(target), _) => target.as_str(),
         // A plain CONNECT is refused where all heads are read.
         (None, Some(authority)) if request.method() == Method::CONNECT => authority,
-        _ => return Err(HeadDefect("there is no :path")),
+        _ => return Err(MalformedHead("there is no :path")),
     };
     let is_asterisk = target == "*" && request.method() == Method::OPTIONS;
     if !target.starts_with('/') && !is_asterisk && request.method() != Method::CONNECT {
-        return Err(HeadDefect("the :path is no path"));
+        return Err(MalformedHead("the :path is no path"));
     }
     let method = if is_websocket { "GET" } else { request.method().as_str() };
     out.reserve(512);
@@ -85,18 +85,18 @@ pub(super) fn put_request(
         put(out, b"connection", b"upgrade");
         put(out, KEY.as_str().as_bytes(), key.as_bytes());
         out.extend_from_slice(b"\r\n");
-        return Ok(Aside { key: Some(key), cookie_max });
+        return Ok(RequestMeta { key: Some(key), cookie_max });
     }
     if !ends && !fields.contains_key(CONTENT_LENGTH) {
         put(out, b"transfer-encoding", b"chunked");
     }
     out.extend_from_slice(b"\r\n");
-    Ok(Aside { key: None, cookie_max })
+    Ok(RequestMeta { key: None, cookie_max })
 }
 
 /// What stands behind the head of a response.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Shape {
+pub(super) enum ResponseFraming {
     /// A body.
     Body,
     /// Nothing, which is all there is.
@@ -109,13 +109,13 @@ pub(super) enum Shape {
 ///
 /// # Errors
 ///
-/// [`HeadDefect`] for what HTTP/2 does not allow.
+/// [`MalformedHead`] for what HTTP/2 does not allow.
 pub(super) fn put_response(
     out: &mut Vec<u8>,
     response: &Response<()>,
-    shape: Shape,
+    shape: ResponseFraming,
     key: Option<&str>,
-) -> Result<(), HeadDefect> {
+) -> Result<(), MalformedHead> {
     let status = response.status();
     let opens = key.filter(|_| status.is_success());
     out.reserve(512);
@@ -146,9 +146,9 @@ pub(super) fn put_response(
         && !response.headers().contains_key(CONTENT_LENGTH)
     {
         match shape {
-            Shape::Body => put(out, b"transfer-encoding", b"chunked"),
-            Shape::Empty => put(out, b"content-length", b"0"),
-            Shape::Head => {}
+            ResponseFraming::Body => put(out, b"transfer-encoding", b"chunked"),
+            ResponseFraming::Empty => put(out, b"content-length", b"0"),
+            ResponseFraming::Head => {}
         }
     }
     out.extend_from_slice(b"\r\n");
@@ -159,8 +159,8 @@ pub(super) fn put_response(
 ///
 /// # Errors
 ///
-/// [`HeadDefect`] for what HTTP/2 does not allow.
-pub(super) fn put_trailers(out: &mut Vec<u8>, trailers: &HeaderMap) -> Result<(), HeadDefect> {
+/// [`MalformedHead`] for what HTTP/2 does not allow.
+pub(super) fn put_trailers(out: &mut Vec<u8>, trailers: &HeaderMap) -> Result<(), MalformedHead> {
     put_fields(out, trailers, None).map(drop)
 }
 
@@ -169,16 +169,16 @@ pub(super) fn put_trailers(out: &mut Vec<u8>, trailers: &HeaderMap) -> Result<()
 ///
 /// # Errors
 ///
-/// [`HeadDefect`] for what HTTP/2 has no words for.
+/// [`MalformedHead`] for what HTTP/2 has no words for.
 pub(super) fn request(
     head: &[u8],
     is_tls: bool,
-) -> Result<(Request<()>, Option<String>), HeadDefect> {
-    let odd = |_| HeadDefect("the head cannot be said in HTTP/2");
+) -> Result<(Request<()>, Option<String>), MalformedHead> {
+    let odd = |_| MalformedHead("the head cannot be said in HTTP/2");
     let (first, lines) = split(head);
     let mut parts = first.splitn(3, |it| *it == b' ');
     let (Some(method), Some(target)) = (parts.next(), parts.next()) else {
-        return Err(HeadDefect("there is no request line"));
+        return Err(MalformedHead("there is no request line"));
     };
     let mut request = Request::new(());
     *request.method_mut() = Method::from_bytes(method).map_err(|_| odd(()))?;
@@ -222,13 +222,13 @@ pub(super) fn request(
 ///
 /// # Errors
 ///
-/// [`HeadDefect`] for what HTTP/2 has no words for, and for a WebSocket whose server did not
+/// [`MalformedHead`] for what HTTP/2 has no words for, and for a WebSocket whose server did not
 /// understand its key.
-pub(super) fn response(head: &[u8], key: Option<&str>) -> Result<Response<()>, HeadDefect> {
+pub(super) fn response(head: &[u8], key: Option<&str>) -> Result<Response<()>, MalformedHead> {
     let (first, lines) = split(head);
     let code = first.get("HTTP/1.1 ".len()..).and_then(|it| it.get(..3));
     let status = StatusCode::from_bytes(code.unwrap_or_default())
-        .map_err(|_| HeadDefect("there is no status line"))?;
+        .map_err(|_| MalformedHead("there is no status line"))?;
     let opens = key.filter(|_| status == StatusCode::SWITCHING_PROTOCOLS);
     let mut response = Response::new(());
     *response.status_mut() = if opens.is_some() { StatusCode::OK } else { status };
@@ -247,7 +247,7 @@ pub(super) fn response(head: &[u8], key: Option<&str>) -> Result<Response<()>, H
         && accepted
             .is_none_or(|it| it.as_bytes() != websocket::accept_of(key.as_bytes()).as_bytes())
     {
-        return Err(HeadDefect("the Sec-WebSocket-Accept does not fit"));
+        return Err(MalformedHead("the Sec-WebSocket-Accept does not fit"));
     }
     Ok(response)
 }
@@ -256,8 +256,8 @@ pub(super) fn response(head: &[u8], key: Option<&str>) -> Result<Response<()>, H
 ///
 /// # Errors
 ///
-/// [`HeadDefect`] for what HTTP/2 has no words for.
-pub(super) fn trailers(lines: &[u8]) -> Result<HeaderMap, HeadDefect> {
+/// [`MalformedHead`] for what HTTP/2 has no words for.
+pub(super) fn trailers(lines: &[u8]) -> Result<HeaderMap, MalformedHead> {
     let mut fields = HeaderMap::new();
     each_field(&Bytes::copy_from_slice(lines), |name, value| {
         fields.append(name, value);
@@ -273,22 +273,22 @@ fn put_fields(
     out: &mut Vec<u8>,
     fields: &HeaderMap,
     authority: Option<(&str, u16)>,
-) -> Result<usize, HeadDefect> {
+) -> Result<usize, MalformedHead> {
     let (mut has_cookie, mut cookie_max) = (false, 0);
     for (name, value) in fields {
         let value = value.as_bytes();
         if is_for_connection(name) && !(name == TE && value.eq_ignore_ascii_case(b"trailers")) {
-            return Err(HeadDefect("a field is for connections of HTTP/1"));
+            return Err(MalformedHead("a field is for connections of HTTP/1"));
         }
         // Section 8.2.1; the library has seen to the other letters.
         let is_space = |it: Option<&u8>| matches!(it, Some(b' ' | b'\t'));
         if is_space(value.first()) || is_space(value.last()) {
-            return Err(HeadDefect("a value begins or ends with space"));
+            return Err(MalformedHead("a value begins or ends with space"));
         }
         match authority {
             Some((it, port)) if name == HOST => {
                 if !is_same_authority(value, it.as_bytes(), port) {
-                    return Err(HeadDefect("the :authority and the Host name different hosts"));
+                    return Err(MalformedHead("the :authority and the Host name different hosts"));
                 }
                 continue;
             }
@@ -334,9 +334,9 @@ fn split(head: &[u8]) -> (&[u8], Bytes) {
 /// Calls `each` with every field of lines that we have written ourselves, or read strictly.
 fn each_field(
     lines: &Bytes,
-    mut each: impl FnMut(HeaderName, HeaderValue) -> Result<(), HeadDefect>,
-) -> Result<(), HeadDefect> {
-    let odd = HeadDefect("a line is no field");
+    mut each: impl FnMut(HeaderName, HeaderValue) -> Result<(), MalformedHead>,
+) -> Result<(), MalformedHead> {
+    let odd = MalformedHead("a line is no field");
     let mut start = 0;
     while let Some(length) = memchr::memchr(b'\r', &lines[start..]) {
         if length == 0 {

@@ -16,9 +16,9 @@ mod stream;
 mod websocket;
 
 pub use self::{
-    guard::Guard,
-    head::HeadDefect,
-    stream::{Meter, Reset, Stream},
+    guard::FrameValidator,
+    head::MalformedHead,
+    stream::{ByteMeter, Http2Stream, StreamReset},
     websocket::accept_of,
 };
 
@@ -27,9 +27,9 @@ pub use self::{
 ///
 /// # Errors
 ///
-/// [`HeadDefect`] for what HTTP/2 has no words for, or does not allow.
+/// [`MalformedHead`] for what HTTP/2 has no words for, or does not allow.
 #[cfg(any(test, fuzzing))]
-pub fn there_and_back(bytes: &[u8], ends: bool) -> Result<Vec<u8>, HeadDefect> {
+pub fn there_and_back(bytes: &[u8], ends: bool) -> Result<Vec<u8>, MalformedHead> {
     let (request, _) = head::request(bytes, true)?;
     let mut out = Vec::new();
     head::put_request(&mut out, &request, ends).map(|_| out)

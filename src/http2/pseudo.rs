@@ -6,13 +6,13 @@
 
 /// What is wrong with a block.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) struct Wrong {
+pub(super) struct PseudoHeaderError {
     /// Whether the value is in the table from now on.
     pub(super) is_kept: bool,
 }
 
 /// A text, and whether it is in the code of RFC 7541, appendix B.
-struct Text<'a> {
+struct HpackString<'a> {
     bytes: &'a [u8],
     is_coded: bool,
 }
@@ -50,7 +50,7 @@ const CODES: [(u32, u32); 21] = [
 const FRAGMENT: u32 = 0xffa;
 
 /// What is wrong with the pseudo-fields at the beginning of a block, as far as it can be read.
-pub(super) fn look(block: &[u8]) -> Option<Wrong> {
+pub(super) fn look(block: &[u8]) -> Option<PseudoHeaderError> {
     let mut rest = block;
     loop {
         let first = *rest.first()?;
@@ -87,7 +87,7 @@ pub(super) fn look(block: &[u8]) -> Option<Wrong> {
         let (value, behind) = text(rest)?;
         rest = behind;
         if is_path && value.has_fragment() || is_scheme && !value.is_http() {
-            return Some(Wrong { is_kept: bits == 6 });
+            return Some(PseudoHeaderError { is_kept: bits == 6 });
         }
     }
 }
@@ -111,16 +111,16 @@ fn number(bytes: &[u8], bits: u32) -> Option<(usize, &[u8])> {
     None
 }
 
-fn text(bytes: &[u8]) -> Option<(Text<'_>, &[u8])> {
+fn text(bytes: &[u8]) -> Option<(HpackString<'_>, &[u8])> {
     let is_coded = bytes.first()? & 0x80 != 0;
     let (length, rest) = number(bytes, 7)?;
     let (bytes, rest) = rest.split_at_checked(length)?;
-    Some((Text { bytes, is_coded }, rest))
+    Some((HpackString { bytes, is_coded }, rest))
 }
 
-// === impl Text ===
+// === impl HpackString ===
 
-impl Text<'_> {
+impl HpackString<'_> {
     fn is_pseudo(&self) -> bool {
         match (self.is_coded, self.bytes.first()) {
             (false, first) => first == Some(&b':'),
@@ -178,7 +178,7 @@ mod tests {
 
     #[test]
     fn a_fragment_is_found_however_it_is_written() {
-        let wrong = |is_kept| Some(Wrong { is_kept });
+        let wrong = |is_kept| Some(PseudoHeaderError { is_kept });
         for (prefix, is_kept) in
             [(&[0x04][..], false), (&[0x14], false), (&[0x44], true), (&[0x45], true)]
         {

@@ -19,7 +19,7 @@ use http::Request;
 
 use super::{
     guard::MARK,
-    head::{self, HeadDefect, Shape},
+    head::{self, MalformedHead, ResponseFraming},
 };
 
 /// A stream of a client or to an upstream. Read and written as a socket is: what comes begins with a
@@ -30,9 +30,9 @@ use super::{
 /// for the other end's window: so whoever takes slowly is sent slowly, on both sides. Dropping a
 /// stream before its end resets it.
 #[derive(Debug)]
-pub struct Stream {
-    sending: Sending,
-    receiving: Receiving,
+pub struct Http2Stream {
+    sending: SendState,
+    receiving: ReceiveState,
     /// What came and was not yet used.
     unread: Bytes,
     /// Whether it is content, and not a head.
@@ -48,24 +48,24 @@ pub struct Stream {
     /// The key of the WebSocket that is asked for, which only the other end's HTTP/1.1 has.
     key: Option<String>,
     /// Why the other end has reset the stream, or we have.
-    reset: Option<Reset>,
-    meter: Option<Rc<Meter>>,
+    reset: Option<StreamReset>,
+    meter: Option<Rc<ByteMeter>>,
 }
 
 /// Bytes of heads and content that the streams of a connection have had to do with, both ways.
 #[derive(Debug, Default)]
-pub struct Meter(Cell<u64>);
+pub struct ByteMeter(Cell<u64>);
 
 /// Why a stream broke.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Reset {
+pub struct StreamReset {
     reason: Reason,
     /// Whether the other end has done nothing with the request: sections 6.8 and 8.7.
     is_unprocessed: bool,
 }
 
 #[derive(Debug)]
-enum Sending {
+enum SendState {
     /// A request can be sent.
     Request { session: SendRequest<Bytes>, is_tls: bool },
     /// A response can be sent.
@@ -77,7 +77,7 @@ enum Sending {
 }
 
 #[derive(Debug)]
-enum Receiving {
+enum ReceiveState {
     /// Nothing was asked yet.
     NotYet,
     Response(ResponseFuture),
@@ -88,29 +88,29 @@ enum Receiving {
 /// Lines of trailers, as of HTTP/1.
 const TRAILERS_MAX: usize = 100;
 
-// === impl Stream ===
+// === impl Http2Stream ===
 
-impl Stream {
+impl Http2Stream {
     /// A client's stream, which begins with the head of its request.
     ///
     /// # Errors
     ///
-    /// [`HeadDefect`] for a request that HTTP/2 does not allow. It was reset.
+    /// [`MalformedHead`] for a request that HTTP/2 does not allow. It was reset.
     pub fn of_client(
         request: Request<RecvStream>,
         mut response: SendResponse<Bytes>,
-        meter: Rc<Meter>,
-    ) -> Result<Self, HeadDefect> {
+        meter: Rc<ByteMeter>,
+    ) -> Result<Self, MalformedHead> {
         let (parts, body) = request.into_parts();
         let request = Request::from_parts(parts, ());
         let is_at_end = body.is_end_stream();
         let mut bytes = Vec::new();
         match head::put_request(&mut bytes, &request, is_at_end) {
-            Ok(head::Aside { key, cookie_max }) => Ok({
+            Ok(head::RequestMeta { key, cookie_max }) => Ok({
                 meter.add(bytes.len());
                 Self {
-                    sending: Sending::Response(response),
-                    receiving: Receiving::Content(body),
+                    sending: SendState::Response(response),
+                    receiving: ReceiveState::Content(body),
                     unread: bytes.into(),
                     is_content: false,
                     is_at_end,
@@ -133,8 +133,8 @@ impl Stream {
     #[must_use]
     pub fn to_upstream(session: SendRequest<Bytes>, is_tls: bool) -> Self {
         Self {
-            sending: Sending::Request { session, is_tls },
-            receiving: Receiving::NotYet,
+            sending: SendState::Request { session, is_tls },
+            receiving: ReceiveState::NotYet,
             unread: Bytes::new(),
             is_content: false,
             is_at_end: false,
@@ -162,7 +162,7 @@ impl Stream {
     /// Whether the head of an answer was sent.
     #[must_use]
     pub fn has_answered(&self) -> bool {
-        matches!(self.sending, Sending::Content(_) | Sending::Over(_))
+        matches!(self.sending, SendState::Content(_) | SendState::Over(_))
     }
 
     /// Whether nothing comes behind what is unread.
@@ -179,7 +179,7 @@ impl Stream {
 
     /// Why the stream broke, if it did.
     #[must_use]
-    pub fn broken(&self) -> Option<Reset> {
+    pub fn broken(&self) -> Option<StreamReset> {
         self.reset
     }
 
@@ -192,7 +192,7 @@ impl Stream {
         self.unread.advance(count);
         if self.is_content
             && count > 0
-            && let Receiving::Content(body) = &mut self.receiving
+            && let ReceiveState::Content(body) = &mut self.receiving
         {
             // One that is closed has no window left to open.
             let _ = body.flow_control().release_capacity(count);
@@ -212,11 +212,11 @@ impl Stream {
                 return Poll::Ready(Ok(0));
             }
             match &mut self.receiving {
-                Receiving::NotYet | Receiving::Over => {
+                ReceiveState::NotYet | ReceiveState::Over => {
                     return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
                 }
-                Receiving::Response(_) => ready!(self.poll_head(context))?,
-                Receiving::Content(_) => {
+                ReceiveState::Response(_) => ready!(self.poll_head(context))?,
+                ReceiveState::Content(_) => {
                     let data = ready!(self.poll_content(context))?;
                     self.is_content = true;
                     self.unread = data;
@@ -237,7 +237,7 @@ impl Stream {
     pub fn poll_empty(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.is_at_end {
             if !ready!(self.poll_content(context))?.is_empty() {
-                return Poll::Ready(Err(self.refuse(HeadDefect("there is content after all"))));
+                return Poll::Ready(Err(self.refuse(MalformedHead("there is content after all"))));
             }
         }
         Poll::Ready(Ok(()))
@@ -245,7 +245,7 @@ impl Stream {
 
     /// Reads what comes next of the content; nothing at the end, behind which there may be trailers.
     fn poll_content(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
-        let Receiving::Content(body) = &mut self.receiving else {
+        let ReceiveState::Content(body) = &mut self.receiving else {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         };
         match ready!(body.poll_data(context)) {
@@ -261,7 +261,7 @@ impl Stream {
         match trailers {
             Ok(None) => {}
             Ok(Some(found)) if found.len() > TRAILERS_MAX + 1 => {
-                let defect = HeadDefect("there are too many trailers");
+                let defect = MalformedHead("there are too many trailers");
                 return Poll::Ready(Err(self.refuse(defect)));
             }
             Ok(Some(mut found)) => {
@@ -276,11 +276,13 @@ impl Stream {
 
     /// Reads a response's head, or an interim one.
     fn poll_head(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Receiving::Response(response) = &mut self.receiving else { return Poll::Ready(Ok(())) };
+        let ReceiveState::Response(response) = &mut self.receiving else {
+            return Poll::Ready(Ok(()));
+        };
         let mut bytes = Vec::new();
         match response.poll_informational(context) {
             Poll::Ready(Some(Ok(interim))) => {
-                let put = head::put_response(&mut bytes, &interim, Shape::Body, None);
+                let put = head::put_response(&mut bytes, &interim, ResponseFraming::Body, None);
                 put.map_err(|it| self.refuse(it))?;
                 self.unread = bytes.into();
                 return Poll::Ready(Ok(()));
@@ -295,13 +297,13 @@ impl Stream {
                 self.is_at_end = body.is_end_stream();
                 let key = self.key.as_deref();
                 let shape = match (self.is_for_head, self.is_at_end) {
-                    (true, _) => Shape::Head,
-                    (false, true) => Shape::Empty,
-                    (false, false) => Shape::Body,
+                    (true, _) => ResponseFraming::Head,
+                    (false, true) => ResponseFraming::Empty,
+                    (false, false) => ResponseFraming::Body,
                 };
                 let put = head::put_response(&mut bytes, &response, shape, key);
                 put.map_err(|it| self.refuse(it))?;
-                self.receiving = Receiving::Content(body);
+                self.receiving = ReceiveState::Content(body);
                 self.unread = bytes.into();
                 Poll::Ready(Ok(()))
             }
@@ -315,14 +317,14 @@ impl Stream {
         }
     }
 
-    fn refuse(&mut self, defect: HeadDefect) -> io::Error {
-        self.reset(Some(Reset { reason: Reason::PROTOCOL_ERROR, is_unprocessed: false }));
+    fn refuse(&mut self, defect: MalformedHead) -> io::Error {
+        self.reset(Some(StreamReset { reason: Reason::PROTOCOL_ERROR, is_unprocessed: false }));
         invalid(defect)
     }
 
     /// Notes that nothing more comes.
     fn broke(&mut self, error: h2::Error) -> io::Error {
-        self.receiving = Receiving::Over;
+        self.receiving = ReceiveState::Over;
         self.note(&error);
         io::Error::new(io::ErrorKind::ConnectionReset, error)
     }
@@ -335,7 +337,7 @@ impl Stream {
 
     fn note(&mut self, error: &h2::Error) {
         let is_farewell = error.is_go_away() && error.is_remote();
-        let reset = error.reason().map(|reason| Reset {
+        let reset = error.reason().map(|reason| StreamReset {
             reason,
             is_unprocessed: error.is_remote()
                 && (reason == Reason::REFUSED_STREAM || is_farewell && reason == Reason::NO_ERROR),
@@ -344,19 +346,19 @@ impl Stream {
     }
 }
 
-impl Drop for Stream {
+impl Drop for Http2Stream {
     fn drop(&mut self) {
         // What came and was never used was meant for it all the same.
-        if let Receiving::Content(body) = &mut self.receiving {
+        if let ReceiveState::Content(body) = &mut self.receiving {
             let held = body.flow_control().used_capacity();
             self.count(held);
         }
     }
 }
 
-// === impl Meter ===
+// === impl ByteMeter ===
 
-impl Meter {
+impl ByteMeter {
     /// All of them.
     #[must_use]
     pub fn total(&self) -> u64 {
@@ -368,9 +370,9 @@ impl Meter {
     }
 }
 
-// === impl Reset ===
+// === impl StreamReset ===
 
-impl Reset {
+impl StreamReset {
     /// Whether the other end has done nothing with the request, so that it can be sent elsewhere.
     #[must_use]
     pub fn is_unprocessed(self) -> bool {
@@ -384,6 +386,6 @@ impl Reset {
     }
 }
 
-fn invalid(defect: HeadDefect) -> io::Error {
+fn invalid(defect: MalformedHead) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, defect)
 }

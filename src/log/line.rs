@@ -6,7 +6,7 @@ use serde_json::json;
 
 /// How lines are written.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Format {
+pub enum LogFormat {
     /// An object for each line.
     Json,
     /// For people.
@@ -27,7 +27,7 @@ const TARGET: &str = "flipgate::log";
 ///
 /// A longer line is cut. In text, the line ends with a mark. In JSON, a part of an object is not valid,
 /// so the line is replaced by an object whose string `beginning` is the beginning of the line.
-pub(super) fn fit(format: Format, line: &[u8]) -> Cow<'_, [u8]> {
+pub(super) fn fit(format: LogFormat, line: &[u8]) -> Cow<'_, [u8]> {
     let content = line.strip_suffix(b"\n").unwrap_or(line);
     if content.len() >= LINE_BYTES_MAX {
         return Cow::Owned(cut(format, content).into_bytes());
@@ -40,27 +40,27 @@ pub(super) fn fit(format: Format, line: &[u8]) -> Cow<'_, [u8]> {
 }
 
 /// Returns the line that reports how many lines are missing.
-pub(super) fn dropped(format: Format, dropped: u64) -> String {
+pub(super) fn dropped(format: LogFormat, dropped: u64) -> String {
     let timestamp = now();
     let message = "log lines were dropped: standard error was not read fast enough";
     match format {
-        Format::Json => {
+        LogFormat::Json => {
             let level = "WARN";
             format!(
                 "{}\n",
                 json!({"timestamp": timestamp, "level": level, "message": message, "dropped": dropped, "target": TARGET})
             )
         }
-        Format::Text => format!("{timestamp}  WARN {TARGET}: {message} dropped={dropped}\n"),
+        LogFormat::Text => format!("{timestamp}  WARN {TARGET}: {message} dropped={dropped}\n"),
     }
 }
 
-fn cut(format: Format, content: &[u8]) -> String {
+fn cut(format: LogFormat, content: &[u8]) -> String {
     let bytes = content.len();
     let text = String::from_utf8_lossy(content);
     let beginning = &text[..text.floor_char_boundary(KEPT_BYTES)];
     match format {
-        Format::Json => {
+        LogFormat::Json => {
             let message = "a log line was cut";
             let (timestamp, level) = (now(), "WARN");
             format!(
@@ -68,7 +68,7 @@ fn cut(format: Format, content: &[u8]) -> String {
                 json!({"timestamp": timestamp, "level": level, "message": message, "bytes": bytes, "beginning": beginning, "target": TARGET})
             )
         }
-        Format::Text => {
+        LogFormat::Text => {
             let mut line = one_line(beginning);
             line.truncate(line.len() - 1);
             format!("{line}… (cut: the line has {bytes} bytes)\n")

@@ -27,37 +27,37 @@ use prometheus::IntCounter;
 use tracing::error;
 use tracing_subscriber::fmt::MakeWriter;
 
-pub use self::line::Format;
-use self::queue::Shared;
+pub use self::line::LogFormat;
+use self::queue::QueueShared;
 
 /// The queue in front of standard error. Clones share it.
 #[derive(Clone, Debug)]
-pub struct Queue {
-    shared: Arc<Shared>,
-    format: Format,
+pub struct LogQueue {
+    shared: Arc<QueueShared>,
+    format: LogFormat,
 }
 
 /// The limit of the queue: the text of all lines that are not written yet, and what each line costs
 /// besides its text.
 const BYTES_MAX: usize = 1 << 20;
 
-// === impl Queue ===
+// === impl LogQueue ===
 
-impl Queue {
+impl LogQueue {
     /// Starts the thread `log`, which writes to standard error until the process ends.
     ///
     /// # Errors
     ///
     /// If the thread cannot be started.
-    pub fn start(format: Format) -> io::Result<Self> {
+    pub fn start(format: LogFormat) -> io::Result<Self> {
         Self::start_on(io::stderr(), format, BYTES_MAX)
     }
 
-    fn start_on<O>(output: O, format: Format, bytes_max: usize) -> io::Result<Self>
+    fn start_on<O>(output: O, format: LogFormat, bytes_max: usize) -> io::Result<Self>
     where
         O: AsFd + Send + 'static,
     {
-        let shared = Arc::new(Shared::new(bytes_max));
+        let shared = Arc::new(QueueShared::new(bytes_max));
         let writing = Arc::clone(&shared);
         let thread = std::thread::Builder::new().name("log".to_owned());
         // Not joined: it may be blocked in a write for as long as nobody reads.
@@ -90,7 +90,7 @@ impl Queue {
 }
 
 /// Takes one event with each write: `tracing_subscriber::fmt` formats the whole line first.
-impl io::Write for &Queue {
+impl io::Write for &LogQueue {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         self.shared.push(&line::fit(self.format, line));
         Ok(line.len())
@@ -102,7 +102,7 @@ impl io::Write for &Queue {
     }
 }
 
-impl<'a> MakeWriter<'a> for Queue {
+impl<'a> MakeWriter<'a> for LogQueue {
     type Writer = &'a Self;
 
     fn make_writer(&'a self) -> Self::Writer {

@@ -10,8 +10,8 @@ use prometheus::IntCounter;
 
 /// The state that the threads that log share with the thread that writes.
 #[derive(Debug)]
-pub(super) struct Shared {
-    state: Mutex<State>,
+pub(super) struct QueueShared {
+    state: Mutex<QueueLines>,
     /// There is something to write.
     has_more: Condvar,
     /// Everything is written.
@@ -20,8 +20,8 @@ pub(super) struct Shared {
 }
 
 #[derive(Debug, Default)]
-struct State {
-    lines: VecDeque<Line>,
+struct QueueLines {
+    lines: VecDeque<LogLine>,
     /// Of the lines here and of those that are being written.
     bytes: usize,
     /// Lines that were dropped since the last one here.
@@ -34,15 +34,15 @@ struct State {
 
 /// One line, and how many were dropped between it and the one before.
 #[derive(Debug)]
-pub(super) struct Line {
+pub(super) struct LogLine {
     pub(super) lost_before: u64,
     pub(super) text: Box<[u8]>,
 }
 
 /// Lines that are written together.
 #[derive(Debug, Default)]
-pub(super) struct Batch {
-    pub(super) lines: Vec<Line>,
+pub(super) struct LogBatch {
+    pub(super) lines: Vec<LogLine>,
     pub(super) lost_after: u64,
     bytes: usize,
 }
@@ -52,11 +52,11 @@ pub(super) struct Batch {
 const BATCH_BYTES: usize = 4096;
 
 /// What a line costs besides its text, so that short lines are bounded too.
-const LINE_COST: usize = size_of::<Line>();
+const LINE_COST: usize = size_of::<LogLine>();
 
-// === impl Shared ===
+// === impl QueueShared ===
 
-impl Shared {
+impl QueueShared {
     pub(super) fn new(bytes_max: usize) -> Self {
         Self {
             state: Mutex::default(),
@@ -78,14 +78,14 @@ impl Shared {
         }
         let lost_before = std::mem::take(&mut state.lost_after);
         state.bytes += cost;
-        state.lines.push_back(Line { lost_before, text });
+        state.lines.push_back(LogLine { lost_before, text });
         drop(state);
         self.has_more.notify_one();
     }
 
     /// Waits for lines. With `may_report`, dropped lines alone end the wait too. Without it, they are
     /// reported before the next line: after an error, the writer must not try again and again.
-    pub(super) fn take(&self, may_report: bool) -> Batch {
+    pub(super) fn take(&self, may_report: bool) -> LogBatch {
         let mut state = self.lock();
         while state.lines.is_empty() && !(may_report && state.lost_after > 0) {
             state.is_writing = false;
@@ -93,7 +93,7 @@ impl Shared {
             state = self.has_more.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         state.is_writing = true;
-        let (mut batch, mut length) = (Batch::default(), 0);
+        let (mut batch, mut length) = (LogBatch::default(), 0);
         while let Some(line) = state.lines.pop_front_if(|it| {
             length += it.text.len();
             length == it.text.len() || length <= BATCH_BYTES
@@ -112,7 +112,7 @@ impl Shared {
     }
 
     /// Frees the room that a batch has taken. `was_written` is `false` if its lines are lost.
-    pub(super) fn done(&self, batch: &Batch, was_written: bool) {
+    pub(super) fn done(&self, batch: &LogBatch, was_written: bool) {
         let mut state = self.lock();
         state.bytes -= batch.bytes;
         if !was_written {
@@ -140,15 +140,15 @@ impl Shared {
         true
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, QueueLines> {
         // No code that holds the lock can panic halfway through a change.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-// === impl State ===
+// === impl QueueLines ===
 
-impl State {
+impl QueueLines {
     fn count(&mut self, lines: u64) {
         match &self.counter {
             Some(counter) => counter.inc_by(lines),

@@ -21,7 +21,7 @@ fn counter() -> IntCounter {
     IntCounter::new("dropped", "lines").expect("a name")
 }
 
-fn log(mut queue: &Queue, text: &str) {
+fn log(mut queue: &LogQueue, text: &str) {
     queue.write_all(text.as_bytes()).expect("it takes everything");
 }
 
@@ -41,7 +41,7 @@ fn fill(writer: &OwnedFd) {
 /// Logs more than the queue holds while the pipe is full, then reads everything. Returns how many lines
 /// were dropped.
 fn overflow(mut reader: BufReader<PipeReader>, writer: OwnedFd) -> u64 {
-    let queue = Queue::start_on(writer, Format::Json, 10_000).expect("a thread");
+    let queue = LogQueue::start_on(writer, LogFormat::Json, 10_000).expect("a thread");
     let dropped = counter();
     queue.count_with(&dropped);
     let sent = 3000;
@@ -94,7 +94,7 @@ fn a_non_blocking_descriptor_is_waited_for() {
 #[test]
 fn a_closed_pipe_costs_lines_and_nothing_else() {
     let (reader, writer) = pipe();
-    let queue = Queue::start_on(writer, Format::Text, 10_000).expect("a thread");
+    let queue = LogQueue::start_on(writer, LogFormat::Text, 10_000).expect("a thread");
     drop(reader);
     log(&queue, "one\n");
     log(&queue, "two\n");
@@ -110,7 +110,7 @@ fn a_closed_pipe_costs_lines_and_nothing_else() {
 #[test]
 fn an_event_is_one_line() {
     let (mut reader, writer) = pipe();
-    let queue = Queue::start_on(writer, Format::Text, 10_000).expect("a thread");
+    let queue = LogQueue::start_on(writer, LogFormat::Text, 10_000).expect("a thread");
     let lines = fmt::layer().with_ansi(false).with_writer(queue.clone());
     tracing::subscriber::with_default(tracing_subscriber::registry().with(lines), || {
         tracing::info!(number = 7, "two\nlines");
@@ -124,13 +124,13 @@ fn an_event_is_one_line() {
 fn a_long_line_is_cut_and_stays_what_it_is() {
     let long = "ü".repeat(line::LINE_BYTES_MAX);
     let json = format!("{{\"message\":\"{long}\"}}\n");
-    let cut = line::fit(Format::Json, json.as_bytes());
+    let cut = line::fit(LogFormat::Json, json.as_bytes());
     assert!(cut.len() <= line::LINE_BYTES_MAX);
     let cut: Value = serde_json::from_slice(&cut).expect("JSON");
     assert_eq!(cut["bytes"], json.len() - 1);
     assert!(cut["beginning"].as_str().is_some_and(|it| it.starts_with("{\"message\":\"üü")));
 
-    let text = line::fit(Format::Text, long.as_bytes());
+    let text = line::fit(LogFormat::Text, long.as_bytes());
     let text = String::from_utf8_lossy(&text);
     assert!(text.len() <= line::LINE_BYTES_MAX);
     assert!(text.starts_with("üü") && text.ends_with("bytes)\n"), "{text}");
@@ -138,19 +138,19 @@ fn a_long_line_is_cut_and_stays_what_it_is() {
 
 #[test]
 fn missing_lines_are_reported_in_the_format_of_the_log() {
-    let json: Value = serde_json::from_str(&line::dropped(Format::Json, 3)).expect("JSON");
+    let json: Value = serde_json::from_str(&line::dropped(LogFormat::Json, 3)).expect("JSON");
     assert_eq!(json["dropped"], 3);
-    assert!(line::dropped(Format::Text, 3).ends_with("dropped=3\n"));
+    assert!(line::dropped(LogFormat::Text, 3).ends_with("dropped=3\n"));
 }
 
 #[test]
 fn a_panic_is_an_event() {
     let (mut reader, writer) = pipe();
-    let queue = Queue::start_on(writer, Format::Json, 10_000).expect("a thread");
+    let queue = LogQueue::start_on(writer, LogFormat::Json, 10_000).expect("a thread");
     let lines = fmt::layer().json().flatten_event(true).with_writer(queue);
     let subscriber = tracing_subscriber::registry().with(lines);
     let before = std::panic::take_hook();
-    Queue::log_panics();
+    LogQueue::log_panics();
     let thread = std::thread::Builder::new().name("fragile".to_owned());
     let thread = thread.spawn(|| {
         tracing::subscriber::with_default(subscriber, || panic!("number {}", 7));
@@ -177,7 +177,7 @@ impl AsFd for Fragile {
 fn the_thread_that_writes_survives_a_panic() {
     let (mut reader, writer) = pipe();
     let output = Fragile(writer, AtomicBool::new(false));
-    let queue = Queue::start_on(output, Format::Text, 10_000).expect("a thread");
+    let queue = LogQueue::start_on(output, LogFormat::Text, 10_000).expect("a thread");
     let dropped = counter();
     queue.count_with(&dropped);
     queue.put("one\n");

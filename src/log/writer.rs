@@ -12,8 +12,8 @@ use rustix::{
 };
 
 use super::{
-    line::{self, Format},
-    queue::Shared,
+    line::{self, LogFormat},
+    queue::QueueShared,
 };
 
 /// The pause after a descriptor was reported as writable and then was not.
@@ -24,7 +24,7 @@ const AFTER_PANIC: Duration = Duration::from_millis(100);
 
 /// Writes lines for ever. After an error, for example because the reader has closed the pipe, or a panic,
 /// the lines of that write are dropped, and the next lines are tried again.
-pub(super) fn run(shared: &Shared, output: &impl AsFd, format: Format) {
+pub(super) fn run(shared: &QueueShared, output: &impl AsFd, format: LogFormat) {
     let mut text = Vec::new();
     // Dropped lines that are not reported yet.
     let mut lost = 0;
@@ -53,7 +53,7 @@ pub(super) fn run(shared: &Shared, output: &impl AsFd, format: Format) {
     }
 }
 
-fn report(text: &mut Vec<u8>, format: Format, lost: u64) {
+fn report(text: &mut Vec<u8>, format: LogFormat, lost: u64) {
     if lost > 0 {
         text.extend_from_slice(line::dropped(format, lost).as_bytes());
     }

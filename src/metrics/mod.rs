@@ -21,10 +21,10 @@ use prometheus::{
     core::{Collector, MetricVec, MetricVecBuilder},
 };
 
-use self::pool::Families;
+use self::pool::MetricFamilies;
 pub use self::{
     pool::PoolMetrics,
-    shown::{LimitHit, Shown, ShownEndpoint, ShownPool},
+    shown::{EndpointGauges, LimitHit, PoolGauges, ServiceGauges},
     tasks::TaskGuard,
 };
 use crate::model::{Color, Generation, ServiceName};
@@ -34,7 +34,7 @@ use crate::model::{Color, Generation, ServiceName};
 pub struct Metrics {
     registry: Registry,
     /// What the pools count, each in series of its own.
-    of_pools: Arc<Families>,
+    of_pools: Arc<MetricFamilies>,
     preview_refused: IntCounterVec,
     turned_away: IntCounterVec,
     evicted: IntCounterVec,
@@ -54,7 +54,7 @@ pub struct Metrics {
 /// Something that a gauge counts for as long as this lives.
 // Not `Clone`: it would be counted once and forgotten twice.
 #[derive(Debug)]
-pub struct Counted(IntGauge);
+pub struct GaugeGuard(IntGauge);
 
 /// How a call to promote ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -114,7 +114,7 @@ impl Metrics {
             Ok::<_, prometheus::Error>(it)
         };
         let of_pool = ["service", "color"];
-        let of_pools = Families {
+        let of_pools = MetricFamilies {
             requests: counters(
                 "requests_total",
                 "Requests by the code of their answer; 499 when the client left before it",
@@ -252,7 +252,7 @@ impl Metrics {
     /// shown no more. Takes time in proportion to the number of all series.
     pub fn forget(&self, services: &[&ServiceName]) {
         let names: HashSet<&str> = services.iter().map(|it| it.as_str()).collect();
-        let Families {
+        let MetricFamilies {
             requests,
             duration,
             connect_errors,
@@ -273,7 +273,12 @@ impl Metrics {
 
     /// The text of a scrape, with the switch as `generation` and `services` show it.
     #[must_use]
-    pub fn show(&self, generation: Generation, is_writable: bool, services: &[Shown]) -> String {
+    pub fn show(
+        &self,
+        generation: Generation,
+        is_writable: bool,
+        services: &[ServiceGauges],
+    ) -> String {
         self.generation.set(i64::try_from(generation.0).unwrap_or(i64::MAX));
         self.state_writable.set(is_writable.into());
         let mut text = Vec::new();
@@ -300,9 +305,9 @@ fn forget<T: MetricVecBuilder>(family: &MetricVec<T>, services: &HashSet<&str>) 
     }
 }
 
-// === impl Counted ===
+// === impl GaugeGuard ===
 
-impl Counted {
+impl GaugeGuard {
     /// Counts one more, until it is dropped.
     #[must_use]
     pub fn new(gauge: &IntGauge) -> Self {
@@ -311,7 +316,7 @@ impl Counted {
     }
 }
 
-impl Drop for Counted {
+impl Drop for GaugeGuard {
     fn drop(&mut self) {
         self.0.dec();
     }
@@ -343,7 +348,7 @@ mod tests {
         pool.count(200);
         pool.count(404);
         pool.count(99);
-        let endpoint = |name: &str| ShownEndpoint {
+        let endpoint = |name: &str| EndpointGauges {
             endpoint: name.to_owned(),
             is_up: true,
             is_ejected: false,
@@ -353,9 +358,12 @@ mod tests {
             connections: 4,
         };
         let blue =
-            ShownPool { in_flight: 3, endpoints: vec![endpoint("a:1")], ..ShownPool::default() };
-        let shown =
-            Shown { service: web, active: Some(Color::Blue), pools: [blue, ShownPool::default()] };
+            PoolGauges { in_flight: 3, endpoints: vec![endpoint("a:1")], ..PoolGauges::default() };
+        let shown = ServiceGauges {
+            service: web,
+            active: Some(Color::Blue),
+            pools: [blue, PoolGauges::default()],
+        };
         let text = metrics.show(Generation(7), true, &[shown]);
         for line in [
             r#"flipgate_requests_total{code="200",color="blue",service="web"} 2"#,

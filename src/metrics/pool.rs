@@ -9,7 +9,7 @@ use super::LimitHit;
 
 /// The families that pools have series in.
 #[derive(Debug)]
-pub(super) struct Families {
+pub(super) struct MetricFamilies {
     pub(super) requests: IntCounterVec,
     pub(super) duration: HistogramVec,
     pub(super) connect_errors: IntCounterVec,
@@ -22,11 +22,11 @@ pub(super) struct Families {
 /// The series of one pool, or of the requests that reached none.
 #[derive(Debug)]
 pub struct PoolMetrics {
-    families: Arc<Families>,
+    families: Arc<MetricFamilies>,
     service: Box<str>,
     color: &'static str,
     /// By the hundreds of the status code.
-    codes: [OnceLock<Box<Codes>>; CLASSES],
+    codes: [OnceLock<Box<CodeCounters>>; CLASSES],
     duration: OnceLock<Histogram>,
     connections: OnceLock<IntGauge>,
     ejections: OnceLock<IntCounter>,
@@ -35,7 +35,7 @@ pub struct PoolMetrics {
 }
 
 /// The codes of one class, each resolved when it is first seen.
-type Codes = [OnceLock<IntCounter>; 100];
+type CodeCounters = [OnceLock<IntCounter>; 100];
 
 /// Codes of 100 to 999.
 const CLASSES: usize = 9;
@@ -43,7 +43,7 @@ const CLASSES: usize = 9;
 // === impl PoolMetrics ===
 
 impl PoolMetrics {
-    pub(super) fn new(families: &Arc<Families>, service: &str, color: &'static str) -> Self {
+    pub(super) fn new(families: &Arc<MetricFamilies>, service: &str, color: &'static str) -> Self {
         Self {
             families: Arc::clone(families),
             service: service.into(),

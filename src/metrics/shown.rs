@@ -22,18 +22,18 @@ pub enum LimitHit {
 
 /// What one service looks like at a scrape.
 #[derive(Clone, Debug)]
-pub struct Shown {
+pub struct ServiceGauges {
     /// The service.
     pub service: ServiceName,
     /// Its active color. `None` if it is no longer configured.
     pub active: Option<Color>,
     /// Blue and green, in this order.
-    pub pools: [ShownPool; 2],
+    pub pools: [PoolGauges; 2],
 }
 
 /// What one pool looks like at a scrape.
 #[derive(Clone, Debug, Default)]
-pub struct ShownPool {
+pub struct PoolGauges {
     /// Requests inside.
     pub in_flight: usize,
     /// Requests that wait for a place at an endpoint.
@@ -45,12 +45,12 @@ pub struct ShownPool {
     /// Whether a request ever came to it.
     pub was_used: bool,
     /// Its endpoints.
-    pub endpoints: Vec<ShownEndpoint>,
+    pub endpoints: Vec<EndpointGauges>,
 }
 
 /// What one endpoint looks like at a scrape.
 #[derive(Clone, Debug)]
-pub struct ShownEndpoint {
+pub struct EndpointGauges {
     /// Where it is.
     pub endpoint: String,
     /// Whether it answers as it should.
@@ -68,7 +68,7 @@ pub struct ShownEndpoint {
 }
 
 /// All gauges that are read off services at a scrape.
-pub(super) fn write(services: &[Shown], text: &mut String) {
+pub(super) fn write(services: &[ServiceGauges], text: &mut String) {
     let mut in_flight = Family::gauge("in_flight", "Requests inside a color now");
     let mut active = Family::gauge("active", "1 for the color that answers the public");
     let mut queued = Family::gauge("queued", "Requests that wait for a place at an endpoint");
@@ -83,10 +83,10 @@ pub(super) fn write(services: &[Shown], text: &mut String) {
     let mut with_endpoint =
         Family::gauge("endpoint_in_flight", "Requests that are with an endpoint");
     let mut connections = Family::gauge("endpoint_connections", "Open connections to an endpoint");
-    for Shown { service, active: answering, pools } in services {
+    for ServiceGauges { service, active: answering, pools } in services {
         let service = ("service", service.as_str());
         for (color, pool) in Color::BOTH.into_iter().zip(pools) {
-            let ShownPool { in_flight: inside, retries_left, is_panicking, endpoints, .. } = pool;
+            let PoolGauges { in_flight: inside, retries_left, is_panicking, endpoints, .. } = pool;
             let of_pool = [("color", color.as_str()), service];
             in_flight.add(&of_pool, inside);
             if let Some(answering) = answering {

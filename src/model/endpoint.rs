@@ -8,14 +8,14 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct Endpoint {
     /// Where it listens.
-    pub place: Place,
+    pub place: EndpointAddress,
     /// Whether it speaks TLS. Never so at a unix socket.
     pub is_tls: bool,
 }
 
 /// Where an upstream listens.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
-pub enum Place {
+pub enum EndpointAddress {
     /// An address that needs no look-up.
     Address(SocketAddr),
     /// A name, whose addresses may change.
@@ -75,7 +75,7 @@ impl FromStr for Endpoint {
             // The kernel takes 108 bytes, with a zero at the end.
             let is_good = path.starts_with('/') && path.len() < 108 && !path.contains('\0');
             return match is_good {
-                true => Ok(Self { place: Place::Unix(path.into()), is_tls: false }),
+                true => Ok(Self { place: EndpointAddress::Unix(path.into()), is_tls: false }),
                 false => Err(ParseEndpointError::Path(short())),
             };
         }
@@ -92,7 +92,7 @@ impl FromStr for Endpoint {
             let canonical = SocketAddr::new(address.ip().to_canonical(), address.port());
             return match canonical.port() {
                 0 => Err(ParseEndpointError::Port(short())),
-                _ => Ok(Self { place: Place::Address(canonical), is_tls }),
+                _ => Ok(Self { place: EndpointAddress::Address(canonical), is_tls }),
             };
         }
         let (host, port) =
@@ -106,7 +106,10 @@ impl FromStr for Endpoint {
         if !is_host_name(host) {
             return Err(ParseEndpointError::Host(short()));
         }
-        Ok(Self { place: Place::Name { host: host.to_ascii_lowercase().into(), port }, is_tls })
+        Ok(Self {
+            place: EndpointAddress::Name { host: host.to_ascii_lowercase().into(), port },
+            is_tls,
+        })
     }
 }
 
@@ -130,9 +133,9 @@ impl fmt::Display for Endpoint {
             f.write_str("https://")?;
         }
         match &self.place {
-            Place::Address(address) => address.fmt(f),
-            Place::Name { host, port } => write!(f, "{host}:{port}"),
-            Place::Unix(path) => write!(f, "unix:{path}"),
+            EndpointAddress::Address(address) => address.fmt(f),
+            EndpointAddress::Name { host, port } => write!(f, "{host}:{port}"),
+            EndpointAddress::Unix(path) => write!(f, "unix:{path}"),
         }
     }
 }

@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{Endpoint, Place};
+use super::{Endpoint, EndpointAddress};
 
 /// Where the process itself can be reached. Cheap to clone.
 #[derive(Clone)]
@@ -21,14 +21,14 @@ pub struct OwnAddresses {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct OwnAddress {
     /// Where it listens, with the port that it really has.
-    pub place: OwnPlace,
+    pub place: OwnAddressKind,
     /// What it is, like "a listener".
     pub what: &'static str,
 }
 
 /// Where one address of the process itself is.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum OwnPlace {
+pub enum OwnAddressKind {
     /// A port.
     Tcp(SocketAddr),
     /// A socket's file.
@@ -49,16 +49,16 @@ impl OwnAddresses {
     #[must_use]
     pub fn find(&self, endpoint: &Endpoint) -> Option<OwnAddress> {
         match &endpoint.place {
-            Place::Address(there) => self.find_address(*there),
+            EndpointAddress::Address(there) => self.find_address(*there),
             // RFC 6761, section 6.3.
-            Place::Name { host, port } if is_localhost(host) => {
+            EndpointAddress::Name { host, port } if is_localhost(host) => {
                 let here = [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()];
                 here.into_iter().find_map(|it| self.find_address(SocketAddr::new(it, *port)))
             }
-            Place::Unix(path) => {
+            EndpointAddress::Unix(path) => {
                 self.all.iter().find(|it| it.socket() == Some(Path::new(&**path))).cloned()
             }
-            Place::Name { .. } => None,
+            EndpointAddress::Name { .. } => None,
         }
     }
 
@@ -71,11 +71,11 @@ impl OwnAddresses {
     #[must_use]
     pub fn find_address(&self, there: SocketAddr) -> Option<OwnAddress> {
         let reaches = |own: &&OwnAddress| match &own.place {
-            OwnPlace::Tcp(own) => {
+            OwnAddressKind::Tcp(own) => {
                 own.port() == there.port()
                     && self.reaches(there.ip().to_canonical(), own.ip().to_canonical())
             }
-            OwnPlace::Unix(_) => false,
+            OwnAddressKind::Unix(_) => false,
         };
         self.all.iter().find(reaches).cloned()
     }
@@ -98,8 +98,8 @@ impl OwnAddresses {
 impl OwnAddress {
     fn socket(&self) -> Option<&Path> {
         match &self.place {
-            OwnPlace::Tcp(_) => None,
-            OwnPlace::Unix(path) => Some(path),
+            OwnAddressKind::Tcp(_) => None,
+            OwnAddressKind::Unix(path) => Some(path),
         }
     }
 }
@@ -107,8 +107,10 @@ impl OwnAddress {
 impl fmt::Display for OwnAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.place {
-            OwnPlace::Tcp(address) => write!(f, "{} of Flipgate itself ({address})", self.what),
-            OwnPlace::Unix(path) => {
+            OwnAddressKind::Tcp(address) => {
+                write!(f, "{} of Flipgate itself ({address})", self.what)
+            }
+            OwnAddressKind::Unix(path) => {
                 write!(f, "{} of Flipgate itself (unix:{})", self.what, path.display())
             }
         }
@@ -139,8 +141,8 @@ mod tests {
     fn an_endpoint_is_an_own_address_if_a_connection_to_it_ends_here() {
         let found = |own: &str, endpoint: &str| {
             let place = match own.strip_prefix("unix:") {
-                Some(path) => OwnPlace::Unix(Path::new(path).into()),
-                None => OwnPlace::Tcp(own.parse().expect("an address")),
+                Some(path) => OwnAddressKind::Unix(Path::new(path).into()),
+                None => OwnAddressKind::Tcp(own.parse().expect("an address")),
             };
             let own = OwnAddress { place, what: "a listener" };
             let is_local = |it| it == IpAddr::from([192, 0, 2, 7]);

@@ -2,7 +2,7 @@
 
 use std::{num::NonZeroU32, time::Duration};
 
-use super::Statuses;
+use super::StatusSet;
 
 /// How the requests of a service are spread over its endpoints, how those are looked after, and how
 /// much of them there may be.
@@ -17,23 +17,23 @@ pub struct Policy {
     /// What is tried again.
     pub retry: Retry,
     /// How much there may be at once.
-    pub limits: Limits,
+    pub limits: ServiceLimits,
     /// How long it may take.
     pub timeouts: ServiceTimeouts,
     /// What a drain waits for.
-    pub drain: Drain,
+    pub drain: DrainPolicy,
 }
 
 /// What a drain waits for, besides requests whose clients wait for the answer.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Drain {
+pub struct DrainPolicy {
     /// What becomes of a request whose client has left.
-    pub abandoned: Abandoned,
+    pub abandoned: AbandonedRequests,
 }
 
 /// What becomes of a request whose client has left before it had the whole answer.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub enum Abandoned {
+pub enum AbandonedRequests {
     /// It ends at once, whatever its endpoint still does for it.
     #[default]
     Cut,
@@ -104,7 +104,7 @@ pub struct HealthCheck {
     /// How many bad ones in a row take it down.
     pub fall: u32,
     /// Which statuses are good.
-    pub statuses: Statuses,
+    pub statuses: StatusSet,
     /// What a good answer's body contains, within its first 64 KiB.
     pub body: Option<Box<str>>,
 }
@@ -115,7 +115,7 @@ pub struct Ejection {
     /// After so many failures in a row; `None` for never.
     pub failures: Option<NonZeroU32>,
     /// Answers that are failures, besides those that never came.
-    pub statuses: Statuses,
+    pub statuses: StatusSet,
     /// For how long, times how often it was before.
     pub base: Duration,
     /// But never for longer.
@@ -128,7 +128,7 @@ pub struct Ejection {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Retry {
     /// Answers that are not passed on while there is somebody else to ask.
-    pub statuses: Statuses,
+    pub statuses: StatusSet,
     /// Also a second request on a fresh connection that was closed without an answer, and answers that are
     /// not HTTP.
     pub on_closed: bool,
@@ -144,11 +144,11 @@ pub struct Retry {
 
 /// How much there may be at once.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Limits {
+pub struct ServiceLimits {
     /// Requests of the service, both colors together; tunnels are not counted.
     pub in_flight: Option<usize>,
     /// Requests a second of one client address.
-    pub client_rate: Option<Rate>,
+    pub client_rate: Option<RateLimit>,
     /// Requests that are with one endpoint.
     pub endpoint_requests: Option<usize>,
     /// Connections to one endpoint, those that wait for a request too.
@@ -161,7 +161,7 @@ pub struct Limits {
 
 /// How much may come in a time.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Rate {
+pub struct RateLimit {
     /// Requests a second, in the long run.
     pub per_second: NonZeroU32,
     /// Requests that may come at once.
@@ -214,7 +214,7 @@ impl Default for Ejection {
 impl Default for Retry {
     fn default() -> Self {
         Self {
-            statuses: Statuses::default(),
+            statuses: StatusSet::default(),
             on_closed: false,
             try_patience: None,
             tries: 3,
@@ -224,7 +224,7 @@ impl Default for Retry {
     }
 }
 
-impl Default for Limits {
+impl Default for ServiceLimits {
     fn default() -> Self {
         Self {
             in_flight: None,
@@ -237,6 +237,6 @@ impl Default for Limits {
     }
 }
 
-fn statuses(text: &str) -> Statuses {
+fn statuses(text: &str) -> StatusSet {
     text.parse().expect("codes of RFC 9110")
 }

@@ -5,7 +5,7 @@ use std::{collections::HashSet, fmt, str::FromStr, sync::Arc};
 use flipgate_api::is_deceptive;
 use serde::{Deserialize, Serialize};
 
-use super::{Endpoint, Link, Weighted};
+use super::{Endpoint, Link, WeightedEndpoint};
 
 /// What an operator calls the program that a pool runs: 1 to 128 printable characters.
 #[derive(Clone, Debug, Eq, Hash, PartialEq, Serialize)]
@@ -21,7 +21,7 @@ pub struct PoolSpec {
     pub version: Option<Version>,
     /// Where it runs; without any, the pool is empty and answers nothing.
     #[serde(default)]
-    pub endpoints: Vec<Weighted>,
+    pub endpoints: Vec<WeightedEndpoint>,
     /// How they are spoken to.
     #[serde(default, skip_serializing_if = "Link::is_default")]
     pub link: Link,
@@ -61,9 +61,9 @@ impl PoolSpec {
     /// [`PoolSpecError`] for an address that is there twice, and for too many.
     pub fn new(
         version: Option<Version>,
-        endpoints: impl IntoIterator<Item = impl Into<Weighted>>,
+        endpoints: impl IntoIterator<Item = impl Into<WeightedEndpoint>>,
     ) -> Result<Self, PoolSpecError> {
-        let endpoints: Vec<Weighted> = endpoints.into_iter().map(Into::into).collect();
+        let endpoints: Vec<WeightedEndpoint> = endpoints.into_iter().map(Into::into).collect();
         if endpoints.len() > Self::ENDPOINTS_MAX {
             return Err(PoolSpecError::TooMany(endpoints.len()));
         }

@@ -54,7 +54,7 @@ struct Prefixes<T> {
 
 /// The same host pattern and prefix lead somewhere already.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Taken<T>(pub T);
+pub struct RouteConflict<T>(pub T);
 
 // === impl Host ===
 
@@ -191,13 +191,13 @@ impl<T: Copy> Router<T> {
     ///
     /// # Errors
     ///
-    /// [`Taken`] with the target that has the same pattern and prefix; nothing is added then.
+    /// [`RouteConflict`] with the target that has the same pattern and prefix; nothing is added then.
     pub fn insert(
         &mut self,
         host: &HostPattern,
         path: &PathPrefix,
         target: T,
-    ) -> Result<(), Taken<T>> {
+    ) -> Result<(), RouteConflict<T>> {
         let prefixes = match host {
             HostPattern::Exact(name) => self.exact.entry(name.clone()).or_default(),
             HostPattern::Suffix(name) => self.suffix.entry(name.clone()).or_default(),
@@ -239,9 +239,9 @@ impl<T> Default for Prefixes<T> {
 }
 
 impl<T: Copy> Prefixes<T> {
-    fn insert(&mut self, path: &PathPrefix, target: T) -> Result<(), Taken<T>> {
+    fn insert(&mut self, path: &PathPrefix, target: T) -> Result<(), RouteConflict<T>> {
         match self.sorted.binary_search_by(|(it, _)| it.0.cmp(&path.0)) {
-            Ok(place) => Err(Taken(self.sorted[place].1)),
+            Ok(place) => Err(RouteConflict(self.sorted[place].1)),
             Err(place) => {
                 self.longest = self.longest.max(path.0.len());
                 self.sorted.insert(place, (path.clone(), target));
@@ -371,7 +371,7 @@ mod tests {
     fn the_same_place_is_not_given_twice() {
         let mut router = router(&[("a.com", "/x", 1)]);
         let (host, path) = ("A.com".parse().expect("a pattern"), "/x/".parse().expect("a prefix"));
-        assert_eq!(router.insert(&host, &path, 2), Err(Taken(1)));
+        assert_eq!(router.insert(&host, &path, 2), Err(RouteConflict(1)));
         assert_eq!(find(&router, "a.com", "/x"), Some(1));
     }
 

@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr};
 
 /// A set of status codes, of 100 to 599.
 #[derive(Clone, Copy, Default, Eq, PartialEq)]
-pub struct Statuses([u64; 8]);
+pub struct StatusSet([u64; 8]);
 
 /// Text that is no set of status codes.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -14,9 +14,9 @@ pub struct ParseStatusesError(String);
 const FIRST: u16 = 100;
 const LAST: u16 = 599;
 
-// === impl Statuses ===
+// === impl StatusSet ===
 
-impl Statuses {
+impl StatusSet {
     /// Whether a code is one of them.
     #[must_use]
     pub fn contains(&self, code: u16) -> bool {
@@ -49,7 +49,7 @@ impl Statuses {
     }
 }
 
-impl FromStr for Statuses {
+impl FromStr for StatusSet {
     type Err = ParseStatusesError;
 
     fn from_str(text: &str) -> Result<Self, ParseStatusesError> {
@@ -77,7 +77,7 @@ impl FromStr for Statuses {
     }
 }
 
-impl fmt::Display for Statuses {
+impl fmt::Display for StatusSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (place, (first, last)) in self.runs().into_iter().enumerate() {
             let comma = if place == 0 { "" } else { ", " };
@@ -90,7 +90,7 @@ impl fmt::Display for Statuses {
     }
 }
 
-impl fmt::Debug for Statuses {
+impl fmt::Debug for StatusSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "[{self}]")
     }
@@ -100,7 +100,7 @@ impl fmt::Debug for Statuses {
 mod tests {
     use super::*;
 
-    fn of(text: &str) -> Statuses {
+    fn of(text: &str) -> StatusSet {
         text.parse().expect("a set")
     }
 
@@ -120,7 +120,7 @@ mod tests {
         }
         let both = of("502").and(of("504"));
         assert_eq!(both.to_string(), "502, 504");
-        assert!(Statuses::default().is_empty() && !both.is_empty());
+        assert!(StatusSet::default().is_empty() && !both.is_empty());
     }
 
     #[test]
@@ -128,7 +128,7 @@ mod tests {
         for bad in
             ["", "20", "2000", "6xx", "0xx", "xx", "200-", "-200", "300-200", "099", "600", "+20"]
         {
-            assert!(bad.parse::<Statuses>().is_err(), "{bad}");
+            assert!(bad.parse::<StatusSet>().is_err(), "{bad}");
         }
     }
 }

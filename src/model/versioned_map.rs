@@ -11,11 +11,11 @@ use std::{borrow::Borrow, fmt, ops::Index, sync::Arc};
 // one proxy.
 pub struct VersionedMap<K, V> {
     /// Sorted; none of them is empty or longer than [`PART_MAX`].
-    parts: Arc<Vec<Part<K, V>>>,
+    parts: Arc<Vec<MapNode<K, V>>>,
     len: usize,
 }
 
-type Part<K, V> = Arc<Vec<(K, V)>>;
+type MapNode<K, V> = Arc<Vec<(K, V)>>;
 
 /// What differs between two versions of a map.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -189,7 +189,7 @@ impl<K: Ord, V: PartialEq> VersionedMap<K, V> {
 
 /// A place in a map.
 struct Cursor<'a, K, V> {
-    parts: &'a [Part<K, V>],
+    parts: &'a [MapNode<K, V>],
     part: usize,
     place: usize,
 }

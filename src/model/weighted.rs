@@ -6,17 +6,17 @@ use super::Endpoint;
 
 /// An endpoint with its share of its pool's requests.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
-pub struct Weighted {
+pub struct WeightedEndpoint {
     /// Where it is.
     pub endpoint: Endpoint,
-    /// Its share beside the others', 1 to [`Weighted::MAX`].
+    /// Its share beside the others', 1 to [`WeightedEndpoint::MAX`].
     pub weight: u16,
 }
 
 /// As it is written: an address alone has a weight of 1.
 #[derive(Deserialize, Serialize)]
 #[serde(untagged)]
-enum Written {
+enum WrittenEndpoint {
     Plain(Endpoint),
     Weighted(Pair),
 }
@@ -28,9 +28,9 @@ struct Pair {
     weight: u16,
 }
 
-// === impl Weighted ===
+// === impl WeightedEndpoint ===
 
-impl Weighted {
+impl WeightedEndpoint {
     /// The largest weight: nothing needs a larger share than a hundred times another one.
     pub const MAX: u16 = 100;
 
@@ -42,29 +42,32 @@ impl Weighted {
     }
 }
 
-impl From<Endpoint> for Weighted {
+impl From<Endpoint> for WeightedEndpoint {
     fn from(endpoint: Endpoint) -> Self {
         Self { endpoint, weight: 1 }
     }
 }
 
-impl Serialize for Weighted {
+impl Serialize for WeightedEndpoint {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let Self { endpoint, weight } = self.clone();
         let written = match weight {
-            1 => Written::Plain(endpoint),
-            weight => Written::Weighted(Pair { address: endpoint, weight }),
+            1 => WrittenEndpoint::Plain(endpoint),
+            weight => WrittenEndpoint::Weighted(Pair { address: endpoint, weight }),
         };
         written.serialize(serializer)
     }
 }
 
-impl<'de> Deserialize<'de> for Weighted {
+impl<'de> Deserialize<'de> for WeightedEndpoint {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        match Written::deserialize(deserializer)? {
-            Written::Plain(endpoint) => Ok(endpoint.into()),
-            Written::Weighted(Pair { address, weight }) => Self::new(address, weight.into())
-                .ok_or_else(|| serde::de::Error::custom(format!("a weight is 1 to {}", Self::MAX))),
+        match WrittenEndpoint::deserialize(deserializer)? {
+            WrittenEndpoint::Plain(endpoint) => Ok(endpoint.into()),
+            WrittenEndpoint::Weighted(Pair { address, weight }) => {
+                Self::new(address, weight.into()).ok_or_else(|| {
+                    serde::de::Error::custom(format!("a weight is 1 to {}", Self::MAX))
+                })
+            }
         }
     }
 }
@@ -75,14 +78,14 @@ mod tests {
 
     #[test]
     fn a_weight_of_one_is_not_written() {
-        let one: Weighted = "app:1".parse::<Endpoint>().expect("an endpoint").into();
-        let three = Weighted { weight: 3, ..one.clone() };
+        let one: WeightedEndpoint = "app:1".parse::<Endpoint>().expect("an endpoint").into();
+        let three = WeightedEndpoint { weight: 3, ..one.clone() };
         let text = serde_json::to_string(&[&one, &three]).expect("texts and numbers");
         assert_eq!(text, r#"["app:1",{"address":"app:1","weight":3}]"#);
-        let back: Vec<Weighted> = serde_json::from_str(&text).expect("what was written");
+        let back: Vec<WeightedEndpoint> = serde_json::from_str(&text).expect("what was written");
         assert_eq!(back, [one, three]);
         for bad in [r#"{"address":"app:1","weight":0}"#, r#"{"address":"app:1","weight":101}"#] {
-            assert!(serde_json::from_str::<Weighted>(bad).is_err(), "{bad}");
+            assert!(serde_json::from_str::<WeightedEndpoint>(bad).is_err(), "{bad}");
         }
     }
 }

@@ -5,7 +5,7 @@ use std::{cell::RefCell, rc::Rc};
 /// Buffers of one worker that nobody needs just now. A few are kept, so that the next one who reads
 /// finds one warm; the others go back to the allocator.
 #[derive(Debug, Default)]
-pub struct Buffers {
+pub struct BufferPool {
     small: RefCell<Vec<Vec<u8>>>,
     large: RefCell<Vec<Vec<u8>>>,
 }
@@ -16,7 +16,7 @@ pub struct Buffer {
     bytes: Vec<u8>,
     /// Where the unused bytes begin.
     at: usize,
-    home: Rc<Buffers>,
+    home: Rc<BufferPool>,
 }
 
 /// How large a buffer is at first: most requests and answers fit.
@@ -29,9 +29,9 @@ pub(super) const LARGE: usize = 128 * 1024;
 const SMALL_KEPT: usize = 64;
 const LARGE_KEPT: usize = 16;
 
-// === impl Buffers ===
+// === impl BufferPool ===
 
-impl Buffers {
+impl BufferPool {
     /// A buffer of at least this size.
     pub fn take(self: &Rc<Self>, size: usize) -> Buffer {
         let (free, size) = match size {
@@ -110,7 +110,7 @@ mod tests {
 
     #[test]
     fn a_buffer_is_used_again_and_comes_back_empty() {
-        let buffers = Rc::new(Buffers::default());
+        let buffers = Rc::new(BufferPool::default());
         let mut buffer = buffers.take(SMALL);
         buffer.room(SMALL).expect("room").extend_from_slice(b"hello");
         buffer.consume(2);
@@ -122,7 +122,7 @@ mod tests {
 
     #[test]
     fn only_a_few_are_kept() {
-        let buffers = Rc::new(Buffers::default());
+        let buffers = Rc::new(BufferPool::default());
         let taken: Vec<_> = (0..2 * SMALL_KEPT).map(|_| buffers.take(SMALL)).collect();
         drop(taken);
         assert_eq!(buffers.small.borrow().len(), SMALL_KEPT);
@@ -130,7 +130,7 @@ mod tests {
 
     #[test]
     fn a_buffer_makes_room_until_it_has_as_much_as_it_may() {
-        let buffers = Rc::new(Buffers::default());
+        let buffers = Rc::new(BufferPool::default());
         let mut buffer = buffers.take(SMALL);
         let fill = |buffer: &mut Buffer, max| {
             let room = buffer.room(max)?;

@@ -6,21 +6,21 @@ use std::{
 };
 
 use super::Socket;
-use crate::http2::{Reset, Stream};
+use crate::http2::{Http2Stream, StreamReset};
 
 /// A connection of HTTP/1, or one stream of HTTP/2. Both begin with a head in the form of HTTP/1;
 /// what follows it is framed in the bytes of the one, and by the other itself.
 #[derive(Debug)]
-pub enum Channel {
+pub enum HttpStream {
     /// A connection, on which one exchange follows another.
     Socket(Socket),
     /// A stream, which is there for one exchange. In a box, since idle clients have none.
-    Stream(Box<Stream>),
+    Stream(Box<Http2Stream>),
 }
 
-// === impl Channel ===
+// === impl HttpStream ===
 
-impl Channel {
+impl HttpStream {
     /// What was read and not yet used.
     #[must_use]
     pub fn unread(&self) -> &[u8] {
@@ -154,7 +154,7 @@ impl Channel {
     }
 
     /// Breaks a stream off, for the reason that another one was. A connection is to be dropped.
-    pub fn reset(&mut self, why: Option<Reset>) {
+    pub fn reset(&mut self, why: Option<StreamReset>) {
         if let Self::Stream(it) = self {
             it.reset(why);
         }
@@ -168,7 +168,7 @@ impl Channel {
 
     /// Why a stream was reset, if it was.
     #[must_use]
-    pub fn broken(&self) -> Option<Reset> {
+    pub fn broken(&self) -> Option<StreamReset> {
         match self {
             Self::Socket(_) => None,
             Self::Stream(it) => it.broken(),

@@ -14,8 +14,8 @@ mod socket;
 mod transport;
 
 pub use self::{
-    buffers::{Buffer, Buffers},
-    channel::Channel,
+    buffers::{Buffer, BufferPool},
+    channel::HttpStream,
     local::is_local,
     loss::notice_loss,
     socket::Socket,

@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::io::poll_read_buf;
 
 use super::{
-    buffers::{Buffer, Buffers, LARGE, SMALL},
+    buffers::{Buffer, BufferPool, LARGE, SMALL},
     transport::Transport,
 };
 
@@ -25,7 +25,7 @@ pub struct Socket {
     unread: Option<Buffer>,
     /// Whether the last reading filled all the room that there was.
     is_flowing: bool,
-    buffers: Rc<Buffers>,
+    buffers: Rc<BufferPool>,
 }
 
 // === impl Socket ===
@@ -33,7 +33,7 @@ pub struct Socket {
 impl Socket {
     /// A socket that nothing was read from.
     #[must_use]
-    pub fn new(transport: Transport, buffers: &Rc<Buffers>) -> Self {
+    pub fn new(transport: Transport, buffers: &Rc<BufferPool>) -> Self {
         Self { transport, unread: None, is_flowing: false, buffers: Rc::clone(buffers) }
     }
 

@@ -13,34 +13,34 @@ use std::{
 use tracing::warn;
 
 use super::{
-    admitted::Admitted,
-    flow::{Flow, Trailers, intake},
+    admitted::AdmittedRequest,
+    flow::{BodyPipe, TrailerPolicy, intake},
     interim::SWITCHING,
-    memory::Memory,
-    said::Line,
+    memory::PeerCache,
+    said::LimitedEvent,
 };
 use crate::{
-    downstream::{Client, Connection, Wait},
-    http1::{Name, ResponseHead, Scan},
-    model::Abandoned,
-    net::Channel,
+    downstream::{ClientConnection, ClientStream, Timeout},
+    http1::{FieldName, HeadScanner, ResponseHead},
+    model::AbandonedRequests,
+    net::HttpStream,
 };
 
 /// Bytes of an answer's body that are read only to be thrown away.
 const BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Whether an answer goes on for as long as its client listens: its end says nothing of any work.
-pub(super) fn is_endless(head: &ResponseHead, upstream: &Channel) -> bool {
+pub(super) fn is_endless(head: &ResponseHead, upstream: &HttpStream) -> bool {
     let lines = head.fields.lines(upstream.unread());
-    let kind = lines.first(Name::ContentType).and_then(|it| it.split(|it| *it == b';').next());
+    let kind = lines.first(FieldName::ContentType).and_then(|it| it.split(|it| *it == b';').next());
     head.status == SWITCHING
         || kind.is_some_and(|it| it.trim_ascii().eq_ignore_ascii_case(b"text/event-stream"))
 }
 
-impl Admitted<'_> {
+impl AdmittedRequest<'_> {
     /// Whether the service waits for the answers to requests whose clients have left.
     pub(super) fn awaits_abandoned(&self) -> bool {
-        self.pool().policy().drain.abandoned == Abandoned::Wait
+        self.pool().policy().drain.abandoned == AbandonedRequests::Wait
     }
 
     /// Whether the request goes on without its client, which is counted then: only if the endpoint has all of it,
@@ -54,8 +54,8 @@ impl Admitted<'_> {
     /// may take, and then the body as [`await_rest`](Self::await_rest) does. The request is not sent again.
     pub(super) async fn await_answer(
         &mut self,
-        client: &mut Client<Memory>,
-        upstream: &mut Channel,
+        client: &mut ClientStream<PeerCache>,
+        upstream: &mut HttpStream,
     ) {
         self.take_leave(client);
         let (channel, connection) = client.split();
@@ -63,18 +63,18 @@ impl Admitted<'_> {
             // One that has closed only its sending side is told. It may not be there to hear it.
             let _ = poll_fn(|context| Poll::Ready(channel.poll_finish(context))).await;
         }
-        let mut scan = Scan::up_to(ResponseHead::BYTES_MAX);
+        let mut scan = HeadScanner::up_to(ResponseHead::BYTES_MAX);
         let head =
             poll_fn(|context| self.poll_head(context, &mut scan, upstream, connection)).await;
         let Some(head) = head else { return self.warn_of_giving_up(connection) };
         if is_endless(&head, upstream) {
             return;
         }
-        connection.end(Wait::Answer);
+        connection.end(Timeout::Answer);
         let framing = head.framing(self.ask.is_for_head);
         upstream.consume(head.len);
         let came = intake(upstream, framing);
-        let mut body = Flow::new(Vec::new(), came, framing, Trailers::Drop);
+        let mut body = BodyPipe::new(Vec::new(), came, framing, TrailerPolicy::Drop);
         self.read_away(connection, upstream, &mut body).await;
     }
 
@@ -82,16 +82,16 @@ impl Admitted<'_> {
     /// longer than the upstream may be without a byte.
     pub(super) async fn await_rest(
         &mut self,
-        client: &mut Client<Memory>,
-        upstream: &mut Channel,
-        body: &mut Flow,
+        client: &mut ClientStream<PeerCache>,
+        upstream: &mut HttpStream,
+        body: &mut BodyPipe,
     ) {
         self.take_leave(client);
         self.read_away(client.split().1, upstream, body).await;
     }
 
     /// Counts the request, and has nothing more to do with its client.
-    fn take_leave(&mut self, client: &mut Client<Memory>) {
+    fn take_leave(&mut self, client: &mut ClientStream<PeerCache>) {
         self.hold.count();
         let (channel, connection) = client.split();
         if channel.broken().is_some() && !channel.has_answered() {
@@ -99,7 +99,9 @@ impl Admitted<'_> {
         }
         // One that has only stopped reading is not kept waiting.
         channel.reset(channel.broken());
-        for wait in [Wait::Try, Wait::Continue, Wait::Rest, Wait::HalfClosed, Wait::Taken] {
+        for wait in
+            [Timeout::Try, Timeout::Continue, Timeout::Rest, Timeout::HalfClosed, Timeout::Taken]
+        {
             connection.end(wait);
         }
     }
@@ -108,9 +110,9 @@ impl Admitted<'_> {
     fn poll_head(
         &mut self,
         context: &mut Context<'_>,
-        scan: &mut Scan,
-        upstream: &mut Channel,
-        connection: &Connection<Memory>,
+        scan: &mut HeadScanner,
+        upstream: &mut HttpStream,
+        connection: &ClientConnection<PeerCache>,
     ) -> Poll<Option<ResponseHead>> {
         loop {
             if connection.take_alarm().is_some() {
@@ -132,13 +134,13 @@ impl Admitted<'_> {
 
     async fn read_away(
         &self,
-        connection: &Connection<Memory>,
-        upstream: &mut Channel,
-        body: &mut Flow,
+        connection: &ClientConnection<PeerCache>,
+        upstream: &mut HttpStream,
+        body: &mut BodyPipe,
     ) {
         match self.timeouts().stall {
-            Some(limit) => connection.begin_for(Wait::AnswerBody, limit),
-            None => connection.begin(Wait::AnswerBody),
+            Some(limit) => connection.begin_for(Timeout::AnswerBody, limit),
+            None => connection.begin(Timeout::AnswerBody),
         }
         let mut left = BYTES_MAX;
         let is_whole = poll_fn(|context| match connection.take_alarm() {
@@ -152,10 +154,10 @@ impl Admitted<'_> {
     }
 
     /// The drain does not wait for the endpoint any longer, which an operator has to know who relies on it.
-    fn warn_of_giving_up(&self, connection: &Connection<Memory>) {
+    fn warn_of_giving_up(&self, connection: &ClientConnection<PeerCache>) {
         let (service, color) = self.names();
         let endpoint = self.endpoint();
-        if let Some(suppressed) = self.proxy.said.may_say(Line::GaveUp, connection.now()) {
+        if let Some(suppressed) = self.proxy.said.may_say(LimitedEvent::GaveUp, connection.now()) {
             warn!(
                 %service, %color, endpoint, suppressed,
                 "gave up waiting for the response to a request whose client has left: the endpoint may still \

@@ -2,27 +2,27 @@
 
 use std::{cell::Cell, net::IpAddr};
 
-use super::forwarded::Told;
+use super::forwarded::ForwardedInfo;
 use crate::{
-    http1::{Lines, Name},
+    http1::{FieldLines, FieldName},
     model::{Audience, Rules},
 };
 
 /// Whose request it is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) struct Client {
+pub(super) struct ClientIdentity {
     /// Public, unless a verified address says otherwise.
     pub(super) audience: Audience,
     /// Where it is, unless a proxy should know and does not say it in one way only.
     pub(super) address: Option<IpAddr>,
     /// What the peer tells of it, if that is a proxy that is trusted.
-    pub(super) told: Option<Told>,
+    pub(super) told: Option<ForwardedInfo>,
     /// Whether the peer speaks as a proxy does, is internal, and is not trusted: most likely
     /// somebody forgot to say that it is one, and all of its clients pass for internal.
     pub(super) is_forgotten_proxy: bool,
 }
 
-impl Client {
+impl ClientIdentity {
     /// Somebody of whom nothing is known.
     pub(super) const UNKNOWN: Self =
         Self { audience: Audience::Public, address: None, told: None, is_forgotten_proxy: false };
@@ -31,40 +31,46 @@ impl Client {
 /// What a peer is under some rules. Kept with the connection, and worked out again when the rules
 /// are others.
 #[derive(Debug, Default)]
-pub(super) struct Standing(Cell<Option<(u64, Client)>>);
+pub(super) struct PeerTrust(Cell<Option<(u64, ClientIdentity)>>);
 
-// === impl Standing ===
+// === impl PeerTrust ===
 
-impl Standing {
+impl PeerTrust {
     /// Whose request this is. A peer is what it is for the whole connection; a trusted proxy's
     /// requests are looked at one by one, since different clients share its connections.
-    pub(super) fn client(&self, rules: &Rules, peer: IpAddr, lines: Lines<'_>) -> Client {
+    pub(super) fn client(
+        &self,
+        rules: &Rules,
+        peer: IpAddr,
+        lines: FieldLines<'_>,
+    ) -> ClientIdentity {
         let known = self.0.get().filter(|(id, _)| *id == rules.id);
         let (_, standing) = known.unwrap_or_else(|| {
             let it = standing(rules, peer);
             self.0.set(Some((rules.id, it)));
-            let is_forwarded = lines.has(Name::XForwardedFor) || lines.has(Name::Forwarded);
+            let is_forwarded =
+                lines.has(FieldName::XForwardedFor) || lines.has(FieldName::Forwarded);
             let is_forgotten_proxy = it.audience == Audience::Internal && is_forwarded;
-            (rules.id, Client { is_forgotten_proxy, ..it })
+            (rules.id, ClientIdentity { is_forgotten_proxy, ..it })
         });
         if standing.told.is_none() {
             return standing;
         }
-        let (address, told) = Told::of(lines, &rules.trusted_proxies);
+        let (address, told) = ForwardedInfo::of(lines, &rules.trusted_proxies);
         let audience = address.map_or(Audience::Public, |it| audience(rules, it));
-        Client { audience, address, told: Some(told), ..standing }
+        ClientIdentity { audience, address, told: Some(told), ..standing }
     }
 }
 
-fn standing(rules: &Rules, peer: IpAddr) -> Client {
+fn standing(rules: &Rules, peer: IpAddr) -> ClientIdentity {
     match rules.trusted_proxies.contains(peer) {
-        true => Client {
+        true => ClientIdentity {
             audience: Audience::Public,
             address: None,
-            told: Some(Told::default()),
+            told: Some(ForwardedInfo::default()),
             is_forgotten_proxy: false,
         },
-        false => Client {
+        false => ClientIdentity {
             audience: audience(rules, peer),
             address: Some(peer),
             told: None,
@@ -108,7 +114,7 @@ mod tests {
         let peer = peer.parse().expect("an address");
         let rules = rules(1, "192.168.0.0/16");
         let (head, bytes) = samples::request(fields);
-        Standing::default().client(&rules, peer, head.fields.lines(&bytes)).audience
+        PeerTrust::default().client(&rules, peer, head.fields.lines(&bytes)).audience
     }
 
     #[test]
@@ -146,20 +152,20 @@ mod tests {
     fn a_proxy_that_nobody_told_us_of_is_noticed_once_for_a_connection() {
         let rules = rules(1, "192.168.0.0/16");
         let (head, bytes) = samples::request(&[("forwarded", "for=203.0.113.5")]);
-        let notice = |standing: &Standing, peer: &str| {
+        let notice = |standing: &PeerTrust, peer: &str| {
             let peer = peer.parse().expect("an address");
             standing.client(&rules, peer, head.fields.lines(&bytes)).is_forgotten_proxy
         };
-        let standing = Standing::default();
+        let standing = PeerTrust::default();
         assert!(notice(&standing, "192.168.0.7"));
         assert!(!notice(&standing, "192.168.0.7"));
-        assert!(!notice(&Standing::default(), "10.0.0.1"), "it is known for one");
-        assert!(!notice(&Standing::default(), "203.0.113.9"), "it gets nothing by it");
+        assert!(!notice(&PeerTrust::default(), "10.0.0.1"), "it is known for one");
+        assert!(!notice(&PeerTrust::default(), "203.0.113.9"), "it gets nothing by it");
     }
 
     #[test]
     fn new_rules_are_followed_on_an_old_connection() {
-        let standing = Standing::default();
+        let standing = PeerTrust::default();
         let peer = "192.168.0.7".parse().expect("an address");
         let (head, bytes) = samples::request(&[]);
         let ask = |rules: &Rules| standing.client(rules, peer, head.fields.lines(&bytes)).audience;

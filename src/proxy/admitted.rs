@@ -3,21 +3,21 @@
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use super::{
-    ask::Ask,
-    headers::Marks,
-    hold::Hold,
-    interim::Interim,
-    memory::Memory,
-    own_answer::{Circumstances, OwnAnswer},
-    refusal::Refusal,
+    ask::RequestTraits,
+    headers::FlipgateHeaders,
+    hold::RequestClaim,
+    interim::InterimResponses,
+    memory::PeerCache,
+    own_answer::{LocalReply, ReplyContext},
+    refusal::ProxyError,
     upload::Upload,
     worker::Proxy,
 };
 use crate::{
-    downstream::{After, Client, Connection},
+    downstream::{AfterExchange, ClientConnection, ClientStream},
     metrics::LimitHit,
     model::ServiceTimeouts,
-    upstream::{Member, Permit, Pool, SHARE_OF_CLIENT, SHARE_OF_SERVICE},
+    upstream::{ConcurrencyPermit, EndpointState, Pool, SHARE_OF_CLIENT, SHARE_OF_SERVICE},
 };
 
 /// A request that was admitted. It owns its hold on the side that answers it, from the one load of the
@@ -25,22 +25,22 @@ use crate::{
 ///
 /// Dropping it ends the exchange: the request is counted, the hold ends, its permits and its place at an
 /// endpoint are given back.
-pub(super) struct Admitted<'a> {
+pub(super) struct AdmittedRequest<'a> {
     // The first field is dropped first: the request is counted while all else of it is still there.
-    pub(super) hold: Hold,
+    pub(super) hold: RequestClaim,
     /// `None` if there are as many requests as there may be: such a request only gets a refusal.
-    pub(super) permits: Option<Permits>,
+    pub(super) permits: Option<RequestPermits>,
     pub(super) proxy: &'a Proxy,
-    pub(super) ask: Ask,
-    pub(super) terms: Terms,
-    pub(super) marks: Marks,
+    pub(super) ask: RequestTraits,
+    pub(super) terms: ServiceTerms,
+    pub(super) marks: FlipgateHeaders,
     pub(super) upload: Upload,
-    pub(super) interim: Interim,
+    pub(super) interim: InterimResponses,
 }
 
 /// What the service has decided about a request.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Terms {
+pub(super) struct ServiceTerms {
     /// How long the answer may take to begin.
     pub(super) patience: Duration,
     /// How long a tunnel may be without a byte, if not as long as all others.
@@ -50,22 +50,22 @@ pub(super) struct Terms {
 }
 
 /// A request's places among those in flight.
-pub(super) struct Permits {
+pub(super) struct RequestPermits {
     /// Unless the service has no limit.
-    _of_service: Option<Permit>,
-    _of_process: Permit,
+    _of_service: Option<ConcurrencyPermit>,
+    _of_process: ConcurrencyPermit,
 }
 
-// === impl Permits ===
+// === impl RequestPermits ===
 
-impl Permits {
+impl RequestPermits {
     /// Counts a request in, unless its client asks too often, there are as many requests as there may be, or so
     /// many that what is left is for other clients or services.
     pub(super) fn take(
-        hold: &Hold,
+        hold: &RequestClaim,
         proxy: &Proxy,
         client: Option<IpAddr>,
-    ) -> Result<Self, Refusal> {
+    ) -> Result<Self, ProxyError> {
         let pool = hold.pool();
         let admission = pool.admission();
         let refused = |limit, refusal| {
@@ -73,29 +73,29 @@ impl Permits {
             Err(refusal)
         };
         if let Err(wait) = admission.count(client) {
-            return refused(LimitHit::ClientRate, Refusal::TooMany(wait));
+            return refused(LimitHit::ClientRate, ProxyError::TooMany(wait));
         }
         let of_service = admission.in_flight().map(|it| it.enter().ok_or(()));
         let Ok(of_service) = of_service.transpose() else {
-            return refused(LimitHit::ServiceInFlight, Refusal::Overloaded);
+            return refused(LimitHit::ServiceInFlight, ProxyError::Overloaded);
         };
         let Some(of_process) = proxy.in_flight.enter() else {
-            return refused(LimitHit::InFlight, Refusal::Overloaded);
+            return refused(LimitHit::InFlight, ProxyError::Overloaded);
         };
         let is_fair = proxy.in_flight.is_fair(hold.of_client(), SHARE_OF_CLIENT)
             && (proxy.in_flight.is_fair(hold.of_side(), SHARE_OF_SERVICE)
                 || pool.is_of_only_service());
         if !is_fair {
-            return refused(LimitHit::InFlight, Refusal::Overloaded);
+            return refused(LimitHit::InFlight, ProxyError::Overloaded);
         }
         pool.deposit();
         Ok(Self { _of_service: of_service, _of_process: of_process })
     }
 }
 
-// === impl Admitted ===
+// === impl AdmittedRequest ===
 
-impl Admitted<'_> {
+impl AdmittedRequest<'_> {
     /// The pool that answers the request.
     pub(super) fn pool(&self) -> &Arc<Pool> {
         self.hold.pool()
@@ -130,9 +130,9 @@ impl Admitted<'_> {
     /// Notes that a request came to nothing at an endpoint, for which that is to blame.
     pub(super) fn note_failure(
         &self,
-        member: &Arc<Member>,
+        member: &Arc<EndpointState>,
         what: &str,
-        connection: &Connection<Memory>,
+        connection: &ClientConnection<PeerCache>,
     ) {
         self.pool().failed(member, what, connection.now());
     }
@@ -140,18 +140,22 @@ impl Admitted<'_> {
     /// Answers the request with an error. The hold lasts until that is written.
     pub(super) async fn refuse<T>(
         &mut self,
-        client: &mut Client<Memory>,
-        refusal: Refusal,
-    ) -> After<T> {
+        client: &mut ClientStream<PeerCache>,
+        refusal: ProxyError,
+    ) -> AfterExchange<T> {
         self.own_answer(client, refusal).send(client).await
     }
 
-    fn own_answer(&mut self, client: &mut Client<Memory>, refusal: Refusal) -> OwnAnswer {
+    fn own_answer(
+        &mut self,
+        client: &mut ClientStream<PeerCache>,
+        refusal: ProxyError,
+    ) -> LocalReply {
         self.hold.answer(refusal.status().0.as_u16());
         // One that has left is found out by what is written next.
         let _ = self.interim.send(client.split().0);
         let interim = self.interim.take_unwritten();
-        let circumstances = Circumstances { interim, marks: self.marks, location: None };
-        OwnAnswer::new(refusal, &self.ask, &mut self.upload, circumstances, client)
+        let circumstances = ReplyContext { interim, marks: self.marks, location: None };
+        LocalReply::new(refusal, &self.ask, &mut self.upload, circumstances, client)
     }
 }

@@ -6,13 +6,13 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::cookies;
 use crate::{
-    http1::{Lines, Name},
+    http1::{FieldLines, FieldName},
     model::HashKey,
 };
 
 /// The key of a request: the same on every worker, machine and version. `None` if it has nothing that
 /// it could be known by.
-pub(super) fn key_of(by: &HashKey, lines: Lines<'_>, client: Option<IpAddr>) -> Option<u64> {
+pub(super) fn key_of(by: &HashKey, lines: FieldLines<'_>, client: Option<IpAddr>) -> Option<u64> {
     match by {
         HashKey::Header(name) => {
             let is_it = |it: &[u8]| it.eq_ignore_ascii_case(name.as_bytes());
@@ -20,7 +20,7 @@ pub(super) fn key_of(by: &HashKey, lines: Lines<'_>, client: Option<IpAddr>) -> 
             value.filter(|it| !it.is_empty()).map(xxh3_64)
         }
         HashKey::Cookie(name) => {
-            let mut lines = lines.all(Name::Cookie);
+            let mut lines = lines.all(FieldName::Cookie);
             let value = lines.find_map(|line| cookies::value(line, name.as_bytes()));
             value.filter(|it| !it.is_empty()).map(xxh3_64)
         }

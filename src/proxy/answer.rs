@@ -1,25 +1,25 @@
 //! An upstream's answer begins: its head, and the tunnel that a `101` opens.
 
 use super::{
-    admitted::Admitted,
-    failure::Failure,
+    admitted::AdmittedRequest,
+    failure::UpstreamFailure,
     forwarding::Via,
-    headers::{Answer, hsts, put_answer},
+    headers::{ResponseRewrite, hsts, put_answer},
     interim::SWITCHING,
-    memory::Memory,
-    refusal::Refusal,
+    memory::PeerCache,
+    refusal::ProxyError,
     tunnel::Tunnel,
 };
 use crate::{
-    downstream::{Client, Connection, Wait},
+    downstream::{ClientConnection, ClientStream, Timeout},
     http1::{Framing, ResponseHead, Version},
-    net::Channel,
+    net::HttpStream,
     upstream,
 };
 
 /// What becomes of an answer's body and of the two connections.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Plan {
+pub(super) struct ResponsePlan {
     /// How the body comes from the upstream.
     pub(super) framing: Framing,
     /// How the client is told that it comes.
@@ -30,9 +30,13 @@ pub(super) struct Plan {
     pub(super) goes_on: bool,
 }
 
-impl Admitted<'_> {
+impl AdmittedRequest<'_> {
     /// Decides how an answer with this head is passed on.
-    pub(super) fn plan(&mut self, head: &ResponseHead, connection: &Connection<Memory>) -> Plan {
+    pub(super) fn plan(
+        &mut self,
+        head: &ResponseHead,
+        connection: &ClientConnection<PeerCache>,
+    ) -> ResponsePlan {
         let framing = head.framing(self.ask.is_for_head);
         let told = self.ask.framing_of(framing);
         // An application may send what it tells of all the same: then it would be the next answer.
@@ -47,7 +51,7 @@ impl Admitted<'_> {
             // An upstream that closes takes no more of a request that is not there as a whole.
             && (self.upload.is_done() || self.upload.is_going() && keeps_alive)
             && !connection.is_closing();
-        Plan { framing, told, keeps_alive, goes_on }
+        ResponsePlan { framing, told, keeps_alive, goes_on }
     }
 
     /// Writes the head that the client gets, behind interim answers that are not written yet, and takes
@@ -55,17 +59,17 @@ impl Admitted<'_> {
     pub(super) fn put_head(
         &mut self,
         head: &ResponseHead,
-        plan: Plan,
-        client: &mut Client<Memory>,
-        upstream: &mut Channel,
-    ) -> Result<Vec<u8>, Failure> {
+        plan: ResponsePlan,
+        client: &mut ClientStream<PeerCache>,
+        upstream: &mut HttpStream,
+    ) -> Result<Vec<u8>, UpstreamFailure> {
         let (socket, connection) = client.split();
         self.interim.send(socket)?;
-        connection.end(Wait::Answer);
-        connection.end(Wait::Continue);
+        connection.end(Timeout::Answer);
+        connection.end(Timeout::Continue);
         self.hold.answer(head.status);
         let mut out = self.interim.take_unwritten();
-        let answer = Answer {
+        let answer = ResponseRewrite {
             version: self.ask.version,
             framing: plan.told,
             goes_on: plan.goes_on,
@@ -83,19 +87,19 @@ impl Admitted<'_> {
     /// Passes a `101` on, as far as that is not what the tunnel begins with. Returns the latter.
     pub(super) fn upgrade(
         &mut self,
-        client: &mut Client<Memory>,
-        upstream: &mut Channel,
+        client: &mut ClientStream<PeerCache>,
+        upstream: &mut HttpStream,
         head: &ResponseHead,
-    ) -> Result<Vec<u8>, Failure> {
+    ) -> Result<Vec<u8>, UpstreamFailure> {
         let plan = self.plan(head, client.split().1);
         if !self.upload.is_done() {
-            return Err(Failure::Refused(Refusal::Protocol));
+            return Err(UpstreamFailure::Refused(ProxyError::Protocol));
         }
         let mut first = self.put_head(head, plan, client, upstream)?;
-        if let Channel::Stream(stream) = client.split().0 {
+        if let HttpStream::Stream(stream) = client.split().0 {
             // An upstream that has not understood the key is none that speaks WebSocket.
             let sent = stream.send_head(&std::mem::take(&mut first), false);
-            sent.map_err(|_| Failure::Refused(Refusal::Protocol))?;
+            sent.map_err(|_| UpstreamFailure::Refused(ProxyError::Protocol))?;
         }
         self.note_success(head.status);
         Ok(first)
@@ -103,7 +107,11 @@ impl Admitted<'_> {
 
     /// Counts the request, and hands its hold on to the tunnel that its connection becomes. Its permits
     /// are given back: a tunnel is not in flight.
-    pub(super) fn into_tunnel(self, upstream: upstream::Connection, first: Vec<u8>) -> Tunnel {
+    pub(super) fn into_tunnel(
+        self,
+        upstream: upstream::UpstreamConnection,
+        first: Vec<u8>,
+    ) -> Tunnel {
         let Self { hold, permits, terms, .. } = self;
         drop(permits);
         Tunnel::new(upstream, hold, first, terms.tunnel_patience)
@@ -111,10 +119,10 @@ impl Admitted<'_> {
 }
 
 /// How an answer came, as `Via` says it. It does not say by which process: clients need not know.
-fn via(head: &ResponseHead, upstream: &Channel) -> &'static [u8] {
+fn via(head: &ResponseHead, upstream: &HttpStream) -> &'static [u8] {
     match (upstream, head.version) {
-        (Channel::Stream(_), _) => b"Via: 2.0 flipgate\r\n",
-        (Channel::Socket(_), Version::Http11) => b"Via: 1.1 flipgate\r\n",
-        (Channel::Socket(_), Version::Http10) => b"Via: 1.0 flipgate\r\n",
+        (HttpStream::Stream(_), _) => b"Via: 2.0 flipgate\r\n",
+        (HttpStream::Socket(_), Version::Http11) => b"Via: 1.1 flipgate\r\n",
+        (HttpStream::Socket(_), Version::Http10) => b"Via: 1.0 flipgate\r\n",
     }
 }

@@ -1,14 +1,14 @@
 //! What is kept of a request's head.
 
-use super::loops::Received;
+use super::loops::ReceivedVersion;
 use crate::{
-    http1::{Form, Framing, Lines, Name, RequestHead, Version},
-    net::Channel,
+    http1::{FieldLines, FieldName, Framing, RequestHead, TargetForm, Version},
+    net::HttpStream,
 };
 
 /// What has to be known of a request when its head is no longer there.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Ask {
+pub(super) struct RequestTraits {
     pub(super) version: Version,
     pub(super) is_for_head: bool,
     pub(super) keeps_alive: bool,
@@ -22,9 +22,9 @@ pub(super) struct Ask {
     pub(super) is_grpc: bool,
 }
 
-// === impl Ask ===
+// === impl RequestTraits ===
 
-impl Ask {
+impl RequestTraits {
     /// What is assumed of a request that could not be read.
     pub(super) const UNREAD: Self = Self {
         version: Version::Http11,
@@ -37,7 +37,7 @@ impl Ask {
         is_grpc: false,
     };
 
-    pub(super) fn of(head: &RequestHead, channel: &Channel) -> Self {
+    pub(super) fn of(head: &RequestHead, channel: &HttpStream) -> Self {
         let bytes = channel.unread();
         // RFC 9110, section 9.2.2.
         let method = head.method(bytes);
@@ -57,11 +57,11 @@ impl Ask {
     }
 
     /// The version that the request came by, as `Via` says it.
-    pub(super) fn received(&self) -> Received {
+    pub(super) fn received(&self) -> ReceivedVersion {
         match (self.is_stream, self.version) {
-            (true, _) => Received::Http2,
-            (false, Version::Http11) => Received::Http11,
-            (false, Version::Http10) => Received::Http10,
+            (true, _) => ReceivedVersion::Http2,
+            (false, Version::Http11) => ReceivedVersion::Http11,
+            (false, Version::Http10) => ReceivedVersion::Http10,
         }
     }
 
@@ -79,9 +79,9 @@ impl Ask {
 }
 
 /// Whether a message is one of gRPC.
-pub(super) fn is_grpc(lines: Lines<'_>) -> bool {
+pub(super) fn is_grpc(lines: FieldLines<'_>) -> bool {
     let is_of_it = |it: &[u8]| it.get(..16).is_some_and(|it| it == b"application/grpc");
-    lines.first(Name::ContentType).is_some_and(is_of_it)
+    lines.first(FieldName::ContentType).is_some_and(is_of_it)
 }
 
 /// The same by `https`, at another port.
@@ -94,7 +94,7 @@ pub(super) fn location(head: &RequestHead, bytes: &[u8], port: u16) -> Box<[u8]>
     if port != 443 {
         location.extend_from_slice(format!(":{port}").as_bytes());
     }
-    if head.form != Form::Path {
+    if head.form != TargetForm::Path {
         location.push(b'/');
     }
     location.extend_from_slice(head.target(bytes));

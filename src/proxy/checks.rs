@@ -5,12 +5,12 @@ use std::net::IpAddr;
 
 use super::{
     cookies,
-    forwarded::Told,
-    headers::{Answer, Marks, put_answer},
-    stranger::Stranger,
+    forwarded::ForwardedInfo,
+    headers::{FlipgateHeaders, ResponseRewrite, put_answer},
+    stranger::DirectClient,
 };
 use crate::{
-    http1::{Framing, Name, RequestHead, ResponseHead, Version},
+    http1::{FieldName, Framing, RequestHead, ResponseHead, Version},
     http2,
     model::{Host, Networks},
 };
@@ -18,20 +18,31 @@ use crate::{
 /// What goes up can be read in one way only, and says what came; over HTTP/2 too.
 pub fn request(bytes: &[u8]) {
     let Ok(Some(head)) = RequestHead::parse(bytes) else { return };
-    let out = Stranger::new(([192, 0, 2, 7], 4000).into(), 7).ask(&head, bytes);
+    let out = DirectClient::new(([192, 0, 2, 7], 4000).into(), 7).ask(&head, bytes);
     let again = RequestHead::parse(&out);
     let Ok(Some(again)) = again else { panic!("{again:?}: {}", out.escape_ascii()) };
     assert_eq!((again.len, again.framing), (out.len(), head.framing), "{}", out.escape_ascii());
     assert_eq!(again.method(&out), head.method(bytes));
     assert_eq!((again.path(&out), again.host(&out)), (head.path(bytes), head.host(bytes)));
     let lines = again.fields.lines(&out);
-    for gone in [Name::Flipgate, Name::FlipgatePreview, Name::Underscored, Name::Proxy, Name::Hop] {
+    for gone in [
+        FieldName::Flipgate,
+        FieldName::FlipgatePreview,
+        FieldName::Underscored,
+        FieldName::Proxy,
+        FieldName::Hop,
+    ] {
         assert!(!lines.has(gone), "{gone:?}: {}", out.escape_ascii());
     }
-    for ours in [Name::XForwardedFor, Name::Forwarded, Name::XForwardedHost, Name::XRealIp] {
+    for ours in [
+        FieldName::XForwardedFor,
+        FieldName::Forwarded,
+        FieldName::XForwardedHost,
+        FieldName::XRealIp,
+    ] {
         assert_eq!(lines.all(ours).count(), 1, "{ours:?}: {}", out.escape_ascii());
     }
-    assert_eq!(lines.first(Name::XForwardedFor), Some(&b"192.0.2.7"[..]));
+    assert_eq!(lines.first(FieldName::XForwardedFor), Some(&b"192.0.2.7"[..]));
     over_http2(&again, &out);
 }
 
@@ -55,12 +66,12 @@ pub fn answer(bytes: &[u8]) {
         return;
     }
     let told = if framing == Framing::ToClose { Framing::Chunked } else { framing };
-    let answer = Answer {
+    let answer = ResponseRewrite {
         version: Version::Http11,
         framing: told,
         goes_on: true,
         is_websocket: false,
-        marks: Marks { origin: None, is_private: true },
+        marks: FlipgateHeaders { origin: None, is_private: true },
         hsts: Some("max-age=1"),
         via: Some(b"Via: 1.1 flipgate\r\n"),
         date: *b"Sun, 06 Nov 1994 08:49:37 GMT",
@@ -76,9 +87,9 @@ pub fn answer(bytes: &[u8]) {
     assert_eq!((again.len, again.status), (out.len(), head.status), "{}", out.escape_ascii());
     assert_eq!(again.framing(false), told, "{}", out.escape_ascii());
     let lines = again.fields.lines(&out);
-    let private: Vec<_> = lines.all(Name::CacheControl).collect();
+    let private: Vec<_> = lines.all(FieldName::CacheControl).collect();
     assert_eq!(private, [b"private, no-store"]);
-    for said in lines.all(Name::ProxyStatus) {
+    for said in lines.all(FieldName::ProxyStatus) {
         let said = said.to_ascii_lowercase();
         assert!(memchr::memmem::find(&said, b"flipgate").is_none(), "{}", out.escape_ascii());
     }
@@ -106,7 +117,7 @@ pub fn chain(told: &[u8]) {
             );
             let Ok(Some(parsed)) = RequestHead::parse(&head) else { continue };
             let lines = parsed.fields.lines(&head);
-            let (found, told) = Told::of(lines, &trusted);
+            let (found, told) = ForwardedInfo::of(lines, &trusted);
             assert!(found.is_none_or(|it| it == seen), "{found:?}: {}", head.escape_ascii());
             let host = told.facts(lines).host;
             assert!(host.is_none_or(|it| Host::parse(&it).is_ok()), "{}", head.escape_ascii());

@@ -2,15 +2,15 @@
 
 use memchr::memmem;
 
-use crate::http1::{Lines, Name};
+use crate::http1::{FieldLines, FieldName};
 
 /// The cookie that wishes for a color.
 const NAME: &[u8] = b"flipgate_preview";
 
 /// The values of all preview cookies of a request.
-pub(super) fn wishes(lines: Lines<'_>) -> impl Iterator<Item = &[u8]> {
+pub(super) fn preview_colors(lines: FieldLines<'_>) -> impl Iterator<Item = &[u8]> {
     lines
-        .all(Name::Cookie)
+        .all(FieldName::Cookie)
         .filter(|line| has_ours(line))
         .flat_map(|line| line.split(|it| *it == b';'))
         .filter_map(value_of_ours)
@@ -68,7 +68,7 @@ mod tests {
             let fields: Vec<_> = lines.iter().map(|it| ("Cookie", *it)).collect();
             let (head, bytes) = samples::request(&fields);
             let values: Vec<_> =
-                wishes(head.fields.lines(&bytes)).map(String::from_utf8_lossy).collect();
+                preview_colors(head.fields.lines(&bytes)).map(String::from_utf8_lossy).collect();
             assert_eq!(values, found, "{lines:?}");
         }
     }

@@ -14,11 +14,11 @@
 use futures_util::future::Either;
 
 use super::{
-    failure::Failure, interim::SWITCHING, memory::Memory, received::receive, relay::Answered,
-    retries::forward, tunnel::Tunnel, worker::Proxy,
+    failure::UpstreamFailure, interim::SWITCHING, memory::PeerCache, received::receive,
+    relay::AnsweredRequest, retries::forward, tunnel::Tunnel, worker::Proxy,
 };
 use crate::{
-    downstream::{After, Client, HeadError},
+    downstream::{AfterExchange, ClientStream, HeadError},
     http1::RequestHead,
 };
 
@@ -31,9 +31,9 @@ use crate::{
 // small.
 pub(super) fn exchange<'a>(
     proxy: &'a Proxy,
-    client: &'a mut Client<Memory>,
+    client: &'a mut ClientStream<PeerCache>,
     head: Result<RequestHead, HeadError>,
-) -> impl Future<Output = After<Tunnel>> + 'a {
+) -> impl Future<Output = AfterExchange<Tunnel>> + 'a {
     let (mut admitted, decided) = match receive(proxy, client, head) {
         Ok(admitted) => admitted,
         Err(unrouted) => return Either::Left(async move { unrouted.answer(client).await }),
@@ -43,7 +43,7 @@ pub(super) fn exchange<'a>(
         // the answer's place.
         let failure = 'failed: {
             if let Err(refusal) = decided {
-                break 'failed Failure::Refused(refusal);
+                break 'failed UpstreamFailure::Refused(refusal);
             }
             let (mut found, head) = match forward(&mut admitted, client).await {
                 Ok(forwarded) => forwarded,
@@ -51,11 +51,14 @@ pub(super) fn exchange<'a>(
             };
             if head.status == SWITCHING {
                 match admitted.upgrade(client, &mut found.upstream.channel, &head) {
-                    Ok(first) => return After::Tunnel(admitted.into_tunnel(found.upstream, first)),
+                    Ok(first) => {
+                        return AfterExchange::Tunnel(admitted.into_tunnel(found.upstream, first));
+                    }
                     Err(failure) => break 'failed failure,
                 }
             }
-            let mut answered = match Answered::begin(&mut admitted, client, &mut found, head) {
+            let mut answered = match AnsweredRequest::begin(&mut admitted, client, &mut found, head)
+            {
                 Ok(answered) => answered,
                 Err(failure) => break 'failed failure,
             };
@@ -65,8 +68,10 @@ pub(super) fn exchange<'a>(
             return answered.end(client, found);
         };
         match failure {
-            Failure::Refused(refusal) => admitted.refuse(client, refusal).await,
-            Failure::Closed | Failure::Late | Failure::Left => After::Cut,
+            UpstreamFailure::Refused(refusal) => admitted.refuse(client, refusal).await,
+            UpstreamFailure::Closed | UpstreamFailure::Late | UpstreamFailure::Left => {
+                AfterExchange::Cut
+            }
         }
     })
 }

@@ -1,11 +1,11 @@
 //! Why an exchange has no answer from an upstream.
 
-use super::refusal::Refusal;
+use super::refusal::ProxyError;
 
 /// Why there is no answer to relay.
-pub(super) enum Failure {
+pub(super) enum UpstreamFailure {
     /// The client is told.
-    Refused(Refusal),
+    Refused(ProxyError),
     /// The upstream has closed before it said a word.
     Closed,
     /// The request is better off at another endpoint.

@@ -12,19 +12,19 @@ use std::{
 
 use super::{ask::is_grpc, headers};
 use crate::{
-    http1::{BodyError, Decoder, Encoding, Framing, Lines, Piece},
+    http1::{BodyError, DecodeStep, Decoder, Encoding, FieldLines, Framing},
     model::NamePattern,
-    net::Channel,
+    net::HttpStream,
 };
 
 /// A head of our own and the body behind it, from one channel into another one. The first bytes of
 /// the body leave together with the head; nothing is read before what was read last is written, so
 /// that whoever takes slowly is sent slowly.
 #[derive(Debug)]
-pub(super) struct Flow {
+pub(super) struct BodyPipe {
     decoder: Decoder,
     encoding: Encoding,
-    trailers: Trailers,
+    trailers: TrailerPolicy,
     /// How the body was told.
     told: Framing,
     /// What goes before the content: a head of this length, and the line before a chunk.
@@ -32,7 +32,7 @@ pub(super) struct Flow {
     head: usize,
     own_sent: usize,
     /// The content that is being written; it stands at the beginning of what is unread.
-    piece: Piece,
+    piece: DecodeStep,
     piece_sent: usize,
     /// What goes behind the content.
     behind: Cow<'static, [u8]>,
@@ -42,7 +42,7 @@ pub(super) struct Flow {
     /// How many of them its owner has noted.
     noted: u64,
     /// What is being waited for.
-    stuck: Option<Stuck>,
+    stuck: Option<BlockedOn>,
     /// Whether the content has to wait until somebody wants it.
     is_held: bool,
     /// What goes to a stream behind the content, and whether its end was sent: streams end themselves.
@@ -56,7 +56,7 @@ pub(super) struct Flow {
 
 /// What becomes of trailers.
 #[derive(Debug)]
-pub(super) enum Trailers {
+pub(super) enum TrailerPolicy {
     /// Those that may be trailers go on, but for what the head's `Connection` has listed.
     Pass {
         /// Names, with commas between them.
@@ -72,7 +72,7 @@ pub(super) enum Trailers {
 
 /// What a flow waits for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Stuck {
+pub(super) enum BlockedOn {
     /// For bytes.
     Reading,
     /// For bytes to be taken.
@@ -81,7 +81,7 @@ pub(super) enum Stuck {
 
 /// Why a flow cannot go on.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Broken {
+pub(super) enum TransferError {
     /// The end of the connection came before the end of the body.
     #[error("the connection ended before the body")]
     Short,
@@ -104,12 +104,12 @@ pub(super) enum Broken {
 
 /// How a body comes out of this channel that is told to be framed like this: streams tell its end
 /// themselves.
-pub(super) fn intake(from: &Channel, framing: Framing) -> Framing {
+pub(super) fn intake(from: &HttpStream, framing: Framing) -> Framing {
     match from {
-        Channel::Socket(_) => framing,
-        Channel::Stream(_) if framing == Framing::None => Framing::None,
-        Channel::Stream(it) if it.is_at_end() => Framing::None,
-        Channel::Stream(_) => Framing::ToClose,
+        HttpStream::Socket(_) => framing,
+        HttpStream::Stream(_) if framing == Framing::None => Framing::None,
+        HttpStream::Stream(it) if it.is_at_end() => Framing::None,
+        HttpStream::Stream(_) => Framing::ToClose,
     }
 }
 
@@ -120,20 +120,20 @@ const AT_ONCE: usize = 128 * 1024;
 /// not read.
 const AT_ONCE_TO_STREAM: usize = 32 * 1024;
 
-// === impl Trailers ===
+// === impl TrailerPolicy ===
 
-impl Trailers {
+impl TrailerPolicy {
     /// Those of a message whose head has these lines.
-    pub(super) fn of(lines: Lines<'_>, more: &Rc<[NamePattern]>) -> Self {
+    pub(super) fn of(lines: FieldLines<'_>, more: &Rc<[NamePattern]>) -> Self {
         Self::Pass { listed: lines.listed(), more: Rc::clone(more), is_grpc: is_grpc(lines) }
     }
 }
 
-// === impl Flow ===
+// === impl BodyPipe ===
 
-impl Flow {
+impl BodyPipe {
     /// A flow that begins with `head`, of a body that is framed as `from` and will be as `to`.
-    pub(super) fn new(head: Vec<u8>, from: Framing, to: Framing, trailers: Trailers) -> Self {
+    pub(super) fn new(head: Vec<u8>, from: Framing, to: Framing, trailers: TrailerPolicy) -> Self {
         Self {
             decoder: Decoder::new(from),
             encoding: Encoding::of(to),
@@ -142,7 +142,7 @@ impl Flow {
             head: head.len(),
             own: head,
             own_sent: 0,
-            piece: Piece::default(),
+            piece: DecodeStep::default(),
             piece_sent: 0,
             behind: Cow::Borrowed(b""),
             behind_sent: 0,
@@ -164,10 +164,10 @@ impl Flow {
 
     /// Has the flow go into this channel. Only while nothing was written of it, or all of that is to be
     /// written again.
-    pub(super) fn aim(&mut self, from: &Channel, to: &Channel) {
+    pub(super) fn aim(&mut self, from: &HttpStream, to: &HttpStream) {
         let encoding = match to {
-            Channel::Socket(_) => Encoding::of(self.told),
-            Channel::Stream(_) => Encoding::Plain,
+            HttpStream::Socket(_) => Encoding::of(self.told),
+            HttpStream::Stream(_) => Encoding::Plain,
         };
         if encoding == self.encoding && self.tail.is_empty() {
             return;
@@ -200,22 +200,22 @@ impl Flow {
     pub(super) fn poll(
         &mut self,
         context: &mut Context<'_>,
-        from: &mut Channel,
-        to: &mut Channel,
-    ) -> Poll<Result<(), Broken>> {
+        from: &mut HttpStream,
+        to: &mut HttpStream,
+    ) -> Poll<Result<(), TransferError>> {
         loop {
             if self.wants_content() && !from.unread().is_empty() {
                 self.take(from, to)?;
             }
             match self.poll_put(context, from, to) {
                 Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(Broken::Writing(error))),
-                Poll::Pending => return self.waits_for(Stuck::Writing),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(TransferError::Writing(error))),
+                Poll::Pending => return self.waits_for(BlockedOn::Writing),
             }
-            let flushed = to.poll_flush(context).map_err(Broken::Writing)?;
+            let flushed = to.poll_flush(context).map_err(TransferError::Writing)?;
             if self.decoder.is_done() {
                 if flushed.is_pending() {
-                    return self.waits_for(Stuck::Writing);
+                    return self.waits_for(BlockedOn::Writing);
                 }
                 self.stuck = None;
                 return Poll::Ready(Ok(()));
@@ -230,10 +230,10 @@ impl Flow {
             let at_once = if to.is_stream() { AT_ONCE_TO_STREAM } else { AT_ONCE };
             match from.poll_read(context, at_once) {
                 Poll::Ready(Ok(0)) if self.decoder.is_to_close() => self.finish(from, to),
-                Poll::Ready(Ok(0)) => return Poll::Ready(Err(Broken::Short)),
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(TransferError::Short)),
                 Poll::Ready(Ok(_)) => {}
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(Broken::Reading(error))),
-                Poll::Pending => return self.waits_for(Stuck::Reading),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(TransferError::Reading(error))),
+                Poll::Pending => return self.waits_for(BlockedOn::Reading),
             }
         }
     }
@@ -249,7 +249,7 @@ impl Flow {
     }
 
     /// What is being waited for.
-    pub(super) fn stuck(&self) -> Option<Stuck> {
+    pub(super) fn stuck(&self) -> Option<BlockedOn> {
         self.stuck
     }
 
@@ -272,7 +272,7 @@ impl Flow {
         has_moved
     }
 
-    fn waits_for(&mut self, stuck: Stuck) -> Poll<Result<(), Broken>> {
+    fn waits_for(&mut self, stuck: BlockedOn) -> Poll<Result<(), TransferError>> {
         self.stuck = Some(stuck);
         Poll::Pending
     }
@@ -289,21 +289,21 @@ impl Flow {
     }
 
     /// Looks at what was read, and puts around its content what belongs there.
-    fn take(&mut self, from: &mut Channel, to: &Channel) -> Result<(), Broken> {
+    fn take(&mut self, from: &mut HttpStream, to: &HttpStream) -> Result<(), TransferError> {
         let piece = match from {
-            Channel::Socket(from) => {
-                self.decoder.decode(from.unread_mut()).map_err(Broken::Malformed)?
+            HttpStream::Socket(from) => {
+                self.decoder.decode(from.unread_mut()).map_err(TransferError::Malformed)?
             }
-            Channel::Stream(from) => {
+            HttpStream::Stream(from) => {
                 let whole = from.unread().len();
                 if from.is_at_end() {
                     self.decoder = Decoder::new(Framing::None);
                 }
-                Piece { skip: 0, data: whole, used: whole }
+                DecodeStep { skip: 0, data: whole, used: whole }
             }
         };
         let left = self.allowed.checked_sub(piece.data as u64);
-        self.allowed = left.ok_or(Broken::TooLarge)?;
+        self.allowed = left.ok_or(TransferError::TooLarge)?;
         if self.own_sent == self.own.len() {
             self.own.clear();
             self.own_sent = 0;
@@ -328,29 +328,29 @@ impl Flow {
     }
 
     /// What the body came by is at its end, and so is the body.
-    fn finish(&mut self, from: &Channel, to: &Channel) {
+    fn finish(&mut self, from: &HttpStream, to: &HttpStream) {
         self.decoder = Decoder::new(Framing::None);
         self.behind_sent = 0;
         self.behind = Cow::Borrowed(b"");
         self.end(from, to);
     }
 
-    fn end(&mut self, from: &Channel, to: &Channel) {
+    fn end(&mut self, from: &HttpStream, to: &HttpStream) {
         if self.encoding == Encoding::Plain && !to.is_stream() {
             return;
         }
         let has_data = self.piece.data > self.piece_sent;
         let came = match from {
-            Channel::Socket(_) => self.decoder.trailers(),
-            Channel::Stream(from) => from.trailers(),
+            HttpStream::Socket(_) => self.decoder.trailers(),
+            HttpStream::Stream(from) => from.trailers(),
         };
         let trailers = match came {
             raw @ [_, ..] => match &self.trailers {
-                Trailers::Pass { listed, more, is_grpc } => {
+                TrailerPolicy::Pass { listed, more, is_grpc } => {
                     let allowed = headers::Allowed { more, is_grpc: *is_grpc };
                     headers::clean_trailers(raw, listed, allowed)
                 }
-                Trailers::Drop => Vec::new(),
+                TrailerPolicy::Drop => Vec::new(),
             },
             [] => Vec::new(),
         };

@@ -10,58 +10,60 @@ use std::{
 use tracing::warn;
 
 use super::{
-    admitted::Admitted, failure::Failure, interim::SWITCHING, memory::Memory, refusal::Refusal,
-    said::Line,
+    admitted::AdmittedRequest, failure::UpstreamFailure, interim::SWITCHING, memory::PeerCache,
+    refusal::ProxyError, said::LimitedEvent,
 };
 use crate::{
-    downstream::{Client, Connection, Wait},
-    http1::{ResponseHead, Scan},
-    model::Abandoned,
-    net::Channel,
-    upstream::Member,
+    downstream::{ClientConnection, ClientStream, Timeout},
+    http1::{HeadScanner, ResponseHead},
+    model::AbandonedRequests,
+    net::HttpStream,
+    upstream::EndpointState,
 };
 
-impl Admitted<'_> {
+impl AdmittedRequest<'_> {
     /// Sends the request and reads the answer's head, which is left where it stands. Interim answers
     /// are passed on as they come. A request that can be sent once more leaves an endpoint that nobody
     /// can speak with any more, or that takes longer than a try may, if there is another one.
     pub(super) async fn attempt(
         &mut self,
-        client: &mut Client<Memory>,
-        upstream: &mut Channel,
-        tried: &[Arc<Member>],
-    ) -> Result<ResponseHead, Failure> {
+        client: &mut ClientStream<PeerCache>,
+        upstream: &mut HttpStream,
+        tried: &[Arc<EndpointState>],
+    ) -> Result<ResponseHead, UpstreamFailure> {
         let (socket, connection) = client.split();
         self.upload.aim(socket, upstream);
-        connection.begin_for(Wait::Answer, self.terms.patience);
+        connection.begin_for(Timeout::Answer, self.terms.patience);
         let began = connection.now();
         match self.pool().policy().retry.try_patience {
             _ if !self.ask.is_repeatable => {}
-            Some(patience) => connection.begin_for(Wait::Try, patience),
-            None => connection.begin(Wait::Try),
+            Some(patience) => connection.begin_for(Timeout::Try, patience),
+            None => connection.begin(Timeout::Try),
         }
         if self.upload.is_held() {
-            connection.begin(Wait::Continue);
+            connection.begin(Timeout::Continue);
         }
-        if self.pool().policy().drain.abandoned == Abandoned::Wait {
+        if self.pool().policy().drain.abandoned == AbandonedRequests::Wait {
             connection.tell_of_gone();
         }
-        let mut scan = Scan::up_to(ResponseHead::BYTES_MAX);
+        let mut scan = HeadScanner::up_to(ResponseHead::BYTES_MAX);
         poll_fn(|context| {
             match connection.take_alarm() {
-                Some(Wait::Continue) => self.interim.ask_for_body(&mut self.upload, connection),
-                Some(Wait::Try) => {
+                Some(Timeout::Continue) => self.interim.ask_for_body(&mut self.upload, connection),
+                Some(Timeout::Try) => {
                     if self.should_leave(tried, began, connection) {
-                        return Poll::Ready(Err(Failure::Late));
+                        return Poll::Ready(Err(UpstreamFailure::Late));
                     }
-                    connection.begin(Wait::Try);
+                    connection.begin(Timeout::Try);
                 }
                 // Whose fault it is depends on who was waited for.
-                Some(Wait::Exchange) if self.upload.is_reading() => {
-                    return Poll::Ready(Err(Failure::Refused(Refusal::TooLong)));
+                Some(Timeout::Exchange) if self.upload.is_reading() => {
+                    return Poll::Ready(Err(UpstreamFailure::Refused(ProxyError::TooLong)));
                 }
-                Some(Wait::HalfClosed | Wait::Taken) => return Poll::Ready(Err(Failure::Left)),
-                Some(_) => return Poll::Ready(Err(Failure::Refused(Refusal::Timeout))),
+                Some(Timeout::HalfClosed | Timeout::Taken) => {
+                    return Poll::Ready(Err(UpstreamFailure::Left));
+                }
+                Some(_) => return Poll::Ready(Err(UpstreamFailure::Refused(ProxyError::Timeout))),
                 None => {}
             }
             self.send(context, socket, upstream, connection)?;
@@ -88,10 +90,10 @@ impl Admitted<'_> {
                 match read {
                     Ok(1..) => {}
                     Ok(0) | Err(_) if upstream.unread().is_empty() && !self.interim.has_come() => {
-                        return Poll::Ready(Err(Failure::Closed));
+                        return Poll::Ready(Err(UpstreamFailure::Closed));
                     }
                     Ok(0) | Err(_) => {
-                        return Poll::Ready(Err(Failure::Refused(Refusal::Closed)));
+                        return Poll::Ready(Err(UpstreamFailure::Refused(ProxyError::Closed)));
                     }
                 }
             }
@@ -102,9 +104,9 @@ impl Admitted<'_> {
     /// Whether the request is better off elsewhere. If so, that is one retry of the pool's.
     fn should_leave(
         &self,
-        tried: &[Arc<Member>],
+        tried: &[Arc<EndpointState>],
         began: Instant,
-        connection: &Connection<Memory>,
+        connection: &ClientConnection<PeerCache>,
     ) -> bool {
         let (pool, Some(member)) = (self.pool(), self.hold.member()) else { return false };
         let now = connection.now();
@@ -125,10 +127,10 @@ impl Admitted<'_> {
     #[inline(always)]
     pub(super) fn take_head(
         &mut self,
-        scan: &mut Scan,
-        upstream: &mut Channel,
-        connection: &Connection<Memory>,
-    ) -> Result<Option<ResponseHead>, Failure> {
+        scan: &mut HeadScanner,
+        upstream: &mut HttpStream,
+        connection: &ClientConnection<PeerCache>,
+    ) -> Result<Option<ResponseHead>, UpstreamFailure> {
         loop {
             let unread = upstream.unread();
             if unread.is_empty() || !scan.is_worth_parsing(unread) {
@@ -139,7 +141,7 @@ impl Admitted<'_> {
                 Ok(Some(head)) => {
                     self.take_interim(&head, unread, connection)?;
                     upstream.consume(head.len);
-                    *scan = Scan::up_to(ResponseHead::BYTES_MAX);
+                    *scan = HeadScanner::up_to(ResponseHead::BYTES_MAX);
                 }
                 Ok(None) => return Ok(None),
                 Err(defect) => {
@@ -152,11 +154,11 @@ impl Admitted<'_> {
                         None
                     };
                     if let Some(suppressed) =
-                        self.proxy.said.may_say(Line::Protocol, connection.now())
+                        self.proxy.said.may_say(LimitedEvent::Protocol, connection.now())
                     {
                         warn!(%service, %color, endpoint, %defect, hint, suppressed, "an answer that cannot be understood");
                     }
-                    return Err(Failure::Refused(Refusal::Protocol));
+                    return Err(UpstreamFailure::Refused(ProxyError::Protocol));
                 }
             }
         }
@@ -166,16 +168,16 @@ impl Admitted<'_> {
         &mut self,
         head: &ResponseHead,
         bytes: &[u8],
-        connection: &Connection<Memory>,
-    ) -> Result<(), Failure> {
+        connection: &ClientConnection<PeerCache>,
+    ) -> Result<(), UpstreamFailure> {
         if self.interim.take(head, bytes, self.ask.version, &mut self.upload, connection) {
             return Ok(());
         }
         let (service, color) = self.names();
-        if let Some(suppressed) = self.proxy.said.may_say(Line::Interim, connection.now()) {
+        if let Some(suppressed) = self.proxy.said.may_say(LimitedEvent::Interim, connection.now()) {
             warn!(%service, %color, status = head.status, suppressed, "an interim answer that nobody asked for");
         }
-        Err(Failure::Refused(Refusal::Protocol))
+        Err(UpstreamFailure::Refused(ProxyError::Protocol))
     }
 
     /// Whether a head is the answer, and not one that comes before it.
@@ -190,10 +192,10 @@ impl Admitted<'_> {
     fn send(
         &mut self,
         context: &mut Context<'_>,
-        socket: &mut Channel,
-        upstream: &mut Channel,
-        connection: &Connection<Memory>,
-    ) -> Result<(), Failure> {
+        socket: &mut HttpStream,
+        upstream: &mut HttpStream,
+        connection: &ClientConnection<PeerCache>,
+    ) -> Result<(), UpstreamFailure> {
         match self.upload.is_going() {
             true => self.send_more(context, socket, upstream, connection),
             false => Ok(()),
@@ -206,16 +208,16 @@ impl Admitted<'_> {
     fn send_more(
         &mut self,
         context: &mut Context<'_>,
-        socket: &mut Channel,
-        upstream: &mut Channel,
-        connection: &Connection<Memory>,
-    ) -> Result<(), Failure> {
+        socket: &mut HttpStream,
+        upstream: &mut HttpStream,
+        connection: &ClientConnection<PeerCache>,
+    ) -> Result<(), UpstreamFailure> {
         let progress = self.upload.send(context, socket, upstream)?;
-        connection.note(Wait::Body, progress.is_reading, progress.has_moved);
+        connection.note(Timeout::Body, progress.is_reading, progress.has_moved);
         if progress.is_reading {
-            connection.end(Wait::Answer);
-        } else if progress.has_moved || !connection.is_waiting(Wait::Answer) {
-            connection.begin_for(Wait::Answer, self.terms.patience);
+            connection.end(Timeout::Answer);
+        } else if progress.has_moved || !connection.is_waiting(Timeout::Answer) {
+            connection.begin_for(Timeout::Answer, self.terms.patience);
         }
         Ok(())
     }

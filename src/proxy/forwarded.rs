@@ -8,7 +8,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use crate::{
-    http1::{Lines, Name, members},
+    http1::{FieldLines, FieldName, members},
     model::{Host, Networks},
 };
 
@@ -26,8 +26,8 @@ enum Chain {
 
 /// What a trusted proxy tells of the client, and by which family.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub(super) struct Told {
-    family: Family,
+pub(super) struct ForwardedInfo {
+    family: ForwardedFamily,
     /// Whether the other family may fill in what this one leaves out.
     has_both: bool,
     /// Hops between the client and the proxy that is the peer. A byte, since each idle connection keeps one.
@@ -36,7 +36,7 @@ pub(super) struct Told {
 
 /// The family that the chain is read from.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-enum Family {
+enum ForwardedFamily {
     #[default]
     XForwarded,
     Forwarded,
@@ -44,7 +44,7 @@ enum Family {
 
 /// What a trusted proxy tells of the client.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub(super) struct Facts {
+pub(super) struct ForwardedFacts {
     /// The nearest hops before the peer, from the farthest; `None` for one without an address.
     pub(super) hops: Vec<Option<IpAddr>>,
     /// The client's scheme, if that is told.
@@ -55,7 +55,7 @@ pub(super) struct Facts {
 
 /// One element of `Forwarded`.
 #[derive(Default)]
-struct Element {
+struct ForwardedElement {
     node: Option<String>,
     proto: Option<String>,
     host: Option<String>,
@@ -64,18 +64,18 @@ struct Element {
 /// Hops that are looked at. A longer chain is taken for unreadable.
 const HOPS_MAX: usize = 64;
 
-// === impl Told ===
+// === impl ForwardedInfo ===
 
-impl Told {
+impl ForwardedInfo {
     /// The client's address, if what the proxy says of it can be read in one way only, and how to read the
     /// rest. Two families that name two clients prove nothing.
-    pub(super) fn of(lines: Lines<'_>, trusted: &Networks) -> (Option<IpAddr>, Self) {
+    pub(super) fn of(lines: FieldLines<'_>, trusted: &Networks) -> (Option<IpAddr>, Self) {
         let (one, one_hops) = x_chain(lines, trusted);
         let (two, two_hops) = forwarded_chain(lines, trusted);
         // No more than are looked at.
         let hops = |it: usize| u8::try_from(it.min(HOPS_MAX)).unwrap_or(u8::MAX);
         let x_forwarded =
-            |has_both| Self { family: Family::XForwarded, has_both, hops: hops(one_hops) };
+            |has_both| Self { family: ForwardedFamily::XForwarded, has_both, hops: hops(one_hops) };
         match (one, two) {
             (Chain::Address(it), Chain::Absent) => (Some(it), x_forwarded(false)),
             (Chain::Address(it), Chain::Address(other)) if it == other => {
@@ -83,7 +83,7 @@ impl Told {
             }
             (Chain::Absent, Chain::Address(_) | Chain::Unreadable) => {
                 let hops = hops(two_hops);
-                let told = Self { family: Family::Forwarded, has_both: true, hops };
+                let told = Self { family: ForwardedFamily::Forwarded, has_both: true, hops };
                 (two.address(), told)
             }
             _ => (None, x_forwarded(false)),
@@ -91,36 +91,37 @@ impl Told {
     }
 
     /// What is told. `lines` are those that this was read from.
-    pub(super) fn facts(self, lines: Lines<'_>) -> Facts {
+    pub(super) fn facts(self, lines: FieldLines<'_>) -> ForwardedFacts {
         let told = usize::from(self.hops) + 1;
         let x_forwarded = |name| {
             let values = lines.all(name).rev().flat_map(|it| members(it).rev());
             // A list has a value for each hop, and a single value is for all of them.
             values.take(told).last().and_then(plain).map(str::to_owned)
         };
-        let forwarded = |part: fn(Element) -> Option<String>| {
+        let forwarded = |part: fn(ForwardedElement) -> Option<String>| {
             // The farthest one up to the client's that says it.
             elements(lines).take(told).filter_map(|it| part(it?)).last()
         };
-        let is_forwarded = self.family == Family::Forwarded;
+        let is_forwarded = self.family == ForwardedFamily::Forwarded;
         let read = |name, part| match (is_forwarded, self.has_both) {
             (true, _) => (forwarded(part), x_forwarded(name)),
             (false, true) => (x_forwarded(name), forwarded(part)),
             (false, false) => (x_forwarded(name), None),
         };
-        let (scheme, other_scheme) = read(Name::XForwardedProto, |it| it.proto);
-        let (host, other_host) = read(Name::XForwardedHost, |it| it.host);
+        let (scheme, other_scheme) = read(FieldName::XForwardedProto, |it| it.proto);
+        let (host, other_host) = read(FieldName::XForwardedHost, |it| it.host);
         let mut hops: Vec<_> = match self.family {
-            Family::Forwarded => {
+            ForwardedFamily::Forwarded => {
                 elements(lines).take(HOPS_MAX).map(|it| address(&it?.node?)).collect()
             }
-            Family::XForwarded => {
-                let hops = lines.all(Name::XForwardedFor).rev().flat_map(|it| members(it).rev());
+            ForwardedFamily::XForwarded => {
+                let hops =
+                    lines.all(FieldName::XForwardedFor).rev().flat_map(|it| members(it).rev());
                 hops.take(HOPS_MAX).map(|it| address(plain(it)?)).collect()
             }
         };
         hops.reverse();
-        Facts {
+        ForwardedFacts {
             hops,
             scheme: [scheme, other_scheme].into_iter().flatten().find(|it| is_scheme(it)),
             host: [host, other_host].into_iter().flatten().find(|it| is_host(it)),
@@ -151,15 +152,15 @@ impl Chain {
 }
 
 /// Reads `X-Forwarded-For`, from the right, over all of its lines.
-fn x_chain(lines: Lines<'_>, trusted: &Networks) -> (Chain, usize) {
-    walk(lines.all(Name::XForwardedFor), trusted, |line| {
+fn x_chain(lines: FieldLines<'_>, trusted: &Networks) -> (Chain, usize) {
+    walk(lines.all(FieldName::XForwardedFor), trusted, |line| {
         line.split(',').rev().map(|it| address(it.trim())).collect()
     })
 }
 
 /// Reads `Forwarded` (RFC 7239), from the right, over all of its lines.
-fn forwarded_chain(lines: Lines<'_>, trusted: &Networks) -> (Chain, usize) {
-    walk(lines.all(Name::Forwarded), trusted, |line| {
+fn forwarded_chain(lines: FieldLines<'_>, trusted: &Networks) -> (Chain, usize) {
+    walk(lines.all(FieldName::Forwarded), trusted, |line| {
         let hop = |it| address(&element(it)?.node?);
         let mut hops: Vec<_> = split_outside_quotes(line, ',').map(hop).collect();
         hops.reverse();
@@ -168,8 +169,8 @@ fn forwarded_chain(lines: Lines<'_>, trusted: &Networks) -> (Chain, usize) {
 }
 
 /// The elements of `Forwarded`, from the right, over all of its lines; `None` for one that is malformed.
-fn elements(lines: Lines<'_>) -> impl Iterator<Item = Option<Element>> {
-    lines.all(Name::Forwarded).rev().flat_map(|line| {
+fn elements(lines: FieldLines<'_>) -> impl Iterator<Item = Option<ForwardedElement>> {
+    lines.all(FieldName::Forwarded).rev().flat_map(|line| {
         let Some(line) = plain(line) else { return vec![None] };
         let mut elements: Vec<_> = split_outside_quotes(line, ',').map(element).collect();
         elements.reverse();
@@ -211,8 +212,8 @@ fn plain(line: &[u8]) -> Option<&str> {
 
 /// One element of `Forwarded`. No parameter may be there twice, and all values must be whole: a client that
 /// opens a quote has what the proxy before us adds swallowed by it.
-fn element(text: &str) -> Option<Element> {
-    let mut found = Element::default();
+fn element(text: &str) -> Option<ForwardedElement> {
+    let mut found = ForwardedElement::default();
     for pair in split_outside_quotes(text, ';') {
         let (name, value) = pair.trim().split_once('=')?;
         let value = unquoted(value)?;

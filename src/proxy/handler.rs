@@ -5,43 +5,47 @@ use std::time::Instant;
 use http::StatusCode;
 use tracing::warn;
 
-use super::{exchange::exchange, memory::Memory, said::Line, tunnel::Tunnel, worker::Proxy};
+use super::{
+    exchange::exchange, memory::PeerCache, said::LimitedEvent, tunnel::Tunnel, worker::Proxy,
+};
 use crate::{
-    downstream::{After, Client, Handler, HeadError, TurnedAway},
+    downstream::{AfterExchange, ClientStream, Handler, HeadError, RejectReason},
     http1::RequestHead,
 };
 
 impl Handler for Proxy {
-    type Memory = Memory;
+    type ConnectionCache = PeerCache;
     type Tunnel = Tunnel;
 
     fn exchange<'a>(
         &'a self,
-        client: &'a mut Client<Memory>,
+        client: &'a mut ClientStream<PeerCache>,
         head: Result<RequestHead, HeadError>,
-    ) -> impl Future<Output = After<Tunnel>> + 'a {
+    ) -> impl Future<Output = AfterExchange<Tunnel>> + 'a {
         exchange(self, client, head)
     }
 
-    fn tunnel(&self, client: Client<Memory>, tunnel: Tunnel) -> impl Future<Output = ()> {
+    fn tunnel(&self, client: ClientStream<PeerCache>, tunnel: Tunnel) -> impl Future<Output = ()> {
         tunnel.carry(client)
     }
 
-    fn turned_away(&self, why: TurnedAway) {
+    fn turned_away(&self, why: RejectReason) {
         match why {
-            TurnedAway::Malformed => self.unrouted.count(StatusCode::BAD_REQUEST.as_u16()),
-            TurnedAway::Crowd => {
+            RejectReason::Malformed => self.unrouted.count(StatusCode::BAD_REQUEST.as_u16()),
+            RejectReason::Crowd => {
                 self.unrouted.count(StatusCode::TOO_MANY_REQUESTS.as_u16());
                 self.metrics.turned_away("connections_per_client");
             }
-            TurnedAway::Http2Abuse(peer) => {
+            RejectReason::Http2Abuse(peer) => {
                 self.metrics.turned_away("http2_abuse");
-                if let Some(suppressed) = self.said.may_say(Line::Http2Abuse, Instant::now()) {
+                if let Some(suppressed) =
+                    self.said.may_say(LimitedEvent::Http2Abuse, Instant::now())
+                {
                     warn!(%peer, suppressed, "an HTTP/2 connection was closed: it resets more requests than it lets us answer, or floods us");
                 }
             }
-            TurnedAway::Handshake => self.metrics.turned_away("handshake"),
-            TurnedAway::ProxyHeader(peer) => {
+            RejectReason::Handshake => self.metrics.turned_away("handshake"),
+            RejectReason::ProxyHeader(peer) => {
                 self.metrics.turned_away("proxy_header");
                 if !self.has_warned_of_header.replace(true) {
                     warn!(

@@ -7,7 +7,7 @@ mod trailers;
 
 pub use self::trailers::is_never_a_trailer;
 pub(super) use self::{
-    answer::{Answer, Marks, hsts, put_answer, put_interim, put_marks},
-    onward::{Onward, put_request},
+    answer::{FlipgateHeaders, ResponseRewrite, hsts, put_answer, put_interim, put_marks},
+    onward::{RequestRewrite, put_request},
     trailers::{Allowed, clean_trailers},
 };

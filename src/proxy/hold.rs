@@ -2,11 +2,11 @@
 
 use std::{sync::Arc, time::Instant};
 
-use super::tally::Tally;
+use super::tally::RequestRecord;
 use crate::{
-    downstream::Underway,
-    switch::{Claim, Kind, Shard, Ticket},
-    upstream::{Member, Pool, Seat},
+    downstream::RequestCount,
+    switch::{Claim, ClaimKind, ClaimRecord, LedgerShard},
+    upstream::{EndpointState, Pool, RequestPermit},
 };
 
 /// What keeps a side from being drained, from the request's admission to the last byte of its answer
@@ -14,26 +14,26 @@ use crate::{
 ///
 /// Dropping it counts the request, unless it was counted, and then ends the hold.
 // In the order in which they are dropped: the ticket is struck out before the claim ends.
-pub(super) struct Hold {
-    tally: Tally,
-    ticket: Ticket<Instant>,
+pub(super) struct RequestClaim {
+    tally: RequestRecord,
+    ticket: ClaimRecord<Instant>,
     /// Its place at an endpoint, while it is with one.
-    seat: Option<Seat>,
-    underway: Underway,
+    seat: Option<RequestPermit>,
+    underway: RequestCount,
     claim: Claim<Pool>,
 }
 
-// === impl Hold ===
+// === impl RequestClaim ===
 
-impl Hold {
+impl RequestClaim {
     /// Notes in `shard` that a request with this claim is inside its side.
     pub(super) fn new(
         claim: Claim<Pool>,
-        tally: Tally,
-        shard: &Arc<Shard<Instant>>,
-        underway: Underway,
+        tally: RequestRecord,
+        shard: &Arc<LedgerShard<Instant>>,
+        underway: RequestCount,
     ) -> Self {
-        let ticket = shard.enter(claim.side(), Kind::Request, tally.started());
+        let ticket = shard.enter(claim.side(), ClaimKind::Request, tally.started());
         Self { tally, ticket, seat: None, underway, claim }
     }
 
@@ -57,7 +57,7 @@ impl Hold {
     }
 
     /// Keeps a place at an endpoint, in place of the one before.
-    pub(super) fn sit(&mut self, seat: Seat) {
+    pub(super) fn sit(&mut self, seat: RequestPermit) {
         self.seat = Some(seat);
     }
 
@@ -67,8 +67,8 @@ impl Hold {
     }
 
     /// The endpoint that it is with.
-    pub(super) fn member(&self) -> Option<&Arc<Member>> {
-        self.seat.as_ref().map(Seat::member)
+    pub(super) fn member(&self) -> Option<&Arc<EndpointState>> {
+        self.seat.as_ref().map(RequestPermit::member)
     }
 
     /// Notes the code that the client is answered with.
@@ -79,7 +79,7 @@ impl Hold {
     /// Counts the request, which is over, and goes on as the hold of a tunnel.
     pub(super) fn become_tunnel(&mut self) {
         self.count();
-        self.ticket.becomes(Kind::Tunnel);
+        self.ticket.becomes(ClaimKind::Tunnel);
     }
 
     /// Counts the request, whose client has left. The hold goes on.
@@ -88,7 +88,7 @@ impl Hold {
     }
 }
 
-impl Drop for Hold {
+impl Drop for RequestClaim {
     fn drop(&mut self) {
         self.count();
     }

@@ -1,6 +1,6 @@
 //! How far a request may still go.
 
-use crate::http1::{Name, RequestHead};
+use crate::http1::{FieldName, RequestHead};
 
 /// How many more hops a request may take: RFC 9110, section 7.6.2. `None` for as many as there are. Only `OPTIONS` has
 /// to say, among the methods that are served.
@@ -8,18 +8,21 @@ use crate::http1::{Name, RequestHead};
 /// # Errors
 ///
 /// For what is not one number.
-pub(super) fn hops_left(head: &RequestHead, bytes: &[u8]) -> Result<Option<u64>, NotOneNumber> {
+pub(super) fn hops_left(
+    head: &RequestHead,
+    bytes: &[u8],
+) -> Result<Option<u64>, InvalidMaxForwards> {
     let lines = head.fields.lines(bytes);
-    if !lines.has(Name::MaxForwards) || head.method(bytes) != b"OPTIONS" {
+    if !lines.has(FieldName::MaxForwards) || head.method(bytes) != b"OPTIONS" {
         return Ok(None);
     }
-    let mut values = lines.all(Name::MaxForwards);
+    let mut values = lines.all(FieldName::MaxForwards);
     let (Some(digits @ [_, ..]), None) = (values.next(), values.next()) else {
-        return Err(NotOneNumber);
+        return Err(InvalidMaxForwards);
     };
     let mut hops = 0_u64;
     for digit in digits {
-        let digit = char::from(*digit).to_digit(10).ok_or(NotOneNumber)?;
+        let digit = char::from(*digit).to_digit(10).ok_or(InvalidMaxForwards)?;
         hops = hops.saturating_mul(10).saturating_add(u64::from(digit));
     }
     Ok(Some(hops))
@@ -27,7 +30,7 @@ pub(super) fn hops_left(head: &RequestHead, bytes: &[u8]) -> Result<Option<u64>,
 
 /// A `Max-Forwards` that is not one number.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) struct NotOneNumber;
+pub(super) struct InvalidMaxForwards;
 
 #[cfg(test)]
 mod tests {
@@ -49,7 +52,7 @@ mod tests {
         for odd in ["", "-1", "+1", "1 2", "1, 2", "x", "1\r\nMax-Forwards: 1"] {
             assert_eq!(
                 hops("OPTIONS", &format!("Max-Forwards: {odd}\r\n")),
-                Err(NotOneNumber),
+                Err(InvalidMaxForwards),
                 "{odd}"
             );
         }

@@ -3,15 +3,15 @@
 
 use std::task::{Context, Poll, ready};
 
-use super::{failure::Failure, headers::put_interim, memory::Memory, upload::Upload};
+use super::{failure::UpstreamFailure, headers::put_interim, memory::PeerCache, upload::Upload};
 use crate::{
-    downstream::{Connection, Wait},
+    downstream::{ClientConnection, Timeout},
     http1::{ResponseHead, Version},
-    net::Channel,
+    net::HttpStream,
 };
 
 /// The interim answers to one request.
-pub(super) struct Interim {
+pub(super) struct InterimResponses {
     /// Those that are not written yet.
     bytes: Vec<u8>,
     /// How many bytes the upstream has sent of them.
@@ -33,9 +33,9 @@ const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 /// RFC 9110, section 15.2.2.
 pub(super) const SWITCHING: u16 = 101;
 
-// === impl Interim ===
+// === impl InterimResponses ===
 
-impl Interim {
+impl InterimResponses {
     pub(super) fn new(expects_continue: bool) -> Self {
         Self {
             bytes: Vec::new(),
@@ -71,7 +71,11 @@ impl Interim {
     }
 
     /// Has the client send a body that the upstream has neither wanted nor refused so far.
-    pub(super) fn ask_for_body(&mut self, upload: &mut Upload, connection: &Connection<Memory>) {
+    pub(super) fn ask_for_body(
+        &mut self,
+        upload: &mut Upload,
+        connection: &ClientConnection<PeerCache>,
+    ) {
         if self.let_body_go(upload, connection) {
             self.bytes.extend_from_slice(CONTINUE);
         }
@@ -81,9 +85,9 @@ impl Interim {
     pub(super) fn let_body_go(
         &mut self,
         upload: &mut Upload,
-        connection: &Connection<Memory>,
+        connection: &ClientConnection<PeerCache>,
     ) -> bool {
-        connection.end(Wait::Continue);
+        connection.end(Timeout::Continue);
         upload.hold(false);
         std::mem::replace(&mut self.is_client_waiting, false)
     }
@@ -96,7 +100,7 @@ impl Interim {
         bytes: &[u8],
         version: Version,
         upload: &mut Upload,
-        connection: &Connection<Memory>,
+        connection: &ClientConnection<PeerCache>,
     ) -> bool {
         self.came += head.len;
         if head.status == SWITCHING || self.came > BYTES_MAX {
@@ -118,31 +122,31 @@ impl Interim {
     pub(super) fn write(
         &mut self,
         context: &mut Context<'_>,
-        socket: &mut Channel,
-        connection: &Connection<Memory>,
-    ) -> Poll<Result<(), Failure>> {
+        socket: &mut HttpStream,
+        connection: &ClientConnection<PeerCache>,
+    ) -> Poll<Result<(), UpstreamFailure>> {
         self.send(socket)?;
         while !self.bytes.is_empty() {
             let written = socket.poll_write(context, [&self.bytes, &[], &[]]);
-            connection.note(Wait::Taken, written.is_pending(), false);
+            connection.note(Timeout::Taken, written.is_pending(), false);
             match ready!(written) {
                 Ok(count) => drop(self.bytes.drain(..count)),
-                Err(_) => return Poll::Ready(Err(Failure::Left)),
+                Err(_) => return Poll::Ready(Err(UpstreamFailure::Left)),
             }
         }
         // What TLS has kept back goes with whatever is written next, if it does not go now.
         match socket.poll_flush(context) {
-            Poll::Ready(Err(_)) => Poll::Ready(Err(Failure::Left)),
+            Poll::Ready(Err(_)) => Poll::Ready(Err(UpstreamFailure::Left)),
             Poll::Ready(Ok(())) | Poll::Pending => Poll::Ready(Ok(())),
         }
     }
 
     /// Hands them to a stream, which takes them at once. Does nothing for a socket.
-    pub(super) fn send(&mut self, channel: &mut Channel) -> Result<(), Failure> {
-        let Channel::Stream(stream) = channel else { return Ok(()) };
+    pub(super) fn send(&mut self, channel: &mut HttpStream) -> Result<(), UpstreamFailure> {
+        let HttpStream::Stream(stream) = channel else { return Ok(()) };
         let mut left = &*self.bytes;
         while let Some(end) = memchr::memmem::find(left, b"\r\n\r\n") {
-            stream.send_interim(&left[..end + 4]).map_err(|_| Failure::Left)?;
+            stream.send_interim(&left[..end + 4]).map_err(|_| UpstreamFailure::Left)?;
             left = &left[end + 4..];
         }
         self.bytes.clear();

@@ -7,55 +7,58 @@ use std::{
 };
 
 use super::{
-    failure::Failure, memory::Memory, refusal::Refusal, retries::Course, upload::has_left,
+    failure::UpstreamFailure, memory::PeerCache, refusal::ProxyError, retries::RetryState,
+    upload::has_left,
 };
 use crate::{
-    downstream::{Client, Connection, Wait},
+    downstream::{ClientConnection, ClientStream, Timeout},
     metrics::LimitHit,
-    net::Channel,
-    upstream::{InLine, Picked, Seat},
+    net::HttpStream,
+    upstream::{PickResult, QueueTicket, RequestPermit},
 };
 
-impl Course<'_, '_> {
+impl RetryState<'_, '_> {
     /// Waits for a place at an endpoint, unless too many do. Dropping the future leaves the line.
     pub(super) async fn wait_in_line(
         &mut self,
-        client: &mut Client<Memory>,
-    ) -> Result<Seat, Failure> {
+        client: &mut ClientStream<PeerCache>,
+    ) -> Result<RequestPermit, UpstreamFailure> {
         let pool = Arc::clone(self.request.pool());
         let (channel, connection) = client.split();
         let full = |limit| {
             pool.limited(limit);
-            Err(Failure::Refused(Refusal::Overloaded))
+            Err(UpstreamFailure::Refused(ProxyError::Overloaded))
         };
         let owner = self.request.proxy.connections.owner();
         let Some(line) = pool.queue(owner) else {
             // Those who wait may wait for what is no concern of this one.
             return match pool.is_line_of_others() {
                 true => match self.pick(&self.tried, true, connection.now()) {
-                    Picked::Seat(seat) => Ok(seat),
+                    PickResult::Seat(seat) => Ok(seat),
                     _ => full(LimitHit::Queue),
                 },
                 false => full(LimitHit::Queue),
             };
         };
-        connection.begin_for(Wait::Seat, pool.policy().limits.queue_patience);
+        connection.begin_for(Timeout::Seat, pool.policy().limits.queue_patience);
         loop {
             match self.wait_for_call(&line, channel, connection).await {
-                Err(Wait::Seat) => return full(LimitHit::QueueTime),
-                Err(Wait::Exchange) => return Err(Failure::Refused(Refusal::TooLong)),
-                Err(_) => return Err(Failure::Left),
+                Err(Timeout::Seat) => return full(LimitHit::QueueTime),
+                Err(Timeout::Exchange) => {
+                    return Err(UpstreamFailure::Refused(ProxyError::TooLong));
+                }
+                Err(_) => return Err(UpstreamFailure::Left),
                 Ok(()) => {}
             }
             match self.pick(&self.tried, true, connection.now()) {
-                Picked::Seat(seat) => {
-                    connection.end(Wait::Seat);
+                PickResult::Seat(seat) => {
+                    connection.end(Timeout::Seat);
                     return Ok(seat);
                 }
-                Picked::Nobody => return Err(Failure::Refused(self.refusal)),
+                PickResult::Nobody => return Err(UpstreamFailure::Refused(self.refusal)),
                 // What is free may be nothing for a request that was elsewhere, whose pool was replaced, or
                 // that has no connection where others have one.
-                Picked::Full => {
+                PickResult::Full => {
                     line.pass_on();
                     self.request.proxy.connections.ask_others(&pool);
                 }
@@ -67,16 +70,16 @@ impl Course<'_, '_> {
     /// it is a time that was over.
     async fn wait_for_call(
         &mut self,
-        line: &InLine,
-        channel: &mut Channel,
-        connection: &Connection<Memory>,
-    ) -> Result<(), Wait> {
+        line: &QueueTicket,
+        channel: &mut HttpStream,
+        connection: &ClientConnection<PeerCache>,
+    ) -> Result<(), Timeout> {
         poll_fn(|context| {
             if let Some(over) = connection.take_alarm() {
                 return Poll::Ready(Err(over));
             }
             if self.has_left_line(channel, context, connection) {
-                return Poll::Ready(Err(Wait::HalfClosed));
+                return Poll::Ready(Err(Timeout::HalfClosed));
             }
             line.poll_called(context).map(Ok)
         })
@@ -86,9 +89,9 @@ impl Course<'_, '_> {
     /// Whether the client has gone while nothing of its request was sent yet.
     fn has_left_line(
         &mut self,
-        channel: &mut Channel,
+        channel: &mut HttpStream,
         context: &mut Context<'_>,
-        connection: &Connection<Memory>,
+        connection: &ClientConnection<PeerCache>,
     ) -> bool {
         if channel.is_stream() {
             return has_left(channel, context);

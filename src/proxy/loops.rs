@@ -10,20 +10,20 @@ use std::sync::Arc;
 use memchr::memmem;
 
 use super::forwarding::Via;
-use crate::http1::{Lines, Name};
+use crate::http1::{FieldLines, FieldName};
 
 /// The mark of a process, for everything that it passes on. It is no secret: upstreams see it.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Mark(Arc<str>);
+pub struct LoopMark(Arc<str>);
 
 /// The lines that carry the mark, one for each version that a request comes by. Made once, since every request
 /// gets one.
 #[derive(Debug)]
-pub(super) struct MarkLines([Box<[u8]>; 3]);
+pub(super) struct ViaLines([Box<[u8]>; 3]);
 
 /// The version that a request came by, as `Via` says it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Received {
+pub(super) enum ReceivedVersion {
     Http10,
     Http11,
     Http2,
@@ -33,9 +33,9 @@ pub(super) enum Received {
 const PREFIX: &str = "fg-";
 const DIGITS: usize = 16;
 
-// === impl Mark ===
+// === impl LoopMark ===
 
-impl Mark {
+impl LoopMark {
     /// A mark that no other process has. It does not name Flipgate, since applications need not know.
     #[must_use]
     pub fn unique() -> Self {
@@ -47,13 +47,13 @@ impl Mark {
     }
 
     /// The lines with the mark: `Via`, or another field where there shall be no `Via`.
-    pub(super) fn lines(&self, via: Via) -> MarkLines {
+    pub(super) fn lines(&self, via: Via) -> ViaLines {
         let mark = &self.0;
         let line = |version| match via {
             Via::Both | Via::Requests => format!("Via: {version} {mark}\r\n"),
             Via::None => format!("CDN-Loop: {mark}\r\n"),
         };
-        MarkLines(["1.0", "1.1", "2.0"].map(|it| line(it).into_bytes().into()))
+        ViaLines(["1.0", "1.1", "2.0"].map(|it| line(it).into_bytes().into()))
     }
 
     fn as_bytes(&self) -> &[u8] {
@@ -61,8 +61,8 @@ impl Mark {
     }
 
     /// Whether a request with these lines has this mark.
-    pub(super) fn is_on(&self, lines: Lines<'_>) -> bool {
-        [Name::Via, Name::CdnLoop].into_iter().any(|name| {
+    pub(super) fn is_on(&self, lines: FieldLines<'_>) -> bool {
+        [FieldName::Via, FieldName::CdnLoop].into_iter().any(|name| {
             // Few requests have one.
             lines.has(name) && lines.all(name).any(|it| self.is_in(it))
         })
@@ -73,10 +73,10 @@ impl Mark {
     }
 }
 
-// === impl MarkLines ===
+// === impl ViaLines ===
 
-impl MarkLines {
-    pub(super) fn of(&self, received: Received) -> &[u8] {
+impl ViaLines {
+    pub(super) fn of(&self, received: ReceivedVersion) -> &[u8] {
         &self.0[received as usize]
     }
 }
@@ -98,12 +98,12 @@ mod tests {
 
     #[test]
     fn a_line_has_the_mark_behind_the_version_that_the_request_came_by() {
-        let mark = Mark::of(7);
+        let mark = LoopMark::of(7);
         for (via, received, line) in [
-            (Via::Both, Received::Http10, "Via: 1.0 fg-0000000000000007\r\n"),
-            (Via::Requests, Received::Http11, "Via: 1.1 fg-0000000000000007\r\n"),
-            (Via::Both, Received::Http2, "Via: 2.0 fg-0000000000000007\r\n"),
-            (Via::None, Received::Http2, "CDN-Loop: fg-0000000000000007\r\n"),
+            (Via::Both, ReceivedVersion::Http10, "Via: 1.0 fg-0000000000000007\r\n"),
+            (Via::Requests, ReceivedVersion::Http11, "Via: 1.1 fg-0000000000000007\r\n"),
+            (Via::Both, ReceivedVersion::Http2, "Via: 2.0 fg-0000000000000007\r\n"),
+            (Via::None, ReceivedVersion::Http2, "CDN-Loop: fg-0000000000000007\r\n"),
         ] {
             assert_eq!(mark.lines(via).of(received), line.as_bytes());
         }
@@ -111,7 +111,7 @@ mod tests {
 
     #[test]
     fn a_mark_is_found_wherever_proxies_have_left_it_and_no_other_one() {
-        let mark = Mark::of(7);
+        let mark = LoopMark::of(7);
         let is_on = |name: &str, value: &str| {
             let (head, bytes) = samples::request(&[("via", "1.0 fred"), (name, value)]);
             mark.is_on(head.fields.lines(&bytes))
@@ -123,9 +123,10 @@ mod tests {
         for value in ["", "1.1 flipgate", "1.1 fg-0000000000000008", "1.1 fg-7"] {
             assert!(!is_on("via", value), "{value}");
         }
-        assert_ne!(Mark::unique(), Mark::unique());
+        assert_ne!(LoopMark::unique(), LoopMark::unique());
         assert!(
-            is_marked(Mark::unique().as_bytes()) && is_marked(b"1.1 a, 1.1 fg-0123456789abcdef")
+            is_marked(LoopMark::unique().as_bytes())
+                && is_marked(b"1.1 a, 1.1 fg-0123456789abcdef")
         );
         for other in [&b""[..], b"1.1 fg-", b"1.1 fg-0123456789abcde", b"1.1 fg-0123456789ABCDEF"] {
             assert!(!is_marked(other), "{}", other.escape_ascii());

@@ -2,18 +2,18 @@
 
 use std::{cell::OnceCell, net::IpAddr};
 
-use super::address::Standing;
+use super::address::PeerTrust;
 
 /// What is worked out once for a connection instead of once for each of its requests.
 #[derive(Debug, Default)]
-pub struct Memory {
-    pub(super) standing: Standing,
-    peer: OnceCell<PeerText>,
+pub struct PeerCache {
+    pub(super) standing: PeerTrust,
+    peer: OnceCell<AddressText>,
 }
 
 /// An address as text. Kept in place, so that an idle connection costs no allocation for it.
 #[derive(Debug)]
-struct PeerText {
+struct AddressText {
     bytes: [u8; PEER_MAX],
     length: u8,
 }
@@ -21,17 +21,17 @@ struct PeerText {
 /// `ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255`
 const PEER_MAX: usize = 45;
 
-// === impl Memory ===
+// === impl PeerCache ===
 
-impl Memory {
+impl PeerCache {
     /// The peer's address as text.
     pub(super) fn peer_text(&self, peer: IpAddr) -> &[u8] {
-        let PeerText { bytes, length } = self.peer.get_or_init(|| {
+        let AddressText { bytes, length } = self.peer.get_or_init(|| {
             let text = peer.to_string();
             let mut bytes = [0; PEER_MAX];
             bytes[..text.len()].copy_from_slice(text.as_bytes());
             let length = u8::try_from(text.len()).expect("addresses are short");
-            PeerText { bytes, length }
+            AddressText { bytes, length }
         });
         &bytes[..usize::from(*length)]
     }

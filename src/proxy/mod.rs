@@ -2,7 +2,7 @@
 //!
 //! Policy (which service, which color, for whom) is decided by pure functions on a borrowed view of
 //! the request; heads are rewritten by pure functions, from the bytes that were read straight into
-//! those that are sent; every failure becomes an answer in one table ([`Refusal`]). What is
+//! those that are sent; every failure becomes an answer in one table ([`ProxyError`]). What is
 //! asynchronous is short, and holds a claim from the moment that it knows a pool to the last byte of
 //! the answer.
 
@@ -48,11 +48,11 @@ mod worker;
 pub use self::{
     forwarding::{Forwarding, Via},
     headers::is_never_a_trailer,
-    loops::{Mark, is_marked},
-    memory::Memory,
-    refusal::Refusal,
-    stranger::Stranger,
+    loops::{LoopMark, is_marked},
+    memory::PeerCache,
+    refusal::ProxyError,
+    stranger::DirectClient,
     tunnel::Tunnel,
-    view::{RequestView, Wish, admit},
-    worker::{Proxy, Shared},
+    view::{RequestView, RequestedColor, admit},
+    worker::{Proxy, ProxyContext},
 };

@@ -1,16 +1,16 @@
 //! An answer of Flipgate's own, in place of an upstream's.
 
 use super::{
-    ask::Ask,
-    headers::{Marks, hsts},
-    memory::Memory,
-    refusal::{Refusal, Told},
+    ask::RequestTraits,
+    headers::{FlipgateHeaders, hsts},
+    memory::PeerCache,
+    refusal::{ErrorReply, ProxyError},
     upload::Upload,
 };
-use crate::downstream::{After, Client};
+use crate::downstream::{AfterExchange, ClientStream};
 
 /// An answer of Flipgate's own, as it is written.
-pub(super) struct OwnAnswer {
+pub(super) struct LocalReply {
     /// Interim answers that were not written yet, the head and the body.
     bytes: Vec<u8>,
     /// How many bytes are the body.
@@ -20,24 +20,24 @@ pub(super) struct OwnAnswer {
 }
 
 /// What an answer of Flipgate's own depends on besides the request.
-pub(super) struct Circumstances<'a> {
+pub(super) struct ReplyContext<'a> {
     /// Interim answers that are not written yet.
     pub(super) interim: Vec<u8>,
-    pub(super) marks: Marks,
+    pub(super) marks: FlipgateHeaders,
     /// Where the client is sent instead.
     pub(super) location: Option<&'a [u8]>,
 }
 
-// === impl OwnAnswer ===
+// === impl LocalReply ===
 
-impl OwnAnswer {
+impl LocalReply {
     /// Writes the answer down. The connection goes on if the request's end is known to be there.
     pub(super) fn new(
-        refusal: Refusal,
-        ask: &Ask,
+        refusal: ProxyError,
+        ask: &RequestTraits,
         upload: &mut Upload,
-        circumstances: Circumstances<'_>,
-        client: &mut Client<Memory>,
+        circumstances: ReplyContext<'_>,
+        client: &mut ClientStream<PeerCache>,
     ) -> Self {
         let (socket, connection) = client.split();
         connection.wait_for_nothing();
@@ -45,8 +45,8 @@ impl OwnAnswer {
             && !refusal.ends_connection()
             && !connection.is_closing()
             && upload.reaches_next(socket);
-        let Circumstances { interim: mut bytes, marks, location } = circumstances;
-        let told = Told {
+        let ReplyContext { interim: mut bytes, marks, location } = circumstances;
+        let told = ErrorReply {
             version: ask.version,
             is_for_head: ask.is_for_head,
             goes_on,
@@ -62,13 +62,13 @@ impl OwnAnswer {
 
     /// Sends the answer, and returns what becomes of the connection. If the future is dropped, it is not
     /// known how much the client has, and the connection is of no use.
-    pub(super) async fn send<T>(&self, client: &mut Client<Memory>) -> After<T> {
+    pub(super) async fn send<T>(&self, client: &mut ClientStream<PeerCache>) -> AfterExchange<T> {
         let Self { bytes, body, goes_on } = self;
         let (head, body) = bytes.split_at(bytes.len() - body);
         match client.answer(head, body).await {
-            Ok(()) if *goes_on => After::GoOn,
-            Ok(()) => After::Close,
-            Err(_) => After::Cut,
+            Ok(()) if *goes_on => AfterExchange::GoOn,
+            Ok(()) => AfterExchange::Close,
+            Err(_) => AfterExchange::Cut,
         }
     }
 }

@@ -6,10 +6,10 @@ use tracing::warn;
 
 /// The internal addresses that were shown a preview lately, of one worker.
 #[derive(Debug, Default)]
-pub(super) struct Previews(RefCell<Vec<Seen>>);
+pub(super) struct PreviewMonitor(RefCell<Vec<PreviewClient>>);
 
 #[derive(Debug)]
-struct Seen {
+struct PreviewClient {
     address: IpAddr,
     /// Requests without a preview since.
     others: u32,
@@ -21,9 +21,9 @@ const SEEN_MAX: usize = 16;
 /// Requests without a preview, after which an address is most likely not that of one tester.
 const MANY: u32 = 1000;
 
-// === impl Previews ===
+// === impl PreviewMonitor ===
 
-impl Previews {
+impl PreviewMonitor {
     /// Notes a request of an internal client. Warns, once for an address, if an address is shown previews and
     /// sends many requests without one: behind a NAT, a container network or an L4 load balancer the public
     /// arrives from one private address, and could preview.
@@ -55,7 +55,7 @@ impl Previews {
             if seen.len() >= SEEN_MAX {
                 seen.remove(0);
             }
-            seen.push(Seen { address, others: 0 });
+            seen.push(PreviewClient { address, others: 0 });
         }
     }
 
@@ -72,7 +72,7 @@ mod tests {
 
     #[test]
     fn an_address_with_previews_and_much_else_is_suspect_and_no_other() {
-        let previews = Previews::default();
+        let previews = PreviewMonitor::default();
         let address = |it: u8| IpAddr::from([10, 0, 0, it]);
         for _ in 0..MANY {
             previews.note(address(1), false);

@@ -4,16 +4,16 @@ use std::num::NonZeroU32;
 
 use http::StatusCode;
 
-use super::headers::{Marks, put_marks};
+use super::headers::{FlipgateHeaders, put_marks};
 use crate::{
     downstream::{DATE_LENGTH, HeadError},
-    http1::{BodyError, Reject, Version, put_field, put_number},
+    http1::{BodyError, HeadRejection, Version, put_field, put_number},
     upstream::ConnectReason,
 };
 
 /// Why a request gets an answer of Flipgate's own.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
-pub enum Refusal {
+pub enum ProxyError {
     /// The request cannot be understood in one way only.
     #[error("malformed request: {0}")]
     Malformed(&'static str),
@@ -57,7 +57,7 @@ pub enum Refusal {
     NoRoute,
     /// An internal client asked for a color that does not exist, or for two.
     #[error("the color asked for does not exist: ask for blue or green, once")]
-    UnclearWish,
+    UnclearPreview,
     /// The pool has no endpoint.
     #[error("the service has no endpoint to answer this request")]
     NoEndpoint,
@@ -92,15 +92,15 @@ pub enum Refusal {
 
 /// How a refusal is told to a client.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Told<'a> {
+pub(super) struct ErrorReply<'a> {
     /// The client's version.
     pub(super) version: Version,
     /// Whether only the head is wanted.
     pub(super) is_for_head: bool,
     /// Whether the connection goes on.
     pub(super) goes_on: bool,
-    pub(super) marks: Marks,
-    /// `Strict-Transport-Security`, over TLS.
+    pub(super) marks: FlipgateHeaders,
+    /// `StrictStream-Transport-TlsDetails`, over TLS.
     pub(super) hsts: Option<&'a str>,
     /// Whether the client reads `grpc-status`.
     pub(super) is_grpc: bool,
@@ -109,9 +109,9 @@ pub(super) struct Told<'a> {
     pub(super) date: [u8; DATE_LENGTH],
 }
 
-// === impl Refusal ===
+// === impl ProxyError ===
 
-impl Refusal {
+impl ProxyError {
     /// The status and the error type of RFC 9209, section 2.3.
     #[must_use]
     pub fn status(self) -> (StatusCode, &'static str) {
@@ -132,7 +132,7 @@ impl Refusal {
             Self::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "http_request_error"),
             Self::Audience => (StatusCode::FORBIDDEN, "http_request_denied"),
             Self::NoRoute => (StatusCode::NOT_FOUND, "destination_not_found"),
-            Self::UnclearWish | Self::NoEndpoint => {
+            Self::UnclearPreview | Self::NoEndpoint => {
                 (StatusCode::SERVICE_UNAVAILABLE, "destination_unavailable")
             }
             Self::Overloaded | Self::Connect(ConnectReason::Limit | ConnectReason::Descriptors) => {
@@ -220,8 +220,9 @@ impl Refusal {
 
     /// Writes the answer, and returns how many bytes of it are its body. It never names an endpoint: the
     /// client may be anybody.
-    pub(super) fn put(self, out: &mut Vec<u8>, told: &Told<'_>) -> usize {
-        let Told { version, is_for_head, goes_on, marks, hsts, is_grpc, location, date } = told;
+    pub(super) fn put(self, out: &mut Vec<u8>, told: &ErrorReply<'_>) -> usize {
+        let ErrorReply { version, is_for_head, goes_on, marks, hsts, is_grpc, location, date } =
+            told;
         let (status, error) = self.status();
         let text = format!("{} {}: {self}\n", status.as_u16(), reason(status));
         let (is_bodiless, shown) = match is_grpc {
@@ -285,15 +286,15 @@ impl Refusal {
     }
 }
 
-impl From<HeadError> for Refusal {
+impl From<HeadError> for ProxyError {
     fn from(error: HeadError) -> Self {
         match error {
             HeadError::TooSlow => Self::HeadTooSlow,
-            HeadError::Reject(Reject::Malformed(what)) => Self::Malformed(what),
-            HeadError::Reject(Reject::Coding) => Self::TransferCoding,
-            HeadError::Reject(Reject::Method) => Self::Method,
-            HeadError::Reject(Reject::TargetTooLong) => Self::TargetTooLong,
-            HeadError::Reject(Reject::TooLarge) => Self::HeadTooLarge,
+            HeadError::Reject(HeadRejection::Malformed(what)) => Self::Malformed(what),
+            HeadError::Reject(HeadRejection::Coding) => Self::TransferCoding,
+            HeadError::Reject(HeadRejection::Method) => Self::Method,
+            HeadError::Reject(HeadRejection::TargetTooLong) => Self::TargetTooLong,
+            HeadError::Reject(HeadRejection::TooLarge) => Self::HeadTooLarge,
         }
     }
 }
@@ -314,36 +315,36 @@ mod tests {
             Unreachable,
         };
         for (refusal, status, error) in [
-            (Refusal::Malformed("x"), 400, "http_request_error"),
-            (Refusal::TransferCoding, 501, "http_request_error"),
-            (Refusal::Method, 405, "http_request_denied"),
-            (Refusal::TargetTooLong, 414, "http_request_error"),
-            (Refusal::HeadTooLarge, 431, "http_request_error"),
-            (Refusal::HeadTooSlow, 408, "http_request_error"),
-            (Refusal::Misdirected, 421, "http_request_denied"),
-            (Refusal::BodyTooLarge, 413, "http_request_error"),
-            (Refusal::Connect(Certificate), 502, "tls_certificate_error"),
-            (Refusal::Connect(Tls), 502, "tls_protocol_error"),
-            (Refusal::Connect(Protocol), 502, "http_upgrade_failed"),
-            (Refusal::Loop, 508, "proxy_loop_detected"),
-            (Refusal::Audience, 403, "http_request_denied"),
-            (Refusal::NoRoute, 404, "destination_not_found"),
-            (Refusal::UnclearWish, 503, "destination_unavailable"),
-            (Refusal::NoEndpoint, 503, "destination_unavailable"),
-            (Refusal::Overloaded, 503, "connection_limit_reached"),
-            (Refusal::Connect(Limit), 503, "connection_limit_reached"),
-            (Refusal::Connect(Descriptors), 503, "connection_limit_reached"),
-            (Refusal::TooMany(NonZeroU32::MIN), 429, "http_request_denied"),
-            (Refusal::Connect(Refused), 502, "connection_refused"),
-            (Refusal::Connect(Timeout), 504, "connection_timeout"),
-            (Refusal::Connect(Dns), 502, "dns_error"),
-            (Refusal::Connect(Unreachable), 502, "destination_ip_unroutable"),
-            (Refusal::Connect(Other), 502, "destination_unavailable"),
-            (Refusal::Closed, 502, "connection_terminated"),
-            (Refusal::Protocol, 502, "http_protocol_error"),
-            (Refusal::BodyIncomplete, 400, "http_request_error"),
-            (Refusal::Timeout, 504, "http_response_timeout"),
-            (Refusal::TooLong, 504, "http_response_timeout"),
+            (ProxyError::Malformed("x"), 400, "http_request_error"),
+            (ProxyError::TransferCoding, 501, "http_request_error"),
+            (ProxyError::Method, 405, "http_request_denied"),
+            (ProxyError::TargetTooLong, 414, "http_request_error"),
+            (ProxyError::HeadTooLarge, 431, "http_request_error"),
+            (ProxyError::HeadTooSlow, 408, "http_request_error"),
+            (ProxyError::Misdirected, 421, "http_request_denied"),
+            (ProxyError::BodyTooLarge, 413, "http_request_error"),
+            (ProxyError::Connect(Certificate), 502, "tls_certificate_error"),
+            (ProxyError::Connect(Tls), 502, "tls_protocol_error"),
+            (ProxyError::Connect(Protocol), 502, "http_upgrade_failed"),
+            (ProxyError::Loop, 508, "proxy_loop_detected"),
+            (ProxyError::Audience, 403, "http_request_denied"),
+            (ProxyError::NoRoute, 404, "destination_not_found"),
+            (ProxyError::UnclearPreview, 503, "destination_unavailable"),
+            (ProxyError::NoEndpoint, 503, "destination_unavailable"),
+            (ProxyError::Overloaded, 503, "connection_limit_reached"),
+            (ProxyError::Connect(Limit), 503, "connection_limit_reached"),
+            (ProxyError::Connect(Descriptors), 503, "connection_limit_reached"),
+            (ProxyError::TooMany(NonZeroU32::MIN), 429, "http_request_denied"),
+            (ProxyError::Connect(Refused), 502, "connection_refused"),
+            (ProxyError::Connect(Timeout), 504, "connection_timeout"),
+            (ProxyError::Connect(Dns), 502, "dns_error"),
+            (ProxyError::Connect(Unreachable), 502, "destination_ip_unroutable"),
+            (ProxyError::Connect(Other), 502, "destination_unavailable"),
+            (ProxyError::Closed, 502, "connection_terminated"),
+            (ProxyError::Protocol, 502, "http_protocol_error"),
+            (ProxyError::BodyIncomplete, 400, "http_request_error"),
+            (ProxyError::Timeout, 504, "http_response_timeout"),
+            (ProxyError::TooLong, 504, "http_response_timeout"),
         ] {
             assert_eq!(refusal.status(), (StatusCode::from_u16(status).expect("a code"), error));
             let mut out = Vec::new();
@@ -362,7 +363,7 @@ mod tests {
     #[test]
     fn what_the_proxy_can_do_is_no_error() {
         let mut out = Vec::new();
-        Refusal::Options.put(&mut out, &told(true));
+        ProxyError::Options.put(&mut out, &told(true));
         let text = String::from_utf8(out).expect("ASCII");
         assert!(text.starts_with("HTTP/1.1 200 OK\r\n"), "{text}");
         assert!(text.contains("\r\nAllow: GET, HEAD,"), "{text}");
@@ -372,17 +373,17 @@ mod tests {
     #[test]
     fn whoever_asks_for_the_head_gets_the_head() {
         let mut out = Vec::new();
-        Refusal::NoRoute.put(&mut out, &Told { is_for_head: true, ..told(false) });
+        ProxyError::NoRoute.put(&mut out, &ErrorReply { is_for_head: true, ..told(false) });
         let text = String::from_utf8(out).expect("ASCII");
         assert!(text.ends_with("\r\n\r\n") && text.contains("\r\nConnection: close\r\n"), "{text}");
     }
 
-    fn told(goes_on: bool) -> Told<'static> {
-        Told {
+    fn told(goes_on: bool) -> ErrorReply<'static> {
+        ErrorReply {
             version: Version::Http11,
             is_for_head: false,
             goes_on,
-            marks: Marks::default(),
+            marks: FlipgateHeaders::default(),
             hsts: None,
             is_grpc: false,
             location: None,

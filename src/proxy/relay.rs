@@ -10,39 +10,39 @@ use tracing::warn;
 
 use super::{
     abandoned::is_endless,
-    admitted::Admitted,
-    answer::Plan,
-    failure::Failure,
-    flow::{Broken, Flow, Stuck, Trailers, intake},
-    memory::Memory,
-    refusal::Refusal,
-    retries::Found,
-    said::Line,
+    admitted::AdmittedRequest,
+    answer::ResponsePlan,
+    failure::UpstreamFailure,
+    flow::{BlockedOn, BodyPipe, TrailerPolicy, TransferError, intake},
+    memory::PeerCache,
+    refusal::ProxyError,
+    retries::UpstreamResponse,
+    said::LimitedEvent,
     upload::AHEAD_MAX,
 };
 use crate::{
-    downstream::{After, Client, Connection, Wait},
+    downstream::{AfterExchange, ClientConnection, ClientStream, Timeout},
     http1::{Framing, ResponseHead},
-    net::Channel,
+    net::HttpStream,
 };
 
 /// A request whose answer's head is known. The request may still be on its way up.
-pub(super) struct Answered<'e, 'a> {
-    request: &'e mut Admitted<'a>,
+pub(super) struct AnsweredRequest<'e, 'a> {
+    request: &'e mut AdmittedRequest<'a>,
     /// The answer's code.
     code: u16,
-    plan: Plan,
+    plan: ResponsePlan,
     /// The answer on its way down.
-    download: Flow,
+    download: BodyPipe,
     /// Whether the last byte of the answer is written.
     is_written: bool,
     /// Whether the answer goes on for as long as its client listens.
     is_endless: bool,
 }
 
-// === impl Answered ===
+// === impl AnsweredRequest ===
 
-impl<'e, 'a> Answered<'e, 'a> {
+impl<'e, 'a> AnsweredRequest<'e, 'a> {
     /// The answer to `request` with this head, which stands at the beginning of what `found` has sent. It
     /// is taken away there.
     #[expect(
@@ -51,25 +51,27 @@ impl<'e, 'a> Answered<'e, 'a> {
     )]
     #[inline(always)]
     pub(super) fn begin(
-        request: &'e mut Admitted<'a>,
-        client: &mut Client<Memory>,
-        found: &mut Found,
+        request: &'e mut AdmittedRequest<'a>,
+        client: &mut ClientStream<PeerCache>,
+        found: &mut UpstreamResponse,
         head: ResponseHead,
-    ) -> Result<Self, Failure> {
+    ) -> Result<Self, UpstreamFailure> {
         let upstream = &mut found.upstream.channel;
         let plan = request.plan(&head, client.split().1);
         if request.ask.is_stream && request.ask.wants_websocket && matches!(head.status, 200..=299)
         {
             // To a client of HTTP/2 it would say that the WebSocket is open: RFC 8441, section 5.
-            return Err(Failure::Refused(Refusal::Protocol));
+            return Err(UpstreamFailure::Refused(ProxyError::Protocol));
         }
         let trailers = match request.ask.takes_trailers {
-            true => Trailers::of(head.fields.lines(upstream.unread()), &request.proxy.trailers),
-            false => Trailers::Drop,
+            true => {
+                TrailerPolicy::of(head.fields.lines(upstream.unread()), &request.proxy.trailers)
+            }
+            false => TrailerPolicy::Drop,
         };
         let is_endless = request.awaits_abandoned() && is_endless(&head, upstream);
         let out = request.put_head(&head, plan, client, upstream)?;
-        let mut download = Flow::new(out, intake(upstream, plan.framing), plan.told, trailers);
+        let mut download = BodyPipe::new(out, intake(upstream, plan.framing), plan.told, trailers);
         download.demand(request.proxy.least_progress);
         Ok(Self { request, code: head.status, plan, download, is_written: false, is_endless })
     }
@@ -80,9 +82,9 @@ impl<'e, 'a> Answered<'e, 'a> {
     /// Dropping the future loses what was read and not yet written: neither connection is of use then.
     pub(super) async fn relay(
         &mut self,
-        client: &mut Client<Memory>,
-        found: &mut Found,
-    ) -> Result<(), Failure> {
+        client: &mut ClientStream<PeerCache>,
+        found: &mut UpstreamResponse,
+    ) -> Result<(), UpstreamFailure> {
         let (socket, connection) = client.split();
         let upstream = &mut found.upstream.channel;
         // An answer up to the end of the connection must not look whole, however it comes to be cut.
@@ -93,9 +95,9 @@ impl<'e, 'a> Answered<'e, 'a> {
         let relayed = poll_fn(|context| {
             match connection.take_alarm() {
                 // The request is given up then, but not its answer.
-                Some(Wait::Rest) => self.request.upload.give_up(),
-                Some(Wait::HalfClosed | Wait::Taken) => return Poll::Ready(Err(gone())),
-                Some(_) => return Poll::Ready(Err(Broken::TooSlow)),
+                Some(Timeout::Rest) => self.request.upload.give_up(),
+                Some(Timeout::HalfClosed | Timeout::Taken) => return Poll::Ready(Err(gone())),
+                Some(_) => return Poll::Ready(Err(TransferError::TooSlow)),
                 None => {}
             }
             let relayed = self.download.poll(context, upstream, socket);
@@ -117,7 +119,8 @@ impl<'e, 'a> Answered<'e, 'a> {
                 socket.reset(upstream.broken());
             }
             let failure = self.give_up(&broken, found, connection);
-            let has_left = matches!((&broken, &failure), (Broken::Writing(_), Failure::Left));
+            let has_left =
+                matches!((&broken, &failure), (TransferError::Writing(_), UpstreamFailure::Left));
             if has_left && !self.is_endless && self.request.outlives_client() {
                 let upstream = &mut found.upstream.channel;
                 let rest = self.request.await_rest(client, upstream, &mut self.download);
@@ -126,7 +129,7 @@ impl<'e, 'a> Answered<'e, 'a> {
             return Err(failure);
         }
         self.is_written = true;
-        connection.end(Wait::Exchange);
+        connection.end(Timeout::Exchange);
         self.request.note_success(self.code);
         if self.request.upload.is_going() && self.plan.keeps_alive {
             self.send_rest(socket, upstream, connection).await;
@@ -136,10 +139,14 @@ impl<'e, 'a> Answered<'e, 'a> {
 
     /// Keeps the upstream's connection for the next request if it can take one, and tells what becomes of
     /// the client's.
-    pub(super) fn end<T>(self, client: &mut Client<Memory>, found: Found) -> After<T> {
+    pub(super) fn end<T>(
+        self,
+        client: &mut ClientStream<PeerCache>,
+        found: UpstreamResponse,
+    ) -> AfterExchange<T> {
         let Self { request, code: _, plan, download: _, is_written: _, is_endless: _ } = self;
         let is_sent = request.upload.is_done();
-        let Found { upstream, member } = found;
+        let UpstreamResponse { upstream, member } = found;
         // The end of a stream says where its answer ends.
         if is_sent
             && (plan.keeps_alive || upstream.channel.is_stream())
@@ -149,7 +156,7 @@ impl<'e, 'a> Answered<'e, 'a> {
             let now = client.split().1.now();
             request.proxy.connections.put_back(&member, upstream, now);
         }
-        if plan.goes_on && is_sent { After::GoOn } else { After::Close }
+        if plan.goes_on && is_sent { AfterExchange::GoOn } else { AfterExchange::Close }
     }
 
     /// Moves the rest of a request on while its answer is relayed. A request that breaks off does not
@@ -157,19 +164,19 @@ impl<'e, 'a> Answered<'e, 'a> {
     fn keep_sending(
         &mut self,
         context: &mut Context<'_>,
-        socket: &mut Channel,
-        upstream: &mut Channel,
-        connection: &Connection<Memory>,
-    ) -> Result<(), Failure> {
+        socket: &mut HttpStream,
+        upstream: &mut HttpStream,
+        connection: &ClientConnection<PeerCache>,
+    ) -> Result<(), UpstreamFailure> {
         match self.send(context, socket, upstream, connection) {
             Ok(()) => {}
-            Err(Failure::Left) => return Err(Failure::Left),
-            Err(Failure::Refused(_) | Failure::Closed | Failure::Late) => {
+            Err(UpstreamFailure::Left) => return Err(UpstreamFailure::Left),
+            Err(UpstreamFailure::Refused(_) | UpstreamFailure::Closed | UpstreamFailure::Late) => {
                 self.request.upload.break_off();
-                connection.end(Wait::Rest);
+                connection.end(Timeout::Rest);
             }
         }
-        let Admitted { upload, interim, .. } = &mut *self.request;
+        let AdmittedRequest { upload, interim, .. } = &mut *self.request;
         upload.watch(context, socket, connection, interim.is_client_waiting())
     }
 
@@ -178,21 +185,21 @@ impl<'e, 'a> Answered<'e, 'a> {
     fn send(
         &mut self,
         context: &mut Context<'_>,
-        socket: &mut Channel,
-        upstream: &mut Channel,
-        connection: &Connection<Memory>,
-    ) -> Result<(), Failure> {
+        socket: &mut HttpStream,
+        upstream: &mut HttpStream,
+        connection: &ClientConnection<PeerCache>,
+    ) -> Result<(), UpstreamFailure> {
         if !self.request.upload.is_going() {
             return Ok(());
         }
         let progress = self.request.upload.send(context, socket, upstream)?;
-        connection.note(Wait::Body, false, progress.has_moved);
+        connection.note(Timeout::Body, false, progress.has_moved);
         // A stream may stand still one way while it goes on the other.
         let is_bounded = !self.request.ask.is_stream || self.is_written;
-        connection.note(Wait::Rest, progress.is_going && is_bounded, progress.has_moved);
-        let is_waiting = connection.is_waiting(Wait::AnswerBody);
+        connection.note(Timeout::Rest, progress.is_going && is_bounded, progress.has_moved);
+        let is_waiting = connection.is_waiting(Timeout::AnswerBody);
         let stall = self.request.timeouts().stall;
-        connection.note_for(Wait::AnswerBody, stall, is_waiting, progress.has_moved);
+        connection.note_for(Timeout::AnswerBody, stall, is_waiting, progress.has_moved);
         Ok(())
     }
 
@@ -200,9 +207,9 @@ impl<'e, 'a> Answered<'e, 'a> {
     /// still be taking it, so the claim stays.
     async fn send_rest(
         &mut self,
-        socket: &mut Channel,
-        upstream: &mut Channel,
-        connection: &Connection<Memory>,
+        socket: &mut HttpStream,
+        upstream: &mut HttpStream,
+        connection: &ClientConnection<PeerCache>,
     ) {
         poll_fn(|context| {
             if connection.take_alarm().is_some()
@@ -225,43 +232,53 @@ impl<'e, 'a> Answered<'e, 'a> {
 
     /// An answer that does not come to its end: the client must not take it for whole. Returns what it is
     /// told instead, if nothing was written.
-    fn give_up(&self, broken: &Broken, found: &Found, connection: &Connection<Memory>) -> Failure {
-        if let Broken::Writing(error) = broken {
+    fn give_up(
+        &self,
+        broken: &TransferError,
+        found: &UpstreamResponse,
+        connection: &ClientConnection<PeerCache>,
+    ) -> UpstreamFailure {
+        if let TransferError::Writing(error) = broken {
             // A head that HTTP/2 has no words for was not sent.
             let is_unsaid = error.kind() == io::ErrorKind::InvalidData && self.download.sent() == 0;
-            return if is_unsaid { Failure::Refused(Refusal::Protocol) } else { Failure::Left };
+            return if is_unsaid {
+                UpstreamFailure::Refused(ProxyError::Protocol)
+            } else {
+                UpstreamFailure::Left
+            };
         }
         // One that is too slow may be so for its client.
-        let is_theirs =
-            !matches!(broken, Broken::TooSlow) || self.download.stuck() == Some(Stuck::Reading);
+        let is_theirs = !matches!(broken, TransferError::TooSlow)
+            || self.download.stuck() == Some(BlockedOn::Reading);
         if is_theirs {
             self.request.note_failure(&found.member, "its answer broke off", connection);
         }
         let (service, color) = self.request.names();
         let endpoint = found.member.endpoint().to_string();
         let said = &self.request.proxy.said;
-        if let Some(suppressed) = said.may_say(Line::BrokeOff, connection.now()) {
+        if let Some(suppressed) = said.may_say(LimitedEvent::BrokeOff, connection.now()) {
             warn!(%service, %color, endpoint, %broken, suppressed, "an answer broke off");
         }
         match (self.download.sent(), broken) {
-            (0, Broken::TooSlow) => Failure::Refused(Refusal::Timeout),
-            (0, _) => Failure::Refused(Refusal::Protocol),
-            _ => Failure::Left,
+            (0, TransferError::TooSlow) => UpstreamFailure::Refused(ProxyError::Timeout),
+            (0, _) => UpstreamFailure::Refused(ProxyError::Protocol),
+            _ => UpstreamFailure::Left,
         }
     }
 
-    fn note_download(&mut self, connection: &Connection<Memory>) {
+    fn note_download(&mut self, connection: &ClientConnection<PeerCache>) {
         let (stuck, has_moved) = (self.download.stuck(), self.download.has_moved());
-        connection.note(Wait::Taken, stuck == Some(Stuck::Writing), has_moved);
-        let (stall, is_awaited) = (self.request.timeouts().stall, stuck == Some(Stuck::Reading));
-        connection.note_for(Wait::AnswerBody, stall, is_awaited, has_moved);
+        connection.note(Timeout::Taken, stuck == Some(BlockedOn::Writing), has_moved);
+        let (stall, is_awaited) =
+            (self.request.timeouts().stall, stuck == Some(BlockedOn::Reading));
+        connection.note_for(Timeout::AnswerBody, stall, is_awaited, has_moved);
         if self.request.upload.is_half_closed() && has_moved {
-            connection.begin(Wait::HalfClosed);
+            connection.begin(Timeout::HalfClosed);
         }
     }
 }
 
 /// What is said of a client that has left.
-fn gone() -> Broken {
-    Broken::Writing(io::ErrorKind::ConnectionReset.into())
+fn gone() -> TransferError {
+    TransferError::Writing(io::ErrorKind::ConnectionReset.into())
 }

@@ -5,25 +5,28 @@ use std::{future::poll_fn, sync::Arc, task::Poll, time::Instant};
 use tracing::{debug, warn};
 
 use super::{
-    admitted::Admitted, failure::Failure, memory::Memory, refusal::Refusal, said::Line,
-    upload::has_left,
+    admitted::AdmittedRequest, failure::UpstreamFailure, memory::PeerCache, refusal::ProxyError,
+    said::LimitedEvent, upload::has_left,
 };
 use crate::{
-    downstream::{Client, Connection, Wait},
+    downstream::{ClientConnection, ClientStream, Timeout},
     http1::ResponseHead,
-    http2::Reset,
+    http2::StreamReset,
     metrics::LimitHit,
-    upstream::{self, Choice, ConnectError, ConnectReason, Errand, Member, Picked, Seat},
+    upstream::{
+        self, ConnectContext, ConnectError, ConnectReason, EndpointState, PickRequest, PickResult,
+        RequestPermit,
+    },
 };
 
 /// A request on its way over the endpoints of its pool.
-pub(super) struct Course<'e, 'a> {
-    pub(super) request: &'e mut Admitted<'a>,
-    pub(super) tried: Vec<Arc<Member>>,
+pub(super) struct RetryState<'e, 'a> {
+    pub(super) request: &'e mut AdmittedRequest<'a>,
+    pub(super) tried: Vec<Arc<EndpointState>>,
     /// What its client is told if nobody is left.
-    pub(super) refusal: Refusal,
+    pub(super) refusal: ProxyError,
     /// Members that have closed a connection that waited: a fresh one tells whether they live.
-    stale: Vec<Arc<Member>>,
+    stale: Vec<Arc<EndpointState>>,
     was_turned_down: bool,
     /// Whether it has left an endpoint that closed a fresh connection: one may have died meanwhile, and two
     /// are no accident.
@@ -33,13 +36,13 @@ pub(super) struct Course<'e, 'a> {
     /// What had become of it, until it is sent once more.
     again: Option<&'static str>,
     /// Where it goes next, if that is known already.
-    next: Option<Seat>,
+    next: Option<RequestPermit>,
 }
 
 /// Where an answer comes from.
-pub(super) struct Found {
-    pub(super) upstream: upstream::Connection,
-    pub(super) member: Arc<Member>,
+pub(super) struct UpstreamResponse {
+    pub(super) upstream: upstream::UpstreamConnection,
+    pub(super) member: Arc<EndpointState>,
 }
 
 /// Places that may turn out to be taken by others before a request is refused.
@@ -56,24 +59,24 @@ const MISSED_PLACES_MAX: u32 = 3;
 /// Dropping the future gives up the request: its place in the line and its connection. Its hold, with
 /// its seat, is the caller's.
 pub(super) async fn forward(
-    request: &mut Admitted<'_>,
-    client: &mut Client<Memory>,
-) -> Result<(Found, ResponseHead), Failure> {
-    let mut course = Course::new(request);
+    request: &mut AdmittedRequest<'_>,
+    client: &mut ClientStream<PeerCache>,
+) -> Result<(UpstreamResponse, ResponseHead), UpstreamFailure> {
+    let mut course = RetryState::new(request);
     loop {
         if course.tried.len() >= course.request.pool().policy().retry.tries {
-            return Err(Failure::Refused(course.refusal));
+            return Err(UpstreamFailure::Refused(course.refusal));
         }
         let now = client.split().1.now();
         let picked = match course.next.take() {
-            Some(seat) => Picked::Seat(seat),
+            Some(seat) => PickResult::Seat(seat),
             None => course.pick(&course.tried, false, now),
         };
         let seat = match picked {
-            Picked::Seat(seat) => seat,
-            Picked::Nobody => return Err(Failure::Refused(course.refusal)),
+            PickResult::Seat(seat) => seat,
+            PickResult::Nobody => return Err(UpstreamFailure::Refused(course.refusal)),
             // In a box of its own, since it is seldom needed.
-            Picked::Full => Box::pin(course.wait_in_line(client)).await?,
+            PickResult::Full => Box::pin(course.wait_in_line(client)).await?,
         };
         if let Some(reason) = course.again.take() {
             course.request.pool().metrics().retried(reason);
@@ -89,25 +92,25 @@ pub(super) async fn forward(
                 }
             },
         };
-        let mut found = Found { upstream, member };
+        let mut found = UpstreamResponse { upstream, member };
         course.request.hold.sit(seat);
         let channel = &mut found.upstream.channel;
         let answered = course.request.attempt(client, channel, &course.tried).await;
-        if matches!(answered, Err(Failure::Left)) && course.request.outlives_client() {
+        if matches!(answered, Err(UpstreamFailure::Left)) && course.request.outlives_client() {
             Box::pin(course.request.await_answer(client, channel)).await;
-            return Err(Failure::Left);
+            return Err(UpstreamFailure::Left);
         }
         let (_, connection) = client.split();
-        connection.end(Wait::Try);
+        connection.end(Timeout::Try);
         match answered {
             Ok(head) if course.is_refused_answer(&head, &found.member, connection) => {
-                course.go_on(&found.member, Refusal::Closed, "status");
+                course.go_on(&found.member, ProxyError::Closed, "status");
             }
             Ok(head) => return Ok((found, head)),
             Err(failure) => course.decide_on_failure(failure, &mut found, connection)?,
         }
-        connection.end(Wait::Answer);
-        connection.end(Wait::Continue);
+        connection.end(Timeout::Answer);
+        connection.end(Timeout::Continue);
         drop(found);
         // Its place is free for whoever comes, itself included.
         course.request.hold.stand_up();
@@ -116,21 +119,21 @@ pub(super) async fn forward(
 }
 
 /// How a connection has ended on which no byte of an answer came.
-struct Ended {
+struct ConnectionEnd {
     /// Whether the request was the first one on it.
     is_fresh: bool,
     /// Whether the endpoint says that it has not begun with it.
     is_unprocessed: bool,
 }
 
-// === impl Course ===
+// === impl RetryState ===
 
-impl<'e, 'a> Course<'e, 'a> {
-    fn new(request: &'e mut Admitted<'a>) -> Self {
+impl<'e, 'a> RetryState<'e, 'a> {
+    fn new(request: &'e mut AdmittedRequest<'a>) -> Self {
         Self {
             request,
             tried: Vec::new(),
-            refusal: Refusal::NoEndpoint,
+            refusal: ProxyError::NoEndpoint,
             stale: Vec::new(),
             has_left_closed: false,
             was_turned_down: false,
@@ -140,10 +143,15 @@ impl<'e, 'a> Course<'e, 'a> {
         }
     }
 
-    pub(super) fn pick(&self, tried: &[Arc<Member>], is_called: bool, now: Instant) -> Picked {
-        let Admitted { proxy, ask, terms, .. } = &*self.request;
+    pub(super) fn pick(
+        &self,
+        tried: &[Arc<EndpointState>],
+        is_called: bool,
+        now: Instant,
+    ) -> PickResult {
+        let AdmittedRequest { proxy, ask, terms, .. } = &*self.request;
         let connections = &proxy.connections;
-        let choice = Choice {
+        let choice = PickRequest {
             tried,
             key: terms.key,
             // Also one that is not to be used again: it makes room for a fresh one.
@@ -157,12 +165,12 @@ impl<'e, 'a> Course<'e, 'a> {
     /// Opens a connection, unless the whole exchange takes too long.
     async fn open(
         &self,
-        client: &mut Client<Memory>,
-        member: &Arc<Member>,
-    ) -> Result<Result<upstream::Connection, ConnectError>, Failure> {
+        client: &mut ClientStream<PeerCache>,
+        member: &Arc<EndpointState>,
+    ) -> Result<Result<upstream::UpstreamConnection, ConnectError>, UpstreamFailure> {
         let (channel, connection) = client.split();
         let request = &*self.request;
-        let errand = Errand {
+        let errand = ConnectContext {
             client: connection.peer().socket_address(),
             local: connection.peer().listener().address,
             is_for_tunnel: request.ask.wants_websocket,
@@ -174,17 +182,23 @@ impl<'e, 'a> Course<'e, 'a> {
         // In a box of its own, since it is seldom needed and large.
         let mut opening = Box::pin(opening);
         poll_fn(|context| match connection.take_alarm() {
-            Some(Wait::Exchange) => Poll::Ready(Err(Failure::Refused(Refusal::Timeout))),
-            Some(Wait::HalfClosed | Wait::Taken) => Poll::Ready(Err(Failure::Left)),
+            Some(Timeout::Exchange) => {
+                Poll::Ready(Err(UpstreamFailure::Refused(ProxyError::Timeout)))
+            }
+            Some(Timeout::HalfClosed | Timeout::Taken) => Poll::Ready(Err(UpstreamFailure::Left)),
             // A stream that was taken back holds no place any more in what its client may have.
-            _ if has_left(channel, context) => Poll::Ready(Err(Failure::Left)),
+            _ if has_left(channel, context) => Poll::Ready(Err(UpstreamFailure::Left)),
             _ => opening.as_mut().poll(context).map(Ok),
         })
         .await
     }
 
     /// A connection could not be opened: somebody else is asked, unless that would be no better.
-    fn note_unopened(&mut self, member: &Arc<Member>, error: &ConnectError) -> Result<(), Failure> {
+    fn note_unopened(
+        &mut self,
+        member: &Arc<EndpointState>,
+        error: &ConnectError,
+    ) -> Result<(), UpstreamFailure> {
         let (service, color) = self.request.names();
         debug!(%service, %color, %error, "next one");
         match error.reason {
@@ -193,15 +207,15 @@ impl<'e, 'a> Course<'e, 'a> {
                 self.missed_places += 1;
                 if self.missed_places > MISSED_PLACES_MAX {
                     self.request.pool().limited(LimitHit::Queue);
-                    return Err(Failure::Refused(Refusal::Overloaded));
+                    return Err(UpstreamFailure::Refused(ProxyError::Overloaded));
                 }
             }
             ConnectReason::Descriptors => {
                 self.request.pool().limited(LimitHit::Descriptors);
-                return Err(Failure::Refused(Refusal::Overloaded));
+                return Err(UpstreamFailure::Refused(ProxyError::Overloaded));
             }
             reason => {
-                self.go_on(member, Refusal::Connect(reason), "connect");
+                self.go_on(member, ProxyError::Connect(reason), "connect");
             }
         }
         Ok(())
@@ -210,11 +224,11 @@ impl<'e, 'a> Course<'e, 'a> {
     /// A connection has ended without a byte of an answer.
     fn decide_on_closed(
         &mut self,
-        member: &Arc<Member>,
-        ended: &Ended,
-        connection: &Connection<Memory>,
-    ) -> Result<(), Failure> {
-        let Ended { is_fresh, is_unprocessed } = *ended;
+        member: &Arc<EndpointState>,
+        ended: &ConnectionEnd,
+        connection: &ClientConnection<PeerCache>,
+    ) -> Result<(), UpstreamFailure> {
+        let ConnectionEnd { is_fresh, is_unprocessed } = *ended;
         let (service, color) = self.request.names();
         let endpoint = member.endpoint();
         let now = connection.now();
@@ -227,10 +241,10 @@ impl<'e, 'a> Course<'e, 'a> {
                 || !is_fresh && self.request.ask.is_repeatable
                 || is_fresh && self.may_leave_closed(member) && self.withdraw(now));
         if !may_repeat {
-            if let Some(suppressed) = self.request.proxy.said.may_say(Line::Closed, now) {
+            if let Some(suppressed) = self.request.proxy.said.may_say(LimitedEvent::Closed, now) {
                 warn!(%service, %color, %endpoint, suppressed, "closed without an answer");
             }
-            return Err(Failure::Refused(Refusal::Closed));
+            return Err(UpstreamFailure::Refused(ProxyError::Closed));
         }
         debug!(%service, %color, %endpoint, "closed without an answer; once more");
         self.again = Some(if is_unprocessed { "unprocessed" } else { "closed" });
@@ -240,7 +254,7 @@ impl<'e, 'a> Course<'e, 'a> {
         } else if is_fresh || !self.takes_waiting(member) {
             self.has_left_closed |= is_fresh;
             // It takes connections and closes them: as good as none.
-            self.refusal = Refusal::Closed;
+            self.refusal = ProxyError::Closed;
             self.tried.push(Arc::clone(member));
         }
         self.stale.push(Arc::clone(member));
@@ -249,7 +263,7 @@ impl<'e, 'a> Course<'e, 'a> {
 
     /// Whether a request that was closed on a fresh connection goes to somebody else: once, or as often as the
     /// service has chosen.
-    fn may_leave_closed(&self, member: &Arc<Member>) -> bool {
+    fn may_leave_closed(&self, member: &Arc<EndpointState>) -> bool {
         self.may_retry(|it| it.on_closed || !self.has_left_closed)
             && self.request.pool().has_other(&self.tried, member)
     }
@@ -258,8 +272,8 @@ impl<'e, 'a> Course<'e, 'a> {
     fn is_refused_answer(
         &mut self,
         head: &ResponseHead,
-        member: &Arc<Member>,
-        connection: &Connection<Memory>,
+        member: &Arc<EndpointState>,
+        connection: &ClientConnection<PeerCache>,
     ) -> bool {
         if self.request.pool().policy().ejection.statuses.contains(head.status) {
             self.request.note_failure(member, &format!("answered {}", head.status), connection);
@@ -269,13 +283,21 @@ impl<'e, 'a> Course<'e, 'a> {
     }
 
     /// Whether an answer that cannot be understood is as good as none.
-    fn may_leave_broken(&mut self, member: &Arc<Member>, connection: &Connection<Memory>) -> bool {
+    fn may_leave_broken(
+        &mut self,
+        member: &Arc<EndpointState>,
+        connection: &ClientConnection<PeerCache>,
+    ) -> bool {
         self.may_retry(|it| it.on_closed) && self.has_alternative(member, connection)
     }
 
     /// Whether there is somebody else to ask, with a place for this request, and a retry left for it. Both
     /// are taken then: an answer is not given up for one that may not come.
-    fn has_alternative(&mut self, member: &Arc<Member>, connection: &Connection<Memory>) -> bool {
+    fn has_alternative(
+        &mut self,
+        member: &Arc<EndpointState>,
+        connection: &ClientConnection<PeerCache>,
+    ) -> bool {
         let pool = self.request.pool();
         let may = !self.request.interim.has_come()
             && self.request.upload.can_rewind()
@@ -285,7 +307,7 @@ impl<'e, 'a> Course<'e, 'a> {
             return false;
         }
         let tried = [&self.tried[..], &[Arc::clone(member)]].concat();
-        let Picked::Seat(seat) = self.pick(&tried, false, connection.now()) else {
+        let PickResult::Seat(seat) = self.pick(&tried, false, connection.now()) else {
             return false;
         };
         self.next = Some(seat).filter(|_| self.withdraw(connection.now()));
@@ -302,8 +324,12 @@ impl<'e, 'a> Course<'e, 'a> {
     }
 
     /// Takes a connection to this member that waits for a request, if there is one that may be used.
-    fn take_waiting(&self, member: &Arc<Member>, now: Instant) -> Option<upstream::Connection> {
-        let Admitted { proxy, ask, .. } = &*self.request;
+    fn take_waiting(
+        &self,
+        member: &Arc<EndpointState>,
+        now: Instant,
+    ) -> Option<upstream::UpstreamConnection> {
+        let AdmittedRequest { proxy, ask, .. } = &*self.request;
         // What was closed before may be so elsewhere too.
         let with_care = !ask.is_repeatable || !self.stale.is_empty();
         match self.takes_waiting(member) {
@@ -315,31 +341,36 @@ impl<'e, 'a> Course<'e, 'a> {
     /// A try has failed: prepares the next one, unless there is none.
     fn decide_on_failure(
         &mut self,
-        failure: Failure,
-        found: &mut Found,
-        connection: &Connection<Memory>,
-    ) -> Result<(), Failure> {
-        let Found { upstream, member } = found;
+        failure: UpstreamFailure,
+        found: &mut UpstreamResponse,
+        connection: &ClientConnection<PeerCache>,
+    ) -> Result<(), UpstreamFailure> {
+        let UpstreamResponse { upstream, member } = found;
         match failure {
-            Failure::Late => {
+            UpstreamFailure::Late => {
                 upstream.distrust();
                 self.request.note_failure(member, "no answer in time", connection);
                 let why = if member.is_silent() { "silent" } else { "timeout" };
-                self.go_on(member, Refusal::Timeout, why);
+                self.go_on(member, ProxyError::Timeout, why);
             }
-            Failure::Closed => {
-                let ended = Ended {
+            UpstreamFailure::Closed => {
+                let ended = ConnectionEnd {
                     is_fresh: !upstream.is_reused,
-                    is_unprocessed: upstream.channel.broken().is_some_and(Reset::is_unprocessed),
+                    is_unprocessed: upstream
+                        .channel
+                        .broken()
+                        .is_some_and(StreamReset::is_unprocessed),
                 };
                 self.decide_on_closed(member, &ended, connection)?;
             }
-            Failure::Refused(Refusal::Protocol) if self.may_leave_broken(member, connection) => {
+            UpstreamFailure::Refused(ProxyError::Protocol)
+                if self.may_leave_broken(member, connection) =>
+            {
                 self.request.note_failure(member, "an answer that is not HTTP", connection);
-                self.go_on(member, Refusal::Protocol, "protocol");
+                self.go_on(member, ProxyError::Protocol, "protocol");
             }
-            Failure::Refused(refusal) => {
-                if refusal == Refusal::Timeout {
+            UpstreamFailure::Refused(refusal) => {
+                if refusal == ProxyError::Timeout {
                     upstream.distrust();
                 }
                 if refusal.is_upstreams() {
@@ -347,18 +378,18 @@ impl<'e, 'a> Course<'e, 'a> {
                 }
                 return Err(failure);
             }
-            Failure::Left => return Err(failure),
+            UpstreamFailure::Left => return Err(failure),
         }
         Ok(())
     }
 
     /// Whether a connection to this member that waits for a request may be used.
-    fn takes_waiting(&self, member: &Arc<Member>) -> bool {
+    fn takes_waiting(&self, member: &Arc<EndpointState>) -> bool {
         !self.stale.iter().any(|it| Arc::ptr_eq(it, member))
     }
 
     /// To somebody else, and why.
-    fn go_on(&mut self, member: &Arc<Member>, refusal: Refusal, why: &'static str) {
+    fn go_on(&mut self, member: &Arc<EndpointState>, refusal: ProxyError, why: &'static str) {
         self.tried.push(Arc::clone(member));
         (self.refusal, self.again) = (refusal, Some(why));
     }

@@ -8,11 +8,11 @@ use std::{
 
 /// When each kind was said last, and how often it was left out since. Of one worker.
 #[derive(Debug, Default)]
-pub(super) struct Said([Cell<(Option<Instant>, u64)>; 6]);
+pub(super) struct LogLimiter([Cell<(Option<Instant>, u64)>; 6]);
 
 /// What there is to be said.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Line {
+pub(super) enum LimitedEvent {
     /// A connection was closed without an answer.
     Closed,
     /// An answer cannot be understood.
@@ -29,9 +29,9 @@ pub(super) enum Line {
 
 const PAUSE: Duration = Duration::from_secs(1);
 
-impl Said {
+impl LogLimiter {
     /// Whether it is to be said now; then with how many like it were left out.
-    pub(super) fn may_say(&self, line: Line, now: Instant) -> Option<u64> {
+    pub(super) fn may_say(&self, line: LimitedEvent, now: Instant) -> Option<u64> {
         let cell = &self.0[line as usize];
         let (last, left_out) = cell.get();
         if last.is_some_and(|it| now.saturating_duration_since(it) < PAUSE) {
@@ -49,10 +49,10 @@ mod tests {
 
     #[test]
     fn what_happens_often_is_said_once_a_second() {
-        let (said, now) = (Said::default(), Instant::now());
-        assert_eq!(said.may_say(Line::Closed, now), Some(0));
-        assert_eq!(said.may_say(Line::Closed, now + PAUSE / 2), None);
-        assert_eq!(said.may_say(Line::BrokeOff, now + PAUSE / 2), Some(0));
-        assert_eq!(said.may_say(Line::Closed, now + PAUSE), Some(1));
+        let (said, now) = (LogLimiter::default(), Instant::now());
+        assert_eq!(said.may_say(LimitedEvent::Closed, now), Some(0));
+        assert_eq!(said.may_say(LimitedEvent::Closed, now + PAUSE / 2), None);
+        assert_eq!(said.may_say(LimitedEvent::BrokeOff, now + PAUSE / 2), Some(0));
+        assert_eq!(said.may_say(LimitedEvent::Closed, now + PAUSE), Some(1));
     }
 }

@@ -5,19 +5,19 @@ use std::net::SocketAddr;
 
 use super::{
     forwarding::Via,
-    headers::{Answer, Marks, Onward, put_answer, put_request},
-    loops::{Mark, MarkLines, Received},
-    memory::Memory,
+    headers::{FlipgateHeaders, RequestRewrite, ResponseRewrite, put_answer, put_request},
+    loops::{LoopMark, ReceivedVersion, ViaLines},
+    memory::PeerCache,
 };
 use crate::{
-    downstream::{DATE_LENGTH, Entrance, Listener, Peer, Whose},
+    downstream::{DATE_LENGTH, Listener, ListenerContext, Peer, PeerIdentity},
     http1::{Framing, RequestHead, ResponseHead, Version},
 };
 
 /// A client that came in the clear and directly, and is neither internal nor a proxy that is trusted.
-pub struct Stranger {
-    peer: Peer<Memory>,
-    mark_lines: MarkLines,
+pub struct DirectClient {
+    peer: Peer<PeerCache>,
+    mark_lines: ViaLines,
     random: fastrand::Rng,
 }
 
@@ -27,17 +27,17 @@ const LISTENER: ([u8; 4], u16) = ([127, 0, 0, 1], 80);
 /// When it is answered: the date of RFC 9110, section 5.6.7.
 const DATE: [u8; DATE_LENGTH] = *b"Sun, 06 Nov 1994 08:49:37 GMT";
 
-// === impl Stranger ===
+// === impl DirectClient ===
 
-impl Stranger {
+impl DirectClient {
     /// The client at `address`, whose requests get their ids by `seed`.
     #[must_use]
     pub fn new(address: SocketAddr, seed: u64) -> Self {
-        let entrance = Entrance::unbound(Listener::plain(LISTENER.into()));
-        let peer = Peer::new(Whose::Known(address), entrance, None);
+        let entrance = ListenerContext::unbound(Listener::plain(LISTENER.into()));
+        let peer = Peer::new(PeerIdentity::Known(address), entrance, None);
         Self {
             peer,
-            mark_lines: Mark::of(seed).lines(Via::Both),
+            mark_lines: LoopMark::of(seed).lines(Via::Both),
             random: fastrand::Rng::with_seed(seed),
         }
     }
@@ -45,13 +45,13 @@ impl Stranger {
     /// The head that an upstream gets for this one, which stands at the beginning of `bytes`.
     pub fn ask(&mut self, head: &RequestHead, bytes: &[u8]) -> Vec<u8> {
         let Self { peer, mark_lines, random } = self;
-        let onward = Onward {
+        let onward = RequestRewrite {
             expects_continue: head.expects_continue,
             client: Some(peer.address()),
             peer,
             told: None,
             keeps_trace: false,
-            mark: mark_lines.of(Received::Http11),
+            mark: mark_lines.of(ReceivedVersion::Http11),
         };
         put_request(head, bytes, &onward, random)
     }
@@ -59,12 +59,12 @@ impl Stranger {
     /// Writes the head that the client gets for this one, which stands at the beginning of `bytes`, to
     /// the end of `out`: over HTTP/1.1, with a body framed by `framing`, and the connection goes on.
     pub fn answer(out: &mut Vec<u8>, head: &ResponseHead, bytes: &[u8], framing: Framing) {
-        let answer = Answer {
+        let answer = ResponseRewrite {
             version: Version::Http11,
             framing,
             goes_on: true,
             is_websocket: false,
-            marks: Marks::default(),
+            marks: FlipgateHeaders::default(),
             hsts: None,
             via: Some(b"Via: 1.1 flipgate\r\n"),
             date: DATE,

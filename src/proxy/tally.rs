@@ -6,13 +6,13 @@ use crate::metrics::PoolMetrics;
 
 /// When a request came, and how it was answered.
 #[derive(Debug)]
-pub(super) struct Tally {
+pub(super) struct RequestRecord {
     started: Instant,
-    status: Status,
+    status: RecordedStatus,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Status {
+enum RecordedStatus {
     /// There is no answer yet.
     Open,
     /// The answer has this code.
@@ -23,12 +23,12 @@ enum Status {
 /// A client that closed its connection before it had an answer; a number that nginx made common.
 const CLIENT_LEFT: u16 = 499;
 
-// === impl Tally ===
+// === impl RequestRecord ===
 
-impl Tally {
+impl RequestRecord {
     /// Of a request that begins now.
     pub(super) fn begin() -> Self {
-        Self { started: Instant::now(), status: Status::Open }
+        Self { started: Instant::now(), status: RecordedStatus::Open }
     }
 
     pub(super) fn started(&self) -> Instant {
@@ -38,16 +38,16 @@ impl Tally {
     /// Notes the code of the answer. A later one replaces it: of an answer that nothing was written of,
     /// the client gets an error in its place.
     pub(super) fn answer(&mut self, code: u16) {
-        self.status = Status::Answered(code);
+        self.status = RecordedStatus::Answered(code);
     }
 
     /// Counts the request. Does nothing after the first call. A request without an answer is counted as
     /// one whose client has left, also if it was cut.
     pub(super) fn count(&mut self, metrics: &PoolMetrics) {
-        let code = match std::mem::replace(&mut self.status, Status::Counted) {
-            Status::Open => CLIENT_LEFT,
-            Status::Answered(code) => code,
-            Status::Counted => return,
+        let code = match std::mem::replace(&mut self.status, RecordedStatus::Counted) {
+            RecordedStatus::Open => CLIENT_LEFT,
+            RecordedStatus::Answered(code) => code,
+            RecordedStatus::Counted => return,
         };
         metrics.count(code);
         metrics.observe(self.started.elapsed().as_secs_f64());
@@ -60,10 +60,10 @@ mod tests {
     use crate::metrics::Metrics;
 
     /// The codes under which a request is counted, with how often.
-    fn counted(course: impl FnOnce(&mut Tally, &PoolMetrics)) -> Vec<(u16, u64)> {
+    fn counted(course: impl FnOnce(&mut RequestRecord, &PoolMetrics)) -> Vec<(u16, u64)> {
         let metrics = Metrics::new(&prometheus::Registry::new()).expect("a fresh registry");
         let pool = metrics.unrouted();
-        course(&mut Tally::begin(), &pool);
+        course(&mut RequestRecord::begin(), &pool);
         let text = metrics.show(crate::model::Generation(1), true, &[]);
         let lines =
             text.lines().filter_map(|it| it.strip_prefix("flipgate_requests_total{code=\""));
@@ -85,6 +85,6 @@ mod tests {
 
     #[test]
     fn a_request_without_an_answer_is_counted_as_a_client_that_left() {
-        assert_eq!(counted(Tally::count), [(CLIENT_LEFT, 1)]);
+        assert_eq!(counted(RequestRecord::count), [(CLIENT_LEFT, 1)]);
     }
 }

@@ -8,18 +8,18 @@ use std::{
     time::Duration,
 };
 
-use super::{flow::Broken, hold::Hold, memory::Memory};
+use super::{flow::TransferError, hold::RequestClaim, memory::PeerCache};
 use crate::{
-    downstream::{Client, Connection, Wait},
-    net::Channel,
+    downstream::{ClientConnection, ClientStream, Timeout},
+    net::HttpStream,
     upstream,
 };
 
 /// What a connection carries on as behind a `101`. Holds its claim, so it keeps its color and is
 /// waited for by a drain.
 pub struct Tunnel {
-    upstream: upstream::Connection,
-    hold: Hold,
+    upstream: upstream::UpstreamConnection,
+    hold: RequestClaim,
     /// What the client gets first: the head of the answer.
     first: Vec<u8>,
     /// How long it may be without a byte, if not as long as all others.
@@ -27,10 +27,10 @@ pub struct Tunnel {
 }
 
 /// One direction.
-struct Way {
+struct TunnelDirection {
     /// What goes before everything that is read.
     first: Vec<u8>,
-    state: State,
+    state: TunnelState,
     /// Whether bytes wait to be taken.
     is_stuck: bool,
     /// Whether something was written since this was asked the last time.
@@ -38,7 +38,7 @@ struct Way {
 }
 
 #[derive(Clone, Copy, Eq, PartialEq)]
-enum State {
+enum TunnelState {
     Flowing,
     /// Everything is written, but not yet that it was everything.
     Finishing,
@@ -52,8 +52,8 @@ const AT_ONCE: usize = 128 * 1024;
 
 impl Tunnel {
     pub(super) fn new(
-        upstream: upstream::Connection,
-        mut hold: Hold,
+        upstream: upstream::UpstreamConnection,
+        mut hold: RequestClaim,
         first: Vec<u8>,
         patience: Option<Duration>,
     ) -> Self {
@@ -65,9 +65,9 @@ impl Tunnel {
     /// its sending side still gets what the other one sends, as long as that goes on. Nothing is kept in memory while nobody
     /// sends. Dropping the future ends both connections and the claim.
     // Not an `async fn`: that would have two places for everything, and idle tunnels both.
-    pub(super) fn carry(self, mut client: Client<Memory>) -> impl Future<Output = ()> {
+    pub(super) fn carry(self, mut client: ClientStream<PeerCache>) -> impl Future<Output = ()> {
         let Self { mut upstream, hold, first, patience } = self;
-        let (mut up, mut down) = (Way::new(Vec::new()), Way::new(first));
+        let (mut up, mut down) = (TunnelDirection::new(Vec::new()), TunnelDirection::new(first));
         async move {
             let (socket, connection) = client.split();
             let other = &mut upstream.channel;
@@ -78,14 +78,14 @@ impl Tunnel {
             let _ = poll_fn(|context| {
                 let ends = [up.poll(context, socket, other)?, down.poll(context, other, socket)?];
                 let (sent, came) = (take(&mut up.has_moved), take(&mut down.has_moved));
-                connection.note(Wait::Upload, up.is_stuck, sent);
-                connection.note(Wait::Taken, down.is_stuck, came);
+                connection.note(Timeout::Upload, up.is_stuck, sent);
+                connection.note(Timeout::Taken, down.is_stuck, came);
                 if sent || came {
                     begin(connection, patience);
                 }
                 // A WebSocket has no use for one direction alone: who has heard the end says so soon.
                 let is_ending = ends.iter().any(Poll::is_ready);
-                connection.note(Wait::Linger, is_ending, sent || came);
+                connection.note(Timeout::Linger, is_ending, sent || came);
                 match ends.iter().all(Poll::is_ready) {
                     true => Poll::Ready(Ok::<_, io::Error>(())),
                     false => Poll::Pending,
@@ -98,18 +98,18 @@ impl Tunnel {
 }
 
 /// Waits for a byte from now on.
-fn begin(connection: &Connection<Memory>, patience: Option<Duration>) {
+fn begin(connection: &ClientConnection<PeerCache>, patience: Option<Duration>) {
     match patience {
-        Some(patience) => connection.begin_for(Wait::Tunnel, patience),
-        None => connection.begin(Wait::Tunnel),
+        Some(patience) => connection.begin_for(Timeout::Tunnel, patience),
+        None => connection.begin(Timeout::Tunnel),
     }
 }
 
-// === impl Way ===
+// === impl TunnelDirection ===
 
-impl Way {
+impl TunnelDirection {
     fn new(first: Vec<u8>) -> Self {
-        Self { first, state: State::Flowing, is_stuck: false, has_moved: false }
+        Self { first, state: TunnelState::Flowing, is_stuck: false, has_moved: false }
     }
 
     /// `Ready` when everything is written and said to be, or when nothing can be written any more: what
@@ -117,29 +117,29 @@ impl Way {
     fn poll(
         &mut self,
         context: &mut Context<'_>,
-        from: &mut Channel,
-        to: &mut Channel,
+        from: &mut HttpStream,
+        to: &mut HttpStream,
     ) -> io::Result<Poll<()>> {
-        if self.state == State::Flowing {
+        if self.state == TunnelState::Flowing {
             match self.flow(context, from, to) {
-                Poll::Ready(Ok(())) => self.state = State::Finishing,
+                Poll::Ready(Ok(())) => self.state = TunnelState::Finishing,
                 // By TLS and without a farewell, as many end who have said all that they had to say.
-                Poll::Ready(Err(Broken::Reading(error)))
+                Poll::Ready(Err(TransferError::Reading(error)))
                     if error.kind() == io::ErrorKind::UnexpectedEof =>
                 {
-                    self.state = State::Finishing;
+                    self.state = TunnelState::Finishing;
                 }
-                Poll::Ready(Err(Broken::Reading(error))) => return Err(error),
-                Poll::Ready(Err(_)) => self.state = State::Finished,
+                Poll::Ready(Err(TransferError::Reading(error))) => return Err(error),
+                Poll::Ready(Err(_)) => self.state = TunnelState::Finished,
                 Poll::Pending => return Ok(Poll::Pending),
             }
             self.is_stuck = false;
         }
-        if self.state == State::Finishing {
+        if self.state == TunnelState::Finishing {
             if to.poll_finish(context).is_pending() {
                 return Ok(Poll::Pending);
             }
-            self.state = State::Finished;
+            self.state = TunnelState::Finished;
         }
         Ok(Poll::Ready(()))
     }
@@ -148,14 +148,14 @@ impl Way {
     fn flow(
         &mut self,
         context: &mut Context<'_>,
-        from: &mut Channel,
-        to: &mut Channel,
-    ) -> Poll<Result<(), Broken>> {
+        from: &mut HttpStream,
+        to: &mut HttpStream,
+    ) -> Poll<Result<(), TransferError>> {
         loop {
             while !self.first.is_empty() || !from.unread().is_empty() {
                 let written = to.poll_write(context, [&self.first, from.unread(), &[]]);
                 self.is_stuck = written.is_pending();
-                let count = ready!(written).map_err(Broken::Writing)?;
+                let count = ready!(written).map_err(TransferError::Writing)?;
                 self.has_moved = true;
                 let own = count.min(self.first.len());
                 match own == self.first.len() {
@@ -165,8 +165,8 @@ impl Way {
                 from.consume(count - own);
             }
             // What TLS has kept back is still to be taken.
-            self.is_stuck = to.poll_flush(context).map_err(Broken::Writing)?.is_pending();
-            if ready!(from.poll_read(context, AT_ONCE)).map_err(Broken::Reading)? == 0 {
+            self.is_stuck = to.poll_flush(context).map_err(TransferError::Writing)?.is_pending();
+            if ready!(from.poll_read(context, AT_ONCE)).map_err(TransferError::Reading)? == 0 {
                 return Poll::Ready(Ok(()));
             }
         }

@@ -7,29 +7,29 @@ use std::{
 };
 
 use super::{
-    failure::Failure,
-    flow::{Broken, Flow, Stuck, Trailers, intake},
-    memory::Memory,
-    refusal::Refusal,
+    failure::UpstreamFailure,
+    flow::{BlockedOn, BodyPipe, TrailerPolicy, TransferError, intake},
+    memory::PeerCache,
+    refusal::ProxyError,
 };
 use crate::{
-    downstream::{Connection, Wait},
+    downstream::{ClientConnection, Timeout},
     http1::{Framing, RequestHead},
     model::NamePattern,
-    net::Channel,
+    net::HttpStream,
 };
 
 /// A request on its way up.
 pub(super) struct Upload {
-    flow: Flow,
-    sending: Sending,
+    flow: BodyPipe,
+    sending: UploadState,
     /// Whether the client has said that it will send nothing more.
     is_half_closed: bool,
 }
 
 /// How far the request has come on its way up.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Sending {
+enum UploadState {
     /// There is more of it.
     Going,
     /// All of it is written.
@@ -42,7 +42,7 @@ enum Sending {
 
 /// What has become of a request that was moved on.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Progress {
+pub(super) struct UploadProgress {
     /// Whether there is more of it.
     pub(super) is_going: bool,
     /// Whether that is waited for.
@@ -60,39 +60,39 @@ pub(super) const AHEAD_MAX: usize = 16 * 1024;
 impl Upload {
     /// A request whose head could not be read: there is nothing to send or to throw away.
     pub(super) fn unread() -> Self {
-        Self::of(Flow::new(Vec::new(), Framing::None, Framing::None, Trailers::Drop))
+        Self::of(BodyPipe::new(Vec::new(), Framing::None, Framing::None, TrailerPolicy::Drop))
     }
 
     /// A request that goes nowhere. Takes its head from `channel`; the body is thrown away.
-    pub(super) fn to_discard(channel: &mut Channel, head: &RequestHead) -> Self {
+    pub(super) fn to_discard(channel: &mut HttpStream, head: &RequestHead) -> Self {
         channel.consume(head.len);
         let came = intake(channel, head.framing);
-        Self::of(Flow::new(Vec::new(), came, head.framing, Trailers::Drop))
+        Self::of(BodyPipe::new(Vec::new(), came, head.framing, TrailerPolicy::Drop))
     }
 
     /// A request that goes to an upstream with the head `out`. Takes the client's from `channel`. If
     /// `is_held`, the body has to wait. `trailers` are names that may be behind it, besides those that are known.
     pub(super) fn to_send(
         out: Vec<u8>,
-        channel: &mut Channel,
+        channel: &mut HttpStream,
         head: &RequestHead,
         is_held: bool,
         trailers: &Rc<[NamePattern]>,
     ) -> Self {
         let trailers = match head.framing {
             // There are none behind it.
-            Framing::None => Trailers::Drop,
-            Framing::Exact(_) if !channel.is_stream() => Trailers::Drop,
-            _ => Trailers::of(head.fields.lines(channel.unread()), trailers),
+            Framing::None => TrailerPolicy::Drop,
+            Framing::Exact(_) if !channel.is_stream() => TrailerPolicy::Drop,
+            _ => TrailerPolicy::of(head.fields.lines(channel.unread()), trailers),
         };
         channel.consume(head.len);
-        let mut flow = Flow::new(out, intake(channel, head.framing), head.framing, trailers);
+        let mut flow = BodyPipe::new(out, intake(channel, head.framing), head.framing, trailers);
         flow.hold(is_held);
         Self::of(flow)
     }
 
-    fn of(flow: Flow) -> Self {
-        Self { flow, sending: Sending::Going, is_half_closed: false }
+    fn of(flow: BodyPipe) -> Self {
+        Self { flow, sending: UploadState::Going, is_half_closed: false }
     }
 
     /// Lets at most so many bytes of content through, and has fewer than `least` not count as moving.
@@ -103,7 +103,7 @@ impl Upload {
 
     /// Has the request go into this channel. Only while nothing of it was written, or after
     /// [`rewind`](Self::rewind).
-    pub(super) fn aim(&mut self, from: &Channel, to: &Channel) {
+    pub(super) fn aim(&mut self, from: &HttpStream, to: &HttpStream) {
         self.flow.aim(from, to);
     }
 
@@ -119,17 +119,17 @@ impl Upload {
 
     /// Whether there is more to send, and the upstream takes it.
     pub(super) fn is_going(&self) -> bool {
-        self.sending == Sending::Going
+        self.sending == UploadState::Going
     }
 
     /// Whether all of it is written.
     pub(super) fn is_done(&self) -> bool {
-        self.sending == Sending::Done
+        self.sending == UploadState::Done
     }
 
     /// Whether the client is waited for, which has not sent all of it.
     pub(super) fn is_reading(&self) -> bool {
-        self.is_going() && self.flow.stuck() == Some(Stuck::Reading)
+        self.is_going() && self.flow.stuck() == Some(BlockedOn::Reading)
     }
 
     /// Whether the client has said that it will send nothing more.
@@ -150,17 +150,17 @@ impl Upload {
     /// Starts again from the first byte.
     pub(super) fn rewind(&mut self) {
         self.flow.rewind();
-        self.sending = Sending::Going;
+        self.sending = UploadState::Going;
     }
 
     /// Sends no more of it.
     pub(super) fn give_up(&mut self) {
-        self.sending = Sending::Refused;
+        self.sending = UploadState::Refused;
     }
 
     /// Sends no more of it, since it cannot be read any further.
     pub(super) fn break_off(&mut self) {
-        self.sending = Sending::Broken;
+        self.sending = UploadState::Broken;
     }
 
     /// Moves the request on, as far as that goes without waiting. Only while it [is going].
@@ -169,32 +169,32 @@ impl Upload {
     pub(super) fn send(
         &mut self,
         context: &mut Context<'_>,
-        socket: &mut Channel,
-        upstream: &mut Channel,
-    ) -> Result<Progress, Failure> {
+        socket: &mut HttpStream,
+        upstream: &mut HttpStream,
+    ) -> Result<UploadProgress, UpstreamFailure> {
         match self.flow.poll(context, socket, upstream) {
-            Poll::Ready(Err(Broken::Writing(error)))
+            Poll::Ready(Err(TransferError::Writing(error)))
                 if error.kind() == io::ErrorKind::InvalidData =>
             {
                 let what = "the head cannot be said in HTTP/2, which the service speaks";
-                return Err(Failure::Refused(Refusal::Malformed(what)));
+                return Err(UpstreamFailure::Refused(ProxyError::Malformed(what)));
             }
-            Poll::Ready(Ok(())) => self.sending = Sending::Done,
+            Poll::Ready(Ok(())) => self.sending = UploadState::Done,
             // What it said before it closed is still to be read.
-            Poll::Ready(Err(Broken::Writing(_))) => self.sending = Sending::Refused,
-            Poll::Ready(Err(Broken::Reading(_))) => return Err(Failure::Left),
-            Poll::Ready(Err(Broken::Short | Broken::TooSlow)) => {
-                return Err(Failure::Refused(Refusal::BodyIncomplete));
+            Poll::Ready(Err(TransferError::Writing(_))) => self.sending = UploadState::Refused,
+            Poll::Ready(Err(TransferError::Reading(_))) => return Err(UpstreamFailure::Left),
+            Poll::Ready(Err(TransferError::Short | TransferError::TooSlow)) => {
+                return Err(UpstreamFailure::Refused(ProxyError::BodyIncomplete));
             }
-            Poll::Ready(Err(Broken::TooLarge)) => {
-                return Err(Failure::Refused(Refusal::BodyTooLarge));
+            Poll::Ready(Err(TransferError::TooLarge)) => {
+                return Err(UpstreamFailure::Refused(ProxyError::BodyTooLarge));
             }
-            Poll::Ready(Err(Broken::Malformed(error))) => {
-                return Err(Failure::Refused(Refusal::Body(error)));
+            Poll::Ready(Err(TransferError::Malformed(error))) => {
+                return Err(UpstreamFailure::Refused(ProxyError::Body(error)));
             }
             Poll::Pending => {}
         }
-        Ok(Progress {
+        Ok(UploadProgress {
             is_going: self.is_going(),
             is_reading: self.is_reading(),
             has_moved: self.flow.has_moved(),
@@ -206,12 +206,12 @@ impl Upload {
     pub(super) fn watch(
         &mut self,
         context: &mut Context<'_>,
-        socket: &mut Channel,
-        connection: &Connection<Memory>,
+        socket: &mut HttpStream,
+        connection: &ClientConnection<PeerCache>,
         is_client_waiting: bool,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), UpstreamFailure> {
         if socket.is_stream() {
-            return if has_left(socket, context) { Err(Failure::Left) } else { Ok(()) };
+            return if has_left(socket, context) { Err(UpstreamFailure::Left) } else { Ok(()) };
         }
         if self.is_going() && !is_client_waiting {
             return Ok(());
@@ -223,17 +223,17 @@ impl Upload {
     pub(super) fn read_ahead(
         &mut self,
         context: &mut Context<'_>,
-        socket: &mut Channel,
-        connection: &Connection<Memory>,
-    ) -> Result<(), Failure> {
+        socket: &mut HttpStream,
+        connection: &ClientConnection<PeerCache>,
+    ) -> Result<(), UpstreamFailure> {
         while !self.is_half_closed && socket.unread().len() < AHEAD_MAX {
             match socket.poll_read(context, AHEAD_MAX) {
                 Poll::Ready(Ok(1..)) => {}
                 Poll::Ready(Ok(0)) => {
                     self.is_half_closed = true;
-                    connection.begin(Wait::HalfClosed);
+                    connection.begin(Timeout::HalfClosed);
                 }
-                Poll::Ready(Err(_)) => return Err(Failure::Left),
+                Poll::Ready(Err(_)) => return Err(UpstreamFailure::Left),
                 Poll::Pending => break,
             }
         }
@@ -242,19 +242,19 @@ impl Upload {
 
     /// Whether the next request begins where the unread bytes of `channel` do. Throws the rest of the
     /// body away if all of it is there.
-    pub(super) fn reaches_next(&mut self, channel: &mut Channel) -> bool {
+    pub(super) fn reaches_next(&mut self, channel: &mut HttpStream) -> bool {
         match self.sending {
-            Sending::Done => true,
-            Sending::Going | Sending::Refused => self.flow.discard(channel),
-            Sending::Broken => false,
+            UploadState::Done => true,
+            UploadState::Going | UploadState::Refused => self.flow.discard(channel),
+            UploadState::Broken => false,
         }
     }
 }
 
 /// Whether the client of a stream has taken its request back.
-pub(super) fn has_left(channel: &mut Channel, context: &mut Context<'_>) -> bool {
+pub(super) fn has_left(channel: &mut HttpStream, context: &mut Context<'_>) -> bool {
     match channel {
-        Channel::Socket(_) => false,
-        Channel::Stream(stream) => stream.poll_reset(context).is_ready(),
+        HttpStream::Socket(_) => false,
+        HttpStream::Stream(stream) => stream.poll_reset(context).is_ready(),
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     model::{Audience, Color, Host, Rules},
-    proxy::Refusal,
+    proxy::ProxyError,
     switch::Visit,
 };
 
@@ -16,14 +16,14 @@ pub struct RequestView<'a> {
     /// Who is asking.
     pub audience: Audience,
     /// The color that the request names.
-    pub wish: Wish,
+    pub requested: RequestedColor,
     /// The color of the preview listener that it came in by.
     pub listener: Option<Color>,
 }
 
 /// The color that a request asks for by header or cookie.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub enum Wish {
+pub enum RequestedColor {
     /// None: whatever is active.
     #[default]
     None,
@@ -40,17 +40,21 @@ pub enum Wish {
 ///
 /// # Errors
 ///
-/// [`Refusal::Audience`] for the public on a preview listener, [`Refusal::NoRoute`], and
-/// [`Refusal::UnclearWish`] for an internal client whose wish cannot be met.
-pub fn admit(rules: &Rules, view: &RequestView<'_>) -> Result<(usize, Visit), Refusal> {
-    let visit = match (view.audience, view.listener, view.wish) {
-        (Audience::Public, Some(_), _) => return Err(Refusal::Audience),
-        (Audience::Public, None, _) | (Audience::Internal, None, Wish::None) => Visit::Active,
-        (Audience::Internal, Some(color), _) => Visit::Wish(color),
-        (Audience::Internal, None, Wish::Color(color)) => Visit::Wish(color),
-        (Audience::Internal, None, Wish::Unclear) => return Err(Refusal::UnclearWish),
+/// [`ProxyError::Audience`] for the public on a preview listener, [`ProxyError::NoRoute`], and
+/// [`ProxyError::UnclearPreview`] for an internal client whose wish cannot be met.
+pub fn admit(rules: &Rules, view: &RequestView<'_>) -> Result<(usize, Visit), ProxyError> {
+    let visit = match (view.audience, view.listener, view.requested) {
+        (Audience::Public, Some(_), _) => return Err(ProxyError::Audience),
+        (Audience::Public, None, _) | (Audience::Internal, None, RequestedColor::None) => {
+            Visit::Active
+        }
+        (Audience::Internal, Some(color), _) => Visit::Preview(color),
+        (Audience::Internal, None, RequestedColor::Color(color)) => Visit::Preview(color),
+        (Audience::Internal, None, RequestedColor::Unclear) => {
+            return Err(ProxyError::UnclearPreview);
+        }
     };
-    let service = rules.router.find(view.host, view.path).ok_or(Refusal::NoRoute)?;
+    let service = rules.router.find(view.host, view.path).ok_or(ProxyError::NoRoute)?;
     Ok((service, visit))
 }
 
@@ -81,17 +85,22 @@ mod tests {
     #[test]
     fn the_public_gets_the_active_color_and_nothing_else() {
         let host = Host::parse("h").expect("a host");
-        let wishes =
-            [Wish::None, Wish::Color(Color::Blue), Wish::Color(Color::Green), Wish::Unclear];
+        let wishes = [
+            RequestedColor::None,
+            RequestedColor::Color(Color::Blue),
+            RequestedColor::Color(Color::Green),
+            RequestedColor::Unclear,
+        ];
         for listener in [None, Some(Color::Blue), Some(Color::Green)] {
             for wish in wishes {
                 for path in ["/app", "/other"] {
                     let audience = Audience::Public;
-                    let view = RequestView { host: &host, path, audience, wish, listener };
+                    let view =
+                        RequestView { host: &host, path, audience, requested: wish, listener };
                     let expected = match (listener, path) {
-                        (Some(_), _) => Err(Refusal::Audience),
+                        (Some(_), _) => Err(ProxyError::Audience),
                         (None, "/app") => Ok((0, Visit::Active)),
-                        (None, _) => Err(Refusal::NoRoute),
+                        (None, _) => Err(ProxyError::NoRoute),
                     };
                     assert_eq!(admit(&rules(), &view), expected, "{view:?}");
                 }
@@ -104,12 +113,15 @@ mod tests {
         let host = Host::parse("h").expect("a host");
         let ask = |wish, listener| {
             let (path, audience) = ("/app/x", Audience::Internal);
-            admit(&rules(), &RequestView { host: &host, path, audience, wish, listener })
+            admit(&rules(), &RequestView { host: &host, path, audience, requested: wish, listener })
         };
-        assert_eq!(ask(Wish::None, None), Ok((0, Visit::Active)));
-        assert_eq!(ask(Wish::Color(Color::Green), None), Ok((0, Visit::Wish(Color::Green))));
-        assert_eq!(ask(Wish::Unclear, None), Err(Refusal::UnclearWish));
-        let on_preview = ask(Wish::Color(Color::Blue), Some(Color::Green));
-        assert_eq!(on_preview, Ok((0, Visit::Wish(Color::Green))), "the listener decides");
+        assert_eq!(ask(RequestedColor::None, None), Ok((0, Visit::Active)));
+        assert_eq!(
+            ask(RequestedColor::Color(Color::Green), None),
+            Ok((0, Visit::Preview(Color::Green)))
+        );
+        assert_eq!(ask(RequestedColor::Unclear, None), Err(ProxyError::UnclearPreview));
+        let on_preview = ask(RequestedColor::Color(Color::Blue), Some(Color::Green));
+        assert_eq!(on_preview, Ok((0, Visit::Preview(Color::Green))), "the listener decides");
     }
 }

@@ -11,32 +11,32 @@ use std::{
 use tracing::warn;
 
 use super::{
-    address::Client as Asker,
+    address::ClientIdentity as Asker,
     affinity::key_of,
     cookies,
-    forwarded::Told,
+    forwarded::ForwardedInfo,
     forwarding::{Forwarding, Via},
     hops::hops_left,
-    loops::{Mark, MarkLines},
-    memory::Memory,
-    previews::Previews,
-    refusal::Refusal,
-    said::Said,
-    view::{RequestView, Wish, admit},
+    loops::{LoopMark, ViaLines},
+    memory::PeerCache,
+    previews::PreviewMonitor,
+    refusal::ProxyError,
+    said::LogLimiter,
+    view::{RequestView, RequestedColor, admit},
 };
 use crate::{
-    downstream::Connection,
-    http1::{Form, Lines, Name, RequestHead},
+    downstream::ClientConnection,
+    http1::{FieldLines, FieldName, RequestHead, TargetForm},
     metrics::{Metrics, PoolMetrics},
     model::{Algorithm, Audience, Color, Host, NamePattern, Rules, ServiceRules, normalize_path},
-    net::Buffers,
-    switch::{Claim, Ledger, Shard, Switch, Visit},
-    upstream::{self, Ceiling, Connections, Pool, Workers},
+    net::BufferPool,
+    switch::{Claim, Ledger, LedgerShard, Switch, Visit},
+    upstream::{self, ConcurrencyLimit, Pool, WorkerConnectionPool, WorkerRegistry},
 };
 
 /// What all workers share.
 #[derive(Clone, Debug)]
-pub struct Shared {
+pub struct ProxyContext {
     /// Which pool answers.
     pub switch: Arc<Switch<Arc<Rules>, Pool>>,
     /// Who is inside, and since when.
@@ -44,17 +44,17 @@ pub struct Shared {
     /// What is counted.
     pub metrics: Metrics,
     /// Requests that there may be at once.
-    pub in_flight: Arc<Ceiling>,
+    pub in_flight: Arc<ConcurrencyLimit>,
     /// Connections to endpoints that there may be at once.
-    pub connections: Arc<Ceiling>,
+    pub connections: Arc<ConcurrencyLimit>,
     /// The workers, who give up connections to each other.
-    pub workers: Arc<Workers>,
+    pub workers: Arc<WorkerRegistry>,
     /// Bytes that a body has to move by while a client is waited for as long as that may be.
     pub least_progress: u64,
     /// How messages are passed on.
     pub forwarding: Forwarding,
     /// What they are known by when they come back.
-    pub mark: Mark,
+    pub mark: LoopMark,
 }
 
 /// The proxy of one worker.
@@ -62,28 +62,28 @@ pub struct Proxy {
     switch: Arc<Switch<Arc<Rules>, Pool>>,
     pub(super) metrics: Metrics,
     pub(super) unrouted: Arc<PoolMetrics>,
-    pub(super) shard: Arc<Shard<Instant>>,
-    pub(super) connections: Connections,
-    pub(super) in_flight: Arc<Ceiling>,
+    pub(super) shard: Arc<LedgerShard<Instant>>,
+    pub(super) connections: WorkerConnectionPool,
+    pub(super) in_flight: Arc<ConcurrencyLimit>,
     pub(super) random: RefCell<fastrand::Rng>,
-    pub(super) said: Said,
+    pub(super) said: LogLimiter,
     pub(super) least_progress: u64,
-    mark: Mark,
-    pub(super) mark_lines: MarkLines,
+    mark: LoopMark,
+    pub(super) mark_lines: ViaLines,
     pub(super) via: Via,
     /// Names that may be trailers, besides those that are known.
     pub(super) trailers: Rc<[NamePattern]>,
-    previews: Previews,
+    previews: PreviewMonitor,
     /// Whether a proxy that nobody told us of was warned of already.
     has_warned: Cell<bool>,
     pub(super) has_warned_of_header: Cell<bool>,
 }
 
 /// What was decided when a request was admitted.
-pub(super) struct Decision {
+pub(super) struct RoutingDecision {
     pub(super) claim: Claim<Pool>,
     /// What a trusted proxy tells of the client, if there is one.
-    pub(super) told: Option<Told>,
+    pub(super) told: Option<ForwardedInfo>,
     pub(super) is_wished: bool,
     pub(super) has_marks: bool,
     /// Whether the public's trace context is kept.
@@ -103,17 +103,17 @@ impl Proxy {
     /// The proxy of worker number `worker`, which reads through `buffers`.
     #[must_use]
     pub fn new(
-        shared: &Shared,
+        shared: &ProxyContext,
         worker: usize,
-        limits: upstream::Limits,
-        buffers: Rc<Buffers>,
+        limits: upstream::ConnectionSettings,
+        buffers: Rc<BufferPool>,
     ) -> Self {
         Self {
             switch: Arc::clone(&shared.switch),
             metrics: shared.metrics.clone(),
             unrouted: Arc::new(shared.metrics.unrouted()),
             shard: shared.ledger.shard(worker),
-            connections: Connections::new(
+            connections: WorkerConnectionPool::new(
                 limits,
                 Arc::clone(&shared.connections),
                 &shared.workers,
@@ -121,13 +121,13 @@ impl Proxy {
             ),
             in_flight: Arc::clone(&shared.in_flight),
             random: RefCell::new(fastrand::Rng::new()),
-            said: Said::default(),
+            said: LogLimiter::default(),
             least_progress: shared.least_progress,
             mark_lines: shared.mark.lines(shared.forwarding.via),
             mark: shared.mark.clone(),
             via: shared.forwarding.via,
             trailers: shared.forwarding.trailers.iter().cloned().collect(),
-            previews: Previews::default(),
+            previews: PreviewMonitor::default(),
             has_warned: Cell::new(false),
             has_warned_of_header: Cell::new(false),
         }
@@ -138,34 +138,34 @@ impl Proxy {
         &self,
         head: &RequestHead,
         bytes: &[u8],
-        connection: &Connection<Memory>,
-    ) -> Result<Decision, Refusal> {
+        connection: &ClientConnection<PeerCache>,
+    ) -> Result<RoutingDecision, ProxyError> {
         let peer = connection.peer();
         if is_health_check(head, bytes) && peer.listener().health_checks {
-            return Err(Refusal::Options);
+            return Err(ProxyError::Options);
         }
         let host = std::str::from_utf8(head.host(bytes)).ok().and_then(|it| Host::parse(it).ok());
-        let host = host.ok_or(Refusal::Malformed("the Host is not a name or an address"))?;
+        let host = host.ok_or(ProxyError::Malformed("the Host is not a name or an address"))?;
         if peer.security().is_some_and(|it| !it.names.cover(host.as_str())) {
-            return Err(Refusal::Misdirected);
+            return Err(ProxyError::Misdirected);
         }
         if peer.listener().redirects_to.is_some() {
-            return Err(Refusal::Redirect);
+            return Err(ProxyError::Redirect);
         }
         let lines = head.fields.lines(bytes);
         if self.mark.is_on(lines) {
-            return Err(Refusal::Loop);
+            return Err(ProxyError::Loop);
         }
         match hops_left(head, bytes) {
             Ok(None | Some(1..)) => {}
-            Ok(Some(0)) => return Err(Refusal::Options),
-            Err(_) => return Err(Refusal::Malformed("the Max-Forwards is not one number")),
+            Ok(Some(0)) => return Err(ProxyError::Options),
+            Err(_) => return Err(ProxyError::Malformed("the Max-Forwards is not one number")),
         }
         let is_vouched_for = peer.security().is_some_and(|it| it.makes_internal);
-        let unclear = Refusal::Malformed("the path cannot be read in one way only");
+        let unclear = ProxyError::Malformed("the path cannot be read in one way only");
         let path = match head.form {
-            Form::Asterisk => "/".into(),
-            Form::Path | Form::Root => {
+            TargetForm::Asterisk => "/".into(),
+            TargetForm::Path | TargetForm::Root => {
                 let path = std::str::from_utf8(head.path(bytes)).map_err(|_| unclear)?;
                 normalize_path(path).map_err(|_| unclear)?
             }
@@ -182,8 +182,13 @@ impl Proxy {
             if is_vouched_for && asker.told.is_none() {
                 asker.audience = Audience::Internal;
             }
-            let view =
-                RequestView { host: &host, path: &path, audience: asker.audience, wish, listener };
+            let view = RequestView {
+                host: &host,
+                path: &path,
+                audience: asker.audience,
+                requested: wish,
+                listener,
+            };
             let choice = admit(rules, &view)?;
             let has_marks = asker.audience == Audience::Internal || rules.public_marks;
             let of_service = rules.services.get(choice.0).copied().unwrap_or_default();
@@ -194,15 +199,15 @@ impl Proxy {
                 rules.response_patience,
                 of_service,
             ));
-            Ok::<_, Refusal>(choice)
+            Ok::<_, ProxyError>(choice)
         });
-        if let (Err(Refusal::Audience), Some(color)) = (&claim, listener) {
+        if let (Err(ProxyError::Audience), Some(color)) = (&claim, listener) {
             self.metrics.preview_refused("", color);
         }
         let claim = claim?;
         let ((asker, visit), (has_marks, keeps_trace), patience, rules) =
             decided.expect("a claim was taken, so the choice was made");
-        if let (Audience::Public, Wish::Color(color)) = (asker.audience, wish) {
+        if let (Audience::Public, RequestedColor::Color(color)) = (asker.audience, wish) {
             self.metrics.preview_refused(claim.pool().service().as_str(), color);
         }
         self.warn_of_forgotten_proxy(asker, peer.address());
@@ -215,7 +220,7 @@ impl Proxy {
             Algorithm::Hash(by) => key_of(by, lines, client),
             Algorithm::LeastRequest | Algorithm::RoundRobin => None,
         };
-        Ok(Decision {
+        Ok(RoutingDecision {
             claim,
             told,
             is_wished,
@@ -242,24 +247,25 @@ impl Proxy {
 /// Whether a request asks how the proxy itself is, as a health check does: `OPTIONS` for the whole server, or without a
 /// host.
 fn is_health_check(head: &RequestHead, bytes: &[u8]) -> bool {
-    head.form == Form::Asterisk || head.host(bytes).is_empty() && head.method(bytes) == b"OPTIONS"
+    head.form == TargetForm::Asterisk
+        || head.host(bytes).is_empty() && head.method(bytes) == b"OPTIONS"
 }
 
 /// The color that the head asks for: by header, else by cookie.
-fn wish(lines: Lines<'_>) -> Wish {
-    if lines.has(Name::FlipgatePreview) {
-        return agreed(lines.all(Name::FlipgatePreview));
+fn wish(lines: FieldLines<'_>) -> RequestedColor {
+    if lines.has(FieldName::FlipgatePreview) {
+        return agreed(lines.all(FieldName::FlipgatePreview));
     }
-    agreed(cookies::wishes(lines))
+    agreed(cookies::preview_colors(lines))
 }
 
-fn agreed<'a>(words: impl Iterator<Item = &'a [u8]>) -> Wish {
-    words.fold(Wish::None, |wish, word| {
+fn agreed<'a>(words: impl Iterator<Item = &'a [u8]>) -> RequestedColor {
+    words.fold(RequestedColor::None, |wish, word| {
         let color = std::str::from_utf8(word).ok().and_then(|it| it.parse::<Color>().ok());
         match (wish, color) {
-            (Wish::None, Some(color)) => Wish::Color(color),
-            (Wish::Color(before), Some(color)) if before == color => wish,
-            _ => Wish::Unclear,
+            (RequestedColor::None, Some(color)) => RequestedColor::Color(color),
+            (RequestedColor::Color(before), Some(color)) if before == color => wish,
+            _ => RequestedColor::Unclear,
         }
     })
 }

@@ -6,7 +6,7 @@ use crate::model::{Difference, Generation, VersionedMap};
 
 /// A call that was accepted under an idempotency key.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Accepted {
+pub struct AcceptedCall {
     /// The key, 1 to 255 characters.
     pub key: String,
     /// Tells another call under the same key from the same call again.
@@ -20,7 +20,7 @@ pub struct Accepted {
 /// Accepted calls, oldest first and by key. Cheap to clone and to change, however many there are.
 #[derive(Clone, Debug, Default)]
 pub struct AcceptedCalls {
-    by_order: VersionedMap<u64, Arc<Accepted>>,
+    by_order: VersionedMap<u64, Arc<AcceptedCall>>,
     orders: VersionedMap<Arc<str>, u64>,
 }
 
@@ -35,7 +35,7 @@ impl AcceptedCalls {
 
     /// Remembers a call, and forgets the oldest beyond the limit. A key that is known already gets the
     /// new call.
-    pub fn put(&mut self, call: Accepted) {
+    pub fn put(&mut self, call: AcceptedCall) {
         self.remove(&call.key);
         let order = self.by_order.last().map_or(0, |it| it.0 + 1);
         self.orders.insert(call.key.as_str().into(), order);
@@ -46,7 +46,7 @@ impl AcceptedCalls {
     }
 
     /// Forgets the oldest calls, as long as they are out of date, and not many at once.
-    pub fn forget(&mut self, is_old: impl Fn(&Accepted) -> bool) {
+    pub fn forget(&mut self, is_old: impl Fn(&AcceptedCall) -> bool) {
         for _ in 0..Self::FORGOTTEN_MAX {
             if !self.iter().next().is_some_and(&is_old) {
                 return;
@@ -71,12 +71,12 @@ impl AcceptedCalls {
 
     /// The call under a key.
     #[must_use]
-    pub fn get(&self, key: &str) -> Option<&Accepted> {
+    pub fn get(&self, key: &str) -> Option<&AcceptedCall> {
         self.by_order.get(self.orders.get(key)?).map(|it| &**it)
     }
 
     /// All of them, oldest first.
-    pub fn iter(&self) -> impl Iterator<Item = &Accepted> {
+    pub fn iter(&self) -> impl Iterator<Item = &AcceptedCall> {
         self.by_order.values().map(|it| &**it)
     }
 
@@ -95,7 +95,7 @@ impl AcceptedCalls {
     /// The calls that a later version has and this one does not, with their places; and the keys that it
     /// does not have any more. Takes time in proportion to what differs.
     #[must_use]
-    pub fn changes<'a>(&'a self, later: &'a Self) -> (Vec<(u64, &'a Accepted)>, Vec<&'a str>) {
+    pub fn changes<'a>(&'a self, later: &'a Self) -> (Vec<(u64, &'a AcceptedCall)>, Vec<&'a str>) {
         let (mut put, mut gone) = (Vec::new(), Vec::new());
         for difference in self.by_order.differences(&later.by_order) {
             match difference {
@@ -131,8 +131,8 @@ impl Eq for AcceptedCalls {}
 mod tests {
     use super::*;
 
-    fn call(number: usize, generation: u64) -> Accepted {
-        Accepted {
+    fn call(number: usize, generation: u64) -> AcceptedCall {
+        AcceptedCall {
             key: format!("key-{number}"),
             fingerprint: "f".to_owned(),
             generation: Generation(generation),

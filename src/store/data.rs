@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::state::{PoolState, Promotion, ServiceState};
 use crate::model::{
     Color, Endpoint, Generation, Link, PoolSpec, Protocol, ProxyProtocol, ServiceName, UpstreamTls,
-    Weighted,
+    WeightedEndpoint,
 };
 
 #[derive(Clone, Copy, Debug, Deserialize, Serialize)]
@@ -203,15 +203,15 @@ impl TryFrom<SpecData> for PoolSpec {
     fn try_from(data: SpecData) -> Result<Self, String> {
         let SpecData { version, endpoints, link } = data;
         let version = version.map(|it| it.parse()).transpose().map_err(str::to_owned)?;
-        let endpoints = endpoints.into_iter().map(Weighted::try_from);
+        let endpoints = endpoints.into_iter().map(WeightedEndpoint::try_from);
         let endpoints = endpoints.collect::<Result<Vec<_>, _>>()?;
         Ok(Self { version, endpoints, link: link.map(Into::into).unwrap_or_default() })
     }
 }
 
-impl From<&Weighted> for EndpointData {
-    fn from(weighted: &Weighted) -> Self {
-        let Weighted { endpoint, weight } = weighted;
+impl From<&WeightedEndpoint> for EndpointData {
+    fn from(weighted: &WeightedEndpoint) -> Self {
+        let WeightedEndpoint { endpoint, weight } = weighted;
         match weight {
             1 => Self::Plain(endpoint.to_string()),
             _ => Self::Weighted { address: endpoint.to_string(), weight: *weight },
@@ -219,7 +219,7 @@ impl From<&Weighted> for EndpointData {
     }
 }
 
-impl TryFrom<EndpointData> for Weighted {
+impl TryFrom<EndpointData> for WeightedEndpoint {
     type Error = String;
 
     fn try_from(data: EndpointData) -> Result<Self, String> {

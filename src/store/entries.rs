@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::{
-    accepted::Accepted,
+    accepted::AcceptedCall,
     data::{AcceptedData, PromotionData, ServiceData},
     state::{EntryId, Promotion, Revision, ServiceState, State},
 };
@@ -23,7 +23,7 @@ const LAST: &str = "last";
 
 /// One entry as it is written.
 #[derive(Debug, Deserialize, Serialize)]
-pub(super) struct Entry<'a> {
+pub(super) struct StateEntry<'a> {
     #[serde(borrow)]
     pub(super) kind: Cow<'a, str>,
     #[serde(borrow)]
@@ -39,14 +39,14 @@ pub(super) struct Delta<'a> {
     pub(super) generation: u64,
     /// Entries that are new or have changed.
     #[serde(borrow)]
-    put: Vec<Entry<'a>>,
+    put: Vec<StateEntry<'a>>,
     /// Entries that are gone.
     #[serde(borrow, default, skip_serializing_if = "Vec::is_empty")]
-    remove: Vec<Removed<'a>>,
+    remove: Vec<RemovedEntries<'a>>,
 }
 
 #[derive(Debug, Deserialize, Serialize)]
-struct Removed<'a> {
+struct RemovedEntries<'a> {
     #[serde(borrow)]
     kind: Cow<'a, str>,
     #[serde(borrow)]
@@ -97,7 +97,7 @@ impl Delta<'_> {
         let Self { revision, generation, put, remove } = self;
         (state.revision, state.generation) = (Revision(revision), Generation(generation));
         let mut accepted = Vec::new();
-        for Removed { kind, key } in remove {
+        for RemovedEntries { kind, key } in remove {
             match &*kind {
                 SERVICE => drop(state.services.remove(&*key)),
                 ACCEPTED => state.accepted.remove(&key),
@@ -115,7 +115,7 @@ impl Delta<'_> {
 }
 
 /// All entries of a state but those of services.
-pub(super) fn common_entries(state: &State) -> Vec<Entry<'static>> {
+pub(super) fn common_entries(state: &State) -> Vec<StateEntry<'static>> {
     let accepted = state.accepted.iter().enumerate();
     let mut entries = vec![promotion_entry(&state.promotion)];
     entries.extend(accepted.map(|(place, it)| accepted_entry(it, place as u64)));
@@ -128,7 +128,7 @@ pub(super) fn common_entries(state: &State) -> Vec<Entry<'static>> {
 /// # Errors
 ///
 /// What is wrong with the first that cannot be read.
-pub(super) fn put_entries(state: &mut State, entries: &[Entry<'_>]) -> Result<(), String> {
+pub(super) fn put_entries(state: &mut State, entries: &[StateEntry<'_>]) -> Result<(), String> {
     let mut accepted = Vec::new();
     for entry in entries {
         put_entry(state, entry, &mut accepted)?;
@@ -137,7 +137,7 @@ pub(super) fn put_entries(state: &mut State, entries: &[Entry<'_>]) -> Result<()
     Ok(())
 }
 
-fn accept(state: &mut State, mut accepted: Vec<(u64, Accepted)>) {
+fn accept(state: &mut State, mut accepted: Vec<(u64, AcceptedCall)>) {
     accepted.sort_by_key(|it| it.0);
     for (_, call) in accepted {
         state.accepted.put(call);
@@ -146,10 +146,10 @@ fn accept(state: &mut State, mut accepted: Vec<(u64, Accepted)>) {
 
 fn put_entry(
     state: &mut State,
-    entry: &Entry<'_>,
-    accepted: &mut Vec<(u64, Accepted)>,
+    entry: &StateEntry<'_>,
+    accepted: &mut Vec<(u64, AcceptedCall)>,
 ) -> Result<(), String> {
-    let Entry { kind, key, value } = entry;
+    let StateEntry { kind, key, value } = entry;
     let wrong = |error: &dyn std::fmt::Display| format!("{kind} `{key}` cannot be read: {error}");
     match &**kind {
         SERVICE => {
@@ -167,7 +167,7 @@ fn put_entry(
                 serde_json::from_str(value.get()).map_err(|error| wrong(&error))?;
             let AcceptedData { fingerprint, generation, order, at } = data;
             let generation = Generation(generation);
-            let call = Accepted { key: key.clone().into_owned(), fingerprint, generation, at };
+            let call = AcceptedCall { key: key.clone().into_owned(), fingerprint, generation, at };
             accepted.push((order, call));
         }
         _ => {
@@ -179,7 +179,7 @@ fn put_entry(
 }
 
 /// A service's entry.
-pub(super) fn service_entry(name: &ServiceName, service: &ServiceState) -> Entry<'static> {
+pub(super) fn service_entry(name: &ServiceName, service: &ServiceState) -> StateEntry<'static> {
     entry(SERVICE, name.as_str(), &ServiceData::from(service))
 }
 
@@ -188,7 +188,7 @@ pub(super) fn service_entry(name: &ServiceName, service: &ServiceState) -> Entry
 /// # Errors
 ///
 /// Why it cannot be read.
-pub(super) fn service_of(entry: &Entry<'_>) -> Result<(ServiceName, ServiceState), String> {
+pub(super) fn service_of(entry: &StateEntry<'_>) -> Result<(ServiceName, ServiceState), String> {
     if entry.kind != SERVICE {
         return Err(format!("it is an entry of `{}` and not of a service", entry.kind));
     }
@@ -206,29 +206,29 @@ pub(super) fn service_state(json: &str) -> Result<ServiceState, String> {
     data.try_into()
 }
 
-fn promotion_entry(promotion: &Promotion) -> Entry<'static> {
+fn promotion_entry(promotion: &Promotion) -> StateEntry<'static> {
     entry(PROMOTION, LAST, &PromotionData::from(promotion))
 }
 
-fn accepted_entry(call: &Accepted, order: u64) -> Entry<'static> {
-    let Accepted { key, fingerprint, generation, at } = call;
+fn accepted_entry(call: &AcceptedCall, order: u64) -> StateEntry<'static> {
+    let AcceptedCall { key, fingerprint, generation, at } = call;
     let fingerprint = fingerprint.clone();
     let (generation, at) = (generation.0, *at);
     entry(ACCEPTED, key, &AcceptedData { fingerprint, generation, order, at })
 }
 
-fn unknown_entry(id: &EntryId, value: &str) -> Entry<'static> {
+fn unknown_entry(id: &EntryId, value: &str) -> StateEntry<'static> {
     let value = RawValue::from_string(value.to_owned()).expect("it was read from JSON");
     let (kind, key) = (id.kind.to_string().into(), id.key.to_string().into());
-    Entry { kind, key, value }
+    StateEntry { kind, key, value }
 }
 
-fn entry(kind: &'static str, key: &str, value: &impl Serialize) -> Entry<'static> {
+fn entry(kind: &'static str, key: &str, value: &impl Serialize) -> StateEntry<'static> {
     let value =
         serde_json::value::to_raw_value(value).expect("maps with text keys and plain values");
-    Entry { kind: kind.into(), key: key.to_owned().into(), value }
+    StateEntry { kind: kind.into(), key: key.to_owned().into(), value }
 }
 
-fn removed(kind: &str, key: &str) -> Removed<'static> {
-    Removed { kind: kind.to_owned().into(), key: key.to_owned().into() }
+fn removed(kind: &str, key: &str) -> RemovedEntries<'static> {
+    RemovedEntries { kind: kind.to_owned().into(), key: key.to_owned().into() }
 }

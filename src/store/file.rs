@@ -13,9 +13,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{debug, warn};
 
 use super::{
-    CommitError, Committing, Condition, Store, StoreError,
+    CommitError, CommitFuture, Store, StoreError, StoreHealth,
     disk::{Disk, Folder},
-    journal::{Files, Journal},
+    journal::{Journal, JournalFiles},
     recovery::{Recovered, SNAPSHOT, recover},
     state::{Revision, State},
 };
@@ -25,14 +25,14 @@ use super::{
 #[derive(Debug)]
 pub struct FileStore {
     place: String,
-    requests: Option<mpsc::Sender<Request>>,
+    requests: Option<mpsc::Sender<CommitRequest>>,
     state: watch::Receiver<State>,
     condition: Arc<Mutex<Writing>>,
     thread: Option<JoinHandle<()>>,
 }
 
 /// A change that a caller waits for.
-struct Request {
+struct CommitRequest {
     expected: Revision,
     next: State,
     answer: oneshot::Sender<Result<Revision, CommitError>>,
@@ -70,7 +70,7 @@ impl FileStore {
         let place = place.display().to_string();
         fs::create_dir_all(folder)
             .map_err(|error| StoreError::io("make the folder", &place, error))?;
-        let lock = Lock::take(folder, &place)?;
+        let lock = FolderLock::take(folder, &place)?;
         Self::start(Arc::new(Folder::at(folder)), &place, lock)
     }
 
@@ -88,7 +88,7 @@ impl FileStore {
         }
         let state = state.unwrap_or_default();
         keep_copies(&*disk, place, &state, is_old);
-        let files = Files::new(disk, place, Files::BLOCKS);
+        let files = JournalFiles::new(disk, place, JournalFiles::BLOCKS);
         let (jobs, to_do) = std::sync::mpsc::channel();
         let keeper_files = files.clone();
         let keeper = spawn("snapshots", place, move || keeper_files.keep(&to_do))?;
@@ -132,12 +132,12 @@ impl Drop for FileStore {
 }
 
 impl Store for FileStore {
-    fn commit(&self, expected: Revision, next: State) -> Committing {
+    fn commit(&self, expected: Revision, next: State) -> CommitFuture {
         let (answer, answered) = oneshot::channel();
         let requests = self.requests.clone();
         Box::pin(async move {
             let requests = requests.ok_or(CommitError::Stopping)?;
-            let request = Request { expected, next, answer };
+            let request = CommitRequest { expected, next, answer };
             requests.send(request).await.map_err(|_| CommitError::Stopping)?;
             drop(requests);
             // A thread that has died may have written it or not.
@@ -149,11 +149,11 @@ impl Store for FileStore {
         self.state.clone()
     }
 
-    fn condition(&self) -> Condition {
+    fn condition(&self) -> StoreHealth {
         let writing = self.condition.lock().unwrap_or_else(PoisonError::into_inner);
         let Writing { read_only, refused, since } = &*writing;
         let (read_only, refused) = (read_only.clone(), refused.clone());
-        Condition { read_only, refused, waiting: since.map(|it| it.elapsed()) }
+        StoreHealth { read_only, refused, waiting: since.map(|it| it.elapsed()) }
     }
 
     fn place(&self) -> String {
@@ -164,13 +164,13 @@ impl Store for FileStore {
 /// The life of the thread that writes.
 fn write(
     mut journal: Journal,
-    mut asked: mpsc::Receiver<Request>,
+    mut asked: mpsc::Receiver<CommitRequest>,
     told: &watch::Sender<State>,
     shown: &Mutex<Writing>,
     keeper: JoinHandle<()>,
 ) {
     let show = |since| shown.lock().unwrap_or_else(PoisonError::into_inner).since = since;
-    while let Some(Request { expected, next, answer }) = asked.blocking_recv() {
+    while let Some(CommitRequest { expected, next, answer }) = asked.blocking_recv() {
         show(Some(Instant::now()));
         let done = journal.commit(expected, next);
         show(None);
@@ -240,12 +240,12 @@ fn keep_copies(disk: &dyn Disk, place: &str, state: &State, is_old: bool) {
 
 /// Holds a folder. The lock is on the folder itself, so that it survives whatever becomes of the files in
 /// it; the file `lock` is held too, since version 0.1.0 knows only that.
-struct Lock {
+struct FolderLock {
     _folder: File,
     _file: File,
 }
 
-impl Lock {
+impl FolderLock {
     fn take(path: &Path, place: &str) -> Result<Self, StoreError> {
         let folder = File::open(path).map_err(|error| StoreError::io("open", place, error))?;
         let name = path.join("lock");

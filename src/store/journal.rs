@@ -33,7 +33,7 @@ const BODY_MAX: usize = 1 << 30;
 /// The one that appends to the journal.
 #[derive(Debug)]
 pub(super) struct Journal {
-    files: Files,
+    files: JournalFiles,
     /// The last state that was acknowledged.
     state: State,
     /// The file that records go to; none if one is still to be made.
@@ -43,7 +43,7 @@ pub(super) struct Journal {
     last_number: u64,
     /// Why nothing can be changed any more.
     read_only: Option<String>,
-    housekeeper: Sender<Job>,
+    housekeeper: Sender<HousekeepingJob>,
 }
 
 /// The file that will be the next one. Made in advance, off the path of an acknowledgement.
@@ -58,7 +58,7 @@ enum Spare {
 
 /// What is done off the path of an acknowledgement.
 #[derive(Debug)]
-pub(super) enum Job {
+pub(super) enum HousekeepingJob {
     /// Make the next file.
     Prepare { number: u64, id: FileId, done: Sender<io::Result<Segment>> },
     /// Write a snapshot whose later changes are in this file, and remove what is older.
@@ -67,7 +67,7 @@ pub(super) enum Job {
 
 /// The files of the folder, shared with the housekeeper.
 #[derive(Clone, Debug)]
-pub(super) struct Files {
+pub(super) struct JournalFiles {
     disk: Arc<dyn Disk>,
     /// The folder's path, for messages.
     place: Arc<str>,
@@ -82,10 +82,10 @@ pub(super) struct Files {
 impl Journal {
     /// Goes on from a state that was recovered. Nothing is written yet.
     pub(super) fn new(
-        files: Files,
+        files: JournalFiles,
         state: State,
         last_number: u64,
-        housekeeper: Sender<Job>,
+        housekeeper: Sender<HousekeepingJob>,
     ) -> Self {
         let (current, spare, read_only) = (None, Spare::None, None);
         Self { files, state, current, spare, last_number, read_only, housekeeper }
@@ -187,7 +187,7 @@ impl Journal {
             warn!(%error, "a full file of the journal could not be marked");
         }
         let state = self.state.clone();
-        self.send(Job::Snapshot { state, journal: (number, id) });
+        self.send(HousekeepingJob::Snapshot { state, journal: (number, id) });
         Ok(())
     }
 
@@ -211,7 +211,7 @@ impl Journal {
             self.last_number = self.last_number.max(number);
             let (done, coming) = std::sync::mpsc::channel();
             self.spare = Spare::Coming(coming);
-            self.send(Job::Prepare { number, id, done });
+            self.send(HousekeepingJob::Prepare { number, id, done });
         }
     }
 
@@ -243,7 +243,7 @@ impl Journal {
     }
 
     /// Writes a last snapshot, so that the file can be read by itself. `keeper` is the thread that
-    /// [`Files::keep`] runs on.
+    /// [`JournalFiles::keep`] runs on.
     pub(super) fn finish(self, keeper: JoinHandle<()>) {
         let Self { files, state, current, read_only, housekeeper, .. } = self;
         // Only one at a time writes a snapshot of the same number.
@@ -255,16 +255,16 @@ impl Journal {
         }
     }
 
-    fn send(&self, job: Job) {
+    fn send(&self, job: HousekeepingJob) {
         if self.housekeeper.send(job).is_err() {
             error!("the thread that writes snapshots has ended: the journal will grow");
         }
     }
 }
 
-// === impl Files ===
+// === impl JournalFiles ===
 
-impl Files {
+impl JournalFiles {
     /// Blocks of a file of the journal that are enough for a day of changes and made in a moment.
     pub(super) const BLOCKS: usize = 512;
 
@@ -273,7 +273,7 @@ impl Files {
     }
 
     /// Does what is to be done off the path of an acknowledgement, until there is no more of it.
-    pub(super) fn keep(&self, jobs: &Receiver<Job>) {
+    pub(super) fn keep(&self, jobs: &Receiver<HousekeepingJob>) {
         while let Ok(job) = jobs.recv() {
             // The writer makes a missing file itself, and a missing snapshot costs room in the journal.
             // No state is half changed by that: the files say what is in force.
@@ -286,14 +286,14 @@ impl Files {
         }
     }
 
-    pub(super) fn work(&self, job: Job) {
+    pub(super) fn work(&self, job: HousekeepingJob) {
         match job {
-            Job::Prepare { number, id, done } => {
+            HousekeepingJob::Prepare { number, id, done } => {
                 let made = self.create(number, id, 1);
                 // The writer may have made another one meanwhile.
                 let _ = done.send(made);
             }
-            Job::Snapshot { state, journal } => {
+            HousekeepingJob::Snapshot { state, journal } => {
                 if let Err(error) = self.replace(&state, journal) {
                     warn!(%error, "a snapshot of the state could not be written: the journal is kept instead");
                 }

@@ -32,9 +32,9 @@ use std::{fmt, io, path::PathBuf, pin::Pin, time::Duration};
 use tokio::sync::watch;
 
 pub use self::{
-    accepted::{Accepted, AcceptedCalls},
+    accepted::{AcceptedCall, AcceptedCalls},
     file::FileStore,
-    show::{Shown, show},
+    show::{StateReport, show},
     state::{EntryId, PoolState, Promotion, Revision, ServiceState, State},
 };
 
@@ -44,25 +44,25 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// one after `expected`, whatever it was. When this returns, the change is durable.
     ///
     /// Dropping the future does not take the change back: it is made, or not, as if it had been waited for.
-    fn commit(&self, expected: Revision, next: State) -> Committing;
+    fn commit(&self, expected: Revision, next: State) -> CommitFuture;
 
     /// The state as it was last acknowledged; its revision stands in it. A watcher that looks away may
     /// miss revisions, never the last one. It ends when the store does.
     fn watch(&self) -> watch::Receiver<State>;
 
     /// Whether changes are taken.
-    fn condition(&self) -> Condition;
+    fn condition(&self) -> StoreHealth;
 
     /// What to call it in messages: a path, an address.
     fn place(&self) -> String;
 }
 
 /// A commit that is under way.
-pub type Committing = Pin<Box<dyn Future<Output = Result<Revision, CommitError>> + Send>>;
+pub type CommitFuture = Pin<Box<dyn Future<Output = Result<Revision, CommitError>> + Send>>;
 
 /// Whether a store takes changes.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Condition {
+pub struct StoreHealth {
     /// Why nothing can be changed until a restart; `None` if changes are taken.
     pub read_only: Option<String>,
     /// Why the last write was refused, until one succeeds: the disk is full, say. Each change tries again.

@@ -32,16 +32,16 @@ pub(super) struct FileId(pub(super) u128);
 
 /// What a journal's blocks hold.
 #[derive(Debug, Eq, PartialEq)]
-pub(super) struct Scan<'a> {
+pub(super) struct JournalScan<'a> {
     /// The bodies of the records, in order.
     pub(super) bodies: Vec<&'a [u8]>,
     /// How many bytes behind the last record are a part of one that was never finished.
-    pub(super) torn: Option<Torn>,
+    pub(super) torn: Option<TornRecord>,
 }
 
 /// A last record that was never acknowledged.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) struct Torn {
+pub(super) struct TornRecord {
     /// Where it begins, in bytes from the beginning of the file.
     pub(super) offset: usize,
 }
@@ -105,7 +105,7 @@ pub(super) fn mark(id: FileId, sequence: u64) -> [u8; MARK] {
 /// # Errors
 ///
 /// [`BadRecord`] if one cannot be read and was acknowledged: its mark is there, or a later record.
-pub(super) fn scan(file: &[u8], id: FileId, first: u64) -> Result<Scan<'_>, BadRecord> {
+pub(super) fn scan(file: &[u8], id: FileId, first: u64) -> Result<JournalScan<'_>, BadRecord> {
     let (mut bodies, mut offset, mut sequence) = (Vec::new(), BLOCK, first);
     while let Some((found, body)) = open(file, offset, id) {
         if found != sequence {
@@ -129,8 +129,8 @@ pub(super) fn scan(file: &[u8], id: FileId, first: u64) -> Result<Scan<'_>, BadR
         // Without a way out in the middle, which the compiler can do many bytes at a time: a file is megabytes.
         is_clean &= own[skip..].iter().fold(0, |all, it| all | it) == 0;
     }
-    let torn = if is_clean { None } else { Some(Torn { offset }) };
-    Ok(Scan { bodies, torn })
+    let torn = if is_clean { None } else { Some(TornRecord { offset }) };
+    Ok(JournalScan { bodies, torn })
 }
 
 /// The sequence number of the first record of a journal; `None` if it has none, or one that cannot be read.
@@ -192,17 +192,21 @@ mod tests {
         for is_marked in [false, true] {
             let file = file(&[b"one", &long, b""], is_marked);
             let found = scan(&file, ID, 10).expect("nothing is damaged");
-            assert_eq!(found, Scan { bodies: vec![&b"one"[..], &long, b""], torn: None });
+            assert_eq!(found, JournalScan { bodies: vec![&b"one"[..], &long, b""], torn: None });
         }
-        assert_eq!(scan(&[], ID, 1), Ok(Scan { bodies: vec![], torn: None }));
+        assert_eq!(scan(&[], ID, 1), Ok(JournalScan { bodies: vec![], torn: None }));
     }
 
     #[test]
     fn records_of_another_file_or_another_place_are_none() {
         let file = file(&[b"one"], false);
-        let torn = Some(Torn { offset: BLOCK });
-        assert_eq!(scan(&file, FileId(8), 10), Ok(Scan { bodies: vec![], torn }));
-        assert_eq!(scan(&file, ID, 11), Ok(Scan { bodies: vec![], torn }), "an older record");
+        let torn = Some(TornRecord { offset: BLOCK });
+        assert_eq!(scan(&file, FileId(8), 10), Ok(JournalScan { bodies: vec![], torn }));
+        assert_eq!(
+            scan(&file, ID, 11),
+            Ok(JournalScan { bodies: vec![], torn }),
+            "an older record"
+        );
         assert!(scan(&file, ID, 9).is_err(), "the one before it is missing");
     }
 
@@ -214,8 +218,8 @@ mod tests {
             let found = scan(&file, ID, 10);
             match is_marked {
                 false => {
-                    let torn = Some(Torn { offset: 2 * BLOCK });
-                    assert_eq!(found, Ok(Scan { bodies: vec![b"one"], torn }));
+                    let torn = Some(TornRecord { offset: 2 * BLOCK });
+                    assert_eq!(found, Ok(JournalScan { bodies: vec![b"one"], torn }));
                 }
                 true => assert_eq!(found, Err(BadRecord { offset: 2 * BLOCK, sequence: 11 })),
             }

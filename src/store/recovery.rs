@@ -7,7 +7,7 @@ use super::{
     disk::Disk,
     entries::Delta,
     record,
-    segment::{Header, Segment},
+    segment::{Segment, SegmentHeader},
     snapshot::{self, Snapshot},
     state::State,
 };
@@ -68,7 +68,7 @@ pub(super) fn recover(disk: &dyn Disk, place: &str) -> Result<Recovered, StoreEr
             return Err(damaged(&name, "it is not there, and the changes in it are lost"));
         }
         let bytes = bytes.unwrap_or_default();
-        let header = Header::of(&bytes).filter(|it| it.number == number && it.id == id);
+        let header = SegmentHeader::of(&bytes).filter(|it| it.number == number && it.id == id);
         let first = record::first_of(&bytes, id).unwrap_or(u64::MAX).min(state.revision.0 + 1);
         let scan = record::scan(&bytes, id, first).map_err(|bad| {
             let (offset, revision) = (bad.offset, bad.sequence);
@@ -129,7 +129,7 @@ fn journal_with_records(
 ) -> Result<Option<String>, StoreError> {
     for name in names.iter().filter(|it| Segment::number_of(it).is_some()) {
         let Some(bytes) = read(disk, place, name)? else { continue };
-        if Header::of(&bytes).is_some_and(|it| record::first_of(&bytes, it.id).is_some()) {
+        if SegmentHeader::of(&bytes).is_some_and(|it| record::first_of(&bytes, it.id).is_some()) {
             return Ok(Some(name.clone()));
         }
     }

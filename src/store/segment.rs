@@ -25,7 +25,7 @@ pub(super) struct Segment {
 
 /// What stands at the beginning of a file.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) struct Header {
+pub(super) struct SegmentHeader {
     pub(super) number: u64,
     pub(super) id: FileId,
     pub(super) next_id: FileId,
@@ -79,7 +79,7 @@ impl Segment {
             }
             // A header that can be read says that all of the file is there.
             file.sync()?;
-            let header = Header { number, id, next_id, size: (blocks + 2) as u64 };
+            let header = SegmentHeader { number, id, next_id, size: (blocks + 2) as u64 };
             file.write_at(0, &header.bytes())?;
             file.sync()?;
             disk.sync_folder()?;
@@ -128,9 +128,9 @@ impl Segment {
     }
 }
 
-// === impl Header ===
+// === impl SegmentHeader ===
 
-impl Header {
+impl SegmentHeader {
     /// The header of a file; `None` if it cannot be read. A file with one was made whole.
     pub(super) fn of(file: &[u8]) -> Option<Self> {
         let bytes = file.get(..HEADER)?;

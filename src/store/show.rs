@@ -14,7 +14,7 @@ use super::{
 
 /// What a state folder holds.
 #[derive(Debug)]
-pub struct Shown {
+pub struct StateReport {
     /// The state; `None` if nothing was ever written.
     pub state: Option<State>,
     /// Changes that stand in the journal behind the snapshot.
@@ -31,7 +31,7 @@ pub struct Shown {
 /// # Errors
 ///
 /// [`StoreError`] for what would stop a start as well.
-pub fn show(folder: &Path) -> Result<Shown, StoreError> {
+pub fn show(folder: &Path) -> Result<StateReport, StoreError> {
     let place = folder.display().to_string();
     // One that writes a snapshot takes away the files that were listed a moment ago: once more is enough.
     let found = recover(&Folder::at(folder), &place);
@@ -39,12 +39,12 @@ pub fn show(folder: &Path) -> Result<Shown, StoreError> {
         Err(StoreError::Damaged { .. }) => recover(&Folder::at(folder), &place)?,
         found => found?,
     };
-    Ok(Shown { state, replayed, torn, is_old })
+    Ok(StateReport { state, replayed, torn, is_old })
 }
 
-// === impl Shown ===
+// === impl StateReport ===
 
-impl Shown {
+impl StateReport {
     /// All of it as JSON: services by name, and the other entries by kind and key.
     #[must_use]
     pub fn json(&self) -> Value {

@@ -18,8 +18,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    accepted::Accepted,
-    entries::{Entry, common_entries, put_entries, service_entry, service_of, service_state},
+    accepted::AcceptedCall,
+    entries::{StateEntry, common_entries, put_entries, service_entry, service_of, service_state},
     record::FileId,
     state::{Promotion, Revision, State},
 };
@@ -32,7 +32,7 @@ pub(super) const FORMAT: u32 = 2;
 const FORMAT_1: u32 = 1;
 
 #[derive(Debug, Deserialize, Serialize)]
-struct Head {
+struct SnapshotHead {
     flipgate: u32,
     generation: u64,
     /// The services whose lines follow; a lost line is missed by name.
@@ -62,7 +62,7 @@ struct Common<'a> {
     revision: u64,
     journal: JournalLink,
     #[serde(borrow)]
-    entries: Vec<Entry<'a>>,
+    entries: Vec<StateEntry<'a>>,
 }
 
 #[derive(Debug, Deserialize, Serialize)]
@@ -81,7 +81,7 @@ pub(super) struct Snapshot {
 
 /// What is wrong with a snapshot as a whole.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-pub(super) enum Damage {
+pub(super) enum SnapshotDamage {
     #[error("line {line} {what}")]
     Line { line: usize, what: String },
     #[error("it has {found} lines where the first says {wanted}")]
@@ -100,7 +100,7 @@ pub(super) fn write(state: &State, journal: (u64, FileId)) -> String {
     let names = services.keys().chain(damaged.keys()).map(ToString::to_string);
     let mut names: Vec<String> = names.collect();
     names.sort_unstable();
-    let head = Head {
+    let head = SnapshotHead {
         flipgate: FORMAT,
         generation: state.generation.0,
         services: names,
@@ -133,14 +133,14 @@ pub(super) fn write(state: &State, journal: (u64, FileId)) -> String {
 ///
 /// # Errors
 ///
-/// [`Damage`] if what concerns all services cannot be trusted.
-pub(super) fn read(bytes: &[u8]) -> Result<Snapshot, Damage> {
+/// [`SnapshotDamage`] if what concerns all services cannot be trusted.
+pub(super) fn read(bytes: &[u8]) -> Result<Snapshot, SnapshotDamage> {
     // Damaged bytes may be no UTF-8; what replaces them fails that line's checksum.
     let text = String::from_utf8_lossy(bytes);
     let lines: Vec<&str> = text.lines().collect();
-    let damage = |line, what| Damage::Line { line, what };
+    let damage = |line, what| SnapshotDamage::Line { line, what };
     let line = |place: usize| lines.get(place).copied().unwrap_or_default();
-    let Head { flipgate, generation, services, last_promotion, accepted } =
+    let SnapshotHead { flipgate, generation, services, last_promotion, accepted } =
         opened(line(0)).map_err(|what| damage(1, what))?;
     let names: Result<Vec<ServiceName>, _> = services.iter().map(|it| it.parse()).collect();
     let names = names.map_err(|error| damage(1, format!("cannot be read: {error}")))?;
@@ -153,7 +153,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Snapshot, Damage> {
             state.promotion = Arc::new(Promotion { services, ..Promotion::default() });
             for Accepted1 { key, fingerprint, generation } in accepted {
                 let generation = Generation(generation);
-                state.accepted.put(Accepted { key, fingerprint, generation, at: None });
+                state.accepted.put(AcceptedCall { key, fingerprint, generation, at: None });
             }
             (1, None)
         }
@@ -166,11 +166,14 @@ pub(super) fn read(bytes: &[u8]) -> Result<Snapshot, Damage> {
                 .map_err(|_| damage(2, "has no id of a journal".to_owned()))?;
             (2, Some((number, FileId(id))))
         }
-        later => return Err(Damage::Later(later)),
+        later => return Err(SnapshotDamage::Later(later)),
     };
     let lines = lines.get(first..).unwrap_or_default();
     if lines.len() > names.len() {
-        return Err(Damage::Lines { found: lines.len() + first, wanted: names.len() + first });
+        return Err(SnapshotDamage::Lines {
+            found: lines.len() + first,
+            wanted: names.len() + first,
+        });
     }
     let mut unreadable = Vec::new();
     for (place, line) in lines.iter().enumerate() {
@@ -194,7 +197,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Snapshot, Damage> {
         }
     }
     if count > 0 && state.services.is_empty() {
-        return Err(Damage::Everything(count));
+        return Err(SnapshotDamage::Everything(count));
     }
     Ok(Snapshot { state, journal })
 }

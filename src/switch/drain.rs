@@ -1,6 +1,6 @@
 //! Watching those whom a change left behind.
 
-use super::side::{SideId, Watched};
+use super::side::{SideId, SideWatch};
 use crate::model::{Color, Generation, ServiceName};
 
 /// Watches the requests inside one retired side.
@@ -9,12 +9,12 @@ pub struct Drain<P> {
     service: ServiceName,
     retired_by: Generation,
     was_active: bool,
-    side: Watched<P>,
+    side: SideWatch<P>,
 }
 
 /// How many requests are inside one color of a service.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Inside {
+pub struct InFlight {
     /// Admitted by the current table.
     pub current: usize,
     /// Admitted before the last change that concerned this color.
@@ -26,7 +26,7 @@ pub struct Inside {
 impl<P> Drain<P> {
     pub(super) fn new(
         service: ServiceName,
-        side: Watched<P>,
+        side: SideWatch<P>,
         was_active: bool,
         retired_by: Generation,
     ) -> Self {

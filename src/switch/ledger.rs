@@ -12,23 +12,23 @@ use super::side::SideId;
 /// Who is inside, of all workers. `T` is a point in time, given by whoever has a clock.
 #[derive(Debug)]
 pub struct Ledger<T> {
-    shards: Box<[Arc<Shard<T>>]>,
+    shards: Box<[Arc<LedgerShard<T>>]>,
 }
 
 /// Who is inside, of one worker.
 #[derive(Debug)]
-pub struct Shard<T>(Mutex<Slab<Entry<T>>>);
+pub struct LedgerShard<T>(Mutex<Slab<ShardEntry<T>>>);
 
 /// One line of a shard; it is struck out when this is dropped.
 #[derive(Debug)]
-pub struct Ticket<T> {
-    shard: Arc<Shard<T>>,
+pub struct ClaimRecord<T> {
+    shard: Arc<LedgerShard<T>>,
     place: usize,
 }
 
 /// How a claim is used.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Kind {
+pub enum ClaimKind {
     /// A request with its response.
     Request,
     /// A connection that was upgraded, and carries what its two ends agreed on.
@@ -36,15 +36,15 @@ pub enum Kind {
 }
 
 #[derive(Debug)]
-struct Entry<T> {
+struct ShardEntry<T> {
     side: SideId,
-    kind: Kind,
+    kind: ClaimKind,
     since: T,
 }
 
 /// Who is inside some sides.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Summary<T> {
+pub struct LedgerSummary<T> {
     /// How many of them are requests.
     pub requests: usize,
     /// How many of them are tunnels.
@@ -59,7 +59,7 @@ impl<T: Copy + Ord> Ledger<T> {
     /// A ledger for this many workers.
     #[must_use]
     pub fn new(workers: usize) -> Self {
-        let shards = (0..workers).map(|_| Arc::new(Shard(Mutex::new(Slab::new())))).collect();
+        let shards = (0..workers).map(|_| Arc::new(LedgerShard(Mutex::new(Slab::new())))).collect();
         Self { shards }
     }
 
@@ -69,19 +69,19 @@ impl<T: Copy + Ord> Ledger<T> {
     ///
     /// If there are fewer workers.
     #[must_use]
-    pub fn shard(&self, worker: usize) -> Arc<Shard<T>> {
+    pub fn shard(&self, worker: usize) -> Arc<LedgerShard<T>> {
         Arc::clone(&self.shards[worker])
     }
 
     /// Who is inside these sides.
     #[must_use]
-    pub fn inside(&self, sides: &[SideId]) -> Summary<T> {
-        let mut summary: Summary<T> = Summary { requests: 0, tunnels: 0, oldest: None };
+    pub fn inside(&self, sides: &[SideId]) -> LedgerSummary<T> {
+        let mut summary: LedgerSummary<T> = LedgerSummary { requests: 0, tunnels: 0, oldest: None };
         for shard in &self.shards {
             for (_, entry) in shard.lines().iter().filter(|(_, it)| sides.contains(&it.side)) {
                 match entry.kind {
-                    Kind::Request => summary.requests += 1,
-                    Kind::Tunnel => summary.tunnels += 1,
+                    ClaimKind::Request => summary.requests += 1,
+                    ClaimKind::Tunnel => summary.tunnels += 1,
                 }
                 summary.oldest = summary.oldest.into_iter().chain([entry.since]).min();
             }
@@ -90,32 +90,32 @@ impl<T: Copy + Ord> Ledger<T> {
     }
 }
 
-// === impl Shard ===
+// === impl LedgerShard ===
 
-impl<T> Shard<T> {
+impl<T> LedgerShard<T> {
     /// Notes that somebody is inside `side`.
-    pub fn enter(self: &Arc<Self>, side: SideId, kind: Kind, since: T) -> Ticket<T> {
-        let place = self.lines().insert(Entry { side, kind, since });
-        Ticket { shard: Arc::clone(self), place }
+    pub fn enter(self: &Arc<Self>, side: SideId, kind: ClaimKind, since: T) -> ClaimRecord<T> {
+        let place = self.lines().insert(ShardEntry { side, kind, since });
+        ClaimRecord { shard: Arc::clone(self), place }
     }
 
-    fn lines(&self) -> MutexGuard<'_, Slab<Entry<T>>> {
+    fn lines(&self) -> MutexGuard<'_, Slab<ShardEntry<T>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-// === impl Ticket ===
+// === impl ClaimRecord ===
 
-impl<T> Ticket<T> {
+impl<T> ClaimRecord<T> {
     /// Notes that the claim is used in another way from now on.
-    pub fn becomes(&self, kind: Kind) {
+    pub fn becomes(&self, kind: ClaimKind) {
         if let Some(entry) = self.shard.lines().get_mut(self.place) {
             entry.kind = kind;
         }
     }
 }
 
-impl<T> Drop for Ticket<T> {
+impl<T> Drop for ClaimRecord<T> {
     fn drop(&mut self) {
         self.shard.lines().try_remove(self.place);
     }
@@ -134,17 +134,17 @@ mod tests {
     fn who_is_inside_is_told_by_side_and_kind_and_since_when() {
         let ledger = Ledger::new(2);
         let (here, there) = (1, 2);
-        let early = ledger.shard(0).enter(side(here), Kind::Request, 10);
-        let late = ledger.shard(1).enter(side(here), Kind::Tunnel, 20);
-        let _elsewhere = ledger.shard(1).enter(side(there), Kind::Request, 5);
+        let early = ledger.shard(0).enter(side(here), ClaimKind::Request, 10);
+        let late = ledger.shard(1).enter(side(here), ClaimKind::Tunnel, 20);
+        let _elsewhere = ledger.shard(1).enter(side(there), ClaimKind::Request, 5);
         let inside = || ledger.inside(&[side(here)]);
-        assert_eq!(inside(), Summary { requests: 1, tunnels: 1, oldest: Some(10) });
-        early.becomes(Kind::Tunnel);
-        assert_eq!(inside(), Summary { requests: 0, tunnels: 2, oldest: Some(10) });
+        assert_eq!(inside(), LedgerSummary { requests: 1, tunnels: 1, oldest: Some(10) });
+        early.becomes(ClaimKind::Tunnel);
+        assert_eq!(inside(), LedgerSummary { requests: 0, tunnels: 2, oldest: Some(10) });
         drop(early);
-        assert_eq!(inside(), Summary { requests: 0, tunnels: 1, oldest: Some(20) });
+        assert_eq!(inside(), LedgerSummary { requests: 0, tunnels: 1, oldest: Some(20) });
         drop(late);
-        assert_eq!(inside(), Summary { requests: 0, tunnels: 0, oldest: None });
+        assert_eq!(inside(), LedgerSummary { requests: 0, tunnels: 0, oldest: None });
         assert_eq!(ledger.inside(&[side(there)]).oldest, Some(5));
     }
 }

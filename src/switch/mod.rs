@@ -29,11 +29,11 @@ use std::{
 use arc_swap::ArcSwap;
 
 pub use self::{
-    drain::{Drain, Inside},
-    ledger::{Kind, Ledger, Shard, Summary, Ticket},
+    drain::{Drain, InFlight},
+    ledger::{ClaimKind, ClaimRecord, Ledger, LedgerShard, LedgerSummary},
     pointer::Pointer,
     side::{Claim, Side, SideId, Visit},
-    table::{Draft, Service, Table},
+    table::{Service, ServiceEntry, Table},
 };
 use crate::model::{Color, Generation, ServiceName};
 
@@ -132,10 +132,10 @@ impl<R, P, C: Pointer<Table<R, P>>> Switch<R, P, C> {
     }
 
     /// How many are inside a color of a service, wherever they were admitted.
-    pub fn inside(&self, service: &ServiceName, color: Color) -> Inside {
+    pub fn inside(&self, service: &ServiceName, color: Color) -> InFlight {
         let retired = self.retired();
         let drains = retired.get(&(service.clone(), color));
-        Inside {
+        InFlight {
             current: self
                 .current
                 .with(|table| table.service(service).map_or(0, |it| it.side(color).in_flight())),

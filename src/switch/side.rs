@@ -11,7 +11,7 @@ use crate::model::{Color, Generation};
 // Not `Clone`: it stands for the one reference that all tables together have.
 #[derive(Debug)]
 pub struct Side<P> {
-    held: Arc<Held<P>>,
+    held: Arc<ClaimCount<P>>,
 }
 
 /// A request's hold on one side, from admission to the last byte of its response or tunnel.
@@ -20,7 +20,7 @@ pub struct Side<P> {
 // Not `Clone`: a request that counted twice would make `in_flight` a lie.
 #[derive(Debug)]
 pub struct Claim<P> {
-    held: Arc<Held<P>>,
+    held: Arc<ClaimCount<P>>,
     generation: Generation,
     is_active: bool,
 }
@@ -31,7 +31,7 @@ pub enum Visit {
     /// The one that is active in the generation that admits it.
     Active,
     /// The one of this color, whatever its role. For those who were found entitled to it.
-    Wish(Color),
+    Preview(Color),
 }
 
 /// The identity of a side: which service and color, and the generation that it began with. No two sides of
@@ -48,7 +48,7 @@ pub struct SideId {
 
 /// What is counted: one reference for the tables, one for each claim.
 #[derive(Debug)]
-struct Held<P> {
+struct ClaimCount<P> {
     id: SideId,
     pool: Arc<P>,
     /// Dropped with the last reference, which ends every wait for the drain.
@@ -57,9 +57,9 @@ struct Held<P> {
 
 /// Watches who is inside a side, without being so.
 #[derive(Debug)]
-pub(super) struct Watched<P> {
+pub(super) struct SideWatch<P> {
     id: SideId,
-    held: Weak<Held<P>>,
+    held: Weak<ClaimCount<P>>,
     side: Weak<Side<P>>,
     open: watch::Receiver<()>,
 }
@@ -69,7 +69,7 @@ pub(super) struct Watched<P> {
 impl<P> Side<P> {
     pub(super) fn new(id: SideId, pool: Arc<P>) -> Self {
         let (open, _) = watch::channel(());
-        Self { held: Arc::new(Held { id, pool, open }) }
+        Self { held: Arc::new(ClaimCount { id, pool, open }) }
     }
 
     /// The pool behind this side.
@@ -92,8 +92,8 @@ impl<P> Side<P> {
         Claim { held: Arc::clone(&self.held), generation, is_active }
     }
 
-    pub(super) fn watched(self: &Arc<Self>) -> Watched<P> {
-        Watched {
+    pub(super) fn watched(self: &Arc<Self>) -> SideWatch<P> {
+        SideWatch {
             id: self.id(),
             held: Arc::downgrade(&self.held),
             side: Arc::downgrade(self),
@@ -137,9 +137,9 @@ impl<P> Claim<P> {
     }
 }
 
-// === impl Watched ===
+// === impl SideWatch ===
 
-impl<P> Watched<P> {
+impl<P> SideWatch<P> {
     pub(super) fn id(&self) -> SideId {
         self.id
     }
@@ -164,7 +164,7 @@ impl<P> Watched<P> {
     }
 }
 
-impl<P> Clone for Watched<P> {
+impl<P> Clone for SideWatch<P> {
     fn clone(&self) -> Self {
         let Self { id, held, side, open } = self;
         Self { id: *id, held: held.clone(), side: side.clone(), open: open.clone() }

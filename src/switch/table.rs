@@ -16,12 +16,12 @@ pub struct Table<R, P> {
     generation: Generation,
     rules: R,
     /// In the order of the drafts that it was made of, which the rules refer to by index.
-    parts: Vec<Part<P>>,
+    parts: Vec<TablePart<P>>,
     /// The place of each service.
     places: Arc<HashMap<ServiceName, usize>>,
 }
 
-type Part<P> = Arc<Vec<Service<P>>>;
+type TablePart<P> = Arc<Vec<Service<P>>>;
 
 /// A service in one generation.
 #[derive(Debug)]
@@ -34,7 +34,7 @@ pub struct Service<P> {
 
 /// What a service shall be in the next table.
 #[derive(Debug)]
-pub struct Draft<P> {
+pub struct ServiceEntry<P> {
     /// Its name.
     pub name: ServiceName,
     /// The color that answers.
@@ -52,21 +52,21 @@ const PART: usize = 64;
 
 impl<R, P> Table<R, P> {
     /// The first table of a process, at the generation that was reached before.
-    pub fn first(generation: Generation, rules: R, drafts: Vec<Draft<P>>) -> Self {
+    pub fn first(generation: Generation, rules: R, drafts: Vec<ServiceEntry<P>>) -> Self {
         Self::of(generation, rules, drafts, |_| None)
     }
 
     /// The table of a later generation, with all services given anew. A service keeps its two sides if its
     /// active color and both of its pools stay what they are; a side whose pool or role changes is made
     /// anew.
-    pub fn next(&self, generation: Generation, rules: R, drafts: Vec<Draft<P>>) -> Self {
+    pub fn next(&self, generation: Generation, rules: R, drafts: Vec<ServiceEntry<P>>) -> Self {
         Self::of(generation, rules, drafts, |name| self.service(name))
     }
 
     fn of<'a>(
         generation: Generation,
         rules: R,
-        drafts: Vec<Draft<P>>,
+        drafts: Vec<ServiceEntry<P>>,
         old: impl Fn(&ServiceName) -> Option<&'a Service<P>>,
     ) -> Self
     where
@@ -91,7 +91,7 @@ impl<R, P> Table<R, P> {
 
     /// The table of a later generation in which these services are changed, and nothing else. A draft of
     /// a service that this table does not have is left out.
-    pub fn with(&self, generation: Generation, rules: R, changes: Vec<Draft<P>>) -> Self {
+    pub fn with(&self, generation: Generation, rules: R, changes: Vec<ServiceEntry<P>>) -> Self {
         let mut parts = self.parts.clone();
         for draft in changes {
             let Some(&place) = self.places.get(&draft.name) else { continue };
@@ -105,7 +105,7 @@ impl<R, P> Table<R, P> {
     }
 
     /// This table as drafts, to be changed into the next one.
-    pub fn drafts(&self) -> Vec<Draft<P>> {
+    pub fn drafts(&self) -> Vec<ServiceEntry<P>> {
         self.services().map(Service::draft).collect()
     }
 
@@ -164,8 +164,13 @@ impl<R, P> Table<R, P> {
 // === impl Service ===
 
 impl<P> Service<P> {
-    fn new(generation: Generation, place: usize, draft: Draft<P>, old: Option<&Self>) -> Self {
-        let Draft { name, active, blue, green } = draft;
+    fn new(
+        generation: Generation,
+        place: usize,
+        draft: ServiceEntry<P>,
+        old: Option<&Self>,
+    ) -> Self {
+        let ServiceEntry { name, active, blue, green } = draft;
         let side = |color, pool: Arc<P>| match old {
             Some(old) if old.active == active && Arc::ptr_eq(old.side(color).pool(), &pool) => {
                 Arc::clone(old.side(color))
@@ -197,8 +202,8 @@ impl<P> Service<P> {
     }
 
     /// This service as a draft of the next generation.
-    pub fn draft(&self) -> Draft<P> {
-        Draft {
+    pub fn draft(&self) -> ServiceEntry<P> {
+        ServiceEntry {
             name: self.name.clone(),
             active: self.active,
             blue: Arc::clone(self.blue.pool()),
@@ -209,7 +214,7 @@ impl<P> Service<P> {
     pub(super) fn claim(&self, visit: Visit, generation: Generation) -> Claim<P> {
         let color = match visit {
             Visit::Active => self.active,
-            Visit::Wish(color) => color,
+            Visit::Preview(color) => color,
         };
         self.side(color).claim(generation, color == self.active)
     }
@@ -226,9 +231,9 @@ impl<P> Clone for Service<P> {
     }
 }
 
-// === impl Draft ===
+// === impl ServiceEntry ===
 
-impl<P> Draft<P> {
+impl<P> ServiceEntry<P> {
     /// The pool of a color.
     pub fn pool(&self, color: Color) -> &Arc<P> {
         match color {

@@ -15,9 +15,9 @@ use super::*;
 
 type Fleet = Switch<(), &'static str>;
 
-fn draft(name: &str, active: Color) -> Draft<&'static str> {
+fn draft(name: &str, active: Color) -> ServiceEntry<&'static str> {
     let name = name.parse().expect("a name");
-    Draft { name, active, blue: Arc::new("v1"), green: Arc::new("v2") }
+    ServiceEntry { name, active, blue: Arc::new("v1"), green: Arc::new("v2") }
 }
 
 fn fleet() -> Fleet {
@@ -96,10 +96,10 @@ async fn there_and_back_keeps_two_generations_of_one_color_apart() {
     let again = enter(&switch, 1);
     assert_eq!((**first.pool(), **again.pool()), ("v1", "v1"));
     let web = "web".parse().expect("a name");
-    assert_eq!(switch.inside(&web, Color::Blue), Inside { current: 1, retired: 1 });
+    assert_eq!(switch.inside(&web, Color::Blue), InFlight { current: 1, retired: 1 });
     drop(first);
     old.wait().await;
-    assert_eq!(switch.inside(&web, Color::Blue), Inside { current: 1, retired: 0 });
+    assert_eq!(switch.inside(&web, Color::Blue), InFlight { current: 1, retired: 0 });
     drop(again);
 }
 
@@ -122,14 +122,14 @@ fn a_change_leaves_the_sides_of_other_services_alone() {
     let drains = promote(&switch, Color::Green, &["web"]).expect("current");
     assert!(drains.iter().all(|it| it.service().as_str() == "web"), "{drains:?}");
     let name = "api".parse().expect("a name");
-    assert_eq!(switch.inside(&name, Color::Blue), Inside { current: 1, retired: 0 });
+    assert_eq!(switch.inside(&name, Color::Blue), InFlight { current: 1, retired: 0 });
     drop(api);
 }
 
 #[tokio::test]
 async fn a_replaced_pool_and_a_removed_service_drain_too() {
     let switch = fleet();
-    let Ok(preview) = switch.claim(|()| Ok::<_, Infallible>((1, Visit::Wish(Color::Green))));
+    let Ok(preview) = switch.claim(|()| Ok::<_, Infallible>((1, Visit::Preview(Color::Green))));
     assert!(!preview.is_active());
     let api = enter(&switch, 0);
     let seen = switch.load();
@@ -181,7 +181,7 @@ fn nobody_enters_a_drained_side_on_real_threads() {
         closed: AtomicBool,
         inside: AtomicUsize,
     }
-    let new_draft = |active| Draft {
+    let new_draft = |active| ServiceEntry {
         name: "web".parse().expect("a name"),
         active,
         blue: Arc::new(Room::default()),

@@ -10,7 +10,7 @@ use rustls::{
 
 use super::{
     files::{self, FileError, not_its_key},
-    names::{self, Names},
+    names::{self, SubjectNames},
 };
 
 /// The files of a certificate.
@@ -26,14 +26,14 @@ pub struct KeyPair {
 #[derive(Debug)]
 pub(super) struct Certificate {
     pub(super) key: Arc<CertifiedKey>,
-    pub(super) names: Arc<Names>,
+    pub(super) names: Arc<SubjectNames>,
     /// In seconds since 1970.
     pub(super) expires: i64,
 }
 
 /// The certificates of a listener. Never empty.
 #[derive(Debug)]
-pub(super) struct Certificates {
+pub(super) struct CertificateSet {
     all: Vec<Certificate>,
     /// By name: an exact one goes before a wildcard, and what is written first before the rest.
     exact: HashMap<Box<str>, usize>,
@@ -45,7 +45,7 @@ pub(super) struct Certificates {
 impl Certificate {
     pub(super) fn load(pair: &KeyPair, provider: &CryptoProvider) -> Result<Self, FileError> {
         let chain = files::certificates(&pair.cert)?;
-        let names = Names::of(&chain[0])
+        let names = SubjectNames::of(&chain[0])
             .ok_or_else(|| FileError::new(&pair.cert, "its first certificate cannot be read"))?;
         let expires = names::expiry(&chain[0]).unwrap_or(i64::MAX);
         let key = files::private_key(&pair.key)?;
@@ -57,9 +57,9 @@ impl Certificate {
     }
 }
 
-// === impl Certificates ===
+// === impl CertificateSet ===
 
-impl Certificates {
+impl CertificateSet {
     pub(super) fn new(all: Vec<Certificate>) -> Self {
         let (mut exact, mut wildcards) = (HashMap::new(), HashMap::new());
         for (place, certificate) in all.iter().enumerate() {
@@ -88,7 +88,7 @@ impl Certificates {
     }
 }
 
-impl ResolvesServerCert for Certificates {
+impl ResolvesServerCert for CertificateSet {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let name = hello.server_name().map(str::to_ascii_lowercase);
         Some(Arc::clone(&self.find(name.as_deref()).key))

@@ -5,14 +5,14 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
 
-use super::upstream::Connector;
+use super::upstream::UpstreamConnector;
 use crate::model::UpstreamTls;
 
 /// The connectors that are in use, by their settings. Cheap to clone; clones share them.
 #[derive(Clone, Debug, Default)]
 pub struct Connectors(Arc<Mutex<Known>>);
 
-type Known = HashMap<UpstreamTls, Weak<Connector>>;
+type Known = HashMap<UpstreamTls, Weak<UpstreamConnector>>;
 
 // === impl Connectors ===
 
@@ -21,13 +21,13 @@ impl Connectors {
     /// the disk takes: off the control thread, hold what this returns and have the control thread ask
     /// again.
     #[must_use]
-    pub fn get(&self, settings: &UpstreamTls) -> Arc<Connector> {
+    pub fn get(&self, settings: &UpstreamTls) -> Arc<UpstreamConnector> {
         let find = |known: &Known| known.get(settings).and_then(Weak::upgrade);
         if let Some(known) = find(&self.known()) {
             return known;
         }
         // Others must not wait for this disk.
-        let new = Arc::new(Connector::new(settings));
+        let new = Arc::new(UpstreamConnector::new(settings));
         let mut known = self.known();
         if let Some(other) = find(&known) {
             return other;

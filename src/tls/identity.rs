@@ -7,15 +7,15 @@ use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 /// A client that has shown a certificate of an authority that is trusted for it.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Identity {
+pub struct ClientCertificate {
     /// As one element of `X-Forwarded-Client-Cert`, in Envoy's form: `Hash`, `Subject` (RFC 4514), and a `URI`
     /// and a `DNS` for each alternative name.
     pub element: Box<str>,
 }
 
-// === impl Identity ===
+// === impl ClientCertificate ===
 
-impl Identity {
+impl ClientCertificate {
     /// Of the first certificate of a chain that was verified; `None` if it cannot be read.
     #[must_use]
     pub fn of(chain: &[CertificateDer<'_>]) -> Option<Self> {
@@ -67,7 +67,7 @@ mod tests {
         params.subject_alt_names.push(rcgen::SanType::URI(uri));
         params.distinguished_name.push(rcgen::DnType::CommonName, "x\"; URI=evil,\r\nHost: b");
         let certificate = params.self_signed(&key).expect("a certificate");
-        let identity = Identity::of(&[certificate.der().clone()]).expect("readable");
+        let identity = ClientCertificate::of(&[certificate.der().clone()]).expect("readable");
         let element = &*identity.element;
         assert!(element.starts_with("Hash=") && element.as_bytes()[5 + 64] == b';', "{element}");
         assert!(element.ends_with(";DNS=\"a.test\";URI=\"spiffe://a/b\""), "{element}");
@@ -82,7 +82,7 @@ mod tests {
             params.distinguished_name.push(kind.clone(), *value);
         }
         let certificate = params.self_signed(&key).expect("a certificate");
-        let identity = Identity::of(&[certificate.der().clone()]).expect("readable");
+        let identity = ClientCertificate::of(&[certificate.der().clone()]).expect("readable");
         let (_, behind) = identity.element.split_once(";Subject=\"").expect("a subject");
         behind.split_once('"').expect("in quotes").0.to_owned()
     }

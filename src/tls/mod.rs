@@ -19,10 +19,10 @@ pub use self::{
     certificate::KeyPair,
     connectors::Connectors,
     files::FileError,
-    identity::Identity,
-    names::Names,
-    server::{Acceptance, ClientAuth, Server, ServerSettings},
-    upstream::Connector,
+    identity::ClientCertificate,
+    names::SubjectNames,
+    server::{ClientAuth, HandshakeConfig, ListenerTls, ServerSettings},
+    upstream::UpstreamConnector,
 };
 
 /// What may be agreed on in a handshake: RFC 7301.

@@ -7,16 +7,16 @@ use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 /// The hosts that a certificate is for: RFC 9525, section 6.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Names {
+pub struct SubjectNames {
     exact: HashSet<Box<str>>,
     /// What follows the `*.` of a wildcard.
     wildcards: HashSet<Box<str>>,
     addresses: HashSet<IpAddr>,
 }
 
-// === impl Names ===
+// === impl SubjectNames ===
 
-impl Names {
+impl SubjectNames {
     /// The alternative names of a certificate; of one that has none, its common name, which is how
     /// certificates made by hand often are. `None` if it is no certificate.
     pub(super) fn of(certificate: &CertificateDer<'_>) -> Option<Self> {
@@ -91,11 +91,11 @@ fn address(bytes: &[u8]) -> Option<IpAddr> {
 mod tests {
     use super::*;
 
-    fn names(of: &[&str]) -> Names {
+    fn names(of: &[&str]) -> SubjectNames {
         let of: Vec<_> = of.iter().map(|it| (*it).to_owned()).collect();
         let key = rcgen::KeyPair::generate().expect("a key");
         let certificate = rcgen::CertificateParams::new(of).expect("names").self_signed(&key);
-        Names::of(certificate.expect("a certificate").der()).expect("it can be read")
+        SubjectNames::of(certificate.expect("a certificate").der()).expect("it can be read")
     }
 
     #[test]
@@ -117,12 +117,12 @@ mod tests {
         let mut params = rcgen::CertificateParams::default();
         params.distinguished_name.push(rcgen::DnType::CommonName, "old.test");
         let certificate = params.self_signed(&key).expect("a certificate");
-        let names = Names::of(certificate.der()).expect("it can be read");
+        let names = SubjectNames::of(certificate.der()).expect("it can be read");
         assert!(names.cover("old.test") && !names.cover("new.test"));
     }
 
     #[test]
     fn what_is_no_certificate_has_no_names() {
-        assert!(Names::of(&CertificateDer::from_slice(b"no certificate")).is_none());
+        assert!(SubjectNames::of(&CertificateDer::from_slice(b"no certificate")).is_none());
     }
 }

@@ -13,11 +13,11 @@ use rustls::{
 use tokio_rustls::TlsAcceptor;
 
 use super::{
-    certificate::{Certificate, Certificates, KeyPair},
+    certificate::{Certificate, CertificateSet, KeyPair},
     files::{self, FileError},
-    names::Names,
+    names::SubjectNames,
     provider,
-    stamps::Stamps,
+    stamps::FileStamps,
 };
 
 /// What the configuration says of a listener's TLS.
@@ -46,17 +46,17 @@ pub struct ClientAuth {
 
 /// A listener's TLS: what is in force, and the files that it was read from.
 #[derive(Debug)]
-pub struct Server {
+pub struct ListenerTls {
     settings: ServerSettings,
-    current: ArcSwap<Acceptance>,
-    stamps: Mutex<Stamps>,
+    current: ArcSwap<HandshakeConfig>,
+    stamps: Mutex<FileStamps>,
 }
 
 /// What a handshake is done with. A connection keeps the one that it began with.
 #[derive(Debug)]
-pub struct Acceptance {
+pub struct HandshakeConfig {
     config: Arc<ServerConfig>,
-    certificates: Arc<Certificates>,
+    certificates: Arc<CertificateSet>,
     /// The authorities of clients, to see whether they have changed.
     authorities: Vec<rustls::pki_types::CertificateDer<'static>>,
     /// Whether a client that has shown a certificate is internal.
@@ -101,9 +101,9 @@ impl ClientAuth {
     }
 }
 
-// === impl Server ===
+// === impl ListenerTls ===
 
-impl Server {
+impl ListenerTls {
     /// Reads everything.
     ///
     /// # Errors
@@ -111,8 +111,8 @@ impl Server {
     /// The first file that cannot be used.
     pub fn load(settings: ServerSettings) -> Result<Self, FileError> {
         // Seen before they are read: what changes in between is read again.
-        let stamps = Mutex::new(Stamps::of(settings.files()));
-        let current = ArcSwap::from_pointee(Acceptance::load(&settings, None)?);
+        let stamps = Mutex::new(FileStamps::of(settings.files()));
+        let current = ArcSwap::from_pointee(HandshakeConfig::load(&settings, None)?);
         Ok(Self { settings, current, stamps })
     }
 
@@ -124,7 +124,7 @@ impl Server {
     /// The first file that cannot be used; what was in force stays. The same files are not read
     /// again before they change.
     pub fn refresh(&self) -> Result<bool, FileError> {
-        let found = Stamps::of(self.settings.files());
+        let found = FileStamps::of(self.settings.files());
         let mut known = self.stamps.lock().unwrap_or_else(PoisonError::into_inner);
         if *known == found {
             return Ok(false);
@@ -139,7 +139,7 @@ impl Server {
     ///
     /// As [`Self::refresh`].
     pub fn reload(&self) -> Result<(), FileError> {
-        let new = Acceptance::load(&self.settings, Some(&self.current.load()))?;
+        let new = HandshakeConfig::load(&self.settings, Some(&self.current.load()))?;
         self.current.store(Arc::new(new));
         Ok(())
     }
@@ -153,19 +153,19 @@ impl Server {
 
     /// What a new connection is accepted with.
     #[must_use]
-    pub fn current(&self) -> Arc<Acceptance> {
+    pub fn current(&self) -> Arc<HandshakeConfig> {
         self.current.load_full()
     }
 }
 
-// === impl Acceptance ===
+// === impl HandshakeConfig ===
 
-impl Acceptance {
+impl HandshakeConfig {
     fn load(settings: &ServerSettings, before: Option<&Self>) -> Result<Self, FileError> {
         let provider = provider();
         let load = |it: &KeyPair| Certificate::load(it, &provider);
         let certificates = settings.certificates.iter().map(load).collect::<Result<Vec<_>, _>>()?;
-        let certificates = Arc::new(Certificates::new(certificates));
+        let certificates = Arc::new(CertificateSet::new(certificates));
         let versions: &[_] =
             if settings.has_tls12 { rustls::ALL_VERSIONS } else { &[&version::TLS13] };
         let fail = |error: &dyn ToString| {
@@ -193,7 +193,7 @@ impl Acceptance {
             }
         };
         let mut config =
-            builder.with_cert_resolver(Arc::<Certificates>::clone(&certificates) as Arc<_>);
+            builder.with_cert_resolver(Arc::<CertificateSet>::clone(&certificates) as Arc<_>);
         config.alpn_protocols = settings.protocols.iter().map(|it| it.to_vec()).collect();
         // Tickets hold what a session needs, so that nothing has to be kept here for each client.
         config.session_storage = Arc::new(NoServerSessionStorage {});
@@ -216,7 +216,7 @@ impl Acceptance {
 
     /// The names of the certificate that a client which names this host is shown.
     #[must_use]
-    pub fn names(&self, server_name: Option<&str>) -> Arc<Names> {
+    pub fn names(&self, server_name: Option<&str>) -> Arc<SubjectNames> {
         Arc::clone(&self.certificates.find(server_name).names)
     }
 }
@@ -259,7 +259,8 @@ mod tests {
     #[test]
     fn a_changed_file_is_taken_and_a_broken_one_leaves_what_is_there() {
         let folder = tempfile::tempdir().expect("a folder");
-        let server = Server::load(settings(put(folder.path(), "one.test"))).expect("good files");
+        let server =
+            ListenerTls::load(settings(put(folder.path(), "one.test"))).expect("good files");
         let covers = |name: &str| server.current().names(None).cover(name);
         assert!(covers("one.test"));
         assert_eq!(server.refresh(), Ok(false));

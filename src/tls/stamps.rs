@@ -8,19 +8,19 @@ use std::{
 /// What is known of some files without reading them. Symbolic links are followed, so that a link
 /// that points elsewhere is a change too.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub(super) struct Stamps(Vec<(PathBuf, Option<Stamp>)>);
+pub(super) struct FileStamps(Vec<(PathBuf, Option<FileStamp>)>);
 
-type Stamp = (u64, u64, u64, i64, i64, i64, i64);
+type FileStamp = (u64, u64, u64, i64, i64, i64, i64);
 
-// === impl Stamps ===
+// === impl FileStamps ===
 
-impl Stamps {
+impl FileStamps {
     pub(super) fn of<'a>(paths: impl IntoIterator<Item = &'a Path>) -> Self {
         Self(paths.into_iter().map(|it| (it.to_owned(), stamp(it))).collect())
     }
 }
 
-fn stamp(path: &Path) -> Option<Stamp> {
+fn stamp(path: &Path) -> Option<FileStamp> {
     let it = std::fs::metadata(path).ok()?;
     Some((it.dev(), it.ino(), it.size(), it.mtime(), it.mtime_nsec(), it.ctime(), it.ctime_nsec()))
 }

@@ -23,22 +23,22 @@ use super::{
     ALPN_HTTP1, ALPN_HTTP2,
     files::{self, FileError, not_its_key},
     provider,
-    stamps::Stamps,
+    stamps::FileStamps,
 };
 use crate::model::{Protocol, UpstreamTls};
 
 /// What connections to the endpoints of a pool are secured with.
 #[derive(Debug)]
-pub struct Connector {
+pub struct UpstreamConnector {
     settings: UpstreamTls,
     /// What is in force, or why nothing is: then no connection is opened.
-    current: ArcSwap<Result<Configs, FileError>>,
-    stamps: Mutex<Stamps>,
+    current: ArcSwap<Result<ClientConfigs, FileError>>,
+    stamps: Mutex<FileStamps>,
 }
 
 /// One for each set of protocols that may be offered.
 #[derive(Debug)]
-struct Configs {
+struct ClientConfigs {
     any: Arc<ClientConfig>,
     http1: Arc<ClientConfig>,
     http2: Arc<ClientConfig>,
@@ -52,14 +52,14 @@ struct Verifier {
     named: Vec<CertificateDer<'static>>,
 }
 
-// === impl Connector ===
+// === impl TlsConnector ===
 
-impl Connector {
+impl UpstreamConnector {
     /// Reads the files. What cannot be read fails every connection, until it can.
     #[must_use]
     pub fn new(settings: &UpstreamTls) -> Self {
-        let stamps = Mutex::new(Stamps::of(files_of(settings)));
-        let current = ArcSwap::from_pointee(Configs::load(settings));
+        let stamps = Mutex::new(FileStamps::of(files_of(settings)));
+        let current = ArcSwap::from_pointee(ClientConfigs::load(settings));
         Self { settings: settings.clone(), current, stamps }
     }
 
@@ -69,7 +69,7 @@ impl Connector {
     ///
     /// The first that cannot.
     pub fn check(settings: &UpstreamTls) -> Result<(), FileError> {
-        Configs::load(settings).map(drop)
+        ClientConfigs::load(settings).map(drop)
     }
 
     /// Reads the files again if one has changed, and returns whether one had. What cannot be used
@@ -79,13 +79,13 @@ impl Connector {
     ///
     /// The first that cannot be used.
     pub fn refresh(&self) -> Result<bool, FileError> {
-        let found = Stamps::of(files_of(&self.settings));
+        let found = FileStamps::of(files_of(&self.settings));
         let mut known = self.stamps.lock().unwrap_or_else(PoisonError::into_inner);
         if *known == found {
             return Ok(false);
         }
         *known = found;
-        let new = Configs::load(&self.settings)?;
+        let new = ClientConfigs::load(&self.settings)?;
         self.current.store(Arc::new(Ok(new)));
         Ok(true)
     }
@@ -118,9 +118,9 @@ fn files_of(settings: &UpstreamTls) -> impl Iterator<Item = &Path> {
     [&settings.ca, &settings.cert, &settings.key].into_iter().flatten().map(AsRef::as_ref)
 }
 
-// === impl Configs ===
+// === impl ClientConfigs ===
 
-impl Configs {
+impl ClientConfigs {
     fn load(settings: &UpstreamTls) -> Result<Self, FileError> {
         let provider = provider();
         let (roots, named) = match &settings.ca {

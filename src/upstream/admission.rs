@@ -17,11 +17,11 @@ use governor::{
     state::keyed::HashMapStateStore,
 };
 
-use crate::model::{Limits, Rate, one_client};
+use crate::model::{RateLimit, ServiceLimits, one_client};
 
 /// So many at once, and no more.
 #[derive(Debug)]
-pub struct Ceiling {
+pub struct ConcurrencyLimit {
     max: usize,
     now: AtomicUsize,
 }
@@ -37,34 +37,34 @@ const FAIR_MIN: usize = 16;
 
 /// One of those that there may be at once, until it is dropped.
 #[derive(Debug)]
-pub struct Permit(Arc<Ceiling>);
+pub struct ConcurrencyPermit(Arc<ConcurrencyLimit>);
 
 /// What a service takes on. Shared by both of its pools, so that a flip changes nothing of it.
 #[derive(Debug)]
 pub struct Admission {
-    in_flight: Option<Arc<Ceiling>>,
-    rate: Option<Rates>,
-    limits: (Option<usize>, Option<Rate>),
+    in_flight: Option<Arc<ConcurrencyLimit>>,
+    rate: Option<ClientRates>,
+    limits: (Option<usize>, Option<RateLimit>),
 }
 
 /// The requests of each client address lately.
-struct Rates {
+struct ClientRates {
     /// Each with a part of the addresses, so that workers seldom wait for each other.
-    shards: Box<[Part]>,
+    shards: Box<[RateShard]>,
     quota: Quota,
     hashing: Seeded,
     clock: DefaultClock,
 }
 
 /// The clients with a part of the addresses.
-struct Part {
-    clients: ArcSwap<Shard>,
+struct RateShard {
+    clients: ArcSwap<KeyedLimiter>,
     /// Requests since it was last looked how many there are.
     unseen: AtomicUsize,
 }
 
 /// By address, as a number of IPv6.
-type Shard = RateLimiter<u128, HashMapStateStore<u128, Seeded>, DefaultClock>;
+type KeyedLimiter = RateLimiter<u128, HashMapStateStore<u128, Seeded>, DefaultClock>;
 
 /// Hashes addresses so that nobody outside can tell which ones come together.
 #[derive(Clone, Copy)]
@@ -84,9 +84,9 @@ const ADDRESSES_MAX: usize = 16 * 1024;
 /// Requests after which it is looked how many addresses there are.
 const LOOK: usize = 1024;
 
-// === impl Ceiling ===
+// === impl ConcurrencyLimit ===
 
-impl Ceiling {
+impl ConcurrencyLimit {
     /// So many at once.
     #[must_use]
     pub fn new(max: usize) -> Arc<Self> {
@@ -95,9 +95,9 @@ impl Ceiling {
 
     /// One more, if that is allowed.
     #[must_use]
-    pub fn enter(self: &Arc<Self>) -> Option<Permit> {
+    pub fn enter(self: &Arc<Self>) -> Option<ConcurrencyPermit> {
         // Counted first, so that two who come together cannot both be the last one.
-        let permit = Permit(Arc::clone(self));
+        let permit = ConcurrencyPermit(Arc::clone(self));
         (self.now.fetch_add(1, Relaxed) < self.max).then_some(permit)
     }
 
@@ -122,7 +122,7 @@ impl Ceiling {
     }
 }
 
-impl Drop for Permit {
+impl Drop for ConcurrencyPermit {
     fn drop(&mut self) {
         self.0.now.fetch_sub(1, Relaxed);
     }
@@ -133,23 +133,23 @@ impl Drop for Permit {
 impl Admission {
     /// Nobody has come yet.
     #[must_use]
-    pub fn new(limits: &Limits) -> Arc<Self> {
+    pub fn new(limits: &ServiceLimits) -> Arc<Self> {
         Arc::new(Self {
-            in_flight: limits.in_flight.map(Ceiling::new),
-            rate: limits.client_rate.map(Rates::new),
+            in_flight: limits.in_flight.map(ConcurrencyLimit::new),
+            rate: limits.client_rate.map(ClientRates::new),
             limits: (limits.in_flight, limits.client_rate),
         })
     }
 
     /// Whether it is made for these limits.
     #[must_use]
-    pub fn is_for(&self, limits: &Limits) -> bool {
+    pub fn is_for(&self, limits: &ServiceLimits) -> bool {
         self.limits == (limits.in_flight, limits.client_rate)
     }
 
     /// The requests that there may be at once, if there is a limit.
     #[must_use]
-    pub fn in_flight(&self) -> Option<&Arc<Ceiling>> {
+    pub fn in_flight(&self) -> Option<&Arc<ConcurrencyLimit>> {
         self.in_flight.as_ref()
     }
 
@@ -166,14 +166,14 @@ impl Admission {
     }
 }
 
-// === impl Rates ===
+// === impl ClientRates ===
 
-impl Rates {
-    fn new(rate: Rate) -> Self {
+impl ClientRates {
+    fn new(rate: RateLimit) -> Self {
         let quota = Quota::per_second(rate.per_second).allow_burst(rate.burst);
         let hashing = Seeded::default();
-        let part = || Part {
-            clients: ArcSwap::from_pointee(Shard::hashmap_with_hasher(quota, hashing)),
+        let part = || RateShard {
+            clients: ArcSwap::from_pointee(KeyedLimiter::hashmap_with_hasher(quota, hashing)),
             unseen: AtomicUsize::new(0),
         };
         let shards = (0..SHARDS).map(|_| part()).collect();
@@ -187,7 +187,7 @@ impl Rates {
         };
         // The lower bits choose a place within the shard.
         let place = (self.hashing.hash_one(client) >> 32) % SHARDS as u64;
-        let Part { clients: part, unseen } =
+        let RateShard { clients: part, unseen } =
             &self.shards[usize::try_from(place).unwrap_or_default()];
         let mut clients = part.load();
         if unseen.fetch_add(1, Relaxed) >= LOOK {
@@ -196,7 +196,7 @@ impl Rates {
                 clients.retain_recent();
             }
             if clients.len() >= ADDRESSES_MAX {
-                part.store(Arc::new(Shard::hashmap_with_hasher(self.quota, self.hashing)));
+                part.store(Arc::new(KeyedLimiter::hashmap_with_hasher(self.quota, self.hashing)));
                 clients = part.load();
             }
         }
@@ -244,7 +244,7 @@ impl Hasher for Folding {
     }
 }
 
-impl std::fmt::Debug for Rates {
+impl std::fmt::Debug for ClientRates {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Rates").finish_non_exhaustive()
     }
@@ -256,7 +256,7 @@ mod tests {
 
     #[test]
     fn no_more_are_let_in_than_may_be() {
-        let ceiling = Ceiling::new(2);
+        let ceiling = ConcurrencyLimit::new(2);
         let inside = [ceiling.enter(), ceiling.enter()];
         assert!(inside.iter().all(Option::is_some));
         assert!(ceiling.enter().is_none() && ceiling.count() == 2, "who is refused is not counted");
@@ -267,7 +267,7 @@ mod tests {
     #[test]
     fn however_many_a_few_want_some_stay_free_for_others() {
         let take_all = |count: usize, times| {
-            let ceiling = Ceiling::new(1000);
+            let ceiling = ConcurrencyLimit::new(1000);
             let mut held: Vec<Vec<_>> = (0..count).map(|_| Vec::new()).collect();
             loop {
                 let before = ceiling.count();
@@ -293,8 +293,10 @@ mod tests {
 
     #[test]
     fn each_client_has_its_own_rate_and_is_told_when_to_come_again() {
-        let rate = Rate { per_second: NonZeroU32::MIN, burst: NonZeroU32::MIN.saturating_add(1) };
-        let admission = Admission::new(&Limits { client_rate: Some(rate), ..Limits::default() });
+        let rate =
+            RateLimit { per_second: NonZeroU32::MIN, burst: NonZeroU32::MIN.saturating_add(1) };
+        let admission =
+            Admission::new(&ServiceLimits { client_rate: Some(rate), ..ServiceLimits::default() });
         let count = |it: &str| admission.count(Some(it.parse().expect("an address")));
         assert_eq!([count("192.0.2.1"), count("192.0.2.1")], [Ok(()), Ok(())]);
         assert_eq!(count("192.0.2.1"), Err(NonZeroU32::MIN));
@@ -306,8 +308,8 @@ mod tests {
 
     #[test]
     fn what_is_remembered_of_clients_is_bounded() {
-        let rate = Rate { per_second: NonZeroU32::MIN, burst: NonZeroU32::MIN };
-        let rates = Rates::new(rate);
+        let rate = RateLimit { per_second: NonZeroU32::MIN, burst: NonZeroU32::MIN };
+        let rates = ClientRates::new(rate);
         for number in 0..u32::try_from(SHARDS * ADDRESSES_MAX * 2).expect("it is small") {
             assert_eq!(rates.count(IpAddr::from(number.to_be_bytes())), Ok(()));
         }

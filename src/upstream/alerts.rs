@@ -11,23 +11,23 @@ use crate::model::{Color, ServiceName};
 
 /// The pools that have something to tell. Each stands here at most once.
 #[derive(Debug, Default)]
-pub struct Alerts {
+pub struct AlertQueue {
     listed: Mutex<Vec<(ServiceName, Color)>>,
     called: Notify,
 }
 
 /// The way of one pool, and of those that follow it, onto the list.
 #[derive(Debug)]
-pub(super) struct Bell {
-    alerts: Arc<Alerts>,
+pub(super) struct PoolAlert {
+    alerts: Arc<AlertQueue>,
     service: ServiceName,
     color: Color,
     is_listed: AtomicBool,
 }
 
-// === impl Alerts ===
+// === impl AlertQueue ===
 
-impl Alerts {
+impl AlertQueue {
     /// Waits until a pool has something to tell. Nothing is lost when the future is dropped.
     pub async fn called(&self) {
         self.called.notified().await;
@@ -41,16 +41,16 @@ impl Alerts {
 }
 
 #[cfg(test)]
-impl Alerts {
+impl AlertQueue {
     pub(crate) fn is_empty(&self) -> bool {
         self.listed.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 }
 
-// === impl Bell ===
+// === impl PoolAlert ===
 
-impl Bell {
-    pub(super) fn new(alerts: &Arc<Alerts>, service: ServiceName, color: Color) -> Self {
+impl PoolAlert {
+    pub(super) fn new(alerts: &Arc<AlertQueue>, service: ServiceName, color: Color) -> Self {
         Self { alerts: Arc::clone(alerts), service, color, is_listed: AtomicBool::new(false) }
     }
 

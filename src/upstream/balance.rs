@@ -8,45 +8,45 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{condition::Standing, member::Member};
+use super::{condition::Tier, member::EndpointState};
 use crate::model::Algorithm;
 
 /// Those of a pool's members that come into question.
-pub(super) struct Field<'a> {
-    members: &'a [Arc<Member>],
-    tried: &'a [Arc<Member>],
+pub(super) struct Candidates<'a> {
+    members: &'a [Arc<EndpointState>],
+    tried: &'a [Arc<EndpointState>],
     /// Whoever stands worse is left out.
-    worst: Standing,
+    worst: Tier,
     slow_start: Option<Duration>,
     now: Instant,
 }
 
-// === impl Field ===
+// === impl Candidates ===
 
-impl<'a> Field<'a> {
+impl<'a> Candidates<'a> {
     /// Those who stand best of the ones that were not tried, and whoever is to help them. `None` if there is
     /// nobody.
     pub(super) fn new(
-        members: &'a [Arc<Member>],
-        tried: &'a [Arc<Member>],
-        helpers: Option<Standing>,
+        members: &'a [Arc<EndpointState>],
+        tried: &'a [Arc<EndpointState>],
+        helpers: Option<Tier>,
         slow_start: Option<Duration>,
         now: Instant,
     ) -> Option<Self> {
-        let everybody = Self { members, tried, worst: Standing::Silent, slow_start, now };
+        let everybody = Self { members, tried, worst: Tier::Silent, slow_start, now };
         let best = everybody.members().map(|it| it.standing()).min()?;
         let worst = helpers.map_or(best, |it| best.max(it));
         Some(Self { worst, ..everybody })
     }
 
-    fn members(&self) -> impl Iterator<Item = &'a Arc<Member>> {
+    fn members(&self) -> impl Iterator<Item = &'a Arc<EndpointState>> {
         let (worst, tried) = (self.worst, self.tried);
         self.members.iter().filter(move |member| {
             member.standing() <= worst && !tried.iter().any(|it| Arc::ptr_eq(it, member))
         })
     }
 
-    fn share(&self, member: &Member) -> u64 {
+    fn share(&self, member: &EndpointState) -> u64 {
         member.share(self.slow_start, self.now)
     }
 
@@ -56,9 +56,9 @@ impl<'a> Field<'a> {
         algorithm: &Algorithm,
         key: Option<u64>,
         turn: &AtomicUsize,
-        has_room: &dyn Fn(&Arc<Member>) -> bool,
+        has_room: &dyn Fn(&Arc<EndpointState>) -> bool,
         random: &mut fastrand::Rng,
-    ) -> Option<&'a Arc<Member>> {
+    ) -> Option<&'a Arc<EndpointState>> {
         match (algorithm, key) {
             (Algorithm::RoundRobin, _) => self.next(turn, has_room),
             (Algorithm::Hash(_), Some(key)) => self.of_key(key, has_room),
@@ -70,24 +70,26 @@ impl<'a> Field<'a> {
     /// The less busy of two that are drawn by their shares.
     fn less_busy(
         &self,
-        has_room: &dyn Fn(&Arc<Member>) -> bool,
+        has_room: &dyn Fn(&Arc<EndpointState>) -> bool,
         random: &mut fastrand::Rng,
-    ) -> Option<&'a Arc<Member>> {
+    ) -> Option<&'a Arc<EndpointState>> {
         let one = self.draw(None, has_room, random)?;
         let Some(two) = self.draw(Some(one), has_room, random) else { return Some(one) };
         // Requests for each share, compared without a division. Of equals the first: it was drawn by its
         // share.
-        let load = |it: &Member, other: &Member| it.in_flight() as u64 * self.share(other);
+        let load =
+            |it: &EndpointState, other: &EndpointState| it.in_flight() as u64 * self.share(other);
         Some(if load(two, one) < load(one, two) { two } else { one })
     }
 
     fn draw(
         &self,
-        other_than: Option<&Arc<Member>>,
-        has_room: &dyn Fn(&Arc<Member>) -> bool,
+        other_than: Option<&Arc<EndpointState>>,
+        has_room: &dyn Fn(&Arc<EndpointState>) -> bool,
         random: &mut fastrand::Rng,
-    ) -> Option<&'a Arc<Member>> {
-        let is_other = |it: &&Arc<Member>| !other_than.is_some_and(|other| Arc::ptr_eq(other, it));
+    ) -> Option<&'a Arc<EndpointState>> {
+        let is_other =
+            |it: &&Arc<EndpointState>| !other_than.is_some_and(|other| Arc::ptr_eq(other, it));
         let field = || self.members().filter(is_other).filter(|it| has_room(it));
         let whole: u64 = field().map(|it| self.share(it)).sum();
         let mut left = random.u64(0..whole.max(1));
@@ -106,8 +108,8 @@ impl<'a> Field<'a> {
     fn next(
         &self,
         turn: &AtomicUsize,
-        has_room: &dyn Fn(&Arc<Member>) -> bool,
-    ) -> Option<&'a Arc<Member>> {
+        has_room: &dyn Fn(&Arc<EndpointState>) -> bool,
+    ) -> Option<&'a Arc<EndpointState>> {
         let field = || self.members().filter(|it| has_room(it));
         // Others come and go meanwhile.
         let count = field().count().max(1);
@@ -132,9 +134,13 @@ impl<'a> Field<'a> {
 
     /// The one that a key belongs to: rendezvous hashing. Whoever leaves gives up its own keys and no
     /// others; a larger share gets more of them.
-    fn of_key(&self, key: u64, has_room: &dyn Fn(&Arc<Member>) -> bool) -> Option<&'a Arc<Member>> {
+    fn of_key(
+        &self,
+        key: u64,
+        has_room: &dyn Fn(&Arc<EndpointState>) -> bool,
+    ) -> Option<&'a Arc<EndpointState>> {
         // By weight alone: a key must not move about while an endpoint warms up.
-        let score = |it: &Arc<Member>| {
+        let score = |it: &Arc<EndpointState>| {
             let point = mixed(key ^ it.seed) >> 11;
             // In (0, 1): 53 bits, which is what a float holds, and never 0.
             #[expect(clippy::cast_precision_loss, reason = "53 bits fit")]

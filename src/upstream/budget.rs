@@ -12,7 +12,7 @@ use crate::model::Retry;
 /// In thousandths of a retry: a percentage of the requests is a whole number of them, and so is what a
 /// millisecond adds. Nothing is lost however often time is asked for its share.
 #[derive(Debug)]
-pub(super) struct Budget {
+pub(super) struct RetryBudget {
     balance: AtomicI64,
     start: Instant,
     /// Until when time has added its share, in milliseconds from the start.
@@ -30,9 +30,9 @@ const MOST: i64 = 100 * RETRY;
 /// What there is before the first request, in seconds of what time adds.
 const BEGINNING_S: i64 = 10;
 
-// === impl Budget ===
+// === impl RetryBudget ===
 
-impl Budget {
+impl RetryBudget {
     pub(super) fn new(rules: &Retry) -> Self {
         let balance = (i64::from(rules.budget_min) * BEGINNING_S * RETRY).min(MOST);
         let (balance, start) = (AtomicI64::new(balance), Instant::now());
@@ -83,7 +83,7 @@ mod tests {
     #[test]
     fn a_fifth_of_the_requests_and_three_a_second_may_be_tried_again() {
         let rules = Retry::default();
-        let budget = Budget::new(&rules);
+        let budget = RetryBudget::new(&rules);
         let mut now = budget.start;
         let take_all = |now| (0..).take_while(|_| budget.withdraw(&rules, now)).count();
         assert_eq!(take_all(now), 30, "there is something to begin with");
@@ -102,7 +102,7 @@ mod tests {
         for budget_min in [1, 3, 9, 10, 13] {
             for step in [1, 2, 3, 7, 1000] {
                 let rules = Retry { budget: 0, budget_min, ..Retry::default() };
-                let budget = Budget::new(&rules);
+                let budget = RetryBudget::new(&rules);
                 let take = |now| (0..).take_while(|_| budget.withdraw(&rules, now)).count();
                 take(budget.start);
                 let taken: usize = (1..=7_000 / step)
@@ -118,7 +118,7 @@ mod tests {
     #[test]
     fn many_workers_get_together_what_time_adds() {
         let rules = Retry { budget: 0, budget_min: 3, ..Retry::default() };
-        let budget = Budget::new(&rules);
+        let budget = RetryBudget::new(&rules);
         while budget.withdraw(&rules, budget.start) {}
         // Each of them asks at times of its own, and now and then for one that is over.
         let taken: usize = std::thread::scope(|scope| {

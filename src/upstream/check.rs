@@ -12,24 +12,24 @@ use hyper::{
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::AsyncWriteExt;
 
-use super::{condition::Trouble, connect::Opened, member::Member};
+use super::{condition::HealthFailure, connect::OpenedConnection, member::EndpointState};
 use crate::{
-    model::{HealthCheck, Place, Protocol},
+    model::{EndpointAddress, HealthCheck, Protocol},
     net::Transport,
 };
 
 /// Bytes of an answer that are looked at.
 const BODY_MAX: usize = 64 * 1024;
 
-type Question = Request<Empty<Bytes>>;
+type CheckRequest = Request<Empty<Bytes>>;
 
-impl Member {
+impl EndpointState {
     /// Opens a connection, asks what is to be asked, and closes it again. Must be called on a runtime.
     /// Nothing is left behind when the future is dropped.
     ///
     /// Returns what is wrong, after at most `check.timeout`; `None` if that could not be found out, for
     /// want of something here.
-    pub async fn check(&self, check: &HealthCheck) -> Option<Result<(), Trouble>> {
+    pub async fn check(&self, check: &HealthCheck) -> Option<Result<(), HealthFailure>> {
         let mut is_open = false;
         let looking = async {
             let mut opened = match self.visit().await {
@@ -52,20 +52,25 @@ impl Member {
         looked.unwrap_or_else(|_| {
             Some(Err(match is_open {
                 // Whoever does not answer one question may still answer others.
-                true => Trouble::answers(late("no answer")),
-                false => Trouble::silent(late("no connection")),
+                true => HealthFailure::answers(late("no answer")),
+                false => HealthFailure::silent(late("no connection")),
             }))
         })
     }
 
-    async fn ask(&self, opened: Opened, path: &str, check: &HealthCheck) -> Result<(), Trouble> {
+    async fn ask(
+        &self,
+        opened: OpenedConnection,
+        path: &str,
+        check: &HealthCheck,
+    ) -> Result<(), HealthFailure> {
         let host = match (&check.host, &self.endpoint().place) {
             (Some(host), _) => host.to_string(),
-            (None, Place::Address(address)) => address.to_string(),
-            (None, Place::Name { host, port }) => format!("{host}:{port}"),
-            (None, Place::Unix(_)) => "localhost".to_owned(),
+            (None, EndpointAddress::Address(address)) => address.to_string(),
+            (None, EndpointAddress::Name { host, port }) => format!("{host}:{port}"),
+            (None, EndpointAddress::Unix(_)) => "localhost".to_owned(),
         };
-        let broken = |error: hyper::Error| Trouble::answers(format!("no answer: {error}"));
+        let broken = |error: hyper::Error| HealthFailure::answers(format!("no answer: {error}"));
         let scheme = if self.endpoint().is_tls { "https" } else { "http" };
         let transport = TokioIo::new(opened.transport);
         let question = Request::get(match opened.protocol {
@@ -73,7 +78,8 @@ impl Member {
             Protocol::H2 => format!("{scheme}://{host}{path}"),
         })
         .header(header::USER_AGENT, concat!("flipgate/", env!("CARGO_PKG_VERSION"), " health"));
-        let unusable = |error: http::Error| Trouble::answers(format!("cannot be asked: {error}"));
+        let unusable =
+            |error: http::Error| HealthFailure::answers(format!("cannot be asked: {error}"));
         match opened.protocol {
             Protocol::Http1 => {
                 let question =
@@ -85,7 +91,7 @@ impl Member {
                 beside(connection, asking).await
             }
             Protocol::H2 => {
-                let question: Question = question.body(Empty::new()).map_err(unusable)?;
+                let question: CheckRequest = question.body(Empty::new()).map_err(unusable)?;
                 let (mut sender, connection) =
                     http2::handshake::<_, _, Empty<Bytes>>(TokioExecutor::new(), transport)
                         .await
@@ -114,19 +120,19 @@ async fn beside<T>(connection: impl Future, asking: impl Future<Output = T>) -> 
 async fn read(
     answer: hyper::Result<Response<Incoming>>,
     check: &HealthCheck,
-) -> Result<(), Trouble> {
-    let answer = answer.map_err(|error| Trouble::answers(format!("no answer: {error}")))?;
+) -> Result<(), HealthFailure> {
+    let answer = answer.map_err(|error| HealthFailure::answers(format!("no answer: {error}")))?;
     let status = answer.status().as_u16();
     if !check.statuses.contains(status) {
         let what = format!("answered {status}, and {} is expected", check.statuses);
-        return Err(Trouble::answers(what));
+        return Err(HealthFailure::answers(what));
     }
     let Some(expected) = &check.body else { return Ok(()) };
     let (mut body, mut seen) = (answer.into_body(), Vec::new());
     // As soon as it is there: what follows may be long, or long in coming.
     while seen.len() < BODY_MAX {
         let Some(frame) = body.frame().await else { break };
-        let broke_off = |error| Trouble::answers(format!("its answer broke off: {error}"));
+        let broke_off = |error| HealthFailure::answers(format!("its answer broke off: {error}"));
         if let Ok(data) = frame.map_err(broke_off)?.into_data() {
             seen.extend_from_slice(&data);
         }
@@ -135,5 +141,5 @@ async fn read(
             return Ok(());
         }
     }
-    Err(Trouble::answers(format!("its answer does not contain {expected:?}")))
+    Err(HealthFailure::answers(format!("its answer does not contain {expected:?}")))
 }

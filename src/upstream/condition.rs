@@ -12,16 +12,16 @@ use crate::model::{Ejection, Health, HealthCheck};
 
 /// What is wrong with an endpoint.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Trouble {
+pub struct HealthFailure {
     /// What it means for requests.
-    pub kind: TroubleKind,
+    pub kind: FailureKind,
     /// What it is, in words.
     pub what: Arc<str>,
 }
 
 /// What trouble with an endpoint means for requests.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum TroubleKind {
+pub enum FailureKind {
     /// It answers, but not as it should.
     Answers,
     /// It takes no connections. Those that are open end as they should.
@@ -32,13 +32,13 @@ pub enum TroubleKind {
 
 /// How an endpoint is doing.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Condition {
+pub struct EndpointHealth {
     /// What its checks have found.
     pub health: Health,
     /// Since when.
     pub since: Timestamp,
     /// What they found wrong, while it is down.
-    pub trouble: Option<Trouble>,
+    pub trouble: Option<HealthFailure>,
     /// Whether it is left out for what requests got of it.
     pub ejected: Option<Ejected>,
 }
@@ -57,7 +57,7 @@ pub struct Ejected {
 /// How willingly an endpoint is chosen. In the order of preference.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 #[repr(u8)]
-pub(super) enum Standing {
+pub(super) enum Tier {
     /// Nothing is known against it.
     Good = 0,
     /// Nobody has looked at it yet.
@@ -74,22 +74,22 @@ pub(super) enum Standing {
 
 /// What is known of an endpoint, with what was counted to know it.
 #[derive(Debug)]
-pub(super) struct State {
+pub(super) struct HealthState {
     health: Health,
     since: Timestamp,
-    trouble: Option<Trouble>,
+    trouble: Option<HealthFailure>,
     /// Whether it was ever up.
     was_up: bool,
     /// Checks in a row that said otherwise than `health`.
     against: u32,
     /// Connections in a row that requests could not open.
     missed: u32,
-    ejected: Option<Out>,
+    ejected: Option<EjectedUntil>,
     /// How often it was ejected, without a long good time in between.
     ejections: u32,
     returned: Option<Instant>,
     /// Conditions that nobody has been told of.
-    news: VecDeque<Condition>,
+    news: VecDeque<EndpointHealth>,
 }
 
 /// Conditions that are kept until somebody asks for them, several times a second.
@@ -97,34 +97,34 @@ const NEWS_MAX: usize = 16;
 
 /// Being left out, by the clock that is not set.
 #[derive(Debug)]
-struct Out {
+struct EjectedUntil {
     told: Ejected,
     since: Instant,
     until: Instant,
 }
 
-// === impl Trouble ===
+// === impl HealthFailure ===
 
-impl Trouble {
+impl HealthFailure {
     /// It answers, but not as it should.
     pub fn answers(what: impl Into<Arc<str>>) -> Self {
-        Self { kind: TroubleKind::Answers, what: what.into() }
+        Self { kind: FailureKind::Answers, what: what.into() }
     }
 
     /// It takes no connections.
     pub fn refuses(what: impl Into<Arc<str>>) -> Self {
-        Self { kind: TroubleKind::Refuses, what: what.into() }
+        Self { kind: FailureKind::Refuses, what: what.into() }
     }
 
     /// Nothing is heard of it.
     pub fn silent(what: impl Into<Arc<str>>) -> Self {
-        Self { kind: TroubleKind::Silent, what: what.into() }
+        Self { kind: FailureKind::Silent, what: what.into() }
     }
 }
 
-// === impl Standing ===
+// === impl Tier ===
 
-impl Standing {
+impl Tier {
     pub(super) fn of(byte: u8) -> Self {
         match byte {
             0 => Self::Good,
@@ -137,9 +137,9 @@ impl Standing {
     }
 }
 
-// === impl State ===
+// === impl HealthState ===
 
-impl State {
+impl HealthState {
     pub(super) fn unknown() -> Self {
         Self {
             health: Health::Unknown,
@@ -156,7 +156,7 @@ impl State {
     }
 
     /// The conditions that it came to since this was asked the last time, in order.
-    pub(super) fn news(&mut self) -> Vec<Condition> {
+    pub(super) fn news(&mut self) -> Vec<EndpointHealth> {
         // The memory is given back: most endpoints never have any again.
         std::mem::take(&mut self.news).into()
     }
@@ -168,21 +168,21 @@ impl State {
         self.news.push_back(self.condition());
     }
 
-    pub(super) fn standing(&self) -> Standing {
+    pub(super) fn standing(&self) -> Tier {
         match (self.health, self.trouble.as_ref().map(|it| it.kind)) {
-            (Health::Down, Some(TroubleKind::Silent)) => Standing::Silent,
-            (Health::Down, Some(TroubleKind::Refuses)) => Standing::Gone,
-            (Health::Down, _) => Standing::Shunned,
-            _ if self.is_ejected() => Standing::Ejected,
-            (Health::Unknown, _) => Standing::Untried,
-            (Health::Up, _) => Standing::Good,
+            (Health::Down, Some(FailureKind::Silent)) => Tier::Silent,
+            (Health::Down, Some(FailureKind::Refuses)) => Tier::Gone,
+            (Health::Down, _) => Tier::Shunned,
+            _ if self.is_ejected() => Tier::Ejected,
+            (Health::Unknown, _) => Tier::Untried,
+            (Health::Up, _) => Tier::Good,
         }
     }
 
-    pub(super) fn condition(&self) -> Condition {
+    pub(super) fn condition(&self) -> EndpointHealth {
         let trouble = self.trouble.clone().filter(|_| self.health == Health::Down);
         let ejected = self.ejected.as_ref().map(|it| it.told.clone());
-        Condition { health: self.health, since: self.since, trouble, ejected }
+        EndpointHealth { health: self.health, since: self.since, trouble, ejected }
     }
 
     /// Whether it is not as it was long enough, so that it should be looked at more often.
@@ -196,14 +196,14 @@ impl State {
     }
 
     /// If it is down and was never up: what is wrong with it.
-    pub(super) fn starting(&self) -> Option<TroubleKind> {
+    pub(super) fn starting(&self) -> Option<FailureKind> {
         let is_starting = self.health == Health::Down && !self.was_up;
         self.trouble.as_ref().filter(|_| is_starting).map(|it| it.kind)
     }
 
     /// Takes the result of a check. The first check decides, and the first success does: `rise` is for an
     /// endpoint that was up and failed. Other results have to agree with each other.
-    pub(super) fn checked(&mut self, found: Result<(), Trouble>, check: &HealthCheck) {
+    pub(super) fn checked(&mut self, found: Result<(), HealthFailure>, check: &HealthCheck) {
         let (health, needed) = match (&found, self.health) {
             (Ok(()), Health::Up) => {
                 (self.against, self.missed) = (0, 0);
@@ -228,7 +228,7 @@ impl State {
 
     /// Takes that a request could not open a connection. As good as a check that failed. Returns whether
     /// it is down for that from now on.
-    pub(super) fn missed(&mut self, trouble: Trouble, fall: u32) -> bool {
+    pub(super) fn missed(&mut self, trouble: HealthFailure, fall: u32) -> bool {
         self.missed = self.missed.saturating_add(1);
         let is_turned = self.missed >= fall && self.health != Health::Down;
         if is_turned {
@@ -242,7 +242,7 @@ impl State {
         self.missed = 0;
     }
 
-    fn turn(&mut self, health: Health, trouble: Option<Trouble>) {
+    fn turn(&mut self, health: Health, trouble: Option<HealthFailure>) {
         (self.health, self.trouble, self.since) = (health, trouble, Timestamp::now());
         (self.against, self.missed) = (0, 0);
         self.was_up |= health == Health::Up;
@@ -278,7 +278,7 @@ impl State {
         let since = Timestamp::now();
         let until = since.checked_add(time).unwrap_or(Timestamp::MAX);
         let told = Ejected { since, until, what };
-        self.ejected = Some(Out { told, since: now, until: now + time });
+        self.ejected = Some(EjectedUntil { told, since: now, until: now + time });
         self.note();
     }
 
@@ -312,88 +312,88 @@ impl HealthCheck {
 mod tests {
     use super::*;
 
-    fn bad() -> Result<(), Trouble> {
-        Err(Trouble::answers("500"))
+    fn bad() -> Result<(), HealthFailure> {
+        Err(HealthFailure::answers("500"))
     }
 
     #[test]
     fn the_first_look_decides_and_later_ones_have_to_agree() {
         let check = HealthCheck { rise: 2, fall: 3, ..HealthCheck::default() };
-        let mut state = State::unknown();
-        assert_eq!(state.standing(), Standing::Untried);
+        let mut state = HealthState::unknown();
+        assert_eq!(state.standing(), Tier::Untried);
         state.checked(Ok(()), &check);
-        assert_eq!(state.standing(), Standing::Good);
+        assert_eq!(state.standing(), Tier::Good);
         for found in [bad(), bad(), Ok(()), bad(), bad()] {
             state.checked(found, &check);
-            assert_eq!(state.standing(), Standing::Good, "never three in a row");
+            assert_eq!(state.standing(), Tier::Good, "never three in a row");
         }
         state.checked(bad(), &check);
-        assert_eq!(state.standing(), Standing::Shunned);
+        assert_eq!(state.standing(), Tier::Shunned);
         state.checked(Ok(()), &check);
-        assert_eq!(state.standing(), Standing::Shunned, "it was up: one is not enough");
-        state.checked(Err(Trouble::refuses("refused")), &check);
-        assert_eq!(state.standing(), Standing::Gone, "what is wrong may change");
-        state.checked(Err(Trouble::silent("no answer")), &check);
-        assert_eq!(state.standing(), Standing::Silent);
+        assert_eq!(state.standing(), Tier::Shunned, "it was up: one is not enough");
+        state.checked(Err(HealthFailure::refuses("refused")), &check);
+        assert_eq!(state.standing(), Tier::Gone, "what is wrong may change");
+        state.checked(Err(HealthFailure::silent("no answer")), &check);
+        assert_eq!(state.standing(), Tier::Silent);
         state.checked(Ok(()), &check);
-        assert_eq!(state.standing(), Standing::Silent, "never two in a row");
+        assert_eq!(state.standing(), Tier::Silent, "never two in a row");
         state.checked(Ok(()), &check);
-        assert_eq!((state.standing(), state.condition().trouble), (Standing::Good, None));
+        assert_eq!((state.standing(), state.condition().trouble), (Tier::Good, None));
     }
 
     #[test]
     fn the_first_success_of_an_endpoint_that_was_never_up_is_enough() {
         let check = HealthCheck { rise: 3, fall: 1, ..HealthCheck::default() };
-        let mut state = State::unknown();
+        let mut state = HealthState::unknown();
         assert_eq!(state.starting(), None, "it was not checked yet");
-        state.checked(Err(Trouble::refuses("refused")), &check);
-        assert_eq!(state.starting(), Some(TroubleKind::Refuses));
+        state.checked(Err(HealthFailure::refuses("refused")), &check);
+        assert_eq!(state.starting(), Some(FailureKind::Refuses));
         state.checked(bad(), &check);
-        assert_eq!(state.starting(), Some(TroubleKind::Answers));
+        assert_eq!(state.starting(), Some(FailureKind::Answers));
         state.checked(Ok(()), &check);
-        assert_eq!((state.standing(), state.starting()), (Standing::Good, None));
+        assert_eq!((state.standing(), state.starting()), (Tier::Good, None));
         state.checked(bad(), &check);
-        assert_eq!((state.standing(), state.starting()), (Standing::Shunned, None), "it was up");
+        assert_eq!((state.standing(), state.starting()), (Tier::Shunned, None), "it was up");
         for _ in 0..2 {
             state.checked(Ok(()), &check);
-            assert_eq!(state.standing(), Standing::Shunned);
+            assert_eq!(state.standing(), Tier::Shunned);
         }
         state.checked(Ok(()), &check);
-        assert_eq!(state.standing(), Standing::Good);
-        let mut state = State::unknown();
-        assert!(state.missed(Trouble::refuses("refused"), 1), "found by a request");
-        assert_eq!(state.starting(), Some(TroubleKind::Refuses));
+        assert_eq!(state.standing(), Tier::Good);
+        let mut state = HealthState::unknown();
+        assert!(state.missed(HealthFailure::refuses("refused"), 1), "found by a request");
+        assert_eq!(state.starting(), Some(FailureKind::Refuses));
         state.checked(Ok(()), &check);
-        assert_eq!(state.standing(), Standing::Good);
+        assert_eq!(state.standing(), Tier::Good);
     }
 
     #[test]
     fn connections_that_cannot_be_opened_count_as_checks() {
-        let mut state = State::unknown();
-        let trouble = || Trouble::refuses("refused");
+        let mut state = HealthState::unknown();
+        let trouble = || HealthFailure::refuses("refused");
         state.missed(trouble(), 3);
         state.missed(trouble(), 3);
         state.reached();
         state.missed(trouble(), 3);
         state.missed(trouble(), 3);
-        assert_eq!(state.standing(), Standing::Untried);
+        assert_eq!(state.standing(), Tier::Untried);
         state.missed(trouble(), 3);
-        assert_eq!(state.standing(), Standing::Gone);
+        assert_eq!(state.standing(), Tier::Gone);
     }
 
     #[test]
     fn who_is_ejected_again_and_again_stays_out_for_longer() {
         let rules = Ejection::default();
-        let mut state = State::unknown();
+        let mut state = HealthState::unknown();
         state.checked(Ok(()), &HealthCheck::default());
         let mut now = Instant::now();
         for seconds in [30, 60, 90] {
             state.eject("503".into(), &rules, now);
-            assert_eq!(state.standing(), Standing::Ejected);
+            assert_eq!(state.standing(), Tier::Ejected);
             assert!(!state.release(now + Duration::from_secs(seconds - 1)));
             now += Duration::from_secs(seconds);
             assert!(state.release(now), "after {seconds} s");
-            assert_eq!(state.standing(), Standing::Good);
+            assert_eq!(state.standing(), Tier::Good);
         }
         now += rules.longest + Duration::from_secs(1);
         state.eject("503".into(), &rules, now);

@@ -8,9 +8,9 @@ use tokio::{
     net::{TcpStream, UnixStream},
 };
 
-use super::{condition::Trouble, member::Member};
+use super::{condition::HealthFailure, member::EndpointState};
 use crate::{
-    model::{Endpoint, Place, Protocol, ProxyProtocol},
+    model::{Endpoint, EndpointAddress, Protocol, ProxyProtocol},
     net::Transport,
     tls,
 };
@@ -56,7 +56,7 @@ pub enum ConnectReason {
 
 /// Whom a connection is opened for.
 #[derive(Clone, Copy, Debug)]
-pub struct Errand {
+pub struct ConnectContext {
     /// The client.
     pub client: SocketAddr,
     /// Where it has come to.
@@ -71,27 +71,29 @@ pub struct Errand {
 
 /// A connection on which nothing was said yet but what opens it.
 #[derive(Debug)]
-pub(super) struct Opened {
+pub(super) struct OpenedConnection {
     pub(super) transport: Transport,
     pub(super) protocol: Protocol,
 }
 
 /// Why a connection could not be opened.
-pub(super) type Failed = (ConnectReason, io::Error);
+pub(super) type ConnectFailure = (ConnectReason, io::Error);
 
 // === impl ConnectError ===
 
 impl ConnectError {
-    pub(super) fn of(member: &Member, reason: ConnectReason, source: io::Error) -> Self {
+    pub(super) fn of(member: &EndpointState, reason: ConnectReason, source: io::Error) -> Self {
         Self { endpoint: member.endpoint().clone(), reason, source }
     }
 
     /// What it says of the endpoint, if anything.
-    pub(super) fn trouble(&self) -> Option<Trouble> {
+    pub(super) fn trouble(&self) -> Option<HealthFailure> {
         let what = self.source.to_string();
         match self.reason {
-            ConnectReason::Timeout | ConnectReason::Unreachable => Some(Trouble::silent(what)),
-            reason if reason.is_theirs() => Some(Trouble::refuses(what)),
+            ConnectReason::Timeout | ConnectReason::Unreachable => {
+                Some(HealthFailure::silent(what))
+            }
+            reason if reason.is_theirs() => Some(HealthFailure::refuses(what)),
             _ => None,
         }
     }
@@ -148,7 +150,7 @@ impl ConnectReason {
     }
 }
 
-impl Member {
+impl EndpointState {
     /// Opens a connection and agrees on a protocol; `only` leaves no choice. Nothing is left behind when the future is dropped.
     ///
     /// # Errors
@@ -157,9 +159,9 @@ impl Member {
     pub(super) async fn connect(
         &self,
         patience: Duration,
-        errand: Errand,
+        errand: ConnectContext,
         only: Option<Protocol>,
-    ) -> Result<Opened, ConnectError> {
+    ) -> Result<OpenedConnection, ConnectError> {
         let attempt = async {
             let mut transport = self.dial().await?;
             if let Some(version) = self.link().proxy_protocol {
@@ -172,7 +174,7 @@ impl Member {
     }
 
     /// Opens a connection for ourselves. Nothing is left behind when the future is dropped.
-    pub(super) async fn visit(&self) -> Result<Opened, ConnectError> {
+    pub(super) async fn visit(&self) -> Result<OpenedConnection, ConnectError> {
         let attempt = async {
             let mut transport = self.dial().await?;
             if let Some(version) = self.link().proxy_protocol {
@@ -188,20 +190,23 @@ impl Member {
         &self,
         transport: Transport,
         only: Option<Protocol>,
-    ) -> Result<Opened, Failed> {
+    ) -> Result<OpenedConnection, ConnectFailure> {
         let protocol = self.link().protocol.or(only);
         let Transport::Tcp(stream) = transport else {
-            return Ok(Opened { transport, protocol: protocol.unwrap_or(Protocol::Http1) });
+            return Ok(OpenedConnection {
+                transport,
+                protocol: protocol.unwrap_or(Protocol::Http1),
+            });
         };
         let Some(connector) = self.link().tls.as_ref().filter(|_| self.endpoint().is_tls) else {
             let protocol = protocol.unwrap_or(Protocol::Http1);
-            return Ok(Opened { transport: Transport::Tcp(stream), protocol });
+            return Ok(OpenedConnection { transport: Transport::Tcp(stream), protocol });
         };
         let unusable = |error: tls::FileError| (ConnectReason::Tls, io::Error::other(error));
         let host = match &self.endpoint().place {
-            Place::Address(address) => address.ip().to_string(),
-            Place::Name { host, .. } => host.to_string(),
-            Place::Unix(_) => String::new(),
+            EndpointAddress::Address(address) => address.ip().to_string(),
+            EndpointAddress::Name { host, .. } => host.to_string(),
+            EndpointAddress::Unix(_) => String::new(),
         };
         let name = connector.server_name(&host).ok_or_else(|| {
             (ConnectReason::Certificate, io::Error::other("no certificate can be for this host"))
@@ -220,18 +225,21 @@ impl Member {
         if only.is_none() {
             self.agree(agreed);
         }
-        Ok(Opened { transport: Transport::Tls(Box::new(stream.into())), protocol: agreed })
+        Ok(OpenedConnection {
+            transport: Transport::Tls(Box::new(stream.into())),
+            protocol: agreed,
+        })
     }
 
-    async fn dial(&self) -> Result<Transport, Failed> {
+    async fn dial(&self) -> Result<Transport, ConnectFailure> {
         let of = |error| (ConnectReason::of(&error), error);
         let stream = match (&self.endpoint().place, self.address()) {
-            (Place::Unix(path), _) => {
+            (EndpointAddress::Unix(path), _) => {
                 self.link().refuse_own_socket(Path::new(&**path))?;
                 return UnixStream::connect(&**path).await.map(Transport::Unix).map_err(of);
             }
-            (Place::Name { host, port }, None) => self.dial_name(host, *port).await?,
-            (Place::Address(address), None) => self.dial_address(*address).await?,
+            (EndpointAddress::Name { host, port }, None) => self.dial_name(host, *port).await?,
+            (EndpointAddress::Address(address), None) => self.dial_address(*address).await?,
             (_, Some(address)) => self.dial_address(address).await?,
         };
         // A request's last segment must not wait for the answer to its first.
@@ -239,14 +247,14 @@ impl Member {
         Ok(Transport::Tcp(stream))
     }
 
-    async fn dial_address(&self, address: SocketAddr) -> Result<TcpStream, Failed> {
+    async fn dial_address(&self, address: SocketAddr) -> Result<TcpStream, ConnectFailure> {
         self.link().refuse_own(address)?;
         let opened = TcpStream::connect(address).await;
         opened.map_err(|error| (ConnectReason::of(&error), error))
     }
 
     /// To the first address of a name at which somebody listens.
-    async fn dial_name(&self, host: &str, port: u16) -> Result<TcpStream, Failed> {
+    async fn dial_name(&self, host: &str, port: u16) -> Result<TcpStream, ConnectFailure> {
         let found = self.link().names.look_up(host).await;
         let found = found.map_err(|error| (ConnectReason::Dns, io::Error::other(error)))?;
         let mut last = (ConnectReason::Dns, io::Error::other("the name has no address"));
@@ -262,8 +270,8 @@ impl Member {
 
 async fn in_time<T>(
     patience: Duration,
-    attempt: impl Future<Output = Result<T, Failed>>,
-) -> Result<T, Failed> {
+    attempt: impl Future<Output = Result<T, ConnectFailure>>,
+) -> Result<T, ConnectFailure> {
     let timed_out = |_| Err((ConnectReason::Timeout, io::ErrorKind::TimedOut.into()));
     tokio::time::timeout(patience, attempt).await.unwrap_or_else(timed_out)
 }
@@ -272,10 +280,10 @@ async fn in_time<T>(
 async fn announce(
     transport: &mut Transport,
     version: ProxyProtocol,
-    errand: Option<Errand>,
-) -> Result<(), Failed> {
+    errand: Option<ConnectContext>,
+) -> Result<(), ConnectFailure> {
     let header = match errand {
-        Some(Errand { client, local, .. }) => {
+        Some(ConnectContext { client, local, .. }) => {
             let (client, local) = of_one_family(client, local);
             ProxyHeader::with_address(ProxiedAddress::stream(client, local))
         }

@@ -1,55 +1,55 @@
 //! A connection to an endpoint, as one request has it.
 
-use super::sessions::{Lease, Open};
-use crate::net::Channel;
+use super::sessions::{OpenSession, StreamLease};
+use crate::net::HttpStream;
 
 /// A connection that is ready for one request. Dropping it closes it.
 #[derive(Debug)]
-pub struct Connection {
+pub struct UpstreamConnection {
     /// The connection itself, or a stream of one that others use too.
-    pub channel: Channel,
+    pub channel: HttpStream,
     /// Whether it carried a request before: the other end may be about to close it.
     pub is_reused: bool,
     /// Whether the next request on it may be of another client.
     pub(super) is_shared: bool,
-    pub(super) held: Held,
+    pub(super) held: ConnectionKind,
 }
 
 /// What a request has for itself.
 #[derive(Debug)]
-pub(super) enum Held {
+pub(super) enum ConnectionKind {
     /// A connection, which is counted.
-    Alone(#[expect(dead_code, reason = "it is held for what its drop does")] Open),
+    Alone(#[expect(dead_code, reason = "it is held for what its drop does")] OpenSession),
     /// A part of one.
-    Together(Lease),
+    Together(StreamLease),
 }
 
-// === impl Connection ===
+// === impl UpstreamConnection ===
 
-impl Connection {
-    pub(super) fn new(channel: Channel, held: Held, is_shared: bool) -> Self {
+impl UpstreamConnection {
+    pub(super) fn new(channel: HttpStream, held: ConnectionKind, is_shared: bool) -> Self {
         Self { channel, is_reused: false, is_shared, held }
     }
 
     /// Has nobody else use what this one runs over: it does not answer.
     pub fn distrust(&self) {
-        if let Held::Together(lease) = &self.held {
+        if let ConnectionKind::Together(lease) = &self.held {
             lease.distrust();
         }
     }
 
     pub(super) fn is_quiet(&mut self) -> bool {
         match &mut self.channel {
-            Channel::Socket(it) => it.is_quiet(),
-            Channel::Stream(_) => false,
+            HttpStream::Socket(it) => it.is_quiet(),
+            HttpStream::Stream(_) => false,
         }
     }
 
     /// The same, by asking the system.
     pub(super) fn is_quiet_now(&mut self) -> bool {
         match &mut self.channel {
-            Channel::Socket(it) => it.is_quiet_now(),
-            Channel::Stream(_) => false,
+            HttpStream::Socket(it) => it.is_quiet_now(),
+            HttpStream::Stream(_) => false,
         }
     }
 }

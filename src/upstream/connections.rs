@@ -11,37 +11,37 @@ use std::{
 use socket2::SockRef;
 
 use super::{
-    admission::{Ceiling, Permit, SHARE_OF_CLIENT, SHARE_OF_SERVICE},
-    connect::{ConnectError, ConnectReason, Errand},
-    connection::{Connection, Held},
-    idle::Idle,
-    member::{Member, Slot},
+    admission::{ConcurrencyLimit, ConcurrencyPermit, SHARE_OF_CLIENT, SHARE_OF_SERVICE},
+    connect::{ConnectContext, ConnectError, ConnectReason},
+    connection::{ConnectionKind, UpstreamConnection},
+    idle::IdleConnections,
+    member::{ConnectionPermit, EndpointState},
     pool::Pool,
-    sessions::{Drivers, Open, Session},
-    wanted::{Bell, Workers},
+    sessions::{Drivers, Http2Session, OpenSession},
+    wanted::{WorkerHandle, WorkerRegistry},
 };
 use crate::{
-    metrics::Counted,
+    metrics::GaugeGuard,
     model::Protocol,
-    net::{Buffers, Channel, Socket, notice_loss},
+    net::{BufferPool, HttpStream, Socket, notice_loss},
 };
 
 /// The connections of one worker that wait for a request.
 #[derive(Debug)]
-pub struct Connections {
-    limits: Limits,
+pub struct WorkerConnectionPool {
+    limits: ConnectionSettings,
     /// The connections of all workers.
-    ceiling: Arc<Ceiling>,
+    ceiling: Arc<ConcurrencyLimit>,
     /// This worker among all.
-    bell: Bell,
-    buffers: Rc<Buffers>,
-    idle: RefCell<Idle>,
+    bell: WorkerHandle,
+    buffers: Rc<BufferPool>,
+    idle: RefCell<IdleConnections>,
     drivers: Drivers,
 }
 
 /// How connections are opened and kept.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Limits {
+pub struct ConnectionSettings {
     /// How long opening one may take.
     pub connect: Duration,
     /// How long one may wait for the next request. Best below the application's own limit, so that
@@ -57,17 +57,17 @@ pub struct Limits {
 /// close what waited, some with an answer that nobody asked for, after a second at the earliest.
 const TRUSTED: Duration = Duration::from_secs(1);
 
-// === impl Connections ===
+// === impl WorkerConnectionPool ===
 
-impl Connections {
+impl WorkerConnectionPool {
     /// No connections yet; what they read goes through `buffers`. With those of all others that share
     /// it they keep below `ceiling`, and give up to the others among `workers` what those have more use for.
     #[must_use]
     pub fn new(
-        limits: Limits,
-        ceiling: Arc<Ceiling>,
-        workers: &Arc<Workers>,
-        buffers: Rc<Buffers>,
+        limits: ConnectionSettings,
+        ceiling: Arc<ConcurrencyLimit>,
+        workers: &Arc<WorkerRegistry>,
+        buffers: Rc<BufferPool>,
     ) -> Self {
         let (idle, drivers) = (RefCell::default(), Drivers::default());
         Self { limits, ceiling, bell: workers.join(), buffers, idle, drivers }
@@ -105,11 +105,11 @@ impl Connections {
     #[must_use]
     pub fn waiting(
         &self,
-        member: &Arc<Member>,
+        member: &Arc<EndpointState>,
         is_for_tunnel: bool,
         with_care: bool,
         now: Instant,
-    ) -> Option<Connection> {
+    ) -> Option<UpstreamConnection> {
         let mut idle = self.idle.borrow_mut();
         let waiting = idle.get_mut(&Arc::as_ptr(member))?;
         if let Some(stream) = waiting.stream(is_for_tunnel) {
@@ -131,11 +131,11 @@ impl Connections {
 
     /// Whether something waits for a request, as far as is known without looking closely.
     #[must_use]
-    pub fn has_waiting(&self, member: &Arc<Member>, is_for_tunnel: bool) -> bool {
+    pub fn has_waiting(&self, member: &Arc<EndpointState>, is_for_tunnel: bool) -> bool {
         let mut idle = self.idle.borrow_mut();
         let Some(waiting) = idle.get_mut(&Arc::as_ptr(member)) else { return false };
         let mut fit = waiting.sessions.iter_mut().filter(|it| !is_for_tunnel || it.has_tunnels());
-        !waiting.connections.is_empty() || fit.any(Session::has_room)
+        !waiting.connections.is_empty() || fit.any(Http2Session::has_room)
     }
 
     /// What is known of this worker where its requests wait with those of others.
@@ -153,10 +153,10 @@ impl Connections {
     pub async fn open(
         &self,
         pool: &Pool,
-        member: &Arc<Member>,
-        errand: Errand,
+        member: &Arc<EndpointState>,
+        errand: ConnectContext,
         now: Instant,
-    ) -> Result<Connection, ConnectError> {
+    ) -> Result<UpstreamConnection, ConnectError> {
         let opened = self.open_one(pool, member, errand, now).await;
         opened.inspect_err(|error| pool.metrics().connect_error(error.reason.as_str()))
     }
@@ -165,9 +165,9 @@ impl Connections {
     fn place(
         &self,
         pool: &Pool,
-        member: &Arc<Member>,
+        member: &Arc<EndpointState>,
         of_client: usize,
-    ) -> Result<(Slot, Permit), ConnectError> {
+    ) -> Result<(ConnectionPermit, ConcurrencyPermit), ConnectError> {
         let full = |reason, what: &str| {
             ConnectError::of(member, reason, io::Error::other(what.to_owned()))
         };
@@ -203,10 +203,10 @@ impl Connections {
     async fn open_one(
         &self,
         pool: &Pool,
-        member: &Arc<Member>,
-        errand: Errand,
+        member: &Arc<EndpointState>,
+        errand: ConnectContext,
         now: Instant,
-    ) -> Result<Connection, ConnectError> {
+    ) -> Result<UpstreamConnection, ConnectError> {
         let limit = errand.patience.unwrap_or(self.limits.connect);
         // Of a tunnel over HTTP/2 it is not known whether it is taken; HTTP/1.1 has always had them.
         let only = match (errand.is_for_tunnel, member.link().protocol) {
@@ -249,16 +249,20 @@ impl Connections {
             let _ = notice_loss(&SockRef::from(stream), self.limits.stall);
         }
         member.reached();
-        let open = Open::new(place, Counted::new(pool.metrics().connections()));
+        let open = OpenSession::new(place, GaugeGuard::new(pool.metrics().connections()));
         let socket = Socket::new(opened.transport, &self.buffers);
         if opened.protocol == Protocol::Http1 {
             drop(turn);
-            return Ok(Connection::new(Channel::Socket(socket), Held::Alone(open), is_shared));
+            return Ok(UpstreamConnection::new(
+                HttpStream::Socket(socket),
+                ConnectionKind::Alone(open),
+                is_shared,
+            ));
         }
         let failed = |what: &str| {
             ConnectError::of(member, ConnectReason::Protocol, io::Error::other(what.to_owned()))
         };
-        let begun = Session::begin(socket, &self.drivers, open, now).await;
+        let begun = Http2Session::begin(socket, &self.drivers, open, now).await;
         let mut session = begun
             .map_err(|error| failed(&error.to_string()))
             .inspect_err(|error| pool.missed(member, error))?;
@@ -278,14 +282,19 @@ impl Connections {
             }
         }
         let (stream, lease) = session.stream().ok_or_else(|| failed("it takes no requests"))?;
-        let channel = Channel::Stream(Box::new(stream));
-        Ok(Connection::new(channel, Held::Together(lease), is_shared))
+        let channel = HttpStream::Stream(Box::new(stream));
+        Ok(UpstreamConnection::new(channel, ConnectionKind::Together(lease), is_shared))
     }
 
     /// Keeps a connection whose answer has been read to its end for the next request, or closes it
     /// if enough are waiting.
-    pub fn put_back(&self, member: &Arc<Member>, mut connection: Connection, now: Instant) {
-        if let Held::Together(lease) = &connection.held {
+    pub fn put_back(
+        &self,
+        member: &Arc<EndpointState>,
+        mut connection: UpstreamConnection,
+        now: Instant,
+    ) {
+        if let ConnectionKind::Together(lease) = &connection.held {
             lease.release(now);
             return;
         }
@@ -312,7 +321,7 @@ impl Connections {
                 waiting.connections.clear();
             } else if member.is_gone() {
                 waiting.connections.clear();
-                waiting.sessions.iter().for_each(Session::distrust);
+                waiting.sessions.iter().for_each(Http2Session::distrust);
             } else {
                 waiting.give_up_wanted(&member, owner);
             }

@@ -10,17 +10,17 @@ use std::{
 use tokio::sync::Semaphore;
 
 use super::{
-    connection::{Connection, Held},
-    member::Member,
-    sessions::Session,
+    connection::{ConnectionKind, UpstreamConnection},
+    member::EndpointState,
+    sessions::Http2Session,
 };
-use crate::net::Channel;
+use crate::net::HttpStream;
 
 /// By the member's address, which its `Weak` beside it keeps from being used again. The last one
 /// put back is the first one taken, so that few stay hot and the others age out.
 #[derive(Debug, Default)]
-pub(super) struct Idle(
-    pub(super) HashMap<*const Member, Waiting, BuildHasherDefault<AddressHasher>>,
+pub(super) struct IdleConnections(
+    pub(super) HashMap<*const EndpointState, IdleConnection, BuildHasherDefault<AddressHasher>>,
 );
 
 /// Mixes one address. Nobody outside can choose it, so that no more is needed, and it is asked for
@@ -29,10 +29,10 @@ pub(super) struct Idle(
 pub(super) struct AddressHasher(u64);
 
 #[derive(Debug)]
-pub(super) struct Waiting {
-    pub(super) member: Weak<Member>,
-    pub(super) connections: Vec<(Connection, Instant)>,
-    pub(super) sessions: Vec<Session>,
+pub(super) struct IdleConnection {
+    pub(super) member: Weak<EndpointState>,
+    pub(super) connections: Vec<(UpstreamConnection, Instant)>,
+    pub(super) sessions: Vec<Http2Session>,
     /// Held by whoever opens a session for everybody.
     pub(super) opening: Arc<Semaphore>,
 }
@@ -57,20 +57,20 @@ impl Hasher for AddressHasher {
     }
 }
 
-// === impl Idle ===
+// === impl IdleConnections ===
 
-impl Idle {
+impl IdleConnections {
     /// Closes a connection that waits for a request, if there is one.
     pub(super) fn close_one(&mut self) {
         self.0.values_mut().find_map(|it| it.connections.pop());
     }
 
-    pub(super) fn get_mut(&mut self, member: &*const Member) -> Option<&mut Waiting> {
+    pub(super) fn get_mut(&mut self, member: &*const EndpointState) -> Option<&mut IdleConnection> {
         self.0.get_mut(member)
     }
 
-    pub(super) fn entry_of(&mut self, member: &Arc<Member>) -> &mut Waiting {
-        self.0.entry(Arc::as_ptr(member)).or_insert_with(|| Waiting {
+    pub(super) fn entry_of(&mut self, member: &Arc<EndpointState>) -> &mut IdleConnection {
+        self.0.entry(Arc::as_ptr(member)).or_insert_with(|| IdleConnection {
             member: Arc::downgrade(member),
             connections: Vec::new(),
             sessions: Vec::new(),
@@ -79,12 +79,12 @@ impl Idle {
     }
 }
 
-// === impl Waiting ===
+// === impl IdleConnection ===
 
-impl Waiting {
+impl IdleConnection {
     /// Gives up one connection that carries nothing if somebody of another worker is the next who wants one of
     /// this member. Returns whether it did.
-    pub(super) fn give_up_idle(&mut self, member: &Member, owner: usize) -> bool {
+    pub(super) fn give_up_idle(&mut self, member: &EndpointState, owner: usize) -> bool {
         let session = self.sessions.iter().position(|it| it.in_use() == 0);
         // Asked last: who has nothing to give up does not take the question away from those who have.
         let has_any = !self.connections.is_empty() || session.is_some();
@@ -97,20 +97,21 @@ impl Waiting {
 
     /// The same, or has a session end when its requests are over. Only from time to time: until its last request
     /// is over, nobody can use the session.
-    pub(super) fn give_up_wanted(&mut self, member: &Member, owner: usize) {
+    pub(super) fn give_up_wanted(&mut self, member: &EndpointState, owner: usize) {
         let is_given_up = self.give_up_idle(member, owner);
         if !is_given_up && !self.sessions.is_empty() && member.is_wanted_by_others(owner) {
-            self.sessions.iter().take(1).for_each(Session::distrust);
+            self.sessions.iter().take(1).for_each(Http2Session::distrust);
         }
     }
 
     /// A stream of the first session that has room for one.
-    pub(super) fn stream(&mut self, is_for_tunnel: bool) -> Option<Connection> {
+    pub(super) fn stream(&mut self, is_for_tunnel: bool) -> Option<UpstreamConnection> {
         self.sessions.retain(|it| !it.is_over());
         let mut fit = self.sessions.iter_mut().filter(|it| !is_for_tunnel || it.has_tunnels());
-        let (stream, lease) = fit.find_map(Session::stream)?;
-        let channel = Channel::Stream(Box::new(stream));
-        let mut connection = Connection::new(channel, Held::Together(lease), true);
+        let (stream, lease) = fit.find_map(Http2Session::stream)?;
+        let channel = HttpStream::Stream(Box::new(stream));
+        let mut connection =
+            UpstreamConnection::new(channel, ConnectionKind::Together(lease), true);
         connection.is_reused = true;
         Some(connection)
     }

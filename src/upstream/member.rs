@@ -12,28 +12,31 @@ use std::{
 use Ordering::{Relaxed, SeqCst};
 
 use super::{
-    alerts::Bell,
-    condition::{Condition, Standing, State, Trouble, TroubleKind},
-    names::Names,
-    parts::Parts,
-    queue::Queue,
+    alerts::PoolAlert,
+    condition::{EndpointHealth, FailureKind, HealthFailure, HealthState, Tier},
+    names::Resolver,
+    parts::PoolContext,
+    queue::RequestQueue,
 };
 use crate::{
-    model::{Endpoint, Health, Link, OwnAddresses, Place, Protocol, ProxyProtocol, Weighted},
-    tls::Connector,
+    model::{
+        Endpoint, EndpointAddress, Health, Link, OwnAddresses, Protocol, ProxyProtocol,
+        WeightedEndpoint,
+    },
+    tls::UpstreamConnector,
 };
 
 /// An endpoint that requests are sent to; of a name that has several addresses, one of them. Survives
 /// a change of its pool's other endpoints.
 #[derive(Debug)]
-pub struct Member {
+pub struct EndpointState {
     endpoint: Endpoint,
     /// Of a name that was resolved, the address.
     address: Option<SocketAddr>,
     /// The same for the same place, wherever and whenever: what keys are compared with.
     pub(super) seed: u64,
     weight: AtomicU16,
-    link: Arc<Connecting>,
+    link: Arc<ConnectConfig>,
     /// What was agreed on with it by TLS, when it was last asked.
     agreed: OnceLock<Protocol>,
     in_flight: AtomicUsize,
@@ -51,27 +54,27 @@ pub struct Member {
     failures: AtomicU32,
     /// Whether one of the last connections could not be opened.
     has_missed: AtomicBool,
-    state: Mutex<State>,
+    state: Mutex<HealthState>,
     /// Since when it gets requests again, in milliseconds from `born`; 0 if it always did.
     returned: AtomicU64,
     born: Instant,
     /// Who waits for a place in its pool.
-    queue: Arc<Queue>,
+    queue: Arc<RequestQueue>,
     /// Whether requests have found out that it is down.
     is_alarmed: AtomicBool,
     /// Rung when there is something to tell.
-    bell: Arc<Bell>,
+    bell: Arc<PoolAlert>,
 }
 
 /// How the members of a pool are connected to.
 #[derive(Debug)]
-pub(super) struct Connecting {
+pub(super) struct ConnectConfig {
     pub(super) protocol: Option<Protocol>,
     pub(super) proxy_protocol: Option<ProxyProtocol>,
     /// If one of them speaks TLS.
-    pub(super) tls: Option<Arc<Connector>>,
+    pub(super) tls: Option<Arc<UpstreamConnector>>,
     /// For those that are names.
-    pub(super) names: Names,
+    pub(super) names: Resolver,
     /// What none of them may be.
     pub(super) own: OwnAddresses,
 }
@@ -79,31 +82,31 @@ pub(super) struct Connecting {
 /// A request's place at a member; counted for as long as it lives.
 // Not `Clone`: the same request would be counted twice.
 #[derive(Debug)]
-pub struct Seat(Arc<Member>);
+pub struct RequestPermit(Arc<EndpointState>);
 
 /// A connection's place at a member; counted for as long as it lives.
 #[derive(Debug)]
-pub(super) struct Slot(Arc<Member>);
+pub(super) struct ConnectionPermit(Arc<EndpointState>);
 
 /// What a member that has just come back gets at least of its share, in thousandths.
 const LEAST_SHARE: u64 = 100;
 const WHOLE_SHARE: u64 = 1000;
 
-// === impl Member ===
+// === impl EndpointState ===
 
-impl Member {
+impl EndpointState {
     pub(super) fn new(
-        spec: &Weighted,
+        spec: &WeightedEndpoint,
         address: Option<SocketAddr>,
-        link: Arc<Connecting>,
-        queue: Arc<Queue>,
-        bell: Arc<Bell>,
+        link: Arc<ConnectConfig>,
+        queue: Arc<RequestQueue>,
+        bell: Arc<PoolAlert>,
     ) -> Self {
         let name = match address {
             Some(address) => address.to_string(),
             None => spec.endpoint.to_string(),
         };
-        let state = State::unknown();
+        let state = HealthState::unknown();
         Self {
             endpoint: spec.endpoint.clone(),
             address,
@@ -128,7 +131,7 @@ impl Member {
         }
     }
 
-    pub(super) fn link(&self) -> &Connecting {
+    pub(super) fn link(&self) -> &ConnectConfig {
         &self.link
     }
 
@@ -157,9 +160,9 @@ impl Member {
     #[must_use]
     pub fn address(&self) -> Option<SocketAddr> {
         match &self.endpoint.place {
-            Place::Address(address) => Some(*address),
-            Place::Name { .. } => self.address,
-            Place::Unix(_) => None,
+            EndpointAddress::Address(address) => Some(*address),
+            EndpointAddress::Name { .. } => self.address,
+            EndpointAddress::Unix(_) => None,
         }
     }
 
@@ -228,13 +231,13 @@ impl Member {
 
     /// How it is doing.
     #[must_use]
-    pub fn condition(&self) -> Condition {
+    pub fn condition(&self) -> EndpointHealth {
         self.state().condition()
     }
 
     /// What it has come to since this was asked the last time, in order.
     #[must_use]
-    pub fn news(&self) -> Vec<Condition> {
+    pub fn news(&self) -> Vec<EndpointHealth> {
         self.state().news()
     }
 
@@ -247,17 +250,17 @@ impl Member {
     /// Whether it takes no connections, as far as is known.
     #[must_use]
     pub fn is_gone(&self) -> bool {
-        self.standing() >= Standing::Gone
+        self.standing() >= Tier::Gone
     }
 
     /// Whether nothing is heard of it, so that what is open to it may stay so for ever.
     #[must_use]
     pub fn is_silent(&self) -> bool {
-        self.standing() == Standing::Silent
+        self.standing() == Tier::Silent
     }
 
-    pub(super) fn standing(&self) -> Standing {
-        Standing::of(self.standing.load(Relaxed))
+    pub(super) fn standing(&self) -> Tier {
+        Tier::of(self.standing.load(Relaxed))
     }
 
     /// Whether it is left out for a while.
@@ -279,7 +282,7 @@ impl Member {
 
     /// If it is down and was never up, as an application that is just starting: what is wrong with it.
     #[must_use]
-    pub fn starting(&self) -> Option<TroubleKind> {
+    pub fn starting(&self) -> Option<FailureKind> {
         self.state().starting()
     }
 
@@ -290,7 +293,7 @@ impl Member {
     }
 
     /// Changes what is known of it.
-    pub(super) fn learn<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+    pub(super) fn learn<T>(&self, change: impl FnOnce(&mut HealthState) -> T) -> T {
         let mut state = self.state();
         let before = state.standing();
         let changed = change(&mut state);
@@ -300,7 +303,7 @@ impl Member {
         }
         self.standing.store(after as u8, Relaxed);
         self.is_ejected.store(state.is_ejected(), Relaxed);
-        if after == Standing::Good && before != Standing::Good {
+        if after == Tier::Good && before != Tier::Good {
             self.failures.store(0, Relaxed);
             let back = self.born.elapsed().as_millis().max(1);
             self.returned.store(u64::try_from(back).unwrap_or(u64::MAX), Relaxed);
@@ -308,7 +311,7 @@ impl Member {
         changed
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, HealthState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -332,12 +335,12 @@ impl Member {
     pub(super) fn reached(&self) {
         if self.has_missed.load(Relaxed) {
             self.has_missed.store(false, Relaxed);
-            self.learn(State::reached);
+            self.learn(HealthState::reached);
         }
     }
 
     /// Notes that a request could not open a connection.
-    pub(super) fn missed(&self, trouble: Trouble, fall: u32) {
+    pub(super) fn missed(&self, trouble: HealthFailure, fall: u32) {
         self.has_missed.store(true, Relaxed);
         if self.learn(|it| it.missed(trouble, fall)) {
             self.is_alarmed.store(true, SeqCst);
@@ -347,17 +350,17 @@ impl Member {
 
     /// Counts a request in.
     #[must_use]
-    pub(super) fn sit(self: &Arc<Self>) -> Seat {
+    pub(super) fn sit(self: &Arc<Self>) -> RequestPermit {
         self.in_flight.fetch_add(1, Relaxed);
-        Seat(Arc::clone(self))
+        RequestPermit(Arc::clone(self))
     }
 
     /// Counts a request in, unless there are as many as may be.
-    pub(super) fn try_sit(self: &Arc<Self>, max: Option<usize>) -> Option<Seat> {
+    pub(super) fn try_sit(self: &Arc<Self>, max: Option<usize>) -> Option<RequestPermit> {
         let Some(max) = max else { return Some(self.sit()) };
         let one_more = |it: usize| (it < max).then_some(it + 1);
         self.in_flight.fetch_update(SeqCst, SeqCst, one_more).ok()?;
-        Some(Seat(Arc::clone(self)))
+        Some(RequestPermit(Arc::clone(self)))
     }
 
     /// Whether there is room for one more request.
@@ -375,12 +378,12 @@ impl Member {
     }
 
     /// Counts a connection in, unless there are as many as may be.
-    pub(super) fn try_open(self: &Arc<Self>, max: Option<usize>) -> Option<Slot> {
+    pub(super) fn try_open(self: &Arc<Self>, max: Option<usize>) -> Option<ConnectionPermit> {
         let max = max.unwrap_or(usize::MAX);
         let one_more = |it: usize| (it < max).then_some(it + 1);
         self.open.fetch_update(SeqCst, SeqCst, one_more).ok()?;
         self.was_used.store(true, Relaxed);
-        Some(Slot(Arc::clone(self)))
+        Some(ConnectionPermit(Arc::clone(self)))
     }
 
     /// Whether somebody of another worker is the next who wants one of its connections. Told once for
@@ -392,10 +395,10 @@ impl Member {
     }
 }
 
-// === impl Connecting ===
+// === impl ConnectConfig ===
 
-impl Connecting {
-    pub(super) fn new(link: &Link, endpoints: &[Weighted], parts: &Parts) -> Self {
+impl ConnectConfig {
+    pub(super) fn new(link: &Link, endpoints: &[WeightedEndpoint], parts: &PoolContext) -> Self {
         let has_tls = endpoints.iter().any(|it| it.endpoint.is_tls);
         let tls = has_tls.then(|| parts.connectors.get(&link.tls));
         let (names, own) = (parts.names.clone(), parts.own.clone());
@@ -403,26 +406,26 @@ impl Connecting {
     }
 }
 
-// === impl Seat ===
+// === impl RequestPermit ===
 
-impl Seat {
+impl RequestPermit {
     /// Where this seat is.
     #[must_use]
-    pub fn member(&self) -> &Arc<Member> {
+    pub fn member(&self) -> &Arc<EndpointState> {
         &self.0
     }
 }
 
-impl Drop for Seat {
+impl Drop for RequestPermit {
     fn drop(&mut self) {
         self.0.in_flight.fetch_sub(1, SeqCst);
         self.0.queue.call();
     }
 }
 
-// === impl Slot ===
+// === impl ConnectionPermit ===
 
-impl Drop for Slot {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         self.0.open.fetch_sub(1, SeqCst);
         self.0.queue.call();

@@ -27,19 +27,21 @@ mod sessions;
 mod wanted;
 
 pub use self::{
-    admission::{Admission, Ceiling, Permit, SHARE_OF_CLIENT, SHARE_OF_SERVICE},
-    alerts::Alerts,
-    condition::{Condition, Ejected, Trouble, TroubleKind},
-    connect::{ConnectError, ConnectReason, Errand},
-    connection::Connection,
-    connections::{Connections, Limits},
+    admission::{
+        Admission, ConcurrencyLimit, ConcurrencyPermit, SHARE_OF_CLIENT, SHARE_OF_SERVICE,
+    },
+    alerts::AlertQueue,
+    condition::{Ejected, EndpointHealth, FailureKind, HealthFailure},
+    connect::{ConnectContext, ConnectError, ConnectReason},
+    connection::UpstreamConnection,
+    connections::{ConnectionSettings, WorkerConnectionPool},
     event::EndpointEvent,
-    member::{Member, Seat},
-    names::{Families, Found, LookUpError, NameSettings, Names},
+    member::{EndpointState, RequestPermit},
+    names::{AddressFamilies, LookupError, ResolvedAddresses, Resolver, ResolverSettings},
     own::wrong_socket,
-    parts::Parts,
-    pool::{Choice, Picked, Pool},
-    queue::InLine,
+    parts::PoolContext,
+    pool::{PickRequest, PickResult, Pool},
+    queue::QueueTicket,
     service_pools::{Pools, ServicePools},
-    wanted::Workers,
+    wanted::WorkerRegistry,
 };

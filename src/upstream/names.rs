@@ -15,15 +15,15 @@ use hickory_resolver::{
 
 /// Asks name servers. Cheap to clone; answers are kept for as long as they are good.
 #[derive(Clone)]
-pub struct Names(Result<Arc<TokioResolver>, Arc<str>>);
+pub struct Resolver(Result<Arc<TokioResolver>, Arc<str>>);
 
 /// Who is asked, and how.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct NameSettings {
+pub struct ResolverSettings {
     /// Name servers; without any, those of the system.
     pub servers: Vec<SocketAddr>,
     /// Which addresses are taken.
-    pub families: Families,
+    pub families: AddressFamilies,
     /// Answers are good for no less, whatever they say.
     pub ttl_min: Duration,
     /// And for no more.
@@ -34,7 +34,7 @@ pub struct NameSettings {
 
 /// Which addresses of a name are taken.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Families {
+pub enum AddressFamilies {
     /// All there are.
     Both,
     /// Only those of IPv4.
@@ -45,7 +45,7 @@ pub enum Families {
 
 /// Addresses, and until when they are good.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Found {
+pub struct ResolvedAddresses {
     /// In order, no two alike, at most 256; never none.
     pub addresses: Vec<IpAddr>,
     /// When to ask again.
@@ -55,7 +55,7 @@ pub struct Found {
 /// A name without an address, as far as can be found out.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("no address for `{host}`: {what}")]
-pub struct LookUpError {
+pub struct LookupError {
     /// The name.
     pub host: String,
     /// What the library says.
@@ -65,13 +65,13 @@ pub struct LookUpError {
 /// More addresses than any pool has a use for.
 const ADDRESSES_MAX: usize = 256;
 
-// === impl Names ===
+// === impl Resolver ===
 
-impl Names {
+impl Resolver {
     /// Reads the system's settings unless others are given. If those cannot be used, that is what every
     /// question comes to: most have no names among their endpoints. Asks nobody yet.
     #[must_use]
-    pub fn new(settings: &NameSettings) -> Self {
+    pub fn new(settings: &ResolverSettings) -> Self {
         Self(
             Self::resolver(settings).map(Arc::new).map_err(|error| {
                 format!("{error}: set dns.servers, or mend /etc/resolv.conf").into()
@@ -79,7 +79,7 @@ impl Names {
         )
     }
 
-    fn resolver(settings: &NameSettings) -> Result<TokioResolver, NetError> {
+    fn resolver(settings: &ResolverSettings) -> Result<TokioResolver, NetError> {
         let provider = TokioRuntimeProvider::default();
         let server = |it: &SocketAddr| {
             let mut connections = vec![ConnectionConfig::udp(), ConnectionConfig::tcp()];
@@ -97,9 +97,9 @@ impl Names {
         };
         let options = builder.options_mut();
         options.ip_strategy = match settings.families {
-            Families::Both => LookupIpStrategy::Ipv4AndIpv6,
-            Families::V4 => LookupIpStrategy::Ipv4Only,
-            Families::V6 => LookupIpStrategy::Ipv6Only,
+            AddressFamilies::Both => LookupIpStrategy::Ipv4AndIpv6,
+            AddressFamilies::V4 => LookupIpStrategy::Ipv4Only,
+            AddressFamilies::V6 => LookupIpStrategy::Ipv6Only,
         };
         options.timeout = settings.timeout;
         options.positive_min_ttl = Some(settings.ttl_min);
@@ -113,9 +113,9 @@ impl Names {
     ///
     /// # Errors
     ///
-    /// [`LookUpError`] if there are none, or nobody knows.
-    pub async fn look_up(&self, host: &str) -> Result<Found, LookUpError> {
-        let failed = |what: String| LookUpError { host: host.to_owned(), what };
+    /// [`LookupError`] if there are none, or nobody knows.
+    pub async fn look_up(&self, host: &str) -> Result<ResolvedAddresses, LookupError> {
+        let failed = |what: String| LookupError { host: host.to_owned(), what };
         let resolver = self.0.as_ref().map_err(|what| failed(what.to_string()))?;
         let found = resolver.lookup_ip(host).await;
         let found = found.map_err(|error| match error.is_no_records_found() {
@@ -128,22 +128,22 @@ impl Names {
         addresses.truncate(ADDRESSES_MAX);
         match addresses.is_empty() {
             true => Err(failed("it has none".to_owned())),
-            false => Ok(Found { addresses, until: found.valid_until() }),
+            false => Ok(ResolvedAddresses { addresses, until: found.valid_until() }),
         }
     }
 }
 
-impl std::fmt::Debug for Names {
+impl std::fmt::Debug for Resolver {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Names").finish_non_exhaustive()
     }
 }
 
-impl Default for NameSettings {
+impl Default for ResolverSettings {
     fn default() -> Self {
         Self {
             servers: Vec::new(),
-            families: Families::Both,
+            families: AddressFamilies::Both,
             ttl_min: Duration::from_secs(1),
             ttl_max: Duration::from_secs(300),
             timeout: Duration::from_secs(2),

@@ -9,16 +9,16 @@ use std::{
 };
 
 use super::{
-    connect::{ConnectReason, Failed},
-    member::Connecting,
+    connect::{ConnectFailure, ConnectReason},
+    member::ConnectConfig,
 };
-use crate::model::{Endpoint, OwnAddress, OwnAddresses, Place};
+use crate::model::{Endpoint, EndpointAddress, OwnAddress, OwnAddresses};
 
 /// Why the file of a `unix:` endpoint can be none, as the file system shows it now. A file that is not there is
 /// made when the application starts. Blocks.
 #[must_use]
 pub fn wrong_socket(endpoint: &Endpoint, own: &OwnAddresses) -> Option<String> {
-    let Place::Unix(path) = &endpoint.place else { return None };
+    let EndpointAddress::Unix(path) = &endpoint.place else { return None };
     let path = Path::new(&**path);
     let there = path.metadata().ok()?;
     if !there.file_type().is_socket() {
@@ -36,19 +36,19 @@ fn own_socket<'a>(path: &Path, own: &'a OwnAddresses) -> Option<&'a OwnAddress> 
     sockets.find(|(own, _)| identity(own) == Some(there)).map(|(_, address)| address)
 }
 
-impl Connecting {
+impl ConnectConfig {
     /// Refuses an address of the process itself.
-    pub(super) fn refuse_own(&self, address: SocketAddr) -> Result<(), Failed> {
+    pub(super) fn refuse_own(&self, address: SocketAddr) -> Result<(), ConnectFailure> {
         self.own.find_address(address).map_or(Ok(()), |it| Err(refused(&it)))
     }
 
     /// Refuses the file of a socket that the process listens on. Asks the file system.
-    pub(super) fn refuse_own_socket(&self, path: &Path) -> Result<(), Failed> {
+    pub(super) fn refuse_own_socket(&self, path: &Path) -> Result<(), ConnectFailure> {
         own_socket(path, &self.own).map_or(Ok(()), |it| Err(refused(it)))
     }
 }
 
-fn refused(own: &OwnAddress) -> Failed {
+fn refused(own: &OwnAddress) -> ConnectFailure {
     let what = format!("it is {own}: use the address of the application");
     (ConnectReason::Own, io::Error::other(what))
 }

@@ -2,16 +2,16 @@
 
 use std::sync::{Arc, atomic::AtomicUsize};
 
-use super::{alerts::Alerts, names::Names};
+use super::{alerts::AlertQueue, names::Resolver};
 use crate::{model::OwnAddresses, tls::Connectors};
 
 /// What all pools of a process are made with. Cheap to clone; clones share it.
 #[derive(Clone, Debug)]
-pub struct Parts {
+pub struct PoolContext {
     /// The addresses of names.
-    pub names: Names,
+    pub names: Resolver,
     /// Where pools say that there is something to tell.
-    pub alerts: Arc<Alerts>,
+    pub alerts: Arc<AlertQueue>,
     /// What connections are secured with.
     pub connectors: Connectors,
     /// How many services there are.
@@ -20,10 +20,10 @@ pub struct Parts {
     pub own: OwnAddresses,
 }
 
-impl Parts {
+impl PoolContext {
     /// Parts for pools of a process that is not reached by any address yet.
     #[must_use]
-    pub fn new(names: Names) -> Self {
+    pub fn new(names: Resolver) -> Self {
         Self {
             names,
             alerts: Arc::default(),

@@ -14,21 +14,21 @@ use std::{
 
 use arc_swap::ArcSwap;
 
-pub use self::choice::{Choice, Picked};
-use self::ejection::Turns;
+pub use self::choice::{PickRequest, PickResult};
+use self::ejection::EjectionTimes;
 use super::{
     admission::Admission,
-    alerts::Bell,
-    budget::Budget,
-    condition::{Standing, Trouble},
+    alerts::PoolAlert,
+    budget::RetryBudget,
+    condition::{HealthFailure, Tier},
     connect::ConnectError,
-    member::{Connecting, Member},
-    parts::Parts,
-    queue::{InLine, Queue},
+    member::{ConnectConfig, EndpointState},
+    parts::PoolContext,
+    queue::{QueueTicket, RequestQueue},
 };
 use crate::{
     metrics::{LimitHit, PoolMetrics},
-    model::{Color, Place, Policy, PoolSpec, ServiceName, Weighted},
+    model::{Color, EndpointAddress, Policy, PoolSpec, ServiceName, WeightedEndpoint},
     tls::FileError,
 };
 
@@ -40,39 +40,39 @@ pub struct Pool {
     spec: PoolSpec,
     policy: Arc<Policy>,
     admission: Arc<Admission>,
-    link: Arc<Connecting>,
+    link: Arc<ConnectConfig>,
     /// Replaced when a name gets other addresses.
-    roster: ArcSwap<Roster>,
+    roster: ArcSwap<EndpointSet>,
     /// Who has to help since too few are well: the byte of the worst standing; 0 for nobody.
     helpers: AtomicU8,
-    turns: Turns,
+    turns: EjectionTimes,
     /// Which one it is of those that have followed each other.
     number: u64,
-    common: Arc<Common>,
+    common: Arc<PoolShared>,
     metrics: Arc<PoolMetrics>,
 }
 
 /// The members.
 #[derive(Debug)]
-struct Roster {
-    members: Box<[Arc<Member>]>,
+struct EndpointSet {
+    members: Box<[Arc<EndpointState>]>,
     /// Whether all have the same weight.
     is_even: bool,
 }
 
 /// What a pool hands on to the one that it is changed into.
 #[derive(Debug)]
-struct Common {
-    queue: Arc<Queue>,
-    budget: Budget,
+struct PoolShared {
+    queue: Arc<RequestQueue>,
+    budget: RetryBudget,
     turn: AtomicUsize,
     /// The number of the last of these pools.
     last: AtomicU64,
     /// Held while the members of a pool are replaced, and while one is being left out: both look at
     /// all of them first.
     changing: Mutex<()>,
-    parts: Parts,
-    bell: Arc<Bell>,
+    parts: PoolContext,
+    bell: Arc<PoolAlert>,
 }
 
 // === impl Pool ===
@@ -87,21 +87,21 @@ impl Pool {
         spec: PoolSpec,
         policy: Arc<Policy>,
         admission: Arc<Admission>,
-        parts: Parts,
+        parts: PoolContext,
         metrics: Arc<PoolMetrics>,
     ) -> Self {
-        let link = Arc::new(Connecting::new(&spec.link, &spec.endpoints, &parts));
-        let common = Arc::new(Common {
+        let link = Arc::new(ConnectConfig::new(&spec.link, &spec.endpoints, &parts));
+        let common = Arc::new(PoolShared {
             queue: Arc::default(),
-            budget: Budget::new(&policy.retry),
+            budget: RetryBudget::new(&policy.retry),
             turn: AtomicUsize::new(0),
             last: AtomicU64::new(0),
             changing: Mutex::default(),
-            bell: Arc::new(Bell::new(&parts.alerts, service.clone(), color)),
+            bell: Arc::new(PoolAlert::new(&parts.alerts, service.clone(), color)),
             parts,
         });
-        let member = |it: &Weighted| Arc::new(common.member(it, None, &link));
-        let roster = Roster::new(spec.endpoints.iter().map(member).collect());
+        let member = |it: &WeightedEndpoint| Arc::new(common.member(it, None, &link));
+        let roster = EndpointSet::new(spec.endpoints.iter().map(member).collect());
         let roster = ArcSwap::from_pointee(roster);
         Self {
             service,
@@ -112,7 +112,7 @@ impl Pool {
             link,
             roster,
             helpers: AtomicU8::new(0),
-            turns: Turns::new(),
+            turns: EjectionTimes::new(),
             number: 0,
             common,
             metrics,
@@ -124,13 +124,14 @@ impl Pool {
     #[must_use]
     pub fn changed(&self, spec: PoolSpec, policy: Arc<Policy>, admission: Arc<Admission>) -> Self {
         let is_linked_alike = self.spec.link == spec.link;
-        let link = Connecting::new(&spec.link, &spec.endpoints, &self.common.parts);
+        let link = ConnectConfig::new(&spec.link, &spec.endpoints, &self.common.parts);
         let link = Arc::new(link);
         let known = self.members();
         let mut members = Vec::new();
         for endpoint in &spec.endpoints {
             let before = members.len();
-            let stays = |it: &&Arc<Member>| is_linked_alike && *it.endpoint() == endpoint.endpoint;
+            let stays =
+                |it: &&Arc<EndpointState>| is_linked_alike && *it.endpoint() == endpoint.endpoint;
             for member in known.iter().filter(stays) {
                 member.set_weight(endpoint.weight);
                 members.push(Arc::clone(member));
@@ -139,7 +140,7 @@ impl Pool {
                 members.push(Arc::new(self.common.member(endpoint, None, &link)));
             }
         }
-        let roster = ArcSwap::from_pointee(Roster::new(members.into()));
+        let roster = ArcSwap::from_pointee(EndpointSet::new(members.into()));
         let (service, color) = (self.service.clone(), self.color);
         let (common, metrics) = (Arc::clone(&self.common), Arc::clone(&self.metrics));
         let pool = Self {
@@ -151,7 +152,7 @@ impl Pool {
             link,
             roster,
             helpers: AtomicU8::new(0),
-            turns: Turns::new(),
+            turns: EjectionTimes::new(),
             number: common.last.fetch_add(1, Relaxed) + 1,
             common,
             metrics,
@@ -198,7 +199,7 @@ impl Pool {
 
     /// Its endpoints; of a name that was resolved, one for each address.
     #[must_use]
-    pub fn members(&self) -> Vec<Arc<Member>> {
+    pub fn members(&self) -> Vec<Arc<EndpointState>> {
         self.roster.load().members.to_vec()
     }
 
@@ -226,8 +227,8 @@ impl Pool {
         self.helpers().is_some()
     }
 
-    fn helpers(&self) -> Option<Standing> {
-        Some(self.helpers.load(Relaxed)).filter(|it| *it != 0).map(Standing::of)
+    fn helpers(&self) -> Option<Tier> {
+        Some(self.helpers.load(Relaxed)).filter(|it| *it != 0).map(Tier::of)
     }
 
     /// Reads the files that its TLS needs again, if they have changed. Returns whether they had.
@@ -256,7 +257,7 @@ impl Pool {
         for endpoint in &self.spec.endpoints {
             let of_it = || known.iter().filter(|it| *it.endpoint() == endpoint.endpoint);
             let port = match &endpoint.endpoint.place {
-                Place::Name { host: its, port } if **its == *host => *port,
+                EndpointAddress::Name { host: its, port } if **its == *host => *port,
                 _ => {
                     members.extend(of_it().cloned());
                     continue;
@@ -272,7 +273,7 @@ impl Pool {
             has_changed |= of_it().count() != addresses.len();
         }
         if has_changed {
-            self.roster.store(Arc::new(Roster::new(members.into())));
+            self.roster.store(Arc::new(EndpointSet::new(members.into())));
             self.turns.reopen();
             self.assess();
             self.common.queue.call();
@@ -283,7 +284,7 @@ impl Pool {
     /// Takes a place in the line for a seat, for somebody of this worker, unless it is as long as it may
     /// be.
     #[must_use]
-    pub fn queue(&self, owner: usize) -> Option<InLine> {
+    pub fn queue(&self, owner: usize) -> Option<QueueTicket> {
         self.common.queue.join(self.policy.limits.queue, owner, self.number)
     }
 
@@ -296,10 +297,10 @@ impl Pool {
     /// Whether there is somebody whose checks are good besides this member and those that were tried; also
     /// one who is left out.
     #[must_use]
-    pub fn has_other(&self, tried: &[Arc<Member>], member: &Arc<Member>) -> bool {
+    pub fn has_other(&self, tried: &[Arc<EndpointState>], member: &Arc<EndpointState>) -> bool {
         self.roster.load().members.iter().any(|it| {
             let was_asked = || tried.iter().any(|other| Arc::ptr_eq(it, other));
-            it.standing() <= Standing::Ejected && !Arc::ptr_eq(it, member) && !was_asked()
+            it.standing() <= Tier::Ejected && !Arc::ptr_eq(it, member) && !was_asked()
         })
     }
 
@@ -321,7 +322,7 @@ impl Pool {
     }
 
     /// Notes what a look at a member has found.
-    pub fn checked(&self, member: &Member, found: Result<(), Trouble>) {
+    pub fn checked(&self, member: &EndpointState, found: Result<(), HealthFailure>) {
         let before = member.standing();
         member.learn(|it| it.checked(found, &self.policy.health));
         self.assess();
@@ -331,14 +332,14 @@ impl Pool {
     }
 
     /// Notes that a request could not open a connection.
-    pub(super) fn missed(&self, member: &Member, error: &ConnectError) {
+    pub(super) fn missed(&self, member: &EndpointState, error: &ConnectError) {
         let Some(trouble) = error.trouble() else { return };
         member.missed(trouble, self.policy.health.fall);
         self.assess();
     }
 
     /// Notes that a request came to something.
-    pub fn succeeded(&self, member: &Member) {
+    pub fn succeeded(&self, member: &EndpointState) {
         member.succeeded();
     }
 
@@ -355,25 +356,25 @@ impl Pool {
     }
 }
 
-// === impl Common ===
+// === impl PoolShared ===
 
-impl Common {
+impl PoolShared {
     fn member(
         &self,
-        endpoint: &Weighted,
+        endpoint: &WeightedEndpoint,
         address: Option<SocketAddr>,
-        link: &Arc<Connecting>,
-    ) -> Member {
+        link: &Arc<ConnectConfig>,
+    ) -> EndpointState {
         let (link, queue, bell) =
             (Arc::clone(link), Arc::clone(&self.queue), Arc::clone(&self.bell));
-        Member::new(endpoint, address, link, queue, bell)
+        EndpointState::new(endpoint, address, link, queue, bell)
     }
 }
 
-// === impl Roster ===
+// === impl EndpointSet ===
 
-impl Roster {
-    fn new(members: Box<[Arc<Member>]>) -> Self {
+impl EndpointSet {
+    fn new(members: Box<[Arc<EndpointState>]>) -> Self {
         let is_even = members.windows(2).all(|it| it[0].weight() == it[1].weight());
         Self { members, is_even }
     }

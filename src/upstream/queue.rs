@@ -15,15 +15,15 @@ use std::{
 /// nothing, and stays in front. When he leaves, with a place or without, the next one is called, so
 /// that no place that has become free stays so while somebody waits for it.
 #[derive(Debug, Default)]
-pub(super) struct Queue {
+pub(super) struct RequestQueue {
     /// How many wait. Raised before a place is looked for, read after one was given back: one of the
     /// two always sees the other.
     length: AtomicUsize,
-    line: Mutex<Line>,
+    line: Mutex<QueueState>,
 }
 
 #[derive(Debug, Default)]
-struct Line {
+struct QueueState {
     next: u64,
     waiting: VecDeque<Waiter>,
 }
@@ -41,14 +41,14 @@ struct Waiter {
 
 /// A place in the line. Left when this is dropped.
 #[derive(Debug)]
-pub struct InLine {
-    queue: Arc<Queue>,
+pub struct QueueTicket {
+    queue: Arc<RequestQueue>,
     number: u64,
 }
 
-// === impl Queue ===
+// === impl RequestQueue ===
 
-impl Queue {
+impl RequestQueue {
     /// Whether nobody waits.
     #[must_use]
     pub(super) fn is_empty(&self) -> bool {
@@ -63,7 +63,12 @@ impl Queue {
 
     /// A place at the end of the line for somebody of this worker and pool, unless `max` wait already.
     #[must_use]
-    pub(super) fn join(self: &Arc<Self>, max: usize, owner: usize, pool: u64) -> Option<InLine> {
+    pub(super) fn join(
+        self: &Arc<Self>,
+        max: usize,
+        owner: usize,
+        pool: u64,
+    ) -> Option<QueueTicket> {
         let mut line = self.line();
         if line.waiting.len() >= max {
             return None;
@@ -75,7 +80,7 @@ impl Queue {
         let is_called = line.waiting.front().is_none_or(|it| it.pool != pool);
         line.waiting.push_back(Waiter { number, owner, pool, is_called, waker: None });
         self.length.store(line.waiting.len(), SeqCst);
-        Some(InLine { queue: Arc::clone(self), number })
+        Some(QueueTicket { queue: Arc::clone(self), number })
     }
 
     /// Whether somebody of another pool is in front.
@@ -97,14 +102,14 @@ impl Queue {
         }
     }
 
-    fn line(&self) -> MutexGuard<'_, Line> {
+    fn line(&self) -> MutexGuard<'_, QueueState> {
         self.line.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-// === impl Line ===
+// === impl QueueState ===
 
-impl Line {
+impl QueueState {
     fn call(&mut self, place: usize) {
         if let Some(waiter) = self.waiting.get_mut(place) {
             waiter.is_called = true;
@@ -119,9 +124,9 @@ impl Line {
     }
 }
 
-// === impl InLine ===
+// === impl QueueTicket ===
 
-impl InLine {
+impl QueueTicket {
     /// Ready when it is worth looking for a place. Nothing is lost when the waiting is given up.
     pub fn poll_called(&self, context: &mut Context<'_>) -> Poll<()> {
         let mut line = self.queue.line();
@@ -143,7 +148,7 @@ impl InLine {
     }
 }
 
-impl Drop for InLine {
+impl Drop for QueueTicket {
     fn drop(&mut self) {
         let mut line = self.queue.line();
         if let Some(place) = line.place_of(self.number) {
@@ -158,13 +163,13 @@ impl Drop for InLine {
 mod tests {
     use super::*;
 
-    fn is_called(it: &InLine) -> bool {
+    fn is_called(it: &QueueTicket) -> bool {
         it.poll_called(&mut Context::from_waker(Waker::noop())).is_ready()
     }
 
     #[test]
     fn who_came_first_is_called_first() {
-        let queue = Arc::new(Queue::default());
+        let queue = Arc::new(RequestQueue::default());
         let [one, two] = [queue.join(2, 0, 0), queue.join(2, 0, 0)].map(|it| it.expect("room"));
         assert!(queue.join(2, 0, 0).is_none() && queue.len() == 2);
         assert!(is_called(&one), "the first one looks at once");
@@ -179,7 +184,7 @@ mod tests {
 
     #[test]
     fn a_call_is_not_lost_with_whoever_leaves() {
-        let queue = Arc::new(Queue::default());
+        let queue = Arc::new(RequestQueue::default());
         let [one, two, three] = [0; 3].map(|_| queue.join(9, 0, 0).expect("room"));
         assert!(is_called(&one) && !is_called(&two));
         queue.call();
@@ -193,7 +198,7 @@ mod tests {
 
     #[test]
     fn who_is_of_another_pool_looks_at_once() {
-        let queue = Arc::new(Queue::default());
+        let queue = Arc::new(RequestQueue::default());
         let old = queue.join(2, 1, 1).expect("room");
         assert!(is_called(&old));
         assert!(queue.is_front_of_other_pool(2) && !queue.is_front_of_other_pool(1));

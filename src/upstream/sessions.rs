@@ -15,28 +15,28 @@ use tokio::{
 };
 use tracing::debug;
 
-use super::{admission::Permit, member::Slot};
-use crate::{http2::Stream, metrics::Counted, net::Socket};
+use super::{admission::ConcurrencyPermit, member::ConnectionPermit};
+use crate::{http2::Http2Stream, metrics::GaugeGuard, net::Socket};
 
 /// A connection that carries many requests at once. Its requests hold it open; without any it is
 /// closed when it has waited for too long.
 #[derive(Clone, Debug)]
-pub(super) struct Session {
+pub(super) struct Http2Session {
     sender: SendRequest<Bytes>,
-    state: Rc<State>,
+    state: Rc<SessionState>,
     is_tls: bool,
 }
 
 /// An open connection, as it is counted.
 #[derive(Debug)]
-pub(super) struct Open {
-    _place: (Slot, Permit),
-    _counted: Counted,
+pub(super) struct OpenSession {
+    _place: (ConnectionPermit, ConcurrencyPermit),
+    _counted: GaugeGuard,
 }
 
 /// What is known of a session by whoever drives it and whoever uses it.
 #[derive(Debug)]
-struct State {
+struct SessionState {
     in_use: Cell<usize>,
     /// Whether it takes no more requests.
     is_closed: Cell<bool>,
@@ -46,11 +46,11 @@ struct State {
 }
 
 /// Marks a session as closed when nothing drives it any more, also after a panic.
-struct Driven(Rc<State>);
+struct DriverGuard(Rc<SessionState>);
 
 /// A request's hold on a session.
 #[derive(Debug)]
-pub(super) struct Lease(Rc<State>);
+pub(super) struct StreamLease(Rc<SessionState>);
 
 /// The tasks that drive the sessions of a worker; they end with it.
 #[derive(Debug, Default)]
@@ -70,17 +70,17 @@ const FIELDS_MAX: u32 = 64 * 1024;
 /// Bytes of a request's body that are with the connection and not yet with the system.
 const SEND_BUFFER: usize = 128 * 1024;
 
-// === impl Open ===
+// === impl OpenSession ===
 
-impl Open {
-    pub(super) fn new(place: (Slot, Permit), counted: Counted) -> Self {
+impl OpenSession {
+    pub(super) fn new(place: (ConnectionPermit, ConcurrencyPermit), counted: GaugeGuard) -> Self {
         Self { _place: place, _counted: counted }
     }
 }
 
-// === impl Session ===
+// === impl Http2Session ===
 
-impl Session {
+impl Http2Session {
     /// Begins HTTP/2 on a fresh connection. Must be called on a worker's runtime. Dropping the future
     /// closes the connection.
     ///
@@ -90,7 +90,7 @@ impl Session {
     pub(super) async fn begin(
         socket: Socket,
         drivers: &Drivers,
-        open: Open,
+        open: OpenSession,
         now: Instant,
     ) -> Result<Self, h2::Error> {
         let is_tls = socket.transport().is_tls();
@@ -103,7 +103,7 @@ impl Session {
             .max_send_buffer_size(SEND_BUFFER)
             .handshake::<_, Bytes>(socket)
             .await?;
-        let state = Rc::new(State {
+        let state = Rc::new(SessionState {
             in_use: Cell::new(0),
             is_closed: Cell::new(false),
             since: Cell::new(now),
@@ -111,7 +111,7 @@ impl Session {
         });
         let driven = Rc::clone(&state);
         drivers.0.borrow_mut().spawn_local(async move {
-            let driven = Driven(driven);
+            let driven = DriverGuard(driven);
             let ended = std::future::poll_fn(|context| {
                 let ended = std::pin::Pin::new(&mut connection).poll(context);
                 driven.0.has_moved.notify_waiters();
@@ -127,13 +127,13 @@ impl Session {
     }
 
     /// A stream for one more request, unless the session has as many as the endpoint takes.
-    pub(super) fn stream(&mut self) -> Option<(Stream, Lease)> {
+    pub(super) fn stream(&mut self) -> Option<(Http2Stream, StreamLease)> {
         if !self.has_room() {
             return None;
         }
         self.state.in_use.set(self.state.in_use.get() + 1);
-        let lease = Lease(Rc::clone(&self.state));
-        Some((Stream::to_upstream(self.sender.clone(), self.is_tls), lease))
+        let lease = StreamLease(Rc::clone(&self.state));
+        Some((Http2Stream::to_upstream(self.sender.clone(), self.is_tls), lease))
     }
 
     /// Whether it takes one more request.
@@ -189,18 +189,18 @@ impl Session {
     }
 }
 
-// === impl Driven ===
+// === impl DriverGuard ===
 
-impl Drop for Driven {
+impl Drop for DriverGuard {
     fn drop(&mut self) {
         self.0.is_closed.set(true);
         self.0.has_moved.notify_waiters();
     }
 }
 
-// === impl Lease ===
+// === impl StreamLease ===
 
-impl Lease {
+impl StreamLease {
     /// Has the session take no more requests: one of its own was not answered.
     pub(super) fn distrust(&self) {
         self.0.is_closed.set(true);
@@ -211,7 +211,7 @@ impl Lease {
     }
 }
 
-impl Drop for Lease {
+impl Drop for StreamLease {
     fn drop(&mut self) {
         self.0.in_use.set(self.0.in_use.get() - 1);
     }

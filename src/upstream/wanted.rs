@@ -12,30 +12,30 @@ use super::pool::Pool;
 
 /// The workers of a process, to be called by each other.
 #[derive(Debug, Default)]
-pub struct Workers(Mutex<Vec<Weak<Worker>>>);
+pub struct WorkerRegistry(Mutex<Vec<Weak<WorkerRequests>>>);
 
 /// One of the workers. Leaves them when it is dropped.
 #[derive(Debug)]
-pub(super) struct Bell {
-    workers: Arc<Workers>,
-    own: Arc<Worker>,
+pub(super) struct WorkerHandle {
+    workers: Arc<WorkerRegistry>,
+    own: Arc<WorkerRequests>,
 }
 
 /// What a worker was called for and has not heard yet.
 #[derive(Debug, Default)]
-struct Worker {
+struct WorkerRequests {
     bell: Notify,
     /// By their places in memory, so that each is there once, however often it is called for.
     wanted: Mutex<BTreeMap<usize, Arc<Pool>>>,
 }
 
-// === impl Workers ===
+// === impl WorkerRegistry ===
 
-impl Workers {
-    pub(super) fn join(self: &Arc<Self>) -> Bell {
-        let own = Arc::<Worker>::default();
+impl WorkerRegistry {
+    pub(super) fn join(self: &Arc<Self>) -> WorkerHandle {
+        let own = Arc::<WorkerRequests>::default();
         self.all().push(Arc::downgrade(&own));
-        Bell { workers: Arc::clone(self), own }
+        WorkerHandle { workers: Arc::clone(self), own }
     }
 
     /// How many there are.
@@ -44,14 +44,14 @@ impl Workers {
         self.all().len()
     }
 
-    fn all(&self) -> MutexGuard<'_, Vec<Weak<Worker>>> {
+    fn all(&self) -> MutexGuard<'_, Vec<Weak<WorkerRequests>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-// === impl Bell ===
+// === impl WorkerHandle ===
 
-impl Bell {
+impl WorkerHandle {
     /// Calls all other workers, for idle connections to the endpoints of a pool, or for any. Called after it was
     /// noted what is wanted, so that whoever hears it sees that.
     pub(super) fn call_others(&self, pool: Option<&Arc<Pool>>) {
@@ -74,15 +74,15 @@ impl Bell {
     }
 }
 
-// === impl Worker ===
+// === impl WorkerRequests ===
 
-impl Worker {
+impl WorkerRequests {
     fn wanted(&self) -> MutexGuard<'_, BTreeMap<usize, Arc<Pool>>> {
         self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for Bell {
+impl Drop for WorkerHandle {
     fn drop(&mut self) {
         let own = Arc::downgrade(&self.own);
         self.workers.all().retain(|it| !it.ptr_eq(&own));

@@ -6,7 +6,7 @@ use h2::Reason;
 use socket2::SockRef;
 
 use crate::support::{
-    Client, House, Http2, Http2Upstream, Process, Scripted, Upstream,
+    Client, Http2, Http2Upstream, Process, Scripted, TestProxy, Upstream,
     client::{self, PUBLIC},
     eventually,
     frames::{END_HEADERS, END_STREAM, Frames, HEADERS, RST_STREAM, fields, frame},
@@ -38,7 +38,7 @@ const POST: &str = "POST /wait HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n"
 
 impl Asker {
     /// A client that has sent `body`, which is all of it if it has four bytes.
-    async fn post(house: &House, way: Way, path: &str, body: &str) -> Self {
+    async fn post(house: &TestProxy, way: Way, path: &str, body: &str) -> Self {
         match way {
             Way::Close | Way::Reset => {
                 let stream = client::connect(PUBLIC, house.public).await;
@@ -79,8 +79,8 @@ impl Asker {
     }
 }
 
-fn house(blue: &Upstream, green: &Upstream, policy: &str) -> House {
-    House::build().service("web", &[blue], &[green]).services(policy).start()
+fn house(blue: &Upstream, green: &Upstream, policy: &str) -> TestProxy {
+    TestProxy::build().service("web", &[blue], &[green]).services(policy).start()
 }
 
 fn abandoned(policy: &str) -> String {
@@ -88,19 +88,19 @@ fn abandoned(policy: &str) -> String {
 }
 
 /// Waits until so many requests were counted with this code: those whose clients have left are as soon as that is known.
-async fn counted(house: &House, code: u16, count: f64) {
+async fn counted(house: &TestProxy, code: u16, count: f64) {
     let series =
         format!("flipgate_requests_total{{code=\"{code}\",color=\"blue\",service=\"web\"}}");
     let what = format!("{count} with {code}");
     eventually(&what, async || house.metric(&series).await == count).await;
 }
 
-async fn drained(house: &House) {
+async fn drained(house: &TestProxy) {
     eventually("drained", async || house.drain("web").await["drained"] == true).await;
 }
 
 /// Nothing changes by itself: a request that is held is so however often that is asked.
-async fn is_held(house: &House) {
+async fn is_held(house: &TestProxy) {
     let drain = house.call("GET", "/v1/services/web/drain?wait=200ms", "", "").await.json();
     assert_eq!((&drain["drained"], &drain["in_flight"]), (&false.into(), &1.into()), "{drain}");
 }
@@ -204,7 +204,7 @@ async fn an_answer_without_end_is_not_awaited_for_ever() {
     for (address, path, text) in
         [(events.address, "/wait", "begins"), (endless.address, "/endless", "xx")]
     {
-        let house = House::build().service_of("web", "*", "/", &[address], &[address]);
+        let house = TestProxy::build().service_of("web", "*", "/", &[address], &[address]);
         let house = house.services(&abandoned("wait")).start();
         let mut asker = Asker::post(&house, Way::Reset, path, "work").await;
         asker.until(text).await;
@@ -220,7 +220,7 @@ async fn a_request_without_a_client_is_not_sent_again() {
     for stays in [false, true] {
         let mut blue = [Upstream::start("one").await, Upstream::start("two").await];
         let green = Upstream::start("green").await;
-        let house = House::build().service("web", &blue.each_ref(), &[&green]);
+        let house = TestProxy::build().service("web", &blue.each_ref(), &[&green]);
         let house = house.services(&abandoned("wait")).start();
         let mut asking = house.public().await;
         asking.ask("/wait", "").await;
@@ -268,7 +268,8 @@ async fn a_client_that_has_closed_its_sending_side_is_not_kept_waiting() {
 async fn with_wait_the_answer_of_a_client_that_stands_still_is_read() {
     for way in [Way::Reset, Way::ResetStream] {
         let blue = Upstream::start("blue").await;
-        let house = House::build().with("timeouts.stall = \"1s\"").service("web", &[&blue], &[]);
+        let house =
+            TestProxy::build().with("timeouts.stall = \"1s\"").service("web", &[&blue], &[]);
         let house = house.services(&abandoned("wait")).start();
         let mut asker = Asker::post(&house, way, "/endless", "work").await;
         asker.until("xx").await;
@@ -303,7 +304,8 @@ async fn a_request_without_a_client_counts_for_the_limits() {
 #[tokio::test]
 async fn so_many_requests_of_one_client_are_waited_for_and_no_more() {
     let blue = Upstream::start("blue").await;
-    let house = House::build().service("web", &[&blue], &[]).services(&abandoned("wait")).start();
+    let house =
+        TestProxy::build().service("web", &[&blue], &[]).services(&abandoned("wait")).start();
     for round in 1..=3 {
         let mut client = Http2::connect(PUBLIC, house.public).await;
         let mut calls = Vec::new();
@@ -327,7 +329,7 @@ async fn so_many_requests_of_one_client_are_waited_for_and_no_more() {
 async fn resets_are_counted_when_they_come_whatever_is_awaited() {
     const CANCEL: u32 = 8;
     let blue = Upstream::start("blue").await;
-    let house = House::build().with("limits.h2_resets = 20").service("web", &[&blue], &[]);
+    let house = TestProxy::build().with("limits.h2_resets = 20").service("web", &[&blue], &[]);
     let house = house.services(&abandoned("wait")).start();
     let mut frames = Frames::connect(PUBLIC, house.public).await;
     let wait =
@@ -372,7 +374,7 @@ async fn an_application_that_speaks_http2_is_awaited_too() {
         })
         .await;
         let pool = format!("{{ endpoints = [\"{}\"], protocol = \"h2\" }}", upstream.address);
-        let house = House::build()
+        let house = TestProxy::build()
             .services(&format!(
                 "[service.web]\nblue = {pool}\ngreen = {pool}\n{}",
                 abandoned(policy)
@@ -394,7 +396,8 @@ async fn an_application_that_speaks_http2_is_awaited_too() {
 #[tokio::test]
 async fn a_stop_waits_no_longer_than_its_patience() {
     let silent = Scripted::start("").await;
-    let house = House::build().service_of("web", "*", "/", &[silent.address], &[silent.address]);
+    let house =
+        TestProxy::build().service_of("web", "*", "/", &[silent.address], &[silent.address]);
     let house = house.services(&abandoned("wait")).start();
     let asker = Asker::post(&house, Way::Reset, "/wait", "work").await;
     eventually("it is there", async || silent.connections() == 1).await;

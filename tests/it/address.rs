@@ -3,13 +3,13 @@
 use tokio::io::AsyncReadExt;
 
 use crate::support::{
-    Authority, Client, House, Scripted, Upstream,
+    Authority, Client, Scripted, TestProxy, Upstream,
     client::{self, INTERNAL, PUBLIC},
 };
 
 /// A house in which 127.0.0.1 is internal, and a proxy that says whom a connection is for.
-async fn behind_a_proxy(upstream: &Upstream) -> House {
-    House::build()
+async fn behind_a_proxy(upstream: &Upstream) -> TestProxy {
+    TestProxy::build()
         .service("web", &[upstream], &[upstream])
         .listener("proxy_protocol = { from = [\"127.0.0.3/32\"] }")
         .start()
@@ -81,7 +81,7 @@ async fn nobody_else_says_so_and_a_listed_one_has_to() {
 #[tokio::test]
 async fn whom_a_proxy_does_not_tell_of_is_the_public_wherever_the_proxy_is() {
     let blue = Upstream::start("blue").await;
-    let house = House::build()
+    let house = TestProxy::build()
         .with("clients.internal = [\"127.0.0.0/8\"]\nclients.trusted_proxies = [\"127.0.0.3/32\"]")
         .service("web", &[&blue], &[&blue])
         .listener("proxy_protocol = { from = [\"127.0.0.3/32\"] }")
@@ -101,7 +101,7 @@ async fn a_proxy_header_goes_before_the_handshake() {
     let files = authority.listener(&authority.issue("server", &["localhost"]));
     let listener =
         format!("proxy_protocol = {{ from = [\"127.0.0.3/32\"] }}\n[listener.tls]\n{files}");
-    let house = House::build().service("web", &[&blue], &[]).listener(&listener).start();
+    let house = TestProxy::build().service("web", &[&blue], &[]).listener(&listener).start();
     let tls = authority.client(&["http/1.1"], None);
     let mut stream = client::connect(PROXY, house.others[0]).await;
     tokio::io::AsyncWriteExt::write_all(&mut stream, &v2([203, 0, 113, 5])).await.expect("open");
@@ -122,7 +122,7 @@ async fn an_upstream_can_be_told_whom_a_connection_is_for() {
         let upstream = Scripted::start("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
         let address = upstream.address;
         let pool = format!("{{ endpoints = [\"{address}\"], proxy_protocol = \"{version}\" }}");
-        let house = House::build()
+        let house = TestProxy::build()
             .services(&format!("[service.web]\nblue = {pool}\nhealth.interval = \"24h\"\n"))
             .start();
         // A look at its health is for nobody.
@@ -147,7 +147,7 @@ async fn an_upstream_can_be_told_whom_a_connection_is_for() {
 #[tokio::test]
 async fn behind_a_trusted_proxy_the_real_address_is_whom_it_saw() {
     let blue = Upstream::start("blue").await;
-    let house = House::build()
+    let house = TestProxy::build()
         .with("clients.internal = [\"127.0.0.1/32\"]\nclients.trusted_proxies = [\"127.0.0.2/32\"]")
         .service("web", &[&blue], &[])
         .start();
@@ -192,7 +192,7 @@ async fn a_unix_socket_is_an_endpoint_too() {
     });
     let path = path.display();
     let service = format!("[service.web.blue]\nendpoints = [\"unix:{path}\"]\n");
-    let house = House::build().services(&service).start();
+    let house = TestProxy::build().services(&service).start();
     assert_eq!(house.get("/").await, "ok");
     let status = house.status().await;
     let endpoint = &status["services"]["web"]["pools"]["blue"]["endpoints"][0];

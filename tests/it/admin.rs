@@ -2,12 +2,12 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Client, House, Upstream, eventually, house::call};
+use crate::support::{Client, TestProxy, Upstream, eventually, house::call};
 
 #[tokio::test]
 async fn the_status_is_the_whole_picture() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = House::of(&blue, &green);
+    let house = TestProxy::of(&blue, &green);
     eventually("probed", async || {
         let pools = house.status().await["services"]["web"]["pools"].clone();
         ["blue", "green"].iter().all(|it| pools[it]["endpoints"][0]["health"] == "up")
@@ -43,7 +43,7 @@ async fn the_status_is_the_whole_picture() {
 async fn a_new_version_is_installed_on_the_idle_color() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
     let new = Upstream::start("new").await;
-    let house = House::of(&blue, &green);
+    let house = TestProxy::of(&blue, &green);
     let pool = |color: &str| format!("/v1/services/web/pools/{color}");
     let body = json!({"version": "8.0", "endpoints": [new.address.to_string()]}).to_string();
 
@@ -70,7 +70,7 @@ async fn a_new_version_is_installed_on_the_idle_color() {
 #[tokio::test]
 async fn what_no_pool_can_be_made_of_is_refused_with_every_reason() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = House::of(&blue, &green);
+    let house = TestProxy::of(&blue, &green);
     for (path, body, status) in [
         ("/v1/services/shop/pools/green", r#"{"endpoints":[]}"#, 404),
         ("/v1/services/web/pools/red", r#"{"endpoints":[]}"#, 404),
@@ -99,7 +99,7 @@ async fn what_no_pool_can_be_made_of_is_refused_with_every_reason() {
 #[tokio::test]
 async fn a_call_under_a_used_key_changes_nothing_twice() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = House::of(&blue, &green);
+    let house = TestProxy::of(&blue, &green);
     let key = "Idempotency-Key: deploy-7\r\n";
     let body = r#"{"services":{"web":"green"}}"#;
     let first = house.call("POST", "/v1/promote", key, body).await;
@@ -116,7 +116,7 @@ async fn a_call_under_a_used_key_changes_nothing_twice() {
     assert_eq!(house.call("POST", "/v1/promote", key, body).await.status, 200);
     // A key outlives the process, as what it stands for does.
     let state = house.shut_down();
-    let house = House::build().state(state).service("web", &[&blue], &[&green]).start();
+    let house = TestProxy::build().state(state).service("web", &[&blue], &[&green]).start();
     let again = house.call("POST", "/v1/promote", key, body).await;
     assert_eq!((again.status, again.field("idempotent-replayed")), (200, Some("true")));
     assert_eq!(house.generation().await, 2);
@@ -126,7 +126,7 @@ async fn a_call_under_a_used_key_changes_nothing_twice() {
 #[tokio::test]
 async fn a_key_is_known_after_a_thousand_others_and_a_replay_tells_what_is_active() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = House::of(&blue, &green);
+    let house = TestProxy::of(&blue, &green);
     let key = "Idempotency-Key: deploy-1\r\n";
     let body = r#"{"services":{"web":"green"}}"#;
     let first = house.call("POST", "/v1/promote", key, body).await;
@@ -139,7 +139,7 @@ async fn a_key_is_known_after_a_thousand_others_and_a_replay_tells_what_is_activ
     }
     assert_eq!(house.call("POST", "/v1/rollback", "", "{}").await.status, 200);
     let state = house.shut_down();
-    let house = House::build().state(state).service("web", &[&blue], &[&green]).start();
+    let house = TestProxy::build().state(state).service("web", &[&blue], &[&green]).start();
     // The same call with its fields written otherwise.
     let body = r#"{"force": false, "services": {"web": "green"}}"#;
     let again = house.call("POST", "/v1/promote", key, body).await;
@@ -155,8 +155,10 @@ async fn a_key_is_known_after_a_thousand_others_and_a_replay_tells_what_is_activ
 #[tokio::test]
 async fn a_change_may_have_to_say_on_what_it_was_decided() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house =
-        House::build().admin("require_if_match = true").service("web", &[&blue], &[&green]).start();
+    let house = TestProxy::build()
+        .admin("require_if_match = true")
+        .service("web", &[&blue], &[&green])
+        .start();
     let body = r#"{"services":{"web":"green"}}"#;
     assert_eq!(house.call("POST", "/v1/promote", "", body).await.status, 428);
     assert_eq!(house.get("/").await, "blue");
@@ -167,7 +169,7 @@ async fn a_change_may_have_to_say_on_what_it_was_decided() {
 #[tokio::test]
 async fn a_page_of_a_foreign_site_cannot_call() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = House::build()
+    let house = TestProxy::build()
         .admin("hosts = [\"flip.internal\"]")
         .service("web", &[&blue], &[&green])
         .start();
@@ -210,7 +212,7 @@ async fn a_token_allows_what_its_scope_says() {
             "[[admin.token]]\nname = {scope:?}\nscope = {scope:?}\nfile = {file:?}\n"
         ));
     }
-    let house = House::build().admin(&tokens).service("web", &[&blue], &[&green]).start();
+    let house = TestProxy::build().admin(&tokens).service("web", &[&blue], &[&green]).start();
     let promote = r#"{"services":{"web":"green"}}"#;
     let pool = r#"{"endpoints":["127.0.0.1:1"]}"#;
     for (token, [read, promoted, pooled, reloaded]) in [
@@ -238,7 +240,7 @@ async fn a_token_allows_what_its_scope_says() {
 #[tokio::test]
 async fn events_are_resumed_where_a_listener_left() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = House::of(&blue, &green);
+    let house = TestProxy::of(&blue, &green);
     house.promote(&[("web", "green")]).await;
     let mut all = Client::connect("127.0.0.1", house.admin).await;
     all.send("GET /v1/events HTTP/1.1\r\nHost: localhost\r\nLast-Event-ID: 0\r\n\r\n").await;
@@ -268,7 +270,7 @@ async fn events_are_resumed_where_a_listener_left() {
 #[tokio::test]
 async fn readiness_says_what_is_missing() {
     let (mut blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = House::of(&blue, &green);
+    let house = TestProxy::of(&blue, &green);
     eventually("ready", async || house.call("GET", "/readyz", "", "").await.status == 200).await;
     blue.kill().await;
     eventually("not ready", async || house.call("GET", "/readyz", "", "").await.status == 503)
@@ -283,7 +285,7 @@ async fn readiness_says_what_is_missing() {
 #[tokio::test]
 async fn the_metrics_are_those_of_the_interface() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = House::of(&blue, &green);
+    let house = TestProxy::of(&blue, &green);
     let mut early = house.public().await;
     early.ask("/hold", "").await;
     early.until("begins").await;
@@ -321,7 +323,7 @@ async fn the_metrics_are_those_of_the_interface() {
 #[tokio::test]
 async fn the_description_names_every_call() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = House::of(&blue, &green);
+    let house = TestProxy::of(&blue, &green);
     let api: Value = house.call("GET", "/v1/openapi.json", "", "").await.json();
     for (path, method) in [
         ("/v1/status", "get"),
@@ -348,7 +350,7 @@ async fn the_description_names_every_call() {
 #[tokio::test]
 async fn what_there_is_no_call_for_is_a_problem_too() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = House::of(&blue, &green);
+    let house = TestProxy::of(&blue, &green);
     let mut client = Client::connect("127.0.0.1", house.admin).await;
     for (method, path, body, status) in [
         ("GET", "/v2/status", "", 404),

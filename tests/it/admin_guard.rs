@@ -2,16 +2,18 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Client, House, Upstream, client::INTERNAL, eventually, house::call};
+use crate::support::{
+    Answer, Client, TestProxy, Upstream, client::INTERNAL, eventually, house::call,
+};
 
-async fn house() -> (Upstream, House) {
+async fn house() -> (Upstream, TestProxy) {
     let blue = Upstream::start("blue").await;
-    let house = House::build().service("web", &[&blue], &[&blue]).start();
+    let house = TestProxy::build().service("web", &[&blue], &[&blue]).start();
     (blue, house)
 }
 
 /// What comes back for bytes as they are written.
-async fn raw(house: &House, bytes: &str) -> Answer {
+async fn raw(house: &TestProxy, bytes: &str) -> Answer {
     let mut client = Client::connect(INTERNAL, house.admin).await;
     client.send(bytes).await;
     client.answer().await
@@ -65,7 +67,7 @@ async fn with_require_token_callers_on_this_machine_need_one_too() {
     let tokens = format!(
         "require_token = true\n[[admin.token]]\nname = \"ops\"\nscope = \"admin\"\nfile = {file:?}\n"
     );
-    let house = House::build().admin(&tokens).service("web", &[&blue], &[&blue]).start();
+    let house = TestProxy::build().admin(&tokens).service("web", &[&blue], &[&blue]).start();
     assert_eq!(house.call("GET", "/v1/status", "", "").await.status, 401);
     assert_eq!(house.call("POST", "/v1/promote", "", PROMOTE).await.status, 401);
     assert_eq!(house.call("GET", "/healthz", "", "").await.status, 200, "probes have no token");
@@ -81,7 +83,7 @@ async fn what_a_proxy_passes_on_is_no_call_of_this_machine() {
     let file = folder.path().join("token");
     std::fs::write(&file, "0123456789abcdef\n").expect("written");
     let tokens = format!("[[admin.token]]\nname = \"ops\"\nscope = \"admin\"\nfile = {file:?}\n");
-    let house = House::build().admin(&tokens).service("web", &[&blue], &[&blue]).start();
+    let house = TestProxy::build().admin(&tokens).service("web", &[&blue], &[&blue]).start();
     let token = "Authorization: Bearer 0123456789abcdef\r\n";
     for (field, with_token) in [
         ("X-Forwarded-For: 192.0.2.1\r\n", 200),

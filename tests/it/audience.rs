@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::support::{Client, House, Upstream, client};
+use crate::support::{Client, TestProxy, Upstream, client};
 
 /// Everything that a public client might send to get green.
 const TRICKS: [&str; 14] = [
@@ -25,7 +25,7 @@ const TRICKS: [&str; 14] = [
 #[tokio::test]
 async fn the_public_never_sees_green_before_it_is_active() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = House::of(&blue, &green);
+    let house = TestProxy::of(&blue, &green);
     let mut kept = house.public().await;
     for trick in TRICKS {
         for path in ["/", "/?flipgate_preview=green", "/green", "/x/%2e%2e/green", "//green"] {
@@ -59,7 +59,7 @@ async fn the_public_never_sees_green_before_it_is_active() {
 #[tokio::test]
 async fn an_internal_client_sees_green_by_header_cookie_or_listener() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = House::of(&blue, &green);
+    let house = TestProxy::of(&blue, &green);
     let mut tester = house.internal().await;
     for wish in ["Flipgate-Preview: green\r\n", "Cookie: a=b; flipgate_preview=green\r\n"] {
         let answer = tester.get("/", wish).await;
@@ -82,7 +82,7 @@ async fn an_internal_client_sees_green_by_header_cookie_or_listener() {
 #[tokio::test]
 async fn what_an_application_lets_caches_keep_is_not_kept_of_a_preview() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = House::of(&blue, &green);
+    let house = TestProxy::of(&blue, &green);
     let preview = house.internal().await.get("/hop", "Flipgate-Preview: green\r\n").await;
     assert_eq!(preview.field("cache-control"), Some("private, no-store"));
     let public = house.public().await.get("/hop", "").await;
@@ -92,7 +92,7 @@ async fn what_an_application_lets_caches_keep_is_not_kept_of_a_preview() {
 #[tokio::test]
 async fn the_public_is_refused_on_a_preview_listener() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = House::of(&blue, &green);
+    let house = TestProxy::of(&blue, &green);
     let mut public = Client::connect(client::PUBLIC, house.preview).await;
     for trick in TRICKS.into_iter().chain([""]) {
         let answer = public.get("/", trick).await;
@@ -108,7 +108,7 @@ async fn the_public_is_refused_on_a_preview_listener() {
 #[tokio::test]
 async fn a_wish_that_cannot_be_met_is_never_met_by_the_other_color() {
     let blue = Upstream::start("blue").await;
-    let house = House::build().service("web", &[&blue], &[]).start();
+    let house = TestProxy::build().service("web", &[&blue], &[]).start();
     let mut tester = house.internal().await;
     for wish in [
         "Flipgate-Preview: green\r\n",
@@ -134,7 +134,7 @@ async fn a_wish_that_cannot_be_met_is_never_met_by_the_other_color() {
 #[tokio::test]
 async fn behind_a_trusted_proxy_each_request_is_judged_by_its_own_client() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = House::build()
+    let house = TestProxy::build()
         .with("[clients]\ninternal = [\"10.0.0.0/8\"]\ntrusted_proxies = [\"127.0.0.3/32\"]")
         .service("web", &[&blue], &[&green])
         .start();
@@ -172,12 +172,12 @@ async fn behind_a_trusted_proxy_each_request_is_judged_by_its_own_client() {
 #[tokio::test]
 async fn marks_are_for_internal_clients_unless_the_public_is_to_have_them() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = House::of(&blue, &green);
+    let house = TestProxy::of(&blue, &green);
     // An application cannot make them up.
     let answer = house.public().await.get("/hop", "").await;
     assert_eq!(answer.field("flipgate-color"), None);
     drop(house);
-    let house = House::build()
+    let house = TestProxy::build()
         .with("[clients]\ninternal = []\npublic_marks = true")
         .service("web", &[&blue], &[&green])
         .start();
@@ -192,15 +192,19 @@ async fn marks_are_for_internal_clients_unless_the_public_is_to_have_them() {
 #[tokio::test]
 async fn a_changed_network_holds_for_connections_that_are_open() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = House::of(&blue, &green);
+    let house = TestProxy::of(&blue, &green);
     let mut tester = house.internal().await;
     assert_eq!(tester.get("/", "Flipgate-Preview: green\r\n").await.text(), "green");
     let control = house.app().control();
     let mut catalog = (*control.catalog()).clone();
     catalog.internal.clear();
     let change = flipgate::control::Change::Follow(std::sync::Arc::new(catalog));
-    let call =
-        flipgate::control::Call { change, if_generation: None, idempotency: None, reason: None };
+    let call = flipgate::control::ChangeRequest {
+        change,
+        if_generation: None,
+        idempotency: None,
+        reason: None,
+    };
     control.propose(call).await.expect("applied");
     assert_eq!(tester.get("/", "Flipgate-Preview: green\r\n").await.text(), "blue");
     assert_eq!(house.status().await["generation"], json!(1));

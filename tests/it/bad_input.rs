@@ -1,6 +1,6 @@
 //! What happens to what cannot be right? It is refused by name, and everybody else goes on.
 
-use crate::support::{Client, House, Upstream};
+use crate::support::{Client, TestProxy, Upstream};
 
 /// Requests that must not reach an upstream, with the status that they get.
 const MALFORMED: &[(&str, u16)] = &[
@@ -50,7 +50,7 @@ const MALFORMED: &[(&str, u16)] = &[
 #[tokio::test]
 async fn malformed_requests_are_refused_and_reach_nobody() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = House::of(&blue, &green);
+    let house = TestProxy::of(&blue, &green);
     let mut bystander = house.public().await;
     for (request, status) in MALFORMED {
         let mut client = house.public().await;
@@ -68,7 +68,7 @@ async fn malformed_requests_are_refused_and_reach_nobody() {
 #[tokio::test]
 async fn a_refused_request_ends_its_connection_so_that_nothing_behind_it_is_taken_for_one() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = House::of(&blue, &green);
+    let house = TestProxy::of(&blue, &green);
     for first in [
         "GET / HTTP/1.1\r\n\r\n",
         "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
@@ -84,7 +84,7 @@ async fn a_refused_request_ends_its_connection_so_that_nothing_behind_it_is_take
 #[tokio::test]
 async fn a_length_beside_a_coding_does_not_shift_what_follows() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = House::of(&blue, &green);
+    let house = TestProxy::of(&blue, &green);
     let mut client = house.public().await;
     client
         .send("POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n\
@@ -97,7 +97,7 @@ async fn a_length_beside_a_coding_does_not_shift_what_follows() {
 #[tokio::test]
 async fn heads_that_are_too_large_are_refused() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = House::of(&blue, &green);
+    let house = TestProxy::of(&blue, &green);
     let many: String = (0..200).map(|it| format!("X-{it}: 1\r\n")).collect();
     let long = format!("X-Long: {}\r\n", "x".repeat(40_000));
     let path = format!("/{}", "x".repeat(40_000));
@@ -120,7 +120,7 @@ async fn heads_that_are_too_large_are_refused() {
 #[tokio::test]
 async fn a_chunk_that_cannot_be_right_is_not_passed_on_as_whole() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = House::of(&blue, &green);
+    let house = TestProxy::of(&blue, &green);
     for chunks in [
         "0x2\r\nab\r\n0\r\n\r\n",
         "-1\r\n\r\n",
@@ -157,7 +157,7 @@ async fn a_chunk_that_cannot_be_right_is_not_passed_on_as_whole() {
 #[tokio::test]
 async fn a_chunk_extension_is_read_as_the_rfc_says_and_left_out() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = House::of(&blue, &green);
+    let house = TestProxy::of(&blue, &green);
     let mut client = house.public().await;
     for extension in
         [";a", ";a=b", ";a=\"\"", ";a=\"b;\\\"c\"", "; a = b", ";a\t;b=c", ";a=b ; c=\"d\"", ";a;b"]
@@ -172,7 +172,7 @@ async fn a_chunk_extension_is_read_as_the_rfc_says_and_left_out() {
 #[tokio::test]
 async fn without_a_route_the_proxy_says_that_it_is_the_proxy() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = House::build().service_at("web", "a.test", "/app", &[&blue], &[&green]).start();
+    let house = TestProxy::build().service_at("web", "a.test", "/app", &[&blue], &[&green]).start();
     let mut client = house.public().await;
     let answer = client.get("/other", "").await;
     assert_eq!(answer.status, 404);
@@ -186,7 +186,7 @@ async fn without_a_route_the_proxy_says_that_it_is_the_proxy() {
 #[tokio::test]
 async fn broken_requests_of_all_kinds_cost_nobody_else_anything() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = House::of(&blue, &green);
+    let house = TestProxy::of(&blue, &green);
     let whole = "POST /echo?a=%20 HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\nTE: trailers\r\n\
                  Trailer: x\r\nCookie: flipgate_preview=green; a=b\r\nFlipgate-Preview: green\r\n\
                  Forwarded: for=\"[::1]\"\r\n\r\n5\r\nhello\r\n0\r\nx: 1\r\n\r\n";

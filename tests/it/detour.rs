@@ -3,7 +3,9 @@
 use flipgate::config::Config;
 use serde_json::json;
 
-use crate::support::{Client, House, NameServer, Process, Upstream, client, eventually, process};
+use crate::support::{
+    Client, NameServer, Process, TestProxy, Upstream, client, eventually, process,
+};
 
 const PROMOTE: &str = "POST /v1/promote HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
                        Content-Length: 29\r\n\r\n{\"services\":{\"web\":\"green\"}}\n";
@@ -12,7 +14,7 @@ const PROMOTE: &str = "POST /v1/promote HTTP/1.1\r\nHost: localhost\r\nContent-T
 #[tokio::test]
 async fn the_admin_api_is_refused_as_an_endpoint() {
     let upstream = Upstream::start("blue").await;
-    let house = House::build().service("web", &[&upstream], &[]).start();
+    let house = TestProxy::build().service("web", &[&upstream], &[]).start();
     let port = house.admin.port();
     for endpoint in [
         format!("127.0.0.1:{port}"),
@@ -47,7 +49,7 @@ async fn the_admin_api_is_refused_as_an_endpoint() {
 #[tokio::test]
 async fn a_name_that_comes_to_point_at_the_admin_api_is_not_connected_to() {
     let server = NameServer::start(&["127.0.0.1"]).await;
-    let house = House::build()
+    let house = TestProxy::build()
         .with(&format!("dns = {{ servers = [\"{}\"], timeout = \"500ms\" }}", server.address))
         .services("[service.web]\nblue = { endpoints = [\"127.0.0.1:9\"] }\nhealth.interval = \"200ms\"\n")
         .start();

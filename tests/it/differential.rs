@@ -8,7 +8,7 @@
 use std::{convert::Infallible, fs, path::Path, sync::Arc, sync::Mutex};
 
 use bytes::Bytes;
-use flipgate::http1::{Decoder, Framing, RequestHead, ResponseHead, Scan};
+use flipgate::http1::{Decoder, Framing, HeadScanner, RequestHead, ResponseHead};
 use http_body_util::{BodyExt, Empty};
 use hyper::{
     Request, Response,
@@ -226,7 +226,7 @@ fn our_requests(pieces: &[Vec<u8>]) -> Reading {
     let mut pieces = pieces.iter();
     let mut skipped = false;
     'messages: loop {
-        let mut scan = Scan::up_to(RequestHead::BYTES_MAX);
+        let mut scan = HeadScanner::up_to(RequestHead::BYTES_MAX);
         let head = loop {
             if !skipped && bytes.starts_with(b"\r\n") {
                 bytes.drain(..2);
@@ -250,9 +250,9 @@ fn our_requests(pieces: &[Vec<u8>]) -> Reading {
         skipped = false;
         let (method, target) = (head.method(&bytes), head.target(&bytes));
         let form = match head.form {
-            flipgate::http1::Form::Path => "",
-            flipgate::http1::Form::Root => "/",
-            flipgate::http1::Form::Asterisk => "*",
+            flipgate::http1::TargetForm::Path => "",
+            flipgate::http1::TargetForm::Root => "/",
+            flipgate::http1::TargetForm::Asterisk => "*",
         };
         let target = if form == "*" { b"" } else { target };
         let text = String::from_utf8_lossy;
@@ -328,7 +328,7 @@ fn our_response(pieces: &[Vec<u8>], is_for_head: bool) -> Reading {
     let mut bytes = Vec::new();
     let mut pieces = pieces.iter();
     let head = loop {
-        let mut scan = Scan::up_to(ResponseHead::BYTES_MAX);
+        let mut scan = HeadScanner::up_to(ResponseHead::BYTES_MAX);
         if !bytes.is_empty() && scan.is_worth_parsing(&bytes) {
             match ResponseHead::parse(&bytes) {
                 Ok(Some(head)) if head.status == 101 => {

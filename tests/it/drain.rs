@@ -6,12 +6,12 @@ use flipgate::model::Color;
 use futures_util::FutureExt;
 use serde_json::json;
 
-use crate::support::{Client, House, Upstream, eventually};
+use crate::support::{Client, TestProxy, Upstream, eventually};
 
 #[tokio::test]
 async fn in_flight_is_exact_and_drained_comes_with_the_last_one() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = House::of(&blue, &green);
+    let house = TestProxy::of(&blue, &green);
     let mut clients = Vec::new();
     for _ in 0..5 {
         let mut client = house.public().await;
@@ -44,7 +44,7 @@ async fn in_flight_is_exact_and_drained_comes_with_the_last_one() {
 #[tokio::test]
 async fn a_wait_for_the_drain_returns_at_its_end_and_not_before() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = House::of(&blue, &green);
+    let house = TestProxy::of(&blue, &green);
     let mut early = house.public().await;
     early.ask("/hold", "").await;
     early.until("begins").await;
@@ -68,7 +68,7 @@ async fn a_wait_for_the_drain_returns_at_its_end_and_not_before() {
 #[tokio::test]
 async fn a_claim_lasts_until_the_last_byte_is_written_to_the_client() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = House::of(&blue, &green);
+    let house = TestProxy::of(&blue, &green);
     // A body that the upstream has sent whole, and that the client does not take.
     let body = "x".repeat(12 * 1024 * 1024);
     let mut slow = Client::connect_narrow("127.0.0.2", house.public).await;
@@ -88,7 +88,7 @@ async fn a_claim_lasts_until_the_last_byte_is_written_to_the_client() {
 #[tokio::test]
 async fn a_rollback_ends_the_wait_for_a_drain_that_is_no_longer_one() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = House::of(&blue, &green);
+    let house = TestProxy::of(&blue, &green);
     let mut early = house.public().await;
     early.ask("/hold", "").await;
     early.until("begins").await;
@@ -110,7 +110,7 @@ async fn a_rollback_ends_the_wait_for_a_drain_that_is_no_longer_one() {
 #[tokio::test]
 async fn generations_of_one_color_drain_apart() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = House::of(&blue, &green);
+    let house = TestProxy::of(&blue, &green);
     let mut first = house.public().await;
     first.ask("/hold", "").await;
     first.until("begins").await;
@@ -131,7 +131,7 @@ async fn generations_of_one_color_drain_apart() {
 #[tokio::test]
 async fn drained_is_an_event_and_comes_once_for_each_replaced_side() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = House::of(&blue, &green);
+    let house = TestProxy::of(&blue, &green);
     let mut listener = Client::connect("127.0.0.1", house.admin).await;
     listener.send("GET /v1/events HTTP/1.1\r\nHost: localhost\r\nLast-Event-ID: 0\r\n\r\n").await;
     listener.until("event: started").await;
@@ -157,7 +157,7 @@ async fn drained_is_an_event_and_comes_once_for_each_replaced_side() {
 async fn endpoints_that_leave_an_idle_pool_finish_what_they_have() {
     let (blue, old) = (Upstream::start("blue").await, Upstream::start("old").await);
     let new = Upstream::start("new").await;
-    let house = House::of(&blue, &old);
+    let house = TestProxy::of(&blue, &old);
     let mut tester = house.internal().await;
     tester.ask("/hold", "Flipgate-Preview: green\r\n").await;
     tester.until("old begins").await;
@@ -180,7 +180,7 @@ async fn endpoints_that_leave_an_idle_pool_finish_what_they_have() {
 #[tokio::test]
 async fn previews_of_the_replaced_color_do_not_hold_up_its_drain_but_are_told() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = House::of(&blue, &green);
+    let house = TestProxy::of(&blue, &green);
     house.promote(&[("web", "green")]).await;
     let mut tester = house.internal().await;
     tester.ask("/hold", "Flipgate-Preview: blue\r\n").await;
@@ -194,7 +194,7 @@ async fn previews_of_the_replaced_color_do_not_hold_up_its_drain_but_are_told() 
 #[tokio::test]
 async fn a_drained_pool_gets_no_public_request_any_more() {
     let (mut blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = House::of(&blue, &green);
+    let house = TestProxy::of(&blue, &green);
     let mut clients = Vec::new();
     for _ in 0..8 {
         let mut client = house.public().await;
@@ -215,7 +215,7 @@ async fn a_drained_pool_gets_no_public_request_any_more() {
 #[tokio::test]
 async fn the_drain_of_what_does_not_exist_is_a_clear_answer() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = House::of(&blue, &green);
+    let house = TestProxy::of(&blue, &green);
     for (path, status) in [
         ("/v1/services/shop/drain", 404),
         ("/v1/services/Not%20A%20Name/drain", 404),

@@ -8,12 +8,12 @@ use std::sync::{
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use crate::support::{Client, House, Upstream};
+use crate::support::{Client, TestProxy, Upstream};
 
 #[tokio::test]
 async fn the_public_gets_blue_before_and_green_after() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = House::of(&blue, &green);
+    let house = TestProxy::of(&blue, &green);
     assert_eq!(house.get("/").await, "blue");
     let picture = house.promote(&[("web", "green")]).await;
     assert_eq!(house.get("/").await, "green");
@@ -25,7 +25,7 @@ async fn the_public_gets_blue_before_and_green_after() {
 #[tokio::test]
 async fn a_kept_alive_connection_moves_with_its_next_request() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = House::of(&blue, &green);
+    let house = TestProxy::of(&blue, &green);
     let mut client = house.public().await;
     assert_eq!(client.get("/", "").await.text(), "blue");
     house.promote(&[("web", "green")]).await;
@@ -37,7 +37,7 @@ async fn a_kept_alive_connection_moves_with_its_next_request() {
 #[tokio::test]
 async fn a_request_stays_where_it_was_admitted() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = House::of(&blue, &green);
+    let house = TestProxy::of(&blue, &green);
     let mut early = house.public().await;
     early.ask("/hold", "").await;
     early.until("blue begins").await;
@@ -56,7 +56,7 @@ async fn a_request_stays_where_it_was_admitted() {
 #[tokio::test]
 async fn a_request_whose_answer_has_not_begun_stays_too() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = House::of(&blue, &green);
+    let house = TestProxy::of(&blue, &green);
     let mut early = house.public().await;
     early.ask("/wait", "").await;
     house.wait_for_in_flight("web", "blue", 1).await;
@@ -68,7 +68,7 @@ async fn a_request_whose_answer_has_not_begun_stays_too() {
 #[tokio::test]
 async fn a_pipelined_request_behind_the_flip_goes_to_green() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = House::of(&blue, &green);
+    let house = TestProxy::of(&blue, &green);
     let mut client = house.public().await;
     client.ask("/wait", "").await;
     house.wait_for_in_flight("web", "blue", 1).await;
@@ -82,7 +82,7 @@ async fn a_pipelined_request_behind_the_flip_goes_to_green() {
 #[tokio::test]
 async fn a_promotion_decided_on_an_old_generation_changes_nothing() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = House::of(&blue, &green);
+    let house = TestProxy::of(&blue, &green);
     let green_please = r#"{"services":{"web":"green"}}"#;
     let blue_please = r#"{"services":{"web":"blue"}}"#;
     let if_match = |tag: &str| format!("If-Match: {tag}\r\n");
@@ -113,7 +113,7 @@ async fn a_promotion_decided_on_an_old_generation_changes_nothing() {
 #[tokio::test]
 async fn of_many_who_decided_on_the_same_generation_one_wins() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = Arc::new(House::of(&blue, &green));
+    let house = Arc::new(TestProxy::of(&blue, &green));
     let mut callers = JoinSet::new();
     for _ in 0..12 {
         let house = Arc::clone(&house);
@@ -131,7 +131,7 @@ async fn of_many_who_decided_on_the_same_generation_one_wins() {
 #[tokio::test]
 async fn a_promotion_that_cannot_be_changes_none_of_its_services() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = House::build()
+    let house = TestProxy::build()
         .service_at("api", "*", "/api", &[&blue], &[&green])
         .service("web", &[&blue], &[])
         .start();
@@ -170,7 +170,7 @@ async fn services_that_flip_together_are_never_seen_in_halves() {
         upstreams.push(Upstream::start(name).await);
     }
     let [api_blue, api_green, web_blue, web_green] = &*upstreams else { panic!("four") };
-    let house = House::build()
+    let house = TestProxy::build()
         .service_at("api", "*", "/api", &[api_blue], &[api_green])
         .service("web", &[web_blue], &[web_green])
         .start();
@@ -218,7 +218,7 @@ async fn services_that_flip_together_are_never_seen_in_halves() {
 #[tokio::test]
 async fn flips_under_load_lose_no_request() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = House::of(&blue, &green);
+    let house = TestProxy::of(&blue, &green);
     let is_over = Arc::new(AtomicBool::new(false));
     let mut clients = JoinSet::new();
     for number in 0..8 {
@@ -258,7 +258,7 @@ async fn flips_under_load_lose_no_request() {
 #[tokio::test]
 async fn a_rollback_is_the_same_way_back() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = House::build()
+    let house = TestProxy::build()
         .service_at("api", "*", "/api", &[&blue], &[&green])
         .service("web", &[&blue], &[&green])
         .start();
@@ -283,7 +283,7 @@ async fn a_rollback_is_the_same_way_back() {
 #[tokio::test]
 async fn a_rollback_finds_its_connections_warm() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = House::of(&blue, &green);
+    let house = TestProxy::of(&blue, &green);
     let mut client = house.public().await;
     assert_eq!(client.get("/", "").await.text(), "blue");
     house.promote(&[("web", "green")]).await;

@@ -1,10 +1,10 @@
 //! Do both families of forwarding fields say the same, whichever the trusted proxy wrote?
 
-use crate::support::{Client, House, Upstream, client::INTERNAL, client::PUBLIC};
+use crate::support::{Client, TestProxy, Upstream, client::INTERNAL, client::PUBLIC};
 
 /// Every 127.0.0.2 is a trusted proxy.
-fn behind_a_proxy(upstream: &Upstream) -> House {
-    House::build()
+fn behind_a_proxy(upstream: &Upstream) -> TestProxy {
+    TestProxy::build()
         .with("clients.internal = []\nclients.trusted_proxies = [\"127.0.0.2/32\", \"10.0.0.0/8\"]")
         .service("web", &[upstream], &[])
         .start()

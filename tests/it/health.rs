@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use tokio::net::TcpSocket;
 
-use crate::support::{House, Http2Upstream, Manner, Unruly, Upstream, eventually, http2};
+use crate::support::{Http2Upstream, Manner, TestProxy, Unruly, Upstream, eventually, http2};
 
 /// A house with one service, whose blue pool has these endpoints and whose policy is as written.
-fn house(blue: &[String], policy: &str) -> House {
-    House::build()
+fn house(blue: &[String], policy: &str) -> TestProxy {
+    TestProxy::build()
         .services(&format!("[service.web]\nblue = {{ endpoints = {blue:?} }}\n{policy}\n"))
         .start()
 }
@@ -20,7 +20,7 @@ fn at(upstreams: &[&Upstream]) -> Vec<String> {
 
 const CHECKED: &str = "health = { path = \"/health\", interval = \"100ms\", rise = 2, fall = 3 }";
 
-async fn names(house: &House, requests: usize) -> Vec<String> {
+async fn names(house: &TestProxy, requests: usize) -> Vec<String> {
     let mut client = house.public().await;
     let mut names = Vec::new();
     for _ in 0..requests {
@@ -65,7 +65,7 @@ async fn endpoints_that_say_nothing_do_not_hold_up_the_checks_of_others() {
     let port = hole.local_addr().expect("a bound socket").port();
     let silent = (0..600).map(|it| format!("127.9.{}.{}:{port}", it / 200, it % 200 + 1));
     let silent: Vec<_> = silent.collect();
-    let house = House::build()
+    let house = TestProxy::build()
         .services(&format!(
             "[service.web]\nhosts = [\"web.test\"]\nblue = {{ endpoints = [\"{}\"] }}\n{CHECKED}\n\
              [service.hole]\nhosts = [\"hole.test\"]\nblue = {{ endpoints = {silent:?} }}\n\
@@ -126,7 +126,7 @@ async fn a_good_answer_has_the_status_and_the_text_that_are_expected() {
 #[tokio::test]
 async fn applications_of_http2_are_asked_in_http2() {
     let upstream = Http2Upstream::start(async |_, response| http2::say(response, "two")).await;
-    let house = House::build()
+    let house = TestProxy::build()
         .services(&format!(
             "[service.web]\nhealth.path = \"/\"\nhealth.body = \"two\"\n\
              blue = {{ endpoints = [\"{}\"], protocol = \"h2\" }}\n",

@@ -5,14 +5,14 @@ use serde_json::json;
 use tokio::io::AsyncWriteExt;
 
 use crate::support::{
-    House, Http2, Scripted, Upstream,
+    Http2, Scripted, TestProxy, Upstream,
     client::{INTERNAL, PUBLIC},
     eventually,
 };
 
-async fn colors() -> (Upstream, Upstream, House) {
+async fn colors() -> (Upstream, Upstream, TestProxy) {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = House::of(&blue, &green);
+    let house = TestProxy::of(&blue, &green);
     (blue, green, house)
 }
 
@@ -155,7 +155,7 @@ async fn interim_answers_come_through() {
     let early = "HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\n";
     let upstream =
         Scripted::start(&format!("{early}HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")).await;
-    let house = House::at(upstream.address);
+    let house = TestProxy::at(upstream.address);
     // The client of the tests does not show them; the bytes do.
     let mut frames = crate::support::frames::Frames::connect(PUBLIC, house.public).await;
     frames.send(&crate::http2_wire::get(1, &[])).await;
@@ -168,7 +168,7 @@ async fn many_interim_answers_come_through() {
     let early = "HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\n".repeat(100);
     let upstream =
         Scripted::start(&format!("{early}HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")).await;
-    let house = House::at(upstream.address);
+    let house = TestProxy::at(upstream.address);
     let mut frames = crate::support::frames::Frames::connect(PUBLIC, house.public).await;
     frames.send(&crate::http2_wire::get(1, &[])).await;
     let mut heads = 0;
@@ -189,7 +189,7 @@ async fn a_body_that_is_broken_from_its_first_byte_on_is_a_502_for_everybody() {
     for body in ["zz\r\n", "\r\n", "5;a\nhello", "11111111111111111\r\n", "2\r\nokay", "-1\r\n"] {
         let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
         let upstream = Scripted::start(format!("{head}{body}")).await;
-        let house = House::at(upstream.address);
+        let house = TestProxy::at(upstream.address);
         let mut client = Http2::connect(PUBLIC, house.public).await;
         let answers = [client.get("/", "").await, house.public().await.get("/", "").await];
         for answer in answers {
@@ -203,7 +203,7 @@ async fn a_body_that_is_broken_from_its_first_byte_on_is_a_502_for_everybody() {
 #[tokio::test]
 async fn a_body_that_breaks_after_its_beginning_was_sent_is_reset() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let house = House::at(listener.local_addr().expect("a bound socket"));
+    let house = TestProxy::at(listener.local_addr().expect("a bound socket"));
     let mut client = Http2::connect(PUBLIC, house.public).await;
     let mut call = client.ask("GET", "/", "", true).await;
     let (mut upstream, _) = crate::reuse::accept(&listener).await;
@@ -263,7 +263,7 @@ async fn a_websocket_over_http2_is_a_tunnel_that_keeps_its_color() {
 async fn what_comes_before_a_websocket_is_open_is_no_request() {
     let answer = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
     let upstream = Scripted::start(answer).await;
-    let house = House::at(upstream.address);
+    let house = TestProxy::at(upstream.address);
     let mut client = Http2::connect(PUBLIC, house.public).await;
     let mut request = Request::builder().method("CONNECT").uri("https://localhost/ws");
     request = request.header("x-own", "1");
@@ -286,7 +286,7 @@ async fn a_websocket_whose_server_has_not_understood_it_is_refused() {
          Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n",
     )
     .await;
-    let house = House::at(upstream.address);
+    let house = TestProxy::at(upstream.address);
     let mut client = Http2::connect(PUBLIC, house.public).await;
     let mut request = Request::builder()
         .method("CONNECT")
@@ -318,7 +318,7 @@ async fn a_stop_lets_streams_finish_and_takes_no_new_ones() {
 async fn who_does_not_answer_in_time_is_told_of_as_over_http1() {
     let blue = Upstream::start("blue").await;
     let top = "timeouts.upstream_response = \"1s\"";
-    let house = House::build().with(top).service("web", &[&blue], &[]).start();
+    let house = TestProxy::build().with(top).service("web", &[&blue], &[]).start();
     let mut client = Http2::connect(PUBLIC, house.public).await;
     let mut plain = client.ask("GET", "/wait", "", true).await;
     let mut grpc = client.ask("POST", "/wait", "content-type: application/grpc", true).await;

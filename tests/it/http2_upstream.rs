@@ -5,13 +5,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response};
 
-use crate::support::{Client, House, Http2, Http2Upstream, client::PUBLIC, http2};
+use crate::support::{Client, Http2, Http2Upstream, TestProxy, client::PUBLIC, http2};
 
 /// A house in front of an application that speaks HTTP/2.
-fn in_front_of(upstream: &Http2Upstream) -> House {
+fn in_front_of(upstream: &Http2Upstream) -> TestProxy {
     let address = upstream.address;
     let pool = format!("{{ endpoints = [\"{address}\"], protocol = \"h2\" }}");
-    House::build().services(&format!("[service.web]\nblue = {pool}\ngreen = {pool}\n")).start()
+    TestProxy::build().services(&format!("[service.web]\nblue = {pool}\ngreen = {pool}\n")).start()
 }
 
 #[tokio::test]
@@ -96,7 +96,7 @@ async fn grpc_calls_come_through_with_their_trailers_and_errors_speak_its_langua
     assert!(answer.body.is_empty() && answer.trailers.is_empty());
 
     // Nobody listens there: what Flipgate says is a status of gRPC, to whoever speaks it.
-    let nobody = House::build()
+    let nobody = TestProxy::build()
         .services("[service.web]\nblue = { endpoints = [\"127.0.0.1:9\"], protocol = \"h2\" }\n")
         .start();
     let mut client = Http2::connect(PUBLIC, nobody.public).await;
@@ -195,7 +195,7 @@ async fn an_application_that_says_farewell_gets_no_more_and_finishes_what_it_has
         }
     });
     let pool = format!("{{ endpoints = [\"{address}\"], protocol = \"h2\" }}");
-    let house = House::build().services(&format!("[service.web]\nblue = {pool}\n")).start();
+    let house = TestProxy::build().services(&format!("[service.web]\nblue = {pool}\n")).start();
     let mut client = Http2::connect(PUBLIC, house.public).await;
     let mut held = client.ask("GET", "/hold", "", true).await;
     assert_eq!(held.head().await.expect("an answer").status, 200);

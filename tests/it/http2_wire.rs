@@ -1,7 +1,7 @@
 //! Is HTTP/2 read as strictly as HTTP/1, and is nobody let to misuse it? Bytes in, fate out.
 
 use crate::support::{
-    House, Upstream,
+    TestProxy, Upstream,
     client::PUBLIC,
     eventually,
     frames::{
@@ -35,9 +35,9 @@ fn ask(stream: u32, lines: &[(&str, &str)]) -> Vec<u8> {
     frame(HEADERS, END_STREAM | END_HEADERS, stream, &fields(lines))
 }
 
-async fn house() -> (Upstream, House) {
+async fn house() -> (Upstream, TestProxy) {
     let blue = Upstream::start("blue").await;
-    let house = House::build().service("web", &[&blue], &[]).start();
+    let house = TestProxy::build().service("web", &[&blue], &[]).start();
     (blue, house)
 }
 
@@ -526,7 +526,8 @@ async fn a_broken_connection_is_told_and_ended() {
 #[tokio::test]
 async fn who_takes_back_more_than_it_lets_us_answer_is_told_to_calm_down() {
     let blue = Upstream::start("blue").await;
-    let house = House::build().with("limits.h2_resets = 20").service("web", &[&blue], &[]).start();
+    let house =
+        TestProxy::build().with("limits.h2_resets = 20").service("web", &[&blue], &[]).start();
     let mut frames = Frames::connect(PUBLIC, house.public).await;
     let wait = [METHOD, SCHEME, (":path", "/wait"), AUTHORITY];
     let mut fate = None;
@@ -559,7 +560,8 @@ async fn a_connection_that_is_closed_for_misuse_is_counted() {
     const TURNED_AWAY: &str = "flipgate_downstream_turned_away_total{reason=\"http2_abuse\"}";
     const CALM_DOWN: u32 = 11;
     let blue = Upstream::start("blue").await;
-    let house = House::build().with("limits.h2_resets = 20").service("web", &[&blue], &[]).start();
+    let house =
+        TestProxy::build().with("limits.h2_resets = 20").service("web", &[&blue], &[]).start();
     let cancel = |stream| frame(RST_STREAM, 0, stream, &CANCEL.to_be_bytes());
     // One that takes back a few is not.
     let mut frames = Frames::connect(PUBLIC, house.public).await;
@@ -593,7 +595,7 @@ async fn floods_end_the_connection_and_nothing_else() {
     // Who does not read the answers to what it sends is cut for that first.
     let blue = Upstream::start("blue").await;
     let top = "timeouts.stall = \"1s\"";
-    let house = House::build().with(top).service("web", &[&blue], &[]).start();
+    let house = TestProxy::build().with(top).service("web", &[&blue], &[]).start();
     let header_without_end: Vec<u8> = std::iter::once(frame(HEADERS, END_STREAM, 1, &[]))
         .chain(std::iter::repeat_n(
             frame(CONTINUATION, 0, 1, &fields(&[("x", &"y".repeat(100))])),
@@ -634,7 +636,8 @@ async fn floods_end_the_connection_and_nothing_else() {
 #[tokio::test]
 async fn more_streams_than_allowed_are_refused() {
     let blue = Upstream::start("blue").await;
-    let house = House::build().with("limits.h2_streams = 3").service("web", &[&blue], &[]).start();
+    let house =
+        TestProxy::build().with("limits.h2_streams = 3").service("web", &[&blue], &[]).start();
     let mut frames = Frames::connect(PUBLIC, house.public).await;
     for turn in 0..4 {
         frames.send(&ask(2 * turn + 1, &[METHOD, SCHEME, (":path", "/wait"), AUTHORITY])).await;
@@ -651,7 +654,7 @@ async fn more_streams_than_allowed_are_refused() {
 async fn a_connection_is_asked_to_end_after_so_many_requests() {
     let blue = Upstream::start("blue").await;
     let top = "limits.requests_per_connection = 3";
-    let house = House::build().with(top).service("web", &[&blue], &[]).start();
+    let house = TestProxy::build().with(top).service("web", &[&blue], &[]).start();
     let mut client = house.public().await;
     for turn in 1..=3 {
         let answer = client.get("/", "").await;

@@ -3,7 +3,7 @@
 use std::{fs, time::Duration};
 
 use crate::support::{
-    Client, House, Process, Upstream, eventually, process, process::write_config,
+    Client, Process, TestProxy, Upstream, eventually, process, process::write_config,
 };
 
 #[tokio::test]
@@ -65,7 +65,7 @@ async fn a_second_signal_ends_at_once() {
 #[tokio::test]
 async fn requests_that_outlast_the_patience_are_cut() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = House::build()
+    let house = TestProxy::build()
         .with("timeouts.keep_alive = \"5s\"")
         .service("web", &[&blue], &[&green])
         .start();
@@ -233,7 +233,7 @@ async fn a_socket_left_by_a_killed_process_is_in_nobodys_way() {
 #[tokio::test]
 async fn a_head_that_does_not_come_to_its_end_is_a_408() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = House::build()
+    let house = TestProxy::build()
         .with("[timeouts]\nhead = \"1s\"\nkeep_alive = \"1s\"")
         .service("web", &[&blue], &[&green])
         .start();
@@ -253,7 +253,7 @@ async fn a_head_that_does_not_come_to_its_end_is_a_408() {
 #[tokio::test]
 async fn whoever_stands_still_in_the_middle_is_cut() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = House::build()
+    let house = TestProxy::build()
         .with("[timeouts]\nstall = \"1s\"\nupstream_stall = \"1s\"\nupstream_response = \"1s\"")
         .service("web", &[&blue], &[&green])
         .start();

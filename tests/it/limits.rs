@@ -3,14 +3,14 @@
 use std::time::{Duration, Instant};
 
 use crate::support::{
-    Client, House, Http2, Upstream,
+    Client, Http2, TestProxy, Upstream,
     client::{self, INTERNAL, PUBLIC},
     eventually,
 };
 
-async fn house(top: &str) -> (Upstream, House) {
+async fn house(top: &str) -> (Upstream, TestProxy) {
     let blue = Upstream::start("blue").await;
-    let house = House::build().with(top).service("web", &[&blue], &[]).start();
+    let house = TestProxy::build().with(top).service("web", &[&blue], &[]).start();
     (blue, house)
 }
 
@@ -18,7 +18,7 @@ async fn house(top: &str) -> (Upstream, House) {
 async fn a_body_over_its_services_limit_is_refused_before_or_while_it_comes() {
     let blue = Upstream::start("blue").await;
     let address = blue.address;
-    let house = House::build()
+    let house = TestProxy::build()
         .services(&format!(
             "[service.web]\nmax_body = \"10B\"\nblue = {{ endpoints = [\"{address}\"] }}\n\
              [service.free]\nhosts = [\"free.test\"]\nblue = {{ endpoints = [\"{address}\"] }}\n"
@@ -85,7 +85,7 @@ async fn what_comes_before_the_first_request_has_its_time() {
     let blue = Upstream::start("blue").await;
     let authority = crate::support::Authority::new();
     let files = authority.listener(&authority.issue("server", &["localhost"]));
-    let house = House::build()
+    let house = TestProxy::build()
         .with("timeouts.handshake = \"1s\"\ntimeouts.head = \"1s\"")
         .service("web", &[&blue], &[])
         .listener(&format!("[listener.tls]\n{files}"))
@@ -110,7 +110,7 @@ async fn records_of_tls_that_hold_nothing_are_no_request() {
     let blue = Upstream::start("blue").await;
     let authority = crate::support::Authority::new();
     let files = authority.listener(&authority.issue("server", &["localhost"]));
-    let house = House::build()
+    let house = TestProxy::build()
         .with("timeouts.head = \"1s\"")
         .service("web", &[&blue], &[])
         .listener(&format!("[listener.tls]\n{files}"))

@@ -2,13 +2,13 @@
 
 use flipgate::config::Config;
 
-use crate::support::{House, Http2, Scripted, Upstream, client::PUBLIC};
+use crate::support::{Http2, Scripted, TestProxy, Upstream, client::PUBLIC};
 
 /// A listener as its own endpoint once took 900 descriptors and a minute for one request.
 #[tokio::test]
 async fn a_request_that_comes_back_is_a_508_after_one_round() {
     let upstream = Upstream::start("blue").await;
-    let house = House::build().service("web", &[&upstream], &[]).start();
+    let house = TestProxy::build().service("web", &[&upstream], &[]).start();
     // A relay in between passes everything on, so that no configuration shows the loop.
     let relay = relay_to(house.public).await;
     let body = format!("{{\"endpoints\":[\"{relay}\"],\"force\":true}}");
@@ -27,7 +27,7 @@ async fn a_request_that_comes_back_is_a_508_after_one_round() {
 #[tokio::test]
 async fn a_loop_ends_without_via_too() {
     let upstream = Upstream::start("blue").await;
-    let house = House::build()
+    let house = TestProxy::build()
         .with("[forwarding]\nvia = \"none\"")
         .service("web", &[&upstream], &[])
         .start();
@@ -60,7 +60,7 @@ async fn via_names_each_hop_both_ways_and_no_client_can_fake_a_loop_for_others()
         "HTTP/1.0 200 OK\r\nVia: 1.1 inner\r\nConnection: keep-alive\r\nContent-Length: 2\r\n\r\nok",
     )
     .await;
-    let house = House::at(upstream.address);
+    let house = TestProxy::at(upstream.address);
     let mut client = house.public().await;
     let answer = client.get("/", "Via: 1.0 fred\r\n").await;
     assert_eq!(answer.fields("via").collect::<Vec<_>>(), ["1.1 inner", "1.0 flipgate"]);
@@ -124,7 +124,7 @@ fn an_endpoint_that_is_an_own_listener_is_a_mistake() {
 #[tokio::test]
 async fn an_own_listener_is_refused_as_an_endpoint_at_run_time() {
     let upstream = Upstream::start("blue").await;
-    let house = House::build().service("web", &[&upstream], &[]).start();
+    let house = TestProxy::build().service("web", &[&upstream], &[]).start();
     for own in [house.public, house.preview] {
         let body = format!("{{\"endpoints\":[\"{own}\"]}}");
         let set = house.call("PUT", "/v1/services/web/pools/green", "", &body).await;

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, net::SocketAddr};
 use hickory_server::proto::op::ResponseCode;
 use serde_json::json;
 
-use crate::support::{House, NameServer, Upstream, eventually};
+use crate::support::{NameServer, TestProxy, Upstream, eventually};
 
 /// Upstreams at different addresses and the same port, named by their addresses.
 async fn upstreams<const COUNT: usize>(addresses: [&str; COUNT]) -> [Upstream; COUNT] {
@@ -20,9 +20,9 @@ async fn upstreams<const COUNT: usize>(addresses: [&str; COUNT]) -> [Upstream; C
     started.try_into().unwrap_or_else(|_| panic!("as many as were asked for"))
 }
 
-fn house(server: &NameServer, port: u16, more: &str) -> House {
+fn house(server: &NameServer, port: u16, more: &str) -> TestProxy {
     let dns = server.address;
-    House::build()
+    TestProxy::build()
         .with(&format!("dns = {{ servers = [\"{dns}\"], min_ttl = \"100ms\", {more} timeout = \"500ms\" }}"))
         .services(&format!(
             "[service.web]\nblue = {{ endpoints = [\"app.test:{port}\"] }}\nhealth.interval = \"200ms\"\n"
@@ -31,7 +31,7 @@ fn house(server: &NameServer, port: u16, more: &str) -> House {
 }
 
 /// Who answers.
-async fn seen(house: &House) -> BTreeSet<String> {
+async fn seen(house: &TestProxy) -> BTreeSet<String> {
     let mut seen = BTreeSet::new();
     for _ in 0..40 {
         seen.insert(house.get("/").await);
@@ -39,7 +39,7 @@ async fn seen(house: &House) -> BTreeSet<String> {
     seen
 }
 
-async fn wait_for(house: &House, names: &[&str]) {
+async fn wait_for(house: &TestProxy, names: &[&str]) {
     let names: BTreeSet<String> = names.iter().map(ToString::to_string).collect();
     eventually(&format!("{names:?} answer"), async || seen(house).await == names).await;
 }

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use crate::support::{
-    Answer, Client, House, Http2Upstream, Manner, Unruly, Upstream, client, eventually, http2,
+    Answer, Client, Http2Upstream, Manner, TestProxy, Unruly, Upstream, client, eventually, http2,
 };
 
-fn house(blue: &Upstream, top: &str, policy: &str) -> House {
+fn house(blue: &Upstream, top: &str, policy: &str) -> TestProxy {
     let blue = blue.address;
-    House::build()
+    TestProxy::build()
         .with(top)
         .services(&format!(
             "[service.web]\nblue = {{ endpoints = [\"{blue}\"] }}\ngreen = {{ endpoints = [\"{blue}\"] }}\n{policy}\n"
@@ -23,14 +23,14 @@ fn assert_overloaded(answer: &Answer) {
 }
 
 /// Waits until so many wait for a place at an endpoint.
-async fn wait_for_queued(house: &House, count: u64) {
+async fn wait_for_queued(house: &TestProxy, count: u64) {
     eventually(&format!("{count} wait"), async || {
         house.status().await["services"]["web"]["pools"]["blue"]["queued"] == count
     })
     .await;
 }
 
-async fn limited(house: &House, limit: &str) -> f64 {
+async fn limited(house: &TestProxy, limit: &str) -> f64 {
     let labels = format!("color=\"blue\",limit=\"{limit}\",service=\"web\"");
     house.metric(&format!("flipgate_limited_total{{{labels}}}")).await
 }
@@ -186,7 +186,7 @@ async fn an_endpoint_has_no_more_connections_than_it_may() {
 #[tokio::test]
 async fn a_request_that_needs_a_fresh_connection_has_one_that_waits_closed_for_it() {
     let bad = Unruly::start(Manner::ClosesBehindSecondHead).await;
-    let house = House::build()
+    let house = TestProxy::build()
         .services(&format!(
             "[service.web]\nblue = {{ endpoints = [\"{}\"] }}\nhealth.interval = \"24h\"\n\
              limits = {{ endpoint_connections = 1, queue_timeout = \"30s\" }}\n",
@@ -215,7 +215,7 @@ async fn an_idle_connection_of_another_worker_is_given_up_at_once() {
     let http1 = Upstream::start("up").await;
     let http2 = Http2Upstream::start(async |_, answer| http2::say(answer, "up")).await;
     for (address, protocol) in [(http1.address, "http1"), (http2.address, "h2")] {
-        let house = House::build()
+        let house = TestProxy::build()
             .workers(4)
             .services(&format!(
                 "[service.web]\nblue = {{ endpoints = [\"{address}\"], protocol = \"{protocol}\" }}\n\
@@ -245,7 +245,7 @@ async fn an_idle_connection_of_another_worker_is_given_up_at_once() {
 #[tokio::test]
 async fn a_tunnel_that_its_endpoint_does_not_take_holds_nobody_up() {
     let upstream = Http2Upstream::without_tunnels(async |_, answer| http2::say(answer, "up")).await;
-    let house = House::build()
+    let house = TestProxy::build()
         .with("timeouts.upstream_connect = \"500ms\"")
         .services(&format!(
             "[service.web]\nblue = {{ endpoints = [\"{}\"], protocol = \"h2\" }}\n\
@@ -358,7 +358,7 @@ async fn clients_leave_files_for_those_who_have_to_come_in() {
 #[tokio::test]
 async fn three_times_of_what_may_be_leaves_room_for_what_may() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = House::build()
+    let house = TestProxy::build()
         .services(&format!(
             "[service.web]\nblue = {{ endpoints = [\"{}\"] }}\ngreen = {{ endpoints = [\"{}\"] }}\n\
              limits.in_flight = 8\n",

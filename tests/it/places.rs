@@ -1,18 +1,18 @@
 //! Who gets a place when as many clients are connected as may be?
 
 use crate::support::{
-    Authority, Client, House, Upstream,
+    Authority, Client, TestProxy, Upstream,
     client::{INTERNAL, PUBLIC},
     eventually,
 };
 
-async fn house(workers: usize, top: &str) -> (Upstream, House) {
+async fn house(workers: usize, top: &str) -> (Upstream, TestProxy) {
     let blue = Upstream::start("blue").await;
-    let house = House::build().workers(workers).with(top).service("web", &[&blue], &[]).start();
+    let house = TestProxy::build().workers(workers).with(top).service("web", &[&blue], &[]).start();
     (blue, house)
 }
 
-async fn evicted(house: &House, limit: &str) -> f64 {
+async fn evicted(house: &TestProxy, limit: &str) -> f64 {
     house.metric(&format!("flipgate_downstream_evicted_total{{limit=\"{limit}\"}}")).await
 }
 
@@ -31,7 +31,7 @@ impl Idle {
     const ALL: [Self; 5] =
         [Self::Nothing, Self::OneRequest, Self::PartOfHead, Self::Http2Preface, Self::NoHandshake];
 
-    async fn open(self, house: &House) -> Client {
+    async fn open(self, house: &TestProxy) -> Client {
         let to = match self {
             Self::NoHandshake => house.others[0],
             _ => house.public,
@@ -62,7 +62,7 @@ async fn at_the_limit_idle_connections_are_closed_and_a_good_client_is_served() 
         let files = authority.listener(&authority.issue("server", &["localhost", "a.test"]));
         let trust = authority.client(&[], None);
         let blue = Upstream::start("blue").await;
-        let house = House::build()
+        let house = TestProxy::build()
             // No limit of time comes to their help.
             .with("limits.connections = 40\ntimeouts = { handshake = \"1h\", head = \"1h\", keep_alive = \"1h\" }")
             .listener(&format!("[listener.tls]\n{files}"))

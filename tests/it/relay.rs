@@ -1,7 +1,7 @@
 //! Does everything come through as it was sent?
 
 use crate::support::{
-    Client, House, Upstream,
+    Client, TestProxy, Upstream,
     client::{INTERNAL, PUBLIC},
     eventually,
 };
@@ -9,7 +9,7 @@ use crate::support::{
 #[tokio::test]
 async fn a_connection_carries_many_requests() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = House::of(&blue, &green);
+    let house = TestProxy::of(&blue, &green);
     let mut client = house.public().await;
     for _ in 0..20 {
         assert_eq!(client.get("/", "").await.text(), "blue");
@@ -23,7 +23,7 @@ async fn a_connection_carries_many_requests() {
 #[tokio::test]
 async fn pipelined_requests_are_answered_in_order() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = House::of(&blue, &green);
+    let house = TestProxy::of(&blue, &green);
     let mut client = house.public().await;
     let mut all = String::new();
     for number in 0..10 {
@@ -40,7 +40,7 @@ async fn pipelined_requests_are_answered_in_order() {
 #[tokio::test]
 async fn bodies_come_through_sized_and_chunked_and_with_trailers() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = House::of(&blue, &green);
+    let house = TestProxy::of(&blue, &green);
     let mut client = house.public().await;
     let long: String = (0..50_000).map(|it| format!("{it:06}")).collect();
     let length = long.len();
@@ -67,7 +67,7 @@ async fn bodies_come_through_sized_and_chunked_and_with_trailers() {
 #[tokio::test]
 async fn a_body_is_passed_on_whatever_the_method() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = House::of(&blue, &green);
+    let house = TestProxy::of(&blue, &green);
     let mut client = house.public().await;
     for method in ["GET", "POST", "PUT", "PATCH", "DELETE", "PURGE"] {
         let head = format!("{method} /echo HTTP/1.1\r\nHost: a\r\n");
@@ -84,7 +84,7 @@ async fn a_body_is_passed_on_whatever_the_method() {
 #[tokio::test]
 async fn an_answer_with_trailers_leaves_its_connection_to_the_next_request() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = House::of(&blue, &green);
+    let house = TestProxy::of(&blue, &green);
     let mut client = house.public().await;
     for _ in 0..3 {
         let answer = client.get("/trailers", "TE: trailers\r\n").await;
@@ -96,7 +96,7 @@ async fn an_answer_with_trailers_leaves_its_connection_to_the_next_request() {
 #[tokio::test]
 async fn an_answer_that_is_framed_twice_is_read_as_the_coding_says() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = House::of(&blue, &green);
+    let house = TestProxy::of(&blue, &green);
     let mut client = house.public().await;
     let answer = client.get("/both", "").await;
     assert_eq!((answer.text().as_str(), answer.field("content-length")), ("whole", None));
@@ -106,7 +106,7 @@ async fn an_answer_that_is_framed_twice_is_read_as_the_coding_says() {
 #[tokio::test]
 async fn a_tunnel_that_nobody_asked_for_is_a_502() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = House::of(&blue, &green);
+    let house = TestProxy::of(&blue, &green);
     let answer = house.public().await.get("/switch", "").await;
     assert_eq!(answer.status, 502, "{}", answer.head);
     assert_eq!(house.get("/").await, "blue");
@@ -115,7 +115,7 @@ async fn a_tunnel_that_nobody_asked_for_is_a_502() {
 #[tokio::test]
 async fn an_answer_that_comes_before_the_whole_request_keeps_its_claim_for_the_rest() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = House::of(&blue, &green);
+    let house = TestProxy::of(&blue, &green);
     let mut client = house.public().await;
     // Answered from the head alone, while the body is still to come.
     client.send("POST /refuse HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nhalf").await;
@@ -128,7 +128,7 @@ async fn an_answer_that_comes_before_the_whole_request_keeps_its_claim_for_the_r
 #[tokio::test]
 async fn answers_without_a_body_end_with_their_head() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = House::of(&blue, &green);
+    let house = TestProxy::of(&blue, &green);
     let mut client = house.public().await;
     let answer = client.get("/204", "").await;
     assert_eq!((answer.status, answer.field("content-length")), (204, None));
@@ -146,7 +146,7 @@ async fn answers_without_a_body_end_with_their_head() {
 #[tokio::test]
 async fn a_request_that_expects_to_continue_is_answered_by_its_upstream() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = House::of(&blue, &green);
+    let house = TestProxy::of(&blue, &green);
     let mut client = house.public().await;
     let head = |path: &str| {
         format!(
@@ -169,7 +169,7 @@ async fn a_request_that_expects_to_continue_is_answered_by_its_upstream() {
 #[tokio::test]
 async fn a_client_that_does_not_read_slows_its_upstream_down() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = House::of(&blue, &green);
+    let house = TestProxy::of(&blue, &green);
     let mut slow = Client::connect_narrow("127.0.0.2", house.public).await;
     slow.ask("/endless", "").await;
     slow.until("\r\n\r\n").await;
@@ -195,7 +195,7 @@ async fn a_client_that_does_not_read_slows_its_upstream_down() {
 #[tokio::test]
 async fn an_answer_that_breaks_off_does_not_look_whole() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = House::of(&blue, &green);
+    let house = TestProxy::of(&blue, &green);
     let mut client = house.public().await;
     client.ask("/cut", "").await;
     let head = client.head().await;
@@ -208,7 +208,7 @@ async fn an_answer_that_breaks_off_does_not_look_whole() {
 #[tokio::test]
 async fn an_upstream_that_closes_without_an_answer_is_a_502() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = House::of(&blue, &green);
+    let house = TestProxy::of(&blue, &green);
     let answer = house.public().await.get("/close", "").await;
     assert_eq!(answer.status, 502);
     assert_eq!(answer.field("proxy-status"), Some("flipgate; error=connection_terminated"));
@@ -218,7 +218,7 @@ async fn an_upstream_that_closes_without_an_answer_is_a_502() {
 #[tokio::test]
 async fn a_connection_that_ended_while_it_waited_costs_nobody_a_request() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = House::of(&blue, &green);
+    let house = TestProxy::of(&blue, &green);
     let mut client = house.public().await;
     for round in 1..=10 {
         // The upstream closes right behind its answer.
@@ -230,7 +230,7 @@ async fn a_connection_that_ended_while_it_waited_costs_nobody_a_request() {
 #[tokio::test]
 async fn what_may_have_been_done_is_not_done_twice() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = House::of(&blue, &green);
+    let house = TestProxy::of(&blue, &green);
     let mut client = house.public().await;
     // Makes the next requests find a connection that was used before.
     assert_eq!(client.get("/", "").await.text(), "blue");
@@ -248,7 +248,7 @@ async fn an_endpoint_that_refuses_is_passed_over() {
     let (mut dead, live) = (Upstream::start("dead").await, Upstream::start("live").await);
     let green = Upstream::start("green").await;
     dead.kill().await;
-    let house = House::build().service("web", &[&dead, &live], &[&green]).start();
+    let house = TestProxy::build().service("web", &[&dead, &live], &[&green]).start();
     for _ in 0..20 {
         assert_eq!(house.get("/").await, "live");
         let post = "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nyes";
@@ -266,7 +266,7 @@ async fn an_endpoint_that_refuses_is_passed_over() {
 async fn a_pool_that_nobody_answers_in_is_a_502_that_says_so() {
     let (mut dead, green) = (Upstream::start("dead").await, Upstream::start("green").await);
     dead.kill().await;
-    let house = House::of(&dead, &green);
+    let house = TestProxy::of(&dead, &green);
     let answer = house.public().await.get("/", "").await;
     assert_eq!(answer.status, 502);
     assert_eq!(answer.field("proxy-status"), Some("flipgate; error=connection_refused"));
@@ -286,7 +286,7 @@ async fn host_and_the_longest_path_prefix_choose_the_service() {
         upstreams.push(Upstream::start(name).await);
     }
     let [any, exact, suffix, api, deep] = &*upstreams else { panic!("five") };
-    let house = House::build()
+    let house = TestProxy::build()
         .service_at("any", "*", "/", &[any], &[])
         .service_at("exact", "www.a.test", "/", &[exact], &[])
         .service_at("suffix", "*.a.test", "/", &[suffix], &[])
@@ -317,7 +317,7 @@ async fn host_and_the_longest_path_prefix_choose_the_service() {
 #[tokio::test]
 async fn an_absolute_target_is_forwarded_in_origin_form() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = House::of(&blue, &green);
+    let house = TestProxy::of(&blue, &green);
     let mut client = house.public().await;
     client.send("GET http://a.test/head?q=1 HTTP/1.1\r\nHost: a.test\r\n\r\n").await;
     let head = client.answer().await.text();
@@ -331,7 +331,7 @@ async fn an_absolute_target_is_forwarded_in_origin_form() {
 #[tokio::test]
 async fn a_target_and_a_host_that_differ_by_the_default_port_are_the_same_authority() {
     let upstream = Upstream::start("blue").await;
-    let house = House::build().service_at("web", "a.test", "/", &[&upstream], &[]).start();
+    let house = TestProxy::build().service_at("web", "a.test", "/", &[&upstream], &[]).start();
     let mut client = house.public().await;
     for (target, host, told) in [
         ("http://a.test:80", "a.test", "a.test:80"),
@@ -367,7 +367,7 @@ async fn a_target_and_a_host_that_differ_by_the_default_port_are_the_same_author
 #[tokio::test]
 async fn an_old_client_gets_an_answer_that_it_can_read() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = House::of(&blue, &green);
+    let house = TestProxy::of(&blue, &green);
     let mut client = house.public().await;
     client.send("POST /echo HTTP/1.0\r\nHost: a\r\nContent-Length: 3\r\n\r\nold").await;
     let answer = client.read_to_end().await;
@@ -378,7 +378,7 @@ async fn an_old_client_gets_an_answer_that_it_can_read() {
 #[tokio::test]
 async fn who_asked_is_told_and_hop_by_hop_fields_are_not_passed_on() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = House::of(&blue, &green);
+    let house = TestProxy::of(&blue, &green);
     let mut client = house.public().await;
     let fields = "Connection: keep-alive, x-hop\r\nX-Hop: 1\r\nKeep-Alive: timeout=5\r\nUpgrade: h2c\r\n\
                   X-Forwarded-For: 10.0.0.1\r\nX-Request-Id: mine\r\nAuthorization: Bearer jwt\r\n\
@@ -415,9 +415,9 @@ async fn a_trace_goes_on_behind_a_trusted_proxy_and_begins_unsampled_for_everybo
     let start = |more: &str| {
         let trusted = "trusted_proxies = [\"127.0.0.3/32\"]";
         let with = format!("[clients]\ninternal = [\"127.0.0.1/32\"]\n{trusted}\n{more}");
-        House::build().with(&with).service("web", &[&blue], &[]).start()
+        TestProxy::build().with(&with).service("web", &[&blue], &[]).start()
     };
-    let ask = async |house: &House, from: &str, fields: &str| {
+    let ask = async |house: &TestProxy, from: &str, fields: &str| {
         let head = Client::connect(from, house.public).await.get("/head", fields).await.text();
         let told = |name: &str| -> Vec<String> {
             let lines = head.lines().filter_map(|it| it.split_once(": "));
@@ -467,7 +467,7 @@ async fn a_trace_goes_on_behind_a_trusted_proxy_and_begins_unsampled_for_everybo
 #[tokio::test]
 async fn a_client_that_leaves_takes_its_request_with_it() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = House::of(&blue, &green);
+    let house = TestProxy::of(&blue, &green);
     let mut before = house.public().await;
     before.ask("/wait", "").await;
     house.wait_for_in_flight("web", "blue", 1).await;

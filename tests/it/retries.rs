@@ -2,10 +2,12 @@
 
 use std::{collections::HashMap, net::SocketAddr};
 
-use crate::support::{Answer, Client, House, Manner, Unruly, Upstream, Walled, client, eventually};
+use crate::support::{
+    Answer, Client, Manner, TestProxy, Unruly, Upstream, Walled, client, eventually,
+};
 
-fn house(blue: &[String], policy: &str) -> House {
-    House::build()
+fn house(blue: &[String], policy: &str) -> TestProxy {
+    TestProxy::build()
         .services(&format!(
             "[service.web]\nblue = {{ endpoints = {blue:?} }}\nhealth.interval = \"24h\"\n{policy}\n"
         ))
@@ -19,7 +21,7 @@ async fn post(client: &mut Client, path: &str) -> Answer {
     client.answer().await
 }
 
-async fn retries(house: &House, reason: &str) -> f64 {
+async fn retries(house: &TestProxy, reason: &str) -> f64 {
     let labels = format!("color=\"blue\",reason=\"{reason}\",service=\"web\"");
     house.metric(&format!("flipgate_retries_total{{{labels}}}")).await
 }
@@ -167,7 +169,7 @@ async fn what_may_have_happened_is_never_tried_again() {
         let (bad, good) = (Unruly::start(manner).await, Upstream::start("good").await);
         let all = [bad.address.to_string(), good.address.to_string()];
         let retry = "retry = { on = [\"5xx\", \"closed\"], try_timeout = \"500ms\" }\nejection.failures = \"none\"";
-        let house = House::build()
+        let house = TestProxy::build()
             .with("timeouts.upstream_response = \"1s\"")
             .services(&format!("[service.web]\nblue = {{ endpoints = {all:?} }}\n{retry}\n"))
             .start();
@@ -243,7 +245,7 @@ async fn who_takes_too_long_is_left_for_somebody_else() {
 async fn a_request_leaves_an_endpoint_of_which_nothing_is_heard() {
     let (mut walled, good) = (Walled::open(), Upstream::start("good").await);
     let all = [walled.address.to_string(), good.address.to_string()];
-    let house = House::build()
+    let house = TestProxy::build()
         .services(&format!(
             "[service.web]\nblue = {{ endpoints = {all:?} }}\n\
              health = {{ interval = \"300ms\", timeout = \"200ms\" }}\n\
@@ -375,7 +377,7 @@ async fn an_answer_is_not_given_up_for_somebody_who_is_down() {
     let (bad, ill) =
         (Unruly::start(Manner::Unavailable).await, Unruly::start(Manner::Silent).await);
     let all = [bad.address.to_string(), ill.address.to_string()];
-    let house = House::build()
+    let house = TestProxy::build()
         .services(&format!(
             "[service.web]\nblue = {{ endpoints = {all:?} }}\nretry.on = [\"503\"]\nbalance.panic = 0\n\
              ejection.failures = \"none\"\n\
@@ -397,7 +399,7 @@ async fn a_slow_client_is_not_the_fault_of_the_endpoint() {
     let stalling = Unruly::start(Manner::StallsInBody).await;
     for (address, is_blamed) in [(good.address, false), (stalling.address, true)] {
         let other = Upstream::start("other").await;
-        let house = House::build()
+        let house = TestProxy::build()
             .with("timeouts = { request = \"1s\", upstream_stall = \"500ms\" }")
             .services(&format!(
                 "[service.web]\nblue = {{ endpoints = [\"{address}\", \"{}\"] }}\n\

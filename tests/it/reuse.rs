@@ -6,7 +6,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::support::{House, LONG, Scripted};
+use crate::support::{LONG, Scripted, TestProxy};
 
 /// The next connection that has sent a head, and that head.
 pub(crate) async fn accept(listener: &TcpListener) -> (TcpStream, String) {
@@ -34,7 +34,7 @@ async fn content_behind_an_answer_that_has_none_is_not_the_next_answer() {
     for (method, status) in [("HEAD", "200 OK"), ("GET", "304 Not Modified")] {
         for told in ["Content-Length: 45", "Transfer-Encoding: chunked"] {
             let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-            let house = House::at(listener.local_addr().expect("a bound socket"));
+            let house = TestProxy::at(listener.local_addr().expect("a bound socket"));
             let mut client = house.public().await;
             client.send(format!("{method} / HTTP/1.1\r\nHost: a\r\n\r\n")).await;
             let (mut first, _) = accept(&listener).await;
@@ -71,7 +71,7 @@ async fn a_connection_is_used_again_where_no_content_is_told_of() {
         ("GET", "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", 1),
     ] {
         let upstream = Scripted::start(answer).await;
-        let house = House::at(upstream.address);
+        let house = TestProxy::at(upstream.address);
         let mut client = house.public().await;
         for _ in 0..2 {
             client.send(format!("{method} / HTTP/1.1\r\nHost: a\r\n\r\n")).await;

@@ -1,7 +1,7 @@
 //! May bytes that we took for a body ever be taken for a request by an upstream, or the reverse?
 //! A table of shapes that have done so elsewhere: bytes in, status out, and bytes upstream.
 
-use crate::support::{House, Scripted, eventually};
+use crate::support::{Scripted, TestProxy, eventually};
 
 /// What becomes of a shape.
 enum Outcome {
@@ -298,10 +298,10 @@ async fn byte_by_byte() {
 
 async fn each_shape(size: usize) {
     let upstream = Scripted::start("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
-    let house = House::at(upstream.address);
+    let house = TestProxy::at(upstream.address);
     // For bodies that are never whole: an answer before their end would be relayed.
     let silent = Scripted::start("").await;
-    let house_of_silence = House::at(silent.address);
+    let house_of_silence = TestProxy::at(silent.address);
     for (name, bytes, outcome) in SHAPES {
         let behind = if matches!(outcome, Passed(_)) { "" } else { BEHIND };
         let house = if matches!(outcome, CutShort) { &house_of_silence } else { &house };

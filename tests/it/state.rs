@@ -4,19 +4,19 @@ use std::{fs, path::PathBuf};
 
 use serde_json::json;
 
-use crate::support::{Fault, House, Process, Upstream, eventually, process};
+use crate::support::{Fault, Process, TestProxy, Upstream, eventually, process};
 
 #[tokio::test]
 async fn a_restart_comes_back_to_what_was_acknowledged() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
     let new = Upstream::start("new").await;
-    let house = House::of(&blue, &green);
+    let house = TestProxy::of(&blue, &green);
     let body = json!({"version": "8.1", "endpoints": [new.address.to_string()]}).to_string();
     house.call("PUT", "/v1/services/web/pools/green", "", &body).await;
     house.promote(&[("web", "green")]).await;
     let before = house.status().await;
     let state = house.shut_down();
-    let house = House::build().state(state).service("web", &[&blue], &[&green]).start();
+    let house = TestProxy::build().state(state).service("web", &[&blue], &[&green]).start();
     let after = house.status().await;
     assert_eq!(after["generation"], before["generation"]);
     for field in ["active", "previous"] {
@@ -69,11 +69,11 @@ async fn a_state_on_a_read_only_file_system_is_served() {
         println!("left out: not allowed to mount");
         return;
     };
-    let house = House::build().state(state).service("web", &[&blue], &[&green]).start();
+    let house = TestProxy::build().state(state).service("web", &[&blue], &[&green]).start();
     house.promote(&[("web", "green")]).await;
     let state = house.shut_down();
     mount.make_read_only().await;
-    let house = House::build().state(state).service("web", &[&blue], &[&green]).start();
+    let house = TestProxy::build().state(state).service("web", &[&blue], &[&green]).start();
     assert_eq!(house.get("/").await, "green");
     let body = r#"{"services":{"web":"blue"}}"#;
     assert_eq!(house.call("POST", "/v1/promote", "", body).await.status, 500);
@@ -86,12 +86,12 @@ async fn a_state_on_a_read_only_file_system_is_served() {
 async fn a_changed_entry_of_the_file_outranks_what_was_set_before_it() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
     let (new, newer) = (Upstream::start("new").await, Upstream::start("newer").await);
-    let house = House::of(&blue, &green);
+    let house = TestProxy::of(&blue, &green);
     let body = json!({"endpoints": [new.address.to_string()]}).to_string();
     house.call("PUT", "/v1/services/web/pools/green", "", &body).await;
     house.promote(&[("web", "green")]).await;
     let state = house.shut_down();
-    let house = House::build().state(state).service("web", &[&blue], &[&newer]).start();
+    let house = TestProxy::build().state(state).service("web", &[&blue], &[&newer]).start();
     // The endpoints are the file's; which color is active never is.
     assert_eq!(house.get("/").await, "newer");
     let status = house.status().await;
@@ -102,7 +102,7 @@ async fn a_changed_entry_of_the_file_outranks_what_was_set_before_it() {
 #[tokio::test]
 async fn a_change_that_waits_for_the_disk_is_not_stuck() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let (house, faults) = House::build().service("web", &[&blue], &[&green]).start_faulty();
+    let (house, faults) = TestProxy::build().service("web", &[&blue], &[&green]).start_faulty();
     faults.next(Fault::Hold);
     let promoted = async { house.promote(&[("web", "green")]).await };
     let checked = async {
@@ -118,7 +118,7 @@ async fn a_change_that_waits_for_the_disk_is_not_stuck() {
 #[tokio::test]
 async fn a_change_that_cannot_be_written_is_not_made() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let (house, faults) = House::build().service("web", &[&blue], &[&green]).start_faulty();
+    let (house, faults) = TestProxy::build().service("web", &[&blue], &[&green]).start_faulty();
     faults.next(Fault::Refuse);
     let body = r#"{"services":{"web":"green"}}"#;
     let answer = house.call("POST", "/v1/promote", "", body).await;
@@ -133,14 +133,14 @@ async fn a_change_that_cannot_be_written_is_not_made() {
     // What was refused does not come back with a restart.
     drop(faults);
     let state = house.shut_down();
-    let house = House::build().state(state).service("web", &[&blue], &[&green]).start();
+    let house = TestProxy::build().state(state).service("web", &[&blue], &[&green]).start();
     assert_eq!(house.generation().await, 1);
 }
 
 #[tokio::test]
 async fn a_change_of_unknown_outcome_is_called_so_and_no_more_are_taken() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let (house, faults) = House::build().service("web", &[&blue], &[&green]).start_faulty();
+    let (house, faults) = TestProxy::build().service("web", &[&blue], &[&green]).start_faulty();
     eventually("ready", async || house.call("GET", "/readyz", "", "").await.status == 200).await;
     assert_eq!(house.metric("flipgate_state_writable").await, 1.0);
     faults.next(Fault::Forget);
@@ -171,7 +171,7 @@ async fn a_change_of_unknown_outcome_is_called_so_and_no_more_are_taken() {
 async fn changes_of_others_are_applied_and_a_lost_race_is_run_again() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
     let services = || {
-        House::build().service_at("api", "*", "/api", &[&blue], &[&green]).service(
+        TestProxy::build().service_at("api", "*", "/api", &[&blue], &[&green]).service(
             "web",
             &[&blue],
             &[&green],
@@ -261,7 +261,7 @@ async fn the_folders_of_earlier_versions_start_with_all_that_they_hold() {
 async fn one_damaged_entry_costs_no_other_service() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
     let services = || {
-        House::build().service_at("api", "*", "/api", &[&blue], &[&green]).service(
+        TestProxy::build().service_at("api", "*", "/api", &[&blue], &[&green]).service(
             "web",
             &[&blue],
             &[&green],

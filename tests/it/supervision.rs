@@ -3,30 +3,30 @@
 use http::Request;
 
 use crate::support::{
-    Authority, Client, Fault, House, Http2, LONG, Panics, Place, Upstream,
+    Authority, Client, Fault, Http2, LONG, Panics, Place, TestProxy, Upstream,
     client::{self, INTERNAL, PUBLIC},
     eventually,
-    house::{HouseBuilder, call},
+    house::{TestProxyBuilder, call},
 };
 
 const WEBSOCKET: &str = "GET /ws HTTP/1.1\r\nHost: a.test\r\nConnection: Upgrade\r\n\
                          Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
                          Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 
-async fn colors() -> (Upstream, Upstream, HouseBuilder) {
+async fn colors() -> (Upstream, Upstream, TestProxyBuilder) {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = House::build().service("web", &[&blue], &[&green]);
+    let house = TestProxy::build().service("web", &[&blue], &[&green]);
     (blue, green, house)
 }
 
-async fn fragile() -> (Upstream, Upstream, House, Panics) {
+async fn fragile() -> (Upstream, Upstream, TestProxy, Panics) {
     let (blue, green, house) = colors().await;
     let (house, panics) = house.start_fragile();
     (blue, green, house, panics)
 }
 
 /// Waits until so many tasks of a kind have died, and checks that it were no more.
-async fn wait_for_deaths(house: &House, task: &str, count: u32) {
+async fn wait_for_deaths(house: &TestProxy, task: &str, count: u32) {
     let series = format!("flipgate_task_panics_total{{task=\"{task}\"}}");
     let expected = f64::from(count);
     eventually(&series, async || house.metric(&series).await > expected - 0.5).await;
@@ -34,13 +34,13 @@ async fn wait_for_deaths(house: &House, task: &str, count: u32) {
     assert!(counted < expected + 0.5, "{counted} of {expected} {task}");
 }
 
-async fn health(house: &House) -> (u16, String) {
+async fn health(house: &TestProxy) -> (u16, String) {
     let answer = house.call("GET", "/healthz", "", "").await;
     (answer.status, answer.text())
 }
 
 /// A client with half of its answer.
-async fn held(house: &House, fields: &str) -> Client {
+async fn held(house: &TestProxy, fields: &str) -> Client {
     let mut client = house.public().await;
     client.ask("/hold", fields).await;
     client.until("blue begins\n").await;
@@ -63,7 +63,7 @@ async fn the_tasks_of_the_control_plane_have_an_owner() {
 async fn health_checks_go_on_after_a_panic() {
     let (one, two) = (Upstream::start("one").await, Upstream::start("two").await);
     let endpoints = [one.address.to_string(), two.address.to_string()];
-    let house = House::build()
+    let house = TestProxy::build()
         .services(&format!(
             "[service.web]\nblue = {{ endpoints = {endpoints:?} }}\n\
              health = {{ path = \"/health\", interval = \"100ms\" }}"

@@ -2,13 +2,13 @@
 
 use std::net::SocketAddr;
 
-use crate::support::{Client, House, Manner, Process, Unruly, Upstream, eventually};
+use crate::support::{Client, Manner, Process, TestProxy, Unruly, Upstream, eventually};
 
 /// A house with two services of the same endpoint, and the second one with timeouts of its own.
-fn house(top: &str, endpoint: &str, timeouts: &str) -> House {
+fn house(top: &str, endpoint: &str, timeouts: &str) -> TestProxy {
     let blue = format!("blue = {{ endpoints = [\"{endpoint}\"], tls = {{}} }}");
     let blue = if endpoint.contains("https") { blue } else { blue.replace(", tls = {}", "") };
-    House::build()
+    TestProxy::build()
         .with(top)
         .services(&format!(
             "[service.usual]\nhosts = [\"usual.test\"]\n{blue}\n\

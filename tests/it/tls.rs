@@ -5,14 +5,14 @@ use std::{fs, sync::Arc};
 use rustls::ClientConfig;
 
 use crate::support::{
-    Answer, Authority, Client, House, Http2, Upstream,
+    Answer, Authority, Client, Http2, TestProxy, Upstream,
     client::{self, INTERNAL, PUBLIC},
     eventually,
 };
 
 /// A house whose first further listener has a certificate for `localhost`, and whoever trusts it.
 struct Secured {
-    house: House,
+    house: TestProxy,
     authority: Authority,
     http1: Arc<ClientConfig>,
     http2: Arc<ClientConfig>,
@@ -36,7 +36,8 @@ impl Secured {
         let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
         let authority = Authority::new();
         let listener = listener(&authority);
-        let house = House::build().service("web", &[&blue], &[&green]).listener(&listener).start();
+        let house =
+            TestProxy::build().service("web", &[&blue], &[&green]).listener(&listener).start();
         let http1 = authority.client(&["http/1.1"], None);
         let http2 = authority.client(&["h2"], None);
         Self { house, authority, http1, http2, blue, green }
@@ -255,8 +256,10 @@ async fn clients_with_a_certificate_are_told_of_and_may_be_internal() {
 #[tokio::test]
 async fn a_listener_can_send_everybody_to_https() {
     let blue = Upstream::start("blue").await;
-    let house =
-        House::build().service("web", &[&blue], &[]).listener("redirect_to_https = 8443").start();
+    let house = TestProxy::build()
+        .service("web", &[&blue], &[])
+        .listener("redirect_to_https = 8443")
+        .start();
     let mut client = Client::connect(PUBLIC, house.others[0]).await;
     for (ask, location) in [
         ("GET /a?b=c HTTP/1.1\r\nHost: a.test:80\r\n\r\n", "https://a.test:8443/a?b=c"),
@@ -291,7 +294,7 @@ async fn an_upstream_by_tls_is_verified() {
     })
     .await;
     // Nobody listens at [::1].
-    let mut build = House::build().with("dns.families = \"ipv4\"");
+    let mut build = TestProxy::build().with("dns.families = \"ipv4\"");
     for (name, tls, _) in &services {
         build = build.services(&format!(
             "[service.{name}]\nhosts = [\"{name}.test\"]\n[service.{name}.blue]\n\

@@ -2,7 +2,7 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::support::{House, Http2, Http2Upstream, Scripted, Upstream, client::PUBLIC};
+use crate::support::{Http2, Http2Upstream, Scripted, TestProxy, Upstream, client::PUBLIC};
 
 /// Fields that no trailer section may have: RFC 9110, section 6.5.1.
 const FORBIDDEN: &[&str] = &[
@@ -85,7 +85,7 @@ async fn only_what_may_be_a_trailer_passes_over_http1() {
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n{trailers}\r\n"
     ))
     .await;
-    let house = House::at(upstream.address);
+    let house = TestProxy::at(upstream.address);
     let mut client = house.public().await;
     let head = "POST / HTTP/1.1\r\nHost: a\r\nTE: trailers\r\nTransfer-Encoding: chunked\r\n\r\n";
     client.send(format!("{head}2\r\nhi\r\n0\r\n{trailers}\r\n")).await;
@@ -97,9 +97,9 @@ async fn only_what_may_be_a_trailer_passes_over_http1() {
 }
 
 /// A house before an application that speaks HTTP/2.
-fn before(upstream: &Http2Upstream) -> House {
+fn before(upstream: &Http2Upstream) -> TestProxy {
     let address = upstream.address;
-    House::build()
+    TestProxy::build()
         .services(&format!(
             "[service.web]\nblue = {{ endpoints = [\"{address}\"], protocol = \"h2\" }}"
         ))
@@ -155,7 +155,7 @@ async fn a_grpc_call_ends_with_metadata_of_any_name_but_those_that_mean_somethin
 #[tokio::test]
 async fn the_allow_list_can_be_changed() {
     let blue = Upstream::start("blue").await;
-    let house = House::build()
+    let house = TestProxy::build()
         .with("[forwarding]\ntrailers = [\"My-Sum\", \"x-ours-*\"]")
         .service("web", &[&blue], &[])
         .start();

@@ -2,14 +2,14 @@
 
 use serde_json::json;
 
-use crate::support::{Client, House, Upstream, eventually};
+use crate::support::{Client, TestProxy, Upstream, eventually};
 
 /// A client's handshake: RFC 6455, section 1.2.
 const HANDSHAKE: &str = "GET /ws HTTP/1.1\r\nHost: a.test\r\nConnection: keep-alive, Upgrade\r\n\
                          Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
                          Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 
-async fn open(house: &House) -> Client {
+async fn open(house: &TestProxy) -> Client {
     let mut client = house.public().await;
     client.send(HANDSHAKE).await;
     let head = client.head().await;
@@ -24,7 +24,7 @@ async fn open(house: &House) -> Client {
 #[tokio::test]
 async fn bytes_go_both_ways_until_both_ends_are_done() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = House::of(&blue, &green);
+    let house = TestProxy::of(&blue, &green);
     let mut client = open(&house).await;
     for text in ["one", "two", "three"] {
         client.send(text).await;
@@ -41,7 +41,7 @@ async fn bytes_go_both_ways_until_both_ends_are_done() {
 #[tokio::test]
 async fn what_comes_right_behind_a_handshake_belongs_to_the_tunnel() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = House::of(&blue, &green);
+    let house = TestProxy::of(&blue, &green);
     let mut client = house.public().await;
     client.send(format!("{HANDSHAKE}early")).await;
     assert_eq!(client.head().await.status, 101);
@@ -59,7 +59,7 @@ async fn what_comes_right_behind_a_handshake_belongs_to_the_tunnel() {
 #[tokio::test]
 async fn a_tunnel_keeps_its_color_and_holds_up_its_drain() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = House::of(&blue, &green);
+    let house = TestProxy::of(&blue, &green);
     let mut early = open(&house).await;
     house.promote(&[("web", "green")]).await;
     let drain = house.drain("web").await;
@@ -80,7 +80,7 @@ async fn a_tunnel_keeps_its_color_and_holds_up_its_drain() {
 #[tokio::test]
 async fn an_upgrade_that_is_refused_is_an_answer_like_any_other() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = House::of(&blue, &green);
+    let house = TestProxy::of(&blue, &green);
     let mut client = house.public().await;
     // What comes behind is a request then, and was kept back from the upstream until that was known.
     let second = "GET / HTTP/1.1\r\nHost: a.test\r\n\r\n";
@@ -94,7 +94,7 @@ async fn an_upgrade_that_is_refused_is_an_answer_like_any_other() {
 #[tokio::test]
 async fn only_a_websocket_is_tunnelled() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = House::of(&blue, &green);
+    let house = TestProxy::of(&blue, &green);
     for handshake in [
         HANDSHAKE.replace("Upgrade: websocket", "Upgrade: h2c"),
         HANDSHAKE.replace("Upgrade: websocket", "Upgrade: h2c, websockets"),
@@ -115,7 +115,7 @@ async fn only_a_websocket_is_tunnelled() {
 #[tokio::test]
 async fn a_handshake_without_content_opens_a_tunnel_however_it_is_framed() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = House::of(&blue, &green);
+    let house = TestProxy::of(&blue, &green);
     let framed = |more: &str, content: &str| {
         format!(
             "{}\r\n{more}\r\n\r\n{content}",
@@ -149,7 +149,7 @@ async fn a_handshake_without_content_opens_a_tunnel_however_it_is_framed() {
 #[tokio::test]
 async fn a_handshake_with_content_or_for_something_else_opens_none() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = House::of(&blue, &green);
+    let house = TestProxy::of(&blue, &green);
     let framed = |more: &str, content: &str| {
         let head = HANDSHAKE.replace("/ws", "/head");
         format!("{}\r\n{more}\r\n\r\n{content}", head.strip_suffix("\r\n\r\n").expect("a head"))
@@ -173,7 +173,7 @@ async fn a_handshake_with_content_or_for_something_else_opens_none() {
 #[tokio::test]
 async fn a_tunnel_that_nothing_passes_through_is_cut_after_its_time() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = House::build()
+    let house = TestProxy::build()
         .with("[timeouts]\ntunnel = \"1s\"\nkeep_alive = \"1s\"\nrequest = \"1s\"")
         .service("web", &[&blue], &[&green])
         .start();
@@ -204,7 +204,7 @@ async fn a_tunnel_that_nothing_passes_through_is_cut_after_its_time() {
 #[tokio::test]
 async fn a_tunnel_that_only_one_end_has_left_is_over_soon() {
     let (mut blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = House::of(&blue, &green);
+    let house = TestProxy::of(&blue, &green);
     let mut client = open(&house).await;
     blue.kill().await;
     assert_eq!(client.read_to_end().await, "");
@@ -215,7 +215,7 @@ async fn a_tunnel_that_only_one_end_has_left_is_over_soon() {
 #[tokio::test]
 async fn a_tunnel_ends_when_its_upstream_dies() {
     let (mut blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = House::of(&blue, &green);
+    let house = TestProxy::of(&blue, &green);
     let mut client = open(&house).await;
     blue.kill().await;
     assert_eq!(client.read_to_end().await, "");
@@ -228,7 +228,7 @@ async fn a_service_can_have_a_time_of_its_own_for_silent_tunnels() {
     let blue = Upstream::start("blue").await;
     let address = blue.address;
     let pool = format!("blue = {{ endpoints = [\"{address}\"] }}");
-    let house = House::build()
+    let house = TestProxy::build()
         .services(&format!("[service.web]\ntunnel_idle = \"1s\"\n{pool}\n"))
         .services(&format!("[service.long]\nhosts = [\"long.test\"]\n{pool}\n"))
         .start();

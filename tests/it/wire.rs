@@ -5,7 +5,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-use crate::support::{Client, House, Http2, Scripted, Upstream, client::PUBLIC, eventually};
+use crate::support::{Client, Http2, Scripted, TestProxy, Upstream, client::PUBLIC, eventually};
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
@@ -15,7 +15,7 @@ async fn interim_answers_are_passed_on_as_they_come() {
                  Flipgate-Color: red\r\n\r\n";
     let unasked = "HTTP/1.1 100 Continue\r\n\r\n";
     let upstream = Scripted::start(format!("{unasked}{early}{early}{OK}")).await;
-    let house = House::at(upstream.address);
+    let house = TestProxy::at(upstream.address);
     let mut client = house.public().await;
     for _ in 0..2 {
         client.ask("/", "").await;
@@ -38,7 +38,7 @@ async fn interim_answers_are_passed_on_as_they_come() {
 #[tokio::test]
 async fn an_interim_answer_comes_before_the_final_one_is_there() {
     let upstream = Scripted::start("HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n").await;
-    let house = House::at(upstream.address);
+    let house = TestProxy::at(upstream.address);
     let mut client = house.public().await;
     client.ask("/", "").await;
     assert_eq!(client.head().await.status, 103);
@@ -69,7 +69,7 @@ async fn an_answer_that_can_be_read_in_two_ways_is_a_502() {
         &long,
     ] {
         let upstream = Scripted::start(answer).await;
-        let house = House::at(upstream.address);
+        let house = TestProxy::at(upstream.address);
         let mut client = house.public().await;
         let found = client.get("/", "").await;
         let shown = &answer[..answer.len().min(100)];
@@ -90,7 +90,7 @@ async fn an_answer_of_an_impossible_length_or_with_a_bad_extension_is_a_502() {
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2;a=\"\r\nok\r\n0\r\n\r\n",
     ] {
         let upstream = Scripted::start(answer).await;
-        let house = House::at(upstream.address);
+        let house = TestProxy::at(upstream.address);
         let found = house.public().await.get("/", "").await;
         assert_eq!(found.status, 502, "{answer:?}");
     }
@@ -107,7 +107,7 @@ async fn what_an_upstream_says_for_a_proxy_is_not_for_the_client() {
          WWW-Authenticate: Basic\r\nContent-Length: 2\r\n\r\nok",
     )
     .await;
-    let house = House::at(upstream.address);
+    let house = TestProxy::at(upstream.address);
     let mut client = house.public().await;
     client.ask("/", "Proxy-Authorization: Basic eDp5\r\nAuthorization: Basic eDp5\r\n").await;
     let early = client.head().await;
@@ -127,7 +127,7 @@ async fn what_an_upstream_says_for_a_proxy_is_not_for_the_client() {
 #[tokio::test]
 async fn options_go_as_many_hops_as_they_may() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = House::of(&blue, &green);
+    let house = TestProxy::of(&blue, &green);
     let mut client = house.public().await;
     for target in ["/head", "*", "http://a.test/head"] {
         for none in ["0", "000"] {
@@ -159,7 +159,7 @@ async fn options_go_as_many_hops_as_they_may() {
 #[tokio::test]
 async fn a_health_check_without_a_host_is_answered_by_an_option_and_never_routed() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = House::build()
+    let house = TestProxy::build()
         .service("web", &[&blue], &[&green])
         .listener("health_checks = true")
         .listener("health_checks = true\npreview = \"green\"")
@@ -210,7 +210,7 @@ async fn a_thousand_interim_answers_are_passed_on() {
     // An application that reported its progress got a 502 in its client's place with the 33rd.
     let one = "HTTP/1.1 102 Processing\r\nX-Step: 1\r\n\r\n";
     let upstream = Scripted::start(format!("{}{OK}", one.repeat(1000))).await;
-    let house = House::at(upstream.address);
+    let house = TestProxy::at(upstream.address);
     let mut client = house.public().await;
     for _ in 0..2 {
         client.ask("/", "").await;
@@ -226,7 +226,7 @@ async fn a_thousand_interim_answers_are_passed_on() {
 async fn interim_answers_without_end_are_a_502() {
     let one = "HTTP/1.1 102 Processing\r\n\r\n";
     let upstream = Scripted::start(one.repeat(600 * 1024 / one.len())).await;
-    let house = House::at(upstream.address);
+    let house = TestProxy::at(upstream.address);
     let mut client = house.public().await;
     client.ask("/", "").await;
     let mut interim = 0;
@@ -244,7 +244,7 @@ async fn interim_answers_without_end_are_a_502() {
 async fn what_stands_behind_an_answer_is_nobodys_answer() {
     for behind in ["HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil", "x", "\r\n"] {
         let upstream = Scripted::start(format!("{OK}{behind}")).await;
-        let house = House::at(upstream.address);
+        let house = TestProxy::at(upstream.address);
         let mut client = house.public().await;
         for _ in 0..5 {
             let answer = client.get("/", "").await;
@@ -262,7 +262,7 @@ async fn an_answer_that_is_shorter_than_it_says_is_cut_so_that_the_client_can_te
         ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n", "chunked\r\n"),
     ] {
         let upstream = Scripted::closing(answer).await;
-        let house = House::at(upstream.address);
+        let house = TestProxy::at(upstream.address);
         let mut client = house.public().await;
         client.ask("/", "").await;
         let all = client.read_to_end().await;
@@ -278,7 +278,7 @@ async fn an_answer_that_is_shorter_than_it_says_is_cut_so_that_the_client_can_te
 #[tokio::test]
 async fn an_old_client_can_tell_an_answer_that_was_cut_for_its_slowness() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = House::build()
+    let house = TestProxy::build()
         .with("[timeouts]\nupstream_stall = \"1s\"")
         .service("web", &[&blue], &[&green])
         .start();
@@ -295,7 +295,7 @@ async fn an_old_client_can_tell_an_answer_that_was_cut_for_its_slowness() {
 #[tokio::test]
 async fn an_answer_up_to_the_end_of_its_connection_is_whole() {
     let upstream = Scripted::closing("HTTP/1.0 200 OK\r\n\r\nall of it").await;
-    let house = House::at(upstream.address);
+    let house = TestProxy::at(upstream.address);
     let mut client = house.public().await;
     for _ in 0..3 {
         let answer = client.get("/", "").await;
@@ -311,7 +311,7 @@ async fn an_answer_up_to_the_end_of_its_connection_is_whole() {
 #[tokio::test]
 async fn an_old_client_keeps_its_connection_if_it_asks_for_that() {
     let upstream = Scripted::start(OK).await;
-    let house = House::at(upstream.address);
+    let house = TestProxy::at(upstream.address);
     let mut old = house.public().await;
     for _ in 0..3 {
         old.send("GET / HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\n\r\n").await;
@@ -332,7 +332,7 @@ async fn a_client_that_is_refused_while_it_sends_can_read_why() {
     let refusal =
         "HTTP/1.1 413 Content Too Large\r\nContent-Length: 4\r\nConnection: close\r\n\r\nmuch";
     let upstream = Scripted::closing(refusal).await;
-    let house = House::build()
+    let house = TestProxy::build()
         .service_of("web", "a.test", "/", &[upstream.address], &[upstream.address])
         .start();
     for (host, status, text) in [("a.test", 413, "much"), ("other", 404, "no service")] {
@@ -359,7 +359,7 @@ async fn a_client_that_is_refused_while_it_sends_can_read_why() {
 async fn a_client_can_read_an_early_answer_of_an_upstream_that_takes_no_more() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("a bound socket");
-    let house = House::build()
+    let house = TestProxy::build()
         .with("[timeouts]\nstall = \"1s\"")
         .service_of("web", "*", "/", &[address], &[address])
         .start();
@@ -383,7 +383,7 @@ async fn a_client_can_read_an_early_answer_of_an_upstream_that_takes_no_more() {
 #[tokio::test]
 async fn a_request_that_breaks_off_does_not_break_its_answer() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let house = House::at(listener.local_addr().expect("a bound socket"));
+    let house = TestProxy::at(listener.local_addr().expect("a bound socket"));
     let mut client = house.public().await;
     client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\nhalf").await;
     let mut upstream = next_request(&listener).await;
@@ -418,7 +418,7 @@ async fn next_request(listener: &TcpListener) -> TcpStream {
 #[tokio::test]
 async fn an_empty_line_behind_a_request_is_not_the_beginning_of_the_next() {
     let upstream = Scripted::start(OK).await;
-    let house = House::build()
+    let house = TestProxy::build()
         .with("[timeouts]\nhead = \"1s\"\nkeep_alive = \"60s\"")
         .service_of("web", "*", "/", &[upstream.address], &[upstream.address])
         .start();
@@ -437,7 +437,7 @@ async fn an_empty_line_behind_a_request_is_not_the_beginning_of_the_next() {
 #[tokio::test]
 async fn a_small_body_that_nobody_wanted_does_not_cost_the_connection() {
     let upstream = Scripted::start(OK).await;
-    let house = House::build()
+    let house = TestProxy::build()
         .service_of("web", "a.test", "/", &[upstream.address], &[upstream.address])
         .start();
     let mut client = house.public().await;
@@ -451,7 +451,7 @@ async fn a_small_body_that_nobody_wanted_does_not_cost_the_connection() {
 #[tokio::test]
 async fn the_rest_of_a_request_that_was_answered_early_still_goes_up() {
     let upstream = Scripted::start(OK).await;
-    let house = House::at(upstream.address);
+    let house = TestProxy::at(upstream.address);
     let mut client = house.public().await;
     client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nfirst").await;
     assert_eq!(client.answer().await.text(), "ok");
@@ -467,7 +467,7 @@ async fn the_rest_of_a_request_that_was_answered_early_still_goes_up() {
 #[tokio::test]
 async fn a_client_that_only_stops_sending_gets_its_answers() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = House::of(&blue, &green);
+    let house = TestProxy::of(&blue, &green);
     let mut client = house.public().await;
     let request = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
     client.send(request.repeat(3)).await;
@@ -480,7 +480,7 @@ async fn a_client_that_only_stops_sending_gets_its_answers() {
 #[tokio::test]
 async fn a_body_that_nobody_asks_for_is_asked_for_after_a_while() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = House::of(&blue, &green);
+    let house = TestProxy::of(&blue, &green);
     let mut client = house.public().await;
     // This upstream says neither yes nor no, as many do.
     let fields = "Host: a\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n";
@@ -499,7 +499,7 @@ async fn a_body_that_nobody_asks_for_is_asked_for_after_a_while() {
 #[tokio::test]
 async fn a_body_that_was_not_wanted_ends_the_connection_that_it_was_announced_on() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = House::of(&blue, &green);
+    let house = TestProxy::of(&blue, &green);
     let mut client = house.public().await;
     let fields = "Host: a\r\nContent-Length: 40\r\nExpect: 100-continue\r\n\r\n";
     client.send(format!("POST /refuse HTTP/1.1\r\n{fields}")).await;
@@ -516,7 +516,7 @@ async fn a_body_that_was_not_wanted_ends_the_connection_that_it_was_announced_on
 async fn an_expectation_is_passed_on_only_for_a_body_that_is_kept_back() {
     let refusal = "HTTP/1.1 417 Expectation Failed\r\nContent-Length: 2\r\n\r\nno";
     let upstream = Scripted::start(refusal).await;
-    let house = House::at(upstream.address);
+    let house = TestProxy::at(upstream.address);
     let head = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n";
     let mut impatient = house.public().await;
     impatient.send(format!("{head}body")).await;
@@ -524,7 +524,7 @@ async fn an_expectation_is_passed_on_only_for_a_body_that_is_kept_back() {
     upstream.wait_for("body").await;
     assert!(!upstream.take().contains("Expect"));
     let upstream = Scripted::start(refusal).await;
-    let house = House::build()
+    let house = TestProxy::build()
         .with("[timeouts]\nupstream_idle = \"5m\"")
         .service_of("web", "*", "/", &[upstream.address], &[upstream.address])
         .start();
@@ -540,7 +540,7 @@ async fn an_expectation_is_passed_on_only_for_a_body_that_is_kept_back() {
 async fn an_old_client_that_is_told_of_a_broken_answer_can_go_on() {
     let broken = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n";
     let upstream = Scripted::start(broken).await;
-    let house = House::at(upstream.address);
+    let house = TestProxy::at(upstream.address);
     let mut old = house.public().await;
     for _ in 0..2 {
         old.send("GET / HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\n\r\n").await;
@@ -553,7 +553,7 @@ async fn an_old_client_that_is_told_of_a_broken_answer_can_go_on() {
 #[tokio::test]
 async fn an_exchange_has_a_limit_if_one_is_set() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = House::build()
+    let house = TestProxy::build()
         .with("[timeouts]\nrequest = \"1s\"")
         .service("web", &[&blue], &[&green])
         .start();
@@ -570,7 +570,7 @@ async fn an_exchange_has_a_limit_if_one_is_set() {
 #[tokio::test]
 async fn what_is_refused_unread_is_counted_and_says_who_refused_it() {
     let upstream = Scripted::start(OK).await;
-    let house = House::at(upstream.address);
+    let house = TestProxy::at(upstream.address);
     let line = format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "x".repeat(9000));
     let field = format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "x".repeat(9000));
     for (request, status) in [("GET / HTTP/1.1\r\n\r\n", 400), (&line, 414), (&field, 431)] {
@@ -592,7 +592,7 @@ async fn the_limits_of_a_head_are_as_they_are_configured() {
     let upstream = Scripted::start(OK).await;
     let house = |limits: &str| {
         let address = upstream.address;
-        House::build().with(limits).service_of("web", "*", "/", &[address], &[]).start()
+        TestProxy::build().with(limits).service_of("web", "*", "/", &[address], &[]).start()
     };
     let narrow = house("limits.max_line = \"1KiB\"\nlimits.max_head = \"2KiB\"");
     let wide = house("limits.max_line = \"20KiB\"\nlimits.max_head = \"63KiB\"");
@@ -621,7 +621,7 @@ async fn the_limits_of_a_head_are_as_they_are_configured() {
 #[tokio::test]
 async fn a_client_that_sends_more_than_it_was_asked_is_answered_in_order() {
     let upstream = Scripted::start(OK).await;
-    let house = House::at(upstream.address);
+    let house = TestProxy::at(upstream.address);
     let mut client = house.public().await;
     // More than is read ahead while one of them is answered.
     let request = format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "x".repeat(1000));
@@ -639,7 +639,7 @@ async fn a_client_that_sends_more_than_it_was_asked_is_answered_in_order() {
 #[tokio::test]
 async fn an_answer_to_nobody_is_not_waited_for() {
     let upstream = Scripted::start("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nbegun").await;
-    let house = House::at(upstream.address);
+    let house = TestProxy::at(upstream.address);
     let mut client = Client::connect("127.0.0.2", house.public).await;
     client.ask("/", "").await;
     client.until("begun").await;

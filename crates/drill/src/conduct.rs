@@ -20,21 +20,21 @@ use super::{
     error::DrillError,
     load::sleep_until,
     options::Control,
-    record::{Drained, Flip, FlipEnd, Hearing, Inside, Kill, Trouble},
-    stage::{Arrived, Stage},
-    steps::{Deed, Line, Step, Whom},
-    subject::{Subject, configuration},
+    record::{Drained, EventGaps, Failure, Flip, FlipEnd, InFlightSample, Kill},
+    stage::{ArrivedRequests, Processes},
+    steps::{Action, ProcessName, ScriptLine, Step},
+    subject::{Target, configuration},
     times::Times,
 };
 use crate::{color::Color, sample::now_ns};
 
 /// Does the steps, and writes down what came of them.
-pub(super) struct Conductor {
+pub(super) struct ScenarioRunner {
     control: Control,
-    subject: Rc<Subject>,
+    subject: Rc<Target>,
     /// How long a stream takes.
     stream_time: u64,
-    stage: tokio::sync::Mutex<Stage>,
+    stage: tokio::sync::Mutex<Processes>,
     /// What is active, as far as we know.
     active: RefCell<Vec<Color>>,
     /// Whether the configuration is the other one of the two that are read in turn.
@@ -45,18 +45,18 @@ pub(super) struct Conductor {
     deaf: RefCell<Option<String>>,
     /// Ends what is done.
     halt: CancellationToken,
-    pub(super) notes: RefCell<Notes>,
+    pub(super) notes: RefCell<ScenarioLog>,
 }
 
 /// What was seen of the proxy itself.
 #[derive(Debug, Default)]
-pub(super) struct Notes {
+pub(super) struct ScenarioLog {
     pub(super) flips: Vec<Flip>,
     pub(super) drained: Vec<Drained>,
-    pub(super) hearing: Hearing,
+    pub(super) hearing: EventGaps,
     pub(super) kills: Vec<Kill>,
-    pub(super) inside: Vec<Inside>,
-    pub(super) troubles: Vec<Trouble>,
+    pub(super) inside: Vec<InFlightSample>,
+    pub(super) troubles: Vec<Failure>,
 }
 
 /// How long a change may take that nobody answered for, until it is known whether it was made.
@@ -79,12 +79,12 @@ fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
-impl Conductor {
+impl ScenarioRunner {
     pub(super) fn new(
         control: Control,
-        subject: Rc<Subject>,
+        subject: Rc<Target>,
         stream_time: Duration,
-        stage: Stage,
+        stage: Processes,
         active: Vec<Color>,
         halt: CancellationToken,
     ) -> Self {
@@ -106,13 +106,13 @@ impl Conductor {
     /// as long as the load counts. Changes wait for one another;
     /// processes come and go whatever is under way. Not to be dropped: what is under way would not be
     /// noted.
-    pub(super) async fn conduct(&self, lines: &[Line], times: Times) {
-        let is_process = |line: &&Line| matches!(line.step, Step::Process(..));
+    pub(super) async fn conduct(&self, lines: &[ScriptLine], times: Times) {
+        let is_process = |line: &&ScriptLine| matches!(line.step, Step::Process(..));
         let (processes, changes): (Vec<_>, Vec<_>) = lines.iter().partition(is_process);
         tokio::join!(self.take_turns(&processes, times), self.take_turns(&changes, times));
     }
 
-    async fn take_turns(&self, lines: &[&Line], times: Times) {
+    async fn take_turns(&self, lines: &[&ScriptLine], times: Times) {
         let mut turns: Vec<Turn> = lines.iter().map(|it| Turn::new(it, times)).collect();
         loop {
             turns.retain(Turn::is_coming);
@@ -192,7 +192,7 @@ impl Conductor {
     }
 
     fn trouble(&self, from: u64, text: String) {
-        self.notes.borrow_mut().troubles.push(Trouble { from, until: now_ns(), text });
+        self.notes.borrow_mut().troubles.push(Failure { from, until: now_ns(), text });
     }
 
     /// The other colors of these services, or of all.
@@ -237,29 +237,29 @@ impl Conductor {
         Ok(())
     }
 
-    async fn process(&self, deed: Deed, whom: &Whom) -> Result<(), DrillError> {
+    async fn process(&self, deed: Action, whom: &ProcessName) -> Result<(), DrillError> {
         match whom {
-            Whom::Proxy => {
-                if deed != Deed::Start {
+            ProcessName::Proxy => {
+                if deed != Action::Start {
                     let mut stage = self.stage.lock().await;
                     self.last_end.set(now_ns());
-                    stage.end_proxy(deed == Deed::Kill).await;
+                    stage.end_proxy(deed == Action::Kill).await;
                 }
-                if deed != Deed::Kill {
+                if deed != Action::Kill {
                     self.stage.lock().await.start_proxy()?;
                     self.subject.serves(&self.stage).await?;
                     let over = self.stage.lock().await.proxy_serves();
                     self.notes.borrow_mut().kills.extend(over);
                 }
             }
-            Whom::Endpoint(name, color, number) => {
+            ProcessName::Endpoint(name, color, number) => {
                 let service = self.subject.place(name);
                 let mut stage = self.stage.lock().await;
-                if deed != Deed::Start {
+                if deed != Action::Start {
                     let kill = stage.kill_app(service, *color, *number).await;
                     self.notes.borrow_mut().kills.extend(kill);
                 }
-                if deed != Deed::Kill {
+                if deed != Action::Kill {
                     let over = stage.start_app_again(service, *color, *number).await?;
                     self.notes.borrow_mut().kills.extend(over);
                 }
@@ -274,7 +274,7 @@ impl Conductor {
     }
 
     /// Ends all processes; returns what arrived at the applications, if the drill started any.
-    pub(super) async fn end(&self) -> Result<Option<Arrived>, DrillError> {
+    pub(super) async fn end(&self) -> Result<Option<ArrivedRequests>, DrillError> {
         let mut stage = self.stage.lock().await;
         let has_apps = stage.has_apps();
         let (arrived, open) = stage.end().await?;

@@ -28,7 +28,7 @@ pub(super) type Body = UnsyncBoxBody<Bytes, Infallible>;
 
 /// How a service is reached.
 #[derive(Clone, Debug)]
-pub(super) struct Door {
+pub(super) struct Connector {
     /// Where connections go.
     pub(super) address: SocketAddr,
     /// The host and port that are asked for.
@@ -46,14 +46,14 @@ pub(super) struct Door {
 
 /// The connections of one client of one service that wait for their next request.
 #[derive(Debug, Default)]
-pub(super) struct Idle {
+pub(super) struct IdleConnections {
     ones: RefCell<Vec<http1::SendRequest<Body>>>,
     twos: RefCell<Vec<http2::SendRequest<Body>>>,
 }
 
 /// What an answer came on, to be given back when it has been read.
 #[derive(Debug)]
-pub(super) enum Lent {
+pub(super) enum ResponseConnection {
     One(http1::SendRequest<Body>),
     /// Others use it at the same time.
     Shared,
@@ -62,9 +62,9 @@ pub(super) enum Lent {
 /// Connections of HTTP/2 that each thread has to each service.
 const SESSIONS: usize = 4;
 
-// === impl Door ===
+// === impl Connector ===
 
-impl Door {
+impl Connector {
     /// The head of a request, as its protocol wants it.
     pub(super) fn request(&self, method: &str, path: &str) -> http::request::Builder {
         let Self { authority, prefix, protocol, tls, .. } = self;
@@ -85,9 +85,9 @@ impl Door {
     /// its answer. A request that certainly never left is sent again on a new connection.
     pub(super) async fn ask(
         &self,
-        idle: &Idle,
+        idle: &IdleConnections,
         request: Request<Body>,
-    ) -> Result<(Response<Incoming>, Lent), Outcome> {
+    ) -> Result<(Response<Incoming>, ResponseConnection), Outcome> {
         match self.protocol {
             Protocol::Http1 => self.ask_one(idle, request).await,
             Protocol::H2 => self.ask_two(idle, request).await,
@@ -96,16 +96,16 @@ impl Door {
 
     async fn ask_one(
         &self,
-        idle: &Idle,
+        idle: &IdleConnections,
         mut request: Request<Body>,
-    ) -> Result<(Response<Incoming>, Lent), Outcome> {
+    ) -> Result<(Response<Incoming>, ResponseConnection), Outcome> {
         loop {
             let (mut sender, is_new) = match self.take(idle).await {
                 Some(sender) => (sender, false),
                 None => (self.open().await?, true),
             };
             match sender.try_send_request(request).await {
-                Ok(answer) => return Ok((answer, Lent::One(sender))),
+                Ok(answer) => return Ok((answer, ResponseConnection::One(sender))),
                 Err(mut error) => match error.take_message() {
                     Some(message) if !is_new => request = message,
                     _ => return Err(Outcome::Unanswered),
@@ -116,9 +116,9 @@ impl Door {
 
     async fn ask_two(
         &self,
-        idle: &Idle,
+        idle: &IdleConnections,
         mut request: Request<Body>,
-    ) -> Result<(Response<Incoming>, Lent), Outcome> {
+    ) -> Result<(Response<Incoming>, ResponseConnection), Outcome> {
         loop {
             let (mut sender, is_new) = match self.share(idle) {
                 Some(sender) => (sender, false),
@@ -143,7 +143,7 @@ impl Door {
                 continue;
             }
             match sender.try_send_request(request).await {
-                Ok(answer) => return Ok((answer, Lent::Shared)),
+                Ok(answer) => return Ok((answer, ResponseConnection::Shared)),
                 Err(mut error) => match error.take_message() {
                     Some(message) if !is_new => request = message,
                     _ => return Err(Outcome::Unanswered),
@@ -162,7 +162,7 @@ impl Door {
         Ok(sender)
     }
 
-    async fn take(&self, idle: &Idle) -> Option<http1::SendRequest<Body>> {
+    async fn take(&self, idle: &IdleConnections) -> Option<http1::SendRequest<Body>> {
         loop {
             let mut sender = idle.ones.borrow_mut().pop()?;
             // Fails for one that was closed meanwhile.
@@ -173,7 +173,7 @@ impl Door {
     }
 
     /// One of the sessions, if there are enough of them.
-    fn share(&self, idle: &Idle) -> Option<http2::SendRequest<Body>> {
+    fn share(&self, idle: &IdleConnections) -> Option<http2::SendRequest<Body>> {
         let mut sessions = idle.twos.borrow_mut();
         sessions.retain(|it| !it.is_closed());
         if self.is_fresh || sessions.len() < SESSIONS {
@@ -217,10 +217,10 @@ fn outcome_of(error: &io::Error) -> Outcome {
     }
 }
 
-impl Idle {
+impl IdleConnections {
     /// Takes back what an answer came on, once it was read to its end.
-    pub(super) fn give_back(&self, lent: Lent, door: &Door) {
-        if let Lent::One(sender) = lent
+    pub(super) fn give_back(&self, lent: ResponseConnection, door: &Connector) {
+        if let ResponseConnection::One(sender) = lent
             && !door.is_fresh
         {
             self.ones.borrow_mut().push(sender);

@@ -51,12 +51,15 @@ pub use self::{
     check::{Finding, Promise, Verdict, Violation, register},
     color::{Color, ParseColorError},
     error::DrillError,
-    options::{Control, Mix, Options, Pace, Service, Speed, Subject as SubjectOptions, Upstream},
+    options::{
+        Control, LoadMode, LoadSpec, Mix, Options, Service, TargetOptions as SubjectOptions,
+        Upstream,
+    },
     program::Program,
     progress::spinner,
     protocol::Protocol,
     record::{Kind, Outcome},
     report::Report,
     run::run,
-    steps::{Line, Step, When, parse_time},
+    steps::{ScriptLine, Step, When, parse_time},
 };

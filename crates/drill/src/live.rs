@@ -7,7 +7,7 @@ use crate::color::Color;
 
 /// Counters of the requests that have ended.
 #[derive(Debug, Default)]
-pub(super) struct Live {
+pub(super) struct LiveCounters {
     /// Requests that are over.
     pub(super) done: AtomicU64,
     /// Of these, the ones that did not end as they should.
@@ -17,9 +17,9 @@ pub(super) struct Live {
     pub(super) green: AtomicU64,
 }
 
-// === impl Live ===
+// === impl LiveCounters ===
 
-impl Live {
+impl LiveCounters {
     /// Counts a request that has ended.
     pub(super) fn count(&self, request: &Request) {
         self.done.fetch_add(1, Relaxed);

@@ -18,16 +18,16 @@ use tokio::{
 };
 
 use super::{
-    live::Live,
-    options::{Mix, Pace},
+    live::LiveCounters,
+    options::{LoadMode, Mix},
     record::{Kind, Outcome, Request},
-    traffic::{Clients, Entrance, Sizes},
+    traffic::{ServiceAddresses, Sizes, ThreadClients},
 };
 use crate::sample::now_ns;
 
 /// What is to be asked.
 #[derive(Clone, Debug)]
-pub(super) struct Order {
+pub(super) struct LoadPlan {
     pub(super) mix: Mix,
     pub(super) sizes: Sizes,
     pub(super) threads: usize,
@@ -44,10 +44,10 @@ pub(super) struct Load {
 }
 
 /// What one thread does.
-struct Shift {
+struct LoadThread {
     thread: usize,
-    order: Order,
-    pace: Pace,
+    order: LoadPlan,
+    pace: LoadMode,
     from: u64,
     until: u64,
     stop: Arc<AtomicBool>,
@@ -75,11 +75,11 @@ impl Load {
     /// Starts to ask at `from`, and to stop asking at `until`, both of [`now_ns`]. Each thread has clients
     /// of every one of `entrances`.
     pub(super) fn start(
-        order: &Order,
-        pace: Pace,
+        order: &LoadPlan,
+        pace: LoadMode,
         (from, until): (u64, u64),
-        entrances: impl Fn() -> Vec<Entrance>,
-        live: &Arc<Live>,
+        entrances: impl Fn() -> Vec<ServiceAddresses>,
+        live: &Arc<LiveCounters>,
     ) -> io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let left =
@@ -87,7 +87,7 @@ impl Load {
         let mut threads = Vec::new();
         for thread in 0..order.threads {
             let (entrances, live) = (entrances(), Arc::clone(live));
-            let shift = Shift {
+            let shift = LoadThread {
                 thread,
                 order: order.clone(),
                 pace,
@@ -124,20 +124,24 @@ impl Load {
     }
 }
 
-// === impl Shift ===
+// === impl LoadThread ===
 
-impl Shift {
-    fn work(self, entrances: Vec<Entrance>, live: Arc<Live>) -> io::Result<Vec<Request>> {
-        let Order { sizes, seed, .. } = self.order;
+impl LoadThread {
+    fn work(
+        self,
+        entrances: Vec<ServiceAddresses>,
+        live: Arc<LiveCounters>,
+    ) -> io::Result<Vec<Request>> {
+        let LoadPlan { sizes, seed, .. } = self.order;
         let thread = self.thread as u64;
-        let clients = Clients::new(thread, entrances, sizes, seed, live);
+        let clients = ThreadClients::new(thread, entrances, sizes, seed, live);
         let clients = Rc::new(clients);
         let runtime =
             Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
         runtime.block_on(async {
             match self.pace {
-                Pace::Rate(rate) => self.keep_rate(rate, &clients).await,
-                Pace::Clients(count) => self.one_after_the_other(count, &clients).await,
+                LoadMode::Rate(rate) => self.keep_rate(rate, &clients).await,
+                LoadMode::ThreadClients(count) => self.one_after_the_other(count, &clients).await,
             }
         });
         Ok(clients.seen.take())
@@ -145,7 +149,7 @@ impl Shift {
 
     /// Asks at even intervals, whether answers come or not, so that what a slow answer holds up is counted
     /// as late and not left out.
-    async fn keep_rate(&self, rate: f64, clients: &Rc<Clients>) {
+    async fn keep_rate(&self, rate: f64, clients: &Rc<ThreadClients>) {
         let mut random = fastrand::Rng::with_seed(self.order.seed ^ !(self.thread as u64));
         let mut tasks = JoinSet::new();
         let interval = 1e9 / rate;
@@ -172,7 +176,7 @@ impl Shift {
         while tasks.join_next().await.is_some() {}
     }
 
-    async fn one_after_the_other(&self, count: usize, clients: &Rc<Clients>) {
+    async fn one_after_the_other(&self, count: usize, clients: &Rc<ThreadClients>) {
         let threads = self.order.threads;
         let own = count / threads + usize::from(self.thread < count % threads);
         let mut tasks = JoinSet::new();
@@ -217,12 +221,12 @@ pub(super) async fn sleep_until(at: u64) {
 ///
 /// If a request fails that nothing is too much for.
 pub(super) async fn capacity(
-    order: &Order,
-    entrances: impl Fn() -> Vec<Entrance>,
+    order: &LoadPlan,
+    entrances: impl Fn() -> Vec<ServiceAddresses>,
 ) -> io::Result<f64> {
     let trial = async |mix: &Mix, pace, time: Duration| {
-        let live = Arc::new(Live::default());
-        let order = Order { mix: mix.clone(), count: None, ..order.clone() };
+        let live = Arc::new(LiveCounters::default());
+        let order = LoadPlan { mix: mix.clone(), count: None, ..order.clone() };
         let from = now_ns();
         let until = from + u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         let load = Load::start(&order, pace, (from, until), &entrances, &live)?;
@@ -233,7 +237,7 @@ pub(super) async fn capacity(
         let seen = load.finish()?.into_iter().filter(|it| it.due > (from + until) / 2);
         Ok::<Vec<Request>, io::Error>(seen.collect())
     };
-    let short = trial(&Mix::only(Kind::Short), Pace::Clients(32), TRIAL).await?;
+    let short = trial(&Mix::only(Kind::Short), LoadMode::ThreadClients(32), TRIAL).await?;
     let bad = short.iter().find(|it| it.outcome != Outcome::Whole);
     let trouble = match bad {
         Some(Request { outcome, .. }) => Some(outcome.to_string()),
@@ -246,7 +250,8 @@ pub(super) async fn capacity(
     let mut rate = short.len() as f64 / (TRIAL.as_secs_f64() / 2.0) / 32.0;
     for _ in 0..TRIALS_MAX {
         let tried = rate * 1.5;
-        let seen = trial(&order.mix, Pace::Rate(tried), TRIAL + order.sizes.stream_time).await?;
+        let seen =
+            trial(&order.mix, LoadMode::Rate(tried), TRIAL + order.sizes.stream_time).await?;
         if !is_at_ease(&seen) {
             break;
         }

@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand};
 use flipgate_api::terminal::print_error;
 use flipgate_drill::{
     Program,
-    command::{DrillCommand, Failure, SampleCommand, examples},
+    command::{CommandError, DrillCommand, SampleCommand, examples},
 };
 
 #[global_allocator]
@@ -60,7 +60,7 @@ fn main() -> ExitCode {
     };
     match done {
         Ok(code) => ExitCode::from(code),
-        Err(Failure { code, text }) => {
+        Err(CommandError { code, text }) => {
             let style = anstyle::AnsiColor::Red.on_default().bold();
             if !text.is_empty() {
                 print_error(format_args!("{style}error{style:#}: {text}"));
@@ -71,11 +71,11 @@ fn main() -> ExitCode {
 }
 
 /// The Flipgate that `--demo` starts.
-fn find(given: Option<PathBuf>) -> Result<Program, Failure> {
+fn find(given: Option<PathBuf>) -> Result<Program, CommandError> {
     match given {
         Some(path) => Ok(Program::at(path)),
         None => Program::find("flipgate").ok_or_else(|| {
-            Failure::usage(
+            CommandError::usage(
                 "--demo starts Flipgate, but there is no program `flipgate` beside this one or in PATH\n  \
                  Install it with `cargo install --path .` in Flipgate's folder, or say where it is with \
                  --flipgate PATH.",

@@ -5,14 +5,14 @@ use std::{net::IpAddr, net::SocketAddr, path::PathBuf, str::FromStr, time::Durat
 use flipgate_api::Caller;
 use http::Uri;
 
-use super::{program::Program, record::Kind, steps::Line};
+use super::{program::Program, record::Kind, steps::ScriptLine};
 use crate::{color::Color, protocol::Protocol};
 
 /// What a drill is told to do.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// What is put to the test.
-    pub subject: Subject,
+    pub subject: TargetOptions,
     /// How colors are flipped.
     pub control: Control,
     /// Runs the sample application by `PROGRAM sample …`, as a
@@ -23,7 +23,7 @@ pub struct Options {
     /// A command that is the proxy, started and ended by the drill.
     pub proxy: Option<String>,
     /// How often who asks.
-    pub pace: Speed,
+    pub pace: LoadSpec,
     /// What is asked for.
     pub mix: Option<Mix>,
     /// How the proxy is spoken to.
@@ -55,7 +55,7 @@ pub struct Options {
     /// Bytes of an upload.
     pub upload_bytes: u64,
     /// What is done meanwhile.
-    pub steps: Vec<Line>,
+    pub steps: Vec<ScriptLine>,
     /// Chooses among what is random.
     pub seed: u64,
     /// Whether nothing is said but the JSON.
@@ -64,7 +64,7 @@ pub struct Options {
 
 /// What is put to the test.
 #[derive(Clone, Debug)]
-pub enum Subject {
+pub enum TargetOptions {
     /// What listens at URLs.
     Given(Vec<Service>),
     /// A Flipgate of our own, as a process, in front of sample applications.
@@ -111,20 +111,20 @@ pub struct Upstream {
 
 /// How often who asks, as it is written.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Speed {
+pub enum LoadSpec {
     /// So.
-    Pace(Pace),
+    LoadMode(LoadMode),
     /// At a share of what can be done at most, which is measured first.
     Share(f64),
 }
 
 /// How often who asks.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Pace {
+pub enum LoadMode {
     /// So many requests a second, whatever the answers do.
     Rate(f64),
     /// So many clients, each of which asks when it has its answer.
-    Clients(usize),
+    ThreadClients(usize),
 }
 
 /// What is asked for, by weight.
@@ -154,9 +154,10 @@ impl Mix {
     /// with pairs where there are several services.
     #[must_use]
     pub fn of_demo(services: usize) -> Self {
-        use Kind::{Download, Pair, Preview, Short, Sse, Upload, Wish, Ws};
+        use Kind::{Download, Pair, Preview, RefusedPreview, Short, Sse, Upload, Ws};
         let short = if services > 1 { [(Short, 66), (Pair, 20)] } else { [(Short, 86), (Pair, 0)] };
-        let others = [(Download, 2), (Upload, 2), (Ws, 2), (Sse, 2), (Wish, 3), (Preview, 3)];
+        let others =
+            [(Download, 2), (Upload, 2), (Ws, 2), (Sse, 2), (RefusedPreview, 3), (Preview, 3)];
         Self(short.into_iter().chain(others).collect())
     }
 
@@ -219,9 +220,9 @@ impl std::fmt::Display for Mix {
     }
 }
 
-// === impl Speed ===
+// === impl LoadSpec ===
 
-impl FromStr for Speed {
+impl FromStr for LoadSpec {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -233,7 +234,7 @@ impl FromStr for Speed {
             return share.map(|it| Self::Share(it / 100.0)).ok_or_else(wrong);
         }
         let rate = text.parse::<f64>().ok().filter(|it| *it > 0.0 && *it <= RATE_MAX);
-        rate.map(|it| Self::Pace(Pace::Rate(it))).ok_or_else(wrong)
+        rate.map(|it| Self::LoadMode(LoadMode::Rate(it))).ok_or_else(wrong)
     }
 }
 
@@ -308,10 +309,10 @@ mod tests {
 
     #[test]
     fn a_speed_is_a_rate_or_a_share() {
-        assert_eq!("500".parse(), Ok(Speed::Pace(Pace::Rate(500.0))));
-        assert_eq!("50%".parse(), Ok(Speed::Share(0.5)));
+        assert_eq!("500".parse(), Ok(LoadSpec::LoadMode(LoadMode::Rate(500.0))));
+        assert_eq!("50%".parse(), Ok(LoadSpec::Share(0.5)));
         for bad in ["", "0", "-1", "0%", "101%", "nan", "inf", "1e9"] {
-            assert!(bad.parse::<Speed>().is_err(), "{bad}");
+            assert!(bad.parse::<LoadSpec>().is_err(), "{bad}");
         }
     }
 

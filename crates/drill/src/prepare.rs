@@ -4,24 +4,24 @@ use flipgate_api::Caller;
 
 use super::{
     error::DrillError,
-    load::Order,
-    options::{Control, Mix, Options, Subject as SubjectOptions, Upstream},
+    load::LoadPlan,
+    options::{Control, Mix, Options, TargetOptions as SubjectOptions, Upstream},
     program::Program,
-    stage::Stage,
-    steps::{Line, Step, Whom},
-    subject::Subject,
+    stage::Processes,
+    steps::{ProcessName, ScriptLine, Step},
+    subject::Target,
     times::Times,
     traffic::Sizes,
 };
 use crate::color::Color;
 
 /// Starts what is ours, but for the proxy, and finds what is not.
-pub(super) async fn set_up(options: &Options, stage: &mut Stage) -> Result<Subject, DrillError> {
+pub(super) async fn set_up(options: &Options, stage: &mut Processes) -> Result<Target, DrillError> {
     let subject = match &options.subject {
         SubjectOptions::Demo { services, endpoints, flipgate } => {
-            Subject::demo(stage, *services, *endpoints, flipgate, options).await?
+            Target::demo(stage, *services, *endpoints, flipgate, options).await?
         }
-        SubjectOptions::Given(services) => Subject::given(services, options).await?,
+        SubjectOptions::Given(services) => Target::given(services, options).await?,
     };
     for Upstream { service, color, address } in &options.upstreams {
         if !subject.names().contains(service) {
@@ -44,8 +44,8 @@ pub(super) async fn set_up(options: &Options, stage: &mut Stage) -> Result<Subje
 pub(super) fn check_steps(
     options: &Options,
     control: &Control,
-    subject: &Subject,
-    stage: &Stage,
+    subject: &Target,
+    stage: &Processes,
 ) -> Result<(), DrillError> {
     let usage = |text: String| Err(DrillError::Usage(text));
     let known = |name: &String| match subject.names().contains(name) {
@@ -54,7 +54,7 @@ pub(super) fn check_steps(
     };
     let is_for_all = matches!(control, Control::Command(it) if !it.contains("{service}"));
     let times = Times::of(options);
-    for Line { step, when } in &options.steps {
+    for ScriptLine { step, when } in &options.steps {
         if !times.are_for(*when) {
             return usage(format!(
                 "a step of {when} is never due: the load counts for {:?}",
@@ -91,11 +91,11 @@ pub(super) fn check_steps(
                 }
             }
             Step::Reload => {}
-            Step::Process(_, Whom::Proxy) if !stage.has_proxy() => {
+            Step::Process(_, ProcessName::Proxy) if !stage.has_proxy() => {
                 return usage("the drill did not start the proxy: use --proxy COMMAND".to_owned());
             }
-            Step::Process(_, Whom::Proxy) => {}
-            Step::Process(_, Whom::Endpoint(name, color, number)) => {
+            Step::Process(_, ProcessName::Proxy) => {}
+            Step::Process(_, ProcessName::Endpoint(name, color, number)) => {
                 known(name)?;
                 if !stage.has_endpoint(subject.place(name), *color, *number) {
                     return usage(format!("{name}.{color}.{number}: the drill did not start it"));
@@ -116,7 +116,7 @@ pub(super) fn check_steps(
 /// Whether a command can say what is to be flipped: one that is not told which service is for all of them.
 pub(super) fn check_command(
     control: &Control,
-    subject: &Subject,
+    subject: &Target,
     active: &[Color],
 ) -> Result<(), DrillError> {
     let Control::Command(command) = control else { return Ok(()) };
@@ -134,7 +134,7 @@ pub(super) fn check_command(
 }
 
 /// The active color of each service, as Flipgate says.
-pub(super) async fn active(caller: &Caller, subject: &Subject) -> Result<Vec<Color>, DrillError> {
+pub(super) async fn active(caller: &Caller, subject: &Target) -> Result<Vec<Color>, DrillError> {
     let status = caller.status().await?;
     let of = |name: &String| {
         let service = status.services.get(name).ok_or_else(|| {
@@ -149,12 +149,12 @@ pub(super) async fn active(caller: &Caller, subject: &Subject) -> Result<Vec<Col
     subject.names().iter().map(of).collect()
 }
 
-pub(super) fn order(options: &Options, subject: &Subject) -> Order {
+pub(super) fn order(options: &Options, subject: &Target) -> LoadPlan {
     let mix = options.mix.clone().unwrap_or_else(|| match subject.demo {
         Some(_) => Mix::of_demo(subject.names().len()),
         None => Mix::usual(),
     });
-    Order {
+    LoadPlan {
         mix,
         sizes: Sizes {
             download_bytes: options.download_bytes,

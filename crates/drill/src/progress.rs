@@ -9,7 +9,7 @@ use std::{
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::live::Live;
+use super::live::LiveCounters;
 use crate::sample::now_ns;
 
 /// The line.
@@ -44,7 +44,7 @@ impl Progress {
         self.bar.set_message(text);
     }
 
-    pub(super) fn show(&self, live: &Live, flips: usize, from: u64, until: u64) {
+    pub(super) fn show(&self, live: &LiveCounters, flips: usize, from: u64, until: u64) {
         let done = live.done.load(Relaxed);
         let (now, last) = (Instant::now(), self.last.get());
         let rate = match last {

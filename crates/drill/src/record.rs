@@ -24,7 +24,7 @@ pub enum Kind {
     /// Server-sent events over a time.
     Sse,
     /// A short one of the public that wishes for a color, which must not be granted.
-    Wish,
+    RefusedPreview,
     /// A short one of a tester that wishes for a color, which must be granted.
     Preview,
 }
@@ -145,7 +145,7 @@ pub(crate) struct Unnumbered {
 
 /// How well the drill itself could hear.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Hearing {
+pub(crate) struct EventGaps {
     /// From when until when it did not hear what the proxy tells, or only a part of it.
     pub deaf: Vec<(u64, u64)>,
     /// When it was on time again after it had not been, and by how much it was late.
@@ -183,7 +183,7 @@ pub(crate) enum Victim {
 
 /// How many are inside of a color at a moment.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Inside {
+pub(crate) struct InFlightSample {
     /// When.
     pub at: u64,
     /// The service.
@@ -198,7 +198,7 @@ pub(crate) struct Inside {
 
 /// Something that went wrong beside requests and flips.
 #[derive(Clone, Debug)]
-pub(crate) struct Trouble {
+pub(crate) struct Failure {
     /// When what went wrong was begun.
     pub from: u64,
     /// When it had gone wrong.
@@ -225,11 +225,11 @@ pub(crate) struct History {
     /// What was told of drains, in order. `None` if the proxy does not tell.
     pub drained: Option<Vec<Drained>>,
     /// How well this was heard.
-    pub hearing: Hearing,
+    pub hearing: EventGaps,
     /// What was broken on purpose.
     pub kills: Vec<Kill>,
     /// Who was inside, looked at now and then.
-    pub inside: Vec<Inside>,
+    pub inside: Vec<InFlightSample>,
     /// The applications that the drill has started: where each belongs.
     pub instances: BTreeMap<u16, (u8, Color)>,
     /// Every number that reached one of these, as often as it did. `None` if nobody counted.
@@ -241,7 +241,7 @@ pub(crate) struct History {
     /// Why it ended before its time, if it did.
     pub cut_short: Option<String>,
     /// What went wrong beside requests and flips: processes that did not start, calls that failed.
-    pub troubles: Vec<Trouble>,
+    pub troubles: Vec<Failure>,
 }
 
 // === impl Request ===
@@ -254,9 +254,9 @@ impl Request {
     }
 }
 
-// === impl Hearing ===
+// === impl EventGaps ===
 
-impl Hearing {
+impl EventGaps {
     /// By how much the drill was late at most at some time of these.
     pub(crate) fn lag(&self, from: u64, until: u64) -> u64 {
         // They are in order and do not overlap.
@@ -282,7 +282,7 @@ impl Kind {
         Self::Upload,
         Self::Ws,
         Self::Sse,
-        Self::Wish,
+        Self::RefusedPreview,
         Self::Preview,
     ];
 
@@ -296,7 +296,7 @@ impl Kind {
             Self::Upload => "upload",
             Self::Ws => "ws",
             Self::Sse => "sse",
-            Self::Wish => "wish",
+            Self::RefusedPreview => "wish",
             Self::Preview => "preview",
         }
     }

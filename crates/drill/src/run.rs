@@ -11,16 +11,16 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    conduct::{Conductor, Notes},
+    conduct::{ScenarioLog, ScenarioRunner},
     error::DrillError,
-    live::Live,
+    live::LiveCounters,
     load::{Load, REMEMBERED_MAX, capacity},
-    options::{Control, Options, Pace, Speed},
+    options::{Control, LoadMode, LoadSpec, Options},
     prepare::{active, check_command, check_steps, order, set_up},
     progress::Progress,
-    record::{History, Kind, Trouble},
+    record::{Failure, History, Kind},
     report::Report,
-    stage::{Arrived, Stage},
+    stage::{ArrivedRequests, Processes},
     steps::Step,
     times::Times,
 };
@@ -61,7 +61,7 @@ pub fn run(options: &Options) -> Result<Report, DrillError> {
 
 /// Cancelled by `stop`, it reports what was seen until then. Dropped, it ends what it has started.
 async fn drill(options: &Options, stop: &CancellationToken) -> Result<Report, DrillError> {
-    let mut stage = Stage::new(options.sample.clone())?;
+    let mut stage = Processes::new(options.sample.clone())?;
     let progress = Progress::new(options.is_quiet);
     let preparing = async {
         let subject = Rc::new(set_up(options, &mut stage).await?);
@@ -83,10 +83,10 @@ async fn drill(options: &Options, stop: &CancellationToken) -> Result<Report, Dr
         let mut stage = stage.into_inner();
         let order = order(options, &subject);
         let pace = match options.pace {
-            Speed::Pace(pace) => pace,
-            Speed::Share(share) => {
+            LoadSpec::LoadMode(pace) => pace,
+            LoadSpec::Share(share) => {
                 progress.say("measuring what can be done at most");
-                Pace::Rate(capacity(&order, || subject.entrances()).await? * share)
+                LoadMode::Rate(capacity(&order, || subject.entrances()).await? * share)
             }
         };
         if let Some(ended) = stage.proxy_ended() {
@@ -100,13 +100,13 @@ async fn drill(options: &Options, stop: &CancellationToken) -> Result<Report, Dr
     };
     let (stage, subject, control, active, order, pace) = prepared;
     let times = Times::of(options);
-    let live = Arc::new(Live::default());
+    let live = Arc::new(LiveCounters::default());
     let span = (times.from, times.until);
     let load = Load::start(&order, pace, span, || subject.entrances(), &live)?;
     let (halt, done) = (CancellationToken::new(), CancellationToken::new());
     let (subject_of, stream_time) = (Rc::clone(&subject), options.stream_time);
     let conductor =
-        Conductor::new(control, subject_of, stream_time, stage, active.clone(), halt.clone());
+        ScenarioRunner::new(control, subject_of, stream_time, stage, active.clone(), halt.clone());
     let main = async {
         let watching = async {
             watch(&load, &live, &conductor, &progress, times, stop).await;
@@ -119,7 +119,7 @@ async fn drill(options: &Options, stop: &CancellationToken) -> Result<Report, Dr
     tokio::join!(main, conductor.listen(&done), conductor.look(&done), conductor.tick(&done));
     let mut requests = load.finish()?;
     let (arrived, unnumbered) = match conductor.end().await? {
-        Some(Arrived { numbers, unnumbered }) => (Some(numbers), unnumbered),
+        Some(ArrivedRequests { numbers, unnumbered }) => (Some(numbers), unnumbered),
         None => (None, Vec::new()),
     };
     let instances = conductor.instances().await;
@@ -133,11 +133,12 @@ async fn drill(options: &Options, stop: &CancellationToken) -> Result<Report, Dr
         }
     }
     let tells = conductor.tells_of_drains();
-    let Notes { flips, drained, hearing, kills, inside, mut troubles } = conductor.notes.take();
+    let ScenarioLog { flips, drained, hearing, kills, inside, mut troubles } =
+        conductor.notes.take();
     if requests.len() as u64 >= REMEMBERED_MAX {
         let text =
             format!("the load ended early: {REMEMBERED_MAX} requests are all that is remembered");
-        troubles.push(Trouble { from: times.until, until: times.until, text });
+        troubles.push(Failure { from: times.until, until: times.until, text });
     }
     let is_to_flip =
         options.steps.iter().any(|it| matches!(it.step, Step::Flip(_) | Step::Promote(_)));
@@ -174,8 +175,8 @@ async fn drill(options: &Options, stop: &CancellationToken) -> Result<Report, Dr
 /// Shows what is going on until the load is over.
 async fn watch(
     load: &Load,
-    live: &Live,
-    conductor: &Conductor,
+    live: &LiveCounters,
+    conductor: &ScenarioRunner,
     progress: &Progress,
     times: Times,
     stop: &CancellationToken,

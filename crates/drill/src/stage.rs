@@ -30,7 +30,7 @@ use crate::{
 
 /// The processes of a drill.
 #[derive(Debug)]
-pub(super) struct Stage {
+pub(super) struct Processes {
     folder: TempDir,
     /// Runs a sample application.
     sample: Program,
@@ -66,7 +66,7 @@ struct Proxy {
 
 /// What reached the applications.
 #[derive(Debug, Default)]
-pub(super) struct Arrived {
+pub(super) struct ArrivedRequests {
     /// Every number, as often as it did.
     pub(super) numbers: Vec<u64>,
     /// Requests without one.
@@ -82,7 +82,7 @@ const RECOVERY: u64 = 3_000_000_000;
 /// How long a process may take to begin or to end.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-impl Stage {
+impl Processes {
     /// An empty stage, whose sample applications are processes of the program `sample`.
     pub(super) fn new(sample: Program) -> io::Result<Self> {
         Ok(Self {
@@ -132,7 +132,7 @@ impl Stage {
     }
 
     /// Starts as many fresh applications as a color has, and returns where they listen. They take the
-    /// place of the others with [`Stage::replace`].
+    /// place of the others with [`Processes::replace`].
     pub(super) async fn prepare(
         &mut self,
         service: u8,
@@ -149,7 +149,7 @@ impl Stage {
     }
 
     /// Has what was prepared take the place of what a color had, which goes on until
-    /// [`Stage::dismiss`]; or else ends it. Returns what kills of the color have explained.
+    /// [`Processes::dismiss`]; or else ends it. Returns what kills of the color have explained.
     pub(super) async fn replace(&mut self, service: u8, color: Color, is_taken: bool) -> Vec<Kill> {
         let fresh = take_of(&mut self.coming, service, color);
         if !is_taken {
@@ -265,7 +265,7 @@ impl Stage {
     }
 
     /// Ends the proxy with SIGKILL, or else as an operator would. What comes of it is explained until
-    /// [`Stage::proxy_serves`].
+    /// [`Processes::proxy_serves`].
     pub(super) async fn end_proxy(&mut self, is_kill: bool) {
         let Some(mut child) = self.proxy.as_mut().and_then(|it| it.child.take()) else { return };
         let kill = Kill { victim: Victim::Proxy, from: now_ns(), until: u64::MAX };
@@ -341,7 +341,7 @@ impl Stage {
 
     /// Ends everything, and returns what arrived at the applications, and the kills whose consequences were
     /// never over.
-    pub(super) async fn end(&mut self) -> Result<(Arrived, Vec<Kill>), DrillError> {
+    pub(super) async fn end(&mut self) -> Result<(ArrivedRequests, Vec<Kill>), DrillError> {
         if let Some(proxy) = &mut self.proxy {
             end(proxy.child.take()).await;
         }
@@ -351,7 +351,7 @@ impl Stage {
                 let _ = child.wait().await;
             }
         }
-        let mut arrived = Arrived::default();
+        let mut arrived = ArrivedRequests::default();
         for &instance in self.instances.keys() {
             match read_journal(&self.folder().join(format!("arrived-{instance}"))) {
                 Ok(journal) => journal.iter().for_each(|it| match it.number {

@@ -21,7 +21,7 @@ use crate::color::Color;
 
 /// A line.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Line {
+pub struct ScriptLine {
     /// When.
     pub when: When,
     /// What.
@@ -51,12 +51,12 @@ pub enum Step {
     /// The configuration is read again.
     Reload,
     /// A process ends or begins.
-    Process(Deed, Whom),
+    Process(Action, ProcessName),
 }
 
 /// What is done to a process.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Deed {
+pub enum Action {
     /// SIGKILL.
     Kill,
     /// It begins again, where it was.
@@ -67,7 +67,7 @@ pub enum Deed {
 
 /// A process.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Whom {
+pub enum ProcessName {
     /// The proxy.
     Proxy,
     /// An endpoint of a color of a service; the first one is 1.
@@ -86,7 +86,7 @@ impl fmt::Display for When {
 /// The shortest time between two turns of a step.
 const EVERY_MIN: Duration = Duration::from_millis(1);
 
-impl Line {
+impl ScriptLine {
     /// The steps of a file.
     ///
     /// # Errors
@@ -110,7 +110,7 @@ impl Line {
     }
 }
 
-impl FromStr for Line {
+impl FromStr for ScriptLine {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -151,9 +151,9 @@ fn step(words: &[&str]) -> Result<Step, String> {
             Step::Replace(service.to_owned(), color_of(color)?)
         }
         ["reload"] => Step::Reload,
-        ["kill", whom] => Step::Process(Deed::Kill, whom_of(whom)?),
-        ["start", whom] => Step::Process(Deed::Start, whom_of(whom)?),
-        ["restart", whom] => Step::Process(Deed::Restart, whom_of(whom)?),
+        ["kill", whom] => Step::Process(Action::Kill, whom_of(whom)?),
+        ["start", whom] => Step::Process(Action::Start, whom_of(whom)?),
+        ["restart", whom] => Step::Process(Action::Restart, whom_of(whom)?),
         _ => {
             return Err(format!(
                 "`{}`: a step is flip, promote, rollback, replace, reload, kill, start or restart",
@@ -174,15 +174,15 @@ fn color_of(text: &str) -> Result<Color, String> {
     text.parse().map_err(|error: crate::color::ParseColorError| error.to_string())
 }
 
-fn whom_of(text: &str) -> Result<Whom, String> {
+fn whom_of(text: &str) -> Result<ProcessName, String> {
     if text == "proxy" {
-        return Ok(Whom::Proxy);
+        return Ok(ProcessName::Proxy);
     }
     let wrong = || format!("`{text}`: write proxy, or SERVICE.COLOR.NUMBER, like web.green.1");
     let (place, number) = text.rsplit_once('.').ok_or_else(wrong)?;
     let (service, color) = place.rsplit_once('.').ok_or_else(wrong)?;
     let number = number.parse().ok().filter(|it| *it > 0).ok_or_else(wrong)?;
-    Ok(Whom::Endpoint(service.to_owned(), color_of(color)?, number))
+    Ok(ProcessName::Endpoint(service.to_owned(), color_of(color)?, number))
 }
 
 /// A time as people write it.
@@ -205,18 +205,18 @@ mod tests {
     fn a_script_is_read_line_by_line() {
         let text = "# a comment\n\nevery 200ms flip  # and another\nat 5s promote web=green api=blue\n\
                     at 1s kill web.green.2\nat 2s start proxy\nat 3s replace web.blue\nat 4s rollback\n";
-        let lines = Line::parse_all(text).expect("a script");
+        let lines = ScriptLine::parse_all(text).expect("a script");
         let (at, every) = (|it| When::At(Duration::from_secs(it)), When::Every);
         let web = || "web".to_owned();
         let expected = [
             (every(Duration::from_millis(200)), Step::Flip(Vec::new())),
             (at(5), Step::Promote(vec![(web(), Color::Green), ("api".to_owned(), Color::Blue)])),
-            (at(1), Step::Process(Deed::Kill, Whom::Endpoint(web(), Color::Green, 2))),
-            (at(2), Step::Process(Deed::Start, Whom::Proxy)),
+            (at(1), Step::Process(Action::Kill, ProcessName::Endpoint(web(), Color::Green, 2))),
+            (at(2), Step::Process(Action::Start, ProcessName::Proxy)),
             (at(3), Step::Replace(web(), Color::Blue)),
             (at(4), Step::Rollback(Vec::new())),
         ];
-        assert_eq!(lines, expected.map(|(when, step)| Line { when, step }));
+        assert_eq!(lines, expected.map(|(when, step)| ScriptLine { when, step }));
     }
 
     #[test]
@@ -235,7 +235,7 @@ mod tests {
             ("at 5s kill web.green.0", "SERVICE.COLOR.NUMBER"),
             ("at 5s replace web", "SERVICE.COLOR"),
         ] {
-            let error = Line::parse_all(&format!("# first\n{bad}")).expect_err(bad);
+            let error = ScriptLine::parse_all(&format!("# first\n{bad}")).expect_err(bad);
             assert!(error.starts_with("line 2: ") && error.contains(why), "{bad}: {error}");
         }
     }

@@ -8,29 +8,29 @@ use tokio::sync::Mutex;
 
 use super::{
     color::Color,
-    door::Door,
+    door::Connector,
     error::DrillError,
     options::{self, Options},
     program::Program,
     record::{Kind, Outcome},
-    stage::{Stage, free_address},
+    stage::{Processes, free_address},
     tls::Tls,
-    traffic::{Entrance, first_color},
+    traffic::{ServiceAddresses, first_color},
 };
 
 /// Services, and how they are reached.
 #[derive(Debug)]
-pub(super) struct Subject {
+pub(super) struct Target {
     names: Vec<String>,
-    public: Vec<Door>,
-    tester: Vec<Door>,
+    public: Vec<Connector>,
+    tester: Vec<Connector>,
     /// If it is a Flipgate of our own.
-    pub(super) demo: Option<Demo>,
+    pub(super) demo: Option<DemoProxy>,
 }
 
 /// A Flipgate of our own.
 #[derive(Debug)]
-pub(super) struct Demo {
+pub(super) struct DemoProxy {
     /// Its configuration.
     pub(super) file: PathBuf,
     /// Where its admin API is.
@@ -47,7 +47,7 @@ const IMPATIENCE: Duration = Duration::from_secs(3);
 /// The names of the services of a demo.
 const NAMES: [&str; 8] = ["web", "api", "files", "events", "search", "mail", "jobs", "auth"];
 
-impl Subject {
+impl Target {
     /// What listens at URLs.
     pub(super) async fn given(
         services: &[options::Service],
@@ -57,7 +57,7 @@ impl Subject {
         for service in services {
             let door = given_door(service, options).await?;
             names.push(service.name.clone());
-            tester.push(Door { from: options.tester_from, ..door.clone() });
+            tester.push(Connector { from: options.tester_from, ..door.clone() });
             public.push(door);
         }
         Ok(Self { names, public, tester, demo: None })
@@ -65,7 +65,7 @@ impl Subject {
 
     /// Starts sample applications, and makes the configuration of a Flipgate in front of them.
     pub(super) async fn demo(
-        stage: &mut Stage,
+        stage: &mut Processes,
         services: usize,
         endpoints: usize,
         flipgate: &Program,
@@ -85,7 +85,7 @@ impl Subject {
             pools.push((name.clone(), colors));
         }
         let folder = stage.folder();
-        let demo = Demo {
+        let demo = DemoProxy {
             file: folder.join("flipgate.toml"),
             socket: folder.join("admin.sock"),
             state: folder.join("state"),
@@ -96,7 +96,7 @@ impl Subject {
         let file = demo.file.display().to_string();
         let arguments = ["run", "--config", &file].map(str::to_owned).to_vec();
         stage.set_proxy(flipgate.clone(), arguments);
-        let door = |name: &String, from: [u8; 4]| Door {
+        let door = |name: &String, from: [u8; 4]| Connector {
             address: listen,
             authority: format!("{name}.test"),
             prefix: String::new(),
@@ -132,13 +132,13 @@ impl Subject {
     }
 
     /// The ways in for the clients of one thread.
-    pub(super) fn entrances(&self) -> Vec<Entrance> {
+    pub(super) fn entrances(&self) -> Vec<ServiceAddresses> {
         let doors = self.public.iter().cloned().zip(self.tester.iter().cloned());
-        doors.map(|(public, tester)| Entrance::new(public, tester)).collect()
+        doors.map(|(public, tester)| ServiceAddresses::new(public, tester)).collect()
     }
 
     /// Waits until each service answers the public, and returns the colors that did.
-    pub(super) async fn serves(&self, stage: &Mutex<Stage>) -> Result<Vec<Color>, DrillError> {
+    pub(super) async fn serves(&self, stage: &Mutex<Processes>) -> Result<Vec<Color>, DrillError> {
         let mut colors = Vec::new();
         for (name, door) in self.names.iter().zip(&self.public) {
             let is_ours = {
@@ -172,13 +172,13 @@ impl Subject {
 
 fn silent(
     name: &str,
-    door: &Door,
+    door: &Connector,
     outcome: Outcome,
     why: &str,
     sample: &str,
     log: &str,
 ) -> DrillError {
-    let Door { address, authority, prefix, .. } = door;
+    let Connector { address, authority, prefix, .. } = door;
     let mut text = format!(
         "{name} does not answer at {address} ({authority}{prefix}/traffic/{}): {why}",
         Kind::Short.name()
@@ -196,7 +196,10 @@ fn silent(
     DrillError::Subject(text)
 }
 
-async fn given_door(service: &options::Service, options: &Options) -> Result<Door, DrillError> {
+async fn given_door(
+    service: &options::Service,
+    options: &Options,
+) -> Result<Connector, DrillError> {
     let options::Service { name, url } = service;
     let wrong = |what: &str| DrillError::Subject(format!("{name}: {url}: {what}"));
     let authority = url.authority().ok_or_else(|| wrong("has no host"))?;
@@ -219,7 +222,7 @@ async fn given_door(service: &options::Service, options: &Options) -> Result<Doo
             Some((server, tls))
         }
     };
-    Ok(Door {
+    Ok(Connector {
         address,
         authority: authority.to_string(),
         prefix: url.path().trim_end_matches('/').to_owned(),
@@ -231,8 +234,8 @@ async fn given_door(service: &options::Service, options: &Options) -> Result<Doo
 }
 
 /// The configuration of a demo; a reload reads one of two that differ in what does not matter here.
-pub(super) fn configuration(demo: &Demo, is_changed: bool) -> String {
-    let Demo { file: _, socket, state, listen, services } = demo;
+pub(super) fn configuration(demo: &DemoProxy, is_changed: bool) -> String {
+    let DemoProxy { file: _, socket, state, listen, services } = demo;
     let mut text = format!(
         "state_dir = {:?}\nshutdown.patience = \"5s\"\nclients.internal = [\"127.0.0.1/32\"]\n\
          [log]\nlevel = \"warn\"\n[admin]\nlisten = {:?}\n[[listener]]\nlisten = \"{listen}\"\n",

@@ -16,8 +16,8 @@ use self::messages::{
     BODY_MAX, color_of, digest_of, get, head, instance_of, note_head, number, read, rest_of, slowly,
 };
 use super::{
-    door::{Door, Idle},
-    live::Live,
+    door::{Connector, IdleConnections},
+    live::LiveCounters,
     record::{Kind, Outcome, Request},
 };
 use crate::{
@@ -44,18 +44,18 @@ pub(super) struct Sizes {
 
 /// Where one service is asked, by the public and by testers.
 #[derive(Debug)]
-pub(super) struct Entrance {
-    public: (Door, Idle),
-    tester: (Door, Idle),
+pub(super) struct ServiceAddresses {
+    public: (Connector, IdleConnections),
+    tester: (Connector, IdleConnections),
 }
 
 /// The clients of one thread.
-pub(super) struct Clients {
-    entrances: Vec<Entrance>,
+pub(super) struct ThreadClients {
+    entrances: Vec<ServiceAddresses>,
     sizes: Sizes,
     next_id: Cell<u64>,
     random: RefCell<fastrand::Rng>,
-    live: Arc<Live>,
+    live: Arc<LiveCounters>,
     /// What they saw.
     pub(super) seen: RefCell<Vec<Request>>,
 }
@@ -72,24 +72,27 @@ const SHORT: usize = 128;
 /// The time between two pieces of an upload, and two messages of a WebSocket.
 const BEAT: Duration = Duration::from_millis(50);
 
-// === impl Entrance ===
+// === impl ServiceAddresses ===
 
-impl Entrance {
-    pub(super) fn new(public: Door, tester: Door) -> Self {
-        Self { public: (public, Idle::default()), tester: (tester, Idle::default()) }
+impl ServiceAddresses {
+    pub(super) fn new(public: Connector, tester: Connector) -> Self {
+        Self {
+            public: (public, IdleConnections::default()),
+            tester: (tester, IdleConnections::default()),
+        }
     }
 }
 
-// === impl Clients ===
+// === impl ThreadClients ===
 
-impl Clients {
+impl ThreadClients {
     /// The clients of the thread `thread`; each has numbers of its own.
     pub(super) fn new(
         thread: u64,
-        entrances: Vec<Entrance>,
+        entrances: Vec<ServiceAddresses>,
         sizes: Sizes,
         seed: u64,
-        live: Arc<Live>,
+        live: Arc<LiveCounters>,
     ) -> Self {
         Self {
             entrances,
@@ -157,14 +160,14 @@ impl Clients {
     }
 
     async fn attempt(&self, request: &mut Request, service: usize) -> Result<(), Outcome> {
-        let Entrance { public, tester } = &self.entrances[service];
+        let ServiceAddresses { public, tester } = &self.entrances[service];
         let (door, idle) = if request.kind == Kind::Preview { tester } else { public };
         match request.kind {
             Kind::Ws => self.websocket(door, request).await,
             Kind::Upload => self.upload(door, idle, request).await,
             Kind::Download => self.download(door, idle, request).await,
             Kind::Sse => self.events(door, idle, request).await,
-            Kind::Short | Kind::Pair | Kind::Wish | Kind::Preview => {
+            Kind::Short | Kind::Pair | Kind::RefusedPreview | Kind::Preview => {
                 short(door, idle, request).await
             }
         }
@@ -172,8 +175,8 @@ impl Clients {
 
     async fn download(
         &self,
-        door: &Door,
-        idle: &Idle,
+        door: &Connector,
+        idle: &IdleConnections,
         request: &mut Request,
     ) -> Result<(), Outcome> {
         let Sizes { download_bytes: bytes, stream_time, .. } = self.sizes;
@@ -212,7 +215,12 @@ impl Clients {
         }
     }
 
-    async fn upload(&self, door: &Door, idle: &Idle, request: &mut Request) -> Result<(), Outcome> {
+    async fn upload(
+        &self,
+        door: &Connector,
+        idle: &IdleConnections,
+        request: &mut Request,
+    ) -> Result<(), Outcome> {
         let Sizes { upload_bytes: bytes, stream_time, .. } = self.sizes;
         let asking = door.request("POST", "/traffic/upload").header(sample::ID, request.id);
         let asking =
@@ -228,7 +236,12 @@ impl Clients {
         if is_whole { Ok(()) } else { Err(Outcome::Altered) }
     }
 
-    async fn events(&self, door: &Door, idle: &Idle, request: &mut Request) -> Result<(), Outcome> {
+    async fn events(
+        &self,
+        door: &Connector,
+        idle: &IdleConnections,
+        request: &mut Request,
+    ) -> Result<(), Outcome> {
         let path = format!("/traffic/events?ms={}", self.sizes.stream_time.as_millis());
         let (answer, lent) = get(door, idle, &path, request.id, &[]).await?;
         let instance = instance_of(answer.headers()).map(str::to_owned);
@@ -262,8 +275,8 @@ impl Clients {
     }
 
     /// A connection of its own, over HTTP/1.1: a message and its echo for each beat, and a clean end.
-    async fn websocket(&self, door: &Door, request: &mut Request) -> Result<(), Outcome> {
-        let own = Door { protocol: Protocol::Http1, ..door.clone() };
+    async fn websocket(&self, door: &Connector, request: &mut Request) -> Result<(), Outcome> {
+        let own = Connector { protocol: Protocol::Http1, ..door.clone() };
         let mut sender = own.open().await?;
         let asking = own
             .request("GET", "/traffic/ws")
@@ -325,7 +338,11 @@ fn first_id() -> u64 {
 }
 
 /// A small answer, with a wish for those that are to have one.
-async fn short(door: &Door, idle: &Idle, request: &mut Request) -> Result<(), Outcome> {
+async fn short(
+    door: &Connector,
+    idle: &IdleConnections,
+    request: &mut Request,
+) -> Result<(), Outcome> {
     let id = request.id;
     let wished = if id.is_multiple_of(2) { Color::Green } else { Color::Blue };
     let cookie = format!("flipgate_preview={wished}");
@@ -336,7 +353,7 @@ async fn short(door: &Door, idle: &Idle, request: &mut Request) -> Result<(), Ou
         &[wish, ("x-forwarded-for", "127.0.0.1"), ("forwarded", "for=127.0.0.1")],
     ];
     let fields = match request.kind {
-        Kind::Wish => wishes[usize::try_from(id / 2 % 3).unwrap_or_default()],
+        Kind::RefusedPreview => wishes[usize::try_from(id / 2 % 3).unwrap_or_default()],
         Kind::Preview => wishes[usize::try_from(id / 2 % 2).unwrap_or_default()],
         _ => &[],
     };
@@ -355,10 +372,11 @@ async fn short(door: &Door, idle: &Idle, request: &mut Request) -> Result<(), Ou
 }
 
 /// Asks once for a short answer, and returns the color that gave it.
-pub(super) async fn first_color(door: &Door) -> Result<Color, Outcome> {
-    let (answer, _lent) = timeout(FIRST, get(door, &Idle::default(), "/traffic/short", 0, &[]))
-        .await
-        .map_err(|_| Outcome::Late)??;
+pub(super) async fn first_color(door: &Connector) -> Result<Color, Outcome> {
+    let (answer, _lent) =
+        timeout(FIRST, get(door, &IdleConnections::default(), "/traffic/short", 0, &[]))
+            .await
+            .map_err(|_| Outcome::Late)??;
     if answer.status() != StatusCode::OK {
         return Err(Outcome::Refused(answer.status().as_u16()));
     }

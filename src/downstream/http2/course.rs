@@ -6,29 +6,29 @@ use std::{
     task::Waker,
 };
 
-use crate::{downstream::connection::Connection, http2::Meter};
+use crate::{downstream::connection::ClientConnection, http2::ByteMeter};
 
 /// What a connection's streams and its driver know of each other.
-pub(super) struct Course<M> {
-    pub(super) connection: Rc<Connection<M>>,
+pub(super) struct SessionActivity<M> {
+    pub(super) connection: Rc<ClientConnection<M>>,
     pub(super) streams: Cell<usize>,
     pub(super) answered: Cell<usize>,
     /// Those that the client has reset before they were answered.
     pub(super) reset: Cell<usize>,
     /// Bytes of heads and content, both ways.
-    pub(super) meter: Rc<Meter>,
+    pub(super) meter: Rc<ByteMeter>,
     /// The driver, to be woken when a stream has ended.
     driver: RefCell<Waker>,
 }
 
 /// A stream's place in the course of its connection.
-pub(super) struct Part<M>(pub(super) Rc<Course<M>>);
+pub(super) struct StreamActivity<M>(pub(super) Rc<SessionActivity<M>>);
 
-// === impl Course ===
+// === impl SessionActivity ===
 
-impl<M> Course<M> {
+impl<M> SessionActivity<M> {
     /// The course of a connection without streams.
-    pub(super) fn new(connection: &Rc<Connection<M>>) -> Self {
+    pub(super) fn new(connection: &Rc<ClientConnection<M>>) -> Self {
         Self {
             connection: Rc::clone(connection),
             streams: Cell::new(0),
@@ -51,10 +51,10 @@ impl<M> Course<M> {
     }
 }
 
-// === impl Part ===
+// === impl StreamActivity ===
 
-impl<M> Part<M> {
-    pub(super) fn of(course: &Rc<Course<M>>) -> Self {
+impl<M> StreamActivity<M> {
+    pub(super) fn of(course: &Rc<SessionActivity<M>>) -> Self {
         course.streams.set(course.streams.get() + 1);
         Self(Rc::clone(course))
     }
@@ -66,7 +66,7 @@ impl<M> Part<M> {
     }
 }
 
-impl<M> Drop for Part<M> {
+impl<M> Drop for StreamActivity<M> {
     fn drop(&mut self) {
         self.0.streams.set(self.0.streams.get() - 1);
         if self.0.streams.get() == 0 {

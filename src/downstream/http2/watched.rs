@@ -10,8 +10,8 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::course::Course;
-use crate::{downstream::wait::Wait, http2::Guard, net::Socket};
+use super::course::SessionActivity;
+use crate::{downstream::wait::Timeout, http2::FrameValidator, net::Socket};
 
 /// How much a client may send of all requests together before it was passed on.
 pub(super) const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
@@ -22,22 +22,22 @@ const NOISE_MAX: u64 = 1024 * 1024;
 const NOISE_TIME: Duration = Duration::from_secs(3600);
 
 /// The socket, watched: for silence, for an end that takes nothing, for noise.
-pub(super) struct Watched<M> {
+pub(super) struct MonitoredSocket<M> {
     socket: Socket,
-    guard: Guard,
-    course: Rc<Course<M>>,
+    guard: FrameValidator,
+    course: Rc<SessionActivity<M>>,
     /// Bytes that came since this time, and what the meter showed then.
     came: u64,
     meant: u64,
     since: Instant,
 }
 
-// === impl Watched ===
+// === impl MonitoredSocket ===
 
-impl<M> Watched<M> {
-    pub(super) fn new(socket: Socket, course: Rc<Course<M>>) -> Self {
+impl<M> MonitoredSocket<M> {
+    pub(super) fn new(socket: Socket, course: Rc<SessionActivity<M>>) -> Self {
         let since = course.connection.now();
-        Self { socket, guard: Guard::new(), course, came: 0, meant: 0, since }
+        Self { socket, guard: FrameValidator::new(), course, came: 0, meant: 0, since }
     }
 
     fn note_read(&mut self, came: u64) {
@@ -57,9 +57,9 @@ impl<M> Watched<M> {
     fn note_written(&self, written: &Poll<io::Result<usize>>) {
         let has_moved = matches!(written, Poll::Ready(Ok(1..)));
         let connection = &self.course.connection;
-        connection.note(Wait::Taken, written.is_pending(), has_moved);
+        connection.note(Timeout::Taken, written.is_pending(), has_moved);
         // What is written may be the rest of answers whose streams have ended for us.
-        for wait in [Wait::Stream, Wait::Linger] {
+        for wait in [Timeout::Stream, Timeout::Linger] {
             if has_moved && connection.is_waiting(wait) {
                 connection.begin(wait);
             }
@@ -67,7 +67,7 @@ impl<M> Watched<M> {
     }
 }
 
-impl<M> AsyncRead for Watched<M> {
+impl<M> AsyncRead for MonitoredSocket<M> {
     fn poll_read(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -86,8 +86,8 @@ impl<M> AsyncRead for Watched<M> {
             }
             watched.note_read(came as u64);
             let connection = &watched.course.connection;
-            connection.end(Wait::Sound);
-            connection.end(Wait::Pong);
+            connection.end(Timeout::Sound);
+            connection.end(Timeout::Pong);
             if watched.is_noise() {
                 let what = "more frames than its requests have a use for";
                 return Poll::Ready(Err(io::Error::other(what)));
@@ -99,7 +99,7 @@ impl<M> AsyncRead for Watched<M> {
     }
 }
 
-impl<M> AsyncWrite for Watched<M> {
+impl<M> AsyncWrite for MonitoredSocket<M> {
     fn poll_write(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -129,7 +129,7 @@ impl<M> AsyncWrite for Watched<M> {
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let watched = self.get_mut();
         let flushed = pin!(&mut watched.socket).poll_flush(context);
-        watched.course.connection.note(Wait::Taken, flushed.is_pending(), false);
+        watched.course.connection.note(Timeout::Taken, flushed.is_pending(), false);
         flushed
     }
 

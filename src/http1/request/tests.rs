@@ -3,7 +3,7 @@
 use super::*;
 use crate::http1::scan::has_end;
 
-fn parse(text: &str) -> Result<Option<RequestHead>, Reject> {
+fn parse(text: &str) -> Result<Option<RequestHead>, HeadRejection> {
     RequestHead::parse(text.as_bytes())
 }
 
@@ -50,7 +50,7 @@ fn what_follows_a_head_is_known_from_its_lines() {
 fn a_length_that_no_signed_number_holds_is_refused() {
     for length in ["9223372036854775808", "9999999999999999999", "18446744073709551615"] {
         let found = parse(&with(&format!("Content-Length: {length}")));
-        assert!(matches!(found, Err(Reject::Malformed(_))), "{length}");
+        assert!(matches!(found, Err(HeadRejection::Malformed(_))), "{length}");
     }
 }
 
@@ -128,14 +128,14 @@ fn only_a_plain_health_check_has_no_host() {
 #[test]
 fn targets_become_paths() {
     for (method, target, form, rest) in [
-        ("GET", "/x?y", Form::Path, "/x?y"),
-        ("GET", "//x", Form::Path, "//x"),
-        ("GET", "http://A/x", Form::Path, "/x"),
-        ("GET", "HTTPS://a/x", Form::Path, "/x"),
-        ("GET", "http://a", Form::Root, ""),
-        ("GET", "http://a?b", Form::Root, "?b"),
-        ("OPTIONS", "*", Form::Asterisk, "*"),
-        ("OPTIONS", "http://a", Form::Asterisk, ""),
+        ("GET", "/x?y", TargetForm::Path, "/x?y"),
+        ("GET", "//x", TargetForm::Path, "//x"),
+        ("GET", "http://A/x", TargetForm::Path, "/x"),
+        ("GET", "HTTPS://a/x", TargetForm::Path, "/x"),
+        ("GET", "http://a", TargetForm::Root, ""),
+        ("GET", "http://a?b", TargetForm::Root, "?b"),
+        ("OPTIONS", "*", TargetForm::Asterisk, "*"),
+        ("OPTIONS", "http://a", TargetForm::Asterisk, ""),
     ] {
         let text = format!("{method} {target} HTTP/1.1\r\nHost: a\r\n\r\n");
         let head = good(&text);
@@ -160,11 +160,11 @@ fn targets_become_paths() {
         ("http://a.test:80/", "b.test"),
     ] {
         let text = format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n");
-        assert!(matches!(parse(&text), Err(Reject::Malformed(_))), "{target} {host}");
+        assert!(matches!(parse(&text), Err(HeadRejection::Malformed(_))), "{target} {host}");
     }
     for target in ["*", "x", "a:80", "ftp://a/", "http://b/", "http://a@a/", "http:///", "/x#y"] {
         let text = format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n");
-        assert!(matches!(parse(&text), Err(Reject::Malformed(_))), "{target}");
+        assert!(matches!(parse(&text), Err(HeadRejection::Malformed(_))), "{target}");
     }
 }
 
@@ -173,7 +173,7 @@ fn line_ends_are_crlf_everywhere() {
     let good = "GET / HTTP/1.1\r\nHost: a\r\nX: 1\r\n\r\n";
     for at in good.match_indices("\r\n").map(|(at, _)| at) {
         let bare = format!("{}{}", &good[..at], &good[at + 1..]);
-        assert!(matches!(parse(&bare), Err(Reject::Malformed(_))), "{bare:?}");
+        assert!(matches!(parse(&bare), Err(HeadRejection::Malformed(_))), "{bare:?}");
         let cr = format!("{}{}", &good[..=at], &good[at + 2..]);
         assert!(!matches!(parse(&cr), Ok(Some(_))), "{cr:?}");
     }
@@ -191,13 +191,13 @@ fn limits_are_as_they_are_set() {
     let limits = HeadLimits { line: 1000, head: 2000 };
     let read = |text: &str| RequestHead::parse_within(text.as_bytes(), limits).map(drop);
     assert_eq!(read(&line(999)), Ok(()));
-    assert_eq!(read(&line(1000)), Err(Reject::TooLarge));
+    assert_eq!(read(&line(1000)), Err(HeadRejection::TooLarge));
     assert_eq!(
         read(&format!("GET /{} HTTP/1.1\r\n", "x".repeat(1000))),
-        Err(Reject::TargetTooLong)
+        Err(HeadRejection::TargetTooLong)
     );
     let two = with(&format!("X: {0}\r\nY: {0}\r\nZ: {0}", "x".repeat(700)));
-    assert_eq!(read(&two), Err(Reject::TooLarge));
+    assert_eq!(read(&two), Err(HeadRejection::TooLarge));
     let wide = HeadLimits { line: 20_000, head: RequestHead::BYTES_MAX };
     let head = line(20_000 - 1);
     assert!(RequestHead::parse_within(head.as_bytes(), wide).is_ok_and(|it| it.is_some()));
@@ -211,31 +211,34 @@ fn a_cookie_that_was_put_together_may_be_longer_than_its_parts() {
     };
     let cookie = format!("cookie: {}", "x".repeat(9000));
     assert_eq!(joined(&with(&cookie), 4500), Ok(true));
-    assert_eq!(joined(&with(&cookie), LINE_MAX - 5), Err(Reject::TooLarge));
-    assert_eq!(joined(&with(&format!("{cookie}\r\n{cookie}")), 4500), Err(Reject::TooLarge));
+    assert_eq!(joined(&with(&cookie), LINE_MAX - 5), Err(HeadRejection::TooLarge));
+    assert_eq!(joined(&with(&format!("{cookie}\r\n{cookie}")), 4500), Err(HeadRejection::TooLarge));
     assert_eq!(
         joined(&with(&format!("{cookie}\r\nX: {}", "x".repeat(9000))), 1),
-        Err(Reject::TooLarge)
+        Err(HeadRejection::TooLarge)
     );
-    assert_eq!(parse(&with(&cookie)).err(), Some(Reject::TooLarge), "as it was sent");
+    assert_eq!(parse(&with(&cookie)).err(), Some(HeadRejection::TooLarge), "as it was sent");
 }
 
 #[test]
 fn limits_are_told_apart() {
     let long = |count: usize| "x".repeat(count);
     let target = format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", long(LINE_MAX));
-    assert_eq!(parse(&target).err(), Some(Reject::TargetTooLong));
-    assert_eq!(parse(&target[..=LINE_MAX]).err(), Some(Reject::TargetTooLong));
-    assert_eq!(parse(&with(&format!("X: {}", long(LINE_MAX)))).err(), Some(Reject::TooLarge));
+    assert_eq!(parse(&target).err(), Some(HeadRejection::TargetTooLong));
+    assert_eq!(parse(&target[..=LINE_MAX]).err(), Some(HeadRejection::TargetTooLong));
+    assert_eq!(
+        parse(&with(&format!("X: {}", long(LINE_MAX)))).err(),
+        Some(HeadRejection::TooLarge)
+    );
     let many: Vec<_> = (0..FIELDS_MAX - 1).map(|it| format!("X-{it}: 1")).collect();
     assert!(parse(&with(&many.join("\r\n"))).is_ok());
     assert_eq!(
         parse(&with(&format!("{}\r\nY: 1", many.join("\r\n")))).err(),
-        Some(Reject::TooLarge)
+        Some(HeadRejection::TooLarge)
     );
     let large: Vec<_> = (0..5).map(|it| format!("X-{it}: {}", long(8000))).collect();
     let large = with(&large.join("\r\n"));
-    assert_eq!(parse(&large).err(), Some(Reject::TooLarge));
-    assert_eq!(parse(&large[..HEAD_MAX]).err(), Some(Reject::TooLarge));
+    assert_eq!(parse(&large).err(), Some(HeadRejection::TooLarge));
+    assert_eq!(parse(&large[..HEAD_MAX]).err(), Some(HeadRejection::TooLarge));
     assert!(parse(&large[..HEAD_MAX - 1]).is_ok());
 }

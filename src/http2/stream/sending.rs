@@ -9,21 +9,21 @@ use bytes::Bytes;
 use h2::{Reason, SendStream};
 use http::Method;
 
-use super::{Receiving, Reset, Sending, Stream, invalid};
+use super::{Http2Stream, ReceiveState, SendState, StreamReset, invalid};
 use crate::http2::head;
 
 /// Bytes that are sent at once: a stream must not take all of a connection's window.
 const AT_ONCE: usize = 64 * 1024;
 
-impl Stream {
+impl Http2Stream {
     /// Sends a head that we have written; with `ends` there is nothing behind it.
     ///
     /// # Errors
     ///
     /// A head that HTTP/2 has no words for, or a stream that is closed.
     pub fn send_head(&mut self, bytes: &[u8], ends: bool) -> io::Result<()> {
-        match std::mem::replace(&mut self.sending, Sending::Over(None)) {
-            Sending::Request { mut session, is_tls } => {
+        match std::mem::replace(&mut self.sending, SendState::Over(None)) {
+            SendState::Request { mut session, is_tls } => {
                 let (request, key) = head::request(bytes, is_tls).map_err(invalid)?;
                 let is_tunnel = key.is_some();
                 self.key = key;
@@ -31,15 +31,15 @@ impl Stream {
                 let ends = ends && !is_tunnel && request.method() != Method::CONNECT;
                 let sent = session.send_request(request, ends);
                 let (response, content) = sent.map_err(|it| self.failed(&it))?;
-                self.receiving = Receiving::Response(response);
+                self.receiving = ReceiveState::Response(response);
                 self.sending = after_head(content, ends);
                 Ok(())
             }
-            Sending::Response(mut sender) => {
+            SendState::Response(mut sender) => {
                 let response = match head::response(bytes, self.key.as_deref()) {
                     Ok(response) => response,
                     Err(defect) => {
-                        self.sending = Sending::Response(sender);
+                        self.sending = SendState::Response(sender);
                         return Err(invalid(defect));
                     }
                 };
@@ -61,7 +61,7 @@ impl Stream {
     ///
     /// As [`Self::send_head`].
     pub fn send_interim(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let Sending::Response(sender) = &mut self.sending else { return Ok(()) };
+        let SendState::Response(sender) = &mut self.sending else { return Ok(()) };
         let response = head::response(bytes, None).map_err(invalid)?;
         sender.send_informational(response).map_err(|it| self.failed(&it))
     }
@@ -78,7 +78,7 @@ impl Stream {
         content: &[u8],
         ends: bool,
     ) -> Poll<io::Result<usize>> {
-        let Sending::Content(sender) = &mut self.sending else {
+        let SendState::Content(sender) = &mut self.sending else {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         };
         let mut count = 0;
@@ -111,7 +111,7 @@ impl Stream {
     /// As [`Self::poll_send`].
     pub fn send_trailers(&mut self, lines: &[u8]) -> io::Result<()> {
         let trailers = head::trailers(lines).map_err(invalid)?;
-        let Sending::Content(sender) = &mut self.sending else {
+        let SendState::Content(sender) = &mut self.sending else {
             return Err(io::ErrorKind::BrokenPipe.into());
         };
         sender.send_trailers(trailers).map_err(|it| self.failed(&it))?;
@@ -121,7 +121,7 @@ impl Stream {
 
     /// Ends our side, if it has not ended.
     pub fn finish(&mut self) {
-        if let Sending::Content(sender) = &mut self.sending {
+        if let SendState::Content(sender) = &mut self.sending {
             // One that is reset has ended too.
             let _ = sender.send_data(Bytes::new(), true);
             self.end();
@@ -131,21 +131,21 @@ impl Stream {
     /// Whether the other end takes no more, and has no use for an answer.
     pub fn poll_reset(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let reset = match &mut self.sending {
-            Sending::Response(sender) => ready!(sender.poll_reset(context)),
-            Sending::Content(sender) | Sending::Over(Some(sender)) => {
+            SendState::Response(sender) => ready!(sender.poll_reset(context)),
+            SendState::Content(sender) | SendState::Over(Some(sender)) => {
                 ready!(sender.poll_reset(context))
             }
-            Sending::Request { .. } | Sending::Over(None) => return Poll::Pending,
+            SendState::Request { .. } | SendState::Over(None) => return Poll::Pending,
         };
         if let Ok(reason) = reset {
-            self.reset = Some(Reset { reason, is_unprocessed: false });
+            self.reset = Some(StreamReset { reason, is_unprocessed: false });
         }
         Poll::Ready(())
     }
 
     /// Breaks the stream off, so that the other end does not take what it has for the whole. `why` is
     /// what the far end said when it broke it, if that is how it came.
-    pub fn reset(&mut self, why: Option<Reset>) {
+    pub fn reset(&mut self, why: Option<StreamReset>) {
         let reason = match why.map(|it| it.reason) {
             // What is between us and the far end is nothing to this one.
             None | Some(Reason::NO_ERROR | Reason::PROTOCOL_ERROR | Reason::REFUSED_STREAM) => {
@@ -154,20 +154,21 @@ impl Stream {
             Some(reason) => reason,
         };
         match &mut self.sending {
-            Sending::Response(sender) => sender.send_reset(reason),
-            Sending::Content(sender) | Sending::Over(Some(sender)) => sender.send_reset(reason),
-            Sending::Request { .. } | Sending::Over(None) => {}
+            SendState::Response(sender) => sender.send_reset(reason),
+            SendState::Content(sender) | SendState::Over(Some(sender)) => sender.send_reset(reason),
+            SendState::Request { .. } | SendState::Over(None) => {}
         }
     }
 
     fn end(&mut self) {
-        if let Sending::Content(sender) = std::mem::replace(&mut self.sending, Sending::Over(None))
+        if let SendState::Content(sender) =
+            std::mem::replace(&mut self.sending, SendState::Over(None))
         {
-            self.sending = Sending::Over(Some(sender));
+            self.sending = SendState::Over(Some(sender));
         }
     }
 }
 
-fn after_head(content: SendStream<Bytes>, ends: bool) -> Sending {
-    if ends { Sending::Over(Some(content)) } else { Sending::Content(content) }
+fn after_head(content: SendStream<Bytes>, ends: bool) -> SendState {
+    if ends { SendState::Over(Some(content)) } else { SendState::Content(content) }
 }

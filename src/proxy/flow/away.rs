@@ -2,16 +2,16 @@
 
 use std::task::{Context, Poll, ready};
 
-use super::{AT_ONCE, Flow};
-use crate::{http1::Piece, net::Channel};
+use super::{AT_ONCE, BodyPipe};
+use crate::{http1::DecodeStep, net::HttpStream};
 
-impl Flow {
+impl BodyPipe {
     /// Takes the whole body if it is there already, to throw it away.
-    pub(in crate::proxy) fn discard(&mut self, from: &mut Channel) -> bool {
-        let Channel::Socket(from) = from else { return false };
+    pub(in crate::proxy) fn discard(&mut self, from: &mut HttpStream) -> bool {
+        let HttpStream::Socket(from) = from else { return false };
         if self.piece.used > 0 {
             from.consume(self.piece.used);
-            self.piece = Piece::default();
+            self.piece = DecodeStep::default();
         }
         while !self.decoder.is_done() && !from.unread().is_empty() {
             match self.decoder.decode(from.unread_mut()) {
@@ -27,15 +27,15 @@ impl Flow {
     pub(in crate::proxy) fn poll_away(
         &mut self,
         context: &mut Context<'_>,
-        from: &mut Channel,
+        from: &mut HttpStream,
         left: &mut usize,
     ) -> Poll<bool> {
         from.consume(std::mem::take(&mut self.piece).used);
         loop {
             while !self.decoder.is_done() && !from.unread().is_empty() {
                 let used = match from {
-                    Channel::Stream(from) => from.unread().len(),
-                    Channel::Socket(from) => match self.decoder.decode(from.unread_mut()) {
+                    HttpStream::Stream(from) => from.unread().len(),
+                    HttpStream::Socket(from) => match self.decoder.decode(from.unread_mut()) {
                         Ok(piece) => piece.used,
                         Err(_) => return Poll::Ready(false),
                     },
@@ -53,8 +53,8 @@ impl Flow {
                 Ok(1..) => {}
                 Ok(0) => {
                     let is_whole = match from {
-                        Channel::Stream(from) => from.is_at_end(),
-                        Channel::Socket(_) => self.decoder.is_to_close(),
+                        HttpStream::Stream(from) => from.is_at_end(),
+                        HttpStream::Socket(_) => self.decoder.is_to_close(),
                     };
                     return Poll::Ready(is_whole);
                 }

@@ -5,19 +5,19 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use super::Flow;
-use crate::{http1::Piece, http2::Stream, net::Channel};
+use super::BodyPipe;
+use crate::{http1::DecodeStep, http2::Http2Stream, net::HttpStream};
 
-impl Flow {
+impl BodyPipe {
     /// Writes what was taken.
     pub(super) fn poll_put(
         &mut self,
         context: &mut Context<'_>,
-        from: &mut Channel,
-        to: &mut Channel,
+        from: &mut HttpStream,
+        to: &mut HttpStream,
     ) -> Poll<io::Result<()>> {
         match to {
-            Channel::Socket(socket) => {
+            HttpStream::Socket(socket) => {
                 while !self.is_written() {
                     match ready!(socket.poll_write(context, self.parts(from)))? {
                         0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
@@ -25,7 +25,7 @@ impl Flow {
                     }
                 }
             }
-            Channel::Stream(stream) => {
+            HttpStream::Stream(stream) => {
                 while !self.is_written() || self.decoder.is_done() && !self.has_ended {
                     ready!(self.poll_put_stream(context, from, stream))?;
                 }
@@ -38,8 +38,8 @@ impl Flow {
     fn poll_put_stream(
         &mut self,
         context: &mut Context<'_>,
-        from: &mut Channel,
-        to: &mut Stream,
+        from: &mut HttpStream,
+        to: &mut Http2Stream,
     ) -> Poll<io::Result<()>> {
         let left = self.piece.data - self.piece_sent;
         let is_last = self.decoder.is_done() && self.tail.is_empty();
@@ -59,8 +59,8 @@ impl Flow {
         Poll::Ready(Ok(()))
     }
 
-    fn parts<'a>(&'a self, from: &'a Channel) -> [&'a [u8]; 3] {
-        let Piece { skip, data, .. } = self.piece;
+    fn parts<'a>(&'a self, from: &'a HttpStream) -> [&'a [u8]; 3] {
+        let DecodeStep { skip, data, .. } = self.piece;
         let content = match data {
             0 => &[][..],
             _ => &from.unread()[skip + self.piece_sent..skip + data],
@@ -69,7 +69,7 @@ impl Flow {
     }
 
     /// Notes that so many bytes of the parts were written.
-    fn written(&mut self, count: usize, from: &mut Channel) {
+    fn written(&mut self, count: usize, from: &mut HttpStream) {
         self.sent += count as u64;
         let own = count.min(self.own.len() - self.own_sent);
         self.own_sent += own;
@@ -78,7 +78,7 @@ impl Flow {
         self.behind_sent += count - own - content;
         if self.piece.used > 0 && self.piece_sent == self.piece.data {
             from.consume(self.piece.used);
-            (self.piece, self.piece_sent) = (Piece::default(), 0);
+            (self.piece, self.piece_sent) = (DecodeStep::default(), 0);
         }
     }
 }

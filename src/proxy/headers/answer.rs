@@ -4,14 +4,14 @@ use memchr::memmem;
 
 use crate::{
     downstream::{DATE_LENGTH, Peer},
-    http1::{Framing, Lines, Name, ResponseHead, Version, put_field, put_number},
+    http1::{FieldLines, FieldName, Framing, ResponseHead, Version, put_field, put_number},
     model::{Color, Generation},
-    proxy::memory::Memory,
+    proxy::memory::PeerCache,
 };
 
 /// What Flipgate says of an answer.
 #[derive(Clone, Copy, Debug, Default)]
-pub(in crate::proxy) struct Marks {
+pub(in crate::proxy) struct FlipgateHeaders {
     /// Who answered, for those who may know.
     pub(in crate::proxy) origin: Option<(Color, Generation)>,
     /// Whether no cache may keep the answer.
@@ -20,7 +20,7 @@ pub(in crate::proxy) struct Marks {
 
 /// How an answer is told to a client.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::proxy) struct Answer<'a> {
+pub(in crate::proxy) struct ResponseRewrite<'a> {
     /// The client's version.
     pub(in crate::proxy) version: Version,
     /// How the body will be framed.
@@ -29,8 +29,8 @@ pub(in crate::proxy) struct Answer<'a> {
     pub(in crate::proxy) goes_on: bool,
     /// Whether the connection becomes a WebSocket.
     pub(in crate::proxy) is_websocket: bool,
-    pub(in crate::proxy) marks: Marks,
-    /// `Strict-Transport-Security`, for an answer over TLS that has none.
+    pub(in crate::proxy) marks: FlipgateHeaders,
+    /// `StrictStream-Transport-TlsDetails`, for an answer over TLS that has none.
     pub(in crate::proxy) hsts: Option<&'a str>,
     /// The line that says by which version the answer came and what it came through.
     pub(in crate::proxy) via: Option<&'static [u8]>,
@@ -39,7 +39,7 @@ pub(in crate::proxy) struct Answer<'a> {
 }
 
 /// What is said of the use of TLS to a client that uses it: RFC 6797, section 7.2.
-pub(in crate::proxy) fn hsts(peer: &Peer<Memory>) -> Option<&str> {
+pub(in crate::proxy) fn hsts(peer: &Peer<PeerCache>) -> Option<&str> {
     peer.listener().hsts.as_deref().filter(|_| peer.security().is_some())
 }
 
@@ -51,9 +51,10 @@ pub(in crate::proxy) fn put_answer(
     out: &mut Vec<u8>,
     head: &ResponseHead,
     bytes: &[u8],
-    answer: &Answer<'_>,
+    answer: &ResponseRewrite<'_>,
 ) {
-    let Answer { version, framing, goes_on, is_websocket, marks, hsts, via, date } = answer;
+    let ResponseRewrite { version, framing, goes_on, is_websocket, marks, hsts, via, date } =
+        answer;
     out.reserve(head.len + ADDED);
     put_status_line(out, *version, head, bytes);
     put_kept(out, head.fields.lines(bytes), marks.is_private);
@@ -69,7 +70,7 @@ pub(in crate::proxy) fn put_answer(
     }
     put_marks(out, marks);
     if let Some(hsts) = hsts
-        && !head.fields.lines(bytes).has(Name::StrictTransport)
+        && !head.fields.lines(bytes).has(FieldName::StrictTransport)
     {
         put_field(out, b"Strict-Transport-Security", hsts.as_bytes());
     }
@@ -89,7 +90,7 @@ pub(in crate::proxy) fn put_interim(out: &mut Vec<u8>, head: &ResponseHead, byte
 }
 
 /// Writes what Flipgate says of an answer.
-pub(in crate::proxy) fn put_marks(out: &mut Vec<u8>, marks: &Marks) {
+pub(in crate::proxy) fn put_marks(out: &mut Vec<u8>, marks: &FlipgateHeaders) {
     if marks.is_private {
         out.extend_from_slice(b"Cache-Control: private, no-store\r\n");
     }
@@ -114,13 +115,13 @@ fn put_status_line(out: &mut Vec<u8>, version: Version, head: &ResponseHead, byt
 }
 
 /// Writes the lines that go on as they came.
-fn put_kept(out: &mut Vec<u8>, lines: Lines<'_>, is_private: bool) {
-    let has_list = lines.has(Name::Connection);
+fn put_kept(out: &mut Vec<u8>, lines: FieldLines<'_>, is_private: bool) {
+    let has_list = lines.has(FieldName::Connection);
     lines.put_kept(out, |name, line| match name {
-        Name::ContentLength | Name::Flipgate | Name::FlipgatePreview => false,
-        Name::CacheControl if is_private => false,
+        FieldName::ContentLength | FieldName::Flipgate | FieldName::FlipgatePreview => false,
+        FieldName::CacheControl if is_private => false,
         // Only Flipgate's own answers may say that they are.
-        Name::ProxyStatus => {
+        FieldName::ProxyStatus => {
             memmem::find(&line.value().to_ascii_lowercase(), b"flipgate").is_none()
         }
         name if name.is_hop_by_hop() => false,
@@ -150,20 +151,20 @@ mod tests {
     use super::*;
     use crate::proxy::samples::{self, values};
 
-    fn answer(framing: Framing) -> Answer<'static> {
-        Answer {
+    fn answer(framing: Framing) -> ResponseRewrite<'static> {
+        ResponseRewrite {
             version: Version::Http11,
             framing,
             goes_on: true,
             is_websocket: false,
-            marks: Marks::default(),
+            marks: FlipgateHeaders::default(),
             hsts: None,
             via: None,
             date: *b"Sun, 06 Nov 1994 08:49:37 GMT",
         }
     }
 
-    fn tell(fields: &[(&str, &str)], answer: &Answer<'_>) -> Vec<(String, String)> {
+    fn tell(fields: &[(&str, &str)], answer: &ResponseRewrite<'_>) -> Vec<(String, String)> {
         let (head, bytes) = samples::response(fields);
         let mut out = Vec::new();
         put_answer(&mut out, &head, &bytes, answer);
@@ -220,17 +221,17 @@ mod tests {
 
     #[test]
     fn an_old_client_is_told_what_it_does_not_take_for_granted() {
-        let old = Answer { version: Version::Http10, ..answer(Framing::Exact(5)) };
+        let old = ResponseRewrite { version: Version::Http10, ..answer(Framing::Exact(5)) };
         let fields = [("content-length", "5")];
         assert_eq!(values(&tell(&fields, &old), "connection"), ["keep-alive"]);
-        let last = Answer { goes_on: false, ..old };
+        let last = ResponseRewrite { goes_on: false, ..old };
         assert_eq!(values(&tell(&fields, &last), "connection"), ["close"]);
         assert!(values(&tell(&fields, &answer(Framing::Exact(5))), "connection").is_empty());
     }
 
     #[test]
     fn no_cache_may_keep_a_preview() {
-        let private = Marks { origin: None, is_private: true };
+        let private = FlipgateHeaders { origin: None, is_private: true };
         let told = tell(
             &[
                 ("cache-control", "public, max-age=3600"),
@@ -242,7 +243,7 @@ mod tests {
                 ("x-accel-expires", "600"),
                 ("expires", "Thu, 01 Dec 2094 16:00:00 GMT"),
             ],
-            &Answer { marks: private, ..answer(Framing::None) },
+            &ResponseRewrite { marks: private, ..answer(Framing::None) },
         );
         let names: Vec<_> = told.iter().map(|it| &*it.0).collect();
         assert_eq!(names, ["date", "cache-control"]);
@@ -251,8 +252,9 @@ mod tests {
 
     #[test]
     fn marks_say_who_answered() {
-        let marks = Marks { origin: Some((Color::Green, Generation(7))), is_private: false };
-        let told = tell(&[], &Answer { marks, ..answer(Framing::None) });
+        let marks =
+            FlipgateHeaders { origin: Some((Color::Green, Generation(7))), is_private: false };
+        let told = tell(&[], &ResponseRewrite { marks, ..answer(Framing::None) });
         assert_eq!(values(&told, "flipgate-color"), ["green"]);
         assert_eq!(values(&told, "flipgate-generation"), ["7"]);
     }

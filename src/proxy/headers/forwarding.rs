@@ -5,10 +5,10 @@ use std::{fmt::Display, io::Write, net::IpAddr};
 
 use crate::{
     downstream::Peer,
-    http1::{Lines, Name},
+    http1::{FieldLines, FieldName},
     proxy::{
-        forwarded::{Facts, Told},
-        memory::Memory,
+        forwarded::{ForwardedFacts, ForwardedInfo},
+        memory::PeerCache,
     },
 };
 
@@ -30,10 +30,10 @@ const IN_TOKEN: [bool; 256] = {
 pub(super) fn put_forwarding(
     out: &mut Vec<u8>,
     host: &[u8],
-    lines: Lines<'_>,
-    peer: &Peer<Memory>,
+    lines: FieldLines<'_>,
+    peer: &Peer<PeerCache>,
     client: Option<IpAddr>,
-    told: Option<Told>,
+    told: Option<ForwardedInfo>,
 ) {
     // Of whom a proxy has not told us nothing is known, and nothing is said.
     let peer_text: &[u8] = match peer.is_untold() {
@@ -55,7 +55,7 @@ pub(super) fn put_forwarding(
     match told {
         None => put_families(out, &[], (peer_text, is_v6), host, scheme),
         Some(told) => {
-            let Facts { hops, scheme: told_scheme, host: told_host } = told.facts(lines);
+            let ForwardedFacts { hops, scheme: told_scheme, host: told_host } = told.facts(lines);
             let host = told_host.as_ref().map_or(host, |it| it.as_bytes());
             let scheme = told_scheme.as_ref().map_or(scheme, |it| it.as_bytes());
             put_families(out, &hops, (peer_text, is_v6), host, scheme);
@@ -123,13 +123,13 @@ fn put_families(
 fn put_address(
     out: &mut Vec<u8>,
     client: Option<IpAddr>,
-    told: Option<Told>,
-    lines: Lines<'_>,
+    told: Option<ForwardedInfo>,
+    lines: FieldLines<'_>,
     peer: IpAddr,
     peer_text: &[u8],
 ) -> bool {
     let Some(client) = client else { return false };
-    if told.is_some() && lines.has(Name::XRealIp) {
+    if told.is_some() && lines.has(FieldName::XRealIp) {
         return false;
     }
     out.extend_from_slice(b"X-Real-IP: ");

@@ -5,19 +5,19 @@ use std::net::IpAddr;
 use super::forwarding::put_forwarding;
 use crate::{
     downstream::Peer,
-    http1::{Form, Framing, Lines, Name, RequestHead, put_field, put_number},
-    proxy::{cookies, forwarded::Told, hops::hops_left, memory::Memory},
+    http1::{FieldLines, FieldName, Framing, RequestHead, TargetForm, put_field, put_number},
+    proxy::{cookies, forwarded::ForwardedInfo, hops::hops_left, memory::PeerCache},
 };
 
 /// Who asks, and what is worked out for it.
-pub(in crate::proxy) struct Onward<'a> {
+pub(in crate::proxy) struct RequestRewrite<'a> {
     /// Whether the client waits for leave to send the body. Whoever does not has nothing to expect.
     pub(in crate::proxy) expects_continue: bool,
-    pub(in crate::proxy) peer: &'a Peer<Memory>,
+    pub(in crate::proxy) peer: &'a Peer<PeerCache>,
     /// Where the client is, as far as that is known.
     pub(in crate::proxy) client: Option<IpAddr>,
     /// What a proxy that is trusted tells of the client; `None` for any other peer.
-    pub(in crate::proxy) told: Option<Told>,
+    pub(in crate::proxy) told: Option<ForwardedInfo>,
     /// Whether the trace context of clients that no trusted proxy speaks for is kept.
     pub(in crate::proxy) keeps_trace: bool,
     /// The line by which the request is known if it comes back.
@@ -36,13 +36,13 @@ const ADDED: usize = 512;
 pub(in crate::proxy) fn put_request(
     head: &RequestHead,
     bytes: &[u8],
-    onward: &Onward<'_>,
+    onward: &RequestRewrite<'_>,
     random: &mut fastrand::Rng,
 ) -> Vec<u8> {
     let mut out = Vec::with_capacity(head.len + ADDED + 2 * head.host(bytes).len());
     let lines = head.fields.lines(bytes);
     put_request_line(&mut out, head, bytes);
-    let is_traced = lines.has(Name::Traceparent)
+    let is_traced = lines.has(FieldName::Traceparent)
         && (onward.told.is_some() || onward.keeps_trace && has_parent(lines));
     put_kept(&mut out, head, bytes, onward, is_traced);
     if head.framing == Framing::Chunked {
@@ -55,7 +55,7 @@ pub(in crate::proxy) fn put_request(
         (true, true) => b"TE: trailers\r\nUpgrade: websocket\r\nConnection: te, upgrade\r\n",
     });
     out.extend_from_slice(onward.mark);
-    let is_named = onward.told.is_some() && lines.has(Name::XRequestId);
+    let is_named = onward.told.is_some() && lines.has(FieldName::XRequestId);
     put_identity(&mut out, is_named, is_traced, random);
     put_forwarding(&mut out, head.host(bytes), lines, onward.peer, onward.client, onward.told);
     out.extend_from_slice(b"\r\n\r\n");
@@ -67,11 +67,11 @@ fn put_request_line(out: &mut Vec<u8>, head: &RequestHead, bytes: &[u8]) {
     out.extend_from_slice(head.method(bytes));
     out.push(b' ');
     match head.form {
-        Form::Path => {}
-        Form::Root => out.push(b'/'),
-        Form::Asterisk => out.push(b'*'),
+        TargetForm::Path => {}
+        TargetForm::Root => out.push(b'/'),
+        TargetForm::Asterisk => out.push(b'*'),
     }
-    if head.form != Form::Asterisk {
+    if head.form != TargetForm::Asterisk {
         out.extend_from_slice(head.target(bytes));
     }
     out.extend_from_slice(b" HTTP/1.1\r\n");
@@ -82,34 +82,38 @@ fn put_kept(
     out: &mut Vec<u8>,
     head: &RequestHead,
     bytes: &[u8],
-    onward: &Onward<'_>,
+    onward: &RequestRewrite<'_>,
     is_traced: bool,
 ) {
-    let Onward { expects_continue, told, .. } = *onward;
+    let RequestRewrite { expects_continue, told, .. } = *onward;
     let is_behind_proxy = told.is_some();
     let (lines, host) = (head.fields.lines(bytes), head.host(bytes));
     let hops = hops_left(head, bytes);
-    let has_list = lines.has(Name::Connection);
+    let has_list = lines.has(FieldName::Connection);
     let (mut has_cookies, mut has_host) = (false, false);
     lines.put_kept(out, |name, line| match name {
-        Name::Host => {
+        FieldName::Host => {
             has_host = !head.is_absolute || line.value() == host;
             has_host
         }
-        Name::ContentLength => false,
-        Name::Expect => expects_continue,
-        Name::MaxForwards => hops == Ok(None),
+        FieldName::ContentLength => false,
+        FieldName::Expect => expects_continue,
+        FieldName::MaxForwards => hops == Ok(None),
         name if name.is_hop_by_hop() => false,
-        Name::Proxy | Name::Flipgate | Name::FlipgatePreview | Name::Underscored => false,
+        FieldName::Proxy
+        | FieldName::Flipgate
+        | FieldName::FlipgatePreview
+        | FieldName::Underscored => false,
         // Written below.
-        Name::XForwardedFor | Name::XForwardedHost | Name::XForwardedProto | Name::Forwarded => {
-            false
-        }
+        FieldName::XForwardedFor
+        | FieldName::XForwardedHost
+        | FieldName::XForwardedProto
+        | FieldName::Forwarded => false,
         // The state of a trace means something beside its parent alone.
-        Name::Traceparent | Name::Tracestate => is_traced,
+        FieldName::Traceparent | FieldName::Tracestate => is_traced,
         name if name.tells_of_forwarding() && !is_behind_proxy => false,
         _ if has_list && lines.connection_lists(line.name()) => false,
-        Name::Cookie => {
+        FieldName::Cookie => {
             has_cookies |= cookies::has_ours(line.value());
             !cookies::has_ours(line.value())
         }
@@ -120,7 +124,7 @@ fn put_kept(
         put_field(out, b"Host", host);
     }
     if has_cookies {
-        for line in lines.all(Name::Cookie).filter(|it| cookies::has_ours(it)) {
+        for line in lines.all(FieldName::Cookie).filter(|it| cookies::has_ours(it)) {
             if let Some(others) = cookies::without_ours(line) {
                 put_field(out, b"Cookie", &others);
             }
@@ -140,8 +144,8 @@ fn put_kept(
 }
 
 /// Whether there is one `Traceparent`, which is valid: W3C Trace Context, section 3.2.
-fn has_parent(lines: Lines<'_>) -> bool {
-    let mut parents = lines.all(Name::Traceparent);
+fn has_parent(lines: FieldLines<'_>) -> bool {
+    let mut parents = lines.all(FieldName::Traceparent);
     let (Some(parent), None) = (parents.next(), parents.next()) else { return false };
     let is_hex = |it: &[u8]| it.iter().all(|it| matches!(it, b'0'..=b'9' | b'a'..=b'f'));
     let is_id = |it: &[u8]| is_hex(it) && it.iter().any(|it| *it != b'0');
@@ -203,28 +207,31 @@ fn hex<const BYTES: usize, const DIGITS: usize>(bytes: [u8; BYTES]) -> [u8; DIGI
 mod tests {
     use super::*;
     use crate::{
-        downstream::{Entrance, Listener, Security, Whose},
+        downstream::{Listener, ListenerContext, PeerIdentity, TlsDetails},
         model::Networks,
         proxy::samples::{self, values},
-        tls::Identity,
+        tls::ClientCertificate,
     };
 
     fn forward_from(
         peer: &str,
         fields: &[(&str, &str)],
         is_behind_proxy: bool,
-        security: Option<Box<Security>>,
+        security: Option<Box<TlsDetails>>,
     ) -> Vec<(String, String)> {
         let (head, bytes) = samples::request(fields);
         let mut random = fastrand::Rng::with_seed(7);
         let address: IpAddr = peer.parse().expect("an address");
         let listener = Listener::plain(([127, 0, 0, 1], 80).into());
-        let peer =
-            Peer::new(Whose::Known((address, 40000).into()), Entrance::unbound(listener), security);
+        let peer = Peer::new(
+            PeerIdentity::Known((address, 40000).into()),
+            ListenerContext::unbound(listener),
+            security,
+        );
         let client = (!is_behind_proxy).then_some(address);
-        let told =
-            is_behind_proxy.then(|| Told::of(head.fields.lines(&bytes), &Networks::default()).1);
-        let onward = Onward {
+        let told = is_behind_proxy
+            .then(|| ForwardedInfo::of(head.fields.lines(&bytes), &Networks::default()).1);
+        let onward = RequestRewrite {
             expects_continue: false,
             peer: &peer,
             client,
@@ -364,10 +371,10 @@ mod tests {
     #[test]
     fn what_tls_has_made_sure_of_is_told_and_cannot_be_forged() {
         let forged = [("x-forwarded-client-cert", "Hash=forged"), ("host", "a")];
-        let identity = Identity { element: "Hash=00;Subject=\"CN=a\"".into() };
+        let identity = ClientCertificate { element: "Hash=00;Subject=\"CN=a\"".into() };
         let secured = |identity| {
             let names = std::sync::Arc::default();
-            let security = Security { names, identity, makes_internal: false };
+            let security = TlsDetails { names, identity, makes_internal: false };
             forward_from("192.0.2.7", &forged, false, Some(Box::new(security)))
         };
         let sent = secured(Some(identity));

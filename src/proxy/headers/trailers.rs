@@ -5,7 +5,7 @@
 //! who asks, and what a cache may do with it.
 
 use crate::{
-    http1::{Fields, Name, members, put_field},
+    http1::{FieldName, Fields, members, put_field},
     model::NamePattern,
 };
 
@@ -143,7 +143,7 @@ const NEVER_PREFIXES: [&str; 8] = [
 // === impl Allowed ===
 
 impl Allowed<'_> {
-    fn has(self, name: Name, text: &[u8]) -> bool {
+    fn has(self, name: FieldName, text: &[u8]) -> bool {
         if is_never(name, text) {
             return false;
         }
@@ -158,17 +158,17 @@ impl Allowed<'_> {
 /// Whether a field of this name can be in no trailer section, so that no configuration may let it through.
 #[must_use]
 pub fn is_never_a_trailer(text: &str) -> bool {
-    text.is_empty() || is_never(Name::of(text.as_bytes()), text.as_bytes())
+    text.is_empty() || is_never(FieldName::of(text.as_bytes()), text.as_bytes())
 }
 
-fn is_never(name: Name, text: &[u8]) -> bool {
+fn is_never(name: FieldName, text: &[u8]) -> bool {
     let lower = text.to_ascii_lowercase();
     name.is_hop_by_hop()
         || name.is_vital()
         || name.tells_of_forwarding()
-        || matches!(name, Name::Flipgate | Name::FlipgatePreview | Name::Underscored)
-        || matches!(name, Name::Cookie | Name::Authorization | Name::Proxy)
-        || matches!(name, Name::ProxyStatus | Name::CacheControl)
+        || matches!(name, FieldName::Flipgate | FieldName::FlipgatePreview | FieldName::Underscored)
+        || matches!(name, FieldName::Cookie | FieldName::Authorization | FieldName::Proxy)
+        || matches!(name, FieldName::ProxyStatus | FieldName::CacheControl)
         || NEVER.binary_search_by(|it| it.as_bytes().cmp(&lower)).is_ok()
         || NEVER_PREFIXES.iter().any(|it| begins(text, it))
 }

@@ -169,7 +169,8 @@ fn a_full_disk_at_the_start_refuses_changes_until_there_is_room() {
 fn a_disk_with_little_room_gets_a_smaller_journal() {
     let disk = Simulated::default();
     let states = states(2);
-    let files = crate::store::journal::Files::new(std::sync::Arc::new(disk.clone()), "state", 256);
+    let files =
+        crate::store::journal::JournalFiles::new(std::sync::Arc::new(disk.clone()), "state", 256);
     let (sender, _jobs) = std::sync::mpsc::channel();
     let mut journal = crate::store::journal::Journal::new(files, State::default(), 0, sender);
     disk.inner().leave_room(Some(128 * 1024));

@@ -10,9 +10,9 @@ use std::sync::{Arc, mpsc};
 use self::simulated::Simulated;
 use super::{
     CommitError,
-    accepted::Accepted,
+    accepted::AcceptedCall,
     disk::Disk,
-    journal::{Files, Job, Journal},
+    journal::{HousekeepingJob, Journal, JournalFiles},
     recovery::{Recovered, recover},
     state::{Promotion, Revision, ServiceState, State},
 };
@@ -21,8 +21,8 @@ use crate::model::{Color, Endpoint, Generation, PoolSpec, ServiceName};
 /// A journal on a simulated disk, whose other thread is the test's own.
 struct Bench {
     disk: Simulated,
-    files: Files,
-    jobs: mpsc::Receiver<Job>,
+    files: JournalFiles,
+    jobs: mpsc::Receiver<HousekeepingJob>,
     journal: Journal,
 }
 
@@ -33,7 +33,7 @@ impl Bench {
     fn open(disk: &Simulated) -> Self {
         let found = recover(disk, "state").expect("nothing is damaged");
         let disk = disk.clone();
-        let files = Files::new(Arc::new(disk.clone()), "state", FEW_BLOCKS);
+        let files = JournalFiles::new(Arc::new(disk.clone()), "state", FEW_BLOCKS);
         let (sender, jobs) = mpsc::channel();
         let state = found.state.unwrap_or_default();
         let journal = Journal::new(files.clone(), state, found.last_number, sender);
@@ -118,7 +118,7 @@ fn step(before: &State, number: u64) -> State {
         });
         let (key, fingerprint) = (format!("key-{number}"), "f".to_owned());
         let (generation, at) = (next.generation, Some(number));
-        next.accepted.put(Accepted { key, fingerprint, generation, at });
+        next.accepted.put(AcceptedCall { key, fingerprint, generation, at });
     }
     next
 }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::Pool;
-use crate::upstream::{condition::Standing, member::Member};
+use crate::upstream::{condition::Tier, member::EndpointState};
 
 /// How long an endpoint is left out at least before another one takes its turn, when there are more that
 /// should be than may be.
@@ -17,15 +17,15 @@ pub(super) const TURN: Duration = Duration::from_secs(1);
 
 /// Until when it is known that nobody can be left out, so that requests that fail need not look.
 #[derive(Debug)]
-pub(super) struct Turns {
+pub(super) struct EjectionTimes {
     start: Instant,
     /// In milliseconds from the start.
     closed_until: AtomicU64,
 }
 
-// === impl Turns ===
+// === impl EjectionTimes ===
 
-impl Turns {
+impl EjectionTimes {
     pub(super) fn new() -> Self {
         Self { start: Instant::now(), closed_until: AtomicU64::new(0) }
     }
@@ -54,7 +54,7 @@ impl Turns {
 impl Pool {
     /// Notes that a request came to nothing. A member of which too many in a row do is left out for a
     /// while. If as many are as may be, the one that is out for longest comes back for it.
-    pub fn failed(&self, member: &Member, what: &str, now: Instant) {
+    pub fn failed(&self, member: &EndpointState, what: &str, now: Instant) {
         let rules = &self.policy.ejection;
         let Some(limit) = rules.failures else { return };
         // What is known of a pool that was replaced may not hold for the one that has followed.
@@ -78,7 +78,7 @@ impl Pool {
             return;
         }
         let most = (members.len() * usize::from(rules.share) / 100).max(1);
-        let since = |it: &Arc<Member>| it.learn(|it| it.ejected_since());
+        let since = |it: &Arc<EndpointState>| it.learn(|it| it.ejected_since());
         let out = members.iter().filter(|it| it.is_ejected());
         let out: Vec<_> = out.filter_map(|it| Some((since(it)?, it))).collect();
         if out.len() >= most {
@@ -131,9 +131,9 @@ impl Pool {
         };
         // First those whom requests have found bad, then those of whom it is known by their checks; and
         // nobody, where nobody could help.
-        let helpers = [Standing::Ejected, Standing::Shunned]
+        let helpers = [Tier::Ejected, Tier::Shunned]
             .into_iter()
-            .zip([Standing::Untried, Standing::Ejected])
+            .zip([Tier::Untried, Tier::Ejected])
             .filter(|(helper, well)| are_few(*well) && standings().any(|it| it == *helper))
             .map(|(helper, _)| helper as u8)
             .max();

@@ -11,26 +11,26 @@ use prometheus::Registry;
 use super::*;
 use crate::{
     metrics::Metrics,
-    model::{Algorithm, Balance, Ejection, Endpoint, HashKey, Health, Limits},
-    upstream::{NameSettings, Names, member::Seat},
+    model::{Algorithm, Balance, Ejection, Endpoint, HashKey, Health, ServiceLimits},
+    upstream::{Resolver, ResolverSettings, member::RequestPermit},
 };
 
 fn pool_of(endpoints: &[(&str, u16)], policy: Policy) -> Pool {
-    pool_by(endpoints, policy, Names::new(&NameSettings::default()))
+    pool_by(endpoints, policy, Resolver::new(&ResolverSettings::default()))
 }
 
-fn pool_by(endpoints: &[(&str, u16)], policy: Policy, names: Names) -> Pool {
+fn pool_by(endpoints: &[(&str, u16)], policy: Policy, names: Resolver) -> Pool {
     let service: ServiceName = "web".parse().expect("a name");
     let metrics = Metrics::new(&Registry::new()).expect("a fresh registry");
     let metrics = Arc::new(metrics.pool(&service, Color::Blue));
     let admission = Admission::new(&policy.limits);
     let policy = Arc::new(policy);
-    let parts = Parts::new(names);
+    let parts = PoolContext::new(names);
     Pool::new(service, Color::Blue, spec(endpoints), policy, admission, parts, metrics)
 }
 
 fn spec(endpoints: &[(&str, u16)]) -> PoolSpec {
-    let endpoints = endpoints.iter().map(|(address, weight)| Weighted {
+    let endpoints = endpoints.iter().map(|(address, weight)| WeightedEndpoint {
         endpoint: address.parse().expect("an endpoint"),
         weight: *weight,
     });
@@ -63,28 +63,28 @@ fn seeded() -> fastrand::Rng {
     fastrand::Rng::with_seed(seed)
 }
 
-fn pick(pool: &Pool, tried: &[Arc<Member>], random: &mut fastrand::Rng) -> Picked {
+fn pick(pool: &Pool, tried: &[Arc<EndpointState>], random: &mut fastrand::Rng) -> PickResult {
     pick_for(pool, tried, None, random)
 }
 
 fn pick_for(
     pool: &Pool,
-    tried: &[Arc<Member>],
+    tried: &[Arc<EndpointState>],
     key: Option<u64>,
     random: &mut fastrand::Rng,
-) -> Picked {
-    let (is_open, now) = (|_: &Arc<Member>| false, Instant::now());
-    pool.pick(&Choice { tried, key, is_open: &is_open, is_called: false, now }, random)
+) -> PickResult {
+    let (is_open, now) = (|_: &Arc<EndpointState>| false, Instant::now());
+    pool.pick(&PickRequest { tried, key, is_open: &is_open, is_called: false, now }, random)
 }
 
-fn seat(picked: Picked) -> Seat {
+fn seat(picked: PickResult) -> RequestPermit {
     match picked {
-        Picked::Seat(seat) => seat,
+        PickResult::Seat(seat) => seat,
         other => panic!("a seat, not {other:?}"),
     }
 }
 
-fn name(seat: &Seat) -> String {
+fn name(seat: &RequestPermit) -> String {
     seat.member().endpoint().to_string()
 }
 
@@ -109,7 +109,7 @@ fn assert_share(count: usize, picks: usize, probability: f64) {
 
 const LISTED: [&str; 3] = ["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"];
 
-fn down(pool: &Pool, member: &Member, trouble: &Trouble) {
+fn down(pool: &Pool, member: &EndpointState, trouble: &HealthFailure) {
     while member.health() != Health::Down {
         pool.checked(member, Err(trouble.clone()));
     }
@@ -238,25 +238,25 @@ fn nobody_is_tried_twice_and_who_stands_worse_comes_later() {
     let listed = ["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80", "10.0.0.4:80"];
     let pool = pool_of(&alike(&listed), Policy::default());
     let members = pool.members();
-    down(&pool, &members[0], &Trouble::refuses("refused"));
-    down(&pool, &members[1], &Trouble::answers("500"));
+    down(&pool, &members[0], &HealthFailure::refuses("refused"));
+    down(&pool, &members[1], &HealthFailure::answers("500"));
     pool.checked(&members[3], Ok(()));
     let mut random = seeded();
     for _ in 0..100 {
         let mut tried = Vec::new();
-        while let Picked::Seat(seat) = pick(&pool, &tried, &mut random) {
+        while let PickResult::Seat(seat) = pick(&pool, &tried, &mut random) {
             tried.push(Arc::clone(seat.member()));
         }
         let order: Vec<_> = tried.iter().map(|it| it.endpoint().to_string()).collect();
         assert_eq!(order, ["10.0.0.4:80", "10.0.0.3:80", "10.0.0.2:80", "10.0.0.1:80"]);
     }
-    assert!(matches!(pick(&pool, &members, &mut random), Picked::Nobody));
+    assert!(matches!(pick(&pool, &members, &mut random), PickResult::Nobody));
 }
 
 #[test]
 fn an_empty_pool_has_no_seat() {
     let picked = pick(&pool(&[]), &[], &mut seeded());
-    assert!(matches!(picked, Picked::Nobody));
+    assert!(matches!(picked, PickResult::Nobody));
 }
 
 #[test]
@@ -265,10 +265,10 @@ fn when_too_few_are_left_those_help_who_answer_badly_but_not_those_who_are_gone(
     let pool = pool(&names.iter().map(String::as_str).collect::<Vec<_>>());
     let members = pool.members();
     for member in &members[..5] {
-        down(&pool, member, &Trouble::answers("500"));
+        down(&pool, member, &HealthFailure::answers("500"));
     }
     assert!(!pool.is_panicking(), "half of them are enough");
-    down(&pool, &members[5], &Trouble::refuses("refused"));
+    down(&pool, &members[5], &HealthFailure::refuses("refused"));
     assert!(pool.is_panicking());
     let mut random = seeded();
     let shares = shares(&pool, 9_000, &mut random);
@@ -295,7 +295,7 @@ fn who_has_just_come_back_gets_less() {
     for member in [one, two, three] {
         old.checked(member, Ok(()));
     }
-    let whole = |it: &Member| it.share(Some(Duration::from_secs(3600)), Instant::now());
+    let whole = |it: &EndpointState| it.share(Some(Duration::from_secs(3600)), Instant::now());
     assert_eq!(whole(one), 100, "a tenth to begin with");
     let later = Instant::now() + Duration::from_secs(1800);
     assert!((450..=550).contains(&one.share(Some(Duration::from_secs(3600)), later)));

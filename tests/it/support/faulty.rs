@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 use flipgate::{
     model::Generation,
     store::{
-        CommitError, Committing, Condition, FileStore, Revision, ServiceState, State, Store,
-        StoreError,
+        CommitError, CommitFuture, FileStore, Revision, ServiceState, State, Store, StoreError,
+        StoreHealth,
     },
 };
 use tokio::sync::{Notify, watch};
@@ -92,7 +92,7 @@ fn planted() -> StoreError {
 }
 
 impl Store for FaultyStore {
-    fn commit(&self, expected: Revision, next: State) -> Committing {
+    fn commit(&self, expected: Revision, next: State) -> CommitFuture {
         let shared = Arc::clone(&self.0);
         Box::pin(async move {
             let why = shared.read_only.lock().expect("no panic").clone();
@@ -124,9 +124,9 @@ impl Store for FaultyStore {
         self.0.store.watch()
     }
 
-    fn condition(&self) -> Condition {
+    fn condition(&self) -> StoreHealth {
         let read_only = self.0.read_only.lock().expect("no panic").clone();
-        Condition { read_only, ..self.0.store.condition() }
+        StoreHealth { read_only, ..self.0.store.condition() }
     }
 
     fn place(&self) -> String {

@@ -10,7 +10,7 @@ use std::{
 };
 
 use flipgate::{
-    downstream::{After, Client, Handler, HeadError, TurnedAway},
+    downstream::{AfterExchange, ClientStream, Handler, HeadError, RejectReason},
     http1::RequestHead,
     proxy::Proxy,
 };
@@ -63,14 +63,14 @@ impl Panics {
 }
 
 impl Handler for Fragile {
-    type Memory = <Proxy as Handler>::Memory;
+    type ConnectionCache = <Proxy as Handler>::ConnectionCache;
     type Tunnel = <Proxy as Handler>::Tunnel;
 
     async fn exchange(
         &self,
-        client: &mut Client<Self::Memory>,
+        client: &mut ClientStream<Self::ConnectionCache>,
         head: Result<RequestHead, HeadError>,
-    ) -> After<Self::Tunnel> {
+    ) -> AfterExchange<Self::Tunnel> {
         let head_text = String::from_utf8_lossy(client.channel.unread()).to_ascii_lowercase();
         let is_fragile = head_text.contains("x-fragile:");
         let exchange = self.proxy.exchange(client, head);
@@ -80,11 +80,11 @@ impl Handler for Fragile {
         }
     }
 
-    async fn tunnel(&self, client: Client<Self::Memory>, tunnel: Self::Tunnel) {
+    async fn tunnel(&self, client: ClientStream<Self::ConnectionCache>, tunnel: Self::Tunnel) {
         self.panics.during(Place::Tunnel, self.proxy.tunnel(client, tunnel)).await;
     }
 
-    fn turned_away(&self, why: TurnedAway) {
+    fn turned_away(&self, why: RejectReason) {
         self.panics.strike(Place::TurnedAway);
         self.proxy.turned_away(why);
     }

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use flipgate::{
     admin,
-    app::{App, AppError, Ended, StartSignals},
+    app::{App, AppError, ExitOutcome, StartSignals},
     config::Config,
     store::FileStore,
 };
@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use super::{Answer, Client, Faults, FaultyStore, Fragile, Panics, Upstream, client, eventually};
 
 /// A house that is being built.
-pub(crate) struct HouseBuilder {
+pub(crate) struct TestProxyBuilder {
     state: Option<TempDir>,
     workers: usize,
     top: String,
@@ -24,7 +24,7 @@ pub(crate) struct HouseBuilder {
 }
 
 /// A running Flipgate with one public listener and one that previews green.
-pub(crate) struct House {
+pub(crate) struct TestProxy {
     /// None only while it is being shut down.
     app: Option<App>,
     pub(crate) public: SocketAddr,
@@ -35,7 +35,7 @@ pub(crate) struct House {
     state: Option<TempDir>,
 }
 
-impl HouseBuilder {
+impl TestProxyBuilder {
     /// More configuration, of tables that come before the services.
     pub(crate) fn with(mut self, toml: &str) -> Self {
         self.top.push_str(toml);
@@ -132,12 +132,12 @@ impl HouseBuilder {
         )
     }
 
-    pub(crate) fn start(self) -> House {
+    pub(crate) fn start(self) -> TestProxy {
         self.start_by(|config| App::start(config, None))
     }
 
     /// The same on a store that goes wrong when it is told to.
-    pub(crate) fn start_faulty(self) -> (House, Faults) {
+    pub(crate) fn start_faulty(self) -> (TestProxy, Faults) {
         let mut faults = None;
         let house = self.start_by(|config| {
             let open = |config: &Config| {
@@ -151,7 +151,7 @@ impl HouseBuilder {
     }
 
     /// The same with workers that panic when they are told to.
-    pub(crate) fn start_fragile(self) -> (House, Panics) {
+    pub(crate) fn start_fragile(self) -> (TestProxy, Panics) {
         let panics = Panics::default();
         let planted = panics.clone();
         let house = self.start_by(|config| {
@@ -162,7 +162,7 @@ impl HouseBuilder {
         (house, panics)
     }
 
-    fn start_by(mut self, start: impl FnOnce(Config) -> Result<App, AppError>) -> House {
+    fn start_by(mut self, start: impl FnOnce(Config) -> Result<App, AppError>) -> TestProxy {
         if !self.top.contains("clients") {
             self.top.insert_str(0, "clients.internal = [\"127.0.0.1/32\"]\n");
         }
@@ -171,16 +171,16 @@ impl HouseBuilder {
         let config = Config::parse("test.toml".as_ref(), &text)
             .unwrap_or_else(|mistakes| panic!("{mistakes:#?}\n{text}"));
         let app = start(config).expect("free ports and a folder");
-        let admin::Address::Tcp(admin) = app.admin else { panic!("an address") };
+        let admin::AdminAddress::Tcp(admin) = app.admin else { panic!("an address") };
         let [public, preview, others @ ..] = &*app.listeners else { panic!("two listeners") };
         let (public, preview, others) = (*public, *preview, others.to_vec());
-        House { app: Some(app), public, preview, others, admin, state: Some(state) }
+        TestProxy { app: Some(app), public, preview, others, admin, state: Some(state) }
     }
 }
 
-impl House {
-    pub(crate) fn build() -> HouseBuilder {
-        HouseBuilder {
+impl TestProxy {
+    pub(crate) fn build() -> TestProxyBuilder {
+        TestProxyBuilder {
             state: None,
             workers: 2,
             top: String::new(),
@@ -288,7 +288,7 @@ impl House {
     }
 
     /// Has it run as a process does, until it ends by itself.
-    pub(crate) fn run(&mut self) -> std::thread::JoinHandle<Ended> {
+    pub(crate) fn run(&mut self) -> std::thread::JoinHandle<ExitOutcome> {
         let app = self.app.take().expect("running");
         std::thread::spawn(move || {
             let signals = StartSignals::register().expect("descriptors");
@@ -314,7 +314,7 @@ impl House {
     }
 }
 
-impl Drop for House {
+impl Drop for TestProxy {
     fn drop(&mut self) {
         self.end();
     }

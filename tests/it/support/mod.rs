@@ -21,7 +21,7 @@ pub(crate) use self::{
     client::{Answer, Client},
     faulty::{Fault, Faults, FaultyStore},
     fragile::{Fragile, Panics, Place},
-    house::House,
+    house::TestProxy,
     http2::{Http2, Http2Upstream},
     nameserver::NameServer,
     process::Process,

@@ -13,7 +13,7 @@ use std::collections::HashMap;
 use super::{
     super::record::{Drained, Flip, FlipEnd, History, Kind, Outcome},
     Promise, duties,
-    judge::{Count, Judge, millis},
+    judge::{Checker, FindingBuilder, millis},
 };
 use crate::color::Color;
 
@@ -25,7 +25,7 @@ pub(crate) const BOUND: u64 = 500_000_000;
 const LAGS: u64 = 3;
 
 /// A time in which a color is not active.
-struct Absence<'a> {
+struct InactivePeriod<'a> {
     service: u8,
     color: Color,
     /// The flip that it begins with.
@@ -37,7 +37,7 @@ struct Absence<'a> {
 
 /// When the requests of one color of a service have ended, at the latest.
 #[derive(Default)]
-struct Ends {
+struct LastRequestEnds {
     /// Of those that began until then, if they can have been inside. In order.
     by_begin: Vec<(u64, u64)>,
     /// Of those of the public whose color was decided until then. In order.
@@ -46,17 +46,17 @@ struct Ends {
 
 /// The events of one color of a service.
 #[derive(Default)]
-struct Told {
+struct DrainEvents {
     /// When each generation was heard of first.
     first: HashMap<u64, u64>,
     /// All, in the order in which they were heard.
     all: Vec<Drained>,
 }
 
-impl Judge<'_> {
+impl Checker<'_> {
     /// Whether anybody was inside of a color after it was told to be drained.
     pub(super) fn drains(&mut self) {
-        let mut count = Count::new(Promise::Drained);
+        let mut count = FindingBuilder::new(Promise::Drained);
         let Some(drained) = &self.history.drained else {
             return self.close(count.unchecked("the proxy does not tell when a color is drained"));
         };
@@ -65,7 +65,7 @@ impl Judge<'_> {
             let (Some(color), 1..) = (request.color, request.alive) else { continue };
             // Testers come and go, and hold up no drain; a public request whose preview header was honored
             // does not either. Strays are reported already.
-            let asks_for_color = matches!(request.kind, Kind::Preview | Kind::Wish);
+            let asks_for_color = matches!(request.kind, Kind::Preview | Kind::RefusedPreview);
             if asks_for_color || self.strays.contains(&request.id) {
                 continue;
             }
@@ -92,15 +92,15 @@ impl Judge<'_> {
     }
 
     /// Whether each event came that had to, and in time.
-    fn tellings(&self, drained: &[Drained], count: &mut Count) {
+    fn tellings(&self, drained: &[Drained], count: &mut FindingBuilder) {
         let ends = ends(self.history);
-        let mut told: HashMap<(u8, Color), Told> = HashMap::new();
+        let mut told: HashMap<(u8, Color), DrainEvents> = HashMap::new();
         for it in drained {
             let of = told.entry((it.service, it.color)).or_default();
             of.first.entry(it.generation).or_insert(it.heard);
             of.all.push(*it);
         }
-        let nothing = (Ends::default(), Told::default());
+        let nothing = (LastRequestEnds::default(), DrainEvents::default());
         for absence in absences(self.history) {
             let key = (absence.service, absence.color);
             let ends = ends.get(&key).unwrap_or(&nothing.0);
@@ -110,8 +110,14 @@ impl Judge<'_> {
     }
 
     /// Judges what was told of one flip, after which the last request had ended at `over`.
-    fn telling(&self, absence: &Absence<'_>, over: u64, told: &Told, count: &mut Count) {
-        let Absence { service, color, flip, back, .. } = absence;
+    fn telling(
+        &self,
+        absence: &InactivePeriod<'_>,
+        over: u64,
+        told: &DrainEvents,
+        count: &mut FindingBuilder,
+    ) {
+        let InactivePeriod { service, color, flip, back, .. } = absence;
         let hearing = &self.history.hearing;
         let limit = |until: u64| over + BOUND + LAGS * hearing.lag(over, until);
         let due = limit(over + 2 * BOUND);
@@ -159,15 +165,15 @@ impl Judge<'_> {
     }
 }
 
-impl Told {
+impl DrainEvents {
     /// When the event of the flip itself was heard.
-    fn own(&self, absence: &Absence<'_>) -> Option<u64> {
+    fn own(&self, absence: &InactivePeriod<'_>) -> Option<u64> {
         self.first.get(&absence.flip.generation?).copied()
     }
 
     /// When another was heard that says as much: of something that was replaced before and left later, or that was
     /// replaced meanwhile.
-    fn other(&self, absence: &Absence<'_>) -> Option<u64> {
+    fn other(&self, absence: &InactivePeriod<'_>) -> Option<u64> {
         let first = self.all.partition_point(|it| it.heard < absence.flip.called);
         let mut since = self.all[first..].iter();
         let is_before = |it: &&Drained| absence.generation.is_none_or(|back| it.generation < back);
@@ -175,9 +181,9 @@ impl Told {
     }
 }
 
-impl Ends {
+impl LastRequestEnds {
     /// When everybody had left for whom a color was not drained yet: the flip was acknowledged, too.
-    fn of(&self, absence: &Absence<'_>) -> u64 {
+    fn of(&self, absence: &InactivePeriod<'_>) -> u64 {
         let latest = |of: &[(u64, u64)], until: u64| {
             of[..of.partition_point(|it| it.0 <= until)].last().map_or(0, |it| it.1)
         };
@@ -190,8 +196,8 @@ impl Ends {
 }
 
 /// Each flip away from a color after which something is to be told.
-fn absences(history: &History) -> Vec<Absence<'_>> {
-    let mut all: Vec<Absence> = Vec::new();
+fn absences(history: &History) -> Vec<InactivePeriod<'_>> {
+    let mut all: Vec<InactivePeriod> = Vec::new();
     for service in 0..u8::try_from(history.services.len()).unwrap_or(u8::MAX) {
         let to = |it: &Flip| it.changes.iter().find(|it| it.0 == service).map(|it| it.1);
         let flips = history.flips.iter().filter(|it| it.end != FlipEnd::Refused);
@@ -206,14 +212,14 @@ fn absences(history: &History) -> Vec<Absence<'_>> {
             let back = later.find(|(it, to)| *to == color || it.end == FlipEnd::Unknown);
             let (back, generation) =
                 back.map_or((u64::MAX, None), |(it, _)| (it.called, it.generation));
-            all.push(Absence { service, color, flip, back, generation });
+            all.push(InactivePeriod { service, color, flip, back, generation });
         }
     }
     all
 }
 
-fn ends(history: &History) -> HashMap<(u8, Color), Ends> {
-    let mut all: HashMap<(u8, Color), Ends> = HashMap::new();
+fn ends(history: &History) -> HashMap<(u8, Color), LastRequestEnds> {
+    let mut all: HashMap<(u8, Color), LastRequestEnds> = HashMap::new();
     for request in &history.requests {
         if matches!(request.outcome, Outcome::Unsent | Outcome::Unconnected) {
             continue;

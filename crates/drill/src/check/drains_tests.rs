@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     color::Color::{Blue, Green},
-    record::{Drained, Flip, FlipEnd, Hearing, History, Kill, Kind, Outcome, Request, Victim},
+    record::{Drained, EventGaps, Flip, FlipEnd, History, Kill, Kind, Outcome, Request, Victim},
 };
 
 const SECOND: u64 = 1_000_000_000;
@@ -153,7 +153,7 @@ fn nothing_is_held_against_a_proxy_that_could_not_tell_or_be_heard() {
             true => drop(drained(&mut history).remove(0)),
             false => drained(&mut history)[0].heard = 15 * SECOND,
         }
-        history.hearing = Hearing { deaf: vec![(0, 10 * SECOND)], lags: Vec::new() };
+        history.hearing = EventGaps { deaf: vec![(0, 10 * SECOND)], lags: Vec::new() };
         assert_eq!(broken(&history), []);
         history.hearing.deaf = vec![(0, 9 * SECOND), (31 * SECOND, u64::MAX)];
         assert_eq!(broken(&history), [(Promise::Drained, 1)]);

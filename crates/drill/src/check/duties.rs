@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 
 use super::{
     super::record::{Drained, Flip, FlipEnd, History, Kill, Kind, Outcome, Request, Victim},
-    register::{Read, Write},
+    register::{RegisterRead, RegisterWrite},
 };
 use crate::color::Color;
 
 /// A time in which nobody knows the color of a service.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) struct Uncertain {
+pub(super) struct UnknownPeriod {
     service: u8,
     from: u64,
     until: u64,
@@ -111,24 +111,26 @@ impl<'a> Explanations<'a> {
 }
 
 /// The flips that happened, and the times in which that is not known of one.
-pub(super) fn writes(flips: &[Flip]) -> (Vec<Write>, Vec<Uncertain>) {
-    let (mut writes, mut uncertain): (Vec<Write>, Vec<Uncertain>) = (Vec::new(), Vec::new());
+pub(super) fn writes(flips: &[Flip]) -> (Vec<RegisterWrite>, Vec<UnknownPeriod>) {
+    let (mut writes, mut uncertain): (Vec<RegisterWrite>, Vec<UnknownPeriod>) =
+        (Vec::new(), Vec::new());
     for (place, flip) in flips.iter().enumerate() {
         match flip.end {
             FlipEnd::Refused => {}
             FlipEnd::Unknown => uncertain.extend(flip.changes.iter().map(|(service, _)| {
-                Uncertain { service: *service, from: flip.called, until: u64::MAX }
+                UnknownPeriod { service: *service, from: flip.called, until: u64::MAX }
             })),
             FlipEnd::Done => {
                 let mut is_reset = false;
                 for (service, _) in &flip.changes {
-                    let open = |it: &&mut Uncertain| it.service == *service && it.until == u64::MAX;
+                    let open =
+                        |it: &&mut UnknownPeriod| it.service == *service && it.until == u64::MAX;
                     for it in uncertain.iter_mut().filter(open) {
                         it.until = flip.acknowledged;
                         is_reset = true;
                     }
                 }
-                writes.push(Write {
+                writes.push(RegisterWrite {
                     flip: place,
                     changes: flip.changes.clone(),
                     called: flip.called,
@@ -142,15 +144,15 @@ pub(super) fn writes(flips: &[Flip]) -> (Vec<Write>, Vec<Uncertain>) {
 }
 
 /// What the answers to the public say of the table.
-pub(super) fn reads(history: &History, uncertain: &[Uncertain]) -> Vec<Read> {
+pub(super) fn reads(history: &History, uncertain: &[UnknownPeriod]) -> Vec<RegisterRead> {
     let requests = history.requests.iter().enumerate();
     // A tester's request says what the tester asked for.
     let public = requests.filter(|(_, it)| it.kind != Kind::Preview && it.head != 0);
     let reads = public.filter_map(|(place, it)| {
         let Request { service, began, .. } = *it;
-        Some(Read { request: place, service, color: it.color?, began, ended: it.decided() })
+        Some(RegisterRead { request: place, service, color: it.color?, began, ended: it.decided() })
     });
-    let is_certain = |read: &Read| {
+    let is_certain = |read: &RegisterRead| {
         !uncertain
             .iter()
             .any(|it| it.service == read.service && read.began <= it.until && read.ended >= it.from)

@@ -3,10 +3,10 @@
 use std::{collections::HashSet, fmt};
 
 use super::{
-    super::record::{FlipEnd, History, Kind, Outcome, Request, Trouble, Unnumbered},
+    super::record::{Failure, FlipEnd, History, Kind, Outcome, Request, Unnumbered},
     Finding, Promise, Verdict, Violation,
     duties::{self, Explanations},
-    register::{self, Read, conflicts},
+    register::{self, RegisterRead, conflicts},
 };
 use crate::color::Color;
 
@@ -14,7 +14,7 @@ use crate::color::Color;
 #[must_use]
 pub(crate) fn judge(history: &History) -> Verdict {
     let explanations = Explanations::of(history);
-    let mut judge = Judge {
+    let mut judge = Checker {
         history,
         explanations,
         findings: Vec::new(),
@@ -27,7 +27,7 @@ pub(crate) fn judge(history: &History) -> Verdict {
     judge.arrivals();
     judge.drains();
     judge.flips();
-    let Judge { mut findings, mut violations, explained, .. } = judge;
+    let Checker { mut findings, mut violations, explained, .. } = judge;
     findings.sort_by_key(|it| it.promise);
     violations.sort_by_key(|it| it.at);
     let unsent = history.requests.iter().filter(|it| it.outcome == Outcome::Unsent).count();
@@ -40,7 +40,7 @@ pub(crate) fn judge(history: &History) -> Verdict {
     }
 }
 
-pub(super) struct Judge<'a> {
+pub(super) struct Checker<'a> {
     pub(super) history: &'a History,
     pub(super) explanations: Explanations<'a>,
     findings: Vec<Finding>,
@@ -51,14 +51,14 @@ pub(super) struct Judge<'a> {
 }
 
 /// A finding in the making.
-pub(super) struct Count {
+pub(super) struct FindingBuilder {
     pub(super) finding: Finding,
     violations: Vec<Violation>,
 }
 
-// === impl Count ===
+// === impl FindingBuilder ===
 
-impl Count {
+impl FindingBuilder {
     pub(super) fn new(promise: Promise) -> Self {
         let finding =
             Finding { promise, checked: 0, broken: 0, explained: 0, unchecked: None, late: 0 };
@@ -76,10 +76,10 @@ impl Count {
     }
 }
 
-// === impl Judge ===
+// === impl Checker ===
 
-impl Judge<'_> {
-    pub(super) fn close(&mut self, mut count: Count) {
+impl Checker<'_> {
+    pub(super) fn close(&mut self, mut count: FindingBuilder) {
         let Finding { checked, broken, explained, unchecked, .. } = &mut count.finding;
         if *broken == 0 && *checked <= *explained && unchecked.is_none() {
             *unchecked = Some("nothing was asked that would tell");
@@ -90,7 +90,8 @@ impl Judge<'_> {
 
     /// What can be said of each request by itself.
     fn answers(&mut self) {
-        let mut counts = [Promise::Answered, Promise::Whole, Promise::Kept].map(Count::new);
+        let mut counts =
+            [Promise::Answered, Promise::Whole, Promise::Kept].map(FindingBuilder::new);
         let [answered, whole, kept] = &mut counts;
         let sent = self.history.requests.iter().filter(|it| it.outcome != Outcome::Unsent);
         for request in sent {
@@ -127,13 +128,14 @@ impl Judge<'_> {
     fn order(&mut self) {
         let (writes, uncertain) = duties::writes(&self.history.flips);
         // If the proxy honors the preview header of a public client, the response says nothing about the flips.
-        let asks_for_color = |it: &Read| self.history.requests[it.request].kind == Kind::Wish;
+        let asks_for_color =
+            |it: &RegisterRead| self.history.requests[it.request].kind == Kind::RefusedPreview;
         let (previews, reads): (Vec<_>, Vec<_>) =
             duties::reads(self.history, &uncertain).into_iter().partition(asks_for_color);
         let [mut register, mut together, mut private] =
-            [Promise::Register, Promise::Together, Promise::Private].map(Count::new);
+            [Promise::Register, Promise::Together, Promise::Private].map(FindingBuilder::new);
         for request in &self.history.requests {
-            if matches!(request.kind, Kind::Preview | Kind::Wish) && request.head != 0 {
+            if matches!(request.kind, Kind::Preview | Kind::RefusedPreview) && request.head != 0 {
                 private.finding.checked += 1;
                 if request.outcome == Outcome::Mistaken {
                     private.break_at(request.head, self.sentence(request));
@@ -143,7 +145,7 @@ impl Judge<'_> {
         let mut split = Vec::new();
         for service in 0..self.history.services.len() {
             let is_own = |it: &u8| usize::from(*it) == service;
-            let own = |of: &[Read]| -> Vec<Read> {
+            let own = |of: &[RegisterRead]| -> Vec<RegisterRead> {
                 of.iter().copied().filter(|it| is_own(&it.service)).collect()
             };
             let mut of_service = writes.clone();
@@ -250,7 +252,7 @@ impl Judge<'_> {
 
     /// Whether each request reached the upstream once.
     fn arrivals(&mut self) {
-        let mut once = Count::new(Promise::Once);
+        let mut once = FindingBuilder::new(Promise::Once);
         let Some(arrived) = &self.history.arrived else {
             let why = "nobody counted at the upstream: the drill did not start it";
             return self.close(once.unchecked(why));
@@ -297,7 +299,7 @@ impl Judge<'_> {
     }
 
     fn flips(&mut self) {
-        let mut count = Count::new(Promise::Acknowledged);
+        let mut count = FindingBuilder::new(Promise::Acknowledged);
         for flip in &self.history.flips {
             count.finding.checked += 1;
             if flip.end == FlipEnd::Done && !flip.was_lost {
@@ -312,7 +314,7 @@ impl Judge<'_> {
                 count.break_at(flip.called, text);
             }
         }
-        for Trouble { from, until, text } in &self.history.troubles {
+        for Failure { from, until, text } in &self.history.troubles {
             count.finding.checked += 1;
             if self.explanations.is_proxy_gone(*from, *until) {
                 count.finding.explained += 1;
@@ -339,7 +341,7 @@ impl Judge<'_> {
 
     /// Requests that reached an application and that the drill has not sent as they are: without a number, or
     /// with another one. `arrived` is in order.
-    fn strangers(&self, arrived: &[u64], once: &mut Count) {
+    fn strangers(&self, arrived: &[u64], once: &mut FindingBuilder) {
         let History { unnumbered, is_alone, instances, services, .. } = self.history;
         let foreign = unnumbered.iter().filter(|it| it.is_traffic || *is_alone);
         for Unnumbered { instance, at, .. } in foreign {

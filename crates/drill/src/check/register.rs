@@ -18,7 +18,7 @@ use crate::color::Color;
 
 /// A request, as far as the register is concerned.
 #[derive(Clone, Copy, Debug)]
-pub struct Read {
+pub struct RegisterRead {
     /// Where it stands among all requests.
     pub request: usize,
     /// Which service it asked, counted from 0.
@@ -33,7 +33,7 @@ pub struct Read {
 
 /// A flip that is known to have happened.
 #[derive(Clone, Debug)]
-pub struct Write {
+pub struct RegisterWrite {
     /// Where it stands among all flips.
     pub flip: usize,
     /// The services that it changed, each with the color that it made active.
@@ -51,14 +51,14 @@ pub struct Write {
 pub enum Conflict {
     /// A request was answered by a color that was not active at any instant of it.
     Stale {
-        /// The request's place, as in [`Read::request`].
+        /// The request's place, as in [`RegisterRead::request`].
         request: usize,
         /// The flip that had made the other color active; none for the color at the beginning.
         since: Option<usize>,
     },
     /// One request shows that a flip had happened, and another, which began later, that it had not.
     Backwards {
-        /// The flip's place, as in [`Write::flip`].
+        /// The flip's place, as in [`RegisterWrite::flip`].
         flip: usize,
         /// The request that the new color answered.
         new: usize,
@@ -69,7 +69,7 @@ pub enum Conflict {
 
 /// The flips of one service that change it.
 #[derive(Debug, Default)]
-struct Line {
+struct FlipSequence {
     /// Places in the writes.
     writes: Vec<usize>,
     /// The color before each of them, and after the last.
@@ -99,7 +99,11 @@ struct Either {
 ///
 /// `writes` are in order and do not overlap; `initial` has the color of each service at the beginning.
 #[must_use]
-pub fn conflicts(initial: &[Color], writes: &[Write], reads: &[Read]) -> Vec<Conflict> {
+pub fn conflicts(
+    initial: &[Color],
+    writes: &[RegisterWrite],
+    reads: &[RegisterRead],
+) -> Vec<Conflict> {
     let lines = lines(initial, writes);
     let mut bounds: Vec<Bounds> = writes
         .iter()
@@ -153,7 +157,7 @@ pub fn conflicts(initial: &[Color], writes: &[Write], reads: &[Read]) -> Vec<Con
     found
 }
 
-fn not_before(bounds: &mut Bounds, read: &Read) {
+fn not_before(bounds: &mut Bounds, read: &RegisterRead) {
     if read.began > bounds.from.0 {
         bounds.from = (read.began, Some(read.request));
     }
@@ -165,9 +169,9 @@ fn not_after(bounds: &mut Bounds, ended: u64, request: usize) {
     }
 }
 
-fn lines(initial: &[Color], writes: &[Write]) -> Vec<Line> {
-    let line = |color: &Color| Line { writes: Vec::new(), colors: vec![*color] };
-    let mut lines: Vec<Line> = initial.iter().map(line).collect();
+fn lines(initial: &[Color], writes: &[RegisterWrite]) -> Vec<FlipSequence> {
+    let line = |color: &Color| FlipSequence { writes: Vec::new(), colors: vec![*color] };
+    let mut lines: Vec<FlipSequence> = initial.iter().map(line).collect();
     for (place, write) in writes.iter().enumerate() {
         for (service, color) in &write.changes {
             let Some(line) = lines.get_mut(usize::from(*service)) else { continue };

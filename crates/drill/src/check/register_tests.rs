@@ -3,12 +3,12 @@
 use super::*;
 use crate::color::Color::{Blue, Green};
 
-fn write(flip: usize, color: Color, called: u64, acknowledged: u64) -> Write {
-    Write { flip, changes: vec![(0, color)], called, acknowledged, is_reset: false }
+fn write(flip: usize, color: Color, called: u64, acknowledged: u64) -> RegisterWrite {
+    RegisterWrite { flip, changes: vec![(0, color)], called, acknowledged, is_reset: false }
 }
 
-fn read(request: usize, color: Color, began: u64, ended: u64) -> Read {
-    Read { request, service: 0, color, began, ended }
+fn read(request: usize, color: Color, began: u64, ended: u64) -> RegisterRead {
+    RegisterRead { request, service: 0, color, began, ended }
 }
 
 #[test]
@@ -64,17 +64,19 @@ fn a_request_from_one_flip_into_the_next_is_true_of_either_side() {
 
 #[test]
 fn a_flip_of_two_services_that_is_seen_in_halves_is_found_only_together() {
-    let both = Write { changes: vec![(0, Green), (1, Green)], ..write(0, Green, 10, 100) };
-    let other =
-        |request, color, began, ended| Read { service: 1, ..read(request, color, began, ended) };
+    let both = RegisterWrite { changes: vec![(0, Green), (1, Green)], ..write(0, Green, 10, 100) };
+    let other = |request, color, began, ended| RegisterRead {
+        service: 1,
+        ..read(request, color, began, ended)
+    };
     let reads = [read(0, Green, 20, 30), other(1, Blue, 40, 50)];
     assert_eq!(
         conflicts(&[Blue, Blue], std::slice::from_ref(&both), &reads),
         [Conflict::Backwards { flip: 0, new: 0, old: 1 }]
     );
     let alone = [
-        Write { changes: vec![(0, Green)], ..both.clone() },
-        Write { changes: vec![(1, Green)], ..both },
+        RegisterWrite { changes: vec![(0, Green)], ..both.clone() },
+        RegisterWrite { changes: vec![(1, Green)], ..both },
     ];
     for service in [0, 1] {
         let own: Vec<_> = reads.iter().copied().filter(|it| it.service == service).collect();
@@ -84,8 +86,13 @@ fn a_flip_of_two_services_that_is_seen_in_halves_is_found_only_together() {
 
 /// Whether some order exists, by trying every instant for every flip. Times are small and even; the
 /// instants lie on them and between.
-fn has_order(initial: &[Color], writes: &[Write], reads: &[Read]) -> bool {
-    fn search(initial: &[Color], writes: &[Write], reads: &[Read], chosen: &mut Vec<u64>) -> bool {
+fn has_order(initial: &[Color], writes: &[RegisterWrite], reads: &[RegisterRead]) -> bool {
+    fn search(
+        initial: &[Color],
+        writes: &[RegisterWrite],
+        reads: &[RegisterRead],
+        chosen: &mut Vec<u64>,
+    ) -> bool {
         let Some(next) = writes.get(chosen.len()) else {
             return reads.iter().all(|it| is_true(initial, writes, chosen, it));
         };
@@ -98,7 +105,12 @@ fn has_order(initial: &[Color], writes: &[Write], reads: &[Read]) -> bool {
     }
     /// Whether the color was active at some instant of the request. A flip at the very instant may be
     /// put before or behind it.
-    fn is_true(initial: &[Color], writes: &[Write], chosen: &[u64], read: &Read) -> bool {
+    fn is_true(
+        initial: &[Color],
+        writes: &[RegisterWrite],
+        chosen: &[u64],
+        read: &RegisterRead,
+    ) -> bool {
         let mut color = initial[usize::from(read.service)];
         let mut since = 0;
         for (write, instant) in writes.iter().zip(chosen) {
@@ -135,7 +147,7 @@ fn random_histories_have_an_order_if_and_only_if_the_check_finds_no_conflict() {
             if changes.len() == 2 && random.bool() {
                 changes.remove(random.usize(0..2));
             }
-            writes.push(Write { flip, changes, called, acknowledged, is_reset: false });
+            writes.push(RegisterWrite { flip, changes, called, acknowledged, is_reset: false });
             now = acknowledged + 2;
         }
         let reads: Vec<_> = (0..random.usize(1..=5))
@@ -143,7 +155,7 @@ fn random_histories_have_an_order_if_and_only_if_the_check_finds_no_conflict() {
                 let began = random.u64(0..now + 4) | 1;
                 let ended = began + random.u64(0..5) * 2;
                 let color = if random.bool() { Blue } else { Green };
-                Read { request, service: random.u8(0..services), color, began, ended }
+                RegisterRead { request, service: random.u8(0..services), color, began, ended }
             })
             .collect();
         let initial = vec![Blue; services.into()];

@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     color::Color::{self, Blue, Green},
     record::{
-        Drained, Flip, FlipEnd, History, Kill, Kind, Outcome, Request, Trouble, Unnumbered, Victim,
+        Drained, Failure, Flip, FlipEnd, History, Kill, Kind, Outcome, Request, Unnumbered, Victim,
     },
 };
 
@@ -73,7 +73,7 @@ fn explained(history: &History) -> u64 {
 fn a_history_in_which_all_went_well_is_clean_and_every_promise_was_looked_at() {
     let mut socket = request(2, Kind::Ws, Blue, 20, 30, 490);
     socket.alive = 480;
-    let wish = request(3, Kind::Wish, Green, 300, 310, 310);
+    let wish = request(3, Kind::RefusedPreview, Green, 300, 310, 310);
     let history = history(vec![request(1, Kind::Short, Green, 200, 210, 210), socket, wish]);
     let verdict = judge(&history);
     assert!(verdict.is_clean() && verdict.violations.is_empty(), "{verdict:?}");
@@ -116,9 +116,9 @@ fn the_old_color_after_the_acknowledgement_is_found_and_named() {
 #[test]
 fn the_new_color_before_its_time_and_a_wish_that_is_granted_are_leaks() {
     let early = request(1, Kind::Short, Green, 10, 20, 20);
-    let granted = request(2, Kind::Wish, Blue, 200, 210, 210);
+    let granted = request(2, Kind::RefusedPreview, Blue, 200, 210, 210);
     assert_eq!(broken(&history(vec![early, granted])), [(Promise::Private, 2)]);
-    let refused = request(3, Kind::Wish, Green, 200, 210, 210);
+    let refused = request(3, Kind::RefusedPreview, Green, 200, 210, 210);
     let tester = request(4, Kind::Preview, Blue, 200, 210, 210);
     assert_eq!(broken(&history(vec![refused, tester])), []);
 }
@@ -128,9 +128,9 @@ fn the_new_color_before_its_time_and_a_wish_that_is_granted_are_leaks() {
 #[test]
 fn a_wish_that_is_granted_during_a_flip_says_nothing_of_the_flip() {
     let ahead = request(1, Kind::Short, Green, 101, 102, 102);
-    let mut granted = request(2, Kind::Wish, Blue, 103, 104, 104);
+    let mut granted = request(2, Kind::RefusedPreview, Blue, 103, 104, 104);
     granted.alive = 510;
-    let late = request(3, Kind::Wish, Blue, 120, 130, 130);
+    let late = request(3, Kind::RefusedPreview, Blue, 120, 130, 130);
     assert_eq!(broken(&history(vec![ahead, granted])), []);
     assert_eq!(broken(&history(vec![ahead, granted, late])), [(Promise::Private, 1)]);
     // Without a preview header, the same responses break `register`.
@@ -371,7 +371,7 @@ fn what_the_drill_could_not_send_breaks_no_promise_and_is_not_clean() {
 #[test]
 fn a_call_that_failed_is_a_broken_promise_unless_the_proxy_was_gone() {
     let mut history = history(vec![request(1, Kind::Short, Green, 200, 210, 210)]);
-    history.troubles = vec![Trouble { from: 300, until: 310, text: "no".to_owned() }];
+    history.troubles = vec![Failure { from: 300, until: 310, text: "no".to_owned() }];
     assert_eq!(broken(&history), [(Promise::Acknowledged, 1)]);
     history.kills = vec![Kill { victim: Victim::Proxy, from: 305, until: 400 }];
     assert_eq!((broken(&history), explained(&history)), (vec![], 1));

@@ -14,14 +14,14 @@ use flipgate_api::{
     terminal::{OutputError, print_line},
 };
 
-use super::{Failure, count, is_json};
+use super::{CommandError, count, is_json};
 use crate::{
     error::DrillError,
-    options::{Mix, Options, Service, Speed, Upstream},
+    options::{LoadSpec, Mix, Options, Service, Upstream},
     program::Program,
     protocol::Protocol,
     run::run,
-    steps::{Line, parse_time},
+    steps::{ScriptLine, parse_time},
 };
 
 /// What help prints below the options of a drill that is started as `name`.
@@ -83,14 +83,14 @@ pub struct DrillCommand {
     flip_every: Option<Duration>,
     /// Do something meanwhile; see below
     #[arg(long, value_name = "STEP", help_heading = "What is done to it")]
-    step: Vec<Line>,
+    step: Vec<ScriptLine>,
     /// A file of such steps, one on each line
     #[arg(long, value_name = "FILE", help_heading = "What is done to it")]
     script: Option<PathBuf>,
     /// Requests a second, whether answers come or not; or a share of what can be done, like 50%, which is
     /// measured first, by trials for 10 to 30 s [default: 500]
     #[arg(long, value_name = "RATE", conflicts_with = "clients", help_heading = "Load")]
-    rate: Option<Speed>,
+    rate: Option<LoadSpec>,
     /// Instead of a rate, so many clients that ask when they have their answer, streams too
     #[arg(long, value_name = "NUMBER", value_parser = count(1, 5000), help_heading = "Load")]
     clients: Option<usize>,
@@ -160,12 +160,12 @@ impl DrillCommand {
     ///
     /// # Errors
     ///
-    /// [`Failure`] if there was no drill, or if its report cannot be written.
+    /// [`CommandError`] if there was no drill, or if its report cannot be written.
     pub fn run(
         self,
         sample: Program,
-        flipgate: impl FnOnce() -> Result<Program, Failure>,
-    ) -> Result<u8, Failure> {
+        flipgate: impl FnOnce() -> Result<Program, CommandError>,
+    ) -> Result<u8, CommandError> {
         let is_json = is_json(self.json);
         let path = self.report.clone();
         let options = self.options(sample, flipgate)?;
@@ -173,7 +173,7 @@ impl DrillCommand {
     }
 }
 
-fn drill(options: &Options, path: &Path, is_json: bool) -> Result<u8, Failure> {
+fn drill(options: &Options, path: &Path, is_json: bool) -> Result<u8, CommandError> {
     // Not after minutes of load; and a page that is there stays until there is another.
     let was_there = path.exists();
     let opened = std::fs::File::options().append(true).create(true).open(path);
@@ -185,8 +185,8 @@ fn drill(options: &Options, path: &Path, is_json: bool) -> Result<u8, Failure> {
                 let _ = std::fs::remove_file(path);
             }
             return Err(match error {
-                DrillError::Usage(text) => Failure::usage(text),
-                error => Failure::new(error.to_string()),
+                DrillError::Usage(text) => CommandError::usage(text),
+                error => CommandError::new(error.to_string()),
             });
         }
     };
@@ -206,9 +206,9 @@ fn drill(options: &Options, path: &Path, is_json: bool) -> Result<u8, Failure> {
     }
 }
 
-fn unwritable(path: &Path, error: &std::io::Error) -> Failure {
+fn unwritable(path: &Path, error: &std::io::Error) -> CommandError {
     let path = path.display();
-    Failure::new(format!(
+    CommandError::new(format!(
         "the report cannot be written to {path}: {error}\n  Say where with --report FILE."
     ))
 }

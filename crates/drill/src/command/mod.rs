@@ -15,7 +15,7 @@ pub use self::{
 
 /// A command that failed.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Failure {
+pub struct CommandError {
     /// The exit code: 1, or 2 for mistakes of the command line.
     pub code: u8,
     /// What went wrong and what to do, to be printed on standard error. Empty if there is nothing to say: the
@@ -23,9 +23,9 @@ pub struct Failure {
     pub text: String,
 }
 
-// === impl Failure ===
+// === impl CommandError ===
 
-impl Failure {
+impl CommandError {
     fn new(text: impl Into<String>) -> Self {
         Self { code: 1, text: text.into() }
     }
@@ -37,7 +37,7 @@ impl Failure {
     }
 }
 
-impl From<OutputError> for Failure {
+impl From<OutputError> for CommandError {
     fn from(error: OutputError) -> Self {
         match error {
             OutputError::Closed => Self { code: 0, text: String::new() },

@@ -7,8 +7,8 @@ use flipgate_api::terminal::print_line;
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{Failure, is_json};
-use crate::sample::{About, Sample};
+use super::{CommandError, is_json};
+use crate::sample::{Sample, SampleIdentity};
 
 /// Who the application is.
 #[derive(Args, Clone, Debug)]
@@ -38,18 +38,19 @@ impl SampleCommand {
     ///
     /// # Errors
     ///
-    /// [`Failure`] if it cannot listen or write its journal.
-    pub fn run(self) -> Result<u8, Failure> {
+    /// [`CommandError`] if it cannot listen or write its journal.
+    pub fn run(self) -> Result<u8, CommandError> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|error| Failure::new(error.to_string()))?;
+        let runtime = runtime.map_err(|error| CommandError::new(error.to_string()))?;
         runtime.block_on(sample(self))
     }
 }
 
-async fn sample(command: SampleCommand) -> Result<u8, Failure> {
+async fn sample(command: SampleCommand) -> Result<u8, CommandError> {
     let SampleCommand { color, version, instance, listen, journal, json } = command;
-    let fail = |what: &str, error: std::io::Error| Failure::new(format!("{what}: {error}"));
-    let about = About { color: color.clone(), version: version.clone(), instance, journal };
+    let fail = |what: &str, error: std::io::Error| CommandError::new(format!("{what}: {error}"));
+    let about =
+        SampleIdentity { color: color.clone(), version: version.clone(), instance, journal };
     let sample = Sample::start(listen, about).await;
     let sample =
         sample.map_err(|error| fail(&format!("{color} on {listen} cannot start"), error))?;

@@ -19,11 +19,11 @@ use super::{
         record::{Flip, FlipEnd},
         stage::signal,
     },
-    Conductor, PATIENCE,
+    PATIENCE, ScenarioRunner,
 };
 use crate::{color::Color, sample::now_ns};
 
-impl Conductor {
+impl ScenarioRunner {
     pub(super) async fn flip(&self, changes: Vec<(u8, Color)>) {
         if changes.is_empty() {
             return;

@@ -10,13 +10,13 @@ use tokio_util::sync::CancellationToken;
 use super::{
     super::{
         options::Control,
-        record::{Drained, Flip, FlipEnd, Inside},
+        record::{Drained, Flip, FlipEnd, InFlightSample},
     },
-    AFTERWARDS, Conductor, LATE, LOOK, LOOKS_MAX, TICK, nanos,
+    AFTERWARDS, LATE, LOOK, LOOKS_MAX, ScenarioRunner, TICK, nanos,
 };
 use crate::{color::Color, sample::now_ns};
 
-impl Conductor {
+impl ScenarioRunner {
     /// How many flips there were.
     pub(crate) fn flips(&self) -> usize {
         self.notes.borrow().flips.len()
@@ -157,14 +157,20 @@ impl Conductor {
         tokio::select! { () = looking => {}, () = stop.cancelled() => {} }
     }
 
-    fn inside(&self, status: &Status, at: u64) -> Vec<Inside> {
+    fn inside(&self, status: &Status, at: u64) -> Vec<InFlightSample> {
         let mut all = Vec::new();
         for place in self.subject.places() {
             let Some(service) = status.services.get(self.subject.name(place)) else { continue };
             for (color, pool) in &service.pools {
                 let is_leaving = *color != service.active;
                 let Ok(color) = color.parse() else { continue };
-                all.push(Inside { at, service: place, color, count: pool.in_flight, is_leaving });
+                all.push(InFlightSample {
+                    at,
+                    service: place,
+                    color,
+                    count: pool.in_flight,
+                    is_leaving,
+                });
             }
         }
         all

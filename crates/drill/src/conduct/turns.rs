@@ -6,7 +6,7 @@
 
 use super::{
     super::{
-        steps::{Line, Step, When},
+        steps::{ScriptLine, Step, When},
         times::Times,
     },
     nanos,
@@ -18,7 +18,7 @@ use crate::sample::now_ns;
 pub(super) struct Turn<'a> {
     /// When it is due.
     pub(super) at: u64,
-    pub(super) line: &'a Line,
+    pub(super) line: &'a ScriptLine,
     /// The place of the flip that it pauses for, if it does.
     pub(super) pause: Option<usize>,
     until: u64,
@@ -35,7 +35,7 @@ const FLIPS_MIN: u32 = 5;
 const PAUSE_MAX: u64 = 1_500_000_000;
 
 impl<'a> Turn<'a> {
-    pub(super) fn new(line: &'a Line, times: Times) -> Self {
+    pub(super) fn new(line: &'a ScriptLine, times: Times) -> Self {
         let (at, until) = match line.when {
             When::At(time) => (times.counts_from.saturating_add(nanos(time)), times.until),
             When::Every(time) => (times.flips_from.saturating_add(nanos(time)), times.flips_until),
@@ -95,11 +95,11 @@ mod tests {
 
     const SECOND: u64 = 1_000_000_000;
 
-    fn line(every: Duration) -> Line {
-        Line { when: When::Every(every), step: Step::Flip(Vec::new()) }
+    fn line(every: Duration) -> ScriptLine {
+        ScriptLine { when: When::Every(every), step: Step::Flip(Vec::new()) }
     }
 
-    fn turn(line: &Line) -> Turn<'_> {
+    fn turn(line: &ScriptLine) -> Turn<'_> {
         let now = now_ns();
         let (until, flips_until) = (u64::MAX, u64::MAX);
         let times = Times { from: now, counts_from: now, flips_from: now, flips_until, until };
@@ -132,7 +132,7 @@ mod tests {
         for flip in 0..20 {
             assert!(turn.next(Some(flip), SECOND) && turn.pause.is_none());
         }
-        let once = Line { when: When::At(Duration::ZERO), step: Step::Reload };
+        let once = ScriptLine { when: When::At(Duration::ZERO), step: Step::Reload };
         assert!(!self::turn(&once).next(None, SECOND));
     }
     #[test]

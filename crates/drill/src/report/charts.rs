@@ -26,7 +26,7 @@ const SIZE: (u32, u32) = (960, 300);
 const MARKS: usize = 400;
 
 /// A line with its name.
-struct Line {
+struct Series {
     name: String,
     color: RGBColor,
     points: Vec<(f64, f64)>,
@@ -38,7 +38,7 @@ type Chart<'a, X, Y> = ChartContext<'a, SVGBackend<'a>, Cartesian2d<X, Y>>;
 /// Latencies of short requests over time, with the flips marked.
 pub(super) fn latency(history: &History, figures: &Figures) -> String {
     let slices = || figures.slices.iter().enumerate().filter(|(_, it)| !it.latency.is_empty());
-    let line = |name: &str, color, quantile| Line {
+    let line = |name: &str, color, quantile| Series {
         name: name.to_owned(),
         color,
         points: slices()
@@ -57,7 +57,7 @@ pub(super) fn latency(history: &History, figures: &Figures) -> String {
 /// The percentiles of latency away from flips and near them.
 pub(super) fn percentiles(figures: &Figures) -> String {
     const QUANTILES: [f64; 8] = [0.0, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999, 1.0];
-    let line = |name: &str, color, of: &hdrhistogram::Histogram<u64>| Line {
+    let line = |name: &str, color, of: &hdrhistogram::Histogram<u64>| Series {
         name: name.to_owned(),
         color,
         points: match of.is_empty() {
@@ -98,7 +98,7 @@ pub(super) fn percentiles(figures: &Figures) -> String {
 
 /// How many answers came from each color over time.
 pub(super) fn colors(history: &History, figures: &Figures) -> String {
-    let line = |name: &str, color, of| Line {
+    let line = |name: &str, color, of| Series {
         name: name.to_owned(),
         color,
         points: figures
@@ -131,7 +131,7 @@ pub(super) fn drains(history: &History) -> Option<String> {
             let RGBColor(red, green, blue) = if color == Color::Blue { BLUE } else { GREEN };
             let paint = RGBColor(shade(red), shade(green), shade(blue));
             let name = format!("{service} {color}");
-            lines.push(Line { name, color: paint, points: points.collect() });
+            lines.push(Series { name, color: paint, points: points.collect() });
         }
     }
     Some(drawn(|area| linear(area, "seconds", "still inside", &lines, length(history))))
@@ -150,7 +150,7 @@ fn drawn(draw: impl FnOnce(&Area<'_>) -> Result<(), String>) -> String {
     }
 }
 
-fn linear(area: &Area<'_>, x: &str, y: &str, lines: &[Line], end: f64) -> Result<(), String> {
+fn linear(area: &Area<'_>, x: &str, y: &str, lines: &[Series], end: f64) -> Result<(), String> {
     let mut chart = ChartBuilder::on(area)
         .margin(12)
         .x_label_area_size(36)
@@ -171,7 +171,7 @@ fn logarithmic(
     area: &Area<'_>,
     x: &str,
     y: &str,
-    lines: &[Line],
+    lines: &[Series],
     end: f64,
     marks: &[f64],
 ) -> Result<(), String> {
@@ -199,7 +199,7 @@ fn logarithmic(
 /// Draws lines, and says in a corner which is which.
 fn with_lines<'a, X, Y>(
     chart: &mut Chart<'a, X, Y>,
-    lines: &[Line],
+    lines: &[Series],
     corner: SeriesLabelPosition,
 ) -> Result<(), String>
 where
@@ -227,13 +227,13 @@ fn legend<'a>(color: RGBColor) -> impl Fn((i32, i32)) -> PathElement<(i32, i32)>
 }
 
 /// A little above the highest point.
-fn top(lines: &[Line]) -> f64 {
+fn top(lines: &[Series]) -> f64 {
     let points = lines.iter().flat_map(|it| it.points.iter().map(|it| it.1));
     points.fold(1.0, f64::max) * 1.1
 }
 
 /// A little below the lowest point, and above zero.
-fn bottom(lines: &[Line]) -> f64 {
+fn bottom(lines: &[Series]) -> f64 {
     let points = lines.iter().flat_map(|it| it.points.iter().map(|it| it.1));
     (points.fold(1.0, f64::min) * 0.8).max(0.01)
 }

@@ -11,9 +11,9 @@ use serde_json::{Value, json};
 
 use super::{
     check::{BOUND, Finding, Promise, Verdict, Violation, judge},
-    load::Order,
+    load::LoadPlan,
     measure::Figures,
-    options::Pace,
+    options::LoadMode,
     record::{FlipEnd, History},
 };
 
@@ -23,8 +23,8 @@ pub struct Report {
     history: History,
     verdict: Verdict,
     figures: Figures,
-    order: Order,
-    pace: Pace,
+    order: LoadPlan,
+    pace: LoadMode,
 }
 
 /// Violations of each promise that are listed, so that many of one do not hide another; all are counted.
@@ -34,7 +34,7 @@ const LISTED: usize = 100;
 const SHOWN: usize = 5;
 
 impl Report {
-    pub(super) fn of(history: History, order: Order, pace: Pace) -> Self {
+    pub(super) fn of(history: History, order: LoadPlan, pace: LoadMode) -> Self {
         let verdict = judge(&history);
         let figures = Figures::of(&history, &verdict.explained);
         Self { history, verdict, figures, order, pace }
@@ -77,8 +77,10 @@ impl Report {
 
     fn pace(&self) -> String {
         match self.pace {
-            Pace::Rate(rate) => format!("{rate:.0} a second, whatever the answers do"),
-            Pace::Clients(count) => format!("{count} clients, one request after the other"),
+            LoadMode::Rate(rate) => format!("{rate:.0} a second, whatever the answers do"),
+            LoadMode::ThreadClients(count) => {
+                format!("{count} clients, one request after the other")
+            }
         }
     }
 

@@ -51,7 +51,7 @@ type Body = UnsyncBoxBody<Bytes, Infallible>;
 
 /// Who an application is.
 #[derive(Clone, Debug)]
-pub struct About {
+pub struct SampleIdentity {
     /// Its color, as it says in every answer.
     pub color: String,
     /// Its version.
@@ -73,7 +73,7 @@ pub struct Sample {
 /// What all connections share.
 #[derive(Debug)]
 struct App {
-    about: About,
+    about: SampleIdentity,
     journal: Option<Journal>,
     color: HeaderValue,
     version: HeaderValue,
@@ -89,7 +89,7 @@ impl Sample {
     ///
     /// If the address is taken, the journal cannot be written, or `about` has what cannot stand in a
     /// header field.
-    pub async fn start(listen: SocketAddr, about: About) -> io::Result<Self> {
+    pub async fn start(listen: SocketAddr, about: SampleIdentity) -> io::Result<Self> {
         let app = Arc::new(App::new(about)?);
         let listener = TcpListener::bind(listen).await?;
         let address = listener.local_addr()?;
@@ -120,7 +120,7 @@ async fn serve(stream: TcpStream, app: Arc<App>) {
 // === impl App ===
 
 impl App {
-    fn new(about: About) -> io::Result<Self> {
+    fn new(about: SampleIdentity) -> io::Result<Self> {
         let value = |text: &str| HeaderValue::from_str(text).map_err(io::Error::other);
         let journal = about.journal.as_deref().map(Journal::open).transpose()?;
         Ok(Self {

@@ -9,7 +9,7 @@ use http::{Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::{Frame, Incoming};
 
-use super::{About, Body, number_in, text, with_status};
+use super::{Body, SampleIdentity, number_in, text, with_status};
 
 /// The time between two lines of a stream.
 const BEAT: Duration = Duration::from_millis(100);
@@ -17,8 +17,8 @@ const BEAT: Duration = Duration::from_millis(100);
 /// The longest that a client may ask a page to take.
 const SECONDS_MAX: u64 = 600;
 
-pub(super) async fn answer(about: &About, request: &Request<Incoming>) -> Response<Body> {
-    let About { color, version, .. } = about;
+pub(super) async fn answer(about: &SampleIdentity, request: &Request<Incoming>) -> Response<Body> {
+    let SampleIdentity { color, version, .. } = about;
     let seconds = number_in(request.uri().query(), "seconds").unwrap_or(3).min(SECONDS_MAX);
     match request.uri().path() {
         "/" => html(page(color, version)),

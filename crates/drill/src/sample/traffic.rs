@@ -11,8 +11,8 @@ use tokio::time::Instant;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::{
-    About, BYTES, Body, Content, DIGEST, ENDED, INSTANCE, content::digest, now_ns, number_in, text,
-    websocket, with_status,
+    BYTES, Body, Content, DIGEST, ENDED, INSTANCE, SampleIdentity, content::digest, now_ns,
+    number_in, text, websocket, with_status,
 };
 
 /// The longest that a client may have an answer take, and the largest body.
@@ -26,7 +26,7 @@ const BEAT: Duration = Duration::from_millis(50);
 const SHORT: u64 = 128;
 
 pub(super) async fn answer(
-    about: &About,
+    about: &SampleIdentity,
     kind: &str,
     id: u64,
     request: Request<Incoming>,
@@ -52,7 +52,7 @@ fn text_of(id: u64) -> Response<Body> {
 }
 
 /// The body of the number `id` in even pieces over a time; its digest and the instance in trailers.
-fn download(about: &About, id: u64, bytes: u64, time: Duration) -> Response<Body> {
+fn download(about: &SampleIdentity, id: u64, bytes: u64, time: Duration) -> Response<Body> {
     let beats = u64::try_from(time.as_millis() / BEAT.as_millis()).unwrap_or(1).max(1);
     // Large ones go in pieces that fit into a buffer, however short the time.
     let beats = beats.max(bytes.div_ceil(256 * 1024));
@@ -109,7 +109,7 @@ async fn upload(request: Request<Incoming>) -> Response<Body> {
 
 /// An event for each beat with its number, the color, the instance and [`now_ns`], and a last one named
 /// `end`.
-fn events(about: &About, time: Duration) -> Response<Body> {
+fn events(about: &SampleIdentity, time: Duration) -> Response<Body> {
     let beats = u64::try_from(time.as_millis() / BEAT.as_millis()).unwrap_or(1).max(1);
     let (began, prefix) = (Instant::now(), format!("{} {}", about.color, about.instance));
     let event = move |beat: u64| {

@@ -10,10 +10,10 @@ use tokio_tungstenite::{
     tungstenite::{Message, handshake::derive_accept_key, protocol::Role},
 };
 
-use super::{About, Body, with_status};
+use super::{Body, SampleIdentity, with_status};
 
 /// Accepts a handshake, and echoes until the client has enough.
-pub(super) fn answer(about: &About, mut request: Request<Incoming>) -> Response<Body> {
+pub(super) fn answer(about: &SampleIdentity, mut request: Request<Incoming>) -> Response<Body> {
     let Some(key) = request.headers().get(header::SEC_WEBSOCKET_KEY).cloned() else {
         let text = "this is a WebSocket: send the handshake of one\n".to_owned();
         return with_status(StatusCode::UPGRADE_REQUIRED, text);

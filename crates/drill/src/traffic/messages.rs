@@ -12,7 +12,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use super::{
     super::{
-        door::{Body, Door, Idle, Lent},
+        door::{Body, Connector, IdleConnections, ResponseConnection},
         record::{Outcome, Request},
     },
     BEAT,
@@ -46,12 +46,12 @@ pub(super) fn digest_of(id: u64, bytes: u64) -> String {
 pub(super) const BODY_MAX: usize = 64 * 1024;
 
 pub(super) async fn get(
-    door: &Door,
-    idle: &Idle,
+    door: &Connector,
+    idle: &IdleConnections,
     path: &str,
     id: u64,
     fields: &[(&str, &str)],
-) -> Result<(Response<Incoming>, Lent), Outcome> {
+) -> Result<(Response<Incoming>, ResponseConnection), Outcome> {
     let mut request = door.request("GET", path).header(sample::ID, id);
     for (name, value) in fields {
         request = request.header(*name, *value);

@@ -1,11 +1,11 @@
 use futures_util::FutureExt;
 
 use super::*;
-use crate::upstream::Workers;
+use crate::upstream::WorkerRegistry;
 
 #[tokio::test]
 async fn a_call_reaches_all_others_and_is_not_lost_by_those_who_do_not_listen() {
-    let workers = Arc::new(Workers::default());
+    let workers = Arc::new(WorkerRegistry::default());
     let [one, two, three] = [(); 3].map(|()| workers.join());
     let [web, api] = [(); 2].map(|()| Arc::new(pool_of(&[], Policy::default())));
     assert!(two.called().now_or_never().is_none(), "dropped while nobody calls");

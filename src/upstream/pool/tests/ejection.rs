@@ -37,7 +37,7 @@ fn when_another_one_should_be_out_the_one_that_is_out_for_longest_comes_back() {
     let members = pool.members();
     let begin = Instant::now();
     let out = || -> Vec<_> { members.iter().map(|it| it.condition().ejected.is_some()).collect() };
-    let fail = |member: &Member, now| (0..5).for_each(|_| pool.failed(member, "503", now));
+    let fail = |member: &EndpointState, now| (0..5).for_each(|_| pool.failed(member, "503", now));
     fail(&members[0], begin);
     assert_eq!(out(), [true, false]);
     fail(&members[1], begin);
@@ -49,7 +49,7 @@ fn when_another_one_should_be_out_the_one_that_is_out_for_longest_comes_back() {
 }
 
 /// Calls `failed` while somebody holds the lock of the pool. Whether it came back without it.
-fn fails_without_the_lock(pool: &Pool, member: &Member, now: Instant) -> bool {
+fn fails_without_the_lock(pool: &Pool, member: &EndpointState, now: Instant) -> bool {
     std::thread::scope(|scope| {
         let held = pool.common.changing.lock().expect("no panic");
         let (done, is_done) = std::sync::mpsc::channel();
@@ -68,7 +68,8 @@ fn fails_without_the_lock(pool: &Pool, member: &Member, now: Instant) -> bool {
 fn in_an_outage_a_request_that_fails_waits_for_nobody() {
     // Each one took the lock of the pool and copied the list of its members, when it was slowest anyway.
     let now = Instant::now();
-    let fail = |pool: &Pool, member: &Member| (0..5).for_each(|_| pool.failed(member, "503", now));
+    let fail =
+        |pool: &Pool, member: &EndpointState| (0..5).for_each(|_| pool.failed(member, "503", now));
     let alone = pool(&LISTED[..1]);
     let only = &alone.members()[0];
     fail(&alone, only);
@@ -100,7 +101,7 @@ fn when_one_comes_back_another_one_can_be_left_out_at_once() {
     let pool = pool(&LISTED[..2]);
     let members = pool.members();
     let begin = Instant::now();
-    let fail = |member: &Member, now| (0..5).for_each(|_| pool.failed(member, "503", now));
+    let fail = |member: &EndpointState, now| (0..5).for_each(|_| pool.failed(member, "503", now));
     fail(&members[0], begin);
     let back = begin + Ejection::default().base;
     fail(&members[1], back - Duration::from_millis(500));

@@ -4,43 +4,46 @@ use super::*;
 
 #[test]
 fn an_endpoint_has_no_more_requests_than_it_may_and_others_wait_in_order() {
-    let limits = Limits { endpoint_requests: Some(2), queue: 2, ..Limits::default() };
+    let limits = ServiceLimits { endpoint_requests: Some(2), queue: 2, ..ServiceLimits::default() };
     let pool = well(pool_of(&alike(&LISTED), Policy { limits, ..Policy::default() }));
     let mut random = seeded();
     let mut seats: Vec<_> = (0..6).map(|_| seat(pick(&pool, &[], &mut random))).collect();
     assert!(pool.members().iter().all(|it| it.in_flight() == 2));
-    assert!(matches!(pick(&pool, &[], &mut random), Picked::Full));
+    assert!(matches!(pick(&pool, &[], &mut random), PickResult::Full));
     let line = [pool.queue(0), pool.queue(0)].map(|it| it.expect("room for two"));
     assert!(pool.queue(0).is_none() && pool.queued() == 2);
     drop(seats.pop());
-    assert!(matches!(pick(&pool, &[], &mut random), Picked::Full), "others were here before");
-    let (is_open, now) = (|_: &Arc<Member>| false, Instant::now());
-    let called = Choice { tried: &[], key: None, is_open: &is_open, is_called: true, now };
-    assert!(matches!(pool.pick(&called, &mut random), Picked::Seat(_)));
+    assert!(matches!(pick(&pool, &[], &mut random), PickResult::Full), "others were here before");
+    let (is_open, now) = (|_: &Arc<EndpointState>| false, Instant::now());
+    let called = PickRequest { tried: &[], key: None, is_open: &is_open, is_called: true, now };
+    assert!(matches!(pool.pick(&called, &mut random), PickResult::Seat(_)));
     drop(line);
-    assert!(matches!(pick(&pool, &[], &mut random), Picked::Seat(_)));
+    assert!(matches!(pick(&pool, &[], &mut random), PickResult::Seat(_)));
 }
 
 #[test]
 fn an_endpoint_has_no_more_connections_than_it_may() {
-    let limits = Limits { endpoint_connections: Some(1), ..Limits::default() };
+    let limits = ServiceLimits { endpoint_connections: Some(1), ..ServiceLimits::default() };
     let pool = well(pool_of(&alike(&LISTED[..1]), Policy { limits, ..Policy::default() }));
     let member = &pool.members()[0];
     let mut random = seeded();
     let slot = member.try_open(Some(1)).expect("the first");
     assert!(member.try_open(Some(1)).is_none());
-    assert!(matches!(pick(&pool, &[], &mut random), Picked::Full));
-    let (is_open, now) = (|_: &Arc<Member>| true, Instant::now());
-    let open = Choice { tried: &[], key: None, is_open: &is_open, is_called: false, now };
-    assert!(matches!(pool.pick(&open, &mut random), Picked::Seat(_)), "it is connected already");
+    assert!(matches!(pick(&pool, &[], &mut random), PickResult::Full));
+    let (is_open, now) = (|_: &Arc<EndpointState>| true, Instant::now());
+    let open = PickRequest { tried: &[], key: None, is_open: &is_open, is_called: false, now };
+    assert!(
+        matches!(pool.pick(&open, &mut random), PickResult::Seat(_)),
+        "it is connected already"
+    );
     drop(slot);
-    assert!(matches!(pick(&pool, &[], &mut random), Picked::Seat(_)));
+    assert!(matches!(pick(&pool, &[], &mut random), PickResult::Seat(_)));
 }
 
 /// Everybody gets the one place in the end, whoever gives it back, leaves the line or comes between.
 /// Whoever would be forgotten waits for ever, which the schedule's end tells.
-fn one_place_for_all(names: &Names) {
-    let limits = Limits { endpoint_requests: Some(1), queue: 9, ..Limits::default() };
+fn one_place_for_all(names: &Resolver) {
+    let limits = ServiceLimits { endpoint_requests: Some(1), queue: 9, ..ServiceLimits::default() };
     let policy = Policy { limits, ..Policy::default() };
     let pool = Arc::new(well(pool_by(&alike(&LISTED[..1]), policy, names.clone())));
     let inside = Arc::new(AtomicUsize::new(0));
@@ -48,13 +51,14 @@ fn one_place_for_all(names: &Names) {
         let (pool, inside) = (Arc::clone(&pool), Arc::clone(&inside));
         shuttle::thread::spawn(move || {
             let mut random = fastrand::Rng::with_seed(1);
-            let mut line: Option<InLine> = None;
+            let mut line: Option<QueueTicket> = None;
             loop {
                 shuttle::thread::yield_now();
-                let (is_open, now) = (|_: &Arc<Member>| false, Instant::now());
+                let (is_open, now) = (|_: &Arc<EndpointState>| false, Instant::now());
                 let is_called = line.is_some();
-                let choice = Choice { tried: &[], key: None, is_open: &is_open, is_called, now };
-                if let Picked::Seat(seat) = pool.pick(&choice, &mut random) {
+                let choice =
+                    PickRequest { tried: &[], key: None, is_open: &is_open, is_called, now };
+                if let PickResult::Seat(seat) = pool.pick(&choice, &mut random) {
                     shuttle::thread::yield_now();
                     drop(line);
                     assert_eq!(inside.fetch_add(1, Relaxed), 0, "one place is one place");
@@ -81,6 +85,6 @@ fn one_place_for_all(names: &Names) {
 
 #[test]
 fn nobody_who_waits_is_forgotten() {
-    let names = Names::new(&NameSettings::default());
+    let names = Resolver::new(&ResolverSettings::default());
     shuttle::check_random(move || one_place_for_all(&names), 3_000);
 }

@@ -1,11 +1,11 @@
 //! From the command line to the options of a drill.
 
-use super::{super::Failure, DrillCommand};
+use super::{super::CommandError, DrillCommand};
 use crate::{
-    options::{Control, Options, Pace, Speed, Subject},
+    options::{Control, LoadMode, LoadSpec, Options, TargetOptions},
     program::Program,
     record::Kind,
-    steps::{Line, Step, When},
+    steps::{ScriptLine, Step, When},
 };
 
 /// The default rate, in requests a second.
@@ -16,8 +16,8 @@ impl DrillCommand {
     pub(super) fn options(
         self,
         sample: Program,
-        flipgate: impl FnOnce() -> Result<Program, Failure>,
-    ) -> Result<Options, Failure> {
+        flipgate: impl FnOnce() -> Result<Program, CommandError>,
+    ) -> Result<Options, CommandError> {
         let Self {
             demo,
             services,
@@ -51,19 +51,20 @@ impl DrillCommand {
             admin,
             json,
         } = self;
-        let usage = |text: String| Failure::usage(text);
+        let usage = |text: String| CommandError::usage(text);
         let mut steps = step;
         if let Some(path) = script {
             let text = std::fs::read_to_string(&path)
                 .map_err(|error| usage(format!("cannot read {}: {error}", path.display())))?;
-            let lines = Line::parse_all(&text);
+            let lines = ScriptLine::parse_all(&text);
             steps.extend(lines.map_err(|error| usage(format!("{}: {error}", path.display())))?);
         }
         steps.extend(
-            flip_every.map(|every| Line { when: When::Every(every), step: Step::Flip(Vec::new()) }),
+            flip_every
+                .map(|every| ScriptLine { when: When::Every(every), step: Step::Flip(Vec::new()) }),
         );
         if duration.is_zero() || flip_every.is_some_and(|it| it.is_zero()) {
-            return Err(Failure::usage(
+            return Err(CommandError::usage(
                 "a duration and the time between flips are more than nothing",
             ));
         }
@@ -76,34 +77,35 @@ impl DrillCommand {
             }
         }
         if flip.as_ref().is_some_and(|it| !it.contains("{color}")) {
-            return Err(Failure::usage(
+            return Err(CommandError::usage(
                 "--flip: the command needs {color} in it, and {service} if it is of one",
             ));
         }
         let has = |kind| mix.as_ref().is_some_and(|it| it.has(kind));
-        if !demo && has(Kind::Wish) && public_from.is_none() {
+        if !demo && has(Kind::RefusedPreview) && public_from.is_none() {
             let text = "a wish is one of the public: say by --public-from which address of this machine the proxy takes \
                     for that";
-            return Err(Failure::usage(text));
+            return Err(CommandError::usage(text));
         }
         if !demo && has(Kind::Preview) && tester_from.is_none() {
             let text = "a preview is a tester's: say by --tester-from which address of this machine the proxy takes for \
                     internal";
-            return Err(Failure::usage(text));
+            return Err(CommandError::usage(text));
         }
         let is_flipped = steps.iter().any(|it| !matches!(it.step, Step::Process(..)));
         let control = match flip {
             Some(command) => Control::Command(command),
             None if demo || !is_flipped => Control::Nobody,
             None => {
-                let caller = admin.caller().map_err(|error| Failure::new(error.to_string()))?;
+                let caller =
+                    admin.caller().map_err(|error| CommandError::new(error.to_string()))?;
                 Control::Admin(caller)
             }
         };
         Ok(Options {
             subject: match demo {
-                true => Subject::Demo { services, endpoints, flipgate: flipgate()? },
-                false => Subject::Given(urls),
+                true => TargetOptions::Demo { services, endpoints, flipgate: flipgate()? },
+                false => TargetOptions::Given(urls),
             },
             control,
             sample,
@@ -111,8 +113,8 @@ impl DrillCommand {
             proxy,
             pace: match (rate, clients) {
                 (Some(rate), _) => rate,
-                (None, Some(clients)) => Speed::Pace(Pace::Clients(clients)),
-                (None, None) => Speed::Pace(Pace::Rate(RATE)),
+                (None, Some(clients)) => LoadSpec::LoadMode(LoadMode::ThreadClients(clients)),
+                (None, None) => LoadSpec::LoadMode(LoadMode::Rate(RATE)),
             },
             mix,
             protocol,
