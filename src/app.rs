@@ -2,7 +2,7 @@
 //! every room; the only one that makes registries and runtimes.
 
 mod certificates;
-mod files;
+mod file_budget;
 mod reload;
 mod signals;
 mod supervisor;
@@ -24,7 +24,7 @@ use tracing::{error, info, warn};
 
 pub use self::signals::{Signals, StartSignals};
 use self::{
-    files::FileBudget,
+    file_budget::FileBudget,
     reload::Reloader,
     supervisor::{Supervisor, TaskHealth},
 };
@@ -160,7 +160,7 @@ impl App {
 
         let parts = PoolContext {
             own: own_addresses(
-                bound.iter().map(|it| it.entrance.listener.address),
+                bound.iter().map(|it| it.listener_context.listener.address),
                 &admin_socket.address,
             ),
             ..PoolContext::new(Resolver::new(&config.names))
@@ -202,8 +202,8 @@ impl App {
         let per_client = config.connections_per_client.of(files.downstream);
         let settings = downstream::WorkerSettings {
             patience: config.patience,
-            places: downstream::ConnectionCapacity::new(files.downstream, workers),
-            crowd: Arc::new(match config.connections_per_client {
+            capacity: downstream::ConnectionCapacity::new(files.downstream, workers),
+            per_client: Arc::new(match config.connections_per_client {
                 ConnectionsPerClient::Auto => {
                     downstream::PerClientLimit::sharing(per_client, exempt)
                 }
@@ -234,8 +234,9 @@ impl App {
         let serving = Arc::clone(&is_serving);
         let (delay, patience) = (config.shutdown_delay, config.shutdown_patience);
         let admin_config = config.admin.clone();
-        let entrances: Vec<_> = bound.iter().map(|it| Arc::clone(&it.entrance)).collect();
-        let reload = Reloader::new(path, config, control.clone(), entrances.clone());
+        let listener_contexts: Vec<_> =
+            bound.iter().map(|it| Arc::clone(&it.listener_context)).collect();
+        let reload = Reloader::new(path, config, control.clone(), listener_contexts.clone());
         let reloader = reload.clone();
         let watched = supervisor.watched();
         let api = admin::Api {
@@ -250,21 +251,24 @@ impl App {
         let acceptor = server.acceptor();
         supervisor.run("admin", move || acceptor.clone().run());
 
-        let listeners: Vec<_> = bound.iter().map(|it| it.entrance.listener.address).collect();
+        let listeners: Vec<_> =
+            bound.iter().map(|it| it.listener_context.listener.address).collect();
         let applied = control.applied();
         let (generation, internal) = (applied.state.generation, &applied.catalog.internal);
         let internal = internal.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         for listener in &bound {
-            let Listener { address: listen, preview, tls, .. } = &listener.entrance.listener;
+            let Listener { address: listen, preview, tls, .. } =
+                &listener.listener_context.listener;
             let (preview, tls) = (preview.map(Color::as_str), tls.is_some());
             info!(%listen, preview, tls, workers, "listening");
         }
-        certificates::tell_of_expiry(&entrances, &metrics);
+        certificates::tell_of_expiry(&listener_contexts, &metrics);
         let log_dropped = metrics.log_dropped.clone();
         let wanted = reload.clone();
         supervisor.run("reload", move || wanted.clone().reload_when_wanted());
-        supervisor
-            .run("certificates", move || certificates::watch(entrances.clone(), metrics.clone()));
+        supervisor.run("certificates", move || {
+            certificates::watch(listener_contexts.clone(), metrics.clone())
+        });
         drop(entered);
         info!(admin = %admin, generation = generation.0, internal, "started");
         control.events().publish(EventKind::Started { generation });

@@ -88,14 +88,14 @@ impl From<EndpointSnapshot> for EndpointStatus {
             was_used: _,
             was_ejected: _,
         } = picture;
-        let EndpointHealth { health, since, trouble, ejected } = condition;
+        let EndpointHealth { health, since, failure, ejected } = condition;
         Self {
             address: address.to_string(),
             resolved: resolved.map(|it| it.to_string()),
             weight,
             health: health.to_string(),
             since: since.to_string(),
-            reason: trouble.map(|it| it.what.to_string()),
+            reason: failure.map(|it| it.what.to_string()),
             ejected: ejected.map(|it| EjectedStatus {
                 since: it.since.to_string(),
                 until: it.until.to_string(),

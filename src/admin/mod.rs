@@ -3,22 +3,22 @@
 //! A thin border: from the wire into one call, and back onto the wire. Nothing is decided here but
 //! who may call.
 
-mod callers;
+mod auth;
 mod changes;
 mod conditions;
+mod connections;
 mod context;
 mod convert;
 mod fingerprint;
-mod guard;
-mod looks;
 mod probes;
 mod problem;
+mod reads;
 mod router;
 mod server;
 mod settings;
-mod stall;
 mod stream;
-mod strict;
+mod strict_stream;
+mod write_timeout;
 
 use std::{future::Future, pin::Pin, sync::Arc};
 

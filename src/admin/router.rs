@@ -13,7 +13,7 @@ use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    Api, changes, context::Context, guard::guard, looks, probes, problem::ApiError,
+    Api, auth::guard, changes, context::Context, probes, problem::ApiError, reads,
     settings::AdminSettings,
 };
 
@@ -81,13 +81,13 @@ fn describe_refusals(description: &mut utoipa::openapi::OpenApi) {
 
 fn described() -> OpenApiRouter<Context> {
     OpenApiRouter::with_openapi(Description::openapi())
-        .routes(routes!(looks::status))
+        .routes(routes!(reads::status))
         .routes(routes!(changes::promote))
         .routes(routes!(changes::rollback))
-        .routes(routes!(looks::drain))
+        .routes(routes!(reads::drain))
         .routes(routes!(changes::set_pool))
         .routes(routes!(changes::reload))
-        .routes(routes!(looks::events))
+        .routes(routes!(reads::events))
         .routes(routes!(probes::metrics))
         .routes(routes!(probes::healthz))
         .routes(routes!(probes::readyz))

@@ -25,12 +25,12 @@ use tracing::{debug, warn};
 
 use super::{
     Api,
-    callers::{AdminConnectionGuard, AdminConnections},
-    guard::AdminPeer,
+    auth::AdminPeer,
+    connections::{AdminConnectionGuard, AdminConnections},
     router::router,
     settings::{AdminAddress, AdminSettings},
-    stall::WriteTimeoutStream,
-    strict::StrictStream,
+    strict_stream::StrictStream,
+    write_timeout::WriteTimeoutStream,
 };
 use crate::metrics::Metrics;
 

@@ -6,7 +6,7 @@ use axum::response::sse::{Event as Sent, KeepAlive, Sse};
 use futures_util::{Stream, StreamExt, stream};
 use tokio::sync::broadcast::{Receiver, error::RecvError};
 
-use super::callers::WaitingCall;
+use super::connections::WaitingCall;
 use crate::control::{Event, EventKind, Subscription};
 
 /// A comment now and then, so that nobody on the way takes the silence for an end.

@@ -19,17 +19,18 @@ use crate::{
 const INTERVAL: Duration = Duration::from_secs(2);
 
 /// Looks every few seconds whether the files of certificates have changed. Runs until it is dropped.
-pub(super) async fn watch(entrances: Vec<Arc<ListenerContext>>, metrics: Metrics) {
+pub(super) async fn watch(listener_contexts: Vec<Arc<ListenerContext>>, metrics: Metrics) {
     let mut interval = tokio::time::interval(INTERVAL);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         interval.tick().await;
-        let (entrances, metrics) = (entrances.clone(), metrics.clone());
+        let (listener_contexts, metrics) = (listener_contexts.clone(), metrics.clone());
         // A disk may take its time, and calls of the admin API must not wait for it.
         let looked = tokio::task::spawn_blocking(move || {
-            let renewed = entrances.iter().filter(|it| renew(it, |tls| tls.refresh().map(drop)));
+            let renewed =
+                listener_contexts.iter().filter(|it| renew(it, |tls| tls.refresh().map(drop)));
             if renewed.count() > 0 {
-                tell_of_expiry(&entrances, &metrics);
+                tell_of_expiry(&listener_contexts, &metrics);
             }
         });
         // A panic is this task's own: its owner logs it, counts it and starts it again.
@@ -42,14 +43,14 @@ pub(super) async fn watch(entrances: Vec<Arc<ListenerContext>>, metrics: Metrics
 }
 
 /// Says of certificates that clients will not take, or soon will not.
-pub(super) fn tell_of_expiry(entrances: &[Arc<ListenerContext>], metrics: &Metrics) {
+pub(super) fn tell_of_expiry(listener_contexts: &[Arc<ListenerContext>], metrics: &Metrics) {
     const SOON: i64 = 14 * 24 * 3600;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
     let mut first = None;
-    for entrance in entrances {
-        let listener = entrance.listener.address;
-        for (file, expires) in entrance.tls.iter().flat_map(tls::ListenerTls::expiries) {
+    for listener_context in listener_contexts {
+        let listener = listener_context.listener.address;
+        for (file, expires) in listener_context.tls.iter().flat_map(tls::ListenerTls::expiries) {
             let (file, days) = (file.display(), (expires - now) / (24 * 3600));
             match expires - now {
                 ..=0 => warn!(%listener, %file, "the certificate has expired: no client takes it"),
@@ -65,12 +66,12 @@ pub(super) fn tell_of_expiry(entrances: &[Arc<ListenerContext>], metrics: &Metri
 /// Has a listener show what its files say now, and returns whether that is something else. If they
 /// cannot be used, it goes on as it was.
 pub(super) fn renew(
-    entrance: &ListenerContext,
+    listener_context: &ListenerContext,
     how: impl FnOnce(&tls::ListenerTls) -> Result<(), FileError>,
 ) -> bool {
-    let Some(server) = &entrance.tls else { return false };
+    let Some(server) = &listener_context.tls else { return false };
     let before = server.current();
-    let listener = entrance.listener.address;
+    let listener = listener_context.listener.address;
     match how(server) {
         Ok(()) if Arc::ptr_eq(&before, &server.current()) => return false,
         Ok(()) => info!(%listener, "certificates read again"),

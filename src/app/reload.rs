@@ -23,7 +23,7 @@ pub(super) struct Reloader {
     config: Arc<Mutex<Config>>,
     readings: Arc<Semaphore>,
     control: Control,
-    entrances: Vec<Arc<ListenerContext>>,
+    listener_contexts: Vec<Arc<ListenerContext>>,
     wanted: Arc<Notify>,
 }
 
@@ -41,11 +41,11 @@ impl Reloader {
         path: Option<PathBuf>,
         config: Config,
         control: Control,
-        entrances: Vec<Arc<ListenerContext>>,
+        listener_contexts: Vec<Arc<ListenerContext>>,
     ) -> Self {
         let config = Arc::new(Mutex::new(config));
         let (readings, wanted) = (Arc::new(Semaphore::new(READINGS_MAX)), Arc::default());
-        Self { path, config, readings, control, entrances, wanted }
+        Self { path, config, readings, control, listener_contexts, wanted }
     }
 
     /// Requests a reload without waiting for it. Two that are asked for during a third are one.
@@ -68,7 +68,7 @@ impl Reloader {
     /// nothing else.
     pub(super) fn reload(self) -> ReloadFuture {
         Box::pin(async move {
-            let Self { path, config, readings, control, entrances, wanted: _ } = self;
+            let Self { path, config, readings, control, listener_contexts, wanted: _ } = self;
             let path = path.ok_or(ReloadError::NoFile)?;
             let waiting = tokio::time::timeout(READING, config.lock_owned()).await;
             let mut in_force = waiting.map_err(|_| ReloadError::UnderWay)?;
@@ -96,8 +96,8 @@ impl Reloader {
             *in_force = new;
             // They were read and checked a moment ago.
             let renewing = tokio::task::spawn_blocking(move || {
-                for entrance in &entrances {
-                    certificates::renew(entrance, tls::ListenerTls::reload);
+                for listener_context in &listener_contexts {
+                    certificates::renew(listener_context, tls::ListenerTls::reload);
                 }
             });
             // One that takes long shows the new certificates when it is done.

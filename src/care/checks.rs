@@ -193,7 +193,7 @@ impl CheckScheduler {
             let Some(known) = self.members.get(&place) else { continue };
             let soon = now + jittered(pause(&known.member, pool, known.since, now));
             let is_early = known.due.is_none_or(|it| it.0 <= soon);
-            if known.member.take_alarm() && !is_early {
+            if known.member.take_check_request() && !is_early {
                 self.schedule(place, soon);
             }
         }

@@ -7,11 +7,11 @@
 
 mod checks;
 mod names;
+mod published;
 #[cfg(test)]
 mod samples;
 #[cfg(test)]
 mod tests;
-mod told;
 
 use std::{
     collections::HashSet,
@@ -22,7 +22,7 @@ use std::{
 use tokio::{sync::watch, task::JoinHandle, time::MissedTickBehavior};
 use tracing::{info, warn};
 
-use self::{checks::CheckScheduler, names::ResolvedNames, told::PublishedEvents};
+use self::{checks::CheckScheduler, names::ResolvedNames, published::PublishedEvents};
 use crate::{
     metrics::Metrics,
     model::{Color, Difference, ServiceName},

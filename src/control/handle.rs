@@ -12,10 +12,10 @@ use super::{
     catalog::Catalog,
     change::{Change, ChangeError, ChangeOutcome, ChangeRequest},
     events::Events,
-    picture::{StatusSnapshot, shown_removed},
     plan::follow,
     reconcile::Reconciler,
     shared::{Applied, ControlShared},
+    snapshot::{StatusSnapshot, shown_removed},
     worker::{ControlTask, PendingChange},
 };
 use crate::{

@@ -9,11 +9,11 @@ mod change;
 mod drains;
 mod events;
 mod handle;
-mod picture;
 mod plan;
 mod reconcile;
 mod removed;
 mod shared;
+mod snapshot;
 mod worker;
 
 pub use self::{
@@ -24,7 +24,7 @@ pub use self::{
     drains::{ClaimCounts, DrainSnapshot},
     events::{Event, EventKind, Events, Subscription},
     handle::Control,
-    picture::{EndpointSnapshot, PoolSnapshot, ServiceSnapshot, StatusSnapshot},
     shared::Applied,
+    snapshot::{EndpointSnapshot, PoolSnapshot, ServiceSnapshot, StatusSnapshot},
     worker::{ControlTask, StoreClosed},
 };

@@ -26,16 +26,16 @@ use tracing::{error, warn};
 use super::{
     Handler,
     bind::ListenerContext,
+    context::{ConnectionGuard, WorkerContext},
     serve::serve,
-    shared::{ConnectionGuard, WorkerContext},
 };
 use crate::metrics::GaugeGuard;
 
 /// Takes the connections of one listening socket.
 pub(super) struct Acceptor<H: Handler> {
-    entrance: Arc<ListenerContext>,
+    listener_context: Arc<ListenerContext>,
     socket: TcpListener,
-    house: Rc<WorkerContext<H>>,
+    worker: Rc<WorkerContext<H>>,
     /// Lines of the log that are not to be written for each connection.
     said: AcceptLogLimiter,
     said_full: AcceptLogLimiter,
@@ -62,12 +62,12 @@ const SETTLED: Duration = Duration::from_secs(10);
 
 impl<H: Handler> Acceptor<H> {
     pub(super) fn new(
-        entrance: Arc<ListenerContext>,
+        listener_context: Arc<ListenerContext>,
         socket: TcpListener,
-        house: Rc<WorkerContext<H>>,
+        worker: Rc<WorkerContext<H>>,
     ) -> Self {
         let (said, said_full) = Default::default();
-        Self { entrance, socket, house, said, said_full }
+        Self { listener_context, socket, worker, said, said_full }
     }
 
     /// Takes connections until `closing`, and then those that the kernel has completed already. A panic
@@ -80,11 +80,12 @@ impl<H: Handler> Acceptor<H> {
             if life.await.is_ok() {
                 return;
             }
-            self.house.metrics.task_died("acceptor");
+            self.worker.metrics.task_died("acceptor");
             if since.elapsed() >= SETTLED {
                 pause = Duration::ZERO;
             }
-            let (listener, pause_ms) = (self.entrance.listener.address, pause.as_millis() as u64);
+            let (listener, pause_ms) =
+                (self.listener_context.listener.address, pause.as_millis() as u64);
             error!(%listener, pause_ms, "an acceptor has panicked: it is started again");
             if !pause.is_zero() {
                 tokio::select! {
@@ -108,7 +109,7 @@ impl<H: Handler> Acceptor<H> {
         while let Poll::Ready(Ok((stream, peer))) =
             poll_fn(|context| Poll::Ready(self.socket.poll_accept(context))).await
         {
-            match self.house.places.try_take() {
+            match self.worker.capacity.try_take() {
                 Some(place) => self.admit(stream, peer, place),
                 None => break,
             }
@@ -120,11 +121,11 @@ impl<H: Handler> Acceptor<H> {
     async fn accept(&self) {
         match self.socket.accept().await {
             Ok((stream, peer)) => {
-                let place = match self.house.places.try_take() {
+                let place = match self.worker.capacity.try_take() {
                     Some(place) => place,
                     None => {
                         self.tell_of_full();
-                        self.house.places.take().await
+                        self.worker.capacity.take().await
                     }
                 };
                 self.admit(stream, peer, place);
@@ -133,7 +134,7 @@ impl<H: Handler> Acceptor<H> {
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => {
                 if let Some(suppressed) = self.said.now() {
-                    warn!(listener = %self.entrance.listener.address, %error, suppressed, "cannot accept; trying again");
+                    warn!(listener = %self.listener_context.listener.address, %error, suppressed, "cannot accept; trying again");
                 }
                 tokio::time::sleep(BREATH).await;
             }
@@ -142,7 +143,8 @@ impl<H: Handler> Acceptor<H> {
 
     fn tell_of_full(&self) {
         if let Some(suppressed) = self.said_full.now() {
-            let (listener, connections) = (self.entrance.listener.address, self.house.places.max());
+            let (listener, connections) =
+                (self.listener_context.listener.address, self.worker.capacity.max());
             warn!(
                 %listener, connections, suppressed,
                 "as many clients are connected as limits.connections and the limit of open files allow: \
@@ -156,9 +158,9 @@ impl<H: Handler> Acceptor<H> {
         if stream.set_nodelay(true).is_err() {
             return;
         }
-        let open = GaugeGuard::new(&self.house.metrics.downstream_connections);
-        let guest = ConnectionGuard { _seat: seat, standing: None, _open: open };
-        serve(stream, peer, Arc::clone(&self.entrance), guest, &self.house);
+        let open = GaugeGuard::new(&self.worker.metrics.downstream_connections);
+        let guard = ConnectionGuard { _seat: seat, standing: None, _open: open };
+        serve(stream, peer, Arc::clone(&self.listener_context), guard, &self.worker);
     }
 }
 

@@ -64,7 +64,7 @@ pub struct ListenerContext {
 #[derive(Debug)]
 pub struct BoundListener {
     /// What its connections need.
-    pub entrance: Arc<ListenerContext>,
+    pub listener_context: Arc<ListenerContext>,
     pub(super) sockets: Vec<TcpListener>,
 }
 
@@ -134,7 +134,10 @@ pub fn bind(
     let tls = tls.map_err(|source| BindError::Tls { address, source })?;
     let proxies = listener.proxies.iter().copied().collect();
     let listener = Listener { address, ..listener.clone() };
-    Ok(BoundListener { entrance: Arc::new(ListenerContext { listener, tls, proxies }), sockets })
+    Ok(BoundListener {
+        listener_context: Arc::new(ListenerContext { listener, tls, proxies }),
+        sockets,
+    })
 }
 
 // === impl Listener ===

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use super::wait::{STEP, Timeout, Timeouts};
+use super::timeout::{STEP, Timeout, Timeouts};
 
 /// Points in time, counted in steps of half a second from the worker's start. Never 0.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]

@@ -17,7 +17,7 @@ use tracing::debug;
 use super::{
     clock::{Clock, DATE_LENGTH, Deadlines, Tick},
     peer::Peer,
-    wait::Timeout,
+    timeout::Timeout,
 };
 
 /// What is known of one client's connection, or of one stream of it. Seen by the task that serves it and
@@ -161,7 +161,7 @@ impl<M> ClientConnection<M> {
     }
 
     /// What was waited for too long, told once. Whoever does not ask in time is cut.
-    pub fn take_alarm(&self) -> Option<Timeout> {
+    pub fn take_expired(&self) -> Option<Timeout> {
         let alarm = self.alarm.take();
         if let Some(wait) = alarm {
             self.deadlines.end(wait);
@@ -284,8 +284,8 @@ mod tests {
 
     fn connection() -> ClientConnection<()> {
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
-        let entrance = ListenerContext::unbound(Listener::plain(address));
-        let peer = Rc::new(Peer::new(PeerIdentity::Known(address), entrance, None));
+        let listener_context = ListenerContext::unbound(Listener::plain(address));
+        let peer = Rc::new(Peer::new(PeerIdentity::Known(address), listener_context, None));
         let limit = Duration::from_secs(1);
         let patience = Timeouts {
             handshake: limit,
@@ -336,8 +336,8 @@ mod tests {
         let connection = connection();
         connection.begin(Timeout::Head);
         assert_eq!(look_after(&connection, 2), None);
-        assert_eq!(connection.take_alarm(), Some(Timeout::Head));
-        assert_eq!((look_after(&connection, 2), connection.take_alarm()), (None, None));
+        assert_eq!(connection.take_expired(), Some(Timeout::Head));
+        assert_eq!((look_after(&connection, 2), connection.take_expired()), (None, None));
         connection.begin(Timeout::Head);
         assert_eq!(look_after(&connection, 2), None);
         assert_eq!(look_after(&connection, 2), Some(Timeout::Head));

@@ -7,12 +7,12 @@ use std::{
 
 use super::{
     AfterExchange, Handler, HeadError,
-    client::ClientStream,
+    client_stream::ClientStream,
     clock::Tick,
     connection::ClientConnection,
+    context::{ConnectionGuard, MonitoredContext, WorkerContext},
     http2,
-    shared::{ConnectionGuard, MonitoredContext, WorkerContext},
-    wait::Timeout,
+    timeout::Timeout,
 };
 use crate::{
     http1::{HeadLimits, HeadRejection, HeadScanner, RequestHead},
@@ -68,20 +68,20 @@ impl KeepAliveState {
 )]
 pub(super) fn live<H: Handler>(
     mut client: ClientStream<H::ConnectionCache>,
-    guest: ConnectionGuard,
-    house: MonitoredContext<H>,
+    guard: ConnectionGuard,
+    worker: MonitoredContext<H>,
 ) -> impl Future<Output = ()> {
     async move {
         let mut course = KeepAliveState::default();
         while asks(&mut client, &mut course).await {
-            match Box::pin(answer(&mut client, &mut course, &house)).await {
+            match Box::pin(answer(&mut client, &mut course, &worker)).await {
                 NextStep::Idle => {}
                 NextStep::Close => return,
                 NextStep::Tunnel(tunnel) => {
-                    Box::pin(house.handler.tunnel(client, *tunnel)).await;
-                    return drop(guest);
+                    Box::pin(worker.handler.tunnel(client, *tunnel)).await;
+                    return drop(guard);
                 }
-                NextStep::Http2 => return Box::pin(http2::live(client, guest, house)).await,
+                NextStep::Http2 => return Box::pin(http2::live(client, guard, worker)).await,
             }
         }
     }
@@ -91,21 +91,21 @@ pub(super) fn live<H: Handler>(
 async fn answer<H: Handler>(
     client: &mut ClientStream<H::ConnectionCache>,
     course: &mut KeepAliveState,
-    house: &WorkerContext<H>,
+    worker: &WorkerContext<H>,
 ) -> NextStep<H::Tunnel> {
     loop {
-        let head = match read_head(client, course, house.limits.head).await {
+        let head = match read_head(client, course, worker.limits.head).await {
             NextRequest::Head(head) => head,
             NextRequest::Nothing => return NextStep::Idle,
             NextRequest::Http2 => return NextStep::Http2,
             NextRequest::Gone => return NextStep::Close,
         };
         course.requests += 1;
-        if course.requests >= house.limits.requests {
+        if course.requests >= worker.limits.requests {
             client.connection.close();
         }
         client.connection.wait_for_nothing();
-        let after = house.handler.exchange(client, head).await;
+        let after = worker.handler.exchange(client, head).await;
         client.connection.wait_for_nothing();
         match after {
             AfterExchange::GoOn
@@ -148,7 +148,7 @@ async fn asks<M>(client: &mut ClientStream<M>, course: &mut KeepAliveState) -> b
             Poll::Ready(readable) => Poll::Ready(readable.is_ok()),
             // Whoever asks just now is answered; whoever does not will not be.
             Poll::Pending if connection.is_closing() => Poll::Ready(false),
-            Poll::Pending if connection.take_alarm().is_some() => Poll::Ready(false),
+            Poll::Pending if connection.take_expired().is_some() => Poll::Ready(false),
             Poll::Pending => Poll::Pending,
         }
     })
@@ -164,7 +164,7 @@ async fn asks_again<M>(client: &mut ClientStream<M>) -> bool {
     poll_fn(|context| match socket.poll_readable(context) {
         Poll::Ready(readable) => Poll::Ready(readable.is_ok()),
         Poll::Pending if connection.is_closing() => Poll::Ready(false),
-        Poll::Pending if connection.take_alarm().is_some() => Poll::Ready(false),
+        Poll::Pending if connection.take_expired().is_some() => Poll::Ready(false),
         Poll::Pending => Poll::Pending,
     })
     .await
@@ -210,7 +210,7 @@ async fn read_head<M>(
                     Err(reject) => return Poll::Ready(NextRequest::Head(Err(reject.into()))),
                 }
             }
-            if connection.take_alarm() == Some(Timeout::Head) {
+            if connection.take_expired() == Some(Timeout::Head) {
                 return Poll::Ready(NextRequest::Head(Err(HeadError::TooSlow)));
             }
             match socket.poll_read(context, limits.head + 1) {

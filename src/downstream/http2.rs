@@ -1,7 +1,7 @@
 //! A connection of HTTP/2: many requests at once, each a client of its own to whoever answers.
 
-mod course;
-mod watched;
+mod activity;
+mod monitored;
 
 use std::{
     future::poll_fn,
@@ -19,15 +19,15 @@ use http::Request;
 use tracing::debug;
 
 use self::{
-    course::{SessionActivity, StreamActivity},
-    watched::{CONNECTION_WINDOW, MonitoredSocket},
+    activity::{SessionActivity, StreamActivity},
+    monitored::{CONNECTION_WINDOW, MonitoredSocket},
 };
 use super::{
     AfterExchange, Handler, HeadError, RejectReason,
-    client::ClientStream,
+    client_stream::ClientStream,
     connection::ClientConnection,
-    shared::{ConnectionGuard, MonitoredContext},
-    wait::Timeout,
+    context::{ConnectionGuard, MonitoredContext},
+    timeout::Timeout,
 };
 use crate::{
     http1::{Framing, RequestHead},
@@ -47,8 +47,8 @@ const RESETS_PENDING_MAX: usize = 20;
 /// Serves a connection to its end.
 pub(super) async fn live<H: Handler>(
     client: ClientStream<H::ConnectionCache>,
-    guest: ConnectionGuard,
-    house: MonitoredContext<H>,
+    guard: ConnectionGuard,
+    worker: MonitoredContext<H>,
 ) {
     let (channel, connection, place) = client.into_parts();
     let HttpStream::Socket(socket) = channel else { return };
@@ -56,9 +56,9 @@ pub(super) async fn live<H: Handler>(
     connection.begin(Timeout::Head);
     let course = Rc::new(SessionActivity::new(&connection));
     let watched = MonitoredSocket::new(socket, Rc::clone(&course));
-    let fields_max = list_size(house.limits.head.head);
+    let fields_max = list_size(worker.limits.head.head);
     let mut handshake = Builder::new()
-        .max_concurrent_streams(house.limits.streams)
+        .max_concurrent_streams(worker.limits.streams)
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_header_list_size(fields_max)
@@ -79,8 +79,8 @@ pub(super) async fn live<H: Handler>(
     connection.wait_for_nothing();
     let ping = driven.ping_pong();
     let mut driver = Driver { ping, course, requests: 0, is_ending: false, is_turned_away: false };
-    poll_fn(|context| driver.poll(context, &mut driven, &house)).await;
-    drop((place, guest));
+    poll_fn(|context| driver.poll(context, &mut driven, &worker)).await;
+    drop((place, guard));
 }
 
 /// What drives a connection: takes its streams, watches it, and has it end.
@@ -102,13 +102,13 @@ impl<M: 'static> Driver<M> {
         &mut self,
         context: &mut Context<'_>,
         driven: &mut Driven<M>,
-        house: &MonitoredContext<H>,
+        worker: &MonitoredContext<H>,
     ) -> Poll<()> {
         let course = Rc::clone(&self.course);
         let connection = &course.connection;
         connection.remember(context.waker());
         course.remember(context.waker());
-        match connection.take_alarm() {
+        match connection.take_expired() {
             Some(Timeout::FirstByte | Timeout::Stream) => self.end(driven),
             Some(Timeout::Sound) => {
                 if let Some(ping) = &mut self.ping
@@ -123,29 +123,29 @@ impl<M: 'static> Driver<M> {
             // That it came is known from its bytes.
             let _ = ping.poll_pong(context);
         }
-        if connection.is_closing() || self.requests >= house.limits.requests {
+        if connection.is_closing() || self.requests >= worker.limits.requests {
             self.end(driven);
         }
         if connection.is_evicted() && course.streams.get() == 0 {
             // With the number of the last stream, so that the client knows what it may ask again.
             driven.abrupt_shutdown(Reason::NO_ERROR);
         }
-        if !self.is_turned_away && course.is_attack(house.limits.resets) {
+        if !self.is_turned_away && course.is_attack(worker.limits.resets) {
             self.is_turned_away = true;
-            house.handler.turned_away(RejectReason::Http2Abuse(connection.peer().address()));
+            worker.handler.turned_away(RejectReason::Http2Abuse(connection.peer().address()));
             driven.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
         }
         loop {
             match driven.poll_accept(context) {
                 Poll::Ready(Some(Ok((request, response)))) => {
                     self.requests += 1;
-                    begin(request, response, &course, house);
+                    begin(request, response, &course, worker);
                 }
                 Poll::Ready(Some(Err(error))) => {
                     let peer = connection.peer().address();
                     debug!(%peer, %error, "HTTP/2 ended");
                     if !self.is_turned_away && is_abuse(&error) {
-                        house.handler.turned_away(RejectReason::Http2Abuse(peer));
+                        worker.handler.turned_away(RejectReason::Http2Abuse(peer));
                     }
                     return Poll::Ready(());
                 }
@@ -193,36 +193,41 @@ fn begin<H: Handler>(
     request: Request<RecvStream>,
     response: SendResponse<Bytes>,
     course: &Rc<SessionActivity<H::ConnectionCache>>,
-    house: &MonitoredContext<H>,
+    worker: &MonitoredContext<H>,
 ) {
     let stream = match Http2Stream::of_client(request, response, Rc::clone(&course.meter)) {
         Ok(stream) => stream,
         Err(defect) => {
             debug!(peer = %course.connection.peer().address(), %defect, "a malformed request");
-            house.handler.turned_away(RejectReason::Malformed);
+            worker.handler.turned_away(RejectReason::Malformed);
             return;
         }
     };
     let peer = course.connection.peer();
-    let connection =
-        Rc::new(ClientConnection::new_stream(Rc::clone(peer), Rc::clone(house.roster.clock())));
-    let client =
-        ClientStream::new(HttpStream::Stream(Box::new(stream)), &connection, &house.roster);
+    let connection = Rc::new(ClientConnection::new_stream(
+        Rc::clone(peer),
+        Rc::clone(worker.connection_table.clock()),
+    ));
+    let client = ClientStream::new(
+        HttpStream::Stream(Box::new(stream)),
+        &connection,
+        &worker.connection_table,
+    );
     let part = StreamActivity::of(course);
-    let task = house.tasks.spawn_local(answer(client, part, house.for_another()));
+    let task = worker.tasks.spawn_local(answer(client, part, worker.for_another()));
     connection.run_by(task.abort_handle());
 }
 
 async fn answer<H: Handler>(
     mut client: ClientStream<H::ConnectionCache>,
     part: StreamActivity<H::ConnectionCache>,
-    house: MonitoredContext<H>,
+    worker: MonitoredContext<H>,
 ) {
     let cookie_max = match &client.channel {
         HttpStream::Stream(stream) => stream.cookie_max(),
         HttpStream::Socket(_) => 0,
     };
-    let head = RequestHead::parse_joined(client.channel.unread(), house.limits.head, cookie_max);
+    let head = RequestHead::parse_joined(client.channel.unread(), worker.limits.head, cookie_max);
     // Written as a whole: what is not one cannot be read.
     let head =
         head.map(|it| it.ok_or(crate::http1::HeadRejection::Malformed("the head has no end")));
@@ -237,7 +242,7 @@ async fn answer<H: Handler>(
                 let broken = client.channel.broken();
                 client.channel.reset(broken);
                 if broken.is_some_and(StreamReset::is_malformed) {
-                    house.handler.turned_away(RejectReason::Malformed);
+                    worker.handler.turned_away(RejectReason::Malformed);
                 }
                 return;
             }
@@ -245,7 +250,7 @@ async fn answer<H: Handler>(
     }
     let mut is_counted = false;
     let after = {
-        let mut exchange = pin!(house.handler.exchange(&mut client, head));
+        let mut exchange = pin!(worker.handler.exchange(&mut client, head));
         poll_fn(|context| {
             // For whoever has to tell it that its time is over.
             connection.remember(context.waker());
@@ -276,7 +281,7 @@ async fn answer<H: Handler>(
         }
         AfterExchange::Tunnel(tunnel) => {
             part.0.answered.set(part.0.answered.get() + 1);
-            Box::pin(house.handler.tunnel(client, tunnel)).await;
+            Box::pin(worker.handler.tunnel(client, tunnel)).await;
         }
     }
 }
@@ -298,7 +303,7 @@ async fn await_end<M>(client: &mut ClientStream<M>) -> EmptyRequestEnd {
     connection.begin(Timeout::Head);
     let ended = poll_fn(|context| {
         connection.remember(context.waker());
-        if connection.take_alarm() == Some(Timeout::Head) {
+        if connection.take_expired() == Some(Timeout::Head) {
             return Poll::Ready(EmptyRequestEnd::Late);
         }
         stream

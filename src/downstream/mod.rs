@@ -7,19 +7,19 @@
 
 mod acceptor;
 mod bind;
-mod client;
+mod capacity;
+mod client_stream;
 mod clock;
 mod connection;
-mod crowd;
-mod greeting;
+mod connection_table;
+mod context;
+mod handshake;
 mod http1;
 mod http2;
 mod peer;
-mod places;
-mod roster;
+mod per_client;
 mod serve;
-mod shared;
-mod wait;
+mod timeout;
 mod worker;
 
 use std::net::IpAddr;
@@ -29,14 +29,14 @@ use crate::http1::{HeadRejection, RequestHead};
 pub(crate) use self::peer::PeerIdentity;
 pub use self::{
     bind::{BindError, BoundListener, HttpVersions, Listener, ListenerContext, bind},
-    client::ClientStream,
+    capacity::ConnectionCapacity,
+    client_stream::ClientStream,
     clock::DATE_LENGTH,
     connection::ClientConnection,
-    crowd::{ClientLoad, PerClientLimit, RequestCount},
+    context::ConnectionLimits,
     peer::{Peer, TlsDetails},
-    places::ConnectionCapacity,
-    shared::ConnectionLimits,
-    wait::{Timeout, Timeouts},
+    per_client::{ClientLoad, PerClientLimit, RequestCount},
+    timeout::{Timeout, Timeouts},
     worker::{StopSignal, Worker, WorkerSettings},
 };
 

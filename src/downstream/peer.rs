@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     bind::{Listener, ListenerContext},
-    crowd::ClientLoad,
+    per_client::ClientLoad,
 };
 use crate::tls::{ClientCertificate, SubjectNames};
 
@@ -15,7 +15,7 @@ use crate::tls::{ClientCertificate, SubjectNames};
 /// one connection.
 pub struct Peer<M> {
     whose: PeerIdentity,
-    entrance: Arc<ListenerContext>,
+    listener_context: Arc<ListenerContext>,
     security: Option<Box<TlsDetails>>,
     load: Arc<ClientLoad>,
     memory: M,
@@ -46,16 +46,16 @@ pub struct TlsDetails {
 impl<M: Default> Peer<M> {
     pub(crate) fn new(
         whose: PeerIdentity,
-        entrance: Arc<ListenerContext>,
+        listener_context: Arc<ListenerContext>,
         security: Option<Box<TlsDetails>>,
     ) -> Self {
-        Self::counted(whose, entrance, security, ClientLoad::unknown())
+        Self::counted(whose, listener_context, security, ClientLoad::unknown())
     }
 
     /// One whose requests are counted.
     pub(super) fn counted(
         whose: PeerIdentity,
-        entrance: Arc<ListenerContext>,
+        listener_context: Arc<ListenerContext>,
         security: Option<Box<TlsDetails>>,
         load: Arc<ClientLoad>,
     ) -> Self {
@@ -64,7 +64,7 @@ impl<M: Default> Peer<M> {
             PeerIdentity::Known(it) => PeerIdentity::Known(canonical(it)),
             PeerIdentity::Untold(it) => PeerIdentity::Untold(canonical(it)),
         };
-        Self { whose, entrance, security, load, memory: M::default() }
+        Self { whose, listener_context, security, load, memory: M::default() }
     }
 }
 
@@ -88,7 +88,7 @@ impl<M> Peer<M> {
 
     /// The listener that it came in by.
     pub fn listener(&self) -> &Listener {
-        &self.entrance.listener
+        &self.listener_context.listener
     }
 
     /// What TLS has made sure of, if the connection is secured.
@@ -106,7 +106,7 @@ impl<M> Peer<M> {
         &self.memory
     }
 
-    pub(super) fn entrance(&self) -> &Arc<ListenerContext> {
-        &self.entrance
+    pub(super) fn listener_context(&self) -> &Arc<ListenerContext> {
+        &self.listener_context
     }
 }

@@ -8,14 +8,14 @@ use tracing::debug;
 use super::{
     Handler, RejectReason,
     bind::ListenerContext,
-    client::ClientStream,
+    client_stream::ClientStream,
     connection::ClientConnection,
-    crowd::ClientLoad,
-    greeting::{AcceptedConnection, HandshakeError, greet},
+    context::{ConnectionGuard, MonitoredContext, WorkerContext},
+    handshake::{AcceptedConnection, HandshakeError, accept_handshake},
     http1, http2,
     peer::{Peer, PeerIdentity},
-    shared::{ConnectionGuard, MonitoredContext, WorkerContext},
-    wait::Timeout,
+    per_client::ClientLoad,
+    timeout::Timeout,
 };
 use crate::net::{HttpStream, Socket, Transport};
 
@@ -34,35 +34,43 @@ const TOO_MANY: &[u8] = b"HTTP/1.1 429 Too Many Requests\r\n\
 pub(super) fn serve<H: Handler>(
     stream: TcpStream,
     address: SocketAddr,
-    entrance: Arc<ListenerContext>,
-    mut guest: ConnectionGuard,
-    house: &Rc<WorkerContext<H>>,
+    listener_context: Arc<ListenerContext>,
+    mut guard: ConnectionGuard,
+    worker: &Rc<WorkerContext<H>>,
 ) {
-    let is_proxied = entrance.expects_proxy_header(address.ip());
+    let is_proxied = listener_context.expects_proxy_header(address.ip());
     // Whom a proxy's connection counts for is known when it has said so.
-    if !is_proxied && !stand(&mut guest, address, house) {
-        if entrance.tls.is_none() {
+    if !is_proxied && !stand(&mut guard, address, worker) {
+        if listener_context.tls.is_none() {
             // As far as it is taken at once: who has too much is not waited for.
             let _ = stream.try_write(TOO_MANY);
         }
         return;
     }
-    let is_plain = entrance.tls.is_none() && !is_proxied;
-    let peer =
-        Rc::new(Peer::counted(PeerIdentity::Known(address), entrance, None, load_of(&guest)));
-    let connection = connect(&peer, house);
+    let is_plain = listener_context.tls.is_none() && !is_proxied;
+    let peer = Rc::new(Peer::counted(
+        PeerIdentity::Known(address),
+        listener_context,
+        None,
+        load_of(&guard),
+    ));
+    let connection = connect(&peer, worker);
     let task = match is_plain {
         true => {
-            let socket = Socket::new(Transport::Tcp(stream), &house.buffers);
-            let client = ClientStream::new(HttpStream::Socket(socket), &connection, &house.roster);
-            house.tasks.spawn_local(http1::live(client, guest, MonitoredContext::new(house)))
+            let socket = Socket::new(Transport::Tcp(stream), &worker.buffers);
+            let client = ClientStream::new(
+                HttpStream::Socket(socket),
+                &connection,
+                &worker.connection_table,
+            );
+            worker.tasks.spawn_local(http1::live(client, guard, MonitoredContext::new(worker)))
         }
-        false => house.tasks.spawn_local(be_greeted(
+        false => worker.tasks.spawn_local(accept_handshakes(
             stream,
             peer,
             connection.clone(),
-            guest,
-            MonitoredContext::new(house),
+            guard,
+            MonitoredContext::new(worker),
         )),
     };
     connection.run_by(task.abort_handle());
@@ -71,54 +79,57 @@ pub(super) fn serve<H: Handler>(
 /// Counts a connection among those of its address, unless that has as many as it may and none of them has
 /// been idle for a while.
 fn stand<H: Handler>(
-    guest: &mut ConnectionGuard,
+    guard: &mut ConnectionGuard,
     address: SocketAddr,
-    house: &WorkerContext<H>,
+    worker: &WorkerContext<H>,
 ) -> bool {
-    guest.standing = house.crowd.join(address.ip()).or_else(|| {
+    guard.standing = worker.per_client.join(address.ip()).or_else(|| {
         // Of another worker's connections nothing is known here.
-        house.roster.evict_of(address.ip(), house.crowd.keeps_recent()).then(|| {
-            house.metrics.evicted("connections_per_client");
-            house.crowd.join_instead(address.ip())
-        })?
+        worker.connection_table.evict_of(address.ip(), worker.per_client.keeps_recent()).then(
+            || {
+                worker.metrics.evicted("connections_per_client");
+                worker.per_client.join_instead(address.ip())
+            },
+        )?
     });
-    if guest.standing.is_none() {
+    if guard.standing.is_none() {
         debug!(peer = %address.ip(), "one connection more than an address may have");
-        house.handler.turned_away(RejectReason::Crowd);
+        worker.handler.turned_away(RejectReason::Crowd);
     }
-    guest.standing.is_some()
+    guard.standing.is_some()
 }
 
 /// What counts the requests of the connection's client.
-fn load_of(guest: &ConnectionGuard) -> Arc<ClientLoad> {
-    guest.standing.as_ref().map_or_else(ClientLoad::unknown, |it| Arc::clone(it.load()))
+fn load_of(guard: &ConnectionGuard) -> Arc<ClientLoad> {
+    guard.standing.as_ref().map_or_else(ClientLoad::unknown, |it| Arc::clone(it.load()))
 }
 
 fn connect<H: Handler>(
     peer: &Rc<Peer<H::ConnectionCache>>,
-    house: &WorkerContext<H>,
+    worker: &WorkerContext<H>,
 ) -> Rc<ClientConnection<H::ConnectionCache>> {
-    Rc::new(ClientConnection::new(Rc::clone(peer), Rc::clone(house.roster.clock())))
+    Rc::new(ClientConnection::new(Rc::clone(peer), Rc::clone(worker.connection_table.clock())))
 }
 
 /// Serves a connection that begins with something else than a request, in a task of its own: what is
 /// needed for the greeting is given back when it is over.
-async fn be_greeted<H: Handler>(
+async fn accept_handshakes<H: Handler>(
     stream: TcpStream,
     peer: Rc<Peer<H::ConnectionCache>>,
     connection: Rc<ClientConnection<H::ConnectionCache>>,
-    mut guest: ConnectionGuard,
-    house: MonitoredContext<H>,
+    mut guard: ConnectionGuard,
+    worker: MonitoredContext<H>,
 ) {
-    let place = house.roster.enter(&connection);
+    let place = worker.connection_table.enter(&connection);
     connection.begin(Timeout::Greeting);
-    let greeting = Box::pin(greet(stream, peer.socket_address(), peer.entrance()));
+    let greeting =
+        Box::pin(accept_handshake(stream, peer.socket_address(), peer.listener_context()));
     let greeted = connection.hurry(Timeout::Greeting, greeting).await;
     let AcceptedConnection { transport, whose, security, is_http2 } = match greeted {
         Ok(greeted) => greeted,
         Err(error) => {
             debug!(peer = %peer.address(), %error, "a connection that did not come to a request");
-            house.handler.turned_away(match error {
+            worker.handler.turned_away(match error {
                 HandshakeError::ProxyHeader(_) => RejectReason::ProxyHeader(peer.address()),
                 HandshakeError::Handshake(_) => RejectReason::Handshake,
             });
@@ -126,21 +137,21 @@ async fn be_greeted<H: Handler>(
         }
     };
     let (PeerIdentity::Known(address) | PeerIdentity::Untold(address)) = whose;
-    if guest.standing.is_none() && !stand(&mut guest, address, &house) {
+    if guard.standing.is_none() && !stand(&mut guard, address, &worker) {
         return;
     }
-    let load = load_of(&guest);
-    let peer = Rc::new(Peer::counted(whose, Arc::clone(peer.entrance()), security, load));
-    let greeted = connect(&peer, &house);
+    let load = load_of(&guard);
+    let peer = Rc::new(Peer::counted(whose, Arc::clone(peer.listener_context()), security, load));
+    let greeted = connect(&peer, &worker);
     if connection.is_closing() {
         greeted.close();
     }
-    let socket = Socket::new(transport, &house.buffers);
-    let client = ClientStream::new(HttpStream::Socket(socket), &greeted, &house.roster);
+    let socket = Socket::new(transport, &worker.buffers);
+    let client = ClientStream::new(HttpStream::Socket(socket), &greeted, &worker.connection_table);
     drop(place);
     let task = match is_http2 {
-        true => house.tasks.spawn_local(http2::live(client, guest, house.for_another())),
-        false => house.tasks.spawn_local(http1::live(client, guest, house.for_another())),
+        true => worker.tasks.spawn_local(http2::live(client, guard, worker.for_another())),
+        false => worker.tasks.spawn_local(http1::live(client, guard, worker.for_another())),
     };
     greeted.run_by(task.abort_handle());
 }

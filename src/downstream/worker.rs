@@ -24,12 +24,12 @@ use super::{
     Handler,
     acceptor::Acceptor,
     bind::{BoundListener, ListenerContext},
+    capacity::ConnectionCapacity,
     clock::Clock,
-    crowd::PerClientLimit,
-    places::ConnectionCapacity,
-    roster::ConnectionTable,
-    shared::{ConnectionLimits, WorkerContext},
-    wait::Timeouts,
+    connection_table::ConnectionTable,
+    context::{ConnectionLimits, WorkerContext},
+    per_client::PerClientLimit,
+    timeout::Timeouts,
 };
 use crate::{metrics::Metrics, net::BufferPool};
 
@@ -39,9 +39,9 @@ pub struct WorkerSettings {
     /// How long a client may take.
     pub patience: Timeouts,
     /// The connections that there may be at once, of all workers.
-    pub places: Arc<ConnectionCapacity>,
+    pub capacity: Arc<ConnectionCapacity>,
     /// How many connections each client address has, of all workers.
-    pub crowd: Arc<PerClientLimit>,
+    pub per_client: Arc<PerClientLimit>,
     /// What one connection may do.
     pub limits: ConnectionLimits,
     /// Open connections and tasks that have died, of all workers.
@@ -84,7 +84,7 @@ impl Worker {
     ) -> io::Result<Self> {
         let sockets: Vec<(Arc<ListenerContext>, StdListener)> = listeners
             .iter_mut()
-            .filter_map(|it| Some((Arc::clone(&it.entrance), it.sockets.pop()?)))
+            .filter_map(|it| Some((Arc::clone(&it.listener_context), it.sockets.pop()?)))
             .collect();
         let thread =
             std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
@@ -127,22 +127,30 @@ async fn run<H: Handler>(
     stop: StopSignal,
     make: impl FnOnce(Rc<BufferPool>) -> H,
 ) -> usize {
-    let WorkerSettings { patience, places, crowd, limits, metrics } = settings;
+    let WorkerSettings { patience, capacity, per_client, limits, metrics } = settings;
     let buffers = Rc::new(BufferPool::default());
     let handler = Rc::new(make(Rc::clone(&buffers)));
-    let roster = Rc::new(ConnectionTable::<H::ConnectionCache>::new(&patience));
+    let connection_table = Rc::new(ConnectionTable::<H::ConnectionCache>::new(&patience));
     let tasks = TaskTracker::new();
-    let house =
-        Rc::new(WorkerContext { handler, roster, buffers, tasks, limits, places, crowd, metrics });
+    let worker = Rc::new(WorkerContext {
+        handler,
+        connection_table,
+        buffers,
+        tasks,
+        limits,
+        capacity,
+        per_client,
+        metrics,
+    });
     let mut acceptors = JoinSet::new();
-    for (entrance, socket) in sockets {
+    for (listener_context, socket) in sockets {
         match TcpListener::from_std(socket) {
             Ok(socket) => {
-                let acceptor = Acceptor::new(entrance, socket, Rc::clone(&house));
+                let acceptor = Acceptor::new(listener_context, socket, Rc::clone(&worker));
                 acceptors.spawn_local(acceptor.run(stop.gently.clone()));
             }
             Err(error) => {
-                error!(listener = %entrance.listener.address, %error, "cannot accept connections");
+                error!(listener = %listener_context.listener.address, %error, "cannot accept connections");
                 stop.failed.cancel();
             }
         }
@@ -150,28 +158,28 @@ async fn run<H: Handler>(
     let mut step = tokio::time::interval(Clock::STEP);
     step.set_missed_tick_behavior(MissedTickBehavior::Delay);
 
-    let serving = AssertUnwindSafe(serve(number, &house, &stop, &mut step, &mut acceptors));
+    let serving = AssertUnwindSafe(serve(number, &worker, &stop, &mut step, &mut acceptors));
     if serving.catch_unwind().await.is_err() {
         error!("a worker has panicked: its connections go on until flipgate ends");
         stop.failed.cancel();
         told_to_end(&stop).await;
     }
     if stop.now.is_cancelled() {
-        return house.roster.len();
+        return worker.connection_table.len();
     }
     while acceptors.join_next().await.is_some() {}
-    house.roster.close();
-    house.tasks.close();
-    let finishing = AssertUnwindSafe(finish(&house, &stop, &mut step)).catch_unwind().await;
+    worker.connection_table.close();
+    worker.tasks.close();
+    let finishing = AssertUnwindSafe(finish(&worker, &stop, &mut step)).catch_unwind().await;
     if finishing.is_err() {
         error!("a worker has panicked while its connections finished: they go on");
         stop.failed.cancel();
         tokio::select! {
-            () = house.tasks.wait() => {}
+            () = worker.tasks.wait() => {}
             () = stop.now.cancelled() => {}
         }
     }
-    house.roster.len()
+    worker.connection_table.len()
 }
 
 /// Ends connections that take too long, and idle ones whose place is needed, until the worker is told to
@@ -179,7 +187,7 @@ async fn run<H: Handler>(
 /// cannot go on.
 async fn serve<H: Handler>(
     number: usize,
-    house: &WorkerContext<H>,
+    worker: &WorkerContext<H>,
     stop: &StopSignal,
     step: &mut Interval,
     acceptors: &mut JoinSet<()>,
@@ -188,12 +196,12 @@ async fn serve<H: Handler>(
         tokio::select! {
             () = told_to_end(stop) => return,
             _ = step.tick() => {
-                house.roster.look(Instant::now());
-                house.handler.tick();
-                house.places.tell(number, house.roster.longest_idle());
+                worker.connection_table.look(Instant::now());
+                worker.handler.tick();
+                worker.capacity.tell(number, worker.connection_table.longest_idle());
             }
-            () = house.places.rung(number) => house.close_wanted(number),
-            () = house.handler.serve_others() => {}
+            () = worker.capacity.rung(number) => worker.close_wanted(number),
+            () = worker.handler.serve_others() => {}
             Some(Err(error)) = acceptors.join_next() => {
                 if let Ok(panic) = error.try_into_panic() {
                     resume_unwind(panic);
@@ -204,15 +212,15 @@ async fn serve<H: Handler>(
 }
 
 /// Waits until the last connection has ended, or for the order to end at once.
-async fn finish<H: Handler>(house: &WorkerContext<H>, stop: &StopSignal, step: &mut Interval) {
+async fn finish<H: Handler>(worker: &WorkerContext<H>, stop: &StopSignal, step: &mut Interval) {
     loop {
         tokio::select! {
-            () = house.tasks.wait() => return,
+            () = worker.tasks.wait() => return,
             () = stop.now.cancelled() => return,
-            () = house.handler.serve_others() => {}
+            () = worker.handler.serve_others() => {}
             _ = step.tick() => {
-                house.roster.look(Instant::now());
-                house.handler.tick();
+                worker.connection_table.look(Instant::now());
+                worker.handler.tick();
             }
         }
     }

@@ -1,7 +1,7 @@
 //! Where a body ends, and which of the bytes before that are its content.
 
 use super::{
-    extension::ChunkExtension,
+    chunk_extension::ChunkExtension,
     fields::{Fields, Framing, LENGTH_MAX},
 };
 

@@ -9,10 +9,10 @@
 //! The sections are those of RFC 9112 where no other is named.
 
 mod body;
+mod chunk_extension;
 mod encode;
-mod extension;
+mod field_name;
 mod fields;
-mod name;
 mod reject;
 mod request;
 mod response;
@@ -22,8 +22,8 @@ mod target;
 pub use self::{
     body::{BodyError, DecodeStep, Decoder},
     encode::{Encoding, put_field, put_number},
+    field_name::FieldName,
     fields::{FieldLine, FieldLines, Fields, Framing, members},
-    name::FieldName,
     reject::{HeadLimits, HeadRejection},
     request::RequestHead,
     response::{InvalidResponse, ResponseHead},

@@ -4,8 +4,8 @@ use std::mem::MaybeUninit;
 
 use super::{
     Version,
+    field_name::FieldName,
     fields::{FIELDS_MAX, Fields, Framing, FramingFields, Scratch, Span, TransferCoding, members},
-    name::FieldName,
     reject::{HeadLimits, HeadRejection, reject, too_long},
     target::{TargetForm, may_lack_host, one_host, target_of},
 };

@@ -4,8 +4,8 @@ use std::mem::MaybeUninit;
 
 use super::{
     Version,
+    field_name::FieldName,
     fields::{FIELDS_MAX, Fields, Framing, FramingFields, Scratch, Span, TransferCoding},
-    name::FieldName,
 };
 
 /// The head of a response that can be read in one way only.

@@ -2,8 +2,8 @@
 
 use super::{
     Version,
+    field_name::FieldName,
     fields::{Fields, Span},
-    name::FieldName,
     reject::HeadRejection,
 };
 use crate::model::{default_port, is_same_authority};

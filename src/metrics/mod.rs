@@ -6,8 +6,8 @@
 //! the scrape.
 
 mod exposition;
+mod gauges;
 mod pool;
-mod shown;
 mod tasks;
 
 use std::{
@@ -23,8 +23,8 @@ use prometheus::{
 
 use self::pool::MetricFamilies;
 pub use self::{
+    gauges::{EndpointGauges, LimitHit, PoolGauges, ServiceGauges},
     pool::PoolMetrics,
-    shown::{EndpointGauges, LimitHit, PoolGauges, ServiceGauges},
     tasks::TaskGuard,
 };
 use crate::model::{Color, Generation, ServiceName};
@@ -286,7 +286,7 @@ impl Metrics {
             .encode(&self.registry.gather(), &mut text)
             .expect("a Vec takes every write, and names were checked when they were registered");
         let mut text = String::from_utf8_lossy(&text).into_owned();
-        shown::write(services, &mut text);
+        gauges::write(services, &mut text);
         text
     }
 }

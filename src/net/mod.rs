@@ -6,7 +6,7 @@
 //! what was in it is done with. So thousands of idle connections cost what their sockets cost.
 
 mod buffers;
-mod channel;
+mod http_stream;
 mod local;
 mod loss;
 mod quiet;
@@ -15,7 +15,7 @@ mod transport;
 
 pub use self::{
     buffers::{Buffer, BufferPool},
-    channel::HttpStream,
+    http_stream::HttpStream,
     local::is_local,
     loss::notice_loss,
     socket::Socket,

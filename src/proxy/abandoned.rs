@@ -14,10 +14,10 @@ use tracing::warn;
 
 use super::{
     admitted::AdmittedRequest,
-    flow::{BodyPipe, TrailerPolicy, intake},
+    body_pipe::{BodyPipe, TrailerPolicy, intake},
     interim::SWITCHING,
-    memory::PeerCache,
-    said::LimitedEvent,
+    log_limiter::LimitedEvent,
+    peer_cache::PeerCache,
 };
 use crate::{
     downstream::{ClientConnection, ClientStream, Timeout},
@@ -115,7 +115,7 @@ impl AdmittedRequest<'_> {
         connection: &ClientConnection<PeerCache>,
     ) -> Poll<Option<ResponseHead>> {
         loop {
-            if connection.take_alarm().is_some() {
+            if connection.take_expired().is_some() {
                 return Poll::Ready(None);
             }
             let head = self.take_head(scan, upstream, connection);
@@ -143,7 +143,7 @@ impl AdmittedRequest<'_> {
             None => connection.begin(Timeout::AnswerBody),
         }
         let mut left = BYTES_MAX;
-        let is_whole = poll_fn(|context| match connection.take_alarm() {
+        let is_whole = poll_fn(|context| match connection.take_expired() {
             Some(_) => Poll::Ready(false),
             None => body.poll_away(context, upstream, &mut left),
         })
@@ -157,7 +157,9 @@ impl AdmittedRequest<'_> {
     fn warn_of_giving_up(&self, connection: &ClientConnection<PeerCache>) {
         let (service, color) = self.names();
         let endpoint = self.endpoint();
-        if let Some(suppressed) = self.proxy.said.may_say(LimitedEvent::GaveUp, connection.now()) {
+        if let Some(suppressed) =
+            self.proxy.log_limiter.permits(LimitedEvent::GaveUp, connection.now())
+        {
             warn!(
                 %service, %color, endpoint, suppressed,
                 "gave up waiting for the response to a request whose client has left: the endpoint may still \

@@ -2,7 +2,7 @@
 
 use std::{cell::Cell, net::IpAddr};
 
-use super::forwarded::ForwardedInfo;
+use super::forwarded_chain::ForwardedInfo;
 use crate::{
     http1::{FieldLines, FieldName},
     model::{Audience, Rules},

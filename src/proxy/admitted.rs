@@ -3,13 +3,13 @@
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use super::{
-    ask::RequestTraits,
+    error::ProxyError,
     headers::FlipgateHeaders,
-    hold::RequestClaim,
     interim::InterimResponses,
-    memory::PeerCache,
-    own_answer::{LocalReply, ReplyContext},
-    refusal::ProxyError,
+    local_reply::{LocalReply, ReplyContext},
+    peer_cache::PeerCache,
+    request_claim::RequestClaim,
+    request_traits::RequestTraits,
     upload::Upload,
     worker::Proxy,
 };
@@ -68,9 +68,9 @@ impl RequestPermits {
     ) -> Result<Self, ProxyError> {
         let pool = hold.pool();
         let admission = pool.admission();
-        let refused = |limit, refusal| {
+        let refused = |limit, error| {
             pool.limited(limit);
-            Err(refusal)
+            Err(error)
         };
         if let Err(wait) = admission.count(client) {
             return refused(LimitHit::ClientRate, ProxyError::TooMany(wait));
@@ -141,21 +141,21 @@ impl AdmittedRequest<'_> {
     pub(super) async fn refuse<T>(
         &mut self,
         client: &mut ClientStream<PeerCache>,
-        refusal: ProxyError,
+        error: ProxyError,
     ) -> AfterExchange<T> {
-        self.own_answer(client, refusal).send(client).await
+        self.own_answer(client, error).send(client).await
     }
 
     fn own_answer(
         &mut self,
         client: &mut ClientStream<PeerCache>,
-        refusal: ProxyError,
+        error: ProxyError,
     ) -> LocalReply {
-        self.hold.answer(refusal.status().0.as_u16());
+        self.hold.answer(error.status().0.as_u16());
         // One that has left is found out by what is written next.
         let _ = self.interim.send(client.split().0);
         let interim = self.interim.take_unwritten();
         let circumstances = ReplyContext { interim, marks: self.marks, location: None };
-        LocalReply::new(refusal, &self.ask, &mut self.upload, circumstances, client)
+        LocalReply::new(error, &self.ask, &mut self.upload, circumstances, client)
     }
 }

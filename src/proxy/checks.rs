@@ -5,9 +5,9 @@ use std::net::IpAddr;
 
 use super::{
     cookies,
-    forwarded::ForwardedInfo,
+    direct_client::DirectClient,
+    forwarded_chain::ForwardedInfo,
     headers::{FlipgateHeaders, ResponseRewrite, put_answer},
-    stranger::DirectClient,
 };
 use crate::{
     http1::{FieldName, Framing, RequestHead, ResponseHead, Version},
@@ -89,9 +89,13 @@ pub fn answer(bytes: &[u8]) {
     let lines = again.fields.lines(&out);
     let private: Vec<_> = lines.all(FieldName::CacheControl).collect();
     assert_eq!(private, [b"private, no-store"]);
-    for said in lines.all(FieldName::ProxyStatus) {
-        let said = said.to_ascii_lowercase();
-        assert!(memchr::memmem::find(&said, b"flipgate").is_none(), "{}", out.escape_ascii());
+    for log_limiter in lines.all(FieldName::ProxyStatus) {
+        let log_limiter = log_limiter.to_ascii_lowercase();
+        assert!(
+            memchr::memmem::find(&log_limiter, b"flipgate").is_none(),
+            "{}",
+            out.escape_ascii()
+        );
     }
 }
 

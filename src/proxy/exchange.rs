@@ -14,8 +14,8 @@
 use futures_util::future::Either;
 
 use super::{
-    failure::UpstreamFailure, interim::SWITCHING, memory::PeerCache, received::receive,
-    relay::AnsweredRequest, retries::forward, tunnel::Tunnel, worker::Proxy,
+    interim::SWITCHING, peer_cache::PeerCache, received::receive, relay::AnsweredRequest,
+    retries::forward, tunnel::Tunnel, upstream_failure::UpstreamFailure, worker::Proxy,
 };
 use crate::{
     downstream::{AfterExchange, ClientStream, HeadError},
@@ -42,8 +42,8 @@ pub(super) fn exchange<'a>(
         // Where the answer came from is dropped at the end of this block, before a refusal is written in
         // the answer's place.
         let failure = 'failed: {
-            if let Err(refusal) = decided {
-                break 'failed UpstreamFailure::Refused(refusal);
+            if let Err(error) = decided {
+                break 'failed UpstreamFailure::Refused(error);
             }
             let (mut found, head) = match forward(&mut admitted, client).await {
                 Ok(forwarded) => forwarded,
@@ -68,7 +68,7 @@ pub(super) fn exchange<'a>(
             return answered.end(client, found);
         };
         match failure {
-            UpstreamFailure::Refused(refusal) => admitted.refuse(client, refusal).await,
+            UpstreamFailure::Refused(error) => admitted.refuse(client, error).await,
             UpstreamFailure::Closed | UpstreamFailure::Late | UpstreamFailure::Left => {
                 AfterExchange::Cut
             }

@@ -10,8 +10,8 @@ use std::{
 use tracing::warn;
 
 use super::{
-    admitted::AdmittedRequest, failure::UpstreamFailure, interim::SWITCHING, memory::PeerCache,
-    refusal::ProxyError, said::LimitedEvent,
+    admitted::AdmittedRequest, error::ProxyError, interim::SWITCHING, log_limiter::LimitedEvent,
+    peer_cache::PeerCache, upstream_failure::UpstreamFailure,
 };
 use crate::{
     downstream::{ClientConnection, ClientStream, Timeout},
@@ -48,7 +48,7 @@ impl AdmittedRequest<'_> {
         }
         let mut scan = HeadScanner::up_to(ResponseHead::BYTES_MAX);
         poll_fn(|context| {
-            match connection.take_alarm() {
+            match connection.take_expired() {
                 Some(Timeout::Continue) => self.interim.ask_for_body(&mut self.upload, connection),
                 Some(Timeout::Try) => {
                     if self.should_leave(tried, began, connection) {
@@ -154,7 +154,7 @@ impl AdmittedRequest<'_> {
                         None
                     };
                     if let Some(suppressed) =
-                        self.proxy.said.may_say(LimitedEvent::Protocol, connection.now())
+                        self.proxy.log_limiter.permits(LimitedEvent::Protocol, connection.now())
                     {
                         warn!(%service, %color, endpoint, %defect, hint, suppressed, "an answer that cannot be understood");
                     }
@@ -174,7 +174,9 @@ impl AdmittedRequest<'_> {
             return Ok(());
         }
         let (service, color) = self.names();
-        if let Some(suppressed) = self.proxy.said.may_say(LimitedEvent::Interim, connection.now()) {
+        if let Some(suppressed) =
+            self.proxy.log_limiter.permits(LimitedEvent::Interim, connection.now())
+        {
             warn!(%service, %color, status = head.status, suppressed, "an interim answer that nobody asked for");
         }
         Err(UpstreamFailure::Refused(ProxyError::Protocol))

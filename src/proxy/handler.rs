@@ -6,7 +6,8 @@ use http::StatusCode;
 use tracing::warn;
 
 use super::{
-    exchange::exchange, memory::PeerCache, said::LimitedEvent, tunnel::Tunnel, worker::Proxy,
+    exchange::exchange, log_limiter::LimitedEvent, peer_cache::PeerCache, tunnel::Tunnel,
+    worker::Proxy,
 };
 use crate::{
     downstream::{AfterExchange, ClientStream, Handler, HeadError, RejectReason},
@@ -39,7 +40,7 @@ impl Handler for Proxy {
             RejectReason::Http2Abuse(peer) => {
                 self.metrics.turned_away("http2_abuse");
                 if let Some(suppressed) =
-                    self.said.may_say(LimitedEvent::Http2Abuse, Instant::now())
+                    self.log_limiter.permits(LimitedEvent::Http2Abuse, Instant::now())
                 {
                     warn!(%peer, suppressed, "an HTTP/2 connection was closed: it resets more requests than it lets us answer, or floods us");
                 }

@@ -1,13 +1,15 @@
 //! What is changed in heads on their way through.
 
-mod answer;
 mod forwarding;
-mod onward;
+mod request_headers;
+mod response_headers;
 mod trailers;
 
 pub use self::trailers::is_never_a_trailer;
 pub(super) use self::{
-    answer::{FlipgateHeaders, ResponseRewrite, hsts, put_answer, put_interim, put_marks},
-    onward::{RequestRewrite, put_request},
+    request_headers::{RequestRewrite, put_request},
+    response_headers::{
+        FlipgateHeaders, ResponseRewrite, hsts, put_answer, put_interim, put_marks,
+    },
     trailers::{Allowed, clean_trailers},
 };

@@ -3,7 +3,9 @@
 
 use std::task::{Context, Poll, ready};
 
-use super::{failure::UpstreamFailure, headers::put_interim, memory::PeerCache, upload::Upload};
+use super::{
+    headers::put_interim, peer_cache::PeerCache, upload::Upload, upstream_failure::UpstreamFailure,
+};
 use crate::{
     downstream::{ClientConnection, Timeout},
     http1::{ResponseHead, Version},

@@ -10,49 +10,49 @@ mod abandoned;
 mod address;
 mod admitted;
 mod affinity;
-mod answer;
-mod ask;
+mod body_pipe;
 #[cfg(any(test, fuzzing))]
 pub mod checks;
 mod cookies;
+mod direct_client;
+mod error;
 mod exchange;
-mod failure;
-mod flow;
 mod forward;
-mod forwarded;
+mod forwarded_chain;
 mod forwarding;
 mod handler;
 mod headers;
-mod hold;
-mod hops;
 mod interim;
-mod line;
-mod loops;
-mod memory;
-mod own_answer;
+mod local_reply;
+mod log_limiter;
+mod max_forwards;
+mod peer_cache;
 mod previews;
+mod queueing;
 mod received;
-mod refusal;
 mod relay;
+mod request_claim;
+mod request_record;
+mod request_traits;
+mod response;
 mod retries;
-mod said;
 #[cfg(test)]
 mod samples;
-mod stranger;
-mod tally;
 mod tunnel;
 mod upload;
+mod upstream_failure;
+mod via;
 mod view;
 mod worker;
 
 pub use self::{
+    direct_client::DirectClient,
+    error::ProxyError,
     forwarding::{Forwarding, Via},
     headers::is_never_a_trailer,
-    loops::{LoopMark, is_marked},
-    memory::PeerCache,
-    refusal::ProxyError,
-    stranger::DirectClient,
+    peer_cache::PeerCache,
     tunnel::Tunnel,
+    via::{LoopMark, is_marked},
     view::{RequestView, RequestedColor, admit},
     worker::{Proxy, ProxyContext},
 };

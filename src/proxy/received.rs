@@ -3,14 +3,14 @@
 
 use super::{
     admitted::{AdmittedRequest, RequestPermits, ServiceTerms},
-    ask::{RequestTraits, location},
+    error::ProxyError,
     headers::{FlipgateHeaders, RequestRewrite, put_request},
-    hold::RequestClaim,
     interim::InterimResponses,
-    memory::PeerCache,
-    own_answer::{LocalReply, ReplyContext},
-    refusal::ProxyError,
-    tally::RequestRecord,
+    local_reply::{LocalReply, ReplyContext},
+    peer_cache::PeerCache,
+    request_claim::RequestClaim,
+    request_record::RequestRecord,
+    request_traits::{RequestTraits, location},
     upload::Upload,
     worker::{Proxy, RoutingDecision},
 };
@@ -22,7 +22,7 @@ use crate::{
 /// A request whose head was read.
 struct ReceivedRequest<'a> {
     proxy: &'a Proxy,
-    tally: RequestRecord,
+    record: RequestRecord,
     ask: RequestTraits,
 }
 
@@ -31,7 +31,7 @@ struct ReceivedRequest<'a> {
 /// Dropping it counts the request among those without a service.
 pub(super) struct UnroutedRequest<'a> {
     proxy: &'a Proxy,
-    tally: RequestRecord,
+    record: RequestRecord,
     answer: LocalReply,
 }
 
@@ -43,16 +43,16 @@ pub(super) fn receive<'a>(
     client: &mut ClientStream<PeerCache>,
     head: Result<RequestHead, HeadError>,
 ) -> Result<(AdmittedRequest<'a>, Result<(), ProxyError>), UnroutedRequest<'a>> {
-    let tally = RequestRecord::begin();
+    let record = RequestRecord::begin();
     match head {
         Ok(head) => {
             let (channel, connection) = client.split();
             let ask = RequestTraits::of(&head, channel);
             connection.begin(Timeout::Exchange);
-            ReceivedRequest { proxy, tally, ask }.admit(client, &head)
+            ReceivedRequest { proxy, record, ask }.admit(client, &head)
         }
         Err(error) => {
-            let received = ReceivedRequest { proxy, tally, ask: RequestTraits::UNREAD };
+            let received = ReceivedRequest { proxy, record, ask: RequestTraits::UNREAD };
             Err(received.refuse(client, error.into(), Upload::unread(), None))
         }
     }
@@ -70,15 +70,15 @@ impl<'a> ReceivedRequest<'a> {
         let (channel, connection) = client.split();
         let decision = match self.proxy.admit(head, channel.unread(), connection) {
             Ok(decision) => decision,
-            Err(refusal) => {
+            Err(error) => {
                 let port = connection.peer().listener().redirects_to;
-                let port = port.filter(|_| refusal == ProxyError::Redirect);
+                let port = port.filter(|_| error == ProxyError::Redirect);
                 let location = port.map(|it| location(head, channel.unread(), it));
                 let upload = Upload::to_discard(channel, head);
-                return Err(self.refuse(client, refusal, upload, location.as_deref()));
+                return Err(self.refuse(client, error, upload, location.as_deref()));
             }
         };
-        let Self { proxy, tally, ask } = self;
+        let Self { proxy, record, ask } = self;
         let RoutingDecision {
             claim,
             told,
@@ -103,16 +103,16 @@ impl<'a> ReceivedRequest<'a> {
         let patience = timeouts.response.unwrap_or(patience);
         let terms = ServiceTerms { patience, tunnel_patience: rules.tunnel_patience, key };
         let underway = connection.peer().load().enter();
-        let hold = RequestClaim::new(claim, tally, &proxy.shard, underway);
+        let hold = RequestClaim::new(claim, record, &proxy.shard, underway);
         let permits = match RequestPermits::take(&hold, proxy, address) {
             Ok(permits) => permits,
-            Err(refusal) => {
+            Err(error) => {
                 let (upload, interim) =
                     (Upload::to_discard(channel, head), InterimResponses::new(false));
                 let permits = None;
                 let admitted =
                     AdmittedRequest { hold, permits, proxy, ask, terms, marks, upload, interim };
-                return Ok((admitted, Err(refusal)));
+                return Ok((admitted, Err(error)));
             }
         };
         // A client that sends its body at once does not wait for leave.
@@ -141,16 +141,16 @@ impl<'a> ReceivedRequest<'a> {
     fn refuse(
         self,
         client: &mut ClientStream<PeerCache>,
-        refusal: ProxyError,
+        error: ProxyError,
         mut upload: Upload,
         location: Option<&[u8]>,
     ) -> UnroutedRequest<'a> {
-        let Self { proxy, mut tally, ask } = self;
-        tally.answer(refusal.status().0.as_u16());
+        let Self { proxy, mut record, ask } = self;
+        record.answer(error.status().0.as_u16());
         let circumstances =
             ReplyContext { interim: Vec::new(), marks: FlipgateHeaders::default(), location };
-        let answer = LocalReply::new(refusal, &ask, &mut upload, circumstances, client);
-        UnroutedRequest { proxy, tally, answer }
+        let answer = LocalReply::new(error, &ask, &mut upload, circumstances, client);
+        UnroutedRequest { proxy, record, answer }
     }
 }
 
@@ -165,6 +165,6 @@ impl UnroutedRequest<'_> {
 
 impl Drop for UnroutedRequest<'_> {
     fn drop(&mut self) {
-        self.tally.count(&self.proxy.unrouted);
+        self.record.count(&self.proxy.unrouted);
     }
 }

@@ -11,14 +11,14 @@ use tracing::warn;
 use super::{
     abandoned::is_endless,
     admitted::AdmittedRequest,
-    answer::ResponsePlan,
-    failure::UpstreamFailure,
-    flow::{BlockedOn, BodyPipe, TrailerPolicy, TransferError, intake},
-    memory::PeerCache,
-    refusal::ProxyError,
+    body_pipe::{BlockedOn, BodyPipe, TrailerPolicy, TransferError, intake},
+    error::ProxyError,
+    log_limiter::LimitedEvent,
+    peer_cache::PeerCache,
+    response::ResponsePlan,
     retries::UpstreamResponse,
-    said::LimitedEvent,
     upload::AHEAD_MAX,
+    upstream_failure::UpstreamFailure,
 };
 use crate::{
     downstream::{AfterExchange, ClientConnection, ClientStream, Timeout},
@@ -93,7 +93,7 @@ impl<'e, 'a> AnsweredRequest<'e, 'a> {
             socket.closes_with_reset(true);
         }
         let relayed = poll_fn(|context| {
-            match connection.take_alarm() {
+            match connection.take_expired() {
                 // The request is given up then, but not its answer.
                 Some(Timeout::Rest) => self.request.upload.give_up(),
                 Some(Timeout::HalfClosed | Timeout::Taken) => return Poll::Ready(Err(gone())),
@@ -212,7 +212,7 @@ impl<'e, 'a> AnsweredRequest<'e, 'a> {
         connection: &ClientConnection<PeerCache>,
     ) {
         poll_fn(|context| {
-            if connection.take_alarm().is_some()
+            if connection.take_expired().is_some()
                 || self.send(context, socket, upstream, connection).is_err()
             {
                 self.request.upload.give_up();
@@ -255,8 +255,8 @@ impl<'e, 'a> AnsweredRequest<'e, 'a> {
         }
         let (service, color) = self.request.names();
         let endpoint = found.member.endpoint().to_string();
-        let said = &self.request.proxy.said;
-        if let Some(suppressed) = said.may_say(LimitedEvent::BrokeOff, connection.now()) {
+        let log_limiter = &self.request.proxy.log_limiter;
+        if let Some(suppressed) = log_limiter.permits(LimitedEvent::BrokeOff, connection.now()) {
             warn!(%service, %color, endpoint, %broken, suppressed, "an answer broke off");
         }
         match (self.download.sent(), broken) {

@@ -5,8 +5,8 @@ use std::{future::poll_fn, sync::Arc, task::Poll, time::Instant};
 use tracing::{debug, warn};
 
 use super::{
-    admitted::AdmittedRequest, failure::UpstreamFailure, memory::PeerCache, refusal::ProxyError,
-    said::LimitedEvent, upload::has_left,
+    admitted::AdmittedRequest, error::ProxyError, log_limiter::LimitedEvent, peer_cache::PeerCache,
+    upload::has_left, upstream_failure::UpstreamFailure,
 };
 use crate::{
     downstream::{ClientConnection, ClientStream, Timeout},
@@ -24,7 +24,7 @@ pub(super) struct RetryState<'e, 'a> {
     pub(super) request: &'e mut AdmittedRequest<'a>,
     pub(super) tried: Vec<Arc<EndpointState>>,
     /// What its client is told if nobody is left.
-    pub(super) refusal: ProxyError,
+    pub(super) error: ProxyError,
     /// Members that have closed a connection that waited: a fresh one tells whether they live.
     stale: Vec<Arc<EndpointState>>,
     was_turned_down: bool,
@@ -65,23 +65,23 @@ pub(super) async fn forward(
     let mut course = RetryState::new(request);
     loop {
         if course.tried.len() >= course.request.pool().policy().retry.tries {
-            return Err(UpstreamFailure::Refused(course.refusal));
+            return Err(UpstreamFailure::Refused(course.error));
         }
         let now = client.split().1.now();
         let picked = match course.next.take() {
-            Some(seat) => PickResult::Seat(seat),
+            Some(permit) => PickResult::Seat(permit),
             None => course.pick(&course.tried, false, now),
         };
-        let seat = match picked {
-            PickResult::Seat(seat) => seat,
-            PickResult::Nobody => return Err(UpstreamFailure::Refused(course.refusal)),
+        let permit = match picked {
+            PickResult::Seat(permit) => permit,
+            PickResult::Nobody => return Err(UpstreamFailure::Refused(course.error)),
             // In a box of its own, since it is seldom needed.
-            PickResult::Full => Box::pin(course.wait_in_line(client)).await?,
+            PickResult::Full => Box::pin(course.wait_in_queue(client)).await?,
         };
         if let Some(reason) = course.again.take() {
             course.request.pool().metrics().retried(reason);
         }
-        let member = Arc::clone(seat.member());
+        let member = Arc::clone(permit.member());
         let upstream = match course.take_waiting(&member, now) {
             Some(upstream) => upstream,
             None => match course.open(client, &member).await? {
@@ -93,7 +93,7 @@ pub(super) async fn forward(
             },
         };
         let mut found = UpstreamResponse { upstream, member };
-        course.request.hold.sit(seat);
+        course.request.hold.acquire(permit);
         let channel = &mut found.upstream.channel;
         let answered = course.request.attempt(client, channel, &course.tried).await;
         if matches!(answered, Err(UpstreamFailure::Left)) && course.request.outlives_client() {
@@ -113,7 +113,7 @@ pub(super) async fn forward(
         connection.end(Timeout::Continue);
         drop(found);
         // Its place is free for whoever comes, itself included.
-        course.request.hold.stand_up();
+        course.request.hold.release();
         course.request.upload.rewind();
     }
 }
@@ -133,7 +133,7 @@ impl<'e, 'a> RetryState<'e, 'a> {
         Self {
             request,
             tried: Vec::new(),
-            refusal: ProxyError::NoEndpoint,
+            error: ProxyError::NoEndpoint,
             stale: Vec::new(),
             has_left_closed: false,
             was_turned_down: false,
@@ -170,7 +170,7 @@ impl<'e, 'a> RetryState<'e, 'a> {
     ) -> Result<Result<upstream::UpstreamConnection, ConnectError>, UpstreamFailure> {
         let (channel, connection) = client.split();
         let request = &*self.request;
-        let errand = ConnectContext {
+        let connect_context = ConnectContext {
             client: connection.peer().socket_address(),
             local: connection.peer().listener().address,
             is_for_tunnel: request.ask.wants_websocket,
@@ -178,10 +178,10 @@ impl<'e, 'a> RetryState<'e, 'a> {
             patience: request.timeouts().connect,
         };
         let now = connection.now();
-        let opening = request.proxy.connections.open(request.pool(), member, errand, now);
+        let opening = request.proxy.connections.open(request.pool(), member, connect_context, now);
         // In a box of its own, since it is seldom needed and large.
         let mut opening = Box::pin(opening);
-        poll_fn(|context| match connection.take_alarm() {
+        poll_fn(|context| match connection.take_expired() {
             Some(Timeout::Exchange) => {
                 Poll::Ready(Err(UpstreamFailure::Refused(ProxyError::Timeout)))
             }
@@ -241,7 +241,9 @@ impl<'e, 'a> RetryState<'e, 'a> {
                 || !is_fresh && self.request.ask.is_repeatable
                 || is_fresh && self.may_leave_closed(member) && self.withdraw(now));
         if !may_repeat {
-            if let Some(suppressed) = self.request.proxy.said.may_say(LimitedEvent::Closed, now) {
+            if let Some(suppressed) =
+                self.request.proxy.log_limiter.permits(LimitedEvent::Closed, now)
+            {
                 warn!(%service, %color, %endpoint, suppressed, "closed without an answer");
             }
             return Err(UpstreamFailure::Refused(ProxyError::Closed));
@@ -254,7 +256,7 @@ impl<'e, 'a> RetryState<'e, 'a> {
         } else if is_fresh || !self.takes_waiting(member) {
             self.has_left_closed |= is_fresh;
             // It takes connections and closes them: as good as none.
-            self.refusal = ProxyError::Closed;
+            self.error = ProxyError::Closed;
             self.tried.push(Arc::clone(member));
         }
         self.stale.push(Arc::clone(member));
@@ -307,10 +309,10 @@ impl<'e, 'a> RetryState<'e, 'a> {
             return false;
         }
         let tried = [&self.tried[..], &[Arc::clone(member)]].concat();
-        let PickResult::Seat(seat) = self.pick(&tried, false, connection.now()) else {
+        let PickResult::Seat(permit) = self.pick(&tried, false, connection.now()) else {
             return false;
         };
-        self.next = Some(seat).filter(|_| self.withdraw(connection.now()));
+        self.next = Some(permit).filter(|_| self.withdraw(connection.now()));
         self.next.is_some()
     }
 
@@ -369,12 +371,12 @@ impl<'e, 'a> RetryState<'e, 'a> {
                 self.request.note_failure(member, "an answer that is not HTTP", connection);
                 self.go_on(member, ProxyError::Protocol, "protocol");
             }
-            UpstreamFailure::Refused(refusal) => {
-                if refusal == ProxyError::Timeout {
+            UpstreamFailure::Refused(error) => {
+                if error == ProxyError::Timeout {
                     upstream.distrust();
                 }
-                if refusal.is_upstreams() {
-                    self.request.note_failure(member, &refusal.to_string(), connection);
+                if error.is_upstreams() {
+                    self.request.note_failure(member, &error.to_string(), connection);
                 }
                 return Err(failure);
             }
@@ -389,8 +391,8 @@ impl<'e, 'a> RetryState<'e, 'a> {
     }
 
     /// To somebody else, and why.
-    fn go_on(&mut self, member: &Arc<EndpointState>, refusal: ProxyError, why: &'static str) {
+    fn go_on(&mut self, member: &Arc<EndpointState>, error: ProxyError, why: &'static str) {
         self.tried.push(Arc::clone(member));
-        (self.refusal, self.again) = (refusal, Some(why));
+        (self.error, self.again) = (error, Some(why));
     }
 }

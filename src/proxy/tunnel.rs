@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use super::{flow::TransferError, hold::RequestClaim, memory::PeerCache};
+use super::{body_pipe::TransferError, peer_cache::PeerCache, request_claim::RequestClaim};
 use crate::{
     downstream::{ClientConnection, ClientStream, Timeout},
     net::HttpStream,

@@ -7,10 +7,10 @@ use std::{
 };
 
 use super::{
-    failure::UpstreamFailure,
-    flow::{BlockedOn, BodyPipe, TrailerPolicy, TransferError, intake},
-    memory::PeerCache,
-    refusal::ProxyError,
+    body_pipe::{BlockedOn, BodyPipe, TrailerPolicy, TransferError, intake},
+    error::ProxyError,
+    peer_cache::PeerCache,
+    upstream_failure::UpstreamFailure,
 };
 use crate::{
     downstream::{ClientConnection, Timeout},

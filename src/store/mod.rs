@@ -20,8 +20,8 @@ mod file;
 mod journal;
 mod record;
 mod recovery;
+mod report;
 mod segment;
-mod show;
 mod snapshot;
 mod state;
 #[cfg(test)]
@@ -34,7 +34,7 @@ use tokio::sync::watch;
 pub use self::{
     accepted::{AcceptedCall, AcceptedCalls},
     file::FileStore,
-    show::{StateReport, show},
+    report::{StateReport, show},
     state::{EntryId, PoolState, Promotion, Revision, ServiceState, State},
 };
 

@@ -10,7 +10,7 @@ use rustls::{
 
 use super::{
     files::{self, FileError, not_its_key},
-    names::{self, SubjectNames},
+    subject_names::{self, SubjectNames},
 };
 
 /// The files of a certificate.
@@ -47,7 +47,7 @@ impl Certificate {
         let chain = files::certificates(&pair.cert)?;
         let names = SubjectNames::of(&chain[0])
             .ok_or_else(|| FileError::new(&pair.cert, "its first certificate cannot be read"))?;
-        let expires = names::expiry(&chain[0]).unwrap_or(i64::MAX);
+        let expires = subject_names::expiry(&chain[0]).unwrap_or(i64::MAX);
         let key = files::private_key(&pair.key)?;
         let key = CertifiedKey::from_der(chain, key, provider).map_err(|error| match error {
             rustls::Error::InconsistentKeys(_) => not_its_key(&pair.key, &pair.cert),

@@ -8,11 +8,11 @@
 mod certificate;
 mod connectors;
 mod distinguished_name;
+mod file_stamps;
 mod files;
 mod identity;
-mod names;
 mod server;
-mod stamps;
+mod subject_names;
 mod upstream;
 
 pub use self::{
@@ -20,8 +20,8 @@ pub use self::{
     connectors::Connectors,
     files::FileError,
     identity::ClientCertificate,
-    names::SubjectNames,
     server::{ClientAuth, HandshakeConfig, ListenerTls, ServerSettings},
+    subject_names::SubjectNames,
     upstream::UpstreamConnector,
 };
 

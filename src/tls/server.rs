@@ -14,10 +14,10 @@ use tokio_rustls::TlsAcceptor;
 
 use super::{
     certificate::{Certificate, CertificateSet, KeyPair},
+    file_stamps::FileStamps,
     files::{self, FileError},
-    names::SubjectNames,
     provider,
-    stamps::FileStamps,
+    subject_names::SubjectNames,
 };
 
 /// What the configuration says of a listener's TLS.

@@ -21,9 +21,9 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::{
     ALPN_HTTP1, ALPN_HTTP2,
+    file_stamps::FileStamps,
     files::{self, FileError, not_its_key},
     provider,
-    stamps::FileStamps,
 };
 use crate::model::{Protocol, UpstreamTls};
 

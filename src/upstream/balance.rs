@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{condition::Tier, member::EndpointState};
+use super::{endpoint_health::Tier, endpoint_state::EndpointState};
 use crate::model::Algorithm;
 
 /// Those of a pool's members that come into question.

@@ -12,7 +12,9 @@ use hyper::{
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::AsyncWriteExt;
 
-use super::{condition::HealthFailure, connect::OpenedConnection, member::EndpointState};
+use super::{
+    connect::OpenedConnection, endpoint_health::HealthFailure, endpoint_state::EndpointState,
+};
 use crate::{
     model::{EndpointAddress, HealthCheck, Protocol},
     net::Transport,
@@ -34,7 +36,7 @@ impl EndpointState {
         let looking = async {
             let mut opened = match self.visit().await {
                 Ok(opened) => opened,
-                Err(error) => return error.trouble().map(Err),
+                Err(error) => return error.failure().map(Err),
             };
             is_open = true;
             let Some(path) = &check.path else {

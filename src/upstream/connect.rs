@@ -8,7 +8,7 @@ use tokio::{
     net::{TcpStream, UnixStream},
 };
 
-use super::{condition::HealthFailure, member::EndpointState};
+use super::{endpoint_health::HealthFailure, endpoint_state::EndpointState};
 use crate::{
     model::{Endpoint, EndpointAddress, Protocol, ProxyProtocol},
     net::Transport,
@@ -87,7 +87,7 @@ impl ConnectError {
     }
 
     /// What it says of the endpoint, if anything.
-    pub(super) fn trouble(&self) -> Option<HealthFailure> {
+    pub(super) fn failure(&self) -> Option<HealthFailure> {
         let what = self.source.to_string();
         match self.reason {
             ConnectReason::Timeout | ConnectReason::Unreachable => {
@@ -159,13 +159,13 @@ impl EndpointState {
     pub(super) async fn connect(
         &self,
         patience: Duration,
-        errand: ConnectContext,
+        connect_context: ConnectContext,
         only: Option<Protocol>,
     ) -> Result<OpenedConnection, ConnectError> {
         let attempt = async {
             let mut transport = self.dial().await?;
             if let Some(version) = self.link().proxy_protocol {
-                announce(&mut transport, version, Some(errand)).await?;
+                announce(&mut transport, version, Some(connect_context)).await?;
             }
             self.agree_on(transport, only).await
         };
@@ -280,9 +280,9 @@ async fn in_time<T>(
 async fn announce(
     transport: &mut Transport,
     version: ProxyProtocol,
-    errand: Option<ConnectContext>,
+    connect_context: Option<ConnectContext>,
 ) -> Result<(), ConnectFailure> {
-    let header = match errand {
+    let header = match connect_context {
         Some(ConnectContext { client, local, .. }) => {
             let (client, local) = of_one_family(client, local);
             ProxyHeader::with_address(ProxiedAddress::stream(client, local))

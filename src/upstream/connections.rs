@@ -14,11 +14,11 @@ use super::{
     admission::{ConcurrencyLimit, ConcurrencyPermit, SHARE_OF_CLIENT, SHARE_OF_SERVICE},
     connect::{ConnectContext, ConnectError, ConnectReason},
     connection::{ConnectionKind, UpstreamConnection},
+    connection_requests::{WorkerHandle, WorkerRegistry},
+    endpoint_state::{ConnectionPermit, EndpointState},
     idle::IdleConnections,
-    member::{ConnectionPermit, EndpointState},
     pool::Pool,
     sessions::{Drivers, Http2Session, OpenSession},
-    wanted::{WorkerHandle, WorkerRegistry},
 };
 use crate::{
     metrics::GaugeGuard,
@@ -154,10 +154,10 @@ impl WorkerConnectionPool {
         &self,
         pool: &Pool,
         member: &Arc<EndpointState>,
-        errand: ConnectContext,
+        connect_context: ConnectContext,
         now: Instant,
     ) -> Result<UpstreamConnection, ConnectError> {
-        let opened = self.open_one(pool, member, errand, now).await;
+        let opened = self.open_one(pool, member, connect_context, now).await;
         opened.inspect_err(|error| pool.metrics().connect_error(error.reason.as_str()))
     }
 
@@ -173,11 +173,12 @@ impl WorkerConnectionPool {
         };
         let max = pool.policy().limits.endpoint_connections;
         // Whoever opens one has a use for it, which one that waits for a request has not.
-        let slot = member.try_open(max).or_else(|| {
+        let connection_permit = member.try_open(max).or_else(|| {
             drop(self.idle.borrow_mut().get_mut(&Arc::as_ptr(member))?.connections.pop()?);
             member.try_open(max)
         });
-        let slot = slot.ok_or_else(|| full(ConnectReason::Limit, "it has as many as it may"))?;
+        let connection_permit = connection_permit
+            .ok_or_else(|| full(ConnectReason::Limit, "it has as many as it may"))?;
         let of_pool = usize::try_from(pool.metrics().connections().get()).unwrap_or_default();
         let is_fair = self.ceiling.is_fair(of_client, SHARE_OF_CLIENT)
             && (self.ceiling.is_fair(of_pool, SHARE_OF_SERVICE) || pool.is_of_only_service());
@@ -197,19 +198,19 @@ impl WorkerConnectionPool {
         let permit = permit.ok_or_else(|| {
             full(ConnectReason::Descriptors, "all file descriptors for endpoints are in use")
         })?;
-        Ok((slot, permit))
+        Ok((connection_permit, permit))
     }
 
     async fn open_one(
         &self,
         pool: &Pool,
         member: &Arc<EndpointState>,
-        errand: ConnectContext,
+        connect_context: ConnectContext,
         now: Instant,
     ) -> Result<UpstreamConnection, ConnectError> {
-        let limit = errand.patience.unwrap_or(self.limits.connect);
+        let limit = connect_context.patience.unwrap_or(self.limits.connect);
         // Of a tunnel over HTTP/2 it is not known whether it is taken; HTTP/1.1 has always had them.
-        let only = match (errand.is_for_tunnel, member.link().protocol) {
+        let only = match (connect_context.is_for_tunnel, member.link().protocol) {
             (false, _) => None,
             (true, protocol) => Some(protocol.unwrap_or(Protocol::Http1)),
         };
@@ -228,19 +229,21 @@ impl WorkerConnectionPool {
                 let turn = turn.map_err(|_| {
                     ConnectError::of(member, ConnectReason::Timeout, io::ErrorKind::TimedOut.into())
                 })?;
-                if let Some(stream) = self.waiting(member, errand.is_for_tunnel, false, now) {
+                if let Some(stream) =
+                    self.waiting(member, connect_context.is_for_tunnel, false, now)
+                {
                     return Ok(stream);
                 }
                 // Whoever came before may have found out that there is nothing to share.
                 Some(turn).filter(|_| member.is_multiplexed() != Some(false))
             }
         };
-        let place = self.place(pool, member, errand.of_client)?;
-        let opened = member.connect(limit, errand, only).await;
+        let place = self.place(pool, member, connect_context.of_client)?;
+        let opened = member.connect(limit, connect_context, only).await;
         let opened = opened.inspect_err(|error| {
             // That it does not take what only tunnels ask for says nothing of other requests.
             let is_of_offer = matches!(error.reason, ConnectReason::Tls | ConnectReason::Protocol);
-            if !(errand.is_for_tunnel && is_of_offer) {
+            if !(connect_context.is_for_tunnel && is_of_offer) {
                 pool.missed(member, error);
             }
         })?;
@@ -275,7 +278,7 @@ impl WorkerConnectionPool {
         }
         // Others need not wait for what only a tunnel has to know.
         drop(turn);
-        if errand.is_for_tunnel {
+        if connect_context.is_for_tunnel {
             let takes = tokio::time::timeout(limit, session.takes_tunnels()).await;
             if takes != Ok(true) {
                 return Err(failed("it takes no WebSockets over HTTP/2"));

@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 
 use super::{
     connection::{ConnectionKind, UpstreamConnection},
-    member::EndpointState,
+    endpoint_state::EndpointState,
     sessions::Http2Session,
 };
 use crate::net::HttpStream;

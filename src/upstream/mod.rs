@@ -10,38 +10,38 @@ mod alerts;
 mod balance;
 mod budget;
 mod check;
-mod condition;
 mod connect;
 mod connection;
+mod connection_requests;
 mod connections;
+mod endpoint_health;
+mod endpoint_state;
 mod event;
 mod idle;
-mod member;
-mod names;
 mod own;
-mod parts;
 mod pool;
+mod pool_context;
 mod queue;
+mod resolver;
 mod service_pools;
 mod sessions;
-mod wanted;
 
 pub use self::{
     admission::{
         Admission, ConcurrencyLimit, ConcurrencyPermit, SHARE_OF_CLIENT, SHARE_OF_SERVICE,
     },
     alerts::AlertQueue,
-    condition::{Ejected, EndpointHealth, FailureKind, HealthFailure},
     connect::{ConnectContext, ConnectError, ConnectReason},
     connection::UpstreamConnection,
+    connection_requests::WorkerRegistry,
     connections::{ConnectionSettings, WorkerConnectionPool},
+    endpoint_health::{Ejected, EndpointHealth, FailureKind, HealthFailure},
+    endpoint_state::{EndpointState, RequestPermit},
     event::EndpointEvent,
-    member::{EndpointState, RequestPermit},
-    names::{AddressFamilies, LookupError, ResolvedAddresses, Resolver, ResolverSettings},
     own::wrong_socket,
-    parts::PoolContext,
     pool::{PickRequest, PickResult, Pool},
+    pool_context::PoolContext,
     queue::QueueTicket,
+    resolver::{AddressFamilies, LookupError, ResolvedAddresses, Resolver, ResolverSettings},
     service_pools::{Pools, ServicePools},
-    wanted::WorkerRegistry,
 };

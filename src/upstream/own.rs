@@ -10,7 +10,7 @@ use std::{
 
 use super::{
     connect::{ConnectFailure, ConnectReason},
-    member::ConnectConfig,
+    endpoint_state::ConnectConfig,
 };
 use crate::model::{Endpoint, EndpointAddress, OwnAddress, OwnAddresses};
 

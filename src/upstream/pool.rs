@@ -20,10 +20,10 @@ use super::{
     admission::Admission,
     alerts::PoolAlert,
     budget::RetryBudget,
-    condition::{HealthFailure, Tier},
     connect::ConnectError,
-    member::{ConnectConfig, EndpointState},
-    parts::PoolContext,
+    endpoint_health::{HealthFailure, Tier},
+    endpoint_state::{ConnectConfig, EndpointState},
+    pool_context::PoolContext,
     queue::{QueueTicket, RequestQueue},
 };
 use crate::{
@@ -333,8 +333,8 @@ impl Pool {
 
     /// Notes that a request could not open a connection.
     pub(super) fn missed(&self, member: &EndpointState, error: &ConnectError) {
-        let Some(trouble) = error.trouble() else { return };
-        member.missed(trouble, self.policy.health.fall);
+        let Some(failure) = error.failure() else { return };
+        member.missed(failure, self.policy.health.fall);
         self.assess();
     }
 

@@ -15,7 +15,7 @@ use tokio::{
 };
 use tracing::debug;
 
-use super::{admission::ConcurrencyPermit, member::ConnectionPermit};
+use super::{admission::ConcurrencyPermit, endpoint_state::ConnectionPermit};
 use crate::{http2::Http2Stream, metrics::GaugeGuard, net::Socket};
 
 /// A connection that carries many requests at once. Its requests hold it open; without any it is

@@ -38,10 +38,10 @@ const POST: &str = "POST /wait HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n"
 
 impl Asker {
     /// A client that has sent `body`, which is all of it if it has four bytes.
-    async fn post(house: &TestProxy, way: Way, path: &str, body: &str) -> Self {
+    async fn post(proxy: &TestProxy, way: Way, path: &str, body: &str) -> Self {
         match way {
             Way::Close | Way::Reset => {
-                let stream = client::connect(PUBLIC, house.public).await;
+                let stream = client::connect(PUBLIC, proxy.public).await;
                 let linger = matches!(way, Way::Reset).then_some(Duration::ZERO);
                 SockRef::from(&stream).set_linger(linger).expect("a live socket");
                 let mut client = Client::over(stream);
@@ -49,7 +49,7 @@ impl Asker {
                 Self::Http1(client)
             }
             Way::ResetStream | Way::CloseBelowStream => {
-                let mut client = Http2::connect(PUBLIC, house.public).await;
+                let mut client = Http2::connect(PUBLIC, proxy.public).await;
                 let mut call = client.ask("POST", path, "content-length: 4", false).await;
                 call.push(body.as_bytes(), body.len() == 4).await;
                 Self::Http2(client, call)
@@ -79,7 +79,7 @@ impl Asker {
     }
 }
 
-fn house(blue: &Upstream, green: &Upstream, policy: &str) -> TestProxy {
+fn proxy(blue: &Upstream, green: &Upstream, policy: &str) -> TestProxy {
     TestProxy::build().service("web", &[blue], &[green]).services(policy).start()
 }
 
@@ -88,20 +88,20 @@ fn abandoned(policy: &str) -> String {
 }
 
 /// Waits until so many requests were counted with this code: those whose clients have left are as soon as that is known.
-async fn counted(house: &TestProxy, code: u16, count: f64) {
+async fn counted(proxy: &TestProxy, code: u16, count: f64) {
     let series =
         format!("flipgate_requests_total{{code=\"{code}\",color=\"blue\",service=\"web\"}}");
     let what = format!("{count} with {code}");
-    eventually(&what, async || house.metric(&series).await == count).await;
+    eventually(&what, async || proxy.metric(&series).await == count).await;
 }
 
-async fn drained(house: &TestProxy) {
-    eventually("drained", async || house.drain("web").await["drained"] == true).await;
+async fn drained(proxy: &TestProxy) {
+    eventually("drained", async || proxy.drain("web").await["drained"] == true).await;
 }
 
 /// Nothing changes by itself: a request that is held is so however often that is asked.
-async fn is_held(house: &TestProxy) {
-    let drain = house.call("GET", "/v1/services/web/drain?wait=200ms", "", "").await.json();
+async fn is_held(proxy: &TestProxy) {
+    let drain = proxy.call("GET", "/v1/services/web/drain?wait=200ms", "", "").await.json();
     assert_eq!((&drain["drained"], &drain["in_flight"]), (&false.into(), &1.into()), "{drain}");
 }
 
@@ -110,14 +110,14 @@ async fn with_cut_a_request_ends_with_its_client() {
     for way in WAYS {
         for policy in ["", &abandoned("cut")] {
             let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-            let house = house(&blue, &green, policy);
-            let asker = Asker::post(&house, way, "/wait", "work").await;
+            let proxy = proxy(&blue, &green, policy);
+            let asker = Asker::post(&proxy, way, "/wait", "work").await;
             eventually("all of it came", async || blue.whole_requests() == 1).await;
             let _kept = asker.leave(way);
-            house.promote(&[("web", "green")]).await;
+            proxy.promote(&[("web", "green")]).await;
             // The application still works on it.
-            drained(&house).await;
-            counted(&house, 499, 1.0).await;
+            drained(&proxy).await;
+            counted(&proxy, 499, 1.0).await;
         }
     }
 }
@@ -126,16 +126,16 @@ async fn with_cut_a_request_ends_with_its_client() {
 async fn with_wait_a_request_ends_with_its_answer() {
     for way in WAYS {
         let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-        let house = house(&blue, &green, &abandoned("wait"));
-        let asker = Asker::post(&house, way, "/wait", "work").await;
+        let proxy = proxy(&blue, &green, &abandoned("wait"));
+        let asker = Asker::post(&proxy, way, "/wait", "work").await;
         eventually("all of it came", async || blue.whole_requests() == 1).await;
         let _kept = asker.leave(way);
-        counted(&house, 499, 1.0).await;
-        house.promote(&[("web", "green")]).await;
-        is_held(&house).await;
+        counted(&proxy, 499, 1.0).await;
+        proxy.promote(&[("web", "green")]).await;
+        is_held(&proxy).await;
         blue.release();
-        drained(&house).await;
-        counted(&house, 499, 1.0).await;
+        drained(&proxy).await;
+        counted(&proxy, 499, 1.0).await;
         assert_eq!(blue.requests(), 1, "{way:?}");
     }
 }
@@ -144,15 +144,15 @@ async fn with_wait_a_request_ends_with_its_answer() {
 async fn with_wait_an_answer_that_has_begun_is_awaited_to_its_end() {
     for way in WAYS {
         let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-        let house = house(&blue, &green, &abandoned("wait"));
-        let mut asker = Asker::post(&house, way, "/hold", "work").await;
+        let proxy = proxy(&blue, &green, &abandoned("wait"));
+        let mut asker = Asker::post(&proxy, way, "/hold", "work").await;
         asker.until("begins").await;
         let _kept = asker.leave(way);
-        counted(&house, 200, 1.0).await;
-        house.promote(&[("web", "green")]).await;
-        is_held(&house).await;
+        counted(&proxy, 200, 1.0).await;
+        proxy.promote(&[("web", "green")]).await;
+        is_held(&proxy).await;
         blue.release();
-        drained(&house).await;
+        drained(&proxy).await;
     }
 }
 
@@ -160,12 +160,12 @@ async fn with_wait_an_answer_that_has_begun_is_awaited_to_its_end() {
 async fn with_wait_a_request_that_was_not_sent_as_a_whole_ends_with_its_client() {
     for way in WAYS {
         let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-        let house = house(&blue, &green, &abandoned("wait"));
-        let asker = Asker::post(&house, way, "/wait", "wo").await;
+        let proxy = proxy(&blue, &green, &abandoned("wait"));
+        let asker = Asker::post(&proxy, way, "/wait", "wo").await;
         eventually("it begins", async || blue.requests() == 1).await;
         let _kept = asker.leave(way);
-        house.promote(&[("web", "green")]).await;
-        drained(&house).await;
+        proxy.promote(&[("web", "green")]).await;
+        drained(&proxy).await;
         assert_eq!(blue.whole_requests(), 0, "{way:?}");
     }
 }
@@ -180,17 +180,17 @@ async fn the_wait_is_bounded_by_the_limits_for_a_response() {
     ] {
         let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
         let policy = format!("{}[service.web.timeouts]\n{timeouts}\n", abandoned("wait"));
-        let house = house(&blue, &green, &policy);
-        let mut asker = Asker::post(&house, Way::Reset, path, "work").await;
+        let proxy = proxy(&blue, &green, &policy);
+        let mut asker = Asker::post(&proxy, Way::Reset, path, "work").await;
         eventually("all of it came", async || blue.whole_requests() == 1).await;
         if path == "/hold" {
             asker.until("begins").await;
         }
         asker.leave(Way::Reset);
-        counted(&house, code, 1.0).await;
-        house.promote(&[("web", "green")]).await;
+        counted(&proxy, code, 1.0).await;
+        proxy.promote(&[("web", "green")]).await;
         // Never released.
-        drained(&house).await;
+        drained(&proxy).await;
     }
 }
 
@@ -204,13 +204,13 @@ async fn an_answer_without_end_is_not_awaited_for_ever() {
     for (address, path, text) in
         [(events.address, "/wait", "begins"), (endless.address, "/endless", "xx")]
     {
-        let house = TestProxy::build().service_of("web", "*", "/", &[address], &[address]);
-        let house = house.services(&abandoned("wait")).start();
-        let mut asker = Asker::post(&house, Way::Reset, path, "work").await;
+        let proxy = TestProxy::build().service_of("web", "*", "/", &[address], &[address]);
+        let proxy = proxy.services(&abandoned("wait")).start();
+        let mut asker = Asker::post(&proxy, Way::Reset, path, "work").await;
         asker.until(text).await;
         asker.leave(Way::Reset);
-        house.promote(&[("web", "green")]).await;
-        drained(&house).await;
+        proxy.promote(&[("web", "green")]).await;
+        drained(&proxy).await;
     }
     events.left().await;
 }
@@ -220,9 +220,9 @@ async fn a_request_without_a_client_is_not_sent_again() {
     for stays in [false, true] {
         let mut blue = [Upstream::start("one").await, Upstream::start("two").await];
         let green = Upstream::start("green").await;
-        let house = TestProxy::build().service("web", &blue.each_ref(), &[&green]);
-        let house = house.services(&abandoned("wait")).start();
-        let mut asking = house.public().await;
+        let proxy = TestProxy::build().service("web", &blue.each_ref(), &[&green]);
+        let proxy = proxy.services(&abandoned("wait")).start();
+        let mut asking = proxy.public().await;
         asking.ask("/wait", "").await;
         let mut client = Some(asking);
         let whole = |blue: &[Upstream; 2]| blue.each_ref().map(Upstream::whole_requests);
@@ -232,17 +232,17 @@ async fn a_request_without_a_client_is_not_sent_again() {
         }
         if !stays {
             client = None;
-            counted(&house, 499, 1.0).await;
+            counted(&proxy, 499, 1.0).await;
         }
-        house.promote(&[("web", "green")]).await;
-        is_held(&house).await;
+        proxy.promote(&[("web", "green")]).await;
+        is_held(&proxy).await;
         let [first, other] = &mut blue;
         first.kill().await;
         if stays {
             eventually("it is elsewhere", async || other.whole_requests() == 1).await;
             other.release();
         }
-        drained(&house).await;
+        drained(&proxy).await;
         assert_eq!(other.requests(), usize::from(stays));
         drop(client);
     }
@@ -251,16 +251,16 @@ async fn a_request_without_a_client_is_not_sent_again() {
 #[tokio::test]
 async fn a_client_that_has_closed_its_sending_side_is_not_kept_waiting() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = house(&blue, &green, &abandoned("wait"));
-    let mut client = house.public().await;
+    let proxy = proxy(&blue, &green, &abandoned("wait"));
+    let mut client = proxy.public().await;
     client.ask("/wait", "").await;
     eventually("it is there", async || blue.whole_requests() == 1).await;
     client.finish().await;
     assert_eq!(client.read_to_end().await, "");
-    house.promote(&[("web", "green")]).await;
-    is_held(&house).await;
+    proxy.promote(&[("web", "green")]).await;
+    is_held(&proxy).await;
     blue.release();
-    drained(&house).await;
+    drained(&proxy).await;
 }
 
 /// A client that takes nothing of its answer is given up, and the answer goes on.
@@ -268,14 +268,14 @@ async fn a_client_that_has_closed_its_sending_side_is_not_kept_waiting() {
 async fn with_wait_the_answer_of_a_client_that_stands_still_is_read() {
     for way in [Way::Reset, Way::ResetStream] {
         let blue = Upstream::start("blue").await;
-        let house =
+        let proxy =
             TestProxy::build().with("timeouts.stall = \"1s\"").service("web", &[&blue], &[]);
-        let house = house.services(&abandoned("wait")).start();
-        let mut asker = Asker::post(&house, way, "/endless", "work").await;
+        let proxy = proxy.services(&abandoned("wait")).start();
+        let mut asker = Asker::post(&proxy, way, "/endless", "work").await;
         asker.until("xx").await;
         // More than all buffers on the way take.
         eventually("it is read", async || blue.sent() >= 16 * 1024 * 1024).await;
-        house.wait_for_in_flight("web", "blue", 0).await;
+        proxy.wait_for_in_flight("web", "blue", 0).await;
     }
 }
 
@@ -284,18 +284,18 @@ async fn a_request_without_a_client_counts_for_the_limits() {
     for (policy, status) in [("wait", 503), ("cut", 200)] {
         let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
         let limits = "[service.web.limits]\nin_flight = 1\n";
-        let house = house(&blue, &green, &format!("{}{limits}", abandoned(policy)));
-        let asker = Asker::post(&house, Way::Reset, "/wait", "work").await;
+        let proxy = proxy(&blue, &green, &format!("{}{limits}", abandoned(policy)));
+        let asker = Asker::post(&proxy, Way::Reset, "/wait", "work").await;
         eventually("all of it came", async || blue.whole_requests() == 1).await;
         asker.leave(Way::Reset);
-        counted(&house, 499, 1.0).await;
+        counted(&proxy, 499, 1.0).await;
         if policy == "cut" {
-            house.wait_for_in_flight("web", "blue", 0).await;
+            proxy.wait_for_in_flight("web", "blue", 0).await;
         }
-        assert_eq!(house.public().await.get("/", "").await.status, status);
+        assert_eq!(proxy.public().await.get("/", "").await.status, status);
         blue.release();
-        house.wait_for_in_flight("web", "blue", 0).await;
-        assert_eq!(house.public().await.get("/", "").await.status, 200);
+        proxy.wait_for_in_flight("web", "blue", 0).await;
+        assert_eq!(proxy.public().await.get("/", "").await.status, 200);
     }
 }
 
@@ -304,10 +304,10 @@ async fn a_request_without_a_client_counts_for_the_limits() {
 #[tokio::test]
 async fn so_many_requests_of_one_client_are_waited_for_and_no_more() {
     let blue = Upstream::start("blue").await;
-    let house =
+    let proxy =
         TestProxy::build().service("web", &[&blue], &[]).services(&abandoned("wait")).start();
     for round in 1..=3 {
-        let mut client = Http2::connect(PUBLIC, house.public).await;
+        let mut client = Http2::connect(PUBLIC, proxy.public).await;
         let mut calls = Vec::new();
         for _ in 0..60 {
             let mut call = client.ask("POST", "/wait", "content-length: 4", false).await;
@@ -317,21 +317,21 @@ async fn so_many_requests_of_one_client_are_waited_for_and_no_more() {
         eventually("they are there", async || blue.whole_requests() == 60 * round).await;
         drop((client, calls));
         let left = f64::from(60 * u32::try_from(round).expect("a few"));
-        counted(&house, 499, left).await;
+        counted(&proxy, 499, left).await;
     }
-    house.wait_for_in_flight("web", "blue", 100).await;
-    assert_eq!(house.get("/").await, "blue");
+    proxy.wait_for_in_flight("web", "blue", 100).await;
+    assert_eq!(proxy.get("/").await, "blue");
     blue.release();
-    house.wait_for_in_flight("web", "blue", 0).await;
+    proxy.wait_for_in_flight("web", "blue", 0).await;
 }
 
 #[tokio::test]
 async fn resets_are_counted_when_they_come_whatever_is_awaited() {
     const CANCEL: u32 = 8;
     let blue = Upstream::start("blue").await;
-    let house = TestProxy::build().with("limits.h2_resets = 20").service("web", &[&blue], &[]);
-    let house = house.services(&abandoned("wait")).start();
-    let mut frames = Frames::connect(PUBLIC, house.public).await;
+    let proxy = TestProxy::build().with("limits.h2_resets = 20").service("web", &[&blue], &[]);
+    let proxy = proxy.services(&abandoned("wait")).start();
+    let mut frames = Frames::connect(PUBLIC, proxy.public).await;
     let wait =
         [(":method", "GET"), (":scheme", "https"), (":path", "/wait"), (":authority", "localhost")];
     let mut turns = 0;
@@ -350,9 +350,9 @@ async fn resets_are_counted_when_they_come_whatever_is_awaited() {
     }
     assert!((20..60).contains(&turns), "{turns}");
     // What it has asked for is in flight all the same.
-    house.wait_for_in_flight("web", "blue", turns as u64).await;
+    proxy.wait_for_in_flight("web", "blue", turns as u64).await;
     blue.release();
-    house.wait_for_in_flight("web", "blue", 0).await;
+    proxy.wait_for_in_flight("web", "blue", 0).await;
 }
 
 #[tokio::test]
@@ -374,36 +374,36 @@ async fn an_application_that_speaks_http2_is_awaited_too() {
         })
         .await;
         let pool = format!("{{ endpoints = [\"{}\"], protocol = \"h2\" }}", upstream.address);
-        let house = TestProxy::build()
+        let proxy = TestProxy::build()
             .services(&format!(
                 "[service.web]\nblue = {pool}\ngreen = {pool}\n{}",
                 abandoned(policy)
             ))
             .start();
-        let asker = Asker::post(&house, way, "/wait", "work").await;
+        let asker = Asker::post(&proxy, way, "/wait", "work").await;
         asked.wait_for(|it| *it).await.expect("asked");
         let _kept = asker.leave(way);
-        counted(&house, 499, 1.0).await;
-        house.promote(&[("web", "green")]).await;
+        counted(&proxy, 499, 1.0).await;
+        proxy.promote(&[("web", "green")]).await;
         if policy == "wait" {
-            is_held(&house).await;
+            is_held(&proxy).await;
             go.send_replace(true);
         }
-        drained(&house).await;
+        drained(&proxy).await;
     }
 }
 
 #[tokio::test]
 async fn a_stop_waits_no_longer_than_its_patience() {
     let silent = Scripted::start("").await;
-    let house =
+    let proxy =
         TestProxy::build().service_of("web", "*", "/", &[silent.address], &[silent.address]);
-    let house = house.services(&abandoned("wait")).start();
-    let asker = Asker::post(&house, Way::Reset, "/wait", "work").await;
+    let proxy = proxy.services(&abandoned("wait")).start();
+    let asker = Asker::post(&proxy, Way::Reset, "/wait", "work").await;
     eventually("it is there", async || silent.connections() == 1).await;
     asker.leave(Way::Reset);
-    counted(&house, 499, 1.0).await;
-    drop(house.shut_down());
+    counted(&proxy, 499, 1.0).await;
+    drop(proxy.shut_down());
     silent.left().await;
 }
 

@@ -25,7 +25,7 @@ fn v2(source: [u8; 4]) -> Vec<u8> {
 #[tokio::test]
 async fn a_listed_proxy_says_whom_a_connection_is_for() {
     let blue = Upstream::start("blue").await;
-    let house = behind_a_proxy(&blue).await;
+    let proxy = behind_a_proxy(&blue).await;
     let ask = "GET /head HTTP/1.1\r\nHost: a\r\nFlipgate-Preview: green\r\n\r\n";
     for (header, address, color) in [
         (b"PROXY TCP4 203.0.113.5 127.0.0.1 4000 80\r\n".to_vec(), "203.0.113.5", None),
@@ -35,7 +35,7 @@ async fn a_listed_proxy_says_whom_a_connection_is_for() {
         (b"PROXY UNKNOWN\r\n".to_vec(), "unknown", None),
     ] {
         for size in [1, usize::MAX] {
-            let mut client = Client::connect(PROXY, house.others[0]).await;
+            let mut client = Client::connect(PROXY, proxy.others[0]).await;
             for part in [&header[..], ask.as_bytes()].concat().chunks(size.min(4096)) {
                 client.send(part).await;
             }
@@ -56,21 +56,21 @@ async fn a_listed_proxy_says_whom_a_connection_is_for() {
 #[tokio::test]
 async fn nobody_else_says_so_and_a_listed_one_has_to() {
     let blue = Upstream::start("blue").await;
-    let house = behind_a_proxy(&blue).await;
+    let proxy = behind_a_proxy(&blue).await;
     let header = "PROXY TCP4 127.0.0.1 127.0.0.1 4000 80\r\n";
     let ask = "GET / HTTP/1.1\r\nHost: a\r\nFlipgate-Preview: green\r\n\r\n";
-    let mut client = Client::connect(PUBLIC, house.others[0]).await;
+    let mut client = Client::connect(PUBLIC, proxy.others[0]).await;
     client.send(format!("{header}{ask}")).await;
     let answer = client.read_to_end().await;
     assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
-    let mut client = Client::connect(PUBLIC, house.others[0]).await;
+    let mut client = Client::connect(PUBLIC, proxy.others[0]).await;
     client.send(ask).await;
     assert_eq!(client.answer().await.field("flipgate-color"), None, "asked without one");
     let requests = blue.requests();
     for bytes in
         [ask, "PROXY TCP4 nobody 127.0.0.1 1 2\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", "PROXY"]
     {
-        let mut client = Client::connect(PROXY, house.others[0]).await;
+        let mut client = Client::connect(PROXY, proxy.others[0]).await;
         client.send(bytes).await;
         client.finish().await;
         assert_eq!(client.read_to_end().await, "", "{bytes}");
@@ -81,13 +81,13 @@ async fn nobody_else_says_so_and_a_listed_one_has_to() {
 #[tokio::test]
 async fn whom_a_proxy_does_not_tell_of_is_the_public_wherever_the_proxy_is() {
     let blue = Upstream::start("blue").await;
-    let house = TestProxy::build()
+    let proxy = TestProxy::build()
         .with("clients.internal = [\"127.0.0.0/8\"]\nclients.trusted_proxies = [\"127.0.0.3/32\"]")
         .service("web", &[&blue], &[&blue])
         .listener("proxy_protocol = { from = [\"127.0.0.3/32\"] }")
         .start();
     for header in [&b"PROXY UNKNOWN\r\n"[..], b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0"] {
-        let mut client = Client::connect(PROXY, house.others[0]).await;
+        let mut client = Client::connect(PROXY, proxy.others[0]).await;
         client.send(header).await;
         let wish = "Flipgate-Preview: green\r\nX-Forwarded-For: 127.0.0.1\r\n";
         assert_eq!(client.get("/", wish).await.field("flipgate-color"), None);
@@ -101,9 +101,9 @@ async fn a_proxy_header_goes_before_the_handshake() {
     let files = authority.listener(&authority.issue("server", &["localhost"]));
     let listener =
         format!("proxy_protocol = {{ from = [\"127.0.0.3/32\"] }}\n[listener.tls]\n{files}");
-    let house = TestProxy::build().service("web", &[&blue], &[]).listener(&listener).start();
+    let proxy = TestProxy::build().service("web", &[&blue], &[]).listener(&listener).start();
     let tls = authority.client(&["http/1.1"], None);
-    let mut stream = client::connect(PROXY, house.others[0]).await;
+    let mut stream = client::connect(PROXY, proxy.others[0]).await;
     tokio::io::AsyncWriteExt::write_all(&mut stream, &v2([203, 0, 113, 5])).await.expect("open");
     let name = rustls::pki_types::ServerName::try_from("localhost").expect("a name");
     let stream = tokio_rustls::TlsConnector::from(tls).connect(name, stream).await;
@@ -122,7 +122,7 @@ async fn an_upstream_can_be_told_whom_a_connection_is_for() {
         let upstream = Scripted::start("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
         let address = upstream.address;
         let pool = format!("{{ endpoints = [\"{address}\"], proxy_protocol = \"{version}\" }}");
-        let house = TestProxy::build()
+        let proxy = TestProxy::build()
             .services(&format!("[service.web]\nblue = {pool}\nhealth.interval = \"24h\"\n"))
             .start();
         // A look at its health is for nobody.
@@ -133,7 +133,7 @@ async fn an_upstream_can_be_told_whom_a_connection_is_for() {
         upstream.wait_for(own).await;
         assert_eq!(upstream.take(), own);
         for _ in 0..2 {
-            let mut client = house.public().await;
+            let mut client = proxy.public().await;
             client.ask("/", "").await;
             assert_eq!(client.answer().await.text(), "ok");
             let seen = upstream.take();
@@ -147,7 +147,7 @@ async fn an_upstream_can_be_told_whom_a_connection_is_for() {
 #[tokio::test]
 async fn behind_a_trusted_proxy_the_real_address_is_whom_it_saw() {
     let blue = Upstream::start("blue").await;
-    let house = TestProxy::build()
+    let proxy = TestProxy::build()
         .with("clients.internal = [\"127.0.0.1/32\"]\nclients.trusted_proxies = [\"127.0.0.2/32\"]")
         .service("web", &[&blue], &[])
         .start();
@@ -161,7 +161,7 @@ async fn behind_a_trusted_proxy_the_real_address_is_whom_it_saw() {
             Some("127.0.0.1"),
         ),
     ] {
-        let mut client = Client::connect(from, house.public).await;
+        let mut client = Client::connect(from, proxy.public).await;
         let sent = client.get("/head", fields).await.text();
         let line = real.map(|it| format!("X-Real-IP: {it}\r\n"));
         assert!(line.as_ref().is_none_or(|it| sent.contains(it.as_str())), "{fields:?}: {sent}");
@@ -192,15 +192,15 @@ async fn a_unix_socket_is_an_endpoint_too() {
     });
     let path = path.display();
     let service = format!("[service.web.blue]\nendpoints = [\"unix:{path}\"]\n");
-    let house = TestProxy::build().services(&service).start();
-    assert_eq!(house.get("/").await, "ok");
-    let status = house.status().await;
+    let proxy = TestProxy::build().services(&service).start();
+    assert_eq!(proxy.get("/").await, "ok");
+    let status = proxy.status().await;
     let endpoint = &status["services"]["web"]["pools"]["blue"]["endpoints"][0];
     assert_eq!(endpoint["address"], format!("unix:{path}"));
     app.abort();
     assert!(app.await.is_err());
     // Nobody is there any more: an answer of our own, and no hang.
     std::fs::remove_file(format!("{path}")).expect("it was there");
-    let answer = house.public().await.get("/", "").await;
+    let answer = proxy.public().await.get("/", "").await;
     assert_eq!((answer.status, answer.field("proxy-status").is_some()), (502, true));
 }

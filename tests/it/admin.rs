@@ -2,18 +2,18 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Client, TestProxy, Upstream, eventually, house::call};
+use crate::support::{Client, TestProxy, Upstream, eventually, test_proxy::call};
 
 #[tokio::test]
 async fn the_status_is_the_whole_picture() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = TestProxy::of(&blue, &green);
+    let proxy = TestProxy::of(&blue, &green);
     eventually("probed", async || {
-        let pools = house.status().await["services"]["web"]["pools"].clone();
+        let pools = proxy.status().await["services"]["web"]["pools"].clone();
         ["blue", "green"].iter().all(|it| pools[it]["endpoints"][0]["health"] == "up")
     })
     .await;
-    let answer = house.call("GET", "/v1/status", "", "").await;
+    let answer = proxy.call("GET", "/v1/status", "", "").await;
     assert_eq!(answer.field("etag"), Some("\"0\""));
     let pool = |role: &str, version: &str, address: String| {
         let endpoint = json!({
@@ -43,34 +43,34 @@ async fn the_status_is_the_whole_picture() {
 async fn a_new_version_is_installed_on_the_idle_color() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
     let new = Upstream::start("new").await;
-    let house = TestProxy::of(&blue, &green);
+    let proxy = TestProxy::of(&blue, &green);
     let pool = |color: &str| format!("/v1/services/web/pools/{color}");
     let body = json!({"version": "8.0", "endpoints": [new.address.to_string()]}).to_string();
 
-    let active = house.call("PUT", &pool("blue"), "", &body).await;
-    assert_eq!((active.status, house.generation().await), (409, 0));
-    let idle = house.call("PUT", &pool("green"), "", &body).await;
+    let active = proxy.call("PUT", &pool("blue"), "", &body).await;
+    assert_eq!((active.status, proxy.generation().await), (409, 0));
+    let idle = proxy.call("PUT", &pool("green"), "", &body).await;
     assert_eq!((idle.status, idle.field("etag")), (200, Some("\"1\"")));
-    house.promote(&[("web", "green")]).await;
-    assert_eq!(house.get("/").await, "new");
+    proxy.promote(&[("web", "green")]).await;
+    assert_eq!(proxy.get("/").await, "new");
     // The one that answers is changed only by force.
     let forced = json!({"endpoints": [green.address.to_string()], "force": true}).to_string();
-    assert_eq!(house.call("PUT", &pool("green"), "", &forced).await.status, 200);
-    assert_eq!(house.get("/").await, "green");
-    let emptied = house.call("PUT", &pool("green"), "", r#"{"endpoints":[],"force":true}"#).await;
-    assert_eq!((emptied.status, house.get("/").await.as_str()), (409, "green"));
+    assert_eq!(proxy.call("PUT", &pool("green"), "", &forced).await.status, 200);
+    assert_eq!(proxy.get("/").await, "green");
+    let emptied = proxy.call("PUT", &pool("green"), "", r#"{"endpoints":[],"force":true}"#).await;
+    assert_eq!((emptied.status, proxy.get("/").await.as_str()), (409, "green"));
     // An emptied idle pool is not promoted.
-    assert_eq!(house.call("PUT", &pool("blue"), "", r#"{"endpoints":[]}"#).await.status, 200);
-    let status = house.status().await;
+    assert_eq!(proxy.call("PUT", &pool("blue"), "", r#"{"endpoints":[]}"#).await.status, 200);
+    let status = proxy.status().await;
     assert_eq!(status["services"]["web"]["pools"]["blue"]["role"], "empty");
     let body = r#"{"services":{"web":"blue"}}"#;
-    assert_eq!(house.call("POST", "/v1/promote", "", body).await.status, 409);
+    assert_eq!(proxy.call("POST", "/v1/promote", "", body).await.status, 409);
 }
 
 #[tokio::test]
 async fn what_no_pool_can_be_made_of_is_refused_with_every_reason() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = TestProxy::of(&blue, &green);
+    let proxy = TestProxy::of(&blue, &green);
     for (path, body, status) in [
         ("/v1/services/shop/pools/green", r#"{"endpoints":[]}"#, 404),
         ("/v1/services/web/pools/red", r#"{"endpoints":[]}"#, 404),
@@ -83,7 +83,7 @@ async fn what_no_pool_can_be_made_of_is_refused_with_every_reason() {
         ("/v1/services/web/pools/green", "", 400),
         ("/v1/services/web/pools/green", "[", 400),
     ] {
-        let answer = house.call("PUT", path, "", body).await;
+        let answer = proxy.call("PUT", path, "", body).await;
         assert_eq!(answer.status, status, "{path} {body}");
         assert_eq!(answer.field("content-type"), Some("application/problem+json"));
         let problem = answer.json();
@@ -91,89 +91,89 @@ async fn what_no_pool_can_be_made_of_is_refused_with_every_reason() {
         assert_eq!(problem["status"], status);
     }
     let body = r#"{"endpoints":["no-port","b:0"],"version":"\n"}"#;
-    let problem = house.call("PUT", "/v1/services/web/pools/green", "", body).await.json();
+    let problem = proxy.call("PUT", "/v1/services/web/pools/green", "", body).await.json();
     assert_eq!(problem["reasons"].as_array().map(Vec::len), Some(3), "{problem}");
-    assert_eq!(house.generation().await, 0);
+    assert_eq!(proxy.generation().await, 0);
 }
 
 #[tokio::test]
 async fn a_call_under_a_used_key_changes_nothing_twice() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = TestProxy::of(&blue, &green);
+    let proxy = TestProxy::of(&blue, &green);
     let key = "Idempotency-Key: deploy-7\r\n";
     let body = r#"{"services":{"web":"green"}}"#;
-    let first = house.call("POST", "/v1/promote", key, body).await;
+    let first = proxy.call("POST", "/v1/promote", key, body).await;
     assert_eq!((first.status, first.field("idempotent-replayed")), (200, None));
-    let again = house.call("POST", "/v1/promote", key, body).await;
+    let again = proxy.call("POST", "/v1/promote", key, body).await;
     assert_eq!((again.status, again.field("idempotent-replayed")), (200, Some("true")));
-    assert_eq!(house.generation().await, 1);
-    let other = house.call("POST", "/v1/promote", key, r#"{"services":{"web":"blue"}}"#).await;
-    assert_eq!((other.status, house.generation().await), (422, 1));
+    assert_eq!(proxy.generation().await, 1);
+    let other = proxy.call("POST", "/v1/promote", key, r#"{"services":{"web":"blue"}}"#).await;
+    assert_eq!((other.status, proxy.generation().await), (422, 1));
     // A refused call leaves its key free.
     let key = "Idempotency-Key: deploy-8\r\n";
-    assert_eq!(house.call("POST", "/v1/promote", key, body).await.status, 422);
+    assert_eq!(proxy.call("POST", "/v1/promote", key, body).await.status, 422);
     let body = r#"{"services":{"web":"blue"}}"#;
-    assert_eq!(house.call("POST", "/v1/promote", key, body).await.status, 200);
+    assert_eq!(proxy.call("POST", "/v1/promote", key, body).await.status, 200);
     // A key outlives the process, as what it stands for does.
-    let state = house.shut_down();
-    let house = TestProxy::build().state(state).service("web", &[&blue], &[&green]).start();
-    let again = house.call("POST", "/v1/promote", key, body).await;
+    let state = proxy.shut_down();
+    let proxy = TestProxy::build().state(state).service("web", &[&blue], &[&green]).start();
+    let again = proxy.call("POST", "/v1/promote", key, body).await;
     assert_eq!((again.status, again.field("idempotent-replayed")), (200, Some("true")));
-    assert_eq!(house.generation().await, 2);
+    assert_eq!(proxy.generation().await, 2);
 }
 
 /// With more keys than the 128 that were kept once, and another process in between.
 #[tokio::test]
 async fn a_key_is_known_after_a_thousand_others_and_a_replay_tells_what_is_active() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = TestProxy::of(&blue, &green);
+    let proxy = TestProxy::of(&blue, &green);
     let key = "Idempotency-Key: deploy-1\r\n";
     let body = r#"{"services":{"web":"green"}}"#;
-    let first = house.call("POST", "/v1/promote", key, body).await;
+    let first = proxy.call("POST", "/v1/promote", key, body).await;
     assert_eq!((first.status, first.json().get("replayed")), (200, None));
     for number in 0..1000 {
         let key = format!("Idempotency-Key: other-{number}\r\n");
         let color = if number % 2 == 0 { "blue" } else { "green" };
         let body = format!(r#"{{"services":{{"web":"{color}"}}}}"#);
-        assert_eq!(house.call("POST", "/v1/promote", &key, &body).await.status, 200);
+        assert_eq!(proxy.call("POST", "/v1/promote", &key, &body).await.status, 200);
     }
-    assert_eq!(house.call("POST", "/v1/rollback", "", "{}").await.status, 200);
-    let state = house.shut_down();
-    let house = TestProxy::build().state(state).service("web", &[&blue], &[&green]).start();
+    assert_eq!(proxy.call("POST", "/v1/rollback", "", "{}").await.status, 200);
+    let state = proxy.shut_down();
+    let proxy = TestProxy::build().state(state).service("web", &[&blue], &[&green]).start();
     // The same call with its fields written otherwise.
     let body = r#"{"force": false, "services": {"web": "green"}}"#;
-    let again = house.call("POST", "/v1/promote", key, body).await;
+    let again = proxy.call("POST", "/v1/promote", key, body).await;
     assert_eq!((again.status, again.field("idempotent-replayed")), (200, Some("true")));
     let picture = again.json();
     assert_eq!(picture["replayed"], true);
     assert_eq!(picture["services"]["web"]["active"], "blue");
     let body = r#"{"services":{"web":"blue"}}"#;
-    assert_eq!(house.call("POST", "/v1/promote", key, body).await.status, 422);
-    assert_eq!(house.generation().await, 1002);
+    assert_eq!(proxy.call("POST", "/v1/promote", key, body).await.status, 422);
+    assert_eq!(proxy.generation().await, 1002);
 }
 
 #[tokio::test]
 async fn a_change_may_have_to_say_on_what_it_was_decided() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = TestProxy::build()
+    let proxy = TestProxy::build()
         .admin("require_if_match = true")
         .service("web", &[&blue], &[&green])
         .start();
     let body = r#"{"services":{"web":"green"}}"#;
-    assert_eq!(house.call("POST", "/v1/promote", "", body).await.status, 428);
-    assert_eq!(house.get("/").await, "blue");
-    let answer = house.call("POST", "/v1/promote", "If-Match: \"0\"\r\n", body).await;
-    assert_eq!((answer.status, house.get("/").await.as_str()), (200, "green"));
+    assert_eq!(proxy.call("POST", "/v1/promote", "", body).await.status, 428);
+    assert_eq!(proxy.get("/").await, "blue");
+    let answer = proxy.call("POST", "/v1/promote", "If-Match: \"0\"\r\n", body).await;
+    assert_eq!((answer.status, proxy.get("/").await.as_str()), (200, "green"));
 }
 
 #[tokio::test]
 async fn a_page_of_a_foreign_site_cannot_call() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = TestProxy::build()
+    let proxy = TestProxy::build()
         .admin("hosts = [\"flip.internal\"]")
         .service("web", &[&blue], &[&green])
         .start();
-    let port = house.admin.port();
+    let port = proxy.admin.port();
     for (fields, status) in [
         ("Host: localhost\r\n".to_owned(), 200),
         (format!("Host: localhost:{port}\r\n"), 200),
@@ -189,15 +189,15 @@ async fn a_page_of_a_foreign_site_cannot_call() {
         ("Host: localhost\r\nOrigin: http://evil.example\r\n".to_owned(), 403),
         ("Host: localhost\r\nOrigin: null\r\n".to_owned(), 403),
     ] {
-        let mut client = Client::connect("127.0.0.1", house.admin).await;
+        let mut client = Client::connect("127.0.0.1", proxy.admin).await;
         client.send(format!("GET /v1/status HTTP/1.1\r\n{fields}\r\n")).await;
         let answer = client.answer().await;
         assert_eq!(answer.status, status, "{fields} {}", answer.text());
     }
     let origin = "Origin: http://evil.example\r\n";
     let body = r#"{"services":{"web":"green"}}"#;
-    assert_eq!(house.call("POST", "/v1/promote", origin, body).await.status, 403);
-    assert_eq!(house.get("/").await, "blue");
+    assert_eq!(proxy.call("POST", "/v1/promote", origin, body).await.status, 403);
+    assert_eq!(proxy.get("/").await, "blue");
 }
 
 #[tokio::test]
@@ -212,7 +212,7 @@ async fn a_token_allows_what_its_scope_says() {
             "[[admin.token]]\nname = {scope:?}\nscope = {scope:?}\nfile = {file:?}\n"
         ));
     }
-    let house = TestProxy::build().admin(&tokens).service("web", &[&blue], &[&green]).start();
+    let proxy = TestProxy::build().admin(&tokens).service("web", &[&blue], &[&green]).start();
     let promote = r#"{"services":{"web":"green"}}"#;
     let pool = r#"{"endpoints":["127.0.0.1:1"]}"#;
     for (token, [read, promoted, pooled, reloaded]) in [
@@ -223,7 +223,7 @@ async fn a_token_allows_what_its_scope_says() {
     ] {
         let bearer = format!("Authorization: Bearer {token}-0123456789abcdef\r\n");
         let status =
-            async |method, path, body| house.call(method, path, &bearer, body).await.status;
+            async |method, path, body| proxy.call(method, path, &bearer, body).await.status;
         assert_eq!(status("GET", "/v1/status", "").await, read, "{token}");
         assert_eq!(status("GET", "/metrics", "").await, read, "{token}");
         assert_eq!(status("POST", "/v1/promote", promote).await, promoted, "{token}");
@@ -233,16 +233,16 @@ async fn a_token_allows_what_its_scope_says() {
         assert_eq!(status("GET", "/healthz", "").await, 200, "{token}");
     }
     let basic = "Authorization: Basic YTpi\r\n";
-    let answer = house.call("GET", "/v1/status", basic, "").await;
+    let answer = proxy.call("GET", "/v1/status", basic, "").await;
     assert_eq!((answer.status, answer.field("www-authenticate")), (401, Some("Bearer")));
 }
 
 #[tokio::test]
 async fn events_are_resumed_where_a_listener_left() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = TestProxy::of(&blue, &green);
-    house.promote(&[("web", "green")]).await;
-    let mut all = Client::connect("127.0.0.1", house.admin).await;
+    let proxy = TestProxy::of(&blue, &green);
+    proxy.promote(&[("web", "green")]).await;
+    let mut all = Client::connect("127.0.0.1", proxy.admin).await;
     all.send("GET /v1/events HTTP/1.1\r\nHost: localhost\r\nLast-Event-ID: 0\r\n\r\n").await;
     let head = all.head().await;
     assert_eq!(head.field("content-type"), Some("text/event-stream"));
@@ -252,7 +252,7 @@ async fn events_are_resumed_where_a_listener_left() {
     for (id, event) in [(first, "started"), (first + 1, "promoted"), (first + 2, "drained")] {
         assert!(seen.contains(&format!("id: {id}\nevent: {event}\n")), "{seen}");
     }
-    let mut later = Client::connect("127.0.0.1", house.admin).await;
+    let mut later = Client::connect("127.0.0.1", proxy.admin).await;
     let id = first + 1;
     later
         .send(format!("GET /v1/events HTTP/1.1\r\nHost: localhost\r\nLast-Event-ID: {id}\r\n\r\n"))
@@ -261,37 +261,37 @@ async fn events_are_resumed_where_a_listener_left() {
     let drained = format!("id: {}\nevent: drained", first + 2);
     assert!(!seen.contains("promoted") && seen.contains(&drained), "{seen}");
     let body = json!({"endpoints": [green.address.to_string()]}).to_string();
-    house.call("PUT", "/v1/services/web/pools/blue", "", &body).await;
+    proxy.call("PUT", "/v1/services/web/pools/blue", "", &body).await;
     assert!(later.until("\"color\":\"blue\"").await.contains("event: pool_changed"));
-    let wrong = house.call("GET", "/v1/events", "Last-Event-ID: last\r\n", "").await;
+    let wrong = proxy.call("GET", "/v1/events", "Last-Event-ID: last\r\n", "").await;
     assert_eq!(wrong.status, 400);
 }
 
 #[tokio::test]
 async fn readiness_says_what_is_missing() {
     let (mut blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = TestProxy::of(&blue, &green);
-    eventually("ready", async || house.call("GET", "/readyz", "", "").await.status == 200).await;
+    let proxy = TestProxy::of(&blue, &green);
+    eventually("ready", async || proxy.call("GET", "/readyz", "", "").await.status == 200).await;
     blue.kill().await;
-    eventually("not ready", async || house.call("GET", "/readyz", "", "").await.status == 503)
+    eventually("not ready", async || proxy.call("GET", "/readyz", "", "").await.status == 503)
         .await;
-    let answer = house.call("GET", "/readyz", "", "").await.json();
+    let answer = proxy.call("GET", "/readyz", "", "").await.json();
     assert_eq!(answer["reasons"], json!(["none of the 1 endpoints of web blue is up"]));
-    house.promote(&[("web", "green")]).await;
-    assert_eq!(house.call("GET", "/readyz", "", "").await.status, 200);
-    assert_eq!(house.call("GET", "/healthz", "", "").await.text(), "ok\n");
+    proxy.promote(&[("web", "green")]).await;
+    assert_eq!(proxy.call("GET", "/readyz", "", "").await.status, 200);
+    assert_eq!(proxy.call("GET", "/healthz", "", "").await.text(), "ok\n");
 }
 
 #[tokio::test]
 async fn the_metrics_are_those_of_the_interface() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = TestProxy::of(&blue, &green);
-    let mut early = house.public().await;
+    let proxy = TestProxy::of(&blue, &green);
+    let mut early = proxy.public().await;
     early.ask("/hold", "").await;
     early.until("begins").await;
-    house.get("/").await;
-    house.promote(&[("web", "green")]).await;
-    let answer = house.call("GET", "/metrics", "", "").await;
+    proxy.get("/").await;
+    proxy.promote(&[("web", "green")]).await;
+    let answer = proxy.call("GET", "/metrics", "", "").await;
     assert!(
         answer.field("content-type").is_some_and(|it| it.starts_with("text/plain; version=0.0.4"))
     );
@@ -323,8 +323,8 @@ async fn the_metrics_are_those_of_the_interface() {
 #[tokio::test]
 async fn the_description_names_every_call() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = TestProxy::of(&blue, &green);
-    let api: Value = house.call("GET", "/v1/openapi.json", "", "").await.json();
+    let proxy = TestProxy::of(&blue, &green);
+    let api: Value = proxy.call("GET", "/v1/openapi.json", "", "").await.json();
     for (path, method) in [
         ("/v1/status", "get"),
         ("/v1/promote", "post"),
@@ -350,8 +350,8 @@ async fn the_description_names_every_call() {
 #[tokio::test]
 async fn what_there_is_no_call_for_is_a_problem_too() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = TestProxy::of(&blue, &green);
-    let mut client = Client::connect("127.0.0.1", house.admin).await;
+    let proxy = TestProxy::of(&blue, &green);
+    let mut client = Client::connect("127.0.0.1", proxy.admin).await;
     for (method, path, body, status) in [
         ("GET", "/v2/status", "", 404),
         ("GET", "/", "", 404),
@@ -369,6 +369,6 @@ async fn what_there_is_no_call_for_is_a_problem_too() {
         assert!(kind.starts_with("urn:flipgate:problem:"), "{method} {path}: {problem}");
     }
     let huge = format!("{{\"services\":{{\"web\":\"{}\"}}}}", "x".repeat(300_000));
-    assert_eq!(house.call("POST", "/v1/promote", "", &huge).await.status, 413);
-    assert_eq!(house.generation().await, 0);
+    assert_eq!(proxy.call("POST", "/v1/promote", "", &huge).await.status, 413);
+    assert_eq!(proxy.generation().await, 0);
 }

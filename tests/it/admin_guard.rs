@@ -3,18 +3,18 @@
 use serde_json::{Value, json};
 
 use crate::support::{
-    Answer, Client, TestProxy, Upstream, client::INTERNAL, eventually, house::call,
+    Answer, Client, TestProxy, Upstream, client::INTERNAL, eventually, test_proxy::call,
 };
 
-async fn house() -> (Upstream, TestProxy) {
+async fn proxy() -> (Upstream, TestProxy) {
     let blue = Upstream::start("blue").await;
-    let house = TestProxy::build().service("web", &[&blue], &[&blue]).start();
-    (blue, house)
+    let proxy = TestProxy::build().service("web", &[&blue], &[&blue]).start();
+    (blue, proxy)
 }
 
 /// What comes back for bytes as they are written.
-async fn raw(house: &TestProxy, bytes: &str) -> Answer {
-    let mut client = Client::connect(INTERNAL, house.admin).await;
+async fn raw(proxy: &TestProxy, bytes: &str) -> Answer {
+    let mut client = Client::connect(INTERNAL, proxy.admin).await;
     client.send(bytes).await;
     client.answer().await
 }
@@ -25,8 +25,8 @@ const PROMOTE: &str = r#"{"services":{"web":"green"}}"#;
 /// content types: `POST /v1/rollback` with nothing at all was obeyed.
 #[tokio::test]
 async fn a_write_needs_a_content_type_that_a_form_cannot_send() {
-    let (_blue, house) = house().await;
-    house.promote(&[("web", "green")]).await;
+    let (_blue, proxy) = proxy().await;
+    proxy.promote(&[("web", "green")]).await;
     for fields in [
         "",
         "Content-Type: text/plain\r\n",
@@ -45,17 +45,17 @@ async fn a_write_needs_a_content_type_that_a_form_cannot_send() {
             let length = body.len();
             let head = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n");
             let answer =
-                raw(&house, &format!("{head}Content-Length: {length}\r\n{fields}\r\n{body}")).await;
+                raw(&proxy, &format!("{head}Content-Length: {length}\r\n{fields}\r\n{body}")).await;
             assert_eq!(answer.status, 415, "{method} {path} {fields}");
             assert_eq!(answer.field("content-type"), Some("application/problem+json"));
         }
     }
-    assert_eq!(house.call("POST", "/v1/rollback", "", "").await.status, 400, "without a body");
-    assert_eq!(house.generation().await, 1);
+    assert_eq!(proxy.call("POST", "/v1/rollback", "", "").await.status, 400, "without a body");
+    assert_eq!(proxy.generation().await, 1);
     let json = "Content-Type: Application/JSON; charset=utf-8\r\nContent-Length: 2\r\n\r\n{}";
     let answer =
-        raw(&house, &format!("POST /v1/rollback HTTP/1.1\r\nHost: localhost\r\n{json}")).await;
-    assert_eq!((answer.status, house.generation().await), (200, 2));
+        raw(&proxy, &format!("POST /v1/rollback HTTP/1.1\r\nHost: localhost\r\n{json}")).await;
+    assert_eq!((answer.status, proxy.generation().await), (200, 2));
 }
 
 #[tokio::test]
@@ -67,12 +67,12 @@ async fn with_require_token_callers_on_this_machine_need_one_too() {
     let tokens = format!(
         "require_token = true\n[[admin.token]]\nname = \"ops\"\nscope = \"admin\"\nfile = {file:?}\n"
     );
-    let house = TestProxy::build().admin(&tokens).service("web", &[&blue], &[&blue]).start();
-    assert_eq!(house.call("GET", "/v1/status", "", "").await.status, 401);
-    assert_eq!(house.call("POST", "/v1/promote", "", PROMOTE).await.status, 401);
-    assert_eq!(house.call("GET", "/healthz", "", "").await.status, 200, "probes have no token");
+    let proxy = TestProxy::build().admin(&tokens).service("web", &[&blue], &[&blue]).start();
+    assert_eq!(proxy.call("GET", "/v1/status", "", "").await.status, 401);
+    assert_eq!(proxy.call("POST", "/v1/promote", "", PROMOTE).await.status, 401);
+    assert_eq!(proxy.call("GET", "/healthz", "", "").await.status, 200, "probes have no token");
     let token = "Authorization: Bearer 0123456789abcdef\r\n";
-    assert_eq!(house.call("POST", "/v1/promote", token, PROMOTE).await.status, 200);
+    assert_eq!(proxy.call("POST", "/v1/promote", token, PROMOTE).await.status, 200);
 }
 
 /// A pool whose endpoint was the admin address let the public promote: the request came from loopback.
@@ -83,7 +83,7 @@ async fn what_a_proxy_passes_on_is_no_call_of_this_machine() {
     let file = folder.path().join("token");
     std::fs::write(&file, "0123456789abcdef\n").expect("written");
     let tokens = format!("[[admin.token]]\nname = \"ops\"\nscope = \"admin\"\nfile = {file:?}\n");
-    let house = TestProxy::build().admin(&tokens).service("web", &[&blue], &[&blue]).start();
+    let proxy = TestProxy::build().admin(&tokens).service("web", &[&blue], &[&blue]).start();
     let token = "Authorization: Bearer 0123456789abcdef\r\n";
     for (field, with_token) in [
         ("X-Forwarded-For: 192.0.2.1\r\n", 200),
@@ -97,19 +97,19 @@ async fn what_a_proxy_passes_on_is_no_call_of_this_machine() {
         ("Via: 1.1 other, 1.1 flipgate\r\n", 403),
         ("Flipgate-Preview: green\r\n", 403),
     ] {
-        let answer = house.call("GET", "/v1/status", field, "").await;
+        let answer = proxy.call("GET", "/v1/status", field, "").await;
         assert_eq!(answer.status, 403, "{field}");
-        assert_eq!(house.call("POST", "/v1/promote", field, PROMOTE).await.status, 403, "{field}");
-        let answer = house.call("GET", "/v1/status", &format!("{field}{token}"), "").await;
+        assert_eq!(proxy.call("POST", "/v1/promote", field, PROMOTE).await.status, 403, "{field}");
+        let answer = proxy.call("GET", "/v1/status", &format!("{field}{token}"), "").await;
         assert_eq!(answer.status, with_token, "{field}");
-        assert_eq!(house.call("GET", "/healthz", field, "").await.status, 200, "no secret");
+        assert_eq!(proxy.call("GET", "/healthz", field, "").await.status, 200, "no secret");
     }
-    assert_eq!(house.generation().await, 0);
+    assert_eq!(proxy.generation().await, 0);
 }
 
 #[tokio::test]
 async fn the_api_is_read_as_strictly_as_the_public_listeners() {
-    let (_blue, house) = house().await;
+    let (_blue, proxy) = proxy().await;
     for (request, status) in [
         ("GET /v1/status HTTP/1.1\nHost: localhost\n\n", 400),
         ("GET /v1/status HTTP/1.1\r\nHost: localhost\n\r\n", 400),
@@ -131,7 +131,7 @@ async fn the_api_is_read_as_strictly_as_the_public_listeners() {
         ),
         ("GET /%ff HTTP/1.1\r\nHost: localhost\r\n\r\n", 404),
     ] {
-        let answer = raw(&house, request).await;
+        let answer = raw(&proxy, request).await;
         assert_eq!(answer.status, status, "{request:?}: {}", answer.text());
         if status != 200 {
             assert_eq!(
@@ -148,8 +148,8 @@ async fn the_api_is_read_as_strictly_as_the_public_listeners() {
 
 #[tokio::test]
 async fn every_error_is_described_as_it_is_sent() {
-    let (_blue, house) = house().await;
-    let api: Value = house.call("GET", "/v1/openapi.json", "", "").await.json();
+    let (_blue, proxy) = proxy().await;
+    let api: Value = proxy.call("GET", "/v1/openapi.json", "", "").await.json();
     let mut errors = 0;
     for (path, item) in api["paths"].as_object().expect("paths") {
         for (method, operation) in item.as_object().expect("operations") {
@@ -170,14 +170,14 @@ async fn every_error_is_described_as_it_is_sent() {
         }
     }
     assert!(errors > 50, "{errors}");
-    let answer = house.call("POST", "/v1/promote", "", "{").await;
+    let answer = proxy.call("POST", "/v1/promote", "", "{").await;
     assert_eq!(answer.field("content-type"), Some("application/problem+json"));
 }
 
 /// 512 connections that sent nothing, or that followed the events, kept a liveness probe and an operator out.
 #[tokio::test]
 async fn idle_connections_and_followers_of_events_keep_nobody_out() {
-    let (_blue, house) = house().await;
+    let (_blue, proxy) = proxy().await;
     for said in [
         "",
         "GET /v1/st",
@@ -187,23 +187,23 @@ async fn idle_connections_and_followers_of_events_keep_nobody_out() {
     ] {
         let mut idle = Vec::new();
         for _ in 0..700 {
-            let mut client = Client::connect(INTERNAL, house.admin).await;
+            let mut client = Client::connect(INTERNAL, proxy.admin).await;
             client.try_send(said).await;
             idle.push(client);
         }
-        assert_eq!(house.call("GET", "/healthz", "", "").await.status, 200, "{said:?}");
-        assert_eq!(house.status().await["services"]["web"]["active"], "blue", "{said:?}");
-        house.promote(&[("web", "green")]).await;
-        assert_eq!(house.call("POST", "/v1/rollback", "", "{}").await.status, 200, "{said:?}");
+        assert_eq!(proxy.call("GET", "/healthz", "", "").await.status, 200, "{said:?}");
+        assert_eq!(proxy.status().await["services"]["web"]["active"], "blue", "{said:?}");
+        proxy.promote(&[("web", "green")]).await;
+        assert_eq!(proxy.call("POST", "/v1/rollback", "", "{}").await.status, 200, "{said:?}");
     }
 }
 
 #[tokio::test]
 async fn followers_of_events_are_refused_past_their_number_and_those_there_are_stay() {
-    let (_blue, house) = house().await;
+    let (_blue, proxy) = proxy().await;
     let mut followers = Vec::new();
     let refused = loop {
-        let mut client = Client::connect(INTERNAL, house.admin).await;
+        let mut client = Client::connect(INTERNAL, proxy.admin).await;
         client.send("GET /v1/events HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
         let head = client.head().await;
         match head.status {
@@ -217,15 +217,15 @@ async fn followers_of_events_are_refused_past_their_number_and_those_there_are_s
     // More connections than there are places: the idle ones go, the followers stay.
     let mut idle = Vec::new();
     for _ in 0..600 {
-        idle.push(Client::connect(INTERNAL, house.admin).await);
+        idle.push(Client::connect(INTERNAL, proxy.admin).await);
     }
-    house.promote(&[("web", "green")]).await;
+    proxy.promote(&[("web", "green")]).await;
     for client in &mut followers {
         client.until("event: promoted").await;
     }
     followers.pop();
     eventually("there is room for another one", async || {
-        let mut client = Client::connect(INTERNAL, house.admin).await;
+        let mut client = Client::connect(INTERNAL, proxy.admin).await;
         client.send("GET /v1/events HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
         client.head().await.status == 200
     })
@@ -234,8 +234,8 @@ async fn followers_of_events_are_refused_past_their_number_and_those_there_are_s
 
 #[tokio::test]
 async fn a_caller_goes_on_after_a_refusal() {
-    let (_blue, house) = house().await;
-    let mut client = Client::connect(INTERNAL, house.admin).await;
+    let (_blue, proxy) = proxy().await;
+    let mut client = Client::connect(INTERNAL, proxy.admin).await;
     client.send("GET /v2 HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
     assert_eq!(client.answer().await.status, 404);
     assert_eq!(call(&mut client, "POST", "/v1/promote", "", PROMOTE).await.status, 200);

@@ -25,8 +25,8 @@ const TRICKS: [&str; 14] = [
 #[tokio::test]
 async fn the_public_never_sees_green_before_it_is_active() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = TestProxy::of(&blue, &green);
-    let mut kept = house.public().await;
+    let proxy = TestProxy::of(&blue, &green);
+    let mut kept = proxy.public().await;
     for trick in TRICKS {
         for path in ["/", "/?flipgate_preview=green", "/green", "/x/%2e%2e/green", "//green"] {
             let answer = kept.get(path, trick).await;
@@ -48,19 +48,19 @@ async fn the_public_never_sees_green_before_it_is_active() {
     let head = kept.get("/head", TRICKS[3]).await.text().to_ascii_lowercase();
     assert!(!head.contains("flipgate") && head.contains("cookie: a=b; c=d"), "{head}");
     // After the promotion everybody sees it, by the same requests.
-    house.promote(&[("web", "green")]).await;
+    proxy.promote(&[("web", "green")]).await;
     for trick in TRICKS {
         assert_eq!(kept.get("/", trick).await.text(), "green", "{trick}");
     }
-    let refused = house.call("GET", "/metrics", "", "").await.text();
+    let refused = proxy.call("GET", "/metrics", "", "").await.text();
     assert!(refused.contains("flipgate_preview_refused_total{color=\"green\",service=\"web\"}"));
 }
 
 #[tokio::test]
 async fn an_internal_client_sees_green_by_header_cookie_or_listener() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = TestProxy::of(&blue, &green);
-    let mut tester = house.internal().await;
+    let proxy = TestProxy::of(&blue, &green);
+    let mut tester = proxy.internal().await;
     for wish in ["Flipgate-Preview: green\r\n", "Cookie: a=b; flipgate_preview=green\r\n"] {
         let answer = tester.get("/", wish).await;
         assert_eq!(answer.text(), "green", "{wish}");
@@ -74,7 +74,7 @@ async fn an_internal_client_sees_green_by_header_cookie_or_listener() {
     assert_eq!(plain.field("flipgate-color"), Some("blue"));
     let both = "Flipgate-Preview: blue\r\nCookie: flipgate_preview=green\r\n";
     assert_eq!(tester.get("/", both).await.text(), "blue", "the header is nearer than the cookie");
-    let listener = Client::connect(client::INTERNAL, house.preview).await.get("/", "").await;
+    let listener = Client::connect(client::INTERNAL, proxy.preview).await.get("/", "").await;
     assert_eq!(listener.text(), "green");
     assert_eq!(listener.field("cache-control"), Some("private, no-store"));
 }
@@ -82,25 +82,25 @@ async fn an_internal_client_sees_green_by_header_cookie_or_listener() {
 #[tokio::test]
 async fn what_an_application_lets_caches_keep_is_not_kept_of_a_preview() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = TestProxy::of(&blue, &green);
-    let preview = house.internal().await.get("/hop", "Flipgate-Preview: green\r\n").await;
+    let proxy = TestProxy::of(&blue, &green);
+    let preview = proxy.internal().await.get("/hop", "Flipgate-Preview: green\r\n").await;
     assert_eq!(preview.field("cache-control"), Some("private, no-store"));
-    let public = house.public().await.get("/hop", "").await;
+    let public = proxy.public().await.get("/hop", "").await;
     assert_eq!(public.field("cache-control"), Some("public, max-age=3600"));
 }
 
 #[tokio::test]
 async fn the_public_is_refused_on_a_preview_listener() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = TestProxy::of(&blue, &green);
-    let mut public = Client::connect(client::PUBLIC, house.preview).await;
+    let proxy = TestProxy::of(&blue, &green);
+    let mut public = Client::connect(client::PUBLIC, proxy.preview).await;
     for trick in TRICKS.into_iter().chain([""]) {
         let answer = public.get("/", trick).await;
         assert_eq!(answer.status, 403, "{trick}");
         assert_eq!(answer.field("proxy-status"), Some("flipgate; error=http_request_denied"));
     }
     // Also when green is what everybody gets elsewhere: the listener is for the internal network.
-    house.promote(&[("web", "green")]).await;
+    proxy.promote(&[("web", "green")]).await;
     assert_eq!(public.get("/", "").await.status, 403);
     assert_eq!(green.requests(), 0);
 }
@@ -108,8 +108,8 @@ async fn the_public_is_refused_on_a_preview_listener() {
 #[tokio::test]
 async fn a_wish_that_cannot_be_met_is_never_met_by_the_other_color() {
     let blue = Upstream::start("blue").await;
-    let house = TestProxy::build().service("web", &[&blue], &[]).start();
-    let mut tester = house.internal().await;
+    let proxy = TestProxy::build().service("web", &[&blue], &[]).start();
+    let mut tester = proxy.internal().await;
     for wish in [
         "Flipgate-Preview: green\r\n",
         "Flipgate-Preview: red\r\n",
@@ -126,7 +126,7 @@ async fn a_wish_that_cannot_be_met_is_never_met_by_the_other_color() {
         assert_eq!(error, Some("flipgate; error=destination_unavailable"), "{wish}");
         assert!(answer.field("retry-after").is_some());
     }
-    let listener = Client::connect(client::INTERNAL, house.preview).await.get("/", "").await;
+    let listener = Client::connect(client::INTERNAL, proxy.preview).await.get("/", "").await;
     assert_eq!(listener.status, 503);
     assert_eq!(blue.requests(), 0);
 }
@@ -134,17 +134,17 @@ async fn a_wish_that_cannot_be_met_is_never_met_by_the_other_color() {
 #[tokio::test]
 async fn behind_a_trusted_proxy_each_request_is_judged_by_its_own_client() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = TestProxy::build()
+    let proxy = TestProxy::build()
         .with("[clients]\ninternal = [\"10.0.0.0/8\"]\ntrusted_proxies = [\"127.0.0.3/32\"]")
         .service("web", &[&blue], &[&green])
         .start();
     // One connection of the proxy, shared by a tester and the public.
-    let mut proxy = Client::connect("127.0.0.3", house.public).await;
+    let mut forwarder = Client::connect("127.0.0.3", proxy.public).await;
     let tester = "Flipgate-Preview: green\r\nX-Forwarded-For: 10.1.2.3\r\n";
     let public = "Flipgate-Preview: green\r\nX-Forwarded-For: 203.0.113.9\r\n";
     for _ in 0..3 {
-        assert_eq!(proxy.get("/", tester).await.text(), "green");
-        assert_eq!(proxy.get("/", public).await.text(), "blue");
+        assert_eq!(forwarder.get("/", tester).await.text(), "green");
+        assert_eq!(forwarder.get("/", public).await.text(), "blue");
     }
     for (fields, color) in [
         // The proxy appends the address that it saw; what stands before it is the client's word.
@@ -161,30 +161,30 @@ async fn behind_a_trusted_proxy_each_request_is_judged_by_its_own_client() {
         ("X-Forwarded-For: 10.1.2.3, \r\n", "blue"),
         ("", "blue"),
     ] {
-        let answer = proxy.get("/", &format!("Flipgate-Preview: green\r\n{fields}")).await;
+        let answer = forwarder.get("/", &format!("Flipgate-Preview: green\r\n{fields}")).await;
         assert_eq!(answer.text(), color, "{fields}");
     }
     // Who is not a trusted proxy is believed nothing.
-    let mut other = Client::connect("127.0.0.4", house.public).await;
+    let mut other = Client::connect("127.0.0.4", proxy.public).await;
     assert_eq!(other.get("/", tester).await.text(), "blue");
 }
 
 #[tokio::test]
 async fn marks_are_for_internal_clients_unless_the_public_is_to_have_them() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = TestProxy::of(&blue, &green);
+    let proxy = TestProxy::of(&blue, &green);
     // An application cannot make them up.
-    let answer = house.public().await.get("/hop", "").await;
+    let answer = proxy.public().await.get("/hop", "").await;
     assert_eq!(answer.field("flipgate-color"), None);
-    drop(house);
-    let house = TestProxy::build()
+    drop(proxy);
+    let proxy = TestProxy::build()
         .with("[clients]\ninternal = []\npublic_marks = true")
         .service("web", &[&blue], &[&green])
         .start();
-    let answer = house.public().await.get("/hop", "").await;
+    let answer = proxy.public().await.get("/hop", "").await;
     assert_eq!(answer.field("flipgate-color"), Some("blue"));
-    house.promote(&[("web", "green")]).await;
-    let answer = house.public().await.get("/", "").await;
+    proxy.promote(&[("web", "green")]).await;
+    let answer = proxy.public().await.get("/", "").await;
     assert_eq!(answer.field("flipgate-color"), Some("green"));
     assert_eq!(answer.field("flipgate-generation"), Some("1"));
 }
@@ -192,10 +192,10 @@ async fn marks_are_for_internal_clients_unless_the_public_is_to_have_them() {
 #[tokio::test]
 async fn a_changed_network_holds_for_connections_that_are_open() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = TestProxy::of(&blue, &green);
-    let mut tester = house.internal().await;
+    let proxy = TestProxy::of(&blue, &green);
+    let mut tester = proxy.internal().await;
     assert_eq!(tester.get("/", "Flipgate-Preview: green\r\n").await.text(), "green");
-    let control = house.app().control();
+    let control = proxy.app().control();
     let mut catalog = (*control.catalog()).clone();
     catalog.internal.clear();
     let change = flipgate::control::Change::Follow(std::sync::Arc::new(catalog));
@@ -207,5 +207,5 @@ async fn a_changed_network_holds_for_connections_that_are_open() {
     };
     control.propose(call).await.expect("applied");
     assert_eq!(tester.get("/", "Flipgate-Preview: green\r\n").await.text(), "blue");
-    assert_eq!(house.status().await["generation"], json!(1));
+    assert_eq!(proxy.status().await["generation"], json!(1));
 }

@@ -50,10 +50,10 @@ const MALFORMED: &[(&str, u16)] = &[
 #[tokio::test]
 async fn malformed_requests_are_refused_and_reach_nobody() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = TestProxy::of(&blue, &green);
-    let mut bystander = house.public().await;
+    let proxy = TestProxy::of(&blue, &green);
+    let mut bystander = proxy.public().await;
     for (request, status) in MALFORMED {
-        let mut client = house.public().await;
+        let mut client = proxy.public().await;
         client.send(request).await;
         let answer = client.read_to_end().await;
         let found: u16 =
@@ -68,12 +68,12 @@ async fn malformed_requests_are_refused_and_reach_nobody() {
 #[tokio::test]
 async fn a_refused_request_ends_its_connection_so_that_nothing_behind_it_is_taken_for_one() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = TestProxy::of(&blue, &green);
+    let proxy = TestProxy::of(&blue, &green);
     for first in [
         "GET / HTTP/1.1\r\n\r\n",
         "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
     ] {
-        let mut client = house.public().await;
+        let mut client = proxy.public().await;
         client.send(format!("{first}GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n")).await;
         let all = client.read_to_end().await;
         assert_eq!(all.matches("HTTP/1.1 ").count(), 1, "{all}");
@@ -84,8 +84,8 @@ async fn a_refused_request_ends_its_connection_so_that_nothing_behind_it_is_take
 #[tokio::test]
 async fn a_length_beside_a_coding_does_not_shift_what_follows() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = TestProxy::of(&blue, &green);
-    let mut client = house.public().await;
+    let proxy = TestProxy::of(&blue, &green);
+    let mut client = proxy.public().await;
     client
         .send("POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n\
                0\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n")
@@ -97,7 +97,7 @@ async fn a_length_beside_a_coding_does_not_shift_what_follows() {
 #[tokio::test]
 async fn heads_that_are_too_large_are_refused() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = TestProxy::of(&blue, &green);
+    let proxy = TestProxy::of(&blue, &green);
     let many: String = (0..200).map(|it| format!("X-{it}: 1\r\n")).collect();
     let long = format!("X-Long: {}\r\n", "x".repeat(40_000));
     let path = format!("/{}", "x".repeat(40_000));
@@ -106,7 +106,7 @@ async fn heads_that_are_too_large_are_refused() {
         format!("GET / HTTP/1.1\r\nHost: a\r\n{long}\r\n"),
         format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n"),
     ] {
-        let mut client = house.public().await;
+        let mut client = proxy.public().await;
         client.send(&request).await;
         let answer = client.read_to_end().await;
         assert!(
@@ -120,7 +120,7 @@ async fn heads_that_are_too_large_are_refused() {
 #[tokio::test]
 async fn a_chunk_that_cannot_be_right_is_not_passed_on_as_whole() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = TestProxy::of(&blue, &green);
+    let proxy = TestProxy::of(&blue, &green);
     for chunks in [
         "0x2\r\nab\r\n0\r\n\r\n",
         "-1\r\n\r\n",
@@ -140,7 +140,7 @@ async fn a_chunk_that_cannot_be_right_is_not_passed_on_as_whole() {
         "5;a(\r\nhello\r\n0\r\n\r\n",
         "5\r\nhello\r\n0;a=\"\r\n\r\n",
     ] {
-        let mut client = house.public().await;
+        let mut client = proxy.public().await;
         client
             .send(format!(
                 "POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}"
@@ -150,15 +150,15 @@ async fn a_chunk_that_cannot_be_right_is_not_passed_on_as_whole() {
         let answer = client.read_to_end().await;
         assert!(!answer.contains(" 200 "), "{chunks:?}: {answer}");
     }
-    assert_eq!(house.get("/").await, "blue");
-    house.wait_for_in_flight("web", "blue", 0).await;
+    assert_eq!(proxy.get("/").await, "blue");
+    proxy.wait_for_in_flight("web", "blue", 0).await;
 }
 
 #[tokio::test]
 async fn a_chunk_extension_is_read_as_the_rfc_says_and_left_out() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = TestProxy::of(&blue, &green);
-    let mut client = house.public().await;
+    let proxy = TestProxy::of(&blue, &green);
+    let mut client = proxy.public().await;
     for extension in
         [";a", ";a=b", ";a=\"\"", ";a=\"b;\\\"c\"", "; a = b", ";a\t;b=c", ";a=b ; c=\"d\"", ";a;b"]
     {
@@ -172,8 +172,8 @@ async fn a_chunk_extension_is_read_as_the_rfc_says_and_left_out() {
 #[tokio::test]
 async fn without_a_route_the_proxy_says_that_it_is_the_proxy() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = TestProxy::build().service_at("web", "a.test", "/app", &[&blue], &[&green]).start();
-    let mut client = house.public().await;
+    let proxy = TestProxy::build().service_at("web", "a.test", "/app", &[&blue], &[&green]).start();
+    let mut client = proxy.public().await;
     let answer = client.get("/other", "").await;
     assert_eq!(answer.status, 404);
     assert_eq!(answer.field("proxy-status"), Some("flipgate; error=destination_not_found"));
@@ -186,13 +186,13 @@ async fn without_a_route_the_proxy_says_that_it_is_the_proxy() {
 #[tokio::test]
 async fn broken_requests_of_all_kinds_cost_nobody_else_anything() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = TestProxy::of(&blue, &green);
+    let proxy = TestProxy::of(&blue, &green);
     let whole = "POST /echo?a=%20 HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\nTE: trailers\r\n\
                  Trailer: x\r\nCookie: flipgate_preview=green; a=b\r\nFlipgate-Preview: green\r\n\
                  Forwarded: for=\"[::1]\"\r\n\r\n5\r\nhello\r\n0\r\nx: 1\r\n\r\n";
     let seed = 0x00f1_196a;
     let mut random = fastrand::Rng::with_seed(seed);
-    let mut bystander = house.public().await;
+    let mut bystander = proxy.public().await;
     for round in 0..400 {
         let mut bytes = whole.as_bytes().to_vec();
         for _ in 0..random.usize(1..4) {
@@ -204,7 +204,7 @@ async fn broken_requests_of_all_kinds_cost_nobody_else_anything() {
                 _ => bytes.truncate(place.max(1)),
             }
         }
-        let mut client = Client::connect("127.0.0.2", house.public).await;
+        let mut client = Client::connect("127.0.0.2", proxy.public).await;
         client.send(&bytes).await;
         client.finish().await;
         let answer = client.read_to_end().await;
@@ -218,5 +218,5 @@ async fn broken_requests_of_all_kinds_cost_nobody_else_anything() {
         }
     }
     assert_eq!(green.requests(), 0, "seed {seed:#x}");
-    house.wait_for_in_flight("web", "blue", 0).await;
+    proxy.wait_for_in_flight("web", "blue", 0).await;
 }

@@ -14,8 +14,8 @@ const PROMOTE: &str = "POST /v1/promote HTTP/1.1\r\nHost: localhost\r\nContent-T
 #[tokio::test]
 async fn the_admin_api_is_refused_as_an_endpoint() {
     let upstream = Upstream::start("blue").await;
-    let house = TestProxy::build().service("web", &[&upstream], &[]).start();
-    let port = house.admin.port();
+    let proxy = TestProxy::build().service("web", &[&upstream], &[]).start();
+    let port = proxy.admin.port();
     for endpoint in [
         format!("127.0.0.1:{port}"),
         format!("localhost:{port}"),
@@ -24,13 +24,13 @@ async fn the_admin_api_is_refused_as_an_endpoint() {
         format!("https://127.0.0.1:{port}"),
     ] {
         let body = json!({"endpoints": [endpoint], "force": true}).to_string();
-        let set = house.call("PUT", "/v1/services/web/pools/green", "", &body).await;
+        let set = proxy.call("PUT", "/v1/services/web/pools/green", "", &body).await;
         assert_eq!(set.status, 422, "{endpoint} {}", set.text());
         let problem = set.json();
         assert_eq!(problem["reasons"][0]["code"], "own_address", "{problem}");
         assert!(problem["detail"].as_str().is_some_and(|it| it.contains("the admin API")));
     }
-    assert_eq!(house.generation().await, 0);
+    assert_eq!(proxy.generation().await, 0);
     for (admin, endpoint) in [
         ("127.0.0.1:9900", "127.0.0.1:9900"),
         ("127.0.0.1:9900", "localhost:9900"),
@@ -49,22 +49,22 @@ async fn the_admin_api_is_refused_as_an_endpoint() {
 #[tokio::test]
 async fn a_name_that_comes_to_point_at_the_admin_api_is_not_connected_to() {
     let server = NameServer::start(&["127.0.0.1"]).await;
-    let house = TestProxy::build()
+    let proxy = TestProxy::build()
         .with(&format!("dns = {{ servers = [\"{}\"], timeout = \"500ms\" }}", server.address))
         .services("[service.web]\nblue = { endpoints = [\"127.0.0.1:9\"] }\nhealth.interval = \"200ms\"\n")
         .start();
-    let endpoint = format!("app.test:{}", house.admin.port());
+    let endpoint = format!("app.test:{}", proxy.admin.port());
     let body = json!({"endpoints": [endpoint], "force": true}).to_string();
-    let set = house.call("PUT", "/v1/services/web/pools/blue", "", &body).await;
+    let set = proxy.call("PUT", "/v1/services/web/pools/blue", "", &body).await;
     assert_eq!(set.status, 200, "what a name stands for is known later: {}", set.text());
-    let mut client = house.public().await;
+    let mut client = proxy.public().await;
     client.send(PROMOTE).await;
     let answer = client.answer().await;
     assert_eq!(answer.status, 502, "{}", answer.text());
     assert_eq!(answer.field("proxy-status"), Some("flipgate; error=destination_ip_prohibited"));
-    assert_eq!(house.status().await["services"]["web"]["active"], "blue");
+    assert_eq!(proxy.status().await["services"]["web"]["active"], "blue");
     eventually("it is known to be down, and why", async || {
-        let endpoint = house.endpoint("web", "blue", 0).await;
+        let endpoint = proxy.endpoint("web", "blue", 0).await;
         endpoint["health"] == "down"
             && endpoint["reason"].as_str().is_some_and(|it| it.contains("the admin API"))
     })

@@ -13,10 +13,10 @@ use crate::support::{Client, TestProxy, Upstream};
 #[tokio::test]
 async fn the_public_gets_blue_before_and_green_after() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = TestProxy::of(&blue, &green);
-    assert_eq!(house.get("/").await, "blue");
-    let picture = house.promote(&[("web", "green")]).await;
-    assert_eq!(house.get("/").await, "green");
+    let proxy = TestProxy::of(&blue, &green);
+    assert_eq!(proxy.get("/").await, "blue");
+    let picture = proxy.promote(&[("web", "green")]).await;
+    assert_eq!(proxy.get("/").await, "green");
     assert_eq!(picture["generation"], 1);
     assert_eq!(picture["services"]["web"]["active"], "green");
     assert_eq!(picture["services"]["web"]["previous"], "blue");
@@ -25,26 +25,26 @@ async fn the_public_gets_blue_before_and_green_after() {
 #[tokio::test]
 async fn a_kept_alive_connection_moves_with_its_next_request() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = TestProxy::of(&blue, &green);
-    let mut client = house.public().await;
+    let proxy = TestProxy::of(&blue, &green);
+    let mut client = proxy.public().await;
     assert_eq!(client.get("/", "").await.text(), "blue");
-    house.promote(&[("web", "green")]).await;
+    proxy.promote(&[("web", "green")]).await;
     assert_eq!(client.get("/", "").await.text(), "green");
-    house.call("POST", "/v1/rollback", "", "{}").await;
+    proxy.call("POST", "/v1/rollback", "", "{}").await;
     assert_eq!(client.get("/", "").await.text(), "blue");
 }
 
 #[tokio::test]
 async fn a_request_stays_where_it_was_admitted() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = TestProxy::of(&blue, &green);
-    let mut early = house.public().await;
+    let proxy = TestProxy::of(&blue, &green);
+    let mut early = proxy.public().await;
     early.ask("/hold", "").await;
     early.until("blue begins").await;
     // There, back and there again, while the request is under way.
     for color in ["green", "blue", "green"] {
-        house.promote(&[("web", color)]).await;
-        assert_eq!(house.get("/").await, color);
+        proxy.promote(&[("web", color)]).await;
+        assert_eq!(proxy.get("/").await, color);
     }
     blue.release();
     let rest = early.until("0\r\n\r\n").await;
@@ -56,11 +56,11 @@ async fn a_request_stays_where_it_was_admitted() {
 #[tokio::test]
 async fn a_request_whose_answer_has_not_begun_stays_too() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = TestProxy::of(&blue, &green);
-    let mut early = house.public().await;
+    let proxy = TestProxy::of(&blue, &green);
+    let mut early = proxy.public().await;
     early.ask("/wait", "").await;
-    house.wait_for_in_flight("web", "blue", 1).await;
-    house.promote(&[("web", "green")]).await;
+    proxy.wait_for_in_flight("web", "blue", 1).await;
+    proxy.promote(&[("web", "green")]).await;
     blue.release();
     assert_eq!(early.answer().await.text(), "blue");
 }
@@ -68,11 +68,11 @@ async fn a_request_whose_answer_has_not_begun_stays_too() {
 #[tokio::test]
 async fn a_pipelined_request_behind_the_flip_goes_to_green() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = TestProxy::of(&blue, &green);
-    let mut client = house.public().await;
+    let proxy = TestProxy::of(&blue, &green);
+    let mut client = proxy.public().await;
     client.ask("/wait", "").await;
-    house.wait_for_in_flight("web", "blue", 1).await;
-    house.promote(&[("web", "green")]).await;
+    proxy.wait_for_in_flight("web", "blue", 1).await;
+    proxy.promote(&[("web", "green")]).await;
     client.ask("/second", "").await;
     blue.release();
     assert_eq!(client.answer().await.text(), "blue");
@@ -82,56 +82,56 @@ async fn a_pipelined_request_behind_the_flip_goes_to_green() {
 #[tokio::test]
 async fn a_promotion_decided_on_an_old_generation_changes_nothing() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = TestProxy::of(&blue, &green);
+    let proxy = TestProxy::of(&blue, &green);
     let green_please = r#"{"services":{"web":"green"}}"#;
     let blue_please = r#"{"services":{"web":"blue"}}"#;
     let if_match = |tag: &str| format!("If-Match: {tag}\r\n");
 
-    let first = house.call("POST", "/v1/promote", &if_match("\"0\""), green_please).await;
+    let first = proxy.call("POST", "/v1/promote", &if_match("\"0\""), green_please).await;
     assert_eq!((first.status, first.field("etag")), (200, Some("\"1\"")));
-    let stale = house.call("POST", "/v1/promote", &if_match("\"0\""), blue_please).await;
+    let stale = proxy.call("POST", "/v1/promote", &if_match("\"0\""), blue_please).await;
     assert_eq!(stale.status, 412);
     assert_eq!(stale.field("content-type"), Some("application/problem+json"));
     assert_eq!(stale.json()["generation"], 1);
-    assert_eq!((house.get("/").await.as_str(), house.generation().await), ("green", 1));
+    assert_eq!((proxy.get("/").await.as_str(), proxy.generation().await), ("green", 1));
     // A weak tag promises less than a change needs; a list matches by any of its members.
     assert_eq!(
-        house.call("POST", "/v1/promote", &if_match("W/\"1\""), blue_please).await.status,
+        proxy.call("POST", "/v1/promote", &if_match("W/\"1\""), blue_please).await.status,
         412
     );
     assert_eq!(
-        house.call("POST", "/v1/promote", &if_match("nonsense"), blue_please).await.status,
+        proxy.call("POST", "/v1/promote", &if_match("nonsense"), blue_please).await.status,
         400
     );
-    assert_eq!(house.generation().await, 1);
-    let listed = house.call("POST", "/v1/promote", &if_match("\"7\", \"1\""), blue_please).await;
+    assert_eq!(proxy.generation().await, 1);
+    let listed = proxy.call("POST", "/v1/promote", &if_match("\"7\", \"1\""), blue_please).await;
     assert_eq!(listed.status, 200);
-    let any = house.call("POST", "/v1/promote", &if_match("*"), green_please).await;
+    let any = proxy.call("POST", "/v1/promote", &if_match("*"), green_please).await;
     assert_eq!(any.status, 200);
 }
 
 #[tokio::test]
 async fn of_many_who_decided_on_the_same_generation_one_wins() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = Arc::new(TestProxy::of(&blue, &green));
+    let proxy = Arc::new(TestProxy::of(&blue, &green));
     let mut callers = JoinSet::new();
     for _ in 0..12 {
-        let house = Arc::clone(&house);
+        let proxy = Arc::clone(&proxy);
         callers.spawn(async move {
             let body = r#"{"services":{"web":"green"}}"#;
-            house.call("POST", "/v1/promote", "If-Match: \"0\"\r\n", body).await.status
+            proxy.call("POST", "/v1/promote", "If-Match: \"0\"\r\n", body).await.status
         });
     }
     let mut statuses = callers.join_all().await;
     statuses.sort_unstable();
     assert_eq!((statuses[0], &statuses[1..]), (200, &[412; 11][..]));
-    assert_eq!(house.generation().await, 1);
+    assert_eq!(proxy.generation().await, 1);
 }
 
 #[tokio::test]
 async fn a_promotion_that_cannot_be_changes_none_of_its_services() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = TestProxy::build()
+    let proxy = TestProxy::build()
         .service_at("api", "*", "/api", &[&blue], &[&green])
         .service("web", &[&blue], &[])
         .start();
@@ -144,7 +144,7 @@ async fn a_promotion_that_cannot_be_changes_none_of_its_services() {
         (json!({}), 422, vec!["nothing_named"]),
     ] {
         let body = json!({ "services": services, "force": true }).to_string();
-        let answer = house.call("POST", "/v1/promote", "", &body).await;
+        let answer = proxy.call("POST", "/v1/promote", "", &body).await;
         let found: Vec<String> = answer.json()["reasons"]
             .as_array()
             .expect("reasons")
@@ -155,8 +155,8 @@ async fn a_promotion_that_cannot_be_changes_none_of_its_services() {
             (answer.status, found),
             (status, codes.iter().map(ToString::to_string).collect())
         );
-        assert_eq!(house.generation().await, 0, "{services}");
-        assert_eq!(house.get("/api").await, "blue", "{services}");
+        assert_eq!(proxy.generation().await, 0, "{services}");
+        assert_eq!(proxy.get("/api").await, "blue", "{services}");
     }
 }
 
@@ -170,7 +170,7 @@ async fn services_that_flip_together_are_never_seen_in_halves() {
         upstreams.push(Upstream::start(name).await);
     }
     let [api_blue, api_green, web_blue, web_green] = &*upstreams else { panic!("four") };
-    let house = TestProxy::build()
+    let proxy = TestProxy::build()
         .service_at("api", "*", "/api", &[api_blue], &[api_green])
         .service("web", &[web_blue], &[web_green])
         .start();
@@ -182,7 +182,7 @@ async fn services_that_flip_together_are_never_seen_in_halves() {
     for _ in 0..6 {
         let (acknowledged, called) = (Arc::clone(&acknowledged), Arc::clone(&called));
         let is_over = Arc::clone(&is_over);
-        let mut client = house.public().await;
+        let mut client = proxy.public().await;
         clients.spawn(async move {
             let mut asked = 0;
             while !is_over.load(SeqCst) {
@@ -207,7 +207,7 @@ async fn services_that_flip_together_are_never_seen_in_halves() {
     for flip in 0..60 {
         let color = if flip % 2 == 0 { "green" } else { "blue" };
         called.fetch_add(1, SeqCst);
-        house.promote(&[("api", color), ("web", color)]).await;
+        proxy.promote(&[("api", color), ("web", color)]).await;
         acknowledged.fetch_add(1, SeqCst);
     }
     is_over.store(true, SeqCst);
@@ -218,12 +218,12 @@ async fn services_that_flip_together_are_never_seen_in_halves() {
 #[tokio::test]
 async fn flips_under_load_lose_no_request() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = TestProxy::of(&blue, &green);
+    let proxy = TestProxy::of(&blue, &green);
     let is_over = Arc::new(AtomicBool::new(false));
     let mut clients = JoinSet::new();
     for number in 0..8 {
         let is_over = Arc::clone(&is_over);
-        let to = house.public;
+        let to = proxy.public;
         clients.spawn(async move {
             let mut client = Client::connect("127.0.0.2", to).await;
             let mut asked = 0;
@@ -247,7 +247,7 @@ async fn flips_under_load_lose_no_request() {
     }
     for flip in 0..200 {
         let color = if flip % 2 == 0 { "green" } else { "blue" };
-        house.promote(&[("web", color)]).await;
+        proxy.promote(&[("web", color)]).await;
     }
     is_over.store(true, SeqCst);
     let asked: usize = clients.join_all().await.into_iter().sum();
@@ -258,37 +258,37 @@ async fn flips_under_load_lose_no_request() {
 #[tokio::test]
 async fn a_rollback_is_the_same_way_back() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = TestProxy::build()
+    let proxy = TestProxy::build()
         .service_at("api", "*", "/api", &[&blue], &[&green])
         .service("web", &[&blue], &[&green])
         .start();
-    let nothing = house.call("POST", "/v1/rollback", "", "{}").await;
-    assert_eq!((nothing.status, house.generation().await), (409, 0));
-    house.promote(&[("api", "green"), ("web", "green")]).await;
-    let back = house.call("POST", "/v1/rollback", "", "{}").await;
+    let nothing = proxy.call("POST", "/v1/rollback", "", "{}").await;
+    assert_eq!((nothing.status, proxy.generation().await), (409, 0));
+    proxy.promote(&[("api", "green"), ("web", "green")]).await;
+    let back = proxy.call("POST", "/v1/rollback", "", "{}").await;
     assert_eq!(back.status, 200, "{}", back.text());
-    assert_eq!((house.get("/api").await, house.get("/").await), ("blue".into(), "blue".into()));
+    assert_eq!((proxy.get("/api").await, proxy.get("/").await), ("blue".into(), "blue".into()));
     // One that is repeated must not bring back what it was to remove.
-    let again = house.call("POST", "/v1/rollback", "", "{}").await;
-    assert_eq!((again.status, house.get("/").await.as_str()), (409, "blue"));
+    let again = proxy.call("POST", "/v1/rollback", "", "{}").await;
+    assert_eq!((again.status, proxy.get("/").await.as_str()), (409, "blue"));
     // By name, only what is named.
-    house.promote(&[("api", "green"), ("web", "green")]).await;
-    let one = house.call("POST", "/v1/rollback", "", r#"{"services":["web"]}"#).await;
+    proxy.promote(&[("api", "green"), ("web", "green")]).await;
+    let one = proxy.call("POST", "/v1/rollback", "", r#"{"services":["web"]}"#).await;
     assert_eq!(one.status, 200);
-    assert_eq!((house.get("/api").await, house.get("/").await), ("green".into(), "blue".into()));
-    let unknown = house.call("POST", "/v1/rollback", "", r#"{"services":["shop"]}"#).await;
-    assert_eq!((unknown.status, house.generation().await), (422, 4));
+    assert_eq!((proxy.get("/api").await, proxy.get("/").await), ("green".into(), "blue".into()));
+    let unknown = proxy.call("POST", "/v1/rollback", "", r#"{"services":["shop"]}"#).await;
+    assert_eq!((unknown.status, proxy.generation().await), (422, 4));
 }
 
 #[tokio::test]
 async fn a_rollback_finds_its_connections_warm() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = TestProxy::of(&blue, &green);
-    let mut client = house.public().await;
+    let proxy = TestProxy::of(&blue, &green);
+    let mut client = proxy.public().await;
     assert_eq!(client.get("/", "").await.text(), "blue");
-    house.promote(&[("web", "green")]).await;
+    proxy.promote(&[("web", "green")]).await;
     assert_eq!(client.get("/", "").await.text(), "green");
-    house.promote(&[("web", "blue")]).await;
+    proxy.promote(&[("web", "blue")]).await;
     assert_eq!(client.get("/", "").await.text(), "blue");
     assert_eq!((blue.requests(), blue.connections()), (2, 1));
 }

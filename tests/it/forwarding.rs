@@ -139,8 +139,8 @@ async fn both_families_say_the_same_whichever_the_trusted_proxy_wrote() {
 #[tokio::test]
 async fn what_cannot_be_read_is_not_passed_on_by_either_family() {
     let blue = Upstream::start("blue").await;
-    let house = behind_a_proxy(&blue);
-    let mut client = Client::connect(PUBLIC, house.public).await;
+    let proxy = behind_a_proxy(&blue);
+    let mut client = Client::connect(PUBLIC, proxy.public).await;
     for fields in [
         // A quote that is open would swallow what is added.
         "Forwarded: for=203.0.113.5;host=\"a\r\n",
@@ -158,8 +158,8 @@ async fn what_cannot_be_read_is_not_passed_on_by_either_family() {
 #[tokio::test]
 async fn a_client_that_is_no_trusted_proxy_says_nothing_by_either() {
     let blue = Upstream::start("blue").await;
-    let house = behind_a_proxy(&blue);
-    let mut client = Client::connect(INTERNAL, house.public).await;
+    let proxy = behind_a_proxy(&blue);
+    let mut client = Client::connect(INTERNAL, proxy.public).await;
     let forged = "X-Forwarded-For: 10.0.0.1\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: evil\r\n\
                   Forwarded: for=10.0.0.1;proto=https;host=evil\r\n";
     let head = client.get("/head", forged).await.text();

@@ -8,7 +8,7 @@ use tokio::net::TcpSocket;
 use crate::support::{Http2Upstream, Manner, TestProxy, Unruly, Upstream, eventually, http2};
 
 /// A house with one service, whose blue pool has these endpoints and whose policy is as written.
-fn house(blue: &[String], policy: &str) -> TestProxy {
+fn proxy(blue: &[String], policy: &str) -> TestProxy {
     TestProxy::build()
         .services(&format!("[service.web]\nblue = {{ endpoints = {blue:?} }}\n{policy}\n"))
         .start()
@@ -20,8 +20,8 @@ fn at(upstreams: &[&Upstream]) -> Vec<String> {
 
 const CHECKED: &str = "health = { path = \"/health\", interval = \"100ms\", rise = 2, fall = 3 }";
 
-async fn names(house: &TestProxy, requests: usize) -> Vec<String> {
-    let mut client = house.public().await;
+async fn names(proxy: &TestProxy, requests: usize) -> Vec<String> {
+    let mut client = proxy.public().await;
     let mut names = Vec::new();
     for _ in 0..requests {
         names.push(client.get("/", "").await.text());
@@ -32,25 +32,25 @@ async fn names(house: &TestProxy, requests: usize) -> Vec<String> {
 #[tokio::test]
 async fn who_says_that_it_is_ill_gets_no_requests_until_it_is_well_again() {
     let (one, two) = (Upstream::start("one").await, Upstream::start("two").await);
-    let house = house(&at(&[&one, &two]), CHECKED);
-    house.wait_for_health("blue", 0, "up").await;
-    house.wait_for_health("blue", 1, "up").await;
+    let proxy = proxy(&at(&[&one, &two]), CHECKED);
+    proxy.wait_for_health("blue", 0, "up").await;
+    proxy.wait_for_health("blue", 1, "up").await;
     one.ail(true);
-    house.wait_for_health("blue", 0, "down").await;
-    let seen = house.endpoint("web", "blue", 0).await;
+    proxy.wait_for_health("blue", 0, "down").await;
+    let seen = proxy.endpoint("web", "blue", 0).await;
     assert_eq!(seen["reason"], "answered 500, and 200-399 is expected");
-    assert_eq!(names(&house, 20).await, ["two"; 20]);
+    assert_eq!(names(&proxy, 20).await, ["two"; 20]);
     let up = format!(
         "flipgate_endpoint_up{{color=\"blue\",endpoint=\"{}\",service=\"web\"}}",
         one.address
     );
-    assert!(house.metric(&up).await.abs() < 0.5);
+    assert!(proxy.metric(&up).await.abs() < 0.5);
     one.ail(false);
-    house.wait_for_health("blue", 0, "up").await;
-    assert_eq!(house.endpoint("web", "blue", 0).await.get("reason"), None);
-    assert!(names(&house, 100).await.contains(&"one".to_owned()));
-    eventually("both events", async || house.events("health_changed").len() == 2).await;
-    let told = house.events("health_changed");
+    proxy.wait_for_health("blue", 0, "up").await;
+    assert_eq!(proxy.endpoint("web", "blue", 0).await.get("reason"), None);
+    assert!(names(&proxy, 100).await.contains(&"one".to_owned()));
+    eventually("both events", async || proxy.events("health_changed").len() == 2).await;
+    let told = proxy.events("health_changed");
     let address = one.address.to_string();
     assert_eq!((&told[0]["endpoint"], &told[0]["health"]), (&json!(address), &json!("down")));
     assert_eq!(told[0]["reason"], "answered 500, and 200-399 is expected");
@@ -65,7 +65,7 @@ async fn endpoints_that_say_nothing_do_not_hold_up_the_checks_of_others() {
     let port = hole.local_addr().expect("a bound socket").port();
     let silent = (0..600).map(|it| format!("127.9.{}.{}:{port}", it / 200, it % 200 + 1));
     let silent: Vec<_> = silent.collect();
-    let house = TestProxy::build()
+    let proxy = TestProxy::build()
         .services(&format!(
             "[service.web]\nhosts = [\"web.test\"]\nblue = {{ endpoints = [\"{}\"] }}\n{CHECKED}\n\
              [service.hole]\nhosts = [\"hole.test\"]\nblue = {{ endpoints = {silent:?} }}\n\
@@ -73,14 +73,14 @@ async fn endpoints_that_say_nothing_do_not_hold_up_the_checks_of_others() {
             one.address
         ))
         .start();
-    house.wait_for_health("blue", 0, "up").await;
+    proxy.wait_for_health("blue", 0, "up").await;
     eventually("all are known to be down", async || {
-        house.events("health_changed").len() == silent.len()
+        proxy.events("health_changed").len() == silent.len()
     })
     .await;
     let begun = Instant::now();
     one.ail(true);
-    house.wait_for_health("blue", 0, "down").await;
+    proxy.wait_for_health("blue", 0, "down").await;
     // Three checks within 100 ms. Behind those that are waited for, it took four seconds and more.
     assert!(begun.elapsed() < Duration::from_secs(2), "after {:?}", begun.elapsed());
 }
@@ -107,17 +107,17 @@ async fn a_good_answer_has_the_status_and_the_text_that_are_expected() {
         ),
         ("path = \"/wait\", timeout = \"100ms\"", "down", Some("no answer within 100 ms")),
     ] {
-        let house = house(&at(&[&upstream]), &format!("health = {{ {check} }}"));
-        house.wait_for_health("blue", 0, health).await;
-        let seen = house.endpoint("web", "blue", 0).await;
+        let proxy = proxy(&at(&[&upstream]), &format!("health = {{ {check} }}"));
+        proxy.wait_for_health("blue", 0, health).await;
+        let seen = proxy.endpoint("web", "blue", 0).await;
         assert_eq!(seen.get("reason").and_then(|it| it.as_str()), reason, "{check}");
     }
-    let house = house(
+    let proxy = proxy(
         &at(&[&upstream]),
         "health = { path = \"/head\", host = \"app.test\", body = \"host: app.test\" }",
     );
-    house.wait_for_health("blue", 0, "up").await;
-    let none = crate::health::house(&["unix:/nowhere/app.sock".to_owned()], "");
+    proxy.wait_for_health("blue", 0, "up").await;
+    let none = crate::health::proxy(&["unix:/nowhere/app.sock".to_owned()], "");
     none.wait_for_health("blue", 0, "down").await;
     let reason = none.endpoint("web", "blue", 0).await["reason"].to_string();
     assert!(reason.contains("No such file"), "{reason}");
@@ -126,29 +126,29 @@ async fn a_good_answer_has_the_status_and_the_text_that_are_expected() {
 #[tokio::test]
 async fn applications_of_http2_are_asked_in_http2() {
     let upstream = Http2Upstream::start(async |_, response| http2::say(response, "two")).await;
-    let house = TestProxy::build()
+    let proxy = TestProxy::build()
         .services(&format!(
             "[service.web]\nhealth.path = \"/\"\nhealth.body = \"two\"\n\
              blue = {{ endpoints = [\"{}\"], protocol = \"h2\" }}\n",
             upstream.address
         ))
         .start();
-    house.wait_for_health("blue", 0, "up").await;
+    proxy.wait_for_health("blue", 0, "up").await;
 }
 
 #[tokio::test]
 async fn who_was_away_is_back_without_being_told() {
     let (mut one, two) = (Upstream::start("one").await, Upstream::start("two").await);
-    let house = house(&at(&[&one, &two]), "health.interval = \"100ms\"");
-    house.wait_for_health("blue", 0, "up").await;
-    house.wait_for_health("blue", 1, "up").await;
+    let proxy = proxy(&at(&[&one, &two]), "health.interval = \"100ms\"");
+    proxy.wait_for_health("blue", 0, "up").await;
+    proxy.wait_for_health("blue", 1, "up").await;
     one.kill().await;
-    assert_eq!(names(&house, 20).await, ["two"; 20]);
-    house.wait_for_health("blue", 0, "down").await;
-    assert!(house.events("pool_down").is_empty(), "one is up");
+    assert_eq!(names(&proxy, 20).await, ["two"; 20]);
+    proxy.wait_for_health("blue", 0, "down").await;
+    assert!(proxy.events("pool_down").is_empty(), "one is up");
     let _again = Upstream::start_at("again", one.address).await;
-    house.wait_for_health("blue", 0, "up").await;
-    assert!(names(&house, 100).await.contains(&"again".to_owned()));
+    proxy.wait_for_health("blue", 0, "up").await;
+    assert!(names(&proxy, 100).await.contains(&"again".to_owned()));
 }
 
 #[tokio::test]
@@ -161,50 +161,50 @@ async fn an_application_that_starts_after_flipgate_is_up_without_waiting_for_its
     held.bind("127.0.0.1:0".parse().expect("an address")).expect("a free port");
     let address = held.local_addr().expect("a bound socket");
     let policy = "health = { path = \"/health\", interval = \"1h\", rise = 2 }";
-    let house = house(&[address.to_string()], policy);
-    house.wait_for_health("blue", 0, "down").await;
+    let proxy = proxy(&[address.to_string()], policy);
+    proxy.wait_for_health("blue", 0, "down").await;
     let _started = Upstream::start_at("started", address).await;
-    house.wait_for_health("blue", 0, "up").await;
-    assert_eq!(names(&house, 1).await, ["started"]);
+    proxy.wait_for_health("blue", 0, "up").await;
+    assert_eq!(names(&proxy, 1).await, ["started"]);
 }
 
 #[tokio::test]
 async fn who_was_not_looked_at_yet_waits_for_that_while_there_are_others() {
     let one = Upstream::start("one").await;
     let silent = Unruly::start(Manner::Silent).await;
-    let house = house(&at(&[&one]), "health = { path = \"/health\", timeout = \"1h\" }");
-    house.wait_for_health("blue", 0, "up").await;
+    let proxy = proxy(&at(&[&one]), "health = { path = \"/health\", timeout = \"1h\" }");
+    proxy.wait_for_health("blue", 0, "up").await;
     let endpoints = [one.address.to_string(), silent.address.to_string()];
     let body = json!({"endpoints": endpoints, "force": true}).to_string();
-    let set = house.call("PUT", "/v1/services/web/pools/blue", "", &body).await;
+    let set = proxy.call("PUT", "/v1/services/web/pools/blue", "", &body).await;
     assert_eq!(set.status, 200, "{}", set.text());
-    assert_eq!(names(&house, 50).await, ["one"; 50]);
-    assert_eq!(house.endpoint("web", "blue", 1).await["health"], "unknown");
+    assert_eq!(names(&proxy, 50).await, ["one"; 50]);
+    assert_eq!(proxy.endpoint("web", "blue", 1).await["health"], "unknown");
 }
 
 #[tokio::test]
 async fn who_fails_requests_is_left_out_for_a_while() {
     let (one, bad) = (Upstream::start("one").await, Unruly::start(Manner::Unavailable).await);
-    let house = house(
+    let proxy = proxy(
         &[one.address.to_string(), bad.address.to_string()],
         "ejection = { failures = 3, base = \"1s\", longest = \"1s\" }",
     );
     eventually("the bad one is ejected", async || {
-        house.get("/").await;
-        house.endpoint("web", "blue", 1).await.get("ejected").is_some()
+        proxy.get("/").await;
+        proxy.endpoint("web", "blue", 1).await.get("ejected").is_some()
     })
     .await;
     assert_eq!(bad.requests(), 3);
-    let ejected = house.endpoint("web", "blue", 1).await["ejected"].clone();
+    let ejected = proxy.endpoint("web", "blue", 1).await["ejected"].clone();
     let reason = "3 requests in a row came to nothing, the last one: answered 503";
     assert_eq!(ejected["reason"], reason);
     let series = "flipgate_ejections_total{color=\"blue\",service=\"web\"}";
-    assert!((house.metric(series).await - 1.0).abs() < 0.1);
+    assert!((proxy.metric(series).await - 1.0).abs() < 0.1);
     eventually("it is back", async || {
-        house.endpoint("web", "blue", 1).await.get("ejected").is_none()
+        proxy.endpoint("web", "blue", 1).await.get("ejected").is_none()
     })
     .await;
-    let told = [house.events("endpoint_ejected"), house.events("endpoint_returned")];
+    let told = [proxy.events("endpoint_ejected"), proxy.events("endpoint_returned")];
     assert_eq!(told.each_ref().map(Vec::len), [1, 1]);
     assert_eq!(told[0][0]["endpoint"], bad.address.to_string());
     assert_eq!(told[0][0]["reason"], reason);
@@ -217,36 +217,36 @@ async fn when_too_few_are_well_the_others_help() {
         Upstream::start("two").await,
         Upstream::start("three").await,
     ];
-    let house = house(&at(&[&all[0], &all[1], &all[2]]), CHECKED);
+    let proxy = proxy(&at(&[&all[0], &all[1], &all[2]]), CHECKED);
     for place in 0..3 {
-        house.wait_for_health("blue", place, "up").await;
+        proxy.wait_for_health("blue", place, "up").await;
     }
     all[0].ail(true);
     all[1].ail(true);
     eventually("panic", async || {
-        house.status().await["services"]["web"]["pools"]["blue"]["panicking"] == true
+        proxy.status().await["services"]["web"]["pools"]["blue"]["panicking"] == true
     })
     .await;
-    let names = names(&house, 200).await;
+    let names = names(&proxy, 200).await;
     for name in ["one", "two", "three"] {
         assert!(names.iter().any(|it| it == name), "{name}");
     }
     all[0].ail(false);
-    eventually("calm", async || house.events("panic_changed").len() == 2).await;
+    eventually("calm", async || proxy.events("panic_changed").len() == 2).await;
     let told: Vec<_> =
-        house.events("panic_changed").iter().map(|it| it["panicking"].clone()).collect();
+        proxy.events("panic_changed").iter().map(|it| it["panicking"].clone()).collect();
     assert_eq!(told, [json!(true), json!(false)]);
 }
 
 #[tokio::test]
 async fn an_outage_of_a_whole_color_is_told() {
     let mut one = Upstream::start("one").await;
-    let house = house(&at(&[&one]), "health.interval = \"100ms\"");
-    house.wait_for_health("blue", 0, "up").await;
+    let proxy = proxy(&at(&[&one]), "health.interval = \"100ms\"");
+    proxy.wait_for_health("blue", 0, "up").await;
     one.kill().await;
-    eventually("down", async || house.events("pool_down").len() == 1).await;
-    assert_eq!(house.public().await.get("/", "").await.status, 502);
+    eventually("down", async || proxy.events("pool_down").len() == 1).await;
+    assert_eq!(proxy.public().await.get("/", "").await.status, 502);
     let _again = Upstream::start_at("again", one.address).await;
-    eventually("up", async || house.events("pool_up").len() == 1).await;
-    assert_eq!(house.get("/").await, "again");
+    eventually("up", async || proxy.events("pool_up").len() == 1).await;
+    assert_eq!(proxy.get("/").await, "again");
 }

@@ -12,36 +12,36 @@ use crate::support::{
 
 async fn colors() -> (Upstream, Upstream, TestProxy) {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = TestProxy::of(&blue, &green);
-    (blue, green, house)
+    let proxy = TestProxy::of(&blue, &green);
+    (blue, green, proxy)
 }
 
 #[tokio::test]
 async fn over_http2_a_stream_keeps_its_color_and_the_next_one_has_the_new() {
-    let (blue, _green, house) = colors().await;
-    let mut client = Http2::connect(PUBLIC, house.public).await;
+    let (blue, _green, proxy) = colors().await;
+    let mut client = Http2::connect(PUBLIC, proxy.public).await;
     let mut early = client.ask("GET", "/hold", "", true).await;
     assert_eq!(early.head().await.expect("an answer").status, 200);
     early.until("blue begins\n").await;
     assert_eq!(client.get("/", "").await.text(), "blue");
-    house.promote(&[("web", "green")]).await;
+    proxy.promote(&[("web", "green")]).await;
     assert_eq!(client.get("/", "").await.text(), "green", "on the same connection");
-    let drain = house.drain("web").await;
+    let drain = proxy.drain("web").await;
     assert_eq!((&drain["color"], &drain["in_flight"]), (&json!("blue"), &json!(1)));
     blue.release();
     early.until("blue ends\n").await;
-    eventually("drained", async || house.drain("web").await["drained"] == true).await;
+    eventually("drained", async || proxy.drain("web").await["drained"] == true).await;
 }
 
 #[tokio::test]
 async fn over_http2_only_insiders_see_green() {
-    let (_blue, _green, house) = colors().await;
+    let (_blue, _green, proxy) = colors().await;
     for (from, color) in [(INTERNAL, "green"), (PUBLIC, "blue")] {
         for wish in ["flipgate-preview: green", "cookie: a=b\ncookie: flipgate_preview=green"] {
-            let mut client = Http2::connect(from, house.public).await;
+            let mut client = Http2::connect(from, proxy.public).await;
             assert_eq!(client.get("/", wish).await.text(), color, "{from} {wish}");
         }
-        let mut client = Http2::connect(from, house.preview).await;
+        let mut client = Http2::connect(from, proxy.preview).await;
         let status = if from == INTERNAL { 200 } else { 403 };
         assert_eq!(client.get("/", "").await.status, status);
     }
@@ -49,8 +49,8 @@ async fn over_http2_only_insiders_see_green() {
 
 #[tokio::test]
 async fn a_head_arrives_as_one_of_http1_with_its_cookie_whole() {
-    let (_blue, _green, house) = colors().await;
-    let mut client = Http2::connect(PUBLIC, house.public).await;
+    let (_blue, _green, proxy) = colors().await;
+    let mut client = Http2::connect(PUBLIC, proxy.public).await;
     let fields =
         "cookie: a=b\ncookie: c=d\nx-own: 1\nx_under: 1\nforwarded: for=10.0.0.1\nte: trailers";
     let sent = client.get("/head?q", fields).await.text();
@@ -67,8 +67,8 @@ async fn a_head_arrives_as_one_of_http1_with_its_cookie_whole() {
 
 #[tokio::test]
 async fn bodies_and_trailers_come_through_both_ways() {
-    let (_blue, _green, house) = colors().await;
-    let mut client = Http2::connect(PUBLIC, house.public).await;
+    let (_blue, _green, proxy) = colors().await;
+    let mut client = Http2::connect(PUBLIC, proxy.public).await;
     let long: Vec<u8> = (0..2_000_000_u32).map(|it| it as u8).collect();
     let mut call = client.ask("POST", "/echo", "", false).await;
     call.push(&long, false).await;
@@ -100,8 +100,8 @@ async fn bodies_and_trailers_come_through_both_ways() {
 
 #[tokio::test]
 async fn who_takes_slowly_is_sent_slowly() {
-    let (blue, _green, house) = colors().await;
-    let mut client = Http2::connect(PUBLIC, house.public).await;
+    let (blue, _green, proxy) = colors().await;
+    let mut client = Http2::connect(PUBLIC, proxy.public).await;
     let mut call = client.ask("GET", "/endless", "", true).await;
     assert_eq!(call.head().await.expect("an answer").status, 200);
     // Others on the same connection do not wait for it.
@@ -123,24 +123,24 @@ async fn who_takes_slowly_is_sent_slowly() {
 
 #[tokio::test]
 async fn a_stream_that_is_reset_is_given_up_upstream_and_its_claim_ends() {
-    let (_blue, _green, house) = colors().await;
-    let mut client = Http2::connect(PUBLIC, house.public).await;
+    let (_blue, _green, proxy) = colors().await;
+    let mut client = Http2::connect(PUBLIC, proxy.public).await;
     let mut call = client.ask("GET", "/hold", "", true).await;
     assert_eq!(call.head().await.expect("an answer").status, 200);
-    house.wait_for_in_flight("web", "blue", 1).await;
+    proxy.wait_for_in_flight("web", "blue", 1).await;
     call.sending.send_reset(h2::Reason::CANCEL);
-    house.wait_for_in_flight("web", "blue", 0).await;
+    proxy.wait_for_in_flight("web", "blue", 0).await;
     let call = client.ask("GET", "/wait", "", true).await;
-    house.wait_for_in_flight("web", "blue", 1).await;
+    proxy.wait_for_in_flight("web", "blue", 1).await;
     drop(call);
-    house.wait_for_in_flight("web", "blue", 0).await;
+    proxy.wait_for_in_flight("web", "blue", 0).await;
     assert_eq!(client.get("/", "").await.text(), "blue", "the connection goes on");
 }
 
 #[tokio::test]
 async fn an_answer_that_breaks_off_does_not_look_whole() {
-    let (_blue, _green, house) = colors().await;
-    let mut client = Http2::connect(PUBLIC, house.public).await;
+    let (_blue, _green, proxy) = colors().await;
+    let mut client = Http2::connect(PUBLIC, proxy.public).await;
     let mut call = client.ask("GET", "/cut", "", true).await;
     let error = call.answer().await.expect_err("it is not whole");
     assert_eq!(error.reason(), Some(h2::Reason::INTERNAL_ERROR));
@@ -155,9 +155,9 @@ async fn interim_answers_come_through() {
     let early = "HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\n";
     let upstream =
         Scripted::start(&format!("{early}HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")).await;
-    let house = TestProxy::at(upstream.address);
+    let proxy = TestProxy::at(upstream.address);
     // The client of the tests does not show them; the bytes do.
-    let mut frames = crate::support::frames::Frames::connect(PUBLIC, house.public).await;
+    let mut frames = crate::support::frames::Frames::connect(PUBLIC, proxy.public).await;
     frames.send(&crate::http2_wire::get(1, &[])).await;
     assert_eq!(frames.fate(1).await, crate::support::frames::Fate::Status(103));
     assert_eq!(frames.fate(1).await, crate::support::frames::Fate::Status(200));
@@ -168,8 +168,8 @@ async fn many_interim_answers_come_through() {
     let early = "HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\n".repeat(100);
     let upstream =
         Scripted::start(&format!("{early}HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")).await;
-    let house = TestProxy::at(upstream.address);
-    let mut frames = crate::support::frames::Frames::connect(PUBLIC, house.public).await;
+    let proxy = TestProxy::at(upstream.address);
+    let mut frames = crate::support::frames::Frames::connect(PUBLIC, proxy.public).await;
     frames.send(&crate::http2_wire::get(1, &[])).await;
     let mut heads = 0;
     loop {
@@ -189,9 +189,9 @@ async fn a_body_that_is_broken_from_its_first_byte_on_is_a_502_for_everybody() {
     for body in ["zz\r\n", "\r\n", "5;a\nhello", "11111111111111111\r\n", "2\r\nokay", "-1\r\n"] {
         let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
         let upstream = Scripted::start(format!("{head}{body}")).await;
-        let house = TestProxy::at(upstream.address);
-        let mut client = Http2::connect(PUBLIC, house.public).await;
-        let answers = [client.get("/", "").await, house.public().await.get("/", "").await];
+        let proxy = TestProxy::at(upstream.address);
+        let mut client = Http2::connect(PUBLIC, proxy.public).await;
+        let answers = [client.get("/", "").await, proxy.public().await.get("/", "").await];
         for answer in answers {
             assert_eq!(answer.status, 502, "{body:?}");
             assert_eq!(answer.field("proxy-status"), Some("flipgate; error=http_protocol_error"));
@@ -203,8 +203,8 @@ async fn a_body_that_is_broken_from_its_first_byte_on_is_a_502_for_everybody() {
 #[tokio::test]
 async fn a_body_that_breaks_after_its_beginning_was_sent_is_reset() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let house = TestProxy::at(listener.local_addr().expect("a bound socket"));
-    let mut client = Http2::connect(PUBLIC, house.public).await;
+    let proxy = TestProxy::at(listener.local_addr().expect("a bound socket"));
+    let mut client = Http2::connect(PUBLIC, proxy.public).await;
     let mut call = client.ask("GET", "/", "", true).await;
     let (mut upstream, _) = crate::reuse::accept(&listener).await;
     let head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
@@ -218,8 +218,8 @@ async fn a_body_that_breaks_after_its_beginning_was_sent_is_reset() {
 
 #[tokio::test]
 async fn a_websocket_over_http2_is_a_tunnel_that_keeps_its_color() {
-    let (_blue, _green, house) = colors().await;
-    let mut client = Http2::connect(PUBLIC, house.public).await;
+    let (_blue, _green, proxy) = colors().await;
+    let mut client = Http2::connect(PUBLIC, proxy.public).await;
     assert_eq!(client.get("/", "").await.text(), "blue");
     assert!(client.takes_tunnels(), "RFC 8441, section 3");
     let open = |path: &str| {
@@ -240,8 +240,8 @@ async fn a_websocket_over_http2_is_a_tunnel_that_keeps_its_color() {
     }
     early.push(b"one", false).await;
     assert_eq!(early.until("one").await, "blue: one");
-    house.promote(&[("web", "green")]).await;
-    assert_eq!(house.drain("web").await["kinds"], json!({"request": 0, "tunnel": 1}));
+    proxy.promote(&[("web", "green")]).await;
+    assert_eq!(proxy.drain("web").await["kinds"], json!({"request": 0, "tunnel": 1}));
     early.push(b"two", false).await;
     assert_eq!(early.until("two").await, "blue: two");
     let mut late = client.send(open("/ws"), false).await;
@@ -251,9 +251,9 @@ async fn a_websocket_over_http2_is_a_tunnel_that_keeps_its_color() {
     early.push(b"", true).await;
     early.until("bye").await;
     assert!(early.some().await.expect("an end").is_empty());
-    eventually("drained", async || house.drain("web").await["drained"] == true).await;
+    eventually("drained", async || proxy.drain("web").await["drained"] == true).await;
     late.sending.send_reset(h2::Reason::CANCEL);
-    house.wait_for_in_flight("web", "green", 0).await;
+    proxy.wait_for_in_flight("web", "green", 0).await;
     // Whoever answers as if nothing had been asked has opened no WebSocket, and none is told of.
     let mut call = client.send(open("/"), false).await;
     assert_eq!(call.head().await.expect("an answer").status, 502);
@@ -263,8 +263,8 @@ async fn a_websocket_over_http2_is_a_tunnel_that_keeps_its_color() {
 async fn what_comes_before_a_websocket_is_open_is_no_request() {
     let answer = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
     let upstream = Scripted::start(answer).await;
-    let house = TestProxy::at(upstream.address);
-    let mut client = Http2::connect(PUBLIC, house.public).await;
+    let proxy = TestProxy::at(upstream.address);
+    let mut client = Http2::connect(PUBLIC, proxy.public).await;
     let mut request = Request::builder().method("CONNECT").uri("https://localhost/ws");
     request = request.header("x-own", "1");
     let mut request = request.body(()).expect("a request");
@@ -286,8 +286,8 @@ async fn a_websocket_whose_server_has_not_understood_it_is_refused() {
          Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n",
     )
     .await;
-    let house = TestProxy::at(upstream.address);
-    let mut client = Http2::connect(PUBLIC, house.public).await;
+    let proxy = TestProxy::at(upstream.address);
+    let mut client = Http2::connect(PUBLIC, proxy.public).await;
     let mut request = Request::builder()
         .method("CONNECT")
         .uri("https://localhost/ws")
@@ -300,12 +300,12 @@ async fn a_websocket_whose_server_has_not_understood_it_is_refused() {
 
 #[tokio::test]
 async fn a_stop_lets_streams_finish_and_takes_no_new_ones() {
-    let (blue, _green, house) = colors().await;
-    let mut client = Http2::connect(PUBLIC, house.public).await;
+    let (blue, _green, proxy) = colors().await;
+    let mut client = Http2::connect(PUBLIC, proxy.public).await;
     let mut held = client.ask("GET", "/hold", "", true).await;
     assert_eq!(held.head().await.expect("an answer").status, 200);
     held.until("blue begins\n").await;
-    let stopping = std::thread::spawn(move || house.shut_down());
+    let stopping = std::thread::spawn(move || proxy.shut_down());
     client.ends().await;
     blue.release();
     held.until("blue ends\n").await;
@@ -318,8 +318,8 @@ async fn a_stop_lets_streams_finish_and_takes_no_new_ones() {
 async fn who_does_not_answer_in_time_is_told_of_as_over_http1() {
     let blue = Upstream::start("blue").await;
     let top = "timeouts.upstream_response = \"1s\"";
-    let house = TestProxy::build().with(top).service("web", &[&blue], &[]).start();
-    let mut client = Http2::connect(PUBLIC, house.public).await;
+    let proxy = TestProxy::build().with(top).service("web", &[&blue], &[]).start();
+    let mut client = Http2::connect(PUBLIC, proxy.public).await;
     let mut plain = client.ask("GET", "/wait", "", true).await;
     let mut grpc = client.ask("POST", "/wait", "content-type: application/grpc", true).await;
     let answer = plain.answer().await.expect("an answer");

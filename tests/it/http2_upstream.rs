@@ -30,8 +30,8 @@ async fn an_application_that_speaks_http2_is_spoken_to_on_one_connection() {
         http2::say(response, &text);
     })
     .await;
-    let house = in_front_of(&upstream);
-    let mut client = house.public().await;
+    let proxy = in_front_of(&upstream);
+    let mut client = proxy.public().await;
     let answer = client.get("/a?b", "TE: trailers\r\n").await;
     assert_eq!(answer.text(), "GET http://a.test/a?b Some(\"trailers\") false 0 none");
     assert_eq!(answer.field("transfer-encoding"), Some("chunked"));
@@ -39,7 +39,7 @@ async fn an_application_that_speaks_http2_is_spoken_to_on_one_connection() {
         .send("POST /c HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nx-sum: 42\r\n\r\n")
         .await;
     assert_eq!(client.answer().await.text(), "POST http://a.test/c None false 5 42");
-    let mut client = Http2::connect(PUBLIC, house.public).await;
+    let mut client = Http2::connect(PUBLIC, proxy.public).await;
     let mut calls = Vec::new();
     for _ in 0..50 {
         calls.push(client.ask("GET", "/d", "", true).await);
@@ -48,7 +48,7 @@ async fn an_application_that_speaks_http2_is_spoken_to_on_one_connection() {
         let answer = call.answer().await.expect("an answer");
         assert_eq!(answer.text(), "GET http://localhost/d None false 0 none");
     }
-    let metrics = house.call("GET", "/metrics", "", "").await.text();
+    let metrics = proxy.call("GET", "/metrics", "", "").await.text();
     let open = metrics
         .lines()
         .find(|it| it.starts_with("flipgate_upstream_connections{color=\"blue\",service=\"web\"}"));
@@ -79,8 +79,8 @@ async fn grpc_calls_come_through_with_their_trailers_and_errors_speak_its_langua
         sending.send_trailers(trailers).expect("open");
     })
     .await;
-    let house = in_front_of(&upstream);
-    let mut client = Http2::connect(PUBLIC, house.public).await;
+    let proxy = in_front_of(&upstream);
+    let mut client = Http2::connect(PUBLIC, proxy.public).await;
     let fields = "content-type: application/grpc\nte: trailers";
     let mut call = client.ask("POST", "/chat", fields, false).await;
     call.push(b"one", false).await;
@@ -122,8 +122,8 @@ async fn what_an_application_has_not_touched_is_sent_again() {
         }
     })
     .await;
-    let house = in_front_of(&upstream);
-    let mut client = house.public().await;
+    let proxy = in_front_of(&upstream);
+    let mut client = proxy.public().await;
     client.send("POST /refuse HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n").await;
     assert_eq!(client.answer().await.text(), "done", "REFUSED_STREAM: RFC 9113, section 8.7");
     let before = count.load(std::sync::atomic::Ordering::SeqCst);
@@ -147,8 +147,8 @@ async fn a_websocket_of_http1_goes_on_over_http2_where_that_is_spoken() {
         sending.send_data(Bytes::from_static(b"bye"), true).expect("open");
     })
     .await;
-    let house = in_front_of(&upstream);
-    let mut client: Client = house.public().await;
+    let proxy = in_front_of(&upstream);
+    let mut client: Client = proxy.public().await;
     client
         .send("GET /ws HTTP/1.1\r\nHost: a.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
         .await;
@@ -160,7 +160,7 @@ async fn a_websocket_of_http1_goes_on_over_http2_where_that_is_spoken() {
     assert_eq!(client.until("ONE").await, "ONE");
     client.finish().await;
     assert_eq!(client.read_to_end().await, "bye");
-    house.wait_for_in_flight("web", "blue", 0).await;
+    proxy.wait_for_in_flight("web", "blue", 0).await;
 }
 
 /// What an upstream does when it is restarted: it takes no more requests, and finishes those it has.
@@ -195,8 +195,8 @@ async fn an_application_that_says_farewell_gets_no_more_and_finishes_what_it_has
         }
     });
     let pool = format!("{{ endpoints = [\"{address}\"], protocol = \"h2\" }}");
-    let house = TestProxy::build().services(&format!("[service.web]\nblue = {pool}\n")).start();
-    let mut client = Http2::connect(PUBLIC, house.public).await;
+    let proxy = TestProxy::build().services(&format!("[service.web]\nblue = {pool}\n")).start();
+    let mut client = Http2::connect(PUBLIC, proxy.public).await;
     let mut held = client.ask("GET", "/hold", "", true).await;
     assert_eq!(held.head().await.expect("an answer").status, 200);
     for _ in 0..20 {
@@ -216,9 +216,9 @@ async fn one_that_refuses_everything_is_not_asked_without_end() {
         async move { response.send_reset(h2::Reason::REFUSED_STREAM) }
     })
     .await;
-    let house = in_front_of(&upstream);
+    let proxy = in_front_of(&upstream);
     for _ in 0..2 {
-        assert_eq!(house.public().await.get("/", "").await.status, 502);
+        assert_eq!(proxy.public().await.get("/", "").await.status, 502);
     }
     let asked = count.load(std::sync::atomic::Ordering::SeqCst);
     assert!(asked <= 8, "{asked} times for two requests");
@@ -227,11 +227,11 @@ async fn one_that_refuses_everything_is_not_asked_without_end() {
 #[tokio::test]
 async fn what_http2_has_no_words_for_is_refused_and_harms_nobody_else() {
     let upstream = Http2Upstream::start(async |_, response| http2::say(response, "done")).await;
-    let house = in_front_of(&upstream);
-    let mut other = house.public().await;
+    let proxy = in_front_of(&upstream);
+    let mut other = proxy.public().await;
     assert_eq!(other.get("/", "").await.text(), "done");
     for target in ["/?q=<x>", "/a`b", "/a<b"] {
-        let mut client = house.public().await;
+        let mut client = proxy.public().await;
         client.send(format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n")).await;
         let status = client.head().await.status;
         assert!(matches!(status, 200 | 400), "{target}: {status}");
@@ -248,8 +248,8 @@ async fn an_early_answer_arrives_whole_whatever_becomes_of_the_request() {
         sending.send_data(Bytes::from_static(b"enough"), true).expect("open");
     })
     .await;
-    let house = in_front_of(&upstream);
-    let mut client = house.public().await;
+    let proxy = in_front_of(&upstream);
+    let mut client = proxy.public().await;
     client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nsome").await;
     let answer = client.answer().await;
     assert_eq!((answer.status, answer.text().as_str()), (200, "enough"), "{}", answer.head);
@@ -271,14 +271,14 @@ async fn an_answer_that_is_reset_before_its_end_is_not_whole_whatever_the_reason
             }
         })
         .await;
-        let house = in_front_of(&upstream);
-        let mut client = house.public().await;
+        let proxy = in_front_of(&upstream);
+        let mut client = proxy.public().await;
         client.ask("/", "").await;
         client.until("part").await;
         read.notify_one();
         let rest = client.read_to_end().await;
         assert!(!rest.ends_with("0\r\n\r\n"), "{reason:?}: {rest:?}");
-        let mut client = Http2::connect(PUBLIC, house.public).await;
+        let mut client = Http2::connect(PUBLIC, proxy.public).await;
         let mut call = client.ask("GET", "/", "", true).await;
         let head = call.head().await.expect("an answer");
         call.until("part").await;
@@ -297,8 +297,8 @@ async fn nothing_is_made_up_about_the_length_of_what_was_not_sent() {
         response.send_response(head, true).expect("open");
     })
     .await;
-    let house = in_front_of(&upstream);
-    let mut client = house.public().await;
+    let proxy = in_front_of(&upstream);
+    let mut client = proxy.public().await;
     for (path, length) in [("/", None), ("/length", Some("123"))] {
         client.send(format!("HEAD {path} HTTP/1.1\r\nHost: a\r\n\r\n")).await;
         let head = client.answer_to_head().await;
@@ -317,8 +317,8 @@ async fn many_interim_answers_of_an_application_that_speaks_http2_are_passed_on(
         http2::say(response, "at last");
     })
     .await;
-    let house = in_front_of(&upstream);
-    let mut client = house.public().await;
+    let proxy = in_front_of(&upstream);
+    let mut client = proxy.public().await;
     client.ask("/", "").await;
     for _ in 0..100 {
         assert_eq!(client.head().await.status, 102);

@@ -35,10 +35,10 @@ fn ask(stream: u32, lines: &[(&str, &str)]) -> Vec<u8> {
     frame(HEADERS, END_STREAM | END_HEADERS, stream, &fields(lines))
 }
 
-async fn house() -> (Upstream, TestProxy) {
+async fn proxy() -> (Upstream, TestProxy) {
     let blue = Upstream::start("blue").await;
-    let house = TestProxy::build().service("web", &[&blue], &[]).start();
-    (blue, house)
+    let proxy = TestProxy::build().service("web", &[&blue], &[]).start();
+    (blue, proxy)
 }
 
 /// Shapes that are not even fields to the library.
@@ -58,7 +58,7 @@ const UNDECODABLE: &[&str] = &[
 /// Heads of which nothing may reach an upstream.
 #[tokio::test]
 async fn a_malformed_head_is_reset_or_refused_and_goes_nowhere() {
-    let (blue, house) = house().await;
+    let (blue, proxy) = proxy().await;
     let long = "x".repeat(9000);
     let shapes: &[Shape<'_>] = &[
         ("no method", &[SCHEME, PATH, AUTHORITY], &[Reset(PROTOCOL_ERROR)]),
@@ -265,7 +265,7 @@ async fn a_malformed_head_is_reset_or_refused_and_goes_nowhere() {
     ];
     let mut undecodable = Vec::new();
     for (name, lines, fates) in shapes {
-        let mut frames = Frames::connect(PUBLIC, house.public).await;
+        let mut frames = Frames::connect(PUBLIC, proxy.public).await;
         frames.send(&ask(1, lines)).await;
         let fate = frames.fate(1).await;
         // What cannot be decoded is the connection's fault, since its compression has a memory.
@@ -285,8 +285,8 @@ async fn a_malformed_head_is_reset_or_refused_and_goes_nowhere() {
 
 #[tokio::test]
 async fn a_host_that_differs_from_the_authority_by_the_default_port_is_the_same() {
-    let (_blue, house) = house().await;
-    let mut frames = Frames::connect(PUBLIC, house.public).await;
+    let (_blue, proxy) = proxy().await;
+    let mut frames = Frames::connect(PUBLIC, proxy.public).await;
     let mut stream = 1;
     for (scheme, authority, host) in [
         ("http", "a.test", "a.test:80"),
@@ -306,7 +306,7 @@ async fn a_host_that_differs_from_the_authority_by_the_default_port_is_the_same(
 #[tokio::test]
 async fn a_limit_is_for_the_fields_of_a_head_as_they_were_sent() {
     // Two cookies were joined, and refused together for a size that neither of them had.
-    let (blue, house) = house().await;
+    let (blue, proxy) = proxy().await;
     let crumb = |length: usize| format!("c={}", "x".repeat(length - 2));
     let (small, large, too_large) = (crumb(4090), crumb(8192 - 6), crumb(8192 - 5));
     let shapes: &[(&[&str], u16)] = &[
@@ -319,7 +319,7 @@ async fn a_limit_is_for_the_fields_of_a_head_as_they_were_sent() {
     ];
     for (cookies, status) in shapes {
         let cookies: Vec<_> = cookies.iter().map(|it| ("cookie", *it)).collect();
-        let mut frames = Frames::connect(PUBLIC, house.public).await;
+        let mut frames = Frames::connect(PUBLIC, proxy.public).await;
         for part in
             head_frames(1, &fields(&[&[METHOD, SCHEME, PATH, AUTHORITY], &*cookies].concat()))
         {
@@ -330,7 +330,7 @@ async fn a_limit_is_for_the_fields_of_a_head_as_they_were_sent() {
     // As many as HTTP/1 takes.
     let many: Vec<_> = (0..99).map(|it| (format!("x-{it}"), "x".repeat(300))).collect();
     let many: Vec<_> = many.iter().map(|(name, value)| (&**name, &**value)).collect();
-    let mut frames = Frames::connect(PUBLIC, house.public).await;
+    let mut frames = Frames::connect(PUBLIC, proxy.public).await;
     for part in head_frames(1, &fields(&[&[METHOD, SCHEME, PATH, AUTHORITY], &*many].concat())) {
         frames.send(&part).await;
     }
@@ -355,7 +355,7 @@ fn head_frames(stream: u32, block: &[u8]) -> Vec<Vec<u8>> {
 #[tokio::test]
 async fn pseudo_fields_in_trailers_reset_the_stream() {
     // They were dropped, and the request was passed on as if it were well-formed: RFC 9113, section 8.1.
-    let (_blue, house) = house().await;
+    let (_blue, proxy) = proxy().await;
     let good = ("x-sum", "1");
     let shapes: &[Section<'_>] = &[
         ("a path", &[(":path", "/")], false),
@@ -393,7 +393,7 @@ async fn pseudo_fields_in_trailers_reset_the_stream() {
         cases.push((format!("{name} by its index"), trailers(&indexed(byte)), false));
     }
     for (name, trailers, is_good) in &cases {
-        let mut frames = Frames::connect(PUBLIC, house.public).await;
+        let mut frames = Frames::connect(PUBLIC, proxy.public).await;
         frames.send(&[&*head, &frame(DATA, 0, 1, b"body"), trailers].concat()).await;
         let fate = frames.fate(1).await;
         let wanted = if *is_good { Status(200) } else { Reset(PROTOCOL_ERROR) };
@@ -405,16 +405,16 @@ async fn pseudo_fields_in_trailers_reset_the_stream() {
 
 #[tokio::test]
 async fn a_good_head_is_answered_however_it_is_cut() {
-    let (_blue, house) = house().await;
+    let (_blue, proxy) = proxy().await;
     let block = fields(&[METHOD, SCHEME, PATH, AUTHORITY, ("te", "trailers"), ("host", "A.test")]);
     for cut in 0..block.len() {
-        let mut frames = Frames::connect(PUBLIC, house.public).await;
+        let mut frames = Frames::connect(PUBLIC, proxy.public).await;
         let (one, two) = block.split_at(cut);
         frames.send(&frame(HEADERS, END_STREAM, 1, one)).await;
         frames.send(&frame(CONTINUATION, END_HEADERS, 1, two)).await;
         assert_eq!(frames.fate(1).await, Status(200), "{cut}");
     }
-    let mut frames = Frames::connect(PUBLIC, house.public).await;
+    let mut frames = Frames::connect(PUBLIC, proxy.public).await;
     for byte in get(1, &[]) {
         frames.send(&[byte]).await;
     }
@@ -423,11 +423,11 @@ async fn a_good_head_is_answered_however_it_is_cut() {
 
 #[tokio::test]
 async fn a_body_of_another_length_than_it_says_is_no_request() {
-    let (_blue, house) = house().await;
+    let (_blue, proxy) = proxy().await;
     for (length, parts) in
         [("5", &[&b"hell"[..]][..]), ("5", &[b"hello!"]), ("0", &[b"x"]), ("5", &[b"hello", b"!"])]
     {
-        let mut frames = Frames::connect(PUBLIC, house.public).await;
+        let mut frames = Frames::connect(PUBLIC, proxy.public).await;
         let head = [
             (":method", "POST"),
             SCHEME,
@@ -447,7 +447,7 @@ async fn a_body_of_another_length_than_it_says_is_no_request() {
 #[tokio::test]
 async fn a_request_without_content_is_passed_on_when_it_is_known_to_have_none() {
     // Its head went on at once; the content that it was not to have came later.
-    let (blue, house) = house().await;
+    let (blue, proxy) = proxy().await;
     let post =
         [(":method", "POST"), SCHEME, (":path", "/head"), AUTHORITY, ("content-length", "0")];
     let head = |stream| frame(HEADERS, END_HEADERS, stream, &fields(&post));
@@ -460,7 +460,7 @@ async fn a_request_without_content_is_passed_on_when_it_is_known_to_have_none() 
         ("trailers", vec![frame(HEADERS, END_STREAM | END_HEADERS, 1, &trailers)], true),
     ] {
         let before = blue.requests();
-        let mut frames = Frames::connect(PUBLIC, house.public).await;
+        let mut frames = Frames::connect(PUBLIC, proxy.public).await;
         frames.send(&head(1)).await;
         // It has been read: what came behind it was.
         assert!(frames.is_alive().await);
@@ -482,7 +482,7 @@ async fn a_request_without_content_is_passed_on_when_it_is_known_to_have_none() 
 
 #[tokio::test]
 async fn a_broken_connection_is_told_and_ended() {
-    let (blue, house) = house().await;
+    let (blue, proxy) = proxy().await;
     let window = |by: u32| by.to_be_bytes();
     for (name, bytes) in [
         ("DATA for nobody", frame(DATA, END_STREAM, 1, b"x")),
@@ -513,22 +513,22 @@ async fn a_broken_connection_is_told_and_ended() {
         ),
         ("GOAWAY of 2 bytes", frame(GOAWAY, 0, 0, &[0; 2])),
     ] {
-        let mut frames = Frames::connect(PUBLIC, house.public).await;
+        let mut frames = Frames::connect(PUBLIC, proxy.public).await;
         frames.try_send(&bytes).await;
         let fate = frames.fate(1).await;
         assert!(matches!(fate, GoAway(_) | Closed), "{name}: {fate:?}");
     }
     assert_eq!(blue.requests(), 0);
-    assert_eq!(house.get("/").await, "blue", "and nobody else has noticed");
+    assert_eq!(proxy.get("/").await, "blue", "and nobody else has noticed");
 }
 
 /// CVE-2023-44487 and its relatives: requests that are taken back as soon as they were passed on.
 #[tokio::test]
 async fn who_takes_back_more_than_it_lets_us_answer_is_told_to_calm_down() {
     let blue = Upstream::start("blue").await;
-    let house =
+    let proxy =
         TestProxy::build().with("limits.h2_resets = 20").service("web", &[&blue], &[]).start();
-    let mut frames = Frames::connect(PUBLIC, house.public).await;
+    let mut frames = Frames::connect(PUBLIC, proxy.public).await;
     let wait = [METHOD, SCHEME, (":path", "/wait"), AUTHORITY];
     let mut fate = None;
     for turn in 0..200 {
@@ -542,9 +542,9 @@ async fn who_takes_back_more_than_it_lets_us_answer_is_told_to_calm_down() {
     }
     let turns = fate.expect("it was told to");
     assert!((20..60).contains(&turns), "{turns}");
-    house.wait_for_in_flight("web", "blue", 0).await;
+    proxy.wait_for_in_flight("web", "blue", 0).await;
     // One that lets itself be answered may take back as many.
-    let mut frames = Frames::connect(PUBLIC, house.public).await;
+    let mut frames = Frames::connect(PUBLIC, proxy.public).await;
     for turn in 0..60 {
         let stream = 4 * turn + 1;
         frames.send(&get(stream, &[])).await;
@@ -560,26 +560,26 @@ async fn a_connection_that_is_closed_for_misuse_is_counted() {
     const TURNED_AWAY: &str = "flipgate_downstream_turned_away_total{reason=\"http2_abuse\"}";
     const CALM_DOWN: u32 = 11;
     let blue = Upstream::start("blue").await;
-    let house =
+    let proxy =
         TestProxy::build().with("limits.h2_resets = 20").service("web", &[&blue], &[]).start();
     let cancel = |stream| frame(RST_STREAM, 0, stream, &CANCEL.to_be_bytes());
     // One that takes back a few is not.
-    let mut frames = Frames::connect(PUBLIC, house.public).await;
+    let mut frames = Frames::connect(PUBLIC, proxy.public).await;
     frames.send(&[get(1, &[]), cancel(1), get(3, &[])].concat()).await;
     assert_eq!(frames.fate(3).await, Status(200));
-    assert_eq!(house.metric(TURNED_AWAY).await, 0.0);
+    assert_eq!(proxy.metric(TURNED_AWAY).await, 0.0);
     // Taken back before anybody has seen them, which the library counts.
     for times in 1..=3 {
-        let mut frames = Frames::connect(PUBLIC, house.public).await;
+        let mut frames = Frames::connect(PUBLIC, proxy.public).await;
         let burst: Vec<_> =
             (0..300).map(|it| 2 * it + 1).flat_map(|it| [get(it, &[]), cancel(it)]).collect();
         frames.try_send(&burst.concat()).await;
         assert!(matches!(frames.fate(9999).await, GoAway(CALM_DOWN) | Closed));
-        eventually("counted once", async || house.metric(TURNED_AWAY).await == f64::from(times))
+        eventually("counted once", async || proxy.metric(TURNED_AWAY).await == f64::from(times))
             .await;
     }
     // Taken back when they were passed on, which we count.
-    let mut frames = Frames::connect(PUBLIC, house.public).await;
+    let mut frames = Frames::connect(PUBLIC, proxy.public).await;
     for stream in (0..60).map(|it| 2 * it + 1) {
         let wait = ask(stream, &[METHOD, SCHEME, (":path", "/wait"), AUTHORITY]);
         if !frames.try_send(&wait).await || !frames.is_alive().await {
@@ -587,7 +587,7 @@ async fn a_connection_that_is_closed_for_misuse_is_counted() {
         }
         frames.try_send(&cancel(stream)).await;
     }
-    eventually("counted once", async || house.metric(TURNED_AWAY).await == 4.0).await;
+    eventually("counted once", async || proxy.metric(TURNED_AWAY).await == 4.0).await;
 }
 
 #[tokio::test]
@@ -595,7 +595,7 @@ async fn floods_end_the_connection_and_nothing_else() {
     // Who does not read the answers to what it sends is cut for that first.
     let blue = Upstream::start("blue").await;
     let top = "timeouts.stall = \"1s\"";
-    let house = TestProxy::build().with(top).service("web", &[&blue], &[]).start();
+    let proxy = TestProxy::build().with(top).service("web", &[&blue], &[]).start();
     let header_without_end: Vec<u8> = std::iter::once(frame(HEADERS, END_STREAM, 1, &[]))
         .chain(std::iter::repeat_n(
             frame(CONTINUATION, 0, 1, &fields(&[("x", &"y".repeat(100))])),
@@ -617,7 +617,7 @@ async fn floods_end_the_connection_and_nothing_else() {
         ("empty data", &open, frame(DATA, 0, 1, &[]), 700_000),
         ("a head without end", &[], header_without_end, 1),
     ] {
-        let mut frames = Frames::connect(PUBLIC, house.public).await;
+        let mut frames = Frames::connect(PUBLIC, proxy.public).await;
         frames.send(before).await;
         let mut sent = 0;
         while sent < times {
@@ -629,16 +629,16 @@ async fn floods_end_the_connection_and_nothing_else() {
         }
         let fate = frames.fate(99).await;
         assert!(matches!(fate, GoAway(_) | Closed), "{name}: {fate:?}");
-        assert_eq!(house.get("/").await, "blue", "{name}");
+        assert_eq!(proxy.get("/").await, "blue", "{name}");
     }
 }
 
 #[tokio::test]
 async fn more_streams_than_allowed_are_refused() {
     let blue = Upstream::start("blue").await;
-    let house =
+    let proxy =
         TestProxy::build().with("limits.h2_streams = 3").service("web", &[&blue], &[]).start();
-    let mut frames = Frames::connect(PUBLIC, house.public).await;
+    let mut frames = Frames::connect(PUBLIC, proxy.public).await;
     for turn in 0..4 {
         frames.send(&ask(2 * turn + 1, &[METHOD, SCHEME, (":path", "/wait"), AUTHORITY])).await;
     }
@@ -654,14 +654,14 @@ async fn more_streams_than_allowed_are_refused() {
 async fn a_connection_is_asked_to_end_after_so_many_requests() {
     let blue = Upstream::start("blue").await;
     let top = "limits.requests_per_connection = 3";
-    let house = TestProxy::build().with(top).service("web", &[&blue], &[]).start();
-    let mut client = house.public().await;
+    let proxy = TestProxy::build().with(top).service("web", &[&blue], &[]).start();
+    let mut client = proxy.public().await;
     for turn in 1..=3 {
         let answer = client.get("/", "").await;
         assert_eq!(answer.field("connection"), (turn == 3).then_some("close"));
     }
     assert_eq!(client.read_to_end().await, "");
-    let mut client = crate::support::Http2::connect(PUBLIC, house.public).await;
+    let mut client = crate::support::Http2::connect(PUBLIC, proxy.public).await;
     for _ in 0..3 {
         assert_eq!(client.get("/", "").await.text(), "blue");
     }

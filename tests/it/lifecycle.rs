@@ -65,15 +65,15 @@ async fn a_second_signal_ends_at_once() {
 #[tokio::test]
 async fn requests_that_outlast_the_patience_are_cut() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = TestProxy::build()
+    let proxy = TestProxy::build()
         .with("timeouts.keep_alive = \"5s\"")
         .service("web", &[&blue], &[&green])
         .start();
-    let mut early = house.public().await;
+    let mut early = proxy.public().await;
     early.ask("/hold", "").await;
     early.until("begins").await;
     // The house has a patience of two seconds.
-    drop(house.shut_down());
+    drop(proxy.shut_down());
     assert!(!early.read_to_end().await.contains("ends"));
 }
 
@@ -233,14 +233,14 @@ async fn a_socket_left_by_a_killed_process_is_in_nobodys_way() {
 #[tokio::test]
 async fn a_head_that_does_not_come_to_its_end_is_a_408() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = TestProxy::build()
+    let proxy = TestProxy::build()
         .with("[timeouts]\nhead = \"1s\"\nkeep_alive = \"1s\"")
         .service("web", &[&blue], &[&green])
         .start();
-    let mut slow = house.public().await;
+    let mut slow = proxy.public().await;
     slow.send("GET / HTTP/1.1\r\nHost: a\r\nX-Slow: ").await;
-    let mut silent = house.public().await;
-    let mut busy = house.public().await;
+    let mut silent = proxy.public().await;
+    let mut busy = proxy.public().await;
     busy.ask("/hold", "").await;
     busy.until("begins").await;
     assert!(slow.read_to_end().await.starts_with("HTTP/1.1 408 "));
@@ -253,26 +253,26 @@ async fn a_head_that_does_not_come_to_its_end_is_a_408() {
 #[tokio::test]
 async fn whoever_stands_still_in_the_middle_is_cut() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = TestProxy::build()
+    let proxy = TestProxy::build()
         .with("[timeouts]\nstall = \"1s\"\nupstream_stall = \"1s\"\nupstream_response = \"1s\"")
         .service("web", &[&blue], &[&green])
         .start();
     // A body that does not come.
-    let mut sender = house.public().await;
+    let mut sender = proxy.public().await;
     sender.send("POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhalf").await;
     let answer = sender.read_to_end().await;
     assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 504"), "{answer}");
     // An answer that is not taken.
-    let mut reader = Client::connect_narrow("127.0.0.2", house.public).await;
+    let mut reader = Client::connect_narrow("127.0.0.2", proxy.public).await;
     reader.ask("/endless", "").await;
     // An answer that does not go on, and one that does not begin.
-    let mut waiting = house.public().await;
+    let mut waiting = proxy.public().await;
     waiting.ask("/hold", "").await;
     assert!(!waiting.read_to_end().await.contains("ends"));
-    let answer = house.public().await.get("/wait", "").await;
+    let answer = proxy.public().await.get("/wait", "").await;
     assert_eq!(answer.status, 504);
     assert_eq!(answer.field("proxy-status"), Some("flipgate; error=http_response_timeout"));
-    house.wait_for_in_flight("web", "blue", 0).await;
+    proxy.wait_for_in_flight("web", "blue", 0).await;
 }
 
 /// After SIGSTOP, or when a suspended machine went on, every stream and request was cut at once: the time in

@@ -8,18 +8,18 @@ use crate::support::{Http2, Scripted, TestProxy, Upstream, client::PUBLIC};
 #[tokio::test]
 async fn a_request_that_comes_back_is_a_508_after_one_round() {
     let upstream = Upstream::start("blue").await;
-    let house = TestProxy::build().service("web", &[&upstream], &[]).start();
+    let proxy = TestProxy::build().service("web", &[&upstream], &[]).start();
     // A relay in between passes everything on, so that no configuration shows the loop.
-    let relay = relay_to(house.public).await;
+    let relay = relay_to(proxy.public).await;
     let body = format!("{{\"endpoints\":[\"{relay}\"],\"force\":true}}");
-    let set = house.call("PUT", "/v1/services/web/pools/blue", "", &body).await;
+    let set = proxy.call("PUT", "/v1/services/web/pools/blue", "", &body).await;
     assert_eq!(set.status, 200, "{}", set.text());
-    let mut client = house.public().await;
+    let mut client = proxy.public().await;
     let answer = client.get("/", "").await;
     assert_eq!(answer.status, 508, "{}", answer.text());
-    let loops = house.metric("flipgate_requests_total{code=\"508\",color=\"\",service=\"\"}").await;
+    let loops = proxy.metric("flipgate_requests_total{code=\"508\",color=\"\",service=\"\"}").await;
     assert!(loops <= 1.0, "one round: {loops}");
-    let mut client = Http2::connect(PUBLIC, house.public).await;
+    let mut client = Http2::connect(PUBLIC, proxy.public).await;
     assert_eq!(client.get("/", "").await.status, 508);
     assert_eq!(upstream.requests(), 0);
 }
@@ -27,15 +27,15 @@ async fn a_request_that_comes_back_is_a_508_after_one_round() {
 #[tokio::test]
 async fn a_loop_ends_without_via_too() {
     let upstream = Upstream::start("blue").await;
-    let house = TestProxy::build()
+    let proxy = TestProxy::build()
         .with("[forwarding]\nvia = \"none\"")
         .service("web", &[&upstream], &[])
         .start();
-    let relay = relay_to(house.public).await;
+    let relay = relay_to(proxy.public).await;
     let body = format!("{{\"endpoints\":[\"{relay}\"],\"force\":true}}");
-    let set = house.call("PUT", "/v1/services/web/pools/blue", "", &body).await;
+    let set = proxy.call("PUT", "/v1/services/web/pools/blue", "", &body).await;
     assert_eq!(set.status, 200, "{}", set.text());
-    let answer = house.public().await.get("/", "").await;
+    let answer = proxy.public().await.get("/", "").await;
     assert_eq!((answer.status, answer.field("via")), (508, None), "{}", answer.text());
 }
 
@@ -60,8 +60,8 @@ async fn via_names_each_hop_both_ways_and_no_client_can_fake_a_loop_for_others()
         "HTTP/1.0 200 OK\r\nVia: 1.1 inner\r\nConnection: keep-alive\r\nContent-Length: 2\r\n\r\nok",
     )
     .await;
-    let house = TestProxy::at(upstream.address);
-    let mut client = house.public().await;
+    let proxy = TestProxy::at(upstream.address);
+    let mut client = proxy.public().await;
     let answer = client.get("/", "Via: 1.0 fred\r\n").await;
     assert_eq!(answer.fields("via").collect::<Vec<_>>(), ["1.1 inner", "1.0 flipgate"]);
     let seen = upstream.take();
@@ -77,7 +77,7 @@ async fn via_names_each_hop_both_ways_and_no_client_can_fake_a_loop_for_others()
     // A client that copies the mark ends only its own request.
     assert_eq!(client.get("/", &format!("Via: 1.1 {mark}\r\n")).await.status, 508);
     assert_eq!(client.get("/", "").await.status, 200);
-    let mut client = Http2::connect(PUBLIC, house.public).await;
+    let mut client = Http2::connect(PUBLIC, proxy.public).await;
     upstream.take();
     let answer = client.get("/", "").await;
     assert_eq!(answer.fields("via").collect::<Vec<_>>(), ["1.1 inner", "1.0 flipgate"]);
@@ -124,13 +124,13 @@ fn an_endpoint_that_is_an_own_listener_is_a_mistake() {
 #[tokio::test]
 async fn an_own_listener_is_refused_as_an_endpoint_at_run_time() {
     let upstream = Upstream::start("blue").await;
-    let house = TestProxy::build().service("web", &[&upstream], &[]).start();
-    for own in [house.public, house.preview] {
+    let proxy = TestProxy::build().service("web", &[&upstream], &[]).start();
+    for own in [proxy.public, proxy.preview] {
         let body = format!("{{\"endpoints\":[\"{own}\"]}}");
-        let set = house.call("PUT", "/v1/services/web/pools/green", "", &body).await;
+        let set = proxy.call("PUT", "/v1/services/web/pools/green", "", &body).await;
         assert_eq!(set.status, 422, "{}", set.text());
         assert!(set.text().contains("listener"), "{}", set.text());
     }
-    let status = house.status().await;
+    let status = proxy.status().await;
     assert_eq!(status["services"]["web"]["pools"]["green"]["endpoints"], serde_json::json!([]));
 }

@@ -20,7 +20,7 @@ async fn upstreams<const COUNT: usize>(addresses: [&str; COUNT]) -> [Upstream; C
     started.try_into().unwrap_or_else(|_| panic!("as many as were asked for"))
 }
 
-fn house(server: &NameServer, port: u16, more: &str) -> TestProxy {
+fn proxy(server: &NameServer, port: u16, more: &str) -> TestProxy {
     let dns = server.address;
     TestProxy::build()
         .with(&format!("dns = {{ servers = [\"{dns}\"], min_ttl = \"100ms\", {more} timeout = \"500ms\" }}"))
@@ -31,52 +31,52 @@ fn house(server: &NameServer, port: u16, more: &str) -> TestProxy {
 }
 
 /// Who answers.
-async fn seen(house: &TestProxy) -> BTreeSet<String> {
+async fn seen(proxy: &TestProxy) -> BTreeSet<String> {
     let mut seen = BTreeSet::new();
     for _ in 0..40 {
-        seen.insert(house.get("/").await);
+        seen.insert(proxy.get("/").await);
     }
     seen
 }
 
-async fn wait_for(house: &TestProxy, names: &[&str]) {
+async fn wait_for(proxy: &TestProxy, names: &[&str]) {
     let names: BTreeSet<String> = names.iter().map(ToString::to_string).collect();
-    eventually(&format!("{names:?} answer"), async || seen(house).await == names).await;
+    eventually(&format!("{names:?} answer"), async || seen(proxy).await == names).await;
 }
 
 #[tokio::test]
 async fn all_addresses_are_used_and_changes_are_followed() {
     let [one, two, _three] = upstreams(["127.0.1.1", "127.0.1.2", "127.0.1.3"]).await;
     let server = NameServer::start(&["127.0.1.1", "127.0.1.2"]).await;
-    let house = house(&server, one.address.port(), "");
-    wait_for(&house, &["127.0.1.1", "127.0.1.2"]).await;
+    let proxy = proxy(&server, one.address.port(), "");
+    wait_for(&proxy, &["127.0.1.1", "127.0.1.2"]).await;
     let address = format!("app.test:{}", one.address.port());
-    let endpoints = house.status().await["services"]["web"]["pools"]["blue"]["endpoints"].clone();
+    let endpoints = proxy.status().await["services"]["web"]["pools"]["blue"]["endpoints"].clone();
     let endpoints = endpoints.as_array().expect("a list");
     let resolved: Vec<_> = endpoints.iter().map(|it| it["resolved"].clone()).collect();
     assert_eq!(resolved, [json!(one.address.to_string()), json!(two.address.to_string())]);
     assert!(endpoints.iter().all(|it| it["address"] == address && it["health"] == "up"));
 
     server.tell(&["127.0.1.2", "127.0.1.3"]);
-    wait_for(&house, &["127.0.1.2", "127.0.1.3"]).await;
-    let told = house.events("addresses_changed");
+    wait_for(&proxy, &["127.0.1.2", "127.0.1.3"]).await;
+    let told = proxy.events("addresses_changed");
     let addresses: Vec<_> = told.iter().map(|it| it["addresses"].clone()).collect();
     assert_eq!(addresses, [json!(["127.0.1.1", "127.0.1.2"]), json!(["127.0.1.2", "127.0.1.3"])]);
     assert_eq!((&told[0]["host"], &told[0]["service"]), (&json!("app.test"), &json!("web")));
-    assert_eq!(house.generation().await, 0, "nobody has changed anything");
+    assert_eq!(proxy.generation().await, 0, "nobody has changed anything");
 }
 
 #[tokio::test]
 async fn what_is_under_way_stays_where_it_is() {
     let [one, _two] = upstreams(["127.0.2.1", "127.0.2.2"]).await;
     let server = NameServer::start(&["127.0.2.1"]).await;
-    let house = house(&server, one.address.port(), "");
-    wait_for(&house, &["127.0.2.1"]).await;
-    let mut client = house.public().await;
+    let proxy = proxy(&server, one.address.port(), "");
+    wait_for(&proxy, &["127.0.2.1"]).await;
+    let mut client = proxy.public().await;
     client.ask("/hold", "").await;
     let head = client.head().await;
     server.tell(&["127.0.2.2"]);
-    wait_for(&house, &["127.0.2.2"]).await;
+    wait_for(&proxy, &["127.0.2.2"]).await;
     one.release();
     assert_eq!(client.rest(head).await.text(), "127.0.2.1 begins\n127.0.2.1 ends\n");
 }
@@ -85,16 +85,16 @@ async fn what_is_under_way_stays_where_it_is() {
 async fn when_nobody_can_tell_the_last_addresses_stay() {
     let [one, _two] = upstreams(["127.0.3.1", "127.0.3.2"]).await;
     let server = NameServer::start(&["127.0.3.1"]).await;
-    let house = house(&server, one.address.port(), "");
-    wait_for(&house, &["127.0.3.1"]).await;
+    let proxy = proxy(&server, one.address.port(), "");
+    wait_for(&proxy, &["127.0.3.1"]).await;
     for code in [ResponseCode::ServFail, ResponseCode::NXDomain, ResponseCode::Refused] {
         server.fail(code);
         let before = server.questions();
         eventually("it was asked", async || server.questions() > before + 1).await;
-        assert_eq!(seen(&house).await, BTreeSet::from(["127.0.3.1".to_owned()]), "{code:?}");
+        assert_eq!(seen(&proxy).await, BTreeSet::from(["127.0.3.1".to_owned()]), "{code:?}");
     }
     server.tell(&["127.0.3.2"]);
-    wait_for(&house, &["127.0.3.2"]).await;
+    wait_for(&proxy, &["127.0.3.2"]).await;
 }
 
 #[tokio::test]
@@ -102,26 +102,26 @@ async fn a_name_that_is_not_there_yet_is_found_when_it_is() {
     let [one] = upstreams(["127.0.4.1"]).await;
     let server = NameServer::start(&[]).await;
     server.fail(ResponseCode::NXDomain);
-    let house = house(&server, one.address.port(), "");
-    let answer = house.public().await.get("/", "").await;
+    let proxy = proxy(&server, one.address.port(), "");
+    let answer = proxy.public().await.get("/", "").await;
     assert_eq!(
         (answer.status, answer.field("proxy-status")),
         (502, Some("flipgate; error=dns_error"))
     );
-    house.wait_for_health("blue", 0, "down").await;
-    let reason = house.endpoint("web", "blue", 0).await["reason"].to_string();
+    proxy.wait_for_health("blue", 0, "down").await;
+    let reason = proxy.endpoint("web", "blue", 0).await["reason"].to_string();
     assert!(reason.contains("no address for `app.test`"), "{reason}");
     server.tell(&["127.0.4.1"]);
-    wait_for(&house, &["127.0.4.1"]).await;
+    wait_for(&proxy, &["127.0.4.1"]).await;
 }
 
 #[tokio::test]
 async fn addresses_of_a_family_that_is_not_wanted_are_left_out() {
     let [one] = upstreams(["127.0.5.1"]).await;
     let server = NameServer::start(&["127.0.5.1", "2001:db8::1"]).await;
-    let house = house(&server, one.address.port(), "families = \"ipv4\",");
-    wait_for(&house, &["127.0.5.1"]).await;
-    let endpoints = &house.status().await["services"]["web"]["pools"]["blue"]["endpoints"];
+    let proxy = proxy(&server, one.address.port(), "families = \"ipv4\",");
+    wait_for(&proxy, &["127.0.5.1"]).await;
+    let endpoints = &proxy.status().await["services"]["web"]["pools"]["blue"]["endpoints"];
     assert_eq!(endpoints.as_array().map(Vec::len), Some(1));
 }
 
@@ -129,11 +129,11 @@ async fn addresses_of_a_family_that_is_not_wanted_are_left_out() {
 async fn one_dead_address_of_a_name_costs_nobody_a_request() {
     let [mut one, two] = upstreams(["127.0.6.1", "127.0.6.2"]).await;
     let server = NameServer::start(&["127.0.6.1", "127.0.6.2"]).await;
-    let house = house(&server, one.address.port(), "");
-    wait_for(&house, &["127.0.6.1", "127.0.6.2"]).await;
+    let proxy = proxy(&server, one.address.port(), "");
+    wait_for(&proxy, &["127.0.6.1", "127.0.6.2"]).await;
     one.kill().await;
     let name = two.address.ip().to_string();
-    assert_eq!(seen(&house).await, BTreeSet::from([name]));
-    house.wait_for_health("blue", 0, "down").await;
-    assert_eq!(house.endpoint("web", "blue", 1).await["health"], "up");
+    assert_eq!(seen(&proxy).await, BTreeSet::from([name]));
+    proxy.wait_for_health("blue", 0, "down").await;
+    assert_eq!(proxy.endpoint("web", "blue", 1).await["health"], "up");
 }

@@ -6,7 +6,7 @@ use crate::support::{
     Answer, Client, Http2Upstream, Manner, TestProxy, Unruly, Upstream, client, eventually, http2,
 };
 
-fn house(blue: &Upstream, top: &str, policy: &str) -> TestProxy {
+fn proxy(blue: &Upstream, top: &str, policy: &str) -> TestProxy {
     let blue = blue.address;
     TestProxy::build()
         .with(top)
@@ -23,16 +23,16 @@ fn assert_overloaded(answer: &Answer) {
 }
 
 /// Waits until so many wait for a place at an endpoint.
-async fn wait_for_queued(house: &TestProxy, count: u64) {
+async fn wait_for_queued(proxy: &TestProxy, count: u64) {
     eventually(&format!("{count} wait"), async || {
-        house.status().await["services"]["web"]["pools"]["blue"]["queued"] == count
+        proxy.status().await["services"]["web"]["pools"]["blue"]["queued"] == count
     })
     .await;
 }
 
-async fn limited(house: &TestProxy, limit: &str) -> f64 {
+async fn limited(proxy: &TestProxy, limit: &str) -> f64 {
     let labels = format!("color=\"blue\",limit=\"{limit}\",service=\"web\"");
-    house.metric(&format!("flipgate_limited_total{{{labels}}}")).await
+    proxy.metric(&format!("flipgate_limited_total{{{labels}}}")).await
 }
 
 #[tokio::test]
@@ -42,27 +42,27 @@ async fn one_request_more_than_may_be_is_refused_at_once() {
         ("", "limits.in_flight = 2", "service_in_flight"),
     ] {
         let upstream = Upstream::start("up").await;
-        let house = house(&upstream, top, policy);
-        let mut held = [house.public().await, house.public().await];
+        let proxy = proxy(&upstream, top, policy);
+        let mut held = [proxy.public().await, proxy.public().await];
         for client in &mut held {
             client.ask("/hold", "").await;
             assert_eq!(client.head().await.status, 200);
         }
-        let mut third = house.public().await;
+        let mut third = proxy.public().await;
         for _ in 0..2 {
             assert_overloaded(&third.get("/", "").await);
         }
         // The limit is of both colors together, and of nobody's preview less.
-        let mut tester = house.internal().await;
+        let mut tester = proxy.internal().await;
         assert_overloaded(&tester.get("/", "Flipgate-Preview: green\r\n").await);
-        assert!((limited(&house, limit).await - 2.0).abs() < 0.1);
-        let admin = house.call("GET", "/v1/status", "", "").await;
+        assert!((limited(&proxy, limit).await - 2.0).abs() < 0.1);
+        let admin = proxy.call("GET", "/v1/status", "", "").await;
         assert_eq!(admin.status, 200);
-        house.promote(&[("web", "green")]).await;
+        proxy.promote(&[("web", "green")]).await;
         upstream.release();
         eventually("there is room again", async || third.get("/", "").await.status == 200).await;
-        eventually("it was told", async || !house.events("limit_hit").is_empty()).await;
-        let told = &house.events("limit_hit")[0];
+        eventually("it was told", async || !proxy.events("limit_hit").is_empty()).await;
+        let told = &proxy.events("limit_hit")[0];
         assert_eq!((&told["limit"], &told["service"]), (&limit.into(), &"web".into()));
     }
 }
@@ -70,22 +70,22 @@ async fn one_request_more_than_may_be_is_refused_at_once() {
 #[tokio::test]
 async fn a_tunnel_is_no_request() {
     let upstream = Upstream::start("up").await;
-    let house = house(&upstream, "limits.in_flight = 1", "limits.in_flight = 1");
+    let proxy = proxy(&upstream, "limits.in_flight = 1", "limits.in_flight = 1");
     let mut tunnels = Vec::new();
     for _ in 0..3 {
-        let mut client = house.public().await;
+        let mut client = proxy.public().await;
         client.send("GET /ws HTTP/1.1\r\nHost: a.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n").await;
         assert_eq!(client.head().await.status, 101);
         tunnels.push(client);
     }
-    assert_eq!(house.get("/").await, "up");
+    assert_eq!(proxy.get("/").await, "up");
 }
 
 #[tokio::test]
 async fn who_asks_too_often_is_told_when_to_come_again() {
     let upstream = Upstream::start("up").await;
-    let house = house(&upstream, "", "limits = { client_rate = \"1/s\", client_burst = 3 }");
-    let mut client = house.public().await;
+    let proxy = proxy(&upstream, "", "limits = { client_rate = \"1/s\", client_burst = 3 }");
+    let mut client = proxy.public().await;
     let mut statuses = Vec::new();
     let mut last = Answer::default();
     for _ in 0..5 {
@@ -98,8 +98,8 @@ async fn who_asks_too_often_is_told_when_to_come_again() {
         assert_eq!(last.field("retry-after"), Some("1"));
         assert_eq!(last.field("proxy-status"), Some("flipgate; error=http_request_denied"));
     }
-    assert!(limited(&house, "client_rate").await > 0.9);
-    let mut other = Client::connect("127.0.0.9", house.public).await;
+    assert!(limited(&proxy, "client_rate").await > 0.9);
+    let mut other = Client::connect("127.0.0.9", proxy.public).await;
     assert_eq!(other.get("/", "").await.status, 200, "others have their own");
     eventually("time helps", async || client.get("/", "").await.status == 200).await;
 }
@@ -108,42 +108,42 @@ async fn who_asks_too_often_is_told_when_to_come_again() {
 async fn requests_wait_for_a_place_in_the_order_in_which_they_came() {
     let upstream = Upstream::start("up").await;
     let policy = "limits = { endpoint_requests = 1, queue = 2, queue_timeout = \"30s\" }";
-    let house = house(&upstream, "", policy);
-    let mut inside = house.public().await;
+    let proxy = proxy(&upstream, "", policy);
+    let mut inside = proxy.public().await;
     inside.ask("/wait", "").await;
     eventually("one is inside", async || upstream.requests() == 1).await;
-    let [mut one, mut two] = [house.public().await, house.public().await];
+    let [mut one, mut two] = [proxy.public().await, proxy.public().await];
     one.ask("/one", "").await;
-    wait_for_queued(&house, 1).await;
+    wait_for_queued(&proxy, 1).await;
     two.ask("/two", "").await;
-    wait_for_queued(&house, 2).await;
-    assert_overloaded(&house.public().await.get("/three", "").await);
-    assert!((limited(&house, "queue").await - 1.0).abs() < 0.1);
+    wait_for_queued(&proxy, 2).await;
+    assert_overloaded(&proxy.public().await.get("/three", "").await);
+    assert!((limited(&proxy, "queue").await - 1.0).abs() < 0.1);
     assert_eq!(upstream.requests(), 1);
     upstream.release();
     for client in [&mut inside, &mut one, &mut two] {
         assert_eq!(client.answer().await.text(), "up");
     }
     assert_eq!(upstream.paths(), ["/wait", "/one", "/two"]);
-    wait_for_queued(&house, 0).await;
+    wait_for_queued(&proxy, 0).await;
 }
 
 #[tokio::test]
 async fn who_has_left_does_not_keep_others_waiting() {
     let upstream = Upstream::start("up").await;
     let policy = "limits = { endpoint_requests = 1, queue = 1, queue_timeout = \"30s\" }";
-    let house = house(&upstream, "", policy);
-    let mut inside = house.public().await;
+    let proxy = proxy(&upstream, "", policy);
+    let mut inside = proxy.public().await;
     inside.ask("/wait", "").await;
     eventually("one is inside", async || upstream.requests() == 1).await;
-    let mut leaving = house.public().await;
+    let mut leaving = proxy.public().await;
     leaving.ask("/leaving", "").await;
-    wait_for_queued(&house, 1).await;
+    wait_for_queued(&proxy, 1).await;
     drop(leaving);
-    wait_for_queued(&house, 0).await;
+    wait_for_queued(&proxy, 0).await;
     upstream.release();
     assert_eq!(inside.answer().await.text(), "up");
-    assert_eq!(house.get("/").await, "up");
+    assert_eq!(proxy.get("/").await, "up");
     assert_eq!(upstream.paths(), ["/wait", "/"], "what nobody waits for is not asked");
 }
 
@@ -151,42 +151,42 @@ async fn who_has_left_does_not_keep_others_waiting() {
 async fn who_has_waited_too_long_is_told_so() {
     let upstream = Upstream::start("up").await;
     let policy = "limits = { endpoint_requests = 1, queue_timeout = \"100ms\" }";
-    let house = house(&upstream, "", policy);
-    let mut inside = house.public().await;
+    let proxy = proxy(&upstream, "", policy);
+    let mut inside = proxy.public().await;
     inside.ask("/wait", "").await;
     eventually("one is inside", async || upstream.requests() == 1).await;
-    assert_overloaded(&house.public().await.get("/", "").await);
-    assert!((limited(&house, "queue_timeout").await - 1.0).abs() < 0.1);
+    assert_overloaded(&proxy.public().await.get("/", "").await);
+    assert!((limited(&proxy, "queue_timeout").await - 1.0).abs() < 0.1);
     upstream.release();
     assert_eq!(inside.answer().await.text(), "up");
-    assert_eq!(house.get("/").await, "up");
+    assert_eq!(proxy.get("/").await, "up");
 }
 
 #[tokio::test]
 async fn an_endpoint_has_no_more_connections_than_it_may() {
     let upstream = Upstream::start("up").await;
     let policy = "limits = { endpoint_connections = 2, queue = 100, queue_timeout = \"30s\" }";
-    let house = house(&upstream, "", policy);
+    let proxy = proxy(&upstream, "", policy);
     let mut clients = Vec::new();
     for _ in 0..12 {
-        clients.push(house.public().await);
+        clients.push(proxy.public().await);
     }
     for client in &mut clients {
         client.ask("/wait", "").await;
     }
     eventually("two are inside", async || upstream.requests() == 2).await;
-    assert_eq!(house.endpoint("web", "blue", 0).await["connections"], 2);
+    assert_eq!(proxy.endpoint("web", "blue", 0).await["connections"], 2);
     upstream.release();
     for client in &mut clients {
         assert_eq!(client.answer().await.text(), "up");
     }
-    assert!(house.endpoint("web", "blue", 0).await["connections"].as_u64() <= Some(2));
+    assert!(proxy.endpoint("web", "blue", 0).await["connections"].as_u64() <= Some(2));
 }
 
 #[tokio::test]
 async fn a_request_that_needs_a_fresh_connection_has_one_that_waits_closed_for_it() {
     let bad = Unruly::start(Manner::ClosesBehindSecondHead).await;
-    let house = TestProxy::build()
+    let proxy = TestProxy::build()
         .services(&format!(
             "[service.web]\nblue = {{ endpoints = [\"{}\"] }}\nhealth.interval = \"24h\"\n\
              limits = {{ endpoint_connections = 1, queue_timeout = \"30s\" }}\n",
@@ -195,7 +195,7 @@ async fn a_request_that_needs_a_fresh_connection_has_one_that_waits_closed_for_i
         .start();
     let mut clients = Vec::new();
     for _ in 0..6 {
-        clients.push(house.public().await);
+        clients.push(proxy.public().await);
     }
     for _ in 0..4 {
         for client in &mut clients {
@@ -205,7 +205,7 @@ async fn a_request_that_needs_a_fresh_connection_has_one_that_waits_closed_for_i
             assert_eq!(client.answer().await.text(), "unruly");
         }
     }
-    assert!(house.endpoint("web", "blue", 0).await["connections"].as_u64() <= Some(1));
+    assert!(proxy.endpoint("web", "blue", 0).await["connections"].as_u64() <= Some(1));
 }
 
 /// With fewer connections than workers, half of the requests waited for the next look at idle connections, up to
@@ -215,7 +215,7 @@ async fn an_idle_connection_of_another_worker_is_given_up_at_once() {
     let http1 = Upstream::start("up").await;
     let http2 = Http2Upstream::start(async |_, answer| http2::say(answer, "up")).await;
     for (address, protocol) in [(http1.address, "http1"), (http2.address, "h2")] {
-        let house = TestProxy::build()
+        let proxy = TestProxy::build()
             .workers(4)
             .services(&format!(
                 "[service.web]\nblue = {{ endpoints = [\"{address}\"], protocol = \"{protocol}\" }}\n\
@@ -226,7 +226,7 @@ async fn an_idle_connection_of_another_worker_is_given_up_at_once() {
         let mut clients = Vec::new();
         // All workers have some.
         for _ in 0..40 {
-            clients.push(house.public().await);
+            clients.push(proxy.public().await);
         }
         let asking = async {
             for _ in 0..8 {
@@ -237,7 +237,7 @@ async fn an_idle_connection_of_another_worker_is_given_up_at_once() {
         };
         let asked = tokio::time::timeout(Duration::from_secs(30), asking).await;
         assert!(asked.is_ok(), "{protocol}: requests wait for idle connections");
-        assert!(house.endpoint("web", "blue", 0).await["connections"].as_u64() <= Some(1));
+        assert!(proxy.endpoint("web", "blue", 0).await["connections"].as_u64() <= Some(1));
     }
     assert!(http1.connections() > 40, "several workers were met: {}", http1.connections());
 }
@@ -245,7 +245,7 @@ async fn an_idle_connection_of_another_worker_is_given_up_at_once() {
 #[tokio::test]
 async fn a_tunnel_that_its_endpoint_does_not_take_holds_nobody_up() {
     let upstream = Http2Upstream::without_tunnels(async |_, answer| http2::say(answer, "up")).await;
-    let house = TestProxy::build()
+    let proxy = TestProxy::build()
         .with("timeouts.upstream_connect = \"500ms\"")
         .services(&format!(
             "[service.web]\nblue = {{ endpoints = [\"{}\"], protocol = \"h2\" }}\n\
@@ -254,32 +254,32 @@ async fn a_tunnel_that_its_endpoint_does_not_take_holds_nobody_up() {
         ))
         .start();
     for _ in 0..4 {
-        assert_eq!(house.get("/").await, "up");
-        let mut client = house.public().await;
+        assert_eq!(proxy.get("/").await, "up");
+        let mut client = proxy.public().await;
         client.send("GET /ws HTTP/1.1\r\nHost: a.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n").await;
         let answer = client.answer().await;
         assert!(matches!(answer.status, 502 | 503), "{}", answer.text());
     }
-    assert_eq!(house.get("/").await, "up");
-    assert_eq!(house.endpoint("web", "blue", 0).await["health"], "up", "it answers all others");
+    assert_eq!(proxy.get("/").await, "up");
+    assert_eq!(proxy.endpoint("web", "blue", 0).await["health"], "up", "it answers all others");
 }
 
 #[tokio::test]
 async fn who_waits_for_an_endpoint_that_was_replaced_holds_nobody_up() {
     let (old, new) = (Upstream::start("old").await, Upstream::start("new").await);
     let policy = "limits = { endpoint_requests = 1, queue = 1, queue_timeout = \"30s\" }";
-    let house = house(&old, "", policy);
-    let mut inside = house.public().await;
+    let proxy = proxy(&old, "", policy);
+    let mut inside = proxy.public().await;
     inside.ask("/wait", "").await;
     eventually("one is inside", async || old.requests() == 1).await;
-    let mut waiting = house.public().await;
+    let mut waiting = proxy.public().await;
     waiting.ask("/waiting", "").await;
-    wait_for_queued(&house, 1).await;
+    wait_for_queued(&proxy, 1).await;
     let body = serde_json::json!({"endpoints": [new.address.to_string()], "force": true});
-    let set = house.call("PUT", "/v1/services/web/pools/blue", "", &body.to_string()).await;
+    let set = proxy.call("PUT", "/v1/services/web/pools/blue", "", &body.to_string()).await;
     assert_eq!(set.status, 200, "{}", set.text());
     for _ in 0..3 {
-        assert_eq!(house.get("/").await, "new");
+        assert_eq!(proxy.get("/").await, "new");
     }
     old.release();
     assert_eq!(
@@ -358,7 +358,7 @@ async fn clients_leave_files_for_those_who_have_to_come_in() {
 #[tokio::test]
 async fn three_times_of_what_may_be_leaves_room_for_what_may() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = TestProxy::build()
+    let proxy = TestProxy::build()
         .services(&format!(
             "[service.web]\nblue = {{ endpoints = [\"{}\"] }}\ngreen = {{ endpoints = [\"{}\"] }}\n\
              limits.in_flight = 8\n",
@@ -368,7 +368,7 @@ async fn three_times_of_what_may_be_leaves_room_for_what_may() {
     let end = tokio::time::Instant::now() + Duration::from_secs(3);
     let mut load = tokio::task::JoinSet::new();
     for _ in 0..24 {
-        let public = house.public;
+        let public = proxy.public;
         load.spawn(async move {
             let mut client = Client::connect(client::PUBLIC, public).await;
             let (mut answered, mut refused) = (0_usize, 0_usize);
@@ -385,10 +385,10 @@ async fn three_times_of_what_may_be_leaves_room_for_what_may() {
             (answered, refused)
         });
     }
-    eventually("the limit was met", async || limited(&house, "service_in_flight").await > 0.5)
+    eventually("the limit was met", async || limited(&proxy, "service_in_flight").await > 0.5)
         .await;
-    house.promote(&[("web", "green")]).await;
-    let drain = house.call("GET", "/v1/services/web/drain?wait=30s", "", "").await.json();
+    proxy.promote(&[("web", "green")]).await;
+    let drain = proxy.call("GET", "/v1/services/web/drain?wait=30s", "", "").await.json();
     assert_eq!(drain["drained"], true);
     let (before, flipped) = (blue.requests(), green.requests());
     let sums = load.join_all().await.into_iter();
@@ -401,5 +401,5 @@ async fn three_times_of_what_may_be_leaves_room_for_what_may() {
     );
     assert_eq!(blue.requests(), before);
     assert!(green.requests() > flipped);
-    assert_eq!(house.status().await["services"]["web"]["pools"]["green"]["in_flight"], 0);
+    assert_eq!(proxy.status().await["services"]["web"]["pools"]["green"]["in_flight"], 0);
 }

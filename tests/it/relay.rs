@@ -9,8 +9,8 @@ use crate::support::{
 #[tokio::test]
 async fn a_connection_carries_many_requests() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = TestProxy::of(&blue, &green);
-    let mut client = house.public().await;
+    let proxy = TestProxy::of(&blue, &green);
+    let mut client = proxy.public().await;
     for _ in 0..20 {
         assert_eq!(client.get("/", "").await.text(), "blue");
     }
@@ -23,8 +23,8 @@ async fn a_connection_carries_many_requests() {
 #[tokio::test]
 async fn pipelined_requests_are_answered_in_order() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = TestProxy::of(&blue, &green);
-    let mut client = house.public().await;
+    let proxy = TestProxy::of(&blue, &green);
+    let mut client = proxy.public().await;
     let mut all = String::new();
     for number in 0..10 {
         all.push_str(&format!(
@@ -40,8 +40,8 @@ async fn pipelined_requests_are_answered_in_order() {
 #[tokio::test]
 async fn bodies_come_through_sized_and_chunked_and_with_trailers() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = TestProxy::of(&blue, &green);
-    let mut client = house.public().await;
+    let proxy = TestProxy::of(&blue, &green);
+    let mut client = proxy.public().await;
     let long: String = (0..50_000).map(|it| format!("{it:06}")).collect();
     let length = long.len();
     client
@@ -67,8 +67,8 @@ async fn bodies_come_through_sized_and_chunked_and_with_trailers() {
 #[tokio::test]
 async fn a_body_is_passed_on_whatever_the_method() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = TestProxy::of(&blue, &green);
-    let mut client = house.public().await;
+    let proxy = TestProxy::of(&blue, &green);
+    let mut client = proxy.public().await;
     for method in ["GET", "POST", "PUT", "PATCH", "DELETE", "PURGE"] {
         let head = format!("{method} /echo HTTP/1.1\r\nHost: a\r\n");
         client
@@ -84,8 +84,8 @@ async fn a_body_is_passed_on_whatever_the_method() {
 #[tokio::test]
 async fn an_answer_with_trailers_leaves_its_connection_to_the_next_request() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = TestProxy::of(&blue, &green);
-    let mut client = house.public().await;
+    let proxy = TestProxy::of(&blue, &green);
+    let mut client = proxy.public().await;
     for _ in 0..3 {
         let answer = client.get("/trailers", "TE: trailers\r\n").await;
         assert_eq!(answer.trailers, "x-sum: 10\r\n");
@@ -96,8 +96,8 @@ async fn an_answer_with_trailers_leaves_its_connection_to_the_next_request() {
 #[tokio::test]
 async fn an_answer_that_is_framed_twice_is_read_as_the_coding_says() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = TestProxy::of(&blue, &green);
-    let mut client = house.public().await;
+    let proxy = TestProxy::of(&blue, &green);
+    let mut client = proxy.public().await;
     let answer = client.get("/both", "").await;
     assert_eq!((answer.text().as_str(), answer.field("content-length")), ("whole", None));
     assert_eq!(client.get("/", "").await.text(), "blue");
@@ -106,30 +106,30 @@ async fn an_answer_that_is_framed_twice_is_read_as_the_coding_says() {
 #[tokio::test]
 async fn a_tunnel_that_nobody_asked_for_is_a_502() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = TestProxy::of(&blue, &green);
-    let answer = house.public().await.get("/switch", "").await;
+    let proxy = TestProxy::of(&blue, &green);
+    let answer = proxy.public().await.get("/switch", "").await;
     assert_eq!(answer.status, 502, "{}", answer.head);
-    assert_eq!(house.get("/").await, "blue");
+    assert_eq!(proxy.get("/").await, "blue");
 }
 
 #[tokio::test]
 async fn an_answer_that_comes_before_the_whole_request_keeps_its_claim_for_the_rest() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = TestProxy::of(&blue, &green);
-    let mut client = house.public().await;
+    let proxy = TestProxy::of(&blue, &green);
+    let mut client = proxy.public().await;
     // Answered from the head alone, while the body is still to come.
     client.send("POST /refuse HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nhalf").await;
     assert_eq!(client.answer().await.status, 417);
     drop(client);
-    house.wait_for_in_flight("web", "blue", 0).await;
-    assert_eq!(house.get("/").await, "blue");
+    proxy.wait_for_in_flight("web", "blue", 0).await;
+    assert_eq!(proxy.get("/").await, "blue");
 }
 
 #[tokio::test]
 async fn answers_without_a_body_end_with_their_head() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = TestProxy::of(&blue, &green);
-    let mut client = house.public().await;
+    let proxy = TestProxy::of(&blue, &green);
+    let mut client = proxy.public().await;
     let answer = client.get("/204", "").await;
     assert_eq!((answer.status, answer.field("content-length")), (204, None));
     let answer = client.get("/304", "").await;
@@ -139,15 +139,15 @@ async fn answers_without_a_body_end_with_their_head() {
     assert_eq!((answer.status, answer.field("content-length")), (200, Some("12345")));
     // The connection is where it should be after each of them.
     assert_eq!(client.get("/", "").await.text(), "blue");
-    house.wait_for_in_flight("web", "blue", 0).await;
+    proxy.wait_for_in_flight("web", "blue", 0).await;
     assert_eq!(blue.connections(), 3, "two answers have told of content that does not come");
 }
 
 #[tokio::test]
 async fn a_request_that_expects_to_continue_is_answered_by_its_upstream() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = TestProxy::of(&blue, &green);
-    let mut client = house.public().await;
+    let proxy = TestProxy::of(&blue, &green);
+    let mut client = proxy.public().await;
     let head = |path: &str| {
         format!(
             "POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n"
@@ -158,19 +158,19 @@ async fn a_request_that_expects_to_continue_is_answered_by_its_upstream() {
     client.send("body").await;
     assert_eq!(client.answer().await.text(), "body");
     // An upstream that does not want the body says so before a byte of it was sent.
-    let mut client = house.public().await;
+    let mut client = proxy.public().await;
     client.send(head("/refuse")).await;
     let refused = client.answer().await;
     assert_eq!((refused.status, refused.text().as_str()), (417, "no"));
-    house.wait_for_in_flight("web", "blue", 0).await;
-    assert_eq!(house.get("/").await, "blue");
+    proxy.wait_for_in_flight("web", "blue", 0).await;
+    assert_eq!(proxy.get("/").await, "blue");
 }
 
 #[tokio::test]
 async fn a_client_that_does_not_read_slows_its_upstream_down() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = TestProxy::of(&blue, &green);
-    let mut slow = Client::connect_narrow("127.0.0.2", house.public).await;
+    let proxy = TestProxy::of(&blue, &green);
+    let mut slow = Client::connect_narrow("127.0.0.2", proxy.public).await;
     slow.ask("/endless", "").await;
     slow.until("\r\n\r\n").await;
     // Sockets on the way take some megabytes; then it stands still.
@@ -189,27 +189,27 @@ async fn a_client_that_does_not_read_slows_its_upstream_down() {
     slow.exactly(16 * 1024 * 1024).await;
     eventually("the upstream goes on", async || blue.sent() > standing).await;
     drop(slow);
-    house.wait_for_in_flight("web", "blue", 0).await;
+    proxy.wait_for_in_flight("web", "blue", 0).await;
 }
 
 #[tokio::test]
 async fn an_answer_that_breaks_off_does_not_look_whole() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = TestProxy::of(&blue, &green);
-    let mut client = house.public().await;
+    let proxy = TestProxy::of(&blue, &green);
+    let mut client = proxy.public().await;
     client.ask("/cut", "").await;
     let head = client.head().await;
     assert_eq!((head.status, head.field("content-length")), (200, Some("100")));
     assert_eq!(client.read_to_end().await, "half", "the connection ends with what there was");
-    house.wait_for_in_flight("web", "blue", 0).await;
-    assert_eq!(house.get("/").await, "blue");
+    proxy.wait_for_in_flight("web", "blue", 0).await;
+    assert_eq!(proxy.get("/").await, "blue");
 }
 
 #[tokio::test]
 async fn an_upstream_that_closes_without_an_answer_is_a_502() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = TestProxy::of(&blue, &green);
-    let answer = house.public().await.get("/close", "").await;
+    let proxy = TestProxy::of(&blue, &green);
+    let answer = proxy.public().await.get("/close", "").await;
     assert_eq!(answer.status, 502);
     assert_eq!(answer.field("proxy-status"), Some("flipgate; error=connection_terminated"));
     assert_eq!(blue.requests(), 1, "on a fresh connection nothing is asked twice");
@@ -218,8 +218,8 @@ async fn an_upstream_that_closes_without_an_answer_is_a_502() {
 #[tokio::test]
 async fn a_connection_that_ended_while_it_waited_costs_nobody_a_request() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = TestProxy::of(&blue, &green);
-    let mut client = house.public().await;
+    let proxy = TestProxy::of(&blue, &green);
+    let mut client = proxy.public().await;
     for round in 1..=10 {
         // The upstream closes right behind its answer.
         assert_eq!(client.get("/last", "").await.text(), "blue");
@@ -230,8 +230,8 @@ async fn a_connection_that_ended_while_it_waited_costs_nobody_a_request() {
 #[tokio::test]
 async fn what_may_have_been_done_is_not_done_twice() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = TestProxy::of(&blue, &green);
-    let mut client = house.public().await;
+    let proxy = TestProxy::of(&blue, &green);
+    let mut client = proxy.public().await;
     // Makes the next requests find a connection that was used before.
     assert_eq!(client.get("/", "").await.text(), "blue");
     client.send("POST /close HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n").await;
@@ -248,15 +248,15 @@ async fn an_endpoint_that_refuses_is_passed_over() {
     let (mut dead, live) = (Upstream::start("dead").await, Upstream::start("live").await);
     let green = Upstream::start("green").await;
     dead.kill().await;
-    let house = TestProxy::build().service("web", &[&dead, &live], &[&green]).start();
+    let proxy = TestProxy::build().service("web", &[&dead, &live], &[&green]).start();
     for _ in 0..20 {
-        assert_eq!(house.get("/").await, "live");
+        assert_eq!(proxy.get("/").await, "live");
         let post = "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nyes";
-        let mut client = house.public().await;
+        let mut client = proxy.public().await;
         client.send(post).await;
         assert_eq!(client.answer().await.text(), "yes");
     }
-    let status = house.status().await;
+    let status = proxy.status().await;
     let endpoints = &status["services"]["web"]["pools"]["blue"]["endpoints"];
     assert_eq!(endpoints[0]["health"], "down");
     assert_eq!(endpoints[1]["health"], "up");
@@ -266,12 +266,12 @@ async fn an_endpoint_that_refuses_is_passed_over() {
 async fn a_pool_that_nobody_answers_in_is_a_502_that_says_so() {
     let (mut dead, green) = (Upstream::start("dead").await, Upstream::start("green").await);
     dead.kill().await;
-    let house = TestProxy::of(&dead, &green);
-    let answer = house.public().await.get("/", "").await;
+    let proxy = TestProxy::of(&dead, &green);
+    let answer = proxy.public().await.get("/", "").await;
     assert_eq!(answer.status, 502);
     assert_eq!(answer.field("proxy-status"), Some("flipgate; error=connection_refused"));
     assert!(!answer.text().contains("127.0.0.1"), "the public learns no address");
-    let metrics = house.call("GET", "/metrics", "", "").await.text();
+    let metrics = proxy.call("GET", "/metrics", "", "").await.text();
     assert!(
         metrics
             .contains("flipgate_upstream_connect_errors_total{color=\"blue\",reason=\"refused\"")
@@ -286,14 +286,14 @@ async fn host_and_the_longest_path_prefix_choose_the_service() {
         upstreams.push(Upstream::start(name).await);
     }
     let [any, exact, suffix, api, deep] = &*upstreams else { panic!("five") };
-    let house = TestProxy::build()
+    let proxy = TestProxy::build()
         .service_at("any", "*", "/", &[any], &[])
         .service_at("exact", "www.a.test", "/", &[exact], &[])
         .service_at("suffix", "*.a.test", "/", &[suffix], &[])
         .service_at("api", "www.a.test", "/api", &[api], &[])
         .service_at("deep", "www.a.test", "/api/v2", &[deep], &[])
         .start();
-    let mut client = house.public().await;
+    let mut client = proxy.public().await;
     for (host, path, name) in [
         ("b.test", "/", "any"),
         ("a.test", "/api", "any"),
@@ -317,8 +317,8 @@ async fn host_and_the_longest_path_prefix_choose_the_service() {
 #[tokio::test]
 async fn an_absolute_target_is_forwarded_in_origin_form() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = TestProxy::of(&blue, &green);
-    let mut client = house.public().await;
+    let proxy = TestProxy::of(&blue, &green);
+    let mut client = proxy.public().await;
     client.send("GET http://a.test/head?q=1 HTTP/1.1\r\nHost: a.test\r\n\r\n").await;
     let head = client.answer().await.text();
     assert!(head.starts_with("GET /head?q=1 HTTP/1.1\r\n"), "{head}");
@@ -331,8 +331,8 @@ async fn an_absolute_target_is_forwarded_in_origin_form() {
 #[tokio::test]
 async fn a_target_and_a_host_that_differ_by_the_default_port_are_the_same_authority() {
     let upstream = Upstream::start("blue").await;
-    let house = TestProxy::build().service_at("web", "a.test", "/", &[&upstream], &[]).start();
-    let mut client = house.public().await;
+    let proxy = TestProxy::build().service_at("web", "a.test", "/", &[&upstream], &[]).start();
+    let mut client = proxy.public().await;
     for (target, host, told) in [
         ("http://a.test:80", "a.test", "a.test:80"),
         ("http://a.test", "a.test:80", "a.test"),
@@ -356,7 +356,7 @@ async fn a_target_and_a_host_that_differ_by_the_default_port_are_the_same_author
         ("http://a.test", "a.test:8080"),
         ("http://a.test:80", "b.test:80"),
     ] {
-        let mut client = house.public().await;
+        let mut client = proxy.public().await;
         client.send(format!("GET {target}/ HTTP/1.1\r\nHost: {host}\r\n\r\n")).await;
         let answer = client.read_to_end().await;
         assert!(answer.starts_with("HTTP/1.1 400 "), "{target} {host}: {answer}");
@@ -367,8 +367,8 @@ async fn a_target_and_a_host_that_differ_by_the_default_port_are_the_same_author
 #[tokio::test]
 async fn an_old_client_gets_an_answer_that_it_can_read() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = TestProxy::of(&blue, &green);
-    let mut client = house.public().await;
+    let proxy = TestProxy::of(&blue, &green);
+    let mut client = proxy.public().await;
     client.send("POST /echo HTTP/1.0\r\nHost: a\r\nContent-Length: 3\r\n\r\nold").await;
     let answer = client.read_to_end().await;
     assert!(answer.starts_with("HTTP/1.0 200"), "{answer}");
@@ -378,8 +378,8 @@ async fn an_old_client_gets_an_answer_that_it_can_read() {
 #[tokio::test]
 async fn who_asked_is_told_and_hop_by_hop_fields_are_not_passed_on() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = TestProxy::of(&blue, &green);
-    let mut client = house.public().await;
+    let proxy = TestProxy::of(&blue, &green);
+    let mut client = proxy.public().await;
     let fields = "Connection: keep-alive, x-hop\r\nX-Hop: 1\r\nKeep-Alive: timeout=5\r\nUpgrade: h2c\r\n\
                   X-Forwarded-For: 10.0.0.1\r\nX-Request-Id: mine\r\nAuthorization: Bearer jwt\r\n\
                   Cookie: session=1\r\n";
@@ -417,8 +417,8 @@ async fn a_trace_goes_on_behind_a_trusted_proxy_and_begins_unsampled_for_everybo
         let with = format!("[clients]\ninternal = [\"127.0.0.1/32\"]\n{trusted}\n{more}");
         TestProxy::build().with(&with).service("web", &[&blue], &[]).start()
     };
-    let ask = async |house: &TestProxy, from: &str, fields: &str| {
-        let head = Client::connect(from, house.public).await.get("/head", fields).await.text();
+    let ask = async |proxy: &TestProxy, from: &str, fields: &str| {
+        let head = Client::connect(from, proxy.public).await.get("/head", fields).await.text();
         let told = |name: &str| -> Vec<String> {
             let lines = head.lines().filter_map(|it| it.split_once(": "));
             let named = lines.filter(|it| it.0.eq_ignore_ascii_case(name));
@@ -455,10 +455,10 @@ async fn a_trace_goes_on_behind_a_trusted_proxy_and_begins_unsampled_for_everybo
             assert!(states.is_empty(), "{odd}: {states:?}");
         }
     }
-    for house in [&replaced, &kept] {
+    for proxy in [&replaced, &kept] {
         let unchanged = (vec![PARENT.to_owned()], vec!["a=1,b=2".to_owned()]);
-        assert_eq!(ask(house, "127.0.0.3", &both).await, unchanged);
-        let (parents, states) = ask(house, "127.0.0.3", "tracestate: a=1\r\n").await;
+        assert_eq!(ask(proxy, "127.0.0.3", &both).await, unchanged);
+        let (parents, states) = ask(proxy, "127.0.0.3", "tracestate: a=1\r\n").await;
         is_new(&parents);
         assert!(states.is_empty(), "{states:?}");
     }
@@ -467,18 +467,18 @@ async fn a_trace_goes_on_behind_a_trusted_proxy_and_begins_unsampled_for_everybo
 #[tokio::test]
 async fn a_client_that_leaves_takes_its_request_with_it() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = TestProxy::of(&blue, &green);
-    let mut before = house.public().await;
+    let proxy = TestProxy::of(&blue, &green);
+    let mut before = proxy.public().await;
     before.ask("/wait", "").await;
-    house.wait_for_in_flight("web", "blue", 1).await;
+    proxy.wait_for_in_flight("web", "blue", 1).await;
     drop(before);
-    house.wait_for_in_flight("web", "blue", 0).await;
-    let mut in_between = house.public().await;
+    proxy.wait_for_in_flight("web", "blue", 0).await;
+    let mut in_between = proxy.public().await;
     in_between.ask("/hold", "").await;
     in_between.until("begins").await;
     drop(in_between);
-    house.wait_for_in_flight("web", "blue", 0).await;
-    let metrics = house.call("GET", "/metrics", "", "").await.text();
+    proxy.wait_for_in_flight("web", "blue", 0).await;
+    let metrics = proxy.call("GET", "/metrics", "", "").await.text();
     assert!(
         metrics.contains("flipgate_requests_total{code=\"499\",color=\"blue\",service=\"web\"} 1"),
         "{metrics}"

@@ -6,7 +6,7 @@ use crate::support::{
     Answer, Client, Manner, TestProxy, Unruly, Upstream, Walled, client, eventually,
 };
 
-fn house(blue: &[String], policy: &str) -> TestProxy {
+fn proxy(blue: &[String], policy: &str) -> TestProxy {
     TestProxy::build()
         .services(&format!(
             "[service.web]\nblue = {{ endpoints = {blue:?} }}\nhealth.interval = \"24h\"\n{policy}\n"
@@ -21,19 +21,19 @@ async fn post(client: &mut Client, path: &str) -> Answer {
     client.answer().await
 }
 
-async fn retries(house: &TestProxy, reason: &str) -> f64 {
+async fn retries(proxy: &TestProxy, reason: &str) -> f64 {
     let labels = format!("color=\"blue\",reason=\"{reason}\",service=\"web\"");
-    house.metric(&format!("flipgate_retries_total{{{labels}}}")).await
+    proxy.metric(&format!("flipgate_retries_total{{{labels}}}")).await
 }
 
 #[tokio::test]
 async fn a_backend_that_dies_while_it_waits_costs_nobody_a_502() {
     let (mut one, two) = (Upstream::start("one").await, Upstream::start("two").await);
-    let house = house(&[one.address.to_string(), two.address.to_string()], "");
+    let proxy = proxy(&[one.address.to_string(), two.address.to_string()], "");
     // Many connections wait at both.
     let mut clients = Vec::new();
     for _ in 0..16 {
-        clients.push(house.public().await);
+        clients.push(proxy.public().await);
     }
     for client in &mut clients {
         client.ask("/", "").await;
@@ -73,14 +73,14 @@ async fn a_pool_of_ten_of_which_three_misbehave_answers_every_get() {
         }
         let of_good = good.iter().map(|it| it.address.to_string());
         let all: Vec<_> = of_good.chain(bad.iter().map(|it| it.address.to_string())).collect();
-        let house = house(
+        let proxy = proxy(
             &all,
             "retry = { on = [\"503\", \"closed\", \"502\"], try_timeout = \"500ms\", budget = 100, tries = 4 }",
         );
         let mut seen: HashMap<String, usize> = HashMap::new();
         let mut clients = Vec::new();
         for _ in 0..20 {
-            clients.push(house.public().await);
+            clients.push(proxy.public().await);
         }
         for _ in 0..10 {
             for client in &mut clients {
@@ -103,11 +103,11 @@ async fn an_answer_that_has_begun_is_never_begun_again() {
     let (bad, good) = (Unruly::start(Manner::ClosesInBody).await, Upstream::start("good").await);
     let all = [bad.address.to_string(), good.address.to_string()];
     let policy = "retry.on = [\"closed\", \"5xx\"]\nejection = { failures = 3, base = \"1h\", longest = \"1h\" }";
-    let house = house(&all, policy);
+    let proxy = proxy(&all, policy);
     // Each one that breaks off is seen to, and after three of them there are no more.
     let mut broken = 0;
-    while house.endpoint("web", "blue", 0).await.get("ejected").is_none() {
-        let mut client = house.public().await;
+    while proxy.endpoint("web", "blue", 0).await.get("ejected").is_none() {
+        let mut client = proxy.public().await;
         client.ask("/", "").await;
         let head = client.head().await;
         match head.field("content-length") {
@@ -119,7 +119,7 @@ async fn an_answer_that_has_begun_is_never_begun_again() {
         }
     }
     assert_eq!((broken, bad.requests()), (3, 3));
-    let reason = house.endpoint("web", "blue", 0).await["ejected"]["reason"].to_string();
+    let reason = proxy.endpoint("web", "blue", 0).await["ejected"]["reason"].to_string();
     assert!(reason.contains("its answer broke off"), "{reason}");
 }
 
@@ -127,8 +127,8 @@ async fn an_answer_that_has_begun_is_never_begun_again() {
 async fn an_answer_that_nobody_asked_for_is_given_to_nobody_else() {
     for manner in [Manner::AnswersTwice, Manner::AnswersUnasked, Manner::WrongLength] {
         let bad = Unruly::start(manner).await;
-        let house = house(&[bad.address.to_string()], "");
-        let mut client = house.public().await;
+        let proxy = proxy(&[bad.address.to_string()], "");
+        let mut client = proxy.public().await;
         for _ in 0..5 {
             let answer = client.get("/", "").await;
             assert_eq!((answer.status, answer.text().as_str()), (200, "unruly"));
@@ -145,15 +145,15 @@ async fn a_get_that_was_closed_on_goes_elsewhere_once() {
         let [one, two] = [Unruly::start(manner).await, Unruly::start(manner).await];
         let good = Upstream::start("good").await;
         let of = |all: &[SocketAddr]| all.iter().map(ToString::to_string).collect::<Vec<_>>();
-        let alone = house(&of(&[one.address]), "");
+        let alone = proxy(&of(&[one.address]), "");
         assert_eq!(alone.public().await.get("/", "").await.status, 502, "there is nobody else");
         let policy = "ejection.failures = \"none\"\nbalance.policy = \"round_robin\"";
-        let house_of_two = house(&of(&[one.address, good.address]), policy);
+        let house_of_two = proxy(&of(&[one.address, good.address]), policy);
         for _ in 0..10 {
             assert_eq!(house_of_two.get("/").await, "good", "{manner:?}");
         }
         let before = one.requests() + two.requests();
-        let both = house(&of(&[one.address, two.address]), policy);
+        let both = proxy(&of(&[one.address, two.address]), policy);
         assert_eq!(both.public().await.get("/", "").await.status, 502);
         assert_eq!(
             one.requests() + two.requests(),
@@ -169,14 +169,14 @@ async fn what_may_have_happened_is_never_tried_again() {
         let (bad, good) = (Unruly::start(manner).await, Upstream::start("good").await);
         let all = [bad.address.to_string(), good.address.to_string()];
         let retry = "retry = { on = [\"5xx\", \"closed\"], try_timeout = \"500ms\" }\nejection.failures = \"none\"";
-        let house = TestProxy::build()
+        let proxy = TestProxy::build()
             .with("timeouts.upstream_response = \"1s\"")
             .services(&format!("[service.web]\nblue = {{ endpoints = {all:?} }}\n{retry}\n"))
             .start();
         let mut before = 0;
         // Until it has met the bad one.
         while bad.requests() == 0 {
-            let answer = post(&mut house.public().await, "/").await;
+            let answer = post(&mut proxy.public().await, "/").await;
             match bad.requests() {
                 0 => assert_eq!(answer.text(), "good"),
                 _ => assert!(matches!(answer.status, 502..=504), "{manner:?} {}", answer.status),
@@ -191,41 +191,41 @@ async fn what_may_have_happened_is_never_tried_again() {
 async fn without_a_word_of_the_service_an_answer_is_an_answer() {
     let (bad, good) = (Unruly::start(Manner::Unavailable).await, Upstream::start("good").await);
     let all = [bad.address.to_string(), good.address.to_string()];
-    let house = house(&all, "");
+    let proxy = proxy(&all, "");
     let mut statuses = Vec::new();
     while !statuses.contains(&503) {
-        statuses.push(house.public().await.get("/", "").await.status);
+        statuses.push(proxy.public().await.get("/", "").await.status);
     }
     assert_eq!(bad.requests(), 1);
-    assert!(retries(&house, "status").await < 0.1);
+    assert!(retries(&proxy, "status").await < 0.1);
 }
 
 #[tokio::test]
 async fn no_more_is_tried_again_than_the_budget_has() {
     let (bad, good) = (Unruly::start(Manner::Unavailable).await, Upstream::start("good").await);
     let all = [bad.address.to_string(), good.address.to_string()];
-    let house = house(
+    let proxy = proxy(
         &all,
         "retry = { on = [\"503\"], budget = 10, budget_min = 0 }\nejection.failures = \"none\"",
     );
     let mut statuses: HashMap<u16, usize> = HashMap::new();
-    let mut client = house.public().await;
+    let mut client = proxy.public().await;
     for _ in 0..400 {
         *statuses.entry(client.get("/", "").await.status).or_default() += 1;
     }
     // A tenth of 400 requests; what is not there yet cannot be spent.
-    let tried_again = retries(&house, "status").await;
+    let tried_again = retries(&proxy, "status").await;
     assert!((20.0..=40.0).contains(&tried_again), "{tried_again}");
     assert!(statuses[&503] > 50, "{statuses:?}");
-    let left = &house.status().await["services"]["web"]["pools"]["blue"]["retry_budget"];
+    let left = &proxy.status().await["services"]["web"]["pools"]["blue"]["retry_budget"];
     assert!(left.as_u64().expect("a number") <= 1, "{left}");
 }
 
 #[tokio::test]
 async fn the_original_answer_comes_when_there_is_nobody_else() {
     let bad = Unruly::start(Manner::Unavailable).await;
-    let house = house(&[bad.address.to_string()], "retry.on = [\"503\"]");
-    let answer = house.public().await.get("/", "").await;
+    let proxy = proxy(&[bad.address.to_string()], "retry.on = [\"503\"]");
+    let answer = proxy.public().await.get("/", "").await;
     assert_eq!((answer.status, answer.text().as_str(), bad.requests()), (503, "busy", 1));
     assert_eq!(answer.field("proxy-status"), None, "it is the application's own");
 }
@@ -234,18 +234,18 @@ async fn the_original_answer_comes_when_there_is_nobody_else() {
 async fn who_takes_too_long_is_left_for_somebody_else() {
     let (bad, good) = (Unruly::start(Manner::Silent).await, Upstream::start("good").await);
     let all = [bad.address.to_string(), good.address.to_string()];
-    let house = house(&all, "retry.try_timeout = \"500ms\"");
+    let proxy = proxy(&all, "retry.try_timeout = \"500ms\"");
     while bad.requests() == 0 {
-        assert_eq!(house.get("/").await, "good");
+        assert_eq!(proxy.get("/").await, "good");
     }
-    assert!((retries(&house, "timeout").await - 1.0).abs() < 0.1);
+    assert!((retries(&proxy, "timeout").await - 1.0).abs() < 0.1);
 }
 
 #[tokio::test]
 async fn a_request_leaves_an_endpoint_of_which_nothing_is_heard() {
     let (mut walled, good) = (Walled::open(), Upstream::start("good").await);
     let all = [walled.address.to_string(), good.address.to_string()];
-    let house = TestProxy::build()
+    let proxy = TestProxy::build()
         .services(&format!(
             "[service.web]\nblue = {{ endpoints = {all:?} }}\n\
              health = {{ interval = \"300ms\", timeout = \"200ms\" }}\n\
@@ -256,9 +256,9 @@ async fn a_request_leaves_an_endpoint_of_which_nothing_is_heard() {
     let (mut held, mut kinds) = (Vec::new(), Vec::new());
     // Some of both kinds are with the one that will not be heard of again.
     while !(kinds.contains(&'G') && kinds.contains(&'P')) {
-        let mut get = house.public().await;
+        let mut get = proxy.public().await;
         get.ask("/", "").await;
-        let mut post = house.public().await;
+        let mut post = proxy.public().await;
         post.send("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 0\r\n\r\n").await;
         gets.push(get);
         posts.push(post);
@@ -269,13 +269,13 @@ async fn a_request_leaves_an_endpoint_of_which_nothing_is_heard() {
         }
     }
     walled.shut().await;
-    house.wait_for_health("blue", 0, "down").await;
+    proxy.wait_for_health("blue", 0, "down").await;
     for mut get in gets {
         assert_eq!(get.answer().await.text(), "good");
     }
-    assert!(retries(&house, "silent").await > 0.9);
+    assert!(retries(&proxy, "silent").await > 0.9);
     // What may have been acted on waits for its own answer.
-    let waiting = house.endpoint("web", "blue", 0).await["in_flight"].as_u64();
+    let waiting = proxy.endpoint("web", "blue", 0).await["in_flight"].as_u64();
     assert_eq!(waiting, Some(kinds.iter().filter(|it| **it == 'P').count() as u64));
     for mut stream in held {
         let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nlate";
@@ -295,11 +295,11 @@ async fn each_of_ten_endpoints_is_replaced_under_load_and_nothing_is_lost() {
         new.push(Upstream::start("new").await);
     }
     let mut endpoints: Vec<_> = old.iter().map(|it| it.address.to_string()).collect();
-    let house = house(&endpoints, "");
+    let proxy = proxy(&endpoints, "");
     let (stop, _) = tokio::sync::watch::channel(false);
     let mut load = tokio::task::JoinSet::new();
     for number in 0..8 {
-        let (public, stop) = (house.public, stop.subscribe());
+        let (public, stop) = (proxy.public, stop.subscribe());
         load.spawn(async move {
             let mut client = Client::connect(client::PUBLIC, public).await;
             let mut answers = 0_usize;
@@ -318,11 +318,11 @@ async fn each_of_ten_endpoints_is_replaced_under_load_and_nothing_is_lost() {
     for (place, old) in old.iter_mut().enumerate() {
         endpoints[place] = new[place].address.to_string();
         let body = serde_json::json!({"endpoints": endpoints, "force": true}).to_string();
-        let set = house.call("PUT", "/v1/services/web/pools/blue", "", &body).await;
+        let set = proxy.call("PUT", "/v1/services/web/pools/blue", "", &body).await;
         assert_eq!(set.status, 200, "{}", set.text());
         // Nobody is left of those who may be with the one that goes.
         let drain = "/v1/services/web/drain?color=blue&wait=30s";
-        let drained = house.call("GET", drain, "", "").await.json();
+        let drained = proxy.call("GET", drain, "", "").await.json();
         assert_eq!((&drained["in_flight"], &drained["drained"]), (&0.into(), &false.into()));
         old.kill().await;
     }
@@ -341,8 +341,8 @@ async fn each_of_ten_endpoints_is_replaced_under_load_and_nothing_is_lost() {
 async fn who_is_tried_again_does_not_stand_in_its_own_way() {
     let bad = Unruly::start(Manner::ClosesBehindSecondHead).await;
     let limits = "limits = { endpoint_requests = 1, queue = 0 }";
-    let house = house(&[bad.address.to_string()], limits);
-    let mut client = house.public().await;
+    let proxy = proxy(&[bad.address.to_string()], limits);
+    let mut client = proxy.public().await;
     for count in 1..=3 {
         let answer = client.get("/", "").await;
         assert_eq!((answer.status, answer.text().as_str()), (200, "unruly"), "{count}");
@@ -356,9 +356,9 @@ async fn an_answer_is_not_given_up_for_a_place_that_is_not_there() {
     let all = [bad.address.to_string(), good.address.to_string()];
     let policy = "retry.on = [\"503\"]\nejection.failures = \"none\"\n\
                   limits = { endpoint_requests = 1, queue = 0 }";
-    let house = house(&all, policy);
+    let proxy = proxy(&all, policy);
     // Somebody holds the only place at the good one.
-    let mut holder = house.public().await;
+    let mut holder = proxy.public().await;
     loop {
         holder.ask("/hold", "").await;
         let head = holder.head().await;
@@ -367,7 +367,7 @@ async fn an_answer_is_not_given_up_for_a_place_that_is_not_there() {
         }
         holder.rest(head).await;
     }
-    let answer = house.public().await.get("/", "").await;
+    let answer = proxy.public().await.get("/", "").await;
     assert_eq!((answer.status, answer.text().as_str()), (503, "busy"));
     good.release();
 }
@@ -377,20 +377,20 @@ async fn an_answer_is_not_given_up_for_somebody_who_is_down() {
     let (bad, ill) =
         (Unruly::start(Manner::Unavailable).await, Unruly::start(Manner::Silent).await);
     let all = [bad.address.to_string(), ill.address.to_string()];
-    let house = TestProxy::build()
+    let proxy = TestProxy::build()
         .services(&format!(
             "[service.web]\nblue = {{ endpoints = {all:?} }}\nretry.on = [\"503\"]\nbalance.panic = 0\n\
              ejection.failures = \"none\"\n\
              health = {{ path = \"/\", status = [\"200-599\"], interval = \"200ms\", timeout = \"100ms\" }}\n"
         ))
         .start();
-    house.wait_for_health("blue", 0, "up").await;
-    house.wait_for_health("blue", 1, "down").await;
+    proxy.wait_for_health("blue", 0, "up").await;
+    proxy.wait_for_health("blue", 1, "down").await;
     for _ in 0..10 {
-        let answer = house.public().await.get("/", "").await;
+        let answer = proxy.public().await.get("/", "").await;
         assert_eq!((answer.status, answer.text().as_str()), (503, "busy"));
     }
-    assert!(retries(&house, "status").await < 0.1);
+    assert!(retries(&proxy, "status").await < 0.1);
 }
 
 #[tokio::test]
@@ -399,7 +399,7 @@ async fn a_slow_client_is_not_the_fault_of_the_endpoint() {
     let stalling = Unruly::start(Manner::StallsInBody).await;
     for (address, is_blamed) in [(good.address, false), (stalling.address, true)] {
         let other = Upstream::start("other").await;
-        let house = TestProxy::build()
+        let proxy = TestProxy::build()
             .with("timeouts = { request = \"1s\", upstream_stall = \"500ms\" }")
             .services(&format!(
                 "[service.web]\nblue = {{ endpoints = [\"{address}\", \"{}\"] }}\n\
@@ -408,10 +408,10 @@ async fn a_slow_client_is_not_the_fault_of_the_endpoint() {
                 other.address
             ))
             .start();
-        house.wait_for_health("blue", 0, "up").await;
+        proxy.wait_for_health("blue", 0, "up").await;
         let mut clients = Vec::new();
         for _ in 0..4 {
-            let mut client = house.public().await;
+            let mut client = proxy.public().await;
             match is_blamed {
                 true => client.ask("/", "").await,
                 // Its body never comes.
@@ -427,7 +427,7 @@ async fn a_slow_client_is_not_the_fault_of_the_endpoint() {
             let head = client.head().await;
             assert_eq!(head.status, if is_blamed { 200 } else { 504 });
         }
-        let is_ejected = async || house.endpoint("web", "blue", 0).await.get("ejected").is_some();
+        let is_ejected = async || proxy.endpoint("web", "blue", 0).await.get("ejected").is_some();
         match is_blamed {
             true => eventually("it is ejected", is_ejected).await,
             false => assert!(!is_ejected().await),

@@ -34,8 +34,8 @@ async fn content_behind_an_answer_that_has_none_is_not_the_next_answer() {
     for (method, status) in [("HEAD", "200 OK"), ("GET", "304 Not Modified")] {
         for told in ["Content-Length: 45", "Transfer-Encoding: chunked"] {
             let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-            let house = TestProxy::at(listener.local_addr().expect("a bound socket"));
-            let mut client = house.public().await;
+            let proxy = TestProxy::at(listener.local_addr().expect("a bound socket"));
+            let mut client = proxy.public().await;
             client.send(format!("{method} / HTTP/1.1\r\nHost: a\r\n\r\n")).await;
             let (mut first, _) = accept(&listener).await;
             let head = format!("HTTP/1.1 {status}\r\n{told}\r\n\r\n");
@@ -71,8 +71,8 @@ async fn a_connection_is_used_again_where_no_content_is_told_of() {
         ("GET", "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", 1),
     ] {
         let upstream = Scripted::start(answer).await;
-        let house = TestProxy::at(upstream.address);
-        let mut client = house.public().await;
+        let proxy = TestProxy::at(upstream.address);
+        let mut client = proxy.public().await;
         for _ in 0..2 {
             client.send(format!("{method} / HTTP/1.1\r\nHost: a\r\n\r\n")).await;
             assert_eq!(client.head().await.status.to_string(), answer[9..12]);

@@ -298,14 +298,14 @@ async fn byte_by_byte() {
 
 async fn each_shape(size: usize) {
     let upstream = Scripted::start("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
-    let house = TestProxy::at(upstream.address);
+    let proxy = TestProxy::at(upstream.address);
     // For bodies that are never whole: an answer before their end would be relayed.
     let silent = Scripted::start("").await;
     let house_of_silence = TestProxy::at(silent.address);
     for (name, bytes, outcome) in SHAPES {
         let behind = if matches!(outcome, Passed(_)) { "" } else { BEHIND };
-        let house = if matches!(outcome, CutShort) { &house_of_silence } else { &house };
-        let mut client = house.public().await;
+        let proxy = if matches!(outcome, CutShort) { &house_of_silence } else { &proxy };
+        let mut client = proxy.public().await;
         let mut bytes = *bytes;
         if matches!(outcome, CutShort) {
             // The head is upstream before the rest is sent, so that there is something to cut.

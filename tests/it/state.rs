@@ -10,14 +10,14 @@ use crate::support::{Fault, Process, TestProxy, Upstream, eventually, process};
 async fn a_restart_comes_back_to_what_was_acknowledged() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
     let new = Upstream::start("new").await;
-    let house = TestProxy::of(&blue, &green);
+    let proxy = TestProxy::of(&blue, &green);
     let body = json!({"version": "8.1", "endpoints": [new.address.to_string()]}).to_string();
-    house.call("PUT", "/v1/services/web/pools/green", "", &body).await;
-    house.promote(&[("web", "green")]).await;
-    let before = house.status().await;
-    let state = house.shut_down();
-    let house = TestProxy::build().state(state).service("web", &[&blue], &[&green]).start();
-    let after = house.status().await;
+    proxy.call("PUT", "/v1/services/web/pools/green", "", &body).await;
+    proxy.promote(&[("web", "green")]).await;
+    let before = proxy.status().await;
+    let state = proxy.shut_down();
+    let proxy = TestProxy::build().state(state).service("web", &[&blue], &[&green]).start();
+    let after = proxy.status().await;
     assert_eq!(after["generation"], before["generation"]);
     for field in ["active", "previous"] {
         assert_eq!(after["services"]["web"][field], before["services"]["web"][field]);
@@ -25,10 +25,10 @@ async fn a_restart_comes_back_to_what_was_acknowledged() {
     let pool = &after["services"]["web"]["pools"]["green"];
     assert_eq!((&pool["version"], &pool["source"]), (&json!("8.1"), &json!("runtime")));
     assert_eq!(after["services"]["web"]["pools"]["blue"]["role"], "standby");
-    assert_eq!(house.get("/").await, "new");
+    assert_eq!(proxy.get("/").await, "new");
     // Also the way back is known.
-    assert_eq!(house.call("POST", "/v1/rollback", "", "{}").await.status, 200);
-    assert_eq!(house.get("/").await, "blue");
+    assert_eq!(proxy.call("POST", "/v1/rollback", "", "{}").await.status, 200);
+    assert_eq!(proxy.get("/").await, "blue");
 }
 
 /// A file system of its own, until it is dropped.
@@ -69,16 +69,16 @@ async fn a_state_on_a_read_only_file_system_is_served() {
         println!("left out: not allowed to mount");
         return;
     };
-    let house = TestProxy::build().state(state).service("web", &[&blue], &[&green]).start();
-    house.promote(&[("web", "green")]).await;
-    let state = house.shut_down();
+    let proxy = TestProxy::build().state(state).service("web", &[&blue], &[&green]).start();
+    proxy.promote(&[("web", "green")]).await;
+    let state = proxy.shut_down();
     mount.make_read_only().await;
-    let house = TestProxy::build().state(state).service("web", &[&blue], &[&green]).start();
-    assert_eq!(house.get("/").await, "green");
+    let proxy = TestProxy::build().state(state).service("web", &[&blue], &[&green]).start();
+    assert_eq!(proxy.get("/").await, "green");
     let body = r#"{"services":{"web":"blue"}}"#;
-    assert_eq!(house.call("POST", "/v1/promote", "", body).await.status, 500);
-    assert_eq!(house.get("/").await, "green");
-    let state = house.shut_down();
+    assert_eq!(proxy.call("POST", "/v1/promote", "", body).await.status, 500);
+    assert_eq!(proxy.get("/").await, "green");
+    let state = proxy.shut_down();
     drop((mount, state));
 }
 
@@ -86,15 +86,15 @@ async fn a_state_on_a_read_only_file_system_is_served() {
 async fn a_changed_entry_of_the_file_outranks_what_was_set_before_it() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
     let (new, newer) = (Upstream::start("new").await, Upstream::start("newer").await);
-    let house = TestProxy::of(&blue, &green);
+    let proxy = TestProxy::of(&blue, &green);
     let body = json!({"endpoints": [new.address.to_string()]}).to_string();
-    house.call("PUT", "/v1/services/web/pools/green", "", &body).await;
-    house.promote(&[("web", "green")]).await;
-    let state = house.shut_down();
-    let house = TestProxy::build().state(state).service("web", &[&blue], &[&newer]).start();
+    proxy.call("PUT", "/v1/services/web/pools/green", "", &body).await;
+    proxy.promote(&[("web", "green")]).await;
+    let state = proxy.shut_down();
+    let proxy = TestProxy::build().state(state).service("web", &[&blue], &[&newer]).start();
     // The endpoints are the file's; which color is active never is.
-    assert_eq!(house.get("/").await, "newer");
-    let status = house.status().await;
+    assert_eq!(proxy.get("/").await, "newer");
+    let status = proxy.status().await;
     assert_eq!(status["services"]["web"]["active"], "green");
     assert_eq!(status["services"]["web"]["pools"]["green"]["source"], "file");
 }
@@ -102,67 +102,67 @@ async fn a_changed_entry_of_the_file_outranks_what_was_set_before_it() {
 #[tokio::test]
 async fn a_change_that_waits_for_the_disk_is_not_stuck() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let (house, faults) = TestProxy::build().service("web", &[&blue], &[&green]).start_faulty();
+    let (proxy, faults) = TestProxy::build().service("web", &[&blue], &[&green]).start_faulty();
     faults.next(Fault::Hold);
-    let promoted = async { house.promote(&[("web", "green")]).await };
+    let promoted = async { proxy.promote(&[("web", "green")]).await };
     let checked = async {
         faults.held().await;
-        assert_eq!(house.app().control().stuck(), None, "only the disk is slow");
-        assert_eq!(house.get("/").await, "blue", "it is not durable yet");
+        assert_eq!(proxy.app().control().stuck(), None, "only the disk is slow");
+        assert_eq!(proxy.get("/").await, "blue", "it is not durable yet");
         faults.release();
     };
     tokio::join!(promoted, checked);
-    assert_eq!(house.get("/").await, "green");
+    assert_eq!(proxy.get("/").await, "green");
 }
 
 #[tokio::test]
 async fn a_change_that_cannot_be_written_is_not_made() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let (house, faults) = TestProxy::build().service("web", &[&blue], &[&green]).start_faulty();
+    let (proxy, faults) = TestProxy::build().service("web", &[&blue], &[&green]).start_faulty();
     faults.next(Fault::Refuse);
     let body = r#"{"services":{"web":"green"}}"#;
-    let answer = house.call("POST", "/v1/promote", "", body).await;
+    let answer = proxy.call("POST", "/v1/promote", "", body).await;
     assert_eq!(answer.status, 500);
     assert_eq!(answer.json()["type"], "urn:flipgate:problem:not-written");
     assert!(answer.json()["detail"].as_str().is_some_and(|it| it.contains("planted")));
-    assert_eq!(house.status().await["services"]["web"]["active"], "blue");
-    assert_eq!((house.get("/").await.as_str(), house.generation().await), ("blue", 0));
+    assert_eq!(proxy.status().await["services"]["web"]["active"], "blue");
+    assert_eq!((proxy.get("/").await.as_str(), proxy.generation().await), ("blue", 0));
     // When the disk is well again, so is the next call.
-    house.promote(&[("web", "green")]).await;
-    assert_eq!(house.get("/").await, "green");
+    proxy.promote(&[("web", "green")]).await;
+    assert_eq!(proxy.get("/").await, "green");
     // What was refused does not come back with a restart.
     drop(faults);
-    let state = house.shut_down();
-    let house = TestProxy::build().state(state).service("web", &[&blue], &[&green]).start();
-    assert_eq!(house.generation().await, 1);
+    let state = proxy.shut_down();
+    let proxy = TestProxy::build().state(state).service("web", &[&blue], &[&green]).start();
+    assert_eq!(proxy.generation().await, 1);
 }
 
 #[tokio::test]
 async fn a_change_of_unknown_outcome_is_called_so_and_no_more_are_taken() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let (house, faults) = TestProxy::build().service("web", &[&blue], &[&green]).start_faulty();
-    eventually("ready", async || house.call("GET", "/readyz", "", "").await.status == 200).await;
-    assert_eq!(house.metric("flipgate_state_writable").await, 1.0);
+    let (proxy, faults) = TestProxy::build().service("web", &[&blue], &[&green]).start_faulty();
+    eventually("ready", async || proxy.call("GET", "/readyz", "", "").await.status == 200).await;
+    assert_eq!(proxy.metric("flipgate_state_writable").await, 1.0);
     faults.next(Fault::Forget);
     let body = r#"{"services":{"web":"green"}}"#;
-    let answer = house.call("POST", "/v1/promote", "", body).await;
+    let answer = proxy.call("POST", "/v1/promote", "", body).await;
     assert_eq!(answer.status, 503);
     assert_eq!(answer.json()["type"], "urn:flipgate:problem:outcome-unknown");
     assert!(answer.json()["detail"].as_str().is_some_and(|it| it.contains("unknown")));
     // This process goes on with what it was sure of, and says that it is read-only.
-    assert_eq!(house.get("/").await, "blue");
-    let ready = house.call("GET", "/readyz", "", "").await;
+    assert_eq!(proxy.get("/").await, "blue");
+    let ready = proxy.call("GET", "/readyz", "", "").await;
     assert_eq!(ready.status, 503);
     assert!(ready.text().contains("read-only"), "{}", ready.text());
-    assert_eq!(house.metric("flipgate_state_writable").await, 0.0);
-    assert!(house.status().await["read_only"].is_string());
-    assert_eq!(house.call("GET", "/healthz", "", "").await.status, 200, "a disk is no dead task");
-    let again = house.call("POST", "/v1/promote", "", body).await;
+    assert_eq!(proxy.metric("flipgate_state_writable").await, 0.0);
+    assert!(proxy.status().await["read_only"].is_string());
+    assert_eq!(proxy.call("GET", "/healthz", "", "").await.status, 200, "a disk is no dead task");
+    let again = proxy.call("POST", "/v1/promote", "", body).await;
     assert_eq!(
         (again.status, again.json()["type"].clone()),
         (503, json!("urn:flipgate:problem:read-only"))
     );
-    assert_eq!(house.get("/").await, "blue");
+    assert_eq!(proxy.get("/").await, "blue");
 }
 
 /// Another process that shares the state has been faster: its change is applied as our own are, and ours is
@@ -177,25 +177,25 @@ async fn changes_of_others_are_applied_and_a_lost_race_is_run_again() {
             &[&green],
         )
     };
-    let (house, faults) = services().start_faulty();
+    let (proxy, faults) = services().start_faulty();
     faults.flip_behind("api", 41).await;
-    eventually("api is green", async || house.get("/api").await == "green").await;
-    assert_eq!(house.generation().await, 41, "generations that were missed are skipped");
-    let promoted = &house.events("promoted")[0];
+    eventually("api is green", async || proxy.get("/api").await == "green").await;
+    assert_eq!(proxy.generation().await, 41, "generations that were missed are skipped");
+    let promoted = &proxy.events("promoted")[0];
     assert_eq!(promoted["services"], json!({"api": "green"}));
     assert_eq!(promoted["generation"], 41);
     // Somebody flips api back between our decision and our commit: web is promoted all the same, and
     // nobody's change is lost.
     faults.next(Fault::Overtake("api", 42));
-    house.promote(&[("web", "green")]).await;
-    assert_eq!((house.get("/").await, house.get("/api").await), ("green".into(), "blue".into()));
-    assert_eq!(house.generation().await, 43);
+    proxy.promote(&[("web", "green")]).await;
+    assert_eq!((proxy.get("/").await, proxy.get("/api").await), ("green".into(), "blue".into()));
+    assert_eq!(proxy.generation().await, 43);
     // One that was decided on the generation from before is refused.
     faults.next(Fault::Overtake("api", 44));
     let body = r#"{"services":{"web":"blue"}}"#;
-    let stale = house.call("POST", "/v1/promote", "If-Match: \"43\"\r\n", body).await;
+    let stale = proxy.call("POST", "/v1/promote", "If-Match: \"43\"\r\n", body).await;
     assert_eq!((stale.status, stale.json()["generation"].clone()), (412, json!(44)));
-    assert_eq!((house.get("/").await, house.get("/api").await), ("green".into(), "green".into()));
+    assert_eq!((proxy.get("/").await, proxy.get("/api").await), ("green".into(), "green".into()));
 }
 
 /// Every folder that a released version wrote starts, and keeps colors, pools of run time and keys.
@@ -267,31 +267,31 @@ async fn one_damaged_entry_costs_no_other_service() {
             &[&green],
         )
     };
-    let house = services().start();
-    house.promote(&[("api", "green"), ("web", "green")]).await;
-    let state = house.shut_down();
+    let proxy = services().start();
+    proxy.promote(&[("api", "green"), ("web", "green")]).await;
+    let state = proxy.shut_down();
     let file = state.path().join("state.jsonl");
     let text = fs::read_to_string(&file).expect("the state");
     // The second line is that of `api`.
     let damaged = text.replacen("\"active\":\"green\"", "\"active\":\"blue\"", 1);
     fs::write(&file, damaged).expect("written");
-    let house = services().state(state).start();
-    assert_eq!(house.get("/").await, "green", "web is as it was");
+    let proxy = services().state(state).start();
+    assert_eq!(proxy.get("/").await, "green", "web is as it was");
     // Nobody knows which color of api may answer, so none does: not for the public, not for
     // a tester.
-    assert_eq!(house.public().await.get("/api", "").await.status, 503);
-    let tester = house.internal().await.get("/api", "Flipgate-Preview: blue\r\n").await;
+    assert_eq!(proxy.public().await.get("/api", "").await.status, 503);
+    let tester = proxy.internal().await.get("/api", "Flipgate-Preview: blue\r\n").await;
     assert_eq!(tester.status, 503);
-    assert_eq!(house.status().await["services"]["api"]["damaged"], true);
-    assert_eq!(house.call("GET", "/readyz", "", "").await.status, 503);
+    assert_eq!(proxy.status().await["services"]["api"]["damaged"], true);
+    assert_eq!(proxy.call("GET", "/readyz", "", "").await.status, 503);
     // It stays so, also over changes of others, until an operator says which.
-    house.promote(&[("web", "blue")]).await;
-    let state = house.shut_down();
-    let house = services().state(state).start();
-    assert_eq!(house.public().await.get("/api", "").await.status, 503);
-    house.promote(&[("api", "green")]).await;
-    assert_eq!(house.get("/api").await, "green");
-    assert_eq!(house.status().await["services"]["api"].get("damaged"), None);
+    proxy.promote(&[("web", "blue")]).await;
+    let state = proxy.shut_down();
+    let proxy = services().state(state).start();
+    assert_eq!(proxy.public().await.get("/api", "").await.status, 503);
+    proxy.promote(&[("api", "green")]).await;
+    assert_eq!(proxy.get("/api").await, "green");
+    assert_eq!(proxy.status().await["services"]["api"].get("damaged"), None);
 }
 
 #[tokio::test]

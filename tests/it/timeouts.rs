@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use crate::support::{Client, Manner, Process, TestProxy, Unruly, Upstream, eventually};
 
 /// A house with two services of the same endpoint, and the second one with timeouts of its own.
-fn house(top: &str, endpoint: &str, timeouts: &str) -> TestProxy {
+fn proxy(top: &str, endpoint: &str, timeouts: &str) -> TestProxy {
     let blue = format!("blue = {{ endpoints = [\"{endpoint}\"], tls = {{}} }}");
     let blue = if endpoint.contains("https") { blue } else { blue.replace(", tls = {}", "") };
     TestProxy::build()
@@ -35,9 +35,9 @@ async fn status_of_first(mut quick: Client, slow: &mut Client) -> u16 {
 #[tokio::test]
 async fn a_service_has_its_own_limit_for_the_beginning_of_a_response() {
     let silent = Unruly::start(Manner::Silent).await;
-    let house = house("", &silent.address.to_string(), "upstream_response = \"1s\"");
-    let mut usual = ask(house.public, "usual").await;
-    assert_eq!(status_of_first(ask(house.public, "own").await, &mut usual).await, 504);
+    let proxy = proxy("", &silent.address.to_string(), "upstream_response = \"1s\"");
+    let mut usual = ask(proxy.public, "usual").await;
+    assert_eq!(status_of_first(ask(proxy.public, "own").await, &mut usual).await, 504);
 }
 
 #[tokio::test]
@@ -46,20 +46,20 @@ async fn a_service_has_its_own_limit_for_a_connection_to_an_endpoint() {
     let silent = Unruly::start(Manner::Silent).await;
     let endpoint = format!("https://{}", silent.address);
     let top = "timeouts.upstream_connect = \"60s\"";
-    let house = house(top, &endpoint, "upstream_connect = \"1s\"");
-    let mut usual = ask(house.public, "usual").await;
-    assert_eq!(status_of_first(ask(house.public, "own").await, &mut usual).await, 504);
+    let proxy = proxy(top, &endpoint, "upstream_connect = \"1s\"");
+    let mut usual = ask(proxy.public, "usual").await;
+    assert_eq!(status_of_first(ask(proxy.public, "own").await, &mut usual).await, 504);
 }
 
 #[tokio::test]
 async fn a_service_has_its_own_limit_for_a_whole_exchange() {
     let silent = Unruly::start(Manner::Silent).await;
     let endpoint = silent.address.to_string();
-    let limited = house("", &endpoint, "request = \"1s\"");
+    let limited = proxy("", &endpoint, "request = \"1s\"");
     let mut usual = ask(limited.public, "usual").await;
     assert_eq!(status_of_first(ask(limited.public, "own").await, &mut usual).await, 504);
     // The other way round: none for the service where others have one.
-    let free = house("timeouts.request = \"1s\"", &endpoint, "request = \"none\"");
+    let free = proxy("timeouts.request = \"1s\"", &endpoint, "request = \"none\"");
     let mut own = ask(free.public, "own").await;
     assert_eq!(status_of_first(ask(free.public, "usual").await, &mut own).await, 504);
 }
@@ -67,10 +67,10 @@ async fn a_service_has_its_own_limit_for_a_whole_exchange() {
 #[tokio::test]
 async fn a_service_has_its_own_limit_for_a_response_that_stands_still() {
     let stalling = Unruly::start(Manner::StallsInBody).await;
-    let house = house("", &stalling.address.to_string(), "upstream_stall = \"1s\"");
-    let mut usual = ask(house.public, "usual").await;
+    let proxy = proxy("", &stalling.address.to_string(), "upstream_stall = \"1s\"");
+    let mut usual = ask(proxy.public, "usual").await;
     usual.until("half").await;
-    let mut own = ask(house.public, "own").await;
+    let mut own = ask(proxy.public, "own").await;
     own.until("half").await;
     tokio::select! {
         rest = usual.read_to_end() => panic!("that ends before the other one: {rest}"),

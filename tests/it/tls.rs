@@ -12,7 +12,7 @@ use crate::support::{
 
 /// A house whose first further listener has a certificate for `localhost`, and whoever trusts it.
 struct Secured {
-    house: TestProxy,
+    proxy: TestProxy,
     authority: Authority,
     http1: Arc<ClientConfig>,
     http2: Arc<ClientConfig>,
@@ -36,25 +36,25 @@ impl Secured {
         let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
         let authority = Authority::new();
         let listener = listener(&authority);
-        let house =
+        let proxy =
             TestProxy::build().service("web", &[&blue], &[&green]).listener(&listener).start();
         let http1 = authority.client(&["http/1.1"], None);
         let http2 = authority.client(&["h2"], None);
-        Self { house, authority, http1, http2, blue, green }
+        Self { proxy, authority, http1, http2, blue, green }
     }
 
     async fn client(&self, from: &str) -> Client {
-        Client::connect_tls(from, self.house.others[0], &self.http1).await
+        Client::connect_tls(from, self.proxy.others[0], &self.http1).await
     }
 
     async fn http2(&self, from: &str) -> Http2 {
-        Http2::connect_tls(from, self.house.others[0], &self.http2).await
+        Http2::connect_tls(from, self.proxy.others[0], &self.http2).await
     }
 }
 
 /// Asks a host for a path, on a fresh connection to the host `named`.
 async fn ask(secured: &Secured, named: &str, host: &str) -> std::io::Result<Answer> {
-    let to = secured.house.others[0];
+    let to = secured.proxy.others[0];
     let stream = client::connect_tls(PUBLIC, to, named, &secured.http1).await?;
     let mut client = Client::over(stream);
     client.send(format!("GET /head HTTP/1.1\r\nHost: {host}\r\n\r\n")).await;
@@ -74,7 +74,7 @@ async fn a_request_by_tls_is_answered_and_told_as_https() {
         assert!(sent.contains(line), "{line} {sent}");
     }
     assert!(!sent.contains("X-Forwarded-Client-Cert"), "{sent}");
-    let plain = secured.house.public().await.get("/head", "").await;
+    let plain = secured.proxy.public().await.get("/head", "").await;
     assert_eq!(plain.field("strict-transport-security"), None, "RFC 6797, section 7.2");
 }
 
@@ -89,14 +89,14 @@ async fn over_tls_a_flip_takes_the_next_request_of_an_open_connection() {
     held.send("GET /hold HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
     let head = held.head().await;
     held.until("blue begins\n").await;
-    secured.house.promote(&[("web", "green")]).await;
+    secured.proxy.promote(&[("web", "green")]).await;
     early.send(get).await;
     assert_eq!(early.answer().await.text(), "green");
-    assert_eq!(secured.house.drain("web").await["in_flight"], 1);
+    assert_eq!(secured.proxy.drain("web").await["in_flight"], 1);
     secured.blue.release();
     held.until("blue ends\n").await;
     assert_eq!(head.status, 200);
-    let drained = async || secured.house.drain("web").await["drained"] == true;
+    let drained = async || secured.proxy.drain("web").await["drained"] == true;
     eventually("drained", drained).await;
     drop(secured.green);
 }
@@ -168,7 +168,7 @@ async fn a_new_certificate_is_shown_to_new_connections_and_a_broken_one_to_nobod
     open.send(get).await;
     assert_eq!(open.answer().await.text(), "blue", "an open connection stays");
     fs::write(&pair.cert, "broken").expect("written");
-    let reload = secured.house.call("POST", "/v1/reload", "", "").await;
+    let reload = secured.proxy.call("POST", "/v1/reload", "", "").await;
     assert_ne!(reload.status, 200, "{}", reload.text());
     let answer = ask(&secured, "new.test", "new.test").await.expect("the one from before");
     assert_eq!(answer.status, 200);
@@ -180,7 +180,7 @@ async fn a_session_is_resumed_and_means_no_more_than_it_did() {
     let mut client = secured.client(PUBLIC).await;
     client.send("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
     assert_eq!(client.answer().await.text(), "blue");
-    let to = secured.house.others[0];
+    let to = secured.proxy.others[0];
     let resumed = async || {
         let stream = client::connect_tls(PUBLIC, to, "localhost", &secured.http1).await;
         let mut stream = stream.expect("a handshake");
@@ -196,7 +196,7 @@ async fn a_session_is_resumed_and_means_no_more_than_it_did() {
 #[tokio::test]
 async fn plain_http_on_a_port_of_tls_is_told_so() {
     let secured = Secured::start().await;
-    let mut client = Client::connect(PUBLIC, secured.house.others[0]).await;
+    let mut client = Client::connect(PUBLIC, secured.proxy.others[0]).await;
     client.ask("/", "").await;
     let answer = client.read_to_end().await;
     assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("https://"), "{answer}");
@@ -213,7 +213,7 @@ async fn clients_with_a_certificate_are_told_of_and_may_be_internal() {
             )
         })
         .await;
-        let to = secured.house.others[0];
+        let to = secured.proxy.others[0];
         let shown = secured.authority.issue("tester", &["tester.test"]);
         let config = secured.authority.client(&["http/1.1"], Some(&shown));
         let mut client = Client::connect_tls(PUBLIC, to, &config).await;
@@ -256,11 +256,11 @@ async fn clients_with_a_certificate_are_told_of_and_may_be_internal() {
 #[tokio::test]
 async fn a_listener_can_send_everybody_to_https() {
     let blue = Upstream::start("blue").await;
-    let house = TestProxy::build()
+    let proxy = TestProxy::build()
         .service("web", &[&blue], &[])
         .listener("redirect_to_https = 8443")
         .start();
-    let mut client = Client::connect(PUBLIC, house.others[0]).await;
+    let mut client = Client::connect(PUBLIC, proxy.others[0]).await;
     for (ask, location) in [
         ("GET /a?b=c HTTP/1.1\r\nHost: a.test:80\r\n\r\n", "https://a.test:8443/a?b=c"),
         ("GET http://a.test?x HTTP/1.1\r\nHost: a.test\r\n\r\n", "https://a.test:8443/?x"),
@@ -276,7 +276,7 @@ async fn a_listener_can_send_everybody_to_https() {
 #[tokio::test]
 async fn an_upstream_by_tls_is_verified() {
     let secured = Secured::start().await;
-    let (port, ca) = (secured.house.others[0].port(), secured.authority.file.display());
+    let (port, ca) = (secured.proxy.others[0].port(), secured.authority.file.display());
     let cert = secured.authority.issue("server", &["localhost"]).cert;
     let stranger = Authority::new();
     let services = [
@@ -301,9 +301,9 @@ async fn an_upstream_by_tls_is_verified() {
              endpoints = [\"https://localhost:{port}\"]\ntls = {{ {tls} }}\n"
         ));
     }
-    let house = build.start();
+    let proxy = build.start();
     for (name, _, status) in services {
-        let mut client = house.public().await;
+        let mut client = proxy.public().await;
         client.send(format!("GET / HTTP/1.1\r\nHost: {name}.test\r\n\r\n")).await;
         let answer = client.answer().await;
         // Its host is none of the certificate's: whoever answers 421 was reached.

@@ -85,8 +85,8 @@ async fn only_what_may_be_a_trailer_passes_over_http1() {
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n{trailers}\r\n"
     ))
     .await;
-    let house = TestProxy::at(upstream.address);
-    let mut client = house.public().await;
+    let proxy = TestProxy::at(upstream.address);
+    let mut client = proxy.public().await;
     let head = "POST / HTTP/1.1\r\nHost: a\r\nTE: trailers\r\nTransfer-Encoding: chunked\r\n\r\n";
     client.send(format!("{head}2\r\nhi\r\n0\r\n{trailers}\r\n")).await;
     let answer = client.answer().await;
@@ -119,8 +119,8 @@ async fn only_what_may_be_a_trailer_passes_over_http2() {
         sending.send_trailers(map(&all)).expect("open");
     })
     .await;
-    let house = before(&upstream);
-    let mut client = Http2::connect(PUBLIC, house.public).await;
+    let proxy = before(&upstream);
+    let mut client = Http2::connect(PUBLIC, proxy.public).await;
     let mut call = client.ask("POST", "/", "", false).await;
     call.push(b"hi", false).await;
     call.sending.send_trailers(map(&[FORBIDDEN, ALLOWED].concat())).expect("an open stream");
@@ -146,8 +146,8 @@ async fn a_grpc_call_ends_with_metadata_of_any_name_but_those_that_mean_somethin
         sending.send_trailers(map(&names)).expect("open");
     })
     .await;
-    let house = before(&upstream);
-    let mut client = Http2::connect(PUBLIC, house.public).await;
+    let proxy = before(&upstream);
+    let mut client = Http2::connect(PUBLIC, proxy.public).await;
     let answer = client.get("/", "content-type: application/grpc\nte: trailers").await;
     assert_eq!(answer.trailers, "grpc-status: 1\r\nmy-own-bin: 1\r\n");
 }
@@ -155,11 +155,11 @@ async fn a_grpc_call_ends_with_metadata_of_any_name_but_those_that_mean_somethin
 #[tokio::test]
 async fn the_allow_list_can_be_changed() {
     let blue = Upstream::start("blue").await;
-    let house = TestProxy::build()
+    let proxy = TestProxy::build()
         .with("[forwarding]\ntrailers = [\"My-Sum\", \"x-ours-*\"]")
         .service("web", &[&blue], &[])
         .start();
-    let mut client = house.public().await;
+    let mut client = proxy.public().await;
     let trailers = section(&["my-sum", "my-summary", "x-ours-1", "x-sum", "etag", "location"]);
     let head =
         "POST /echo HTTP/1.1\r\nHost: a\r\nTE: trailers\r\nTransfer-Encoding: chunked\r\n\r\n";

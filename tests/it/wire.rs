@@ -15,8 +15,8 @@ async fn interim_answers_are_passed_on_as_they_come() {
                  Flipgate-Color: red\r\n\r\n";
     let unasked = "HTTP/1.1 100 Continue\r\n\r\n";
     let upstream = Scripted::start(format!("{unasked}{early}{early}{OK}")).await;
-    let house = TestProxy::at(upstream.address);
-    let mut client = house.public().await;
+    let proxy = TestProxy::at(upstream.address);
+    let mut client = proxy.public().await;
     for _ in 0..2 {
         client.ask("/", "").await;
         for _ in 0..2 {
@@ -29,7 +29,7 @@ async fn interim_answers_are_passed_on_as_they_come() {
         assert_eq!(client.answer().await.text(), "ok");
     }
     // An old client would take the first of them for the answer.
-    let mut old = house.public().await;
+    let mut old = proxy.public().await;
     old.send("GET / HTTP/1.0\r\nHost: a\r\n\r\n").await;
     let answer = old.read_to_end().await;
     assert!(answer.starts_with("HTTP/1.0 200 OK\r\n") && !answer.contains("103"), "{answer}");
@@ -38,8 +38,8 @@ async fn interim_answers_are_passed_on_as_they_come() {
 #[tokio::test]
 async fn an_interim_answer_comes_before_the_final_one_is_there() {
     let upstream = Scripted::start("HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n").await;
-    let house = TestProxy::at(upstream.address);
-    let mut client = house.public().await;
+    let proxy = TestProxy::at(upstream.address);
+    let mut client = proxy.public().await;
     client.ask("/", "").await;
     assert_eq!(client.head().await.status, 103);
 }
@@ -69,8 +69,8 @@ async fn an_answer_that_can_be_read_in_two_ways_is_a_502() {
         &long,
     ] {
         let upstream = Scripted::start(answer).await;
-        let house = TestProxy::at(upstream.address);
-        let mut client = house.public().await;
+        let proxy = TestProxy::at(upstream.address);
+        let mut client = proxy.public().await;
         let found = client.get("/", "").await;
         let shown = &answer[..answer.len().min(100)];
         assert_eq!(found.status, 502, "{shown:?}");
@@ -90,8 +90,8 @@ async fn an_answer_of_an_impossible_length_or_with_a_bad_extension_is_a_502() {
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2;a=\"\r\nok\r\n0\r\n\r\n",
     ] {
         let upstream = Scripted::start(answer).await;
-        let house = TestProxy::at(upstream.address);
-        let found = house.public().await.get("/", "").await;
+        let proxy = TestProxy::at(upstream.address);
+        let found = proxy.public().await.get("/", "").await;
         assert_eq!(found.status, 502, "{answer:?}");
     }
 }
@@ -107,8 +107,8 @@ async fn what_an_upstream_says_for_a_proxy_is_not_for_the_client() {
          WWW-Authenticate: Basic\r\nContent-Length: 2\r\n\r\nok",
     )
     .await;
-    let house = TestProxy::at(upstream.address);
-    let mut client = house.public().await;
+    let proxy = TestProxy::at(upstream.address);
+    let mut client = proxy.public().await;
     client.ask("/", "Proxy-Authorization: Basic eDp5\r\nAuthorization: Basic eDp5\r\n").await;
     let early = client.head().await;
     assert_eq!((early.status, early.field("proxy-status")), (103, None));
@@ -127,8 +127,8 @@ async fn what_an_upstream_says_for_a_proxy_is_not_for_the_client() {
 #[tokio::test]
 async fn options_go_as_many_hops_as_they_may() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = TestProxy::of(&blue, &green);
-    let mut client = house.public().await;
+    let proxy = TestProxy::of(&blue, &green);
+    let mut client = proxy.public().await;
     for target in ["/head", "*", "http://a.test/head"] {
         for none in ["0", "000"] {
             let ask = format!(
@@ -159,7 +159,7 @@ async fn options_go_as_many_hops_as_they_may() {
 #[tokio::test]
 async fn a_health_check_without_a_host_is_answered_by_an_option_and_never_routed() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = TestProxy::build()
+    let proxy = TestProxy::build()
         .service("web", &[&blue], &[&green])
         .listener("health_checks = true")
         .listener("health_checks = true\npreview = \"green\"")
@@ -178,7 +178,7 @@ async fn a_health_check_without_a_host_is_answered_by_an_option_and_never_routed
         "OPTIONS * HTTP/1.0\r\nHost: a\r\n\r\n",
     ];
     for check in checks {
-        for listener in &house.others {
+        for listener in &proxy.others {
             let answer = ask(*listener, check).await;
             assert!(answer.contains(" 200 OK\r\n"), "{check}: {answer}");
         }
@@ -186,7 +186,7 @@ async fn a_health_check_without_a_host_is_answered_by_an_option_and_never_routed
     assert_eq!((blue.requests(), green.requests()), (0, 0));
     // By default it is as malformed as any other request without a host.
     for check in &checks[..3] {
-        let answer = ask(house.public, check).await;
+        let answer = ask(proxy.public, check).await;
         assert!(answer.contains(" 400 Bad Request\r\n"), "{check}: {answer}");
     }
     for malformed in [
@@ -196,12 +196,12 @@ async fn a_health_check_without_a_host_is_answered_by_an_option_and_never_routed
         "OPTIONS / HTTP/1.1\r\n\r\n",
         "OPTIONS * HTTP/1.0\r\nHost: a\r\nHost: b\r\n\r\n",
     ] {
-        let answer = ask(house.others[0], malformed).await;
+        let answer = ask(proxy.others[0], malformed).await;
         assert!(answer.contains(" 400 Bad Request\r\n"), "{malformed}: {answer}");
     }
     assert_eq!((blue.requests(), green.requests()), (0, 0));
     // What names a host and a path is a request.
-    ask(house.others[0], "OPTIONS / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
+    ask(proxy.others[0], "OPTIONS / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
     assert_eq!(blue.requests(), 1);
 }
 
@@ -210,8 +210,8 @@ async fn a_thousand_interim_answers_are_passed_on() {
     // An application that reported its progress got a 502 in its client's place with the 33rd.
     let one = "HTTP/1.1 102 Processing\r\nX-Step: 1\r\n\r\n";
     let upstream = Scripted::start(format!("{}{OK}", one.repeat(1000))).await;
-    let house = TestProxy::at(upstream.address);
-    let mut client = house.public().await;
+    let proxy = TestProxy::at(upstream.address);
+    let mut client = proxy.public().await;
     for _ in 0..2 {
         client.ask("/", "").await;
         for _ in 0..1000 {
@@ -226,8 +226,8 @@ async fn a_thousand_interim_answers_are_passed_on() {
 async fn interim_answers_without_end_are_a_502() {
     let one = "HTTP/1.1 102 Processing\r\n\r\n";
     let upstream = Scripted::start(one.repeat(600 * 1024 / one.len())).await;
-    let house = TestProxy::at(upstream.address);
-    let mut client = house.public().await;
+    let proxy = TestProxy::at(upstream.address);
+    let mut client = proxy.public().await;
     client.ask("/", "").await;
     let mut interim = 0;
     let last = loop {
@@ -244,8 +244,8 @@ async fn interim_answers_without_end_are_a_502() {
 async fn what_stands_behind_an_answer_is_nobodys_answer() {
     for behind in ["HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil", "x", "\r\n"] {
         let upstream = Scripted::start(format!("{OK}{behind}")).await;
-        let house = TestProxy::at(upstream.address);
-        let mut client = house.public().await;
+        let proxy = TestProxy::at(upstream.address);
+        let mut client = proxy.public().await;
         for _ in 0..5 {
             let answer = client.get("/", "").await;
             assert_eq!((answer.status, answer.text().as_str()), (200, "ok"), "{behind:?}");
@@ -262,13 +262,13 @@ async fn an_answer_that_is_shorter_than_it_says_is_cut_so_that_the_client_can_te
         ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n", "chunked\r\n"),
     ] {
         let upstream = Scripted::closing(answer).await;
-        let house = TestProxy::at(upstream.address);
-        let mut client = house.public().await;
+        let proxy = TestProxy::at(upstream.address);
+        let mut client = proxy.public().await;
         client.ask("/", "").await;
         let all = client.read_to_end().await;
         assert!(all.contains(says) && all.contains("ok") && !all.contains("0\r\n\r\n"), "{all}");
         // Whoever reads up to the end of the connection cannot tell by the end alone.
-        let mut old = house.public().await;
+        let mut old = proxy.public().await;
         old.send("GET / HTTP/1.0\r\nHost: a\r\n\r\n").await;
         assert!(old.ends_in_reset().await || says.contains("Length"), "{answer:?}");
     }
@@ -278,16 +278,16 @@ async fn an_answer_that_is_shorter_than_it_says_is_cut_so_that_the_client_can_te
 #[tokio::test]
 async fn an_old_client_can_tell_an_answer_that_was_cut_for_its_slowness() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = TestProxy::build()
+    let proxy = TestProxy::build()
         .with("[timeouts]\nupstream_stall = \"1s\"")
         .service("web", &[&blue], &[&green])
         .start();
-    let mut old = house.public().await;
+    let mut old = proxy.public().await;
     old.send("GET /hold HTTP/1.0\r\nHost: a\r\n\r\n").await;
     old.until("begins").await;
     assert!(old.ends_in_reset().await);
     blue.release();
-    let mut old = house.public().await;
+    let mut old = proxy.public().await;
     old.send("GET /hold HTTP/1.0\r\nHost: a\r\n\r\n").await;
     assert!(old.read_to_end().await.ends_with("blue ends\n"));
 }
@@ -295,14 +295,14 @@ async fn an_old_client_can_tell_an_answer_that_was_cut_for_its_slowness() {
 #[tokio::test]
 async fn an_answer_up_to_the_end_of_its_connection_is_whole() {
     let upstream = Scripted::closing("HTTP/1.0 200 OK\r\n\r\nall of it").await;
-    let house = TestProxy::at(upstream.address);
-    let mut client = house.public().await;
+    let proxy = TestProxy::at(upstream.address);
+    let mut client = proxy.public().await;
     for _ in 0..3 {
         let answer = client.get("/", "").await;
         assert_eq!(answer.field("transfer-encoding"), Some("chunked"));
         assert_eq!(answer.text(), "all of it");
     }
-    let mut old = house.public().await;
+    let mut old = proxy.public().await;
     old.send("GET / HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\n\r\n").await;
     let answer = old.read_to_end().await;
     assert!(answer.contains("Connection: close\r\n") && answer.ends_with("\r\n\r\nall of it"));
@@ -311,8 +311,8 @@ async fn an_answer_up_to_the_end_of_its_connection_is_whole() {
 #[tokio::test]
 async fn an_old_client_keeps_its_connection_if_it_asks_for_that() {
     let upstream = Scripted::start(OK).await;
-    let house = TestProxy::at(upstream.address);
-    let mut old = house.public().await;
+    let proxy = TestProxy::at(upstream.address);
+    let mut old = proxy.public().await;
     for _ in 0..3 {
         old.send("GET / HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\n\r\n").await;
         let answer = old.answer().await;
@@ -332,11 +332,11 @@ async fn a_client_that_is_refused_while_it_sends_can_read_why() {
     let refusal =
         "HTTP/1.1 413 Content Too Large\r\nContent-Length: 4\r\nConnection: close\r\n\r\nmuch";
     let upstream = Scripted::closing(refusal).await;
-    let house = TestProxy::build()
+    let proxy = TestProxy::build()
         .service_of("web", "a.test", "/", &[upstream.address], &[upstream.address])
         .start();
     for (host, status, text) in [("a.test", 413, "much"), ("other", 404, "no service")] {
-        let mut client = house.public().await;
+        let mut client = proxy.public().await;
         let length = 24 * 1024 * 1024;
         client
             .send(format!("POST / HTTP/1.1\r\nHost: {host}\r\nContent-Length: {length}\r\n\r\n"))
@@ -351,7 +351,7 @@ async fn a_client_that_is_refused_while_it_sends_can_read_why() {
         assert!(answer.text().contains(text), "{}", answer.text());
         assert_eq!(client.read_to_end().await, "");
     }
-    house.wait_for_in_flight("web", "blue", 0).await;
+    proxy.wait_for_in_flight("web", "blue", 0).await;
 }
 
 /// The answer was complete, but its connection was cut with the body unread, and reset.
@@ -359,11 +359,11 @@ async fn a_client_that_is_refused_while_it_sends_can_read_why() {
 async fn a_client_can_read_an_early_answer_of_an_upstream_that_takes_no_more() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("a bound socket");
-    let house = TestProxy::build()
+    let proxy = TestProxy::build()
         .with("[timeouts]\nstall = \"1s\"")
         .service_of("web", "*", "/", &[address], &[address])
         .start();
-    let mut client = house.public().await;
+    let mut client = proxy.public().await;
     let length = 24 * 1024 * 1024;
     client.send(format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n")).await;
     let mut upstream = next_request(&listener).await;
@@ -376,15 +376,15 @@ async fn a_client_can_read_an_early_answer_of_an_upstream_that_takes_no_more() {
     let answer = client.answer().await;
     assert_eq!((answer.status, answer.text().as_str()), (413, "much"));
     assert_eq!(client.read_to_end().await, "");
-    house.wait_for_in_flight("web", "blue", 0).await;
+    proxy.wait_for_in_flight("web", "blue", 0).await;
     drop(upstream);
 }
 
 #[tokio::test]
 async fn a_request_that_breaks_off_does_not_break_its_answer() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let house = TestProxy::at(listener.local_addr().expect("a bound socket"));
-    let mut client = house.public().await;
+    let proxy = TestProxy::at(listener.local_addr().expect("a bound socket"));
+    let mut client = proxy.public().await;
     client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\nhalf").await;
     let mut upstream = next_request(&listener).await;
     let answer = "HTTP/1.1 413 Content Too Large\r\nContent-Length: 10\r\n\r\nfirst";
@@ -418,16 +418,16 @@ async fn next_request(listener: &TcpListener) -> TcpStream {
 #[tokio::test]
 async fn an_empty_line_behind_a_request_is_not_the_beginning_of_the_next() {
     let upstream = Scripted::start(OK).await;
-    let house = TestProxy::build()
+    let proxy = TestProxy::build()
         .with("[timeouts]\nhead = \"1s\"\nkeep_alive = \"60s\"")
         .service_of("web", "*", "/", &[upstream.address], &[upstream.address])
         .start();
-    let mut client = house.public().await;
+    let mut client = proxy.public().await;
     client.ask("/", "").await;
     client.send("\r\n").await;
     assert_eq!(client.answer().await.text(), "ok");
     for _ in 0..2 {
-        let mut slow = house.public().await;
+        let mut slow = proxy.public().await;
         slow.send("GET / HTTP/1.1\r\n").await;
         assert!(slow.read_to_end().await.starts_with("HTTP/1.1 408 "));
     }
@@ -437,10 +437,10 @@ async fn an_empty_line_behind_a_request_is_not_the_beginning_of_the_next() {
 #[tokio::test]
 async fn a_small_body_that_nobody_wanted_does_not_cost_the_connection() {
     let upstream = Scripted::start(OK).await;
-    let house = TestProxy::build()
+    let proxy = TestProxy::build()
         .service_of("web", "a.test", "/", &[upstream.address], &[upstream.address])
         .start();
-    let mut client = house.public().await;
+    let mut client = proxy.public().await;
     let body = "Content-Length: 20\r\n\r\nGET / HTTP/1.1\r\nHost";
     client.send(format!("POST / HTTP/1.1\r\nHost: other\r\n{body}")).await;
     assert_eq!(client.answer().await.status, 404);
@@ -451,14 +451,14 @@ async fn a_small_body_that_nobody_wanted_does_not_cost_the_connection() {
 #[tokio::test]
 async fn the_rest_of_a_request_that_was_answered_early_still_goes_up() {
     let upstream = Scripted::start(OK).await;
-    let house = TestProxy::at(upstream.address);
-    let mut client = house.public().await;
+    let proxy = TestProxy::at(upstream.address);
+    let mut client = proxy.public().await;
     client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nfirst").await;
     assert_eq!(client.answer().await.text(), "ok");
-    house.wait_for_in_flight("web", "blue", 1).await;
+    proxy.wait_for_in_flight("web", "blue", 1).await;
     client.send("again").await;
     upstream.wait_for("firstagain").await;
-    house.wait_for_in_flight("web", "blue", 0).await;
+    proxy.wait_for_in_flight("web", "blue", 0).await;
     // Both connections are where they should be.
     assert_eq!(client.get("/", "").await.text(), "ok");
     assert!(upstream.wait_for("firstagainGET / ").await.starts_with("POST / "));
@@ -467,8 +467,8 @@ async fn the_rest_of_a_request_that_was_answered_early_still_goes_up() {
 #[tokio::test]
 async fn a_client_that_only_stops_sending_gets_its_answers() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = TestProxy::of(&blue, &green);
-    let mut client = house.public().await;
+    let proxy = TestProxy::of(&blue, &green);
+    let mut client = proxy.public().await;
     let request = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
     client.send(request.repeat(3)).await;
     client.finish().await;
@@ -480,8 +480,8 @@ async fn a_client_that_only_stops_sending_gets_its_answers() {
 #[tokio::test]
 async fn a_body_that_nobody_asks_for_is_asked_for_after_a_while() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = TestProxy::of(&blue, &green);
-    let mut client = house.public().await;
+    let proxy = TestProxy::of(&blue, &green);
+    let mut client = proxy.public().await;
     // This upstream says neither yes nor no, as many do.
     let fields = "Host: a\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n";
     client.send(format!("POST /echo-silent HTTP/1.1\r\n{fields}")).await;
@@ -499,8 +499,8 @@ async fn a_body_that_nobody_asks_for_is_asked_for_after_a_while() {
 #[tokio::test]
 async fn a_body_that_was_not_wanted_ends_the_connection_that_it_was_announced_on() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = TestProxy::of(&blue, &green);
-    let mut client = house.public().await;
+    let proxy = TestProxy::of(&blue, &green);
+    let mut client = proxy.public().await;
     let fields = "Host: a\r\nContent-Length: 40\r\nExpect: 100-continue\r\n\r\n";
     client.send(format!("POST /refuse HTTP/1.1\r\n{fields}")).await;
     let answer = client.answer().await;
@@ -516,19 +516,19 @@ async fn a_body_that_was_not_wanted_ends_the_connection_that_it_was_announced_on
 async fn an_expectation_is_passed_on_only_for_a_body_that_is_kept_back() {
     let refusal = "HTTP/1.1 417 Expectation Failed\r\nContent-Length: 2\r\n\r\nno";
     let upstream = Scripted::start(refusal).await;
-    let house = TestProxy::at(upstream.address);
+    let proxy = TestProxy::at(upstream.address);
     let head = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n";
-    let mut impatient = house.public().await;
+    let mut impatient = proxy.public().await;
     impatient.send(format!("{head}body")).await;
     assert_eq!(impatient.answer().await.status, 417);
     upstream.wait_for("body").await;
     assert!(!upstream.take().contains("Expect"));
     let upstream = Scripted::start(refusal).await;
-    let house = TestProxy::build()
+    let proxy = TestProxy::build()
         .with("[timeouts]\nupstream_idle = \"5m\"")
         .service_of("web", "*", "/", &[upstream.address], &[upstream.address])
         .start();
-    let mut patient = house.public().await;
+    let mut patient = proxy.public().await;
     patient.send(head).await;
     assert_eq!(patient.answer().await.status, 417);
     assert!(upstream.take().contains("\r\nExpect: 100-continue\r\n"));
@@ -540,8 +540,8 @@ async fn an_expectation_is_passed_on_only_for_a_body_that_is_kept_back() {
 async fn an_old_client_that_is_told_of_a_broken_answer_can_go_on() {
     let broken = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n";
     let upstream = Scripted::start(broken).await;
-    let house = TestProxy::at(upstream.address);
-    let mut old = house.public().await;
+    let proxy = TestProxy::at(upstream.address);
+    let mut old = proxy.public().await;
     for _ in 0..2 {
         old.send("GET / HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\n\r\n").await;
         assert_eq!(old.answer().await.status, 502);
@@ -553,35 +553,35 @@ async fn an_old_client_that_is_told_of_a_broken_answer_can_go_on() {
 #[tokio::test]
 async fn an_exchange_has_a_limit_if_one_is_set() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let house = TestProxy::build()
+    let proxy = TestProxy::build()
         .with("[timeouts]\nrequest = \"1s\"")
         .service("web", &[&blue], &[&green])
         .start();
-    let mut waiting = house.public().await;
-    let mut begun = house.public().await;
+    let mut waiting = proxy.public().await;
+    let mut begun = proxy.public().await;
     begun.ask("/hold", "").await;
     begun.until("begins").await;
     let answer = waiting.get("/wait", "").await;
     assert_eq!(answer.status, 504);
     assert!(!begun.read_to_end().await.contains("0\r\n\r\n"));
-    house.wait_for_in_flight("web", "blue", 0).await;
+    proxy.wait_for_in_flight("web", "blue", 0).await;
 }
 
 #[tokio::test]
 async fn what_is_refused_unread_is_counted_and_says_who_refused_it() {
     let upstream = Scripted::start(OK).await;
-    let house = TestProxy::at(upstream.address);
+    let proxy = TestProxy::at(upstream.address);
     let line = format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "x".repeat(9000));
     let field = format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "x".repeat(9000));
     for (request, status) in [("GET / HTTP/1.1\r\n\r\n", 400), (&line, 414), (&field, 431)] {
-        let mut client = house.public().await;
+        let mut client = proxy.public().await;
         client.send(request).await;
         let answer = client.answer().await;
         assert_eq!((answer.status, answer.field("connection")), (status, Some("close")));
         assert_eq!(answer.field("proxy-status"), Some("flipgate; error=http_request_error"));
         let counted = format!("flipgate_requests_total{{code=\"{status}\"");
         eventually(&counted, async || {
-            house.call("GET", "/metrics", "", "").await.text().contains(&counted)
+            proxy.call("GET", "/metrics", "", "").await.text().contains(&counted)
         })
         .await;
     }
@@ -590,14 +590,14 @@ async fn what_is_refused_unread_is_counted_and_says_who_refused_it() {
 #[tokio::test]
 async fn the_limits_of_a_head_are_as_they_are_configured() {
     let upstream = Scripted::start(OK).await;
-    let house = |limits: &str| {
+    let proxy = |limits: &str| {
         let address = upstream.address;
         TestProxy::build().with(limits).service_of("web", "*", "/", &[address], &[]).start()
     };
-    let narrow = house("limits.max_line = \"1KiB\"\nlimits.max_head = \"2KiB\"");
-    let wide = house("limits.max_line = \"20KiB\"\nlimits.max_head = \"63KiB\"");
+    let narrow = proxy("limits.max_line = \"1KiB\"\nlimits.max_head = \"2KiB\"");
+    let wide = proxy("limits.max_line = \"20KiB\"\nlimits.max_head = \"63KiB\"");
     let path = |count: usize| format!("/{}", "x".repeat(count - 1));
-    for (house, path, values, status) in [
+    for (proxy, path, values, status) in [
         (&narrow, path(1024), [1, 1], 200),
         (&narrow, path(1025), [1, 1], 414),
         (&narrow, path(1), [1021, 1], 200),
@@ -610,9 +610,9 @@ async fn the_limits_of_a_head_are_as_they_are_configured() {
         let [one, two] = values.map(|it| "x".repeat(it));
         let case = format!("{} {values:?}", path.len());
         let answer =
-            house.public().await.get(&path, &format!("X-1: {one}\r\nX-2: {two}\r\n")).await;
+            proxy.public().await.get(&path, &format!("X-1: {one}\r\nX-2: {two}\r\n")).await;
         assert_eq!(answer.status, status, "{case}");
-        let mut client = Http2::connect(PUBLIC, house.public).await;
+        let mut client = Http2::connect(PUBLIC, proxy.public).await;
         let answer = client.get(&path, &format!("x-1: {one}\nx-2: {two}")).await;
         assert_eq!(answer.status, status, "HTTP/2, {case}");
     }
@@ -621,15 +621,15 @@ async fn the_limits_of_a_head_are_as_they_are_configured() {
 #[tokio::test]
 async fn a_client_that_sends_more_than_it_was_asked_is_answered_in_order() {
     let upstream = Scripted::start(OK).await;
-    let house = TestProxy::at(upstream.address);
-    let mut client = house.public().await;
+    let proxy = TestProxy::at(upstream.address);
+    let mut client = proxy.public().await;
     // More than is read ahead while one of them is answered.
     let request = format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "x".repeat(1000));
     client.send(request.repeat(200)).await;
     for _ in 0..200 {
         assert_eq!(client.answer().await.text(), "ok");
     }
-    let mut slow = house.public().await;
+    let mut slow = proxy.public().await;
     for byte in "GET / HTTP/1.1\r\nHost: a\r\n\r\n".as_bytes().chunks(1) {
         slow.send(byte).await;
     }
@@ -639,11 +639,11 @@ async fn a_client_that_sends_more_than_it_was_asked_is_answered_in_order() {
 #[tokio::test]
 async fn an_answer_to_nobody_is_not_waited_for() {
     let upstream = Scripted::start("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nbegun").await;
-    let house = TestProxy::at(upstream.address);
-    let mut client = Client::connect("127.0.0.2", house.public).await;
+    let proxy = TestProxy::at(upstream.address);
+    let mut client = Client::connect("127.0.0.2", proxy.public).await;
     client.ask("/", "").await;
     client.until("begun").await;
     drop(client);
     upstream.left().await;
-    house.wait_for_in_flight("web", "blue", 0).await;
+    proxy.wait_for_in_flight("web", "blue", 0).await;
 }

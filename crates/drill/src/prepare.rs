@@ -6,10 +6,10 @@ use super::{
     error::DrillError,
     load::LoadPlan,
     options::{Control, Mix, Options, TargetOptions as SubjectOptions, Upstream},
+    processes::Processes,
     program::Program,
-    stage::Processes,
     steps::{ProcessName, ScriptLine, Step},
-    subject::Target,
+    target::Target,
     times::Times,
     traffic::Sizes,
 };

@@ -11,16 +11,16 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    conduct::{ScenarioLog, ScenarioRunner},
     error::DrillError,
     live::LiveCounters,
     load::{Load, REMEMBERED_MAX, capacity},
     options::{Control, LoadMode, LoadSpec, Options},
     prepare::{active, check_command, check_steps, order, set_up},
+    processes::{ArrivedRequests, Processes},
     progress::Progress,
     record::{Failure, History, Kind},
     report::Report,
-    stage::{ArrivedRequests, Processes},
+    scenario::{ScenarioLog, ScenarioRunner},
     steps::Step,
     times::Times,
 };

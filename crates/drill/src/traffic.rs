@@ -16,7 +16,7 @@ use self::messages::{
     BODY_MAX, color_of, digest_of, get, head, instance_of, note_head, number, read, rest_of, slowly,
 };
 use super::{
-    door::{Connector, IdleConnections},
+    connector::{Connector, IdleConnections},
     live::LiveCounters,
     record::{Kind, Outcome, Request},
 };

@@ -7,8 +7,8 @@ use crate::{
     downstream::Peer,
     http1::{FieldLines, FieldName},
     proxy::{
-        forwarded::{ForwardedFacts, ForwardedInfo},
-        memory::PeerCache,
+        forwarded_chain::{ForwardedFacts, ForwardedInfo},
+        peer_cache::PeerCache,
     },
 };
 

@@ -7,8 +7,8 @@ use crate::{
     model::Algorithm,
     upstream::{
         balance::Candidates,
-        condition::Tier,
-        member::{EndpointState, RequestPermit},
+        endpoint_health::Tier,
+        endpoint_state::{EndpointState, RequestPermit},
     },
 };
 
@@ -47,23 +47,23 @@ impl Pool {
         let limits = &self.policy.limits;
         let is_limited = self.policy.limits_endpoints();
         let has_room = |it: &Arc<EndpointState>| {
-            it.has_seat(limits.endpoint_requests)
-                && (it.has_slot(limits.endpoint_connections) || (choice.is_open)(it))
+            it.has_capacity(limits.endpoint_requests)
+                && (it.has_connection_capacity(limits.endpoint_connections) || (choice.is_open)(it))
         };
         if !is_limited && choice.tried.is_empty() {
             if let [only] = members {
-                return PickResult::Seat(only.sit());
+                return PickResult::Seat(only.acquire());
             }
             if let Some(member) = self.pick_quickly(&roster, random) {
-                return PickResult::Seat(member.sit());
+                return PickResult::Seat(member.acquire());
             }
         } else if choice.tried.is_empty()
             && self.common.queue.is_empty()
             && let Some(member) = self.pick_quickly(&roster, random)
             && has_room(member)
-            && let Some(seat) = member.try_sit(limits.endpoint_requests)
+            && let Some(permit) = member.try_acquire(limits.endpoint_requests)
         {
-            return PickResult::Seat(seat);
+            return PickResult::Seat(permit);
         }
         let balance = &self.policy.balance;
         // Whoever was turned down goes to those who are known to be good.
@@ -78,8 +78,8 @@ impl Pool {
             let chosen = field.choose(&balance.algorithm, choice.key, turn, &has_room, random);
             let Some(member) = chosen else { return PickResult::Full };
             // Somebody else may have been quicker.
-            if let Some(seat) = member.try_sit(limits.endpoint_requests) {
-                return PickResult::Seat(seat);
+            if let Some(permit) = member.try_acquire(limits.endpoint_requests) {
+                return PickResult::Seat(permit);
             }
         }
     }

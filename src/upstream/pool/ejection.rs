@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::Pool;
-use crate::upstream::{condition::Tier, member::EndpointState};
+use crate::upstream::{endpoint_health::Tier, endpoint_state::EndpointState};
 
 /// How long an endpoint is left out at least before another one takes its turn, when there are more that
 /// should be than may be.

@@ -12,7 +12,7 @@ use super::*;
 use crate::{
     metrics::Metrics,
     model::{Algorithm, Balance, Ejection, Endpoint, HashKey, Health, ServiceLimits},
-    upstream::{Resolver, ResolverSettings, member::RequestPermit},
+    upstream::{Resolver, ResolverSettings, endpoint_state::RequestPermit},
 };
 
 fn pool_of(endpoints: &[(&str, u16)], policy: Policy) -> Pool {
@@ -77,22 +77,22 @@ fn pick_for(
     pool.pick(&PickRequest { tried, key, is_open: &is_open, is_called: false, now }, random)
 }
 
-fn seat(picked: PickResult) -> RequestPermit {
+fn permit(picked: PickResult) -> RequestPermit {
     match picked {
-        PickResult::Seat(seat) => seat,
+        PickResult::Seat(permit) => permit,
         other => panic!("a seat, not {other:?}"),
     }
 }
 
-fn name(seat: &RequestPermit) -> String {
-    seat.member().endpoint().to_string()
+fn name(permit: &RequestPermit) -> String {
+    permit.member().endpoint().to_string()
 }
 
 /// How often each member is chosen when nobody stays.
 fn shares(pool: &Pool, picks: usize, random: &mut fastrand::Rng) -> HashMap<String, usize> {
     let mut shares = HashMap::new();
     for _ in 0..picks {
-        *shares.entry(name(&seat(pick(pool, &[], random)))).or_default() += 1;
+        *shares.entry(name(&permit(pick(pool, &[], random)))).or_default() += 1;
     }
     shares
 }
@@ -109,9 +109,9 @@ fn assert_share(count: usize, picks: usize, probability: f64) {
 
 const LISTED: [&str; 3] = ["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"];
 
-fn down(pool: &Pool, member: &EndpointState, trouble: &HealthFailure) {
+fn down(pool: &Pool, member: &EndpointState, failure: &HealthFailure) {
     while member.health() != Health::Down {
-        pool.checked(member, Err(trouble.clone()));
+        pool.checked(member, Err(failure.clone()));
     }
 }
 
@@ -122,7 +122,7 @@ fn the_less_busy_of_two_is_taken() {
         let balance = Balance { slow_start: policy, ..Balance::default() };
         let pool = well(pool_of(&alike(&LISTED), Policy { balance, ..Policy::default() }));
         let mut random = seeded();
-        let seats: Vec<_> = (0..300).map(|_| seat(pick(&pool, &[], &mut random))).collect();
+        let seats: Vec<_> = (0..300).map(|_| permit(pick(&pool, &[], &mut random))).collect();
         // Two choices keep the loads within a few of each other.
         for member in pool.members() {
             assert!((90..=110).contains(&member.in_flight()), "{:?}", pool.members());
@@ -150,7 +150,7 @@ fn each_gets_by_its_weight() {
         let pool = well(pool_of(&listed, Policy { balance, ..Policy::default() }));
         let mut random = seeded();
         // Nobody leaves: whoever has twice the weight holds twice the requests.
-        let seats: Vec<_> = (0..1000).map(|_| seat(pick(&pool, &[], &mut random))).collect();
+        let seats: Vec<_> = (0..1000).map(|_| permit(pick(&pool, &[], &mut random))).collect();
         let held: Vec<_> = pool.members().iter().map(|it| it.in_flight()).collect();
         for (held, expected) in held.iter().zip([100, 200, 700]) {
             assert!(held.abs_diff(expected) <= expected / 10, "{algorithm:?} {held:?}");
@@ -170,7 +170,7 @@ fn in_turn_means_one_after_the_other() {
     let balance = Balance { algorithm: Algorithm::RoundRobin, ..Balance::default() };
     let pool = well(pool_of(&alike(&LISTED), Policy { balance, ..Policy::default() }));
     let mut random = seeded();
-    let mut order = || name(&seat(pick(&pool, &[], &mut random)));
+    let mut order = || name(&permit(pick(&pool, &[], &mut random)));
     let first: Vec<_> = (0..3).map(|_| order()).collect();
     assert_eq!(first, LISTED);
     assert_eq!((0..300).map(|_| order()).collect::<Vec<_>>(), LISTED.repeat(100));
@@ -182,7 +182,7 @@ fn shares_in_turn_are_spread_evenly() {
     let listed = [("10.0.0.1:80", 1), ("10.0.0.2:80", 3)];
     let pool = well(pool_of(&listed, Policy { balance, ..Policy::default() }));
     let mut random = seeded();
-    let order: Vec<_> = (0..400).map(|_| name(&seat(pick(&pool, &[], &mut random)))).collect();
+    let order: Vec<_> = (0..400).map(|_| name(&permit(pick(&pool, &[], &mut random)))).collect();
     assert_eq!(order.iter().filter(|it| *it == "10.0.0.1:80").count(), 100);
     for four in order.windows(8) {
         let count = four.iter().filter(|it| *it == "10.0.0.1:80").count();
@@ -202,7 +202,7 @@ fn a_key_stays_where_it_is_until_its_member_leaves() {
     let before = well(pool_of(&listed, policy()));
     let after = well(pool_of(&listed[1..], policy()));
     let mut random = seeded();
-    let mut at = |pool: &Pool, key| name(&seat(pick_for(pool, &[], Some(key), &mut random)));
+    let mut at = |pool: &Pool, key| name(&permit(pick_for(pool, &[], Some(key), &mut random)));
     let (mut of_first, mut counts) = (0, HashMap::<_, usize>::new());
     for key in 0..10_000 {
         let key = xxhash_rust::xxh3::xxh3_64(&u64::to_le_bytes(key));
@@ -228,7 +228,7 @@ fn keys_are_shared_out_by_weight() {
     let mut random = seeded();
     let count = (0..10_000)
         .map(|it: u64| xxhash_rust::xxh3::xxh3_64(&it.to_le_bytes()))
-        .filter(|it| name(&seat(pick_for(&pool, &[], Some(*it), &mut random))) == "10.0.0.2:80")
+        .filter(|it| name(&permit(pick_for(&pool, &[], Some(*it), &mut random))) == "10.0.0.2:80")
         .count();
     assert_share(count, 10_000, 0.75);
 }
@@ -244,8 +244,8 @@ fn nobody_is_tried_twice_and_who_stands_worse_comes_later() {
     let mut random = seeded();
     for _ in 0..100 {
         let mut tried = Vec::new();
-        while let PickResult::Seat(seat) = pick(&pool, &tried, &mut random) {
-            tried.push(Arc::clone(seat.member()));
+        while let PickResult::Seat(permit) = pick(&pool, &tried, &mut random) {
+            tried.push(Arc::clone(permit.member()));
         }
         let order: Vec<_> = tried.iter().map(|it| it.endpoint().to_string()).collect();
         assert_eq!(order, ["10.0.0.4:80", "10.0.0.3:80", "10.0.0.2:80", "10.0.0.1:80"]);
@@ -280,7 +280,7 @@ fn when_too_few_are_left_those_help_who_answer_badly_but_not_those_who_are_gone(
     }
     let tried = [Arc::clone(&members[0])];
     for _ in 0..100 {
-        let again = seat(pick(&pool, &tried, &mut random));
+        let again = permit(pick(&pool, &tried, &mut random));
         let is_well = members[6..].iter().any(|it| Arc::ptr_eq(it, again.member()));
         assert!(is_well, "whoever was turned down goes to those who are well");
     }

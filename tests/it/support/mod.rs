@@ -5,12 +5,12 @@ pub(crate) mod client;
 pub(crate) mod faulty;
 pub(crate) mod fragile;
 pub(crate) mod frames;
-pub(crate) mod house;
 pub(crate) mod http2;
 pub(crate) mod nameserver;
 pub(crate) mod planted;
 pub(crate) mod process;
 pub(crate) mod scripted;
+pub(crate) mod test_proxy;
 pub(crate) mod unruly;
 pub(crate) mod upstream;
 
@@ -21,11 +21,11 @@ pub(crate) use self::{
     client::{Answer, Client},
     faulty::{Fault, Faults, FaultyStore},
     fragile::{Fragile, Panics, Place},
-    house::TestProxy,
     http2::{Http2, Http2Upstream},
     nameserver::NameServer,
     process::Process,
     scripted::Scripted,
+    test_proxy::TestProxy,
     unruly::{Manner, Unruly, Walled},
     upstream::Upstream,
 };

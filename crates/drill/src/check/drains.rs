@@ -12,8 +12,8 @@ use std::collections::HashMap;
 
 use super::{
     super::record::{Drained, Flip, FlipEnd, History, Kind, Outcome},
-    Promise, duties,
-    judge::{Checker, FindingBuilder, millis},
+    Promise, analysis,
+    checker::{Checker, FindingBuilder, millis},
 };
 use crate::color::Color;
 
@@ -60,7 +60,7 @@ impl Checker<'_> {
         let Some(drained) = &self.history.drained else {
             return self.close(count.unchecked("the proxy does not tell when a color is drained"));
         };
-        let first = duties::first_drains(self.history, drained);
+        let first = analysis::first_drains(self.history, drained);
         for request in &self.history.requests {
             let (Some(color), 1..) = (request.color, request.alive) else { continue };
             // Testers come and go, and hold up no drain; a public request whose preview header was honored

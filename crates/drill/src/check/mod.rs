@@ -1,13 +1,13 @@
 //! Which promises held, judged from what was seen. Pure: no clock, no sockets.
 
+mod analysis;
+mod checker;
 mod drains;
-mod duties;
-mod judge;
 pub mod register;
 
 use std::collections::HashSet;
 
-pub(crate) use self::{drains::BOUND, judge::judge};
+pub(crate) use self::{checker::judge, drains::BOUND};
 
 /// What a proxy promises.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]

@@ -12,7 +12,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use super::{
     super::{
-        door::{Body, Connector, IdleConnections, ResponseConnection},
+        connector::{Body, Connector, IdleConnections, ResponseConnection},
         record::{Outcome, Request},
     },
     BEAT,

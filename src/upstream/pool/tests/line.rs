@@ -7,7 +7,7 @@ fn an_endpoint_has_no_more_requests_than_it_may_and_others_wait_in_order() {
     let limits = ServiceLimits { endpoint_requests: Some(2), queue: 2, ..ServiceLimits::default() };
     let pool = well(pool_of(&alike(&LISTED), Policy { limits, ..Policy::default() }));
     let mut random = seeded();
-    let mut seats: Vec<_> = (0..6).map(|_| seat(pick(&pool, &[], &mut random))).collect();
+    let mut seats: Vec<_> = (0..6).map(|_| permit(pick(&pool, &[], &mut random))).collect();
     assert!(pool.members().iter().all(|it| it.in_flight() == 2));
     assert!(matches!(pick(&pool, &[], &mut random), PickResult::Full));
     let line = [pool.queue(0), pool.queue(0)].map(|it| it.expect("room for two"));
@@ -27,7 +27,7 @@ fn an_endpoint_has_no_more_connections_than_it_may() {
     let pool = well(pool_of(&alike(&LISTED[..1]), Policy { limits, ..Policy::default() }));
     let member = &pool.members()[0];
     let mut random = seeded();
-    let slot = member.try_open(Some(1)).expect("the first");
+    let connection_permit = member.try_open(Some(1)).expect("the first");
     assert!(member.try_open(Some(1)).is_none());
     assert!(matches!(pick(&pool, &[], &mut random), PickResult::Full));
     let (is_open, now) = (|_: &Arc<EndpointState>| true, Instant::now());
@@ -36,7 +36,7 @@ fn an_endpoint_has_no_more_connections_than_it_may() {
         matches!(pool.pick(&open, &mut random), PickResult::Seat(_)),
         "it is connected already"
     );
-    drop(slot);
+    drop(connection_permit);
     assert!(matches!(pick(&pool, &[], &mut random), PickResult::Seat(_)));
 }
 
@@ -58,13 +58,13 @@ fn one_place_for_all(names: &Resolver) {
                 let is_called = line.is_some();
                 let choice =
                     PickRequest { tried: &[], key: None, is_open: &is_open, is_called, now };
-                if let PickResult::Seat(seat) = pool.pick(&choice, &mut random) {
+                if let PickResult::Seat(permit) = pool.pick(&choice, &mut random) {
                     shuttle::thread::yield_now();
                     drop(line);
                     assert_eq!(inside.fetch_add(1, Relaxed), 0, "one place is one place");
                     shuttle::thread::yield_now();
                     inside.fetch_sub(1, Relaxed);
-                    return drop(seat);
+                    return drop(permit);
                 }
                 shuttle::thread::yield_now();
                 let waiting = line.get_or_insert_with(|| pool.queue(0).expect("room for all"));

@@ -1,0 +1,386 @@
+//! Goes through a history, one promise after the other; drains are in `drains`.
+
+use std::{collections::HashSet, fmt};
+
+use super::{
+    super::record::{Failure, FlipEnd, History, Kind, Outcome, Request, Unnumbered},
+    Finding, Promise, Verdict, Violation,
+    analysis::{self, Explanations},
+    register::{self, RegisterRead, conflicts},
+};
+use crate::color::Color;
+
+/// Judges what was seen.
+#[must_use]
+pub(crate) fn judge(history: &History) -> Verdict {
+    let explanations = Explanations::of(history);
+    let mut judge = Checker {
+        history,
+        explanations,
+        findings: Vec::new(),
+        violations: Vec::new(),
+        explained: HashSet::new(),
+        strays: HashSet::new(),
+    };
+    judge.answers();
+    judge.order();
+    judge.arrivals();
+    judge.drains();
+    judge.flips();
+    let Checker { mut findings, mut violations, explained, .. } = judge;
+    findings.sort_by_key(|it| it.promise);
+    violations.sort_by_key(|it| it.at);
+    let unsent = history.requests.iter().filter(|it| it.outcome == Outcome::Unsent).count();
+    Verdict {
+        findings,
+        violations,
+        explained,
+        unsent: unsent as u64,
+        cut_short: history.cut_short.clone(),
+    }
+}
+
+pub(super) struct Checker<'a> {
+    pub(super) history: &'a History,
+    pub(super) explanations: Explanations<'a>,
+    findings: Vec<Finding>,
+    violations: Vec<Violation>,
+    explained: HashSet<u64>,
+    /// Answered by a color that was not active: inside of something that no flip has left behind.
+    pub(super) strays: HashSet<u64>,
+}
+
+/// A finding in the making.
+pub(super) struct FindingBuilder {
+    pub(super) finding: Finding,
+    violations: Vec<Violation>,
+}
+
+// === impl FindingBuilder ===
+
+impl FindingBuilder {
+    pub(super) fn new(promise: Promise) -> Self {
+        let finding =
+            Finding { promise, checked: 0, broken: 0, explained: 0, unchecked: None, late: 0 };
+        Self { finding, violations: Vec::new() }
+    }
+
+    pub(super) fn break_at(&mut self, at: u64, text: String) {
+        self.finding.broken += 1;
+        self.violations.push(Violation { promise: self.finding.promise, at, text });
+    }
+
+    pub(super) fn unchecked(mut self, why: &'static str) -> Self {
+        self.finding.unchecked = Some(why);
+        self
+    }
+}
+
+// === impl Checker ===
+
+impl Checker<'_> {
+    pub(super) fn close(&mut self, mut count: FindingBuilder) {
+        let Finding { checked, broken, explained, unchecked, .. } = &mut count.finding;
+        if *broken == 0 && *checked <= *explained && unchecked.is_none() {
+            *unchecked = Some("nothing was asked that would tell");
+        }
+        self.findings.push(count.finding);
+        self.violations.extend(count.violations);
+    }
+
+    /// What can be said of each request by itself.
+    fn answers(&mut self) {
+        let mut counts =
+            [Promise::Answered, Promise::Whole, Promise::Kept].map(FindingBuilder::new);
+        let [answered, whole, kept] = &mut counts;
+        let sent = self.history.requests.iter().filter(|it| it.outcome != Outcome::Unsent);
+        for request in sent {
+            answered.finding.checked += 1;
+            if request.head != 0 {
+                let count = if request.kind.is_long() { &mut *kept } else { &mut *whole };
+                count.finding.checked += 1;
+                if matches!(request.kind, Kind::Download | Kind::Upload) {
+                    whole.finding.checked += 1;
+                }
+            }
+            let broken = match request.outcome {
+                // Granting wishes is the audience's business.
+                Outcome::Whole | Outcome::Mistaken => continue,
+                Outcome::Altered | Outcome::Untrailed => &mut *whole,
+                Outcome::Changed | Outcome::Moved => &mut *kept,
+                Outcome::Cut | Outcome::Late if request.head != 0 => match request.kind.is_long() {
+                    true => &mut *kept,
+                    false => &mut *whole,
+                },
+                _ => &mut *answered,
+            };
+            if self.explanations.explain(request) {
+                broken.finding.explained += 1;
+                self.explained.insert(request.id);
+            } else {
+                broken.break_at(request.ended, self.sentence(request));
+            }
+        }
+        counts.into_iter().for_each(|it| self.close(it));
+    }
+
+    /// Whether the table was one register, for each service and for all together.
+    fn order(&mut self) {
+        let (writes, uncertain) = analysis::writes(&self.history.flips);
+        // If the proxy honors the preview header of a public client, the response says nothing about the flips.
+        let asks_for_color =
+            |it: &RegisterRead| self.history.requests[it.request].kind == Kind::RefusedPreview;
+        let (previews, reads): (Vec<_>, Vec<_>) =
+            analysis::reads(self.history, &uncertain).into_iter().partition(asks_for_color);
+        let [mut register, mut together, mut private] =
+            [Promise::Register, Promise::Together, Promise::Private].map(FindingBuilder::new);
+        for request in &self.history.requests {
+            if matches!(request.kind, Kind::Preview | Kind::RefusedPreview) && request.head != 0 {
+                private.finding.checked += 1;
+                if request.outcome == Outcome::Mistaken {
+                    private.break_at(request.head, self.sentence(request));
+                }
+            }
+        }
+        let mut split = Vec::new();
+        for service in 0..self.history.services.len() {
+            let is_own = |it: &u8| usize::from(*it) == service;
+            let own = |of: &[RegisterRead]| -> Vec<RegisterRead> {
+                of.iter().copied().filter(|it| is_own(&it.service)).collect()
+            };
+            let mut of_service = writes.clone();
+            of_service.iter_mut().for_each(|it| it.changes.retain(|(it, _)| is_own(it)));
+            of_service.retain(|it| !it.changes.is_empty());
+            for conflict in conflicts(&self.history.initial, &of_service, &own(&previews)) {
+                if let register::Conflict::Stale { request, .. } = conflict {
+                    self.strays.insert(self.history.requests[request].id);
+                    let (at, text, _) = self.conflict(conflict);
+                    private.break_at(at, text);
+                }
+            }
+            let own = own(&reads);
+            register.finding.checked += own.len() as u64;
+            for conflict in conflicts(&self.history.initial, &of_service, &own) {
+                match conflict {
+                    register::Conflict::Backwards { flip, .. } => split.push(flip),
+                    register::Conflict::Stale { request, .. } => {
+                        self.strays.insert(self.history.requests[request].id);
+                    }
+                }
+                if let register::Conflict::Stale { request, since: Some(flip) } = conflict {
+                    let History { requests, flips, .. } = self.history;
+                    let late = requests[request].began.saturating_sub(flips[flip].acknowledged);
+                    register.finding.late = register.finding.late.max(late);
+                }
+                let (at, text, is_early) = self.conflict(conflict);
+                let count = if is_early { &mut private } else { &mut register };
+                count.break_at(at, text);
+            }
+        }
+        if private.finding.checked == 0 && private.finding.broken == 0 {
+            private = private
+                .unchecked("nobody wished for a color: there is no wish or preview in the mix");
+        }
+        if writes.is_empty() && register.finding.broken == 0 {
+            register = register.unchecked("no flip was made");
+        }
+        if writes.iter().any(|it| it.changes.len() > 1) {
+            together.finding.checked = reads.len() as u64;
+            for conflict in conflicts(&self.history.initial, &writes, &reads) {
+                // What is wrong with one service by itself was found above.
+                if let register::Conflict::Backwards { flip, new, old } = conflict
+                    && !split.contains(&flip)
+                {
+                    let (new, old) = (&self.history.requests[new], &self.history.requests[old]);
+                    together.break_at(old.head, self.in_halves(flip, new, old));
+                }
+            }
+        } else {
+            together = together.unchecked("no flip was of several services");
+        }
+        for count in [register, together, private] {
+            self.close(count);
+        }
+    }
+
+    /// The time and the text of a conflict, and whether a color was seen before it was active.
+    fn conflict(&self, conflict: register::Conflict) -> (u64, String, bool) {
+        let History { requests, flips, .. } = self.history;
+        match conflict {
+            register::Conflict::Stale { request, since } => {
+                let request = &requests[request];
+                let color = request.color.map_or("nobody", Color::as_str);
+                let text = match since.map(|it| &flips[it]) {
+                    Some(flip) => format!(
+                        "{color} answered {}, begun {} after its flip away from {color} was acknowledged (at {})",
+                        self.name(request),
+                        millis(request.began.saturating_sub(flip.acknowledged)),
+                        self.time(flip.acknowledged),
+                    ),
+                    None => format!(
+                        "{color} answered {}, before it was active for the first time",
+                        self.name(request)
+                    ),
+                };
+                (request.head, text, since.is_none())
+            }
+            register::Conflict::Backwards { flip, new, old } => {
+                let (new, old) = (&requests[new], &requests[old]);
+                let text = format!(
+                    "the flip called at {} was seen by {}, answered at {}, and not by {}, begun {} later",
+                    self.time(flips[flip].called),
+                    self.name(new),
+                    self.time(new.head),
+                    self.name(old),
+                    millis(old.began.saturating_sub(new.head)),
+                );
+                (old.head, text, false)
+            }
+        }
+    }
+
+    fn in_halves(&self, flip: usize, new: &Request, old: &Request) -> String {
+        format!(
+            "one flip in halves: {} shows it at {}, and {}, begun {} later, does not (called at {})",
+            self.name(new),
+            self.time(new.head),
+            self.name(old),
+            millis(old.began.saturating_sub(new.head)),
+            self.time(self.history.flips[flip].called),
+        )
+    }
+
+    /// Whether each request reached the upstream once.
+    fn arrivals(&mut self) {
+        let mut once = FindingBuilder::new(Promise::Once);
+        let Some(arrived) = &self.history.arrived else {
+            let why = "nobody counted at the upstream: the drill did not start it";
+            return self.close(once.unchecked(why));
+        };
+        let mut arrived = arrived.clone();
+        arrived.sort_unstable();
+        self.strangers(&arrived, &mut once);
+        for request in &self.history.requests {
+            let owner = self.history.instances.get(&request.instance);
+            if request.color.is_some() && owner.is_none() {
+                // Of an application that somebody else has started, and that we know nothing of.
+                continue;
+            }
+            once.finding.checked += 1;
+            if let (Some(color), Some(owner)) = (request.color, owner)
+                && *owner != (request.service, color)
+            {
+                let (service, color) = (&self.history.services[usize::from(owner.0)], owner.1);
+                let text = format!(
+                    "{} was answered by {}, an application of {service} {color}",
+                    self.name(request),
+                    request.instance
+                );
+                once.break_at(request.ended, text);
+                continue;
+            }
+            let first = arrived.partition_point(|it| *it < request.id);
+            let times = arrived[first..].partition_point(|it| *it == request.id);
+            let wrong = match times {
+                0 if request.color.is_some() => "never reached the upstream",
+                0 | 1 => continue,
+                _ => "reached the upstream more than once",
+            };
+            if times > 1 && self.explanations.may_be_repeated(request) {
+                once.finding.explained += 1;
+            } else {
+                once.break_at(
+                    request.ended,
+                    format!("{} {wrong} ({times} times)", self.name(request)),
+                );
+            }
+        }
+        self.close(once);
+    }
+
+    fn flips(&mut self) {
+        let mut count = FindingBuilder::new(Promise::Acknowledged);
+        for flip in &self.history.flips {
+            count.finding.checked += 1;
+            if flip.end == FlipEnd::Done && !flip.was_lost {
+                continue;
+            }
+            if self.explanations.is_proxy_gone(flip.called, flip.acknowledged) {
+                count.finding.explained += 1;
+            } else {
+                let trouble = flip.trouble.as_deref().unwrap_or("no reason was given");
+                let text =
+                    format!("the flip called at {} failed: {trouble}", self.time(flip.called));
+                count.break_at(flip.called, text);
+            }
+        }
+        for Failure { from, until, text } in &self.history.troubles {
+            count.finding.checked += 1;
+            if self.explanations.is_proxy_gone(*from, *until) {
+                count.finding.explained += 1;
+            } else {
+                count.break_at(*until, text.clone());
+            }
+        }
+        if self.history.flips.is_empty() && self.history.troubles.is_empty() {
+            count = count.unchecked("there were no flips");
+        }
+        self.close(count);
+    }
+
+    fn sentence(&self, request: &Request) -> String {
+        let Request { outcome, began, ended, .. } = request;
+        let took = millis(ended.saturating_sub(*began));
+        let color = request.color.map_or(String::new(), |it| format!(" of {it}"));
+        format!(
+            "{}, begun at {}: {outcome}{color} after {took}",
+            self.name(request),
+            self.time(*began)
+        )
+    }
+
+    /// Requests that reached an application and that the drill has not sent as they are: without a number, or
+    /// with another one. `arrived` is in order.
+    fn strangers(&self, arrived: &[u64], once: &mut FindingBuilder) {
+        let History { unnumbered, is_alone, instances, services, .. } = self.history;
+        let foreign = unnumbered.iter().filter(|it| it.is_traffic || *is_alone);
+        for Unnumbered { instance, at, .. } in foreign {
+            let whose = instances
+                .get(instance)
+                .map_or("an unknown instance".to_owned(), |(service, color)| {
+                    format!("{} {color}", services[usize::from(*service)])
+                });
+            let text = format!(
+                "a request without a number reached application {instance} of {whose} at {}: the drill numbers all of its \
+                 requests",
+                self.time(*at)
+            );
+            once.finding.checked += 1;
+            once.break_at(*at, text);
+        }
+        let mut own: Vec<u64> = self.history.requests.iter().map(|it| it.id).collect();
+        own.sort_unstable();
+        let Some(first) = own.first() else { return };
+        // What came before the load has numbers below its own.
+        let of_load = arrived.partition_point(|it| it < first);
+        for number in arrived[of_load..].iter().filter(|it| own.binary_search(it).is_err()) {
+            let text =
+                format!("request {number} reached the upstream, which the drill has not sent");
+            once.finding.checked += 1;
+            once.break_at(self.history.ended, text);
+        }
+    }
+
+    pub(super) fn name(&self, request: &Request) -> String {
+        let service = &self.history.services[usize::from(request.service)];
+        format!("{service} {} {}", request.kind.name(), request.id)
+    }
+
+    pub(super) fn time(&self, at: u64) -> impl fmt::Display {
+        format!("{:.4} s", at.saturating_sub(self.history.began) as f64 / 1e9)
+    }
+}
+
+pub(super) fn millis(nanos: u64) -> String {
+    format!("{:.3} ms", nanos as f64 / 1e6)
+}

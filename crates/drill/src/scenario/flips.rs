@@ -1,0 +1,218 @@
+//! Flips, by the admin API or by a command, and what is known of them afterwards.
+
+use std::{
+    io::{Read, Seek, SeekFrom},
+    process::Stdio,
+    time::Duration,
+};
+
+use flipgate_api::{
+    Call, CallError, Caller,
+    wire::{PromoteRequest, RollbackRequest, Status},
+};
+use rustix::process::Signal;
+use tokio::{process::Command, time::timeout};
+
+use super::{
+    super::{
+        options::Control,
+        processes::signal,
+        record::{Flip, FlipEnd},
+    },
+    PATIENCE, ScenarioRunner,
+};
+use crate::{color::Color, sample::now_ns};
+
+impl ScenarioRunner {
+    pub(super) async fn flip(&self, changes: Vec<(u8, Color)>) {
+        if changes.is_empty() {
+            return;
+        }
+        match &self.control {
+            Control::Nobody => {}
+            Control::Command(command) => self.flip_by(command, changes).await,
+            Control::Admin(caller) => {
+                let named =
+                    |it: &(u8, Color)| (self.subject.name(it.0).to_owned(), it.1.to_string());
+                let services = changes.iter().map(named).collect();
+                let request = PromoteRequest { services, force: false, reason: None };
+                self.change(caller, Call::promote(&request), changes).await;
+            }
+        }
+    }
+
+    pub(super) async fn rollback(&self, names: &[String]) {
+        let Control::Admin(caller) = &self.control else { return };
+        let request = RollbackRequest { services: names.to_vec(), force: true, reason: None };
+        // Which services a rollback of the last promotion is of, its answer tells.
+        let changes = if names.is_empty() { Vec::new() } else { self.toggled(names) };
+        self.change(caller, Call::rollback(&request), changes).await;
+    }
+
+    /// Makes a change of the active colors, and notes what came of it.
+    async fn change(&self, caller: &Caller, call: Call<'_>, wanted: Vec<(u8, Color)>) {
+        let called = now_ns();
+        let answer = caller.call::<Status>(call).await;
+        let mut flip = Flip {
+            changes: wanted.clone(),
+            called,
+            acknowledged: now_ns(),
+            end: FlipEnd::Done,
+            generation: None,
+            trouble: answer.as_ref().err().map(ToString::to_string),
+            was_lost: false,
+        };
+        match answer {
+            Ok(status) => self.take_over(&mut flip, &status),
+            Err(
+                CallError::Refused { .. } | CallError::Unreachable { .. } | CallError::Malformed(_),
+            ) => {
+                flip.end = FlipEnd::Refused;
+            }
+            Err(CallError::Lost { .. } | CallError::Silent { .. } | CallError::Foreign { .. }) => {
+                self.find_out(caller, &mut flip).await;
+            }
+        }
+        let is_known = flip.end == FlipEnd::Done && !wanted.is_empty();
+        if is_known && !is_same(&flip.changes, &wanted) {
+            let text = format!(
+                "the flip of {} was acknowledged, and made of {}",
+                self.in_words(&wanted),
+                self.in_words(&flip.changes)
+            );
+            self.trouble(called, text);
+        }
+        self.notes.borrow_mut().flips.push(flip);
+    }
+
+    fn in_words(&self, changes: &[(u8, Color)]) -> String {
+        if changes.is_empty() {
+            return "nothing".to_owned();
+        }
+        let words = changes.iter().map(|(it, color)| format!("{}={color}", self.subject.name(*it)));
+        words.collect::<Vec<_>>().join(" ")
+    }
+
+    /// Notes what a picture after a change says of the active colors.
+    fn take_over(&self, flip: &mut Flip, status: &Status) {
+        flip.generation = Some(status.generation);
+        flip.changes = self.changed_by(status);
+    }
+
+    /// The services that are not any more what they were, as far as we knew; now we know.
+    fn changed_by(&self, status: &Status) -> Vec<(u8, Color)> {
+        let mut active = self.active.borrow_mut();
+        let mut changed = Vec::new();
+        for place in self.subject.places() {
+            let shown = status.services.get(self.subject.name(place)).map(|it| it.active.parse());
+            if let Some(Ok(color)) = shown
+                && active[usize::from(place)] != color
+            {
+                active[usize::from(place)] = color;
+                changed.push((place, color));
+            }
+        }
+        changed
+    }
+
+    /// Whether a change was made whose answer was lost: asks until somebody knows. That it was not made is
+    /// known only if the process that was asked is gone.
+    async fn find_out(&self, caller: &Caller, flip: &mut Flip) {
+        let wanted = match flip.changes.is_empty() {
+            true => self.toggled(&[]),
+            false => flip.changes.clone(),
+        };
+        let found = timeout(PATIENCE, async {
+            loop {
+                if let Ok(status) = caller.status().await {
+                    return status;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        });
+        flip.was_lost = true;
+        match found.await {
+            Ok(status) => self.take_over(flip, &status),
+            Err(_) => flip.changes.clear(),
+        }
+        flip.acknowledged = now_ns();
+        if flip.changes.is_empty() {
+            flip.end = match self.last_end.get() >= flip.called {
+                true => FlipEnd::Refused,
+                false => FlipEnd::Unknown,
+            };
+            flip.changes = wanted;
+        }
+    }
+
+    /// Flips by a command: one call for all services, or one for each if it wants to know which.
+    async fn flip_by(&self, command: &str, changes: Vec<(u8, Color)>) {
+        let calls: Vec<Vec<(u8, Color)>> = match command.contains("{service}") {
+            true => changes.into_iter().map(|it| vec![it]).collect(),
+            false => vec![changes],
+        };
+        for changes in calls {
+            let Some((service, color)) = changes.first().copied() else { continue };
+            let text = command
+                .replace("{service}", self.subject.name(service))
+                .replace("{color}", color.as_str());
+            let called = now_ns();
+            let trouble = self.run(&text).await.err();
+            let flip = Flip {
+                changes,
+                called,
+                acknowledged: now_ns(),
+                end: if trouble.is_none() { FlipEnd::Done } else { FlipEnd::Unknown },
+                generation: None,
+                trouble,
+                was_lost: false,
+            };
+            if flip.end == FlipEnd::Done {
+                let mut active = self.active.borrow_mut();
+                flip.changes.iter().for_each(|(it, color)| active[usize::from(*it)] = *color);
+            }
+            self.notes.borrow_mut().flips.push(flip);
+        }
+    }
+
+    /// Runs a command until it has ended itself, whoever it leaves behind. One that is still there when the
+    /// time is up, or when the drill is told to stop, ends with all that it has started.
+    async fn run(&self, command: &str) -> Result<(), String> {
+        let cannot = |error: std::io::Error| format!("`{command}` cannot be run: {error}");
+        let said = tempfile::tempfile().map_err(cannot)?;
+        let mut process = Command::new("sh");
+        process.args(["-c", command]).stdin(Stdio::null()).stdout(Stdio::null());
+        process.stderr(said.try_clone().map_err(cannot)?).kill_on_drop(true).process_group(0);
+        let mut child = process.spawn().map_err(cannot)?;
+        let status = tokio::select! {
+            status = child.wait() => status.map_err(cannot)?,
+            why = self.enough() => {
+                signal(&child, Signal::KILL);
+                return Err(format!("`{command}` did not end {why}"));
+            }
+        };
+        if status.success() {
+            return Ok(());
+        }
+        let mut text = Vec::new();
+        let read =
+            (&said).seek(SeekFrom::Start(0)).and_then(|_| (&said).take(500).read_to_end(&mut text));
+        read.map_err(cannot)?;
+        // Whatever it says, it is not to write on our terminal as it likes.
+        let text = String::from_utf8_lossy(&text).replace(char::is_control, " ");
+        Err(format!("`{command}` ended with {status}: {}", text.trim()))
+    }
+
+    /// Why there is no more time for a command, as soon as there is none.
+    async fn enough(&self) -> String {
+        tokio::select! {
+            () = tokio::time::sleep(PATIENCE) => format!("within {PATIENCE:?}"),
+            () = self.halt.cancelled() => "before the drill did".to_owned(),
+        }
+    }
+}
+
+/// Whether two changes are of the same services to the same colors.
+fn is_same(one: &[(u8, Color)], other: &[(u8, Color)]) -> bool {
+    one.len() == other.len() && one.iter().all(|it| other.contains(it))
+}

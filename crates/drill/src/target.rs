@@ -1,0 +1,260 @@
+//! What is put to the test: where its services are, and, if it is a Flipgate of our own, its
+//! configuration.
+
+use std::{fmt::Write, net::SocketAddr, path::PathBuf, time::Duration};
+
+use rustls::pki_types::ServerName;
+use tokio::sync::Mutex;
+
+use super::{
+    color::Color,
+    connector::Connector,
+    error::DrillError,
+    options::{self, Options},
+    processes::{Processes, free_address},
+    program::Program,
+    record::{Kind, Outcome},
+    tls::Tls,
+    traffic::{ServiceAddresses, first_color},
+};
+
+/// Services, and how they are reached.
+#[derive(Debug)]
+pub(super) struct Target {
+    names: Vec<String>,
+    public: Vec<Connector>,
+    tester: Vec<Connector>,
+    /// If it is a Flipgate of our own.
+    pub(super) demo: Option<DemoProxy>,
+}
+
+/// A Flipgate of our own.
+#[derive(Debug)]
+pub(super) struct DemoProxy {
+    /// Its configuration.
+    pub(super) file: PathBuf,
+    /// Where its admin API is.
+    pub(super) socket: PathBuf,
+    state: PathBuf,
+    listen: SocketAddr,
+    services: Vec<(String, [Vec<SocketAddr>; 2])>,
+}
+
+/// How long a proxy that was just started may take until it serves, and one that was there already.
+const PATIENCE: Duration = Duration::from_secs(20);
+const IMPATIENCE: Duration = Duration::from_secs(3);
+
+/// The names of the services of a demo.
+const NAMES: [&str; 8] = ["web", "api", "files", "events", "search", "mail", "jobs", "auth"];
+
+impl Target {
+    /// What listens at URLs.
+    pub(super) async fn given(
+        services: &[options::Service],
+        options: &Options,
+    ) -> Result<Self, DrillError> {
+        let (mut names, mut public, mut tester) = (Vec::new(), Vec::new(), Vec::new());
+        for service in services {
+            let door = given_door(service, options).await?;
+            names.push(service.name.clone());
+            tester.push(Connector { from: options.tester_from, ..door.clone() });
+            public.push(door);
+        }
+        Ok(Self { names, public, tester, demo: None })
+    }
+
+    /// Starts sample applications, and makes the configuration of a Flipgate in front of them.
+    pub(super) async fn demo(
+        stage: &mut Processes,
+        services: usize,
+        endpoints: usize,
+        flipgate: &Program,
+        options: &Options,
+    ) -> Result<Self, DrillError> {
+        let listen = free_address()?;
+        let names: Vec<String> = NAMES.iter().take(services).map(ToString::to_string).collect();
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut pools = Vec::new();
+        for (place, name) in (0_u8..).zip(&names) {
+            let mut colors = [Vec::new(), Vec::new()];
+            for color in Color::BOTH {
+                for _ in 0..endpoints {
+                    colors[color as usize].push(stage.add(place, color, any).await?);
+                }
+            }
+            pools.push((name.clone(), colors));
+        }
+        let folder = stage.folder();
+        let demo = DemoProxy {
+            file: folder.join("flipgate.toml"),
+            socket: folder.join("admin.sock"),
+            state: folder.join("state"),
+            listen,
+            services: pools,
+        };
+        std::fs::write(&demo.file, configuration(&demo, false))?;
+        let file = demo.file.display().to_string();
+        let arguments = ["run", "--config", &file].map(str::to_owned).to_vec();
+        stage.set_proxy(flipgate.clone(), arguments);
+        let door = |name: &String, from: [u8; 4]| Connector {
+            address: listen,
+            authority: format!("{name}.test"),
+            prefix: String::new(),
+            tls: None,
+            protocol: options.protocol,
+            from: Some(from.into()),
+            is_fresh: options.is_fresh,
+        };
+        Ok(Self {
+            public: names.iter().map(|it| door(it, [127, 0, 0, 2])).collect(),
+            tester: names.iter().map(|it| door(it, [127, 0, 0, 1])).collect(),
+            names,
+            demo: Some(demo),
+        })
+    }
+
+    pub(super) fn names(&self) -> &[String] {
+        &self.names
+    }
+
+    pub(super) fn name(&self, place: u8) -> &str {
+        &self.names[usize::from(place)]
+    }
+
+    /// The place of a service. Steps were checked before they are done.
+    pub(super) fn place(&self, name: &str) -> u8 {
+        let place = self.names.iter().position(|it| it == name).unwrap_or_default();
+        u8::try_from(place).unwrap_or_default()
+    }
+
+    pub(super) fn places(&self) -> impl Iterator<Item = u8> + use<> {
+        0..u8::try_from(self.names.len()).unwrap_or(u8::MAX)
+    }
+
+    /// The ways in for the clients of one thread.
+    pub(super) fn entrances(&self) -> Vec<ServiceAddresses> {
+        let doors = self.public.iter().cloned().zip(self.tester.iter().cloned());
+        doors.map(|(public, tester)| ServiceAddresses::new(public, tester)).collect()
+    }
+
+    /// Waits until each service answers the public, and returns the colors that did.
+    pub(super) async fn serves(&self, stage: &Mutex<Processes>) -> Result<Vec<Color>, DrillError> {
+        let mut colors = Vec::new();
+        for (name, door) in self.names.iter().zip(&self.public) {
+            let is_ours = {
+                let stage = stage.lock().await;
+                stage.has_proxy() || stage.has_apps()
+            };
+            let until = tokio::time::Instant::now() + if is_ours { PATIENCE } else { IMPATIENCE };
+            loop {
+                let outcome = match first_color(door).await {
+                    Ok(color) => {
+                        colors.push(color);
+                        break;
+                    }
+                    Err(outcome) => outcome,
+                };
+                if let Some(ended) = stage.lock().await.proxy_ended() {
+                    return Err(DrillError::Process(ended));
+                }
+                if tokio::time::Instant::now() > until {
+                    let why = door.trouble().await.unwrap_or_else(|| outcome.to_string());
+                    let stage = stage.lock().await;
+                    let (sample, log) = (stage.sample_command(), stage.proxy_log());
+                    return Err(silent(name, door, outcome, &why, &sample, &log));
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+        Ok(colors)
+    }
+}
+
+fn silent(
+    name: &str,
+    door: &Connector,
+    outcome: Outcome,
+    why: &str,
+    sample: &str,
+    log: &str,
+) -> DrillError {
+    let Connector { address, authority, prefix, .. } = door;
+    let mut text = format!(
+        "{name} does not answer at {address} ({authority}{prefix}/traffic/{}): {why}",
+        Kind::Short.name()
+    );
+    if outcome == Outcome::Foreign {
+        let _ = write!(
+            text,
+            "\n  A drill asks sample applications behind the proxy: `{sample}`, or have it start them \
+             with --upstream",
+        );
+    }
+    if !log.is_empty() {
+        let _ = write!(text, "\n  The proxy said:\n{log}");
+    }
+    DrillError::Subject(text)
+}
+
+async fn given_door(
+    service: &options::Service,
+    options: &Options,
+) -> Result<Connector, DrillError> {
+    let options::Service { name, url } = service;
+    let wrong = |what: &str| DrillError::Subject(format!("{name}: {url}: {what}"));
+    let authority = url.authority().ok_or_else(|| wrong("has no host"))?;
+    let is_tls = url.scheme_str() == Some("https");
+    let port = authority.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
+    let host = authority.host().trim_start_matches('[').trim_end_matches(']');
+    let address = match options.connect_to {
+        Some(address) => address,
+        None => {
+            let found = tokio::net::lookup_host((host, port)).await;
+            let mut found = found.map_err(|error| wrong(&error.to_string()))?;
+            found.next().ok_or_else(|| wrong("has no address"))?
+        }
+    };
+    let tls = match is_tls {
+        false => None,
+        true => {
+            let tls = Tls::new(options.authorities.as_deref()).map_err(DrillError::Usage)?;
+            let server = ServerName::try_from(host.to_owned()).map_err(|_| wrong("is no name"))?;
+            Some((server, tls))
+        }
+    };
+    Ok(Connector {
+        address,
+        authority: authority.to_string(),
+        prefix: url.path().trim_end_matches('/').to_owned(),
+        tls,
+        protocol: options.protocol,
+        from: options.public_from,
+        is_fresh: options.is_fresh,
+    })
+}
+
+/// The configuration of a demo; a reload reads one of two that differ in what does not matter here.
+pub(super) fn configuration(demo: &DemoProxy, is_changed: bool) -> String {
+    let DemoProxy { file: _, socket, state, listen, services } = demo;
+    let mut text = format!(
+        "state_dir = {:?}\nshutdown.patience = \"5s\"\nclients.internal = [\"127.0.0.1/32\"]\n\
+         [log]\nlevel = \"warn\"\n[admin]\nlisten = {:?}\n[[listener]]\nlisten = \"{listen}\"\n",
+        state.display().to_string(),
+        format!("unix:{}", socket.display()),
+    );
+    for (name, [blue, green]) in services {
+        let list = |endpoints: &[SocketAddr]| {
+            endpoints.iter().map(|it| format!("\"{it}\"")).collect::<Vec<_>>().join(", ")
+        };
+        let body = if is_changed { "2GiB" } else { "1GiB" };
+        let _ = write!(
+            text,
+            "[service.{name}]\nhosts = [\"{name}.test\"]\nmax_body = \"{body}\"\n\
+             blue = {{ version = \"1\", endpoints = [{}] }}\n\
+             green = {{ version = \"2\", endpoints = [{}] }}\n",
+            list(blue),
+            list(green),
+        );
+    }
+    text
+}

@@ -1,0 +1,237 @@
+//! Who may call.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::{
+    body::{Body, to_bytes},
+    extract::{Request, State},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, header},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+
+use super::{
+    connections::AdminConnection,
+    problem::ApiError,
+    settings::{AdminSettings, Scope},
+    strict_stream::REJECTED,
+};
+use crate::{model::Host, proxy::is_marked};
+
+/// The other end of a connection.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum AdminPeer {
+    /// A program on some machine.
+    Tcp(SocketAddr),
+    /// A program on this machine that may open the socket.
+    Unix,
+}
+
+/// Bytes of a call's body: a pool of 1000 endpoints has its place.
+const BODY_BYTES_MAX: usize = 256 * 1024;
+
+/// How long a body may take.
+const BODY_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Lets a call pass if its host, origin and token allow it.
+///
+/// # Errors
+///
+/// A problem document, and then nothing was done.
+pub(super) async fn guard(
+    State(config): State<Arc<AdminSettings>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let caller = request.extensions().get::<Arc<AdminConnection>>().cloned();
+    if let Err(problem) = check(&config, &request, caller.as_deref()) {
+        return problem.into_response();
+    }
+    match whole(request, caller.as_deref()).await {
+        Ok(request) => {
+            let _at_work = caller.as_ref().map(AdminConnection::work);
+            next.run(request).await
+        }
+        Err(problem) => problem.into_response(),
+    }
+}
+
+/// The request with its body read, which may take neither long nor much.
+async fn whole(request: Request, caller: Option<&AdminConnection>) -> Result<Request, ApiError> {
+    let (head, body) = request.into_parts();
+    let reading = tokio::time::timeout(BODY_PATIENCE, to_bytes(body, BODY_BYTES_MAX)).await;
+    let title = "The body cannot be taken";
+    match reading {
+        Ok(Ok(body)) => Ok(Request::from_parts(head, Body::from(body))),
+        Ok(Err(_)) if caller.is_some_and(|it| it.rejected().is_some()) => {
+            Err(ApiError::malformed("the body is not framed as HTTP says"))
+        }
+        Ok(Err(_)) => {
+            let detail = format!("a body has at most {BODY_BYTES_MAX} bytes and comes whole");
+            Err(ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", title, detail))
+        }
+        Err(_elapsed) => {
+            let detail = format!("the body did not come within {BODY_PATIENCE:?}");
+            Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, "too-slow", title, detail))
+        }
+    }
+}
+
+fn check(
+    config: &AdminSettings,
+    request: &Request,
+    caller: Option<&AdminConnection>,
+) -> Result<(), ApiError> {
+    if request.uri().path() == REJECTED {
+        let why = caller.and_then(AdminConnection::rejected);
+        return Err(ApiError::malformed(why.as_deref().unwrap_or("there is no such path")));
+    }
+    check_host(config, request)?;
+    check_type(request)?;
+    let peer = request.extensions().get::<AdminPeer>();
+    let needed = scope_for(request.method(), request.uri().path());
+    let Some(needed) = needed else { return Ok(()) };
+    let token = token(request.headers())?;
+    check_way(request.headers(), token.is_some())?;
+    match token {
+        Some(text) => {
+            let known = config.tokens.iter().find(|it| it.secret.is(text));
+            let token = known.ok_or_else(|| unauthorized("the token is not known here"))?;
+            if let Some(caller) = caller {
+                caller.authorize();
+            }
+            if token.scope < needed {
+                let title = "The token does not allow this";
+                let detail = format!(
+                    "token `{}` has the scope `{}`, and this needs `{needed}`",
+                    token.name, token.scope
+                );
+                return Err(ApiError::new(StatusCode::FORBIDDEN, "scope", title, detail));
+            }
+            Ok(())
+        }
+        None if config.require_token => Err(unauthorized(
+            "every call needs a token (admin.require_token): send `Authorization: Bearer TOKEN`",
+        )),
+        None if peer.is_some_and(AdminPeer::is_local) => Ok(()),
+        None => Err(unauthorized(
+            "calls from other machines need a token: send `Authorization: Bearer TOKEN`",
+        )),
+    }
+}
+
+/// A form on a foreign page, or a server that can be led to call any address, can send an empty POST or one of
+/// some content types, but not JSON without a preflight: Fetch standard, section 2.2.2.
+fn check_type(request: &Request) -> Result<(), ApiError> {
+    if !matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH) {
+        return Ok(());
+    }
+    let mut types = request.headers().get_all(header::CONTENT_TYPE).iter();
+    let essence = |it: &HeaderValue| {
+        let text = it.to_str().unwrap_or_default();
+        text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+    };
+    match (types.next().map(essence).as_deref(), types.next()) {
+        (Some("application/json"), None) => Ok(()),
+        _ => {
+            let detail =
+                "send `Content-Type: application/json`; without anything to say, the body `{}`";
+            let title = "Unsupported Media Type";
+            Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "content-type", title, detail))
+        }
+    }
+}
+
+/// What a proxy has passed on is not a call of this machine, whatever its address says; least of all what
+/// Flipgate itself has passed on, from the public.
+fn check_way(headers: &HeaderMap, has_token: bool) -> Result<(), ApiError> {
+    let refuse = |name: &str, what: &str| {
+        let detail = format!("the request has `{name}`: {what}");
+        Err(ApiError::new(StatusCode::FORBIDDEN, "forwarded", "Forbidden", detail))
+    };
+    for (name, value) in headers {
+        let name = name.as_str();
+        let value = value.as_bytes();
+        let is_own = matches!(name, "via" | "cdn-loop")
+            && (is_marked(value) || value.windows(8).any(|it| it == b"flipgate"));
+        if is_own || name.starts_with("flipgate-") {
+            return refuse(name, "Flipgate has passed it on, and the admin API is no endpoint");
+        }
+        let tells =
+            matches!(name, "forwarded" | "via" | "cdn-loop") || name.starts_with("x-forwarded-");
+        if tells && !has_token {
+            return refuse(name, "what a proxy passes on needs a token");
+        }
+    }
+    Ok(())
+}
+
+/// A page on a foreign site can make a browser call any address, also by a name of its own that it
+/// lets point here (DNS rebinding). So the host must be an address, which no name can pretend to
+/// be, or a name that is known; and a call that a browser makes must come from a page of ours.
+fn check_host(config: &AdminSettings, request: &Request) -> Result<(), ApiError> {
+    let headers = request.headers();
+    let refuse = |detail: String| {
+        Err(ApiError::new(StatusCode::FORBIDDEN, "host", "Called under a foreign name", detail))
+    };
+    let mut hosts = headers.get_all(header::HOST).iter();
+    // That of the target counts, if it has one: RFC 9112, section 3.2.2.
+    let of_target = request.uri().authority().map(|it| Ok(it.as_str()));
+    let of_field = hosts.next().map(|it| it.to_str());
+    let (Some(Ok(text)), None) = (of_target.or(of_field), hosts.next()) else {
+        return Err(ApiError::malformed("exactly one Host is needed"));
+    };
+    let Ok(host) = Host::parse(text) else {
+        return Err(ApiError::malformed("the Host is not a name or an address"));
+    };
+    let name = host.as_str();
+    let bare = name.trim_start_matches('[').trim_end_matches(']');
+    let is_address = bare.parse::<std::net::IpAddr>().is_ok();
+    if !is_address && name != "localhost" && !config.hosts.iter().any(|it| it == name) {
+        return refuse(format!("`{name}` is not a host of this API: add it to admin.hosts"));
+    }
+    for origin in headers.get_all(header::ORIGIN) {
+        let origin = origin.to_str().unwrap_or_default();
+        let site = origin.split_once("://").map_or("", |(_, site)| site);
+        if !site.eq_ignore_ascii_case(text) {
+            return refuse(format!("a page of `{origin}` may not call this API"));
+        }
+    }
+    Ok(())
+}
+
+/// What a call needs; `None` for what anybody may know.
+fn scope_for(method: &Method, path: &str) -> Option<Scope> {
+    match (method, path) {
+        (&Method::GET | &Method::HEAD, "/healthz" | "/readyz") => None,
+        (&Method::GET | &Method::HEAD, _) => Some(Scope::Read),
+        (&Method::POST, "/v1/promote" | "/v1/rollback") => Some(Scope::Promote),
+        (&Method::PUT, _) => Some(Scope::Promote),
+        _ => Some(Scope::Admin),
+    }
+}
+
+fn token(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
+    let Some(value) = headers.get(header::AUTHORIZATION) else { return Ok(None) };
+    let text = value.to_str().unwrap_or_default();
+    let (scheme, token) = text.split_once(' ').unwrap_or((text, ""));
+    match scheme.eq_ignore_ascii_case("bearer") {
+        true => Ok(Some(token.trim())),
+        false => Err(unauthorized("only `Authorization: Bearer TOKEN` is understood")),
+    }
+}
+
+fn unauthorized(detail: &str) -> ApiError {
+    ApiError::new(StatusCode::UNAUTHORIZED, "unauthorized", "Who is calling?", detail)
+}
+
+// === impl AdminPeer ===
+
+impl AdminPeer {
+    fn is_local(&self) -> bool {
+        match self {
+            Self::Tcp(address) => address.ip().to_canonical().is_loopback(),
+            Self::Unix => true,
+        }
+    }
+}

@@ -1,0 +1,396 @@
+//! From the head that a client sent to the one that an upstream gets.
+
+use std::net::IpAddr;
+
+use super::forwarding::put_forwarding;
+use crate::{
+    downstream::Peer,
+    http1::{FieldLines, FieldName, Framing, RequestHead, TargetForm, put_field, put_number},
+    proxy::{
+        cookies, forwarded_chain::ForwardedInfo, max_forwards::hops_left, peer_cache::PeerCache,
+    },
+};
+
+/// Who asks, and what is worked out for it.
+pub(in crate::proxy) struct RequestRewrite<'a> {
+    /// Whether the client waits for leave to send the body. Whoever does not has nothing to expect.
+    pub(in crate::proxy) expects_continue: bool,
+    pub(in crate::proxy) peer: &'a Peer<PeerCache>,
+    /// Where the client is, as far as that is known.
+    pub(in crate::proxy) client: Option<IpAddr>,
+    /// What a proxy that is trusted tells of the client; `None` for any other peer.
+    pub(in crate::proxy) told: Option<ForwardedInfo>,
+    /// Whether the trace context of clients that no trusted proxy speaks for is kept.
+    pub(in crate::proxy) keeps_trace: bool,
+    /// The line by which the request is known if it comes back.
+    pub(in crate::proxy) mark: &'a [u8],
+}
+
+/// Bytes of the lines that are added at most, but for the host, which may stand there twice.
+const ADDED: usize = 512;
+
+/// Writes the head that an upstream gets.
+///
+/// Left out: what is for one hop only (RFC 9110, section 7.6.1, and whatever `Connection` lists),
+/// `Proxy` (CVE-2016-5385), names with `_` (many applications read them as `-`), our own wishes,
+/// and what an untrusted peer says of forwarding. Added: who asked, by which host and scheme, and
+/// an id to find the request by.
+pub(in crate::proxy) fn put_request(
+    head: &RequestHead,
+    bytes: &[u8],
+    onward: &RequestRewrite<'_>,
+    random: &mut fastrand::Rng,
+) -> Vec<u8> {
+    let mut out = Vec::with_capacity(head.len + ADDED + 2 * head.host(bytes).len());
+    let lines = head.fields.lines(bytes);
+    put_request_line(&mut out, head, bytes);
+    let is_traced = lines.has(FieldName::Traceparent)
+        && (onward.told.is_some() || onward.keeps_trace && has_parent(lines));
+    put_kept(&mut out, head, bytes, onward, is_traced);
+    if head.framing == Framing::Chunked {
+        out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
+    }
+    out.extend_from_slice(match (head.takes_trailers, head.wants_websocket) {
+        (false, false) => b"",
+        (true, false) => b"TE: trailers\r\nConnection: te\r\n",
+        (false, true) => b"Upgrade: websocket\r\nConnection: upgrade\r\n",
+        (true, true) => b"TE: trailers\r\nUpgrade: websocket\r\nConnection: te, upgrade\r\n",
+    });
+    out.extend_from_slice(onward.mark);
+    let is_named = onward.told.is_some() && lines.has(FieldName::XRequestId);
+    put_identity(&mut out, is_named, is_traced, random);
+    put_forwarding(&mut out, head.host(bytes), lines, onward.peer, onward.client, onward.told);
+    out.extend_from_slice(b"\r\n\r\n");
+    out
+}
+
+/// The target in origin form: RFC 9112, section 3.2.1.
+fn put_request_line(out: &mut Vec<u8>, head: &RequestHead, bytes: &[u8]) {
+    out.extend_from_slice(head.method(bytes));
+    out.push(b' ');
+    match head.form {
+        TargetForm::Path => {}
+        TargetForm::Root => out.push(b'/'),
+        TargetForm::Asterisk => out.push(b'*'),
+    }
+    if head.form != TargetForm::Asterisk {
+        out.extend_from_slice(head.target(bytes));
+    }
+    out.extend_from_slice(b" HTTP/1.1\r\n");
+}
+
+/// Writes the lines that go on as they came; all others are written anew, if at all.
+fn put_kept(
+    out: &mut Vec<u8>,
+    head: &RequestHead,
+    bytes: &[u8],
+    onward: &RequestRewrite<'_>,
+    is_traced: bool,
+) {
+    let RequestRewrite { expects_continue, told, .. } = *onward;
+    let is_behind_proxy = told.is_some();
+    let (lines, host) = (head.fields.lines(bytes), head.host(bytes));
+    let hops = hops_left(head, bytes);
+    let has_list = lines.has(FieldName::Connection);
+    let (mut has_cookies, mut has_host) = (false, false);
+    lines.put_kept(out, |name, line| match name {
+        FieldName::Host => {
+            has_host = !head.is_absolute || line.value() == host;
+            has_host
+        }
+        FieldName::ContentLength => false,
+        FieldName::Expect => expects_continue,
+        FieldName::MaxForwards => hops == Ok(None),
+        name if name.is_hop_by_hop() => false,
+        FieldName::Proxy
+        | FieldName::Flipgate
+        | FieldName::FlipgatePreview
+        | FieldName::Underscored => false,
+        // Written below.
+        FieldName::XForwardedFor
+        | FieldName::XForwardedHost
+        | FieldName::XForwardedProto
+        | FieldName::Forwarded => false,
+        // The state of a trace means something beside its parent alone.
+        FieldName::Traceparent | FieldName::Tracestate => is_traced,
+        name if name.tells_of_forwarding() && !is_behind_proxy => false,
+        _ if has_list && lines.connection_lists(line.name()) => false,
+        FieldName::Cookie => {
+            has_cookies |= cookies::has_ours(line.value());
+            !cookies::has_ours(line.value())
+        }
+        _ => true,
+    });
+    if !has_host {
+        // That of the target, in other words.
+        put_field(out, b"Host", host);
+    }
+    if has_cookies {
+        for line in lines.all(FieldName::Cookie).filter(|it| cookies::has_ours(it)) {
+            if let Some(others) = cookies::without_ours(line) {
+                put_field(out, b"Cookie", &others);
+            }
+        }
+    }
+    if let Ok(Some(hops)) = hops {
+        out.extend_from_slice(b"Max-Forwards: ");
+        // The next hop may read no larger number.
+        put_number(out, hops.saturating_sub(1).min(u32::MAX.into()));
+        out.extend_from_slice(b"\r\n");
+    }
+    if let Framing::Exact(length) = head.framing {
+        out.extend_from_slice(b"Content-Length: ");
+        put_number(out, length);
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+/// Whether there is one `Traceparent`, which is valid: W3C Trace Context, section 3.2.
+fn has_parent(lines: FieldLines<'_>) -> bool {
+    let mut parents = lines.all(FieldName::Traceparent);
+    let (Some(parent), None) = (parents.next(), parents.next()) else { return false };
+    let is_hex = |it: &[u8]| it.iter().all(|it| matches!(it, b'0'..=b'9' | b'a'..=b'f'));
+    let is_id = |it: &[u8]| is_hex(it) && it.iter().any(|it| *it != b'0');
+    let Some((known, more)) = parent.split_at_checked(55) else { return false };
+    let is_of_version = match &known[..2] {
+        b"00" => more.is_empty(),
+        b"ff" => false,
+        later => is_hex(later) && more.first().is_none_or(|it| *it == b'-'),
+    };
+    is_of_version
+        && [known[2], known[35], known[52]] == *b"---"
+        && is_id(&known[3..35])
+        && is_id(&known[36..52])
+        && is_hex(&known[53..])
+}
+
+/// Gives the request an id, and a place in a trace, unless it has them. The trace is not sampled, since
+/// Flipgate records none: what stands behind decides.
+fn put_identity(out: &mut Vec<u8>, is_named: bool, is_traced: bool, random: &mut fastrand::Rng) {
+    if is_named && is_traced {
+        return;
+    }
+    // An id of zeros is invalid: W3C Trace Context, section 3.2.
+    let trace = hex::<16, 32>(random.u128(1..).to_be_bytes());
+    if !is_named {
+        out.extend_from_slice(b"X-Request-Id: ");
+        out.extend_from_slice(&trace);
+        out.extend_from_slice(b"\r\n");
+    }
+    if !is_traced {
+        out.extend_from_slice(b"Traceparent: 00-");
+        out.extend_from_slice(&trace);
+        out.push(b'-');
+        out.extend_from_slice(&hex::<8, 16>(random.u64(1..).to_be_bytes()));
+        out.extend_from_slice(b"-00\r\n");
+    }
+}
+
+/// Two digits for each byte. By hand, since formatting costs ten times as much, for every request.
+fn hex<const BYTES: usize, const DIGITS: usize>(bytes: [u8; BYTES]) -> [u8; DIGITS] {
+    const PAIRS: [[u8; 2]; 256] = {
+        const HEX: &[u8; 16] = b"0123456789abcdef";
+        let mut pairs = [[0; 2]; 256];
+        let mut byte = 0;
+        while byte < 256 {
+            pairs[byte] = [HEX[byte >> 4], HEX[byte & 15]];
+            byte += 1;
+        }
+        pairs
+    };
+    let mut digits = [b'0'; DIGITS];
+    for (pair, byte) in digits.chunks_exact_mut(2).zip(bytes) {
+        pair.copy_from_slice(&PAIRS[usize::from(byte)]);
+    }
+    digits
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        downstream::{Listener, ListenerContext, PeerIdentity, TlsDetails},
+        model::Networks,
+        proxy::samples::{self, values},
+        tls::ClientCertificate,
+    };
+
+    fn forward_from(
+        peer: &str,
+        fields: &[(&str, &str)],
+        is_behind_proxy: bool,
+        security: Option<Box<TlsDetails>>,
+    ) -> Vec<(String, String)> {
+        let (head, bytes) = samples::request(fields);
+        let mut random = fastrand::Rng::with_seed(7);
+        let address: IpAddr = peer.parse().expect("an address");
+        let listener = Listener::plain(([127, 0, 0, 1], 80).into());
+        let peer = Peer::new(
+            PeerIdentity::Known((address, 40000).into()),
+            ListenerContext::unbound(listener),
+            security,
+        );
+        let client = (!is_behind_proxy).then_some(address);
+        let told = is_behind_proxy
+            .then(|| ForwardedInfo::of(head.fields.lines(&bytes), &Networks::default()).1);
+        let onward = RequestRewrite {
+            expects_continue: false,
+            peer: &peer,
+            client,
+            told,
+            keeps_trace: false,
+            mark: b"Via: 1.1 fg-0000000000000007\r\n",
+        };
+        let out = put_request(&head, &bytes, &onward, &mut random);
+        let end = memchr::memchr(b'\n', &out).expect("a request line") + 1;
+        assert_eq!(&out[..end], b"GET / HTTP/1.1\r\n");
+        samples::read(&out[end..])
+    }
+
+    fn forward(fields: &[(&str, &str)], is_behind_proxy: bool) -> Vec<(String, String)> {
+        forward_from("192.0.2.7", fields, is_behind_proxy, None)
+    }
+
+    #[test]
+    fn what_is_for_one_hop_does_not_go_further() {
+        let sent = forward(
+            &[
+                ("host", "example.com"),
+                ("connection", "keep-alive, X-Secret"),
+                ("connection", "x-other ,upgrade, host, content-length, ,bad name"),
+                ("keep-alive", "timeout=5"),
+                ("proxy-connection", "keep-alive"),
+                ("te", "gzip"),
+                ("upgrade", "h2c"),
+                ("http2-settings", "AAMAAABk"),
+                ("x-secret", "1"),
+                ("x-other", "1"),
+                ("proxy", "http://evil"),
+                ("x_real_ip", "1.2.3.4"),
+                ("flipgate-preview", "green"),
+                ("flipgate-anything", "1"),
+                ("content-length", "5"),
+                ("accept", "*/*"),
+            ],
+            false,
+        );
+        let mut names: Vec<_> = sent.iter().map(|it| &*it.0).collect();
+        names.sort_unstable();
+        let forwarding = ["x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"];
+        let mut expected = vec!["accept", "content-length", "forwarded", "host", "traceparent"];
+        expected.extend(forwarding);
+        expected.insert(5, "via");
+        expected.extend(["x-real-ip", "x-request-id"]);
+        assert_eq!(names, expected);
+    }
+
+    #[test]
+    fn every_hop_is_in_via() {
+        let sent = forward(&[("via", "1.0 fred"), ("cdn-loop", "other")], false);
+        assert_eq!(values(&sent, "via"), ["1.0 fred", "1.1 fg-0000000000000007"]);
+        assert_eq!(values(&sent, "cdn-loop"), ["other"]);
+    }
+
+    #[test]
+    fn the_body_is_framed_in_our_own_words() {
+        let sent = forward(&[("Transfer-Encoding", "CHUNKED")], false);
+        assert_eq!(values(&sent, "transfer-encoding"), ["chunked"]);
+        let sent = forward(&[("Content-Length", "0012")], false);
+        assert_eq!(values(&sent, "content-length"), ["12"]);
+    }
+
+    #[test]
+    fn trailers_are_the_only_coding_that_is_asked_for() {
+        let sent = forward(&[("te", "gzip;q=0.5, Trailers")], false);
+        assert_eq!(values(&sent, "te"), ["trailers"]);
+        assert_eq!(values(&sent, "connection"), ["te"]);
+    }
+
+    #[test]
+    fn a_websocket_is_the_only_upgrade_that_is_asked_for() {
+        let asked = [("Connection", "keep-alive, Upgrade"), ("Upgrade", "WebSocket")];
+        let sent = forward(&asked, false);
+        assert_eq!(values(&sent, "upgrade"), ["websocket"]);
+        assert_eq!(values(&sent, "connection"), ["upgrade"]);
+        let sent = forward(&[("Connection", "Upgrade"), ("Upgrade", "h2c")], false);
+        assert!(values(&sent, "upgrade").is_empty() && values(&sent, "connection").is_empty());
+    }
+
+    #[test]
+    fn what_an_untrusted_peer_says_of_forwarding_is_replaced() {
+        let forged = [
+            ("host", "example.com:8080"),
+            ("x-forwarded-for", "10.0.0.1"),
+            ("x-forwarded-proto", "https"),
+            ("x-forwarded-host", "evil"),
+            ("x-forwarded-port", "1"),
+            ("x-real-ip", "10.0.0.1"),
+            ("forwarded", "for=10.0.0.1"),
+            ("x-request-id", "mine"),
+            ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
+            ("tracestate", "a=b"),
+        ];
+        let sent = forward(&forged, false);
+        assert_eq!(values(&sent, "x-forwarded-for"), ["192.0.2.7"]);
+        assert_eq!(values(&sent, "x-forwarded-proto"), ["http"]);
+        assert_eq!(values(&sent, "x-forwarded-host"), ["example.com:8080"]);
+        let forwarded = "for=192.0.2.7;host=\"example.com:8080\";proto=http";
+        assert_eq!(values(&sent, "forwarded"), [forwarded]);
+        assert_eq!(values(&sent, "x-real-ip"), ["192.0.2.7"]);
+        for gone in ["x-forwarded-port", "tracestate"] {
+            assert!(values(&sent, gone).is_empty(), "{gone}");
+        }
+        let (id, trace) = (values(&sent, "x-request-id"), values(&sent, "traceparent"));
+        assert!(id[0].len() == 32 && trace[0].len() == 55 && !trace[0].contains("0af765"));
+        assert_eq!(trace[0].get(3..35), Some(id[0]));
+        assert!(trace[0].ends_with("-00"), "not sampled: {}", trace[0]);
+    }
+
+    #[test]
+    fn what_a_trusted_proxy_says_of_forwarding_is_continued() {
+        let told = [
+            ("host", "example.com"),
+            ("x-forwarded-for", "203.0.113.5"),
+            ("x-forwarded-for", "10.0.0.2"),
+            ("x-forwarded-proto", "https"),
+            ("forwarded", "for=203.0.113.5"),
+            ("x-request-id", "theirs"),
+            ("traceparent", "theirs too"),
+            ("tracestate", "a=b"),
+        ];
+        let sent = forward(&told, true);
+        assert_eq!(values(&sent, "x-forwarded-for"), ["203.0.113.5, 10.0.0.2, 192.0.2.7"]);
+        assert_eq!(values(&sent, "x-forwarded-proto"), ["https"]);
+        assert_eq!(values(&sent, "x-forwarded-host"), ["example.com"]);
+        let chain = "for=203.0.113.5;host=example.com;proto=https, for=10.0.0.2, \
+                     for=192.0.2.7;host=example.com;proto=https";
+        assert_eq!(values(&sent, "forwarded"), [chain]);
+        assert_eq!(values(&sent, "x-request-id"), ["theirs"]);
+        assert_eq!(values(&sent, "traceparent"), ["theirs too"]);
+        assert_eq!(values(&sent, "tracestate"), ["a=b"]);
+    }
+
+    #[test]
+    fn what_tls_has_made_sure_of_is_told_and_cannot_be_forged() {
+        let forged = [("x-forwarded-client-cert", "Hash=forged"), ("host", "a")];
+        let identity = ClientCertificate { element: "Hash=00;Subject=\"CN=a\"".into() };
+        let secured = |identity| {
+            let names = std::sync::Arc::default();
+            let security = TlsDetails { names, identity, makes_internal: false };
+            forward_from("192.0.2.7", &forged, false, Some(Box::new(security)))
+        };
+        let sent = secured(Some(identity));
+        assert_eq!(values(&sent, "x-forwarded-proto"), ["https"]);
+        assert_eq!(values(&sent, "forwarded"), ["for=192.0.2.7;host=a;proto=https"]);
+        assert_eq!(values(&sent, "x-forwarded-client-cert"), ["Hash=00;Subject=\"CN=a\""]);
+        assert!(values(&secured(None), "x-forwarded-client-cert").is_empty());
+        assert!(values(&forward(&forged, false), "x-forwarded-client-cert").is_empty());
+    }
+
+    #[test]
+    fn an_address_of_ipv6_is_written_in_brackets_where_that_is_the_rule() {
+        let sent = forward_from("2001:db8::7", &[("host", "a")], false, None);
+        assert_eq!(values(&sent, "x-forwarded-for"), ["2001:db8::7"]);
+        assert_eq!(values(&sent, "forwarded"), ["for=\"[2001:db8::7]\";host=a;proto=http"]);
+    }
+}

@@ -1,0 +1,261 @@
+//! From the head that an upstream sent to the one that a client gets.
+
+use memchr::memmem;
+
+use crate::{
+    downstream::{DATE_LENGTH, Peer},
+    http1::{FieldLines, FieldName, Framing, ResponseHead, Version, put_field, put_number},
+    model::{Color, Generation},
+    proxy::peer_cache::PeerCache,
+};
+
+/// What Flipgate says of an answer.
+#[derive(Clone, Copy, Debug, Default)]
+pub(in crate::proxy) struct FlipgateHeaders {
+    /// Who answered, for those who may know.
+    pub(in crate::proxy) origin: Option<(Color, Generation)>,
+    /// Whether no cache may keep the answer.
+    pub(in crate::proxy) is_private: bool,
+}
+
+/// How an answer is told to a client.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::proxy) struct ResponseRewrite<'a> {
+    /// The client's version.
+    pub(in crate::proxy) version: Version,
+    /// How the body will be framed.
+    pub(in crate::proxy) framing: Framing,
+    /// Whether the connection goes on.
+    pub(in crate::proxy) goes_on: bool,
+    /// Whether the connection becomes a WebSocket.
+    pub(in crate::proxy) is_websocket: bool,
+    pub(in crate::proxy) marks: FlipgateHeaders,
+    /// `StrictStream-Transport-TlsDetails`, for an answer over TLS that has none.
+    pub(in crate::proxy) hsts: Option<&'a str>,
+    /// The line that says by which version the answer came and what it came through.
+    pub(in crate::proxy) via: Option<&'static [u8]>,
+    /// For an answer that has none.
+    pub(in crate::proxy) date: [u8; DATE_LENGTH],
+}
+
+/// What is said of the use of TLS to a client that uses it: RFC 6797, section 7.2.
+pub(in crate::proxy) fn hsts(peer: &Peer<PeerCache>) -> Option<&str> {
+    peer.listener().hsts.as_deref().filter(|_| peer.security().is_some())
+}
+
+/// Bytes of the lines that are added at most.
+const ADDED: usize = 256;
+
+/// Writes the head of a final answer, or of the one that opens a tunnel.
+pub(in crate::proxy) fn put_answer(
+    out: &mut Vec<u8>,
+    head: &ResponseHead,
+    bytes: &[u8],
+    answer: &ResponseRewrite<'_>,
+) {
+    let ResponseRewrite { version, framing, goes_on, is_websocket, marks, hsts, via, date } =
+        answer;
+    out.reserve(head.len + ADDED);
+    put_status_line(out, *version, head, bytes);
+    put_kept(out, head.fields.lines(bytes), marks.is_private);
+    put_framing(out, head, *framing);
+    if !head.has_date && !is_websocket {
+        // RFC 9110, section 6.6.1.
+        out.extend_from_slice(b"Date: ");
+        out.extend_from_slice(date);
+        out.extend_from_slice(b"\r\n");
+    }
+    if let Some(via) = via {
+        out.extend_from_slice(via);
+    }
+    put_marks(out, marks);
+    if let Some(hsts) = hsts
+        && !head.fields.lines(bytes).has(FieldName::StrictTransport)
+    {
+        put_field(out, b"Strict-Transport-Security", hsts.as_bytes());
+    }
+    out.extend_from_slice(match (is_websocket, goes_on, version) {
+        (true, _, _) => b"Upgrade: websocket\r\nConnection: upgrade\r\n\r\n",
+        (false, true, Version::Http11) => b"\r\n",
+        (false, true, Version::Http10) => b"Connection: keep-alive\r\n\r\n",
+        (false, false, _) => b"Connection: close\r\n\r\n",
+    });
+}
+
+/// Writes the head of an interim answer: RFC 9110, section 15.2.
+pub(in crate::proxy) fn put_interim(out: &mut Vec<u8>, head: &ResponseHead, bytes: &[u8]) {
+    put_status_line(out, Version::Http11, head, bytes);
+    put_kept(out, head.fields.lines(bytes), false);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Writes what Flipgate says of an answer.
+pub(in crate::proxy) fn put_marks(out: &mut Vec<u8>, marks: &FlipgateHeaders) {
+    if marks.is_private {
+        out.extend_from_slice(b"Cache-Control: private, no-store\r\n");
+    }
+    if let Some((color, generation)) = marks.origin {
+        put_field(out, b"Flipgate-Color", color.as_str().as_bytes());
+        out.extend_from_slice(b"Flipgate-Generation: ");
+        put_number(out, generation.0);
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+fn put_status_line(out: &mut Vec<u8>, version: Version, head: &ResponseHead, bytes: &[u8]) {
+    let code_and_reason = head.code_and_reason(bytes);
+    out.extend_from_slice(version.as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(code_and_reason);
+    if code_and_reason.len() == "200".len() {
+        // The space is not a part of the reason, and stands there without one: RFC 9112, section 4.
+        out.push(b' ');
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Writes the lines that go on as they came.
+fn put_kept(out: &mut Vec<u8>, lines: FieldLines<'_>, is_private: bool) {
+    let has_list = lines.has(FieldName::Connection);
+    lines.put_kept(out, |name, line| match name {
+        FieldName::ContentLength | FieldName::Flipgate | FieldName::FlipgatePreview => false,
+        FieldName::CacheControl if is_private => false,
+        // Only Flipgate's own answers may say that they are.
+        FieldName::ProxyStatus => {
+            memmem::find(&line.value().to_ascii_lowercase(), b"flipgate").is_none()
+        }
+        name if name.is_hop_by_hop() => false,
+        _ => !has_list || !lines.connection_lists(line.name()),
+    });
+}
+
+fn put_framing(out: &mut Vec<u8>, head: &ResponseHead, framing: Framing) {
+    let length = match framing {
+        Framing::Exact(length) => Some(length),
+        // What a GET would have got; but never beside these two: RFC 9110, section 8.6.
+        Framing::None if !matches!(head.status, 100..=199 | 204) => head.told_length(),
+        Framing::None | Framing::Chunked | Framing::ToClose => None,
+    };
+    if let Some(length) = length {
+        out.extend_from_slice(b"Content-Length: ");
+        put_number(out, length);
+        out.extend_from_slice(b"\r\n");
+    }
+    if framing == Framing::Chunked {
+        out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proxy::samples::{self, values};
+
+    fn answer(framing: Framing) -> ResponseRewrite<'static> {
+        ResponseRewrite {
+            version: Version::Http11,
+            framing,
+            goes_on: true,
+            is_websocket: false,
+            marks: FlipgateHeaders::default(),
+            hsts: None,
+            via: None,
+            date: *b"Sun, 06 Nov 1994 08:49:37 GMT",
+        }
+    }
+
+    fn tell(fields: &[(&str, &str)], answer: &ResponseRewrite<'_>) -> Vec<(String, String)> {
+        let (head, bytes) = samples::response(fields);
+        let mut out = Vec::new();
+        put_answer(&mut out, &head, &bytes, answer);
+        let end = memchr::memchr(b'\n', &out).expect("a status line") + 1;
+        let version = String::from_utf8_lossy(answer.version.as_bytes()).into_owned();
+        assert_eq!(String::from_utf8_lossy(&out[..end]), format!("{version} 200 OK\r\n"));
+        samples::read(&out[end..])
+    }
+
+    #[test]
+    fn an_answer_loses_what_is_for_one_hop_and_what_is_only_ours_to_say() {
+        let told = tell(
+            &[
+                ("connection", "close, x-hop, date"),
+                ("x-hop", "1"),
+                ("transfer-encoding", "chunked"),
+                ("flipgate-color", "green"),
+                ("set-cookie", "a=b"),
+                ("set-cookie", "c=d"),
+                ("trailer", "x-sum"),
+                ("proxy-status", "FlipGate; error=dns_error"),
+                ("x_kept", "1"),
+            ],
+            &answer(Framing::Chunked),
+        );
+        assert_eq!(values(&told, "set-cookie"), ["a=b", "c=d"]);
+        let names: Vec<_> = told.iter().map(|it| &*it.0).collect();
+        let expected =
+            ["set-cookie", "set-cookie", "trailer", "x_kept", "transfer-encoding", "date"];
+        assert_eq!(names, expected);
+    }
+
+    #[test]
+    fn a_length_beside_a_coding_and_a_status_that_is_not_theirs_are_dropped() {
+        let both = [("content-length", "5"), ("transfer-encoding", "chunked")];
+        for framing in [Framing::Chunked, Framing::ToClose, Framing::None] {
+            assert!(values(&tell(&both, &answer(framing)), "content-length").is_empty());
+        }
+        let told = tell(
+            &[("content-length", "5"), ("proxy-status", "other; error=x")],
+            &answer(Framing::Exact(5)),
+        );
+        assert_eq!(values(&told, "content-length"), ["5"]);
+        assert_eq!(values(&told, "proxy-status"), ["other; error=x"]);
+    }
+
+    #[test]
+    fn the_date_is_the_upstreams_where_it_has_one() {
+        let told = tell(&[("date", "yesterday")], &answer(Framing::Chunked));
+        assert_eq!(values(&told, "date"), ["yesterday"]);
+        let told = tell(&[], &answer(Framing::Chunked));
+        assert_eq!(values(&told, "date"), ["Sun, 06 Nov 1994 08:49:37 GMT"]);
+    }
+
+    #[test]
+    fn an_old_client_is_told_what_it_does_not_take_for_granted() {
+        let old = ResponseRewrite { version: Version::Http10, ..answer(Framing::Exact(5)) };
+        let fields = [("content-length", "5")];
+        assert_eq!(values(&tell(&fields, &old), "connection"), ["keep-alive"]);
+        let last = ResponseRewrite { goes_on: false, ..old };
+        assert_eq!(values(&tell(&fields, &last), "connection"), ["close"]);
+        assert!(values(&tell(&fields, &answer(Framing::Exact(5))), "connection").is_empty());
+    }
+
+    #[test]
+    fn no_cache_may_keep_a_preview() {
+        let private = FlipgateHeaders { origin: None, is_private: true };
+        let told = tell(
+            &[
+                ("cache-control", "public, max-age=3600"),
+                ("cache-control", "immutable"),
+                ("cdn-cache-control", "max-age=60"),
+                ("fastly-cdn-cache-control", "max-age=60"),
+                ("surrogate-control", "max-age=60"),
+                ("edge-control", "max-age=60"),
+                ("x-accel-expires", "600"),
+                ("expires", "Thu, 01 Dec 2094 16:00:00 GMT"),
+            ],
+            &ResponseRewrite { marks: private, ..answer(Framing::None) },
+        );
+        let names: Vec<_> = told.iter().map(|it| &*it.0).collect();
+        assert_eq!(names, ["date", "cache-control"]);
+        assert_eq!(values(&told, "cache-control"), ["private, no-store"]);
+    }
+
+    #[test]
+    fn marks_say_who_answered() {
+        let marks =
+            FlipgateHeaders { origin: Some((Color::Green, Generation(7))), is_private: false };
+        let told = tell(&[], &ResponseRewrite { marks, ..answer(Framing::None) });
+        assert_eq!(values(&told, "flipgate-color"), ["green"]);
+        assert_eq!(values(&told, "flipgate-generation"), ["7"]);
+    }
+}

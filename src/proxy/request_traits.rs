@@ -1,0 +1,102 @@
+//! What is kept of a request's head.
+
+use super::via::ReceivedVersion;
+use crate::{
+    http1::{FieldLines, FieldName, Framing, RequestHead, TargetForm, Version},
+    net::HttpStream,
+};
+
+/// What has to be known of a request when its head is no longer there.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RequestTraits {
+    pub(super) version: Version,
+    pub(super) is_for_head: bool,
+    pub(super) keeps_alive: bool,
+    pub(super) takes_trailers: bool,
+    /// Whether it came by a stream of HTTP/2.
+    pub(super) is_stream: bool,
+    pub(super) wants_websocket: bool,
+    /// Whether doing it twice is the same as doing it once, and it can be sent twice.
+    pub(super) is_repeatable: bool,
+    /// Whether the client expects errors in the way of gRPC. Only over HTTP/2.
+    pub(super) is_grpc: bool,
+}
+
+// === impl RequestTraits ===
+
+impl RequestTraits {
+    /// What is assumed of a request that could not be read.
+    pub(super) const UNREAD: Self = Self {
+        version: Version::Http11,
+        is_for_head: false,
+        keeps_alive: false,
+        takes_trailers: false,
+        is_stream: false,
+        wants_websocket: false,
+        is_repeatable: false,
+        is_grpc: false,
+    };
+
+    pub(super) fn of(head: &RequestHead, channel: &HttpStream) -> Self {
+        let bytes = channel.unread();
+        // RFC 9110, section 9.2.2.
+        let method = head.method(bytes);
+        let is_idempotent = matches!(method, b"GET" | b"HEAD" | b"OPTIONS" | b"PUT" | b"DELETE");
+        Self {
+            version: head.version,
+            is_for_head: method == b"HEAD",
+            keeps_alive: head.keeps_alive,
+            // In HTTP/2 they are a part of every message.
+            takes_trailers: head.takes_trailers || channel.is_stream(),
+            is_stream: channel.is_stream(),
+            wants_websocket: head.wants_websocket,
+            is_repeatable: is_idempotent
+                && matches!(head.framing, Framing::None | Framing::Exact(0)),
+            is_grpc: channel.is_stream() && is_grpc(head.fields.lines(bytes)),
+        }
+    }
+
+    /// The version that the request came by, as `Via` says it.
+    pub(super) fn received(&self) -> ReceivedVersion {
+        match (self.is_stream, self.version) {
+            (true, _) => ReceivedVersion::Http2,
+            (false, Version::Http11) => ReceivedVersion::Http11,
+            (false, Version::Http10) => ReceivedVersion::Http10,
+        }
+    }
+
+    /// How an answer's body is framed for this client.
+    pub(super) fn framing_of(&self, framing: Framing) -> Framing {
+        if self.is_stream && matches!(framing, Framing::Chunked | Framing::ToClose) {
+            return Framing::ToClose;
+        }
+        match (framing, self.version) {
+            (Framing::Chunked | Framing::ToClose, Version::Http10) => Framing::ToClose,
+            (Framing::ToClose, Version::Http11) => Framing::Chunked,
+            (framing, _) => framing,
+        }
+    }
+}
+
+/// Whether a message is one of gRPC.
+pub(super) fn is_grpc(lines: FieldLines<'_>) -> bool {
+    let is_of_it = |it: &[u8]| it.get(..16).is_some_and(|it| it == b"application/grpc");
+    lines.first(FieldName::ContentType).is_some_and(is_of_it)
+}
+
+/// The same by `https`, at another port.
+pub(super) fn location(head: &RequestHead, bytes: &[u8], port: u16) -> Box<[u8]> {
+    let host = head.host(bytes);
+    // Behind the last bracket of an IPv6 address, if it is one.
+    let begin = host.iter().rposition(|it| *it == b']').unwrap_or_default();
+    let end = memchr::memchr(b':', &host[begin..]).map_or(host.len(), |it| begin + it);
+    let mut location = [b"https://", &host[..end]].concat();
+    if port != 443 {
+        location.extend_from_slice(format!(":{port}").as_bytes());
+    }
+    if head.form != TargetForm::Path {
+        location.push(b'/');
+    }
+    location.extend_from_slice(head.target(bytes));
+    location.into()
+}

@@ -1,0 +1,433 @@
+//! One endpoint of a pool: how it is doing and how many requests it has.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use Ordering::{Relaxed, SeqCst};
+
+use super::{
+    alerts::PoolAlert,
+    endpoint_health::{EndpointHealth, FailureKind, HealthFailure, HealthState, Tier},
+    pool_context::PoolContext,
+    queue::RequestQueue,
+    resolver::Resolver,
+};
+use crate::{
+    model::{
+        Endpoint, EndpointAddress, Health, Link, OwnAddresses, Protocol, ProxyProtocol,
+        WeightedEndpoint,
+    },
+    tls::UpstreamConnector,
+};
+
+/// An endpoint that requests are sent to; of a name that has several addresses, one of them. Survives
+/// a change of its pool's other endpoints.
+#[derive(Debug)]
+pub struct EndpointState {
+    endpoint: Endpoint,
+    /// Of a name that was resolved, the address.
+    address: Option<SocketAddr>,
+    /// The same for the same place, wherever and whenever: what keys are compared with.
+    pub(super) seed: u64,
+    weight: AtomicU16,
+    link: Arc<ConnectConfig>,
+    /// What was agreed on with it by TLS, when it was last asked.
+    agreed: OnceLock<Protocol>,
+    in_flight: AtomicUsize,
+    /// Connections to it, of all workers, and those that are being opened.
+    open: AtomicUsize,
+    /// Whether there ever was one.
+    was_used: AtomicBool,
+    /// Whether somebody wanted one more than there may be.
+    is_short: AtomicBool,
+    /// What `state` comes to.
+    standing: AtomicU8,
+    /// Whether it is left out for a while, as `state` says.
+    is_ejected: AtomicBool,
+    /// Requests in a row that came to nothing.
+    failures: AtomicU32,
+    /// Whether one of the last connections could not be opened.
+    has_missed: AtomicBool,
+    state: Mutex<HealthState>,
+    /// Since when it gets requests again, in milliseconds from `born`; 0 if it always did.
+    returned: AtomicU64,
+    born: Instant,
+    /// Who waits for a place in its pool.
+    queue: Arc<RequestQueue>,
+    /// Whether requests have found out that it is down.
+    is_alarmed: AtomicBool,
+    /// Rung when there is something to tell.
+    bell: Arc<PoolAlert>,
+}
+
+/// How the members of a pool are connected to.
+#[derive(Debug)]
+pub(super) struct ConnectConfig {
+    pub(super) protocol: Option<Protocol>,
+    pub(super) proxy_protocol: Option<ProxyProtocol>,
+    /// If one of them speaks TLS.
+    pub(super) tls: Option<Arc<UpstreamConnector>>,
+    /// For those that are names.
+    pub(super) names: Resolver,
+    /// What none of them may be.
+    pub(super) own: OwnAddresses,
+}
+
+/// A request's place at a member; counted for as long as it lives.
+// Not `Clone`: the same request would be counted twice.
+#[derive(Debug)]
+pub struct RequestPermit(Arc<EndpointState>);
+
+/// A connection's place at a member; counted for as long as it lives.
+#[derive(Debug)]
+pub(super) struct ConnectionPermit(Arc<EndpointState>);
+
+/// What a member that has just come back gets at least of its share, in thousandths.
+const LEAST_SHARE: u64 = 100;
+const WHOLE_SHARE: u64 = 1000;
+
+// === impl EndpointState ===
+
+impl EndpointState {
+    pub(super) fn new(
+        spec: &WeightedEndpoint,
+        address: Option<SocketAddr>,
+        link: Arc<ConnectConfig>,
+        queue: Arc<RequestQueue>,
+        bell: Arc<PoolAlert>,
+    ) -> Self {
+        let name = match address {
+            Some(address) => address.to_string(),
+            None => spec.endpoint.to_string(),
+        };
+        let state = HealthState::unknown();
+        Self {
+            endpoint: spec.endpoint.clone(),
+            address,
+            seed: xxhash_rust::xxh3::xxh3_64(name.as_bytes()),
+            weight: AtomicU16::new(spec.weight),
+            link,
+            agreed: OnceLock::new(),
+            in_flight: AtomicUsize::new(0),
+            open: AtomicUsize::new(0),
+            was_used: AtomicBool::new(false),
+            is_short: AtomicBool::new(false),
+            standing: AtomicU8::new(state.standing() as u8),
+            is_ejected: AtomicBool::new(false),
+            failures: AtomicU32::new(0),
+            has_missed: AtomicBool::new(false),
+            state: Mutex::new(state),
+            returned: AtomicU64::new(0),
+            born: Instant::now(),
+            queue,
+            is_alarmed: AtomicBool::new(false),
+            bell,
+        }
+    }
+
+    pub(super) fn link(&self) -> &ConnectConfig {
+        &self.link
+    }
+
+    /// Whether connections to it carry many requests at once; `None` if that is not known yet.
+    pub(super) fn is_multiplexed(&self) -> Option<bool> {
+        let protocol = match (self.link.protocol, self.endpoint.is_tls) {
+            (Some(protocol), _) => Some(protocol),
+            (None, false) => Some(Protocol::Http1),
+            (None, true) => self.agreed.get().copied(),
+        };
+        protocol.map(|it| it == Protocol::H2)
+    }
+
+    pub(super) fn agree(&self, protocol: Protocol) {
+        // The first answer stays; each connection goes by its own.
+        let _ = self.agreed.set(protocol);
+    }
+
+    /// What it is called in the configuration.
+    #[must_use]
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// Where it is, if that is known: a name may not be resolved yet.
+    #[must_use]
+    pub fn address(&self) -> Option<SocketAddr> {
+        match &self.endpoint.place {
+            EndpointAddress::Address(address) => Some(*address),
+            EndpointAddress::Name { .. } => self.address,
+            EndpointAddress::Unix(_) => None,
+        }
+    }
+
+    /// Of a name, the address that this is.
+    #[must_use]
+    pub fn resolved(&self) -> Option<SocketAddr> {
+        self.address
+    }
+
+    /// Its share beside the others'.
+    #[must_use]
+    pub fn weight(&self) -> u16 {
+        self.weight.load(Relaxed)
+    }
+
+    pub(super) fn set_weight(&self, weight: u16) {
+        self.weight.store(weight, Relaxed);
+    }
+
+    /// Its weight in thousandths; less while it has not been back for long.
+    pub(super) fn share(&self, slow_start: Option<Duration>, now: Instant) -> u64 {
+        let weight = u64::from(self.weight());
+        let whole = weight * WHOLE_SHARE;
+        let (Some(time), returned @ 1..) = (slow_start, self.returned.load(Relaxed)) else {
+            return whole;
+        };
+        let back = now.saturating_duration_since(self.born);
+        let back = back.saturating_sub(Duration::from_millis(returned));
+        if back >= time {
+            // So that nobody has to look at the clock for it again, unless it has gone and come back.
+            let _ = self.returned.compare_exchange(returned, 0, Relaxed, Relaxed);
+            return whole;
+        }
+        let part = back.as_millis() * u128::from(WHOLE_SHARE) / time.as_millis().max(1);
+        weight * u64::try_from(part).unwrap_or(WHOLE_SHARE).max(LEAST_SHARE)
+    }
+
+    /// Whether it may not have been back for long.
+    pub(super) fn is_warming(&self) -> bool {
+        self.returned.load(Relaxed) != 0
+    }
+
+    /// Requests that are with it now.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.load(Relaxed)
+    }
+
+    /// Connections to it.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.open.load(Relaxed)
+    }
+
+    /// Whether a connection to it was ever opened for a request.
+    #[must_use]
+    pub fn was_used(&self) -> bool {
+        self.was_used.load(Relaxed)
+    }
+
+    /// Whether it was ever left out for what requests got of it.
+    #[must_use]
+    pub fn was_ejected(&self) -> bool {
+        self.state().was_ejected()
+    }
+
+    /// How it is doing.
+    #[must_use]
+    pub fn condition(&self) -> EndpointHealth {
+        self.state().condition()
+    }
+
+    /// What it has come to since this was asked the last time, in order.
+    #[must_use]
+    pub fn news(&self) -> Vec<EndpointHealth> {
+        self.state().news()
+    }
+
+    /// What its checks have found.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        self.state().condition().health
+    }
+
+    /// Whether it takes no connections, as far as is known.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        self.standing() >= Tier::Gone
+    }
+
+    /// Whether nothing is heard of it, so that what is open to it may stay so for ever.
+    #[must_use]
+    pub fn is_silent(&self) -> bool {
+        self.standing() == Tier::Silent
+    }
+
+    pub(super) fn standing(&self) -> Tier {
+        Tier::of(self.standing.load(Relaxed))
+    }
+
+    /// Whether it is left out for a while.
+    pub(super) fn is_ejected(&self) -> bool {
+        self.is_ejected.load(Relaxed)
+    }
+
+    /// Whether requests have found out that it is down since this was asked the last time.
+    #[must_use]
+    pub fn take_check_request(&self) -> bool {
+        self.is_alarmed.swap(false, SeqCst)
+    }
+
+    /// Whether it is to be looked at more often.
+    #[must_use]
+    pub fn is_unsettled(&self) -> bool {
+        self.state().is_unsettled()
+    }
+
+    /// If it is down and was never up, as an application that is just starting: what is wrong with it.
+    #[must_use]
+    pub fn starting(&self) -> Option<FailureKind> {
+        self.state().starting()
+    }
+
+    /// Whether its last check said otherwise than those before.
+    #[must_use]
+    pub fn is_turning(&self) -> bool {
+        self.state().is_turning()
+    }
+
+    /// Changes what is known of it.
+    pub(super) fn learn<T>(&self, change: impl FnOnce(&mut HealthState) -> T) -> T {
+        let mut state = self.state();
+        let before = state.standing();
+        let changed = change(&mut state);
+        let after = state.standing();
+        if state.has_news() {
+            self.bell.ring();
+        }
+        self.standing.store(after as u8, Relaxed);
+        self.is_ejected.store(state.is_ejected(), Relaxed);
+        if after == Tier::Good && before != Tier::Good {
+            self.failures.store(0, Relaxed);
+            let back = self.born.elapsed().as_millis().max(1);
+            self.returned.store(u64::try_from(back).unwrap_or(u64::MAX), Relaxed);
+        }
+        changed
+    }
+
+    fn state(&self) -> MutexGuard<'_, HealthState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that a request came to something.
+    pub(super) fn succeeded(&self) {
+        if self.failures.load(Relaxed) > 0 {
+            self.failures.store(0, Relaxed);
+        }
+    }
+
+    /// Notes that a request came to nothing, and returns how many in a row have.
+    pub(super) fn failed(&self) -> u32 {
+        self.failures.fetch_add(1, Relaxed).saturating_add(1)
+    }
+
+    pub(super) fn forgive(&self) {
+        self.failures.store(0, Relaxed);
+    }
+
+    /// Notes that a connection could be opened.
+    pub(super) fn reached(&self) {
+        if self.has_missed.load(Relaxed) {
+            self.has_missed.store(false, Relaxed);
+            self.learn(HealthState::reached);
+        }
+    }
+
+    /// Notes that a request could not open a connection.
+    pub(super) fn missed(&self, failure: HealthFailure, fall: u32) {
+        self.has_missed.store(true, Relaxed);
+        if self.learn(|it| it.missed(failure, fall)) {
+            self.is_alarmed.store(true, SeqCst);
+            self.bell.ring();
+        }
+    }
+
+    /// Counts a request in.
+    #[must_use]
+    pub(super) fn acquire(self: &Arc<Self>) -> RequestPermit {
+        self.in_flight.fetch_add(1, Relaxed);
+        RequestPermit(Arc::clone(self))
+    }
+
+    /// Counts a request in, unless there are as many as may be.
+    pub(super) fn try_acquire(self: &Arc<Self>, max: Option<usize>) -> Option<RequestPermit> {
+        let Some(max) = max else { return Some(self.acquire()) };
+        let one_more = |it: usize| (it < max).then_some(it + 1);
+        self.in_flight.fetch_update(SeqCst, SeqCst, one_more).ok()?;
+        Some(RequestPermit(Arc::clone(self)))
+    }
+
+    /// Whether there is room for one more request.
+    pub(super) fn has_capacity(&self, max: Option<usize>) -> bool {
+        max.is_none_or(|max| self.in_flight.load(SeqCst) < max)
+    }
+
+    /// Whether there is room for one more connection.
+    pub(super) fn has_connection_capacity(&self, max: Option<usize>) -> bool {
+        let has_connection_capacity = max.is_none_or(|max| self.open.load(SeqCst) < max);
+        if !has_connection_capacity && !self.is_short.load(Relaxed) {
+            self.is_short.store(true, Relaxed);
+        }
+        has_connection_capacity
+    }
+
+    /// Counts a connection in, unless there are as many as may be.
+    pub(super) fn try_open(self: &Arc<Self>, max: Option<usize>) -> Option<ConnectionPermit> {
+        let max = max.unwrap_or(usize::MAX);
+        let one_more = |it: usize| (it < max).then_some(it + 1);
+        self.open.fetch_update(SeqCst, SeqCst, one_more).ok()?;
+        self.was_used.store(true, Relaxed);
+        Some(ConnectionPermit(Arc::clone(self)))
+    }
+
+    /// Whether somebody of another worker is the next who wants one of its connections. Told once for
+    /// each time that somebody found that there are as many as may be.
+    pub(super) fn is_wanted_by_others(&self, owner: usize) -> bool {
+        self.is_short.load(Relaxed)
+            && self.queue.is_front_of_other(owner)
+            && self.is_short.swap(false, Relaxed)
+    }
+}
+
+// === impl ConnectConfig ===
+
+impl ConnectConfig {
+    pub(super) fn new(link: &Link, endpoints: &[WeightedEndpoint], parts: &PoolContext) -> Self {
+        let has_tls = endpoints.iter().any(|it| it.endpoint.is_tls);
+        let tls = has_tls.then(|| parts.connectors.get(&link.tls));
+        let (names, own) = (parts.names.clone(), parts.own.clone());
+        Self { protocol: link.protocol, proxy_protocol: link.proxy_protocol, tls, names, own }
+    }
+}
+
+// === impl RequestPermit ===
+
+impl RequestPermit {
+    /// Where this seat is.
+    #[must_use]
+    pub fn member(&self) -> &Arc<EndpointState> {
+        &self.0
+    }
+}
+
+impl Drop for RequestPermit {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, SeqCst);
+        self.0.queue.call();
+    }
+}
+
+// === impl ConnectionPermit ===
+
+impl Drop for ConnectionPermit {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, SeqCst);
+        self.0.queue.call();
+    }
+}
