@@ -236,10 +236,10 @@ impl AdminAcceptor {
                     self.tasks.spawn(async move {
                         match stream {
                             AdminStream::Tcp(stream) => {
-                                serve(stream, peer, &place, router, stop).await
+                                serve(stream, peer, &place, router, stop).await;
                             }
                             AdminStream::Unix(stream) => {
-                                serve(stream, peer, &place, router, stop).await
+                                serve(stream, peer, &place, router, stop).await;
                             }
                         }
                         drop((place, guard));

@@ -235,7 +235,7 @@ impl<M> ClientConnection<M> {
         match self.deadlines.idle(&self.clock) {
             // What there is of a request or a handshake is not worth an answer, which would take its time.
             Some((wait @ (Timeout::Greeting | Timeout::Head | Timeout::Linger), _)) => {
-                self.cut(wait)
+                self.cut(wait);
             }
             _ => self.close(),
         }
