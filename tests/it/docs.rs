@@ -18,7 +18,7 @@ use serde_json::Value;
 use self::markdown::Page;
 use super::support::Authority;
 
-/// All Rust files below a folder, as one text.
+/// All Rust files below a folder as one text, without their tests.
 fn sources(folder: &str) -> String {
     fn collect(folder: &Path, text: &mut String) {
         for entry in fs::read_dir(folder).expect("a folder") {
@@ -26,7 +26,8 @@ fn sources(folder: &str) -> String {
             if path.is_dir() {
                 collect(&path, text);
             } else if path.extension().is_some_and(|it| it == "rs") {
-                text.push_str(&fs::read_to_string(&path).expect("UTF-8"));
+                let all = fs::read_to_string(&path).expect("UTF-8");
+                text.push_str(all.split("\n#[cfg(test)]\nmod tests {").next().unwrap_or_default());
             }
         }
     }
@@ -57,11 +58,8 @@ fn statuses(text: &str) -> BTreeSet<(u16, &str)> {
     for behind in text.split("StatusCode::").skip(1) {
         let end = behind.find(|it: char| !it.is_ascii_uppercase() && it != '_').unwrap_or(0);
         let code = all.iter().find(|it| it.1 == behind[..end]).map(|it| it.0);
-        let word = quoted_behind(&behind[end..], ",");
-        let first = behind[end..].strip_prefix(',').map(str::trim_start);
-        let word = word
-            .into_iter()
-            .find(|it| first.is_some_and(|first| first.starts_with(&format!("\"{it}\""))));
+        let word = behind[end..].strip_prefix(',').and_then(|it| it.trim_start().strip_prefix('"'));
+        let word = word.and_then(|it| it.split('"').next()).filter(|it| !it.is_empty());
         found.extend(code.zip(word));
     }
     found
@@ -233,7 +231,7 @@ fn every_call_of_the_admin_api_has_its_section() {
         .headings()
         .into_iter()
         .filter(|it| it.1.contains(" /"))
-        .map(|it| it.1.to_owned())
+        .map(|it| it.1.trim_matches('`').to_owned())
         .collect();
     assert_eq!(calls, sections, "left: the description of the API; right: admin-api.md");
 }

@@ -183,7 +183,7 @@ fn a_page_is_read_as_code_hosts_show_it() {
                 ## Same\n## Same\n### Below\n[x](y.md#z) and ![p](q.png)\n";
     let page = Page { path: "p.md".into(), text: text.to_owned() };
     assert_eq!(page.anchors(), ["ab_c-one-two", "same", "same-1", "below"]);
-    assert_eq!(page.links(), [(12, "y.md#z"), (12, "q.png")]);
+    assert_eq!(page.links(), [(13, "y.md#z"), (13, "q.png")]);
     let blocks = page.blocks();
     assert_eq!((&*blocks[0].language, blocks[0].line, &blocks[0].skip), ("sh", 3, &None));
     assert_eq!((&*blocks[1].text, blocks[1].skip.as_deref()), ("a = 1\n", Some("why")));
