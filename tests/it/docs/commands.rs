@@ -72,35 +72,37 @@ impl Known {
     }
 }
 
+/// Whether a word ends the arguments of a command.
+fn is_end(word: &str) -> bool {
+    matches!(word, "|" | "||" | "&&" | "&" | ";")
+        || word.starts_with(['>', '#'])
+        || word.starts_with("2>")
+}
+
 /// The uses of the program in a shell script: the words behind its name, up to the end of the command.
 fn uses(script: &str) -> Vec<Vec<&str>> {
     let mut found = Vec::new();
-    for line in script.split('\n').filter(|it| !it.trim_start().starts_with('#')) {
-        let mut words = line.split_whitespace().peekable();
-        while let Some(word) = words.next() {
-            let name = word.trim_start_matches("$(").rsplit('=').next().unwrap_or_default();
-            let name = name.trim_start_matches("$(");
-            if name != "flipgate" {
+    for line in script.lines().filter(|it| !it.trim_start().starts_with('#')) {
+        let words: Vec<_> = line.split_whitespace().collect();
+        for (place, word) in words.iter().enumerate() {
+            // As in `status=$(flipgate status)`.
+            let is_name = word.rsplit(['(', '=']).next() == Some("flipgate");
+            // As in `docker build -t flipgate .`, or `docker compose exec flipgate flipgate status`.
+            let is_other = place > 0 && words[place - 1].starts_with('-')
+                || words.get(place + 1) == Some(&"flipgate");
+            if !is_name || is_other {
                 continue;
             }
-            let is_end = |it: &str| {
-                matches!(it, "|" | "||" | "&&" | "&" | ";" | ">")
-                    || it.starts_with(['>', '#'])
-                    || it.starts_with("2>")
-            };
             let mut arguments = Vec::new();
-            while let Some(word) = words.next_if(|it| !is_end(it)) {
+            for word in words[place + 1..].iter().take_while(|it| !is_end(it)) {
                 let bare = word.trim_end_matches([')', ';']);
                 arguments.push(bare);
                 if bare.len() < word.len() {
                     break;
                 }
             }
-            if arguments.first().is_some_and(|it| *it != "flipgate") {
+            if !arguments.is_empty() {
                 found.push(arguments);
-            } else if arguments.len() > 1 {
-                // The service of a container has the name of the program in it.
-                found.push(arguments[1..].to_vec());
             }
         }
     }
