@@ -144,9 +144,11 @@ fn every_configuration_is_good() {
 }
 
 #[test]
-fn the_readme_is_short() {
-    let size = fs::metadata("README.md").expect("the README").len();
-    assert!(size <= 6 * 1024, "{size} bytes");
+fn the_readme_and_its_picture_are_small() {
+    for (path, most) in [("README.md", 6 * 1024), ("docs/src/images/drill.png", 200 * 1024)] {
+        let size = fs::metadata(path).expect("a file").len();
+        assert!(size <= most, "{path}: {size} bytes");
+    }
 }
 
 /// The names in the tables of metrics.md.
