@@ -13,6 +13,7 @@ mod crates; // Do the crates beside the proxy stand without it?
 mod demo; // Does the tour lose anything?
 mod detour; // Can the public reach the admin API by way of an endpoint?
 mod differential; // Does hyper see the same messages in the same bytes?
+mod docs; // Does the documentation say what the program does?
 mod drain; // Who is still inside, and when is nobody?
 mod drill; // Does the drill find what is wrong, and nothing where nothing is?
 mod fairness; // Can one client or service take what all others need?
@@ -30,6 +31,7 @@ mod loops; // What happens when a request comes back to the proxy that sent it?
 mod names; // Where do requests for a name go when its addresses change?
 mod overload; // What happens when there is more to do than may be?
 mod places; // Who gets a place when every one is taken?
+mod prose; // Do comments, messages and pages say who does what?
 mod relay; // Does everything come through as it was sent?
 mod retries; // What is tried again, and what never?
 mod reuse; // Which connections to an endpoint are used for another request?
