@@ -10,7 +10,6 @@ mod supervisor;
 use std::{
     io,
     net::SocketAddr,
-    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::SeqCst},
@@ -31,7 +30,7 @@ use self::{
 use crate::{
     admin,
     care::Care,
-    config::{Config, ConnectionsPerClient, own_addresses},
+    config::{Config, ConfigSource, ConnectionsPerClient, own_addresses},
     control::{Control, EventKind},
     downstream::{self, BindError, Handler, Listener, Worker},
     metrics::Metrics,
@@ -102,15 +101,15 @@ const ADMIN_PATIENCE: Duration = Duration::from_secs(1);
 // === impl App ===
 
 impl App {
-    /// Opens every socket and the state, then starts all threads. `path` is where the configuration
+    /// Opens every socket and the state, then starts all threads. `source` is where the configuration
     /// is read from again on a reload.
     ///
     /// # Errors
     ///
     /// [`AppError`] that names what is in the way.
-    pub fn start(config: Config, path: Option<PathBuf>) -> Result<Self, AppError> {
+    pub fn start(config: Config, source: Option<ConfigSource>) -> Result<Self, AppError> {
         let open = |config: &Config| Ok(Arc::new(FileStore::open(&config.state_dir)?) as _);
-        Self::start_on(open, config, path)
+        Self::start_on(open, config, source)
     }
 
     /// The same on a store of one's own, which is opened when all sockets are.
@@ -121,9 +120,9 @@ impl App {
     pub fn start_on(
         open: impl FnOnce(&Config) -> Result<Arc<dyn Store>, AppError>,
         config: Config,
-        path: Option<PathBuf>,
+        source: Option<ConfigSource>,
     ) -> Result<Self, AppError> {
-        Self::start_with(open, config, path, |proxy| proxy)
+        Self::start_with(open, config, source, |proxy| proxy)
     }
 
     /// The same with a handler of one's own around the proxy of each worker.
@@ -134,7 +133,7 @@ impl App {
     pub fn start_with<H: Handler>(
         open: impl FnOnce(&Config) -> Result<Arc<dyn Store>, AppError>,
         config: Config,
-        path: Option<PathBuf>,
+        source: Option<ConfigSource>,
         wrap: impl Fn(Proxy) -> H + Clone + Send + 'static,
     ) -> Result<Self, AppError> {
         let workers = match config.workers {
@@ -236,7 +235,7 @@ impl App {
         let admin_config = config.admin.clone();
         let listener_contexts: Vec<_> =
             bound.iter().map(|it| Arc::clone(&it.listener_context)).collect();
-        let reload = Reloader::new(path, config, control.clone(), listener_contexts.clone());
+        let reload = Reloader::new(source, config, control.clone(), listener_contexts.clone());
         let reloader = reload.clone();
         let watched = supervisor.watched();
         let api = admin::Api {

@@ -1,6 +1,6 @@
 //! Reading the configuration again while the process runs.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use tokio::sync::{Mutex, Notify, Semaphore};
 use tracing::{info, warn};
@@ -8,7 +8,7 @@ use tracing::{info, warn};
 use super::certificates;
 use crate::{
     admin::{ReloadError, ReloadFuture},
-    config::Config,
+    config::{Config, ConfigSource},
     control::{Change, ChangeRequest, Control},
     downstream::ListenerContext,
     tls,
@@ -17,7 +17,7 @@ use crate::{
 /// Reads the configuration again when asked to.
 #[derive(Clone, Debug)]
 pub(super) struct Reloader {
-    path: Option<PathBuf>,
+    source: Option<ConfigSource>,
     /// What is in force. Held from the reading of a file to its application, so that of two reloads
     /// the later reading wins.
     config: Arc<Mutex<Config>>,
@@ -38,14 +38,14 @@ const READINGS_MAX: usize = 8;
 
 impl Reloader {
     pub(super) fn new(
-        path: Option<PathBuf>,
+        source: Option<ConfigSource>,
         config: Config,
         control: Control,
         listener_contexts: Vec<Arc<ListenerContext>>,
     ) -> Self {
         let config = Arc::new(Mutex::new(config));
         let (readings, wanted) = (Arc::new(Semaphore::new(READINGS_MAX)), Arc::default());
-        Self { path, config, readings, control, listener_contexts, wanted }
+        Self { source, config, readings, control, listener_contexts, wanted }
     }
 
     /// Requests a reload without waiting for it. Two that are asked for during a third are one.
@@ -68,20 +68,22 @@ impl Reloader {
     /// nothing else.
     pub(super) fn reload(self) -> ReloadFuture {
         Box::pin(async move {
-            let Self { path, config, readings, control, listener_contexts, wanted: _ } = self;
-            let path = path.ok_or(ReloadError::NoFile)?;
+            let Self { source, config, readings, control, listener_contexts, wanted: _ } = self;
+            let source = source.ok_or(ReloadError::NoFile)?;
             let waiting = tokio::time::timeout(READING, config.lock_owned()).await;
             let mut in_force = waiting.map_err(|_| ReloadError::UnderWay)?;
             // A reading that ends after its reload has been given up is never applied.
             let one = readings.try_acquire_owned().map_err(|_| ReloadError::UnderWay)?;
             let reading = tokio::task::spawn_blocking(move || {
                 let _one = one;
-                Config::load(&path)
+                source.load()
             });
             let read = tokio::time::timeout(READING, reading).await;
             let read = read.map_err(|_| ReloadError::TooSlow(READING))?;
             let new = read.map_err(|error| ReloadError::Config(error.to_string()))?;
             let new = new.map_err(|error| ReloadError::Config(error.to_string()))?;
+            new.log_warnings();
+            let new = new.config;
             let fixed = in_force.needs_restart(&new);
             if !fixed.is_empty() {
                 return Err(ReloadError::NeedsRestart(fixed));

@@ -1,4 +1,4 @@
-//! `promote`, `rollback` and `drain`.
+//! `promote`, `rollback` and `reload`.
 
 use std::{
     collections::BTreeMap,
@@ -6,126 +6,193 @@ use std::{
 };
 
 use flipgate_api::{
-    Call, Caller, CallerArguments,
+    Call, Caller, CallerArguments, OutputArguments, escape,
     terminal::{OutputError, print_error, print_line},
-    wire::{DrainStatus, PoolStatus, PromoteRequest, RollbackRequest, Status},
+    wire::{DrainStatus, PoolStatus, PromoteRequest, RollbackRequest, ServiceStatus, Status},
 };
-use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{ChangeArguments, CommandError, Output, exit, status::show};
-
-/// The longest wait of one call; the API itself has a limit of an hour.
-const SLICE: Duration = Duration::from_secs(1800);
-
-pub(super) fn parse_pair(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((service, color)) if !service.is_empty() && !color.is_empty() => {
-            Ok((service.to_owned(), color.to_owned()))
-        }
-        _ => Err("write SERVICE=COLOR, like web=green".to_owned()),
-    }
-}
+use super::{
+    arguments::{ChangeArguments, Verbosity},
+    drain::wait_for,
+    exit::{self, CommandError},
+    status::show,
+};
 
 pub(super) async fn promote(
     services: Vec<(String, String)>,
-    terms: &ChangeArguments,
+    arguments: &ChangeArguments,
+    verbosity: Verbosity,
 ) -> Result<u8, CommandError> {
     let mut colors = BTreeMap::new();
     for (service, color) in services {
         if let Some(before) = colors.insert(service.clone(), color.clone())
             && before != color
         {
-            let text = format!("{service} is to be {before} and {color}: say which");
-            return Err(CommandError::new(text).with_code(exit::USAGE));
+            let text = format!("{service} is named with {before} and with {color}; name it once");
+            return Err(CommandError::usage(text));
         }
     }
-    let wanted = colors.clone();
-    let body =
-        PromoteRequest { services: colors, force: terms.force, reason: terms.reason.clone() };
-    change(Call::promote(&body), Some(wanted), &[], terms).await
+    let ChangeArguments { force, reason, .. } = arguments;
+    let body = PromoteRequest { services: colors.clone(), force: *force, reason: reason.clone() };
+    let caller = arguments.admin.caller()?;
+    change(Call::promote(&body), Wanted::Colors(colors), &caller, arguments, verbosity).await
 }
 
 pub(super) async fn rollback(
     services: Vec<String>,
-    terms: &ChangeArguments,
+    arguments: &ChangeArguments,
+    verbosity: Verbosity,
 ) -> Result<u8, CommandError> {
-    let names = services.clone();
-    let body = RollbackRequest { services, force: terms.force, reason: terms.reason.clone() };
-    change(Call::rollback(&body), None, &names, terms).await
+    let ChangeArguments { force, reason, .. } = arguments;
+    let caller = arguments.admin.caller()?;
+    // The reply does not say which services were rolled back; the state from before does.
+    let before = caller.status().await?.services;
+    let body = RollbackRequest { services, force: *force, reason: reason.clone() };
+    change(Call::rollback(&body), Wanted::From(before), &caller, arguments, verbosity).await
 }
 
-/// Makes a change, and waits for the drain of what it replaced if that is wanted: of what these colors replaced,
-/// or else of those that are draining then, of the services that are named or of all.
+/// What a change is for.
+enum Wanted {
+    /// These colors become active.
+    Colors(BTreeMap<String, String>),
+    /// Other colors become active than these services have.
+    From(BTreeMap<String, ServiceStatus>),
+}
+
+impl Wanted {
+    /// The services that the change was made for, with the color that became active.
+    fn made(&self, status: &Status) -> BTreeMap<String, String> {
+        match self {
+            Self::Colors(colors) => colors.clone(),
+            Self::From(before) => {
+                let has_changed = |name: &str, active: &str| {
+                    before.get(name).is_some_and(|it| it.active != active)
+                };
+                let services = status.services.iter();
+                let services = services.filter(|(name, it)| has_changed(name, &it.active));
+                services.map(|(name, it)| (name.clone(), it.active.clone())).collect()
+            }
+        }
+    }
+}
+
+/// Makes a change, and waits for the drain of the colors that it replaced if that is wanted.
 async fn change(
     mut call: Call<'_>,
-    wanted: Option<BTreeMap<String, String>>,
-    names: &[String],
-    terms: &ChangeArguments,
+    wanted: Wanted,
+    caller: &Caller,
+    arguments: &ChangeArguments,
+    verbosity: Verbosity,
 ) -> Result<u8, CommandError> {
-    let ChangeArguments {
-        if_generation,
-        wait_drain,
-        reason: _,
-        force: _,
-        idempotency_key,
-        admin,
-        output,
-    } = terms;
+    let ChangeArguments { if_generation, wait_drain, idempotency_key, output, .. } = arguments;
     if let Some(generation) = if_generation {
         call = call.if_generation(*generation);
     }
     if let Some(key) = idempotency_key {
         call = call.idempotency_key(key);
     }
-    let caller = admin.caller()?;
+    let begin = Instant::now();
     let status: Status = caller.call(call).await?;
-    warn_of_dead_pools(&status);
+    let took = begin.elapsed();
+    let made = wanted.made(&status);
+    warn_of_unhealthy_pools(&status);
     if status.replayed
-        && let Some(wanted) = &wanted
-        && let Some(text) = superseded(wanted, &status)
+        && let Some(text) = superseded(&made, &status)
     {
-        // That the color asked for is not active is what the exit code tells, whoever reads the rest.
-        let _ = show(&status, *output);
+        // The exit code says that the color is not active, whether or not the status can be printed.
+        let _ = show(&status, *output, verbosity);
         return Err(CommandError::new(text));
     }
-    let Some(patience) = wait_drain else {
-        return ended(show(&status, *output), 0);
-    };
-    let replaced = match wanted {
-        Some(wanted) => {
-            wanted.into_iter().map(|(name, color)| (name, other(&color).to_owned())).collect()
+    let says_more = !output.is_json() && !verbosity.quiet;
+    if says_more {
+        for (name, color) in &made {
+            print_or_ignore(&promoted(name, color, &status, took))?;
         }
-        None => draining(&status, names),
-    };
-    let until = Instant::now() + *patience;
-    let mut drained = true;
-    for (name, color) in &replaced {
-        let left = until.saturating_duration_since(Instant::now());
-        let drain = wait_for(name, Some(color), Some(left), &caller, *output).await;
-        let generation = status.generation;
-        let drain = drain.map_err(|CommandError { text, code: _ }| CommandError {
-            code: exit::NOT_DRAINED,
-            text: format!(
-                "the change was made (generation {generation}), but the wait failed: {text}"
-            ),
-        })?;
-        if !drain.drained {
-            let DrainStatus { service, color, in_flight, .. } = &drain;
-            print_error(format_args!(
-                "{service} {color}: {in_flight} still in flight. The change itself stands; go on \
-                 waiting with: flipgate drain {service}={color} --wait 60s"
-            ));
-        }
-        drained &= drain.drained;
     }
-    // The picture from before the wait is better than none.
-    let printed = show(&caller.status().await.unwrap_or(status), *output);
-    ended(printed, if drained { 0 } else { exit::NOT_DRAINED })
+    let drained = match wait_drain {
+        Some(timeout) => {
+            wait_for_drains(&made, *timeout, caller, &status, *output, says_more).await?
+        }
+        None => true,
+    };
+    let mut status = match wait_drain {
+        // The status from before the wait is better than none.
+        Some(_) => caller.status().await.unwrap_or(status),
+        None => status,
+    };
+    if !output.is_json() {
+        status.services.retain(|name, _| made.contains_key(name));
+    }
+    let printed = match verbosity.quiet && !output.is_json() {
+        true => Ok(()),
+        false => show(&status, *output, verbosity),
+    };
+    ended(printed, if drained { 0 } else { exit::NOT_IN_TIME })
 }
 
-/// What is active instead of the colors of a change that was made before.
-fn superseded(wanted: &BTreeMap<String, String>, status: &Status) -> Option<String> {
-    let others = wanted.iter().filter_map(|(name, color)| {
+/// `web: blue 7.9 → green 8.0 (generation 42, 1.8 ms)`.
+fn promoted(name: &str, color: &str, status: &Status, took: Duration) -> String {
+    let named = |color: &str| {
+        let pool = status.services.get(name).and_then(|it| it.pools.get(color));
+        match pool.and_then(|it| it.version.as_deref()) {
+            Some(version) => format!("{color} {}", escape(version)),
+            None => color.to_owned(),
+        }
+    };
+    let (from, to) = (named(other(color)), named(color));
+    let (generation, took) = (status.generation, took.as_secs_f64() * 1000.0);
+    match status.replayed {
+        true => {
+            format!("{name}: {to} was made active before, under this key (generation {generation})")
+        }
+        false => format!("{name}: {from} → {to} (generation {generation}, {took:.1} ms)"),
+    }
+}
+
+/// Waits until every replaced color is drained, and says so. Returns whether all were drained in time.
+async fn wait_for_drains(
+    made: &BTreeMap<String, String>,
+    timeout: Duration,
+    caller: &Caller,
+    status: &Status,
+    output: OutputArguments,
+    says_more: bool,
+) -> Result<bool, CommandError> {
+    let begin = Instant::now();
+    let mut all = true;
+    for (name, color) in made {
+        let left = timeout.saturating_sub(begin.elapsed());
+        let drain = wait_for(name, Some(other(color)), Some(left), caller, output).await;
+        let generation = status.generation;
+        let DrainStatus { service, color, in_flight, drained, .. } =
+            drain.map_err(|CommandError { text, code: _ }| CommandError {
+                code: exit::NOT_IN_TIME,
+                text: format!(
+                    "the change was made (generation {generation}), but the wait failed: {text}"
+                ),
+            })?;
+        if !drained {
+            print_error(format_args!(
+                "{service}: {color} has {in_flight} still in flight. The change stands. Wait on with: flipgate \
+                 drain {service}={color} --wait 60s"
+            ));
+        } else if says_more {
+            let prefix = if made.len() > 1 { format!("{service}: ") } else { String::new() };
+            let took = begin.elapsed();
+            let took = match took.as_secs() {
+                0 => format!("{} ms", took.as_millis()),
+                _ => format!("{:.1} s", took.as_secs_f64()),
+            };
+            print_or_ignore(&format!("{prefix}drained in {took}: it is safe to stop {color}"))?;
+        }
+        all &= drained;
+    }
+    Ok(all)
+}
+
+/// Which of the colors are not active now, although the change was made before.
+fn superseded(made: &BTreeMap<String, String>, status: &Status) -> Option<String> {
+    let others = made.iter().filter_map(|(name, color)| {
         let active = status.services.get(name).map(|it| &it.active);
         match active {
             Some(active) if active == color => None,
@@ -138,132 +205,54 @@ fn superseded(wanted: &BTreeMap<String, String>, status: &Status) -> Option<Stri
         .then(|| format!("the change was made before under this key, and {}", others.join(", ")))
 }
 
-/// Each service with the color of it that is draining: of those `names`, or of all if there are none.
-fn draining(status: &Status, names: &[String]) -> Vec<(String, String)> {
-    let services = status.services.iter();
-    let services = services.filter(|(name, _)| names.is_empty() || names.contains(name));
-    let pools = services.flat_map(|(name, service)| {
-        service.pools.iter().map(move |(color, pool)| (name, color, pool))
-    });
-    pools
-        .filter(|(_, _, pool)| pool.role == "draining")
-        .map(|(name, color, _)| (name.clone(), color.clone()))
-        .collect()
+/// Writes a line. That the reader of the output has gone is no reason to end before the change is complete.
+fn print_or_ignore(line: &str) -> Result<(), CommandError> {
+    match print_line(line) {
+        Ok(()) | Err(OutputError::Closed) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
 }
 
-/// The exit code of what was done, though the reader of the output may have gone.
-fn ended(printed: Result<(), OutputError>, code: u8) -> Result<u8, CommandError> {
+/// The exit code of a change that was made, although the reader of the output may have gone.
+pub(super) fn ended(printed: Result<(), OutputError>, code: u8) -> Result<u8, CommandError> {
     match printed {
         Ok(()) | Err(OutputError::Closed) => Ok(code),
         Err(error) => Err(error.into()),
     }
 }
 
-fn other(color: &str) -> &str {
+fn other(color: &str) -> &'static str {
     if color == "green" { "blue" } else { "green" }
 }
 
-pub(super) async fn drain(
-    service: &str,
-    wait: Option<Duration>,
-    admin: &CallerArguments,
-    output: Output,
-) -> Result<u8, CommandError> {
-    let (service, color) = match service.split_once('=') {
-        Some((service, color)) => (service, Some(color)),
-        None => (service, None),
-    };
-    let caller = admin.caller()?;
-    let drain = wait_for(service, color, wait, &caller, output).await?;
-    let status = caller.status().await?;
-    let active = status.services.get(service).map(|it| it.active.as_str());
-    if active == Some(drain.color.as_str()) {
-        let text = format!("{service} has {} active: promote the other color first", drain.color);
-        return Err(CommandError::new(text).with_code(exit::REFUSED));
-    }
-    let printed = match output.is_json() {
-        true => print_line(serde_json::to_string_pretty(&drain).expect("texts and numbers")),
-        false => print_line(sentence(&drain)),
-    };
-    ended(printed, if drain.drained { 0 } else { exit::NOT_DRAINED })
-}
-
-/// Asks what holds a service's inactive color until nothing does or the time is up; meanwhile
-/// whoever looks at a terminal sees what is left.
-async fn wait_for(
-    service: &str,
-    color: Option<&str>,
-    wait: Option<Duration>,
-    caller: &Caller,
-    output: Output,
-) -> Result<DrainStatus, CommandError> {
-    let now = || caller.drain(service, color, Duration::ZERO);
-    let Some(wait) = wait else { return Ok(now().await?) };
-    let until = Instant::now() + wait;
-    let answer = async {
-        loop {
-            let wait = until.saturating_duration_since(Instant::now()).min(SLICE);
-            let drain = caller.drain(service, color, wait).await?;
-            if drain.drained || Instant::now() >= until || wait < SLICE {
-                return Ok(drain);
-            }
-        }
-    };
-    if output.is_json() {
-        return answer.await;
-    }
-    let spinner = ProgressBar::new_spinner().with_style(
-        ProgressStyle::with_template("{spinner} {msg}").expect("a template of known words"),
-    );
-    spinner.enable_steady_tick(Duration::from_millis(120));
-    let mut answer = std::pin::pin!(answer);
-    let mut look = tokio::time::interval(Duration::from_millis(500));
-    let drain = loop {
-        tokio::select! {
-            drain = &mut answer => break drain,
-            _ = look.tick() => {
-                if let Ok(drain) = now().await {
-                    spinner.set_message(sentence(&drain));
-                }
-            }
-        }
-    };
-    spinner.finish_and_clear();
-    drain
-}
-
-fn sentence(drain: &DrainStatus) -> String {
-    let DrainStatus { service, color, in_flight, oldest_ms, kinds, previews, drained } = drain;
-    let previews = match previews {
-        0 => String::new(),
-        some => format!("; besides, {}", counted(*some, "preview")),
-    };
-    if *drained {
-        return format!("{service} {color} is drained: it may be stopped{previews}");
-    }
-    let kinds = [(kinds.request, "request"), (kinds.tunnel, "tunnel")];
-    let kinds = kinds.into_iter().filter(|(count, _)| *count > 0);
-    let held: Vec<String> = kinds.map(|(count, what)| counted(count, what)).collect();
-    let held = if *in_flight == 0 { "nobody".to_owned() } else { held.join(" and ") };
-    let oldest = Duration::from_millis(*oldest_ms).as_secs_f64();
-    format!("{service} {color} is held by {held}, the oldest for {oldest:.1} s{previews}")
-}
-
-fn counted(count: u64, what: &str) -> String {
-    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
-}
-
-/// Says so if the public is now sent where nobody answered when last asked.
-fn warn_of_dead_pools(status: &Status) {
+/// Warns if public requests go to a pool without a healthy endpoint.
+fn warn_of_unhealthy_pools(status: &Status) {
     for (name, service) in &status.services {
         let active = service.pools.get(&service.active);
         let is_down = |it: &PoolStatus| it.endpoints.iter().all(|it| it.health == "down");
         if active.is_some_and(is_down) {
             let style = anstyle::AnsiColor::Yellow.on_default().bold();
             print_error(format_args!(
-                "{style}warning{style:#}: {name} has {} active, and none of its endpoints is up",
+                "{style}warning{style:#}: {name} has {} active, and none of its endpoints is healthy",
                 service.active
             ));
         }
     }
+}
+
+pub(super) async fn reload(
+    admin: &CallerArguments,
+    output: OutputArguments,
+    verbosity: Verbosity,
+) -> Result<u8, CommandError> {
+    let status = admin.caller()?.reload().await?;
+    if output.is_json() {
+        return ended(show(&status, output, verbosity), 0);
+    }
+    let generation = status.generation;
+    let printed = match verbosity.quiet {
+        true => Ok(()),
+        false => print_line(format_args!("configuration applied (generation {generation})")),
+    };
+    ended(printed, 0)
 }

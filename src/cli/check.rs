@@ -1,13 +1,106 @@
 //! `check`.
 
-use std::path::Path;
+use std::{
+    io::Read,
+    path::{Path, PathBuf},
+};
 
-use flipgate_api::terminal::print_line;
+use flipgate_api::{
+    OutputArguments,
+    terminal::{print_error, print_line},
+};
 use ipnet::IpNet;
+use serde_json::{Value, json};
 
-use super::{CommandError, run::load};
+use super::{
+    arguments::{ConfigArguments, Verbosity, environment},
+    exit::{self, CommandError},
+};
+use crate::config::{ConfigError, ConfigSource, Diagnostic, Loaded};
 
-/// Who may preview, in words.
+/// Standard input.
+const STDIN: &str = "-";
+
+pub(super) fn check(
+    file: Option<PathBuf>,
+    config: ConfigArguments,
+    output: OutputArguments,
+    verbosity: Verbosity,
+) -> Result<u8, CommandError> {
+    let config = ConfigArguments { config: file.or(config.config) };
+    let is_json = output.is_json_asked();
+    let (source, loaded) = match config.config.as_deref() == Some(Path::new(STDIN)) {
+        true => {
+            let path = PathBuf::from("<stdin>");
+            let source = ConfigSource { path, environment: environment() };
+            let mut text = String::new();
+            std::io::stdin().read_to_string(&mut text).map_err(|error| {
+                CommandError::usage(format!("cannot read standard input: {error}"))
+            })?;
+            let loaded = source.check(text).map_err(ConfigError::Invalid);
+            (source, loaded)
+        }
+        false => {
+            let source = config.source()?;
+            let loaded = source.load();
+            (source, loaded)
+        }
+    };
+    match loaded {
+        Ok(loaded) if is_json => {
+            print_line(json(&loaded.warnings))?;
+            Ok(0)
+        }
+        Ok(loaded) => {
+            for warning in &loaded.warnings {
+                print_error(warning);
+            }
+            if !verbosity.quiet {
+                print_line(summary(&source.path, &loaded))?;
+            }
+            Ok(0)
+        }
+        Err(ConfigError::Invalid(diagnostics)) if is_json => {
+            print_line(json(&diagnostics))?;
+            Ok(exit::USAGE)
+        }
+        Err(error) => Err(invalid(&source.path, &error)),
+    }
+}
+
+/// The error of a configuration that cannot be used.
+pub(super) fn invalid(path: &Path, error: &ConfigError) -> CommandError {
+    let text = match error {
+        ConfigError::Unreadable { .. } => error.to_string(),
+        ConfigError::Invalid(diagnostics) => {
+            let count = diagnostics.len();
+            let what = if count == 1 { "a mistake" } else { "mistakes" };
+            format!("{} has {what}:\n{error}", path.display())
+        }
+    };
+    CommandError::usage(text)
+}
+
+fn summary(path: &Path, loaded: &Loaded) -> String {
+    let Loaded { config, warnings: _, files } = loaded;
+    let counted = |count: usize, what: &str| match count {
+        1 => format!("1 {what}"),
+        _ => format!("{count} {what}s"),
+    };
+    let included = match files - 1 {
+        0 => String::new(),
+        more => format!(" with {}", counted(more, "included file")),
+    };
+    format!(
+        "{}{included}: good: {}, {}; {}",
+        path.display(),
+        counted(config.catalog.services().len(), "service"),
+        counted(config.listeners.len(), "listener"),
+        internal(&config.catalog.internal)
+    )
+}
+
+/// Which clients may preview.
 fn internal(networks: &[IpNet]) -> String {
     if networks.is_empty() {
         return "no client is internal".to_owned();
@@ -16,16 +109,14 @@ fn internal(networks: &[IpNet]) -> String {
     format!("internal clients: {}", networks.join(", "))
 }
 
-pub(super) fn check(path: &Path) -> Result<u8, CommandError> {
-    let config = load(path)?;
-    let (services, listeners) = (config.catalog.services().len(), config.listeners.len());
-    let plural = |count| if count == 1 { "" } else { "s" };
-    print_line(format_args!(
-        "{}: good: {services} service{}, {listeners} listener{}; {}",
-        path.display(),
-        plural(services),
-        plural(listeners),
-        internal(&config.catalog.internal)
-    ))?;
-    Ok(0)
+fn json(diagnostics: &[Diagnostic]) -> String {
+    let one = |it: &Diagnostic| {
+        let Diagnostic { severity, file, line, column, key, message, help } = it;
+        json!({
+            "severity": severity.as_str(), "file": file, "line": line, "column": column,
+            "key": key, "message": message, "help": help,
+        })
+    };
+    let all: Value = diagnostics.iter().map(one).collect();
+    format!("{all:#}")
 }

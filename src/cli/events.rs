@@ -1,17 +1,17 @@
 //! `events`.
 
 use flipgate_api::{
-    CallerArguments, escape,
+    CallerArguments, OutputArguments, escape,
     terminal::{OutputError, print_line},
 };
 use serde_json::Value;
 
-use super::{CommandError, Output};
+use super::exit::CommandError;
 
 pub(super) async fn events(
     after: Option<u64>,
     admin: &CallerArguments,
-    output: Output,
+    output: OutputArguments,
 ) -> Result<u8, CommandError> {
     let mut events = admin.caller()?.events(after).await?;
     while let Some(event) = events.next().await.map_err(CommandError::new)? {
@@ -20,7 +20,7 @@ pub(super) async fn events(
     Ok(0)
 }
 
-fn print(data: &str, output: Output) -> Result<(), OutputError> {
+fn print(data: &str, output: OutputArguments) -> Result<(), OutputError> {
     if output.is_json() {
         return print_line(data);
     }

@@ -1,52 +1,46 @@
-//! The command line: what people and pipelines type, and what they get back.
+//! The command line.
 //!
-//! Beautiful in a terminal, JSON in a pipe. Every failure says what to do next, on standard error,
-//! and ends with an exit code that scripts can rely on.
+//! Tables in a terminal, JSON in a pipe. Every error says what to do next, on standard error, and leads to an exit
+//! code that scripts can rely on.
 
+mod arguments;
 mod changes;
 mod check;
+mod drain;
 mod events;
+mod exit;
+mod generate;
+mod pools;
 mod run;
 mod state;
 mod status;
+mod table;
 
-use std::{
-    io::{self, IsTerminal},
-    path::PathBuf,
-    process::ExitCode,
-    time::Duration,
-};
+use std::{io, path::PathBuf, process::ExitCode, time::Duration};
 
-use clap::{Args, CommandFactory, Parser, Subcommand};
-use flipgate_api::{
-    CallError, CallerArguments, TokenFileError,
-    terminal::{OutputError, print_error, print_line},
-};
+use clap::{CommandFactory, Parser, Subcommand};
+use flipgate_api::{CallerArguments, OutputArguments};
 use flipgate_drill::{
     Program,
     command::{DrillCommand, SampleCommand},
 };
-use http::StatusCode;
 
+use self::{
+    arguments::{ChangeArguments, ConfigArguments, PoolName, Verbosity, count, parse_time},
+    exit::CommandError,
+};
 use crate::{app::StartSignals, demo};
 
-/// Exit codes; what is not here is 0 for success and 1 for failure.
-mod exit {
-    /// The configuration or the command line has mistakes.
-    pub(super) const USAGE: u8 = 2;
-    /// A gate or the state of a service refused the change.
-    pub(super) const REFUSED: u8 = 3;
-    /// Decided on an old generation.
-    pub(super) const STALE: u8 = 4;
-    /// The drain did not end in time.
-    pub(super) const NOT_DRAINED: u8 = 5;
-}
+/// Version, commit and date of the commit.
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("FLIPGATE_BUILD"), ")");
 
 /// Flips services between blue and green in one atomic step, with an exact drain.
 #[derive(Debug, Parser)]
-#[command(name = "flipgate", version, max_term_width = 100, arg_required_else_help = true)]
-#[command(after_help = "Try it: flipgate demo")]
+#[command(name = "flipgate", version = VERSION, max_term_width = 100, arg_required_else_help = true)]
+#[command(after_help = "Example: flipgate demo")]
 struct Cli {
+    #[command(flatten)]
+    verbosity: Verbosity,
     #[command(subcommand)]
     command: Command,
 }
@@ -55,73 +49,154 @@ struct Cli {
 enum Command {
     /// Run the proxy in the foreground
     ///
-    /// SIGTERM ends it after what is under way, a second one at once; SIGHUP reads the file again.
-    #[command(after_help = "Example: flipgate run --config config/minimal.toml")]
-    Run {
-        /// The configuration file
-        #[arg(long, value_name = "FILE")]
-        config: PathBuf,
-    },
-    /// Find every mistake of a configuration file
-    #[command(after_help = "Example: flipgate check --config config/example.toml")]
+    /// SIGTERM completes requests in flight and ends the process; a second SIGTERM ends it at once. SIGHUP reads the
+    /// configuration again.
+    #[command(
+        after_help = "Examples:\n  flipgate run\n  flipgate run --config config/minimal.toml"
+    )]
+    Run(ConfigArguments),
+    /// Check a configuration file and report every mistake
+    #[command(after_help = "Examples:\n  flipgate check flipgate.toml\n  \
+                            generate-config | flipgate check -\n  \
+                            flipgate check --json flipgate.toml | jq '.[].message'\n\n\
+                            Exit code: 0 no mistakes (there may be warnings), 2 mistakes")]
     Check {
-        /// The configuration file
-        #[arg(long, value_name = "FILE")]
-        config: PathBuf,
+        /// The configuration file, or - for standard input
+        #[arg(value_name = "FILE", conflicts_with = "config")]
+        file: Option<PathBuf>,
+        #[command(flatten)]
+        config: ConfigArguments,
+        #[command(flatten)]
+        output: OutputArguments,
     },
-    /// Look at the stored state
-    #[command(subcommand, after_help = "Example: flipgate state show --config flipgate.toml")]
-    State(state::StateCommand),
-    /// Show services, colors, roles, versions, health and who is inside
-    #[command(after_help = "Example: flipgate status --json | jq .generation")]
-    Status {
+    /// Print the JSON schema of the configuration
+    #[command(after_help = "Example: flipgate schema > flipgate.schema.json")]
+    Schema,
+    /// Read the configuration again and apply it, all of it or nothing
+    #[command(after_help = "Example: flipgate reload\n\n\
+                            Exit code: 0 applied, 2 mistakes in the file, 3 a change needs a restart")]
+    Reload {
         #[command(flatten)]
         admin: CallerArguments,
         #[command(flatten)]
-        output: Output,
+        output: OutputArguments,
     },
-    /// Make colors active, all in one step or not at all
+    /// Show the stored state
+    #[command(subcommand, after_help = "Example: flipgate state show --config flipgate.toml")]
+    State(state::StateCommand),
+    /// Show services, colors, roles, versions, requests in flight and health
+    #[command(after_help = "Examples:\n  flipgate status\n  flipgate status web --watch\n  \
+                            flipgate status --json | jq .generation")]
+    Status {
+        /// Only this service, with all of its endpoints
+        service: Option<String>,
+        /// Print the status again when it has changed, until Ctrl-C
+        #[arg(short, long)]
+        watch: bool,
+        #[command(flatten)]
+        admin: CallerArguments,
+        #[command(flatten)]
+        output: OutputArguments,
+    },
+    /// Ask whether Flipgate is ready for requests
+    #[command(
+        after_help = "Example: flipgate ready\n\nExit code: 0 ready, 1 not ready or not reachable"
+    )]
+    Ready {
+        #[command(flatten)]
+        admin: CallerArguments,
+        #[command(flatten)]
+        output: OutputArguments,
+    },
+    /// Make colors active, all in one step or none of them
     #[command(
         after_help = "Examples:\n  flipgate promote web=green api=green --wait-drain 30s\n  \
-                            flipgate promote web=green --if-generation 41 --reason 'release 8.0'\n\n\
-                            Exit code: 0 done, 3 refused, 4 stale generation, 5 not drained in time"
+                      flipgate promote web=green --if-generation 41 --reason 'release 8.0'\n\n\
+                      Exit code: 0 done, 3 refused, 4 stale generation, 5 not drained in time"
     )]
     Promote {
         /// Each service with its color
-        #[arg(required = true, value_name = "SERVICE=COLOR", value_parser = changes::parse_pair)]
+        #[arg(required = true, value_name = "SERVICE=COLOR", value_parser = arguments::parse_pair)]
         services: Vec<(String, String)>,
         #[command(flatten)]
-        terms: ChangeArguments,
+        arguments: ChangeArguments,
     },
-    /// Go back to the colors before the last promotion
+    /// Make the colors active that were active before the last promotion
     #[command(
         after_help = "Examples:\n  flipgate rollback\n  flipgate rollback web --wait-drain 30s\n\n\
-                            Exit code: 0 done, 3 refused, 4 stale generation, 5 not drained in time"
+                      Exit code: 0 done, 3 refused, 4 stale generation, 5 not drained in time"
     )]
     Rollback {
-        /// The services; none named: all of the last promotion
+        /// The services; by default all of the last promotion
         #[arg(value_name = "SERVICE")]
         services: Vec<String>,
         #[command(flatten)]
-        terms: ChangeArguments,
+        arguments: ChangeArguments,
     },
-    /// Show what still holds the color that is not active
+    /// Set the version and the endpoints of a pool
+    #[command(
+        after_help = "Examples:\n  flipgate set web.green --version 8.1 --endpoint 10.0.0.2:9001 --wait-healthy 30s\n  \
+                      flipgate set web.green --version 8.1 --endpoint 10.0.0.2:9001 --endpoint 10.0.0.3:9001\n\n\
+                      Exit code: 0 done, 3 the color is active, 4 stale generation, 5 not healthy in time"
+    )]
+    Set {
+        /// The pool
+        #[arg(value_name = "SERVICE.COLOR", value_parser = arguments::parse_pool)]
+        pool: PoolName,
+        /// The version that runs there
+        #[arg(long, value_name = "TEXT")]
+        version: Option<String>,
+        /// An endpoint, such as host:port, https://host:port or unix:/path; repeat it for several
+        #[arg(long = "endpoint", required = true, value_name = "ADDRESS")]
+        endpoints: Vec<String>,
+        /// Also change the active color
+        #[arg(long)]
+        force: bool,
+        /// Fail if this is not the current generation
+        #[arg(long, value_name = "NUMBER")]
+        if_generation: Option<u64>,
+        /// Return when all endpoints are healthy, at most after this time
+        #[arg(long, value_name = "TIME", value_parser = parse_time)]
+        wait_healthy: Option<Duration>,
+        #[command(flatten)]
+        admin: CallerArguments,
+        #[command(flatten)]
+        output: OutputArguments,
+    },
+    /// Wait until all endpoints of a pool are healthy
+    ///
+    /// Also waits for a Flipgate that is still starting.
+    #[command(after_help = "Example: flipgate wait web.green --timeout 2m\n\n\
+                            Exit code: 0 healthy, 5 not in time")]
+    Wait {
+        /// The pool
+        #[arg(value_name = "SERVICE.COLOR", value_parser = arguments::parse_pool)]
+        pool: PoolName,
+        /// The longest wait
+        #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_time)]
+        timeout: Duration,
+        #[command(flatten)]
+        admin: CallerArguments,
+        #[command(flatten)]
+        output: OutputArguments,
+    },
+    /// Show which requests still hold a color that is not active
     #[command(after_help = "Examples:\n  flipgate drain web\n  \
                             flipgate drain web=blue --wait 60s && docker stop web-blue\n\n\
-                            Exit code: 0 drained, 3 the color named is active, 5 not yet")]
+                            Exit code: 0 drained, 3 the color is active, 5 not drained yet")]
     Drain {
-        /// The service, or the service and the color that you mean to stop
-        #[arg(value_name = "SERVICE[=COLOR]")]
-        service: String,
-        /// Wait until nothing holds it, at most this long
+        /// The service, or the service and the color that you want to stop
+        #[arg(value_name = "SERVICE[=COLOR]", value_parser = arguments::parse_service)]
+        service: (String, Option<String>),
+        /// Wait until the color is drained, at most this long
         #[arg(long, value_name = "TIME", value_parser = parse_time)]
         wait: Option<Duration>,
         #[command(flatten)]
         admin: CallerArguments,
         #[command(flatten)]
-        output: Output,
+        output: OutputArguments,
     },
-    /// Follow what happens, one line for each event
+    /// Follow the events, one line each
     #[command(after_help = "Example: flipgate events --json | jq 'select(.event == \"drained\")'")]
     Events {
         /// Begin after this event instead of now
@@ -130,85 +205,51 @@ enum Command {
         #[command(flatten)]
         admin: CallerArguments,
         #[command(flatten)]
-        output: Output,
+        output: OutputArguments,
     },
-    /// See it work: sample application, proxy, load, preview, flip, drain and rollback in one process
+    /// Run the sample application, the proxy and load in one process: preview, flip, drain and rollback
     #[command(after_help = "Examples:\n  flipgate demo\n  flipgate demo --stay    \
-                            # and open it in a browser\n\nExit code: 0 only if nothing was lost")]
+                            # and open it in a browser\n\nExit code: 0 only if no request failed")]
     Demo {
-        /// Keep everything running afterwards, to look at in a browser
+        /// Keep everything running at the end, to open it in a browser
         #[arg(long)]
         stay: bool,
-        /// Print the report as JSON and nothing else
-        #[arg(long)]
-        json: bool,
-        /// Clients that ask all the time
+        /// Clients that send requests all the time
         #[arg(long, value_name = "NUMBER", default_value_t = 16, value_parser = count(1, 1000))]
         clients: usize,
         /// Flips under load at the end
         #[arg(long, value_name = "NUMBER", default_value_t = 100, value_parser = count(0, 100_000))]
         flips: usize,
+        #[command(flatten)]
+        output: OutputArguments,
     },
-    /// Put a proxy to the test: load, flips under it, and a check of every promise
+    /// Test a proxy: load, flips, and a check of every promise
     ///
-    /// With --demo a Flipgate of its own in front of sample applications; else what listens at --url, with
-    /// sample applications (`flipgate sample`) behind it. Flips go by Flipgate's admin API, or by any command.
-    /// What is not put to the test is said to be unchecked.
+    /// With --demo, the drill starts a Flipgate and sample applications. Otherwise it tests the proxy at --url, which
+    /// has sample applications (`flipgate sample`) behind it. Flips are calls of the admin API, or any command.
+    /// The report names the promises that could not be tested.
     #[command(after_help = flipgate_drill::command::examples("flipgate drill"))]
     Drill(Box<DrillCommand>),
-    /// Run the sample application that demo and drill put behind a proxy
+    /// Run the sample application of the demo and the drill
     ///
-    /// Pages for people under /, and traffic that can be checked under /traffic: short, download, upload,
-    /// events, ws.
+    /// Pages under /, and traffic that the drill checks under /traffic: short, download, upload, events, ws.
     #[command(
         after_help = "Example: flipgate sample --color green --version 8.0 --listen 127.0.0.1:9002"
     )]
     Sample(SampleCommand),
-    /// Print completions for a shell
+    /// Print the completions of a shell
     #[command(after_help = "Example: flipgate completions bash > /etc/bash_completion.d/flipgate")]
     Completions {
         /// The shell
         shell: clap_complete::Shell,
     },
-}
-
-/// How results are printed.
-#[derive(Args, Clone, Copy, Debug)]
-struct Output {
-    /// JSON, also in a terminal
-    #[arg(long)]
-    json: bool,
-}
-
-/// On which terms a change is wanted.
-#[derive(Args, Clone, Debug)]
-struct ChangeArguments {
-    /// Only if this is the current generation
-    #[arg(long, value_name = "NUMBER")]
-    if_generation: Option<u64>,
-    /// Return when the replaced colors may be stopped, at most after this time
-    #[arg(long, value_name = "TIME", value_parser = parse_time)]
-    wait_drain: Option<Duration>,
-    /// Why; it goes to the log and the events
-    #[arg(long, value_name = "TEXT")]
-    reason: Option<String>,
-    /// Go ahead where only caution forbids it: back to a pool that was changed since it was active
-    #[arg(long)]
-    force: bool,
-    /// Make a repeated call harmless: the same key changes nothing twice
-    #[arg(long, value_name = "KEY")]
-    idempotency_key: Option<String>,
-    #[command(flatten)]
-    admin: CallerArguments,
-    #[command(flatten)]
-    output: Output,
-}
-
-/// A command that failed: what to print on standard error, if there is anything to say, and the exit code.
-#[derive(Debug)]
-struct CommandError {
-    code: u8,
-    text: String,
+    /// Write the manual pages to a folder
+    #[command(after_help = "Example: flipgate man /usr/local/share/man/man1")]
+    Man {
+        /// The folder
+        #[arg(value_name = "DIR")]
+        folder: PathBuf,
+    },
 }
 
 /// Runs the command line of this process.
@@ -216,37 +257,64 @@ struct CommandError {
 pub fn main() -> ExitCode {
     // First of all: a signal that comes before its handler ends the process, or is lost.
     let signals = run::register_signals();
-    let Cli { command } = Cli::parse();
-    match dispatch(command, signals) {
+    let Cli { verbosity, command } = Cli::parse();
+    match dispatch(command, verbosity, signals) {
         Ok(code) => ExitCode::from(code),
-        Err(failure) => {
-            if !failure.text.is_empty() {
-                print_error(failure.line(true).trim_end());
-            }
-            ExitCode::from(failure.code)
+        Err(error) => {
+            error.print();
+            ExitCode::from(error.code)
         }
     }
 }
 
 fn dispatch(
     command: Command,
+    verbosity: Verbosity,
     signals: Option<io::Result<StartSignals>>,
 ) -> Result<u8, CommandError> {
     match command {
-        Command::Run { config } => run::run(config, signals.unwrap_or_else(StartSignals::register)),
-        Command::Check { config } => check::check(&config),
+        Command::Run(config) => {
+            let signals = signals.unwrap_or_else(StartSignals::register);
+            run::run(config.source()?, verbosity, signals)
+        }
+        Command::Check { file, config, output } => check::check(file, config, output, verbosity),
+        Command::Schema => generate::print_schema(),
+        Command::Reload { admin, output } => online(changes::reload(&admin, output, verbosity)),
         Command::State(command) => state::state(command),
-        Command::Status { admin, output } => online(status::status(&admin, output)),
-        Command::Promote { services, terms } => online(changes::promote(services, &terms)),
-        Command::Rollback { services, terms } => online(changes::rollback(services, &terms)),
-        Command::Drain { service, wait, admin, output } => {
-            online(changes::drain(&service, wait, &admin, output))
+        Command::Status { service, watch, admin, output } => {
+            online(status::status(service.as_deref(), watch, &admin, output, verbosity))
+        }
+        Command::Ready { admin, output } => online(status::ready(&admin, output, verbosity)),
+        Command::Promote { services, arguments } => {
+            online(changes::promote(services, &arguments, verbosity))
+        }
+        Command::Rollback { services, arguments } => {
+            online(changes::rollback(services, &arguments, verbosity))
+        }
+        Command::Set {
+            pool,
+            version,
+            endpoints,
+            force,
+            if_generation,
+            wait_healthy,
+            admin,
+            output,
+        } => {
+            let content = pools::Content { version, endpoints, force, if_generation };
+            online(pools::set(&pool, content, wait_healthy, &admin, output, verbosity))
+        }
+        Command::Wait { pool, timeout, admin, output } => {
+            online(pools::wait(&pool, timeout, &admin, output, verbosity))
+        }
+        Command::Drain { service: (service, color), wait, admin, output } => {
+            online(drain::drain(&service, color.as_deref(), wait, &admin, output))
         }
         Command::Events { after, admin, output } => online(events::events(after, &admin, output)),
-        Command::Demo { stay, json, clients, flips } => {
+        Command::Demo { stay, clients, flips, output } => {
+            let json = output.is_json_asked();
             match demo::run(&demo::DemoOptions { stay, json, clients, flips }) {
-                Ok(true) => Ok(0),
-                Ok(false) => Ok(1),
+                Ok(is_clean) => Ok(u8::from(!is_clean)),
                 Err(error) => Err(CommandError::new(format!("the demo cannot run: {error}"))),
             }
         }
@@ -255,12 +323,8 @@ fn dispatch(
             Ok(drill.run(this.clone(), || Ok(this))?)
         }
         Command::Sample(sample) => Ok(sample.run()?),
-        Command::Completions { shell } => {
-            let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Cli::command(), "flipgate", &mut script);
-            print_line(String::from_utf8_lossy(&script).trim_end())?;
-            Ok(0)
-        }
+        Command::Completions { shell } => generate::completions(shell, Cli::command()),
+        Command::Man { folder } => generate::manual(&folder, Cli::command()),
     }
 }
 
@@ -269,85 +333,6 @@ fn online(command: impl Future<Output = Result<u8, CommandError>>) -> Result<u8,
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| CommandError::new(error.to_string()))?;
     runtime.block_on(command)
-}
-
-fn parse_time(text: &str) -> Result<Duration, String> {
-    text.parse::<jiff::SignedDuration>()
-        .ok()
-        .and_then(|it| Duration::try_from(it).ok())
-        .ok_or_else(|| "write a time in units up to hours, like 30s, 5m or 24h".to_owned())
-}
-
-fn count(from: usize, to: usize) -> impl Fn(&str) -> Result<usize, String> + Clone {
-    move |text| {
-        let number = text.parse().ok().filter(|it| (from..=to).contains(it));
-        number.ok_or_else(|| format!("write a number from {from} to {to}"))
-    }
-}
-
-// === impl Output ===
-
-impl Output {
-    /// JSON if it was asked for, or if nobody is looking.
-    fn is_json(self) -> bool {
-        self.json || !io::stdout().is_terminal()
-    }
-}
-
-// === impl CommandError ===
-
-impl CommandError {
-    fn new(text: impl Into<String>) -> Self {
-        Self { code: 1, text: text.into() }
-    }
-
-    /// The line for standard error.
-    fn line(&self, is_colored: bool) -> String {
-        let style = anstyle::AnsiColor::Red.on_default().bold();
-        let style = if is_colored { style } else { anstyle::Style::new() };
-        format!("{style}error{style:#}: {}\n", self.text)
-    }
-
-    fn with_code(self, code: u8) -> Self {
-        Self { code, ..self }
-    }
-}
-
-impl From<OutputError> for CommandError {
-    fn from(error: OutputError) -> Self {
-        match error {
-            OutputError::Closed => Self { code: 0, text: String::new() },
-            OutputError::Failed(_) => Self::new(error.to_string()),
-        }
-    }
-}
-
-impl From<TokenFileError> for CommandError {
-    fn from(error: TokenFileError) -> Self {
-        Self::new(error.to_string())
-    }
-}
-
-impl From<flipgate_drill::command::CommandError> for CommandError {
-    fn from(failure: flipgate_drill::command::CommandError) -> Self {
-        let flipgate_drill::command::CommandError { code, text } = failure;
-        Self { code, text }
-    }
-}
-
-impl From<CallError> for CommandError {
-    fn from(error: CallError) -> Self {
-        let failure = Self::new(error.to_string());
-        match error {
-            CallError::Refused { status: StatusCode::CONFLICT, .. } => {
-                failure.with_code(exit::REFUSED)
-            }
-            CallError::Refused { status: StatusCode::PRECONDITION_FAILED, .. } => {
-                failure.with_code(exit::STALE)
-            }
-            _ => failure,
-        }
-    }
 }
 
 #[cfg(test)]

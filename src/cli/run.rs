@@ -2,7 +2,6 @@
 
 use std::{
     io::{self, IsTerminal},
-    path::PathBuf,
     time::Duration,
 };
 
@@ -16,78 +15,70 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
-use super::{CommandError, exit};
+use super::{arguments::Verbosity, check::invalid, exit::CommandError};
 use crate::{
     app::{App, ExitOutcome, Signals, StartSignals},
-    config::{Config, ConfigError, LogSettings},
+    config::{Config, ConfigSource, LogSettings},
     log::{LogFormat, LogQueue},
 };
 
 /// How long the last log lines may take to be written.
-const LOG_PATIENCE: Duration = Duration::from_secs(1);
+const LOG_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Registers the handlers of signals if the arguments of this process are those of `run`, before the
-/// command line is parsed: that takes longer than everything else until the configuration is read.
+/// Registers the handlers of signals if this process is to `run`, before the command line is parsed: parsing takes
+/// longer than everything else until the configuration is read.
 pub(super) fn register_signals() -> Option<io::Result<StartSignals>> {
-    let is_run = std::env::args_os().nth(1).is_some_and(|it| it == "run");
-    is_run.then(StartSignals::register)
+    let is_option = |it: &std::ffi::OsString| it.as_encoded_bytes().starts_with(b"-");
+    let command = std::env::args_os().skip(1).find(|it| !is_option(it));
+    (command? == "run").then(StartSignals::register)
 }
 
-pub(super) fn run(path: PathBuf, signals: io::Result<StartSignals>) -> Result<u8, CommandError> {
+pub(super) fn run(
+    source: ConfigSource,
+    verbosity: Verbosity,
+    signals: io::Result<StartSignals>,
+) -> Result<u8, CommandError> {
     let signals =
         signals.map_err(|error| CommandError::new(format!("cannot handle signals: {error}")))?;
-    let file = path.clone();
-    let Some((config, signals)) = signals.unless_stopped(move || load(&file)) else {
+    let reading = source.clone();
+    let Some((loaded, signals)) = signals.unless_stopped(move || reading.load()) else {
         return Ok(0);
     };
-    let config = config?;
-    let (log, is_colored) = start_logging(&config.log)?;
-    let code = serve(config, path, signals, &log).unwrap_or_else(|failure| {
-        // Not written directly, which would block if standard error is not read.
-        log.put(&failure.line(is_colored));
-        failure.code
+    let loaded = loaded.map_err(|error| invalid(&source.path, &error))?;
+    let (log, is_colored) = start_logging(&loaded.config.log, verbosity)?;
+    loaded.log_warnings();
+    let code = serve(loaded.config, source, signals, &log).unwrap_or_else(|error| {
+        // Not written directly: that would block if standard error is not read.
+        log.put(&error.line(is_colored));
+        error.code
     });
     // Otherwise standard error is not read, and the lines are lost.
-    let _ = log.flush(LOG_PATIENCE);
+    let _ = log.flush(LOG_TIMEOUT);
     Ok(code)
 }
 
 fn serve(
     config: Config,
-    path: PathBuf,
+    source: ConfigSource,
     signals: Signals,
     log: &LogQueue,
 ) -> Result<u8, CommandError> {
     raise_open_files(config.connections_max);
     refuse_huge_pages();
-    let app =
-        App::start(config, Some(path)).map_err(|error| CommandError::new(error.to_string()))?;
+    let app = App::start(config, Some(source));
+    let app = app.map_err(|error| CommandError::new(error.to_string()))?;
     log.count_with(&app.log_dropped);
     Ok(code(app.run(signals)))
 }
 
-/// 0 if everything in progress was given its time and nothing had died.
+/// 0 if requests in flight had their time to complete and no task had died.
 fn code(ended: ExitOutcome) -> u8 {
     let ExitOutcome { cut: _, at_once, has_failed } = ended;
     u8::from(at_once || has_failed)
 }
 
-pub(super) fn load(path: &std::path::Path) -> Result<Config, CommandError> {
-    Config::load(path).map_err(|error| {
-        let text = match &error {
-            ConfigError::Unreadable { .. } => error.to_string(),
-            ConfigError::Mistakes(mistakes) => {
-                let count = mistakes.len();
-                let what = if count == 1 { "a mistake" } else { "mistakes" };
-                format!("{} has {what}:\n{error}", path.display())
-            }
-        };
-        CommandError::new(text).with_code(exit::USAGE)
-    })
-}
-
-/// Takes as many open files as this process may have: a proxied connection needs two, and the usual
-/// soft limit of 1024 is meant for programs that use `select`.
+/// Raises the limit of open files as far as it may be raised: a proxied connection needs two, and the usual soft
+/// limit of 1024 is meant for programs that use `select`.
 fn raise_open_files(connections_max: usize) {
     let limit = getrlimit(Resource::Nofile);
     let raised = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
@@ -103,8 +94,8 @@ fn raise_open_files(connections_max: usize) {
     }
 }
 
-/// What an edge keeps in memory is small and comes and goes: in pages of 2 MB, a few connections that
-/// stay would hold on to the room of thousands that left.
+/// A proxy has many small allocations that come and go. In pages of 2 MB, a few connections that stay would keep the
+/// memory of thousands that have closed.
 fn refuse_huge_pages() {
     if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
         debug!(%error, "huge pages cannot be refused; memory is given back later");
@@ -112,12 +103,20 @@ fn refuse_huge_pages() {
 }
 
 /// Returns the queue of log lines, and whether they are colored.
-fn start_logging(log: &LogSettings) -> Result<(LogQueue, bool), CommandError> {
+fn start_logging(
+    log: &LogSettings,
+    verbosity: Verbosity,
+) -> Result<(LogQueue, bool), CommandError> {
     let LogSettings { filter, json } = log;
     let is_colored = io::stderr().is_terminal();
     let format = if json.unwrap_or(!is_colored) { LogFormat::Json } else { LogFormat::Text };
     let queue = LogQueue::start(format)
         .map_err(|error| CommandError::new(format!("cannot start threads: {error}")))?;
+    let filter = match verbosity {
+        Verbosity { verbose: true, .. } => "debug",
+        Verbosity { quiet: true, .. } => "error",
+        Verbosity { .. } => filter,
+    };
     let mut targets: Targets = filter.parse().expect("checked when the configuration was read");
     // These libraries log a line for each frame below these levels; name one in `log.level` to see them. The
     // warnings of `h2` lack the client's address, so Flipgate logs its own, at a limited rate.

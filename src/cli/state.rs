@@ -4,10 +4,15 @@ use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 use comfy_table::{Attribute, Cell, Table, presets};
-use flipgate_api::{escape, terminal::print_line};
+use flipgate_api::{OutputArguments, escape, terminal::print_line};
 
-use super::{CommandError, Output, run::load};
+use super::{
+    arguments::{default_path, environment},
+    check::invalid,
+    exit::CommandError,
+};
 use crate::{
+    config::ConfigSource,
     model::{Color, PoolSpec},
     store::{self, PoolState, StateReport},
 };
@@ -15,20 +20,20 @@ use crate::{
 /// What to do with the state of a folder.
 #[derive(Clone, Debug, Subcommand)]
 pub(super) enum StateCommand {
-    /// Print what a state folder holds; a running flipgate is not disturbed
+    /// Print the content of a state folder; a running Flipgate is not disturbed
     ///
-    /// Reads the snapshot and the journal as a start does, and fails for damage that would stop one.
+    /// Reads the snapshot and the journal as a start does, and fails for damage that would prevent a start.
     #[command(after_help = "Examples:\n  flipgate state show --config flipgate.toml\n  \
                             flipgate state show /var/lib/flipgate --json | jq .services.web.active")]
     Show {
-        /// The folder [default: `state_dir` of --config, else `state`]
+        /// The folder [default: `state_dir` of the configuration, else `state`]
         #[arg(value_name = "FOLDER", conflicts_with = "config")]
         folder: Option<PathBuf>,
         /// The configuration file that names the folder
-        #[arg(long, value_name = "FILE")]
+        #[arg(short, long, value_name = "FILE", env = "FLIPGATE_CONFIG")]
         config: Option<PathBuf>,
         #[command(flatten)]
-        output: Output,
+        output: OutputArguments,
     },
 }
 
@@ -36,8 +41,14 @@ pub(super) fn state(command: StateCommand) -> Result<u8, CommandError> {
     let StateCommand::Show { folder, config, output } = command;
     let folder = match (folder, config) {
         (Some(folder), _) => folder,
-        (None, Some(config)) => load(&config)?.state_dir,
-        (None, None) => PathBuf::from("state"),
+        (None, config) => match config.or_else(default_path) {
+            Some(path) => {
+                let source = ConfigSource { path, environment: environment() };
+                let loaded = source.load().map_err(|error| invalid(&source.path, &error))?;
+                loaded.config.state_dir
+            }
+            None => PathBuf::from("state"),
+        },
     };
     let shown = store::show(&folder).map_err(|error| CommandError::new(error.to_string()))?;
     if output.is_json() {

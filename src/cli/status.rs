@@ -1,123 +1,134 @@
-//! `status`, and how a picture is shown.
+//! `status` and `ready`.
 
-use comfy_table::{Attribute, Cell, CellAlignment, Color, ContentArrangement, Table, presets};
-use flipgate_api::{
-    CallerArguments, escape,
-    terminal::{OutputError, print_line},
-    wire::{EndpointStatus, PoolStatus, Status},
+use std::{
+    io::{self, IsTerminal},
+    time::Duration,
 };
 
-use super::{CommandError, Output};
+use flipgate_api::{
+    CallError, CallerArguments, OutputArguments,
+    terminal::{OutputError, print_error, print_line},
+    wire::{PoolStatus, Status},
+};
 
-pub(super) async fn status(admin: &CallerArguments, output: Output) -> Result<u8, CommandError> {
-    let status = admin.caller()?.status().await?;
-    show(&status, output)?;
-    Ok(0)
+use super::{arguments::Verbosity, exit::CommandError, pools::unknown_service, table::table};
+
+/// Between two refreshes of `status --watch`.
+const REFRESH: Duration = Duration::from_secs(1);
+
+/// Where the width of the terminal is not known.
+const WIDTH: usize = 80;
+
+/// Clears the terminal and goes to its first line.
+const CLEAR: &str = "\x1b[2J\x1b[H";
+
+pub(super) async fn status(
+    service: Option<&str>,
+    watch: bool,
+    admin: &CallerArguments,
+    output: OutputArguments,
+    verbosity: Verbosity,
+) -> Result<u8, CommandError> {
+    let caller = admin.caller()?;
+    let verbosity = Verbosity { verbose: verbosity.verbose || service.is_some(), ..verbosity };
+    let mut last = String::new();
+    loop {
+        let text = match caller.status().await {
+            Ok(status) => text(&only(status, service)?, output, verbosity, watch),
+            // With --watch, a Flipgate that is restarted is a part of the picture.
+            Err(error @ (CallError::Unreachable { .. } | CallError::Lost { .. })) if watch => {
+                match output.is_json() {
+                    true => {
+                        print_error(error);
+                        last.clone()
+                    }
+                    false => error.to_string(),
+                }
+            }
+            Err(error) => return Err(error.into()),
+        };
+        if !watch {
+            print_line(text)?;
+            return Ok(0);
+        }
+        let clears = !output.is_json() && io::stdout().is_terminal();
+        // In a pipe, a line or a table for each change is enough.
+        if clears {
+            print_line(format_args!("{CLEAR}{text}"))?;
+        } else if text != last {
+            print_line(&text)?;
+        }
+        last = text;
+        tokio::time::sleep(REFRESH).await;
+    }
 }
 
-/// Prints a picture: a table in a terminal, JSON elsewhere.
-pub(super) fn show(status: &Status, output: Output) -> Result<(), OutputError> {
+fn only(mut status: Status, service: Option<&str>) -> Result<Status, CommandError> {
+    if let Some(name) = service {
+        if !status.services.contains_key(name) {
+            return Err(unknown_service(&status, name));
+        }
+        status.services.retain(|it, _| it == name);
+    }
+    Ok(status)
+}
+
+/// Prints a status: a table in a terminal, JSON elsewhere.
+pub(super) fn show(
+    status: &Status,
+    output: OutputArguments,
+    verbosity: Verbosity,
+) -> Result<(), OutputError> {
+    print_line(text(status, output, verbosity, false))
+}
+
+fn text(status: &Status, output: OutputArguments, verbosity: Verbosity, is_line: bool) -> String {
     if output.is_json() {
-        print_line(serde_json::to_string_pretty(status).expect("texts and numbers only"))
-    } else {
-        print_line(format_args!("generation {}\n{}", status.generation, table(status)))
+        let json = if is_line { serde_json::to_string } else { serde_json::to_string_pretty };
+        return json(status).expect("strings and numbers only");
+    }
+    let mut text = format!("generation {}\n", status.generation);
+    if let Some(reason) = status.read_only.as_ref().or(status.write_refused.as_ref()) {
+        text.push_str(&format!("changes are refused: {}\n", flipgate_api::escape(reason)));
+    }
+    text.push_str(&table(status, width(), verbosity.verbose));
+    text
+}
+
+/// The columns of the terminal. A terminal that does not know its width, and a pipe, have those of `COLUMNS`, or 80.
+fn width() -> usize {
+    let known = terminal_size::terminal_size().map(|(width, _)| usize::from(width.0));
+    let from_environment = || std::env::var("COLUMNS").ok()?.parse().ok();
+    known.filter(|it| *it > 0).or_else(from_environment).filter(|it| *it > 0).unwrap_or(WIDTH)
+}
+
+/// `2 up`, or `1 of 2 up`.
+pub(super) fn health_summary(pool: &PoolStatus) -> String {
+    let is_usable =
+        |it: &&flipgate_api::wire::EndpointStatus| it.health == "up" && it.ejected.is_none();
+    let (all, up) = (pool.endpoints.len(), pool.endpoints.iter().filter(is_usable).count());
+    match all {
+        0 => "no endpoints".to_owned(),
+        _ if all == up => format!("{all} up"),
+        _ => format!("{up} of {all} up"),
     }
 }
 
-fn table(status: &Status) -> Table {
-    let mut table = Table::new();
-    table.load_style(presets::UTF8_HORIZONTAL_ONLY);
-    table.set_content_arrangement(ContentArrangement::Dynamic);
-    let heads = ["service", "color", "role", "version", "in flight", "endpoints"];
-    table.set_header(heads.map(|it| Cell::new(it).add_attribute(Attribute::Bold)));
-    for (name, service) in &status.services {
-        let mut name = Some(match service.damaged {
-            true => format!("{name} (damaged: promote a color)"),
-            false => name.clone(),
-        });
-        for (color, pool) in &service.pools {
-            table.add_row(vec![
-                Cell::new(name.take().unwrap_or_default()).add_attribute(Attribute::Bold),
-                Cell::new(color).fg(paint(color)),
-                role(pool),
-                Cell::new(escape(pool.version.as_deref().unwrap_or("–"))),
-                Cell::new(pool.in_flight).set_alignment(CellAlignment::Right),
-                Cell::new(endpoints(pool)),
-            ]);
+/// Whether a load balancer should send requests to this Flipgate.
+pub(super) async fn ready(
+    admin: &CallerArguments,
+    output: OutputArguments,
+    verbosity: Verbosity,
+) -> Result<u8, CommandError> {
+    let ready = admin.caller()?.ready().await?;
+    if output.is_json() {
+        print_line(serde_json::to_string(&ready).expect("strings and booleans only"))?;
+    } else if !verbosity.quiet {
+        let reasons = ready.reasons.join("; ");
+        match ready.ready {
+            true => print_line("ready")?,
+            false => print_line(format_args!("not ready: {reasons}"))?,
         }
     }
-    table
-}
-
-fn role(pool: &PoolStatus) -> Cell {
-    let cell = Cell::new(&pool.role);
-    match pool.role.as_str() {
-        "active" => cell.add_attribute(Attribute::Bold),
-        "draining" => cell.fg(Color::Yellow),
-        "preview" => cell.fg(Color::Cyan),
-        _ => cell.fg(Color::DarkGrey),
-    }
-}
-
-fn paint(color: &str) -> Color {
-    if color == "blue" { Color::Blue } else { Color::Green }
-}
-
-/// Each endpoint with what is known of it, and what is known of all together.
-fn endpoints(pool: &PoolStatus) -> String {
-    if pool.endpoints.is_empty() {
-        return "–".to_owned();
-    }
-    let mut lines: Vec<_> = pool.endpoints.iter().map(endpoint).collect();
-    if pool.queued > 0 {
-        lines.push(format!("{} wait for a place", pool.queued));
-    }
-    if pool.panicking {
-        lines.push("too few are well: bad ones are used too".to_owned());
-    }
-    lines.join("\n")
-}
-
-fn endpoint(it: &EndpointStatus) -> String {
-    let mut line = escape(&it.address).into_owned();
-    if let Some(resolved) = &it.resolved {
-        line.push_str(&format!(" at {resolved}"));
-    }
-    if it.weight != 1 {
-        line.push_str(&format!(" ×{}", it.weight));
-    }
-    line.push_str(&format!(" {}", it.health));
-    match (&it.ejected, &it.reason) {
-        (_, Some(reason)) => line.push_str(&format!(" for {}: {}", ago(&it.since), escape(reason))),
-        (Some(ejected), None) => {
-            let (since, until) = (ago(&ejected.since), ahead(&ejected.until));
-            let reason = escape(&ejected.reason);
-            line.push_str(&format!(", ejected {since} ago, back in {until}: {reason}"));
-        }
-        (None, None) => {}
-    }
-    if it.in_flight > 0 {
-        line.push_str(&format!(" ({} in flight)", it.in_flight));
-    }
-    line
-}
-
-/// How long ago a time was.
-fn ago(time: &str) -> String {
-    from_to(time.parse().ok(), Some(jiff::Timestamp::now()))
-}
-
-/// How long it is to a time.
-fn ahead(time: &str) -> String {
-    from_to(Some(jiff::Timestamp::now()), time.parse().ok())
-}
-
-/// In its largest unit.
-fn from_to(from: Option<jiff::Timestamp>, to: Option<jiff::Timestamp>) -> String {
-    let Some((from, to)) = from.zip(to) else { return "some time".to_owned() };
-    match to.duration_since(from).as_secs().max(0) {
-        seconds @ 0..=119 => format!("{seconds} s"),
-        seconds @ 120..=7199 => format!("{} min", seconds / 60),
-        seconds => format!("{} h", seconds / 3600),
-    }
+    Ok(u8::from(!ready.ready))
 }

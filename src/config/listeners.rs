@@ -1,9 +1,9 @@
-//! Where clients come in.
+//! The listeners.
 
 use std::net::SocketAddr;
 
 use super::{
-    reader::{Section, flag, text, whole},
+    reader::{Section, flag, text, whole, word},
     settings::{network, path},
 };
 use crate::{
@@ -14,7 +14,7 @@ use crate::{
 pub(super) fn listeners(root: &Section<'_>) -> Vec<Listener> {
     let sections = root.sections("listener");
     if sections.is_empty() && !root.has("listener") {
-        root.note("listener", "is missing: write [[listener]] with listen = \"127.0.0.1:8080\"");
+        root.note("listener", "missing\nwrite [[listener]] with listen = \"127.0.0.1:8080\"");
     }
     let mut listeners: Vec<Listener> = Vec::new();
     for section in sections {
@@ -22,7 +22,7 @@ pub(super) fn listeners(root: &Section<'_>) -> Vec<Listener> {
             let is_taken =
                 |it: &Listener| it.address == listener.address && listener.address.port() != 0;
             if listeners.iter().any(is_taken) {
-                section.note("listen", "is the address of another listener");
+                section.note("listen", "another listener has this address");
             }
             listeners.push(listener);
         }
@@ -45,10 +45,10 @@ fn listener(section: &Section<'_>) -> Option<Listener> {
     });
     let (tls, hsts) = tls(section, speaks);
     if tls.is_some() && redirects_to.is_some() {
-        section.note("redirect_to_https", "is for listeners in the clear: this one has TLS itself");
+        section.note("redirect_to_https", "this listener has TLS itself\nremove one of the two, or redirect from a listener without TLS");
     }
     if preview.is_some() && redirects_to.is_some() {
-        section.note("redirect_to_https", "leaves nothing to preview: leave out one of the two");
+        section.note("redirect_to_https", "every request of this listener is redirected, so that there is nothing to preview\nremove one of the two");
     }
     let health_checks = section.read("health_checks", false, flag);
     Some(Listener {
@@ -67,10 +67,11 @@ fn protocols(section: &Section<'_>) -> HttpVersions {
     let both = vec!["http1".to_owned(), "h2".to_owned()];
     let named = section.list("protocols", both, |it| match it {
         "http1" | "h2" => Ok(it.to_owned()),
-        _ => Err(format!("`{it}` is not \"http1\" or \"h2\"")),
+        _ => Err(format!("expected \"http1\" or \"h2\", found \"{it}\"")),
     });
     if named.is_empty() && section.is_empty_list("protocols") {
-        section.note("protocols", "names none: write [\"http1\", \"h2\"], or leave it out");
+        section
+            .note("protocols", "the list is empty\nwrite [\"http1\", \"h2\"], or remove the key");
     }
     let has = |name: &str| named.iter().any(|it| it == name);
     HttpVersions { http1: has("http1"), http2: has("h2") }
@@ -83,12 +84,12 @@ fn proxies(section: &Section<'_>) -> Vec<ipnet::IpNet> {
     }
     let from = inner.list("from", Vec::new(), |it| match network(it)? {
         net if net.prefix_len() == 0 => {
-            Err("would let everybody say who they are: list the proxies before us".to_owned())
+            Err("every client could claim any address\nlist the networks of the proxies in front of Flipgate".to_owned())
         }
         net => Ok(net),
     });
     if from.is_empty() && (!inner.has("from") || inner.is_empty_list("from")) {
-        inner.note("from", "is missing: list the networks of the proxies, like [\"10.0.0.5/32\"]");
+        inner.note("from", "missing\nlist the networks of the proxies, like [\"10.0.0.5/32\"]");
     }
     inner.finish();
     from
@@ -103,11 +104,8 @@ fn tls(section: &Section<'_>, speaks: HttpVersions) -> (Option<ServerSettings>, 
     if certificates.is_empty() && !inner.has("certificates") {
         inner.note_missing("certificates", "cert and key");
     }
-    let has_tls12 = inner.read("min_version", true, |it| match text(it)? {
-        "1.2" => Ok(true),
-        "1.3" => Ok(false),
-        _ => Err("is \"1.2\" or \"1.3\"".to_owned()),
-    });
+    let has_tls12 =
+        inner.read("min_version", true, |it| word(it, &[("1.2", true), ("1.3", false)]));
     let hsts = inner.read("hsts", None, |it| transport_security(text(it)?).map(Some));
     let client = client_auth(&inner);
     inner.finish();
@@ -118,8 +116,8 @@ fn tls(section: &Section<'_>, speaks: HttpVersions) -> (Option<ServerSettings>, 
 }
 
 fn key_pair(section: &Section<'_>) -> Option<KeyPair> {
-    let cert = section.need("cert", "the file of the certificate and its chain, in PEM", path);
-    let key = section.need("key", "the file of its private key, in PEM", path);
+    let cert = section.need("cert", "the path of the certificate and its chain, in PEM", path);
+    let key = section.need("key", "the path of its private key, in PEM", path);
     section.finish();
     let pair = KeyPair { cert: cert?, key: key? };
     let settings = ServerSettings {
@@ -140,12 +138,16 @@ fn client_auth(section: &Section<'_>) -> Option<ClientAuth> {
     if !section.has("client") {
         return None;
     }
-    let ca = inner.need("ca", "the file of the authorities that sign clients, in PEM", |it| {
-        let ca = path(it)?;
-        let auth = ClientAuth { ca: ca.clone(), is_required: false, is_internal: false };
-        let checked = auth.check();
-        checked.map(|()| ca).map_err(|error| error.to_string())
-    });
+    let ca = inner.need(
+        "ca",
+        "the path of the certificate authorities that sign client certificates, in PEM",
+        |it| {
+            let ca = path(it)?;
+            let auth = ClientAuth { ca: ca.clone(), is_required: false, is_internal: false };
+            let checked = auth.check();
+            checked.map(|()| ca).map_err(|error| error.to_string())
+        },
+    );
     let is_required = inner.read("required", false, flag);
     let is_internal = inner.read("internal", false, flag);
     inner.finish();
@@ -161,12 +163,15 @@ fn transport_security(text: &str) -> Result<String, String> {
         .is_some_and(|it| it.parse::<u32>().is_ok());
     match has_age && directives.all(|it| matches!(it, "includeSubDomains" | "preload")) {
         true => Ok(text.to_owned()),
-        false => Err("is like \"max-age=31536000; includeSubDomains\", in seconds".to_owned()),
+        false => {
+            Err("expected a value like \"max-age=31536000; includeSubDomains\", in seconds"
+                .to_owned())
+        }
     }
 }
 
 fn socket(text: &str) -> Result<SocketAddr, String> {
     let wrong =
-        format!("`{text}` is not an address and a port: write \"0.0.0.0:80\" or \"[::]:80\"");
+        format!("`{text}` is not an address with a port\nwrite \"0.0.0.0:80\" or \"[::]:80\"");
     text.parse().map_err(|_| wrong)
 }

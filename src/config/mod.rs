@@ -1,13 +1,16 @@
-//! The configuration file as written, made into each room's own checked settings.
+//! The configuration file, made into each room's own checked settings.
 //!
-//! Everything that can be known to be wrong before anything is started is found here, all of it at
-//! once, with file, line and key.
+//! Every mistake that can be found before anything is started is found here, all of them at once, with file, line
+//! and key.
 
+mod diagnostics;
 mod listeners;
 mod policy;
 mod reader;
+mod schema;
 mod services;
 mod settings;
+mod source;
 
 use std::{
     fmt,
@@ -16,8 +19,14 @@ use std::{
     time::Duration,
 };
 
-pub use self::reader::Diagnostic;
-use self::reader::{Diagnostics, Section};
+use tracing::warn;
+
+use self::{diagnostics::Diagnostics, reader::Section, source::Sources};
+pub use self::{
+    diagnostics::{Diagnostic, Severity},
+    schema::schema,
+    source::Environment,
+};
 use crate::{
     admin, care,
     control::Catalog,
@@ -89,20 +98,40 @@ pub struct LogSettings {
     pub json: Option<bool>,
 }
 
-/// A file that cannot be used. Nothing was started or changed.
+/// A configuration file, and the environment variables that it may refer to.
+#[derive(Clone, Debug)]
+pub struct ConfigSource {
+    /// The main file.
+    pub path: PathBuf,
+    /// The environment variables.
+    pub environment: Environment,
+}
+
+/// A configuration that was read and has no errors.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The configuration.
+    pub config: Config,
+    /// What is probably not as it was meant.
+    pub warnings: Vec<Diagnostic>,
+    /// The files that it was read from: the main file, and those that it includes.
+    pub files: usize,
+}
+
+/// A configuration that cannot be used. Nothing was started or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// It cannot be read.
+    /// The main file cannot be read.
     #[error("cannot read the configuration {}: {source}", path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// It has mistakes.
+    /// The configuration has errors. Warnings are in the list, too.
     #[error("{}", DiagnosticList(.0))]
-    Mistakes(Vec<Diagnostic>),
+    Invalid(Vec<Diagnostic>),
 }
 
 struct DiagnosticList<'a>(&'a [Diagnostic]);
@@ -120,44 +149,74 @@ impl ConnectionsPerClient {
     }
 }
 
+// === impl Loaded ===
+
+impl Loaded {
+    /// Logs the warnings.
+    pub fn log_warnings(&self) {
+        for Diagnostic { severity: _, file, line, column: _, key, message, help } in &self.warnings
+        {
+            let help = help.as_deref().unwrap_or_default();
+            warn!(file, line, key, help, "configuration: {message}");
+        }
+    }
+}
+
+// === impl ConfigSource ===
+
+impl ConfigSource {
+    /// Reads and checks the configuration.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`], with all errors of the configuration.
+    pub fn load(&self) -> Result<Loaded, ConfigError> {
+        let unreadable = |source| ConfigError::Unreadable { path: self.path.clone(), source };
+        let sources = Sources::read(&self.path).map_err(unreadable)?;
+        self.check_files(&sources).map_err(ConfigError::Invalid)
+    }
+
+    /// Checks a configuration with this text in place of the main file's.
+    ///
+    /// # Errors
+    ///
+    /// All errors of the configuration.
+    pub fn check(&self, text: String) -> Result<Loaded, Vec<Diagnostic>> {
+        self.check_files(&Sources::with(&self.path, text))
+    }
+
+    fn check_files(&self, sources: &Sources) -> Result<Loaded, Vec<Diagnostic>> {
+        let diagnostics = Diagnostics::new(&sources.files);
+        let table = sources.parse(&self.environment, &diagnostics);
+        let read = |it| Config::read(&Section::root(it, &diagnostics), &diagnostics);
+        match (table.as_ref().and_then(read), diagnostics.has_errors()) {
+            (Some(config), false) => {
+                let warnings = diagnostics.into_sorted();
+                Ok(Loaded { config, warnings, files: sources.files.len() })
+            }
+            _ => Err(diagnostics.into_sorted()),
+        }
+    }
+}
+
 // === impl Config ===
 
 impl Config {
-    /// Reads and checks a file.
+    /// Checks the text of a configuration without environment variables. `path` is the file's name in errors, and
+    /// relative paths are relative to it.
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] with every mistake that the file has.
-    pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
-        Self::parse(path, &text).map_err(ConfigError::Mistakes)
-    }
-
-    /// Checks a file's text. `path` is how mistakes name it.
-    ///
-    /// # Errors
-    ///
-    /// Every mistake that it has.
+    /// All errors of the text.
     pub fn parse(path: &Path, text: &str) -> Result<Self, Vec<Diagnostic>> {
-        let mistakes = Diagnostics::new(path, text);
-        let (table, errors) = toml::de::DeTable::parse_recoverable(text);
-        for error in errors {
-            mistakes.note(error.span().unwrap_or(0..0), "", error.message());
-        }
-        let config = {
-            // What follows from broken TOML would only hide what is broken.
-            let is_toml = mistakes.is_empty();
-            is_toml.then(|| Self::read(&Section::root(&table, &mistakes), &mistakes)).flatten()
-        };
-        match config {
-            Some(config) if mistakes.is_empty() => Ok(config),
-            _ => Err(mistakes.into_sorted()),
-        }
+        let source = ConfigSource { path: path.to_owned(), environment: Environment::default() };
+        source.check(text.to_owned()).map(|it| it.config)
     }
 
-    fn read(root: &Section<'_>, mistakes: &Diagnostics<'_>) -> Option<Self> {
-        let state_dir = root.read("state_dir", PathBuf::from("state"), settings::path);
+    fn read(root: &Section<'_>, diagnostics: &Diagnostics<'_>) -> Option<Self> {
+        // Followed when the files were read; here only its form is checked.
+        root.list("include", Vec::new(), |_| Ok(()));
+        let state_dir = root.read("state_dir", diagnostics.folder(0).join("state"), settings::path);
         let workers = root.read("workers", 0, |it| reader::whole(it, 0..=1024));
         let log = settings::log(&root.section("log"));
         let admin = settings::admin(&root.section("admin"));
@@ -166,7 +225,7 @@ impl Config {
             && address.port() != 0
             && listeners.iter().any(|it| it.address == *address)
         {
-            root.section("admin").note("listen", "is the address of a listener too");
+            root.section("admin").note("listen", "a listener has this address");
         }
         let clients = settings::clients(&root.section("clients"));
         let forwarding = settings::forwarding(&root.section("forwarding"));
@@ -177,7 +236,7 @@ impl Config {
         let own = own_addresses(listeners.iter().map(|it| it.address), &admin.listen);
         let services = services::services(root, &own);
         root.finish();
-        let mut catalog = services::catalog(services, mistakes, root)?;
+        let mut catalog = services::catalog(services, diagnostics, root)?;
         catalog.internal = clients.internal;
         catalog.trusted_proxies = clients.trusted_proxies;
         catalog.public_marks = clients.public_marks;
@@ -291,11 +350,11 @@ pub fn own_addresses(
 
 impl fmt::Display for DiagnosticList<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (place, mistake) in self.0.iter().enumerate() {
+        for (place, diagnostic) in self.0.iter().enumerate() {
             if place > 0 {
                 f.write_str("\n")?;
             }
-            mistake.fmt(f)?;
+            diagnostic.fmt(f)?;
         }
         Ok(())
     }

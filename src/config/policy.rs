@@ -1,13 +1,11 @@
-//! How the requests of a service are spread, tried again and limited, and how its endpoints are looked
-//! after.
+//! Load balancing, retries, limits, health checks and ejection of a service.
 
 use std::{num::NonZeroU32, ops::RangeInclusive, sync::Arc, time::Duration};
 
 use http::{HeaderName, uri::PathAndQuery};
-use toml::de::DeValue;
 
 use super::{
-    reader::{Section, text, whole},
+    reader::{Section, Value, text, whole, word},
     settings::{duration, whole_exchange},
 };
 use crate::model::{
@@ -31,10 +29,8 @@ pub(super) fn policy(section: &Section<'_>) -> Arc<Policy> {
 
 fn drain(section: &Section<'_>) -> DrainPolicy {
     let drain = DrainPolicy {
-        abandoned: section.read("abandoned", AbandonedRequests::default(), |it| match text(it)? {
-            "cut" => Ok(AbandonedRequests::Cut),
-            "wait" => Ok(AbandonedRequests::Wait),
-            _ => Err("is \"cut\" or \"wait\"".to_owned()),
+        abandoned: section.read("abandoned", AbandonedRequests::default(), |it| {
+            word(it, &[("cut", AbandonedRequests::Cut), ("wait", AbandonedRequests::Wait)])
         }),
     };
     section.finish();
@@ -60,10 +56,15 @@ fn balance(section: &Section<'_>) -> Balance {
         "least_request" => Ok(Algorithm::LeastRequest),
         "round_robin" => Ok(Algorithm::RoundRobin),
         "hash" => Ok(Algorithm::Hash(key.clone().unwrap_or(HashKey::Address))),
-        _ => Err("is \"least_request\", \"round_robin\" or \"hash\"".to_owned()),
+        other => Err(format!(
+            "expected \"least_request\", \"round_robin\" or \"hash\", found \"{other}\""
+        )),
     });
     if section.has("hash_on") && !matches!(algorithm, Algorithm::Hash(_)) {
-        section.note("hash_on", "is for policy = \"hash\": write that too, or leave it out");
+        section.note(
+            "hash_on",
+            "only has an effect with policy = \"hash\"\nset that too, or remove the key",
+        );
     }
     let balance = Balance {
         algorithm,
@@ -75,7 +76,7 @@ fn balance(section: &Section<'_>) -> Balance {
 }
 
 fn hash_key(text: &str) -> Result<HashKey, String> {
-    let wrong = "is \"address\", \"header:NAME\" or \"cookie:NAME\"";
+    let wrong = "expected \"address\", \"header:NAME\" or \"cookie:NAME\"";
     match text.split_once(':') {
         None if text == "address" => Ok(HashKey::Address),
         Some(("header", name)) => match HeaderName::try_from(name) {
@@ -99,7 +100,7 @@ fn health(section: &Section<'_>) -> HealthCheck {
         let is_path = path.starts_with('/') && is_visible && path.parse::<PathAndQuery>().is_ok();
         match is_path {
             true => Ok(Some(path.into())),
-            false => Err("is a path, like \"/healthz\"".to_owned()),
+            false => Err("expected a path, like \"/healthz\"".to_owned()),
         }
     });
     let host = section.read("host", None, |it| {
@@ -118,17 +119,17 @@ fn health(section: &Section<'_>) -> HealthCheck {
         fall: section.read("fall", known.fall, |it| whole(it, 1..=100).map(number)),
         statuses: statuses(section, "status", known.statuses),
         body: section.read("body", None, |it| match text(it)? {
-            "" => Err("is a text that a good answer contains, and not an empty one".to_owned()),
+            "" => Err("expected a text that the body of a healthy response contains, found an empty string".to_owned()),
             some => Ok(Some(some.into())),
         }),
     };
     for key in ["host", "status", "body"] {
         if section.has(key) && !section.has("path") {
-            section.note(key, "is of an answer, and without `path` none is asked for");
+            section.note(key, "only has an effect with `path`, which sends a request\nset that too, or remove the key");
         }
     }
     if section.is_empty_list("status") {
-        section.note("status", "lists nothing: no answer would be good");
+        section.note("status", "the list is empty, so that every response would be a failure");
     }
     section.finish();
     check
@@ -141,7 +142,7 @@ fn ejection(section: &Section<'_>) -> Ejection {
             Ok("none") => Ok(None),
             _ => whole(it, 1..=1_000_000)
                 .map(|it| NonZeroU32::new(number(it)))
-                .map_err(|what| format!("{what}, or \"none\"")),
+                .map_err(|what| format!("{what}; or \"none\"")),
         }),
         statuses: match section.has("on") {
             true => {
@@ -156,7 +157,7 @@ fn ejection(section: &Section<'_>) -> Ejection {
     };
     if ejection.longest < ejection.base {
         let key = if section.has("longest") { "longest" } else { "base" };
-        section.note(key, "`longest`, by default \"5m\", is shorter than `base`");
+        section.note(key, "`longest` (default \"5m\") is shorter than `base`");
     }
     section.finish();
     ejection
@@ -190,7 +191,10 @@ fn limits(section: &Section<'_>) -> ServiceLimits {
         whole(it, 1..=1_000_000).map(|it| NonZeroU32::new(number(it)))
     });
     if section.has("client_burst") && !section.has("client_rate") {
-        section.note("client_burst", "is for `client_rate`: write that too, or leave it out");
+        section.note(
+            "client_burst",
+            "only has an effect with `client_rate`\nset that too, or remove the key",
+        );
     }
     let limits = ServiceLimits {
         in_flight: most("in_flight"),
@@ -205,19 +209,19 @@ fn limits(section: &Section<'_>) -> ServiceLimits {
     limits
 }
 
-/// Shorter ones would be a load of their own.
+/// Health checks at a shorter interval would be a load of their own.
 const LEAST_INTERVAL: Duration = Duration::from_millis(100);
 
-fn at_least(value: &DeValue<'_>, least: Duration) -> Result<Duration, String> {
+fn at_least(value: Value<'_>, least: Duration) -> Result<Duration, String> {
     match duration(value)? {
-        it if it < least => Err(format!("is at least \"{} ms\"", least.as_millis())),
+        it if it < least => Err(format!("expected at least \"{} ms\"", least.as_millis())),
         it => Ok(it),
     }
 }
 
 /// `"50/s"`.
-fn rate(value: &DeValue<'_>) -> Result<NonZeroU32, String> {
-    let wrong = "is a number of requests a second, like \"50/s\", or \"none\"";
+fn rate(value: Value<'_>) -> Result<NonZeroU32, String> {
+    let wrong = "expected a number of requests per second, like \"50/s\", or \"none\"";
     let rate = text(value)?.strip_suffix("/s").and_then(|it| it.parse::<NonZeroU32>().ok());
     rate.filter(|it| it.get() <= 1_000_000).ok_or_else(|| wrong.to_owned())
 }
@@ -231,19 +235,21 @@ fn statuses(section: &Section<'_>, key: &'static str, known: StatusSet) -> Statu
     listed.into_iter().fold(StatusSet::default(), StatusSet::and)
 }
 
-/// Statuses of answers that have failed.
+/// Statuses of failed responses.
 fn failing(text: &str) -> Result<StatusSet, String> {
     let statuses: StatusSet =
         text.parse().map_err(|error: ParseStatusesError| error.to_string())?;
     match (100..400).any(|it| statuses.contains(it)) {
-        true => Err(format!("`{text}` has answers in it that are good: write 400 to 599")),
+        true => Err(format!(
+            "`{text}` includes statuses of successful responses\nwrite statuses from 400 to 599"
+        )),
         false => Ok(statuses),
     }
 }
 
 fn or_none<T>(
-    parse: impl Fn(&DeValue<'_>) -> Result<T, String>,
-) -> impl Fn(&DeValue<'_>) -> Result<Option<T>, String> {
+    parse: impl Fn(Value<'_>) -> Result<T, String>,
+) -> impl Fn(Value<'_>) -> Result<Option<T>, String> {
     move |value| match text(value) {
         Ok("none") => Ok(None),
         _ => parse(value).map(Some).map_err(|what| match what.contains("\"none\"") {
@@ -253,7 +259,7 @@ fn or_none<T>(
     }
 }
 
-fn small(value: &DeValue<'_>, bounds: RangeInclusive<usize>) -> Result<u8, String> {
+fn small(value: Value<'_>, bounds: RangeInclusive<usize>) -> Result<u8, String> {
     whole(value, bounds).map(|it| u8::try_from(it).unwrap_or(u8::MAX))
 }
 

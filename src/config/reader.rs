@@ -1,6 +1,6 @@
-//! Reading TOML so that every mistake of a file is found at once, each with its place.
+//! Reading the tree of a configuration so that every mistake is found at once, each with its place.
 //!
-//! A derived reader stops at the first mistake. This one goes on with a default, and the file is
+//! A derived reader stops at the first mistake. This one goes on with a default, and the configuration is
 //! refused at the end if there was any.
 
 use std::{cell::RefCell, collections::BTreeSet, fmt, ops::Range, path::Path};
@@ -10,101 +10,49 @@ use toml::{
     de::{DeTable, DeValue},
 };
 
-/// One mistake in a file.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Diagnostic {
-    /// The file, as it was named.
-    pub file: String,
-    /// From 1.
-    pub line: usize,
-    /// In characters, from 1.
-    pub column: usize,
-    /// The key, with the tables that it is in; empty for the file as a whole.
-    pub key: String,
-    /// What is wrong, and what to write instead.
-    pub what: String,
-}
+use super::diagnostics::Diagnostics;
 
-/// The mistakes found so far.
-#[derive(Debug)]
-pub(super) struct Diagnostics<'a> {
-    file: String,
-    text: &'a str,
-    found: RefCell<Vec<Diagnostic>>,
-}
-
-/// A table, and which of its keys were asked for.
+/// A table, and the keys that were read from it.
 #[derive(Debug)]
 pub(super) struct Section<'a> {
     path: String,
     table: Option<&'a DeTable<'a>>,
     place: Range<usize>,
-    asked: RefCell<BTreeSet<&'static str>>,
-    mistakes: &'a Diagnostics<'a>,
+    known: RefCell<BTreeSet<&'static str>>,
+    diagnostics: &'a Diagnostics<'a>,
 }
 
-/// An item of a list that may be a text or a table.
+/// A value, with what its meaning depends on besides its text.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Value<'a> {
+    toml: &'a DeValue<'a>,
+    /// Whether an environment variable was filled in. Variables are always text, so that the text of a number
+    /// is taken for a number then.
+    is_expanded: bool,
+    /// The folder of the file that it is written in.
+    folder: &'a Path,
+}
+
+/// An item of a list that may be a string or a table.
 pub(super) enum StringOrTable<'a> {
-    Text(&'a str),
+    String(&'a str),
     Table(Section<'a>),
-}
-
-// === impl Diagnostics ===
-
-impl<'a> Diagnostics<'a> {
-    pub(super) fn new(file: &Path, text: &'a str) -> Self {
-        Self { file: file.display().to_string(), text, found: RefCell::default() }
-    }
-
-    pub(super) fn note(&self, place: Range<usize>, key: &str, what: impl fmt::Display) {
-        let before = self.text.get(..place.start).unwrap_or(self.text);
-        let line = before.matches('\n').count() + 1;
-        let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
-        let (file, key, what) = (self.file.clone(), key.to_owned(), what.to_string());
-        self.found.borrow_mut().push(Diagnostic { file, line, column, key, what });
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.found.borrow().is_empty()
-    }
-
-    /// All of them, in the order of the file.
-    pub(super) fn into_sorted(self) -> Vec<Diagnostic> {
-        let mut found = self.found.into_inner();
-        found.sort_by(|a, b| (a.line, a.column, &a.key).cmp(&(b.line, b.column, &b.key)));
-        found.dedup();
-        found
-    }
-}
-
-impl fmt::Display for Diagnostic {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { file, line, column, key, what } = self;
-        let colon = if key.is_empty() { "" } else { ": " };
-        write!(f, "{file}:{line}:{column}: {key}{colon}{what}")
-    }
 }
 
 // === impl Section ===
 
 impl<'a> Section<'a> {
-    pub(super) fn root(table: &'a Spanned<DeTable<'a>>, mistakes: &'a Diagnostics<'a>) -> Self {
-        let place = 0..0;
-        Self {
-            path: String::new(),
-            table: Some(table.get_ref()),
-            place,
-            asked: RefCell::default(),
-            mistakes,
-        }
+    pub(super) fn root(table: &'a DeTable<'a>, diagnostics: &'a Diagnostics<'a>) -> Self {
+        let (path, place, known) = (String::new(), 0..0, RefCell::default());
+        Self { path, table: Some(table), place, known, diagnostics }
     }
 
-    /// What to call a key of this table.
+    /// The full name of a key of this table.
     pub(super) fn name(&self, key: &str) -> String {
         if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
     }
 
-    /// How a table inside this one is written: without the places of those around it.
+    /// The heading of a table inside this one: its full name without the indexes of lists.
     fn heading(&self, key: &str) -> String {
         let mut heading = String::new();
         let mut depth = 0;
@@ -119,71 +67,82 @@ impl<'a> Section<'a> {
         heading
     }
 
-    /// Notes that a list of tables that has to be there is not.
+    /// Notes that a required list of tables is missing.
     pub(super) fn note_missing(&self, key: &'static str, with: &str) {
-        self.note(key, format_args!("is missing: write [[{}]] with {with}", self.heading(key)));
+        self.note(key, format_args!("missing\nwrite [[{}]] with {with}", self.heading(key)));
     }
 
-    /// Whether the key is written.
+    /// Whether the key is set.
     pub(super) fn has(&self, key: &'static str) -> bool {
         self.find(key).is_some()
     }
 
-    /// Whether the key is written as a list of nothing.
+    /// Whether the key is set to an empty list.
     pub(super) fn is_empty_list(&self, key: &'static str) -> bool {
         let list = self.find(key).and_then(|it| it.get_ref().as_array());
         list.is_some_and(|it| it.is_empty())
     }
 
-    /// Notes a mistake about a key, at its value or, if it is not written, at its table.
+    /// Notes an error about a key, at its value or, if it is not set, at its table.
     pub(super) fn note(&self, key: &'static str, what: impl fmt::Display) {
-        let place = self.find(key).map_or(self.place.clone(), Spanned::span);
-        self.mistakes.note(place, &self.name(key), what);
+        self.diagnostics.error(self.place_of_value(key), &self.name(key), what);
     }
 
-    /// Notes a mistake about this table itself.
+    /// Notes a warning about a key, at the same place. Not after errors, which it may be a consequence of.
+    pub(super) fn warn(&self, key: &'static str, what: impl fmt::Display) {
+        if self.diagnostics.has_errors() {
+            return;
+        }
+        self.diagnostics.warning(self.place_of_value(key), &self.name(key), what);
+    }
+
+    fn place_of_value(&self, key: &'static str) -> Range<usize> {
+        self.find(key).map_or(self.place.clone(), Spanned::span)
+    }
+
+    /// Notes an error about this table itself.
     pub(super) fn note_at(&self, place: Range<usize>, what: impl fmt::Display) {
-        self.mistakes.note(place, &self.path, what);
+        self.diagnostics.error(place, &self.path, what);
     }
 
-    /// Where a key of the user's own is written.
+    /// The place of a key with a name of the user's own.
     pub(super) fn place_of(&self, key: &str) -> Range<usize> {
         let found = self.table.and_then(|it| it.get_key_value(key));
         found.map_or(self.place.clone(), |(key, _)| key.span())
     }
 
-    /// The value of a key, or `default` if it is not written.
+    /// The value of a key, or `default` if it is not set.
     pub(super) fn read<T>(
         &self,
         key: &'static str,
         default: T,
-        parse: impl FnOnce(&DeValue<'_>) -> Result<T, String>,
+        parse: impl FnOnce(Value<'a>) -> Result<T, String>,
     ) -> T {
-        let Some(value) = self.find(key) else { return default };
-        match parse(value.get_ref()) {
+        let Some(found) = self.find(key) else { return default };
+        match parse(self.value(found)) {
             Ok(value) => value,
             Err(what) => {
-                self.mistakes.note(value.span(), &self.name(key), what);
+                self.diagnostics.error(found.span(), &self.name(key), what);
                 default
             }
         }
     }
 
-    /// The value of a key that must be written.
+    /// The value of a required key.
     pub(super) fn need<T>(
         &self,
         key: &'static str,
         example: &str,
-        parse: impl FnOnce(&DeValue<'_>) -> Result<T, String>,
+        parse: impl FnOnce(Value<'a>) -> Result<T, String>,
     ) -> Option<T> {
         if !self.has(key) {
-            self.note(key, format_args!("is missing: write {example}"));
+            self.note(key, format_args!("missing\nwrite {example}"));
             return None;
         }
         self.read(key, None, |value| parse(value).map(Some))
     }
 
-    /// The texts of a list, each parsed; a mistake in one does not hide those in the others.
+    /// The strings of a list, each parsed. A mistake in one does not hide those in the others.
     pub(super) fn list<T>(
         &self,
         key: &'static str,
@@ -192,16 +151,15 @@ impl<'a> Section<'a> {
     ) -> Vec<T> {
         let Some(value) = self.find(key) else { return default };
         let Some(items) = value.get_ref().as_array() else {
-            let found = value.get_ref().type_str();
-            self.note(key, format_args!("is a list of texts, like [\"…\", \"…\"], not {found}"));
+            self.note_no_list(key, value);
             return default;
         };
-        let read = |(place, item): (usize, &Spanned<DeValue<'_>>)| {
+        let read = |(place, item): (usize, &'a Spanned<DeValue<'a>>)| {
             let name = format!("{}[{place}]", self.name(key));
-            match text(item.get_ref()).and_then(&parse) {
+            match text(self.value(item)).and_then(&parse) {
                 Ok(item) => Some(item),
                 Err(what) => {
-                    self.mistakes.note(item.span(), &name, what);
+                    self.diagnostics.error(item.span(), &name, what);
                     None
                 }
             }
@@ -209,17 +167,16 @@ impl<'a> Section<'a> {
         items.iter().enumerate().filter_map(read).collect()
     }
 
-    /// The items of a list, each a text or a table, parsed; a mistake in one does not hide those in the
-    /// others. An empty mistake was noted already.
-    pub(super) fn tables_or_texts<T>(
+    /// The items of a list, each a string or a table, parsed. A mistake in one does not hide those in the others.
+    /// An empty error was noted already.
+    pub(super) fn strings_or_tables<T>(
         &self,
         key: &'static str,
         parse: impl Fn(StringOrTable<'a>) -> Result<T, String>,
     ) -> Vec<T> {
         let Some(value) = self.find(key) else { return Vec::new() };
         let Some(items) = value.get_ref().as_array() else {
-            let found = value.get_ref().type_str();
-            self.note(key, format_args!("is a list of texts, like [\"…\", \"…\"], not {found}"));
+            self.note_no_list(key, value);
             return Vec::new();
         };
         let read = |(place, item): (usize, &'a Spanned<DeValue<'a>>)| {
@@ -228,13 +185,13 @@ impl<'a> Section<'a> {
                 Some(table) => {
                     parse(StringOrTable::Table(self.inner(name.clone(), Some(table), item.span())))
                 }
-                None => text(item.get_ref()).and_then(|it| parse(StringOrTable::Text(it))),
+                None => text(self.value(item)).and_then(|it| parse(StringOrTable::String(it))),
             };
             match parsed {
                 Ok(item) => Some(item),
                 Err(what) => {
                     if !what.is_empty() {
-                        self.mistakes.note(item.span(), &name, what);
+                        self.diagnostics.error(item.span(), &name, what);
                     }
                     None
                 }
@@ -243,7 +200,15 @@ impl<'a> Section<'a> {
         items.iter().enumerate().filter_map(read).collect()
     }
 
-    /// A table inside this one; one that is not written is empty.
+    fn note_no_list(&self, key: &'static str, value: &Spanned<DeValue<'_>>) {
+        let found = value.get_ref().type_str();
+        self.note(
+            key,
+            format_args!("expected a list of strings like [\"…\", \"…\"], found {found}"),
+        );
+    }
+
+    /// A table inside this one. A table that is not written is empty.
     pub(super) fn section(&self, key: &'static str) -> Self {
         let found = self.find(key);
         if let Some(value) = found
@@ -251,7 +216,7 @@ impl<'a> Section<'a> {
         {
             let found = value.get_ref().type_str();
             let heading = self.heading(key);
-            self.note(key, format_args!("is a table, written as [{heading}], not {found}"));
+            self.note(key, format_args!("expected a table, found {found}\nwrite [{heading}]"));
         }
         self.inner(
             self.name(key),
@@ -264,24 +229,24 @@ impl<'a> Section<'a> {
     pub(super) fn sections(&self, key: &'static str) -> Vec<Self> {
         let Some(value) = self.find(key) else { return Vec::new() };
         let name = self.name(key);
+        let expected =
+            || format!("expected a list of tables\nwrite [[{}]] for each", self.heading(key));
         let Some(items) = value.get_ref().as_array() else {
-            let heading = self.heading(key);
-            self.note(key, format_args!("is a list of tables, each written as [[{heading}]]"));
+            self.note(key, expected());
             return Vec::new();
         };
         let inner = |(place, item): (usize, &'a Spanned<DeValue<'a>>)| {
             let path = format!("{name}[{place}]");
             let table = item.get_ref().as_table();
             if table.is_none() {
-                let what = format!("is a table, written as [[{}]]", self.heading(key));
-                self.mistakes.note(item.span(), &path, what);
+                self.diagnostics.error(item.span(), &path, expected());
             }
             table.map(|table| self.inner(path, Some(table), item.span()))
         };
         items.iter().enumerate().filter_map(inner).collect()
     }
 
-    /// The tables inside this one, under names of the user's own.
+    /// The tables inside this one that have names of the user's own.
     pub(super) fn named(&self) -> Vec<(&'a str, Range<usize>, Self)> {
         let mut named = Vec::new();
         for (key, value) in self.table.into_iter().flatten() {
@@ -293,71 +258,120 @@ impl<'a> Section<'a> {
                     named.push((name, key.span(), section));
                 }
                 None => {
-                    let what = format!("is a table, written as [{path}]");
-                    self.mistakes.note(value.span(), &path, what);
+                    let found = value.get_ref().type_str();
+                    let what = format!("expected a table, found {found}\nwrite [{path}]");
+                    self.diagnostics.error(value.span(), &path, what);
                 }
             }
         }
         named
     }
 
-    /// Notes every key that nobody asked for.
+    /// Notes every key that was not read.
     pub(super) fn finish(&self) {
-        let asked = self.asked.borrow();
+        let known = self.known.borrow();
         for (key, _) in self.table.into_iter().flatten() {
             let written: &str = key.get_ref();
-            if asked.contains(written) {
+            if known.contains(written) {
                 continue;
             }
-            let nearest = asked.iter().map(|it| (distance(written, it), it)).min();
-            let hint = match nearest {
-                Some((distance, known)) if distance <= 2.max(written.len() / 3) => {
-                    format!("is not a key here: did you mean `{known}`?")
-                }
-                _ => {
-                    let known: Vec<_> = asked.iter().copied().collect();
-                    format!("is not a key here: there are {}", known.join(", "))
-                }
+            let all: Vec<_> = known.iter().copied().collect();
+            let what = match nearest(written, &all) {
+                Some(near) => format!("unknown key `{written}`\ndid you mean `{near}`?"),
+                None => format!("unknown key `{written}`\nthe keys here are {}", all.join(", ")),
             };
-            self.mistakes.note(key.span(), &self.name(written), hint);
+            self.diagnostics.error(key.span(), &self.name(written), what);
         }
     }
 
     fn inner(&self, path: String, table: Option<&'a DeTable<'a>>, place: Range<usize>) -> Self {
-        Self { path, table, place, asked: RefCell::default(), mistakes: self.mistakes }
+        Self { path, table, place, known: RefCell::default(), diagnostics: self.diagnostics }
     }
 
     fn find(&self, key: &'static str) -> Option<&'a Spanned<DeValue<'a>>> {
-        self.asked.borrow_mut().insert(key);
+        self.known.borrow_mut().insert(key);
         self.table?.get(key)
+    }
+
+    fn value(&self, found: &'a Spanned<DeValue<'a>>) -> Value<'a> {
+        let start = found.span().start;
+        Value {
+            toml: found.get_ref(),
+            is_expanded: self.diagnostics.expanded.borrow().contains(&start),
+            folder: self.diagnostics.folder(start),
+        }
     }
 }
 
-/// The text of a value.
-pub(super) fn text<'v>(value: &'v DeValue<'_>) -> Result<&'v str, String> {
-    value.as_str().ok_or_else(|| format!("is a text in quotes, not {}", value.type_str()))
+// === impl Value ===
+
+impl<'a> Value<'a> {
+    fn type_str(self) -> &'static str {
+        self.toml.type_str()
+    }
+
+    /// The folder of the file that it is written in.
+    pub(super) fn folder(self) -> &'a Path {
+        self.folder
+    }
+}
+
+/// The text of a string.
+pub(super) fn text(value: Value<'_>) -> Result<&str, String> {
+    let found = value.toml.as_str();
+    found.ok_or_else(|| format!("expected a string in quotes, found {}", value.type_str()))
 }
 
 /// A whole number within bounds.
 pub(super) fn whole(
-    value: &DeValue<'_>,
+    value: Value<'_>,
     bounds: std::ops::RangeInclusive<usize>,
 ) -> Result<usize, String> {
-    let number =
-        value.as_integer().ok_or_else(|| format!("is a whole number, not {}", value.type_str()))?;
     let (low, high) = (bounds.start(), bounds.end());
-    usize::from_str_radix(number.as_str(), number.radix())
+    let (digits, radix) = match (value.toml.as_integer(), value.toml.as_str()) {
+        (Some(number), _) => (number.as_str(), number.radix()),
+        (None, Some(text)) if value.is_expanded => (text, 10),
+        _ => return Err(format!("expected a whole number, found {}", value.type_str())),
+    };
+    usize::from_str_radix(digits, radix)
         .ok()
         .filter(|it| bounds.contains(it))
-        .ok_or_else(|| format!("is a whole number from {low} to {high}, not {}", number.as_str()))
+        .ok_or_else(|| format!("expected a whole number from {low} to {high}, found {digits}"))
 }
 
 /// `true` or `false`.
-pub(super) fn flag(value: &DeValue<'_>) -> Result<bool, String> {
-    value.as_bool().ok_or_else(|| format!("is true or false, not {}", value.type_str()))
+pub(super) fn flag(value: Value<'_>) -> Result<bool, String> {
+    match (value.toml.as_bool(), value.toml.as_str()) {
+        (Some(flag), _) => Ok(flag),
+        (None, Some(text)) if value.is_expanded => {
+            text.parse().map_err(|_| format!("expected true or false, found `{text}`"))
+        }
+        _ => Err(format!("expected true or false, found {}", value.type_str())),
+    }
 }
 
-/// How many characters must be put in, taken out or changed.
+/// One of some words, with what it stands for.
+pub(super) fn word<T: Copy>(value: Value<'_>, words: &[(&str, T)]) -> Result<T, String> {
+    let text = text(value)?;
+    let found = words.iter().find(|it| it.0 == text);
+    found.map(|it| it.1).ok_or_else(|| {
+        let quoted: Vec<_> = words.iter().map(|it| format!("\"{}\"", it.0)).collect();
+        let (last, first) = quoted.split_last().expect("a list of words is never empty");
+        match first {
+            [] => format!("expected {last}, found \"{text}\""),
+            first => format!("expected {} or {last}, found \"{text}\"", first.join(", ")),
+        }
+    })
+}
+
+/// The known key that a mistyped one most likely stands for.
+fn nearest<'k>(written: &str, known: &[&'k str]) -> Option<&'k str> {
+    let (distance, key) = known.iter().map(|it| (distance(written, it), *it)).min()?;
+    // Half of a short word is another word.
+    (distance <= 2.max(written.len() / 3) && distance < written.len().max(2)).then_some(key)
+}
+
+/// How many characters must be inserted, removed or replaced (Levenshtein).
 fn distance(one: &str, two: &str) -> usize {
     let two: Vec<char> = two.chars().collect();
     let mut row: Vec<usize> = (0..=two.len()).collect();

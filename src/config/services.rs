@@ -3,8 +3,9 @@
 use std::{collections::BTreeMap, path::PathBuf};
 
 use super::{
+    diagnostics::Diagnostics,
     policy::policy,
-    reader::{Diagnostics, Section, StringOrTable, text, whole},
+    reader::{Section, StringOrTable, text, whole, word},
     settings::{duration, path, size},
 };
 use crate::{
@@ -17,7 +18,7 @@ use crate::{
     upstream::wrong_socket,
 };
 
-/// Every service that could be read. One that could not has left its mistakes.
+/// All services without errors; the errors of the others are noted.
 pub(super) fn services(
     root: &Section<'_>,
     own: &OwnAddresses,
@@ -35,7 +36,7 @@ pub(super) fn services(
         }
     }
     if services.is_empty() && !root.has("service") {
-        let what = "is missing: write [service.web] with [service.web.blue] and its endpoints";
+        let what = "missing\nwrite [service.web] with [service.web.blue] and its endpoints";
         root.note("service", what);
     }
     services
@@ -45,11 +46,11 @@ fn spec(section: &Section<'_>, own: &OwnAddresses) -> ServiceSpec {
     let any_host = vec![HostPattern::Any];
     let hosts = section.list("hosts", any_host, |it| {
         it.parse().map_err(|_| {
-            format!("`{it}` is not a host: write \"example.com\", \"*.example.com\" or \"*\", without a port")
+            format!("`{it}` is not a host\nwrite \"example.com\", \"*.example.com\" or \"*\", without a port")
         })
     });
     if hosts.is_empty() {
-        section.note("hosts", "names no host: write [\"*\"] for every host, or leave it out");
+        section.note("hosts", "the list is empty\nwrite [\"*\"] for every host, or remove the key");
     }
     let whole = "/".parse().expect("the shortest path");
     let prefix = section.read("path", whole, |it| {
@@ -62,7 +63,7 @@ fn spec(section: &Section<'_>, own: &OwnAddresses) -> ServiceSpec {
     let green = pool(&section.section("green"), own);
     if !section.has("blue") && !section.has("green") {
         let name = section.name("blue");
-        section.note("blue", format_args!("is missing: write [{name}] with its endpoints"));
+        section.note("blue", format_args!("missing\nwrite [{name}] with its endpoints"));
     }
     let rules = ServiceRules {
         body_max: section.read("max_body", None, size),
@@ -70,13 +71,42 @@ fn spec(section: &Section<'_>, own: &OwnAddresses) -> ServiceSpec {
     };
     let policy = policy(section);
     section.finish();
+    warn_of_unlikely_pools(section, active, &blue, &green);
     ServiceSpec { hosts, path: prefix, active, blue, green, rules, policy }
+}
+
+/// Notes pools that are valid, but most likely not what was meant.
+fn warn_of_unlikely_pools(section: &Section<'_>, active: Color, blue: &PoolSpec, green: &PoolSpec) {
+    let (name, own) = match active {
+        Color::Blue => ("blue", blue),
+        Color::Green => ("green", green),
+    };
+    let other = active.other();
+    if own.endpoints.is_empty() && (section.has("blue") || section.has("green")) {
+        let key = if section.has(name) { name } else { "active" };
+        section.warn(
+            key,
+            format_args!(
+                "{active} is active at the first start and has no endpoints: every request gets a 503\n\
+                 add endpoints, or write active = \"{other}\""
+            ),
+        );
+    }
+    for WeightedEndpoint { endpoint, .. } in &blue.endpoints {
+        if green.endpoints.iter().any(|it| it.endpoint == *endpoint) {
+            let what = format!(
+                "`{endpoint}` is an endpoint of blue and of green: a promotion does not change the version that it \
+                 serves\ngive each color its own endpoints"
+            );
+            section.warn("green", what);
+        }
+    }
 }
 
 fn pool(section: &Section<'_>, own: &OwnAddresses) -> PoolSpec {
     let version = section
         .read("version", None, |it| Version::to_be_set(text(it)?).map(Some).map_err(str::to_owned));
-    let endpoints = section.tables_or_texts("endpoints", weighted);
+    let endpoints = section.strings_or_tables("endpoints", weighted);
     let mut spec = PoolSpec::new(version, endpoints).unwrap_or_else(|error| {
         section.note("endpoints", error);
         PoolSpec::default()
@@ -85,20 +115,23 @@ fn pool(section: &Section<'_>, own: &OwnAddresses) -> PoolSpec {
     spec.link = link(section);
     let has_tls = spec.endpoints.iter().any(|it| it.endpoint.is_tls);
     if section.has("tls") && !has_tls && !spec.endpoints.is_empty() {
-        let what = "is for endpoints by https, and none of these is: write \"https://host:port\"";
+        let what =
+            "no endpoint of this pool uses TLS\nwrite \"https://host:port\", or remove `tls`";
         section.note("tls", what);
     }
     section.finish();
     spec
 }
 
-/// Notes the endpoints whose requests would come back.
+/// Notes endpoints that are addresses of this Flipgate: their requests would come back.
 fn refuse_own(section: &Section<'_>, spec: &PoolSpec, own: &OwnAddresses) {
     for WeightedEndpoint { endpoint, .. } in &spec.endpoints {
         if let Some(what) = wrong_socket(endpoint, own) {
             section.note("endpoints", what);
         } else if let Some(found) = own.find(endpoint) {
-            let what = format!("`{endpoint}` is {found}: write the address of the application");
+            let what = format!(
+                "`{endpoint}` is {found} of this Flipgate\nwrite the address of the application"
+            );
             section.note("endpoints", what);
         }
     }
@@ -110,7 +143,7 @@ fn weighted(written: StringOrTable<'_>) -> Result<WeightedEndpoint, String> {
         it.parse::<Endpoint>().map_err(|error: crate::model::ParseEndpointError| error.to_string())
     };
     match written {
-        StringOrTable::Text(address) => endpoint(address).map(Into::into),
+        StringOrTable::String(address) => endpoint(address).map(Into::into),
         StringOrTable::Table(section) => {
             let example = "the address, like \"127.0.0.1:9001\"";
             let address = section.need("address", example, |it| endpoint(text(it)?));
@@ -122,28 +155,28 @@ fn weighted(written: StringOrTable<'_>) -> Result<WeightedEndpoint, String> {
     }
 }
 
-/// How the endpoints of a pool are spoken to.
+/// The protocol and TLS settings of the connections to the endpoints of a pool.
 fn link(section: &Section<'_>) -> Link {
-    let protocol = section.read("protocol", None, |it| match text(it)? {
-        "http1" => Ok(Some(Protocol::Http1)),
-        "h2" => Ok(Some(Protocol::H2)),
-        _ => Err("is \"http1\" or \"h2\"".to_owned()),
+    let protocol = section.read("protocol", None, |it| {
+        word(it, &[("http1", Some(Protocol::Http1)), ("h2", Some(Protocol::H2))])
     });
-    let proxy_protocol = section.read("proxy_protocol", None, |it| match text(it)? {
-        "v1" => Ok(Some(ProxyProtocol::V1)),
-        "v2" => Ok(Some(ProxyProtocol::V2)),
-        _ => Err("is \"v1\" or \"v2\"".to_owned()),
+    let proxy_protocol = section.read("proxy_protocol", None, |it| {
+        word(it, &[("v1", Some(ProxyProtocol::V1)), ("v2", Some(ProxyProtocol::V2))])
     });
     let inner = section.section("tls");
     let file = |key| inner.read(key, None, |it| path(it).map(Some));
     let server_name = inner.read("server_name", None, |it| match text(it)?.parse() {
         Ok(HostPattern::Exact(name)) => Ok(Some(name.into())),
-        _ => Err("is the name of a host, like \"app.internal\"".to_owned()),
+        _ => Err("expected the name of a host, like \"app.internal\"".to_owned()),
     });
     let tls = UpstreamTls { ca: file("ca"), cert: file("cert"), key: file("key"), server_name };
     match (&tls.cert, &tls.key) {
-        (Some(_), None) => inner.note("key", "is missing: the certificate needs its key"),
-        (None, Some(_)) => inner.note("cert", "is missing: the key needs its certificate"),
+        (Some(_), None) => {
+            inner.note("key", "missing\nwrite the path of the private key of `cert`");
+        }
+        (None, Some(_)) => {
+            inner.note("cert", "missing\nwrite the path of the certificate of `key`");
+        }
         _ if tls == UpstreamTls::default() => {}
         _ => {
             if let Err(FileError { path, what }) = UpstreamConnector::check(&tls) {
@@ -161,10 +194,10 @@ fn link(section: &Section<'_>) -> Link {
     Link { protocol, tls, proxy_protocol }
 }
 
-/// The catalog of the services, unless two of them want the same requests.
+/// The catalog of the services, unless two of them have the same host and path.
 pub(super) fn catalog(
     services: BTreeMap<ServiceName, ServiceSpec>,
-    mistakes: &Diagnostics<'_>,
+    diagnostics: &Diagnostics<'_>,
     root: &Section<'_>,
 ) -> Option<Catalog> {
     match Catalog::new(services) {
@@ -172,10 +205,10 @@ pub(super) fn catalog(
         Err(error) => {
             let place = root.section("service").place_of(error.two.as_str());
             let key = format!("service.{}", error.two);
-            mistakes.note(
+            diagnostics.error(
                 place,
                 &key,
-                format_args!("{error}: give one of them another host or path"),
+                format_args!("{error}\ngive one of them another host or path"),
             );
             None
         }

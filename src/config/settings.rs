@@ -3,11 +3,10 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
-use toml::de::DeValue;
 
 use super::{
     ConnectionsPerClient, LogSettings,
-    reader::{Section, flag, text, whole},
+    reader::{Section, Value, flag, text, whole, word},
 };
 use crate::{
     admin, care,
@@ -45,30 +44,28 @@ pub(super) struct LimitSettings {
     pub(super) care: care::CareSettings,
 }
 
-/// Loopback. Not the private networks: behind a NAT, a container network or an L4 load balancer, the public
-/// arrives from one of them.
+/// Loopback. Not the private networks: behind a NAT, a container network or an L4 load balancer, public clients
+/// have an address of one of them.
 const INTERNAL: [&str; 2] = ["127.0.0.0/8", "::1/128"];
 
-/// Longer times are most likely a mistake of the unit.
+/// A longer time is most likely written with the wrong unit.
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
 pub(super) fn log(section: &Section<'_>) -> LogSettings {
     let filter = section.read("level", "info".to_owned(), |it| {
         let level = text(it)?;
         let is_level = |it: &str| it.parse::<tracing_subscriber::filter::LevelFilter>().is_ok();
-        // A bare word that is no level would be taken for the name of a room, and silence the rest.
+        // A bare word that is not a level would be read as the name of a module, and silence all others.
         let is_good = level.split(',').all(|it| it.contains('=') || is_level(it));
         match is_good && level.parse::<tracing_subscriber::filter::Targets>().is_ok() {
             true => Ok(level.to_owned()),
-            false => Err("is error, warn, info, debug, trace or off".to_owned()),
+            false => Err(format!(
+                "`{level}` is not a log level\nwrite error, warn, info, debug, trace or off"
+            )),
         }
     });
-    let json = section.read("format", None, |it| match text(it)? {
-        "auto" => Ok(None),
-        "json" => Ok(Some(true)),
-        "text" => Ok(Some(false)),
-        _ => Err("is \"auto\", \"json\" or \"text\"".to_owned()),
-    });
+    let formats = [("auto", None), ("json", Some(true)), ("text", Some(false))];
+    let json = section.read("format", None, |it| word(it, &formats));
     section.finish();
     LogSettings { filter, json }
 }
@@ -76,7 +73,12 @@ pub(super) fn log(section: &Section<'_>) -> LogSettings {
 pub(super) fn admin(section: &Section<'_>) -> admin::AdminSettings {
     let default = admin::AdminAddress::default();
     let listen = section.read("listen", default, |it| {
-        text(it)?.parse().map_err(|error: admin::ParseAddressError| error.to_string())
+        let listen =
+            text(it)?.parse().map_err(|error: admin::ParseAddressError| error.to_string())?;
+        Ok(match listen {
+            admin::AdminAddress::Unix(path) => admin::AdminAddress::Unix(it.folder().join(path)),
+            tcp @ admin::AdminAddress::Tcp(_) => tcp,
+        })
     });
     let hosts = section.list("hosts", Vec::new(), |it| match crate::model::Host::parse(it) {
         Ok(host) => Ok(host.as_str().to_owned()),
@@ -85,13 +87,13 @@ pub(super) fn admin(section: &Section<'_>) -> admin::AdminSettings {
     let require_if_match = section.read("require_if_match", false, flag);
     let tokens: Vec<_> = section.sections("token").iter().filter_map(token).collect();
     if !listen.is_local() && tokens.is_empty() && !section.has("token") {
-        let what = "is reachable from other machines and needs a token: add [[admin.token]], or \
-                    listen on 127.0.0.1 or a unix socket";
+        let what = "an address that other machines can reach needs a token\nadd [[admin.token]], or listen on \
+                    127.0.0.1 or a unix socket";
         section.note("listen", what);
     }
     let require_token = section.read("require_token", false, flag);
     if require_token && tokens.is_empty() && !section.has("token") {
-        let what = "is true, but there is no token: add [[admin.token]]";
+        let what = "no token is configured\nadd [[admin.token]]";
         section.note("require_token", what);
     }
     section.finish();
@@ -102,9 +104,12 @@ fn token(section: &Section<'_>) -> Option<admin::Token> {
     let scope = section.need("scope", "\"read\", \"promote\" or \"admin\"", |it| {
         text(it)?.parse().map_err(|error: admin::ParseScopeError| error.to_string())
     });
-    let name = section
-        .need("name", "whose token it is, like \"pipeline\"", |it| text(it).map(str::to_owned));
-    let secret = section.need("file", "the file that the token is in", |it| {
+    let name = section.need(
+        "name",
+        "the name of the token's owner for the log, like \"pipeline\"",
+        |it| text(it).map(str::to_owned),
+    );
+    let secret = section.need("file", "the path of the file with the token", |it| {
         let file = path(it)?;
         let content = std::fs::read_to_string(&file)
             .map_err(|error| format!("cannot read {}: {error}", file.display()))?;
@@ -119,16 +124,13 @@ pub(super) fn clients(section: &Section<'_>) -> ClientSettings {
     let internal = section.list("internal", internal, network);
     let trusted_proxies = section.list("trusted_proxies", Vec::new(), |it| match network(it)? {
         net if net.prefix_len() == 0 => {
-            Err("would let everybody say who they are: list the proxies before us".to_owned())
+            Err("every client could claim any address\nlist the networks of the proxies in front of Flipgate".to_owned())
         }
         net => Ok(net),
     });
     let public_marks = section.read("public_marks", false, flag);
-    let keeps_trace = section.read("trace_context", false, |it| match text(it)? {
-        "new" => Ok(false),
-        "keep" => Ok(true),
-        _ => Err("is \"new\" or \"keep\"".to_owned()),
-    });
+    let keeps_trace =
+        section.read("trace_context", false, |it| word(it, &[("new", false), ("keep", true)]));
     section.finish();
     ClientSettings { internal, trusted_proxies, public_marks, keeps_trace }
 }
@@ -138,16 +140,18 @@ pub(super) fn forwarding(section: &Section<'_>) -> proxy::Forwarding {
     let trailers = section.list("trailers", known.trailers.to_vec(), |it| {
         let pattern = it.parse().map_err(|error: ParseNamePatternError| error.to_string())?;
         match NamePattern::exact(&pattern).is_some_and(proxy::is_never_a_trailer) {
-            true => Err(format!("`{it}` means something else in a head, and is never a trailer")),
+            true => Err(format!(
+                "`{it}` is never forwarded as a trailer: it changes the meaning of a message"
+            )),
             false => Ok(pattern),
         }
     });
-    let via = section.read("via", known.via, |it| match text(it)? {
-        "both" => Ok(proxy::Via::Both),
-        "requests" => Ok(proxy::Via::Requests),
-        "none" => Ok(proxy::Via::None),
-        _ => Err("is \"both\", \"requests\" or \"none\"".to_owned()),
-    });
+    let messages = [
+        ("both", proxy::Via::Both),
+        ("requests", proxy::Via::Requests),
+        ("none", proxy::Via::None),
+    ];
+    let via = section.read("via", known.via, |it| word(it, &messages));
     section.finish();
     proxy::Forwarding { via, trailers: trailers.into() }
 }
@@ -176,8 +180,8 @@ pub(super) fn timeouts(section: &Section<'_>) -> TimeoutSettings {
     times
 }
 
-/// The limit of a whole exchange, which there need not be.
-pub(super) fn whole_exchange(value: &DeValue<'_>) -> Result<Option<Duration>, String> {
+/// The timeout of a whole exchange, or `"none"`.
+pub(super) fn whole_exchange(value: Value<'_>) -> Result<Option<Duration>, String> {
     match text(value) {
         Ok("none") => Ok(None),
         _ => duration(value).map(Some),
@@ -195,7 +199,7 @@ pub(super) fn limits(section: &Section<'_>) -> LimitSettings {
         let key = if section.has("max_line") { "max_line" } else { "max_head" };
         section.note(
             key,
-            "`max_line`, by default \"8KiB\", is larger than `max_head`, by default \"32KiB\"",
+            "`max_line` (default \"8KiB\") is larger than `max_head` (default \"32KiB\")",
         );
     }
     let limits = LimitSettings {
@@ -236,14 +240,16 @@ pub(super) fn names(section: &Section<'_>) -> ResolverSettings {
             let address = it.parse::<SocketAddr>().ok();
             let address = address.or_else(|| Some(SocketAddr::new(it.parse().ok()?, 53)));
             address.filter(|it| it.port() != 0).ok_or_else(|| {
-                format!("`{it}` is not the address of a name server: write \"10.0.0.2\" or \"10.0.0.2:53\"")
+                format!("`{it}` is not the address of a name server\nwrite \"10.0.0.2\" or \"10.0.0.2:53\"")
             })
         }),
-        families: section.read("families", known.families, |it| match text(it)? {
-            "both" => Ok(AddressFamilies::Both),
-            "ipv4" => Ok(AddressFamilies::V4),
-            "ipv6" => Ok(AddressFamilies::V6),
-            _ => Err("is \"both\", \"ipv4\" or \"ipv6\"".to_owned()),
+        families: section.read("families", known.families, |it| {
+            let families = [
+                ("both", AddressFamilies::Both),
+                ("ipv4", AddressFamilies::V4),
+                ("ipv6", AddressFamilies::V6),
+            ];
+            word(it, &families)
         }),
         ttl_min: section.read("min_ttl", known.ttl_min, duration),
         ttl_max: section.read("max_ttl", known.ttl_max, duration),
@@ -251,13 +257,13 @@ pub(super) fn names(section: &Section<'_>) -> ResolverSettings {
     };
     if settings.ttl_max < settings.ttl_min {
         let key = if section.has("max_ttl") { "max_ttl" } else { "min_ttl" };
-        section.note(key, "`max_ttl`, by default \"5m\", is shorter than `min_ttl`");
+        section.note(key, "`max_ttl` (default \"5m\") is shorter than `min_ttl`");
     }
     section.finish();
     settings
 }
 
-/// How long it is told before it happens, and how long requests then have.
+/// The delay before the listeners close, and the time that requests in flight have after that.
 pub(super) fn shutdown(section: &Section<'_>) -> (Duration, Duration) {
     let delay = section.read("delay", Duration::ZERO, |it| match text(it) {
         Ok("0s") => Ok(Duration::ZERO),
@@ -268,32 +274,32 @@ pub(super) fn shutdown(section: &Section<'_>) -> (Duration, Duration) {
     (delay, patience)
 }
 
-pub(super) fn path(value: &DeValue<'_>) -> Result<PathBuf, String> {
+/// A path, relative to the file that it is written in.
+pub(super) fn path(value: Value<'_>) -> Result<PathBuf, String> {
     match text(value)? {
-        "" => Err("is a path, not an empty text".to_owned()),
-        path => Ok(PathBuf::from(path)),
+        "" => Err("expected a path, found an empty string".to_owned()),
+        path => Ok(value.folder().join(path)),
     }
 }
 
-/// A duration as people write it: `"500ms"`, `"30s"`, `"1m 30s"`.
-pub(super) fn duration(value: &DeValue<'_>) -> Result<Duration, String> {
-    let wrong = "is a duration with its unit, like \"30s\", \"500ms\" or \"1m 30s\"";
+/// A duration, such as `"500ms"`, `"30s"`, `"1m 30s"`.
+pub(super) fn duration(value: Value<'_>) -> Result<Duration, String> {
+    let wrong = "expected a duration with its unit, like \"30s\", \"500ms\" or \"1m 30s\"";
     let duration = text(value)
         .ok()
         .and_then(|it| it.parse::<jiff::SignedDuration>().ok())
         .and_then(|it| Duration::try_from(it).ok())
         .ok_or(wrong)?;
     match duration {
-        Duration::ZERO => Err("is a duration longer than 0".to_owned()),
-        it if it > LONGEST => Err("is a duration of at most a day, \"24h\"".to_owned()),
+        Duration::ZERO => Err("expected a duration longer than 0".to_owned()),
+        it if it > LONGEST => Err("expected a duration of at most 24 hours".to_owned()),
         it => Ok(it),
     }
 }
 
-/// A size as people write it: `"500B"`, `"32KiB"`, `"10MiB"`, `"1GiB"`; `"none"` for no limit.
-pub(super) fn size(value: &DeValue<'_>) -> Result<Option<u64>, String> {
-    let wrong =
-        "is a size with its unit, like \"500B\", \"32KiB\", \"10MiB\" or \"1GiB\", or \"none\"";
+/// A size, such as `"500B"`, `"32KiB"`, `"10MiB"`, `"1GiB"`; `"none"` for no limit.
+pub(super) fn size(value: Value<'_>) -> Result<Option<u64>, String> {
+    let wrong = "expected a size with its unit, like \"500B\", \"32KiB\", \"10MiB\" or \"1GiB\", or \"none\"";
     let text = text(value)?;
     if text == "none" {
         return Ok(None);
@@ -311,12 +317,12 @@ pub(super) fn size(value: &DeValue<'_>) -> Result<Option<u64>, String> {
     size.filter(|it| *it > 0).map(Some).ok_or_else(|| wrong.to_owned())
 }
 
-/// Bytes of a request's head, or of a part of it.
-fn part_of_head(value: &DeValue<'_>) -> Result<usize, String> {
+/// The size limit of a request head or of a part of it, in bytes.
+fn part_of_head(value: Value<'_>) -> Result<usize, String> {
     let bytes = size(value)?.and_then(|it| usize::try_from(it).ok());
     bytes
         .filter(|it| (1024..=HEAD_BYTES_MAX).contains(it))
-        .ok_or_else(|| "is a size from \"1KiB\" to \"63KiB\"".to_owned())
+        .ok_or_else(|| "expected a size from \"1KiB\" to \"63KiB\"".to_owned())
 }
 
 pub(super) fn network(text: &str) -> Result<IpNet, String> {

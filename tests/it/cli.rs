@@ -36,12 +36,28 @@ async fn exit_codes_tell_a_pipeline_what_happened() {
     assert_eq!(code(&already), Some(1));
     assert!(stderr(&already).contains("already"));
     let unknown = process.cli(&["promote", "shop=green"]);
-    assert_eq!(code(&unknown), Some(1));
+    assert_eq!(code(&unknown), Some(2), "a mistake on the command line");
     assert!(stderr(&unknown).contains("shop") && stderr(&unknown).contains("flipgate status"));
     let twice = process.cli(&["promote", "web=green", "web=blue"]);
     assert_eq!(code(&twice), Some(2));
-    let malformed = process.cli(&["promote", "web"]);
-    assert_eq!(code(&malformed), Some(2));
+    for mistake in [
+        &["promote", "web"][..],
+        &["promote", "web=gren"],
+        &["drain", "web=gren"],
+        &["drain", "shop"],
+        &["status", "shop"],
+        &["wait", "shop.green"],
+        &["wait", "web"],
+        &["set", "web.gren", "--endpoint", "a:1"],
+        &["set", "shop.green", "--endpoint", "a:1"],
+        &["set", "web.green", "--endpoint", "a"],
+        &["promote", "web=green", "--wait-drain", "3"],
+        &["status", "--token-file", "/nowhere/token"],
+        &["status", "--output", "xml"],
+    ] {
+        let output = process.cli(mistake);
+        assert_eq!(code(&output), Some(2), "{mistake:?}: {}", stderr(&output));
+    }
     assert_eq!(process.status()["generation"], 1);
 
     assert_eq!(code(&process.cli(&["rollback"])), Some(0));
@@ -137,14 +153,14 @@ fn a_check_finds_every_mistake_with_its_place() {
     assert_eq!(code(&output), Some(2));
     let error = stderr(&output);
     for mistake in [
-        ":1:1: statedir: is not a key here: did you mean `state_dir`?",
+        ":1:1: statedir: unknown key `statedir`; did you mean `state_dir`?",
         ":2:11: workers: ",
         ":4:10: listener[0].listen: ",
         ":5:11: listener[0].preview: ",
         ":6:10: service.Web: ",
         ":8:10: service.api.hosts[0]: ",
         ":9:8: service.api.path: ",
-        ":10:1: service.api.actve: is not a key here: did you mean `active`?",
+        ":10:1: service.api.actve: unknown key `actve`; did you mean `active`?",
         ":12:14: service.api.blue.endpoints[0]: ",
         ":12:27: service.api.blue.endpoints[1]: ",
     ] {
@@ -246,7 +262,7 @@ async fn output_that_cannot_be_written_is_an_error_and_a_reader_that_has_gone_is
     // Nor is standard error of any use to somebody who does not read it.
     let full = std::fs::File::options().write(true).open("/dev/full").expect("a device");
     let output = process.cli_command(&["promote", "shop=green"]).stderr(full).output();
-    assert_eq!(code(&output.expect("it runs")), Some(1));
+    assert_eq!(code(&output.expect("it runs")), Some(2));
 }
 
 #[tokio::test]

@@ -107,7 +107,7 @@ fn an_endpoint_that_is_an_own_listener_is_a_mistake() {
         let found = check(listen, endpoint);
         let [mistake] = &found[..] else { panic!("{listen} {endpoint}: {found:?}") };
         assert_eq!(mistake.key, "service.web.blue.endpoints", "{listen} {endpoint}");
-        assert!(mistake.what.contains("listener"), "{}", mistake.what);
+        assert!(mistake.message.contains("listener"), "{}", mistake.message);
     }
     for (listen, endpoint) in [
         ("127.0.0.1:8080", "127.0.0.1:8081"),

@@ -1,8 +1,12 @@
-//! Command-line options that say where the admin API is and who calls it, for every program that calls it.
+//! Command-line options of every program that calls the admin API: where the API is, who calls it, and the form of
+//! the output.
 
-use std::{io, path::PathBuf};
+use std::{
+    io::{self, IsTerminal},
+    path::PathBuf,
+};
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use crate::client::{Caller, Target};
 
@@ -34,6 +38,45 @@ pub struct TokenFileError {
     pub path: PathBuf,
     /// The system's error.
     pub error: io::Error,
+}
+
+/// The options `--output` and `--json`.
+#[derive(Args, Clone, Copy, Debug, Default)]
+pub struct OutputArguments {
+    /// The form of the output [default: a table in a terminal, JSON in a pipe]
+    #[arg(long, value_name = "FORM")]
+    output: Option<OutputForm>,
+    /// Short for --output json
+    #[arg(long, conflicts_with = "output")]
+    json: bool,
+}
+
+/// The form of the output.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum OutputForm {
+    /// For people.
+    Table,
+    /// For programs.
+    Json,
+}
+
+impl OutputArguments {
+    /// Whether to print JSON: if it was asked for, or if standard output is not a terminal.
+    #[must_use]
+    pub fn is_json(self) -> bool {
+        self.form().map_or_else(|| !io::stdout().is_terminal(), |it| it == OutputForm::Json)
+    }
+
+    /// Whether to print JSON, for commands that print text in a pipe too.
+    #[must_use]
+    pub fn is_json_asked(self) -> bool {
+        self.form() == Some(OutputForm::Json)
+    }
+
+    fn form(self) -> Option<OutputForm> {
+        let Self { output, json } = self;
+        if json { Some(OutputForm::Json) } else { output }
+    }
 }
 
 impl CallerArguments {

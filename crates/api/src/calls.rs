@@ -83,8 +83,27 @@ impl Caller {
         color: &str,
         request: &PoolRequest,
     ) -> Result<Status, CallError> {
+        self.set_pool_if(service, color, request, None).await
+    }
+
+    /// Sets the endpoints of a color, but only if `generation` is the current one, if there is one. Otherwise the
+    /// response is a 412.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Caller::set_pool`].
+    pub async fn set_pool_if(
+        &self,
+        service: &str,
+        color: &str,
+        request: &PoolRequest,
+        generation: Option<u64>,
+    ) -> Result<Status, CallError> {
         let path = format!("/v1/services/{service}/pools/{color}");
-        let call = Call { method: Method::PUT, ..Call::post(&path, json(request)) };
+        let mut call = Call { method: Method::PUT, ..Call::post(&path, json(request)) };
+        if let Some(generation) = generation {
+            call = call.if_generation(generation);
+        }
         self.call(call).await
     }
 

@@ -16,7 +16,10 @@ use tokio::{
     net::{TcpStream, UnixStream},
 };
 
-use crate::{escape, wire::Problem};
+use crate::{
+    escape,
+    wire::{Problem, Ready},
+};
 
 /// The address of the admin API.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -87,12 +90,14 @@ pub enum CallError {
         error: hyper::Error,
     },
     /// Timeout. The call may have been acted on.
-    #[error("{target} did not answer within {patience:?}: does the process hang?")]
+    #[error(
+        "{target} did not answer within {timeout:?}\n  See its log, and `GET /healthz`: the process may hang."
+    )]
     Silent {
         /// The address.
         target: Target,
         /// The timeout.
-        patience: Duration,
+        timeout: Duration,
     },
     /// The response is not one of Flipgate's. The call may have been acted on.
     #[error("{target} answered with something else than Flipgate: {error}")]
@@ -116,7 +121,7 @@ pub enum CallError {
 }
 
 /// The timeout of a call whose response the server does not delay.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The largest event that is buffered, in bytes.
 const EVENT_BYTES_MAX: usize = 1024 * 1024;
@@ -187,19 +192,40 @@ impl Caller {
     ///
     /// [`CallError`], whose variants say whether the call may have been acted on.
     pub async fn call<T: DeserializeOwned>(&self, call: Call<'_>) -> Result<T, CallError> {
-        let patience = PATIENCE.saturating_add(call.wait);
-        let reading = async {
-            let (head, body) = self.open(call).await?.into_parts();
-            let body = body.collect().await.map_err(|error| self.lost(error))?.to_bytes();
-            Ok((head, body))
-        };
-        let (head, body) = tokio::time::timeout(patience, reading)
-            .await
-            .unwrap_or_else(|_| Err(CallError::Silent { target: self.target.clone(), patience }))?;
-        if !head.status.is_success() {
-            return Err(refused(head.status, &body));
+        let (status, body) = self.exchange(call).await?;
+        if !status.is_success() {
+            return Err(refused(status, &body));
         }
         serde_json::from_slice(&body).map_err(|error| self.foreign(error.to_string()))
+    }
+
+    /// Whether a load balancer should send requests to this process, and why not.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`]. That the process is not ready is none.
+    pub async fn ready(&self) -> Result<Ready, CallError> {
+        let (status, body) = self.exchange(Call::get("/readyz")).await?;
+        match serde_json::from_slice(&body) {
+            Ok(ready) if status.is_success() || status == StatusCode::SERVICE_UNAVAILABLE => {
+                Ok(ready)
+            }
+            Err(error) if status.is_success() => Err(self.foreign(error.to_string())),
+            _ => Err(refused(status, &body)),
+        }
+    }
+
+    /// Makes a call and reads the whole response.
+    async fn exchange(&self, call: Call<'_>) -> Result<(StatusCode, Bytes), CallError> {
+        let timeout = TIMEOUT.saturating_add(call.wait);
+        let exchange = async {
+            let (head, body) = self.open(call).await?.into_parts();
+            let body = body.collect().await.map_err(|error| self.lost(error))?.to_bytes();
+            Ok((head.status, body))
+        };
+        tokio::time::timeout(timeout, exchange)
+            .await
+            .unwrap_or_else(|_| Err(CallError::Silent { target: self.target.clone(), timeout }))
     }
 
     /// Follows the events, from the one after the number `after`, or from the next one.

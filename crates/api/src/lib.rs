@@ -56,7 +56,7 @@ mod text;
 pub mod wire;
 
 #[cfg(feature = "clap")]
-pub use self::arguments::{CallerArguments, TokenFileError};
+pub use self::arguments::{CallerArguments, OutputArguments, OutputForm, TokenFileError};
 pub use self::{
     client::{Call, CallError, Caller, EventLines, Target},
     text::{escape, is_deceptive},

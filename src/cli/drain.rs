@@ -1,0 +1,111 @@
+//! `drain`.
+
+use std::time::{Duration, Instant};
+
+use flipgate_api::{
+    Caller, CallerArguments, OutputArguments, terminal::print_line, wire::DrainStatus,
+};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::{
+    changes::ended,
+    exit::{self, CommandError},
+};
+
+/// The longest wait of one call; the API itself has a limit of an hour.
+const SLICE: Duration = Duration::from_secs(1800);
+
+pub(super) async fn drain(
+    service: &str,
+    color: Option<&str>,
+    wait: Option<Duration>,
+    admin: &CallerArguments,
+    output: OutputArguments,
+) -> Result<u8, CommandError> {
+    let caller = admin.caller()?;
+    let drain = wait_for(service, color, wait, &caller, output).await?;
+    let status = caller.status().await?;
+    let active = status.services.get(service).map(|it| it.active.as_str());
+    if active == Some(drain.color.as_str()) {
+        let text = format!(
+            "{service} has {} active; promote the other color before you drain it",
+            drain.color
+        );
+        return Err(CommandError::new(text).with_code(exit::REFUSED));
+    }
+    let printed = match output.is_json() {
+        true => print_line(serde_json::to_string_pretty(&drain).expect("strings and numbers")),
+        false => print_line(sentence(&drain)),
+    };
+    ended(printed, if drain.drained { 0 } else { exit::NOT_IN_TIME })
+}
+
+/// Asks for the progress of a drain until it is complete or the time is up. In a terminal, a line shows the
+/// progress meanwhile.
+pub(super) async fn wait_for(
+    service: &str,
+    color: Option<&str>,
+    wait: Option<Duration>,
+    caller: &Caller,
+    output: OutputArguments,
+) -> Result<DrainStatus, CommandError> {
+    let now = || caller.drain(service, color, Duration::ZERO);
+    let Some(wait) = wait else { return Ok(now().await?) };
+    let until = Instant::now() + wait;
+    let answer = async {
+        loop {
+            let wait = until.saturating_duration_since(Instant::now()).min(SLICE);
+            let drain = caller.drain(service, color, wait).await?;
+            if drain.drained || Instant::now() >= until || wait < SLICE {
+                return Ok(drain);
+            }
+        }
+    };
+    if output.is_json() {
+        return answer.await;
+    }
+    let spinner = spinner();
+    let mut answer = std::pin::pin!(answer);
+    let mut refresh = tokio::time::interval(Duration::from_millis(500));
+    let drain = loop {
+        tokio::select! {
+            drain = &mut answer => break drain,
+            _ = refresh.tick() => {
+                if let Ok(drain) = now().await {
+                    spinner.set_message(sentence(&drain));
+                }
+            }
+        }
+    };
+    spinner.finish_and_clear();
+    drain
+}
+
+/// A line of progress. It is hidden if standard error is not a terminal.
+pub(super) fn spinner() -> ProgressBar {
+    let style = ProgressStyle::with_template("{spinner} {msg}");
+    let spinner = ProgressBar::new_spinner().with_style(style.expect("a valid template"));
+    spinner.enable_steady_tick(Duration::from_millis(120));
+    spinner
+}
+
+fn sentence(drain: &DrainStatus) -> String {
+    let DrainStatus { service, color, in_flight, oldest_ms, kinds, previews, drained } = drain;
+    let previews = match previews {
+        0 => String::new(),
+        some => format!(" ({} in flight, not counted)", counted(*some, "preview")),
+    };
+    if *drained {
+        return format!("{service}: {color} is drained; it is safe to stop it{previews}");
+    }
+    let kinds = [(kinds.request, "request"), (kinds.tunnel, "tunnel")];
+    let kinds = kinds.into_iter().filter(|(count, _)| *count > 0);
+    let held: Vec<String> = kinds.map(|(count, what)| counted(count, what)).collect();
+    let held = if *in_flight == 0 { counted(0, "request") } else { held.join(" and ") };
+    let oldest = Duration::from_millis(*oldest_ms).as_secs_f64();
+    format!("{service}: {color} has {held} in flight, the oldest for {oldest:.1} s{previews}")
+}
+
+fn counted(count: u64, what: &str) -> String {
+    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
+}

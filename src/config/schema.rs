@@ -1,0 +1,290 @@
+//! The JSON schema of the configuration, for editors.
+//!
+//! It describes the form of each key. What only the reader can know, such as whether a file exists or two services
+//! have the same host, is left to `flipgate check`.
+
+use serde_json::{Map, Value, json};
+
+/// A key, its form, and what it is for.
+type Key = (&'static str, Kind, &'static str);
+
+/// The form of a value.
+enum Kind {
+    Text,
+    Path,
+    Duration,
+    /// A duration or `"none"`.
+    DurationOrNone,
+    Size,
+    /// A whole number within bounds.
+    Whole(u64, u64),
+    /// One of these words, or a whole number within bounds.
+    WholeOr(&'static [&'static str], u64, u64),
+    Flag,
+    Words(&'static [&'static str]),
+    Strings,
+    /// A list of some of these words.
+    WordList(&'static [&'static str]),
+    Endpoints,
+    Table(&'static [Key]),
+    Tables(&'static [Key]),
+    /// Tables under names of the user's own.
+    Named(&'static [Key]),
+}
+
+use Kind::{
+    Duration, DurationOrNone, Endpoints, Flag, Named, Path, Size, Strings, Table, Tables, Text,
+    Whole, WholeOr, WordList, Words,
+};
+
+const COLORS: Kind = Words(&["blue", "green"]);
+const NUMBER_MAX: u64 = 1_000_000;
+const LIMIT: Kind = WholeOr(&["none"], 1, NUMBER_MAX);
+
+const ROOT: &[Key] = &[
+    ("include", Strings, "Other files of this configuration, as patterns"),
+    ("state_dir", Path, "The folder of the state that survives a restart"),
+    ("workers", Whole(0, 1024), "Worker threads; 0 means one for each core"),
+    ("log", Table(LOG), "The log"),
+    ("admin", Table(ADMIN), "The admin API"),
+    ("clients", Table(CLIENTS), "Which clients are internal, and which proxies are trusted"),
+    ("forwarding", Table(FORWARDING), "How messages are forwarded"),
+    ("timeouts", Table(TIMEOUTS), "Timeouts of all services"),
+    ("limits", Table(LIMITS), "Limits of the process"),
+    ("dns", Table(DNS), "How endpoints that are names are resolved"),
+    ("shutdown", Table(SHUTDOWN), "The end of the process"),
+    ("listener", Tables(LISTENER), "An address that clients connect to"),
+    ("service", Named(SERVICE), "A service with its two pools"),
+];
+const LOG: &[Key] = &[
+    ("level", Text, "error, warn, info, debug, trace, off, or directives for modules"),
+    ("format", Words(&["auto", "json", "text"]), "The form of a line"),
+];
+const ADMIN: &[Key] = &[
+    ("listen", Text, "An address with a port, or unix:/path"),
+    ("hosts", Strings, "Names that are accepted in Host, besides addresses and localhost"),
+    ("require_if_match", Flag, "Whether a change must name the generation it was decided on"),
+    ("require_token", Flag, "Whether callers on this machine need a token, too"),
+    ("token", Tables(TOKEN), "A token and its scope"),
+];
+const TOKEN: &[Key] = &[
+    ("name", Text, "The token's name in the log"),
+    ("scope", Words(&["read", "promote", "admin"]), "The calls that the token allows"),
+    ("file", Path, "The file with the token"),
+];
+const CLIENTS: &[Key] = &[
+    ("internal", Strings, "Networks of the clients that may preview a color"),
+    ("trusted_proxies", Strings, "Networks of the proxies that forwarding headers are read from"),
+    ("public_marks", Flag, "Whether all clients get Flipgate-Color and Flipgate-Generation"),
+    ("trace_context", Words(&["new", "keep"]), "What happens to Traceparent and Tracestate"),
+];
+const FORWARDING: &[Key] = &[
+    ("via", Words(&["both", "requests", "none"]), "The messages that get a Via header"),
+    ("trailers", Strings, "Trailer fields that are forwarded besides the standard ones"),
+];
+const TIMEOUTS: &[Key] = &[
+    ("handshake", Duration, "PROXY protocol and TLS handshake of a new connection"),
+    ("head", Duration, "A request head"),
+    ("keep_alive", Duration, "An idle client connection"),
+    ("stall", Duration, "A client that makes no progress"),
+    ("request", DurationOrNone, "A whole exchange"),
+    ("tunnel", Duration, "A WebSocket without a byte in either direction"),
+    ("upstream_connect", Duration, "The opening of a connection to an endpoint"),
+    ("upstream_response", Duration, "From the last byte of a request to the response head"),
+    ("upstream_stall", Duration, "A response body that makes no progress"),
+    ("upstream_idle", Duration, "An idle connection to an endpoint"),
+];
+const LIMITS: &[Key] = &[
+    ("connections", Whole(1, NUMBER_MAX), "Client connections"),
+    (
+        "connections_per_client",
+        WholeOr(&["auto", "none"], 1, NUMBER_MAX),
+        "Connections of one client address",
+    ),
+    ("requests_per_connection", Whole(1, 1_000_000_000), "Requests of one connection"),
+    ("h2_streams", Whole(1, 10_000), "Requests in flight on one HTTP/2 connection"),
+    ("h2_resets", Whole(1, NUMBER_MAX), "Requests that an HTTP/2 client may cancel"),
+    ("max_line", Size, "A header field, and the request target"),
+    ("max_head", Size, "A request head"),
+    ("min_rate", Size, "Bytes per second of a body"),
+    ("upstream_idle", Whole(0, 100_000), "Idle connections of one worker to one endpoint"),
+    ("in_flight", Whole(1, 10_000_000), "Requests in flight of all services"),
+    ("health_checks", Whole(1, 100_000), "Health checks per second"),
+];
+const DNS: &[Key] = &[
+    ("servers", Strings, "Name servers"),
+    ("families", Words(&["both", "ipv4", "ipv6"]), "The addresses that are used"),
+    ("min_ttl", Duration, "The shortest time between two look-ups of a name"),
+    ("max_ttl", Duration, "The longest time between two look-ups of a name"),
+    ("timeout", Duration, "One query"),
+];
+const SHUTDOWN: &[Key] = &[
+    ("delay", Duration, "From SIGTERM to the close of the listeners"),
+    ("patience", Duration, "For requests in flight, after the listeners are closed"),
+];
+const LISTENER: &[Key] = &[
+    ("listen", Text, "An address with a port"),
+    ("preview", COLORS, "The color that every request of this listener gets"),
+    ("protocols", WordList(&["http1", "h2"]), "The versions of HTTP"),
+    ("proxy_protocol", Table(FROM), "Proxies that send a PROXY protocol header"),
+    ("health_checks", Flag, "Whether Flipgate answers the plain health check of HAProxy"),
+    ("redirect_to_https", Whole(1, 65_535), "The port that every request is redirected to"),
+    ("tls", Table(LISTENER_TLS), "TLS of this listener"),
+];
+const FROM: &[Key] = &[("from", Strings, "The networks of the proxies")];
+const LISTENER_TLS: &[Key] = &[
+    ("certificates", Tables(CERTIFICATE), "A certificate with its key"),
+    ("min_version", Words(&["1.2", "1.3"]), "The lowest version of TLS"),
+    ("hsts", Text, "The value of Strict-Transport-Security"),
+    ("client", Table(CLIENT_AUTH), "Client certificates"),
+];
+const CERTIFICATE: &[Key] = &[
+    ("cert", Path, "The certificate and its chain, in PEM"),
+    ("key", Path, "The private key, in PEM"),
+];
+const CLIENT_AUTH: &[Key] = &[
+    ("ca", Path, "The certificate authorities that sign client certificates"),
+    ("required", Flag, "Whether clients without a certificate are refused"),
+    ("internal", Flag, "Whether clients with a certificate are internal"),
+];
+const SERVICE: &[Key] = &[
+    ("hosts", Strings, "The hosts of the service: example.com, *.example.com or *"),
+    ("path", Text, "The path prefix of the service"),
+    ("active", COLORS, "The active color at the first start"),
+    ("max_body", Size, "The largest request body"),
+    ("tunnel_idle", Duration, "In place of timeouts.tunnel"),
+    ("blue", Table(POOL), "The blue pool"),
+    ("green", Table(POOL), "The green pool"),
+    ("timeouts", Table(SERVICE_TIMEOUTS), "In place of the timeouts of all services"),
+    ("drain", Table(DRAIN), "What a drain waits for"),
+    ("balance", Table(BALANCE), "Load balancing"),
+    ("health", Table(HEALTH), "Health checks"),
+    ("ejection", Table(EJECTION), "Ejection of endpoints for failed requests"),
+    ("retry", Table(RETRY), "Retries"),
+    ("limits", Table(SERVICE_LIMITS), "Limits of the service"),
+];
+const SERVICE_TIMEOUTS: &[Key] = &[
+    ("upstream_connect", Duration, "The opening of a connection to an endpoint"),
+    ("upstream_response", Duration, "From the last byte of a request to the response head"),
+    ("upstream_stall", Duration, "A response body that makes no progress"),
+    ("request", DurationOrNone, "A whole exchange"),
+];
+const DRAIN: &[Key] = &[(
+    "abandoned",
+    Words(&["cut", "wait"]),
+    "What happens to requests that the client has abandoned",
+)];
+const BALANCE: &[Key] = &[
+    ("policy", Words(&["least_request", "round_robin", "hash"]), "How an endpoint is chosen"),
+    ("hash_on", Text, "address, header:NAME or cookie:NAME"),
+    ("slow_start", DurationOrNone, "In which an endpoint that comes up gets its whole share"),
+    ("panic", Whole(0, 100), "Percent of usable endpoints below which unhealthy ones are used"),
+];
+const HEALTH: &[Key] = &[
+    ("path", Text, "The path of the check; without it, a connection is opened"),
+    ("host", Text, "The Host of the check"),
+    ("interval", Duration, "Between two checks"),
+    ("timeout", Duration, "One check"),
+    ("rise", Whole(1, 100), "Consecutive successes that make an endpoint healthy"),
+    ("fall", Whole(1, 100), "Consecutive failures that make an endpoint unhealthy"),
+    ("status", Strings, "Statuses that pass"),
+    ("body", Text, "A text that the body must contain"),
+];
+const EJECTION: &[Key] = &[
+    ("failures", WholeOr(&["none"], 1, NUMBER_MAX), "Consecutive failures that eject an endpoint"),
+    ("on", Strings, "Statuses that count as a failure"),
+    ("base", Duration, "The first ejection"),
+    ("longest", Duration, "The longest ejection"),
+    ("share", Whole(0, 100), "Percent of the pool that may be ejected"),
+];
+const RETRY: &[Key] = &[
+    ("on", Strings, "Statuses that are retried, and closed"),
+    ("try_timeout", DurationOrNone, "For one endpoint to begin its response"),
+    ("tries", Whole(1, 10), "Endpoints that one request is sent to"),
+    ("budget", Whole(0, 100), "Retries in percent of the requests"),
+    ("budget_min", Whole(0, 100), "Retries per second in any case"),
+];
+const SERVICE_LIMITS: &[Key] = &[
+    ("in_flight", LIMIT, "Requests in flight"),
+    ("client_rate", Text, "Requests of one client address, like 50/s, or none"),
+    ("client_burst", Whole(1, NUMBER_MAX), "Requests of one client that may come at once"),
+    ("endpoint_requests", LIMIT, "Requests in flight at one endpoint"),
+    ("endpoint_connections", LIMIT, "Connections to one endpoint"),
+    ("queue", Whole(0, NUMBER_MAX), "Requests that wait for an endpoint"),
+    ("queue_timeout", Duration, "The wait of one request for an endpoint"),
+];
+const POOL: &[Key] = &[
+    ("version", Text, "The version of the application"),
+    ("endpoints", Endpoints, "host:port, https://host:port or unix:/path"),
+    ("protocol", Words(&["http1", "h2"]), "The version of HTTP"),
+    ("proxy_protocol", Words(&["v1", "v2"]), "Send a PROXY protocol header on each connection"),
+    ("tls", Table(UPSTREAM_TLS), "TLS of the connections to endpoints"),
+];
+const UPSTREAM_TLS: &[Key] = &[
+    ("ca", Path, "The certificate authorities, or the certificates of the endpoints"),
+    ("cert", Path, "The certificate that Flipgate presents"),
+    ("key", Path, "The key of that certificate"),
+    ("server_name", Text, "The name in the certificates of the endpoints"),
+];
+const ENDPOINT: &[Key] =
+    &[("address", Text, "The address"), ("weight", Whole(1, 100), "Its share of the requests")];
+
+/// The JSON schema of the configuration (draft 2020-12).
+#[must_use]
+pub fn schema() -> Value {
+    let mut schema = table(ROOT);
+    schema.insert("$schema".into(), json!("https://json-schema.org/draft/2020-12/schema"));
+    schema.insert("title".into(), json!("Flipgate configuration"));
+    Value::Object(schema)
+}
+
+fn table(keys: &[Key]) -> Map<String, Value> {
+    let property = |(name, kind, about): &Key| {
+        let mut property = value(kind);
+        property.insert("description".into(), json!(about));
+        ((*name).to_owned(), Value::Object(property))
+    };
+    let properties: Map<_, _> = keys.iter().map(property).collect();
+    object(json!({"type": "object", "additionalProperties": false, "properties": properties}))
+}
+
+fn value(kind: &Kind) -> Map<String, Value> {
+    // A number may come from an environment variable.
+    let variable = json!({"type": "string", "pattern": "\\$\\{"});
+    let whole = |low: &u64, high: &u64| json!({"type": "integer", "minimum": low, "maximum": high});
+    object(match kind {
+        Text | Path => json!({"type": "string"}),
+        Duration => json!({"type": "string", "examples": ["500ms", "30s", "1m 30s"]}),
+        DurationOrNone => json!({"type": "string", "examples": ["none", "500ms", "30s"]}),
+        Size => json!({"type": "string", "examples": ["none", "500B", "32KiB", "10MiB"]}),
+        Whole(low, high) => json!({"anyOf": [whole(low, high), variable]}),
+        WholeOr(words, low, high) => {
+            json!({"anyOf": [{"enum": words}, whole(low, high), variable]})
+        }
+        Flag => json!({"anyOf": [{"type": "boolean"}, variable]}),
+        Words(words) => json!({"anyOf": [{"enum": words}, variable]}),
+        Strings => json!({"type": "array", "items": {"type": "string"}}),
+        WordList(words) => {
+            json!({"type": "array", "items": {"anyOf": [{"enum": words}, variable]}})
+        }
+        Endpoints => {
+            let mut weighted = table(ENDPOINT);
+            weighted.insert("required".into(), json!(["address"]));
+            json!({"type": "array", "items": {"anyOf": [{"type": "string"}, weighted]}})
+        }
+        Table(keys) => return table(keys),
+        Tables(keys) => json!({"type": "array", "items": table(keys)}),
+        Named(keys) => json!({
+            "type": "object",
+            "propertyNames": {"pattern": "^[a-z0-9][a-z0-9_-]{0,62}$"},
+            "additionalProperties": table(keys),
+        }),
+    })
+}
+
+fn object(value: Value) -> Map<String, Value> {
+    match value {
+        Value::Object(map) => map,
+        _ => unreachable!("every caller passes an object"),
+    }
+}

@@ -1,0 +1,373 @@
+//! The files of a configuration: the main file and those that it includes, as one tree with the environment
+//! variables filled in.
+//!
+//! Variables are filled into strings after parsing, so that the value of a variable can add no keys.
+
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    io,
+    path::{Path, PathBuf},
+};
+
+use toml::{
+    Spanned,
+    de::{DeArray, DeTable, DeValue},
+};
+
+use super::diagnostics::{Diagnostics, SourceFile};
+
+/// The environment variables that a configuration may refer to.
+#[derive(Clone, Debug, Default)]
+pub struct Environment(BTreeMap<String, String>);
+
+/// The texts of a configuration, and what was wrong with reading them.
+pub(super) struct Sources {
+    pub(super) files: Vec<SourceFile>,
+    errors: Vec<IncludeError>,
+}
+
+/// An `include` that could not be followed.
+struct IncludeError {
+    /// Where its pattern is.
+    offset: usize,
+    what: String,
+}
+
+/// More files are most likely a pattern that matches too much.
+const FILES_MAX: usize = 4096;
+
+const INCLUDE: &str = "include";
+
+/// What the parser says of a key that is set twice.
+const DUPLICATE: &str = "duplicate key";
+
+// === impl Environment ===
+
+impl FromIterator<(OsString, OsString)> for Environment {
+    /// Leaves out what is not UTF-8.
+    fn from_iter<T: IntoIterator<Item = (OsString, OsString)>>(variables: T) -> Self {
+        let text = |(name, value): (OsString, OsString)| {
+            Some((name.into_string().ok()?, value.into_string().ok()?))
+        };
+        Self(variables.into_iter().filter_map(text).collect())
+    }
+}
+
+impl Environment {
+    /// Fills in `${NAME}` and `${NAME:-default}`; `$${` is a literal `${`. `None` if there is nothing to fill in.
+    fn expand(&self, text: &str) -> Result<Option<String>, String> {
+        if !text.contains("${") {
+            return Ok(None);
+        }
+        let (mut expanded, mut rest) = (String::new(), text);
+        while let Some(place) = rest.find("${") {
+            let (before, after) = (&rest[..place], &rest[place + 2..]);
+            if let Some(before) = before.strip_suffix('$') {
+                expanded.push_str(before);
+                expanded.push_str("${");
+                rest = after;
+                continue;
+            }
+            expanded.push_str(before);
+            let Some((reference, behind)) = after.split_once('}') else {
+                return Err("`${` without `}`\nwrite `${NAME}`, or `$${` for a literal `${`".into());
+            };
+            expanded.push_str(self.value(reference)?);
+            rest = behind;
+        }
+        expanded.push_str(rest);
+        Ok(Some(expanded))
+    }
+
+    fn value<'a>(&'a self, reference: &'a str) -> Result<&'a str, String> {
+        let (name, default) = match reference.split_once(":-") {
+            Some((name, default)) => (name, Some(default)),
+            None => (reference, None),
+        };
+        let is_name = name.bytes().all(|it| it.is_ascii_alphanumeric() || it == b'_')
+            && name.bytes().next().is_some_and(|it| !it.is_ascii_digit());
+        if !is_name {
+            return Err(format!(
+                "`{name}` is not the name of an environment variable\nwrite `${{NAME}}` or \
+                 `${{NAME:-default}}`"
+            ));
+        }
+        match (self.0.get(name), default) {
+            // As in a shell, an empty variable gets the default too.
+            (Some(value), default) if !value.is_empty() || default.is_none() => Ok(value),
+            (_, Some(default)) => Ok(default),
+            (_, None) => Err(format!(
+                "environment variable `{name}` is not set\nset it, or write `${{{name}:-default}}`"
+            )),
+        }
+    }
+}
+
+// === impl Sources ===
+
+impl Sources {
+    /// Reads the main file and all files that it includes.
+    ///
+    /// # Errors
+    ///
+    /// If the main file cannot be read.
+    pub(super) fn read(path: &Path) -> io::Result<Self> {
+        std::fs::read_to_string(path).map(|text| Self::with(path, text))
+    }
+
+    /// Takes the main file's text, and reads the files that it includes.
+    pub(super) fn with(path: &Path, text: String) -> Self {
+        let mut sources = Self { files: Vec::new(), errors: Vec::new() };
+        let mut chain = vec![path.canonicalize().unwrap_or_else(|_| path.to_owned())];
+        sources.add(path, text, &mut chain);
+        sources
+    }
+
+    /// Adds a file, and then the files that it includes. `chain` has the canonical paths of this file and of all
+    /// that led to it.
+    fn add(&mut self, path: &Path, text: String, chain: &mut Vec<PathBuf>) {
+        let start = self.files.last().map_or(0, |it| it.start + it.text.len() + 1);
+        let folder = path.parent().unwrap_or(Path::new("")).to_owned();
+        let included = includes(&text);
+        let name = path.display().to_string();
+        self.files.push(SourceFile { name, folder: folder.clone(), text, start });
+        for (offset, pattern) in included {
+            let found = matches(&folder, &pattern);
+            let paths = found.unwrap_or_else(|what| {
+                self.errors.push(IncludeError { offset: start + offset, what });
+                Vec::new()
+            });
+            for path in paths {
+                if let Err(what) = self.include(&path, chain) {
+                    self.errors.push(IncludeError { offset: start + offset, what });
+                }
+            }
+        }
+    }
+
+    fn include(&mut self, path: &Path, chain: &mut Vec<PathBuf>) -> Result<(), String> {
+        let unreadable = |error| format!("cannot read {}: {error}", path.display());
+        let canonical = path.canonicalize().map_err(unreadable)?;
+        if chain.contains(&canonical) {
+            return Err(format!("{} includes itself", path.display()));
+        }
+        if self.files.len() == FILES_MAX {
+            return Err(format!("there are more than {FILES_MAX} files"));
+        }
+        let text = std::fs::read_to_string(path).map_err(unreadable)?;
+        chain.push(canonical);
+        self.add(path, text, chain);
+        chain.pop();
+        Ok(())
+    }
+
+    /// Parses all files into one table, and notes what is wrong with them. `None` if a part of the configuration is
+    /// missing, so that looking for more mistakes would find only consequences.
+    pub(super) fn parse<'a>(
+        &'a self,
+        environment: &Environment,
+        diagnostics: &Diagnostics<'_>,
+    ) -> Option<DeTable<'a>> {
+        let mut is_whole = self.errors.is_empty();
+        for IncludeError { offset, what } in &self.errors {
+            diagnostics.error(*offset..*offset, INCLUDE, what);
+        }
+        let mut root = DeTable::new();
+        for file in &self.files {
+            let (table, errors) = DeTable::parse_recoverable(&file.text);
+            // The errors behind a syntax error are mostly its consequences. A key that is set twice has none.
+            let (double, broken): (Vec<_>, Vec<_>) =
+                errors.iter().partition(|it| it.message().contains(DUPLICATE));
+            let first = broken.into_iter().min_by_key(|it| it.span().map(|it| it.start));
+            for error in double.into_iter().filter(|_| first.is_none()).chain(first) {
+                let span = error.span().unwrap_or(0..0);
+                let offset = file.start + span.start;
+                diagnostics.error(
+                    offset..offset,
+                    "",
+                    syntax_error(error.message(), file.text.get(span)),
+                );
+            }
+            if first.is_some() {
+                is_whole = false;
+                continue;
+            }
+            let tree = Tree { start: file.start, environment, diagnostics };
+            let table = tree.table(table.into_inner(), "");
+            merge(&mut root, table, "", diagnostics);
+        }
+        is_whole.then_some(root)
+    }
+}
+
+/// What the parser says, with the key that it is about.
+fn syntax_error(message: &str, found: Option<&str>) -> String {
+    match found {
+        Some(key) if message.contains(DUPLICATE) => {
+            format!("duplicate key `{}`\nkeep one of them", key.trim())
+        }
+        _ => format!("not valid TOML: {message}"),
+    }
+}
+
+/// The patterns of `include` with their offsets. What is wrong with them is noted when the file is read as a
+/// configuration.
+fn includes(text: &str) -> Vec<(usize, String)> {
+    let (table, _) = DeTable::parse_recoverable(text);
+    let list = table.get_ref().get(INCLUDE).and_then(|it| it.get_ref().as_array());
+    let pattern = |it: &Spanned<DeValue<'_>>| {
+        let pattern = it.get_ref().as_str()?;
+        Some((it.span().start, pattern.to_owned()))
+    };
+    list.into_iter().flatten().filter_map(pattern).collect()
+}
+
+/// The files that a pattern names, in the order of their names. A pattern with `*`, `?` or `[` may name none.
+fn matches(folder: &Path, pattern: &str) -> Result<Vec<PathBuf>, String> {
+    let path = folder.join(pattern);
+    if !pattern.contains(['*', '?', '[']) {
+        return Ok(vec![path]);
+    }
+    let whole = Path::new(&glob::Pattern::escape(&folder.to_string_lossy())).join(pattern);
+    let found = glob::glob(&whole.to_string_lossy())
+        .map_err(|error| format!("`{pattern}` is not a pattern of files: {error}"))?;
+    found
+        .map(|it| it.map_err(|error| error.to_string()))
+        .filter(|it| it.as_ref().map_or(true, |it| it.is_file()))
+        .collect()
+}
+
+/// Adds the keys of another file. Tables are merged, and lists of tables are joined.
+fn merge<'a>(into: &mut DeTable<'a>, from: DeTable<'a>, path: &str, diagnostics: &Diagnostics<'_>) {
+    for (key, value) in from {
+        let name = match path {
+            "" => key.get_ref().to_string(),
+            path => format!("{path}.{}", key.get_ref()),
+        };
+        // Each file has its own.
+        if name == INCLUDE {
+            continue;
+        }
+        let Some(present) = into.get_mut(&*key.get_ref().clone()) else {
+            into.insert(key, value);
+            continue;
+        };
+        let before = present.span().start;
+        match (present.get_mut(), value.into_inner()) {
+            (DeValue::Table(into), DeValue::Table(from)) => merge(into, from, &name, diagnostics),
+            (DeValue::Array(into), DeValue::Array(from))
+                if is_of_tables(into) && is_of_tables(&from) =>
+            {
+                for item in from {
+                    into.push(item);
+                }
+            }
+            _ => diagnostics.error(
+                key.span(),
+                &name,
+                format_args!("duplicate key; it is also set at {}", diagnostics.name_of(before)),
+            ),
+        }
+    }
+}
+
+fn is_of_tables(list: &DeArray<'_>) -> bool {
+    list.iter().all(|it| it.get_ref().is_table())
+}
+
+/// Makes the tree of one file part of the tree of all.
+struct Tree<'d, 'f> {
+    start: usize,
+    environment: &'d Environment,
+    diagnostics: &'d Diagnostics<'f>,
+}
+
+impl Tree<'_, '_> {
+    fn table<'a>(&self, table: DeTable<'a>, path: &str) -> DeTable<'a> {
+        let entry = |(key, value): (Spanned<_>, Spanned<DeValue<'a>>)| {
+            let span = key.span();
+            let key: std::borrow::Cow<'a, str> = key.into_inner();
+            let path = if path.is_empty() { key.to_string() } else { format!("{path}.{key}") };
+            let value = self.value(value, &path);
+            (Spanned::new(span.start + self.start..span.end + self.start, key), value)
+        };
+        table.into_iter().map(entry).collect()
+    }
+
+    fn value<'a>(&self, value: Spanned<DeValue<'a>>, path: &str) -> Spanned<DeValue<'a>> {
+        let span = value.span();
+        let span = span.start + self.start..span.end + self.start;
+        let value = match value.into_inner() {
+            DeValue::String(text) => match self.environment.expand(&text) {
+                Ok(None) => DeValue::String(text),
+                Ok(Some(expanded)) => {
+                    self.diagnostics.expanded.borrow_mut().insert(span.start);
+                    DeValue::String(expanded.into())
+                }
+                Err(what) => {
+                    self.diagnostics.error(span.clone(), path, what);
+                    self.diagnostics.unknown.borrow_mut().insert(span.start);
+                    DeValue::String(text)
+                }
+            },
+            DeValue::Array(items) => {
+                let mut list = DeArray::new();
+                for (place, item) in items.into_iter().enumerate() {
+                    list.push(self.value(item, &format!("{path}[{place}]")));
+                }
+                DeValue::Array(list)
+            }
+            DeValue::Table(table) => DeValue::Table(self.table(table, path)),
+            other => other,
+        };
+        Spanned::new(span, value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn expand(text: &str) -> Result<Option<String>, String> {
+        let variables = [("HOST", "10.0.0.2"), ("EMPTY", "")];
+        variables
+            .into_iter()
+            .map(|(name, value)| (name.into(), value.into()))
+            .collect::<Environment>()
+            .expand(text)
+    }
+
+    #[test]
+    fn variables_are_filled_in() {
+        for (text, expected) in [
+            ("${HOST}:80", "10.0.0.2:80"),
+            ("a ${HOST} b ${HOST}", "a 10.0.0.2 b 10.0.0.2"),
+            ("${MISSING:-x}", "x"),
+            ("${MISSING:-}", ""),
+            ("${EMPTY:-x}", "x"),
+            ("${EMPTY}", ""),
+            ("${HOST:-x}", "10.0.0.2"),
+            ("$${HOST}", "${HOST}"),
+        ] {
+            assert_eq!(expand(text), Ok(Some(expected.to_owned())), "{text}");
+        }
+        for text in ["", "$HOST", "a$", "{HOST}"] {
+            assert_eq!(expand(text), Ok(None), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_variable_that_is_not_set_or_not_named_is_an_error() {
+        for (text, named) in [
+            ("${MISSING}", "MISSING"),
+            ("${}", "``"),
+            ("${a b}", "a b"),
+            ("${1}", "1"),
+            ("${HOST", "`}`"),
+        ] {
+            let error = expand(text).expect_err(text);
+            assert!(error.contains(named), "{text}: {error}");
+        }
+    }
+}
