@@ -5,11 +5,7 @@
 
 FROM rust:1.95-slim-bookworm AS base
 WORKDIR /build
-# The C compiler and CMake are for aws-lc, the cryptography.
-RUN apt-get update \
-    && apt-get install -y --no-install-recommends gcc g++ make cmake libc6-dev binutils \
-    && rm -rf /var/lib/apt/lists/* \
-    && cargo install --locked cargo-chef@0.1.77
+RUN cargo install --locked cargo-chef@0.1.78
 
 # The recipe lists the dependencies. It stays the same as long as they do.
 FROM base AS recipe
