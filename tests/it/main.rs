@@ -30,6 +30,7 @@ mod logs; // What happens when standard error is not read?
 mod loops; // What happens when a request comes back to the proxy that sent it?
 mod names; // Where do requests for a name go when its addresses change?
 mod overload; // What happens when there is more to do than may be?
+mod packaging; // Do the packages, the image and the examples fit the program?
 mod places; // Who gets a place when every one is taken?
 mod prose; // Do comments, messages and pages say who does what?
 mod relay; // Does everything come through as it was sent?
