@@ -17,7 +17,7 @@ use std::{
     time::Duration,
 };
 
-use prometheus::{IntCounter, Registry};
+use prometheus::{IntCounter, Registry, process_collector::ProcessCollector};
 use tokio::runtime::Runtime;
 use tracing::{error, info, warn};
 
@@ -148,7 +148,9 @@ impl App {
         let admin_socket = admin::AdminListener::new(&config.admin.listen)?;
         let files = FileBudget::of_limit(config.connections_max);
         let store = open(&config)?;
-        let metrics = Metrics::new(&Registry::new())?;
+        let registry = Registry::new();
+        registry.register(Box::new(ProcessCollector::for_self()))?;
+        let metrics = Metrics::new(&registry)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .thread_name("control")
@@ -199,6 +201,14 @@ impl App {
         };
         let exempt = config.catalog.trusted_proxies.iter().copied().collect();
         let per_client = config.connections_per_client.of(files.downstream);
+        for (limit, value) in [
+            ("connections", files.downstream),
+            ("connections_per_client", per_client),
+            ("upstream_connections", files.upstream),
+            ("in_flight", config.in_flight_max),
+        ] {
+            metrics.limit(limit, value);
+        }
         let settings = downstream::WorkerSettings {
             patience: config.patience,
             capacity: downstream::ConnectionCapacity::new(files.downstream, workers),
@@ -235,7 +245,13 @@ impl App {
         let admin_config = config.admin.clone();
         let listener_contexts: Vec<_> =
             bound.iter().map(|it| Arc::clone(&it.listener_context)).collect();
-        let reload = Reloader::new(source, config, control.clone(), listener_contexts.clone());
+        let reload = Reloader::new(
+            source,
+            config,
+            control.clone(),
+            listener_contexts.clone(),
+            metrics.clone(),
+        );
         let reloader = reload.clone();
         let watched = supervisor.watched();
         let api = admin::Api {

@@ -1,6 +1,10 @@
 //! Who may call.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use axum::{
     body::{Body, to_bytes},
@@ -9,6 +13,7 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
+use tracing::warn;
 
 use super::{
     connections::AdminConnection,
@@ -16,7 +21,7 @@ use super::{
     settings::{AdminSettings, Scope},
     strict_stream::REJECTED,
 };
-use crate::{model::Host, proxy::is_marked};
+use crate::{control::Actor, model::Host, proxy::is_marked};
 
 /// The other end of a connection.
 #[derive(Clone, Copy, Debug)]
@@ -31,7 +36,13 @@ pub(super) enum AdminPeer {
 const BODY_BYTES_MAX: usize = 256 * 1024;
 
 /// How long a body may take.
-const BODY_PATIENCE: Duration = Duration::from_secs(10);
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Between two log lines about refused calls.
+const REFUSALS: Duration = Duration::from_secs(1);
+
+/// The name of a caller without a token.
+const LOCAL: &str = "local";
 
 /// Lets a call pass if its host, origin and token allow it.
 ///
@@ -43,9 +54,14 @@ pub(super) async fn guard(
     request: Request,
     next: Next,
 ) -> Response {
+    let mut request = request;
     let caller = request.extensions().get::<Arc<AdminConnection>>().cloned();
-    if let Err(problem) = check(&config, &request, caller.as_deref()) {
-        return problem.into_response();
+    match check(&config, &request, caller.as_deref()) {
+        Ok(actor) => drop(request.extensions_mut().insert(actor)),
+        Err(problem) => {
+            log_refusal(&request, &problem);
+            return problem.into_response();
+        }
     }
     match whole(request, caller.as_deref()).await {
         Ok(request) => {
@@ -59,8 +75,7 @@ pub(super) async fn guard(
 /// The request with its body read, which may take neither long nor much.
 async fn whole(request: Request, caller: Option<&AdminConnection>) -> Result<Request, ApiError> {
     let (head, body) = request.into_parts();
-    let reading = tokio::time::timeout(BODY_PATIENCE, to_bytes(body, BODY_BYTES_MAX)).await;
-    let title = "The body cannot be taken";
+    let reading = tokio::time::timeout(BODY_TIMEOUT, to_bytes(body, BODY_BYTES_MAX)).await;
     match reading {
         Ok(Ok(body)) => Ok(Request::from_parts(head, Body::from(body))),
         Ok(Err(_)) if caller.is_some_and(|it| it.rejected().is_some()) => {
@@ -68,11 +83,16 @@ async fn whole(request: Request, caller: Option<&AdminConnection>) -> Result<Req
         }
         Ok(Err(_)) => {
             let detail = format!("a body has at most {BODY_BYTES_MAX} bytes and comes whole");
-            Err(ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", title, detail))
+            Err(ApiError::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "too-large",
+                "Content Too Large",
+                detail,
+            ))
         }
         Err(_elapsed) => {
-            let detail = format!("the body did not come within {BODY_PATIENCE:?}");
-            Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, "too-slow", title, detail))
+            let detail = format!("the body did not come within {BODY_TIMEOUT:?}");
+            Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, "too-slow", "Request Timeout", detail))
         }
     }
 }
@@ -81,7 +101,7 @@ fn check(
     config: &AdminSettings,
     request: &Request,
     caller: Option<&AdminConnection>,
-) -> Result<(), ApiError> {
+) -> Result<Actor, ApiError> {
     if request.uri().path() == REJECTED {
         let why = caller.and_then(AdminConnection::rejected);
         return Err(ApiError::malformed(why.as_deref().unwrap_or("there is no such path")));
@@ -90,33 +110,65 @@ fn check(
     check_type(request)?;
     let peer = request.extensions().get::<AdminPeer>();
     let needed = scope_for(request.method(), request.uri().path());
-    let Some(needed) = needed else { return Ok(()) };
+    let actor = |name: &str| Actor { name: name.to_owned(), address: address(peer) };
+    let Some(needed) = needed else { return Ok(actor(LOCAL)) };
     let token = token(request.headers())?;
     check_way(request.headers(), token.is_some())?;
     match token {
         Some(text) => {
             let known = config.tokens.iter().find(|it| it.secret.is(text));
-            let token = known.ok_or_else(|| unauthorized("the token is not known here"))?;
+            let token = known.ok_or_else(|| unauthorized("unknown token"))?;
             if let Some(caller) = caller {
                 caller.authorize();
             }
             if token.scope < needed {
-                let title = "The token does not allow this";
+                let title = "Forbidden";
                 let detail = format!(
-                    "token `{}` has the scope `{}`, and this needs `{needed}`",
+                    "token `{}` has the scope `{}`; this call needs the scope `{needed}`",
                     token.name, token.scope
                 );
                 return Err(ApiError::new(StatusCode::FORBIDDEN, "scope", title, detail));
             }
-            Ok(())
+            Ok(actor(&token.name))
         }
         None if config.require_token => Err(unauthorized(
             "every call needs a token (admin.require_token): send `Authorization: Bearer TOKEN`",
         )),
-        None if peer.is_some_and(AdminPeer::is_local) => Ok(()),
+        None if peer.is_some_and(AdminPeer::is_local) => Ok(actor(LOCAL)),
         None => Err(unauthorized(
             "calls from other machines need a token: send `Authorization: Bearer TOKEN`",
         )),
+    }
+}
+
+/// Logs a call that was refused for its token, host or origin. At most one a second, so that a caller that tries again
+/// and again does not fill the log.
+fn log_refusal(request: &Request, problem: &ApiError) {
+    static LIMITER: Mutex<Option<(Instant, u64)>> = Mutex::new(None);
+    if !matches!(problem.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+        return;
+    }
+    let now = Instant::now();
+    let suppressed = {
+        let mut last = LIMITER.lock().unwrap_or_else(PoisonError::into_inner);
+        match &mut *last {
+            Some((at, suppressed)) if now.duration_since(*at) < REFUSALS => {
+                *suppressed += 1;
+                return;
+            }
+            last => last.replace((now, 0)).map_or(0, |it| it.1),
+        }
+    };
+    let from = address(request.extensions().get());
+    let path: String = request.uri().path().chars().take(200).collect();
+    warn!(from, method = %request.method(), path, suppressed, "admin call refused: {}", problem.detail());
+}
+
+fn address(peer: Option<&AdminPeer>) -> String {
+    match peer {
+        Some(AdminPeer::Tcp(address)) => address.to_string(),
+        Some(AdminPeer::Unix) => "unix".to_owned(),
+        None => String::new(),
     }
 }
 
@@ -171,9 +223,8 @@ fn check_way(headers: &HeaderMap, has_token: bool) -> Result<(), ApiError> {
 /// be, or a name that is known; and a call that a browser makes must come from a page of ours.
 fn check_host(config: &AdminSettings, request: &Request) -> Result<(), ApiError> {
     let headers = request.headers();
-    let refuse = |detail: String| {
-        Err(ApiError::new(StatusCode::FORBIDDEN, "host", "Called under a foreign name", detail))
-    };
+    let refuse =
+        |detail: String| Err(ApiError::new(StatusCode::FORBIDDEN, "host", "Forbidden", detail));
     let mut hosts = headers.get_all(header::HOST).iter();
     // That of the target counts, if it has one: RFC 9112, section 3.2.2.
     let of_target = request.uri().authority().map(|it| Ok(it.as_str()));
@@ -188,7 +239,7 @@ fn check_host(config: &AdminSettings, request: &Request) -> Result<(), ApiError>
     let bare = name.trim_start_matches('[').trim_end_matches(']');
     let is_address = bare.parse::<std::net::IpAddr>().is_ok();
     if !is_address && name != "localhost" && !config.hosts.iter().any(|it| it == name) {
-        return refuse(format!("`{name}` is not a host of this API: add it to admin.hosts"));
+        return refuse(format!("`{name}` is not a host of this API; add it to admin.hosts"));
     }
     for origin in headers.get_all(header::ORIGIN) {
         let origin = origin.to_str().unwrap_or_default();
@@ -222,7 +273,7 @@ fn token(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
 }
 
 fn unauthorized(detail: &str) -> ApiError {
-    ApiError::new(StatusCode::UNAUTHORIZED, "unauthorized", "Who is calling?", detail)
+    ApiError::new(StatusCode::UNAUTHORIZED, "unauthorized", "Unauthorized", detail)
 }
 
 // === impl AdminPeer ===

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use axum::{
     body::Bytes,
-    extract::{Path, State, rejection::PathRejection},
+    extract::{Extension, Path, State, rejection::PathRejection},
     http::HeaderValue,
     response::Response,
 };
@@ -21,7 +21,7 @@ use super::{
     problem::ApiError,
 };
 use crate::{
-    control::{Change, ChangeRequest},
+    control::{Actor, Change, ChangeRequest},
     model::{Color, PoolSpec, ServiceName, Version, WeightedEndpoint},
     upstream::wrong_socket,
 };
@@ -29,11 +29,11 @@ use crate::{
 /// Bytes of a reason, which is kept with its event.
 const REASON_BYTES_MAX: usize = 1024;
 
-/// Make colors active, all in one step or not at all.
+/// Make colors active, all in one step or none of them.
 ///
-/// When the answer is out, no request that begins later reaches a replaced color.
+/// After the response, no new request reaches a replaced color.
 #[utoipa::path(post, path = "/v1/promote", request_body = PromoteRequest, responses(
-    (status = 200, body = Status, description = "the picture after the promotion"),
+    (status = 200, body = Status, description = "the status after the promotion"),
     (status = 400, body = Problem, content_type = "application/problem+json", description = "malformed"),
     (status = 409, body = Problem, content_type = "application/problem+json", description = "refused, with every reason; nothing changed"),
     (status = 412, body = Problem, content_type = "application/problem+json", description = "decided on an old generation; nothing changed"),
@@ -42,6 +42,7 @@ const REASON_BYTES_MAX: usize = 1024;
 ))]
 pub(super) async fn promote(
     State(context): State<Context>,
+    Extension(actor): Extension<Actor>,
     conditions: Conditions,
     body: Bytes,
 ) -> Result<Response, ApiError> {
@@ -61,18 +62,19 @@ pub(super) async fn promote(
     let texts: BTreeMap<_, _> =
         colors.iter().map(|(name, color)| (name.to_string(), color.to_string())).collect();
     let words = ("promote", json!({"services": texts}), format!("{colors:?}"));
-    propose(&context, conditions, Change::Promote(colors), words, reason).await
+    propose(&context, (conditions, actor), Change::Promote(colors), words, reason).await
 }
 
-/// Make active what was so before the last promotion, all in one step or not at all.
+/// Make the colors active that were active before the last promotion, all in one step or none of them.
 #[utoipa::path(post, path = "/v1/rollback", request_body = RollbackRequest, responses(
-    (status = 200, body = Status, description = "the picture after the rollback"),
+    (status = 200, body = Status, description = "the status after the rollback"),
     (status = 409, body = Problem, content_type = "application/problem+json", description = "refused, with every reason; nothing changed"),
     (status = 412, body = Problem, content_type = "application/problem+json", description = "decided on an old generation; nothing changed"),
     (status = 422, body = Problem, content_type = "application/problem+json", description = "unknown service"),
 ))]
 pub(super) async fn rollback(
     State(context): State<Context>,
+    Extension(actor): Extension<Actor>,
     conditions: Conditions,
     body: Bytes,
 ) -> Result<Response, ApiError> {
@@ -91,21 +93,22 @@ pub(super) async fn rollback(
     let request = json!({"services": texts, "force": force});
     let words = ("rollback", request, format!("{names:?} {force}"));
     let change = Change::Rollback { services: names, force };
-    propose(&context, conditions, change, words, reason).await
+    propose(&context, (conditions, actor), change, words, reason).await
 }
 
-/// Set what a pool is made of. Requests on endpoints that leave it finish.
+/// Set the version and the endpoints of a pool. Requests in flight on endpoints that leave it are completed.
 #[utoipa::path(put, path = "/v1/services/{service}/pools/{color}", request_body = PoolRequest,
     params(("service" = String, Path), ("color" = String, Path, description = "blue or green")),
     responses(
-        (status = 200, body = Status, description = "the picture after the change"),
+        (status = 200, body = Status, description = "the status after the change"),
         (status = 404, body = Problem, content_type = "application/problem+json", description = "no such service or color"),
         (status = 409, body = Problem, content_type = "application/problem+json", description = "the color is active, and there is no force"),
         (status = 412, body = Problem, content_type = "application/problem+json", description = "decided on an old generation"),
-        (status = 422, body = Problem, content_type = "application/problem+json", description = "endpoints or a version that cannot be"),
+        (status = 422, body = Problem, content_type = "application/problem+json", description = "invalid endpoints or version"),
     ))]
 pub(super) async fn set_pool(
     State(context): State<Context>,
+    Extension(actor): Extension<Actor>,
     path: Result<Path<(String, String)>, PathRejection>,
     conditions: Conditions,
     body: Bytes,
@@ -155,13 +158,13 @@ pub(super) async fn set_pool(
     let request = json!({"service": service.to_string(), "color": color.to_string(), "pool": pool});
     let words = ("pool", request, format!("{service} {color} {spec:?} {force}"));
     let change = Change::SetPool { service, color, spec, force };
-    propose(&context, conditions, change, words, None).await
+    propose(&context, (conditions, actor), change, words, None).await
 }
 
-/// Read the configuration file again and apply it, whole or not at all.
+/// Read the configuration again and apply it, all of it or nothing.
 #[utoipa::path(post, path = "/v1/reload", responses(
-    (status = 200, body = Status, description = "the picture after the reload"),
-    (status = 409, body = Problem, content_type = "application/problem+json", description = "changed in what needs a restart"),
+    (status = 200, body = Status, description = "the status after the reload"),
+    (status = 409, body = Problem, content_type = "application/problem+json", description = "a changed key needs a restart"),
     (status = 422, body = Problem, content_type = "application/problem+json", description = "mistakes in the file; nothing changed"),
 ))]
 pub(super) async fn reload(State(context): State<Context>) -> Result<Response, ApiError> {
@@ -171,13 +174,13 @@ pub(super) async fn reload(State(context): State<Context>) -> Result<Response, A
 
 async fn propose(
     context: &Context,
-    conditions: Conditions,
+    (conditions, actor): (Conditions, Actor),
     change: Change,
     words: (&str, Value, String),
     reason: Option<String>,
 ) -> Result<Response, ApiError> {
     if reason.as_ref().is_some_and(|it| it.len() > REASON_BYTES_MAX) {
-        let detail = format!("a reason has at most {REASON_BYTES_MAX} bytes");
+        let detail = format!("the reason is longer than {REASON_BYTES_MAX} bytes");
         return Err(ApiError::malformed(detail));
     }
     let Conditions { if_generation, key } = conditions;
@@ -186,7 +189,8 @@ async fn propose(
         idempotency(key, verb, request, &before)
     });
     let named = named(&change);
-    let call = ChangeRequest { change, if_generation, idempotency, reason };
+    let actor = Some(actor);
+    let call = ChangeRequest { change, if_generation, idempotency, reason, actor };
     let done = context.api.control.propose(call).await?;
     let is_repeated = done.is_repeated;
     let mut response = picture(context, Some((done, named))).await?;
@@ -209,9 +213,8 @@ fn named(change: &Change) -> Vec<ServiceName> {
 
 /// Parses the body. The guard has checked its content type.
 fn parsed<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
-    serde_json::from_slice(body).map_err(|error| {
-        ApiError::malformed(format!("the body is not what this call takes: {error}"))
-    })
+    serde_json::from_slice(body)
+        .map_err(|error| ApiError::malformed(format!("invalid body: {error}")))
 }
 
 fn reason_of(service: &str, code: &str, error: &dyn std::fmt::Display) -> ProblemReason {

@@ -35,18 +35,26 @@ impl ApiError {
         })
     }
 
+    pub(super) fn status(&self) -> StatusCode {
+        StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+
+    pub(super) fn detail(&self) -> &str {
+        &self.0.detail
+    }
+
     fn with_reasons(self, reasons: Vec<ProblemReason>) -> Self {
         Self(Problem { reasons, ..self.0 })
     }
 
     /// A call that cannot be understood.
     pub(super) fn malformed(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "malformed", "The call cannot be understood", detail)
+        Self::new(StatusCode::BAD_REQUEST, "malformed", "Bad Request", detail)
     }
 
     /// A call about what does not exist, for these reasons.
     pub(super) fn unprocessable(reasons: Vec<ProblemReason>) -> Self {
-        let title = "Nothing to be done like this";
+        let title = "Unprocessable Content";
         let detail = sentences(&reasons);
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, "unprocessable", title, detail)
             .with_reasons(reasons)
@@ -55,7 +63,7 @@ impl ApiError {
     /// A service that is not configured, where a path names it.
     pub(super) fn no_service(name: &str) -> Self {
         let detail = format!("service `{name}` is not configured: see GET /v1/status");
-        let title = "There is no such service";
+        let title = "Not Found";
         Self::new(StatusCode::NOT_FOUND, "unknown-service", title, detail)
     }
 }
@@ -78,7 +86,7 @@ impl From<ChangeError> for ApiError {
         let detail = error.to_string();
         match error {
             ChangeError::Stale { decided_on: _, current } => {
-                let title = "Decided on an old generation";
+                let title = "Precondition Failed";
                 let kind = "stale-generation";
                 let Self(problem) = Self::new(StatusCode::PRECONDITION_FAILED, kind, title, detail);
                 Self(Problem { generation: Some(current.0), ..problem })
@@ -89,34 +97,31 @@ impl From<ChangeError> for ApiError {
                 if is_callers {
                     return Self::unprocessable(reasons);
                 }
-                Self::new(StatusCode::CONFLICT, "refused", "The change was refused", detail)
-                    .with_reasons(reasons)
+                Self::new(StatusCode::CONFLICT, "refused", "Conflict", detail).with_reasons(reasons)
             }
             ChangeError::KeyReused(_) => {
-                let title = "The idempotency key was used for another call";
+                let title = "Unprocessable Content";
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, "idempotency-key-reused", title, detail)
             }
             ChangeError::Store(error) => {
                 let (status, kind, title) = match error {
                     CommitError::Unknown(_) => {
-                        (StatusCode::SERVICE_UNAVAILABLE, "outcome-unknown", "Outcome unknown")
+                        (StatusCode::SERVICE_UNAVAILABLE, "outcome-unknown", "Service Unavailable")
                     }
                     CommitError::ReadOnly(_) => {
-                        (StatusCode::SERVICE_UNAVAILABLE, "read-only", "The state is read-only")
+                        (StatusCode::SERVICE_UNAVAILABLE, "read-only", "Service Unavailable")
                     }
                     CommitError::Stopping => {
-                        (StatusCode::SERVICE_UNAVAILABLE, "stopping", "Flipgate is stopping")
+                        (StatusCode::SERVICE_UNAVAILABLE, "stopping", "Service Unavailable")
                     }
-                    CommitError::Refused(_) | CommitError::Conflict { .. } => (
-                        StatusCode::INTERNAL_SERVER_ERROR,
-                        "not-written",
-                        "The change could not be written",
-                    ),
+                    CommitError::Refused(_) | CommitError::Conflict { .. } => {
+                        (StatusCode::INTERNAL_SERVER_ERROR, "not-written", "Internal Server Error")
+                    }
                 };
                 Self::new(status, kind, title, detail)
             }
             ChangeError::Stopping => {
-                let title = "Flipgate is stopping";
+                let title = "Service Unavailable";
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "stopping", title, detail)
             }
         }
@@ -126,19 +131,26 @@ impl From<ChangeError> for ApiError {
 impl From<ReloadError> for ApiError {
     fn from(error: ReloadError) -> Self {
         let detail = error.to_string();
-        let title = "The configuration was not applied";
         match error {
-            ReloadError::NoFile => Self::new(StatusCode::CONFLICT, "no-file", title, detail),
-            ReloadError::Config(_) => {
-                Self::new(StatusCode::UNPROCESSABLE_ENTITY, "configuration", title, detail)
-            }
+            ReloadError::NoFile => Self::new(StatusCode::CONFLICT, "no-file", "Conflict", detail),
+            ReloadError::Config(_) => Self::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "configuration",
+                "Unprocessable Content",
+                detail,
+            ),
             ReloadError::NeedsRestart(_) => {
-                Self::new(StatusCode::CONFLICT, "needs-restart", title, detail)
+                Self::new(StatusCode::CONFLICT, "needs-restart", "Conflict", detail)
             }
-            ReloadError::UnderWay => Self::new(StatusCode::CONFLICT, "reloading", title, detail),
-            ReloadError::TooSlow(_) => {
-                Self::new(StatusCode::SERVICE_UNAVAILABLE, "too-slow", title, detail)
+            ReloadError::UnderWay => {
+                Self::new(StatusCode::CONFLICT, "reloading", "Conflict", detail)
             }
+            ReloadError::TooSlow(_) => Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "too-slow",
+                "Service Unavailable",
+                detail,
+            ),
             ReloadError::Change(error) => error.into(),
         }
     }
@@ -146,9 +158,8 @@ impl From<ReloadError> for ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
+        let status = self.status();
         let Self(problem) = self;
-        let status =
-            StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let body = serde_json::to_string(&problem).expect("texts and numbers only");
         let mut response = (status, body).into_response();
         let headers = response.headers_mut();

@@ -11,6 +11,7 @@ use crate::{
     config::{Config, ConfigSource},
     control::{Change, ChangeRequest, Control},
     downstream::ListenerContext,
+    metrics::Metrics,
     tls,
 };
 
@@ -24,6 +25,7 @@ pub(super) struct Reloader {
     readings: Arc<Semaphore>,
     control: Control,
     listener_contexts: Vec<Arc<ListenerContext>>,
+    metrics: Metrics,
     wanted: Arc<Notify>,
 }
 
@@ -42,10 +44,11 @@ impl Reloader {
         config: Config,
         control: Control,
         listener_contexts: Vec<Arc<ListenerContext>>,
+        metrics: Metrics,
     ) -> Self {
         let config = Arc::new(Mutex::new(config));
         let (readings, wanted) = (Arc::new(Semaphore::new(READINGS_MAX)), Arc::default());
-        Self { source, config, readings, control, listener_contexts, wanted }
+        Self { source, config, readings, control, listener_contexts, metrics, wanted }
     }
 
     /// Requests a reload without waiting for it. Two that are asked for during a third are one.
@@ -68,7 +71,24 @@ impl Reloader {
     /// nothing else.
     pub(super) fn reload(self) -> ReloadFuture {
         Box::pin(async move {
-            let Self { source, config, readings, control, listener_contexts, wanted: _ } = self;
+            let metrics = self.metrics.clone();
+            let result = self.apply().await;
+            metrics.reloaded(result.is_ok());
+            result
+        })
+    }
+
+    fn apply(self) -> ReloadFuture {
+        Box::pin(async move {
+            let Self {
+                source,
+                config,
+                readings,
+                control,
+                listener_contexts,
+                metrics: _,
+                wanted: _,
+            } = self;
             let source = source.ok_or(ReloadError::NoFile)?;
             let waiting = tokio::time::timeout(READING, config.lock_owned()).await;
             let mut in_force = waiting.map_err(|_| ReloadError::UnderWay)?;
@@ -89,8 +109,13 @@ impl Reloader {
                 return Err(ReloadError::NeedsRestart(fixed));
             }
             let change = Change::Follow(Arc::new(new.catalog.clone()));
-            let call =
-                ChangeRequest { change, if_generation: None, idempotency: None, reason: None };
+            let call = ChangeRequest {
+                change,
+                if_generation: None,
+                idempotency: None,
+                reason: None,
+                actor: None,
+            };
             let before = control.applied().state.generation;
             if control.propose(call).await?.generation == before {
                 info!("configuration read again: nothing has changed");

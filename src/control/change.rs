@@ -52,6 +52,17 @@ pub struct ChangeRequest {
     pub idempotency: Option<Idempotency>,
     /// Why, in the caller's words; it goes to the log and the events.
     pub reason: Option<String>,
+    /// Who asks for the change, for the log and the events. `None` for Flipgate itself.
+    pub actor: Option<Actor>,
+}
+
+/// The caller that asks for a change.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Actor {
+    /// The name of its token, or `local` without a token.
+    pub name: String,
+    /// Its address, or `unix` for the unix socket.
+    pub address: String,
 }
 
 /// A key for a call, and what tells that call from others.

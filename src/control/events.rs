@@ -47,6 +47,9 @@ pub enum EventKind {
         /// Why, if the caller said so.
         #[serde(skip_serializing_if = "Option::is_none")]
         reason: Option<String>,
+        /// The name of the caller's token, or `local` without a token.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        by: Option<String>,
     },
     /// The last request that a change left behind on a color that is not active has ended: what was
     /// replaced may be stopped.

@@ -19,7 +19,7 @@ use super::{
     worker::{ControlTask, PendingChange},
 };
 use crate::{
-    metrics::{Metrics, PromotionResult},
+    metrics::{Metrics, PromotionKind, PromotionResult},
     model::{Color, OwnAddresses, Rules, ServiceName},
     store::{CommitError, Revision, State, Store, StoreHealth},
     switch::{Ledger, Service, Switch},
@@ -92,7 +92,11 @@ impl Control {
     ///
     /// [`ChangeError`]. Nothing has changed then, unless it says that the outcome is unknown.
     pub async fn propose(&self, call: ChangeRequest) -> Result<ChangeOutcome, ChangeError> {
-        let is_promotion = matches!(call.change, Change::Promote(_) | Change::Rollback { .. });
+        let kind = match call.change {
+            Change::Promote(_) => Some(PromotionKind::Promote),
+            Change::Rollback { .. } => Some(PromotionKind::Rollback),
+            Change::SetPool { .. } | Change::Follow(_) => None,
+        };
         // Held until the pools have them.
         let _connectors = self.read_ahead(&call.change).await;
         let (answer, answered) = oneshot::channel();
@@ -101,15 +105,16 @@ impl Control {
             Ok(()) => answered.await.unwrap_or(Err(ChangeError::Stopping)),
             Err(_) => Err(ChangeError::Stopping),
         };
-        if is_promotion {
-            self.shared.metrics.promotion(match &done {
+        if let Some(kind) = kind {
+            let result = match &done {
                 Ok(_) => PromotionResult::Promoted,
                 Err(ChangeError::Stale { .. }) => PromotionResult::Stale,
                 Err(ChangeError::Refused(_) | ChangeError::KeyReused(_)) => {
                     PromotionResult::Refused
                 }
                 Err(ChangeError::Store(_) | ChangeError::Stopping) => PromotionResult::Failed,
-            });
+            };
+            self.shared.metrics.promotion(kind, result);
         }
         done
     }

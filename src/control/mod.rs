@@ -19,7 +19,8 @@ mod worker;
 pub use self::{
     catalog::{Catalog, CatalogError, ServiceSpec},
     change::{
-        Change, ChangeError, ChangeOutcome, ChangeRequest, Idempotency, ReasonKind, RefusalReason,
+        Actor, Change, ChangeError, ChangeOutcome, ChangeRequest, Idempotency, ReasonKind,
+        RefusalReason,
     },
     drains::{ClaimCounts, DrainSnapshot},
     events::{Event, EventKind, Events, Subscription},

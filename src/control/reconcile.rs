@@ -15,6 +15,7 @@ use tracing::{error, info};
 
 use super::{
     catalog::{Catalog, ServiceSpec},
+    change::Actor,
     events::EventKind,
     removed::KEPT,
     shared::{Applied, ControlShared},
@@ -38,6 +39,9 @@ pub(super) struct Reconciler {
 
 /// Removed services whose series are looked for together.
 const FORGOTTEN_TOGETHER: usize = 1000;
+
+/// The most endpoints that the log names in one line.
+const LISTED_MAX: usize = 20;
 
 // === impl Reconciler ===
 
@@ -66,6 +70,7 @@ impl Reconciler {
         shared: &ControlShared,
         state: State,
         catalog: Option<Arc<Catalog>>,
+        actor: Option<&Actor>,
     ) {
         let before = shared.applied();
         if state.revision == before.state.revision && catalog.is_none() {
@@ -116,7 +121,7 @@ impl Reconciler {
         if !before.pools.is_same_version(&applied.pools) {
             shared.pools.send_replace(applied.pools.clone());
         }
-        tell(shared, &before, &applied, &changed, has_new_catalog);
+        tell(shared, &before, &applied, &changed, has_new_catalog, actor);
         for drain in drains {
             self.watch(shared, drain);
         }
@@ -236,7 +241,9 @@ fn tell(
     after: &Applied,
     changed: &[ServiceName],
     has_new_catalog: bool,
+    actor: Option<&Actor>,
 ) {
+    let (by, from) = (actor.map(|it| it.name.as_str()), actor.map(|it| it.address.as_str()));
     let events = &shared.events;
     let generation = after.state.generation;
     let promotion = &after.state.promotion;
@@ -254,8 +261,10 @@ fn tell(
         for color in Color::BOTH {
             if !is_same_pool(old.pool(color), new.pool(color)) {
                 let (number, service) = (generation.0, name.clone());
-                let endpoints = new.pool(color).spec().endpoints.len();
-                info!(generation = number, %service, %color, endpoints, "pool changed");
+                let spec = new.pool(color).spec();
+                let version = spec.version.as_ref().map(ToString::to_string);
+                let endpoints = listed(spec);
+                info!(generation = number, %service, %color, version, endpoints, by, from, "pool changed");
                 events.publish(EventKind::PoolChanged { generation, service, color });
             }
         }
@@ -264,12 +273,27 @@ fn tell(
         let (rollback, reason) = (promotion.is_rollback, promotion.reason.clone());
         for (service, active) in &promoted {
             let (generation, reason) = (generation.0, reason.as_deref());
-            info!(generation, %service, %active, rollback, reason, "promoted");
+            let version = |color: Color| {
+                let state = after.state.services.get(service)?;
+                state.pool(color).spec().version.as_ref().map(ToString::to_string)
+            };
+            let (version, replaced) = (version(*active), version(active.other()));
+            info!(
+                generation, %service, %active, version, replaced = %active.other(),
+                replaced_version = replaced, rollback, reason, by, from, "promoted"
+            );
             if let Some(pools) = after.pools.get(service) {
                 tell_of_outage(pools.pool(*active), generation);
             }
         }
-        events.publish(EventKind::Promoted { generation, services: promoted, rollback, reason });
+        let by = actor.map(|it| it.name.clone());
+        events.publish(EventKind::Promoted {
+            generation,
+            services: promoted,
+            rollback,
+            reason,
+            by,
+        });
     }
     if has_new_catalog {
         info!(generation = generation.0, "configuration applied");
@@ -277,7 +301,17 @@ fn tell(
     }
 }
 
-/// Logs an error if a color has become active of which no endpoint is up.
+/// The endpoints of a pool, as many as a line of the log should have.
+fn listed(spec: &PoolSpec) -> String {
+    let mut listed: Vec<_> =
+        spec.endpoints.iter().take(LISTED_MAX).map(|it| it.endpoint.to_string()).collect();
+    if spec.endpoints.len() > LISTED_MAX {
+        listed.push(format!("and {} more", spec.endpoints.len() - LISTED_MAX));
+    }
+    listed.join(", ")
+}
+
+/// Logs an error if no endpoint of the color that has become active is up.
 fn tell_of_outage(pool: &Pool, generation: u64) {
     let members = pool.members();
     let up = members.iter().filter(|it| it.health() == Health::Up).count();

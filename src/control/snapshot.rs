@@ -185,11 +185,22 @@ impl PoolSnapshot {
 
     /// The same for a scrape.
     pub(super) fn shown(&self) -> PoolGauges {
-        let Self { in_flight, queued, retries_left, is_panicking, was_used, endpoints, .. } = self;
+        let Self {
+            role: _,
+            version,
+            source: _,
+            in_flight,
+            queued,
+            retries_left,
+            is_panicking,
+            was_used,
+            endpoints,
+        } = self;
+        let version = version.as_ref().map(ToString::to_string);
         let (in_flight, queued, retries_left) = (*in_flight, *queued, *retries_left);
         let endpoints = endpoints.iter().map(EndpointSnapshot::shown).collect();
         let (is_panicking, was_used) = (*is_panicking, *was_used);
-        PoolGauges { in_flight, queued, retries_left, is_panicking, was_used, endpoints }
+        PoolGauges { version, in_flight, queued, retries_left, is_panicking, was_used, endpoints }
     }
 }
 

@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{
     catalog::Catalog,
-    change::{Change, ChangeError, ChangeOutcome, ChangeRequest, Idempotency},
+    change::{Actor, Change, ChangeError, ChangeOutcome, ChangeRequest, Idempotency},
     plan::plan,
     reconcile::Reconciler,
     shared::{Applied, ControlShared},
@@ -77,7 +77,7 @@ impl ControlTask {
                 changed = self.state.changed() => {
                     changed.map_err(|_| StoreClosed)?;
                     self.shared.set_busy(Some(Instant::now()));
-                    self.reconcile(None);
+                    self.reconcile(None, None);
                 }
             }
         }
@@ -86,7 +86,7 @@ impl ControlTask {
     async fn make(&mut self, call: ChangeRequest) -> Result<ChangeOutcome, ChangeError> {
         loop {
             // Changes of others that have come meanwhile are what this one is decided on.
-            self.reconcile(None);
+            self.reconcile(None, None);
             let (expected, next, catalog) = match self.prepare(&call)? {
                 Prepared::Known(done) => return Ok(done),
                 Prepared::Commit { next, catalog } => {
@@ -100,7 +100,7 @@ impl ControlTask {
             self.shared.set_busy(Some(Instant::now()));
             match committed {
                 Ok(revision) => {
-                    self.reconcile(catalog);
+                    self.reconcile(catalog, call.actor.as_ref());
                     let applied = self.applied();
                     return Ok(ChangeOutcome { generation, revision, is_repeated: false, applied });
                 }
@@ -116,7 +116,7 @@ impl ControlTask {
 
     /// What is to be committed for a call, if its conditions hold.
     fn prepare(&self, call: &ChangeRequest) -> Result<Prepared, ChangeError> {
-        let ChangeRequest { change, if_generation, idempotency, reason } = call;
+        let ChangeRequest { change, if_generation, idempotency, reason, actor: _ } = call;
         let applied = self.applied();
         let state = &applied.state;
         let known = |generation, is_repeated| {
@@ -163,10 +163,11 @@ impl ControlTask {
         Ok(Prepared::Commit { next, catalog })
     }
 
-    /// Applies the newest state, with another configuration if there is one.
-    fn reconcile(&mut self, catalog: Option<Arc<Catalog>>) {
+    /// Applies the newest state, with another configuration if there is one. `actor` is the caller that asked for the
+    /// change, if it is known.
+    fn reconcile(&mut self, catalog: Option<Arc<Catalog>>, actor: Option<&Actor>) {
         let state = self.state.borrow_and_update().clone();
-        self.reconciler.apply(&self.shared, state, catalog);
+        self.reconciler.apply(&self.shared, state, catalog, actor);
     }
 
     fn applied(&self) -> Arc<Applied> {

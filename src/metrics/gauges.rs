@@ -34,7 +34,9 @@ pub struct ServiceGauges {
 /// What one pool looks like at a scrape.
 #[derive(Clone, Debug, Default)]
 pub struct PoolGauges {
-    /// Requests inside.
+    /// The version that runs there, if it was set.
+    pub version: Option<String>,
+    /// Requests in flight.
     pub in_flight: usize,
     /// Requests that wait for a place at an endpoint.
     pub queued: usize,
@@ -71,6 +73,8 @@ pub struct EndpointGauges {
 pub(super) fn write(services: &[ServiceGauges], text: &mut String) {
     let mut in_flight = Family::gauge("in_flight", "Requests inside a color now");
     let mut active = Family::gauge("active", "1 for the color that answers the public");
+    let mut info =
+        Family::gauge("pool_info", "1 for each pool that has endpoints, with its version");
     let mut queued = Family::gauge("queued", "Requests that wait for a place at an endpoint");
     let mut retry_budget = Family::gauge("retry_budget", "Retries by option that are left");
     let mut panicking = Family::gauge(
@@ -89,6 +93,10 @@ pub(super) fn write(services: &[ServiceGauges], text: &mut String) {
             let PoolGauges { in_flight: inside, retries_left, is_panicking, endpoints, .. } = pool;
             let of_pool = [("color", color.as_str()), service];
             in_flight.add(&of_pool, inside);
+            if !endpoints.is_empty() {
+                let version = ("version", pool.version.as_deref().unwrap_or_default());
+                info.add(&[of_pool[0], service, version], 1);
+            }
             if let Some(answering) = answering {
                 active.add(&of_pool, u8::from(color == *answering));
             }
@@ -116,6 +124,7 @@ pub(super) fn write(services: &[ServiceGauges], text: &mut String) {
     let families = [
         in_flight,
         active,
+        info,
         queued,
         retry_budget,
         panicking,

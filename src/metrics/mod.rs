@@ -13,6 +13,7 @@ mod tasks;
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use prometheus::{
@@ -40,6 +41,9 @@ pub struct Metrics {
     evicted: IntCounterVec,
     /// When the first of our certificates expires, in seconds since 1970; 0 without any.
     pub certificate_expiry: IntGauge,
+    limits: IntGaugeVec,
+    reload_success: IntGauge,
+    reload_timestamp: IntGauge,
     promotions: IntCounterVec,
     task_deaths: IntCounterVec,
     state_writable: IntGauge,
@@ -56,6 +60,15 @@ pub struct Metrics {
 #[derive(Debug)]
 pub struct GaugeGuard(IntGauge);
 
+/// What kind of call made colors active, or tried to.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum PromotionKind {
+    /// A promotion.
+    Promote,
+    /// A rollback.
+    Rollback,
+}
+
 /// How a call to promote ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum PromotionResult {
@@ -70,8 +83,12 @@ pub enum PromotionResult {
 }
 
 /// Seconds; from a cache hit to a report that runs for minutes.
-const DURATION_BUCKETS: [f64; 14] =
-    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0];
+const DURATION_BUCKETS: [f64; 17] = [
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0,
+    300.0,
+];
+
+const CERTIFICATE_EXPIRY: &str = "flipgate_certificate_expiry_timestamp_seconds";
 
 /// Seconds; drains last as long as the longest request.
 const DRAIN_BUCKETS: [f64; 10] = [0.01, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0];
@@ -117,12 +134,28 @@ impl Metrics {
         let of_pools = MetricFamilies {
             requests: counters(
                 "requests_total",
-                "Requests by the code of their answer; 499 when the client left before it",
+                "Requests by the status code of the response; 499 if the client left before it. Without previews",
                 &["service", "color", "code"],
+            )?,
+            previews: counters(
+                "preview_requests_total",
+                "Previews by the status code of the response",
+                &["service", "color", "code"],
+            )?,
+            errors: counters(
+                "proxy_errors_total",
+                "Errors that Flipgate made, not the application, by the error type in Proxy-Status. \
+                 http_response_incomplete: a response that was cut",
+                &["service", "color", "reason"],
+            )?,
+            head: histograms(
+                "response_head_seconds",
+                "Time to first byte: from the request's head to the response's head. Without previews",
+                &DURATION_BUCKETS,
             )?,
             duration: histograms(
                 "request_duration_seconds",
-                "From the request's head to the response's last byte",
+                "From the request's head to the response's last byte. Without previews",
                 &DURATION_BUCKETS,
             )?,
             connect_errors: counters(
@@ -169,9 +202,26 @@ impl Metrics {
             )?,
             certificate_expiry: gauge(
                 "certificate_expiry_timestamp_seconds",
-                "When the first of the listeners' certificates expires; 0 without any",
+                "When the first of the listeners' certificates expires, in seconds since 1970; absent without any",
             )?,
-            promotions: counters("promotions_total", "Calls to promote or roll back", &["result"])?,
+            limits: gauges(
+                "limit",
+                "The limits of the process, as configured or as the open files allow",
+                &["limit"],
+            )?,
+            reload_success: gauge(
+                "config_reload_success",
+                "1 if the configuration is the one that was read last; 0 after a reload that was refused",
+            )?,
+            reload_timestamp: gauge(
+                "config_reload_timestamp_seconds",
+                "When the configuration in force was read, in seconds since 1970",
+            )?,
+            promotions: counters(
+                "promotions_total",
+                "Promotions and rollbacks by their result: promoted, refused, stale or failed",
+                &["result", "kind"],
+            )?,
             task_deaths: counters(
                 "task_panics_total",
                 "Tasks that have panicked or ended too early. `control` and `worker` end the process; a \
@@ -204,8 +254,11 @@ impl Metrics {
             PromotionResult::Stale,
             PromotionResult::Failed,
         ] {
-            metrics.promotions.with_label_values(&[result.as_str()]).inc_by(0);
+            for kind in ["promote", "rollback", "automatic"] {
+                metrics.promotions.with_label_values(&[result.as_str(), kind]).inc_by(0);
+            }
         }
+        metrics.reloaded(true);
         Ok(metrics)
     }
 
@@ -238,8 +291,27 @@ impl Metrics {
     }
 
     /// Counts a call to promote or roll back.
-    pub fn promotion(&self, result: PromotionResult) {
-        self.promotions.with_label_values(&[result.as_str()]).inc();
+    pub fn promotion(&self, kind: PromotionKind, result: PromotionResult) {
+        let kind = match kind {
+            PromotionKind::Promote => "promote",
+            PromotionKind::Rollback => "rollback",
+        };
+        self.promotions.with_label_values(&[result.as_str(), kind]).inc();
+    }
+
+    /// Notes a limit of the process. `limit` is a word of a fixed list.
+    pub fn limit(&self, limit: &'static str, value: usize) {
+        let value = i64::try_from(value).unwrap_or(i64::MAX);
+        self.limits.with_label_values(&[limit]).set(value);
+    }
+
+    /// Notes whether the configuration was read and applied.
+    pub fn reloaded(&self, success: bool) {
+        self.reload_success.set(success.into());
+        if success {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+            self.reload_timestamp.set(i64::try_from(now).unwrap_or_default());
+        }
     }
 
     /// Notes how long the replaced side of a promotion had requests inside.
@@ -254,20 +326,31 @@ impl Metrics {
         let names: HashSet<&str> = services.iter().map(|it| it.as_str()).collect();
         let MetricFamilies {
             requests,
+            previews,
+            errors,
             duration,
+            head,
             connect_errors,
             connections,
             retries,
             ejections,
             limited,
         } = &*self.of_pools;
-        for counters in
-            [requests, connect_errors, retries, ejections, limited, &self.preview_refused]
-        {
+        for counters in [
+            requests,
+            previews,
+            errors,
+            connect_errors,
+            retries,
+            ejections,
+            limited,
+            &self.preview_refused,
+        ] {
             forget(counters, &names);
         }
         forget(connections, &names);
         forget(duration, &names);
+        forget(head, &names);
         forget(&self.drain_duration, &names);
     }
 
@@ -282,8 +365,12 @@ impl Metrics {
         self.generation.set(i64::try_from(generation.0).unwrap_or(i64::MAX));
         self.state_writable.set(is_writable.into());
         let mut text = Vec::new();
+        let mut families = self.registry.gather();
+        if self.certificate_expiry.get() == 0 {
+            families.retain(|it| it.name() != CERTIFICATE_EXPIRY);
+        }
         TextEncoder::new()
-            .encode(&self.registry.gather(), &mut text)
+            .encode(&families, &mut text)
             .expect("a Vec takes every write, and names were checked when they were registered");
         let mut text = String::from_utf8_lossy(&text).into_owned();
         gauges::write(services, &mut text);

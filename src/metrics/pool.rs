@@ -11,7 +11,10 @@ use super::LimitHit;
 #[derive(Debug)]
 pub(super) struct MetricFamilies {
     pub(super) requests: IntCounterVec,
+    pub(super) previews: IntCounterVec,
     pub(super) duration: HistogramVec,
+    pub(super) head: HistogramVec,
+    pub(super) errors: IntCounterVec,
     pub(super) connect_errors: IntCounterVec,
     pub(super) connections: IntGaugeVec,
     pub(super) retries: IntCounterVec,
@@ -28,6 +31,7 @@ pub struct PoolMetrics {
     /// By the hundreds of the status code.
     codes: [OnceLock<Box<CodeCounters>>; CLASSES],
     duration: OnceLock<Histogram>,
+    head: OnceLock<Histogram>,
     connections: OnceLock<IntGauge>,
     ejections: OnceLock<IntCounter>,
     /// By limit.
@@ -40,6 +44,9 @@ type CodeCounters = [OnceLock<IntCounter>; 100];
 /// Codes of 100 to 999.
 const CLASSES: usize = 9;
 
+/// The reason of the series that every used pool has.
+const FIRST_REASON: &str = "connection_refused";
+
 // === impl PoolMetrics ===
 
 impl PoolMetrics {
@@ -50,6 +57,7 @@ impl PoolMetrics {
             color,
             codes: [const { OnceLock::new() }; CLASSES],
             duration: OnceLock::new(),
+            head: OnceLock::new(),
             connections: OnceLock::new(),
             ejections: OnceLock::new(),
             limited: [const { OnceLock::new() }; LimitHit::ALL.len()],
@@ -60,12 +68,43 @@ impl PoolMetrics {
     pub fn count(&self, code: u16) {
         let (class, place) = (usize::from(code) / 100, usize::from(code) % 100);
         let Some(codes) = class.checked_sub(1).and_then(|it| self.codes.get(it)) else { return };
-        let codes = codes.get_or_init(|| Box::new([const { OnceLock::new() }; 100]));
+        let codes = codes.get_or_init(|| {
+            self.begin_error_series();
+            Box::new([const { OnceLock::new() }; 100])
+        });
         let counter = || {
             let labels = [&*self.service, self.color, &code.to_string()];
             self.families.requests.with_label_values(&labels)
         };
         codes[place].get_or_init(counter).inc();
+    }
+
+    /// Makes the series that a ratio of errors is computed from, so that it is 0 for a pool without errors, and not
+    /// absent.
+    fn begin_error_series(&self) {
+        if !self.service.is_empty() {
+            for code in ["500", "502"] {
+                self.families.requests.with_label_values(&[&*self.service, self.color, code]);
+            }
+            self.families.errors.with_label_values(&[&*self.service, self.color, FIRST_REASON]);
+        }
+    }
+
+    /// Counts a preview by the status code of its response.
+    pub fn count_preview(&self, code: u16) {
+        let labels = [&*self.service, self.color, &code.to_string()];
+        self.families.previews.with_label_values(&labels).inc();
+    }
+
+    /// Counts an error that Flipgate made, by its error type of RFC 9209.
+    pub fn proxy_error(&self, reason: &'static str) {
+        self.families.errors.with_label_values(&[&*self.service, self.color, reason]).inc();
+    }
+
+    /// Notes the time from a request's head to the response's head.
+    pub fn observe_head(&self, seconds: f64) {
+        let head = || self.families.head.with_label_values(&self.labels());
+        self.head.get_or_init(head).observe(seconds);
     }
 
     /// Notes how long a request took, from its head to the response's last byte.

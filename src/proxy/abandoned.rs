@@ -10,8 +10,6 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use tracing::warn;
-
 use super::{
     admitted::AdmittedRequest,
     body_pipe::{BodyPipe, TrailerPolicy, intake},
@@ -155,16 +153,6 @@ impl AdmittedRequest<'_> {
 
     /// The drain does not wait for the endpoint any longer, which an operator has to know who relies on it.
     fn warn_of_giving_up(&self, connection: &ClientConnection<PeerCache>) {
-        let (service, color) = self.names();
-        let endpoint = self.endpoint();
-        if let Some(suppressed) =
-            self.proxy.log_limiter.permits(LimitedEvent::GaveUp, connection.now())
-        {
-            warn!(
-                %service, %color, endpoint, suppressed,
-                "gave up waiting for the response to a request whose client has left: the endpoint may still \
-                 work on it"
-            );
-        }
+        self.warn(LimitedEvent::AbandonedIncomplete, "", connection.now());
     }
 }

@@ -7,6 +7,7 @@ use super::{
     headers::FlipgateHeaders,
     interim::InterimResponses,
     local_reply::{LocalReply, ReplyContext},
+    log_limiter::LimitedEvent,
     peer_cache::PeerCache,
     request_claim::RequestClaim,
     request_traits::RequestTraits,
@@ -152,6 +153,15 @@ impl AdmittedRequest<'_> {
         error: ProxyError,
     ) -> LocalReply {
         self.hold.answer(error.status().0.as_u16());
+        if let Some(reason) = error.reason() {
+            self.pool().metrics().proxy_error(reason);
+        }
+        if error.is_logged() {
+            let now = client.split().1.now();
+            let (status, kind) = error.status();
+            let details = format!("{} {kind}: {error}", status.as_u16());
+            self.warn(LimitedEvent::ErrorResponse, &details, now);
+        }
         // One that has left is found out by what is written next.
         let _ = self.interim.send(client.split().0);
         let interim = self.interim.take_unwritten();

@@ -157,6 +157,11 @@ impl BodyPipe {
         }
     }
 
+    /// The head that the flow begins with.
+    pub(super) fn head(&self) -> &[u8] {
+        &self.own[..self.head]
+    }
+
     /// Lets so many bytes of content through, and no more.
     pub(super) fn limit(&mut self, max: Option<u64>) {
         self.allowed = max.unwrap_or(u64::MAX);
@@ -305,8 +310,9 @@ impl BodyPipe {
         let left = self.allowed.checked_sub(piece.data as u64);
         self.allowed = left.ok_or(TransferError::TooLarge)?;
         if self.own_sent == self.own.len() {
-            self.own.clear();
-            self.own_sent = 0;
+            // The head stays: a flow that starts again needs it, and so does the log.
+            self.own.truncate(self.head);
+            self.own_sent = self.head;
         }
         self.behind_sent = 0;
         self.behind = Cow::Borrowed(b"");

@@ -186,6 +186,20 @@ impl ProxyError {
         )
     }
 
+    /// The error type of RFC 9209 as it is counted. `None` for what is no error.
+    pub(super) fn reason(self) -> Option<&'static str> {
+        match self {
+            Self::Redirect | Self::Options => None,
+            _ => Some(self.status().1),
+        }
+    }
+
+    /// Whether each response with this error should be in the log: the service failed, and not the client.
+    pub(super) fn is_logged(self) -> bool {
+        matches!(self.status().0, StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT)
+            || matches!(self, Self::NoEndpoint)
+    }
+
     /// Whether it is for what an endpoint has done, or not done.
     pub(super) fn is_upstreams(self) -> bool {
         matches!(self, Self::Closed | Self::Protocol | Self::Timeout)

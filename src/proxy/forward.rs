@@ -7,8 +7,6 @@ use std::{
     time::Instant,
 };
 
-use tracing::warn;
-
 use super::{
     admitted::AdmittedRequest, error::ProxyError, interim::SWITCHING, log_limiter::LimitedEvent,
     peer_cache::PeerCache, upstream_failure::UpstreamFailure,
@@ -145,19 +143,11 @@ impl AdmittedRequest<'_> {
                 }
                 Ok(None) => return Ok(None),
                 Err(defect) => {
-                    let (service, color) = self.names();
-                    let endpoint = self.endpoint();
                     let speaks_http2 = unread.starts_with(b"\0\0") && unread.get(3) == Some(&4);
-                    let hint = if speaks_http2 {
-                        Some("it speaks HTTP/2: set protocol = \"h2\"")
-                    } else {
-                        None
-                    };
-                    if let Some(suppressed) =
-                        self.proxy.log_limiter.permits(LimitedEvent::Protocol, connection.now())
-                    {
-                        warn!(%service, %color, endpoint, %defect, hint, suppressed, "an answer that cannot be understood");
-                    }
+                    let hint =
+                        if speaks_http2 { "; it speaks HTTP/2: set protocol = \"h2\"" } else { "" };
+                    let details = format!("{defect}{hint}");
+                    self.warn(LimitedEvent::Protocol, &details, connection.now());
                     return Err(UpstreamFailure::Refused(ProxyError::Protocol));
                 }
             }
@@ -173,12 +163,8 @@ impl AdmittedRequest<'_> {
         if self.interim.take(head, bytes, self.ask.version, &mut self.upload, connection) {
             return Ok(());
         }
-        let (service, color) = self.names();
-        if let Some(suppressed) =
-            self.proxy.log_limiter.permits(LimitedEvent::Interim, connection.now())
-        {
-            warn!(%service, %color, status = head.status, suppressed, "an interim answer that nobody asked for");
-        }
+        let details = format!("status {}", head.status);
+        self.warn(LimitedEvent::Interim, &details, connection.now());
         Err(UpstreamFailure::Refused(ProxyError::Protocol))
     }
 

@@ -39,10 +39,10 @@ impl Handler for Proxy {
             }
             RejectReason::Http2Abuse(peer) => {
                 self.metrics.turned_away("http2_abuse");
-                if let Some(suppressed) =
-                    self.log_limiter.permits(LimitedEvent::Http2Abuse, Instant::now())
-                {
-                    warn!(%peer, suppressed, "an HTTP/2 connection was closed: it resets more requests than it lets us answer, or floods us");
+                let event = LimitedEvent::Http2Abuse;
+                let suppressed = self.log_limiter.permits(event, ("", ""), Instant::now());
+                if let Some(suppressed) = suppressed {
+                    warn!(%peer, suppressed, "{}", event.message());
                 }
             }
             RejectReason::Handshake => self.metrics.turned_away("handshake"),

@@ -1,45 +1,86 @@
-//! What is said of endpoints and clients in the log: in an outage it happens with each request, and is said once a
-//! second of each kind, with how many were left out.
+//! Limits log lines that requests cause. In an outage each request would write one; instead there is one a second of
+//! each kind for each service and color, with the number of lines that were left out.
 
 use std::{
-    cell::Cell,
+    cell::RefCell,
+    collections::HashMap,
     time::{Duration, Instant},
 };
 
-/// When each kind was said last, and how often it was left out since. Of one worker.
+/// When each line was written last, and how often it was left out since. Of one worker.
 #[derive(Debug, Default)]
-pub(super) struct LogLimiter([Cell<(Option<Instant>, u64)>; 6]);
+pub(super) struct LogLimiter(RefCell<HashMap<Key, (Instant, u64)>>);
 
-/// What there is to be said.
-#[derive(Clone, Copy, Debug)]
+type Key = (LimitedEvent, Box<str>, Box<str>);
+
+/// What a line is about.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub(super) enum LimitedEvent {
-    /// A connection was closed without an answer.
+    /// A connection was closed without a response.
     Closed,
-    /// An answer cannot be understood.
+    /// A response is not valid HTTP.
     Protocol,
-    /// An answer broke off.
-    BrokeOff,
-    /// An interim answer that is not allowed.
+    /// A response was cut.
+    Incomplete,
+    /// An interim response that is not allowed.
     Interim,
     /// A client misuses HTTP/2.
     Http2Abuse,
-    /// The response to a request whose client has left did not come to its end.
-    GaveUp,
+    /// The response to an abandoned request did not complete.
+    AbandonedIncomplete,
+    /// The client got an error that Flipgate made.
+    ErrorResponse,
 }
 
 const PAUSE: Duration = Duration::from_secs(1);
 
+/// The most entries that are kept. When there are more, old ones are forgotten.
+const ENTRIES_MAX: usize = 1024;
+
+// === impl LogLimiter ===
+
 impl LogLimiter {
-    /// Whether it is to be said now; then with how many like it were left out.
-    pub(super) fn permits(&self, line: LimitedEvent, now: Instant) -> Option<u64> {
-        let cell = &self.0[line as usize];
-        let (last, left_out) = cell.get();
-        if last.is_some_and(|it| now.saturating_duration_since(it) < PAUSE) {
-            cell.set((last, left_out + 1));
+    /// Whether to write a line now; then the number of lines like it that were left out.
+    pub(super) fn permits(
+        &self,
+        event: LimitedEvent,
+        (service, color): (&str, &str),
+        now: Instant,
+    ) -> Option<u64> {
+        let mut entries = self.0.borrow_mut();
+        if entries.len() >= ENTRIES_MAX {
+            entries.retain(|_, (last, _)| now.saturating_duration_since(*last) < PAUSE);
+        }
+        let (last, left_out) = entries
+            .entry((event, service.into(), color.into()))
+            .or_insert((now.checked_sub(PAUSE).unwrap_or(now), 0));
+        if now.saturating_duration_since(*last) < PAUSE {
+            *left_out += 1;
             return None;
         }
-        cell.set((Some(now), 0));
-        Some(left_out)
+        *last = now;
+        Some(std::mem::take(left_out))
+    }
+}
+
+// === impl LimitedEvent ===
+
+impl LimitedEvent {
+    /// The text of the line.
+    pub(super) fn message(self) -> &'static str {
+        match self {
+            Self::Closed => "the endpoint closed the connection without a response",
+            Self::Protocol => "invalid response of the endpoint",
+            Self::Incomplete => "incomplete response of the endpoint",
+            Self::Interim => "unexpected interim response of the endpoint",
+            Self::Http2Abuse => {
+                "HTTP/2 connection closed: the client resets more requests than it lets Flipgate answer, or floods it"
+            }
+            Self::AbandonedIncomplete => {
+                "gave up waiting for the response to an abandoned request; the endpoint may still work on it"
+            }
+            Self::ErrorResponse => "error response",
+        }
     }
 }
 
@@ -48,11 +89,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_happens_often_is_said_once_a_second() {
-        let (log_limiter, now) = (LogLimiter::default(), Instant::now());
-        assert_eq!(log_limiter.permits(LimitedEvent::Closed, now), Some(0));
-        assert_eq!(log_limiter.permits(LimitedEvent::Closed, now + PAUSE / 2), None);
-        assert_eq!(log_limiter.permits(LimitedEvent::BrokeOff, now + PAUSE / 2), Some(0));
-        assert_eq!(log_limiter.permits(LimitedEvent::Closed, now + PAUSE), Some(1));
+    fn a_line_is_written_once_a_second_of_each_kind_service_and_color() {
+        let (limiter, now) = (LogLimiter::default(), Instant::now());
+        let web = ("web", "blue");
+        assert_eq!(limiter.permits(LimitedEvent::Closed, web, now), Some(0));
+        assert_eq!(limiter.permits(LimitedEvent::Closed, web, now + PAUSE / 2), None);
+        assert_eq!(
+            limiter.permits(LimitedEvent::Closed, ("api", "blue"), now + PAUSE / 2),
+            Some(0)
+        );
+        assert_eq!(
+            limiter.permits(LimitedEvent::Closed, ("web", "green"), now + PAUSE / 2),
+            Some(0)
+        );
+        assert_eq!(limiter.permits(LimitedEvent::Incomplete, web, now + PAUSE / 2), Some(0));
+        assert_eq!(limiter.permits(LimitedEvent::Closed, web, now + PAUSE), Some(1));
+    }
+
+    #[test]
+    fn old_entries_are_forgotten() {
+        let (limiter, now) = (LogLimiter::default(), Instant::now());
+        for it in 0..ENTRIES_MAX {
+            limiter.permits(LimitedEvent::Closed, (&it.to_string(), "blue"), now);
+        }
+        limiter.permits(LimitedEvent::Closed, ("web", "blue"), now + PAUSE);
+        assert_eq!(limiter.0.borrow().len(), 1);
     }
 }

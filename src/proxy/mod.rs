@@ -25,6 +25,7 @@ mod headers;
 mod interim;
 mod local_reply;
 mod log_limiter;
+mod logged;
 mod max_forwards;
 mod peer_cache;
 mod previews;

@@ -78,7 +78,7 @@ impl<'a> ReceivedRequest<'a> {
                 return Err(self.refuse(client, error, upload, location.as_deref()));
             }
         };
-        let Self { proxy, record, ask } = self;
+        let Self { proxy, mut record, ask } = self;
         let RoutingDecision {
             claim,
             told,
@@ -90,6 +90,9 @@ impl<'a> ReceivedRequest<'a> {
             key,
             rules,
         } = decision;
+        if is_wished {
+            record.note_preview();
+        }
         let marks = FlipgateHeaders {
             origin: has_marks.then(|| (claim.color(), claim.generation())),
             is_private: is_wished,
@@ -147,6 +150,9 @@ impl<'a> ReceivedRequest<'a> {
     ) -> UnroutedRequest<'a> {
         let Self { proxy, mut record, ask } = self;
         record.answer(error.status().0.as_u16());
+        if let Some(reason) = error.reason() {
+            proxy.unrouted.proxy_error(reason);
+        }
         let circumstances =
             ReplyContext { interim: Vec::new(), marks: FlipgateHeaders::default(), location };
         let answer = LocalReply::new(error, &ask, &mut upload, circumstances, client);

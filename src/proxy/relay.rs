@@ -6,8 +6,6 @@ use std::{
     task::{Context, Poll},
 };
 
-use tracing::warn;
-
 use super::{
     abandoned::is_endless,
     admitted::AdmittedRequest,
@@ -70,6 +68,7 @@ impl<'e, 'a> AnsweredRequest<'e, 'a> {
             false => TrailerPolicy::Drop,
         };
         let is_endless = request.awaits_abandoned() && is_endless(&head, upstream);
+        request.hold.note_head();
         let out = request.put_head(&head, plan, client, upstream)?;
         let mut download = BodyPipe::new(out, intake(upstream, plan.framing), plan.told, trailers);
         download.demand(request.proxy.least_progress);
@@ -253,12 +252,10 @@ impl<'e, 'a> AnsweredRequest<'e, 'a> {
         if is_theirs {
             self.request.note_failure(&found.member, "its answer broke off", connection);
         }
-        let (service, color) = self.request.names();
-        let endpoint = found.member.endpoint().to_string();
-        let log_limiter = &self.request.proxy.log_limiter;
-        if let Some(suppressed) = log_limiter.permits(LimitedEvent::BrokeOff, connection.now()) {
-            warn!(%service, %color, endpoint, %broken, suppressed, "an answer broke off");
+        if self.download.sent() > 0 {
+            self.request.pool().metrics().proxy_error("http_response_incomplete");
         }
+        self.request.warn(LimitedEvent::Incomplete, &broken.to_string(), connection.now());
         match (self.download.sent(), broken) {
             (0, TransferError::TooSlow) => UpstreamFailure::Refused(ProxyError::Timeout),
             (0, _) => UpstreamFailure::Refused(ProxyError::Protocol),

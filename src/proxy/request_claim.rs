@@ -71,6 +71,11 @@ impl RequestClaim {
         self.permit.as_ref().map(RequestPermit::member)
     }
 
+    /// Notes that the head of the endpoint's response is there.
+    pub(super) fn note_head(&self) {
+        self.record.note_head(self.claim.pool().metrics());
+    }
+
     /// Notes the code that the client is answered with.
     pub(super) fn answer(&mut self, code: u16) {
         self.record.answer(code);

@@ -9,6 +9,8 @@ use crate::metrics::PoolMetrics;
 pub(super) struct RequestRecord {
     started: Instant,
     status: RecordedStatus,
+    /// Previews are counted apart from public requests.
+    is_preview: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -28,11 +30,23 @@ const CLIENT_LEFT: u16 = 499;
 impl RequestRecord {
     /// Of a request that begins now.
     pub(super) fn begin() -> Self {
-        Self { started: Instant::now(), status: RecordedStatus::Open }
+        Self { started: Instant::now(), status: RecordedStatus::Open, is_preview: false }
     }
 
     pub(super) fn started(&self) -> Instant {
         self.started
+    }
+
+    /// Notes that the request is a preview.
+    pub(super) fn note_preview(&mut self) {
+        self.is_preview = true;
+    }
+
+    /// Notes that the head of the endpoint's response is there.
+    pub(super) fn note_head(&self, metrics: &PoolMetrics) {
+        if !self.is_preview {
+            metrics.observe_head(self.started.elapsed().as_secs_f64());
+        }
     }
 
     /// Notes the code of the answer. A later one replaces it: of an answer that nothing was written of,
@@ -49,8 +63,13 @@ impl RequestRecord {
             RecordedStatus::Answered(code) => code,
             RecordedStatus::Counted => return,
         };
-        metrics.count(code);
-        metrics.observe(self.started.elapsed().as_secs_f64());
+        match self.is_preview {
+            true => metrics.count_preview(code),
+            false => {
+                metrics.count(code);
+                metrics.observe(self.started.elapsed().as_secs_f64());
+            }
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{future::poll_fn, sync::Arc, task::Poll, time::Instant};
 
-use tracing::{debug, warn};
+use tracing::debug;
 
 use super::{
     admitted::AdmittedRequest, error::ProxyError, log_limiter::LimitedEvent, peer_cache::PeerCache,
@@ -241,11 +241,7 @@ impl<'e, 'a> RetryState<'e, 'a> {
                 || !is_fresh && self.request.ask.is_repeatable
                 || is_fresh && self.may_leave_closed(member) && self.withdraw(now));
         if !may_repeat {
-            if let Some(suppressed) =
-                self.request.proxy.log_limiter.permits(LimitedEvent::Closed, now)
-            {
-                warn!(%service, %color, %endpoint, suppressed, "closed without an answer");
-            }
+            self.request.warn(LimitedEvent::Closed, &endpoint.to_string(), now);
             return Err(UpstreamFailure::Refused(ProxyError::Closed));
         }
         debug!(%service, %color, %endpoint, "closed without an answer; once more");

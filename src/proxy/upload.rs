@@ -95,6 +95,11 @@ impl Upload {
         Self { flow, sending: UploadState::Going, is_half_closed: false }
     }
 
+    /// The head that goes to the upstream. Empty for a request that goes nowhere.
+    pub(super) fn head(&self) -> &[u8] {
+        self.flow.head()
+    }
+
     /// Lets at most so many bytes of content through, and has fewer than `least` not count as moving.
     pub(super) fn limit(&mut self, max: Option<u64>, least: u64) {
         self.flow.limit(max);

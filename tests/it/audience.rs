@@ -204,6 +204,7 @@ async fn a_changed_network_holds_for_connections_that_are_open() {
         if_generation: None,
         idempotency: None,
         reason: None,
+        actor: None,
     };
     control.propose(call).await.expect("applied");
     assert_eq!(tester.get("/", "Flipgate-Preview: green\r\n").await.text(), "blue");

@@ -76,7 +76,7 @@ fn mistakes_that_would_start_and_not_work_are_found() {
         ("admin = 5", "expected a table, found integer"),
         ("dns.servers = [\"ns1\"]", "not the address of a name server"),
         ("dns = { min_ttl = \"9m\" }", "is shorter than `min_ttl`"),
-        ("service.web.health.status = [\"200\"]", "without `path`"),
+        ("service.web.health.status = [\"200\"]", "only has an effect with `path`"),
         ("service.web.health = { path = \"healthz\" }", "expected a path"),
         ("service.web.health = { path = \"/\", status = [] }", "every response would be a failure"),
         ("service.web.health.interval = \"1ms\"", "at least \"100 ms\""),

@@ -28,6 +28,7 @@ mod lifecycle; // How does the process begin, change and end?
 mod limits; // Does everything that a client can have more of come to an end?
 mod logs; // What happens when standard error is not read?
 mod loops; // What happens when a request comes back to the proxy that sent it?
+mod metrics; // Can an on-call engineer tell what is wrong, and who is to blame?
 mod names; // Where do requests for a name go when its addresses change?
 mod overload; // What happens when there is more to do than may be?
 mod packaging; // Do the packages, the image and the examples fit the program?
