@@ -7,7 +7,7 @@ use std::{
 
 use flipgate_api::{
     Call, Caller, CallerArguments, OutputArguments, escape,
-    terminal::{OutputError, print_error, print_line},
+    terminal::{print_error, print_line},
     wire::{DrainStatus, PoolStatus, PromoteRequest, RollbackRequest, ServiceStatus, Status},
 };
 
@@ -15,7 +15,7 @@ use super::{
     arguments::{ChangeArguments, Verbosity},
     drain::wait_for,
     exit::{self, CommandError},
-    status::show,
+    output::{ended, print_or_ignore, show},
 };
 
 pub(super) async fn promote(
@@ -203,22 +203,6 @@ fn superseded(made: &BTreeMap<String, String>, status: &Status) -> Option<String
     let others: Vec<_> = others.collect();
     (!others.is_empty())
         .then(|| format!("the change was made before under this key, and {}", others.join(", ")))
-}
-
-/// Writes a line. That the reader of the output has gone is no reason to end before the change is complete.
-fn print_or_ignore(line: &str) -> Result<(), CommandError> {
-    match print_line(line) {
-        Ok(()) | Err(OutputError::Closed) => Ok(()),
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// The exit code of a change that was made, although the reader of the output may have gone.
-pub(super) fn ended(printed: Result<(), OutputError>, code: u8) -> Result<u8, CommandError> {
-    match printed {
-        Ok(()) | Err(OutputError::Closed) => Ok(code),
-        Err(error) => Err(error.into()),
-    }
 }
 
 fn other(color: &str) -> &'static str {

@@ -5,11 +5,10 @@ use std::time::{Duration, Instant};
 use flipgate_api::{
     Caller, CallerArguments, OutputArguments, terminal::print_line, wire::DrainStatus,
 };
-use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{
-    changes::ended,
     exit::{self, CommandError},
+    output::{ended, spinner},
 };
 
 /// The longest wait of one call; the API itself has a limit of an hour.
@@ -79,14 +78,6 @@ pub(super) async fn wait_for(
     };
     spinner.finish_and_clear();
     drain
-}
-
-/// A line of progress. It is hidden if standard error is not a terminal.
-pub(super) fn spinner() -> ProgressBar {
-    let style = ProgressStyle::with_template("{spinner} {msg}");
-    let spinner = ProgressBar::new_spinner().with_style(style.expect("a valid template"));
-    spinner.enable_steady_tick(Duration::from_millis(120));
-    spinner
 }
 
 fn sentence(drain: &DrainStatus) -> String {

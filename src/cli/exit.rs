@@ -1,8 +1,9 @@
 //! How a command ends: exit codes, and errors with the code that they lead to.
 
 use flipgate_api::{
-    CallError, TokenFileError,
+    CallError, TokenFileError, escape,
     terminal::{OutputError, print_error},
+    wire::Status,
 };
 use http::StatusCode;
 
@@ -29,6 +30,14 @@ impl CommandError {
 
     pub(super) fn usage(text: impl Into<String>) -> Self {
         Self { code: USAGE, text: text.into() }
+    }
+
+    /// An error that names the services that exist.
+    pub(super) fn unknown_service(status: &Status, name: &str) -> Self {
+        let names: Vec<&str> = status.services.keys().take(10).map(String::as_str).collect();
+        let more = if status.services.len() > names.len() { ", …" } else { "" };
+        let name = escape(name);
+        Self::usage(format!("no service `{name}`; the services are {}{more}", names.join(", ")))
     }
 
     pub(super) fn with_code(self, code: u8) -> Self {

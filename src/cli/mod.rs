@@ -10,6 +10,7 @@ mod drain;
 mod events;
 mod exit;
 mod generate;
+mod output;
 mod pools;
 mod run;
 mod state;

@@ -10,10 +10,9 @@ use flipgate_api::{
 
 use super::{
     arguments::{PoolName, Verbosity},
-    changes::ended,
-    drain::spinner,
     exit::{self, CommandError},
-    status::{health_summary, show},
+    output::{ended, show, spinner},
+    table::health_summary,
 };
 
 /// Between two looks at the status.
@@ -106,7 +105,7 @@ async fn wait_for(
         match caller.status().await {
             Ok(status) => {
                 let Some(found) = find(&status, pool) else {
-                    break Err(unknown_service(&status, &pool.service));
+                    break Err(CommandError::unknown_service(&status, &pool.service));
                 };
                 let is_healthy = is_healthy(found);
                 if let Some(spinner) = &spinner {
@@ -147,12 +146,4 @@ fn not_healthy(pool: &PoolName, status: &Status, timeout: Duration) -> String {
     let PoolName { service, color } = pool;
     let summary = find(status, pool).map_or_else(String::new, health_summary);
     format!("{service}.{color} is not healthy after {timeout:?}: {summary}")
-}
-
-/// An error that names the services that exist.
-pub(super) fn unknown_service(status: &Status, name: &str) -> CommandError {
-    let names: Vec<&str> = status.services.keys().take(10).map(String::as_str).collect();
-    let more = if status.services.len() > names.len() { ", …" } else { "" };
-    let name = flipgate_api::escape(name);
-    CommandError::usage(format!("no service `{name}`; the services are {}{more}", names.join(", ")))
 }

@@ -7,17 +7,14 @@ use std::{
 
 use flipgate_api::{
     CallError, CallerArguments, OutputArguments,
-    terminal::{OutputError, print_error, print_line},
-    wire::{PoolStatus, Status},
+    terminal::{print_error, print_line},
+    wire::Status,
 };
 
-use super::{arguments::Verbosity, exit::CommandError, pools::unknown_service, table::table};
+use super::{arguments::Verbosity, exit::CommandError, output::text};
 
 /// Between two refreshes of `status --watch`.
 const REFRESH: Duration = Duration::from_secs(1);
-
-/// Where the width of the terminal is not known.
-const WIDTH: usize = 80;
 
 /// Clears the terminal and goes to its first line.
 const CLEAR: &str = "\x1b[2J\x1b[H";
@@ -66,52 +63,11 @@ pub(super) async fn status(
 fn only(mut status: Status, service: Option<&str>) -> Result<Status, CommandError> {
     if let Some(name) = service {
         if !status.services.contains_key(name) {
-            return Err(unknown_service(&status, name));
+            return Err(CommandError::unknown_service(&status, name));
         }
         status.services.retain(|it, _| it == name);
     }
     Ok(status)
-}
-
-/// Prints a status: a table in a terminal, JSON elsewhere.
-pub(super) fn show(
-    status: &Status,
-    output: OutputArguments,
-    verbosity: Verbosity,
-) -> Result<(), OutputError> {
-    print_line(text(status, output, verbosity, false))
-}
-
-fn text(status: &Status, output: OutputArguments, verbosity: Verbosity, is_line: bool) -> String {
-    if output.is_json() {
-        let json = if is_line { serde_json::to_string } else { serde_json::to_string_pretty };
-        return json(status).expect("strings and numbers only");
-    }
-    let mut text = format!("generation {}\n", status.generation);
-    if let Some(reason) = status.read_only.as_ref().or(status.write_refused.as_ref()) {
-        text.push_str(&format!("changes are refused: {}\n", flipgate_api::escape(reason)));
-    }
-    text.push_str(&table(status, width(), verbosity.verbose));
-    text
-}
-
-/// The columns of the terminal. A terminal that does not know its width, and a pipe, have those of `COLUMNS`, or 80.
-fn width() -> usize {
-    let known = terminal_size::terminal_size().map(|(width, _)| usize::from(width.0));
-    let from_environment = || std::env::var("COLUMNS").ok()?.parse().ok();
-    known.filter(|it| *it > 0).or_else(from_environment).filter(|it| *it > 0).unwrap_or(WIDTH)
-}
-
-/// `2 up`, or `1 of 2 up`.
-pub(super) fn health_summary(pool: &PoolStatus) -> String {
-    let is_usable =
-        |it: &&flipgate_api::wire::EndpointStatus| it.health == "up" && it.ejected.is_none();
-    let (all, up) = (pool.endpoints.len(), pool.endpoints.iter().filter(is_usable).count());
-    match all {
-        0 => "no endpoints".to_owned(),
-        _ if all == up => format!("{all} up"),
-        _ => format!("{up} of {all} up"),
-    }
 }
 
 /// Whether a load balancer should send requests to this Flipgate.

@@ -236,6 +236,17 @@ fn from_to(from: Option<jiff::Timestamp>, to: Option<jiff::Timestamp>) -> String
     }
 }
 
+/// `2 up`, or `1 of 2 up`.
+pub(super) fn health_summary(pool: &PoolStatus) -> String {
+    let is_usable = |it: &&EndpointStatus| it.health == "up" && it.ejected.is_none();
+    let (all, up) = (pool.endpoints.len(), pool.endpoints.iter().filter(is_usable).count());
+    match all {
+        0 => "no endpoints".to_owned(),
+        _ if all == up => format!("{all} up"),
+        _ => format!("{up} of {all} up"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
