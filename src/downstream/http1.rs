@@ -146,8 +146,9 @@ async fn asks<M>(client: &mut ClientStream<M>, course: &mut KeepAliveState) -> b
         connection.remember(context.waker());
         match socket.poll_readable(context) {
             Poll::Ready(readable) => Poll::Ready(readable.is_ok()),
-            // Whoever asks just now is answered; whoever does not will not be.
-            Poll::Pending if connection.is_closing() => Poll::Ready(false),
+            // A request that has arrived is answered, also if the runtime does not know of it yet: closing a connection
+            // with unread bytes resets it.
+            Poll::Pending if connection.is_closing() && socket.is_quiet_now() => Poll::Ready(false),
             Poll::Pending if connection.take_expired().is_some() => Poll::Ready(false),
             Poll::Pending => Poll::Pending,
         }
@@ -163,7 +164,7 @@ async fn asks_again<M>(client: &mut ClientStream<M>) -> bool {
     connection.begin(Timeout::NextRequest);
     poll_fn(|context| match socket.poll_readable(context) {
         Poll::Ready(readable) => Poll::Ready(readable.is_ok()),
-        Poll::Pending if connection.is_closing() => Poll::Ready(false),
+        Poll::Pending if connection.is_closing() && socket.is_quiet_now() => Poll::Ready(false),
         Poll::Pending if connection.take_expired().is_some() => Poll::Ready(false),
         Poll::Pending => Poll::Pending,
     })
