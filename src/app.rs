@@ -200,11 +200,11 @@ impl App {
         let exempt = config.catalog.trusted_proxies.iter().copied().collect();
         let per_client = config.connections_per_client.of(files.downstream);
         let settings = downstream::WorkerSettings {
-            patience: config.patience,
+            timeouts: config.patience,
             capacity: downstream::ConnectionCapacity::new(files.downstream, workers),
             per_client: Arc::new(match config.connections_per_client {
                 ConnectionsPerClient::Auto => {
-                    downstream::PerClientLimit::sharing(per_client, exempt)
+                    downstream::PerClientLimit::fair_share(per_client, exempt)
                 }
                 ConnectionsPerClient::AtMost(_) => {
                     downstream::PerClientLimit::new(per_client, exempt)
@@ -221,7 +221,7 @@ impl App {
             let make = move |buffers| wrap(Proxy::new(&shared, number, limits, buffers));
             let settings = settings.clone();
             let worker = Worker::start(number, &mut bound, settings, stop.clone(), make);
-            threads.push(worker.inspect_err(|_| stop.now.cancel())?);
+            threads.push(worker.inspect_err(|_| stop.immediate.cancel())?);
         }
         let failed = stop.failed.clone();
         supervisor.run_vital("worker", async move {
@@ -367,7 +367,7 @@ impl App {
                 };
             }
             info!(patience_s, "stopping: finishing what is under way");
-            stop.gently.cancel();
+            stop.graceful.cancel();
             let joined = tokio::task::spawn_blocking(|| {
                 workers.into_iter().map(Worker::join).sum::<usize>()
             });
@@ -385,7 +385,7 @@ impl App {
             let cut = match in_time {
                 Some(cut) => cut,
                 None => {
-                    stop.now.cancel();
+                    stop.immediate.cancel();
                     joined.await
                 }
             };

@@ -28,7 +28,7 @@ pub struct Listener {
     /// The color that every request on it takes, if it is a preview listener.
     pub preview: Option<Color>,
     /// What is spoken there.
-    pub speaks: HttpVersions,
+    pub http_versions: HttpVersions,
     /// Peers whose connections begin with the PROXY protocol.
     pub proxies: Vec<IpNet>,
     /// TLS, if it is spoken there.
@@ -36,7 +36,7 @@ pub struct Listener {
     /// `StrictStream-Transport-TlsDetails` of all answers: RFC 6797.
     pub hsts: Option<String>,
     /// The port that everybody is sent to, by `https`.
-    pub redirects_to: Option<u16>,
+    pub https_redirect_port: Option<u16>,
     /// Whether `OPTIONS *` is answered here instead of being passed on, and needs no `Host` in HTTP/1.0.
     pub health_checks: bool,
 }
@@ -93,7 +93,7 @@ pub enum BindError {
 const BACKLOG: i32 = 4096;
 
 /// How long another process may take to open its sockets on a port.
-const TURN: Duration = Duration::from_secs(5);
+const PORT_LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Opens `workers` sockets on the listener's address. The kernel spreads new connections over them,
 /// so that workers share nothing. A client's connection that nothing is heard of for `stall` is ended by the
@@ -108,12 +108,12 @@ pub fn bind(
     stall: Duration,
 ) -> Result<BoundListener, BindError> {
     let failed = |source| BindError::Address { address: listener.address, source };
-    let mut turn = None;
+    let mut port_lock = None;
     if listener.address.port() != 0 {
         // Sockets that share a port would also share it with those of another process of ours, and
         // split its clients. One that does not share finds out whether another process is there, as long
         // as none can open its own meanwhile.
-        turn = Some(turn_for(listener.address.port()).map_err(failed)?);
+        port_lock = Some(lock_port(listener.address.port()).map_err(failed)?);
         open(listener.address, false).map_err(failed)?;
     }
     let mut address = listener.address;
@@ -129,7 +129,7 @@ pub fn bind(
         address = socket.local_addr().map_err(failed)?;
         sockets.push(socket);
     }
-    drop(turn);
+    drop(port_lock);
     let tls = listener.tls.clone().map(tls::ListenerTls::load).transpose();
     let tls = tls.map_err(|source| BindError::Tls { address, source })?;
     let proxies = listener.proxies.iter().copied().collect();
@@ -149,11 +149,11 @@ impl Listener {
         Self {
             address,
             preview: None,
-            speaks: HttpVersions { http1: true, http2: true },
+            http_versions: HttpVersions { http1: true, http2: true },
             proxies: Vec::new(),
             tls: None,
             hsts: None,
-            redirects_to: None,
+            https_redirect_port: None,
             health_checks: false,
         }
     }
@@ -176,9 +176,9 @@ impl ListenerContext {
 
 /// Waits until no other process of ours opens sockets on a port, and keeps others from it until what this
 /// returns is dropped. Its name is seen where the port is: in one network namespace.
-fn turn_for(port: u16) -> io::Result<UnixListener> {
+fn lock_port(port: u16) -> io::Result<UnixListener> {
     let name = unix::SocketAddr::from_abstract_name(format!("flipgate-opens-port-{port}"))?;
-    let end = std::time::Instant::now() + TURN;
+    let end = std::time::Instant::now() + PORT_LOCK_TIMEOUT;
     loop {
         let taken = match UnixListener::bind_addr(&name) {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => error,
@@ -232,7 +232,7 @@ mod tests {
     /// Of 34 pairs of processes that were started at the same time, 3 lived side by side and shared their
     /// clients.
     #[test]
-    fn of_many_who_open_the_same_address_at_the_same_time_one_has_it() {
+    fn one_of_several_concurrent_binds_of_an_address_succeeds() {
         let free = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = free.local_addr().expect("a bound socket");
         drop(free);
@@ -245,7 +245,7 @@ mod tests {
                     let begin = &begin;
                     scope.spawn(move || {
                         begin.wait();
-                        bind(&Listener::plain(it), 2, TURN)
+                        bind(&Listener::plain(it), 2, PORT_LOCK_TIMEOUT)
                     })
                 };
                 let all: Vec<_> = addresses.into_iter().map(open).collect();

@@ -27,13 +27,13 @@ pub struct ClientConnection<M> {
     clock: Rc<Clock>,
     deadlines: Deadlines,
     /// A wait that is over and that the task has not been told of yet.
-    alarm: Cell<Option<Timeout>>,
+    expired: Cell<Option<Timeout>>,
     /// Whether the connection is to end after what is being done.
     is_closing: Cell<bool>,
     /// Whether it is to end at once if nothing is being done: another one needs its place.
     is_evicted: Cell<bool>,
     /// Whether the task is told that its client has gone, where it would be cut otherwise.
-    is_told_of_gone: Cell<bool>,
+    reports_client_gone: Cell<bool>,
     /// Whether the client has reset a request that is still waited for, and nobody has asked yet.
     has_reset: Cell<bool>,
     /// Whether this is one stream of a connection.
@@ -44,29 +44,29 @@ pub struct ClientConnection<M> {
 }
 
 /// How long what comes before a request may go on when the connection is to end.
-const HURRY: Duration = Duration::from_millis(500);
+const CLOSING_TIMEOUT: Duration = Duration::from_millis(500);
 
 // === impl ClientConnection ===
 
 impl<M> ClientConnection<M> {
     pub(super) fn new(peer: Rc<Peer<M>>, clock: Rc<Clock>) -> Self {
-        Self::of(peer, clock, false)
+        Self::build(peer, clock, false)
     }
 
     /// A stream of a connection.
     pub(super) fn new_stream(peer: Rc<Peer<M>>, clock: Rc<Clock>) -> Self {
-        Self::of(peer, clock, true)
+        Self::build(peer, clock, true)
     }
 
-    fn of(peer: Rc<Peer<M>>, clock: Rc<Clock>, is_stream: bool) -> Self {
+    fn build(peer: Rc<Peer<M>>, clock: Rc<Clock>, is_stream: bool) -> Self {
         Self {
             peer,
             clock,
             deadlines: Deadlines::default(),
-            alarm: Cell::new(None),
+            expired: Cell::new(None),
             is_closing: Cell::new(false),
             is_evicted: Cell::new(false),
-            is_told_of_gone: Cell::new(false),
+            reports_client_gone: Cell::new(false),
             has_reset: Cell::new(false),
             is_stream,
             waker: RefCell::new(None),
@@ -75,7 +75,7 @@ impl<M> ClientConnection<M> {
     }
 
     /// Notes the task that serves it, when that was started.
-    pub(super) fn run_by(&self, task: AbortHandle) {
+    pub(super) fn set_task(&self, task: AbortHandle) {
         let is_first = self.task.set(task).is_ok();
         debug_assert!(is_first, "one task serves a connection");
     }
@@ -103,81 +103,85 @@ impl<M> ClientConnection<M> {
     }
 
     /// Waits for something from now on, for as long as the worker's patience says.
-    pub fn begin(&self, wait: Timeout) {
-        self.deadlines.begin(wait, &self.clock);
+    pub fn arm(&self, timeout: Timeout) {
+        self.deadlines.arm(timeout, &self.clock);
     }
 
     /// Waits for something from now on, for so long.
-    pub fn begin_for(&self, wait: Timeout, limit: Duration) {
-        self.deadlines.begin_for(wait, &self.clock, limit);
+    pub fn arm_for(&self, timeout: Timeout, limit: Duration) {
+        self.deadlines.arm_for(timeout, &self.clock, limit);
     }
 
     /// Until when something is waited for.
-    pub(super) fn deadline(&self, wait: Timeout) -> Option<Tick> {
-        self.deadlines.get(wait)
+    pub(super) fn deadline(&self, timeout: Timeout) -> Option<Tick> {
+        self.deadlines.get(timeout)
     }
 
     /// Waits for something until then.
-    pub(super) fn go_on(&self, wait: Timeout, until: Tick) {
-        self.deadlines.set(wait, until);
+    pub(super) fn set_deadline(&self, timeout: Timeout, until: Tick) {
+        self.deadlines.set(timeout, until);
     }
 
     /// Waits for something no longer.
-    pub fn end(&self, wait: Timeout) {
-        self.deadlines.end(wait);
-        if self.alarm.get() == Some(wait) {
-            self.alarm.set(None);
+    pub fn disarm(&self, timeout: Timeout) {
+        self.deadlines.disarm(timeout);
+        if self.expired.get() == Some(timeout) {
+            self.expired.set(None);
         }
     }
 
     /// Notes whether something is being waited for, and whether it has moved since this was noted
     /// the last time, so that the wait begins anew.
-    pub fn note(&self, wait: Timeout, is_awaited: bool, has_moved: bool) {
-        self.note_for(wait, None, is_awaited, has_moved);
+    pub fn track(&self, timeout: Timeout, is_pending: bool, has_progress: bool) {
+        self.track_for(timeout, None, is_pending, has_progress);
     }
 
     /// The same for so long, if that is not as long as for all connections.
-    pub fn note_for(
+    pub fn track_for(
         &self,
-        wait: Timeout,
+        timeout: Timeout,
         limit: Option<Duration>,
-        is_awaited: bool,
-        has_moved: bool,
+        is_pending: bool,
+        has_progress: bool,
     ) {
-        match (is_awaited, self.deadlines.is_waiting(wait)) {
-            (true, true) if !has_moved => {}
+        match (is_pending, self.deadlines.is_armed(timeout)) {
+            (true, true) if !has_progress => {}
             (true, _) => match limit {
-                Some(limit) => self.begin_for(wait, limit),
-                None => self.begin(wait),
+                Some(limit) => self.arm_for(timeout, limit),
+                None => self.arm(timeout),
             },
-            (false, true) => self.end(wait),
+            (false, true) => self.disarm(timeout),
             (false, false) => {}
         }
     }
 
     /// Whether something is being waited for.
-    pub fn is_waiting(&self, wait: Timeout) -> bool {
-        self.deadlines.is_waiting(wait)
+    pub fn is_armed(&self, timeout: Timeout) -> bool {
+        self.deadlines.is_armed(timeout)
     }
 
     /// What was waited for too long, told once. Whoever does not ask in time is cut.
     pub fn take_expired(&self) -> Option<Timeout> {
-        let alarm = self.alarm.take();
-        if let Some(wait) = alarm {
-            self.deadlines.end(wait);
+        let expired = self.expired.take();
+        if let Some(timeout) = expired {
+            self.deadlines.disarm(timeout);
         }
-        alarm
+        expired
     }
 
     /// Awaits what comes before a request. When the connection is to end there is less time left for
     /// it: nothing was asked yet. Dropping the future drops what is awaited.
-    pub(super) async fn hurry<T>(&self, wait: Timeout, work: impl Future<Output = T>) -> T {
+    pub(super) async fn run_until_closing<T>(
+        &self,
+        timeout: Timeout,
+        work: impl Future<Output = T>,
+    ) -> T {
         let mut work = pin!(work);
-        let mut is_hurried = false;
+        let mut is_shortened = false;
         poll_fn(|context| {
-            self.remember(context.waker());
-            if self.is_closing() && !std::mem::replace(&mut is_hurried, true) {
-                self.begin_for(wait, HURRY);
+            self.set_waker(context.waker());
+            if self.is_closing() && !std::mem::replace(&mut is_shortened, true) {
+                self.arm_for(timeout, CLOSING_TIMEOUT);
             }
             work.as_mut().poll(context)
         })
@@ -185,20 +189,20 @@ impl<M> ClientConnection<M> {
     }
 
     /// Nothing is waited for any more, and nothing that was is told.
-    pub fn wait_for_nothing(&self) {
-        self.deadlines.end_all();
-        self.alarm.set(None);
-        self.is_told_of_gone.set(false);
+    pub fn disarm_all(&self) {
+        self.deadlines.disarm_all();
+        self.expired.set(None);
+        self.reports_client_gone.set(false);
     }
 
     /// Has the task be told of [`Timeout::HalfClosed`] and [`Timeout::Taken`], as of others, until nothing is waited
     /// for any more: it has something left to do for a client that has gone.
-    pub fn tell_of_gone(&self) {
-        self.is_told_of_gone.set(true);
+    pub fn report_client_gone(&self) {
+        self.reports_client_gone.set(true);
     }
 
     /// Notes that the client has reset a request which goes on for a while.
-    pub fn note_reset(&self) {
+    pub fn record_reset(&self) {
         self.has_reset.set(true);
     }
 
@@ -209,14 +213,15 @@ impl<M> ClientConnection<M> {
 
     /// Calls on the connection if it has waited for too long. Returns what for, if there is nothing
     /// left but to cut it.
-    pub(super) fn look(&self, now: Tick) -> Option<Timeout> {
-        let wait = self.deadlines.overdue(now)?;
-        let is_told = wait.is_told() || self.is_told_of_gone.get() && wait.is_for_gone();
-        let is_told = is_told && self.alarm.replace(Some(wait)) != Some(wait);
-        if is_told {
+    pub(super) fn check_timeouts(&self, now: Tick) -> Option<Timeout> {
+        let timeout = self.deadlines.expired(now)?;
+        let is_reported = timeout.is_reported()
+            || self.reports_client_gone.get() && timeout.detects_gone_client();
+        let is_reported = is_reported && self.expired.replace(Some(timeout)) != Some(timeout);
+        if is_reported {
             self.wake();
         }
-        (!is_told).then_some(wait)
+        (!is_reported).then_some(timeout)
     }
 
     /// Since when it has been waiting for its client with no request under way. `None` for one that is
@@ -225,17 +230,17 @@ impl<M> ClientConnection<M> {
         if self.is_stream || self.is_evicted.get() {
             return None;
         }
-        self.deadlines.idle(&self.clock).map(|(_, since)| since)
+        self.deadlines.idle_timeout(&self.clock).map(|(_, since)| since)
     }
 
     /// Closes a connection that is idle, so that another one can have its place. One between two requests
     /// still answers what has arrived by now.
     pub(super) fn evict(&self) {
         self.is_evicted.set(true);
-        match self.deadlines.idle(&self.clock) {
+        match self.deadlines.idle_timeout(&self.clock) {
             // What there is of a request or a handshake is not worth an answer, which would take its time.
-            Some((wait @ (Timeout::Greeting | Timeout::Head | Timeout::Linger), _)) => {
-                self.cut(wait);
+            Some((timeout @ (Timeout::Handshake | Timeout::Head | Timeout::Linger), _)) => {
+                self.cut(timeout);
             }
             _ => self.close(),
         }
@@ -247,8 +252,8 @@ impl<M> ClientConnection<M> {
     }
 
     /// Has the task dropped, wherever it is, in a moment.
-    pub(super) fn cut(&self, wait: Timeout) {
-        debug!(peer = %self.peer.address(), ?wait, "connection took too long");
+    pub(super) fn cut(&self, timeout: Timeout) {
+        debug!(peer = %self.peer.address(), ?timeout, "connection took too long");
         if let Some(task) = self.task.get() {
             task.abort();
         }
@@ -267,7 +272,7 @@ impl<M> ClientConnection<M> {
         }
     }
 
-    pub(super) fn remember(&self, waker: &Waker) {
+    pub(super) fn set_waker(&self, waker: &Waker) {
         let mut known = self.waker.borrow_mut();
         if !known.as_ref().is_some_and(|it| it.will_wake(waker)) {
             *known = Some(waker.clone());
@@ -287,7 +292,7 @@ mod tests {
         let listener_context = ListenerContext::unbound(Listener::plain(address));
         let peer = Rc::new(Peer::new(PeerIdentity::Known(address), listener_context, None));
         let limit = Duration::from_secs(1);
-        let patience = Timeouts {
+        let timeouts = Timeouts {
             handshake: limit,
             head: limit,
             keep_alive: limit,
@@ -296,24 +301,24 @@ mod tests {
             request: None,
             tunnel: limit,
         };
-        ClientConnection::new(peer, Rc::new(Clock::new(&patience)))
+        ClientConnection::new(peer, Rc::new(Clock::new(&timeouts)))
     }
 
     /// What the connection is cut for when it is looked at after so many seconds.
-    fn look_after(connection: &ClientConnection<()>, seconds: u64) -> Option<Timeout> {
+    fn cut_after(connection: &ClientConnection<()>, seconds: u64) -> Option<Timeout> {
         connection.clock.set(connection.clock.now() + Duration::from_secs(seconds));
-        connection.look(connection.clock.tick())
+        connection.check_timeouts(connection.clock.tick())
     }
 
     #[test]
-    fn who_stands_still_is_cut_and_who_moves_is_not() {
+    fn a_stalled_connection_is_cut_and_one_with_progress_is_not() {
         let connection = connection();
-        connection.note(Timeout::Taken, true, false);
-        assert_eq!(look_after(&connection, 1), None);
-        connection.note(Timeout::Taken, true, true);
-        assert_eq!(look_after(&connection, 1), None, "it has moved in between");
-        connection.note(Timeout::Taken, true, false);
-        assert_eq!(look_after(&connection, 1), Some(Timeout::Taken));
+        connection.track(Timeout::Write, true, false);
+        assert_eq!(cut_after(&connection, 1), None);
+        connection.track(Timeout::Write, true, true);
+        assert_eq!(cut_after(&connection, 1), None, "it has moved in between");
+        connection.track(Timeout::Write, true, false);
+        assert_eq!(cut_after(&connection, 1), Some(Timeout::Write));
     }
 
     /// Nine thousand idle clients have one each. The allocator's next size is 192 bytes.
@@ -323,23 +328,23 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_for_nothing_is_left_alone() {
+    fn a_connection_without_a_timeout_is_never_cut() {
         let connection = connection();
-        connection.note(Timeout::Taken, true, false);
-        connection.note(Timeout::Taken, false, false);
-        assert_eq!(look_after(&connection, 3600), None);
-        assert_eq!(connection.alarm.get(), None);
+        connection.track(Timeout::Write, true, false);
+        connection.track(Timeout::Write, false, false);
+        assert_eq!(cut_after(&connection, 3600), None);
+        assert_eq!(connection.expired.get(), None);
     }
 
     #[test]
-    fn who_has_something_left_to_do_is_told_once_and_cut_if_that_is_not_heard() {
+    fn a_reported_timeout_is_reported_once_and_then_cuts_the_connection() {
         let connection = connection();
-        connection.begin(Timeout::Head);
-        assert_eq!(look_after(&connection, 2), None);
+        connection.arm(Timeout::Head);
+        assert_eq!(cut_after(&connection, 2), None);
         assert_eq!(connection.take_expired(), Some(Timeout::Head));
-        assert_eq!((look_after(&connection, 2), connection.take_expired()), (None, None));
-        connection.begin(Timeout::Head);
-        assert_eq!(look_after(&connection, 2), None);
-        assert_eq!(look_after(&connection, 2), Some(Timeout::Head));
+        assert_eq!((cut_after(&connection, 2), connection.take_expired()), (None, None));
+        connection.arm(Timeout::Head);
+        assert_eq!(cut_after(&connection, 2), None);
+        assert_eq!(cut_after(&connection, 2), Some(Timeout::Head));
     }
 }

@@ -20,9 +20,9 @@ use crate::{
 /// What an open connection takes up.
 pub(super) struct ConnectionGuard {
     /// One of the places of all workers.
-    pub(super) _seat: OwnedSemaphorePermit,
+    pub(super) _capacity_permit: OwnedSemaphorePermit,
     /// One of those of its address.
-    pub(super) standing: Option<ClientPermit>,
+    pub(super) client_permit: Option<ClientPermit>,
     /// One of the open connections that are counted.
     pub(super) _open: GaugeGuard,
 }
@@ -60,23 +60,23 @@ pub struct ConnectionLimits {
 
 /// A client that has more than this share of all connections loses idle ones before others do: an eighth,
 /// but some in any case.
-const SHARE: usize = 8;
-const SHARE_MIN: usize = 16;
+const FAIR_SHARE_DIVISOR: usize = 8;
+const FAIR_SHARE_MIN: usize = 16;
 
 // === impl WorkerContext ===
 
 impl<H: Handler> WorkerContext<H> {
     /// Closes idle connections for those that wait for a place, on any worker.
-    pub(super) fn close_wanted(&self, worker: usize) {
-        let share = (self.capacity.max() / SHARE).max(SHARE_MIN);
-        self.capacity.close_wanted(|| {
+    pub(super) fn close_idle_connections(&self, worker: usize) {
+        let share = (self.capacity.max() / FAIR_SHARE_DIVISOR).max(FAIR_SHARE_MIN);
+        self.capacity.serve_close_requests(|| {
             let is_closed = self.connection_table.evict(&self.per_client, share);
             if is_closed {
                 self.metrics.evicted("connections");
             }
             is_closed
         });
-        self.capacity.tell(worker, self.connection_table.longest_idle());
+        self.capacity.set_longest_idle_since(worker, self.connection_table.longest_idle_since());
     }
 }
 
@@ -89,7 +89,7 @@ impl<H: Handler> MonitoredContext<H> {
     }
 
     /// For a new task that this one starts.
-    pub(super) fn for_another(&self) -> Self {
+    pub(super) fn for_child_task(&self) -> Self {
         Self::new(&self.0)
     }
 }

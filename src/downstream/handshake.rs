@@ -32,8 +32,8 @@ pub(super) enum HandshakeError {
 pub(super) struct AcceptedConnection {
     pub(super) transport: Transport,
     /// Whose connection it is, which is not always who opened it.
-    pub(super) whose: PeerIdentity,
-    pub(super) security: Option<Box<TlsDetails>>,
+    pub(super) identity: PeerIdentity,
+    pub(super) tls: Option<Box<TlsDetails>>,
     /// Whether HTTP/2 was agreed on.
     pub(super) is_http2: bool,
 }
@@ -51,10 +51,10 @@ const PROXY_BINARY: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
 const PROXY_BINARY_HEAD: usize = 16;
 
 /// How long whoever is turned away may take to notice.
-const LEAVE: Duration = Duration::from_secs(1);
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The first byte of every TLS handshake: RFC 8446, section 5.1.
-const HANDSHAKE: u8 = 22;
+const TLS_HANDSHAKE_RECORD: u8 = 22;
 
 const NOT_TLS: &[u8] = b"HTTP/1.1 400 Bad Request\r\n\
     Content-Type: text/plain; charset=utf-8\r\n\
@@ -75,27 +75,28 @@ pub(super) async fn accept_handshake(
     peer: SocketAddr,
     listener_context: &Arc<ListenerContext>,
 ) -> Result<AcceptedConnection, HandshakeError> {
-    let mut whose = PeerIdentity::Known(peer);
+    let mut identity = PeerIdentity::Known(peer);
     if listener_context.expects_proxy_header(peer.ip()) {
-        let told = read_proxy_header(&mut stream).await.map_err(HandshakeError::ProxyHeader)?;
-        whose = told.map_or(PeerIdentity::Untold(peer), PeerIdentity::Known);
+        let announced =
+            read_proxy_header(&mut stream).await.map_err(HandshakeError::ProxyHeader)?;
+        identity = announced.map_or(PeerIdentity::UnknownBehindProxy(peer), PeerIdentity::Known);
     }
     let Some(tls) = &listener_context.tls else {
         let transport = Transport::Tcp(stream);
-        return Ok(AcceptedConnection { transport, whose, security: None, is_http2: false });
+        return Ok(AcceptedConnection { transport, identity, tls: None, is_http2: false });
     };
     let acceptance = tls.current();
     let stream = handshake(stream, &acceptance).await.map_err(HandshakeError::Handshake)?;
     let session = stream.get_ref().1;
-    let identity = session.peer_certificates().and_then(ClientCertificate::of);
-    let security = TlsDetails {
+    let client_certificate = session.peer_certificates().and_then(ClientCertificate::of);
+    let details = TlsDetails {
         names: acceptance.names(session.server_name()),
-        makes_internal: acceptance.makes_internal && identity.is_some(),
-        identity,
+        makes_internal: acceptance.makes_internal && client_certificate.is_some(),
+        client_certificate,
     };
     let is_http2 = session.alpn_protocol() == Some(ALPN_HTTP2);
     let transport = Transport::Tls(Box::new(stream.into()));
-    Ok(AcceptedConnection { transport, whose, security: Some(Box::new(security)), is_http2 })
+    Ok(AcceptedConnection { transport, identity, tls: Some(Box::new(details)), is_http2 })
 }
 
 /// Does the handshake. Whoever is turned away has time to read why.
@@ -104,15 +105,15 @@ async fn handshake(
     acceptance: &HandshakeConfig,
 ) -> io::Result<TlsStream<TcpStream>> {
     let mut first = [0];
-    if stream.peek(&mut first).await? == 1 && first != [HANDSHAKE] {
+    if stream.peek(&mut first).await? == 1 && first != [TLS_HANDSHAKE_RECORD] {
         stream.write_all(NOT_TLS).await?;
-        take_leave(stream).await;
+        shut_down_and_drain(stream).await;
         return Err(io::Error::new(io::ErrorKind::InvalidData, "what came is no handshake"));
     }
     match acceptance.acceptor().accept(stream).into_fallible().await {
         Ok(stream) => Ok(stream),
         Err((error, stream)) => {
-            take_leave(stream).await;
+            shut_down_and_drain(stream).await;
             Err(error)
         }
     }
@@ -120,15 +121,15 @@ async fn handshake(
 
 /// Ends our side, and takes for a moment what still comes: a socket that is closed with bytes unread is
 /// reset, and what was said last may be lost with it.
-async fn take_leave(mut stream: TcpStream) {
-    let leave = async {
+async fn shut_down_and_drain(mut stream: TcpStream) {
+    let shutdown = async {
         stream.shutdown().await?;
         let mut left = [0; 1024];
         while stream.read(&mut left).await? > 0 {}
         io::Result::Ok(())
     };
     // Nobody is left to be told what becomes of it.
-    let _ = tokio::time::timeout(LEAVE, leave).await;
+    let _ = tokio::time::timeout(SHUTDOWN_TIMEOUT, shutdown).await;
 }
 
 /// Reads a header, and not a byte behind it. `None` if it tells of nobody: the proxy looks after us, or
@@ -195,7 +196,7 @@ mod tests {
         b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xcb\0\x71\x05\x7f\0\0\x01\x30\x39\x01\xbb";
 
     #[tokio::test]
-    async fn both_versions_are_read_and_nothing_behind_them() {
+    async fn both_versions_are_read_and_not_a_byte_after_them() {
         let v1 = b"PROXY TCP4 203.0.113.5 127.0.0.1 12345 443\r\n";
         let client: SocketAddr = "203.0.113.5:12345".parse().expect("an address");
         for header in [&v1[..], V2] {
@@ -211,7 +212,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_no_header_is_an_error() {
+    async fn an_invalid_header_is_an_error() {
         let long = [b"PROXY TCP4 ".as_slice(), &[b'1'; 200]].concat();
         let huge = [&PROXY_BINARY[..], b"\x21\x11\xff\xff"].concat();
         for bytes in [

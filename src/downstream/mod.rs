@@ -63,21 +63,21 @@ pub trait Handler: Sized + 'static {
     ) -> impl Future<Output = ()>;
 
     /// Counts what was turned away before it was a request.
-    fn turned_away(&self, why: RejectReason);
+    fn count_rejected(&self, why: RejectReason);
 
     /// Called about twice a second.
     fn tick(&self);
 
     /// Does what the handlers of other workers ask for, without end. Polled by the worker, and dropped and called
     /// again at any time: no request of theirs may be lost by that.
-    fn serve_others(&self) -> impl Future<Output = ()>;
+    fn serve_other_workers(&self) -> impl Future<Output = ()>;
 }
 
 /// What becomes of a connection after an exchange.
 #[derive(Debug)]
 pub enum AfterExchange<T> {
     /// The next request may come; what is unread is its beginning.
-    GoOn,
+    KeepAlive,
     /// It ends, and the client has time to read what was written.
     Close,
     /// It ends at once: the client must not take what it has for the whole.
@@ -92,7 +92,7 @@ pub enum RejectReason {
     /// A stream whose head HTTP/2 does not allow.
     Malformed,
     /// One connection more than an address may have.
-    Crowd,
+    TooManyConnections,
     /// A handshake of TLS that came to nothing.
     Handshake,
     /// A connection of HTTP/2 of this address that was ended for what it did: more resets than answers, or
@@ -107,7 +107,7 @@ pub enum RejectReason {
 pub enum HeadError {
     /// It cannot be read, or in more than one way.
     #[error(transparent)]
-    Reject(#[from] HeadRejection),
+    Rejected(#[from] HeadRejection),
     /// It did not come to its end in time.
     #[error("the head took too long")]
     TooSlow,

@@ -14,11 +14,11 @@ use crate::tls::{ClientCertificate, SubjectNames};
 /// Who is at the other end of a client's connection, and how it came to us. The same for all streams of
 /// one connection.
 pub struct Peer<M> {
-    whose: PeerIdentity,
+    identity: PeerIdentity,
     listener_context: Arc<ListenerContext>,
-    security: Option<Box<TlsDetails>>,
+    tls: Option<Box<TlsDetails>>,
     load: Arc<ClientLoad>,
-    memory: M,
+    cache: M,
 }
 
 /// Whose connection it is.
@@ -27,7 +27,7 @@ pub(crate) enum PeerIdentity {
     /// Of whoever is at this address.
     Known(SocketAddr),
     /// Of somebody behind this proxy, which has not said who.
-    Untold(SocketAddr),
+    UnknownBehindProxy(SocketAddr),
 }
 
 /// What TLS has made sure of.
@@ -36,7 +36,7 @@ pub struct TlsDetails {
     /// What the certificate that the client was shown is for.
     pub names: Arc<SubjectNames>,
     /// Who the client is, if it has shown a certificate.
-    pub identity: Option<ClientCertificate>,
+    pub client_certificate: Option<ClientCertificate>,
     /// Whether that makes it internal.
     pub makes_internal: bool,
 }
@@ -45,33 +45,34 @@ pub struct TlsDetails {
 
 impl<M: Default> Peer<M> {
     pub(crate) fn new(
-        whose: PeerIdentity,
+        identity: PeerIdentity,
         listener_context: Arc<ListenerContext>,
-        security: Option<Box<TlsDetails>>,
+        tls: Option<Box<TlsDetails>>,
     ) -> Self {
-        Self::counted(whose, listener_context, security, ClientLoad::unknown())
+        Self::with_load(identity, listener_context, tls, ClientLoad::unknown())
     }
 
     /// One whose requests are counted.
-    pub(super) fn counted(
-        whose: PeerIdentity,
+    pub(super) fn with_load(
+        identity: PeerIdentity,
         listener_context: Arc<ListenerContext>,
-        security: Option<Box<TlsDetails>>,
+        tls: Option<Box<TlsDetails>>,
         load: Arc<ClientLoad>,
     ) -> Self {
         let canonical = |it: SocketAddr| SocketAddr::new(it.ip().to_canonical(), it.port());
-        let whose = match whose {
+        let identity = match identity {
             PeerIdentity::Known(it) => PeerIdentity::Known(canonical(it)),
-            PeerIdentity::Untold(it) => PeerIdentity::Untold(canonical(it)),
+            PeerIdentity::UnknownBehindProxy(it) => PeerIdentity::UnknownBehindProxy(canonical(it)),
         };
-        Self { whose, listener_context, security, load, memory: M::default() }
+        Self { identity, listener_context, tls, load, cache: M::default() }
     }
 }
 
 impl<M> Peer<M> {
     /// The address, with the port. An IPv4 address is never written as IPv6.
     pub fn socket_address(&self) -> SocketAddr {
-        let (PeerIdentity::Known(address) | PeerIdentity::Untold(address)) = self.whose;
+        let (PeerIdentity::Known(address) | PeerIdentity::UnknownBehindProxy(address)) =
+            self.identity;
         address
     }
 
@@ -82,8 +83,8 @@ impl<M> Peer<M> {
 
     /// Whether the address is only that of a proxy that should have said another one, so that nothing
     /// follows from it.
-    pub fn is_untold(&self) -> bool {
-        matches!(self.whose, PeerIdentity::Untold(_))
+    pub fn is_identity_unknown(&self) -> bool {
+        matches!(self.identity, PeerIdentity::UnknownBehindProxy(_))
     }
 
     /// The listener that it came in by.
@@ -92,8 +93,8 @@ impl<M> Peer<M> {
     }
 
     /// What TLS has made sure of, if the connection is secured.
-    pub fn security(&self) -> Option<&TlsDetails> {
-        self.security.as_deref()
+    pub fn tls(&self) -> Option<&TlsDetails> {
+        self.tls.as_deref()
     }
 
     /// What counts the requests of its address.
@@ -102,8 +103,8 @@ impl<M> Peer<M> {
     }
 
     /// What the handler remembers of it.
-    pub fn memory(&self) -> &M {
-        &self.memory
+    pub fn cache(&self) -> &M {
+        &self.cache
     }
 
     pub(super) fn listener_context(&self) -> &Arc<ListenerContext> {

@@ -17,7 +17,7 @@ use crate::model::{Networks, one_client};
 pub struct PerClientLimit {
     max: usize,
     /// Whether what has just been used is kept at the limit, and a new one is refused.
-    keeps_recent: bool,
+    keeps_recently_used: bool,
     /// Addresses that are those of many clients, and have no limit.
     exempt: Networks,
     open: Mutex<ClientTable>,
@@ -29,7 +29,7 @@ struct ClientTable {
     all: HashMap<IpAddr, ClientUsage>,
     /// Those without a connection whose requests are not over: their endpoints still work on them. They count on,
     /// or a client could open connections anew to have more requests than its share.
-    absent: VecDeque<IpAddr>,
+    disconnected: VecDeque<IpAddr>,
 }
 
 /// What one client has open.
@@ -37,7 +37,7 @@ struct ClientTable {
 struct ClientUsage {
     connections: usize,
     /// Whether it is listed among the absent.
-    is_listed: bool,
+    is_in_disconnected: bool,
     load: Arc<ClientLoad>,
 }
 
@@ -46,7 +46,7 @@ struct ClientUsage {
 pub struct ClientLoad {
     address: IpAddr,
     /// Whether the address stands for many clients, or is not known yet, so that nothing follows from it.
-    is_of_many: bool,
+    is_shared: bool,
     requests: AtomicUsize,
     /// Those of them whose client has left.
     abandoned: AtomicUsize,
@@ -64,10 +64,10 @@ pub struct RequestCount {
 const ABANDONED_MAX: usize = 100;
 
 /// The same of an address that stands for many clients.
-const ABANDONED_BY_MANY_MAX: usize = 1000;
+const ABANDONED_SHARED_MAX: usize = 1000;
 
 /// Clients without a connection that are looked at when a connection closes.
-const LOOKED_AT: usize = 8;
+const PRUNE_BATCH: usize = 8;
 
 /// A connection's place in the crowd; given back when this is dropped.
 #[derive(Debug)]
@@ -82,40 +82,40 @@ impl PerClientLimit {
     /// At most so many connections of one address, unless it is one of `exempt`.
     #[must_use]
     pub fn new(max: usize, exempt: Networks) -> Self {
-        Self { max, keeps_recent: true, exempt, open: Mutex::default() }
+        Self { max, keeps_recently_used: true, exempt, open: Mutex::default() }
     }
 
     /// The same, but at the limit any idle connection of the address makes room for a new one: the limit is a
     /// share that nobody has asked for.
     #[must_use]
-    pub fn sharing(max: usize, exempt: Networks) -> Self {
-        Self { keeps_recent: false, ..Self::new(max, exempt) }
+    pub fn fair_share(max: usize, exempt: Networks) -> Self {
+        Self { keeps_recently_used: false, ..Self::new(max, exempt) }
     }
 
     /// Whether what has just been used is kept at the limit.
-    pub(super) fn keeps_recent(&self) -> bool {
-        self.keeps_recent
+    pub(super) fn keeps_recently_used(&self) -> bool {
+        self.keeps_recently_used
     }
 
     /// Counts a connection in, unless its address has as many as it may.
-    pub(super) fn join(self: &Arc<Self>, address: IpAddr) -> Option<ClientPermit> {
+    pub(super) fn acquire(self: &Arc<Self>, address: IpAddr) -> Option<ClientPermit> {
         let max = if self.exempt.contains(address.to_canonical()) { usize::MAX } else { self.max };
-        self.join_below(max, address)
+        self.acquire_below(max, address)
     }
 
     /// Counts a connection in for which another one of its address is about to close.
-    pub(super) fn join_instead(self: &Arc<Self>, address: IpAddr) -> Option<ClientPermit> {
-        self.join_below(usize::MAX, address)
+    pub(super) fn acquire_replacing(self: &Arc<Self>, address: IpAddr) -> Option<ClientPermit> {
+        self.acquire_below(usize::MAX, address)
     }
 
-    fn join_below(self: &Arc<Self>, max: usize, address: IpAddr) -> Option<ClientPermit> {
-        let is_of_many = self.exempt.contains(address.to_canonical());
+    fn acquire_below(self: &Arc<Self>, max: usize, address: IpAddr) -> Option<ClientPermit> {
+        let is_shared = self.exempt.contains(address.to_canonical());
         let address = one_client(address);
         let mut clients = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let open = clients.all.entry(address).or_insert_with(|| ClientUsage {
             connections: 0,
-            is_listed: false,
-            load: ClientLoad::of(address, is_of_many),
+            is_in_disconnected: false,
+            load: ClientLoad::of(address, is_shared),
         });
         if open.connections >= max {
             return None;
@@ -126,9 +126,9 @@ impl PerClientLimit {
 
     /// The clients with more than so many connections, as [`one_client`] names them, but for those without
     /// a limit.
-    pub(super) fn beyond(&self, share: usize) -> HashSet<IpAddr> {
+    pub(super) fn clients_over(&self, share: usize) -> HashSet<IpAddr> {
         let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let many = open.all.iter().filter(|(_, it)| it.connections > share && !it.load.is_of_many);
+        let many = open.all.iter().filter(|(_, it)| it.connections > share && !it.load.is_shared);
         many.map(|(address, _)| *address).collect()
     }
 }
@@ -137,26 +137,26 @@ impl PerClientLimit {
 
 impl ClientTable {
     /// Counts a connection out.
-    fn leave(&mut self, address: IpAddr) {
+    fn release(&mut self, address: IpAddr) {
         let Some(open) = self.all.get_mut(&address) else { return };
         open.connections -= 1;
-        if open.connections == 0 && !std::mem::replace(&mut open.is_listed, true) {
-            self.absent.push_back(address);
+        if open.connections == 0 && !std::mem::replace(&mut open.is_in_disconnected, true) {
+            self.disconnected.push_back(address);
         }
     }
 
     /// Forgets those of the clients that have lost a connection who have nothing open any more. Looks at some, so
     /// that closing a connection takes no longer when there are many.
-    fn forget_some(&mut self) {
-        for _ in 0..LOOKED_AT {
-            let Some(address) = self.absent.pop_front() else { return };
+    fn prune(&mut self) {
+        for _ in 0..PRUNE_BATCH {
+            let Some(address) = self.disconnected.pop_front() else { return };
             let Some(open) = self.all.get_mut(&address) else { continue };
             if open.connections > 0 {
-                open.is_listed = false;
+                open.is_in_disconnected = false;
             } else if open.load.requests.load(Relaxed) == 0 {
                 self.all.remove(&address);
             } else {
-                self.absent.push_back(address);
+                self.disconnected.push_back(address);
             }
         }
     }
@@ -171,14 +171,14 @@ impl ClientLoad {
         Self::of(address, true)
     }
 
-    fn of(address: IpAddr, is_of_many: bool) -> Arc<Self> {
+    fn of(address: IpAddr, is_shared: bool) -> Arc<Self> {
         let (requests, abandoned) = Default::default();
-        Arc::new(Self { address, is_of_many, requests, abandoned })
+        Arc::new(Self { address, is_shared, requests, abandoned })
     }
 
     /// Counts a request in.
     #[must_use]
-    pub fn enter(self: &Arc<Self>) -> RequestCount {
+    pub fn count_request(self: &Arc<Self>) -> RequestCount {
         self.requests.fetch_add(1, Relaxed);
         RequestCount { load: Arc::clone(self), is_abandoned: false }
     }
@@ -190,13 +190,13 @@ impl RequestCount {
     /// The requests of its client that are under way, this one among them; 0 if its address stands for many
     /// clients.
     #[must_use]
-    pub fn of_client(&self) -> usize {
-        if self.load.is_of_many { 0 } else { self.load.requests.load(Relaxed) }
+    pub fn client_requests(&self) -> usize {
+        if self.load.is_shared { 0 } else { self.load.requests.load(Relaxed) }
     }
 
     /// Counts it among those whose client has left, unless there are as many of them as may be.
-    pub fn abandon(&mut self) -> bool {
-        let max = if self.load.is_of_many { ABANDONED_BY_MANY_MAX } else { ABANDONED_MAX };
+    pub fn mark_abandoned(&mut self) -> bool {
+        let max = if self.load.is_shared { ABANDONED_SHARED_MAX } else { ABANDONED_MAX };
         let one_more = |it: usize| (it < max).then_some(it + 1);
         let is_counted = self.load.abandoned.fetch_update(Relaxed, Relaxed, one_more).is_ok();
         self.is_abandoned |= is_counted;
@@ -225,8 +225,8 @@ impl ClientPermit {
 impl Drop for ClientPermit {
     fn drop(&mut self) {
         let mut clients = self.per_client.open.lock().unwrap_or_else(PoisonError::into_inner);
-        clients.leave(self.load.address);
-        clients.forget_some();
+        clients.release(self.load.address);
+        clients.prune();
     }
 }
 
@@ -235,14 +235,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_has_so_many_places_and_gets_them_back() {
+    fn an_address_gets_its_permits_back() {
         let per_client = Arc::new(PerClientLimit::new(2, Networks::default()));
         let [one, other] = ["192.0.2.1", "192.0.2.2"].map(|it| it.parse().expect("an address"));
-        let capacity = [per_client.join(one), per_client.join(one)];
-        assert!(capacity.iter().all(Option::is_some) && per_client.join(one).is_none());
-        assert!(per_client.join(other).is_some(), "others have their own");
-        drop(capacity);
-        assert!(per_client.join(one).is_some());
+        let permits = [per_client.acquire(one), per_client.acquire(one)];
+        assert!(permits.iter().all(Option::is_some) && per_client.acquire(one).is_none());
+        assert!(per_client.acquire(other).is_some(), "others have their own");
+        drop(permits);
+        assert!(per_client.acquire(one).is_some());
         assert!(
             per_client.open.lock().expect("whole").all.is_empty(),
             "nothing is kept of who has gone"
@@ -253,74 +253,80 @@ mod tests {
     fn the_requests_of_a_client_are_counted_over_all_its_connections() {
         let exempt = ["192.0.2.0/24".parse().expect("a network")].into_iter().collect();
         let per_client = Arc::new(PerClientLimit::new(9, exempt));
-        let join = |it: &str| per_client.join(it.parse().expect("an address")).expect("a place");
-        let (one, two) = (join("198.51.100.1"), join("198.51.100.1"));
-        let mut requests = vec![one.load().enter(), two.load().enter(), one.load().enter()];
-        assert_eq!(requests[0].of_client(), 3);
-        assert_eq!(join("198.51.100.2").load().enter().of_client(), 1);
-        let proxy = join("192.0.2.1");
-        assert_eq!(proxy.load().enter().of_client(), 0, "a proxy is many clients");
+        let acquire =
+            |it: &str| per_client.acquire(it.parse().expect("an address")).expect("a place");
+        let (one, two) = (acquire("198.51.100.1"), acquire("198.51.100.1"));
+        let mut requests = vec![
+            one.load().count_request(),
+            two.load().count_request(),
+            one.load().count_request(),
+        ];
+        assert_eq!(requests[0].client_requests(), 3);
+        assert_eq!(acquire("198.51.100.2").load().count_request().client_requests(), 1);
+        let proxy = acquire("192.0.2.1");
+        assert_eq!(proxy.load().count_request().client_requests(), 0, "a proxy is many clients");
         requests.truncate(1);
-        assert_eq!(requests[0].of_client(), 1, "those that are over do not count");
+        assert_eq!(requests[0].client_requests(), 1, "those that are over do not count");
     }
 
     /// A client that opened a connection, asked, left and did so again began from nothing each time, and had as
     /// many requests as there may be, if its endpoints were waited for.
     #[test]
-    fn requests_count_for_their_client_also_when_it_has_left() {
+    fn requests_still_count_after_their_client_has_disconnected() {
         let per_client = Arc::new(PerClientLimit::new(9, Networks::default()));
-        let join = || per_client.join("192.0.2.1".parse().expect("an address")).expect("a place");
+        let acquire =
+            || per_client.acquire("192.0.2.1".parse().expect("an address")).expect("a place");
         let mut requests = Vec::new();
         for count in 1..=3 {
-            let place = join();
-            requests.push(place.load().enter());
-            assert_eq!(requests[0].of_client(), count);
+            let permit = acquire();
+            requests.push(permit.load().count_request());
+            assert_eq!(requests[0].client_requests(), count);
         }
         drop(requests);
-        drop(join());
+        drop(acquire());
         let clients = per_client.open.lock().expect("whole");
-        assert!(clients.all.is_empty() && clients.absent.is_empty(), "nothing is kept");
+        assert!(clients.all.is_empty() && clients.disconnected.is_empty(), "nothing is kept");
     }
 
     #[test]
-    fn so_many_requests_of_a_client_that_has_left_are_waited_for() {
+    fn abandoned_requests_of_a_client_are_limited() {
         let per_client = Arc::new(PerClientLimit::new(9, Networks::default()));
-        let place = per_client.join("192.0.2.1".parse().expect("an address")).expect("a place");
+        let permit = per_client.acquire("192.0.2.1".parse().expect("an address")).expect("a place");
         let mut waiting = Vec::new();
         for _ in 0..ABANDONED_MAX {
-            waiting.push(place.load().enter());
-            assert!(waiting.last_mut().expect("one").abandon());
+            waiting.push(permit.load().count_request());
+            assert!(waiting.last_mut().expect("one").mark_abandoned());
         }
-        let mut more = place.load().enter();
-        assert!(!more.abandon());
+        let mut more = permit.load().count_request();
+        assert!(!more.mark_abandoned());
         waiting.pop();
-        assert!(more.abandon(), "one is over");
+        assert!(more.mark_abandoned(), "one is over");
     }
 
     #[test]
-    fn an_address_of_many_clients_has_no_limit_and_no_share() {
+    fn an_exempt_address_has_no_limit_and_no_share() {
         let exempt = ["192.0.2.0/24".parse().expect("a network")].into_iter().collect();
         let per_client = Arc::new(PerClientLimit::new(1, exempt));
         let [proxy, client] =
             ["192.0.2.1", "198.51.100.1"].map(|it| it.parse().expect("an address"));
         let _open = [
-            per_client.join(proxy),
-            per_client.join(proxy),
-            per_client.join(proxy),
-            per_client.join(client),
+            per_client.acquire(proxy),
+            per_client.acquire(proxy),
+            per_client.acquire(proxy),
+            per_client.acquire(client),
         ]
         .map(|it| it.expect("a place"));
-        assert!(per_client.join(client).is_none());
-        let _more = per_client.join_instead(client).expect("one for one that closes");
-        assert_eq!(per_client.beyond(1), [client].into());
-        assert!(per_client.beyond(2).is_empty());
+        assert!(per_client.acquire(client).is_none());
+        let _more = per_client.acquire_replacing(client).expect("one for one that closes");
+        assert_eq!(per_client.clients_over(1), [client].into());
+        assert!(per_client.clients_over(2).is_empty());
     }
 
     #[test]
-    fn a_network_of_ipv6_counts_as_one_client() {
+    fn an_ipv6_network_counts_as_one_client() {
         let per_client = Arc::new(PerClientLimit::new(1, Networks::default()));
-        let join = |it: &str| per_client.join(it.parse().expect("an address"));
-        let _one = join("2001:db8::1").expect("the first");
-        assert!(join("2001:db8::2").is_none() && join("2001:db8:0:1::1").is_some());
+        let acquire = |it: &str| per_client.acquire(it.parse().expect("an address"));
+        let _one = acquire("2001:db8::1").expect("the first");
+        assert!(acquire("2001:db8::2").is_none() && acquire("2001:db8:0:1::1").is_some());
     }
 }

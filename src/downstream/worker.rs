@@ -37,7 +37,7 @@ use crate::{metrics::Metrics, net::BufferPool};
 #[derive(Clone, Debug)]
 pub struct WorkerSettings {
     /// How long a client may take.
-    pub patience: Timeouts,
+    pub timeouts: Timeouts,
     /// The connections that there may be at once, of all workers.
     pub capacity: Arc<ConnectionCapacity>,
     /// How many connections each client address has, of all workers.
@@ -52,9 +52,9 @@ pub struct WorkerSettings {
 #[derive(Clone, Debug, Default)]
 pub struct StopSignal {
     /// Take no new connections, and end the ones there are after what they are doing.
-    pub gently: CancellationToken,
+    pub graceful: CancellationToken,
     /// End at once.
-    pub now: CancellationToken,
+    pub immediate: CancellationToken,
     /// A worker has panicked. Its connections go on without timeouts, as far as possible, until the
     /// workers are told to end, which is up to their owner.
     pub failed: CancellationToken,
@@ -69,7 +69,7 @@ pub struct Worker {
 // === impl Worker ===
 
 impl Worker {
-    /// Starts worker number `number` on its sockets of each listener. `make` is called on the
+    /// Starts worker number `number` on its sockets of each listener. `make_handler` is called on the
     /// worker's thread, inside its runtime, with the buffers that everybody there reads through.
     ///
     /// # Errors
@@ -80,7 +80,7 @@ impl Worker {
         listeners: &mut [BoundListener],
         settings: WorkerSettings,
         stop: StopSignal,
-        make: impl FnOnce(Rc<BufferPool>) -> H + Send + 'static,
+        make_handler: impl FnOnce(Rc<BufferPool>) -> H + Send + 'static,
     ) -> io::Result<Self> {
         let sockets: Vec<(Arc<ListenerContext>, StdListener)> = listeners
             .iter_mut()
@@ -94,7 +94,8 @@ impl Worker {
                     Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
                 match runtime {
                     Ok(runtime) => {
-                        let cut = runtime.block_on(run(number, sockets, settings, stop, make));
+                        let cut =
+                            runtime.block_on(run(number, sockets, settings, stop, make_handler));
                         // A name that is being resolved is not waited for.
                         runtime.shutdown_background();
                         unexpected_end.disarm();
@@ -125,12 +126,12 @@ async fn run<H: Handler>(
     sockets: Vec<(Arc<ListenerContext>, StdListener)>,
     settings: WorkerSettings,
     stop: StopSignal,
-    make: impl FnOnce(Rc<BufferPool>) -> H,
+    make_handler: impl FnOnce(Rc<BufferPool>) -> H,
 ) -> usize {
-    let WorkerSettings { patience, capacity, per_client, limits, metrics } = settings;
+    let WorkerSettings { timeouts, capacity, per_client, limits, metrics } = settings;
     let buffers = Rc::new(BufferPool::default());
-    let handler = Rc::new(make(Rc::clone(&buffers)));
-    let connection_table = Rc::new(ConnectionTable::<H::ConnectionCache>::new(&patience));
+    let handler = Rc::new(make_handler(Rc::clone(&buffers)));
+    let connection_table = Rc::new(ConnectionTable::<H::ConnectionCache>::new(&timeouts));
     let tasks = TaskTracker::new();
     let worker = Rc::new(WorkerContext {
         handler,
@@ -147,7 +148,7 @@ async fn run<H: Handler>(
         match TcpListener::from_std(socket) {
             Ok(socket) => {
                 let acceptor = Acceptor::new(listener_context, socket, Rc::clone(&worker));
-                acceptors.spawn_local(acceptor.run(stop.gently.clone()));
+                acceptors.spawn_local(acceptor.run(stop.graceful.clone()));
             }
             Err(error) => {
                 error!(listener = %listener_context.listener.address, %error, "cannot accept connections");
@@ -162,13 +163,13 @@ async fn run<H: Handler>(
     if serving.catch_unwind().await.is_err() {
         error!("a worker has panicked: its connections go on until flipgate ends");
         stop.failed.cancel();
-        told_to_end(&stop).await;
+        stop_requested(&stop).await;
     }
-    if stop.now.is_cancelled() {
+    if stop.immediate.is_cancelled() {
         return worker.connection_table.len();
     }
     while acceptors.join_next().await.is_some() {}
-    worker.connection_table.close();
+    worker.connection_table.close_all();
     worker.tasks.close();
     let finishing = AssertUnwindSafe(finish(&worker, &stop, &mut step)).catch_unwind().await;
     if finishing.is_err() {
@@ -176,7 +177,7 @@ async fn run<H: Handler>(
         stop.failed.cancel();
         tokio::select! {
             () = worker.tasks.wait() => {}
-            () = stop.now.cancelled() => {}
+            () = stop.immediate.cancelled() => {}
         }
     }
     worker.connection_table.len()
@@ -194,14 +195,14 @@ async fn serve<H: Handler>(
 ) {
     loop {
         tokio::select! {
-            () = told_to_end(stop) => return,
+            () = stop_requested(stop) => return,
             _ = step.tick() => {
-                worker.connection_table.look(Instant::now());
+                worker.connection_table.check_timeouts(Instant::now());
                 worker.handler.tick();
-                worker.capacity.tell(number, worker.connection_table.longest_idle());
+                worker.capacity.set_longest_idle_since(number, worker.connection_table.longest_idle_since());
             }
-            () = worker.capacity.rung(number) => worker.close_wanted(number),
-            () = worker.handler.serve_others() => {}
+            () = worker.capacity.close_requested(number) => worker.close_idle_connections(number),
+            () = worker.handler.serve_other_workers() => {}
             Some(Err(error)) = acceptors.join_next() => {
                 if let Ok(panic) = error.try_into_panic() {
                     resume_unwind(panic);
@@ -216,19 +217,19 @@ async fn finish<H: Handler>(worker: &WorkerContext<H>, stop: &StopSignal, step: 
     loop {
         tokio::select! {
             () = worker.tasks.wait() => return,
-            () = stop.now.cancelled() => return,
-            () = worker.handler.serve_others() => {}
+            () = stop.immediate.cancelled() => return,
+            () = worker.handler.serve_other_workers() => {}
             _ = step.tick() => {
-                worker.connection_table.look(Instant::now());
+                worker.connection_table.check_timeouts(Instant::now());
                 worker.handler.tick();
             }
         }
     }
 }
 
-async fn told_to_end(stop: &StopSignal) {
+async fn stop_requested(stop: &StopSignal) {
     tokio::select! {
-        () = stop.gently.cancelled() => {}
-        () = stop.now.cancelled() => {}
+        () = stop.graceful.cancelled() => {}
+        () = stop.immediate.cancelled() => {}
     }
 }

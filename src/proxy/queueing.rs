@@ -40,10 +40,10 @@ impl RetryState<'_, '_> {
                 false => full(LimitHit::Queue),
             };
         };
-        connection.begin_for(Timeout::Seat, pool.policy().limits.queue_patience);
+        connection.arm_for(Timeout::Queue, pool.policy().limits.queue_patience);
         loop {
             match self.wait_for_call(&line, channel, connection).await {
-                Err(Timeout::Seat) => return full(LimitHit::QueueTime),
+                Err(Timeout::Queue) => return full(LimitHit::QueueTime),
                 Err(Timeout::Exchange) => {
                     return Err(UpstreamFailure::Refused(ProxyError::TooLong));
                 }
@@ -52,7 +52,7 @@ impl RetryState<'_, '_> {
             }
             match self.pick(&self.tried, true, connection.now()) {
                 PickResult::Seat(permit) => {
-                    connection.end(Timeout::Seat);
+                    connection.disarm(Timeout::Queue);
                     return Ok(permit);
                 }
                 PickResult::Nobody => return Err(UpstreamFailure::Refused(self.error)),

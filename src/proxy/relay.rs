@@ -95,8 +95,8 @@ impl<'e, 'a> AnsweredRequest<'e, 'a> {
         let relayed = poll_fn(|context| {
             match connection.take_expired() {
                 // The request is given up then, but not its answer.
-                Some(Timeout::Rest) => self.request.upload.give_up(),
-                Some(Timeout::HalfClosed | Timeout::Taken) => return Poll::Ready(Err(gone())),
+                Some(Timeout::RequestRemainder) => self.request.upload.give_up(),
+                Some(Timeout::HalfClosed | Timeout::Write) => return Poll::Ready(Err(gone())),
                 Some(_) => return Poll::Ready(Err(TransferError::TooSlow)),
                 None => {}
             }
@@ -129,7 +129,7 @@ impl<'e, 'a> AnsweredRequest<'e, 'a> {
             return Err(failure);
         }
         self.is_written = true;
-        connection.end(Timeout::Exchange);
+        connection.disarm(Timeout::Exchange);
         self.request.note_success(self.code);
         if self.request.upload.is_going() && self.plan.keeps_alive {
             self.send_rest(socket, upstream, connection).await;
@@ -156,7 +156,7 @@ impl<'e, 'a> AnsweredRequest<'e, 'a> {
             let now = client.split().1.now();
             request.proxy.connections.put_back(&member, upstream, now);
         }
-        if plan.goes_on && is_sent { AfterExchange::GoOn } else { AfterExchange::Close }
+        if plan.goes_on && is_sent { AfterExchange::KeepAlive } else { AfterExchange::Close }
     }
 
     /// Moves the rest of a request on while its answer is relayed. A request that breaks off does not
@@ -173,7 +173,7 @@ impl<'e, 'a> AnsweredRequest<'e, 'a> {
             Err(UpstreamFailure::Left) => return Err(UpstreamFailure::Left),
             Err(UpstreamFailure::Refused(_) | UpstreamFailure::Closed | UpstreamFailure::Late) => {
                 self.request.upload.break_off();
-                connection.end(Timeout::Rest);
+                connection.disarm(Timeout::RequestRemainder);
             }
         }
         let AdmittedRequest { upload, interim, .. } = &mut *self.request;
@@ -193,13 +193,17 @@ impl<'e, 'a> AnsweredRequest<'e, 'a> {
             return Ok(());
         }
         let progress = self.request.upload.send(context, socket, upstream)?;
-        connection.note(Timeout::Body, false, progress.has_moved);
+        connection.track(Timeout::RequestBody, false, progress.has_moved);
         // A stream may stand still one way while it goes on the other.
         let is_bounded = !self.request.ask.is_stream || self.is_written;
-        connection.note(Timeout::Rest, progress.is_going && is_bounded, progress.has_moved);
-        let is_waiting = connection.is_waiting(Timeout::AnswerBody);
+        connection.track(
+            Timeout::RequestRemainder,
+            progress.is_going && is_bounded,
+            progress.has_moved,
+        );
+        let is_waiting = connection.is_armed(Timeout::ResponseBody);
         let stall = self.request.timeouts().stall;
-        connection.note_for(Timeout::AnswerBody, stall, is_waiting, progress.has_moved);
+        connection.track_for(Timeout::ResponseBody, stall, is_waiting, progress.has_moved);
         Ok(())
     }
 
@@ -268,12 +272,12 @@ impl<'e, 'a> AnsweredRequest<'e, 'a> {
 
     fn note_download(&mut self, connection: &ClientConnection<PeerCache>) {
         let (stuck, has_moved) = (self.download.stuck(), self.download.has_moved());
-        connection.note(Timeout::Taken, stuck == Some(BlockedOn::Writing), has_moved);
+        connection.track(Timeout::Write, stuck == Some(BlockedOn::Writing), has_moved);
         let (stall, is_awaited) =
             (self.request.timeouts().stall, stuck == Some(BlockedOn::Reading));
-        connection.note_for(Timeout::AnswerBody, stall, is_awaited, has_moved);
+        connection.track_for(Timeout::ResponseBody, stall, is_awaited, has_moved);
         if self.request.upload.is_half_closed() && has_moved {
-            connection.begin(Timeout::HalfClosed);
+            connection.arm(Timeout::HalfClosed);
         }
     }
 }

@@ -101,7 +101,7 @@ pub(super) async fn forward(
             return Err(UpstreamFailure::Left);
         }
         let (_, connection) = client.split();
-        connection.end(Timeout::Try);
+        connection.disarm(Timeout::RetryCheck);
         match answered {
             Ok(head) if course.is_refused_answer(&head, &found.member, connection) => {
                 course.go_on(&found.member, ProxyError::Closed, "status");
@@ -109,8 +109,8 @@ pub(super) async fn forward(
             Ok(head) => return Ok((found, head)),
             Err(failure) => course.decide_on_failure(failure, &mut found, connection)?,
         }
-        connection.end(Timeout::Answer);
-        connection.end(Timeout::Continue);
+        connection.disarm(Timeout::ResponseHead);
+        connection.disarm(Timeout::Continue);
         drop(found);
         // Its place is free for whoever comes, itself included.
         course.request.hold.release();
@@ -185,7 +185,7 @@ impl<'e, 'a> RetryState<'e, 'a> {
             Some(Timeout::Exchange) => {
                 Poll::Ready(Err(UpstreamFailure::Refused(ProxyError::Timeout)))
             }
-            Some(Timeout::HalfClosed | Timeout::Taken) => Poll::Ready(Err(UpstreamFailure::Left)),
+            Some(Timeout::HalfClosed | Timeout::Write) => Poll::Ready(Err(UpstreamFailure::Left)),
             // A stream that was taken back holds no place any more in what its client may have.
             _ if has_left(channel, context) => Poll::Ready(Err(UpstreamFailure::Left)),
             _ => opening.as_mut().poll(context).map(Ok),

@@ -43,7 +43,7 @@ impl<M> SessionActivity<M> {
         self.reset.get() > resets_max.saturating_add(self.answered.get())
     }
 
-    pub(super) fn remember(&self, waker: &Waker) {
+    pub(super) fn set_driver(&self, waker: &Waker) {
         let mut driver = self.driver.borrow_mut();
         if !driver.will_wake(waker) {
             *driver = waker.clone();
@@ -54,13 +54,13 @@ impl<M> SessionActivity<M> {
 // === impl StreamActivity ===
 
 impl<M> StreamActivity<M> {
-    pub(super) fn of(course: &Rc<SessionActivity<M>>) -> Self {
-        course.streams.set(course.streams.get() + 1);
-        Self(Rc::clone(course))
+    pub(super) fn of(activity: &Rc<SessionActivity<M>>) -> Self {
+        activity.streams.set(activity.streams.get() + 1);
+        Self(Rc::clone(activity))
     }
 
     /// Counts a reset of the client's, which may be one too many.
-    pub(super) fn note_reset(&self) {
+    pub(super) fn record_reset(&self) {
         self.0.reset.set(self.0.reset.get() + 1);
         self.0.driver.borrow().wake_by_ref();
     }
