@@ -1,7 +1,7 @@
-//! The task that takes the connections of one listening socket.
+//! The task that accepts connections on one listening socket.
 //!
-//! It survives its own panics: while no task accepts on a socket, the kernel goes on completing
-//! connections to it, and their clients would wait for an answer that never comes.
+//! The task restarts after a panic: while no task accepts, the kernel still completes connections, and their clients
+//! would wait for a response that never comes.
 
 use std::{
     cell::Cell,
@@ -31,31 +31,32 @@ use super::{
 };
 use crate::metrics::GaugeGuard;
 
-/// Takes the connections of one listening socket.
+/// Accepts the connections of one listening socket.
 pub(super) struct Acceptor<H: Handler> {
     listener_context: Arc<ListenerContext>,
     socket: TcpListener,
     worker: Rc<WorkerContext<H>>,
-    /// Lines of the log that are not to be written for each connection.
+    /// Limiters for log messages that would otherwise come with each connection.
     error_log: AcceptLogLimiter,
     full_log: AcceptLogLimiter,
 }
 
-/// When the log last said something, and how often it was left out since.
+/// Limits one log message to once in [`LOG_INTERVAL`], and counts how often it was suppressed.
 #[derive(Default)]
 struct AcceptLogLimiter(Cell<(Option<Instant>, u64)>);
 
-/// The time between two lines of the log that say the same.
+/// The shortest time between two log messages of one kind.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
-/// A pause after an accept that failed for want of something, such as file descriptors.
+/// The delay after an accept that failed for lack of a resource, such as file descriptors.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 
-/// The pause after the second panic, doubled each time, up to the longest. There is none after the first.
+/// The delay after the second panic. It doubles with each further panic up to the maximum. There is none after the
+/// first.
 const RESTART_DELAY: Duration = Duration::from_millis(10);
 const RESTART_DELAY_MAX: Duration = Duration::from_secs(1);
 
-/// The next panic after so long counts as the first one again.
+/// A panic after this much time without one counts as the first again.
 const RESTART_DELAY_RESET: Duration = Duration::from_secs(10);
 
 // === impl Acceptor ===
@@ -70,8 +71,8 @@ impl<H: Handler> Acceptor<H> {
         Self { listener_context, socket, worker, error_log, full_log }
     }
 
-    /// Takes connections until `closing`, and then those that the kernel has completed already. A panic
-    /// costs the connection that was being taken, if there was one.
+    /// Accepts connections until `closing`, and then those that the kernel has already completed. A panic costs at most
+    /// the connection that was being accepted.
     pub(super) async fn run(self, closing: CancellationToken) {
         let mut delay = Duration::ZERO;
         loop {
@@ -86,7 +87,7 @@ impl<H: Handler> Acceptor<H> {
             }
             let (listener, pause_ms) =
                 (self.listener_context.listener.address, delay.as_millis() as u64);
-            error!(%listener, pause_ms, "an acceptor has panicked: it is started again");
+            error!(%listener, pause_ms, "acceptor panicked; restarting it");
             if !delay.is_zero() {
                 tokio::select! {
                     () = closing.cancelled() => {}
@@ -105,7 +106,7 @@ impl<H: Handler> Acceptor<H> {
                 () = self.accept() => {}
             }
         }
-        // The clients of the connections in the kernel's queue know them as open.
+        // The kernel has completed these connections, so their clients consider them open.
         while let Poll::Ready(Ok((stream, peer))) =
             poll_fn(|context| Poll::Ready(self.socket.poll_accept(context))).await
         {
@@ -116,8 +117,8 @@ impl<H: Handler> Acceptor<H> {
         }
     }
 
-    /// Takes one connection, and serves it as soon as there is a place for it. Dropping the future takes
-    /// none, or ends the one that has no place.
+    /// Accepts one connection and serves it as soon as capacity allows. Dropping the future accepts none, or closes the
+    /// connection that waits for capacity.
     async fn accept(&self) {
         match self.socket.accept().await {
             Ok((stream, peer)) => {
@@ -130,11 +131,11 @@ impl<H: Handler> Acceptor<H> {
                 };
                 self.start(stream, peer, permit);
             }
-            // The client is gone already.
+            // The client has already closed the connection.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => {
                 if let Some(suppressed) = self.error_log.now() {
-                    warn!(listener = %self.listener_context.listener.address, %error, suppressed, "cannot accept; trying again");
+                    warn!(listener = %self.listener_context.listener.address, %error, suppressed, "cannot accept connections; retrying");
                 }
                 tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
             }
@@ -147,14 +148,13 @@ impl<H: Handler> Acceptor<H> {
                 (self.listener_context.listener.address, self.worker.capacity.max());
             warn!(
                 %listener, connections, suppressed,
-                "as many clients are connected as limits.connections and the limit of open files allow: \
-                 connections that are idle are closed for new ones"
+                "connection limit reached (limits.connections or the limit of open files); closing idle connections for new ones"
             );
         }
     }
 
     fn start(&self, stream: TcpStream, peer: SocketAddr, capacity_permit: OwnedSemaphorePermit) {
-        // A response's last segment must not wait for the client's acknowledgement.
+        // Without TCP_NODELAY the last segment of a response waits for the client's acknowledgement.
         if stream.set_nodelay(true).is_err() {
             return;
         }
@@ -168,7 +168,7 @@ impl<H: Handler> Acceptor<H> {
 // === impl AcceptLogLimiter ===
 
 impl AcceptLogLimiter {
-    /// How often it was left out, if it is to be said now.
+    /// If the message may be logged now, returns how often it was suppressed since the last time.
     fn now(&self) -> Option<u64> {
         let now = Instant::now();
         let (last, suppressed) = self.0.get();

@@ -1,8 +1,8 @@
-//! The places for open connections, of all workers together.
+//! The limit on open connections, of all workers together.
 //!
-//! One limit for all workers: with a limit of its own, a worker that the kernel gives more connections
-//! than others would leave clients in its queue while others have room. When every place is taken, a
-//! connection that waits for its client is closed for the next one; which one, its worker decides.
+//! One limit for all workers: with a limit of its own, a worker that gets more connections from the kernel than others
+//! would leave clients in its queue while other workers have room. When the limit is reached, an idle connection is
+//! closed for each new one; the worker that owns it chooses which.
 
 use std::{
     sync::{
@@ -14,38 +14,38 @@ use std::{
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
-/// The places for open connections. Shared by all workers.
+/// The limit on open connections. Shared by all workers.
 #[derive(Debug)]
 pub struct ConnectionCapacity {
     max: usize,
     free: Arc<Semaphore>,
-    /// Connections that are to be closed, and that no worker has closed yet.
+    /// Connections that must be closed for new ones and that no worker has closed yet.
     pending_closes: AtomicUsize,
-    /// One of each worker.
+    /// One for each worker.
     workers: Box<[WorkerConnections]>,
     start: Instant,
 }
 
-/// What the others know of a worker.
+/// What other workers know of a worker.
 #[derive(Debug)]
 struct WorkerConnections {
-    /// Since when its longest idle connection has been idle, in milliseconds after the start, as it last
-    /// told; [`NEVER`] if it has none, or has told nothing.
+    /// Since when its longest idle connection has been idle, in milliseconds after `start`, as of its last report.
+    /// [`NEVER`] if it has none or has reported nothing.
     idle_since: AtomicU64,
-    /// Rung when a connection is to be closed.
+    /// Notified when the worker should close a connection.
     close_notify: Notify,
 }
 
 const NEVER: u64 = u64::MAX;
 
-/// The time between two attempts to close an idle connection for one that waits for a place. A connection
-/// that was busy at the first attempt may be idle at the next.
+/// The time between two attempts to close an idle connection for one that waits. A connection that is busy at the first
+/// attempt may be idle at the next.
 const RETRY_INTERVAL: Duration = Duration::from_millis(50);
 
 // === impl ConnectionCapacity ===
 
 impl ConnectionCapacity {
-    /// At most so many connections at once, of so many workers.
+    /// A limit of `max` connections for so many workers.
     #[must_use]
     pub fn new(max: usize, workers: usize) -> Arc<Self> {
         let max = max.min(Semaphore::MAX_PERMITS);
@@ -60,18 +60,18 @@ impl ConnectionCapacity {
         })
     }
 
-    /// How many connections there may be at once.
+    /// The maximum number of open connections.
     pub(super) fn max(&self) -> usize {
         self.max
     }
 
-    /// A place, if one is free.
+    /// A permit, if one is available.
     pub(super) fn try_acquire(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.free).try_acquire_owned().ok()
     }
 
-    /// A place, in the order in which they are asked for. While there is none, idle connections are closed
-    /// for it. Dropping the future takes none.
+    /// A permit, in order of the calls. While there is none, idle connections are closed to free one. Dropping the
+    /// future takes no permit.
     pub(super) async fn acquire(&self) -> OwnedSemaphorePermit {
         let mut permit = std::pin::pin!(Arc::clone(&self.free).acquire_owned());
         self.request_close(false);
@@ -84,8 +84,8 @@ impl ConnectionCapacity {
         }
     }
 
-    /// Has one connection more closed, by the worker whose connection has been idle longest; again, for one
-    /// that was not closed, by whichever worker has one.
+    /// Requests that one connection is closed, by the worker with the longest idle connection. With `is_retry`, the
+    /// request of an earlier call goes to every worker.
     fn request_close(&self, is_retry: bool) {
         if is_retry {
             self.pending_closes.fetch_max(1, Relaxed);
@@ -101,14 +101,13 @@ impl ConnectionCapacity {
         }
     }
 
-    /// Waits until worker number `worker` may have a connection to close. Dropping the future loses
-    /// nothing.
+    /// Waits until worker number `worker` may have a connection to close. Cancel-safe.
     pub(super) async fn close_requested(&self, worker: usize) {
         self.workers[worker].close_notify.notified().await;
     }
 
-    /// Has a worker close connections with `close`, which returns whether it had one, for as long as more
-    /// are to be closed.
+    /// Calls `close`, which returns whether it closed a connection, once for each pending request, until it returns
+    /// false.
     pub(super) fn serve_close_requests(&self, mut close: impl FnMut() -> bool) {
         while self.pending_closes.fetch_update(Relaxed, Relaxed, |it| it.checked_sub(1)).is_ok() {
             if !close() {
@@ -118,7 +117,7 @@ impl ConnectionCapacity {
         }
     }
 
-    /// Tells the others since when a worker's longest idle connection has been idle.
+    /// Publishes since when a worker's longest idle connection has been idle.
     pub(super) fn set_longest_idle_since(&self, worker: usize, idle_since: Option<Instant>) {
         let since = idle_since.map_or(NEVER, |it| {
             u64::try_from(it.saturating_duration_since(self.start).as_millis()).unwrap_or(NEVER - 1)
@@ -134,7 +133,7 @@ mod tests {
     #[tokio::test]
     async fn a_permit_that_one_worker_returns_goes_to_another() {
         let capacity = ConnectionCapacity::new(1, 2);
-        let permit = capacity.try_acquire().expect("the only one");
+        let permit = capacity.try_acquire().expect("the only permit");
         assert!(capacity.try_acquire().is_none());
         let (taken, ()) = tokio::join!(capacity.acquire(), async { drop(permit) });
         assert!(capacity.try_acquire().is_none());
@@ -153,7 +152,7 @@ mod tests {
         assert!(futures_util::poll!(std::pin::pin!(capacity.close_requested(1))).is_pending());
         capacity.close_requested(2).await;
         let mut closed = 0;
-        // It has none after all.
+        // The connection is no longer idle.
         capacity.serve_close_requests(|| false);
         tokio::time::advance(RETRY_INTERVAL * 2).await;
         assert!(futures_util::poll!(&mut taking).is_pending());
@@ -164,6 +163,6 @@ mod tests {
                 true
             });
         }
-        assert_eq!(closed, 1, "no more than are wanted");
+        assert_eq!(closed, 1, "no more than requested");
     }
 }

@@ -1,4 +1,4 @@
-//! A client as a handler sees it: what its bytes come and go by, and what is known of it.
+//! A client as a handler sees it: the stream of one request, and its connection.
 
 use std::{future::poll_fn, io, rc::Rc};
 
@@ -9,9 +9,9 @@ use super::{
 };
 use crate::net::HttpStream;
 
-/// A client: a connection of HTTP/1 or a stream of HTTP/2, and what is known of it.
+/// A client: a connection of HTTP/1 or a stream of HTTP/2, with its state.
 pub struct ClientStream<M> {
-    /// What its bytes come and go by.
+    /// The bytes from and to the client.
     pub stream: HttpStream,
     pub(super) connection: Rc<ClientConnection<M>>,
     registration: ConnectionRegistration<M>,
@@ -29,17 +29,17 @@ impl<M> ClientStream<M> {
         Self { stream, connection: Rc::clone(connection), registration }
     }
 
-    /// What its bytes come and go by, and what is known of it.
+    /// The stream and the connection, to be borrowed at the same time.
     pub fn split(&mut self) -> (&mut HttpStream, &ClientConnection<M>) {
         (&mut self.stream, &self.connection)
     }
 
-    /// Gives a whole answer of our own. What was written of it is not known when the future is dropped;
-    /// the connection is of no use then.
+    /// Sends a complete response that Flipgate itself makes. After the future is dropped, an unknown part has been
+    /// sent, and the connection must be closed.
     ///
     /// # Errors
     ///
-    /// What the system says of the connection.
+    /// The error of the connection.
     pub async fn send_response(&mut self, head: &[u8], body: &[u8]) -> io::Result<()> {
         let mut written = 0;
         poll_fn(|context| {

@@ -1,4 +1,4 @@
-//! The open connections of one worker, looked over twice a second for those that stand still.
+//! The open connections of one worker, checked for expired timeouts twice a second.
 
 use std::{
     cell::{Cell, RefCell},
@@ -24,24 +24,24 @@ pub(super) struct ConnectionTable<M> {
     /// The number of the next connection.
     next_number: Cell<u64>,
     clock: Rc<Clock>,
-    /// Connections to close for others, the first one first.
+    /// Idle connections that can be closed for new ones, the next one first.
     candidates: RefCell<VecDeque<IdleCandidate>>,
-    /// The same of one client, and when they were looked for.
+    /// The same for one client, and when the list was made.
     client_candidates: RefCell<ClientCandidates>,
-    /// Connections that keep what they needed for their last request.
+    /// How many connections keep the buffers of their last request.
     warm: Rc<Cell<usize>>,
 }
 
 struct ConnectionEntry<M> {
-    /// In the order in which they came.
+    /// Counts up in the order of registration.
     number: u64,
     connection: Rc<ClientConnection<M>>,
 }
 
-/// A connection that was idle when it was looked for.
+/// A connection that was idle when the list was made.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 struct IdleCandidate {
-    /// Whether its client has fewer connections than would be unfair.
+    /// Whether its client has no more than its fair share of connections.
     within_share: bool,
     since: Tick,
     number: u64,
@@ -51,22 +51,22 @@ struct IdleCandidate {
 #[derive(Default)]
 struct ClientCandidates {
     client: Option<(IpAddr, Tick)>,
-    /// Whether none was found then: not to be looked for again with each connection of a flood.
+    /// Whether the list was empty when made, so that a flood of connections does not rebuild it each time.
     was_empty: bool,
     candidates: VecDeque<IdleCandidate>,
 }
 
-/// A connection's place; given back when this is dropped.
+/// Keeps a connection in the table until dropped.
 pub(super) struct ConnectionRegistration<M> {
     connection_table: Rc<ConnectionTable<M>>,
     key: usize,
 }
 
-/// Leave to keep what was needed for the last request; given back when this is dropped.
+/// Permission to keep the buffers of the last request; released when dropped.
 pub(super) struct WarmPermit(Rc<Cell<usize>>);
 
-/// Connections of a worker that may keep what they needed for their last request: those that ask again
-/// at once are few, and all others would hold memory for nothing.
+/// How many connections of a worker may keep the buffers of their last request: few send the next request at once, and
+/// the others would hold memory for nothing.
 const WARM_MAX: usize = 256;
 
 // === impl ConnectionTable ===
@@ -99,11 +99,11 @@ impl<M> ConnectionTable<M> {
         ConnectionRegistration { connection_table: Rc::clone(self), key }
     }
 
-    /// Calls on whoever has waited for too long. Nobody is gone when this returns: a task that is cut
-    /// is dropped in its own turn.
+    /// Handles expired timeouts of all connections. A connection that is cut is still in the table when this returns:
+    /// its task is dropped later, by the runtime.
     pub(super) fn check_timeouts(&self, now: Instant) {
         self.clock.step_to(now);
-        // Others may have become idle, and some of those that were have not been since.
+        // Connections may have become idle or busy since the list was made.
         self.candidates.borrow_mut().clear();
         let tick = self.clock.tick();
         for (_, ConnectionEntry { connection, .. }) in self.connections.borrow().iter() {
@@ -113,15 +113,15 @@ impl<M> ConnectionTable<M> {
         }
     }
 
-    /// Asks everybody to close after what they are doing.
+    /// Asks all connections to close after their exchange in progress.
     pub(super) fn close_all(&self) {
         for (_, ConnectionEntry { connection, .. }) in self.connections.borrow().iter() {
             connection.close();
         }
     }
 
-    /// Closes a connection that is idle: of the clients that have more than `share` connections first, and
-    /// of these the one that has been idle longest, to within half a second. False if there is none.
+    /// Closes an idle connection: first of the clients that have more than `share` connections, and of these the
+    /// longest idle one, to within half a second. False if there is none.
     pub(super) fn evict(&self, per_client: &PerClientLimit, share: usize) -> bool {
         if self.evict_one(&mut self.candidates.borrow_mut()) {
             return true;
@@ -136,12 +136,12 @@ impl<M> ConnectionTable<M> {
         self.evict_one(&mut self.candidates.borrow_mut())
     }
 
-    /// Closes the connection of a client that has been idle longest; with `keeps_recent`, if that is at least
-    /// a second: one that has just been used most likely will be again. False if there is none.
+    /// Closes the longest idle connection of a client. With `keeps_recent`, only if it has been idle for at least a
+    /// second, because a connection that has just been used will probably be used again. False if there is none.
     pub(super) fn evict_idle_of(&self, address: IpAddr, keeps_recent: bool) -> bool {
         let key = (one_client(address), self.clock.tick());
         let mut cached = self.client_candidates.borrow_mut();
-        // What is idle for a second changes with each step, and what is idle at all at any time.
+        // Which connections have been idle for a second changes with each step; which are idle at all, at any time.
         let may_have_more = !keeps_recent && !cached.was_empty && cached.candidates.is_empty();
         if cached.client != Some(key) || may_have_more {
             cached.client = Some(key);
@@ -154,7 +154,7 @@ impl<M> ConnectionTable<M> {
         self.evict_one(&mut cached.candidates)
     }
 
-    /// Closes the first connection of the queue that is idle still.
+    /// Closes the first listed connection that is still idle.
     fn evict_one(&self, candidates: &mut VecDeque<IdleCandidate>) -> bool {
         let connections = self.connections.borrow();
         while let Some(IdleCandidate { since, number, key, .. }) = candidates.pop_front() {
@@ -169,7 +169,7 @@ impl<M> ConnectionTable<M> {
         false
     }
 
-    /// The idle connections that are looked for, the first one to close first.
+    /// The idle connections for which `within_share` is not `None`, the next one to close first.
     fn idle_candidates(
         &self,
         is_within_share: impl Fn(&ClientConnection<M>) -> Option<bool>,
@@ -191,9 +191,9 @@ impl<M> ConnectionTable<M> {
         idle_candidates.into()
     }
 
-    /// Since when the connection that has been idle longest has been so.
+    /// Since when the longest idle connection has been idle.
     pub(super) fn longest_idle_since(&self) -> Option<Instant> {
-        // What is closed next is known already while places are taken one after the other.
+        // While connections are closed one after another, the next one is already known.
         if let Some(first) = self.candidates.borrow().front() {
             return Some(self.clock.time_of(first.since));
         }
@@ -214,7 +214,7 @@ fn client_of<M>(connection: &ClientConnection<M>) -> IpAddr {
 // === impl ConnectionRegistration ===
 
 impl<M> ConnectionRegistration<M> {
-    /// Leave to keep what was needed for the last request, unless enough others have it.
+    /// Permission to keep the buffers of the last request, unless enough connections have it.
     pub(super) fn try_keep_warm(&self) -> Option<WarmPermit> {
         let warm = &self.connection_table.warm;
         (warm.get() < WARM_MAX).then(|| {
@@ -232,7 +232,7 @@ impl Drop for WarmPermit {
 
 impl<M> Drop for ConnectionRegistration<M> {
     fn drop(&mut self) {
-        // Taken out first, so that what its drop sets off finds the roster free.
+        // Removed first, so that the table is not borrowed while the connection is dropped.
         let left = self.connection_table.connections.borrow_mut().try_remove(self.key);
         drop(left);
     }
@@ -286,7 +286,7 @@ mod tests {
         let (connection_table, per_client) =
             (connection_table(), Arc::new(PerClientLimit::new(100, Networks::default())));
         let all: Vec<_> = (0..4).map(|_| connection(&connection_table, "192.0.2.1")).collect();
-        // In another order than that in which they came.
+        // Not in the order of registration.
         for registration in [2, 0, 1] {
             all[registration].0.arm(Timeout::Idle);
             pass(&connection_table, 1);
@@ -299,12 +299,12 @@ mod tests {
         let evicted = || all.iter().map(|it| it.0.is_evicted()).collect::<Vec<_>>();
         assert!(connection_table.evict(&per_client, 100));
         assert_eq!(evicted(), [false, false, true, false]);
-        // One that is used meanwhile has been idle for a shorter time.
+        // A connection that is used again has been idle for a shorter time.
         all[0].0.arm(Timeout::Idle);
         assert!(connection_table.evict(&per_client, 100));
         assert_eq!(evicted(), [false, true, true, false]);
-        assert!(connection_table.evict(&per_client, 100), "it is idle, though not for long");
-        assert!(!connection_table.evict(&per_client, 100), "nobody is left but one that is busy");
+        assert!(connection_table.evict(&per_client, 100), "idle for a short time");
+        assert!(!connection_table.evict(&per_client, 100), "only a busy connection is left");
         assert_eq!(evicted(), [true, true, true, false]);
     }
 
@@ -333,7 +333,7 @@ mod tests {
         let other = connection(&connection_table, "192.0.2.2");
         other.0.arm(Timeout::Idle);
         let address = "192.0.2.1".parse().expect("an address");
-        assert!(!connection_table.evict_idle_of(address, true), "it has just been used");
+        assert!(!connection_table.evict_idle_of(address, true), "it was just used");
         pass(&connection_table, 2);
         let fresh = connection(&connection_table, "192.0.2.1");
         fresh.0.arm(Timeout::Idle);
@@ -342,7 +342,7 @@ mod tests {
         assert!(!fresh.0.is_evicted() && !other.0.is_evicted());
         assert!(
             connection_table.evict_idle_of(address, false) && fresh.0.is_evicted(),
-            "a share is no limit"
+            "a fair share does not keep recently used connections"
         );
         assert!(!connection_table.evict_idle_of(address, false) && !other.0.is_evicted());
     }

@@ -1,4 +1,4 @@
-//! A connection of HTTP/1: one request after another.
+//! An HTTP/1 connection: one request after another.
 
 use std::{
     future::poll_fn,
@@ -20,19 +20,18 @@ use crate::{
     net::{HttpStream, Socket},
 };
 
-/// What came where a request was waited for.
+/// What arrived where a request was expected.
 enum NextRequest {
     Head(Result<RequestHead, HeadError>),
-    /// Nothing after all, or only the empty line that old clients send behind a body: RFC 9112,
-    /// section 2.2.
+    /// No request: no bytes at all, or only the empty line that old clients send after a body (RFC 9112, section 2.2).
     Empty,
-    /// What a client says that knows that HTTP/2 is spoken here.
+    /// The HTTP/2 connection preface: the client uses prior knowledge.
     Http2,
-    /// The end of the connection.
+    /// The connection has ended.
     Closed,
 }
 
-/// What becomes of a connection that had something to do.
+/// What a connection does after it handled requests.
 enum NextStep<T> {
     Idle,
     Tunnel(Box<T>),
@@ -40,31 +39,31 @@ enum NextStep<T> {
     Close,
 }
 
-/// What is remembered of a connection from one request to the next.
+/// The state of a connection between requests.
 #[derive(Default)]
 struct KeepAliveState {
     /// Requests so far.
     requests: usize,
-    /// Whether an empty line came where the next request was waited for.
+    /// Whether an empty line was skipped before the next request.
     has_skipped_line: bool,
-    /// Until when a request was waited for, when what came was none: a record of TLS that holds
-    /// nothing, or the empty line.
+    /// When waiting for a request times out, kept while what arrived was no request: a TLS record without data, or the
+    /// empty line.
     deadline: Option<Tick>,
 }
 
 // === impl KeepAliveState ===
 
 impl KeepAliveState {
-    /// What it is that a request is waited for as.
+    /// The timeout for the next request.
     fn idle_timeout(&self) -> Timeout {
         if self.requests == 0 { Timeout::FirstByte } else { Timeout::Idle }
     }
 }
 
-/// Serves a connection to its end. What waits is small; what happens now and then has a box of its own.
+/// Serves a connection to its end. The future of an idle connection is small: what happens only now and then is boxed.
 #[expect(
     clippy::manual_async_fn,
-    reason = "an async fn would have two places for the client, and every idle connection both"
+    reason = "an async fn would store the client twice in the future of every idle connection"
 )]
 pub(super) fn serve<H: Handler>(
     mut client: ClientStream<H::ConnectionCache>,
@@ -87,7 +86,7 @@ pub(super) fn serve<H: Handler>(
     }
 }
 
-/// Answers requests for as long as there are bytes of them.
+/// Handles requests for as long as bytes of them have arrived.
 async fn handle_requests<H: Handler>(
     client: &mut ClientStream<H::ConnectionCache>,
     state: &mut KeepAliveState,
@@ -124,7 +123,7 @@ async fn handle_requests<H: Handler>(
     }
 }
 
-/// The socket; a connection that is served here is always one.
+/// The socket and the connection. HTTP/1 always has a socket.
 fn socket_and_connection<M>(
     client: &mut ClientStream<M>,
 ) -> Option<(&mut Socket, &ClientConnection<M>)> {
@@ -134,8 +133,8 @@ fn socket_and_connection<M>(
     }
 }
 
-/// Waits until the client asks something. Holds no buffer. False if it never will: it has closed, or
-/// the connection is to end.
+/// Waits until bytes of a request arrive. Holds no buffer. False if the client has closed the connection, or if it is
+/// closing or timed out.
 async fn wait_for_request<M>(client: &mut ClientStream<M>, state: &mut KeepAliveState) -> bool {
     let Some((socket, connection)) = socket_and_connection(client) else { return false };
     connection.disarm_all();
@@ -148,7 +147,7 @@ async fn wait_for_request<M>(client: &mut ClientStream<M>, state: &mut KeepAlive
         connection.set_waker(context.waker());
         match socket.poll_readable(context) {
             Poll::Ready(readable) => Poll::Ready(readable.is_ok()),
-            // Whoever asks just now is answered; whoever does not will not be.
+            // A request that has already arrived is still served; an idle connection is closed.
             Poll::Pending if connection.is_closing() => Poll::Ready(false),
             Poll::Pending if connection.take_expired().is_some() => Poll::Ready(false),
             Poll::Pending => Poll::Pending,
@@ -157,8 +156,8 @@ async fn wait_for_request<M>(client: &mut ClientStream<M>, state: &mut KeepAlive
     .await
 }
 
-/// Waits a moment for the client to ask again. Holds no buffer. False if it did not, or if enough
-/// others are waiting like this.
+/// Waits a moment for the client's next request, with buffers kept. False if none came, or if enough connections wait
+/// like this.
 async fn wait_for_next_request<M>(client: &mut ClientStream<M>) -> bool {
     let Some(_warm) = client.try_keep_warm() else { return false };
     let Some((socket, connection)) = socket_and_connection(client) else { return false };
@@ -172,7 +171,7 @@ async fn wait_for_next_request<M>(client: &mut ClientStream<M>) -> bool {
     .await
 }
 
-/// Reads a head. Dropping the future loses nothing of what was read.
+/// Reads a head. Cancel-safe: bytes that were read stay in the buffer.
 async fn read_head<M>(
     client: &mut ClientStream<M>,
     state: &mut KeepAliveState,
@@ -183,7 +182,7 @@ async fn read_head<M>(
         return NextRequest::Closed;
     };
     let speaks = connection.peer().listener().http_versions;
-    // In TLS it is agreed on before, or not spoken: RFC 9113, section 3.2.
+    // Over TLS, HTTP/2 needs ALPN (RFC 9113, section 3.2).
     let may_be_http2 = state.requests == 0 && speaks.http2 && !socket.transport().is_tls();
     let deadline = connection.deadline(state.idle_timeout());
     connection.disarm_all();
@@ -233,15 +232,14 @@ async fn read_head<M>(
 
 const ONLY_HTTP2: HeadRejection = HeadRejection::Malformed("this port speaks HTTP/2 only");
 
-/// Whether this is the preface of HTTP/2, or its beginning.
+/// Whether this is the HTTP/2 connection preface, or a beginning of it.
 fn begins_preface(bytes: &[u8]) -> bool {
     let length = bytes.len().min(PREFACE.len());
     length > 0 && bytes[..length] == PREFACE[..length]
 }
 
-/// Ends our side, and takes what still comes until the client ends its own: a socket that is closed
-/// with bytes unread is reset, and the client may lose the answer before it has read it (RFC 9112,
-/// section 9.6).
+/// Closes the sending side, and discards what arrives until the client closes its side: closing a socket with unread
+/// bytes resets the connection, and the client may lose the response before it has read it (RFC 9112, section 9.6).
 async fn linger<M>(client: &mut ClientStream<M>) {
     let Some((socket, connection)) = socket_and_connection(client) else { return };
     connection.disarm_all();
@@ -261,5 +259,5 @@ async fn linger<M>(client: &mut ClientStream<M>) {
     .await;
 }
 
-/// Bytes that are read at once only to be thrown away.
+/// Bytes that are read at once to be discarded.
 const LINGER_READ_SIZE: usize = 16 * 1024;

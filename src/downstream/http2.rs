@@ -1,4 +1,4 @@
-//! A connection of HTTP/2: many requests at once, each a client of its own to whoever answers.
+//! An HTTP/2 connection: concurrent requests, each a [`ClientStream`] of its own.
 
 mod activity;
 mod monitored;
@@ -35,13 +35,13 @@ use crate::{
     net::HttpStream,
 };
 
-/// How much a client may send of one request before it was passed on.
+/// The flow-control window of a stream: bytes of one request that the client may send before they are forwarded.
 const STREAM_WINDOW: u32 = 256 * 1024;
 
-/// Bytes of an answer that are with the connection and not yet with the system.
+/// Bytes of responses that h2 buffers for a stream before they go to the system.
 const SEND_BUFFER: usize = 32 * 1024;
 
-/// Streams that were reset before anybody looked at them.
+/// Streams that the client has reset before Flipgate accepted them.
 const RESETS_PENDING_MAX: usize = 20;
 
 /// Serves a connection to its end.
@@ -73,7 +73,7 @@ pub(super) async fn serve<H: Handler>(
     let mut session = match handshake {
         Ok(session) => session,
         Err(error) => {
-            debug!(%peer, %error, "HTTP/2 that did not come to a request");
+            debug!(%peer, %error, "HTTP/2 handshake failed");
             return;
         }
     };
@@ -84,13 +84,13 @@ pub(super) async fn serve<H: Handler>(
     drop((registration, guard));
 }
 
-/// What drives a connection: takes its streams, watches it, and has it end.
+/// Drives a connection: accepts its streams, watches its timeouts, and shuts it down.
 struct Driver<M> {
     ping: Option<PingPong>,
     activity: Rc<SessionActivity<M>>,
     requests: usize,
     is_ending: bool,
-    /// Whether it was told to calm down.
+    /// Whether the connection was ended with `ENHANCE_YOUR_CALM`.
     is_rejected: bool,
 }
 
@@ -121,14 +121,14 @@ impl<M: 'static> Driver<M> {
             _ => {}
         }
         if let Some(ping) = &mut self.ping {
-            // That it came is known from its bytes.
+            // The socket notes every byte that arrives, also those of the pong.
             let _ = ping.poll_pong(context);
         }
         if connection.is_closing() || self.requests >= worker.limits.requests {
             self.start_shutdown(session);
         }
         if connection.is_evicted() && activity.streams.get() == 0 {
-            // With the number of the last stream, so that the client knows what it may ask again.
+            // GOAWAY has the number of the last stream, so the client knows which requests it can retry.
             session.abrupt_shutdown(Reason::NO_ERROR);
         }
         if !self.is_rejected && activity.is_attack(worker.limits.resets) {
@@ -144,7 +144,7 @@ impl<M: 'static> Driver<M> {
                 }
                 Poll::Ready(Some(Err(error))) => {
                     let peer = connection.peer().address();
-                    debug!(%peer, %error, "HTTP/2 ended");
+                    debug!(%peer, %error, "HTTP/2 connection ended with an error");
                     if !self.is_rejected && is_abuse(&error) {
                         worker.handler.count_rejected(RejectReason::Http2Abuse(peer));
                     }
@@ -158,7 +158,7 @@ impl<M: 'static> Driver<M> {
         let has_begun = self.requests > 0;
         connection.track(Timeout::FirstByte, is_idle && !self.is_ending && !has_begun, false);
         connection.track(Timeout::Http2Idle, is_idle && !self.is_ending && has_begun, false);
-        // Whoever does not close when nothing is left is cut.
+        // If the client does not close the connection after the last stream, it is cut.
         connection.track(Timeout::Linger, is_idle && self.is_ending, false);
         if is_idle {
             connection.disarm(Timeout::Http2KeepAlive);
@@ -171,8 +171,8 @@ impl<M: 'static> Driver<M> {
         Poll::Pending
     }
 
-    /// Takes no more requests, and tells the client in two steps: what it sends before it has heard of
-    /// it is still answered (RFC 9113, section 6.8).
+    /// Accepts no more requests. GOAWAY is sent in two steps, so that requests which the client sends before it sees
+    /// the first one are still served (RFC 9113, section 6.8).
     fn start_shutdown(&mut self, session: &mut Session<M>) {
         if !std::mem::replace(&mut self.is_ending, true) {
             session.graceful_shutdown();
@@ -180,18 +180,18 @@ impl<M: 'static> Driver<M> {
     }
 }
 
-/// Whether a connection was ended for what its client did, and not for what it did not understand.
+/// Whether the connection ended because of the client's behavior, and not because of a plain protocol error.
 fn is_abuse(error: &h2::Error) -> bool {
     let is_excess = error.get_io().is_some_and(|it| it.kind() == std::io::ErrorKind::Other);
     is_excess || error.is_library() && error.reason() == Some(Reason::ENHANCE_YOUR_CALM)
 }
 
-/// What HTTP/2 makes of a limit for heads: RFC 9113, section 6.5.2, adds 32 bytes to each field.
+/// The limit for heads as HTTP/2 counts it: 32 bytes more for each field (RFC 9113, section 6.5.2).
 fn list_size(head_max: usize) -> u32 {
     u32::try_from(head_max + 32 * RequestHead::FIELDS_MAX).unwrap_or(u32::MAX)
 }
 
-/// Starts a task that answers one request.
+/// Starts a task that handles one request.
 fn start_stream<H: Handler>(
     request: Request<RecvStream>,
     response: SendResponse<Bytes>,
@@ -201,7 +201,7 @@ fn start_stream<H: Handler>(
     let stream = match Http2Stream::of_client(request, response, Rc::clone(&activity.meter)) {
         Ok(stream) => stream,
         Err(defect) => {
-            debug!(peer = %activity.connection.peer().address(), %defect, "a malformed request");
+            debug!(peer = %activity.connection.peer().address(), %defect, "malformed HTTP/2 request");
             worker.handler.count_rejected(RejectReason::Malformed);
             return;
         }
@@ -232,9 +232,9 @@ async fn handle_stream<H: Handler>(
         HttpStream::Socket(_) => 0,
     };
     let head = RequestHead::parse_joined(client.stream.unread(), worker.limits.head, cookie_max);
-    // Written as a whole: what is not one cannot be read.
+    // The head was encoded completely, so an incomplete one is invalid.
     let head =
-        head.map(|it| it.ok_or(crate::http1::HeadRejection::Malformed("the head has no end")));
+        head.map(|it| it.ok_or(crate::http1::HeadRejection::Malformed("the head is incomplete")));
     let mut head = head.and_then(|it| it).map_err(Into::into);
     let connection = Rc::clone(&client.connection);
     if head.as_ref().is_ok_and(|it| it.framing == Framing::Exact(0)) {
@@ -256,7 +256,7 @@ async fn handle_stream<H: Handler>(
     let after = {
         let mut exchange = pin!(worker.handler.exchange(&mut client, head));
         poll_fn(|context| {
-            // For whoever has to tell it that its time is over.
+            // The connection table wakes the task by this waker.
             connection.set_waker(context.waker());
             let after = exchange.as_mut().poll(context);
             if connection.take_reset() && !std::mem::replace(&mut is_counted, true) {
@@ -273,7 +273,7 @@ async fn handle_stream<H: Handler>(
         }
         AfterExchange::Cut => {
             let broken = client.stream.broken();
-            // Whoever has begun to get an answer has waited for it, and may have enough of it.
+            // A client that resets after the response head has waited for it; that is no abuse.
             match client.stream.has_answered() {
                 true => stream_activity.0.answered.set(stream_activity.0.answered.get() + 1),
                 false if broken.is_some() && !is_counted => {
@@ -290,14 +290,14 @@ async fn handle_stream<H: Handler>(
     }
 }
 
-/// How a request without content has ended.
+/// How a request without content ended.
 enum EmptyRequestEnd {
     Complete,
     TimedOut,
     Failed,
 }
 
-/// Waits for the end of a request that says that it has no content: only then it is known to have none.
+/// Waits for END_STREAM of a request that declares no content: only then it is known to have none.
 async fn await_end<M>(client: &mut ClientStream<M>) -> EmptyRequestEnd {
     let (stream, connection) = client.split();
     let HttpStream::Stream(stream) = stream else { return EmptyRequestEnd::Complete };
@@ -319,8 +319,8 @@ async fn await_end<M>(client: &mut ClientStream<M>) -> EmptyRequestEnd {
     end
 }
 
-/// Takes what still comes of a request that was answered, for a while: a reset that arrives together with
-/// the answer makes some clients lose it.
+/// Discards what still arrives of a request after its response, for a while: a reset together with the response makes
+/// some clients lose it.
 async fn linger<M>(client: &mut ClientStream<M>) {
     let (stream, connection) = client.split();
     let HttpStream::Stream(stream) = stream else { return };

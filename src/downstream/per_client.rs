@@ -1,4 +1,4 @@
-//! How many connections and requests each client address has, on all workers together.
+//! The number of connections and requests of each client address, on all workers together.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -11,24 +11,23 @@ use std::{
 
 use crate::model::{Networks, one_client};
 
-/// The open connections of each client address. Asked when a connection opens and when it closes, but
-/// not by requests.
+/// Limits the open connections of each client address. Used when a connection opens and closes, not by requests.
 #[derive(Debug)]
 pub struct PerClientLimit {
     max: usize,
-    /// Whether what has just been used is kept at the limit, and a new one is refused.
+    /// At the limit: whether recently used connections are kept, and a new one is refused.
     keeps_recently_used: bool,
-    /// Addresses that are those of many clients, and have no limit.
+    /// Addresses that stand for many clients, such as proxies. They have no limit.
     exempt: Networks,
     open: Mutex<ClientTable>,
 }
 
-/// The clients that have something open.
+/// The clients with open connections or requests.
 #[derive(Debug, Default)]
 struct ClientTable {
     all: HashMap<IpAddr, ClientUsage>,
-    /// Those without a connection whose requests are not over: their endpoints still work on them. They count on,
-    /// or a client could open connections anew to have more requests than its share.
+    /// Clients without a connection that may have requests in flight: their endpoints still work on them. They still
+    /// count, or a client could reconnect to get more requests than its share.
     disconnected: VecDeque<IpAddr>,
 }
 
@@ -36,40 +35,41 @@ struct ClientTable {
 #[derive(Debug)]
 struct ClientUsage {
     connections: usize,
-    /// Whether it is listed among the absent.
+    /// Whether it is listed in `disconnected`.
     is_in_disconnected: bool,
     load: Arc<ClientLoad>,
 }
 
-/// The requests of one client address that are under way, tunnels among them.
+/// The requests in flight of one client address, including tunnels.
 #[derive(Debug)]
 pub struct ClientLoad {
     address: IpAddr,
-    /// Whether the address stands for many clients, or is not known yet, so that nothing follows from it.
+    /// Whether the address stands for many clients, or is not known yet, so that its counts say nothing about one
+    /// client.
     is_shared: bool,
     requests: AtomicUsize,
-    /// Those of them whose client has left.
+    /// Those of them whose client has disconnected.
     abandoned: AtomicUsize,
 }
 
-/// A request that is under way, until this is dropped.
-// Not `Clone`: it would be counted once and forgotten twice.
+/// Counts a request in flight until dropped.
+// Not `Clone`: the request would be counted once and uncounted twice.
 #[derive(Debug)]
 pub struct RequestCount {
     load: Arc<ClientLoad>,
     is_abandoned: bool,
 }
 
-/// Requests of one client that are waited for after it has left.
+/// The maximum of requests in flight of a client that has disconnected.
 const ABANDONED_MAX: usize = 100;
 
-/// The same of an address that stands for many clients.
+/// The same for an address that stands for many clients.
 const ABANDONED_SHARED_MAX: usize = 1000;
 
-/// Clients without a connection that are looked at when a connection closes.
+/// How many disconnected clients are checked when a connection closes.
 const PRUNE_BATCH: usize = 8;
 
-/// A connection's place in the crowd; given back when this is dropped.
+/// A connection counted for its client until dropped.
 #[derive(Debug)]
 pub(super) struct ClientPermit {
     per_client: Arc<PerClientLimit>,
@@ -79,31 +79,31 @@ pub(super) struct ClientPermit {
 // === impl PerClientLimit ===
 
 impl PerClientLimit {
-    /// At most so many connections of one address, unless it is one of `exempt`.
+    /// A limit of `max` connections per address, except for addresses in `exempt`.
     #[must_use]
     pub fn new(max: usize, exempt: Networks) -> Self {
         Self { max, keeps_recently_used: true, exempt, open: Mutex::default() }
     }
 
-    /// The same, but at the limit any idle connection of the address makes room for a new one: the limit is a
-    /// share that nobody has asked for.
+    /// Like [`Self::new`], but `max` is a fair share and not a configured limit: at the limit, any idle connection of
+    /// the address is closed for a new one.
     #[must_use]
     pub fn fair_share(max: usize, exempt: Networks) -> Self {
         Self { keeps_recently_used: false, ..Self::new(max, exempt) }
     }
 
-    /// Whether what has just been used is kept at the limit.
+    /// At the limit: whether recently used connections are kept, and a new one is refused.
     pub(super) fn keeps_recently_used(&self) -> bool {
         self.keeps_recently_used
     }
 
-    /// Counts a connection in, unless its address has as many as it may.
+    /// Counts a connection, unless its address is at the limit.
     pub(super) fn acquire(self: &Arc<Self>, address: IpAddr) -> Option<ClientPermit> {
         let max = if self.exempt.contains(address.to_canonical()) { usize::MAX } else { self.max };
         self.acquire_below(max, address)
     }
 
-    /// Counts a connection in for which another one of its address is about to close.
+    /// Counts a connection that replaces another one of its address, which is about to close.
     pub(super) fn acquire_replacing(self: &Arc<Self>, address: IpAddr) -> Option<ClientPermit> {
         self.acquire_below(usize::MAX, address)
     }
@@ -124,8 +124,7 @@ impl PerClientLimit {
         Some(ClientPermit { per_client: Arc::clone(self), load: Arc::clone(&open.load) })
     }
 
-    /// The clients with more than so many connections, as [`one_client`] names them, but for those without
-    /// a limit.
+    /// The clients with more than `share` connections, as [`one_client`] names them. Exempt clients are left out.
     pub(super) fn clients_over(&self, share: usize) -> HashSet<IpAddr> {
         let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let many = open.all.iter().filter(|(_, it)| it.connections > share && !it.load.is_shared);
@@ -136,7 +135,7 @@ impl PerClientLimit {
 // === impl ClientTable ===
 
 impl ClientTable {
-    /// Counts a connection out.
+    /// Uncounts a connection.
     fn release(&mut self, address: IpAddr) {
         let Some(open) = self.all.get_mut(&address) else { return };
         open.connections -= 1;
@@ -145,8 +144,8 @@ impl ClientTable {
         }
     }
 
-    /// Forgets those of the clients that have lost a connection who have nothing open any more. Looks at some, so
-    /// that closing a connection takes no longer when there are many.
+    /// Removes clients that have nothing open from `disconnected`. It checks a few at a time, so that the time to close
+    /// a connection does not grow with their number.
     fn prune(&mut self) {
         for _ in 0..PRUNE_BATCH {
             let Some(address) = self.disconnected.pop_front() else { return };
@@ -165,7 +164,7 @@ impl ClientTable {
 // === impl ClientLoad ===
 
 impl ClientLoad {
-    /// That of a client that is not known yet.
+    /// The load of a client that is not known yet.
     pub(super) fn unknown() -> Arc<Self> {
         let address = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
         Self::of(address, true)
@@ -176,7 +175,7 @@ impl ClientLoad {
         Arc::new(Self { address, is_shared, requests, abandoned })
     }
 
-    /// Counts a request in.
+    /// Counts a request.
     #[must_use]
     pub fn count_request(self: &Arc<Self>) -> RequestCount {
         self.requests.fetch_add(1, Relaxed);
@@ -187,14 +186,13 @@ impl ClientLoad {
 // === impl RequestCount ===
 
 impl RequestCount {
-    /// The requests of its client that are under way, this one among them; 0 if its address stands for many
-    /// clients.
+    /// The requests in flight of the client, including this one; 0 if its address stands for many clients.
     #[must_use]
     pub fn client_requests(&self) -> usize {
         if self.load.is_shared { 0 } else { self.load.requests.load(Relaxed) }
     }
 
-    /// Counts it among those whose client has left, unless there are as many of them as may be.
+    /// Counts the request as abandoned by its client. False if the maximum of such requests is reached.
     pub fn mark_abandoned(&mut self) -> bool {
         let max = if self.load.is_shared { ABANDONED_SHARED_MAX } else { ABANDONED_MAX };
         let one_more = |it: usize| (it < max).then_some(it + 1);
@@ -216,7 +214,7 @@ impl Drop for RequestCount {
 // === impl ClientPermit ===
 
 impl ClientPermit {
-    /// What counts the requests of its client.
+    /// The load of its client.
     pub(super) fn load(&self) -> &Arc<ClientLoad> {
         &self.load
     }
@@ -240,12 +238,12 @@ mod tests {
         let [one, other] = ["192.0.2.1", "192.0.2.2"].map(|it| it.parse().expect("an address"));
         let permits = [per_client.acquire(one), per_client.acquire(one)];
         assert!(permits.iter().all(Option::is_some) && per_client.acquire(one).is_none());
-        assert!(per_client.acquire(other).is_some(), "others have their own");
+        assert!(per_client.acquire(other).is_some(), "another address has its own limit");
         drop(permits);
         assert!(per_client.acquire(one).is_some());
         assert!(
-            per_client.open.lock().expect("whole").all.is_empty(),
-            "nothing is kept of who has gone"
+            per_client.open.lock().expect("not poisoned").all.is_empty(),
+            "clients without connections are removed"
         );
     }
 
@@ -254,7 +252,7 @@ mod tests {
         let exempt = ["192.0.2.0/24".parse().expect("a network")].into_iter().collect();
         let per_client = Arc::new(PerClientLimit::new(9, exempt));
         let acquire =
-            |it: &str| per_client.acquire(it.parse().expect("an address")).expect("a place");
+            |it: &str| per_client.acquire(it.parse().expect("an address")).expect("a permit");
         let (one, two) = (acquire("198.51.100.1"), acquire("198.51.100.1"));
         let mut requests = vec![
             one.load().count_request(),
@@ -264,18 +262,22 @@ mod tests {
         assert_eq!(requests[0].client_requests(), 3);
         assert_eq!(acquire("198.51.100.2").load().count_request().client_requests(), 1);
         let proxy = acquire("192.0.2.1");
-        assert_eq!(proxy.load().count_request().client_requests(), 0, "a proxy is many clients");
+        assert_eq!(
+            proxy.load().count_request().client_requests(),
+            0,
+            "an exempt address stands for many clients"
+        );
         requests.truncate(1);
-        assert_eq!(requests[0].client_requests(), 1, "those that are over do not count");
+        assert_eq!(requests[0].client_requests(), 1, "finished requests do not count");
     }
 
-    /// A client that opened a connection, asked, left and did so again began from nothing each time, and had as
-    /// many requests as there may be, if its endpoints were waited for.
+    /// A client that disconnected and reconnected for each request had an unlimited number of requests, as long as its
+    /// endpoints were waited for.
     #[test]
     fn requests_still_count_after_their_client_has_disconnected() {
         let per_client = Arc::new(PerClientLimit::new(9, Networks::default()));
         let acquire =
-            || per_client.acquire("192.0.2.1".parse().expect("an address")).expect("a place");
+            || per_client.acquire("192.0.2.1".parse().expect("an address")).expect("a permit");
         let mut requests = Vec::new();
         for count in 1..=3 {
             let permit = acquire();
@@ -284,23 +286,24 @@ mod tests {
         }
         drop(requests);
         drop(acquire());
-        let clients = per_client.open.lock().expect("whole");
-        assert!(clients.all.is_empty() && clients.disconnected.is_empty(), "nothing is kept");
+        let clients = per_client.open.lock().expect("not poisoned");
+        assert!(clients.all.is_empty() && clients.disconnected.is_empty(), "everything is removed");
     }
 
     #[test]
     fn abandoned_requests_of_a_client_are_limited() {
         let per_client = Arc::new(PerClientLimit::new(9, Networks::default()));
-        let permit = per_client.acquire("192.0.2.1".parse().expect("an address")).expect("a place");
+        let permit =
+            per_client.acquire("192.0.2.1".parse().expect("an address")).expect("a permit");
         let mut waiting = Vec::new();
         for _ in 0..ABANDONED_MAX {
             waiting.push(permit.load().count_request());
-            assert!(waiting.last_mut().expect("one").mark_abandoned());
+            assert!(waiting.last_mut().expect("not empty").mark_abandoned());
         }
         let mut more = permit.load().count_request();
         assert!(!more.mark_abandoned());
         waiting.pop();
-        assert!(more.mark_abandoned(), "one is over");
+        assert!(more.mark_abandoned(), "one request has finished");
     }
 
     #[test]
@@ -315,9 +318,10 @@ mod tests {
             per_client.acquire(proxy),
             per_client.acquire(client),
         ]
-        .map(|it| it.expect("a place"));
+        .map(|it| it.expect("a permit"));
         assert!(per_client.acquire(client).is_none());
-        let _more = per_client.acquire_replacing(client).expect("one for one that closes");
+        let _more =
+            per_client.acquire_replacing(client).expect("replaces a connection that closes");
         assert_eq!(per_client.clients_over(1), [client].into());
         assert!(per_client.clients_over(2).is_empty());
     }
@@ -326,7 +330,7 @@ mod tests {
     fn an_ipv6_network_counts_as_one_client() {
         let per_client = Arc::new(PerClientLimit::new(1, Networks::default()));
         let acquire = |it: &str| per_client.acquire(it.parse().expect("an address"));
-        let _one = acquire("2001:db8::1").expect("the first");
+        let _one = acquire("2001:db8::1").expect("a permit");
         assert!(acquire("2001:db8::2").is_none() && acquire("2001:db8:0:1::1").is_some());
     }
 }

@@ -1,4 +1,4 @@
-//! One connection from its accept to the protocol that it speaks.
+//! One connection, from accept to its protocol.
 
 use std::{net::SocketAddr, rc::Rc, sync::Arc};
 
@@ -19,7 +19,7 @@ use super::{
 };
 use crate::net::{HttpStream, Socket, Transport};
 
-/// What one connection more than an address may have is told, where it can be told without a handshake.
+/// The response to a connection over the limit of its address, if it can be sent without a handshake.
 const TOO_MANY: &[u8] = b"HTTP/1.1 429 Too Many Requests\r\n\
     Content-Type: text/plain; charset=utf-8\r\n\
     Proxy-Status: flipgate; error=http_request_denied\r\n\
@@ -29,8 +29,8 @@ const TOO_MANY: &[u8] = b"HTTP/1.1 429 Too Many Requests\r\n\
     Content-Length: 70\r\n\r\n\
     429 Too Many Requests: your address has as many connections as it may\n";
 
-/// Starts a task that serves one connection to its end, and returns at once. One more than its address
-/// may have is closed.
+/// Starts a task that serves one connection to its end, and returns at once. If the address is at its limit, the
+/// connection is closed instead.
 pub(super) fn serve<H: Handler>(
     stream: TcpStream,
     address: SocketAddr,
@@ -39,10 +39,10 @@ pub(super) fn serve<H: Handler>(
     worker: &Rc<WorkerContext<H>>,
 ) {
     let is_proxied = listener_context.expects_proxy_header(address.ip());
-    // Whom a proxy's connection counts for is known when it has said so.
+    // For a proxied connection, the client is not known before its PROXY protocol header.
     if !is_proxied && !acquire_client_permit(&mut guard, address, worker) {
         if listener_context.tls.is_none() {
-            // As far as it is taken at once: who has too much is not waited for.
+            // Sent only as far as the socket buffer takes it: a client over its limit gets no time.
             let _ = stream.try_write(TOO_MANY);
         }
         return;
@@ -76,15 +76,15 @@ pub(super) fn serve<H: Handler>(
     connection.set_task(task.abort_handle());
 }
 
-/// Counts a connection among those of its address, unless that has as many as it may and none of them has
-/// been idle for a while.
+/// Counts a connection for its address. At the limit, an idle connection of the address is closed for it; if there is
+/// none, returns false.
 fn acquire_client_permit<H: Handler>(
     guard: &mut ConnectionGuard,
     address: SocketAddr,
     worker: &WorkerContext<H>,
 ) -> bool {
     guard.client_permit = worker.per_client.acquire(address.ip()).or_else(|| {
-        // Of another worker's connections nothing is known here.
+        // A worker can only close its own connections.
         worker
             .connection_table
             .evict_idle_of(address.ip(), worker.per_client.keeps_recently_used())
@@ -94,13 +94,13 @@ fn acquire_client_permit<H: Handler>(
             })?
     });
     if guard.client_permit.is_none() {
-        debug!(peer = %address.ip(), "one connection more than an address may have");
+        debug!(peer = %address.ip(), "the address has too many connections");
         worker.handler.count_rejected(RejectReason::TooManyConnections);
     }
     guard.client_permit.is_some()
 }
 
-/// What counts the requests of the connection's client.
+/// Counts the requests of the connection's client.
 fn load_of(guard: &ConnectionGuard) -> Arc<ClientLoad> {
     guard.client_permit.as_ref().map_or_else(ClientLoad::unknown, |it| Arc::clone(it.load()))
 }
@@ -112,8 +112,7 @@ fn new_connection<H: Handler>(
     Rc::new(ClientConnection::new(Rc::clone(peer), Rc::clone(worker.connection_table.clock())))
 }
 
-/// Serves a connection that begins with something else than a request, in a task of its own: what is
-/// needed for the greeting is given back when it is over.
+/// Does the handshakes of a connection, and serves it in a second task, so that the memory of the handshakes is freed.
 async fn handshake_and_serve<H: Handler>(
     stream: TcpStream,
     peer: Rc<Peer<H::ConnectionCache>>,
@@ -129,7 +128,7 @@ async fn handshake_and_serve<H: Handler>(
     let AcceptedConnection { transport, identity, tls, is_http2 } = match accepted {
         Ok(accepted) => accepted,
         Err(error) => {
-            debug!(peer = %peer.address(), %error, "a connection that did not come to a request");
+            debug!(peer = %peer.address(), %error, "handshake failed");
             worker.handler.count_rejected(match error {
                 HandshakeError::ProxyHeader(_) => RejectReason::ProxyHeader(peer.address()),
                 HandshakeError::Handshake(_) => RejectReason::Handshake,

@@ -1,4 +1,4 @@
-//! A thread with its own runtime, its own listening sockets and its own connections.
+//! A worker: a thread with its own runtime, listening sockets and connections.
 
 use std::{
     io,
@@ -33,30 +33,30 @@ use super::{
 };
 use crate::{metrics::Metrics, net::BufferPool};
 
-/// How a worker treats its clients.
+/// The settings of a worker.
 #[derive(Clone, Debug)]
 pub struct WorkerSettings {
-    /// How long a client may take.
+    /// The limits of timeouts.
     pub timeouts: Timeouts,
-    /// The connections that there may be at once, of all workers.
+    /// The limit on open connections, of all workers.
     pub capacity: Arc<ConnectionCapacity>,
-    /// How many connections each client address has, of all workers.
+    /// The limit on connections per client address, of all workers.
     pub per_client: Arc<PerClientLimit>,
-    /// What one connection may do.
+    /// The limits of one connection.
     pub limits: ConnectionLimits,
-    /// Open connections and tasks that have died, of all workers.
+    /// Counts open connections and dead tasks, of all workers.
     pub metrics: Metrics,
 }
 
-/// How the workers are told to end, and how they tell that one of them has died.
+/// Signals that stop the workers, and a signal that one has failed.
 #[derive(Clone, Debug, Default)]
 pub struct StopSignal {
-    /// Take no new connections, and end the ones there are after what they are doing.
+    /// Accept no new connections, and close the open ones after their exchange in progress.
     pub graceful: CancellationToken,
-    /// End at once.
+    /// Stop at once.
     pub immediate: CancellationToken,
-    /// A worker has panicked. Its connections go on without timeouts, as far as possible, until the
-    /// workers are told to end, which is up to their owner.
+    /// A worker has panicked. Its connections continue without timeouts, as far as possible, until its owner stops the
+    /// workers.
     pub failed: CancellationToken,
 }
 
@@ -69,12 +69,12 @@ pub struct Worker {
 // === impl Worker ===
 
 impl Worker {
-    /// Starts worker number `number` on its sockets of each listener. `make_handler` is called on the
-    /// worker's thread, inside its runtime, with the buffers that everybody there reads through.
+    /// Starts worker number `number` on its sockets of each listener. `make_handler` is called on the worker's thread,
+    /// inside its runtime, with the buffer pool of the worker.
     ///
     /// # Errors
     ///
-    /// If the thread cannot be started. A worker that then finds itself without a runtime has failed.
+    /// The thread cannot be started. A worker without a runtime signals [`StopSignal::failed`] instead.
     pub fn start<H: Handler>(
         number: usize,
         listeners: &mut [BoundListener],
@@ -88,7 +88,7 @@ impl Worker {
             .collect();
         let thread =
             std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
-                // A thread that panics takes its listening sockets and connections with it.
+                // A thread that panics closes its listening sockets and connections.
                 let unexpected_end = stop.failed.clone().drop_guard();
                 let runtime =
                     Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
@@ -96,13 +96,13 @@ impl Worker {
                     Ok(runtime) => {
                         let cut =
                             runtime.block_on(run(number, sockets, settings, stop, make_handler));
-                        // A name that is being resolved is not waited for.
+                        // Name resolution in progress is not awaited.
                         runtime.shutdown_background();
                         unexpected_end.disarm();
                         cut
                     }
                     Err(error) => {
-                        error!(%error, "a worker has no runtime");
+                        error!(%error, "cannot start the runtime of a worker");
                         0
                     }
                 }
@@ -112,15 +112,15 @@ impl Worker {
 
     /// Waits for the worker's end, and returns how many connections it had to cut.
     ///
-    /// Blocks; to be called when the worker was told to stop.
+    /// Blocks. Call it after [`StopSignal`].
     #[must_use]
     pub fn join(self) -> usize {
-        // A thread that panicked has none left.
+        // A thread that panicked has no connections left.
         self.thread.join().unwrap_or_default()
     }
 }
 
-/// Serves until it is told to end. Returns how many connections had to be cut.
+/// Serves until a stop signal. Returns how many connections had to be cut.
 async fn run<H: Handler>(
     number: usize,
     sockets: Vec<(Arc<ListenerContext>, StdListener)>,
@@ -161,7 +161,7 @@ async fn run<H: Handler>(
 
     let serving = AssertUnwindSafe(serve(number, &worker, &stop, &mut step, &mut acceptors));
     if serving.catch_unwind().await.is_err() {
-        error!("a worker has panicked: its connections go on until flipgate ends");
+        error!("worker panicked; its connections continue until Flipgate stops");
         stop.failed.cancel();
         stop_requested(&stop).await;
     }
@@ -173,7 +173,7 @@ async fn run<H: Handler>(
     worker.tasks.close();
     let finishing = AssertUnwindSafe(finish(&worker, &stop, &mut step)).catch_unwind().await;
     if finishing.is_err() {
-        error!("a worker has panicked while its connections finished: they go on");
+        error!("worker panicked while its connections finished; they continue");
         stop.failed.cancel();
         tokio::select! {
             () = worker.tasks.wait() => {}
@@ -183,9 +183,8 @@ async fn run<H: Handler>(
     worker.connection_table.len()
 }
 
-/// Ends connections that take too long, and idle ones whose place is needed, until the worker is told to
-/// end. Panics with an acceptor that
-/// cannot go on.
+/// Handles expired timeouts and closes idle connections for new ones, until a stop signal. Panics if an acceptor has
+/// panicked outside its restart loop.
 async fn serve<H: Handler>(
     number: usize,
     worker: &WorkerContext<H>,
@@ -212,7 +211,7 @@ async fn serve<H: Handler>(
     }
 }
 
-/// Waits until the last connection has ended, or for the order to end at once.
+/// Waits until the last connection has ended, or for the signal to stop at once.
 async fn finish<H: Handler>(worker: &WorkerContext<H>, stop: &StopSignal, step: &mut Interval) {
     loop {
         tokio::select! {

@@ -1,4 +1,4 @@
-//! The socket of a connection of HTTP/2, watched for silence, for an end that takes nothing, for noise.
+//! The socket of an HTTP/2 connection, monitored for silence, for a client that reads nothing, and for excess frames.
 
 use std::{
     io::{self, IoSlice},
@@ -13,20 +13,20 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::activity::SessionActivity;
 use crate::{downstream::timeout::Timeout, http2::FrameValidator, net::Socket};
 
-/// How much a client may send of all requests together before it was passed on.
+/// The flow-control window of a connection: bytes of all requests that the client may send before they are forwarded.
 pub(super) const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
 
-/// Bytes that a connection may send in an hour beyond eight times what its requests have to do with:
-/// more than that are frames for their own sake.
+/// Bytes that a connection may receive in an hour beyond eight times what its requests and responses have: more than
+/// that are frames without purpose.
 const EXCESS_MAX: u64 = 1024 * 1024;
 const EXCESS_WINDOW: Duration = Duration::from_secs(3600);
 
-/// The socket, watched: for silence, for an end that takes nothing, for noise.
+/// The socket, monitored for silence, for a client that reads nothing, and for excess frames.
 pub(super) struct MonitoredSocket<M> {
     socket: Socket,
     guard: FrameValidator,
     activity: Rc<SessionActivity<M>>,
-    /// Bytes that came since this time, and what the meter showed then.
+    /// Bytes received since `since`, and the meter's value at that time.
     received: u64,
     metered: u64,
     since: Instant,
@@ -50,7 +50,7 @@ impl<M> MonitoredSocket<M> {
 
     fn is_excessive(&self) -> bool {
         let metered = self.activity.meter.total() - self.metered;
-        // Content that nobody has taken yet is within the window that it has.
+        // Content that is not forwarded yet is within its window.
         self.received > metered.saturating_mul(8) + EXCESS_MAX + u64::from(CONNECTION_WINDOW)
     }
 
@@ -58,7 +58,7 @@ impl<M> MonitoredSocket<M> {
         let has_progress = matches!(written, Poll::Ready(Ok(1..)));
         let connection = &self.activity.connection;
         connection.track(Timeout::Write, written.is_pending(), has_progress);
-        // What is written may be the rest of answers whose streams have ended for us.
+        // These bytes may end responses whose streams have already ended.
         for timeout in [Timeout::Http2Idle, Timeout::Linger] {
             if has_progress && connection.is_armed(timeout) {
                 connection.arm(timeout);
@@ -89,8 +89,8 @@ impl<M> AsyncRead for MonitoredSocket<M> {
             connection.disarm(Timeout::Http2KeepAlive);
             connection.disarm(Timeout::Pong);
             if this.is_excessive() {
-                let what = "more frames than its requests have a use for";
-                return Poll::Ready(Err(io::Error::other(what)));
+                let message = "the client sends many more frames than its requests need";
+                return Poll::Ready(Err(io::Error::other(message)));
             }
             if this.guard.pass(buf, before) {
                 return read;
