@@ -181,7 +181,7 @@ impl App {
         supervisor.run("care", move || {
             let (control, parts) = (care_control.clone(), parts.clone());
             let counted = care_metrics.clone();
-            let (pools, PoolContext { names, alerts, .. }) = (control.pools(), parts);
+            let (pools, PoolContext { resolver: names, alerts, .. }) = (control.pools(), parts);
             let tell = Arc::new(move |event| control.events().publish(EventKind::Endpoint(event)));
             Care::new(pools, alerts, names, care_settings, tell, counted).run()
         });

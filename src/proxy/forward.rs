@@ -113,11 +113,11 @@ impl AdmittedRequest<'_> {
         let took = now.saturating_duration_since(began);
         let retry = &pool.policy().retry;
         let is_late = retry.try_patience.is_some_and(|it| took >= it);
-        (is_late || member.is_silent())
+        (is_late || member.is_unresponsive())
             && !self.interim.has_come()
             && self.upload.can_rewind()
             && tried.len() + 1 < retry.tries
-            && pool.has_other(tried, member)
+            && pool.has_alternative(tried, member)
             && pool.withdraw(now)
     }
 

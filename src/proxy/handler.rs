@@ -60,7 +60,7 @@ impl Handler for Proxy {
     }
 
     fn serve_other_workers(&self) -> impl Future<Output = ()> {
-        self.connections.serve_others()
+        self.connections.serve_other_workers()
     }
 
     fn tick(&self) {

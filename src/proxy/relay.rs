@@ -56,7 +56,7 @@ impl<'e, 'a> AnsweredRequest<'e, 'a> {
         found: &mut UpstreamResponse,
         head: ResponseHead,
     ) -> Result<Self, UpstreamFailure> {
-        let upstream = &mut found.upstream.channel;
+        let upstream = &mut found.upstream.stream;
         let plan = request.plan(&head, client.split().1);
         if request.ask.is_stream && request.ask.wants_websocket && matches!(head.status, 200..=299)
         {
@@ -86,7 +86,7 @@ impl<'e, 'a> AnsweredRequest<'e, 'a> {
         found: &mut UpstreamResponse,
     ) -> Result<(), UpstreamFailure> {
         let (socket, connection) = client.split();
-        let upstream = &mut found.upstream.channel;
+        let upstream = &mut found.upstream.stream;
         // An answer up to the end of the connection must not look whole, however it comes to be cut.
         let is_to_close = self.plan.told == Framing::ToClose;
         if is_to_close {
@@ -122,7 +122,7 @@ impl<'e, 'a> AnsweredRequest<'e, 'a> {
             let has_left =
                 matches!((&broken, &failure), (TransferError::Writing(_), UpstreamFailure::Left));
             if has_left && !self.is_endless && self.request.outlives_client() {
-                let upstream = &mut found.upstream.channel;
+                let upstream = &mut found.upstream.stream;
                 let rest = self.request.await_rest(client, upstream, &mut self.download);
                 Box::pin(rest).await;
             }
@@ -149,9 +149,9 @@ impl<'e, 'a> AnsweredRequest<'e, 'a> {
         let UpstreamResponse { upstream, member } = found;
         // The end of a stream says where its answer ends.
         if is_sent
-            && (plan.keeps_alive || upstream.channel.is_stream())
+            && (plan.keeps_alive || upstream.stream.is_stream())
             && !request.interim.is_expectation_open()
-            && upstream.channel.unread().is_empty()
+            && upstream.stream.unread().is_empty()
         {
             let now = client.split().1.now();
             request.proxy.connections.put_back(&member, upstream, now);
@@ -258,7 +258,7 @@ impl<'e, 'a> AnsweredRequest<'e, 'a> {
             self.request.note_failure(&found.member, "its answer broke off", connection);
         }
         let (service, color) = self.request.names();
-        let endpoint = found.member.endpoint().to_string();
+        let endpoint = found.member.configured().to_string();
         let log_limiter = &self.request.proxy.log_limiter;
         if let Some(suppressed) = log_limiter.permits(LimitedEvent::BrokeOff, connection.now()) {
             warn!(%service, %color, endpoint, %broken, suppressed, "an answer broke off");

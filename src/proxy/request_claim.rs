@@ -68,7 +68,7 @@ impl RequestClaim {
 
     /// The endpoint that it is with.
     pub(super) fn member(&self) -> Option<&Arc<EndpointState>> {
-        self.permit.as_ref().map(RequestPermit::member)
+        self.permit.as_ref().map(RequestPermit::endpoint)
     }
 
     /// Notes the code that the client is answered with.

@@ -70,7 +70,7 @@ impl Tunnel {
         let (mut up, mut down) = (TunnelDirection::new(Vec::new()), TunnelDirection::new(first));
         async move {
             let (socket, connection) = client.split();
-            let other = &mut upstream.channel;
+            let other = &mut upstream.stream;
             socket.keep_alive();
             other.keep_alive();
             begin(connection, patience);
