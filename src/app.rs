@@ -183,7 +183,7 @@ impl App {
         supervisor.run("care", move || {
             let (control, parts) = (care_control.clone(), parts.clone());
             let counted = care_metrics.clone();
-            let (pools, PoolContext { names, alerts, .. }) = (control.pools(), parts);
+            let (pools, PoolContext { resolver: names, alerts, .. }) = (control.pools(), parts);
             let tell = Arc::new(move |event| control.events().publish(EventKind::Endpoint(event)));
             Care::new(pools, alerts, names, care_settings, tell, counted).run()
         });
@@ -210,11 +210,11 @@ impl App {
             metrics.limit(limit, value);
         }
         let settings = downstream::WorkerSettings {
-            patience: config.patience,
+            timeouts: config.patience,
             capacity: downstream::ConnectionCapacity::new(files.downstream, workers),
             per_client: Arc::new(match config.connections_per_client {
                 ConnectionsPerClient::Auto => {
-                    downstream::PerClientLimit::sharing(per_client, exempt)
+                    downstream::PerClientLimit::fair_share(per_client, exempt)
                 }
                 ConnectionsPerClient::AtMost(_) => {
                     downstream::PerClientLimit::new(per_client, exempt)
@@ -231,7 +231,7 @@ impl App {
             let make = move |buffers| wrap(Proxy::new(&shared, number, limits, buffers));
             let settings = settings.clone();
             let worker = Worker::start(number, &mut bound, settings, stop.clone(), make);
-            threads.push(worker.inspect_err(|_| stop.now.cancel())?);
+            threads.push(worker.inspect_err(|_| stop.immediate.cancel())?);
         }
         let failed = stop.failed.clone();
         supervisor.run_vital("worker", async move {
@@ -383,7 +383,7 @@ impl App {
                 };
             }
             info!(patience_s, "stopping: finishing what is under way");
-            stop.gently.cancel();
+            stop.graceful.cancel();
             let joined = tokio::task::spawn_blocking(|| {
                 workers.into_iter().map(Worker::join).sum::<usize>()
             });
@@ -401,7 +401,7 @@ impl App {
             let cut = match in_time {
                 Some(cut) => cut,
                 None => {
-                    stop.now.cancel();
+                    stop.immediate.cancel();
                     joined.await
                 }
             };

@@ -23,7 +23,7 @@ use super::{
 use crate::{
     control::{Actor, Change, ChangeRequest},
     model::{Color, PoolSpec, ServiceName, Version, WeightedEndpoint},
-    upstream::wrong_socket,
+    upstream::invalid_socket,
 };
 
 /// Bytes of a reason, which is kept with its event.
@@ -148,7 +148,7 @@ pub(super) async fn set_pool(
     // A file system may take its time.
     let wrong = off_thread(move || {
         let own = control.own_addresses();
-        endpoints.iter().filter_map(|it| wrong_socket(&it.endpoint, own)).collect::<Vec<_>>()
+        endpoints.iter().filter_map(|it| invalid_socket(&it.endpoint, own)).collect::<Vec<_>>()
     });
     let wrong = wrong.await?;
     if !wrong.is_empty() {

@@ -95,11 +95,11 @@ impl From<EndpointSnapshot> for EndpointStatus {
             weight,
             health: health.to_string(),
             since: since.to_string(),
-            reason: failure.map(|it| it.what.to_string()),
+            reason: failure.map(|it| it.detail.to_string()),
             ejected: ejected.map(|it| EjectedStatus {
                 since: it.since.to_string(),
                 until: it.until.to_string(),
-                reason: it.what.to_string(),
+                reason: it.reason.to_string(),
             }),
             in_flight: number(in_flight),
             connections: number(connections),

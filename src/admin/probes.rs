@@ -76,7 +76,7 @@ pub(super) async fn readyz(State(context): State<Context>) -> Response {
         let reason = if applied.state.damaged.contains_key(name) {
             format!("the state of {name} is damaged: promote the color that shall be active")
         } else {
-            let members = pools.pool(color).members();
+            let members = pools.pool(color).endpoints();
             if members.iter().any(|it| it.health() == Health::Up) {
                 continue;
             }

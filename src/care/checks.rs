@@ -116,10 +116,12 @@ impl CheckPriority {
         match member.health() {
             Health::Unknown => Self::First,
             // One of which nothing is heard takes its time, and is no quicker for being asked more often.
-            Health::Down if member.starting().is_some_and(|it| it != FailureKind::Silent) => {
+            Health::Down
+                if member.startup_failure().is_some_and(|it| it != FailureKind::Unresponsive) =>
+            {
                 Self::Starting
             }
-            _ if member.is_turning() => Self::Unsettled,
+            _ if member.is_transitioning() => Self::Unsettled,
             Health::Down => Self::Down,
             Health::Up => Self::Regular,
         }
@@ -151,7 +153,7 @@ impl CheckScheduler {
     /// Checks the members of this pool from now on, and no others in its place.
     pub(super) fn follow(&mut self, which: &PoolKey, pool: &Arc<Pool>, now: Instant) {
         let before = self.of_pool.remove(which).unwrap_or_default();
-        let members = pool.members();
+        let members = pool.endpoints();
         let places: Vec<_> = members.iter().map(|it| Arc::as_ptr(it).addr()).collect();
         let staying: HashSet<_> = places.iter().collect();
         for gone in before.iter().filter(|it| !staying.contains(it)) {
@@ -234,7 +236,7 @@ impl CheckScheduler {
         let Some(pools) = pools.get(&which.0) else { return };
         let pool = Arc::clone(pools.pool(which.1));
         if let Some(found) = found {
-            pool.checked(&member, found);
+            pool.record_check(&member, found);
         }
         let now = Instant::now();
         let pause = jittered(pause(&member, &pool, *since, now));
@@ -298,10 +300,10 @@ async fn sleep_until(at: Option<Instant>) {
 
 /// How long to wait for the next check of an endpoint that is checked since `since`.
 fn pause(member: &EndpointState, pool: &Pool, since: Instant, now: Instant) -> Duration {
-    let pause = pool.policy().health.pause(member.is_unsettled());
-    match member.starting() {
-        Some(FailureKind::Refuses) => pause.min(STARTING),
-        Some(FailureKind::Answers) if now.saturating_duration_since(since) < STARTING_FOR => {
+    let pause = pool.policy().health.interval_for(member.needs_frequent_checks());
+    match member.startup_failure() {
+        Some(FailureKind::Refused) => pause.min(STARTING),
+        Some(FailureKind::BadResponse) if now.saturating_duration_since(since) < STARTING_FOR => {
             pause.min(STARTING)
         }
         _ => pause,
@@ -354,7 +356,7 @@ mod tests {
         assert_eq!(ended, expected, "the check of the other one is not disturbed");
         assert_eq!(deaths(&metrics, "check"), 1);
         assert_eq!((checks.of_task.len(), checks.running.len()), (0, 0));
-        let pause = pool.policy().health.pause(true) * (100 - JITTER) / 100;
+        let pause = pool.policy().health.interval_for(true) * (100 - JITTER) / 100;
         let (due, _) = checks.members[&one].due.expect("it is planned");
         assert!(due >= began + pause, "not at once");
     }
@@ -362,30 +364,30 @@ mod tests {
     #[tokio::test]
     async fn an_endpoint_that_was_never_up_is_checked_often_if_that_disturbs_no_application() {
         let (pool, pools) = pools(&["unix:/nowhere/one.sock"]);
-        let member = &pool.members()[0];
-        let often = pool.policy().health.pause(true);
+        let member = &pool.endpoints()[0];
+        let often = pool.policy().health.interval_for(true);
         assert!(often > STARTING, "or there is nothing to see");
         let now = Instant::now();
         let later = now + STARTING_FOR;
         let pauses = || [now, later].map(|at| pause(member, &pool, now, at));
         assert_eq!(pauses(), [often; 2], "not yet checked");
-        pool.checked(member, Err(HealthFailure::refuses("refused")));
+        pool.record_check(member, Err(HealthFailure::refused("refused")));
         assert_eq!(pauses(), [STARTING; 2]);
         assert_eq!(CheckPriority::of(member), CheckPriority::Starting);
-        pool.checked(member, Err(HealthFailure::answers("503")));
+        pool.record_check(member, Err(HealthFailure::bad_response("503")));
         assert_eq!(pauses(), [STARTING, often]);
         assert_eq!(CheckPriority::of(member), CheckPriority::Starting);
-        pool.checked(member, Err(HealthFailure::silent("timeout")));
+        pool.record_check(member, Err(HealthFailure::unresponsive("timeout")));
         assert_eq!(pauses(), [often; 2]);
         assert_eq!(
             CheckPriority::of(member),
             CheckPriority::Down,
             "it does not hold up those that answer"
         );
-        pool.checked(member, Ok(()));
+        pool.record_check(member, Ok(()));
         assert_eq!(pauses(), [pool.policy().health.interval; 2]);
         for _ in 0..pool.policy().health.fall {
-            pool.checked(member, Err(HealthFailure::refuses("refused")));
+            pool.record_check(member, Err(HealthFailure::refused("refused")));
         }
         assert_eq!(pauses(), [often; 2], "it was up: the usual pauses");
         assert_eq!(CheckPriority::of(member), CheckPriority::Down);

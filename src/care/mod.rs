@@ -170,7 +170,7 @@ impl Care {
                 continue;
             }
             // It may have rung before it was known here, and would not ring again.
-            pool.heard();
+            pool.clear_alert();
             self.names.follow(&which, pool, now);
             let is_secured = pool.spec().endpoints.iter().any(|it| it.endpoint.is_tls);
             match is_secured {
@@ -192,7 +192,7 @@ impl Care {
         let now = Instant::now();
         for which in self.alerts.take() {
             if let Some(pool) = self.pool(&which) {
-                pool.heard();
+                pool.clear_alert();
                 self.checks.hurry(&which, &pool, now);
                 self.tell_of(&which, now);
             }
@@ -229,7 +229,7 @@ impl Care {
         for which in self.ejecting.clone() {
             let pool = self.pool(&which);
             let is_waiting = pool.is_some_and(|it| {
-                it.release(now);
+                it.release_ejected(now);
                 it.has_ejected()
             });
             if !is_waiting {
@@ -260,14 +260,14 @@ impl Care {
 
 async fn called(alerts: &AlertQueue, not_before: Instant) {
     tokio::time::sleep_until(not_before.into()).await;
-    alerts.called().await;
+    alerts.notified().await;
 }
 
 /// Reads changed TLS files of these pools again.
 fn refresh_tls(pools: &[Arc<Pool>]) {
     for pool in pools {
         let (service, color) = (pool.service(), pool.color());
-        match pool.refresh_tls() {
+        match pool.reload_tls() {
             Ok(false) => {}
             Ok(true) => info!(%service, %color, "certificates read again"),
             Err(error) => warn!(%service, %color, %error, "certificates stay as they were"),

@@ -95,10 +95,10 @@ impl PublishedEvents {
 impl PublishedPoolEvents {
     fn tell_of_members(&mut self, pool: &Pool, events: &mut Vec<EndpointEvent>) {
         let mut conditions = HashMap::new();
-        for member in pool.members() {
+        for member in pool.endpoints() {
             let place = Arc::as_ptr(&member).addr();
             let mut last = self.conditions.remove(&place).map(|it| it.1);
-            for condition in member.news() {
+            for condition in member.take_changes() {
                 tell_of_member(pool, &member, last.as_ref(), &condition, events);
                 last = Some(condition);
             }
@@ -113,7 +113,7 @@ impl PublishedPoolEvents {
     /// Tells when the last endpoint of a pool has gone down, and when the first one is back. Endpoints that were
     /// not checked yet, as those that have just replaced all others, are neither.
     fn tell_of_outage(&mut self, pool: &Pool, is_active: bool, events: &mut Vec<EndpointEvent>) {
-        let members = pool.members();
+        let members = pool.endpoints();
         let is_all = |health| members.iter().all(|it| it.health() == health);
         let has_up = members.iter().any(|it| it.health() == Health::Up);
         let is_down = !members.is_empty() && (is_all(Health::Down) || (self.is_down && !has_up));
@@ -186,8 +186,8 @@ fn tell_of_member(
     events: &mut Vec<EndpointEvent>,
 ) {
     let (service, color) = (pool.service().clone(), pool.color());
-    let (endpoint, address) = (member.endpoint().clone(), member.resolved());
-    let (health, reason) = (after.health, after.failure.as_ref().map(|it| it.what.to_string()));
+    let (endpoint, address) = (member.configured().clone(), member.resolved());
+    let (health, reason) = (after.health, after.failure.as_ref().map(|it| it.detail.to_string()));
     let was = before.map_or(Health::Unknown, |it| it.health);
     // The first look at an endpoint that is well is no news.
     if was != health && (was, health) != (Health::Unknown, Health::Up) {
@@ -211,7 +211,7 @@ fn tell_of_member(
     let was_ejected = before.and_then(|it| it.ejected.as_ref());
     match (was_ejected, &after.ejected) {
         (was, Some(now)) if was != Some(now) => {
-            let (until, reason) = (now.until, now.what.to_string());
+            let (until, reason) = (now.until, now.reason.to_string());
             warn!(%service, %color, %endpoint, %until, reason, "endpoint ejected");
             events.push(EndpointEvent::EndpointEjected {
                 service,
@@ -250,13 +250,13 @@ mod tests {
         };
         let (old, _pools) = pools(&["127.0.0.1:1"]);
         assert!(follow(&old).is_empty(), "not checked yet");
-        old.checked(&old.members()[0], Err(HealthFailure::refuses("refused")));
+        old.record_check(&old.endpoints()[0], Err(HealthFailure::refused("refused")));
         assert_eq!(follow(&old), ["down"]);
         let (new, _pools) = pools(&["127.0.0.1:2", "127.0.0.1:3"]);
         assert!(follow(&new).is_empty(), "its endpoints were not checked yet");
-        new.checked(&new.members()[0], Err(HealthFailure::refuses("refused")));
+        new.record_check(&new.endpoints()[0], Err(HealthFailure::refused("refused")));
         assert!(follow(&new).is_empty());
-        new.checked(&new.members()[1], Ok(()));
+        new.record_check(&new.endpoints()[1], Ok(()));
         assert_eq!(follow(&new), ["up"]);
         let (none, _pools) = pools(&[]);
         assert!(follow(&none).is_empty());

@@ -53,7 +53,7 @@ impl Scene {
     fn care(&self) -> JoinHandle<()> {
         let events = Arc::clone(&self.events);
         let tell = Arc::new(move |event| events.lock().expect("no panic").push(event));
-        let PoolContext { names, alerts, .. } = self.parts.clone();
+        let PoolContext { resolver: names, alerts, .. } = self.parts.clone();
         let settings = CareSettings::default();
         let (pools, metrics) = (self.pools.subscribe(), samples::metrics());
         tokio::spawn(Care::new(pools, alerts, names, settings, tell, metrics).run())
@@ -68,13 +68,13 @@ impl Scene {
 
     /// Has the first endpoint of blue left out.
     fn eject(&self) {
-        self.blue.failed(&self.blue.members()[0], "503", Instant::now());
+        self.blue.record_failure(&self.blue.endpoints()[0], "503", Instant::now());
         assert!(self.blue.has_ejected());
     }
 
     /// Waits until nothing of blue will change by itself.
     async fn settle(&self) {
-        let is_up = || self.blue.members().iter().all(|it| it.health() == Health::Up);
+        let is_up = || self.blue.endpoints().iter().all(|it| it.health() == Health::Up);
         soon("the endpoints are up", is_up).await;
         tokio::time::sleep(BREATH * 3).await;
     }
@@ -99,7 +99,7 @@ async fn a_pool_that_rings_before_it_is_taken_up_is_heard_later() {
     let _care = scene.care();
     tokio::time::sleep(BREATH).await;
     // Requests come to a new service as soon as the table has it, which may be before care has heard of it.
-    scene.blue.limited(LimitHit::Queue);
+    scene.blue.record_limit(LimitHit::Queue);
     soon("the list is taken", || scene.parts.alerts.is_empty()).await;
     scene.show();
     scene.settle().await;

@@ -54,11 +54,11 @@ fn listener(section: &Section<'_>) -> Option<Listener> {
     Some(Listener {
         address: address?,
         preview,
-        speaks,
+        http_versions: speaks,
         proxies,
         tls,
         hsts,
-        redirects_to,
+        https_redirect_port: redirects_to,
         health_checks,
     })
 }

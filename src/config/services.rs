@@ -15,7 +15,7 @@ use crate::{
         ServiceName, ServiceRules, UpstreamTls, Version, WeightedEndpoint,
     },
     tls::{FileError, UpstreamConnector},
-    upstream::wrong_socket,
+    upstream::invalid_socket,
 };
 
 /// All services without errors; the errors of the others are noted.
@@ -126,7 +126,7 @@ fn pool(section: &Section<'_>, own: &OwnAddresses) -> PoolSpec {
 /// Notes endpoints that are addresses of this Flipgate: their requests would come back.
 fn refuse_own(section: &Section<'_>, spec: &PoolSpec, own: &OwnAddresses) {
     for WeightedEndpoint { endpoint, .. } in &spec.endpoints {
-        if let Some(what) = wrong_socket(endpoint, own) {
+        if let Some(what) = invalid_socket(endpoint, own) {
             section.note("endpoints", what);
         } else if let Some(found) = own.find(endpoint) {
             let what = format!(

@@ -313,7 +313,7 @@ fn listed(spec: &PoolSpec) -> String {
 
 /// Logs an error if no endpoint of the color that has become active is up.
 fn tell_of_outage(pool: &Pool, generation: u64) {
-    let members = pool.members();
+    let members = pool.endpoints();
     let up = members.iter().filter(|it| it.health() == Health::Up).count();
     if up == 0 {
         let (service, color, endpoints) = (pool.service(), pool.color(), members.len());
@@ -359,7 +359,7 @@ impl PoolFactory<'_> {
         let none = PoolSpec::default();
         let policy = &spec.policy;
         let admission = old.map(|it| it.blue.admission());
-        let admission = match admission.filter(|it| it.is_for(&policy.limits)) {
+        let admission = match admission.filter(|it| it.matches(&policy.limits)) {
             Some(same) => Arc::clone(same),
             None => Admission::new(&policy.limits),
         };
@@ -367,8 +367,8 @@ impl PoolFactory<'_> {
             let spec = known.map_or(&none, |it| it.pool(color).spec());
             let (policy, admission) = (Arc::clone(policy), Arc::clone(&admission));
             match old.map(|it| it.pool(color)) {
-                Some(old) if old.is_of(spec, &policy) => Arc::clone(old),
-                Some(old) => Arc::new(old.changed(spec.clone(), policy, admission)),
+                Some(old) if old.matches(spec, &policy) => Arc::clone(old),
+                Some(old) => Arc::new(old.with_spec(spec.clone(), policy, admission)),
                 None => {
                     let metrics = Arc::new(self.metrics.pool(name, color));
                     let (name, spec) = (name.clone(), spec.clone());

@@ -160,7 +160,7 @@ impl PoolSnapshot {
             Role::Active
         } else if is_draining {
             Role::Draining
-        } else if pool.members().is_empty() {
+        } else if pool.endpoints().is_empty() {
             Role::Empty
         } else if state.is_some_and(|it| it.served) {
             Role::Standby
@@ -179,7 +179,7 @@ impl PoolSnapshot {
             retries_left: pool.retries_left(Instant::now()),
             is_panicking: pool.is_panicking(),
             was_used: pool.metrics().was_used(),
-            endpoints: pool.members().iter().map(|it| EndpointSnapshot::of(it)).collect(),
+            endpoints: pool.endpoints().iter().map(|it| EndpointSnapshot::of(it)).collect(),
         }
     }
 
@@ -207,13 +207,13 @@ impl PoolSnapshot {
 impl EndpointSnapshot {
     fn of(member: &EndpointState) -> Self {
         Self {
-            address: member.endpoint().clone(),
+            address: member.configured().clone(),
             resolved: member.resolved(),
             weight: member.weight(),
-            condition: member.condition(),
+            condition: member.health_details(),
             in_flight: member.in_flight(),
             connections: member.connections(),
-            was_used: member.was_used(),
+            was_used: member.was_connected(),
             was_ejected: member.was_ejected(),
         }
     }

@@ -1,7 +1,7 @@
-//! The task that takes the connections of one listening socket.
+//! The task that accepts connections on one listening socket.
 //!
-//! It survives its own panics: while no task accepts on a socket, the kernel goes on completing
-//! connections to it, and their clients would wait for an answer that never comes.
+//! The task restarts after a panic: while no task accepts, the kernel still completes connections, and their clients
+//! would wait for a response that never comes.
 
 use std::{
     cell::Cell,
@@ -31,32 +31,33 @@ use super::{
 };
 use crate::metrics::GaugeGuard;
 
-/// Takes the connections of one listening socket.
+/// Accepts the connections of one listening socket.
 pub(super) struct Acceptor<H: Handler> {
     listener_context: Arc<ListenerContext>,
     socket: TcpListener,
     worker: Rc<WorkerContext<H>>,
-    /// Lines of the log that are not to be written for each connection.
-    said: AcceptLogLimiter,
-    said_full: AcceptLogLimiter,
+    /// Limiters for log messages that would otherwise come with each connection.
+    error_log: AcceptLogLimiter,
+    full_log: AcceptLogLimiter,
 }
 
-/// When the log last said something, and how often it was left out since.
+/// Limits one log message to once in [`LOG_INTERVAL`], and counts how often it was suppressed.
 #[derive(Default)]
 struct AcceptLogLimiter(Cell<(Option<Instant>, u64)>);
 
-/// The time between two lines of the log that say the same.
-const SILENCE: Duration = Duration::from_secs(10);
+/// The shortest time between two log messages of one kind.
+const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
-/// A pause after an accept that failed for want of something, such as file descriptors.
-const BREATH: Duration = Duration::from_millis(100);
+/// The delay after an accept that failed for lack of a resource, such as file descriptors.
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 
-/// The pause after the second panic, doubled each time, up to the longest. There is none after the first.
-const PAUSE: Duration = Duration::from_millis(10);
-const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// The delay after the second panic. It doubles with each further panic up to the maximum. There is none after the
+/// first.
+const RESTART_DELAY: Duration = Duration::from_millis(10);
+const RESTART_DELAY_MAX: Duration = Duration::from_secs(1);
 
-/// The next panic after so long counts as the first one again.
-const SETTLED: Duration = Duration::from_secs(10);
+/// A panic after this much time without one counts as the first again.
+const RESTART_DELAY_RESET: Duration = Duration::from_secs(10);
 
 // === impl Acceptor ===
 
@@ -66,38 +67,38 @@ impl<H: Handler> Acceptor<H> {
         socket: TcpListener,
         worker: Rc<WorkerContext<H>>,
     ) -> Self {
-        let (said, said_full) = Default::default();
-        Self { listener_context, socket, worker, said, said_full }
+        let (error_log, full_log) = Default::default();
+        Self { listener_context, socket, worker, error_log, full_log }
     }
 
-    /// Takes connections until `closing`, and then those that the kernel has completed already. A panic
-    /// costs the connection that was being taken, if there was one.
+    /// Accepts connections until `closing`, and then those that the kernel has already completed. A panic costs at most
+    /// the connection that was being accepted.
     pub(super) async fn run(self, closing: CancellationToken) {
-        let mut pause = Duration::ZERO;
+        let mut delay = Duration::ZERO;
         loop {
             let since = Instant::now();
-            let life = AssertUnwindSafe(self.live(&closing)).catch_unwind();
-            if life.await.is_ok() {
+            let accepting = AssertUnwindSafe(self.accept_all(&closing)).catch_unwind();
+            if accepting.await.is_ok() {
                 return;
             }
             self.worker.metrics.task_died("acceptor");
-            if since.elapsed() >= SETTLED {
-                pause = Duration::ZERO;
+            if since.elapsed() >= RESTART_DELAY_RESET {
+                delay = Duration::ZERO;
             }
             let (listener, pause_ms) =
-                (self.listener_context.listener.address, pause.as_millis() as u64);
-            error!(%listener, pause_ms, "an acceptor has panicked: it is started again");
-            if !pause.is_zero() {
+                (self.listener_context.listener.address, delay.as_millis() as u64);
+            error!(%listener, pause_ms, "acceptor panicked; restarting it");
+            if !delay.is_zero() {
                 tokio::select! {
                     () = closing.cancelled() => {}
-                    () = tokio::time::sleep(pause) => {}
+                    () = tokio::time::sleep(delay) => {}
                 }
             }
-            pause = longer(pause);
+            delay = next_delay(delay);
         }
     }
 
-    async fn live(&self, closing: &CancellationToken) {
+    async fn accept_all(&self, closing: &CancellationToken) {
         loop {
             tokio::select! {
                 biased;
@@ -105,61 +106,61 @@ impl<H: Handler> Acceptor<H> {
                 () = self.accept() => {}
             }
         }
-        // The clients of the connections in the kernel's queue know them as open.
+        // The kernel has completed these connections, so their clients consider them open.
         while let Poll::Ready(Ok((stream, peer))) =
             poll_fn(|context| Poll::Ready(self.socket.poll_accept(context))).await
         {
-            match self.worker.capacity.try_take() {
-                Some(place) => self.admit(stream, peer, place),
+            match self.worker.capacity.try_acquire() {
+                Some(permit) => self.start(stream, peer, permit),
                 None => break,
             }
         }
     }
 
-    /// Takes one connection, and serves it as soon as there is a place for it. Dropping the future takes
-    /// none, or ends the one that has no place.
+    /// Accepts one connection and serves it as soon as capacity allows. Dropping the future accepts none, or closes the
+    /// connection that waits for capacity.
     async fn accept(&self) {
         match self.socket.accept().await {
             Ok((stream, peer)) => {
-                let place = match self.worker.capacity.try_take() {
-                    Some(place) => place,
+                let permit = match self.worker.capacity.try_acquire() {
+                    Some(permit) => permit,
                     None => {
-                        self.tell_of_full();
-                        self.worker.capacity.take().await
+                        self.log_full();
+                        self.worker.capacity.acquire().await
                     }
                 };
-                self.admit(stream, peer, place);
+                self.start(stream, peer, permit);
             }
-            // The client is gone already.
+            // The client has already closed the connection.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => {
-                if let Some(suppressed) = self.said.now() {
-                    warn!(listener = %self.listener_context.listener.address, %error, suppressed, "cannot accept; trying again");
+                if let Some(suppressed) = self.error_log.now() {
+                    warn!(listener = %self.listener_context.listener.address, %error, suppressed, "cannot accept connections; retrying");
                 }
-                tokio::time::sleep(BREATH).await;
+                tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
             }
         }
     }
 
-    fn tell_of_full(&self) {
-        if let Some(suppressed) = self.said_full.now() {
+    fn log_full(&self) {
+        if let Some(suppressed) = self.full_log.now() {
             let (listener, connections) =
                 (self.listener_context.listener.address, self.worker.capacity.max());
             warn!(
                 %listener, connections, suppressed,
-                "as many clients are connected as limits.connections and the limit of open files allow: \
-                 connections that are idle are closed for new ones"
+                "connection limit reached (limits.connections or the limit of open files); closing idle connections for new ones"
             );
         }
     }
 
-    fn admit(&self, stream: TcpStream, peer: SocketAddr, seat: OwnedSemaphorePermit) {
-        // A response's last segment must not wait for the client's acknowledgement.
+    fn start(&self, stream: TcpStream, peer: SocketAddr, capacity_permit: OwnedSemaphorePermit) {
+        // Without TCP_NODELAY the last segment of a response waits for the client's acknowledgement.
         if stream.set_nodelay(true).is_err() {
             return;
         }
         let open = GaugeGuard::new(&self.worker.metrics.downstream_connections);
-        let guard = ConnectionGuard { _seat: seat, standing: None, _open: open };
+        let guard =
+            ConnectionGuard { _capacity_permit: capacity_permit, client_permit: None, _open: open };
         serve(stream, peer, Arc::clone(&self.listener_context), guard, &self.worker);
     }
 }
@@ -167,11 +168,11 @@ impl<H: Handler> Acceptor<H> {
 // === impl AcceptLogLimiter ===
 
 impl AcceptLogLimiter {
-    /// How often it was left out, if it is to be said now.
+    /// If the message may be logged now, returns how often it was suppressed since the last time.
     fn now(&self) -> Option<u64> {
         let now = Instant::now();
         let (last, suppressed) = self.0.get();
-        if last.is_some_and(|it| now.saturating_duration_since(it) < SILENCE) {
+        if last.is_some_and(|it| now.saturating_duration_since(it) < LOG_INTERVAL) {
             self.0.set((last, suppressed + 1));
             return None;
         }
@@ -180,8 +181,8 @@ impl AcceptLogLimiter {
     }
 }
 
-fn longer(pause: Duration) -> Duration {
-    (pause * 2).clamp(PAUSE, PAUSE_MAX)
+fn next_delay(delay: Duration) -> Duration {
+    (delay * 2).clamp(RESTART_DELAY, RESTART_DELAY_MAX)
 }
 
 #[cfg(test)]
@@ -189,9 +190,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_acceptor_that_goes_on_panicking_takes_no_more_than_a_little_of_a_core() {
-        let pauses = std::iter::successors(Some(Duration::ZERO), |it| Some(longer(*it)));
-        let pauses: Vec<_> = pauses.take(10).map(|it| it.as_millis()).collect();
-        assert_eq!(pauses, [0, 10, 20, 40, 80, 160, 320, 640, 1000, 1000]);
+    fn the_restart_delay_doubles_up_to_one_second() {
+        let delays = std::iter::successors(Some(Duration::ZERO), |it| Some(next_delay(*it)));
+        let delays: Vec<_> = delays.take(10).map(|it| it.as_millis()).collect();
+        assert_eq!(delays, [0, 10, 20, 40, 80, 160, 320, 640, 1000, 1000]);
     }
 }

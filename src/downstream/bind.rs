@@ -20,28 +20,28 @@ use crate::{
     tls::{self, FileError, ServerSettings},
 };
 
-/// What a listener is for.
+/// The settings of one listener.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Listener {
-    /// Where it listens.
+    /// The address that it listens on.
     pub address: SocketAddr,
-    /// The color that every request on it takes, if it is a preview listener.
+    /// On a preview listener: the color that serves every request.
     pub preview: Option<Color>,
-    /// What is spoken there.
-    pub speaks: HttpVersions,
-    /// Peers whose connections begin with the PROXY protocol.
+    /// The versions of HTTP that it accepts.
+    pub http_versions: HttpVersions,
+    /// Peers whose connections begin with a PROXY protocol header.
     pub proxies: Vec<IpNet>,
-    /// TLS, if it is spoken there.
+    /// TLS settings, if the listener uses TLS.
     pub tls: Option<ServerSettings>,
-    /// `StrictStream-Transport-TlsDetails` of all answers: RFC 6797.
+    /// The value of `Strict-Transport-Security` in all responses (RFC 6797).
     pub hsts: Option<String>,
-    /// The port that everybody is sent to, by `https`.
-    pub redirects_to: Option<u16>,
-    /// Whether `OPTIONS *` is answered here instead of being passed on, and needs no `Host` in HTTP/1.0.
+    /// The port of the `https` URL that every request is redirected to.
+    pub https_redirect_port: Option<u16>,
+    /// Whether Flipgate itself responds to `OPTIONS *`, and accepts it without `Host` in HTTP/1.0.
     pub health_checks: bool,
 }
 
-/// The versions of HTTP that a listener speaks. At least one.
+/// The versions of HTTP that a listener accepts. At least one.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct HttpVersions {
     /// HTTP/1.0 and HTTP/1.1.
@@ -50,36 +50,36 @@ pub struct HttpVersions {
     pub http2: bool,
 }
 
-/// A listener with all that its connections need of it.
+/// A listener with everything that its connections share.
 #[derive(Debug)]
 pub struct ListenerContext {
-    /// What the listener is for, with the port that it really has.
+    /// The listener's settings, with the port that the kernel assigned.
     pub listener: Listener,
-    /// Its certificates.
+    /// The certificates, if the listener uses TLS.
     pub tls: Option<tls::ListenerTls>,
     proxies: Networks,
 }
 
-/// A listener with a socket for each worker.
+/// A listener with a bound socket for each worker.
 #[derive(Debug)]
 pub struct BoundListener {
-    /// What its connections need.
+    /// What its connections share.
     pub listener_context: Arc<ListenerContext>,
     pub(super) sockets: Vec<TcpListener>,
 }
 
-/// A listener that cannot be opened.
+/// Why a listener cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
-    /// Its address.
+    /// Its address cannot be bound.
     #[error("cannot listen on {address}: {source}{}", hint(source))]
     Address {
         /// The address.
         address: SocketAddr,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// A file of its TLS.
+    /// A file of its TLS settings is unusable.
     #[error("cannot listen on {address}: {source}")]
     Tls {
         /// The address.
@@ -89,31 +89,30 @@ pub enum BindError {
     },
 }
 
-/// Connections that the kernel keeps for us until a worker takes them.
+/// Completed connections that the kernel queues until a worker accepts them.
 const BACKLOG: i32 = 4096;
 
-/// How long another process may take to open its sockets on a port.
-const TURN: Duration = Duration::from_secs(5);
+/// How long to wait for another process that opens sockets on the same port.
+const PORT_LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Opens `workers` sockets on the listener's address. The kernel spreads new connections over them,
-/// so that workers share nothing. A client's connection that nothing is heard of for `stall` is ended by the
-/// kernel.
+/// Opens `workers` sockets on the listener's address. The kernel spreads new connections over them, so workers share
+/// nothing. The kernel closes a connection whose client has not acknowledged anything for `stall`.
 ///
 /// # Errors
 ///
-/// [`BindError`], and then no socket is left open.
+/// [`BindError`]; then no socket is left open.
 pub fn bind(
     listener: &Listener,
     workers: usize,
     stall: Duration,
 ) -> Result<BoundListener, BindError> {
     let failed = |source| BindError::Address { address: listener.address, source };
-    let mut turn = None;
+    let mut port_lock = None;
     if listener.address.port() != 0 {
-        // Sockets that share a port would also share it with those of another process of ours, and
-        // split its clients. One that does not share finds out whether another process is there, as long
-        // as none can open its own meanwhile.
-        turn = Some(turn_for(listener.address.port()).map_err(failed)?);
+        // Sockets with SO_REUSEPORT would also share the port with another Flipgate process, and split its clients. A
+        // socket without it fails if another process listens there; the lock keeps other processes from binding
+        // meanwhile.
+        port_lock = Some(lock_port(listener.address.port()).map_err(failed)?);
         open(listener.address, false).map_err(failed)?;
     }
     let mut address = listener.address;
@@ -125,11 +124,11 @@ pub fn bind(
             Ok(TcpListener::from(socket))
         });
         let socket = socket.map_err(failed)?;
-        // Port 0 becomes a real one with the first socket; the others take the same.
+        // The first socket turns port 0 into a real port; the others use the same.
         address = socket.local_addr().map_err(failed)?;
         sockets.push(socket);
     }
-    drop(turn);
+    drop(port_lock);
     let tls = listener.tls.clone().map(tls::ListenerTls::load).transpose();
     let tls = tls.map_err(|source| BindError::Tls { address, source })?;
     let proxies = listener.proxies.iter().copied().collect();
@@ -143,17 +142,17 @@ pub fn bind(
 // === impl Listener ===
 
 impl Listener {
-    /// A listener in the clear that speaks everything and does nothing else.
+    /// A listener without TLS that accepts every version of HTTP and has no other settings.
     #[must_use]
     pub fn plain(address: SocketAddr) -> Self {
         Self {
             address,
             preview: None,
-            speaks: HttpVersions { http1: true, http2: true },
+            http_versions: HttpVersions { http1: true, http2: true },
             proxies: Vec::new(),
             tls: None,
             hsts: None,
-            redirects_to: None,
+            https_redirect_port: None,
             health_checks: false,
         }
     }
@@ -162,23 +161,23 @@ impl Listener {
 // === impl ListenerContext ===
 
 impl ListenerContext {
-    /// A listener that nobody listens on.
+    /// A listener without sockets.
     pub(crate) fn unbound(listener: Listener) -> Arc<Self> {
         Arc::new(Self { listener, tls: None, proxies: Networks::default() })
     }
 
-    /// Whether this peer's connections begin with the PROXY protocol. One that is not listed cannot
-    /// say whom it is for; one that is has to.
+    /// Whether connections of this peer begin with a PROXY protocol header. Listed peers must send one; the others
+    /// cannot.
     pub(super) fn expects_proxy_header(&self, peer: IpAddr) -> bool {
         !self.listener.proxies.is_empty() && self.proxies.contains(peer.to_canonical())
     }
 }
 
-/// Waits until no other process of ours opens sockets on a port, and keeps others from it until what this
-/// returns is dropped. Its name is seen where the port is: in one network namespace.
-fn turn_for(port: u16) -> io::Result<UnixListener> {
+/// Waits until no other Flipgate process opens sockets on a port, and locks the port until the returned value is
+/// dropped. The lock is an abstract socket name, so it has the same scope as the port: one network namespace.
+fn lock_port(port: u16) -> io::Result<UnixListener> {
     let name = unix::SocketAddr::from_abstract_name(format!("flipgate-opens-port-{port}"))?;
-    let end = std::time::Instant::now() + TURN;
+    let end = std::time::Instant::now() + PORT_LOCK_TIMEOUT;
     loop {
         let taken = match UnixListener::bind_addr(&name) {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => error,
@@ -188,7 +187,7 @@ fn turn_for(port: u16) -> io::Result<UnixListener> {
         if left.is_zero() {
             return Err(taken);
         }
-        // Whoever has it never answers; that it has ended ends the connection.
+        // The owner of the lock never accepts; the connection ends when the owner does.
         if let Ok(mut stream) = UnixStream::connect_addr(&name) {
             stream.set_read_timeout(Some(left))?;
             let _ = stream.read(&mut [0]);
@@ -229,10 +228,10 @@ mod tests {
 
     use super::*;
 
-    /// Of 34 pairs of processes that were started at the same time, 3 lived side by side and shared their
-    /// clients.
+    /// Without the lock, 3 of 34 pairs of processes that were started at the same time both bound the port and split
+    /// the clients.
     #[test]
-    fn of_many_who_open_the_same_address_at_the_same_time_one_has_it() {
+    fn one_of_several_concurrent_binds_of_an_address_succeeds() {
         let free = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = free.local_addr().expect("a bound socket");
         drop(free);
@@ -245,7 +244,7 @@ mod tests {
                     let begin = &begin;
                     scope.spawn(move || {
                         begin.wait();
-                        bind(&Listener::plain(it), 2, TURN)
+                        bind(&Listener::plain(it), 2, PORT_LOCK_TIMEOUT)
                     })
                 };
                 let all: Vec<_> = addresses.into_iter().map(open).collect();

@@ -1,4 +1,4 @@
-//! A client as a handler sees it: what its bytes come and go by, and what is known of it.
+//! A client as a handler sees it: the stream of one request, and its connection.
 
 use std::{future::poll_fn, io, rc::Rc};
 
@@ -9,42 +9,42 @@ use super::{
 };
 use crate::net::HttpStream;
 
-/// A client: a connection of HTTP/1 or a stream of HTTP/2, and what is known of it.
+/// A client: a connection of HTTP/1 or a stream of HTTP/2, with its state.
 pub struct ClientStream<M> {
-    /// What its bytes come and go by.
-    pub channel: HttpStream,
+    /// The bytes from and to the client.
+    pub stream: HttpStream,
     pub(super) connection: Rc<ClientConnection<M>>,
-    place: ConnectionRegistration<M>,
+    registration: ConnectionRegistration<M>,
 }
 
 // === impl ClientStream ===
 
 impl<M> ClientStream<M> {
     pub(super) fn new(
-        channel: HttpStream,
+        stream: HttpStream,
         connection: &Rc<ClientConnection<M>>,
         connection_table: &Rc<ConnectionTable<M>>,
     ) -> Self {
-        let place = connection_table.enter(connection);
-        Self { channel, connection: Rc::clone(connection), place }
+        let registration = connection_table.register(connection);
+        Self { stream, connection: Rc::clone(connection), registration }
     }
 
-    /// What its bytes come and go by, and what is known of it.
+    /// The stream and the connection, to be borrowed at the same time.
     pub fn split(&mut self) -> (&mut HttpStream, &ClientConnection<M>) {
-        (&mut self.channel, &self.connection)
+        (&mut self.stream, &self.connection)
     }
 
-    /// Gives a whole answer of our own. What was written of it is not known when the future is dropped;
-    /// the connection is of no use then.
+    /// Sends a complete response that Flipgate itself makes. After the future is dropped, an unknown part has been
+    /// sent, and the connection must be closed.
     ///
     /// # Errors
     ///
-    /// What the system says of the connection.
-    pub async fn answer(&mut self, head: &[u8], body: &[u8]) -> io::Result<()> {
+    /// The error of the connection.
+    pub async fn send_response(&mut self, head: &[u8], body: &[u8]) -> io::Result<()> {
         let mut written = 0;
         poll_fn(|context| {
-            let done = self.channel.poll_answer(context, head, body, &mut written);
-            self.connection.note(Timeout::Taken, done.is_pending(), false);
+            let done = self.stream.poll_answer(context, head, body, &mut written);
+            self.connection.track(Timeout::Write, done.is_pending(), false);
             done
         })
         .await
@@ -53,10 +53,10 @@ impl<M> ClientStream<M> {
     pub(super) fn into_parts(
         self,
     ) -> (HttpStream, Rc<ClientConnection<M>>, ConnectionRegistration<M>) {
-        (self.channel, self.connection, self.place)
+        (self.stream, self.connection, self.registration)
     }
 
-    pub(super) fn stay_warm(&self) -> Option<WarmPermit> {
-        self.place.stay_warm()
+    pub(super) fn try_keep_warm(&self) -> Option<WarmPermit> {
+        self.registration.try_keep_warm()
     }
 }

@@ -1,9 +1,8 @@
-//! Until when a connection waits for something.
+//! Timeouts of connections.
 //!
-//! A timer for each reading and writing would cost more than the requests that they watch. Here a
-//! wait only writes down the half second in which it is over; the roster looks twice a second who
-//! has let it pass. So limits are kept to within a second, which is good enough for what is counted
-//! in seconds.
+//! A timer for each read and write would cost more than the requests. A timeout is therefore only the number of the
+//! half second in which it expires; the connection table looks for expired ones twice a second. Timeouts are accurate
+//! to one second, which suits limits of seconds.
 
 use std::{
     cell::{Cell, RefCell},
@@ -12,19 +11,19 @@ use std::{
 
 use super::timeout::{STEP, Timeout, Timeouts};
 
-/// Points in time, counted in steps of half a second from the worker's start. Never 0.
+/// A point in time, counted in half seconds from the worker's start. Never 0.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(super) struct Tick(u32);
 
-/// Until when a connection waits, for each thing that it may be waiting for.
+/// When each timeout of a connection expires; 0 if it is not armed.
 #[derive(Debug, Default)]
 pub(super) struct Deadlines([Cell<u32>; Timeout::COUNT]);
 
-/// The time of a worker, as of its last step: good enough for limits of seconds, and free to read.
+/// The time of a worker as of its last step: accurate enough for limits of seconds, and free to read.
 #[derive(Debug)]
 pub(super) struct Clock {
     start: Instant,
-    /// Time in which nobody could run, which counts as none.
+    /// Time in which the process could not run. It does not count.
     lost: Cell<Duration>,
     now: Cell<Instant>,
     tick: Cell<u32>,
@@ -38,50 +37,50 @@ pub const DATE_LENGTH: usize = 29;
 // === impl Deadlines ===
 
 impl Deadlines {
-    /// From now on, and for as long as the patience says.
-    pub(super) fn begin(&self, wait: Timeout, clock: &Clock) {
-        let limit = clock.limits[wait as usize];
+    /// Starts a timeout with the limit from [`Timeouts`].
+    pub(super) fn arm(&self, timeout: Timeout, clock: &Clock) {
+        let limit = clock.limits[timeout as usize];
         let at = if limit == NEVER { 0 } else { clock.tick.get().saturating_add(limit) };
-        self.0[wait as usize].set(at);
+        self.0[timeout as usize].set(at);
     }
 
-    /// From now on, and for so long.
-    pub(super) fn begin_for(&self, wait: Timeout, clock: &Clock, limit: Duration) {
-        self.0[wait as usize].set(clock.tick.get().saturating_add(steps(limit)));
+    /// Starts a timeout with this limit.
+    pub(super) fn arm_for(&self, timeout: Timeout, clock: &Clock, limit: Duration) {
+        self.0[timeout as usize].set(clock.tick.get().saturating_add(steps(limit)));
     }
 
-    /// Until when something is waited for, to be gone on with later.
-    pub(super) fn get(&self, wait: Timeout) -> Option<Tick> {
-        Some(self.0[wait as usize].get()).filter(|it| *it != 0).map(Tick)
+    /// When a timeout expires, so that it can be resumed with [`Self::set`].
+    pub(super) fn get(&self, timeout: Timeout) -> Option<Tick> {
+        Some(self.0[timeout as usize].get()).filter(|it| *it != 0).map(Tick)
     }
 
-    pub(super) fn set(&self, wait: Timeout, until: Tick) {
-        self.0[wait as usize].set(until.0);
+    pub(super) fn set(&self, timeout: Timeout, until: Tick) {
+        self.0[timeout as usize].set(until.0);
     }
 
-    pub(super) fn end(&self, wait: Timeout) {
-        self.0[wait as usize].set(0);
+    pub(super) fn disarm(&self, timeout: Timeout) {
+        self.0[timeout as usize].set(0);
     }
 
-    pub(super) fn is_waiting(&self, wait: Timeout) -> bool {
-        self.0[wait as usize].get() != 0
+    pub(super) fn is_armed(&self, timeout: Timeout) -> bool {
+        self.0[timeout as usize].get() != 0
     }
 
-    pub(super) fn end_all(&self) {
+    pub(super) fn disarm_all(&self) {
         for deadline in &self.0 {
             deadline.set(0);
         }
     }
 
-    /// What a connection waits for that has no request under way, and since when.
-    pub(super) fn idle(&self, clock: &Clock) -> Option<(Timeout, Tick)> {
-        let wait = Timeout::IDLE.into_iter().find(|it| self.is_waiting(*it))?;
-        let until = self.0[wait as usize].get();
-        Some((wait, Tick(until.saturating_sub(clock.limits[wait as usize]))))
+    /// The armed timeout of a connection without a request in progress, and when it started.
+    pub(super) fn idle_timeout(&self, clock: &Clock) -> Option<(Timeout, Tick)> {
+        let timeout = Timeout::WHILE_IDLE.into_iter().find(|it| self.is_armed(*it))?;
+        let until = self.0[timeout as usize].get();
+        Some((timeout, Tick(until.saturating_sub(clock.limits[timeout as usize]))))
     }
 
-    /// What has been waited for too long.
-    pub(super) fn overdue(&self, now: Tick) -> Option<Timeout> {
+    /// A timeout that has expired.
+    pub(super) fn expired(&self, now: Tick) -> Option<Timeout> {
         let is_over = |it: &Timeout| (1..=now.0).contains(&self.0[*it as usize].get());
         Timeout::ALL.into_iter().find(is_over)
     }
@@ -92,15 +91,15 @@ impl Deadlines {
 const NEVER: u32 = u32::MAX;
 
 impl Clock {
-    /// The time between two looks.
+    /// The time between two steps.
     pub(super) const STEP: Duration = STEP;
 
-    /// The longest time between two looks of a worker that is only busy.
+    /// The longest time between two steps of a worker that is merely busy.
     const STEP_MAX: Duration = Duration::from_secs(2);
 
-    pub(super) fn new(patience: &Timeouts) -> Self {
+    pub(super) fn new(timeouts: &Timeouts) -> Self {
         let now = Instant::now();
-        let limits = Timeout::ALL.map(|it| it.limit(patience).map_or(NEVER, steps));
+        let limits = Timeout::ALL.map(|it| it.limit(timeouts).map_or(NEVER, steps));
         let date = RefCell::new([b' '; DATE_LENGTH]);
         let lost = Cell::default();
         let clock =
@@ -109,9 +108,8 @@ impl Clock {
         clock
     }
 
-    /// Goes on to `now`, a step after the last time. If much more time has passed, nobody could run in it,
-    /// clients and upstreams neither in all likelihood: the process was stopped, or the machine was. It is
-    /// not held against those who are waited for.
+    /// Moves to `now`, one step after the last time. If much more time has passed, the process or the machine was
+    /// stopped, and clients and upstreams probably too. That time does not count against any timeout.
     pub(super) fn step_to(&self, now: Instant) {
         let passed = now.saturating_duration_since(self.now.get());
         if passed > Self::STEP_MAX {
@@ -120,7 +118,7 @@ impl Clock {
         self.set(now);
     }
 
-    /// Goes on to `now`.
+    /// Moves to `now`.
     pub(super) fn set(&self, now: Instant) {
         self.now.set(now);
         let passed = now.saturating_duration_since(self.start).saturating_sub(self.lost.get());
@@ -129,7 +127,7 @@ impl Clock {
         let text = jiff::Timestamp::try_from(SystemTime::now()).ok().and_then(|it| {
             jiff::fmt::rfc2822::DateTimePrinter::new().timestamp_to_rfc9110_string(&it).ok()
         });
-        // A clock that stands before 1970 or after 9999 has no date that could be told.
+        // A clock before 1970 or after 9999 has no valid date.
         if let Some(text) = text
             && let Ok(text) = text.as_bytes().try_into()
         {
@@ -141,13 +139,13 @@ impl Clock {
         Tick(self.tick.get())
     }
 
-    /// Whether something has lasted for a second since this tick.
+    /// Whether at least a second has passed since this tick.
     pub(super) fn is_a_second_after(&self, tick: Tick) -> bool {
-        // Of the step in which it began a part was over already.
+        // Part of the first step had already passed.
         self.tick.get() > tick.0.saturating_add(2)
     }
 
-    /// The time of a tick.
+    /// The start of a tick.
     pub(super) fn time_of(&self, tick: Tick) -> Instant {
         self.start + self.lost.get() + Self::STEP * tick.0.saturating_sub(1)
     }
@@ -161,9 +159,9 @@ impl Clock {
     }
 }
 
-/// One more than fit, since the first one has begun already.
+/// Rounded up, plus one step, because part of the current one has already passed.
 fn steps(limit: Duration) -> u32 {
-    // Without a division of 128 bits: this is asked for with each request.
+    // Avoids a 128-bit division: this runs for each request.
     const NANOS: u32 = STEP.subsec_nanos();
     const { assert!(NANOS == 500_000_000, "two steps are a second") }
     let part = u64::from(limit.subsec_nanos().div_ceil(NANOS));
@@ -177,7 +175,7 @@ mod tests {
 
     const MINUTE: Duration = Duration::from_secs(60);
 
-    fn patience() -> Timeouts {
+    fn timeouts() -> Timeouts {
         Timeouts {
             handshake: MINUTE,
             head: MINUTE,
@@ -190,34 +188,38 @@ mod tests {
     }
 
     #[test]
-    fn a_wait_is_over_after_its_limit_and_not_before() {
-        let clock = Clock::new(&patience());
+    fn a_timeout_expires_after_its_limit_and_not_before() {
+        let clock = Clock::new(&timeouts());
         let begin = clock.now();
-        for wait in Timeout::ALL {
+        for timeout in Timeout::ALL {
             let deadlines = Deadlines::default();
             clock.set(begin);
-            deadlines.begin_for(wait, &clock, MINUTE);
+            deadlines.arm_for(timeout, &clock, MINUTE);
             for (ms, over) in [(0, false), (60_000, false), (60_499, false), (61_000, true)] {
                 clock.set(begin + Duration::from_millis(ms));
-                assert_eq!(deadlines.overdue(clock.tick()), over.then_some(wait), "{wait:?} {ms}");
+                assert_eq!(
+                    deadlines.expired(clock.tick()),
+                    over.then_some(timeout),
+                    "{timeout:?} {ms}"
+                );
             }
-            deadlines.end(wait);
-            assert_eq!(deadlines.overdue(clock.tick()), None);
+            deadlines.disarm(timeout);
+            assert_eq!(deadlines.expired(clock.tick()), None);
         }
     }
 
-    /// A process that was stopped for longer than a limit (SIGSTOP, a suspended machine) cut every
-    /// connection when it went on.
+    /// A process that was stopped for longer than a limit (SIGSTOP, a suspended machine) cut every connection when it
+    /// resumed.
     #[test]
-    fn time_in_which_nobody_could_run_is_not_held_against_those_who_are_waited_for() {
-        let clock = Clock::new(&patience());
+    fn time_in_which_the_process_was_stopped_does_not_count() {
+        let clock = Clock::new(&timeouts());
         let deadlines = Deadlines::default();
-        deadlines.begin(Timeout::Taken, &clock);
+        deadlines.arm(Timeout::Write, &clock);
         let mut now = clock.now() + MINUTE * 60;
         clock.step_to(now);
-        assert_eq!(deadlines.overdue(clock.tick()), None, "the process was stopped");
+        assert_eq!(deadlines.expired(clock.tick()), None, "the process was stopped");
         let mut steps = 0;
-        while deadlines.overdue(clock.tick()).is_none() {
+        while deadlines.expired(clock.tick()).is_none() {
             now += Clock::STEP;
             clock.step_to(now);
             steps += 1;
@@ -226,48 +228,53 @@ mod tests {
     }
 
     #[test]
-    fn who_is_idle_is_known_with_the_time_since_when() {
-        let clock = Clock::new(&patience());
+    fn the_idle_timeout_comes_with_its_start() {
+        let clock = Clock::new(&timeouts());
         let deadlines = Deadlines::default();
-        assert_eq!(deadlines.idle(&clock), None);
+        assert_eq!(deadlines.idle_timeout(&clock), None);
         clock.set(clock.now() + MINUTE);
         let since = clock.tick();
-        deadlines.begin(Timeout::Request, &clock);
+        deadlines.arm(Timeout::Idle, &clock);
         clock.set(clock.now() + Duration::from_secs(1));
-        assert_eq!(deadlines.idle(&clock), Some((Timeout::Request, since)));
-        assert!(!clock.is_a_second_after(since), "a part of its first step may have been over");
+        assert_eq!(deadlines.idle_timeout(&clock), Some((Timeout::Idle, since)));
+        assert!(!clock.is_a_second_after(since), "part of its first step may have passed");
         clock.set(clock.now() + Clock::STEP);
         assert!(clock.is_a_second_after(since));
-        deadlines.end_all();
-        for busy in
-            [Timeout::Body, Timeout::Taken, Timeout::Answer, Timeout::Tunnel, Timeout::Sound]
-        {
-            deadlines.begin_for(busy, &clock, MINUTE);
+        deadlines.disarm_all();
+        for busy in [
+            Timeout::RequestBody,
+            Timeout::Write,
+            Timeout::ResponseHead,
+            Timeout::Tunnel,
+            Timeout::Http2KeepAlive,
+        ] {
+            deadlines.arm_for(busy, &clock, MINUTE);
         }
-        assert_eq!(deadlines.idle(&clock), None);
+        assert_eq!(deadlines.idle_timeout(&clock), None);
     }
 
     #[test]
-    fn every_wait_has_its_place_and_its_limit() {
-        let clock = Clock::new(&patience());
-        for (place, wait) in Timeout::ALL.into_iter().enumerate() {
-            assert_eq!(wait as usize, place);
+    fn every_timeout_has_its_index_and_its_limit() {
+        let clock = Clock::new(&timeouts());
+        for (index, timeout) in Timeout::ALL.into_iter().enumerate() {
+            assert_eq!(timeout as usize, index);
             let deadlines = Deadlines::default();
-            deadlines.begin(wait, &clock);
-            let is_limited = !matches!(wait, Timeout::Answer | Timeout::Seat | Timeout::Exchange);
-            assert_eq!(deadlines.is_waiting(wait), is_limited, "{wait:?}");
+            deadlines.arm(timeout, &clock);
+            let is_limited =
+                !matches!(timeout, Timeout::ResponseHead | Timeout::Queue | Timeout::Exchange);
+            assert_eq!(deadlines.is_armed(timeout), is_limited, "{timeout:?}");
         }
-        let limited = Clock::new(&Timeouts { request: Some(MINUTE), ..patience() });
+        let limited = Clock::new(&Timeouts { request: Some(MINUTE), ..timeouts() });
         let deadlines = Deadlines::default();
-        deadlines.begin(Timeout::Exchange, &limited);
-        assert!(deadlines.is_waiting(Timeout::Exchange));
-        deadlines.end_all();
-        assert!(!deadlines.is_waiting(Timeout::Exchange));
+        deadlines.arm(Timeout::Exchange, &limited);
+        assert!(deadlines.is_armed(Timeout::Exchange));
+        deadlines.disarm_all();
+        assert!(!deadlines.is_armed(Timeout::Exchange));
     }
 
     #[test]
-    fn the_date_is_written_as_http_wants_it() {
-        let date = Clock::new(&patience()).date();
+    fn the_date_is_an_imf_fixdate() {
+        let date = Clock::new(&timeouts()).date();
         let text = std::str::from_utf8(&date).expect("ASCII");
         assert!(text.ends_with(" GMT") && text.as_bytes()[3] == b',', "{text}");
     }

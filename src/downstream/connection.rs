@@ -1,6 +1,5 @@
-//! What is known of one client's connection, or of one stream of it: who it is, what it waits for and
-//! until when. Seen by the task that serves it and by the roster, which calls on it when it has waited
-//! for too long.
+//! The state of one client connection, or of one of its HTTP/2 streams: its peer, its timeouts, and whether it is
+//! closing. The task that serves it and the connection table share it; the table reports expired timeouts.
 
 use std::{
     cell::{Cell, OnceCell, RefCell},
@@ -20,53 +19,53 @@ use super::{
     timeout::Timeout,
 };
 
-/// What is known of one client's connection, or of one stream of it. Seen by the task that serves it and
-/// by the roster.
+/// The state of one client connection, or of one of its HTTP/2 streams. Shared by the task that serves it and the
+/// connection table.
 pub struct ClientConnection<M> {
     peer: Rc<Peer<M>>,
     clock: Rc<Clock>,
     deadlines: Deadlines,
-    /// A wait that is over and that the task has not been told of yet.
-    alarm: Cell<Option<Timeout>>,
-    /// Whether the connection is to end after what is being done.
+    /// An expired timeout that the task has not taken yet.
+    expired: Cell<Option<Timeout>>,
+    /// Whether the connection closes after the exchange in progress.
     is_closing: Cell<bool>,
-    /// Whether it is to end at once if nothing is being done: another one needs its place.
+    /// Whether the connection closes at once if it is idle: its permit is needed for another one.
     is_evicted: Cell<bool>,
-    /// Whether the task is told that its client has gone, where it would be cut otherwise.
-    is_told_of_gone: Cell<bool>,
-    /// Whether the client has reset a request that is still waited for, and nobody has asked yet.
+    /// Whether timeouts that detect a gone client are reported to the task instead of cutting it.
+    reports_client_gone: Cell<bool>,
+    /// Whether the client has reset a request that goes on, and the driver has not taken note yet.
     has_reset: Cell<bool>,
     /// Whether this is one stream of a connection.
     is_stream: bool,
     waker: RefCell<Option<Waker>>,
-    /// Set once, when the task was started.
+    /// Set once, when the task starts.
     task: OnceCell<AbortHandle>,
 }
 
-/// How long what comes before a request may go on when the connection is to end.
-const HURRY: Duration = Duration::from_millis(500);
+/// How long a handshake may continue when the connection is closing.
+const CLOSING_TIMEOUT: Duration = Duration::from_millis(500);
 
 // === impl ClientConnection ===
 
 impl<M> ClientConnection<M> {
     pub(super) fn new(peer: Rc<Peer<M>>, clock: Rc<Clock>) -> Self {
-        Self::of(peer, clock, false)
+        Self::build(peer, clock, false)
     }
 
-    /// A stream of a connection.
+    /// The state of an HTTP/2 stream.
     pub(super) fn new_stream(peer: Rc<Peer<M>>, clock: Rc<Clock>) -> Self {
-        Self::of(peer, clock, true)
+        Self::build(peer, clock, true)
     }
 
-    fn of(peer: Rc<Peer<M>>, clock: Rc<Clock>, is_stream: bool) -> Self {
+    fn build(peer: Rc<Peer<M>>, clock: Rc<Clock>, is_stream: bool) -> Self {
         Self {
             peer,
             clock,
             deadlines: Deadlines::default(),
-            alarm: Cell::new(None),
+            expired: Cell::new(None),
             is_closing: Cell::new(false),
             is_evicted: Cell::new(false),
-            is_told_of_gone: Cell::new(false),
+            reports_client_gone: Cell::new(false),
             has_reset: Cell::new(false),
             is_stream,
             waker: RefCell::new(None),
@@ -74,187 +73,189 @@ impl<M> ClientConnection<M> {
         }
     }
 
-    /// Notes the task that serves it, when that was started.
-    pub(super) fn run_by(&self, task: AbortHandle) {
+    /// Stores the handle of the task that serves the connection.
+    pub(super) fn set_task(&self, task: AbortHandle) {
         let is_first = self.task.set(task).is_ok();
-        debug_assert!(is_first, "one task serves a connection");
+        debug_assert!(is_first, "a connection has one task");
     }
 
-    /// Who is at the other end.
+    /// The peer of the connection.
     pub fn peer(&self) -> &Rc<Peer<M>> {
         &self.peer
     }
 
-    /// The time of day as a `Date` tells it.
+    /// The current time as the value of a `Date` field.
     #[must_use]
     pub fn date(&self) -> [u8; DATE_LENGTH] {
         self.clock.date()
     }
 
-    /// The time, as of the worker's last step.
+    /// The time as of the worker's last step.
     #[must_use]
     pub fn now(&self) -> Instant {
         self.clock.now()
     }
 
-    /// Whether the connection is to end after what is being done.
+    /// Whether the connection closes after the exchange in progress.
     pub fn is_closing(&self) -> bool {
         self.is_closing.get()
     }
 
-    /// Waits for something from now on, for as long as the worker's patience says.
-    pub fn begin(&self, wait: Timeout) {
-        self.deadlines.begin(wait, &self.clock);
+    /// Starts a timeout with the worker's limit.
+    pub fn arm(&self, timeout: Timeout) {
+        self.deadlines.arm(timeout, &self.clock);
     }
 
-    /// Waits for something from now on, for so long.
-    pub fn begin_for(&self, wait: Timeout, limit: Duration) {
-        self.deadlines.begin_for(wait, &self.clock, limit);
+    /// Starts a timeout with this limit.
+    pub fn arm_for(&self, timeout: Timeout, limit: Duration) {
+        self.deadlines.arm_for(timeout, &self.clock, limit);
     }
 
-    /// Until when something is waited for.
-    pub(super) fn deadline(&self, wait: Timeout) -> Option<Tick> {
-        self.deadlines.get(wait)
+    /// When the timeout expires, if it is armed.
+    pub(super) fn deadline(&self, timeout: Timeout) -> Option<Tick> {
+        self.deadlines.get(timeout)
     }
 
-    /// Waits for something until then.
-    pub(super) fn go_on(&self, wait: Timeout, until: Tick) {
-        self.deadlines.set(wait, until);
+    /// Arms a timeout to expire at `until`.
+    pub(super) fn set_deadline(&self, timeout: Timeout, until: Tick) {
+        self.deadlines.set(timeout, until);
     }
 
-    /// Waits for something no longer.
-    pub fn end(&self, wait: Timeout) {
-        self.deadlines.end(wait);
-        if self.alarm.get() == Some(wait) {
-            self.alarm.set(None);
+    /// Stops a timeout.
+    pub fn disarm(&self, timeout: Timeout) {
+        self.deadlines.disarm(timeout);
+        if self.expired.get() == Some(timeout) {
+            self.expired.set(None);
         }
     }
 
-    /// Notes whether something is being waited for, and whether it has moved since this was noted
-    /// the last time, so that the wait begins anew.
-    pub fn note(&self, wait: Timeout, is_awaited: bool, has_moved: bool) {
-        self.note_for(wait, None, is_awaited, has_moved);
+    /// Arms a timeout while `is_pending`, restarts it when `has_progress`, and stops it otherwise.
+    pub fn track(&self, timeout: Timeout, is_pending: bool, has_progress: bool) {
+        self.track_for(timeout, None, is_pending, has_progress);
     }
 
-    /// The same for so long, if that is not as long as for all connections.
-    pub fn note_for(
+    /// Like [`Self::track`], with this limit instead of the worker's if there is one.
+    pub fn track_for(
         &self,
-        wait: Timeout,
+        timeout: Timeout,
         limit: Option<Duration>,
-        is_awaited: bool,
-        has_moved: bool,
+        is_pending: bool,
+        has_progress: bool,
     ) {
-        match (is_awaited, self.deadlines.is_waiting(wait)) {
-            (true, true) if !has_moved => {}
+        match (is_pending, self.deadlines.is_armed(timeout)) {
+            (true, true) if !has_progress => {}
             (true, _) => match limit {
-                Some(limit) => self.begin_for(wait, limit),
-                None => self.begin(wait),
+                Some(limit) => self.arm_for(timeout, limit),
+                None => self.arm(timeout),
             },
-            (false, true) => self.end(wait),
+            (false, true) => self.disarm(timeout),
             (false, false) => {}
         }
     }
 
-    /// Whether something is being waited for.
-    pub fn is_waiting(&self, wait: Timeout) -> bool {
-        self.deadlines.is_waiting(wait)
+    /// Whether the timeout is armed.
+    pub fn is_armed(&self, timeout: Timeout) -> bool {
+        self.deadlines.is_armed(timeout)
     }
 
-    /// What was waited for too long, told once. Whoever does not ask in time is cut.
+    /// The expired timeout, once. The task is cut if it does not take it in time.
     pub fn take_expired(&self) -> Option<Timeout> {
-        let alarm = self.alarm.take();
-        if let Some(wait) = alarm {
-            self.deadlines.end(wait);
+        let expired = self.expired.take();
+        if let Some(timeout) = expired {
+            self.deadlines.disarm(timeout);
         }
-        alarm
+        expired
     }
 
-    /// Awaits what comes before a request. When the connection is to end there is less time left for
-    /// it: nothing was asked yet. Dropping the future drops what is awaited.
-    pub(super) async fn hurry<T>(&self, wait: Timeout, work: impl Future<Output = T>) -> T {
+    /// Awaits what comes before a request, with less time left once the connection is closing, since no request has
+    /// begun. Dropping the future drops `work`.
+    pub(super) async fn run_until_closing<T>(
+        &self,
+        timeout: Timeout,
+        work: impl Future<Output = T>,
+    ) -> T {
         let mut work = pin!(work);
-        let mut is_hurried = false;
+        let mut is_shortened = false;
         poll_fn(|context| {
-            self.remember(context.waker());
-            if self.is_closing() && !std::mem::replace(&mut is_hurried, true) {
-                self.begin_for(wait, HURRY);
+            self.set_waker(context.waker());
+            if self.is_closing() && !std::mem::replace(&mut is_shortened, true) {
+                self.arm_for(timeout, CLOSING_TIMEOUT);
             }
             work.as_mut().poll(context)
         })
         .await
     }
 
-    /// Nothing is waited for any more, and nothing that was is told.
-    pub fn wait_for_nothing(&self) {
-        self.deadlines.end_all();
-        self.alarm.set(None);
-        self.is_told_of_gone.set(false);
+    /// Stops every timeout, and forgets an expired one.
+    pub fn disarm_all(&self) {
+        self.deadlines.disarm_all();
+        self.expired.set(None);
+        self.reports_client_gone.set(false);
     }
 
-    /// Has the task be told of [`Timeout::HalfClosed`] and [`Timeout::Taken`], as of others, until nothing is waited
-    /// for any more: it has something left to do for a client that has gone.
-    pub fn tell_of_gone(&self) {
-        self.is_told_of_gone.set(true);
+    /// Reports [`Timeout::HalfClosed`] and [`Timeout::Write`] to the task, until all timeouts are stopped: the task has
+    /// work to do for a client that has gone.
+    pub fn report_client_gone(&self) {
+        self.reports_client_gone.set(true);
     }
 
-    /// Notes that the client has reset a request which goes on for a while.
-    pub fn note_reset(&self) {
+    /// Records that the client has reset a request that goes on for a while.
+    pub fn record_reset(&self) {
         self.has_reset.set(true);
     }
 
-    /// Whether the client has reset a request which goes on. Told once.
+    /// Whether the client has reset a request that goes on. True once.
     pub(super) fn take_reset(&self) -> bool {
         self.has_reset.take()
     }
 
-    /// Calls on the connection if it has waited for too long. Returns what for, if there is nothing
-    /// left but to cut it.
-    pub(super) fn look(&self, now: Tick) -> Option<Timeout> {
-        let wait = self.deadlines.overdue(now)?;
-        let is_told = wait.is_told() || self.is_told_of_gone.get() && wait.is_for_gone();
-        let is_told = is_told && self.alarm.replace(Some(wait)) != Some(wait);
-        if is_told {
+    /// Reports an expired timeout to the task. Returns the timeout if the connection must be cut instead.
+    pub(super) fn check_timeouts(&self, now: Tick) -> Option<Timeout> {
+        let timeout = self.deadlines.expired(now)?;
+        let is_reported = timeout.is_reported()
+            || self.reports_client_gone.get() && timeout.detects_gone_client();
+        let is_reported = is_reported && self.expired.replace(Some(timeout)) != Some(timeout);
+        if is_reported {
             self.wake();
         }
-        (!is_told).then_some(wait)
+        (!is_reported).then_some(timeout)
     }
 
-    /// Since when it has been waiting for its client with no request under way. `None` for one that is
-    /// busy, one that is about to close, and a stream.
+    /// Since when the connection has been idle. `None` for one that is busy or about to close, and for a stream.
     pub(super) fn idle_since(&self) -> Option<Tick> {
         if self.is_stream || self.is_evicted.get() {
             return None;
         }
-        self.deadlines.idle(&self.clock).map(|(_, since)| since)
+        self.deadlines.idle_timeout(&self.clock).map(|(_, since)| since)
     }
 
-    /// Closes a connection that is idle, so that another one can have its place. One between two requests
-    /// still answers what has arrived by now.
+    /// Closes an idle connection, so that another one can have its permit. A connection between two requests still gets
+    /// responses to requests that have already arrived.
     pub(super) fn evict(&self) {
         self.is_evicted.set(true);
-        match self.deadlines.idle(&self.clock) {
-            // What there is of a request or a handshake is not worth an answer, which would take its time.
-            Some((wait @ (Timeout::Greeting | Timeout::Head | Timeout::Linger), _)) => {
-                self.cut(wait);
+        match self.deadlines.idle_timeout(&self.clock) {
+            // A partial request or handshake deserves no response, which would take time.
+            Some((timeout @ (Timeout::Handshake | Timeout::Head | Timeout::Linger), _)) => {
+                self.cut(timeout);
             }
             _ => self.close(),
         }
     }
 
-    /// Whether it is to end at once if nothing is being done.
+    /// Whether the connection closes at once if it is idle.
     pub(super) fn is_evicted(&self) -> bool {
         self.is_evicted.get()
     }
 
-    /// Has the task dropped, wherever it is, in a moment.
-    pub(super) fn cut(&self, wait: Timeout) {
-        debug!(peer = %self.peer.address(), ?wait, "connection took too long");
+    /// Aborts the task at its next await point.
+    pub(super) fn cut(&self, timeout: Timeout) {
+        debug!(peer = %self.peer.address(), ?timeout, "connection timed out");
         if let Some(task) = self.task.get() {
             task.abort();
         }
     }
 
-    /// Asks the connection to end after what it is doing.
+    /// Asks the connection to close after the exchange in progress.
     pub(super) fn close(&self) {
         if !self.is_closing.replace(true) {
             self.wake();
@@ -267,7 +268,7 @@ impl<M> ClientConnection<M> {
         }
     }
 
-    pub(super) fn remember(&self, waker: &Waker) {
+    pub(super) fn set_waker(&self, waker: &Waker) {
         let mut known = self.waker.borrow_mut();
         if !known.as_ref().is_some_and(|it| it.will_wake(waker)) {
             *known = Some(waker.clone());
@@ -287,7 +288,7 @@ mod tests {
         let listener_context = ListenerContext::unbound(Listener::plain(address));
         let peer = Rc::new(Peer::new(PeerIdentity::Known(address), listener_context, None));
         let limit = Duration::from_secs(1);
-        let patience = Timeouts {
+        let timeouts = Timeouts {
             handshake: limit,
             head: limit,
             keep_alive: limit,
@@ -296,50 +297,50 @@ mod tests {
             request: None,
             tunnel: limit,
         };
-        ClientConnection::new(peer, Rc::new(Clock::new(&patience)))
+        ClientConnection::new(peer, Rc::new(Clock::new(&timeouts)))
     }
 
-    /// What the connection is cut for when it is looked at after so many seconds.
-    fn look_after(connection: &ClientConnection<()>, seconds: u64) -> Option<Timeout> {
+    /// The timeout that the connection is cut for, if it is checked after so many seconds.
+    fn cut_after(connection: &ClientConnection<()>, seconds: u64) -> Option<Timeout> {
         connection.clock.set(connection.clock.now() + Duration::from_secs(seconds));
-        connection.look(connection.clock.tick())
+        connection.check_timeouts(connection.clock.tick())
     }
 
     #[test]
-    fn who_stands_still_is_cut_and_who_moves_is_not() {
+    fn a_stalled_connection_is_cut_and_one_with_progress_is_not() {
         let connection = connection();
-        connection.note(Timeout::Taken, true, false);
-        assert_eq!(look_after(&connection, 1), None);
-        connection.note(Timeout::Taken, true, true);
-        assert_eq!(look_after(&connection, 1), None, "it has moved in between");
-        connection.note(Timeout::Taken, true, false);
-        assert_eq!(look_after(&connection, 1), Some(Timeout::Taken));
+        connection.track(Timeout::Write, true, false);
+        assert_eq!(cut_after(&connection, 1), None);
+        connection.track(Timeout::Write, true, true);
+        assert_eq!(cut_after(&connection, 1), None, "there was progress");
+        connection.track(Timeout::Write, true, false);
+        assert_eq!(cut_after(&connection, 1), Some(Timeout::Write));
     }
 
-    /// Nine thousand idle clients have one each. The allocator's next size is 192 bytes.
+    /// Each of nine thousand idle clients has one. The allocator's next size is 192 bytes.
     #[test]
     fn a_connection_fits_into_160_bytes_with_its_two_counts() {
         assert!(size_of::<ClientConnection<()>>() + 2 * size_of::<usize>() <= 160);
     }
 
     #[test]
-    fn who_waits_for_nothing_is_left_alone() {
+    fn a_connection_without_a_timeout_is_never_cut() {
         let connection = connection();
-        connection.note(Timeout::Taken, true, false);
-        connection.note(Timeout::Taken, false, false);
-        assert_eq!(look_after(&connection, 3600), None);
-        assert_eq!(connection.alarm.get(), None);
+        connection.track(Timeout::Write, true, false);
+        connection.track(Timeout::Write, false, false);
+        assert_eq!(cut_after(&connection, 3600), None);
+        assert_eq!(connection.expired.get(), None);
     }
 
     #[test]
-    fn who_has_something_left_to_do_is_told_once_and_cut_if_that_is_not_heard() {
+    fn a_reported_timeout_is_reported_once_and_then_cuts_the_connection() {
         let connection = connection();
-        connection.begin(Timeout::Head);
-        assert_eq!(look_after(&connection, 2), None);
+        connection.arm(Timeout::Head);
+        assert_eq!(cut_after(&connection, 2), None);
         assert_eq!(connection.take_expired(), Some(Timeout::Head));
-        assert_eq!((look_after(&connection, 2), connection.take_expired()), (None, None));
-        connection.begin(Timeout::Head);
-        assert_eq!(look_after(&connection, 2), None);
-        assert_eq!(look_after(&connection, 2), Some(Timeout::Head));
+        assert_eq!((cut_after(&connection, 2), connection.take_expired()), (None, None));
+        connection.arm(Timeout::Head);
+        assert_eq!(cut_after(&connection, 2), None);
+        assert_eq!(cut_after(&connection, 2), Some(Timeout::Head));
     }
 }

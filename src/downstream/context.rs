@@ -1,4 +1,4 @@
-//! What the connections of a worker share, and what each of them takes up.
+//! What the connections of a worker share, and what each connection holds until it ends.
 
 use std::{ops::Deref, rc::Rc, sync::Arc};
 
@@ -17,13 +17,13 @@ use crate::{
     net::BufferPool,
 };
 
-/// What an open connection takes up.
+/// What an open connection holds until it ends.
 pub(super) struct ConnectionGuard {
-    /// One of the places of all workers.
-    pub(super) _seat: OwnedSemaphorePermit,
-    /// One of those of its address.
-    pub(super) standing: Option<ClientPermit>,
-    /// One of the open connections that are counted.
+    /// Its permit of the limit for all workers.
+    pub(super) _capacity_permit: OwnedSemaphorePermit,
+    /// Its permit of the limit per client address.
+    pub(super) client_permit: Option<ClientPermit>,
+    /// Counts it in `flipgate_downstream_connections`.
     pub(super) _open: GaugeGuard,
 }
 
@@ -39,57 +39,55 @@ pub(super) struct WorkerContext<H: Handler> {
     pub(super) metrics: Metrics,
 }
 
-/// What all connections of a worker share, as the task of one connection or stream holds it. A task that
-/// panics is counted when this is dropped; its message is in the log by the panic hook.
-// Not `Clone`: each task has exactly one, so that it is counted once.
+/// The [`WorkerContext`] as the task of one connection or stream holds it. Dropping it during a panic counts the task
+/// as dead; the panic hook logs the message.
+// Not `Clone`: each task has exactly one, so it is counted once.
 pub(super) struct MonitoredContext<H: Handler>(Rc<WorkerContext<H>>);
 
-/// What one connection may do.
+/// The limits of one connection.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct ConnectionLimits {
-    /// Requests, after which it is asked to end.
+    /// Requests, after which the connection closes.
     pub requests: usize,
-    /// Streams of HTTP/2 at once.
+    /// Concurrent HTTP/2 streams.
     pub streams: u32,
-    /// Streams that the client resets beyond those that were answered, before it is taken for an
-    /// attack.
+    /// How many more streams the client may reset than it gets responses, before the connection is closed as an attack.
     pub resets: usize,
-    /// How much of a request's head is read.
+    /// Limits for the head of a request.
     pub head: HeadLimits,
 }
 
-/// A client that has more than this share of all connections loses idle ones before others do: an eighth,
-/// but some in any case.
-const SHARE: usize = 8;
-const SHARE_MIN: usize = 16;
+/// A client with more than this share of all connections loses idle ones first: an eighth, but at least a few.
+const FAIR_SHARE_DIVISOR: usize = 8;
+const FAIR_SHARE_MIN: usize = 16;
 
 // === impl WorkerContext ===
 
 impl<H: Handler> WorkerContext<H> {
-    /// Closes idle connections for those that wait for a place, on any worker.
-    pub(super) fn close_wanted(&self, worker: usize) {
-        let share = (self.capacity.max() / SHARE).max(SHARE_MIN);
-        self.capacity.close_wanted(|| {
+    /// Closes idle connections for new ones that wait on any worker.
+    pub(super) fn close_idle_connections(&self, worker: usize) {
+        let share = (self.capacity.max() / FAIR_SHARE_DIVISOR).max(FAIR_SHARE_MIN);
+        self.capacity.serve_close_requests(|| {
             let is_closed = self.connection_table.evict(&self.per_client, share);
             if is_closed {
                 self.metrics.evicted("connections");
             }
             is_closed
         });
-        self.capacity.tell(worker, self.connection_table.longest_idle());
+        self.capacity.set_longest_idle_since(worker, self.connection_table.longest_idle_since());
     }
 }
 
 // === impl MonitoredContext ===
 
 impl<H: Handler> MonitoredContext<H> {
-    /// For a new task.
+    /// The context of a new task.
     pub(super) fn new(worker: &Rc<WorkerContext<H>>) -> Self {
         Self(Rc::clone(worker))
     }
 
-    /// For a new task that this one starts.
-    pub(super) fn for_another(&self) -> Self {
+    /// The context of a task that this task starts.
+    pub(super) fn for_child_task(&self) -> Self {
         Self::new(&self.0)
     }
 }
@@ -104,7 +102,7 @@ impl<H: Handler> Deref for MonitoredContext<H> {
 
 impl<H: Handler> Drop for MonitoredContext<H> {
     fn drop(&mut self) {
-        // The unwinding of a panic drops what the task owns.
+        // Unwinding drops what the task owns.
         if std::thread::panicking() {
             self.metrics.task_died("connection");
         }

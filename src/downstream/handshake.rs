@@ -1,4 +1,4 @@
-//! What happens on a connection before its first request: the PROXY protocol and TLS.
+//! What happens on a connection before its first request: the PROXY protocol and the TLS handshake.
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -17,13 +17,13 @@ use tokio::{
 };
 use tokio_rustls::server::TlsStream;
 
-/// Why a connection did not come to a request.
+/// Why a connection failed before its first request.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum HandshakeError {
-    /// A listed proxy has not said whom the connection is for, or not in one way only.
+    /// A listed proxy sent no valid PROXY protocol header.
     #[error("PROXY protocol: {0}")]
     ProxyHeader(io::Error),
-    /// TLS was not agreed on.
+    /// The TLS handshake failed.
     #[error("TLS: {0}")]
     Handshake(io::Error),
 }
@@ -31,30 +31,29 @@ pub(super) enum HandshakeError {
 /// A connection that is ready for requests.
 pub(super) struct AcceptedConnection {
     pub(super) transport: Transport,
-    /// Whose connection it is, which is not always who opened it.
-    pub(super) whose: PeerIdentity,
-    pub(super) security: Option<Box<TlsDetails>>,
-    /// Whether HTTP/2 was agreed on.
+    /// The client, which is the one that the PROXY protocol header names, if there is one.
+    pub(super) identity: PeerIdentity,
+    pub(super) tls: Option<Box<TlsDetails>>,
+    /// Whether ALPN selected HTTP/2.
     pub(super) is_http2: bool,
 }
 
-/// `PROXY UNKNOWN\r\n`, the shortest header of all.
+/// `PROXY UNKNOWN\r\n`, the shortest possible header.
 const PROXY_MIN: usize = 15;
 
-/// The longest header in text, and the longest in binary that is read: what proxies write has some
-/// hundred bytes.
+/// The longest text header, and the longest binary header that Flipgate accepts. Real ones have some hundred bytes.
 const PROXY_TEXT_MAX: usize = 107;
 const PROXY_BINARY_MAX: usize = 4096;
 
-/// What begins a header in binary, up to its length.
+/// The signature of a binary header, and its size up to and including the length.
 const PROXY_BINARY: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
 const PROXY_BINARY_HEAD: usize = 16;
 
-/// How long whoever is turned away may take to notice.
-const LEAVE: Duration = Duration::from_secs(1);
+/// How long a rejected client has to read the response or alert.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The first byte of every TLS handshake: RFC 8446, section 5.1.
-const HANDSHAKE: u8 = 22;
+/// The first byte of every TLS handshake (RFC 8446, section 5.1).
+const TLS_HANDSHAKE_RECORD: u8 = 22;
 
 const NOT_TLS: &[u8] = b"HTTP/1.1 400 Bad Request\r\n\
     Content-Type: text/plain; charset=utf-8\r\n\
@@ -64,75 +63,79 @@ const NOT_TLS: &[u8] = b"HTTP/1.1 400 Bad Request\r\n\
     Content-Length: 52\r\n\r\n\
     400 Bad Request: this port speaks TLS; use https://\n";
 
-/// Reads who the connection is for, if its peer is one of those that say so, and does the handshake,
-/// if the listener has TLS. Dropping the future ends the connection.
+/// Reads the PROXY protocol header, if the peer must send one, and does the TLS handshake, if the listener uses TLS.
+/// Dropping the future closes the connection.
 ///
 /// # Errors
 ///
-/// A connection that ends, or that is not what it has to be.
+/// The connection ended early, the header is invalid, or the handshake failed.
 pub(super) async fn accept_handshake(
     mut stream: TcpStream,
     peer: SocketAddr,
     listener_context: &Arc<ListenerContext>,
 ) -> Result<AcceptedConnection, HandshakeError> {
-    let mut whose = PeerIdentity::Known(peer);
+    let mut identity = PeerIdentity::Known(peer);
     if listener_context.expects_proxy_header(peer.ip()) {
-        let told = read_proxy_header(&mut stream).await.map_err(HandshakeError::ProxyHeader)?;
-        whose = told.map_or(PeerIdentity::Untold(peer), PeerIdentity::Known);
+        let announced =
+            read_proxy_header(&mut stream).await.map_err(HandshakeError::ProxyHeader)?;
+        identity = announced.map_or(PeerIdentity::UnknownBehindProxy(peer), PeerIdentity::Known);
     }
     let Some(tls) = &listener_context.tls else {
         let transport = Transport::Tcp(stream);
-        return Ok(AcceptedConnection { transport, whose, security: None, is_http2: false });
+        return Ok(AcceptedConnection { transport, identity, tls: None, is_http2: false });
     };
     let acceptance = tls.current();
     let stream = handshake(stream, &acceptance).await.map_err(HandshakeError::Handshake)?;
     let session = stream.get_ref().1;
-    let identity = session.peer_certificates().and_then(ClientCertificate::of);
-    let security = TlsDetails {
+    let client_certificate = session.peer_certificates().and_then(ClientCertificate::of);
+    let details = TlsDetails {
         names: acceptance.names(session.server_name()),
-        makes_internal: acceptance.makes_internal && identity.is_some(),
-        identity,
+        makes_internal: acceptance.makes_internal && client_certificate.is_some(),
+        client_certificate,
     };
     let is_http2 = session.alpn_protocol() == Some(ALPN_HTTP2);
     let transport = Transport::Tls(Box::new(stream.into()));
-    Ok(AcceptedConnection { transport, whose, security: Some(Box::new(security)), is_http2 })
+    Ok(AcceptedConnection { transport, identity, tls: Some(Box::new(details)), is_http2 })
 }
 
-/// Does the handshake. Whoever is turned away has time to read why.
+/// Does the TLS handshake. A client that fails has time to read why.
 async fn handshake(
     mut stream: TcpStream,
     acceptance: &HandshakeConfig,
 ) -> io::Result<TlsStream<TcpStream>> {
     let mut first = [0];
-    if stream.peek(&mut first).await? == 1 && first != [HANDSHAKE] {
+    if stream.peek(&mut first).await? == 1 && first != [TLS_HANDSHAKE_RECORD] {
         stream.write_all(NOT_TLS).await?;
-        take_leave(stream).await;
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "what came is no handshake"));
+        shut_down_and_drain(stream).await;
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "the first byte is not a TLS handshake record",
+        ));
     }
     match acceptance.acceptor().accept(stream).into_fallible().await {
         Ok(stream) => Ok(stream),
         Err((error, stream)) => {
-            take_leave(stream).await;
+            shut_down_and_drain(stream).await;
             Err(error)
         }
     }
 }
 
-/// Ends our side, and takes for a moment what still comes: a socket that is closed with bytes unread is
-/// reset, and what was said last may be lost with it.
-async fn take_leave(mut stream: TcpStream) {
-    let leave = async {
+/// Closes the sending side and discards what still arrives for a moment: closing a socket with unread bytes resets the
+/// connection, and the client may lose the last response.
+async fn shut_down_and_drain(mut stream: TcpStream) {
+    let shutdown = async {
         stream.shutdown().await?;
         let mut left = [0; 1024];
         while stream.read(&mut left).await? > 0 {}
         io::Result::Ok(())
     };
-    // Nobody is left to be told what becomes of it.
-    let _ = tokio::time::timeout(LEAVE, leave).await;
+    // The connection is closed either way.
+    let _ = tokio::time::timeout(SHUTDOWN_TIMEOUT, shutdown).await;
 }
 
-/// Reads a header, and not a byte behind it. `None` if it tells of nobody: the proxy looks after us, or
-/// does not know whom it serves.
+/// Reads a header, and no byte after it. `None` if the header names no client: a health check of the proxy, or a client
+/// that the proxy does not know.
 async fn read_proxy_header(stream: &mut TcpStream) -> io::Result<Option<SocketAddr>> {
     let mut header = vec![0; PROXY_MIN];
     stream.read_exact(&mut header).await?;
@@ -140,7 +143,7 @@ async fn read_proxy_header(stream: &mut TcpStream) -> io::Result<Option<SocketAd
         header.push(stream.read_u8().await?);
         let length = usize::from(u16::from_be_bytes([header[14], header[15]]));
         if length > PROXY_BINARY_MAX {
-            return Err(invalid("the header is too long"));
+            return Err(invalid("the header is longer than 4096 bytes"));
         }
         header.resize(PROXY_BINARY_HEAD + length, 0);
         stream.read_exact(&mut header[PROXY_BINARY_HEAD..]).await?;
@@ -150,13 +153,13 @@ async fn read_proxy_header(stream: &mut TcpStream) -> io::Result<Option<SocketAd
             let seen = stream.peek(&mut ahead).await?;
             let count = memchr::memchr(b'\n', &ahead[..seen]).map_or(seen, |it| it + 1);
             if count == 0 || header.len() + count > PROXY_TEXT_MAX {
-                return Err(invalid("the header has no end"));
+                return Err(invalid("the header does not end within 107 bytes"));
             }
             stream.read_exact(&mut ahead[..count]).await?;
             header.extend_from_slice(&ahead[..count]);
         }
     } else {
-        return Err(invalid("there is no header"));
+        return Err(invalid("the header is missing"));
     }
     let (header, _) = ProxyHeader::parse(&header, ParseConfig::default()).map_err(invalid)?;
     Ok(header.proxied_address().map(|it| it.source))
@@ -172,7 +175,7 @@ mod tests {
 
     use super::*;
 
-    /// What is read of these bytes, and what is left of them.
+    /// The result of reading a header from these bytes, and the bytes left unread.
     async fn read(parts: &[&[u8]]) -> (io::Result<Option<SocketAddr>>, Vec<u8>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
@@ -195,23 +198,23 @@ mod tests {
         b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xcb\0\x71\x05\x7f\0\0\x01\x30\x39\x01\xbb";
 
     #[tokio::test]
-    async fn both_versions_are_read_and_nothing_behind_them() {
+    async fn both_versions_are_read_and_not_a_byte_after_them() {
         let v1 = b"PROXY TCP4 203.0.113.5 127.0.0.1 12345 443\r\n";
         let client: SocketAddr = "203.0.113.5:12345".parse().expect("an address");
         for header in [&v1[..], V2] {
             let (found, left) = read(&[header, b"GET /"]).await;
-            assert_eq!((found.expect("good"), &*left), (Some(client), &b"GET /"[..]));
+            assert_eq!((found.expect("a valid header"), &*left), (Some(client), &b"GET /"[..]));
             let bytes: Vec<&[u8]> = header.chunks(1).collect();
-            assert_eq!(read(&bytes).await.0.expect("good"), Some(client));
+            assert_eq!(read(&bytes).await.0.expect("a valid header"), Some(client));
         }
         for header in [&b"PROXY UNKNOWN\r\n"[..], b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0"] {
             let (found, left) = read(&[header, b"GET /"]).await;
-            assert_eq!((found.expect("good"), &*left), (None, &b"GET /"[..]));
+            assert_eq!((found.expect("a valid header"), &*left), (None, &b"GET /"[..]));
         }
     }
 
     #[tokio::test]
-    async fn what_is_no_header_is_an_error() {
+    async fn an_invalid_header_is_an_error() {
         let long = [b"PROXY TCP4 ".as_slice(), &[b'1'; 200]].concat();
         let huge = [&PROXY_BINARY[..], b"\x21\x11\xff\xff"].concat();
         for bytes in [

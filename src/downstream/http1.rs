@@ -1,4 +1,4 @@
-//! A connection of HTTP/1: one request after another.
+//! An HTTP/1 connection: one request after another.
 
 use std::{
     future::poll_fn,
@@ -20,19 +20,18 @@ use crate::{
     net::{HttpStream, Socket},
 };
 
-/// What came where a request was waited for.
+/// What arrived where a request was expected.
 enum NextRequest {
     Head(Result<RequestHead, HeadError>),
-    /// Nothing after all, or only the empty line that old clients send behind a body: RFC 9112,
-    /// section 2.2.
-    Nothing,
-    /// What a client says that knows that HTTP/2 is spoken here.
+    /// No request: no bytes at all, or only the empty line that old clients send after a body (RFC 9112, section 2.2).
+    Empty,
+    /// The HTTP/2 connection preface: the client uses prior knowledge.
     Http2,
-    /// The end of the connection.
-    Gone,
+    /// The connection has ended.
+    Closed,
 }
 
-/// What becomes of a connection that had something to do.
+/// What a connection does after it handled requests.
 enum NextStep<T> {
     Idle,
     Tunnel(Box<T>),
@@ -40,80 +39,80 @@ enum NextStep<T> {
     Close,
 }
 
-/// What is remembered of a connection from one request to the next.
+/// The state of a connection between requests.
 #[derive(Default)]
 struct KeepAliveState {
     /// Requests so far.
     requests: usize,
-    /// Whether an empty line came where the next request was waited for.
+    /// Whether an empty line was skipped before the next request.
     has_skipped_line: bool,
-    /// Until when a request was waited for, when what came was none: a record of TLS that holds
-    /// nothing, or the empty line.
-    patience: Option<Tick>,
+    /// When waiting for a request times out, kept while what arrived was no request: a TLS record without data, or the
+    /// empty line.
+    deadline: Option<Tick>,
 }
 
 // === impl KeepAliveState ===
 
 impl KeepAliveState {
-    /// What it is that a request is waited for as.
-    fn waiting(&self) -> Timeout {
-        if self.requests == 0 { Timeout::FirstByte } else { Timeout::Request }
+    /// The timeout for the next request.
+    fn idle_timeout(&self) -> Timeout {
+        if self.requests == 0 { Timeout::FirstByte } else { Timeout::Idle }
     }
 }
 
-/// Serves a connection to its end. What waits is small; what happens now and then has a box of its own.
+/// Serves a connection to its end. The future of an idle connection is small: what happens only now and then is boxed.
 #[expect(
     clippy::manual_async_fn,
-    reason = "an async fn would have two places for the client, and every idle connection both"
+    reason = "an async fn would store the client twice in the future of every idle connection"
 )]
-pub(super) fn live<H: Handler>(
+pub(super) fn serve<H: Handler>(
     mut client: ClientStream<H::ConnectionCache>,
     guard: ConnectionGuard,
     worker: MonitoredContext<H>,
 ) -> impl Future<Output = ()> {
     async move {
-        let mut course = KeepAliveState::default();
-        while asks(&mut client, &mut course).await {
-            match Box::pin(answer(&mut client, &mut course, &worker)).await {
+        let mut state = KeepAliveState::default();
+        while wait_for_request(&mut client, &mut state).await {
+            match Box::pin(handle_requests(&mut client, &mut state, &worker)).await {
                 NextStep::Idle => {}
                 NextStep::Close => return,
                 NextStep::Tunnel(tunnel) => {
                     Box::pin(worker.handler.tunnel(client, *tunnel)).await;
                     return drop(guard);
                 }
-                NextStep::Http2 => return Box::pin(http2::live(client, guard, worker)).await,
+                NextStep::Http2 => return Box::pin(http2::serve(client, guard, worker)).await,
             }
         }
     }
 }
 
-/// Answers requests for as long as there are bytes of them.
-async fn answer<H: Handler>(
+/// Handles requests for as long as bytes of them have arrived.
+async fn handle_requests<H: Handler>(
     client: &mut ClientStream<H::ConnectionCache>,
-    course: &mut KeepAliveState,
+    state: &mut KeepAliveState,
     worker: &WorkerContext<H>,
 ) -> NextStep<H::Tunnel> {
     loop {
-        let head = match read_head(client, course, worker.limits.head).await {
+        let head = match read_head(client, state, worker.limits.head).await {
             NextRequest::Head(head) => head,
-            NextRequest::Nothing => return NextStep::Idle,
+            NextRequest::Empty => return NextStep::Idle,
             NextRequest::Http2 => return NextStep::Http2,
-            NextRequest::Gone => return NextStep::Close,
+            NextRequest::Closed => return NextStep::Close,
         };
-        course.requests += 1;
-        if course.requests >= worker.limits.requests {
+        state.requests += 1;
+        if state.requests >= worker.limits.requests {
             client.connection.close();
         }
-        client.connection.wait_for_nothing();
+        client.connection.disarm_all();
         let after = worker.handler.exchange(client, head).await;
-        client.connection.wait_for_nothing();
+        client.connection.disarm_all();
         match after {
-            AfterExchange::GoOn
-                if client.channel.unread().is_empty() && !asks_again(client).await =>
+            AfterExchange::KeepAlive
+                if client.stream.unread().is_empty() && !wait_for_next_request(client).await =>
             {
                 return NextStep::Idle;
             }
-            AfterExchange::GoOn => {}
+            AfterExchange::KeepAlive => {}
             AfterExchange::Tunnel(tunnel) => return NextStep::Tunnel(Box::new(tunnel)),
             AfterExchange::Cut => return NextStep::Close,
             AfterExchange::Close => {
@@ -124,26 +123,28 @@ async fn answer<H: Handler>(
     }
 }
 
-/// The socket; a connection that is served here is always one.
-fn parts<M>(client: &mut ClientStream<M>) -> Option<(&mut Socket, &ClientConnection<M>)> {
+/// The socket and the connection. HTTP/1 always has a socket.
+fn socket_and_connection<M>(
+    client: &mut ClientStream<M>,
+) -> Option<(&mut Socket, &ClientConnection<M>)> {
     match client.split() {
         (HttpStream::Socket(socket), connection) => Some((socket, connection)),
         (HttpStream::Stream(_), _) => None,
     }
 }
 
-/// Waits until the client asks something. Holds no buffer. False if it never will: it has closed, or
-/// the connection is to end.
-async fn asks<M>(client: &mut ClientStream<M>, course: &mut KeepAliveState) -> bool {
-    let Some((socket, connection)) = parts(client) else { return false };
-    connection.wait_for_nothing();
-    let waiting = course.waiting();
-    match course.patience.take() {
-        Some(until) => connection.go_on(waiting, until),
-        None => connection.begin(waiting),
+/// Waits until bytes of a request arrive. Holds no buffer. False if the client has closed the connection, or if it is
+/// closing or timed out.
+async fn wait_for_request<M>(client: &mut ClientStream<M>, state: &mut KeepAliveState) -> bool {
+    let Some((socket, connection)) = socket_and_connection(client) else { return false };
+    connection.disarm_all();
+    let idle_timeout = state.idle_timeout();
+    match state.deadline.take() {
+        Some(until) => connection.set_deadline(idle_timeout, until),
+        None => connection.arm(idle_timeout),
     }
     poll_fn(|context| {
-        connection.remember(context.waker());
+        connection.set_waker(context.waker());
         match socket.poll_readable(context) {
             Poll::Ready(readable) => Poll::Ready(readable.is_ok()),
             // A request that has arrived is answered, also if the runtime does not know of it yet: closing a connection
@@ -156,12 +157,12 @@ async fn asks<M>(client: &mut ClientStream<M>, course: &mut KeepAliveState) -> b
     .await
 }
 
-/// Waits a moment for the client to ask again. Holds no buffer. False if it did not, or if enough
-/// others are waiting like this.
-async fn asks_again<M>(client: &mut ClientStream<M>) -> bool {
-    let Some(_warm) = client.stay_warm() else { return false };
-    let Some((socket, connection)) = parts(client) else { return false };
-    connection.begin(Timeout::NextRequest);
+/// Waits a moment for the client's next request, with buffers kept. False if none came, or if enough connections wait
+/// like this.
+async fn wait_for_next_request<M>(client: &mut ClientStream<M>) -> bool {
+    let Some(_warm) = client.try_keep_warm() else { return false };
+    let Some((socket, connection)) = socket_and_connection(client) else { return false };
+    connection.arm(Timeout::NextRequest);
     poll_fn(|context| match socket.poll_readable(context) {
         Poll::Ready(readable) => Poll::Ready(readable.is_ok()),
         Poll::Pending if connection.is_closing() && socket.is_quiet_now() => Poll::Ready(false),
@@ -171,28 +172,30 @@ async fn asks_again<M>(client: &mut ClientStream<M>) -> bool {
     .await
 }
 
-/// Reads a head. Dropping the future loses nothing of what was read.
+/// Reads a head. Cancel-safe: bytes that were read stay in the buffer.
 async fn read_head<M>(
     client: &mut ClientStream<M>,
-    course: &mut KeepAliveState,
+    state: &mut KeepAliveState,
     limits: HeadLimits,
 ) -> NextRequest {
     let mut scan = HeadScanner::up_to(limits.head);
-    let Some((socket, connection)) = parts(client) else { return NextRequest::Gone };
-    let speaks = connection.peer().listener().speaks;
-    // In TLS it is agreed on before, or not spoken: RFC 9113, section 3.2.
-    let may_be_http2 = course.requests == 0 && speaks.http2 && !socket.transport().is_tls();
-    let patience = connection.deadline(course.waiting());
-    connection.wait_for_nothing();
-    connection.begin(Timeout::Head);
+    let Some((socket, connection)) = socket_and_connection(client) else {
+        return NextRequest::Closed;
+    };
+    let speaks = connection.peer().listener().http_versions;
+    // Over TLS, HTTP/2 needs ALPN (RFC 9113, section 3.2).
+    let may_be_http2 = state.requests == 0 && speaks.http2 && !socket.transport().is_tls();
+    let deadline = connection.deadline(state.idle_timeout());
+    connection.disarm_all();
+    connection.arm(Timeout::Head);
     poll_fn(|context| {
         loop {
-            if !course.has_skipped_line && socket.unread().starts_with(b"\r\n") {
-                course.has_skipped_line = true;
+            if !state.has_skipped_line && socket.unread().starts_with(b"\r\n") {
+                state.has_skipped_line = true;
                 socket.consume(2);
                 if socket.unread().is_empty() {
-                    course.patience = patience;
-                    return Poll::Ready(NextRequest::Nothing);
+                    state.deadline = deadline;
+                    return Poll::Ready(NextRequest::Empty);
                 }
             }
             let unread = socket.unread();
@@ -204,7 +207,7 @@ async fn read_head<M>(
                 match RequestHead::parse_within(unread, limits) {
                     Ok(None) => {}
                     Ok(Some(head)) => {
-                        course.has_skipped_line = false;
+                        state.has_skipped_line = false;
                         let head = if speaks.http1 { Ok(head) } else { Err(ONLY_HTTP2.into()) };
                         return Poll::Ready(NextRequest::Head(head));
                     }
@@ -216,10 +219,10 @@ async fn read_head<M>(
             }
             match socket.poll_read(context, limits.head + 1) {
                 Poll::Ready(Ok(1..)) => {}
-                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(NextRequest::Gone),
+                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(NextRequest::Closed),
                 Poll::Pending if socket.unread().is_empty() => {
-                    course.patience = patience;
-                    return Poll::Ready(NextRequest::Nothing);
+                    state.deadline = deadline;
+                    return Poll::Ready(NextRequest::Empty);
                 }
                 Poll::Pending => return Poll::Pending,
             }
@@ -230,26 +233,25 @@ async fn read_head<M>(
 
 const ONLY_HTTP2: HeadRejection = HeadRejection::Malformed("this port speaks HTTP/2 only");
 
-/// Whether this is the preface of HTTP/2, or its beginning.
+/// Whether this is the HTTP/2 connection preface, or a beginning of it.
 fn begins_preface(bytes: &[u8]) -> bool {
     let length = bytes.len().min(PREFACE.len());
     length > 0 && bytes[..length] == PREFACE[..length]
 }
 
-/// Ends our side, and takes what still comes until the client ends its own: a socket that is closed
-/// with bytes unread is reset, and the client may lose the answer before it has read it (RFC 9112,
-/// section 9.6).
+/// Closes the sending side, and discards what arrives until the client closes its side: closing a socket with unread
+/// bytes resets the connection, and the client may lose the response before it has read it (RFC 9112, section 9.6).
 async fn linger<M>(client: &mut ClientStream<M>) {
-    let Some((socket, connection)) = parts(client) else { return };
-    connection.wait_for_nothing();
-    connection.begin(Timeout::Linger);
+    let Some((socket, connection)) = socket_and_connection(client) else { return };
+    connection.disarm_all();
+    connection.arm(Timeout::Linger);
     poll_fn(|context| {
         if ready!(socket.poll_finish(context)).is_err() {
             return Poll::Ready(());
         }
         loop {
             socket.consume(socket.unread().len());
-            match ready!(socket.poll_read(context, LINGER_AT_ONCE)) {
+            match ready!(socket.poll_read(context, LINGER_READ_SIZE)) {
                 Ok(1..) => {}
                 Ok(0) | Err(_) => return Poll::Ready(()),
             }
@@ -258,5 +260,5 @@ async fn linger<M>(client: &mut ClientStream<M>) {
     .await;
 }
 
-/// Bytes that are read at once only to be thrown away.
-const LINGER_AT_ONCE: usize = 16 * 1024;
+/// Bytes that are read at once to be discarded.
+const LINGER_READ_SIZE: usize = 16 * 1024;

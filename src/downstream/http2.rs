@@ -1,4 +1,4 @@
-//! A connection of HTTP/2: many requests at once, each a client of its own to whoever answers.
+//! An HTTP/2 connection: concurrent requests, each a [`ClientStream`] of its own.
 
 mod activity;
 mod monitored;
@@ -35,27 +35,27 @@ use crate::{
     net::HttpStream,
 };
 
-/// How much a client may send of one request before it was passed on.
+/// The flow-control window of a stream: bytes of one request that the client may send before they are forwarded.
 const STREAM_WINDOW: u32 = 256 * 1024;
 
-/// Bytes of an answer that are with the connection and not yet with the system.
+/// Bytes of responses that h2 buffers for a stream before they go to the system.
 const SEND_BUFFER: usize = 32 * 1024;
 
-/// Streams that were reset before anybody looked at them.
+/// Streams that the client has reset before Flipgate accepted them.
 const RESETS_PENDING_MAX: usize = 20;
 
 /// Serves a connection to its end.
-pub(super) async fn live<H: Handler>(
+pub(super) async fn serve<H: Handler>(
     client: ClientStream<H::ConnectionCache>,
     guard: ConnectionGuard,
     worker: MonitoredContext<H>,
 ) {
-    let (channel, connection, place) = client.into_parts();
-    let HttpStream::Socket(socket) = channel else { return };
-    connection.wait_for_nothing();
-    connection.begin(Timeout::Head);
-    let course = Rc::new(SessionActivity::new(&connection));
-    let watched = MonitoredSocket::new(socket, Rc::clone(&course));
+    let (stream, connection, registration) = client.into_parts();
+    let HttpStream::Socket(socket) = stream else { return };
+    connection.disarm_all();
+    connection.arm(Timeout::Head);
+    let activity = Rc::new(SessionActivity::new(&connection));
+    let monitored = MonitoredSocket::new(socket, Rc::clone(&activity));
     let fields_max = list_size(worker.limits.head.head);
     let mut handshake = Builder::new()
         .max_concurrent_streams(worker.limits.streams)
@@ -65,35 +65,36 @@ pub(super) async fn live<H: Handler>(
         .max_send_buffer_size(SEND_BUFFER)
         .max_pending_accept_reset_streams(RESETS_PENDING_MAX)
         .enable_connect_protocol()
-        .handshake::<_, Bytes>(watched);
-    let handshake =
-        connection.hurry(Timeout::Head, poll_fn(|it| Pin::new(&mut handshake).poll(it))).await;
+        .handshake::<_, Bytes>(monitored);
+    let handshake = connection
+        .run_until_closing(Timeout::Head, poll_fn(|it| Pin::new(&mut handshake).poll(it)))
+        .await;
     let peer = connection.peer().address();
-    let mut driven = match handshake {
-        Ok(driven) => driven,
+    let mut session = match handshake {
+        Ok(session) => session,
         Err(error) => {
-            debug!(%peer, %error, "HTTP/2 that did not come to a request");
+            debug!(%peer, %error, "HTTP/2 handshake failed");
             return;
         }
     };
-    connection.wait_for_nothing();
-    let ping = driven.ping_pong();
-    let mut driver = Driver { ping, course, requests: 0, is_ending: false, is_turned_away: false };
-    poll_fn(|context| driver.poll(context, &mut driven, &worker)).await;
-    drop((place, guard));
+    connection.disarm_all();
+    let ping = session.ping_pong();
+    let mut driver = Driver { ping, activity, requests: 0, is_ending: false, is_rejected: false };
+    poll_fn(|context| driver.poll(context, &mut session, &worker)).await;
+    drop((registration, guard));
 }
 
-/// What drives a connection: takes its streams, watches it, and has it end.
+/// Drives a connection: accepts its streams, watches its timeouts, and shuts it down.
 struct Driver<M> {
     ping: Option<PingPong>,
-    course: Rc<SessionActivity<M>>,
+    activity: Rc<SessionActivity<M>>,
     requests: usize,
     is_ending: bool,
-    /// Whether it was told to calm down.
-    is_turned_away: bool,
+    /// Whether the connection was ended with `ENHANCE_YOUR_CALM`.
+    is_rejected: bool,
 }
 
-type Driven<M> = server::Connection<MonitoredSocket<M>, Bytes>;
+type Session<M> = server::Connection<MonitoredSocket<M>, Bytes>;
 
 // === impl Driver ===
 
@@ -101,51 +102,51 @@ impl<M: 'static> Driver<M> {
     fn poll<H: Handler<ConnectionCache = M>>(
         &mut self,
         context: &mut Context<'_>,
-        driven: &mut Driven<M>,
+        session: &mut Session<M>,
         worker: &MonitoredContext<H>,
     ) -> Poll<()> {
-        let course = Rc::clone(&self.course);
-        let connection = &course.connection;
-        connection.remember(context.waker());
-        course.remember(context.waker());
+        let activity = Rc::clone(&self.activity);
+        let connection = &activity.connection;
+        connection.set_waker(context.waker());
+        activity.set_driver(context.waker());
         match connection.take_expired() {
-            Some(Timeout::FirstByte | Timeout::Stream) => self.end(driven),
-            Some(Timeout::Sound) => {
+            Some(Timeout::FirstByte | Timeout::Http2Idle) => self.start_shutdown(session),
+            Some(Timeout::Http2KeepAlive) => {
                 if let Some(ping) = &mut self.ping
                     && ping.send_ping(Ping::opaque()).is_ok()
                 {
-                    connection.begin(Timeout::Pong);
+                    connection.arm(Timeout::Pong);
                 }
             }
             _ => {}
         }
         if let Some(ping) = &mut self.ping {
-            // That it came is known from its bytes.
+            // The socket notes every byte that arrives, also those of the pong.
             let _ = ping.poll_pong(context);
         }
         if connection.is_closing() || self.requests >= worker.limits.requests {
-            self.end(driven);
+            self.start_shutdown(session);
         }
-        if connection.is_evicted() && course.streams.get() == 0 {
-            // With the number of the last stream, so that the client knows what it may ask again.
-            driven.abrupt_shutdown(Reason::NO_ERROR);
+        if connection.is_evicted() && activity.streams.get() == 0 {
+            // GOAWAY has the number of the last stream, so the client knows which requests it can retry.
+            session.abrupt_shutdown(Reason::NO_ERROR);
         }
-        if !self.is_turned_away && course.is_attack(worker.limits.resets) {
-            self.is_turned_away = true;
-            worker.handler.turned_away(RejectReason::Http2Abuse(connection.peer().address()));
-            driven.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+        if !self.is_rejected && activity.is_attack(worker.limits.resets) {
+            self.is_rejected = true;
+            worker.handler.count_rejected(RejectReason::Http2Abuse(connection.peer().address()));
+            session.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
         }
         loop {
-            match driven.poll_accept(context) {
+            match session.poll_accept(context) {
                 Poll::Ready(Some(Ok((request, response)))) => {
                     self.requests += 1;
-                    begin(request, response, &course, worker);
+                    start_stream(request, response, &activity, worker);
                 }
                 Poll::Ready(Some(Err(error))) => {
                     let peer = connection.peer().address();
-                    debug!(%peer, %error, "HTTP/2 ended");
-                    if !self.is_turned_away && is_abuse(&error) {
-                        worker.handler.turned_away(RejectReason::Http2Abuse(peer));
+                    debug!(%peer, %error, "HTTP/2 connection ended with an error");
+                    if !self.is_rejected && is_abuse(&error) {
+                        worker.handler.count_rejected(RejectReason::Http2Abuse(peer));
                     }
                     return Poll::Ready(());
                 }
@@ -153,57 +154,59 @@ impl<M: 'static> Driver<M> {
                 Poll::Pending => break,
             }
         }
-        let is_idle = course.streams.get() == 0;
+        let is_idle = activity.streams.get() == 0;
         let has_begun = self.requests > 0;
-        connection.note(Timeout::FirstByte, is_idle && !self.is_ending && !has_begun, false);
-        connection.note(Timeout::Stream, is_idle && !self.is_ending && has_begun, false);
-        // Whoever does not close when nothing is left is cut.
-        connection.note(Timeout::Linger, is_idle && self.is_ending, false);
+        connection.track(Timeout::FirstByte, is_idle && !self.is_ending && !has_begun, false);
+        connection.track(Timeout::Http2Idle, is_idle && !self.is_ending && has_begun, false);
+        // If the client does not close the connection after the last stream, it is cut.
+        connection.track(Timeout::Linger, is_idle && self.is_ending, false);
         if is_idle {
-            connection.end(Timeout::Sound);
-            connection.end(Timeout::Pong);
-        } else if !connection.is_waiting(Timeout::Pong) && !connection.is_waiting(Timeout::Sound) {
-            connection.begin(Timeout::Sound);
+            connection.disarm(Timeout::Http2KeepAlive);
+            connection.disarm(Timeout::Pong);
+        } else if !connection.is_armed(Timeout::Pong)
+            && !connection.is_armed(Timeout::Http2KeepAlive)
+        {
+            connection.arm(Timeout::Http2KeepAlive);
         }
         Poll::Pending
     }
 
-    /// Takes no more requests, and tells the client in two steps: what it sends before it has heard of
-    /// it is still answered (RFC 9113, section 6.8).
-    fn end(&mut self, driven: &mut Driven<M>) {
+    /// Accepts no more requests. GOAWAY is sent in two steps, so that requests which the client sends before it sees
+    /// the first one are still served (RFC 9113, section 6.8).
+    fn start_shutdown(&mut self, session: &mut Session<M>) {
         if !std::mem::replace(&mut self.is_ending, true) {
-            driven.graceful_shutdown();
+            session.graceful_shutdown();
         }
     }
 }
 
-/// Whether a connection was ended for what its client did, and not for what it did not understand.
+/// Whether the connection ended because of the client's behavior, and not because of a plain protocol error.
 fn is_abuse(error: &h2::Error) -> bool {
-    let is_noise = error.get_io().is_some_and(|it| it.kind() == std::io::ErrorKind::Other);
-    is_noise || error.is_library() && error.reason() == Some(Reason::ENHANCE_YOUR_CALM)
+    let is_excess = error.get_io().is_some_and(|it| it.kind() == std::io::ErrorKind::Other);
+    is_excess || error.is_library() && error.reason() == Some(Reason::ENHANCE_YOUR_CALM)
 }
 
-/// What HTTP/2 makes of a limit for heads: RFC 9113, section 6.5.2, adds 32 bytes to each field.
+/// The limit for heads as HTTP/2 counts it: 32 bytes more for each field (RFC 9113, section 6.5.2).
 fn list_size(head_max: usize) -> u32 {
     u32::try_from(head_max + 32 * RequestHead::FIELDS_MAX).unwrap_or(u32::MAX)
 }
 
-/// Starts a task that answers one request.
-fn begin<H: Handler>(
+/// Starts a task that handles one request.
+fn start_stream<H: Handler>(
     request: Request<RecvStream>,
     response: SendResponse<Bytes>,
-    course: &Rc<SessionActivity<H::ConnectionCache>>,
+    activity: &Rc<SessionActivity<H::ConnectionCache>>,
     worker: &MonitoredContext<H>,
 ) {
-    let stream = match Http2Stream::of_client(request, response, Rc::clone(&course.meter)) {
+    let stream = match Http2Stream::of_client(request, response, Rc::clone(&activity.meter)) {
         Ok(stream) => stream,
         Err(defect) => {
-            debug!(peer = %course.connection.peer().address(), %defect, "a malformed request");
-            worker.handler.turned_away(RejectReason::Malformed);
+            debug!(peer = %activity.connection.peer().address(), %defect, "malformed HTTP/2 request");
+            worker.handler.count_rejected(RejectReason::Malformed);
             return;
         }
     };
-    let peer = course.connection.peer();
+    let peer = activity.connection.peer();
     let connection = Rc::new(ClientConnection::new_stream(
         Rc::clone(peer),
         Rc::clone(worker.connection_table.clock()),
@@ -213,36 +216,37 @@ fn begin<H: Handler>(
         &connection,
         &worker.connection_table,
     );
-    let part = StreamActivity::of(course);
-    let task = worker.tasks.spawn_local(answer(client, part, worker.for_another()));
-    connection.run_by(task.abort_handle());
+    let stream_activity = StreamActivity::of(activity);
+    let task =
+        worker.tasks.spawn_local(handle_stream(client, stream_activity, worker.for_child_task()));
+    connection.set_task(task.abort_handle());
 }
 
-async fn answer<H: Handler>(
+async fn handle_stream<H: Handler>(
     mut client: ClientStream<H::ConnectionCache>,
-    part: StreamActivity<H::ConnectionCache>,
+    stream_activity: StreamActivity<H::ConnectionCache>,
     worker: MonitoredContext<H>,
 ) {
-    let cookie_max = match &client.channel {
+    let cookie_max = match &client.stream {
         HttpStream::Stream(stream) => stream.cookie_max(),
         HttpStream::Socket(_) => 0,
     };
-    let head = RequestHead::parse_joined(client.channel.unread(), worker.limits.head, cookie_max);
-    // Written as a whole: what is not one cannot be read.
+    let head = RequestHead::parse_joined(client.stream.unread(), worker.limits.head, cookie_max);
+    // The head was encoded completely, so an incomplete one is invalid.
     let head =
-        head.map(|it| it.ok_or(crate::http1::HeadRejection::Malformed("the head has no end")));
+        head.map(|it| it.ok_or(crate::http1::HeadRejection::Malformed("the head is incomplete")));
     let mut head = head.and_then(|it| it).map_err(Into::into);
     let connection = Rc::clone(&client.connection);
     if head.as_ref().is_ok_and(|it| it.framing == Framing::Exact(0)) {
         match await_end(&mut client).await {
-            EmptyRequestEnd::Well => {}
-            EmptyRequestEnd::Late => head = Err(HeadError::TooSlow),
-            EmptyRequestEnd::Broken => {
-                part.0.reset.set(part.0.reset.get() + 1);
-                let broken = client.channel.broken();
-                client.channel.reset(broken);
+            EmptyRequestEnd::Complete => {}
+            EmptyRequestEnd::TimedOut => head = Err(HeadError::TooSlow),
+            EmptyRequestEnd::Failed => {
+                stream_activity.0.reset.set(stream_activity.0.reset.get() + 1);
+                let broken = client.stream.broken();
+                client.stream.reset(broken);
                 if broken.is_some_and(StreamReset::is_malformed) {
-                    worker.handler.turned_away(RejectReason::Malformed);
+                    worker.handler.count_rejected(RejectReason::Malformed);
                 }
                 return;
             }
@@ -252,76 +256,76 @@ async fn answer<H: Handler>(
     let after = {
         let mut exchange = pin!(worker.handler.exchange(&mut client, head));
         poll_fn(|context| {
-            // For whoever has to tell it that its time is over.
-            connection.remember(context.waker());
+            // The connection table wakes the task by this waker.
+            connection.set_waker(context.waker());
             let after = exchange.as_mut().poll(context);
             if connection.take_reset() && !std::mem::replace(&mut is_counted, true) {
-                part.note_reset();
+                stream_activity.record_reset();
             }
             after
         })
         .await
     };
     match after {
-        AfterExchange::GoOn | AfterExchange::Close => {
-            part.0.answered.set(part.0.answered.get() + 1);
+        AfterExchange::KeepAlive | AfterExchange::Close => {
+            stream_activity.0.answered.set(stream_activity.0.answered.get() + 1);
             linger(&mut client).await;
         }
         AfterExchange::Cut => {
-            let broken = client.channel.broken();
-            // Whoever has begun to get an answer has waited for it, and may have enough of it.
-            match client.channel.has_answered() {
-                true => part.0.answered.set(part.0.answered.get() + 1),
+            let broken = client.stream.broken();
+            // A client that resets after the response head has waited for it; that is no abuse.
+            match client.stream.has_answered() {
+                true => stream_activity.0.answered.set(stream_activity.0.answered.get() + 1),
                 false if broken.is_some() && !is_counted => {
-                    part.0.reset.set(part.0.reset.get() + 1);
+                    stream_activity.0.reset.set(stream_activity.0.reset.get() + 1);
                 }
                 false => {}
             }
-            client.channel.reset(broken);
+            client.stream.reset(broken);
         }
         AfterExchange::Tunnel(tunnel) => {
-            part.0.answered.set(part.0.answered.get() + 1);
+            stream_activity.0.answered.set(stream_activity.0.answered.get() + 1);
             Box::pin(worker.handler.tunnel(client, tunnel)).await;
         }
     }
 }
 
-/// How a request without content has ended.
+/// How a request without content ended.
 enum EmptyRequestEnd {
-    Well,
-    Late,
-    Broken,
+    Complete,
+    TimedOut,
+    Failed,
 }
 
-/// Waits for the end of a request that says that it has no content: only then it is known to have none.
+/// Waits for END_STREAM of a request that declares no content: only then it is known to have none.
 async fn await_end<M>(client: &mut ClientStream<M>) -> EmptyRequestEnd {
-    let (channel, connection) = client.split();
-    let HttpStream::Stream(stream) = channel else { return EmptyRequestEnd::Well };
+    let (stream, connection) = client.split();
+    let HttpStream::Stream(stream) = stream else { return EmptyRequestEnd::Complete };
     if stream.is_at_end() {
-        return EmptyRequestEnd::Well;
+        return EmptyRequestEnd::Complete;
     }
-    connection.begin(Timeout::Head);
-    let ended = poll_fn(|context| {
-        connection.remember(context.waker());
+    connection.arm(Timeout::Head);
+    let end = poll_fn(|context| {
+        connection.set_waker(context.waker());
         if connection.take_expired() == Some(Timeout::Head) {
-            return Poll::Ready(EmptyRequestEnd::Late);
+            return Poll::Ready(EmptyRequestEnd::TimedOut);
         }
         stream
             .poll_empty(context)
-            .map(|it| if it.is_ok() { EmptyRequestEnd::Well } else { EmptyRequestEnd::Broken })
+            .map(|it| if it.is_ok() { EmptyRequestEnd::Complete } else { EmptyRequestEnd::Failed })
     })
     .await;
-    connection.wait_for_nothing();
-    ended
+    connection.disarm_all();
+    end
 }
 
-/// Takes what still comes of a request that was answered, for a while: a reset that arrives together with
-/// the answer makes some clients lose it.
+/// Discards what still arrives of a request after its response, for a while: a reset together with the response makes
+/// some clients lose it.
 async fn linger<M>(client: &mut ClientStream<M>) {
-    let (channel, connection) = client.split();
-    let HttpStream::Stream(stream) = channel else { return };
-    connection.wait_for_nothing();
-    connection.begin(Timeout::Linger);
+    let (stream, connection) = client.split();
+    let HttpStream::Stream(stream) = stream else { return };
+    connection.disarm_all();
+    connection.arm(Timeout::Linger);
     poll_fn(|context| {
         loop {
             stream.consume(stream.unread().len());

@@ -1,9 +1,7 @@
-//! Towards the client: listening sockets, worker threads, and one connection from its first byte to
-//! its close.
+//! The client side: listening sockets, worker threads, and each connection from its first byte to its close.
 //!
-//! Does not know what a request is for. Whoever answers requests is a [`Handler`]; this room reads
-//! a head and calls it, watches that nobody waits for ever, and ends connections gently when the
-//! process stops.
+//! This room does not know what a request is for: it reads a head and calls a [`Handler`]. It enforces timeouts, and
+//! closes connections gracefully when the process stops.
 
 mod acceptor;
 mod bind;
@@ -40,75 +38,74 @@ pub use self::{
     worker::{StopSignal, Worker, WorkerSettings},
 };
 
-/// Answers the requests of one worker's connections.
+/// Handles the requests of one worker's connections.
 pub trait Handler: Sized + 'static {
-    /// What is worth remembering from one request of a connection to the next.
+    /// What the handler caches for a connection between requests.
     type ConnectionCache: Default + 'static;
-    /// What a connection carries on as when it is no longer one for requests.
+    /// The state of a connection that has become a tunnel.
     type Tunnel: 'static;
 
-    /// Answers one request, whose head stands at the beginning of what is unread; or tells the client
-    /// why its head is none. Dropped when the client has to be cut.
+    /// Handles one request, whose head is at the start of the unread bytes; or sends an error response if the head is
+    /// invalid. The future is dropped when the client must be cut.
     fn exchange<'a>(
         &'a self,
         client: &'a mut ClientStream<Self::ConnectionCache>,
         head: Result<RequestHead, HeadError>,
     ) -> impl Future<Output = AfterExchange<Self::Tunnel>> + 'a;
 
-    /// Carries a tunnel to its end. Dropped when the client has to be cut.
+    /// Runs a tunnel to its end. The future is dropped when the client must be cut.
     fn tunnel(
         &self,
         client: ClientStream<Self::ConnectionCache>,
         tunnel: Self::Tunnel,
     ) -> impl Future<Output = ()>;
 
-    /// Counts what was turned away before it was a request.
-    fn turned_away(&self, why: RejectReason);
+    /// Counts a connection or stream that was rejected before it was a request.
+    fn count_rejected(&self, why: RejectReason);
 
     /// Called about twice a second.
     fn tick(&self);
 
-    /// Does what the handlers of other workers ask for, without end. Polled by the worker, and dropped and called
-    /// again at any time: no request of theirs may be lost by that.
-    fn serve_others(&self) -> impl Future<Output = ()>;
+    /// Serves the requests of other workers' handlers, forever. The worker polls the future, drops it, and calls this
+    /// again at any time; no request may be lost by that.
+    fn serve_other_workers(&self) -> impl Future<Output = ()>;
 }
 
-/// What becomes of a connection after an exchange.
+/// What happens to a connection after an exchange.
 #[derive(Debug)]
 pub enum AfterExchange<T> {
-    /// The next request may come; what is unread is its beginning.
-    GoOn,
-    /// It ends, and the client has time to read what was written.
+    /// The next request may follow; the unread bytes are its beginning.
+    KeepAlive,
+    /// Close the connection gracefully: the client has time to read the response.
     Close,
-    /// It ends at once: the client must not take what it has for the whole.
+    /// Close the connection at once: the client must not take a partial response for a complete one.
     Cut,
-    /// It becomes a tunnel.
+    /// The connection becomes a tunnel.
     Tunnel(T),
 }
 
-/// Why something was turned away that was no request, or many that were none in earnest.
+/// Why a connection or stream was rejected, or a connection ended for abuse.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum RejectReason {
-    /// A stream whose head HTTP/2 does not allow.
+    /// A stream whose head is malformed (RFC 9113, section 8.1.1).
     Malformed,
-    /// One connection more than an address may have.
-    Crowd,
-    /// A handshake of TLS that came to nothing.
+    /// The client address has as many connections as allowed.
+    TooManyConnections,
+    /// The TLS handshake failed.
     Handshake,
-    /// A connection of HTTP/2 of this address that was ended for what it did: more resets than answers, or
-    /// frames that are of no use.
+    /// An HTTP/2 connection of this address was ended for abuse: more resets than responses, or excess frames.
     Http2Abuse(IpAddr),
-    /// A proxy, at this address, that has not said whom its connection is for.
+    /// The proxy at this address sent no valid PROXY protocol header.
     ProxyHeader(IpAddr),
 }
 
-/// Why what a client sent is no head.
+/// Why the bytes of a client are not a valid head.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum HeadError {
-    /// It cannot be read, or in more than one way.
+    /// The head is malformed, ambiguous or too large.
     #[error(transparent)]
-    Reject(#[from] HeadRejection),
-    /// It did not come to its end in time.
-    #[error("the head took too long")]
+    Rejected(#[from] HeadRejection),
+    /// The head was incomplete when its timeout expired.
+    #[error("the request head did not arrive in time")]
     TooSlow,
 }

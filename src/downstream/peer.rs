@@ -1,4 +1,4 @@
-//! Who is at the other end of a client's connection.
+//! The peer of a client connection.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -11,33 +11,33 @@ use super::{
 };
 use crate::tls::{ClientCertificate, SubjectNames};
 
-/// Who is at the other end of a client's connection, and how it came to us. The same for all streams of
-/// one connection.
+/// The peer of a client connection: its address, its listener and its TLS session. Shared by all streams of the
+/// connection.
 pub struct Peer<M> {
-    whose: PeerIdentity,
+    identity: PeerIdentity,
     listener_context: Arc<ListenerContext>,
-    security: Option<Box<TlsDetails>>,
+    tls: Option<Box<TlsDetails>>,
     load: Arc<ClientLoad>,
-    memory: M,
+    cache: M,
 }
 
-/// Whose connection it is.
+/// The client's address, as far as it is known.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum PeerIdentity {
-    /// Of whoever is at this address.
+    /// The client has this address.
     Known(SocketAddr),
-    /// Of somebody behind this proxy, which has not said who.
-    Untold(SocketAddr),
+    /// The client is behind the proxy with this address; the proxy did not say who it is.
+    UnknownBehindProxy(SocketAddr),
 }
 
-/// What TLS has made sure of.
+/// What the TLS handshake established.
 #[derive(Debug)]
 pub struct TlsDetails {
-    /// What the certificate that the client was shown is for.
+    /// The names of the certificate that the server presented.
     pub names: Arc<SubjectNames>,
-    /// Who the client is, if it has shown a certificate.
-    pub identity: Option<ClientCertificate>,
-    /// Whether that makes it internal.
+    /// The client's certificate, if it presented one.
+    pub client_certificate: Option<ClientCertificate>,
+    /// Whether that certificate makes the client internal.
     pub makes_internal: bool,
 }
 
@@ -45,65 +45,65 @@ pub struct TlsDetails {
 
 impl<M: Default> Peer<M> {
     pub(crate) fn new(
-        whose: PeerIdentity,
+        identity: PeerIdentity,
         listener_context: Arc<ListenerContext>,
-        security: Option<Box<TlsDetails>>,
+        tls: Option<Box<TlsDetails>>,
     ) -> Self {
-        Self::counted(whose, listener_context, security, ClientLoad::unknown())
+        Self::with_load(identity, listener_context, tls, ClientLoad::unknown())
     }
 
-    /// One whose requests are counted.
-    pub(super) fn counted(
-        whose: PeerIdentity,
+    /// A peer whose requests are counted in `load`.
+    pub(super) fn with_load(
+        identity: PeerIdentity,
         listener_context: Arc<ListenerContext>,
-        security: Option<Box<TlsDetails>>,
+        tls: Option<Box<TlsDetails>>,
         load: Arc<ClientLoad>,
     ) -> Self {
         let canonical = |it: SocketAddr| SocketAddr::new(it.ip().to_canonical(), it.port());
-        let whose = match whose {
+        let identity = match identity {
             PeerIdentity::Known(it) => PeerIdentity::Known(canonical(it)),
-            PeerIdentity::Untold(it) => PeerIdentity::Untold(canonical(it)),
+            PeerIdentity::UnknownBehindProxy(it) => PeerIdentity::UnknownBehindProxy(canonical(it)),
         };
-        Self { whose, listener_context, security, load, memory: M::default() }
+        Self { identity, listener_context, tls, load, cache: M::default() }
     }
 }
 
 impl<M> Peer<M> {
-    /// The address, with the port. An IPv4 address is never written as IPv6.
+    /// The client's address and port. An IPv4-mapped address is an IPv4 address here.
     pub fn socket_address(&self) -> SocketAddr {
-        let (PeerIdentity::Known(address) | PeerIdentity::Untold(address)) = self.whose;
+        let (PeerIdentity::Known(address) | PeerIdentity::UnknownBehindProxy(address)) =
+            self.identity;
         address
     }
 
-    /// The address.
+    /// The client's address. An IPv4-mapped address is an IPv4 address here.
     pub fn address(&self) -> IpAddr {
         self.socket_address().ip()
     }
 
-    /// Whether the address is only that of a proxy that should have said another one, so that nothing
-    /// follows from it.
-    pub fn is_untold(&self) -> bool {
-        matches!(self.whose, PeerIdentity::Untold(_))
+    /// Whether the address is that of a proxy which did not name the client, so that nothing follows from it.
+    pub fn is_identity_unknown(&self) -> bool {
+        matches!(self.identity, PeerIdentity::UnknownBehindProxy(_))
     }
 
-    /// The listener that it came in by.
+    /// The listener that accepted the connection.
     pub fn listener(&self) -> &Listener {
         &self.listener_context.listener
     }
 
-    /// What TLS has made sure of, if the connection is secured.
-    pub fn security(&self) -> Option<&TlsDetails> {
-        self.security.as_deref()
+    /// What the TLS handshake established, if the connection uses TLS.
+    pub fn tls(&self) -> Option<&TlsDetails> {
+        self.tls.as_deref()
     }
 
-    /// What counts the requests of its address.
+    /// Counts the requests of the client's address.
     pub fn load(&self) -> &Arc<ClientLoad> {
         &self.load
     }
 
-    /// What the handler remembers of it.
-    pub fn memory(&self) -> &M {
-        &self.memory
+    /// What the handler caches for the connection.
+    pub fn cache(&self) -> &M {
+        &self.cache
     }
 
     pub(super) fn listener_context(&self) -> &Arc<ListenerContext> {

@@ -1,4 +1,4 @@
-//! How many connections and requests each client address has, on all workers together.
+//! The number of connections and requests of each client address, on all workers together.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -11,65 +11,65 @@ use std::{
 
 use crate::model::{Networks, one_client};
 
-/// The open connections of each client address. Asked when a connection opens and when it closes, but
-/// not by requests.
+/// Limits the open connections of each client address. Used when a connection opens and closes, not by requests.
 #[derive(Debug)]
 pub struct PerClientLimit {
     max: usize,
-    /// Whether what has just been used is kept at the limit, and a new one is refused.
-    keeps_recent: bool,
-    /// Addresses that are those of many clients, and have no limit.
+    /// At the limit: whether recently used connections are kept, and a new one is refused.
+    keeps_recently_used: bool,
+    /// Addresses that stand for many clients, such as proxies. They have no limit.
     exempt: Networks,
     open: Mutex<ClientTable>,
 }
 
-/// The clients that have something open.
+/// The clients with open connections or requests.
 #[derive(Debug, Default)]
 struct ClientTable {
     all: HashMap<IpAddr, ClientUsage>,
-    /// Those without a connection whose requests are not over: their endpoints still work on them. They count on,
-    /// or a client could open connections anew to have more requests than its share.
-    absent: VecDeque<IpAddr>,
+    /// Clients without a connection that may have requests in flight: their endpoints still work on them. They still
+    /// count, or a client could reconnect to get more requests than its share.
+    disconnected: VecDeque<IpAddr>,
 }
 
 /// What one client has open.
 #[derive(Debug)]
 struct ClientUsage {
     connections: usize,
-    /// Whether it is listed among the absent.
-    is_listed: bool,
+    /// Whether it is listed in `disconnected`.
+    is_in_disconnected: bool,
     load: Arc<ClientLoad>,
 }
 
-/// The requests of one client address that are under way, tunnels among them.
+/// The requests in flight of one client address, including tunnels.
 #[derive(Debug)]
 pub struct ClientLoad {
     address: IpAddr,
-    /// Whether the address stands for many clients, or is not known yet, so that nothing follows from it.
-    is_of_many: bool,
+    /// Whether the address stands for many clients, or is not known yet, so that its counts say nothing about one
+    /// client.
+    is_shared: bool,
     requests: AtomicUsize,
-    /// Those of them whose client has left.
+    /// Those of them whose client has disconnected.
     abandoned: AtomicUsize,
 }
 
-/// A request that is under way, until this is dropped.
-// Not `Clone`: it would be counted once and forgotten twice.
+/// Counts a request in flight until dropped.
+// Not `Clone`: the request would be counted once and uncounted twice.
 #[derive(Debug)]
 pub struct RequestCount {
     load: Arc<ClientLoad>,
     is_abandoned: bool,
 }
 
-/// Requests of one client that are waited for after it has left.
+/// The maximum of requests in flight of a client that has disconnected.
 const ABANDONED_MAX: usize = 100;
 
-/// The same of an address that stands for many clients.
-const ABANDONED_BY_MANY_MAX: usize = 1000;
+/// The same for an address that stands for many clients.
+const ABANDONED_SHARED_MAX: usize = 1000;
 
-/// Clients without a connection that are looked at when a connection closes.
-const LOOKED_AT: usize = 8;
+/// How many disconnected clients are checked when a connection closes.
+const PRUNE_BATCH: usize = 8;
 
-/// A connection's place in the crowd; given back when this is dropped.
+/// A connection counted for its client until dropped.
 #[derive(Debug)]
 pub(super) struct ClientPermit {
     per_client: Arc<PerClientLimit>,
@@ -79,43 +79,43 @@ pub(super) struct ClientPermit {
 // === impl PerClientLimit ===
 
 impl PerClientLimit {
-    /// At most so many connections of one address, unless it is one of `exempt`.
+    /// A limit of `max` connections per address, except for addresses in `exempt`.
     #[must_use]
     pub fn new(max: usize, exempt: Networks) -> Self {
-        Self { max, keeps_recent: true, exempt, open: Mutex::default() }
+        Self { max, keeps_recently_used: true, exempt, open: Mutex::default() }
     }
 
-    /// The same, but at the limit any idle connection of the address makes room for a new one: the limit is a
-    /// share that nobody has asked for.
+    /// Like [`Self::new`], but `max` is a fair share and not a configured limit: at the limit, any idle connection of
+    /// the address is closed for a new one.
     #[must_use]
-    pub fn sharing(max: usize, exempt: Networks) -> Self {
-        Self { keeps_recent: false, ..Self::new(max, exempt) }
+    pub fn fair_share(max: usize, exempt: Networks) -> Self {
+        Self { keeps_recently_used: false, ..Self::new(max, exempt) }
     }
 
-    /// Whether what has just been used is kept at the limit.
-    pub(super) fn keeps_recent(&self) -> bool {
-        self.keeps_recent
+    /// At the limit: whether recently used connections are kept, and a new one is refused.
+    pub(super) fn keeps_recently_used(&self) -> bool {
+        self.keeps_recently_used
     }
 
-    /// Counts a connection in, unless its address has as many as it may.
-    pub(super) fn join(self: &Arc<Self>, address: IpAddr) -> Option<ClientPermit> {
+    /// Counts a connection, unless its address is at the limit.
+    pub(super) fn acquire(self: &Arc<Self>, address: IpAddr) -> Option<ClientPermit> {
         let max = if self.exempt.contains(address.to_canonical()) { usize::MAX } else { self.max };
-        self.join_below(max, address)
+        self.acquire_below(max, address)
     }
 
-    /// Counts a connection in for which another one of its address is about to close.
-    pub(super) fn join_instead(self: &Arc<Self>, address: IpAddr) -> Option<ClientPermit> {
-        self.join_below(usize::MAX, address)
+    /// Counts a connection that replaces another one of its address, which is about to close.
+    pub(super) fn acquire_replacing(self: &Arc<Self>, address: IpAddr) -> Option<ClientPermit> {
+        self.acquire_below(usize::MAX, address)
     }
 
-    fn join_below(self: &Arc<Self>, max: usize, address: IpAddr) -> Option<ClientPermit> {
-        let is_of_many = self.exempt.contains(address.to_canonical());
+    fn acquire_below(self: &Arc<Self>, max: usize, address: IpAddr) -> Option<ClientPermit> {
+        let is_shared = self.exempt.contains(address.to_canonical());
         let address = one_client(address);
         let mut clients = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let open = clients.all.entry(address).or_insert_with(|| ClientUsage {
             connections: 0,
-            is_listed: false,
-            load: ClientLoad::of(address, is_of_many),
+            is_in_disconnected: false,
+            load: ClientLoad::of(address, is_shared),
         });
         if open.connections >= max {
             return None;
@@ -124,11 +124,10 @@ impl PerClientLimit {
         Some(ClientPermit { per_client: Arc::clone(self), load: Arc::clone(&open.load) })
     }
 
-    /// The clients with more than so many connections, as [`one_client`] names them, but for those without
-    /// a limit.
-    pub(super) fn beyond(&self, share: usize) -> HashSet<IpAddr> {
+    /// The clients with more than `share` connections, as [`one_client`] names them. Exempt clients are left out.
+    pub(super) fn clients_over(&self, share: usize) -> HashSet<IpAddr> {
         let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let many = open.all.iter().filter(|(_, it)| it.connections > share && !it.load.is_of_many);
+        let many = open.all.iter().filter(|(_, it)| it.connections > share && !it.load.is_shared);
         many.map(|(address, _)| *address).collect()
     }
 }
@@ -136,27 +135,27 @@ impl PerClientLimit {
 // === impl ClientTable ===
 
 impl ClientTable {
-    /// Counts a connection out.
-    fn leave(&mut self, address: IpAddr) {
+    /// Uncounts a connection.
+    fn release(&mut self, address: IpAddr) {
         let Some(open) = self.all.get_mut(&address) else { return };
         open.connections -= 1;
-        if open.connections == 0 && !std::mem::replace(&mut open.is_listed, true) {
-            self.absent.push_back(address);
+        if open.connections == 0 && !std::mem::replace(&mut open.is_in_disconnected, true) {
+            self.disconnected.push_back(address);
         }
     }
 
-    /// Forgets those of the clients that have lost a connection who have nothing open any more. Looks at some, so
-    /// that closing a connection takes no longer when there are many.
-    fn forget_some(&mut self) {
-        for _ in 0..LOOKED_AT {
-            let Some(address) = self.absent.pop_front() else { return };
+    /// Removes clients that have nothing open from `disconnected`. It checks a few at a time, so that the time to close
+    /// a connection does not grow with their number.
+    fn prune(&mut self) {
+        for _ in 0..PRUNE_BATCH {
+            let Some(address) = self.disconnected.pop_front() else { return };
             let Some(open) = self.all.get_mut(&address) else { continue };
             if open.connections > 0 {
-                open.is_listed = false;
+                open.is_in_disconnected = false;
             } else if open.load.requests.load(Relaxed) == 0 {
                 self.all.remove(&address);
             } else {
-                self.absent.push_back(address);
+                self.disconnected.push_back(address);
             }
         }
     }
@@ -165,20 +164,20 @@ impl ClientTable {
 // === impl ClientLoad ===
 
 impl ClientLoad {
-    /// That of a client that is not known yet.
+    /// The load of a client that is not known yet.
     pub(super) fn unknown() -> Arc<Self> {
         let address = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
         Self::of(address, true)
     }
 
-    fn of(address: IpAddr, is_of_many: bool) -> Arc<Self> {
+    fn of(address: IpAddr, is_shared: bool) -> Arc<Self> {
         let (requests, abandoned) = Default::default();
-        Arc::new(Self { address, is_of_many, requests, abandoned })
+        Arc::new(Self { address, is_shared, requests, abandoned })
     }
 
-    /// Counts a request in.
+    /// Counts a request.
     #[must_use]
-    pub fn enter(self: &Arc<Self>) -> RequestCount {
+    pub fn count_request(self: &Arc<Self>) -> RequestCount {
         self.requests.fetch_add(1, Relaxed);
         RequestCount { load: Arc::clone(self), is_abandoned: false }
     }
@@ -187,16 +186,15 @@ impl ClientLoad {
 // === impl RequestCount ===
 
 impl RequestCount {
-    /// The requests of its client that are under way, this one among them; 0 if its address stands for many
-    /// clients.
+    /// The requests in flight of the client, including this one; 0 if its address stands for many clients.
     #[must_use]
-    pub fn of_client(&self) -> usize {
-        if self.load.is_of_many { 0 } else { self.load.requests.load(Relaxed) }
+    pub fn client_requests(&self) -> usize {
+        if self.load.is_shared { 0 } else { self.load.requests.load(Relaxed) }
     }
 
-    /// Counts it among those whose client has left, unless there are as many of them as may be.
-    pub fn abandon(&mut self) -> bool {
-        let max = if self.load.is_of_many { ABANDONED_BY_MANY_MAX } else { ABANDONED_MAX };
+    /// Counts the request as abandoned by its client. False if the maximum of such requests is reached.
+    pub fn mark_abandoned(&mut self) -> bool {
+        let max = if self.load.is_shared { ABANDONED_SHARED_MAX } else { ABANDONED_MAX };
         let one_more = |it: usize| (it < max).then_some(it + 1);
         let is_counted = self.load.abandoned.fetch_update(Relaxed, Relaxed, one_more).is_ok();
         self.is_abandoned |= is_counted;
@@ -216,7 +214,7 @@ impl Drop for RequestCount {
 // === impl ClientPermit ===
 
 impl ClientPermit {
-    /// What counts the requests of its client.
+    /// The load of its client.
     pub(super) fn load(&self) -> &Arc<ClientLoad> {
         &self.load
     }
@@ -225,8 +223,8 @@ impl ClientPermit {
 impl Drop for ClientPermit {
     fn drop(&mut self) {
         let mut clients = self.per_client.open.lock().unwrap_or_else(PoisonError::into_inner);
-        clients.leave(self.load.address);
-        clients.forget_some();
+        clients.release(self.load.address);
+        clients.prune();
     }
 }
 
@@ -235,17 +233,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_has_so_many_places_and_gets_them_back() {
+    fn an_address_gets_its_permits_back() {
         let per_client = Arc::new(PerClientLimit::new(2, Networks::default()));
         let [one, other] = ["192.0.2.1", "192.0.2.2"].map(|it| it.parse().expect("an address"));
-        let capacity = [per_client.join(one), per_client.join(one)];
-        assert!(capacity.iter().all(Option::is_some) && per_client.join(one).is_none());
-        assert!(per_client.join(other).is_some(), "others have their own");
-        drop(capacity);
-        assert!(per_client.join(one).is_some());
+        let permits = [per_client.acquire(one), per_client.acquire(one)];
+        assert!(permits.iter().all(Option::is_some) && per_client.acquire(one).is_none());
+        assert!(per_client.acquire(other).is_some(), "another address has its own limit");
+        drop(permits);
+        assert!(per_client.acquire(one).is_some());
         assert!(
-            per_client.open.lock().expect("whole").all.is_empty(),
-            "nothing is kept of who has gone"
+            per_client.open.lock().expect("not poisoned").all.is_empty(),
+            "clients without connections are removed"
         );
     }
 
@@ -253,74 +251,86 @@ mod tests {
     fn the_requests_of_a_client_are_counted_over_all_its_connections() {
         let exempt = ["192.0.2.0/24".parse().expect("a network")].into_iter().collect();
         let per_client = Arc::new(PerClientLimit::new(9, exempt));
-        let join = |it: &str| per_client.join(it.parse().expect("an address")).expect("a place");
-        let (one, two) = (join("198.51.100.1"), join("198.51.100.1"));
-        let mut requests = vec![one.load().enter(), two.load().enter(), one.load().enter()];
-        assert_eq!(requests[0].of_client(), 3);
-        assert_eq!(join("198.51.100.2").load().enter().of_client(), 1);
-        let proxy = join("192.0.2.1");
-        assert_eq!(proxy.load().enter().of_client(), 0, "a proxy is many clients");
+        let acquire =
+            |it: &str| per_client.acquire(it.parse().expect("an address")).expect("a permit");
+        let (one, two) = (acquire("198.51.100.1"), acquire("198.51.100.1"));
+        let mut requests = vec![
+            one.load().count_request(),
+            two.load().count_request(),
+            one.load().count_request(),
+        ];
+        assert_eq!(requests[0].client_requests(), 3);
+        assert_eq!(acquire("198.51.100.2").load().count_request().client_requests(), 1);
+        let proxy = acquire("192.0.2.1");
+        assert_eq!(
+            proxy.load().count_request().client_requests(),
+            0,
+            "an exempt address stands for many clients"
+        );
         requests.truncate(1);
-        assert_eq!(requests[0].of_client(), 1, "those that are over do not count");
+        assert_eq!(requests[0].client_requests(), 1, "finished requests do not count");
     }
 
-    /// A client that opened a connection, asked, left and did so again began from nothing each time, and had as
-    /// many requests as there may be, if its endpoints were waited for.
+    /// A client that disconnected and reconnected for each request had an unlimited number of requests, as long as its
+    /// endpoints were waited for.
     #[test]
-    fn requests_count_for_their_client_also_when_it_has_left() {
+    fn requests_still_count_after_their_client_has_disconnected() {
         let per_client = Arc::new(PerClientLimit::new(9, Networks::default()));
-        let join = || per_client.join("192.0.2.1".parse().expect("an address")).expect("a place");
+        let acquire =
+            || per_client.acquire("192.0.2.1".parse().expect("an address")).expect("a permit");
         let mut requests = Vec::new();
         for count in 1..=3 {
-            let place = join();
-            requests.push(place.load().enter());
-            assert_eq!(requests[0].of_client(), count);
+            let permit = acquire();
+            requests.push(permit.load().count_request());
+            assert_eq!(requests[0].client_requests(), count);
         }
         drop(requests);
-        drop(join());
-        let clients = per_client.open.lock().expect("whole");
-        assert!(clients.all.is_empty() && clients.absent.is_empty(), "nothing is kept");
+        drop(acquire());
+        let clients = per_client.open.lock().expect("not poisoned");
+        assert!(clients.all.is_empty() && clients.disconnected.is_empty(), "everything is removed");
     }
 
     #[test]
-    fn so_many_requests_of_a_client_that_has_left_are_waited_for() {
+    fn abandoned_requests_of_a_client_are_limited() {
         let per_client = Arc::new(PerClientLimit::new(9, Networks::default()));
-        let place = per_client.join("192.0.2.1".parse().expect("an address")).expect("a place");
+        let permit =
+            per_client.acquire("192.0.2.1".parse().expect("an address")).expect("a permit");
         let mut waiting = Vec::new();
         for _ in 0..ABANDONED_MAX {
-            waiting.push(place.load().enter());
-            assert!(waiting.last_mut().expect("one").abandon());
+            waiting.push(permit.load().count_request());
+            assert!(waiting.last_mut().expect("not empty").mark_abandoned());
         }
-        let mut more = place.load().enter();
-        assert!(!more.abandon());
+        let mut more = permit.load().count_request();
+        assert!(!more.mark_abandoned());
         waiting.pop();
-        assert!(more.abandon(), "one is over");
+        assert!(more.mark_abandoned(), "one request has finished");
     }
 
     #[test]
-    fn an_address_of_many_clients_has_no_limit_and_no_share() {
+    fn an_exempt_address_has_no_limit_and_no_share() {
         let exempt = ["192.0.2.0/24".parse().expect("a network")].into_iter().collect();
         let per_client = Arc::new(PerClientLimit::new(1, exempt));
         let [proxy, client] =
             ["192.0.2.1", "198.51.100.1"].map(|it| it.parse().expect("an address"));
         let _open = [
-            per_client.join(proxy),
-            per_client.join(proxy),
-            per_client.join(proxy),
-            per_client.join(client),
+            per_client.acquire(proxy),
+            per_client.acquire(proxy),
+            per_client.acquire(proxy),
+            per_client.acquire(client),
         ]
-        .map(|it| it.expect("a place"));
-        assert!(per_client.join(client).is_none());
-        let _more = per_client.join_instead(client).expect("one for one that closes");
-        assert_eq!(per_client.beyond(1), [client].into());
-        assert!(per_client.beyond(2).is_empty());
+        .map(|it| it.expect("a permit"));
+        assert!(per_client.acquire(client).is_none());
+        let _more =
+            per_client.acquire_replacing(client).expect("replaces a connection that closes");
+        assert_eq!(per_client.clients_over(1), [client].into());
+        assert!(per_client.clients_over(2).is_empty());
     }
 
     #[test]
-    fn a_network_of_ipv6_counts_as_one_client() {
+    fn an_ipv6_network_counts_as_one_client() {
         let per_client = Arc::new(PerClientLimit::new(1, Networks::default()));
-        let join = |it: &str| per_client.join(it.parse().expect("an address"));
-        let _one = join("2001:db8::1").expect("the first");
-        assert!(join("2001:db8::2").is_none() && join("2001:db8:0:1::1").is_some());
+        let acquire = |it: &str| per_client.acquire(it.parse().expect("an address"));
+        let _one = acquire("2001:db8::1").expect("a permit");
+        assert!(acquire("2001:db8::2").is_none() && acquire("2001:db8:0:1::1").is_some());
     }
 }

@@ -1,4 +1,4 @@
-//! One connection from its accept to the protocol that it speaks.
+//! One connection, from accept to its protocol.
 
 use std::{net::SocketAddr, rc::Rc, sync::Arc};
 
@@ -19,7 +19,7 @@ use super::{
 };
 use crate::net::{HttpStream, Socket, Transport};
 
-/// What one connection more than an address may have is told, where it can be told without a handshake.
+/// The response to a connection over the limit of its address, if it can be sent without a handshake.
 const TOO_MANY: &[u8] = b"HTTP/1.1 429 Too Many Requests\r\n\
     Content-Type: text/plain; charset=utf-8\r\n\
     Proxy-Status: flipgate; error=http_request_denied\r\n\
@@ -29,8 +29,8 @@ const TOO_MANY: &[u8] = b"HTTP/1.1 429 Too Many Requests\r\n\
     Content-Length: 70\r\n\r\n\
     429 Too Many Requests: your address has as many connections as it may\n";
 
-/// Starts a task that serves one connection to its end, and returns at once. One more than its address
-/// may have is closed.
+/// Starts a task that serves one connection to its end, and returns at once. If the address is at its limit, the
+/// connection is closed instead.
 pub(super) fn serve<H: Handler>(
     stream: TcpStream,
     address: SocketAddr,
@@ -39,22 +39,22 @@ pub(super) fn serve<H: Handler>(
     worker: &Rc<WorkerContext<H>>,
 ) {
     let is_proxied = listener_context.expects_proxy_header(address.ip());
-    // Whom a proxy's connection counts for is known when it has said so.
-    if !is_proxied && !stand(&mut guard, address, worker) {
+    // For a proxied connection, the client is not known before its PROXY protocol header.
+    if !is_proxied && !acquire_client_permit(&mut guard, address, worker) {
         if listener_context.tls.is_none() {
-            // As far as it is taken at once: who has too much is not waited for.
+            // Sent only as far as the socket buffer takes it: a client over its limit gets no time.
             let _ = stream.try_write(TOO_MANY);
         }
         return;
     }
     let is_plain = listener_context.tls.is_none() && !is_proxied;
-    let peer = Rc::new(Peer::counted(
+    let peer = Rc::new(Peer::with_load(
         PeerIdentity::Known(address),
         listener_context,
         None,
         load_of(&guard),
     ));
-    let connection = connect(&peer, worker);
+    let connection = new_connection(&peer, worker);
     let task = match is_plain {
         true => {
             let socket = Socket::new(Transport::Tcp(stream), &worker.buffers);
@@ -63,9 +63,9 @@ pub(super) fn serve<H: Handler>(
                 &connection,
                 &worker.connection_table,
             );
-            worker.tasks.spawn_local(http1::live(client, guard, MonitoredContext::new(worker)))
+            worker.tasks.spawn_local(http1::serve(client, guard, MonitoredContext::new(worker)))
         }
-        false => worker.tasks.spawn_local(accept_handshakes(
+        false => worker.tasks.spawn_local(handshake_and_serve(
             stream,
             peer,
             connection.clone(),
@@ -73,85 +73,85 @@ pub(super) fn serve<H: Handler>(
             MonitoredContext::new(worker),
         )),
     };
-    connection.run_by(task.abort_handle());
+    connection.set_task(task.abort_handle());
 }
 
-/// Counts a connection among those of its address, unless that has as many as it may and none of them has
-/// been idle for a while.
-fn stand<H: Handler>(
+/// Counts a connection for its address. At the limit, an idle connection of the address is closed for it; if there is
+/// none, returns false.
+fn acquire_client_permit<H: Handler>(
     guard: &mut ConnectionGuard,
     address: SocketAddr,
     worker: &WorkerContext<H>,
 ) -> bool {
-    guard.standing = worker.per_client.join(address.ip()).or_else(|| {
-        // Of another worker's connections nothing is known here.
-        worker.connection_table.evict_of(address.ip(), worker.per_client.keeps_recent()).then(
-            || {
+    guard.client_permit = worker.per_client.acquire(address.ip()).or_else(|| {
+        // A worker can only close its own connections.
+        worker
+            .connection_table
+            .evict_idle_of(address.ip(), worker.per_client.keeps_recently_used())
+            .then(|| {
                 worker.metrics.evicted("connections_per_client");
-                worker.per_client.join_instead(address.ip())
-            },
-        )?
+                worker.per_client.acquire_replacing(address.ip())
+            })?
     });
-    if guard.standing.is_none() {
-        debug!(peer = %address.ip(), "one connection more than an address may have");
-        worker.handler.turned_away(RejectReason::Crowd);
+    if guard.client_permit.is_none() {
+        debug!(peer = %address.ip(), "the address has too many connections");
+        worker.handler.count_rejected(RejectReason::TooManyConnections);
     }
-    guard.standing.is_some()
+    guard.client_permit.is_some()
 }
 
-/// What counts the requests of the connection's client.
+/// Counts the requests of the connection's client.
 fn load_of(guard: &ConnectionGuard) -> Arc<ClientLoad> {
-    guard.standing.as_ref().map_or_else(ClientLoad::unknown, |it| Arc::clone(it.load()))
+    guard.client_permit.as_ref().map_or_else(ClientLoad::unknown, |it| Arc::clone(it.load()))
 }
 
-fn connect<H: Handler>(
+fn new_connection<H: Handler>(
     peer: &Rc<Peer<H::ConnectionCache>>,
     worker: &WorkerContext<H>,
 ) -> Rc<ClientConnection<H::ConnectionCache>> {
     Rc::new(ClientConnection::new(Rc::clone(peer), Rc::clone(worker.connection_table.clock())))
 }
 
-/// Serves a connection that begins with something else than a request, in a task of its own: what is
-/// needed for the greeting is given back when it is over.
-async fn accept_handshakes<H: Handler>(
+/// Does the handshakes of a connection, and serves it in a second task, so that the memory of the handshakes is freed.
+async fn handshake_and_serve<H: Handler>(
     stream: TcpStream,
     peer: Rc<Peer<H::ConnectionCache>>,
     connection: Rc<ClientConnection<H::ConnectionCache>>,
     mut guard: ConnectionGuard,
     worker: MonitoredContext<H>,
 ) {
-    let place = worker.connection_table.enter(&connection);
-    connection.begin(Timeout::Greeting);
-    let greeting =
+    let registration = worker.connection_table.register(&connection);
+    connection.arm(Timeout::Handshake);
+    let handshake =
         Box::pin(accept_handshake(stream, peer.socket_address(), peer.listener_context()));
-    let greeted = connection.hurry(Timeout::Greeting, greeting).await;
-    let AcceptedConnection { transport, whose, security, is_http2 } = match greeted {
-        Ok(greeted) => greeted,
+    let accepted = connection.run_until_closing(Timeout::Handshake, handshake).await;
+    let AcceptedConnection { transport, identity, tls, is_http2 } = match accepted {
+        Ok(accepted) => accepted,
         Err(error) => {
-            debug!(peer = %peer.address(), %error, "a connection that did not come to a request");
-            worker.handler.turned_away(match error {
+            debug!(peer = %peer.address(), %error, "handshake failed");
+            worker.handler.count_rejected(match error {
                 HandshakeError::ProxyHeader(_) => RejectReason::ProxyHeader(peer.address()),
                 HandshakeError::Handshake(_) => RejectReason::Handshake,
             });
             return;
         }
     };
-    let (PeerIdentity::Known(address) | PeerIdentity::Untold(address)) = whose;
-    if guard.standing.is_none() && !stand(&mut guard, address, &worker) {
+    let (PeerIdentity::Known(address) | PeerIdentity::UnknownBehindProxy(address)) = identity;
+    if guard.client_permit.is_none() && !acquire_client_permit(&mut guard, address, &worker) {
         return;
     }
     let load = load_of(&guard);
-    let peer = Rc::new(Peer::counted(whose, Arc::clone(peer.listener_context()), security, load));
-    let greeted = connect(&peer, &worker);
+    let peer = Rc::new(Peer::with_load(identity, Arc::clone(peer.listener_context()), tls, load));
+    let accepted = new_connection(&peer, &worker);
     if connection.is_closing() {
-        greeted.close();
+        accepted.close();
     }
     let socket = Socket::new(transport, &worker.buffers);
-    let client = ClientStream::new(HttpStream::Socket(socket), &greeted, &worker.connection_table);
-    drop(place);
+    let client = ClientStream::new(HttpStream::Socket(socket), &accepted, &worker.connection_table);
+    drop(registration);
     let task = match is_http2 {
-        true => worker.tasks.spawn_local(http2::live(client, guard, worker.for_another())),
-        false => worker.tasks.spawn_local(http1::live(client, guard, worker.for_another())),
+        true => worker.tasks.spawn_local(http2::serve(client, guard, worker.for_child_task())),
+        false => worker.tasks.spawn_local(http1::serve(client, guard, worker.for_child_task())),
     };
-    greeted.run_by(task.abort_handle());
+    accepted.set_task(task.abort_handle());
 }

@@ -1,97 +1,96 @@
-//! What a connection may be waiting for, and how long that may take.
+//! The timeouts of a connection.
 
 use std::time::Duration;
 
-/// What a connection may be waiting for.
+/// A timeout of a connection: what it waits for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Timeout {
-    /// For what comes before the first request.
-    Greeting,
-    /// For the first byte of a connection's first request.
+    /// The PROXY protocol header and the TLS handshake.
+    Handshake,
+    /// The first byte of the first request.
     FirstByte,
-    /// For a request.
-    Request,
-    /// For a stream to begin on a connection of HTTP/2.
-    Stream,
-    /// For any byte on a connection of HTTP/2 that has streams.
-    Sound,
-    /// For the answer to a ping.
+    /// The next request on a keep-alive connection.
+    Idle,
+    /// The next stream on an idle HTTP/2 connection.
+    Http2Idle,
+    /// Any byte on an HTTP/2 connection with streams. On expiry Flipgate sends a ping.
+    Http2KeepAlive,
+    /// The acknowledgement of a ping.
     Pong,
-    /// For a request that follows the last one at once.
+    /// A request that follows the last one at once, while the connection keeps its buffers.
     NextRequest,
-    /// For the rest of a head.
+    /// The rest of a head.
     Head,
-    /// For more of a request's body.
-    Body,
-    /// For the client to take an answer.
-    Taken,
-    /// For the upstream to say whether it wants a body.
+    /// More of a request body.
+    RequestBody,
+    /// The client to read more of a response.
+    Write,
+    /// `100 Continue` from the upstream.
     Continue,
-    /// For a place at an endpoint.
-    Seat,
-    /// For an answer's head.
-    Answer,
-    /// For more of an answer's body.
-    AnswerBody,
-    /// For an upstream to take what goes up a tunnel.
-    Upload,
-    /// For the rest of a request whose answer has begun to move on.
-    Rest,
-    /// For the end of the whole exchange.
+    /// A request permit of an endpoint.
+    Queue,
+    /// The response head.
+    ResponseHead,
+    /// More of a response body.
+    ResponseBody,
+    /// The upstream to read more of what goes up a tunnel.
+    TunnelUpload,
+    /// The rest of a request after its response has begun.
+    RequestRemainder,
+    /// The end of the whole exchange.
     Exchange,
-    /// For a look at whether an answer is better waited for elsewhere.
-    Try,
-    /// For a sign of life of a client that has said that it will send nothing more.
+    /// The next check whether a retry at another endpoint is better.
+    RetryCheck,
+    /// A sign that a client with a closed sending side still reads.
     HalfClosed,
-    /// For a client to notice that its connection ends.
+    /// The client to close a connection that is closing.
     Linger,
-    /// For a byte in either direction of a tunnel.
+    /// A byte in either direction of a tunnel.
     Tunnel,
 }
 
-/// How long a client and an upstream may take. Kept to within a second.
+/// The configured limits of timeouts, accurate to one second.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Timeouts {
-    /// For what comes before the first request: the PROXY protocol and TLS.
+    /// For the PROXY protocol header and the TLS handshake.
     pub handshake: Duration,
-    /// From the first byte of a request's head to its last.
+    /// From the first to the last byte of a request head.
     pub head: Duration,
     /// Without a request.
     pub keep_alive: Duration,
-    /// Without a byte of a body that we wait to read, or to be taken of one that we write.
+    /// Without progress on a body that Flipgate reads from the client or writes.
     pub stall: Duration,
-    /// Without a byte of an answer's body from the upstream, once it has begun.
+    /// Without a byte of a response body from the upstream, after its first one.
     pub upstream: Duration,
-    /// From a request's head to the last byte of its answer; `None` for as long as it takes.
+    /// From a request head to the last byte of its response; `None`: no limit.
     pub request: Option<Duration>,
     /// Without a byte in either direction of a tunnel.
     pub tunnel: Duration,
 }
 
-/// The time between two looks at who waits for too long.
+/// The time between two checks for expired timeouts.
 pub(super) const STEP: Duration = Duration::from_millis(500);
 
-/// How long a connection keeps the memory that a request needs, in case that the next one comes at
-/// once: taking it anew for each would be a tenth of what a request costs. In steps it is up to a second.
-const NEXT: Duration = STEP;
+/// How long a connection keeps the buffers of a request, in case that the next one follows at once: allocating them for
+/// each would be a tenth of the cost of a request. Rounded to steps it is up to a second.
+const NEXT_REQUEST: Duration = STEP;
 
-/// How long a client that expects `100 Continue` waits for an upstream that does not say it: many
-/// never do, and clients themselves wait about as long.
+/// How long a client that expects `100 Continue` waits for an upstream that does not send it: many never do, and
+/// clients themselves wait about as long.
 const CONTINUE: Duration = Duration::from_secs(1);
 
-/// The time between two looks at whether an answer is better waited for elsewhere.
-const TRY: Duration = Duration::from_secs(1);
+/// The time between two checks whether a retry at another endpoint is better.
+const RETRY_CHECK: Duration = Duration::from_secs(1);
 
-/// How long a client that has closed its sending side may take to show that it still reads. One that
-/// is gone shows nothing, and TCP has no other way to tell the two apart.
+/// How long a client that has closed its sending side has to show that it still reads. TCP has no other way to tell it
+/// from one that has gone.
 const HALF_CLOSED: Duration = Duration::from_secs(1);
 
-/// How long a connection of HTTP/2 may be silent before it is asked whether it is still there, and
-/// how long it may take to say so.
-const SOUND: Duration = Duration::from_secs(30);
+/// How long an HTTP/2 connection may be silent before Flipgate sends a ping, and how long its acknowledgement may take.
+const KEEP_ALIVE_PING: Duration = Duration::from_secs(30);
 const PONG: Duration = Duration::from_secs(20);
 
-/// How long a client may go on sending what nobody reads, so that it finds the answer that says so.
+/// How long Flipgate discards what a client still sends, so that the client reads the error response.
 const LINGER: Duration = Duration::from_secs(5);
 
 // === impl Timeout ===
@@ -100,85 +99,87 @@ impl Timeout {
     pub(super) const COUNT: usize = 21;
 
     pub(super) const ALL: [Self; Self::COUNT] = [
-        Self::Greeting,
+        Self::Handshake,
         Self::FirstByte,
-        Self::Request,
-        Self::Stream,
-        Self::Sound,
+        Self::Idle,
+        Self::Http2Idle,
+        Self::Http2KeepAlive,
         Self::Pong,
         Self::NextRequest,
         Self::Head,
-        Self::Body,
-        Self::Taken,
+        Self::RequestBody,
+        Self::Write,
         Self::Continue,
-        Self::Seat,
-        Self::Answer,
-        Self::AnswerBody,
-        Self::Upload,
-        Self::Rest,
+        Self::Queue,
+        Self::ResponseHead,
+        Self::ResponseBody,
+        Self::TunnelUpload,
+        Self::RequestRemainder,
         Self::Exchange,
-        Self::Try,
+        Self::RetryCheck,
         Self::HalfClosed,
         Self::Linger,
         Self::Tunnel,
     ];
 
-    /// What a connection waits for while no request of it is under way, so that it can be closed for another
-    /// one at little cost.
-    pub(super) const IDLE: [Self; 7] = [
-        Self::Greeting,
+    /// The timeouts of a connection without a request in progress, so that it can be closed for another one at little
+    /// cost.
+    pub(super) const WHILE_IDLE: [Self; 7] = [
+        Self::Handshake,
         Self::FirstByte,
-        Self::Request,
-        Self::Stream,
+        Self::Idle,
+        Self::Http2Idle,
         Self::NextRequest,
         Self::Head,
         Self::Linger,
     ];
 
-    /// Whether whoever waits is told when the time is over, since there is something left to do. All
-    /// others are cut.
-    pub(super) fn is_told(self) -> bool {
+    /// Whether the table reports the expired timeout to the task, which has something left to do. Otherwise it cuts the
+    /// connection.
+    pub(super) fn is_reported(self) -> bool {
         matches!(
             self,
             Self::NextRequest
                 | Self::FirstByte
-                | Self::Stream
-                | Self::Sound
+                | Self::Http2Idle
+                | Self::Http2KeepAlive
                 | Self::Head
                 | Self::Continue
-                | Self::Seat
-                | Self::Answer
-                | Self::AnswerBody
-                | Self::Rest
+                | Self::Queue
+                | Self::ResponseHead
+                | Self::ResponseBody
+                | Self::RequestRemainder
                 | Self::Exchange
-                | Self::Try
+                | Self::RetryCheck
         )
     }
 
-    /// Whether it is waited for in vain if the client has gone without a word.
-    pub(super) fn is_for_gone(self) -> bool {
-        matches!(self, Self::HalfClosed | Self::Taken)
+    /// Whether the timeout expires when the client has gone without closing the connection.
+    pub(super) fn detects_gone_client(self) -> bool {
+        matches!(self, Self::HalfClosed | Self::Write)
     }
 
-    /// How long that may take, if there is a limit that does not change with the routes.
-    pub(super) fn limit(self, patience: &Timeouts) -> Option<Duration> {
+    /// The limit, if it is the same for all routes.
+    pub(super) fn limit(self, timeouts: &Timeouts) -> Option<Duration> {
         match self {
-            Self::Greeting => Some(patience.handshake),
-            Self::Request | Self::Stream => Some(patience.keep_alive),
-            Self::Sound => Some(SOUND),
+            Self::Handshake => Some(timeouts.handshake),
+            Self::Idle | Self::Http2Idle => Some(timeouts.keep_alive),
+            Self::Http2KeepAlive => Some(KEEP_ALIVE_PING),
             Self::Pong => Some(PONG),
-            Self::NextRequest => Some(NEXT),
-            Self::FirstByte | Self::Head => Some(patience.head),
-            Self::Body | Self::Taken | Self::Upload | Self::Rest => Some(patience.stall),
+            Self::NextRequest => Some(NEXT_REQUEST),
+            Self::FirstByte | Self::Head => Some(timeouts.head),
+            Self::RequestBody | Self::Write | Self::TunnelUpload | Self::RequestRemainder => {
+                Some(timeouts.stall)
+            }
             Self::Continue => Some(CONTINUE),
-            // Whoever asks brings the limit along: it may change with the routes.
-            Self::Answer | Self::Seat => None,
-            Self::AnswerBody => Some(patience.upstream),
-            Self::Exchange => patience.request,
-            Self::Try => Some(TRY),
+            // The caller has the limit of the route.
+            Self::ResponseHead | Self::Queue => None,
+            Self::ResponseBody => Some(timeouts.upstream),
+            Self::Exchange => timeouts.request,
+            Self::RetryCheck => Some(RETRY_CHECK),
             Self::HalfClosed => Some(HALF_CLOSED),
             Self::Linger => Some(LINGER),
-            Self::Tunnel => Some(patience.tunnel),
+            Self::Tunnel => Some(timeouts.tunnel),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! A thread with its own runtime, its own listening sockets and its own connections.
+//! A worker: a thread with its own runtime, listening sockets and connections.
 
 use std::{
     io,
@@ -33,30 +33,30 @@ use super::{
 };
 use crate::{metrics::Metrics, net::BufferPool};
 
-/// How a worker treats its clients.
+/// The settings of a worker.
 #[derive(Clone, Debug)]
 pub struct WorkerSettings {
-    /// How long a client may take.
-    pub patience: Timeouts,
-    /// The connections that there may be at once, of all workers.
+    /// The limits of timeouts.
+    pub timeouts: Timeouts,
+    /// The limit on open connections, of all workers.
     pub capacity: Arc<ConnectionCapacity>,
-    /// How many connections each client address has, of all workers.
+    /// The limit on connections per client address, of all workers.
     pub per_client: Arc<PerClientLimit>,
-    /// What one connection may do.
+    /// The limits of one connection.
     pub limits: ConnectionLimits,
-    /// Open connections and tasks that have died, of all workers.
+    /// Counts open connections and dead tasks, of all workers.
     pub metrics: Metrics,
 }
 
-/// How the workers are told to end, and how they tell that one of them has died.
+/// Signals that stop the workers, and a signal that one has failed.
 #[derive(Clone, Debug, Default)]
 pub struct StopSignal {
-    /// Take no new connections, and end the ones there are after what they are doing.
-    pub gently: CancellationToken,
-    /// End at once.
-    pub now: CancellationToken,
-    /// A worker has panicked. Its connections go on without timeouts, as far as possible, until the
-    /// workers are told to end, which is up to their owner.
+    /// Accept no new connections, and close the open ones after their exchange in progress.
+    pub graceful: CancellationToken,
+    /// Stop at once.
+    pub immediate: CancellationToken,
+    /// A worker has panicked. Its connections continue without timeouts, as far as possible, until its owner stops the
+    /// workers.
     pub failed: CancellationToken,
 }
 
@@ -69,18 +69,18 @@ pub struct Worker {
 // === impl Worker ===
 
 impl Worker {
-    /// Starts worker number `number` on its sockets of each listener. `make` is called on the
-    /// worker's thread, inside its runtime, with the buffers that everybody there reads through.
+    /// Starts worker number `number` on its sockets of each listener. `make_handler` is called on the worker's thread,
+    /// inside its runtime, with the buffer pool of the worker.
     ///
     /// # Errors
     ///
-    /// If the thread cannot be started. A worker that then finds itself without a runtime has failed.
+    /// The thread cannot be started. A worker without a runtime signals [`StopSignal::failed`] instead.
     pub fn start<H: Handler>(
         number: usize,
         listeners: &mut [BoundListener],
         settings: WorkerSettings,
         stop: StopSignal,
-        make: impl FnOnce(Rc<BufferPool>) -> H + Send + 'static,
+        make_handler: impl FnOnce(Rc<BufferPool>) -> H + Send + 'static,
     ) -> io::Result<Self> {
         let sockets: Vec<(Arc<ListenerContext>, StdListener)> = listeners
             .iter_mut()
@@ -88,20 +88,21 @@ impl Worker {
             .collect();
         let thread =
             std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
-                // A thread that panics takes its listening sockets and connections with it.
+                // A thread that panics closes its listening sockets and connections.
                 let unexpected_end = stop.failed.clone().drop_guard();
                 let runtime =
                     Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
                 match runtime {
                     Ok(runtime) => {
-                        let cut = runtime.block_on(run(number, sockets, settings, stop, make));
-                        // A name that is being resolved is not waited for.
+                        let cut =
+                            runtime.block_on(run(number, sockets, settings, stop, make_handler));
+                        // Name resolution in progress is not awaited.
                         runtime.shutdown_background();
                         unexpected_end.disarm();
                         cut
                     }
                     Err(error) => {
-                        error!(%error, "a worker has no runtime");
+                        error!(%error, "cannot start the runtime of a worker");
                         0
                     }
                 }
@@ -111,26 +112,26 @@ impl Worker {
 
     /// Waits for the worker's end, and returns how many connections it had to cut.
     ///
-    /// Blocks; to be called when the worker was told to stop.
+    /// Blocks. Call it after [`StopSignal`].
     #[must_use]
     pub fn join(self) -> usize {
-        // A thread that panicked has none left.
+        // A thread that panicked has no connections left.
         self.thread.join().unwrap_or_default()
     }
 }
 
-/// Serves until it is told to end. Returns how many connections had to be cut.
+/// Serves until a stop signal. Returns how many connections had to be cut.
 async fn run<H: Handler>(
     number: usize,
     sockets: Vec<(Arc<ListenerContext>, StdListener)>,
     settings: WorkerSettings,
     stop: StopSignal,
-    make: impl FnOnce(Rc<BufferPool>) -> H,
+    make_handler: impl FnOnce(Rc<BufferPool>) -> H,
 ) -> usize {
-    let WorkerSettings { patience, capacity, per_client, limits, metrics } = settings;
+    let WorkerSettings { timeouts, capacity, per_client, limits, metrics } = settings;
     let buffers = Rc::new(BufferPool::default());
-    let handler = Rc::new(make(Rc::clone(&buffers)));
-    let connection_table = Rc::new(ConnectionTable::<H::ConnectionCache>::new(&patience));
+    let handler = Rc::new(make_handler(Rc::clone(&buffers)));
+    let connection_table = Rc::new(ConnectionTable::<H::ConnectionCache>::new(&timeouts));
     let tasks = TaskTracker::new();
     let worker = Rc::new(WorkerContext {
         handler,
@@ -147,7 +148,7 @@ async fn run<H: Handler>(
         match TcpListener::from_std(socket) {
             Ok(socket) => {
                 let acceptor = Acceptor::new(listener_context, socket, Rc::clone(&worker));
-                acceptors.spawn_local(acceptor.run(stop.gently.clone()));
+                acceptors.spawn_local(acceptor.run(stop.graceful.clone()));
             }
             Err(error) => {
                 error!(listener = %listener_context.listener.address, %error, "cannot accept connections");
@@ -160,31 +161,30 @@ async fn run<H: Handler>(
 
     let serving = AssertUnwindSafe(serve(number, &worker, &stop, &mut step, &mut acceptors));
     if serving.catch_unwind().await.is_err() {
-        error!("a worker has panicked: its connections go on until flipgate ends");
+        error!("worker panicked; its connections continue until Flipgate stops");
         stop.failed.cancel();
-        told_to_end(&stop).await;
+        stop_requested(&stop).await;
     }
-    if stop.now.is_cancelled() {
+    if stop.immediate.is_cancelled() {
         return worker.connection_table.len();
     }
     while acceptors.join_next().await.is_some() {}
-    worker.connection_table.close();
+    worker.connection_table.close_all();
     worker.tasks.close();
     let finishing = AssertUnwindSafe(finish(&worker, &stop, &mut step)).catch_unwind().await;
     if finishing.is_err() {
-        error!("a worker has panicked while its connections finished: they go on");
+        error!("worker panicked while its connections finished; they continue");
         stop.failed.cancel();
         tokio::select! {
             () = worker.tasks.wait() => {}
-            () = stop.now.cancelled() => {}
+            () = stop.immediate.cancelled() => {}
         }
     }
     worker.connection_table.len()
 }
 
-/// Ends connections that take too long, and idle ones whose place is needed, until the worker is told to
-/// end. Panics with an acceptor that
-/// cannot go on.
+/// Handles expired timeouts and closes idle connections for new ones, until a stop signal. Panics if an acceptor has
+/// panicked outside its restart loop.
 async fn serve<H: Handler>(
     number: usize,
     worker: &WorkerContext<H>,
@@ -194,14 +194,14 @@ async fn serve<H: Handler>(
 ) {
     loop {
         tokio::select! {
-            () = told_to_end(stop) => return,
+            () = stop_requested(stop) => return,
             _ = step.tick() => {
-                worker.connection_table.look(Instant::now());
+                worker.connection_table.check_timeouts(Instant::now());
                 worker.handler.tick();
-                worker.capacity.tell(number, worker.connection_table.longest_idle());
+                worker.capacity.set_longest_idle_since(number, worker.connection_table.longest_idle_since());
             }
-            () = worker.capacity.rung(number) => worker.close_wanted(number),
-            () = worker.handler.serve_others() => {}
+            () = worker.capacity.close_requested(number) => worker.close_idle_connections(number),
+            () = worker.handler.serve_other_workers() => {}
             Some(Err(error)) = acceptors.join_next() => {
                 if let Ok(panic) = error.try_into_panic() {
                     resume_unwind(panic);
@@ -211,24 +211,24 @@ async fn serve<H: Handler>(
     }
 }
 
-/// Waits until the last connection has ended, or for the order to end at once.
+/// Waits until the last connection has ended, or for the signal to stop at once.
 async fn finish<H: Handler>(worker: &WorkerContext<H>, stop: &StopSignal, step: &mut Interval) {
     loop {
         tokio::select! {
             () = worker.tasks.wait() => return,
-            () = stop.now.cancelled() => return,
-            () = worker.handler.serve_others() => {}
+            () = stop.immediate.cancelled() => return,
+            () = worker.handler.serve_other_workers() => {}
             _ = step.tick() => {
-                worker.connection_table.look(Instant::now());
+                worker.connection_table.check_timeouts(Instant::now());
                 worker.handler.tick();
             }
         }
     }
 }
 
-async fn told_to_end(stop: &StopSignal) {
+async fn stop_requested(stop: &StopSignal) {
     tokio::select! {
-        () = stop.gently.cancelled() => {}
-        () = stop.now.cancelled() => {}
+        () = stop.graceful.cancelled() => {}
+        () = stop.immediate.cancelled() => {}
     }
 }

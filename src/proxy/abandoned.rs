@@ -68,7 +68,7 @@ impl AdmittedRequest<'_> {
         if is_endless(&head, upstream) {
             return;
         }
-        connection.end(Timeout::Answer);
+        connection.disarm(Timeout::ResponseHead);
         let framing = head.framing(self.ask.is_for_head);
         upstream.consume(head.len);
         let came = intake(upstream, framing);
@@ -93,14 +93,18 @@ impl AdmittedRequest<'_> {
         self.hold.count();
         let (channel, connection) = client.split();
         if channel.broken().is_some() && !channel.has_answered() {
-            connection.note_reset();
+            connection.record_reset();
         }
         // One that has only stopped reading is not kept waiting.
         channel.reset(channel.broken());
-        for wait in
-            [Timeout::Try, Timeout::Continue, Timeout::Rest, Timeout::HalfClosed, Timeout::Taken]
-        {
-            connection.end(wait);
+        for wait in [
+            Timeout::RetryCheck,
+            Timeout::Continue,
+            Timeout::RequestRemainder,
+            Timeout::HalfClosed,
+            Timeout::Write,
+        ] {
+            connection.disarm(wait);
         }
     }
 
@@ -137,8 +141,8 @@ impl AdmittedRequest<'_> {
         body: &mut BodyPipe,
     ) {
         match self.timeouts().stall {
-            Some(limit) => connection.begin_for(Timeout::AnswerBody, limit),
-            None => connection.begin(Timeout::AnswerBody),
+            Some(limit) => connection.arm_for(Timeout::ResponseBody, limit),
+            None => connection.arm(Timeout::ResponseBody),
         }
         let mut left = BYTES_MAX;
         let is_whole = poll_fn(|context| match connection.take_expired() {

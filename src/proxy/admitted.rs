@@ -18,7 +18,7 @@ use crate::{
     downstream::{AfterExchange, ClientConnection, ClientStream},
     metrics::LimitHit,
     model::ServiceTimeouts,
-    upstream::{ConcurrencyPermit, EndpointState, Pool, SHARE_OF_CLIENT, SHARE_OF_SERVICE},
+    upstream::{CLIENT_SHARE_FACTOR, ConcurrencyPermit, EndpointState, Pool, SERVICE_SHARE_FACTOR},
 };
 
 /// A request that was admitted. It owns its hold on the side that answers it, from the one load of the
@@ -70,22 +70,22 @@ impl RequestPermits {
         let pool = hold.pool();
         let admission = pool.admission();
         let refused = |limit, error| {
-            pool.limited(limit);
+            pool.record_limit(limit);
             Err(error)
         };
-        if let Err(wait) = admission.count(client) {
+        if let Err(wait) = admission.check_rate(client) {
             return refused(LimitHit::ClientRate, ProxyError::TooMany(wait));
         }
-        let of_service = admission.in_flight().map(|it| it.enter().ok_or(()));
+        let of_service = admission.in_flight().map(|it| it.try_acquire().ok_or(()));
         let Ok(of_service) = of_service.transpose() else {
             return refused(LimitHit::ServiceInFlight, ProxyError::Overloaded);
         };
-        let Some(of_process) = proxy.in_flight.enter() else {
+        let Some(of_process) = proxy.in_flight.try_acquire() else {
             return refused(LimitHit::InFlight, ProxyError::Overloaded);
         };
-        let is_fair = proxy.in_flight.is_fair(hold.of_client(), SHARE_OF_CLIENT)
-            && (proxy.in_flight.is_fair(hold.of_side(), SHARE_OF_SERVICE)
-                || pool.is_of_only_service());
+        let is_fair = proxy.in_flight.is_within_share(hold.of_client(), CLIENT_SHARE_FACTOR)
+            && (proxy.in_flight.is_within_share(hold.of_side(), SERVICE_SHARE_FACTOR)
+                || pool.is_only_service());
         if !is_fair {
             return refused(LimitHit::InFlight, ProxyError::Overloaded);
         }
@@ -115,7 +115,7 @@ impl AdmittedRequest<'_> {
 
     /// The endpoint that the request is with, for the log.
     pub(super) fn endpoint(&self) -> Option<String> {
-        self.hold.member().map(|it| it.endpoint().to_string())
+        self.hold.member().map(|it| it.configured().to_string())
     }
 
     /// Notes that an endpoint has answered with this code, unless the code counts as a failure.
@@ -124,7 +124,7 @@ impl AdmittedRequest<'_> {
         if let Some(member) = self.hold.member()
             && !pool.policy().ejection.statuses.contains(code)
         {
-            pool.succeeded(member);
+            pool.record_success(member);
         }
     }
 
@@ -135,7 +135,7 @@ impl AdmittedRequest<'_> {
         what: &str,
         connection: &ClientConnection<PeerCache>,
     ) {
-        self.pool().failed(member, what, connection.now());
+        self.pool().record_failure(member, what, connection.now());
     }
 
     /// Answers the request with an error. The hold lasts until that is written.

@@ -304,11 +304,11 @@ impl From<HeadError> for ProxyError {
     fn from(error: HeadError) -> Self {
         match error {
             HeadError::TooSlow => Self::HeadTooSlow,
-            HeadError::Reject(HeadRejection::Malformed(what)) => Self::Malformed(what),
-            HeadError::Reject(HeadRejection::Coding) => Self::TransferCoding,
-            HeadError::Reject(HeadRejection::Method) => Self::Method,
-            HeadError::Reject(HeadRejection::TargetTooLong) => Self::TargetTooLong,
-            HeadError::Reject(HeadRejection::TooLarge) => Self::HeadTooLarge,
+            HeadError::Rejected(HeadRejection::Malformed(what)) => Self::Malformed(what),
+            HeadError::Rejected(HeadRejection::Coding) => Self::TransferCoding,
+            HeadError::Rejected(HeadRejection::Method) => Self::Method,
+            HeadError::Rejected(HeadRejection::TargetTooLong) => Self::TargetTooLong,
+            HeadError::Rejected(HeadRejection::TooLarge) => Self::HeadTooLarge,
         }
     }
 }

@@ -50,7 +50,7 @@ pub(super) fn exchange<'a>(
                 Err(failure) => break 'failed failure,
             };
             if head.status == SWITCHING {
-                match admitted.upgrade(client, &mut found.upstream.channel, &head) {
+                match admitted.upgrade(client, &mut found.upstream.stream, &head) {
                     Ok(first) => {
                         return AfterExchange::Tunnel(admitted.into_tunnel(found.upstream, first));
                     }

@@ -31,34 +31,34 @@ impl AdmittedRequest<'_> {
     ) -> Result<ResponseHead, UpstreamFailure> {
         let (socket, connection) = client.split();
         self.upload.aim(socket, upstream);
-        connection.begin_for(Timeout::Answer, self.terms.patience);
+        connection.arm_for(Timeout::ResponseHead, self.terms.patience);
         let began = connection.now();
         match self.pool().policy().retry.try_patience {
             _ if !self.ask.is_repeatable => {}
-            Some(patience) => connection.begin_for(Timeout::Try, patience),
-            None => connection.begin(Timeout::Try),
+            Some(patience) => connection.arm_for(Timeout::RetryCheck, patience),
+            None => connection.arm(Timeout::RetryCheck),
         }
         if self.upload.is_held() {
-            connection.begin(Timeout::Continue);
+            connection.arm(Timeout::Continue);
         }
         if self.pool().policy().drain.abandoned == AbandonedRequests::Wait {
-            connection.tell_of_gone();
+            connection.report_client_gone();
         }
         let mut scan = HeadScanner::up_to(ResponseHead::BYTES_MAX);
         poll_fn(|context| {
             match connection.take_expired() {
                 Some(Timeout::Continue) => self.interim.ask_for_body(&mut self.upload, connection),
-                Some(Timeout::Try) => {
+                Some(Timeout::RetryCheck) => {
                     if self.should_leave(tried, began, connection) {
                         return Poll::Ready(Err(UpstreamFailure::Late));
                     }
-                    connection.begin(Timeout::Try);
+                    connection.arm(Timeout::RetryCheck);
                 }
                 // Whose fault it is depends on who was waited for.
                 Some(Timeout::Exchange) if self.upload.is_reading() => {
                     return Poll::Ready(Err(UpstreamFailure::Refused(ProxyError::TooLong)));
                 }
-                Some(Timeout::HalfClosed | Timeout::Taken) => {
+                Some(Timeout::HalfClosed | Timeout::Write) => {
                     return Poll::Ready(Err(UpstreamFailure::Left));
                 }
                 Some(_) => return Poll::Ready(Err(UpstreamFailure::Refused(ProxyError::Timeout))),
@@ -111,11 +111,11 @@ impl AdmittedRequest<'_> {
         let took = now.saturating_duration_since(began);
         let retry = &pool.policy().retry;
         let is_late = retry.try_patience.is_some_and(|it| took >= it);
-        (is_late || member.is_silent())
+        (is_late || member.is_unresponsive())
             && !self.interim.has_come()
             && self.upload.can_rewind()
             && tried.len() + 1 < retry.tries
-            && pool.has_other(tried, member)
+            && pool.has_alternative(tried, member)
             && pool.withdraw(now)
     }
 
@@ -201,11 +201,11 @@ impl AdmittedRequest<'_> {
         connection: &ClientConnection<PeerCache>,
     ) -> Result<(), UpstreamFailure> {
         let progress = self.upload.send(context, socket, upstream)?;
-        connection.note(Timeout::Body, progress.is_reading, progress.has_moved);
+        connection.track(Timeout::RequestBody, progress.is_reading, progress.has_moved);
         if progress.is_reading {
-            connection.end(Timeout::Answer);
-        } else if progress.has_moved || !connection.is_waiting(Timeout::Answer) {
-            connection.begin_for(Timeout::Answer, self.terms.patience);
+            connection.disarm(Timeout::ResponseHead);
+        } else if progress.has_moved || !connection.is_armed(Timeout::ResponseHead) {
+            connection.arm_for(Timeout::ResponseHead, self.terms.patience);
         }
         Ok(())
     }

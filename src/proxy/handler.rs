@@ -30,10 +30,10 @@ impl Handler for Proxy {
         tunnel.carry(client)
     }
 
-    fn turned_away(&self, why: RejectReason) {
+    fn count_rejected(&self, why: RejectReason) {
         match why {
             RejectReason::Malformed => self.unrouted.count(StatusCode::BAD_REQUEST.as_u16()),
-            RejectReason::Crowd => {
+            RejectReason::TooManyConnections => {
                 self.unrouted.count(StatusCode::TOO_MANY_REQUESTS.as_u16());
                 self.metrics.turned_away("connections_per_client");
             }
@@ -59,8 +59,8 @@ impl Handler for Proxy {
         }
     }
 
-    fn serve_others(&self) -> impl Future<Output = ()> {
-        self.connections.serve_others()
+    fn serve_other_workers(&self) -> impl Future<Output = ()> {
+        self.connections.serve_other_workers()
     }
 
     fn tick(&self) {

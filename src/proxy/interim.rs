@@ -89,7 +89,7 @@ impl InterimResponses {
         upload: &mut Upload,
         connection: &ClientConnection<PeerCache>,
     ) -> bool {
-        connection.end(Timeout::Continue);
+        connection.disarm(Timeout::Continue);
         upload.hold(false);
         std::mem::replace(&mut self.is_client_waiting, false)
     }
@@ -130,7 +130,7 @@ impl InterimResponses {
         self.send(socket)?;
         while !self.bytes.is_empty() {
             let written = socket.poll_write(context, [&self.bytes, &[], &[]]);
-            connection.note(Timeout::Taken, written.is_pending(), false);
+            connection.track(Timeout::Write, written.is_pending(), false);
             match ready!(written) {
                 Ok(count) => drop(self.bytes.drain(..count)),
                 Err(_) => return Poll::Ready(Err(UpstreamFailure::Left)),

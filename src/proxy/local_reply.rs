@@ -40,7 +40,7 @@ impl LocalReply {
         client: &mut ClientStream<PeerCache>,
     ) -> Self {
         let (socket, connection) = client.split();
-        connection.wait_for_nothing();
+        connection.disarm_all();
         let goes_on = ask.keeps_alive
             && !error.ends_connection()
             && !connection.is_closing()
@@ -65,8 +65,8 @@ impl LocalReply {
     pub(super) async fn send<T>(&self, client: &mut ClientStream<PeerCache>) -> AfterExchange<T> {
         let Self { bytes, body, goes_on } = self;
         let (head, body) = bytes.split_at(bytes.len() - body);
-        match client.answer(head, body).await {
-            Ok(()) if *goes_on => AfterExchange::GoOn,
+        match client.send_response(head, body).await {
+            Ok(()) if *goes_on => AfterExchange::KeepAlive,
             Ok(()) => AfterExchange::Close,
             Err(_) => AfterExchange::Cut,
         }

@@ -26,24 +26,24 @@ impl RetryState<'_, '_> {
         let pool = Arc::clone(self.request.pool());
         let (channel, connection) = client.split();
         let full = |limit| {
-            pool.limited(limit);
+            pool.record_limit(limit);
             Err(UpstreamFailure::Refused(ProxyError::Overloaded))
         };
-        let owner = self.request.proxy.connections.owner();
-        let Some(line) = pool.queue(owner) else {
+        let owner = self.request.proxy.connections.worker_id();
+        let Some(line) = pool.enqueue(owner) else {
             // Those who wait may wait for what is no concern of this one.
-            return match pool.is_line_of_others() {
+            return match pool.is_queue_of_other_pool() {
                 true => match self.pick(&self.tried, true, connection.now()) {
-                    PickResult::Seat(permit) => Ok(permit),
+                    PickResult::Picked(permit) => Ok(permit),
                     _ => full(LimitHit::Queue),
                 },
                 false => full(LimitHit::Queue),
             };
         };
-        connection.begin_for(Timeout::Seat, pool.policy().limits.queue_patience);
+        connection.arm_for(Timeout::Queue, pool.policy().limits.queue_patience);
         loop {
             match self.wait_for_call(&line, channel, connection).await {
-                Err(Timeout::Seat) => return full(LimitHit::QueueTime),
+                Err(Timeout::Queue) => return full(LimitHit::QueueTime),
                 Err(Timeout::Exchange) => {
                     return Err(UpstreamFailure::Refused(ProxyError::TooLong));
                 }
@@ -51,16 +51,16 @@ impl RetryState<'_, '_> {
                 Ok(()) => {}
             }
             match self.pick(&self.tried, true, connection.now()) {
-                PickResult::Seat(permit) => {
-                    connection.end(Timeout::Seat);
+                PickResult::Picked(permit) => {
+                    connection.disarm(Timeout::Queue);
                     return Ok(permit);
                 }
-                PickResult::Nobody => return Err(UpstreamFailure::Refused(self.error)),
+                PickResult::NoEndpoint => return Err(UpstreamFailure::Refused(self.error)),
                 // What is free may be nothing for a request that was elsewhere, whose pool was replaced, or
                 // that has no connection where others have one.
                 PickResult::Full => {
-                    line.pass_on();
-                    self.request.proxy.connections.ask_others(&pool);
+                    line.notify_next();
+                    self.request.proxy.connections.request_idle_from_others(&pool);
                 }
             }
         }
@@ -81,7 +81,7 @@ impl RetryState<'_, '_> {
             if self.has_left_queue(channel, context, connection) {
                 return Poll::Ready(Err(Timeout::HalfClosed));
             }
-            line.poll_called(context).map(Ok)
+            line.poll_notified(context).map(Ok)
         })
         .await
     }

@@ -48,7 +48,7 @@ pub(super) fn receive<'a>(
         Ok(head) => {
             let (channel, connection) = client.split();
             let ask = RequestTraits::of(&head, channel);
-            connection.begin(Timeout::Exchange);
+            connection.arm(Timeout::Exchange);
             ReceivedRequest { proxy, record, ask }.admit(client, &head)
         }
         Err(error) => {
@@ -71,7 +71,7 @@ impl<'a> ReceivedRequest<'a> {
         let decision = match self.proxy.admit(head, channel.unread(), connection) {
             Ok(decision) => decision,
             Err(error) => {
-                let port = connection.peer().listener().redirects_to;
+                let port = connection.peer().listener().https_redirect_port;
                 let port = port.filter(|_| error == ProxyError::Redirect);
                 let location = port.map(|it| location(head, channel.unread(), it));
                 let upload = Upload::to_discard(channel, head);
@@ -100,12 +100,12 @@ impl<'a> ReceivedRequest<'a> {
         let timeouts = &claim.pool().policy().timeouts;
         match timeouts.request {
             None => {}
-            Some(Some(limit)) => connection.begin_for(Timeout::Exchange, limit),
-            Some(None) => connection.end(Timeout::Exchange),
+            Some(Some(limit)) => connection.arm_for(Timeout::Exchange, limit),
+            Some(None) => connection.disarm(Timeout::Exchange),
         }
         let patience = timeouts.response.unwrap_or(patience);
         let terms = ServiceTerms { patience, tunnel_patience: rules.tunnel_patience, key };
-        let underway = connection.peer().load().enter();
+        let underway = connection.peer().load().count_request();
         let hold = RequestClaim::new(claim, record, &proxy.shard, underway);
         let permits = match RequestPermits::take(&hold, proxy, address) {
             Ok(permits) => permits,

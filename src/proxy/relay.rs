@@ -54,7 +54,7 @@ impl<'e, 'a> AnsweredRequest<'e, 'a> {
         found: &mut UpstreamResponse,
         head: ResponseHead,
     ) -> Result<Self, UpstreamFailure> {
-        let upstream = &mut found.upstream.channel;
+        let upstream = &mut found.upstream.stream;
         let plan = request.plan(&head, client.split().1);
         if request.ask.is_stream && request.ask.wants_websocket && matches!(head.status, 200..=299)
         {
@@ -85,7 +85,7 @@ impl<'e, 'a> AnsweredRequest<'e, 'a> {
         found: &mut UpstreamResponse,
     ) -> Result<(), UpstreamFailure> {
         let (socket, connection) = client.split();
-        let upstream = &mut found.upstream.channel;
+        let upstream = &mut found.upstream.stream;
         // An answer up to the end of the connection must not look whole, however it comes to be cut.
         let is_to_close = self.plan.told == Framing::ToClose;
         if is_to_close {
@@ -94,8 +94,8 @@ impl<'e, 'a> AnsweredRequest<'e, 'a> {
         let relayed = poll_fn(|context| {
             match connection.take_expired() {
                 // The request is given up then, but not its answer.
-                Some(Timeout::Rest) => self.request.upload.give_up(),
-                Some(Timeout::HalfClosed | Timeout::Taken) => return Poll::Ready(Err(gone())),
+                Some(Timeout::RequestRemainder) => self.request.upload.give_up(),
+                Some(Timeout::HalfClosed | Timeout::Write) => return Poll::Ready(Err(gone())),
                 Some(_) => return Poll::Ready(Err(TransferError::TooSlow)),
                 None => {}
             }
@@ -121,14 +121,14 @@ impl<'e, 'a> AnsweredRequest<'e, 'a> {
             let has_left =
                 matches!((&broken, &failure), (TransferError::Writing(_), UpstreamFailure::Left));
             if has_left && !self.is_endless && self.request.outlives_client() {
-                let upstream = &mut found.upstream.channel;
+                let upstream = &mut found.upstream.stream;
                 let rest = self.request.await_rest(client, upstream, &mut self.download);
                 Box::pin(rest).await;
             }
             return Err(failure);
         }
         self.is_written = true;
-        connection.end(Timeout::Exchange);
+        connection.disarm(Timeout::Exchange);
         self.request.note_success(self.code);
         if self.request.upload.is_going() && self.plan.keeps_alive {
             self.send_rest(socket, upstream, connection).await;
@@ -148,14 +148,14 @@ impl<'e, 'a> AnsweredRequest<'e, 'a> {
         let UpstreamResponse { upstream, member } = found;
         // The end of a stream says where its answer ends.
         if is_sent
-            && (plan.keeps_alive || upstream.channel.is_stream())
+            && (plan.keeps_alive || upstream.stream.is_stream())
             && !request.interim.is_expectation_open()
-            && upstream.channel.unread().is_empty()
+            && upstream.stream.unread().is_empty()
         {
             let now = client.split().1.now();
             request.proxy.connections.put_back(&member, upstream, now);
         }
-        if plan.goes_on && is_sent { AfterExchange::GoOn } else { AfterExchange::Close }
+        if plan.goes_on && is_sent { AfterExchange::KeepAlive } else { AfterExchange::Close }
     }
 
     /// Moves the rest of a request on while its answer is relayed. A request that breaks off does not
@@ -172,7 +172,7 @@ impl<'e, 'a> AnsweredRequest<'e, 'a> {
             Err(UpstreamFailure::Left) => return Err(UpstreamFailure::Left),
             Err(UpstreamFailure::Refused(_) | UpstreamFailure::Closed | UpstreamFailure::Late) => {
                 self.request.upload.break_off();
-                connection.end(Timeout::Rest);
+                connection.disarm(Timeout::RequestRemainder);
             }
         }
         let AdmittedRequest { upload, interim, .. } = &mut *self.request;
@@ -192,13 +192,17 @@ impl<'e, 'a> AnsweredRequest<'e, 'a> {
             return Ok(());
         }
         let progress = self.request.upload.send(context, socket, upstream)?;
-        connection.note(Timeout::Body, false, progress.has_moved);
+        connection.track(Timeout::RequestBody, false, progress.has_moved);
         // A stream may stand still one way while it goes on the other.
         let is_bounded = !self.request.ask.is_stream || self.is_written;
-        connection.note(Timeout::Rest, progress.is_going && is_bounded, progress.has_moved);
-        let is_waiting = connection.is_waiting(Timeout::AnswerBody);
+        connection.track(
+            Timeout::RequestRemainder,
+            progress.is_going && is_bounded,
+            progress.has_moved,
+        );
+        let is_waiting = connection.is_armed(Timeout::ResponseBody);
         let stall = self.request.timeouts().stall;
-        connection.note_for(Timeout::AnswerBody, stall, is_waiting, progress.has_moved);
+        connection.track_for(Timeout::ResponseBody, stall, is_waiting, progress.has_moved);
         Ok(())
     }
 
@@ -265,12 +269,12 @@ impl<'e, 'a> AnsweredRequest<'e, 'a> {
 
     fn note_download(&mut self, connection: &ClientConnection<PeerCache>) {
         let (stuck, has_moved) = (self.download.stuck(), self.download.has_moved());
-        connection.note(Timeout::Taken, stuck == Some(BlockedOn::Writing), has_moved);
+        connection.track(Timeout::Write, stuck == Some(BlockedOn::Writing), has_moved);
         let (stall, is_awaited) =
             (self.request.timeouts().stall, stuck == Some(BlockedOn::Reading));
-        connection.note_for(Timeout::AnswerBody, stall, is_awaited, has_moved);
+        connection.track_for(Timeout::ResponseBody, stall, is_awaited, has_moved);
         if self.request.upload.is_half_closed() && has_moved {
-            connection.begin(Timeout::HalfClosed);
+            connection.arm(Timeout::HalfClosed);
         }
     }
 }

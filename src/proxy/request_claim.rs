@@ -39,12 +39,12 @@ impl RequestClaim {
 
     /// The requests of its client that are under way; 0 if the client is not known.
     pub(super) fn of_client(&self) -> usize {
-        self.underway.of_client()
+        self.underway.client_requests()
     }
 
     /// Counts the request among those whose client has left, unless that has as many of them as it may.
     pub(super) fn abandon(&mut self) -> bool {
-        self.underway.abandon()
+        self.underway.mark_abandoned()
     }
 
     /// The requests that are inside its side.
@@ -68,7 +68,7 @@ impl RequestClaim {
 
     /// The endpoint that it is with.
     pub(super) fn member(&self) -> Option<&Arc<EndpointState>> {
-        self.permit.as_ref().map(RequestPermit::member)
+        self.permit.as_ref().map(RequestPermit::endpoint)
     }
 
     /// Notes that the head of the endpoint's response is there.

@@ -65,8 +65,8 @@ impl AdmittedRequest<'_> {
     ) -> Result<Vec<u8>, UpstreamFailure> {
         let (socket, connection) = client.split();
         self.interim.send(socket)?;
-        connection.end(Timeout::Answer);
-        connection.end(Timeout::Continue);
+        connection.disarm(Timeout::ResponseHead);
+        connection.disarm(Timeout::Continue);
         self.hold.answer(head.status);
         let mut out = self.interim.take_unwritten();
         let answer = ResponseRewrite {

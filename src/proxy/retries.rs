@@ -69,19 +69,19 @@ pub(super) async fn forward(
         }
         let now = client.split().1.now();
         let picked = match course.next.take() {
-            Some(permit) => PickResult::Seat(permit),
+            Some(permit) => PickResult::Picked(permit),
             None => course.pick(&course.tried, false, now),
         };
         let permit = match picked {
-            PickResult::Seat(permit) => permit,
-            PickResult::Nobody => return Err(UpstreamFailure::Refused(course.error)),
+            PickResult::Picked(permit) => permit,
+            PickResult::NoEndpoint => return Err(UpstreamFailure::Refused(course.error)),
             // In a box of its own, since it is seldom needed.
             PickResult::Full => Box::pin(course.wait_in_queue(client)).await?,
         };
         if let Some(reason) = course.again.take() {
             course.request.pool().metrics().retried(reason);
         }
-        let member = Arc::clone(permit.member());
+        let member = Arc::clone(permit.endpoint());
         let upstream = match course.take_waiting(&member, now) {
             Some(upstream) => upstream,
             None => match course.open(client, &member).await? {
@@ -94,14 +94,14 @@ pub(super) async fn forward(
         };
         let mut found = UpstreamResponse { upstream, member };
         course.request.hold.acquire(permit);
-        let channel = &mut found.upstream.channel;
+        let channel = &mut found.upstream.stream;
         let answered = course.request.attempt(client, channel, &course.tried).await;
         if matches!(answered, Err(UpstreamFailure::Left)) && course.request.outlives_client() {
             Box::pin(course.request.await_answer(client, channel)).await;
             return Err(UpstreamFailure::Left);
         }
         let (_, connection) = client.split();
-        connection.end(Timeout::Try);
+        connection.disarm(Timeout::RetryCheck);
         match answered {
             Ok(head) if course.is_refused_answer(&head, &found.member, connection) => {
                 course.go_on(&found.member, ProxyError::Closed, "status");
@@ -109,8 +109,8 @@ pub(super) async fn forward(
             Ok(head) => return Ok((found, head)),
             Err(failure) => course.decide_on_failure(failure, &mut found, connection)?,
         }
-        connection.end(Timeout::Answer);
-        connection.end(Timeout::Continue);
+        connection.disarm(Timeout::ResponseHead);
+        connection.disarm(Timeout::Continue);
         drop(found);
         // Its place is free for whoever comes, itself included.
         course.request.hold.release();
@@ -155,8 +155,8 @@ impl<'e, 'a> RetryState<'e, 'a> {
             tried,
             key: terms.key,
             // Also one that is not to be used again: it makes room for a fresh one.
-            is_open: &|member| connections.has_waiting(member, ask.wants_websocket),
-            is_called,
+            has_connection: &|member| connections.has_idle(member, ask.wants_websocket),
+            has_waited: is_called,
             now,
         };
         self.request.pool().pick(&choice, &mut proxy.random.borrow_mut())
@@ -174,8 +174,8 @@ impl<'e, 'a> RetryState<'e, 'a> {
             client: connection.peer().socket_address(),
             local: connection.peer().listener().address,
             is_for_tunnel: request.ask.wants_websocket,
-            of_client: request.hold.of_client(),
-            patience: request.timeouts().connect,
+            client_requests: request.hold.of_client(),
+            timeout: request.timeouts().connect,
         };
         let now = connection.now();
         let opening = request.proxy.connections.open(request.pool(), member, connect_context, now);
@@ -185,7 +185,7 @@ impl<'e, 'a> RetryState<'e, 'a> {
             Some(Timeout::Exchange) => {
                 Poll::Ready(Err(UpstreamFailure::Refused(ProxyError::Timeout)))
             }
-            Some(Timeout::HalfClosed | Timeout::Taken) => Poll::Ready(Err(UpstreamFailure::Left)),
+            Some(Timeout::HalfClosed | Timeout::Write) => Poll::Ready(Err(UpstreamFailure::Left)),
             // A stream that was taken back holds no place any more in what its client may have.
             _ if has_left(channel, context) => Poll::Ready(Err(UpstreamFailure::Left)),
             _ => opening.as_mut().poll(context).map(Ok),
@@ -206,12 +206,12 @@ impl<'e, 'a> RetryState<'e, 'a> {
             ConnectReason::Limit => {
                 self.missed_places += 1;
                 if self.missed_places > MISSED_PLACES_MAX {
-                    self.request.pool().limited(LimitHit::Queue);
+                    self.request.pool().record_limit(LimitHit::Queue);
                     return Err(UpstreamFailure::Refused(ProxyError::Overloaded));
                 }
             }
             ConnectReason::Descriptors => {
-                self.request.pool().limited(LimitHit::Descriptors);
+                self.request.pool().record_limit(LimitHit::Descriptors);
                 return Err(UpstreamFailure::Refused(ProxyError::Overloaded));
             }
             reason => {
@@ -230,7 +230,7 @@ impl<'e, 'a> RetryState<'e, 'a> {
     ) -> Result<(), UpstreamFailure> {
         let ConnectionEnd { is_fresh, is_unprocessed } = *ended;
         let (service, color) = self.request.names();
-        let endpoint = member.endpoint();
+        let endpoint = member.configured();
         let now = connection.now();
         if is_fresh && !is_unprocessed {
             self.request.note_failure(member, "closed without an answer", connection);
@@ -263,7 +263,7 @@ impl<'e, 'a> RetryState<'e, 'a> {
     /// service has chosen.
     fn may_leave_closed(&self, member: &Arc<EndpointState>) -> bool {
         self.may_retry(|it| it.on_closed || !self.has_left_closed)
-            && self.request.pool().has_other(&self.tried, member)
+            && self.request.pool().has_alternative(&self.tried, member)
     }
 
     /// Whether an answer is not passed on, since somebody else may have a better one.
@@ -300,12 +300,12 @@ impl<'e, 'a> RetryState<'e, 'a> {
         let may = !self.request.interim.has_come()
             && self.request.upload.can_rewind()
             && self.tried.len() + 1 < pool.policy().retry.tries
-            && pool.has_other(&self.tried, member);
+            && pool.has_alternative(&self.tried, member);
         if !may {
             return false;
         }
         let tried = [&self.tried[..], &[Arc::clone(member)]].concat();
-        let PickResult::Seat(permit) = self.pick(&tried, false, connection.now()) else {
+        let PickResult::Picked(permit) = self.pick(&tried, false, connection.now()) else {
             return false;
         };
         self.next = Some(permit).filter(|_| self.withdraw(connection.now()));
@@ -331,7 +331,7 @@ impl<'e, 'a> RetryState<'e, 'a> {
         // What was closed before may be so elsewhere too.
         let with_care = !ask.is_repeatable || !self.stale.is_empty();
         match self.takes_waiting(member) {
-            true => proxy.connections.waiting(member, ask.wants_websocket, with_care, now),
+            true => proxy.connections.take_idle(member, ask.wants_websocket, with_care, now),
             false => None,
         }
     }
@@ -346,16 +346,16 @@ impl<'e, 'a> RetryState<'e, 'a> {
         let UpstreamResponse { upstream, member } = found;
         match failure {
             UpstreamFailure::Late => {
-                upstream.distrust();
+                upstream.retire();
                 self.request.note_failure(member, "no answer in time", connection);
-                let why = if member.is_silent() { "silent" } else { "timeout" };
+                let why = if member.is_unresponsive() { "silent" } else { "timeout" };
                 self.go_on(member, ProxyError::Timeout, why);
             }
             UpstreamFailure::Closed => {
                 let ended = ConnectionEnd {
                     is_fresh: !upstream.is_reused,
                     is_unprocessed: upstream
-                        .channel
+                        .stream
                         .broken()
                         .is_some_and(StreamReset::is_unprocessed),
                 };
@@ -369,7 +369,7 @@ impl<'e, 'a> RetryState<'e, 'a> {
             }
             UpstreamFailure::Refused(error) => {
                 if error == ProxyError::Timeout {
-                    upstream.distrust();
+                    upstream.retire();
                 }
                 if error.is_upstreams() {
                     self.request.note_failure(member, &error.to_string(), connection);

@@ -70,7 +70,7 @@ impl Tunnel {
         let (mut up, mut down) = (TunnelDirection::new(Vec::new()), TunnelDirection::new(first));
         async move {
             let (socket, connection) = client.split();
-            let other = &mut upstream.channel;
+            let other = &mut upstream.stream;
             socket.keep_alive();
             other.keep_alive();
             begin(connection, patience);
@@ -78,14 +78,14 @@ impl Tunnel {
             let _ = poll_fn(|context| {
                 let ends = [up.poll(context, socket, other)?, down.poll(context, other, socket)?];
                 let (sent, came) = (take(&mut up.has_moved), take(&mut down.has_moved));
-                connection.note(Timeout::Upload, up.is_stuck, sent);
-                connection.note(Timeout::Taken, down.is_stuck, came);
+                connection.track(Timeout::TunnelUpload, up.is_stuck, sent);
+                connection.track(Timeout::Write, down.is_stuck, came);
                 if sent || came {
                     begin(connection, patience);
                 }
                 // A WebSocket has no use for one direction alone: who has heard the end says so soon.
                 let is_ending = ends.iter().any(Poll::is_ready);
-                connection.note(Timeout::Linger, is_ending, sent || came);
+                connection.track(Timeout::Linger, is_ending, sent || came);
                 match ends.iter().all(Poll::is_ready) {
                     true => Poll::Ready(Ok::<_, io::Error>(())),
                     false => Poll::Pending,
@@ -100,8 +100,8 @@ impl Tunnel {
 /// Waits for a byte from now on.
 fn begin(connection: &ClientConnection<PeerCache>, patience: Option<Duration>) {
     match patience {
-        Some(patience) => connection.begin_for(Timeout::Tunnel, patience),
-        None => connection.begin(Timeout::Tunnel),
+        Some(patience) => connection.arm_for(Timeout::Tunnel, patience),
+        None => connection.arm(Timeout::Tunnel),
     }
 }
 

@@ -236,7 +236,7 @@ impl Upload {
                 Poll::Ready(Ok(1..)) => {}
                 Poll::Ready(Ok(0)) => {
                     self.is_half_closed = true;
-                    connection.begin(Timeout::HalfClosed);
+                    connection.arm(Timeout::HalfClosed);
                 }
                 Poll::Ready(Err(_)) => return Err(UpstreamFailure::Left),
                 Poll::Pending => break,

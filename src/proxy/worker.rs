@@ -146,10 +146,10 @@ impl Proxy {
         }
         let host = std::str::from_utf8(head.host(bytes)).ok().and_then(|it| Host::parse(it).ok());
         let host = host.ok_or(ProxyError::Malformed("the Host is not a name or an address"))?;
-        if peer.security().is_some_and(|it| !it.names.cover(host.as_str())) {
+        if peer.tls().is_some_and(|it| !it.names.cover(host.as_str())) {
             return Err(ProxyError::Misdirected);
         }
-        if peer.listener().redirects_to.is_some() {
+        if peer.listener().https_redirect_port.is_some() {
             return Err(ProxyError::Redirect);
         }
         let lines = head.fields.lines(bytes);
@@ -161,7 +161,7 @@ impl Proxy {
             Ok(Some(0)) => return Err(ProxyError::Options),
             Err(_) => return Err(ProxyError::Malformed("the Max-Forwards is not one number")),
         }
-        let is_vouched_for = peer.security().is_some_and(|it| it.makes_internal);
+        let is_vouched_for = peer.tls().is_some_and(|it| it.makes_internal);
         let unclear = ProxyError::Malformed("the path cannot be read in one way only");
         let path = match head.form {
             TargetForm::Asterisk => "/".into(),
@@ -174,8 +174,8 @@ impl Proxy {
         let listener = peer.listener().preview;
         let mut decided = None;
         let claim = self.switch.claim(|rules| {
-            let mut asker = peer.memory().standing.client(rules, peer.address(), lines);
-            if peer.is_untold() {
+            let mut asker = peer.cache().standing.client(rules, peer.address(), lines);
+            if peer.is_identity_unknown() {
                 asker = Asker::UNKNOWN;
             }
             // Whoever stands behind a proxy has not shown the proxy's certificate.

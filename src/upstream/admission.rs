@@ -23,14 +23,14 @@ use crate::model::{RateLimit, ServiceLimits, one_client};
 #[derive(Debug)]
 pub struct ConcurrencyLimit {
     max: usize,
-    now: AtomicUsize,
+    in_use: AtomicUsize,
 }
 
 /// A client may hold as many as are free: one alone comes to a half, two to a third each.
-pub const SHARE_OF_CLIENT: usize = 1;
+pub const CLIENT_SHARE_FACTOR: usize = 1;
 
 /// A service may hold four times as many as are free: one alone comes to four fifths, two to four ninths each.
-pub const SHARE_OF_SERVICE: usize = 4;
+pub const SERVICE_SHARE_FACTOR: usize = 4;
 
 /// What a browser and its tabs have at once, where there is little for all.
 const FAIR_MIN: usize = 16;
@@ -52,7 +52,7 @@ struct ClientRates {
     /// Each with a part of the addresses, so that workers seldom wait for each other.
     shards: Box<[RateShard]>,
     quota: Quota,
-    hashing: Seeded,
+    hashing: SeededHasher,
     clock: DefaultClock,
 }
 
@@ -60,17 +60,17 @@ struct ClientRates {
 struct RateShard {
     clients: ArcSwap<KeyedLimiter>,
     /// Requests since it was last looked how many there are.
-    unseen: AtomicUsize,
+    since_check: AtomicUsize,
 }
 
 /// By address, as a number of IPv6.
-type KeyedLimiter = RateLimiter<u128, HashMapStateStore<u128, Seeded>, DefaultClock>;
+type KeyedLimiter = RateLimiter<u128, HashMapStateStore<u128, SeededHasher>, DefaultClock>;
 
 /// Hashes addresses so that nobody outside can tell which ones come together.
 #[derive(Clone, Copy)]
-struct Seeded(u64);
+struct SeededHasher(u64);
 
-struct Folding(u64);
+struct FoldingHasher(u64);
 
 const SHARDS: usize = 16;
 
@@ -82,7 +82,7 @@ const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
 const ADDRESSES_MAX: usize = 16 * 1024;
 
 /// Requests after which it is looked how many addresses there are.
-const LOOK: usize = 1024;
+const CHECK_EVERY: usize = 1024;
 
 // === impl ConcurrencyLimit ===
 
@@ -90,41 +90,41 @@ impl ConcurrencyLimit {
     /// So many at once.
     #[must_use]
     pub fn new(max: usize) -> Arc<Self> {
-        Arc::new(Self { max, now: AtomicUsize::new(0) })
+        Arc::new(Self { max, in_use: AtomicUsize::new(0) })
     }
 
     /// One more, if that is allowed.
     #[must_use]
-    pub fn enter(self: &Arc<Self>) -> Option<ConcurrencyPermit> {
+    pub fn try_acquire(self: &Arc<Self>) -> Option<ConcurrencyPermit> {
         // Counted first, so that two who come together cannot both be the last one.
         let permit = ConcurrencyPermit(Arc::clone(self));
-        (self.now.fetch_add(1, Relaxed) < self.max).then_some(permit)
+        (self.in_use.fetch_add(1, Relaxed) < self.max).then_some(permit)
     }
 
     /// Whether one of those who share it may have one more, beside the `held` that are its own: up to `times`
     /// as many as are free. So however many a few of them want, some stay free for others, and while less than half
     /// is in use nobody is held back (dynamic thresholds: Choudhury and Hahne, 1998). A few are always fair.
     #[must_use]
-    pub fn is_fair(&self, held: usize, times: usize) -> bool {
-        held <= FAIR_MIN || held <= self.max.saturating_sub(self.count()).saturating_mul(times)
+    pub fn is_within_share(&self, held: usize, times: usize) -> bool {
+        held <= FAIR_MIN || held <= self.max.saturating_sub(self.in_use()).saturating_mul(times)
     }
 
     /// How many there are.
     #[must_use]
-    pub fn count(&self) -> usize {
-        self.now.load(Relaxed)
+    pub fn in_use(&self) -> usize {
+        self.in_use.load(Relaxed)
     }
 
     /// Whether there are as many as may be.
     #[must_use]
-    pub fn is_reached(&self) -> bool {
-        self.count() >= self.max
+    pub fn is_exhausted(&self) -> bool {
+        self.in_use() >= self.max
     }
 }
 
 impl Drop for ConcurrencyPermit {
     fn drop(&mut self) {
-        self.0.now.fetch_sub(1, Relaxed);
+        self.0.in_use.fetch_sub(1, Relaxed);
     }
 }
 
@@ -143,7 +143,7 @@ impl Admission {
 
     /// Whether it is made for these limits.
     #[must_use]
-    pub fn is_for(&self, limits: &ServiceLimits) -> bool {
+    pub fn matches(&self, limits: &ServiceLimits) -> bool {
         self.limits == (limits.in_flight, limits.client_rate)
     }
 
@@ -158,9 +158,9 @@ impl Admission {
     /// # Errors
     ///
     /// In how many seconds it may come again, if it came too soon.
-    pub fn count(&self, client: Option<IpAddr>) -> Result<(), NonZeroU32> {
+    pub fn check_rate(&self, client: Option<IpAddr>) -> Result<(), NonZeroU32> {
         match (&self.rate, client) {
-            (Some(rates), Some(client)) => rates.count(client),
+            (Some(rates), Some(client)) => rates.check_rate(client),
             _ => Ok(()),
         }
     }
@@ -171,27 +171,27 @@ impl Admission {
 impl ClientRates {
     fn new(rate: RateLimit) -> Self {
         let quota = Quota::per_second(rate.per_second).allow_burst(rate.burst);
-        let hashing = Seeded::default();
+        let hashing = SeededHasher::default();
         let part = || RateShard {
             clients: ArcSwap::from_pointee(KeyedLimiter::hashmap_with_hasher(quota, hashing)),
-            unseen: AtomicUsize::new(0),
+            since_check: AtomicUsize::new(0),
         };
         let shards = (0..SHARDS).map(|_| part()).collect();
         Self { shards, quota, hashing, clock: DefaultClock::default() }
     }
 
-    fn count(&self, client: IpAddr) -> Result<(), NonZeroU32> {
+    fn check_rate(&self, client: IpAddr) -> Result<(), NonZeroU32> {
         let client = match one_client(client) {
             IpAddr::V4(it) => u128::from(it.to_ipv6_mapped()),
             IpAddr::V6(it) => u128::from(it),
         };
         // The lower bits choose a place within the shard.
-        let place = (self.hashing.hash_one(client) >> 32) % SHARDS as u64;
-        let RateShard { clients: part, unseen } =
-            &self.shards[usize::try_from(place).unwrap_or_default()];
+        let index = (self.hashing.hash_one(client) >> 32) % SHARDS as u64;
+        let RateShard { clients: part, since_check } =
+            &self.shards[usize::try_from(index).unwrap_or_default()];
         let mut clients = part.load();
-        if unseen.fetch_add(1, Relaxed) >= LOOK {
-            unseen.store(0, Relaxed);
+        if since_check.fetch_add(1, Relaxed) >= CHECK_EVERY {
+            since_check.store(0, Relaxed);
             if clients.len() >= ADDRESSES_MAX {
                 clients.retain_recent();
             }
@@ -208,22 +208,22 @@ impl ClientRates {
     }
 }
 
-impl Default for Seeded {
+impl Default for SeededHasher {
     /// With a seed of its own.
     fn default() -> Self {
         Self(fastrand::u64(..))
     }
 }
 
-impl BuildHasher for Seeded {
-    type Hasher = Folding;
+impl BuildHasher for SeededHasher {
+    type Hasher = FoldingHasher;
 
-    fn build_hasher(&self) -> Folding {
-        Folding(self.0)
+    fn build_hasher(&self) -> FoldingHasher {
+        FoldingHasher(self.0)
     }
 }
 
-impl Hasher for Folding {
+impl Hasher for FoldingHasher {
     fn write(&mut self, bytes: &[u8]) {
         for byte in bytes {
             self.write_u128(u128::from(*byte));
@@ -255,65 +255,68 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_more_are_let_in_than_may_be() {
-        let ceiling = ConcurrencyLimit::new(2);
-        let inside = [ceiling.enter(), ceiling.enter()];
+    fn no_more_permits_than_the_limit() {
+        let limit = ConcurrencyLimit::new(2);
+        let inside = [limit.try_acquire(), limit.try_acquire()];
         assert!(inside.iter().all(Option::is_some));
-        assert!(ceiling.enter().is_none() && ceiling.count() == 2, "who is refused is not counted");
+        assert!(
+            limit.try_acquire().is_none() && limit.in_use() == 2,
+            "who is refused is not counted"
+        );
         drop(inside);
-        assert!(ceiling.enter().is_some() && ceiling.count() == 0);
+        assert!(limit.try_acquire().is_some() && limit.in_use() == 0);
     }
 
     #[test]
-    fn however_many_a_few_want_some_stay_free_for_others() {
+    fn some_permits_stay_free_however_many_a_few_clients_want() {
         let take_all = |count: usize, times| {
-            let ceiling = ConcurrencyLimit::new(1000);
+            let limit = ConcurrencyLimit::new(1000);
             let mut held: Vec<Vec<_>> = (0..count).map(|_| Vec::new()).collect();
             loop {
-                let before = ceiling.count();
+                let before = limit.in_use();
                 for own in &mut held {
-                    if ceiling.is_fair(own.len(), times) {
-                        own.extend(ceiling.enter());
+                    if limit.is_within_share(own.len(), times) {
+                        own.extend(limit.try_acquire());
                     }
                 }
-                if ceiling.count() == before {
-                    let others = ceiling.is_fair(0, times) && ceiling.enter().is_some();
+                if limit.in_use() == before {
+                    let others = limit.is_within_share(0, times) && limit.try_acquire().is_some();
                     return (held.iter().map(Vec::len).collect::<Vec<_>>(), others);
                 }
             }
         };
-        assert_eq!(take_all(1, SHARE_OF_CLIENT), (vec![501], true));
-        assert_eq!(take_all(2, SHARE_OF_CLIENT), (vec![334, 334], true));
-        assert_eq!(take_all(1, SHARE_OF_SERVICE), (vec![801], true));
-        let (held, others) = take_all(100, SHARE_OF_CLIENT);
+        assert_eq!(take_all(1, CLIENT_SHARE_FACTOR), (vec![501], true));
+        assert_eq!(take_all(2, CLIENT_SHARE_FACTOR), (vec![334, 334], true));
+        assert_eq!(take_all(1, SERVICE_SHARE_FACTOR), (vec![801], true));
+        let (held, others) = take_all(100, CLIENT_SHARE_FACTOR);
         assert!(held.iter().all(|it| *it >= 9), "{held:?} {others}");
-        let (held, others) = take_all(20, SHARE_OF_CLIENT);
+        let (held, others) = take_all(20, CLIENT_SHARE_FACTOR);
         assert!(others && held.iter().all(|it| (47..=48).contains(it)), "{held:?}");
     }
 
     #[test]
-    fn each_client_has_its_own_rate_and_is_told_when_to_come_again() {
+    fn each_client_has_its_own_rate_and_a_retry_after() {
         let rate =
             RateLimit { per_second: NonZeroU32::MIN, burst: NonZeroU32::MIN.saturating_add(1) };
         let admission =
             Admission::new(&ServiceLimits { client_rate: Some(rate), ..ServiceLimits::default() });
-        let count = |it: &str| admission.count(Some(it.parse().expect("an address")));
+        let count = |it: &str| admission.check_rate(Some(it.parse().expect("an address")));
         assert_eq!([count("192.0.2.1"), count("192.0.2.1")], [Ok(()), Ok(())]);
         assert_eq!(count("192.0.2.1"), Err(NonZeroU32::MIN));
         assert_eq!(count("192.0.2.2"), Ok(()));
         assert_eq!([count("2001:db8::1"), count("2001:db8::2")], [Ok(()), Ok(())]);
         assert!(count("2001:db8::3").is_err(), "a network of IPv6 is one client");
-        assert_eq!(admission.count(None), Ok(()), "who is not known cannot be counted");
+        assert_eq!(admission.check_rate(None), Ok(()), "who is not known cannot be counted");
     }
 
     #[test]
-    fn what_is_remembered_of_clients_is_bounded() {
+    fn the_number_of_remembered_clients_is_bounded() {
         let rate = RateLimit { per_second: NonZeroU32::MIN, burst: NonZeroU32::MIN };
         let rates = ClientRates::new(rate);
         for number in 0..u32::try_from(SHARDS * ADDRESSES_MAX * 2).expect("it is small") {
-            assert_eq!(rates.count(IpAddr::from(number.to_be_bytes())), Ok(()));
+            assert_eq!(rates.check_rate(IpAddr::from(number.to_be_bytes())), Ok(()));
         }
         let known: usize = rates.shards.iter().map(|it| it.clients.load().len()).sum();
-        assert!((1..=SHARDS * (ADDRESSES_MAX + LOOK)).contains(&known), "{known}");
+        assert!((1..=SHARDS * (ADDRESSES_MAX + CHECK_EVERY)).contains(&known), "{known}");
     }
 }

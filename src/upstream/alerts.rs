@@ -12,8 +12,8 @@ use crate::model::{Color, ServiceName};
 /// The pools that have something to tell. Each stands here at most once.
 #[derive(Debug, Default)]
 pub struct AlertQueue {
-    listed: Mutex<Vec<(ServiceName, Color)>>,
-    called: Notify,
+    queued: Mutex<Vec<(ServiceName, Color)>>,
+    notify: Notify,
 }
 
 /// The way of one pool, and of those that follow it, onto the list.
@@ -22,28 +22,28 @@ pub(super) struct PoolAlert {
     alerts: Arc<AlertQueue>,
     service: ServiceName,
     color: Color,
-    is_listed: AtomicBool,
+    is_queued: AtomicBool,
 }
 
 // === impl AlertQueue ===
 
 impl AlertQueue {
     /// Waits until a pool has something to tell. Nothing is lost when the future is dropped.
-    pub async fn called(&self) {
-        self.called.notified().await;
+    pub async fn notified(&self) {
+        self.notify.notified().await;
     }
 
     /// Takes the list. A pool is listed again with its next news.
     #[must_use]
     pub fn take(&self) -> Vec<(ServiceName, Color)> {
-        std::mem::take(&mut *self.listed.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut *self.queued.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
 #[cfg(test)]
 impl AlertQueue {
     pub(crate) fn is_empty(&self) -> bool {
-        self.listed.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+        self.queued.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 }
 
@@ -51,21 +51,21 @@ impl AlertQueue {
 
 impl PoolAlert {
     pub(super) fn new(alerts: &Arc<AlertQueue>, service: ServiceName, color: Color) -> Self {
-        Self { alerts: Arc::clone(alerts), service, color, is_listed: AtomicBool::new(false) }
+        Self { alerts: Arc::clone(alerts), service, color, is_queued: AtomicBool::new(false) }
     }
 
     /// Puts the pool on the list, unless it is there.
-    pub(super) fn ring(&self) {
-        if self.is_listed.load(SeqCst) || self.is_listed.swap(true, SeqCst) {
+    pub(super) fn raise(&self) {
+        if self.is_queued.load(SeqCst) || self.is_queued.swap(true, SeqCst) {
             return;
         }
-        let listed = (self.service.clone(), self.color);
-        self.alerts.listed.lock().unwrap_or_else(PoisonError::into_inner).push(listed);
-        self.alerts.called.notify_one();
+        let queued = (self.service.clone(), self.color);
+        self.alerts.queued.lock().unwrap_or_else(PoisonError::into_inner).push(queued);
+        self.alerts.notify.notify_one();
     }
 
     /// What rings from now on is heard of again. To be called before looking at what there is to tell.
-    pub(super) fn heard(&self) {
-        self.is_listed.store(false, SeqCst);
+    pub(super) fn clear(&self) {
+        self.is_queued.store(false, SeqCst);
     }
 }

@@ -13,7 +13,7 @@ use crate::model::Algorithm;
 
 /// Those of a pool's members that come into question.
 pub(super) struct Candidates<'a> {
-    members: &'a [Arc<EndpointState>],
+    endpoints: &'a [Arc<EndpointState>],
     tried: &'a [Arc<EndpointState>],
     /// Whoever stands worse is left out.
     worst: Tier,
@@ -27,54 +27,56 @@ impl<'a> Candidates<'a> {
     /// Those who stand best of the ones that were not tried, and whoever is to help them. `None` if there is
     /// nobody.
     pub(super) fn new(
-        members: &'a [Arc<EndpointState>],
+        endpoints: &'a [Arc<EndpointState>],
         tried: &'a [Arc<EndpointState>],
-        helpers: Option<Tier>,
+        panic_tier: Option<Tier>,
         slow_start: Option<Duration>,
         now: Instant,
     ) -> Option<Self> {
-        let everybody = Self { members, tried, worst: Tier::Silent, slow_start, now };
-        let best = everybody.members().map(|it| it.standing()).min()?;
-        let worst = helpers.map_or(best, |it| best.max(it));
-        Some(Self { worst, ..everybody })
+        let all = Self { endpoints, tried, worst: Tier::Unresponsive, slow_start, now };
+        let best = all.endpoints().map(|it| it.tier()).min()?;
+        let worst = panic_tier.map_or(best, |it| best.max(it));
+        Some(Self { worst, ..all })
     }
 
-    fn members(&self) -> impl Iterator<Item = &'a Arc<EndpointState>> {
+    fn endpoints(&self) -> impl Iterator<Item = &'a Arc<EndpointState>> {
         let (worst, tried) = (self.worst, self.tried);
-        self.members.iter().filter(move |member| {
-            member.standing() <= worst && !tried.iter().any(|it| Arc::ptr_eq(it, member))
+        self.endpoints.iter().filter(move |endpoint| {
+            endpoint.tier() <= worst && !tried.iter().any(|it| Arc::ptr_eq(it, endpoint))
         })
     }
 
-    fn share(&self, member: &EndpointState) -> u64 {
-        member.share(self.slow_start, self.now)
+    fn share(&self, endpoint: &EndpointState) -> u64 {
+        endpoint.effective_weight(self.slow_start, self.now)
     }
 
-    /// One of those in the field that `has_room`, as the algorithm says. `None` if nobody has.
+    /// One of those in the field that `has_capacity`, as the algorithm says. `None` if nobody has.
     pub(super) fn choose(
         &self,
         algorithm: &Algorithm,
         key: Option<u64>,
-        turn: &AtomicUsize,
-        has_room: &dyn Fn(&Arc<EndpointState>) -> bool,
+        counter: &AtomicUsize,
+        has_capacity: &dyn Fn(&Arc<EndpointState>) -> bool,
         random: &mut fastrand::Rng,
     ) -> Option<&'a Arc<EndpointState>> {
         match (algorithm, key) {
-            (Algorithm::RoundRobin, _) => self.next(turn, has_room),
-            (Algorithm::Hash(_), Some(key)) => self.of_key(key, has_room),
+            (Algorithm::RoundRobin, _) => self.round_robin(counter, has_capacity),
+            (Algorithm::Hash(_), Some(key)) => self.by_key(key, has_capacity),
             // Whoever has nothing to be known by goes where there is least to do.
-            (Algorithm::LeastRequest | Algorithm::Hash(_), _) => self.less_busy(has_room, random),
+            (Algorithm::LeastRequest | Algorithm::Hash(_), _) => {
+                self.less_loaded(has_capacity, random)
+            }
         }
     }
 
     /// The less busy of two that are drawn by their shares.
-    fn less_busy(
+    fn less_loaded(
         &self,
-        has_room: &dyn Fn(&Arc<EndpointState>) -> bool,
+        has_capacity: &dyn Fn(&Arc<EndpointState>) -> bool,
         random: &mut fastrand::Rng,
     ) -> Option<&'a Arc<EndpointState>> {
-        let one = self.draw(None, has_room, random)?;
-        let Some(two) = self.draw(Some(one), has_room, random) else { return Some(one) };
+        let one = self.draw(None, has_capacity, random)?;
+        let Some(two) = self.draw(Some(one), has_capacity, random) else { return Some(one) };
         // Requests for each share, compared without a division. Of equals the first: it was drawn by its
         // share.
         let load =
@@ -84,71 +86,74 @@ impl<'a> Candidates<'a> {
 
     fn draw(
         &self,
-        other_than: Option<&Arc<EndpointState>>,
-        has_room: &dyn Fn(&Arc<EndpointState>) -> bool,
+        except: Option<&Arc<EndpointState>>,
+        has_capacity: &dyn Fn(&Arc<EndpointState>) -> bool,
         random: &mut fastrand::Rng,
     ) -> Option<&'a Arc<EndpointState>> {
         let is_other =
-            |it: &&Arc<EndpointState>| !other_than.is_some_and(|other| Arc::ptr_eq(other, it));
-        let field = || self.members().filter(is_other).filter(|it| has_room(it));
-        let whole: u64 = field().map(|it| self.share(it)).sum();
+            |it: &&Arc<EndpointState>| !except.is_some_and(|other| Arc::ptr_eq(other, it));
+        let candidates = || self.endpoints().filter(is_other).filter(|it| has_capacity(it));
+        let whole: u64 = candidates().map(|it| self.share(it)).sum();
         let mut left = random.u64(0..whole.max(1));
-        let drawn = field().find(|it| {
+        let drawn = candidates().find(|it| {
             let share = self.share(it);
             let is_here = left < share;
             left = left.saturating_sub(share);
             is_here
         });
         // What is known may have changed since it was added up.
-        drawn.or_else(|| field().next())
+        drawn.or_else(|| candidates().next())
     }
 
     /// The next one in turn. Each turn goes round everybody once, and in each round whoever has a smaller
     /// share than the largest is left out as often as it takes; spread evenly over the rounds.
-    fn next(
+    fn round_robin(
         &self,
-        turn: &AtomicUsize,
-        has_room: &dyn Fn(&Arc<EndpointState>) -> bool,
+        counter: &AtomicUsize,
+        has_capacity: &dyn Fn(&Arc<EndpointState>) -> bool,
     ) -> Option<&'a Arc<EndpointState>> {
-        let field = || self.members().filter(|it| has_room(it));
+        let candidates = || self.endpoints().filter(|it| has_capacity(it));
         // Others come and go meanwhile.
-        let count = field().count().max(1);
-        let largest = field().map(|it| self.share(it)).max()?.max(1);
+        let count = candidates().count().max(1);
+        let largest = candidates().map(|it| self.share(it)).max()?.max(1);
         let mut last = None;
         // Within as many rounds as the smallest share needs, somebody is not left out.
         for _ in 0..count.saturating_mul(2).max(64) {
-            let turn = turn.fetch_add(1, Relaxed);
-            let (round, place) = (turn / count, turn % count);
-            let Some(member) = field().nth(place) else { continue };
-            let share = self.share(member);
+            let counter = counter.fetch_add(1, Relaxed);
+            let (round, index) = (counter / count, counter % count);
+            let Some(endpoint) = candidates().nth(index) else { continue };
+            let share = self.share(endpoint);
             // Half a step apart for each place, so that equals do not leave out the same round.
             let passed =
-                (round as u64).wrapping_mul(share).wrapping_add(place as u64 * largest / 2);
+                (round as u64).wrapping_mul(share).wrapping_add(index as u64 * largest / 2);
             if share >= largest || passed % largest >= largest - share {
-                return Some(member);
+                return Some(endpoint);
             }
-            last = Some(member);
+            last = Some(endpoint);
         }
-        last.or_else(|| field().next())
+        last.or_else(|| candidates().next())
     }
 
     /// The one that a key belongs to: rendezvous hashing. Whoever leaves gives up its own keys and no
     /// others; a larger share gets more of them.
-    fn of_key(
+    fn by_key(
         &self,
         key: u64,
-        has_room: &dyn Fn(&Arc<EndpointState>) -> bool,
+        has_capacity: &dyn Fn(&Arc<EndpointState>) -> bool,
     ) -> Option<&'a Arc<EndpointState>> {
         // By weight alone: a key must not move about while an endpoint warms up.
         let score = |it: &Arc<EndpointState>| {
-            let point = mixed(key ^ it.seed) >> 11;
+            let point = mixed(key ^ it.hash_seed) >> 11;
             // In (0, 1): 53 bits, which is what a float holds, and never 0.
             #[expect(clippy::cast_precision_loss, reason = "53 bits fit")]
             let point = (point as f64 + 0.5) / (1_u64 << 53) as f64;
             f64::from(it.weight()) / -point.ln()
         };
-        let field = self.members().filter(|it| has_room(it));
-        field.map(|it| (score(it), it)).max_by(|one, two| one.0.total_cmp(&two.0)).map(|it| it.1)
+        let candidates = self.endpoints().filter(|it| has_capacity(it));
+        candidates
+            .map(|it| (score(it), it))
+            .max_by(|one, two| one.0.total_cmp(&two.0))
+            .map(|it| it.1)
     }
 }
 

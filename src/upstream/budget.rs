@@ -25,51 +25,51 @@ const RETRY: i64 = 1000;
 const PERCENT: i64 = RETRY / 100;
 
 /// More is not saved up: what was quiet for an hour may not try again for a minute.
-const MOST: i64 = 100 * RETRY;
+const BALANCE_MAX: i64 = 100 * RETRY;
 
 /// What there is before the first request, in seconds of what time adds.
-const BEGINNING_S: i64 = 10;
+const INITIAL_SECONDS: i64 = 10;
 
 // === impl RetryBudget ===
 
 impl RetryBudget {
     pub(super) fn new(rules: &Retry) -> Self {
-        let balance = (i64::from(rules.budget_min) * BEGINNING_S * RETRY).min(MOST);
+        let balance = (i64::from(rules.budget_min) * INITIAL_SECONDS * RETRY).min(BALANCE_MAX);
         let (balance, start) = (AtomicI64::new(balance), Instant::now());
         Self { balance, start, added_until: AtomicU64::new(0) }
     }
 
     /// A request came.
     pub(super) fn deposit(&self, rules: &Retry) {
-        if self.balance.load(Relaxed) < MOST {
+        if self.balance.load(Relaxed) < BALANCE_MAX {
             self.balance.fetch_add(i64::from(rules.budget) * PERCENT, Relaxed);
         }
     }
 
     /// One more retry, if there is one left.
     pub(super) fn withdraw(&self, rules: &Retry, now: Instant) -> bool {
-        self.add(rules, now);
+        self.accrue(rules, now);
         let take = |it: i64| (it >= RETRY).then(|| it - RETRY);
         self.balance.fetch_update(Relaxed, Relaxed, take).is_ok()
     }
 
     /// Retries that are left.
     pub(super) fn left(&self, rules: &Retry, now: Instant) -> u32 {
-        self.add(rules, now);
+        self.accrue(rules, now);
         u32::try_from(self.balance.load(Relaxed) / RETRY).unwrap_or_default()
     }
 
-    fn add(&self, rules: &Retry, now: Instant) {
+    fn accrue(&self, rules: &Retry, now: Instant) {
         let now = now.saturating_duration_since(self.start).as_millis();
         let now = u64::try_from(now).unwrap_or(u64::MAX);
         // Whoever moves the hand on adds what the time was worth.
         let before = self.added_until.fetch_max(now, Relaxed);
         let passed = i64::try_from(now.saturating_sub(before)).unwrap_or(i64::MAX);
         // So many a second are so many thousandths in a millisecond.
-        let worth = passed.saturating_mul(i64::from(rules.budget_min));
-        if worth > 0 {
-            let add = |it: i64| Some(it.saturating_add(worth).min(MOST));
-            let _ = self.balance.fetch_update(Relaxed, Relaxed, add);
+        let accrued = passed.saturating_mul(i64::from(rules.budget_min));
+        if accrued > 0 {
+            let accrue = |it: i64| Some(it.saturating_add(accrued).min(BALANCE_MAX));
+            let _ = self.balance.fetch_update(Relaxed, Relaxed, accrue);
         }
     }
 }
@@ -81,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_fifth_of_the_requests_and_three_a_second_may_be_tried_again() {
+    fn a_fifth_of_the_requests_and_three_a_second_may_be_retried() {
         let rules = Retry::default();
         let budget = RetryBudget::new(&rules);
         let mut now = budget.start;
@@ -97,7 +97,7 @@ mod tests {
         assert!(!budget.withdraw(&Retry { budget_min: 0, ..rules }, now + Duration::from_secs(9)));
     }
     #[test]
-    fn what_time_adds_does_not_depend_on_how_often_it_is_asked_for() {
+    fn accrual_does_not_depend_on_the_number_of_calls() {
         // With a minimum of 3 and workers that asked every millisecond, each share was rounded to nothing.
         for budget_min in [1, 3, 9, 10, 13] {
             for step in [1, 2, 3, 7, 1000] {
@@ -109,14 +109,14 @@ mod tests {
                     .map(|it| take(budget.start + Duration::from_millis(it * step)))
                     .sum();
                 let passed = 7_000 / step * step;
-                let wanted = u64::from(budget_min) * passed / 1000;
-                assert_eq!(taken as u64, wanted, "{budget_min} a second, every {step} ms");
+                let expected = u64::from(budget_min) * passed / 1000;
+                assert_eq!(taken as u64, expected, "{budget_min} a second, every {step} ms");
             }
         }
     }
 
     #[test]
-    fn many_workers_get_together_what_time_adds() {
+    fn several_workers_share_the_accrued_budget() {
         let rules = Retry { budget: 0, budget_min: 3, ..Retry::default() };
         let budget = RetryBudget::new(&rules);
         while budget.withdraw(&rules, budget.start) {}

@@ -33,8 +33,8 @@ impl EndpointState {
     /// want of something here.
     pub async fn check(&self, check: &HealthCheck) -> Option<Result<(), HealthFailure>> {
         let mut is_open = false;
-        let looking = async {
-            let mut opened = match self.visit().await {
+        let attempt = async {
+            let mut opened = match self.connect_for_check().await {
                 Ok(opened) => opened,
                 Err(error) => return error.failure().map(Err),
             };
@@ -47,95 +47,97 @@ impl EndpointState {
                 }
                 return Some(Ok(()));
             };
-            Some(self.ask(opened, path, check).await)
+            Some(self.send_check(opened, path, check).await)
         };
-        let looked = tokio::time::timeout(check.timeout, looking).await;
-        let late = |what| format!("{what} within {} ms", check.timeout.as_millis());
-        looked.unwrap_or_else(|_| {
+        let result = tokio::time::timeout(check.timeout, attempt).await;
+        let timed_out = |what| format!("{what} within {} ms", check.timeout.as_millis());
+        result.unwrap_or_else(|_| {
             Some(Err(match is_open {
                 // Whoever does not answer one question may still answer others.
-                true => HealthFailure::answers(late("no answer")),
-                false => HealthFailure::silent(late("no connection")),
+                true => HealthFailure::bad_response(timed_out("no answer")),
+                false => HealthFailure::unresponsive(timed_out("no connection")),
             }))
         })
     }
 
-    async fn ask(
+    async fn send_check(
         &self,
         opened: OpenedConnection,
         path: &str,
         check: &HealthCheck,
     ) -> Result<(), HealthFailure> {
-        let host = match (&check.host, &self.endpoint().place) {
+        let host = match (&check.host, &self.configured().place) {
             (Some(host), _) => host.to_string(),
             (None, EndpointAddress::Address(address)) => address.to_string(),
             (None, EndpointAddress::Name { host, port }) => format!("{host}:{port}"),
             (None, EndpointAddress::Unix(_)) => "localhost".to_owned(),
         };
-        let broken = |error: hyper::Error| HealthFailure::answers(format!("no answer: {error}"));
-        let scheme = if self.endpoint().is_tls { "https" } else { "http" };
+        let failed =
+            |error: hyper::Error| HealthFailure::bad_response(format!("no answer: {error}"));
+        let scheme = if self.configured().is_tls { "https" } else { "http" };
         let transport = TokioIo::new(opened.transport);
-        let question = Request::get(match opened.protocol {
+        let request = Request::get(match opened.protocol {
             Protocol::Http1 => path.to_owned(),
             Protocol::H2 => format!("{scheme}://{host}{path}"),
         })
         .header(header::USER_AGENT, concat!("flipgate/", env!("CARGO_PKG_VERSION"), " health"));
-        let unusable =
-            |error: http::Error| HealthFailure::answers(format!("cannot be asked: {error}"));
+        let invalid =
+            |error: http::Error| HealthFailure::bad_response(format!("cannot be asked: {error}"));
         match opened.protocol {
             Protocol::Http1 => {
-                let question =
-                    question.header(header::HOST, host).header(header::CONNECTION, "close");
-                let question = question.body(Empty::new()).map_err(unusable)?;
+                let request =
+                    request.header(header::HOST, host).header(header::CONNECTION, "close");
+                let request = request.body(Empty::new()).map_err(invalid)?;
                 let (mut sender, connection) =
-                    http1::handshake::<_, Empty<Bytes>>(transport).await.map_err(broken)?;
-                let asking = async { read(sender.send_request(question).await, check).await };
-                beside(connection, asking).await
+                    http1::handshake::<_, Empty<Bytes>>(transport).await.map_err(failed)?;
+                let exchange = async { evaluate(sender.send_request(request).await, check).await };
+                drive(connection, exchange).await
             }
             Protocol::H2 => {
-                let question: CheckRequest = question.body(Empty::new()).map_err(unusable)?;
+                let request: CheckRequest = request.body(Empty::new()).map_err(invalid)?;
                 let (mut sender, connection) =
                     http2::handshake::<_, _, Empty<Bytes>>(TokioExecutor::new(), transport)
                         .await
-                        .map_err(broken)?;
-                let asking = async { read(sender.send_request(question).await, check).await };
-                beside(connection, asking).await
+                        .map_err(failed)?;
+                let exchange = async { evaluate(sender.send_request(request).await, check).await };
+                drive(connection, exchange).await
             }
         }
     }
 }
 
-/// What `asking` comes to, with `connection` driven beside it for as long as that takes.
-async fn beside<T>(connection: impl Future, asking: impl Future<Output = T>) -> T {
-    let (mut connection, mut asking) = (std::pin::pin!(connection), std::pin::pin!(asking));
+/// What `exchange` comes to, with `connection` driven beside it for as long as that takes.
+async fn drive<T>(connection: impl Future, exchange: impl Future<Output = T>) -> T {
+    let (mut connection, mut exchange) = (std::pin::pin!(connection), std::pin::pin!(exchange));
     let mut has_ended = false;
     poll_fn(|context| {
         if !has_ended {
             // How it ends is told to whoever asks.
             has_ended = connection.as_mut().poll(context).is_ready();
         }
-        asking.as_mut().poll(context)
+        exchange.as_mut().poll(context)
     })
     .await
 }
 
-async fn read(
-    answer: hyper::Result<Response<Incoming>>,
+async fn evaluate(
+    response: hyper::Result<Response<Incoming>>,
     check: &HealthCheck,
 ) -> Result<(), HealthFailure> {
-    let answer = answer.map_err(|error| HealthFailure::answers(format!("no answer: {error}")))?;
-    let status = answer.status().as_u16();
+    let response =
+        response.map_err(|error| HealthFailure::bad_response(format!("no answer: {error}")))?;
+    let status = response.status().as_u16();
     if !check.statuses.contains(status) {
         let what = format!("answered {status}, and {} is expected", check.statuses);
-        return Err(HealthFailure::answers(what));
+        return Err(HealthFailure::bad_response(what));
     }
     let Some(expected) = &check.body else { return Ok(()) };
-    let (mut body, mut seen) = (answer.into_body(), Vec::new());
+    let (mut body, mut seen) = (response.into_body(), Vec::new());
     // As soon as it is there: what follows may be long, or long in coming.
     while seen.len() < BODY_MAX {
         let Some(frame) = body.frame().await else { break };
-        let broke_off = |error| HealthFailure::answers(format!("its answer broke off: {error}"));
-        if let Ok(data) = frame.map_err(broke_off)?.into_data() {
+        let aborted = |error| HealthFailure::bad_response(format!("its answer broke off: {error}"));
+        if let Ok(data) = frame.map_err(aborted)?.into_data() {
             seen.extend_from_slice(&data);
         }
         let end = seen.len().min(BODY_MAX);
@@ -143,5 +145,5 @@ async fn read(
             return Ok(());
         }
     }
-    Err(HealthFailure::answers(format!("its answer does not contain {expected:?}")))
+    Err(HealthFailure::bad_response(format!("its answer does not contain {expected:?}")))
 }

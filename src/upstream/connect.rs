@@ -64,9 +64,9 @@ pub struct ConnectContext {
     /// Whether the request wants to become a tunnel.
     pub is_for_tunnel: bool,
     /// The client's requests that are under way; 0 if nothing is known of them.
-    pub of_client: usize,
+    pub client_requests: usize,
     /// How long it may take, if not as long as for all others.
-    pub patience: Option<Duration>,
+    pub timeout: Option<Duration>,
 }
 
 /// A connection on which nothing was said yet but what opens it.
@@ -82,8 +82,8 @@ pub(super) type ConnectFailure = (ConnectReason, io::Error);
 // === impl ConnectError ===
 
 impl ConnectError {
-    pub(super) fn of(member: &EndpointState, reason: ConnectReason, source: io::Error) -> Self {
-        Self { endpoint: member.endpoint().clone(), reason, source }
+    pub(super) fn of(endpoint: &EndpointState, reason: ConnectReason, source: io::Error) -> Self {
+        Self { endpoint: endpoint.configured().clone(), reason, source }
     }
 
     /// What it says of the endpoint, if anything.
@@ -91,9 +91,9 @@ impl ConnectError {
         let what = self.source.to_string();
         match self.reason {
             ConnectReason::Timeout | ConnectReason::Unreachable => {
-                Some(HealthFailure::silent(what))
+                Some(HealthFailure::unresponsive(what))
             }
-            reason if reason.is_theirs() => Some(HealthFailure::refuses(what)),
+            reason if reason.is_endpoint_failure() => Some(HealthFailure::refused(what)),
             _ => None,
         }
     }
@@ -145,7 +145,7 @@ impl ConnectReason {
     }
 
     /// Whether the failure says something of the endpoint, and not only of this machine.
-    fn is_theirs(self) -> bool {
+    fn is_endpoint_failure(self) -> bool {
         !matches!(self, Self::Limit | Self::Descriptors)
     }
 }
@@ -155,55 +155,57 @@ impl EndpointState {
     ///
     /// # Errors
     ///
-    /// [`ConnectError`] after at most `patience`.
+    /// [`ConnectError`] after at most `timeout`.
     pub(super) async fn connect(
         &self,
-        patience: Duration,
+        timeout: Duration,
         connect_context: ConnectContext,
         only: Option<Protocol>,
     ) -> Result<OpenedConnection, ConnectError> {
         let attempt = async {
             let mut transport = self.dial().await?;
-            if let Some(version) = self.link().proxy_protocol {
-                announce(&mut transport, version, Some(connect_context)).await?;
+            if let Some(version) = self.connect_config().proxy_protocol {
+                send_proxy_header(&mut transport, version, Some(connect_context)).await?;
             }
-            self.agree_on(transport, only).await
+            self.negotiate(transport, only).await
         };
-        let opened = in_time(patience, attempt).await;
+        let opened = with_timeout(timeout, attempt).await;
         opened.map_err(|(reason, source)| ConnectError::of(self, reason, source))
     }
 
     /// Opens a connection for ourselves. Nothing is left behind when the future is dropped.
-    pub(super) async fn visit(&self) -> Result<OpenedConnection, ConnectError> {
+    pub(super) async fn connect_for_check(&self) -> Result<OpenedConnection, ConnectError> {
         let attempt = async {
             let mut transport = self.dial().await?;
-            if let Some(version) = self.link().proxy_protocol {
-                announce(&mut transport, version, None).await?;
+            if let Some(version) = self.connect_config().proxy_protocol {
+                send_proxy_header(&mut transport, version, None).await?;
             }
-            self.agree_on(transport, None).await
+            self.negotiate(transport, None).await
         };
         attempt.await.map_err(|(reason, source)| ConnectError::of(self, reason, source))
     }
 
     /// What follows when somebody is there: TLS, and the protocol.
-    async fn agree_on(
+    async fn negotiate(
         &self,
         transport: Transport,
         only: Option<Protocol>,
     ) -> Result<OpenedConnection, ConnectFailure> {
-        let protocol = self.link().protocol.or(only);
+        let protocol = self.connect_config().protocol.or(only);
         let Transport::Tcp(stream) = transport else {
             return Ok(OpenedConnection {
                 transport,
                 protocol: protocol.unwrap_or(Protocol::Http1),
             });
         };
-        let Some(connector) = self.link().tls.as_ref().filter(|_| self.endpoint().is_tls) else {
+        let Some(connector) =
+            self.connect_config().tls.as_ref().filter(|_| self.configured().is_tls)
+        else {
             let protocol = protocol.unwrap_or(Protocol::Http1);
             return Ok(OpenedConnection { transport: Transport::Tcp(stream), protocol });
         };
         let unusable = |error: tls::FileError| (ConnectReason::Tls, io::Error::other(error));
-        let host = match &self.endpoint().place {
+        let host = match &self.configured().place {
             EndpointAddress::Address(address) => address.ip().to_string(),
             EndpointAddress::Name { host, .. } => host.to_string(),
             EndpointAddress::Unix(_) => String::new(),
@@ -214,7 +216,7 @@ impl EndpointState {
         let handshake = connector.connector(protocol).map_err(unusable)?.connect(name, stream);
         let stream = Box::pin(handshake).await;
         let stream = stream.map_err(|error| (ConnectReason::of_handshake(&error), error))?;
-        let agreed = match (stream.get_ref().1.alpn_protocol(), protocol) {
+        let negotiated = match (stream.get_ref().1.alpn_protocol(), protocol) {
             (Some(tls::ALPN_HTTP2), _) => Protocol::H2,
             (_, Some(Protocol::H2)) => {
                 let what = io::Error::other("it does not offer HTTP/2 by ALPN");
@@ -223,19 +225,19 @@ impl EndpointState {
             _ => Protocol::Http1,
         };
         if only.is_none() {
-            self.agree(agreed);
+            self.set_negotiated(negotiated);
         }
         Ok(OpenedConnection {
             transport: Transport::Tls(Box::new(stream.into())),
-            protocol: agreed,
+            protocol: negotiated,
         })
     }
 
     async fn dial(&self) -> Result<Transport, ConnectFailure> {
         let of = |error| (ConnectReason::of(&error), error);
-        let stream = match (&self.endpoint().place, self.address()) {
+        let stream = match (&self.configured().place, self.address()) {
             (EndpointAddress::Unix(path), _) => {
-                self.link().refuse_own_socket(Path::new(&**path))?;
+                self.connect_config().refuse_own_socket(Path::new(&**path))?;
                 return UnixStream::connect(&**path).await.map(Transport::Unix).map_err(of);
             }
             (EndpointAddress::Name { host, port }, None) => self.dial_name(host, *port).await?,
@@ -248,14 +250,14 @@ impl EndpointState {
     }
 
     async fn dial_address(&self, address: SocketAddr) -> Result<TcpStream, ConnectFailure> {
-        self.link().refuse_own(address)?;
+        self.connect_config().refuse_own(address)?;
         let opened = TcpStream::connect(address).await;
         opened.map_err(|error| (ConnectReason::of(&error), error))
     }
 
     /// To the first address of a name at which somebody listens.
     async fn dial_name(&self, host: &str, port: u16) -> Result<TcpStream, ConnectFailure> {
-        let found = self.link().names.look_up(host).await;
+        let found = self.connect_config().resolver.look_up(host).await;
         let found = found.map_err(|error| (ConnectReason::Dns, io::Error::other(error)))?;
         let mut last = (ConnectReason::Dns, io::Error::other("the name has no address"));
         for address in found.addresses {
@@ -268,23 +270,23 @@ impl EndpointState {
     }
 }
 
-async fn in_time<T>(
-    patience: Duration,
+async fn with_timeout<T>(
+    timeout: Duration,
     attempt: impl Future<Output = Result<T, ConnectFailure>>,
 ) -> Result<T, ConnectFailure> {
     let timed_out = |_| Err((ConnectReason::Timeout, io::ErrorKind::TimedOut.into()));
-    tokio::time::timeout(patience, attempt).await.unwrap_or_else(timed_out)
+    tokio::time::timeout(timeout, attempt).await.unwrap_or_else(timed_out)
 }
 
 /// Says whom the connection is for, in the PROXY protocol; for nobody: for ourselves.
-async fn announce(
+async fn send_proxy_header(
     transport: &mut Transport,
     version: ProxyProtocol,
     connect_context: Option<ConnectContext>,
 ) -> Result<(), ConnectFailure> {
     let header = match connect_context {
         Some(ConnectContext { client, local, .. }) => {
-            let (client, local) = of_one_family(client, local);
+            let (client, local) = same_family(client, local);
             ProxyHeader::with_address(ProxiedAddress::stream(client, local))
         }
         None => ProxyHeader::with_local(),
@@ -300,7 +302,7 @@ async fn announce(
 }
 
 /// Both as they are if they are of one family, and else both as IPv6, which has a place for IPv4.
-fn of_one_family(one: SocketAddr, two: SocketAddr) -> (SocketAddr, SocketAddr) {
+fn same_family(one: SocketAddr, two: SocketAddr) -> (SocketAddr, SocketAddr) {
     let canonical = |it: SocketAddr| SocketAddr::new(it.ip().to_canonical(), it.port());
     let (one, two) = (canonical(one), canonical(two));
     let wide = |it: SocketAddr| match it {

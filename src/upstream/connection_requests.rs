@@ -18,24 +18,24 @@ pub struct WorkerRegistry(Mutex<Vec<Weak<WorkerRequests>>>);
 #[derive(Debug)]
 pub(super) struct WorkerHandle {
     workers: Arc<WorkerRegistry>,
-    own: Arc<WorkerRequests>,
+    requests: Arc<WorkerRequests>,
 }
 
 /// What a worker was called for and has not heard yet.
 #[derive(Debug, Default)]
 struct WorkerRequests {
-    bell: Notify,
+    notify: Notify,
     /// By their places in memory, so that each is there once, however often it is called for.
-    wanted: Mutex<BTreeMap<usize, Arc<Pool>>>,
+    pools: Mutex<BTreeMap<usize, Arc<Pool>>>,
 }
 
 // === impl WorkerRegistry ===
 
 impl WorkerRegistry {
-    pub(super) fn join(self: &Arc<Self>) -> WorkerHandle {
-        let own = Arc::<WorkerRequests>::default();
-        self.all().push(Arc::downgrade(&own));
-        WorkerHandle { workers: Arc::clone(self), own }
+    pub(super) fn register(self: &Arc<Self>) -> WorkerHandle {
+        let requests = Arc::<WorkerRequests>::default();
+        self.all().push(Arc::downgrade(&requests));
+        WorkerHandle { workers: Arc::clone(self), requests }
     }
 
     /// How many there are.
@@ -54,37 +54,37 @@ impl WorkerRegistry {
 impl WorkerHandle {
     /// Calls all other workers, for idle connections to the endpoints of a pool, or for any. Called after it was
     /// noted what is wanted, so that whoever hears it sees that.
-    pub(super) fn call_others(&self, pool: Option<&Arc<Pool>>) {
+    pub(super) fn request_from_others(&self, pool: Option<&Arc<Pool>>) {
         for other in self.workers.all().iter().filter_map(Weak::upgrade) {
-            if Arc::ptr_eq(&other, &self.own) {
+            if Arc::ptr_eq(&other, &self.requests) {
                 continue;
             }
             if let Some(pool) = pool {
-                other.wanted().insert(Arc::as_ptr(pool).addr(), Arc::clone(pool));
+                other.pools().insert(Arc::as_ptr(pool).addr(), Arc::clone(pool));
             }
-            other.bell.notify_one();
+            other.notify.notify_one();
         }
     }
 
     /// Waits until other workers call, and returns the pools that they call for; many calls may be heard as one.
     /// Dropping the future loses none.
-    pub(super) async fn called(&self) -> impl Iterator<Item = Arc<Pool>> {
-        self.own.bell.notified().await;
-        std::mem::take(&mut *self.own.wanted()).into_values()
+    pub(super) async fn requested(&self) -> impl Iterator<Item = Arc<Pool>> {
+        self.requests.notify.notified().await;
+        std::mem::take(&mut *self.requests.pools()).into_values()
     }
 }
 
 // === impl WorkerRequests ===
 
 impl WorkerRequests {
-    fn wanted(&self) -> MutexGuard<'_, BTreeMap<usize, Arc<Pool>>> {
-        self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
+    fn pools(&self) -> MutexGuard<'_, BTreeMap<usize, Arc<Pool>>> {
+        self.pools.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for WorkerHandle {
     fn drop(&mut self) {
-        let own = Arc::downgrade(&self.own);
-        self.workers.all().retain(|it| !it.ptr_eq(&own));
+        let requests = Arc::downgrade(&self.requests);
+        self.workers.all().retain(|it| !it.ptr_eq(&requests));
     }
 }

@@ -16,18 +16,18 @@ pub struct HealthFailure {
     /// What it means for requests.
     pub kind: FailureKind,
     /// What it is, in words.
-    pub what: Arc<str>,
+    pub detail: Arc<str>,
 }
 
 /// What trouble with an endpoint means for requests.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum FailureKind {
     /// It answers, but not as it should.
-    Answers,
+    BadResponse,
     /// It takes no connections. Those that are open end as they should.
-    Refuses,
+    Refused,
     /// Nothing is heard of it: what is open may stay so for ever.
-    Silent,
+    Unresponsive,
 }
 
 /// How an endpoint is doing.
@@ -51,7 +51,7 @@ pub struct Ejected {
     /// Until when.
     pub until: Timestamp,
     /// Why.
-    pub what: Arc<str>,
+    pub reason: Arc<str>,
 }
 
 /// How willingly an endpoint is chosen. In the order of preference.
@@ -59,17 +59,17 @@ pub struct Ejected {
 #[repr(u8)]
 pub(super) enum Tier {
     /// Nothing is known against it.
-    Good = 0,
+    Healthy = 0,
     /// Nobody has looked at it yet.
-    Untried = 1,
+    Unchecked = 1,
     /// It is left out for what requests got of it.
     Ejected = 2,
     /// Its checks say that it answers badly.
-    Shunned = 3,
+    Unhealthy = 3,
     /// It takes no connections.
-    Gone = 4,
+    Refusing = 4,
     /// Nothing is heard of it.
-    Silent = 5,
+    Unresponsive = 5,
 }
 
 /// What is known of an endpoint, with what was counted to know it.
@@ -81,24 +81,24 @@ pub(super) struct HealthState {
     /// Whether it was ever up.
     was_up: bool,
     /// Checks in a row that said otherwise than `health`.
-    against: u32,
+    contrary: u32,
     /// Connections in a row that requests could not open.
-    missed: u32,
+    connect_failures: u32,
     ejected: Option<EjectedUntil>,
     /// How often it was ejected, without a long good time in between.
     ejections: u32,
     returned: Option<Instant>,
     /// Conditions that nobody has been told of.
-    news: VecDeque<EndpointHealth>,
+    changes: VecDeque<EndpointHealth>,
 }
 
 /// Conditions that are kept until somebody asks for them, several times a second.
-const NEWS_MAX: usize = 16;
+const CHANGES_MAX: usize = 16;
 
 /// Being left out, by the clock that is not set.
 #[derive(Debug)]
 struct EjectedUntil {
-    told: Ejected,
+    public: Ejected,
     since: Instant,
     until: Instant,
 }
@@ -107,18 +107,18 @@ struct EjectedUntil {
 
 impl HealthFailure {
     /// It answers, but not as it should.
-    pub fn answers(what: impl Into<Arc<str>>) -> Self {
-        Self { kind: FailureKind::Answers, what: what.into() }
+    pub fn bad_response(reason: impl Into<Arc<str>>) -> Self {
+        Self { kind: FailureKind::BadResponse, detail: reason.into() }
     }
 
     /// It takes no connections.
-    pub fn refuses(what: impl Into<Arc<str>>) -> Self {
-        Self { kind: FailureKind::Refuses, what: what.into() }
+    pub fn refused(reason: impl Into<Arc<str>>) -> Self {
+        Self { kind: FailureKind::Refused, detail: reason.into() }
     }
 
     /// Nothing is heard of it.
-    pub fn silent(what: impl Into<Arc<str>>) -> Self {
-        Self { kind: FailureKind::Silent, what: what.into() }
+    pub fn unresponsive(reason: impl Into<Arc<str>>) -> Self {
+        Self { kind: FailureKind::Unresponsive, detail: reason.into() }
     }
 }
 
@@ -127,12 +127,12 @@ impl HealthFailure {
 impl Tier {
     pub(super) fn of(byte: u8) -> Self {
         match byte {
-            0 => Self::Good,
-            1 => Self::Untried,
+            0 => Self::Healthy,
+            1 => Self::Unchecked,
             2 => Self::Ejected,
-            3 => Self::Shunned,
-            4 => Self::Gone,
-            _ => Self::Silent,
+            3 => Self::Unhealthy,
+            4 => Self::Refusing,
+            _ => Self::Unresponsive,
         }
     }
 }
@@ -146,71 +146,71 @@ impl HealthState {
             since: Timestamp::now(),
             failure: None,
             was_up: false,
-            against: 0,
-            missed: 0,
+            contrary: 0,
+            connect_failures: 0,
             ejected: None,
             ejections: 0,
             returned: None,
-            news: VecDeque::new(),
+            changes: VecDeque::new(),
         }
     }
 
     /// The conditions that it came to since this was asked the last time, in order.
-    pub(super) fn news(&mut self) -> Vec<EndpointHealth> {
+    pub(super) fn take_changes(&mut self) -> Vec<EndpointHealth> {
         // The memory is given back: most endpoints never have any again.
-        std::mem::take(&mut self.news).into()
+        std::mem::take(&mut self.changes).into()
     }
 
-    fn note(&mut self) {
-        if self.news.len() == NEWS_MAX {
-            self.news.pop_front();
+    fn record_change(&mut self) {
+        if self.changes.len() == CHANGES_MAX {
+            self.changes.pop_front();
         }
-        self.news.push_back(self.condition());
+        self.changes.push_back(self.details());
     }
 
-    pub(super) fn standing(&self) -> Tier {
+    pub(super) fn tier(&self) -> Tier {
         match (self.health, self.failure.as_ref().map(|it| it.kind)) {
-            (Health::Down, Some(FailureKind::Silent)) => Tier::Silent,
-            (Health::Down, Some(FailureKind::Refuses)) => Tier::Gone,
-            (Health::Down, _) => Tier::Shunned,
+            (Health::Down, Some(FailureKind::Unresponsive)) => Tier::Unresponsive,
+            (Health::Down, Some(FailureKind::Refused)) => Tier::Refusing,
+            (Health::Down, _) => Tier::Unhealthy,
             _ if self.is_ejected() => Tier::Ejected,
-            (Health::Unknown, _) => Tier::Untried,
-            (Health::Up, _) => Tier::Good,
+            (Health::Unknown, _) => Tier::Unchecked,
+            (Health::Up, _) => Tier::Healthy,
         }
     }
 
-    pub(super) fn condition(&self) -> EndpointHealth {
+    pub(super) fn details(&self) -> EndpointHealth {
         let failure = self.failure.clone().filter(|_| self.health == Health::Down);
-        let ejected = self.ejected.as_ref().map(|it| it.told.clone());
+        let ejected = self.ejected.as_ref().map(|it| it.public.clone());
         EndpointHealth { health: self.health, since: self.since, failure, ejected }
     }
 
     /// Whether it is not as it was long enough, so that it should be looked at more often.
-    pub(super) fn is_unsettled(&self) -> bool {
-        self.health != Health::Up || self.is_turning()
+    pub(super) fn needs_frequent_checks(&self) -> bool {
+        self.health != Health::Up || self.is_transitioning()
     }
 
     /// Whether its last check said otherwise than those before.
-    pub(super) fn is_turning(&self) -> bool {
-        self.against > 0
+    pub(super) fn is_transitioning(&self) -> bool {
+        self.contrary > 0
     }
 
     /// If it is down and was never up: what is wrong with it.
-    pub(super) fn starting(&self) -> Option<FailureKind> {
+    pub(super) fn startup_failure(&self) -> Option<FailureKind> {
         let is_starting = self.health == Health::Down && !self.was_up;
         self.failure.as_ref().filter(|_| is_starting).map(|it| it.kind)
     }
 
     /// Takes the result of a check. The first check decides, and the first success does: `rise` is for an
     /// endpoint that was up and failed. Other results have to agree with each other.
-    pub(super) fn checked(&mut self, found: Result<(), HealthFailure>, check: &HealthCheck) {
+    pub(super) fn record_check(&mut self, found: Result<(), HealthFailure>, check: &HealthCheck) {
         let (health, needed) = match (&found, self.health) {
             (Ok(()), Health::Up) => {
-                (self.against, self.missed) = (0, 0);
+                (self.contrary, self.connect_failures) = (0, 0);
                 return;
             }
             (Err(failure), Health::Down) => {
-                self.against = 0;
+                self.contrary = 0;
                 self.failure = Some(failure.clone());
                 return;
             }
@@ -220,38 +220,38 @@ impl HealthState {
             (Ok(()), Health::Unknown) => (Health::Up, 1),
             (Err(_), Health::Unknown) => (Health::Down, 1),
         };
-        self.against += 1;
-        if self.against >= needed {
-            self.turn(health, found.err());
+        self.contrary += 1;
+        if self.contrary >= needed {
+            self.set_health(health, found.err());
         }
     }
 
     /// Takes that a request could not open a connection. As good as a check that failed. Returns whether
     /// it is down for that from now on.
-    pub(super) fn missed(&mut self, failure: HealthFailure, fall: u32) -> bool {
-        self.missed = self.missed.saturating_add(1);
-        let is_turned = self.missed >= fall && self.health != Health::Down;
-        if is_turned {
-            self.turn(Health::Down, Some(failure));
+    pub(super) fn record_connect_failure(&mut self, failure: HealthFailure, fall: u32) -> bool {
+        self.connect_failures = self.connect_failures.saturating_add(1);
+        let is_now_down = self.connect_failures >= fall && self.health != Health::Down;
+        if is_now_down {
+            self.set_health(Health::Down, Some(failure));
         }
-        is_turned
+        is_now_down
     }
 
     /// Takes that a request could open one.
-    pub(super) fn reached(&mut self) {
-        self.missed = 0;
+    pub(super) fn record_connect_success(&mut self) {
+        self.connect_failures = 0;
     }
 
-    fn turn(&mut self, health: Health, failure: Option<HealthFailure>) {
+    fn set_health(&mut self, health: Health, failure: Option<HealthFailure>) {
         (self.health, self.failure, self.since) = (health, failure, Timestamp::now());
-        (self.against, self.missed) = (0, 0);
+        (self.contrary, self.connect_failures) = (0, 0);
         self.was_up |= health == Health::Up;
-        self.note();
+        self.record_change();
     }
 
     /// Whether there are conditions that nobody has been told of.
-    pub(super) fn has_news(&self) -> bool {
-        !self.news.is_empty()
+    pub(super) fn has_changes(&self) -> bool {
+        !self.changes.is_empty()
     }
 
     pub(super) fn was_ejected(&self) -> bool {
@@ -268,7 +268,7 @@ impl HealthState {
     }
 
     /// Leaves it out from `now` on: longer each time, unless it was good for a long time.
-    pub(super) fn eject(&mut self, what: Arc<str>, rules: &Ejection, now: Instant) {
+    pub(super) fn eject(&mut self, reason: Arc<str>, rules: &Ejection, now: Instant) {
         let was_good = |it: Instant| now.saturating_duration_since(it) > rules.longest;
         if self.returned.is_some_and(was_good) {
             self.ejections = 0;
@@ -277,24 +277,24 @@ impl HealthState {
         let time = rules.base.saturating_mul(self.ejections).min(rules.longest);
         let since = Timestamp::now();
         let until = since.checked_add(time).unwrap_or(Timestamp::MAX);
-        let told = Ejected { since, until, what };
-        self.ejected = Some(EjectedUntil { told, since: now, until: now + time });
-        self.note();
+        let public = Ejected { since, until, reason };
+        self.ejected = Some(EjectedUntil { public, since: now, until: now + time });
+        self.record_change();
     }
 
     /// Lets it in again if its time is over.
     pub(super) fn release(&mut self, now: Instant) -> bool {
         let is_over = self.ejected.as_ref().is_some_and(|it| it.until <= now);
         if is_over {
-            self.let_in(now);
+            self.readmit(now);
         }
         is_over
     }
 
     /// Lets it in again.
-    pub(super) fn let_in(&mut self, now: Instant) {
+    pub(super) fn readmit(&mut self, now: Instant) {
         (self.ejected, self.returned) = (None, Some(now));
-        self.note();
+        self.record_change();
     }
 }
 
@@ -302,7 +302,7 @@ impl HealthCheck {
     /// How long to wait for the next look: an endpoint that is not settled is looked at as often as it
     /// takes to know within one interval.
     #[must_use]
-    pub fn pause(&self, is_unsettled: bool) -> Duration {
+    pub fn interval_for(&self, is_unsettled: bool) -> Duration {
         let needed = self.rise.max(self.fall).max(1);
         if is_unsettled { self.interval / needed } else { self.interval }
     }
@@ -312,101 +312,104 @@ impl HealthCheck {
 mod tests {
     use super::*;
 
-    fn bad() -> Result<(), HealthFailure> {
-        Err(HealthFailure::answers("500"))
+    fn failed_check() -> Result<(), HealthFailure> {
+        Err(HealthFailure::bad_response("500"))
     }
 
     #[test]
-    fn the_first_look_decides_and_later_ones_have_to_agree() {
+    fn the_first_check_decides_and_later_ones_need_a_streak() {
         let check = HealthCheck { rise: 2, fall: 3, ..HealthCheck::default() };
         let mut state = HealthState::unknown();
-        assert_eq!(state.standing(), Tier::Untried);
-        state.checked(Ok(()), &check);
-        assert_eq!(state.standing(), Tier::Good);
-        for found in [bad(), bad(), Ok(()), bad(), bad()] {
-            state.checked(found, &check);
-            assert_eq!(state.standing(), Tier::Good, "never three in a row");
+        assert_eq!(state.tier(), Tier::Unchecked);
+        state.record_check(Ok(()), &check);
+        assert_eq!(state.tier(), Tier::Healthy);
+        for found in [failed_check(), failed_check(), Ok(()), failed_check(), failed_check()] {
+            state.record_check(found, &check);
+            assert_eq!(state.tier(), Tier::Healthy, "never three in a row");
         }
-        state.checked(bad(), &check);
-        assert_eq!(state.standing(), Tier::Shunned);
-        state.checked(Ok(()), &check);
-        assert_eq!(state.standing(), Tier::Shunned, "it was up: one is not enough");
-        state.checked(Err(HealthFailure::refuses("refused")), &check);
-        assert_eq!(state.standing(), Tier::Gone, "what is wrong may change");
-        state.checked(Err(HealthFailure::silent("no answer")), &check);
-        assert_eq!(state.standing(), Tier::Silent);
-        state.checked(Ok(()), &check);
-        assert_eq!(state.standing(), Tier::Silent, "never two in a row");
-        state.checked(Ok(()), &check);
-        assert_eq!((state.standing(), state.condition().failure), (Tier::Good, None));
+        state.record_check(failed_check(), &check);
+        assert_eq!(state.tier(), Tier::Unhealthy);
+        state.record_check(Ok(()), &check);
+        assert_eq!(state.tier(), Tier::Unhealthy, "it was up: one is not enough");
+        state.record_check(Err(HealthFailure::refused("refused")), &check);
+        assert_eq!(state.tier(), Tier::Refusing, "what is wrong may change");
+        state.record_check(Err(HealthFailure::unresponsive("no answer")), &check);
+        assert_eq!(state.tier(), Tier::Unresponsive);
+        state.record_check(Ok(()), &check);
+        assert_eq!(state.tier(), Tier::Unresponsive, "never two in a row");
+        state.record_check(Ok(()), &check);
+        assert_eq!((state.tier(), state.details().failure), (Tier::Healthy, None));
     }
 
     #[test]
     fn the_first_success_of_an_endpoint_that_was_never_up_is_enough() {
         let check = HealthCheck { rise: 3, fall: 1, ..HealthCheck::default() };
         let mut state = HealthState::unknown();
-        assert_eq!(state.starting(), None, "it was not checked yet");
-        state.checked(Err(HealthFailure::refuses("refused")), &check);
-        assert_eq!(state.starting(), Some(FailureKind::Refuses));
-        state.checked(bad(), &check);
-        assert_eq!(state.starting(), Some(FailureKind::Answers));
-        state.checked(Ok(()), &check);
-        assert_eq!((state.standing(), state.starting()), (Tier::Good, None));
-        state.checked(bad(), &check);
-        assert_eq!((state.standing(), state.starting()), (Tier::Shunned, None), "it was up");
+        assert_eq!(state.startup_failure(), None, "it was not checked yet");
+        state.record_check(Err(HealthFailure::refused("refused")), &check);
+        assert_eq!(state.startup_failure(), Some(FailureKind::Refused));
+        state.record_check(failed_check(), &check);
+        assert_eq!(state.startup_failure(), Some(FailureKind::BadResponse));
+        state.record_check(Ok(()), &check);
+        assert_eq!((state.tier(), state.startup_failure()), (Tier::Healthy, None));
+        state.record_check(failed_check(), &check);
+        assert_eq!((state.tier(), state.startup_failure()), (Tier::Unhealthy, None), "it was up");
         for _ in 0..2 {
-            state.checked(Ok(()), &check);
-            assert_eq!(state.standing(), Tier::Shunned);
+            state.record_check(Ok(()), &check);
+            assert_eq!(state.tier(), Tier::Unhealthy);
         }
-        state.checked(Ok(()), &check);
-        assert_eq!(state.standing(), Tier::Good);
+        state.record_check(Ok(()), &check);
+        assert_eq!(state.tier(), Tier::Healthy);
         let mut state = HealthState::unknown();
-        assert!(state.missed(HealthFailure::refuses("refused"), 1), "found by a request");
-        assert_eq!(state.starting(), Some(FailureKind::Refuses));
-        state.checked(Ok(()), &check);
-        assert_eq!(state.standing(), Tier::Good);
+        assert!(
+            state.record_connect_failure(HealthFailure::refused("refused"), 1),
+            "found by a request"
+        );
+        assert_eq!(state.startup_failure(), Some(FailureKind::Refused));
+        state.record_check(Ok(()), &check);
+        assert_eq!(state.tier(), Tier::Healthy);
     }
 
     #[test]
-    fn connections_that_cannot_be_opened_count_as_checks() {
+    fn connect_failures_of_requests_count_as_failed_checks() {
         let mut state = HealthState::unknown();
-        let failure = || HealthFailure::refuses("refused");
-        state.missed(failure(), 3);
-        state.missed(failure(), 3);
-        state.reached();
-        state.missed(failure(), 3);
-        state.missed(failure(), 3);
-        assert_eq!(state.standing(), Tier::Untried);
-        state.missed(failure(), 3);
-        assert_eq!(state.standing(), Tier::Gone);
+        let failure = || HealthFailure::refused("refused");
+        state.record_connect_failure(failure(), 3);
+        state.record_connect_failure(failure(), 3);
+        state.record_connect_success();
+        state.record_connect_failure(failure(), 3);
+        state.record_connect_failure(failure(), 3);
+        assert_eq!(state.tier(), Tier::Unchecked);
+        state.record_connect_failure(failure(), 3);
+        assert_eq!(state.tier(), Tier::Refusing);
     }
 
     #[test]
-    fn who_is_ejected_again_and_again_stays_out_for_longer() {
+    fn repeated_ejections_last_longer() {
         let rules = Ejection::default();
         let mut state = HealthState::unknown();
-        state.checked(Ok(()), &HealthCheck::default());
+        state.record_check(Ok(()), &HealthCheck::default());
         let mut now = Instant::now();
         for seconds in [30, 60, 90] {
             state.eject("503".into(), &rules, now);
-            assert_eq!(state.standing(), Tier::Ejected);
+            assert_eq!(state.tier(), Tier::Ejected);
             assert!(!state.release(now + Duration::from_secs(seconds - 1)));
             now += Duration::from_secs(seconds);
             assert!(state.release(now), "after {seconds} s");
-            assert_eq!(state.standing(), Tier::Good);
+            assert_eq!(state.tier(), Tier::Healthy);
         }
         now += rules.longest + Duration::from_secs(1);
         state.eject("503".into(), &rules, now);
         assert!(state.release(now + rules.base), "a long good time is remembered");
-        let ejected: Vec<_> = state.news().iter().map(|it| it.ejected.is_some()).collect();
+        let ejected: Vec<_> = state.take_changes().iter().map(|it| it.ejected.is_some()).collect();
         assert_eq!(ejected, [false, true, false, true, false, true, false, true, false]);
-        assert!(state.news().is_empty(), "news are told once");
+        assert!(state.take_changes().is_empty(), "news are told once");
     }
 
     #[test]
-    fn who_is_not_settled_is_looked_at_often_enough_to_know_within_an_interval() {
+    fn an_endpoint_in_transition_is_checked_often_enough_to_settle_within_an_interval() {
         let check = HealthCheck { rise: 2, fall: 4, ..HealthCheck::default() };
-        assert_eq!(check.pause(false), check.interval);
-        assert_eq!(check.pause(true) * check.fall, check.interval);
+        assert_eq!(check.interval_for(false), check.interval);
+        assert_eq!(check.interval_for(true) * check.fall, check.interval);
     }
 }

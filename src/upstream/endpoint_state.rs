@@ -34,36 +34,36 @@ pub struct EndpointState {
     /// Of a name that was resolved, the address.
     address: Option<SocketAddr>,
     /// The same for the same place, wherever and whenever: what keys are compared with.
-    pub(super) seed: u64,
+    pub(super) hash_seed: u64,
     weight: AtomicU16,
-    link: Arc<ConnectConfig>,
+    connect_config: Arc<ConnectConfig>,
     /// What was agreed on with it by TLS, when it was last asked.
-    agreed: OnceLock<Protocol>,
+    negotiated: OnceLock<Protocol>,
     in_flight: AtomicUsize,
     /// Connections to it, of all workers, and those that are being opened.
     open: AtomicUsize,
     /// Whether there ever was one.
     was_used: AtomicBool,
     /// Whether somebody wanted one more than there may be.
-    is_short: AtomicBool,
+    has_connection_waiter: AtomicBool,
     /// What `state` comes to.
-    standing: AtomicU8,
+    tier: AtomicU8,
     /// Whether it is left out for a while, as `state` says.
     is_ejected: AtomicBool,
     /// Requests in a row that came to nothing.
     failures: AtomicU32,
     /// Whether one of the last connections could not be opened.
-    has_missed: AtomicBool,
+    has_connect_failure: AtomicBool,
     state: Mutex<HealthState>,
-    /// Since when it gets requests again, in milliseconds from `born`; 0 if it always did.
-    returned: AtomicU64,
-    born: Instant,
+    /// Since when it gets requests again, in milliseconds from `created`; 0 if it always did.
+    recovered_at: AtomicU64,
+    created: Instant,
     /// Who waits for a place in its pool.
     queue: Arc<RequestQueue>,
     /// Whether requests have found out that it is down.
-    is_alarmed: AtomicBool,
+    needs_check: AtomicBool,
     /// Rung when there is something to tell.
-    bell: Arc<PoolAlert>,
+    alert: Arc<PoolAlert>,
 }
 
 /// How the members of a pool are connected to.
@@ -74,7 +74,7 @@ pub(super) struct ConnectConfig {
     /// If one of them speaks TLS.
     pub(super) tls: Option<Arc<UpstreamConnector>>,
     /// For those that are names.
-    pub(super) names: Resolver,
+    pub(super) resolver: Resolver,
     /// What none of them may be.
     pub(super) own: OwnAddresses,
 }
@@ -89,8 +89,8 @@ pub struct RequestPermit(Arc<EndpointState>);
 pub(super) struct ConnectionPermit(Arc<EndpointState>);
 
 /// What a member that has just come back gets at least of its share, in thousandths.
-const LEAST_SHARE: u64 = 100;
-const WHOLE_SHARE: u64 = 1000;
+const SHARE_MIN: u64 = 100;
+const SHARE_FULL: u64 = 1000;
 
 // === impl EndpointState ===
 
@@ -98,9 +98,9 @@ impl EndpointState {
     pub(super) fn new(
         spec: &WeightedEndpoint,
         address: Option<SocketAddr>,
-        link: Arc<ConnectConfig>,
+        connect_config: Arc<ConnectConfig>,
         queue: Arc<RequestQueue>,
-        bell: Arc<PoolAlert>,
+        alert: Arc<PoolAlert>,
     ) -> Self {
         let name = match address {
             Some(address) => address.to_string(),
@@ -110,49 +110,49 @@ impl EndpointState {
         Self {
             endpoint: spec.endpoint.clone(),
             address,
-            seed: xxhash_rust::xxh3::xxh3_64(name.as_bytes()),
+            hash_seed: xxhash_rust::xxh3::xxh3_64(name.as_bytes()),
             weight: AtomicU16::new(spec.weight),
-            link,
-            agreed: OnceLock::new(),
+            connect_config,
+            negotiated: OnceLock::new(),
             in_flight: AtomicUsize::new(0),
             open: AtomicUsize::new(0),
             was_used: AtomicBool::new(false),
-            is_short: AtomicBool::new(false),
-            standing: AtomicU8::new(state.standing() as u8),
+            has_connection_waiter: AtomicBool::new(false),
+            tier: AtomicU8::new(state.tier() as u8),
             is_ejected: AtomicBool::new(false),
             failures: AtomicU32::new(0),
-            has_missed: AtomicBool::new(false),
+            has_connect_failure: AtomicBool::new(false),
             state: Mutex::new(state),
-            returned: AtomicU64::new(0),
-            born: Instant::now(),
+            recovered_at: AtomicU64::new(0),
+            created: Instant::now(),
             queue,
-            is_alarmed: AtomicBool::new(false),
-            bell,
+            needs_check: AtomicBool::new(false),
+            alert,
         }
     }
 
-    pub(super) fn link(&self) -> &ConnectConfig {
-        &self.link
+    pub(super) fn connect_config(&self) -> &ConnectConfig {
+        &self.connect_config
     }
 
     /// Whether connections to it carry many requests at once; `None` if that is not known yet.
     pub(super) fn is_multiplexed(&self) -> Option<bool> {
-        let protocol = match (self.link.protocol, self.endpoint.is_tls) {
+        let protocol = match (self.connect_config.protocol, self.endpoint.is_tls) {
             (Some(protocol), _) => Some(protocol),
             (None, false) => Some(Protocol::Http1),
-            (None, true) => self.agreed.get().copied(),
+            (None, true) => self.negotiated.get().copied(),
         };
         protocol.map(|it| it == Protocol::H2)
     }
 
-    pub(super) fn agree(&self, protocol: Protocol) {
+    pub(super) fn set_negotiated(&self, protocol: Protocol) {
         // The first answer stays; each connection goes by its own.
-        let _ = self.agreed.set(protocol);
+        let _ = self.negotiated.set(protocol);
     }
 
     /// What it is called in the configuration.
     #[must_use]
-    pub fn endpoint(&self) -> &Endpoint {
+    pub fn configured(&self) -> &Endpoint {
         &self.endpoint
     }
 
@@ -183,26 +183,26 @@ impl EndpointState {
     }
 
     /// Its weight in thousandths; less while it has not been back for long.
-    pub(super) fn share(&self, slow_start: Option<Duration>, now: Instant) -> u64 {
+    pub(super) fn effective_weight(&self, slow_start: Option<Duration>, now: Instant) -> u64 {
         let weight = u64::from(self.weight());
-        let whole = weight * WHOLE_SHARE;
-        let (Some(time), returned @ 1..) = (slow_start, self.returned.load(Relaxed)) else {
+        let whole = weight * SHARE_FULL;
+        let (Some(time), recovered_at @ 1..) = (slow_start, self.recovered_at.load(Relaxed)) else {
             return whole;
         };
-        let back = now.saturating_duration_since(self.born);
-        let back = back.saturating_sub(Duration::from_millis(returned));
+        let back = now.saturating_duration_since(self.created);
+        let back = back.saturating_sub(Duration::from_millis(recovered_at));
         if back >= time {
             // So that nobody has to look at the clock for it again, unless it has gone and come back.
-            let _ = self.returned.compare_exchange(returned, 0, Relaxed, Relaxed);
+            let _ = self.recovered_at.compare_exchange(recovered_at, 0, Relaxed, Relaxed);
             return whole;
         }
-        let part = back.as_millis() * u128::from(WHOLE_SHARE) / time.as_millis().max(1);
-        weight * u64::try_from(part).unwrap_or(WHOLE_SHARE).max(LEAST_SHARE)
+        let part = back.as_millis() * u128::from(SHARE_FULL) / time.as_millis().max(1);
+        weight * u64::try_from(part).unwrap_or(SHARE_FULL).max(SHARE_MIN)
     }
 
     /// Whether it may not have been back for long.
-    pub(super) fn is_warming(&self) -> bool {
-        self.returned.load(Relaxed) != 0
+    pub(super) fn is_in_slow_start(&self) -> bool {
+        self.recovered_at.load(Relaxed) != 0
     }
 
     /// Requests that are with it now.
@@ -219,7 +219,7 @@ impl EndpointState {
 
     /// Whether a connection to it was ever opened for a request.
     #[must_use]
-    pub fn was_used(&self) -> bool {
+    pub fn was_connected(&self) -> bool {
         self.was_used.load(Relaxed)
     }
 
@@ -231,36 +231,36 @@ impl EndpointState {
 
     /// How it is doing.
     #[must_use]
-    pub fn condition(&self) -> EndpointHealth {
-        self.state().condition()
+    pub fn health_details(&self) -> EndpointHealth {
+        self.state().details()
     }
 
     /// What it has come to since this was asked the last time, in order.
     #[must_use]
-    pub fn news(&self) -> Vec<EndpointHealth> {
-        self.state().news()
+    pub fn take_changes(&self) -> Vec<EndpointHealth> {
+        self.state().take_changes()
     }
 
     /// What its checks have found.
     #[must_use]
     pub fn health(&self) -> Health {
-        self.state().condition().health
+        self.state().details().health
     }
 
     /// Whether it takes no connections, as far as is known.
     #[must_use]
-    pub fn is_gone(&self) -> bool {
-        self.standing() >= Tier::Gone
+    pub fn refuses_connections(&self) -> bool {
+        self.tier() >= Tier::Refusing
     }
 
     /// Whether nothing is heard of it, so that what is open to it may stay so for ever.
     #[must_use]
-    pub fn is_silent(&self) -> bool {
-        self.standing() == Tier::Silent
+    pub fn is_unresponsive(&self) -> bool {
+        self.tier() == Tier::Unresponsive
     }
 
-    pub(super) fn standing(&self) -> Tier {
-        Tier::of(self.standing.load(Relaxed))
+    pub(super) fn tier(&self) -> Tier {
+        Tier::of(self.tier.load(Relaxed))
     }
 
     /// Whether it is left out for a while.
@@ -271,42 +271,42 @@ impl EndpointState {
     /// Whether requests have found out that it is down since this was asked the last time.
     #[must_use]
     pub fn take_check_request(&self) -> bool {
-        self.is_alarmed.swap(false, SeqCst)
+        self.needs_check.swap(false, SeqCst)
     }
 
     /// Whether it is to be looked at more often.
     #[must_use]
-    pub fn is_unsettled(&self) -> bool {
-        self.state().is_unsettled()
+    pub fn needs_frequent_checks(&self) -> bool {
+        self.state().needs_frequent_checks()
     }
 
     /// If it is down and was never up, as an application that is just starting: what is wrong with it.
     #[must_use]
-    pub fn starting(&self) -> Option<FailureKind> {
-        self.state().starting()
+    pub fn startup_failure(&self) -> Option<FailureKind> {
+        self.state().startup_failure()
     }
 
     /// Whether its last check said otherwise than those before.
     #[must_use]
-    pub fn is_turning(&self) -> bool {
-        self.state().is_turning()
+    pub fn is_transitioning(&self) -> bool {
+        self.state().is_transitioning()
     }
 
     /// Changes what is known of it.
-    pub(super) fn learn<T>(&self, change: impl FnOnce(&mut HealthState) -> T) -> T {
+    pub(super) fn update_health<T>(&self, change: impl FnOnce(&mut HealthState) -> T) -> T {
         let mut state = self.state();
-        let before = state.standing();
+        let before = state.tier();
         let changed = change(&mut state);
-        let after = state.standing();
-        if state.has_news() {
-            self.bell.ring();
+        let after = state.tier();
+        if state.has_changes() {
+            self.alert.raise();
         }
-        self.standing.store(after as u8, Relaxed);
+        self.tier.store(after as u8, Relaxed);
         self.is_ejected.store(state.is_ejected(), Relaxed);
-        if after == Tier::Good && before != Tier::Good {
+        if after == Tier::Healthy && before != Tier::Healthy {
             self.failures.store(0, Relaxed);
-            let back = self.born.elapsed().as_millis().max(1);
-            self.returned.store(u64::try_from(back).unwrap_or(u64::MAX), Relaxed);
+            let back = self.created.elapsed().as_millis().max(1);
+            self.recovered_at.store(u64::try_from(back).unwrap_or(u64::MAX), Relaxed);
         }
         changed
     }
@@ -316,35 +316,35 @@ impl EndpointState {
     }
 
     /// Notes that a request came to something.
-    pub(super) fn succeeded(&self) {
+    pub(super) fn record_success(&self) {
         if self.failures.load(Relaxed) > 0 {
             self.failures.store(0, Relaxed);
         }
     }
 
     /// Notes that a request came to nothing, and returns how many in a row have.
-    pub(super) fn failed(&self) -> u32 {
+    pub(super) fn record_failure(&self) -> u32 {
         self.failures.fetch_add(1, Relaxed).saturating_add(1)
     }
 
-    pub(super) fn forgive(&self) {
+    pub(super) fn reset_failures(&self) {
         self.failures.store(0, Relaxed);
     }
 
     /// Notes that a connection could be opened.
-    pub(super) fn reached(&self) {
-        if self.has_missed.load(Relaxed) {
-            self.has_missed.store(false, Relaxed);
-            self.learn(HealthState::reached);
+    pub(super) fn record_connect_success(&self) {
+        if self.has_connect_failure.load(Relaxed) {
+            self.has_connect_failure.store(false, Relaxed);
+            self.update_health(HealthState::record_connect_success);
         }
     }
 
     /// Notes that a request could not open a connection.
-    pub(super) fn missed(&self, failure: HealthFailure, fall: u32) {
-        self.has_missed.store(true, Relaxed);
-        if self.learn(|it| it.missed(failure, fall)) {
-            self.is_alarmed.store(true, SeqCst);
-            self.bell.ring();
+    pub(super) fn record_connect_failure(&self, failure: HealthFailure, fall: u32) {
+        self.has_connect_failure.store(true, Relaxed);
+        if self.update_health(|it| it.record_connect_failure(failure, fall)) {
+            self.needs_check.store(true, SeqCst);
+            self.alert.raise();
         }
     }
 
@@ -371,14 +371,17 @@ impl EndpointState {
     /// Whether there is room for one more connection.
     pub(super) fn has_connection_capacity(&self, max: Option<usize>) -> bool {
         let has_connection_capacity = max.is_none_or(|max| self.open.load(SeqCst) < max);
-        if !has_connection_capacity && !self.is_short.load(Relaxed) {
-            self.is_short.store(true, Relaxed);
+        if !has_connection_capacity && !self.has_connection_waiter.load(Relaxed) {
+            self.has_connection_waiter.store(true, Relaxed);
         }
         has_connection_capacity
     }
 
     /// Counts a connection in, unless there are as many as may be.
-    pub(super) fn try_open(self: &Arc<Self>, max: Option<usize>) -> Option<ConnectionPermit> {
+    pub(super) fn try_acquire_connection(
+        self: &Arc<Self>,
+        max: Option<usize>,
+    ) -> Option<ConnectionPermit> {
         let max = max.unwrap_or(usize::MAX);
         let one_more = |it: usize| (it < max).then_some(it + 1);
         self.open.fetch_update(SeqCst, SeqCst, one_more).ok()?;
@@ -388,21 +391,31 @@ impl EndpointState {
 
     /// Whether somebody of another worker is the next who wants one of its connections. Told once for
     /// each time that somebody found that there are as many as may be.
-    pub(super) fn is_wanted_by_others(&self, owner: usize) -> bool {
-        self.is_short.load(Relaxed)
-            && self.queue.is_front_of_other(owner)
-            && self.is_short.swap(false, Relaxed)
+    pub(super) fn take_request_of_others(&self, worker_id: usize) -> bool {
+        self.has_connection_waiter.load(Relaxed)
+            && self.queue.is_front_of_other_worker(worker_id)
+            && self.has_connection_waiter.swap(false, Relaxed)
     }
 }
 
 // === impl ConnectConfig ===
 
 impl ConnectConfig {
-    pub(super) fn new(link: &Link, endpoints: &[WeightedEndpoint], parts: &PoolContext) -> Self {
+    pub(super) fn new(
+        connect_config: &Link,
+        endpoints: &[WeightedEndpoint],
+        context: &PoolContext,
+    ) -> Self {
         let has_tls = endpoints.iter().any(|it| it.endpoint.is_tls);
-        let tls = has_tls.then(|| parts.connectors.get(&link.tls));
-        let (names, own) = (parts.names.clone(), parts.own.clone());
-        Self { protocol: link.protocol, proxy_protocol: link.proxy_protocol, tls, names, own }
+        let tls = has_tls.then(|| context.connectors.get(&connect_config.tls));
+        let (resolver, own) = (context.resolver.clone(), context.own.clone());
+        Self {
+            protocol: connect_config.protocol,
+            proxy_protocol: connect_config.proxy_protocol,
+            tls,
+            resolver,
+            own,
+        }
     }
 }
 
@@ -411,7 +424,7 @@ impl ConnectConfig {
 impl RequestPermit {
     /// Where this seat is.
     #[must_use]
-    pub fn member(&self) -> &Arc<EndpointState> {
+    pub fn endpoint(&self) -> &Arc<EndpointState> {
         &self.0
     }
 }
@@ -419,7 +432,7 @@ impl RequestPermit {
 impl Drop for RequestPermit {
     fn drop(&mut self) {
         self.0.in_flight.fetch_sub(1, SeqCst);
-        self.0.queue.call();
+        self.0.queue.notify_front();
     }
 }
 
@@ -428,6 +441,6 @@ impl Drop for RequestPermit {
 impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         self.0.open.fetch_sub(1, SeqCst);
-        self.0.queue.call();
+        self.0.queue.notify_front();
     }
 }

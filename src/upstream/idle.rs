@@ -30,7 +30,7 @@ pub(super) struct AddressHasher(u64);
 
 #[derive(Debug)]
 pub(super) struct IdleConnection {
-    pub(super) member: Weak<EndpointState>,
+    pub(super) endpoint: Weak<EndpointState>,
     pub(super) connections: Vec<(UpstreamConnection, Instant)>,
     pub(super) sessions: Vec<Http2Session>,
     /// Held by whoever opens a session for everybody.
@@ -65,13 +65,16 @@ impl IdleConnections {
         self.0.values_mut().find_map(|it| it.connections.pop());
     }
 
-    pub(super) fn get_mut(&mut self, member: &*const EndpointState) -> Option<&mut IdleConnection> {
-        self.0.get_mut(member)
+    pub(super) fn get_mut(
+        &mut self,
+        endpoint: &*const EndpointState,
+    ) -> Option<&mut IdleConnection> {
+        self.0.get_mut(endpoint)
     }
 
-    pub(super) fn entry_of(&mut self, member: &Arc<EndpointState>) -> &mut IdleConnection {
-        self.0.entry(Arc::as_ptr(member)).or_insert_with(|| IdleConnection {
-            member: Arc::downgrade(member),
+    pub(super) fn entry(&mut self, endpoint: &Arc<EndpointState>) -> &mut IdleConnection {
+        self.0.entry(Arc::as_ptr(endpoint)).or_insert_with(|| IdleConnection {
+            endpoint: Arc::downgrade(endpoint),
             connections: Vec::new(),
             sessions: Vec::new(),
             opening: Arc::new(Semaphore::new(1)),
@@ -84,34 +87,33 @@ impl IdleConnections {
 impl IdleConnection {
     /// Gives up one connection that carries nothing if somebody of another worker is the next who wants one of
     /// this member. Returns whether it did.
-    pub(super) fn give_up_idle(&mut self, member: &EndpointState, owner: usize) -> bool {
+    pub(super) fn release_idle(&mut self, endpoint: &EndpointState, worker_id: usize) -> bool {
         let session = self.sessions.iter().position(|it| it.in_use() == 0);
         // Asked last: who has nothing to give up does not take the question away from those who have.
         let has_any = !self.connections.is_empty() || session.is_some();
-        let gives_up = has_any && member.is_wanted_by_others(owner);
-        if gives_up && self.connections.pop().is_none() {
-            session.into_iter().for_each(|it| self.sessions.remove(it).distrust());
+        let releases = has_any && endpoint.take_request_of_others(worker_id);
+        if releases && self.connections.pop().is_none() {
+            session.into_iter().for_each(|it| self.sessions.remove(it).retire());
         }
-        gives_up
+        releases
     }
 
     /// The same, or has a session end when its requests are over. Only from time to time: until its last request
     /// is over, nobody can use the session.
-    pub(super) fn give_up_wanted(&mut self, member: &EndpointState, owner: usize) {
-        let is_given_up = self.give_up_idle(member, owner);
-        if !is_given_up && !self.sessions.is_empty() && member.is_wanted_by_others(owner) {
-            self.sessions.iter().take(1).for_each(Http2Session::distrust);
+    pub(super) fn release_requested(&mut self, endpoint: &EndpointState, worker_id: usize) {
+        let is_released = self.release_idle(endpoint, worker_id);
+        if !is_released && !self.sessions.is_empty() && endpoint.take_request_of_others(worker_id) {
+            self.sessions.iter().take(1).for_each(Http2Session::retire);
         }
     }
 
     /// A stream of the first session that has room for one.
     pub(super) fn stream(&mut self, is_for_tunnel: bool) -> Option<UpstreamConnection> {
-        self.sessions.retain(|it| !it.is_over());
-        let mut fit = self.sessions.iter_mut().filter(|it| !is_for_tunnel || it.has_tunnels());
+        self.sessions.retain(|it| !it.is_closed());
+        let mut fit = self.sessions.iter_mut().filter(|it| !is_for_tunnel || it.supports_tunnels());
         let (stream, lease) = fit.find_map(Http2Session::stream)?;
-        let channel = HttpStream::Stream(Box::new(stream));
-        let mut connection =
-            UpstreamConnection::new(channel, ConnectionKind::Together(lease), true);
+        let stream = HttpStream::Stream(Box::new(stream));
+        let mut connection = UpstreamConnection::new(stream, ConnectionKind::Shared(lease), true);
         connection.is_reused = true;
         Some(connection)
     }

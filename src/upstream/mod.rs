@@ -28,7 +28,7 @@ mod sessions;
 
 pub use self::{
     admission::{
-        Admission, ConcurrencyLimit, ConcurrencyPermit, SHARE_OF_CLIENT, SHARE_OF_SERVICE,
+        Admission, CLIENT_SHARE_FACTOR, ConcurrencyLimit, ConcurrencyPermit, SERVICE_SHARE_FACTOR,
     },
     alerts::AlertQueue,
     connect::{ConnectContext, ConnectError, ConnectReason},
@@ -38,7 +38,7 @@ pub use self::{
     endpoint_health::{Ejected, EndpointHealth, FailureKind, HealthFailure},
     endpoint_state::{EndpointState, RequestPermit},
     event::EndpointEvent,
-    own::wrong_socket,
+    own::invalid_socket,
     pool::{PickRequest, PickResult, Pool},
     pool_context::PoolContext,
     queue::QueueTicket,

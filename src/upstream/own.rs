@@ -17,11 +17,11 @@ use crate::model::{Endpoint, EndpointAddress, OwnAddress, OwnAddresses};
 /// Why the file of a `unix:` endpoint can be none, as the file system shows it now. A file that is not there is
 /// made when the application starts. Blocks.
 #[must_use]
-pub fn wrong_socket(endpoint: &Endpoint, own: &OwnAddresses) -> Option<String> {
+pub fn invalid_socket(endpoint: &Endpoint, own: &OwnAddresses) -> Option<String> {
     let EndpointAddress::Unix(path) = &endpoint.place else { return None };
     let path = Path::new(&**path);
-    let there = path.metadata().ok()?;
-    if !there.file_type().is_socket() {
+    let metadata = path.metadata().ok()?;
+    if !metadata.file_type().is_socket() {
         return Some(format!("`{endpoint}` is a file that is no socket"));
     }
     own_socket(path, own).map(|it| format!("`{endpoint}` is {it}: write that of the application"))
@@ -32,8 +32,8 @@ fn own_socket<'a>(path: &Path, own: &'a OwnAddresses) -> Option<&'a OwnAddress> 
     let mut sockets = own.sockets().peekable();
     sockets.peek()?;
     let identity = |it: &Path| it.metadata().map(|it| (it.dev(), it.ino())).ok();
-    let there = identity(path)?;
-    sockets.find(|(own, _)| identity(own) == Some(there)).map(|(_, address)| address)
+    let metadata = identity(path)?;
+    sockets.find(|(own, _)| identity(own) == Some(metadata)).map(|(_, address)| address)
 }
 
 impl ConnectConfig {
@@ -49,6 +49,6 @@ impl ConnectConfig {
 }
 
 fn refused(own: &OwnAddress) -> ConnectFailure {
-    let what = format!("it is {own}: use the address of the application");
-    (ConnectReason::Own, io::Error::other(what))
+    let reason = format!("it is {own}: use the address of the application");
+    (ConnectReason::Own, io::Error::other(reason))
 }

@@ -42,20 +42,20 @@ pub struct Pool {
     admission: Arc<Admission>,
     link: Arc<ConnectConfig>,
     /// Replaced when a name gets other addresses.
-    roster: ArcSwap<EndpointSet>,
+    endpoint_set: ArcSwap<EndpointSet>,
     /// Who has to help since too few are well: the byte of the worst standing; 0 for nobody.
-    helpers: AtomicU8,
-    turns: EjectionTimes,
+    panic_tier: AtomicU8,
+    ejection_times: EjectionTimes,
     /// Which one it is of those that have followed each other.
-    number: u64,
-    common: Arc<PoolShared>,
+    revision: u64,
+    shared: Arc<PoolShared>,
     metrics: Arc<PoolMetrics>,
 }
 
 /// The members.
 #[derive(Debug)]
 struct EndpointSet {
-    members: Box<[Arc<EndpointState>]>,
+    endpoints: Box<[Arc<EndpointState>]>,
     /// Whether all have the same weight.
     is_even: bool,
 }
@@ -65,14 +65,14 @@ struct EndpointSet {
 struct PoolShared {
     queue: Arc<RequestQueue>,
     budget: RetryBudget,
-    turn: AtomicUsize,
+    round_robin: AtomicUsize,
     /// The number of the last of these pools.
-    last: AtomicU64,
+    last_revision: AtomicU64,
     /// Held while the members of a pool are replaced, and while one is being left out: both look at
     /// all of them first.
-    changing: Mutex<()>,
-    parts: PoolContext,
-    bell: Arc<PoolAlert>,
+    change_lock: Mutex<()>,
+    context: PoolContext,
+    alert: Arc<PoolAlert>,
 }
 
 // === impl Pool ===
@@ -87,22 +87,22 @@ impl Pool {
         spec: PoolSpec,
         policy: Arc<Policy>,
         admission: Arc<Admission>,
-        parts: PoolContext,
+        context: PoolContext,
         metrics: Arc<PoolMetrics>,
     ) -> Self {
-        let link = Arc::new(ConnectConfig::new(&spec.link, &spec.endpoints, &parts));
-        let common = Arc::new(PoolShared {
+        let link = Arc::new(ConnectConfig::new(&spec.link, &spec.endpoints, &context));
+        let shared = Arc::new(PoolShared {
             queue: Arc::default(),
             budget: RetryBudget::new(&policy.retry),
-            turn: AtomicUsize::new(0),
-            last: AtomicU64::new(0),
-            changing: Mutex::default(),
-            bell: Arc::new(PoolAlert::new(&parts.alerts, service.clone(), color)),
-            parts,
+            round_robin: AtomicUsize::new(0),
+            last_revision: AtomicU64::new(0),
+            change_lock: Mutex::default(),
+            alert: Arc::new(PoolAlert::new(&context.alerts, service.clone(), color)),
+            context,
         });
-        let member = |it: &WeightedEndpoint| Arc::new(common.member(it, None, &link));
-        let roster = EndpointSet::new(spec.endpoints.iter().map(member).collect());
-        let roster = ArcSwap::from_pointee(roster);
+        let endpoint = |it: &WeightedEndpoint| Arc::new(shared.new_endpoint(it, None, &link));
+        let endpoint_set = EndpointSet::new(spec.endpoints.iter().map(endpoint).collect());
+        let endpoint_set = ArcSwap::from_pointee(endpoint_set);
         Self {
             service,
             color,
@@ -110,11 +110,11 @@ impl Pool {
             policy,
             admission,
             link,
-            roster,
-            helpers: AtomicU8::new(0),
-            turns: EjectionTimes::new(),
-            number: 0,
-            common,
+            endpoint_set,
+            panic_tier: AtomicU8::new(0),
+            ejection_times: EjectionTimes::new(),
+            revision: 0,
+            shared,
             metrics,
         }
     }
@@ -122,27 +122,32 @@ impl Pool {
     /// This pool made of something else. An endpoint that is in both stays the same member, with
     /// its connections and what is known of it.
     #[must_use]
-    pub fn changed(&self, spec: PoolSpec, policy: Arc<Policy>, admission: Arc<Admission>) -> Self {
+    pub fn with_spec(
+        &self,
+        spec: PoolSpec,
+        policy: Arc<Policy>,
+        admission: Arc<Admission>,
+    ) -> Self {
         let is_linked_alike = self.spec.link == spec.link;
-        let link = ConnectConfig::new(&spec.link, &spec.endpoints, &self.common.parts);
+        let link = ConnectConfig::new(&spec.link, &spec.endpoints, &self.shared.context);
         let link = Arc::new(link);
-        let known = self.members();
-        let mut members = Vec::new();
-        for endpoint in &spec.endpoints {
-            let before = members.len();
-            let stays =
-                |it: &&Arc<EndpointState>| is_linked_alike && *it.endpoint() == endpoint.endpoint;
-            for member in known.iter().filter(stays) {
-                member.set_weight(endpoint.weight);
-                members.push(Arc::clone(member));
+        let known = self.endpoints();
+        let mut endpoints = Vec::new();
+        for weighted in &spec.endpoints {
+            let before = endpoints.len();
+            let is_kept =
+                |it: &&Arc<EndpointState>| is_linked_alike && *it.configured() == weighted.endpoint;
+            for endpoint in known.iter().filter(is_kept) {
+                endpoint.set_weight(weighted.weight);
+                endpoints.push(Arc::clone(endpoint));
             }
-            if members.len() == before {
-                members.push(Arc::new(self.common.member(endpoint, None, &link)));
+            if endpoints.len() == before {
+                endpoints.push(Arc::new(self.shared.new_endpoint(weighted, None, &link)));
             }
         }
-        let roster = ArcSwap::from_pointee(EndpointSet::new(members.into()));
+        let endpoint_set = ArcSwap::from_pointee(EndpointSet::new(endpoints.into()));
         let (service, color) = (self.service.clone(), self.color);
-        let (common, metrics) = (Arc::clone(&self.common), Arc::clone(&self.metrics));
+        let (shared, metrics) = (Arc::clone(&self.shared), Arc::clone(&self.metrics));
         let pool = Self {
             service,
             color,
@@ -150,20 +155,20 @@ impl Pool {
             policy,
             admission,
             link,
-            roster,
-            helpers: AtomicU8::new(0),
-            turns: EjectionTimes::new(),
-            number: common.last.fetch_add(1, Relaxed) + 1,
-            common,
+            endpoint_set,
+            panic_tier: AtomicU8::new(0),
+            ejection_times: EjectionTimes::new(),
+            revision: shared.last_revision.fetch_add(1, Relaxed) + 1,
+            shared,
             metrics,
         };
-        pool.assess();
+        pool.update_panic();
         pool
     }
 
     /// Whether it is made of the same and treated in the same way.
     #[must_use]
-    pub fn is_of(&self, spec: &PoolSpec, policy: &Policy) -> bool {
+    pub fn matches(&self, spec: &PoolSpec, policy: &Policy) -> bool {
         self.spec == *spec && *self.policy == *policy
     }
 
@@ -199,8 +204,8 @@ impl Pool {
 
     /// Its endpoints; of a name that was resolved, one for each address.
     #[must_use]
-    pub fn members(&self) -> Vec<Arc<EndpointState>> {
-        self.roster.load().members.to_vec()
+    pub fn endpoints(&self) -> Vec<Arc<EndpointState>> {
+        self.endpoint_set.load().endpoints.to_vec()
     }
 
     /// Its series.
@@ -212,23 +217,23 @@ impl Pool {
     /// Requests that wait for a place.
     #[must_use]
     pub fn queued(&self) -> usize {
-        self.common.queue.len()
+        self.shared.queue.len()
     }
 
     /// Requests that may be tried again now.
     #[must_use]
     pub fn retries_left(&self, now: Instant) -> u32 {
-        self.common.budget.left(&self.policy.retry, now)
+        self.shared.budget.left(&self.policy.retry, now)
     }
 
     /// Whether so few are left that those are used again who answer badly.
     #[must_use]
     pub fn is_panicking(&self) -> bool {
-        self.helpers().is_some()
+        self.panic_tier().is_some()
     }
 
-    fn helpers(&self) -> Option<Tier> {
-        Some(self.helpers.load(Relaxed)).filter(|it| *it != 0).map(Tier::of)
+    fn panic_tier(&self) -> Option<Tier> {
+        Some(self.panic_tier.load(Relaxed)).filter(|it| *it != 0).map(Tier::of)
     }
 
     /// Reads the files that its TLS needs again, if they have changed. Returns whether they had.
@@ -236,11 +241,11 @@ impl Pool {
     /// # Errors
     ///
     /// The first that cannot be used; what was in force stays.
-    pub fn refresh_tls(&self) -> Result<bool, FileError> {
+    pub fn reload_tls(&self) -> Result<bool, FileError> {
         let mut changed = false;
         // Members that joined at different times may have different ones.
-        for member in self.members() {
-            if let Some(connector) = &member.link().tls {
+        for endpoint in self.endpoints() {
+            if let Some(connector) = &endpoint.connect_config().tls {
                 changed |= connector.refresh()?;
             }
         }
@@ -250,33 +255,33 @@ impl Pool {
     /// Gives the endpoints of this name a member for each address. Members whose address stays are kept.
     /// Returns whether anything has changed.
     pub fn resolve(&self, host: &str, addresses: &[IpAddr]) -> bool {
-        let _changing = self.common.changing.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = self.members();
-        let mut members = Vec::new();
+        let _change_lock = self.shared.change_lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = self.endpoints();
+        let mut endpoints = Vec::new();
         let mut has_changed = false;
-        for endpoint in &self.spec.endpoints {
-            let of_it = || known.iter().filter(|it| *it.endpoint() == endpoint.endpoint);
-            let port = match &endpoint.endpoint.place {
+        for weighted in &self.spec.endpoints {
+            let current = || known.iter().filter(|it| *it.configured() == weighted.endpoint);
+            let port = match &weighted.endpoint.place {
                 EndpointAddress::Name { host: its, port } if **its == *host => *port,
                 _ => {
-                    members.extend(of_it().cloned());
+                    endpoints.extend(current().cloned());
                     continue;
                 }
             };
             for address in addresses.iter().map(|it| SocketAddr::new(*it, port)) {
-                let stays = of_it().find(|it| it.resolved() == Some(address));
-                has_changed |= stays.is_none();
-                members.push(stays.cloned().unwrap_or_else(|| {
-                    Arc::new(self.common.member(endpoint, Some(address), &self.link))
+                let is_kept = current().find(|it| it.resolved() == Some(address));
+                has_changed |= is_kept.is_none();
+                endpoints.push(is_kept.cloned().unwrap_or_else(|| {
+                    Arc::new(self.shared.new_endpoint(weighted, Some(address), &self.link))
                 }));
             }
-            has_changed |= of_it().count() != addresses.len();
+            has_changed |= current().count() != addresses.len();
         }
         if has_changed {
-            self.roster.store(Arc::new(EndpointSet::new(members.into())));
-            self.turns.reopen();
-            self.assess();
-            self.common.queue.call();
+            self.endpoint_set.store(Arc::new(EndpointSet::new(endpoints.into())));
+            self.ejection_times.unblock();
+            self.update_panic();
+            self.shared.queue.notify_front();
         }
         has_changed
     }
@@ -284,99 +289,103 @@ impl Pool {
     /// Takes a place in the line for a seat, for somebody of this worker, unless it is as long as it may
     /// be.
     #[must_use]
-    pub fn queue(&self, owner: usize) -> Option<QueueTicket> {
-        self.common.queue.join(self.policy.limits.queue, owner, self.number)
+    pub fn enqueue(&self, worker_id: usize) -> Option<QueueTicket> {
+        self.shared.queue.enqueue(self.policy.limits.queue, worker_id, self.revision)
     }
 
     /// Whether those in the line came to a pool that this one has followed, or that has followed it.
     #[must_use]
-    pub fn is_line_of_others(&self) -> bool {
-        self.common.queue.is_front_of_other_pool(self.number)
+    pub fn is_queue_of_other_pool(&self) -> bool {
+        self.shared.queue.is_front_of_other_pool(self.revision)
     }
 
     /// Whether there is somebody whose checks are good besides this member and those that were tried; also
     /// one who is left out.
     #[must_use]
-    pub fn has_other(&self, tried: &[Arc<EndpointState>], member: &Arc<EndpointState>) -> bool {
-        self.roster.load().members.iter().any(|it| {
+    pub fn has_alternative(
+        &self,
+        tried: &[Arc<EndpointState>],
+        endpoint: &Arc<EndpointState>,
+    ) -> bool {
+        self.endpoint_set.load().endpoints.iter().any(|it| {
             let was_asked = || tried.iter().any(|other| Arc::ptr_eq(it, other));
-            it.standing() <= Tier::Ejected && !Arc::ptr_eq(it, member) && !was_asked()
+            it.tier() <= Tier::Ejected && !Arc::ptr_eq(it, endpoint) && !was_asked()
         })
     }
 
     /// Whether there is no service but that of this pool.
     #[must_use]
-    pub fn is_of_only_service(&self) -> bool {
-        self.common.parts.services.load(Relaxed) <= 1
+    pub fn is_only_service(&self) -> bool {
+        self.shared.context.services.load(Relaxed) <= 1
     }
 
     /// Notes that a request has come.
     pub fn deposit(&self) {
-        self.common.budget.deposit(&self.policy.retry);
+        self.shared.budget.deposit(&self.policy.retry);
     }
 
     /// One more try for a request, if there is one left.
     #[must_use]
     pub fn withdraw(&self, now: Instant) -> bool {
-        self.common.budget.withdraw(&self.policy.retry, now)
+        self.shared.budget.withdraw(&self.policy.retry, now)
     }
 
     /// Notes what a look at a member has found.
-    pub fn checked(&self, member: &EndpointState, found: Result<(), HealthFailure>) {
-        let before = member.standing();
-        member.learn(|it| it.checked(found, &self.policy.health));
-        self.assess();
-        if member.standing() < before {
-            self.common.queue.call();
+    pub fn record_check(&self, endpoint: &EndpointState, found: Result<(), HealthFailure>) {
+        let before = endpoint.tier();
+        endpoint.update_health(|it| it.record_check(found, &self.policy.health));
+        self.update_panic();
+        if endpoint.tier() < before {
+            self.shared.queue.notify_front();
         }
     }
 
     /// Notes that a request could not open a connection.
-    pub(super) fn missed(&self, member: &EndpointState, error: &ConnectError) {
+    pub(super) fn record_connect_failure(&self, endpoint: &EndpointState, error: &ConnectError) {
         let Some(failure) = error.failure() else { return };
-        member.missed(failure, self.policy.health.fall);
-        self.assess();
+        endpoint.record_connect_failure(failure, self.policy.health.fall);
+        self.update_panic();
     }
 
     /// Notes that a request came to something.
-    pub fn succeeded(&self, member: &EndpointState) {
-        member.succeeded();
+    pub fn record_success(&self, endpoint: &EndpointState) {
+        endpoint.record_success();
     }
 
     /// Counts a request that met a limit.
-    pub fn limited(&self, limit: LimitHit) {
+    pub fn record_limit(&self, limit: LimitHit) {
         self.metrics.limited(limit);
-        self.common.bell.ring();
+        self.shared.alert.raise();
     }
 
     /// What there is to tell of this pool from now on is alerted again. To be called before looking at what
     /// there is.
-    pub fn heard(&self) {
-        self.common.bell.heard();
+    pub fn clear_alert(&self) {
+        self.shared.alert.clear();
     }
 }
 
 // === impl PoolShared ===
 
 impl PoolShared {
-    fn member(
+    fn new_endpoint(
         &self,
-        endpoint: &WeightedEndpoint,
+        weighted: &WeightedEndpoint,
         address: Option<SocketAddr>,
         link: &Arc<ConnectConfig>,
     ) -> EndpointState {
-        let (link, queue, bell) =
-            (Arc::clone(link), Arc::clone(&self.queue), Arc::clone(&self.bell));
-        EndpointState::new(endpoint, address, link, queue, bell)
+        let (link, queue, alert) =
+            (Arc::clone(link), Arc::clone(&self.queue), Arc::clone(&self.alert));
+        EndpointState::new(weighted, address, link, queue, alert)
     }
 }
 
 // === impl EndpointSet ===
 
 impl EndpointSet {
-    fn new(members: Box<[Arc<EndpointState>]>) -> Self {
-        let is_even = members.windows(2).all(|it| it[0].weight() == it[1].weight());
-        Self { members, is_even }
+    fn new(endpoints: Box<[Arc<EndpointState>]>) -> Self {
+        let is_even = endpoints.windows(2).all(|it| it[0].weight() == it[1].weight());
+        Self { endpoints, is_even }
     }
 }
 

@@ -9,7 +9,7 @@ use crate::{model::OwnAddresses, tls::Connectors};
 #[derive(Clone, Debug)]
 pub struct PoolContext {
     /// The addresses of names.
-    pub names: Resolver,
+    pub resolver: Resolver,
     /// Where pools say that there is something to tell.
     pub alerts: Arc<AlertQueue>,
     /// What connections are secured with.
@@ -23,9 +23,9 @@ pub struct PoolContext {
 impl PoolContext {
     /// Parts for pools of a process that is not reached by any address yet.
     #[must_use]
-    pub fn new(names: Resolver) -> Self {
+    pub fn new(resolver: Resolver) -> Self {
         Self {
-            names,
+            resolver,
             alerts: Arc::default(),
             connectors: Connectors::default(),
             services: Arc::default(),

@@ -54,12 +54,12 @@ pub struct ResolvedAddresses {
 
 /// A name without an address, as far as can be found out.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("no address for `{host}`: {what}")]
+#[error("no address for `{host}`: {reason}")]
 pub struct LookupError {
     /// The name.
     pub host: String,
     /// What the library says.
-    pub what: String,
+    pub reason: String,
 }
 
 /// More addresses than any pool has a use for.
@@ -115,8 +115,8 @@ impl Resolver {
     ///
     /// [`LookupError`] if there are none, or nobody knows.
     pub async fn look_up(&self, host: &str) -> Result<ResolvedAddresses, LookupError> {
-        let failed = |what: String| LookupError { host: host.to_owned(), what };
-        let resolver = self.0.as_ref().map_err(|what| failed(what.to_string()))?;
+        let failed = |reason: String| LookupError { host: host.to_owned(), reason };
+        let resolver = self.0.as_ref().map_err(|reason| failed(reason.to_string()))?;
         let found = resolver.lookup_ip(host).await;
         let found = found.map_err(|error| match error.is_no_records_found() {
             true => failed("the name server knows none".to_owned()),

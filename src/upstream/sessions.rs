@@ -30,7 +30,7 @@ pub(super) struct Http2Session {
 /// An open connection, as it is counted.
 #[derive(Debug)]
 pub(super) struct OpenSession {
-    _place: (ConnectionPermit, ConcurrencyPermit),
+    _permits: (ConnectionPermit, ConcurrencyPermit),
     _counted: GaugeGuard,
 }
 
@@ -42,7 +42,7 @@ struct SessionState {
     is_closed: Cell<bool>,
     since: Cell<Instant>,
     /// Called when the other end may have changed its settings, or is gone.
-    has_moved: Notify,
+    state_changed: Notify,
 }
 
 /// Marks a session as closed when nothing drives it any more, also after a panic.
@@ -73,8 +73,8 @@ const SEND_BUFFER: usize = 128 * 1024;
 // === impl OpenSession ===
 
 impl OpenSession {
-    pub(super) fn new(place: (ConnectionPermit, ConcurrencyPermit), counted: GaugeGuard) -> Self {
-        Self { _place: place, _counted: counted }
+    pub(super) fn new(permits: (ConnectionPermit, ConcurrencyPermit), counted: GaugeGuard) -> Self {
+        Self { _permits: permits, _counted: counted }
     }
 }
 
@@ -107,18 +107,18 @@ impl Http2Session {
             in_use: Cell::new(0),
             is_closed: Cell::new(false),
             since: Cell::new(now),
-            has_moved: Notify::new(),
+            state_changed: Notify::new(),
         });
-        let driven = Rc::clone(&state);
+        let guard = Rc::clone(&state);
         drivers.0.borrow_mut().spawn_local(async move {
-            let driven = DriverGuard(driven);
+            let guard = DriverGuard(guard);
             let ended = std::future::poll_fn(|context| {
                 let ended = std::pin::Pin::new(&mut connection).poll(context);
-                driven.0.has_moved.notify_waiters();
+                guard.0.state_changed.notify_waiters();
                 ended
             })
             .await;
-            drop((driven, open));
+            drop((guard, open));
             if let Err(error) = ended {
                 debug!(%error, "a connection to an endpoint ended");
             }
@@ -128,7 +128,7 @@ impl Http2Session {
 
     /// A stream for one more request, unless the session has as many as the endpoint takes.
     pub(super) fn stream(&mut self) -> Option<(Http2Stream, StreamLease)> {
-        if !self.has_room() {
+        if !self.has_capacity() {
             return None;
         }
         self.state.in_use.set(self.state.in_use.get() + 1);
@@ -137,14 +137,14 @@ impl Http2Session {
     }
 
     /// Whether it takes one more request.
-    pub(super) fn has_room(&mut self) -> bool {
+    pub(super) fn has_capacity(&mut self) -> bool {
         // One that has said farewell lives on for the requests that it has, and takes no more.
         let mut context = Context::from_waker(Waker::noop());
         if let Poll::Ready(Err(_)) = self.sender.poll_ready(&mut context) {
             self.state.is_closed.set(true);
         }
         let most = self.sender.current_max_send_streams().min(STREAMS_MAX);
-        !self.is_over() && self.state.in_use.get() < most
+        !self.is_closed() && self.state.in_use.get() < most
     }
 
     /// Requests that are on it.
@@ -153,32 +153,32 @@ impl Http2Session {
     }
 
     /// Has it take no more requests.
-    pub(super) fn distrust(&self) {
+    pub(super) fn retire(&self) {
         self.state.is_closed.set(true);
     }
 
     /// Waits until the endpoint has said that it takes WebSockets over HTTP/2. False if it ends
     /// before it has.
-    pub(super) async fn takes_tunnels(&self) -> bool {
+    pub(super) async fn wait_for_tunnels(&self) -> bool {
         loop {
-            let moved = self.state.has_moved.notified();
-            if self.has_tunnels() {
+            let changed = self.state.state_changed.notified();
+            if self.supports_tunnels() {
                 return true;
             }
-            if self.is_over() {
+            if self.is_closed() {
                 return false;
             }
-            moved.await;
+            changed.await;
         }
     }
 
     /// Whether the endpoint has said that it takes WebSockets over HTTP/2: RFC 8441, section 3.
-    pub(super) fn has_tunnels(&self) -> bool {
+    pub(super) fn supports_tunnels(&self) -> bool {
         self.sender.is_extended_connect_protocol_enabled()
     }
 
     /// Whether it takes no more requests.
-    pub(super) fn is_over(&self) -> bool {
+    pub(super) fn is_closed(&self) -> bool {
         self.state.is_closed.get()
     }
 
@@ -194,7 +194,7 @@ impl Http2Session {
 impl Drop for DriverGuard {
     fn drop(&mut self) {
         self.0.is_closed.set(true);
-        self.0.has_moved.notify_waiters();
+        self.0.state_changed.notify_waiters();
     }
 }
 
@@ -206,7 +206,7 @@ impl StreamLease {
         self.0.is_closed.set(true);
     }
 
-    pub(super) fn release(&self, now: Instant) {
+    pub(super) fn touch(&self, now: Instant) {
         self.0.since.set(now);
     }
 }

@@ -1,4 +1,4 @@
-//! What the streams of a connection and its driver know of each other.
+//! What the streams of a connection and its driver share.
 
 use std::{
     cell::{Cell, RefCell},
@@ -8,26 +8,26 @@ use std::{
 
 use crate::{downstream::connection::ClientConnection, http2::ByteMeter};
 
-/// What a connection's streams and its driver know of each other.
+/// What the streams of a connection and its driver share.
 pub(super) struct SessionActivity<M> {
     pub(super) connection: Rc<ClientConnection<M>>,
     pub(super) streams: Cell<usize>,
     pub(super) answered: Cell<usize>,
-    /// Those that the client has reset before they were answered.
+    /// Streams that the client reset before they were answered.
     pub(super) reset: Cell<usize>,
-    /// Bytes of heads and content, both ways.
+    /// Bytes of heads and content, in both directions.
     pub(super) meter: Rc<ByteMeter>,
-    /// The driver, to be woken when a stream has ended.
+    /// Wakes the driver when the last stream has ended.
     driver: RefCell<Waker>,
 }
 
-/// A stream's place in the course of its connection.
+/// Counts a stream in its connection until dropped.
 pub(super) struct StreamActivity<M>(pub(super) Rc<SessionActivity<M>>);
 
 // === impl SessionActivity ===
 
 impl<M> SessionActivity<M> {
-    /// The course of a connection without streams.
+    /// The activity of a connection without streams.
     pub(super) fn new(connection: &Rc<ClientConnection<M>>) -> Self {
         Self {
             connection: Rc::clone(connection),
@@ -43,7 +43,7 @@ impl<M> SessionActivity<M> {
         self.reset.get() > resets_max.saturating_add(self.answered.get())
     }
 
-    pub(super) fn remember(&self, waker: &Waker) {
+    pub(super) fn set_driver(&self, waker: &Waker) {
         let mut driver = self.driver.borrow_mut();
         if !driver.will_wake(waker) {
             *driver = waker.clone();
@@ -54,13 +54,13 @@ impl<M> SessionActivity<M> {
 // === impl StreamActivity ===
 
 impl<M> StreamActivity<M> {
-    pub(super) fn of(course: &Rc<SessionActivity<M>>) -> Self {
-        course.streams.set(course.streams.get() + 1);
-        Self(Rc::clone(course))
+    pub(super) fn of(activity: &Rc<SessionActivity<M>>) -> Self {
+        activity.streams.set(activity.streams.get() + 1);
+        Self(Rc::clone(activity))
     }
 
-    /// Counts a reset of the client's, which may be one too many.
-    pub(super) fn note_reset(&self) {
+    /// Counts a stream that the client reset, and wakes the driver, which may end the connection for it.
+    pub(super) fn record_reset(&self) {
         self.0.reset.set(self.0.reset.get() + 1);
         self.0.driver.borrow().wake_by_ref();
     }

@@ -1,4 +1,4 @@
-//! The socket of a connection of HTTP/2, watched for silence, for an end that takes nothing, for noise.
+//! The socket of an HTTP/2 connection, monitored for silence, for a client that reads nothing, and for excess frames.
 
 use std::{
     io::{self, IoSlice},
@@ -13,55 +13,55 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::activity::SessionActivity;
 use crate::{downstream::timeout::Timeout, http2::FrameValidator, net::Socket};
 
-/// How much a client may send of all requests together before it was passed on.
+/// The flow-control window of a connection: bytes of all requests that the client may send before they are forwarded.
 pub(super) const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
 
-/// Bytes that a connection may send in an hour beyond eight times what its requests have to do with:
-/// more than that are frames for their own sake.
-const NOISE_MAX: u64 = 1024 * 1024;
-const NOISE_TIME: Duration = Duration::from_secs(3600);
+/// Bytes that a connection may receive in an hour beyond eight times what its requests and responses have: more than
+/// that are frames without purpose.
+const EXCESS_MAX: u64 = 1024 * 1024;
+const EXCESS_WINDOW: Duration = Duration::from_secs(3600);
 
-/// The socket, watched: for silence, for an end that takes nothing, for noise.
+/// The socket, monitored for silence, for a client that reads nothing, and for excess frames.
 pub(super) struct MonitoredSocket<M> {
     socket: Socket,
     guard: FrameValidator,
-    course: Rc<SessionActivity<M>>,
-    /// Bytes that came since this time, and what the meter showed then.
-    came: u64,
-    meant: u64,
+    activity: Rc<SessionActivity<M>>,
+    /// Bytes received since `since`, and the meter's value at that time.
+    received: u64,
+    metered: u64,
     since: Instant,
 }
 
 // === impl MonitoredSocket ===
 
 impl<M> MonitoredSocket<M> {
-    pub(super) fn new(socket: Socket, course: Rc<SessionActivity<M>>) -> Self {
-        let since = course.connection.now();
-        Self { socket, guard: FrameValidator::new(), course, came: 0, meant: 0, since }
+    pub(super) fn new(socket: Socket, activity: Rc<SessionActivity<M>>) -> Self {
+        let since = activity.connection.now();
+        Self { socket, guard: FrameValidator::new(), activity, received: 0, metered: 0, since }
     }
 
-    fn note_read(&mut self, came: u64) {
-        let now = self.course.connection.now();
-        if now.saturating_duration_since(self.since) > NOISE_TIME {
-            (self.since, self.came, self.meant) = (now, 0, self.course.meter.total());
+    fn record_read(&mut self, received: u64) {
+        let now = self.activity.connection.now();
+        if now.saturating_duration_since(self.since) > EXCESS_WINDOW {
+            (self.since, self.received, self.metered) = (now, 0, self.activity.meter.total());
         }
-        self.came += came;
+        self.received += received;
     }
 
-    fn is_noise(&self) -> bool {
-        let meant = self.course.meter.total() - self.meant;
-        // Content that nobody has taken yet is within the window that it has.
-        self.came > meant.saturating_mul(8) + NOISE_MAX + u64::from(CONNECTION_WINDOW)
+    fn is_excessive(&self) -> bool {
+        let metered = self.activity.meter.total() - self.metered;
+        // Content that is not forwarded yet is within its window.
+        self.received > metered.saturating_mul(8) + EXCESS_MAX + u64::from(CONNECTION_WINDOW)
     }
 
-    fn note_written(&self, written: &Poll<io::Result<usize>>) {
-        let has_moved = matches!(written, Poll::Ready(Ok(1..)));
-        let connection = &self.course.connection;
-        connection.note(Timeout::Taken, written.is_pending(), has_moved);
-        // What is written may be the rest of answers whose streams have ended for us.
-        for wait in [Timeout::Stream, Timeout::Linger] {
-            if has_moved && connection.is_waiting(wait) {
-                connection.begin(wait);
+    fn record_written(&self, written: &Poll<io::Result<usize>>) {
+        let has_progress = matches!(written, Poll::Ready(Ok(1..)));
+        let connection = &self.activity.connection;
+        connection.track(Timeout::Write, written.is_pending(), has_progress);
+        // These bytes may end responses whose streams have already ended.
+        for timeout in [Timeout::Http2Idle, Timeout::Linger] {
+            if has_progress && connection.is_armed(timeout) {
+                connection.arm(timeout);
             }
         }
     }
@@ -71,28 +71,28 @@ impl<M> AsyncRead for MonitoredSocket<M> {
     fn poll_read(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
-        room: &mut ReadBuf<'_>,
+        buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let watched = self.get_mut();
-        let before = room.filled().len();
-        if watched.guard.take(room) {
+        let this = self.get_mut();
+        let before = buf.filled().len();
+        if this.guard.take(buf) {
             return Poll::Ready(Ok(()));
         }
         loop {
-            let read = pin!(&mut watched.socket).poll_read(context, room);
-            let came = room.filled().len() - before;
-            if came == 0 {
+            let read = pin!(&mut this.socket).poll_read(context, buf);
+            let received = buf.filled().len() - before;
+            if received == 0 {
                 return read;
             }
-            watched.note_read(came as u64);
-            let connection = &watched.course.connection;
-            connection.end(Timeout::Sound);
-            connection.end(Timeout::Pong);
-            if watched.is_noise() {
-                let what = "more frames than its requests have a use for";
-                return Poll::Ready(Err(io::Error::other(what)));
+            this.record_read(received as u64);
+            let connection = &this.activity.connection;
+            connection.disarm(Timeout::Http2KeepAlive);
+            connection.disarm(Timeout::Pong);
+            if this.is_excessive() {
+                let message = "the client sends many more frames than its requests need";
+                return Poll::Ready(Err(io::Error::other(message)));
             }
-            if watched.guard.pass(room, before) {
+            if this.guard.pass(buf, before) {
                 return read;
             }
         }
@@ -105,9 +105,9 @@ impl<M> AsyncWrite for MonitoredSocket<M> {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let watched = self.get_mut();
-        let written = pin!(&mut watched.socket).poll_write(context, bytes);
-        watched.note_written(&written);
+        let this = self.get_mut();
+        let written = pin!(&mut this.socket).poll_write(context, bytes);
+        this.record_written(&written);
         written
     }
 
@@ -116,9 +116,9 @@ impl<M> AsyncWrite for MonitoredSocket<M> {
         context: &mut Context<'_>,
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let watched = self.get_mut();
-        let written = pin!(&mut watched.socket).poll_write_vectored(context, parts);
-        watched.note_written(&written);
+        let this = self.get_mut();
+        let written = pin!(&mut this.socket).poll_write_vectored(context, parts);
+        this.record_written(&written);
         written
     }
 
@@ -127,9 +127,9 @@ impl<M> AsyncWrite for MonitoredSocket<M> {
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let watched = self.get_mut();
-        let flushed = pin!(&mut watched.socket).poll_flush(context);
-        watched.course.connection.note(Timeout::Taken, flushed.is_pending(), false);
+        let this = self.get_mut();
+        let flushed = pin!(&mut this.socket).poll_flush(context);
+        this.activity.connection.track(Timeout::Write, flushed.is_pending(), false);
         flushed
     }
 

@@ -36,13 +36,13 @@ pub(super) fn put_forwarding(
     told: Option<ForwardedInfo>,
 ) {
     // Of whom a proxy has not told us nothing is known, and nothing is said.
-    let peer_text: &[u8] = match peer.is_untold() {
+    let peer_text: &[u8] = match peer.is_identity_unknown() {
         true => b"unknown",
-        false => peer.memory().peer_text(peer.address()),
+        false => peer.cache().peer_text(peer.address()),
     };
-    let is_v6 = peer.address().is_ipv6() && !peer.is_untold();
-    let scheme: &[u8] = if peer.security().is_some() { b"https" } else { b"http" };
-    if let Some(identity) = peer.security().and_then(|it| it.identity.as_ref()) {
+    let is_v6 = peer.address().is_ipv6() && !peer.is_identity_unknown();
+    let scheme: &[u8] = if peer.tls().is_some() { b"https" } else { b"http" };
+    if let Some(identity) = peer.tls().and_then(|it| it.client_certificate.as_ref()) {
         out.extend_from_slice(b"X-Forwarded-Client-Cert: ");
         out.extend_from_slice(identity.element.as_bytes());
         out.extend_from_slice(b"\r\n");

@@ -376,7 +376,8 @@ mod tests {
         let identity = ClientCertificate { element: "Hash=00;Subject=\"CN=a\"".into() };
         let secured = |identity| {
             let names = std::sync::Arc::default();
-            let security = TlsDetails { names, identity, makes_internal: false };
+            let security =
+                TlsDetails { names, client_certificate: identity, makes_internal: false };
             forward_from("192.0.2.7", &forged, false, Some(Box::new(security)))
         };
         let sent = secured(Some(identity));

@@ -40,7 +40,7 @@ pub(in crate::proxy) struct ResponseRewrite<'a> {
 
 /// What is said of the use of TLS to a client that uses it: RFC 6797, section 7.2.
 pub(in crate::proxy) fn hsts(peer: &Peer<PeerCache>) -> Option<&str> {
-    peer.listener().hsts.as_deref().filter(|_| peer.security().is_some())
+    peer.listener().hsts.as_deref().filter(|_| peer.tls().is_some())
 }
 
 /// Bytes of the lines that are added at most.

@@ -19,9 +19,9 @@ pub struct PickRequest<'a> {
     /// What it shall be known by, if the pool goes by that.
     pub key: Option<u64>,
     /// Whether a member can be spoken with without one more connection.
-    pub is_open: &'a dyn Fn(&Arc<EndpointState>) -> bool,
+    pub has_connection: &'a dyn Fn(&Arc<EndpointState>) -> bool,
     /// Whether it has waited for its turn.
-    pub is_called: bool,
+    pub has_waited: bool,
     /// The time.
     pub now: Instant,
 }
@@ -30,56 +30,64 @@ pub struct PickRequest<'a> {
 #[derive(Debug)]
 pub enum PickResult {
     /// A place.
-    Seat(RequestPermit),
+    Picked(RequestPermit),
     /// Whoever could answer has as many requests or connections as may be.
     Full,
     /// There is nobody, or nobody who was not tried.
-    Nobody,
+    NoEndpoint,
 }
 
 impl Pool {
     /// Chooses a member and takes a seat there. Who stands well is chosen before those who do not, and
     /// those before the ones that nobody can speak with.
     #[must_use]
-    pub fn pick(&self, choice: &PickRequest<'_>, random: &mut fastrand::Rng) -> PickResult {
-        let roster = self.roster.load();
-        let members = &*roster.members;
+    pub fn pick(&self, request: &PickRequest<'_>, random: &mut fastrand::Rng) -> PickResult {
+        let endpoint_set = self.endpoint_set.load();
+        let endpoints = &*endpoint_set.endpoints;
         let limits = &self.policy.limits;
         let is_limited = self.policy.limits_endpoints();
-        let has_room = |it: &Arc<EndpointState>| {
+        let has_capacity = |it: &Arc<EndpointState>| {
             it.has_capacity(limits.endpoint_requests)
-                && (it.has_connection_capacity(limits.endpoint_connections) || (choice.is_open)(it))
+                && (it.has_connection_capacity(limits.endpoint_connections)
+                    || (request.has_connection)(it))
         };
-        if !is_limited && choice.tried.is_empty() {
-            if let [only] = members {
-                return PickResult::Seat(only.acquire());
+        if !is_limited && request.tried.is_empty() {
+            if let [only] = endpoints {
+                return PickResult::Picked(only.acquire());
             }
-            if let Some(member) = self.pick_quickly(&roster, random) {
-                return PickResult::Seat(member.acquire());
+            if let Some(endpoint) = self.pick_quickly(&endpoint_set, random) {
+                return PickResult::Picked(endpoint.acquire());
             }
-        } else if choice.tried.is_empty()
-            && self.common.queue.is_empty()
-            && let Some(member) = self.pick_quickly(&roster, random)
-            && has_room(member)
-            && let Some(permit) = member.try_acquire(limits.endpoint_requests)
+        } else if request.tried.is_empty()
+            && self.shared.queue.is_empty()
+            && let Some(endpoint) = self.pick_quickly(&endpoint_set, random)
+            && has_capacity(endpoint)
+            && let Some(permit) = endpoint.try_acquire(limits.endpoint_requests)
         {
-            return PickResult::Seat(permit);
+            return PickResult::Picked(permit);
         }
         let balance = &self.policy.balance;
         // Whoever was turned down goes to those who are known to be good.
-        let helpers = self.helpers().filter(|_| choice.tried.is_empty());
-        let field = Candidates::new(members, choice.tried, helpers, balance.slow_start, choice.now);
-        let Some(field) = field else { return PickResult::Nobody };
-        if is_limited && !choice.is_called && !self.common.queue.is_empty() {
+        let panic_tier = self.panic_tier().filter(|_| request.tried.is_empty());
+        let candidates =
+            Candidates::new(endpoints, request.tried, panic_tier, balance.slow_start, request.now);
+        let Some(candidates) = candidates else { return PickResult::NoEndpoint };
+        if is_limited && !request.has_waited && !self.shared.queue.is_empty() {
             return PickResult::Full;
         }
         loop {
-            let turn = &self.common.turn;
-            let chosen = field.choose(&balance.algorithm, choice.key, turn, &has_room, random);
-            let Some(member) = chosen else { return PickResult::Full };
+            let round_robin = &self.shared.round_robin;
+            let chosen = candidates.choose(
+                &balance.algorithm,
+                request.key,
+                round_robin,
+                &has_capacity,
+                random,
+            );
+            let Some(endpoint) = chosen else { return PickResult::Full };
             // Somebody else may have been quicker.
-            if let Some(permit) = member.try_acquire(limits.endpoint_requests) {
-                return PickResult::Seat(permit);
+            if let Some(permit) = endpoint.try_acquire(limits.endpoint_requests) {
+                return PickResult::Picked(permit);
             }
         }
     }
@@ -87,22 +95,22 @@ impl Pool {
     /// The choice as it is most often: of members that are all alike, two that stand well.
     fn pick_quickly<'a>(
         &self,
-        roster: &'a EndpointSet,
+        endpoint_set: &'a EndpointSet,
         random: &mut fastrand::Rng,
     ) -> Option<&'a Arc<EndpointState>> {
-        let count = roster.members.len();
+        let count = endpoint_set.endpoints.len();
         let is_plain = self.policy.balance.algorithm == Algorithm::LeastRequest;
-        if !roster.is_even || !is_plain || count < 2 || self.is_panicking() {
+        if !endpoint_set.is_even || !is_plain || count < 2 || self.is_panicking() {
             return None;
         }
         let (first, second) = (random.usize(0..count), random.usize(0..count - 1));
         let second = if second >= first { second + 1 } else { second };
-        let (one, two) = (&roster.members[first], &roster.members[second]);
-        if one.standing() != Tier::Good || two.standing() != Tier::Good {
+        let (one, two) = (&endpoint_set.endpoints[first], &endpoint_set.endpoints[second]);
+        if one.tier() != Tier::Healthy || two.tier() != Tier::Healthy {
             return None;
         }
         let has_slow_start = self.policy.balance.slow_start.is_some();
-        if has_slow_start && (one.is_warming() || two.is_warming()) {
+        if has_slow_start && (one.is_in_slow_start() || two.is_in_slow_start()) {
             return None;
         }
         Some(if two.in_flight() < one.in_flight() { two } else { one })

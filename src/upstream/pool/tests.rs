@@ -1,8 +1,8 @@
 //! The choice among members: distributions with seeds, and bounds that follow from them.
 
-mod called;
 mod ejection;
-mod line;
+mod queueing;
+mod worker_requests;
 
 use std::{collections::HashMap, time::Duration};
 
@@ -38,7 +38,7 @@ fn spec(endpoints: &[(&str, u16)]) -> PoolSpec {
 }
 
 fn pool(endpoints: &[&str]) -> Pool {
-    well(pool_of(&alike(endpoints), Policy::default()))
+    all_up(pool_of(&alike(endpoints), Policy::default()))
 }
 
 fn alike<'a>(endpoints: &[&'a str]) -> Vec<(&'a str, u16)> {
@@ -50,9 +50,9 @@ fn names(count: usize) -> Vec<String> {
 }
 
 /// The same with every member known to be well.
-fn well(pool: Pool) -> Pool {
-    for member in pool.members() {
-        pool.checked(&member, Ok(()));
+fn all_up(pool: Pool) -> Pool {
+    for endpoint in pool.endpoints() {
+        pool.record_check(&endpoint, Ok(()));
     }
     pool
 }
@@ -74,18 +74,18 @@ fn pick_for(
     random: &mut fastrand::Rng,
 ) -> PickResult {
     let (is_open, now) = (|_: &Arc<EndpointState>| false, Instant::now());
-    pool.pick(&PickRequest { tried, key, is_open: &is_open, is_called: false, now }, random)
+    pool.pick(&PickRequest { tried, key, has_connection: &is_open, has_waited: false, now }, random)
 }
 
 fn permit(picked: PickResult) -> RequestPermit {
     match picked {
-        PickResult::Seat(permit) => permit,
+        PickResult::Picked(permit) => permit,
         other => panic!("a seat, not {other:?}"),
     }
 }
 
 fn name(permit: &RequestPermit) -> String {
-    permit.member().endpoint().to_string()
+    permit.endpoint().configured().to_string()
 }
 
 /// How often each member is chosen when nobody stays.
@@ -109,31 +109,31 @@ fn assert_share(count: usize, picks: usize, probability: f64) {
 
 const LISTED: [&str; 3] = ["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"];
 
-fn down(pool: &Pool, member: &EndpointState, failure: &HealthFailure) {
-    while member.health() != Health::Down {
-        pool.checked(member, Err(failure.clone()));
+fn down(pool: &Pool, endpoint: &EndpointState, failure: &HealthFailure) {
+    while endpoint.health() != Health::Down {
+        pool.record_check(endpoint, Err(failure.clone()));
     }
 }
 
 #[test]
-fn the_less_busy_of_two_is_taken() {
+fn the_less_loaded_of_two_is_picked() {
     for policy in [None, Some(Duration::from_secs(1))] {
         // With a slow start nobody is chosen in the short way; all have begun at the same time.
         let balance = Balance { slow_start: policy, ..Balance::default() };
-        let pool = well(pool_of(&alike(&LISTED), Policy { balance, ..Policy::default() }));
+        let pool = all_up(pool_of(&alike(&LISTED), Policy { balance, ..Policy::default() }));
         let mut random = seeded();
-        let seats: Vec<_> = (0..300).map(|_| permit(pick(&pool, &[], &mut random))).collect();
+        let permits: Vec<_> = (0..300).map(|_| permit(pick(&pool, &[], &mut random))).collect();
         // Two choices keep the loads within a few of each other.
-        for member in pool.members() {
-            assert!((90..=110).contains(&member.in_flight()), "{:?}", pool.members());
+        for endpoint in pool.endpoints() {
+            assert!((90..=110).contains(&endpoint.in_flight()), "{:?}", pool.endpoints());
         }
-        drop(seats);
-        assert!(pool.members().iter().all(|it| it.in_flight() == 0));
+        drop(permits);
+        assert!(pool.endpoints().iter().all(|it| it.in_flight() == 0));
     }
 }
 
 #[test]
-fn nobody_who_is_idle_is_preferred() {
+fn idle_endpoints_are_picked_equally_often() {
     let names = names(10);
     let names: Vec<_> = names.iter().map(String::as_str).collect();
     let shares = shares(&pool(&names), 20_000, &mut seeded());
@@ -143,20 +143,20 @@ fn nobody_who_is_idle_is_preferred() {
 }
 
 #[test]
-fn each_gets_by_its_weight() {
+fn requests_are_spread_by_weight() {
     let listed = [("10.0.0.1:80", 1), ("10.0.0.2:80", 2), ("10.0.0.3:80", 7)];
     for algorithm in [Algorithm::LeastRequest, Algorithm::RoundRobin] {
         let balance = Balance { algorithm: algorithm.clone(), ..Balance::default() };
-        let pool = well(pool_of(&listed, Policy { balance, ..Policy::default() }));
+        let pool = all_up(pool_of(&listed, Policy { balance, ..Policy::default() }));
         let mut random = seeded();
         // Nobody leaves: whoever has twice the weight holds twice the requests.
-        let seats: Vec<_> = (0..1000).map(|_| permit(pick(&pool, &[], &mut random))).collect();
-        let held: Vec<_> = pool.members().iter().map(|it| it.in_flight()).collect();
+        let permits: Vec<_> = (0..1000).map(|_| permit(pick(&pool, &[], &mut random))).collect();
+        let held: Vec<_> = pool.endpoints().iter().map(|it| it.in_flight()).collect();
         for (held, expected) in held.iter().zip([100, 200, 700]) {
             assert!(held.abs_diff(expected) <= expected / 10, "{algorithm:?} {held:?}");
         }
-        assert_eq!(seats.len(), 1000);
-        drop(seats);
+        assert_eq!(permits.len(), 1000);
+        drop(permits);
         // Everybody leaves at once: the shares are the same when nobody is busy.
         let shares = shares(&pool, 9_000, &mut random);
         for (name, weight) in listed {
@@ -166,9 +166,9 @@ fn each_gets_by_its_weight() {
 }
 
 #[test]
-fn in_turn_means_one_after_the_other() {
+fn round_robin_keeps_the_order() {
     let balance = Balance { algorithm: Algorithm::RoundRobin, ..Balance::default() };
-    let pool = well(pool_of(&alike(&LISTED), Policy { balance, ..Policy::default() }));
+    let pool = all_up(pool_of(&alike(&LISTED), Policy { balance, ..Policy::default() }));
     let mut random = seeded();
     let mut order = || name(&permit(pick(&pool, &[], &mut random)));
     let first: Vec<_> = (0..3).map(|_| order()).collect();
@@ -177,10 +177,10 @@ fn in_turn_means_one_after_the_other() {
 }
 
 #[test]
-fn shares_in_turn_are_spread_evenly() {
+fn weighted_round_robin_is_spread_evenly() {
     let balance = Balance { algorithm: Algorithm::RoundRobin, ..Balance::default() };
     let listed = [("10.0.0.1:80", 1), ("10.0.0.2:80", 3)];
-    let pool = well(pool_of(&listed, Policy { balance, ..Policy::default() }));
+    let pool = all_up(pool_of(&listed, Policy { balance, ..Policy::default() }));
     let mut random = seeded();
     let order: Vec<_> = (0..400).map(|_| name(&permit(pick(&pool, &[], &mut random)))).collect();
     assert_eq!(order.iter().filter(|it| *it == "10.0.0.1:80").count(), 100);
@@ -191,7 +191,7 @@ fn shares_in_turn_are_spread_evenly() {
 }
 
 #[test]
-fn a_key_stays_where_it_is_until_its_member_leaves() {
+fn a_hash_key_stays_at_its_endpoint_until_that_leaves() {
     let algorithm = Algorithm::Hash(HashKey::Address);
     let names = names(10);
     let listed: Vec<_> = names.iter().map(|it| (it.as_str(), 1)).collect();
@@ -199,8 +199,8 @@ fn a_key_stays_where_it_is_until_its_member_leaves() {
         balance: Balance { algorithm: algorithm.clone(), ..Balance::default() },
         ..Policy::default()
     };
-    let before = well(pool_of(&listed, policy()));
-    let after = well(pool_of(&listed[1..], policy()));
+    let before = all_up(pool_of(&listed, policy()));
+    let after = all_up(pool_of(&listed[1..], policy()));
     let mut random = seeded();
     let mut at = |pool: &Pool, key| name(&permit(pick_for(pool, &[], Some(key), &mut random)));
     let (mut of_first, mut counts) = (0, HashMap::<_, usize>::new());
@@ -221,10 +221,10 @@ fn a_key_stays_where_it_is_until_its_member_leaves() {
 }
 
 #[test]
-fn keys_are_shared_out_by_weight() {
+fn hash_keys_are_spread_by_weight() {
     let balance = Balance { algorithm: Algorithm::Hash(HashKey::Address), ..Balance::default() };
     let listed = [("10.0.0.1:80", 1), ("10.0.0.2:80", 3)];
-    let pool = well(pool_of(&listed, Policy { balance, ..Policy::default() }));
+    let pool = all_up(pool_of(&listed, Policy { balance, ..Policy::default() }));
     let mut random = seeded();
     let count = (0..10_000)
         .map(|it: u64| xxhash_rust::xxh3::xxh3_64(&it.to_le_bytes()))
@@ -234,93 +234,94 @@ fn keys_are_shared_out_by_weight() {
 }
 
 #[test]
-fn nobody_is_tried_twice_and_who_stands_worse_comes_later() {
+fn no_endpoint_is_tried_twice_and_better_tiers_come_first() {
     let listed = ["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80", "10.0.0.4:80"];
     let pool = pool_of(&alike(&listed), Policy::default());
-    let members = pool.members();
-    down(&pool, &members[0], &HealthFailure::refuses("refused"));
-    down(&pool, &members[1], &HealthFailure::answers("500"));
-    pool.checked(&members[3], Ok(()));
+    let endpoints = pool.endpoints();
+    down(&pool, &endpoints[0], &HealthFailure::refused("refused"));
+    down(&pool, &endpoints[1], &HealthFailure::bad_response("500"));
+    pool.record_check(&endpoints[3], Ok(()));
     let mut random = seeded();
     for _ in 0..100 {
         let mut tried = Vec::new();
-        while let PickResult::Seat(permit) = pick(&pool, &tried, &mut random) {
-            tried.push(Arc::clone(permit.member()));
+        while let PickResult::Picked(permit) = pick(&pool, &tried, &mut random) {
+            tried.push(Arc::clone(permit.endpoint()));
         }
-        let order: Vec<_> = tried.iter().map(|it| it.endpoint().to_string()).collect();
+        let order: Vec<_> = tried.iter().map(|it| it.configured().to_string()).collect();
         assert_eq!(order, ["10.0.0.4:80", "10.0.0.3:80", "10.0.0.2:80", "10.0.0.1:80"]);
     }
-    assert!(matches!(pick(&pool, &members, &mut random), PickResult::Nobody));
+    assert!(matches!(pick(&pool, &endpoints, &mut random), PickResult::NoEndpoint));
 }
 
 #[test]
-fn an_empty_pool_has_no_seat() {
+fn an_empty_pool_has_no_endpoint() {
     let picked = pick(&pool(&[]), &[], &mut seeded());
-    assert!(matches!(picked, PickResult::Nobody));
+    assert!(matches!(picked, PickResult::NoEndpoint));
 }
 
 #[test]
-fn when_too_few_are_left_those_help_who_answer_badly_but_not_those_who_are_gone() {
+fn in_panic_mode_unhealthy_endpoints_are_used_but_not_refusing_ones() {
     let names = names(10);
     let pool = pool(&names.iter().map(String::as_str).collect::<Vec<_>>());
-    let members = pool.members();
-    for member in &members[..5] {
-        down(&pool, member, &HealthFailure::answers("500"));
+    let endpoints = pool.endpoints();
+    for endpoint in &endpoints[..5] {
+        down(&pool, endpoint, &HealthFailure::bad_response("500"));
     }
     assert!(!pool.is_panicking(), "half of them are enough");
-    down(&pool, &members[5], &HealthFailure::refuses("refused"));
+    down(&pool, &endpoints[5], &HealthFailure::refused("refused"));
     assert!(pool.is_panicking());
     let mut random = seeded();
     let shares = shares(&pool, 9_000, &mut random);
-    for (place, name) in names.iter().enumerate() {
-        match place {
+    for (index, name) in names.iter().enumerate() {
+        match index {
             5 => assert_eq!(shares.get(name), None, "nobody can speak with it"),
             _ => assert_share(shares[name], 9_000, 1.0 / 9.0),
         }
     }
-    let tried = [Arc::clone(&members[0])];
+    let tried = [Arc::clone(&endpoints[0])];
     for _ in 0..100 {
         let again = permit(pick(&pool, &tried, &mut random));
-        let is_well = members[6..].iter().any(|it| Arc::ptr_eq(it, again.member()));
+        let is_well = endpoints[6..].iter().any(|it| Arc::ptr_eq(it, again.endpoint()));
         assert!(is_well, "whoever was turned down goes to those who are well");
     }
 }
 
 #[test]
-fn who_has_just_come_back_gets_less() {
+fn a_recovered_endpoint_starts_slowly() {
     let balance = Balance { slow_start: Some(Duration::from_secs(3600)), ..Balance::default() };
     let old = pool_of(&alike(&LISTED), Policy { balance, ..Policy::default() });
     // Nobody has looked at the first two, who share alike; the third comes back again and again.
-    let [one, two, three] = &old.members()[..] else { panic!("three") };
-    for member in [one, two, three] {
-        old.checked(member, Ok(()));
+    let [one, two, three] = &old.endpoints()[..] else { panic!("three") };
+    for endpoint in [one, two, three] {
+        old.record_check(endpoint, Ok(()));
     }
-    let whole = |it: &EndpointState| it.share(Some(Duration::from_secs(3600)), Instant::now());
+    let whole =
+        |it: &EndpointState| it.effective_weight(Some(Duration::from_secs(3600)), Instant::now());
     assert_eq!(whole(one), 100, "a tenth to begin with");
     let later = Instant::now() + Duration::from_secs(1800);
-    assert!((450..=550).contains(&one.share(Some(Duration::from_secs(3600)), later)));
+    assert!((450..=550).contains(&one.effective_weight(Some(Duration::from_secs(3600)), later)));
     let after = Instant::now() + Duration::from_secs(3700);
-    assert_eq!(one.share(Some(Duration::from_secs(3600)), after), 1000);
-    assert_eq!(one.share(None, Instant::now()), 1000);
+    assert_eq!(one.effective_weight(Some(Duration::from_secs(3600)), after), 1000);
+    assert_eq!(one.effective_weight(None, Instant::now()), 1000);
 }
 
 #[test]
-fn an_endpoint_that_stays_is_the_same_member() {
+fn an_endpoint_that_stays_keeps_its_state() {
     let old = pool(&["10.0.0.1:80", "10.0.0.2:80"]);
     let policy = Arc::clone(old.policy());
     let new = spec(&[("10.0.0.2:80", 5), ("10.0.0.3:80", 1)]);
-    let new = old.changed(new, policy, Arc::clone(old.admission()));
-    assert!(Arc::ptr_eq(&old.members()[1], &new.members()[0]));
-    assert_eq!((new.members()[0].weight(), new.members()[0].health()), (5, Health::Up));
-    assert_eq!(new.members()[1].endpoint().to_string(), "10.0.0.3:80");
-    assert_eq!(new.members()[1].health(), Health::Unknown);
+    let new = old.with_spec(new, policy, Arc::clone(old.admission()));
+    assert!(Arc::ptr_eq(&old.endpoints()[1], &new.endpoints()[0]));
+    assert_eq!((new.endpoints()[0].weight(), new.endpoints()[0].health()), (5, Health::Up));
+    assert_eq!(new.endpoints()[1].configured().to_string(), "10.0.0.3:80");
+    assert_eq!(new.endpoints()[1].health(), Health::Unknown);
 }
 
 #[test]
-fn a_name_has_a_member_for_each_of_its_addresses() {
+fn a_name_has_an_endpoint_state_for_each_of_its_addresses() {
     let pool = pool(&["app:80", "10.0.0.9:80"]);
     let addresses =
-        |pool: &Pool| -> Vec<_> { pool.members().iter().map(|it| it.address()).collect() };
+        |pool: &Pool| -> Vec<_> { pool.endpoints().iter().map(|it| it.address()).collect() };
     let of = |it: &str| Some(it.parse::<SocketAddr>().expect("an address"));
     assert_eq!(addresses(&pool), [None, of("10.0.0.9:80")]);
     let [one, two, three]: [IpAddr; 3] =
@@ -329,16 +330,16 @@ fn a_name_has_a_member_for_each_of_its_addresses() {
     assert!(!pool.resolve("app", &[one, two]), "nothing has changed");
     assert!(!pool.resolve("other", &[three]));
     assert_eq!(addresses(&pool), [of("10.0.0.1:80"), of("10.0.0.2:80"), of("10.0.0.9:80")]);
-    let before = pool.members();
+    let before = pool.endpoints();
     assert!(pool.resolve("app", &[two, three]));
     assert_eq!(addresses(&pool), [of("10.0.0.2:80"), of("10.0.0.3:80"), of("10.0.0.9:80")]);
-    assert!(Arc::ptr_eq(&before[1], &pool.members()[0]), "who stays is the same");
-    let changed = pool.changed(
+    assert!(Arc::ptr_eq(&before[1], &pool.endpoints()[0]), "who stays is the same");
+    let changed = pool.with_spec(
         spec(&[("app:80", 1)]),
         Arc::clone(pool.policy()),
         Arc::clone(pool.admission()),
     );
     assert_eq!(addresses(&changed), [of("10.0.0.2:80"), of("10.0.0.3:80")]);
-    let endpoint: Endpoint = "app:80".parse().expect("an endpoint");
-    assert!(changed.members().iter().all(|it| *it.endpoint() == endpoint));
+    let configured: Endpoint = "app:80".parse().expect("an endpoint");
+    assert!(changed.endpoints().iter().all(|it| *it.configured() == configured));
 }

@@ -71,7 +71,7 @@ impl Handler for Fragile {
         client: &mut ClientStream<Self::ConnectionCache>,
         head: Result<RequestHead, HeadError>,
     ) -> AfterExchange<Self::Tunnel> {
-        let head_text = String::from_utf8_lossy(client.channel.unread()).to_ascii_lowercase();
+        let head_text = String::from_utf8_lossy(client.stream.unread()).to_ascii_lowercase();
         let is_fragile = head_text.contains("x-fragile:");
         let exchange = self.proxy.exchange(client, head);
         match is_fragile {
@@ -84,13 +84,13 @@ impl Handler for Fragile {
         self.panics.during(Place::Tunnel, self.proxy.tunnel(client, tunnel)).await;
     }
 
-    fn turned_away(&self, why: RejectReason) {
+    fn count_rejected(&self, why: RejectReason) {
         self.panics.strike(Place::TurnedAway);
-        self.proxy.turned_away(why);
+        self.proxy.count_rejected(why);
     }
 
-    fn serve_others(&self) -> impl Future<Output = ()> {
-        self.proxy.serve_others()
+    fn serve_other_workers(&self) -> impl Future<Output = ()> {
+        self.proxy.serve_other_workers()
     }
 
     fn tick(&self) {
