@@ -68,20 +68,20 @@ impl DemoClient {
         path: &str,
         headers: &[(&str, &str)],
     ) -> io::Result<DemoResponse> {
-        let answer = self.open(Method::GET, path, headers, "").await?;
-        read(answer).await
+        let response = self.open(Method::GET, path, headers, "").await?;
+        read(response).await
     }
 
     /// Tells and reads the whole answer.
     pub(super) async fn post(&mut self, path: &str, body: &str) -> io::Result<DemoResponse> {
-        let answer =
+        let response =
             self.open(Method::POST, path, &[("content-type", "application/json")], body).await?;
-        read(answer).await
+        read(response).await
     }
 }
 
-pub(super) async fn read(answer: Response<Incoming>) -> io::Result<DemoResponse> {
-    let (head, body) = answer.into_parts();
+pub(super) async fn read(response: Response<Incoming>) -> io::Result<DemoResponse> {
+    let (head, body) = response.into_parts();
     let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
     Ok(DemoResponse { status: head.status.as_u16(), headers: head.headers, body })
 }

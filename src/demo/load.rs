@@ -30,7 +30,7 @@ pub(super) struct Observations {
     pub(super) green: AtomicU64,
     /// No answer, or not the one that was asked for.
     pub(super) failed: AtomicU64,
-    answers: Mutex<Vec<RegisterRead>>,
+    responses: Mutex<Vec<RegisterRead>>,
 }
 
 /// Clients that go on asking until they are told to stop.
@@ -55,17 +55,17 @@ impl FlipLog {
 
 impl Observations {
     /// How many answers, or pairs of them, no order of these flips explains; blue was active at first.
-    pub(super) fn wrong(&self, flips: &FlipLog) -> u64 {
-        let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
-        conflicts(&[Color::Blue], &flips.0, &answers).len() as u64
+    pub(super) fn conflict_count(&self, flips: &FlipLog) -> u64 {
+        let responses = self.responses.lock().unwrap_or_else(PoisonError::into_inner);
+        conflicts(&[Color::Blue], &flips.0, &responses).len() as u64
     }
 
     fn note(&self, color: Color, began: u64) {
         let count = if color == Color::Blue { &self.blue } else { &self.green };
         count.fetch_add(1, Relaxed);
-        let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
-        let request = answers.len();
-        answers.push(RegisterRead { request, service: 0, color, began, ended: now_ns() });
+        let mut responses = self.responses.lock().unwrap_or_else(PoisonError::into_inner);
+        let request = responses.len();
+        responses.push(RegisterRead { request, service: 0, color, began, ended: now_ns() });
     }
 }
 
@@ -77,15 +77,15 @@ impl DemoLoad {
         clients: usize,
         from: IpAddr,
         to: SocketAddr,
-        seen: &Arc<Observations>,
+        observations: &Arc<Observations>,
     ) -> Self {
         let (mut tasks, stop) = (JoinSet::new(), CancellationToken::new());
         for _ in 0..clients {
-            let (seen, stop) = (Arc::clone(seen), stop.clone());
+            let (observations, stop) = (Arc::clone(observations), stop.clone());
             tasks.spawn(async move {
                 let mut client = None;
                 while !stop.is_cancelled() {
-                    client = ask(client, from, to, &seen).await;
+                    client = send_request(client, from, to, &observations).await;
                 }
             });
         }
@@ -101,33 +101,33 @@ impl DemoLoad {
 
 /// Asks once, on the connection that there is or on a new one. A request that fails costs its
 /// connection and is counted.
-async fn ask(
+async fn send_request(
     client: Option<DemoClient>,
     from: IpAddr,
     to: SocketAddr,
-    seen: &Observations,
+    observations: &Observations,
 ) -> Option<DemoClient> {
     let connected = match client {
         Some(client) => Ok(client),
         None => DemoClient::connect(from, to).await,
     };
     let Ok(mut client) = connected else {
-        seen.failed.fetch_add(1, Relaxed);
+        observations.failed.fetch_add(1, Relaxed);
         // A full queue of connections needs a moment, not another connection.
         tokio::task::yield_now().await;
         return None;
     };
     let began = now_ns();
-    let answer = client.get("/whoami", &[]).await;
-    let color = match &answer {
-        Ok(answer) if answer.status == 200 => answer.headers.get(sample::COLOR),
+    let response = client.get("/whoami", &[]).await;
+    let color = match &response {
+        Ok(response) if response.status == 200 => response.headers.get(sample::COLOR),
         _ => None,
     };
     let color = color.and_then(|it| it.to_str().ok()).and_then(|it| it.parse().ok());
     let Some(color) = color else {
-        seen.failed.fetch_add(1, Relaxed);
+        observations.failed.fetch_add(1, Relaxed);
         return None;
     };
-    seen.note(color, began);
+    observations.note(color, began);
     Some(client)
 }

@@ -70,8 +70,8 @@ pub fn run(options: &DemoOptions) -> Result<bool, DemoError> {
     let state = tempfile::tempdir()?;
     let (blue, green) = runtime.block_on(async {
         Ok::<_, io::Error>((
-            Sample::start(ANY_PORT, about("blue", "7.9")).await?,
-            Sample::start(ANY_PORT, about("green", "8.0")).await?,
+            Sample::start(ANY_PORT, identity("blue", "7.9")).await?,
+            Sample::start(ANY_PORT, identity("green", "8.0")).await?,
         ))
     })?;
     let config = config(state.path(), blue.address, green.address)?;
@@ -79,7 +79,7 @@ pub fn run(options: &DemoOptions) -> Result<bool, DemoError> {
     let admin::AdminAddress::Tcp(admin) = app.admin else {
         return Err(DemoError::Call("the demo's admin API has an address".to_owned()));
     };
-    let places = tour::Addresses {
+    let addresses = tour::Addresses {
         public: app.listeners[0],
         preview: app.listeners[1],
         admin,
@@ -88,13 +88,13 @@ pub fn run(options: &DemoOptions) -> Result<bool, DemoError> {
     };
     let report = runtime.block_on(async {
         tokio::select! {
-            report = Tour::new(places, *options).take() => report,
+            report = Tour::new(addresses, *options).run() => report,
             _ = tokio::signal::ctrl_c() => Err(DemoError::Call("interrupted".to_owned())),
         }
     })?;
     let printed = print(&report, options.json);
     if options.stay {
-        runtime.block_on(stay(&places, options.json))?;
+        runtime.block_on(stay(&addresses, options.json))?;
     }
     let _ = app.shut_down();
     runtime.shutdown_background();
@@ -105,7 +105,7 @@ pub fn run(options: &DemoOptions) -> Result<bool, DemoError> {
     }
 }
 
-fn about(color: &str, version: &str) -> SampleIdentity {
+fn identity(color: &str, version: &str) -> SampleIdentity {
     let (color, version) = (color.to_owned(), version.to_owned());
     SampleIdentity { instance: color.clone(), color, version, journal: None }
 }
@@ -146,14 +146,14 @@ fn print(report: &DemoReport, is_json: bool) -> Result<(), OutputError> {
     }
 }
 
-async fn stay(places: &tour::Addresses, is_json: bool) -> io::Result<()> {
+async fn stay(addresses: &tour::Addresses, is_json: bool) -> io::Result<()> {
     if !is_json {
         // It runs on for those who know where it is.
         let _ = print_line(format_args!(
             "\nStill running. Open\n  http://{}/   what the public sees\n  http://{}/   green, for \
              internal clients\nand flip it yourself:\n  flipgate promote web=green --admin http://{}\n\
              Ctrl-C ends it.",
-            places.public, places.preview, places.admin
+            addresses.public, addresses.preview, addresses.admin
         ));
     }
     tokio::signal::ctrl_c().await

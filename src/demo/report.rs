@@ -114,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_failure_anywhere_is_not_clean() {
+    fn any_failure_is_not_clean() {
         let row = Row { what: "x", blue: 1, green: 1, refused: 0, failed: 0 };
         let mut report = DemoReport { rows: vec![row.clone(), row], ..DemoReport::default() };
         assert!(report.is_clean());
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn percentiles_are_of_the_flips_seen() {
+    fn percentiles_use_the_nearest_rank() {
         let flips = (1..=100).map(Duration::from_micros).collect();
         let report = DemoReport { flips, ..DemoReport::default() };
         assert_eq!((report.flip_us(0.5), report.flip_us(0.99)), (50, 99));

@@ -35,7 +35,7 @@ pub(super) struct Addresses {
 
 /// The tour.
 pub(super) struct Tour {
-    places: Addresses,
+    addresses: Addresses,
     options: DemoOptions,
     flips: FlipLog,
     report: DemoReport,
@@ -51,51 +51,54 @@ const DOWNLOADS: usize = 8;
 const DOWNLOAD_SECONDS: u64 = 3;
 
 /// A part of the tour during which one only watches.
-const PAUSE: Duration = Duration::from_millis(900);
+const WATCH_TIME: Duration = Duration::from_millis(900);
 
 impl Tour {
-    pub(super) fn new(places: Addresses, options: DemoOptions) -> Self {
-        Self { places, options, flips: FlipLog::default(), report: DemoReport::default() }
+    pub(super) fn new(addresses: Addresses, options: DemoOptions) -> Self {
+        Self { addresses, options, flips: FlipLog::default(), report: DemoReport::default() }
     }
 
     /// # Errors
     ///
     /// If a call fails that everything after it depends on. What only concerns clients is counted.
-    pub(super) async fn take(mut self) -> Result<DemoReport, DemoError> {
-        let Addresses { public, preview, admin, blue, green } = self.places;
-        self.head("A service with two versions, and Flipgate in front");
-        self.say(format_args!("blue  7.9 on {blue}, green 8.0 on {green}"));
-        self.say(format_args!(
+    pub(super) async fn run(mut self) -> Result<DemoReport, DemoError> {
+        let Addresses { public, preview, admin, blue, green } = self.addresses;
+        self.print_heading("A service with two versions, and Flipgate in front");
+        self.print_line_of(format_args!("blue  7.9 on {blue}, green 8.0 on {green}"));
+        self.print_line_of(format_args!(
             "the public asks http://{public}, testers may use http://{preview} too"
         ));
-        self.say(format_args!("operators use http://{admin}"));
+        self.print_line_of(format_args!("operators use http://{admin}"));
 
-        self.head("The public is served by blue");
-        let seen = Arc::new(Observations::default());
-        let load = DemoLoad::start(self.options.clients, PUBLIC, public, &seen);
-        self.watch(&seen, PAUSE).await;
+        self.print_heading("The public is served by blue");
+        let observations = Arc::new(Observations::default());
+        let load = DemoLoad::start(self.options.clients, PUBLIC, public, &observations);
+        self.watch(&observations, WATCH_TIME).await;
 
-        self.head("A tester looks at green before anybody else can");
+        self.print_heading("A tester looks at green before anybody else can");
         self.previews().await?;
 
-        self.head("Downloads begin on blue, and then: promote web=green");
+        self.print_heading("Downloads begin on blue, and then: promote web=green");
         let downloads = self.start_downloads().await?;
         let promoted = Instant::now();
         self.flip(Color::Green).await?;
         let took = self.report.flips.last().copied().unwrap_or_default();
-        self.say(format_args!("flipped in {} µs, from the call to the answer", took.as_micros()));
-        self.drain(&seen, promoted).await?;
+        self.print_line_of(format_args!(
+            "flipped in {} µs, from the call to the answer",
+            took.as_micros()
+        ));
+        self.drain(&observations, promoted).await?;
         self.finish_downloads(downloads).await;
 
-        self.head("Rollback: the same way back, and just as fast");
+        self.print_heading("Rollback: the same way back, and just as fast");
         self.flip(Color::Blue).await?;
         let took = self.report.flips.last().copied().unwrap_or_default();
-        self.say(format_args!("back on blue in {} µs", took.as_micros()));
-        self.watch(&seen, PAUSE).await;
+        self.print_line_of(format_args!("back on blue in {} µs", took.as_micros()));
+        self.watch(&observations, WATCH_TIME).await;
 
         let flips = self.options.flips;
-        self.head(&format!("And now {flips} flips under load"));
-        self.many_flips(&seen).await?;
+        self.print_heading(&format!("And now {flips} flips under load"));
+        self.many_flips(&observations).await?;
 
         load.stop().await;
         let count = |it: &AtomicU64| it.load(Relaxed);
@@ -103,10 +106,10 @@ impl Tour {
             0,
             Row {
                 what: "public requests",
-                blue: count(&seen.blue),
-                green: count(&seen.green),
+                blue: count(&observations.blue),
+                green: count(&observations.green),
                 refused: 0,
-                failed: count(&seen.failed) + seen.wrong(&self.flips),
+                failed: count(&observations.failed) + observations.conflict_count(&self.flips),
             },
         );
         Ok(self.report)
@@ -114,37 +117,40 @@ impl Tour {
 
     /// A tester sees green by header, cookie and listener; the public does not, whatever it sends.
     async fn previews(&mut self) -> Result<(), DemoError> {
-        let Addresses { public, preview, .. } = self.places;
+        let Addresses { public, preview, .. } = self.addresses;
         let header = ("flipgate-preview", "green");
         let cookie = ("cookie", "flipgate_preview=green");
         let forged = ("x-forwarded-for", "127.0.0.1");
         let mut tester = Row { what: "previews by a tester", ..EMPTY };
         for (place, headers) in [(public, &[header][..]), (public, &[cookie]), (preview, &[])] {
-            let answer = DemoClient::connect(TESTER, place).await?.get("/whoami", headers).await?;
+            let response =
+                DemoClient::connect(TESTER, place).await?.get("/whoami", headers).await?;
             let is_private =
-                answer.headers.get("cache-control").is_some_and(|it| it == "private, no-store");
-            let is_green = answer.status == 200 && answer.body.starts_with(b"{\"color\":\"green\"");
+                response.headers.get("cache-control").is_some_and(|it| it == "private, no-store");
+            let is_green =
+                response.status == 200 && response.body.starts_with(b"{\"color\":\"green\"");
             if is_green && is_private {
                 tester.green += 1;
             } else {
                 tester.failed += 1;
             }
         }
-        self.say(format_args!(
+        self.print_line_of(format_args!(
             "the tester sees green: by header, by cookie, by the preview listener"
         ));
         let mut others = Row { what: "the same by the public", ..EMPTY };
         for (place, headers) in
             [(public, &[header, forged][..]), (public, &[cookie]), (preview, &[forged])]
         {
-            let answer = DemoClient::connect(PUBLIC, place).await?.get("/whoami", headers).await?;
-            match answer.status {
-                200 if answer.body.starts_with(b"{\"color\":\"blue\"") => others.blue += 1,
+            let response =
+                DemoClient::connect(PUBLIC, place).await?.get("/whoami", headers).await?;
+            match response.status {
+                200 if response.body.starts_with(b"{\"color\":\"blue\"") => others.blue += 1,
                 403 => others.refused += 1,
                 _ => others.failed += 1,
             }
         }
-        self.say(format_args!("the public tries the same: blue, blue, and 403"));
+        self.print_line_of(format_args!("the public tries the same: blue, blue, and 403"));
         self.report.rows.extend([tester, others]);
         Ok(())
     }
@@ -153,25 +159,27 @@ impl Tour {
     async fn start_downloads(&self) -> Result<JoinSet<bool>, DemoError> {
         let mut downloads = JoinSet::new();
         for _ in 0..DOWNLOADS {
-            let mut client = DemoClient::connect(PUBLIC, self.places.public).await?;
+            let mut client = DemoClient::connect(PUBLIC, self.addresses.public).await?;
             let path = format!("/stream?seconds={DOWNLOAD_SECONDS}");
-            let answer = client.open(Method::GET, &path, &[], "").await?;
+            let response = client.open(Method::GET, &path, &[], "").await?;
             downloads.spawn(async move {
-                let Ok(answer) = read(answer).await else { return false };
+                let Ok(response) = read(response).await else { return false };
                 // The connection stays for as long as the answer needs it.
                 drop(client);
-                let text = String::from_utf8_lossy(&answer.body);
+                let text = String::from_utf8_lossy(&response.body);
                 text.ends_with("blue end\n") && !text.contains("green")
             });
         }
-        self.say(format_args!("{DOWNLOADS} downloads of {DOWNLOAD_SECONDS} s have begun"));
+        self.print_line_of(format_args!(
+            "{DOWNLOADS} downloads of {DOWNLOAD_SECONDS} s have begun"
+        ));
         Ok(downloads)
     }
 
     async fn finish_downloads(&mut self, downloads: JoinSet<bool>) {
         let whole = downloads.join_all().await;
         let good = whole.iter().filter(|it| **it).count();
-        self.say(format_args!("{good} of {DOWNLOADS} downloads came whole from blue"));
+        self.print_line_of(format_args!("{good} of {DOWNLOADS} downloads came whole from blue"));
         let (blue, failed) = (good as u64, (DOWNLOADS - good) as u64);
         self.report.rows.push(Row { what: "downloads across the flip", blue, failed, ..EMPTY });
     }
@@ -179,11 +187,11 @@ impl Tour {
     /// Makes `color` active and notes how long that took.
     async fn flip(&mut self, color: Color) -> Result<(), DemoError> {
         let body = format!(r#"{{"services":{{"web":"{color}"}}}}"#);
-        let mut operator = DemoClient::connect(TESTER, self.places.admin).await?;
+        let mut operator = DemoClient::connect(TESTER, self.addresses.admin).await?;
         let called = now_ns();
-        let answer = operator.post("/v1/promote", &body).await?;
-        if answer.status != 200 {
-            let text = String::from_utf8_lossy(&answer.body);
+        let response = operator.post("/v1/promote", &body).await?;
+        if response.status != 200 {
+            let text = String::from_utf8_lossy(&response.body);
             return Err(DemoError::Call(format!("the promotion was refused: {text}")));
         }
         self.flips.acknowledged(color, called);
@@ -192,67 +200,74 @@ impl Tour {
     }
 
     /// Watches blue drain, and asks when it is done.
-    async fn drain(&mut self, seen: &Observations, since: Instant) -> Result<(), DemoError> {
-        let mut waiting = DemoClient::connect(TESTER, self.places.admin).await?;
-        let mut looking = DemoClient::connect(TESTER, self.places.admin).await?;
+    async fn drain(
+        &mut self,
+        observations: &Observations,
+        since: Instant,
+    ) -> Result<(), DemoError> {
+        let mut waiting = DemoClient::connect(TESTER, self.addresses.admin).await?;
+        let mut polling = DemoClient::connect(TESTER, self.addresses.admin).await?;
         let bar = self.bar();
         let mut done = std::pin::pin!(waiting.get("/v1/services/web/drain?wait=60s", &[]));
-        let mut look = tokio::time::interval(Duration::from_millis(100));
-        let answer = loop {
+        let mut poll = tokio::time::interval(Duration::from_millis(100));
+        let response = loop {
             tokio::select! {
-                answer = &mut done => break answer?,
-                _ = look.tick() => {
-                    let now = looking.get("/v1/services/web/drain", &[]).await?;
-                    let held = json(&now.body)?["in_flight"].as_u64().unwrap_or_default();
-                    let (blue, green) = (seen.blue.load(Relaxed), seen.green.load(Relaxed));
+                response = &mut done => break response?,
+                _ = poll.tick() => {
+                    let now = polling.get("/v1/services/web/drain", &[]).await?;
+                    let in_flight = json(&now.body)?["in_flight"].as_u64().unwrap_or_default();
+                    let (blue, green) = (observations.blue.load(Relaxed), observations.green.load(Relaxed));
                     bar.set_message(format!(
-                        "blue drains: {held} in flight; the public so far: {blue} blue, {green} green"
+                        "blue drains: {in_flight} in flight; the public so far: {blue} blue, {green} green"
                     ));
                 }
             }
         };
         bar.finish_and_clear();
         self.report.drain = since.elapsed();
-        let is_drained = json(&answer.body)?["drained"] == Value::Bool(true);
+        let is_drained = json(&response.body)?["drained"] == Value::Bool(true);
         let failed = u64::from(!is_drained);
         self.report.rows.push(Row { what: "drain of blue", blue: 1, failed, ..EMPTY });
-        self.say(format_args!("drained after {:.1?}: blue may be stopped", self.report.drain));
+        self.print_line_of(format_args!(
+            "drained after {:.1?}: blue may be stopped",
+            self.report.drain
+        ));
         Ok(())
     }
 
-    async fn many_flips(&mut self, seen: &Observations) -> Result<(), DemoError> {
+    async fn many_flips(&mut self, observations: &Observations) -> Result<(), DemoError> {
         let bar = self.bar();
         let flips = self.options.flips;
         for flip in 0..flips {
             let color = if flip % 2 == 0 { Color::Green } else { Color::Blue };
             self.flip(color).await?;
-            let (blue, green) = (seen.blue.load(Relaxed), seen.green.load(Relaxed));
+            let (blue, green) = (observations.blue.load(Relaxed), observations.green.load(Relaxed));
             bar.set_message(format!("flip {flip}: {blue} answers from blue, {green} from green"));
         }
         bar.finish_and_clear();
-        self.say(format_args!("{flips} flips made"));
+        self.print_line_of(format_args!("{flips} flips made"));
         Ok(())
     }
 
     /// Lets the load go on for a while, and shows it.
-    async fn watch(&self, seen: &Observations, time: Duration) {
+    async fn watch(&self, observations: &Observations, time: Duration) {
         let bar = self.bar();
         let until = Instant::now() + time;
         while Instant::now() < until {
-            let (blue, green) = (seen.blue.load(Relaxed), seen.green.load(Relaxed));
+            let (blue, green) = (observations.blue.load(Relaxed), observations.green.load(Relaxed));
             bar.set_message(format!("{blue} answers from blue, {green} from green"));
             tokio::time::sleep(Duration::from_millis(80)).await;
         }
         bar.finish_and_clear();
-        let (blue, green) = (seen.blue.load(Relaxed), seen.green.load(Relaxed));
-        self.say(format_args!("{blue} answers from blue, {green} from green so far"));
+        let (blue, green) = (observations.blue.load(Relaxed), observations.green.load(Relaxed));
+        self.print_line_of(format_args!("{blue} answers from blue, {green} from green so far"));
     }
 
     fn bar(&self) -> ProgressBar {
         spinner(self.options.json)
     }
 
-    fn head(&self, text: &str) {
+    fn print_heading(&self, text: &str) {
         if !self.options.json {
             let style = anstyle::Style::new().bold();
             // What it has come to is told in the end.
@@ -260,7 +275,7 @@ impl Tour {
         }
     }
 
-    fn say(&self, text: std::fmt::Arguments<'_>) {
+    fn print_line_of(&self, text: std::fmt::Arguments<'_>) {
         if !self.options.json {
             let dim = anstyle::Style::new().dimmed();
             let _ = print_line(format_args!("  {dim}›{dim:#} {text}"));

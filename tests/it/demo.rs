@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::support::process;
 
 #[test]
-fn the_tour_ends_well_and_says_so_in_json() {
+fn the_demo_loses_nothing_and_reports_it_as_json() {
     let output = process::run(&["demo", "--json"]);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert_eq!(output.status.code(), Some(0), "{text}");

@@ -114,7 +114,7 @@ fn is_found(fault: Fault, (report, code): (&Value, Option<i32>), promise: &str, 
 }
 
 #[tokio::test]
-async fn a_good_proxy_is_found_to_be_good_in_every_respect() {
+async fn a_good_proxy_keeps_every_promise() {
     let (report, code) = drill(Fault::None, ALL, FLIPS).await;
     assert_eq!(code, Some(0), "{report:#}");
     for promise in [
@@ -136,7 +136,7 @@ async fn a_good_proxy_is_found_to_be_good_in_every_respect() {
 }
 
 #[tokio::test]
-async fn what_was_not_put_to_the_test_is_not_said_to_have_held() {
+async fn untested_promises_are_unchecked_not_held() {
     let (report, code) = drill(Fault::None, "preview=1", &["--step=at 1s flip"]).await;
     assert_eq!(code, Some(1), "this proxy grants no wishes: {report:#}");
     for promise in ["register", "together", "kept"] {
@@ -145,7 +145,7 @@ async fn what_was_not_put_to_the_test_is_not_said_to_have_held() {
 }
 
 #[tokio::test]
-async fn a_kill_of_the_color_that_is_not_active_excuses_nothing() {
+async fn a_kill_of_the_inactive_color_excuses_nothing() {
     let kill = ["--step=at 0s kill web.green.1", "--step=at 0s kill api.green.1"];
     let (report, code) = drill(Fault::Loses, "short=1", &kill).await;
     assert_eq!(code, Some(1), "{report:#}");
@@ -159,7 +159,7 @@ async fn a_flip_without_a_barrier_is_found() {
 }
 
 #[tokio::test]
-async fn a_request_that_is_counted_after_it_was_let_in_is_found() {
+async fn a_request_that_is_counted_too_late_is_found() {
     finds(Fault::CountsLate, "short=1", "drained", &[]).await;
 }
 
@@ -169,7 +169,7 @@ async fn a_download_that_is_cut_by_a_flip_is_found() {
 }
 
 #[tokio::test]
-async fn a_public_client_who_sees_the_other_color_is_found() {
+async fn a_public_response_of_the_other_color_is_found() {
     // Before the first flip, the other color was never active: `private`. While a flip of both services is
     // under way, a leak of one of them cannot be told from a flip in halves: `together`. A leak of the
     // replaced color in that time is inside of a color that may be drained already: `drained`.
@@ -177,8 +177,8 @@ async fn a_public_client_who_sees_the_other_color_is_found() {
 }
 
 #[tokio::test]
-async fn a_wish_of_the_public_that_is_granted_is_found() {
-    finds(Fault::GrantsWishes, ALL, "private", &[]).await;
+async fn a_public_preview_that_is_granted_is_found() {
+    finds(Fault::HonorsPublicPreview, ALL, "private", &[]).await;
 }
 
 #[tokio::test]
@@ -202,7 +202,7 @@ async fn trailers_that_are_lost_are_found() {
 }
 
 #[tokio::test]
-async fn a_request_without_an_answer_is_found() {
+async fn a_request_without_a_response_is_found() {
     finds(Fault::Loses, ALL, "answered", &[]).await;
 }
 
@@ -227,7 +227,7 @@ async fn a_drained_event_that_comes_late_is_found() {
 }
 
 #[tokio::test]
-async fn a_websocket_that_is_moved_to_another_endpoint_of_its_color_is_found() {
+async fn a_websocket_that_is_moved_to_another_endpoint_is_found() {
     for (fault, why) in [
         (Fault::MovesSockets, "a request without a number reached"),
         (Fault::MovesSocketsByNumber, "more than once"),
@@ -254,7 +254,7 @@ async fn a_request_that_is_mirrored_without_its_number_is_found() {
 }
 
 #[test]
-fn mistakes_of_the_command_line_end_with_2_before_anything_is_asked() {
+fn mistakes_on_the_command_line_are_exit_code_2_before_any_request() {
     let folder = tempfile::tempdir().expect("a folder");
     let script = folder.path().join("script");
     std::fs::write(&script, "every 1s flip\nat 2s jump\n").expect("a file");
@@ -293,11 +293,11 @@ fn mistakes_of_the_command_line_end_with_2_before_anything_is_asked() {
 }
 
 #[tokio::test]
-async fn a_proxy_that_does_not_answer_is_named_and_so_is_one_with_somebody_else_behind_it() {
-    let somebody = Upstream::start("somebody").await;
-    let nobody =
+async fn a_proxy_without_response_is_named_and_so_is_one_without_sample_applications() {
+    let other_server = Upstream::start("somebody").await;
+    let closed =
         { TcpListener::bind(("127.0.0.1", 0)).expect("a port").local_addr().expect("bound") };
-    for (address, why) in [(nobody, "refused"), (somebody.address, "flipgate sample")] {
+    for (address, why) in [(closed, "refused"), (other_server.address, "flipgate sample")] {
         let url = format!("--url=http://{address}");
         let output = tokio::task::spawn_blocking(move || {
             process::run(&["drill", &url, "--duration=1s", "--report=/tmp/never-written.html"])
@@ -310,7 +310,7 @@ async fn a_proxy_that_does_not_answer_is_named_and_so_is_one_with_somebody_else_
 }
 
 #[tokio::test]
-async fn a_drill_that_is_told_to_stop_reports_what_it_has_seen_and_leaves_nobody_behind() {
+async fn a_drill_that_gets_sigterm_reports_and_ends_all_its_processes() {
     let folder = tempfile::tempdir().expect("a folder");
     let report = format!("--report={}", folder.path().join("report.html").display());
     // Should this test fail, it is not to go on for ever.
@@ -331,8 +331,8 @@ async fn a_drill_that_is_told_to_stop_reports_what_it_has_seen_and_leaves_nobody
     eventually("requests arrive", async || arrived() > 100).await;
     let children = children_of(pid);
     assert_eq!(children.len(), 3, "{children:?}");
-    let told = Command::new("kill").args(["-s", "TERM", &pid.to_string()]).status();
-    assert!(told.expect("kill is there").success());
+    let signalled = Command::new("kill").args(["-s", "TERM", &pid.to_string()]).status();
+    assert!(signalled.expect("kill is there").success());
     let output = tokio::task::spawn_blocking(move || {
         let mut text = String::new();
         child.stdout.take().expect("piped").read_to_string(&mut text).expect("text");

@@ -47,14 +47,14 @@ pub(super) struct Connector {
 /// The connections of one client of one service that wait for their next request.
 #[derive(Debug, Default)]
 pub(super) struct IdleConnections {
-    ones: RefCell<Vec<http1::SendRequest<Body>>>,
-    twos: RefCell<Vec<http2::SendRequest<Body>>>,
+    http1: RefCell<Vec<http1::SendRequest<Body>>>,
+    http2: RefCell<Vec<http2::SendRequest<Body>>>,
 }
 
 /// What an answer came on, to be given back when it has been read.
 #[derive(Debug)]
 pub(super) enum ResponseConnection {
-    One(http1::SendRequest<Body>),
+    Http1(http1::SendRequest<Body>),
     /// Others use it at the same time.
     Shared,
 }
@@ -83,70 +83,70 @@ impl Connector {
 
     /// Sends a request on a connection that waits for one, or else on a new one, and returns the head of
     /// its answer. A request that certainly never left is sent again on a new connection.
-    pub(super) async fn ask(
+    pub(super) async fn send(
         &self,
         idle: &IdleConnections,
         request: Request<Body>,
     ) -> Result<(Response<Incoming>, ResponseConnection), Outcome> {
         match self.protocol {
-            Protocol::Http1 => self.ask_one(idle, request).await,
-            Protocol::H2 => self.ask_two(idle, request).await,
+            Protocol::Http1 => self.send_http1(idle, request).await,
+            Protocol::H2 => self.send_http2(idle, request).await,
         }
     }
 
-    async fn ask_one(
+    async fn send_http1(
         &self,
         idle: &IdleConnections,
         mut request: Request<Body>,
     ) -> Result<(Response<Incoming>, ResponseConnection), Outcome> {
         loop {
-            let (mut sender, is_new) = match self.take(idle).await {
+            let (mut sender, is_new) = match self.take_idle(idle).await {
                 Some(sender) => (sender, false),
                 None => (self.open().await?, true),
             };
             match sender.try_send_request(request).await {
-                Ok(answer) => return Ok((answer, ResponseConnection::One(sender))),
+                Ok(response) => return Ok((response, ResponseConnection::Http1(sender))),
                 Err(mut error) => match error.take_message() {
                     Some(message) if !is_new => request = message,
-                    _ => return Err(Outcome::Unanswered),
+                    _ => return Err(Outcome::NoResponse),
                 },
             }
         }
     }
 
-    async fn ask_two(
+    async fn send_http2(
         &self,
         idle: &IdleConnections,
         mut request: Request<Body>,
     ) -> Result<(Response<Incoming>, ResponseConnection), Outcome> {
         loop {
-            let (mut sender, is_new) = match self.share(idle) {
+            let (mut sender, is_new) = match self.shared_session(idle) {
                 Some(sender) => (sender, false),
                 None => {
                     let io =
                         self.connect(Protocol::H2).await.map_err(|error| outcome_of(&error))?;
                     let (sender, driver) = http2::handshake(TokioExecutor::new(), TokioIo::new(io))
                         .await
-                        .map_err(|_| Outcome::Unconnected)?;
+                        .map_err(|_| Outcome::NotConnected)?;
                     // Ends when nobody asks on it any more.
                     tokio::task::spawn_local(driver);
                     if !self.is_fresh {
-                        idle.twos.borrow_mut().push(sender.clone());
+                        idle.http2.borrow_mut().push(sender.clone());
                     }
                     (sender, true)
                 }
             };
             if sender.ready().await.is_err() {
                 if is_new {
-                    return Err(Outcome::Unconnected);
+                    return Err(Outcome::NotConnected);
                 }
                 continue;
             }
             match sender.try_send_request(request).await {
-                Ok(answer) => return Ok((answer, ResponseConnection::Shared)),
+                Ok(response) => return Ok((response, ResponseConnection::Shared)),
                 Err(mut error) => match error.take_message() {
                     Some(message) if !is_new => request = message,
-                    _ => return Err(Outcome::Unanswered),
+                    _ => return Err(Outcome::NoResponse),
                 },
             }
         }
@@ -156,15 +156,15 @@ impl Connector {
     pub(super) async fn open(&self) -> Result<http1::SendRequest<Body>, Outcome> {
         let io = self.connect(Protocol::Http1).await.map_err(|error| outcome_of(&error))?;
         let (sender, driver) =
-            http1::handshake(TokioIo::new(io)).await.map_err(|_| Outcome::Unconnected)?;
+            http1::handshake(TokioIo::new(io)).await.map_err(|_| Outcome::NotConnected)?;
         // Ends when the sender is dropped or the other side closes.
         tokio::task::spawn_local(driver.with_upgrades());
         Ok(sender)
     }
 
-    async fn take(&self, idle: &IdleConnections) -> Option<http1::SendRequest<Body>> {
+    async fn take_idle(&self, idle: &IdleConnections) -> Option<http1::SendRequest<Body>> {
         loop {
-            let mut sender = idle.ones.borrow_mut().pop()?;
+            let mut sender = idle.http1.borrow_mut().pop()?;
             // Fails for one that was closed meanwhile.
             if sender.ready().await.is_ok() {
                 return Some(sender);
@@ -173,8 +173,8 @@ impl Connector {
     }
 
     /// One of the sessions, if there are enough of them.
-    fn share(&self, idle: &IdleConnections) -> Option<http2::SendRequest<Body>> {
-        let mut sessions = idle.twos.borrow_mut();
+    fn shared_session(&self, idle: &IdleConnections) -> Option<http2::SendRequest<Body>> {
+        let mut sessions = idle.http2.borrow_mut();
         sessions.retain(|it| !it.is_closed());
         if self.is_fresh || sessions.len() < SESSIONS {
             return None;
@@ -183,17 +183,17 @@ impl Connector {
     }
 
     /// What is wrong with a connection. `None` if one can be opened.
-    pub(super) async fn trouble(&self) -> Option<String> {
+    pub(super) async fn connect_error(&self) -> Option<String> {
         self.connect(self.protocol).await.err().map(|error| error.to_string())
     }
 
     async fn connect(&self, protocol: Protocol) -> io::Result<Box<dyn Stream>> {
-        let stream = self.dial().await?;
+        let stream = self.connect_tcp().await?;
         let Some((name, tls)) = &self.tls else { return Ok(Box::new(stream)) };
         Ok(Box::new(tls.connector(protocol).connect(name.clone(), stream).await?))
     }
 
-    async fn dial(&self) -> io::Result<TcpStream> {
+    async fn connect_tcp(&self) -> io::Result<TcpStream> {
         let socket = match self.address {
             SocketAddr::V4(_) => TcpSocket::new_v4()?,
             SocketAddr::V6(_) => TcpSocket::new_v6()?,
@@ -212,18 +212,18 @@ fn outcome_of(error: &io::Error) -> Outcome {
     use rustix::io::Errno;
     let own = [Errno::MFILE, Errno::NFILE, Errno::ADDRNOTAVAIL, Errno::ADDRINUSE, Errno::NOBUFS];
     match error.raw_os_error().map(Errno::from_raw_os_error) {
-        Some(errno) if own.contains(&errno) => Outcome::Unsent,
-        _ => Outcome::Unconnected,
+        Some(errno) if own.contains(&errno) => Outcome::NotSent,
+        _ => Outcome::NotConnected,
     }
 }
 
 impl IdleConnections {
     /// Takes back what an answer came on, once it was read to its end.
-    pub(super) fn give_back(&self, lent: ResponseConnection, door: &Connector) {
-        if let ResponseConnection::One(sender) = lent
-            && !door.is_fresh
+    pub(super) fn put_back(&self, connection: ResponseConnection, connector: &Connector) {
+        if let ResponseConnection::Http1(sender) = connection
+            && !connector.is_fresh
         {
-            self.ones.borrow_mut().push(sender);
+            self.http1.borrow_mut().push(sender);
         }
     }
 }

@@ -18,7 +18,7 @@ pub enum DrillError {
     Process(String),
     /// What is put to the test does not answer.
     #[error("{0}")]
-    Subject(String),
+    Target(String),
     /// The admin API says no, or nothing.
     #[error(transparent)]
     Admin(#[from] CallError),

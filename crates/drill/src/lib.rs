@@ -51,10 +51,7 @@ pub use self::{
     check::{Finding, Promise, Verdict, Violation, register},
     color::{Color, ParseColorError},
     error::DrillError,
-    options::{
-        Control, LoadMode, LoadSpec, Mix, Options, Service, TargetOptions as SubjectOptions,
-        Upstream,
-    },
+    options::{Control, LoadMode, LoadSpec, Mix, Options, Service, TargetOptions, Upstream},
     program::Program,
     progress::spinner,
     protocol::Protocol,

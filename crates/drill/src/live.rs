@@ -23,7 +23,7 @@ impl LiveCounters {
     /// Counts a request that has ended.
     pub(super) fn count(&self, request: &Request) {
         self.done.fetch_add(1, Relaxed);
-        if request.outcome != Outcome::Whole {
+        if request.outcome != Outcome::Complete {
             self.failed.fetch_add(1, Relaxed);
         }
         match request.color {

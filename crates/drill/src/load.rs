@@ -46,8 +46,8 @@ pub(super) struct Load {
 /// What one thread does.
 struct LoadThread {
     thread: usize,
-    order: LoadPlan,
-    pace: LoadMode,
+    plan: LoadPlan,
+    mode: LoadMode,
     from: u64,
     until: u64,
     stop: Arc<AtomicBool>,
@@ -55,49 +55,48 @@ struct LoadThread {
 }
 
 /// Requests that a thread may have under way at a rate that is kept.
-const UNDER_WAY_MAX: usize = 5000;
+const IN_FLIGHT_MAX: usize = 5000;
 
 /// Requests between two breaks of a thread that is behind.
 const YIELD_EVERY: u64 = 16;
 
 /// Requests that are remembered, over all threads: about two gigabytes.
-pub(super) const REMEMBERED_MAX: u64 = 20_000_000;
+pub(super) const REQUESTS_MAX: u64 = 20_000_000;
 
 /// How long one trial of what can be done takes, how many there are at most, and what is at once:
 /// 20 ms, in nanoseconds.
 const TRIAL: Duration = Duration::from_secs(1);
 const TRIALS_MAX: usize = 16;
-const AT_ONCE: u64 = 20_000_000;
+const FAST: u64 = 20_000_000;
 
 // === impl Load ===
 
 impl Load {
     /// Starts to ask at `from`, and to stop asking at `until`, both of [`now_ns`]. Each thread has clients
-    /// of every one of `entrances`.
+    /// of every one of `addresses`.
     pub(super) fn start(
-        order: &LoadPlan,
-        pace: LoadMode,
+        plan: &LoadPlan,
+        mode: LoadMode,
         (from, until): (u64, u64),
-        entrances: impl Fn() -> Vec<ServiceAddresses>,
+        addresses: impl Fn() -> Vec<ServiceAddresses>,
         live: &Arc<LiveCounters>,
     ) -> io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
-        let left =
-            Arc::new(AtomicU64::new(order.count.unwrap_or(REMEMBERED_MAX).min(REMEMBERED_MAX)));
+        let left = Arc::new(AtomicU64::new(plan.count.unwrap_or(REQUESTS_MAX).min(REQUESTS_MAX)));
         let mut threads = Vec::new();
-        for thread in 0..order.threads {
-            let (entrances, live) = (entrances(), Arc::clone(live));
-            let shift = LoadThread {
+        for thread in 0..plan.threads {
+            let (addresses, live) = (addresses(), Arc::clone(live));
+            let load_thread = LoadThread {
                 thread,
-                order: order.clone(),
-                pace,
+                plan: plan.clone(),
+                mode,
                 from,
                 until,
                 stop: Arc::clone(&stop),
                 left: Arc::clone(&left),
             };
             let builder = std::thread::Builder::new().name(format!("drill-{thread}"));
-            threads.push(builder.spawn(move || shift.work(entrances, live))?);
+            threads.push(builder.spawn(move || load_thread.run(addresses, live))?);
         }
         Ok(Self { threads, stop })
     }
@@ -116,9 +115,9 @@ impl Load {
     pub(super) fn finish(self) -> io::Result<Vec<Request>> {
         let mut all = Vec::new();
         for thread in self.threads {
-            let seen =
+            let requests =
                 thread.join().map_err(|_| io::Error::other("a thread of the load panicked"))?;
-            all.extend(seen?);
+            all.extend(requests?);
         }
         Ok(all)
     }
@@ -127,37 +126,37 @@ impl Load {
 // === impl LoadThread ===
 
 impl LoadThread {
-    fn work(
+    fn run(
         self,
-        entrances: Vec<ServiceAddresses>,
+        addresses: Vec<ServiceAddresses>,
         live: Arc<LiveCounters>,
     ) -> io::Result<Vec<Request>> {
-        let LoadPlan { sizes, seed, .. } = self.order;
+        let LoadPlan { sizes, seed, .. } = self.plan;
         let thread = self.thread as u64;
-        let clients = ThreadClients::new(thread, entrances, sizes, seed, live);
+        let clients = ThreadClients::new(thread, addresses, sizes, seed, live);
         let clients = Rc::new(clients);
         let runtime =
             Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
         runtime.block_on(async {
-            match self.pace {
-                LoadMode::Rate(rate) => self.keep_rate(rate, &clients).await,
-                LoadMode::ThreadClients(count) => self.one_after_the_other(count, &clients).await,
+            match self.mode {
+                LoadMode::Rate(rate) => self.run_at_rate(rate, &clients).await,
+                LoadMode::Clients(count) => self.run_clients(count, &clients).await,
             }
         });
-        Ok(clients.seen.take())
+        Ok(clients.requests.take())
     }
 
     /// Asks at even intervals, whether answers come or not, so that what a slow answer holds up is counted
     /// as late and not left out.
-    async fn keep_rate(&self, rate: f64, clients: &Rc<ThreadClients>) {
-        let mut random = fastrand::Rng::with_seed(self.order.seed ^ !(self.thread as u64));
+    async fn run_at_rate(&self, rate: f64, clients: &Rc<ThreadClients>) {
+        let mut random = fastrand::Rng::with_seed(self.plan.seed ^ !(self.thread as u64));
         let mut tasks = JoinSet::new();
         let interval = 1e9 / rate;
         for turn in 0_u64.. {
             // Threads take turns. No run is long enough to tell the rounding.
-            let place = (turn * self.order.threads as u64 + self.thread as u64) as f64;
-            let due = self.from.saturating_add((place * interval) as u64);
-            if due >= self.until || self.stop.load(Relaxed) || !self.take_one() {
+            let index = (turn * self.plan.threads as u64 + self.thread as u64) as f64;
+            let due = self.from.saturating_add((index * interval) as u64);
+            if due >= self.until || self.stop.load(Relaxed) || !self.reserve_request() {
                 break;
             }
             sleep_until(due).await;
@@ -166,9 +165,9 @@ impl LoadThread {
                 tokio::task::yield_now().await;
             }
             while tasks.try_join_next().is_some() {}
-            let kind = self.order.mix.choose(&mut random);
-            if tasks.len() >= UNDER_WAY_MAX {
-                clients.leave_out(kind, due);
+            let kind = self.plan.mix.choose(&mut random);
+            if tasks.len() >= IN_FLIGHT_MAX {
+                clients.record_not_sent(kind, due);
             } else {
                 tasks.spawn_local(Rc::clone(clients).run(kind, due));
             }
@@ -176,20 +175,20 @@ impl LoadThread {
         while tasks.join_next().await.is_some() {}
     }
 
-    async fn one_after_the_other(&self, count: usize, clients: &Rc<ThreadClients>) {
-        let threads = self.order.threads;
+    async fn run_clients(&self, count: usize, clients: &Rc<ThreadClients>) {
+        let threads = self.plan.threads;
         let own = count / threads + usize::from(self.thread < count % threads);
         let mut tasks = JoinSet::new();
         sleep_until(self.from).await;
-        let shift = Rc::new(self.order.mix.clone());
+        let shared_mix = Rc::new(self.plan.mix.clone());
         for client in 0..own {
-            let (clients, mix) = (Rc::clone(clients), Rc::clone(&shift));
+            let (clients, mix) = (Rc::clone(clients), Rc::clone(&shared_mix));
             let (until, stop, left) = (self.until, Arc::clone(&self.stop), Arc::clone(&self.left));
             let mut random = fastrand::Rng::with_seed(
-                self.order.seed ^ ((client as u64) << 16) ^ ((self.thread as u64) << 40),
+                self.plan.seed ^ ((client as u64) << 16) ^ ((self.thread as u64) << 40),
             );
             tasks.spawn_local(async move {
-                while now_ns() < until && !stop.load(Relaxed) && take_one(&left) {
+                while now_ns() < until && !stop.load(Relaxed) && reserve_request(&left) {
                     Rc::clone(&clients).run(mix.choose(&mut random), now_ns()).await;
                 }
             });
@@ -197,12 +196,12 @@ impl LoadThread {
         while tasks.join_next().await.is_some() {}
     }
 
-    fn take_one(&self) -> bool {
-        take_one(&self.left)
+    fn reserve_request(&self) -> bool {
+        reserve_request(&self.left)
     }
 }
 
-fn take_one(left: &AtomicU64) -> bool {
+fn reserve_request(left: &AtomicU64) -> bool {
     left.fetch_update(Relaxed, Relaxed, |it| it.checked_sub(1)).is_ok()
 }
 
@@ -220,39 +219,39 @@ pub(super) async fn sleep_until(at: u64) {
 /// # Errors
 ///
 /// If a request fails that nothing is too much for.
-pub(super) async fn capacity(
-    order: &LoadPlan,
-    entrances: impl Fn() -> Vec<ServiceAddresses>,
+pub(super) async fn measure_capacity(
+    plan: &LoadPlan,
+    addresses: impl Fn() -> Vec<ServiceAddresses>,
 ) -> io::Result<f64> {
-    let trial = async |mix: &Mix, pace, time: Duration| {
+    let trial = async |mix: &Mix, mode, time: Duration| {
         let live = Arc::new(LiveCounters::default());
-        let order = LoadPlan { mix: mix.clone(), count: None, ..order.clone() };
+        let plan = LoadPlan { mix: mix.clone(), count: None, ..plan.clone() };
         let from = now_ns();
         let until = from + u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-        let load = Load::start(&order, pace, (from, until), &entrances, &live)?;
+        let load = Load::start(&plan, mode, (from, until), &addresses, &live)?;
         while !load.is_over() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         // What comes first finds cold connections, and few streams under way.
-        let seen = load.finish()?.into_iter().filter(|it| it.due > (from + until) / 2);
-        Ok::<Vec<Request>, io::Error>(seen.collect())
+        let requests = load.finish()?.into_iter().filter(|it| it.due > (from + until) / 2);
+        Ok::<Vec<Request>, io::Error>(requests.collect())
     };
-    let short = trial(&Mix::only(Kind::Short), LoadMode::ThreadClients(32), TRIAL).await?;
-    let bad = short.iter().find(|it| it.outcome != Outcome::Whole);
-    let trouble = match bad {
+    let short = trial(&Mix::only(Kind::Short), LoadMode::Clients(32), TRIAL).await?;
+    let bad = short.iter().find(|it| it.outcome != Outcome::Complete);
+    let problem = match bad {
         Some(Request { outcome, .. }) => Some(outcome.to_string()),
         None => short.is_empty().then(|| "as slow as a second".to_owned()),
     };
-    if let Some(trouble) = trouble {
-        let text = format!("what can be done at most cannot be measured: a request was {trouble}");
+    if let Some(problem) = problem {
+        let text = format!("what can be done at most cannot be measured: a request was {problem}");
         return Err(io::Error::other(text));
     }
     let mut rate = short.len() as f64 / (TRIAL.as_secs_f64() / 2.0) / 32.0;
     for _ in 0..TRIALS_MAX {
         let tried = rate * 1.5;
-        let seen =
-            trial(&order.mix, LoadMode::Rate(tried), TRIAL + order.sizes.stream_time).await?;
-        if !is_at_ease(&seen) {
+        let requests =
+            trial(&plan.mix, LoadMode::Rate(tried), TRIAL + plan.sizes.stream_time).await?;
+        if !is_sustainable(&requests) {
             break;
         }
         rate = tried;
@@ -261,8 +260,8 @@ pub(super) async fn capacity(
 }
 
 /// Whether all was well, and nine of ten short requests were answered within [`AT_ONCE`].
-fn is_at_ease(seen: &[Request]) -> bool {
-    let shorts = || seen.iter().filter(|it| !it.kind.is_long());
-    let quick = shorts().filter(|it| it.ended.saturating_sub(it.due) < AT_ONCE).count();
-    seen.iter().all(|it| it.outcome == Outcome::Whole) && quick * 10 >= shorts().count() * 9
+fn is_sustainable(requests: &[Request]) -> bool {
+    let shorts = || requests.iter().filter(|it| !it.kind.is_long());
+    let quick = shorts().filter(|it| it.ended.saturating_sub(it.due) < FAST).count();
+    requests.iter().all(|it| it.outcome == Outcome::Complete) && quick * 10 >= shorts().count() * 9
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use hdrhistogram::Histogram;
 
-use super::record::{Flip, FlipEnd, History, Kind, Outcome, Request};
+use super::record::{Flip, FlipOutcome, History, Kind, Outcome, Request};
 use crate::color::Color;
 
 /// Figures of a history.
@@ -18,9 +18,9 @@ pub(super) struct Figures {
     /// How many were answered by blue and by green.
     pub(super) colors: [u64; 2],
     /// Microseconds from when a short request was due to the end of its answer, away from flips.
-    pub(super) steady: Histogram<u64>,
+    pub(super) away_from_flips: Histogram<u64>,
     /// The same within [`NEAR`] of a flip.
-    pub(super) near: Histogram<u64>,
+    pub(super) near_flips: Histogram<u64>,
     /// Microseconds from the call of a flip to its acknowledgement.
     pub(super) acknowledged: Histogram<u64>,
     /// Milliseconds from the acknowledgement of a flip to the word that what it replaced is drained.
@@ -43,7 +43,7 @@ pub(super) struct Slice {
 }
 
 /// How close to a flip is near: 100 ms.
-pub(super) const NEAR: u64 = 100_000_000;
+pub(super) const NEAR_FLIP: u64 = 100_000_000;
 
 const SLICES: usize = 240;
 
@@ -59,21 +59,21 @@ impl Figures {
             kinds: BTreeMap::new(),
             rate: 0.0,
             colors: [0; 2],
-            steady: histogram(),
-            near: histogram(),
+            away_from_flips: histogram(),
+            near_flips: histogram(),
             acknowledged: histogram(),
             drains: histogram(),
             slices: std::iter::repeat_with(Slice::new).take(SLICES).collect(),
             slice: slice as f64 / 1e9,
         };
-        let place = |at: u64| {
-            let place = usize::try_from(at.checked_sub(began)? / slice).ok()?;
-            (place < SLICES).then_some(place)
+        let index = |at: u64| {
+            let index = usize::try_from(at.checked_sub(began)? / slice).ok()?;
+            (index < SLICES).then_some(index)
         };
         let mut counted = 0_u64;
         for request in &history.requests {
             let Request { kind, outcome, color, due, head, ended: end, .. } = *request;
-            let is_good = outcome == Outcome::Whole;
+            let is_good = outcome == Outcome::Complete;
             let (all, failed) = figures.kinds.entry(kind).or_default();
             *all += 1;
             let is_failed = !is_good && !explained.contains(&request.id);
@@ -81,25 +81,28 @@ impl Figures {
             if let Some(color) = color {
                 figures.colors[color as usize] += 1;
             }
-            if let (Some(color), Some(place)) = (color, place(head)) {
-                figures.slices[place].colors[color as usize] += 1;
+            if let (Some(color), Some(index)) = (color, index(head)) {
+                figures.slices[index].colors[color as usize] += 1;
             }
-            if let (true, Some(place)) = (is_failed, place(end)) {
-                figures.slices[place].failed += 1;
+            if let (true, Some(index)) = (is_failed, index(end)) {
+                figures.slices[index].failed += 1;
             }
-            let Some(place) = place(due) else { continue };
+            let Some(index) = index(due) else { continue };
             counted += 1;
             if !kind.is_long() && is_good {
                 let micros = end.saturating_sub(due) / 1000;
-                note(&mut figures.slices[place].latency, micros);
-                let near = is_near(&history.flips, due, end);
-                note(if near { &mut figures.near } else { &mut figures.steady }, micros);
+                record(&mut figures.slices[index].latency, micros);
+                let near = is_near_flip(&history.flips, due, end);
+                record(
+                    if near { &mut figures.near_flips } else { &mut figures.away_from_flips },
+                    micros,
+                );
             }
         }
         figures.rate = counted as f64 / ((ended - began) as f64 / 1e9);
         for flip in &history.flips {
-            if flip.end == FlipEnd::Done && !flip.was_lost {
-                note(&mut figures.acknowledged, (flip.acknowledged - flip.called) / 1000);
+            if flip.outcome == FlipOutcome::Acknowledged && !flip.lost_response {
+                record(&mut figures.acknowledged, (flip.acknowledged - flip.called) / 1000);
             }
         }
         let generations =
@@ -107,8 +110,8 @@ impl Figures {
         let by_generation: HashMap<u64, u64> = generations.collect();
         for drained in history.drained.iter().flatten() {
             if let Some(acknowledged) = by_generation.get(&drained.generation) {
-                let took = drained.heard.saturating_sub(*acknowledged);
-                note(&mut figures.drains, took / 1_000_000);
+                let took = drained.received.saturating_sub(*acknowledged);
+                record(&mut figures.drains, took / 1_000_000);
             }
         }
         figures
@@ -117,9 +120,9 @@ impl Figures {
     /// How much larger the 99th percentile is near flips. `None` if there is not enough of either to tell.
     pub(super) fn ratio(&self) -> Option<f64> {
         const ENOUGH: u64 = 1000;
-        let is_enough = self.steady.len() >= ENOUGH && self.near.len() >= ENOUGH;
+        let is_enough = self.away_from_flips.len() >= ENOUGH && self.near_flips.len() >= ENOUGH;
         let of = |it: &Histogram<u64>| it.value_at_quantile(0.99).max(1) as f64;
-        is_enough.then(|| of(&self.near) / of(&self.steady))
+        is_enough.then(|| of(&self.near_flips) / of(&self.away_from_flips))
     }
 }
 
@@ -134,10 +137,10 @@ impl Slice {
 }
 
 /// Whether something from `from` to `until` was within [`NEAR`] of a flip.
-fn is_near(flips: &[Flip], from: u64, until: u64) -> bool {
+fn is_near_flip(flips: &[Flip], from: u64, until: u64) -> bool {
     // Flips are in order and do not overlap.
-    let next = flips.partition_point(|it| it.acknowledged + NEAR < from);
-    flips.get(next).is_some_and(|it| it.called <= until + NEAR)
+    let next = flips.partition_point(|it| it.acknowledged + NEAR_FLIP < from);
+    flips.get(next).is_some_and(|it| it.called <= until + NEAR_FLIP)
 }
 
 /// Two digits are told apart, which is a hundredth of what is measured.
@@ -145,7 +148,7 @@ fn histogram() -> Histogram<u64> {
     Histogram::new(2).expect("two digits are allowed")
 }
 
-fn note(histogram: &mut Histogram<u64>, value: u64) {
+fn record(histogram: &mut Histogram<u64>, value: u64) {
     // It grows as far as it has to.
     let _ = histogram.record(value.min(MICROS_MAX));
 }
@@ -159,29 +162,29 @@ mod tests {
             id: due,
             service: 0,
             kind: Kind::Short,
-            outcome: Outcome::Whole,
+            outcome: Outcome::Complete,
             color: Some(Color::Blue),
             instance: 1,
             due,
             began: ended - 1000,
-            met: 0,
+            received: 0,
             head: ended,
             ended,
-            alive: 0,
+            active_at: 0,
         }
     }
 
     #[test]
-    fn what_waited_is_as_late_as_it_was_due_and_near_a_flip_if_any_of_it_was() {
+    fn latency_counts_from_the_due_time_and_any_overlap_with_a_flip_is_near_it() {
         let second = 1_000_000_000;
         let flip = Flip {
             changes: vec![(0, Color::Green)],
             called: 5 * second,
             acknowledged: 5 * second + 2_000_000,
-            end: FlipEnd::Done,
+            outcome: FlipOutcome::Acknowledged,
             generation: None,
-            trouble: None,
-            was_lost: false,
+            error: None,
+            lost_response: false,
         };
         let history = History {
             services: vec!["web".to_owned()],
@@ -190,15 +193,15 @@ mod tests {
             ended: 10 * second,
             requests: vec![
                 short(second, second + 1_000_000),
-                short(4 * second, 5 * second - NEAR + 1),
-                short(5 * second + 2_000_000 + NEAR + 1, 6 * second),
+                short(4 * second, 5 * second - NEAR_FLIP + 1),
+                short(5 * second + 2_000_000 + NEAR_FLIP + 1, 6 * second),
             ],
             flips: vec![flip],
             ..History::default()
         };
         let figures = Figures::of(&history, &HashSet::new());
-        assert_eq!((figures.steady.len(), figures.near.len()), (2, 1));
-        assert!(figures.near.max() >= 890_000, "{}", figures.near.max());
+        assert_eq!((figures.away_from_flips.len(), figures.near_flips.len()), (2, 1));
+        assert!(figures.near_flips.max() >= 890_000, "{}", figures.near_flips.max());
         assert_eq!(figures.acknowledged.max() / 16, 2000 / 16);
         assert_eq!(figures.kinds[&Kind::Short], (3, 0));
         assert!((figures.rate - 0.3).abs() < 0.01 && figures.ratio().is_none());

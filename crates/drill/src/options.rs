@@ -12,7 +12,7 @@ use crate::{color::Color, protocol::Protocol};
 #[derive(Clone, Debug)]
 pub struct Options {
     /// What is put to the test.
-    pub subject: TargetOptions,
+    pub target: TargetOptions,
     /// How colors are flipped.
     pub control: Control,
     /// Runs the sample application by `PROGRAM sample …`, as a
@@ -23,7 +23,7 @@ pub struct Options {
     /// A command that is the proxy, started and ended by the drill.
     pub proxy: Option<String>,
     /// How often who asks.
-    pub pace: LoadSpec,
+    pub load: LoadSpec,
     /// What is asked for.
     pub mix: Option<Mix>,
     /// How the proxy is spoken to.
@@ -66,7 +66,7 @@ pub struct Options {
 #[derive(Clone, Debug)]
 pub enum TargetOptions {
     /// What listens at URLs.
-    Given(Vec<Service>),
+    Urls(Vec<Service>),
     /// A Flipgate of our own, as a process, in front of sample applications.
     Demo {
         /// How many services; 1 to 8.
@@ -95,7 +95,7 @@ pub enum Control {
     /// By a command, with `{service}` and `{color}` in it.
     Command(String),
     /// Not at all.
-    Nobody,
+    None,
 }
 
 /// A sample application that the drill starts.
@@ -113,7 +113,7 @@ pub struct Upstream {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum LoadSpec {
     /// So.
-    LoadMode(LoadMode),
+    Fixed(LoadMode),
     /// At a share of what can be done at most, which is measured first.
     Share(f64),
 }
@@ -124,7 +124,7 @@ pub enum LoadMode {
     /// So many requests a second, whatever the answers do.
     Rate(f64),
     /// So many clients, each of which asks when it has its answer.
-    ThreadClients(usize),
+    Clients(usize),
 }
 
 /// What is asked for, by weight.
@@ -145,7 +145,7 @@ impl Mix {
 
     /// What a mix is if nobody said.
     #[must_use]
-    pub fn usual() -> Self {
+    pub fn default_mix() -> Self {
         use Kind::{Download, Short, Sse, Upload, Ws};
         Self(vec![(Short, 80), (Download, 5), (Upload, 5), (Ws, 5), (Sse, 5)])
     }
@@ -153,7 +153,7 @@ impl Mix {
     /// The same of a Flipgate whose networks are known: with wishes of the public and of testers, and
     /// with pairs where there are several services.
     #[must_use]
-    pub fn of_demo(services: usize) -> Self {
+    pub fn demo_default(services: usize) -> Self {
         use Kind::{Download, Pair, Preview, RefusedPreview, Short, Sse, Upload, Ws};
         let short = if services > 1 { [(Short, 66), (Pair, 20)] } else { [(Short, 86), (Pair, 0)] };
         let others =
@@ -164,12 +164,12 @@ impl Mix {
     /// One of them, as often as its weight says.
     pub(super) fn choose(&self, random: &mut fastrand::Rng) -> Kind {
         let all: u32 = self.0.iter().map(|(_, weight)| weight).sum();
-        let mut place = random.u32(..all);
+        let mut index = random.u32(..all);
         for (kind, weight) in &self.0 {
-            if place < *weight {
+            if index < *weight {
                 return *kind;
             }
-            place -= weight;
+            index -= weight;
         }
         unreachable!("a place is below the sum of the weights")
     }
@@ -234,7 +234,7 @@ impl FromStr for LoadSpec {
             return share.map(|it| Self::Share(it / 100.0)).ok_or_else(wrong);
         }
         let rate = text.parse::<f64>().ok().filter(|it| *it > 0.0 && *it <= RATE_MAX);
-        rate.map(|it| Self::LoadMode(LoadMode::Rate(it))).ok_or_else(wrong)
+        rate.map(|it| Self::Fixed(LoadMode::Rate(it))).ok_or_else(wrong)
     }
 }
 
@@ -267,8 +267,8 @@ impl FromStr for Upstream {
     /// `SERVICE.COLOR=HOST:PORT`
     fn from_str(text: &str) -> Result<Self, String> {
         let parsed = || {
-            let (place, address) = text.split_once('=')?;
-            let (service, color) = place.rsplit_once('.')?;
+            let (pool, address) = text.split_once('=')?;
+            let (service, color) = pool.rsplit_once('.')?;
             let address: SocketAddr = address.parse().ok()?;
             let color = color.parse().ok()?;
             (!service.is_empty() && address.port() != 0).then(|| Self {
@@ -288,7 +288,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_mix_is_kinds_with_weights_and_says_what_is_wrong_with_it() {
+    fn a_mix_is_kinds_with_weights_and_its_errors_say_what_is_wrong() {
         let mix: Mix = "short=80, ws=20".parse().expect("a mix");
         assert_eq!(mix.to_string(), "short=80,ws=20");
         let mut random = fastrand::Rng::with_seed(1);
@@ -308,8 +308,8 @@ mod tests {
     }
 
     #[test]
-    fn a_speed_is_a_rate_or_a_share() {
-        assert_eq!("500".parse(), Ok(LoadSpec::LoadMode(LoadMode::Rate(500.0))));
+    fn a_load_is_a_rate_or_a_share_of_the_capacity() {
+        assert_eq!("500".parse(), Ok(LoadSpec::Fixed(LoadMode::Rate(500.0))));
         assert_eq!("50%".parse(), Ok(LoadSpec::Share(0.5)));
         for bad in ["", "0", "-1", "0%", "101%", "nan", "inf", "1e9"] {
             assert!(bad.parse::<LoadSpec>().is_err(), "{bad}");
@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn services_and_upstreams_are_named() {
+    fn services_and_upstreams_have_names() {
         let service: Service = "api=https://a.test:8443/x".parse().expect("a service");
         assert_eq!((service.name.as_str(), service.url.path()), ("api", "/x"));
         let service: Service = "http://a.test".parse().expect("a service");

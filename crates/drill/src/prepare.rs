@@ -5,7 +5,7 @@ use flipgate_api::Caller;
 use super::{
     error::DrillError,
     load::LoadPlan,
-    options::{Control, Mix, Options, TargetOptions as SubjectOptions, Upstream},
+    options::{Control, Mix, Options, TargetOptions, Upstream},
     processes::Processes,
     program::Program,
     steps::{ProcessName, ScriptLine, Step},
@@ -16,46 +16,49 @@ use super::{
 use crate::color::Color;
 
 /// Starts what is ours, but for the proxy, and finds what is not.
-pub(super) async fn set_up(options: &Options, stage: &mut Processes) -> Result<Target, DrillError> {
-    let subject = match &options.subject {
-        SubjectOptions::Demo { services, endpoints, flipgate } => {
-            Target::demo(stage, *services, *endpoints, flipgate, options).await?
+pub(super) async fn set_up(
+    options: &Options,
+    processes: &mut Processes,
+) -> Result<Target, DrillError> {
+    let target = match &options.target {
+        TargetOptions::Demo { services, endpoints, flipgate } => {
+            Target::demo(processes, *services, *endpoints, flipgate, options).await?
         }
-        SubjectOptions::Given(services) => Target::given(services, options).await?,
+        TargetOptions::Urls(services) => Target::from_urls(services, options).await?,
     };
     for Upstream { service, color, address } in &options.upstreams {
-        if !subject.names().contains(service) {
-            let known = subject.names().join(", ");
+        if !target.names().contains(service) {
+            let known = target.names().join(", ");
             return Err(DrillError::Usage(format!(
                 "--upstream {service}.{color}: there is no service {service}, but {known}"
             )));
         }
-        stage.add(subject.place(service), *color, *address).await?;
+        processes.add(target.index(service), *color, *address).await?;
     }
     if let Some(command) = &options.proxy {
         // Signals are for the proxy, not for the shell.
         let arguments = vec!["-c".to_owned(), format!("exec {command}")];
-        stage.set_proxy(Program::at("sh"), arguments);
+        processes.set_proxy(Program::at("sh"), arguments);
     }
-    Ok(subject)
+    Ok(target)
 }
 
 /// Whether everything that the steps speak of is there.
 pub(super) fn check_steps(
     options: &Options,
     control: &Control,
-    subject: &Target,
-    stage: &Processes,
+    target: &Target,
+    processes: &Processes,
 ) -> Result<(), DrillError> {
     let usage = |text: String| Err(DrillError::Usage(text));
-    let known = |name: &String| match subject.names().contains(name) {
+    let known = |name: &String| match target.names().contains(name) {
         true => Ok(()),
-        false => usage(format!("there is no service {name}, but {}", subject.names().join(", "))),
+        false => usage(format!("there is no service {name}, but {}", target.names().join(", "))),
     };
     let is_for_all = matches!(control, Control::Command(it) if !it.contains("{service}"));
     let times = Times::of(options);
     for ScriptLine { step, when } in &options.steps {
-        if !times.are_for(*when) {
+        if !times.includes(*when) {
             return usage(format!(
                 "a step of {when} is never due: the load counts for {:?}",
                 options.duration
@@ -68,7 +71,7 @@ pub(super) fn check_steps(
                         .to_owned(),
                 );
             }
-            Step::Promote(pairs) if pairs.len() < subject.names().len() && is_for_all => {
+            Step::Promote(pairs) if pairs.len() < target.names().len() && is_for_all => {
                 return usage(
                     "one call of this command is a flip of all services: put {service} into it"
                         .to_owned(),
@@ -76,7 +79,7 @@ pub(super) fn check_steps(
             }
             Step::Flip(names) => {
                 names.iter().try_for_each(known)?;
-                if matches!(control, Control::Nobody) {
+                if matches!(control, Control::None) {
                     return usage("a flip needs --admin URL or --flip COMMAND".to_owned());
                 }
             }
@@ -84,20 +87,20 @@ pub(super) fn check_steps(
             Step::Rollback(names) => names.iter().try_for_each(known)?,
             Step::Replace(name, color) => {
                 known(name)?;
-                if stage.endpoints(subject.place(name), *color).is_empty() {
+                if processes.endpoints(target.index(name), *color).is_empty() {
                     return usage(format!(
                         "replace {name}.{color}: the drill did not start its endpoints"
                     ));
                 }
             }
             Step::Reload => {}
-            Step::Process(_, ProcessName::Proxy) if !stage.has_proxy() => {
+            Step::Process(_, ProcessName::Proxy) if !processes.has_proxy() => {
                 return usage("the drill did not start the proxy: use --proxy COMMAND".to_owned());
             }
             Step::Process(_, ProcessName::Proxy) => {}
             Step::Process(_, ProcessName::Endpoint(name, color, number)) => {
                 known(name)?;
-                if !stage.has_endpoint(subject.place(name), *color, *number) {
+                if !processes.has_endpoint(target.index(name), *color, *number) {
                     return usage(format!("{name}.{color}.{number}: the drill did not start it"));
                 }
             }
@@ -114,9 +117,9 @@ pub(super) fn check_steps(
 }
 
 /// Whether a command can say what is to be flipped: one that is not told which service is for all of them.
-pub(super) fn check_command(
+pub(super) fn check_flip_command(
     control: &Control,
-    subject: &Target,
+    target: &Target,
     active: &[Color],
 ) -> Result<(), DrillError> {
     let Control::Command(command) = control else { return Ok(()) };
@@ -125,7 +128,7 @@ pub(super) fn check_command(
         return Ok(());
     }
     let colors: Vec<_> =
-        subject.names().iter().zip(active).map(|(name, it)| format!("{name}={it}")).collect();
+        target.names().iter().zip(active).map(|(name, it)| format!("{name}={it}")).collect();
     Err(DrillError::Usage(format!(
         "one call of `{command}` is a flip of all services to one color, but now they are {}: put {{service}} \
          into it",
@@ -134,7 +137,10 @@ pub(super) fn check_command(
 }
 
 /// The active color of each service, as Flipgate says.
-pub(super) async fn active(caller: &Caller, subject: &Target) -> Result<Vec<Color>, DrillError> {
+pub(super) async fn active_colors(
+    caller: &Caller,
+    target: &Target,
+) -> Result<Vec<Color>, DrillError> {
     let status = caller.status().await?;
     let of = |name: &String| {
         let service = status.services.get(name).ok_or_else(|| {
@@ -146,13 +152,13 @@ pub(super) async fn active(caller: &Caller, subject: &Target) -> Result<Vec<Colo
             .parse()
             .map_err(|_| DrillError::Call(format!("{name}: `{}` is no color", service.active)))
     };
-    subject.names().iter().map(of).collect()
+    target.names().iter().map(of).collect()
 }
 
-pub(super) fn order(options: &Options, subject: &Target) -> LoadPlan {
-    let mix = options.mix.clone().unwrap_or_else(|| match subject.demo {
-        Some(_) => Mix::of_demo(subject.names().len()),
-        None => Mix::usual(),
+pub(super) fn load_plan(options: &Options, target: &Target) -> LoadPlan {
+    let mix = options.mix.clone().unwrap_or_else(|| match target.demo {
+        Some(_) => Mix::demo_default(target.names().len()),
+        None => Mix::default_mix(),
     });
     LoadPlan {
         mix,

@@ -21,7 +21,7 @@ use tokio::{
 use super::{
     error::DrillError,
     program::Program,
-    record::{Kill, Unnumbered, Victim},
+    record::{Kill, KilledProcess, UnnumberedRequest},
 };
 use crate::{
     color::Color,
@@ -36,14 +36,14 @@ pub(super) struct Processes {
     sample: Program,
     apps: Vec<App>,
     /// Those that are to take the place of others.
-    coming: Vec<App>,
+    prepared: Vec<App>,
     /// Those that were replaced, until they are idle.
-    leaving: Vec<App>,
+    replaced: Vec<App>,
     proxy: Option<Proxy>,
     /// Where each application belongs, those that have ended too.
     instances: BTreeMap<u16, (u8, Color)>,
     /// Kills whose consequences are not over.
-    open: Vec<Kill>,
+    open_kills: Vec<Kill>,
 }
 
 /// A sample application.
@@ -70,7 +70,7 @@ pub(super) struct ArrivedRequests {
     /// Every number, as often as it did.
     pub(super) numbers: Vec<u64>,
     /// Requests without one.
-    pub(super) unnumbered: Vec<Unnumbered>,
+    pub(super) unnumbered: Vec<UnnumberedRequest>,
 }
 
 /// The number of our first application. Somebody else's are called 1 or something like it.
@@ -80,7 +80,7 @@ const FIRST_INSTANCE: u16 = 1001;
 const RECOVERY: u64 = 3_000_000_000;
 
 /// How long a process may take to begin or to end.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PROCESS_TIMEOUT: Duration = Duration::from_secs(30);
 
 impl Processes {
     /// An empty stage, whose sample applications are processes of the program `sample`.
@@ -89,11 +89,11 @@ impl Processes {
             folder: TempDir::with_prefix("flipgate-drill-")?,
             sample,
             apps: Vec::new(),
-            coming: Vec::new(),
-            leaving: Vec::new(),
+            prepared: Vec::new(),
+            replaced: Vec::new(),
             proxy: None,
             instances: BTreeMap::new(),
-            open: Vec::new(),
+            open_kills: Vec::new(),
         })
     }
 
@@ -143,7 +143,7 @@ impl Processes {
             let address = SocketAddr::new(address.ip(), 0);
             let app = self.new_app(service, color, address).await?;
             addresses.push(app.address);
-            self.coming.push(app);
+            self.prepared.push(app);
         }
         Ok(addresses)
     }
@@ -151,22 +151,22 @@ impl Processes {
     /// Has what was prepared take the place of what a color had, which goes on until
     /// [`Processes::dismiss`]; or else ends it. Returns what kills of the color have explained.
     pub(super) async fn replace(&mut self, service: u8, color: Color, is_taken: bool) -> Vec<Kill> {
-        let fresh = take_of(&mut self.coming, service, color);
+        let fresh = take_of(&mut self.prepared, service, color);
         if !is_taken {
             for app in fresh {
-                end(app.child).await;
+                terminate(app.child).await;
             }
             return Vec::new();
         }
-        self.leaving.extend(take_of(&mut self.apps, service, color));
+        self.replaced.extend(take_of(&mut self.apps, service, color));
         self.apps.extend(fresh);
-        self.is_up_again(service, color)
+        self.close_color_kills(service, color)
     }
 
     /// Ends the applications of a color that were replaced.
-    pub(super) async fn dismiss(&mut self, service: u8, color: Color) {
-        for app in take_of(&mut self.leaving, service, color) {
-            end(app.child).await;
+    pub(super) async fn end_replaced(&mut self, service: u8, color: Color) {
+        for app in take_of(&mut self.replaced, service, color) {
+            terminate(app.child).await;
         }
     }
 
@@ -201,10 +201,10 @@ impl Processes {
         let mut child = command.spawn()?;
         let out = child.stdout.take().expect("it is piped");
         let mut lines = BufReader::new(out).lines();
-        let line = timeout(PATIENCE, lines.next_line()).await;
+        let line = timeout(PROCESS_TIMEOUT, lines.next_line()).await;
         let line = line.map_err(|_| failed("did not start in time".to_owned()))??;
-        let said: Option<Value> = line.and_then(|it| serde_json::from_str(&it).ok());
-        let address = said.as_ref().and_then(|it| it["listening"].as_str()?.parse().ok());
+        let line_json: Option<Value> = line.and_then(|it| serde_json::from_str(&it).ok());
+        let address = line_json.as_ref().and_then(|it| it["listening"].as_str()?.parse().ok());
         app.address = address.ok_or_else(|| failed(format!("cannot listen on {}", app.address)))?;
         app.child = Some(child);
         Ok(())
@@ -244,7 +244,7 @@ impl Processes {
     }
 
     /// Whether the proxy has ended without being told to, and how. Says it once.
-    pub(super) fn proxy_ended(&mut self) -> Option<String> {
+    pub(super) fn take_proxy_exit(&mut self) -> Option<String> {
         let child = &mut self.proxy.as_mut()?.child;
         let status = child.as_mut()?.try_wait().ok().flatten()?;
         *child = None;
@@ -252,8 +252,8 @@ impl Processes {
     }
 
     /// Notes that the proxy serves again.
-    pub(super) fn proxy_serves(&mut self) -> Vec<Kill> {
-        self.close(|it| it == Victim::Proxy)
+    pub(super) fn proxy_recovered(&mut self) -> Vec<Kill> {
+        self.close_kills(|it| it == KilledProcess::Proxy)
     }
 
     /// The last lines that the proxy wrote.
@@ -268,13 +268,13 @@ impl Processes {
     /// [`Processes::proxy_serves`].
     pub(super) async fn end_proxy(&mut self, is_kill: bool) {
         let Some(mut child) = self.proxy.as_mut().and_then(|it| it.child.take()) else { return };
-        let kill = Kill { victim: Victim::Proxy, from: now_ns(), until: u64::MAX };
-        self.open.push(kill);
+        let kill = Kill { process: KilledProcess::Proxy, from: now_ns(), until: u64::MAX };
+        self.open_kills.push(kill);
         if is_kill {
             signal(&child, Signal::KILL);
             let _ = child.wait().await;
         } else {
-            end(Some(child)).await;
+            terminate(Some(child)).await;
         }
     }
 
@@ -291,16 +291,17 @@ impl Processes {
         let is_last = own.iter().filter(|it| is_alive(it)).count() == 1;
         let app = own.get_mut(number.checked_sub(1)?)?;
         let mut child = app.child.take()?;
-        let victim = Victim::Upstream { service, color, instance: app.instance, was_last: is_last };
+        let victim =
+            KilledProcess::Upstream { service, color, instance: app.instance, was_last: is_last };
         let from = now_ns();
         let _ = child.start_kill();
         let _ = child.wait().await;
         if is_last {
-            self.open.push(Kill { victim, from, until: u64::MAX });
+            self.open_kills.push(Kill { process: victim, from, until: u64::MAX });
             return None;
         }
         // It is gone, and its connections with it.
-        Some(Kill { victim, from, until: now_ns() })
+        Some(Kill { process: victim, from, until: now_ns() })
     }
 
     /// Starts an endpoint that was killed, where it was, and returns what its end explained.
@@ -318,19 +319,19 @@ impl Processes {
         };
         self.apps = apps;
         started?;
-        Ok(self.is_up_again(service, color))
+        Ok(self.close_color_kills(service, color))
     }
 
     /// Kills of the last endpoint of a color, now that there is one again.
-    fn is_up_again(&mut self, service: u8, color: Color) -> Vec<Kill> {
-        let is_own = |it: Victim| matches!(it, Victim::Upstream { service: of, color: it, .. } if (of, it) == (service, color));
-        let over = self.close(is_own).into_iter();
+    fn close_color_kills(&mut self, service: u8, color: Color) -> Vec<Kill> {
+        let is_own = |it: KilledProcess| matches!(it, KilledProcess::Upstream { service: of, color: it, .. } if (of, it) == (service, color));
+        let over = self.close_kills(is_own).into_iter();
         over.map(|it| Kill { until: it.until + RECOVERY, ..it }).collect()
     }
 
-    fn close(&mut self, is_over: impl Fn(Victim) -> bool) -> Vec<Kill> {
+    fn close_kills(&mut self, is_over: impl Fn(KilledProcess) -> bool) -> Vec<Kill> {
         let now = now_ns();
-        let over = self.open.extract_if(.., |it| is_over(it.victim));
+        let over = self.open_kills.extract_if(.., |it| is_over(it.process));
         over.map(|it| Kill { until: now, ..it }).collect()
     }
 
@@ -343,9 +344,9 @@ impl Processes {
     /// never over.
     pub(super) async fn end(&mut self) -> Result<(ArrivedRequests, Vec<Kill>), DrillError> {
         if let Some(proxy) = &mut self.proxy {
-            end(proxy.child.take()).await;
+            terminate(proxy.child.take()).await;
         }
-        for app in self.apps.iter_mut().chain(&mut self.leaving).chain(&mut self.coming) {
+        for app in self.apps.iter_mut().chain(&mut self.replaced).chain(&mut self.prepared) {
             if let Some(mut child) = app.child.take() {
                 let _ = child.start_kill();
                 let _ = child.wait().await;
@@ -355,8 +356,8 @@ impl Processes {
         for &instance in self.instances.keys() {
             match read_journal(&self.folder().join(format!("arrived-{instance}"))) {
                 Ok(journal) => journal.iter().for_each(|it| match it.number {
-                    Number::Is(number) => arrived.numbers.push(number),
-                    other => arrived.unnumbered.push(Unnumbered {
+                    Number::Known(number) => arrived.numbers.push(number),
+                    other => arrived.unnumbered.push(UnnumberedRequest {
                         instance,
                         at: it.at,
                         is_traffic: other == Number::Missing,
@@ -367,7 +368,7 @@ impl Processes {
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok((arrived, std::mem::take(&mut self.open)))
+        Ok((arrived, std::mem::take(&mut self.open_kills)))
     }
 }
 
@@ -376,10 +377,10 @@ fn take_of(apps: &mut Vec<App>, service: u8, color: Color) -> Vec<App> {
 }
 
 /// SIGTERM, and SIGKILL for who does not care.
-async fn end(child: Option<Child>) {
+async fn terminate(child: Option<Child>) {
     let Some(mut child) = child else { return };
     signal(&child, Signal::TERM);
-    if timeout(PATIENCE, child.wait()).await.is_err() {
+    if timeout(PROCESS_TIMEOUT, child.wait()).await.is_err() {
         signal(&child, Signal::KILL);
         let _ = child.wait().await;
     }

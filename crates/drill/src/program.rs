@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_program_is_found_beside_the_own_one_before_it_is_looked_up_in_path() {
+    fn a_program_in_the_same_folder_comes_before_path() {
         let (beside, other) = (tempfile::tempdir(), tempfile::tempdir());
         let (beside, other) = (beside.expect("a folder"), other.expect("a folder"));
         let path = env::join_paths(["/nowhere".as_ref(), other.path()]).expect("no colon");

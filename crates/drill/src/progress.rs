@@ -19,7 +19,7 @@ pub(super) struct Progress {
 }
 
 /// Over how long a rate is shown.
-const SPAN: Duration = Duration::from_secs(1);
+const RATE_WINDOW: Duration = Duration::from_secs(1);
 
 /// A line that changes, on standard error; none if that is no terminal.
 #[must_use]
@@ -48,11 +48,11 @@ impl Progress {
         let done = live.done.load(Relaxed);
         let (now, last) = (Instant::now(), self.last.get());
         let rate = match last {
-            Some((at, _, rate)) if now - at < SPAN => rate,
+            Some((at, _, rate)) if now - at < RATE_WINDOW => rate,
             Some((at, before, _)) => (done - before) as f64 / (now - at).as_secs_f64(),
             None => 0.0,
         };
-        if last.is_none_or(|(at, _, _)| now - at >= SPAN) {
+        if last.is_none_or(|(at, _, _)| now - at >= RATE_WINDOW) {
             self.last.set(Some((now, done, rate)));
         }
         let passed = now_ns().saturating_sub(from) as f64 / 1e9;

@@ -33,31 +33,31 @@ pub enum Kind {
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum Outcome {
     /// As it should.
-    Whole,
+    Complete,
     /// The drill could not send it: too many were under way, or it had no ports or files left.
-    Unsent,
+    NotSent,
     /// No connection.
-    Unconnected,
+    NotConnected,
     /// The connection ended before there was an answer.
-    Unanswered,
+    NoResponse,
     /// An answer that says no, by its code.
-    Refused(u16),
+    ErrorStatus(u16),
     /// An answer of somebody else than a sample application.
-    Foreign,
+    UnknownResponder,
     /// Not over in time.
-    Late,
+    TimedOut,
     /// It ended before its end.
-    Cut,
+    Truncated,
     /// Other bytes than were sent.
-    Altered,
+    Corrupted,
     /// The trailers were lost.
-    Untrailed,
+    TrailersLost,
     /// It went on with another color than it began with.
-    Changed,
+    ColorChanged,
     /// It went on with another endpoint of its color than it began with.
-    Moved,
+    EndpointChanged,
     /// Another color than the one that was to be granted.
-    Mistaken,
+    WrongColor,
 }
 
 /// One request.
@@ -80,20 +80,20 @@ pub(crate) struct Request {
     /// Before its first byte was sent, and before its connection was opened if that was new.
     pub began: u64,
     /// When it reached the upstream, by whose word; 0 if that is not known.
-    pub met: u64,
+    pub received: u64,
     /// When the head of its answer was there; 0 if none was.
     pub head: u64,
     /// When it was over.
     pub ended: u64,
     /// A time at which the upstream was certainly not done with it; 0 if none is known.
-    pub alive: u64,
+    pub active_at: u64,
 }
 
 /// What is known of a flip's success.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum FlipEnd {
+pub(crate) enum FlipOutcome {
     /// It was acknowledged.
-    Done,
+    Acknowledged,
     /// It was refused, or never sent: nothing has changed.
     Refused,
     /// Nobody knows.
@@ -110,18 +110,18 @@ pub(crate) struct Flip {
     /// When its acknowledgement was there.
     pub acknowledged: u64,
     /// How it ended.
-    pub end: FlipEnd,
+    pub outcome: FlipOutcome,
     /// The generation that has it, if the proxy numbers them.
     pub generation: Option<u64>,
     /// What went wrong.
-    pub trouble: Option<String>,
+    pub error: Option<String>,
     /// Whether `acknowledged` is when it was found out afterwards, since the call's own answer was lost.
-    pub was_lost: bool,
+    pub lost_response: bool,
 }
 
 /// That a color was told to be drained.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) struct Drained {
+pub(crate) struct DrainedEvent {
     /// The service.
     pub service: u8,
     /// The color.
@@ -129,12 +129,12 @@ pub(crate) struct Drained {
     /// The generation that had replaced it.
     pub generation: u64,
     /// When it was heard.
-    pub heard: u64,
+    pub received: u64,
 }
 
 /// A request without a number of the drill that reached an application of the drill.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) struct Unnumbered {
+pub(crate) struct UnnumberedRequest {
     /// Which application.
     pub instance: u16,
     /// When, by its word.
@@ -147,16 +147,16 @@ pub(crate) struct Unnumbered {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct EventGaps {
     /// From when until when it did not hear what the proxy tells, or only a part of it.
-    pub deaf: Vec<(u64, u64)>,
+    pub missed: Vec<(u64, u64)>,
     /// When it was on time again after it had not been, and by how much it was late.
-    pub lags: Vec<(u64, u64)>,
+    pub delays: Vec<(u64, u64)>,
 }
 
 /// Something that was broken on purpose.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Kill {
     /// What.
-    pub victim: Victim,
+    pub process: KilledProcess,
     /// Before it was done.
     pub from: u64,
     /// Until when its consequences may be met.
@@ -165,7 +165,7 @@ pub(crate) struct Kill {
 
 /// Who was killed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Victim {
+pub(crate) enum KilledProcess {
     /// The proxy: from the kill until it serves again.
     Proxy,
     /// A process of the upstream: from the kill until its connections are gone.
@@ -193,7 +193,7 @@ pub(crate) struct InFlightSample {
     /// How many.
     pub count: u64,
     /// Whether the color was not the active one.
-    pub is_leaving: bool,
+    pub is_inactive: bool,
 }
 
 /// Something that went wrong beside requests and flips.
@@ -223,25 +223,25 @@ pub(crate) struct History {
     /// All flips, in order. They do not overlap.
     pub flips: Vec<Flip>,
     /// What was told of drains, in order. `None` if the proxy does not tell.
-    pub drained: Option<Vec<Drained>>,
+    pub drained: Option<Vec<DrainedEvent>>,
     /// How well this was heard.
-    pub hearing: EventGaps,
+    pub event_gaps: EventGaps,
     /// What was broken on purpose.
     pub kills: Vec<Kill>,
     /// Who was inside, looked at now and then.
-    pub inside: Vec<InFlightSample>,
+    pub in_flight: Vec<InFlightSample>,
     /// The applications that the drill has started: where each belongs.
     pub instances: BTreeMap<u16, (u8, Color)>,
     /// Every number that reached one of these, as often as it did. `None` if nobody counted.
     pub arrived: Option<Vec<u64>>,
     /// Requests without a number that reached one of these.
-    pub unnumbered: Vec<Unnumbered>,
+    pub unnumbered: Vec<UnnumberedRequest>,
     /// Whether only the drill sends requests to these applications: their health checks are no requests.
-    pub is_alone: bool,
+    pub is_exclusive: bool,
     /// Why it ended before its time, if it did.
     pub cut_short: Option<String>,
     /// What went wrong beside requests and flips: processes that did not start, calls that failed.
-    pub troubles: Vec<Failure>,
+    pub failures: Vec<Failure>,
 }
 
 // === impl Request ===
@@ -249,7 +249,7 @@ pub(crate) struct History {
 impl Request {
     /// By when it was decided where it goes: the upstream had it, or at the latest there was an answer.
     pub(crate) fn decided(&self) -> u64 {
-        let Self { began, met, head, .. } = *self;
+        let Self { began, received: met, head, .. } = *self;
         if met >= began && met <= head { met } else { head }
     }
 }
@@ -258,16 +258,17 @@ impl Request {
 
 impl EventGaps {
     /// By how much the drill was late at most at some time of these.
-    pub(crate) fn lag(&self, from: u64, until: u64) -> u64 {
+    pub(crate) fn longest_delay(&self, from: u64, until: u64) -> u64 {
         // They are in order and do not overlap.
-        let first = self.lags.partition_point(|(at, _)| *at < from);
-        let met = self.lags[first..].iter().take_while(|(at, by)| at.saturating_sub(*by) <= until);
+        let first = self.delays.partition_point(|(at, _)| *at < from);
+        let met =
+            self.delays[first..].iter().take_while(|(at, by)| at.saturating_sub(*by) <= until);
         met.map(|(_, by)| *by).max().unwrap_or_default()
     }
 
     /// Whether it heard all that was told in this time.
-    pub(crate) fn is_good(&self, from: u64, until: u64) -> bool {
-        self.deaf.iter().all(|(begin, end)| *end < from || *begin > until)
+    pub(crate) fn is_complete(&self, from: u64, until: u64) -> bool {
+        self.missed.iter().all(|(begin, end)| *end < from || *begin > until)
     }
 }
 
@@ -319,19 +320,21 @@ impl Kind {
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Whole => write!(f, "whole"),
-            Self::Unsent => write!(f, "not sent: the drill could not"),
-            Self::Unconnected => write!(f, "no connection"),
-            Self::Unanswered => write!(f, "the connection ended without an answer"),
-            Self::Refused(code) => write!(f, "refused with {code}"),
-            Self::Foreign => write!(f, "answered by somebody else than a sample application"),
-            Self::Late => write!(f, "not over in time"),
-            Self::Cut => write!(f, "cut"),
-            Self::Altered => write!(f, "altered"),
-            Self::Untrailed => write!(f, "its trailers were lost"),
-            Self::Changed => write!(f, "went on with another color"),
-            Self::Moved => write!(f, "went on with another endpoint"),
-            Self::Mistaken => write!(f, "another color than the tester asked for"),
+            Self::Complete => write!(f, "whole"),
+            Self::NotSent => write!(f, "not sent: the drill could not"),
+            Self::NotConnected => write!(f, "no connection"),
+            Self::NoResponse => write!(f, "the connection ended without an answer"),
+            Self::ErrorStatus(code) => write!(f, "refused with {code}"),
+            Self::UnknownResponder => {
+                write!(f, "answered by somebody else than a sample application")
+            }
+            Self::TimedOut => write!(f, "not over in time"),
+            Self::Truncated => write!(f, "cut"),
+            Self::Corrupted => write!(f, "altered"),
+            Self::TrailersLost => write!(f, "its trailers were lost"),
+            Self::ColorChanged => write!(f, "went on with another color"),
+            Self::EndpointChanged => write!(f, "went on with another endpoint"),
+            Self::WrongColor => write!(f, "another color than the tester asked for"),
         }
     }
 }

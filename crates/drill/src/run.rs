@@ -13,9 +13,9 @@ use tokio_util::sync::CancellationToken;
 use super::{
     error::DrillError,
     live::LiveCounters,
-    load::{Load, REMEMBERED_MAX, capacity},
+    load::{Load, REQUESTS_MAX, measure_capacity},
     options::{Control, LoadMode, LoadSpec, Options},
-    prepare::{active, check_command, check_steps, order, set_up},
+    prepare::{active_colors, check_flip_command, check_steps, load_plan, set_up},
     processes::{ArrivedRequests, Processes},
     progress::Progress,
     record::{Failure, History, Kind},
@@ -61,84 +61,95 @@ pub fn run(options: &Options) -> Result<Report, DrillError> {
 
 /// Cancelled by `stop`, it reports what was seen until then. Dropped, it ends what it has started.
 async fn drill(options: &Options, stop: &CancellationToken) -> Result<Report, DrillError> {
-    let mut stage = Processes::new(options.sample.clone())?;
+    let mut processes = Processes::new(options.sample.clone())?;
     let progress = Progress::new(options.is_quiet);
     let preparing = async {
-        let subject = Rc::new(set_up(options, &mut stage).await?);
-        let control = match &subject.demo {
+        let target = Rc::new(set_up(options, &mut processes).await?);
+        let control = match &target.demo {
             Some(demo) => {
                 Control::Admin(Caller { target: Target::Unix(demo.socket.clone()), token: None })
             }
             None => options.control.clone(),
         };
-        check_steps(options, &control, &subject, &stage)?;
-        stage.start_proxy()?;
-        let stage = tokio::sync::Mutex::new(stage);
-        let seen = subject.serves(&stage).await?;
+        check_steps(options, &control, &target, &processes)?;
+        processes.start_proxy()?;
+        let processes = tokio::sync::Mutex::new(processes);
+        let seen = target.wait_until_serving(&processes).await?;
         let active = match &control {
-            Control::Admin(caller) => active(caller, &subject).await?,
-            Control::Command(_) | Control::Nobody => seen,
+            Control::Admin(caller) => active_colors(caller, &target).await?,
+            Control::Command(_) | Control::None => seen,
         };
-        check_command(&control, &subject, &active)?;
-        let mut stage = stage.into_inner();
-        let order = order(options, &subject);
-        let pace = match options.pace {
-            LoadSpec::LoadMode(pace) => pace,
+        check_flip_command(&control, &target, &active)?;
+        let mut processes = processes.into_inner();
+        let plan = load_plan(options, &target);
+        let mode = match options.load {
+            LoadSpec::Fixed(mode) => mode,
             LoadSpec::Share(share) => {
                 progress.say("measuring what can be done at most");
-                LoadMode::Rate(capacity(&order, || subject.entrances()).await? * share)
+                LoadMode::Rate(measure_capacity(&plan, || target.addresses()).await? * share)
             }
         };
-        if let Some(ended) = stage.proxy_ended() {
+        if let Some(ended) = processes.take_proxy_exit() {
             return Err(DrillError::Process(ended));
         }
-        Ok((stage, subject, control, active, order, pace))
+        Ok((processes, target, control, active, plan, mode))
     };
     let prepared = tokio::select! {
         prepared = preparing => prepared?,
         () = stop.cancelled() => return Err(DrillError::Stopped),
     };
-    let (stage, subject, control, active, order, pace) = prepared;
+    let (processes, target, control, active, plan, mode) = prepared;
     let times = Times::of(options);
     let live = Arc::new(LiveCounters::default());
-    let span = (times.from, times.until);
-    let load = Load::start(&order, pace, span, || subject.entrances(), &live)?;
+    let span = (times.load_from, times.until);
+    let load = Load::start(&plan, mode, span, || target.addresses(), &live)?;
     let (halt, done) = (CancellationToken::new(), CancellationToken::new());
-    let (subject_of, stream_time) = (Rc::clone(&subject), options.stream_time);
-    let conductor =
-        ScenarioRunner::new(control, subject_of, stream_time, stage, active.clone(), halt.clone());
+    let (shared_target, stream_time) = (Rc::clone(&target), options.stream_time);
+    let runner = ScenarioRunner::new(
+        control,
+        shared_target,
+        stream_time,
+        processes,
+        active.clone(),
+        halt.clone(),
+    );
     let main = async {
         let watching = async {
-            watch(&load, &live, &conductor, &progress, times, stop).await;
+            watch(&load, &live, &runner, &progress, times, stop).await;
             halt.cancel();
         };
-        tokio::join!(conductor.conduct(&options.steps, times), watching);
-        conductor.hear_the_last().await;
+        tokio::join!(runner.run(&options.steps, times), watching);
+        runner.wait_for_last_drains().await;
         done.cancel();
     };
-    tokio::join!(main, conductor.listen(&done), conductor.look(&done), conductor.tick(&done));
+    tokio::join!(
+        main,
+        runner.follow_events(&done),
+        runner.sample_in_flight(&done),
+        runner.measure_delays(&done)
+    );
     let mut requests = load.finish()?;
-    let (arrived, unnumbered) = match conductor.end().await? {
+    let (arrived, unnumbered) = match runner.end().await? {
         Some(ArrivedRequests { numbers, unnumbered }) => (Some(numbers), unnumbered),
         None => (None, Vec::new()),
     };
-    let instances = conductor.instances().await;
+    let instances = runner.instances().await;
     for request in &mut requests {
         // Somebody else's application may be on another machine, with a clock of its own.
         if !instances.contains_key(&request.instance) {
-            request.met = 0;
+            request.received = 0;
             if request.kind != Kind::Ws {
-                request.alive = 0;
+                request.active_at = 0;
             }
         }
     }
-    let tells = conductor.tells_of_drains();
-    let ScenarioLog { flips, drained, hearing, kills, inside, mut troubles } =
-        conductor.notes.take();
-    if requests.len() as u64 >= REMEMBERED_MAX {
+    let tells = runner.reports_drains();
+    let ScenarioLog { flips, drained, event_gaps, kills, in_flight, mut failures } =
+        runner.log.take();
+    if requests.len() as u64 >= REQUESTS_MAX {
         let text =
-            format!("the load ended early: {REMEMBERED_MAX} requests are all that is remembered");
-        troubles.push(Failure { from: times.until, until: times.until, text });
+            format!("the load ended early: {REQUESTS_MAX} requests are all that is remembered");
+        failures.push(Failure { from: times.until, until: times.until, text });
     }
     let is_to_flip =
         options.steps.iter().any(|it| matches!(it.step, Step::Flip(_) | Step::Promote(_)));
@@ -151,32 +162,32 @@ async fn drill(options: &Options, stop: &CancellationToken) -> Result<Report, Dr
     };
     let history = History {
         cut_short,
-        services: subject.names().to_vec(),
+        services: target.names().to_vec(),
         initial: active,
-        began: times.counts_from,
+        began: times.measured_from,
         ended: times.until.min(requests.iter().map(|it| it.due).max().unwrap_or(times.until)),
         requests,
         flips,
         drained: tells.then_some(drained),
-        hearing,
+        event_gaps,
         kills,
-        inside,
+        in_flight,
         instances,
         arrived,
         unnumbered,
         // The configuration of a demo has health checks that only open a connection.
-        is_alone: subject.demo.is_some(),
-        troubles,
+        is_exclusive: target.demo.is_some(),
+        failures: failures,
     };
     progress.clear();
-    Ok(Report::of(history, order, pace))
+    Ok(Report::new(history, plan, mode))
 }
 
 /// Shows what is going on until the load is over.
 async fn watch(
     load: &Load,
     live: &LiveCounters,
-    conductor: &ScenarioRunner,
+    runner: &ScenarioRunner,
     progress: &Progress,
     times: Times,
     stop: &CancellationToken,
@@ -186,8 +197,8 @@ async fn watch(
         if stop.is_cancelled() {
             load.stop();
         }
-        conductor.attend().await;
-        progress.show(live, conductor.flips(), times.from, times.until);
+        runner.check_proxy_exit().await;
+        progress.show(live, runner.flip_count(), times.load_from, times.until);
     }
 }
 

@@ -3,7 +3,7 @@
 
 mod drain_observer;
 mod flips;
-mod turns;
+mod schedule;
 
 use std::{
     cell::{Cell, RefCell},
@@ -15,13 +15,13 @@ use std::{
 use flipgate_api::wire::{EndpointRequest, PoolRequest};
 use tokio_util::sync::CancellationToken;
 
-use self::turns::Turn;
+use self::schedule::ScheduledStep;
 use super::{
     error::DrillError,
     load::sleep_until,
     options::Control,
     processes::{ArrivedRequests, Processes},
-    record::{Drained, EventGaps, Failure, Flip, FlipEnd, InFlightSample, Kill},
+    record::{DrainedEvent, EventGaps, Failure, Flip, FlipOutcome, InFlightSample, Kill},
     steps::{Action, ProcessName, ScriptLine, Step},
     target::{Target, configuration},
     times::Times,
@@ -31,49 +31,49 @@ use crate::{color::Color, sample::now_ns};
 /// Does the steps, and writes down what came of them.
 pub(super) struct ScenarioRunner {
     control: Control,
-    subject: Rc<Target>,
+    target: Rc<Target>,
     /// How long a stream takes.
     stream_time: u64,
-    stage: tokio::sync::Mutex<Processes>,
+    processes: tokio::sync::Mutex<Processes>,
     /// What is active, as far as we know.
     active: RefCell<Vec<Color>>,
     /// Whether the configuration is the other one of the two that are read in turn.
     is_changed: Cell<bool>,
     /// When the proxy was ended last.
-    last_end: Cell<u64>,
+    last_proxy_end: Cell<u64>,
     /// Whether what the proxy tells could ever be heard, and why not.
-    deaf: RefCell<Option<String>>,
+    events_error: RefCell<Option<String>>,
     /// Ends what is done.
     halt: CancellationToken,
-    pub(super) notes: RefCell<ScenarioLog>,
+    pub(super) log: RefCell<ScenarioLog>,
 }
 
 /// What was seen of the proxy itself.
 #[derive(Debug, Default)]
 pub(super) struct ScenarioLog {
     pub(super) flips: Vec<Flip>,
-    pub(super) drained: Vec<Drained>,
-    pub(super) hearing: EventGaps,
+    pub(super) drained: Vec<DrainedEvent>,
+    pub(super) event_gaps: EventGaps,
     pub(super) kills: Vec<Kill>,
-    pub(super) inside: Vec<InFlightSample>,
-    pub(super) troubles: Vec<Failure>,
+    pub(super) in_flight: Vec<InFlightSample>,
+    pub(super) failures: Vec<Failure>,
 }
 
 /// How long a change may take that nobody answered for, until it is known whether it was made.
-const PATIENCE: Duration = Duration::from_secs(60);
+const CHANGE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How long the last drains may take to be told.
-const AFTERWARDS: Duration = Duration::from_secs(3);
+const LAST_DRAINS_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How often it is looked who is inside.
-const LOOK: Duration = Duration::from_millis(100);
+const SAMPLE_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Looks that are remembered: three hours of one service.
-const LOOKS_MAX: usize = 250_000;
+const SAMPLES_MAX: usize = 250_000;
 
 /// How often it is looked whether the drill itself is on time, and from when on it is late.
-const TICK: Duration = Duration::from_millis(20);
-const LATE: Duration = Duration::from_millis(20);
+const DELAY_INTERVAL: Duration = Duration::from_millis(20);
+const DELAY_MIN: Duration = Duration::from_millis(20);
 
 fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
@@ -82,23 +82,23 @@ fn nanos(time: Duration) -> u64 {
 impl ScenarioRunner {
     pub(super) fn new(
         control: Control,
-        subject: Rc<Target>,
+        target: Rc<Target>,
         stream_time: Duration,
-        stage: Processes,
+        processes: Processes,
         active: Vec<Color>,
         halt: CancellationToken,
     ) -> Self {
         Self {
             control,
-            subject,
+            target,
             stream_time: nanos(stream_time),
-            stage: tokio::sync::Mutex::new(stage),
+            processes: tokio::sync::Mutex::new(processes),
             active: RefCell::new(active),
             is_changed: Cell::new(false),
-            last_end: Cell::new(0),
-            deaf: RefCell::new(Some("nobody has listened".to_owned())),
+            last_proxy_end: Cell::new(0),
+            events_error: RefCell::new(Some("nobody has listened".to_owned())),
             halt,
-            notes: RefCell::default(),
+            log: RefCell::default(),
         }
     }
 
@@ -106,71 +106,72 @@ impl ScenarioRunner {
     /// as long as the load counts. Changes wait for one another;
     /// processes come and go whatever is under way. Not to be dropped: what is under way would not be
     /// noted.
-    pub(super) async fn conduct(&self, lines: &[ScriptLine], times: Times) {
+    pub(super) async fn run(&self, lines: &[ScriptLine], times: Times) {
         let is_process = |line: &&ScriptLine| matches!(line.step, Step::Process(..));
         let (processes, changes): (Vec<_>, Vec<_>) = lines.iter().partition(is_process);
-        tokio::join!(self.take_turns(&processes, times), self.take_turns(&changes, times));
+        tokio::join!(self.run_schedule(&processes, times), self.run_schedule(&changes, times));
     }
 
-    async fn take_turns(&self, lines: &[&ScriptLine], times: Times) {
-        let mut turns: Vec<Turn> = lines.iter().map(|it| Turn::new(it, times)).collect();
+    async fn run_schedule(&self, lines: &[&ScriptLine], times: Times) {
+        let mut turns: Vec<ScheduledStep> =
+            lines.iter().map(|it| ScheduledStep::new(it, times)).collect();
         loop {
-            turns.retain(Turn::is_coming);
+            turns.retain(ScheduledStep::is_pending);
             let next = turns.iter().enumerate().min_by_key(|(_, it)| it.at);
-            let Some((place, &Turn { at, line, .. })) = next else { return };
+            let Some((index, &ScheduledStep { at, line, .. })) = next else { return };
             tokio::select! {
                 () = sleep_until(at) => {}
-                place = self.pause_over(&turns) => {
-                    turns[place].resume();
+                index = self.wait_for_pause_end(&turns) => {
+                    turns[index].resume();
                     continue;
                 }
                 () = self.halt.cancelled() => return,
             }
-            if !turns[place].is_in_time() {
-                turns.swap_remove(place);
+            if !turns[index].is_before_end() {
+                turns.swap_remove(index);
                 continue;
             }
-            self.step(&line.step).await;
+            self.run_step(&line.step).await;
             let flip = self.last_flip(at);
-            if !turns[place].next(flip, self.stream_time) {
-                turns.swap_remove(place);
+            if !turns[index].reschedule(flip, self.stream_time) {
+                turns.swap_remove(index);
             }
         }
     }
 
     /// The place of a flip that was made since `from`, if the proxy tells when what it left behind is drained.
     fn last_flip(&self, from: u64) -> Option<usize> {
-        let notes = self.notes.borrow();
-        let last = notes.flips.len().checked_sub(1)?;
-        let flip = &notes.flips[last];
-        let is_good = flip.end == FlipEnd::Done && flip.called >= from;
-        (self.tells_of_drains() && is_good).then_some(last)
+        let log = self.log.borrow();
+        let last = log.flips.len().checked_sub(1)?;
+        let flip = &log.flips[last];
+        let is_good = flip.outcome == FlipOutcome::Acknowledged && flip.called >= from;
+        (self.reports_drains() && is_good).then_some(last)
     }
 
     /// The first turn that does not pause any more: the events have come for every color that its flip has left
     /// behind. Never ends if none pauses.
-    async fn pause_over(&self, turns: &[Turn<'_>]) -> usize {
+    async fn wait_for_pause_end(&self, turns: &[ScheduledStep<'_>]) -> usize {
         let pauses = || turns.iter().enumerate().filter_map(|(at, it)| Some((at, it.pause?)));
         if pauses().next().is_none() {
             return std::future::pending().await;
         }
         loop {
-            if let Some((place, _)) = pauses().find(|(_, flip)| self.is_told(*flip)) {
-                return place;
+            if let Some((index, _)) = pauses().find(|(_, flip)| self.is_flip_drained(*flip)) {
+                return index;
             }
-            tokio::time::sleep(TICK / 2).await;
+            tokio::time::sleep(DELAY_INTERVAL / 2).await;
         }
     }
 
-    async fn step(&self, step: &Step) {
+    async fn run_step(&self, step: &Step) {
         let from = now_ns();
         let done = match step {
             Step::Flip(names) => {
-                self.flip(self.toggled(names)).await;
+                self.flip(self.other_colors(names)).await;
                 Ok(())
             }
             Step::Promote(pairs) => {
-                let named = |(name, color): &(String, Color)| (self.subject.place(name), *color);
+                let named = |(name, color): &(String, Color)| (self.target.index(name), *color);
                 // What is so already would be refused.
                 let active = self.active.borrow().clone();
                 let changes =
@@ -182,44 +183,44 @@ impl ScenarioRunner {
                 self.rollback(names).await;
                 Ok(())
             }
-            Step::Replace(name, color) => self.replace(self.subject.place(name), *color).await,
+            Step::Replace(name, color) => self.replace(self.target.index(name), *color).await,
             Step::Reload => self.reload().await,
-            Step::Process(deed, whom) => self.process(*deed, whom).await,
+            Step::Process(action, process) => self.run_process_step(*action, process).await,
         };
         if let Err(error) = done {
-            self.trouble(from, error.to_string());
+            self.record_failure(from, error.to_string());
         }
     }
 
-    fn trouble(&self, from: u64, text: String) {
-        self.notes.borrow_mut().troubles.push(Failure { from, until: now_ns(), text });
+    fn record_failure(&self, from: u64, text: String) {
+        self.log.borrow_mut().failures.push(Failure { from, until: now_ns(), text });
     }
 
     /// The other colors of these services, or of all.
-    fn toggled(&self, names: &[String]) -> Vec<(u8, Color)> {
+    fn other_colors(&self, names: &[String]) -> Vec<(u8, Color)> {
         let active = self.active.borrow();
-        let places: Vec<u8> = match names {
-            [] => self.subject.places().collect(),
-            names => names.iter().map(|it| self.subject.place(it)).collect(),
+        let indices: Vec<u8> = match names {
+            [] => self.target.indices().collect(),
+            names => names.iter().map(|it| self.target.index(it)).collect(),
         };
-        places.into_iter().map(|it| (it, active[usize::from(it)].other())).collect()
+        indices.into_iter().map(|it| (it, active[usize::from(it)].other())).collect()
     }
 
     /// Gives a color fresh endpoints, and ends the old ones when nobody is with them any more.
     async fn replace(&self, service: u8, color: Color) -> Result<(), DrillError> {
         let Control::Admin(caller) = &self.control else { return Ok(()) };
-        let endpoints = self.stage.lock().await.prepare(service, color).await?;
+        let endpoints = self.processes.lock().await.prepare(service, color).await?;
         let endpoints = endpoints.iter().map(|it| EndpointRequest::Plain(it.to_string())).collect();
         let request = PoolRequest { version: None, endpoints, force: true };
-        let name = self.subject.name(service);
+        let name = self.target.name(service);
         let put = caller.set_pool(name, color.as_str(), &request).await;
-        let over = self.stage.lock().await.replace(service, color, put.is_ok()).await;
-        self.notes.borrow_mut().kills.extend(over);
+        let over = self.processes.lock().await.replace(service, color, put.is_ok()).await;
+        self.log.borrow_mut().kills.extend(over);
         put?;
         // If it is made active meanwhile, the answer comes before everybody has left.
         for _ in 0..100 {
-            if caller.drain(name, Some(color.as_str()), PATIENCE).await?.in_flight == 0 {
-                self.stage.lock().await.dismiss(service, color).await;
+            if caller.drain(name, Some(color.as_str()), CHANGE_TIMEOUT).await?.in_flight == 0 {
+                self.processes.lock().await.end_replaced(service, color).await;
                 return Ok(());
             }
         }
@@ -229,7 +230,7 @@ impl ScenarioRunner {
     /// Has the configuration read again, changed if it is ours.
     async fn reload(&self) -> Result<(), DrillError> {
         let Control::Admin(caller) = &self.control else { return Ok(()) };
-        if let Some(demo) = &self.subject.demo {
+        if let Some(demo) = &self.target.demo {
             self.is_changed.set(!self.is_changed.get());
             std::fs::write(&demo.file, configuration(demo, self.is_changed.get()))?;
         }
@@ -237,31 +238,35 @@ impl ScenarioRunner {
         Ok(())
     }
 
-    async fn process(&self, deed: Action, whom: &ProcessName) -> Result<(), DrillError> {
-        match whom {
+    async fn run_process_step(
+        &self,
+        action: Action,
+        process: &ProcessName,
+    ) -> Result<(), DrillError> {
+        match process {
             ProcessName::Proxy => {
-                if deed != Action::Start {
-                    let mut stage = self.stage.lock().await;
-                    self.last_end.set(now_ns());
-                    stage.end_proxy(deed == Action::Kill).await;
+                if action != Action::Start {
+                    let mut processes = self.processes.lock().await;
+                    self.last_proxy_end.set(now_ns());
+                    processes.end_proxy(action == Action::Kill).await;
                 }
-                if deed != Action::Kill {
-                    self.stage.lock().await.start_proxy()?;
-                    self.subject.serves(&self.stage).await?;
-                    let over = self.stage.lock().await.proxy_serves();
-                    self.notes.borrow_mut().kills.extend(over);
+                if action != Action::Kill {
+                    self.processes.lock().await.start_proxy()?;
+                    self.target.wait_until_serving(&self.processes).await?;
+                    let over = self.processes.lock().await.proxy_recovered();
+                    self.log.borrow_mut().kills.extend(over);
                 }
             }
             ProcessName::Endpoint(name, color, number) => {
-                let service = self.subject.place(name);
-                let mut stage = self.stage.lock().await;
-                if deed != Action::Start {
-                    let kill = stage.kill_app(service, *color, *number).await;
-                    self.notes.borrow_mut().kills.extend(kill);
+                let service = self.target.index(name);
+                let mut processes = self.processes.lock().await;
+                if action != Action::Start {
+                    let kill = processes.kill_app(service, *color, *number).await;
+                    self.log.borrow_mut().kills.extend(kill);
                 }
-                if deed != Action::Kill {
-                    let over = stage.start_app_again(service, *color, *number).await?;
-                    self.notes.borrow_mut().kills.extend(over);
+                if action != Action::Kill {
+                    let over = processes.start_app_again(service, *color, *number).await?;
+                    self.log.borrow_mut().kills.extend(over);
                 }
             }
         }
@@ -270,15 +275,15 @@ impl ScenarioRunner {
 
     /// Where each application belonged.
     pub(super) async fn instances(&self) -> BTreeMap<u16, (u8, Color)> {
-        self.stage.lock().await.instances()
+        self.processes.lock().await.instances()
     }
 
     /// Ends all processes; returns what arrived at the applications, if the drill started any.
     pub(super) async fn end(&self) -> Result<Option<ArrivedRequests>, DrillError> {
-        let mut stage = self.stage.lock().await;
-        let has_apps = stage.has_apps();
-        let (arrived, open) = stage.end().await?;
-        self.notes.borrow_mut().kills.extend(open);
+        let mut processes = self.processes.lock().await;
+        let has_apps = processes.has_apps();
+        let (arrived, open) = processes.end().await?;
+        self.log.borrow_mut().kills.extend(open);
         Ok(has_apps.then_some(arrived))
     }
 }

@@ -126,16 +126,16 @@ impl FromStr for ScriptLine {
             _ => return Err(format!("`{how}`: a step begins with `at` or `every`")),
         };
         let words: Vec<&str> = words.collect();
-        Ok(Self { when, step: step(&words)? })
+        Ok(Self { when, step: parse_step(&words)? })
     }
 }
 
-fn step(words: &[&str]) -> Result<Step, String> {
+fn parse_step(words: &[&str]) -> Result<Step, String> {
     let named = |words: &[&str]| words.iter().map(ToString::to_string).collect();
     let step = match words {
         ["flip", services @ ..] => Step::Flip(named(services)),
         ["promote", first, rest @ ..] => {
-            let pairs = std::iter::once(first).chain(rest).map(|it| pair(it));
+            let pairs = std::iter::once(first).chain(rest).map(|it| parse_pair(it));
             let pairs: Vec<_> = pairs.collect::<Result<_, _>>()?;
             let names: BTreeSet<&String> = pairs.iter().map(|(name, _)| name).collect();
             if names.len() < pairs.len() {
@@ -144,16 +144,16 @@ fn step(words: &[&str]) -> Result<Step, String> {
             Step::Promote(pairs)
         }
         ["rollback", services @ ..] => Step::Rollback(named(services)),
-        ["replace", place] => {
-            let (service, color) = place
+        ["replace", pool] => {
+            let (service, color) = pool
                 .rsplit_once('.')
-                .ok_or_else(|| format!("`{place}`: write SERVICE.COLOR, like web.green"))?;
-            Step::Replace(service.to_owned(), color_of(color)?)
+                .ok_or_else(|| format!("`{pool}`: write SERVICE.COLOR, like web.green"))?;
+            Step::Replace(service.to_owned(), parse_color(color)?)
         }
         ["reload"] => Step::Reload,
-        ["kill", whom] => Step::Process(Action::Kill, whom_of(whom)?),
-        ["start", whom] => Step::Process(Action::Start, whom_of(whom)?),
-        ["restart", whom] => Step::Process(Action::Restart, whom_of(whom)?),
+        ["kill", process] => Step::Process(Action::Kill, parse_process(process)?),
+        ["start", process] => Step::Process(Action::Start, parse_process(process)?),
+        ["restart", process] => Step::Process(Action::Restart, parse_process(process)?),
         _ => {
             return Err(format!(
                 "`{}`: a step is flip, promote, rollback, replace, reload, kill, start or restart",
@@ -164,25 +164,25 @@ fn step(words: &[&str]) -> Result<Step, String> {
     Ok(step)
 }
 
-fn pair(text: &str) -> Result<(String, Color), String> {
+fn parse_pair(text: &str) -> Result<(String, Color), String> {
     let (service, color) =
         text.split_once('=').ok_or_else(|| format!("`{text}`: write SERVICE=COLOR"))?;
-    Ok((service.to_owned(), color_of(color)?))
+    Ok((service.to_owned(), parse_color(color)?))
 }
 
-fn color_of(text: &str) -> Result<Color, String> {
+fn parse_color(text: &str) -> Result<Color, String> {
     text.parse().map_err(|error: crate::color::ParseColorError| error.to_string())
 }
 
-fn whom_of(text: &str) -> Result<ProcessName, String> {
+fn parse_process(text: &str) -> Result<ProcessName, String> {
     if text == "proxy" {
         return Ok(ProcessName::Proxy);
     }
     let wrong = || format!("`{text}`: write proxy, or SERVICE.COLOR.NUMBER, like web.green.1");
-    let (place, number) = text.rsplit_once('.').ok_or_else(wrong)?;
-    let (service, color) = place.rsplit_once('.').ok_or_else(wrong)?;
+    let (pool, number) = text.rsplit_once('.').ok_or_else(wrong)?;
+    let (service, color) = pool.rsplit_once('.').ok_or_else(wrong)?;
     let number = number.parse().ok().filter(|it| *it > 0).ok_or_else(wrong)?;
-    Ok(ProcessName::Endpoint(service.to_owned(), color_of(color)?, number))
+    Ok(ProcessName::Endpoint(service.to_owned(), parse_color(color)?, number))
 }
 
 /// A time as people write it.
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn every_wrong_line_is_named_with_its_number_and_the_way_out() {
+    fn the_error_of_a_wrong_line_has_its_number_and_the_remedy() {
         for (bad, why) in [
             ("flip", "write `at TIME STEP`"),
             ("at 5 flip", "write a time"),

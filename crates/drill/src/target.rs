@@ -41,31 +41,31 @@ pub(super) struct DemoProxy {
 }
 
 /// How long a proxy that was just started may take until it serves, and one that was there already.
-const PATIENCE: Duration = Duration::from_secs(20);
-const IMPATIENCE: Duration = Duration::from_secs(3);
+const START_TIMEOUT: Duration = Duration::from_secs(20);
+const RUNNING_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The names of the services of a demo.
 const NAMES: [&str; 8] = ["web", "api", "files", "events", "search", "mail", "jobs", "auth"];
 
 impl Target {
     /// What listens at URLs.
-    pub(super) async fn given(
+    pub(super) async fn from_urls(
         services: &[options::Service],
         options: &Options,
     ) -> Result<Self, DrillError> {
         let (mut names, mut public, mut tester) = (Vec::new(), Vec::new(), Vec::new());
         for service in services {
-            let door = given_door(service, options).await?;
+            let connector = url_connector(service, options).await?;
             names.push(service.name.clone());
-            tester.push(Connector { from: options.tester_from, ..door.clone() });
-            public.push(door);
+            tester.push(Connector { from: options.tester_from, ..connector.clone() });
+            public.push(connector);
         }
         Ok(Self { names, public, tester, demo: None })
     }
 
     /// Starts sample applications, and makes the configuration of a Flipgate in front of them.
     pub(super) async fn demo(
-        stage: &mut Processes,
+        processes: &mut Processes,
         services: usize,
         endpoints: usize,
         flipgate: &Program,
@@ -75,16 +75,16 @@ impl Target {
         let names: Vec<String> = NAMES.iter().take(services).map(ToString::to_string).collect();
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let mut pools = Vec::new();
-        for (place, name) in (0_u8..).zip(&names) {
+        for (index, name) in (0_u8..).zip(&names) {
             let mut colors = [Vec::new(), Vec::new()];
             for color in Color::BOTH {
                 for _ in 0..endpoints {
-                    colors[color as usize].push(stage.add(place, color, any).await?);
+                    colors[color as usize].push(processes.add(index, color, any).await?);
                 }
             }
             pools.push((name.clone(), colors));
         }
-        let folder = stage.folder();
+        let folder = processes.folder();
         let demo = DemoProxy {
             file: folder.join("flipgate.toml"),
             socket: folder.join("admin.sock"),
@@ -95,8 +95,8 @@ impl Target {
         std::fs::write(&demo.file, configuration(&demo, false))?;
         let file = demo.file.display().to_string();
         let arguments = ["run", "--config", &file].map(str::to_owned).to_vec();
-        stage.set_proxy(flipgate.clone(), arguments);
-        let door = |name: &String, from: [u8; 4]| Connector {
+        processes.set_proxy(flipgate.clone(), arguments);
+        let connector = |name: &String, from: [u8; 4]| Connector {
             address: listen,
             authority: format!("{name}.test"),
             prefix: String::new(),
@@ -106,8 +106,8 @@ impl Target {
             is_fresh: options.is_fresh,
         };
         Ok(Self {
-            public: names.iter().map(|it| door(it, [127, 0, 0, 2])).collect(),
-            tester: names.iter().map(|it| door(it, [127, 0, 0, 1])).collect(),
+            public: names.iter().map(|it| connector(it, [127, 0, 0, 2])).collect(),
+            tester: names.iter().map(|it| connector(it, [127, 0, 0, 1])).collect(),
             names,
             demo: Some(demo),
         })
@@ -117,51 +117,56 @@ impl Target {
         &self.names
     }
 
-    pub(super) fn name(&self, place: u8) -> &str {
-        &self.names[usize::from(place)]
+    pub(super) fn name(&self, index: u8) -> &str {
+        &self.names[usize::from(index)]
     }
 
     /// The place of a service. Steps were checked before they are done.
-    pub(super) fn place(&self, name: &str) -> u8 {
-        let place = self.names.iter().position(|it| it == name).unwrap_or_default();
-        u8::try_from(place).unwrap_or_default()
+    pub(super) fn index(&self, name: &str) -> u8 {
+        let index = self.names.iter().position(|it| it == name).unwrap_or_default();
+        u8::try_from(index).unwrap_or_default()
     }
 
-    pub(super) fn places(&self) -> impl Iterator<Item = u8> + use<> {
+    pub(super) fn indices(&self) -> impl Iterator<Item = u8> + use<> {
         0..u8::try_from(self.names.len()).unwrap_or(u8::MAX)
     }
 
     /// The ways in for the clients of one thread.
-    pub(super) fn entrances(&self) -> Vec<ServiceAddresses> {
-        let doors = self.public.iter().cloned().zip(self.tester.iter().cloned());
-        doors.map(|(public, tester)| ServiceAddresses::new(public, tester)).collect()
+    pub(super) fn addresses(&self) -> Vec<ServiceAddresses> {
+        let connectors = self.public.iter().cloned().zip(self.tester.iter().cloned());
+        connectors.map(|(public, tester)| ServiceAddresses::new(public, tester)).collect()
     }
 
     /// Waits until each service answers the public, and returns the colors that did.
-    pub(super) async fn serves(&self, stage: &Mutex<Processes>) -> Result<Vec<Color>, DrillError> {
+    pub(super) async fn wait_until_serving(
+        &self,
+        processes: &Mutex<Processes>,
+    ) -> Result<Vec<Color>, DrillError> {
         let mut colors = Vec::new();
-        for (name, door) in self.names.iter().zip(&self.public) {
+        for (name, connector) in self.names.iter().zip(&self.public) {
             let is_ours = {
-                let stage = stage.lock().await;
-                stage.has_proxy() || stage.has_apps()
+                let processes = processes.lock().await;
+                processes.has_proxy() || processes.has_apps()
             };
-            let until = tokio::time::Instant::now() + if is_ours { PATIENCE } else { IMPATIENCE };
+            let until =
+                tokio::time::Instant::now() + if is_ours { START_TIMEOUT } else { RUNNING_TIMEOUT };
             loop {
-                let outcome = match first_color(door).await {
+                let outcome = match first_color(connector).await {
                     Ok(color) => {
                         colors.push(color);
                         break;
                     }
                     Err(outcome) => outcome,
                 };
-                if let Some(ended) = stage.lock().await.proxy_ended() {
+                if let Some(ended) = processes.lock().await.take_proxy_exit() {
                     return Err(DrillError::Process(ended));
                 }
                 if tokio::time::Instant::now() > until {
-                    let why = door.trouble().await.unwrap_or_else(|| outcome.to_string());
-                    let stage = stage.lock().await;
-                    let (sample, log) = (stage.sample_command(), stage.proxy_log());
-                    return Err(silent(name, door, outcome, &why, &sample, &log));
+                    let why =
+                        connector.connect_error().await.unwrap_or_else(|| outcome.to_string());
+                    let processes = processes.lock().await;
+                    let (sample, log) = (processes.sample_command(), processes.proxy_log());
+                    return Err(no_response(name, connector, outcome, &why, &sample, &log));
                 }
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
@@ -170,20 +175,20 @@ impl Target {
     }
 }
 
-fn silent(
+fn no_response(
     name: &str,
-    door: &Connector,
+    connector: &Connector,
     outcome: Outcome,
     why: &str,
     sample: &str,
     log: &str,
 ) -> DrillError {
-    let Connector { address, authority, prefix, .. } = door;
+    let Connector { address, authority, prefix, .. } = connector;
     let mut text = format!(
         "{name} does not answer at {address} ({authority}{prefix}/traffic/{}): {why}",
         Kind::Short.name()
     );
-    if outcome == Outcome::Foreign {
+    if outcome == Outcome::UnknownResponder {
         let _ = write!(
             text,
             "\n  A drill asks sample applications behind the proxy: `{sample}`, or have it start them \
@@ -193,15 +198,15 @@ fn silent(
     if !log.is_empty() {
         let _ = write!(text, "\n  The proxy said:\n{log}");
     }
-    DrillError::Subject(text)
+    DrillError::Target(text)
 }
 
-async fn given_door(
+async fn url_connector(
     service: &options::Service,
     options: &Options,
 ) -> Result<Connector, DrillError> {
     let options::Service { name, url } = service;
-    let wrong = |what: &str| DrillError::Subject(format!("{name}: {url}: {what}"));
+    let wrong = |what: &str| DrillError::Target(format!("{name}: {url}: {what}"));
     let authority = url.authority().ok_or_else(|| wrong("has no host"))?;
     let is_tls = url.scheme_str() == Some("https");
     let port = authority.port_u16().unwrap_or(if is_tls { 443 } else { 80 });

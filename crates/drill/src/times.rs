@@ -9,9 +9,9 @@ use crate::sample::now_ns;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Times {
     /// The load begins.
-    pub(super) from: u64,
+    pub(super) load_from: u64,
     /// It counts.
-    pub(super) counts_from: u64,
+    pub(super) measured_from: u64,
     /// What is done again and again is done from here
     pub(super) flips_from: u64,
     /// to here.
@@ -27,18 +27,18 @@ impl Times {
         let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX / 4);
         let duration = nanos(options.duration);
         let steady = options.steady.map_or(duration / 5, nanos).min(duration);
-        let from = now_ns() + nanos(Duration::from_millis(50));
-        let counts_from = from + nanos(options.warm_up);
-        let until = counts_from.saturating_add(duration);
-        let (flips_from, flips_until) = (counts_from + steady / 2, until - steady / 2);
-        Self { from, counts_from, flips_from, flips_until, until }
+        let load_from = now_ns() + nanos(Duration::from_millis(50));
+        let measured_from = load_from + nanos(options.warm_up);
+        let until = measured_from.saturating_add(duration);
+        let (flips_from, flips_until) = (measured_from + steady / 2, until - steady / 2);
+        Self { load_from, measured_from, flips_from, flips_until, until }
     }
 
     /// Whether something is due at all.
-    pub(super) fn are_for(self, when: When) -> bool {
+    pub(super) fn includes(self, when: When) -> bool {
         let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         match when {
-            When::At(time) => self.counts_from.saturating_add(nanos(time)) < self.until,
+            When::At(time) => self.measured_from.saturating_add(nanos(time)) < self.until,
             When::Every(time) => self.flips_from.saturating_add(nanos(time)) < self.flips_until,
         }
     }

@@ -53,8 +53,8 @@ impl Tls {
             }
             None => (native_roots(), Vec::new()),
         };
-        let place = authorities.unwrap_or(Path::new("the machine's certificates")).display();
-        let fail = |error: &dyn Display| format!("{place}: {error}");
+        let source = authorities.unwrap_or(Path::new("the machine's certificates")).display();
+        let fail = |error: &dyn Display| format!("{source}: {error}");
         // Named, since a second library of cryptography in the tree would make rustls choose neither.
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let usual =
@@ -187,7 +187,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_without_authorities_is_named_with_what_is_wrong_with_it() {
+    fn a_bad_ca_file_is_named_with_what_is_wrong() {
         let folder = tempfile::tempdir().expect("a folder");
         let write = |name: &str, text: &str| {
             let path = folder.path().join(name);

@@ -41,7 +41,7 @@ fn script(folder: &Path, name: &str, text: &str) -> String {
 }
 
 #[test]
-fn help_names_the_options_of_the_drill_and_shows_examples_of_this_program() {
+fn help_lists_the_options_and_has_examples_of_this_program() {
     let output = drill(PROGRAM, &["--help"]);
     let text = String::from_utf8_lossy(&output.stdout);
     assert_eq!(output.status.code(), Some(0));
@@ -67,14 +67,14 @@ fn a_demo_without_a_flipgate_ends_with_2_and_says_what_to_do() {
 }
 
 #[test]
-fn a_demo_starts_the_flipgate_that_it_was_told_or_else_the_one_beside_it() {
+fn a_demo_starts_the_given_flipgate_or_the_one_in_the_same_folder() {
     let folder = folder();
-    let told = script(folder.path(), "told", "echo this was told; exit 7");
+    let given = script(folder.path(), "told", "echo this was told; exit 7");
     script(folder.path(), "flipgate", "echo this is beside; exit 7");
     let beside = link(folder.path());
     let report = format!("--report={}", folder.path().join("report.html").display());
     for (more, said) in
-        [(&["--flipgate", told.as_str()][..], "this was told"), (&[], "this is beside")]
+        [(&["--flipgate", given.as_str()][..], "this was told"), (&[], "this is beside")]
     {
         let arguments: Vec<&str> =
             ["--demo", "--duration=1s", &report].iter().chain(more).copied().collect();
@@ -90,7 +90,7 @@ fn a_demo_starts_the_flipgate_that_it_was_told_or_else_the_one_beside_it() {
 }
 
 #[test]
-fn the_sample_application_says_where_it_listens() {
+fn the_sample_application_prints_its_address() {
     let mut child = Command::new(PROGRAM)
         .args(["sample", "--json", "--color", "green"])
         .stdin(Stdio::null())

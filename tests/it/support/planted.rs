@@ -44,7 +44,7 @@ pub(crate) enum Fault {
     /// Now and then the public gets the other color.
     Leaks,
     /// The public gets the color that it wishes for.
-    GrantsWishes,
+    HonorsPublicPreview,
     /// A flip of two services is made in two steps.
     Halves,
     /// Now and then a request is sent twice.
@@ -286,13 +286,13 @@ async fn enter(
     request: &Request<Incoming>,
     is_chosen: bool,
 ) -> Inside {
-    let wish = request.headers().get("flipgate-preview").and_then(|it| it.to_str().ok());
+    let requested = request.headers().get("flipgate-preview").and_then(|it| it.to_str().ok());
     let (color, generation) = {
         let mut table = proxy.table.lock().expect("no panic inside");
         let color = match proxy.fault {
             Fault::Leaks if is_chosen => table.active[service].other(),
-            Fault::GrantsWishes => {
-                wish.and_then(|it| it.parse().ok()).unwrap_or(table.active[service])
+            Fault::HonorsPublicPreview => {
+                requested.and_then(|it| it.parse().ok()).unwrap_or(table.active[service])
             }
             _ => table.active[service],
         };

@@ -4,7 +4,9 @@
 use std::collections::BTreeMap;
 
 use super::{
-    super::record::{Drained, Flip, FlipEnd, History, Kill, Kind, Outcome, Request, Victim},
+    super::record::{
+        DrainedEvent, Flip, FlipOutcome, History, Kill, KilledProcess, Kind, Outcome, Request,
+    },
     register::{RegisterRead, RegisterWrite},
 };
 use crate::color::Color;
@@ -26,7 +28,7 @@ pub(super) struct Explanations<'a> {
 pub(super) struct FirstDrains {
     /// In the order of the flips away from the color: when the next flip back was called, and the first
     /// drain that was told for this one or a later one.
-    lines: Vec<[Vec<(u64, Drained)>; 2]>,
+    by_service: Vec<[Vec<(u64, DrainedEvent)>; 2]>,
 }
 
 // === impl Explanations ===
@@ -42,18 +44,22 @@ impl<'a> Explanations<'a> {
     /// could have gone to that color.
     pub(super) fn explain(&self, request: &Request) -> bool {
         let is_loss = match request.outcome {
-            Outcome::Unconnected | Outcome::Unanswered | Outcome::Cut | Outcome::Late => true,
-            Outcome::Refused(code) => code >= 500,
+            Outcome::NotConnected
+            | Outcome::NoResponse
+            | Outcome::Truncated
+            | Outcome::TimedOut => true,
+            Outcome::ErrorStatus(code) => code >= 500,
             _ => false,
         };
         is_loss
-            && self.near(request).any(|kill| match kill.victim {
-                Victim::Proxy => true,
-                Victim::Upstream { instance, .. } if request.instance != 0 => {
+            && self.kills_during(request).any(|kill| match kill.process {
+                KilledProcess::Proxy => true,
+                KilledProcess::Upstream { instance, .. } if request.instance != 0 => {
                     request.instance == instance
                 }
-                Victim::Upstream { color, was_last, .. } => {
-                    (was_last || !request.kind.is_repeatable()) && self.may_have_met(request, color)
+                KilledProcess::Upstream { color, was_last, .. } => {
+                    (was_last || !request.kind.is_repeatable())
+                        && self.may_have_reached(request, color)
                 }
             })
     }
@@ -61,19 +67,19 @@ impl<'a> Explanations<'a> {
     /// Whether a request was under way when something was killed that it may have met, so that it may have
     /// been sent again.
     pub(super) fn may_be_repeated(&self, request: &Request) -> bool {
-        self.near(request).any(|kill| match kill.victim {
-            Victim::Proxy => true,
-            Victim::Upstream { color, .. } => self.may_have_met(request, color),
+        self.kills_during(request).any(|kill| match kill.process {
+            KilledProcess::Proxy => true,
+            KilledProcess::Upstream { color, .. } => self.may_have_reached(request, color),
         })
     }
 
     /// What was killed while a request was under way, of its own service or of all.
-    fn near(&self, request: &Request) -> impl Iterator<Item = &'a Kill> {
+    fn kills_during(&self, request: &Request) -> impl Iterator<Item = &'a Kill> {
         let Request { began, ended, service, .. } = *request;
         self.history.kills.iter().filter(move |kill| {
-            let is_own = match kill.victim {
-                Victim::Proxy => true,
-                Victim::Upstream { service: it, .. } => it == service,
+            let is_own = match kill.process {
+                KilledProcess::Proxy => true,
+                KilledProcess::Upstream { service: it, .. } => it == service,
             };
             is_own && began <= kill.until && ended >= kill.from
         })
@@ -81,7 +87,7 @@ impl<'a> Explanations<'a> {
 
     /// Whether a color could have been chosen for a request: because it was active at some time of it, or
     /// because a tester asked for it.
-    fn may_have_met(&self, request: &Request, color: Color) -> bool {
+    fn may_have_reached(&self, request: &Request, color: Color) -> bool {
         if request.kind == Kind::Preview {
             return true;
         }
@@ -90,11 +96,11 @@ impl<'a> Explanations<'a> {
             return false;
         };
         let mut since = 0;
-        for flip in flips.iter().filter(|it| it.end != FlipEnd::Refused) {
+        for flip in flips.iter().filter(|it| it.outcome != FlipOutcome::Refused) {
             let change = flip.changes.iter().find(|it| it.0 == request.service);
             let Some((_, to)) = change else { continue };
             let met = since <= request.ended && flip.acknowledged >= request.began;
-            if met && (active == color || flip.end == FlipEnd::Unknown) {
+            if met && (active == color || flip.outcome == FlipOutcome::Unknown) {
                 return true;
             }
             (active, since) = (*to, flip.called);
@@ -105,7 +111,7 @@ impl<'a> Explanations<'a> {
     /// Whether the proxy was gone at some time of these.
     pub(super) fn is_proxy_gone(&self, from: u64, until: u64) -> bool {
         let kills = &self.history.kills;
-        let mut kills = kills.iter().filter(|it| it.victim == Victim::Proxy);
+        let mut kills = kills.iter().filter(|it| it.process == KilledProcess::Proxy);
         kills.any(|kill| from <= kill.until && until >= kill.from)
     }
 }
@@ -114,13 +120,13 @@ impl<'a> Explanations<'a> {
 pub(super) fn writes(flips: &[Flip]) -> (Vec<RegisterWrite>, Vec<UnknownPeriod>) {
     let (mut writes, mut uncertain): (Vec<RegisterWrite>, Vec<UnknownPeriod>) =
         (Vec::new(), Vec::new());
-    for (place, flip) in flips.iter().enumerate() {
-        match flip.end {
-            FlipEnd::Refused => {}
-            FlipEnd::Unknown => uncertain.extend(flip.changes.iter().map(|(service, _)| {
+    for (index, flip) in flips.iter().enumerate() {
+        match flip.outcome {
+            FlipOutcome::Refused => {}
+            FlipOutcome::Unknown => uncertain.extend(flip.changes.iter().map(|(service, _)| {
                 UnknownPeriod { service: *service, from: flip.called, until: u64::MAX }
             })),
-            FlipEnd::Done => {
+            FlipOutcome::Acknowledged => {
                 let mut is_reset = false;
                 for (service, _) in &flip.changes {
                     let open =
@@ -131,7 +137,7 @@ pub(super) fn writes(flips: &[Flip]) -> (Vec<RegisterWrite>, Vec<UnknownPeriod>)
                     }
                 }
                 writes.push(RegisterWrite {
-                    flip: place,
+                    flip: index,
                     changes: flip.changes.clone(),
                     called: flip.called,
                     acknowledged: flip.acknowledged,
@@ -148,9 +154,9 @@ pub(super) fn reads(history: &History, uncertain: &[UnknownPeriod]) -> Vec<Regis
     let requests = history.requests.iter().enumerate();
     // A tester's request says what the tester asked for.
     let public = requests.filter(|(_, it)| it.kind != Kind::Preview && it.head != 0);
-    let reads = public.filter_map(|(place, it)| {
+    let reads = public.filter_map(|(index, it)| {
         let Request { service, began, .. } = *it;
-        Some(RegisterRead { request: place, service, color: it.color?, began, ended: it.decided() })
+        Some(RegisterRead { request: index, service, color: it.color?, began, ended: it.decided() })
     });
     let is_certain = |read: &RegisterRead| {
         !uncertain
@@ -160,33 +166,37 @@ pub(super) fn reads(history: &History, uncertain: &[UnknownPeriod]) -> Vec<Regis
     reads.filter(is_certain).collect()
 }
 
-pub(super) fn first_drains(history: &History, drained: &[Drained]) -> FirstDrains {
+pub(super) fn first_drains(history: &History, drained: &[DrainedEvent]) -> FirstDrains {
     let services = 0..u8::try_from(history.services.len()).unwrap_or(u8::MAX);
-    let mut told: BTreeMap<(u8, Color, u64), Drained> = BTreeMap::new();
+    let mut events: BTreeMap<(u8, Color, u64), DrainedEvent> = BTreeMap::new();
     for it in drained {
-        let first = told.entry((it.service, it.color, it.generation)).or_insert(*it);
-        first.heard = first.heard.min(it.heard);
+        let first = events.entry((it.service, it.color, it.generation)).or_insert(*it);
+        first.received = first.received.min(it.received);
     }
-    let line = |service: u8, color: Color| {
-        let (mut line, mut back) = (Vec::new(), u64::MAX);
+    let drains = |service: u8, color: Color| {
+        let (mut drains, mut back) = (Vec::new(), u64::MAX);
         // From the last one back, so that each has the first drain of itself and all later ones. What
         // nobody was inside of since an earlier flip has no drain of its own.
-        let mut first: Option<Drained> = None;
-        for flip in history.flips.iter().rev().filter(|it| it.end != FlipEnd::Refused) {
+        let mut first: Option<DrainedEvent> = None;
+        for flip in history.flips.iter().rev().filter(|it| it.outcome != FlipOutcome::Refused) {
             if flip.changes.contains(&(service, color)) {
                 back = flip.called;
             }
-            if flip.end != FlipEnd::Done || !flip.changes.contains(&(service, color.other())) {
+            if flip.outcome != FlipOutcome::Acknowledged
+                || !flip.changes.contains(&(service, color.other()))
+            {
                 continue;
             }
-            let own = flip.generation.and_then(|it| told.get(&(service, color, it)));
-            first = own.copied().into_iter().chain(first).min_by_key(|it| it.heard);
-            line.extend(first.map(|it| (back, it)));
+            let own = flip.generation.and_then(|it| events.get(&(service, color, it)));
+            first = own.copied().into_iter().chain(first).min_by_key(|it| it.received);
+            drains.extend(first.map(|it| (back, it)));
         }
-        line.reverse();
-        line
+        drains.reverse();
+        drains
     };
-    FirstDrains { lines: services.map(|it| Color::BOTH.map(|color| line(it, color))).collect() }
+    FirstDrains {
+        by_service: services.map(|it| Color::BOTH.map(|color| drains(it, color))).collect(),
+    }
 }
 
 // === impl FirstDrains ===
@@ -195,9 +205,9 @@ impl FirstDrains {
     /// The first drain that was told of a side of `color` that this request was inside of: one that was
     /// replaced by a flip, and on which this was decided before a flip back was called. Whoever
     /// was answered by a color before it was active again was let in before it was replaced.
-    pub(super) fn after(&self, request: &Request, color: Color) -> Option<Drained> {
-        let line = &self.lines.get(usize::from(request.service))?[color as usize];
-        let first = line.partition_point(|(back, _)| *back <= request.decided());
-        line.get(first).map(|(_, drained)| *drained)
+    pub(super) fn first_after(&self, request: &Request, color: Color) -> Option<DrainedEvent> {
+        let drains = &self.by_service.get(usize::from(request.service))?[color as usize];
+        let first = drains.partition_point(|(back, _)| *back <= request.decided());
+        drains.get(first).map(|(_, drained)| *drained)
     }
 }

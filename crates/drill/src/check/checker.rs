@@ -3,7 +3,7 @@
 use std::{collections::HashSet, fmt};
 
 use super::{
-    super::record::{Failure, FlipEnd, History, Kind, Outcome, Request, Unnumbered},
+    super::record::{Failure, FlipOutcome, History, Kind, Outcome, Request, UnnumberedRequest},
     Finding, Promise, Verdict, Violation,
     analysis::{self, Explanations},
     register::{self, RegisterRead, conflicts},
@@ -20,22 +20,22 @@ pub(crate) fn judge(history: &History) -> Verdict {
         findings: Vec::new(),
         violations: Vec::new(),
         explained: HashSet::new(),
-        strays: HashSet::new(),
+        wrong_color_requests: HashSet::new(),
     };
-    judge.answers();
-    judge.order();
-    judge.arrivals();
-    judge.drains();
-    judge.flips();
+    judge.check_responses();
+    judge.check_flip_order();
+    judge.check_arrivals();
+    judge.check_drains();
+    judge.check_flips();
     let Checker { mut findings, mut violations, explained, .. } = judge;
     findings.sort_by_key(|it| it.promise);
     violations.sort_by_key(|it| it.at);
-    let unsent = history.requests.iter().filter(|it| it.outcome == Outcome::Unsent).count();
+    let unsent = history.requests.iter().filter(|it| it.outcome == Outcome::NotSent).count();
     Verdict {
         findings,
         violations,
         explained,
-        unsent: unsent as u64,
+        not_sent: unsent as u64,
         cut_short: history.cut_short.clone(),
     }
 }
@@ -47,7 +47,7 @@ pub(super) struct Checker<'a> {
     violations: Vec<Violation>,
     explained: HashSet<u64>,
     /// Answered by a color that was not active: inside of something that no flip has left behind.
-    pub(super) strays: HashSet<u64>,
+    pub(super) wrong_color_requests: HashSet<u64>,
 }
 
 /// A finding in the making.
@@ -60,8 +60,14 @@ pub(super) struct FindingBuilder {
 
 impl FindingBuilder {
     pub(super) fn new(promise: Promise) -> Self {
-        let finding =
-            Finding { promise, checked: 0, broken: 0, explained: 0, unchecked: None, late: 0 };
+        let finding = Finding {
+            promise,
+            checked: 0,
+            broken: 0,
+            explained: 0,
+            unchecked_reason: None,
+            max_delay: 0,
+        };
         Self { finding, violations: Vec::new() }
     }
 
@@ -71,7 +77,7 @@ impl FindingBuilder {
     }
 
     pub(super) fn unchecked(mut self, why: &'static str) -> Self {
-        self.finding.unchecked = Some(why);
+        self.finding.unchecked_reason = Some(why);
         self
     }
 }
@@ -79,53 +85,56 @@ impl FindingBuilder {
 // === impl Checker ===
 
 impl Checker<'_> {
-    pub(super) fn close(&mut self, mut count: FindingBuilder) {
-        let Finding { checked, broken, explained, unchecked, .. } = &mut count.finding;
+    pub(super) fn push_finding(&mut self, mut builder: FindingBuilder) {
+        let Finding { checked, broken, explained, unchecked_reason: unchecked, .. } =
+            &mut builder.finding;
         if *broken == 0 && *checked <= *explained && unchecked.is_none() {
             *unchecked = Some("nothing was asked that would tell");
         }
-        self.findings.push(count.finding);
-        self.violations.extend(count.violations);
+        self.findings.push(builder.finding);
+        self.violations.extend(builder.violations);
     }
 
     /// What can be said of each request by itself.
-    fn answers(&mut self) {
-        let mut counts =
+    fn check_responses(&mut self) {
+        let mut builders =
             [Promise::Answered, Promise::Whole, Promise::Kept].map(FindingBuilder::new);
-        let [answered, whole, kept] = &mut counts;
-        let sent = self.history.requests.iter().filter(|it| it.outcome != Outcome::Unsent);
+        let [answered, whole, kept] = &mut builders;
+        let sent = self.history.requests.iter().filter(|it| it.outcome != Outcome::NotSent);
         for request in sent {
             answered.finding.checked += 1;
             if request.head != 0 {
-                let count = if request.kind.is_long() { &mut *kept } else { &mut *whole };
-                count.finding.checked += 1;
+                let builder = if request.kind.is_long() { &mut *kept } else { &mut *whole };
+                builder.finding.checked += 1;
                 if matches!(request.kind, Kind::Download | Kind::Upload) {
                     whole.finding.checked += 1;
                 }
             }
             let broken = match request.outcome {
                 // Granting wishes is the audience's business.
-                Outcome::Whole | Outcome::Mistaken => continue,
-                Outcome::Altered | Outcome::Untrailed => &mut *whole,
-                Outcome::Changed | Outcome::Moved => &mut *kept,
-                Outcome::Cut | Outcome::Late if request.head != 0 => match request.kind.is_long() {
-                    true => &mut *kept,
-                    false => &mut *whole,
-                },
+                Outcome::Complete | Outcome::WrongColor => continue,
+                Outcome::Corrupted | Outcome::TrailersLost => &mut *whole,
+                Outcome::ColorChanged | Outcome::EndpointChanged => &mut *kept,
+                Outcome::Truncated | Outcome::TimedOut if request.head != 0 => {
+                    match request.kind.is_long() {
+                        true => &mut *kept,
+                        false => &mut *whole,
+                    }
+                }
                 _ => &mut *answered,
             };
             if self.explanations.explain(request) {
                 broken.finding.explained += 1;
                 self.explained.insert(request.id);
             } else {
-                broken.break_at(request.ended, self.sentence(request));
+                broken.break_at(request.ended, self.describe_failure(request));
             }
         }
-        counts.into_iter().for_each(|it| self.close(it));
+        builders.into_iter().for_each(|it| self.push_finding(it));
     }
 
     /// Whether the table was one register, for each service and for all together.
-    fn order(&mut self) {
+    fn check_flip_order(&mut self) {
         let (writes, uncertain) = analysis::writes(&self.history.flips);
         // If the proxy honors the preview header of a public client, the response says nothing about the flips.
         let asks_for_color =
@@ -137,8 +146,8 @@ impl Checker<'_> {
         for request in &self.history.requests {
             if matches!(request.kind, Kind::Preview | Kind::RefusedPreview) && request.head != 0 {
                 private.finding.checked += 1;
-                if request.outcome == Outcome::Mistaken {
-                    private.break_at(request.head, self.sentence(request));
+                if request.outcome == Outcome::WrongColor {
+                    private.break_at(request.head, self.describe_failure(request));
                 }
             }
         }
@@ -153,8 +162,8 @@ impl Checker<'_> {
             of_service.retain(|it| !it.changes.is_empty());
             for conflict in conflicts(&self.history.initial, &of_service, &own(&previews)) {
                 if let register::Conflict::Stale { request, .. } = conflict {
-                    self.strays.insert(self.history.requests[request].id);
-                    let (at, text, _) = self.conflict(conflict);
+                    self.wrong_color_requests.insert(self.history.requests[request].id);
+                    let (at, text, _) = self.describe_conflict(conflict);
                     private.break_at(at, text);
                 }
             }
@@ -164,17 +173,17 @@ impl Checker<'_> {
                 match conflict {
                     register::Conflict::Backwards { flip, .. } => split.push(flip),
                     register::Conflict::Stale { request, .. } => {
-                        self.strays.insert(self.history.requests[request].id);
+                        self.wrong_color_requests.insert(self.history.requests[request].id);
                     }
                 }
                 if let register::Conflict::Stale { request, since: Some(flip) } = conflict {
                     let History { requests, flips, .. } = self.history;
                     let late = requests[request].began.saturating_sub(flips[flip].acknowledged);
-                    register.finding.late = register.finding.late.max(late);
+                    register.finding.max_delay = register.finding.max_delay.max(late);
                 }
-                let (at, text, is_early) = self.conflict(conflict);
-                let count = if is_early { &mut private } else { &mut register };
-                count.break_at(at, text);
+                let (at, text, is_early) = self.describe_conflict(conflict);
+                let builder = if is_early { &mut private } else { &mut register };
+                builder.break_at(at, text);
             }
         }
         if private.finding.checked == 0 && private.finding.broken == 0 {
@@ -192,19 +201,19 @@ impl Checker<'_> {
                     && !split.contains(&flip)
                 {
                     let (new, old) = (&self.history.requests[new], &self.history.requests[old]);
-                    together.break_at(old.head, self.in_halves(flip, new, old));
+                    together.break_at(old.head, self.describe_partial_flip(flip, new, old));
                 }
             }
         } else {
             together = together.unchecked("no flip was of several services");
         }
-        for count in [register, together, private] {
-            self.close(count);
+        for builder in [register, together, private] {
+            self.push_finding(builder);
         }
     }
 
     /// The time and the text of a conflict, and whether a color was seen before it was active.
-    fn conflict(&self, conflict: register::Conflict) -> (u64, String, bool) {
+    fn describe_conflict(&self, conflict: register::Conflict) -> (u64, String, bool) {
         let History { requests, flips, .. } = self.history;
         match conflict {
             register::Conflict::Stale { request, since } => {
@@ -213,13 +222,13 @@ impl Checker<'_> {
                 let text = match since.map(|it| &flips[it]) {
                     Some(flip) => format!(
                         "{color} answered {}, begun {} after its flip away from {color} was acknowledged (at {})",
-                        self.name(request),
-                        millis(request.began.saturating_sub(flip.acknowledged)),
-                        self.time(flip.acknowledged),
+                        self.request_name(request),
+                        format_millis(request.began.saturating_sub(flip.acknowledged)),
+                        self.format_time(flip.acknowledged),
                     ),
                     None => format!(
                         "{color} answered {}, before it was active for the first time",
-                        self.name(request)
+                        self.request_name(request)
                     ),
                 };
                 (request.head, text, since.is_none())
@@ -228,38 +237,38 @@ impl Checker<'_> {
                 let (new, old) = (&requests[new], &requests[old]);
                 let text = format!(
                     "the flip called at {} was seen by {}, answered at {}, and not by {}, begun {} later",
-                    self.time(flips[flip].called),
-                    self.name(new),
-                    self.time(new.head),
-                    self.name(old),
-                    millis(old.began.saturating_sub(new.head)),
+                    self.format_time(flips[flip].called),
+                    self.request_name(new),
+                    self.format_time(new.head),
+                    self.request_name(old),
+                    format_millis(old.began.saturating_sub(new.head)),
                 );
                 (old.head, text, false)
             }
         }
     }
 
-    fn in_halves(&self, flip: usize, new: &Request, old: &Request) -> String {
+    fn describe_partial_flip(&self, flip: usize, new: &Request, old: &Request) -> String {
         format!(
             "one flip in halves: {} shows it at {}, and {}, begun {} later, does not (called at {})",
-            self.name(new),
-            self.time(new.head),
-            self.name(old),
-            millis(old.began.saturating_sub(new.head)),
-            self.time(self.history.flips[flip].called),
+            self.request_name(new),
+            self.format_time(new.head),
+            self.request_name(old),
+            format_millis(old.began.saturating_sub(new.head)),
+            self.format_time(self.history.flips[flip].called),
         )
     }
 
     /// Whether each request reached the upstream once.
-    fn arrivals(&mut self) {
+    fn check_arrivals(&mut self) {
         let mut once = FindingBuilder::new(Promise::Once);
         let Some(arrived) = &self.history.arrived else {
             let why = "nobody counted at the upstream: the drill did not start it";
-            return self.close(once.unchecked(why));
+            return self.push_finding(once.unchecked(why));
         };
         let mut arrived = arrived.clone();
         arrived.sort_unstable();
-        self.strangers(&arrived, &mut once);
+        self.check_unknown_requests(&arrived, &mut once);
         for request in &self.history.requests {
             let owner = self.history.instances.get(&request.instance);
             if request.color.is_some() && owner.is_none() {
@@ -273,7 +282,7 @@ impl Checker<'_> {
                 let (service, color) = (&self.history.services[usize::from(owner.0)], owner.1);
                 let text = format!(
                     "{} was answered by {}, an application of {service} {color}",
-                    self.name(request),
+                    self.request_name(request),
                     request.instance
                 );
                 once.break_at(request.ended, text);
@@ -291,69 +300,69 @@ impl Checker<'_> {
             } else {
                 once.break_at(
                     request.ended,
-                    format!("{} {wrong} ({times} times)", self.name(request)),
+                    format!("{} {wrong} ({times} times)", self.request_name(request)),
                 );
             }
         }
-        self.close(once);
+        self.push_finding(once);
     }
 
-    fn flips(&mut self) {
-        let mut count = FindingBuilder::new(Promise::Acknowledged);
+    fn check_flips(&mut self) {
+        let mut builder = FindingBuilder::new(Promise::Acknowledged);
         for flip in &self.history.flips {
-            count.finding.checked += 1;
-            if flip.end == FlipEnd::Done && !flip.was_lost {
+            builder.finding.checked += 1;
+            if flip.outcome == FlipOutcome::Acknowledged && !flip.lost_response {
                 continue;
             }
             if self.explanations.is_proxy_gone(flip.called, flip.acknowledged) {
-                count.finding.explained += 1;
+                builder.finding.explained += 1;
             } else {
-                let trouble = flip.trouble.as_deref().unwrap_or("no reason was given");
+                let error = flip.error.as_deref().unwrap_or("no reason was given");
                 let text =
-                    format!("the flip called at {} failed: {trouble}", self.time(flip.called));
-                count.break_at(flip.called, text);
+                    format!("the flip called at {} failed: {error}", self.format_time(flip.called));
+                builder.break_at(flip.called, text);
             }
         }
-        for Failure { from, until, text } in &self.history.troubles {
-            count.finding.checked += 1;
+        for Failure { from, until, text } in &self.history.failures {
+            builder.finding.checked += 1;
             if self.explanations.is_proxy_gone(*from, *until) {
-                count.finding.explained += 1;
+                builder.finding.explained += 1;
             } else {
-                count.break_at(*until, text.clone());
+                builder.break_at(*until, text.clone());
             }
         }
-        if self.history.flips.is_empty() && self.history.troubles.is_empty() {
-            count = count.unchecked("there were no flips");
+        if self.history.flips.is_empty() && self.history.failures.is_empty() {
+            builder = builder.unchecked("there were no flips");
         }
-        self.close(count);
+        self.push_finding(builder);
     }
 
-    fn sentence(&self, request: &Request) -> String {
+    fn describe_failure(&self, request: &Request) -> String {
         let Request { outcome, began, ended, .. } = request;
-        let took = millis(ended.saturating_sub(*began));
+        let took = format_millis(ended.saturating_sub(*began));
         let color = request.color.map_or(String::new(), |it| format!(" of {it}"));
         format!(
             "{}, begun at {}: {outcome}{color} after {took}",
-            self.name(request),
-            self.time(*began)
+            self.request_name(request),
+            self.format_time(*began)
         )
     }
 
     /// Requests that reached an application and that the drill has not sent as they are: without a number, or
     /// with another one. `arrived` is in order.
-    fn strangers(&self, arrived: &[u64], once: &mut FindingBuilder) {
-        let History { unnumbered, is_alone, instances, services, .. } = self.history;
-        let foreign = unnumbered.iter().filter(|it| it.is_traffic || *is_alone);
-        for Unnumbered { instance, at, .. } in foreign {
-            let whose = instances
+    fn check_unknown_requests(&self, arrived: &[u64], once: &mut FindingBuilder) {
+        let History { unnumbered, is_exclusive: is_alone, instances, services, .. } = self.history;
+        let unnumbered = unnumbered.iter().filter(|it| it.is_traffic || *is_alone);
+        for UnnumberedRequest { instance, at, .. } in unnumbered {
+            let pool = instances
                 .get(instance)
                 .map_or("an unknown instance".to_owned(), |(service, color)| {
                     format!("{} {color}", services[usize::from(*service)])
                 });
             let text = format!(
-                "a request without a number reached application {instance} of {whose} at {}: the drill numbers all of its \
+                "a request without a number reached application {instance} of {pool} at {}: the drill numbers all of its \
                  requests",
-                self.time(*at)
+                self.format_time(*at)
             );
             once.finding.checked += 1;
             once.break_at(*at, text);
@@ -371,16 +380,16 @@ impl Checker<'_> {
         }
     }
 
-    pub(super) fn name(&self, request: &Request) -> String {
+    pub(super) fn request_name(&self, request: &Request) -> String {
         let service = &self.history.services[usize::from(request.service)];
         format!("{service} {} {}", request.kind.name(), request.id)
     }
 
-    pub(super) fn time(&self, at: u64) -> impl fmt::Display {
+    pub(super) fn format_time(&self, at: u64) -> impl fmt::Display {
         format!("{:.4} s", at.saturating_sub(self.history.began) as f64 / 1e9)
     }
 }
 
-pub(super) fn millis(nanos: u64) -> String {
+pub(super) fn format_millis(nanos: u64) -> String {
     format!("{:.3} ms", nanos as f64 / 1e6)
 }

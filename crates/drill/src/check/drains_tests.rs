@@ -6,7 +6,10 @@ use super::{
 };
 use crate::{
     color::Color::{Blue, Green},
-    record::{Drained, EventGaps, Flip, FlipEnd, History, Kill, Kind, Outcome, Request, Victim},
+    record::{
+        DrainedEvent, EventGaps, Flip, FlipOutcome, History, Kill, KilledProcess, Kind, Outcome,
+        Request,
+    },
 };
 
 const SECOND: u64 = 1_000_000_000;
@@ -22,25 +25,29 @@ fn flips_with_streams() -> History {
         let began = began * SECOND;
         request(id, Kind::Ws, color, began, began + 5, ended * SECOND)
     };
-    let told = |color, generation, heard: u64| Drained {
+    let drained_event = |color, generation, received: u64| DrainedEvent {
         service: 0,
         color,
         generation,
-        heard: heard * SECOND + 9,
+        received: received * SECOND + 9,
     };
     let mut history = history(vec![stream(1, Blue, 9, 12), stream(2, Green, 19, 21)]);
     history.ended = 40 * SECOND;
     history.flips = vec![flip(Green, 10), flip(Blue, 20), flip(Green, 30)];
-    history.drained = Some(vec![told(Blue, 10, 12), told(Green, 20, 21), told(Blue, 30, 30)]);
+    history.drained = Some(vec![
+        drained_event(Blue, 10, 12),
+        drained_event(Green, 20, 21),
+        drained_event(Blue, 30, 30),
+    ]);
     history
 }
 
-fn drained(history: &mut History) -> &mut Vec<Drained> {
+fn drained(history: &mut History) -> &mut Vec<DrainedEvent> {
     history.drained.as_mut().expect("told")
 }
 
 #[test]
-fn every_flip_away_from_a_color_that_all_have_left_is_told_and_not_the_last_alone() {
+fn every_flip_needs_its_drained_event_not_only_the_last() {
     assert_eq!(broken(&flips_with_streams()), []);
     for missing in 0..3 {
         let mut history = flips_with_streams();
@@ -56,7 +63,7 @@ fn every_flip_away_from_a_color_that_all_have_left_is_told_and_not_the_last_alon
 }
 
 #[test]
-fn a_color_that_is_active_again_before_all_have_left_has_nothing_to_tell() {
+fn a_color_that_becomes_active_before_it_is_drained_needs_no_event() {
     let mut history = flips_with_streams();
     drained(&mut history).remove(0);
     // Until the flip back is called, or so shortly before that it may have been told too late for that.
@@ -68,7 +75,7 @@ fn a_color_that_is_active_again_before_all_have_left_has_nothing_to_tell() {
     assert_eq!(broken(&history), [(Promise::Drained, 1)]);
     // A request without an answer may have been on either color.
     let unknown =
-        Request { color: None, instance: 0, outcome: Outcome::Unanswered, ..history.requests[0] };
+        Request { color: None, instance: 0, outcome: Outcome::NoResponse, ..history.requests[0] };
     history.requests.push(Request { id: 3, ended: 20 * SECOND, ..unknown });
     assert_eq!(broken(&history), [(Promise::Answered, 1)]);
     // One that began after the acknowledgement was elsewhere, and so was one that was never sent.
@@ -76,13 +83,13 @@ fn a_color_that_is_active_again_before_all_have_left_has_nothing_to_tell() {
     assert_eq!(broken(&history), [(Promise::Answered, 1), (Promise::Drained, 1)]);
     // A flip of unknown outcome may have made the color active again.
     history.requests.pop();
-    let unknown = Flip { end: FlipEnd::Unknown, ..flip(Blue, 12 * SECOND, 13 * SECOND) };
+    let unknown = Flip { outcome: FlipOutcome::Unknown, ..flip(Blue, 12 * SECOND, 13 * SECOND) };
     history.flips.insert(1, unknown);
     assert!(!broken(&history).iter().any(|it| it.0 == Promise::Drained), "{:?}", broken(&history));
 }
 
 #[test]
-fn testers_hold_up_a_drain_only_if_they_came_before_the_flip() {
+fn previews_delay_a_drain_only_if_they_began_before_the_flip() {
     let mut history = flips_with_streams();
     drained(&mut history).remove(0);
     let mut tester = request(3, Kind::Preview, Blue, 11 * SECOND, 11 * SECOND + 5, 20 * SECOND);
@@ -95,13 +102,15 @@ fn testers_hold_up_a_drain_only_if_they_came_before_the_flip() {
 }
 
 #[test]
-fn what_was_left_last_may_have_been_replaced_by_an_earlier_flip_or_a_change_meanwhile() {
+fn the_event_may_carry_an_earlier_or_a_later_generation() {
     // The stream of before the first flip is there until after the third.
     let mut history = flips_with_streams();
     history.requests[0].ended = 33 * SECOND;
-    let of = |generation, heard: u64| vec![Drained { service: 0, color: Blue, generation, heard }];
+    let of = |generation, received: u64| {
+        vec![DrainedEvent { service: 0, color: Blue, generation, received }]
+    };
     let green = drained(&mut history)[1];
-    for (generation, heard, is_good) in [
+    for (generation, received, is_good) in [
         (10, 33 * SECOND + 9, true),
         (30, 33 * SECOND + 9, true),
         (31, 33 * SECOND + 9, true),
@@ -110,18 +119,18 @@ fn what_was_left_last_may_have_been_replaced_by_an_earlier_flip_or_a_change_mean
         // It was told before that flip.
         (10, 25 * SECOND, false),
     ] {
-        history.drained = Some(of(generation, heard));
+        history.drained = Some(of(generation, received));
         drained(&mut history).push(green);
-        drained(&mut history).sort_by_key(|it| it.heard);
-        assert_eq!(broken(&history).is_empty(), is_good, "{generation} {heard}");
+        drained(&mut history).sort_by_key(|it| it.received);
+        assert_eq!(broken(&history).is_empty(), is_good, "{generation} {received}");
     }
 }
 
 #[test]
-fn a_drain_that_is_told_late_is_found_unless_the_drill_itself_was_late() {
+fn a_late_drained_event_is_found_unless_the_drill_itself_was_late() {
     let late = |by: u64| {
         let mut history = flips_with_streams();
-        drained(&mut history)[0].heard = 12 * SECOND + by;
+        drained(&mut history)[0].received = 12 * SECOND + by;
         history
     };
     assert_eq!(broken(&late(BOUND)), []);
@@ -132,10 +141,10 @@ fn a_drain_that_is_told_late_is_found_unless_the_drill_itself_was_late() {
         text.contains("only 500.000 ms after its last request had ended (at 12.0000 s)"),
         "{text}"
     );
-    assert_eq!(judge(&history).of(Promise::Drained).map(|it| it.late), Some(BOUND + 1));
-    history.hearing.lags = vec![(12 * SECOND + 50, 100)];
+    assert_eq!(judge(&history).of(Promise::Drained).map(|it| it.max_delay), Some(BOUND + 1));
+    history.event_gaps.delays = vec![(12 * SECOND + 50, 100)];
     assert_eq!(broken(&history), []);
-    history.hearing.lags = vec![(12 * SECOND - 1, 100), (13 * SECOND, 100)];
+    history.event_gaps.delays = vec![(12 * SECOND - 1, 100), (13 * SECOND, 100)];
     assert_eq!(broken(&history), [(Promise::Drained, 1)]);
     // Also if the color is active again by then.
     assert_eq!(broken(&late(9 * SECOND)), [(Promise::Drained, 1)]);
@@ -146,18 +155,18 @@ fn a_drain_that_is_told_late_is_found_unless_the_drill_itself_was_late() {
 }
 
 #[test]
-fn nothing_is_held_against_a_proxy_that_could_not_tell_or_be_heard() {
+fn events_that_the_drill_could_not_receive_are_not_judged() {
     for missing in [true, false] {
         let mut history = flips_with_streams();
         match missing {
             true => drop(drained(&mut history).remove(0)),
-            false => drained(&mut history)[0].heard = 15 * SECOND,
+            false => drained(&mut history)[0].received = 15 * SECOND,
         }
-        history.hearing = EventGaps { deaf: vec![(0, 10 * SECOND)], lags: Vec::new() };
+        history.event_gaps = EventGaps { missed: vec![(0, 10 * SECOND)], delays: Vec::new() };
         assert_eq!(broken(&history), []);
-        history.hearing.deaf = vec![(0, 9 * SECOND), (31 * SECOND, u64::MAX)];
+        history.event_gaps.missed = vec![(0, 9 * SECOND), (31 * SECOND, u64::MAX)];
         assert_eq!(broken(&history), [(Promise::Drained, 1)]);
-        let kill = |from: u64| Kill { victim: Victim::Proxy, from, until: from + SECOND };
+        let kill = |from: u64| Kill { process: KilledProcess::Proxy, from, until: from + SECOND };
         history.kills = vec![kill(11 * SECOND)];
         assert_eq!(broken(&history), []);
         history.kills = vec![kill(16 * SECOND)];
@@ -166,8 +175,8 @@ fn nothing_is_held_against_a_proxy_that_could_not_tell_or_be_heard() {
     // The listening ended before the last event was due.
     let mut history = flips_with_streams();
     drained(&mut history).pop();
-    history.hearing.deaf = vec![(30 * SECOND + BOUND, u64::MAX)];
+    history.event_gaps.missed = vec![(30 * SECOND + BOUND, u64::MAX)];
     assert_eq!(broken(&history), []);
-    history.hearing.deaf = vec![(31 * SECOND, u64::MAX)];
+    history.event_gaps.missed = vec![(31 * SECOND, u64::MAX)];
     assert_eq!(broken(&history), [(Promise::Drained, 1)]);
 }

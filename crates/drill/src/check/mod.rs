@@ -44,10 +44,10 @@ pub struct Finding {
     /// How many times it would have been, but for something that the drill itself killed.
     pub explained: u64,
     /// Why it was not put to the test, if it was not.
-    pub unchecked: Option<&'static str>,
+    pub unchecked_reason: Option<&'static str>,
     /// In nanoseconds, for `register`: how long after the acknowledgement of a flip the old color was still asked at
     /// most. For `drained`: how long after the last request had ended it was told at most. 0 otherwise.
-    pub late: u64,
+    pub max_delay: u64,
 }
 
 /// One broken promise.
@@ -71,7 +71,7 @@ pub struct Verdict {
     /// The numbers of requests that ended badly for something that the drill itself killed.
     pub(crate) explained: HashSet<u64>,
     /// Requests that the drill could not send, for limits of its own.
-    pub unsent: u64,
+    pub not_sent: u64,
     /// Why it ended before its time, if it did.
     pub cut_short: Option<String>,
 }
@@ -140,7 +140,7 @@ impl Verdict {
     #[must_use]
     pub fn is_clean(&self) -> bool {
         self.findings.iter().all(|it| it.broken == 0)
-            && self.unsent == 0
+            && self.not_sent == 0
             && self.cut_short.is_none()
     }
 

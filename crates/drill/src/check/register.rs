@@ -87,7 +87,7 @@ struct Bounds {
 
 /// Not both: a flip before `began` and its neighbor after `ended`.
 #[derive(Clone, Copy, Debug)]
-struct Either {
+struct NeighborConstraint {
     first: usize,
     began: u64,
     second: usize,
@@ -104,32 +104,32 @@ pub fn conflicts(
     writes: &[RegisterWrite],
     reads: &[RegisterRead],
 ) -> Vec<Conflict> {
-    let lines = lines(initial, writes);
+    let sequences = flip_sequences(initial, writes);
     let mut bounds: Vec<Bounds> = writes
         .iter()
         .map(|it| Bounds { from: (it.called, None), until: (it.acknowledged, None) })
         .collect();
     let (mut found, mut eithers) = (Vec::new(), Vec::new());
     for read in reads {
-        let Some(line) = lines.get(usize::from(read.service)) else { continue };
+        let Some(sequence) = sequences.get(usize::from(read.service)) else { continue };
         // Flips before `first` were over when it began; from `last` on they began after it ended.
-        let first = line.writes.partition_point(|it| writes[*it].acknowledged < read.began);
-        let last = line.writes.partition_point(|it| writes[*it].called <= read.ended);
+        let first = sequence.writes.partition_point(|it| writes[*it].acknowledged < read.began);
+        let last = sequence.writes.partition_point(|it| writes[*it].called <= read.ended);
         let last = last.max(first);
-        if line.colors[first..=last].iter().all(|it| *it != read.color) {
-            let since = first.checked_sub(1).map(|it| writes[line.writes[it]].flip);
+        if sequence.colors[first..=last].iter().all(|it| *it != read.color) {
+            let since = first.checked_sub(1).map(|it| writes[sequence.writes[it]].flip);
             found.push(Conflict::Stale { request: read.request, since });
             continue;
         }
         // Between two flips that it met whole, it met a color for certain.
-        if first == last || line.colors[first + 1..last].contains(&read.color) {
+        if first == last || sequence.colors[first + 1..last].contains(&read.color) {
             continue;
         }
-        let (opens, closes) = (line.writes[first], line.writes[last - 1]);
-        match (line.colors[first] == read.color, line.colors[last] == read.color) {
+        let (opens, closes) = (sequence.writes[first], sequence.writes[last - 1]);
+        match (sequence.colors[first] == read.color, sequence.colors[last] == read.color) {
             (true, false) => not_before(&mut bounds[opens], read),
             (false, true) => not_after(&mut bounds[closes], read.ended, read.request),
-            _ => eithers.push(Either {
+            _ => eithers.push(NeighborConstraint {
                 first: opens,
                 began: read.began,
                 second: closes,
@@ -140,15 +140,15 @@ pub fn conflicts(
     }
     eithers.sort_by_key(|it| it.first);
     let mut eithers = eithers.into_iter().peekable();
-    for place in 0..writes.len() {
-        let Bounds { from, until } = bounds[place];
+    for index in 0..writes.len() {
+        let Bounds { from, until } = bounds[index];
         let instant = until.0;
         if from.0 > until.0
             && let (Some(old), Some(new)) = (from.1, until.1)
         {
-            found.push(Conflict::Backwards { flip: writes[place].flip, new, old });
+            found.push(Conflict::Backwards { flip: writes[index].flip, new, old });
         }
-        while let Some(either) = eithers.next_if(|it| it.first == place) {
+        while let Some(either) = eithers.next_if(|it| it.first == index) {
             if instant < either.began {
                 not_after(&mut bounds[either.second], either.ended, either.request);
             }
@@ -169,20 +169,20 @@ fn not_after(bounds: &mut Bounds, ended: u64, request: usize) {
     }
 }
 
-fn lines(initial: &[Color], writes: &[RegisterWrite]) -> Vec<FlipSequence> {
-    let line = |color: &Color| FlipSequence { writes: Vec::new(), colors: vec![*color] };
-    let mut lines: Vec<FlipSequence> = initial.iter().map(line).collect();
-    for (place, write) in writes.iter().enumerate() {
+fn flip_sequences(initial: &[Color], writes: &[RegisterWrite]) -> Vec<FlipSequence> {
+    let sequence = |color: &Color| FlipSequence { writes: Vec::new(), colors: vec![*color] };
+    let mut sequences: Vec<FlipSequence> = initial.iter().map(sequence).collect();
+    for (index, write) in writes.iter().enumerate() {
         for (service, color) in &write.changes {
-            let Some(line) = lines.get_mut(usize::from(*service)) else { continue };
+            let Some(sequence) = sequences.get_mut(usize::from(*service)) else { continue };
             // What changes nothing cannot be seen.
-            if write.is_reset || line.colors.last() != Some(color) {
-                line.writes.push(place);
-                line.colors.push(*color);
+            if write.is_reset || sequence.colors.last() != Some(color) {
+                sequence.writes.push(index);
+                sequence.colors.push(*color);
             }
         }
     }
-    lines
+    sequences
 }
 
 #[cfg(test)]

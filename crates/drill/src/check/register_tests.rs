@@ -12,7 +12,7 @@ fn read(request: usize, color: Color, began: u64, ended: u64) -> RegisterRead {
 }
 
 #[test]
-fn a_flip_may_be_seen_or_not_while_it_is_under_way_and_not_otherwise() {
+fn either_color_is_right_during_a_flip_and_only_one_otherwise() {
     let writes = [write(0, Green, 10, 20)];
     let found = |color, began, ended| {
         !conflicts(&[Blue], &writes, &[read(0, color, began, ended)]).is_empty()
@@ -24,7 +24,7 @@ fn a_flip_may_be_seen_or_not_while_it_is_under_way_and_not_otherwise() {
 }
 
 #[test]
-fn an_answer_by_the_old_color_names_the_flip_that_it_missed() {
+fn a_stale_response_names_the_flip_that_it_missed() {
     let writes = [write(3, Green, 10, 20)];
     assert_eq!(
         conflicts(&[Blue], &writes, &[read(7, Blue, 21, 25)]),
@@ -37,7 +37,7 @@ fn an_answer_by_the_old_color_names_the_flip_that_it_missed() {
 }
 
 #[test]
-fn a_flip_that_was_seen_is_not_unseen_even_before_its_acknowledgement() {
+fn once_seen_a_flip_stays_seen_even_before_its_acknowledgement() {
     let writes = [write(0, Green, 10, 100)];
     let (new, old) = (read(1, Green, 20, 30), read(2, Blue, 40, 50));
     assert_eq!(
@@ -50,7 +50,7 @@ fn a_flip_that_was_seen_is_not_unseen_even_before_its_acknowledgement() {
 }
 
 #[test]
-fn a_request_from_one_flip_into_the_next_is_true_of_either_side() {
+fn a_request_across_two_flips_may_be_routed_before_or_after_both() {
     let writes = [write(0, Green, 10, 20), write(1, Blue, 30, 40)];
     let (begun, across) = (read(0, Green, 11, 12), read(1, Blue, 15, 35));
     assert_eq!(conflicts(&[Blue], &writes, &[begun, across]), []);
@@ -63,7 +63,7 @@ fn a_request_from_one_flip_into_the_next_is_true_of_either_side() {
 }
 
 #[test]
-fn a_flip_of_two_services_that_is_seen_in_halves_is_found_only_together() {
+fn a_partial_flip_of_two_services_is_found_only_across_services() {
     let both = RegisterWrite { changes: vec![(0, Green), (1, Green)], ..write(0, Green, 10, 100) };
     let other = |request, color, began, ended| RegisterRead {
         service: 1,

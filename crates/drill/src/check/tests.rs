@@ -4,7 +4,8 @@ use super::*;
 use crate::{
     color::Color::{self, Blue, Green},
     record::{
-        Drained, Failure, Flip, FlipEnd, History, Kill, Kind, Outcome, Request, Unnumbered, Victim,
+        DrainedEvent, Failure, Flip, FlipOutcome, History, Kill, KilledProcess, Kind, Outcome,
+        Request, UnnumberedRequest,
     },
 };
 
@@ -18,7 +19,7 @@ pub(super) fn history(requests: Vec<Request>) -> History {
         arrived: Some(requests.iter().map(|it| it.id).collect()),
         requests,
         flips: vec![flip(Green, 100, 110)],
-        drained: Some(vec![Drained { service: 0, color: Blue, generation: 7, heard: 500 }]),
+        drained: Some(vec![DrainedEvent { service: 0, color: Blue, generation: 7, received: 500 }]),
         ..History::default()
     }
 }
@@ -28,10 +29,10 @@ pub(super) fn flip(color: Color, called: u64, acknowledged: u64) -> Flip {
         changes: vec![(0, color)],
         called,
         acknowledged,
-        end: FlipEnd::Done,
+        outcome: FlipOutcome::Acknowledged,
         generation: Some(7),
-        trouble: None,
-        was_lost: false,
+        error: None,
+        lost_response: false,
     }
 }
 
@@ -47,15 +48,15 @@ pub(super) fn request(
         id,
         service: 0,
         kind,
-        outcome: Outcome::Whole,
+        outcome: Outcome::Complete,
         color: Some(color),
         instance: if color == Blue { 1 } else { 2 },
         due: began,
         began,
-        met: 0,
+        received: 0,
         head,
         ended,
-        alive: 0,
+        active_at: 0,
     }
 }
 
@@ -70,9 +71,9 @@ fn explained(history: &History) -> u64 {
 }
 
 #[test]
-fn a_history_in_which_all_went_well_is_clean_and_every_promise_was_looked_at() {
+fn a_good_history_is_clean_and_every_promise_is_checked() {
     let mut socket = request(2, Kind::Ws, Blue, 20, 30, 490);
-    socket.alive = 480;
+    socket.active_at = 480;
     let wish = request(3, Kind::RefusedPreview, Green, 300, 310, 310);
     let history = history(vec![request(1, Kind::Short, Green, 200, 210, 210), socket, wish]);
     let verdict = judge(&history);
@@ -84,21 +85,21 @@ fn a_history_in_which_all_went_well_is_clean_and_every_promise_was_looked_at() {
 }
 
 #[test]
-fn each_bad_end_breaks_its_own_promise() {
+fn each_bad_outcome_breaks_its_own_promise() {
     for (kind, outcome, head, promise) in [
-        (Kind::Short, Outcome::Unanswered, 0, Promise::Answered),
-        (Kind::Short, Outcome::Unconnected, 0, Promise::Answered),
-        (Kind::Short, Outcome::Refused(502), 210, Promise::Answered),
-        (Kind::Short, Outcome::Foreign, 210, Promise::Answered),
-        (Kind::Short, Outcome::Late, 0, Promise::Answered),
-        (Kind::Short, Outcome::Cut, 210, Promise::Whole),
-        (Kind::Download, Outcome::Cut, 210, Promise::Kept),
-        (Kind::Sse, Outcome::Late, 210, Promise::Kept),
-        (Kind::Ws, Outcome::Changed, 210, Promise::Kept),
-        (Kind::Ws, Outcome::Moved, 210, Promise::Kept),
-        (Kind::Download, Outcome::Altered, 210, Promise::Whole),
-        (Kind::Download, Outcome::Untrailed, 210, Promise::Whole),
-        (Kind::Preview, Outcome::Mistaken, 210, Promise::Private),
+        (Kind::Short, Outcome::NoResponse, 0, Promise::Answered),
+        (Kind::Short, Outcome::NotConnected, 0, Promise::Answered),
+        (Kind::Short, Outcome::ErrorStatus(502), 210, Promise::Answered),
+        (Kind::Short, Outcome::UnknownResponder, 210, Promise::Answered),
+        (Kind::Short, Outcome::TimedOut, 0, Promise::Answered),
+        (Kind::Short, Outcome::Truncated, 210, Promise::Whole),
+        (Kind::Download, Outcome::Truncated, 210, Promise::Kept),
+        (Kind::Sse, Outcome::TimedOut, 210, Promise::Kept),
+        (Kind::Ws, Outcome::ColorChanged, 210, Promise::Kept),
+        (Kind::Ws, Outcome::EndpointChanged, 210, Promise::Kept),
+        (Kind::Download, Outcome::Corrupted, 210, Promise::Whole),
+        (Kind::Download, Outcome::TrailersLost, 210, Promise::Whole),
+        (Kind::Preview, Outcome::WrongColor, 210, Promise::Private),
     ] {
         let bad = Request { outcome, ..request(1, kind, Green, 200, head, 220) };
         assert_eq!(broken(&history(vec![bad])), [(promise, 1)], "{kind:?} {outcome:?}");
@@ -114,7 +115,7 @@ fn the_old_color_after_the_acknowledgement_is_found_and_named() {
 }
 
 #[test]
-fn the_new_color_before_its_time_and_a_wish_that_is_granted_are_leaks() {
+fn a_color_before_it_is_active_and_a_granted_public_preview_break_private() {
     let early = request(1, Kind::Short, Green, 10, 20, 20);
     let granted = request(2, Kind::RefusedPreview, Blue, 200, 210, 210);
     assert_eq!(broken(&history(vec![early, granted])), [(Promise::Private, 2)]);
@@ -126,10 +127,10 @@ fn the_new_color_before_its_time_and_a_wish_that_is_granted_are_leaks() {
 /// A granted wish that is answered while a flip is under way once broke `register`: it looked as if the flip
 /// were seen and then not seen.
 #[test]
-fn a_wish_that_is_granted_during_a_flip_says_nothing_of_the_flip() {
+fn a_granted_public_preview_is_not_a_read_of_the_active_color() {
     let ahead = request(1, Kind::Short, Green, 101, 102, 102);
     let mut granted = request(2, Kind::RefusedPreview, Blue, 103, 104, 104);
-    granted.alive = 510;
+    granted.active_at = 510;
     let late = request(3, Kind::RefusedPreview, Blue, 120, 130, 130);
     assert_eq!(broken(&history(vec![ahead, granted])), []);
     assert_eq!(broken(&history(vec![ahead, granted, late])), [(Promise::Private, 1)]);
@@ -139,7 +140,7 @@ fn a_wish_that_is_granted_during_a_flip_says_nothing_of_the_flip() {
 }
 
 #[test]
-fn a_number_that_arrives_twice_or_never_is_found() {
+fn a_request_that_arrives_twice_or_never_is_found() {
     let one = request(1, Kind::Short, Green, 200, 210, 210);
     let mut history = history(vec![one]);
     history.arrived = Some(vec![1, 1]);
@@ -147,22 +148,22 @@ fn a_number_that_arrives_twice_or_never_is_found() {
     history.arrived = Some(Vec::new());
     assert_eq!(broken(&history), [(Promise::Once, 1)]);
     // Who has no answer may not have arrived.
-    history.requests[0] = Request { head: 0, color: None, outcome: Outcome::Unanswered, ..one };
+    history.requests[0] = Request { head: 0, color: None, outcome: Outcome::NoResponse, ..one };
     assert_eq!(broken(&history), [(Promise::Answered, 1)]);
     history.arrived = None;
     let verdict = judge(&history);
-    assert!(verdict.of(Promise::Once).is_some_and(|it| it.unchecked.is_some()));
+    assert!(verdict.of(Promise::Once).is_some_and(|it| it.unchecked_reason.is_some()));
 }
 
 #[test]
-fn a_drain_that_is_told_while_somebody_is_inside_is_found() {
+fn a_drained_event_before_the_last_request_ended_is_found() {
     let mut socket = request(1, Kind::Ws, Blue, 20, 30, 700);
-    socket.alive = 501;
+    socket.active_at = 501;
     assert_eq!(broken(&history(vec![socket])), [(Promise::Drained, 1)]);
-    socket.alive = 499;
+    socket.active_at = 499;
     assert_eq!(broken(&history(vec![socket])), []);
     // Whoever came while the flip was under way and got the old color is inside of the old color.
-    let between = Request { alive: 600, ..request(1, Kind::Short, Blue, 95, 600, 600) };
+    let between = Request { active_at: 600, ..request(1, Kind::Short, Blue, 95, 600, 600) };
     assert_eq!(broken(&history(vec![between])), [(Promise::Drained, 1)]);
     // Testers ask for it at any time.
     let tester = Request { kind: Kind::Preview, ..between };
@@ -170,42 +171,43 @@ fn a_drain_that_is_told_while_somebody_is_inside_is_found() {
     // If it is active again before there is an answer, nobody knows which time the request came in.
     let mut history = history(vec![between]);
     history.flips.push(flip(Blue, 550, 560));
-    history.drained.as_mut().expect("told").push(Drained {
+    history.drained.as_mut().expect("told").push(DrainedEvent {
         service: 0,
         color: Green,
         generation: 8,
-        heard: 570,
+        received: 570,
     });
     assert_eq!(broken(&history), []);
 }
 
 #[test]
-fn a_drain_is_of_every_flip_before_it_and_of_none_after() {
-    let inside = Request { alive: 650, ..request(1, Kind::Ws, Blue, 20, 30, 700) };
-    let later = Request { alive: 950, ..request(2, Kind::Ws, Blue, 320, 330, 960) };
-    let mut history = history(vec![inside, later]);
+fn a_drained_event_covers_all_earlier_flips_and_no_later_ones() {
+    let early = Request { active_at: 650, ..request(1, Kind::Ws, Blue, 20, 30, 700) };
+    let later = Request { active_at: 950, ..request(2, Kind::Ws, Blue, 320, 330, 960) };
+    let mut history = history(vec![early, later]);
     let flip = |color, called, generation| Flip {
         generation: Some(generation),
         ..flip(color, called, called + 10)
     };
     history.flips = vec![flip(Green, 100, 7), flip(Blue, 300, 8), flip(Green, 400, 9)];
     // Nobody told of the first flip; that blue is drained after the second says that all are gone.
-    let told = |generation, heard| vec![Drained { service: 0, color: Blue, generation, heard }];
-    history.drained = Some(told(9, 640));
+    let drained_event =
+        |generation, received| vec![DrainedEvent { service: 0, color: Blue, generation, received }];
+    history.drained = Some(drained_event(9, 640));
     assert_eq!(broken(&history), [(Promise::Drained, 2)]);
-    history.drained = Some(told(7, 640));
+    history.drained = Some(drained_event(7, 640));
     assert_eq!(broken(&history), [(Promise::Drained, 1)]);
-    history.drained = Some(told(9, 955));
+    history.drained = Some(drained_event(9, 955));
     assert_eq!(broken(&history), []);
 }
 
 #[test]
-fn a_flip_that_failed_is_found_and_what_follows_from_it_is_not_held_against_anybody() {
+fn a_failed_flip_is_found_and_its_unknown_result_breaks_nothing_else() {
     let mut history = history(vec![
         request(1, Kind::Short, Blue, 120, 130, 130),
         request(2, Kind::Short, Green, 140, 150, 150),
     ]);
-    history.flips[0].end = FlipEnd::Unknown;
+    history.flips[0].outcome = FlipOutcome::Unknown;
     assert_eq!(broken(&history), [(Promise::Acknowledged, 1)]);
     // From the next flip that succeeds on, it is known again.
     history.flips.push(flip(Blue, 160, 170));
@@ -215,41 +217,42 @@ fn a_flip_that_failed_is_found_and_what_follows_from_it_is_not_held_against_anyb
 }
 
 #[test]
-fn a_flip_that_was_refused_changed_nothing() {
+fn a_refused_flip_changes_nothing() {
     let mut history = history(vec![request(1, Kind::Short, Green, 120, 130, 130)]);
-    history.flips[0].end = FlipEnd::Refused;
+    history.flips[0].outcome = FlipOutcome::Refused;
     assert_eq!(broken(&history), [(Promise::Private, 1), (Promise::Acknowledged, 1)]);
 }
 
 #[test]
-fn a_kill_explains_what_met_it_and_nothing_else() {
+fn a_kill_excuses_only_the_requests_that_it_affected() {
     let lost = Request {
-        outcome: Outcome::Unanswered,
+        outcome: Outcome::NoResponse,
         color: None,
         instance: 0,
         ..request(1, Kind::Short, Green, 200, 0, 220)
     };
     let mut history = history(vec![lost]);
-    let kill = |victim, from, until| Kill { victim, from, until };
-    history.kills = vec![kill(Victim::Proxy, 210, 300)];
+    let kill = |victim, from, until| Kill { process: victim, from, until };
+    history.kills = vec![kill(KilledProcess::Proxy, 210, 300)];
     assert_eq!((broken(&history), explained(&history)), (vec![], 1));
-    history.kills = vec![kill(Victim::Proxy, 230, 300)];
+    history.kills = vec![kill(KilledProcess::Proxy, 230, 300)];
     assert_eq!(broken(&history), [(Promise::Answered, 1)]);
     // A GET can be asked of another endpoint; an upload cannot.
-    let upstream = Victim::Upstream { service: 0, color: Green, instance: 4, was_last: false };
+    let upstream =
+        KilledProcess::Upstream { service: 0, color: Green, instance: 4, was_last: false };
     history.kills = vec![kill(upstream, 210, 215)];
     assert_eq!(broken(&history), [(Promise::Answered, 1)]);
     history.requests[0].kind = Kind::Upload;
     assert_eq!((broken(&history), explained(&history)), (vec![], 1));
     history.kills = vec![kill(
-        Victim::Upstream { service: 1, color: Green, instance: 4, was_last: false },
+        KilledProcess::Upstream { service: 1, color: Green, instance: 4, was_last: false },
         210,
         215,
     )];
     assert_eq!(broken(&history), [(Promise::Answered, 1)]);
     // What was cut has to have been with the one that was killed.
     let cut = Request {
-        outcome: Outcome::Cut,
+        outcome: Outcome::Truncated,
         instance: 4,
         ..request(1, Kind::Download, Green, 200, 205, 220)
     };
@@ -261,47 +264,47 @@ fn a_kill_explains_what_met_it_and_nothing_else() {
 }
 
 #[test]
-fn the_end_of_a_color_that_could_not_be_chosen_explains_nothing() {
+fn the_kill_of_an_inactive_color_excuses_nothing() {
     let lost = Request {
-        outcome: Outcome::Refused(503),
+        outcome: Outcome::ErrorStatus(503),
         color: None,
         instance: 0,
         ..request(1, Kind::Short, Green, 200, 210, 210)
     };
-    let last = |color| Victim::Upstream { service: 0, color, instance: 4, was_last: true };
+    let last = |color| KilledProcess::Upstream { service: 0, color, instance: 4, was_last: true };
     for (color, is_explained) in [(Green, true), (Blue, false)] {
         let mut history = history(vec![lost]);
-        history.kills = vec![Kill { victim: last(color), from: 150, until: 300 }];
+        history.kills = vec![Kill { process: last(color), from: 150, until: 300 }];
         assert_eq!(broken(&history).is_empty(), is_explained, "{color}");
     }
     // While a flip is under way it could be either.
     let between = Request { began: 100, ..lost };
     let mut history = history(vec![between]);
-    history.kills = vec![Kill { victim: last(Blue), from: 90, until: 300 }];
+    history.kills = vec![Kill { process: last(Blue), from: 90, until: 300 }];
     assert_eq!((broken(&history), explained(&history)), (vec![], 1));
 }
 
 #[test]
-fn a_kill_of_the_proxy_explains_what_is_missing_and_nothing_of_what_came() {
+fn a_kill_of_the_proxy_excuses_missing_data_but_no_wrong_data() {
     for (outcome, is_explained) in [
-        (Outcome::Cut, true),
-        (Outcome::Late, true),
-        (Outcome::Refused(502), true),
-        (Outcome::Refused(404), false),
-        (Outcome::Altered, false),
-        (Outcome::Changed, false),
-        (Outcome::Moved, false),
-        (Outcome::Foreign, false),
+        (Outcome::Truncated, true),
+        (Outcome::TimedOut, true),
+        (Outcome::ErrorStatus(502), true),
+        (Outcome::ErrorStatus(404), false),
+        (Outcome::Corrupted, false),
+        (Outcome::ColorChanged, false),
+        (Outcome::EndpointChanged, false),
+        (Outcome::UnknownResponder, false),
     ] {
         let bad = Request { outcome, ..request(1, Kind::Download, Green, 200, 210, 220) };
         let mut history = history(vec![bad]);
-        history.kills = vec![Kill { victim: Victim::Proxy, from: 205, until: 300 }];
+        history.kills = vec![Kill { process: KilledProcess::Proxy, from: 205, until: 300 }];
         assert_eq!(broken(&history).is_empty(), is_explained, "{outcome:?}");
     }
 }
 
 #[test]
-fn an_answer_by_the_application_of_another_color_or_service_is_found() {
+fn a_response_of_another_pool_is_found() {
     let right = request(1, Kind::Short, Green, 200, 210, 210);
     assert_eq!(broken(&history(vec![Request { instance: 4, ..right }])), []);
     assert_eq!(broken(&history(vec![Request { instance: 1, ..right }])), [(Promise::Once, 1)]);
@@ -312,33 +315,33 @@ fn an_answer_by_the_application_of_another_color_or_service_is_found() {
 }
 
 #[test]
-fn what_the_upstream_had_before_the_flip_was_decided_before_it() {
+fn a_request_that_arrived_before_the_flip_was_routed_before_it() {
     // Its answer came after a flip and back, so that by this alone it could be of either.
-    let slow = Request { met: 50, ..request(1, Kind::Upload, Green, 40, 400, 400) };
-    assert_eq!(broken(&history(vec![Request { met: 0, ..slow }])), []);
+    let slow = Request { received: 50, ..request(1, Kind::Upload, Green, 40, 400, 400) };
+    assert_eq!(broken(&history(vec![Request { received: 0, ..slow }])), []);
     assert_eq!(broken(&history(vec![slow])), [(Promise::Private, 1)]);
 }
 
 #[test]
-fn a_drain_that_is_never_told_is_found() {
+fn a_missing_drained_event_is_found() {
     let mut history = history(vec![request(1, Kind::Short, Green, 200, 210, 210)]);
     history.drained = Some(Vec::new());
     assert_eq!(broken(&history), [(Promise::Drained, 1)]);
     // A proxy that was killed since has nobody to tell of.
-    history.kills = vec![Kill { victim: Victim::Proxy, from: 300, until: 400 }];
+    history.kills = vec![Kill { process: KilledProcess::Proxy, from: 300, until: 400 }];
     assert_eq!(broken(&history), []);
 }
 
 #[test]
 fn a_request_without_a_number_is_found_unless_it_may_be_a_health_check() {
     let mut history = history(vec![request(1, Kind::Short, Green, 200, 210, 210)]);
-    history.unnumbered = vec![Unnumbered { instance: 1, at: 300, is_traffic: false }];
+    history.unnumbered = vec![UnnumberedRequest { instance: 1, at: 300, is_traffic: false }];
     assert_eq!(broken(&history), []);
     // In a demo, only the drill sends requests.
-    history.is_alone = true;
+    history.is_exclusive = true;
     assert_eq!(broken(&history), [(Promise::Once, 1)]);
-    history.is_alone = false;
-    history.unnumbered.push(Unnumbered { instance: 2, at: 320, is_traffic: true });
+    history.is_exclusive = false;
+    history.unnumbered.push(UnnumberedRequest { instance: 2, at: 320, is_traffic: true });
     assert_eq!(broken(&history), [(Promise::Once, 1)]);
     let text = &judge(&history).violations[0].text;
     assert!(
@@ -348,7 +351,7 @@ fn a_request_without_a_number_is_found_unless_it_may_be_a_health_check() {
 }
 
 #[test]
-fn a_number_that_was_never_sent_is_found_unless_it_is_of_before_the_load() {
+fn a_number_that_was_never_sent_is_found_unless_it_is_from_before_the_load() {
     let mut history = history(vec![request(100, Kind::Short, Green, 200, 210, 210)]);
     history.arrived = Some(vec![0, 99, 100]);
     assert_eq!(broken(&history), []);
@@ -357,29 +360,29 @@ fn a_number_that_was_never_sent_is_found_unless_it_is_of_before_the_load() {
 }
 
 #[test]
-fn what_the_drill_could_not_send_breaks_no_promise_and_is_not_clean() {
+fn unsent_requests_break_no_promise_but_are_not_clean() {
     let unsent = Request {
-        outcome: Outcome::Unsent,
+        outcome: Outcome::NotSent,
         color: None,
         ..request(1, Kind::Short, Green, 200, 0, 200)
     };
     let verdict = judge(&history(vec![unsent]));
-    assert!(!verdict.is_clean() && verdict.unsent == 1);
+    assert!(!verdict.is_clean() && verdict.not_sent == 1);
     assert_eq!(broken(&history(vec![unsent])), []);
 }
 
 #[test]
-fn a_call_that_failed_is_a_broken_promise_unless_the_proxy_was_gone() {
+fn a_failed_call_breaks_a_promise_unless_the_proxy_was_killed() {
     let mut history = history(vec![request(1, Kind::Short, Green, 200, 210, 210)]);
-    history.troubles = vec![Failure { from: 300, until: 310, text: "no".to_owned() }];
+    history.failures = vec![Failure { from: 300, until: 310, text: "no".to_owned() }];
     assert_eq!(broken(&history), [(Promise::Acknowledged, 1)]);
-    history.kills = vec![Kill { victim: Victim::Proxy, from: 305, until: 400 }];
+    history.kills = vec![Kill { process: KilledProcess::Proxy, from: 305, until: 400 }];
     assert_eq!((broken(&history), explained(&history)), (vec![], 1));
 }
 
 #[test]
-fn a_kill_never_explains_what_the_table_says() {
+fn a_kill_never_excuses_a_response_of_the_old_color() {
     let mut history = history(vec![request(1, Kind::Short, Blue, 220, 230, 230)]);
-    history.kills = vec![Kill { victim: Victim::Proxy, from: 150, until: 210 }];
+    history.kills = vec![Kill { process: KilledProcess::Proxy, from: 150, until: 210 }];
     assert_eq!(broken(&history), [(Promise::Register, 1)]);
 }

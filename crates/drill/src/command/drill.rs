@@ -177,7 +177,7 @@ fn drill(options: &Options, path: &Path, is_json: bool) -> Result<u8, CommandErr
     // Not after minutes of load; and a page that is there stays until there is another.
     let was_there = path.exists();
     let opened = std::fs::File::options().append(true).create(true).open(path);
-    opened.map_err(|error| unwritable(path, &error))?;
+    opened.map_err(|error| report_error(path, &error))?;
     let report = match run(options) {
         Ok(report) => report,
         Err(error) => {
@@ -195,7 +195,7 @@ fn drill(options: &Options, path: &Path, is_json: bool) -> Result<u8, CommandErr
         true => print_line(format_args!("{:#}", report.json())),
         false => print_line(report.summary()),
     };
-    std::fs::write(path, report.page()).map_err(|error| unwritable(path, &error))?;
+    std::fs::write(path, report.page()).map_err(|error| report_error(path, &error))?;
     if !is_json {
         printed = printed.and_then(|()| print_line(path.display()));
     }
@@ -206,7 +206,7 @@ fn drill(options: &Options, path: &Path, is_json: bool) -> Result<u8, CommandErr
     }
 }
 
-fn unwritable(path: &Path, error: &std::io::Error) -> CommandError {
+fn report_error(path: &Path, error: &std::io::Error) -> CommandError {
     let path = path.display();
     CommandError::new(format!(
         "the report cannot be written to {path}: {error}\n  Say where with --report FILE."

@@ -49,9 +49,9 @@ impl SampleCommand {
 async fn sample(command: SampleCommand) -> Result<u8, CommandError> {
     let SampleCommand { color, version, instance, listen, journal, json } = command;
     let fail = |what: &str, error: std::io::Error| CommandError::new(format!("{what}: {error}"));
-    let about =
+    let identity =
         SampleIdentity { color: color.clone(), version: version.clone(), instance, journal };
-    let sample = Sample::start(listen, about).await;
+    let sample = Sample::start(listen, identity).await;
     let sample =
         sample.map_err(|error| fail(&format!("{color} on {listen} cannot start"), error))?;
     let address = sample.address;

@@ -42,8 +42,8 @@ pub(super) fn latency(history: &History, figures: &Figures) -> String {
         name: name.to_owned(),
         color,
         points: slices()
-            .map(|(place, it)| {
-                (seconds(figures, place), millis(it.latency.value_at_quantile(quantile)))
+            .map(|(index, it)| {
+                (seconds(figures, index), millis(it.latency.value_at_quantile(quantile)))
             })
             .collect(),
     };
@@ -65,13 +65,13 @@ pub(super) fn percentiles(figures: &Figures) -> String {
             false => QUANTILES
                 .iter()
                 .enumerate()
-                .map(|(place, it)| (place as f64, millis(of.value_at_quantile(*it))))
+                .map(|(index, it)| (index as f64, millis(of.value_at_quantile(*it))))
                 .collect(),
         },
     };
     let lines = [
-        line("away from flips", DARK, &figures.steady),
-        line("within 100 ms of a flip", AMBER, &figures.near),
+        line("away from flips", DARK, &figures.away_from_flips),
+        line("within 100 ms of a flip", AMBER, &figures.near_flips),
     ];
     let names = ["least", "p50", "p75", "p90", "p95", "p99", "p99.9", "at most"];
     drawn(|area| {
@@ -105,7 +105,7 @@ pub(super) fn colors(history: &History, figures: &Figures) -> String {
             .slices
             .iter()
             .enumerate()
-            .map(|(place, it)| (seconds(figures, place), it.count(of) as f64 / figures.slice))
+            .map(|(index, it)| (seconds(figures, index), it.count(of) as f64 / figures.slice))
             .collect(),
     };
     let lines = [line("blue", BLUE, Color::Blue), line("green", GREEN, Color::Green)];
@@ -114,20 +114,20 @@ pub(super) fn colors(history: &History, figures: &Figures) -> String {
 
 /// Who was still inside of the colors that were not active. `None` if the proxy does not tell.
 pub(super) fn drains(history: &History) -> Option<String> {
-    if history.inside.is_empty() {
+    if history.in_flight.is_empty() {
         return None;
     }
     let mut lines = Vec::new();
-    for (place, service) in history.services.iter().enumerate() {
+    for (index, service) in history.services.iter().enumerate() {
         for color in Color::BOTH {
-            let own = history.inside.iter().filter(|it| usize::from(it.service) == place);
+            let own = history.in_flight.iter().filter(|it| usize::from(it.service) == index);
             let points = own.filter(|it| it.color == color && it.at >= history.began).map(|it| {
-                let count = if it.is_leaving { it.count as f64 } else { 0.0 };
+                let count = if it.is_inactive { it.count as f64 } else { 0.0 };
                 (since(history, it.at), count)
             });
             // Each service has a shade of its own.
             let shade =
-                |it: u8| it + (255 - it) / 8 * u8::try_from(place.min(5)).unwrap_or_default();
+                |it: u8| it + (255 - it) / 8 * u8::try_from(index.min(5)).unwrap_or_default();
             let RGBColor(red, green, blue) = if color == Color::Blue { BLUE } else { GREEN };
             let paint = RGBColor(shade(red), shade(green), shade(blue));
             let name = format!("{service} {color}");
@@ -246,8 +246,8 @@ fn since(history: &History, at: u64) -> f64 {
     at.saturating_sub(history.began) as f64 / 1e9
 }
 
-fn seconds(figures: &Figures, place: usize) -> f64 {
-    (place as f64 + 0.5) * figures.slice
+fn seconds(figures: &Figures, index: usize) -> f64 {
+    (index as f64 + 0.5) * figures.slice
 }
 
 fn millis(micros: u64) -> f64 {

@@ -14,7 +14,7 @@ use super::{
     load::LoadPlan,
     measure::Figures,
     options::LoadMode,
-    record::{FlipEnd, History},
+    record::{FlipOutcome, History},
 };
 
 /// What a drill has found.
@@ -23,21 +23,21 @@ pub struct Report {
     history: History,
     verdict: Verdict,
     figures: Figures,
-    order: LoadPlan,
-    pace: LoadMode,
+    plan: LoadPlan,
+    mode: LoadMode,
 }
 
 /// Violations of each promise that are listed, so that many of one do not hide another; all are counted.
-const LISTED: usize = 100;
+const LISTED_MAX: usize = 100;
 
 /// Of each in a terminal.
-const SHOWN: usize = 5;
+const SHOWN_MAX: usize = 5;
 
 impl Report {
-    pub(super) fn of(history: History, order: LoadPlan, pace: LoadMode) -> Self {
+    pub(super) fn new(history: History, plan: LoadPlan, mode: LoadMode) -> Self {
         let verdict = judge(&history);
         let figures = Figures::of(&history, &verdict.explained);
-        Self { history, verdict, figures, order, pace }
+        Self { history, verdict, figures, plan, mode }
     }
 
     /// Whether every promise held that was put to the test, and there was something to test it with.
@@ -67,7 +67,7 @@ impl Report {
     }
 
     /// Promises that were not put to the test.
-    fn untried(&self) -> usize {
+    fn unchecked_count(&self) -> usize {
         self.verdict.findings.iter().filter(|it| state(it) == "unchecked").count()
     }
 
@@ -75,10 +75,10 @@ impl Report {
         self.verdict.explained.len()
     }
 
-    fn pace(&self) -> String {
-        match self.pace {
+    fn mode(&self) -> String {
+        match self.mode {
             LoadMode::Rate(rate) => format!("{rate:.0} a second, whatever the answers do"),
-            LoadMode::ThreadClients(count) => {
+            LoadMode::Clients(count) => {
                 format!("{count} clients, one request after the other")
             }
         }
@@ -88,15 +88,17 @@ impl Report {
     #[must_use]
     pub fn summary(&self) -> String {
         let mut text = format!("{}\n", self.table());
-        let Figures { rate, acknowledged, steady, near, drains, .. } = &self.figures;
+        let Figures {
+            rate, acknowledged, away_from_flips: steady, near_flips: near, drains, ..
+        } = &self.figures;
         let total = self.history.requests.len();
         let _ = writeln!(
             text,
             "{total} requests ({}; {}), {rate:.0} a second, {} did not end as they should, seed {}",
-            self.pace(),
-            self.order.mix,
+            self.mode(),
+            self.plan.mix,
             self.failed(),
-            self.order.seed,
+            self.plan.seed,
         );
         if !acknowledged.is_empty() {
             let _ = writeln!(
@@ -120,8 +122,8 @@ impl Report {
                 );
             }
         }
-        if let Some(told) = &self.history.drained {
-            let _ = write!(text, "{} `drained` events were heard", told.len());
+        if let Some(events) = &self.history.drained {
+            let _ = write!(text, "{} `drained` events were heard", events.len());
             let _ = match drains.is_empty() {
                 true => writeln!(text),
                 false => writeln!(
@@ -132,15 +134,15 @@ impl Report {
                 ),
             };
         }
-        for Violation { promise, text: what, .. } in self.listed(SHOWN) {
+        for Violation { promise, text: what, .. } in self.listed(SHOWN_MAX) {
             let _ = writeln!(text, "  {}: {what}", promise.name());
         }
-        let more = self.verdict.violations.len().saturating_sub(self.listed(SHOWN).count());
+        let more = self.verdict.violations.len().saturating_sub(self.listed(SHOWN_MAX).count());
         if more > 0 {
             let _ = writeln!(text, "  and {more} more");
         }
         let (style, word) = match (self.is_clean(), self.history.requests.is_empty()) {
-            (true, _) if self.untried() > 0 => {
+            (true, _) if self.unchecked_count() > 0 => {
                 (anstyle::AnsiColor::Green, "Every promise held that was put to the test.")
             }
             (true, _) => (anstyle::AnsiColor::Green, "Every promise held."),
@@ -152,14 +154,14 @@ impl Report {
         };
         let style = style.on_default().bold();
         let _ = write!(text, "{style}{word}{style:#}");
-        if self.untried() > 0 {
-            let _ = write!(text, " {} of {} were not.", self.untried(), Promise::ALL.len());
+        if self.unchecked_count() > 0 {
+            let _ = write!(text, " {} of {} were not.", self.unchecked_count(), Promise::ALL.len());
         }
         if let Some(why) = &self.verdict.cut_short {
             let _ = write!(text, " The drill was cut short: {why}.");
         }
-        if self.verdict.unsent > 0 {
-            let unsent = self.verdict.unsent;
+        if self.verdict.not_sent > 0 {
+            let unsent = self.verdict.not_sent;
             let _ = write!(
                 text,
                 " {unsent} requests were not sent: the drill has no more places, ports or files than that. Ask less \
@@ -186,7 +188,7 @@ impl Report {
                 "broken" => ("broken", Paint::Red),
                 other => (other, Paint::Yellow),
             };
-            let what = match (finding.unchecked, late(finding)) {
+            let what = match (finding.unchecked_reason, late(finding)) {
                 (Some(why), _) => format!("{}\n({why})", promise.in_words()),
                 (None, Some(late)) => format!("{}\n({late})", promise.in_words()),
                 (None, None) => promise.in_words().to_owned(),
@@ -205,7 +207,16 @@ impl Report {
     /// For programs.
     #[must_use]
     pub fn json(&self) -> Value {
-        let Figures { kinds, rate, colors, steady, near, acknowledged, drains, .. } = &self.figures;
+        let Figures {
+            kinds,
+            rate,
+            colors,
+            away_from_flips: steady,
+            near_flips: near,
+            acknowledged,
+            drains,
+            ..
+        } = &self.figures;
         let promises: Vec<Value> = self
             .verdict
             .findings
@@ -218,8 +229,8 @@ impl Report {
                     "checked": it.checked,
                     "broken": it.broken,
                     "explained": it.explained,
-                    "why": it.unchecked,
-                    "late_ms": (it.late > 0).then(|| as_millis(it.late / 1000)),
+                    "why": it.unchecked_reason,
+                    "late_ms": (it.max_delay > 0).then(|| as_millis(it.max_delay / 1000)),
                     "bound_ms": (it.promise == Promise::Drained).then(|| as_millis(BOUND / 1000)),
                 })
             })
@@ -231,15 +242,16 @@ impl Report {
             })
             .collect();
         let violations: Vec<Value> = self
-            .listed(LISTED)
+            .listed(LISTED_MAX)
             .map(|it| {
                 let at = it.at.saturating_sub(self.history.began) as f64 / 1e6;
                 json!({"promise": it.promise.name(), "at_ms": at, "text": it.text})
             })
             .collect();
-        let failed = self.history.flips.iter().filter(|it| it.end != FlipEnd::Done).count();
-        let told = self.history.drained.as_ref().map(|told| {
-            json!({"told": told.len(), "p50_ms": drains.value_at_quantile(0.5), "max_ms": drains.max()})
+        let failed =
+            self.history.flips.iter().filter(|it| it.outcome != FlipOutcome::Acknowledged).count();
+        let events = self.history.drained.as_ref().map(|events| {
+            json!({"told": events.len(), "p50_ms": drains.value_at_quantile(0.5), "max_ms": drains.max()})
         });
         let latency = |it: &Histogram<u64>| match it.is_empty() {
             true => Value::Null,
@@ -260,13 +272,13 @@ impl Report {
                 "total": self.history.requests.len(),
                 "failed": self.failed(),
                 "explained": self.explained(),
-                "unsent": self.verdict.unsent,
+                "unsent": self.verdict.not_sent,
                 "by_kind": by_kind,
             },
             "rate_per_second": (rate * 10.0).round() / 10.0,
-            "pace": self.pace(),
-            "mix": self.order.mix.to_string(),
-            "seed": self.order.seed,
+            "pace": self.mode(),
+            "mix": self.plan.mix.to_string(),
+            "seed": self.plan.seed,
             "services": self.history.services,
             "colors": {"blue": colors[0], "green": colors[1]},
             "flips": {
@@ -279,7 +291,7 @@ impl Report {
                 "near_flips": latency(near),
                 "ratio_p99": self.figures.ratio(),
             },
-            "drains": told,
+            "drains": events,
             "kills": self.history.kills.len(),
             "violations": violations,
             "violations_total": self.verdict.violations.len(),
@@ -295,7 +307,7 @@ impl Report {
 
 /// How late something was at most, for people.
 fn late(finding: &Finding) -> Option<String> {
-    let late = (finding.late > 0).then(|| millis(finding.late / 1000))?;
+    let late = (finding.max_delay > 0).then(|| millis(finding.max_delay / 1000))?;
     Some(match finding.promise {
         Promise::Drained => format!("it was told up to {late} after the last request had ended"),
         _ => format!("the old color was asked up to {late} later"),
@@ -306,7 +318,7 @@ fn late(finding: &Finding) -> Option<String> {
 fn state(finding: &Finding) -> &'static str {
     match finding {
         Finding { broken: 1.., .. } => "broken",
-        Finding { unchecked: Some(_), .. } => "unchecked",
+        Finding { unchecked_reason: Some(_), .. } => "unchecked",
         _ => "held",
     }
 }

@@ -5,9 +5,9 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 use super::super::{
     check::{Finding, Violation},
     measure::Figures,
-    record::FlipEnd,
+    record::FlipOutcome,
 };
-use super::{LISTED, Report, as_millis, charts, late, state};
+use super::{LISTED_MAX, Report, as_millis, charts, late, state};
 
 const STYLE: &str = "
 :root { --ink: #1f2630; --soft: #5d6875; --line: #dfe3e8; --ground: #f4f6f8; --card: #fff;
@@ -42,9 +42,11 @@ svg { width: 100%; height: auto; display: block; }
 pub(super) fn page(report: &Report) -> String {
     let Report { history, verdict, figures, .. } = report;
     let (class, word) = match report.is_clean() {
-        true if report.untried() > 0 => ("verdict", "Every promise held that was put to the test"),
+        true if report.unchecked_count() > 0 => {
+            ("verdict", "Every promise held that was put to the test")
+        }
         true => ("verdict", "Every promise held"),
-        false if verdict.unsent > 0 => ("verdict broken", "Not all was tried that was to be"),
+        false if verdict.not_sent > 0 => ("verdict broken", "Not all was tried that was to be"),
         false => ("verdict broken", "Not every promise held"),
     };
     let svg = |svg: String| PreEscaped(svg);
@@ -61,8 +63,8 @@ pub(super) fn page(report: &Report) -> String {
                 main {
                     section #verdict class=(class) {
                         h1 { (word) }
-                        p { (report.pace()) " · " (report.order.mix.to_string()) " · " (history.services.join(", "))
-                            " · seed " (report.order.seed) }
+                        p { (report.mode()) " · " (report.plan.mix.to_string()) " · " (history.services.join(", "))
+                            " · seed " (report.plan.seed) }
                         @if let Some(why) = &verdict.cut_short { p { "The drill was cut short: " (why) "." } }
                         (numbers(report))
                     }
@@ -100,9 +102,10 @@ pub(super) fn page(report: &Report) -> String {
 }
 
 fn numbers(report: &Report) -> Markup {
-    let Figures { rate, acknowledged, steady, near, .. } = &report.figures;
+    let Figures { rate, acknowledged, away_from_flips: steady, near_flips: near, .. } =
+        &report.figures;
     let flips = &report.history.flips;
-    let good = flips.iter().filter(|it| it.end == FlipEnd::Done).count();
+    let good = flips.iter().filter(|it| it.outcome == FlipOutcome::Acknowledged).count();
     let of = |it: &hdrhistogram::Histogram<u64>| match it.is_empty() {
         true => "–".to_owned(),
         false => format!("{:.1} ms", as_millis(it.value_at_quantile(0.99))),
@@ -139,7 +142,7 @@ fn promises(findings: &[Finding]) -> Markup {
                     tr {
                         td {
                             (finding.promise.in_words())
-                            @if let Some(why) = finding.unchecked { br; small { (why) } }
+                            @if let Some(why) = finding.unchecked_reason { br; small { (why) } }
                             @if let Some(late) = late(finding) { br; small { (late) } }
                         }
                         td class=(state(finding)) { (state(finding)) }
@@ -160,13 +163,13 @@ fn violations(report: &Report) -> Markup {
     }
     let seconds = |it: &Violation| it.at.saturating_sub(report.history.began) as f64 / 1e9;
     html! {
-        @if all.len() > report.listed(LISTED).count() {
-            p { "The first " (LISTED) " of each promise, of " (all.len()) " in all." }
+        @if all.len() > report.listed(LISTED_MAX).count() {
+            p { "The first " (LISTED_MAX) " of each promise, of " (all.len()) " in all." }
         }
         table {
             thead { tr { th.number { "at" } th { "promise" } th { "what happened" } } }
             tbody {
-                @for it in report.listed(LISTED) {
+                @for it in report.listed(LISTED_MAX) {
                     tr {
                         td.number { (format!("{:.4} s", seconds(it))) }
                         td { (it.promise.name()) }

@@ -18,7 +18,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn time_passes_and_does_not_go_back() {
+    fn the_clock_is_monotonic() {
         let before = now_ns();
         while now_ns() == before {}
         assert!(now_ns() > before);

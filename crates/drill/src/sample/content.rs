@@ -17,7 +17,7 @@ impl Content {
     }
 
     /// The next `count` bytes.
-    pub fn take(&mut self, count: usize) -> Vec<u8> {
+    pub fn next_bytes(&mut self, count: usize) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(count + 8);
         while bytes.len() < count {
             let (word, skipped) = (self.at / 8, (self.at % 8) as usize);
@@ -30,8 +30,8 @@ impl Content {
     }
 
     /// Whether `bytes` are the ones that come next; takes them.
-    pub fn goes_on_with(&mut self, bytes: &[u8]) -> bool {
-        self.take(bytes.len()) == bytes
+    pub fn matches_next(&mut self, bytes: &[u8]) -> bool {
+        self.next_bytes(bytes.len()) == bytes
     }
 
     /// How many bytes were taken.
@@ -43,8 +43,8 @@ impl Content {
 
 /// A word of a body: the finalizer of SplitMix64 over the number and the place, so that a piece that
 /// is moved, repeated or of another body is found.
-fn word_of(id: u64, place: u64) -> u64 {
-    let mut word = id ^ place.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+fn word_of(id: u64, index: u64) -> u64 {
+    let mut word = id ^ index.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     word ^ (word >> 31)
@@ -61,24 +61,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_body_is_the_same_in_whatever_pieces_it_comes() {
-        let whole = Content::of(7).take(1000);
+    fn a_body_is_the_same_for_all_chunk_sizes() {
+        let whole = Content::of(7).next_bytes(1000);
         assert_eq!(whole.len(), 1000);
         let mut pieces = Content::of(7);
         for piece in [1, 2, 3, 5, 8, 13, 21, 947] {
             let at = usize::try_from(pieces.taken()).expect("small");
-            assert!(pieces.clone().goes_on_with(&whole[at..at + piece]));
-            assert_eq!(pieces.take(piece), whole[at..at + piece]);
+            assert!(pieces.clone().matches_next(&whole[at..at + piece]));
+            assert_eq!(pieces.next_bytes(piece), whole[at..at + piece]);
         }
     }
 
     #[test]
-    fn a_byte_that_is_changed_moved_or_of_another_body_is_found() {
-        let whole = Content::of(7).take(100);
+    fn a_changed_moved_or_foreign_byte_is_found() {
+        let whole = Content::of(7).next_bytes(100);
         let mut changed = whole.clone();
         changed[50] ^= 1;
-        assert!(!Content::of(7).goes_on_with(&changed));
-        assert!(!Content::of(7).goes_on_with(&whole[8..]));
-        assert!(!Content::of(8).goes_on_with(&whole));
+        assert!(!Content::of(7).matches_next(&changed));
+        assert!(!Content::of(7).matches_next(&whole[8..]));
+        assert!(!Content::of(8).matches_next(&whole));
     }
 }

@@ -23,7 +23,7 @@ pub struct Arrival {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Number {
     /// This one.
-    Is(u64),
+    Known(u64),
     /// It has none that can be read, and asks for traffic, which is there for numbered requests alone.
     Missing,
     /// It has none, and asks for another page, as health checks and people do.
@@ -31,7 +31,7 @@ pub enum Number {
 }
 
 /// Bytes of an entry: the number, and the time.
-const ENTRY: usize = 16;
+const ENTRY_BYTES: usize = 16;
 
 /// What an entry has instead of a number. A request with one of these counts as one without a number.
 const MISSING: u64 = u64::MAX;
@@ -52,13 +52,13 @@ impl Journal {
     /// # Errors
     ///
     /// If it cannot be written, for example on a full disk.
-    pub fn note(&self, arrival: Arrival) -> io::Result<()> {
+    pub fn append(&self, arrival: Arrival) -> io::Result<()> {
         let number = match arrival.number {
-            Number::Is(number) => number,
+            Number::Known(number) => number,
             Number::Missing => MISSING,
             Number::MissingElsewhere => MISSING_ELSEWHERE,
         };
-        let mut entry = [0; ENTRY];
+        let mut entry = [0; ENTRY_BYTES];
         entry[..8].copy_from_slice(&number.to_le_bytes());
         entry[8..].copy_from_slice(&arrival.at.to_le_bytes());
         (&self.0).write_all(&entry)
@@ -73,7 +73,7 @@ impl Journal {
 pub fn read_journal(path: &Path) -> io::Result<Vec<Arrival>> {
     let mut bytes = Vec::new();
     File::open(path)?.read_to_end(&mut bytes)?;
-    let (entries, rest) = bytes.as_chunks::<ENTRY>();
+    let (entries, rest) = bytes.as_chunks::<ENTRY_BYTES>();
     if !rest.is_empty() {
         let text = format!("{} ends within an entry", path.display());
         return Err(io::Error::new(io::ErrorKind::InvalidData, text));
@@ -81,12 +81,12 @@ pub fn read_journal(path: &Path) -> io::Result<Vec<Arrival>> {
     Ok(entries.iter().map(arrival).collect())
 }
 
-fn arrival(entry: &[u8; ENTRY]) -> Arrival {
-    let word = |from: usize| u64::from_le_bytes(std::array::from_fn(|place| entry[from + place]));
+fn arrival(entry: &[u8; ENTRY_BYTES]) -> Arrival {
+    let word = |from: usize| u64::from_le_bytes(std::array::from_fn(|index| entry[from + index]));
     let number = match word(0) {
         MISSING => Number::Missing,
         MISSING_ELSEWHERE => Number::MissingElsewhere,
-        number => Number::Is(number),
+        number => Number::Known(number),
     };
     Arrival { number, at: word(8) }
 }
@@ -96,13 +96,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_noted_is_read_also_by_a_second_writer_and_not_if_it_was_cut() {
+    fn entries_of_several_writers_are_read_and_a_truncated_file_is_an_error() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("journal");
-        let numbers = [Number::Is(7), Number::Missing, Number::MissingElsewhere, Number::Is(0)];
+        let numbers =
+            [Number::Known(7), Number::Missing, Number::MissingElsewhere, Number::Known(0)];
         let all = numbers.map(|number| Arrival { number, at: 1 << 40 });
         for arrival in all {
-            Journal::open(&path).expect("opens").note(arrival).expect("writes");
+            Journal::open(&path).expect("opens").append(arrival).expect("writes");
         }
         assert_eq!(read_journal(&path).expect("reads"), all);
         std::fs::write(&path, [1, 2, 3]).expect("writes");

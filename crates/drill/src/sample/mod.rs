@@ -39,7 +39,7 @@ pub const VERSION: &str = "x-sample-version";
 /// Which process answered.
 pub const INSTANCE: &str = "x-sample-instance";
 /// [`now_ns`] of the application when the head of a request was there.
-pub const MET: &str = "x-sample-met";
+pub const RECEIVED: &str = "x-sample-met";
 /// [`now_ns`] of the application when the last byte of a body was received or was about to be sent.
 pub const ENDED: &str = "x-sample-ended";
 /// How many bytes of a body were received.
@@ -73,7 +73,7 @@ pub struct Sample {
 /// What all connections share.
 #[derive(Debug)]
 struct App {
-    about: SampleIdentity,
+    identity: SampleIdentity,
     journal: Option<Journal>,
     color: HeaderValue,
     version: HeaderValue,
@@ -87,10 +87,10 @@ impl Sample {
     ///
     /// # Errors
     ///
-    /// If the address is taken, the journal cannot be written, or `about` has what cannot stand in a
+    /// If the address is taken, the journal cannot be written, or `identity` has what cannot stand in a
     /// header field.
-    pub async fn start(listen: SocketAddr, about: SampleIdentity) -> io::Result<Self> {
-        let app = Arc::new(App::new(about)?);
+    pub async fn start(listen: SocketAddr, identity: SampleIdentity) -> io::Result<Self> {
+        let app = Arc::new(App::new(identity)?);
         let listener = TcpListener::bind(listen).await?;
         let address = listener.local_addr()?;
         let mut tasks = JoinSet::new();
@@ -110,7 +110,7 @@ async fn serve(stream: TcpStream, app: Arc<App>) {
     let _ = stream.set_nodelay(true);
     let answer = service_fn(move |request| {
         let app = Arc::clone(&app);
-        async move { Ok::<_, Infallible>(app.answer(request).await) }
+        async move { Ok::<_, Infallible>(app.respond(request).await) }
     });
     let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), answer);
     // A client that leaves is no news to a sample application.
@@ -120,31 +120,31 @@ async fn serve(stream: TcpStream, app: Arc<App>) {
 // === impl App ===
 
 impl App {
-    fn new(about: SampleIdentity) -> io::Result<Self> {
+    fn new(identity: SampleIdentity) -> io::Result<Self> {
         let value = |text: &str| HeaderValue::from_str(text).map_err(io::Error::other);
-        let journal = about.journal.as_deref().map(Journal::open).transpose()?;
+        let journal = identity.journal.as_deref().map(Journal::open).transpose()?;
         Ok(Self {
-            color: value(&about.color)?,
-            version: value(&about.version)?,
-            instance: value(&about.instance)?,
+            color: value(&identity.color)?,
+            version: value(&identity.version)?,
+            instance: value(&identity.instance)?,
             journal,
-            about,
+            identity: identity,
         })
     }
 
-    async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
+    async fn respond(&self, request: Request<Incoming>) -> Response<Body> {
         let met = now_ns();
         let id = request.headers().get(ID).cloned();
         let number = id.as_ref().and_then(|it| it.to_str().ok()).and_then(|it| it.parse().ok());
         let path = request.uri().path().to_owned();
         let traffic = path.strip_prefix("/traffic");
         let arrived = match (number, traffic) {
-            (Some(number), _) => Number::Is(number),
+            (Some(number), _) => Number::Known(number),
             (None, Some(_)) => Number::Missing,
             (None, None) => Number::MissingElsewhere,
         };
         if let Some(journal) = &self.journal
-            && let Err(error) = journal.note(Arrival { number: arrived, at: met })
+            && let Err(error) = journal.append(Arrival { number: arrived, at: met })
         {
             // An answer without its entry would look like one that nobody gave.
             let text = format!("the journal cannot be written: {error}\n");
@@ -152,15 +152,15 @@ impl App {
         }
         let mut response = match traffic {
             Some(kind) => {
-                traffic::answer(&self.about, kind, number.unwrap_or_default(), request).await
+                traffic::respond(&self.identity, kind, number.unwrap_or_default(), request).await
             }
-            None => pages::answer(&self.about, &request).await,
+            None => pages::respond(&self.identity, &request).await,
         };
         let headers = response.headers_mut();
         headers.insert(COLOR, self.color.clone());
         headers.insert(VERSION, self.version.clone());
         headers.insert(INSTANCE, self.instance.clone());
-        headers.insert(MET, HeaderValue::from(met));
+        headers.insert(RECEIVED, HeaderValue::from(met));
         if let Some(id) = id {
             headers.insert(ID, id);
         }

@@ -12,13 +12,16 @@ use hyper::body::{Frame, Incoming};
 use super::{Body, SampleIdentity, number_in, text, with_status};
 
 /// The time between two lines of a stream.
-const BEAT: Duration = Duration::from_millis(100);
+const LINE_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The longest that a client may ask a page to take.
 const SECONDS_MAX: u64 = 600;
 
-pub(super) async fn answer(about: &SampleIdentity, request: &Request<Incoming>) -> Response<Body> {
-    let SampleIdentity { color, version, .. } = about;
+pub(super) async fn respond(
+    identity: &SampleIdentity,
+    request: &Request<Incoming>,
+) -> Response<Body> {
+    let SampleIdentity { color, version, .. } = identity;
     let seconds = number_in(request.uri().query(), "seconds").unwrap_or(3).min(SECONDS_MAX);
     match request.uri().path() {
         "/" => html(page(color, version)),
@@ -27,7 +30,7 @@ pub(super) async fn answer(about: &SampleIdentity, request: &Request<Incoming>) 
             tokio::time::sleep(Duration::from_secs(seconds)).await;
             text(format!("{color} {version} took {seconds} s\n"))
         }
-        "/stream" => Response::new(lines(color.clone(), seconds)),
+        "/stream" => Response::new(line_stream(color.clone(), seconds)),
         _ => {
             let missing = format!("{color} {version} has no such page\n");
             with_status(StatusCode::NOT_FOUND, missing)
@@ -43,7 +46,7 @@ fn html(page: String) -> Response<Body> {
 }
 
 /// A line for each beat, each naming the color, and a last one that says that it is the last.
-fn lines(color: String, seconds: u64) -> Body {
+fn line_stream(color: String, seconds: u64) -> Body {
     let beats = seconds * 10;
     let line = move |beat: u64| {
         let color = color.clone();
@@ -52,7 +55,7 @@ fn lines(color: String, seconds: u64) -> Body {
                 return None;
             }
             if beat > 0 {
-                tokio::time::sleep(BEAT).await;
+                tokio::time::sleep(LINE_INTERVAL).await;
             }
             let line = match beat == beats {
                 true => format!("{color} end\n"),

@@ -20,44 +20,44 @@ const MILLIS_MAX: u64 = 600_000;
 const BYTES_MAX: u64 = 1 << 30;
 
 /// The time between two pieces of a body or two events.
-const BEAT: Duration = Duration::from_millis(50);
+const CHUNK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Bytes of a short answer.
-const SHORT: u64 = 128;
+const SHORT_BYTES: u64 = 128;
 
-pub(super) async fn answer(
-    about: &SampleIdentity,
+pub(super) async fn respond(
+    identity: &SampleIdentity,
     kind: &str,
     id: u64,
     request: Request<Incoming>,
 ) -> Response<Body> {
     let query = request.uri().query().map(str::to_owned);
     let millis = number_in(query.as_deref(), "ms").unwrap_or_default().min(MILLIS_MAX);
-    let bytes = number_in(query.as_deref(), "bytes").unwrap_or(SHORT).min(BYTES_MAX);
+    let bytes = number_in(query.as_deref(), "bytes").unwrap_or(SHORT_BYTES).min(BYTES_MAX);
     match kind {
-        "/short" => text_of(id),
-        "/download" => download(about, id, bytes, Duration::from_millis(millis)),
+        "/short" => short(id),
+        "/download" => download(identity, id, bytes, Duration::from_millis(millis)),
         "/upload" => upload(request).await,
-        "/events" => events(about, Duration::from_millis(millis)),
-        "/ws" => websocket::answer(about, request),
+        "/events" => events(identity, Duration::from_millis(millis)),
+        "/ws" => websocket::respond(identity, request),
         _ => with_status(StatusCode::NOT_FOUND, format!("there is no traffic of kind {kind}\n")),
     }
 }
 
-fn text_of(id: u64) -> Response<Body> {
-    let bytes = Content::of(id).take(usize::try_from(SHORT).expect("small"));
+fn short(id: u64) -> Response<Body> {
+    let bytes = Content::of(id).next_bytes(usize::try_from(SHORT_BYTES).expect("small"));
     let mut response = Response::new(http_body_util::Full::from(bytes).boxed_unsync());
     response.headers_mut().insert(ENDED, HeaderValue::from(now_ns()));
     response
 }
 
 /// The body of the number `id` in even pieces over a time; its digest and the instance in trailers.
-fn download(about: &SampleIdentity, id: u64, bytes: u64, time: Duration) -> Response<Body> {
-    let beats = u64::try_from(time.as_millis() / BEAT.as_millis()).unwrap_or(1).max(1);
+fn download(identity: &SampleIdentity, id: u64, bytes: u64, time: Duration) -> Response<Body> {
+    let beats = u64::try_from(time.as_millis() / CHUNK_INTERVAL.as_millis()).unwrap_or(1).max(1);
     // Large ones go in pieces that fit into a buffer, however short the time.
     let beats = beats.max(bytes.div_ceil(256 * 1024));
     let (began, pause) = (Instant::now(), time / u32::try_from(beats).unwrap_or(u32::MAX));
-    let sent = (Content::of(id), Xxh3::new(), 0, about.instance.clone());
+    let sent = (Content::of(id), Xxh3::new(), 0, identity.instance.clone());
     let piece = move |(mut content, mut hash, beat, instance): (Content, Xxh3, u64, String)| async move {
         if beat > beats {
             return None;
@@ -76,7 +76,8 @@ fn download(about: &SampleIdentity, id: u64, bytes: u64, time: Duration) -> Resp
         }
         tokio::time::sleep_until(began + pause * u32::try_from(beat).unwrap_or(u32::MAX)).await;
         let until = (beat + 1) * bytes / beats;
-        let fresh = content.take(usize::try_from(until - content.taken()).unwrap_or_default());
+        let fresh =
+            content.next_bytes(usize::try_from(until - content.taken()).unwrap_or_default());
         hash.update(&fresh);
         Some((Ok(Frame::data(Bytes::from(fresh))), (content, hash, beat + 1, instance)))
     };
@@ -109,16 +110,19 @@ async fn upload(request: Request<Incoming>) -> Response<Body> {
 
 /// An event for each beat with its number, the color, the instance and [`now_ns`], and a last one named
 /// `end`.
-fn events(about: &SampleIdentity, time: Duration) -> Response<Body> {
-    let beats = u64::try_from(time.as_millis() / BEAT.as_millis()).unwrap_or(1).max(1);
-    let (began, prefix) = (Instant::now(), format!("{} {}", about.color, about.instance));
+fn events(identity: &SampleIdentity, time: Duration) -> Response<Body> {
+    let beats = u64::try_from(time.as_millis() / CHUNK_INTERVAL.as_millis()).unwrap_or(1).max(1);
+    let (began, prefix) = (Instant::now(), format!("{} {}", identity.color, identity.instance));
     let event = move |beat: u64| {
         let prefix = prefix.clone();
         async move {
             if beat > beats {
                 return None;
             }
-            tokio::time::sleep_until(began + BEAT * u32::try_from(beat).unwrap_or(u32::MAX)).await;
+            tokio::time::sleep_until(
+                began + CHUNK_INTERVAL * u32::try_from(beat).unwrap_or(u32::MAX),
+            )
+            .await;
             let name = if beat == beats { "event: end\n" } else { "" };
             let text = format!("{name}id: {beat}\ndata: {prefix} {}\n\n", now_ns());
             Some((Ok::<_, Infallible>(Frame::data(Bytes::from(text))), beat + 1))

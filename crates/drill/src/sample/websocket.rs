@@ -13,12 +13,12 @@ use tokio_tungstenite::{
 use super::{Body, SampleIdentity, with_status};
 
 /// Accepts a handshake, and echoes until the client has enough.
-pub(super) fn answer(about: &SampleIdentity, mut request: Request<Incoming>) -> Response<Body> {
+pub(super) fn respond(identity: &SampleIdentity, mut request: Request<Incoming>) -> Response<Body> {
     let Some(key) = request.headers().get(header::SEC_WEBSOCKET_KEY).cloned() else {
         let text = "this is a WebSocket: send the handshake of one\n".to_owned();
         return with_status(StatusCode::UPGRADE_REQUIRED, text);
     };
-    let prefix = format!("{} {}", about.color, about.instance);
+    let prefix = format!("{} {}", identity.color, identity.instance);
     let upgrade = hyper::upgrade::on(&mut request);
     // Ends with its connection, which the runtime owns.
     tokio::spawn(async move {

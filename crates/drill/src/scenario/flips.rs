@@ -17,9 +17,9 @@ use super::{
     super::{
         options::Control,
         processes::signal,
-        record::{Flip, FlipEnd},
+        record::{Flip, FlipOutcome},
     },
-    PATIENCE, ScenarioRunner,
+    CHANGE_TIMEOUT, ScenarioRunner,
 };
 use crate::{color::Color, sample::now_ns};
 
@@ -29,11 +29,11 @@ impl ScenarioRunner {
             return;
         }
         match &self.control {
-            Control::Nobody => {}
-            Control::Command(command) => self.flip_by(command, changes).await,
+            Control::None => {}
+            Control::Command(command) => self.flip_with_command(command, changes).await,
             Control::Admin(caller) => {
                 let named =
-                    |it: &(u8, Color)| (self.subject.name(it.0).to_owned(), it.1.to_string());
+                    |it: &(u8, Color)| (self.target.name(it.0).to_owned(), it.1.to_string());
                 let services = changes.iter().map(named).collect();
                 let request = PromoteRequest { services, force: false, reason: None };
                 self.change(caller, Call::promote(&request), changes).await;
@@ -45,56 +45,56 @@ impl ScenarioRunner {
         let Control::Admin(caller) = &self.control else { return };
         let request = RollbackRequest { services: names.to_vec(), force: true, reason: None };
         // Which services a rollback of the last promotion is of, its answer tells.
-        let changes = if names.is_empty() { Vec::new() } else { self.toggled(names) };
+        let changes = if names.is_empty() { Vec::new() } else { self.other_colors(names) };
         self.change(caller, Call::rollback(&request), changes).await;
     }
 
     /// Makes a change of the active colors, and notes what came of it.
     async fn change(&self, caller: &Caller, call: Call<'_>, wanted: Vec<(u8, Color)>) {
         let called = now_ns();
-        let answer = caller.call::<Status>(call).await;
+        let response = caller.call::<Status>(call).await;
         let mut flip = Flip {
             changes: wanted.clone(),
             called,
             acknowledged: now_ns(),
-            end: FlipEnd::Done,
+            outcome: FlipOutcome::Acknowledged,
             generation: None,
-            trouble: answer.as_ref().err().map(ToString::to_string),
-            was_lost: false,
+            error: response.as_ref().err().map(ToString::to_string),
+            lost_response: false,
         };
-        match answer {
-            Ok(status) => self.take_over(&mut flip, &status),
+        match response {
+            Ok(status) => self.apply_status(&mut flip, &status),
             Err(
                 CallError::Refused { .. } | CallError::Unreachable { .. } | CallError::Malformed(_),
             ) => {
-                flip.end = FlipEnd::Refused;
+                flip.outcome = FlipOutcome::Refused;
             }
             Err(CallError::Lost { .. } | CallError::Silent { .. } | CallError::Foreign { .. }) => {
-                self.find_out(caller, &mut flip).await;
+                self.resolve_lost_response(caller, &mut flip).await;
             }
         }
-        let is_known = flip.end == FlipEnd::Done && !wanted.is_empty();
-        if is_known && !is_same(&flip.changes, &wanted) {
+        let is_known = flip.outcome == FlipOutcome::Acknowledged && !wanted.is_empty();
+        if is_known && !are_same_changes(&flip.changes, &wanted) {
             let text = format!(
                 "the flip of {} was acknowledged, and made of {}",
-                self.in_words(&wanted),
-                self.in_words(&flip.changes)
+                self.describe_changes(&wanted),
+                self.describe_changes(&flip.changes)
             );
-            self.trouble(called, text);
+            self.record_failure(called, text);
         }
-        self.notes.borrow_mut().flips.push(flip);
+        self.log.borrow_mut().flips.push(flip);
     }
 
-    fn in_words(&self, changes: &[(u8, Color)]) -> String {
+    fn describe_changes(&self, changes: &[(u8, Color)]) -> String {
         if changes.is_empty() {
             return "nothing".to_owned();
         }
-        let words = changes.iter().map(|(it, color)| format!("{}={color}", self.subject.name(*it)));
+        let words = changes.iter().map(|(it, color)| format!("{}={color}", self.target.name(*it)));
         words.collect::<Vec<_>>().join(" ")
     }
 
     /// Notes what a picture after a change says of the active colors.
-    fn take_over(&self, flip: &mut Flip, status: &Status) {
+    fn apply_status(&self, flip: &mut Flip, status: &Status) {
         flip.generation = Some(status.generation);
         flip.changes = self.changed_by(status);
     }
@@ -103,13 +103,13 @@ impl ScenarioRunner {
     fn changed_by(&self, status: &Status) -> Vec<(u8, Color)> {
         let mut active = self.active.borrow_mut();
         let mut changed = Vec::new();
-        for place in self.subject.places() {
-            let shown = status.services.get(self.subject.name(place)).map(|it| it.active.parse());
+        for index in self.target.indices() {
+            let shown = status.services.get(self.target.name(index)).map(|it| it.active.parse());
             if let Some(Ok(color)) = shown
-                && active[usize::from(place)] != color
+                && active[usize::from(index)] != color
             {
-                active[usize::from(place)] = color;
-                changed.push((place, color));
+                active[usize::from(index)] = color;
+                changed.push((index, color));
             }
         }
         changed
@@ -117,12 +117,12 @@ impl ScenarioRunner {
 
     /// Whether a change was made whose answer was lost: asks until somebody knows. That it was not made is
     /// known only if the process that was asked is gone.
-    async fn find_out(&self, caller: &Caller, flip: &mut Flip) {
+    async fn resolve_lost_response(&self, caller: &Caller, flip: &mut Flip) {
         let wanted = match flip.changes.is_empty() {
-            true => self.toggled(&[]),
+            true => self.other_colors(&[]),
             false => flip.changes.clone(),
         };
-        let found = timeout(PATIENCE, async {
+        let found = timeout(CHANGE_TIMEOUT, async {
             loop {
                 if let Ok(status) = caller.status().await {
                     return status;
@@ -130,23 +130,23 @@ impl ScenarioRunner {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         });
-        flip.was_lost = true;
+        flip.lost_response = true;
         match found.await {
-            Ok(status) => self.take_over(flip, &status),
+            Ok(status) => self.apply_status(flip, &status),
             Err(_) => flip.changes.clear(),
         }
         flip.acknowledged = now_ns();
         if flip.changes.is_empty() {
-            flip.end = match self.last_end.get() >= flip.called {
-                true => FlipEnd::Refused,
-                false => FlipEnd::Unknown,
+            flip.outcome = match self.last_proxy_end.get() >= flip.called {
+                true => FlipOutcome::Refused,
+                false => FlipOutcome::Unknown,
             };
             flip.changes = wanted;
         }
     }
 
     /// Flips by a command: one call for all services, or one for each if it wants to know which.
-    async fn flip_by(&self, command: &str, changes: Vec<(u8, Color)>) {
+    async fn flip_with_command(&self, command: &str, changes: Vec<(u8, Color)>) {
         let calls: Vec<Vec<(u8, Color)>> = match command.contains("{service}") {
             true => changes.into_iter().map(|it| vec![it]).collect(),
             false => vec![changes],
@@ -154,39 +154,43 @@ impl ScenarioRunner {
         for changes in calls {
             let Some((service, color)) = changes.first().copied() else { continue };
             let text = command
-                .replace("{service}", self.subject.name(service))
+                .replace("{service}", self.target.name(service))
                 .replace("{color}", color.as_str());
             let called = now_ns();
-            let trouble = self.run(&text).await.err();
+            let error = self.run_command(&text).await.err();
             let flip = Flip {
                 changes,
                 called,
                 acknowledged: now_ns(),
-                end: if trouble.is_none() { FlipEnd::Done } else { FlipEnd::Unknown },
+                outcome: if error.is_none() {
+                    FlipOutcome::Acknowledged
+                } else {
+                    FlipOutcome::Unknown
+                },
                 generation: None,
-                trouble,
-                was_lost: false,
+                error,
+                lost_response: false,
             };
-            if flip.end == FlipEnd::Done {
+            if flip.outcome == FlipOutcome::Acknowledged {
                 let mut active = self.active.borrow_mut();
                 flip.changes.iter().for_each(|(it, color)| active[usize::from(*it)] = *color);
             }
-            self.notes.borrow_mut().flips.push(flip);
+            self.log.borrow_mut().flips.push(flip);
         }
     }
 
     /// Runs a command until it has ended itself, whoever it leaves behind. One that is still there when the
     /// time is up, or when the drill is told to stop, ends with all that it has started.
-    async fn run(&self, command: &str) -> Result<(), String> {
+    async fn run_command(&self, command: &str) -> Result<(), String> {
         let cannot = |error: std::io::Error| format!("`{command}` cannot be run: {error}");
-        let said = tempfile::tempfile().map_err(cannot)?;
+        let stderr = tempfile::tempfile().map_err(cannot)?;
         let mut process = Command::new("sh");
         process.args(["-c", command]).stdin(Stdio::null()).stdout(Stdio::null());
-        process.stderr(said.try_clone().map_err(cannot)?).kill_on_drop(true).process_group(0);
+        process.stderr(stderr.try_clone().map_err(cannot)?).kill_on_drop(true).process_group(0);
         let mut child = process.spawn().map_err(cannot)?;
         let status = tokio::select! {
             status = child.wait() => status.map_err(cannot)?,
-            why = self.enough() => {
+            why = self.command_deadline() => {
                 signal(&child, Signal::KILL);
                 return Err(format!("`{command}` did not end {why}"));
             }
@@ -195,8 +199,9 @@ impl ScenarioRunner {
             return Ok(());
         }
         let mut text = Vec::new();
-        let read =
-            (&said).seek(SeekFrom::Start(0)).and_then(|_| (&said).take(500).read_to_end(&mut text));
+        let read = (&stderr)
+            .seek(SeekFrom::Start(0))
+            .and_then(|_| (&stderr).take(500).read_to_end(&mut text));
         read.map_err(cannot)?;
         // Whatever it says, it is not to write on our terminal as it likes.
         let text = String::from_utf8_lossy(&text).replace(char::is_control, " ");
@@ -204,15 +209,15 @@ impl ScenarioRunner {
     }
 
     /// Why there is no more time for a command, as soon as there is none.
-    async fn enough(&self) -> String {
+    async fn command_deadline(&self) -> String {
         tokio::select! {
-            () = tokio::time::sleep(PATIENCE) => format!("within {PATIENCE:?}"),
+            () = tokio::time::sleep(CHANGE_TIMEOUT) => format!("within {CHANGE_TIMEOUT:?}"),
             () = self.halt.cancelled() => "before the drill did".to_owned(),
         }
     }
 }
 
 /// Whether two changes are of the same services to the same colors.
-fn is_same(one: &[(u8, Color)], other: &[(u8, Color)]) -> bool {
+fn are_same_changes(one: &[(u8, Color)], other: &[(u8, Color)]) -> bool {
     one.len() == other.len() && one.iter().all(|it| other.contains(it))
 }

@@ -15,7 +15,7 @@ use super::{
         connector::{Body, Connector, IdleConnections, ResponseConnection},
         record::{Outcome, Request},
     },
-    BEAT,
+    CHUNK_INTERVAL,
 };
 use crate::{
     color::Color,
@@ -23,11 +23,11 @@ use crate::{
 };
 
 /// The whole of a small body.
-pub(super) async fn read(body: Incoming) -> Result<Bytes, Outcome> {
+pub(super) async fn read_body(body: Incoming) -> Result<Bytes, Outcome> {
     let collected = Limited::new(body, BODY_MAX).collect().await;
     let collected = collected.map_err(|error| match error.is::<LengthLimitError>() {
-        true => Outcome::Altered,
-        false => Outcome::Cut,
+        true => Outcome::Corrupted,
+        false => Outcome::Truncated,
     });
     Ok(collected?.to_bytes())
 }
@@ -37,7 +37,7 @@ pub(super) fn digest_of(id: u64, bytes: u64) -> String {
     let (mut content, mut hash) = (Content::of(id), Xxh3::new());
     while content.taken() < bytes {
         let left = usize::try_from(bytes - content.taken()).unwrap_or(usize::MAX);
-        hash.update(&content.take(left.min(BODY_MAX)));
+        hash.update(&content.next_bytes(left.min(BODY_MAX)));
     }
     sample::digest(&hash)
 }
@@ -46,41 +46,44 @@ pub(super) fn digest_of(id: u64, bytes: u64) -> String {
 pub(super) const BODY_MAX: usize = 64 * 1024;
 
 pub(super) async fn get(
-    door: &Connector,
+    connector: &Connector,
     idle: &IdleConnections,
     path: &str,
     id: u64,
     fields: &[(&str, &str)],
 ) -> Result<(Response<Incoming>, ResponseConnection), Outcome> {
-    let mut request = door.request("GET", path).header(sample::ID, id);
+    let mut request = connector.request("GET", path).header(sample::ID, id);
     for (name, value) in fields {
         request = request.header(*name, *value);
     }
-    let request = request.body(Empty::new().boxed_unsync()).map_err(|_| Outcome::Unsent)?;
-    door.ask(idle, request).await
+    let request = request.body(Empty::new().boxed_unsync()).map_err(|_| Outcome::NotSent)?;
+    connector.send(idle, request).await
 }
 
 /// Notes what the head of an answer says, and goes on if that is a good one.
-pub(super) fn head(request: &mut Request, answer: Response<Incoming>) -> Result<Incoming, Outcome> {
-    note_head(request, answer.headers());
-    if answer.status() != StatusCode::OK {
-        return Err(Outcome::Refused(answer.status().as_u16()));
+pub(super) fn check_head(
+    request: &mut Request,
+    response: Response<Incoming>,
+) -> Result<Incoming, Outcome> {
+    record_head(request, response.headers());
+    if response.status() != StatusCode::OK {
+        return Err(Outcome::ErrorStatus(response.status().as_u16()));
     }
     if request.color.is_none() {
-        return Err(Outcome::Foreign);
+        return Err(Outcome::UnknownResponder);
     }
-    Ok(answer.into_body())
+    Ok(response.into_body())
 }
 
-pub(super) fn note_head(request: &mut Request, headers: &HeaderMap) {
+pub(super) fn record_head(request: &mut Request, headers: &HeaderMap) {
     request.head = now_ns();
     request.color = color_of(headers);
-    request.met = number(headers, sample::MET).unwrap_or_default();
-    if number(headers, sample::ID) != Some(request.id) {
+    request.received = header_number(headers, sample::RECEIVED).unwrap_or_default();
+    if header_number(headers, sample::ID) != Some(request.id) {
         // Not the answer to this question, whoever gave it.
         request.color = None;
     }
-    let instance = number(headers, sample::INSTANCE).and_then(|it| u16::try_from(it).ok());
+    let instance = header_number(headers, sample::INSTANCE).and_then(|it| u16::try_from(it).ok());
     request.instance = instance.unwrap_or_default();
 }
 
@@ -95,35 +98,37 @@ pub(super) fn instance_of(headers: &HeaderMap) -> Option<&str> {
 
 /// What stands behind the color and the instance in `text`, if these are those that the stream began with:
 /// `COLOR INSTANCE REST`.
-pub(super) fn rest_of<'a>(
+pub(super) fn payload_of<'a>(
     text: &'a str,
     color: Color,
     instance: Option<&str>,
 ) -> Result<&'a str, Outcome> {
-    let (from, text) = text.split_once(' ').ok_or(Outcome::Altered)?;
-    let (by, rest) = text.rsplit_once(' ').ok_or(Outcome::Altered)?;
+    let (from, text) = text.split_once(' ').ok_or(Outcome::Corrupted)?;
+    let (by, rest) = text.rsplit_once(' ').ok_or(Outcome::Corrupted)?;
     match (from == color.as_str(), instance.is_none_or(|it| it == by)) {
         (true, true) => Ok(rest),
-        (true, false) => Err(Outcome::Moved),
-        (false, _) => Err(Outcome::Changed),
+        (true, false) => Err(Outcome::EndpointChanged),
+        (false, _) => Err(Outcome::ColorChanged),
     }
 }
 
-pub(super) fn number(headers: &HeaderMap, name: &str) -> Option<u64> {
+pub(super) fn header_number(headers: &HeaderMap, name: &str) -> Option<u64> {
     headers.get(name)?.to_str().ok()?.parse().ok()
 }
 
 /// The body of a number in even pieces over a time.
-pub(super) fn slowly(id: u64, bytes: u64, time: Duration) -> Body {
-    let beats = u64::try_from(time.as_millis() / BEAT.as_millis()).unwrap_or(1).max(1);
+pub(super) fn slow_body(id: u64, bytes: u64, time: Duration) -> Body {
+    let beats = u64::try_from(time.as_millis() / CHUNK_INTERVAL.as_millis()).unwrap_or(1).max(1);
     let began = Instant::now();
     let piece = move |(mut content, beat): (Content, u64)| async move {
         if beat == beats {
             return None;
         }
-        tokio::time::sleep_until(began + BEAT * u32::try_from(beat).unwrap_or(u32::MAX)).await;
+        tokio::time::sleep_until(began + CHUNK_INTERVAL * u32::try_from(beat).unwrap_or(u32::MAX))
+            .await;
         let until = (beat + 1) * bytes / beats;
-        let fresh = content.take(usize::try_from(until - content.taken()).unwrap_or_default());
+        let fresh =
+            content.next_bytes(usize::try_from(until - content.taken()).unwrap_or_default());
         Some((Ok::<_, Infallible>(Frame::data(Bytes::from(fresh))), (content, beat + 1)))
     };
     StreamBody::new(stream::unfold((Content::of(id), 0), piece)).boxed_unsync()
@@ -134,15 +139,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_stream_that_goes_on_with_another_color_or_endpoint_is_found() {
-        let rest = |text| rest_of(text, Color::Blue, Some("1001"));
+    fn a_stream_that_continues_on_another_color_or_endpoint_is_found() {
+        let rest = |text| payload_of(text, Color::Blue, Some("1001"));
         assert_eq!(rest("blue 1001 17"), Ok("17"));
-        assert_eq!(rest("blue 1002 17"), Err(Outcome::Moved));
-        assert_eq!(rest("green 1003 17"), Err(Outcome::Changed));
-        assert_eq!(rest("blue 17"), Err(Outcome::Altered));
-        assert_eq!(rest("17"), Err(Outcome::Altered));
+        assert_eq!(rest("blue 1002 17"), Err(Outcome::EndpointChanged));
+        assert_eq!(rest("green 1003 17"), Err(Outcome::ColorChanged));
+        assert_eq!(rest("blue 17"), Err(Outcome::Corrupted));
+        assert_eq!(rest("17"), Err(Outcome::Corrupted));
         // A name of a process that somebody else has started may be of several words, or be left out.
-        assert_eq!(rest_of("blue the first 17", Color::Blue, Some("the first")), Ok("17"));
-        assert_eq!(rest_of("blue 1002 17", Color::Blue, None), Ok("17"));
+        assert_eq!(payload_of("blue the first 17", Color::Blue, Some("the first")), Ok("17"));
+        assert_eq!(payload_of("blue 1002 17", Color::Blue, None), Ok("17"));
     }
 }

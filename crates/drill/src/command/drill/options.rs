@@ -95,7 +95,7 @@ impl DrillCommand {
         let is_flipped = steps.iter().any(|it| !matches!(it.step, Step::Process(..)));
         let control = match flip {
             Some(command) => Control::Command(command),
-            None if demo || !is_flipped => Control::Nobody,
+            None if demo || !is_flipped => Control::None,
             None => {
                 let caller =
                     admin.caller().map_err(|error| CommandError::new(error.to_string()))?;
@@ -103,18 +103,18 @@ impl DrillCommand {
             }
         };
         Ok(Options {
-            subject: match demo {
+            target: match demo {
                 true => TargetOptions::Demo { services, endpoints, flipgate: flipgate()? },
-                false => TargetOptions::Given(urls),
+                false => TargetOptions::Urls(urls),
             },
             control,
             sample,
             upstreams: upstream,
             proxy,
-            pace: match (rate, clients) {
+            load: match (rate, clients) {
                 (Some(rate), _) => rate,
-                (None, Some(clients)) => LoadSpec::LoadMode(LoadMode::ThreadClients(clients)),
-                (None, None) => LoadSpec::LoadMode(LoadMode::Rate(RATE)),
+                (None, Some(clients)) => LoadSpec::Fixed(LoadMode::Clients(clients)),
+                (None, None) => LoadSpec::Fixed(LoadMode::Rate(RATE)),
             },
             mix,
             protocol,

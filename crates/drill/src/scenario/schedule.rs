@@ -15,7 +15,7 @@ use crate::sample::now_ns;
 
 /// The next turn of a step.
 #[derive(Debug)]
-pub(super) struct Turn<'a> {
+pub(super) struct ScheduledStep<'a> {
     /// When it is due.
     pub(super) at: u64,
     pub(super) line: &'a ScriptLine,
@@ -24,7 +24,7 @@ pub(super) struct Turn<'a> {
     until: u64,
     /// When the pause before ended, and how many flips there were since.
     began: u64,
-    flips: u32,
+    flips_since_pause: u32,
 }
 
 /// Flips between two pauses at least, whatever the time.
@@ -34,42 +34,42 @@ const FLIPS_MIN: u32 = 5;
 /// an event is missing.
 const PAUSE_MAX: u64 = 1_500_000_000;
 
-impl<'a> Turn<'a> {
+impl<'a> ScheduledStep<'a> {
     pub(super) fn new(line: &'a ScriptLine, times: Times) -> Self {
         let (at, until) = match line.when {
-            When::At(time) => (times.counts_from.saturating_add(nanos(time)), times.until),
+            When::At(time) => (times.measured_from.saturating_add(nanos(time)), times.until),
             When::Every(time) => (times.flips_from.saturating_add(nanos(time)), times.flips_until),
         };
-        Self { at, line, pause: None, until, began: at, flips: 0 }
+        Self { at, line, pause: None, until, began: at, flips_since_pause: 0 }
     }
 
     /// Whether there is such a turn. One that pauses may be sooner than it seems.
-    pub(super) fn is_coming(&self) -> bool {
+    pub(super) fn is_pending(&self) -> bool {
         self.at < self.until || self.pause.is_some()
     }
 
     /// Whether it is still to be made when it is due: a pause may last until there are to be no more turns.
-    pub(super) fn is_in_time(&self) -> bool {
+    pub(super) fn is_before_end(&self) -> bool {
         self.at < self.until
     }
 
     /// Sets the next turn when one is over, with the place of the flip that it made; says whether there is one.
-    pub(super) fn next(&mut self, flip: Option<usize>, stream_time: u64) -> bool {
+    pub(super) fn reschedule(&mut self, flip: Option<usize>, stream_time: u64) -> bool {
         let When::Every(every) = self.line.when else { return false };
         let (every, now) = (nanos(every), now_ns());
         if self.pause.take().is_some() {
             // It lasted as long as it may.
-            (self.began, self.flips) = (self.at, 0);
+            (self.began, self.flips_since_pause) = (self.at, 0);
         }
-        self.flips += 1;
+        self.flips_since_pause += 1;
         // What took longer than its interval is not made up for.
         let turns = now.saturating_sub(self.at) / every + 1;
         self.at = self.at.saturating_add(every.saturating_mul(turns));
         let pause = stream_time.saturating_add(PAUSE_MAX);
         // Long enough without a pause.
         let is_slow = every >= pause;
-        let is_time =
-            self.flips >= FLIPS_MIN && now.saturating_sub(self.began) >= stream_time / 4 * 3;
+        let is_time = self.flips_since_pause >= FLIPS_MIN
+            && now.saturating_sub(self.began) >= stream_time / 4 * 3;
         if matches!(self.line.step, Step::Flip(_)) && !is_slow && is_time && flip.is_some() {
             self.pause = flip;
             self.at = self.at.max(now.saturating_add(pause)).min(self.until);
@@ -83,7 +83,7 @@ impl<'a> Turn<'a> {
         let now = now_ns();
         self.pause = None;
         self.at = now.saturating_add(nanos(every)).min(self.at);
-        (self.began, self.flips) = (self.at, 0);
+        (self.began, self.flips_since_pause) = (self.at, 0);
     }
 }
 
@@ -99,51 +99,54 @@ mod tests {
         ScriptLine { when: When::Every(every), step: Step::Flip(Vec::new()) }
     }
 
-    fn turn(line: &ScriptLine) -> Turn<'_> {
+    fn turn(line: &ScriptLine) -> ScheduledStep<'_> {
         let now = now_ns();
         let (until, flips_until) = (u64::MAX, u64::MAX);
-        let times = Times { from: now, counts_from: now, flips_from: now, flips_until, until };
-        Turn::new(line, times)
+        let times =
+            Times { load_from: now, measured_from: now, flips_from: now, flips_until, until };
+        ScheduledStep::new(line, times)
     }
 
     #[test]
-    fn flips_pause_after_three_quarters_of_a_stream_until_they_may_go_on() {
+    fn flips_pause_after_three_quarters_of_the_stream_time() {
         let line = line(Duration::from_millis(50));
         let mut turn = turn(&line);
         turn.began = now_ns();
         for flip in 0..FLIPS_MIN as usize {
-            assert!(turn.next(Some(flip), 60 * SECOND) && turn.pause.is_none());
+            assert!(turn.reschedule(Some(flip), 60 * SECOND) && turn.pause.is_none());
         }
         turn.began -= 46 * SECOND;
         // A flip that failed leaves nothing behind.
-        assert!(turn.next(None, 60 * SECOND) && turn.pause.is_none());
-        assert!(turn.next(Some(7), 60 * SECOND));
+        assert!(turn.reschedule(None, 60 * SECOND) && turn.pause.is_none());
+        assert!(turn.reschedule(Some(7), 60 * SECOND));
         assert!(turn.pause == Some(7) && turn.at >= now_ns() + 60 * SECOND);
         turn.resume();
-        assert!(turn.pause.is_none() && turn.at <= now_ns() + SECOND && turn.flips == 0);
-        assert!(turn.next(Some(8), 60 * SECOND) && turn.pause.is_none());
+        assert!(
+            turn.pause.is_none() && turn.at <= now_ns() + SECOND && turn.flips_since_pause == 0
+        );
+        assert!(turn.reschedule(Some(8), 60 * SECOND) && turn.pause.is_none());
     }
 
     #[test]
-    fn flips_that_leave_enough_time_do_not_pause_and_what_is_done_once_has_no_next_turn() {
+    fn slow_flips_do_not_pause_and_single_steps_do_not_repeat() {
         let slow = line(Duration::from_secs(3));
         let mut turn = turn(&slow);
         turn.began = 0;
         for flip in 0..20 {
-            assert!(turn.next(Some(flip), SECOND) && turn.pause.is_none());
+            assert!(turn.reschedule(Some(flip), SECOND) && turn.pause.is_none());
         }
         let once = ScriptLine { when: When::At(Duration::ZERO), step: Step::Reload };
-        assert!(!self::turn(&once).next(None, SECOND));
+        assert!(!self::turn(&once).reschedule(None, SECOND));
     }
     #[test]
-    fn a_pause_lasts_no_longer_than_there_are_to_be_flips_and_does_not_end_them_before() {
+    fn a_pause_ends_with_the_flips_and_does_not_end_them_early() {
         let line = line(Duration::from_millis(50));
         let mut turn = turn(&line);
         turn.until = now_ns() + 30 * SECOND;
-        (turn.began, turn.flips) = (0, FLIPS_MIN);
-        assert!(turn.next(Some(7), 60 * SECOND));
-        assert!(turn.at == turn.until && turn.is_coming() && !turn.is_in_time());
+        (turn.began, turn.flips_since_pause) = (0, FLIPS_MIN);
+        assert!(turn.reschedule(Some(7), 60 * SECOND));
+        assert!(turn.at == turn.until && turn.is_pending() && !turn.is_before_end());
         turn.resume();
-        assert!(turn.at < turn.until && turn.is_coming() && turn.is_in_time());
+        assert!(turn.at < turn.until && turn.is_pending() && turn.is_before_end());
     }
 }
