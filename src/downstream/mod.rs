@@ -93,6 +93,8 @@ pub enum RejectReason {
     TooManyConnections,
     /// The TLS handshake failed.
     Handshake,
+    /// The TLS handshake with this address failed for the certificate of the client, for this reason.
+    ClientCertificate(IpAddr, &'static str),
     /// An HTTP/2 connection of this address was ended for abuse: more resets than responses, or excess frames.
     Http2Abuse(IpAddr),
     /// The proxy at this address sent no valid PROXY protocol header.

@@ -17,7 +17,10 @@ use super::{
     per_client::ClientLoad,
     timeout::Timeout,
 };
-use crate::net::{HttpStream, Socket, Transport};
+use crate::{
+    net::{HttpStream, Socket, Transport},
+    tls::client_certificate_problem,
+};
 
 /// The response to a connection over the limit of its address, if it can be sent without a handshake.
 const TOO_MANY: &[u8] = b"HTTP/1.1 429 Too Many Requests\r\n\
@@ -131,7 +134,10 @@ async fn handshake_and_serve<H: Handler>(
             debug!(peer = %peer.address(), %error, "handshake failed");
             worker.handler.count_rejected(match error {
                 HandshakeError::ProxyHeader(_) => RejectReason::ProxyHeader(peer.address()),
-                HandshakeError::Handshake(_) => RejectReason::Handshake,
+                HandshakeError::Handshake(error) => match client_certificate_problem(&error) {
+                    Some(problem) => RejectReason::ClientCertificate(peer.address(), problem),
+                    None => RejectReason::Handshake,
+                },
             });
             return;
         }

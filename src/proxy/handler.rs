@@ -46,13 +46,21 @@ impl Handler for Proxy {
                 }
             }
             RejectReason::Handshake => self.metrics.turned_away("handshake"),
+            RejectReason::ClientCertificate(peer, problem) => {
+                self.metrics.turned_away("handshake");
+                let event = LimitedEvent::ClientCertificate;
+                let suppressed = self.log_limiter.permits(event, ("", ""), Instant::now());
+                if let Some(suppressed) = suppressed {
+                    warn!(%peer, problem, suppressed, "{}", event.message());
+                }
+            }
             RejectReason::ProxyHeader(peer) => {
                 self.metrics.turned_away("proxy_header");
                 if !self.has_warned_of_header.replace(true) {
                     warn!(
                         %peer,
-                        "a peer of proxy_protocol.from has not begun with a header: nobody behind it is \
-                         served, until it does or is taken off the list"
+                        "a peer of proxy_protocol.from sent no valid PROXY protocol header: its clients are not \
+                         served; enable the header there, or remove the peer from the list"
                     );
                 }
             }

@@ -30,6 +30,8 @@ pub(super) enum LimitedEvent {
     AbandonedIncomplete,
     /// The client got an error that Flipgate made.
     ErrorResponse,
+    /// A TLS handshake failed for the certificate of the client.
+    ClientCertificate,
 }
 
 const PAUSE: Duration = Duration::from_secs(1);
@@ -80,6 +82,7 @@ impl LimitedEvent {
                 "gave up waiting for the response to an abandoned request; the endpoint may still work on it"
             }
             Self::ErrorResponse => "error response",
+            Self::ClientCertificate => "client certificate refused",
         }
     }
 }

@@ -20,7 +20,9 @@ pub use self::{
     connectors::Connectors,
     files::FileError,
     identity::ClientCertificate,
-    server::{ClientAuth, HandshakeConfig, ListenerTls, ServerSettings},
+    server::{
+        ClientAuth, HandshakeConfig, ListenerTls, ServerSettings, client_certificate_problem,
+    },
     subject_names::SubjectNames,
     upstream::UpstreamConnector,
 };

@@ -1,14 +1,15 @@
 //! What a listener shows its clients, and whom it takes for whom.
 
 use std::{
+    io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
 
 use arc_swap::ArcSwap;
 use rustls::{
-    RootCertStore, ServerConfig, crypto::aws_lc_rs::Ticketer, server::NoServerSessionStorage,
-    server::WebPkiClientVerifier, version,
+    CertificateError, RootCertStore, ServerConfig, crypto::aws_lc_rs::Ticketer,
+    server::NoServerSessionStorage, server::WebPkiClientVerifier, version,
 };
 use tokio_rustls::TlsAcceptor;
 
@@ -229,6 +230,28 @@ fn roots(path: &Path) -> Result<RootCertStore, FileError> {
             .map_err(|error| FileError::new(path, format_args!("is no authority: {error}")))?;
     }
     Ok(roots)
+}
+
+/// Why a server's handshake failed, if the certificate of the client is the reason.
+#[must_use]
+pub fn client_certificate_problem(error: &io::Error) -> Option<&'static str> {
+    match error.get_ref()?.downcast_ref::<rustls::Error>()? {
+        rustls::Error::NoCertificatesPresented => Some("no certificate"),
+        rustls::Error::InvalidCertificate(error) => Some(match error {
+            CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+                "not signed by tls.client.ca"
+            }
+            CertificateError::Expired | CertificateError::ExpiredContext { .. } => "expired",
+            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+                "not valid yet"
+            }
+            CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
+                "not for TLS clients"
+            }
+            _ => "invalid certificate",
+        }),
+        _ => None,
+    }
 }
 
 #[cfg(test)]

@@ -2,7 +2,10 @@
 
 use serde_json::Value;
 
-use crate::support::{Process, Scripted, TestProxy, Upstream, client::PUBLIC, eventually, process};
+use crate::support::{
+    Process, Scripted, TestProxy, Upstream, authority::Authority, client, client::PUBLIC,
+    eventually, process,
+};
 
 async fn scrape(proxy: &TestProxy) -> String {
     proxy.call("GET", "/metrics", "", "").await.text()
@@ -209,4 +212,37 @@ async fn the_log_says_who_changed_what_and_which_request_failed() {
         process.log()
     );
     assert!(!process.log().contains("wrong"), "a token is never logged");
+}
+
+#[tokio::test]
+async fn a_client_certificate_that_is_refused_is_logged_with_the_address() {
+    let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
+    let (authority, stranger) = (Authority::new(), Authority::new());
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = process::write_config(folder.path(), 0, &blue, &green);
+    let text = std::fs::read_to_string(&config).expect("the configuration");
+    let pair = authority.issue("server", &["localhost"]);
+    let tls = format!(
+        "[listener.tls]\n{}client = {{ ca = {:?}, required = true }}\n[service.web]",
+        authority.listener(&pair),
+        authority.file.display().to_string()
+    );
+    std::fs::write(&config, text.replacen("[service.web]", &tls, 1)).expect("written");
+    let mut process = Process::start_with(folder.path(), &config).await;
+    let shown = stranger.issue("tester", &["tester.test"]);
+    let with_foreign = authority.client(&["http/1.1"], Some(&shown));
+    if let Ok(stream) =
+        client::connect_tls(PUBLIC, process.public, "localhost", &with_foreign).await
+    {
+        // In TLS 1.3, the client knows of the refusal when it reads.
+        crate::support::Client::over(stream).read_to_end().await;
+    }
+    process.signal("TERM");
+    assert_eq!(process.wait().await, Some(0));
+    let refused = lines(&process, "client certificate refused");
+    assert_eq!(refused.len(), 1, "{}", process.log());
+    assert_eq!(
+        (&refused[0]["peer"], &refused[0]["problem"]),
+        (&PUBLIC.into(), &"not signed by tls.client.ca".into())
+    );
 }
