@@ -24,7 +24,7 @@ pub struct DecodeStep {
     /// How long it is.
     pub data: usize,
     /// How many bytes are done with.
-    pub used: usize,
+    pub consumed: usize,
 }
 
 /// A chunked body that cannot be read in one way only: section 7.1.
@@ -37,7 +37,7 @@ enum DecoderState {
     Done,
     /// So many bytes are still to come; at least one.
     Exact(u64),
-    ToClose,
+    UntilClose,
     Chunked(ChunkState),
 }
 
@@ -82,7 +82,7 @@ impl Decoder {
         let state = match framing {
             Framing::None | Framing::Exact(0) => DecoderState::Done,
             Framing::Exact(length) => DecoderState::Exact(length),
-            Framing::ToClose => DecoderState::ToClose,
+            Framing::UntilClose => DecoderState::UntilClose,
             Framing::Chunked => DecoderState::Chunked(ChunkState::Size { size: 0, digits: 0 }),
         };
         Self { state, extensions: 0, trailers: Vec::new() }
@@ -96,8 +96,8 @@ impl Decoder {
 
     /// Whether the body lasts as long as its connection.
     #[must_use]
-    pub fn is_to_close(&self) -> bool {
-        self.state == DecoderState::ToClose
+    pub fn ends_at_close(&self) -> bool {
+        self.state == DecoderState::UntilClose
     }
 
     /// The trailer section, as lines that end in CRLF. Complete when the body is done.
@@ -113,10 +113,10 @@ impl Decoder {
     ///
     /// [`BodyError`]; the body has no end then, and nothing that follows means anything.
     pub fn decode(&mut self, bytes: &mut [u8]) -> Result<DecodeStep, BodyError> {
-        let whole = |data| DecodeStep { skip: 0, data, used: data };
+        let whole = |data| DecodeStep { skip: 0, data, consumed: data };
         match self.state {
             DecoderState::Done => Ok(DecodeStep::default()),
-            DecoderState::ToClose => Ok(whole(bytes.len())),
+            DecoderState::UntilClose => Ok(whole(bytes.len())),
             DecoderState::Exact(left) => {
                 let data = at_most(left, bytes.len());
                 self.state = match left - data as u64 {
@@ -134,34 +134,37 @@ impl Decoder {
         state: ChunkState,
         bytes: &mut [u8],
     ) -> Result<DecodeStep, BodyError> {
-        let mut piece = DecodeStep::default();
+        let mut decoded = DecodeStep::default();
         let mut state = state;
-        while let Some(byte) = bytes.get(piece.used).copied() {
+        while let Some(byte) = bytes.get(decoded.consumed).copied() {
             if let ChunkState::Data(left) = state {
-                let data = at_most(left, bytes.len() - piece.used);
-                match piece.data {
-                    0 => piece.skip = piece.used,
-                    _ => bytes.copy_within(piece.used..piece.used + data, piece.skip + piece.data),
+                let data = at_most(left, bytes.len() - decoded.consumed);
+                match decoded.data {
+                    0 => decoded.skip = decoded.consumed,
+                    _ => bytes.copy_within(
+                        decoded.consumed..decoded.consumed + data,
+                        decoded.skip + decoded.data,
+                    ),
                 }
-                piece.data += data;
-                piece.used += data;
+                decoded.data += data;
+                decoded.consumed += data;
                 state = match left - data as u64 {
                     0 => ChunkState::DataCr,
                     left => ChunkState::Data(left),
                 };
                 continue;
             }
-            piece.used += 1;
+            decoded.consumed += 1;
             match self.step(state, byte)? {
                 Some(next) => state = next,
                 None => {
                     self.state = DecoderState::Done;
-                    return Ok(piece);
+                    return Ok(decoded);
                 }
             }
         }
         self.state = DecoderState::Chunked(state);
-        Ok(piece)
+        Ok(decoded)
     }
 
     /// One byte that is not content. `None` behind the last one.
@@ -186,8 +189,8 @@ impl Decoder {
                 ChunkState::SizeEnd { size }
             }
             (ChunkState::Extension { size, length, at }, _) => {
-                let wrong = BodyError("a chunk extension is not a name with a value");
-                let at = at.next(byte).ok_or(wrong)?;
+                let error = BodyError("a chunk extension is not a name with a value");
+                let at = at.next(byte).ok_or(error)?;
                 self.extensions += 1;
                 if length == EXTENSION_MAX || self.extensions > EXTENSIONS_MAX {
                     return Err(BodyError("the chunk extensions are too long"));
@@ -204,9 +207,9 @@ impl Decoder {
                 ChunkState::TrailersCr { at_line_start }
             }
             (ChunkState::TrailersCr { at_line_start: true }, b'\n') => {
-                let are_good =
+                let are_valid =
                     self.trailers.is_empty() || Fields::of_trailers(&self.trailers).is_some();
-                return are_good.then_some(None).ok_or(BodyError("a trailer is not a line"));
+                return are_valid.then_some(None).ok_or(BodyError("a trailer is not a line"));
             }
             (ChunkState::TrailersCr { at_line_start: false }, b'\n') => {
                 if self.trailers.len() + 2 > TRAILERS_MAX {
@@ -252,14 +255,14 @@ mod tests {
     fn decode(framing: Framing, pieces: &[&[u8]]) -> Result<Decoded, BodyError> {
         let mut decoder = Decoder::new(framing);
         let (mut content, mut left) = (Vec::new(), Vec::new());
-        for piece in pieces {
-            let mut bytes = piece.to_vec();
+        for decoded in pieces {
+            let mut bytes = decoded.to_vec();
             let mut at = 0;
             while at < bytes.len() {
                 let found = decoder.decode(&mut bytes[at..])?;
                 content.extend_from_slice(&bytes[at + found.skip..][..found.data]);
-                at += found.used;
-                if found.used == 0 {
+                at += found.consumed;
+                if found.consumed == 0 {
                     left.extend_from_slice(&bytes[at..]);
                     break;
                 }
@@ -270,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_is_the_same_however_its_bytes_are_split() {
+    fn a_body_decodes_the_same_however_its_bytes_are_split() {
         let chunks =
             "5\r\nhello\r\n1;a=\"b c\"\r\n \r\n00005;x\r\nworld\r\n0;y\r\nx-sum: 11\r\nb: \r\n\r\n";
         for (framing, text, content, trailers) in [
@@ -296,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_chunk_is_found_at_the_byte_that_makes_it_so() {
+    fn an_invalid_chunk_is_rejected_at_its_first_invalid_byte() {
         for (text, at) in [
             ("\r\n", 1),
             (";x\r\n", 1),
@@ -337,9 +340,9 @@ mod tests {
             for size in [1, text.len()] {
                 let mut decoder = Decoder::new(Framing::Chunked);
                 let mut seen = 0;
-                let failed = text.as_bytes().chunks(size).any(|piece| {
-                    seen += piece.len();
-                    decoder.decode(&mut piece.to_vec()).is_err()
+                let failed = text.as_bytes().chunks(size).any(|decoded| {
+                    seen += decoded.len();
+                    decoder.decode(&mut decoded.to_vec()).is_err()
                 });
                 assert!(failed, "{text:?}");
                 assert!(size > 1 || seen == at, "{text:?} failed after {seen} bytes");
@@ -367,19 +370,19 @@ mod tests {
     }
 
     #[test]
-    fn a_body_to_the_end_of_its_connection_has_no_other_end() {
-        let mut decoder = Decoder::new(Framing::ToClose);
-        let piece = decoder.decode(&mut b"0\r\n\r\n".to_vec()).expect("anything");
-        assert_eq!((piece.data, decoder.is_done(), decoder.is_to_close()), (5, false, true));
+    fn a_body_until_close_has_no_other_end() {
+        let mut decoder = Decoder::new(Framing::UntilClose);
+        let decoded = decoder.decode(&mut b"0\r\n\r\n".to_vec()).expect("anything");
+        assert_eq!((decoded.data, decoder.is_done(), decoder.ends_at_close()), (5, false, true));
     }
 
     #[test]
-    fn content_of_several_chunks_is_moved_together_and_what_follows_is_not_touched() {
+    fn content_of_several_chunks_is_joined_and_later_bytes_stay_unchanged() {
         let mut bytes = b"3\r\nabc\r\n2\r\nde\r\n0\r\n\r\nGET".to_vec();
         let mut decoder = Decoder::new(Framing::Chunked);
-        let piece = decoder.decode(&mut bytes).expect("good");
-        assert_eq!(&bytes[piece.skip..][..piece.data], b"abcde");
-        assert_eq!(&bytes[piece.used..], b"GET");
+        let decoded = decoder.decode(&mut bytes).expect("good");
+        assert_eq!(&bytes[decoded.skip..][..decoded.data], b"abcde");
+        assert_eq!(&bytes[decoded.consumed..], b"GET");
         assert!(decoder.is_done());
     }
 }

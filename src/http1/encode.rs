@@ -19,13 +19,13 @@ impl Encoding {
     pub fn of(framing: Framing) -> Self {
         match framing {
             Framing::Chunked => Self::Chunked,
-            Framing::None | Framing::Exact(_) | Framing::ToClose => Self::Plain,
+            Framing::None | Framing::Exact(_) | Framing::UntilClose => Self::Plain,
         }
     }
 
     /// What stands between two chunks, or behind the last one.
     #[must_use]
-    pub fn behind_data(self) -> &'static [u8] {
+    pub fn after_data(self) -> &'static [u8] {
         match self {
             Self::Plain => b"",
             Self::Chunked => b"\r\n",
@@ -87,16 +87,16 @@ mod tests {
     }
 
     #[test]
-    fn a_body_in_chunks_ends_with_its_trailers() {
+    fn a_chunked_body_ends_with_its_trailers() {
         let mut out = Vec::new();
         Encoding::Chunked.put_before_data(&mut out, 5);
         out.extend_from_slice(b"hello");
-        out.extend_from_slice(Encoding::Chunked.behind_data());
+        out.extend_from_slice(Encoding::Chunked.after_data());
         Encoding::Chunked.put_end(&mut out, b"x: 1\r\n");
         assert_eq!(out, b"5\r\nhello\r\n0\r\nx: 1\r\n\r\n");
         out.clear();
         Encoding::Plain.put_before_data(&mut out, 5);
         Encoding::Plain.put_end(&mut out, b"x: 1\r\n");
-        assert!(out.is_empty() && Encoding::Plain.behind_data().is_empty());
+        assert!(out.is_empty() && Encoding::Plain.after_data().is_empty());
     }
 }

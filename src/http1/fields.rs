@@ -55,7 +55,7 @@ pub enum Framing {
     /// In chunks, with trailers.
     Chunked,
     /// Up to the end of the connection. Only for answers.
-    ToClose,
+    UntilClose,
 }
 
 /// Bytes of a body or of a chunk, as far as they are told in advance.
@@ -88,9 +88,9 @@ pub(super) enum TransferCoding {
     /// `chunked`, once, and nothing else.
     Chunked,
     /// Something that ends in `chunked`, but is more than that.
-    Others,
+    ChunkedLast,
     /// Something whose end cannot be found.
-    Endless,
+    Unterminated,
 }
 
 /// A length that is not one number, once: section 6.3.
@@ -172,16 +172,16 @@ impl Fields {
     /// The parser takes a bare LF for a line end, as section 2.2 allows; an upstream that does not
     /// would see other lines than we do.
     pub(super) fn new(head: &[u8], found: &[httparse::Header<'_>]) -> Option<Self> {
-        let ends_well = |at: usize| at >= 2 && head[at - 2..at] == *b"\r\n";
+        let ends_in_crlf = |at: usize| at >= 2 && head[at - 2..at] == *b"\r\n";
         let mut fields = Self { all: Vec::with_capacity(found.len()), names: 0 };
         for line in found {
-            if !ends_well(Span::of(head, line.name.as_bytes()).start()) {
+            if !ends_in_crlf(Span::of(head, line.name.as_bytes()).start()) {
                 return None;
             }
             fields.push(Field::of(head, line));
         }
-        let is_good = ends_well(head.len()) && ends_well(head.len() - 2);
-        is_good.then_some(fields)
+        let is_valid = ends_in_crlf(head.len()) && ends_in_crlf(head.len() - 2);
+        is_valid.then_some(fields)
     }
 
     /// The lines, in their order.
@@ -225,42 +225,45 @@ impl Fields {
     }
 
     /// Looks at every line that concerns the framing.
-    pub(super) fn framed(&self, head: &[u8]) -> Result<FramingFields, InvalidContentLength> {
-        let mut framed = FramingFields::default();
+    pub(super) fn framing_fields(
+        &self,
+        head: &[u8],
+    ) -> Result<FramingFields, InvalidContentLength> {
+        let mut framing = FramingFields::default();
         if !self.has_any(&[
             FieldName::ContentLength,
             FieldName::TransferEncoding,
             FieldName::Connection,
         ]) {
-            return Ok(framed);
+            return Ok(framing);
         }
         for field in self.iter() {
             match field.name {
                 FieldName::ContentLength => {
                     let length = number(field.value_in(head)).ok_or(InvalidContentLength)?;
-                    if framed.length.replace(length).is_some() {
+                    if framing.length.replace(length).is_some() {
                         return Err(InvalidContentLength);
                     }
                 }
                 FieldName::TransferEncoding => {
                     let coding = coding(field.value_in(head));
-                    framed.coding = Some(match (framed.coding, coding) {
+                    framing.coding = Some(match (framing.coding, coding) {
                         (None, coding) => coding,
-                        (Some(_), TransferCoding::Endless) => TransferCoding::Endless,
-                        (Some(_), _) => TransferCoding::Others,
+                        (Some(_), TransferCoding::Unterminated) => TransferCoding::Unterminated,
+                        (Some(_), _) => TransferCoding::ChunkedLast,
                     });
                 }
                 FieldName::Connection => {
                     for member in members(field.value_in(head)) {
-                        framed.closes |= member.eq_ignore_ascii_case(b"close");
-                        framed.keeps_alive |= member.eq_ignore_ascii_case(b"keep-alive");
-                        framed.upgrades |= member.eq_ignore_ascii_case(b"upgrade");
+                        framing.closes |= member.eq_ignore_ascii_case(b"close");
+                        framing.keeps_alive |= member.eq_ignore_ascii_case(b"keep-alive");
+                        framing.upgrades |= member.eq_ignore_ascii_case(b"upgrade");
                     }
                 }
                 _ => {}
             }
         }
-        Ok(framed)
+        Ok(framing)
     }
 }
 
@@ -308,7 +311,7 @@ impl<'a> FieldLines<'a> {
     }
 
     /// Writes the lines that `is_kept` as they came, in as few parts as there are.
-    pub fn put_kept(
+    pub fn put_filtered(
         self,
         out: &mut Vec<u8>,
         mut is_kept: impl FnMut(FieldName, FieldLine<'a>) -> bool,
@@ -331,7 +334,7 @@ impl<'a> FieldLines<'a> {
     /// What `Connection` lists, on all of its lines, but for the words that concern the connection
     /// itself. Seldom anything.
     #[must_use]
-    pub fn listed(self) -> Vec<u8> {
+    pub fn connection_listed(self) -> Vec<u8> {
         let words: [&[u8]; 4] = [b"close", b"keep-alive", b"upgrade", b"te"];
         let is_name = |it: &&[u8]| !words.iter().any(|word| it.eq_ignore_ascii_case(word));
         let names: Vec<&[u8]> =
@@ -364,7 +367,7 @@ fn coding(value: &[u8]) -> TransferCoding {
         return TransferCoding::Chunked;
     }
     match members(value).next_back() {
-        Some(last) if last.eq_ignore_ascii_case(b"chunked") => TransferCoding::Others,
-        _ => TransferCoding::Endless,
+        Some(last) if last.eq_ignore_ascii_case(b"chunked") => TransferCoding::ChunkedLast,
+        _ => TransferCoding::Unterminated,
     }
 }

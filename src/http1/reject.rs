@@ -38,7 +38,7 @@ impl Default for HeadLimits {
 }
 
 /// Whether what is there is too much already, whatever may follow.
-pub(super) fn too_long(bytes: &[u8], limits: HeadLimits) -> Option<HeadRejection> {
+pub(super) fn check_size(bytes: &[u8], limits: HeadLimits) -> Option<HeadRejection> {
     let line_max = limits.line;
     if bytes.len() > line_max && memchr::memchr(b'\n', &bytes[..line_max]).is_none() {
         return Some(HeadRejection::TargetTooLong);
@@ -47,7 +47,7 @@ pub(super) fn too_long(bytes: &[u8], limits: HeadLimits) -> Option<HeadRejection
 }
 
 /// Why the parser refuses it.
-pub(super) fn reject(error: httparse::Error) -> HeadRejection {
+pub(super) fn from_parse_error(error: httparse::Error) -> HeadRejection {
     use httparse::Error;
     HeadRejection::Malformed(match error {
         Error::TooManyHeaders => return HeadRejection::TooLarge,

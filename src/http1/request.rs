@@ -6,8 +6,8 @@ use super::{
     Version,
     field_name::FieldName,
     fields::{FIELDS_MAX, Fields, Framing, FramingFields, Scratch, Span, TransferCoding, members},
-    reject::{HeadLimits, HeadRejection, reject, too_long},
-    target::{TargetForm, may_lack_host, one_host, target_of},
+    reject::{HeadLimits, HeadRejection, check_size, from_parse_error},
+    target::{TargetForm, may_lack_host, parse_target, single_host},
 };
 
 /// The head of a request that can be read in one way only, and what it means for what follows it.
@@ -26,10 +26,10 @@ pub struct RequestHead {
     /// Whether the client waits for `100 Continue` before it sends the body.
     pub expects_continue: bool,
     /// Whether the client takes trailers.
-    pub takes_trailers: bool,
+    pub accepts_trailers: bool,
     /// Whether the client asks for a WebSocket, perhaps among other protocols, in a request without content:
     /// RFC 6455, section 4.1.
-    pub wants_websocket: bool,
+    pub requests_websocket: bool,
     /// The form of the target.
     pub form: TargetForm,
     /// Whether the host is that of the target, so that `Host` may have another port in its place.
@@ -95,14 +95,14 @@ impl RequestHead {
         match request.parse_with_uninit_headers(bytes, &mut scratch) {
             Ok(httparse::Status::Complete(len)) if len <= limits.head => {
                 Ok(Self::new(&bytes[..len], &request, limits.line, cookie_max)?
-                    .followed_by(&bytes[len..], limits.head))
+                    .with_body_start(&bytes[len..], limits.head))
             }
             Ok(httparse::Status::Complete(_)) => Err(HeadRejection::TooLarge),
-            Ok(httparse::Status::Partial) => too_long(bytes, limits).map_or(Ok(None), Err),
+            Ok(httparse::Status::Partial) => check_size(bytes, limits).map_or(Ok(None), Err),
             Err(_) if bytes.starts_with(b"PROXY ") => Err(HeadRejection::Malformed(
                 "the PROXY protocol is taken only from peers that are listed for it",
             )),
-            Err(error) => Err(too_long(bytes, limits).unwrap_or_else(|| reject(error))),
+            Err(error) => Err(check_size(bytes, limits).unwrap_or_else(|| from_parse_error(error))),
         }
     }
 
@@ -134,42 +134,42 @@ impl RequestHead {
         if matches!(method, "CONNECT" | "TRACE") {
             return Err(HeadRejection::Method);
         }
-        let framed = fields
-            .framed(head)
+        let framing_fields = fields
+            .framing_fields(head)
             .map_err(|_| HeadRejection::Malformed("the Content-Length is not one number"))?;
-        let framing = framing(&framed, version)?;
+        let framing = framing(&framing_fields, version)?;
         let host = match may_lack_host(method, target, version) {
             true if !fields.has_any(&[FieldName::Host]) => Span::default(),
-            _ => one_host(&fields)?,
+            _ => single_host(&fields)?,
         };
-        let (form, target, authority) = target_of(target, method, host.of_head(head))?;
+        let (form, target, authority) = parse_target(target, method, host.of_head(head))?;
         // RFC 9112, section 3.2.2: the target's counts.
         let (is_absolute, host) = match authority {
             Some(it) => (true, Span::of(head, it.as_bytes())),
             None => (false, host),
         };
-        let notes = RequestFlags::of(&fields, head);
+        let flags = RequestFlags::of(&fields, head);
         Ok(Self {
             len: head.len(),
             version,
             framing,
             keeps_alive: match version {
-                Version::Http10 => framed.keeps_alive && !framed.closes,
-                Version::Http11 => !framed.closes,
+                Version::Http10 => framing_fields.keeps_alive && !framing_fields.closes,
+                Version::Http11 => !framing_fields.closes,
             },
-            expects_continue: notes.expects_continue
+            expects_continue: flags.expects_continue
                 && version == Version::Http11
                 && !matches!(framing, Framing::None | Framing::Exact(0)),
-            takes_trailers: notes.takes_trailers && version == Version::Http11,
-            wants_websocket: notes.upgrades
-                && framed.upgrades
+            accepts_trailers: flags.accepts_trailers && version == Version::Http11,
+            requests_websocket: flags.upgrades
+                && framing_fields.upgrades
                 && version == Version::Http11
                 && method == "GET"
                 && match framing {
                     Framing::None | Framing::Exact(0) => true,
                     // Its only chunk may be the last one.
-                    Framing::Chunked => !notes.expects_continue,
-                    Framing::Exact(_) | Framing::ToClose => false,
+                    Framing::Chunked => !flags.expects_continue,
+                    Framing::Exact(_) | Framing::UntilClose => false,
                 },
             form,
             is_absolute,
@@ -182,15 +182,15 @@ impl RequestHead {
 
     /// The head, now that it is known what follows it. A handshake without content has none however that is
     /// said: an empty chunked body becomes a part of the head. `None` while it is not known whether it is one.
-    fn followed_by(mut self, bytes: &[u8], head_max: usize) -> Option<Self> {
+    fn with_body_start(mut self, bytes: &[u8], head_max: usize) -> Option<Self> {
         const NO_CHUNKS: &[u8] = b"0\r\n\r\n";
-        if !self.wants_websocket {
+        if !self.requests_websocket {
             return Some(self);
         }
         if self.framing == Framing::Chunked {
             let is_whole = bytes.starts_with(NO_CHUNKS);
             if self.len + NO_CHUNKS.len() > head_max || !is_whole && !NO_CHUNKS.starts_with(bytes) {
-                self.wants_websocket = false;
+                self.requests_websocket = false;
                 return Some(self);
             }
             if !is_whole {
@@ -238,42 +238,42 @@ impl RequestHead {
 #[derive(Default)]
 struct RequestFlags {
     expects_continue: bool,
-    takes_trailers: bool,
+    accepts_trailers: bool,
     /// `websocket` is among the members of `Upgrade`.
     upgrades: bool,
 }
 
 impl RequestFlags {
     fn of(fields: &Fields, head: &[u8]) -> Self {
-        let mut notes = Self::default();
+        let mut flags = Self::default();
         if !fields.has_any(&[FieldName::Expect, FieldName::Te, FieldName::Upgrade]) {
-            return notes;
+            return flags;
         }
         for field in fields.iter() {
             let value = field.value_in(head);
             match field.name {
                 FieldName::Expect => {
-                    notes.expects_continue |= value.eq_ignore_ascii_case(b"100-continue");
+                    flags.expects_continue |= value.eq_ignore_ascii_case(b"100-continue");
                 }
                 FieldName::Te => {
                     let is_trailers = |it: &[u8]| it.eq_ignore_ascii_case(b"trailers");
-                    notes.takes_trailers |= members(value).any(is_trailers);
+                    flags.accepts_trailers |= members(value).any(is_trailers);
                 }
                 FieldName::Upgrade => {
                     let is_websocket = |it: &[u8]| it.eq_ignore_ascii_case(b"websocket");
-                    notes.upgrades |= members(value).any(is_websocket);
+                    flags.upgrades |= members(value).any(is_websocket);
                 }
                 _ => {}
             }
         }
-        notes
+        flags
     }
 }
 
 /// Section 6.3, and stricter where it leaves a choice: whoever stands behind us may have taken the
 /// other one.
-fn framing(framed: &FramingFields, version: Version) -> Result<Framing, HeadRejection> {
-    match (framed.coding, framed.length) {
+fn framing(framing_fields: &FramingFields, version: Version) -> Result<Framing, HeadRejection> {
+    match (framing_fields.coding, framing_fields.length) {
         (None, None) => Ok(Framing::None),
         (None, Some(length)) => Ok(Framing::Exact(length)),
         (Some(_), _) if version == Version::Http10 => {
@@ -283,8 +283,8 @@ fn framing(framed: &FramingFields, version: Version) -> Result<Framing, HeadReje
             Err(HeadRejection::Malformed("there is a Content-Length beside a Transfer-Encoding"))
         }
         (Some(TransferCoding::Chunked), None) => Ok(Framing::Chunked),
-        (Some(TransferCoding::Others), None) => Err(HeadRejection::Coding),
-        (Some(TransferCoding::Endless), None) => {
+        (Some(TransferCoding::ChunkedLast), None) => Err(HeadRejection::Coding),
+        (Some(TransferCoding::Unterminated), None) => {
             Err(HeadRejection::Malformed("the Transfer-Encoding does not end in chunked"))
         }
     }

@@ -75,10 +75,9 @@ impl ResponseHead {
         };
         let fields = Fields::new(head, response.headers)
             .ok_or(InvalidResponse("a line does not end in CRLF"))?;
-        let FramingFields { length, coding, closes, keeps_alive, upgrades } =
-            fields
-                .framed(head)
-                .map_err(|_| InvalidResponse("its Content-Length is not one number"))?;
+        let FramingFields { length, coding, closes, keeps_alive, upgrades } = fields
+            .framing_fields(head)
+            .map_err(|_| InvalidResponse("its Content-Length is not one number"))?;
         let is_chunked = match (coding, version) {
             (None, _) => false,
             (Some(TransferCoding::Chunked), Version::Http11) => true,
@@ -118,19 +117,19 @@ impl ResponseHead {
             _ if is_for_head => Framing::None,
             _ if self.is_chunked => Framing::Chunked,
             (_, Some(length)) => Framing::Exact(length),
-            (_, None) => Framing::ToClose,
+            (_, None) => Framing::UntilClose,
         }
     }
 
     /// Whether content is told of. After HEAD, and of a 304, none has to follow all the same.
     #[must_use]
-    pub fn tells_of_content(&self) -> bool {
+    pub fn declares_content(&self) -> bool {
         self.is_chunked || self.length.is_some_and(|it| it > 0)
     }
 
     /// The length that is told, also where no body follows. Not where a coding says another thing.
     #[must_use]
-    pub fn told_length(&self) -> Option<u64> {
+    pub fn declared_length(&self) -> Option<u64> {
         self.length.filter(|_| !self.is_chunked)
     }
 
@@ -156,32 +155,32 @@ mod tests {
         ResponseHead::parse(text.as_bytes())
     }
 
-    fn good(text: &str) -> ResponseHead {
+    fn valid(text: &str) -> ResponseHead {
         parse(text).expect("good").expect("whole")
     }
 
     #[test]
-    fn a_head_is_found_wherever_it_is_split_and_never_before_its_end() {
+    fn a_head_is_complete_at_its_end_however_it_is_split() {
         let text = "HTTP/1.1 404 Not  Found\u{e9}\r\nContent-Length: 5\r\n\r\nhello";
         let len = text.len() - 5;
         for end in 0..=text.len() {
             let head = ResponseHead::parse(&text.as_bytes()[..end]).expect("good so far");
             assert_eq!(head.map(|it| it.len), (end >= len).then_some(len), "{end}");
         }
-        let head = good(text);
+        let head = valid(text);
         assert_eq!((head.status, head.framing(false)), (404, Framing::Exact(5)));
         let reason = head.code_and_reason(text.as_bytes());
         assert_eq!(String::from_utf8_lossy(reason), "404 Not  Found\u{e9}");
         for short in ["HTTP/1.1 200\r\n\r\n", "HTTP/1.0 200 \r\n\r\n"] {
-            let reason = good(short).code_and_reason(short.as_bytes());
+            let reason = valid(short).code_and_reason(short.as_bytes());
             assert_eq!(reason.trim_ascii(), b"200");
         }
     }
 
     #[test]
-    fn what_follows_a_head_is_known_from_its_status_and_lines() {
+    fn the_framing_follows_from_the_status_and_the_fields() {
         for (status, lines, framing) in [
-            ("200", "X: 1", Framing::ToClose),
+            ("200", "X: 1", Framing::UntilClose),
             ("200", "Content-Length: 0", Framing::Exact(0)),
             ("200", "Transfer-Encoding: chunked", Framing::Chunked),
             ("200", "Content-Length: 5\r\nTransfer-Encoding: chunked", Framing::Chunked),
@@ -189,27 +188,29 @@ mod tests {
             ("304", "Content-Length: 5", Framing::None),
             ("103", "Link: x", Framing::None),
         ] {
-            let tells = lines.contains("chunked") || lines.ends_with('5');
-            let head = good(&format!("HTTP/1.1 {status} \r\n{lines}\r\n\r\n"));
+            let declares = lines.contains("chunked") || lines.ends_with('5');
+            let head = valid(&format!("HTTP/1.1 {status} \r\n{lines}\r\n\r\n"));
             assert_eq!(head.framing(false), framing, "{status} {lines}");
             assert_eq!(head.framing(true), Framing::None);
-            assert_eq!(head.tells_of_content(), tells, "{status} {lines}");
+            assert_eq!(head.declares_content(), declares, "{status} {lines}");
         }
     }
 
     #[test]
     fn a_response_that_is_framed_twice_is_the_last_on_its_connection() {
         let twice = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n";
-        assert!(!good(twice).keeps_alive && good(twice).told_length().is_none());
-        assert!(good("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n").keeps_alive);
-        assert!(!good("HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\n").keeps_alive);
-        assert!(!good("HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\n").keeps_alive);
-        assert!(!good("HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n").keeps_alive);
-        assert!(good("HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n").keeps_alive);
+        assert!(!valid(twice).keeps_alive && valid(twice).declared_length().is_none());
+        assert!(valid("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n").keeps_alive);
+        assert!(!valid("HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\n").keeps_alive);
+        assert!(!valid("HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\n").keeps_alive);
+        assert!(
+            !valid("HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n").keeps_alive
+        );
+        assert!(valid("HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n").keeps_alive);
     }
 
     #[test]
-    fn what_could_be_read_in_two_ways_is_no_response() {
+    fn an_ambiguous_response_is_invalid() {
         for text in [
             "HTTP/1.1 200 OK\nX: 1\r\n\r\n",
             "HTTP/1.1 200 OK\r\nX: 1\n\r\n",

@@ -16,7 +16,7 @@ pub struct HeadScanner {
 impl HeadScanner {
     /// Nothing was looked at yet of a head of at most so many bytes.
     #[must_use]
-    pub fn up_to(max: usize) -> Self {
+    pub fn new(max: usize) -> Self {
         Self { max, searched: 0, parsed: 0, has_ended: false }
     }
 
@@ -24,15 +24,15 @@ impl HeadScanner {
     /// is whole is always worth parsing.
     pub fn is_worth_parsing(&mut self, bytes: &[u8]) -> bool {
         // A head that comes whole is parsed at once, and never searched.
-        let is_worth =
-            bytes.len() >= 2 * self.parsed || bytes.len() >= self.max || self.has_ended(bytes);
-        if is_worth {
+        let is_worth_it =
+            bytes.len() >= 2 * self.parsed || bytes.len() >= self.max || self.has_end_now(bytes);
+        if is_worth_it {
             self.parsed = bytes.len();
         }
-        is_worth
+        is_worth_it
     }
 
-    fn has_ended(&mut self, bytes: &[u8]) -> bool {
+    fn has_end_now(&mut self, bytes: &[u8]) -> bool {
         if !self.has_ended {
             let searched = std::mem::replace(&mut self.searched, bytes.len());
             self.has_ended = has_end(bytes, searched);

@@ -26,7 +26,7 @@ pub(super) fn may_lack_host(method: &str, target: &str, version: Version) -> boo
 }
 
 /// Section 3.2.
-pub(super) fn one_host(fields: &Fields) -> Result<Span, HeadRejection> {
+pub(super) fn single_host(fields: &Fields) -> Result<Span, HeadRejection> {
     let mut hosts = fields.iter().filter(|it| it.name == FieldName::Host);
     match (hosts.next(), hosts.next()) {
         (Some(host), None) => Ok(host.value_at()),
@@ -35,7 +35,7 @@ pub(super) fn one_host(fields: &Fields) -> Result<Span, HeadRejection> {
 }
 
 /// The form of a target, the target without its authority, and the authority: sections 3.2.1 to 3.2.4.
-pub(super) fn target_of<'a>(
+pub(super) fn parse_target<'a>(
     target: &'a str,
     method: &str,
     host: &[u8],

@@ -15,8 +15,8 @@ pub struct BufferPool {
 pub struct Buffer {
     bytes: Vec<u8>,
     /// Where the unused bytes begin.
-    at: usize,
-    home: Rc<BufferPool>,
+    start: usize,
+    pool: Rc<BufferPool>,
 }
 
 /// How large a buffer is at first: most requests and answers fit.
@@ -40,10 +40,10 @@ impl BufferPool {
         };
         let kept = free.borrow_mut().pop();
         let bytes = kept.unwrap_or_else(|| Vec::with_capacity(size));
-        Buffer { bytes, at: 0, home: Rc::clone(self) }
+        Buffer { bytes, start: 0, pool: Rc::clone(self) }
     }
 
-    fn put_back(&self, mut bytes: Vec<u8>) {
+    fn recycle(&self, mut bytes: Vec<u8>) {
         let (free, kept) = match bytes.capacity() {
             SMALL => (&self.small, SMALL_KEPT),
             LARGE => (&self.large, LARGE_KEPT),
@@ -63,12 +63,12 @@ impl Buffer {
     /// What was read and not yet used.
     #[must_use]
     pub fn unread(&self) -> &[u8] {
-        &self.bytes[self.at..]
+        &self.bytes[self.start..]
     }
 
     /// The same, to be moved about.
     pub fn unread_mut(&mut self) -> &mut [u8] {
-        &mut self.bytes[self.at..]
+        &mut self.bytes[self.start..]
     }
 
     /// Notes that the first `count` bytes were used.
@@ -77,19 +77,19 @@ impl Buffer {
     ///
     /// If there are fewer.
     pub fn consume(&mut self, count: usize) {
-        assert!(count <= self.bytes.len() - self.at, "only what is there can be used");
-        self.at += count;
+        assert!(count <= self.bytes.len() - self.start, "only what is there can be used");
+        self.start += count;
     }
 
     /// Makes room to read more, up to `max` unused bytes in all. `None` if there are as many already.
-    pub(super) fn room(&mut self, max: usize) -> Option<&mut Vec<u8>> {
+    pub(super) fn reserve(&mut self, max: usize) -> Option<&mut Vec<u8>> {
         if self.unread().len() >= max {
             return None;
         }
         if self.bytes.len() == self.bytes.capacity() {
-            if self.at > 0 {
-                self.bytes.drain(..self.at);
-                self.at = 0;
+            if self.start > 0 {
+                self.bytes.drain(..self.start);
+                self.start = 0;
             } else {
                 self.bytes.reserve_exact(LARGE.max(self.bytes.len() * 2) - self.bytes.len());
             }
@@ -100,7 +100,7 @@ impl Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        self.home.put_back(std::mem::take(&mut self.bytes));
+        self.pool.recycle(std::mem::take(&mut self.bytes));
     }
 }
 
@@ -109,10 +109,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_buffer_is_used_again_and_comes_back_empty() {
+    fn a_recycled_buffer_is_empty() {
         let buffers = Rc::new(BufferPool::default());
         let mut buffer = buffers.take(SMALL);
-        buffer.room(SMALL).expect("room").extend_from_slice(b"hello");
+        buffer.reserve(SMALL).expect("room").extend_from_slice(b"hello");
         buffer.consume(2);
         assert_eq!(buffer.unread(), b"llo");
         drop(buffer);
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_few_are_kept() {
+    fn only_a_few_buffers_are_kept() {
         let buffers = Rc::new(BufferPool::default());
         let taken: Vec<_> = (0..2 * SMALL_KEPT).map(|_| buffers.take(SMALL)).collect();
         drop(taken);
@@ -129,13 +129,13 @@ mod tests {
     }
 
     #[test]
-    fn a_buffer_makes_room_until_it_has_as_much_as_it_may() {
+    fn a_buffer_grows_up_to_its_maximum() {
         let buffers = Rc::new(BufferPool::default());
         let mut buffer = buffers.take(SMALL);
         let fill = |buffer: &mut Buffer, max| {
-            let room = buffer.room(max)?;
-            let count = room.capacity() - room.len();
-            room.extend(std::iter::repeat_n(b'x', count));
+            let spare = buffer.reserve(max)?;
+            let count = spare.capacity() - spare.len();
+            spare.extend(std::iter::repeat_n(b'x', count));
             Some(count)
         };
         assert_eq!(fill(&mut buffer, SMALL), Some(SMALL));

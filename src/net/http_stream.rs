@@ -91,7 +91,7 @@ impl HttpStream {
     /// # Errors
     ///
     /// What is said of the connection.
-    pub fn poll_answer(
+    pub fn poll_send_response(
         &mut self,
         context: &mut Context<'_>,
         head: &[u8],
@@ -140,16 +140,16 @@ impl HttpStream {
 
     /// Makes the closing of a connection a reset, or no longer one. A stream that is dropped before
     /// its end is reset anyway.
-    pub fn closes_with_reset(&self, is_reset: bool) {
+    pub fn set_reset_on_close(&self, is_reset: bool) {
         if let Self::Socket(it) = self {
-            it.closes_with_reset(is_reset);
+            it.set_reset_on_close(is_reset);
         }
     }
 
     /// Has the system find out when the other end is gone without a word.
-    pub fn keep_alive(&self) {
+    pub fn enable_keep_alive(&self) {
         if let Self::Socket(it) = self {
-            it.keep_alive();
+            it.enable_keep_alive();
         }
     }
 
@@ -162,16 +162,16 @@ impl HttpStream {
 
     /// Whether the head of an answer was sent, as far as streams are concerned.
     #[must_use]
-    pub fn has_answered(&self) -> bool {
-        matches!(self, Self::Stream(it) if it.has_answered())
+    pub fn has_sent_head(&self) -> bool {
+        matches!(self, Self::Stream(it) if it.has_sent_head())
     }
 
     /// Why a stream was reset, if it was.
     #[must_use]
-    pub fn broken(&self) -> Option<StreamReset> {
+    pub fn reset_reason(&self) -> Option<StreamReset> {
         match self {
             Self::Socket(_) => None,
-            Self::Stream(it) => it.broken(),
+            Self::Stream(it) => it.reset_reason(),
         }
     }
 }

@@ -13,7 +13,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn loopback_is_local_and_an_address_of_the_documentation_is_not() {
+    fn loopback_is_local_and_a_documentation_address_is_not() {
         assert!(is_local([127, 0, 0, 1].into()));
         assert!(!is_local([192, 0, 2, 1].into()));
     }

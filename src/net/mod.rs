@@ -6,18 +6,18 @@
 //! what was in it is done with. So thousands of idle connections cost what their sockets cost.
 
 mod buffers;
+mod dead_peer;
 mod http_stream;
 mod local;
-mod loss;
-mod quiet;
 mod socket;
+mod tls_idle;
 mod transport;
 
 pub use self::{
     buffers::{Buffer, BufferPool},
+    dead_peer::detect_dead_peer,
     http_stream::HttpStream,
     local::is_local,
-    loss::notice_loss,
     socket::Socket,
     transport::Transport,
 };

@@ -24,7 +24,7 @@ pub struct Socket {
     /// Only while there is something in it.
     unread: Option<Buffer>,
     /// Whether the last reading filled all the room that there was.
-    is_flowing: bool,
+    filled_buffer: bool,
     buffers: Rc<BufferPool>,
 }
 
@@ -34,7 +34,7 @@ impl Socket {
     /// A socket that nothing was read from.
     #[must_use]
     pub fn new(transport: Transport, buffers: &Rc<BufferPool>) -> Self {
-        Self { transport, unread: None, is_flowing: false, buffers: Rc::clone(buffers) }
+        Self { transport, unread: None, filled_buffer: false, buffers: Rc::clone(buffers) }
     }
 
     /// What was read and not yet used.
@@ -80,14 +80,14 @@ impl Socket {
             Some(buffer) => buffer,
             None => {
                 ready!(self.transport.poll_readable(context))?;
-                let size = if self.is_flowing { LARGE } else { SMALL };
+                let size = if self.filled_buffer { LARGE } else { SMALL };
                 self.unread.insert(self.buffers.take(size.min(max)))
             }
         };
-        let Some(room) = buffer.room(max) else { return Poll::Ready(Ok(0)) };
-        let read = poll_read_buf(Pin::new(&mut self.transport), context, room);
+        let Some(spare) = buffer.reserve(max) else { return Poll::Ready(Ok(0)) };
+        let read = poll_read_buf(Pin::new(&mut self.transport), context, spare);
         match &read {
-            Poll::Ready(Ok(1..)) => self.is_flowing = room.len() == room.capacity(),
+            Poll::Ready(Ok(1..)) => self.filled_buffer = spare.len() == spare.capacity(),
             _ if buffer.unread().is_empty() => self.unread = None,
             _ => {}
         }
@@ -133,25 +133,25 @@ impl Socket {
     /// Whether nothing has come since what was last read, and the other end has not closed, as far as
     /// the runtime knows.
     #[must_use]
-    pub fn is_quiet(&mut self) -> bool {
-        self.unread.is_none() && self.transport.is_quiet()
+    pub fn is_reusable(&mut self) -> bool {
+        self.unread.is_none() && self.transport.is_reusable()
     }
 
     /// The same, by asking the system.
     #[must_use]
-    pub fn is_quiet_now(&mut self) -> bool {
-        self.unread.is_none() && self.transport.is_quiet_now()
+    pub fn check_reusable(&mut self) -> bool {
+        self.unread.is_none() && self.transport.check_reusable()
     }
 
     /// Makes the closing of this socket a reset, or no longer one: whoever takes the end of the
     /// connection for the end of a message must not take a part of it for the whole.
-    pub fn closes_with_reset(&self, is_reset: bool) {
+    pub fn set_reset_on_close(&self, is_reset: bool) {
         self.transport.set_linger(is_reset.then_some(Duration::ZERO));
     }
 
     /// Has the system find out when the other end is gone without a word.
-    pub fn keep_alive(&self) {
-        self.transport.keep_alive();
+    pub fn enable_keep_alive(&self) {
+        self.transport.enable_keep_alive();
     }
 
     /// What the bytes go through.
@@ -173,15 +173,15 @@ impl AsyncRead for Socket {
     fn poll_read(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
-        room: &mut ReadBuf<'_>,
+        spare: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let socket = self.get_mut();
         let unread = socket.unread();
         if unread.is_empty() {
-            return Pin::new(&mut socket.transport).poll_read(context, room);
+            return Pin::new(&mut socket.transport).poll_read(context, spare);
         }
-        let count = unread.len().min(room.remaining());
-        room.put_slice(&unread[..count]);
+        let count = unread.len().min(spare.remaining());
+        spare.put_slice(&unread[..count]);
         socket.consume(count);
         Poll::Ready(Ok(()))
     }

@@ -14,7 +14,7 @@ use tokio::{
 };
 use tokio_rustls::TlsStream;
 
-use super::quiet;
+use super::tls_idle;
 
 /// What a socket's bytes go through.
 #[derive(Debug)]
@@ -28,7 +28,7 @@ pub enum Transport {
 }
 
 /// The same call on whatever is inside.
-macro_rules! inside {
+macro_rules! dispatch {
     ($transport:expr, $it:ident => $call:expr) => {
         match $transport {
             Transport::Tcp($it) => $call,
@@ -55,25 +55,25 @@ impl Transport {
     }
 
     /// Whether nothing has come and the other end has not closed, as far as the runtime knows.
-    pub(super) fn is_quiet(&mut self) -> bool {
+    pub(super) fn is_reusable(&mut self) -> bool {
         match self {
             Self::Tcp(stream) => would_block(&stream.try_read(&mut [0])),
             Self::Unix(stream) => would_block(&stream.try_read(&mut [0])),
             Self::Tls(stream) => match &mut **stream {
                 TlsStream::Client(it) => {
                     let (tcp, session) = it.get_mut();
-                    quiet::is_quiet(tcp, session)
+                    tls_idle::is_reusable(tcp, session)
                 }
                 TlsStream::Server(it) => {
                     let (tcp, session) = it.get_mut();
-                    quiet::is_quiet(tcp, session)
+                    tls_idle::is_reusable(tcp, session)
                 }
             },
         }
     }
 
     /// The same, by asking the system: the runtime does not know yet what came in the last moment.
-    pub(super) fn is_quiet_now(&mut self) -> bool {
+    pub(super) fn check_reusable(&mut self) -> bool {
         let mut byte = [std::mem::MaybeUninit::uninit()];
         match self {
             Self::Tcp(stream) => would_block(&SockRef::from(&*stream).peek(&mut byte)),
@@ -81,11 +81,11 @@ impl Transport {
             Self::Tls(stream) => match &mut **stream {
                 TlsStream::Client(it) => {
                     let (tcp, session) = it.get_mut();
-                    quiet::is_quiet_now(tcp, session)
+                    tls_idle::check_reusable(tcp, session)
                 }
                 TlsStream::Server(it) => {
                     let (tcp, session) = it.get_mut();
-                    quiet::is_quiet_now(tcp, session)
+                    tls_idle::check_reusable(tcp, session)
                 }
             },
         }
@@ -100,7 +100,7 @@ impl Transport {
     }
 
     /// Has the system find out when the other end is gone without a word.
-    pub(super) fn keep_alive(&self) {
+    pub(super) fn enable_keep_alive(&self) {
         if let Some(stream) = self.tcp() {
             // One that cannot be told so is watched by our own patience alone.
             let _ = SockRef::from(stream).set_keepalive(true);
@@ -127,9 +127,9 @@ impl AsyncRead for Transport {
     fn poll_read(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
-        room: &mut ReadBuf<'_>,
+        buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        inside!(self.get_mut(), it => Pin::new(it).poll_read(context, room))
+        dispatch!(self.get_mut(), it => Pin::new(it).poll_read(context, buf))
     }
 }
 
@@ -139,7 +139,7 @@ impl AsyncWrite for Transport {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        inside!(self.get_mut(), it => Pin::new(it).poll_write(context, bytes))
+        dispatch!(self.get_mut(), it => Pin::new(it).poll_write(context, bytes))
     }
 
     fn poll_write_vectored(
@@ -147,7 +147,7 @@ impl AsyncWrite for Transport {
         context: &mut Context<'_>,
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        inside!(self.get_mut(), it => Pin::new(it).poll_write_vectored(context, parts))
+        dispatch!(self.get_mut(), it => Pin::new(it).poll_write_vectored(context, parts))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -163,7 +163,7 @@ impl AsyncWrite for Transport {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        inside!(self.get_mut(), it => Pin::new(it).poll_shutdown(context))
+        dispatch!(self.get_mut(), it => Pin::new(it).poll_shutdown(context))
     }
 }
 

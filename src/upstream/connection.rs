@@ -40,7 +40,7 @@ impl UpstreamConnection {
 
     pub(super) fn is_reusable(&mut self) -> bool {
         match &mut self.stream {
-            HttpStream::Socket(it) => it.is_quiet(),
+            HttpStream::Socket(it) => it.is_reusable(),
             HttpStream::Stream(_) => false,
         }
     }
@@ -48,7 +48,7 @@ impl UpstreamConnection {
     /// Like [`Self::is_reusable`], with a system call.
     pub(super) fn check_reusable(&mut self) -> bool {
         match &mut self.stream {
-            HttpStream::Socket(it) => it.is_quiet_now(),
+            HttpStream::Socket(it) => it.check_reusable(),
             HttpStream::Stream(_) => false,
         }
     }

@@ -23,7 +23,7 @@ use super::{
 use crate::{
     metrics::GaugeGuard,
     model::Protocol,
-    net::{BufferPool, HttpStream, Socket, notice_loss},
+    net::{BufferPool, HttpStream, Socket, detect_dead_peer},
 };
 
 /// The idle connections of one worker.
@@ -258,7 +258,7 @@ impl WorkerConnectionPool {
         })?;
         if let Some(stream) = opened.transport.tcp() {
             // If the connection has already ended, the first write reports it.
-            let _ = notice_loss(&SockRef::from(stream), self.settings.stall);
+            let _ = detect_dead_peer(&SockRef::from(stream), self.settings.stall);
         }
         endpoint.record_connect_success();
         let open = OpenSession::new(permits, GaugeGuard::new(pool.metrics().connections()));

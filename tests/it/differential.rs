@@ -226,7 +226,7 @@ fn our_requests(pieces: &[Vec<u8>]) -> Reading {
     let mut pieces = pieces.iter();
     let mut skipped = false;
     'messages: loop {
-        let mut scan = HeadScanner::up_to(RequestHead::BYTES_MAX);
+        let mut scan = HeadScanner::new(RequestHead::BYTES_MAX);
         let head = loop {
             if !skipped && bytes.starts_with(b"\r\n") {
                 bytes.drain(..2);
@@ -264,7 +264,7 @@ fn our_requests(pieces: &[Vec<u8>]) -> Reading {
             match decoder.decode(&mut bytes) {
                 Ok(piece) => {
                     body.extend_from_slice(&bytes[piece.skip..][..piece.data]);
-                    bytes.drain(..piece.used);
+                    bytes.drain(..piece.consumed);
                 }
                 Err(error) => {
                     reading.refused = Some(error.to_string());
@@ -328,7 +328,7 @@ fn our_response(pieces: &[Vec<u8>], is_for_head: bool) -> Reading {
     let mut bytes = Vec::new();
     let mut pieces = pieces.iter();
     let head = loop {
-        let mut scan = HeadScanner::up_to(ResponseHead::BYTES_MAX);
+        let mut scan = HeadScanner::new(ResponseHead::BYTES_MAX);
         if !bytes.is_empty() && scan.is_worth_parsing(&bytes) {
             match ResponseHead::parse(&bytes) {
                 Ok(Some(head)) if head.status == 101 => {
@@ -360,7 +360,7 @@ fn our_response(pieces: &[Vec<u8>], is_for_head: bool) -> Reading {
         match decoder.decode(&mut bytes) {
             Ok(piece) => {
                 body.extend_from_slice(&bytes[piece.skip..][..piece.data]);
-                bytes.drain(..piece.used);
+                bytes.drain(..piece.consumed);
             }
             Err(error) => {
                 reading.refused = Some(error.to_string());
@@ -370,7 +370,7 @@ fn our_response(pieces: &[Vec<u8>], is_for_head: bool) -> Reading {
         let piece = if decoder.is_done() { None } else { pieces.next() };
         match piece {
             Some(piece) => bytes.extend_from_slice(piece),
-            None if decoder.is_done() || framing == Framing::ToClose => {
+            None if decoder.is_done() || framing == Framing::UntilClose => {
                 reading.messages.push(Message { line: head.status.to_string(), body });
                 return reading;
             }

@@ -83,9 +83,9 @@ fn only_a_websocket_is_a_tunnel_that_may_be_asked_for() {
         ("Connection: upgrade\r\nUpgrade: websocket\r\nContent-Length: 1", false),
     ] {
         let head = good(&format!("GET / HTTP/1.1\r\nHost: a\r\n{lines}\r\n\r\n"));
-        assert_eq!(head.wants_websocket, wants, "{lines}");
+        assert_eq!(head.requests_websocket, wants, "{lines}");
         let head = good(&format!("POST / HTTP/1.1\r\nHost: a\r\n{lines}\r\n\r\n"));
-        assert!(!head.wants_websocket);
+        assert!(!head.requests_websocket);
     }
 }
 
@@ -102,7 +102,7 @@ fn a_handshake_with_an_empty_chunked_body_is_one_without_content() {
         ("0\r\nx", Some(false)),
     ] {
         let head = parse(&format!("{text}{behind}")).expect("good so far");
-        assert_eq!(head.as_ref().map(|it| it.wants_websocket), wants, "{behind:?}");
+        assert_eq!(head.as_ref().map(|it| it.requests_websocket), wants, "{behind:?}");
         let Some(head) = head else { continue };
         let (content, framing) =
             if wants == Some(true) { (5, Framing::None) } else { (0, Framing::Chunked) };
@@ -110,7 +110,7 @@ fn a_handshake_with_an_empty_chunked_body_is_one_without_content() {
     }
     // A client that expects `100 Continue` sends nothing yet.
     let waits = text.replace("Host: a", "Host: a\r\nExpect: 100-continue");
-    assert!(!good(&waits).wants_websocket);
+    assert!(!good(&waits).requests_websocket);
 }
 
 #[test]

@@ -77,21 +77,21 @@ async fn whatever_waits_makes_a_plain_connection_unfit() {
     for bytes in [b"x".as_slice(), b"\r\n", unasked] {
         let (ours, mut theirs) = pair().await;
         let mut transport = Transport::Tcp(ours);
-        assert!(transport.is_quiet_now());
+        assert!(transport.check_reusable());
         theirs.write_all(bytes).expect("open");
-        assert!(!transport.is_quiet_now(), "{bytes:?}");
+        assert!(!transport.check_reusable(), "{bytes:?}");
     }
     let (ours, theirs) = pair().await;
     let mut transport = Transport::Tcp(ours);
     drop(theirs);
-    assert!(!transport.is_quiet_now(), "the end");
+    assert!(!transport.check_reusable(), "the end");
 
     let (ours, mut theirs) = StdUnixStream::pair().expect("sockets");
     ours.set_nonblocking(true).expect("a socket");
     let mut transport = Transport::Unix(UnixStream::from_std(ours).expect("a socket"));
-    assert!(transport.is_quiet_now());
+    assert!(transport.check_reusable());
     theirs.write_all(b"x").expect("open");
-    assert!(!transport.is_quiet_now(), "a unix socket");
+    assert!(!transport.check_reusable(), "a unix socket");
 }
 
 #[tokio::test]
@@ -100,17 +100,17 @@ async fn a_reset_makes_a_connection_unfit() {
     let mut transport = Transport::Tcp(ours);
     SockRef::from(&theirs).set_linger(Some(Duration::ZERO)).expect("a socket");
     drop(theirs);
-    assert!(!transport.is_quiet_now());
+    assert!(!transport.check_reusable());
 }
 
 #[tokio::test]
 async fn the_end_of_a_session_makes_a_connection_unfit_though_its_socket_is_open() {
     let (mut transport, theirs, mut session) = secured(0).await;
-    assert!(transport.is_quiet_now());
+    assert!(transport.check_reusable());
     session.send_close_notify();
     flush(&mut session, &theirs);
-    assert!(!transport.is_quiet_now());
-    assert!(!transport.is_quiet_now(), "and stays so");
+    assert!(!transport.check_reusable());
+    assert!(!transport.check_reusable(), "and stays so");
 }
 
 #[tokio::test]
@@ -118,9 +118,9 @@ async fn an_unasked_answer_by_tls_makes_a_connection_unfit() {
     let (mut transport, theirs, mut session) = secured(0).await;
     session.writer().write_all(b"HTTP/1.1 408 Request Timeout\r\n\r\n").expect("open");
     flush(&mut session, &theirs);
-    assert!(!transport.is_quiet_now());
+    assert!(!transport.check_reusable());
     // What was decrypted then is not forgotten.
-    assert!(!transport.is_quiet_now() && !transport.is_quiet());
+    assert!(!transport.check_reusable() && !transport.is_reusable());
 }
 
 #[tokio::test]
@@ -130,15 +130,15 @@ async fn a_part_of_a_record_and_what_is_no_tls_make_a_connection_unfit() {
     let mut record = Vec::new();
     session.write_tls(&mut record).expect("memory");
     (&theirs).write_all(&record[..record.len() - 1]).expect("open");
-    assert!(!transport.is_quiet_now());
+    assert!(!transport.check_reusable());
 
     let (mut transport, theirs, _session) = secured(0).await;
     (&theirs).write_all(b"HTTP/1.1 408 Request Timeout\r\n\r\n").expect("open");
-    assert!(!transport.is_quiet_now());
+    assert!(!transport.check_reusable());
 
     let (mut transport, theirs, _session) = secured(0).await;
     drop(theirs);
-    assert!(!transport.is_quiet_now());
+    assert!(!transport.check_reusable());
 }
 
 #[tokio::test]
@@ -148,8 +148,8 @@ async fn session_tickets_leave_a_connection_fit() {
     let mut byte = [std::mem::MaybeUninit::uninit()];
     let waiting = SockRef::from(stream.get_ref().0).peek(&mut byte);
     assert_eq!(waiting.ok(), Some(1), "the tickets wait to be read");
-    assert!(transport.is_quiet_now());
-    assert!(transport.is_quiet());
+    assert!(transport.check_reusable());
+    assert!(transport.is_reusable());
     // And it works as before.
     let mut seen = [0; 5];
     transport.write_all(b"again").await.expect("open");

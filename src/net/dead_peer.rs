@@ -17,7 +17,7 @@ const INTERVAL_MAX: Duration = Duration::from_secs(15);
 /// # Errors
 ///
 /// What the system says of the socket.
-pub fn notice_loss(socket: &SockRef<'_>, limit: Duration) -> io::Result<()> {
+pub fn detect_dead_peer(socket: &SockRef<'_>, limit: Duration) -> io::Result<()> {
     // Seconds and milliseconds are what the kernel counts in, and 0 means never.
     let limit = limit.max(Duration::from_secs(1));
     let interval = (limit / 4).clamp(Duration::from_secs(1), INTERVAL_MAX);
@@ -32,10 +32,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_connection_of_a_listener_has_what_the_listener_has() {
+    fn accepted_connections_inherit_the_options_of_the_listener() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("a bound socket");
-        notice_loss(&SockRef::from(&listener), Duration::from_secs(60)).expect("a live socket");
+        detect_dead_peer(&SockRef::from(&listener), Duration::from_secs(60))
+            .expect("a live socket");
         let client = TcpStream::connect(address).expect("it listens");
         let (accepted, _) = listener.accept().expect("a connection");
         let accepted = SockRef::from(&accepted);
@@ -48,10 +49,10 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_below_what_the_kernel_counts_in_is_not_taken_for_none() {
+    fn a_limit_below_one_second_is_not_rounded_to_never() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let socket = SockRef::from(&listener);
-        notice_loss(&socket, Duration::from_millis(1)).expect("a live socket");
+        detect_dead_peer(&socket, Duration::from_millis(1)).expect("a live socket");
         assert_eq!(socket.tcp_user_timeout().expect("an option"), Some(Duration::from_secs(1)));
     }
 }

@@ -7,26 +7,28 @@ use socket2::SockRef;
 use tokio::{io::Interest, net::TcpStream};
 
 /// Bytes that are received at once. Session tickets are a few hundred bytes each.
-const AT_ONCE: usize = 4096;
+const READ_SIZE: usize = 4096;
 
 /// How often an idle connection is read from. Nobody sends more session tickets than that.
 const READS_MAX: usize = 16;
 
 /// Whether nothing has come but what is for TLS alone, as far as the runtime knows.
-pub(super) fn is_quiet<D: SideData>(tcp: &TcpStream, session: &mut ConnectionCommon<D>) -> bool {
-    settles(session, |session| tcp.try_io(Interest::READABLE, || receive(tcp, session)))
+pub(super) fn is_reusable<D: SideData>(tcp: &TcpStream, session: &mut ConnectionCommon<D>) -> bool {
+    has_only_session_data(session, |session| {
+        tcp.try_io(Interest::READABLE, || receive(tcp, session))
+    })
 }
 
 /// The same, by asking the system.
-pub(super) fn is_quiet_now<D: SideData>(
+pub(super) fn check_reusable<D: SideData>(
     tcp: &TcpStream,
     session: &mut ConnectionCommon<D>,
 ) -> bool {
-    settles(session, |session| receive(tcp, session))
+    has_only_session_data(session, |session| receive(tcp, session))
 }
 
 /// Receives until nothing is there. False for content, the end, and whatever else is for us.
-fn settles<D: SideData>(
+fn has_only_session_data<D: SideData>(
     session: &mut ConnectionCommon<D>,
     mut receive: impl FnMut(&mut ConnectionCommon<D>) -> io::Result<bool>,
 ) -> bool {
@@ -47,12 +49,12 @@ fn settles<D: SideData>(
 /// Receives what is there. Whether it was for TLS alone: session tickets come unasked, and only TLS can
 /// tell them from content.
 fn receive<D: SideData>(tcp: &TcpStream, session: &mut ConnectionCommon<D>) -> io::Result<bool> {
-    let mut records = [0; AT_ONCE];
+    let mut records = [0; READ_SIZE];
     let socket = SockRef::from(tcp);
     let count = (&*socket).read(&mut records)?;
     let mut unread = &records[..count];
     // Nobody knows what a part of a record will be.
-    if count == 0 || !are_whole(unread) {
+    if count == 0 || !are_complete(unread) {
         return Ok(false);
     }
     while !unread.is_empty() {
@@ -68,7 +70,7 @@ fn receive<D: SideData>(tcp: &TcpStream, session: &mut ConnectionCommon<D>) -> i
 }
 
 /// Whether the last record is complete: RFC 8446, section 5.1.
-fn are_whole(mut records: &[u8]) -> bool {
+fn are_complete(mut records: &[u8]) -> bool {
     while let [_, _, _, high, low, behind @ ..] = records {
         let length = usize::from(u16::from_be_bytes([*high, *low]));
         match behind.get(length..) {
