@@ -1,33 +1,33 @@
-//! The extensions of a chunk: RFC 9112, section 7.1.1. They are left out, but a recipient that reads them
-//! otherwise would find another end of them, and so of the chunk.
+//! Chunk extensions (section 7.1.1). They are not forwarded, but must be parsed strictly: a recipient that parses them
+//! differently would find another end of the chunk.
 
-/// Where in an extension the bytes so far have led.
+/// The state of the parser.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum ChunkExtension {
-    /// Behind a `;`.
+    /// After a `;`.
     Begin,
     /// In a name.
     Name,
-    /// In the space behind a name.
+    /// In whitespace after a name.
     AfterName,
-    /// Behind a `=`.
+    /// After a `=`.
     Equals,
-    /// In a value that is a token.
+    /// In a token value.
     Token,
-    /// In a value in quotes.
+    /// In a quoted value.
     Quoted,
-    /// Behind a backslash in it.
+    /// After a backslash in a quoted value.
     Escaped,
-    /// Behind its last quote.
+    /// After the closing quote.
     Closed,
-    /// In the space behind a value.
+    /// In whitespace after a value.
     AfterValue,
 }
 
 // === impl ChunkExtension ===
 
 impl ChunkExtension {
-    /// Behind the first `;`.
+    /// After the first `;`.
     pub(super) const BEGIN: Self = Self::Begin;
 
     /// Whether the line may end here.
@@ -35,7 +35,7 @@ impl ChunkExtension {
         matches!(self, Self::Name | Self::Token | Self::Closed)
     }
 
-    /// Where one more byte leads, if it may stand here.
+    /// The state after one more byte, if it is allowed here.
     pub(super) fn next(self, byte: u8) -> Option<Self> {
         Some(match (self, byte) {
             (Self::Quoted, b'"') => Self::Closed,
@@ -57,7 +57,7 @@ impl ChunkExtension {
     }
 }
 
-/// RFC 9110, section 5.6.2.
+/// A token character (RFC 9110, section 5.6.2).
 fn is_token_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }

@@ -10,29 +10,28 @@ use super::{
     target::{TargetForm, may_lack_host, parse_target, single_host},
 };
 
-/// The head of a request that can be read in one way only, and what it means for what follows it.
+/// The unambiguous head of a request, with its framing.
 #[derive(Clone, Debug)]
 pub struct RequestHead {
-    /// How many bytes it is long, with the empty line at its end.
+    /// Its length in bytes, including the empty line.
     pub len: usize,
     /// The version.
     pub version: Version,
-    /// The lines.
+    /// The field lines.
     pub fields: Fields,
-    /// How the body's end is found.
+    /// How the end of the body is found.
     pub framing: Framing,
     /// Whether the client may send another request on this connection.
     pub keeps_alive: bool,
     /// Whether the client waits for `100 Continue` before it sends the body.
     pub expects_continue: bool,
-    /// Whether the client takes trailers.
+    /// Whether the client accepts trailers.
     pub accepts_trailers: bool,
-    /// Whether the client asks for a WebSocket, perhaps among other protocols, in a request without content:
-    /// RFC 6455, section 4.1.
+    /// Whether the client requests a WebSocket, perhaps among other protocols, without content (RFC 6455, section 4.1).
     pub requests_websocket: bool,
     /// The form of the target.
     pub form: TargetForm,
-    /// Whether the host is that of the target, so that `Host` may have another port in its place.
+    /// Whether the host is that of the target, in which case the port of `Host` may be written differently.
     pub is_absolute: bool,
     method: Span,
     target: Span,
@@ -44,22 +43,22 @@ const COOKIE: &str = "cookie";
 // === impl RequestHead ===
 
 impl RequestHead {
-    /// Bytes of a head, whatever the limits are.
+    /// The maximum length of a head in bytes, whatever the limits are.
     pub const BYTES_MAX: usize = 64 * 1024 - 1;
 
-    /// Lines of a head, at most.
+    /// The maximum number of field lines.
     pub const FIELDS_MAX: usize = FIELDS_MAX;
 
-    /// Reads the head at the beginning of `bytes`; `None` while it is not there as a whole.
+    /// Parses the head at the beginning of `bytes`; `None` while it is incomplete.
     ///
     /// # Errors
     ///
-    /// [`HeadRejection`] as soon as the bytes that are there cannot become a good head any more.
+    /// [`HeadRejection`] as soon as the bytes cannot become a valid head.
     pub fn parse(bytes: &[u8]) -> Result<Option<Self>, HeadRejection> {
         Self::parse_within(bytes, HeadLimits::default())
     }
 
-    /// The same, with these limits.
+    /// Like [`Self::parse`], with these limits.
     ///
     /// # Errors
     ///
@@ -68,8 +67,8 @@ impl RequestHead {
         Self::read(bytes, limits, None)
     }
 
-    /// The same for a head whose `Cookie` was put together of fields, of which the longest value had so many
-    /// bytes: the limit is for what was sent.
+    /// Like [`Self::parse_within`], for a head whose `Cookie` was joined from fields of at most `cookie_max` bytes: the
+    /// line limit applies to each of these.
     ///
     /// # Errors
     ///
@@ -88,7 +87,7 @@ impl RequestHead {
         cookie_max: Option<usize>,
     ) -> Result<Option<Self>, HeadRejection> {
         if let [b'\n', ..] | [b'\r', _, ..] = bytes {
-            return Err(HeadRejection::Malformed("an empty line is no request"));
+            return Err(HeadRejection::Malformed("an empty line before the request"));
         }
         let mut scratch: Scratch<'_> = [MaybeUninit::uninit(); FIELDS_MAX];
         let mut request = httparse::Request::new(&mut []);
@@ -100,7 +99,7 @@ impl RequestHead {
             Ok(httparse::Status::Complete(_)) => Err(HeadRejection::TooLarge),
             Ok(httparse::Status::Partial) => check_size(bytes, limits).map_or(Ok(None), Err),
             Err(_) if bytes.starts_with(b"PROXY ") => Err(HeadRejection::Malformed(
-                "the PROXY protocol is taken only from peers that are listed for it",
+                "a PROXY protocol header from a peer that is not in proxy_protocol.from",
             )),
             Err(error) => Err(check_size(bytes, limits).unwrap_or_else(|| from_parse_error(error))),
         }
@@ -112,7 +111,7 @@ impl RequestHead {
         line_max: usize,
         cookie_max: Option<usize>,
     ) -> Result<Self, HeadRejection> {
-        let incomplete = HeadRejection::Malformed("the request line is not complete");
+        let incomplete = HeadRejection::Malformed("the request line is incomplete");
         let (Some(method), Some(target)) = (request.method, request.path) else {
             return Err(incomplete);
         };
@@ -124,7 +123,7 @@ impl RequestHead {
         if let Some(line) = request.headers.iter().find(is_too_long) {
             let is_joined = cookie_max.is_some_and(|it| COOKIE.len() + it <= line_max)
                 && line.name.eq_ignore_ascii_case(COOKIE);
-            // A second one is none that was joined.
+            // A second long line is not the joined `Cookie`.
             if !is_joined || request.headers.iter().filter(is_too_long).count() > 1 {
                 return Err(HeadRejection::TooLarge);
             }
@@ -143,7 +142,7 @@ impl RequestHead {
             _ => single_host(&fields)?,
         };
         let (form, target, authority) = parse_target(target, method, host.of_head(head))?;
-        // RFC 9112, section 3.2.2: the target's counts.
+        // The target's authority overrides `Host` (section 3.2.2).
         let (is_absolute, host) = match authority {
             Some(it) => (true, Span::of(head, it.as_bytes())),
             None => (false, host),
@@ -167,7 +166,7 @@ impl RequestHead {
                 && method == "GET"
                 && match framing {
                     Framing::None | Framing::Exact(0) => true,
-                    // Its only chunk may be the last one.
+                    // The body may consist of the last chunk only.
                     Framing::Chunked => !flags.expects_continue,
                     Framing::Exact(_) | Framing::UntilClose => false,
                 },
@@ -180,8 +179,8 @@ impl RequestHead {
         })
     }
 
-    /// The head, now that it is known what follows it. A handshake without content has none however that is
-    /// said: an empty chunked body becomes a part of the head. `None` while it is not known whether it is one.
+    /// The head, after a check of the bytes that follow. A WebSocket handshake must have no content: an empty chunked
+    /// body is treated as part of the head. `None` while too few bytes have arrived to decide.
     fn with_body_start(mut self, bytes: &[u8], head_max: usize) -> Option<Self> {
         const NO_CHUNKS: &[u8] = b"0\r\n\r\n";
         if !self.requests_websocket {
@@ -208,20 +207,20 @@ impl RequestHead {
         self.method.of_head(head)
     }
 
-    /// The target without an authority; to be completed as the form says.
+    /// The target without its authority; [`Self::form`] says how to complete it.
     #[must_use]
     pub fn target<'a>(&self, head: &'a [u8]) -> &'a [u8] {
         self.target.of_head(head)
     }
 
-    /// The authority of the target, or else the value of the one `Host`. It has not been looked at further. Empty for
-    /// `OPTIONS * HTTP/1.0` and `OPTIONS / HTTP/1.0`, which need none.
+    /// The authority of the target, or else the value of `Host`, not validated. Empty for `OPTIONS * HTTP/1.0` and
+    /// `OPTIONS / HTTP/1.0`, which need none.
     #[must_use]
     pub fn host<'a>(&self, head: &'a [u8]) -> &'a [u8] {
         self.host.of_head(head)
     }
 
-    /// The path without the query; `*` where that is asked for.
+    /// The path without the query; `*` for the asterisk form.
     #[must_use]
     #[inline]
     pub fn path<'a>(&self, head: &'a [u8]) -> &'a [u8] {
@@ -234,12 +233,12 @@ impl RequestHead {
     }
 }
 
-/// What else the lines say of the exchange.
+/// Other properties of the request in its fields.
 #[derive(Default)]
 struct RequestFlags {
     expects_continue: bool,
     accepts_trailers: bool,
-    /// `websocket` is among the members of `Upgrade`.
+    /// `Upgrade` contains `websocket`.
     upgrades: bool,
 }
 
@@ -270,17 +269,17 @@ impl RequestFlags {
     }
 }
 
-/// Section 6.3, and stricter where it leaves a choice: whoever stands behind us may have taken the
-/// other one.
+/// The framing by section 6.3. Where the RFC leaves a choice, the request is rejected: the upstream may have chosen
+/// differently.
 fn framing(framing_fields: &FramingFields, version: Version) -> Result<Framing, HeadRejection> {
     match (framing_fields.coding, framing_fields.length) {
         (None, None) => Ok(Framing::None),
         (None, Some(length)) => Ok(Framing::Exact(length)),
         (Some(_), _) if version == Version::Http10 => {
-            Err(HeadRejection::Malformed("HTTP/1.0 has no Transfer-Encoding"))
+            Err(HeadRejection::Malformed("Transfer-Encoding is not allowed in HTTP/1.0"))
         }
         (Some(_), Some(_)) => {
-            Err(HeadRejection::Malformed("there is a Content-Length beside a Transfer-Encoding"))
+            Err(HeadRejection::Malformed("both Content-Length and Transfer-Encoding"))
         }
         (Some(TransferCoding::Chunked), None) => Ok(Framing::Chunked),
         (Some(TransferCoding::ChunkedLast), None) => Err(HeadRejection::Coding),

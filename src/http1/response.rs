@@ -8,50 +8,50 @@ use super::{
     fields::{FIELDS_MAX, Fields, Framing, FramingFields, Scratch, Span, TransferCoding},
 };
 
-/// The head of a response that can be read in one way only.
+/// The unambiguous head of a response.
 #[derive(Clone, Debug)]
 pub struct ResponseHead {
-    /// How many bytes it is long, with the empty line at its end.
+    /// Its length in bytes, including the empty line.
     pub len: usize,
     /// The version.
     pub version: Version,
     /// The status code, 100 to 999.
     pub status: u16,
-    /// The lines.
+    /// The field lines.
     pub fields: Fields,
-    /// Whether another request may be sent on this connection, as far as the head tells.
+    /// Whether the connection can be reused, as far as the head says.
     pub keeps_alive: bool,
-    /// `Connection` has `upgrade`, and `Upgrade` says `websocket`.
+    /// `Connection` contains `upgrade`, and `Upgrade` contains `websocket`.
     pub is_websocket: bool,
-    /// Whether there is a `Date`.
+    /// Whether it has a `Date`.
     pub has_date: bool,
     length: Option<u64>,
     is_chunked: bool,
     reason: Span,
 }
 
-/// Why the bytes of an upstream are no response. Nothing of what it sent is believed then.
+/// Why the bytes of an upstream are not a valid response. Nothing it sent may be used then.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("{0}")]
 pub struct InvalidResponse(pub(super) &'static str);
 
-/// Bytes of a response's head. More than of a request's, since applications set many cookies.
+/// Bytes of a response head. More than of a request head, since applications set many cookies.
 pub(super) const HEAD_MAX: usize = 64 * 1024 - 1;
 
 // === impl ResponseHead ===
 
 impl ResponseHead {
-    /// Bytes of a head, at most.
+    /// The maximum length of a head in bytes.
     pub const BYTES_MAX: usize = HEAD_MAX;
 
-    /// Reads the head at the beginning of `bytes`; `None` while it is not there as a whole.
+    /// Parses the head at the beginning of `bytes`; `None` while it is incomplete.
     ///
     /// # Errors
     ///
-    /// [`InvalidResponse`] as soon as the bytes that are there cannot become a good head any more.
+    /// [`InvalidResponse`] as soon as the bytes cannot become a valid head.
     pub fn parse(bytes: &[u8]) -> Result<Option<Self>, InvalidResponse> {
         if let [b'\n', ..] | [b'\r', ..] = bytes {
-            return Err(InvalidResponse("there is an empty line before it"));
+            return Err(InvalidResponse("an empty line before the head"));
         }
         let mut scratch: Scratch<'_> = [MaybeUninit::uninit(); FIELDS_MAX];
         let mut response = httparse::Response::new(&mut []);
@@ -62,27 +62,27 @@ impl ResponseHead {
             }
             Ok(httparse::Status::Partial) if bytes.len() < HEAD_MAX => Ok(None),
             Ok(_) | Err(httparse::Error::TooManyHeaders) => {
-                Err(InvalidResponse("its head is too large"))
+                Err(InvalidResponse("the head is too large"))
             }
-            Err(_) => Err(InvalidResponse("its head is not HTTP")),
+            Err(_) => Err(InvalidResponse("the head is not HTTP")),
         }
     }
 
     fn new(head: &[u8], response: &httparse::Response<'_, '_>) -> Result<Self, InvalidResponse> {
         let (Some(version), Some(status @ 100..)) = (Version::of(response.version), response.code)
         else {
-            return Err(InvalidResponse("its status line is not HTTP"));
+            return Err(InvalidResponse("the status line is not HTTP"));
         };
         let fields = Fields::new(head, response.headers)
-            .ok_or(InvalidResponse("a line does not end in CRLF"))?;
+            .ok_or(InvalidResponse("a field line does not end in CRLF"))?;
         let FramingFields { length, coding, closes, keeps_alive, upgrades } = fields
             .framing_fields(head)
-            .map_err(|_| InvalidResponse("its Content-Length is not one number"))?;
+            .map_err(|_| InvalidResponse("the Content-Length is not one number"))?;
         let is_chunked = match (coding, version) {
             (None, _) => false,
             (Some(TransferCoding::Chunked), Version::Http11) => true,
             (Some(_), _) => {
-                return Err(InvalidResponse("its Transfer-Encoding is not chunked alone"));
+                return Err(InvalidResponse("the Transfer-Encoding is not just chunked"));
             }
         };
         let is_named = |it: &[u8]| it.eq_ignore_ascii_case(b"websocket");
@@ -95,7 +95,7 @@ impl ResponseHead {
             len: head.len(),
             version,
             status,
-            // Framed twice, or framed where there is nothing: what comes behind it may be anything.
+            // After conflicting framing, or framing of a response without a body, the next bytes may be anything.
             keeps_alive: keeps_alive
                 && !(is_chunked && length.is_some())
                 && !(status == 204 && (is_chunked || length.is_some_and(|it| it > 0))),
@@ -108,8 +108,8 @@ impl ResponseHead {
         })
     }
 
-    /// How the body's end is found, for a request with HEAD or with another method: section 6.3. A
-    /// coding goes before a length.
+    /// How the end of the body is found, for a response to HEAD or to another method (section 6.3). A coding overrides
+    /// a length.
     #[must_use]
     pub fn framing(&self, is_for_head: bool) -> Framing {
         match (self.status, self.length) {
@@ -121,19 +121,19 @@ impl ResponseHead {
         }
     }
 
-    /// Whether content is told of. After HEAD, and of a 304, none has to follow all the same.
+    /// Whether the head declares content. After HEAD and with a 304 none follows.
     #[must_use]
     pub fn declares_content(&self) -> bool {
         self.is_chunked || self.length.is_some_and(|it| it > 0)
     }
 
-    /// The length that is told, also where no body follows. Not where a coding says another thing.
+    /// The declared length, also if no body follows. `None` if there is a coding.
     #[must_use]
     pub fn declared_length(&self) -> Option<u64> {
         self.length.filter(|_| !self.is_chunked)
     }
 
-    /// Code and reason as they stand in the status line.
+    /// The code and reason of the status line.
     #[must_use]
     pub fn code_and_reason<'a>(&self, head: &'a [u8]) -> &'a [u8] {
         self.reason.of_head(head)
@@ -156,7 +156,7 @@ mod tests {
     }
 
     fn valid(text: &str) -> ResponseHead {
-        parse(text).expect("good").expect("whole")
+        parse(text).expect("a valid head").expect("a complete head")
     }
 
     #[test]
@@ -164,7 +164,7 @@ mod tests {
         let text = "HTTP/1.1 404 Not  Found\u{e9}\r\nContent-Length: 5\r\n\r\nhello";
         let len = text.len() - 5;
         for end in 0..=text.len() {
-            let head = ResponseHead::parse(&text.as_bytes()[..end]).expect("good so far");
+            let head = ResponseHead::parse(&text.as_bytes()[..end]).expect("valid so far");
             assert_eq!(head.map(|it| it.len), (end >= len).then_some(len), "{end}");
         }
         let head = valid(text);

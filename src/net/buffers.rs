@@ -1,31 +1,30 @@
-//! The memory that bytes are read into.
+//! Buffers for reading.
 
 use std::{cell::RefCell, rc::Rc};
 
-/// Buffers of one worker that nobody needs just now. A few are kept, so that the next one who reads
-/// finds one warm; the others go back to the allocator.
+/// The free buffers of one worker. A few are kept, so that the next read finds one in the cache; the others are freed.
 #[derive(Debug, Default)]
 pub struct BufferPool {
     small: RefCell<Vec<Vec<u8>>>,
     large: RefCell<Vec<Vec<u8>>>,
 }
 
-/// Bytes that were read and not yet used. Goes back to where it came from when it is dropped.
+/// Bytes that were read and not yet consumed. Dropping it returns the memory to its pool.
 #[derive(Debug)]
 pub struct Buffer {
     bytes: Vec<u8>,
-    /// Where the unused bytes begin.
+    /// Where the unconsumed bytes begin.
     start: usize,
     pool: Rc<BufferPool>,
 }
 
-/// How large a buffer is at first: most requests and answers fit.
+/// The initial size of a buffer: most requests and responses fit.
 pub(super) const SMALL: usize = 16 * 1024;
 
-/// How large one is where bytes come faster than that: fewer calls for the same bytes.
+/// The size of a buffer for fast senders: fewer system calls for the same bytes.
 pub(super) const LARGE: usize = 128 * 1024;
 
-/// How many of each are kept.
+/// How many buffers of each size are kept.
 const SMALL_KEPT: usize = 64;
 const LARGE_KEPT: usize = 16;
 
@@ -60,28 +59,28 @@ impl BufferPool {
 // === impl Buffer ===
 
 impl Buffer {
-    /// What was read and not yet used.
+    /// The unconsumed bytes.
     #[must_use]
     pub fn unread(&self) -> &[u8] {
         &self.bytes[self.start..]
     }
 
-    /// The same, to be moved about.
+    /// The unconsumed bytes, to be modified in place.
     pub fn unread_mut(&mut self) -> &mut [u8] {
         &mut self.bytes[self.start..]
     }
 
-    /// Notes that the first `count` bytes were used.
+    /// Marks the first `count` bytes as consumed.
     ///
     /// # Panics
     ///
     /// If there are fewer.
     pub fn consume(&mut self, count: usize) {
-        assert!(count <= self.bytes.len() - self.start, "only what is there can be used");
+        assert!(count <= self.bytes.len() - self.start, "more bytes consumed than read");
         self.start += count;
     }
 
-    /// Makes room to read more, up to `max` unused bytes in all. `None` if there are as many already.
+    /// Spare capacity to read more, up to `max` unconsumed bytes in total. `None` if there are that many.
     pub(super) fn reserve(&mut self, max: usize) -> Option<&mut Vec<u8>> {
         if self.unread().len() >= max {
             return None;
@@ -141,7 +140,7 @@ mod tests {
         assert_eq!(fill(&mut buffer, SMALL), Some(SMALL));
         assert_eq!(fill(&mut buffer, SMALL), None);
         buffer.consume(1000);
-        assert_eq!(fill(&mut buffer, SMALL), Some(1000), "what was used makes room");
+        assert_eq!(fill(&mut buffer, SMALL), Some(1000), "consumed bytes free capacity");
         assert_eq!(fill(&mut buffer, SMALL + 1), Some(LARGE - SMALL));
         assert_eq!(buffer.unread().len(), LARGE);
     }

@@ -1,24 +1,24 @@
-//! What the kernel does about a peer that has vanished without a packet.
+//! Detection of peers that have vanished without closing the connection.
 
 use std::{io, time::Duration};
 
 use socket2::{SockRef, TcpKeepalive};
 
-/// The longest time between two probes.
+/// The longest time between two keep-alive probes.
 const INTERVAL_MAX: Duration = Duration::from_secs(15);
 
-/// Has the kernel end a TCP connection whose peer acknowledges nothing for `limit`: what was sent (RFC 5482,
-/// `TCP_USER_TIMEOUT`), or a probe while nothing is (RFC 1122, section 4.2.3.6). Without this a peer behind a
-/// firewall that drops everything, or a cable that was pulled, goes unnoticed for a quarter of an hour,
-/// since the kernel takes what is written. A peer whose window stays closed for so long counts as vanished too.
+/// Makes the kernel close a TCP connection whose peer acknowledges nothing for `limit`: sent data (RFC 5482,
+/// `TCP_USER_TIMEOUT`), or a keep-alive probe while idle (RFC 1122, section 4.2.3.6). Otherwise a peer behind a
+/// firewall that drops everything, or a pulled cable, goes unnoticed for a quarter of an hour, since the kernel accepts
+/// written data. A peer whose receive window stays closed for `limit` counts as vanished too.
 ///
-/// On a listening socket it holds for every connection that is accepted there.
+/// On a listening socket it applies to every accepted connection.
 ///
 /// # Errors
 ///
-/// What the system says of the socket.
+/// The system's error.
 pub fn detect_dead_peer(socket: &SockRef<'_>, limit: Duration) -> io::Result<()> {
-    // Seconds and milliseconds are what the kernel counts in, and 0 means never.
+    // The kernel counts in seconds and milliseconds, and 0 means never.
     let limit = limit.max(Duration::from_secs(1));
     let interval = (limit / 4).clamp(Duration::from_secs(1), INTERVAL_MAX);
     socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(limit).with_interval(interval))?;

@@ -1,8 +1,8 @@
-//! Which addresses are this machine's.
+//! The addresses of this machine.
 
 use std::net::{IpAddr, UdpSocket};
 
-/// Whether an address is one of this machine: only to those a socket can be bound.
+/// Whether an address is one of this machine: a socket can only be bound to those.
 #[must_use]
 pub fn is_local(address: IpAddr) -> bool {
     UdpSocket::bind((address, 0)).is_ok()
