@@ -14,8 +14,8 @@ fn decode(bytes: &[u8], size: usize) -> Option<Option<Decoded>> {
         let mut piece = piece.to_vec();
         let found = decoder.decode(&mut piece).ok()?;
         content.extend_from_slice(&piece[found.skip..][..found.data]);
-        used += found.used;
-        assert!(found.used == piece.len() || decoder.is_done());
+        used += found.consumed;
+        assert!(found.consumed == piece.len() || decoder.is_done());
         if decoder.is_done() {
             return Some(Some((content, decoder.trailers().to_vec(), used)));
         }

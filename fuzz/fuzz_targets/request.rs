@@ -1,12 +1,12 @@
 //! A request's head is the same whether its bytes come whole or one by one, and never panics.
 #![no_main]
 
-use flipgate::http1::{RequestHead, Scan};
+use flipgate::http1::{RequestHead, HeadScanner};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
     let whole = RequestHead::parse(bytes);
-    let mut scan = Scan::up_to(RequestHead::BYTES_MAX);
+    let mut scan = HeadScanner::new(RequestHead::BYTES_MAX);
     let mut found = Ok(None);
     for end in 1..=bytes.len() {
         if scan.is_worth_parsing(&bytes[..end]) {

@@ -47,7 +47,7 @@ const AT_ONCE: usize = 8 * 1024;
 
 impl<S> StrictStream<S> {
     pub(super) fn new(stream: S, caller: Arc<AdminConnection>) -> Self {
-        let expected = Expected::Head(HeadScanner::up_to(RequestHead::BYTES_MAX));
+        let expected = Expected::Head(HeadScanner::new(RequestHead::BYTES_MAX));
         Self { stream, caller, bytes: Vec::new(), good: 0, expected }
     }
 
@@ -74,12 +74,12 @@ impl<S> StrictStream<S> {
                 Expected::Body(decoder) => {
                     // Content is moved together there, and is passed on as it came here.
                     let used = match decoder.decode(&mut left.to_vec()) {
-                        Ok(piece) => piece.used,
+                        Ok(piece) => piece.consumed,
                         Err(error) => return self.reject(error.to_string()),
                     };
                     self.good += used;
                     if decoder.is_done() {
-                        self.expected = Expected::Head(HeadScanner::up_to(RequestHead::BYTES_MAX));
+                        self.expected = Expected::Head(HeadScanner::new(RequestHead::BYTES_MAX));
                     } else if used == 0 {
                         return;
                     }

@@ -16,7 +16,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::{
     model::{Color, Networks},
-    net::notice_loss,
+    net::detect_dead_peer,
     tls::{self, FileError, ServerSettings},
 };
 
@@ -119,7 +119,7 @@ pub fn bind(
     let mut sockets = Vec::with_capacity(workers);
     for _ in 0..workers {
         let socket = open(address, true).and_then(|socket| {
-            notice_loss(&SockRef::from(&socket), stall)?;
+            detect_dead_peer(&SockRef::from(&socket), stall)?;
             socket.listen(BACKLOG)?;
             Ok(TcpListener::from(socket))
         });

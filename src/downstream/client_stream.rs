@@ -43,7 +43,7 @@ impl<M> ClientStream<M> {
     pub async fn send_response(&mut self, head: &[u8], body: &[u8]) -> io::Result<()> {
         let mut written = 0;
         poll_fn(|context| {
-            let done = self.stream.poll_answer(context, head, body, &mut written);
+            let done = self.stream.poll_send_response(context, head, body, &mut written);
             self.connection.track(Timeout::Write, done.is_pending(), false);
             done
         })

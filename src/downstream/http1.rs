@@ -178,7 +178,7 @@ async fn read_head<M>(
     state: &mut KeepAliveState,
     limits: HeadLimits,
 ) -> NextRequest {
-    let mut scan = HeadScanner::up_to(limits.head);
+    let mut scan = HeadScanner::new(limits.head);
     let Some((socket, connection)) = socket_and_connection(client) else {
         return NextRequest::Closed;
     };

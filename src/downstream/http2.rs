@@ -243,7 +243,7 @@ async fn handle_stream<H: Handler>(
             EmptyRequestEnd::TimedOut => head = Err(HeadError::TooSlow),
             EmptyRequestEnd::Failed => {
                 stream_activity.0.reset.set(stream_activity.0.reset.get() + 1);
-                let broken = client.stream.broken();
+                let broken = client.stream.reset_reason();
                 client.stream.reset(broken);
                 if broken.is_some_and(StreamReset::is_malformed) {
                     worker.handler.count_rejected(RejectReason::Malformed);
@@ -272,9 +272,9 @@ async fn handle_stream<H: Handler>(
             linger(&mut client).await;
         }
         AfterExchange::Cut => {
-            let broken = client.stream.broken();
+            let broken = client.stream.reset_reason();
             // A client that resets after the response head has waited for it; that is no abuse.
-            match client.stream.has_answered() {
+            match client.stream.has_sent_head() {
                 true => stream_activity.0.answered.set(stream_activity.0.answered.get() + 1),
                 false if broken.is_some() && !is_counted => {
                     stream_activity.0.reset.set(stream_activity.0.reset.get() + 1);

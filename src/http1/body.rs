@@ -1,33 +1,33 @@
-//! Where a body ends, and which of the bytes before that are its content.
+//! Decoding of bodies: finds their end, and removes the framing.
 
 use super::{
     chunk_extension::ChunkExtension,
     fields::{Fields, Framing, LENGTH_MAX},
 };
 
-/// Takes the framing off a body, wherever its bytes are split.
+/// Decodes a body, however its bytes are split.
 #[derive(Debug)]
 pub struct Decoder {
     state: DecoderState,
-    /// Bytes of chunk extensions so far, in all chunks.
+    /// Bytes of chunk extensions so far, of all chunks.
     extensions: usize,
-    /// The trailer section as it came, with the line ends.
+    /// The trailer section as received, with line ends.
     trailers: Vec<u8>,
 }
 
-/// What was found at the beginning of some bytes. The first `skip` are framing, the next `data` are
-/// content, and what is left of the first `used` was framing and is of no use any more.
+/// The result of decoding some bytes: `skip` bytes of framing, then `data` bytes of content. All of the first
+/// `consumed` bytes are done with, whether content or framing.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct DecodeStep {
     /// Where the content begins.
     pub skip: usize,
-    /// How long it is.
+    /// The length of the content.
     pub data: usize,
-    /// How many bytes are done with.
-    pub used: usize,
+    /// How many bytes are decoded.
+    pub consumed: usize,
 }
 
-/// A chunked body that cannot be read in one way only: section 7.1.
+/// An invalid or ambiguous chunked body (section 7.1).
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("{0}")]
 pub struct BodyError(&'static str);
@@ -35,9 +35,9 @@ pub struct BodyError(&'static str);
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum DecoderState {
     Done,
-    /// So many bytes are still to come; at least one.
+    /// This many bytes remain; at least one.
     Exact(u64),
-    ToClose,
+    UntilClose,
     Chunked(ChunkState),
 }
 
@@ -45,26 +45,26 @@ enum DecoderState {
 enum ChunkState {
     /// In the digits of a size.
     Size { size: u64, digits: u8 },
-    /// Behind the digits, in what `;` begins.
+    /// After the digits, in the extensions.
     Extension { size: u64, length: usize, at: ChunkExtension },
-    /// Behind the CR of a size line.
+    /// After the CR of a size line.
     SizeEnd { size: u64 },
-    /// So many bytes of content are still to come; at least one.
+    /// This many bytes of the chunk's content remain; at least one.
     Data(u64),
-    /// Behind a chunk's content.
+    /// After a chunk's content.
     DataCr,
-    /// Behind the CR of a chunk's content.
+    /// After the CR that follows a chunk's content.
     DataLf,
-    /// In the trailer section, at the beginning of a line or further on.
+    /// In the trailer section, at the start of a line or later.
     Trailers { at_line_start: bool },
-    /// Behind a CR in the trailer section.
+    /// After a CR in the trailer section.
     TrailersCr { at_line_start: bool },
 }
 
-/// Sixteen digits are all that fit into 64 bits; the field allows no more.
+/// Sixteen digits fit into 64 bits; longer sizes are rejected.
 const DIGITS_MAX: u8 = 16;
 
-/// Bytes of extensions in one chunk. Nobody uses them.
+/// Bytes of extensions in one chunk. They are not used in practice.
 const EXTENSION_MAX: usize = 1024;
 
 /// Bytes of extensions in all chunks of a body.
@@ -82,41 +82,41 @@ impl Decoder {
         let state = match framing {
             Framing::None | Framing::Exact(0) => DecoderState::Done,
             Framing::Exact(length) => DecoderState::Exact(length),
-            Framing::ToClose => DecoderState::ToClose,
+            Framing::UntilClose => DecoderState::UntilClose,
             Framing::Chunked => DecoderState::Chunked(ChunkState::Size { size: 0, digits: 0 }),
         };
         Self { state, extensions: 0, trailers: Vec::new() }
     }
 
-    /// Whether the body has come to its end.
+    /// Whether the body is complete.
     #[must_use]
     pub fn is_done(&self) -> bool {
         self.state == DecoderState::Done
     }
 
-    /// Whether the body lasts as long as its connection.
+    /// Whether the body ends when the connection closes.
     #[must_use]
-    pub fn is_to_close(&self) -> bool {
-        self.state == DecoderState::ToClose
+    pub fn ends_at_close(&self) -> bool {
+        self.state == DecoderState::UntilClose
     }
 
-    /// The trailer section, as lines that end in CRLF. Complete when the body is done.
+    /// The trailer section, as lines that end in CRLF. Complete when the body is.
     #[must_use]
     pub fn trailers(&self) -> &[u8] {
         &self.trailers
     }
 
-    /// Looks at the bytes that come next. The content of several chunks is moved together, so that
-    /// it stands in one piece; bytes behind the body's end are left as they are.
+    /// Decodes the next bytes. The content of several chunks is moved together, so that it is contiguous; bytes after
+    /// the body stay unchanged.
     ///
     /// # Errors
     ///
-    /// [`BodyError`]; the body has no end then, and nothing that follows means anything.
+    /// [`BodyError`]; the rest of the connection is unusable then.
     pub fn decode(&mut self, bytes: &mut [u8]) -> Result<DecodeStep, BodyError> {
-        let whole = |data| DecodeStep { skip: 0, data, used: data };
+        let whole = |data| DecodeStep { skip: 0, data, consumed: data };
         match self.state {
             DecoderState::Done => Ok(DecodeStep::default()),
-            DecoderState::ToClose => Ok(whole(bytes.len())),
+            DecoderState::UntilClose => Ok(whole(bytes.len())),
             DecoderState::Exact(left) => {
                 let data = at_most(left, bytes.len());
                 self.state = match left - data as u64 {
@@ -134,41 +134,44 @@ impl Decoder {
         state: ChunkState,
         bytes: &mut [u8],
     ) -> Result<DecodeStep, BodyError> {
-        let mut piece = DecodeStep::default();
+        let mut decoded = DecodeStep::default();
         let mut state = state;
-        while let Some(byte) = bytes.get(piece.used).copied() {
+        while let Some(byte) = bytes.get(decoded.consumed).copied() {
             if let ChunkState::Data(left) = state {
-                let data = at_most(left, bytes.len() - piece.used);
-                match piece.data {
-                    0 => piece.skip = piece.used,
-                    _ => bytes.copy_within(piece.used..piece.used + data, piece.skip + piece.data),
+                let data = at_most(left, bytes.len() - decoded.consumed);
+                match decoded.data {
+                    0 => decoded.skip = decoded.consumed,
+                    _ => bytes.copy_within(
+                        decoded.consumed..decoded.consumed + data,
+                        decoded.skip + decoded.data,
+                    ),
                 }
-                piece.data += data;
-                piece.used += data;
+                decoded.data += data;
+                decoded.consumed += data;
                 state = match left - data as u64 {
                     0 => ChunkState::DataCr,
                     left => ChunkState::Data(left),
                 };
                 continue;
             }
-            piece.used += 1;
+            decoded.consumed += 1;
             match self.step(state, byte)? {
                 Some(next) => state = next,
                 None => {
                     self.state = DecoderState::Done;
-                    return Ok(piece);
+                    return Ok(decoded);
                 }
             }
         }
         self.state = DecoderState::Chunked(state);
-        Ok(piece)
+        Ok(decoded)
     }
 
-    /// One byte that is not content. `None` behind the last one.
+    /// Decodes one byte of framing. `None` after the last one.
     fn step(&mut self, state: ChunkState, byte: u8) -> Result<Option<ChunkState>, BodyError> {
         let next = match (state, byte) {
             (ChunkState::Size { digits: 1.., size }, b'\r' | b';') if size > LENGTH_MAX => {
-                return Err(BodyError("a chunk's size is too large"));
+                return Err(BodyError("a chunk size is too large"));
             }
             (ChunkState::Size { digits: 1.., size }, b'\r') => ChunkState::SizeEnd { size },
             (ChunkState::Size { digits: 1.., size }, b';') => {
@@ -176,9 +179,9 @@ impl Decoder {
             }
             (ChunkState::Size { size, digits }, _) => {
                 let digit = char::from(byte).to_digit(16).map(u64::from);
-                let digit = digit.ok_or(BodyError("a chunk's size is not a hexadecimal number"))?;
+                let digit = digit.ok_or(BodyError("a chunk size is not a hexadecimal number"))?;
                 if digits == DIGITS_MAX {
-                    return Err(BodyError("a chunk's size is too large"));
+                    return Err(BodyError("a chunk size is too large"));
                 }
                 ChunkState::Size { size: size << 4 | digit, digits: digits + 1 }
             }
@@ -186,8 +189,8 @@ impl Decoder {
                 ChunkState::SizeEnd { size }
             }
             (ChunkState::Extension { size, length, at }, _) => {
-                let wrong = BodyError("a chunk extension is not a name with a value");
-                let at = at.next(byte).ok_or(wrong)?;
+                let error = BodyError("invalid chunk extension");
+                let at = at.next(byte).ok_or(error)?;
                 self.extensions += 1;
                 if length == EXTENSION_MAX || self.extensions > EXTENSIONS_MAX {
                     return Err(BodyError("the chunk extensions are too long"));
@@ -204,9 +207,9 @@ impl Decoder {
                 ChunkState::TrailersCr { at_line_start }
             }
             (ChunkState::TrailersCr { at_line_start: true }, b'\n') => {
-                let are_good =
+                let are_valid =
                     self.trailers.is_empty() || Fields::of_trailers(&self.trailers).is_some();
-                return are_good.then_some(None).ok_or(BodyError("a trailer is not a line"));
+                return are_valid.then_some(None).ok_or(BodyError("invalid trailer section"));
             }
             (ChunkState::TrailersCr { at_line_start: false }, b'\n') => {
                 if self.trailers.len() + 2 > TRAILERS_MAX {
@@ -223,15 +226,15 @@ impl Decoder {
                 ChunkState::Trailers { at_line_start: false }
             }
             (ChunkState::Trailers { .. }, _) => {
-                return Err(BodyError("a trailer has control characters"));
+                return Err(BodyError("a trailer field has control characters"));
             }
             (ChunkState::SizeEnd { .. } | ChunkState::TrailersCr { .. }, _) => {
                 return Err(BodyError("a line does not end in CRLF"));
             }
             (ChunkState::DataCr | ChunkState::DataLf, _) => {
-                return Err(BodyError("a chunk's content does not end in CRLF"));
+                return Err(BodyError("the content of a chunk does not end in CRLF"));
             }
-            (ChunkState::Data(_), _) => unreachable!("content is taken before"),
+            (ChunkState::Data(_), _) => unreachable!("decode_chunks handles content"),
         };
         Ok(Some(next))
     }
@@ -245,21 +248,21 @@ fn at_most(left: u64, there: usize) -> usize {
 mod tests {
     use super::*;
 
-    /// Content, trailers, and what was left.
+    /// Content, trailers, and the remaining bytes.
     type Decoded = (Vec<u8>, Vec<u8>, Vec<u8>);
 
-    /// Decodes pieces as they are cut.
+    /// Decodes a body that arrives in these pieces.
     fn decode(framing: Framing, pieces: &[&[u8]]) -> Result<Decoded, BodyError> {
         let mut decoder = Decoder::new(framing);
         let (mut content, mut left) = (Vec::new(), Vec::new());
-        for piece in pieces {
-            let mut bytes = piece.to_vec();
+        for decoded in pieces {
+            let mut bytes = decoded.to_vec();
             let mut at = 0;
             while at < bytes.len() {
                 let found = decoder.decode(&mut bytes[at..])?;
                 content.extend_from_slice(&bytes[at + found.skip..][..found.data]);
-                at += found.used;
-                if found.used == 0 {
+                at += found.consumed;
+                if found.consumed == 0 {
                     left.extend_from_slice(&bytes[at..]);
                     break;
                 }
@@ -270,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_is_the_same_however_its_bytes_are_split() {
+    fn a_body_decodes_the_same_however_its_bytes_are_split() {
         let chunks =
             "5\r\nhello\r\n1;a=\"b c\"\r\n \r\n00005;x\r\nworld\r\n0;y\r\nx-sum: 11\r\nb: \r\n\r\n";
         for (framing, text, content, trailers) in [
@@ -284,19 +287,19 @@ mod tests {
             for one in 0..=bytes.len() {
                 for two in one..=bytes.len() {
                     let pieces = [&bytes[..one], &bytes[one..two], &bytes[two..]];
-                    let (found, lines, left) = decode(framing, &pieces).expect("good");
+                    let (found, lines, left) = decode(framing, &pieces).expect("a valid body");
                     assert_eq!(String::from_utf8_lossy(&found), content, "{one} {two}");
                     assert_eq!(String::from_utf8_lossy(&lines), trailers);
                     assert_eq!(left, b"GET /", "{one} {two}");
                 }
             }
             let single: Vec<&[u8]> = bytes.chunks(1).collect();
-            assert_eq!(decode(framing, &single).expect("good").0, content.as_bytes());
+            assert_eq!(decode(framing, &single).expect("a valid body").0, content.as_bytes());
         }
     }
 
     #[test]
-    fn what_is_not_a_chunk_is_found_at_the_byte_that_makes_it_so() {
+    fn an_invalid_chunk_is_rejected_at_its_first_invalid_byte() {
         for (text, at) in [
             ("\r\n", 1),
             (";x\r\n", 1),
@@ -337,9 +340,9 @@ mod tests {
             for size in [1, text.len()] {
                 let mut decoder = Decoder::new(Framing::Chunked);
                 let mut seen = 0;
-                let failed = text.as_bytes().chunks(size).any(|piece| {
-                    seen += piece.len();
-                    decoder.decode(&mut piece.to_vec()).is_err()
+                let failed = text.as_bytes().chunks(size).any(|decoded| {
+                    seen += decoded.len();
+                    decoder.decode(&mut decoded.to_vec()).is_err()
                 });
                 assert!(failed, "{text:?}");
                 assert!(size > 1 || seen == at, "{text:?} failed after {seen} bytes");
@@ -359,7 +362,7 @@ mod tests {
         assert!(fails(&many.repeat(17)).is_err());
         assert!(fails(&format!("0\r\n{}", long(TRAILERS_MAX))).is_ok());
         assert!(fails(&format!("0\r\n{}", long(TRAILERS_MAX + 1))).is_err());
-        // A line end once took the section past its limit, which was then never looked at again.
+        // A line end once exceeded the limit of the section, which was not checked again.
         let line = |count: usize| format!("0\r\na: {}\r\n", long(count - 5));
         assert!(fails(&line(TRAILERS_MAX)).is_ok());
         assert!(fails(&line(TRAILERS_MAX + 1)).is_err());
@@ -367,19 +370,19 @@ mod tests {
     }
 
     #[test]
-    fn a_body_to_the_end_of_its_connection_has_no_other_end() {
-        let mut decoder = Decoder::new(Framing::ToClose);
-        let piece = decoder.decode(&mut b"0\r\n\r\n".to_vec()).expect("anything");
-        assert_eq!((piece.data, decoder.is_done(), decoder.is_to_close()), (5, false, true));
+    fn a_body_until_close_has_no_other_end() {
+        let mut decoder = Decoder::new(Framing::UntilClose);
+        let decoded = decoder.decode(&mut b"0\r\n\r\n".to_vec()).expect("any content is valid");
+        assert_eq!((decoded.data, decoder.is_done(), decoder.ends_at_close()), (5, false, true));
     }
 
     #[test]
-    fn content_of_several_chunks_is_moved_together_and_what_follows_is_not_touched() {
+    fn content_of_several_chunks_is_joined_and_later_bytes_stay_unchanged() {
         let mut bytes = b"3\r\nabc\r\n2\r\nde\r\n0\r\n\r\nGET".to_vec();
         let mut decoder = Decoder::new(Framing::Chunked);
-        let piece = decoder.decode(&mut bytes).expect("good");
-        assert_eq!(&bytes[piece.skip..][..piece.data], b"abcde");
-        assert_eq!(&bytes[piece.used..], b"GET");
+        let decoded = decoder.decode(&mut bytes).expect("a valid body");
+        assert_eq!(&bytes[decoded.skip..][..decoded.data], b"abcde");
+        assert_eq!(&bytes[decoded.consumed..], b"GET");
         assert!(decoder.is_done());
     }
 }

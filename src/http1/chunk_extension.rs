@@ -1,33 +1,33 @@
-//! The extensions of a chunk: RFC 9112, section 7.1.1. They are left out, but a recipient that reads them
-//! otherwise would find another end of them, and so of the chunk.
+//! Chunk extensions (section 7.1.1). They are not forwarded, but must be parsed strictly: a recipient that parses them
+//! differently would find another end of the chunk.
 
-/// Where in an extension the bytes so far have led.
+/// The state of the parser.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum ChunkExtension {
-    /// Behind a `;`.
+    /// After a `;`.
     Begin,
     /// In a name.
     Name,
-    /// In the space behind a name.
-    BehindName,
-    /// Behind a `=`.
+    /// In whitespace after a name.
+    AfterName,
+    /// After a `=`.
     Equals,
-    /// In a value that is a token.
+    /// In a token value.
     Token,
-    /// In a value in quotes.
+    /// In a quoted value.
     Quoted,
-    /// Behind a backslash in it.
+    /// After a backslash in a quoted value.
     Escaped,
-    /// Behind its last quote.
+    /// After the closing quote.
     Closed,
-    /// In the space behind a value.
-    BehindValue,
+    /// In whitespace after a value.
+    AfterValue,
 }
 
 // === impl ChunkExtension ===
 
 impl ChunkExtension {
-    /// Behind the first `;`.
+    /// After the first `;`.
     pub(super) const BEGIN: Self = Self::Begin;
 
     /// Whether the line may end here.
@@ -35,7 +35,7 @@ impl ChunkExtension {
         matches!(self, Self::Name | Self::Token | Self::Closed)
     }
 
-    /// Where one more byte leads, if it may stand here.
+    /// The state after one more byte, if it is allowed here.
     pub(super) fn next(self, byte: u8) -> Option<Self> {
         Some(match (self, byte) {
             (Self::Quoted, b'"') => Self::Closed,
@@ -45,20 +45,20 @@ impl ChunkExtension {
             (Self::Begin, b' ' | b'\t') => Self::Begin,
             (Self::Equals, b' ' | b'\t') => Self::Equals,
             (Self::Equals, b'"') => Self::Quoted,
-            (Self::Name | Self::BehindName, b' ' | b'\t') => Self::BehindName,
-            (Self::Name | Self::BehindName, b'=') => Self::Equals,
-            (Self::Token | Self::Closed | Self::BehindValue, b' ' | b'\t') => Self::BehindValue,
+            (Self::Name | Self::AfterName, b' ' | b'\t') => Self::AfterName,
+            (Self::Name | Self::AfterName, b'=') => Self::Equals,
+            (Self::Token | Self::Closed | Self::AfterValue, b' ' | b'\t') => Self::AfterValue,
             (Self::Begin | Self::Equals, b';') => return None,
             (_, b';') => Self::Begin,
-            (Self::Begin | Self::Name, it) if is_of_token(it) => Self::Name,
-            (Self::Equals | Self::Token, it) if is_of_token(it) => Self::Token,
+            (Self::Begin | Self::Name, it) if is_token_byte(it) => Self::Name,
+            (Self::Equals | Self::Token, it) if is_token_byte(it) => Self::Token,
             _ => return None,
         })
     }
 }
 
-/// RFC 9110, section 5.6.2.
-fn is_of_token(byte: u8) -> bool {
+/// A token character (RFC 9110, section 5.6.2).
+fn is_token_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
@@ -67,12 +67,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_extension_is_a_name_with_a_value_or_without() {
+    fn an_extension_is_a_name_with_or_without_a_value() {
         let read = |text: &str| {
             let last = text.bytes().try_fold(ChunkExtension::BEGIN, ChunkExtension::next);
             last.is_some_and(ChunkExtension::may_end)
         };
-        for good in [
+        for valid in [
             "a",
             "a=b",
             "a=\"\"",
@@ -83,9 +83,9 @@ mod tests {
             "a=b ;c=\"d\";e",
             "!=~",
         ] {
-            assert!(read(good), "{good:?}");
+            assert!(read(valid), "{valid:?}");
         }
-        for bad in [
+        for invalid in [
             "",
             " ",
             "=",
@@ -110,7 +110,7 @@ mod tests {
             "a=\"\u{1}\"",
             "a\n",
         ] {
-            assert!(!read(bad), "{bad:?}");
+            assert!(!read(invalid), "{invalid:?}");
         }
     }
 }

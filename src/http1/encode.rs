@@ -1,11 +1,11 @@
-//! Writing heads and framing.
+//! Encoding of heads and bodies.
 
 use super::fields::Framing;
 
-/// How a body is framed for whoever gets it.
+/// How a body is encoded for its recipient.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Encoding {
-    /// As it is: a length was told, or the end of the connection will be its end.
+    /// Unencoded: the length is declared, or the body ends with the connection.
     Plain,
     /// In chunks.
     Chunked,
@@ -14,32 +14,32 @@ pub enum Encoding {
 // === impl Encoding ===
 
 impl Encoding {
-    /// The encoding that goes with a framing that was told.
+    /// The encoding for a framing.
     #[must_use]
     pub fn of(framing: Framing) -> Self {
         match framing {
             Framing::Chunked => Self::Chunked,
-            Framing::None | Framing::Exact(_) | Framing::ToClose => Self::Plain,
+            Framing::None | Framing::Exact(_) | Framing::UntilClose => Self::Plain,
         }
     }
 
-    /// What stands between two chunks, or behind the last one.
+    /// The bytes between two chunks, and after the last one.
     #[must_use]
-    pub fn behind_data(self) -> &'static [u8] {
+    pub fn after_data(self) -> &'static [u8] {
         match self {
             Self::Plain => b"",
             Self::Chunked => b"\r\n",
         }
     }
 
-    /// Puts what stands before so many bytes of content.
+    /// Appends the bytes before `data` bytes of content.
     pub fn put_before_data(self, out: &mut Vec<u8>, data: usize) {
         if self == Self::Chunked {
             put_chunk_head(out, data);
         }
     }
 
-    /// Puts what ends a body. `trailers` are lines that end in CRLF.
+    /// Appends the end of a body. Each line of `trailers` ends in CRLF.
     pub fn put_end(self, out: &mut Vec<u8>, trailers: &[u8]) {
         if self == Self::Chunked {
             out.extend_from_slice(b"0\r\n");
@@ -49,7 +49,7 @@ impl Encoding {
     }
 }
 
-/// Puts a line.
+/// Appends a field line.
 #[inline]
 pub fn put_field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     out.reserve(name.len() + value.len() + 4);
@@ -59,16 +59,16 @@ pub fn put_field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// Puts a number in decimal digits.
+/// Appends a decimal number.
 pub fn put_number(out: &mut Vec<u8>, number: u64) {
     out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
-/// Puts the line before a chunk's content.
+/// Appends the size line of a chunk.
 fn put_chunk_head(out: &mut Vec<u8>, size: usize) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let digits = (usize::BITS - size.leading_zeros()).div_ceil(4).max(1);
-    let digit = |place: u32| DIGITS[size >> (place * 4) & 15];
+    let digit = |index: u32| DIGITS[size >> (index * 4) & 15];
     out.extend((0..digits).rev().map(digit));
     out.extend_from_slice(b"\r\n");
 }
@@ -87,16 +87,16 @@ mod tests {
     }
 
     #[test]
-    fn a_body_in_chunks_ends_with_its_trailers() {
+    fn a_chunked_body_ends_with_its_trailers() {
         let mut out = Vec::new();
         Encoding::Chunked.put_before_data(&mut out, 5);
         out.extend_from_slice(b"hello");
-        out.extend_from_slice(Encoding::Chunked.behind_data());
+        out.extend_from_slice(Encoding::Chunked.after_data());
         Encoding::Chunked.put_end(&mut out, b"x: 1\r\n");
         assert_eq!(out, b"5\r\nhello\r\n0\r\nx: 1\r\n\r\n");
         out.clear();
         Encoding::Plain.put_before_data(&mut out, 5);
         Encoding::Plain.put_end(&mut out, b"x: 1\r\n");
-        assert!(out.is_empty() && Encoding::Plain.behind_data().is_empty());
+        assert!(out.is_empty() && Encoding::Plain.after_data().is_empty());
     }
 }

@@ -1,6 +1,6 @@
-//! The names of fields that mean something on the way through.
+//! Field names with a meaning for a proxy.
 
-/// What a field's name means to a proxy. Told once for each field, when its head is read.
+/// The meaning of a field name. Determined once, when the head is parsed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum FieldName {
     /// `Host`.
@@ -15,8 +15,7 @@ pub enum FieldName {
     Te,
     /// `Upgrade`.
     Upgrade,
-    /// Another field that is for one hop only: RFC 9110, section 7.6.1, and those by which a proxy and its
-    /// client know each other, section 11.7.
+    /// Another hop-by-hop field: RFC 9110, section 7.6.1, and proxy authentication, section 11.7.
     Hop,
     /// `Expect`.
     Expect,
@@ -28,7 +27,7 @@ pub enum FieldName {
     Cookie,
     /// `Authorization`.
     Authorization,
-    /// `Proxy`, which some applications read as the address of a proxy: CVE-2016-5385.
+    /// `Proxy`, which some applications read as the address of a proxy (CVE-2016-5385).
     Proxy,
     /// `X-Forwarded-For`.
     XForwardedFor,
@@ -36,29 +35,29 @@ pub enum FieldName {
     XForwardedHost,
     /// `X-Forwarded-Proto`.
     XForwardedProto,
-    /// `Forwarded`: RFC 7239.
+    /// `Forwarded` (RFC 7239).
     Forwarded,
     /// `X-Real-IP`.
     XRealIp,
-    /// Another field that says where a request came from.
-    Origin,
+    /// Another field with the origin of a request.
+    OtherForwarding,
     /// `X-Request-Id`.
     XRequestId,
-    /// `Traceparent`: W3C Trace Context.
+    /// `Traceparent` (W3C Trace Context).
     Traceparent,
-    /// `Tracestate`: W3C Trace Context.
+    /// `Tracestate` (W3C Trace Context).
     Tracestate,
-    /// `Proxy-Status`: RFC 9209.
+    /// `Proxy-Status` (RFC 9209).
     ProxyStatus,
     /// `Cache-Control`, and fields that caches prefer to it.
     CacheControl,
-    /// `StrictStream-Transport-TlsDetails`: RFC 6797.
+    /// `Strict-Transport-Security` (RFC 6797).
     StrictTransport,
     /// `Max-Forwards`.
     MaxForwards,
     /// `Via`.
     Via,
-    /// `CDN-Loop`: RFC 8586.
+    /// `CDN-Loop` (RFC 8586).
     CdnLoop,
     /// `Flipgate-Preview`.
     FlipgatePreview,
@@ -73,18 +72,18 @@ pub enum FieldName {
 // === impl FieldName ===
 
 impl FieldName {
-    /// What a name means, in whatever case it is written.
+    /// The meaning of a name, case-insensitive.
     ///
     /// # Panics
     ///
-    /// If the name is empty, which no parsed one is.
+    /// If the name is empty, which the parser excludes.
     #[must_use]
     pub fn of(name: &[u8]) -> Self {
         let is = |other: &str, found| match name.eq_ignore_ascii_case(other.as_bytes()) {
             true => found,
             false => Self::Other,
         };
-        // Length and first letter leave one candidate, or two.
+        // Length and first letter leave one or two candidates.
         let found = match (name.len(), name[0] | 0x20) {
             (2, b't') => is("te", Self::Te),
             (4, b'h') => is("host", Self::Host),
@@ -102,7 +101,7 @@ impl FieldName {
             (10, b'k') => is("keep-alive", Self::Hop),
             (10, b't') => is("tracestate", Self::Tracestate),
             (11, b't') => is("traceparent", Self::Traceparent),
-            (11, b'x') => is("x-client-ip", Self::Origin),
+            (11, b'x') => is("x-client-ip", Self::OtherForwarding),
             (12, b'c') => is("content-type", Self::ContentType),
             (12, b'm') => is("max-forwards", Self::MaxForwards),
             (12, b'x') => is("x-request-id", Self::XRequestId),
@@ -111,7 +110,7 @@ impl FieldName {
             (13, b'a') => is("authorization", Self::Authorization),
             (13, b'c') => is("cache-control", Self::CacheControl),
             (14, b'c') => is("content-length", Self::ContentLength),
-            (14, b't') => is("true-client-ip", Self::Origin),
+            (14, b't') => is("true-client-ip", Self::OtherForwarding),
             (14, b'h') => is("http2-settings", Self::Hop),
             (15, b'x') => match is("x-forwarded-for", Self::XForwardedFor) {
                 Self::Other => is("x-accel-expires", Self::CacheControl),
@@ -119,29 +118,29 @@ impl FieldName {
             },
             (16, b'p') => is("proxy-connection", Self::Hop),
             (16, b'x') => is("x-forwarded-host", Self::XForwardedHost),
-            (16, b'c') => is("cf-connecting-ip", Self::Origin),
+            (16, b'c') => is("cf-connecting-ip", Self::OtherForwarding),
             (16, b'f') => match is("flipgate-preview", Self::FlipgatePreview) {
-                Self::Other => is("fastly-client-ip", Self::Origin),
+                Self::Other => is("fastly-client-ip", Self::OtherForwarding),
                 found => found,
             },
             (17, b't') => is("transfer-encoding", Self::TransferEncoding),
             (17, b'x') => is("x-forwarded-proto", Self::XForwardedProto),
             (18, b'p') => is("proxy-authenticate", Self::Hop),
             (19, b'p') => is("proxy-authorization", Self::Hop),
-            (19, b'x') => is("x-cluster-client-ip", Self::Origin),
+            (19, b'x') => is("x-cluster-client-ip", Self::OtherForwarding),
             (25, b'p') => is("proxy-authentication-info", Self::Hop),
             (25, b's') => is("strict-transport-security", Self::StrictTransport),
             (17, b's') => is("surrogate-control", Self::CacheControl),
             _ => Self::Other,
         };
         match found {
-            Self::Other => Self::of_kind(name),
+            Self::Other => Self::of_family(name),
             found => found,
         }
     }
 
-    /// What a whole family of names means.
-    fn of_kind(name: &[u8]) -> Self {
+    /// Names that are recognized by a prefix, a suffix or a character.
+    fn of_family(name: &[u8]) -> Self {
         let begins = |with: &str| {
             name.get(..with.len()).is_some_and(|it| it.eq_ignore_ascii_case(with.as_bytes()))
         };
@@ -150,7 +149,7 @@ impl FieldName {
             at.is_some_and(|at| name[at..].eq_ignore_ascii_case(with.as_bytes()))
         };
         match name[0] | 0x20 {
-            b'x' if begins("x-forwarded-") => Self::Origin,
+            b'x' if begins("x-forwarded-") => Self::OtherForwarding,
             b'f' if begins("flipgate-") => Self::Flipgate,
             _ if name.contains(&b'_') => Self::Underscored,
             _ if ends("cdn-cache-control") => Self::CacheControl,
@@ -158,37 +157,35 @@ impl FieldName {
         }
     }
 
-    /// The name's place in a set of names.
+    /// The name's bit in a set of names.
     pub(super) fn bit(self) -> u64 {
         1 << self as u32
     }
 
-    /// Whether a field of this name is for one hop only: RFC 9110, section 7.6.1.
+    /// Whether the field is hop-by-hop (RFC 9110, section 7.6.1).
     #[must_use]
     pub fn is_hop_by_hop(self) -> bool {
         use FieldName::{Connection, Hop, Te, TransferEncoding, Upgrade};
         matches!(self, Connection | Hop | Te | TransferEncoding | Upgrade)
     }
 
-    /// Whether a field of this name says how a message is framed or where it goes. Such a one is not
-    /// taken away because `Connection` lists it.
+    /// Whether the field determines framing or routing. Such a field is kept even if `Connection` lists it.
     #[must_use]
-    pub fn is_vital(self) -> bool {
+    pub fn is_essential(self) -> bool {
         matches!(self, Self::Host | Self::ContentLength | Self::TransferEncoding)
     }
 
-    /// Whether a field of this name says where a request came from, so that only those whom we
-    /// trust may write it.
+    /// Whether the field says where a request came from, so that only trusted proxies may set it.
     #[must_use]
-    pub fn tells_of_forwarding(self) -> bool {
+    pub fn is_forwarding(self) -> bool {
         use FieldName::{
-            Forwarded, Origin, Traceparent, Tracestate, XForwardedFor, XForwardedHost,
+            Forwarded, OtherForwarding, Traceparent, Tracestate, XForwardedFor, XForwardedHost,
             XForwardedProto, XRealIp, XRequestId,
         };
         matches!(
             self,
             Forwarded
-                | Origin
+                | OtherForwarding
                 | Traceparent
                 | Tracestate
                 | XForwardedFor
@@ -205,7 +202,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_known_in_any_case() {
+    fn names_are_recognized_in_any_case() {
         for (name, meaning) in [
             ("Host", FieldName::Host),
             ("CONTENT-LENGTH", FieldName::ContentLength),
@@ -214,11 +211,11 @@ mod tests {
             ("Keep-Alive", FieldName::Hop),
             ("Proxy-Connection", FieldName::Hop),
             ("HTTP2-Settings", FieldName::Hop),
-            ("x-Forwarded-Port", FieldName::Origin),
+            ("x-Forwarded-Port", FieldName::OtherForwarding),
             ("X-Real-IP", FieldName::XRealIp),
-            ("True-Client-IP", FieldName::Origin),
-            ("X-Client-IP", FieldName::Origin),
-            ("Fastly-Client-IP", FieldName::Origin),
+            ("True-Client-IP", FieldName::OtherForwarding),
+            ("X-Client-IP", FieldName::OtherForwarding),
+            ("Fastly-Client-IP", FieldName::OtherForwarding),
             ("Content-Type", FieldName::ContentType),
             ("Strict-Transport-Security", FieldName::StrictTransport),
             ("X-Forwarded-For", FieldName::XForwardedFor),

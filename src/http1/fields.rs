@@ -1,4 +1,4 @@
-//! The lines of a head as offsets into the bytes that they were read from.
+//! The field lines of a head, as offsets into its bytes.
 
 use std::mem::MaybeUninit;
 
@@ -11,10 +11,10 @@ pub(super) struct Span {
     end: u16,
 }
 
-/// One line: what its name means, and where name and value stand.
+/// One field line: the meaning of its name, and the offsets of name and value.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Field {
-    /// What the name means.
+    /// The meaning of the name.
     pub name: FieldName,
     name_at: Span,
     value_at: Span,
@@ -22,85 +22,84 @@ pub(super) struct Field {
     end: u16,
 }
 
-/// The lines of a head, in their order. They mean something only together with the bytes that they
-/// were read from.
+/// The field lines of a head, in order. Only valid together with the bytes that they were parsed from.
 #[derive(Clone, Debug, Default)]
 pub struct Fields {
     all: Vec<Field>,
-    /// A bit for each name that is there.
+    /// A bit for each name that occurs.
     names: u64,
 }
 
-/// Lines together with the bytes that they stand in.
+/// Field lines with the bytes of their head.
 #[derive(Clone, Copy, Debug)]
 pub struct FieldLines<'a> {
     fields: &'a Fields,
     head: &'a [u8],
 }
 
-/// One line together with the bytes that it stands in.
+/// One field line with the bytes of its head.
 #[derive(Clone, Copy, Debug)]
 pub struct FieldLine<'a> {
     field: Field,
     head: &'a [u8],
 }
 
-/// How a message's end is found: section 6.
+/// How the end of a message is found (section 6).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Framing {
     /// There is no body.
     None,
-    /// So many bytes.
+    /// This many bytes.
     Exact(u64),
-    /// In chunks, with trailers.
+    /// Chunked, with trailers.
     Chunked,
-    /// Up to the end of the connection. Only for answers.
-    ToClose,
+    /// Until the connection closes. Only for responses.
+    UntilClose,
 }
 
-/// Bytes of a body or of a chunk, as far as they are told in advance.
+/// The largest declared length of a body or chunk, in bytes.
 pub(super) const LENGTH_MAX: u64 = i64::MAX as u64;
 
-/// Lines of a head. RFC 9110 has no number; 100 is what the field uses.
+/// The maximum number of field lines. RFC 9110 sets none; 100 is usual.
 pub(super) const FIELDS_MAX: usize = 100;
 
-/// Where the parser puts what it finds, before it is known how much that is.
+/// Memory for the parser's result.
 pub(super) type Scratch<'a> = [MaybeUninit<httparse::Header<'a>>; FIELDS_MAX];
 
-/// What all lines together say of the framing, as far as it is the same for both kinds of heads.
+/// The fields that concern framing and the connection, for both kinds of heads.
 #[derive(Debug, Default)]
 pub(super) struct FramingFields {
-    /// The length, if there is one.
+    /// The `Content-Length`, if there is one.
     pub(super) length: Option<u64>,
-    /// Whether there is a coding.
+    /// The `Transfer-Encoding`, if there is one.
     pub(super) coding: Option<TransferCoding>,
-    /// `close` is among the members of `Connection`.
+    /// `Connection` contains `close`.
     pub(super) closes: bool,
-    /// `keep-alive` is among the members of `Connection`.
+    /// `Connection` contains `keep-alive`.
     pub(super) keeps_alive: bool,
-    /// `upgrade` is among the members of `Connection`.
+    /// `Connection` contains `upgrade`.
     pub(super) upgrades: bool,
 }
 
-/// What `Transfer-Encoding` says.
+/// The value of `Transfer-Encoding`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum TransferCoding {
     /// `chunked`, once, and nothing else.
     Chunked,
-    /// Something that ends in `chunked`, but is more than that.
-    Others,
-    /// Something whose end cannot be found.
-    Endless,
+    /// Several codings, the last of which is `chunked`.
+    ChunkedLast,
+    /// Codings that do not end in `chunked`, so that the end of the body is unknown.
+    Unterminated,
 }
 
-/// A length that is not one number, once: section 6.3.
+/// A `Content-Length` that is not exactly one number (section 6.3).
 #[derive(Debug)]
 pub(super) struct InvalidContentLength;
 
 // === impl Span ===
 
 impl Span {
-    /// The part of `bytes` that `part` is. It must be one, and `bytes` no longer than a head.
+    /// The offsets of `part`, which must be a subslice of `bytes`, in a head of less than 64 KiB.
     pub(super) fn of(bytes: &[u8], part: &[u8]) -> Self {
         let start = part.as_ptr().addr() - bytes.as_ptr().addr();
         Self::new(start, start + part.len())
@@ -135,7 +134,7 @@ impl Field {
             [] => Span::new(name_at.end(), name_at.end()),
             value => Span::of(head, value),
         };
-        // Behind the value there is only space, and the line's end.
+        // After the value there is only whitespace and the line end.
         let end = match head[value_at.end()..] {
             [b'\r', b'\n', ..] => value_at.end + 2,
             ref rest => {
@@ -146,13 +145,13 @@ impl Field {
         Self { name: FieldName::of(line.name.as_bytes()), name_at, value_at, end }
     }
 
-    /// The name as it was written.
+    /// The name as received.
     #[must_use]
     pub(super) fn name_in(self, head: &[u8]) -> &[u8] {
         self.name_at.of_head(head)
     }
 
-    /// The value, without the space around it.
+    /// The value, trimmed.
     #[must_use]
     pub(super) fn value_in(self, head: &[u8]) -> &[u8] {
         self.value_at.of_head(head)
@@ -166,31 +165,31 @@ impl Field {
 // === impl Fields ===
 
 impl Fields {
-    /// The lines that the parser found in `head`, or `None` if one of them, or the line before the
-    /// first, does not end in CRLF.
+    /// The field lines that the parser found in `head`, or `None` if one of them, or the start line, does not end in
+    /// CRLF.
     ///
-    /// The parser takes a bare LF for a line end, as section 2.2 allows; an upstream that does not
-    /// would see other lines than we do.
+    /// The parser accepts a bare LF as a line end, as section 2.2 allows; an upstream that does not would see other
+    /// lines.
     pub(super) fn new(head: &[u8], found: &[httparse::Header<'_>]) -> Option<Self> {
-        let ends_well = |at: usize| at >= 2 && head[at - 2..at] == *b"\r\n";
+        let ends_in_crlf = |at: usize| at >= 2 && head[at - 2..at] == *b"\r\n";
         let mut fields = Self { all: Vec::with_capacity(found.len()), names: 0 };
         for line in found {
-            if !ends_well(Span::of(head, line.name.as_bytes()).start()) {
+            if !ends_in_crlf(Span::of(head, line.name.as_bytes()).start()) {
                 return None;
             }
             fields.push(Field::of(head, line));
         }
-        let is_good = ends_well(head.len()) && ends_well(head.len() - 2);
-        is_good.then_some(fields)
+        let is_valid = ends_in_crlf(head.len()) && ends_in_crlf(head.len() - 2);
+        is_valid.then_some(fields)
     }
 
-    /// The lines, in their order.
+    /// The field lines, in order.
     pub(super) fn iter(&self) -> impl DoubleEndedIterator<Item = Field> + '_ {
         self.all.iter().copied()
     }
 
-    /// The lines of a trailer section as it came, which the empty line at its end is missing from,
-    /// and the bytes that they stand in. `None` if it has something else than lines.
+    /// The field lines of a trailer section as received, without its final empty line, and their bytes. `None` if it is
+    /// invalid.
     #[must_use]
     pub fn of_trailers(section: &[u8]) -> Option<(Self, Vec<u8>)> {
         if section.len() > usize::from(u16::MAX) - 2 {
@@ -213,67 +212,70 @@ impl Fields {
         self.all.push(field);
     }
 
-    /// Whether there is a line of one of these names.
+    /// Whether a field with one of these names occurs.
     pub(super) fn has_any(&self, names: &[FieldName]) -> bool {
         names.iter().any(|it| self.names & it.bit() != 0)
     }
 
-    /// The lines together with the bytes of their head.
+    /// The field lines with the bytes of their head.
     #[must_use]
     pub fn lines<'a>(&'a self, head: &'a [u8]) -> FieldLines<'a> {
         FieldLines { fields: self, head }
     }
 
-    /// Looks at every line that concerns the framing.
-    pub(super) fn framed(&self, head: &[u8]) -> Result<FramingFields, InvalidContentLength> {
-        let mut framed = FramingFields::default();
+    /// Evaluates the fields that concern framing and the connection.
+    pub(super) fn framing_fields(
+        &self,
+        head: &[u8],
+    ) -> Result<FramingFields, InvalidContentLength> {
+        let mut framing = FramingFields::default();
         if !self.has_any(&[
             FieldName::ContentLength,
             FieldName::TransferEncoding,
             FieldName::Connection,
         ]) {
-            return Ok(framed);
+            return Ok(framing);
         }
         for field in self.iter() {
             match field.name {
                 FieldName::ContentLength => {
                     let length = number(field.value_in(head)).ok_or(InvalidContentLength)?;
-                    if framed.length.replace(length).is_some() {
+                    if framing.length.replace(length).is_some() {
                         return Err(InvalidContentLength);
                     }
                 }
                 FieldName::TransferEncoding => {
                     let coding = coding(field.value_in(head));
-                    framed.coding = Some(match (framed.coding, coding) {
+                    framing.coding = Some(match (framing.coding, coding) {
                         (None, coding) => coding,
-                        (Some(_), TransferCoding::Endless) => TransferCoding::Endless,
-                        (Some(_), _) => TransferCoding::Others,
+                        (Some(_), TransferCoding::Unterminated) => TransferCoding::Unterminated,
+                        (Some(_), _) => TransferCoding::ChunkedLast,
                     });
                 }
                 FieldName::Connection => {
                     for member in members(field.value_in(head)) {
-                        framed.closes |= member.eq_ignore_ascii_case(b"close");
-                        framed.keeps_alive |= member.eq_ignore_ascii_case(b"keep-alive");
-                        framed.upgrades |= member.eq_ignore_ascii_case(b"upgrade");
+                        framing.closes |= member.eq_ignore_ascii_case(b"close");
+                        framing.keeps_alive |= member.eq_ignore_ascii_case(b"keep-alive");
+                        framing.upgrades |= member.eq_ignore_ascii_case(b"upgrade");
                     }
                 }
                 _ => {}
             }
         }
-        Ok(framed)
+        Ok(framing)
     }
 }
 
 // === impl FieldLine ===
 
 impl<'a> FieldLine<'a> {
-    /// The name as it was written.
+    /// The name as received.
     #[must_use]
     pub fn name(self) -> &'a [u8] {
         self.field.name_in(self.head)
     }
 
-    /// The value, without the space around it.
+    /// The value, trimmed.
     #[must_use]
     pub fn value(self) -> &'a [u8] {
         self.field.value_in(self.head)
@@ -283,32 +285,32 @@ impl<'a> FieldLine<'a> {
 // === impl FieldLines ===
 
 impl<'a> FieldLines<'a> {
-    /// The values of all lines of this name.
+    /// The values of all fields with this name.
     pub fn all(self, name: FieldName) -> impl DoubleEndedIterator<Item = &'a [u8]> {
         self.fields.iter().filter(move |it| it.name == name).map(move |it| it.value_in(self.head))
     }
 
-    /// The value of the first line of this name.
+    /// The value of the first field with this name.
     #[must_use]
     pub fn first(self, name: FieldName) -> Option<&'a [u8]> {
         self.all(name).next()
     }
 
-    /// Whether there is a line of this name.
+    /// Whether a field with this name occurs.
     #[must_use]
     pub fn has(self, name: FieldName) -> bool {
         self.fields.has_any(&[name])
     }
 
-    /// Whether `Connection`, on any of its lines, lists this name.
+    /// Whether `Connection`, on any of its lines, contains this name.
     #[must_use]
     pub fn connection_lists(self, name: &[u8]) -> bool {
         let mut listed = self.all(FieldName::Connection).flat_map(members);
         listed.any(|it| it.eq_ignore_ascii_case(name))
     }
 
-    /// Writes the lines that `is_kept` as they came, in as few parts as there are.
-    pub fn put_kept(
+    /// Appends the lines that `is_kept` unchanged, contiguous ones at once.
+    pub fn put_filtered(
         self,
         out: &mut Vec<u8>,
         mut is_kept: impl FnMut(FieldName, FieldLine<'a>) -> bool,
@@ -328,10 +330,9 @@ impl<'a> FieldLines<'a> {
         out.extend_from_slice(&self.head[run]);
     }
 
-    /// What `Connection` lists, on all of its lines, but for the words that concern the connection
-    /// itself. Seldom anything.
+    /// The field names that `Connection` lists, on all of its lines, without its own options. Usually empty.
     #[must_use]
-    pub fn listed(self) -> Vec<u8> {
+    pub fn connection_listed(self) -> Vec<u8> {
         let words: [&[u8]; 4] = [b"close", b"keep-alive", b"upgrade", b"te"];
         let is_name = |it: &&[u8]| !words.iter().any(|word| it.eq_ignore_ascii_case(word));
         let names: Vec<&[u8]> =
@@ -339,20 +340,19 @@ impl<'a> FieldLines<'a> {
         names.join(&b',')
     }
 
-    /// Every line: what its name means, the name as it was written, and the value.
+    /// All fields: the meaning of the name, the name as received, and the value.
     pub fn each(self) -> impl Iterator<Item = (FieldName, &'a [u8], &'a [u8])> {
         self.fields.iter().map(move |it| (it.name, it.name_in(self.head), it.value_in(self.head)))
     }
 }
 
-/// The members of a comma-separated list, without the space around them and without empty ones:
-/// RFC 9110, section 5.6.1.
+/// The members of a comma-separated list, trimmed, without empty ones (RFC 9110, section 5.6.1).
 pub fn members(list: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
     list.split(|it| *it == b',').map(<[u8]>::trim_ascii).filter(|it| !it.is_empty())
 }
 
-/// Digits, at least one, that fit. `parse` would take a sign; a length has none. Applications read lengths into signed
-/// numbers: one that fits only without the sign would be another one there.
+/// A number of decimal digits only; `parse` would accept a sign. It must fit into a signed 64-bit integer, as
+/// applications use; otherwise they would read another length.
 fn number(digits: &[u8]) -> Option<u64> {
     let is_number = (1..=19).contains(&digits.len()) && digits.iter().all(u8::is_ascii_digit);
     let fold = || digits.iter().fold(0, |number, digit| number * 10 + u64::from(digit - b'0'));
@@ -364,7 +364,7 @@ fn coding(value: &[u8]) -> TransferCoding {
         return TransferCoding::Chunked;
     }
     match members(value).next_back() {
-        Some(last) if last.eq_ignore_ascii_case(b"chunked") => TransferCoding::Others,
-        _ => TransferCoding::Endless,
+        Some(last) if last.eq_ignore_ascii_case(b"chunked") => TransferCoding::ChunkedLast,
+        _ => TransferCoding::Unterminated,
     }
 }

@@ -1,12 +1,11 @@
-//! HTTP/1 as bytes: heads read into offsets, bodies framed by machines without I/O.
+//! HTTP/1 parsing and encoding: heads as offsets, and bodies decoded without I/O.
 //!
-//! Knows nothing of sockets, services or policy. A head is parsed where it was read, and what it
-//! means for framing is decided here, once and strictly, since an edge that reads a message in
-//! another way than whoever stands behind it can be used to smuggle requests past it. A request that
-//! cannot be read in one way only is refused, never repaired: line ends that are not CRLF, a length
-//! beside a coding, a second `Host`.
+//! This room knows nothing of sockets, services or policy. A head is parsed in the buffer that it was read into. Its
+//! framing is decided here, once and strictly: if a proxy reads a message differently than the next server, the
+//! difference can be used to smuggle requests. An ambiguous request is rejected and never repaired: line ends that are
+//! not CRLF, a `Content-Length` with a `Transfer-Encoding`, a second `Host`.
 //!
-//! The sections are those of RFC 9112 where no other is named.
+//! Sections without a document are those of RFC 9112.
 
 mod body;
 mod chunk_extension;
@@ -31,10 +30,10 @@ pub use self::{
     target::TargetForm,
 };
 
-/// The version of a message. There is no other: HTTP/0.9 has no head, and HTTP/2 another framing.
+/// The HTTP version of a message.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Version {
-    /// HTTP/1.0: no chunks, no interim answers, and a connection ends unless both agree otherwise.
+    /// HTTP/1.0: no chunked coding, no interim responses, and no keep-alive unless both sides ask for it.
     Http10,
     /// HTTP/1.1.
     Http11,
@@ -43,7 +42,7 @@ pub enum Version {
 // === impl Version ===
 
 impl Version {
-    /// As it stands in a head.
+    /// As in a start line.
     #[must_use]
     pub fn as_bytes(self) -> &'static [u8] {
         match self {

@@ -1,29 +1,29 @@
-//! Which heads are refused, and how much of one is read.
+//! Rejection of heads, and their limits.
 
-/// Why a head is refused. What follows it is not read: nobody knows where it begins.
+/// Why a head is rejected. The connection must be closed, since it is unknown where the next request begins.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum HeadRejection {
-    /// It is not HTTP, or can be read in more than one way.
+    /// The head is not HTTP, or ambiguous.
     #[error("{0}")]
     Malformed(&'static str),
-    /// A transfer coding that we do not know: section 6.1.
-    #[error("the only transfer coding that is understood is chunked")]
+    /// An unknown transfer coding (section 6.1).
+    #[error("unsupported transfer coding; use chunked")]
     Coding,
     /// CONNECT or TRACE.
-    #[error("this method is not served here")]
+    #[error("unsupported method")]
     Method,
-    /// The target is longer than a line may be.
-    #[error("the target is too long")]
+    /// The target is longer than the limit of a line.
+    #[error("the request target is too long")]
     TargetTooLong,
-    /// More than 100 lines, or more bytes in one or in all than may be.
+    /// Too many lines, a line that is too long, or a head that is too long.
     #[error("the head is too large")]
     TooLarge,
 }
 
-/// How much of a request's head is read.
+/// The limits of a request head.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct HeadLimits {
-    /// Bytes of a name and its value, and of the target.
+    /// Bytes of a name with its value, and of the target.
     pub line: usize,
     /// Bytes of the whole head, at most [`RequestHead::BYTES_MAX`](super::RequestHead::BYTES_MAX).
     pub head: usize,
@@ -37,8 +37,8 @@ impl Default for HeadLimits {
     }
 }
 
-/// Whether what is there is too much already, whatever may follow.
-pub(super) fn too_long(bytes: &[u8], limits: HeadLimits) -> Option<HeadRejection> {
+/// Whether an incomplete head already exceeds a limit.
+pub(super) fn check_size(bytes: &[u8], limits: HeadLimits) -> Option<HeadRejection> {
     let line_max = limits.line;
     if bytes.len() > line_max && memchr::memchr(b'\n', &bytes[..line_max]).is_none() {
         return Some(HeadRejection::TargetTooLong);
@@ -46,16 +46,16 @@ pub(super) fn too_long(bytes: &[u8], limits: HeadLimits) -> Option<HeadRejection
     (bytes.len() >= limits.head).then_some(HeadRejection::TooLarge)
 }
 
-/// Why the parser refuses it.
-pub(super) fn reject(error: httparse::Error) -> HeadRejection {
+/// The rejection for a parser error.
+pub(super) fn from_parse_error(error: httparse::Error) -> HeadRejection {
     use httparse::Error;
     HeadRejection::Malformed(match error {
         Error::TooManyHeaders => return HeadRejection::TooLarge,
-        Error::HeaderName => "a line is not a name, a colon and a value",
-        Error::HeaderValue => "a value has control characters or a bare CR",
+        Error::HeaderName => "a field line is not a name, a colon and a value",
+        Error::HeaderValue => "a field value has control characters or a bare CR",
         Error::NewLine => "a line does not end in CRLF",
         Error::Token => "the request line is not a method, a target and a version",
-        Error::Version => "the version is neither HTTP/1.0 nor HTTP/1.1",
-        Error::Status => "this is not a request",
+        Error::Version => "the version must be HTTP/1.0 or HTTP/1.1",
+        Error::Status => "not a request",
     })
 }

@@ -6,33 +6,32 @@ use super::{
     Version,
     field_name::FieldName,
     fields::{FIELDS_MAX, Fields, Framing, FramingFields, Scratch, Span, TransferCoding, members},
-    reject::{HeadLimits, HeadRejection, reject, too_long},
-    target::{TargetForm, may_lack_host, one_host, target_of},
+    reject::{HeadLimits, HeadRejection, check_size, from_parse_error},
+    target::{TargetForm, may_lack_host, parse_target, single_host},
 };
 
-/// The head of a request that can be read in one way only, and what it means for what follows it.
+/// The unambiguous head of a request, with its framing.
 #[derive(Clone, Debug)]
 pub struct RequestHead {
-    /// How many bytes it is long, with the empty line at its end.
+    /// Its length in bytes, including the empty line.
     pub len: usize,
     /// The version.
     pub version: Version,
-    /// The lines.
+    /// The field lines.
     pub fields: Fields,
-    /// How the body's end is found.
+    /// How the end of the body is found.
     pub framing: Framing,
     /// Whether the client may send another request on this connection.
     pub keeps_alive: bool,
     /// Whether the client waits for `100 Continue` before it sends the body.
     pub expects_continue: bool,
-    /// Whether the client takes trailers.
-    pub takes_trailers: bool,
-    /// Whether the client asks for a WebSocket, perhaps among other protocols, in a request without content:
-    /// RFC 6455, section 4.1.
-    pub wants_websocket: bool,
+    /// Whether the client accepts trailers.
+    pub accepts_trailers: bool,
+    /// Whether the client requests a WebSocket, perhaps among other protocols, without content (RFC 6455, section 4.1).
+    pub requests_websocket: bool,
     /// The form of the target.
     pub form: TargetForm,
-    /// Whether the host is that of the target, so that `Host` may have another port in its place.
+    /// Whether the host is that of the target, in which case the port of `Host` may be written differently.
     pub is_absolute: bool,
     method: Span,
     target: Span,
@@ -44,22 +43,22 @@ const COOKIE: &str = "cookie";
 // === impl RequestHead ===
 
 impl RequestHead {
-    /// Bytes of a head, whatever the limits are.
+    /// The maximum length of a head in bytes, whatever the limits are.
     pub const BYTES_MAX: usize = 64 * 1024 - 1;
 
-    /// Lines of a head, at most.
+    /// The maximum number of field lines.
     pub const FIELDS_MAX: usize = FIELDS_MAX;
 
-    /// Reads the head at the beginning of `bytes`; `None` while it is not there as a whole.
+    /// Parses the head at the beginning of `bytes`; `None` while it is incomplete.
     ///
     /// # Errors
     ///
-    /// [`HeadRejection`] as soon as the bytes that are there cannot become a good head any more.
+    /// [`HeadRejection`] as soon as the bytes cannot become a valid head.
     pub fn parse(bytes: &[u8]) -> Result<Option<Self>, HeadRejection> {
         Self::parse_within(bytes, HeadLimits::default())
     }
 
-    /// The same, with these limits.
+    /// Like [`Self::parse`], with these limits.
     ///
     /// # Errors
     ///
@@ -68,8 +67,8 @@ impl RequestHead {
         Self::read(bytes, limits, None)
     }
 
-    /// The same for a head whose `Cookie` was put together of fields, of which the longest value had so many
-    /// bytes: the limit is for what was sent.
+    /// Like [`Self::parse_within`], for a head whose `Cookie` was joined from fields of at most `cookie_max` bytes: the
+    /// line limit applies to each of these.
     ///
     /// # Errors
     ///
@@ -88,21 +87,21 @@ impl RequestHead {
         cookie_max: Option<usize>,
     ) -> Result<Option<Self>, HeadRejection> {
         if let [b'\n', ..] | [b'\r', _, ..] = bytes {
-            return Err(HeadRejection::Malformed("an empty line is no request"));
+            return Err(HeadRejection::Malformed("an empty line before the request"));
         }
         let mut scratch: Scratch<'_> = [MaybeUninit::uninit(); FIELDS_MAX];
         let mut request = httparse::Request::new(&mut []);
         match request.parse_with_uninit_headers(bytes, &mut scratch) {
             Ok(httparse::Status::Complete(len)) if len <= limits.head => {
                 Ok(Self::new(&bytes[..len], &request, limits.line, cookie_max)?
-                    .followed_by(&bytes[len..], limits.head))
+                    .with_body_start(&bytes[len..], limits.head))
             }
             Ok(httparse::Status::Complete(_)) => Err(HeadRejection::TooLarge),
-            Ok(httparse::Status::Partial) => too_long(bytes, limits).map_or(Ok(None), Err),
+            Ok(httparse::Status::Partial) => check_size(bytes, limits).map_or(Ok(None), Err),
             Err(_) if bytes.starts_with(b"PROXY ") => Err(HeadRejection::Malformed(
-                "the PROXY protocol is taken only from peers that are listed for it",
+                "a PROXY protocol header from a peer that is not in proxy_protocol.from",
             )),
-            Err(error) => Err(too_long(bytes, limits).unwrap_or_else(|| reject(error))),
+            Err(error) => Err(check_size(bytes, limits).unwrap_or_else(|| from_parse_error(error))),
         }
     }
 
@@ -112,7 +111,7 @@ impl RequestHead {
         line_max: usize,
         cookie_max: Option<usize>,
     ) -> Result<Self, HeadRejection> {
-        let incomplete = HeadRejection::Malformed("the request line is not complete");
+        let incomplete = HeadRejection::Malformed("the request line is incomplete");
         let (Some(method), Some(target)) = (request.method, request.path) else {
             return Err(incomplete);
         };
@@ -124,7 +123,7 @@ impl RequestHead {
         if let Some(line) = request.headers.iter().find(is_too_long) {
             let is_joined = cookie_max.is_some_and(|it| COOKIE.len() + it <= line_max)
                 && line.name.eq_ignore_ascii_case(COOKIE);
-            // A second one is none that was joined.
+            // A second long line is not the joined `Cookie`.
             if !is_joined || request.headers.iter().filter(is_too_long).count() > 1 {
                 return Err(HeadRejection::TooLarge);
             }
@@ -134,42 +133,42 @@ impl RequestHead {
         if matches!(method, "CONNECT" | "TRACE") {
             return Err(HeadRejection::Method);
         }
-        let framed = fields
-            .framed(head)
+        let framing_fields = fields
+            .framing_fields(head)
             .map_err(|_| HeadRejection::Malformed("the Content-Length is not one number"))?;
-        let framing = framing(&framed, version)?;
+        let framing = framing(&framing_fields, version)?;
         let host = match may_lack_host(method, target, version) {
             true if !fields.has_any(&[FieldName::Host]) => Span::default(),
-            _ => one_host(&fields)?,
+            _ => single_host(&fields)?,
         };
-        let (form, target, authority) = target_of(target, method, host.of_head(head))?;
-        // RFC 9112, section 3.2.2: the target's counts.
+        let (form, target, authority) = parse_target(target, method, host.of_head(head))?;
+        // The target's authority overrides `Host` (section 3.2.2).
         let (is_absolute, host) = match authority {
             Some(it) => (true, Span::of(head, it.as_bytes())),
             None => (false, host),
         };
-        let notes = RequestFlags::of(&fields, head);
+        let flags = RequestFlags::of(&fields, head);
         Ok(Self {
             len: head.len(),
             version,
             framing,
             keeps_alive: match version {
-                Version::Http10 => framed.keeps_alive && !framed.closes,
-                Version::Http11 => !framed.closes,
+                Version::Http10 => framing_fields.keeps_alive && !framing_fields.closes,
+                Version::Http11 => !framing_fields.closes,
             },
-            expects_continue: notes.expects_continue
+            expects_continue: flags.expects_continue
                 && version == Version::Http11
                 && !matches!(framing, Framing::None | Framing::Exact(0)),
-            takes_trailers: notes.takes_trailers && version == Version::Http11,
-            wants_websocket: notes.upgrades
-                && framed.upgrades
+            accepts_trailers: flags.accepts_trailers && version == Version::Http11,
+            requests_websocket: flags.upgrades
+                && framing_fields.upgrades
                 && version == Version::Http11
                 && method == "GET"
                 && match framing {
                     Framing::None | Framing::Exact(0) => true,
-                    // Its only chunk may be the last one.
-                    Framing::Chunked => !notes.expects_continue,
-                    Framing::Exact(_) | Framing::ToClose => false,
+                    // The body may consist of the last chunk only.
+                    Framing::Chunked => !flags.expects_continue,
+                    Framing::Exact(_) | Framing::UntilClose => false,
                 },
             form,
             is_absolute,
@@ -180,17 +179,17 @@ impl RequestHead {
         })
     }
 
-    /// The head, now that it is known what follows it. A handshake without content has none however that is
-    /// said: an empty chunked body becomes a part of the head. `None` while it is not known whether it is one.
-    fn followed_by(mut self, bytes: &[u8], head_max: usize) -> Option<Self> {
+    /// The head, after a check of the bytes that follow. A WebSocket handshake must have no content: an empty chunked
+    /// body is treated as part of the head. `None` while too few bytes have arrived to decide.
+    fn with_body_start(mut self, bytes: &[u8], head_max: usize) -> Option<Self> {
         const NO_CHUNKS: &[u8] = b"0\r\n\r\n";
-        if !self.wants_websocket {
+        if !self.requests_websocket {
             return Some(self);
         }
         if self.framing == Framing::Chunked {
             let is_whole = bytes.starts_with(NO_CHUNKS);
             if self.len + NO_CHUNKS.len() > head_max || !is_whole && !NO_CHUNKS.starts_with(bytes) {
-                self.wants_websocket = false;
+                self.requests_websocket = false;
                 return Some(self);
             }
             if !is_whole {
@@ -208,20 +207,20 @@ impl RequestHead {
         self.method.of_head(head)
     }
 
-    /// The target without an authority; to be completed as the form says.
+    /// The target without its authority; [`Self::form`] says how to complete it.
     #[must_use]
     pub fn target<'a>(&self, head: &'a [u8]) -> &'a [u8] {
         self.target.of_head(head)
     }
 
-    /// The authority of the target, or else the value of the one `Host`. It has not been looked at further. Empty for
-    /// `OPTIONS * HTTP/1.0` and `OPTIONS / HTTP/1.0`, which need none.
+    /// The authority of the target, or else the value of `Host`, not validated. Empty for `OPTIONS * HTTP/1.0` and
+    /// `OPTIONS / HTTP/1.0`, which need none.
     #[must_use]
     pub fn host<'a>(&self, head: &'a [u8]) -> &'a [u8] {
         self.host.of_head(head)
     }
 
-    /// The path without the query; `*` where that is asked for.
+    /// The path without the query; `*` for the asterisk form.
     #[must_use]
     #[inline]
     pub fn path<'a>(&self, head: &'a [u8]) -> &'a [u8] {
@@ -234,57 +233,57 @@ impl RequestHead {
     }
 }
 
-/// What else the lines say of the exchange.
+/// Other properties of the request in its fields.
 #[derive(Default)]
 struct RequestFlags {
     expects_continue: bool,
-    takes_trailers: bool,
-    /// `websocket` is among the members of `Upgrade`.
+    accepts_trailers: bool,
+    /// `Upgrade` contains `websocket`.
     upgrades: bool,
 }
 
 impl RequestFlags {
     fn of(fields: &Fields, head: &[u8]) -> Self {
-        let mut notes = Self::default();
+        let mut flags = Self::default();
         if !fields.has_any(&[FieldName::Expect, FieldName::Te, FieldName::Upgrade]) {
-            return notes;
+            return flags;
         }
         for field in fields.iter() {
             let value = field.value_in(head);
             match field.name {
                 FieldName::Expect => {
-                    notes.expects_continue |= value.eq_ignore_ascii_case(b"100-continue");
+                    flags.expects_continue |= value.eq_ignore_ascii_case(b"100-continue");
                 }
                 FieldName::Te => {
                     let is_trailers = |it: &[u8]| it.eq_ignore_ascii_case(b"trailers");
-                    notes.takes_trailers |= members(value).any(is_trailers);
+                    flags.accepts_trailers |= members(value).any(is_trailers);
                 }
                 FieldName::Upgrade => {
                     let is_websocket = |it: &[u8]| it.eq_ignore_ascii_case(b"websocket");
-                    notes.upgrades |= members(value).any(is_websocket);
+                    flags.upgrades |= members(value).any(is_websocket);
                 }
                 _ => {}
             }
         }
-        notes
+        flags
     }
 }
 
-/// Section 6.3, and stricter where it leaves a choice: whoever stands behind us may have taken the
-/// other one.
-fn framing(framed: &FramingFields, version: Version) -> Result<Framing, HeadRejection> {
-    match (framed.coding, framed.length) {
+/// The framing by section 6.3. Where the RFC leaves a choice, the request is rejected: the upstream may have chosen
+/// differently.
+fn framing(framing_fields: &FramingFields, version: Version) -> Result<Framing, HeadRejection> {
+    match (framing_fields.coding, framing_fields.length) {
         (None, None) => Ok(Framing::None),
         (None, Some(length)) => Ok(Framing::Exact(length)),
         (Some(_), _) if version == Version::Http10 => {
-            Err(HeadRejection::Malformed("HTTP/1.0 has no Transfer-Encoding"))
+            Err(HeadRejection::Malformed("Transfer-Encoding is not allowed in HTTP/1.0"))
         }
         (Some(_), Some(_)) => {
-            Err(HeadRejection::Malformed("there is a Content-Length beside a Transfer-Encoding"))
+            Err(HeadRejection::Malformed("both Content-Length and Transfer-Encoding"))
         }
         (Some(TransferCoding::Chunked), None) => Ok(Framing::Chunked),
-        (Some(TransferCoding::Others), None) => Err(HeadRejection::Coding),
-        (Some(TransferCoding::Endless), None) => {
+        (Some(TransferCoding::ChunkedLast), None) => Err(HeadRejection::Coding),
+        (Some(TransferCoding::Unterminated), None) => {
             Err(HeadRejection::Malformed("the Transfer-Encoding does not end in chunked"))
         }
     }

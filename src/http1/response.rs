@@ -8,50 +8,50 @@ use super::{
     fields::{FIELDS_MAX, Fields, Framing, FramingFields, Scratch, Span, TransferCoding},
 };
 
-/// The head of a response that can be read in one way only.
+/// The unambiguous head of a response.
 #[derive(Clone, Debug)]
 pub struct ResponseHead {
-    /// How many bytes it is long, with the empty line at its end.
+    /// Its length in bytes, including the empty line.
     pub len: usize,
     /// The version.
     pub version: Version,
     /// The status code, 100 to 999.
     pub status: u16,
-    /// The lines.
+    /// The field lines.
     pub fields: Fields,
-    /// Whether another request may be sent on this connection, as far as the head tells.
+    /// Whether the connection can be reused, as far as the head says.
     pub keeps_alive: bool,
-    /// `Connection` has `upgrade`, and `Upgrade` says `websocket`.
+    /// `Connection` contains `upgrade`, and `Upgrade` contains `websocket`.
     pub is_websocket: bool,
-    /// Whether there is a `Date`.
+    /// Whether it has a `Date`.
     pub has_date: bool,
     length: Option<u64>,
     is_chunked: bool,
     reason: Span,
 }
 
-/// Why the bytes of an upstream are no response. Nothing of what it sent is believed then.
+/// Why the bytes of an upstream are not a valid response. Nothing it sent may be used then.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("{0}")]
 pub struct InvalidResponse(pub(super) &'static str);
 
-/// Bytes of a response's head. More than of a request's, since applications set many cookies.
+/// Bytes of a response head. More than of a request head, since applications set many cookies.
 pub(super) const HEAD_MAX: usize = 64 * 1024 - 1;
 
 // === impl ResponseHead ===
 
 impl ResponseHead {
-    /// Bytes of a head, at most.
+    /// The maximum length of a head in bytes.
     pub const BYTES_MAX: usize = HEAD_MAX;
 
-    /// Reads the head at the beginning of `bytes`; `None` while it is not there as a whole.
+    /// Parses the head at the beginning of `bytes`; `None` while it is incomplete.
     ///
     /// # Errors
     ///
-    /// [`InvalidResponse`] as soon as the bytes that are there cannot become a good head any more.
+    /// [`InvalidResponse`] as soon as the bytes cannot become a valid head.
     pub fn parse(bytes: &[u8]) -> Result<Option<Self>, InvalidResponse> {
         if let [b'\n', ..] | [b'\r', ..] = bytes {
-            return Err(InvalidResponse("there is an empty line before it"));
+            return Err(InvalidResponse("an empty line before the head"));
         }
         let mut scratch: Scratch<'_> = [MaybeUninit::uninit(); FIELDS_MAX];
         let mut response = httparse::Response::new(&mut []);
@@ -62,28 +62,27 @@ impl ResponseHead {
             }
             Ok(httparse::Status::Partial) if bytes.len() < HEAD_MAX => Ok(None),
             Ok(_) | Err(httparse::Error::TooManyHeaders) => {
-                Err(InvalidResponse("its head is too large"))
+                Err(InvalidResponse("the head is too large"))
             }
-            Err(_) => Err(InvalidResponse("its head is not HTTP")),
+            Err(_) => Err(InvalidResponse("the head is not HTTP")),
         }
     }
 
     fn new(head: &[u8], response: &httparse::Response<'_, '_>) -> Result<Self, InvalidResponse> {
         let (Some(version), Some(status @ 100..)) = (Version::of(response.version), response.code)
         else {
-            return Err(InvalidResponse("its status line is not HTTP"));
+            return Err(InvalidResponse("the status line is not HTTP"));
         };
         let fields = Fields::new(head, response.headers)
-            .ok_or(InvalidResponse("a line does not end in CRLF"))?;
-        let FramingFields { length, coding, closes, keeps_alive, upgrades } =
-            fields
-                .framed(head)
-                .map_err(|_| InvalidResponse("its Content-Length is not one number"))?;
+            .ok_or(InvalidResponse("a field line does not end in CRLF"))?;
+        let FramingFields { length, coding, closes, keeps_alive, upgrades } = fields
+            .framing_fields(head)
+            .map_err(|_| InvalidResponse("the Content-Length is not one number"))?;
         let is_chunked = match (coding, version) {
             (None, _) => false,
             (Some(TransferCoding::Chunked), Version::Http11) => true,
             (Some(_), _) => {
-                return Err(InvalidResponse("its Transfer-Encoding is not chunked alone"));
+                return Err(InvalidResponse("the Transfer-Encoding is not just chunked"));
             }
         };
         let is_named = |it: &[u8]| it.eq_ignore_ascii_case(b"websocket");
@@ -96,7 +95,7 @@ impl ResponseHead {
             len: head.len(),
             version,
             status,
-            // Framed twice, or framed where there is nothing: what comes behind it may be anything.
+            // After conflicting framing, or framing of a response without a body, the next bytes may be anything.
             keeps_alive: keeps_alive
                 && !(is_chunked && length.is_some())
                 && !(status == 204 && (is_chunked || length.is_some_and(|it| it > 0))),
@@ -109,8 +108,8 @@ impl ResponseHead {
         })
     }
 
-    /// How the body's end is found, for a request with HEAD or with another method: section 6.3. A
-    /// coding goes before a length.
+    /// How the end of the body is found, for a response to HEAD or to another method (section 6.3). A coding overrides
+    /// a length.
     #[must_use]
     pub fn framing(&self, is_for_head: bool) -> Framing {
         match (self.status, self.length) {
@@ -118,23 +117,23 @@ impl ResponseHead {
             _ if is_for_head => Framing::None,
             _ if self.is_chunked => Framing::Chunked,
             (_, Some(length)) => Framing::Exact(length),
-            (_, None) => Framing::ToClose,
+            (_, None) => Framing::UntilClose,
         }
     }
 
-    /// Whether content is told of. After HEAD, and of a 304, none has to follow all the same.
+    /// Whether the head declares content. After HEAD and with a 304 none follows.
     #[must_use]
-    pub fn tells_of_content(&self) -> bool {
+    pub fn declares_content(&self) -> bool {
         self.is_chunked || self.length.is_some_and(|it| it > 0)
     }
 
-    /// The length that is told, also where no body follows. Not where a coding says another thing.
+    /// The declared length, also if no body follows. `None` if there is a coding.
     #[must_use]
-    pub fn told_length(&self) -> Option<u64> {
+    pub fn declared_length(&self) -> Option<u64> {
         self.length.filter(|_| !self.is_chunked)
     }
 
-    /// Code and reason as they stand in the status line.
+    /// The code and reason of the status line.
     #[must_use]
     pub fn code_and_reason<'a>(&self, head: &'a [u8]) -> &'a [u8] {
         self.reason.of_head(head)
@@ -156,32 +155,32 @@ mod tests {
         ResponseHead::parse(text.as_bytes())
     }
 
-    fn good(text: &str) -> ResponseHead {
-        parse(text).expect("good").expect("whole")
+    fn valid(text: &str) -> ResponseHead {
+        parse(text).expect("a valid head").expect("a complete head")
     }
 
     #[test]
-    fn a_head_is_found_wherever_it_is_split_and_never_before_its_end() {
+    fn a_head_is_complete_at_its_end_however_it_is_split() {
         let text = "HTTP/1.1 404 Not  Found\u{e9}\r\nContent-Length: 5\r\n\r\nhello";
         let len = text.len() - 5;
         for end in 0..=text.len() {
-            let head = ResponseHead::parse(&text.as_bytes()[..end]).expect("good so far");
+            let head = ResponseHead::parse(&text.as_bytes()[..end]).expect("valid so far");
             assert_eq!(head.map(|it| it.len), (end >= len).then_some(len), "{end}");
         }
-        let head = good(text);
+        let head = valid(text);
         assert_eq!((head.status, head.framing(false)), (404, Framing::Exact(5)));
         let reason = head.code_and_reason(text.as_bytes());
         assert_eq!(String::from_utf8_lossy(reason), "404 Not  Found\u{e9}");
         for short in ["HTTP/1.1 200\r\n\r\n", "HTTP/1.0 200 \r\n\r\n"] {
-            let reason = good(short).code_and_reason(short.as_bytes());
+            let reason = valid(short).code_and_reason(short.as_bytes());
             assert_eq!(reason.trim_ascii(), b"200");
         }
     }
 
     #[test]
-    fn what_follows_a_head_is_known_from_its_status_and_lines() {
+    fn the_framing_follows_from_the_status_and_the_fields() {
         for (status, lines, framing) in [
-            ("200", "X: 1", Framing::ToClose),
+            ("200", "X: 1", Framing::UntilClose),
             ("200", "Content-Length: 0", Framing::Exact(0)),
             ("200", "Transfer-Encoding: chunked", Framing::Chunked),
             ("200", "Content-Length: 5\r\nTransfer-Encoding: chunked", Framing::Chunked),
@@ -189,27 +188,29 @@ mod tests {
             ("304", "Content-Length: 5", Framing::None),
             ("103", "Link: x", Framing::None),
         ] {
-            let tells = lines.contains("chunked") || lines.ends_with('5');
-            let head = good(&format!("HTTP/1.1 {status} \r\n{lines}\r\n\r\n"));
+            let declares = lines.contains("chunked") || lines.ends_with('5');
+            let head = valid(&format!("HTTP/1.1 {status} \r\n{lines}\r\n\r\n"));
             assert_eq!(head.framing(false), framing, "{status} {lines}");
             assert_eq!(head.framing(true), Framing::None);
-            assert_eq!(head.tells_of_content(), tells, "{status} {lines}");
+            assert_eq!(head.declares_content(), declares, "{status} {lines}");
         }
     }
 
     #[test]
     fn a_response_that_is_framed_twice_is_the_last_on_its_connection() {
         let twice = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n";
-        assert!(!good(twice).keeps_alive && good(twice).told_length().is_none());
-        assert!(good("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n").keeps_alive);
-        assert!(!good("HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\n").keeps_alive);
-        assert!(!good("HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\n").keeps_alive);
-        assert!(!good("HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n").keeps_alive);
-        assert!(good("HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n").keeps_alive);
+        assert!(!valid(twice).keeps_alive && valid(twice).declared_length().is_none());
+        assert!(valid("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n").keeps_alive);
+        assert!(!valid("HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\n").keeps_alive);
+        assert!(!valid("HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\n").keeps_alive);
+        assert!(
+            !valid("HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n").keeps_alive
+        );
+        assert!(valid("HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n").keeps_alive);
     }
 
     #[test]
-    fn what_could_be_read_in_two_ways_is_no_response() {
+    fn an_ambiguous_response_is_invalid() {
         for text in [
             "HTTP/1.1 200 OK\nX: 1\r\n\r\n",
             "HTTP/1.1 200 OK\r\nX: 1\n\r\n",

@@ -1,38 +1,36 @@
-//! Whether a head that comes in parts is worth parsing yet.
+//! When to parse a head that arrives in parts.
 
-/// Remembers how much of a head that comes in parts was looked at. Parsing it again at every byte
-/// would cost the square of its length.
+/// Remembers how much of a partial head was scanned. Parsing it again after every byte would take quadratic time.
 #[derive(Debug)]
 pub struct HeadScanner {
-    /// Bytes that a head may have at most.
+    /// The maximum length of a head.
     max: usize,
     /// Bytes that were searched for an empty line.
     searched: usize,
     parsed: usize,
-    /// Whether an empty line was seen, so that each byte behind it may be the one that matters.
+    /// Whether an empty line was found, so that each further byte may complete the request.
     has_ended: bool,
 }
 
 impl HeadScanner {
-    /// Nothing was looked at yet of a head of at most so many bytes.
+    /// A scanner for heads of at most `max` bytes.
     #[must_use]
-    pub fn up_to(max: usize) -> Self {
+    pub fn new(max: usize) -> Self {
         Self { max, searched: 0, parsed: 0, has_ended: false }
     }
 
-    /// Whether the head may be whole by now, or be found to be none. Nothing is missed: a head that
-    /// is whole is always worth parsing.
+    /// Whether the head may be complete or invalid by now. Always true for a complete head.
     pub fn is_worth_parsing(&mut self, bytes: &[u8]) -> bool {
-        // A head that comes whole is parsed at once, and never searched.
-        let is_worth =
-            bytes.len() >= 2 * self.parsed || bytes.len() >= self.max || self.has_ended(bytes);
-        if is_worth {
+        // A head that arrives in one piece is parsed at once and not searched.
+        let is_worth_it =
+            bytes.len() >= 2 * self.parsed || bytes.len() >= self.max || self.has_end_now(bytes);
+        if is_worth_it {
             self.parsed = bytes.len();
         }
-        is_worth
+        is_worth_it
     }
 
-    fn has_ended(&mut self, bytes: &[u8]) -> bool {
+    fn has_end_now(&mut self, bytes: &[u8]) -> bool {
         if !self.has_ended {
             let searched = std::mem::replace(&mut self.searched, bytes.len());
             self.has_ended = has_end(bytes, searched);
@@ -41,7 +39,7 @@ impl HeadScanner {
     }
 }
 
-/// Whether an empty line ends within `bytes`, of which the first `known` were looked at before.
+/// Whether `bytes` has an empty line, if the first `known` bytes were searched before.
 pub(super) fn has_end(bytes: &[u8], known: usize) -> bool {
     let from = known.saturating_sub(3);
     memchr::memchr_iter(b'\n', &bytes[from..])

@@ -161,7 +161,7 @@ impl Http2Stream {
 
     /// Whether the head of an answer was sent.
     #[must_use]
-    pub fn has_answered(&self) -> bool {
+    pub fn has_sent_head(&self) -> bool {
         matches!(self.sending, SendState::Content(_) | SendState::Over(_))
     }
 
@@ -179,7 +179,7 @@ impl Http2Stream {
 
     /// Why the stream broke, if it did.
     #[must_use]
-    pub fn broken(&self) -> Option<StreamReset> {
+    pub fn reset_reason(&self) -> Option<StreamReset> {
         self.reset
     }
 

@@ -1,31 +1,30 @@
-//! The memory that bytes are read into.
+//! Buffers for reading.
 
 use std::{cell::RefCell, rc::Rc};
 
-/// Buffers of one worker that nobody needs just now. A few are kept, so that the next one who reads
-/// finds one warm; the others go back to the allocator.
+/// The free buffers of one worker. A few are kept, so that the next read finds one in the cache; the others are freed.
 #[derive(Debug, Default)]
 pub struct BufferPool {
     small: RefCell<Vec<Vec<u8>>>,
     large: RefCell<Vec<Vec<u8>>>,
 }
 
-/// Bytes that were read and not yet used. Goes back to where it came from when it is dropped.
+/// Bytes that were read and not yet consumed. Dropping it returns the memory to its pool.
 #[derive(Debug)]
 pub struct Buffer {
     bytes: Vec<u8>,
-    /// Where the unused bytes begin.
-    at: usize,
-    home: Rc<BufferPool>,
+    /// Where the unconsumed bytes begin.
+    start: usize,
+    pool: Rc<BufferPool>,
 }
 
-/// How large a buffer is at first: most requests and answers fit.
+/// The initial size of a buffer: most requests and responses fit.
 pub(super) const SMALL: usize = 16 * 1024;
 
-/// How large one is where bytes come faster than that: fewer calls for the same bytes.
+/// The size of a buffer for fast senders: fewer system calls for the same bytes.
 pub(super) const LARGE: usize = 128 * 1024;
 
-/// How many of each are kept.
+/// How many buffers of each size are kept.
 const SMALL_KEPT: usize = 64;
 const LARGE_KEPT: usize = 16;
 
@@ -40,10 +39,10 @@ impl BufferPool {
         };
         let kept = free.borrow_mut().pop();
         let bytes = kept.unwrap_or_else(|| Vec::with_capacity(size));
-        Buffer { bytes, at: 0, home: Rc::clone(self) }
+        Buffer { bytes, start: 0, pool: Rc::clone(self) }
     }
 
-    fn put_back(&self, mut bytes: Vec<u8>) {
+    fn recycle(&self, mut bytes: Vec<u8>) {
         let (free, kept) = match bytes.capacity() {
             SMALL => (&self.small, SMALL_KEPT),
             LARGE => (&self.large, LARGE_KEPT),
@@ -60,36 +59,36 @@ impl BufferPool {
 // === impl Buffer ===
 
 impl Buffer {
-    /// What was read and not yet used.
+    /// The unconsumed bytes.
     #[must_use]
     pub fn unread(&self) -> &[u8] {
-        &self.bytes[self.at..]
+        &self.bytes[self.start..]
     }
 
-    /// The same, to be moved about.
+    /// The unconsumed bytes, to be modified in place.
     pub fn unread_mut(&mut self) -> &mut [u8] {
-        &mut self.bytes[self.at..]
+        &mut self.bytes[self.start..]
     }
 
-    /// Notes that the first `count` bytes were used.
+    /// Marks the first `count` bytes as consumed.
     ///
     /// # Panics
     ///
     /// If there are fewer.
     pub fn consume(&mut self, count: usize) {
-        assert!(count <= self.bytes.len() - self.at, "only what is there can be used");
-        self.at += count;
+        assert!(count <= self.bytes.len() - self.start, "more bytes consumed than read");
+        self.start += count;
     }
 
-    /// Makes room to read more, up to `max` unused bytes in all. `None` if there are as many already.
-    pub(super) fn room(&mut self, max: usize) -> Option<&mut Vec<u8>> {
+    /// Spare capacity to read more, up to `max` unconsumed bytes in total. `None` if there are that many.
+    pub(super) fn reserve(&mut self, max: usize) -> Option<&mut Vec<u8>> {
         if self.unread().len() >= max {
             return None;
         }
         if self.bytes.len() == self.bytes.capacity() {
-            if self.at > 0 {
-                self.bytes.drain(..self.at);
-                self.at = 0;
+            if self.start > 0 {
+                self.bytes.drain(..self.start);
+                self.start = 0;
             } else {
                 self.bytes.reserve_exact(LARGE.max(self.bytes.len() * 2) - self.bytes.len());
             }
@@ -100,7 +99,7 @@ impl Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        self.home.put_back(std::mem::take(&mut self.bytes));
+        self.pool.recycle(std::mem::take(&mut self.bytes));
     }
 }
 
@@ -109,10 +108,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_buffer_is_used_again_and_comes_back_empty() {
+    fn a_recycled_buffer_is_empty() {
         let buffers = Rc::new(BufferPool::default());
         let mut buffer = buffers.take(SMALL);
-        buffer.room(SMALL).expect("room").extend_from_slice(b"hello");
+        buffer.reserve(SMALL).expect("room").extend_from_slice(b"hello");
         buffer.consume(2);
         assert_eq!(buffer.unread(), b"llo");
         drop(buffer);
@@ -121,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_few_are_kept() {
+    fn only_a_few_buffers_are_kept() {
         let buffers = Rc::new(BufferPool::default());
         let taken: Vec<_> = (0..2 * SMALL_KEPT).map(|_| buffers.take(SMALL)).collect();
         drop(taken);
@@ -129,19 +128,19 @@ mod tests {
     }
 
     #[test]
-    fn a_buffer_makes_room_until_it_has_as_much_as_it_may() {
+    fn a_buffer_grows_up_to_its_maximum() {
         let buffers = Rc::new(BufferPool::default());
         let mut buffer = buffers.take(SMALL);
         let fill = |buffer: &mut Buffer, max| {
-            let room = buffer.room(max)?;
-            let count = room.capacity() - room.len();
-            room.extend(std::iter::repeat_n(b'x', count));
+            let spare = buffer.reserve(max)?;
+            let count = spare.capacity() - spare.len();
+            spare.extend(std::iter::repeat_n(b'x', count));
             Some(count)
         };
         assert_eq!(fill(&mut buffer, SMALL), Some(SMALL));
         assert_eq!(fill(&mut buffer, SMALL), None);
         buffer.consume(1000);
-        assert_eq!(fill(&mut buffer, SMALL), Some(1000), "what was used makes room");
+        assert_eq!(fill(&mut buffer, SMALL), Some(1000), "consumed bytes free capacity");
         assert_eq!(fill(&mut buffer, SMALL + 1), Some(LARGE - SMALL));
         assert_eq!(buffer.unread().len(), LARGE);
     }

@@ -1,4 +1,4 @@
-//! One end of an exchange, whatever version of HTTP is spoken there.
+//! One side of an exchange, over HTTP/1 or HTTP/2.
 
 use std::{
     io,
@@ -8,20 +8,20 @@ use std::{
 use super::Socket;
 use crate::http2::{Http2Stream, StreamReset};
 
-/// A connection of HTTP/1, or one stream of HTTP/2. Both begin with a head in the form of HTTP/1;
-/// what follows it is framed in the bytes of the one, and by the other itself.
+/// An HTTP/1 connection, or one HTTP/2 stream. Both begin with a head in the form of HTTP/1. On a connection, the body
+/// is framed in the bytes; a stream frames it itself.
 #[derive(Debug)]
 pub enum HttpStream {
-    /// A connection, on which one exchange follows another.
+    /// A connection, for one exchange after another.
     Socket(Socket),
-    /// A stream, which is there for one exchange. In a box, since idle clients have none.
+    /// A stream, for one exchange. Boxed, since idle clients have none.
     Stream(Box<Http2Stream>),
 }
 
 // === impl HttpStream ===
 
 impl HttpStream {
-    /// What was read and not yet used.
+    /// The unconsumed bytes.
     #[must_use]
     pub fn unread(&self) -> &[u8] {
         match self {
@@ -30,7 +30,7 @@ impl HttpStream {
         }
     }
 
-    /// Notes that the first `count` bytes were used.
+    /// Marks the first `count` bytes as consumed.
     ///
     /// # Panics
     ///
@@ -42,12 +42,12 @@ impl HttpStream {
         }
     }
 
-    /// Reads what there is, behind what is unread; a stream only when nothing is. Returns how many bytes
-    /// came: 0 at the end, or when there are `max` already.
+    /// Reads available bytes after the unread ones; a stream reads only if there are none. Returns the number of new
+    /// bytes: 0 at the end, or if `max` are unread.
     ///
     /// # Errors
     ///
-    /// What is said of the connection.
+    /// The error of the connection.
     pub fn poll_read(&mut self, context: &mut Context<'_>, max: usize) -> Poll<io::Result<usize>> {
         match self {
             Self::Socket(it) => it.poll_read(context, max),
@@ -55,11 +55,11 @@ impl HttpStream {
         }
     }
 
-    /// Writes content as it is, as much as is taken at once; for a tunnel.
+    /// Writes content unframed, as much as is accepted at once; for tunnels.
     ///
     /// # Errors
     ///
-    /// What is said of the connection.
+    /// The error of the connection.
     pub fn poll_write(
         &mut self,
         context: &mut Context<'_>,
@@ -74,11 +74,11 @@ impl HttpStream {
         }
     }
 
-    /// Has what was written leave.
+    /// Flushes written bytes.
     ///
     /// # Errors
     ///
-    /// What is said of the connection.
+    /// The error of the connection.
     pub fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Socket(it) => it.poll_flush(context),
@@ -86,12 +86,12 @@ impl HttpStream {
         }
     }
 
-    /// Writes an answer of our own as a whole, but for what was `written` of it already.
+    /// Writes a complete response. `written` counts the bytes written so far, so that the call can be repeated.
     ///
     /// # Errors
     ///
-    /// What is said of the connection.
-    pub fn poll_answer(
+    /// The error of the connection.
+    pub fn poll_send_response(
         &mut self,
         context: &mut Context<'_>,
         head: &[u8],
@@ -117,11 +117,11 @@ impl HttpStream {
         self.poll_flush(context)
     }
 
-    /// Tells the other end that nothing more will be written. Reading goes on.
+    /// Closes the sending side. Reading goes on.
     ///
     /// # Errors
     ///
-    /// What is said of the connection.
+    /// The error of the connection.
     pub fn poll_finish(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Socket(it) => it.poll_finish(context),
@@ -132,46 +132,45 @@ impl HttpStream {
         }
     }
 
-    /// Whether this is a stream, whose end says where a message ends.
+    /// Whether this is an HTTP/2 stream, whose end is the end of the message.
     #[must_use]
     pub fn is_stream(&self) -> bool {
         matches!(self, Self::Stream(_))
     }
 
-    /// Makes the closing of a connection a reset, or no longer one. A stream that is dropped before
-    /// its end is reset anyway.
-    pub fn closes_with_reset(&self, is_reset: bool) {
+    /// Whether dropping a connection sends a reset. A stream that is dropped before its end always does.
+    pub fn set_reset_on_close(&self, is_reset: bool) {
         if let Self::Socket(it) = self {
-            it.closes_with_reset(is_reset);
+            it.set_reset_on_close(is_reset);
         }
     }
 
-    /// Has the system find out when the other end is gone without a word.
-    pub fn keep_alive(&self) {
+    /// Enables TCP keep-alive, so that a vanished peer is noticed.
+    pub fn enable_keep_alive(&self) {
         if let Self::Socket(it) = self {
-            it.keep_alive();
+            it.enable_keep_alive();
         }
     }
 
-    /// Breaks a stream off, for the reason that another one was. A connection is to be dropped.
+    /// Resets a stream, for the reason that the other side's stream was reset. To abort a connection, drop it.
     pub fn reset(&mut self, why: Option<StreamReset>) {
         if let Self::Stream(it) = self {
             it.reset(why);
         }
     }
 
-    /// Whether the head of an answer was sent, as far as streams are concerned.
+    /// Whether a stream has sent its response head. False for a connection.
     #[must_use]
-    pub fn has_answered(&self) -> bool {
-        matches!(self, Self::Stream(it) if it.has_answered())
+    pub fn has_sent_head(&self) -> bool {
+        matches!(self, Self::Stream(it) if it.has_sent_head())
     }
 
     /// Why a stream was reset, if it was.
     #[must_use]
-    pub fn broken(&self) -> Option<StreamReset> {
+    pub fn reset_reason(&self) -> Option<StreamReset> {
         match self {
             Self::Socket(_) => None,
-            Self::Stream(it) => it.broken(),
+            Self::Stream(it) => it.reset_reason(),
         }
     }
 }

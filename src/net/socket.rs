@@ -16,39 +16,39 @@ use super::{
     transport::Transport,
 };
 
-/// A socket with what was read from it and not yet used. Belongs to one task: the last one who was
-/// told to wait for reading, and the last one for writing, are woken.
+/// A socket with its unread bytes. One task uses it: only the last waker for reading and the last for writing are
+/// woken.
 #[derive(Debug)]
 pub struct Socket {
     transport: Transport,
-    /// Only while there is something in it.
+    /// Only while it is not empty.
     unread: Option<Buffer>,
-    /// Whether the last reading filled all the room that there was.
-    is_flowing: bool,
+    /// Whether the last read filled the buffer.
+    filled_buffer: bool,
     buffers: Rc<BufferPool>,
 }
 
 // === impl Socket ===
 
 impl Socket {
-    /// A socket that nothing was read from.
+    /// A socket without unread bytes.
     #[must_use]
     pub fn new(transport: Transport, buffers: &Rc<BufferPool>) -> Self {
-        Self { transport, unread: None, is_flowing: false, buffers: Rc::clone(buffers) }
+        Self { transport, unread: None, filled_buffer: false, buffers: Rc::clone(buffers) }
     }
 
-    /// What was read and not yet used.
+    /// The unconsumed bytes.
     #[must_use]
     pub fn unread(&self) -> &[u8] {
         self.unread.as_ref().map_or(&[], Buffer::unread)
     }
 
-    /// The same, to be moved about.
+    /// The unconsumed bytes, to be modified in place.
     pub fn unread_mut(&mut self) -> &mut [u8] {
         self.unread.as_mut().map_or(&mut [], Buffer::unread_mut)
     }
 
-    /// Notes that the first `count` bytes were used. With the last one the buffer is given back.
+    /// Marks the first `count` bytes as consumed. The last one returns the buffer.
     ///
     /// # Panics
     ///
@@ -60,46 +60,46 @@ impl Socket {
                 self.unread = None;
             }
         } else {
-            assert!(count == 0, "only what is there can be used");
+            assert!(count == 0, "more bytes consumed than read");
         }
     }
 
-    /// Whether there is something to read, or the end. Holds no memory while it waits.
+    /// Ready when bytes or the end of the connection have arrived. Holds no memory meanwhile.
     pub fn poll_readable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.transport.poll_readable(context)
     }
 
-    /// Reads what there is, behind what is unused, until `max` bytes are. Returns how many came: 0
-    /// at the end, or when there are `max` already. Nothing is lost when the waiting is given up.
+    /// Reads available bytes after the unread ones, up to `max` unread in total. Returns the number of new bytes: 0 at
+    /// the end, or if `max` are unread. Cancel-safe.
     ///
     /// # Errors
     ///
-    /// What the system says of the connection.
+    /// The system's error.
     pub fn poll_read(&mut self, context: &mut Context<'_>, max: usize) -> Poll<io::Result<usize>> {
         let buffer = match &mut self.unread {
             Some(buffer) => buffer,
             None => {
                 ready!(self.transport.poll_readable(context))?;
-                let size = if self.is_flowing { LARGE } else { SMALL };
+                let size = if self.filled_buffer { LARGE } else { SMALL };
                 self.unread.insert(self.buffers.take(size.min(max)))
             }
         };
-        let Some(room) = buffer.room(max) else { return Poll::Ready(Ok(0)) };
-        let read = poll_read_buf(Pin::new(&mut self.transport), context, room);
+        let Some(spare) = buffer.reserve(max) else { return Poll::Ready(Ok(0)) };
+        let read = poll_read_buf(Pin::new(&mut self.transport), context, spare);
         match &read {
-            Poll::Ready(Ok(1..)) => self.is_flowing = room.len() == room.capacity(),
+            Poll::Ready(Ok(1..)) => self.filled_buffer = spare.len() == spare.capacity(),
             _ if buffer.unread().is_empty() => self.unread = None,
             _ => {}
         }
         read
     }
 
-    /// Writes what is taken at once of some parts, and returns how much that was. At least one part
+    /// Writes the parts as far as the system accepts them at once, and returns the number of bytes. At least one part
     /// must not be empty.
     ///
     /// # Errors
     ///
-    /// What the system says of the connection.
+    /// The system's error.
     pub fn poll_write(
         &mut self,
         context: &mut Context<'_>,
@@ -112,76 +112,74 @@ impl Socket {
         }
     }
 
-    /// Has what was written leave, which TLS may have kept back when the system took no more.
+    /// Flushes data that TLS has buffered because the system accepted no more.
     ///
     /// # Errors
     ///
-    /// What the system says of the connection.
+    /// The system's error.
     pub fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.transport).poll_flush(context)
     }
 
-    /// Tells the other end that nothing more will be written. Reading goes on.
+    /// Closes the sending side. Reading goes on.
     ///
     /// # Errors
     ///
-    /// What the system says of the connection.
+    /// The system's error.
     pub fn poll_finish(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.transport).poll_shutdown(context)
     }
 
-    /// Whether nothing has come since what was last read, and the other end has not closed, as far as
-    /// the runtime knows.
+    /// Whether nothing has arrived since the last read, and the peer has not closed, as far as the runtime knows.
     #[must_use]
-    pub fn is_quiet(&mut self) -> bool {
-        self.unread.is_none() && self.transport.is_quiet()
+    pub fn is_reusable(&mut self) -> bool {
+        self.unread.is_none() && self.transport.is_reusable()
     }
 
-    /// The same, by asking the system.
+    /// Like [`Self::is_reusable`], with a system call.
     #[must_use]
-    pub fn is_quiet_now(&mut self) -> bool {
-        self.unread.is_none() && self.transport.is_quiet_now()
+    pub fn check_reusable(&mut self) -> bool {
+        self.unread.is_none() && self.transport.check_reusable()
     }
 
-    /// Makes the closing of this socket a reset, or no longer one: whoever takes the end of the
-    /// connection for the end of a message must not take a part of it for the whole.
-    pub fn closes_with_reset(&self, is_reset: bool) {
+    /// Whether dropping the socket sends a reset. If the end of the connection is the end of the message, a client must
+    /// not take a partial message for a complete one.
+    pub fn set_reset_on_close(&self, is_reset: bool) {
         self.transport.set_linger(is_reset.then_some(Duration::ZERO));
     }
 
-    /// Has the system find out when the other end is gone without a word.
-    pub fn keep_alive(&self) {
-        self.transport.keep_alive();
+    /// Enables TCP keep-alive, so that a vanished peer is noticed.
+    pub fn enable_keep_alive(&self) {
+        self.transport.enable_keep_alive();
     }
 
-    /// What the bytes go through.
+    /// The transport.
     #[must_use]
     pub fn transport(&self) -> &Transport {
         &self.transport
     }
 
-    /// The same without what was read ahead; only for sockets that have read nothing ahead, or
-    /// what is done with.
+    /// The transport without the unread bytes; only for sockets without any, or if they do not matter.
     #[must_use]
     pub fn into_transport(self) -> Transport {
         self.transport
     }
 }
 
-/// For whoever reads and writes through other buffers; what was read ahead comes first.
+/// For libraries with their own buffers; the unread bytes come first.
 impl AsyncRead for Socket {
     fn poll_read(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
-        room: &mut ReadBuf<'_>,
+        spare: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let socket = self.get_mut();
         let unread = socket.unread();
         if unread.is_empty() {
-            return Pin::new(&mut socket.transport).poll_read(context, room);
+            return Pin::new(&mut socket.transport).poll_read(context, spare);
         }
-        let count = unread.len().min(room.remaining());
-        room.put_slice(&unread[..count]);
+        let count = unread.len().min(spare.remaining());
+        spare.put_slice(&unread[..count]);
         socket.consume(count);
         Poll::Ready(Ok(()))
     }

@@ -1,4 +1,4 @@
-//! What a socket's bytes go through: TCP, a unix socket, or TLS over TCP.
+//! The transport of a socket: TCP, a unix socket, or TLS over TCP.
 
 use std::{
     io::{self, IoSlice},
@@ -14,21 +14,21 @@ use tokio::{
 };
 use tokio_rustls::TlsStream;
 
-use super::quiet;
+use super::tls_idle;
 
-/// What a socket's bytes go through.
+/// The transport of a socket.
 #[derive(Debug)]
 pub enum Transport {
-    /// Bytes as they are.
+    /// TCP without TLS.
     Tcp(TcpStream),
-    /// The same, on this machine.
+    /// A unix socket.
     Unix(UnixStream),
-    /// Encrypted. In a box, since it is large and the others are many.
+    /// TLS over TCP. Boxed, since it is large and the others are more common.
     Tls(Box<TlsStream<TcpStream>>),
 }
 
-/// The same call on whatever is inside.
-macro_rules! inside {
+/// Calls the same method of the inner type.
+macro_rules! dispatch {
     ($transport:expr, $it:ident => $call:expr) => {
         match $transport {
             Transport::Tcp($it) => $call,
@@ -41,39 +41,39 @@ macro_rules! inside {
 // === impl Transport ===
 
 impl Transport {
-    /// Whether there is something to read, or the end, or what only TLS has a use for.
+    /// Ready when bytes, the end of the connection, or TLS session data have arrived.
     pub(super) fn poll_readable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Tcp(stream) => stream.poll_read_ready(context),
             Self::Unix(stream) => stream.poll_read_ready(context),
             Self::Tls(stream) => match stream.get_ref() {
-                // Decrypted already, or the other end's farewell.
+                // There is decrypted content, or a `close_notify`.
                 (_, session) if !session.wants_read() => Poll::Ready(Ok(())),
                 (stream, _) => stream.poll_read_ready(context),
             },
         }
     }
 
-    /// Whether nothing has come and the other end has not closed, as far as the runtime knows.
-    pub(super) fn is_quiet(&mut self) -> bool {
+    /// Whether nothing has arrived and the peer has not closed, as far as the runtime knows.
+    pub(super) fn is_reusable(&mut self) -> bool {
         match self {
             Self::Tcp(stream) => would_block(&stream.try_read(&mut [0])),
             Self::Unix(stream) => would_block(&stream.try_read(&mut [0])),
             Self::Tls(stream) => match &mut **stream {
                 TlsStream::Client(it) => {
                     let (tcp, session) = it.get_mut();
-                    quiet::is_quiet(tcp, session)
+                    tls_idle::is_reusable(tcp, session)
                 }
                 TlsStream::Server(it) => {
                     let (tcp, session) = it.get_mut();
-                    quiet::is_quiet(tcp, session)
+                    tls_idle::is_reusable(tcp, session)
                 }
             },
         }
     }
 
-    /// The same, by asking the system: the runtime does not know yet what came in the last moment.
-    pub(super) fn is_quiet_now(&mut self) -> bool {
+    /// Like [`Self::is_reusable`], with a system call: the runtime may not know yet what arrived a moment ago.
+    pub(super) fn check_reusable(&mut self) -> bool {
         let mut byte = [std::mem::MaybeUninit::uninit()];
         match self {
             Self::Tcp(stream) => would_block(&SockRef::from(&*stream).peek(&mut byte)),
@@ -81,39 +81,39 @@ impl Transport {
             Self::Tls(stream) => match &mut **stream {
                 TlsStream::Client(it) => {
                     let (tcp, session) = it.get_mut();
-                    quiet::is_quiet_now(tcp, session)
+                    tls_idle::check_reusable(tcp, session)
                 }
                 TlsStream::Server(it) => {
                     let (tcp, session) = it.get_mut();
-                    quiet::is_quiet_now(tcp, session)
+                    tls_idle::check_reusable(tcp, session)
                 }
             },
         }
     }
 
-    /// Makes the closing of a TCP connection a reset, or no longer one.
+    /// Whether dropping a TCP connection sends a reset.
     pub(super) fn set_linger(&self, linger: Option<Duration>) {
         if let Some(stream) = self.tcp() {
-            // One that cannot be told so any more is broken already.
+            // If this fails, the connection is already broken.
             let _ = SockRef::from(stream).set_linger(linger);
         }
     }
 
-    /// Has the system find out when the other end is gone without a word.
-    pub(super) fn keep_alive(&self) {
+    /// Enables TCP keep-alive.
+    pub(super) fn enable_keep_alive(&self) {
         if let Some(stream) = self.tcp() {
-            // One that cannot be told so is watched by our own patience alone.
+            // If this fails, Flipgate's own timeouts still apply.
             let _ = SockRef::from(stream).set_keepalive(true);
         }
     }
 
-    /// Whether it is encrypted.
+    /// Whether it uses TLS.
     #[must_use]
     pub fn is_tls(&self) -> bool {
         matches!(self, Self::Tls(_))
     }
 
-    /// The TCP connection that the bytes go by, if it is one.
+    /// The TCP connection, unless it is a unix socket.
     pub fn tcp(&self) -> Option<&TcpStream> {
         match self {
             Self::Tcp(stream) => Some(stream),
@@ -127,9 +127,9 @@ impl AsyncRead for Transport {
     fn poll_read(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
-        room: &mut ReadBuf<'_>,
+        buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        inside!(self.get_mut(), it => Pin::new(it).poll_read(context, room))
+        dispatch!(self.get_mut(), it => Pin::new(it).poll_read(context, buf))
     }
 }
 
@@ -139,7 +139,7 @@ impl AsyncWrite for Transport {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        inside!(self.get_mut(), it => Pin::new(it).poll_write(context, bytes))
+        dispatch!(self.get_mut(), it => Pin::new(it).poll_write(context, bytes))
     }
 
     fn poll_write_vectored(
@@ -147,7 +147,7 @@ impl AsyncWrite for Transport {
         context: &mut Context<'_>,
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        inside!(self.get_mut(), it => Pin::new(it).poll_write_vectored(context, parts))
+        dispatch!(self.get_mut(), it => Pin::new(it).poll_write_vectored(context, parts))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -156,14 +156,14 @@ impl AsyncWrite for Transport {
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            // What is written is with the system.
+            // The system already has all written bytes.
             Self::Tcp(_) | Self::Unix(_) => Poll::Ready(Ok(())),
             Self::Tls(stream) => Pin::new(stream).poll_flush(context),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        inside!(self.get_mut(), it => Pin::new(it).poll_shutdown(context))
+        dispatch!(self.get_mut(), it => Pin::new(it).poll_shutdown(context))
     }
 }
 

@@ -61,7 +61,7 @@ impl AdmittedRequest<'_> {
             // One that has closed only its sending side is told. It may not be there to hear it.
             let _ = poll_fn(|context| Poll::Ready(channel.poll_finish(context))).await;
         }
-        let mut scan = HeadScanner::up_to(ResponseHead::BYTES_MAX);
+        let mut scan = HeadScanner::new(ResponseHead::BYTES_MAX);
         let head =
             poll_fn(|context| self.poll_head(context, &mut scan, upstream, connection)).await;
         let Some(head) = head else { return self.warn_of_giving_up(connection) };
@@ -92,11 +92,11 @@ impl AdmittedRequest<'_> {
     fn take_leave(&mut self, client: &mut ClientStream<PeerCache>) {
         self.hold.count();
         let (channel, connection) = client.split();
-        if channel.broken().is_some() && !channel.has_answered() {
+        if channel.reset_reason().is_some() && !channel.has_sent_head() {
             connection.record_reset();
         }
         // One that has only stopped reading is not kept waiting.
-        channel.reset(channel.broken());
+        channel.reset(channel.reset_reason());
         for wait in [
             Timeout::RetryCheck,
             Timeout::Continue,

@@ -109,7 +109,7 @@ pub(super) fn intake(from: &HttpStream, framing: Framing) -> Framing {
         HttpStream::Socket(_) => framing,
         HttpStream::Stream(_) if framing == Framing::None => Framing::None,
         HttpStream::Stream(it) if it.is_at_end() => Framing::None,
-        HttpStream::Stream(_) => Framing::ToClose,
+        HttpStream::Stream(_) => Framing::UntilClose,
     }
 }
 
@@ -125,7 +125,11 @@ const AT_ONCE_TO_STREAM: usize = 32 * 1024;
 impl TrailerPolicy {
     /// Those of a message whose head has these lines.
     pub(super) fn of(lines: FieldLines<'_>, more: &Rc<[NamePattern]>) -> Self {
-        Self::Pass { listed: lines.listed(), more: Rc::clone(more), is_grpc: is_grpc(lines) }
+        Self::Pass {
+            listed: lines.connection_listed(),
+            more: Rc::clone(more),
+            is_grpc: is_grpc(lines),
+        }
     }
 }
 
@@ -234,7 +238,7 @@ impl BodyPipe {
             }
             let at_once = if to.is_stream() { AT_ONCE_TO_STREAM } else { AT_ONCE };
             match from.poll_read(context, at_once) {
-                Poll::Ready(Ok(0)) if self.decoder.is_to_close() => self.finish(from, to),
+                Poll::Ready(Ok(0)) if self.decoder.ends_at_close() => self.finish(from, to),
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(TransferError::Short)),
                 Poll::Ready(Ok(_)) => {}
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(TransferError::Reading(error))),
@@ -283,7 +287,7 @@ impl BodyPipe {
     }
 
     fn wants_content(&self) -> bool {
-        let is_next = self.piece.used == 0 && self.behind_sent == self.behind.len();
+        let is_next = self.piece.consumed == 0 && self.behind_sent == self.behind.len();
         is_next && !self.is_held && !self.decoder.is_done()
     }
 
@@ -304,7 +308,7 @@ impl BodyPipe {
                 if from.is_at_end() {
                     self.decoder = Decoder::new(Framing::None);
                 }
-                DecodeStep { skip: 0, data: whole, used: whole }
+                DecodeStep { skip: 0, data: whole, consumed: whole }
             }
         };
         let left = self.allowed.checked_sub(piece.data as u64);
@@ -320,7 +324,7 @@ impl BodyPipe {
             self.put_around(piece.data);
             (self.piece, self.piece_sent) = (piece, 0);
         } else {
-            from.consume(piece.used);
+            from.consume(piece.consumed);
         }
         if self.decoder.is_done() {
             self.end(from, to);
@@ -330,7 +334,7 @@ impl BodyPipe {
 
     fn put_around(&mut self, data: usize) {
         self.encoding.put_before_data(&mut self.own, data);
-        self.behind = Cow::Borrowed(self.encoding.behind_data());
+        self.behind = Cow::Borrowed(self.encoding.after_data());
     }
 
     /// What the body came by is at its end, and so is the body.

@@ -54,7 +54,7 @@ fn over_http2(head: &RequestHead, bytes: &[u8]) {
     let Ok(Some(again)) = again else { panic!("{again:?}: {}", round.escape_ascii()) };
     assert_eq!(again.len, round.len(), "{}", round.escape_ascii());
     assert_eq!(again.path(&round), head.path(bytes), "{}", round.escape_ascii());
-    assert_eq!(again.wants_websocket, head.wants_websocket, "{}", round.escape_ascii());
+    assert_eq!(again.requests_websocket, head.requests_websocket, "{}", round.escape_ascii());
     assert!(again.host(&round).eq_ignore_ascii_case(head.host(bytes)), "{}", round.escape_ascii());
 }
 
@@ -65,7 +65,7 @@ pub fn answer(bytes: &[u8]) {
     if head.status < 200 {
         return;
     }
-    let told = if framing == Framing::ToClose { Framing::Chunked } else { framing };
+    let told = if framing == Framing::UntilClose { Framing::Chunked } else { framing };
     let answer = ResponseRewrite {
         version: Version::Http11,
         framing: told,

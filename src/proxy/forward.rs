@@ -44,7 +44,7 @@ impl AdmittedRequest<'_> {
         if self.pool().policy().drain.abandoned == AbandonedRequests::Wait {
             connection.report_client_gone();
         }
-        let mut scan = HeadScanner::up_to(ResponseHead::BYTES_MAX);
+        let mut scan = HeadScanner::new(ResponseHead::BYTES_MAX);
         poll_fn(|context| {
             match connection.take_expired() {
                 Some(Timeout::Continue) => self.interim.ask_for_body(&mut self.upload, connection),
@@ -139,7 +139,7 @@ impl AdmittedRequest<'_> {
                 Ok(Some(head)) => {
                     self.take_interim(&head, unread, connection)?;
                     upstream.consume(head.len);
-                    *scan = HeadScanner::up_to(ResponseHead::BYTES_MAX);
+                    *scan = HeadScanner::new(ResponseHead::BYTES_MAX);
                 }
                 Ok(None) => return Ok(None),
                 Err(defect) => {

@@ -87,9 +87,9 @@ impl<'e, 'a> AnsweredRequest<'e, 'a> {
         let (socket, connection) = client.split();
         let upstream = &mut found.upstream.stream;
         // An answer up to the end of the connection must not look whole, however it comes to be cut.
-        let is_to_close = self.plan.told == Framing::ToClose;
+        let is_to_close = self.plan.told == Framing::UntilClose;
         if is_to_close {
-            socket.closes_with_reset(true);
+            socket.set_reset_on_close(true);
         }
         let relayed = poll_fn(|context| {
             match connection.take_expired() {
@@ -110,12 +110,12 @@ impl<'e, 'a> AnsweredRequest<'e, 'a> {
         })
         .await;
         if is_to_close && (relayed.is_ok() || self.download.sent() == 0) {
-            socket.closes_with_reset(false);
+            socket.set_reset_on_close(false);
         }
         if let Err(broken) = relayed {
             // Of what was not begun, the client can still be told.
             if self.download.sent() > 0 {
-                socket.reset(upstream.broken());
+                socket.reset(upstream.reset_reason());
             }
             let failure = self.give_up(&broken, found, connection);
             let has_left =

@@ -47,9 +47,9 @@ impl RequestTraits {
             is_for_head: method == b"HEAD",
             keeps_alive: head.keeps_alive,
             // In HTTP/2 they are a part of every message.
-            takes_trailers: head.takes_trailers || channel.is_stream(),
+            takes_trailers: head.accepts_trailers || channel.is_stream(),
             is_stream: channel.is_stream(),
-            wants_websocket: head.wants_websocket,
+            wants_websocket: head.requests_websocket,
             is_repeatable: is_idempotent
                 && matches!(head.framing, Framing::None | Framing::Exact(0)),
             is_grpc: channel.is_stream() && is_grpc(head.fields.lines(bytes)),
@@ -67,12 +67,12 @@ impl RequestTraits {
 
     /// How an answer's body is framed for this client.
     pub(super) fn framing_of(&self, framing: Framing) -> Framing {
-        if self.is_stream && matches!(framing, Framing::Chunked | Framing::ToClose) {
-            return Framing::ToClose;
+        if self.is_stream && matches!(framing, Framing::Chunked | Framing::UntilClose) {
+            return Framing::UntilClose;
         }
         match (framing, self.version) {
-            (Framing::Chunked | Framing::ToClose, Version::Http10) => Framing::ToClose,
-            (Framing::ToClose, Version::Http11) => Framing::Chunked,
+            (Framing::Chunked | Framing::UntilClose, Version::Http10) => Framing::UntilClose,
+            (Framing::UntilClose, Version::Http11) => Framing::Chunked,
             (framing, _) => framing,
         }
     }

@@ -40,14 +40,14 @@ impl AdmittedRequest<'_> {
         let framing = head.framing(self.ask.is_for_head);
         let told = self.ask.framing_of(framing);
         // An application may send what it tells of all the same: then it would be the next answer.
-        let is_in_doubt = framing == Framing::None && head.tells_of_content();
-        let keeps_alive = head.keeps_alive && framing != Framing::ToClose && !is_in_doubt;
+        let is_in_doubt = framing == Framing::None && head.declares_content();
+        let keeps_alive = head.keeps_alive && framing != Framing::UntilClose && !is_in_doubt;
         if self.upload.is_held() {
             // Nobody knows whether the client sends the body that it has announced.
             self.upload.give_up();
         }
         let goes_on = self.ask.keeps_alive
-            && told != Framing::ToClose
+            && told != Framing::UntilClose
             // An upstream that closes takes no more of a request that is not there as a whole.
             && (self.upload.is_done() || self.upload.is_going() && keeps_alive)
             && !connection.is_closing();

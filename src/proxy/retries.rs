@@ -356,7 +356,7 @@ impl<'e, 'a> RetryState<'e, 'a> {
                     is_fresh: !upstream.is_reused,
                     is_unprocessed: upstream
                         .stream
-                        .broken()
+                        .reset_reason()
                         .is_some_and(StreamReset::is_unprocessed),
                 };
                 self.decide_on_closed(member, &ended, connection)?;

@@ -71,8 +71,8 @@ impl Tunnel {
         async move {
             let (socket, connection) = client.split();
             let other = &mut upstream.stream;
-            socket.keep_alive();
-            other.keep_alive();
+            socket.enable_keep_alive();
+            other.enable_keep_alive();
             begin(connection, patience);
             // Why a tunnel ends is between its two ends.
             let _ = poll_fn(|context| {

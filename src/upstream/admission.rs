@@ -1,4 +1,4 @@
-//! How much a service takes on: requests at once, and requests a second of one client.
+//! The limits of a service: concurrent requests, and requests per second of one client.
 
 use std::{
     hash::{BuildHasher, Hasher},
@@ -19,27 +19,28 @@ use governor::{
 
 use crate::model::{RateLimit, ServiceLimits, one_client};
 
-/// So many at once, and no more.
+/// A limit on how many of something exist at once.
 #[derive(Debug)]
 pub struct ConcurrencyLimit {
     max: usize,
     in_use: AtomicUsize,
 }
 
-/// A client may hold as many as are free: one alone comes to a half, two to a third each.
+/// A client may hold as many permits as are free: one client alone gets a half, two get a third each.
 pub const CLIENT_SHARE_FACTOR: usize = 1;
 
-/// A service may hold four times as many as are free: one alone comes to four fifths, two to four ninths each.
+/// A service may hold four times as many permits as are free: one service alone gets four fifths, two get four ninths
+/// each.
 pub const SERVICE_SHARE_FACTOR: usize = 4;
 
-/// What a browser and its tabs have at once, where there is little for all.
+/// What a browser with a few tabs uses at once; always allowed.
 const FAIR_MIN: usize = 16;
 
-/// One of those that there may be at once, until it is dropped.
+/// Counts one towards a [`ConcurrencyLimit`] until dropped.
 #[derive(Debug)]
 pub struct ConcurrencyPermit(Arc<ConcurrencyLimit>);
 
-/// What a service takes on. Shared by both of its pools, so that a flip changes nothing of it.
+/// The limits of a service. Both of its pools share them, so a flip does not reset them.
 #[derive(Debug)]
 pub struct Admission {
     in_flight: Option<Arc<ConcurrencyLimit>>,
@@ -47,26 +48,26 @@ pub struct Admission {
     limits: (Option<usize>, Option<RateLimit>),
 }
 
-/// The requests of each client address lately.
+/// The recent requests of each client address.
 struct ClientRates {
-    /// Each with a part of the addresses, so that workers seldom wait for each other.
+    /// Each has a part of the addresses, so that workers rarely wait for each other.
     shards: Box<[RateShard]>,
     quota: Quota,
     hashing: SeededHasher,
     clock: DefaultClock,
 }
 
-/// The clients with a part of the addresses.
+/// The clients of one shard.
 struct RateShard {
     clients: ArcSwap<KeyedLimiter>,
-    /// Requests since it was last looked how many there are.
+    /// Requests since the number of clients was last checked.
     since_check: AtomicUsize,
 }
 
-/// By address, as a number of IPv6.
+/// By address as an IPv6 number.
 type KeyedLimiter = RateLimiter<u128, HashMapStateStore<u128, SeededHasher>, DefaultClock>;
 
-/// Hashes addresses so that nobody outside can tell which ones come together.
+/// Hashes addresses with a secret seed, so that clients cannot choose addresses of one shard.
 #[derive(Clone, Copy)]
 struct SeededHasher(u64);
 
@@ -74,48 +75,48 @@ struct FoldingHasher(u64);
 
 const SHARDS: usize = 16;
 
-/// The golden ratio of 64 bits, which is odd.
+/// The golden ratio as a 64-bit fraction; odd.
 const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// Addresses in one part. Whoever has used up nothing is forgotten before; if that is not enough, all
-/// are, which costs less than to remember or to refuse whoever comes.
+/// The maximum of addresses in a shard. Above it, clients with a full quota are removed; if that is not enough, all
+/// are, which costs less than to remember or to refuse new clients.
 const ADDRESSES_MAX: usize = 16 * 1024;
 
-/// Requests after which it is looked how many addresses there are.
+/// Requests between two checks of the number of addresses.
 const CHECK_EVERY: usize = 1024;
 
 // === impl ConcurrencyLimit ===
 
 impl ConcurrencyLimit {
-    /// So many at once.
+    /// A limit of `max`.
     #[must_use]
     pub fn new(max: usize) -> Arc<Self> {
         Arc::new(Self { max, in_use: AtomicUsize::new(0) })
     }
 
-    /// One more, if that is allowed.
+    /// One more permit, unless the limit is reached.
     #[must_use]
     pub fn try_acquire(self: &Arc<Self>) -> Option<ConcurrencyPermit> {
-        // Counted first, so that two who come together cannot both be the last one.
+        // Counted first, so that two concurrent calls cannot both take the last permit.
         let permit = ConcurrencyPermit(Arc::clone(self));
         (self.in_use.fetch_add(1, Relaxed) < self.max).then_some(permit)
     }
 
-    /// Whether one of those who share it may have one more, beside the `held` that are its own: up to `times`
-    /// as many as are free. So however many a few of them want, some stay free for others, and while less than half
-    /// is in use nobody is held back (dynamic thresholds: Choudhury and Hahne, 1998). A few are always fair.
+    /// Whether a client or service that holds `held` permits may have one more: up to `times` as many as are free. So
+    /// some permits stay free for others, however many a few of them want, and nothing is refused while less than half
+    /// is in use (dynamic thresholds: Choudhury and Hahne, 1998). A few are always allowed.
     #[must_use]
     pub fn is_within_share(&self, held: usize, times: usize) -> bool {
         held <= FAIR_MIN || held <= self.max.saturating_sub(self.in_use()).saturating_mul(times)
     }
 
-    /// How many there are.
+    /// Permits in use.
     #[must_use]
     pub fn in_use(&self) -> usize {
         self.in_use.load(Relaxed)
     }
 
-    /// Whether there are as many as may be.
+    /// Whether all permits are in use.
     #[must_use]
     pub fn is_exhausted(&self) -> bool {
         self.in_use() >= self.max
@@ -131,7 +132,7 @@ impl Drop for ConcurrencyPermit {
 // === impl Admission ===
 
 impl Admission {
-    /// Nobody has come yet.
+    /// No requests counted yet.
     #[must_use]
     pub fn new(limits: &ServiceLimits) -> Arc<Self> {
         Arc::new(Self {
@@ -141,13 +142,13 @@ impl Admission {
         })
     }
 
-    /// Whether it is made for these limits.
+    /// Whether it was made for these limits.
     #[must_use]
     pub fn matches(&self, limits: &ServiceLimits) -> bool {
         self.limits == (limits.in_flight, limits.client_rate)
     }
 
-    /// The requests that there may be at once, if there is a limit.
+    /// The limit on concurrent requests, if there is one.
     #[must_use]
     pub fn in_flight(&self) -> Option<&Arc<ConcurrencyLimit>> {
         self.in_flight.as_ref()
@@ -157,7 +158,7 @@ impl Admission {
     ///
     /// # Errors
     ///
-    /// In how many seconds it may come again, if it came too soon.
+    /// The seconds until the client may send the next request, if it is over its rate.
     pub fn check_rate(&self, client: Option<IpAddr>) -> Result<(), NonZeroU32> {
         match (&self.rate, client) {
             (Some(rates), Some(client)) => rates.check_rate(client),
@@ -185,7 +186,7 @@ impl ClientRates {
             IpAddr::V4(it) => u128::from(it.to_ipv6_mapped()),
             IpAddr::V6(it) => u128::from(it),
         };
-        // The lower bits choose a place within the shard.
+        // The lower bits choose the bucket within the shard.
         let index = (self.hashing.hash_one(client) >> 32) % SHARDS as u64;
         let RateShard { clients: part, since_check } =
             &self.shards[usize::try_from(index).unwrap_or_default()];
@@ -209,7 +210,7 @@ impl ClientRates {
 }
 
 impl Default for SeededHasher {
-    /// With a seed of its own.
+    /// A hasher with a random seed.
     fn default() -> Self {
         Self(fastrand::u64(..))
     }
@@ -233,7 +234,7 @@ impl Hasher for FoldingHasher {
     fn write_u128(&mut self, number: u128) {
         let halves = [number as u64, (number >> 64) as u64];
         for half in halves {
-            // A wide product, folded: each bit that comes in changes half of those that come out.
+            // Folded multiplication: each input bit changes half of the output bits.
             let wide = u128::from(self.0 ^ half).wrapping_mul(u128::from(GOLDEN));
             self.0 = ((wide >> 64) as u64 ^ wide as u64).wrapping_add(GOLDEN);
         }
@@ -246,7 +247,7 @@ impl Hasher for FoldingHasher {
 
 impl std::fmt::Debug for ClientRates {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Rates").finish_non_exhaustive()
+        f.debug_struct("ClientRates").finish_non_exhaustive()
     }
 }
 
@@ -261,7 +262,7 @@ mod tests {
         assert!(inside.iter().all(Option::is_some));
         assert!(
             limit.try_acquire().is_none() && limit.in_use() == 2,
-            "who is refused is not counted"
+            "a refused one is not counted"
         );
         drop(inside);
         assert!(limit.try_acquire().is_some() && limit.in_use() == 0);
@@ -305,8 +306,8 @@ mod tests {
         assert_eq!(count("192.0.2.1"), Err(NonZeroU32::MIN));
         assert_eq!(count("192.0.2.2"), Ok(()));
         assert_eq!([count("2001:db8::1"), count("2001:db8::2")], [Ok(()), Ok(())]);
-        assert!(count("2001:db8::3").is_err(), "a network of IPv6 is one client");
-        assert_eq!(admission.check_rate(None), Ok(()), "who is not known cannot be counted");
+        assert!(count("2001:db8::3").is_err(), "an IPv6 network is one client");
+        assert_eq!(admission.check_rate(None), Ok(()), "an unknown client is not counted");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! A list of the pools with news, so that endpoint care does not have to poll all of them.
+//! A list of pools with changes, so that the care task does not poll all of them.
 
 use std::sync::{
     Arc, Mutex, PoisonError,
@@ -9,14 +9,14 @@ use tokio::sync::Notify;
 
 use crate::model::{Color, ServiceName};
 
-/// The pools that have something to tell. Each stands here at most once.
+/// The pools with changes. Each is listed at most once.
 #[derive(Debug, Default)]
 pub struct AlertQueue {
     queued: Mutex<Vec<(ServiceName, Color)>>,
     notify: Notify,
 }
 
-/// The way of one pool, and of those that follow it, onto the list.
+/// Lists one pool, and the pools that replace it, as changed.
 #[derive(Debug)]
 pub(super) struct PoolAlert {
     alerts: Arc<AlertQueue>,
@@ -28,12 +28,12 @@ pub(super) struct PoolAlert {
 // === impl AlertQueue ===
 
 impl AlertQueue {
-    /// Waits until a pool has something to tell. Nothing is lost when the future is dropped.
+    /// Waits until a pool has changes. Cancel-safe.
     pub async fn notified(&self) {
         self.notify.notified().await;
     }
 
-    /// Takes the list. A pool is listed again with its next news.
+    /// Takes the list. A pool is listed again at its next change.
     #[must_use]
     pub fn take(&self) -> Vec<(ServiceName, Color)> {
         std::mem::take(&mut *self.queued.lock().unwrap_or_else(PoisonError::into_inner))
@@ -54,7 +54,7 @@ impl PoolAlert {
         Self { alerts: Arc::clone(alerts), service, color, is_queued: AtomicBool::new(false) }
     }
 
-    /// Puts the pool on the list, unless it is there.
+    /// Lists the pool, unless it is listed.
     pub(super) fn raise(&self) {
         if self.is_queued.load(SeqCst) || self.is_queued.swap(true, SeqCst) {
             return;
@@ -64,7 +64,7 @@ impl PoolAlert {
         self.alerts.notify.notify_one();
     }
 
-    /// What rings from now on is heard of again. To be called before looking at what there is to tell.
+    /// The next change lists the pool again. Call it before reading the changes.
     pub(super) fn clear(&self) {
         self.is_queued.store(false, SeqCst);
     }

@@ -1,4 +1,4 @@
-//! The choice among the members of a pool.
+//! Load balancing: the choice among the endpoints of a pool.
 
 use std::{
     sync::{
@@ -11,11 +11,11 @@ use std::{
 use super::{endpoint_health::Tier, endpoint_state::EndpointState};
 use crate::model::Algorithm;
 
-/// Those of a pool's members that come into question.
+/// The endpoints of a pool that a request can go to.
 pub(super) struct Candidates<'a> {
     endpoints: &'a [Arc<EndpointState>],
     tried: &'a [Arc<EndpointState>],
-    /// Whoever stands worse is left out.
+    /// Endpoints of a worse tier are left out.
     worst: Tier,
     slow_start: Option<Duration>,
     now: Instant,
@@ -24,8 +24,7 @@ pub(super) struct Candidates<'a> {
 // === impl Candidates ===
 
 impl<'a> Candidates<'a> {
-    /// Those who stand best of the ones that were not tried, and whoever is to help them. `None` if there is
-    /// nobody.
+    /// The untried endpoints of the best tier, and in panic mode those up to `panic_tier`. `None` if there are none.
     pub(super) fn new(
         endpoints: &'a [Arc<EndpointState>],
         tried: &'a [Arc<EndpointState>],
@@ -50,7 +49,7 @@ impl<'a> Candidates<'a> {
         endpoint.effective_weight(self.slow_start, self.now)
     }
 
-    /// One of those in the field that `has_capacity`, as the algorithm says. `None` if nobody has.
+    /// One of the candidates with capacity, chosen by the algorithm. `None` if none has capacity.
     pub(super) fn choose(
         &self,
         algorithm: &Algorithm,
@@ -62,14 +61,14 @@ impl<'a> Candidates<'a> {
         match (algorithm, key) {
             (Algorithm::RoundRobin, _) => self.round_robin(counter, has_capacity),
             (Algorithm::Hash(_), Some(key)) => self.by_key(key, has_capacity),
-            // Whoever has nothing to be known by goes where there is least to do.
+            // A request without a hash key goes to the less loaded endpoint.
             (Algorithm::LeastRequest | Algorithm::Hash(_), _) => {
                 self.less_loaded(has_capacity, random)
             }
         }
     }
 
-    /// The less busy of two that are drawn by their shares.
+    /// The less loaded of two endpoints that are drawn by weight (power of two choices).
     fn less_loaded(
         &self,
         has_capacity: &dyn Fn(&Arc<EndpointState>) -> bool,
@@ -77,8 +76,7 @@ impl<'a> Candidates<'a> {
     ) -> Option<&'a Arc<EndpointState>> {
         let one = self.draw(None, has_capacity, random)?;
         let Some(two) = self.draw(Some(one), has_capacity, random) else { return Some(one) };
-        // Requests for each share, compared without a division. Of equals the first: it was drawn by its
-        // share.
+        // Compares requests per weight without a division. If equal, the first one, which was drawn by its weight.
         let load =
             |it: &EndpointState, other: &EndpointState| it.in_flight() as u64 * self.share(other);
         Some(if load(two, one) < load(one, two) { two } else { one })
@@ -101,29 +99,29 @@ impl<'a> Candidates<'a> {
             left = left.saturating_sub(share);
             is_here
         });
-        // What is known may have changed since it was added up.
+        // Weights may have changed since the sum.
         drawn.or_else(|| candidates().next())
     }
 
-    /// The next one in turn. Each turn goes round everybody once, and in each round whoever has a smaller
-    /// share than the largest is left out as often as it takes; spread evenly over the rounds.
+    /// Weighted round robin. Each round visits every endpoint once. An endpoint with less than the largest weight is
+    /// skipped in part of the rounds, spread evenly.
     fn round_robin(
         &self,
         counter: &AtomicUsize,
         has_capacity: &dyn Fn(&Arc<EndpointState>) -> bool,
     ) -> Option<&'a Arc<EndpointState>> {
         let candidates = || self.endpoints().filter(|it| has_capacity(it));
-        // Others come and go meanwhile.
+        // Other requests take capacity meanwhile.
         let count = candidates().count().max(1);
         let largest = candidates().map(|it| self.share(it)).max()?.max(1);
         let mut last = None;
-        // Within as many rounds as the smallest share needs, somebody is not left out.
+        // Within as many rounds as the smallest weight needs, some endpoint is not skipped.
         for _ in 0..count.saturating_mul(2).max(64) {
             let counter = counter.fetch_add(1, Relaxed);
             let (round, index) = (counter / count, counter % count);
             let Some(endpoint) = candidates().nth(index) else { continue };
             let share = self.share(endpoint);
-            // Half a step apart for each place, so that equals do not leave out the same round.
+            // Half a step apart per index, so that endpoints of equal weight do not skip the same round.
             let passed =
                 (round as u64).wrapping_mul(share).wrapping_add(index as u64 * largest / 2);
             if share >= largest || passed % largest >= largest - share {
@@ -134,17 +132,17 @@ impl<'a> Candidates<'a> {
         last.or_else(|| candidates().next())
     }
 
-    /// The one that a key belongs to: rendezvous hashing. Whoever leaves gives up its own keys and no
-    /// others; a larger share gets more of them.
+    /// Rendezvous hashing: the endpoint with the highest score for the key. When an endpoint leaves, only its own keys
+    /// move. A larger weight gets more keys.
     fn by_key(
         &self,
         key: u64,
         has_capacity: &dyn Fn(&Arc<EndpointState>) -> bool,
     ) -> Option<&'a Arc<EndpointState>> {
-        // By weight alone: a key must not move about while an endpoint warms up.
+        // Uses the configured weight: keys must not move during a slow start.
         let score = |it: &Arc<EndpointState>| {
             let point = mixed(key ^ it.hash_seed) >> 11;
-            // In (0, 1): 53 bits, which is what a float holds, and never 0.
+            // In (0, 1): 53 bits, which a float holds exactly, and never 0.
             #[expect(clippy::cast_precision_loss, reason = "53 bits fit")]
             let point = (point as f64 + 0.5) / (1_u64 << 53) as f64;
             f64::from(it.weight()) / -point.ln()
@@ -157,7 +155,7 @@ impl<'a> Candidates<'a> {
     }
 }
 
-/// The finish of `SplitMix64`: each bit of what comes in changes half of what comes out.
+/// The finalizer of `SplitMix64`: each input bit changes half of the output bits.
 fn mixed(key: u64) -> u64 {
     let mut key = key.wrapping_add(0x9e37_79b9_7f4a_7c15);
     key = (key ^ (key >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -1,4 +1,4 @@
-//! How many requests may be tried again, so that a pool in trouble does not get more of it.
+//! The retry budget: limits retries, so that they do not overload a failing pool.
 
 use std::{
     sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
@@ -7,27 +7,27 @@ use std::{
 
 use crate::model::Retry;
 
-/// What is left for trying again: each request adds a share of a retry, and so does time.
+/// The retry budget of a pool. Each request adds a share of a retry, and so does time.
 ///
-/// In thousandths of a retry: a percentage of the requests is a whole number of them, and so is what a
-/// millisecond adds. Nothing is lost however often time is asked for its share.
+/// Counted in thousandths of a retry: a percentage of a request and a millisecond's share are whole numbers of them, so
+/// nothing is lost to rounding however often time accrues.
 #[derive(Debug)]
 pub(super) struct RetryBudget {
     balance: AtomicI64,
     start: Instant,
-    /// Until when time has added its share, in milliseconds from the start.
+    /// Up to when time has accrued, in milliseconds after `start`.
     added_until: AtomicU64,
 }
 
 const RETRY: i64 = 1000;
 
-/// What each percent of a request is worth.
+/// What one percent of a request adds.
 const PERCENT: i64 = RETRY / 100;
 
-/// More is not saved up: what was quiet for an hour may not try again for a minute.
+/// The maximum balance: a quiet hour does not allow a minute of retries.
 const BALANCE_MAX: i64 = 100 * RETRY;
 
-/// What there is before the first request, in seconds of what time adds.
+/// The initial balance, in seconds of accrual.
 const INITIAL_SECONDS: i64 = 10;
 
 // === impl RetryBudget ===
@@ -39,21 +39,21 @@ impl RetryBudget {
         Self { balance, start, added_until: AtomicU64::new(0) }
     }
 
-    /// A request came.
+    /// Adds the share of one request.
     pub(super) fn deposit(&self, rules: &Retry) {
         if self.balance.load(Relaxed) < BALANCE_MAX {
             self.balance.fetch_add(i64::from(rules.budget) * PERCENT, Relaxed);
         }
     }
 
-    /// One more retry, if there is one left.
+    /// Takes one retry, if there is one.
     pub(super) fn withdraw(&self, rules: &Retry, now: Instant) -> bool {
         self.accrue(rules, now);
         let take = |it: i64| (it >= RETRY).then(|| it - RETRY);
         self.balance.fetch_update(Relaxed, Relaxed, take).is_ok()
     }
 
-    /// Retries that are left.
+    /// Retries that are available.
     pub(super) fn left(&self, rules: &Retry, now: Instant) -> u32 {
         self.accrue(rules, now);
         u32::try_from(self.balance.load(Relaxed) / RETRY).unwrap_or_default()
@@ -62,10 +62,10 @@ impl RetryBudget {
     fn accrue(&self, rules: &Retry, now: Instant) {
         let now = now.saturating_duration_since(self.start).as_millis();
         let now = u64::try_from(now).unwrap_or(u64::MAX);
-        // Whoever moves the hand on adds what the time was worth.
+        // The caller that moves the mark adds the time up to it, so each millisecond accrues once.
         let before = self.added_until.fetch_max(now, Relaxed);
         let passed = i64::try_from(now.saturating_sub(before)).unwrap_or(i64::MAX);
-        // So many a second are so many thousandths in a millisecond.
+        // N per second are N thousandths per millisecond.
         let accrued = passed.saturating_mul(i64::from(rules.budget_min));
         if accrued > 0 {
             let accrue = |it: i64| Some(it.saturating_add(accrued).min(BALANCE_MAX));
@@ -86,19 +86,19 @@ mod tests {
         let budget = RetryBudget::new(&rules);
         let mut now = budget.start;
         let take_all = |now| (0..).take_while(|_| budget.withdraw(&rules, now)).count();
-        assert_eq!(take_all(now), 30, "there is something to begin with");
+        assert_eq!(take_all(now), 30, "the initial balance");
         (0..100).for_each(|_| budget.deposit(&rules));
         assert_eq!((budget.left(&rules, now), take_all(now)), (20, 20));
         now += Duration::from_secs(2);
         assert_eq!(take_all(now), 6);
         (0..10_000).for_each(|_| budget.deposit(&rules));
         now += Duration::from_secs(3600);
-        assert_eq!(take_all(now), 100, "no more is saved up");
+        assert_eq!(take_all(now), 100, "the maximum balance");
         assert!(!budget.withdraw(&Retry { budget_min: 0, ..rules }, now + Duration::from_secs(9)));
     }
     #[test]
     fn accrual_does_not_depend_on_the_number_of_calls() {
-        // With a minimum of 3 and workers that asked every millisecond, each share was rounded to nothing.
+        // With a minimum of 3 and workers that called every millisecond, each share was rounded to 0.
         for budget_min in [1, 3, 9, 10, 13] {
             for step in [1, 2, 3, 7, 1000] {
                 let rules = Retry { budget: 0, budget_min, ..Retry::default() };
@@ -120,7 +120,7 @@ mod tests {
         let rules = Retry { budget: 0, budget_min: 3, ..Retry::default() };
         let budget = RetryBudget::new(&rules);
         while budget.withdraw(&rules, budget.start) {}
-        // Each of them asks at times of its own, and now and then for one that is over.
+        // Each worker calls at its own times, sometimes with a time before the mark.
         let taken: usize = std::thread::scope(|scope| {
             let worker = |offset: u64| {
                 let (budget, rules) = (&budget, &rules);

@@ -1,4 +1,4 @@
-//! A look at an endpoint: whether it can be spoken with, and whether it says what it should.
+//! Health checks: whether an endpoint accepts a connection and responds as expected.
 
 use std::future::poll_fn;
 
@@ -20,17 +20,17 @@ use crate::{
     net::Transport,
 };
 
-/// Bytes of an answer that are looked at.
+/// Bytes of a response body that are searched.
 const BODY_MAX: usize = 64 * 1024;
 
 type CheckRequest = Request<Empty<Bytes>>;
 
 impl EndpointState {
-    /// Opens a connection, asks what is to be asked, and closes it again. Must be called on a runtime.
-    /// Nothing is left behind when the future is dropped.
+    /// Runs one health check on a new connection. Must be called on a runtime. Cancel-safe: dropping the future closes
+    /// the connection.
     ///
-    /// Returns what is wrong, after at most `check.timeout`; `None` if that could not be found out, for
-    /// want of something here.
+    /// Returns the failure, after at most `check.timeout`; `None` if the check could not run for lack of local
+    /// resources.
     pub async fn check(&self, check: &HealthCheck) -> Option<Result<(), HealthFailure>> {
         let mut is_open = false;
         let attempt = async {
@@ -40,8 +40,7 @@ impl EndpointState {
             };
             is_open = true;
             let Some(path) = &check.path else {
-                // Over TLS the end is announced, so that the peer does not log an unexpected one. In the clear
-                // closing the socket says the same.
+                // `close_notify` tells a TLS peer that the end is intended. Without TLS, closing the socket is enough.
                 if !matches!(opened.transport, Transport::Tcp(_)) {
                     let _ = opened.transport.shutdown().await;
                 }
@@ -53,8 +52,8 @@ impl EndpointState {
         let timed_out = |what| format!("{what} within {} ms", check.timeout.as_millis());
         result.unwrap_or_else(|_| {
             Some(Err(match is_open {
-                // Whoever does not answer one question may still answer others.
-                true => HealthFailure::bad_response(timed_out("no answer")),
+                // An endpoint that misses one response may still serve others.
+                true => HealthFailure::bad_response(timed_out("no response")),
                 false => HealthFailure::unresponsive(timed_out("no connection")),
             }))
         })
@@ -73,7 +72,7 @@ impl EndpointState {
             (None, EndpointAddress::Unix(_)) => "localhost".to_owned(),
         };
         let failed =
-            |error: hyper::Error| HealthFailure::bad_response(format!("no answer: {error}"));
+            |error: hyper::Error| HealthFailure::bad_response(format!("no response: {error}"));
         let scheme = if self.configured().is_tls { "https" } else { "http" };
         let transport = TokioIo::new(opened.transport);
         let request = Request::get(match opened.protocol {
@@ -81,8 +80,9 @@ impl EndpointState {
             Protocol::H2 => format!("{scheme}://{host}{path}"),
         })
         .header(header::USER_AGENT, concat!("flipgate/", env!("CARGO_PKG_VERSION"), " health"));
-        let invalid =
-            |error: http::Error| HealthFailure::bad_response(format!("cannot be asked: {error}"));
+        let invalid = |error: http::Error| {
+            HealthFailure::bad_response(format!("invalid check request: {error}"))
+        };
         match opened.protocol {
             Protocol::Http1 => {
                 let request =
@@ -106,13 +106,13 @@ impl EndpointState {
     }
 }
 
-/// What `exchange` comes to, with `connection` driven beside it for as long as that takes.
+/// The output of `exchange`, with `connection` polled beside it until then.
 async fn drive<T>(connection: impl Future, exchange: impl Future<Output = T>) -> T {
     let (mut connection, mut exchange) = (std::pin::pin!(connection), std::pin::pin!(exchange));
     let mut has_ended = false;
     poll_fn(|context| {
         if !has_ended {
-            // How it ends is told to whoever asks.
+            // An error of the connection reaches `exchange` too.
             has_ended = connection.as_mut().poll(context).is_ready();
         }
         exchange.as_mut().poll(context)
@@ -125,18 +125,19 @@ async fn evaluate(
     check: &HealthCheck,
 ) -> Result<(), HealthFailure> {
     let response =
-        response.map_err(|error| HealthFailure::bad_response(format!("no answer: {error}")))?;
+        response.map_err(|error| HealthFailure::bad_response(format!("no response: {error}")))?;
     let status = response.status().as_u16();
     if !check.statuses.contains(status) {
-        let what = format!("answered {status}, and {} is expected", check.statuses);
+        let what = format!("status {status}, expected {}", check.statuses);
         return Err(HealthFailure::bad_response(what));
     }
     let Some(expected) = &check.body else { return Ok(()) };
     let (mut body, mut seen) = (response.into_body(), Vec::new());
-    // As soon as it is there: what follows may be long, or long in coming.
+    // Searched as it arrives: the rest may be long or slow.
     while seen.len() < BODY_MAX {
         let Some(frame) = body.frame().await else { break };
-        let aborted = |error| HealthFailure::bad_response(format!("its answer broke off: {error}"));
+        let aborted =
+            |error| HealthFailure::bad_response(format!("the response ended early: {error}"));
         if let Ok(data) = frame.map_err(aborted)?.into_data() {
             seen.extend_from_slice(&data);
         }
@@ -145,5 +146,5 @@ async fn evaluate(
             return Ok(());
         }
     }
-    Err(HealthFailure::bad_response(format!("its answer does not contain {expected:?}")))
+    Err(HealthFailure::bad_response(format!("the response does not contain {expected:?}")))
 }

@@ -15,7 +15,7 @@ use crate::{
     tls,
 };
 
-/// An endpoint that no connection could be opened to. Nothing was sent.
+/// Why no connection to an endpoint could be opened. No byte of a request was sent.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot connect to {endpoint}: {source}")]
 pub struct ConnectError {
@@ -23,60 +23,60 @@ pub struct ConnectError {
     pub endpoint: Endpoint,
     /// The kind of failure.
     pub reason: ConnectReason,
-    /// What the system said.
+    /// The system's error.
     pub source: io::Error,
 }
 
-/// Why no connection could be opened, as far as it makes a difference.
+/// Why no connection could be opened: the label of `flipgate_upstream_connect_errors_total`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum ConnectReason {
-    /// Nobody listens there.
+    /// Connection refused.
     Refused,
-    /// No answer in time.
+    /// The connection or a handshake timed out.
     Timeout,
     /// The name could not be resolved.
     Dns,
-    /// No way there.
+    /// No route to the endpoint.
     Unreachable,
-    /// Its certificate is not for it, or of nobody who is trusted.
+    /// The certificate is not trusted or not valid for the endpoint.
     Certificate,
-    /// TLS could not be agreed on.
+    /// The TLS handshake failed.
     Tls,
-    /// It does not speak the version of HTTP that was asked for.
+    /// The endpoint does not support the requested version of HTTP.
     Protocol,
-    /// It has as many connections as it may.
+    /// The endpoint is at its connection limit.
     Limit,
-    /// There is no free file descriptor here, or no port.
+    /// This machine has no free file descriptor or port.
     Descriptors,
-    /// It is Flipgate itself, which the public must not reach by a detour.
+    /// The address is one of Flipgate's own, which the public must not reach through a service.
     Own,
-    /// Anything else.
+    /// Any other error.
     Other,
 }
 
-/// Whom a connection is opened for.
+/// The request that a connection is opened for.
 #[derive(Clone, Copy, Debug)]
 pub struct ConnectContext {
-    /// The client.
+    /// The client's address.
     pub client: SocketAddr,
-    /// Where it has come to.
+    /// The address that the client connected to.
     pub local: SocketAddr,
-    /// Whether the request wants to become a tunnel.
+    /// Whether the request asks for a tunnel.
     pub is_for_tunnel: bool,
-    /// The client's requests that are under way; 0 if nothing is known of them.
+    /// The client's requests in flight; 0 if unknown.
     pub client_requests: usize,
-    /// How long it may take, if not as long as for all others.
+    /// The connect timeout, if it differs from the default.
     pub timeout: Option<Duration>,
 }
 
-/// A connection on which nothing was said yet but what opens it.
+/// A new connection with its handshakes done.
 #[derive(Debug)]
 pub(super) struct OpenedConnection {
     pub(super) transport: Transport,
     pub(super) protocol: Protocol,
 }
 
-/// Why a connection could not be opened.
+/// Why a connection could not be opened, without the endpoint.
 pub(super) type ConnectFailure = (ConnectReason, io::Error);
 
 // === impl ConnectError ===
@@ -86,7 +86,7 @@ impl ConnectError {
         Self { endpoint: endpoint.configured().clone(), reason, source }
     }
 
-    /// What it says of the endpoint, if anything.
+    /// What the error means for the endpoint's health, if anything.
     pub(super) fn failure(&self) -> Option<HealthFailure> {
         let what = self.source.to_string();
         match self.reason {
@@ -102,7 +102,7 @@ impl ConnectError {
 // === impl ConnectReason ===
 
 impl ConnectReason {
-    /// A word for metrics.
+    /// The label value for metrics.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -125,9 +125,9 @@ impl ConnectReason {
             io::ErrorKind::ConnectionRefused => Self::Refused,
             io::ErrorKind::TimedOut => Self::Timeout,
             io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => Self::Unreachable,
-            // A unix socket that nobody has made.
+            // A unix socket that does not exist.
             io::ErrorKind::NotFound => Self::Refused,
-            // No port of ours is free.
+            // No free local port.
             io::ErrorKind::AddrNotAvailable | io::ErrorKind::OutOfMemory => Self::Descriptors,
             _ => match error.raw_os_error().map(rustix::io::Errno::from_raw_os_error) {
                 Some(rustix::io::Errno::MFILE | rustix::io::Errno::NFILE) => Self::Descriptors,
@@ -144,14 +144,15 @@ impl ConnectReason {
         }
     }
 
-    /// Whether the failure says something of the endpoint, and not only of this machine.
+    /// Whether the failure is the endpoint's, and not this machine's.
     fn is_endpoint_failure(self) -> bool {
         !matches!(self, Self::Limit | Self::Descriptors)
     }
 }
 
 impl EndpointState {
-    /// Opens a connection and agrees on a protocol; `only` leaves no choice. Nothing is left behind when the future is dropped.
+    /// Opens a connection and negotiates the protocol; `only` fixes it. Cancel-safe: dropping the future closes the
+    /// connection.
     ///
     /// # Errors
     ///
@@ -173,7 +174,7 @@ impl EndpointState {
         opened.map_err(|(reason, source)| ConnectError::of(self, reason, source))
     }
 
-    /// Opens a connection for ourselves. Nothing is left behind when the future is dropped.
+    /// Opens a connection for a health check. Cancel-safe: dropping the future closes the connection.
     pub(super) async fn connect_for_check(&self) -> Result<OpenedConnection, ConnectError> {
         let attempt = async {
             let mut transport = self.dial().await?;
@@ -185,7 +186,7 @@ impl EndpointState {
         attempt.await.map_err(|(reason, source)| ConnectError::of(self, reason, source))
     }
 
-    /// What follows when somebody is there: TLS, and the protocol.
+    /// Does the TLS handshake and negotiates the protocol.
     async fn negotiate(
         &self,
         transport: Transport,
@@ -211,7 +212,10 @@ impl EndpointState {
             EndpointAddress::Unix(_) => String::new(),
         };
         let name = connector.server_name(&host).ok_or_else(|| {
-            (ConnectReason::Certificate, io::Error::other("no certificate can be for this host"))
+            (
+                ConnectReason::Certificate,
+                io::Error::other("the host is not a valid name for a certificate"),
+            )
         })?;
         let handshake = connector.connector(protocol).map_err(unusable)?.connect(name, stream);
         let stream = Box::pin(handshake).await;
@@ -219,7 +223,7 @@ impl EndpointState {
         let negotiated = match (stream.get_ref().1.alpn_protocol(), protocol) {
             (Some(tls::ALPN_HTTP2), _) => Protocol::H2,
             (_, Some(Protocol::H2)) => {
-                let what = io::Error::other("it does not offer HTTP/2 by ALPN");
+                let what = io::Error::other("the endpoint does not offer HTTP/2 by ALPN");
                 return Err((ConnectReason::Protocol, what));
             }
             _ => Protocol::Http1,
@@ -244,7 +248,7 @@ impl EndpointState {
             (EndpointAddress::Address(address), None) => self.dial_address(*address).await?,
             (_, Some(address)) => self.dial_address(address).await?,
         };
-        // A request's last segment must not wait for the answer to its first.
+        // Without TCP_NODELAY the last segment of a request waits for the acknowledgement of the first.
         stream.set_nodelay(true).map_err(of)?;
         Ok(Transport::Tcp(stream))
     }
@@ -255,7 +259,7 @@ impl EndpointState {
         opened.map_err(|error| (ConnectReason::of(&error), error))
     }
 
-    /// To the first address of a name at which somebody listens.
+    /// Connects to the first address of a name that accepts.
     async fn dial_name(&self, host: &str, port: u16) -> Result<TcpStream, ConnectFailure> {
         let found = self.connect_config().resolver.look_up(host).await;
         let found = found.map_err(|error| (ConnectReason::Dns, io::Error::other(error)))?;
@@ -278,7 +282,7 @@ async fn with_timeout<T>(
     tokio::time::timeout(timeout, attempt).await.unwrap_or_else(timed_out)
 }
 
-/// Says whom the connection is for, in the PROXY protocol; for nobody: for ourselves.
+/// Sends the PROXY protocol header; without a context it is a `LOCAL` one, for Flipgate's own connections.
 async fn send_proxy_header(
     transport: &mut Transport,
     version: ProxyProtocol,
@@ -301,7 +305,7 @@ async fn send_proxy_header(
     written.map_err(|error| (ConnectReason::of(&error), error))
 }
 
-/// Both as they are if they are of one family, and else both as IPv6, which has a place for IPv4.
+/// Both addresses unchanged if they have the same family, else both as IPv6, with IPv4 mapped.
 fn same_family(one: SocketAddr, two: SocketAddr) -> (SocketAddr, SocketAddr) {
     let canonical = |it: SocketAddr| SocketAddr::new(it.ip().to_canonical(), it.port());
     let (one, two) = (canonical(one), canonical(two));

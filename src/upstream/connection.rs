@@ -1,4 +1,4 @@
-//! A connection to an endpoint, as one request has it.
+//! A connection to an endpoint, as one request uses it.
 
 use super::sessions::{OpenSession, StreamLease};
 use crate::net::HttpStream;
@@ -6,21 +6,21 @@ use crate::net::HttpStream;
 /// A connection that is ready for one request. Dropping it closes it.
 #[derive(Debug)]
 pub struct UpstreamConnection {
-    /// The connection itself, or a stream of one that others use too.
+    /// The connection, or one HTTP/2 stream of a shared connection.
     pub stream: HttpStream,
-    /// Whether it carried a request before: the other end may be about to close it.
+    /// Whether it has carried a request before: the endpoint may be about to close it.
     pub is_reused: bool,
-    /// Whether the next request on it may be of another client.
+    /// Whether the next request on it may be another client's.
     pub(super) is_shared: bool,
     pub(super) kind: ConnectionKind,
 }
 
-/// What a request has for itself.
+/// Whether the request has the connection to itself.
 #[derive(Debug)]
 pub(super) enum ConnectionKind {
-    /// A connection, which is counted.
-    Exclusive(#[expect(dead_code, reason = "it is held for what its drop does")] OpenSession),
-    /// A part of one.
+    /// An HTTP/1 connection, which counts towards the limits.
+    Exclusive(#[expect(dead_code, reason = "held for its drop")] OpenSession),
+    /// A stream of a shared HTTP/2 connection.
     Shared(StreamLease),
 }
 
@@ -31,7 +31,7 @@ impl UpstreamConnection {
         Self { stream, is_reused: false, is_shared, kind }
     }
 
-    /// Has nobody else use what this one runs over: it does not answer.
+    /// Keeps other requests off the shared connection: the endpoint does not respond on it.
     pub fn retire(&self) {
         if let ConnectionKind::Shared(lease) = &self.kind {
             lease.distrust();
@@ -40,15 +40,15 @@ impl UpstreamConnection {
 
     pub(super) fn is_reusable(&mut self) -> bool {
         match &mut self.stream {
-            HttpStream::Socket(it) => it.is_quiet(),
+            HttpStream::Socket(it) => it.is_reusable(),
             HttpStream::Stream(_) => false,
         }
     }
 
-    /// The same, by asking the system.
+    /// Like [`Self::is_reusable`], with a system call.
     pub(super) fn check_reusable(&mut self) -> bool {
         match &mut self.stream {
-            HttpStream::Socket(it) => it.is_quiet_now(),
+            HttpStream::Socket(it) => it.check_reusable(),
             HttpStream::Stream(_) => false,
         }
     }

@@ -1,5 +1,5 @@
-//! Has other workers give up idle connections to an endpoint that has as many as it may, when a request of this
-//! worker waits for one.
+//! Lets a worker whose request waits for a connection ask other workers to close idle connections to the endpoint,
+//! which is at its connection limit.
 
 use std::{
     collections::BTreeMap,
@@ -10,22 +10,22 @@ use tokio::sync::Notify;
 
 use super::pool::Pool;
 
-/// The workers of a process, to be called by each other.
+/// The workers of a process, which can send requests to each other.
 #[derive(Debug, Default)]
 pub struct WorkerRegistry(Mutex<Vec<Weak<WorkerRequests>>>);
 
-/// One of the workers. Leaves them when it is dropped.
+/// One worker's entry in the registry. Dropping it removes the worker.
 #[derive(Debug)]
 pub(super) struct WorkerHandle {
     workers: Arc<WorkerRegistry>,
     requests: Arc<WorkerRequests>,
 }
 
-/// What a worker was called for and has not heard yet.
+/// Requests of other workers that this worker has not taken yet.
 #[derive(Debug, Default)]
 struct WorkerRequests {
     notify: Notify,
-    /// By their places in memory, so that each is there once, however often it is called for.
+    /// By address in memory, so that each pool is listed once.
     pools: Mutex<BTreeMap<usize, Arc<Pool>>>,
 }
 
@@ -38,7 +38,7 @@ impl WorkerRegistry {
         WorkerHandle { workers: Arc::clone(self), requests }
     }
 
-    /// How many there are.
+    /// The number of workers.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.all().len()
@@ -52,8 +52,8 @@ impl WorkerRegistry {
 // === impl WorkerHandle ===
 
 impl WorkerHandle {
-    /// Calls all other workers, for idle connections to the endpoints of a pool, or for any. Called after it was
-    /// noted what is wanted, so that whoever hears it sees that.
+    /// Asks all other workers to close idle connections to the endpoints of a pool, or to any endpoint. Call it after
+    /// the waiting request is in the queue, so that the workers see it there.
     pub(super) fn request_from_others(&self, pool: Option<&Arc<Pool>>) {
         for other in self.workers.all().iter().filter_map(Weak::upgrade) {
             if Arc::ptr_eq(&other, &self.requests) {
@@ -66,8 +66,7 @@ impl WorkerHandle {
         }
     }
 
-    /// Waits until other workers call, and returns the pools that they call for; many calls may be heard as one.
-    /// Dropping the future loses none.
+    /// Waits for requests of other workers, and returns the pools of all pending ones. Cancel-safe.
     pub(super) async fn requested(&self) -> impl Iterator<Item = Arc<Pool>> {
         self.requests.notify.notified().await;
         std::mem::take(&mut *self.requests.pools()).into_values()

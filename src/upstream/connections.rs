@@ -23,16 +23,16 @@ use super::{
 use crate::{
     metrics::GaugeGuard,
     model::Protocol,
-    net::{BufferPool, HttpStream, Socket, notice_loss},
+    net::{BufferPool, HttpStream, Socket, detect_dead_peer},
 };
 
-/// The connections of one worker that wait for a request.
+/// The idle connections of one worker.
 #[derive(Debug)]
 pub struct WorkerConnectionPool {
     settings: ConnectionSettings,
-    /// The connections of all workers.
+    /// The limit on connections of all workers.
     limit: Arc<ConcurrencyLimit>,
-    /// This worker among all.
+    /// This worker's entry among all workers.
     worker: WorkerHandle,
     buffers: Rc<BufferPool>,
     idle: RefCell<IdleConnections>,
@@ -42,26 +42,26 @@ pub struct WorkerConnectionPool {
 /// How connections are opened and kept.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct ConnectionSettings {
-    /// How long opening one may take.
+    /// The connect timeout, which includes the TLS handshake.
     pub connect: Duration,
-    /// How long one may wait for the next request. Best below the application's own limit, so that
-    /// we close first.
+    /// How long a connection stays idle before Flipgate closes it. Best below the application's own limit, so that
+    /// Flipgate closes first.
     pub idle: Duration,
-    /// How many of a worker may wait at one endpoint.
+    /// The maximum of idle connections per worker and endpoint.
     pub idle_max: usize,
-    /// How long the kernel may hear nothing of an endpoint that it has sent something to.
+    /// How long the kernel waits for acknowledgement of sent data before it closes the connection.
     pub stall: Duration,
 }
 
-/// How long a connection may have waited to be used without asking the system about it. Applications
-/// close what waited, some with an answer that nobody asked for, after a second at the earliest.
+/// A connection that was idle for less than this is reused without a system call. Applications close idle connections
+/// after a second at the earliest, some with an unsolicited response.
 const UNCHECKED_MAX: Duration = Duration::from_secs(1);
 
 // === impl WorkerConnectionPool ===
 
 impl WorkerConnectionPool {
-    /// No connections yet; what they read goes through `buffers`. With those of all others that share
-    /// it they keep below `limit`, and give up to the others among `workers` what those have more use for.
+    /// No connections yet. They read through `buffers`, count towards `limit` with those of all workers, and are
+    /// released when another of `workers` needs one.
     #[must_use]
     pub fn new(
         settings: ConnectionSettings,
@@ -73,15 +73,15 @@ impl WorkerConnectionPool {
         Self { settings, limit, worker: workers.register(), buffers, idle, drivers }
     }
 
-    /// Has the other workers give up an idle connection to each endpoint that the next in the line of this pool
-    /// found to have as many as it may. Called by one who is in the line and has looked.
+    /// Asks the other workers to close an idle connection to each endpoint at its limit that the front of this pool's
+    /// queue found. Called by a request in the queue, after it has found no capacity.
     pub fn request_idle_from_others(&self, pool: &Arc<Pool>) {
         if pool.policy().limits.endpoint_connections.is_some() {
             self.worker.request_from_others(Some(pool));
         }
     }
 
-    /// Gives up what other workers ask for, whenever they do. Dropping the future loses no call.
+    /// Releases idle connections whenever other workers ask for them, forever. Cancel-safe.
     pub async fn serve_other_workers(&self) {
         loop {
             let pools = self.worker.requested().await;
@@ -90,7 +90,7 @@ impl WorkerConnectionPool {
                 idle.close_one();
             }
             for pool in pools {
-                // One is enough for the next in the line. Who comes after it asks again.
+                // One is enough for the front of the queue. The request behind it asks again.
                 pool.endpoints().iter().any(|endpoint| {
                     let entry = idle.get_mut(&Arc::as_ptr(endpoint));
                     entry.is_some_and(|it| it.release_idle(endpoint, self.worker_id()))
@@ -99,9 +99,8 @@ impl WorkerConnectionPool {
         }
     }
 
-    /// A connection that waited for a request and is still open, as far as is known here, if there
-    /// is one; or a stream of one that has room for more. With care the system is asked whether anything
-    /// has come: for what must not be sent twice.
+    /// An idle connection that is still open as far as this worker knows, or a stream of a session with capacity.
+    /// `with_care` checks for unread bytes with a system call: for requests that must not be sent twice.
     #[must_use]
     pub fn take_idle(
         &self,
@@ -116,7 +115,7 @@ impl WorkerConnectionPool {
             return Some(stream);
         }
         while let Some((mut connection, since)) = entry.connections.pop() {
-            // One that speaks without having been asked is not believed.
+            // A connection with an unsolicited response must not be reused.
             let is_old = now != since && now.saturating_duration_since(since) >= UNCHECKED_MAX;
             let is_quiet = match with_care || is_old {
                 true => connection.check_reusable(),
@@ -129,7 +128,7 @@ impl WorkerConnectionPool {
         None
     }
 
-    /// Whether something waits for a request, as far as is known without looking closely.
+    /// Whether an idle connection or a session with capacity exists, without checking that it is still open.
     #[must_use]
     pub fn has_idle(&self, endpoint: &Arc<EndpointState>, is_for_tunnel: bool) -> bool {
         let mut idle = self.idle.borrow_mut();
@@ -139,18 +138,18 @@ impl WorkerConnectionPool {
         !entry.connections.is_empty() || fit.any(Http2Session::has_capacity)
     }
 
-    /// What is known of this worker where its requests wait with those of others.
+    /// Identifies this worker in queues that workers share.
     #[must_use]
     pub fn worker_id(&self) -> usize {
         std::ptr::from_ref(self).addr()
     }
 
-    /// A new connection, or a stream of one. Must be called on a worker's runtime. Nothing is left
-    /// behind when the future is dropped, but that a connection for many requests stays for others.
+    /// Opens a connection, or a stream of a session. Must be called on a worker's runtime. Cancel-safe: a session that
+    /// was opened stays for other requests.
     ///
     /// # Errors
     ///
-    /// [`ConnectError`], which is counted already.
+    /// [`ConnectError`], which is already counted in the metrics.
     pub async fn open(
         &self,
         pool: &Pool,
@@ -162,7 +161,7 @@ impl WorkerConnectionPool {
         opened.inspect_err(|error| pool.metrics().connect_error(error.reason.as_str()))
     }
 
-    /// A place for one more connection to a member, and among all that this process may have.
+    /// Permits for one more connection: of the endpoint's limit and of the process-wide one.
     fn acquire_permits(
         &self,
         pool: &Pool,
@@ -173,28 +172,32 @@ impl WorkerConnectionPool {
             ConnectError::of(endpoint, reason, io::Error::other(what.to_owned()))
         };
         let max = pool.policy().limits.endpoint_connections;
-        // Whoever opens one has a use for it, which one that waits for a request has not.
+        // A new connection has a use; an idle one may have none.
         let connection_permit = endpoint.try_acquire_connection(max).or_else(|| {
             drop(self.idle.borrow_mut().get_mut(&Arc::as_ptr(endpoint))?.connections.pop()?);
             endpoint.try_acquire_connection(max)
         });
-        let connection_permit = connection_permit
-            .ok_or_else(|| full(ConnectReason::Limit, "it has as many as it may"))?;
+        let connection_permit = connection_permit.ok_or_else(|| {
+            full(
+                ConnectReason::Limit,
+                "the endpoint is at its connection limit (limits.endpoint_connections)",
+            )
+        })?;
         let of_pool = usize::try_from(pool.metrics().connections().get()).unwrap_or_default();
         let is_fair = self.limit.is_within_share(of_client, CLIENT_SHARE_FACTOR)
             && (self.limit.is_within_share(of_pool, SERVICE_SHARE_FACTOR)
                 || pool.is_only_service());
         if !is_fair {
-            let what = "the file descriptors that are left are for other clients and services";
+            let what = "the remaining file descriptors are reserved for other clients and services";
             return Err(full(ConnectReason::Descriptors, what));
         }
-        // One that waits for a request is worth less than one that has one.
+        // A new connection is worth more than an idle one.
         let permit = self.limit.try_acquire().or_else(|| {
             self.idle.borrow_mut().close_one();
             self.limit.try_acquire()
         });
         if permit.is_none() {
-            // Too late for this request, but not for the next one.
+            // Too late for this request, but not for the next.
             self.worker.request_from_others(None);
         }
         let permit = permit.ok_or_else(|| {
@@ -211,7 +214,7 @@ impl WorkerConnectionPool {
         now: Instant,
     ) -> Result<UpstreamConnection, ConnectError> {
         let limit = connect_context.timeout.unwrap_or(self.settings.connect);
-        // Of a tunnel over HTTP/2 it is not known whether it is taken; HTTP/1.1 has always had them.
+        // HTTP/2 endpoints may not support tunnels; HTTP/1.1 always does.
         let only = match (connect_context.is_for_tunnel, endpoint.connect_config().protocol) {
             (false, _) => None,
             (true, protocol) => Some(protocol.unwrap_or(Protocol::Http1)),
@@ -222,7 +225,7 @@ impl WorkerConnectionPool {
             None => endpoint.is_multiplexed(),
         };
         let is_alone = !is_shared || is_multiplexed == Some(false);
-        // Of many that come at once only the first opens a connection that will do for all.
+        // Of concurrent requests only the first opens a session, which then serves all.
         let opening_permit = match is_alone {
             true => None,
             false => {
@@ -240,22 +243,22 @@ impl WorkerConnectionPool {
                 {
                     return Ok(stream);
                 }
-                // Whoever came before may have found out that there is nothing to share.
+                // The request before may have found that the endpoint does not use HTTP/2.
                 Some(opening_permit).filter(|_| endpoint.is_multiplexed() != Some(false))
             }
         };
         let permits = self.acquire_permits(pool, endpoint, connect_context.client_requests)?;
         let opened = endpoint.connect(limit, connect_context, only).await;
         let opened = opened.inspect_err(|error| {
-            // That it does not take what only tunnels ask for says nothing of other requests.
+            // A failure of a protocol that only tunnels need says nothing about other requests.
             let is_of_offer = matches!(error.reason, ConnectReason::Tls | ConnectReason::Protocol);
             if !(connect_context.is_for_tunnel && is_of_offer) {
                 pool.record_connect_failure(endpoint, error);
             }
         })?;
         if let Some(stream) = opened.transport.tcp() {
-            // One that has ended already is found out by what is written.
-            let _ = notice_loss(&SockRef::from(stream), self.settings.stall);
+            // If the connection has already ended, the first write reports it.
+            let _ = detect_dead_peer(&SockRef::from(stream), self.settings.stall);
         }
         endpoint.record_connect_success();
         let open = OpenSession::new(permits, GaugeGuard::new(pool.metrics().connections()));
@@ -282,21 +285,22 @@ impl WorkerConnectionPool {
                 sessions.push(session.clone());
             }
         }
-        // Others need not wait for what only a tunnel has to know.
+        // Other requests need not wait for the tunnel's check.
         drop(opening_permit);
         if connect_context.is_for_tunnel {
             let takes = tokio::time::timeout(limit, session.wait_for_tunnels()).await;
             if takes != Ok(true) {
-                return Err(failed("it takes no WebSockets over HTTP/2"));
+                return Err(failed("the endpoint does not support WebSockets over HTTP/2"));
             }
         }
-        let (stream, lease) = session.stream().ok_or_else(|| failed("it takes no requests"))?;
+        let (stream, lease) = session
+            .stream()
+            .ok_or_else(|| failed("the endpoint accepts no requests on a new HTTP/2 connection"))?;
         let channel = HttpStream::Stream(Box::new(stream));
         Ok(UpstreamConnection::new(channel, ConnectionKind::Shared(lease), is_shared))
     }
 
-    /// Keeps a connection whose answer has been read to its end for the next request, or closes it
-    /// if enough are waiting.
+    /// Keeps a connection whose response was read to its end for the next request, or closes it if enough are idle.
     pub fn put_back(
         &self,
         endpoint: &Arc<EndpointState>,
@@ -318,9 +322,9 @@ impl WorkerConnectionPool {
         }
     }
 
-    /// Closes what waited too long, what the other end has closed, what belongs to members that are in no
-    /// pool any more or with whom nobody can speak, and one of each that somebody of another worker may
-    /// have more use for. Returns how many connections of HTTP/2 have ended by a panic.
+    /// Closes connections that were idle too long, that the endpoint has closed, and whose endpoint has left its pool
+    /// or refuses connections, and one per endpoint that another worker waits for. Returns the number of HTTP/2 driver
+    /// tasks that panicked.
     #[must_use]
     pub fn sweep(&self, now: Instant) -> usize {
         let panics = self.drivers.sweep();

@@ -1,4 +1,4 @@
-//! How one endpoint is doing, by what its checks and its requests have found.
+//! The health of one endpoint, from its health checks and its requests.
 
 use std::{
     collections::VecDeque,
@@ -10,69 +10,69 @@ use jiff::Timestamp;
 
 use crate::model::{Ejection, Health, HealthCheck};
 
-/// What is wrong with an endpoint.
+/// Why an endpoint is down.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct HealthFailure {
     /// What it means for requests.
     pub kind: FailureKind,
-    /// What it is, in words.
+    /// The details as text.
     pub detail: Arc<str>,
 }
 
-/// What trouble with an endpoint means for requests.
+/// What a health failure means for requests.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum FailureKind {
-    /// It answers, but not as it should.
+    /// The endpoint responds, but not as expected.
     BadResponse,
-    /// It takes no connections. Those that are open end as they should.
+    /// The endpoint accepts no connections. Open ones continue.
     Refused,
-    /// Nothing is heard of it: what is open may stay so for ever.
+    /// The endpoint does not respond at all: open connections may hang.
     Unresponsive,
 }
 
-/// How an endpoint is doing.
+/// The health of an endpoint.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct EndpointHealth {
-    /// What its checks have found.
+    /// The result of its health checks.
     pub health: Health,
-    /// Since when.
+    /// Since when `health` has this value.
     pub since: Timestamp,
-    /// What they found wrong, while it is down.
+    /// Why, while it is down.
     pub failure: Option<HealthFailure>,
-    /// Whether it is left out for what requests got of it.
+    /// Whether it is ejected because of failed requests.
     pub ejected: Option<Ejected>,
 }
 
-/// Being left out for a while.
+/// An ejection.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Ejected {
-    /// Since when.
+    /// When it began.
     pub since: Timestamp,
-    /// Until when.
+    /// When it ends.
     pub until: Timestamp,
     /// Why.
     pub reason: Arc<str>,
 }
 
-/// How willingly an endpoint is chosen. In the order of preference.
+/// The order in which endpoints are preferred, best first.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 #[repr(u8)]
 pub(super) enum Tier {
-    /// Nothing is known against it.
+    /// Healthy.
     Healthy = 0,
-    /// Nobody has looked at it yet.
+    /// Not checked yet.
     Unchecked = 1,
-    /// It is left out for what requests got of it.
+    /// Ejected because of failed requests.
     Ejected = 2,
-    /// Its checks say that it answers badly.
+    /// Down: health checks get an unexpected response.
     Unhealthy = 3,
-    /// It takes no connections.
+    /// Down: it accepts no connections.
     Refusing = 4,
-    /// Nothing is heard of it.
+    /// Down: it does not respond.
     Unresponsive = 5,
 }
 
-/// What is known of an endpoint, with what was counted to know it.
+/// The health of an endpoint, with the counters that it follows from.
 #[derive(Debug)]
 pub(super) struct HealthState {
     health: Health,
@@ -80,22 +80,22 @@ pub(super) struct HealthState {
     failure: Option<HealthFailure>,
     /// Whether it was ever up.
     was_up: bool,
-    /// Checks in a row that said otherwise than `health`.
+    /// Consecutive checks that contradict `health`.
     contrary: u32,
-    /// Connections in a row that requests could not open.
+    /// Consecutive connect failures of requests.
     connect_failures: u32,
     ejected: Option<EjectedUntil>,
-    /// How often it was ejected, without a long good time in between.
+    /// Ejections without a long healthy time in between.
     ejections: u32,
     returned: Option<Instant>,
-    /// Conditions that nobody has been told of.
+    /// Changes that were not reported yet.
     changes: VecDeque<EndpointHealth>,
 }
 
-/// Conditions that are kept until somebody asks for them, several times a second.
+/// Changes that are kept until they are reported, several times a second.
 const CHANGES_MAX: usize = 16;
 
-/// Being left out, by the clock that is not set.
+/// An ejection, with monotonic times.
 #[derive(Debug)]
 struct EjectedUntil {
     public: Ejected,
@@ -106,17 +106,17 @@ struct EjectedUntil {
 // === impl HealthFailure ===
 
 impl HealthFailure {
-    /// It answers, but not as it should.
+    /// The endpoint responds, but not as expected.
     pub fn bad_response(reason: impl Into<Arc<str>>) -> Self {
         Self { kind: FailureKind::BadResponse, detail: reason.into() }
     }
 
-    /// It takes no connections.
+    /// The endpoint accepts no connections.
     pub fn refused(reason: impl Into<Arc<str>>) -> Self {
         Self { kind: FailureKind::Refused, detail: reason.into() }
     }
 
-    /// Nothing is heard of it.
+    /// The endpoint does not respond.
     pub fn unresponsive(reason: impl Into<Arc<str>>) -> Self {
         Self { kind: FailureKind::Unresponsive, detail: reason.into() }
     }
@@ -155,9 +155,9 @@ impl HealthState {
         }
     }
 
-    /// The conditions that it came to since this was asked the last time, in order.
+    /// The changes since the last call, in order.
     pub(super) fn take_changes(&mut self) -> Vec<EndpointHealth> {
-        // The memory is given back: most endpoints never have any again.
+        // Frees the memory: most endpoints never change again.
         std::mem::take(&mut self.changes).into()
     }
 
@@ -185,24 +185,24 @@ impl HealthState {
         EndpointHealth { health: self.health, since: self.since, failure, ejected }
     }
 
-    /// Whether it is not as it was long enough, so that it should be looked at more often.
+    /// Whether the health is changing or not good, so that checks are more frequent.
     pub(super) fn needs_frequent_checks(&self) -> bool {
         self.health != Health::Up || self.is_transitioning()
     }
 
-    /// Whether its last check said otherwise than those before.
+    /// Whether the last check contradicts `health`.
     pub(super) fn is_transitioning(&self) -> bool {
         self.contrary > 0
     }
 
-    /// If it is down and was never up: what is wrong with it.
+    /// The failure, if the endpoint is down and was never up.
     pub(super) fn startup_failure(&self) -> Option<FailureKind> {
         let is_starting = self.health == Health::Down && !self.was_up;
         self.failure.as_ref().filter(|_| is_starting).map(|it| it.kind)
     }
 
-    /// Takes the result of a check. The first check decides, and the first success does: `rise` is for an
-    /// endpoint that was up and failed. Other results have to agree with each other.
+    /// Records the result of a check. The first check decides, and so does the first success: `rise` is for an endpoint
+    /// that was up and failed. Other changes need `rise` or `fall` consecutive results.
     pub(super) fn record_check(&mut self, found: Result<(), HealthFailure>, check: &HealthCheck) {
         let (health, needed) = match (&found, self.health) {
             (Ok(()), Health::Up) => {
@@ -226,8 +226,8 @@ impl HealthState {
         }
     }
 
-    /// Takes that a request could not open a connection. As good as a check that failed. Returns whether
-    /// it is down for that from now on.
+    /// Records that a request could not connect, which counts like a failed check. Returns whether the endpoint is now
+    /// down because of it.
     pub(super) fn record_connect_failure(&mut self, failure: HealthFailure, fall: u32) -> bool {
         self.connect_failures = self.connect_failures.saturating_add(1);
         let is_now_down = self.connect_failures >= fall && self.health != Health::Down;
@@ -237,7 +237,7 @@ impl HealthState {
         is_now_down
     }
 
-    /// Takes that a request could open one.
+    /// Records that a request could connect.
     pub(super) fn record_connect_success(&mut self) {
         self.connect_failures = 0;
     }
@@ -249,7 +249,7 @@ impl HealthState {
         self.record_change();
     }
 
-    /// Whether there are conditions that nobody has been told of.
+    /// Whether there are changes that were not reported yet.
     pub(super) fn has_changes(&self) -> bool {
         !self.changes.is_empty()
     }
@@ -262,12 +262,12 @@ impl HealthState {
         self.ejected.is_some()
     }
 
-    /// Since when it is left out, if it is.
+    /// Since when it is ejected, if it is.
     pub(super) fn ejected_since(&self) -> Option<Instant> {
         self.ejected.as_ref().map(|it| it.since)
     }
 
-    /// Leaves it out from `now` on: longer each time, unless it was good for a long time.
+    /// Ejects it from `now` on. Each ejection is longer than the last, unless it was healthy for a long time.
     pub(super) fn eject(&mut self, reason: Arc<str>, rules: &Ejection, now: Instant) {
         let was_good = |it: Instant| now.saturating_duration_since(it) > rules.longest;
         if self.returned.is_some_and(was_good) {
@@ -282,7 +282,7 @@ impl HealthState {
         self.record_change();
     }
 
-    /// Lets it in again if its time is over.
+    /// Readmits it if the ejection is over.
     pub(super) fn release(&mut self, now: Instant) -> bool {
         let is_over = self.ejected.as_ref().is_some_and(|it| it.until <= now);
         if is_over {
@@ -291,7 +291,7 @@ impl HealthState {
         is_over
     }
 
-    /// Lets it in again.
+    /// Readmits it.
     pub(super) fn readmit(&mut self, now: Instant) {
         (self.ejected, self.returned) = (None, Some(now));
         self.record_change();
@@ -299,8 +299,8 @@ impl HealthState {
 }
 
 impl HealthCheck {
-    /// How long to wait for the next look: an endpoint that is not settled is looked at as often as it
-    /// takes to know within one interval.
+    /// The time until the next check. While the health is changing, checks are frequent enough to settle it within one
+    /// interval.
     #[must_use]
     pub fn interval_for(&self, is_unsettled: bool) -> Duration {
         let needed = self.rise.max(self.fall).max(1);
@@ -330,10 +330,10 @@ mod tests {
         state.record_check(failed_check(), &check);
         assert_eq!(state.tier(), Tier::Unhealthy);
         state.record_check(Ok(()), &check);
-        assert_eq!(state.tier(), Tier::Unhealthy, "it was up: one is not enough");
+        assert_eq!(state.tier(), Tier::Unhealthy, "it was up, so one success is not enough");
         state.record_check(Err(HealthFailure::refused("refused")), &check);
-        assert_eq!(state.tier(), Tier::Refusing, "what is wrong may change");
-        state.record_check(Err(HealthFailure::unresponsive("no answer")), &check);
+        assert_eq!(state.tier(), Tier::Refusing, "the failure may change");
+        state.record_check(Err(HealthFailure::unresponsive("no response")), &check);
         assert_eq!(state.tier(), Tier::Unresponsive);
         state.record_check(Ok(()), &check);
         assert_eq!(state.tier(), Tier::Unresponsive, "never two in a row");
@@ -345,7 +345,7 @@ mod tests {
     fn the_first_success_of_an_endpoint_that_was_never_up_is_enough() {
         let check = HealthCheck { rise: 3, fall: 1, ..HealthCheck::default() };
         let mut state = HealthState::unknown();
-        assert_eq!(state.startup_failure(), None, "it was not checked yet");
+        assert_eq!(state.startup_failure(), None, "not checked yet");
         state.record_check(Err(HealthFailure::refused("refused")), &check);
         assert_eq!(state.startup_failure(), Some(FailureKind::Refused));
         state.record_check(failed_check(), &check);
@@ -363,7 +363,7 @@ mod tests {
         let mut state = HealthState::unknown();
         assert!(
             state.record_connect_failure(HealthFailure::refused("refused"), 1),
-            "found by a request"
+            "a request found it"
         );
         assert_eq!(state.startup_failure(), Some(FailureKind::Refused));
         state.record_check(Ok(()), &check);
@@ -400,10 +400,10 @@ mod tests {
         }
         now += rules.longest + Duration::from_secs(1);
         state.eject("503".into(), &rules, now);
-        assert!(state.release(now + rules.base), "a long good time is remembered");
+        assert!(state.release(now + rules.base), "a long healthy time resets the count");
         let ejected: Vec<_> = state.take_changes().iter().map(|it| it.ejected.is_some()).collect();
         assert_eq!(ejected, [false, true, false, true, false, true, false, true, false]);
-        assert!(state.take_changes().is_empty(), "news are told once");
+        assert!(state.take_changes().is_empty(), "changes are returned once");
     }
 
     #[test]

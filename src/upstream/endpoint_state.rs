@@ -1,4 +1,4 @@
-//! One endpoint of a pool: how it is doing and how many requests it has.
+//! The state of one endpoint: its health, its requests and its connections.
 
 use std::{
     net::SocketAddr,
@@ -26,69 +26,69 @@ use crate::{
     tls::UpstreamConnector,
 };
 
-/// An endpoint that requests are sent to; of a name that has several addresses, one of them. Survives
-/// a change of its pool's other endpoints.
+/// An endpoint that requests are sent to; for a name with several addresses, one of them. It is kept when other
+/// endpoints of its pool change.
 #[derive(Debug)]
 pub struct EndpointState {
     endpoint: Endpoint,
-    /// Of a name that was resolved, the address.
+    /// For a resolved name, its address.
     address: Option<SocketAddr>,
-    /// The same for the same place, wherever and whenever: what keys are compared with.
+    /// The hash of the address, which is the same in every process: rendezvous hashing combines it with keys.
     pub(super) hash_seed: u64,
     weight: AtomicU16,
     connect_config: Arc<ConnectConfig>,
-    /// What was agreed on with it by TLS, when it was last asked.
+    /// The protocol that ALPN selected first.
     negotiated: OnceLock<Protocol>,
     in_flight: AtomicUsize,
-    /// Connections to it, of all workers, and those that are being opened.
+    /// Connections of all workers, including those being opened.
     open: AtomicUsize,
-    /// Whether there ever was one.
+    /// Whether a connection was ever opened for a request.
     was_used: AtomicBool,
-    /// Whether somebody wanted one more than there may be.
+    /// Whether a request found the endpoint at its connection limit.
     has_connection_waiter: AtomicBool,
-    /// What `state` comes to.
+    /// The tier that follows from `state`.
     tier: AtomicU8,
-    /// Whether it is left out for a while, as `state` says.
+    /// Whether it is ejected, as in `state`.
     is_ejected: AtomicBool,
-    /// Requests in a row that came to nothing.
+    /// Consecutive failed requests.
     failures: AtomicU32,
-    /// Whether one of the last connections could not be opened.
+    /// Whether the last connect attempts failed.
     has_connect_failure: AtomicBool,
     state: Mutex<HealthState>,
-    /// Since when it gets requests again, in milliseconds from `created`; 0 if it always did.
+    /// Since when it gets requests again, in milliseconds after `created`; 0 if it always did.
     recovered_at: AtomicU64,
     created: Instant,
-    /// Who waits for a place in its pool.
+    /// The requests that wait for a permit of its pool.
     queue: Arc<RequestQueue>,
-    /// Whether requests have found out that it is down.
+    /// Whether a check is due because requests found it down.
     needs_check: AtomicBool,
-    /// Rung when there is something to tell.
+    /// Raised when there are changes to report.
     alert: Arc<PoolAlert>,
 }
 
-/// How the members of a pool are connected to.
+/// How to connect to the endpoints of a pool.
 #[derive(Debug)]
 pub(super) struct ConnectConfig {
     pub(super) protocol: Option<Protocol>,
     pub(super) proxy_protocol: Option<ProxyProtocol>,
-    /// If one of them speaks TLS.
+    /// If one of them uses TLS.
     pub(super) tls: Option<Arc<UpstreamConnector>>,
-    /// For those that are names.
+    /// For endpoints that are names.
     pub(super) resolver: Resolver,
-    /// What none of them may be.
+    /// Flipgate's own addresses, which no endpoint may have.
     pub(super) own: OwnAddresses,
 }
 
-/// A request's place at a member; counted for as long as it lives.
-// Not `Clone`: the same request would be counted twice.
+/// Counts a request at its endpoint until dropped.
+// Not `Clone`: the request would be counted twice.
 #[derive(Debug)]
 pub struct RequestPermit(Arc<EndpointState>);
 
-/// A connection's place at a member; counted for as long as it lives.
+/// Counts a connection at its endpoint until dropped.
 #[derive(Debug)]
 pub(super) struct ConnectionPermit(Arc<EndpointState>);
 
-/// What a member that has just come back gets at least of its share, in thousandths.
+/// The smallest part of its weight that a recovered endpoint gets, in thousandths.
 const SHARE_MIN: u64 = 100;
 const SHARE_FULL: u64 = 1000;
 
@@ -135,7 +135,7 @@ impl EndpointState {
         &self.connect_config
     }
 
-    /// Whether connections to it carry many requests at once; `None` if that is not known yet.
+    /// Whether its connections carry concurrent requests; `None` if that is not known yet.
     pub(super) fn is_multiplexed(&self) -> Option<bool> {
         let protocol = match (self.connect_config.protocol, self.endpoint.is_tls) {
             (Some(protocol), _) => Some(protocol),
@@ -146,17 +146,17 @@ impl EndpointState {
     }
 
     pub(super) fn set_negotiated(&self, protocol: Protocol) {
-        // The first answer stays; each connection goes by its own.
+        // The first result stays; each connection uses its own.
         let _ = self.negotiated.set(protocol);
     }
 
-    /// What it is called in the configuration.
+    /// The endpoint as configured.
     #[must_use]
     pub fn configured(&self) -> &Endpoint {
         &self.endpoint
     }
 
-    /// Where it is, if that is known: a name may not be resolved yet.
+    /// Its address, if known: a name may not be resolved yet.
     #[must_use]
     pub fn address(&self) -> Option<SocketAddr> {
         match &self.endpoint.place {
@@ -166,13 +166,13 @@ impl EndpointState {
         }
     }
 
-    /// Of a name, the address that this is.
+    /// For a resolved name, the address of this endpoint.
     #[must_use]
     pub fn resolved(&self) -> Option<SocketAddr> {
         self.address
     }
 
-    /// Its share beside the others'.
+    /// Its configured weight.
     #[must_use]
     pub fn weight(&self) -> u16 {
         self.weight.load(Relaxed)
@@ -182,7 +182,7 @@ impl EndpointState {
         self.weight.store(weight, Relaxed);
     }
 
-    /// Its weight in thousandths; less while it has not been back for long.
+    /// Its weight in thousandths, less during a slow start.
     pub(super) fn effective_weight(&self, slow_start: Option<Duration>, now: Instant) -> u64 {
         let weight = u64::from(self.weight());
         let whole = weight * SHARE_FULL;
@@ -192,7 +192,7 @@ impl EndpointState {
         let back = now.saturating_duration_since(self.created);
         let back = back.saturating_sub(Duration::from_millis(recovered_at));
         if back >= time {
-            // So that nobody has to look at the clock for it again, unless it has gone and come back.
+            // Later calls need not compare times, unless it recovers again.
             let _ = self.recovered_at.compare_exchange(recovered_at, 0, Relaxed, Relaxed);
             return whole;
         }
@@ -200,60 +200,60 @@ impl EndpointState {
         weight * u64::try_from(part).unwrap_or(SHARE_FULL).max(SHARE_MIN)
     }
 
-    /// Whether it may not have been back for long.
+    /// Whether it may be in a slow start.
     pub(super) fn is_in_slow_start(&self) -> bool {
         self.recovered_at.load(Relaxed) != 0
     }
 
-    /// Requests that are with it now.
+    /// Requests in flight.
     #[must_use]
     pub fn in_flight(&self) -> usize {
         self.in_flight.load(Relaxed)
     }
 
-    /// Connections to it.
+    /// Open connections.
     #[must_use]
     pub fn connections(&self) -> usize {
         self.open.load(Relaxed)
     }
 
-    /// Whether a connection to it was ever opened for a request.
+    /// Whether a connection was ever opened for a request.
     #[must_use]
     pub fn was_connected(&self) -> bool {
         self.was_used.load(Relaxed)
     }
 
-    /// Whether it was ever left out for what requests got of it.
+    /// Whether it was ever ejected because of failed requests.
     #[must_use]
     pub fn was_ejected(&self) -> bool {
         self.state().was_ejected()
     }
 
-    /// How it is doing.
+    /// Its health, with times and reasons.
     #[must_use]
     pub fn health_details(&self) -> EndpointHealth {
         self.state().details()
     }
 
-    /// What it has come to since this was asked the last time, in order.
+    /// Its health after each change since the last call, in order.
     #[must_use]
     pub fn take_changes(&self) -> Vec<EndpointHealth> {
         self.state().take_changes()
     }
 
-    /// What its checks have found.
+    /// The result of its health checks.
     #[must_use]
     pub fn health(&self) -> Health {
         self.state().details().health
     }
 
-    /// Whether it takes no connections, as far as is known.
+    /// Whether it accepts no connections, as far as known.
     #[must_use]
     pub fn refuses_connections(&self) -> bool {
         self.tier() >= Tier::Refusing
     }
 
-    /// Whether nothing is heard of it, so that what is open to it may stay so for ever.
+    /// Whether it does not respond at all, so that open connections may hang.
     #[must_use]
     pub fn is_unresponsive(&self) -> bool {
         self.tier() == Tier::Unresponsive
@@ -263,36 +263,36 @@ impl EndpointState {
         Tier::of(self.tier.load(Relaxed))
     }
 
-    /// Whether it is left out for a while.
+    /// Whether it is ejected.
     pub(super) fn is_ejected(&self) -> bool {
         self.is_ejected.load(Relaxed)
     }
 
-    /// Whether requests have found out that it is down since this was asked the last time.
+    /// Whether requests found it down since the last call, so that a check is due.
     #[must_use]
     pub fn take_check_request(&self) -> bool {
         self.needs_check.swap(false, SeqCst)
     }
 
-    /// Whether it is to be looked at more often.
+    /// Whether it should be checked more often.
     #[must_use]
     pub fn needs_frequent_checks(&self) -> bool {
         self.state().needs_frequent_checks()
     }
 
-    /// If it is down and was never up, as an application that is just starting: what is wrong with it.
+    /// The failure, if it is down and was never up, like an application that is starting.
     #[must_use]
     pub fn startup_failure(&self) -> Option<FailureKind> {
         self.state().startup_failure()
     }
 
-    /// Whether its last check said otherwise than those before.
+    /// Whether the last check contradicts its health.
     #[must_use]
     pub fn is_transitioning(&self) -> bool {
         self.state().is_transitioning()
     }
 
-    /// Changes what is known of it.
+    /// Changes its health, and updates what follows from it.
     pub(super) fn update_health<T>(&self, change: impl FnOnce(&mut HealthState) -> T) -> T {
         let mut state = self.state();
         let before = state.tier();
@@ -315,14 +315,14 @@ impl EndpointState {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes that a request came to something.
+    /// Records a successful request.
     pub(super) fn record_success(&self) {
         if self.failures.load(Relaxed) > 0 {
             self.failures.store(0, Relaxed);
         }
     }
 
-    /// Notes that a request came to nothing, and returns how many in a row have.
+    /// Records a failed request, and returns the number of consecutive failures.
     pub(super) fn record_failure(&self) -> u32 {
         self.failures.fetch_add(1, Relaxed).saturating_add(1)
     }
@@ -331,7 +331,7 @@ impl EndpointState {
         self.failures.store(0, Relaxed);
     }
 
-    /// Notes that a connection could be opened.
+    /// Records that a connection could be opened.
     pub(super) fn record_connect_success(&self) {
         if self.has_connect_failure.load(Relaxed) {
             self.has_connect_failure.store(false, Relaxed);
@@ -339,7 +339,7 @@ impl EndpointState {
         }
     }
 
-    /// Notes that a request could not open a connection.
+    /// Records that a request could not connect.
     pub(super) fn record_connect_failure(&self, failure: HealthFailure, fall: u32) {
         self.has_connect_failure.store(true, Relaxed);
         if self.update_health(|it| it.record_connect_failure(failure, fall)) {
@@ -348,14 +348,14 @@ impl EndpointState {
         }
     }
 
-    /// Counts a request in.
+    /// Counts a request, whatever the limit.
     #[must_use]
     pub(super) fn acquire(self: &Arc<Self>) -> RequestPermit {
         self.in_flight.fetch_add(1, Relaxed);
         RequestPermit(Arc::clone(self))
     }
 
-    /// Counts a request in, unless there are as many as may be.
+    /// Counts a request, unless `max` is reached.
     pub(super) fn try_acquire(self: &Arc<Self>, max: Option<usize>) -> Option<RequestPermit> {
         let Some(max) = max else { return Some(self.acquire()) };
         let one_more = |it: usize| (it < max).then_some(it + 1);
@@ -363,12 +363,12 @@ impl EndpointState {
         Some(RequestPermit(Arc::clone(self)))
     }
 
-    /// Whether there is room for one more request.
+    /// Whether one more request is within the limit.
     pub(super) fn has_capacity(&self, max: Option<usize>) -> bool {
         max.is_none_or(|max| self.in_flight.load(SeqCst) < max)
     }
 
-    /// Whether there is room for one more connection.
+    /// Whether one more connection is within the limit.
     pub(super) fn has_connection_capacity(&self, max: Option<usize>) -> bool {
         let has_connection_capacity = max.is_none_or(|max| self.open.load(SeqCst) < max);
         if !has_connection_capacity && !self.has_connection_waiter.load(Relaxed) {
@@ -377,7 +377,7 @@ impl EndpointState {
         has_connection_capacity
     }
 
-    /// Counts a connection in, unless there are as many as may be.
+    /// Counts a connection, unless `max` is reached.
     pub(super) fn try_acquire_connection(
         self: &Arc<Self>,
         max: Option<usize>,
@@ -389,8 +389,8 @@ impl EndpointState {
         Some(ConnectionPermit(Arc::clone(self)))
     }
 
-    /// Whether somebody of another worker is the next who wants one of its connections. Told once for
-    /// each time that somebody found that there are as many as may be.
+    /// Whether the front of the queue is a request of another worker that needs a connection. True once each time that
+    /// the connection limit was reached.
     pub(super) fn take_request_of_others(&self, worker_id: usize) -> bool {
         self.has_connection_waiter.load(Relaxed)
             && self.queue.is_front_of_other_worker(worker_id)
@@ -422,7 +422,7 @@ impl ConnectConfig {
 // === impl RequestPermit ===
 
 impl RequestPermit {
-    /// Where this seat is.
+    /// The endpoint that the permit is for.
     #[must_use]
     pub fn endpoint(&self) -> &Arc<EndpointState> {
         &self.0

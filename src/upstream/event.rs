@@ -1,4 +1,4 @@
-//! What happens to endpoints, for those who listen.
+//! Events about endpoints.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::model::{Color, Endpoint, Health, ServiceName};
 
-/// Something that happened to an endpoint or to a pool's endpoints together.
+/// An event about an endpoint or a pool.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum EndpointEvent {
@@ -15,90 +15,90 @@ pub enum EndpointEvent {
     HealthChanged {
         /// The service.
         service: ServiceName,
-        /// The pool.
+        /// The color.
         color: Color,
         /// The endpoint.
         endpoint: Endpoint,
-        /// If that is a name, which of its addresses.
+        /// For a name, which of its addresses.
         #[serde(skip_serializing_if = "Option::is_none")]
         address: Option<SocketAddr>,
-        /// How it is now.
+        /// The new health.
         health: Health,
-        /// What is wrong, if it is down.
+        /// Why, if it is down.
         #[serde(skip_serializing_if = "Option::is_none")]
         reason: Option<String>,
     },
-    /// The last endpoint of a pool went down.
+    /// The last healthy endpoint of a pool went down.
     PoolDown {
         /// The service.
         service: ServiceName,
-        /// The pool.
+        /// The color.
         color: Color,
     },
-    /// A pool that was down has an endpoint again that is up, or was emptied.
+    /// A pool that was down has a healthy endpoint again, or has no endpoints any more.
     PoolUp {
         /// The service.
         service: ServiceName,
-        /// The pool.
+        /// The color.
         color: Color,
     },
-    /// An endpoint is left out for a while, for what requests got of it.
+    /// An endpoint was ejected because of failed requests.
     EndpointEjected {
         /// The service.
         service: ServiceName,
-        /// The pool.
+        /// The color.
         color: Color,
         /// The endpoint.
         endpoint: Endpoint,
-        /// If that is a name, which of its addresses.
+        /// For a name, which of its addresses.
         #[serde(skip_serializing_if = "Option::is_none")]
         address: Option<SocketAddr>,
-        /// Until when.
+        /// When the ejection ends.
         until: Timestamp,
-        /// What they got.
+        /// The failures.
         reason: String,
     },
-    /// The time is over for which an endpoint was left out.
+    /// The ejection of an endpoint ended.
     EndpointReturned {
         /// The service.
         service: ServiceName,
-        /// The pool.
+        /// The color.
         color: Color,
         /// The endpoint.
         endpoint: Endpoint,
-        /// If that is a name, which of its addresses.
+        /// For a name, which of its addresses.
         #[serde(skip_serializing_if = "Option::is_none")]
         address: Option<SocketAddr>,
     },
-    /// So few endpoints are well that those are used too that answer badly; or no longer.
+    /// A pool entered or left panic mode: too few endpoints are healthy, so unhealthy ones are used too.
     PanicChanged {
         /// The service.
         service: ServiceName,
-        /// The pool.
+        /// The color.
         color: Color,
-        /// Whether it is so now.
+        /// Whether it is in panic mode.
         panicking: bool,
     },
-    /// The name of an endpoint has other addresses.
+    /// The name of an endpoint resolves to other addresses.
     AddressesChanged {
         /// The service.
         service: ServiceName,
-        /// The pool.
+        /// The color.
         color: Color,
         /// The name.
         host: String,
-        /// All that it has now.
+        /// All addresses.
         addresses: Vec<IpAddr>,
     },
-    /// Requests met a limit. Told at once, and then at most every ten seconds.
+    /// Requests reached a limit. Reported at once, and then at most every ten seconds.
     LimitHit {
         /// The service.
         service: ServiceName,
-        /// The color that they came to.
+        /// The color of the requests.
         color: Color,
-        /// Which limit, in the word of `flipgate_limited_total`.
+        /// The limit, as in `flipgate_limited_total`.
         limit: &'static str,
-        /// How many since it was last told.
+        /// Requests since the last report.
         requests: u64,
     },
 }
@@ -106,7 +106,7 @@ pub enum EndpointEvent {
 // === impl EndpointEvent ===
 
 impl EndpointEvent {
-    /// The word that its serialized form has as `event`.
+    /// The `event` value in the JSON form.
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {

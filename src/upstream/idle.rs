@@ -1,4 +1,4 @@
-//! The connections of one worker that wait for a request, by the endpoint that they lead to.
+//! The idle connections of one worker, by endpoint.
 
 use std::{
     collections::HashMap,
@@ -16,15 +16,14 @@ use super::{
 };
 use crate::net::HttpStream;
 
-/// By the member's address, which its `Weak` beside it keeps from being used again. The last one
-/// put back is the first one taken, so that few stay hot and the others age out.
+/// By the address of the [`EndpointState`]; the `Weak` keeps it from being reused. Connections are reused last in,
+/// first out, so that few stay in use and the others time out.
 #[derive(Debug, Default)]
 pub(super) struct IdleConnections(
     pub(super) HashMap<*const EndpointState, IdleConnection, BuildHasherDefault<AddressHasher>>,
 );
 
-/// Mixes one address. Nobody outside can choose it, so that no more is needed, and it is asked for
-/// twice in every request.
+/// Hashes one pointer. Clients cannot choose it, so a fast hash is enough; each request does this twice.
 #[derive(Debug, Default)]
 pub(super) struct AddressHasher(u64);
 
@@ -33,7 +32,7 @@ pub(super) struct IdleConnection {
     pub(super) endpoint: Weak<EndpointState>,
     pub(super) connections: Vec<(UpstreamConnection, Instant)>,
     pub(super) sessions: Vec<Http2Session>,
-    /// Held by whoever opens a session for everybody.
+    /// Held while a request opens a session for all.
     pub(super) opening: Arc<Semaphore>,
 }
 
@@ -47,7 +46,7 @@ impl Hasher for AddressHasher {
     }
 
     fn write_usize(&mut self, address: usize) {
-        // Fibonacci hashing: the golden ratio spreads what is a multiple of the alignment.
+        // Fibonacci hashing spreads multiples of the alignment.
         let mixed = (self.0 ^ address as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         self.0 = mixed ^ (mixed >> 32);
     }
@@ -60,7 +59,7 @@ impl Hasher for AddressHasher {
 // === impl IdleConnections ===
 
 impl IdleConnections {
-    /// Closes a connection that waits for a request, if there is one.
+    /// Closes an idle connection, if there is one.
     pub(super) fn close_one(&mut self) {
         self.0.values_mut().find_map(|it| it.connections.pop());
     }
@@ -85,11 +84,11 @@ impl IdleConnections {
 // === impl IdleConnection ===
 
 impl IdleConnection {
-    /// Gives up one connection that carries nothing if somebody of another worker is the next who wants one of
-    /// this member. Returns whether it did.
+    /// Releases an idle connection or session if the front of the queue is a request of another worker. Returns whether
+    /// it did.
     pub(super) fn release_idle(&mut self, endpoint: &EndpointState, worker_id: usize) -> bool {
         let session = self.sessions.iter().position(|it| it.in_use() == 0);
-        // Asked last: who has nothing to give up does not take the question away from those who have.
+        // Checked last: a worker without idle connections must not take the request away from others.
         let has_any = !self.connections.is_empty() || session.is_some();
         let releases = has_any && endpoint.take_request_of_others(worker_id);
         if releases && self.connections.pop().is_none() {
@@ -98,8 +97,8 @@ impl IdleConnection {
         releases
     }
 
-    /// The same, or has a session end when its requests are over. Only from time to time: until its last request
-    /// is over, nobody can use the session.
+    /// Like [`Self::release_idle`], or retires a session with requests. For now and then only: until its last request
+    /// ends, no worker can use the session.
     pub(super) fn release_requested(&mut self, endpoint: &EndpointState, worker_id: usize) {
         let is_released = self.release_idle(endpoint, worker_id);
         if !is_released && !self.sessions.is_empty() && endpoint.take_request_of_others(worker_id) {
@@ -107,7 +106,7 @@ impl IdleConnection {
         }
     }
 
-    /// A stream of the first session that has room for one.
+    /// A stream of the first session with capacity.
     pub(super) fn stream(&mut self, is_for_tunnel: bool) -> Option<UpstreamConnection> {
         self.sessions.retain(|it| !it.is_closed());
         let mut fit = self.sessions.iter_mut().filter(|it| !is_for_tunnel || it.supports_tunnels());

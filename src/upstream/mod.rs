@@ -1,9 +1,7 @@
-//! Towards the application: pools of endpoints, the choice among them, and each worker's own
-//! connections to them.
+//! The application side: pools of endpoints, load balancing, and each worker's connections.
 //!
-//! Does not know why a request comes here or what becomes of its answer. A pool is shared by all
-//! workers and outlives promotions, so that a rollback finds it as it was left; the connections
-//! belong to one worker each, so that no lock is on the path of a request.
+//! This room does not know what a request is for. A pool is shared by all workers and outlives promotions, so a
+//! rollback finds it unchanged. Each connection belongs to one worker, so requests take no lock.
 
 mod admission;
 mod alerts;

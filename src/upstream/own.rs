@@ -1,5 +1,5 @@
-//! Endpoints that turn out to be the process itself when a connection is to be opened: a name may come to point
-//! there, or a symbolic link. The admin API must not be reached from the public by such a detour.
+//! Refuses connections to Flipgate's own addresses: a name or a symbolic link may come to point there, and the public
+//! must not reach the admin API through a service.
 
 use std::{
     io,
@@ -14,20 +14,20 @@ use super::{
 };
 use crate::model::{Endpoint, EndpointAddress, OwnAddress, OwnAddresses};
 
-/// Why the file of a `unix:` endpoint can be none, as the file system shows it now. A file that is not there is
-/// made when the application starts. Blocks.
+/// Why the file of a `unix:` endpoint cannot be an application's socket, by its current metadata. A missing file is
+/// allowed: the application may not have started. Blocks.
 #[must_use]
 pub fn invalid_socket(endpoint: &Endpoint, own: &OwnAddresses) -> Option<String> {
     let EndpointAddress::Unix(path) = &endpoint.place else { return None };
     let path = Path::new(&**path);
     let metadata = path.metadata().ok()?;
     if !metadata.file_type().is_socket() {
-        return Some(format!("`{endpoint}` is a file that is no socket"));
+        return Some(format!("`{endpoint}` is not a socket"));
     }
-    own_socket(path, own).map(|it| format!("`{endpoint}` is {it}: write that of the application"))
+    own_socket(path, own).map(|it| format!("`{endpoint}` is {it}; use the application's socket"))
 }
 
-/// Which of the sockets that the process listens on this file is, whatever its path.
+/// Which of Flipgate's own sockets this file is, whatever its path.
 fn own_socket<'a>(path: &Path, own: &'a OwnAddresses) -> Option<&'a OwnAddress> {
     let mut sockets = own.sockets().peekable();
     sockets.peek()?;
@@ -37,18 +37,18 @@ fn own_socket<'a>(path: &Path, own: &'a OwnAddresses) -> Option<&'a OwnAddress> 
 }
 
 impl ConnectConfig {
-    /// Refuses an address of the process itself.
+    /// Refuses one of Flipgate's own addresses.
     pub(super) fn refuse_own(&self, address: SocketAddr) -> Result<(), ConnectFailure> {
         self.own.find_address(address).map_or(Ok(()), |it| Err(refused(&it)))
     }
 
-    /// Refuses the file of a socket that the process listens on. Asks the file system.
+    /// Refuses one of Flipgate's own unix sockets. Reads the file's metadata.
     pub(super) fn refuse_own_socket(&self, path: &Path) -> Result<(), ConnectFailure> {
         own_socket(path, &self.own).map_or(Ok(()), |it| Err(refused(it)))
     }
 }
 
 fn refused(own: &OwnAddress) -> ConnectFailure {
-    let reason = format!("it is {own}: use the address of the application");
+    let reason = format!("the address is {own}; use the address of the application");
     (ConnectReason::Own, io::Error::other(reason))
 }

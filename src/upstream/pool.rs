@@ -1,4 +1,4 @@
-//! A group of endpoints of one version, and what is known of them together.
+//! A pool: the endpoints of one color of a service.
 
 mod choice;
 mod ejection;
@@ -41,18 +41,18 @@ pub struct Pool {
     policy: Arc<Policy>,
     admission: Arc<Admission>,
     link: Arc<ConnectConfig>,
-    /// Replaced when a name gets other addresses.
+    /// Replaced when the addresses of a name change.
     endpoint_set: ArcSwap<EndpointSet>,
-    /// Who has to help since too few are well: the byte of the worst standing; 0 for nobody.
+    /// In panic mode the worst tier that gets requests; 0 otherwise.
     panic_tier: AtomicU8,
     ejection_times: EjectionTimes,
-    /// Which one it is of those that have followed each other.
+    /// Counts up with each pool that replaces another.
     revision: u64,
     shared: Arc<PoolShared>,
     metrics: Arc<PoolMetrics>,
 }
 
-/// The members.
+/// The endpoints.
 #[derive(Debug)]
 struct EndpointSet {
     endpoints: Box<[Arc<EndpointState>]>,
@@ -60,16 +60,15 @@ struct EndpointSet {
     is_even: bool,
 }
 
-/// What a pool hands on to the one that it is changed into.
+/// What a pool shares with the pools that replace it.
 #[derive(Debug)]
 struct PoolShared {
     queue: Arc<RequestQueue>,
     budget: RetryBudget,
     round_robin: AtomicUsize,
-    /// The number of the last of these pools.
+    /// The revision of the newest of these pools.
     last_revision: AtomicU64,
-    /// Held while the members of a pool are replaced, and while one is being left out: both look at
-    /// all of them first.
+    /// Held while the endpoints of a pool are replaced and while one is ejected: both read all of them first.
     change_lock: Mutex<()>,
     context: PoolContext,
     alert: Arc<PoolAlert>,
@@ -78,8 +77,7 @@ struct PoolShared {
 // === impl Pool ===
 
 impl Pool {
-    /// A pool with no connections yet. Names are resolved when they are first needed, and from then on
-    /// by whoever calls [`Pool::resolve`].
+    /// A pool without connections. Names are resolved when first needed, and then by calls of [`Pool::resolve`].
     #[must_use]
     pub fn new(
         service: ServiceName,
@@ -119,8 +117,8 @@ impl Pool {
         }
     }
 
-    /// This pool made of something else. An endpoint that is in both stays the same member, with
-    /// its connections and what is known of it.
+    /// A pool with another specification that replaces this one. An endpoint in both keeps its state and its
+    /// connections.
     #[must_use]
     pub fn with_spec(
         &self,
@@ -166,67 +164,67 @@ impl Pool {
         pool
     }
 
-    /// Whether it is made of the same and treated in the same way.
+    /// Whether the pool has this specification and policy.
     #[must_use]
     pub fn matches(&self, spec: &PoolSpec, policy: &Policy) -> bool {
         self.spec == *spec && *self.policy == *policy
     }
 
-    /// The service that this is a pool of.
+    /// The service of the pool.
     #[must_use]
     pub fn service(&self) -> &ServiceName {
         &self.service
     }
 
-    /// The pool's name.
+    /// The color of the pool.
     #[must_use]
     pub fn color(&self) -> Color {
         self.color
     }
 
-    /// What it is made of.
+    /// Its specification.
     #[must_use]
     pub fn spec(&self) -> &PoolSpec {
         &self.spec
     }
 
-    /// How its requests are spread and its endpoints looked after.
+    /// Its settings for load balancing, health and limits.
     #[must_use]
     pub fn policy(&self) -> &Arc<Policy> {
         &self.policy
     }
 
-    /// How much its service takes on.
+    /// The limits of its service.
     #[must_use]
     pub fn admission(&self) -> &Arc<Admission> {
         &self.admission
     }
 
-    /// Its endpoints; of a name that was resolved, one for each address.
+    /// Its endpoints; for a resolved name, one for each address.
     #[must_use]
     pub fn endpoints(&self) -> Vec<Arc<EndpointState>> {
         self.endpoint_set.load().endpoints.to_vec()
     }
 
-    /// Its series.
+    /// Its metrics.
     #[must_use]
     pub fn metrics(&self) -> &Arc<PoolMetrics> {
         &self.metrics
     }
 
-    /// Requests that wait for a place.
+    /// Requests that wait for a permit.
     #[must_use]
     pub fn queued(&self) -> usize {
         self.shared.queue.len()
     }
 
-    /// Requests that may be tried again now.
+    /// Retries that are available now.
     #[must_use]
     pub fn retries_left(&self, now: Instant) -> u32 {
         self.shared.budget.left(&self.policy.retry, now)
     }
 
-    /// Whether so few are left that those are used again who answer badly.
+    /// Whether too few endpoints are healthy, so that unhealthy ones are used too.
     #[must_use]
     pub fn is_panicking(&self) -> bool {
         self.panic_tier().is_some()
@@ -236,14 +234,14 @@ impl Pool {
         Some(self.panic_tier.load(Relaxed)).filter(|it| *it != 0).map(Tier::of)
     }
 
-    /// Reads the files that its TLS needs again, if they have changed. Returns whether they had.
+    /// Reads the TLS files again, if they have changed. Returns whether any had.
     ///
     /// # Errors
     ///
-    /// The first that cannot be used; what was in force stays.
+    /// The first unusable file; the files in use stay.
     pub fn reload_tls(&self) -> Result<bool, FileError> {
         let mut changed = false;
-        // Members that joined at different times may have different ones.
+        // Endpoints that were added at different times may have different connectors.
         for endpoint in self.endpoints() {
             if let Some(connector) = &endpoint.connect_config().tls {
                 changed |= connector.refresh()?;
@@ -252,8 +250,8 @@ impl Pool {
         Ok(changed)
     }
 
-    /// Gives the endpoints of this name a member for each address. Members whose address stays are kept.
-    /// Returns whether anything has changed.
+    /// Gives the endpoints with this name one state per address, and keeps the states of known addresses. Returns
+    /// whether anything changed.
     pub fn resolve(&self, host: &str, addresses: &[IpAddr]) -> bool {
         let _change_lock = self.shared.change_lock.lock().unwrap_or_else(PoisonError::into_inner);
         let known = self.endpoints();
@@ -286,21 +284,19 @@ impl Pool {
         has_changed
     }
 
-    /// Takes a place in the line for a seat, for somebody of this worker, unless it is as long as it may
-    /// be.
+    /// Queues a request of this worker for a permit, unless the queue is full.
     #[must_use]
     pub fn enqueue(&self, worker_id: usize) -> Option<QueueTicket> {
         self.shared.queue.enqueue(self.policy.limits.queue, worker_id, self.revision)
     }
 
-    /// Whether those in the line came to a pool that this one has followed, or that has followed it.
+    /// Whether the front of the queue waits for a pool that this one replaced, or that replaced this one.
     #[must_use]
     pub fn is_queue_of_other_pool(&self) -> bool {
         self.shared.queue.is_front_of_other_pool(self.revision)
     }
 
-    /// Whether there is somebody whose checks are good besides this member and those that were tried; also
-    /// one who is left out.
+    /// Whether there is an endpoint with passing health checks besides `endpoint` and `tried`, ejected or not.
     #[must_use]
     pub fn has_alternative(
         &self,
@@ -313,24 +309,24 @@ impl Pool {
         })
     }
 
-    /// Whether there is no service but that of this pool.
+    /// Whether there is only one service.
     #[must_use]
     pub fn is_only_service(&self) -> bool {
         self.shared.context.services.load(Relaxed) <= 1
     }
 
-    /// Notes that a request has come.
+    /// Adds the share of a request to the retry budget.
     pub fn deposit(&self) {
         self.shared.budget.deposit(&self.policy.retry);
     }
 
-    /// One more try for a request, if there is one left.
+    /// Takes one retry from the budget, if there is one.
     #[must_use]
     pub fn withdraw(&self, now: Instant) -> bool {
         self.shared.budget.withdraw(&self.policy.retry, now)
     }
 
-    /// Notes what a look at a member has found.
+    /// Records the result of a health check.
     pub fn record_check(&self, endpoint: &EndpointState, found: Result<(), HealthFailure>) {
         let before = endpoint.tier();
         endpoint.update_health(|it| it.record_check(found, &self.policy.health));
@@ -340,26 +336,25 @@ impl Pool {
         }
     }
 
-    /// Notes that a request could not open a connection.
+    /// Records that a request could not connect.
     pub(super) fn record_connect_failure(&self, endpoint: &EndpointState, error: &ConnectError) {
         let Some(failure) = error.failure() else { return };
         endpoint.record_connect_failure(failure, self.policy.health.fall);
         self.update_panic();
     }
 
-    /// Notes that a request came to something.
+    /// Records a successful request.
     pub fn record_success(&self, endpoint: &EndpointState) {
         endpoint.record_success();
     }
 
-    /// Counts a request that met a limit.
+    /// Counts a request that reached a limit.
     pub fn record_limit(&self, limit: LimitHit) {
         self.metrics.limited(limit);
         self.shared.alert.raise();
     }
 
-    /// What there is to tell of this pool from now on is alerted again. To be called before looking at what
-    /// there is.
+    /// The next change alerts again. Call it before reading the changes.
     pub fn clear_alert(&self) {
         self.shared.alert.clear();
     }

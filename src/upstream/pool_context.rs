@@ -1,27 +1,27 @@
-//! What all pools are made with.
+//! What all pools share.
 
 use std::sync::{Arc, atomic::AtomicUsize};
 
 use super::{alerts::AlertQueue, resolver::Resolver};
 use crate::{model::OwnAddresses, tls::Connectors};
 
-/// What all pools of a process are made with. Cheap to clone; clones share it.
+/// What all pools of a process share. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct PoolContext {
-    /// The addresses of names.
+    /// Resolves names.
     pub resolver: Resolver,
-    /// Where pools say that there is something to tell.
+    /// Collects the pools with changes.
     pub alerts: Arc<AlertQueue>,
-    /// What connections are secured with.
+    /// Makes TLS connectors.
     pub connectors: Connectors,
-    /// How many services there are.
+    /// The number of services.
     pub services: Arc<AtomicUsize>,
-    /// Where the process itself can be reached, which is no upstream.
+    /// Flipgate's own addresses, which no endpoint may have.
     pub own: OwnAddresses,
 }
 
 impl PoolContext {
-    /// Parts for pools of a process that is not reached by any address yet.
+    /// A context without own addresses.
     #[must_use]
     pub fn new(resolver: Resolver) -> Self {
         Self {

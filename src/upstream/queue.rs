@@ -1,4 +1,4 @@
-//! Requests that wait for a place at an endpoint, in the order in which they came.
+//! The queue of requests that wait for a permit of an endpoint.
 
 use std::{
     collections::VecDeque,
@@ -9,15 +9,15 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-/// Who waits for a place at an endpoint of a pool, on all workers together.
+/// The requests that wait for a permit of a pool's endpoint, on all workers together.
 ///
-/// Whoever gives a place back calls the one in front, who then looks for himself. He may find
-/// nothing, and stays in front. When he leaves, with a place or without, the next one is called, so
-/// that no place that has become free stays so while somebody waits for it.
+/// A returned permit notifies the front of the queue, which then tries to take one. If it fails, it stays in front.
+/// When it leaves, with a permit or without, the next one is notified, so that no permit stays free while a request
+/// waits for it.
 #[derive(Debug, Default)]
 pub(super) struct RequestQueue {
-    /// How many wait. Raised before a place is looked for, read after one was given back: one of the
-    /// two always sees the other.
+    /// The number of waiting requests. Raised before a request looks for a permit, read after one was returned: one of
+    /// the two always sees the other.
     length: AtomicUsize,
     state: Mutex<QueueState>,
 }
@@ -31,15 +31,15 @@ struct QueueState {
 #[derive(Debug)]
 struct Waiter {
     number: u64,
-    /// Of which worker it is.
+    /// The worker that the request belongs to.
     worker_id: usize,
-    /// Of which pool, of those that have the line in common.
+    /// The revision of the pool that the request waits for; pools that replace each other share the queue.
     pool: u64,
     is_notified: bool,
     waker: Option<Waker>,
 }
 
-/// A place in the line. Left when this is dropped.
+/// A position in the queue. Dropping it leaves the queue.
 #[derive(Debug)]
 pub struct QueueTicket {
     queue: Arc<RequestQueue>,
@@ -49,19 +49,19 @@ pub struct QueueTicket {
 // === impl RequestQueue ===
 
 impl RequestQueue {
-    /// Whether nobody waits.
+    /// Whether the queue is empty.
     #[must_use]
     pub(super) fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// How many wait.
+    /// The number of waiting requests.
     #[must_use]
     pub(super) fn len(&self) -> usize {
         self.length.load(SeqCst)
     }
 
-    /// A place at the end of the line for somebody of this worker and pool, unless `max` wait already.
+    /// A position at the end of the queue for a request of this worker and pool, unless `max` requests wait.
     #[must_use]
     pub(super) fn enqueue(
         self: &Arc<Self>,
@@ -75,27 +75,27 @@ impl RequestQueue {
         }
         let number = state.next;
         state.next += 1;
-        // Whoever is the first may find that a place has become free just now; and what those before have
-        // found of their pool says nothing of another.
+        // The first one must look once itself, since a permit may just have become free. What requests for another pool
+        // found says nothing about this one.
         let is_notified = state.waiting.front().is_none_or(|it| it.pool != pool);
         state.waiting.push_back(Waiter { number, worker_id, pool, is_notified, waker: None });
         self.length.store(state.waiting.len(), SeqCst);
         Some(QueueTicket { queue: Arc::clone(self), number })
     }
 
-    /// Whether somebody of another pool is in front.
+    /// Whether the front waits for another pool.
     #[must_use]
     pub(super) fn is_front_of_other_pool(&self, pool: u64) -> bool {
         self.state().waiting.front().is_some_and(|it| it.pool != pool)
     }
 
-    /// Whether somebody of another worker is in front.
+    /// Whether the front belongs to another worker.
     #[must_use]
     pub(super) fn is_front_of_other_worker(&self, worker_id: usize) -> bool {
         !self.is_empty() && self.state().waiting.front().is_some_and(|it| it.worker_id != worker_id)
     }
 
-    /// Tells whoever is in front that a place has become free.
+    /// Notifies the front that a permit may be free.
     pub(super) fn notify_front(&self) {
         if !self.is_empty() {
             self.state().notify(0);
@@ -127,7 +127,7 @@ impl QueueState {
 // === impl QueueTicket ===
 
 impl QueueTicket {
-    /// Ready when it is worth looking for a place. Nothing is lost when the waiting is given up.
+    /// Ready when the request should look for a permit. Cancel-safe.
     pub fn poll_notified(&self, context: &mut Context<'_>) -> Poll<()> {
         let mut state = self.queue.state();
         let position = state.position_of(self.number).unwrap_or_default();
@@ -139,7 +139,7 @@ impl QueueTicket {
         Poll::Pending
     }
 
-    /// Calls the one behind: what has become free is nothing for this one, for reasons of its own.
+    /// Notifies the next one: the free permit is of no use for this request.
     pub fn notify_next(&self) {
         let mut state = self.queue.state();
         if let Some(position) = state.position_of(self.number) {
@@ -173,12 +173,12 @@ mod tests {
         let [one, two] =
             [queue.enqueue(2, 0, 0), queue.enqueue(2, 0, 0)].map(|it| it.expect("room"));
         assert!(queue.enqueue(2, 0, 0).is_none() && queue.len() == 2);
-        assert!(is_notified(&one), "the first one looks at once");
+        assert!(is_notified(&one), "the first one is notified at once");
         assert!(!is_notified(&one) && !is_notified(&two));
         queue.notify_front();
         assert!(!is_notified(&two) && is_notified(&one));
         drop(one);
-        assert!(is_notified(&two), "there may be more than one place");
+        assert!(is_notified(&two), "there may be more than one permit");
         drop(two);
         assert!(queue.is_empty());
     }

@@ -1,5 +1,4 @@
-//! The addresses of endpoints that are names, as the name servers tell them and for as long as they
-//! say.
+//! Resolves the names of endpoints with the name servers, and respects the TTL.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -13,68 +12,68 @@ use hickory_resolver::{
     net::{NetError, runtime::TokioRuntimeProvider},
 };
 
-/// Asks name servers. Cheap to clone; answers are kept for as long as they are good.
+/// Resolves names. Cheap to clone; caches answers for their TTL.
 #[derive(Clone)]
 pub struct Resolver(Result<Arc<TokioResolver>, Arc<str>>);
 
-/// Who is asked, and how.
+/// The settings of a resolver.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ResolverSettings {
-    /// Name servers; without any, those of the system.
+    /// Name servers; if empty, those of the system.
     pub servers: Vec<SocketAddr>,
-    /// Which addresses are taken.
+    /// The address families.
     pub families: AddressFamilies,
-    /// Answers are good for no less, whatever they say.
+    /// Lower bound of the TTL.
     pub ttl_min: Duration,
-    /// And for no more.
+    /// Upper bound of the TTL.
     pub ttl_max: Duration,
-    /// How long one question may take.
+    /// The timeout of one query.
     pub timeout: Duration,
 }
 
-/// Which addresses of a name are taken.
+/// Which addresses of a name are used.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum AddressFamilies {
-    /// All there are.
+    /// IPv4 and IPv6.
     Both,
-    /// Only those of IPv4.
+    /// Only IPv4.
     V4,
-    /// Only those of IPv6.
+    /// Only IPv6.
     V6,
 }
 
-/// Addresses, and until when they are good.
+/// Addresses, and when they expire.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ResolvedAddresses {
-    /// In order, no two alike, at most 256; never none.
+    /// Sorted, without duplicates, 1 to 256.
     pub addresses: Vec<IpAddr>,
-    /// When to ask again.
+    /// When to resolve the name again.
     pub until: Instant,
 }
 
-/// A name without an address, as far as can be found out.
+/// Why a name could not be resolved.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("no address for `{host}`: {reason}")]
 pub struct LookupError {
     /// The name.
     pub host: String,
-    /// What the library says.
+    /// The error of the resolver.
     pub reason: String,
 }
 
-/// More addresses than any pool has a use for.
+/// More addresses than any pool needs.
 const ADDRESSES_MAX: usize = 256;
 
 // === impl Resolver ===
 
 impl Resolver {
-    /// Reads the system's settings unless others are given. If those cannot be used, that is what every
-    /// question comes to: most have no names among their endpoints. Asks nobody yet.
+    /// A resolver with these settings, or the system's if no servers are given. If the system's settings are unusable,
+    /// every look-up fails with that error: most configurations have no names. Sends no query yet.
     #[must_use]
     pub fn new(settings: &ResolverSettings) -> Self {
         Self(
             Self::resolver(settings).map(Arc::new).map_err(|error| {
-                format!("{error}: set dns.servers, or mend /etc/resolv.conf").into()
+                format!("{error}; set dns.servers or fix /etc/resolv.conf").into()
             }),
         )
     }
@@ -104,22 +103,22 @@ impl Resolver {
         options.timeout = settings.timeout;
         options.positive_min_ttl = Some(settings.ttl_min);
         options.positive_max_ttl = Some(settings.ttl_max);
-        // Who is not there may come at any moment.
+        // A missing name may be added at any moment.
         options.negative_max_ttl = Some(settings.ttl_min);
         builder.build()
     }
 
-    /// The addresses of a name. Dropping the future gives the question up.
+    /// The addresses of a name. Cancel-safe.
     ///
     /// # Errors
     ///
-    /// [`LookupError`] if there are none, or nobody knows.
+    /// [`LookupError`] if the name has no address or the query failed.
     pub async fn look_up(&self, host: &str) -> Result<ResolvedAddresses, LookupError> {
         let failed = |reason: String| LookupError { host: host.to_owned(), reason };
         let resolver = self.0.as_ref().map_err(|reason| failed(reason.to_string()))?;
         let found = resolver.lookup_ip(host).await;
         let found = found.map_err(|error| match error.is_no_records_found() {
-            true => failed("the name server knows none".to_owned()),
+            true => failed("the name server has no such record".to_owned()),
             false => failed(error.to_string()),
         })?;
         let mut addresses: Vec<IpAddr> = found.iter().map(|it| it.to_canonical()).collect();
@@ -127,7 +126,7 @@ impl Resolver {
         addresses.dedup();
         addresses.truncate(ADDRESSES_MAX);
         match addresses.is_empty() {
-            true => Err(failed("it has none".to_owned())),
+            true => Err(failed("the answer has no address".to_owned())),
             false => Ok(ResolvedAddresses { addresses, until: found.valid_until() }),
         }
     }
@@ -135,7 +134,7 @@ impl Resolver {
 
 impl std::fmt::Debug for Resolver {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Names").finish_non_exhaustive()
+        f.debug_struct("Resolver").finish_non_exhaustive()
     }
 }
 

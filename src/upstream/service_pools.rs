@@ -1,22 +1,22 @@
-//! The two pools of each service, for those who look after endpoints and those who show them.
+//! The two pools of each service, for health checks and status.
 
 use std::sync::Arc;
 
 use super::pool::Pool;
 use crate::model::{Color, ServiceName, VersionedMap};
 
-/// The pools of one service, with the color that is active.
+/// The pools of one service, and the active color.
 #[derive(Clone, Debug)]
 pub struct ServicePools {
     /// The active color.
     pub active: Color,
-    /// The pool named blue.
+    /// The blue pool.
     pub blue: Arc<Pool>,
-    /// The pool named green.
+    /// The green pool.
     pub green: Arc<Pool>,
 }
 
-/// The pools of all services, by name. Holding them keeps no side of the switch.
+/// The pools of all services, by name. Holding them keeps no side of the switch alive.
 pub type Pools = VersionedMap<ServiceName, ServicePools>;
 
 // === impl ServicePools ===
@@ -38,7 +38,7 @@ impl ServicePools {
     }
 }
 
-/// Whether they are the very same pools, with the same one active.
+/// Whether both have the same pool objects and the same active color.
 impl PartialEq for ServicePools {
     fn eq(&self, other: &Self) -> bool {
         self.active == other.active

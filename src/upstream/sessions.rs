@@ -1,4 +1,4 @@
-//! Connections that carry many requests at once: HTTP/2.
+//! HTTP/2 connections to endpoints, which carry concurrent requests.
 
 use std::{
     cell::{Cell, RefCell},
@@ -18,8 +18,7 @@ use tracing::debug;
 use super::{admission::ConcurrencyPermit, endpoint_state::ConnectionPermit};
 use crate::{http2::Http2Stream, metrics::GaugeGuard, net::Socket};
 
-/// A connection that carries many requests at once. Its requests hold it open; without any it is
-/// closed when it has waited for too long.
+/// An HTTP/2 connection. Its requests keep it open; an idle one is closed after a while.
 #[derive(Clone, Debug)]
 pub(super) struct Http2Session {
     sender: SendRequest<Bytes>,
@@ -27,47 +26,47 @@ pub(super) struct Http2Session {
     is_tls: bool,
 }
 
-/// An open connection, as it is counted.
+/// Keeps the permits and the metric of an open connection until dropped.
 #[derive(Debug)]
 pub(super) struct OpenSession {
     _permits: (ConnectionPermit, ConcurrencyPermit),
     _counted: GaugeGuard,
 }
 
-/// What is known of a session by whoever drives it and whoever uses it.
+/// What the driver task and the requests of a session share.
 #[derive(Debug)]
 struct SessionState {
     in_use: Cell<usize>,
-    /// Whether it takes no more requests.
+    /// Whether it accepts no more requests.
     is_closed: Cell<bool>,
     since: Cell<Instant>,
-    /// Called when the other end may have changed its settings, or is gone.
+    /// Notified when the endpoint may have changed its settings, or the connection has ended.
     state_changed: Notify,
 }
 
-/// Marks a session as closed when nothing drives it any more, also after a panic.
+/// Marks a session as closed when its driver task ends, also after a panic.
 struct DriverGuard(Rc<SessionState>);
 
-/// A request's hold on a session.
+/// A request's use of a session.
 #[derive(Debug)]
 pub(super) struct StreamLease(Rc<SessionState>);
 
-/// The tasks that drive the sessions of a worker; they end with it.
+/// The tasks that drive the sessions of a worker; dropping this aborts them.
 #[derive(Debug, Default)]
 pub(super) struct Drivers(RefCell<JoinSet<()>>);
 
-/// How much an upstream may send of one answer before we have passed it on, and of all together.
-/// The second is as large as it gets: else some answers that nobody takes would hold up all others.
+/// The flow-control windows: bytes that an endpoint may send of one response before they are forwarded, and of all
+/// responses together. The second is the maximum, so that slow clients do not block other responses.
 const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
 
-/// Requests that share a connection, at most; also before the endpoint has said how many it takes.
+/// The maximum of concurrent requests on one connection, also before the endpoint's settings have arrived.
 const STREAMS_MAX: usize = 100;
 
-/// Bytes of a response's fields, as of HTTP/1.
+/// Bytes of a response head, as for HTTP/1.
 const FIELDS_MAX: u32 = 64 * 1024;
 
-/// Bytes of a request's body that are with the connection and not yet with the system.
+/// Bytes of a request body that h2 buffers before they go to the system.
 const SEND_BUFFER: usize = 128 * 1024;
 
 // === impl OpenSession ===
@@ -81,12 +80,12 @@ impl OpenSession {
 // === impl Http2Session ===
 
 impl Http2Session {
-    /// Begins HTTP/2 on a fresh connection. Must be called on a worker's runtime. Dropping the future
-    /// closes the connection.
+    /// Starts HTTP/2 on a new connection. Must be called on a worker's runtime. Dropping the future closes the
+    /// connection.
     ///
     /// # Errors
     ///
-    /// What the library or the system says.
+    /// The error of the connection.
     pub(super) async fn begin(
         socket: Socket,
         drivers: &Drivers,
@@ -120,13 +119,13 @@ impl Http2Session {
             .await;
             drop((guard, open));
             if let Err(error) = ended {
-                debug!(%error, "a connection to an endpoint ended");
+                debug!(%error, "HTTP/2 connection to an endpoint ended with an error");
             }
         });
         Ok(Self { sender, state, is_tls })
     }
 
-    /// A stream for one more request, unless the session has as many as the endpoint takes.
+    /// A stream for one more request, unless the session has as many as the endpoint allows.
     pub(super) fn stream(&mut self) -> Option<(Http2Stream, StreamLease)> {
         if !self.has_capacity() {
             return None;
@@ -136,9 +135,9 @@ impl Http2Session {
         Some((Http2Stream::to_upstream(self.sender.clone(), self.is_tls), lease))
     }
 
-    /// Whether it takes one more request.
+    /// Whether one more request is possible.
     pub(super) fn has_capacity(&mut self) -> bool {
-        // One that has said farewell lives on for the requests that it has, and takes no more.
+        // After GOAWAY the connection finishes its requests and accepts no more.
         let mut context = Context::from_waker(Waker::noop());
         if let Poll::Ready(Err(_)) = self.sender.poll_ready(&mut context) {
             self.state.is_closed.set(true);
@@ -147,18 +146,17 @@ impl Http2Session {
         !self.is_closed() && self.state.in_use.get() < most
     }
 
-    /// Requests that are on it.
+    /// Requests in progress.
     pub(super) fn in_use(&self) -> usize {
         self.state.in_use.get()
     }
 
-    /// Has it take no more requests.
+    /// Accepts no more requests from now on.
     pub(super) fn retire(&self) {
         self.state.is_closed.set(true);
     }
 
-    /// Waits until the endpoint has said that it takes WebSockets over HTTP/2. False if it ends
-    /// before it has.
+    /// Waits until the endpoint's settings allow WebSockets over HTTP/2. False if the connection ends before.
     pub(super) async fn wait_for_tunnels(&self) -> bool {
         loop {
             let changed = self.state.state_changed.notified();
@@ -172,17 +170,17 @@ impl Http2Session {
         }
     }
 
-    /// Whether the endpoint has said that it takes WebSockets over HTTP/2: RFC 8441, section 3.
+    /// Whether the endpoint's settings allow WebSockets over HTTP/2 (RFC 8441, section 3).
     pub(super) fn supports_tunnels(&self) -> bool {
         self.sender.is_extended_connect_protocol_enabled()
     }
 
-    /// Whether it takes no more requests.
+    /// Whether it accepts no more requests.
     pub(super) fn is_closed(&self) -> bool {
         self.state.is_closed.get()
     }
 
-    /// Whether nobody has used it for so long.
+    /// Whether it has been unused for `limit`.
     pub(super) fn is_idle(&self, now: Instant, limit: Duration) -> bool {
         let since = self.state.since.get();
         self.state.in_use.get() == 0 && now.saturating_duration_since(since) >= limit
@@ -201,7 +199,7 @@ impl Drop for DriverGuard {
 // === impl StreamLease ===
 
 impl StreamLease {
-    /// Has the session take no more requests: one of its own was not answered.
+    /// The session accepts no more requests: one of its requests got no response.
     pub(super) fn distrust(&self) {
         self.0.is_closed.set(true);
     }
@@ -220,7 +218,7 @@ impl Drop for StreamLease {
 // === impl Drivers ===
 
 impl Drivers {
-    /// Forgets those that have ended. Returns how many of them had panicked.
+    /// Removes ended tasks. Returns how many of them panicked.
     pub(super) fn sweep(&self) -> usize {
         let mut drivers = self.0.borrow_mut();
         let ended = std::iter::from_fn(|| drivers.try_join_next());

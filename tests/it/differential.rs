@@ -38,31 +38,36 @@ struct Reading {
 /// Where ours is stricter, and who says that it may be.
 const STRICTER: &[(&str, &str)] = &[
     ("a line does not end in CRLF", "RFC 9112, section 2.2: a bare LF MAY be recognised"),
-    ("an empty line is no request", "RFC 9112, section 2.2: at least one is to be ignored"),
-    ("exactly one Host is needed", "RFC 9112, section 3.2: MUST respond with 400"),
-    ("the target and the Host name different hosts", "RFC 9112, section 3.2.2: Host is ignored"),
-    ("the target is neither a path nor a URL", "RFC 9112, section 3.2"),
-    ("a target has no fragment", "RFC 9112, section 3.2; RFC 3986, section 3.5"),
-    ("there is a Content-Length beside", "RFC 9112, section 6.1: ought to be handled as an error"),
-    ("the only transfer coding", "RFC 9112, section 6.1: 501 for a coding that is not understood"),
+    ("an empty line before the request", "RFC 9112, section 2.2: at least one is to be ignored"),
+    ("a request needs exactly one Host", "RFC 9112, section 3.2: MUST respond with 400"),
+    ("the request target and the Host field name", "RFC 9112, section 3.2.2: Host is ignored"),
+    ("the request target is neither", "RFC 9112, section 3.2"),
+    ("a request target must not have", "RFC 9112, section 3.2; RFC 3986, section 3.5"),
+    (
+        "both Content-Length and Transfer-Encoding",
+        "RFC 9112, section 6.1: ought to be handled as an error",
+    ),
+    (
+        "unsupported transfer coding",
+        "RFC 9112, section 6.1: 501 for a coding that is not understood",
+    ),
     ("the Transfer-Encoding does not end", "RFC 9112, section 6.3, rule 4"),
-    ("HTTP/1.0 has no Transfer-Encoding", "RFC 9112, section 6.1: framing is faulty"),
+    ("Transfer-Encoding is not allowed in HTTP/1.0", "RFC 9112, section 6.1: framing is faulty"),
     ("the Content-Length is not one number", "RFC 9112, section 6.3, rule 5: a list MAY be merged"),
-    ("its Content-Length is not one number", "RFC 9112, section 6.3, rule 5: a list MAY be merged"),
-    ("its Transfer-Encoding is not chunked", "RFC 9112, section 6.1 and 6.3, rule 4"),
-    ("its head is not HTTP", "RFC 9112, section 4: space around names, bare CR"),
-    ("there is an empty line before it", "RFC 9112, section 2.2 allows it to servers alone"),
-    ("its status line is not HTTP", "RFC 9112, section 4; RFC 9110, section 15: 100 to 599"),
-    ("this method is not served here", "RFC 9110, sections 9.3.6 and 9.3.8"),
-    ("the version is neither", "RFC 9112, section 2.3"),
-    ("the request line is not", "RFC 9112, section 3"),
-    ("a chunk's size is not", "RFC 9112, section 7.1: no space behind a size"),
-    ("a chunk's size is too large", "RFC 9112, section 7.1: overflow has to be prevented"),
-    ("a chunk extension is not", "RFC 9112, section 7.1.1; RFC 9110, section 5.6.4"),
-    ("a trailer is not a line", "RFC 9112, section 7.1.2; RFC 9110, section 5.1"),
-    ("a trailer has control", "RFC 9110, section 5.5"),
+    ("the Transfer-Encoding is not just", "RFC 9112, section 6.1 and 6.3, rule 4"),
+    ("the head is not HTTP", "RFC 9112, section 4: space around names, bare CR"),
+    ("an empty line before the head", "RFC 9112, section 2.2 allows it to servers alone"),
+    ("the status line is not HTTP", "RFC 9112, section 4; RFC 9110, section 15: 100 to 599"),
+    ("unsupported method", "RFC 9110, sections 9.3.6 and 9.3.8"),
+    ("the version must be", "RFC 9112, section 2.3"),
+    ("the request line is", "RFC 9112, section 3"),
+    ("a chunk size is not", "RFC 9112, section 7.1: no space behind a size"),
+    ("a chunk size is too large", "RFC 9112, section 7.1: overflow has to be prevented"),
+    ("invalid chunk extension", "RFC 9112, section 7.1.1; RFC 9110, section 5.6.4"),
+    ("invalid trailer section", "RFC 9112, section 7.1.2; RFC 9110, section 5.1"),
+    ("a trailer field has control", "RFC 9110, section 5.5"),
     ("a line does not end", "RFC 9112, section 7.1"),
-    ("a chunk's content does not", "RFC 9112, section 7.1"),
+    ("the content of a chunk does not", "RFC 9112, section 7.1"),
     ("an upgrade", "RFC 9110, section 15.2.2: nothing was asked that could be switched to"),
 ];
 
@@ -226,7 +231,7 @@ fn our_requests(pieces: &[Vec<u8>]) -> Reading {
     let mut pieces = pieces.iter();
     let mut skipped = false;
     'messages: loop {
-        let mut scan = HeadScanner::up_to(RequestHead::BYTES_MAX);
+        let mut scan = HeadScanner::new(RequestHead::BYTES_MAX);
         let head = loop {
             if !skipped && bytes.starts_with(b"\r\n") {
                 bytes.drain(..2);
@@ -264,7 +269,7 @@ fn our_requests(pieces: &[Vec<u8>]) -> Reading {
             match decoder.decode(&mut bytes) {
                 Ok(piece) => {
                     body.extend_from_slice(&bytes[piece.skip..][..piece.data]);
-                    bytes.drain(..piece.used);
+                    bytes.drain(..piece.consumed);
                 }
                 Err(error) => {
                     reading.refused = Some(error.to_string());
@@ -328,7 +333,7 @@ fn our_response(pieces: &[Vec<u8>], is_for_head: bool) -> Reading {
     let mut bytes = Vec::new();
     let mut pieces = pieces.iter();
     let head = loop {
-        let mut scan = HeadScanner::up_to(ResponseHead::BYTES_MAX);
+        let mut scan = HeadScanner::new(ResponseHead::BYTES_MAX);
         if !bytes.is_empty() && scan.is_worth_parsing(&bytes) {
             match ResponseHead::parse(&bytes) {
                 Ok(Some(head)) if head.status == 101 => {
@@ -360,7 +365,7 @@ fn our_response(pieces: &[Vec<u8>], is_for_head: bool) -> Reading {
         match decoder.decode(&mut bytes) {
             Ok(piece) => {
                 body.extend_from_slice(&bytes[piece.skip..][..piece.data]);
-                bytes.drain(..piece.used);
+                bytes.drain(..piece.consumed);
             }
             Err(error) => {
                 reading.refused = Some(error.to_string());
@@ -370,7 +375,7 @@ fn our_response(pieces: &[Vec<u8>], is_for_head: bool) -> Reading {
         let piece = if decoder.is_done() { None } else { pieces.next() };
         match piece {
             Some(piece) => bytes.extend_from_slice(piece),
-            None if decoder.is_done() || framing == Framing::ToClose => {
+            None if decoder.is_done() || framing == Framing::UntilClose => {
                 reading.messages.push(Message { line: head.status.to_string(), body });
                 return reading;
             }

@@ -90,10 +90,10 @@ async fn a_good_answer_has_the_status_and_the_text_that_are_expected() {
     let upstream = Upstream::start("well and good").await;
     for (check, health, reason) in [
         ("path = \"/health\", body = \"and\"", "up", None),
-        ("path = \"/health\", body = \"or\"", "down", Some("its answer does not contain \"or\"")),
+        ("path = \"/health\", body = \"or\"", "down", Some("the response does not contain \"or\"")),
         ("path = \"/endless\", body = \"xxxx\"", "up", None),
         ("path = \"/hold\", body = \"begins\"", "up", None),
-        ("path = \"/endless\", body = \"y\"", "down", Some("its answer does not contain \"y\"")),
+        ("path = \"/endless\", body = \"y\"", "down", Some("the response does not contain \"y\"")),
         ("path = \"/204\", status = [\"204\"]", "up", None),
         (
             "path = \"/health\", status = [\"204\"]",
@@ -103,9 +103,9 @@ async fn a_good_answer_has_the_status_and_the_text_that_are_expected() {
         (
             "path = \"/close\"",
             "down",
-            Some("no answer: connection closed before message completed"),
+            Some("no response: connection closed before message completed"),
         ),
-        ("path = \"/wait\", timeout = \"100ms\"", "down", Some("no answer within 100 ms")),
+        ("path = \"/wait\", timeout = \"100ms\"", "down", Some("no response within 100 ms")),
     ] {
         let proxy = proxy(&at(&[&upstream]), &format!("health = {{ {check} }}"));
         proxy.wait_for_health("blue", 0, health).await;
@@ -196,7 +196,7 @@ async fn who_fails_requests_is_left_out_for_a_while() {
     .await;
     assert_eq!(bad.requests(), 3);
     let ejected = proxy.endpoint("web", "blue", 1).await["ejected"].clone();
-    let reason = "3 requests in a row came to nothing, the last one: answered 503";
+    let reason = "3 consecutive requests failed; the last one: answered 503";
     assert_eq!(ejected["reason"], reason);
     let series = "flipgate_ejections_total{color=\"blue\",service=\"web\"}";
     assert!((proxy.metric(series).await - 1.0).abs() < 0.1);

@@ -1,4 +1,4 @@
-//! Which heads are read, how, and which are refused.
+//! Which heads are valid, what they mean, and which are rejected.
 
 use super::*;
 use crate::http1::scan::has_end;
@@ -7,8 +7,8 @@ fn parse(text: &str) -> Result<Option<RequestHead>, HeadRejection> {
     RequestHead::parse(text.as_bytes())
 }
 
-fn good(text: &str) -> RequestHead {
-    parse(text).expect("good").expect("whole")
+fn valid(text: &str) -> RequestHead {
+    parse(text).expect("a valid head").expect("a complete head")
 }
 
 fn with(line: &str) -> String {
@@ -16,16 +16,16 @@ fn with(line: &str) -> String {
 }
 
 #[test]
-fn a_head_is_found_wherever_it_is_split_and_never_before_its_end() {
+fn a_head_is_complete_at_its_end_however_it_is_split() {
     let text = "GET /a?b HTTP/1.1\r\nHost: a.test:80\r\nX: \r\nAccept:  */* \r\n\r\nGET";
     let len = text.len() - 3;
     for end in 0..=text.len() {
-        let head = parse(&text[..end]).expect("good so far");
+        let head = parse(&text[..end]).expect("valid so far");
         assert_eq!(head.map(|it| it.len), (end >= len).then_some(len), "{end}");
         assert_eq!(has_end(&text.as_bytes()[..end], 0), end >= len, "{end}");
         assert!(end != len || (1..=len).all(|new| has_end(&text.as_bytes()[..end], end - new)));
     }
-    let (head, bytes) = (good(text), text.as_bytes());
+    let (head, bytes) = (valid(text), text.as_bytes());
     assert_eq!((head.method(bytes), head.target(bytes)), (&b"GET"[..], &b"/a?b"[..]));
     assert_eq!((head.path(bytes), head.host(bytes)), (&b"/a"[..], &b"a.test:80"[..]));
     let lines: Vec<_> =
@@ -34,7 +34,7 @@ fn a_head_is_found_wherever_it_is_split_and_never_before_its_end() {
 }
 
 #[test]
-fn what_follows_a_head_is_known_from_its_lines() {
+fn the_framing_follows_from_the_fields() {
     for (lines, framing) in [
         ("X: 1", Framing::None),
         ("Content-Length: 0", Framing::Exact(0)),
@@ -42,12 +42,12 @@ fn what_follows_a_head_is_known_from_its_lines() {
         ("Content-Length: 9223372036854775807", Framing::Exact(9_223_372_036_854_775_807)),
         ("Transfer-Encoding: Chunked", Framing::Chunked),
     ] {
-        assert_eq!(good(&with(lines)).framing, framing, "{lines}");
+        assert_eq!(valid(&with(lines)).framing, framing, "{lines}");
     }
 }
 
 #[test]
-fn a_length_that_no_signed_number_holds_is_refused() {
+fn a_length_over_the_signed_maximum_is_rejected() {
     for length in ["9223372036854775808", "9999999999999999999", "18446744073709551615"] {
         let found = parse(&with(&format!("Content-Length: {length}")));
         assert!(matches!(found, Err(HeadRejection::Malformed(_))), "{length}");
@@ -55,8 +55,8 @@ fn a_length_that_no_signed_number_holds_is_refused() {
 }
 
 #[test]
-fn a_connection_goes_on_unless_somebody_says_otherwise() {
-    for (version, line, goes_on) in [
+fn a_connection_is_kept_alive_unless_a_side_closes_it() {
+    for (version, line, keeps_alive) in [
         ("1.1", "X: 1", true),
         ("1.1", "Connection: x, CLOSE", false),
         ("1.1", "Connection: x\r\nConnection: close", false),
@@ -64,13 +64,13 @@ fn a_connection_goes_on_unless_somebody_says_otherwise() {
         ("1.0", "Connection: Keep-Alive", true),
         ("1.0", "Connection: keep-alive, close", false),
     ] {
-        let head = good(&format!("GET / HTTP/{version}\r\nHost: a\r\n{line}\r\n\r\n"));
-        assert_eq!(head.keeps_alive, goes_on, "{version} {line}");
+        let head = valid(&format!("GET / HTTP/{version}\r\nHost: a\r\n{line}\r\n\r\n"));
+        assert_eq!(head.keeps_alive, keeps_alive, "{version} {line}");
     }
 }
 
 #[test]
-fn only_a_websocket_is_a_tunnel_that_may_be_asked_for() {
+fn only_a_websocket_can_be_requested_as_a_tunnel() {
     for (lines, wants) in [
         ("Connection: Upgrade\r\nUpgrade: WebSocket", true),
         ("Connection: keep-alive, upgrade\r\nUpgrade: websocket", true),
@@ -82,10 +82,10 @@ fn only_a_websocket_is_a_tunnel_that_may_be_asked_for() {
         ("Connection: upgrade\r\nUpgrade: websocket\r\nContent-Length: 0", true),
         ("Connection: upgrade\r\nUpgrade: websocket\r\nContent-Length: 1", false),
     ] {
-        let head = good(&format!("GET / HTTP/1.1\r\nHost: a\r\n{lines}\r\n\r\n"));
-        assert_eq!(head.wants_websocket, wants, "{lines}");
-        let head = good(&format!("POST / HTTP/1.1\r\nHost: a\r\n{lines}\r\n\r\n"));
-        assert!(!head.wants_websocket);
+        let head = valid(&format!("GET / HTTP/1.1\r\nHost: a\r\n{lines}\r\n\r\n"));
+        assert_eq!(head.requests_websocket, wants, "{lines}");
+        let head = valid(&format!("POST / HTTP/1.1\r\nHost: a\r\n{lines}\r\n\r\n"));
+        assert!(!head.requests_websocket);
     }
 }
 
@@ -101,23 +101,23 @@ fn a_handshake_with_an_empty_chunked_body_is_one_without_content() {
         ("5", Some(false)),
         ("0\r\nx", Some(false)),
     ] {
-        let head = parse(&format!("{text}{behind}")).expect("good so far");
-        assert_eq!(head.as_ref().map(|it| it.wants_websocket), wants, "{behind:?}");
+        let head = parse(&format!("{text}{behind}")).expect("valid so far");
+        assert_eq!(head.as_ref().map(|it| it.requests_websocket), wants, "{behind:?}");
         let Some(head) = head else { continue };
         let (content, framing) =
             if wants == Some(true) { (5, Framing::None) } else { (0, Framing::Chunked) };
         assert_eq!((head.len, head.framing), (text.len() + content, framing), "{behind:?}");
     }
-    // A client that expects `100 Continue` sends nothing yet.
+    // A client that expects `100 Continue` has not sent its body yet.
     let waits = text.replace("Host: a", "Host: a\r\nExpect: 100-continue");
-    assert!(!good(&waits).wants_websocket);
+    assert!(!valid(&waits).requests_websocket);
 }
 
 #[test]
-fn only_a_plain_health_check_has_no_host() {
+fn only_a_plain_health_check_needs_no_host() {
     for target in ["*", "/"] {
         let text = format!("OPTIONS {target} HTTP/1.0\r\n\r\n");
-        assert_eq!(good(&text).host(text.as_bytes()), b"");
+        assert_eq!(valid(&text).host(text.as_bytes()), b"");
     }
     for line in ["OPTIONS * HTTP/1.1", "OPTIONS /a HTTP/1.0", "GET / HTTP/1.0", "HEAD / HTTP/1.0"] {
         assert!(parse(&format!("{line}\r\n\r\n")).is_err(), "{line}");
@@ -138,7 +138,7 @@ fn targets_become_paths() {
         ("OPTIONS", "http://a", TargetForm::Asterisk, ""),
     ] {
         let text = format!("{method} {target} HTTP/1.1\r\nHost: a\r\n\r\n");
-        let head = good(&text);
+        let head = valid(&text);
         assert_eq!((head.form, head.target(text.as_bytes())), (form, rest.as_bytes()));
     }
     for (target, host, told) in [
@@ -150,7 +150,7 @@ fn targets_become_paths() {
         ("HTTPS://a.test/", "a.test:443", "a.test"),
     ] {
         let text = format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n");
-        assert_eq!(good(&text).host(text.as_bytes()), told.as_bytes(), "{target} {host}");
+        assert_eq!(valid(&text).host(text.as_bytes()), told.as_bytes(), "{target} {host}");
     }
     for (target, host) in [
         ("http://a.test:443/", "a.test"),
@@ -186,7 +186,7 @@ const HEAD_MAX: usize = 32 * 1024;
 const LINE_MAX: usize = 8 * 1024;
 
 #[test]
-fn limits_are_as_they_are_set() {
+fn configured_limits_apply() {
     let line = |count: usize| with(&format!("X: {}", "x".repeat(count)));
     let limits = HeadLimits { line: 1000, head: 2000 };
     let read = |text: &str| RequestHead::parse_within(text.as_bytes(), limits).map(drop);
@@ -204,7 +204,7 @@ fn limits_are_as_they_are_set() {
 }
 
 #[test]
-fn a_cookie_that_was_put_together_may_be_longer_than_its_parts() {
+fn a_joined_cookie_may_exceed_the_line_limit() {
     let limits = HeadLimits::default();
     let joined = |head: &str, longest| {
         RequestHead::parse_joined(head.as_bytes(), limits, longest).map(|it| it.is_some())
@@ -217,11 +217,11 @@ fn a_cookie_that_was_put_together_may_be_longer_than_its_parts() {
         joined(&with(&format!("{cookie}\r\nX: {}", "x".repeat(9000))), 1),
         Err(HeadRejection::TooLarge)
     );
-    assert_eq!(parse(&with(&cookie)).err(), Some(HeadRejection::TooLarge), "as it was sent");
+    assert_eq!(parse(&with(&cookie)).err(), Some(HeadRejection::TooLarge), "not joined");
 }
 
 #[test]
-fn limits_are_told_apart() {
+fn each_limit_has_its_own_rejection() {
     let long = |count: usize| "x".repeat(count);
     let target = format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", long(LINE_MAX));
     assert_eq!(parse(&target).err(), Some(HeadRejection::TargetTooLong));

@@ -1,4 +1,4 @@
-//! What makes an idle connection one that is not used again?
+//! Which idle connections can be reused.
 
 use std::{io::Write, os::unix::net::UnixStream as StdUnixStream, sync::Arc};
 
@@ -14,7 +14,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::*;
 
-/// The other end, which writes without the runtime.
+/// The peer's end, which writes without the runtime.
 type Plain = std::net::TcpStream;
 
 async fn pair() -> (TcpStream, Plain) {
@@ -26,7 +26,7 @@ async fn pair() -> (TcpStream, Plain) {
     (ours.expect("a connection"), theirs)
 }
 
-/// A connection by TLS that has carried a request, and the server's end of it.
+/// A TLS connection that has carried a request, and the server's end of it.
 async fn secured(tickets: usize) -> (Transport, Plain, ServerConnection) {
     let key = rcgen::KeyPair::generate().expect("a key");
     let params = rcgen::CertificateParams::new(["a.test".to_owned()]).expect("a name");
@@ -61,96 +61,96 @@ async fn secured(tickets: usize) -> (Transport, Plain, ServerConnection) {
     (Transport::Tls(Box::new(ours.into())), theirs, session)
 }
 
-/// Writes what the server's session has to say.
+/// Writes the pending records of the server's session.
 fn flush(session: &mut ServerConnection, mut to: &Plain) {
     while session.wants_write() {
         session.write_tls(&mut to).expect("open");
     }
 }
 
-// None of the tests lets the runtime look at the socket between what the other end does and the question:
-// what came in the last moment is what the runtime does not know.
+// The tests do not let the runtime poll the socket between the peer's write and the check, so the runtime does not know
+// yet that something has arrived.
 
 #[tokio::test]
-async fn whatever_waits_makes_a_plain_connection_unfit() {
-    let unasked = b"HTTP/1.1 408 Request Timeout\r\n\r\n".as_slice();
-    for bytes in [b"x".as_slice(), b"\r\n", unasked] {
+async fn unread_bytes_make_a_plain_connection_unusable() {
+    let unsolicited = b"HTTP/1.1 408 Request Timeout\r\n\r\n".as_slice();
+    for bytes in [b"x".as_slice(), b"\r\n", unsolicited] {
         let (ours, mut theirs) = pair().await;
         let mut transport = Transport::Tcp(ours);
-        assert!(transport.is_quiet_now());
+        assert!(transport.check_reusable());
         theirs.write_all(bytes).expect("open");
-        assert!(!transport.is_quiet_now(), "{bytes:?}");
+        assert!(!transport.check_reusable(), "{bytes:?}");
     }
     let (ours, theirs) = pair().await;
     let mut transport = Transport::Tcp(ours);
     drop(theirs);
-    assert!(!transport.is_quiet_now(), "the end");
+    assert!(!transport.check_reusable(), "the end");
 
     let (ours, mut theirs) = StdUnixStream::pair().expect("sockets");
     ours.set_nonblocking(true).expect("a socket");
     let mut transport = Transport::Unix(UnixStream::from_std(ours).expect("a socket"));
-    assert!(transport.is_quiet_now());
+    assert!(transport.check_reusable());
     theirs.write_all(b"x").expect("open");
-    assert!(!transport.is_quiet_now(), "a unix socket");
+    assert!(!transport.check_reusable(), "a unix socket");
 }
 
 #[tokio::test]
-async fn a_reset_makes_a_connection_unfit() {
+async fn a_reset_makes_a_connection_unusable() {
     let (ours, theirs) = pair().await;
     let mut transport = Transport::Tcp(ours);
     SockRef::from(&theirs).set_linger(Some(Duration::ZERO)).expect("a socket");
     drop(theirs);
-    assert!(!transport.is_quiet_now());
+    assert!(!transport.check_reusable());
 }
 
 #[tokio::test]
-async fn the_end_of_a_session_makes_a_connection_unfit_though_its_socket_is_open() {
+async fn a_close_notify_makes_a_connection_unusable_while_its_socket_is_open() {
     let (mut transport, theirs, mut session) = secured(0).await;
-    assert!(transport.is_quiet_now());
+    assert!(transport.check_reusable());
     session.send_close_notify();
     flush(&mut session, &theirs);
-    assert!(!transport.is_quiet_now());
-    assert!(!transport.is_quiet_now(), "and stays so");
+    assert!(!transport.check_reusable());
+    assert!(!transport.check_reusable(), "and it stays unusable");
 }
 
 #[tokio::test]
-async fn an_unasked_answer_by_tls_makes_a_connection_unfit() {
+async fn an_unsolicited_response_over_tls_makes_a_connection_unusable() {
     let (mut transport, theirs, mut session) = secured(0).await;
     session.writer().write_all(b"HTTP/1.1 408 Request Timeout\r\n\r\n").expect("open");
     flush(&mut session, &theirs);
-    assert!(!transport.is_quiet_now());
-    // What was decrypted then is not forgotten.
-    assert!(!transport.is_quiet_now() && !transport.is_quiet());
+    assert!(!transport.check_reusable());
+    // The decrypted bytes are still there.
+    assert!(!transport.check_reusable() && !transport.is_reusable());
 }
 
 #[tokio::test]
-async fn a_part_of_a_record_and_what_is_no_tls_make_a_connection_unfit() {
+async fn a_partial_record_and_plain_bytes_make_a_tls_connection_unusable() {
     let (mut transport, theirs, mut session) = secured(0).await;
     session.writer().write_all(b"HTTP/1.1 408 Request Timeout\r\n\r\n").expect("open");
     let mut record = Vec::new();
     session.write_tls(&mut record).expect("memory");
     (&theirs).write_all(&record[..record.len() - 1]).expect("open");
-    assert!(!transport.is_quiet_now());
+    assert!(!transport.check_reusable());
 
     let (mut transport, theirs, _session) = secured(0).await;
     (&theirs).write_all(b"HTTP/1.1 408 Request Timeout\r\n\r\n").expect("open");
-    assert!(!transport.is_quiet_now());
+    assert!(!transport.check_reusable());
 
     let (mut transport, theirs, _session) = secured(0).await;
     drop(theirs);
-    assert!(!transport.is_quiet_now());
+    assert!(!transport.check_reusable());
 }
 
 #[tokio::test]
-async fn session_tickets_leave_a_connection_fit() {
+async fn session_tickets_leave_a_connection_usable() {
     let (mut transport, theirs, mut session) = secured(4).await;
     let Transport::Tls(stream) = &transport else { panic!("it is TLS") };
     let mut byte = [std::mem::MaybeUninit::uninit()];
     let waiting = SockRef::from(stream.get_ref().0).peek(&mut byte);
-    assert_eq!(waiting.ok(), Some(1), "the tickets wait to be read");
-    assert!(transport.is_quiet_now());
-    assert!(transport.is_quiet());
-    // And it works as before.
+    assert_eq!(waiting.ok(), Some(1), "the tickets are unread");
+    assert!(transport.check_reusable());
+    assert!(transport.is_reusable());
+    // The connection still works.
     let mut seen = [0; 5];
     transport.write_all(b"again").await.expect("open");
     session.writer().write_all(b"reply").expect("open");

@@ -9,13 +9,13 @@ impl BodyPipe {
     /// Takes the whole body if it is there already, to throw it away.
     pub(in crate::proxy) fn discard(&mut self, from: &mut HttpStream) -> bool {
         let HttpStream::Socket(from) = from else { return false };
-        if self.piece.used > 0 {
-            from.consume(self.piece.used);
+        if self.piece.consumed > 0 {
+            from.consume(self.piece.consumed);
             self.piece = DecodeStep::default();
         }
         while !self.decoder.is_done() && !from.unread().is_empty() {
             match self.decoder.decode(from.unread_mut()) {
-                Ok(piece) => from.consume(piece.used),
+                Ok(piece) => from.consume(piece.consumed),
                 Err(_) => return false,
             }
         }
@@ -30,13 +30,13 @@ impl BodyPipe {
         from: &mut HttpStream,
         left: &mut usize,
     ) -> Poll<bool> {
-        from.consume(std::mem::take(&mut self.piece).used);
+        from.consume(std::mem::take(&mut self.piece).consumed);
         loop {
             while !self.decoder.is_done() && !from.unread().is_empty() {
                 let used = match from {
                     HttpStream::Stream(from) => from.unread().len(),
                     HttpStream::Socket(from) => match self.decoder.decode(from.unread_mut()) {
-                        Ok(piece) => piece.used,
+                        Ok(piece) => piece.consumed,
                         Err(_) => return Poll::Ready(false),
                     },
                 };
@@ -54,7 +54,7 @@ impl BodyPipe {
                 Ok(0) => {
                     let is_whole = match from {
                         HttpStream::Stream(from) => from.is_at_end(),
-                        HttpStream::Socket(_) => self.decoder.is_to_close(),
+                        HttpStream::Socket(_) => self.decoder.ends_at_close(),
                     };
                     return Poll::Ready(is_whole);
                 }

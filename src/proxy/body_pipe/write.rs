@@ -76,8 +76,8 @@ impl BodyPipe {
         let content = (count - own).min(self.piece.data - self.piece_sent);
         self.piece_sent += content;
         self.behind_sent += count - own - content;
-        if self.piece.used > 0 && self.piece_sent == self.piece.data {
-            from.consume(self.piece.used);
+        if self.piece.consumed > 0 && self.piece_sent == self.piece.data {
+            from.consume(self.piece.consumed);
             (self.piece, self.piece_sent) = (DecodeStep::default(), 0);
         }
     }

@@ -50,7 +50,7 @@ pub(in crate::proxy) fn put_request(
     if head.framing == Framing::Chunked {
         out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
     }
-    out.extend_from_slice(match (head.takes_trailers, head.wants_websocket) {
+    out.extend_from_slice(match (head.accepts_trailers, head.requests_websocket) {
         (false, false) => b"",
         (true, false) => b"TE: trailers\r\nConnection: te\r\n",
         (false, true) => b"Upgrade: websocket\r\nConnection: upgrade\r\n",
@@ -93,7 +93,7 @@ fn put_kept(
     let hops = hops_left(head, bytes);
     let has_list = lines.has(FieldName::Connection);
     let (mut has_cookies, mut has_host) = (false, false);
-    lines.put_kept(out, |name, line| match name {
+    lines.put_filtered(out, |name, line| match name {
         FieldName::Host => {
             has_host = !head.is_absolute || line.value() == host;
             has_host
@@ -113,7 +113,7 @@ fn put_kept(
         | FieldName::Forwarded => false,
         // The state of a trace means something beside its parent alone.
         FieldName::Traceparent | FieldName::Tracestate => is_traced,
-        name if name.tells_of_forwarding() && !is_behind_proxy => false,
+        name if name.is_forwarding() && !is_behind_proxy => false,
         _ if has_list && lines.connection_lists(line.name()) => false,
         FieldName::Cookie => {
             has_cookies |= cookies::has_ours(line.value());

@@ -117,7 +117,7 @@ fn put_status_line(out: &mut Vec<u8>, version: Version, head: &ResponseHead, byt
 /// Writes the lines that go on as they came.
 fn put_kept(out: &mut Vec<u8>, lines: FieldLines<'_>, is_private: bool) {
     let has_list = lines.has(FieldName::Connection);
-    lines.put_kept(out, |name, line| match name {
+    lines.put_filtered(out, |name, line| match name {
         FieldName::ContentLength | FieldName::Flipgate | FieldName::FlipgatePreview => false,
         FieldName::CacheControl if is_private => false,
         // Only Flipgate's own answers may say that they are.
@@ -133,8 +133,8 @@ fn put_framing(out: &mut Vec<u8>, head: &ResponseHead, framing: Framing) {
     let length = match framing {
         Framing::Exact(length) => Some(length),
         // What a GET would have got; but never beside these two: RFC 9110, section 8.6.
-        Framing::None if !matches!(head.status, 100..=199 | 204) => head.told_length(),
-        Framing::None | Framing::Chunked | Framing::ToClose => None,
+        Framing::None if !matches!(head.status, 100..=199 | 204) => head.declared_length(),
+        Framing::None | Framing::Chunked | Framing::UntilClose => None,
     };
     if let Some(length) = length {
         out.extend_from_slice(b"Content-Length: ");
@@ -200,7 +200,7 @@ mod tests {
     #[test]
     fn a_length_beside_a_coding_and_a_status_that_is_not_theirs_are_dropped() {
         let both = [("content-length", "5"), ("transfer-encoding", "chunked")];
-        for framing in [Framing::Chunked, Framing::ToClose, Framing::None] {
+        for framing in [Framing::Chunked, Framing::UntilClose, Framing::None] {
             assert!(values(&tell(&both, &answer(framing)), "content-length").is_empty());
         }
         let told = tell(

@@ -164,8 +164,8 @@ pub fn is_never_a_trailer(text: &str) -> bool {
 fn is_never(name: FieldName, text: &[u8]) -> bool {
     let lower = text.to_ascii_lowercase();
     name.is_hop_by_hop()
-        || name.is_vital()
-        || name.tells_of_forwarding()
+        || name.is_essential()
+        || name.is_forwarding()
         || matches!(name, FieldName::Flipgate | FieldName::FlipgatePreview | FieldName::Underscored)
         || matches!(name, FieldName::Cookie | FieldName::Authorization | FieldName::Proxy)
         || matches!(name, FieldName::ProxyStatus | FieldName::CacheControl)

@@ -1,4 +1,4 @@
-//! What a request finds in a pool.
+//! The choice of an endpoint for a request.
 
 use std::{sync::Arc, time::Instant};
 
@@ -12,34 +12,34 @@ use crate::{
     },
 };
 
-/// What a request is looking for.
+/// A request that needs an endpoint.
 pub struct PickRequest<'a> {
-    /// Members that it was at.
+    /// Endpoints that the request has already tried.
     pub tried: &'a [Arc<EndpointState>],
-    /// What it shall be known by, if the pool goes by that.
+    /// The hash key, if the pool uses one.
     pub key: Option<u64>,
-    /// Whether a member can be spoken with without one more connection.
+    /// Whether an endpoint can be used without opening a connection.
     pub has_connection: &'a dyn Fn(&Arc<EndpointState>) -> bool,
-    /// Whether it has waited for its turn.
+    /// Whether the request has waited in the queue and is at its front.
     pub has_waited: bool,
-    /// The time.
+    /// The current time.
     pub now: Instant,
 }
 
-/// What a request has found.
+/// The result of a choice.
 #[derive(Debug)]
 pub enum PickResult {
-    /// A place.
+    /// A permit at the chosen endpoint.
     Picked(RequestPermit),
-    /// Whoever could answer has as many requests or connections as may be.
+    /// All usable endpoints are at their limits.
     Full,
-    /// There is nobody, or nobody who was not tried.
+    /// There is no endpoint, or none that was not tried.
     NoEndpoint,
 }
 
 impl Pool {
-    /// Chooses a member and takes a seat there. Who stands well is chosen before those who do not, and
-    /// those before the ones that nobody can speak with.
+    /// Chooses an endpoint and takes a permit. Healthy endpoints come first, then unhealthy ones, then those that
+    /// refuse connections.
     #[must_use]
     pub fn pick(&self, request: &PickRequest<'_>, random: &mut fastrand::Rng) -> PickResult {
         let endpoint_set = self.endpoint_set.load();
@@ -67,7 +67,7 @@ impl Pool {
             return PickResult::Picked(permit);
         }
         let balance = &self.policy.balance;
-        // Whoever was turned down goes to those who are known to be good.
+        // A retry goes to healthy endpoints.
         let panic_tier = self.panic_tier().filter(|_| request.tried.is_empty());
         let candidates =
             Candidates::new(endpoints, request.tried, panic_tier, balance.slow_start, request.now);
@@ -85,14 +85,14 @@ impl Pool {
                 random,
             );
             let Some(endpoint) = chosen else { return PickResult::Full };
-            // Somebody else may have been quicker.
+            // Another request may have taken the last permit.
             if let Some(permit) = endpoint.try_acquire(limits.endpoint_requests) {
                 return PickResult::Picked(permit);
             }
         }
     }
 
-    /// The choice as it is most often: of members that are all alike, two that stand well.
+    /// The usual choice: among endpoints of equal weight, of which two drawn ones are healthy.
     fn pick_quickly<'a>(
         &self,
         endpoint_set: &'a EndpointSet,

@@ -1,4 +1,4 @@
-//! Endpoints that are left out for a while, and what becomes of a pool that has few others.
+//! Ejection of endpoints whose requests fail, and panic mode.
 
 use std::{
     sync::{
@@ -11,15 +11,14 @@ use std::{
 use super::Pool;
 use crate::upstream::{endpoint_health::Tier, endpoint_state::EndpointState};
 
-/// How long an endpoint is left out at least before another one takes its turn, when there are more that
-/// should be than may be.
+/// The shortest ejection before another endpoint takes its place, when more endpoints fail than may be ejected.
 pub(super) const ROTATION_MIN: Duration = Duration::from_secs(1);
 
-/// Until when it is known that nobody can be left out, so that requests that fail need not look.
+/// Until when no endpoint can be ejected, so that failed requests need not take the lock.
 #[derive(Debug)]
 pub(super) struct EjectionTimes {
     start: Instant,
-    /// In milliseconds from the start.
+    /// In milliseconds after `start`.
     blocked_until: AtomicU64,
 }
 
@@ -30,7 +29,7 @@ impl EjectionTimes {
         Self { start: Instant::now(), blocked_until: AtomicU64::new(0) }
     }
 
-    /// Somebody may be left out again.
+    /// Endpoints can be ejected again.
     pub(super) fn unblock(&self) {
         self.blocked_until.store(0, Relaxed);
     }
@@ -52,14 +51,14 @@ impl EjectionTimes {
 // === impl Pool ===
 
 impl Pool {
-    /// Notes that a request came to nothing. A member of which too many in a row do is left out for a
-    /// while. If as many are as may be, the one that is out for longest comes back for it.
+    /// Records a failed request. An endpoint with too many consecutive failures is ejected. At the maximum of ejected
+    /// endpoints, the longest ejected one is readmitted for it.
     pub fn record_failure(&self, endpoint: &EndpointState, what: &str, now: Instant) {
         let rules = &self.policy.ejection;
         let Some(limit) = rules.failures else { return };
-        // What is known of a pool that was replaced may not hold for the one that has followed.
+        // The state of a replaced pool may not hold for the new one.
         let is_last = self.revision == self.shared.last_revision.load(Relaxed);
-        // In an outage each request comes here: most find out without the lock that there is nothing to do.
+        // In an outage every request comes here: most return without the lock.
         if endpoint.record_failure() < limit.get()
             || !is_last
             || rules.share == 0
@@ -73,7 +72,7 @@ impl Pool {
         let endpoint_set = self.endpoint_set.load();
         let endpoints = &*endpoint_set.endpoints;
         let is_in_pool = endpoints.iter().any(|it| std::ptr::eq(&raw const **it, endpoint));
-        // Others may have come first.
+        // Another request may have been first.
         if !is_in_pool || endpoints.len() < 2 || endpoint.is_ejected() {
             return;
         }
@@ -82,7 +81,7 @@ impl Pool {
         let out = endpoints.iter().filter(|it| it.is_ejected());
         let out: Vec<_> = out.filter_map(|it| Some((since(it)?, it))).collect();
         if out.len() >= most {
-            // Whoever was out for longest may be well again, which this one is not.
+            // The longest ejected endpoint may have recovered; this one has not.
             let Some((since, oldest)) = out.iter().min_by_key(|it| it.0) else { return };
             if now.saturating_duration_since(*since) < ROTATION_MIN {
                 return self.ejection_times.block_until(*since + ROTATION_MIN);
@@ -94,8 +93,7 @@ impl Pool {
             let is_new = !it.is_ejected();
             if is_new {
                 it.eject(
-                    format!("{limit} requests in a row came to nothing, the last one: {what}")
-                        .into(),
+                    format!("{limit} consecutive requests failed; the last one: {what}").into(),
                     rules,
                     now,
                 );
@@ -108,7 +106,7 @@ impl Pool {
         }
     }
 
-    /// Lets in again whose time outside is over. To be called often.
+    /// Readmits endpoints whose ejection is over. Call it often.
     pub fn release_ejected(&self, now: Instant) {
         for endpoint in self.endpoints() {
             if endpoint.update_health(|it| it.release(now)) {
@@ -120,7 +118,7 @@ impl Pool {
         self.update_panic();
     }
 
-    /// Finds out whether so few are left that the others have to help.
+    /// Decides whether too few endpoints are healthy, so that others get requests too (panic mode).
     pub(super) fn update_panic(&self) {
         let endpoint_set = self.endpoint_set.load();
         let count = endpoint_set.endpoints.len();
@@ -129,8 +127,7 @@ impl Pool {
             let well = tiers().filter(|it| *it <= worst).count();
             well * 100 < count * usize::from(self.policy.balance.panic)
         };
-        // First those whom requests have found bad, then those of whom it is known by their checks; and
-        // nobody, where nobody could help.
+        // Ejected endpoints first, then also those with failed checks; none, if there are none of that tier.
         let panic_tier = [Tier::Ejected, Tier::Unhealthy]
             .into_iter()
             .zip([Tier::Unchecked, Tier::Ejected])
@@ -144,7 +141,7 @@ impl Pool {
         }
     }
 
-    /// Whether an endpoint is left out for a while.
+    /// Whether an endpoint is ejected.
     #[must_use]
     pub fn has_ejected(&self) -> bool {
         self.endpoint_set.load().endpoints.iter().any(|it| it.is_ejected())

@@ -1,4 +1,4 @@
-//! The choice among members: distributions with seeds, and bounds that follow from them.
+//! The choice among endpoints: distributions with seeds, and bounds that follow from them.
 
 mod ejection;
 mod queueing;
@@ -34,7 +34,7 @@ fn spec(endpoints: &[(&str, u16)]) -> PoolSpec {
         endpoint: address.parse().expect("an endpoint"),
         weight: *weight,
     });
-    PoolSpec::new(None, endpoints).expect("no two alike")
+    PoolSpec::new(None, endpoints).expect("no duplicates")
 }
 
 fn pool(endpoints: &[&str]) -> Pool {
@@ -49,7 +49,7 @@ fn names(count: usize) -> Vec<String> {
     (1..=count).map(|it| format!("10.0.0.{it}:80")).collect()
 }
 
-/// The same with every member known to be well.
+/// The same pool with every endpoint up.
 fn all_up(pool: Pool) -> Pool {
     for endpoint in pool.endpoints() {
         pool.record_check(&endpoint, Ok(()));
@@ -80,7 +80,7 @@ fn pick_for(
 fn permit(picked: PickResult) -> RequestPermit {
     match picked {
         PickResult::Picked(permit) => permit,
-        other => panic!("a seat, not {other:?}"),
+        other => panic!("a permit, not {other:?}"),
     }
 }
 
@@ -88,7 +88,7 @@ fn name(permit: &RequestPermit) -> String {
     permit.endpoint().configured().to_string()
 }
 
-/// How often each member is chosen when nobody stays.
+/// How often each endpoint is picked when no request stays.
 fn shares(pool: &Pool, picks: usize, random: &mut fastrand::Rng) -> HashMap<String, usize> {
     let mut shares = HashMap::new();
     for _ in 0..picks {
@@ -97,8 +97,8 @@ fn shares(pool: &Pool, picks: usize, random: &mut fastrand::Rng) -> HashMap<Stri
     shares
 }
 
-/// Asserts that a count is what chance makes of it: within six standard deviations of a binomial
-/// distribution, which is left once in 500 million times.
+/// Asserts that a count is within six standard deviations of a binomial distribution, which fails by chance once in 500
+/// million times.
 fn assert_share(count: usize, picks: usize, probability: f64) {
     #[expect(clippy::cast_precision_loss, reason = "small numbers")]
     let (count, picks) = (count as f64, picks as f64);
@@ -118,7 +118,7 @@ fn down(pool: &Pool, endpoint: &EndpointState, failure: &HealthFailure) {
 #[test]
 fn the_less_loaded_of_two_is_picked() {
     for policy in [None, Some(Duration::from_secs(1))] {
-        // With a slow start nobody is chosen in the short way; all have begun at the same time.
+        // A slow start disables the fast path; all endpoints start at the same time.
         let balance = Balance { slow_start: policy, ..Balance::default() };
         let pool = all_up(pool_of(&alike(&LISTED), Policy { balance, ..Policy::default() }));
         let mut random = seeded();
@@ -149,7 +149,7 @@ fn requests_are_spread_by_weight() {
         let balance = Balance { algorithm: algorithm.clone(), ..Balance::default() };
         let pool = all_up(pool_of(&listed, Policy { balance, ..Policy::default() }));
         let mut random = seeded();
-        // Nobody leaves: whoever has twice the weight holds twice the requests.
+        // With requests in flight: twice the weight holds twice the requests.
         let permits: Vec<_> = (0..1000).map(|_| permit(pick(&pool, &[], &mut random))).collect();
         let held: Vec<_> = pool.endpoints().iter().map(|it| it.in_flight()).collect();
         for (held, expected) in held.iter().zip([100, 200, 700]) {
@@ -157,7 +157,7 @@ fn requests_are_spread_by_weight() {
         }
         assert_eq!(permits.len(), 1000);
         drop(permits);
-        // Everybody leaves at once: the shares are the same when nobody is busy.
+        // Without requests in flight the shares are the same.
         let shares = shares(&pool, 9_000, &mut random);
         for (name, weight) in listed {
             assert_share(shares[name], 9_000, f64::from(weight) / 10.0);
@@ -211,7 +211,9 @@ fn a_hash_key_stays_at_its_endpoint_until_that_leaves() {
         *counts.entry(here.clone()).or_default() += 1;
         match here == names[0] {
             true => of_first += 1,
-            false => assert_eq!(here, at(&after, key), "only the keys of who left move"),
+            false => {
+                assert_eq!(here, at(&after, key), "only the keys of the removed endpoint move");
+            }
         }
     }
     assert_share(of_first, 10_000, 0.1);
@@ -267,14 +269,14 @@ fn in_panic_mode_unhealthy_endpoints_are_used_but_not_refusing_ones() {
     for endpoint in &endpoints[..5] {
         down(&pool, endpoint, &HealthFailure::bad_response("500"));
     }
-    assert!(!pool.is_panicking(), "half of them are enough");
+    assert!(!pool.is_panicking(), "half of them is enough");
     down(&pool, &endpoints[5], &HealthFailure::refused("refused"));
     assert!(pool.is_panicking());
     let mut random = seeded();
     let shares = shares(&pool, 9_000, &mut random);
     for (index, name) in names.iter().enumerate() {
         match index {
-            5 => assert_eq!(shares.get(name), None, "nobody can speak with it"),
+            5 => assert_eq!(shares.get(name), None, "it refuses connections"),
             _ => assert_share(shares[name], 9_000, 1.0 / 9.0),
         }
     }
@@ -282,7 +284,7 @@ fn in_panic_mode_unhealthy_endpoints_are_used_but_not_refusing_ones() {
     for _ in 0..100 {
         let again = permit(pick(&pool, &tried, &mut random));
         let is_well = endpoints[6..].iter().any(|it| Arc::ptr_eq(it, again.endpoint()));
-        assert!(is_well, "whoever was turned down goes to those who are well");
+        assert!(is_well, "a retry goes to healthy endpoints");
     }
 }
 
@@ -290,14 +292,14 @@ fn in_panic_mode_unhealthy_endpoints_are_used_but_not_refusing_ones() {
 fn a_recovered_endpoint_starts_slowly() {
     let balance = Balance { slow_start: Some(Duration::from_secs(3600)), ..Balance::default() };
     let old = pool_of(&alike(&LISTED), Policy { balance, ..Policy::default() });
-    // Nobody has looked at the first two, who share alike; the third comes back again and again.
+    // The endpoints come up for the first time, which starts the slow start.
     let [one, two, three] = &old.endpoints()[..] else { panic!("three") };
     for endpoint in [one, two, three] {
         old.record_check(endpoint, Ok(()));
     }
     let whole =
         |it: &EndpointState| it.effective_weight(Some(Duration::from_secs(3600)), Instant::now());
-    assert_eq!(whole(one), 100, "a tenth to begin with");
+    assert_eq!(whole(one), 100, "a tenth at first");
     let later = Instant::now() + Duration::from_secs(1800);
     assert!((450..=550).contains(&one.effective_weight(Some(Duration::from_secs(3600)), later)));
     let after = Instant::now() + Duration::from_secs(3700);
@@ -327,13 +329,13 @@ fn a_name_has_an_endpoint_state_for_each_of_its_addresses() {
     let [one, two, three]: [IpAddr; 3] =
         ["10.0.0.1", "10.0.0.2", "10.0.0.3"].map(|it| it.parse().expect("an address"));
     assert!(pool.resolve("app", &[one, two]));
-    assert!(!pool.resolve("app", &[one, two]), "nothing has changed");
+    assert!(!pool.resolve("app", &[one, two]), "unchanged");
     assert!(!pool.resolve("other", &[three]));
     assert_eq!(addresses(&pool), [of("10.0.0.1:80"), of("10.0.0.2:80"), of("10.0.0.9:80")]);
     let before = pool.endpoints();
     assert!(pool.resolve("app", &[two, three]));
     assert_eq!(addresses(&pool), [of("10.0.0.2:80"), of("10.0.0.3:80"), of("10.0.0.9:80")]);
-    assert!(Arc::ptr_eq(&before[1], &pool.endpoints()[0]), "who stays is the same");
+    assert!(Arc::ptr_eq(&before[1], &pool.endpoints()[0]), "a kept address keeps its state");
     let changed = pool.with_spec(
         spec(&[("app:80", 1)]),
         Arc::clone(pool.policy()),

@@ -1,4 +1,4 @@
-//! Who is left out for a while, and what that costs in an outage.
+//! Which endpoints are ejected, and what that costs in an outage.
 
 use super::{super::ejection::ROTATION_MIN, *};
 
@@ -44,21 +44,25 @@ fn at_the_maximum_the_longest_ejected_endpoint_is_readmitted() {
     fail(&endpoints[0], begin);
     assert_eq!(out(), [true, false]);
     fail(&endpoints[1], begin);
-    assert_eq!(out(), [true, false], "not at once: there is no end to it if both are ill");
+    assert_eq!(
+        out(),
+        [true, false],
+        "not at once, or two failing endpoints would alternate all the time"
+    );
     fail(&endpoints[1], begin + ROTATION_MIN);
     assert_eq!(out(), [false, true]);
     fail(&endpoints[1], begin + ROTATION_MIN * 2);
-    assert_eq!(out(), [false, true], "who is out already is out");
+    assert_eq!(out(), [false, true], "it is already ejected");
 }
 
-/// Calls `failed` while somebody holds the lock of the pool. Whether it came back without it.
+/// Calls `record_failure` while another thread holds the lock of the pool, and returns whether it returned without it.
 fn fails_without_the_lock(pool: &Pool, endpoint: &EndpointState, now: Instant) -> bool {
     std::thread::scope(|scope| {
         let held = pool.shared.change_lock.lock().expect("no panic");
         let (done, is_done) = std::sync::mpsc::channel();
         scope.spawn(move || {
             pool.record_failure(endpoint, "503", now);
-            // Nobody listens any more if it had to wait.
+            // Fails if the receiver has timed out.
             let _ = done.send(());
         });
         let is_back = is_done.recv_timeout(Duration::from_secs(10)).is_ok();
@@ -69,7 +73,7 @@ fn fails_without_the_lock(pool: &Pool, endpoint: &EndpointState, now: Instant) -
 
 #[test]
 fn in_an_outage_a_failed_request_does_not_wait_for_the_lock() {
-    // Each one took the lock of the pool and copied the list of its members, when it was slowest anyway.
+    // Each failed request took the lock of the pool and copied the list of endpoints, in an outage of all times.
     let now = Instant::now();
     let fail = |pool: &Pool, endpoint: &EndpointState| {
         (0..5).for_each(|_| pool.record_failure(endpoint, "503", now));
@@ -77,18 +81,18 @@ fn in_an_outage_a_failed_request_does_not_wait_for_the_lock() {
     let alone = pool(&LISTED[..1]);
     let only = &alone.endpoints()[0];
     fail(&alone, only);
-    assert!(fails_without_the_lock(&alone, only, now), "the only one");
+    assert!(fails_without_the_lock(&alone, only, now), "the only endpoint");
 
     let two = pool(&LISTED[..2]);
     let endpoints = two.endpoints();
     fail(&two, &endpoints[0]);
-    assert!(fails_without_the_lock(&two, &endpoints[0], now), "who is out");
+    assert!(fails_without_the_lock(&two, &endpoints[0], now), "already ejected");
     fail(&two, &endpoints[1]);
-    assert!(fails_without_the_lock(&two, &endpoints[1], now), "as many as may be are out");
+    assert!(fails_without_the_lock(&two, &endpoints[1], now), "the maximum is ejected");
     let later = now + ROTATION_MIN;
     two.record_failure(&endpoints[1], "503", later);
     let out: Vec<_> = endpoints.iter().map(|it| it.is_ejected()).collect();
-    assert_eq!(out, [false, true], "but when it is time for it, they change");
+    assert_eq!(out, [false, true], "after the minimum they rotate");
 
     let ejection = Ejection { share: 0, ..Ejection::default() };
     let never = pool_of(
@@ -97,7 +101,7 @@ fn in_an_outage_a_failed_request_does_not_wait_for_the_lock() {
     );
     let endpoint = &never.endpoints()[0];
     fail(&never, endpoint);
-    assert!(fails_without_the_lock(&never, endpoint, now), "nobody may be out");
+    assert!(fails_without_the_lock(&never, endpoint, now), "no endpoint may be ejected");
 }
 
 #[test]
@@ -111,7 +115,7 @@ fn after_a_return_another_endpoint_can_be_ejected_at_once() {
     fail(&endpoints[0], begin);
     let back = begin + Ejection::default().base;
     fail(&endpoints[1], back - Duration::from_millis(500));
-    // That was its turn; the other one is back before the next.
+    // The last possible moment for its ejection; the other one returns before the next.
     assert!(endpoints[1].is_ejected());
     fail(&endpoints[0], back);
     assert!(!endpoints[0].is_ejected(), "not at once");

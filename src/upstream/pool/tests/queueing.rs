@@ -1,4 +1,4 @@
-//! Places at endpoints that have as much as they may, and the line for them.
+//! Endpoints at their limits, and the queue for them.
 
 use super::*;
 
@@ -13,7 +13,7 @@ fn an_endpoint_at_its_request_limit_queues_others_in_order() {
     let tickets = [pool.enqueue(0), pool.enqueue(0)].map(|it| it.expect("room for two"));
     assert!(pool.enqueue(0).is_none() && pool.queued() == 2);
     drop(permits.pop());
-    assert!(matches!(pick(&pool, &[], &mut random), PickResult::Full), "others were here before");
+    assert!(matches!(pick(&pool, &[], &mut random), PickResult::Full), "others wait in the queue");
     let (is_open, now) = (|_: &Arc<EndpointState>| false, Instant::now());
     let called =
         PickRequest { tried: &[], key: None, has_connection: &is_open, has_waited: true, now };
@@ -28,7 +28,7 @@ fn an_endpoint_at_its_connection_limit_gets_no_request() {
     let pool = all_up(pool_of(&alike(&LISTED[..1]), Policy { limits, ..Policy::default() }));
     let endpoint = &pool.endpoints()[0];
     let mut random = seeded();
-    let connection_permit = endpoint.try_acquire_connection(Some(1)).expect("the first");
+    let connection_permit = endpoint.try_acquire_connection(Some(1)).expect("a permit");
     assert!(endpoint.try_acquire_connection(Some(1)).is_none());
     assert!(matches!(pick(&pool, &[], &mut random), PickResult::Full));
     let (is_open, now) = (|_: &Arc<EndpointState>| true, Instant::now());
@@ -36,14 +36,14 @@ fn an_endpoint_at_its_connection_limit_gets_no_request() {
         PickRequest { tried: &[], key: None, has_connection: &is_open, has_waited: false, now };
     assert!(
         matches!(pool.pick(&open, &mut random), PickResult::Picked(_)),
-        "it is connected already"
+        "it has an idle connection"
     );
     drop(connection_permit);
     assert!(matches!(pick(&pool, &[], &mut random), PickResult::Picked(_)));
 }
 
-/// Everybody gets the one place in the end, whoever gives it back, leaves the line or comes between.
-/// Whoever would be forgotten waits for ever, which the schedule's end tells.
+/// Every request gets the one permit in the end, however permits are returned and tickets dropped. A lost notification
+/// would block forever, which the scheduler reports.
 fn one_permit_for_all(names: &Resolver) {
     let limits = ServiceLimits { endpoint_requests: Some(1), queue: 9, ..ServiceLimits::default() };
     let policy = Policy { limits, ..Policy::default() };
@@ -68,7 +68,7 @@ fn one_permit_for_all(names: &Resolver) {
                 if let PickResult::Picked(permit) = pool.pick(&choice, &mut random) {
                     shuttle::thread::yield_now();
                     drop(tickets);
-                    assert_eq!(inside.fetch_add(1, Relaxed), 0, "one place is one place");
+                    assert_eq!(inside.fetch_add(1, Relaxed), 0, "one permit at a time");
                     shuttle::thread::yield_now();
                     inside.fetch_sub(1, Relaxed);
                     return drop(permit);
@@ -85,7 +85,7 @@ fn one_permit_for_all(names: &Resolver) {
     };
     let all = [request(false), request(false), request(true), request(false)];
     for one in all {
-        one.join().expect("everybody comes to an end");
+        one.join().expect("every request ends");
     }
     assert_eq!((pool.queued(), pool.endpoints()[0].in_flight()), (0, 0));
 }

@@ -1,24 +1,24 @@
-//! What the kernel does about a peer that has vanished without a packet.
+//! Detection of peers that have vanished without closing the connection.
 
 use std::{io, time::Duration};
 
 use socket2::{SockRef, TcpKeepalive};
 
-/// The longest time between two probes.
+/// The longest time between two keep-alive probes.
 const INTERVAL_MAX: Duration = Duration::from_secs(15);
 
-/// Has the kernel end a TCP connection whose peer acknowledges nothing for `limit`: what was sent (RFC 5482,
-/// `TCP_USER_TIMEOUT`), or a probe while nothing is (RFC 1122, section 4.2.3.6). Without this a peer behind a
-/// firewall that drops everything, or a cable that was pulled, goes unnoticed for a quarter of an hour,
-/// since the kernel takes what is written. A peer whose window stays closed for so long counts as vanished too.
+/// Makes the kernel close a TCP connection whose peer acknowledges nothing for `limit`: sent data (RFC 5482,
+/// `TCP_USER_TIMEOUT`), or a keep-alive probe while idle (RFC 1122, section 4.2.3.6). Otherwise a peer behind a
+/// firewall that drops everything, or a pulled cable, goes unnoticed for a quarter of an hour, since the kernel accepts
+/// written data. A peer whose receive window stays closed for `limit` counts as vanished too.
 ///
-/// On a listening socket it holds for every connection that is accepted there.
+/// On a listening socket it applies to every accepted connection.
 ///
 /// # Errors
 ///
-/// What the system says of the socket.
-pub fn notice_loss(socket: &SockRef<'_>, limit: Duration) -> io::Result<()> {
-    // Seconds and milliseconds are what the kernel counts in, and 0 means never.
+/// The system's error.
+pub fn detect_dead_peer(socket: &SockRef<'_>, limit: Duration) -> io::Result<()> {
+    // The kernel counts in seconds and milliseconds, and 0 means never.
     let limit = limit.max(Duration::from_secs(1));
     let interval = (limit / 4).clamp(Duration::from_secs(1), INTERVAL_MAX);
     socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(limit).with_interval(interval))?;
@@ -32,10 +32,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_connection_of_a_listener_has_what_the_listener_has() {
+    fn accepted_connections_inherit_the_options_of_the_listener() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("a bound socket");
-        notice_loss(&SockRef::from(&listener), Duration::from_secs(60)).expect("a live socket");
+        detect_dead_peer(&SockRef::from(&listener), Duration::from_secs(60))
+            .expect("a live socket");
         let client = TcpStream::connect(address).expect("it listens");
         let (accepted, _) = listener.accept().expect("a connection");
         let accepted = SockRef::from(&accepted);
@@ -48,10 +49,10 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_below_what_the_kernel_counts_in_is_not_taken_for_none() {
+    fn a_limit_below_one_second_is_not_rounded_to_never() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let socket = SockRef::from(&listener);
-        notice_loss(&socket, Duration::from_millis(1)).expect("a live socket");
+        detect_dead_peer(&socket, Duration::from_millis(1)).expect("a live socket");
         assert_eq!(socket.tcp_user_timeout().expect("an option"), Some(Duration::from_secs(1)));
     }
 }

@@ -1,4 +1,4 @@
-//! Whether anything has come on an idle connection that uses TLS.
+//! Whether an idle TLS connection has received anything but session data.
 
 use std::io::{self, Read};
 
@@ -6,31 +6,33 @@ use rustls::{ConnectionCommon, SideData};
 use socket2::SockRef;
 use tokio::{io::Interest, net::TcpStream};
 
-/// Bytes that are received at once. Session tickets are a few hundred bytes each.
-const AT_ONCE: usize = 4096;
+/// Bytes per read. Session tickets are a few hundred bytes each.
+const READ_SIZE: usize = 4096;
 
-/// How often an idle connection is read from. Nobody sends more session tickets than that.
+/// How often an idle connection is read. No server sends more session tickets than that.
 const READS_MAX: usize = 16;
 
-/// Whether nothing has come but what is for TLS alone, as far as the runtime knows.
-pub(super) fn is_quiet<D: SideData>(tcp: &TcpStream, session: &mut ConnectionCommon<D>) -> bool {
-    settles(session, |session| tcp.try_io(Interest::READABLE, || receive(tcp, session)))
+/// Whether nothing but session data has arrived, as far as the runtime knows.
+pub(super) fn is_reusable<D: SideData>(tcp: &TcpStream, session: &mut ConnectionCommon<D>) -> bool {
+    has_only_session_data(session, |session| {
+        tcp.try_io(Interest::READABLE, || receive(tcp, session))
+    })
 }
 
-/// The same, by asking the system.
-pub(super) fn is_quiet_now<D: SideData>(
+/// Like [`is_reusable`], with a system call.
+pub(super) fn check_reusable<D: SideData>(
     tcp: &TcpStream,
     session: &mut ConnectionCommon<D>,
 ) -> bool {
-    settles(session, |session| receive(tcp, session))
+    has_only_session_data(session, |session| receive(tcp, session))
 }
 
-/// Receives until nothing is there. False for content, the end, and whatever else is for us.
-fn settles<D: SideData>(
+/// Receives until the socket is empty. False after content, the end of the connection, or any other data.
+fn has_only_session_data<D: SideData>(
     session: &mut ConnectionCommon<D>,
     mut receive: impl FnMut(&mut ConnectionCommon<D>) -> io::Result<bool>,
 ) -> bool {
-    // Decrypted already, or the end of the session.
+    // There is decrypted content, or the session has ended.
     if !session.wants_read() {
         return false;
     }
@@ -44,15 +46,15 @@ fn settles<D: SideData>(
     false
 }
 
-/// Receives what is there. Whether it was for TLS alone: session tickets come unasked, and only TLS can
-/// tell them from content.
+/// Receives once. True if it was session data only: servers send session tickets unasked, and only TLS can tell them
+/// from content.
 fn receive<D: SideData>(tcp: &TcpStream, session: &mut ConnectionCommon<D>) -> io::Result<bool> {
-    let mut records = [0; AT_ONCE];
+    let mut records = [0; READ_SIZE];
     let socket = SockRef::from(tcp);
     let count = (&*socket).read(&mut records)?;
     let mut unread = &records[..count];
-    // Nobody knows what a part of a record will be.
-    if count == 0 || !are_whole(unread) {
+    // It is unknown what an incomplete record contains.
+    if count == 0 || !are_complete(unread) {
         return Ok(false);
     }
     while !unread.is_empty() {
@@ -67,8 +69,8 @@ fn receive<D: SideData>(tcp: &TcpStream, session: &mut ConnectionCommon<D>) -> i
     Ok(true)
 }
 
-/// Whether the last record is complete: RFC 8446, section 5.1.
-fn are_whole(mut records: &[u8]) -> bool {
+/// Whether the last record is complete (RFC 8446, section 5.1).
+fn are_complete(mut records: &[u8]) -> bool {
     while let [_, _, _, high, low, behind @ ..] = records {
         let length = usize::from(u16::from_be_bytes([*high, *low]));
         match behind.get(length..) {
