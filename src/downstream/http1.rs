@@ -149,7 +149,9 @@ async fn wait_for_request<M>(client: &mut ClientStream<M>, state: &mut KeepAlive
             Poll::Ready(readable) => Poll::Ready(readable.is_ok()),
             // A request that has arrived is answered, also if the runtime does not know of it yet: closing a connection
             // with unread bytes resets it.
-            Poll::Pending if connection.is_closing() && socket.is_quiet_now() => Poll::Ready(false),
+            Poll::Pending if connection.is_closing() && socket.check_reusable() => {
+                Poll::Ready(false)
+            }
             Poll::Pending if connection.take_expired().is_some() => Poll::Ready(false),
             Poll::Pending => Poll::Pending,
         }
@@ -165,7 +167,7 @@ async fn wait_for_next_request<M>(client: &mut ClientStream<M>) -> bool {
     connection.arm(Timeout::NextRequest);
     poll_fn(|context| match socket.poll_readable(context) {
         Poll::Ready(readable) => Poll::Ready(readable.is_ok()),
-        Poll::Pending if connection.is_closing() && socket.is_quiet_now() => Poll::Ready(false),
+        Poll::Pending if connection.is_closing() && socket.check_reusable() => Poll::Ready(false),
         Poll::Pending if connection.take_expired().is_some() => Poll::Ready(false),
         Poll::Pending => Poll::Pending,
     })

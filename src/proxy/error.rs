@@ -100,7 +100,7 @@ pub(super) struct ErrorReply<'a> {
     /// Whether the connection goes on.
     pub(super) goes_on: bool,
     pub(super) marks: FlipgateHeaders,
-    /// `StrictStream-Transport-TlsDetails`, over TLS.
+    /// `Strict-Transport-Security`, over TLS.
     pub(super) hsts: Option<&'a str>,
     /// Whether the client reads `grpc-status`.
     pub(super) is_grpc: bool,

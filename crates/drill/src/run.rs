@@ -177,7 +177,7 @@ async fn drill(options: &Options, stop: &CancellationToken) -> Result<Report, Dr
         unnumbered,
         // The configuration of a demo has health checks that only open a connection.
         is_exclusive: target.demo.is_some(),
-        failures: failures,
+        failures,
     };
     progress.clear();
     Ok(Report::new(history, plan, mode))

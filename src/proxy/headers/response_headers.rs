@@ -30,7 +30,7 @@ pub(in crate::proxy) struct ResponseRewrite<'a> {
     /// Whether the connection becomes a WebSocket.
     pub(in crate::proxy) is_websocket: bool,
     pub(in crate::proxy) marks: FlipgateHeaders,
-    /// `StrictStream-Transport-TlsDetails`, for an answer over TLS that has none.
+    /// `Strict-Transport-Security`, for an answer over TLS that has none.
     pub(in crate::proxy) hsts: Option<&'a str>,
     /// The line that says by which version the answer came and what it came through.
     pub(in crate::proxy) via: Option<&'static [u8]>,
