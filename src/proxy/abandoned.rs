@@ -1,9 +1,8 @@
-//! A request whose client has left. If its service says so, the answer of its endpoint is waited for all the same,
-//! so that a drain does not end before the endpoint's work.
+//! Abandoned requests: the client has left before the end of the response. If the service says so, Flipgate waits for
+//! the response all the same, so that a drain does not end before the work of the endpoint.
 //!
-//! The task of the connection or stream waits, and keeps all that the request has: its hold, its permits, its place
-//! at the endpoint. So it counts as in flight for limits, status and drains, and a stop waits for it and cuts it like
-//! any other.
+//! The task of the connection or stream waits, and keeps its claim and permits. So the request counts as in flight for
+//! limits, status and drains, and a shutdown waits for it and cuts it like any other.
 
 use std::{
     future::poll_fn,
@@ -12,7 +11,7 @@ use std::{
 
 use super::{
     admitted::AdmittedRequest,
-    body_pipe::{BodyPipe, TrailerPolicy, intake},
+    body_pipe::{BodyPipe, TrailerPolicy, source_framing},
     interim::SWITCHING,
     log_limiter::LimitedEvent,
     peer_cache::PeerCache,
@@ -24,10 +23,11 @@ use crate::{
     net::HttpStream,
 };
 
-/// Bytes of an answer's body that are read only to be thrown away.
+/// The largest response body that is read only to be discarded.
 const BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// Whether an answer goes on for as long as its client listens: its end says nothing of any work.
+/// Whether a response goes on until its client leaves. The end of such a response says nothing about work of the
+/// endpoint.
 pub(super) fn is_endless(head: &ResponseHead, upstream: &HttpStream) -> bool {
     let lines = head.fields.lines(upstream.unread());
     let kind = lines.first(FieldName::ContentType).and_then(|it| it.split(|it| *it == b';').next());
@@ -36,66 +36,65 @@ pub(super) fn is_endless(head: &ResponseHead, upstream: &HttpStream) -> bool {
 }
 
 impl AdmittedRequest<'_> {
-    /// Whether the service waits for the answers to requests whose clients have left.
+    /// Whether the service waits for responses to abandoned requests.
     pub(super) fn awaits_abandoned(&self) -> bool {
         self.pool().policy().drain.abandoned == AbandonedRequests::Wait
     }
 
-    /// Whether the request goes on without its client, which is counted then: only if the endpoint has all of it,
-    /// since one that has a part cannot come to an end with it, and only if the client does not have very many of
-    /// them.
+    /// Whether the request goes on without its client, and counts it as abandoned then: only if the endpoint has all of
+    /// it, since a partial request cannot complete, and only if the client does not have too many abandoned requests.
     pub(super) fn outlives_client(&mut self) -> bool {
-        self.awaits_abandoned() && self.upload.is_done() && self.hold.abandon()
+        self.awaits_abandoned() && self.upload.is_done() && self.claim.abandon()
     }
 
-    /// Waits for the answer to a request whose client has left, and throws it away: the head for as long as it
-    /// may take, and then the body as [`await_rest`](Self::await_rest) does. The request is not sent again.
+    /// Waits for the response to an abandoned request and discards it: the head within its timeout, and then the body
+    /// as [`await_rest`](Self::await_rest) does. The request is not retried.
     pub(super) async fn await_answer(
         &mut self,
         client: &mut ClientStream<PeerCache>,
         upstream: &mut HttpStream,
     ) {
-        self.take_leave(client);
+        self.release_client(client);
         let (channel, connection) = client.split();
         if !channel.is_stream() {
-            // One that has closed only its sending side is told. It may not be there to hear it.
+            // A client that has closed only its sending side gets the end of the connection.
             let _ = poll_fn(|context| Poll::Ready(channel.poll_finish(context))).await;
         }
         let mut scan = HeadScanner::new(ResponseHead::BYTES_MAX);
         let head =
             poll_fn(|context| self.poll_head(context, &mut scan, upstream, connection)).await;
-        let Some(head) = head else { return self.warn_of_giving_up(connection) };
+        let Some(head) = head else { return self.warn_of_timeout(connection) };
         if is_endless(&head, upstream) {
             return;
         }
         connection.disarm(Timeout::ResponseHead);
-        let framing = head.framing(self.ask.is_for_head);
+        let framing = head.framing(self.traits.is_for_head);
         upstream.consume(head.len);
-        let came = intake(upstream, framing);
+        let came = source_framing(upstream, framing);
         let mut body = BodyPipe::new(Vec::new(), came, framing, TrailerPolicy::Drop);
-        self.read_away(connection, upstream, &mut body).await;
+        self.discard(connection, upstream, &mut body).await;
     }
 
-    /// Reads the rest of an answer whose client has left, and throws it away: up to [`BYTES_MAX`], and for no
-    /// longer than the upstream may be without a byte.
+    /// Reads and discards the rest of the response: up to [`BYTES_MAX`], and within the stall timeout of the upstream
+    /// in all.
     pub(super) async fn await_rest(
         &mut self,
         client: &mut ClientStream<PeerCache>,
         upstream: &mut HttpStream,
         body: &mut BodyPipe,
     ) {
-        self.take_leave(client);
-        self.read_away(client.split().1, upstream, body).await;
+        self.release_client(client);
+        self.discard(client.split().1, upstream, body).await;
     }
 
-    /// Counts the request, and has nothing more to do with its client.
-    fn take_leave(&mut self, client: &mut ClientStream<PeerCache>) {
-        self.hold.count();
+    /// Counts the request and releases the client connection.
+    fn release_client(&mut self, client: &mut ClientStream<PeerCache>) {
+        self.claim.count();
         let (channel, connection) = client.split();
         if channel.reset_reason().is_some() && !channel.has_sent_head() {
             connection.record_reset();
         }
-        // One that has only stopped reading is not kept waiting.
+        // A client that has only stopped reading is not kept waiting.
         channel.reset(channel.reset_reason());
         for wait in [
             Timeout::RetryCheck,
@@ -108,7 +107,7 @@ impl AdmittedRequest<'_> {
         }
     }
 
-    /// The answer's head; nothing if none comes, or not in time.
+    /// The response head; `None` if there is none in time.
     fn poll_head(
         &mut self,
         context: &mut Context<'_>,
@@ -134,7 +133,7 @@ impl AdmittedRequest<'_> {
         }
     }
 
-    async fn read_away(
+    async fn discard(
         &self,
         connection: &ClientConnection<PeerCache>,
         upstream: &mut HttpStream,
@@ -147,16 +146,16 @@ impl AdmittedRequest<'_> {
         let mut left = BYTES_MAX;
         let is_whole = poll_fn(|context| match connection.take_expired() {
             Some(_) => Poll::Ready(false),
-            None => body.poll_away(context, upstream, &mut left),
+            None => body.poll_discard(context, upstream, &mut left),
         })
         .await;
         if !is_whole {
-            self.warn_of_giving_up(connection);
+            self.warn_of_timeout(connection);
         }
     }
 
-    /// The drain does not wait for the endpoint any longer, which an operator has to know who relies on it.
-    fn warn_of_giving_up(&self, connection: &ClientConnection<PeerCache>) {
+    /// Warns that the drain does not wait for the endpoint any longer: an operator may rely on it.
+    fn warn_of_timeout(&self, connection: &ClientConnection<PeerCache>) {
         self.warn(LimitedEvent::AbandonedIncomplete, "", connection.now());
     }
 }

@@ -1,4 +1,4 @@
-//! Whose request it is: the verified address of the client, and the audience that follows from it.
+//! The verified address of the client, and the audience that follows from it.
 
 use std::{cell::Cell, net::IpAddr};
 
@@ -8,36 +8,39 @@ use crate::{
     model::{Audience, Rules},
 };
 
-/// Whose request it is.
+/// The client of a request.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct ClientIdentity {
-    /// Public, unless a verified address says otherwise.
+    /// Public, unless a verified address is internal.
     pub(super) audience: Audience,
-    /// Where it is, unless a proxy should know and does not say it in one way only.
+    /// Its address, unless a trusted proxy does not give it unambiguously.
     pub(super) address: Option<IpAddr>,
-    /// What the peer tells of it, if that is a proxy that is trusted.
-    pub(super) told: Option<ForwardedInfo>,
-    /// Whether the peer speaks as a proxy does, is internal, and is not trusted: most likely
-    /// somebody forgot to say that it is one, and all of its clients pass for internal.
+    /// What the peer says about it, if that is a trusted proxy.
+    pub(super) forwarded: Option<ForwardedInfo>,
+    /// Whether the peer sends forwarding headers, is internal, and is not a trusted proxy. Most likely it is a proxy
+    /// that is missing in the configuration, so that all of its clients count as internal.
     pub(super) is_forgotten_proxy: bool,
 }
 
 impl ClientIdentity {
-    /// Somebody of whom nothing is known.
-    pub(super) const UNKNOWN: Self =
-        Self { audience: Audience::Public, address: None, told: None, is_forgotten_proxy: false };
+    /// An unknown client.
+    pub(super) const UNKNOWN: Self = Self {
+        audience: Audience::Public,
+        address: None,
+        forwarded: None,
+        is_forgotten_proxy: false,
+    };
 }
 
-/// What a peer is under some rules. Kept with the connection, and worked out again when the rules
-/// are others.
+/// The classification of a peer by some rules. Kept with the connection, and computed again when the rules change.
 #[derive(Debug, Default)]
 pub(super) struct PeerTrust(Cell<Option<(u64, ClientIdentity)>>);
 
 // === impl PeerTrust ===
 
 impl PeerTrust {
-    /// Whose request this is. A peer is what it is for the whole connection; a trusted proxy's
-    /// requests are looked at one by one, since different clients share its connections.
+    /// The client of a request. The peer stays the same for the whole connection; requests of a trusted proxy are
+    /// classified one by one, since different clients share its connections.
     pub(super) fn client(
         &self,
         rules: &Rules,
@@ -53,12 +56,12 @@ impl PeerTrust {
             let is_forgotten_proxy = it.audience == Audience::Internal && is_forwarded;
             (rules.id, ClientIdentity { is_forgotten_proxy, ..it })
         });
-        if standing.told.is_none() {
+        if standing.forwarded.is_none() {
             return standing;
         }
-        let (address, told) = ForwardedInfo::of(lines, &rules.trusted_proxies);
+        let (address, forwarded) = ForwardedInfo::of(lines, &rules.trusted_proxies);
         let audience = address.map_or(Audience::Public, |it| audience(rules, it));
-        ClientIdentity { audience, address, told: Some(told), ..standing }
+        ClientIdentity { audience, address, forwarded: Some(forwarded), ..standing }
     }
 }
 
@@ -67,13 +70,13 @@ fn standing(rules: &Rules, peer: IpAddr) -> ClientIdentity {
         true => ClientIdentity {
             audience: Audience::Public,
             address: None,
-            told: Some(ForwardedInfo::default()),
+            forwarded: Some(ForwardedInfo::default()),
             is_forgotten_proxy: false,
         },
         false => ClientIdentity {
             audience: audience(rules, peer),
             address: Some(peer),
-            told: None,
+            forwarded: None,
             is_forgotten_proxy: false,
         },
     }
@@ -149,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn a_proxy_that_nobody_told_us_of_is_noticed_once_for_a_connection() {
+    fn an_unlisted_proxy_is_noticed_once_for_a_connection() {
         let rules = rules(1, "192.168.0.0/16");
         let (head, bytes) = samples::request(&[("forwarded", "for=203.0.113.5")]);
         let notice = |standing: &PeerTrust, peer: &str| {

@@ -1,4 +1,4 @@
-//! The second phase of a request: it was admitted, and has no answer yet.
+//! The second phase of a request: it was admitted, and has no response yet.
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
@@ -21,38 +21,37 @@ use crate::{
     upstream::{CLIENT_SHARE_FACTOR, ConcurrencyPermit, EndpointState, Pool, SERVICE_SHARE_FACTOR},
 };
 
-/// A request that was admitted. It owns its hold on the side that answers it, from the one load of the
-/// table to the last byte of the answer and of the request itself.
+/// An admitted request. It owns its claim on a side, from the one load of the table to the last byte of the request and
+/// of the response.
 ///
-/// Dropping it ends the exchange: the request is counted, the hold ends, its permits and its place at an
-/// endpoint are given back.
+/// Dropping it ends the exchange: the request is counted, and its claim and permits are released.
 pub(super) struct AdmittedRequest<'a> {
-    // The first field is dropped first: the request is counted while all else of it is still there.
-    pub(super) hold: RequestClaim,
-    /// `None` if there are as many requests as there may be: such a request only gets a refusal.
+    // The first field is dropped first: the request is counted while everything else is still there.
+    pub(super) claim: RequestClaim,
+    /// `None` at a limit: such a request only gets an error response.
     pub(super) permits: Option<RequestPermits>,
     pub(super) proxy: &'a Proxy,
-    pub(super) ask: RequestTraits,
+    pub(super) traits: RequestTraits,
     pub(super) terms: ServiceTerms,
-    pub(super) marks: FlipgateHeaders,
+    pub(super) headers: FlipgateHeaders,
     pub(super) upload: Upload,
     pub(super) interim: InterimResponses,
 }
 
-/// What the service has decided about a request.
+/// The settings of the service for this request.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ServiceTerms {
-    /// How long the answer may take to begin.
-    pub(super) patience: Duration,
-    /// How long a tunnel may be without a byte, if not as long as all others.
-    pub(super) tunnel_patience: Option<Duration>,
-    /// What the endpoint is chosen by, if it is by something of the request.
+    /// The timeout of the response head.
+    pub(super) response_timeout: Duration,
+    /// The idle timeout of a tunnel, if the service overrides it.
+    pub(super) tunnel_timeout: Option<Duration>,
+    /// The hash key for the choice of an endpoint, if the service balances by hash.
     pub(super) key: Option<u64>,
 }
 
-/// A request's places among those in flight.
+/// Permits of the limits of requests in flight.
 pub(super) struct RequestPermits {
-    /// Unless the service has no limit.
+    /// `None` if the service has no limit.
     _of_service: Option<ConcurrencyPermit>,
     _of_process: ConcurrencyPermit,
 }
@@ -60,21 +59,21 @@ pub(super) struct RequestPermits {
 // === impl RequestPermits ===
 
 impl RequestPermits {
-    /// Counts a request in, unless its client asks too often, there are as many requests as there may be, or so
-    /// many that what is left is for other clients or services.
+    /// Takes the permits, unless the client is over its rate, a limit of requests in flight is reached, or the rest is
+    /// reserved for other clients or services.
     pub(super) fn take(
-        hold: &RequestClaim,
+        claim: &RequestClaim,
         proxy: &Proxy,
         client: Option<IpAddr>,
     ) -> Result<Self, ProxyError> {
-        let pool = hold.pool();
+        let pool = claim.pool();
         let admission = pool.admission();
         let refused = |limit, error| {
             pool.record_limit(limit);
             Err(error)
         };
         if let Err(wait) = admission.check_rate(client) {
-            return refused(LimitHit::ClientRate, ProxyError::TooMany(wait));
+            return refused(LimitHit::ClientRate, ProxyError::RateLimited(wait));
         }
         let of_service = admission.in_flight().map(|it| it.try_acquire().ok_or(()));
         let Ok(of_service) = of_service.transpose() else {
@@ -83,8 +82,8 @@ impl RequestPermits {
         let Some(of_process) = proxy.in_flight.try_acquire() else {
             return refused(LimitHit::InFlight, ProxyError::Overloaded);
         };
-        let is_fair = proxy.in_flight.is_within_share(hold.of_client(), CLIENT_SHARE_FACTOR)
-            && (proxy.in_flight.is_within_share(hold.of_side(), SERVICE_SHARE_FACTOR)
+        let is_fair = proxy.in_flight.is_within_share(claim.client_requests(), CLIENT_SHARE_FACTOR)
+            && (proxy.in_flight.is_within_share(claim.side_requests(), SERVICE_SHARE_FACTOR)
                 || pool.is_only_service());
         if !is_fair {
             return refused(LimitHit::InFlight, ProxyError::Overloaded);
@@ -97,12 +96,12 @@ impl RequestPermits {
 // === impl AdmittedRequest ===
 
 impl AdmittedRequest<'_> {
-    /// The pool that answers the request.
+    /// The pool of the request.
     pub(super) fn pool(&self) -> &Arc<Pool> {
-        self.hold.pool()
+        self.claim.pool()
     }
 
-    /// How long the exchange may take, where the service says so.
+    /// The timeouts that the service overrides.
     pub(super) fn timeouts(&self) -> &ServiceTimeouts {
         &self.pool().policy().timeouts
     }
@@ -113,22 +112,22 @@ impl AdmittedRequest<'_> {
         (pool.service().as_str(), pool.color().as_str())
     }
 
-    /// The endpoint that the request is with, for the log.
+    /// The endpoint of the request, for the log.
     pub(super) fn endpoint(&self) -> Option<String> {
-        self.hold.member().map(|it| it.configured().to_string())
+        self.claim.endpoint().map(|it| it.configured().to_string())
     }
 
-    /// Notes that an endpoint has answered with this code, unless the code counts as a failure.
+    /// Notes that the endpoint responded with this code, unless the code counts as a failure.
     pub(super) fn note_success(&self, code: u16) {
         let pool = self.pool();
-        if let Some(member) = self.hold.member()
+        if let Some(member) = self.claim.endpoint()
             && !pool.policy().ejection.statuses.contains(code)
         {
             pool.record_success(member);
         }
     }
 
-    /// Notes that a request came to nothing at an endpoint, for which that is to blame.
+    /// Notes that a request failed at an endpoint.
     pub(super) fn note_failure(
         &self,
         member: &Arc<EndpointState>,
@@ -138,21 +137,21 @@ impl AdmittedRequest<'_> {
         self.pool().record_failure(member, what, connection.now());
     }
 
-    /// Answers the request with an error. The hold lasts until that is written.
+    /// Sends an error response. The claim lasts until that is written.
     pub(super) async fn refuse<T>(
         &mut self,
         client: &mut ClientStream<PeerCache>,
         error: ProxyError,
     ) -> AfterExchange<T> {
-        self.own_answer(client, error).send(client).await
+        self.local_reply(client, error).send(client).await
     }
 
-    fn own_answer(
+    fn local_reply(
         &mut self,
         client: &mut ClientStream<PeerCache>,
         error: ProxyError,
     ) -> LocalReply {
-        self.hold.answer(error.status().0.as_u16());
+        self.claim.set_status(error.status().0.as_u16());
         if let Some(reason) = error.reason() {
             self.pool().metrics().proxy_error(reason);
         }
@@ -162,10 +161,10 @@ impl AdmittedRequest<'_> {
             let details = format!("{} {kind}: {error}", status.as_u16());
             self.warn(LimitedEvent::ErrorResponse, &details, now);
         }
-        // One that has left is found out by what is written next.
+        // If the client has left, the next write fails.
         let _ = self.interim.send(client.split().0);
         let interim = self.interim.take_unwritten();
-        let circumstances = ReplyContext { interim, marks: self.marks, location: None };
-        LocalReply::new(error, &self.ask, &mut self.upload, circumstances, client)
+        let context = ReplyContext { interim, headers: self.headers, location: None };
+        LocalReply::new(error, &self.traits, &mut self.upload, context, client)
     }
 }

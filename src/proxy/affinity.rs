@@ -1,4 +1,4 @@
-//! What requests that shall go to the same endpoint are known by.
+//! The hash key of requests that should go to the same endpoint.
 
 use std::net::IpAddr;
 
@@ -10,8 +10,7 @@ use crate::{
     model::HashKey,
 };
 
-/// The key of a request: the same on every worker, machine and version. `None` if it has nothing that
-/// it could be known by.
+/// The key of a request: the same on every worker, machine and version. `None` if the request does not have the value.
 pub(super) fn key_of(by: &HashKey, lines: FieldLines<'_>, client: Option<IpAddr>) -> Option<u64> {
     match by {
         HashKey::Header(name) => {

@@ -1,4 +1,4 @@
-//! One direction of an exchange: bytes of one channel, framed anew, on their way into another one.
+//! One direction of an exchange: moves a message from one stream to another, and changes its framing.
 
 mod discard;
 mod write;
@@ -17,81 +17,80 @@ use crate::{
     net::HttpStream,
 };
 
-/// A head of our own and the body behind it, from one channel into another one. The first bytes of
-/// the body leave together with the head; nothing is read before what was read last is written, so
-/// that whoever takes slowly is sent slowly.
+/// A head, and the body behind it. The first bytes of the body are sent together with the head. Nothing is read before
+/// the bytes that were read last are written, so that a slow reader slows the sender down (backpressure).
 #[derive(Debug)]
 pub(super) struct BodyPipe {
     decoder: Decoder,
     encoding: Encoding,
     trailers: TrailerPolicy,
-    /// How the body was told.
-    told: Framing,
-    /// What goes before the content: a head of this length, and the line before a chunk.
-    own: Vec<u8>,
+    /// The framing that the head declares.
+    framing: Framing,
+    /// Bytes before the content: the head, of the length `head`, and the line before a chunk.
+    prefix: Vec<u8>,
     head: usize,
-    own_sent: usize,
-    /// The content that is being written; it stands at the beginning of what is unread.
-    piece: DecodeStep,
-    piece_sent: usize,
-    /// What goes behind the content.
-    behind: Cow<'static, [u8]>,
-    behind_sent: usize,
-    /// Bytes that were written in all.
+    prefix_sent: usize,
+    /// The content that is being written, at the beginning of the unread bytes.
+    step: DecodeStep,
+    step_sent: usize,
+    /// Bytes behind the content.
+    suffix: Cow<'static, [u8]>,
+    suffix_sent: usize,
+    /// Bytes written so far.
     sent: u64,
-    /// How many of them its owner has noted.
+    /// The bytes that were written at the last progress.
     noted: u64,
-    /// What is being waited for.
-    stuck: Option<BlockedOn>,
-    /// Whether the content has to wait until somebody wants it.
+    /// What the pipe waits for.
+    blocked_on: Option<BlockedOn>,
+    /// Whether the body is held.
     is_held: bool,
-    /// What goes to a stream behind the content, and whether its end was sent: streams end themselves.
+    /// Trailers for a stream, and whether its end was sent.
     tail: Vec<u8>,
     has_ended: bool,
-    /// Bytes of content that may still come.
-    allowed: u64,
-    /// How many have to be written for it to count as moving.
-    least: u64,
+    /// Bytes of content that are still allowed.
+    content_left: u64,
+    /// Bytes that count as progress.
+    min_progress: u64,
 }
 
-/// What becomes of trailers.
+/// What happens to trailers.
 #[derive(Debug)]
 pub(super) enum TrailerPolicy {
-    /// Those that may be trailers go on, but for what the head's `Connection` has listed.
+    /// Forwards allowed trailer fields, except those that `Connection` lists.
     Pass {
-        /// Names, with commas between them.
+        /// The listed names, separated by commas.
         listed: Vec<u8>,
-        /// Names that may be trailers, besides those that are known.
+        /// Additional names that are allowed.
         more: Rc<[NamePattern]>,
-        /// Whether they are the metadata of a gRPC call.
+        /// Whether they are gRPC metadata.
         is_grpc: bool,
     },
-    /// Nobody takes them.
+    /// Drops all.
     Drop,
 }
 
-/// What a flow waits for.
+/// What a pipe waits for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum BlockedOn {
-    /// For bytes.
+    /// For bytes from the sender.
     Reading,
-    /// For bytes to be taken.
+    /// For the receiver to take bytes.
     Writing,
 }
 
-/// Why a flow cannot go on.
+/// Why a transfer failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum TransferError {
-    /// The end of the connection came before the end of the body.
+    /// The connection ended before the body.
     #[error("the connection ended before the body")]
     Short,
-    /// It took too long.
+    /// A timeout.
     #[error("it took too long")]
     TooSlow,
-    /// There is more of the body than may be.
+    /// The body is over its limit.
     #[error("the body is larger than allowed")]
     TooLarge,
-    /// The body cannot be read in one way only.
+    /// The body is malformed or ambiguous.
     #[error(transparent)]
     Malformed(BodyError),
     /// Reading failed.
@@ -102,9 +101,8 @@ pub(super) enum TransferError {
     Writing(io::Error),
 }
 
-/// How a body comes out of this channel that is told to be framed like this: streams tell its end
-/// themselves.
-pub(super) fn intake(from: &HttpStream, framing: Framing) -> Framing {
+/// The framing of a body on this stream: the end of an HTTP/2 stream is the end of the body.
+pub(super) fn source_framing(from: &HttpStream, framing: Framing) -> Framing {
     match from {
         HttpStream::Socket(_) => framing,
         HttpStream::Stream(_) if framing == Framing::None => Framing::None,
@@ -113,17 +111,17 @@ pub(super) fn intake(from: &HttpStream, framing: Framing) -> Framing {
     }
 }
 
-/// Bytes of a body that are read at once.
+/// The size of one read.
 const AT_ONCE: usize = 128 * 1024;
 
-/// The same for a stream: a connection has many of them, and each may hold this for a client that does
-/// not read.
+/// The size of one read for an HTTP/2 stream. A connection has many streams, and each may hold this much for a client
+/// that does not read.
 const AT_ONCE_TO_STREAM: usize = 32 * 1024;
 
 // === impl TrailerPolicy ===
 
 impl TrailerPolicy {
-    /// Those of a message whose head has these lines.
+    /// The policy for a message with these header lines.
     pub(super) fn of(lines: FieldLines<'_>, more: &Rc<[NamePattern]>) -> Self {
         Self::Pass {
             listed: lines.connection_listed(),
@@ -136,76 +134,75 @@ impl TrailerPolicy {
 // === impl BodyPipe ===
 
 impl BodyPipe {
-    /// A flow that begins with `head`, of a body that is framed as `from` and will be as `to`.
+    /// A pipe that begins with `head`, for a body with the framing `from` that is sent with the framing `to`.
     pub(super) fn new(head: Vec<u8>, from: Framing, to: Framing, trailers: TrailerPolicy) -> Self {
         Self {
             decoder: Decoder::new(from),
             encoding: Encoding::of(to),
             trailers,
-            told: to,
+            framing: to,
             head: head.len(),
-            own: head,
-            own_sent: 0,
-            piece: DecodeStep::default(),
-            piece_sent: 0,
-            behind: Cow::Borrowed(b""),
-            behind_sent: 0,
+            prefix: head,
+            prefix_sent: 0,
+            step: DecodeStep::default(),
+            step_sent: 0,
+            suffix: Cow::Borrowed(b""),
+            suffix_sent: 0,
             sent: 0,
             noted: 0,
-            stuck: None,
+            blocked_on: None,
             is_held: false,
             tail: Vec::new(),
             has_ended: false,
-            allowed: u64::MAX,
-            least: 1,
+            content_left: u64::MAX,
+            min_progress: 1,
         }
     }
 
-    /// The head that the flow begins with.
+    /// The head.
     pub(super) fn head(&self) -> &[u8] {
-        &self.own[..self.head]
+        &self.prefix[..self.head]
     }
 
-    /// Lets so many bytes of content through, and no more.
+    /// Limits the content to this many bytes.
     pub(super) fn limit(&mut self, max: Option<u64>) {
-        self.allowed = max.unwrap_or(u64::MAX);
+        self.content_left = max.unwrap_or(u64::MAX);
     }
 
-    /// Has the flow go into this channel. Only while nothing was written of it, or all of that is to be
-    /// written again.
-    pub(super) fn aim(&mut self, from: &HttpStream, to: &HttpStream) {
+    /// Sets the stream to write to. Only while nothing was written, or before everything is written again.
+    pub(super) fn set_target(&mut self, from: &HttpStream, to: &HttpStream) {
         let encoding = match to {
-            HttpStream::Socket(_) => Encoding::of(self.told),
+            HttpStream::Socket(_) => Encoding::of(self.framing),
             HttpStream::Stream(_) => Encoding::Plain,
         };
         if encoding == self.encoding && self.tail.is_empty() {
             return;
         }
         self.encoding = encoding;
-        self.own.truncate(self.head);
-        self.behind = Cow::Borrowed(b"");
+        self.prefix.truncate(self.head);
+        self.suffix = Cow::Borrowed(b"");
         self.tail.clear();
-        if self.piece.data > 0 {
-            self.put_around(self.piece.data);
+        if self.step.data > 0 {
+            self.frame(self.step.data);
         }
         if self.decoder.is_done() {
             self.end(from, to);
         }
     }
 
-    /// Keeps the content back, or lets it go.
-    pub(super) fn hold(&mut self, is_held: bool) {
+    /// Holds the body, or releases it.
+    pub(super) fn hold_body(&mut self, is_held: bool) {
         self.is_held = is_held;
     }
 
-    /// Whether the content is kept back.
+    /// Whether the body is held.
     pub(super) fn is_held(&self) -> bool {
         self.is_held
     }
 
-    /// Moves what can be moved. Ready when the last byte is written.
+    /// Moves as much as possible. Ready when the last byte is written.
     ///
-    /// Nothing is lost between two calls; what was read and not yet written stays in `from`.
+    /// Nothing is lost between two calls: bytes that were read and not written stay in `from`.
     pub(super) fn poll(
         &mut self,
         context: &mut Context<'_>,
@@ -213,24 +210,24 @@ impl BodyPipe {
         to: &mut HttpStream,
     ) -> Poll<Result<(), TransferError>> {
         loop {
-            if self.wants_content() && !from.unread().is_empty() {
-                self.take(from, to)?;
+            if self.is_ready_for_content() && !from.unread().is_empty() {
+                self.decode(from, to)?;
             }
-            match self.poll_put(context, from, to) {
+            match self.poll_write(context, from, to) {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(TransferError::Writing(error))),
-                Poll::Pending => return self.waits_for(BlockedOn::Writing),
+                Poll::Pending => return self.block_on(BlockedOn::Writing),
             }
             let flushed = to.poll_flush(context).map_err(TransferError::Writing)?;
             if self.decoder.is_done() {
                 if flushed.is_pending() {
-                    return self.waits_for(BlockedOn::Writing);
+                    return self.block_on(BlockedOn::Writing);
                 }
-                self.stuck = None;
+                self.blocked_on = None;
                 return Poll::Ready(Ok(()));
             }
             if self.is_held {
-                self.stuck = None;
+                self.blocked_on = None;
                 return Poll::Pending;
             }
             if !from.unread().is_empty() {
@@ -242,63 +239,63 @@ impl BodyPipe {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(TransferError::Short)),
                 Poll::Ready(Ok(_)) => {}
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(TransferError::Reading(error))),
-                Poll::Pending => return self.waits_for(BlockedOn::Reading),
+                Poll::Pending => return self.block_on(BlockedOn::Reading),
             }
         }
     }
 
-    /// Starts again from the first byte; only while none of the body was written.
+    /// Starts again from the first byte. Only while nothing of the body was written.
     pub(super) fn rewind(&mut self) {
-        (self.own_sent, self.sent, self.noted, self.has_ended) = (0, 0, 0, false);
+        (self.prefix_sent, self.sent, self.noted, self.has_ended) = (0, 0, 0, false);
     }
 
-    /// Whether the flow can start again: of a body, nothing was written.
+    /// Whether the pipe can start again: nothing of the body was written.
     pub(super) fn can_rewind(&self) -> bool {
-        self.sent <= self.own.len() as u64 && self.behind_sent == 0
+        self.sent <= self.prefix.len() as u64 && self.suffix_sent == 0
     }
 
-    /// What is being waited for.
-    pub(super) fn stuck(&self) -> Option<BlockedOn> {
-        self.stuck
+    /// What the pipe waits for.
+    pub(super) fn blocked_on(&self) -> Option<BlockedOn> {
+        self.blocked_on
     }
 
-    /// Bytes that were written in all.
+    /// Bytes written so far.
     pub(super) fn sent(&self) -> u64 {
         self.sent
     }
 
-    /// Has fewer bytes than these not count as moving.
-    pub(super) fn demand(&mut self, least: u64) {
-        self.least = least.max(1);
+    /// Sets the bytes that count as progress.
+    pub(super) fn set_min_progress(&mut self, least: u64) {
+        self.min_progress = least.max(1);
     }
 
-    /// Whether enough was written since this was last so. What is not enough adds up.
+    /// Whether progress was made since the last time. Smaller amounts add up.
     pub(super) fn has_moved(&mut self) -> bool {
-        let has_moved = self.sent >= self.noted.saturating_add(self.least);
+        let has_moved = self.sent >= self.noted.saturating_add(self.min_progress);
         if has_moved {
             self.noted = self.sent;
         }
         has_moved
     }
 
-    fn waits_for(&mut self, stuck: BlockedOn) -> Poll<Result<(), TransferError>> {
-        self.stuck = Some(stuck);
+    fn block_on(&mut self, stuck: BlockedOn) -> Poll<Result<(), TransferError>> {
+        self.blocked_on = Some(stuck);
         Poll::Pending
     }
 
-    fn wants_content(&self) -> bool {
-        let is_next = self.piece.consumed == 0 && self.behind_sent == self.behind.len();
+    fn is_ready_for_content(&self) -> bool {
+        let is_next = self.step.consumed == 0 && self.suffix_sent == self.suffix.len();
         is_next && !self.is_held && !self.decoder.is_done()
     }
 
     fn is_written(&self) -> bool {
-        self.own_sent == self.own.len()
-            && self.piece_sent == self.piece.data
-            && self.behind_sent == self.behind.len()
+        self.prefix_sent == self.prefix.len()
+            && self.step_sent == self.step.data
+            && self.suffix_sent == self.suffix.len()
     }
 
-    /// Looks at what was read, and puts around its content what belongs there.
-    fn take(&mut self, from: &mut HttpStream, to: &HttpStream) -> Result<(), TransferError> {
+    /// Decodes the bytes that were read, and frames their content.
+    fn decode(&mut self, from: &mut HttpStream, to: &HttpStream) -> Result<(), TransferError> {
         let piece = match from {
             HttpStream::Socket(from) => {
                 self.decoder.decode(from.unread_mut()).map_err(TransferError::Malformed)?
@@ -311,18 +308,18 @@ impl BodyPipe {
                 DecodeStep { skip: 0, data: whole, consumed: whole }
             }
         };
-        let left = self.allowed.checked_sub(piece.data as u64);
-        self.allowed = left.ok_or(TransferError::TooLarge)?;
-        if self.own_sent == self.own.len() {
-            // The head stays: a flow that starts again needs it, and so does the log.
-            self.own.truncate(self.head);
-            self.own_sent = self.head;
+        let left = self.content_left.checked_sub(piece.data as u64);
+        self.content_left = left.ok_or(TransferError::TooLarge)?;
+        if self.prefix_sent == self.prefix.len() {
+            // The head stays: it is needed to start again, and for the log.
+            self.prefix.truncate(self.head);
+            self.prefix_sent = self.head;
         }
-        self.behind_sent = 0;
-        self.behind = Cow::Borrowed(b"");
+        self.suffix_sent = 0;
+        self.suffix = Cow::Borrowed(b"");
         if piece.data > 0 {
-            self.put_around(piece.data);
-            (self.piece, self.piece_sent) = (piece, 0);
+            self.frame(piece.data);
+            (self.step, self.step_sent) = (piece, 0);
         } else {
             from.consume(piece.consumed);
         }
@@ -332,16 +329,16 @@ impl BodyPipe {
         Ok(())
     }
 
-    fn put_around(&mut self, data: usize) {
-        self.encoding.put_before_data(&mut self.own, data);
-        self.behind = Cow::Borrowed(self.encoding.after_data());
+    fn frame(&mut self, data: usize) {
+        self.encoding.put_before_data(&mut self.prefix, data);
+        self.suffix = Cow::Borrowed(self.encoding.after_data());
     }
 
-    /// What the body came by is at its end, and so is the body.
+    /// Ends the body with the end of its connection.
     fn finish(&mut self, from: &HttpStream, to: &HttpStream) {
         self.decoder = Decoder::new(Framing::None);
-        self.behind_sent = 0;
-        self.behind = Cow::Borrowed(b"");
+        self.suffix_sent = 0;
+        self.suffix = Cow::Borrowed(b"");
         self.end(from, to);
     }
 
@@ -349,7 +346,7 @@ impl BodyPipe {
         if self.encoding == Encoding::Plain && !to.is_stream() {
             return;
         }
-        let has_data = self.piece.data > self.piece_sent;
+        let has_data = self.step.data > self.step_sent;
         let came = match from {
             HttpStream::Socket(_) => self.decoder.trailers(),
             HttpStream::Stream(from) => from.trailers(),
@@ -368,11 +365,11 @@ impl BodyPipe {
             self.tail = trailers;
             return;
         }
-        self.behind = match (has_data, &*trailers) {
+        self.suffix = match (has_data, &*trailers) {
             (true, []) => Cow::Borrowed(b"\r\n0\r\n\r\n"),
             (false, []) => Cow::Borrowed(b"0\r\n\r\n"),
             (_, trailers) => {
-                let mut end = self.behind.to_vec();
+                let mut end = self.suffix.to_vec();
                 self.encoding.put_end(&mut end, trailers);
                 Cow::Owned(end)
             }

@@ -1,5 +1,5 @@
-//! What must be true of every input, whatever it is. Driven by the corpus with a seeded hand below, and
-//! by the targets of `fuzz/`.
+//! Properties that hold for every input. Tests run them on the corpus with seeded changes, and the targets of `fuzz/`
+//! use them.
 
 use std::net::IpAddr;
 
@@ -15,7 +15,7 @@ use crate::{
     model::{Host, Networks},
 };
 
-/// What goes up can be read in one way only, and says what came; over HTTP/2 too.
+/// The request head for the upstream is unambiguous, and says what was received; over HTTP/2 too.
 pub fn request(bytes: &[u8]) {
     let Ok(Some(head)) = RequestHead::parse(bytes) else { return };
     let out = DirectClient::new(([192, 0, 2, 7], 4000).into(), 7).ask(&head, bytes);
@@ -46,7 +46,7 @@ pub fn request(bytes: &[u8]) {
     over_http2(&again, &out);
 }
 
-/// What HTTP/2 has words for comes back from it as it was.
+/// A head survives the way through HTTP/2 and back.
 fn over_http2(head: &RequestHead, bytes: &[u8]) {
     let ends = head.framing == Framing::None;
     let Ok(round) = http2::there_and_back(bytes, ends) else { return };
@@ -58,20 +58,20 @@ fn over_http2(head: &RequestHead, bytes: &[u8]) {
     assert!(again.host(&round).eq_ignore_ascii_case(head.host(bytes)), "{}", round.escape_ascii());
 }
 
-/// What comes down can be read in one way only, and nobody but us says that it is ours.
+/// The response head for the client is unambiguous, and only Flipgate claims to be Flipgate.
 pub fn answer(bytes: &[u8]) {
     let Ok(Some(head)) = ResponseHead::parse(bytes) else { return };
     let framing = head.framing(false);
     if head.status < 200 {
         return;
     }
-    let told = if framing == Framing::UntilClose { Framing::Chunked } else { framing };
+    let forwarded = if framing == Framing::UntilClose { Framing::Chunked } else { framing };
     let answer = ResponseRewrite {
         version: Version::Http11,
-        framing: told,
+        framing: forwarded,
         goes_on: true,
         is_websocket: false,
-        marks: FlipgateHeaders { origin: None, is_private: true },
+        headers: FlipgateHeaders { origin: None, is_private: true },
         hsts: Some("max-age=1"),
         via: Some(b"Via: 1.1 flipgate\r\n"),
         date: *b"Sun, 06 Nov 1994 08:49:37 GMT",
@@ -79,13 +79,13 @@ pub fn answer(bytes: &[u8]) {
     let mut out = Vec::new();
     put_answer(&mut out, &head, bytes, &answer);
     let again = ResponseHead::parse(&out);
-    // Lines are added, and there may be as many as there may be already.
+    // Lines are added, so that there may be more than are allowed.
     let Ok(Some(again)) = again else {
         assert!(head.fields.lines(bytes).each().count() > 90, "{}", out.escape_ascii());
         return;
     };
     assert_eq!((again.len, again.status), (out.len(), head.status), "{}", out.escape_ascii());
-    assert_eq!(again.framing(false), told, "{}", out.escape_ascii());
+    assert_eq!(again.framing(false), forwarded, "{}", out.escape_ascii());
     let lines = again.fields.lines(&out);
     let private: Vec<_> = lines.all(FieldName::CacheControl).collect();
     assert_eq!(private, [b"private, no-store"]);
@@ -99,10 +99,10 @@ pub fn answer(bytes: &[u8]) {
     }
 }
 
-/// Whatever a client writes before what a trusted proxy has seen, its address is none but that.
-pub fn chain(told: &[u8]) {
-    // A value has no line ends; whatever is behind one is another field.
-    if told.iter().any(|it| matches!(it, b'\r' | b'\n')) {
+/// Whatever a client sends, its address is the one that the trusted proxy has seen.
+pub fn chain(forwarded: &[u8]) {
+    // A value has no line ends: what follows one is another field.
+    if forwarded.iter().any(|it| matches!(it, b'\r' | b'\n')) {
         return;
     }
     let networks = ["10.0.0.0/8"].iter().filter_map(|it| Networks::parse(it).ok());
@@ -112,24 +112,24 @@ pub fn chain(told: &[u8]) {
         ("X-Forwarded-For", ["203.0.113.5", "10.0.0.1"]),
         ("Forwarded", ["for=203.0.113.5;host=\"a:80\"", "for=10.0.0.1"]),
     ] {
-        // In one line, or each in its own.
+        // In one line, or in several.
         for between in [", ", &format!("\r\n{name}: ")] {
             let mut head = format!("GET / HTTP/1.1\r\nHost: a\r\n{name}: ").into_bytes();
-            head.extend_from_slice(told);
+            head.extend_from_slice(forwarded);
             head.extend_from_slice(
                 [between, hops[0], between, hops[1], "\r\n\r\n"].concat().as_bytes(),
             );
             let Ok(Some(parsed)) = RequestHead::parse(&head) else { continue };
             let lines = parsed.fields.lines(&head);
-            let (found, told) = ForwardedInfo::of(lines, &trusted);
+            let (found, forwarded) = ForwardedInfo::of(lines, &trusted);
             assert!(found.is_none_or(|it| it == seen), "{found:?}: {}", head.escape_ascii());
-            let host = told.facts(lines).host;
+            let host = forwarded.facts(lines).host;
             assert!(host.is_none_or(|it| Host::parse(&it).is_ok()), "{}", head.escape_ascii());
         }
     }
 }
 
-/// No cookie of ours goes further, and every other one does.
+/// The preview cookie is removed, and every other cookie stays.
 pub fn cookie(line: &[u8]) {
     let names = |line: &[u8]| -> Vec<Vec<u8>> {
         line.split(|it| *it == b';')
@@ -147,7 +147,7 @@ pub fn cookie(line: &[u8]) {
     assert!(cookies::has_ours(line) || !names(line).iter().any(is_ours), "{}", line.escape_ascii());
 }
 
-/// A host has one form, which stays.
+/// Normalizing a host twice changes nothing more.
 pub fn host(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let Ok(host) = Host::parse(text) else { return };
@@ -163,7 +163,7 @@ mod tests {
 
     use super::*;
 
-    /// Rounds for each property; a fuzzer does more, and a test has to come to its end.
+    /// Rounds for each property. A fuzzer runs more; a test has to end.
     const ROUNDS: usize = 20_000;
 
     const WORDS: &[&[u8]] = &[
@@ -203,7 +203,7 @@ mod tests {
         b"Proxy-Status: flipgate\r\n",
     ];
 
-    /// Runs the files of a folder as they are, and then changed.
+    /// Runs a property on the files of a folder, unchanged and then with random changes.
     fn drive(folder: &str, seed: u64, property: fn(&[u8])) {
         let folder = Path::new("tests/corpus").join(folder);
         let files = fs::read_dir(&folder).expect("a folder of the corpus");

@@ -1,10 +1,10 @@
-//! The preview cookie: read from a request, and taken out of what is forwarded.
+//! The preview cookie: read from a request, and removed from what is forwarded.
 
 use memchr::memmem;
 
 use crate::http1::{FieldLines, FieldName};
 
-/// The cookie that wishes for a color.
+/// The name of the preview cookie.
 const NAME: &[u8] = b"flipgate_preview";
 
 /// The values of all preview cookies of a request.
@@ -16,13 +16,12 @@ pub(super) fn preview_colors(lines: FieldLines<'_>) -> impl Iterator<Item = &[u8
         .filter_map(value_of_ours)
 }
 
-/// Whether a line may have the preview cookie. False only if it has not.
+/// Whether a line may have the preview cookie. False only if it has none.
 pub(super) fn has_ours(line: &[u8]) -> bool {
     memmem::find(line, NAME).is_some()
 }
 
-/// A line of cookies without the preview cookie; all others stay as they are. `None` if there are no
-/// others.
+/// A line of cookies without the preview cookie; all others stay unchanged. `None` if there are no others.
 pub(super) fn without_ours(line: &[u8]) -> Option<Vec<u8>> {
     let cookies = line.split(|it| *it == b';');
     let others: Vec<&[u8]> =
@@ -31,7 +30,7 @@ pub(super) fn without_ours(line: &[u8]) -> Option<Vec<u8>> {
     (!joined.is_empty()).then_some(joined)
 }
 
-/// The value of the first cookie of a line that has this name.
+/// The value of the first cookie with this name.
 pub(super) fn value<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     line.split(|it| *it == b';').find_map(|cookie| value_of(cookie, name))
 }

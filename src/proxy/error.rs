@@ -1,4 +1,4 @@
-//! The one table from what went wrong to what the client is told.
+//! The one table of errors and their responses.
 
 use std::num::NonZeroU32;
 
@@ -11,100 +11,100 @@ use crate::{
     upstream::ConnectReason,
 };
 
-/// Why a request gets an answer of Flipgate's own.
+/// Why Flipgate responds to a request itself.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum ProxyError {
-    /// The request cannot be understood in one way only.
+    /// The request is malformed or ambiguous.
     #[error("malformed request: {0}")]
     Malformed(&'static str),
     /// A transfer coding other than `chunked`: RFC 9112, section 6.1.
-    #[error("the only transfer coding that is understood is chunked")]
+    #[error("unsupported transfer coding; only chunked is supported")]
     TransferCoding,
     /// CONNECT or TRACE.
-    #[error("this method is not served here")]
+    #[error("method not allowed")]
     Method,
-    /// The target is longer than we read.
-    #[error("the request's target is too long: it has more bytes than a line may have here")]
+    /// The target is over `limits.max_line`.
+    #[error("request target too long")]
     TargetTooLong,
-    /// The head is larger than we read.
+    /// The head is over a limit.
     #[error(
-        "the request's head is too large: it has more than 100 lines, or more bytes in one or in all than it may have here"
+        "request head too large: more than 100 fields, or a field or the head over its size limit"
     )]
     HeadTooLarge,
-    /// The head did not come to its end in time.
-    #[error("the request's head took too long")]
+    /// The head was incomplete when its timeout expired.
+    #[error("the request head did not arrive in time")]
     HeadTooSlow,
-    /// The host is none that the connection's certificate is for: RFC 9110, section 15.5.20.
-    #[error("this connection is not for this host: its certificate has other names")]
+    /// The certificate of the connection is not for this host: RFC 9110, section 15.5.20.
+    #[error("the certificate of this connection is not for this host")]
     Misdirected,
-    /// The listener only sends clients to another one.
-    #[error("the same is to be had by https")]
+    /// The listener redirects every request to https.
+    #[error("use https")]
     Redirect,
-    /// The request was here before: RFC 5842, section 7.2.
-    #[error("the request came back to the proxy that has sent it")]
+    /// This process has sent the request itself: RFC 5842, section 7.2.
+    #[error("loop detected: the request came back to the proxy that sent it")]
     Loop,
-    /// What is asked is what Flipgate itself can do: the request may go no further.
-    #[error("this is answered by the proxy")]
+    /// `OPTIONS` for Flipgate itself: a health check, or `Max-Forwards: 0`.
+    #[error("OK")]
     Options,
-    /// The body is larger than the service takes.
-    #[error("the request's body is larger than this service takes")]
+    /// The body is over `max_body` of the service.
+    #[error("the request body is over the limit of the service")]
     BodyTooLarge,
-    /// The public on a preview listener.
-    #[error("this address is for the internal network")]
-    Audience,
+    /// A public client on a preview listener.
+    #[error("this listener is for internal clients only")]
+    PublicOnPreviewListener,
     /// No service has this host and path.
     #[error("no service is configured for this host and path")]
     NoRoute,
-    /// An internal client asked for a color that does not exist, or for two.
-    #[error("the color asked for does not exist: ask for blue or green, once")]
+    /// An internal client requested a color that does not exist, or two colors.
+    #[error("invalid preview color; request blue or green, once")]
     UnclearPreview,
     /// The pool has no endpoint.
-    #[error("the service has no endpoint to answer this request")]
+    #[error("the service has no endpoint for this request")]
     NoEndpoint,
-    /// There is as much to do as may be at once.
-    #[error("there is too much to do at the moment: try again soon")]
+    /// A limit of requests in flight or the queue is full.
+    #[error("overloaded; try again later")]
     Overloaded,
-    /// The client asks too often.
-    #[error("too many requests: try again in {0} s")]
-    TooMany(NonZeroU32),
+    /// The client is over its rate.
+    #[error("too many requests; try again in {0} s")]
+    RateLimited(NonZeroU32),
     /// No connection to an endpoint could be opened.
-    #[error("the service cannot be reached")]
+    #[error("cannot connect to the service")]
     Connect(ConnectReason),
-    /// The endpoint closed the connection before its answer's head was complete.
-    #[error("the service closed the connection before it had answered")]
+    /// The endpoint closed the connection before its response head was complete.
+    #[error("the service closed the connection without a response")]
     Closed,
-    /// The endpoint's answer was not HTTP.
-    #[error("the service's answer could not be understood")]
+    /// The response of the endpoint is not valid HTTP.
+    #[error("invalid response of the service")]
     Protocol,
-    /// The request's body cannot be read in one way only.
+    /// The request body is malformed or ambiguous.
     #[error("malformed body: {0}")]
     Body(BodyError),
     /// The client stopped sending its body.
-    #[error("the request's body ended too early")]
+    #[error("the request body ended too early")]
     BodyIncomplete,
-    /// The whole exchange took too long, for whatever reason.
-    #[error("the request took too long")]
-    TooLong,
-    /// The endpoint took too long to answer.
-    #[error("the service did not answer in time")]
-    Timeout,
+    /// The exchange exceeded `timeouts.request`.
+    #[error("the request timed out")]
+    RequestTimeout,
+    /// The endpoint exceeded its response timeout.
+    #[error("the service did not respond in time")]
+    ResponseTimeout,
 }
 
-/// How a refusal is told to a client.
+/// How an error response is written.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ErrorReply<'a> {
     /// The client's version.
     pub(super) version: Version,
-    /// Whether only the head is wanted.
+    /// Whether the request is a HEAD.
     pub(super) is_for_head: bool,
-    /// Whether the connection goes on.
-    pub(super) goes_on: bool,
-    pub(super) marks: FlipgateHeaders,
+    /// Whether the connection stays open.
+    pub(super) keeps_alive: bool,
+    pub(super) headers: FlipgateHeaders,
     /// `Strict-Transport-Security`, over TLS.
     pub(super) hsts: Option<&'a str>,
-    /// Whether the client reads `grpc-status`.
+    /// Whether the client expects gRPC errors.
     pub(super) is_grpc: bool,
-    /// Where it is sent instead.
+    /// The `Location` of a redirect.
     pub(super) location: Option<&'a [u8]>,
     pub(super) date: [u8; DATE_LENGTH],
 }
@@ -130,7 +130,7 @@ impl ProxyError {
             // Not an error.
             Self::Options => (StatusCode::OK, ""),
             Self::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "http_request_error"),
-            Self::Audience => (StatusCode::FORBIDDEN, "http_request_denied"),
+            Self::PublicOnPreviewListener => (StatusCode::FORBIDDEN, "http_request_denied"),
             Self::NoRoute => (StatusCode::NOT_FOUND, "destination_not_found"),
             Self::UnclearPreview | Self::NoEndpoint => {
                 (StatusCode::SERVICE_UNAVAILABLE, "destination_unavailable")
@@ -138,7 +138,7 @@ impl ProxyError {
             Self::Overloaded | Self::Connect(ConnectReason::Limit | ConnectReason::Descriptors) => {
                 (StatusCode::SERVICE_UNAVAILABLE, "connection_limit_reached")
             }
-            Self::TooMany(_) => (StatusCode::TOO_MANY_REQUESTS, "http_request_denied"),
+            Self::RateLimited(_) => (StatusCode::TOO_MANY_REQUESTS, "http_request_denied"),
             Self::Connect(ConnectReason::Refused) => {
                 (StatusCode::BAD_GATEWAY, "connection_refused")
             }
@@ -166,11 +166,13 @@ impl ProxyError {
             Self::Closed => (StatusCode::BAD_GATEWAY, "connection_terminated"),
             Self::Protocol => (StatusCode::BAD_GATEWAY, "http_protocol_error"),
             Self::Body(_) | Self::BodyIncomplete => (StatusCode::BAD_REQUEST, "http_request_error"),
-            Self::Timeout | Self::TooLong => (StatusCode::GATEWAY_TIMEOUT, "http_response_timeout"),
+            Self::ResponseTimeout | Self::RequestTimeout => {
+                (StatusCode::GATEWAY_TIMEOUT, "http_response_timeout")
+            }
         }
     }
 
-    /// Whether nobody knows where the next request on this connection would begin.
+    /// Whether the start of the next request on this connection is not known.
     pub(super) fn ends_connection(self) -> bool {
         matches!(
             self,
@@ -200,21 +202,21 @@ impl ProxyError {
             || matches!(self, Self::NoEndpoint)
     }
 
-    /// Whether it is for what an endpoint has done, or not done.
-    pub(super) fn is_upstreams(self) -> bool {
-        matches!(self, Self::Closed | Self::Protocol | Self::Timeout)
+    /// Whether the endpoint caused it.
+    pub(super) fn is_upstream_failure(self) -> bool {
+        matches!(self, Self::Closed | Self::Protocol | Self::ResponseTimeout)
     }
 
-    /// In how many seconds it may be worth trying again.
+    /// Seconds after which a retry makes sense.
     fn retry_after(self) -> Option<u32> {
         match self {
-            Self::TooMany(seconds) => Some(seconds.get()),
+            Self::RateLimited(seconds) => Some(seconds.get()),
             _ if self.status().0 == StatusCode::SERVICE_UNAVAILABLE => Some(1),
             _ => None,
         }
     }
 
-    /// What gRPC calls it: its mapping from statuses of HTTP, but for what that has better words for.
+    /// The gRPC status: its mapping from HTTP statuses, with more specific codes where there are some.
     fn grpc_status(self) -> u8 {
         const DEADLINE_EXCEEDED: u8 = 4;
         const PERMISSION_DENIED: u8 = 7;
@@ -232,15 +234,22 @@ impl ProxyError {
         }
     }
 
-    /// Writes the answer, and returns how many bytes of it are its body. It never names an endpoint: the
-    /// client may be anybody.
-    pub(super) fn put(self, out: &mut Vec<u8>, told: &ErrorReply<'_>) -> usize {
-        let ErrorReply { version, is_for_head, goes_on, marks, hsts, is_grpc, location, date } =
-            told;
+    /// Writes the response, and returns the length of its body. It never names an endpoint: the client may be public.
+    pub(super) fn put(self, out: &mut Vec<u8>, reply: &ErrorReply<'_>) -> usize {
+        let ErrorReply {
+            version,
+            is_for_head,
+            keeps_alive: goes_on,
+            headers,
+            hsts,
+            is_grpc,
+            location,
+            date,
+        } = reply;
         let (status, error) = self.status();
         let text = format!("{} {}: {self}\n", status.as_u16(), reason(status));
         let (is_bodiless, shown) = match is_grpc {
-            // A call has come to an end by HTTP's measure, whatever has become of it.
+            // A gRPC error is a 200 for HTTP.
             true => (true, StatusCode::OK),
             false => (*is_for_head, status),
         };
@@ -254,20 +263,20 @@ impl ProxyError {
             true => {
                 put_field(out, b"Content-Type", b"application/grpc");
                 put_field(out, b"Grpc-Status", self.grpc_status().to_string().as_bytes());
-                // Nothing in our messages needs the escapes of a grpc-message.
+                // The messages need no percent-encoding.
                 put_field(out, b"Grpc-Message", format!("flipgate: {self}").as_bytes());
             }
             false => put_field(out, b"Content-Type", b"text/plain; charset=utf-8"),
         }
         match self {
-            // Nothing is wrong with it.
+            // Not an error.
             Self::Redirect | Self::Options => put_field(out, b"Proxy-Status", b"flipgate"),
             _ => put_field(out, b"Proxy-Status", format!("flipgate; error={error}").as_bytes()),
         }
-        if !marks.is_private {
+        if !headers.is_private {
             put_field(out, b"Cache-Control", b"no-store");
         }
-        put_marks(out, marks);
+        put_marks(out, headers);
         if let Some(seconds) = self.retry_after() {
             put_field(out, b"Retry-After", seconds.to_string().as_bytes());
         }
@@ -321,7 +330,7 @@ fn reason(status: StatusCode) -> &'static str {
 mod tests {
     use super::*;
 
-    /// What scripts and people hold on to. A changed line here is a changed interface.
+    /// Scripts depend on this table.
     #[test]
     fn every_refusal_has_its_status_and_its_error_type() {
         use ConnectReason::{
@@ -341,14 +350,14 @@ mod tests {
             (ProxyError::Connect(Tls), 502, "tls_protocol_error"),
             (ProxyError::Connect(Protocol), 502, "http_upgrade_failed"),
             (ProxyError::Loop, 508, "proxy_loop_detected"),
-            (ProxyError::Audience, 403, "http_request_denied"),
+            (ProxyError::PublicOnPreviewListener, 403, "http_request_denied"),
             (ProxyError::NoRoute, 404, "destination_not_found"),
             (ProxyError::UnclearPreview, 503, "destination_unavailable"),
             (ProxyError::NoEndpoint, 503, "destination_unavailable"),
             (ProxyError::Overloaded, 503, "connection_limit_reached"),
             (ProxyError::Connect(Limit), 503, "connection_limit_reached"),
             (ProxyError::Connect(Descriptors), 503, "connection_limit_reached"),
-            (ProxyError::TooMany(NonZeroU32::MIN), 429, "http_request_denied"),
+            (ProxyError::RateLimited(NonZeroU32::MIN), 429, "http_request_denied"),
             (ProxyError::Connect(Refused), 502, "connection_refused"),
             (ProxyError::Connect(Timeout), 504, "connection_timeout"),
             (ProxyError::Connect(Dns), 502, "dns_error"),
@@ -357,15 +366,15 @@ mod tests {
             (ProxyError::Closed, 502, "connection_terminated"),
             (ProxyError::Protocol, 502, "http_protocol_error"),
             (ProxyError::BodyIncomplete, 400, "http_request_error"),
-            (ProxyError::Timeout, 504, "http_response_timeout"),
-            (ProxyError::TooLong, 504, "http_response_timeout"),
+            (ProxyError::ResponseTimeout, 504, "http_response_timeout"),
+            (ProxyError::RequestTimeout, 504, "http_response_timeout"),
         ] {
             assert_eq!(
                 proxy_error.status(),
                 (StatusCode::from_u16(status).expect("a code"), error)
             );
             let mut out = Vec::new();
-            proxy_error.put(&mut out, &told(true));
+            proxy_error.put(&mut out, &reply(true));
             let text = String::from_utf8(out).expect("ASCII");
             assert!(text.starts_with(&format!("HTTP/1.1 {status} ")), "{text}");
             let proxy_status = format!("\r\nProxy-Status: flipgate; error={error}\r\n");
@@ -378,9 +387,9 @@ mod tests {
     }
 
     #[test]
-    fn what_the_proxy_can_do_is_no_error() {
+    fn options_for_the_proxy_is_no_error() {
         let mut out = Vec::new();
-        ProxyError::Options.put(&mut out, &told(true));
+        ProxyError::Options.put(&mut out, &reply(true));
         let text = String::from_utf8(out).expect("ASCII");
         assert!(text.starts_with("HTTP/1.1 200 OK\r\n"), "{text}");
         assert!(text.contains("\r\nAllow: GET, HEAD,"), "{text}");
@@ -388,19 +397,19 @@ mod tests {
     }
 
     #[test]
-    fn whoever_asks_for_the_head_gets_the_head() {
+    fn a_head_request_gets_the_head_only() {
         let mut out = Vec::new();
-        ProxyError::NoRoute.put(&mut out, &ErrorReply { is_for_head: true, ..told(false) });
+        ProxyError::NoRoute.put(&mut out, &ErrorReply { is_for_head: true, ..reply(false) });
         let text = String::from_utf8(out).expect("ASCII");
         assert!(text.ends_with("\r\n\r\n") && text.contains("\r\nConnection: close\r\n"), "{text}");
     }
 
-    fn told(goes_on: bool) -> ErrorReply<'static> {
+    fn reply(goes_on: bool) -> ErrorReply<'static> {
         ErrorReply {
             version: Version::Http11,
             is_for_head: false,
-            goes_on,
-            marks: FlipgateHeaders::default(),
+            keeps_alive: goes_on,
+            headers: FlipgateHeaders::default(),
             hsts: None,
             is_grpc: false,
             location: None,

@@ -1,14 +1,13 @@
-//! One request and its answer, driven by one task: the request goes up and the answer comes down in
-//! the same place, so that nothing has to be handed from one task to another.
+//! One request and its response, driven by one task: nothing has to be handed from one task to another.
 //!
 //! A request passes through phases, each a type of its own:
 //!
 //! ```text
-//! received ─▶ admitted ─▶ answered      received   its head was read; there is no claim
-//!     │           │ ▲         │         admitted   owns its hold and its permits; goes up (forward), over
-//!     ▼           │ └─────────┤                    the endpoints of its pool (retries, line)
-//! unrouted        ▼           ▼         answered   its answer's head is known and the body comes down
-//!               tunnel   next request              (relay); back if nothing of that was written
+//! received ─▶ admitted ─▶ answered      received   the head was read; there is no claim
+//!     │           │ ▲         │         admitted   owns its claim and its permits; is sent (forward), to one
+//!     ▼           │ └─────────┤                    or more endpoints of its pool (retries, queueing)
+//! unrouted        ▼           ▼         answered   the response head is known, and the body is relayed (relay);
+//!               tunnel   next request              back to admitted if none of it was written
 //! ```
 
 use futures_util::future::Either;
@@ -22,13 +21,11 @@ use crate::{
     http1::RequestHead,
 };
 
-/// Answers the request whose head stands at the beginning of what is unread.
+/// Serves the request with the head at the beginning of the unread bytes.
 ///
-/// The request is counted once: when its tunnel begins, or else when the future ends or is dropped.
-/// Dropping the future ends the exchange: its upstream sees the connection end, and then its claim is
-/// given back.
-// Not an `async fn`: the head is of no use any more when the waiting begins, and what waits is kept
-// small.
+/// The request is counted once: when its tunnel begins, or else when the future ends or is dropped. Dropping the future
+/// ends the exchange: the upstream connection is closed, and then the claim is released.
+// Not an `async fn`: the head is not needed any more when the waiting begins, and the future is kept small.
 pub(super) fn exchange<'a>(
     proxy: &'a Proxy,
     client: &'a mut ClientStream<PeerCache>,
@@ -39,11 +36,10 @@ pub(super) fn exchange<'a>(
         Err(unrouted) => return Either::Left(async move { unrouted.answer(client).await }),
     };
     Either::Right(async move {
-        // Where the answer came from is dropped at the end of this block, before a refusal is written in
-        // the answer's place.
+        // The upstream connection is dropped at the end of this block, before an error response is written.
         let failure = 'failed: {
             if let Err(error) = decided {
-                break 'failed UpstreamFailure::Refused(error);
+                break 'failed UpstreamFailure::Error(error);
             }
             let (mut found, head) = match forward(&mut admitted, client).await {
                 Ok(forwarded) => forwarded,
@@ -68,10 +64,10 @@ pub(super) fn exchange<'a>(
             return answered.end(client, found);
         };
         match failure {
-            UpstreamFailure::Refused(error) => admitted.refuse(client, error).await,
-            UpstreamFailure::Closed | UpstreamFailure::Late | UpstreamFailure::Left => {
-                AfterExchange::Cut
-            }
+            UpstreamFailure::Error(error) => admitted.refuse(client, error).await,
+            UpstreamFailure::Closed
+            | UpstreamFailure::RetryElsewhere
+            | UpstreamFailure::ClientLeft => AfterExchange::Cut,
         }
     })
 }

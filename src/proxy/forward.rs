@@ -1,4 +1,4 @@
-//! One try: the request's way up, and the answer's head.
+//! One try: sends the request and reads the response head.
 
 use std::{
     future::poll_fn,
@@ -20,9 +20,9 @@ use crate::{
 };
 
 impl AdmittedRequest<'_> {
-    /// Sends the request and reads the answer's head, which is left where it stands. Interim answers
-    /// are passed on as they come. A request that can be sent once more leaves an endpoint that nobody
-    /// can speak with any more, or that takes longer than a try may, if there is another one.
+    /// Sends the request and reads the response head, which stays unread in the stream. Interim responses are forwarded
+    /// as they come. A repeatable request moves to another endpoint, if there is one, when its endpoint stops accepting
+    /// connections or exceeds `try_timeout`.
     pub(super) async fn attempt(
         &mut self,
         client: &mut ClientStream<PeerCache>,
@@ -30,12 +30,12 @@ impl AdmittedRequest<'_> {
         tried: &[Arc<EndpointState>],
     ) -> Result<ResponseHead, UpstreamFailure> {
         let (socket, connection) = client.split();
-        self.upload.aim(socket, upstream);
-        connection.arm_for(Timeout::ResponseHead, self.terms.patience);
+        self.upload.set_target(socket, upstream);
+        connection.arm_for(Timeout::ResponseHead, self.terms.response_timeout);
         let began = connection.now();
         match self.pool().policy().retry.try_patience {
-            _ if !self.ask.is_repeatable => {}
-            Some(patience) => connection.arm_for(Timeout::RetryCheck, patience),
+            _ if !self.traits.is_repeatable => {}
+            Some(response_timeout) => connection.arm_for(Timeout::RetryCheck, response_timeout),
             None => connection.arm(Timeout::RetryCheck),
         }
         if self.upload.is_held() {
@@ -49,19 +49,21 @@ impl AdmittedRequest<'_> {
             match connection.take_expired() {
                 Some(Timeout::Continue) => self.interim.ask_for_body(&mut self.upload, connection),
                 Some(Timeout::RetryCheck) => {
-                    if self.should_leave(tried, began, connection) {
-                        return Poll::Ready(Err(UpstreamFailure::Late));
+                    if self.should_retry_elsewhere(tried, began, connection) {
+                        return Poll::Ready(Err(UpstreamFailure::RetryElsewhere));
                     }
                     connection.arm(Timeout::RetryCheck);
                 }
-                // Whose fault it is depends on who was waited for.
+                // The error depends on which side the exchange was waiting for.
                 Some(Timeout::Exchange) if self.upload.is_reading() => {
-                    return Poll::Ready(Err(UpstreamFailure::Refused(ProxyError::TooLong)));
+                    return Poll::Ready(Err(UpstreamFailure::Error(ProxyError::RequestTimeout)));
                 }
                 Some(Timeout::HalfClosed | Timeout::Write) => {
-                    return Poll::Ready(Err(UpstreamFailure::Left));
+                    return Poll::Ready(Err(UpstreamFailure::ClientLeft));
                 }
-                Some(_) => return Poll::Ready(Err(UpstreamFailure::Refused(ProxyError::Timeout))),
+                Some(_) => {
+                    return Poll::Ready(Err(UpstreamFailure::Error(ProxyError::ResponseTimeout)));
+                }
                 None => {}
             }
             self.send(context, socket, upstream, connection)?;
@@ -70,7 +72,7 @@ impl AdmittedRequest<'_> {
                 if let Some(head) = self.take_head(&mut scan, upstream, connection)? {
                     return Poll::Ready(Ok(head));
                 }
-                // An interim answer may have let the body go, or has to be written.
+                // An interim response may have released the body, or has to be written.
                 self.send(context, socket, upstream, connection)?;
                 if !self.interim.is_written() {
                     continue;
@@ -79,19 +81,19 @@ impl AdmittedRequest<'_> {
                     let is_client_waiting = self.interim.is_client_waiting();
                     self.upload.watch(context, socket, connection, is_client_waiting)?;
                     if self.upload.is_held() && !socket.unread().is_empty() {
-                        // Sent without leave, as it may.
-                        self.interim.let_body_go(&mut self.upload, connection);
+                        // The client sends without waiting for `100 Continue`, as it may.
+                        self.interim.release_body(&mut self.upload, connection);
                         self.send(context, socket, upstream, connection)?;
                     }
                     return Poll::Pending;
                 };
                 match read {
                     Ok(1..) => {}
-                    Ok(0) | Err(_) if upstream.unread().is_empty() && !self.interim.has_come() => {
+                    Ok(0) | Err(_) if upstream.unread().is_empty() && !self.interim.has_any() => {
                         return Poll::Ready(Err(UpstreamFailure::Closed));
                     }
                     Ok(0) | Err(_) => {
-                        return Poll::Ready(Err(UpstreamFailure::Refused(ProxyError::Closed)));
+                        return Poll::Ready(Err(UpstreamFailure::Error(ProxyError::Closed)));
                     }
                 }
             }
@@ -99,29 +101,28 @@ impl AdmittedRequest<'_> {
         .await
     }
 
-    /// Whether the request is better off elsewhere. If so, that is one retry of the pool's.
-    fn should_leave(
+    /// Whether to retry the request at another endpoint. If so, a retry of the budget is taken.
+    fn should_retry_elsewhere(
         &self,
         tried: &[Arc<EndpointState>],
         began: Instant,
         connection: &ClientConnection<PeerCache>,
     ) -> bool {
-        let (pool, Some(member)) = (self.pool(), self.hold.member()) else { return false };
+        let (pool, Some(member)) = (self.pool(), self.claim.endpoint()) else { return false };
         let now = connection.now();
         let took = now.saturating_duration_since(began);
         let retry = &pool.policy().retry;
         let is_late = retry.try_patience.is_some_and(|it| took >= it);
         (is_late || member.is_unresponsive())
-            && !self.interim.has_come()
+            && !self.interim.has_any()
             && self.upload.can_rewind()
             && tried.len() + 1 < retry.tries
             && pool.has_alternative(tried, member)
             && pool.withdraw(now)
     }
 
-    /// The answer's head, if it is there as a whole. Interim answers before it are taken away.
-    // Each request calls it once, from another place than those whose clients have left: as a function of its own
-    // it costs 150 instructions more.
+    /// The response head, if it is complete. Interim responses before it are consumed.
+    // Inlined: each request calls it once, and as a function of its own it costs 150 instructions more.
     #[inline(always)]
     pub(super) fn take_head(
         &mut self,
@@ -148,7 +149,7 @@ impl AdmittedRequest<'_> {
                         if speaks_http2 { "; it speaks HTTP/2: set protocol = \"h2\"" } else { "" };
                     let details = format!("{defect}{hint}");
                     self.warn(LimitedEvent::Protocol, &details, connection.now());
-                    return Err(UpstreamFailure::Refused(ProxyError::Protocol));
+                    return Err(UpstreamFailure::Error(ProxyError::Protocol));
                 }
             }
         }
@@ -160,22 +161,23 @@ impl AdmittedRequest<'_> {
         bytes: &[u8],
         connection: &ClientConnection<PeerCache>,
     ) -> Result<(), UpstreamFailure> {
-        if self.interim.take(head, bytes, self.ask.version, &mut self.upload, connection) {
+        if self.interim.take(head, bytes, self.traits.version, &mut self.upload, connection) {
             return Ok(());
         }
         let details = format!("status {}", head.status);
         self.warn(LimitedEvent::Interim, &details, connection.now());
-        Err(UpstreamFailure::Refused(ProxyError::Protocol))
+        Err(UpstreamFailure::Error(ProxyError::Protocol))
     }
 
-    /// Whether a head is the answer, and not one that comes before it.
+    /// Whether a head is the final response, and not an interim one.
     fn is_final(&self, head: &ResponseHead) -> bool {
-        let is_tunnel = head.status == SWITCHING && head.is_websocket && self.ask.wants_websocket;
+        let is_tunnel =
+            head.status == SWITCHING && head.is_websocket && self.traits.wants_websocket;
         head.status >= 200 || is_tunnel
     }
 
-    /// Moves the request on if there is more of it.
-    // Inline, since most calls find that there is no more.
+    /// Sends more of the request, if there is more.
+    // Inlined: most calls find that there is no more.
     #[inline]
     fn send(
         &mut self,
@@ -190,9 +192,8 @@ impl AdmittedRequest<'_> {
         }
     }
 
-    /// Moves the request on, as far as that goes without waiting, and writes down what it waits for. The
-    /// patience with the answer counts from the last part of the body that was taken, so that a long
-    /// upload is not too slow an answer.
+    /// Sends as much as possible without waiting, and arms the timeouts of what is waited for. The response timeout
+    /// counts from the last part of the body that the endpoint took, so that a long upload is not a slow response.
     fn send_more(
         &mut self,
         context: &mut Context<'_>,
@@ -205,7 +206,7 @@ impl AdmittedRequest<'_> {
         if progress.is_reading {
             connection.disarm(Timeout::ResponseHead);
         } else if progress.has_moved || !connection.is_armed(Timeout::ResponseHead) {
-            connection.arm_for(Timeout::ResponseHead, self.terms.patience);
+            connection.arm_for(Timeout::ResponseHead, self.terms.response_timeout);
         }
         Ok(())
     }

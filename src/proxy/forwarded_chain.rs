@@ -1,9 +1,9 @@
-//! Reading `X-Forwarded-*` and `Forwarded`: which address, scheme and host did the chain of proxies before
-//! us see?
+//! Reads `X-Forwarded-*` and `Forwarded`: the address, scheme and host that the chain of proxies in front of Flipgate
+//! saw.
 //!
-//! A proxy that writes one of the two families often passes the other on as its client sent it. The chain is
-//! that of `X-Forwarded-For`, which more proxies write, or else that of `Forwarded`. Scheme and host are those
-//! of the same family. The other one fills in what that leaves out, unless it names another client.
+//! A proxy that writes one of the two families often forwards the other one as its client sent it. The chain is that of
+//! `X-Forwarded-For`, which more proxies write, or else that of `Forwarded`. Scheme and host are those of the same
+//! family. The other family fills in what is missing, unless it names another client.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -12,29 +12,28 @@ use crate::{
     model::{Host, Networks},
 };
 
-/// What a chain of forwarding proxies says of the client's address.
+/// The client address that a chain of proxies gives.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Chain {
-    /// Nothing.
+    /// There is no chain.
     Absent,
-    /// The address nearest to us that is not a trusted proxy's; or, where all of them are trusted,
-    /// the farthest.
+    /// The nearest address that is not a trusted proxy; if all are trusted, the farthest.
     Address(IpAddr),
-    /// Something that cannot be read on the way to such an address.
+    /// A part of the chain before such an address is unreadable.
     Unreadable,
 }
 
-/// What a trusted proxy tells of the client, and by which family.
+/// What a trusted proxy says about the client, and in which family.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(super) struct ForwardedInfo {
     family: ForwardedFamily,
-    /// Whether the other family may fill in what this one leaves out.
+    /// Whether the other family may fill in what is missing.
     has_both: bool,
-    /// Hops between the client and the proxy that is the peer. A byte, since each idle connection keeps one.
+    /// Hops between the client and the peer. A byte: each idle connection keeps one.
     hops: u8,
 }
 
-/// The family that the chain is read from.
+/// The family of the chain.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 enum ForwardedFamily {
     #[default]
@@ -42,14 +41,14 @@ enum ForwardedFamily {
     Forwarded,
 }
 
-/// What a trusted proxy tells of the client.
+/// The values that a trusted proxy gives for the client.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(super) struct ForwardedFacts {
-    /// The nearest hops before the peer, from the farthest; `None` for one without an address.
+    /// The nearest hops before the peer, beginning with the farthest; `None` for a hop without an address.
     pub(super) hops: Vec<Option<IpAddr>>,
-    /// The client's scheme, if that is told.
+    /// The scheme of the client, if given.
     pub(super) scheme: Option<String>,
-    /// The host that the client asked for, if that is told.
+    /// The host that the client requested, if given.
     pub(super) host: Option<String>,
 }
 
@@ -61,18 +60,18 @@ struct ForwardedElement {
     host: Option<String>,
 }
 
-/// Hops that are looked at. A longer chain is taken for unreadable.
+/// The most hops that are read. A longer chain is unreadable.
 const HOPS_MAX: usize = 64;
 
 // === impl ForwardedInfo ===
 
 impl ForwardedInfo {
-    /// The client's address, if what the proxy says of it can be read in one way only, and how to read the
-    /// rest. Two families that name two clients prove nothing.
+    /// The client address, if it is unambiguous, and how to read the rest. Two families with two different clients
+    /// prove nothing.
     pub(super) fn of(lines: FieldLines<'_>, trusted: &Networks) -> (Option<IpAddr>, Self) {
         let (one, one_hops) = x_chain(lines, trusted);
         let (two, two_hops) = forwarded_chain(lines, trusted);
-        // No more than are looked at.
+        // At most `HOPS_MAX`.
         let hops = |it: usize| u8::try_from(it.min(HOPS_MAX)).unwrap_or(u8::MAX);
         let x_forwarded =
             |has_both| Self { family: ForwardedFamily::XForwarded, has_both, hops: hops(one_hops) };
@@ -90,16 +89,16 @@ impl ForwardedInfo {
         }
     }
 
-    /// What is told. `lines` are those that this was read from.
+    /// The values. `lines` are those that this was read from.
     pub(super) fn facts(self, lines: FieldLines<'_>) -> ForwardedFacts {
         let told = usize::from(self.hops) + 1;
         let x_forwarded = |name| {
             let values = lines.all(name).rev().flat_map(|it| members(it).rev());
-            // A list has a value for each hop, and a single value is for all of them.
+            // A list has a value for each hop; a single value is for all of them.
             values.take(told).last().and_then(plain).map(str::to_owned)
         };
         let forwarded = |part: fn(ForwardedElement) -> Option<String>| {
-            // The farthest one up to the client's that says it.
+            // The farthest element up to the client that has the value.
             elements(lines).take(told).filter_map(|it| part(it?)).last()
         };
         let is_forwarded = self.family == ForwardedFamily::Forwarded;
@@ -151,14 +150,14 @@ impl Chain {
     }
 }
 
-/// Reads `X-Forwarded-For`, from the right, over all of its lines.
+/// Reads all lines of `X-Forwarded-For` from the right.
 fn x_chain(lines: FieldLines<'_>, trusted: &Networks) -> (Chain, usize) {
     walk(lines.all(FieldName::XForwardedFor), trusted, |line| {
         line.split(',').rev().map(|it| address(it.trim())).collect()
     })
 }
 
-/// Reads `Forwarded` (RFC 7239), from the right, over all of its lines.
+/// Reads all lines of `Forwarded` (RFC 7239) from the right.
 fn forwarded_chain(lines: FieldLines<'_>, trusted: &Networks) -> (Chain, usize) {
     walk(lines.all(FieldName::Forwarded), trusted, |line| {
         let hop = |it| address(&element(it)?.node?);
@@ -168,7 +167,7 @@ fn forwarded_chain(lines: FieldLines<'_>, trusted: &Networks) -> (Chain, usize) 
     })
 }
 
-/// The elements of `Forwarded`, from the right, over all of its lines; `None` for one that is malformed.
+/// The elements of all lines of `Forwarded`, from the right; `None` for a malformed one.
 fn elements(lines: FieldLines<'_>) -> impl Iterator<Item = Option<ForwardedElement>> {
     lines.all(FieldName::Forwarded).rev().flat_map(|line| {
         let Some(line) = plain(line) else { return vec![None] };
@@ -178,8 +177,8 @@ fn elements(lines: FieldLines<'_>) -> impl Iterator<Item = Option<ForwardedEleme
     })
 }
 
-/// `hops` yields a line's addresses from the right, `None` for what is none. Returns the place of the one
-/// that was found, from the right, too.
+/// `hops` yields the addresses of a line from the right, `None` for one that is not an address. Returns the position of
+/// the result, from the right too.
 fn walk<'a>(
     lines: impl DoubleEndedIterator<Item = &'a [u8]>,
     trusted: &Networks,
@@ -205,13 +204,13 @@ fn walk<'a>(
     (farthest, seen.saturating_sub(1))
 }
 
-/// Text that is plain ASCII: RFC 7239, section 4.
+/// Visible ASCII only: RFC 7239, section 4.
 fn plain(line: &[u8]) -> Option<&str> {
     std::str::from_utf8(line).ok().filter(|it| it.is_ascii())
 }
 
-/// One element of `Forwarded`. No parameter may be there twice, and all values must be whole: a client that
-/// opens a quote has what the proxy before us adds swallowed by it.
+/// One element of `Forwarded`. A parameter must not occur twice, and every value must be complete: otherwise a client
+/// could open a quote that swallows what the proxy adds.
 fn element(text: &str) -> Option<ForwardedElement> {
     let mut found = ForwardedElement::default();
     for pair in split_outside_quotes(text, ';') {
@@ -233,7 +232,7 @@ fn element(text: &str) -> Option<ForwardedElement> {
     Some(found)
 }
 
-/// A token as it is, a quoted string without quotes and backslashes.
+/// A token unchanged, or a quoted string without quotes and backslashes.
 fn unquoted(value: &str) -> Option<String> {
     let Some(inside) = value.strip_prefix('"') else {
         let is_plain = !value.contains(['"', '\\', ',', ' ', '\t']);
@@ -334,7 +333,7 @@ mod tests {
         }
         let long = "10.0.0.1,".repeat(HOPS_MAX) + "10.0.0.1";
         assert_eq!(read("x-forwarded-for", &[&long]), Chain::Unreadable);
-        // What stands to the left of the client is anybody's text.
+        // Text to the left of the client's address is not trusted.
         assert_eq!(read("x-forwarded-for", &["<script>, 203.0.113.5"]), is("203.0.113.5"));
     }
 
@@ -358,7 +357,7 @@ mod tests {
             &["for=203.0.113.5;for=10.0.0.1"],
             &["for=\"203.0.113.5"],
             &["for=203.0.113.5, \"for=10.0.0.1"],
-            // Quotes that a client has opened, so that what the proxy adds is inside of them.
+            // The client has opened a quote that encloses what the proxy adds.
             &["for=10.0.0.2;x=\", for=203.0.113.5"],
             &["for=10.0.0.2;x=h\", for=203.0.113.5"],
             &["for=10.0.0.2;x\", for=203.0.113.5"],

@@ -1,33 +1,33 @@
-//! How messages are passed on, whichever service they are for.
+//! How messages of all services are forwarded.
 
 use std::sync::Arc;
 
 use crate::model::NamePattern;
 
-/// How messages are passed on, whichever service they are for.
+/// How messages of all services are forwarded.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Forwarding {
-    /// Which messages say in `Via` that they came through here.
+    /// The messages that get `Via`.
     pub via: Via,
-    /// Names that may be trailers, besides those that are known.
+    /// Additional names of trailer fields.
     pub trailers: Arc<[NamePattern]>,
 }
 
-/// Which messages say in `Via` that they came through here: RFC 9110, section 7.6.3.
+/// The messages that get `Via`: RFC 9110, section 7.6.3.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Via {
-    /// Requests, as a gateway must, and responses, as it may.
+    /// Requests, as a gateway must add it, and responses, as it may.
     #[default]
     Both,
-    /// Requests alone.
+    /// Requests only.
     Requests,
-    /// None. Requests say it in `CDN-Loop`, so that a loop is found all the same.
+    /// None. Requests get `CDN-Loop` instead, so that loops are still detected.
     None,
 }
 
 impl Default for Forwarding {
     fn default() -> Self {
-        // Names that no standard has: what an application calls so is its own.
+        // Names that no standard defines belong to the application.
         let own = "x*".parse().expect("a prefix");
         Self { via: Via::default(), trailers: Arc::new([own]) }
     }

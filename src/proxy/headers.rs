@@ -1,4 +1,4 @@
-//! What is changed in heads on their way through.
+//! Rewrites request and response heads.
 
 mod forwarding;
 mod request_headers;

@@ -1,5 +1,4 @@
-//! Answers that come before the answer, and the leave to send a body that is one of them: RFC 9110,
-//! sections 10.1.1 and 15.2.
+//! Interim responses (1xx), and `100 Continue` among them: RFC 9110, sections 10.1.1 and 15.2.
 
 use std::task::{Context, Poll, ready};
 
@@ -12,21 +11,20 @@ use crate::{
     net::HttpStream,
 };
 
-/// The interim answers to one request.
+/// The interim responses to one request.
 pub(super) struct InterimResponses {
-    /// Those that are not written yet.
+    /// Bytes that are not written yet.
     bytes: Vec<u8>,
-    /// How many bytes the upstream has sent of them.
-    came: usize,
+    /// Bytes of interim responses that the upstream has sent.
+    bytes_received: usize,
     /// Whether the client still waits for `100 Continue`.
     is_client_waiting: bool,
-    /// Whether the upstream was told of an expectation, and has not said that it will meet it. What it
-    /// takes the body for then is not known.
+    /// Whether the upstream got `Expect` and has not responded to it. Until then it is not known how it reads the body.
     is_expectation_open: bool,
 }
 
-/// Bytes of interim answers to one request. An application that reports its progress sends thousands of them;
-/// how long that may take is bounded by the patience with the answer.
+/// The most bytes of interim responses to one request. An application that reports progress sends thousands of them;
+/// the response timeout bounds the time.
 const BYTES_MAX: usize = 512 * 1024;
 
 /// RFC 9110, section 15.2.1.
@@ -41,7 +39,7 @@ impl InterimResponses {
     pub(super) fn new(expects_continue: bool) -> Self {
         Self {
             bytes: Vec::new(),
-            came: 0,
+            bytes_received: 0,
             is_client_waiting: expects_continue,
             is_expectation_open: expects_continue,
         }
@@ -52,50 +50,49 @@ impl InterimResponses {
         self.is_client_waiting
     }
 
-    /// Whether the upstream has not answered an expectation that it was told of.
+    /// Whether the upstream has not responded to `Expect` yet.
     pub(super) fn is_expectation_open(&self) -> bool {
         self.is_expectation_open
     }
 
-    /// Whether the upstream has sent any.
-    pub(super) fn has_come(&self) -> bool {
-        self.came > 0
+    /// Whether the upstream has sent an interim response.
+    pub(super) fn has_any(&self) -> bool {
+        self.bytes_received > 0
     }
 
-    /// Whether all of them are written.
+    /// Whether everything is written.
     pub(super) fn is_written(&self) -> bool {
         self.bytes.is_empty()
     }
 
-    /// Those that are not written yet, for the answer to be written behind them.
+    /// The bytes that are not written yet, to be sent before the response.
     pub(super) fn take_unwritten(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.bytes)
     }
 
-    /// Has the client send a body that the upstream has neither wanted nor refused so far.
+    /// Asks the client for a body that the upstream has neither accepted nor refused so far.
     pub(super) fn ask_for_body(
         &mut self,
         upload: &mut Upload,
         connection: &ClientConnection<PeerCache>,
     ) {
-        if self.let_body_go(upload, connection) {
+        if self.release_body(upload, connection) {
             self.bytes.extend_from_slice(CONTINUE);
         }
     }
 
-    /// Lets a body go that was kept back, and returns whether its client still waits for leave.
-    pub(super) fn let_body_go(
+    /// Releases a held body, and returns whether its client still waits for `100 Continue`.
+    pub(super) fn release_body(
         &mut self,
         upload: &mut Upload,
         connection: &ClientConnection<PeerCache>,
     ) -> bool {
         connection.disarm(Timeout::Continue);
-        upload.hold(false);
+        upload.hold_body(false);
         std::mem::replace(&mut self.is_client_waiting, false)
     }
 
-    /// Takes one that the upstream has sent, whose head stands at the beginning of `bytes`. False if it
-    /// is none that an upstream may send.
+    /// Takes an interim response with the head at the beginning of `bytes`. False if an upstream may not send it.
     pub(super) fn take(
         &mut self,
         head: &ResponseHead,
@@ -104,14 +101,14 @@ impl InterimResponses {
         upload: &mut Upload,
         connection: &ClientConnection<PeerCache>,
     ) -> bool {
-        self.came += head.len;
-        if head.status == SWITCHING || self.came > BYTES_MAX {
+        self.bytes_received += head.len;
+        if head.status == SWITCHING || self.bytes_received > BYTES_MAX {
             return false;
         }
         let is_welcome = match head.status {
             100 => {
                 self.is_expectation_open = false;
-                self.let_body_go(upload, connection)
+                self.release_body(upload, connection)
             }
             _ => version == Version::Http11,
         };
@@ -133,22 +130,22 @@ impl InterimResponses {
             connection.track(Timeout::Write, written.is_pending(), false);
             match ready!(written) {
                 Ok(count) => drop(self.bytes.drain(..count)),
-                Err(_) => return Poll::Ready(Err(UpstreamFailure::Left)),
+                Err(_) => return Poll::Ready(Err(UpstreamFailure::ClientLeft)),
             }
         }
-        // What TLS has kept back goes with whatever is written next, if it does not go now.
+        // Bytes that TLS still buffers are sent with the next write, if not now.
         match socket.poll_flush(context) {
-            Poll::Ready(Err(_)) => Poll::Ready(Err(UpstreamFailure::Left)),
+            Poll::Ready(Err(_)) => Poll::Ready(Err(UpstreamFailure::ClientLeft)),
             Poll::Ready(Ok(())) | Poll::Pending => Poll::Ready(Ok(())),
         }
     }
 
-    /// Hands them to a stream, which takes them at once. Does nothing for a socket.
+    /// Sends them to an HTTP/2 stream at once. Does nothing for a socket.
     pub(super) fn send(&mut self, channel: &mut HttpStream) -> Result<(), UpstreamFailure> {
         let HttpStream::Stream(stream) = channel else { return Ok(()) };
         let mut left = &*self.bytes;
         while let Some(end) = memchr::memmem::find(left, b"\r\n\r\n") {
-            stream.send_interim(&left[..end + 4]).map_err(|_| UpstreamFailure::Left)?;
+            stream.send_interim(&left[..end + 4]).map_err(|_| UpstreamFailure::ClientLeft)?;
             left = &left[end + 4..];
         }
         self.bytes.clear();

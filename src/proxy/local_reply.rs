@@ -1,4 +1,4 @@
-//! An answer of Flipgate's own, in place of an upstream's.
+//! A response that Flipgate makes itself.
 
 use super::{
     error::{ErrorReply, ProxyError},
@@ -9,61 +9,61 @@ use super::{
 };
 use crate::downstream::{AfterExchange, ClientStream};
 
-/// An answer of Flipgate's own, as it is written.
+/// The bytes of a local reply.
 pub(super) struct LocalReply {
-    /// Interim answers that were not written yet, the head and the body.
+    /// Interim responses that are not written yet, the head, and the body.
     bytes: Vec<u8>,
-    /// How many bytes are the body.
+    /// The length of the body.
     body: usize,
-    /// Whether the client may send another request behind it.
-    goes_on: bool,
+    /// Whether the client connection stays open.
+    keeps_alive: bool,
 }
 
-/// What an answer of Flipgate's own depends on besides the request.
+/// What a local reply depends on besides the request.
 pub(super) struct ReplyContext<'a> {
-    /// Interim answers that are not written yet.
+    /// Interim responses that are not written yet.
     pub(super) interim: Vec<u8>,
-    pub(super) marks: FlipgateHeaders,
-    /// Where the client is sent instead.
+    pub(super) headers: FlipgateHeaders,
+    /// The `Location` of a redirect.
     pub(super) location: Option<&'a [u8]>,
 }
 
 // === impl LocalReply ===
 
 impl LocalReply {
-    /// Writes the answer down. The connection goes on if the request's end is known to be there.
+    /// Makes the reply. The connection stays open if the end of the request is known to be there.
     pub(super) fn new(
         error: ProxyError,
-        ask: &RequestTraits,
+        traits: &RequestTraits,
         upload: &mut Upload,
-        circumstances: ReplyContext<'_>,
+        context: ReplyContext<'_>,
         client: &mut ClientStream<PeerCache>,
     ) -> Self {
         let (socket, connection) = client.split();
         connection.disarm_all();
-        let goes_on = ask.keeps_alive
+        let keeps_alive = traits.keeps_alive
             && !error.ends_connection()
             && !connection.is_closing()
-            && upload.reaches_next(socket);
-        let ReplyContext { interim: mut bytes, marks, location } = circumstances;
-        let told = ErrorReply {
-            version: ask.version,
-            is_for_head: ask.is_for_head,
-            goes_on,
-            marks,
+            && upload.ends_before_next_request(socket);
+        let ReplyContext { interim: mut bytes, headers, location } = context;
+        let reply = ErrorReply {
+            version: traits.version,
+            is_for_head: traits.is_for_head,
+            keeps_alive,
+            headers,
             hsts: hsts(connection.peer()),
-            is_grpc: ask.is_grpc,
+            is_grpc: traits.is_grpc,
             location,
             date: connection.date(),
         };
-        let body = error.put(&mut bytes, &told);
-        Self { bytes, body, goes_on }
+        let body = error.put(&mut bytes, &reply);
+        Self { bytes, body, keeps_alive }
     }
 
-    /// Sends the answer, and returns what becomes of the connection. If the future is dropped, it is not
-    /// known how much the client has, and the connection is of no use.
+    /// Sends the reply, and says what happens to the connection. If the future is dropped, it is not known how much the
+    /// client has, and the connection is not usable.
     pub(super) async fn send<T>(&self, client: &mut ClientStream<PeerCache>) -> AfterExchange<T> {
-        let Self { bytes, body, goes_on } = self;
+        let Self { bytes, body, keeps_alive: goes_on } = self;
         let (head, body) = bytes.split_at(bytes.len() - body);
         match client.send_response(head, body).await {
             Ok(()) if *goes_on => AfterExchange::KeepAlive,

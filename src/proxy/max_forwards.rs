@@ -1,13 +1,13 @@
-//! How far a request may still go.
+//! `Max-Forwards`: how many hops a request may still take.
 
 use crate::http1::{FieldName, RequestHead};
 
-/// How many more hops a request may take: RFC 9110, section 7.6.2. `None` for as many as there are. Only `OPTIONS` has
-/// to say, among the methods that are served.
+/// The hops that a request may still take: RFC 9110, section 7.6.2. `None` for no limit. Of the supported methods, only
+/// `OPTIONS` uses it.
 ///
 /// # Errors
 ///
-/// For what is not one number.
+/// If the value is not one number.
 pub(super) fn hops_left(
     head: &RequestHead,
     bytes: &[u8],

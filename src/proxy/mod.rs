@@ -1,10 +1,9 @@
-//! The path of one exchange: admit, pick, forward, relay.
+//! The path of one exchange: admit, pick an endpoint, forward, relay.
 //!
-//! Policy (which service, which color, for whom) is decided by pure functions on a borrowed view of
-//! the request; heads are rewritten by pure functions, from the bytes that were read straight into
-//! those that are sent; every failure becomes an answer in one table ([`ProxyError`]). What is
-//! asynchronous is short, and holds a claim from the moment that it knows a pool to the last byte of
-//! the answer.
+//! Policy (which service, which color, for which audience) is decided by pure functions on a borrowed view of the
+//! request. Heads are rewritten by pure functions, from the bytes that were read into the bytes that are sent. Every
+//! failure becomes a response in one table ([`ProxyError`]). The asynchronous code is short, and holds a claim from the
+//! choice of a pool to the last byte of the response.
 
 mod abandoned;
 mod address;

@@ -1,17 +1,17 @@
-//! What one connection remembers from one request to the next.
+//! What a connection keeps from one request to the next.
 
 use std::{cell::OnceCell, net::IpAddr};
 
 use super::address::PeerTrust;
 
-/// What is worked out once for a connection instead of once for each of its requests.
+/// Values that are computed once for a connection instead of for each request.
 #[derive(Debug, Default)]
 pub struct PeerCache {
     pub(super) standing: PeerTrust,
     peer: OnceCell<AddressText>,
 }
 
-/// An address as text. Kept in place, so that an idle connection costs no allocation for it.
+/// An address as text. Stored inline, so that an idle connection needs no allocation for it.
 #[derive(Debug)]
 struct AddressText {
     bytes: [u8; PEER_MAX],

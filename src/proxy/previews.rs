@@ -1,35 +1,35 @@
-//! Addresses that were shown a preview, to find out whether the public stands behind one of them.
+//! Finds internal addresses that get previews and probably have public clients behind them.
 
 use std::{cell::RefCell, net::IpAddr};
 
 use tracing::warn;
 
-/// The internal addresses that were shown a preview lately, of one worker.
+/// The internal addresses that got a preview lately, of one worker.
 #[derive(Debug, Default)]
 pub(super) struct PreviewMonitor(RefCell<Vec<PreviewClient>>);
 
 #[derive(Debug)]
 struct PreviewClient {
     address: IpAddr,
-    /// Requests without a preview since.
+    /// Requests without a preview since then.
     others: u32,
 }
 
-/// Addresses that are remembered. The oldest one is forgotten for a new one.
+/// Addresses that are kept. The oldest is removed for a new one.
 const SEEN_MAX: usize = 16;
 
-/// Requests without a preview, after which an address is most likely not that of one tester.
+/// Requests without a preview after which an address is probably not a single tester.
 const MANY: u32 = 1000;
 
 // === impl PreviewMonitor ===
 
 impl PreviewMonitor {
-    /// Notes a request of an internal client. Warns, once for an address, if an address is shown previews and
-    /// sends many requests without one: behind a NAT, a container network or an L4 load balancer the public
-    /// arrives from one private address, and could preview.
+    /// Notes a request of an internal client. Warns, once for an address, if an address gets previews and sends many
+    /// requests without one: behind a NAT, a container network or an L4 load balancer, public clients share one private
+    /// address, and could preview.
     #[inline]
     pub(super) fn note(&self, address: IpAddr, is_preview: bool) {
-        // So it is nearly always.
+        // Nearly always both are false.
         if is_preview || !self.0.borrow().is_empty() {
             self.note_seen(address, is_preview);
         }
@@ -59,7 +59,7 @@ impl PreviewMonitor {
         }
     }
 
-    /// Whether an address was warned of.
+    /// Whether there was a warning about an address.
     #[cfg(test)]
     fn is_suspect(&self, address: IpAddr) -> bool {
         self.0.borrow().iter().any(|it| it.address == address && it.others >= MANY)

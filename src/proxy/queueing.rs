@@ -1,4 +1,4 @@
-//! Waiting for a place at an endpoint, when all have as much as they may.
+//! Waits in the queue when every endpoint is at its limit.
 
 use std::{
     future::poll_fn,
@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    error::ProxyError, peer_cache::PeerCache, retries::RetryState, upload::has_left,
+    error::ProxyError, peer_cache::PeerCache, retries::RetryState, upload::client_has_left,
     upstream_failure::UpstreamFailure,
 };
 use crate::{
@@ -18,7 +18,7 @@ use crate::{
 };
 
 impl RetryState<'_, '_> {
-    /// Waits for a place at an endpoint, unless too many do. Dropping the future leaves the line.
+    /// Waits for a permit at an endpoint, unless the queue is full. Dropping the future leaves the queue.
     pub(super) async fn wait_in_queue(
         &mut self,
         client: &mut ClientStream<PeerCache>,
@@ -27,11 +27,11 @@ impl RetryState<'_, '_> {
         let (channel, connection) = client.split();
         let full = |limit| {
             pool.record_limit(limit);
-            Err(UpstreamFailure::Refused(ProxyError::Overloaded))
+            Err(UpstreamFailure::Error(ProxyError::Overloaded))
         };
         let owner = self.request.proxy.connections.worker_id();
         let Some(line) = pool.enqueue(owner) else {
-            // Those who wait may wait for what is no concern of this one.
+            // The queued requests may wait for an endpoint of the other pool.
             return match pool.is_queue_of_other_pool() {
                 true => match self.pick(&self.tried, true, connection.now()) {
                     PickResult::Picked(permit) => Ok(permit),
@@ -45,9 +45,9 @@ impl RetryState<'_, '_> {
             match self.wait_for_call(&line, channel, connection).await {
                 Err(Timeout::Queue) => return full(LimitHit::QueueTime),
                 Err(Timeout::Exchange) => {
-                    return Err(UpstreamFailure::Refused(ProxyError::TooLong));
+                    return Err(UpstreamFailure::Error(ProxyError::RequestTimeout));
                 }
-                Err(_) => return Err(UpstreamFailure::Left),
+                Err(_) => return Err(UpstreamFailure::ClientLeft),
                 Ok(()) => {}
             }
             match self.pick(&self.tried, true, connection.now()) {
@@ -55,9 +55,9 @@ impl RetryState<'_, '_> {
                     connection.disarm(Timeout::Queue);
                     return Ok(permit);
                 }
-                PickResult::NoEndpoint => return Err(UpstreamFailure::Refused(self.error)),
-                // What is free may be nothing for a request that was elsewhere, whose pool was replaced, or
-                // that has no connection where others have one.
+                PickResult::NoEndpoint => return Err(UpstreamFailure::Error(self.error)),
+                // The free permit may not be usable for this request: it was at that endpoint before, its pool was
+                // replaced, or it needs a connection where only requests were limited.
                 PickResult::Full => {
                     line.notify_next();
                     self.request.proxy.connections.request_idle_from_others(&pool);
@@ -66,8 +66,7 @@ impl RetryState<'_, '_> {
         }
     }
 
-    /// Waits to be called; otherwise tells what came before that, which is a client that has left unless
-    /// it is a time that was over.
+    /// Waits for its turn. Otherwise returns what happened first: a timeout, or the client has left.
     async fn wait_for_call(
         &mut self,
         line: &QueueTicket,
@@ -86,7 +85,7 @@ impl RetryState<'_, '_> {
         .await
     }
 
-    /// Whether the client has gone while nothing of its request was sent yet.
+    /// Whether the client has left while nothing of its request was sent.
     fn has_left_queue(
         &mut self,
         channel: &mut HttpStream,
@@ -94,7 +93,7 @@ impl RetryState<'_, '_> {
         connection: &ClientConnection<PeerCache>,
     ) -> bool {
         if channel.is_stream() {
-            return has_left(channel, context);
+            return client_has_left(channel, context);
         }
         self.request.upload.read_ahead(context, channel, connection).is_err()
     }

@@ -1,5 +1,4 @@
-//! The first phase of a request: its head was read, and there is no claim yet. From here it is either
-//! admitted or refused.
+//! The first phase of a request: its head was read, and there is no claim yet. It is admitted, or gets an error.
 
 use super::{
     admitted::{AdmittedRequest, RequestPermits, ServiceTerms},
@@ -19,14 +18,14 @@ use crate::{
     http1::{Framing, RequestHead},
 };
 
-/// A request whose head was read.
+/// A request with a head that was read.
 struct ReceivedRequest<'a> {
     proxy: &'a Proxy,
     record: RequestRecord,
-    ask: RequestTraits,
+    traits: RequestTraits,
 }
 
-/// A request that no service answers. It never had a claim.
+/// A request without a service. It never had a claim.
 ///
 /// Dropping it counts the request among those without a service.
 pub(super) struct UnroutedRequest<'a> {
@@ -35,9 +34,8 @@ pub(super) struct UnroutedRequest<'a> {
     answer: LocalReply,
 }
 
-/// Decides on the head that stands at the beginning of what is unread, and takes it away. If the request
-/// is admitted but must not go to an upstream, the refusal is beside it: its hold lasts until that is
-/// written.
+/// Decides on the head at the beginning of the unread bytes, and consumes it. If the request is admitted but must not
+/// go to an upstream, the error is returned beside it: the claim lasts until the error response is written.
 pub(super) fn receive<'a>(
     proxy: &'a Proxy,
     client: &mut ClientStream<PeerCache>,
@@ -47,13 +45,13 @@ pub(super) fn receive<'a>(
     match head {
         Ok(head) => {
             let (channel, connection) = client.split();
-            let ask = RequestTraits::of(&head, channel);
+            let traits = RequestTraits::of(&head, channel);
             connection.arm(Timeout::Exchange);
-            ReceivedRequest { proxy, record, ask }.admit(client, &head)
+            ReceivedRequest { proxy, record, traits }.admit(client, &head)
         }
         Err(error) => {
-            let received = ReceivedRequest { proxy, record, ask: RequestTraits::UNREAD };
-            Err(received.refuse(client, error.into(), Upload::unread(), None))
+            let received = ReceivedRequest { proxy, record, traits: RequestTraits::UNREAD };
+            Err(received.refuse(client, error.into(), Upload::empty(), None))
         }
     }
 }
@@ -61,7 +59,7 @@ pub(super) fn receive<'a>(
 // === impl ReceivedRequest ===
 
 impl<'a> ReceivedRequest<'a> {
-    /// Takes the claim, and turns the head into the upstream's.
+    /// Takes the claim, and rewrites the head for the upstream.
     fn admit(
         self,
         client: &mut ClientStream<PeerCache>,
@@ -78,24 +76,24 @@ impl<'a> ReceivedRequest<'a> {
                 return Err(self.refuse(client, error, upload, location.as_deref()));
             }
         };
-        let Self { proxy, mut record, ask } = self;
+        let Self { proxy, mut record, traits } = self;
         let RoutingDecision {
             claim,
-            told,
-            is_wished,
-            has_marks,
+            forwarded,
+            is_preview,
+            shows_color: has_marks,
             keeps_trace,
-            patience,
+            response_timeout,
             client: address,
             key,
             rules,
         } = decision;
-        if is_wished {
+        if is_preview {
             record.note_preview();
         }
-        let marks = FlipgateHeaders {
+        let headers = FlipgateHeaders {
             origin: has_marks.then(|| (claim.color(), claim.generation())),
-            is_private: is_wished,
+            is_private: is_preview,
         };
         let timeouts = &claim.pool().policy().timeouts;
         match timeouts.request {
@@ -103,32 +101,40 @@ impl<'a> ReceivedRequest<'a> {
             Some(Some(limit)) => connection.arm_for(Timeout::Exchange, limit),
             Some(None) => connection.disarm(Timeout::Exchange),
         }
-        let patience = timeouts.response.unwrap_or(patience);
-        let terms = ServiceTerms { patience, tunnel_patience: rules.tunnel_patience, key };
+        let response_timeout = timeouts.response.unwrap_or(response_timeout);
+        let terms = ServiceTerms { response_timeout, tunnel_timeout: rules.tunnel_patience, key };
         let underway = connection.peer().load().count_request();
-        let hold = RequestClaim::new(claim, record, &proxy.shard, underway);
-        let permits = match RequestPermits::take(&hold, proxy, address) {
+        let claim = RequestClaim::new(claim, record, &proxy.shard, underway);
+        let permits = match RequestPermits::take(&claim, proxy, address) {
             Ok(permits) => permits,
             Err(error) => {
                 let (upload, interim) =
                     (Upload::to_discard(channel, head), InterimResponses::new(false));
                 let permits = None;
-                let admitted =
-                    AdmittedRequest { hold, permits, proxy, ask, terms, marks, upload, interim };
+                let admitted = AdmittedRequest {
+                    claim,
+                    permits,
+                    proxy,
+                    traits,
+                    terms,
+                    headers,
+                    upload,
+                    interim,
+                };
                 return Ok((admitted, Err(error)));
             }
         };
-        // A client that sends its body at once does not wait for leave.
+        // A client that sends its body at once does not wait for `100 Continue`.
         let expects_continue = head.expects_continue && channel.unread().len() == head.len;
-        let onward = RequestRewrite {
+        let rewrite = RequestRewrite {
             expects_continue,
             peer: connection.peer(),
             client: address,
-            told,
+            forwarded,
             keeps_trace,
-            mark: proxy.mark_lines.of(ask.received()),
+            mark: proxy.mark_lines.of(traits.received()),
         };
-        let out = put_request(head, channel.unread(), &onward, &mut proxy.random.borrow_mut());
+        let out = put_request(head, channel.unread(), &rewrite, &mut proxy.random.borrow_mut());
         let mut upload = Upload::to_send(out, channel, head, expects_continue, &proxy.trailers);
         let decided = match (rules.body_max, head.framing) {
             (Some(max), Framing::Exact(length)) if length > max => Err(ProxyError::BodyTooLarge),
@@ -138,7 +144,10 @@ impl<'a> ReceivedRequest<'a> {
             }
         };
         let (permits, interim) = (Some(permits), InterimResponses::new(expects_continue));
-        Ok((AdmittedRequest { hold, permits, proxy, ask, terms, marks, upload, interim }, decided))
+        Ok((
+            AdmittedRequest { claim, permits, proxy, traits, terms, headers, upload, interim },
+            decided,
+        ))
     }
 
     fn refuse(
@@ -148,14 +157,14 @@ impl<'a> ReceivedRequest<'a> {
         mut upload: Upload,
         location: Option<&[u8]>,
     ) -> UnroutedRequest<'a> {
-        let Self { proxy, mut record, ask } = self;
-        record.answer(error.status().0.as_u16());
+        let Self { proxy, mut record, traits } = self;
+        record.set_status(error.status().0.as_u16());
         if let Some(reason) = error.reason() {
             proxy.unrouted.proxy_error(reason);
         }
-        let circumstances =
-            ReplyContext { interim: Vec::new(), marks: FlipgateHeaders::default(), location };
-        let answer = LocalReply::new(error, &ask, &mut upload, circumstances, client);
+        let context =
+            ReplyContext { interim: Vec::new(), headers: FlipgateHeaders::default(), location };
+        let answer = LocalReply::new(error, &traits, &mut upload, context, client);
         UnroutedRequest { proxy, record, answer }
     }
 }
@@ -163,7 +172,7 @@ impl<'a> ReceivedRequest<'a> {
 // === impl UnroutedRequest ===
 
 impl UnroutedRequest<'_> {
-    /// Sends the refusal.
+    /// Sends the error response.
     pub(super) async fn answer<T>(&self, client: &mut ClientStream<PeerCache>) -> AfterExchange<T> {
         self.answer.send(client).await
     }

@@ -1,4 +1,4 @@
-//! The third phase of a request: its answer has begun, and the body comes down.
+//! The third phase of a request: the response has begun, and its body is relayed.
 
 use std::{
     future::poll_fn,
@@ -9,7 +9,7 @@ use std::{
 use super::{
     abandoned::is_endless,
     admitted::AdmittedRequest,
-    body_pipe::{BlockedOn, BodyPipe, TrailerPolicy, TransferError, intake},
+    body_pipe::{BlockedOn, BodyPipe, TrailerPolicy, TransferError, source_framing},
     error::ProxyError,
     log_limiter::LimitedEvent,
     peer_cache::PeerCache,
@@ -24,25 +24,25 @@ use crate::{
     net::HttpStream,
 };
 
-/// A request whose answer's head is known. The request may still be on its way up.
+/// A request with a known response head. The request itself may not be sent completely yet.
 pub(super) struct AnsweredRequest<'e, 'a> {
     request: &'e mut AdmittedRequest<'a>,
-    /// The answer's code.
+    /// The status code of the response.
     code: u16,
     plan: ResponsePlan,
-    /// The answer on its way down.
+    /// The response on its way to the client.
     download: BodyPipe,
-    /// Whether the last byte of the answer is written.
+    /// Whether the last byte of the response is written.
     is_written: bool,
-    /// Whether the answer goes on for as long as its client listens.
+    /// Whether the response goes on until the client leaves, as an event stream does.
     is_endless: bool,
 }
 
 // === impl AnsweredRequest ===
 
 impl<'e, 'a> AnsweredRequest<'e, 'a> {
-    /// The answer to `request` with this head, which stands at the beginning of what `found` has sent. It
-    /// is taken away there.
+    /// Begins the response with this head, which stands at the beginning of the bytes of `found`, and consumes it
+    /// there.
     #[expect(
         clippy::needless_pass_by_value,
         reason = "the caller's future would keep the head for as long as its answer is relayed"
@@ -56,29 +56,36 @@ impl<'e, 'a> AnsweredRequest<'e, 'a> {
     ) -> Result<Self, UpstreamFailure> {
         let upstream = &mut found.upstream.stream;
         let plan = request.plan(&head, client.split().1);
-        if request.ask.is_stream && request.ask.wants_websocket && matches!(head.status, 200..=299)
+        if request.traits.is_stream
+            && request.traits.wants_websocket
+            && matches!(head.status, 200..=299)
         {
-            // To a client of HTTP/2 it would say that the WebSocket is open: RFC 8441, section 5.
-            return Err(UpstreamFailure::Refused(ProxyError::Protocol));
+            // To an HTTP/2 client, a 2xx would say that the WebSocket is open: RFC 8441, section 5.
+            return Err(UpstreamFailure::Error(ProxyError::Protocol));
         }
-        let trailers = match request.ask.takes_trailers {
+        let trailers = match request.traits.takes_trailers {
             true => {
                 TrailerPolicy::of(head.fields.lines(upstream.unread()), &request.proxy.trailers)
             }
             false => TrailerPolicy::Drop,
         };
         let is_endless = request.awaits_abandoned() && is_endless(&head, upstream);
-        request.hold.note_head();
+        request.claim.note_head();
         let out = request.put_head(&head, plan, client, upstream)?;
-        let mut download = BodyPipe::new(out, intake(upstream, plan.framing), plan.told, trailers);
-        download.demand(request.proxy.least_progress);
+        let mut download = BodyPipe::new(
+            out,
+            source_framing(upstream, plan.framing),
+            plan.client_framing,
+            trailers,
+        );
+        download.set_min_progress(request.proxy.least_progress);
         Ok(Self { request, code: head.status, plan, download, is_written: false, is_endless })
     }
 
-    /// Passes the answer on to the client, while the rest of the request may still be on its way. Returns
-    /// when both are done. If nothing of the answer was written, the client can still be told why.
+    /// Relays the response to the client, while the rest of the request may still be sent. Returns when both are
+    /// complete. If nothing of the response was written, an error response is still possible.
     ///
-    /// Dropping the future loses what was read and not yet written: neither connection is of use then.
+    /// Dropping the future loses bytes that were read and not written: neither connection is usable then.
     pub(super) async fn relay(
         &mut self,
         client: &mut ClientStream<PeerCache>,
@@ -86,25 +93,27 @@ impl<'e, 'a> AnsweredRequest<'e, 'a> {
     ) -> Result<(), UpstreamFailure> {
         let (socket, connection) = client.split();
         let upstream = &mut found.upstream.stream;
-        // An answer up to the end of the connection must not look whole, however it comes to be cut.
-        let is_to_close = self.plan.told == Framing::UntilClose;
+        // If the end of the connection ends the response, a cut response must not look complete.
+        let is_to_close = self.plan.client_framing == Framing::UntilClose;
         if is_to_close {
             socket.set_reset_on_close(true);
         }
         let relayed = poll_fn(|context| {
             match connection.take_expired() {
-                // The request is given up then, but not its answer.
+                // The rest of the request is given up, not the response.
                 Some(Timeout::RequestRemainder) => self.request.upload.give_up(),
-                Some(Timeout::HalfClosed | Timeout::Write) => return Poll::Ready(Err(gone())),
+                Some(Timeout::HalfClosed | Timeout::Write) => {
+                    return Poll::Ready(Err(client_gone()));
+                }
                 Some(_) => return Poll::Ready(Err(TransferError::TooSlow)),
                 None => {}
             }
             let relayed = self.download.poll(context, upstream, socket);
-            self.note_download(connection);
+            self.update_timeouts(connection);
             if relayed.is_pending()
                 && self.keep_sending(context, socket, upstream, connection).is_err()
             {
-                return Poll::Ready(Err(gone()));
+                return Poll::Ready(Err(client_gone()));
             }
             relayed
         })
@@ -113,13 +122,15 @@ impl<'e, 'a> AnsweredRequest<'e, 'a> {
             socket.set_reset_on_close(false);
         }
         if let Err(broken) = relayed {
-            // Of what was not begun, the client can still be told.
+            // If nothing was sent, an error response is still possible.
             if self.download.sent() > 0 {
                 socket.reset(upstream.reset_reason());
             }
             let failure = self.give_up(&broken, found, connection);
-            let has_left =
-                matches!((&broken, &failure), (TransferError::Writing(_), UpstreamFailure::Left));
+            let has_left = matches!(
+                (&broken, &failure),
+                (TransferError::Writing(_), UpstreamFailure::ClientLeft)
+            );
             if has_left && !self.is_endless && self.request.outlives_client() {
                 let upstream = &mut found.upstream.stream;
                 let rest = self.request.await_rest(client, upstream, &mut self.download);
@@ -136,8 +147,7 @@ impl<'e, 'a> AnsweredRequest<'e, 'a> {
         Ok(())
     }
 
-    /// Keeps the upstream's connection for the next request if it can take one, and tells what becomes of
-    /// the client's.
+    /// Returns the upstream connection to the pool if it is reusable, and says what happens to the client connection.
     pub(super) fn end<T>(
         self,
         client: &mut ClientStream<PeerCache>,
@@ -145,8 +155,8 @@ impl<'e, 'a> AnsweredRequest<'e, 'a> {
     ) -> AfterExchange<T> {
         let Self { request, code: _, plan, download: _, is_written: _, is_endless: _ } = self;
         let is_sent = request.upload.is_done();
-        let UpstreamResponse { upstream, member } = found;
-        // The end of a stream says where its answer ends.
+        let UpstreamResponse { upstream, endpoint: member } = found;
+        // The end of a stream is the end of its response.
         if is_sent
             && (plan.keeps_alive || upstream.stream.is_stream())
             && !request.interim.is_expectation_open()
@@ -158,8 +168,7 @@ impl<'e, 'a> AnsweredRequest<'e, 'a> {
         if plan.goes_on && is_sent { AfterExchange::KeepAlive } else { AfterExchange::Close }
     }
 
-    /// Moves the rest of a request on while its answer is relayed. A request that breaks off does not
-    /// break its answer.
+    /// Sends more of the request while the response is relayed. A request that fails does not fail its response.
     fn keep_sending(
         &mut self,
         context: &mut Context<'_>,
@@ -169,9 +178,13 @@ impl<'e, 'a> AnsweredRequest<'e, 'a> {
     ) -> Result<(), UpstreamFailure> {
         match self.send(context, socket, upstream, connection) {
             Ok(()) => {}
-            Err(UpstreamFailure::Left) => return Err(UpstreamFailure::Left),
-            Err(UpstreamFailure::Refused(_) | UpstreamFailure::Closed | UpstreamFailure::Late) => {
-                self.request.upload.break_off();
+            Err(UpstreamFailure::ClientLeft) => return Err(UpstreamFailure::ClientLeft),
+            Err(
+                UpstreamFailure::Error(_)
+                | UpstreamFailure::Closed
+                | UpstreamFailure::RetryElsewhere,
+            ) => {
+                self.request.upload.mark_refused();
                 connection.disarm(Timeout::RequestRemainder);
             }
         }
@@ -179,8 +192,7 @@ impl<'e, 'a> AnsweredRequest<'e, 'a> {
         upload.watch(context, socket, connection, interim.is_client_waiting())
     }
 
-    /// Moves the rest of the request on, as far as that goes without waiting, and writes down what it
-    /// waits for.
+    /// Sends as much as possible without waiting, and arms the timeouts of what is waited for.
     fn send(
         &mut self,
         context: &mut Context<'_>,
@@ -193,8 +205,8 @@ impl<'e, 'a> AnsweredRequest<'e, 'a> {
         }
         let progress = self.request.upload.send(context, socket, upstream)?;
         connection.track(Timeout::RequestBody, false, progress.has_moved);
-        // A stream may stand still one way while it goes on the other.
-        let is_bounded = !self.request.ask.is_stream || self.is_written;
+        // A stream may pause in one direction while it goes on in the other.
+        let is_bounded = !self.request.traits.is_stream || self.is_written;
         connection.track(
             Timeout::RequestRemainder,
             progress.is_going && is_bounded,
@@ -206,8 +218,7 @@ impl<'e, 'a> AnsweredRequest<'e, 'a> {
         Ok(())
     }
 
-    /// Sends the rest of a request that was answered before it was there as a whole. The upstream may
-    /// still be taking it, so the claim stays.
+    /// Sends the rest of a request after its response. The upstream may still be reading it, so the claim stays.
     async fn send_rest(
         &mut self,
         socket: &mut HttpStream,
@@ -227,14 +238,14 @@ impl<'e, 'a> AnsweredRequest<'e, 'a> {
                 self.request.upload.give_up();
                 return Poll::Ready(());
             }
-            // Whatever it says now, or that it says nothing any more: it is done with this request.
+            // Any byte, or the end, says that the upstream is done with this request.
             upstream.poll_read(context, AHEAD_MAX).map(|_| self.request.upload.give_up())
         })
         .await;
     }
 
-    /// An answer that does not come to its end: the client must not take it for whole. Returns what it is
-    /// told instead, if nothing was written.
+    /// Handles an incomplete response, which the client must not take for a complete one. Returns the error response,
+    /// if nothing was written.
     fn give_up(
         &self,
         broken: &TransferError,
@@ -242,33 +253,33 @@ impl<'e, 'a> AnsweredRequest<'e, 'a> {
         connection: &ClientConnection<PeerCache>,
     ) -> UpstreamFailure {
         if let TransferError::Writing(error) = broken {
-            // A head that HTTP/2 has no words for was not sent.
+            // A head that HTTP/2 cannot carry was not sent.
             let is_unsaid = error.kind() == io::ErrorKind::InvalidData && self.download.sent() == 0;
             return if is_unsaid {
-                UpstreamFailure::Refused(ProxyError::Protocol)
+                UpstreamFailure::Error(ProxyError::Protocol)
             } else {
-                UpstreamFailure::Left
+                UpstreamFailure::ClientLeft
             };
         }
-        // One that is too slow may be so for its client.
+        // A slow response may be slow because of its client.
         let is_theirs = !matches!(broken, TransferError::TooSlow)
-            || self.download.stuck() == Some(BlockedOn::Reading);
+            || self.download.blocked_on() == Some(BlockedOn::Reading);
         if is_theirs {
-            self.request.note_failure(&found.member, "its answer broke off", connection);
+            self.request.note_failure(&found.endpoint, "incomplete response", connection);
         }
         if self.download.sent() > 0 {
             self.request.pool().metrics().proxy_error("http_response_incomplete");
         }
         self.request.warn(LimitedEvent::Incomplete, &broken.to_string(), connection.now());
         match (self.download.sent(), broken) {
-            (0, TransferError::TooSlow) => UpstreamFailure::Refused(ProxyError::Timeout),
-            (0, _) => UpstreamFailure::Refused(ProxyError::Protocol),
-            _ => UpstreamFailure::Left,
+            (0, TransferError::TooSlow) => UpstreamFailure::Error(ProxyError::ResponseTimeout),
+            (0, _) => UpstreamFailure::Error(ProxyError::Protocol),
+            _ => UpstreamFailure::ClientLeft,
         }
     }
 
-    fn note_download(&mut self, connection: &ClientConnection<PeerCache>) {
-        let (stuck, has_moved) = (self.download.stuck(), self.download.has_moved());
+    fn update_timeouts(&mut self, connection: &ClientConnection<PeerCache>) {
+        let (stuck, has_moved) = (self.download.blocked_on(), self.download.has_moved());
         connection.track(Timeout::Write, stuck == Some(BlockedOn::Writing), has_moved);
         let (stall, is_awaited) =
             (self.request.timeouts().stall, stuck == Some(BlockedOn::Reading));
@@ -279,7 +290,7 @@ impl<'e, 'a> AnsweredRequest<'e, 'a> {
     }
 }
 
-/// What is said of a client that has left.
-fn gone() -> TransferError {
+/// The error of a client that has left.
+fn client_gone() -> TransferError {
     TransferError::Writing(io::ErrorKind::ConnectionReset.into())
 }

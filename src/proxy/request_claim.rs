@@ -1,4 +1,4 @@
-//! A request's hold on one side of a service.
+//! A request's claim on a side, with its permit at an endpoint and its record.
 
 use std::{sync::Arc, time::Instant};
 
@@ -9,46 +9,46 @@ use crate::{
     upstream::{EndpointState, Pool, RequestPermit},
 };
 
-/// What keeps a side from being drained, from the request's admission to the last byte of its answer
-/// and of the request itself; after an upgrade, to the end of the tunnel.
+/// Keeps a side from being drained, from the admission of a request to the last byte of request and response; after an
+/// upgrade, to the end of the tunnel.
 ///
-/// Dropping it counts the request, unless it was counted, and then ends the hold.
-// In the order in which they are dropped: the ticket is struck out before the claim ends.
+/// Dropping it counts the request, unless it was counted, and then releases the claim.
+// Fields are dropped in this order: the record in the ledger is removed before the claim ends.
 pub(super) struct RequestClaim {
     record: RequestRecord,
-    ticket: ClaimRecord<Instant>,
-    /// Its place at an endpoint, while it is with one.
+    claim_record: ClaimRecord<Instant>,
+    /// The permit at an endpoint, while the request has one.
     permit: Option<RequestPermit>,
-    underway: RequestCount,
+    request_count: RequestCount,
     claim: Claim<Pool>,
 }
 
 // === impl RequestClaim ===
 
 impl RequestClaim {
-    /// Notes in `shard` that a request with this claim is inside its side.
+    /// Enters the request in `shard` as in flight on its side.
     pub(super) fn new(
         claim: Claim<Pool>,
         record: RequestRecord,
         shard: &Arc<LedgerShard<Instant>>,
-        underway: RequestCount,
+        request_count: RequestCount,
     ) -> Self {
-        let ticket = shard.enter(claim.side(), ClaimKind::Request, record.started());
-        Self { record, ticket, permit: None, underway, claim }
+        let claim_record = shard.enter(claim.side(), ClaimKind::Request, record.started());
+        Self { record, claim_record, permit: None, request_count, claim }
     }
 
-    /// The requests of its client that are under way; 0 if the client is not known.
-    pub(super) fn of_client(&self) -> usize {
-        self.underway.client_requests()
+    /// Requests in flight of its client; 0 if the client is not known.
+    pub(super) fn client_requests(&self) -> usize {
+        self.request_count.client_requests()
     }
 
-    /// Counts the request among those whose client has left, unless that has as many of them as it may.
+    /// Counts the request as abandoned, unless its client has as many abandoned requests as allowed.
     pub(super) fn abandon(&mut self) -> bool {
-        self.underway.mark_abandoned()
+        self.request_count.mark_abandoned()
     }
 
-    /// The requests that are inside its side.
-    pub(super) fn of_side(&self) -> usize {
+    /// Requests in flight on its side.
+    pub(super) fn side_requests(&self) -> usize {
         self.claim.in_flight()
     }
 
@@ -56,38 +56,38 @@ impl RequestClaim {
         self.claim.pool()
     }
 
-    /// Keeps a place at an endpoint, in place of the one before.
+    /// Keeps a permit at an endpoint, in place of the one before.
     pub(super) fn acquire(&mut self, permit: RequestPermit) {
         self.permit = Some(permit);
     }
 
-    /// Gives its place at an endpoint back.
+    /// Releases the permit at an endpoint.
     pub(super) fn release(&mut self) {
         self.permit = None;
     }
 
-    /// The endpoint that it is with.
-    pub(super) fn member(&self) -> Option<&Arc<EndpointState>> {
+    /// The endpoint that it has a permit for.
+    pub(super) fn endpoint(&self) -> Option<&Arc<EndpointState>> {
         self.permit.as_ref().map(RequestPermit::endpoint)
     }
 
-    /// Notes that the head of the endpoint's response is there.
+    /// Notes that the response head has arrived.
     pub(super) fn note_head(&self) {
         self.record.note_head(self.claim.pool().metrics());
     }
 
-    /// Notes the code that the client is answered with.
-    pub(super) fn answer(&mut self, code: u16) {
-        self.record.answer(code);
+    /// Notes the status code of the response.
+    pub(super) fn set_status(&mut self, code: u16) {
+        self.record.set_status(code);
     }
 
-    /// Counts the request, which is over, and goes on as the hold of a tunnel.
+    /// Counts the request, which is complete, and becomes the claim of a tunnel.
     pub(super) fn become_tunnel(&mut self) {
         self.count();
-        self.ticket.becomes(ClaimKind::Tunnel);
+        self.claim_record.becomes(ClaimKind::Tunnel);
     }
 
-    /// Counts the request, whose client has left. The hold goes on.
+    /// Counts an abandoned request. The claim goes on.
     pub(super) fn count(&mut self) {
         self.record.count(self.claim.pool().metrics());
     }

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use crate::metrics::PoolMetrics;
 
-/// When a request came, and how it was answered.
+/// When a request began, and the status of its response.
 #[derive(Debug)]
 pub(super) struct RequestRecord {
     started: Instant,
@@ -15,20 +15,20 @@ pub(super) struct RequestRecord {
 
 #[derive(Clone, Copy, Debug)]
 enum RecordedStatus {
-    /// There is no answer yet.
+    /// There is no response yet.
     Open,
-    /// The answer has this code.
+    /// The response has this code.
     Answered(u16),
     Counted,
 }
 
-/// A client that closed its connection before it had an answer; a number that nginx made common.
+/// The client closed its connection before there was a response. nginx made this code common.
 const CLIENT_LEFT: u16 = 499;
 
 // === impl RequestRecord ===
 
 impl RequestRecord {
-    /// Of a request that begins now.
+    /// The record of a request that begins now.
     pub(super) fn begin() -> Self {
         Self { started: Instant::now(), status: RecordedStatus::Open, is_preview: false }
     }
@@ -42,21 +42,21 @@ impl RequestRecord {
         self.is_preview = true;
     }
 
-    /// Notes that the head of the endpoint's response is there.
+    /// Notes that the response head has arrived.
     pub(super) fn note_head(&self, metrics: &PoolMetrics) {
         if !self.is_preview {
             metrics.observe_head(self.started.elapsed().as_secs_f64());
         }
     }
 
-    /// Notes the code of the answer. A later one replaces it: of an answer that nothing was written of,
-    /// the client gets an error in its place.
-    pub(super) fn answer(&mut self, code: u16) {
+    /// Notes the status code of the response. A later one replaces it: if nothing of a response was written, the client
+    /// gets an error instead.
+    pub(super) fn set_status(&mut self, code: u16) {
         self.status = RecordedStatus::Answered(code);
     }
 
-    /// Counts the request. Does nothing after the first call. A request without an answer is counted as
-    /// one whose client has left, also if it was cut.
+    /// Counts the request. Does nothing after the first call. A request without a response is counted as 499, also if
+    /// it was cut.
     pub(super) fn count(&mut self, metrics: &PoolMetrics) {
         let code = match std::mem::replace(&mut self.status, RecordedStatus::Counted) {
             RecordedStatus::Open => CLIENT_LEFT,
@@ -78,7 +78,7 @@ mod tests {
     use super::*;
     use crate::metrics::Metrics;
 
-    /// The codes under which a request is counted, with how often.
+    /// The codes that were counted, with how often.
     fn counted(course: impl FnOnce(&mut RequestRecord, &PoolMetrics)) -> Vec<(u16, u64)> {
         let metrics = Metrics::new(&prometheus::Registry::new()).expect("a fresh registry");
         let pool = metrics.unrouted();
@@ -94,8 +94,8 @@ mod tests {
     #[test]
     fn a_request_is_counted_once_with_the_last_code_it_was_answered_with() {
         let counts = counted(|record, pool| {
-            record.answer(200);
-            record.answer(502);
+            record.set_status(200);
+            record.set_status(502);
             record.count(pool);
             record.count(pool);
         });

@@ -1,4 +1,4 @@
-//! What is kept of a request's head.
+//! What is kept of a request head.
 
 use super::via::ReceivedVersion;
 use crate::{
@@ -6,26 +6,26 @@ use crate::{
     net::HttpStream,
 };
 
-/// What has to be known of a request when its head is no longer there.
+/// What the exchange needs to know of a request when its head is not there any more.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RequestTraits {
     pub(super) version: Version,
     pub(super) is_for_head: bool,
     pub(super) keeps_alive: bool,
     pub(super) takes_trailers: bool,
-    /// Whether it came by a stream of HTTP/2.
+    /// Whether it is a stream of HTTP/2.
     pub(super) is_stream: bool,
     pub(super) wants_websocket: bool,
-    /// Whether doing it twice is the same as doing it once, and it can be sent twice.
+    /// Whether the method is idempotent and there is no body, so that it can be sent again.
     pub(super) is_repeatable: bool,
-    /// Whether the client expects errors in the way of gRPC. Only over HTTP/2.
+    /// Whether the client expects gRPC errors. Only over HTTP/2.
     pub(super) is_grpc: bool,
 }
 
 // === impl RequestTraits ===
 
 impl RequestTraits {
-    /// What is assumed of a request that could not be read.
+    /// The traits of a request that could not be read.
     pub(super) const UNREAD: Self = Self {
         version: Version::Http11,
         is_for_head: false,
@@ -46,7 +46,7 @@ impl RequestTraits {
             version: head.version,
             is_for_head: method == b"HEAD",
             keeps_alive: head.keeps_alive,
-            // In HTTP/2 they are a part of every message.
+            // Every HTTP/2 message may have trailers.
             takes_trailers: head.accepts_trailers || channel.is_stream(),
             is_stream: channel.is_stream(),
             wants_websocket: head.requests_websocket,
@@ -56,7 +56,7 @@ impl RequestTraits {
         }
     }
 
-    /// The version that the request came by, as `Via` says it.
+    /// The version of the request, for `Via`.
     pub(super) fn received(&self) -> ReceivedVersion {
         match (self.is_stream, self.version) {
             (true, _) => ReceivedVersion::Http2,
@@ -65,7 +65,7 @@ impl RequestTraits {
         }
     }
 
-    /// How an answer's body is framed for this client.
+    /// The framing of a response body for this client.
     pub(super) fn framing_of(&self, framing: Framing) -> Framing {
         if self.is_stream && matches!(framing, Framing::Chunked | Framing::UntilClose) {
             return Framing::UntilClose;
@@ -78,16 +78,16 @@ impl RequestTraits {
     }
 }
 
-/// Whether a message is one of gRPC.
+/// Whether a message is gRPC.
 pub(super) fn is_grpc(lines: FieldLines<'_>) -> bool {
     let is_of_it = |it: &[u8]| it.get(..16).is_some_and(|it| it == b"application/grpc");
     lines.first(FieldName::ContentType).is_some_and(is_of_it)
 }
 
-/// The same by `https`, at another port.
+/// The `https` URL of the request at another port.
 pub(super) fn location(head: &RequestHead, bytes: &[u8], port: u16) -> Box<[u8]> {
     let host = head.host(bytes);
-    // Behind the last bracket of an IPv6 address, if it is one.
+    // After the last bracket of an IPv6 address, if it is one.
     let begin = host.iter().rposition(|it| *it == b']').unwrap_or_default();
     let end = memchr::memchr(b':', &host[begin..]).map_or(host.len(), |it| begin + it);
     let mut location = [b"https://", &host[..end]].concat();

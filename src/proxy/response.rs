@@ -1,4 +1,4 @@
-//! An upstream's answer begins: its head, and the tunnel that a `101` opens.
+//! The response head, and the tunnel that a `101` opens.
 
 use super::{
     admitted::AdmittedRequest,
@@ -17,45 +17,45 @@ use crate::{
     upstream,
 };
 
-/// What becomes of an answer's body and of the two connections.
+/// How a response is relayed, and what happens to the two connections after it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ResponsePlan {
-    /// How the body comes from the upstream.
+    /// The framing of the body from the upstream.
     pub(super) framing: Framing,
-    /// How the client is told that it comes.
-    pub(super) told: Framing,
-    /// Whether the upstream takes another request behind this one.
+    /// The framing of the body to the client.
+    pub(super) client_framing: Framing,
+    /// Whether the upstream connection is reusable.
     pub(super) keeps_alive: bool,
-    /// Whether the client may send another request behind the answer.
+    /// Whether the client connection stays open.
     pub(super) goes_on: bool,
 }
 
 impl AdmittedRequest<'_> {
-    /// Decides how an answer with this head is passed on.
+    /// Decides how a response with this head is relayed.
     pub(super) fn plan(
         &mut self,
         head: &ResponseHead,
         connection: &ClientConnection<PeerCache>,
     ) -> ResponsePlan {
-        let framing = head.framing(self.ask.is_for_head);
-        let told = self.ask.framing_of(framing);
-        // An application may send what it tells of all the same: then it would be the next answer.
+        let framing = head.framing(self.traits.is_for_head);
+        let told = self.traits.framing_of(framing);
+        // An application may send the body that it declares: then it would be read as the next response.
         let is_in_doubt = framing == Framing::None && head.declares_content();
         let keeps_alive = head.keeps_alive && framing != Framing::UntilClose && !is_in_doubt;
         if self.upload.is_held() {
-            // Nobody knows whether the client sends the body that it has announced.
+            // It is not known whether the client will send the body that it declared.
             self.upload.give_up();
         }
-        let goes_on = self.ask.keeps_alive
+        let goes_on = self.traits.keeps_alive
             && told != Framing::UntilClose
-            // An upstream that closes takes no more of a request that is not there as a whole.
+            // An upstream that closes the connection takes no more of an incomplete request.
             && (self.upload.is_done() || self.upload.is_going() && keeps_alive)
             && !connection.is_closing();
-        ResponsePlan { framing, told, keeps_alive, goes_on }
+        ResponsePlan { framing, client_framing: told, keeps_alive, goes_on }
     }
 
-    /// Writes the head that the client gets, behind interim answers that are not written yet, and takes
-    /// the one that the upstream sent away.
+    /// Writes the response head, behind interim responses that are not written yet, and consumes the one of the
+    /// upstream.
     pub(super) fn put_head(
         &mut self,
         head: &ResponseHead,
@@ -67,14 +67,14 @@ impl AdmittedRequest<'_> {
         self.interim.send(socket)?;
         connection.disarm(Timeout::ResponseHead);
         connection.disarm(Timeout::Continue);
-        self.hold.answer(head.status);
+        self.claim.set_status(head.status);
         let mut out = self.interim.take_unwritten();
         let answer = ResponseRewrite {
-            version: self.ask.version,
-            framing: plan.told,
+            version: self.traits.version,
+            framing: plan.client_framing,
             goes_on: plan.goes_on,
             is_websocket: head.status == SWITCHING,
-            marks: self.marks,
+            headers: self.headers,
             hsts: hsts(connection.peer()),
             via: (self.proxy.via == Via::Both).then(|| via(head, upstream)),
             date: connection.date(),
@@ -84,7 +84,7 @@ impl AdmittedRequest<'_> {
         Ok(out)
     }
 
-    /// Passes a `101` on, as far as that is not what the tunnel begins with. Returns the latter.
+    /// Forwards a `101`, and returns the bytes that the tunnel begins with.
     pub(super) fn upgrade(
         &mut self,
         client: &mut ClientStream<PeerCache>,
@@ -93,32 +93,32 @@ impl AdmittedRequest<'_> {
     ) -> Result<Vec<u8>, UpstreamFailure> {
         let plan = self.plan(head, client.split().1);
         if !self.upload.is_done() {
-            return Err(UpstreamFailure::Refused(ProxyError::Protocol));
+            return Err(UpstreamFailure::Error(ProxyError::Protocol));
         }
         let mut first = self.put_head(head, plan, client, upstream)?;
         if let HttpStream::Stream(stream) = client.split().0 {
-            // An upstream that has not understood the key is none that speaks WebSocket.
+            // An upstream that does not know the key does not speak WebSocket.
             let sent = stream.send_head(&std::mem::take(&mut first), false);
-            sent.map_err(|_| UpstreamFailure::Refused(ProxyError::Protocol))?;
+            sent.map_err(|_| UpstreamFailure::Error(ProxyError::Protocol))?;
         }
         self.note_success(head.status);
         Ok(first)
     }
 
-    /// Counts the request, and hands its hold on to the tunnel that its connection becomes. Its permits
-    /// are given back: a tunnel is not in flight.
+    /// Counts the request, and moves its claim into the tunnel. The permits are released: a tunnel does not count as in
+    /// flight for limits.
     pub(super) fn into_tunnel(
         self,
         upstream: upstream::UpstreamConnection,
         first: Vec<u8>,
     ) -> Tunnel {
-        let Self { hold, permits, terms, .. } = self;
+        let Self { claim, permits, terms, .. } = self;
         drop(permits);
-        Tunnel::new(upstream, hold, first, terms.tunnel_patience)
+        Tunnel::new(upstream, claim, first, terms.tunnel_timeout)
     }
 }
 
-/// How an answer came, as `Via` says it. It does not say by which process: clients need not know.
+/// The `Via` value for the version of the response. It does not name the process: clients need not know it.
 fn via(head: &ResponseHead, upstream: &HttpStream) -> &'static [u8] {
     match (upstream, head.version) {
         (HttpStream::Stream(_), _) => b"Via: 2.0 flipgate\r\n",

@@ -1,4 +1,4 @@
-//! The course of a request over the endpoints of its pool, until one has begun to answer.
+//! A request at the endpoints of its pool, one after the other, until one responds.
 
 use std::{future::poll_fn, sync::Arc, task::Poll, time::Instant};
 
@@ -6,7 +6,7 @@ use tracing::debug;
 
 use super::{
     admitted::AdmittedRequest, error::ProxyError, log_limiter::LimitedEvent, peer_cache::PeerCache,
-    upload::has_left, upstream_failure::UpstreamFailure,
+    upload::client_has_left, upstream_failure::UpstreamFailure,
 };
 use crate::{
     downstream::{ClientConnection, ClientStream, Timeout},
@@ -19,110 +19,109 @@ use crate::{
     },
 };
 
-/// A request on its way over the endpoints of its pool.
+/// A request, and what was tried so far.
 pub(super) struct RetryState<'e, 'a> {
     pub(super) request: &'e mut AdmittedRequest<'a>,
     pub(super) tried: Vec<Arc<EndpointState>>,
-    /// What its client is told if nobody is left.
+    /// The error response if no endpoint is left.
     pub(super) error: ProxyError,
-    /// Members that have closed a connection that waited: a fresh one tells whether they live.
+    /// Endpoints that have closed an idle connection. A fresh connection shows whether they are alive.
     stale: Vec<Arc<EndpointState>>,
-    was_turned_down: bool,
-    /// Whether it has left an endpoint that closed a fresh connection: one may have died meanwhile, and two
-    /// are no accident.
-    has_left_closed: bool,
-    /// How often a place turned out to be none.
-    missed_places: u32,
-    /// What had become of it, until it is sent once more.
-    again: Option<&'static str>,
-    /// Where it goes next, if that is known already.
+    was_unprocessed: bool,
+    /// Whether it was retried after an endpoint closed a fresh connection. One endpoint may have died meanwhile; two
+    /// are no coincidence.
+    has_retried_closed: bool,
+    /// How often a permit turned out to be unusable.
+    missed_permits: u32,
+    /// Why it is sent again, for the metrics.
+    retry_reason: Option<&'static str>,
+    /// The permit for the next try, if it was taken already.
     next: Option<RequestPermit>,
 }
 
-/// Where an answer comes from.
+/// The connection and endpoint of a response.
 pub(super) struct UpstreamResponse {
     pub(super) upstream: upstream::UpstreamConnection,
-    pub(super) member: Arc<EndpointState>,
+    pub(super) endpoint: Arc<EndpointState>,
 }
 
-/// Places that may turn out to be taken by others before a request is refused.
-const MISSED_PLACES_MAX: u32 = 3;
+/// Permits that may turn out to be unusable before the request gets an error.
+const MISSED_PERMITS_MAX: u32 = 3;
 
-/// Sends the request to an endpoint of its pool and waits for the head of the answer.
+/// Sends the request to an endpoint of its pool and waits for the response head.
 ///
-/// A connection that cannot be opened costs nothing: the next endpoint is tried. A request
-/// that was sent is sent again only if doing it twice is the same as doing it once, or if nobody has
-/// read it: once when its connection had been used before and ended without an answer, and within
-/// the pool's budget once elsewhere when a fresh one has, when its endpoint is gone, or for what the
-/// service's `retry` lists.
+/// A connection that cannot be opened costs nothing: the next endpoint is tried. A request that was sent is sent again
+/// only if it is idempotent, or if the endpoint did not process it: once if a reused connection ended without a
+/// response, and within the retry budget once elsewhere if a fresh one did, if the endpoint is gone, or for what
+/// `retry` of the service lists.
 ///
-/// Dropping the future gives up the request: its place in the line and its connection. Its hold, with
-/// its seat, is the caller's.
+/// Dropping the future gives up the request: its place in the queue and its connection. The caller owns the claim and
+/// its permit.
 pub(super) async fn forward(
     request: &mut AdmittedRequest<'_>,
     client: &mut ClientStream<PeerCache>,
 ) -> Result<(UpstreamResponse, ResponseHead), UpstreamFailure> {
-    let mut course = RetryState::new(request);
+    let mut state = RetryState::new(request);
     loop {
-        if course.tried.len() >= course.request.pool().policy().retry.tries {
-            return Err(UpstreamFailure::Refused(course.error));
+        if state.tried.len() >= state.request.pool().policy().retry.tries {
+            return Err(UpstreamFailure::Error(state.error));
         }
         let now = client.split().1.now();
-        let picked = match course.next.take() {
+        let picked = match state.next.take() {
             Some(permit) => PickResult::Picked(permit),
-            None => course.pick(&course.tried, false, now),
+            None => state.pick(&state.tried, false, now),
         };
         let permit = match picked {
             PickResult::Picked(permit) => permit,
-            PickResult::NoEndpoint => return Err(UpstreamFailure::Refused(course.error)),
-            // In a box of its own, since it is seldom needed.
-            PickResult::Full => Box::pin(course.wait_in_queue(client)).await?,
+            PickResult::NoEndpoint => return Err(UpstreamFailure::Error(state.error)),
+            // Boxed: it is rarely needed.
+            PickResult::Full => Box::pin(state.wait_in_queue(client)).await?,
         };
-        if let Some(reason) = course.again.take() {
-            course.request.pool().metrics().retried(reason);
+        if let Some(reason) = state.retry_reason.take() {
+            state.request.pool().metrics().retried(reason);
         }
         let member = Arc::clone(permit.endpoint());
-        let upstream = match course.take_waiting(&member, now) {
+        let upstream = match state.take_idle_connection(&member, now) {
             Some(upstream) => upstream,
-            None => match course.open(client, &member).await? {
+            None => match state.open(client, &member).await? {
                 Ok(upstream) => upstream,
                 Err(error) => {
-                    course.note_unopened(&member, &error)?;
+                    state.handle_connect_error(&member, &error)?;
                     continue;
                 }
             },
         };
-        let mut found = UpstreamResponse { upstream, member };
-        course.request.hold.acquire(permit);
+        let mut found = UpstreamResponse { upstream, endpoint: member };
+        state.request.claim.acquire(permit);
         let channel = &mut found.upstream.stream;
-        let answered = course.request.attempt(client, channel, &course.tried).await;
-        if matches!(answered, Err(UpstreamFailure::Left)) && course.request.outlives_client() {
-            Box::pin(course.request.await_answer(client, channel)).await;
-            return Err(UpstreamFailure::Left);
+        let answered = state.request.attempt(client, channel, &state.tried).await;
+        if matches!(answered, Err(UpstreamFailure::ClientLeft)) && state.request.outlives_client() {
+            Box::pin(state.request.await_answer(client, channel)).await;
+            return Err(UpstreamFailure::ClientLeft);
         }
         let (_, connection) = client.split();
         connection.disarm(Timeout::RetryCheck);
         match answered {
-            Ok(head) if course.is_refused_answer(&head, &found.member, connection) => {
-                course.go_on(&found.member, ProxyError::Closed, "status");
+            Ok(head) if state.is_retried_response(&head, &found.endpoint, connection) => {
+                state.retry_elsewhere(&found.endpoint, ProxyError::Closed, "status");
             }
             Ok(head) => return Ok((found, head)),
-            Err(failure) => course.decide_on_failure(failure, &mut found, connection)?,
+            Err(failure) => state.handle_failure(failure, &mut found, connection)?,
         }
         connection.disarm(Timeout::ResponseHead);
         connection.disarm(Timeout::Continue);
         drop(found);
-        // Its place is free for whoever comes, itself included.
-        course.request.hold.release();
-        course.request.upload.rewind();
+        // The permit is free for other requests, and for this one.
+        state.request.claim.release();
+        state.request.upload.rewind();
     }
 }
 
-/// How a connection has ended on which no byte of an answer came.
+/// How a connection ended without a byte of a response.
 struct ConnectionEnd {
-    /// Whether the request was the first one on it.
+    /// Whether the request was the first one on the connection.
     is_fresh: bool,
-    /// Whether the endpoint says that it has not begun with it.
+    /// Whether the endpoint says that it did not process the request.
     is_unprocessed: bool,
 }
 
@@ -135,10 +134,10 @@ impl<'e, 'a> RetryState<'e, 'a> {
             tried: Vec::new(),
             error: ProxyError::NoEndpoint,
             stale: Vec::new(),
-            has_left_closed: false,
-            was_turned_down: false,
-            missed_places: 0,
-            again: None,
+            has_retried_closed: false,
+            was_unprocessed: false,
+            missed_permits: 0,
+            retry_reason: None,
             next: None,
         }
     }
@@ -149,20 +148,20 @@ impl<'e, 'a> RetryState<'e, 'a> {
         is_called: bool,
         now: Instant,
     ) -> PickResult {
-        let AdmittedRequest { proxy, ask, terms, .. } = &*self.request;
+        let AdmittedRequest { proxy, traits, terms, .. } = &*self.request;
         let connections = &proxy.connections;
         let choice = PickRequest {
             tried,
             key: terms.key,
-            // Also one that is not to be used again: it makes room for a fresh one.
-            has_connection: &|member| connections.has_idle(member, ask.wants_websocket),
+            // Also one that is not reusable: it makes room for a fresh one.
+            has_connection: &|member| connections.has_idle(member, traits.wants_websocket),
             has_waited: is_called,
             now,
         };
         self.request.pool().pick(&choice, &mut proxy.random.borrow_mut())
     }
 
-    /// Opens a connection, unless the whole exchange takes too long.
+    /// Opens a connection, unless the exchange times out.
     async fn open(
         &self,
         client: &mut ClientStream<PeerCache>,
@@ -173,56 +172,58 @@ impl<'e, 'a> RetryState<'e, 'a> {
         let connect_context = ConnectContext {
             client: connection.peer().socket_address(),
             local: connection.peer().listener().address,
-            is_for_tunnel: request.ask.wants_websocket,
-            client_requests: request.hold.of_client(),
+            is_for_tunnel: request.traits.wants_websocket,
+            client_requests: request.claim.client_requests(),
             timeout: request.timeouts().connect,
         };
         let now = connection.now();
         let opening = request.proxy.connections.open(request.pool(), member, connect_context, now);
-        // In a box of its own, since it is seldom needed and large.
+        // Boxed: it is large and rarely needed.
         let mut opening = Box::pin(opening);
         poll_fn(|context| match connection.take_expired() {
             Some(Timeout::Exchange) => {
-                Poll::Ready(Err(UpstreamFailure::Refused(ProxyError::Timeout)))
+                Poll::Ready(Err(UpstreamFailure::Error(ProxyError::ResponseTimeout)))
             }
-            Some(Timeout::HalfClosed | Timeout::Write) => Poll::Ready(Err(UpstreamFailure::Left)),
-            // A stream that was taken back holds no place any more in what its client may have.
-            _ if has_left(channel, context) => Poll::Ready(Err(UpstreamFailure::Left)),
+            Some(Timeout::HalfClosed | Timeout::Write) => {
+                Poll::Ready(Err(UpstreamFailure::ClientLeft))
+            }
+            // A canceled stream does not count against the limit of its client any more.
+            _ if client_has_left(channel, context) => Poll::Ready(Err(UpstreamFailure::ClientLeft)),
             _ => opening.as_mut().poll(context).map(Ok),
         })
         .await
     }
 
-    /// A connection could not be opened: somebody else is asked, unless that would be no better.
-    fn note_unopened(
+    /// Handles a failed connect: tries another endpoint, unless that would not help.
+    fn handle_connect_error(
         &mut self,
         member: &Arc<EndpointState>,
         error: &ConnectError,
     ) -> Result<(), UpstreamFailure> {
         let (service, color) = self.request.names();
-        debug!(%service, %color, %error, "next one");
+        debug!(%service, %color, %error, "cannot connect; trying another endpoint");
         match error.reason {
-            // Somebody else was quicker; it is as if it had not been chosen.
+            // Another request took the connection permit; this endpoint does not count as tried.
             ConnectReason::Limit => {
-                self.missed_places += 1;
-                if self.missed_places > MISSED_PLACES_MAX {
+                self.missed_permits += 1;
+                if self.missed_permits > MISSED_PERMITS_MAX {
                     self.request.pool().record_limit(LimitHit::Queue);
-                    return Err(UpstreamFailure::Refused(ProxyError::Overloaded));
+                    return Err(UpstreamFailure::Error(ProxyError::Overloaded));
                 }
             }
             ConnectReason::Descriptors => {
                 self.request.pool().record_limit(LimitHit::Descriptors);
-                return Err(UpstreamFailure::Refused(ProxyError::Overloaded));
+                return Err(UpstreamFailure::Error(ProxyError::Overloaded));
             }
             reason => {
-                self.go_on(member, ProxyError::Connect(reason), "connect");
+                self.retry_elsewhere(member, ProxyError::Connect(reason), "connect");
             }
         }
         Ok(())
     }
 
-    /// A connection has ended without a byte of an answer.
-    fn decide_on_closed(
+    /// Handles a connection that ended without a byte of a response.
+    fn handle_closed(
         &mut self,
         member: &Arc<EndpointState>,
         ended: &ConnectionEnd,
@@ -233,25 +234,25 @@ impl<'e, 'a> RetryState<'e, 'a> {
         let endpoint = member.configured();
         let now = connection.now();
         if is_fresh && !is_unprocessed {
-            self.request.note_failure(member, "closed without an answer", connection);
+            self.request.note_failure(member, "connection closed without a response", connection);
         }
         let may_repeat = self.request.upload.can_rewind()
             && (!self.request.upload.has_begun()
                 || is_unprocessed
-                || !is_fresh && self.request.ask.is_repeatable
-                || is_fresh && self.may_leave_closed(member) && self.withdraw(now));
+                || !is_fresh && self.request.traits.is_repeatable
+                || is_fresh && self.may_retry_closed_elsewhere(member) && self.take_retry(now));
         if !may_repeat {
             self.request.warn(LimitedEvent::Closed, &endpoint.to_string(), now);
-            return Err(UpstreamFailure::Refused(ProxyError::Closed));
+            return Err(UpstreamFailure::Error(ProxyError::Closed));
         }
-        debug!(%service, %color, %endpoint, "closed without an answer; once more");
-        self.again = Some(if is_unprocessed { "unprocessed" } else { "closed" });
-        if is_unprocessed && !self.was_turned_down {
-            // Its connection is being ended, or has no room; the next one may do.
-            self.was_turned_down = true;
-        } else if is_fresh || !self.takes_waiting(member) {
-            self.has_left_closed |= is_fresh;
-            // It takes connections and closes them: as good as none.
+        debug!(%service, %color, %endpoint, "connection closed without a response; retrying");
+        self.retry_reason = Some(if is_unprocessed { "unprocessed" } else { "closed" });
+        if is_unprocessed && !self.was_unprocessed {
+            // That connection is closing or has no free stream; the next one may be usable.
+            self.was_unprocessed = true;
+        } else if is_fresh || !self.may_use_idle(member) {
+            self.has_retried_closed |= is_fresh;
+            // It accepts connections and closes them: as bad as refusing them.
             self.error = ProxyError::Closed;
             self.tried.push(Arc::clone(member));
         }
@@ -259,29 +260,29 @@ impl<'e, 'a> RetryState<'e, 'a> {
         Ok(())
     }
 
-    /// Whether a request that was closed on a fresh connection goes to somebody else: once, or as often as the
-    /// service has chosen.
-    fn may_leave_closed(&self, member: &Arc<EndpointState>) -> bool {
-        self.may_retry(|it| it.on_closed || !self.has_left_closed)
+    /// Whether a request may be retried elsewhere after a fresh connection closed: once, or as often as the service
+    /// allows.
+    fn may_retry_closed_elsewhere(&self, member: &Arc<EndpointState>) -> bool {
+        self.may_retry(|it| it.on_closed || !self.has_retried_closed)
             && self.request.pool().has_alternative(&self.tried, member)
     }
 
-    /// Whether an answer is not passed on, since somebody else may have a better one.
-    fn is_refused_answer(
+    /// Whether a response is discarded because the request is retried elsewhere.
+    fn is_retried_response(
         &mut self,
         head: &ResponseHead,
         member: &Arc<EndpointState>,
         connection: &ClientConnection<PeerCache>,
     ) -> bool {
         if self.request.pool().policy().ejection.statuses.contains(head.status) {
-            self.request.note_failure(member, &format!("answered {}", head.status), connection);
+            self.request.note_failure(member, &format!("status {}", head.status), connection);
         }
         self.may_retry(|it| it.statuses.contains(head.status))
             && self.has_alternative(member, connection)
     }
 
-    /// Whether an answer that cannot be understood is as good as none.
-    fn may_leave_broken(
+    /// Whether a request may be retried after an invalid response.
+    fn may_retry_invalid(
         &mut self,
         member: &Arc<EndpointState>,
         connection: &ClientConnection<PeerCache>,
@@ -289,15 +290,15 @@ impl<'e, 'a> RetryState<'e, 'a> {
         self.may_retry(|it| it.on_closed) && self.has_alternative(member, connection)
     }
 
-    /// Whether there is somebody else to ask, with a place for this request, and a retry left for it. Both
-    /// are taken then: an answer is not given up for one that may not come.
+    /// Whether there is another endpoint with a permit for this request, and a retry left. Both are taken then: a
+    /// response is not given up for one that may not come.
     fn has_alternative(
         &mut self,
         member: &Arc<EndpointState>,
         connection: &ClientConnection<PeerCache>,
     ) -> bool {
         let pool = self.request.pool();
-        let may = !self.request.interim.has_come()
+        let may = !self.request.interim.has_any()
             && self.request.upload.can_rewind()
             && self.tried.len() + 1 < pool.policy().retry.tries
             && pool.has_alternative(&self.tried, member);
@@ -308,48 +309,48 @@ impl<'e, 'a> RetryState<'e, 'a> {
         let PickResult::Picked(permit) = self.pick(&tried, false, connection.now()) else {
             return false;
         };
-        self.next = Some(permit).filter(|_| self.withdraw(connection.now()));
+        self.next = Some(permit).filter(|_| self.take_retry(connection.now()));
         self.next.is_some()
     }
 
-    /// Whether the service has chosen to try something again, and this request can be.
+    /// Whether the service allows this retry, and the request is repeatable.
     fn may_retry(&self, is_chosen: impl Fn(&crate::model::Retry) -> bool) -> bool {
-        self.request.ask.is_repeatable && is_chosen(&self.request.pool().policy().retry)
+        self.request.traits.is_repeatable && is_chosen(&self.request.pool().policy().retry)
     }
 
-    fn withdraw(&self, now: Instant) -> bool {
+    fn take_retry(&self, now: Instant) -> bool {
         self.request.pool().withdraw(now)
     }
 
-    /// Takes a connection to this member that waits for a request, if there is one that may be used.
-    fn take_waiting(
+    /// Takes an idle connection to this endpoint, if there is one that may be used.
+    fn take_idle_connection(
         &self,
         member: &Arc<EndpointState>,
         now: Instant,
     ) -> Option<upstream::UpstreamConnection> {
-        let AdmittedRequest { proxy, ask, .. } = &*self.request;
-        // What was closed before may be so elsewhere too.
-        let with_care = !ask.is_repeatable || !self.stale.is_empty();
-        match self.takes_waiting(member) {
-            true => proxy.connections.take_idle(member, ask.wants_websocket, with_care, now),
+        let AdmittedRequest { proxy, traits, .. } = &*self.request;
+        // What closed one idle connection may have closed others.
+        let with_care = !traits.is_repeatable || !self.stale.is_empty();
+        match self.may_use_idle(member) {
+            true => proxy.connections.take_idle(member, traits.wants_websocket, with_care, now),
             false => None,
         }
     }
 
-    /// A try has failed: prepares the next one, unless there is none.
-    fn decide_on_failure(
+    /// Handles a failed try: prepares the next one, unless there is none.
+    fn handle_failure(
         &mut self,
         failure: UpstreamFailure,
         found: &mut UpstreamResponse,
         connection: &ClientConnection<PeerCache>,
     ) -> Result<(), UpstreamFailure> {
-        let UpstreamResponse { upstream, member } = found;
+        let UpstreamResponse { upstream, endpoint: member } = found;
         match failure {
-            UpstreamFailure::Late => {
+            UpstreamFailure::RetryElsewhere => {
                 upstream.retire();
-                self.request.note_failure(member, "no answer in time", connection);
+                self.request.note_failure(member, "no response in time", connection);
                 let why = if member.is_unresponsive() { "silent" } else { "timeout" };
-                self.go_on(member, ProxyError::Timeout, why);
+                self.retry_elsewhere(member, ProxyError::ResponseTimeout, why);
             }
             UpstreamFailure::Closed => {
                 let ended = ConnectionEnd {
@@ -359,36 +360,41 @@ impl<'e, 'a> RetryState<'e, 'a> {
                         .reset_reason()
                         .is_some_and(StreamReset::is_unprocessed),
                 };
-                self.decide_on_closed(member, &ended, connection)?;
+                self.handle_closed(member, &ended, connection)?;
             }
-            UpstreamFailure::Refused(ProxyError::Protocol)
-                if self.may_leave_broken(member, connection) =>
+            UpstreamFailure::Error(ProxyError::Protocol)
+                if self.may_retry_invalid(member, connection) =>
             {
-                self.request.note_failure(member, "an answer that is not HTTP", connection);
-                self.go_on(member, ProxyError::Protocol, "protocol");
+                self.request.note_failure(member, "invalid response", connection);
+                self.retry_elsewhere(member, ProxyError::Protocol, "protocol");
             }
-            UpstreamFailure::Refused(error) => {
-                if error == ProxyError::Timeout {
+            UpstreamFailure::Error(error) => {
+                if error == ProxyError::ResponseTimeout {
                     upstream.retire();
                 }
-                if error.is_upstreams() {
+                if error.is_upstream_failure() {
                     self.request.note_failure(member, &error.to_string(), connection);
                 }
                 return Err(failure);
             }
-            UpstreamFailure::Left => return Err(failure),
+            UpstreamFailure::ClientLeft => return Err(failure),
         }
         Ok(())
     }
 
-    /// Whether a connection to this member that waits for a request may be used.
-    fn takes_waiting(&self, member: &Arc<EndpointState>) -> bool {
+    /// Whether an idle connection to this endpoint may be used.
+    fn may_use_idle(&self, member: &Arc<EndpointState>) -> bool {
         !self.stale.iter().any(|it| Arc::ptr_eq(it, member))
     }
 
-    /// To somebody else, and why.
-    fn go_on(&mut self, member: &Arc<EndpointState>, error: ProxyError, why: &'static str) {
+    /// Prepares a try at another endpoint.
+    fn retry_elsewhere(
+        &mut self,
+        member: &Arc<EndpointState>,
+        error: ProxyError,
+        why: &'static str,
+    ) {
         self.tried.push(Arc::clone(member));
-        (self.error, self.again) = (error, Some(why));
+        (self.error, self.retry_reason) = (error, Some(why));
     }
 }

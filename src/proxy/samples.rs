@@ -2,7 +2,7 @@
 
 use crate::http1::{Fields, RequestHead, ResponseHead};
 
-/// A request with these lines, and the bytes that it stands in. A `Host` is added if there is none.
+/// A request with these header lines, and its bytes. A `Host` is added if there is none.
 pub(super) fn request(fields: &[(&str, &str)]) -> (RequestHead, Vec<u8>) {
     let mut text = "GET / HTTP/1.1\r\n".to_owned();
     if !fields.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
@@ -14,19 +14,19 @@ pub(super) fn request(fields: &[(&str, &str)]) -> (RequestHead, Vec<u8>) {
     (head, text.into_bytes())
 }
 
-/// A response with these lines, and the bytes that it stands in.
+/// A response with these header lines, and its bytes.
 pub(super) fn response(fields: &[(&str, &str)]) -> (ResponseHead, Vec<u8>) {
     let text = format!("HTTP/1.1 200 OK\r\n{}\r\n", lines(fields));
     let head = ResponseHead::parse(text.as_bytes()).expect("a good head").expect("a whole one");
     (head, text.into_bytes())
 }
 
-/// Lines as they are written.
+/// Header lines as bytes.
 pub(super) fn lines(fields: &[(&str, &str)]) -> String {
     fields.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect()
 }
 
-/// The names, in lower case, and values of lines that were written, up to the empty one.
+/// Lower-case names and values of the lines up to the empty one.
 pub(super) fn read(lines: &[u8]) -> Vec<(String, String)> {
     let end = memchr::memmem::find(lines, b"\r\n\r\n").map_or(lines.len(), |it| it + 2);
     let (fields, bytes) = Fields::of_trailers(&lines[..end]).expect("good lines");

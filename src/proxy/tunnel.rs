@@ -1,4 +1,4 @@
-//! A connection that is no longer one for requests: bytes both ways, until both ends are done.
+//! A connection after an upgrade: bytes in both directions, until both ends are done.
 
 use std::{
     future::poll_fn,
@@ -15,37 +15,36 @@ use crate::{
     upstream,
 };
 
-/// What a connection carries on as behind a `101`. Holds its claim, so it keeps its color and is
-/// waited for by a drain.
+/// The connection after a `101`. It holds its claim, so it keeps its color, and a drain waits for it.
 pub struct Tunnel {
     upstream: upstream::UpstreamConnection,
-    hold: RequestClaim,
-    /// What the client gets first: the head of the answer.
+    claim: RequestClaim,
+    /// The response head, which the client gets first.
     first: Vec<u8>,
-    /// How long it may be without a byte, if not as long as all others.
-    patience: Option<Duration>,
+    /// The idle timeout, if the service overrides it.
+    timeout: Option<Duration>,
 }
 
 /// One direction.
 struct TunnelDirection {
-    /// What goes before everything that is read.
+    /// Bytes that are sent before those that are read.
     first: Vec<u8>,
     state: TunnelState,
-    /// Whether bytes wait to be taken.
-    is_stuck: bool,
-    /// Whether something was written since this was asked the last time.
+    /// Whether bytes wait for the receiver.
+    is_blocked: bool,
+    /// Whether bytes were written since the last check.
     has_moved: bool,
 }
 
 #[derive(Clone, Copy, Eq, PartialEq)]
 enum TunnelState {
     Flowing,
-    /// Everything is written, but not yet that it was everything.
+    /// Everything is written, but the end was not sent yet.
     Finishing,
     Finished,
 }
 
-/// Bytes that are read at once.
+/// The size of one read.
 const AT_ONCE: usize = 128 * 1024;
 
 // === impl Tunnel ===
@@ -53,37 +52,37 @@ const AT_ONCE: usize = 128 * 1024;
 impl Tunnel {
     pub(super) fn new(
         upstream: upstream::UpstreamConnection,
-        mut hold: RequestClaim,
+        mut claim: RequestClaim,
         first: Vec<u8>,
-        patience: Option<Duration>,
+        timeout: Option<Duration>,
     ) -> Self {
-        hold.become_tunnel();
-        Self { upstream, hold, first, patience }
+        claim.become_tunnel();
+        Self { upstream, claim, first, timeout }
     }
 
-    /// Carries bytes both ways until both ends have closed or one has broken. An end that closes only
-    /// its sending side still gets what the other one sends, as long as that goes on. Nothing is kept in memory while nobody
-    /// sends. Dropping the future ends both connections and the claim.
-    // Not an `async fn`: that would have two places for everything, and idle tunnels both.
+    /// Relays bytes in both directions until both ends have closed or one has failed. An end that closes only its
+    /// sending side still gets the bytes of the other one, while they come. An idle tunnel holds no buffers. Dropping
+    /// the future ends both connections and the claim.
+    // Not an `async fn`: that would store everything twice, also in idle tunnels.
     pub(super) fn carry(self, mut client: ClientStream<PeerCache>) -> impl Future<Output = ()> {
-        let Self { mut upstream, hold, first, patience } = self;
+        let Self { mut upstream, claim, first, timeout } = self;
         let (mut up, mut down) = (TunnelDirection::new(Vec::new()), TunnelDirection::new(first));
         async move {
             let (socket, connection) = client.split();
             let other = &mut upstream.stream;
             socket.enable_keep_alive();
             other.enable_keep_alive();
-            begin(connection, patience);
-            // Why a tunnel ends is between its two ends.
+            begin(connection, timeout);
+            // The reason for the end of a tunnel concerns only its two ends.
             let _ = poll_fn(|context| {
                 let ends = [up.poll(context, socket, other)?, down.poll(context, other, socket)?];
                 let (sent, came) = (take(&mut up.has_moved), take(&mut down.has_moved));
-                connection.track(Timeout::TunnelUpload, up.is_stuck, sent);
-                connection.track(Timeout::Write, down.is_stuck, came);
+                connection.track(Timeout::TunnelUpload, up.is_blocked, sent);
+                connection.track(Timeout::Write, down.is_blocked, came);
                 if sent || came {
-                    begin(connection, patience);
+                    begin(connection, timeout);
                 }
-                // A WebSocket has no use for one direction alone: who has heard the end says so soon.
+                // A WebSocket needs both directions: an end that sees the other one close closes soon, too.
                 let is_ending = ends.iter().any(Poll::is_ready);
                 connection.track(Timeout::Linger, is_ending, sent || came);
                 match ends.iter().all(Poll::is_ready) {
@@ -92,15 +91,15 @@ impl Tunnel {
                 }
             })
             .await;
-            drop(hold);
+            drop(claim);
         }
     }
 }
 
-/// Waits for a byte from now on.
-fn begin(connection: &ClientConnection<PeerCache>, patience: Option<Duration>) {
-    match patience {
-        Some(patience) => connection.arm_for(Timeout::Tunnel, patience),
+/// Restarts the idle timeout.
+fn begin(connection: &ClientConnection<PeerCache>, timeout: Option<Duration>) {
+    match timeout {
+        Some(timeout) => connection.arm_for(Timeout::Tunnel, timeout),
         None => connection.arm(Timeout::Tunnel),
     }
 }
@@ -109,11 +108,11 @@ fn begin(connection: &ClientConnection<PeerCache>, patience: Option<Duration>) {
 
 impl TunnelDirection {
     fn new(first: Vec<u8>) -> Self {
-        Self { first, state: TunnelState::Flowing, is_stuck: false, has_moved: false }
+        Self { first, state: TunnelState::Flowing, is_blocked: false, has_moved: false }
     }
 
-    /// `Ready` when everything is written and said to be, or when nothing can be written any more: what
-    /// goes the other way may still arrive then. An error if it cannot, since nobody is there.
+    /// `Ready` when everything and the end are written, or when nothing can be written any more: the other direction
+    /// may go on. An error if that cannot go on either.
     fn poll(
         &mut self,
         context: &mut Context<'_>,
@@ -123,7 +122,7 @@ impl TunnelDirection {
         if self.state == TunnelState::Flowing {
             match self.flow(context, from, to) {
                 Poll::Ready(Ok(())) => self.state = TunnelState::Finishing,
-                // By TLS and without a farewell, as many end who have said all that they had to say.
+                // Many TLS peers end without `close_notify` when they have sent everything.
                 Poll::Ready(Err(TransferError::Reading(error)))
                     if error.kind() == io::ErrorKind::UnexpectedEof =>
                 {
@@ -133,7 +132,7 @@ impl TunnelDirection {
                 Poll::Ready(Err(_)) => self.state = TunnelState::Finished,
                 Poll::Pending => return Ok(Poll::Pending),
             }
-            self.is_stuck = false;
+            self.is_blocked = false;
         }
         if self.state == TunnelState::Finishing {
             if to.poll_finish(context).is_pending() {
@@ -144,7 +143,7 @@ impl TunnelDirection {
         Ok(Poll::Ready(()))
     }
 
-    /// Moves what can be moved, up to the end of where it comes from.
+    /// Moves as much as possible, up to the end of the source.
     fn flow(
         &mut self,
         context: &mut Context<'_>,
@@ -154,7 +153,7 @@ impl TunnelDirection {
         loop {
             while !self.first.is_empty() || !from.unread().is_empty() {
                 let written = to.poll_write(context, [&self.first, from.unread(), &[]]);
-                self.is_stuck = written.is_pending();
+                self.is_blocked = written.is_pending();
                 let count = ready!(written).map_err(TransferError::Writing)?;
                 self.has_moved = true;
                 let own = count.min(self.first.len());
@@ -164,8 +163,8 @@ impl TunnelDirection {
                 }
                 from.consume(count - own);
             }
-            // What TLS has kept back is still to be taken.
-            self.is_stuck = to.poll_flush(context).map_err(TransferError::Writing)?.is_pending();
+            // Flushes bytes that TLS still buffers.
+            self.is_blocked = to.poll_flush(context).map_err(TransferError::Writing)?.is_pending();
             if ready!(from.poll_read(context, AT_ONCE)).map_err(TransferError::Reading)? == 0 {
                 return Poll::Ready(Ok(()));
             }

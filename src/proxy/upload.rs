@@ -1,4 +1,4 @@
-//! A request on its way up, and what its client sends behind it.
+//! Sends a request to the upstream, and reads ahead what the client sends behind it.
 
 use std::{
     io,
@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    body_pipe::{BlockedOn, BodyPipe, TrailerPolicy, TransferError, intake},
+    body_pipe::{BlockedOn, BodyPipe, TrailerPolicy, TransferError, source_framing},
     error::ProxyError,
     peer_cache::PeerCache,
     upstream_failure::UpstreamFailure,
@@ -19,59 +19,58 @@ use crate::{
     net::HttpStream,
 };
 
-/// A request on its way up.
+/// A request that is being sent.
 pub(super) struct Upload {
-    flow: BodyPipe,
-    sending: UploadState,
-    /// Whether the client has said that it will send nothing more.
+    pipe: BodyPipe,
+    state: UploadState,
+    /// Whether the client has closed its sending side.
     is_half_closed: bool,
 }
 
-/// How far the request has come on its way up.
+/// How far the request was sent.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum UploadState {
-    /// There is more of it.
+    /// There is more to send.
     Going,
-    /// All of it is written.
+    /// Everything is written.
     Done,
-    /// The upstream takes no more of it.
+    /// The upstream takes no more.
     Refused,
-    /// It cannot be read any further, so nobody knows where the next request would begin.
+    /// It cannot be read any further, so the start of the next request is not known.
     Broken,
 }
 
-/// What has become of a request that was moved on.
+/// The result of sending more.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct UploadProgress {
-    /// Whether there is more of it.
+    /// Whether there is more to send.
     pub(super) is_going: bool,
-    /// Whether that is waited for.
+    /// Whether the client has to send it first.
     pub(super) is_reading: bool,
-    /// Whether something was written since the last time.
+    /// Whether progress was made since the last call.
     pub(super) has_moved: bool,
 }
 
-/// Bytes behind a request that are read while it is being answered: to notice that its client
-/// leaves, not to get ahead.
+/// Bytes that are read ahead during a response, to notice that the client leaves.
 pub(super) const AHEAD_MAX: usize = 16 * 1024;
 
 // === impl Upload ===
 
 impl Upload {
-    /// A request whose head could not be read: there is nothing to send or to throw away.
-    pub(super) fn unread() -> Self {
+    /// A request with a head that could not be read: nothing to send or to discard.
+    pub(super) fn empty() -> Self {
         Self::of(BodyPipe::new(Vec::new(), Framing::None, Framing::None, TrailerPolicy::Drop))
     }
 
-    /// A request that goes nowhere. Takes its head from `channel`; the body is thrown away.
+    /// A request that is not forwarded. Consumes its head in `channel`; the body is discarded.
     pub(super) fn to_discard(channel: &mut HttpStream, head: &RequestHead) -> Self {
         channel.consume(head.len);
-        let came = intake(channel, head.framing);
+        let came = source_framing(channel, head.framing);
         Self::of(BodyPipe::new(Vec::new(), came, head.framing, TrailerPolicy::Drop))
     }
 
-    /// A request that goes to an upstream with the head `out`. Takes the client's from `channel`. If
-    /// `is_held`, the body has to wait. `trailers` are names that may be behind it, besides those that are known.
+    /// A request that goes to an upstream with the head `out`. Consumes the client's head in `channel`. If `is_held`,
+    /// the body has to wait. `trailers` are additional names of trailer fields.
     pub(super) fn to_send(
         out: Vec<u8>,
         channel: &mut HttpStream,
@@ -80,92 +79,92 @@ impl Upload {
         trailers: &Rc<[NamePattern]>,
     ) -> Self {
         let trailers = match head.framing {
-            // There are none behind it.
+            // There are no trailers without a body.
             Framing::None => TrailerPolicy::Drop,
             Framing::Exact(_) if !channel.is_stream() => TrailerPolicy::Drop,
             _ => TrailerPolicy::of(head.fields.lines(channel.unread()), trailers),
         };
         channel.consume(head.len);
-        let mut flow = BodyPipe::new(out, intake(channel, head.framing), head.framing, trailers);
-        flow.hold(is_held);
+        let mut flow =
+            BodyPipe::new(out, source_framing(channel, head.framing), head.framing, trailers);
+        flow.hold_body(is_held);
         Self::of(flow)
     }
 
-    fn of(flow: BodyPipe) -> Self {
-        Self { flow, sending: UploadState::Going, is_half_closed: false }
+    fn of(pipe: BodyPipe) -> Self {
+        Self { pipe, state: UploadState::Going, is_half_closed: false }
     }
 
-    /// The head that goes to the upstream. Empty for a request that goes nowhere.
+    /// The head for the upstream. Empty for a request that is not forwarded.
     pub(super) fn head(&self) -> &[u8] {
-        self.flow.head()
+        self.pipe.head()
     }
 
-    /// Lets at most so many bytes of content through, and has fewer than `least` not count as moving.
+    /// Limits the content to `max` bytes, and sets the bytes that count as progress.
     pub(super) fn limit(&mut self, max: Option<u64>, least: u64) {
-        self.flow.limit(max);
-        self.flow.demand(least);
+        self.pipe.limit(max);
+        self.pipe.set_min_progress(least);
     }
 
-    /// Has the request go into this channel. Only while nothing of it was written, or after
-    /// [`rewind`](Self::rewind).
-    pub(super) fn aim(&mut self, from: &HttpStream, to: &HttpStream) {
-        self.flow.aim(from, to);
+    /// Sets the stream that the request is sent to. Only while nothing was written, or after [`rewind`](Self::rewind).
+    pub(super) fn set_target(&mut self, from: &HttpStream, to: &HttpStream) {
+        self.pipe.set_target(from, to);
     }
 
-    /// Keeps the body back, or lets it go.
-    pub(super) fn hold(&mut self, is_held: bool) {
-        self.flow.hold(is_held);
+    /// Holds the body, or releases it.
+    pub(super) fn hold_body(&mut self, is_held: bool) {
+        self.pipe.hold_body(is_held);
     }
 
-    /// Whether the body is kept back.
+    /// Whether the body is held.
     pub(super) fn is_held(&self) -> bool {
-        self.flow.is_held()
+        self.pipe.is_held()
     }
 
     /// Whether there is more to send, and the upstream takes it.
     pub(super) fn is_going(&self) -> bool {
-        self.sending == UploadState::Going
+        self.state == UploadState::Going
     }
 
-    /// Whether all of it is written.
+    /// Whether everything is written.
     pub(super) fn is_done(&self) -> bool {
-        self.sending == UploadState::Done
+        self.state == UploadState::Done
     }
 
-    /// Whether the client is waited for, which has not sent all of it.
+    /// Whether the client has to send more first.
     pub(super) fn is_reading(&self) -> bool {
-        self.is_going() && self.flow.stuck() == Some(BlockedOn::Reading)
+        self.is_going() && self.pipe.blocked_on() == Some(BlockedOn::Reading)
     }
 
-    /// Whether the client has said that it will send nothing more.
+    /// Whether the client has closed its sending side.
     pub(super) fn is_half_closed(&self) -> bool {
         self.is_half_closed
     }
 
-    /// Whether a byte of it was written.
+    /// Whether a byte was written.
     pub(super) fn has_begun(&self) -> bool {
-        self.flow.sent() > 0
+        self.pipe.sent() > 0
     }
 
     /// Whether it can be sent again: nothing of its body was written.
     pub(super) fn can_rewind(&self) -> bool {
-        self.flow.can_rewind()
+        self.pipe.can_rewind()
     }
 
     /// Starts again from the first byte.
     pub(super) fn rewind(&mut self) {
-        self.flow.rewind();
-        self.sending = UploadState::Going;
+        self.pipe.rewind();
+        self.state = UploadState::Going;
     }
 
-    /// Sends no more of it.
+    /// Stops sending.
     pub(super) fn give_up(&mut self) {
-        self.sending = UploadState::Refused;
+        self.state = UploadState::Refused;
     }
 
-    /// Sends no more of it, since it cannot be read any further.
-    pub(super) fn break_off(&mut self) {
-        self.sending = UploadState::Broken;
+    /// Stops sending, because the request cannot be read any further.
+    pub(super) fn mark_refused(&mut self) {
+        self.state = UploadState::Broken;
     }
 
     /// Moves the request on, as far as that goes without waiting. Only while it [is going].
@@ -177,37 +176,37 @@ impl Upload {
         socket: &mut HttpStream,
         upstream: &mut HttpStream,
     ) -> Result<UploadProgress, UpstreamFailure> {
-        match self.flow.poll(context, socket, upstream) {
+        match self.pipe.poll(context, socket, upstream) {
             Poll::Ready(Err(TransferError::Writing(error)))
                 if error.kind() == io::ErrorKind::InvalidData =>
             {
                 let what = "the head cannot be said in HTTP/2, which the service speaks";
-                return Err(UpstreamFailure::Refused(ProxyError::Malformed(what)));
+                return Err(UpstreamFailure::Error(ProxyError::Malformed(what)));
             }
-            Poll::Ready(Ok(())) => self.sending = UploadState::Done,
-            // What it said before it closed is still to be read.
-            Poll::Ready(Err(TransferError::Writing(_))) => self.sending = UploadState::Refused,
-            Poll::Ready(Err(TransferError::Reading(_))) => return Err(UpstreamFailure::Left),
+            Poll::Ready(Ok(())) => self.state = UploadState::Done,
+            // The bytes before the close still have to be read.
+            Poll::Ready(Err(TransferError::Writing(_))) => self.state = UploadState::Refused,
+            Poll::Ready(Err(TransferError::Reading(_))) => return Err(UpstreamFailure::ClientLeft),
             Poll::Ready(Err(TransferError::Short | TransferError::TooSlow)) => {
-                return Err(UpstreamFailure::Refused(ProxyError::BodyIncomplete));
+                return Err(UpstreamFailure::Error(ProxyError::BodyIncomplete));
             }
             Poll::Ready(Err(TransferError::TooLarge)) => {
-                return Err(UpstreamFailure::Refused(ProxyError::BodyTooLarge));
+                return Err(UpstreamFailure::Error(ProxyError::BodyTooLarge));
             }
             Poll::Ready(Err(TransferError::Malformed(error))) => {
-                return Err(UpstreamFailure::Refused(ProxyError::Body(error)));
+                return Err(UpstreamFailure::Error(ProxyError::Body(error)));
             }
             Poll::Pending => {}
         }
         Ok(UploadProgress {
             is_going: self.is_going(),
             is_reading: self.is_reading(),
-            has_moved: self.flow.has_moved(),
+            has_moved: self.pipe.has_moved(),
         })
     }
 
-    /// Reads ahead what the client sends, to notice that it leaves. Not while that is a part of the body,
-    /// unless the client keeps the body back until it is asked for it.
+    /// Reads ahead, to notice that the client leaves. Not while the next bytes are a part of the body, unless the
+    /// client waits for `100 Continue`.
     pub(super) fn watch(
         &mut self,
         context: &mut Context<'_>,
@@ -216,7 +215,11 @@ impl Upload {
         is_client_waiting: bool,
     ) -> Result<(), UpstreamFailure> {
         if socket.is_stream() {
-            return if has_left(socket, context) { Err(UpstreamFailure::Left) } else { Ok(()) };
+            return if client_has_left(socket, context) {
+                Err(UpstreamFailure::ClientLeft)
+            } else {
+                Ok(())
+            };
         }
         if self.is_going() && !is_client_waiting {
             return Ok(());
@@ -224,7 +227,7 @@ impl Upload {
         self.read_ahead(context, socket, connection)
     }
 
-    /// Reads what the client has sent behind what is known, as far as there is room for it.
+    /// Reads bytes behind the request, up to a limit.
     pub(super) fn read_ahead(
         &mut self,
         context: &mut Context<'_>,
@@ -238,26 +241,26 @@ impl Upload {
                     self.is_half_closed = true;
                     connection.arm(Timeout::HalfClosed);
                 }
-                Poll::Ready(Err(_)) => return Err(UpstreamFailure::Left),
+                Poll::Ready(Err(_)) => return Err(UpstreamFailure::ClientLeft),
                 Poll::Pending => break,
             }
         }
         Ok(())
     }
 
-    /// Whether the next request begins where the unread bytes of `channel` do. Throws the rest of the
-    /// body away if all of it is there.
-    pub(super) fn reaches_next(&mut self, channel: &mut HttpStream) -> bool {
-        match self.sending {
+    /// Whether the unread bytes of `channel` begin with the next request. Discards the rest of the body if all of it is
+    /// there.
+    pub(super) fn ends_before_next_request(&mut self, channel: &mut HttpStream) -> bool {
+        match self.state {
             UploadState::Done => true,
-            UploadState::Going | UploadState::Refused => self.flow.discard(channel),
+            UploadState::Going | UploadState::Refused => self.pipe.discard(channel),
             UploadState::Broken => false,
         }
     }
 }
 
-/// Whether the client of a stream has taken its request back.
-pub(super) fn has_left(channel: &mut HttpStream, context: &mut Context<'_>) -> bool {
+/// Whether the client has canceled its stream.
+pub(super) fn client_has_left(channel: &mut HttpStream, context: &mut Context<'_>) -> bool {
     match channel {
         HttpStream::Socket(_) => false,
         HttpStream::Stream(stream) => stream.poll_reset(context).is_ready(),

@@ -1,15 +1,15 @@
-//! Why an exchange has no answer from an upstream.
+//! Why an exchange has no response of an upstream.
 
 use super::error::ProxyError;
 
-/// Why there is no answer to relay.
+/// Why there is no response to relay.
 pub(super) enum UpstreamFailure {
-    /// The client is told.
-    Refused(ProxyError),
-    /// The upstream has closed before it said a word.
+    /// The client gets this error.
+    Error(ProxyError),
+    /// The upstream closed the connection without a byte.
     Closed,
-    /// The request is better off at another endpoint.
-    Late,
-    /// There is nobody to be told.
-    Left,
+    /// The request is retried at another endpoint.
+    RetryElsewhere,
+    /// The client has left.
+    ClientLeft,
 }

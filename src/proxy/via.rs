@@ -1,9 +1,9 @@
-//! Whether a request was here before.
+//! Loop detection: whether this process has sent a request before.
 //!
-//! A process puts a mark of its own on each request that it passes on, in `Via` (RFC 9110, section 7.6.3) or in
-//! `CDN-Loop` (RFC 8586), which proxies in between leave there. A request that comes with it would go round for ever.
-//! Another Flipgate has another mark, so that one may stand behind the other. Fields by the name of `Flipgate-…` would
-//! not do: those of clients are removed. A client that copies a mark ends its own request with 508, and no other one.
+//! A process adds its own mark to each request that it forwards, in `Via` (RFC 9110, section 7.6.3) or in `CDN-Loop`
+//! (RFC 8586). Proxies in between leave these fields in place. A request that arrives with the mark would loop forever.
+//! Another Flipgate has another mark, so that one may be behind the other. A field `Flipgate-…` would not do: those of
+//! clients are removed. A client that copies a mark gets a 508 for its own request, and affects no other one.
 
 use std::sync::Arc;
 
@@ -12,16 +12,15 @@ use memchr::memmem;
 use super::forwarding::Via;
 use crate::http1::{FieldLines, FieldName};
 
-/// The mark of a process, for everything that it passes on. It is no secret: upstreams see it.
+/// The mark of a process. It is not a secret: upstreams see it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct LoopMark(Arc<str>);
 
-/// The lines that carry the mark, one for each version that a request comes by. Made once, since every request
-/// gets one.
+/// The header lines with the mark, one for each version of a request. Made once, because every request gets one.
 #[derive(Debug)]
 pub(super) struct ViaLines([Box<[u8]>; 3]);
 
-/// The version that a request came by, as `Via` says it.
+/// The version of a received request, for `Via`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum ReceivedVersion {
     Http10,
@@ -29,14 +28,14 @@ pub(super) enum ReceivedVersion {
     Http2,
 }
 
-/// What a mark begins with, and how many hexadecimal digits follow.
+/// The prefix of a mark, and the number of hexadecimal digits behind it.
 const PREFIX: &str = "fg-";
 const DIGITS: usize = 16;
 
 // === impl LoopMark ===
 
 impl LoopMark {
-    /// A mark that no other process has. It does not name Flipgate, since applications need not know.
+    /// A mark that no other process has. It does not name Flipgate: applications need not know it.
     #[must_use]
     pub fn unique() -> Self {
         Self::of(fastrand::u64(..))
@@ -46,7 +45,7 @@ impl LoopMark {
         Self(format!("{PREFIX}{number:0DIGITS$x}").into())
     }
 
-    /// The lines with the mark: `Via`, or another field where there shall be no `Via`.
+    /// The lines with the mark: `Via`, or `CDN-Loop` if `Via` is turned off.
     pub(super) fn lines(&self, via: Via) -> ViaLines {
         let mark = &self.0;
         let line = |version| match via {
@@ -63,7 +62,7 @@ impl LoopMark {
     /// Whether a request with these lines has this mark.
     pub(super) fn is_on(&self, lines: FieldLines<'_>) -> bool {
         [FieldName::Via, FieldName::CdnLoop].into_iter().any(|name| {
-            // Few requests have one.
+            // Few requests have such a field.
             lines.has(name) && lines.all(name).any(|it| self.is_in(it))
         })
     }
@@ -81,7 +80,7 @@ impl ViaLines {
     }
 }
 
-/// Whether a value of `Via` or `CDN-Loop` has the mark of a Flipgate, be it of this process or of another one.
+/// Whether a value of `Via` or `CDN-Loop` has the mark of any Flipgate, of this process or another.
 #[must_use]
 pub fn is_marked(value: &[u8]) -> bool {
     let is_hex = |it: &[u8]| it.iter().all(|it| matches!(it, b'0'..=b'9' | b'a'..=b'f'));

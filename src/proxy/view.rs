@@ -1,4 +1,4 @@
-//! What policy needs to know of a request, and what it decides.
+//! What routing needs to know of a request, and the decision.
 
 use crate::{
     model::{Audience, Color, Host, Rules},
@@ -6,45 +6,45 @@ use crate::{
     switch::Visit,
 };
 
-/// What policy needs to know of a request. Borrowed; no body, no I/O, no HTTP library.
+/// What routing needs to know of a request. Borrowed; no body, no I/O, no HTTP library.
 #[derive(Clone, Debug)]
 pub struct RequestView<'a> {
-    /// The host that is asked.
+    /// The host.
     pub host: &'a Host<'a>,
-    /// The path in its one form.
+    /// The normalized path.
     pub path: &'a str,
-    /// Who is asking.
+    /// The audience of the client.
     pub audience: Audience,
-    /// The color that the request names.
+    /// The color that the request asks for.
     pub requested: RequestedColor,
-    /// The color of the preview listener that it came in by.
+    /// The color of its preview listener.
     pub listener: Option<Color>,
 }
 
 /// The color that a request asks for by header or cookie.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum RequestedColor {
-    /// None: whatever is active.
+    /// None: the active color.
     #[default]
     None,
-    /// This one.
+    /// This color.
     Color(Color),
-    /// A word that is no color, or several that differ.
+    /// Not a color, or several different ones.
     Unclear,
 }
 
-/// Which service a request is for, by its place in the table, and which of its sides it may have.
+/// Returns the service of a request, by its place in the table, and the side that it gets.
 ///
-/// An internal client gets what it asks for and nothing else: a preview listener's color, or the
-/// color that the request names. A public client gets the active color, whatever it names.
+/// An internal client gets the color of the preview listener, or the color that it asks for, and never another one. A
+/// public client gets the active color, whatever it asks for.
 ///
 /// # Errors
 ///
-/// [`ProxyError::Audience`] for the public on a preview listener, [`ProxyError::NoRoute`], and
-/// [`ProxyError::UnclearPreview`] for an internal client whose wish cannot be met.
+/// [`ProxyError::PublicOnPreviewListener`] for a public client on a preview listener, [`ProxyError::NoRoute`], and
+/// [`ProxyError::UnclearPreview`] for an internal client with an invalid or ambiguous color.
 pub fn admit(rules: &Rules, view: &RequestView<'_>) -> Result<(usize, Visit), ProxyError> {
     let visit = match (view.audience, view.listener, view.requested) {
-        (Audience::Public, Some(_), _) => return Err(ProxyError::Audience),
+        (Audience::Public, Some(_), _) => return Err(ProxyError::PublicOnPreviewListener),
         (Audience::Public, None, _) | (Audience::Internal, None, RequestedColor::None) => {
             Visit::Active
         }
@@ -81,24 +81,23 @@ mod tests {
         }
     }
 
-    /// Every combination of audience, listener, wish and path: the public never gets a wish.
+    /// Every combination of audience, listener, requested color and path: a public client never gets a preview.
     #[test]
     fn the_public_gets_the_active_color_and_nothing_else() {
         let host = Host::parse("h").expect("a host");
-        let wishes = [
+        let requests = [
             RequestedColor::None,
             RequestedColor::Color(Color::Blue),
             RequestedColor::Color(Color::Green),
             RequestedColor::Unclear,
         ];
         for listener in [None, Some(Color::Blue), Some(Color::Green)] {
-            for wish in wishes {
+            for requested in requests {
                 for path in ["/app", "/other"] {
                     let audience = Audience::Public;
-                    let view =
-                        RequestView { host: &host, path, audience, requested: wish, listener };
+                    let view = RequestView { host: &host, path, audience, requested, listener };
                     let expected = match (listener, path) {
-                        (Some(_), _) => Err(ProxyError::Audience),
+                        (Some(_), _) => Err(ProxyError::PublicOnPreviewListener),
                         (None, "/app") => Ok((0, Visit::Active)),
                         (None, _) => Err(ProxyError::NoRoute),
                     };
@@ -111,9 +110,9 @@ mod tests {
     #[test]
     fn an_internal_client_gets_what_it_asks_for_or_nothing() {
         let host = Host::parse("h").expect("a host");
-        let ask = |wish, listener| {
+        let ask = |requested, listener| {
             let (path, audience) = ("/app/x", Audience::Internal);
-            admit(&rules(), &RequestView { host: &host, path, audience, requested: wish, listener })
+            admit(&rules(), &RequestView { host: &host, path, audience, requested, listener })
         };
         assert_eq!(ask(RequestedColor::None, None), Ok((0, Visit::Active)));
         assert_eq!(

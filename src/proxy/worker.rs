@@ -1,4 +1,4 @@
-//! The proxy of one worker: what its exchanges share, and the decision on each head.
+//! The proxy of one worker: what its exchanges share, and the routing decision for each head.
 
 use std::{
     cell::{Cell, RefCell},
@@ -37,23 +37,23 @@ use crate::{
 /// What all workers share.
 #[derive(Clone, Debug)]
 pub struct ProxyContext {
-    /// Which pool answers.
+    /// The sides and the active colors.
     pub switch: Arc<Switch<Arc<Rules>, Pool>>,
-    /// Who is inside, and since when.
+    /// The requests in flight, and since when.
     pub ledger: Arc<Ledger<Instant>>,
-    /// What is counted.
+    /// The metrics.
     pub metrics: Metrics,
-    /// Requests that there may be at once.
+    /// The limit of requests in flight.
     pub in_flight: Arc<ConcurrencyLimit>,
-    /// Connections to endpoints that there may be at once.
+    /// The limit of connections to endpoints.
     pub connections: Arc<ConcurrencyLimit>,
-    /// The workers, who give up connections to each other.
+    /// The workers, which give up idle connections for each other.
     pub workers: Arc<WorkerRegistry>,
-    /// Bytes that a body has to move by while a client is waited for as long as that may be.
+    /// Bytes of a body that count as progress within the stall timeout.
     pub least_progress: u64,
-    /// How messages are passed on.
+    /// How messages are forwarded.
     pub forwarding: Forwarding,
-    /// What they are known by when they come back.
+    /// The mark by which loops are detected.
     pub mark: LoopMark,
 }
 
@@ -71,28 +71,28 @@ pub struct Proxy {
     mark: LoopMark,
     pub(super) mark_lines: ViaLines,
     pub(super) via: Via,
-    /// Names that may be trailers, besides those that are known.
+    /// Additional names of trailer fields.
     pub(super) trailers: Rc<[NamePattern]>,
     previews: PreviewMonitor,
-    /// Whether a proxy that nobody told us of was warned of already.
+    /// Whether there was a warning about a proxy that is not in `trusted_proxies`.
     has_warned: Cell<bool>,
     pub(super) has_warned_of_header: Cell<bool>,
 }
 
-/// What was decided when a request was admitted.
+/// The decision about an admitted request.
 pub(super) struct RoutingDecision {
     pub(super) claim: Claim<Pool>,
-    /// What a trusted proxy tells of the client, if there is one.
-    pub(super) told: Option<ForwardedInfo>,
-    pub(super) is_wished: bool,
-    pub(super) has_marks: bool,
-    /// Whether the public's trace context is kept.
+    /// What a trusted proxy says about the client, if there is one.
+    pub(super) forwarded: Option<ForwardedInfo>,
+    pub(super) is_preview: bool,
+    pub(super) shows_color: bool,
+    /// Whether the trace context of public clients is kept.
     pub(super) keeps_trace: bool,
-    /// How long the answer may take to begin.
-    pub(super) patience: Duration,
-    /// Where the client is, as far as that is known.
+    /// The timeout of the response head.
+    pub(super) response_timeout: Duration,
+    /// The address of the client, if it is known.
     pub(super) client: Option<IpAddr>,
-    /// What its endpoint is chosen by, if it is by something of the request.
+    /// The hash key for the choice of an endpoint, if the service balances by hash.
     pub(super) key: Option<u64>,
     pub(super) rules: ServiceRules,
 }
@@ -100,7 +100,7 @@ pub(super) struct RoutingDecision {
 // === impl Proxy ===
 
 impl Proxy {
-    /// The proxy of worker number `worker`, which reads through `buffers`.
+    /// The proxy of worker number `worker`, which reads into `buffers`.
     #[must_use]
     pub fn new(
         shared: &ProxyContext,
@@ -159,10 +159,10 @@ impl Proxy {
         match hops_left(head, bytes) {
             Ok(None | Some(1..)) => {}
             Ok(Some(0)) => return Err(ProxyError::Options),
-            Err(_) => return Err(ProxyError::Malformed("the Max-Forwards is not one number")),
+            Err(_) => return Err(ProxyError::Malformed("Max-Forwards is not one number")),
         }
         let is_vouched_for = peer.tls().is_some_and(|it| it.makes_internal);
-        let unclear = ProxyError::Malformed("the path cannot be read in one way only");
+        let unclear = ProxyError::Malformed("the path is ambiguous");
         let path = match head.form {
             TargetForm::Asterisk => "/".into(),
             TargetForm::Path | TargetForm::Root => {
@@ -170,7 +170,7 @@ impl Proxy {
                 normalize_path(path).map_err(|_| unclear)?
             }
         };
-        let wish = wish(lines);
+        let requested = requested_color(lines);
         let listener = peer.listener().preview;
         let mut decided = None;
         let claim = self.switch.claim(|rules| {
@@ -178,15 +178,15 @@ impl Proxy {
             if peer.is_identity_unknown() {
                 asker = Asker::UNKNOWN;
             }
-            // Whoever stands behind a proxy has not shown the proxy's certificate.
-            if is_vouched_for && asker.told.is_none() {
+            // The certificate of a proxy says nothing about its clients.
+            if is_vouched_for && asker.forwarded.is_none() {
                 asker.audience = Audience::Internal;
             }
             let view = RequestView {
                 host: &host,
                 path: &path,
                 audience: asker.audience,
-                requested: wish,
+                requested,
                 listener,
             };
             let choice = admit(rules, &view)?;
@@ -201,20 +201,20 @@ impl Proxy {
             ));
             Ok::<_, ProxyError>(choice)
         });
-        if let (Err(ProxyError::Audience), Some(color)) = (&claim, listener) {
+        if let (Err(ProxyError::PublicOnPreviewListener), Some(color)) = (&claim, listener) {
             self.metrics.preview_refused("", color);
         }
         let claim = claim?;
-        let ((asker, visit), (has_marks, keeps_trace), patience, rules) =
+        let ((asker, visit), (has_marks, keeps_trace), response_timeout, rules) =
             decided.expect("a claim was taken, so the choice was made");
-        if let (Audience::Public, RequestedColor::Color(color)) = (asker.audience, wish) {
+        if let (Audience::Public, RequestedColor::Color(color)) = (asker.audience, requested) {
             self.metrics.preview_refused(claim.pool().service().as_str(), color);
         }
-        self.warn_of_forgotten_proxy(asker, peer.address());
+        self.warn_of_unlisted_proxy(asker, peer.address());
         if let (Audience::Internal, Some(address)) = (asker.audience, asker.address) {
             self.previews.note(address, visit != Visit::Active);
         }
-        let (told, is_wished) = (asker.told, visit != Visit::Active);
+        let (forwarded, is_preview) = (asker.forwarded, visit != Visit::Active);
         let client = asker.address;
         let key = match &claim.pool().policy().balance.algorithm {
             Algorithm::Hash(by) => key_of(by, lines, client),
@@ -222,49 +222,48 @@ impl Proxy {
         };
         Ok(RoutingDecision {
             claim,
-            told,
-            is_wished,
-            has_marks,
+            forwarded,
+            is_preview,
+            shows_color: has_marks,
             keeps_trace,
-            patience,
+            response_timeout,
             client,
             key,
             rules,
         })
     }
 
-    fn warn_of_forgotten_proxy(&self, asker: Asker, peer: IpAddr) {
+    fn warn_of_unlisted_proxy(&self, asker: Asker, peer: IpAddr) {
         if asker.is_forgotten_proxy && !self.has_warned.replace(true) {
             warn!(
                 %peer,
-                "a peer of clients.internal forwards for others: if it is a proxy, list it in \
-                 clients.trusted_proxies, or all of its clients count as internal"
+                "an internal peer sends forwarding headers: if it is a proxy, add it to \
+                 clients.trusted_proxies; otherwise all of its clients count as internal"
             );
         }
     }
 }
 
-/// Whether a request asks how the proxy itself is, as a health check does: `OPTIONS` for the whole server, or without a
-/// host.
+/// Whether a request is a health check of Flipgate itself: `OPTIONS *`, or `OPTIONS` without a host.
 fn is_health_check(head: &RequestHead, bytes: &[u8]) -> bool {
     head.form == TargetForm::Asterisk
         || head.host(bytes).is_empty() && head.method(bytes) == b"OPTIONS"
 }
 
 /// The color that the head asks for: by header, else by cookie.
-fn wish(lines: FieldLines<'_>) -> RequestedColor {
+fn requested_color(lines: FieldLines<'_>) -> RequestedColor {
     if lines.has(FieldName::FlipgatePreview) {
-        return agreed(lines.all(FieldName::FlipgatePreview));
+        return combine(lines.all(FieldName::FlipgatePreview));
     }
-    agreed(cookies::preview_colors(lines))
+    combine(cookies::preview_colors(lines))
 }
 
-fn agreed<'a>(words: impl Iterator<Item = &'a [u8]>) -> RequestedColor {
-    words.fold(RequestedColor::None, |wish, word| {
+fn combine<'a>(words: impl Iterator<Item = &'a [u8]>) -> RequestedColor {
+    words.fold(RequestedColor::None, |requested, word| {
         let color = std::str::from_utf8(word).ok().and_then(|it| it.parse::<Color>().ok());
-        match (wish, color) {
+        match (requested, color) {
             (RequestedColor::None, Some(color)) => RequestedColor::Color(color),
-            (RequestedColor::Color(before), Some(color)) if before == color => wish,
+            (RequestedColor::Color(before), Some(color)) if before == color => requested,
             _ => RequestedColor::Unclear,
         }
     })

@@ -1,4 +1,4 @@
-//! Bodies that go nowhere.
+//! Discards bodies.
 
 use std::task::{Context, Poll, ready};
 
@@ -6,12 +6,12 @@ use super::{AT_ONCE, BodyPipe};
 use crate::{http1::DecodeStep, net::HttpStream};
 
 impl BodyPipe {
-    /// Takes the whole body if it is there already, to throw it away.
+    /// Consumes the whole body, if it is there already.
     pub(in crate::proxy) fn discard(&mut self, from: &mut HttpStream) -> bool {
         let HttpStream::Socket(from) = from else { return false };
-        if self.piece.consumed > 0 {
-            from.consume(self.piece.consumed);
-            self.piece = DecodeStep::default();
+        if self.step.consumed > 0 {
+            from.consume(self.step.consumed);
+            self.step = DecodeStep::default();
         }
         while !self.decoder.is_done() && !from.unread().is_empty() {
             match self.decoder.decode(from.unread_mut()) {
@@ -22,15 +22,15 @@ impl BodyPipe {
         self.decoder.is_done()
     }
 
-    /// Reads the rest of the body and throws it away, but no more than `left` bytes. Ready when there is no
-    /// more of it, or it cannot be read any further; true if that was its end.
-    pub(in crate::proxy) fn poll_away(
+    /// Reads and discards the rest of the body, at most `left` bytes. Ready when the body ended (`true`), or when it
+    /// cannot be read any further.
+    pub(in crate::proxy) fn poll_discard(
         &mut self,
         context: &mut Context<'_>,
         from: &mut HttpStream,
         left: &mut usize,
     ) -> Poll<bool> {
-        from.consume(std::mem::take(&mut self.piece).consumed);
+        from.consume(std::mem::take(&mut self.step).consumed);
         loop {
             while !self.decoder.is_done() && !from.unread().is_empty() {
                 let used = match from {

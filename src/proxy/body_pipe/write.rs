@@ -1,4 +1,4 @@
-//! Writing what a flow has taken, into a socket or into a stream.
+//! Writes decoded bytes to a socket or an HTTP/2 stream.
 
 use std::{
     io,
@@ -9,8 +9,8 @@ use super::BodyPipe;
 use crate::{http1::DecodeStep, http2::Http2Stream, net::HttpStream};
 
 impl BodyPipe {
-    /// Writes what was taken.
-    pub(super) fn poll_put(
+    /// Writes everything that was decoded.
+    pub(super) fn poll_write(
         &mut self,
         context: &mut Context<'_>,
         from: &mut HttpStream,
@@ -27,26 +27,26 @@ impl BodyPipe {
             }
             HttpStream::Stream(stream) => {
                 while !self.is_written() || self.decoder.is_done() && !self.has_ended {
-                    ready!(self.poll_put_stream(context, from, stream))?;
+                    ready!(self.poll_write_stream(context, from, stream))?;
                 }
             }
         }
         Poll::Ready(Ok(()))
     }
 
-    /// Writes the next part to a stream: the head, some content, or the end.
-    fn poll_put_stream(
+    /// Writes the next part to a stream: the head, content, or the end.
+    fn poll_write_stream(
         &mut self,
         context: &mut Context<'_>,
         from: &mut HttpStream,
         to: &mut Http2Stream,
     ) -> Poll<io::Result<()>> {
-        let left = self.piece.data - self.piece_sent;
+        let left = self.step.data - self.step_sent;
         let is_last = self.decoder.is_done() && self.tail.is_empty();
-        if self.own_sent < self.own.len() {
+        if self.prefix_sent < self.prefix.len() {
             self.has_ended = is_last && left == 0;
-            to.send_head(&self.own, self.has_ended)?;
-            self.written(self.own.len(), from);
+            to.send_head(&self.prefix, self.has_ended)?;
+            self.written(self.prefix.len(), from);
         } else if left > 0 || is_last {
             let [_, content, _] = self.parts(from);
             let count = ready!(to.poll_send(context, content, is_last))?;
@@ -60,25 +60,25 @@ impl BodyPipe {
     }
 
     fn parts<'a>(&'a self, from: &'a HttpStream) -> [&'a [u8]; 3] {
-        let DecodeStep { skip, data, .. } = self.piece;
+        let DecodeStep { skip, data, .. } = self.step;
         let content = match data {
             0 => &[][..],
-            _ => &from.unread()[skip + self.piece_sent..skip + data],
+            _ => &from.unread()[skip + self.step_sent..skip + data],
         };
-        [&self.own[self.own_sent..], content, &self.behind[self.behind_sent..]]
+        [&self.prefix[self.prefix_sent..], content, &self.suffix[self.suffix_sent..]]
     }
 
-    /// Notes that so many bytes of the parts were written.
+    /// Notes that this many bytes were written.
     fn written(&mut self, count: usize, from: &mut HttpStream) {
         self.sent += count as u64;
-        let own = count.min(self.own.len() - self.own_sent);
-        self.own_sent += own;
-        let content = (count - own).min(self.piece.data - self.piece_sent);
-        self.piece_sent += content;
-        self.behind_sent += count - own - content;
-        if self.piece.consumed > 0 && self.piece_sent == self.piece.data {
-            from.consume(self.piece.consumed);
-            (self.piece, self.piece_sent) = (DecodeStep::default(), 0);
+        let own = count.min(self.prefix.len() - self.prefix_sent);
+        self.prefix_sent += own;
+        let content = (count - own).min(self.step.data - self.step_sent);
+        self.step_sent += content;
+        self.suffix_sent += count - own - content;
+        if self.step.consumed > 0 && self.step_sent == self.step.data {
+            from.consume(self.step.consumed);
+            (self.step, self.step_sent) = (DecodeStep::default(), 0);
         }
     }
 }

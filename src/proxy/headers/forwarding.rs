@@ -1,5 +1,5 @@
-//! Where a request came from, by which scheme and host, in the words of both families: `X-Forwarded-*`
-//! and `Forwarded` (RFC 7239). An upstream may read either, so both are written from the same facts.
+//! Writes where a request came from, and its scheme and host, in both families: `X-Forwarded-*` and `Forwarded` (RFC
+//! 7239). An upstream may read either, so both have the same values.
 
 use std::{fmt::Display, io::Write, net::IpAddr};
 
@@ -12,7 +12,7 @@ use crate::{
     },
 };
 
-/// Bytes of a host that may stand in a token.
+/// Bytes of a host that are allowed in a token.
 const IN_TOKEN: [bool; 256] = {
     let mut all = [false; 256];
     let mut byte = 0;
@@ -25,17 +25,16 @@ const IN_TOKEN: [bool; 256] = {
     all
 };
 
-/// Writes what is known of the client: its certificate, address, chain, scheme and host. The end of the last line
-/// is left to the caller.
+/// Writes the certificate, address, chain, scheme and host of the client. The caller ends the last line.
 pub(super) fn put_forwarding(
     out: &mut Vec<u8>,
     host: &[u8],
     lines: FieldLines<'_>,
     peer: &Peer<PeerCache>,
     client: Option<IpAddr>,
-    told: Option<ForwardedInfo>,
+    forwarded: Option<ForwardedInfo>,
 ) {
-    // Of whom a proxy has not told us nothing is known, and nothing is said.
+    // If the identity of the client is unknown, nothing is written about it.
     let peer_text: &[u8] = match peer.is_identity_unknown() {
         true => b"unknown",
         false => peer.cache().peer_text(peer.address()),
@@ -47,15 +46,16 @@ pub(super) fn put_forwarding(
         out.extend_from_slice(identity.element.as_bytes());
         out.extend_from_slice(b"\r\n");
     }
-    let has_address = put_address(out, client, told, lines, peer.address(), peer_text);
+    let has_address = put_address(out, client, forwarded, lines, peer.address(), peer_text);
     out.extend_from_slice(match has_address {
         true => b"\r\nX-Forwarded-For: ",
         false => b"X-Forwarded-For: ",
     });
-    match told {
+    match forwarded {
         None => put_families(out, &[], (peer_text, is_v6), host, scheme),
-        Some(told) => {
-            let ForwardedFacts { hops, scheme: told_scheme, host: told_host } = told.facts(lines);
+        Some(forwarded) => {
+            let ForwardedFacts { hops, scheme: told_scheme, host: told_host } =
+                forwarded.facts(lines);
             let host = told_host.as_ref().map_or(host, |it| it.as_bytes());
             let scheme = told_scheme.as_ref().map_or(scheme, |it| it.as_bytes());
             put_families(out, &hops, (peer_text, is_v6), host, scheme);
@@ -63,7 +63,8 @@ pub(super) fn put_forwarding(
     }
 }
 
-/// Both families, of the hops before the peer and the peer itself, from the value of `X-Forwarded-For` on.
+/// Writes both families for the hops before the peer and the peer itself, beginning with the value of
+/// `X-Forwarded-For`.
 fn put_families(
     out: &mut Vec<u8>,
     hops: &[Option<IpAddr>],
@@ -83,7 +84,7 @@ fn put_families(
     out.extend_from_slice(host);
     out.extend_from_slice(b"\r\nX-Forwarded-Proto: ");
     out.extend_from_slice(scheme);
-    // RFC 7239, section 4. A host was checked to have no quotes and no controls.
+    // RFC 7239, section 4. The host was checked: it has no quotes and no control characters.
     let is_token = host.iter().all(|it| IN_TOKEN[usize::from(*it)]);
     let (before_host, behind_host): (&[u8], &[u8]) = match is_token {
         true => (b";host=", b";proto="),
@@ -102,7 +103,7 @@ fn put_families(
             Some(IpAddr::V6(address)) => put_text(out, format_args!("\"[{address}]\"")),
             None => out.extend_from_slice(b"unknown"),
         }
-        // Some applications read the first element, others the last one.
+        // Some applications read the first element, others the last one: both have scheme and host.
         if place == 0 {
             rest.iter().for_each(|it| out.extend_from_slice(it));
         }
@@ -118,18 +119,18 @@ fn put_families(
     rest.iter().for_each(|it| out.extend_from_slice(it));
 }
 
-/// The verified address of the client, unless a trusted proxy has named one. Returns whether there is a line to be
+/// Writes the verified address of the client, unless a trusted proxy has given one. Returns whether a line has to be
 /// ended.
 fn put_address(
     out: &mut Vec<u8>,
     client: Option<IpAddr>,
-    told: Option<ForwardedInfo>,
+    forwarded: Option<ForwardedInfo>,
     lines: FieldLines<'_>,
     peer: IpAddr,
     peer_text: &[u8],
 ) -> bool {
     let Some(client) = client else { return false };
-    if told.is_some() && lines.has(FieldName::XRealIp) {
+    if forwarded.is_some() && lines.has(FieldName::XRealIp) {
         return false;
     }
     out.extend_from_slice(b"X-Real-IP: ");
@@ -141,5 +142,5 @@ fn put_address(
 }
 
 fn put_text(out: &mut Vec<u8>, text: impl Display) {
-    write!(out, "{text}").expect("memory takes everything");
+    write!(out, "{text}").expect("writing to memory cannot fail");
 }

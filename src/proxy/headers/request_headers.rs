@@ -1,4 +1,4 @@
-//! From the head that a client sent to the one that an upstream gets.
+//! Rewrites the request head of a client for the upstream.
 
 use std::net::IpAddr;
 
@@ -11,42 +11,41 @@ use crate::{
     },
 };
 
-/// Who asks, and what is worked out for it.
+/// What the rewriting depends on besides the head.
 pub(in crate::proxy) struct RequestRewrite<'a> {
-    /// Whether the client waits for leave to send the body. Whoever does not has nothing to expect.
+    /// Whether the client waits for `100 Continue`. Otherwise `Expect` is dropped.
     pub(in crate::proxy) expects_continue: bool,
     pub(in crate::proxy) peer: &'a Peer<PeerCache>,
-    /// Where the client is, as far as that is known.
+    /// The address of the client, if it is known.
     pub(in crate::proxy) client: Option<IpAddr>,
-    /// What a proxy that is trusted tells of the client; `None` for any other peer.
-    pub(in crate::proxy) told: Option<ForwardedInfo>,
-    /// Whether the trace context of clients that no trusted proxy speaks for is kept.
+    /// What a trusted proxy says about the client; `None` for any other peer.
+    pub(in crate::proxy) forwarded: Option<ForwardedInfo>,
+    /// Whether the trace context of clients without a trusted proxy is kept.
     pub(in crate::proxy) keeps_trace: bool,
-    /// The line by which the request is known if it comes back.
+    /// The line with the loop mark.
     pub(in crate::proxy) mark: &'a [u8],
 }
 
-/// Bytes of the lines that are added at most, but for the host, which may stand there twice.
+/// The most bytes that are added, without the host, which may be written twice.
 const ADDED: usize = 512;
 
-/// Writes the head that an upstream gets.
+/// Writes the request head for the upstream.
 ///
-/// Left out: what is for one hop only (RFC 9110, section 7.6.1, and whatever `Connection` lists),
-/// `Proxy` (CVE-2016-5385), names with `_` (many applications read them as `-`), our own wishes,
-/// and what an untrusted peer says of forwarding. Added: who asked, by which host and scheme, and
-/// an id to find the request by.
+/// Removed: hop-by-hop fields (RFC 9110, section 7.6.1, and the fields that `Connection` lists), `Proxy`
+/// (CVE-2016-5385), names with `_` (many applications read them as `-`), `Flipgate-*`, and forwarding fields of
+/// untrusted peers. Added: client, host and scheme, and a request id.
 pub(in crate::proxy) fn put_request(
     head: &RequestHead,
     bytes: &[u8],
-    onward: &RequestRewrite<'_>,
+    rewrite: &RequestRewrite<'_>,
     random: &mut fastrand::Rng,
 ) -> Vec<u8> {
     let mut out = Vec::with_capacity(head.len + ADDED + 2 * head.host(bytes).len());
     let lines = head.fields.lines(bytes);
     put_request_line(&mut out, head, bytes);
     let is_traced = lines.has(FieldName::Traceparent)
-        && (onward.told.is_some() || onward.keeps_trace && has_parent(lines));
-    put_kept(&mut out, head, bytes, onward, is_traced);
+        && (rewrite.forwarded.is_some() || rewrite.keeps_trace && has_parent(lines));
+    put_kept(&mut out, head, bytes, rewrite, is_traced);
     if head.framing == Framing::Chunked {
         out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
     }
@@ -56,10 +55,17 @@ pub(in crate::proxy) fn put_request(
         (false, true) => b"Upgrade: websocket\r\nConnection: upgrade\r\n",
         (true, true) => b"TE: trailers\r\nUpgrade: websocket\r\nConnection: te, upgrade\r\n",
     });
-    out.extend_from_slice(onward.mark);
-    let is_named = onward.told.is_some() && lines.has(FieldName::XRequestId);
+    out.extend_from_slice(rewrite.mark);
+    let is_named = rewrite.forwarded.is_some() && lines.has(FieldName::XRequestId);
     put_identity(&mut out, is_named, is_traced, random);
-    put_forwarding(&mut out, head.host(bytes), lines, onward.peer, onward.client, onward.told);
+    put_forwarding(
+        &mut out,
+        head.host(bytes),
+        lines,
+        rewrite.peer,
+        rewrite.client,
+        rewrite.forwarded,
+    );
     out.extend_from_slice(b"\r\n\r\n");
     out
 }
@@ -79,16 +85,16 @@ fn put_request_line(out: &mut Vec<u8>, head: &RequestHead, bytes: &[u8]) {
     out.extend_from_slice(b" HTTP/1.1\r\n");
 }
 
-/// Writes the lines that go on as they came; all others are written anew, if at all.
+/// Copies the lines that stay as they are. All others are written anew, or dropped.
 fn put_kept(
     out: &mut Vec<u8>,
     head: &RequestHead,
     bytes: &[u8],
-    onward: &RequestRewrite<'_>,
+    rewrite: &RequestRewrite<'_>,
     is_traced: bool,
 ) {
-    let RequestRewrite { expects_continue, told, .. } = *onward;
-    let is_behind_proxy = told.is_some();
+    let RequestRewrite { expects_continue, forwarded, .. } = *rewrite;
+    let is_behind_proxy = forwarded.is_some();
     let (lines, host) = (head.fields.lines(bytes), head.host(bytes));
     let hops = hops_left(head, bytes);
     let has_list = lines.has(FieldName::Connection);
@@ -106,12 +112,12 @@ fn put_kept(
         | FieldName::Flipgate
         | FieldName::FlipgatePreview
         | FieldName::Underscored => false,
-        // Written below.
+        // Written by the caller.
         FieldName::XForwardedFor
         | FieldName::XForwardedHost
         | FieldName::XForwardedProto
         | FieldName::Forwarded => false,
-        // The state of a trace means something beside its parent alone.
+        // `Tracestate` has no meaning without `Traceparent`.
         FieldName::Traceparent | FieldName::Tracestate => is_traced,
         name if name.is_forwarding() && !is_behind_proxy => false,
         _ if has_list && lines.connection_lists(line.name()) => false,
@@ -122,7 +128,7 @@ fn put_kept(
         _ => true,
     });
     if !has_host {
-        // That of the target, in other words.
+        // The host of the target, in its normalized form.
         put_field(out, b"Host", host);
     }
     if has_cookies {
@@ -134,7 +140,7 @@ fn put_kept(
     }
     if let Ok(Some(hops)) = hops {
         out.extend_from_slice(b"Max-Forwards: ");
-        // The next hop may read no larger number.
+        // The next hop may not be able to read a larger number.
         put_number(out, hops.saturating_sub(1).min(u32::MAX.into()));
         out.extend_from_slice(b"\r\n");
     }
@@ -145,7 +151,7 @@ fn put_kept(
     }
 }
 
-/// Whether there is one `Traceparent`, which is valid: W3C Trace Context, section 3.2.
+/// Whether there is exactly one `Traceparent`, and it is valid: W3C Trace Context, section 3.2.
 fn has_parent(lines: FieldLines<'_>) -> bool {
     let mut parents = lines.all(FieldName::Traceparent);
     let (Some(parent), None) = (parents.next(), parents.next()) else { return false };
@@ -164,8 +170,8 @@ fn has_parent(lines: FieldLines<'_>) -> bool {
         && is_hex(&known[53..])
 }
 
-/// Gives the request an id, and a place in a trace, unless it has them. The trace is not sampled, since
-/// Flipgate records none: what stands behind decides.
+/// Adds a request id and a trace, unless the request has them. The trace is not sampled, because Flipgate records none:
+/// the upstream decides.
 fn put_identity(out: &mut Vec<u8>, is_named: bool, is_traced: bool, random: &mut fastrand::Rng) {
     if is_named && is_traced {
         return;
@@ -186,7 +192,7 @@ fn put_identity(out: &mut Vec<u8>, is_named: bool, is_traced: bool, random: &mut
     }
 }
 
-/// Two digits for each byte. By hand, since formatting costs ten times as much, for every request.
+/// Two digits for each byte. Not by `format!`, which costs ten times as much, for every request.
 fn hex<const BYTES: usize, const DIGITS: usize>(bytes: [u8; BYTES]) -> [u8; DIGITS] {
     const PAIRS: [[u8; 2]; 256] = {
         const HEX: &[u8; 16] = b"0123456789abcdef";
@@ -231,17 +237,17 @@ mod tests {
             security,
         );
         let client = (!is_behind_proxy).then_some(address);
-        let told = is_behind_proxy
+        let forwarded = is_behind_proxy
             .then(|| ForwardedInfo::of(head.fields.lines(&bytes), &Networks::default()).1);
-        let onward = RequestRewrite {
+        let rewrite = RequestRewrite {
             expects_continue: false,
             peer: &peer,
             client,
-            told,
+            forwarded,
             keeps_trace: false,
             mark: b"Via: 1.1 fg-0000000000000007\r\n",
         };
-        let out = put_request(&head, &bytes, &onward, &mut random);
+        let out = put_request(&head, &bytes, &rewrite, &mut random);
         let end = memchr::memchr(b'\n', &out).expect("a request line") + 1;
         assert_eq!(&out[..end], b"GET / HTTP/1.1\r\n");
         samples::read(&out[end..])
@@ -348,7 +354,7 @@ mod tests {
 
     #[test]
     fn what_a_trusted_proxy_says_of_forwarding_is_continued() {
-        let told = [
+        let forwarded = [
             ("host", "example.com"),
             ("x-forwarded-for", "203.0.113.5"),
             ("x-forwarded-for", "10.0.0.2"),
@@ -358,7 +364,7 @@ mod tests {
             ("traceparent", "theirs too"),
             ("tracestate", "a=b"),
         ];
-        let sent = forward(&told, true);
+        let sent = forward(&forwarded, true);
         assert_eq!(values(&sent, "x-forwarded-for"), ["203.0.113.5, 10.0.0.2, 192.0.2.7"]);
         assert_eq!(values(&sent, "x-forwarded-proto"), ["https"]);
         assert_eq!(values(&sent, "x-forwarded-host"), ["example.com"]);

@@ -1,4 +1,4 @@
-//! From the head that an upstream sent to the one that a client gets.
+//! Rewrites the response head of an upstream for the client.
 
 use memchr::memmem;
 
@@ -9,55 +9,55 @@ use crate::{
     proxy::peer_cache::PeerCache,
 };
 
-/// What Flipgate says of an answer.
+/// The headers of Flipgate on a response.
 #[derive(Clone, Copy, Debug, Default)]
 pub(in crate::proxy) struct FlipgateHeaders {
-    /// Who answered, for those who may know.
+    /// The color and generation, for clients that may know them.
     pub(in crate::proxy) origin: Option<(Color, Generation)>,
-    /// Whether no cache may keep the answer.
+    /// Whether no cache may store the response.
     pub(in crate::proxy) is_private: bool,
 }
 
-/// How an answer is told to a client.
+/// What the rewriting depends on besides the head.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::proxy) struct ResponseRewrite<'a> {
     /// The client's version.
     pub(in crate::proxy) version: Version,
-    /// How the body will be framed.
+    /// The framing of the body for the client.
     pub(in crate::proxy) framing: Framing,
-    /// Whether the connection goes on.
+    /// Whether the connection stays open.
     pub(in crate::proxy) goes_on: bool,
     /// Whether the connection becomes a WebSocket.
     pub(in crate::proxy) is_websocket: bool,
-    pub(in crate::proxy) marks: FlipgateHeaders,
-    /// `Strict-Transport-Security`, for an answer over TLS that has none.
+    pub(in crate::proxy) headers: FlipgateHeaders,
+    /// `Strict-Transport-Security`, for a response over TLS that has none.
     pub(in crate::proxy) hsts: Option<&'a str>,
-    /// The line that says by which version the answer came and what it came through.
+    /// The `Via` line.
     pub(in crate::proxy) via: Option<&'static [u8]>,
-    /// For an answer that has none.
+    /// The `Date`, for a response that has none.
     pub(in crate::proxy) date: [u8; DATE_LENGTH],
 }
 
-/// What is said of the use of TLS to a client that uses it: RFC 6797, section 7.2.
+/// The value of `Strict-Transport-Security` for a client over TLS: RFC 6797, section 7.2.
 pub(in crate::proxy) fn hsts(peer: &Peer<PeerCache>) -> Option<&str> {
     peer.listener().hsts.as_deref().filter(|_| peer.tls().is_some())
 }
 
-/// Bytes of the lines that are added at most.
+/// The most bytes that are added.
 const ADDED: usize = 256;
 
-/// Writes the head of a final answer, or of the one that opens a tunnel.
+/// Writes the head of a final response, or of a `101`.
 pub(in crate::proxy) fn put_answer(
     out: &mut Vec<u8>,
     head: &ResponseHead,
     bytes: &[u8],
     answer: &ResponseRewrite<'_>,
 ) {
-    let ResponseRewrite { version, framing, goes_on, is_websocket, marks, hsts, via, date } =
+    let ResponseRewrite { version, framing, goes_on, is_websocket, headers, hsts, via, date } =
         answer;
     out.reserve(head.len + ADDED);
     put_status_line(out, *version, head, bytes);
-    put_kept(out, head.fields.lines(bytes), marks.is_private);
+    put_kept(out, head.fields.lines(bytes), headers.is_private);
     put_framing(out, head, *framing);
     if !head.has_date && !is_websocket {
         // RFC 9110, section 6.6.1.
@@ -68,7 +68,7 @@ pub(in crate::proxy) fn put_answer(
     if let Some(via) = via {
         out.extend_from_slice(via);
     }
-    put_marks(out, marks);
+    put_marks(out, headers);
     if let Some(hsts) = hsts
         && !head.fields.lines(bytes).has(FieldName::StrictTransport)
     {
@@ -82,19 +82,19 @@ pub(in crate::proxy) fn put_answer(
     });
 }
 
-/// Writes the head of an interim answer: RFC 9110, section 15.2.
+/// Writes the head of an interim response: RFC 9110, section 15.2.
 pub(in crate::proxy) fn put_interim(out: &mut Vec<u8>, head: &ResponseHead, bytes: &[u8]) {
     put_status_line(out, Version::Http11, head, bytes);
     put_kept(out, head.fields.lines(bytes), false);
     out.extend_from_slice(b"\r\n");
 }
 
-/// Writes what Flipgate says of an answer.
-pub(in crate::proxy) fn put_marks(out: &mut Vec<u8>, marks: &FlipgateHeaders) {
-    if marks.is_private {
+/// Writes the headers of Flipgate.
+pub(in crate::proxy) fn put_marks(out: &mut Vec<u8>, headers: &FlipgateHeaders) {
+    if headers.is_private {
         out.extend_from_slice(b"Cache-Control: private, no-store\r\n");
     }
-    if let Some((color, generation)) = marks.origin {
+    if let Some((color, generation)) = headers.origin {
         put_field(out, b"Flipgate-Color", color.as_str().as_bytes());
         out.extend_from_slice(b"Flipgate-Generation: ");
         put_number(out, generation.0);
@@ -108,19 +108,19 @@ fn put_status_line(out: &mut Vec<u8>, version: Version, head: &ResponseHead, byt
     out.push(b' ');
     out.extend_from_slice(code_and_reason);
     if code_and_reason.len() == "200".len() {
-        // The space is not a part of the reason, and stands there without one: RFC 9112, section 4.
+        // The space is written without a reason phrase, too: RFC 9112, section 4.
         out.push(b' ');
     }
     out.extend_from_slice(b"\r\n");
 }
 
-/// Writes the lines that go on as they came.
+/// Copies the lines that stay as they are.
 fn put_kept(out: &mut Vec<u8>, lines: FieldLines<'_>, is_private: bool) {
     let has_list = lines.has(FieldName::Connection);
     lines.put_filtered(out, |name, line| match name {
         FieldName::ContentLength | FieldName::Flipgate | FieldName::FlipgatePreview => false,
         FieldName::CacheControl if is_private => false,
-        // Only Flipgate's own answers may say that they are.
+        // Only local replies may claim to be of Flipgate.
         FieldName::ProxyStatus => {
             memmem::find(&line.value().to_ascii_lowercase(), b"flipgate").is_none()
         }
@@ -132,7 +132,7 @@ fn put_kept(out: &mut Vec<u8>, lines: FieldLines<'_>, is_private: bool) {
 fn put_framing(out: &mut Vec<u8>, head: &ResponseHead, framing: Framing) {
     let length = match framing {
         Framing::Exact(length) => Some(length),
-        // What a GET would have got; but never beside these two: RFC 9110, section 8.6.
+        // The length that a GET would have; but never with these two statuses: RFC 9110, section 8.6.
         Framing::None if !matches!(head.status, 100..=199 | 204) => head.declared_length(),
         Framing::None | Framing::Chunked | Framing::UntilClose => None,
     };
@@ -157,7 +157,7 @@ mod tests {
             framing,
             goes_on: true,
             is_websocket: false,
-            marks: FlipgateHeaders::default(),
+            headers: FlipgateHeaders::default(),
             hsts: None,
             via: None,
             date: *b"Sun, 06 Nov 1994 08:49:37 GMT",
@@ -176,7 +176,7 @@ mod tests {
 
     #[test]
     fn an_answer_loses_what_is_for_one_hop_and_what_is_only_ours_to_say() {
-        let told = tell(
+        let forwarded = tell(
             &[
                 ("connection", "close, x-hop, date"),
                 ("x-hop", "1"),
@@ -190,8 +190,8 @@ mod tests {
             ],
             &answer(Framing::Chunked),
         );
-        assert_eq!(values(&told, "set-cookie"), ["a=b", "c=d"]);
-        let names: Vec<_> = told.iter().map(|it| &*it.0).collect();
+        assert_eq!(values(&forwarded, "set-cookie"), ["a=b", "c=d"]);
+        let names: Vec<_> = forwarded.iter().map(|it| &*it.0).collect();
         let expected =
             ["set-cookie", "set-cookie", "trailer", "x_kept", "transfer-encoding", "date"];
         assert_eq!(names, expected);
@@ -203,20 +203,20 @@ mod tests {
         for framing in [Framing::Chunked, Framing::UntilClose, Framing::None] {
             assert!(values(&tell(&both, &answer(framing)), "content-length").is_empty());
         }
-        let told = tell(
+        let forwarded = tell(
             &[("content-length", "5"), ("proxy-status", "other; error=x")],
             &answer(Framing::Exact(5)),
         );
-        assert_eq!(values(&told, "content-length"), ["5"]);
-        assert_eq!(values(&told, "proxy-status"), ["other; error=x"]);
+        assert_eq!(values(&forwarded, "content-length"), ["5"]);
+        assert_eq!(values(&forwarded, "proxy-status"), ["other; error=x"]);
     }
 
     #[test]
     fn the_date_is_the_upstreams_where_it_has_one() {
-        let told = tell(&[("date", "yesterday")], &answer(Framing::Chunked));
-        assert_eq!(values(&told, "date"), ["yesterday"]);
-        let told = tell(&[], &answer(Framing::Chunked));
-        assert_eq!(values(&told, "date"), ["Sun, 06 Nov 1994 08:49:37 GMT"]);
+        let forwarded = tell(&[("date", "yesterday")], &answer(Framing::Chunked));
+        assert_eq!(values(&forwarded, "date"), ["yesterday"]);
+        let forwarded = tell(&[], &answer(Framing::Chunked));
+        assert_eq!(values(&forwarded, "date"), ["Sun, 06 Nov 1994 08:49:37 GMT"]);
     }
 
     #[test]
@@ -232,7 +232,7 @@ mod tests {
     #[test]
     fn no_cache_may_keep_a_preview() {
         let private = FlipgateHeaders { origin: None, is_private: true };
-        let told = tell(
+        let forwarded = tell(
             &[
                 ("cache-control", "public, max-age=3600"),
                 ("cache-control", "immutable"),
@@ -243,19 +243,19 @@ mod tests {
                 ("x-accel-expires", "600"),
                 ("expires", "Thu, 01 Dec 2094 16:00:00 GMT"),
             ],
-            &ResponseRewrite { marks: private, ..answer(Framing::None) },
+            &ResponseRewrite { headers: private, ..answer(Framing::None) },
         );
-        let names: Vec<_> = told.iter().map(|it| &*it.0).collect();
+        let names: Vec<_> = forwarded.iter().map(|it| &*it.0).collect();
         assert_eq!(names, ["date", "cache-control"]);
-        assert_eq!(values(&told, "cache-control"), ["private, no-store"]);
+        assert_eq!(values(&forwarded, "cache-control"), ["private, no-store"]);
     }
 
     #[test]
     fn marks_say_who_answered() {
-        let marks =
+        let headers =
             FlipgateHeaders { origin: Some((Color::Green, Generation(7))), is_private: false };
-        let told = tell(&[], &ResponseRewrite { marks, ..answer(Framing::None) });
-        assert_eq!(values(&told, "flipgate-color"), ["green"]);
-        assert_eq!(values(&told, "flipgate-generation"), ["7"]);
+        let forwarded = tell(&[], &ResponseRewrite { headers, ..answer(Framing::None) });
+        assert_eq!(values(&forwarded, "flipgate-color"), ["green"]);
+        assert_eq!(values(&forwarded, "flipgate-generation"), ["7"]);
     }
 }

@@ -1,24 +1,24 @@
-//! Which fields may stand behind a body.
+//! Trailer fields that are forwarded.
 //!
-//! RFC 9110, section 6.5.1, lets only those be sent there whose definitions allow it. Such a field comes too
-//! late for all who have read the head and decided by it: where a message goes, how it is framed and read,
-//! who asks, and what a cache may do with it.
+//! RFC 9110, section 6.5.1, allows only fields with definitions that permit it. Other fields arrive too late for
+//! recipients that decide by the head: where a message goes, how it is framed and read, who sent it, and what a cache
+//! may do with it.
 
 use crate::{
     http1::{FieldName, Fields, members, put_field},
     model::NamePattern,
 };
 
-/// Which trailers pass.
+/// The trailer fields that are forwarded.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::proxy) struct Allowed<'a> {
-    /// Names that the configuration adds to those that are known.
+    /// Additional names of the configuration.
     pub(in crate::proxy) more: &'a [NamePattern],
-    /// Whether they are the metadata of a gRPC call, which may have any name that means nothing else.
+    /// Whether they are gRPC metadata, which may have any name without another meaning.
     pub(in crate::proxy) is_grpc: bool,
 }
 
-/// Fields whose definitions allow them in trailers, or that are made for these.
+/// Fields with definitions that allow trailers.
 const KNOWN: [&str; 13] = [
     "accept-ranges",             // RFC 9110, section 14.3
     "authentication-info",       // RFC 9110, section 11.6.3
@@ -35,12 +35,11 @@ const KNOWN: [&str; 13] = [
     "want-content-digest",       // RFC 9530
 ];
 
-/// Families of such fields, by what they begin with.
+/// Prefixes of such fields.
 const KNOWN_PREFIXES: [&str; 2] = ["grpc-", "x-amz-checksum-"];
 
-/// Fields that mean something else in a head than in a trailer section, whatever the configuration says:
-/// framing, routing, request modifiers, authentication, response control, and how content is to be read.
-/// Sorted.
+/// Fields that are never forwarded as trailers, whatever the configuration says: framing, routing, request modifiers,
+/// authentication, response control, and content. Sorted.
 const NEVER: [&str; 84] = [
     "accept",
     "accept-charset",
@@ -128,7 +127,7 @@ const NEVER: [&str; 84] = [
     "x-xss-protection",
 ];
 
-/// Names of families that are never trailers, by what they begin with.
+/// Prefixes of fields that are never forwarded as trailers.
 const NEVER_PREFIXES: [&str; 8] = [
     "access-control-",
     "content-security-",
@@ -155,7 +154,7 @@ impl Allowed<'_> {
     }
 }
 
-/// Whether a field of this name can be in no trailer section, so that no configuration may let it through.
+/// Whether a field of this name is never forwarded as a trailer, so that the configuration may not allow it.
 #[must_use]
 pub fn is_never_a_trailer(text: &str) -> bool {
     text.is_empty() || is_never(FieldName::of(text.as_bytes()), text.as_bytes())
@@ -177,15 +176,14 @@ fn begins(text: &[u8], with: &str) -> bool {
     text.get(..with.len()).is_some_and(|it| it.eq_ignore_ascii_case(with.as_bytes()))
 }
 
-/// The lines of a trailer section that go on: those that are allowed, but for what the message's
-/// `Connection` has `listed`.
+/// The trailer lines that are forwarded: allowed fields that the `Connection` of the message does not list (`listed`).
 pub(in crate::proxy) fn clean_trailers(
     section: &[u8],
     listed: &[u8],
     allowed: Allowed<'_>,
 ) -> Vec<u8> {
     let mut out = Vec::with_capacity(section.len());
-    // What cannot be read was refused where it was decoded.
+    // Malformed trailers were refused where they were decoded.
     let Some((fields, bytes)) = Fields::of_trailers(section) else { return out };
     let lines = fields.lines(&bytes);
     for (name, text, value) in lines.each() {
