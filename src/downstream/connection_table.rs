@@ -16,7 +16,7 @@ use super::{
     per_client::PerClientLimit,
     timeout::Timeouts,
 };
-use crate::model::one_client;
+use crate::model::client_key;
 
 /// The open connections of one worker.
 pub(super) struct ConnectionTable<M> {
@@ -139,7 +139,7 @@ impl<M> ConnectionTable<M> {
     /// Closes the longest idle connection of a client. With `keeps_recent`, only if it has been idle for at least a
     /// second, because a connection that has just been used will probably be used again. False if there is none.
     pub(super) fn evict_idle_of(&self, address: IpAddr, keeps_recent: bool) -> bool {
-        let key = (one_client(address), self.clock.tick());
+        let key = (client_key(address), self.clock.tick());
         let mut cached = self.client_candidates.borrow_mut();
         // Which connections have been idle for a second changes with each step; which are idle at all, at any time.
         let may_have_more = !keeps_recent && !cached.was_empty && cached.candidates.is_empty();
@@ -208,7 +208,7 @@ impl<M> ConnectionTable<M> {
 }
 
 fn client_of<M>(connection: &ClientConnection<M>) -> IpAddr {
-    one_client(connection.peer().address())
+    client_key(connection.peer().address())
 }
 
 // === impl ConnectionRegistration ===

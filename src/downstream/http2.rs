@@ -198,7 +198,7 @@ fn start_stream<H: Handler>(
     activity: &Rc<SessionActivity<H::ConnectionCache>>,
     worker: &MonitoredContext<H>,
 ) {
-    let stream = match Http2Stream::of_client(request, response, Rc::clone(&activity.meter)) {
+    let stream = match Http2Stream::from_client(request, response, Rc::clone(&activity.meter)) {
         Ok(stream) => stream,
         Err(defect) => {
             debug!(peer = %activity.connection.peer().address(), %defect, "malformed HTTP/2 request");
@@ -311,7 +311,7 @@ async fn await_end<M>(client: &mut ClientStream<M>) -> EmptyRequestEnd {
             return Poll::Ready(EmptyRequestEnd::TimedOut);
         }
         stream
-            .poll_empty(context)
+            .poll_end_without_content(context)
             .map(|it| if it.is_ok() { EmptyRequestEnd::Complete } else { EmptyRequestEnd::Failed })
     })
     .await;

@@ -9,7 +9,7 @@ use std::{
     },
 };
 
-use crate::model::{Networks, one_client};
+use crate::model::{Networks, client_key};
 
 /// Limits the open connections of each client address. Used when a connection opens and closes, not by requests.
 #[derive(Debug)]
@@ -110,7 +110,7 @@ impl PerClientLimit {
 
     fn acquire_below(self: &Arc<Self>, max: usize, address: IpAddr) -> Option<ClientPermit> {
         let is_shared = self.exempt.contains(address.to_canonical());
-        let address = one_client(address);
+        let address = client_key(address);
         let mut clients = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let open = clients.all.entry(address).or_insert_with(|| ClientUsage {
             connections: 0,

@@ -38,7 +38,7 @@ pub(super) struct RequestMeta {
 /// # Errors
 ///
 /// [`MalformedHead`] for what HTTP/2 does not allow.
-pub(super) fn put_request(
+pub(super) fn write_http1_request(
     out: &mut Vec<u8>,
     request: &Request<()>,
     ends: bool,
@@ -110,24 +110,24 @@ pub(super) enum ResponseFraming {
 /// # Errors
 ///
 /// [`MalformedHead`] for what HTTP/2 does not allow.
-pub(super) fn put_response(
+pub(super) fn write_http1_response(
     out: &mut Vec<u8>,
     response: &Response<()>,
-    shape: ResponseFraming,
+    framing: ResponseFraming,
     key: Option<&str>,
 ) -> Result<(), MalformedHead> {
     let status = response.status();
-    let opens = key.filter(|_| status.is_success());
+    let websocket_key = key.filter(|_| status.is_success());
     out.reserve(512);
     out.extend_from_slice(b"HTTP/1.1 ");
-    let told = if opens.is_some() { StatusCode::SWITCHING_PROTOCOLS } else { status };
-    out.extend_from_slice(told.as_str().as_bytes());
+    let code = if websocket_key.is_some() { StatusCode::SWITCHING_PROTOCOLS } else { status };
+    out.extend_from_slice(code.as_str().as_bytes());
     out.push(b' ');
     // HTTP/2 has no reasons, and some clients of HTTP/1 have no patience without one.
-    out.extend_from_slice(told.canonical_reason().unwrap_or_default().as_bytes());
+    out.extend_from_slice(code.canonical_reason().unwrap_or_default().as_bytes());
     out.extend_from_slice(b"\r\n");
-    let answers_key = opens.is_some() && response.headers().contains_key(ACCEPT);
-    match answers_key {
+    let has_accept = websocket_key.is_some() && response.headers().contains_key(ACCEPT);
+    match has_accept {
         // It knows no key of ours: what it says is for nobody.
         true => {
             let mut others = response.headers().clone();
@@ -136,16 +136,20 @@ pub(super) fn put_response(
         }
         false => drop(put_fields(out, response.headers(), None)?),
     }
-    if let Some(key) = opens {
+    if let Some(key) = websocket_key {
         put(out, b"upgrade", WEBSOCKET.as_bytes());
         put(out, b"connection", b"upgrade");
-        put(out, ACCEPT.as_str().as_bytes(), websocket::accept_of(key.as_bytes()).as_bytes());
+        put(
+            out,
+            ACCEPT.as_str().as_bytes(),
+            websocket::websocket_accept(key.as_bytes()).as_bytes(),
+        );
     } else if !status.is_informational()
         && status != StatusCode::NO_CONTENT
         && status != StatusCode::NOT_MODIFIED
         && !response.headers().contains_key(CONTENT_LENGTH)
     {
-        match shape {
+        match framing {
             ResponseFraming::Body => put(out, b"transfer-encoding", b"chunked"),
             ResponseFraming::Empty => put(out, b"content-length", b"0"),
             ResponseFraming::Head => {}
@@ -160,7 +164,10 @@ pub(super) fn put_response(
 /// # Errors
 ///
 /// [`MalformedHead`] for what HTTP/2 does not allow.
-pub(super) fn put_trailers(out: &mut Vec<u8>, trailers: &HeaderMap) -> Result<(), MalformedHead> {
+pub(super) fn write_http1_trailers(
+    out: &mut Vec<u8>,
+    trailers: &HeaderMap,
+) -> Result<(), MalformedHead> {
     put_fields(out, trailers, None).map(drop)
 }
 
@@ -170,28 +177,28 @@ pub(super) fn put_trailers(out: &mut Vec<u8>, trailers: &HeaderMap) -> Result<()
 /// # Errors
 ///
 /// [`MalformedHead`] for what HTTP/2 has no words for.
-pub(super) fn request(
+pub(super) fn to_http2_request(
     head: &[u8],
     is_tls: bool,
 ) -> Result<(Request<()>, Option<String>), MalformedHead> {
-    let odd = |_| MalformedHead("the head cannot be said in HTTP/2");
+    let unrepresentable = |_| MalformedHead("the head cannot be said in HTTP/2");
     let (first, lines) = split(head);
     let mut parts = first.splitn(3, |it| *it == b' ');
     let (Some(method), Some(target)) = (parts.next(), parts.next()) else {
         return Err(MalformedHead("there is no request line"));
     };
     let mut request = Request::new(());
-    *request.method_mut() = Method::from_bytes(method).map_err(|_| odd(()))?;
+    *request.method_mut() = Method::from_bytes(method).map_err(|_| unrepresentable(()))?;
     let mut uri = http::uri::Parts::default();
     uri.scheme = Some(if is_tls { Scheme::HTTPS } else { Scheme::HTTP });
-    uri.path_and_query = Some(PathAndQuery::try_from(target).map_err(|_| odd(()))?);
+    uri.path_and_query = Some(PathAndQuery::try_from(target).map_err(|_| unrepresentable(()))?);
     let (mut key, mut is_websocket) = (None, false);
     let mut fields = HeaderMap::with_capacity(24);
     each_field(&lines, |name, value| {
         match name {
             HOST => {
                 let authority = Authority::try_from(value.as_bytes());
-                uri.authority = Some(authority.map_err(|_| odd(()))?);
+                uri.authority = Some(authority.map_err(|_| unrepresentable(()))?);
             }
             UPGRADE => is_websocket = true,
             KEY => key = value.to_str().ok().map(str::to_owned),
@@ -203,7 +210,7 @@ pub(super) fn request(
         }
         Ok(())
     })?;
-    *request.uri_mut() = Uri::from_parts(uri).map_err(|_| odd(()))?;
+    *request.uri_mut() = Uri::from_parts(uri).map_err(|_| unrepresentable(()))?;
     *request.headers_mut() = fields;
     if is_websocket {
         *request.method_mut() = Method::CONNECT;
@@ -211,7 +218,7 @@ pub(super) fn request(
         return Ok((request, Some(key.unwrap_or_default())));
     }
     if let Some(key) = key {
-        let value = HeaderValue::from_maybe_shared(key).map_err(|_| odd(()))?;
+        let value = HeaderValue::from_maybe_shared(key).map_err(|_| unrepresentable(()))?;
         request.headers_mut().append(KEY, value);
     }
     Ok((request, None))
@@ -224,28 +231,32 @@ pub(super) fn request(
 ///
 /// [`MalformedHead`] for what HTTP/2 has no words for, and for a WebSocket whose server did not
 /// understand its key.
-pub(super) fn response(head: &[u8], key: Option<&str>) -> Result<Response<()>, MalformedHead> {
+pub(super) fn to_http2_response(
+    head: &[u8],
+    key: Option<&str>,
+) -> Result<Response<()>, MalformedHead> {
     let (first, lines) = split(head);
     let code = first.get("HTTP/1.1 ".len()..).and_then(|it| it.get(..3));
     let status = StatusCode::from_bytes(code.unwrap_or_default())
         .map_err(|_| MalformedHead("there is no status line"))?;
-    let opens = key.filter(|_| status == StatusCode::SWITCHING_PROTOCOLS);
+    let websocket_key = key.filter(|_| status == StatusCode::SWITCHING_PROTOCOLS);
     let mut response = Response::new(());
-    *response.status_mut() = if opens.is_some() { StatusCode::OK } else { status };
+    *response.status_mut() = if websocket_key.is_some() { StatusCode::OK } else { status };
     let mut fields = HeaderMap::with_capacity(24);
     let mut accepted = None;
     each_field(&lines, |name, value| {
         match name {
-            ACCEPT if opens.is_some() => accepted = Some(value),
+            ACCEPT if websocket_key.is_some() => accepted = Some(value),
             name if is_for_connection(&name) => {}
             name => drop(fields.append(name, value)),
         }
         Ok(())
     })?;
     *response.headers_mut() = fields;
-    if let Some(key) = opens
-        && accepted
-            .is_none_or(|it| it.as_bytes() != websocket::accept_of(key.as_bytes()).as_bytes())
+    if let Some(key) = websocket_key
+        && accepted.is_none_or(|it| {
+            it.as_bytes() != websocket::websocket_accept(key.as_bytes()).as_bytes()
+        })
     {
         return Err(MalformedHead("the Sec-WebSocket-Accept does not fit"));
     }
@@ -257,7 +268,7 @@ pub(super) fn response(head: &[u8], key: Option<&str>) -> Result<Response<()>, M
 /// # Errors
 ///
 /// [`MalformedHead`] for what HTTP/2 has no words for.
-pub(super) fn trailers(lines: &[u8]) -> Result<HeaderMap, MalformedHead> {
+pub(super) fn to_http2_trailers(lines: &[u8]) -> Result<HeaderMap, MalformedHead> {
     let mut fields = HeaderMap::new();
     each_field(&Bytes::copy_from_slice(lines), |name, value| {
         fields.append(name, value);
@@ -303,9 +314,9 @@ fn put_fields(
     }
     if has_cookie {
         out.extend_from_slice(b"cookie: ");
-        for (place, crumb) in fields.get_all(COOKIE).iter().enumerate() {
-            out.extend_from_slice(if place > 0 { b"; " } else { b"" });
-            out.extend_from_slice(crumb.as_bytes());
+        for (index, part) in fields.get_all(COOKIE).iter().enumerate() {
+            out.extend_from_slice(if index > 0 { b"; " } else { b"" });
+            out.extend_from_slice(part.as_bytes());
         }
         out.extend_from_slice(b"\r\n");
     }
@@ -336,22 +347,22 @@ fn each_field(
     lines: &Bytes,
     mut each: impl FnMut(HeaderName, HeaderValue) -> Result<(), MalformedHead>,
 ) -> Result<(), MalformedHead> {
-    let odd = MalformedHead("a line is no field");
+    let unrepresentable = MalformedHead("a line is no field");
     let mut start = 0;
     while let Some(length) = memchr::memchr(b'\r', &lines[start..]) {
         if length == 0 {
             break;
         }
         let line = &lines[start..start + length];
-        let colon = memchr::memchr(b':', line).ok_or(odd)?;
-        let name = HeaderName::from_bytes(&line[..colon]).map_err(|_| odd)?;
+        let colon = memchr::memchr(b':', line).ok_or(unrepresentable)?;
+        let name = HeaderName::from_bytes(&line[..colon]).map_err(|_| unrepresentable)?;
         let value = line[colon + 1..].trim_ascii();
         let at = start
             + colon
             + 1
             + (line[colon + 1..].len() - line[colon + 1..].trim_ascii_start().len());
         let value = lines.slice(at..at + value.len());
-        each(name, HeaderValue::from_maybe_shared(value).map_err(|_| odd)?)?;
+        each(name, HeaderValue::from_maybe_shared(value).map_err(|_| unrepresentable)?)?;
         start += length + 2;
     }
     Ok(())

@@ -19,7 +19,7 @@ pub use self::{
     guard::FrameValidator,
     head::MalformedHead,
     stream::{ByteMeter, Http2Stream, StreamReset},
-    websocket::accept_of,
+    websocket::websocket_accept,
 };
 
 /// What becomes of a request's head on its way through HTTP/2 and back; `ends` tells whether no body
@@ -29,10 +29,10 @@ pub use self::{
 ///
 /// [`MalformedHead`] for what HTTP/2 has no words for, or does not allow.
 #[cfg(any(test, fuzzing))]
-pub fn there_and_back(bytes: &[u8], ends: bool) -> Result<Vec<u8>, MalformedHead> {
-    let (request, _) = head::request(bytes, true)?;
+pub fn round_trip(bytes: &[u8], ends: bool) -> Result<Vec<u8>, MalformedHead> {
+    let (request, _) = head::to_http2_request(bytes, true)?;
     let mut out = Vec::new();
-    head::put_request(&mut out, &request, ends).map(|_| out)
+    head::write_http1_request(&mut out, &request, ends).map(|_| out)
 }
 
 /// What a client with prior knowledge sends first: section 3.4.

@@ -42,7 +42,7 @@ pub struct Http2Stream {
     /// Lines, once they have come.
     trailers: Vec<u8>,
     /// Whether what was asked of an upstream is only for a head.
-    is_for_head: bool,
+    is_head_request: bool,
     /// Bytes of the longest value of `Cookie` that a client has sent.
     cookie_max: usize,
     /// The key of the WebSocket that is asked for, which only the other end's HTTP/1.1 has.
@@ -73,16 +73,16 @@ enum SendState {
     /// Content can be sent.
     Content(SendStream<Bytes>),
     /// It has ended.
-    Over(Option<SendStream<Bytes>>),
+    Ended(Option<SendStream<Bytes>>),
 }
 
 #[derive(Debug)]
 enum ReceiveState {
     /// Nothing was asked yet.
-    NotYet,
+    NotSent,
     Response(ResponseFuture),
     Content(RecvStream),
-    Over,
+    Ended,
 }
 
 /// Lines of trailers, as of HTTP/1.
@@ -96,7 +96,7 @@ impl Http2Stream {
     /// # Errors
     ///
     /// [`MalformedHead`] for a request that HTTP/2 does not allow. It was reset.
-    pub fn of_client(
+    pub fn from_client(
         request: Request<RecvStream>,
         mut response: SendResponse<Bytes>,
         meter: Rc<ByteMeter>,
@@ -105,7 +105,7 @@ impl Http2Stream {
         let request = Request::from_parts(parts, ());
         let is_at_end = body.is_end_stream();
         let mut bytes = Vec::new();
-        match head::put_request(&mut bytes, &request, is_at_end) {
+        match head::write_http1_request(&mut bytes, &request, is_at_end) {
             Ok(head::RequestMeta { key, cookie_max }) => Ok({
                 meter.add(bytes.len());
                 Self {
@@ -115,16 +115,16 @@ impl Http2Stream {
                     is_content: false,
                     is_at_end,
                     trailers: Vec::new(),
-                    is_for_head: false,
+                    is_head_request: false,
                     cookie_max,
                     key,
                     reset: None,
                     meter: Some(meter),
                 }
             }),
-            Err(defect) => {
+            Err(error) => {
                 response.send_reset(Reason::PROTOCOL_ERROR);
-                Err(defect)
+                Err(error)
             }
         }
     }
@@ -134,12 +134,12 @@ impl Http2Stream {
     pub fn to_upstream(session: SendRequest<Bytes>, is_tls: bool) -> Self {
         Self {
             sending: SendState::Request { session, is_tls },
-            receiving: ReceiveState::NotYet,
+            receiving: ReceiveState::NotSent,
             unread: Bytes::new(),
             is_content: false,
             is_at_end: false,
             trailers: Vec::new(),
-            is_for_head: false,
+            is_head_request: false,
             cookie_max: 0,
             key: None,
             reset: None,
@@ -162,7 +162,7 @@ impl Http2Stream {
     /// Whether the head of an answer was sent.
     #[must_use]
     pub fn has_sent_head(&self) -> bool {
-        matches!(self.sending, SendState::Content(_) | SendState::Over(_))
+        matches!(self.sending, SendState::Content(_) | SendState::Ended(_))
     }
 
     /// Whether nothing comes behind what is unread.
@@ -196,7 +196,7 @@ impl Http2Stream {
         {
             // One that is closed has no window left to open.
             let _ = body.flow_control().release_capacity(count);
-            self.count(count);
+            self.meter_bytes(count);
         }
     }
 
@@ -212,7 +212,7 @@ impl Http2Stream {
                 return Poll::Ready(Ok(0));
             }
             match &mut self.receiving {
-                ReceiveState::NotYet | ReceiveState::Over => {
+                ReceiveState::NotSent | ReceiveState::Ended => {
                     return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
                 }
                 ReceiveState::Response(_) => ready!(self.poll_head(context))?,
@@ -234,10 +234,10 @@ impl Http2Stream {
     /// # Errors
     ///
     /// As [`Self::poll_read`], and for content.
-    pub fn poll_empty(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub fn poll_end_without_content(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.is_at_end {
             if !ready!(self.poll_content(context))?.is_empty() {
-                return Poll::Ready(Err(self.refuse(MalformedHead("there is content after all"))));
+                return Poll::Ready(Err(self.reject(MalformedHead("there is content after all"))));
             }
         }
         Poll::Ready(Ok(()))
@@ -253,7 +253,7 @@ impl Http2Stream {
                 self.is_at_end = body.is_end_stream();
                 return Poll::Ready(Ok(data));
             }
-            Some(Err(error)) => return Poll::Ready(Err(self.broke(error))),
+            Some(Err(error)) => return Poll::Ready(Err(self.receive_failed(error))),
             None => {}
         }
         let trailers = ready!(body.poll_trailers(context));
@@ -261,15 +261,15 @@ impl Http2Stream {
         match trailers {
             Ok(None) => {}
             Ok(Some(found)) if found.len() > TRAILERS_MAX + 1 => {
-                let defect = MalformedHead("there are too many trailers");
-                return Poll::Ready(Err(self.refuse(defect)));
+                let error = MalformedHead("there are too many trailers");
+                return Poll::Ready(Err(self.reject(error)));
             }
             Ok(Some(mut found)) => {
                 found.remove(MARK);
-                let put = head::put_trailers(&mut self.trailers, &found);
-                put.map_err(|it| self.refuse(it))?;
+                let put = head::write_http1_trailers(&mut self.trailers, &found);
+                put.map_err(|it| self.reject(it))?;
             }
-            Err(error) => return Poll::Ready(Err(self.broke(error))),
+            Err(error) => return Poll::Ready(Err(self.receive_failed(error))),
         }
         Poll::Ready(Ok(Bytes::new()))
     }
@@ -282,12 +282,13 @@ impl Http2Stream {
         let mut bytes = Vec::new();
         match response.poll_informational(context) {
             Poll::Ready(Some(Ok(interim))) => {
-                let put = head::put_response(&mut bytes, &interim, ResponseFraming::Body, None);
-                put.map_err(|it| self.refuse(it))?;
+                let put =
+                    head::write_http1_response(&mut bytes, &interim, ResponseFraming::Body, None);
+                put.map_err(|it| self.reject(it))?;
                 self.unread = bytes.into();
                 return Poll::Ready(Ok(()));
             }
-            Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(self.broke(error))),
+            Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(self.receive_failed(error))),
             Poll::Ready(None) | Poll::Pending => {}
         }
         match ready!(std::pin::Pin::new(response).poll(context)) {
@@ -296,51 +297,51 @@ impl Http2Stream {
                 let response = http::Response::from_parts(parts, ());
                 self.is_at_end = body.is_end_stream();
                 let key = self.key.as_deref();
-                let shape = match (self.is_for_head, self.is_at_end) {
+                let framing = match (self.is_head_request, self.is_at_end) {
                     (true, _) => ResponseFraming::Head,
                     (false, true) => ResponseFraming::Empty,
                     (false, false) => ResponseFraming::Body,
                 };
-                let put = head::put_response(&mut bytes, &response, shape, key);
-                put.map_err(|it| self.refuse(it))?;
+                let put = head::write_http1_response(&mut bytes, &response, framing, key);
+                put.map_err(|it| self.reject(it))?;
                 self.receiving = ReceiveState::Content(body);
                 self.unread = bytes.into();
                 Poll::Ready(Ok(()))
             }
-            Err(error) => Poll::Ready(Err(self.broke(error))),
+            Err(error) => Poll::Ready(Err(self.receive_failed(error))),
         }
     }
 
-    fn count(&self, bytes: usize) {
+    fn meter_bytes(&self, bytes: usize) {
         if let Some(meter) = &self.meter {
             meter.add(bytes);
         }
     }
 
-    fn refuse(&mut self, defect: MalformedHead) -> io::Error {
+    fn reject(&mut self, error: MalformedHead) -> io::Error {
         self.reset(Some(StreamReset { reason: Reason::PROTOCOL_ERROR, is_unprocessed: false }));
-        invalid(defect)
+        invalid(error)
     }
 
     /// Notes that nothing more comes.
-    fn broke(&mut self, error: h2::Error) -> io::Error {
-        self.receiving = ReceiveState::Over;
-        self.note(&error);
+    fn receive_failed(&mut self, error: h2::Error) -> io::Error {
+        self.receiving = ReceiveState::Ended;
+        self.record_reset(&error);
         io::Error::new(io::ErrorKind::ConnectionReset, error)
     }
 
     /// Notes that nothing more is taken. What has come, and comes, is as good as before.
-    fn failed(&mut self, error: &h2::Error) -> io::Error {
-        self.note(error);
+    fn send_failed(&mut self, error: &h2::Error) -> io::Error {
+        self.record_reset(error);
         io::Error::new(io::ErrorKind::BrokenPipe, error.to_string())
     }
 
-    fn note(&mut self, error: &h2::Error) {
-        let is_farewell = error.is_go_away() && error.is_remote();
+    fn record_reset(&mut self, error: &h2::Error) {
+        let is_go_away = error.is_go_away() && error.is_remote();
         let reset = error.reason().map(|reason| StreamReset {
             reason,
             is_unprocessed: error.is_remote()
-                && (reason == Reason::REFUSED_STREAM || is_farewell && reason == Reason::NO_ERROR),
+                && (reason == Reason::REFUSED_STREAM || is_go_away && reason == Reason::NO_ERROR),
         });
         self.reset = self.reset.or(reset);
     }
@@ -351,7 +352,7 @@ impl Drop for Http2Stream {
         // What came and was never used was meant for it all the same.
         if let ReceiveState::Content(body) = &mut self.receiving {
             let held = body.flow_control().used_capacity();
-            self.count(held);
+            self.meter_bytes(held);
         }
     }
 }
@@ -386,6 +387,6 @@ impl StreamReset {
     }
 }
 
-fn invalid(defect: MalformedHead) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, defect)
+fn invalid(error: MalformedHead) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
 }

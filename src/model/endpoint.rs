@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct Endpoint {
     /// Where it listens.
-    pub place: EndpointAddress,
+    pub address: EndpointAddress,
     /// Whether it speaks TLS. Never so at a unix socket.
     pub is_tls: bool,
 }
@@ -73,9 +73,9 @@ impl FromStr for Endpoint {
         let short = || text.chars().take(300).collect::<String>();
         if let Some(path) = text.strip_prefix("unix:") {
             // The kernel takes 108 bytes, with a zero at the end.
-            let is_good = path.starts_with('/') && path.len() < 108 && !path.contains('\0');
-            return match is_good {
-                true => Ok(Self { place: EndpointAddress::Unix(path.into()), is_tls: false }),
+            let is_valid = path.starts_with('/') && path.len() < 108 && !path.contains('\0');
+            return match is_valid {
+                true => Ok(Self { address: EndpointAddress::Unix(path.into()), is_tls: false }),
                 false => Err(ParseEndpointError::Path(short())),
             };
         }
@@ -92,7 +92,7 @@ impl FromStr for Endpoint {
             let canonical = SocketAddr::new(address.ip().to_canonical(), address.port());
             return match canonical.port() {
                 0 => Err(ParseEndpointError::Port(short())),
-                _ => Ok(Self { place: EndpointAddress::Address(canonical), is_tls }),
+                _ => Ok(Self { address: EndpointAddress::Address(canonical), is_tls }),
             };
         }
         let (host, port) =
@@ -107,7 +107,7 @@ impl FromStr for Endpoint {
             return Err(ParseEndpointError::Host(short()));
         }
         Ok(Self {
-            place: EndpointAddress::Name { host: host.to_ascii_lowercase().into(), port },
+            address: EndpointAddress::Name { host: host.to_ascii_lowercase().into(), port },
             is_tls,
         })
     }
@@ -116,14 +116,14 @@ impl FromStr for Endpoint {
 /// Letters, digits, `-`, `_` and dots; no empty label; a last label of digits alone would be a
 /// broken IPv4 address and not a name (RFC 1123, section 2.1).
 fn is_host_name(host: &str) -> bool {
-    let label_is_good = |label: &str| {
+    let label_is_valid = |label: &str| {
         (1..=63).contains(&label.len())
             && !label.starts_with('-')
             && !label.ends_with('-')
             && label.bytes().all(|it| it.is_ascii_alphanumeric() || matches!(it, b'-' | b'_'))
     };
     host.len() <= 253
-        && host.split('.').all(label_is_good)
+        && host.split('.').all(label_is_valid)
         && host.rsplit('.').next().is_some_and(|it| !it.bytes().all(|it| it.is_ascii_digit()))
 }
 
@@ -132,7 +132,7 @@ impl fmt::Display for Endpoint {
         if self.is_tls {
             f.write_str("https://")?;
         }
-        match &self.place {
+        match &self.address {
             EndpointAddress::Address(address) => address.fmt(f),
             EndpointAddress::Name { host, port } => write!(f, "{host}:{port}"),
             EndpointAddress::Unix(path) => write!(f, "unix:{path}"),
@@ -171,12 +171,13 @@ mod tests {
 
     #[test]
     fn an_endpoint_is_a_host_and_a_port() {
-        for good in ["127.0.0.1:9001", "[::1]:80", "app:9000", "app-1.internal:65535", "my_app:1"] {
-            assert_eq!(good.parse::<Endpoint>().map(|it| it.to_string()), Ok(good.to_owned()));
+        for valid in ["127.0.0.1:9001", "[::1]:80", "app:9000", "app-1.internal:65535", "my_app:1"]
+        {
+            assert_eq!(valid.parse::<Endpoint>().map(|it| it.to_string()), Ok(valid.to_owned()));
         }
         assert_eq!("App.:80".parse::<Endpoint>().map(|it| it.to_string()), Ok("app:80".to_owned()));
-        for good in ["https://app-1:9443", "https://10.0.0.1:443", "unix:/run/app.sock"] {
-            assert_eq!(good.parse::<Endpoint>().map(|it| it.to_string()), Ok(good.to_owned()));
+        for valid in ["https://app-1:9443", "https://10.0.0.1:443", "unix:/run/app.sock"] {
+            assert_eq!(valid.parse::<Endpoint>().map(|it| it.to_string()), Ok(valid.to_owned()));
         }
         assert_eq!("http://app:80".parse::<Endpoint>(), "app:80".parse());
         assert_ne!("https://app:80".parse::<Endpoint>(), "app:80".parse());
@@ -185,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_endpoint_is_refused_by_what_is_wrong_with_it() {
+    fn invalid_endpoints_have_specific_errors() {
         use ParseEndpointError::{Host, Path, Port, Scheme};
         for text in ["127.0.0.1", "app", "127.0.0.1:0", "app:0", "app:99999", "app:+80", "app:"] {
             assert!(matches!(text.parse::<Endpoint>(), Err(Port(_))), "{text}");

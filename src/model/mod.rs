@@ -28,7 +28,7 @@ pub use self::{
     endpoint::{Endpoint, EndpointAddress, Health, ParseEndpointError},
     link::{Link, Protocol, ProxyProtocol, UpstreamTls},
     name_pattern::{NamePattern, ParseNamePatternError},
-    network::{Networks, ParseNetworkError, one_client},
+    network::{Networks, ParseNetworkError, client_key},
     own::{OwnAddress, OwnAddressKind, OwnAddresses},
     path::{PathError, normalize_path},
     policy::{

@@ -21,7 +21,7 @@ pub struct ParseNamePatternError(String);
 impl NamePattern {
     /// Whether this name, in whatever case, is one of them.
     #[must_use]
-    pub fn fits(&self, name: &[u8]) -> bool {
+    pub fn matches(&self, name: &[u8]) -> bool {
         let text = self.text.as_bytes();
         match self.is_prefix {
             true => name.get(..text.len()).is_some_and(|it| it.eq_ignore_ascii_case(text)),
@@ -43,10 +43,10 @@ impl FromStr for NamePattern {
         let prefix = text.strip_suffix('*');
         let name = prefix.unwrap_or(text);
         // RFC 9110, section 5.6.2. A prefix of nothing would be every name.
-        let is_good = !name.is_empty()
+        let is_valid = !name.is_empty()
             && name.len() <= 256
             && name.bytes().all(|it| it.is_ascii_alphanumeric() || b"!#$%&'+-.^_`|~".contains(&it));
-        match is_good {
+        match is_valid {
             true => {
                 Ok(Self { text: name.to_ascii_lowercase().into(), is_prefix: prefix.is_some() })
             }
@@ -68,7 +68,7 @@ mod tests {
 
     #[test]
     fn a_pattern_is_a_name_or_a_prefix() {
-        for (pattern, name, fits) in [
+        for (pattern, name, expected) in [
             ("X-Sum", "x-sum", true),
             ("x-sum", "X-SUM", true),
             ("x-sum", "x-sums", false),
@@ -78,10 +78,10 @@ mod tests {
             ("x-app-*", "x-", false),
         ] {
             let pattern: NamePattern = pattern.parse().expect("a pattern");
-            assert_eq!(pattern.fits(name.as_bytes()), fits, "{pattern} {name}");
+            assert_eq!(pattern.matches(name.as_bytes()), expected, "{pattern} {name}");
         }
-        for bad in ["", "*", "a b", "a:", "x-*-y", "x-**", "\u{e9}"] {
-            assert!(bad.parse::<NamePattern>().is_err(), "{bad:?}");
+        for invalid in ["", "*", "a b", "a:", "x-*-y", "x-**", "\u{e9}"] {
+            assert!(invalid.parse::<NamePattern>().is_err(), "{invalid:?}");
         }
     }
 }

@@ -37,7 +37,7 @@ pub enum ParseNetworkError {
 /// What stands for everybody who is most likely one client: one customer of an IPv6 network has a
 /// whole /64, and could use another address each time.
 #[must_use]
-pub fn one_client(address: IpAddr) -> IpAddr {
+pub fn client_key(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(it) => Ipv6Addr::from(u128::from(it) & !u128::from(u64::MAX)).into(),
         it @ IpAddr::V4(_) => it,
@@ -79,7 +79,7 @@ impl FromIterator<IpNet> for Networks {
         for net in networks {
             match net {
                 IpNet::V4(net) => set.v4.insert(net),
-                IpNet::V6(net) => match inside_v4(net) {
+                IpNet::V6(net) => match mapped_v4(net) {
                     Some(net) => set.v4.insert(net),
                     None => set.v6.insert(net),
                 },
@@ -90,7 +90,7 @@ impl FromIterator<IpNet> for Networks {
 }
 
 /// The IPv4 network that a network within `::ffff:0:0/96` stands for.
-fn inside_v4(net: Ipv6Net) -> Option<Ipv4Net> {
+fn mapped_v4(net: Ipv6Net) -> Option<Ipv4Net> {
     let address = net.addr().to_ipv4_mapped()?;
     let length = net.prefix_len().checked_sub(96)?;
     Ipv4Net::new(address, length).ok()
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_is_inside_its_networks_and_no_others() {
+    fn a_set_contains_the_addresses_of_its_networks_only() {
         let set = networks(&["10.0.0.0/8", "192.168.1.0/24", "fc00::/7", "127.0.0.1"]);
         for inside in ["10.255.0.1", "192.168.1.0", "192.168.1.255", "fd12::1", "127.0.0.1"] {
             assert!(contains(&set, inside), "{inside}");
@@ -138,17 +138,19 @@ mod tests {
     }
 
     #[test]
-    fn everything_is_inside_the_whole() {
+    fn a_zero_prefix_contains_its_whole_family() {
         let set = networks(&["0.0.0.0/0"]);
         assert!(contains(&set, "8.8.8.8") && !contains(&set, "2000::1"));
     }
 
     #[test]
-    fn what_is_no_network_is_refused() {
-        for bad in ["", "10.0.0.0/33", "10.0.0/8", "ten", "::/129", "10.0.0.0/-1", "10.0.0.0/8 "] {
+    fn invalid_networks_are_rejected() {
+        for invalid in
+            ["", "10.0.0.0/33", "10.0.0/8", "ten", "::/129", "10.0.0.0/-1", "10.0.0.0/8 "]
+        {
             assert!(
-                matches!(Networks::parse(bad), Err(ParseNetworkError::Malformed(_))),
-                "{bad:?}"
+                matches!(Networks::parse(invalid), Err(ParseNetworkError::Malformed(_))),
+                "{invalid:?}"
             );
         }
         let wrong = Networks::parse("10.0.0.1/8").expect_err("bits behind the prefix");

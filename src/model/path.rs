@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_has_one_form() {
+    fn a_path_has_one_normal_form() {
         for (raw, normal) in [
             ("/", "/"),
             ("/a/b", "/a/b"),
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_that_can_be_read_in_two_ways_is_refused() {
+    fn an_ambiguous_path_is_rejected() {
         for (raw, error) in [
             ("", PathError::Relative),
             ("a", PathError::Relative),
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn normalizing_twice_changes_nothing_more() {
+    fn normalization_is_idempotent() {
         let mut random = fastrand::Rng::with_seed(0x5eed);
         for round in 0..20_000 {
             let length = random.usize(0..12);

@@ -117,9 +117,9 @@ pub struct Ejection {
     /// Answers that are failures, besides those that never came.
     pub statuses: StatusSet,
     /// For how long, times how often it was before.
-    pub base: Duration,
+    pub base_duration: Duration,
     /// But never for longer.
-    pub longest: Duration,
+    pub duration_max: Duration,
     /// How many percent of a pool may be left out at once; of two or more always one.
     pub share: u8,
 }
@@ -133,7 +133,7 @@ pub struct Retry {
     /// not HTTP.
     pub on_closed: bool,
     /// How long an endpoint may take to the head of its answer while there is somebody else to ask.
-    pub try_patience: Option<Duration>,
+    pub try_timeout: Option<Duration>,
     /// Endpoints that one request is tried at.
     pub tries: usize,
     /// Retries, in percent of the requests.
@@ -156,7 +156,7 @@ pub struct ServiceLimits {
     /// Requests that wait for a place at an endpoint.
     pub queue: usize,
     /// How long they do.
-    pub queue_patience: Duration,
+    pub queue_timeout: Duration,
 }
 
 /// How much may come in a time.
@@ -204,8 +204,8 @@ impl Default for Ejection {
         Self {
             failures: NonZeroU32::new(5),
             statuses: statuses("502-504"),
-            base: Duration::from_secs(30),
-            longest: Duration::from_secs(300),
+            base_duration: Duration::from_secs(30),
+            duration_max: Duration::from_secs(300),
             share: 50,
         }
     }
@@ -216,7 +216,7 @@ impl Default for Retry {
         Self {
             statuses: StatusSet::default(),
             on_closed: false,
-            try_patience: None,
+            try_timeout: None,
             tries: 3,
             budget: 20,
             budget_min: 3,
@@ -232,7 +232,7 @@ impl Default for ServiceLimits {
             endpoint_requests: None,
             endpoint_connections: None,
             queue: 100,
-            queue_patience: Duration::from_secs(1),
+            queue_timeout: Duration::from_secs(1),
         }
     }
 }

@@ -42,7 +42,7 @@ pub enum Source {
 pub enum PoolSpecError {
     /// The same address twice would get twice the share, which weights are for.
     #[error("endpoint `{0}` is there twice: leave one")]
-    Twice(Endpoint),
+    Duplicate(Endpoint),
     /// More than [`PoolSpec::ENDPOINTS_MAX`].
     #[error("{0} endpoints are more than a pool holds: at most 1000")]
     TooMany(usize),
@@ -69,7 +69,7 @@ impl PoolSpec {
         }
         let mut seen = HashSet::new();
         if let Some(twice) = endpoints.iter().find(|it| !seen.insert(&it.endpoint)) {
-            return Err(PoolSpecError::Twice(twice.endpoint.clone()));
+            return Err(PoolSpecError::Duplicate(twice.endpoint.clone()));
         }
         Ok(Self { version, endpoints, link: Link::default() })
     }
@@ -92,7 +92,7 @@ impl Version {
     ///
     /// What a version may be: without characters that are invisible or change the direction of what stands
     /// around them.
-    pub fn to_be_set(text: &str) -> Result<Self, &'static str> {
+    pub fn parse_new(text: &str) -> Result<Self, &'static str> {
         match text.chars().any(is_deceptive) {
             true => Err("a version is 1 to 128 visible characters, without marks of direction"),
             false => text.parse(),

@@ -17,11 +17,11 @@ pub struct Rules {
     /// Whose word on the client's address we take.
     pub trusted_proxies: Networks,
     /// Whether answers to the public tell color and generation too.
-    pub public_marks: bool,
+    pub public_headers: bool,
     /// Whether the public's trace context is kept: W3C Trace Context.
     pub keeps_trace: bool,
     /// How long an upstream may take to the head of its answer.
-    pub response_patience: Duration,
+    pub response_timeout: Duration,
     /// What holds for the requests of each service, by its place in the table.
     pub services: Vec<ServiceRules>,
 }
@@ -32,5 +32,5 @@ pub struct ServiceRules {
     /// Bytes of a request's body; `None` for as many as there are.
     pub body_max: Option<u64>,
     /// How long a tunnel may be without a byte, if not as long as all others.
-    pub tunnel_patience: Option<Duration>,
+    pub tunnel_timeout: Option<Duration>,
 }

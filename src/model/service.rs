@@ -55,12 +55,12 @@ impl FromStr for ServiceName {
     type Err = ParseServiceNameError;
 
     fn from_str(text: &str) -> Result<Self, ParseServiceNameError> {
-        let first_is_plain =
+        let first_is_valid =
             text.bytes().next().is_some_and(|it| it.is_ascii_lowercase() || it.is_ascii_digit());
-        let all_are_known = text
+        let all_are_valid = text
             .bytes()
             .all(|it| it.is_ascii_lowercase() || it.is_ascii_digit() || matches!(it, b'-' | b'_'));
-        if first_is_plain && all_are_known && text.len() <= 63 {
+        if first_is_valid && all_are_valid && text.len() <= 63 {
             Ok(Self(text.into()))
         } else {
             Err(ParseServiceNameError(text.chars().take(80).collect()))
@@ -93,11 +93,11 @@ mod tests {
 
     #[test]
     fn a_service_name_is_a_plain_word() {
-        for good in ["web", "api-2", "0", "a_b", &"x".repeat(63)] {
-            assert_eq!(good.parse::<ServiceName>().map(|it| it.to_string()), Ok(good.to_owned()));
+        for valid in ["web", "api-2", "0", "a_b", &"x".repeat(63)] {
+            assert_eq!(valid.parse::<ServiceName>().map(|it| it.to_string()), Ok(valid.to_owned()));
         }
-        for bad in ["", "-web", "_x", "Web", "a/b", "a b", "a\"b", "ä", &"x".repeat(64)] {
-            assert!(bad.parse::<ServiceName>().is_err(), "{bad:?}");
+        for invalid in ["", "-web", "_x", "Web", "a/b", "a b", "a\"b", "ä", &"x".repeat(64)] {
+            assert!(invalid.parse::<ServiceName>().is_err(), "{invalid:?}");
         }
     }
 }

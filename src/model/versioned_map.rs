@@ -11,7 +11,7 @@ use std::{borrow::Borrow, fmt, ops::Index, sync::Arc};
 // one proxy.
 pub struct VersionedMap<K, V> {
     /// Sorted; none of them is empty or longer than [`PART_MAX`].
-    parts: Arc<Vec<MapNode<K, V>>>,
+    nodes: Arc<Vec<MapNode<K, V>>>,
     len: usize,
 }
 
@@ -29,7 +29,7 @@ pub enum Difference<'a, K, V> {
 }
 
 /// Entries that stay together.
-const PART_MAX: usize = 128;
+const NODE_MAX: usize = 128;
 
 // === impl VersionedMap ===
 
@@ -39,9 +39,9 @@ impl<K: Ord + Clone, V: Clone> VersionedMap<K, V> {
     where
         K: Borrow<Q>,
     {
-        let part = self.parts.get(self.part_of(key))?;
-        let place = part.binary_search_by(|it| it.0.borrow().cmp(key)).ok()?;
-        Some(&part[place].1)
+        let node = self.nodes.get(self.node_of(key))?;
+        let index = node.binary_search_by(|it| it.0.borrow().cmp(key)).ok()?;
+        Some(&node[index].1)
     }
 
     /// Whether a key is there.
@@ -54,24 +54,24 @@ impl<K: Ord + Clone, V: Clone> VersionedMap<K, V> {
 
     /// Sets the value of a key, and returns the one that it had.
     pub fn insert(&mut self, key: K, value: V) -> Option<V> {
-        let at = self.part_of(&key);
-        let parts = Arc::make_mut(&mut self.parts);
-        let Some(part) = parts.get_mut(at) else {
-            parts.push(Arc::new(vec![(key, value)]));
+        let at = self.node_of(&key);
+        let nodes = Arc::make_mut(&mut self.nodes);
+        let Some(node) = nodes.get_mut(at) else {
+            nodes.push(Arc::new(vec![(key, value)]));
             self.len += 1;
             return None;
         };
-        let part = Arc::make_mut(part);
-        match part.binary_search_by(|it| it.0.cmp(&key)) {
-            Ok(place) => Some(std::mem::replace(&mut part[place].1, value)),
-            Err(place) => {
-                part.insert(place, (key, value));
+        let node = Arc::make_mut(node);
+        match node.binary_search_by(|it| it.0.cmp(&key)) {
+            Ok(index) => Some(std::mem::replace(&mut node[index].1, value)),
+            Err(index) => {
+                node.insert(index, (key, value));
                 self.len += 1;
-                if part.len() > PART_MAX {
+                if node.len() > NODE_MAX {
                     // At the end, so that a map that is filled in order has full parts.
-                    let is_last = place + 1 == part.len();
-                    let rest = part.split_off(if is_last { PART_MAX } else { PART_MAX / 2 });
-                    parts.insert(at + 1, Arc::new(rest));
+                    let is_last = index + 1 == node.len();
+                    let rest = node.split_off(if is_last { NODE_MAX } else { NODE_MAX / 2 });
+                    nodes.insert(at + 1, Arc::new(rest));
                 }
                 None
             }
@@ -83,24 +83,24 @@ impl<K: Ord + Clone, V: Clone> VersionedMap<K, V> {
     where
         K: Borrow<Q>,
     {
-        let at = self.part_of(key);
-        let place = self.parts.get(at)?.binary_search_by(|it| it.0.borrow().cmp(key)).ok()?;
-        let parts = Arc::make_mut(&mut self.parts);
-        let part = Arc::make_mut(&mut parts[at]);
-        let (_, value) = part.remove(place);
-        if part.is_empty() {
-            parts.remove(at);
+        let at = self.node_of(key);
+        let index = self.nodes.get(at)?.binary_search_by(|it| it.0.borrow().cmp(key)).ok()?;
+        let nodes = Arc::make_mut(&mut self.nodes);
+        let node = Arc::make_mut(&mut nodes[at]);
+        let (_, value) = node.remove(index);
+        if node.is_empty() {
+            nodes.remove(at);
         }
         self.len -= 1;
         Some(value)
     }
 
     /// The part that a key is in, or would be.
-    fn part_of<Q: Ord + ?Sized>(&self, key: &Q) -> usize
+    fn node_of<Q: Ord + ?Sized>(&self, key: &Q) -> usize
     where
         K: Borrow<Q>,
     {
-        let later = self.parts.partition_point(|it| it[0].0.borrow() <= key);
+        let later = self.nodes.partition_point(|it| it[0].0.borrow() <= key);
         later.saturating_sub(1)
     }
 }
@@ -120,13 +120,13 @@ impl<K, V> VersionedMap<K, V> {
 
     /// All entries, by key.
     pub fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
-        self.parts.iter().flat_map(|it| it.iter()).map(|(key, value)| (key, value))
+        self.nodes.iter().flat_map(|it| it.iter()).map(|(key, value)| (key, value))
     }
 
     /// The entry with the greatest key.
     #[must_use]
     pub fn last(&self) -> Option<(&K, &V)> {
-        self.parts.last()?.last().map(|(key, value)| (key, value))
+        self.nodes.last()?.last().map(|(key, value)| (key, value))
     }
 
     /// All keys, in order.
@@ -142,7 +142,7 @@ impl<K, V> VersionedMap<K, V> {
     /// Whether this is the very same version, found without looking at the entries.
     #[must_use]
     pub fn is_same_version(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.parts, &other.parts)
+        Arc::ptr_eq(&self.nodes, &other.nodes)
     }
 }
 
@@ -154,7 +154,7 @@ impl<K: Ord, V: PartialEq> VersionedMap<K, V> {
         let (mut old, mut new) = (Cursor::at(self), Cursor::at(later));
         loop {
             while old.skips_with(&new) {
-                (old.part, new.part) = (old.part + 1, new.part + 1);
+                (old.node, new.node) = (old.node + 1, new.node + 1);
             }
             match (old.entry(), new.entry()) {
                 (None, None) => return found,
@@ -189,43 +189,43 @@ impl<K: Ord, V: PartialEq> VersionedMap<K, V> {
 
 /// A place in a map.
 struct Cursor<'a, K, V> {
-    parts: &'a [MapNode<K, V>],
-    part: usize,
-    place: usize,
+    nodes: &'a [MapNode<K, V>],
+    node: usize,
+    index: usize,
 }
 
 impl<'a, K, V> Cursor<'a, K, V> {
     fn at(map: &'a VersionedMap<K, V>) -> Self {
-        Self { parts: &map.parts, part: 0, place: 0 }
+        Self { nodes: &map.nodes, node: 0, index: 0 }
     }
 
     /// Whether both are at the beginning of a part that they share.
     fn skips_with(&self, other: &Self) -> bool {
-        let part = |it: &Self| it.parts.get(it.part).filter(|_| it.place == 0).map(Arc::as_ptr);
-        part(self).is_some() && part(self) == part(other)
+        let node = |it: &Self| it.nodes.get(it.node).filter(|_| it.index == 0).map(Arc::as_ptr);
+        node(self).is_some() && node(self) == node(other)
     }
 
     fn entry(&self) -> Option<(&'a K, &'a V)> {
-        self.parts.get(self.part).map(|it| (&it[self.place].0, &it[self.place].1))
+        self.nodes.get(self.node).map(|it| (&it[self.index].0, &it[self.index].1))
     }
 
     fn advance(&mut self) {
-        self.place += 1;
-        if self.parts.get(self.part).is_some_and(|it| self.place == it.len()) {
-            (self.part, self.place) = (self.part + 1, 0);
+        self.index += 1;
+        if self.nodes.get(self.node).is_some_and(|it| self.index == it.len()) {
+            (self.node, self.index) = (self.node + 1, 0);
         }
     }
 }
 
 impl<K, V> Default for VersionedMap<K, V> {
     fn default() -> Self {
-        Self { parts: Arc::default(), len: 0 }
+        Self { nodes: Arc::default(), len: 0 }
     }
 }
 
 impl<K, V> Clone for VersionedMap<K, V> {
     fn clone(&self) -> Self {
-        Self { parts: Arc::clone(&self.parts), len: self.len }
+        Self { nodes: Arc::clone(&self.nodes), len: self.len }
     }
 }
 
@@ -272,7 +272,7 @@ mod tests {
 
     /// Random changes beside a map of the standard library, with every version kept.
     #[test]
-    fn it_is_a_map_and_its_versions_differ_by_what_was_changed() {
+    fn it_behaves_like_a_btree_map_and_finds_all_differences() {
         let seed = fastrand::u64(..);
         let mut random = fastrand::Rng::with_seed(seed);
         let (mut map, mut known) = (VersionedMap::default(), BTreeMap::new());
@@ -293,7 +293,7 @@ mod tests {
         for (map, known) in &versions {
             assert_eq!(map.len(), known.len(), "seed {seed}");
             assert!(map.iter().eq(known.iter()), "seed {seed}");
-            assert!(map.parts.iter().all(|it| (1..=PART_MAX).contains(&it.len())));
+            assert!(map.nodes.iter().all(|it| (1..=NODE_MAX).contains(&it.len())));
             for key in 0..1000 {
                 assert_eq!(map.get(&key), known.get(&key), "seed {seed}");
             }
@@ -317,16 +317,16 @@ mod tests {
     }
 
     #[test]
-    fn a_change_leaves_the_rest_shared() {
+    fn a_change_shares_the_other_nodes() {
         let map: VersionedMap<u32, u32> = (0..10_000).map(|it| (it, 0)).collect();
         let mut later = map.clone();
         assert!(map.is_same_version(&later));
         later.insert(5000, 1);
-        let shared = map.parts.iter().zip(&*later.parts).filter(|(a, b)| Arc::ptr_eq(a, b));
-        assert_eq!(shared.count(), map.parts.len() - 1);
+        let shared = map.nodes.iter().zip(&*later.nodes).filter(|(a, b)| Arc::ptr_eq(a, b));
+        assert_eq!(shared.count(), map.nodes.len() - 1);
         assert_eq!(
-            map.parts.len(),
-            10_000_usize.div_ceil(PART_MAX),
+            map.nodes.len(),
+            10_000_usize.div_ceil(NODE_MAX),
             "filled in order, parts are full"
         );
     }

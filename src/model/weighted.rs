@@ -84,8 +84,9 @@ mod tests {
         assert_eq!(text, r#"["app:1",{"address":"app:1","weight":3}]"#);
         let back: Vec<WeightedEndpoint> = serde_json::from_str(&text).expect("what was written");
         assert_eq!(back, [one, three]);
-        for bad in [r#"{"address":"app:1","weight":0}"#, r#"{"address":"app:1","weight":101}"#] {
-            assert!(serde_json::from_str::<WeightedEndpoint>(bad).is_err(), "{bad}");
+        for invalid in [r#"{"address":"app:1","weight":0}"#, r#"{"address":"app:1","weight":101}"#]
+        {
+            assert!(serde_json::from_str::<WeightedEndpoint>(invalid).is_err(), "{invalid}");
         }
     }
 }

@@ -33,7 +33,7 @@ impl AdmittedRequest<'_> {
         self.upload.aim(socket, upstream);
         connection.arm_for(Timeout::ResponseHead, self.terms.patience);
         let began = connection.now();
-        match self.pool().policy().retry.try_patience {
+        match self.pool().policy().retry.try_timeout {
             _ if !self.ask.is_repeatable => {}
             Some(patience) => connection.arm_for(Timeout::RetryCheck, patience),
             None => connection.arm(Timeout::RetryCheck),
@@ -110,7 +110,7 @@ impl AdmittedRequest<'_> {
         let now = connection.now();
         let took = now.saturating_duration_since(began);
         let retry = &pool.policy().retry;
-        let is_late = retry.try_patience.is_some_and(|it| took >= it);
+        let is_late = retry.try_timeout.is_some_and(|it| took >= it);
         (is_late || member.is_unresponsive())
             && !self.interim.has_come()
             && self.upload.can_rewind()

@@ -104,7 +104,7 @@ impl<'a> ReceivedRequest<'a> {
             Some(None) => connection.disarm(Timeout::Exchange),
         }
         let patience = timeouts.response.unwrap_or(patience);
-        let terms = ServiceTerms { patience, tunnel_patience: rules.tunnel_patience, key };
+        let terms = ServiceTerms { patience, tunnel_patience: rules.tunnel_timeout, key };
         let underway = connection.peer().load().count_request();
         let hold = RequestClaim::new(claim, record, &proxy.shard, underway);
         let permits = match RequestPermits::take(&hold, proxy, address) {

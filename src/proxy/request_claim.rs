@@ -33,7 +33,7 @@ impl RequestClaim {
         shard: &Arc<LedgerShard<Instant>>,
         underway: RequestCount,
     ) -> Self {
-        let ticket = shard.enter(claim.side(), ClaimKind::Request, record.started());
+        let ticket = shard.record(claim.side(), ClaimKind::Request, record.started());
         Self { record, ticket, permit: None, underway, claim }
     }
 
@@ -84,7 +84,7 @@ impl RequestClaim {
     /// Counts the request, which is over, and goes on as the hold of a tunnel.
     pub(super) fn become_tunnel(&mut self) {
         self.count();
-        self.ticket.becomes(ClaimKind::Tunnel);
+        self.ticket.set_kind(ClaimKind::Tunnel);
     }
 
     /// Counts the request, whose client has left. The hold goes on.

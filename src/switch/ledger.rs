@@ -23,7 +23,7 @@ pub struct LedgerShard<T>(Mutex<Slab<ShardEntry<T>>>);
 #[derive(Debug)]
 pub struct ClaimRecord<T> {
     shard: Arc<LedgerShard<T>>,
-    place: usize,
+    key: usize,
 }
 
 /// How a claim is used.
@@ -75,10 +75,10 @@ impl<T: Copy + Ord> Ledger<T> {
 
     /// Who is inside these sides.
     #[must_use]
-    pub fn inside(&self, sides: &[SideId]) -> LedgerSummary<T> {
+    pub fn summary(&self, sides: &[SideId]) -> LedgerSummary<T> {
         let mut summary: LedgerSummary<T> = LedgerSummary { requests: 0, tunnels: 0, oldest: None };
         for shard in &self.shards {
-            for (_, entry) in shard.lines().iter().filter(|(_, it)| sides.contains(&it.side)) {
+            for (_, entry) in shard.entries().iter().filter(|(_, it)| sides.contains(&it.side)) {
                 match entry.kind {
                     ClaimKind::Request => summary.requests += 1,
                     ClaimKind::Tunnel => summary.tunnels += 1,
@@ -94,12 +94,12 @@ impl<T: Copy + Ord> Ledger<T> {
 
 impl<T> LedgerShard<T> {
     /// Notes that somebody is inside `side`.
-    pub fn enter(self: &Arc<Self>, side: SideId, kind: ClaimKind, since: T) -> ClaimRecord<T> {
-        let place = self.lines().insert(ShardEntry { side, kind, since });
-        ClaimRecord { shard: Arc::clone(self), place }
+    pub fn record(self: &Arc<Self>, side: SideId, kind: ClaimKind, since: T) -> ClaimRecord<T> {
+        let place = self.entries().insert(ShardEntry { side, kind, since });
+        ClaimRecord { shard: Arc::clone(self), key: place }
     }
 
-    fn lines(&self) -> MutexGuard<'_, Slab<ShardEntry<T>>> {
+    fn entries(&self) -> MutexGuard<'_, Slab<ShardEntry<T>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -108,8 +108,8 @@ impl<T> LedgerShard<T> {
 
 impl<T> ClaimRecord<T> {
     /// Notes that the claim is used in another way from now on.
-    pub fn becomes(&self, kind: ClaimKind) {
-        if let Some(entry) = self.shard.lines().get_mut(self.place) {
+    pub fn set_kind(&self, kind: ClaimKind) {
+        if let Some(entry) = self.shard.entries().get_mut(self.key) {
             entry.kind = kind;
         }
     }
@@ -117,7 +117,7 @@ impl<T> ClaimRecord<T> {
 
 impl<T> Drop for ClaimRecord<T> {
     fn drop(&mut self) {
-        self.shard.lines().try_remove(self.place);
+        self.shard.entries().try_remove(self.key);
     }
 }
 
@@ -131,20 +131,20 @@ mod tests {
     }
 
     #[test]
-    fn who_is_inside_is_told_by_side_and_kind_and_since_when() {
+    fn the_summary_counts_by_side_and_kind_with_the_oldest_start() {
         let ledger = Ledger::new(2);
         let (here, there) = (1, 2);
-        let early = ledger.shard(0).enter(side(here), ClaimKind::Request, 10);
-        let late = ledger.shard(1).enter(side(here), ClaimKind::Tunnel, 20);
-        let _elsewhere = ledger.shard(1).enter(side(there), ClaimKind::Request, 5);
-        let inside = || ledger.inside(&[side(here)]);
+        let early = ledger.shard(0).record(side(here), ClaimKind::Request, 10);
+        let late = ledger.shard(1).record(side(here), ClaimKind::Tunnel, 20);
+        let _elsewhere = ledger.shard(1).record(side(there), ClaimKind::Request, 5);
+        let inside = || ledger.summary(&[side(here)]);
         assert_eq!(inside(), LedgerSummary { requests: 1, tunnels: 1, oldest: Some(10) });
-        early.becomes(ClaimKind::Tunnel);
+        early.set_kind(ClaimKind::Tunnel);
         assert_eq!(inside(), LedgerSummary { requests: 0, tunnels: 2, oldest: Some(10) });
         drop(early);
         assert_eq!(inside(), LedgerSummary { requests: 0, tunnels: 1, oldest: Some(20) });
         drop(late);
         assert_eq!(inside(), LedgerSummary { requests: 0, tunnels: 0, oldest: None });
-        assert_eq!(ledger.inside(&[side(there)]).oldest, Some(5));
+        assert_eq!(ledger.summary(&[side(there)]).oldest, Some(5));
     }
 }

@@ -83,13 +83,13 @@ impl<R, P, C: Pointer<Table<R, P>>> Switch<R, P, C> {
     ) -> Result<Claim<P>, E> {
         self.current.with(|table| {
             let (service, visit) = choose(table.rules())?;
-            Ok(table.at(service).claim(visit, table.generation()))
+            Ok(table.service_at(service).claim(visit, table.generation()))
         })
     }
 
     /// A short look at the current table. Meant to be over at once: while it lasts, a side that is
     /// replaced meanwhile cannot report drained.
-    pub fn look<T>(&self, look: impl FnOnce(&Table<R, P>) -> T) -> T {
+    pub fn read<T>(&self, look: impl FnOnce(&Table<R, P>) -> T) -> T {
         self.current.with(look)
     }
 
@@ -132,7 +132,7 @@ impl<R, P, C: Pointer<Table<R, P>>> Switch<R, P, C> {
     }
 
     /// How many are inside a color of a service, wherever they were admitted.
-    pub fn inside(&self, service: &ServiceName, color: Color) -> InFlight {
+    pub fn in_flight(&self, service: &ServiceName, color: Color) -> InFlight {
         let retired = self.retired();
         let drains = retired.get(&(service.clone(), color));
         InFlight {

@@ -11,7 +11,7 @@ use crate::model::{Color, Generation};
 // Not `Clone`: it stands for the one reference that all tables together have.
 #[derive(Debug)]
 pub struct Side<P> {
-    held: Arc<ClaimCount<P>>,
+    count: Arc<ClaimCount<P>>,
 }
 
 /// A request's hold on one side, from admission to the last byte of its response or tunnel.
@@ -20,7 +20,7 @@ pub struct Side<P> {
 // Not `Clone`: a request that counted twice would make `in_flight` a lie.
 #[derive(Debug)]
 pub struct Claim<P> {
-    held: Arc<ClaimCount<P>>,
+    count: Arc<ClaimCount<P>>,
     generation: Generation,
     is_active: bool,
 }
@@ -52,52 +52,52 @@ struct ClaimCount<P> {
     id: SideId,
     pool: Arc<P>,
     /// Dropped with the last reference, which ends every wait for the drain.
-    open: watch::Sender<()>,
+    drain_signal: watch::Sender<()>,
 }
 
 /// Watches who is inside a side, without being so.
 #[derive(Debug)]
 pub(super) struct SideWatch<P> {
     id: SideId,
-    held: Weak<ClaimCount<P>>,
+    count: Weak<ClaimCount<P>>,
     side: Weak<Side<P>>,
-    open: watch::Receiver<()>,
+    drain_signal: watch::Receiver<()>,
 }
 
 // === impl Side ===
 
 impl<P> Side<P> {
     pub(super) fn new(id: SideId, pool: Arc<P>) -> Self {
-        let (open, _) = watch::channel(());
-        Self { held: Arc::new(ClaimCount { id, pool, open }) }
+        let (drain_signal, _) = watch::channel(());
+        Self { count: Arc::new(ClaimCount { id, pool, drain_signal }) }
     }
 
     /// The pool behind this side.
     pub fn pool(&self) -> &Arc<P> {
-        &self.held.pool
+        &self.count.pool
     }
 
     /// Which side this is.
     pub fn id(&self) -> SideId {
-        self.held.id
+        self.count.id
     }
 
     /// How many claims there are on it.
     pub fn in_flight(&self) -> usize {
         // One reference is the tables'.
-        Arc::strong_count(&self.held) - 1
+        Arc::strong_count(&self.count) - 1
     }
 
     pub(super) fn claim(&self, generation: Generation, is_active: bool) -> Claim<P> {
-        Claim { held: Arc::clone(&self.held), generation, is_active }
+        Claim { count: Arc::clone(&self.count), generation, is_active }
     }
 
-    pub(super) fn watched(self: &Arc<Self>) -> SideWatch<P> {
+    pub(super) fn watch(self: &Arc<Self>) -> SideWatch<P> {
         SideWatch {
             id: self.id(),
-            held: Arc::downgrade(&self.held),
+            count: Arc::downgrade(&self.count),
             side: Arc::downgrade(self),
-            open: self.held.open.subscribe(),
+            drain_signal: self.count.drain_signal.subscribe(),
         }
     }
 }
@@ -108,22 +108,22 @@ impl<P> Claim<P> {
     /// How many claims there are on its side, with this one.
     pub fn in_flight(&self) -> usize {
         // One reference is the tables', for as long as the side is in one.
-        Arc::strong_count(&self.held) - 1
+        Arc::strong_count(&self.count) - 1
     }
 
     /// The pool that answers this request.
     pub fn pool(&self) -> &Arc<P> {
-        &self.held.pool
+        &self.count.pool
     }
 
     /// Its name.
     pub fn color(&self) -> Color {
-        self.held.id.color
+        self.count.id.color
     }
 
     /// Which side this is a claim on.
     pub fn side(&self) -> SideId {
-        self.held.id
+        self.count.id
     }
 
     /// The generation that admitted this request.
@@ -147,26 +147,31 @@ impl<P> SideWatch<P> {
     /// Requests still inside. While a request is just being admitted from the old table it may say
     /// one too many, never one too few.
     pub(super) fn in_flight(&self) -> usize {
-        let references = self.held.strong_count();
+        let references = self.count.strong_count();
         references.saturating_sub(usize::from(self.side.strong_count() > 0))
     }
 
     /// Whether requests are in flight, or could still be admitted from the old table.
     pub(super) fn is_held(&self) -> bool {
-        self.held.strong_count() > 0
+        self.count.strong_count() > 0
     }
 
     /// Waits until no request is in flight and none can be admitted any more. Nothing is lost when the future is
     /// dropped.
     pub(super) async fn wait(&mut self) {
         // Nothing is ever sent; the channel only closes.
-        while self.open.changed().await.is_ok() {}
+        while self.drain_signal.changed().await.is_ok() {}
     }
 }
 
 impl<P> Clone for SideWatch<P> {
     fn clone(&self) -> Self {
-        let Self { id, held, side, open } = self;
-        Self { id: *id, held: held.clone(), side: side.clone(), open: open.clone() }
+        let Self { id, count, side, drain_signal } = self;
+        Self {
+            id: *id,
+            count: count.clone(),
+            side: side.clone(),
+            drain_signal: drain_signal.clone(),
+        }
     }
 }

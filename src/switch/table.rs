@@ -18,7 +18,7 @@ pub struct Table<R, P> {
     /// In the order of the drafts that it was made of, which the rules refer to by index.
     parts: Vec<TablePart<P>>,
     /// The place of each service.
-    places: Arc<HashMap<ServiceName, usize>>,
+    indexes: Arc<HashMap<ServiceName, usize>>,
 }
 
 type TablePart<P> = Arc<Vec<Service<P>>>;
@@ -52,33 +52,33 @@ const PART: usize = 64;
 
 impl<R, P> Table<R, P> {
     /// The first table of a process, at the generation that was reached before.
-    pub fn first(generation: Generation, rules: R, drafts: Vec<ServiceEntry<P>>) -> Self {
-        Self::of(generation, rules, drafts, |_| None)
+    pub fn first(generation: Generation, rules: R, entries: Vec<ServiceEntry<P>>) -> Self {
+        Self::build(generation, rules, entries, |_| None)
     }
 
     /// The table of a later generation, with all services given anew. A service keeps its two sides if its
     /// active color and both of its pools stay what they are; a side whose pool or role changes is made
     /// anew.
-    pub fn next(&self, generation: Generation, rules: R, drafts: Vec<ServiceEntry<P>>) -> Self {
-        Self::of(generation, rules, drafts, |name| self.service(name))
+    pub fn next(&self, generation: Generation, rules: R, entries: Vec<ServiceEntry<P>>) -> Self {
+        Self::build(generation, rules, entries, |name| self.service(name))
     }
 
-    fn of<'a>(
+    fn build<'a>(
         generation: Generation,
         rules: R,
-        drafts: Vec<ServiceEntry<P>>,
+        entries: Vec<ServiceEntry<P>>,
         old: impl Fn(&ServiceName) -> Option<&'a Service<P>>,
     ) -> Self
     where
         P: 'a,
     {
-        let names = drafts.iter().enumerate().map(|(place, it)| (it.name.clone(), place));
-        let places = Arc::new(names.collect());
-        let mut parts = Vec::with_capacity(drafts.len().div_ceil(PART));
-        let mut part = Vec::with_capacity(drafts.len().min(PART));
-        for (place, draft) in drafts.into_iter().enumerate() {
-            let old = old(&draft.name);
-            part.push(Service::new(generation, place, draft, old));
+        let names = entries.iter().enumerate().map(|(index, it)| (it.name.clone(), index));
+        let indexes = Arc::new(names.collect());
+        let mut parts = Vec::with_capacity(entries.len().div_ceil(PART));
+        let mut part = Vec::with_capacity(entries.len().min(PART));
+        for (index, entry) in entries.into_iter().enumerate() {
+            let old = old(&entry.name);
+            part.push(Service::new(generation, index, entry, old));
             if part.len() == PART {
                 parts.push(Arc::new(std::mem::replace(&mut part, Vec::with_capacity(PART))));
             }
@@ -86,27 +86,32 @@ impl<R, P> Table<R, P> {
         if !part.is_empty() {
             parts.push(Arc::new(part));
         }
-        Self { generation, rules, parts, places }
+        Self { generation, rules, parts, indexes }
     }
 
     /// The table of a later generation in which these services are changed, and nothing else. A draft of
     /// a service that this table does not have is left out.
-    pub fn with(&self, generation: Generation, rules: R, changes: Vec<ServiceEntry<P>>) -> Self {
+    pub fn with_changes(
+        &self,
+        generation: Generation,
+        rules: R,
+        changes: Vec<ServiceEntry<P>>,
+    ) -> Self {
         let mut parts = self.parts.clone();
-        for draft in changes {
-            let Some(&place) = self.places.get(&draft.name) else { continue };
-            let part = &mut parts[place / PART];
+        for entry in changes {
+            let Some(&index) = self.indexes.get(&entry.name) else { continue };
+            let part = &mut parts[index / PART];
             let mut services = Vec::clone(part);
-            let service = &mut services[place % PART];
-            *service = Service::new(generation, place, draft, Some(service));
+            let service = &mut services[index % PART];
+            *service = Service::new(generation, index, entry, Some(service));
             *part = Arc::new(services);
         }
-        Self { generation, rules, parts, places: Arc::clone(&self.places) }
+        Self { generation, rules, parts, indexes: Arc::clone(&self.indexes) }
     }
 
     /// This table as drafts, to be changed into the next one.
-    pub fn drafts(&self) -> Vec<ServiceEntry<P>> {
-        self.services().map(Service::draft).collect()
+    pub fn entries(&self) -> Vec<ServiceEntry<P>> {
+        self.services().map(Service::entry).collect()
     }
 
     /// How many changes came before.
@@ -129,21 +134,21 @@ impl<R, P> Table<R, P> {
     /// # Panics
     ///
     /// If there are fewer.
-    pub fn at(&self, place: usize) -> &Service<P> {
-        &self.parts[place / PART][place % PART]
+    pub fn service_at(&self, index: usize) -> &Service<P> {
+        &self.parts[index / PART][index % PART]
     }
 
     /// One service.
     pub fn service(&self, name: &ServiceName) -> Option<&Service<P>> {
-        self.places.get(name).map(|it| self.at(*it))
+        self.indexes.get(name).map(|it| self.service_at(*it))
     }
 
     /// The sides of this table that `next` does not have.
     pub(super) fn retired_by(&self, next: &Self) -> Vec<Drain<P>> {
         let mut drains = Vec::new();
-        let are_alike = Arc::ptr_eq(&self.places, &next.places);
+        let have_same_services = Arc::ptr_eq(&self.indexes, &next.indexes);
         for (at, part) in self.parts.iter().enumerate() {
-            if are_alike && next.parts.get(at).is_some_and(|it| Arc::ptr_eq(it, part)) {
+            if have_same_services && next.parts.get(at).is_some_and(|it| Arc::ptr_eq(it, part)) {
                 continue;
             }
             for old in part.iter() {
@@ -152,7 +157,7 @@ impl<R, P> Table<R, P> {
                     let side = old.side(color);
                     if !new.is_some_and(|it| Arc::ptr_eq(it.side(color), side)) {
                         let (name, was_active) = (old.name.clone(), old.active == color);
-                        drains.push(Drain::new(name, side.watched(), was_active, next.generation));
+                        drains.push(Drain::new(name, side.watch(), was_active, next.generation));
                     }
                 }
             }
@@ -166,17 +171,17 @@ impl<R, P> Table<R, P> {
 impl<P> Service<P> {
     fn new(
         generation: Generation,
-        place: usize,
-        draft: ServiceEntry<P>,
+        index: usize,
+        entry: ServiceEntry<P>,
         old: Option<&Self>,
     ) -> Self {
-        let ServiceEntry { name, active, blue, green } = draft;
+        let ServiceEntry { name, active, blue, green } = entry;
         let side = |color, pool: Arc<P>| match old {
             Some(old) if old.active == active && Arc::ptr_eq(old.side(color).pool(), &pool) => {
                 Arc::clone(old.side(color))
             }
             _ => {
-                let service = u32::try_from(place).unwrap_or(u32::MAX);
+                let service = u32::try_from(index).unwrap_or(u32::MAX);
                 Arc::new(Side::new(SideId { since: generation, service, color }, pool))
             }
         };
@@ -202,7 +207,7 @@ impl<P> Service<P> {
     }
 
     /// This service as a draft of the next generation.
-    pub fn draft(&self) -> ServiceEntry<P> {
+    pub fn entry(&self) -> ServiceEntry<P> {
         ServiceEntry {
             name: self.name.clone(),
             active: self.active,

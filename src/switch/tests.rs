@@ -13,19 +13,19 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 
-type Fleet = Switch<(), &'static str>;
+type TestSwitch = Switch<(), &'static str>;
 
-fn draft(name: &str, active: Color) -> ServiceEntry<&'static str> {
+fn entry(name: &str, active: Color) -> ServiceEntry<&'static str> {
     let name = name.parse().expect("a name");
     ServiceEntry { name, active, blue: Arc::new("v1"), green: Arc::new("v2") }
 }
 
-fn fleet() -> Fleet {
-    let drafts = vec![draft("api", Color::Blue), draft("web", Color::Blue)];
-    Switch::new(Table::first(Generation(0), (), drafts))
+fn test_switch() -> TestSwitch {
+    let entries = vec![entry("api", Color::Blue), entry("web", Color::Blue)];
+    Switch::new(Table::first(Generation(0), (), entries))
 }
 
-fn enter<C: Pointer<Table<(), &'static str>>>(
+fn claim_active<C: Pointer<Table<(), &'static str>>>(
     switch: &Switch<(), &'static str, C>,
     service: usize,
 ) -> Claim<&'static str> {
@@ -40,17 +40,17 @@ fn promote<C: Pointer<Table<(), &'static str>>>(
     services: &[&str],
 ) -> Result<Vec<Drain<&'static str>>, Stale> {
     let seen = switch.load();
-    let mut drafts = seen.drafts();
-    for draft in &mut drafts {
-        if services.contains(&draft.name.as_str()) {
-            draft.active = color;
+    let mut entries = seen.entries();
+    for entry in &mut entries {
+        if services.contains(&entry.name.as_str()) {
+            entry.active = color;
         }
     }
-    let next = seen.next(seen.generation().next(), (), drafts);
+    let next = seen.next(seen.generation().next(), (), entries);
     switch.replace(seen, next)
 }
 
-fn left(drains: &[Drain<&'static str>], color: Color) -> Drain<&'static str> {
+fn retired_side(drains: &[Drain<&'static str>], color: Color) -> Drain<&'static str> {
     let of_color: Vec<_> = drains.iter().filter(|it| it.color() == color).collect();
     assert_eq!(of_color.len(), 1, "one side of that color is retired");
     of_color[0].clone()
@@ -58,20 +58,20 @@ fn left(drains: &[Drain<&'static str>], color: Color) -> Drain<&'static str> {
 
 #[test]
 fn a_request_stays_where_it_was_admitted() {
-    let switch = fleet();
-    let before = enter(&switch, 1);
+    let switch = test_switch();
+    let before = claim_active(&switch, 1);
     promote(&switch, Color::Green, &["web"]).expect("current");
-    let after = enter(&switch, 1);
+    let after = claim_active(&switch, 1);
     assert_eq!((**before.pool(), **after.pool()), ("v1", "v2"));
     assert_eq!((before.generation(), after.generation()), (Generation(0), Generation(1)));
 }
 
 #[tokio::test]
 async fn a_drain_ends_with_the_last_claim_and_not_before() {
-    let switch = fleet();
-    let (one, two) = (enter(&switch, 1), enter(&switch, 1));
+    let switch = test_switch();
+    let (one, two) = (claim_active(&switch, 1), claim_active(&switch, 1));
     let drains = promote(&switch, Color::Green, &["web"]).expect("current");
-    let mut drain = left(&drains, Color::Blue);
+    let mut drain = retired_side(&drains, Color::Blue);
     assert_eq!(drain.in_flight(), 2);
     drop(one);
     assert_eq!(drain.in_flight(), 1);
@@ -88,53 +88,54 @@ fn is_pending(future: impl Future<Output = ()>) -> bool {
 }
 
 #[tokio::test]
-async fn there_and_back_keeps_two_generations_of_one_color_apart() {
-    let switch = fleet();
-    let first = enter(&switch, 1);
-    let mut old = left(&promote(&switch, Color::Green, &["web"]).expect("current"), Color::Blue);
+async fn a_flip_and_a_rollback_keep_two_generations_of_one_color_apart() {
+    let switch = test_switch();
+    let first = claim_active(&switch, 1);
+    let mut old =
+        retired_side(&promote(&switch, Color::Green, &["web"]).expect("current"), Color::Blue);
     promote(&switch, Color::Blue, &["web"]).expect("current");
-    let again = enter(&switch, 1);
+    let again = claim_active(&switch, 1);
     assert_eq!((**first.pool(), **again.pool()), ("v1", "v1"));
     let web = "web".parse().expect("a name");
-    assert_eq!(switch.inside(&web, Color::Blue), InFlight { current: 1, retired: 1 });
+    assert_eq!(switch.in_flight(&web, Color::Blue), InFlight { current: 1, retired: 1 });
     drop(first);
     old.wait().await;
-    assert_eq!(switch.inside(&web, Color::Blue), InFlight { current: 1, retired: 0 });
+    assert_eq!(switch.in_flight(&web, Color::Blue), InFlight { current: 1, retired: 0 });
     drop(again);
 }
 
 #[test]
-fn the_loser_of_two_changes_has_changed_nothing() {
-    let switch = fleet();
+fn a_stale_change_changes_nothing() {
+    let switch = test_switch();
     let (mine, theirs) = (switch.load(), switch.load());
     let (next, other) =
-        (mine.next(Generation(1), (), mine.drafts()), theirs.next(Generation(1), (), vec![]));
+        (mine.next(Generation(1), (), mine.entries()), theirs.next(Generation(1), (), vec![]));
     switch.replace(mine, next).expect("the first wins");
     let stale = switch.replace(theirs, other).expect_err("the second loses");
     assert_eq!(stale, Stale { decided_on: Generation(0), current: Generation(1) });
-    assert_eq!(switch.look(|it| it.services().count()), 2);
+    assert_eq!(switch.read(|it| it.services().count()), 2);
 }
 
 #[test]
 fn a_change_leaves_the_sides_of_other_services_alone() {
-    let switch = fleet();
-    let api = enter(&switch, 0);
+    let switch = test_switch();
+    let api = claim_active(&switch, 0);
     let drains = promote(&switch, Color::Green, &["web"]).expect("current");
     assert!(drains.iter().all(|it| it.service().as_str() == "web"), "{drains:?}");
     let name = "api".parse().expect("a name");
-    assert_eq!(switch.inside(&name, Color::Blue), InFlight { current: 1, retired: 0 });
+    assert_eq!(switch.in_flight(&name, Color::Blue), InFlight { current: 1, retired: 0 });
     drop(api);
 }
 
 #[tokio::test]
 async fn a_replaced_pool_and_a_removed_service_drain_too() {
-    let switch = fleet();
+    let switch = test_switch();
     let Ok(preview) = switch.claim(|()| Ok::<_, Infallible>((1, Visit::Preview(Color::Green))));
     assert!(!preview.is_active());
-    let api = enter(&switch, 0);
+    let api = claim_active(&switch, 0);
     let seen = switch.load();
-    let mut drafts = seen.drafts();
-    let mut web = drafts.pop().expect("web is last");
+    let mut entries = seen.entries();
+    let mut web = entries.pop().expect("web is last");
     *web.pool_mut(Color::Green) = Arc::new("v3");
     let next = seen.next(Generation(1), (), vec![web]);
     let drains = switch.replace(seen, next).expect("current");
@@ -149,46 +150,46 @@ async fn a_replaced_pool_and_a_removed_service_drain_too() {
 
 #[test]
 fn a_table_with_one_change_shares_the_rest_and_may_skip_generations() {
-    let drafts = (0..200).map(|it| draft(&format!("s{it}"), Color::Blue)).collect();
-    let switch = Fleet::new(Table::first(Generation(0), (), drafts));
-    let (before, after) = (enter(&switch, 76), enter(&switch, 78));
+    let entries = (0..200).map(|it| entry(&format!("s{it}"), Color::Blue)).collect();
+    let switch = TestSwitch::new(Table::first(Generation(0), (), entries));
+    let (before, after) = (claim_active(&switch, 76), claim_active(&switch, 78));
     let seen = switch.load();
-    let mut change = seen.at(77).draft();
+    let mut change = seen.service_at(77).entry();
     change.active = Color::Green;
-    let next = seen.with(Generation(41), (), vec![change, draft("unknown", Color::Blue)]);
+    let next = seen.with_changes(Generation(41), (), vec![change, entry("unknown", Color::Blue)]);
     let drains = switch.replace(seen, next).expect("current");
     let retired: Vec<_> = drains.iter().map(|it| (it.service().as_str(), it.side())).collect();
     let id = |color| SideId { since: Generation(0), service: 77, color };
     assert_eq!(retired, [("s77", id(Color::Blue)), ("s77", id(Color::Green))]);
-    switch.look(|table| {
+    switch.read(|table| {
         assert_eq!((table.generation(), table.services().count()), (Generation(41), 200));
-        let active = |place| table.at(place).active();
+        let active = |index| table.service_at(index).active();
         assert_eq!([active(76), active(77), active(78)], [Color::Blue, Color::Green, Color::Blue]);
-        assert_eq!(table.at(77).side(Color::Green).id().since, Generation(41));
-        assert_eq!(table.at(76).side(Color::Blue).id(), before.side());
+        assert_eq!(table.service_at(77).side(Color::Green).id().since, Generation(41));
+        assert_eq!(table.service_at(76).side(Color::Blue).id(), before.side());
     });
-    assert_eq!(enter(&switch, 77).generation(), Generation(41));
+    assert_eq!(claim_active(&switch, 77).generation(), Generation(41));
     drop((before, after));
 }
 
 /// Readers in tight loops on real threads, and a flip whenever the last one has drained: nobody
 /// may be inside a side that has reported drained.
 #[test]
-fn nobody_enters_a_drained_side_on_real_threads() {
+fn no_request_enters_a_drained_side_on_real_threads() {
     /// A pool that knows how many are inside and whether it may be entered.
     #[derive(Debug, Default)]
-    struct Room {
+    struct TestPool {
         closed: AtomicBool,
         inside: AtomicUsize,
     }
-    let new_draft = |active| ServiceEntry {
+    let new_entry = |active| ServiceEntry {
         name: "web".parse().expect("a name"),
         active,
-        blue: Arc::new(Room::default()),
-        green: Arc::new(Room::default()),
+        blue: Arc::new(TestPool::default()),
+        green: Arc::new(TestPool::default()),
     };
-    let table = Table::first(Generation(0), (), vec![new_draft(Color::Blue)]);
-    let switch: Switch<(), Room, ArcSwap<_>> = Switch::new(table);
+    let table = Table::first(Generation(0), (), vec![new_entry(Color::Blue)]);
+    let switch: Switch<(), TestPool, ArcSwap<_>> = Switch::new(table);
     let stop = CancellationToken::new();
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     std::thread::scope(|scope| {
@@ -202,22 +203,22 @@ fn nobody_enters_a_drained_side_on_real_threads() {
                 }
             });
         }
-        let _stop_even_on_panic = stop.clone().drop_guard();
+        let _stop_on_panic = stop.clone().drop_guard();
         for _ in 0..3_000 {
             let seen = switch.load();
-            let mut drafts = seen.drafts();
-            let old = drafts[0].active;
-            drafts[0].active = old.other();
+            let mut entries = seen.entries();
+            let old = entries[0].active;
+            entries[0].active = old.other();
             // A fresh pool for the new color, so that `closed` is forever.
-            *drafts[0].pool_mut(old.other()) = Arc::new(Room::default());
-            let room = Arc::clone(drafts[0].pool(old));
-            let next = seen.next(seen.generation().next(), (), drafts);
+            *entries[0].pool_mut(old.other()) = Arc::new(TestPool::default());
+            let pool = Arc::clone(entries[0].pool(old));
+            let next = seen.next(seen.generation().next(), (), entries);
             let drains = switch.replace(seen, next).expect("the only writer");
             let mut drain =
                 drains.into_iter().find(Drain::was_active).expect("the old side is retired");
             runtime.block_on(drain.wait());
-            assert_eq!(room.inside.load(SeqCst), 0, "drained, but somebody is inside");
-            room.closed.store(true, SeqCst);
+            assert_eq!(pool.inside.load(SeqCst), 0, "drained, but somebody is inside");
+            pool.closed.store(true, SeqCst);
         }
     });
 }
@@ -269,8 +270,8 @@ struct Seen {
 
 /// Requests of two services against a flip of both, and a watcher of the drain.
 fn flip_against_claims_against_drain(readers: usize, seen: &Arc<Seen>) {
-    let drafts = vec![draft("api", Color::Blue), draft("web", Color::Blue)];
-    let switch = Arc::new(Modelled::new(Table::first(Generation(0), (), drafts)));
+    let entries = vec![entry("api", Color::Blue), entry("web", Color::Blue)];
+    let switch = Arc::new(Modelled::new(Table::first(Generation(0), (), entries)));
     let acknowledged = Arc::new(AtomicBool::new(false));
     let drained = Arc::new(AtomicBool::new(false));
     let inside_old = Arc::new(AtomicUsize::new(0));
@@ -281,7 +282,7 @@ fn flip_against_claims_against_drain(readers: usize, seen: &Arc<Seen>) {
             let seen = Arc::clone(seen);
             shuttle::thread::spawn(move || {
                 let began_after = acknowledged.load(SeqCst);
-                let api = enter(&switch, 0);
+                let api = claim_active(&switch, 0);
                 let is_old = **api.pool() == "v1";
                 let color = if is_old { &seen.blue } else { &seen.green };
                 color.fetch_add(1, SeqCst);
@@ -291,7 +292,7 @@ fn flip_against_claims_against_drain(readers: usize, seen: &Arc<Seen>) {
                     assert!(!drained.load(SeqCst), "inside a side that reported drained");
                 }
                 shuttle::thread::yield_now();
-                let web = enter(&switch, 1);
+                let web = claim_active(&switch, 1);
                 assert!(is_old || **web.pool() == "v2", "the flip was seen in halves");
                 drop(web);
                 shuttle::thread::yield_now();

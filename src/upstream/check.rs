@@ -65,7 +65,7 @@ impl EndpointState {
         path: &str,
         check: &HealthCheck,
     ) -> Result<(), HealthFailure> {
-        let host = match (&check.host, &self.configured().place) {
+        let host = match (&check.host, &self.configured().address) {
             (Some(host), _) => host.to_string(),
             (None, EndpointAddress::Address(address)) => address.to_string(),
             (None, EndpointAddress::Name { host, port }) => format!("{host}:{port}"),

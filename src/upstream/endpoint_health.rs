@@ -269,12 +269,12 @@ impl HealthState {
 
     /// Ejects it from `now` on. Each ejection is longer than the last, unless it was healthy for a long time.
     pub(super) fn eject(&mut self, reason: Arc<str>, rules: &Ejection, now: Instant) {
-        let was_good = |it: Instant| now.saturating_duration_since(it) > rules.longest;
+        let was_good = |it: Instant| now.saturating_duration_since(it) > rules.duration_max;
         if self.returned.is_some_and(was_good) {
             self.ejections = 0;
         }
         self.ejections = self.ejections.saturating_add(1);
-        let time = rules.base.saturating_mul(self.ejections).min(rules.longest);
+        let time = rules.base_duration.saturating_mul(self.ejections).min(rules.duration_max);
         let since = Timestamp::now();
         let until = since.checked_add(time).unwrap_or(Timestamp::MAX);
         let public = Ejected { since, until, reason };
@@ -398,9 +398,9 @@ mod tests {
             assert!(state.release(now), "after {seconds} s");
             assert_eq!(state.tier(), Tier::Healthy);
         }
-        now += rules.longest + Duration::from_secs(1);
+        now += rules.duration_max + Duration::from_secs(1);
         state.eject("503".into(), &rules, now);
-        assert!(state.release(now + rules.base), "a long healthy time resets the count");
+        assert!(state.release(now + rules.base_duration), "a long healthy time resets the count");
         let ejected: Vec<_> = state.take_changes().iter().map(|it| it.ejected.is_some()).collect();
         assert_eq!(ejected, [false, true, false, true, false, true, false, true, false]);
         assert!(state.take_changes().is_empty(), "changes are returned once");

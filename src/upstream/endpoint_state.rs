@@ -159,7 +159,7 @@ impl EndpointState {
     /// Its address, if known: a name may not be resolved yet.
     #[must_use]
     pub fn address(&self) -> Option<SocketAddr> {
-        match &self.endpoint.place {
+        match &self.endpoint.address {
             EndpointAddress::Address(address) => Some(*address),
             EndpointAddress::Name { .. } => self.address,
             EndpointAddress::Unix(_) => None,

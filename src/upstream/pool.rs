@@ -259,7 +259,7 @@ impl Pool {
         let mut has_changed = false;
         for weighted in &self.spec.endpoints {
             let current = || known.iter().filter(|it| *it.configured() == weighted.endpoint);
-            let port = match &weighted.endpoint.place {
+            let port = match &weighted.endpoint.address {
                 EndpointAddress::Name { host: its, port } if **its == *host => *port,
                 _ => {
                     endpoints.extend(current().cloned());

@@ -92,7 +92,7 @@ impl<M> AsyncRead for MonitoredSocket<M> {
                 let message = "the client sends many more frames than its requests need";
                 return Poll::Ready(Err(io::Error::other(message)));
             }
-            if this.guard.pass(buf, before) {
+            if this.guard.filter(buf, before) {
                 return read;
             }
         }

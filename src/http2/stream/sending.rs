@@ -13,7 +13,7 @@ use super::{Http2Stream, ReceiveState, SendState, StreamReset, invalid};
 use crate::http2::head;
 
 /// Bytes that are sent at once: a stream must not take all of a connection's window.
-const AT_ONCE: usize = 64 * 1024;
+const SEND_SIZE: usize = 64 * 1024;
 
 impl Http2Stream {
     /// Sends a head that we have written; with `ends` there is nothing behind it.
@@ -22,29 +22,29 @@ impl Http2Stream {
     ///
     /// A head that HTTP/2 has no words for, or a stream that is closed.
     pub fn send_head(&mut self, bytes: &[u8], ends: bool) -> io::Result<()> {
-        match std::mem::replace(&mut self.sending, SendState::Over(None)) {
+        match std::mem::replace(&mut self.sending, SendState::Ended(None)) {
             SendState::Request { mut session, is_tls } => {
-                let (request, key) = head::request(bytes, is_tls).map_err(invalid)?;
+                let (request, key) = head::to_http2_request(bytes, is_tls).map_err(invalid)?;
                 let is_tunnel = key.is_some();
                 self.key = key;
-                self.is_for_head = request.method() == Method::HEAD;
+                self.is_head_request = request.method() == Method::HEAD;
                 let ends = ends && !is_tunnel && request.method() != Method::CONNECT;
                 let sent = session.send_request(request, ends);
-                let (response, content) = sent.map_err(|it| self.failed(&it))?;
+                let (response, content) = sent.map_err(|it| self.send_failed(&it))?;
                 self.receiving = ReceiveState::Response(response);
                 self.sending = after_head(content, ends);
                 Ok(())
             }
             SendState::Response(mut sender) => {
-                let response = match head::response(bytes, self.key.as_deref()) {
+                let response = match head::to_http2_response(bytes, self.key.as_deref()) {
                     Ok(response) => response,
-                    Err(defect) => {
+                    Err(error) => {
                         self.sending = SendState::Response(sender);
-                        return Err(invalid(defect));
+                        return Err(invalid(error));
                     }
                 };
                 let content =
-                    sender.send_response(response, ends).map_err(|it| self.failed(&it))?;
+                    sender.send_response(response, ends).map_err(|it| self.send_failed(&it))?;
                 self.sending = after_head(content, ends);
                 Ok(())
             }
@@ -62,8 +62,8 @@ impl Http2Stream {
     /// As [`Self::send_head`].
     pub fn send_interim(&mut self, bytes: &[u8]) -> io::Result<()> {
         let SendState::Response(sender) = &mut self.sending else { return Ok(()) };
-        let response = head::response(bytes, None).map_err(invalid)?;
-        sender.send_informational(response).map_err(|it| self.failed(&it))
+        let response = head::to_http2_response(bytes, None).map_err(invalid)?;
+        sender.send_informational(response).map_err(|it| self.send_failed(&it))
     }
 
     /// Sends what the other end's window has room for, and returns how much that was; with `ends`
@@ -83,23 +83,23 @@ impl Http2Stream {
         };
         let mut count = 0;
         if !content.is_empty() {
-            let wanted = content.len().min(AT_ONCE);
-            sender.reserve_capacity(wanted);
+            let size = content.len().min(SEND_SIZE);
+            sender.reserve_capacity(size);
             while sender.capacity() == 0 {
                 match ready!(sender.poll_capacity(context)) {
                     Some(Ok(_)) => {}
-                    Some(Err(error)) => return Poll::Ready(Err(self.failed(&error))),
+                    Some(Err(error)) => return Poll::Ready(Err(self.send_failed(&error))),
                     None => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
                 }
             }
-            count = wanted.min(sender.capacity());
+            count = size.min(sender.capacity());
         }
         let ends = ends && count == content.len();
         let sent = sender.send_data(Bytes::copy_from_slice(&content[..count]), ends);
-        sent.map_err(|it| self.failed(&it))?;
-        self.count(count);
+        sent.map_err(|it| self.send_failed(&it))?;
+        self.meter_bytes(count);
         if ends {
-            self.end();
+            self.end_sending();
         }
         Poll::Ready(Ok(count))
     }
@@ -110,12 +110,12 @@ impl Http2Stream {
     ///
     /// As [`Self::poll_send`].
     pub fn send_trailers(&mut self, lines: &[u8]) -> io::Result<()> {
-        let trailers = head::trailers(lines).map_err(invalid)?;
+        let trailers = head::to_http2_trailers(lines).map_err(invalid)?;
         let SendState::Content(sender) = &mut self.sending else {
             return Err(io::ErrorKind::BrokenPipe.into());
         };
-        sender.send_trailers(trailers).map_err(|it| self.failed(&it))?;
-        self.end();
+        sender.send_trailers(trailers).map_err(|it| self.send_failed(&it))?;
+        self.end_sending();
         Ok(())
     }
 
@@ -124,7 +124,7 @@ impl Http2Stream {
         if let SendState::Content(sender) = &mut self.sending {
             // One that is reset has ended too.
             let _ = sender.send_data(Bytes::new(), true);
-            self.end();
+            self.end_sending();
         }
     }
 
@@ -132,10 +132,10 @@ impl Http2Stream {
     pub fn poll_reset(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let reset = match &mut self.sending {
             SendState::Response(sender) => ready!(sender.poll_reset(context)),
-            SendState::Content(sender) | SendState::Over(Some(sender)) => {
+            SendState::Content(sender) | SendState::Ended(Some(sender)) => {
                 ready!(sender.poll_reset(context))
             }
-            SendState::Request { .. } | SendState::Over(None) => return Poll::Pending,
+            SendState::Request { .. } | SendState::Ended(None) => return Poll::Pending,
         };
         if let Ok(reason) = reset {
             self.reset = Some(StreamReset { reason, is_unprocessed: false });
@@ -155,20 +155,22 @@ impl Http2Stream {
         };
         match &mut self.sending {
             SendState::Response(sender) => sender.send_reset(reason),
-            SendState::Content(sender) | SendState::Over(Some(sender)) => sender.send_reset(reason),
-            SendState::Request { .. } | SendState::Over(None) => {}
+            SendState::Content(sender) | SendState::Ended(Some(sender)) => {
+                sender.send_reset(reason)
+            }
+            SendState::Request { .. } | SendState::Ended(None) => {}
         }
     }
 
-    fn end(&mut self) {
+    fn end_sending(&mut self) {
         if let SendState::Content(sender) =
-            std::mem::replace(&mut self.sending, SendState::Over(None))
+            std::mem::replace(&mut self.sending, SendState::Ended(None))
         {
-            self.sending = SendState::Over(Some(sender));
+            self.sending = SendState::Ended(Some(sender));
         }
     }
 }
 
 fn after_head(content: SendStream<Bytes>, ends: bool) -> SendState {
-    if ends { SendState::Over(Some(content)) } else { SendState::Content(content) }
+    if ends { SendState::Ended(Some(content)) } else { SendState::Content(content) }
 }
