@@ -48,7 +48,7 @@ pub struct ClientLoad {
     /// client.
     is_shared: bool,
     requests: AtomicUsize,
-    /// Those of them whose client has disconnected.
+    /// Those of them without their client, which has disconnected.
     abandoned: AtomicUsize,
 }
 

@@ -1,31 +1,31 @@
-//! Malformed requests (section 8.1) that the library takes for good ones: it drops pseudo-fields in trailers
-//! without a word, and more that [`pseudo`] knows.
+//! Rejects malformed requests (section 8.1) that h2 accepts: it drops pseudo-header fields in trailers, and more that
+//! [`pseudo`] checks.
 //!
-//! The library refuses a head in which a pseudo-field stands behind another field. So each section of
-//! trailers, and each head that is malformed, gets a field of ours at its beginning, on its way into the
-//! library: behind that, a pseudo-field makes it malformed. All other frames pass as they are.
+//! h2 rejects a head in which a pseudo-header field follows a regular one. So Flipgate inserts a regular field, the
+//! mark, at the beginning of each trailer section and of each malformed head before h2 reads it: a pseudo-header field
+//! after the mark makes it malformed for h2 too. All other frames pass unchanged.
 
 use http::HeaderName;
 use tokio::io::ReadBuf;
 
 use super::{PREFACE, pseudo};
 
-/// Looks at the frames that a client sends.
+/// Filters the frames that a client sends.
 #[derive(Debug)]
 pub struct FrameValidator {
-    /// Bytes that are still to come of the preface or of a frame.
+    /// Bytes that remain of the preface or the current frame.
     remaining: usize,
     /// The highest stream that has begun.
     last: u32,
-    /// Whether the client may name by its place in the table what makes a head malformed.
+    /// Whether every head gets the mark, since the dynamic table has a value that makes heads malformed.
     marks_all: bool,
-    /// What came and could not pass yet, behind what can.
+    /// Received bytes that were not passed on: first those that can pass, then the others.
     buffered: Vec<u8>,
-    /// How much of it can pass.
+    /// How many of them can pass.
     ready: usize,
 }
 
-/// The head of a frame: section 4.1.
+/// A frame header (section 4.1).
 struct FrameHeader {
     length: usize,
     kind: u8,
@@ -33,23 +33,23 @@ struct FrameHeader {
     stream: u32,
 }
 
-/// What is done with a frame.
+/// What to do with a frame.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum FrameVerdict {
     Pass,
-    /// It has to be there as a whole.
+    /// Wait for the complete frame.
     Wait,
-    /// It gets our field.
+    /// Insert the mark.
     Mark {
-        /// Whether all heads do from now on.
+        /// Whether all later heads need the mark too.
         marks_later: bool,
     },
 }
 
-/// The field of ours.
+/// The field that is inserted.
 pub(super) const MARK: HeaderName = HeaderName::from_static("flipgate-end");
 
-/// The same as a literal without indexing, with an empty value: RFC 7541, section 6.2.2.
+/// The mark as a literal without indexing, with an empty value (RFC 7541, section 6.2.2).
 const MARK_FIELD: &[u8] = b"\0\x0cflipgate-end\0";
 
 const HEADER_LENGTH: usize = 9;
@@ -57,19 +57,19 @@ const HEADERS: u8 = 1;
 const PADDED: u8 = 0x8;
 const PRIORITY: u8 = 0x20;
 
-/// Bytes of a frame, at most, as we have told nothing else: section 4.2. The library refuses larger ones.
+/// The maximum frame size, since Flipgate does not raise the default (section 4.2). h2 rejects larger frames.
 const LENGTH_MAX: usize = 16_384;
 
 // === impl FrameValidator ===
 
 impl FrameValidator {
-    /// At the beginning of a connection.
+    /// A validator at the beginning of a connection.
     #[must_use]
     pub fn new() -> Self {
         Self { remaining: PREFACE.len(), last: 0, marks_all: false, buffered: Vec::new(), ready: 0 }
     }
 
-    /// Puts what was held into `buf`, as much as can pass. False if nothing can.
+    /// Copies buffered bytes that can pass into `buf`. False if there are none.
     pub fn take(&mut self, buf: &mut ReadBuf<'_>) -> bool {
         let count = self.ready.min(buf.remaining());
         if count == 0 {
@@ -84,8 +84,8 @@ impl FrameValidator {
         true
     }
 
-    /// Looks at what came into `buf` behind the first `before` bytes, and takes away what cannot pass yet.
-    /// Only while nothing that was held [can pass](Self::take). False if nothing of it can.
+    /// Checks the bytes in `buf` after the first `before`, and removes those that cannot pass yet. Call it only while
+    /// [`take`](Self::take) returns false. False if no byte can pass.
     pub fn filter(&mut self, buf: &mut ReadBuf<'_>, before: usize) -> bool {
         let received = &buf.filled()[before..];
         let filtered = if self.buffered.is_empty() { self.skip(received) } else { 0 };
@@ -97,7 +97,7 @@ impl FrameValidator {
         filtered > 0 || self.take(buf)
     }
 
-    /// How many bytes pass as they are: up to trailers, or to a frame whose head is not there as a whole.
+    /// How many bytes pass unchanged: up to a frame that needs the mark or has an incomplete header.
     fn skip(&mut self, bytes: &[u8]) -> usize {
         let mut at = 0;
         loop {
@@ -137,7 +137,7 @@ impl FrameValidator {
         }
     }
 
-    /// Puts our field where it is needed in what is held, and finds out what can pass.
+    /// Inserts the mark where the buffered frames need it, and updates how much can pass.
     fn process_buffered(&mut self) {
         loop {
             let mut buffered = std::mem::take(&mut self.buffered);
@@ -178,7 +178,7 @@ impl Default for FrameValidator {
 // === impl FrameHeader ===
 
 impl FrameHeader {
-    /// The frame that begins here, if its head is there.
+    /// The frame header at the beginning of `bytes`, if complete.
     fn read(bytes: &[u8]) -> Option<Self> {
         let [one, two, three, kind, flags, stream @ ..] = bytes.first_chunk::<HEADER_LENGTH>()?;
         Some(Self {
@@ -189,9 +189,8 @@ impl FrameHeader {
         })
     }
 
-    /// Where the first field stands in these bytes of a HEADERS frame: behind what is before the block
-    /// (section 6.2), and behind changes of the table's size, which have to stand first (RFC 7541, section
-    /// 4.2). `None` while that is not there.
+    /// Where the fields begin in a HEADERS frame: after the padding length and priority (section 6.2), and after table
+    /// size updates, which must come first (RFC 7541, section 4.2). `None` while incomplete.
     fn block_start(&self, bytes: &[u8]) -> Option<usize> {
         let end = HEADER_LENGTH + self.length;
         let mut at = HEADER_LENGTH;
@@ -209,7 +208,7 @@ impl FrameHeader {
                 at += 1;
             }
         }
-        // One that ends before its block begins is malformed wherever the field stands.
+        // A frame that ends before its field block is malformed in any case.
         let at = at.min(end);
         (bytes.len() >= at).then_some(at)
     }
@@ -224,7 +223,7 @@ mod tests {
         [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
     }
 
-    /// What passes of these bytes if they come in parts, and are taken in parts.
+    /// The filtered bytes, if they arrive and are taken in parts.
     fn filtered(bytes: &[u8], at_once: usize, buf: usize) -> Vec<u8> {
         let (mut validator, mut seen) = (FrameValidator::new(), Vec::new());
         for part in bytes.chunks(at_once) {

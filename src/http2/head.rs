@@ -1,8 +1,7 @@
-//! Heads of HTTP/2 as the bytes of an HTTP/1 head, and back.
+//! Converts heads between HTTP/2 and the bytes of HTTP/1.
 //!
-//! Two rules keep a downgrade from being of use to anybody: what HTTP/2 does not allow in a field is
-//! refused here (section 8.2), and what is allowed is read again by the same strict reader as
-//! everything else.
+//! Two rules prevent request smuggling by the conversion: fields that HTTP/2 does not allow are rejected here (section
+//! 8.2), and allowed ones are then parsed by the same strict parser as HTTP/1 heads.
 
 use bytes::Bytes;
 use h2::ext::Protocol;
@@ -15,7 +14,7 @@ use http::{
 use super::websocket;
 use crate::model::{default_port, is_same_authority};
 
-/// Why a head of HTTP/2 is malformed: section 8.1.1.
+/// Why an HTTP/2 head is malformed (section 8.1.1).
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("{0}")]
 pub struct MalformedHead(pub(super) &'static str);
@@ -24,20 +23,20 @@ const WEBSOCKET: &str = "websocket";
 const KEY: HeaderName = HeaderName::from_static("sec-websocket-key");
 const ACCEPT: HeaderName = HeaderName::from_static("sec-websocket-accept");
 
-/// What is known of a request beside its head.
+/// Properties of a request that its HTTP/1 head does not have.
 #[derive(Debug)]
 pub(super) struct RequestMeta {
-    /// The key that was made up for a WebSocket, whose handshake needs one in HTTP/1.
+    /// The generated key of a WebSocket, which its HTTP/1 handshake needs.
     pub(super) key: Option<String>,
-    /// Bytes of the longest value of `Cookie`.
+    /// Bytes of the longest `Cookie` field.
     pub(super) cookie_max: usize,
 }
 
-/// Puts a request as an HTTP/1 head. `ends` tells whether no body follows.
+/// Appends a request as an HTTP/1 head. `ends` means that no body follows.
 ///
 /// # Errors
 ///
-/// [`MalformedHead`] for what HTTP/2 does not allow.
+/// [`MalformedHead`] if HTTP/2 does not allow it.
 pub(super) fn write_http1_request(
     out: &mut Vec<u8>,
     request: &Request<()>,
@@ -51,23 +50,23 @@ pub(super) fn write_http1_request(
         (_, None) => false,
     };
     if is_websocket && fields.contains_key(CONTENT_LENGTH) {
-        return Err(MalformedHead("a WebSocket has no length"));
+        return Err(MalformedHead("a WebSocket request must not have a Content-Length"));
     }
     let authority = uri.authority().map(Authority::as_str);
-    // Without an :authority the library does not tell which one it was; `pseudo` looks at that.
+    // Without an :authority, h2 does not expose the :scheme; `pseudo` checks that case.
     let is_http = |it: &str| ["http", "https"].iter().any(|known| it.eq_ignore_ascii_case(known));
     if uri.scheme_str().is_some_and(|it| !is_http(it)) {
         return Err(MalformedHead("the :scheme is neither http nor https"));
     }
     let target = match (uri.path_and_query(), authority) {
         (Some(target), _) => target.as_str(),
-        // A plain CONNECT is refused where all heads are read.
+        // The HTTP/1 parser rejects a plain CONNECT.
         (None, Some(authority)) if request.method() == Method::CONNECT => authority,
-        _ => return Err(MalformedHead("there is no :path")),
+        _ => return Err(MalformedHead("the :path is missing")),
     };
     let is_asterisk = target == "*" && request.method() == Method::OPTIONS;
     if !target.starts_with('/') && !is_asterisk && request.method() != Method::CONNECT {
-        return Err(MalformedHead("the :path is no path"));
+        return Err(MalformedHead("the :path is not a path"));
     }
     let method = if is_websocket { "GET" } else { request.method().as_str() };
     out.reserve(512);
@@ -94,22 +93,22 @@ pub(super) fn write_http1_request(
     Ok(RequestMeta { key: None, cookie_max })
 }
 
-/// What stands behind the head of a response.
+/// What follows the head of a response.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum ResponseFraming {
     /// A body.
     Body,
-    /// Nothing, which is all there is.
+    /// Nothing: the body is empty.
     Empty,
-    /// Nothing, since only the head was asked for.
+    /// Nothing: the request was HEAD.
     Head,
 }
 
-/// Puts a response as an HTTP/1 head. `key` is that of the WebSocket which it may open.
+/// Appends a response as an HTTP/1 head. `key` is that of the WebSocket that it may accept.
 ///
 /// # Errors
 ///
-/// [`MalformedHead`] for what HTTP/2 does not allow.
+/// [`MalformedHead`] if HTTP/2 does not allow it.
 pub(super) fn write_http1_response(
     out: &mut Vec<u8>,
     response: &Response<()>,
@@ -123,12 +122,12 @@ pub(super) fn write_http1_response(
     let code = if websocket_key.is_some() { StatusCode::SWITCHING_PROTOCOLS } else { status };
     out.extend_from_slice(code.as_str().as_bytes());
     out.push(b' ');
-    // HTTP/2 has no reasons, and some clients of HTTP/1 have no patience without one.
+    // HTTP/2 has no reason phrases, and some HTTP/1 clients require one.
     out.extend_from_slice(code.canonical_reason().unwrap_or_default().as_bytes());
     out.extend_from_slice(b"\r\n");
     let has_accept = websocket_key.is_some() && response.headers().contains_key(ACCEPT);
     match has_accept {
-        // It knows no key of ours: what it says is for nobody.
+        // The upstream cannot know the generated key, so its accept value is dropped.
         true => {
             let mut others = response.headers().clone();
             others.remove(ACCEPT);
@@ -159,11 +158,11 @@ pub(super) fn write_http1_response(
     Ok(())
 }
 
-/// Puts trailers as lines.
+/// Appends trailers as field lines.
 ///
 /// # Errors
 ///
-/// [`MalformedHead`] for what HTTP/2 does not allow.
+/// [`MalformedHead`] if HTTP/2 does not allow them.
 pub(super) fn write_http1_trailers(
     out: &mut Vec<u8>,
     trailers: &HeaderMap,
@@ -171,21 +170,21 @@ pub(super) fn write_http1_trailers(
     put_fields(out, trailers, None).map(drop)
 }
 
-/// The request that a head of our own asks. `is_tls` tells the scheme. The key of the WebSocket that
-/// it asks for comes with it, since HTTP/2 has no place for it.
+/// The HTTP/2 request for an HTTP/1 head that Flipgate has written. `is_tls` determines the scheme. For a WebSocket,
+/// also returns the key, which HTTP/2 cannot carry.
 ///
 /// # Errors
 ///
-/// [`MalformedHead`] for what HTTP/2 has no words for.
+/// [`MalformedHead`] if HTTP/2 cannot represent it.
 pub(super) fn to_http2_request(
     head: &[u8],
     is_tls: bool,
 ) -> Result<(Request<()>, Option<String>), MalformedHead> {
-    let unrepresentable = |_| MalformedHead("the head cannot be said in HTTP/2");
+    let unrepresentable = |_| MalformedHead("the head cannot be represented in HTTP/2");
     let (first, lines) = split(head);
     let mut parts = first.splitn(3, |it| *it == b' ');
     let (Some(method), Some(target)) = (parts.next(), parts.next()) else {
-        return Err(MalformedHead("there is no request line"));
+        return Err(MalformedHead("the request line is missing"));
     };
     let mut request = Request::new(());
     *request.method_mut() = Method::from_bytes(method).map_err(|_| unrepresentable(()))?;
@@ -224,13 +223,12 @@ pub(super) fn to_http2_request(
     Ok((request, None))
 }
 
-/// The response that a head of our own gives. One that opens a WebSocket has another code there:
-/// RFC 8441, section 5. `key` is what was made up for it.
+/// The HTTP/2 response for an HTTP/1 head that Flipgate has written. One that accepts a WebSocket gets status 200 (RFC
+/// 8441, section 5). `key` is the generated key.
 ///
 /// # Errors
 ///
-/// [`MalformedHead`] for what HTTP/2 has no words for, and for a WebSocket whose server did not
-/// understand its key.
+/// [`MalformedHead`] if HTTP/2 cannot represent it, or if a WebSocket's accept value does not match the key.
 pub(super) fn to_http2_response(
     head: &[u8],
     key: Option<&str>,
@@ -238,7 +236,7 @@ pub(super) fn to_http2_response(
     let (first, lines) = split(head);
     let code = first.get("HTTP/1.1 ".len()..).and_then(|it| it.get(..3));
     let status = StatusCode::from_bytes(code.unwrap_or_default())
-        .map_err(|_| MalformedHead("there is no status line"))?;
+        .map_err(|_| MalformedHead("the status line is missing"))?;
     let websocket_key = key.filter(|_| status == StatusCode::SWITCHING_PROTOCOLS);
     let mut response = Response::new(());
     *response.status_mut() = if websocket_key.is_some() { StatusCode::OK } else { status };
@@ -258,16 +256,16 @@ pub(super) fn to_http2_response(
             it.as_bytes() != websocket::websocket_accept(key.as_bytes()).as_bytes()
         })
     {
-        return Err(MalformedHead("the Sec-WebSocket-Accept does not fit"));
+        return Err(MalformedHead("the Sec-WebSocket-Accept does not match the key"));
     }
     Ok(response)
 }
 
-/// The trailers that lines of our own make.
+/// The HTTP/2 trailers for field lines that Flipgate has written.
 ///
 /// # Errors
 ///
-/// [`MalformedHead`] for what HTTP/2 has no words for.
+/// [`MalformedHead`] if HTTP/2 cannot represent them.
 pub(super) fn to_http2_trailers(lines: &[u8]) -> Result<HeaderMap, MalformedHead> {
     let mut fields = HeaderMap::new();
     each_field(&Bytes::copy_from_slice(lines), |name, value| {
@@ -277,9 +275,8 @@ pub(super) fn to_http2_trailers(lines: &[u8]) -> Result<HeaderMap, MalformedHead
     Ok(fields)
 }
 
-/// Puts fields as lines, but for a `Host` that says what `authority` does, with the default port of its
-/// scheme. Crumbs of a cookie become
-/// one again: section 8.2.3. Returns how long the longest of them is.
+/// Appends fields as lines, without a `Host` that equals `authority` (with the default port of its scheme). Several
+/// `Cookie` fields are joined into one (section 8.2.3). Returns the length of the longest of them.
 fn put_fields(
     out: &mut Vec<u8>,
     fields: &HeaderMap,
@@ -289,12 +286,12 @@ fn put_fields(
     for (name, value) in fields {
         let value = value.as_bytes();
         if is_for_connection(name) && !(name == TE && value.eq_ignore_ascii_case(b"trailers")) {
-            return Err(MalformedHead("a field is for connections of HTTP/1"));
+            return Err(MalformedHead("a connection-specific field is not allowed in HTTP/2"));
         }
-        // Section 8.2.1; the library has seen to the other letters.
+        // Section 8.2.1; h2 checks the other characters.
         let is_space = |it: Option<&u8>| matches!(it, Some(b' ' | b'\t'));
         if is_space(value.first()) || is_space(value.last()) {
-            return Err(MalformedHead("a value begins or ends with space"));
+            return Err(MalformedHead("a field value begins or ends with whitespace"));
         }
         match authority {
             Some((it, port)) if name == HOST => {
@@ -323,7 +320,7 @@ fn put_fields(
     Ok(cookie_max)
 }
 
-/// Section 8.2.2.
+/// Connection-specific fields (section 8.2.2).
 fn is_for_connection(name: &HeaderName) -> bool {
     const HEADERS: [HeaderName; 4] = [CONNECTION, TE, TRANSFER_ENCODING, UPGRADE];
     HEADERS.contains(name) || matches!(name.as_str(), "keep-alive" | "proxy-connection")
@@ -335,19 +332,19 @@ fn put(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     }
 }
 
-/// The first line, and the others in memory that values can share.
+/// The start line, and the other lines in memory that field values can share.
 fn split(head: &[u8]) -> (&[u8], Bytes) {
     let end = memchr::memmem::find(head, b"\r\n").unwrap_or(head.len());
     let lines = head.get(end + 2..).unwrap_or_default();
     (&head[..end], Bytes::copy_from_slice(lines))
 }
 
-/// Calls `each` with every field of lines that we have written ourselves, or read strictly.
+/// Calls `each` with every field of lines that Flipgate has written or strictly parsed.
 fn each_field(
     lines: &Bytes,
     mut each: impl FnMut(HeaderName, HeaderValue) -> Result<(), MalformedHead>,
 ) -> Result<(), MalformedHead> {
-    let unrepresentable = MalformedHead("a line is no field");
+    let unrepresentable = MalformedHead("a line is not a field");
     let mut start = 0;
     while let Some(length) = memchr::memchr(b'\r', &lines[start..]) {
         if length == 0 {

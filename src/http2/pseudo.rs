@@ -1,17 +1,17 @@
-//! What the library does not tell of the pseudo-fields of a request: it cuts a fragment off a `:path`, and
-//! says nothing of a `:scheme` without an `:authority`.
+//! Checks of pseudo-header fields that h2 does not make: it removes a fragment from a `:path`, and does not expose a
+//! `:scheme` without an `:authority`.
 //!
-//! Looks at a block of fields (RFC 7541, section 6) as it comes, without the table that both ends share. So
-//! a name that a client has put into its table, though it is in everybody's, is not known here.
+//! Decodes a field block (RFC 7541, section 6) without the dynamic table that both ends share. So a name that the
+//! client has put into its dynamic table is not recognized, though the static table has it too.
 
-/// What is wrong with a block.
+/// A malformed field block.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct PseudoHeaderError {
-    /// Whether the value is in the table from now on.
+    /// Whether the value enters the dynamic table.
     pub(super) is_indexed: bool,
 }
 
-/// A text, and whether it is in the code of RFC 7541, appendix B.
+/// A string, and whether it uses the Huffman code of RFC 7541, appendix B.
 struct HpackString<'a> {
     bytes: &'a [u8],
     is_huffman: bool,
@@ -21,7 +21,7 @@ struct HpackString<'a> {
 const FIRST_REGULAR: usize = 15;
 const FIRST_DYNAMIC: usize = 62;
 
-/// The upper ends of the codes of each length, at the left of 32 bits.
+/// The upper end of the codes of each length, left-aligned in 32 bits.
 const HUFFMAN_RANGES: [(u32, u32); 21] = [
     (0x5000_0000, 5),
     (0xb800_0000, 6),
@@ -46,10 +46,10 @@ const HUFFMAN_RANGES: [(u32, u32); 21] = [
     (u32::MAX, 30),
 ];
 
-/// The code of `#`, of 12 bits.
+/// The code of `#`, 12 bits.
 const FRAGMENT: u32 = 0xffa;
 
-/// What is wrong with the pseudo-fields at the beginning of a block, as far as it can be read.
+/// The first malformed pseudo-header field at the beginning of a block, as far as it can be decoded.
 pub(super) fn check(block: &[u8]) -> Option<PseudoHeaderError> {
     let mut rest = block;
     loop {
@@ -63,7 +63,7 @@ pub(super) fn check(block: &[u8]) -> Option<PseudoHeaderError> {
         let (name, after) = integer(rest, bits)?;
         rest = after;
         if !has_value {
-            // A change of the table's size is no field.
+            // A table size update is not a field.
             if bits == 7 && (FIRST_REGULAR..FIRST_DYNAMIC).contains(&name) {
                 return None;
             }
@@ -92,7 +92,7 @@ pub(super) fn check(block: &[u8]) -> Option<PseudoHeaderError> {
     }
 }
 
-/// A number whose first byte has so many bits of it: RFC 7541, section 5.1.
+/// An integer with a prefix of so many bits (RFC 7541, section 5.1).
 fn integer(bytes: &[u8], bits: u32) -> Option<(usize, &[u8])> {
     let (first, mut rest) = bytes.split_first()?;
     let max = (1 << bits) - 1;
@@ -184,15 +184,23 @@ mod tests {
         {
             assert_eq!(check(&plain(prefix, b"/a?b#c")), error(is_kept));
             assert_eq!(check(&plain(prefix, b"/a?b%23c")), None);
-            // `/#`, and `/>`, whose code is as long.
+            // `/#`, and `/>`, which has a code of the same length.
             assert_eq!(check(&coded(prefix, &[0x63, 0xfe, 0xbf])), error(is_kept));
             assert_eq!(check(&coded(prefix, &[0x63, 0xfe, 0xff])), None);
         }
         assert_eq!(check(&plain(b"\x82\x86\x3f\xe1\x1f\x41\x01a\x04", b"/#")), error(false));
         assert_eq!(check(&plain(b"\0\x05:path", b"/#")), error(false));
         assert_eq!(check(&plain(b"\0\x84\xb9\x58\xd3\x3f", b"/#")), error(false));
-        assert_eq!(check(&plain(b"\x82\x87\x84\x0f\x24", b"/#")), None, "a referer has one");
-        assert_eq!(check(&plain(b"\x82\x87\x84\0\x01x", b"/#")), None, "and so may any field");
+        assert_eq!(
+            check(&plain(b"\x82\x87\x84\x0f\x24", b"/#")),
+            None,
+            "a referer may have a fragment"
+        );
+        assert_eq!(
+            check(&plain(b"\x82\x87\x84\0\x01x", b"/#")),
+            None,
+            "any other field may have one"
+        );
     }
 
     #[test]

@@ -1,26 +1,26 @@
-//! An upstream's address, and how it is doing.
+//! The address of an endpoint, and its health.
 
 use std::{fmt, net::SocketAddr, str::FromStr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-/// An upstream: where it listens, and whether it speaks TLS.
+/// An endpoint: its address, and whether it uses TLS.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct Endpoint {
     /// Where it listens.
     pub address: EndpointAddress,
-    /// Whether it speaks TLS. Never so at a unix socket.
+    /// Whether connections use TLS. Never for a unix socket.
     pub is_tls: bool,
 }
 
-/// Where an upstream listens.
+/// The address of an endpoint.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub enum EndpointAddress {
-    /// An address that needs no look-up.
+    /// An IP address and port.
     Address(SocketAddr),
-    /// A name, whose addresses may change.
+    /// A name. Its addresses may change.
     Name {
-        /// A host name in lower case, without a trailing dot.
+        /// The host name in lower case, without a trailing dot.
         host: Arc<str>,
         /// The port, never 0.
         port: u16,
@@ -29,38 +29,36 @@ pub enum EndpointAddress {
     Unix(Arc<str>),
 }
 
-/// How an endpoint is doing, as far as its health checks have found out.
+/// The health of an endpoint by its health checks.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Health {
-    /// Nobody has looked yet.
+    /// Not checked yet.
     Unknown,
-    /// It answers as it should.
+    /// The checks pass.
     Up,
-    /// It does not, or cannot be reached.
+    /// The checks fail.
     Down,
 }
 
 /// Text that is not an endpoint.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum ParseEndpointError {
-    /// No port, or port 0, or not a number.
+    /// The port is missing, 0 or not a number.
     #[error(
-        "`{0}` has no port: write `127.0.0.1:9001`, `[::1]:9001`, `app:9001` or `https://app:443`"
+        "`{0}` has no valid port; use `127.0.0.1:9001`, `[::1]:9001`, `app:9001` or `https://app:443`"
     )]
     Port(String),
     /// The part before the port is neither an address nor a host name.
-    #[error("`{0}` is neither an address nor a host name: write `127.0.0.1:9001` or `app:9001`")]
+    #[error("`{0}` is neither an address nor a host name; use `127.0.0.1:9001` or `app:9001`")]
     Host(String),
-    /// A scheme that is not spoken to upstreams, or more than an address behind one that is.
+    /// The scheme is not supported for endpoints, or a path follows the address.
     #[error(
-        "`{0}` is not an endpoint: write `app:9001`, `https://app:9443` or `unix:/run/app.sock`, without a path"
+        "`{0}` is not an endpoint; use `app:9001`, `https://app:9443` or `unix:/run/app.sock`, without a path"
     )]
     Scheme(String),
-    /// A unix socket that is not named by an absolute path of at most 107 bytes.
-    #[error(
-        "`{0}`: a unix socket is named by an absolute path of at most 107 bytes, like `unix:/run/app.sock`"
-    )]
+    /// The path of the unix socket is not absolute, or longer than 107 bytes.
+    #[error("`{0}` is not an absolute path of at most 107 bytes; use `unix:/run/app.sock`")]
     Path(String),
 }
 
@@ -72,7 +70,7 @@ impl FromStr for Endpoint {
     fn from_str(text: &str) -> Result<Self, ParseEndpointError> {
         let short = || text.chars().take(300).collect::<String>();
         if let Some(path) = text.strip_prefix("unix:") {
-            // The kernel takes 108 bytes, with a zero at the end.
+            // The kernel's limit is 108 bytes with a terminating NUL.
             let is_valid = path.starts_with('/') && path.len() < 108 && !path.contains('\0');
             return match is_valid {
                 true => Ok(Self { address: EndpointAddress::Unix(path.into()), is_tls: false }),
@@ -113,8 +111,8 @@ impl FromStr for Endpoint {
     }
 }
 
-/// Letters, digits, `-`, `_` and dots; no empty label; a last label of digits alone would be a
-/// broken IPv4 address and not a name (RFC 1123, section 2.1).
+/// Letters, digits, `-`, `_` and dots, without empty labels. A last label of digits only would be a malformed IPv4
+/// address (RFC 1123, section 2.1).
 fn is_host_name(host: &str) -> bool {
     let label_is_valid = |label: &str| {
         (1..=63).contains(&label.len())

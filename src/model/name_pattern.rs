@@ -1,25 +1,23 @@
-//! Names of fields, one by one or by what they begin with.
+//! Patterns for field names.
 
 use std::{fmt, str::FromStr};
 
-/// The names of some fields: one name, or all that begin with a prefix, like `x-amz-*`. In lower case.
+/// A field name, or a prefix of field names like `x-amz-*`. In lower case.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct NamePattern {
     text: Box<str>,
     is_prefix: bool,
 }
 
-/// Text that is neither a name nor a prefix with `*` behind it.
+/// Text that is neither a field name nor a prefix with `*`.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-#[error(
-    "`{0}` is not the name of a field: write `x-sum`, or `x-app-*` for all that begin with `x-app-`"
-)]
+#[error("`{0}` is not a field name; use `x-sum`, or `x-app-*` for all that begin with `x-app-`")]
 pub struct ParseNamePatternError(String);
 
 // === impl NamePattern ===
 
 impl NamePattern {
-    /// Whether this name, in whatever case, is one of them.
+    /// Whether a name matches, case-insensitive.
     #[must_use]
     pub fn matches(&self, name: &[u8]) -> bool {
         let text = self.text.as_bytes();
@@ -29,7 +27,7 @@ impl NamePattern {
         }
     }
 
-    /// The one name, if it is not all that begin with a prefix.
+    /// The name, unless the pattern is a prefix.
     #[must_use]
     pub fn exact(&self) -> Option<&str> {
         (!self.is_prefix).then_some(&*self.text)
@@ -42,7 +40,7 @@ impl FromStr for NamePattern {
     fn from_str(text: &str) -> Result<Self, ParseNamePatternError> {
         let prefix = text.strip_suffix('*');
         let name = prefix.unwrap_or(text);
-        // RFC 9110, section 5.6.2. A prefix of nothing would be every name.
+        // A token (RFC 9110, section 5.6.2). An empty prefix would match every name.
         let is_valid = !name.is_empty()
             && name.len() <= 256
             && name.bytes().all(|it| it.is_ascii_alphanumeric() || b"!#$%&'+-.^_`|~".contains(&it));

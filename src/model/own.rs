@@ -1,4 +1,4 @@
-//! Where the process itself can be reached, so that it is not taken for an upstream.
+//! The addresses of the process itself, which must not be used as endpoints.
 
 use std::{
     fmt,
@@ -9,7 +9,7 @@ use std::{
 
 use super::{Endpoint, EndpointAddress};
 
-/// Where the process itself can be reached. Cheap to clone.
+/// The addresses of the process itself. Cheap to clone.
 #[derive(Clone)]
 pub struct OwnAddresses {
     all: Arc<[OwnAddress]>,
@@ -20,32 +20,32 @@ pub struct OwnAddresses {
 /// One address of the process itself.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct OwnAddress {
-    /// Where it listens, with the port that it really has.
+    /// Where it listens, with the port that the kernel assigned.
     pub address: OwnAddressKind,
-    /// What it is, like "a listener".
+    /// What listens there, like "a listener".
     pub description: &'static str,
 }
 
-/// Where one address of the process itself is.
+/// The address of one of the process's own sockets.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum OwnAddressKind {
-    /// A port.
+    /// A TCP port.
     Tcp(SocketAddr),
-    /// A socket's file.
+    /// The file of a unix socket.
     Unix(Arc<Path>),
 }
 
 // === impl OwnAddresses ===
 
 impl OwnAddresses {
-    /// These addresses. `is_local` tells whether an address is one of this machine, for sockets that listen on all
-    /// of them.
+    /// These addresses. `is_local` returns whether an address is one of this machine, for sockets that listen on all
+    /// addresses.
     #[must_use]
     pub fn new(all: Vec<OwnAddress>, is_local: fn(IpAddr) -> bool) -> Self {
         Self { all: all.into(), is_local }
     }
 
-    /// The address that a connection to `endpoint` would reach, as far as that is known without a look-up.
+    /// The own address that a connection to `endpoint` would reach, as far as known without a DNS look-up.
     #[must_use]
     pub fn find(&self, endpoint: &Endpoint) -> Option<OwnAddress> {
         match &endpoint.address {
@@ -62,12 +62,12 @@ impl OwnAddresses {
         }
     }
 
-    /// The files of sockets that the process listens on.
+    /// The files of the process's own unix sockets.
     pub fn sockets(&self) -> impl Iterator<Item = (&Path, &OwnAddress)> {
         self.all.iter().filter_map(|it| Some((it.socket()?, it)))
     }
 
-    /// The address that a connection to `target` would reach.
+    /// The own address that a connection to `target` would reach.
     #[must_use]
     pub fn find_address(&self, target: SocketAddr) -> Option<OwnAddress> {
         let reaches = |own: &&OwnAddress| match &own.address {
@@ -81,13 +81,13 @@ impl OwnAddresses {
     }
 
     fn reaches(&self, target: IpAddr, own: IpAddr) -> bool {
-        // The system takes a connection to no address for one to itself.
+        // The kernel connects to the unspecified address as to loopback.
         let target = match target {
             IpAddr::V4(it) if it.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
             IpAddr::V6(it) if it.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
             it => it,
         };
-        // A socket on all addresses of IPv6 has those of IPv4 too.
+        // A socket on all IPv6 addresses also accepts IPv4.
         let accepts = own.is_unspecified() && (own.is_ipv6() || target.is_ipv4());
         target == own || accepts && (target.is_loopback() || (self.is_local)(target))
     }

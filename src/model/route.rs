@@ -1,17 +1,17 @@
-//! Which service a host and a path belong to.
+//! Routing: which service a host and a path belong to.
 
 use std::{borrow::Cow, collections::HashMap, fmt, str::FromStr};
 
-/// The host that a request names, in lower case, without port and trailing dot.
+/// The host of a request, in lower case, without port and trailing dot.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Host<'a>(Cow<'a, str>);
 
-/// Text that names no host.
+/// Text that is not a valid host.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("the host is not a name or an address with an optional port")]
 pub struct ParseHostError;
 
-/// Which hosts a route is for.
+/// The hosts of a route.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub enum HostPattern {
     /// `example.com`: this host.
@@ -22,20 +22,19 @@ pub enum HostPattern {
     Any,
 }
 
-/// The beginning of a path, ending at a segment border: `/api` is for `/api` and `/api/users`,
-/// and not for `/apis`.
+/// A path prefix that ends at a segment border: `/api` matches `/api` and `/api/users`, but not `/apis`.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct PathPrefix(Box<str>);
 
-/// A path that no prefix can be made of.
+/// Text that is not a valid path prefix.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[error(
-    "`{0}` is not a path prefix: it begins with `/`, and has no `?`, `#`, `*`, spaces, escapes or dot segments"
+    "`{0}` is not a path prefix; it must begin with `/` and have no `?`, `#`, `*`, spaces, escapes or dot segments"
 )]
 pub struct ParsePathError(String);
 
-/// From host and path to a target. The most specific host pattern that has a fitting prefix wins
-/// (exact, then the longest suffix, then any), and among its prefixes the longest.
+/// Maps host and path to a target. The most specific host pattern with a matching prefix wins (exact, then the longest
+/// suffix, then any), and among its prefixes the longest.
 #[derive(Clone, Debug)]
 pub struct Router<T> {
     exact: HashMap<Box<str>, Prefixes<T>>,
@@ -46,24 +45,24 @@ pub struct Router<T> {
 /// The prefixes of one host pattern.
 #[derive(Clone, Debug)]
 struct Prefixes<T> {
-    /// By their bytes.
+    /// Sorted by bytes.
     sorted: Vec<(PathPrefix, T)>,
-    /// Bytes of the longest.
+    /// The length of the longest one in bytes.
     longest_length: usize,
 }
 
-/// The same host pattern and prefix lead somewhere already.
+/// The route exists already; the value is its target.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct RouteConflict<T>(pub T);
 
 // === impl Host ===
 
 impl<'a> Host<'a> {
-    /// Reads the value of a `Host` field or the authority of a target: RFC 9110, section 7.2.
+    /// Parses the value of a `Host` field or the authority of a target (RFC 9110, section 7.2).
     ///
     /// # Errors
     ///
-    /// [`ParseHostError`] for an empty name, user information, and characters that no name has.
+    /// [`ParseHostError`] for an empty name, user information, and invalid characters.
     pub fn parse(text: &'a str) -> Result<Self, ParseHostError> {
         let (name, port) = match text.strip_prefix('[') {
             Some(inside) => {
@@ -106,7 +105,7 @@ impl<'a> Host<'a> {
         Ok(Self(if has_capitals { lower(name) } else { Cow::Borrowed(name) }))
     }
 
-    /// The host's name.
+    /// The host name.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -135,7 +134,7 @@ impl FromStr for HostPattern {
             None => (text, false),
         };
         let host = Host::parse(name)?;
-        // A port would never match, since hosts are compared without theirs.
+        // A port would never match, since hosts are compared without port.
         if name.contains(':') && !name.ends_with(']') || is_suffix && name.starts_with('[') {
             return Err(ParseHostError);
         }
@@ -187,11 +186,11 @@ impl<T> Default for Router<T> {
 }
 
 impl<T: Copy> Router<T> {
-    /// Adds a way to `target`.
+    /// Adds a route to `target`.
     ///
     /// # Errors
     ///
-    /// [`RouteConflict`] with the target that has the same pattern and prefix; nothing is added then.
+    /// [`RouteConflict`] with the target of the same pattern and prefix; then nothing is added.
     pub fn insert(
         &mut self,
         host: &HostPattern,
@@ -250,8 +249,8 @@ impl<T: Copy> Prefixes<T> {
         }
     }
 
-    /// The target of the longest prefix that a normalized path lies under: each border between its
-    /// segments is looked at, from the last one that a prefix could end at.
+    /// The target of the longest prefix of a normalized path. Searches for each segment border, beginning with the last
+    /// one within the longest prefix.
     fn find(&self, path: &str) -> Option<T> {
         let is_border = |end: usize| path.as_bytes().get(end).is_none_or(|it| *it == b'/');
         let ends = (0..=self.longest_length.min(path.len())).rev().filter(|it| is_border(*it));
@@ -270,7 +269,7 @@ mod tests {
         let mut router = Router::default();
         for (host, path, target) in routes {
             let host = host.parse().expect("a pattern");
-            router.insert(&host, &path.parse().expect("a prefix"), *target).expect("free");
+            router.insert(&host, &path.parse().expect("a prefix"), *target).expect("a new route");
         }
         router
     }

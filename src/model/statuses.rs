@@ -1,14 +1,14 @@
-//! Sets of status codes, as people write them.
+//! Sets of status codes.
 
 use std::{fmt, str::FromStr};
 
-/// A set of status codes, of 100 to 599.
+/// A set of status codes from 100 to 599.
 #[derive(Clone, Copy, Default, Eq, PartialEq)]
 pub struct StatusSet([u64; 8]);
 
-/// Text that is no set of status codes.
+/// Text that is not a set of status codes.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("`{0}` is not a status: write \"503\", \"5xx\" or \"200-399\", of 100 to 599")]
+#[error("`{0}` is not a status; use \"503\", \"5xx\" or \"200-399\" (100 to 599)")]
 pub struct ParseStatusesError(String);
 
 const FIRST: u16 = 100;
@@ -17,7 +17,7 @@ const LAST: u16 = 599;
 // === impl StatusSet ===
 
 impl StatusSet {
-    /// Whether a code is one of them.
+    /// Whether the set contains a code.
     #[must_use]
     pub fn contains(&self, code: u16) -> bool {
         let Some(index) = code.checked_sub(FIRST) else { return false };
@@ -25,13 +25,13 @@ impl StatusSet {
         word >> (index % 64) & 1 == 1
     }
 
-    /// Whether it has none.
+    /// Whether the set is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 
-    /// Those of both.
+    /// The union of both sets.
     #[must_use]
     pub fn union(self, others: Self) -> Self {
         Self(std::array::from_fn(|index| self.0[index] | others.0[index]))

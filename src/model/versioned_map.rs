@@ -1,34 +1,32 @@
-//! A sorted map whose versions share what they have in common.
+//! A sorted map with versions that share unchanged entries.
 
 use std::{borrow::Borrow, fmt, ops::Index, sync::Arc};
 
-/// A sorted map that is cheap to clone: a version and the one before it share all that did not change, so
-/// that a change of one of ten thousand entries copies a few hundred pointers, and two versions are
-/// compared by what differs. Values are cloned with the entries around a change, so large ones belong
-/// behind an [`Arc`].
-// Written here since the crates for this were found to be unsound (imbl 7.0.2 frees twice in
-// `Vector::retain`) or cannot compare two versions (rpds 1.2). Two levels are enough for the services of
-// one proxy.
+/// A sorted map that is cheap to clone. A version and the one before it share what did not change, so a change of one
+/// of ten thousand entries copies a few hundred pointers, and versions are compared by their differences. The entries
+/// near a change are cloned, so large values belong behind an [`Arc`].
+// Not a crate: imbl 7.0.2 is unsound (double free in `Vector::retain`), and rpds 1.2 cannot compare two versions. Two
+// levels are enough for the services of one proxy.
 pub struct VersionedMap<K, V> {
-    /// Sorted; none of them is empty or longer than [`PART_MAX`].
+    /// Sorted; each has 1 to [`NODE_MAX`] entries.
     nodes: Arc<Vec<MapNode<K, V>>>,
     len: usize,
 }
 
 type MapNode<K, V> = Arc<Vec<(K, V)>>;
 
-/// What differs between two versions of a map.
+/// A difference between two versions of a map.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Difference<'a, K, V> {
-    /// The later one has an entry that the earlier one does not have.
+    /// The later version has a new entry.
     Added(&'a K, &'a V),
-    /// Both have the entry, with another value in the later one.
+    /// Both have the entry, with different values; the earlier value comes first.
     Changed(&'a K, &'a V, &'a V),
-    /// The earlier one has an entry that the later one does not have.
+    /// The later version does not have the entry any more.
     Removed(&'a K, &'a V),
 }
 
-/// Entries that stay together.
+/// The maximum of entries in a node.
 const NODE_MAX: usize = 128;
 
 // === impl VersionedMap ===
@@ -44,7 +42,7 @@ impl<K: Ord + Clone, V: Clone> VersionedMap<K, V> {
         Some(&node[index].1)
     }
 
-    /// Whether a key is there.
+    /// Whether the map has a key.
     pub fn contains_key<Q: Ord + ?Sized>(&self, key: &Q) -> bool
     where
         K: Borrow<Q>,
@@ -52,7 +50,7 @@ impl<K: Ord + Clone, V: Clone> VersionedMap<K, V> {
         self.get(key).is_some()
     }
 
-    /// Sets the value of a key, and returns the one that it had.
+    /// Sets the value of a key, and returns the previous one.
     pub fn insert(&mut self, key: K, value: V) -> Option<V> {
         let at = self.node_of(&key);
         let nodes = Arc::make_mut(&mut self.nodes);
@@ -68,7 +66,7 @@ impl<K: Ord + Clone, V: Clone> VersionedMap<K, V> {
                 node.insert(index, (key, value));
                 self.len += 1;
                 if node.len() > NODE_MAX {
-                    // At the end, so that a map that is filled in order has full parts.
+                    // An insert at the end keeps the node full, so that a map filled in order has full nodes.
                     let is_last = index + 1 == node.len();
                     let rest = node.split_off(if is_last { NODE_MAX } else { NODE_MAX / 2 });
                     nodes.insert(at + 1, Arc::new(rest));
@@ -78,7 +76,7 @@ impl<K: Ord + Clone, V: Clone> VersionedMap<K, V> {
         }
     }
 
-    /// Removes a key, and returns the value that it had.
+    /// Removes a key, and returns its value.
     pub fn remove<Q: Ord + ?Sized>(&mut self, key: &Q) -> Option<V>
     where
         K: Borrow<Q>,
@@ -95,7 +93,7 @@ impl<K: Ord + Clone, V: Clone> VersionedMap<K, V> {
         Some(value)
     }
 
-    /// The part that a key is in, or would be.
+    /// The node that has the key, or would have it.
     fn node_of<Q: Ord + ?Sized>(&self, key: &Q) -> usize
     where
         K: Borrow<Q>,
@@ -106,13 +104,13 @@ impl<K: Ord + Clone, V: Clone> VersionedMap<K, V> {
 }
 
 impl<K, V> VersionedMap<K, V> {
-    /// How many entries there are.
+    /// The number of entries.
     #[must_use]
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether there are none.
+    /// Whether the map is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len == 0
@@ -139,7 +137,7 @@ impl<K, V> VersionedMap<K, V> {
         self.iter().map(|it| it.1)
     }
 
-    /// Whether this is the very same version, found without looking at the entries.
+    /// Whether both are the same version; does not compare entries.
     #[must_use]
     pub fn is_same_version(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.nodes, &other.nodes)
@@ -147,7 +145,7 @@ impl<K, V> VersionedMap<K, V> {
 }
 
 impl<K: Ord, V: PartialEq> VersionedMap<K, V> {
-    /// What `later` has different, by key. What both share is passed over without a look at it.
+    /// The differences of `later`, by key. Shared nodes are skipped.
     #[must_use]
     pub fn differences<'a>(&'a self, later: &'a Self) -> Vec<Difference<'a, K, V>> {
         let mut found = Vec::new();
@@ -187,7 +185,7 @@ impl<K: Ord, V: PartialEq> VersionedMap<K, V> {
     }
 }
 
-/// A place in a map.
+/// A position in a map.
 struct Cursor<'a, K, V> {
     nodes: &'a [MapNode<K, V>],
     node: usize,
@@ -199,7 +197,7 @@ impl<'a, K, V> Cursor<'a, K, V> {
         Self { nodes: &map.nodes, node: 0, index: 0 }
     }
 
-    /// Whether both are at the beginning of a part that they share.
+    /// Whether both are at the beginning of a shared node.
     fn skips_with(&self, other: &Self) -> bool {
         let node = |it: &Self| it.nodes.get(it.node).filter(|_| it.index == 0).map(Arc::as_ptr);
         node(self).is_some() && node(self) == node(other)
@@ -258,9 +256,9 @@ impl<K: Ord + Clone + Borrow<Q>, Q: Ord + ?Sized, V: Clone> Index<&Q> for Versio
 
     /// # Panics
     ///
-    /// If the key is not there.
+    /// If the key does not exist.
     fn index(&self, key: &Q) -> &V {
-        self.get(key).expect("the key is there")
+        self.get(key).expect("the key exists")
     }
 }
 
@@ -270,7 +268,7 @@ mod tests {
 
     use super::*;
 
-    /// Random changes beside a map of the standard library, with every version kept.
+    /// Random changes compared with a standard map, with every version kept.
     #[test]
     fn it_behaves_like_a_btree_map_and_finds_all_differences() {
         let seed = fastrand::u64(..);
@@ -327,7 +325,7 @@ mod tests {
         assert_eq!(
             map.nodes.len(),
             10_000_usize.div_ceil(NODE_MAX),
-            "filled in order, parts are full"
+            "filled in order, nodes are full"
         );
     }
 }

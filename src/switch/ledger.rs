@@ -1,7 +1,7 @@
-//! What kind of requests are inside a side, and since when.
+//! The kinds of requests in flight on a side, and when they began.
 //!
-//! The claims alone decide whether a side is drained; this answers what holds it. Each worker
-//! writes its own shard, so its lock is free whenever a request comes or goes.
+//! The claims alone decide whether a side is drained; the ledger says which requests hold it. Each worker writes its
+//! own shard, so its lock is uncontended for requests.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -9,17 +9,17 @@ use slab::Slab;
 
 use super::side::SideId;
 
-/// Who is inside, of all workers. `T` is a point in time, given by whoever has a clock.
+/// The claims of all workers. `T` is a point in time, given by the caller.
 #[derive(Debug)]
 pub struct Ledger<T> {
     shards: Box<[Arc<LedgerShard<T>>]>,
 }
 
-/// Who is inside, of one worker.
+/// The claims of one worker.
 #[derive(Debug)]
 pub struct LedgerShard<T>(Mutex<Slab<ShardEntry<T>>>);
 
-/// One line of a shard; it is struck out when this is dropped.
+/// An entry of a shard; dropping this removes it.
 #[derive(Debug)]
 pub struct ClaimRecord<T> {
     shard: Arc<LedgerShard<T>>,
@@ -31,7 +31,7 @@ pub struct ClaimRecord<T> {
 pub enum ClaimKind {
     /// A request with its response.
     Request,
-    /// A connection that was upgraded, and carries what its two ends agreed on.
+    /// An upgraded connection.
     Tunnel,
 }
 
@@ -42,14 +42,14 @@ struct ShardEntry<T> {
     since: T,
 }
 
-/// Who is inside some sides.
+/// A summary of the claims on some sides.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct LedgerSummary<T> {
-    /// How many of them are requests.
+    /// How many are requests.
     pub requests: usize,
-    /// How many of them are tunnels.
+    /// How many are tunnels.
     pub tunnels: usize,
-    /// When the first of them came.
+    /// When the oldest began.
     pub oldest: Option<T>,
 }
 
@@ -73,7 +73,7 @@ impl<T: Copy + Ord> Ledger<T> {
         Arc::clone(&self.shards[worker])
     }
 
-    /// Who is inside these sides.
+    /// Summarizes the claims on these sides.
     #[must_use]
     pub fn summary(&self, sides: &[SideId]) -> LedgerSummary<T> {
         let mut summary: LedgerSummary<T> = LedgerSummary { requests: 0, tunnels: 0, oldest: None };
@@ -93,7 +93,7 @@ impl<T: Copy + Ord> Ledger<T> {
 // === impl LedgerShard ===
 
 impl<T> LedgerShard<T> {
-    /// Notes that somebody is inside `side`.
+    /// Records a claim on `side`.
     pub fn record(self: &Arc<Self>, side: SideId, kind: ClaimKind, since: T) -> ClaimRecord<T> {
         let place = self.entries().insert(ShardEntry { side, kind, since });
         ClaimRecord { shard: Arc::clone(self), key: place }
@@ -107,7 +107,7 @@ impl<T> LedgerShard<T> {
 // === impl ClaimRecord ===
 
 impl<T> ClaimRecord<T> {
-    /// Notes that the claim is used in another way from now on.
+    /// Changes how the claim is used.
     pub fn set_kind(&self, kind: ClaimKind) {
         if let Some(entry) = self.shard.entries().get_mut(self.key) {
             entry.kind = kind;

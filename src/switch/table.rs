@@ -1,4 +1,4 @@
-//! What every request of one generation sees.
+//! The table: what every request of one generation sees.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -8,16 +8,15 @@ use super::{
 };
 use crate::model::{Color, Generation, ServiceName};
 
-/// All that requests of one generation see together: rules, services, and who is active. Never
-/// changed, only replaced whole. Tables share what a change left as it was: a change of one of ten
-/// thousand services makes a few dozen of them anew.
+/// What requests of one generation see together: rules, services and active colors. Never changed, only replaced.
+/// Tables share what a change leaves as it was: a change of one of ten thousand services copies a few dozen of them.
 #[derive(Debug)]
 pub struct Table<R, P> {
     generation: Generation,
     rules: R,
-    /// In the order of the drafts that it was made of, which the rules refer to by index.
+    /// The services in the order of the entries that the table was made of, which the rules refer to by index.
     parts: Vec<TablePart<P>>,
-    /// The place of each service.
+    /// The index of each service.
     indexes: Arc<HashMap<ServiceName, usize>>,
 }
 
@@ -32,33 +31,32 @@ pub struct Service<P> {
     green: Arc<Side<P>>,
 }
 
-/// What a service shall be in the next table.
+/// A service for the next table.
 #[derive(Debug)]
 pub struct ServiceEntry<P> {
     /// Its name.
     pub name: ServiceName,
-    /// The color that answers.
+    /// The active color.
     pub active: Color,
-    /// The pool named blue.
+    /// The blue pool.
     pub blue: Arc<P>,
-    /// The pool named green.
+    /// The green pool.
     pub green: Arc<P>,
 }
 
-/// Services that stay together.
+/// Services per part.
 const PART: usize = 64;
 
 // === impl Table ===
 
 impl<R, P> Table<R, P> {
-    /// The first table of a process, at the generation that was reached before.
+    /// The first table of a process, at the generation that an earlier process had reached.
     pub fn first(generation: Generation, rules: R, entries: Vec<ServiceEntry<P>>) -> Self {
         Self::build(generation, rules, entries, |_| None)
     }
 
-    /// The table of a later generation, with all services given anew. A service keeps its two sides if its
-    /// active color and both of its pools stay what they are; a side whose pool or role changes is made
-    /// anew.
+    /// The table of a later generation with these services. A service keeps its two sides if its active color and both
+    /// of its pools are the same; otherwise each side with another pool or role is new.
     pub fn next(&self, generation: Generation, rules: R, entries: Vec<ServiceEntry<P>>) -> Self {
         Self::build(generation, rules, entries, |name| self.service(name))
     }
@@ -89,8 +87,7 @@ impl<R, P> Table<R, P> {
         Self { generation, rules, parts, indexes }
     }
 
-    /// The table of a later generation in which these services are changed, and nothing else. A draft of
-    /// a service that this table does not have is left out.
+    /// The table of a later generation in which only these services change. Entries of unknown services are ignored.
     pub fn with_changes(
         &self,
         generation: Generation,
@@ -109,12 +106,12 @@ impl<R, P> Table<R, P> {
         Self { generation, rules, parts, indexes: Arc::clone(&self.indexes) }
     }
 
-    /// This table as drafts, to be changed into the next one.
+    /// The services as entries for the next table.
     pub fn entries(&self) -> Vec<ServiceEntry<P>> {
         self.services().map(Service::entry).collect()
     }
 
-    /// How many changes came before.
+    /// The generation of this table.
     pub fn generation(&self) -> Generation {
         self.generation
     }
@@ -124,12 +121,12 @@ impl<R, P> Table<R, P> {
         &self.rules
     }
 
-    /// All services, in the order of the drafts.
+    /// All services, in the order of the entries.
     pub fn services(&self) -> impl Iterator<Item = &Service<P>> {
         self.parts.iter().flat_map(|it| it.iter())
     }
 
-    /// The service at a place.
+    /// The service at an index.
     ///
     /// # Panics
     ///
@@ -138,7 +135,7 @@ impl<R, P> Table<R, P> {
         &self.parts[index / PART][index % PART]
     }
 
-    /// One service.
+    /// The service with this name.
     pub fn service(&self, name: &ServiceName) -> Option<&Service<P>> {
         self.indexes.get(name).map(|it| self.service_at(*it))
     }
@@ -188,12 +185,12 @@ impl<P> Service<P> {
         Self { name, active, blue: side(Color::Blue, blue), green: side(Color::Green, green) }
     }
 
-    /// What this service is called.
+    /// The name of the service.
     pub fn name(&self) -> &ServiceName {
         &self.name
     }
 
-    /// The color that answers.
+    /// The active color.
     pub fn active(&self) -> Color {
         self.active
     }
@@ -206,7 +203,7 @@ impl<P> Service<P> {
         }
     }
 
-    /// This service as a draft of the next generation.
+    /// The service as an entry for the next table.
     pub fn entry(&self) -> ServiceEntry<P> {
         ServiceEntry {
             name: self.name.clone(),
@@ -247,7 +244,7 @@ impl<P> ServiceEntry<P> {
         }
     }
 
-    /// Where the pool of a color is written.
+    /// The pool of a color, to be replaced.
     pub fn pool_mut(&mut self, color: Color) -> &mut Arc<P> {
         match color {
             Color::Blue => &mut self.blue,

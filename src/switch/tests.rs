@@ -1,4 +1,4 @@
-//! The switch under threads, and under every schedule of a model.
+//! The switch under real threads, and under the schedules of a model checker.
 
 use std::{
     convert::Infallible,
@@ -33,7 +33,7 @@ fn claim_active<C: Pointer<Table<(), &'static str>>>(
     claim
 }
 
-/// Makes `color` active for the named services in one step.
+/// Makes `color` active for the named services in one change.
 fn promote<C: Pointer<Table<(), &'static str>>>(
     switch: &Switch<(), &'static str, C>,
     color: Color,
@@ -75,7 +75,7 @@ async fn a_drain_ends_with_the_last_claim_and_not_before() {
     assert_eq!(drain.in_flight(), 2);
     drop(one);
     assert_eq!(drain.in_flight(), 1);
-    assert!(is_pending(drain.wait()), "one is still inside");
+    assert!(is_pending(drain.wait()), "one request is still in flight");
     drop(two);
     drain.wait().await;
     assert_eq!((drain.in_flight(), drain.is_held()), (0, false));
@@ -110,8 +110,8 @@ fn a_stale_change_changes_nothing() {
     let (mine, theirs) = (switch.load(), switch.load());
     let (next, other) =
         (mine.next(Generation(1), (), mine.entries()), theirs.next(Generation(1), (), vec![]));
-    switch.replace(mine, next).expect("the first wins");
-    let stale = switch.replace(theirs, other).expect_err("the second loses");
+    switch.replace(mine, next).expect("the first change is current");
+    let stale = switch.replace(theirs, other).expect_err("the second change is stale");
     assert_eq!(stale, Stale { decided_on: Generation(0), current: Generation(1) });
     assert_eq!(switch.read(|it| it.services().count()), 2);
 }
@@ -172,11 +172,11 @@ fn a_table_with_one_change_shares_the_rest_and_may_skip_generations() {
     drop((before, after));
 }
 
-/// Readers in tight loops on real threads, and a flip whenever the last one has drained: nobody
-/// may be inside a side that has reported drained.
+/// Readers in tight loops on real threads, and a flip whenever the last one has drained: no request may be in flight on
+/// a side that has reported drained.
 #[test]
 fn no_request_enters_a_drained_side_on_real_threads() {
-    /// A pool that knows how many are inside and whether it may be entered.
+    /// A pool that counts its requests and knows whether it may be used.
     #[derive(Debug, Default)]
     struct TestPool {
         closed: AtomicBool,
@@ -209,7 +209,7 @@ fn no_request_enters_a_drained_side_on_real_threads() {
             let mut entries = seen.entries();
             let old = entries[0].active;
             entries[0].active = old.other();
-            // A fresh pool for the new color, so that `closed` is forever.
+            // A new pool for the new color, so that `closed` stays true.
             *entries[0].pool_mut(old.other()) = Arc::new(TestPool::default());
             let pool = Arc::clone(entries[0].pool(old));
             let next = seen.next(seen.generation().next(), (), entries);
@@ -217,16 +217,16 @@ fn no_request_enters_a_drained_side_on_real_threads() {
             let mut drain =
                 drains.into_iter().find(Drain::was_active).expect("the old side is retired");
             runtime.block_on(drain.wait());
-            assert_eq!(pool.inside.load(SeqCst), 0, "drained, but somebody is inside");
+            assert_eq!(pool.inside.load(SeqCst), 0, "drained, but a request is in flight");
             pool.closed.store(true, SeqCst);
         }
     });
 }
 
-// --- the model ---
+// --- model checking ---
 
-/// An atomic pointer that lets any other thread of the model run around every step of a reader:
-/// before the load, between load and claim, and before the loaded table is let go.
+/// An atomic pointer that lets any other thread run at every step of a reader: before the load, between load and claim,
+/// and before the loaded table is dropped.
 #[derive(Debug)]
 struct Yielding<T>(Mutex<Arc<T>>);
 
@@ -245,11 +245,11 @@ impl<T> Pointer<T> for Yielding<T> {
     }
 
     fn load(&self) -> Arc<T> {
-        Arc::clone(&self.0.lock().expect("no panic inside"))
+        Arc::clone(&self.0.lock().expect("not poisoned"))
     }
 
     fn replace(&self, seen: &Arc<T>, next: Arc<T>) -> bool {
-        let mut current = self.0.lock().expect("no panic inside");
+        let mut current = self.0.lock().expect("not poisoned");
         let is_current = Arc::ptr_eq(&current, seen);
         let old = is_current.then(|| std::mem::replace(&mut *current, next));
         drop(current);
@@ -260,7 +260,7 @@ impl<T> Pointer<T> for Yielding<T> {
 
 type Modelled = Switch<(), &'static str, Yielding<Table<(), &'static str>>>;
 
-/// What the schedules led to, so that a model which explores nothing is noticed.
+/// What the schedules led to, so that a model which explores too little fails.
 #[derive(Debug, Default)]
 struct Seen {
     blue: AtomicUsize,
@@ -268,7 +268,7 @@ struct Seen {
     waits: AtomicUsize,
 }
 
-/// Requests of two services against a flip of both, and a watcher of the drain.
+/// Requests of two services, a flip of both, and a watcher of the drain.
 fn flip_against_claims_against_drain(readers: usize, seen: &Arc<Seen>) {
     let entries = vec![entry("api", Color::Blue), entry("web", Color::Blue)];
     let switch = Arc::new(Modelled::new(Table::first(Generation(0), (), entries)));
@@ -288,12 +288,15 @@ fn flip_against_claims_against_drain(readers: usize, seen: &Arc<Seen>) {
                 color.fetch_add(1, SeqCst);
                 if is_old {
                     inside_old.fetch_add(1, SeqCst);
-                    assert!(!began_after, "the old color, though begun after the reply");
-                    assert!(!drained.load(SeqCst), "inside a side that reported drained");
+                    assert!(
+                        !began_after,
+                        "the old color, though the request began after the reply"
+                    );
+                    assert!(!drained.load(SeqCst), "in flight on a side that reported drained");
                 }
                 shuttle::thread::yield_now();
                 let web = claim_active(&switch, 1);
-                assert!(is_old || **web.pool() == "v2", "the flip was seen in halves");
+                assert!(is_old || **web.pool() == "v2", "the request saw half of the flip");
                 drop(web);
                 shuttle::thread::yield_now();
                 if is_old {
@@ -313,7 +316,7 @@ fn flip_against_claims_against_drain(readers: usize, seen: &Arc<Seen>) {
         shuttle::thread::yield_now();
     }
     drained.store(true, SeqCst);
-    assert_eq!(inside_old.load(SeqCst), 0, "drained, but somebody is inside");
+    assert_eq!(inside_old.load(SeqCst), 0, "drained, but a request is in flight");
     for thread in threads {
         thread.join().expect("no reader fails");
     }
@@ -331,8 +334,8 @@ fn no_schedule_of_the_model_breaks_flip_claim_or_drain() {
     }
 }
 
-/// The mistake that the switch is built against: load the side, then count oneself in. The model
-/// must find it, or it proves nothing.
+/// The mistake that the switch avoids: load the side, then increment its counter. The model must find it, or it proves
+/// nothing.
 #[test]
 fn the_model_finds_a_claim_that_is_counted_too_late() {
     struct Counted {
@@ -340,13 +343,13 @@ fn the_model_finds_a_claim_that_is_counted_too_late() {
     }
     let late = || {
         let current = Arc::new(Mutex::new(Arc::new(Counted { inside: AtomicUsize::new(0) })));
-        let old = Arc::clone(&current.lock().expect("no panic inside"));
+        let old = Arc::clone(&current.lock().expect("not poisoned"));
         let closed = Arc::new(AtomicBool::new(false));
         let reader = {
             let (current, closed, old) =
                 (Arc::clone(&current), Arc::clone(&closed), Arc::clone(&old));
             shuttle::thread::spawn(move || {
-                let side = Arc::clone(&current.lock().expect("no panic inside"));
+                let side = Arc::clone(&current.lock().expect("not poisoned"));
                 shuttle::thread::yield_now();
                 side.inside.fetch_add(1, SeqCst);
                 let is_old = Arc::ptr_eq(&side, &old);
@@ -355,8 +358,7 @@ fn the_model_finds_a_claim_that_is_counted_too_late() {
             })
         };
         shuttle::thread::yield_now();
-        *current.lock().expect("no panic inside") =
-            Arc::new(Counted { inside: AtomicUsize::new(0) });
+        *current.lock().expect("not poisoned") = Arc::new(Counted { inside: AtomicUsize::new(0) });
         while old.inside.load(SeqCst) > 0 {
             shuttle::thread::yield_now();
         }

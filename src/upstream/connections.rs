@@ -300,7 +300,7 @@ impl WorkerConnectionPool {
         Ok(UpstreamConnection::new(channel, ConnectionKind::Shared(lease), is_shared))
     }
 
-    /// Keeps a connection whose response was read to its end for the next request, or closes it if enough are idle.
+    /// Keeps a connection for the next request after its response was read, or closes it if enough are idle.
     pub fn put_back(
         &self,
         endpoint: &Arc<EndpointState>,
@@ -322,9 +322,9 @@ impl WorkerConnectionPool {
         }
     }
 
-    /// Closes connections that were idle too long, that the endpoint has closed, and whose endpoint has left its pool
-    /// or refuses connections, and one per endpoint that another worker waits for. Returns the number of HTTP/2 driver
-    /// tasks that panicked.
+    /// Closes connections that were idle too long, that the endpoint has closed, and to endpoints that have left their
+    /// pool or refuse connections, and one per endpoint that another worker waits for. Returns the number of HTTP/2
+    /// driver tasks that panicked.
     #[must_use]
     pub fn sweep(&self, now: Instant) -> usize {
         let panics = self.drivers.sweep();

@@ -1,4 +1,4 @@
-//! The way out of a stream.
+//! The sending side of a stream.
 
 use std::{
     io,
@@ -12,15 +12,15 @@ use http::Method;
 use super::{Http2Stream, ReceiveState, SendState, StreamReset, invalid};
 use crate::http2::head;
 
-/// Bytes that are sent at once: a stream must not take all of a connection's window.
+/// Bytes that are sent at once: one stream must not take the whole window of a connection.
 const SEND_SIZE: usize = 64 * 1024;
 
 impl Http2Stream {
-    /// Sends a head that we have written; with `ends` there is nothing behind it.
+    /// Sends a head that Flipgate has written; `ends` means that nothing follows.
     ///
     /// # Errors
     ///
-    /// A head that HTTP/2 has no words for, or a stream that is closed.
+    /// HTTP/2 cannot represent the head, or the stream is closed.
     pub fn send_head(&mut self, bytes: &[u8], ends: bool) -> io::Result<()> {
         match std::mem::replace(&mut self.sending, SendState::Ended(None)) {
             SendState::Request { mut session, is_tls } => {
@@ -55,7 +55,7 @@ impl Http2Stream {
         }
     }
 
-    /// Sends the head of an interim answer.
+    /// Sends the head of an interim response.
     ///
     /// # Errors
     ///
@@ -66,12 +66,12 @@ impl Http2Stream {
         sender.send_informational(response).map_err(|it| self.send_failed(&it))
     }
 
-    /// Sends what the other end's window has room for, and returns how much that was; with `ends`
-    /// there is nothing behind it. Nothing is sent when the waiting is given up.
+    /// Sends as much as the peer's window allows, and returns the number of bytes; `ends` means that nothing follows
+    /// `content`. Cancel-safe.
     ///
     /// # Errors
     ///
-    /// The end of the connection, or a reset, which [`Self::broken`] tells of.
+    /// The connection has ended, or the stream was reset; see [`Self::reset_reason`].
     pub fn poll_send(
         &mut self,
         context: &mut Context<'_>,
@@ -104,7 +104,7 @@ impl Http2Stream {
         Poll::Ready(Ok(count))
     }
 
-    /// Sends lines behind the content, which end the stream.
+    /// Sends trailer lines, which end the stream.
     ///
     /// # Errors
     ///
@@ -119,16 +119,16 @@ impl Http2Stream {
         Ok(())
     }
 
-    /// Ends our side, if it has not ended.
+    /// Ends the sending side, unless it has ended.
     pub fn finish(&mut self) {
         if let SendState::Content(sender) = &mut self.sending {
-            // One that is reset has ended too.
+            // A stream that was reset has ended too.
             let _ = sender.send_data(Bytes::new(), true);
             self.end_sending();
         }
     }
 
-    /// Whether the other end takes no more, and has no use for an answer.
+    /// Ready when the peer has reset the stream, so that it needs no response.
     pub fn poll_reset(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let reset = match &mut self.sending {
             SendState::Response(sender) => ready!(sender.poll_reset(context)),
@@ -143,11 +143,11 @@ impl Http2Stream {
         Poll::Ready(())
     }
 
-    /// Breaks the stream off, so that the other end does not take what it has for the whole. `why` is
-    /// what the far end said when it broke it, if that is how it came.
+    /// Resets the stream, so that the peer does not take a partial message for a complete one. `why` is the reset of
+    /// the other side's stream, if that is the cause.
     pub fn reset(&mut self, why: Option<StreamReset>) {
         let reason = match why.map(|it| it.reason) {
-            // What is between us and the far end is nothing to this one.
+            // Errors between Flipgate and the other side do not concern this peer.
             None | Some(Reason::NO_ERROR | Reason::PROTOCOL_ERROR | Reason::REFUSED_STREAM) => {
                 Reason::INTERNAL_ERROR
             }
@@ -156,7 +156,7 @@ impl Http2Stream {
         match &mut self.sending {
             SendState::Response(sender) => sender.send_reset(reason),
             SendState::Content(sender) | SendState::Ended(Some(sender)) => {
-                sender.send_reset(reason)
+                sender.send_reset(reason);
             }
             SendState::Request { .. } | SendState::Ended(None) => {}
         }

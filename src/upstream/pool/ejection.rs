@@ -1,4 +1,4 @@
-//! Ejection of endpoints whose requests fail, and panic mode.
+//! Ejection of endpoints with failing requests, and panic mode.
 
 use std::{
     sync::{
@@ -106,7 +106,7 @@ impl Pool {
         }
     }
 
-    /// Readmits endpoints whose ejection is over. Call it often.
+    /// Readmits endpoints after their ejection. Call it often.
     pub fn release_ejected(&self, now: Instant) {
         for endpoint in self.endpoints() {
             if endpoint.update_health(|it| it.release(now)) {
