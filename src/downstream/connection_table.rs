@@ -312,10 +312,10 @@ mod tests {
     fn a_client_over_its_share_loses_its_idle_connections_first() {
         let (connection_table, per_client) =
             (connection_table(), Arc::new(PerClientLimit::new(100, Networks::default())));
-        let mut standing = Vec::new();
+        let mut permits = Vec::new();
         let mut all = Vec::new();
         for address in ["192.0.2.1", "192.0.2.9", "192.0.2.9", "192.0.2.9"] {
-            standing.push(per_client.acquire(address.parse().expect("an address")));
+            permits.push(per_client.acquire(address.parse().expect("an address")));
             all.push(connection(&connection_table, address));
             all[all.len() - 1].0.arm(Timeout::Idle);
             pass(&connection_table, 1);

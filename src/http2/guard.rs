@@ -297,10 +297,10 @@ mod tests {
     fn a_malformed_head_gets_the_mark_and_later_ones_that_may_refer_to_it() {
         let malformed = |first: u8| [0x82, 0x86, first, 2, b'/', b'#'];
         let marked = |block: &[u8]| [MARK_FIELD, block].concat();
-        for (first, is_kept) in [(0x04, false), (0x44, true)] {
+        for (first, marks_later) in [(0x04, false), (0x44, true)] {
             let malformed = malformed(first);
             let valid = b"\x82\x86\x84";
-            let next = if is_kept { marked(valid) } else { valid.to_vec() };
+            let next = if marks_later { marked(valid) } else { valid.to_vec() };
             let sent = [
                 PREFACE,
                 &frame(HEADERS, 5, 1, valid),

@@ -112,10 +112,10 @@ fn integer(bytes: &[u8], bits: u32) -> Option<(usize, &[u8])> {
 }
 
 fn string(bytes: &[u8]) -> Option<(HpackString<'_>, &[u8])> {
-    let is_coded = bytes.first()? & 0x80 != 0;
+    let is_huffman = bytes.first()? & 0x80 != 0;
     let (length, rest) = integer(bytes, 7)?;
     let (bytes, rest) = rest.split_at_checked(length)?;
-    Some((HpackString { bytes, is_huffman: is_coded }, rest))
+    Some((HpackString { bytes, is_huffman }, rest))
 }
 
 // === impl HpackString ===
@@ -128,8 +128,8 @@ impl HpackString<'_> {
         }
     }
 
-    fn is(&self, plain: &[u8], coded: &[u8]) -> bool {
-        self.bytes == if self.is_huffman { coded } else { plain }
+    fn is(&self, plain: &[u8], huffman: &[u8]) -> bool {
+        self.bytes == if self.is_huffman { huffman } else { plain }
     }
 
     fn is_http(&self) -> bool {
@@ -172,21 +172,21 @@ mod tests {
         [prefix, &[u8::try_from(value.len()).expect("short")], value].concat()
     }
 
-    fn coded(prefix: &[u8], value: &[u8]) -> Vec<u8> {
+    fn huffman(prefix: &[u8], value: &[u8]) -> Vec<u8> {
         [prefix, &[0x80 | u8::try_from(value.len()).expect("short")], value].concat()
     }
 
     #[test]
     fn a_fragment_is_found_in_every_encoding() {
-        let error = |is_kept| Some(PseudoHeaderError { is_indexed: is_kept });
-        for (prefix, is_kept) in
+        let error = |is_indexed| Some(PseudoHeaderError { is_indexed });
+        for (prefix, is_indexed) in
             [(&[0x04][..], false), (&[0x14], false), (&[0x44], true), (&[0x45], true)]
         {
-            assert_eq!(check(&plain(prefix, b"/a?b#c")), error(is_kept));
+            assert_eq!(check(&plain(prefix, b"/a?b#c")), error(is_indexed));
             assert_eq!(check(&plain(prefix, b"/a?b%23c")), None);
             // `/#`, and `/>`, which has a code of the same length.
-            assert_eq!(check(&coded(prefix, &[0x63, 0xfe, 0xbf])), error(is_kept));
-            assert_eq!(check(&coded(prefix, &[0x63, 0xfe, 0xff])), None);
+            assert_eq!(check(&huffman(prefix, &[0x63, 0xfe, 0xbf])), error(is_indexed));
+            assert_eq!(check(&huffman(prefix, &[0x63, 0xfe, 0xff])), None);
         }
         assert_eq!(check(&plain(b"\x82\x86\x3f\xe1\x1f\x41\x01a\x04", b"/#")), error(false));
         assert_eq!(check(&plain(b"\0\x05:path", b"/#")), error(false));
@@ -216,9 +216,9 @@ mod tests {
             assert_eq!(check(&plain(b"\x06", value)).is_none(), is_valid, "{value:?}");
             assert_eq!(check(&plain(b"\0\x07:scheme", value)).is_none(), is_valid, "{value:?}");
         }
-        assert_eq!(check(&coded(b"\x06", b"\x9d\x29\xaf")), None);
-        assert_eq!(check(&coded(b"\x06", b"\x9d\x29\xad\x1f")), None);
-        assert!(check(&coded(b"\x06", b"\x94\xe7")).is_some());
+        assert_eq!(check(&huffman(b"\x06", b"\x9d\x29\xaf")), None);
+        assert_eq!(check(&huffman(b"\x06", b"\x9d\x29\xad\x1f")), None);
+        assert!(check(&huffman(b"\x06", b"\x94\xe7")).is_some());
         assert_eq!(check(b"\x86\x87"), None);
     }
 

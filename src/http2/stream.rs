@@ -349,8 +349,8 @@ impl Drop for Http2Stream {
     fn drop(&mut self) {
         // Content that was received but not consumed still counts.
         if let ReceiveState::Content(body) = &mut self.receiving {
-            let held = body.flow_control().used_capacity();
-            self.meter_bytes(held);
+            let unread = body.flow_control().used_capacity();
+            self.meter_bytes(unread);
         }
     }
 }

@@ -22,11 +22,11 @@ fn base64(bytes: &[u8]) -> String {
     const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
     for three in bytes.chunks(3) {
-        let byte = |place: usize| u32::from(three.get(place).copied().unwrap_or_default());
+        let byte = |index: usize| u32::from(three.get(index).copied().unwrap_or_default());
         let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
-        for place in 0..4 {
-            text.push(match place <= three.len() {
-                true => char::from(LETTERS[(bits >> (18 - 6 * place) & 63) as usize]),
+        for index in 0..4 {
+            text.push(match index <= three.len() {
+                true => char::from(LETTERS[(bits >> (18 - 6 * index) & 63) as usize]),
                 false => '=',
             });
         }

@@ -140,11 +140,11 @@ mod tests {
     #[test]
     fn an_endpoint_is_an_own_address_if_a_connection_to_it_reaches_this_process() {
         let found = |own: &str, endpoint: &str| {
-            let place = match own.strip_prefix("unix:") {
+            let address = match own.strip_prefix("unix:") {
                 Some(path) => OwnAddressKind::Unix(Path::new(path).into()),
                 None => OwnAddressKind::Tcp(own.parse().expect("an address")),
             };
-            let own = OwnAddress { address: place, description: "a listener" };
+            let own = OwnAddress { address, description: "a listener" };
             let is_local = |it| it == IpAddr::from([192, 0, 2, 7]);
             let own = OwnAddresses::new(vec![own], is_local);
             own.find(&endpoint.parse().expect("an endpoint")).is_some()

@@ -38,14 +38,14 @@ impl StatusSet {
     }
 
     fn ranges(&self) -> Vec<(u16, u16)> {
-        let mut runs: Vec<(u16, u16)> = Vec::new();
+        let mut ranges: Vec<(u16, u16)> = Vec::new();
         for code in (FIRST..=LAST).filter(|it| self.contains(*it)) {
-            match runs.last_mut() {
+            match ranges.last_mut() {
                 Some((_, last)) if *last + 1 == code => *last = code,
-                _ => runs.push((code, code)),
+                _ => ranges.push((code, code)),
             }
         }
-        runs
+        ranges
     }
 }
 

@@ -95,8 +95,8 @@ impl<T: Copy + Ord> Ledger<T> {
 impl<T> LedgerShard<T> {
     /// Records a claim on `side`.
     pub fn record(self: &Arc<Self>, side: SideId, kind: ClaimKind, since: T) -> ClaimRecord<T> {
-        let place = self.entries().insert(ShardEntry { side, kind, since });
-        ClaimRecord { shard: Arc::clone(self), key: place }
+        let key = self.entries().insert(ShardEntry { side, kind, since });
+        ClaimRecord { shard: Arc::clone(self), key }
     }
 
     fn entries(&self) -> MutexGuard<'_, Slab<ShardEntry<T>>> {

@@ -95,11 +95,7 @@ async fn a_good_answer_has_the_status_and_the_text_that_are_expected() {
         ("path = \"/hold\", body = \"begins\"", "up", None),
         ("path = \"/endless\", body = \"y\"", "down", Some("the response does not contain \"y\"")),
         ("path = \"/204\", status = [\"204\"]", "up", None),
-        (
-            "path = \"/health\", status = [\"204\"]",
-            "down",
-            Some("status 200, expected 204"),
-        ),
+        ("path = \"/health\", status = [\"204\"]", "down", Some("status 200, expected 204")),
         (
             "path = \"/close\"",
             "down",
