@@ -85,14 +85,14 @@ fn admitted(switch: &Fleet, (host, shard): &(String, Arc<LedgerShard<u64>>)) {
         listener: None,
     };
     let claim = switch.claim(|rules| admit(rules, &view)).expect("there is a route");
-    let ticket = shard.enter(claim.side(), ClaimKind::Request, 0);
+    let ticket = shard.record(claim.side(), ClaimKind::Request, 0);
     black_box((claim.pool(), &ticket));
 }
 
 /// Makes the color active that is not, as a promotion does, without the call and the disk.
 fn flip(switch: &Fleet, service: &str) {
     let seen = switch.load();
-    let mut drafts = seen.drafts();
+    let mut drafts = seen.entries();
     for draft in drafts.iter_mut().filter(|it| it.name.as_str() == service) {
         draft.active = draft.active.other();
     }
@@ -117,9 +117,9 @@ fn fleet() -> Fleet {
         router,
         internal: Networks::default(),
         trusted_proxies: Networks::default(),
-        public_marks: false,
+        public_headers: false,
         keeps_trace: false,
-        response_patience: Duration::from_secs(60),
+        response_timeout: Duration::from_secs(60),
         services: Vec::new(),
     };
     let draft = |service: usize| {

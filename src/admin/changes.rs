@@ -130,7 +130,7 @@ pub(super) async fn set_pool(
             Err(error) => reasons.push(reason_of(&name, "endpoint", &error)),
         }
     }
-    let version = match version.map(|it| Version::to_be_set(&it)).transpose() {
+    let version = match version.map(|it| Version::parse_new(&it)).transpose() {
         Ok(version) => version,
         Err(error) => {
             reasons.push(reason_of(&name, "version", &error));

@@ -64,7 +64,7 @@ impl ResolvedNames {
             .spec()
             .endpoints
             .iter()
-            .filter_map(|it| match &it.endpoint.place {
+            .filter_map(|it| match &it.endpoint.address {
                 EndpointAddress::Name { host, .. } => Some(Arc::clone(host)),
                 EndpointAddress::Address(_) | EndpointAddress::Unix(_) => None,
             })

@@ -25,7 +25,7 @@ impl Scene {
     fn new() -> Self {
         let ejection = Ejection {
             failures: NonZeroU32::new(1),
-            base: Duration::from_millis(300),
+            base_duration: Duration::from_millis(300),
             ..Ejection::default()
         };
         let policy = Arc::new(Policy { ejection, ..Policy::default() });

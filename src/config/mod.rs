@@ -336,13 +336,15 @@ pub fn own_addresses(
     admin: &admin::AdminAddress,
 ) -> OwnAddresses {
     let port = |address: SocketAddr, what| {
-        (address.port() != 0).then_some(OwnAddress { place: OwnAddressKind::Tcp(address), what })
+        (address.port() != 0)
+            .then_some(OwnAddress { address: OwnAddressKind::Tcp(address), description: what })
     };
     let admin = match admin {
         admin::AdminAddress::Tcp(address) => port(*address, ADMIN),
-        admin::AdminAddress::Unix(path) => {
-            Some(OwnAddress { place: OwnAddressKind::Unix(path.as_path().into()), what: ADMIN })
-        }
+        admin::AdminAddress::Unix(path) => Some(OwnAddress {
+            address: OwnAddressKind::Unix(path.as_path().into()),
+            description: ADMIN,
+        }),
     };
     let listeners = listeners.filter_map(|it| port(it, "a listener"));
     OwnAddresses::new(listeners.chain(admin).collect(), is_local)

@@ -147,15 +147,15 @@ fn ejection(section: &Section<'_>) -> Ejection {
         statuses: match section.has("on") {
             true => {
                 let listed = section.list("on", Vec::new(), failing);
-                listed.into_iter().fold(StatusSet::default(), StatusSet::and)
+                listed.into_iter().fold(StatusSet::default(), StatusSet::union)
             }
             false => known.statuses,
         },
-        base: section.read("base", known.base, duration),
-        longest: section.read("longest", known.longest, duration),
+        base_duration: section.read("base", known.base_duration, duration),
+        duration_max: section.read("longest", known.duration_max, duration),
         share: section.read("share", known.share, |it| small(it, PERCENT)),
     };
-    if ejection.longest < ejection.base {
+    if ejection.duration_max < ejection.base_duration {
         let key = if section.has("longest") { "longest" } else { "base" };
         section.note(key, "`longest` (default \"5m\") is shorter than `base`");
     }
@@ -172,9 +172,9 @@ fn retry(section: &Section<'_>) -> Retry {
         }),
     });
     let retry = Retry {
-        statuses: on.iter().flatten().copied().fold(StatusSet::default(), StatusSet::and),
+        statuses: on.iter().flatten().copied().fold(StatusSet::default(), StatusSet::union),
         on_closed: on.iter().any(Option::is_none),
-        try_patience: section.read("try_timeout", known.try_patience, or_none(duration)),
+        try_timeout: section.read("try_timeout", known.try_timeout, or_none(duration)),
         tries: section.read("tries", known.tries, |it| whole(it, 1..=10)),
         budget: section.read("budget", known.budget, |it| small(it, PERCENT)),
         budget_min: section.read("budget_min", known.budget_min, |it| small(it, PERCENT)),
@@ -203,7 +203,7 @@ fn limits(section: &Section<'_>) -> ServiceLimits {
         endpoint_requests: most("endpoint_requests"),
         endpoint_connections: most("endpoint_connections"),
         queue: section.read("queue", known.queue, |it| whole(it, 0..=1_000_000)),
-        queue_patience: section.read("queue_timeout", known.queue_patience, duration),
+        queue_timeout: section.read("queue_timeout", known.queue_timeout, duration),
     };
     section.finish();
     limits
@@ -232,7 +232,7 @@ fn statuses(section: &Section<'_>, key: &'static str, known: StatusSet) -> Statu
     }
     let listed = section
         .list(key, Vec::new(), |it| it.parse::<StatusSet>().map_err(|error| error.to_string()));
-    listed.into_iter().fold(StatusSet::default(), StatusSet::and)
+    listed.into_iter().fold(StatusSet::default(), StatusSet::union)
 }
 
 /// Statuses of failed responses.

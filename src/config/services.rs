@@ -67,7 +67,7 @@ fn spec(section: &Section<'_>, own: &OwnAddresses) -> ServiceSpec {
     }
     let rules = ServiceRules {
         body_max: section.read("max_body", None, size),
-        tunnel_patience: section.read("tunnel_idle", None, |it| duration(it).map(Some)),
+        tunnel_timeout: section.read("tunnel_idle", None, |it| duration(it).map(Some)),
     };
     let policy = policy(section);
     section.finish();
@@ -105,7 +105,7 @@ fn warn_of_unlikely_pools(section: &Section<'_>, active: Color, blue: &PoolSpec,
 
 fn pool(section: &Section<'_>, own: &OwnAddresses) -> PoolSpec {
     let version = section
-        .read("version", None, |it| Version::to_be_set(text(it)?).map(Some).map_err(str::to_owned));
+        .read("version", None, |it| Version::parse_new(text(it)?).map(Some).map_err(str::to_owned));
     let endpoints = section.strings_or_tables("endpoints", weighted);
     let mut spec = PoolSpec::new(version, endpoints).unwrap_or_else(|error| {
         section.note("endpoints", error);

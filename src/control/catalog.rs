@@ -99,9 +99,9 @@ impl Catalog {
             router: router(services).expect("checked when the catalog was made"),
             internal: internal.iter().copied().collect::<Networks>(),
             trusted_proxies: trusted_proxies.iter().copied().collect::<Networks>(),
-            public_marks: *public_marks,
+            public_headers: *public_marks,
             keeps_trace: *keeps_trace,
-            response_patience: *response_patience,
+            response_timeout: *response_patience,
             services: services.values().map(|it| it.rules).collect(),
         })
     }

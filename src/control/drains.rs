@@ -51,10 +51,10 @@ impl Control {
         if active.is_none() && self.removed(service).is_none() {
             return None;
         }
-        let inside = self.switch().inside(service, color);
+        let inside = self.switch().in_flight(service, color);
         let drains = self.switch().drains(service, color);
         let sides: Vec<SideId> = drains.iter().map(Drain::side).collect();
-        let summary = self.ledger().inside(&sides);
+        let summary = self.ledger().summary(&sides);
         let in_flight = inside.retired;
         let is_active = active == Some(color);
         Some(DrainSnapshot {

@@ -229,7 +229,7 @@ impl Control {
     }
 
     pub(super) fn active(&self, service: &ServiceName) -> Option<Color> {
-        self.shared.switch.look(|table| table.service(service).map(Service::active))
+        self.shared.switch.read(|table| table.service(service).map(Service::active))
     }
 
     /// The color that was active when a service was removed that is not forgotten yet.

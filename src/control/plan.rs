@@ -324,7 +324,7 @@ mod tests {
     fn an_endpoint_that_is_the_process_itself_is_refused() {
         let (state, old) = two();
         let address = "127.0.0.1:80".parse().expect("an address");
-        let own = OwnAddress { place: OwnAddressKind::Tcp(address), what: "a listener" };
+        let own = OwnAddress { address: OwnAddressKind::Tcp(address), description: "a listener" };
         let addresses = OwnAddresses::new(vec![own.clone()], |_| false);
         let plan = |change| problems(plan_for(&state, &old, &addresses, &change, None));
         let service: ServiceName = "web".parse().expect("a name");

@@ -104,7 +104,8 @@ impl Reconciler {
             }
             // Only what moves the generation moves the table.
             let moves = !drafts.is_empty() || generation != before.state.generation;
-            let table = moves.then(|| seen.with(generation, Arc::clone(seen.rules()), drafts));
+            let table =
+                moves.then(|| seen.with_changes(generation, Arc::clone(seen.rules()), drafts));
             (pools, table)
         };
         let applied = Arc::new(Applied { state, catalog, pools });
@@ -199,7 +200,7 @@ impl Reconciler {
             }
             let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
             let active = |it: &Table<_, _>| it.service(&service).map(Service::active);
-            let is_active = switch.look(active) == Some(color);
+            let is_active = switch.read(active) == Some(color);
             // Other sides of the color may still have requests in flight.
             let is_held = !switch.drains(&service, color).is_empty();
             let event = if is_active || is_held {

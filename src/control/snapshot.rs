@@ -139,7 +139,7 @@ pub(super) fn shown_removed(
     service: ServiceName,
 ) -> ServiceGauges {
     let pools = Color::BOTH.map(|color| {
-        let inside = switch.inside(&service, color);
+        let inside = switch.in_flight(&service, color);
         PoolGauges { in_flight: inside.current + inside.retired, ..PoolGauges::default() }
     });
     ServiceGauges { service, active: None, pools }
@@ -153,7 +153,7 @@ impl PoolSnapshot {
         state: Option<&ServiceState>,
     ) -> Self {
         let (service, color) = (pool.service(), pool.color());
-        let inside = switch.inside(service, color);
+        let inside = switch.in_flight(service, color);
         let is_draining = switch.drains(service, color).iter().any(Drain::was_active);
         let state = state.map(|it| it.pool(color));
         let role = if color == active {

@@ -135,7 +135,8 @@ impl<H: Handler> Acceptor<H> {
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => {
                 if let Some(suppressed) = self.error_log.now() {
-                    warn!(listener = %self.listener_context.listener.address, %error, suppressed, "cannot accept connections; retrying");
+                    let listener = self.listener_context.listener.address;
+                    warn!(%listener, %error, suppressed, "cannot accept connections; retrying");
                 }
                 tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
             }
@@ -148,7 +149,8 @@ impl<H: Handler> Acceptor<H> {
                 (self.listener_context.listener.address, self.worker.capacity.max());
             warn!(
                 %listener, connections, suppressed,
-                "connection limit reached (limits.connections or the limit of open files); closing idle connections for new ones"
+                "connection limit reached (limits.connections or the limit of open files): \
+                 closing idle connections for new ones"
             );
         }
     }

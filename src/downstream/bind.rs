@@ -29,7 +29,7 @@ pub struct Listener {
     pub preview: Option<Color>,
     /// The versions of HTTP that it accepts.
     pub http_versions: HttpVersions,
-    /// Peers whose connections begin with a PROXY protocol header.
+    /// Peers that must send a PROXY protocol header.
     pub proxies: Vec<IpNet>,
     /// TLS settings, if the listener uses TLS.
     pub tls: Option<ServerSettings>,
@@ -96,7 +96,7 @@ const BACKLOG: i32 = 4096;
 const PORT_LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Opens `workers` sockets on the listener's address. The kernel spreads new connections over them, so workers share
-/// nothing. The kernel closes a connection whose client has not acknowledged anything for `stall`.
+/// nothing. The kernel closes a connection if its client acknowledges nothing for `stall`.
 ///
 /// # Errors
 ///

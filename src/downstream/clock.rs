@@ -81,8 +81,8 @@ impl Deadlines {
 
     /// A timeout that has expired.
     pub(super) fn expired(&self, now: Tick) -> Option<Timeout> {
-        let is_over = |it: &Timeout| (1..=now.0).contains(&self.0[*it as usize].get());
-        Timeout::ALL.into_iter().find(is_over)
+        let is_expired = |it: &Timeout| (1..=now.0).contains(&self.0[*it as usize].get());
+        Timeout::ALL.into_iter().find(is_expired)
     }
 }
 

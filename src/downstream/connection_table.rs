@@ -16,7 +16,7 @@ use super::{
     per_client::PerClientLimit,
     timeout::Timeouts,
 };
-use crate::model::one_client;
+use crate::model::client_key;
 
 /// The open connections of one worker.
 pub(super) struct ConnectionTable<M> {
@@ -139,7 +139,7 @@ impl<M> ConnectionTable<M> {
     /// Closes the longest idle connection of a client. With `keeps_recent`, only if it has been idle for at least a
     /// second, because a connection that has just been used will probably be used again. False if there is none.
     pub(super) fn evict_idle_of(&self, address: IpAddr, keeps_recent: bool) -> bool {
-        let key = (one_client(address), self.clock.tick());
+        let key = (client_key(address), self.clock.tick());
         let mut cached = self.client_candidates.borrow_mut();
         // Which connections have been idle for a second changes with each step; which are idle at all, at any time.
         let may_have_more = !keeps_recent && !cached.was_empty && cached.candidates.is_empty();
@@ -208,7 +208,7 @@ impl<M> ConnectionTable<M> {
 }
 
 fn client_of<M>(connection: &ClientConnection<M>) -> IpAddr {
-    one_client(connection.peer().address())
+    client_key(connection.peer().address())
 }
 
 // === impl ConnectionRegistration ===
@@ -312,10 +312,10 @@ mod tests {
     fn a_client_over_its_share_loses_its_idle_connections_first() {
         let (connection_table, per_client) =
             (connection_table(), Arc::new(PerClientLimit::new(100, Networks::default())));
-        let mut standing = Vec::new();
+        let mut permits = Vec::new();
         let mut all = Vec::new();
         for address in ["192.0.2.1", "192.0.2.9", "192.0.2.9", "192.0.2.9"] {
-            standing.push(per_client.acquire(address.parse().expect("an address")));
+            permits.push(per_client.acquire(address.parse().expect("an address")));
             all.push(connection(&connection_table, address));
             all[all.len() - 1].0.arm(Timeout::Idle);
             pass(&connection_table, 1);

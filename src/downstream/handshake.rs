@@ -219,7 +219,7 @@ mod tests {
         let huge = [&PROXY_BINARY[..], b"\x21\x11\xff\xff"].concat();
         for bytes in [
             &b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"[..],
-            b"PROXY TCP4 1.2.3.4 nobody 1 2\r\n",
+            b"PROXY TCP4 1.2.3.4 name 1 2\r\n",
             b"PROXY TCP4 1.2.3.4 1.2.3.4 1 99999\r\n",
             b"PROXY TCP4 1.2",
             b"\r\n\r\n\0\r\nQUIT\n\x31\x11\0\x0c",

@@ -184,9 +184,9 @@ async fn read_head<M>(
     let Some((socket, connection)) = socket_and_connection(client) else {
         return NextRequest::Closed;
     };
-    let speaks = connection.peer().listener().http_versions;
+    let http_versions = connection.peer().listener().http_versions;
     // Over TLS, HTTP/2 needs ALPN (RFC 9113, section 3.2).
-    let may_be_http2 = state.requests == 0 && speaks.http2 && !socket.transport().is_tls();
+    let may_be_http2 = state.requests == 0 && http_versions.http2 && !socket.transport().is_tls();
     let deadline = connection.deadline(state.idle_timeout());
     connection.disarm_all();
     connection.arm(Timeout::Head);
@@ -210,7 +210,8 @@ async fn read_head<M>(
                     Ok(None) => {}
                     Ok(Some(head)) => {
                         state.has_skipped_line = false;
-                        let head = if speaks.http1 { Ok(head) } else { Err(ONLY_HTTP2.into()) };
+                        let head =
+                            if http_versions.http1 { Ok(head) } else { Err(ONLY_HTTP2.into()) };
                         return Poll::Ready(NextRequest::Head(head));
                     }
                     Err(reject) => return Poll::Ready(NextRequest::Head(Err(reject.into()))),

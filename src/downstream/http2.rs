@@ -198,7 +198,7 @@ fn start_stream<H: Handler>(
     activity: &Rc<SessionActivity<H::ConnectionCache>>,
     worker: &MonitoredContext<H>,
 ) {
-    let stream = match Http2Stream::of_client(request, response, Rc::clone(&activity.meter)) {
+    let stream = match Http2Stream::from_client(request, response, Rc::clone(&activity.meter)) {
         Ok(stream) => stream,
         Err(defect) => {
             debug!(peer = %activity.connection.peer().address(), %defect, "malformed HTTP/2 request");
@@ -268,14 +268,14 @@ async fn handle_stream<H: Handler>(
     };
     match after {
         AfterExchange::KeepAlive | AfterExchange::Close => {
-            stream_activity.0.answered.set(stream_activity.0.answered.get() + 1);
+            stream_activity.0.responses.set(stream_activity.0.responses.get() + 1);
             linger(&mut client).await;
         }
         AfterExchange::Cut => {
             let broken = client.stream.reset_reason();
             // A client that resets after the response head has waited for it; that is no abuse.
             match client.stream.has_sent_head() {
-                true => stream_activity.0.answered.set(stream_activity.0.answered.get() + 1),
+                true => stream_activity.0.responses.set(stream_activity.0.responses.get() + 1),
                 false if broken.is_some() && !is_counted => {
                     stream_activity.0.reset.set(stream_activity.0.reset.get() + 1);
                 }
@@ -284,7 +284,7 @@ async fn handle_stream<H: Handler>(
             client.stream.reset(broken);
         }
         AfterExchange::Tunnel(tunnel) => {
-            stream_activity.0.answered.set(stream_activity.0.answered.get() + 1);
+            stream_activity.0.responses.set(stream_activity.0.responses.get() + 1);
             Box::pin(worker.handler.tunnel(client, tunnel)).await;
         }
     }
@@ -311,7 +311,7 @@ async fn await_end<M>(client: &mut ClientStream<M>) -> EmptyRequestEnd {
             return Poll::Ready(EmptyRequestEnd::TimedOut);
         }
         stream
-            .poll_empty(context)
+            .poll_end_without_content(context)
             .map(|it| if it.is_ok() { EmptyRequestEnd::Complete } else { EmptyRequestEnd::Failed })
     })
     .await;

@@ -45,7 +45,7 @@ pub trait Handler: Sized + 'static {
     /// The state of a connection that has become a tunnel.
     type Tunnel: 'static;
 
-    /// Handles one request, whose head is at the start of the unread bytes; or sends an error response if the head is
+    /// Handles one request. Its head is at the start of the unread bytes. Or sends an error response if the head is
     /// invalid. The future is dropped when the client must be cut.
     fn exchange<'a>(
         &'a self,
@@ -87,7 +87,7 @@ pub enum AfterExchange<T> {
 /// Why a connection or stream was rejected, or a connection ended for abuse.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum RejectReason {
-    /// A stream whose head is malformed (RFC 9113, section 8.1.1).
+    /// A stream with a malformed head (RFC 9113, section 8.1.1).
     Malformed,
     /// The client address has as many connections as allowed.
     TooManyConnections,

@@ -52,7 +52,7 @@ impl<M: Default> Peer<M> {
         Self::with_load(identity, listener_context, tls, ClientLoad::unknown())
     }
 
-    /// A peer whose requests are counted in `load`.
+    /// A peer with a counter for its requests.
     pub(super) fn with_load(
         identity: PeerIdentity,
         listener_context: Arc<ListenerContext>,

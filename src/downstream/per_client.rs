@@ -9,7 +9,7 @@ use std::{
     },
 };
 
-use crate::model::{Networks, one_client};
+use crate::model::{Networks, client_key};
 
 /// Limits the open connections of each client address. Used when a connection opens and closes, not by requests.
 #[derive(Debug)]
@@ -48,7 +48,7 @@ pub struct ClientLoad {
     /// client.
     is_shared: bool,
     requests: AtomicUsize,
-    /// Those of them whose client has disconnected.
+    /// Those of them without their client, which has disconnected.
     abandoned: AtomicUsize,
 }
 
@@ -110,7 +110,7 @@ impl PerClientLimit {
 
     fn acquire_below(self: &Arc<Self>, max: usize, address: IpAddr) -> Option<ClientPermit> {
         let is_shared = self.exempt.contains(address.to_canonical());
-        let address = one_client(address);
+        let address = client_key(address);
         let mut clients = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let open = clients.all.entry(address).or_insert_with(|| ClientUsage {
             connections: 0,
@@ -124,7 +124,7 @@ impl PerClientLimit {
         Some(ClientPermit { per_client: Arc::clone(self), load: Arc::clone(&open.load) })
     }
 
-    /// The clients with more than `share` connections, as [`one_client`] names them. Exempt clients are left out.
+    /// The clients with more than `share` connections, as [`client_key`](crate::model::client_key) names them. Exempt clients are left out.
     pub(super) fn clients_over(&self, share: usize) -> HashSet<IpAddr> {
         let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let many = open.all.iter().filter(|(_, it)| it.connections > share && !it.load.is_shared);

@@ -67,7 +67,7 @@ impl RequestHead {
         Self::read(bytes, limits, None)
     }
 
-    /// Like [`Self::parse_within`], for a head whose `Cookie` was joined from fields of at most `cookie_max` bytes: the
+    /// Like [`Self::parse_within`], for a head with a `Cookie` joined from fields of at most `cookie_max` bytes: the
     /// line limit applies to each of these.
     ///
     /// # Errors

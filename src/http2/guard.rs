@@ -1,31 +1,31 @@
-//! Malformed requests (section 8.1) that the library takes for good ones: it drops pseudo-fields in trailers
-//! without a word, and more that [`pseudo`] knows.
+//! Rejects malformed requests (section 8.1) that h2 accepts: it drops pseudo-header fields in trailers, and more that
+//! [`pseudo`] checks.
 //!
-//! The library refuses a head in which a pseudo-field stands behind another field. So each section of
-//! trailers, and each head that is malformed, gets a field of ours at its beginning, on its way into the
-//! library: behind that, a pseudo-field makes it malformed. All other frames pass as they are.
+//! h2 rejects a head in which a pseudo-header field follows a regular one. So Flipgate inserts a regular field, the
+//! mark, at the beginning of each trailer section and of each malformed head before h2 reads it: a pseudo-header field
+//! after the mark makes it malformed for h2 too. All other frames pass unchanged.
 
 use http::HeaderName;
 use tokio::io::ReadBuf;
 
 use super::{PREFACE, pseudo};
 
-/// Looks at the frames that a client sends.
+/// Filters the frames that a client sends.
 #[derive(Debug)]
 pub struct FrameValidator {
-    /// Bytes that are still to come of the preface or of a frame.
-    left: usize,
+    /// Bytes that remain of the preface or the current frame.
+    remaining: usize,
     /// The highest stream that has begun.
     last: u32,
-    /// Whether the client may name by its place in the table what makes a head malformed.
-    is_poisoned: bool,
-    /// What came and could not pass yet, behind what can.
-    held: Vec<u8>,
-    /// How much of it can pass.
+    /// Whether every head gets the mark, since the dynamic table has a value that makes heads malformed.
+    marks_all: bool,
+    /// Received bytes that were not passed on: first those that can pass, then the others.
+    buffered: Vec<u8>,
+    /// How many of them can pass.
     ready: usize,
 }
 
-/// The head of a frame: section 4.1.
+/// A frame header (section 4.1).
 struct FrameHeader {
     length: usize,
     kind: u8,
@@ -33,130 +33,135 @@ struct FrameHeader {
     stream: u32,
 }
 
-/// What is done with a frame.
+/// What to do with a frame.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum FrameVerdict {
     Pass,
-    /// It has to be there as a whole.
+    /// Wait for the complete frame.
     Wait,
-    /// It gets our field.
+    /// Insert the mark.
     Mark {
-        /// Whether all heads do from now on.
-        poisons: bool,
+        /// Whether all later heads need the mark too.
+        marks_later: bool,
     },
 }
 
-/// The field of ours.
+/// The field that is inserted.
 pub(super) const MARK: HeaderName = HeaderName::from_static("flipgate-end");
 
-/// The same as a literal without indexing, with an empty value: RFC 7541, section 6.2.2.
-const INSERTED: &[u8] = b"\0\x0cflipgate-end\0";
+/// The mark as a literal without indexing, with an empty value (RFC 7541, section 6.2.2).
+const MARK_FIELD: &[u8] = b"\0\x0cflipgate-end\0";
 
-const HEAD: usize = 9;
+const HEADER_LENGTH: usize = 9;
 const HEADERS: u8 = 1;
 const PADDED: u8 = 0x8;
 const PRIORITY: u8 = 0x20;
 
-/// Bytes of a frame, at most, as we have told nothing else: section 4.2. The library refuses larger ones.
+/// The maximum frame size, since Flipgate does not raise the default (section 4.2). h2 rejects larger frames.
 const LENGTH_MAX: usize = 16_384;
 
 // === impl FrameValidator ===
 
 impl FrameValidator {
-    /// At the beginning of a connection.
+    /// A validator at the beginning of a connection.
     #[must_use]
     pub fn new() -> Self {
-        Self { left: PREFACE.len(), last: 0, is_poisoned: false, held: Vec::new(), ready: 0 }
+        Self { remaining: PREFACE.len(), last: 0, marks_all: false, buffered: Vec::new(), ready: 0 }
     }
 
-    /// Puts what was held into `room`, as much as can pass. False if nothing can.
-    pub fn take(&mut self, room: &mut ReadBuf<'_>) -> bool {
-        let count = self.ready.min(room.remaining());
+    /// Copies buffered bytes that can pass into `buf`. False if there are none.
+    pub fn take(&mut self, buf: &mut ReadBuf<'_>) -> bool {
+        let count = self.ready.min(buf.remaining());
         if count == 0 {
             return false;
         }
-        room.put_slice(&self.held[..count]);
-        self.held.drain(..count);
+        buf.put_slice(&self.buffered[..count]);
+        self.buffered.drain(..count);
         self.ready -= count;
-        if self.held.is_empty() {
-            self.held = Vec::new();
+        if self.buffered.is_empty() {
+            self.buffered = Vec::new();
         }
         true
     }
 
-    /// Looks at what came into `room` behind the first `before` bytes, and takes away what cannot pass yet.
-    /// Only while nothing that was held [can pass](Self::take). False if nothing of it can.
-    pub fn pass(&mut self, room: &mut ReadBuf<'_>, before: usize) -> bool {
-        let came = &room.filled()[before..];
-        let passes = if self.held.is_empty() { self.skip(came) } else { 0 };
-        if passes < came.len() {
-            self.held.extend_from_slice(&came[passes..]);
-            room.set_filled(before + passes);
-            self.look();
+    /// Checks the bytes in `buf` after the first `before`, and removes those that cannot pass yet. Call it only while
+    /// [`take`](Self::take) returns false. False if no byte can pass.
+    pub fn filter(&mut self, buf: &mut ReadBuf<'_>, before: usize) -> bool {
+        let received = &buf.filled()[before..];
+        let filtered = if self.buffered.is_empty() { self.skip(received) } else { 0 };
+        if filtered < received.len() {
+            self.buffered.extend_from_slice(&received[filtered..]);
+            buf.set_filled(before + filtered);
+            self.process_buffered();
         }
-        passes > 0 || self.take(room)
+        filtered > 0 || self.take(buf)
     }
 
-    /// How many bytes pass as they are: up to trailers, or to a frame whose head is not there as a whole.
+    /// How many bytes pass unchanged: up to a frame that needs the mark or has an incomplete header.
     fn skip(&mut self, bytes: &[u8]) -> usize {
         let mut at = 0;
         loop {
-            let some = self.left.min(bytes.len() - at);
-            self.left -= some;
+            let some = self.remaining.min(bytes.len() - at);
+            self.remaining -= some;
             at += some;
             match FrameHeader::read(&bytes[at..]) {
                 Some(frame)
-                    if self.left == 0 && self.judge(&frame, &bytes[at..]) == FrameVerdict::Pass =>
+                    if self.remaining == 0
+                        && self.verdict(&frame, &bytes[at..]) == FrameVerdict::Pass =>
                 {
                     if frame.kind == HEADERS {
                         self.last = frame.stream;
                     }
-                    self.left = frame.length;
-                    at += HEAD;
+                    self.remaining = frame.length;
+                    at += HEADER_LENGTH;
                 }
                 _ => return at,
             }
         }
     }
 
-    fn judge(&self, frame: &FrameHeader, bytes: &[u8]) -> FrameVerdict {
+    fn verdict(&self, frame: &FrameHeader, bytes: &[u8]) -> FrameVerdict {
         if frame.kind != HEADERS || frame.stream == 0 || frame.length > LENGTH_MAX {
             return FrameVerdict::Pass;
         }
-        if frame.stream <= self.last || self.is_poisoned {
-            return FrameVerdict::Mark { poisons: false };
+        if frame.stream <= self.last || self.marks_all {
+            return FrameVerdict::Mark { marks_later: false };
         }
-        let Some(bytes) = bytes.get(..HEAD + frame.length) else { return FrameVerdict::Wait };
-        let block = frame.begin(bytes).map(|it| &bytes[it..]);
-        match block.and_then(pseudo::look) {
+        let Some(bytes) = bytes.get(..HEADER_LENGTH + frame.length) else {
+            return FrameVerdict::Wait;
+        };
+        let block = frame.block_start(bytes).map(|it| &bytes[it..]);
+        match block.and_then(pseudo::check) {
             None => FrameVerdict::Pass,
-            Some(wrong) => FrameVerdict::Mark { poisons: wrong.is_kept },
+            Some(wrong) => FrameVerdict::Mark { marks_later: wrong.is_indexed },
         }
     }
 
-    /// Puts our field where it is needed in what is held, and finds out what can pass.
-    fn look(&mut self) {
+    /// Inserts the mark where the buffered frames need it, and updates how much can pass.
+    fn process_buffered(&mut self) {
         loop {
-            let mut held = std::mem::take(&mut self.held);
-            self.ready += self.skip(&held[self.ready..]);
-            let frame = &held[self.ready..];
-            let place = FrameHeader::read(frame).and_then(|it| match self.judge(&it, frame) {
-                FrameVerdict::Mark { poisons } => Some((it.begin(frame)?, it, poisons)),
+            let mut buffered = std::mem::take(&mut self.buffered);
+            self.ready += self.skip(&buffered[self.ready..]);
+            let frame = &buffered[self.ready..];
+            let start = FrameHeader::read(frame).and_then(|it| match self.verdict(&it, frame) {
+                FrameVerdict::Mark { marks_later: poisons } => {
+                    Some((it.block_start(frame)?, it, poisons))
+                }
                 FrameVerdict::Pass | FrameVerdict::Wait => None,
             });
-            let is_marked = place.is_some();
-            if let Some((place, FrameHeader { length, stream, .. }, poisons)) = place {
+            let is_marked = start.is_some();
+            if let Some((start, FrameHeader { length, stream, .. }, poisons)) = start {
                 self.last = stream.max(self.last);
-                self.is_poisoned |= poisons;
-                let length = length + INSERTED.len();
-                let told = u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes();
-                held[self.ready..self.ready + 3].copy_from_slice(&told[1..]);
-                let place = self.ready + place;
-                held.splice(place..place, INSERTED.iter().copied());
-                self.ready += HEAD;
-                self.left = length;
+                self.marks_all |= poisons;
+                let length = length + MARK_FIELD.len();
+                let encoded = u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes();
+                buffered[self.ready..self.ready + 3].copy_from_slice(&encoded[1..]);
+                let start = self.ready + start;
+                buffered.splice(start..start, MARK_FIELD.iter().copied());
+                self.ready += HEADER_LENGTH;
+                self.remaining = length;
             }
-            self.held = held;
+            self.buffered = buffered;
             if !is_marked {
                 return;
             }
@@ -173,9 +178,9 @@ impl Default for FrameValidator {
 // === impl FrameHeader ===
 
 impl FrameHeader {
-    /// The frame that begins here, if its head is there.
+    /// The frame header at the beginning of `bytes`, if complete.
     fn read(bytes: &[u8]) -> Option<Self> {
-        let [one, two, three, kind, flags, stream @ ..] = bytes.first_chunk::<HEAD>()?;
+        let [one, two, three, kind, flags, stream @ ..] = bytes.first_chunk::<HEADER_LENGTH>()?;
         Some(Self {
             length: u32::from_be_bytes([0, *one, *two, *three]) as usize,
             kind: *kind,
@@ -184,12 +189,11 @@ impl FrameHeader {
         })
     }
 
-    /// Where the first field stands in these bytes of a HEADERS frame: behind what is before the block
-    /// (section 6.2), and behind changes of the table's size, which have to stand first (RFC 7541, section
-    /// 4.2). `None` while that is not there.
-    fn begin(&self, bytes: &[u8]) -> Option<usize> {
-        let end = HEAD + self.length;
-        let mut at = HEAD;
+    /// Where the fields begin in a HEADERS frame: after the padding length and priority (section 6.2), and after table
+    /// size updates, which must come first (RFC 7541, section 4.2). `None` while incomplete.
+    fn block_start(&self, bytes: &[u8]) -> Option<usize> {
+        let end = HEADER_LENGTH + self.length;
+        let mut at = HEADER_LENGTH;
         at += usize::from(self.flags & PADDED != 0);
         at += if self.flags & PRIORITY != 0 { 5 } else { 0 };
         while at < end {
@@ -204,7 +208,7 @@ impl FrameHeader {
                 at += 1;
             }
         }
-        // One that ends before its block begins is malformed wherever the field stands.
+        // A frame that ends before its field block is malformed in any case.
         let at = at.min(end);
         (bytes.len() >= at).then_some(at)
     }
@@ -219,19 +223,19 @@ mod tests {
         [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
     }
 
-    /// What passes of these bytes if they come in parts, and are taken in parts.
-    fn passed(bytes: &[u8], at_once: usize, room: usize) -> Vec<u8> {
-        let (mut guard, mut seen) = (FrameValidator::new(), Vec::new());
+    /// The filtered bytes, if they arrive and are taken in parts.
+    fn filtered(bytes: &[u8], at_once: usize, buf: usize) -> Vec<u8> {
+        let (mut validator, mut seen) = (FrameValidator::new(), Vec::new());
         for part in bytes.chunks(at_once) {
             let mut memory = vec![0; part.len()];
             let mut read = ReadBuf::new(&mut memory);
             read.put_slice(part);
-            guard.pass(&mut read, 0);
+            validator.filter(&mut read, 0);
             seen.extend_from_slice(read.filled());
             loop {
-                let mut memory = vec![0; room];
+                let mut memory = vec![0; buf];
                 let mut read = ReadBuf::new(&mut memory);
-                if !guard.take(&mut read) {
+                if !validator.take(&mut read) {
                     break;
                 }
                 seen.extend_from_slice(read.filled());
@@ -241,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn trailers_get_a_field_of_ours_wherever_they_are_split() {
+    fn trailers_get_the_mark_however_they_are_split() {
         let update = [0x3f, 0xe1, 0x1f];
         for (flags, before) in [
             (0x5, &[][..]),
@@ -256,19 +260,23 @@ mod tests {
             let head = frame(HEADERS, 4, 1, b"\x82\x86\x84");
             let rest = frame(6, 0, 0, b"12345678");
             let trailers = frame(HEADERS, flags, 1, &[before, fields].concat());
-            let marked = frame(HEADERS, flags, 1, &[before, INSERTED, fields].concat());
+            let marked = frame(HEADERS, flags, 1, &[before, MARK_FIELD, fields].concat());
             let sent =
                 [PREFACE, &head, &frame(0, 0, 1, b"data"), &trailers, &rest, &trailers].concat();
-            let wanted =
+            let expected =
                 [PREFACE, &head, &frame(0, 0, 1, b"data"), &marked, &rest, &marked].concat();
             for at_once in 1..=sent.len() {
-                assert_eq!(passed(&sent, at_once, 7), wanted, "{flags:x} {before:x?} {at_once}");
+                assert_eq!(
+                    filtered(&sent, at_once, 7),
+                    expected,
+                    "{flags:x} {before:x?} {at_once}"
+                );
             }
         }
     }
 
     #[test]
-    fn everything_else_passes_as_it_is() {
+    fn other_frames_pass_unchanged() {
         let sent = [
             PREFACE,
             &frame(4, 0, 0, &[]),
@@ -281,42 +289,42 @@ mod tests {
         ]
         .concat();
         for at_once in [1, 2, 9, 10, 1000, sent.len()] {
-            assert_eq!(passed(&sent, at_once, 1000), sent, "{at_once}");
+            assert_eq!(filtered(&sent, at_once, 1000), sent, "{at_once}");
         }
     }
 
     #[test]
-    fn a_malformed_head_gets_a_field_of_ours_and_later_ones_if_they_may_refer_to_it() {
-        let bad = |first: u8| [0x82, 0x86, first, 2, b'/', b'#'];
-        let marked = |block: &[u8]| [INSERTED, block].concat();
-        for (first, is_kept) in [(0x04, false), (0x44, true)] {
-            let bad = bad(first);
-            let good = b"\x82\x86\x84";
-            let next = if is_kept { marked(good) } else { good.to_vec() };
+    fn a_malformed_head_gets_the_mark_and_later_ones_that_may_refer_to_it() {
+        let malformed = |first: u8| [0x82, 0x86, first, 2, b'/', b'#'];
+        let marked = |block: &[u8]| [MARK_FIELD, block].concat();
+        for (first, marks_later) in [(0x04, false), (0x44, true)] {
+            let malformed = malformed(first);
+            let valid = b"\x82\x86\x84";
+            let next = if marks_later { marked(valid) } else { valid.to_vec() };
             let sent = [
                 PREFACE,
-                &frame(HEADERS, 5, 1, good),
-                &frame(HEADERS, 5, 3, &bad),
-                &frame(HEADERS, 5, 5, good),
+                &frame(HEADERS, 5, 1, valid),
+                &frame(HEADERS, 5, 3, &malformed),
+                &frame(HEADERS, 5, 5, valid),
             ];
-            let wanted = [
+            let expected = [
                 PREFACE,
-                &frame(HEADERS, 5, 1, good),
-                &frame(HEADERS, 5, 3, &marked(&bad)),
+                &frame(HEADERS, 5, 1, valid),
+                &frame(HEADERS, 5, 3, &marked(&malformed)),
                 &frame(HEADERS, 5, 5, &next),
             ];
-            let (sent, wanted) = (sent.concat(), wanted.concat());
+            let (sent, expected) = (sent.concat(), expected.concat());
             for at_once in 1..=sent.len() {
-                assert_eq!(passed(&sent, at_once, 7), wanted, "{first:x} {at_once}");
+                assert_eq!(filtered(&sent, at_once, 7), expected, "{first:x} {at_once}");
             }
         }
     }
 
     #[test]
-    fn a_frame_that_is_too_short_for_its_flags_holds_up_nothing() {
+    fn a_frame_that_is_too_short_for_its_flags_passes() {
         let short = frame(HEADERS, 0x5 | PADDED | PRIORITY, 1, b"\x02\0");
         let sent = [PREFACE, &frame(HEADERS, 4, 1, b"\x82"), &short, &short].concat();
-        let seen = passed(&sent, 3, 100);
-        assert_eq!(seen.len(), sent.len() + 2 * INSERTED.len());
+        let seen = filtered(&sent, 3, 100);
+        assert_eq!(seen.len(), sent.len() + 2 * MARK_FIELD.len());
     }
 }

@@ -1,13 +1,10 @@
-//! HTTP/2 as the rest of the house sees it: heads in the one form that policy reads, and a stream as
-//! one end of a body's way.
+//! HTTP/2 for the rest of Flipgate: heads in the form of HTTP/1, and streams that read and write bodies.
 //!
-//! Frames, header compression and flow control are the library's (`h2`). What is here makes an
-//! exchange over HTTP/2 look like one over HTTP/1 to whoever decides on it, so that there is one
-//! policy and one strict reader of heads, and not a second one to rot: a head becomes the bytes of an
-//! HTTP/1 head on its way in, and is made from them on its way out. Bodies and trailers are not
-//! translated; they pass as they are.
+//! The `h2` library does frames, header compression and flow control. This room makes an exchange over HTTP/2 look like
+//! one over HTTP/1, so that there is one set of rules and one strict parser for heads: a received head becomes the
+//! bytes of an HTTP/1 head, and a sent head is made from such bytes. Bodies and trailers pass unchanged.
 //!
-//! The sections are those of RFC 9113 where no other is named.
+//! Sections without a document are those of RFC 9113.
 
 mod guard;
 mod head;
@@ -19,21 +16,20 @@ pub use self::{
     guard::FrameValidator,
     head::MalformedHead,
     stream::{ByteMeter, Http2Stream, StreamReset},
-    websocket::accept_of,
+    websocket::websocket_accept,
 };
 
-/// What becomes of a request's head on its way through HTTP/2 and back; `ends` tells whether no body
-/// follows.
+/// A request head converted to HTTP/2 and back; `ends` means that no body follows.
 ///
 /// # Errors
 ///
-/// [`MalformedHead`] for what HTTP/2 has no words for, or does not allow.
+/// [`MalformedHead`] for a head that HTTP/2 cannot represent or does not allow.
 #[cfg(any(test, fuzzing))]
-pub fn there_and_back(bytes: &[u8], ends: bool) -> Result<Vec<u8>, MalformedHead> {
-    let (request, _) = head::request(bytes, true)?;
+pub fn round_trip(bytes: &[u8], ends: bool) -> Result<Vec<u8>, MalformedHead> {
+    let (request, _) = head::to_http2_request(bytes, true)?;
     let mut out = Vec::new();
-    head::put_request(&mut out, &request, ends).map(|_| out)
+    head::write_http1_request(&mut out, &request, ends).map(|_| out)
 }
 
-/// What a client with prior knowledge sends first: section 3.4.
+/// The connection preface, which a client with prior knowledge sends first (section 3.4).
 pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";

@@ -1,28 +1,28 @@
-//! What the library does not tell of the pseudo-fields of a request: it cuts a fragment off a `:path`, and
-//! says nothing of a `:scheme` without an `:authority`.
+//! Checks of pseudo-header fields that h2 does not make: it removes a fragment from a `:path`, and does not expose a
+//! `:scheme` without an `:authority`.
 //!
-//! Looks at a block of fields (RFC 7541, section 6) as it comes, without the table that both ends share. So
-//! a name that a client has put into its table, though it is in everybody's, is not known here.
+//! Decodes a field block (RFC 7541, section 6) without the dynamic table that both ends share. So a name that the
+//! client has put into its dynamic table is not recognized, though the static table has it too.
 
-/// What is wrong with a block.
+/// A malformed field block.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct PseudoHeaderError {
-    /// Whether the value is in the table from now on.
-    pub(super) is_kept: bool,
+    /// Whether the value enters the dynamic table.
+    pub(super) is_indexed: bool,
 }
 
-/// A text, and whether it is in the code of RFC 7541, appendix B.
+/// A string, and whether it uses the Huffman code of RFC 7541, appendix B.
 struct HpackString<'a> {
     bytes: &'a [u8],
-    is_coded: bool,
+    is_huffman: bool,
 }
 
 /// RFC 7541, appendix A.
 const FIRST_REGULAR: usize = 15;
-const FIRST_SHARED: usize = 62;
+const FIRST_DYNAMIC: usize = 62;
 
-/// The upper ends of the codes of each length, at the left of 32 bits.
-const CODES: [(u32, u32); 21] = [
+/// The upper end of the codes of each length, left-aligned in 32 bits.
+const HUFFMAN_RANGES: [(u32, u32); 21] = [
     (0x5000_0000, 5),
     (0xb800_0000, 6),
     (0xf800_0000, 7),
@@ -46,11 +46,11 @@ const CODES: [(u32, u32); 21] = [
     (u32::MAX, 30),
 ];
 
-/// The code of `#`, of 12 bits.
+/// The code of `#`, 12 bits.
 const FRAGMENT: u32 = 0xffa;
 
-/// What is wrong with the pseudo-fields at the beginning of a block, as far as it can be read.
-pub(super) fn look(block: &[u8]) -> Option<PseudoHeaderError> {
+/// The first malformed pseudo-header field at the beginning of a block, as far as it can be decoded.
+pub(super) fn check(block: &[u8]) -> Option<PseudoHeaderError> {
     let mut rest = block;
     loop {
         let first = *rest.first()?;
@@ -60,19 +60,19 @@ pub(super) fn look(block: &[u8]) -> Option<PseudoHeaderError> {
             0x20.. => (5, false),
             _ => (4, true),
         };
-        let (name, behind) = number(rest, bits)?;
-        rest = behind;
+        let (name, after) = integer(rest, bits)?;
+        rest = after;
         if !has_value {
-            // A change of the table's size is no field.
-            if bits == 7 && (FIRST_REGULAR..FIRST_SHARED).contains(&name) {
+            // A table size update is not a field.
+            if bits == 7 && (FIRST_REGULAR..FIRST_DYNAMIC).contains(&name) {
                 return None;
             }
             continue;
         }
         let (is_path, is_scheme) = match name {
             0 => {
-                let (name, behind) = text(rest)?;
-                rest = behind;
+                let (name, after) = string(rest)?;
+                rest = after;
                 if !name.is_pseudo() {
                     return None;
                 }
@@ -81,28 +81,28 @@ pub(super) fn look(block: &[u8]) -> Option<PseudoHeaderError> {
                     name.is(b":scheme", b"\xb8\x82\x4e\x5a\x4b"),
                 )
             }
-            FIRST_REGULAR..FIRST_SHARED => return None,
+            FIRST_REGULAR..FIRST_DYNAMIC => return None,
             name => (matches!(name, 4 | 5), matches!(name, 6 | 7)),
         };
-        let (value, behind) = text(rest)?;
-        rest = behind;
+        let (value, after) = string(rest)?;
+        rest = after;
         if is_path && value.has_fragment() || is_scheme && !value.is_http() {
-            return Some(PseudoHeaderError { is_kept: bits == 6 });
+            return Some(PseudoHeaderError { is_indexed: bits == 6 });
         }
     }
 }
 
-/// A number whose first byte has so many bits of it: RFC 7541, section 5.1.
-fn number(bytes: &[u8], bits: u32) -> Option<(usize, &[u8])> {
+/// An integer with a prefix of so many bits (RFC 7541, section 5.1).
+fn integer(bytes: &[u8], bits: u32) -> Option<(usize, &[u8])> {
     let (first, mut rest) = bytes.split_first()?;
-    let most = (1 << bits) - 1;
-    let mut number = usize::from(first & most);
-    if number < usize::from(most) {
+    let max = (1 << bits) - 1;
+    let mut number = usize::from(first & max);
+    if number < usize::from(max) {
         return Some((number, rest));
     }
     for shift in [0, 7, 14, 21] {
-        let (byte, behind) = rest.split_first()?;
-        rest = behind;
+        let (byte, after) = rest.split_first()?;
+        rest = after;
         number += usize::from(byte & 0x7f) << shift;
         if byte & 0x80 == 0 {
             return Some((number, rest));
@@ -111,55 +111,55 @@ fn number(bytes: &[u8], bits: u32) -> Option<(usize, &[u8])> {
     None
 }
 
-fn text(bytes: &[u8]) -> Option<(HpackString<'_>, &[u8])> {
-    let is_coded = bytes.first()? & 0x80 != 0;
-    let (length, rest) = number(bytes, 7)?;
+fn string(bytes: &[u8]) -> Option<(HpackString<'_>, &[u8])> {
+    let is_huffman = bytes.first()? & 0x80 != 0;
+    let (length, rest) = integer(bytes, 7)?;
     let (bytes, rest) = rest.split_at_checked(length)?;
-    Some((HpackString { bytes, is_coded }, rest))
+    Some((HpackString { bytes, is_huffman }, rest))
 }
 
 // === impl HpackString ===
 
 impl HpackString<'_> {
     fn is_pseudo(&self) -> bool {
-        match (self.is_coded, self.bytes.first()) {
+        match (self.is_huffman, self.bytes.first()) {
             (false, first) => first == Some(&b':'),
             (true, first) => first.is_some_and(|it| it >> 1 == 0x5c),
         }
     }
 
-    fn is(&self, plain: &[u8], coded: &[u8]) -> bool {
-        self.bytes == if self.is_coded { coded } else { plain }
+    fn is(&self, plain: &[u8], huffman: &[u8]) -> bool {
+        self.bytes == if self.is_huffman { huffman } else { plain }
     }
 
     fn is_http(&self) -> bool {
-        if !self.is_coded {
+        if !self.is_huffman {
             return [&b"http"[..], b"https"].iter().any(|it| self.bytes.eq_ignore_ascii_case(it));
         }
         matches!(self.bytes, b"\x9d\x29\xaf" | b"\x9d\x29\xad\x1f")
     }
 
     fn has_fragment(&self) -> bool {
-        if !self.is_coded {
+        if !self.is_huffman {
             return memchr::memchr(b'#', self.bytes).is_some();
         }
-        let (mut window, mut held, mut next) = (0_u64, 0_u32, self.bytes.iter());
+        let (mut window, mut available, mut next) = (0_u64, 0_u32, self.bytes.iter());
         loop {
-            while held <= 56 {
+            while available <= 56 {
                 let Some(byte) = next.next() else { break };
-                window |= u64::from(*byte) << (56 - held);
-                held += 8;
+                window |= u64::from(*byte) << (56 - available);
+                available += 8;
             }
             let left = u32::try_from(window >> 32).unwrap_or_default();
-            let bits = CODES.iter().find(|it| left < it.0).map_or(30, |it| it.1);
-            if bits > held {
+            let bits = HUFFMAN_RANGES.iter().find(|it| left < it.0).map_or(30, |it| it.1);
+            if bits > available {
                 return false;
             }
             if bits == 12 && left >> 20 == FRAGMENT {
                 return true;
             }
             window <<= bits;
-            held -= bits;
+            available -= bits;
         }
     }
 }
@@ -172,32 +172,40 @@ mod tests {
         [prefix, &[u8::try_from(value.len()).expect("short")], value].concat()
     }
 
-    fn coded(prefix: &[u8], value: &[u8]) -> Vec<u8> {
+    fn huffman(prefix: &[u8], value: &[u8]) -> Vec<u8> {
         [prefix, &[0x80 | u8::try_from(value.len()).expect("short")], value].concat()
     }
 
     #[test]
-    fn a_fragment_is_found_however_it_is_written() {
-        let wrong = |is_kept| Some(PseudoHeaderError { is_kept });
-        for (prefix, is_kept) in
+    fn a_fragment_is_found_in_every_encoding() {
+        let error = |is_indexed| Some(PseudoHeaderError { is_indexed });
+        for (prefix, is_indexed) in
             [(&[0x04][..], false), (&[0x14], false), (&[0x44], true), (&[0x45], true)]
         {
-            assert_eq!(look(&plain(prefix, b"/a?b#c")), wrong(is_kept));
-            assert_eq!(look(&plain(prefix, b"/a?b%23c")), None);
-            // `/#`, and `/>`, whose code is as long.
-            assert_eq!(look(&coded(prefix, &[0x63, 0xfe, 0xbf])), wrong(is_kept));
-            assert_eq!(look(&coded(prefix, &[0x63, 0xfe, 0xff])), None);
+            assert_eq!(check(&plain(prefix, b"/a?b#c")), error(is_indexed));
+            assert_eq!(check(&plain(prefix, b"/a?b%23c")), None);
+            // `/#`, and `/>`, which has a code of the same length.
+            assert_eq!(check(&huffman(prefix, &[0x63, 0xfe, 0xbf])), error(is_indexed));
+            assert_eq!(check(&huffman(prefix, &[0x63, 0xfe, 0xff])), None);
         }
-        assert_eq!(look(&plain(b"\x82\x86\x3f\xe1\x1f\x41\x01a\x04", b"/#")), wrong(false));
-        assert_eq!(look(&plain(b"\0\x05:path", b"/#")), wrong(false));
-        assert_eq!(look(&plain(b"\0\x84\xb9\x58\xd3\x3f", b"/#")), wrong(false));
-        assert_eq!(look(&plain(b"\x82\x87\x84\x0f\x24", b"/#")), None, "a referer has one");
-        assert_eq!(look(&plain(b"\x82\x87\x84\0\x01x", b"/#")), None, "and so may any field");
+        assert_eq!(check(&plain(b"\x82\x86\x3f\xe1\x1f\x41\x01a\x04", b"/#")), error(false));
+        assert_eq!(check(&plain(b"\0\x05:path", b"/#")), error(false));
+        assert_eq!(check(&plain(b"\0\x84\xb9\x58\xd3\x3f", b"/#")), error(false));
+        assert_eq!(
+            check(&plain(b"\x82\x87\x84\x0f\x24", b"/#")),
+            None,
+            "a referer may have a fragment"
+        );
+        assert_eq!(
+            check(&plain(b"\x82\x87\x84\0\x01x", b"/#")),
+            None,
+            "any other field may have one"
+        );
     }
 
     #[test]
     fn a_scheme_is_http_or_https() {
-        for (value, is_good) in [
+        for (value, is_valid) in [
             (&b"http"[..], true),
             (b"https", true),
             (b"HTTPS", true),
@@ -205,19 +213,19 @@ mod tests {
             (b"ftp", false),
             (b"httpx", false),
         ] {
-            assert_eq!(look(&plain(b"\x06", value)).is_none(), is_good, "{value:?}");
-            assert_eq!(look(&plain(b"\0\x07:scheme", value)).is_none(), is_good, "{value:?}");
+            assert_eq!(check(&plain(b"\x06", value)).is_none(), is_valid, "{value:?}");
+            assert_eq!(check(&plain(b"\0\x07:scheme", value)).is_none(), is_valid, "{value:?}");
         }
-        assert_eq!(look(&coded(b"\x06", b"\x9d\x29\xaf")), None);
-        assert_eq!(look(&coded(b"\x06", b"\x9d\x29\xad\x1f")), None);
-        assert!(look(&coded(b"\x06", b"\x94\xe7")).is_some());
-        assert_eq!(look(b"\x86\x87"), None);
+        assert_eq!(check(&huffman(b"\x06", b"\x9d\x29\xaf")), None);
+        assert_eq!(check(&huffman(b"\x06", b"\x9d\x29\xad\x1f")), None);
+        assert!(check(&huffman(b"\x06", b"\x94\xe7")).is_some());
+        assert_eq!(check(b"\x86\x87"), None);
     }
 
     #[test]
-    fn the_codes_of_all_lengths_fill_their_space() {
+    fn the_huffman_codes_fill_their_space() {
         let mut from = 0;
-        for (to, bits) in &CODES[..20] {
+        for (to, bits) in &HUFFMAN_RANGES[..20] {
             assert_eq!((to - from) % (1 << (32 - bits)), 0, "{bits}");
             from = *to;
         }
@@ -225,11 +233,11 @@ mod tests {
     }
 
     #[test]
-    fn whatever_comes_is_read_to_some_end() {
+    fn random_blocks_do_not_panic() {
         let mut random = fastrand::Rng::with_seed(22);
         for _ in 0..20_000 {
             let block: Vec<u8> = (0..random.usize(0..40)).map(|_| random.u8(..)).collect();
-            let _ = look(&block);
+            let _ = check(&block);
         }
     }
 }

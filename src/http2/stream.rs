@@ -1,4 +1,4 @@
-//! One stream, as one end of an exchange: what it is, and its way in.
+//! One HTTP/2 stream: its state, and receiving.
 
 mod sending;
 
@@ -22,45 +22,43 @@ use super::{
     head::{self, MalformedHead, ResponseFraming},
 };
 
-/// A stream of a client or to an upstream. Read and written as a socket is: what comes begins with a
-/// head in the form of HTTP/1, behind it the content as it is, and an end. What is sent has a head
-/// first, too.
+/// A stream of a client or to an upstream. It is read and written like a socket: the received bytes begin with a head
+/// in the form of HTTP/1, then content without framing, then the end. Sending begins with a head too.
 ///
-/// What was read counts against the other end's window until it is consumed, and what is sent waits
-/// for the other end's window: so whoever takes slowly is sent slowly, on both sides. Dropping a
-/// stream before its end resets it.
+/// Received bytes count against the peer's window until they are consumed, and sending waits for the peer's window. So
+/// a slow recipient slows the sender, in both directions. Dropping a stream before its end resets it.
 #[derive(Debug)]
 pub struct Http2Stream {
     sending: SendState,
     receiving: ReceiveState,
-    /// What came and was not yet used.
+    /// The unconsumed bytes.
     unread: Bytes,
-    /// Whether it is content, and not a head.
+    /// Whether they are content, and not a head.
     is_content: bool,
-    /// Whether nothing comes behind it.
+    /// Whether nothing follows them.
     is_at_end: bool,
-    /// Lines, once they have come.
+    /// The trailer lines, once received.
     trailers: Vec<u8>,
-    /// Whether what was asked of an upstream is only for a head.
-    is_for_head: bool,
-    /// Bytes of the longest value of `Cookie` that a client has sent.
+    /// Whether the request to an upstream is HEAD.
+    is_head_request: bool,
+    /// Bytes of the longest `Cookie` field of a client.
     cookie_max: usize,
-    /// The key of the WebSocket that is asked for, which only the other end's HTTP/1.1 has.
+    /// The key of the requested WebSocket, which only the HTTP/1.1 side has.
     key: Option<String>,
-    /// Why the other end has reset the stream, or we have.
+    /// Why the peer or Flipgate has reset the stream.
     reset: Option<StreamReset>,
     meter: Option<Rc<ByteMeter>>,
 }
 
-/// Bytes of heads and content that the streams of a connection have had to do with, both ways.
+/// Counts the bytes of heads and content of a connection's streams, in both directions.
 #[derive(Debug, Default)]
 pub struct ByteMeter(Cell<u64>);
 
-/// Why a stream broke.
+/// Why a stream was reset.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct StreamReset {
     reason: Reason,
-    /// Whether the other end has done nothing with the request: sections 6.8 and 8.7.
+    /// Whether the peer has not processed the request (sections 6.8 and 8.7).
     is_unprocessed: bool,
 }
 
@@ -72,20 +70,20 @@ enum SendState {
     Response(SendResponse<Bytes>),
     /// Content can be sent.
     Content(SendStream<Bytes>),
-    /// It has ended.
-    Over(Option<SendStream<Bytes>>),
+    /// The sending side has ended.
+    Ended(Option<SendStream<Bytes>>),
 }
 
 #[derive(Debug)]
 enum ReceiveState {
-    /// Nothing was asked yet.
-    NotYet,
+    /// No request was sent yet.
+    NotSent,
     Response(ResponseFuture),
     Content(RecvStream),
-    Over,
+    Ended,
 }
 
-/// Lines of trailers, as of HTTP/1.
+/// The maximum number of trailer lines, as for HTTP/1.
 const TRAILERS_MAX: usize = 100;
 
 // === impl Http2Stream ===
@@ -95,8 +93,8 @@ impl Http2Stream {
     ///
     /// # Errors
     ///
-    /// [`MalformedHead`] for a request that HTTP/2 does not allow. It was reset.
-    pub fn of_client(
+    /// [`MalformedHead`] for a malformed request. Its stream was reset.
+    pub fn from_client(
         request: Request<RecvStream>,
         mut response: SendResponse<Bytes>,
         meter: Rc<ByteMeter>,
@@ -105,7 +103,7 @@ impl Http2Stream {
         let request = Request::from_parts(parts, ());
         let is_at_end = body.is_end_stream();
         let mut bytes = Vec::new();
-        match head::put_request(&mut bytes, &request, is_at_end) {
+        match head::write_http1_request(&mut bytes, &request, is_at_end) {
             Ok(head::RequestMeta { key, cookie_max }) => Ok({
                 meter.add(bytes.len());
                 Self {
@@ -115,31 +113,31 @@ impl Http2Stream {
                     is_content: false,
                     is_at_end,
                     trailers: Vec::new(),
-                    is_for_head: false,
+                    is_head_request: false,
                     cookie_max,
                     key,
                     reset: None,
                     meter: Some(meter),
                 }
             }),
-            Err(defect) => {
+            Err(error) => {
                 response.send_reset(Reason::PROTOCOL_ERROR);
-                Err(defect)
+                Err(error)
             }
         }
     }
 
-    /// A stream to an upstream, on which a request can be sent. `session` is ready for one.
+    /// A stream to an upstream, on which a request can be sent. `session` must be ready for one.
     #[must_use]
     pub fn to_upstream(session: SendRequest<Bytes>, is_tls: bool) -> Self {
         Self {
             sending: SendState::Request { session, is_tls },
-            receiving: ReceiveState::NotYet,
+            receiving: ReceiveState::NotSent,
             unread: Bytes::new(),
             is_content: false,
             is_at_end: false,
             trailers: Vec::new(),
-            is_for_head: false,
+            is_head_request: false,
             cookie_max: 0,
             key: None,
             reset: None,
@@ -147,43 +145,43 @@ impl Http2Stream {
         }
     }
 
-    /// What was read and not yet used: a head, or a part of the content, but never both.
+    /// The unconsumed bytes: a head or content, never both.
     #[must_use]
     pub fn unread(&self) -> &[u8] {
         &self.unread
     }
 
-    /// Bytes of the longest value of `Cookie` that a client has sent: its head has all of them in one line.
+    /// Bytes of the longest `Cookie` field of a client: the head has them joined in one line.
     #[must_use]
     pub fn cookie_max(&self) -> usize {
         self.cookie_max
     }
 
-    /// Whether the head of an answer was sent.
+    /// Whether the response head was sent.
     #[must_use]
     pub fn has_sent_head(&self) -> bool {
-        matches!(self.sending, SendState::Content(_) | SendState::Over(_))
+        matches!(self.sending, SendState::Content(_) | SendState::Ended(_))
     }
 
-    /// Whether nothing comes behind what is unread.
+    /// Whether nothing follows the unconsumed bytes.
     #[must_use]
     pub fn is_at_end(&self) -> bool {
         self.is_at_end
     }
 
-    /// The lines that came behind the content.
+    /// The trailer lines.
     #[must_use]
     pub fn trailers(&self) -> &[u8] {
         &self.trailers
     }
 
-    /// Why the stream broke, if it did.
+    /// Why the stream was reset, if it was.
     #[must_use]
     pub fn reset_reason(&self) -> Option<StreamReset> {
         self.reset
     }
 
-    /// Notes that the first `count` bytes were used, and lets the other end send as many more.
+    /// Marks the first `count` bytes as consumed, and opens the peer's window by as many.
     ///
     /// # Panics
     ///
@@ -194,25 +192,24 @@ impl Http2Stream {
             && count > 0
             && let ReceiveState::Content(body) = &mut self.receiving
         {
-            // One that is closed has no window left to open.
+            // A closed stream has no window.
             let _ = body.flow_control().release_capacity(count);
-            self.count(count);
+            self.meter_bytes(count);
         }
     }
 
-    /// Reads what comes next, when nothing is unread. Returns how many bytes came: 0 at the end. Nothing
-    /// is lost when the waiting is given up.
+    /// Reads the next bytes, if none are unconsumed. Returns the number of new bytes: 0 at the end. Cancel-safe.
     ///
     /// # Errors
     ///
-    /// The end of the connection, or a reset, which [`Self::broken`] tells of.
+    /// The connection has ended, or the stream was reset; see [`Self::reset_reason`].
     pub fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
         loop {
             if !self.unread.is_empty() || self.is_at_end {
                 return Poll::Ready(Ok(0));
             }
             match &mut self.receiving {
-                ReceiveState::NotYet | ReceiveState::Over => {
+                ReceiveState::NotSent | ReceiveState::Ended => {
                     return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
                 }
                 ReceiveState::Response(_) => ready!(self.poll_head(context))?,
@@ -228,22 +225,23 @@ impl Http2Stream {
         }
     }
 
-    /// Waits for the end of a request that has no content, whose head may be unread. Nothing is lost when the
-    /// waiting is given up.
+    /// Waits for the end of a request without content; its head may be unconsumed. Cancel-safe.
     ///
     /// # Errors
     ///
-    /// As [`Self::poll_read`], and for content.
-    pub fn poll_empty(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// As [`Self::poll_read`], and if there is content.
+    pub fn poll_end_without_content(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.is_at_end {
             if !ready!(self.poll_content(context))?.is_empty() {
-                return Poll::Ready(Err(self.refuse(MalformedHead("there is content after all"))));
+                return Poll::Ready(Err(
+                    self.reject(MalformedHead("a request that declares no content has some"))
+                ));
             }
         }
         Poll::Ready(Ok(()))
     }
 
-    /// Reads what comes next of the content; nothing at the end, behind which there may be trailers.
+    /// Reads the next content; empty at the end, after which there may be trailers.
     fn poll_content(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
         let ReceiveState::Content(body) = &mut self.receiving else {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
@@ -253,7 +251,7 @@ impl Http2Stream {
                 self.is_at_end = body.is_end_stream();
                 return Poll::Ready(Ok(data));
             }
-            Some(Err(error)) => return Poll::Ready(Err(self.broke(error))),
+            Some(Err(error)) => return Poll::Ready(Err(self.receive_failed(error))),
             None => {}
         }
         let trailers = ready!(body.poll_trailers(context));
@@ -261,20 +259,20 @@ impl Http2Stream {
         match trailers {
             Ok(None) => {}
             Ok(Some(found)) if found.len() > TRAILERS_MAX + 1 => {
-                let defect = MalformedHead("there are too many trailers");
-                return Poll::Ready(Err(self.refuse(defect)));
+                let error = MalformedHead("too many trailer fields");
+                return Poll::Ready(Err(self.reject(error)));
             }
             Ok(Some(mut found)) => {
                 found.remove(MARK);
-                let put = head::put_trailers(&mut self.trailers, &found);
-                put.map_err(|it| self.refuse(it))?;
+                let put = head::write_http1_trailers(&mut self.trailers, &found);
+                put.map_err(|it| self.reject(it))?;
             }
-            Err(error) => return Poll::Ready(Err(self.broke(error))),
+            Err(error) => return Poll::Ready(Err(self.receive_failed(error))),
         }
         Poll::Ready(Ok(Bytes::new()))
     }
 
-    /// Reads a response's head, or an interim one.
+    /// Reads a response head, final or interim.
     fn poll_head(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let ReceiveState::Response(response) = &mut self.receiving else {
             return Poll::Ready(Ok(()));
@@ -282,12 +280,13 @@ impl Http2Stream {
         let mut bytes = Vec::new();
         match response.poll_informational(context) {
             Poll::Ready(Some(Ok(interim))) => {
-                let put = head::put_response(&mut bytes, &interim, ResponseFraming::Body, None);
-                put.map_err(|it| self.refuse(it))?;
+                let put =
+                    head::write_http1_response(&mut bytes, &interim, ResponseFraming::Body, None);
+                put.map_err(|it| self.reject(it))?;
                 self.unread = bytes.into();
                 return Poll::Ready(Ok(()));
             }
-            Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(self.broke(error))),
+            Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(self.receive_failed(error))),
             Poll::Ready(None) | Poll::Pending => {}
         }
         match ready!(std::pin::Pin::new(response).poll(context)) {
@@ -296,51 +295,51 @@ impl Http2Stream {
                 let response = http::Response::from_parts(parts, ());
                 self.is_at_end = body.is_end_stream();
                 let key = self.key.as_deref();
-                let shape = match (self.is_for_head, self.is_at_end) {
+                let framing = match (self.is_head_request, self.is_at_end) {
                     (true, _) => ResponseFraming::Head,
                     (false, true) => ResponseFraming::Empty,
                     (false, false) => ResponseFraming::Body,
                 };
-                let put = head::put_response(&mut bytes, &response, shape, key);
-                put.map_err(|it| self.refuse(it))?;
+                let put = head::write_http1_response(&mut bytes, &response, framing, key);
+                put.map_err(|it| self.reject(it))?;
                 self.receiving = ReceiveState::Content(body);
                 self.unread = bytes.into();
                 Poll::Ready(Ok(()))
             }
-            Err(error) => Poll::Ready(Err(self.broke(error))),
+            Err(error) => Poll::Ready(Err(self.receive_failed(error))),
         }
     }
 
-    fn count(&self, bytes: usize) {
+    fn meter_bytes(&self, bytes: usize) {
         if let Some(meter) = &self.meter {
             meter.add(bytes);
         }
     }
 
-    fn refuse(&mut self, defect: MalformedHead) -> io::Error {
+    fn reject(&mut self, error: MalformedHead) -> io::Error {
         self.reset(Some(StreamReset { reason: Reason::PROTOCOL_ERROR, is_unprocessed: false }));
-        invalid(defect)
+        invalid(error)
     }
 
-    /// Notes that nothing more comes.
-    fn broke(&mut self, error: h2::Error) -> io::Error {
-        self.receiving = ReceiveState::Over;
-        self.note(&error);
+    /// Records that nothing more can be received.
+    fn receive_failed(&mut self, error: h2::Error) -> io::Error {
+        self.receiving = ReceiveState::Ended;
+        self.record_reset(&error);
         io::Error::new(io::ErrorKind::ConnectionReset, error)
     }
 
-    /// Notes that nothing more is taken. What has come, and comes, is as good as before.
-    fn failed(&mut self, error: &h2::Error) -> io::Error {
-        self.note(error);
+    /// Records that nothing more can be sent. Receiving may continue.
+    fn send_failed(&mut self, error: &h2::Error) -> io::Error {
+        self.record_reset(error);
         io::Error::new(io::ErrorKind::BrokenPipe, error.to_string())
     }
 
-    fn note(&mut self, error: &h2::Error) {
-        let is_farewell = error.is_go_away() && error.is_remote();
+    fn record_reset(&mut self, error: &h2::Error) {
+        let is_go_away = error.is_go_away() && error.is_remote();
         let reset = error.reason().map(|reason| StreamReset {
             reason,
             is_unprocessed: error.is_remote()
-                && (reason == Reason::REFUSED_STREAM || is_farewell && reason == Reason::NO_ERROR),
+                && (reason == Reason::REFUSED_STREAM || is_go_away && reason == Reason::NO_ERROR),
         });
         self.reset = self.reset.or(reset);
     }
@@ -348,10 +347,10 @@ impl Http2Stream {
 
 impl Drop for Http2Stream {
     fn drop(&mut self) {
-        // What came and was never used was meant for it all the same.
+        // Content that was received but not consumed still counts.
         if let ReceiveState::Content(body) = &mut self.receiving {
-            let held = body.flow_control().used_capacity();
-            self.count(held);
+            let unread = body.flow_control().used_capacity();
+            self.meter_bytes(unread);
         }
     }
 }
@@ -359,7 +358,7 @@ impl Drop for Http2Stream {
 // === impl ByteMeter ===
 
 impl ByteMeter {
-    /// All of them.
+    /// All bytes so far.
     #[must_use]
     pub fn total(&self) -> u64 {
         self.0.get()
@@ -373,19 +372,19 @@ impl ByteMeter {
 // === impl StreamReset ===
 
 impl StreamReset {
-    /// Whether the other end has done nothing with the request, so that it can be sent elsewhere.
+    /// Whether the peer has not processed the request, so that it can be retried.
     #[must_use]
     pub fn is_unprocessed(self) -> bool {
         self.is_unprocessed
     }
 
-    /// Whether the message was malformed: section 8.1.1.
+    /// Whether the message was malformed (section 8.1.1).
     #[must_use]
     pub fn is_malformed(self) -> bool {
         self.reason == Reason::PROTOCOL_ERROR
     }
 }
 
-fn invalid(defect: MalformedHead) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, defect)
+fn invalid(error: MalformedHead) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
 }

@@ -1,15 +1,15 @@
-//! Who is asking.
+//! The audience of a request.
 
 use std::fmt;
 
-/// Who is asking: everybody, or a client of the networks that may see a color before it is active.
+/// The audience of a request: the public, or an internal client, which may see a color before it is active.
 ///
-/// Not `Default`: whoever needs one must have decided it. Where nothing is known, it is `Public`.
+/// Not `Default`: the caller must decide. If nothing is known, it is `Public`.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Audience {
-    /// Anybody. Gets the active color and nothing else.
+    /// Any client. Gets the active color and nothing else.
     Public,
-    /// A client whose verified address lies in `clients.internal`. May wish for a color.
+    /// A client with a verified address in `clients.internal`. May request a color.
     Internal,
 }
 

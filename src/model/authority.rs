@@ -1,8 +1,7 @@
-//! When two authorities are the same one.
+//! Comparison of authorities.
 
-/// Whether `one` and `two` name the same host and port, for a scheme with this default port: RFC 9110,
-/// section 4.2.3. A port that is missing or empty is the default one. Neither is checked to be an
-/// authority; text that is none is only the same as itself.
+/// Whether `one` and `two` name the same host and port, for a scheme with this default port (RFC 9110, section 4.2.3).
+/// A missing or empty port is the default one. Neither is validated; invalid text only equals itself.
 #[must_use]
 pub fn is_same_authority(one: &[u8], two: &[u8], default_port: u16) -> bool {
     if one.eq_ignore_ascii_case(two) {
@@ -15,15 +14,15 @@ pub fn is_same_authority(one: &[u8], two: &[u8], default_port: u16) -> bool {
         && its_port == port(other_port, default_port)
 }
 
-/// The default port of a scheme, in any case: RFC 9110, sections 4.2.1 and 4.2.2.
+/// The default port of a scheme, case-insensitive (RFC 9110, sections 4.2.1 and 4.2.2).
 #[must_use]
 pub fn default_port(scheme: &[u8]) -> u16 {
     if scheme.eq_ignore_ascii_case(b"https") { 443 } else { 80 }
 }
 
-/// The host, and what stands behind its colon.
+/// The host, and the text after its colon.
 fn split(authority: &[u8]) -> (&[u8], &[u8]) {
-    // An IPv6 address has colons of its own, up to its bracket.
+    // The colons of an IPv6 address end at its bracket.
     match authority.iter().rposition(|it| matches!(it, b':' | b']')) {
         Some(at) if authority[at] == b':' => (&authority[..at], &authority[at + 1..]),
         _ => (authority, b""),

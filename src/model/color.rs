@@ -14,25 +14,25 @@ pub enum Color {
     Green,
 }
 
-/// What a color is at this moment.
+/// The role of a color.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
-    /// Answers every new public request.
+    /// Serves every new public request.
     Active,
-    /// Was active; requests from then are still inside.
+    /// Was active, and still has requests in flight.
     Draining,
-    /// Was active since its endpoints were set, and everybody has left: a rollback finds it warm.
+    /// Was active since its endpoints were set, and is drained. A rollback finds it ready.
     Standby,
-    /// Has endpoints, and was not active since they were set: only for internal clients who ask.
+    /// Has endpoints, and was not active since they were set. Only for internal clients that request it.
     Preview,
     /// Has no endpoints.
     Empty,
 }
 
-/// A word that is neither `blue` nor `green`.
+/// Text that is neither `blue` nor `green`.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("`{0}` is not a color: write `blue` or `green`")]
+#[error("`{0}` is not a color; use `blue` or `green`")]
 pub struct ParseColorError(String);
 
 // === impl Color ===
@@ -41,7 +41,7 @@ impl Color {
     /// Both colors.
     pub const BOTH: [Self; 2] = [Self::Blue, Self::Green];
 
-    /// The color's only alternative.
+    /// The other color.
     #[must_use]
     pub fn other(self) -> Self {
         match self {

@@ -1,26 +1,26 @@
-//! An upstream's address, and how it is doing.
+//! The address of an endpoint, and its health.
 
 use std::{fmt, net::SocketAddr, str::FromStr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-/// An upstream: where it listens, and whether it speaks TLS.
+/// An endpoint: its address, and whether it uses TLS.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct Endpoint {
     /// Where it listens.
-    pub place: EndpointAddress,
-    /// Whether it speaks TLS. Never so at a unix socket.
+    pub address: EndpointAddress,
+    /// Whether connections use TLS. Never for a unix socket.
     pub is_tls: bool,
 }
 
-/// Where an upstream listens.
+/// The address of an endpoint.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub enum EndpointAddress {
-    /// An address that needs no look-up.
+    /// An IP address and port.
     Address(SocketAddr),
-    /// A name, whose addresses may change.
+    /// A name. Its addresses may change.
     Name {
-        /// A host name in lower case, without a trailing dot.
+        /// The host name in lower case, without a trailing dot.
         host: Arc<str>,
         /// The port, never 0.
         port: u16,
@@ -29,38 +29,36 @@ pub enum EndpointAddress {
     Unix(Arc<str>),
 }
 
-/// How an endpoint is doing, as far as its health checks have found out.
+/// The health of an endpoint by its health checks.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Health {
-    /// Nobody has looked yet.
+    /// Not checked yet.
     Unknown,
-    /// It answers as it should.
+    /// The checks pass.
     Up,
-    /// It does not, or cannot be reached.
+    /// The checks fail.
     Down,
 }
 
 /// Text that is not an endpoint.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum ParseEndpointError {
-    /// No port, or port 0, or not a number.
+    /// The port is missing, 0 or not a number.
     #[error(
-        "`{0}` has no port: write `127.0.0.1:9001`, `[::1]:9001`, `app:9001` or `https://app:443`"
+        "`{0}` has no valid port; use `127.0.0.1:9001`, `[::1]:9001`, `app:9001` or `https://app:443`"
     )]
     Port(String),
     /// The part before the port is neither an address nor a host name.
-    #[error("`{0}` is neither an address nor a host name: write `127.0.0.1:9001` or `app:9001`")]
+    #[error("`{0}` is neither an address nor a host name; use `127.0.0.1:9001` or `app:9001`")]
     Host(String),
-    /// A scheme that is not spoken to upstreams, or more than an address behind one that is.
+    /// The scheme is not supported for endpoints, or a path follows the address.
     #[error(
-        "`{0}` is not an endpoint: write `app:9001`, `https://app:9443` or `unix:/run/app.sock`, without a path"
+        "`{0}` is not an endpoint; use `app:9001`, `https://app:9443` or `unix:/run/app.sock`, without a path"
     )]
     Scheme(String),
-    /// A unix socket that is not named by an absolute path of at most 107 bytes.
-    #[error(
-        "`{0}`: a unix socket is named by an absolute path of at most 107 bytes, like `unix:/run/app.sock`"
-    )]
+    /// The path of the unix socket is not absolute, or longer than 107 bytes.
+    #[error("`{0}` is not an absolute path of at most 107 bytes; use `unix:/run/app.sock`")]
     Path(String),
 }
 
@@ -72,10 +70,10 @@ impl FromStr for Endpoint {
     fn from_str(text: &str) -> Result<Self, ParseEndpointError> {
         let short = || text.chars().take(300).collect::<String>();
         if let Some(path) = text.strip_prefix("unix:") {
-            // The kernel takes 108 bytes, with a zero at the end.
-            let is_good = path.starts_with('/') && path.len() < 108 && !path.contains('\0');
-            return match is_good {
-                true => Ok(Self { place: EndpointAddress::Unix(path.into()), is_tls: false }),
+            // The kernel's limit is 108 bytes with a terminating NUL.
+            let is_valid = path.starts_with('/') && path.len() < 108 && !path.contains('\0');
+            return match is_valid {
+                true => Ok(Self { address: EndpointAddress::Unix(path.into()), is_tls: false }),
                 false => Err(ParseEndpointError::Path(short())),
             };
         }
@@ -92,7 +90,7 @@ impl FromStr for Endpoint {
             let canonical = SocketAddr::new(address.ip().to_canonical(), address.port());
             return match canonical.port() {
                 0 => Err(ParseEndpointError::Port(short())),
-                _ => Ok(Self { place: EndpointAddress::Address(canonical), is_tls }),
+                _ => Ok(Self { address: EndpointAddress::Address(canonical), is_tls }),
             };
         }
         let (host, port) =
@@ -107,23 +105,23 @@ impl FromStr for Endpoint {
             return Err(ParseEndpointError::Host(short()));
         }
         Ok(Self {
-            place: EndpointAddress::Name { host: host.to_ascii_lowercase().into(), port },
+            address: EndpointAddress::Name { host: host.to_ascii_lowercase().into(), port },
             is_tls,
         })
     }
 }
 
-/// Letters, digits, `-`, `_` and dots; no empty label; a last label of digits alone would be a
-/// broken IPv4 address and not a name (RFC 1123, section 2.1).
+/// Letters, digits, `-`, `_` and dots, without empty labels. A last label of digits only would be a malformed IPv4
+/// address (RFC 1123, section 2.1).
 fn is_host_name(host: &str) -> bool {
-    let label_is_good = |label: &str| {
+    let label_is_valid = |label: &str| {
         (1..=63).contains(&label.len())
             && !label.starts_with('-')
             && !label.ends_with('-')
             && label.bytes().all(|it| it.is_ascii_alphanumeric() || matches!(it, b'-' | b'_'))
     };
     host.len() <= 253
-        && host.split('.').all(label_is_good)
+        && host.split('.').all(label_is_valid)
         && host.rsplit('.').next().is_some_and(|it| !it.bytes().all(|it| it.is_ascii_digit()))
 }
 
@@ -132,7 +130,7 @@ impl fmt::Display for Endpoint {
         if self.is_tls {
             f.write_str("https://")?;
         }
-        match &self.place {
+        match &self.address {
             EndpointAddress::Address(address) => address.fmt(f),
             EndpointAddress::Name { host, port } => write!(f, "{host}:{port}"),
             EndpointAddress::Unix(path) => write!(f, "unix:{path}"),
@@ -171,12 +169,13 @@ mod tests {
 
     #[test]
     fn an_endpoint_is_a_host_and_a_port() {
-        for good in ["127.0.0.1:9001", "[::1]:80", "app:9000", "app-1.internal:65535", "my_app:1"] {
-            assert_eq!(good.parse::<Endpoint>().map(|it| it.to_string()), Ok(good.to_owned()));
+        for valid in ["127.0.0.1:9001", "[::1]:80", "app:9000", "app-1.internal:65535", "my_app:1"]
+        {
+            assert_eq!(valid.parse::<Endpoint>().map(|it| it.to_string()), Ok(valid.to_owned()));
         }
         assert_eq!("App.:80".parse::<Endpoint>().map(|it| it.to_string()), Ok("app:80".to_owned()));
-        for good in ["https://app-1:9443", "https://10.0.0.1:443", "unix:/run/app.sock"] {
-            assert_eq!(good.parse::<Endpoint>().map(|it| it.to_string()), Ok(good.to_owned()));
+        for valid in ["https://app-1:9443", "https://10.0.0.1:443", "unix:/run/app.sock"] {
+            assert_eq!(valid.parse::<Endpoint>().map(|it| it.to_string()), Ok(valid.to_owned()));
         }
         assert_eq!("http://app:80".parse::<Endpoint>(), "app:80".parse());
         assert_ne!("https://app:80".parse::<Endpoint>(), "app:80".parse());
@@ -185,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_endpoint_is_refused_by_what_is_wrong_with_it() {
+    fn invalid_endpoints_have_specific_errors() {
         use ParseEndpointError::{Host, Path, Port, Scheme};
         for text in ["127.0.0.1", "app", "127.0.0.1:0", "app:0", "app:99999", "app:+80", "app:"] {
             assert!(matches!(text.parse::<Endpoint>(), Err(Port(_))), "{text}");

@@ -1,25 +1,25 @@
-//! How the endpoints of a pool are spoken to.
+//! How to connect to the endpoints of a pool.
 
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-/// How the endpoints of a pool are spoken to; where they are is told by each itself.
+/// How to connect to the endpoints of a pool. Their addresses are in [`WeightedEndpoint`](super::WeightedEndpoint).
 #[derive(Clone, Debug, Default, Deserialize, Eq, Hash, PartialEq, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Link {
-    /// The version of HTTP. Without one: whatever an endpoint with TLS chooses, HTTP/1.1 in the clear.
+    /// The version of HTTP. `None`: what an endpoint with TLS selects by ALPN, HTTP/1.1 without TLS.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub protocol: Option<Protocol>,
-    /// For endpoints with TLS.
+    /// Settings for endpoints with TLS.
     #[serde(skip_serializing_if = "UpstreamTls::is_default")]
     pub tls: UpstreamTls,
-    /// Whether each connection begins with the client's address.
+    /// The PROXY protocol header that each connection begins with, if any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub proxy_protocol: Option<ProxyProtocol>,
 }
 
-/// A version of HTTP, as the configuration names it.
+/// A version of HTTP, as in the configuration.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Protocol {
@@ -33,26 +33,26 @@ pub enum Protocol {
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ProxyProtocol {
-    /// As a line of text.
+    /// The text format.
     V1,
-    /// In binary.
+    /// The binary format.
     V2,
 }
 
-/// How TLS to endpoints is verified and what is shown to them.
+/// How to verify endpoints over TLS, and Flipgate's own certificate.
 #[derive(Clone, Debug, Default, Deserialize, Eq, Hash, PartialEq, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct UpstreamTls {
-    /// The authorities, or the very certificates, that are trusted; without it those of the machine.
+    /// A file of trusted CA or endpoint certificates; `None` for those of the system.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ca: Option<PathBuf>,
-    /// The certificate that we show.
+    /// The client certificate to present.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cert: Option<PathBuf>,
     /// Its key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key: Option<PathBuf>,
-    /// The name that certificates have to be for, instead of the endpoint's host.
+    /// The name that the endpoint's certificate must be valid for, instead of its host.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server_name: Option<String>,
 }
@@ -60,7 +60,7 @@ pub struct UpstreamTls {
 // === impl Link ===
 
 impl Link {
-    /// Whether nothing is said of it.
+    /// Whether every setting has its default.
     #[must_use]
     pub fn is_default(&self) -> bool {
         *self == Self::default()

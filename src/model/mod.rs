@@ -1,7 +1,7 @@
-//! The words of the house, as types. No I/O, no clock, no runtime, no HTTP library.
+//! The terms of Flipgate as types. No I/O, no clock, no runtime, no HTTP library.
 //!
-//! Everything here is a value: made once at a border by parsing, then only compared, matched and
-//! printed. A value that exists is valid; there is no second check further in.
+//! Everything here is a value: parsed once where it enters the program, then only compared, matched and printed. A
+//! value that exists is valid; there is no second check.
 
 mod audience;
 mod authority;
@@ -28,7 +28,7 @@ pub use self::{
     endpoint::{Endpoint, EndpointAddress, Health, ParseEndpointError},
     link::{Link, Protocol, ProxyProtocol, UpstreamTls},
     name_pattern::{NamePattern, ParseNamePatternError},
-    network::{Networks, ParseNetworkError, one_client},
+    network::{Networks, ParseNetworkError, client_key},
     own::{OwnAddress, OwnAddressKind, OwnAddresses},
     path::{PathError, normalize_path},
     policy::{

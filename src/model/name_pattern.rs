@@ -1,27 +1,25 @@
-//! Names of fields, one by one or by what they begin with.
+//! Patterns for field names.
 
 use std::{fmt, str::FromStr};
 
-/// The names of some fields: one name, or all that begin with a prefix, like `x-amz-*`. In lower case.
+/// A field name, or a prefix of field names like `x-amz-*`. In lower case.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct NamePattern {
     text: Box<str>,
     is_prefix: bool,
 }
 
-/// Text that is neither a name nor a prefix with `*` behind it.
+/// Text that is neither a field name nor a prefix with `*`.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-#[error(
-    "`{0}` is not the name of a field: write `x-sum`, or `x-app-*` for all that begin with `x-app-`"
-)]
+#[error("`{0}` is not a field name; use `x-sum`, or `x-app-*` for all that begin with `x-app-`")]
 pub struct ParseNamePatternError(String);
 
 // === impl NamePattern ===
 
 impl NamePattern {
-    /// Whether this name, in whatever case, is one of them.
+    /// Whether a name matches, case-insensitive.
     #[must_use]
-    pub fn fits(&self, name: &[u8]) -> bool {
+    pub fn matches(&self, name: &[u8]) -> bool {
         let text = self.text.as_bytes();
         match self.is_prefix {
             true => name.get(..text.len()).is_some_and(|it| it.eq_ignore_ascii_case(text)),
@@ -29,7 +27,7 @@ impl NamePattern {
         }
     }
 
-    /// The one name, if it is not all that begin with a prefix.
+    /// The name, unless the pattern is a prefix.
     #[must_use]
     pub fn exact(&self) -> Option<&str> {
         (!self.is_prefix).then_some(&*self.text)
@@ -42,11 +40,11 @@ impl FromStr for NamePattern {
     fn from_str(text: &str) -> Result<Self, ParseNamePatternError> {
         let prefix = text.strip_suffix('*');
         let name = prefix.unwrap_or(text);
-        // RFC 9110, section 5.6.2. A prefix of nothing would be every name.
-        let is_good = !name.is_empty()
+        // A token (RFC 9110, section 5.6.2). An empty prefix would match every name.
+        let is_valid = !name.is_empty()
             && name.len() <= 256
             && name.bytes().all(|it| it.is_ascii_alphanumeric() || b"!#$%&'+-.^_`|~".contains(&it));
-        match is_good {
+        match is_valid {
             true => {
                 Ok(Self { text: name.to_ascii_lowercase().into(), is_prefix: prefix.is_some() })
             }
@@ -68,7 +66,7 @@ mod tests {
 
     #[test]
     fn a_pattern_is_a_name_or_a_prefix() {
-        for (pattern, name, fits) in [
+        for (pattern, name, expected) in [
             ("X-Sum", "x-sum", true),
             ("x-sum", "X-SUM", true),
             ("x-sum", "x-sums", false),
@@ -78,10 +76,10 @@ mod tests {
             ("x-app-*", "x-", false),
         ] {
             let pattern: NamePattern = pattern.parse().expect("a pattern");
-            assert_eq!(pattern.fits(name.as_bytes()), fits, "{pattern} {name}");
+            assert_eq!(pattern.matches(name.as_bytes()), expected, "{pattern} {name}");
         }
-        for bad in ["", "*", "a b", "a:", "x-*-y", "x-**", "\u{e9}"] {
-            assert!(bad.parse::<NamePattern>().is_err(), "{bad:?}");
+        for invalid in ["", "*", "a b", "a:", "x-*-y", "x-**", "\u{e9}"] {
+            assert!(invalid.parse::<NamePattern>().is_err(), "{invalid:?}");
         }
     }
 }

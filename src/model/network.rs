@@ -1,4 +1,4 @@
-//! Sets of networks, asked with one address.
+//! Sets of networks.
 
 use std::{
     fmt,
@@ -8,10 +8,10 @@ use std::{
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use prefix_trie::PrefixSet;
 
-/// A set of networks. Asking costs the same for one network as for thousands.
+/// A set of networks. A look-up costs the same for one network as for thousands.
 ///
-/// An IPv4 address written inside IPv6 (`::ffff:10.0.0.1`) is the IPv4 address, in the networks
-/// as well as in the question: RFC 4291, section 2.5.5.2.
+/// An IPv4-mapped IPv6 address (`::ffff:10.0.0.1`) is the IPv4 address, in the networks as well as in look-ups (RFC
+/// 4291, section 2.5.5.2).
 #[derive(Clone, Default)]
 pub struct Networks {
     v4: PrefixSet<Ipv4Net>,
@@ -22,22 +22,22 @@ pub struct Networks {
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum ParseNetworkError {
     /// Neither an address nor an address with a prefix length.
-    #[error("`{0}` is not a network: write `10.0.0.0/8`, `fc00::/7` or a single address")]
+    #[error("`{0}` is not a network; use `10.0.0.0/8`, `fc00::/7` or a single address")]
     Malformed(String),
-    /// Bits are set behind the prefix: most likely not what was meant.
-    #[error("`{found}` has bits set behind its prefix: write `{meant}`")]
+    /// Host bits are set, which is probably a mistake.
+    #[error("`{found}` has bits set after its prefix; use `{meant}`")]
     HostBits {
-        /// What was written.
+        /// The text.
         found: String,
         /// The network that it lies in.
         meant: IpNet,
     },
 }
 
-/// What stands for everybody who is most likely one client: one customer of an IPv6 network has a
-/// whole /64, and could use another address each time.
+/// The address that stands for one client in counts and limits: an IPv4 address, or the /64 of an IPv6 address, since
+/// one customer usually has a whole /64.
 #[must_use]
-pub fn one_client(address: IpAddr) -> IpAddr {
+pub fn client_key(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(it) => Ipv6Addr::from(u128::from(it) & !u128::from(u64::MAX)).into(),
         it @ IpAddr::V4(_) => it,
@@ -47,7 +47,7 @@ pub fn one_client(address: IpAddr) -> IpAddr {
 // === impl Networks ===
 
 impl Networks {
-    /// Reads one network, a bare address being the network of that address alone.
+    /// Parses a network, or a single address as the network of that address.
     ///
     /// # Errors
     ///
@@ -63,7 +63,7 @@ impl Networks {
         Ok(net)
     }
 
-    /// Whether `address` lies in one of the networks.
+    /// Whether `address` is in one of the networks.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
         match address.to_canonical() {
@@ -79,7 +79,7 @@ impl FromIterator<IpNet> for Networks {
         for net in networks {
             match net {
                 IpNet::V4(net) => set.v4.insert(net),
-                IpNet::V6(net) => match inside_v4(net) {
+                IpNet::V6(net) => match mapped_v4(net) {
                     Some(net) => set.v4.insert(net),
                     None => set.v6.insert(net),
                 },
@@ -89,8 +89,8 @@ impl FromIterator<IpNet> for Networks {
     }
 }
 
-/// The IPv4 network that a network within `::ffff:0:0/96` stands for.
-fn inside_v4(net: Ipv6Net) -> Option<Ipv4Net> {
+/// The IPv4 network of a network within `::ffff:0:0/96`.
+fn mapped_v4(net: Ipv6Net) -> Option<Ipv4Net> {
     let address = net.addr().to_ipv4_mapped()?;
     let length = net.prefix_len().checked_sub(96)?;
     Ipv4Net::new(address, length).ok()
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_is_inside_its_networks_and_no_others() {
+    fn a_set_contains_the_addresses_of_its_networks_only() {
         let set = networks(&["10.0.0.0/8", "192.168.1.0/24", "fc00::/7", "127.0.0.1"]);
         for inside in ["10.255.0.1", "192.168.1.0", "192.168.1.255", "fd12::1", "127.0.0.1"] {
             assert!(contains(&set, inside), "{inside}");
@@ -138,20 +138,22 @@ mod tests {
     }
 
     #[test]
-    fn everything_is_inside_the_whole() {
+    fn a_zero_prefix_contains_its_whole_family() {
         let set = networks(&["0.0.0.0/0"]);
         assert!(contains(&set, "8.8.8.8") && !contains(&set, "2000::1"));
     }
 
     #[test]
-    fn what_is_no_network_is_refused() {
-        for bad in ["", "10.0.0.0/33", "10.0.0/8", "ten", "::/129", "10.0.0.0/-1", "10.0.0.0/8 "] {
+    fn invalid_networks_are_rejected() {
+        for invalid in
+            ["", "10.0.0.0/33", "10.0.0/8", "ten", "::/129", "10.0.0.0/-1", "10.0.0.0/8 "]
+        {
             assert!(
-                matches!(Networks::parse(bad), Err(ParseNetworkError::Malformed(_))),
-                "{bad:?}"
+                matches!(Networks::parse(invalid), Err(ParseNetworkError::Malformed(_))),
+                "{invalid:?}"
             );
         }
-        let wrong = Networks::parse("10.0.0.1/8").expect_err("bits behind the prefix");
-        assert!(wrong.to_string().ends_with("write `10.0.0.0/8`"), "{wrong}");
+        let wrong = Networks::parse("10.0.0.1/8").expect_err("bits after the prefix");
+        assert!(wrong.to_string().ends_with("use `10.0.0.0/8`"), "{wrong}");
     }
 }

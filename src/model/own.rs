@@ -1,4 +1,4 @@
-//! Where the process itself can be reached, so that it is not taken for an upstream.
+//! The addresses of the process itself, which must not be used as endpoints.
 
 use std::{
     fmt,
@@ -9,7 +9,7 @@ use std::{
 
 use super::{Endpoint, EndpointAddress};
 
-/// Where the process itself can be reached. Cheap to clone.
+/// The addresses of the process itself. Cheap to clone.
 #[derive(Clone)]
 pub struct OwnAddresses {
     all: Arc<[OwnAddress]>,
@@ -20,36 +20,36 @@ pub struct OwnAddresses {
 /// One address of the process itself.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct OwnAddress {
-    /// Where it listens, with the port that it really has.
-    pub place: OwnAddressKind,
-    /// What it is, like "a listener".
-    pub what: &'static str,
+    /// Where it listens, with the port that the kernel assigned.
+    pub address: OwnAddressKind,
+    /// What listens there, like "a listener".
+    pub description: &'static str,
 }
 
-/// Where one address of the process itself is.
+/// The address of one of the process's own sockets.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum OwnAddressKind {
-    /// A port.
+    /// A TCP port.
     Tcp(SocketAddr),
-    /// A socket's file.
+    /// The file of a unix socket.
     Unix(Arc<Path>),
 }
 
 // === impl OwnAddresses ===
 
 impl OwnAddresses {
-    /// These addresses. `is_local` tells whether an address is one of this machine, for sockets that listen on all
-    /// of them.
+    /// These addresses. `is_local` returns whether an address is one of this machine, for sockets that listen on all
+    /// addresses.
     #[must_use]
     pub fn new(all: Vec<OwnAddress>, is_local: fn(IpAddr) -> bool) -> Self {
         Self { all: all.into(), is_local }
     }
 
-    /// The address that a connection to `endpoint` would reach, as far as that is known without a look-up.
+    /// The own address that a connection to `endpoint` would reach, as far as known without a DNS look-up.
     #[must_use]
     pub fn find(&self, endpoint: &Endpoint) -> Option<OwnAddress> {
-        match &endpoint.place {
-            EndpointAddress::Address(there) => self.find_address(*there),
+        match &endpoint.address {
+            EndpointAddress::Address(target) => self.find_address(*target),
             // RFC 6761, section 6.3.
             EndpointAddress::Name { host, port } if is_localhost(host) => {
                 let here = [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()];
@@ -62,34 +62,34 @@ impl OwnAddresses {
         }
     }
 
-    /// The files of sockets that the process listens on.
+    /// The files of the process's own unix sockets.
     pub fn sockets(&self) -> impl Iterator<Item = (&Path, &OwnAddress)> {
         self.all.iter().filter_map(|it| Some((it.socket()?, it)))
     }
 
-    /// The address that a connection to `there` would reach.
+    /// The own address that a connection to `target` would reach.
     #[must_use]
-    pub fn find_address(&self, there: SocketAddr) -> Option<OwnAddress> {
-        let reaches = |own: &&OwnAddress| match &own.place {
+    pub fn find_address(&self, target: SocketAddr) -> Option<OwnAddress> {
+        let reaches = |own: &&OwnAddress| match &own.address {
             OwnAddressKind::Tcp(own) => {
-                own.port() == there.port()
-                    && self.reaches(there.ip().to_canonical(), own.ip().to_canonical())
+                own.port() == target.port()
+                    && self.reaches(target.ip().to_canonical(), own.ip().to_canonical())
             }
             OwnAddressKind::Unix(_) => false,
         };
         self.all.iter().find(reaches).cloned()
     }
 
-    fn reaches(&self, there: IpAddr, own: IpAddr) -> bool {
-        // The system takes a connection to no address for one to itself.
-        let there = match there {
+    fn reaches(&self, target: IpAddr, own: IpAddr) -> bool {
+        // The kernel connects to the unspecified address as to loopback.
+        let target = match target {
             IpAddr::V4(it) if it.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
             IpAddr::V6(it) if it.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
             it => it,
         };
-        // A socket on all addresses of IPv6 has those of IPv4 too.
-        let is_heard = own.is_unspecified() && (own.is_ipv6() || there.is_ipv4());
-        there == own || is_heard && (there.is_loopback() || (self.is_local)(there))
+        // A socket on all IPv6 addresses also accepts IPv4.
+        let accepts = own.is_unspecified() && (own.is_ipv6() || target.is_ipv4());
+        target == own || accepts && (target.is_loopback() || (self.is_local)(target))
     }
 }
 
@@ -97,7 +97,7 @@ impl OwnAddresses {
 
 impl OwnAddress {
     fn socket(&self) -> Option<&Path> {
-        match &self.place {
+        match &self.address {
             OwnAddressKind::Tcp(_) => None,
             OwnAddressKind::Unix(path) => Some(path),
         }
@@ -106,12 +106,12 @@ impl OwnAddress {
 
 impl fmt::Display for OwnAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.place {
+        match &self.address {
             OwnAddressKind::Tcp(address) => {
-                write!(f, "{} of Flipgate itself ({address})", self.what)
+                write!(f, "{} of Flipgate itself ({address})", self.description)
             }
             OwnAddressKind::Unix(path) => {
-                write!(f, "{} of Flipgate itself (unix:{})", self.what, path.display())
+                write!(f, "{} of Flipgate itself (unix:{})", self.description, path.display())
             }
         }
     }
@@ -138,13 +138,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_endpoint_is_an_own_address_if_a_connection_to_it_ends_here() {
+    fn an_endpoint_is_an_own_address_if_a_connection_to_it_reaches_this_process() {
         let found = |own: &str, endpoint: &str| {
-            let place = match own.strip_prefix("unix:") {
+            let address = match own.strip_prefix("unix:") {
                 Some(path) => OwnAddressKind::Unix(Path::new(path).into()),
                 None => OwnAddressKind::Tcp(own.parse().expect("an address")),
             };
-            let own = OwnAddress { place, what: "a listener" };
+            let own = OwnAddress { address, description: "a listener" };
             let is_local = |it| it == IpAddr::from([192, 0, 2, 7]);
             let own = OwnAddresses::new(vec![own], is_local);
             own.find(&endpoint.parse().expect("an endpoint")).is_some()

@@ -1,30 +1,30 @@
-//! The form of a path that routes are matched against.
+//! The normal form of a path for routing.
 
 use std::borrow::Cow;
 
-/// A path that no route should be chosen for, since upstreams may read it in different ways.
+/// Why a path is not routed: upstreams may read it in different ways.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum PathError {
-    /// Does not begin with a slash.
+    /// It does not begin with a slash.
     #[error("the path does not begin with a slash")]
     Relative,
-    /// A percent sign without two hexadecimal digits behind it: RFC 3986, section 2.1.
+    /// A percent sign without two hexadecimal digits (RFC 3986, section 2.1).
     #[error("the path has a percent sign without two hexadecimal digits")]
     Escape,
-    /// An encoded NUL, which some programs take for the path's end.
+    /// An encoded NUL, which some programs take for the end of the path.
     #[error("the path has an encoded NUL")]
     Nul,
 }
 
-/// Brings a path (without its query) into the one form that routes are matched against: escapes of
-/// unreserved characters decoded, then dot segments removed (RFC 3986, sections 6.2.2.2 and 5.2.4).
+/// Normalizes a path (without its query) for routing: escapes of unreserved characters are decoded, then dot segments
+/// are removed (RFC 3986, sections 6.2.2.2 and 5.2.4).
 ///
-/// Only for choosing a service; what is forwarded is the path as it came. An encoded slash stays
-/// encoded, since it is not a segment border. A plain path costs one scan and no copy.
+/// Only for the choice of a service; the path is forwarded as received. An encoded slash stays encoded, since it does
+/// not separate segments. A plain path costs one scan and no copy.
 ///
 /// # Errors
 ///
-/// [`PathError`] for what cannot be brought into that form.
+/// [`PathError`] if it cannot be normalized.
 pub fn normalize_path(path: &str) -> Result<Cow<'_, str>, PathError> {
     if !path.starts_with('/') {
         return Err(PathError::Relative);
@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_has_one_form() {
+    fn a_path_has_one_normal_form() {
         for (raw, normal) in [
             ("/", "/"),
             ("/a/b", "/a/b"),
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_that_can_be_read_in_two_ways_is_refused() {
+    fn an_ambiguous_path_is_rejected() {
         for (raw, error) in [
             ("", PathError::Relative),
             ("a", PathError::Relative),
@@ -129,13 +129,13 @@ mod tests {
     }
 
     #[test]
-    fn normalizing_twice_changes_nothing_more() {
+    fn normalization_is_idempotent() {
         let mut random = fastrand::Rng::with_seed(0x5eed);
         for round in 0..20_000 {
             let length = random.usize(0..12);
             let alphabet = ["/", ".", "..", "%2e", "%2F", "%25", "a", "%61"];
             let path: String = (0..length)
-                .fold("/".to_owned(), |path, _| path + random.choice(alphabet).expect("some"));
+                .fold("/".to_owned(), |path, _| path + random.choice(alphabet).expect("not empty"));
             let once = normalize_path(&path).expect("well-formed").into_owned();
             assert_eq!(normalize_path(&once).as_deref(), Ok(once.as_str()), "{round}: {path}");
         }

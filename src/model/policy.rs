@@ -1,86 +1,84 @@
-//! How the requests of a service are spread over its endpoints, and how those are looked after.
+//! The policy of a service: load balancing, health, retries and limits.
 
 use std::{num::NonZeroU32, time::Duration};
 
 use super::StatusSet;
 
-/// How the requests of a service are spread over its endpoints, how those are looked after, and how
-/// much of them there may be.
+/// The policy of a service: load balancing, health, retries and limits.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Policy {
-    /// The choice among endpoints.
+    /// Load balancing.
     pub balance: Balance,
-    /// What is known of them before a request finds out.
+    /// Health checks.
     pub health: HealthCheck,
-    /// What requests find out.
+    /// Ejection of endpoints with failing requests.
     pub ejection: Ejection,
-    /// What is tried again.
+    /// Retries.
     pub retry: Retry,
-    /// How much there may be at once.
+    /// Limits.
     pub limits: ServiceLimits,
-    /// How long it may take.
+    /// Timeouts.
     pub timeouts: ServiceTimeouts,
     /// What a drain waits for.
     pub drain: DrainPolicy,
 }
 
-/// What a drain waits for, besides requests whose clients wait for the answer.
+/// What a drain waits for, besides requests with a client that waits for the response.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct DrainPolicy {
-    /// What becomes of a request whose client has left.
+    /// What happens to a request after its client has disconnected.
     pub abandoned: AbandonedRequests,
 }
 
-/// What becomes of a request whose client has left before it had the whole answer.
+/// What happens to a request if its client disconnects before it has the whole response.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum AbandonedRequests {
-    /// It ends at once, whatever its endpoint still does for it.
+    /// It ends at once, even if the endpoint still works on it.
     #[default]
     Cut,
-    /// If its endpoint has the whole request, it ends with the answer, which is thrown away.
+    /// If the endpoint has the whole request, it ends with the response, which is discarded.
     Wait,
 }
 
-/// How long parts of an exchange may take with the upstreams of one service. `None` for as long as with all
-/// others.
+/// Timeouts of one service. `None`: as for all services.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct ServiceTimeouts {
-    /// Opening a connection to an endpoint.
+    /// Opening a connection to an endpoint, with TLS.
     pub connect: Option<Duration>,
-    /// From the request's last byte to the head of its response.
+    /// From the last byte of a request to the head of its response.
     pub response: Option<Duration>,
-    /// Without a byte of the response's body, once it has begun.
+    /// Without a byte of the response body, after its first one.
     pub stall: Option<Duration>,
-    /// The whole exchange. Within, `None` is for as long as it takes.
+    /// The whole exchange. `Some(None)`: no limit.
     pub request: Option<Option<Duration>>,
 }
 
-/// The choice among endpoints.
+/// Load balancing.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Balance {
-    /// Who is chosen.
+    /// The algorithm.
     pub algorithm: Algorithm,
-    /// How long an endpoint that has just come up gets less than its share; `None` for no time.
+    /// How long a recovered endpoint gets less than its share; `None` for no slow start.
     pub slow_start: Option<Duration>,
-    /// If fewer than so many percent are left, also those are used that answer badly.
+    /// Panic threshold: if fewer percent of the endpoints are healthy, unhealthy ones are used too.
     pub panic: u8,
 }
 
-/// Who is chosen.
+/// How an endpoint is chosen.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Algorithm {
-    /// The less busy of two drawn at random.
+    /// The less loaded of two drawn at random.
     LeastRequest,
     /// One after the other.
     RoundRobin,
-    /// The same for the same key, for as long as it is there.
+    /// The same endpoint for the same key, as long as it is usable.
     Hash(HashKey),
 }
 
-/// What requests that shall go to the same endpoint have in common.
+/// The key that requests for the same endpoint share.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum HashKey {
-    /// A header, by its name in lower case.
+    /// A header field, by its name in lower case.
     Header(Box<str>),
     /// A cookie, by its name.
     Cookie(Box<str>),
@@ -88,81 +86,80 @@ pub enum HashKey {
     Address,
 }
 
-/// How endpoints are looked at.
+/// How endpoints are health-checked.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct HealthCheck {
-    /// What is asked for; without it, that a connection can be opened is enough.
+    /// The path of the request; without one, opening a connection is enough.
     pub path: Option<Box<str>>,
-    /// The `Host` of the question; without it the endpoint's own.
+    /// The `Host` of the request; without one, the endpoint's.
     pub host: Option<Box<str>>,
-    /// The time between two looks at an endpoint that is as it was.
+    /// The time between two checks of an endpoint, while its health does not change.
     pub interval: Duration,
-    /// How long one may take.
+    /// The timeout of one check.
     pub timeout: Duration,
-    /// How many good ones in a row bring an endpoint up again.
+    /// Consecutive successes that mark an endpoint healthy.
     pub rise: u32,
-    /// How many bad ones in a row take it down.
+    /// Consecutive failures that mark an endpoint unhealthy.
     pub fall: u32,
-    /// Which statuses are good.
+    /// The expected statuses.
     pub statuses: StatusSet,
-    /// What a good answer's body contains, within its first 64 KiB.
+    /// Text that the body must contain within its first 64 KiB.
     pub body: Option<Box<str>>,
 }
 
-/// When an endpoint is left out for a while for what requests got of it.
+/// When an endpoint is ejected because of failed requests.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Ejection {
-    /// After so many failures in a row; `None` for never.
+    /// Consecutive failures before an ejection; `None` for never.
     pub failures: Option<NonZeroU32>,
-    /// Answers that are failures, besides those that never came.
+    /// Response statuses that are failures, besides missing responses.
     pub statuses: StatusSet,
-    /// For how long, times how often it was before.
-    pub base: Duration,
-    /// But never for longer.
-    pub longest: Duration,
-    /// How many percent of a pool may be left out at once; of two or more always one.
+    /// The time of the first ejection; the n-th one lasts n times as long.
+    pub base_duration: Duration,
+    /// The maximum time of an ejection.
+    pub duration_max: Duration,
+    /// The maximum share of ejected endpoints of a pool, in percent; at least one of two or more.
     pub share: u8,
 }
 
-/// What is tried again at another endpoint. What cannot have happened always is.
+/// What is retried at another endpoint. A request that no endpoint can have processed is always retried.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Retry {
-    /// Answers that are not passed on while there is somebody else to ask.
+    /// Response statuses that are retried if another endpoint is left.
     pub statuses: StatusSet,
-    /// Also a second request on a fresh connection that was closed without an answer, and answers that are
-    /// not HTTP.
+    /// Also retry the second failure on a new connection that closed without a response, and invalid responses.
     pub on_closed: bool,
-    /// How long an endpoint may take to the head of its answer while there is somebody else to ask.
-    pub try_patience: Option<Duration>,
+    /// How long an endpoint may take to the response head before another endpoint is tried, if there is one.
+    pub try_timeout: Option<Duration>,
     /// Endpoints that one request is tried at.
     pub tries: usize,
-    /// Retries, in percent of the requests.
+    /// The retry budget, in percent of the requests.
     pub budget: u8,
-    /// Retries a second that are always there.
+    /// The minimum retry budget, in retries per second.
     pub budget_min: u8,
 }
 
-/// How much there may be at once.
+/// The limits of a service.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ServiceLimits {
-    /// Requests of the service, both colors together; tunnels are not counted.
+    /// Requests in flight of the service, both colors together, without tunnels.
     pub in_flight: Option<usize>,
-    /// Requests a second of one client address.
+    /// Requests per second of one client address.
     pub client_rate: Option<RateLimit>,
-    /// Requests that are with one endpoint.
+    /// Requests in flight of one endpoint.
     pub endpoint_requests: Option<usize>,
-    /// Connections to one endpoint, those that wait for a request too.
+    /// Connections to one endpoint, including idle ones.
     pub endpoint_connections: Option<usize>,
-    /// Requests that wait for a place at an endpoint.
+    /// Requests that wait for a permit of an endpoint.
     pub queue: usize,
-    /// How long they do.
-    pub queue_patience: Duration,
+    /// How long they wait.
+    pub queue_timeout: Duration,
 }
 
-/// How much may come in a time.
+/// A rate limit.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct RateLimit {
-    /// Requests a second, in the long run.
+    /// Requests per second on average.
     pub per_second: NonZeroU32,
     /// Requests that may come at once.
     pub burst: NonZeroU32,
@@ -171,7 +168,7 @@ pub struct RateLimit {
 // === impl Policy ===
 
 impl Policy {
-    /// Whether requests may have to wait for a place at an endpoint.
+    /// Whether requests may have to wait for a permit of an endpoint.
     #[must_use]
     pub fn limits_endpoints(&self) -> bool {
         self.limits.endpoint_requests.is_some() || self.limits.endpoint_connections.is_some()
@@ -204,8 +201,8 @@ impl Default for Ejection {
         Self {
             failures: NonZeroU32::new(5),
             statuses: statuses("502-504"),
-            base: Duration::from_secs(30),
-            longest: Duration::from_secs(300),
+            base_duration: Duration::from_secs(30),
+            duration_max: Duration::from_secs(300),
             share: 50,
         }
     }
@@ -216,7 +213,7 @@ impl Default for Retry {
         Self {
             statuses: StatusSet::default(),
             on_closed: false,
-            try_patience: None,
+            try_timeout: None,
             tries: 3,
             budget: 20,
             budget_min: 3,
@@ -232,7 +229,7 @@ impl Default for ServiceLimits {
             endpoint_requests: None,
             endpoint_connections: None,
             queue: 100,
-            queue_patience: Duration::from_secs(1),
+            queue_timeout: Duration::from_secs(1),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What a pool is made of, and where that came from.
+//! The specification of a pool, and its source.
 
 use std::{collections::HashSet, fmt, str::FromStr, sync::Arc};
 
@@ -7,58 +7,58 @@ use serde::{Deserialize, Serialize};
 
 use super::{Endpoint, Link, WeightedEndpoint};
 
-/// What an operator calls the program that a pool runs: 1 to 128 printable characters.
+/// The version that an operator gives a pool: 1 to 128 printable characters.
 #[derive(Clone, Debug, Eq, Hash, PartialEq, Serialize)]
 #[serde(transparent)]
 pub struct Version(Arc<str>);
 
-/// What a pool is made of.
+/// The specification of a pool.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct PoolSpec {
-    /// What runs there, if anybody said so.
+    /// The version, if one is set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<Version>,
-    /// Where it runs; without any, the pool is empty and answers nothing.
+    /// The endpoints; without any, the pool is empty and serves no request.
     #[serde(default)]
     pub endpoints: Vec<WeightedEndpoint>,
-    /// How they are spoken to.
+    /// How to connect to them.
     #[serde(default, skip_serializing_if = "Link::is_default")]
     pub link: Link,
 }
 
-/// Where a pool's version and endpoints come from.
+/// Where the version and endpoints of a pool come from.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Source {
     /// The configuration file.
     File,
-    /// A call at run time; it lasts until the file's own entry changes.
+    /// The admin API; kept until the entry in the file changes.
     Runtime,
 }
 
-/// Endpoints that cannot make up a pool.
+/// Why endpoints cannot form a pool.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum PoolSpecError {
-    /// The same address twice would get twice the share, which weights are for.
-    #[error("endpoint `{0}` is there twice: leave one")]
-    Twice(Endpoint),
+    /// A duplicate would get twice the requests, which is what weights are for.
+    #[error("duplicate endpoint `{0}`; remove one")]
+    Duplicate(Endpoint),
     /// More than [`PoolSpec::ENDPOINTS_MAX`].
-    #[error("{0} endpoints are more than a pool holds: at most 1000")]
+    #[error("too many endpoints: {0}; a pool has at most 1000")]
     TooMany(usize),
 }
 
 // === impl PoolSpec ===
 
 impl PoolSpec {
-    /// How many endpoints a pool may have.
+    /// The maximum number of endpoints of a pool.
     pub const ENDPOINTS_MAX: usize = 1000;
 
-    /// A pool of these endpoints, in the order given.
+    /// A pool with these endpoints, in this order.
     ///
     /// # Errors
     ///
-    /// [`PoolSpecError`] for an address that is there twice, and for too many.
+    /// [`PoolSpecError`] for a duplicate, and for too many endpoints.
     pub fn new(
         version: Option<Version>,
         endpoints: impl IntoIterator<Item = impl Into<WeightedEndpoint>>,
@@ -69,7 +69,7 @@ impl PoolSpec {
         }
         let mut seen = HashSet::new();
         if let Some(twice) = endpoints.iter().find(|it| !seen.insert(&it.endpoint)) {
-            return Err(PoolSpecError::Twice(twice.endpoint.clone()));
+            return Err(PoolSpecError::Duplicate(twice.endpoint.clone()));
         }
         Ok(Self { version, endpoints, link: Link::default() })
     }
@@ -86,15 +86,15 @@ impl Version {
 }
 
 impl Version {
-    /// A version that somebody sets now. One that was set before may hold more.
+    /// Parses a version that is being set. An earlier version of Flipgate may have stored others, which [`FromStr`]
+    /// accepts.
     ///
     /// # Errors
     ///
-    /// What a version may be: without characters that are invisible or change the direction of what stands
-    /// around them.
-    pub fn to_be_set(text: &str) -> Result<Self, &'static str> {
+    /// The rule for versions: no characters that are invisible or change the text direction.
+    pub fn parse_new(text: &str) -> Result<Self, &'static str> {
         match text.chars().any(is_deceptive) {
-            true => Err("a version is 1 to 128 visible characters, without marks of direction"),
+            true => Err("a version must have 1 to 128 visible characters, without direction marks"),
             false => text.parse(),
         }
     }
@@ -105,7 +105,7 @@ impl FromStr for Version {
 
     fn from_str(text: &str) -> Result<Self, &'static str> {
         if text.is_empty() || text.chars().count() > 128 || text.chars().any(char::is_control) {
-            return Err("a version is 1 to 128 printable characters");
+            return Err("a version must have 1 to 128 printable characters");
         }
         Ok(Self(text.into()))
     }

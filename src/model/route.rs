@@ -1,17 +1,17 @@
-//! Which service a host and a path belong to.
+//! Routing: which service a host and a path belong to.
 
 use std::{borrow::Cow, collections::HashMap, fmt, str::FromStr};
 
-/// The host that a request names, in lower case, without port and trailing dot.
+/// The host of a request, in lower case, without port and trailing dot.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Host<'a>(Cow<'a, str>);
 
-/// Text that names no host.
+/// Text that is not a valid host.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("the host is not a name or an address with an optional port")]
 pub struct ParseHostError;
 
-/// Which hosts a route is for.
+/// The hosts of a route.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub enum HostPattern {
     /// `example.com`: this host.
@@ -22,20 +22,19 @@ pub enum HostPattern {
     Any,
 }
 
-/// The beginning of a path, ending at a segment border: `/api` is for `/api` and `/api/users`,
-/// and not for `/apis`.
+/// A path prefix that ends at a segment border: `/api` matches `/api` and `/api/users`, but not `/apis`.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct PathPrefix(Box<str>);
 
-/// A path that no prefix can be made of.
+/// Text that is not a valid path prefix.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[error(
-    "`{0}` is not a path prefix: it begins with `/`, and has no `?`, `#`, `*`, spaces, escapes or dot segments"
+    "`{0}` is not a path prefix; it must begin with `/` and have no `?`, `#`, `*`, spaces, escapes or dot segments"
 )]
 pub struct ParsePathError(String);
 
-/// From host and path to a target. The most specific host pattern that has a fitting prefix wins
-/// (exact, then the longest suffix, then any), and among its prefixes the longest.
+/// Maps host and path to a target. The most specific host pattern with a matching prefix wins (exact, then the longest
+/// suffix, then any), and among its prefixes the longest.
 #[derive(Clone, Debug)]
 pub struct Router<T> {
     exact: HashMap<Box<str>, Prefixes<T>>,
@@ -46,24 +45,24 @@ pub struct Router<T> {
 /// The prefixes of one host pattern.
 #[derive(Clone, Debug)]
 struct Prefixes<T> {
-    /// By their bytes.
+    /// Sorted by bytes.
     sorted: Vec<(PathPrefix, T)>,
-    /// Bytes of the longest.
-    longest: usize,
+    /// The length of the longest one in bytes.
+    longest_length: usize,
 }
 
-/// The same host pattern and prefix lead somewhere already.
+/// The route exists already; the value is its target.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct RouteConflict<T>(pub T);
 
 // === impl Host ===
 
 impl<'a> Host<'a> {
-    /// Reads the value of a `Host` field or the authority of a target: RFC 9110, section 7.2.
+    /// Parses the value of a `Host` field or the authority of a target (RFC 9110, section 7.2).
     ///
     /// # Errors
     ///
-    /// [`ParseHostError`] for an empty name, user information, and characters that no name has.
+    /// [`ParseHostError`] for an empty name, user information, and invalid characters.
     pub fn parse(text: &'a str) -> Result<Self, ParseHostError> {
         let (name, port) = match text.strip_prefix('[') {
             Some(inside) => {
@@ -76,12 +75,12 @@ impl<'a> Host<'a> {
                 None => (text, ""),
             },
         };
-        let port_is_good = port.is_empty()
+        let port_is_valid = port.is_empty()
             || port
                 .strip_prefix(':')
                 .is_some_and(|it| it.len() <= 5 && it.bytes().all(|it| it.is_ascii_digit()));
         let name = name.strip_suffix('.').unwrap_or(name);
-        if name.is_empty() || !port_is_good {
+        if name.is_empty() || !port_is_valid {
             return Err(ParseHostError);
         }
         if name.starts_with('[') {
@@ -106,7 +105,7 @@ impl<'a> Host<'a> {
         Ok(Self(if has_capitals { lower(name) } else { Cow::Borrowed(name) }))
     }
 
-    /// The host's name.
+    /// The host name.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -135,7 +134,7 @@ impl FromStr for HostPattern {
             None => (text, false),
         };
         let host = Host::parse(name)?;
-        // A port would never match, since hosts are compared without theirs.
+        // A port would never match, since hosts are compared without port.
         if name.contains(':') && !name.ends_with(']') || is_suffix && name.starts_with('[') {
             return Err(ParseHostError);
         }
@@ -187,11 +186,11 @@ impl<T> Default for Router<T> {
 }
 
 impl<T: Copy> Router<T> {
-    /// Adds a way to `target`.
+    /// Adds a route to `target`.
     ///
     /// # Errors
     ///
-    /// [`RouteConflict`] with the target that has the same pattern and prefix; nothing is added then.
+    /// [`RouteConflict`] with the target of the same pattern and prefix; then nothing is added.
     pub fn insert(
         &mut self,
         host: &HostPattern,
@@ -210,9 +209,9 @@ impl<T: Copy> Router<T> {
     #[must_use]
     pub fn find(&self, host: &Host<'_>, path: &str) -> Option<T> {
         let host = host.as_str();
-        let among = |prefixes: &Prefixes<T>| prefixes.find(path);
+        let in_prefixes = |prefixes: &Prefixes<T>| prefixes.find(path);
         if !self.exact.is_empty()
-            && let Some(found) = self.exact.get(host).and_then(among)
+            && let Some(found) = self.exact.get(host).and_then(in_prefixes)
         {
             return Some(found);
         }
@@ -221,12 +220,12 @@ impl<T: Copy> Router<T> {
             let found = host
                 .match_indices('.')
                 .filter_map(|(dot, _)| self.suffix.get(&host[dot + 1..]))
-                .find_map(among);
+                .find_map(in_prefixes);
             if found.is_some() {
                 return found;
             }
         }
-        among(&self.any)
+        in_prefixes(&self.any)
     }
 }
 
@@ -234,31 +233,31 @@ impl<T: Copy> Router<T> {
 
 impl<T> Default for Prefixes<T> {
     fn default() -> Self {
-        Self { sorted: Vec::new(), longest: 0 }
+        Self { sorted: Vec::new(), longest_length: 0 }
     }
 }
 
 impl<T: Copy> Prefixes<T> {
     fn insert(&mut self, path: &PathPrefix, target: T) -> Result<(), RouteConflict<T>> {
         match self.sorted.binary_search_by(|(it, _)| it.0.cmp(&path.0)) {
-            Ok(place) => Err(RouteConflict(self.sorted[place].1)),
-            Err(place) => {
-                self.longest = self.longest.max(path.0.len());
-                self.sorted.insert(place, (path.clone(), target));
+            Ok(index) => Err(RouteConflict(self.sorted[index].1)),
+            Err(index) => {
+                self.longest_length = self.longest_length.max(path.0.len());
+                self.sorted.insert(index, (path.clone(), target));
                 Ok(())
             }
         }
     }
 
-    /// The target of the longest prefix that a normalized path lies under: each border between its
-    /// segments is looked at, from the last one that a prefix could end at.
+    /// The target of the longest prefix of a normalized path. Searches for each segment border, beginning with the last
+    /// one within the longest prefix.
     fn find(&self, path: &str) -> Option<T> {
         let is_border = |end: usize| path.as_bytes().get(end).is_none_or(|it| *it == b'/');
-        let ends = (0..=self.longest.min(path.len())).rev().filter(|it| is_border(*it));
+        let ends = (0..=self.longest_length.min(path.len())).rev().filter(|it| is_border(*it));
         let mut found = ends.map(|end| {
             self.sorted.binary_search_by(|(it, _)| it.0.as_bytes().cmp(&path.as_bytes()[..end]))
         });
-        found.find_map(Result::ok).map(|place| self.sorted[place].1)
+        found.find_map(Result::ok).map(|index| self.sorted[index].1)
     }
 }
 
@@ -270,7 +269,7 @@ mod tests {
         let mut router = Router::default();
         for (host, path, target) in routes {
             let host = host.parse().expect("a pattern");
-            router.insert(&host, &path.parse().expect("a prefix"), *target).expect("free");
+            router.insert(&host, &path.parse().expect("a prefix"), *target).expect("a new route");
         }
         router
     }
@@ -323,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn among_many_prefixes_the_one_is_found_that_a_search_of_all_finds() {
+    fn the_search_finds_what_a_linear_search_finds() {
         let seed = fastrand::u64(..);
         let mut random = fastrand::Rng::with_seed(seed);
         let mut path = |most: usize| -> String {
@@ -353,14 +352,15 @@ mod tests {
                         .is_some_and(|it| it.is_empty() || it.starts_with('/'))
                 };
                 let under = known.iter().filter(|(it, _)| is_under(it));
-                let longest = under.max_by_key(|(it, _)| it.len()).map(|(_, target)| *target);
-                assert_eq!(router.find(&host, asked), longest, "seed {seed}: {asked}");
+                let longest_length =
+                    under.max_by_key(|(it, _)| it.len()).map(|(_, target)| *target);
+                assert_eq!(router.find(&host, asked), longest_length, "seed {seed}: {asked}");
             }
         }
     }
 
     #[test]
-    fn without_a_fitting_route_there_is_none() {
+    fn without_a_matching_route_there_is_no_target() {
         let router = router(&[("a.com", "/x", 1), ("*.b.com", "/", 2)]);
         for (host, path) in [("a.com", "/"), ("b.com", "/"), ("c.com", "/x")] {
             assert_eq!(find(&router, host, path), None, "{host}{path}");
@@ -368,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_place_is_not_given_twice() {
+    fn the_same_route_is_not_added_twice() {
         let mut router = router(&[("a.com", "/x", 1)]);
         let (host, path) = ("A.com".parse().expect("a pattern"), "/x/".parse().expect("a prefix"));
         assert_eq!(router.insert(&host, &path, 2), Err(RouteConflict(1)));
@@ -376,25 +376,25 @@ mod tests {
     }
 
     #[test]
-    fn what_names_no_host_is_refused() {
-        for bad in [
+    fn invalid_hosts_are_rejected() {
+        for invalid in [
             "", ":80", ".", "a b", "user@a", "a/b", "a:b", "a:123456", "[::1", "[x]", "[::1]x",
             "a,b", ".a",
         ] {
-            assert!(Host::parse(bad).is_err(), "{bad:?}");
+            assert!(Host::parse(invalid).is_err(), "{invalid:?}");
         }
-        for (good, name) in [("[::1]:80", "[::1]"), ("A:1", "a"), ("a.", "a"), ("a:", "a")] {
-            assert_eq!(Host::parse(good).map(|it| it.as_str().to_owned()), Ok(name.to_owned()));
+        for (valid, name) in [("[::1]:80", "[::1]"), ("A:1", "a"), ("a.", "a"), ("a:", "a")] {
+            assert_eq!(Host::parse(valid).map(|it| it.as_str().to_owned()), Ok(name.to_owned()));
         }
     }
 
     #[test]
-    fn what_is_no_pattern_or_prefix_is_refused() {
-        for bad in ["", "*.", "a.*", "*a.com", "a.com:80", "*.[::1]", "**"] {
-            assert!(bad.parse::<HostPattern>().is_err(), "{bad:?}");
+    fn invalid_patterns_and_prefixes_are_rejected() {
+        for invalid in ["", "*.", "a.*", "*a.com", "a.com:80", "*.[::1]", "**"] {
+            assert!(invalid.parse::<HostPattern>().is_err(), "{invalid:?}");
         }
-        for bad in ["", "api", "/a/../b", "/a?b", "/a*", "/%61", "/a b"] {
-            assert!(bad.parse::<PathPrefix>().is_err(), "{bad:?}");
+        for invalid in ["", "api", "/a/../b", "/a?b", "/a*", "/%61", "/a b"] {
+            assert!(invalid.parse::<PathPrefix>().is_err(), "{invalid:?}");
         }
     }
 }

@@ -1,36 +1,35 @@
-//! What decides which service a request is for and who may see what.
+//! The rules for requests: routing, audiences and timeouts.
 
 use std::time::Duration;
 
 use super::{Networks, Router};
 
-/// What the configuration says of every request, as of one generation.
+/// The configuration that applies to every request of one generation.
 #[derive(Clone, Debug)]
 pub struct Rules {
-    /// Unlike that of any other rules of this process, so that what was worked out under them can
-    /// be kept for as long as they hold.
+    /// Unique in the process, so that results derived from the rules can be cached as long as these apply.
     pub id: u64,
-    /// From host and path to a service, by its place in the table.
+    /// From host and path to the index of a service in the table.
     pub router: Router<usize>,
-    /// Whose clients may see a color before it is active.
+    /// Networks of clients that may see a color before it is active.
     pub internal: Networks,
-    /// Whose word on the client's address we take.
+    /// Proxies that are trusted for the client's address.
     pub trusted_proxies: Networks,
-    /// Whether answers to the public tell color and generation too.
-    pub public_marks: bool,
-    /// Whether the public's trace context is kept: W3C Trace Context.
+    /// Whether responses to the public have color and generation too.
+    pub public_headers: bool,
+    /// Whether the trace context of public requests is kept (W3C Trace Context).
     pub keeps_trace: bool,
-    /// How long an upstream may take to the head of its answer.
-    pub response_patience: Duration,
-    /// What holds for the requests of each service, by its place in the table.
+    /// How long an upstream may take to the head of its response.
+    pub response_timeout: Duration,
+    /// The rules of each service, by its index in the table.
     pub services: Vec<ServiceRules>,
 }
 
-/// What holds for the requests of one service.
+/// The rules for the requests of one service.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct ServiceRules {
-    /// Bytes of a request's body; `None` for as many as there are.
+    /// The maximum of bytes of a request body; `None` for no limit.
     pub body_max: Option<u64>,
-    /// How long a tunnel may be without a byte, if not as long as all others.
-    pub tunnel_patience: Option<Duration>,
+    /// The idle timeout of tunnels; `None` for the default.
+    pub tunnel_timeout: Option<Duration>,
 }

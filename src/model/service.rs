@@ -1,34 +1,34 @@
-//! What services are called, and how changes of the table are counted.
+//! Service names and generations.
 
 use std::{borrow::Borrow, fmt, str::FromStr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-/// How many changes of the table came before. The version of the routing table.
+/// The generation of the routing table: the number of changes before it.
 #[derive(
     Clone, Copy, Debug, Default, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize,
 )]
 #[serde(transparent)]
 pub struct Generation(pub u64);
 
-/// A service's name: 1 to 63 of `a-z 0-9 - _`, beginning with a letter or digit.
+/// The name of a service: 1 to 63 of `a-z 0-9 - _`, beginning with a letter or digit.
 ///
-/// Cheap to clone. Safe as a label of a metric, a segment of a path and a word on a command line.
+/// Cheap to clone. Safe as a metric label, a path segment and a command-line argument.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(transparent)]
 pub struct ServiceName(Arc<str>);
 
-/// A name that a service cannot have.
+/// Text that is not a valid service name.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[error(
-    "`{0}` is not a service name: use 1 to 63 of a-z, 0-9, `-` and `_`, beginning with a letter or digit"
+    "`{0}` is not a service name; use 1 to 63 of a-z, 0-9, `-` and `_`, beginning with a letter or digit"
 )]
 pub struct ParseServiceNameError(String);
 
 // === impl Generation ===
 
 impl Generation {
-    /// The generation after this one.
+    /// The next generation.
     #[must_use]
     pub fn next(self) -> Self {
         Self(self.0 + 1)
@@ -55,12 +55,12 @@ impl FromStr for ServiceName {
     type Err = ParseServiceNameError;
 
     fn from_str(text: &str) -> Result<Self, ParseServiceNameError> {
-        let first_is_plain =
+        let first_is_valid =
             text.bytes().next().is_some_and(|it| it.is_ascii_lowercase() || it.is_ascii_digit());
-        let all_are_known = text
+        let all_are_valid = text
             .bytes()
             .all(|it| it.is_ascii_lowercase() || it.is_ascii_digit() || matches!(it, b'-' | b'_'));
-        if first_is_plain && all_are_known && text.len() <= 63 {
+        if first_is_valid && all_are_valid && text.len() <= 63 {
             Ok(Self(text.into()))
         } else {
             Err(ParseServiceNameError(text.chars().take(80).collect()))
@@ -92,12 +92,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_service_name_is_a_plain_word() {
-        for good in ["web", "api-2", "0", "a_b", &"x".repeat(63)] {
-            assert_eq!(good.parse::<ServiceName>().map(|it| it.to_string()), Ok(good.to_owned()));
+    fn a_service_name_has_only_allowed_characters() {
+        for valid in ["web", "api-2", "0", "a_b", &"x".repeat(63)] {
+            assert_eq!(valid.parse::<ServiceName>().map(|it| it.to_string()), Ok(valid.to_owned()));
         }
-        for bad in ["", "-web", "_x", "Web", "a/b", "a b", "a\"b", "ä", &"x".repeat(64)] {
-            assert!(bad.parse::<ServiceName>().is_err(), "{bad:?}");
+        for invalid in ["", "-web", "_x", "Web", "a/b", "a b", "a\"b", "ä", &"x".repeat(64)] {
+            assert!(invalid.parse::<ServiceName>().is_err(), "{invalid:?}");
         }
     }
 }

@@ -1,14 +1,14 @@
-//! Sets of status codes, as people write them.
+//! Sets of status codes.
 
 use std::{fmt, str::FromStr};
 
-/// A set of status codes, of 100 to 599.
+/// A set of status codes from 100 to 599.
 #[derive(Clone, Copy, Default, Eq, PartialEq)]
 pub struct StatusSet([u64; 8]);
 
-/// Text that is no set of status codes.
+/// Text that is not a set of status codes.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("`{0}` is not a status: write \"503\", \"5xx\" or \"200-399\", of 100 to 599")]
+#[error("`{0}` is not a status; use \"503\", \"5xx\" or \"200-399\" (100 to 599)")]
 pub struct ParseStatusesError(String);
 
 const FIRST: u16 = 100;
@@ -17,35 +17,35 @@ const LAST: u16 = 599;
 // === impl StatusSet ===
 
 impl StatusSet {
-    /// Whether a code is one of them.
+    /// Whether the set contains a code.
     #[must_use]
     pub fn contains(&self, code: u16) -> bool {
-        let Some(place) = code.checked_sub(FIRST) else { return false };
-        let word = self.0.get(usize::from(place / 64)).copied().unwrap_or_default();
-        word >> (place % 64) & 1 == 1
+        let Some(index) = code.checked_sub(FIRST) else { return false };
+        let word = self.0.get(usize::from(index / 64)).copied().unwrap_or_default();
+        word >> (index % 64) & 1 == 1
     }
 
-    /// Whether it has none.
+    /// Whether the set is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 
-    /// Those of both.
+    /// The union of both sets.
     #[must_use]
-    pub fn and(self, others: Self) -> Self {
-        Self(std::array::from_fn(|place| self.0[place] | others.0[place]))
+    pub fn union(self, others: Self) -> Self {
+        Self(std::array::from_fn(|index| self.0[index] | others.0[index]))
     }
 
-    fn runs(&self) -> Vec<(u16, u16)> {
-        let mut runs: Vec<(u16, u16)> = Vec::new();
+    fn ranges(&self) -> Vec<(u16, u16)> {
+        let mut ranges: Vec<(u16, u16)> = Vec::new();
         for code in (FIRST..=LAST).filter(|it| self.contains(*it)) {
-            match runs.last_mut() {
+            match ranges.last_mut() {
                 Some((_, last)) if *last + 1 == code => *last = code,
-                _ => runs.push((code, code)),
+                _ => ranges.push((code, code)),
             }
         }
-        runs
+        ranges
     }
 }
 
@@ -53,7 +53,7 @@ impl FromStr for StatusSet {
     type Err = ParseStatusesError;
 
     fn from_str(text: &str) -> Result<Self, ParseStatusesError> {
-        let wrong = || ParseStatusesError(text.chars().take(80).collect());
+        let error = || ParseStatusesError(text.chars().take(80).collect());
         let code = |it: &str| match it.len() == 3 && it.bytes().all(|it| it.is_ascii_digit()) {
             true => it.parse::<u16>().ok(),
             false => None,
@@ -65,13 +65,13 @@ impl FromStr for StatusSet {
                 None => (code(text), code(text)),
             },
         };
-        let (first, last) = first.zip(last).ok_or_else(wrong)?;
+        let (first, last) = first.zip(last).ok_or_else(error)?;
         if first < FIRST || last > LAST || first > last {
-            return Err(wrong());
+            return Err(error());
         }
         let mut statuses = Self::default();
-        for place in (first..=last).map(|it| it - FIRST) {
-            statuses.0[usize::from(place / 64)] |= 1 << (place % 64);
+        for index in (first..=last).map(|it| it - FIRST) {
+            statuses.0[usize::from(index / 64)] |= 1 << (index % 64);
         }
         Ok(statuses)
     }
@@ -79,8 +79,8 @@ impl FromStr for StatusSet {
 
 impl fmt::Display for StatusSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (place, (first, last)) in self.runs().into_iter().enumerate() {
-            let comma = if place == 0 { "" } else { ", " };
+        for (index, (first, last)) in self.ranges().into_iter().enumerate() {
+            let comma = if index == 0 { "" } else { ", " };
             match first == last {
                 true => write!(f, "{comma}{first}")?,
                 false => write!(f, "{comma}{first}-{last}")?,
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn a_set_has_what_was_written_and_nothing_else() {
+    fn a_set_contains_exactly_its_codes() {
         for (text, shown) in
             [("503", "503"), ("5xx", "500-599"), ("200-399", "200-399"), ("100-599", "100-599")]
         {
@@ -118,17 +118,17 @@ mod tests {
                 assert_eq!(set.contains(code), bounds.0 <= code && code <= bounds.1, "{code}");
             }
         }
-        let both = of("502").and(of("504"));
+        let both = of("502").union(of("504"));
         assert_eq!(both.to_string(), "502, 504");
         assert!(StatusSet::default().is_empty() && !both.is_empty());
     }
 
     #[test]
-    fn what_is_no_status_is_refused() {
-        for bad in
+    fn invalid_statuses_are_rejected() {
+        for invalid in
             ["", "20", "2000", "6xx", "0xx", "xx", "200-", "-200", "300-200", "099", "600", "+20"]
         {
-            assert!(bad.parse::<StatusSet>().is_err(), "{bad}");
+            assert!(invalid.parse::<StatusSet>().is_err(), "{invalid}");
         }
     }
 }

@@ -1,35 +1,33 @@
-//! A sorted map whose versions share what they have in common.
+//! A sorted map with versions that share unchanged entries.
 
 use std::{borrow::Borrow, fmt, ops::Index, sync::Arc};
 
-/// A sorted map that is cheap to clone: a version and the one before it share all that did not change, so
-/// that a change of one of ten thousand entries copies a few hundred pointers, and two versions are
-/// compared by what differs. Values are cloned with the entries around a change, so large ones belong
-/// behind an [`Arc`].
-// Written here since the crates for this were found to be unsound (imbl 7.0.2 frees twice in
-// `Vector::retain`) or cannot compare two versions (rpds 1.2). Two levels are enough for the services of
-// one proxy.
+/// A sorted map that is cheap to clone. A version and the one before it share what did not change, so a change of one
+/// of ten thousand entries copies a few hundred pointers, and versions are compared by their differences. The entries
+/// near a change are cloned, so large values belong behind an [`Arc`].
+// Not a crate: imbl 7.0.2 is unsound (double free in `Vector::retain`), and rpds 1.2 cannot compare two versions. Two
+// levels are enough for the services of one proxy.
 pub struct VersionedMap<K, V> {
-    /// Sorted; none of them is empty or longer than [`PART_MAX`].
-    parts: Arc<Vec<MapNode<K, V>>>,
+    /// Sorted; each has 1 to [`NODE_MAX`] entries.
+    nodes: Arc<Vec<MapNode<K, V>>>,
     len: usize,
 }
 
 type MapNode<K, V> = Arc<Vec<(K, V)>>;
 
-/// What differs between two versions of a map.
+/// A difference between two versions of a map.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Difference<'a, K, V> {
-    /// The later one has an entry that the earlier one does not have.
+    /// The later version has a new entry.
     Added(&'a K, &'a V),
-    /// Both have the entry, with another value in the later one.
+    /// Both have the entry, with different values; the earlier value comes first.
     Changed(&'a K, &'a V, &'a V),
-    /// The earlier one has an entry that the later one does not have.
+    /// The later version does not have the entry any more.
     Removed(&'a K, &'a V),
 }
 
-/// Entries that stay together.
-const PART_MAX: usize = 128;
+/// The maximum of entries in a node.
+const NODE_MAX: usize = 128;
 
 // === impl VersionedMap ===
 
@@ -39,12 +37,12 @@ impl<K: Ord + Clone, V: Clone> VersionedMap<K, V> {
     where
         K: Borrow<Q>,
     {
-        let part = self.parts.get(self.part_of(key))?;
-        let place = part.binary_search_by(|it| it.0.borrow().cmp(key)).ok()?;
-        Some(&part[place].1)
+        let node = self.nodes.get(self.node_of(key))?;
+        let index = node.binary_search_by(|it| it.0.borrow().cmp(key)).ok()?;
+        Some(&node[index].1)
     }
 
-    /// Whether a key is there.
+    /// Whether the map has a key.
     pub fn contains_key<Q: Ord + ?Sized>(&self, key: &Q) -> bool
     where
         K: Borrow<Q>,
@@ -52,67 +50,67 @@ impl<K: Ord + Clone, V: Clone> VersionedMap<K, V> {
         self.get(key).is_some()
     }
 
-    /// Sets the value of a key, and returns the one that it had.
+    /// Sets the value of a key, and returns the previous one.
     pub fn insert(&mut self, key: K, value: V) -> Option<V> {
-        let at = self.part_of(&key);
-        let parts = Arc::make_mut(&mut self.parts);
-        let Some(part) = parts.get_mut(at) else {
-            parts.push(Arc::new(vec![(key, value)]));
+        let at = self.node_of(&key);
+        let nodes = Arc::make_mut(&mut self.nodes);
+        let Some(node) = nodes.get_mut(at) else {
+            nodes.push(Arc::new(vec![(key, value)]));
             self.len += 1;
             return None;
         };
-        let part = Arc::make_mut(part);
-        match part.binary_search_by(|it| it.0.cmp(&key)) {
-            Ok(place) => Some(std::mem::replace(&mut part[place].1, value)),
-            Err(place) => {
-                part.insert(place, (key, value));
+        let node = Arc::make_mut(node);
+        match node.binary_search_by(|it| it.0.cmp(&key)) {
+            Ok(index) => Some(std::mem::replace(&mut node[index].1, value)),
+            Err(index) => {
+                node.insert(index, (key, value));
                 self.len += 1;
-                if part.len() > PART_MAX {
-                    // At the end, so that a map that is filled in order has full parts.
-                    let is_last = place + 1 == part.len();
-                    let rest = part.split_off(if is_last { PART_MAX } else { PART_MAX / 2 });
-                    parts.insert(at + 1, Arc::new(rest));
+                if node.len() > NODE_MAX {
+                    // An insert at the end keeps the node full, so that a map filled in order has full nodes.
+                    let is_last = index + 1 == node.len();
+                    let rest = node.split_off(if is_last { NODE_MAX } else { NODE_MAX / 2 });
+                    nodes.insert(at + 1, Arc::new(rest));
                 }
                 None
             }
         }
     }
 
-    /// Removes a key, and returns the value that it had.
+    /// Removes a key, and returns its value.
     pub fn remove<Q: Ord + ?Sized>(&mut self, key: &Q) -> Option<V>
     where
         K: Borrow<Q>,
     {
-        let at = self.part_of(key);
-        let place = self.parts.get(at)?.binary_search_by(|it| it.0.borrow().cmp(key)).ok()?;
-        let parts = Arc::make_mut(&mut self.parts);
-        let part = Arc::make_mut(&mut parts[at]);
-        let (_, value) = part.remove(place);
-        if part.is_empty() {
-            parts.remove(at);
+        let at = self.node_of(key);
+        let index = self.nodes.get(at)?.binary_search_by(|it| it.0.borrow().cmp(key)).ok()?;
+        let nodes = Arc::make_mut(&mut self.nodes);
+        let node = Arc::make_mut(&mut nodes[at]);
+        let (_, value) = node.remove(index);
+        if node.is_empty() {
+            nodes.remove(at);
         }
         self.len -= 1;
         Some(value)
     }
 
-    /// The part that a key is in, or would be.
-    fn part_of<Q: Ord + ?Sized>(&self, key: &Q) -> usize
+    /// The node that has the key, or would have it.
+    fn node_of<Q: Ord + ?Sized>(&self, key: &Q) -> usize
     where
         K: Borrow<Q>,
     {
-        let later = self.parts.partition_point(|it| it[0].0.borrow() <= key);
+        let later = self.nodes.partition_point(|it| it[0].0.borrow() <= key);
         later.saturating_sub(1)
     }
 }
 
 impl<K, V> VersionedMap<K, V> {
-    /// How many entries there are.
+    /// The number of entries.
     #[must_use]
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether there are none.
+    /// Whether the map is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len == 0
@@ -120,13 +118,13 @@ impl<K, V> VersionedMap<K, V> {
 
     /// All entries, by key.
     pub fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
-        self.parts.iter().flat_map(|it| it.iter()).map(|(key, value)| (key, value))
+        self.nodes.iter().flat_map(|it| it.iter()).map(|(key, value)| (key, value))
     }
 
     /// The entry with the greatest key.
     #[must_use]
     pub fn last(&self) -> Option<(&K, &V)> {
-        self.parts.last()?.last().map(|(key, value)| (key, value))
+        self.nodes.last()?.last().map(|(key, value)| (key, value))
     }
 
     /// All keys, in order.
@@ -139,22 +137,22 @@ impl<K, V> VersionedMap<K, V> {
         self.iter().map(|it| it.1)
     }
 
-    /// Whether this is the very same version, found without looking at the entries.
+    /// Whether both are the same version; does not compare entries.
     #[must_use]
     pub fn is_same_version(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.parts, &other.parts)
+        Arc::ptr_eq(&self.nodes, &other.nodes)
     }
 }
 
 impl<K: Ord, V: PartialEq> VersionedMap<K, V> {
-    /// What `later` has different, by key. What both share is passed over without a look at it.
+    /// The differences of `later`, by key. Shared nodes are skipped.
     #[must_use]
     pub fn differences<'a>(&'a self, later: &'a Self) -> Vec<Difference<'a, K, V>> {
         let mut found = Vec::new();
         let (mut old, mut new) = (Cursor::at(self), Cursor::at(later));
         loop {
             while old.skips_with(&new) {
-                (old.part, new.part) = (old.part + 1, new.part + 1);
+                (old.node, new.node) = (old.node + 1, new.node + 1);
             }
             match (old.entry(), new.entry()) {
                 (None, None) => return found,
@@ -187,45 +185,45 @@ impl<K: Ord, V: PartialEq> VersionedMap<K, V> {
     }
 }
 
-/// A place in a map.
+/// A position in a map.
 struct Cursor<'a, K, V> {
-    parts: &'a [MapNode<K, V>],
-    part: usize,
-    place: usize,
+    nodes: &'a [MapNode<K, V>],
+    node: usize,
+    index: usize,
 }
 
 impl<'a, K, V> Cursor<'a, K, V> {
     fn at(map: &'a VersionedMap<K, V>) -> Self {
-        Self { parts: &map.parts, part: 0, place: 0 }
+        Self { nodes: &map.nodes, node: 0, index: 0 }
     }
 
-    /// Whether both are at the beginning of a part that they share.
+    /// Whether both are at the beginning of a shared node.
     fn skips_with(&self, other: &Self) -> bool {
-        let part = |it: &Self| it.parts.get(it.part).filter(|_| it.place == 0).map(Arc::as_ptr);
-        part(self).is_some() && part(self) == part(other)
+        let node = |it: &Self| it.nodes.get(it.node).filter(|_| it.index == 0).map(Arc::as_ptr);
+        node(self).is_some() && node(self) == node(other)
     }
 
     fn entry(&self) -> Option<(&'a K, &'a V)> {
-        self.parts.get(self.part).map(|it| (&it[self.place].0, &it[self.place].1))
+        self.nodes.get(self.node).map(|it| (&it[self.index].0, &it[self.index].1))
     }
 
     fn advance(&mut self) {
-        self.place += 1;
-        if self.parts.get(self.part).is_some_and(|it| self.place == it.len()) {
-            (self.part, self.place) = (self.part + 1, 0);
+        self.index += 1;
+        if self.nodes.get(self.node).is_some_and(|it| self.index == it.len()) {
+            (self.node, self.index) = (self.node + 1, 0);
         }
     }
 }
 
 impl<K, V> Default for VersionedMap<K, V> {
     fn default() -> Self {
-        Self { parts: Arc::default(), len: 0 }
+        Self { nodes: Arc::default(), len: 0 }
     }
 }
 
 impl<K, V> Clone for VersionedMap<K, V> {
     fn clone(&self) -> Self {
-        Self { parts: Arc::clone(&self.parts), len: self.len }
+        Self { nodes: Arc::clone(&self.nodes), len: self.len }
     }
 }
 
@@ -258,9 +256,9 @@ impl<K: Ord + Clone + Borrow<Q>, Q: Ord + ?Sized, V: Clone> Index<&Q> for Versio
 
     /// # Panics
     ///
-    /// If the key is not there.
+    /// If the key does not exist.
     fn index(&self, key: &Q) -> &V {
-        self.get(key).expect("the key is there")
+        self.get(key).expect("the key exists")
     }
 }
 
@@ -270,9 +268,9 @@ mod tests {
 
     use super::*;
 
-    /// Random changes beside a map of the standard library, with every version kept.
+    /// Random changes compared with a standard map, with every version kept.
     #[test]
-    fn it_is_a_map_and_its_versions_differ_by_what_was_changed() {
+    fn it_behaves_like_a_btree_map_and_finds_all_differences() {
         let seed = fastrand::u64(..);
         let mut random = fastrand::Rng::with_seed(seed);
         let (mut map, mut known) = (VersionedMap::default(), BTreeMap::new());
@@ -293,7 +291,7 @@ mod tests {
         for (map, known) in &versions {
             assert_eq!(map.len(), known.len(), "seed {seed}");
             assert!(map.iter().eq(known.iter()), "seed {seed}");
-            assert!(map.parts.iter().all(|it| (1..=PART_MAX).contains(&it.len())));
+            assert!(map.nodes.iter().all(|it| (1..=NODE_MAX).contains(&it.len())));
             for key in 0..1000 {
                 assert_eq!(map.get(&key), known.get(&key), "seed {seed}");
             }
@@ -317,17 +315,17 @@ mod tests {
     }
 
     #[test]
-    fn a_change_leaves_the_rest_shared() {
+    fn a_change_shares_the_other_nodes() {
         let map: VersionedMap<u32, u32> = (0..10_000).map(|it| (it, 0)).collect();
         let mut later = map.clone();
         assert!(map.is_same_version(&later));
         later.insert(5000, 1);
-        let shared = map.parts.iter().zip(&*later.parts).filter(|(a, b)| Arc::ptr_eq(a, b));
-        assert_eq!(shared.count(), map.parts.len() - 1);
+        let shared = map.nodes.iter().zip(&*later.nodes).filter(|(a, b)| Arc::ptr_eq(a, b));
+        assert_eq!(shared.count(), map.nodes.len() - 1);
         assert_eq!(
-            map.parts.len(),
-            10_000_usize.div_ceil(PART_MAX),
-            "filled in order, parts are full"
+            map.nodes.len(),
+            10_000_usize.div_ceil(NODE_MAX),
+            "filled in order, nodes are full"
         );
     }
 }

@@ -1,19 +1,19 @@
-//! An endpoint with its share of its pool's requests.
+//! An endpoint with its weight.
 
 use serde::{Deserialize, Serialize};
 
 use super::Endpoint;
 
-/// An endpoint with its share of its pool's requests.
+/// An endpoint with its weight.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct WeightedEndpoint {
-    /// Where it is.
+    /// The endpoint.
     pub endpoint: Endpoint,
-    /// Its share beside the others', 1 to [`WeightedEndpoint::MAX`].
+    /// Its share of requests relative to the others, 1 to [`WeightedEndpoint::MAX`].
     pub weight: u16,
 }
 
-/// As it is written: an address alone has a weight of 1.
+/// The serialized form: a plain address has a weight of 1.
 #[derive(Deserialize, Serialize)]
 #[serde(untagged)]
 enum WrittenEndpoint {
@@ -31,10 +31,10 @@ struct Pair {
 // === impl WeightedEndpoint ===
 
 impl WeightedEndpoint {
-    /// The largest weight: nothing needs a larger share than a hundred times another one.
+    /// The largest weight.
     pub const MAX: u16 = 100;
 
-    /// An endpoint with this weight; `None` if that is none.
+    /// An endpoint with this weight; `None` if the weight is out of range.
     #[must_use]
     pub fn new(endpoint: Endpoint, weight: usize) -> Option<Self> {
         let weight = u16::try_from(weight).ok().filter(|it| (1..=Self::MAX).contains(it))?;
@@ -65,7 +65,7 @@ impl<'de> Deserialize<'de> for WeightedEndpoint {
             WrittenEndpoint::Plain(endpoint) => Ok(endpoint.into()),
             WrittenEndpoint::Weighted(Pair { address, weight }) => {
                 Self::new(address, weight.into()).ok_or_else(|| {
-                    serde::de::Error::custom(format!("a weight is 1 to {}", Self::MAX))
+                    serde::de::Error::custom(format!("a weight must be 1 to {}", Self::MAX))
                 })
             }
         }
@@ -84,8 +84,9 @@ mod tests {
         assert_eq!(text, r#"["app:1",{"address":"app:1","weight":3}]"#);
         let back: Vec<WeightedEndpoint> = serde_json::from_str(&text).expect("what was written");
         assert_eq!(back, [one, three]);
-        for bad in [r#"{"address":"app:1","weight":0}"#, r#"{"address":"app:1","weight":101}"#] {
-            assert!(serde_json::from_str::<WeightedEndpoint>(bad).is_err(), "{bad}");
+        for invalid in [r#"{"address":"app:1","weight":0}"#, r#"{"address":"app:1","weight":101}"#]
+        {
+            assert!(serde_json::from_str::<WeightedEndpoint>(invalid).is_err(), "{invalid}");
         }
     }
 }

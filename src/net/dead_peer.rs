@@ -7,10 +7,10 @@ use socket2::{SockRef, TcpKeepalive};
 /// The longest time between two keep-alive probes.
 const INTERVAL_MAX: Duration = Duration::from_secs(15);
 
-/// Makes the kernel close a TCP connection whose peer acknowledges nothing for `limit`: sent data (RFC 5482,
+/// Makes the kernel close a TCP connection if its peer acknowledges nothing for `limit`: sent data (RFC 5482,
 /// `TCP_USER_TIMEOUT`), or a keep-alive probe while idle (RFC 1122, section 4.2.3.6). Otherwise a peer behind a
 /// firewall that drops everything, or a pulled cable, goes unnoticed for a quarter of an hour, since the kernel accepts
-/// written data. A peer whose receive window stays closed for `limit` counts as vanished too.
+/// written data. A receive window that stays closed for `limit` counts too.
 ///
 /// On a listening socket it applies to every accepted connection.
 ///

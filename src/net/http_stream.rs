@@ -132,7 +132,7 @@ impl HttpStream {
         }
     }
 
-    /// Whether this is an HTTP/2 stream, whose end is the end of the message.
+    /// Whether this is an HTTP/2 stream; its end is the end of the message.
     #[must_use]
     pub fn is_stream(&self) -> bool {
         matches!(self, Self::Stream(_))

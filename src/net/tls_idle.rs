@@ -71,9 +71,9 @@ fn receive<D: SideData>(tcp: &TcpStream, session: &mut ConnectionCommon<D>) -> i
 
 /// Whether the last record is complete (RFC 8446, section 5.1).
 fn are_complete(mut records: &[u8]) -> bool {
-    while let [_, _, _, high, low, behind @ ..] = records {
+    while let [_, _, _, high, low, after @ ..] = records {
         let length = usize::from(u16::from_be_bytes([*high, *low]));
-        match behind.get(length..) {
+        match after.get(length..) {
             Some(next) => records = next,
             None => return false,
         }

@@ -106,9 +106,9 @@ mod tests {
             router: Router::default(),
             internal: networks(internal),
             trusted_proxies: networks("10.0.0.1"),
-            public_marks: false,
+            public_headers: false,
             keeps_trace: false,
-            response_patience: Duration::from_secs(1),
+            response_timeout: Duration::from_secs(1),
             services: Vec::new(),
         }
     }

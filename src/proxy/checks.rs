@@ -49,7 +49,7 @@ pub fn request(bytes: &[u8]) {
 /// A head survives the way through HTTP/2 and back.
 fn over_http2(head: &RequestHead, bytes: &[u8]) {
     let ends = head.framing == Framing::None;
-    let Ok(round) = http2::there_and_back(bytes, ends) else { return };
+    let Ok(round) = http2::round_trip(bytes, ends) else { return };
     let again = RequestHead::parse(&round);
     let Ok(Some(again)) = again else { panic!("{again:?}: {}", round.escape_ascii()) };
     assert_eq!(again.len, round.len(), "{}", round.escape_ascii());

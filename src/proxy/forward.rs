@@ -33,7 +33,7 @@ impl AdmittedRequest<'_> {
         self.upload.set_target(socket, upstream);
         connection.arm_for(Timeout::ResponseHead, self.terms.response_timeout);
         let began = connection.now();
-        match self.pool().policy().retry.try_patience {
+        match self.pool().policy().retry.try_timeout {
             _ if !self.traits.is_repeatable => {}
             Some(response_timeout) => connection.arm_for(Timeout::RetryCheck, response_timeout),
             None => connection.arm(Timeout::RetryCheck),
@@ -112,7 +112,7 @@ impl AdmittedRequest<'_> {
         let now = connection.now();
         let took = now.saturating_duration_since(began);
         let retry = &pool.policy().retry;
-        let is_late = retry.try_patience.is_some_and(|it| took >= it);
+        let is_late = retry.try_timeout.is_some_and(|it| took >= it);
         (is_late || member.is_unresponsive())
             && !self.interim.has_any()
             && self.upload.can_rewind()

@@ -40,7 +40,7 @@ impl RetryState<'_, '_> {
                 false => full(LimitHit::Queue),
             };
         };
-        connection.arm_for(Timeout::Queue, pool.policy().limits.queue_patience);
+        connection.arm_for(Timeout::Queue, pool.policy().limits.queue_timeout);
         loop {
             match self.wait_for_call(&line, channel, connection).await {
                 Err(Timeout::Queue) => return full(LimitHit::QueueTime),

@@ -102,7 +102,7 @@ impl<'a> ReceivedRequest<'a> {
             Some(None) => connection.disarm(Timeout::Exchange),
         }
         let response_timeout = timeouts.response.unwrap_or(response_timeout);
-        let terms = ServiceTerms { response_timeout, tunnel_timeout: rules.tunnel_patience, key };
+        let terms = ServiceTerms { response_timeout, tunnel_timeout: rules.tunnel_timeout, key };
         let underway = connection.peer().load().count_request();
         let claim = RequestClaim::new(claim, record, &proxy.shard, underway);
         let permits = match RequestPermits::take(&claim, proxy, address) {

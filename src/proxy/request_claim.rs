@@ -33,7 +33,7 @@ impl RequestClaim {
         shard: &Arc<LedgerShard<Instant>>,
         request_count: RequestCount,
     ) -> Self {
-        let claim_record = shard.enter(claim.side(), ClaimKind::Request, record.started());
+        let claim_record = shard.record(claim.side(), ClaimKind::Request, record.started());
         Self { record, claim_record, permit: None, request_count, claim }
     }
 
@@ -84,7 +84,7 @@ impl RequestClaim {
     /// Counts the request, which is complete, and becomes the claim of a tunnel.
     pub(super) fn become_tunnel(&mut self) {
         self.count();
-        self.claim_record.becomes(ClaimKind::Tunnel);
+        self.claim_record.set_kind(ClaimKind::Tunnel);
     }
 
     /// Counts an abandoned request. The claim goes on.

@@ -74,9 +74,9 @@ mod tests {
             router,
             internal: Networks::default(),
             trusted_proxies: Networks::default(),
-            public_marks: false,
+            public_headers: false,
             keeps_trace: false,
-            response_patience: Duration::from_secs(60),
+            response_timeout: Duration::from_secs(60),
             services: Vec::new(),
         }
     }

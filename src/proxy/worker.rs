@@ -190,13 +190,13 @@ impl Proxy {
                 listener,
             };
             let choice = admit(rules, &view)?;
-            let has_marks = asker.audience == Audience::Internal || rules.public_marks;
+            let has_marks = asker.audience == Audience::Internal || rules.public_headers;
             let of_service = rules.services.get(choice.0).copied().unwrap_or_default();
             let keeps_trace = rules.keeps_trace;
             decided = Some((
                 (asker, choice.1),
                 (has_marks, keeps_trace),
-                rules.response_patience,
+                rules.response_timeout,
                 of_service,
             ));
             Ok::<_, ProxyError>(choice)

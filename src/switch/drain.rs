@@ -1,9 +1,9 @@
-//! Watching those whom a change left behind.
+//! Drains: the requests that a change left on retired sides.
 
 use super::side::{SideId, SideWatch};
 use crate::model::{Color, Generation, ServiceName};
 
-/// Watches the requests inside one retired side.
+/// Watches the requests in flight on one retired side.
 #[derive(Debug)]
 pub struct Drain<P> {
     service: ServiceName,
@@ -12,12 +12,12 @@ pub struct Drain<P> {
     side: SideWatch<P>,
 }
 
-/// How many requests are inside one color of a service.
+/// The requests in flight of one color of a service.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct InFlight {
     /// Admitted by the current table.
     pub current: usize,
-    /// Admitted before the last change that concerned this color.
+    /// Admitted before the last change of this color.
     pub retired: usize,
 }
 
@@ -43,34 +43,34 @@ impl<P> Drain<P> {
         self.side.id().color
     }
 
-    /// Which side is watched. With the service's name it is the side's identity for everybody.
+    /// The side. Its id and the service's name identify it outside this room.
     pub fn side(&self) -> SideId {
         self.side.id()
     }
 
-    /// The generation that did without this side.
+    /// The first generation without this side.
     pub fn retired_by(&self) -> Generation {
         self.retired_by
     }
 
-    /// Whether the side was the active one, so that public requests may be inside.
+    /// Whether the side was active, so that public requests may be in flight.
     pub fn was_active(&self) -> bool {
         self.was_active
     }
 
-    /// Requests still inside. While a request is just being admitted from the old table it may say
-    /// one too many, never one too few.
+    /// Requests in flight. While a request is being admitted from the old table, this may be one too many, never one
+    /// too few.
     pub fn in_flight(&self) -> usize {
         self.side.in_flight()
     }
 
-    /// Whether somebody is inside, or could still come in from the old table.
+    /// Whether requests are in flight, or can still be admitted from the old table.
     pub fn is_held(&self) -> bool {
         self.side.is_held()
     }
 
-    /// Waits until nobody is inside and nobody can come in any more. Safe to drop and to call
-    /// again; returns at once when it is over already.
+    /// Waits until no request is in flight and none can be admitted any more. Cancel-safe; returns at once if that is
+    /// already the case.
     pub async fn wait(&mut self) {
         self.side.wait().await;
     }

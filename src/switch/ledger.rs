@@ -1,7 +1,7 @@
-//! What kind of requests are inside a side, and since when.
+//! The kinds of requests in flight on a side, and when they began.
 //!
-//! The claims alone decide whether a side is drained; this answers what holds it. Each worker
-//! writes its own shard, so its lock is free whenever a request comes or goes.
+//! The claims alone decide whether a side is drained; the ledger says which requests hold it. Each worker writes its
+//! own shard, so its lock is uncontended for requests.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -9,21 +9,21 @@ use slab::Slab;
 
 use super::side::SideId;
 
-/// Who is inside, of all workers. `T` is a point in time, given by whoever has a clock.
+/// The claims of all workers. `T` is a point in time, given by the caller.
 #[derive(Debug)]
 pub struct Ledger<T> {
     shards: Box<[Arc<LedgerShard<T>>]>,
 }
 
-/// Who is inside, of one worker.
+/// The claims of one worker.
 #[derive(Debug)]
 pub struct LedgerShard<T>(Mutex<Slab<ShardEntry<T>>>);
 
-/// One line of a shard; it is struck out when this is dropped.
+/// An entry of a shard; dropping this removes it.
 #[derive(Debug)]
 pub struct ClaimRecord<T> {
     shard: Arc<LedgerShard<T>>,
-    place: usize,
+    key: usize,
 }
 
 /// How a claim is used.
@@ -31,7 +31,7 @@ pub struct ClaimRecord<T> {
 pub enum ClaimKind {
     /// A request with its response.
     Request,
-    /// A connection that was upgraded, and carries what its two ends agreed on.
+    /// An upgraded connection.
     Tunnel,
 }
 
@@ -42,14 +42,14 @@ struct ShardEntry<T> {
     since: T,
 }
 
-/// Who is inside some sides.
+/// A summary of the claims on some sides.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct LedgerSummary<T> {
-    /// How many of them are requests.
+    /// How many are requests.
     pub requests: usize,
-    /// How many of them are tunnels.
+    /// How many are tunnels.
     pub tunnels: usize,
-    /// When the first of them came.
+    /// When the oldest began.
     pub oldest: Option<T>,
 }
 
@@ -73,12 +73,12 @@ impl<T: Copy + Ord> Ledger<T> {
         Arc::clone(&self.shards[worker])
     }
 
-    /// Who is inside these sides.
+    /// Summarizes the claims on these sides.
     #[must_use]
-    pub fn inside(&self, sides: &[SideId]) -> LedgerSummary<T> {
+    pub fn summary(&self, sides: &[SideId]) -> LedgerSummary<T> {
         let mut summary: LedgerSummary<T> = LedgerSummary { requests: 0, tunnels: 0, oldest: None };
         for shard in &self.shards {
-            for (_, entry) in shard.lines().iter().filter(|(_, it)| sides.contains(&it.side)) {
+            for (_, entry) in shard.entries().iter().filter(|(_, it)| sides.contains(&it.side)) {
                 match entry.kind {
                     ClaimKind::Request => summary.requests += 1,
                     ClaimKind::Tunnel => summary.tunnels += 1,
@@ -93,13 +93,13 @@ impl<T: Copy + Ord> Ledger<T> {
 // === impl LedgerShard ===
 
 impl<T> LedgerShard<T> {
-    /// Notes that somebody is inside `side`.
-    pub fn enter(self: &Arc<Self>, side: SideId, kind: ClaimKind, since: T) -> ClaimRecord<T> {
-        let place = self.lines().insert(ShardEntry { side, kind, since });
-        ClaimRecord { shard: Arc::clone(self), place }
+    /// Records a claim on `side`.
+    pub fn record(self: &Arc<Self>, side: SideId, kind: ClaimKind, since: T) -> ClaimRecord<T> {
+        let key = self.entries().insert(ShardEntry { side, kind, since });
+        ClaimRecord { shard: Arc::clone(self), key }
     }
 
-    fn lines(&self) -> MutexGuard<'_, Slab<ShardEntry<T>>> {
+    fn entries(&self) -> MutexGuard<'_, Slab<ShardEntry<T>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -107,9 +107,9 @@ impl<T> LedgerShard<T> {
 // === impl ClaimRecord ===
 
 impl<T> ClaimRecord<T> {
-    /// Notes that the claim is used in another way from now on.
-    pub fn becomes(&self, kind: ClaimKind) {
-        if let Some(entry) = self.shard.lines().get_mut(self.place) {
+    /// Changes how the claim is used.
+    pub fn set_kind(&self, kind: ClaimKind) {
+        if let Some(entry) = self.shard.entries().get_mut(self.key) {
             entry.kind = kind;
         }
     }
@@ -117,7 +117,7 @@ impl<T> ClaimRecord<T> {
 
 impl<T> Drop for ClaimRecord<T> {
     fn drop(&mut self) {
-        self.shard.lines().try_remove(self.place);
+        self.shard.entries().try_remove(self.key);
     }
 }
 
@@ -131,20 +131,20 @@ mod tests {
     }
 
     #[test]
-    fn who_is_inside_is_told_by_side_and_kind_and_since_when() {
+    fn the_summary_counts_by_side_and_kind_with_the_oldest_start() {
         let ledger = Ledger::new(2);
         let (here, there) = (1, 2);
-        let early = ledger.shard(0).enter(side(here), ClaimKind::Request, 10);
-        let late = ledger.shard(1).enter(side(here), ClaimKind::Tunnel, 20);
-        let _elsewhere = ledger.shard(1).enter(side(there), ClaimKind::Request, 5);
-        let inside = || ledger.inside(&[side(here)]);
+        let early = ledger.shard(0).record(side(here), ClaimKind::Request, 10);
+        let late = ledger.shard(1).record(side(here), ClaimKind::Tunnel, 20);
+        let _elsewhere = ledger.shard(1).record(side(there), ClaimKind::Request, 5);
+        let inside = || ledger.summary(&[side(here)]);
         assert_eq!(inside(), LedgerSummary { requests: 1, tunnels: 1, oldest: Some(10) });
-        early.becomes(ClaimKind::Tunnel);
+        early.set_kind(ClaimKind::Tunnel);
         assert_eq!(inside(), LedgerSummary { requests: 0, tunnels: 2, oldest: Some(10) });
         drop(early);
         assert_eq!(inside(), LedgerSummary { requests: 0, tunnels: 1, oldest: Some(20) });
         drop(late);
         assert_eq!(inside(), LedgerSummary { requests: 0, tunnels: 0, oldest: None });
-        assert_eq!(ledger.inside(&[side(there)]).oldest, Some(5));
+        assert_eq!(ledger.summary(&[side(there)]).oldest, Some(5));
     }
 }

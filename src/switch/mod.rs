@@ -1,17 +1,16 @@
-//! Which pool answers a request, and who is still inside after a flip.
+//! Which pool serves a request, and which requests are in flight after a flip.
 //!
-//! Knows nothing of HTTP, sockets or time of day: `P` may be any pool and `R` any rules, so tests
-//! use `&str` for a pool. One pointer holds everything that a request must see together, for all
-//! services; with a second one a request could see half of a flip.
+//! This room knows nothing of HTTP, sockets or clocks: `P` can be any pool and `R` any rules, so tests use `&str` for a
+//! pool. One pointer holds everything that a request must see together, for all services; with two pointers a request
+//! could see half of a flip.
 //!
 //! # Why the drain is exact
 //!
-//! Counting oneself into a pool after having read which pool is active is wrong: between the two
-//! steps a flip may come, look at the count, find zero and report the pool drained. Here a request
-//! takes its [`Claim`] while it still holds the table that it read. A table holds one reference on
-//! each of its sides and a claim holds another, so a side is freed when the last table that knew it
-//! and the last claim on it are gone, whichever goes last, and freeing it *is* the drained event.
-//! Nobody can take a new claim then, since claims are only taken from a table.
+//! Reading which pool is active and then incrementing its counter is wrong: a flip may come in between, read the
+//! counter, find zero and report the pool drained. Here a request takes its [`Claim`] while it holds the table that it
+//! read. A table holds one reference on each of its sides, and each claim holds another. So a side is freed when the
+//! last table with it and the last claim on it are gone, in either order, and freeing it *is* the drained event. No new
+//! claim is possible then, since claims are only taken from a table.
 
 mod drain;
 mod ledger;
@@ -37,32 +36,32 @@ pub use self::{
 };
 use crate::model::{Color, Generation, ServiceName};
 
-/// The pointer that every request reads once. Readers never lock and never wait for a flip.
+/// The pointer that every request reads once. Readers take no lock and never wait for a flip.
 #[derive(Debug)]
 pub struct Switch<R, P, C = ArcSwap<Table<R, P>>> {
     current: C,
-    /// Sides that a change has retired and that somebody may still be inside of.
+    /// Retired sides that may have requests in flight.
     retired: Mutex<Retired<P>>,
     rules: std::marker::PhantomData<fn() -> R>,
 }
 
-/// Retired sides that somebody may still be inside of, by service and color.
+/// Retired sides that may have requests in flight, by service and color.
 type Retired<P> = HashMap<(ServiceName, Color), Vec<Drain<P>>>;
 
-/// Someone else's change came first; nothing has changed.
+/// Another change was applied first; nothing has changed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("decided on generation {decided_on}, but {current} is current")]
 pub struct Stale {
     /// The generation that the caller had seen.
     pub decided_on: Generation,
-    /// The generation that was found.
+    /// The current generation.
     pub current: Generation,
 }
 
 // === impl Switch ===
 
 impl<R, P, C: Pointer<Table<R, P>>> Switch<R, P, C> {
-    /// A switch that shows `first` until it is replaced.
+    /// A switch with this table.
     pub fn new(first: Table<R, P>) -> Self {
         Self {
             current: C::holding(Arc::new(first)),
@@ -71,47 +70,45 @@ impl<R, P, C: Pointer<Table<R, P>>> Switch<R, P, C> {
         }
     }
 
-    /// Admits one request: `choose` says which service it is for and which of its sides it may
-    /// have, from the rules of the same generation as the side.
+    /// Admits one request: `choose` selects its service and side by the rules of the same generation.
     ///
     /// # Errors
     ///
-    /// What `choose` refuses with; nobody is inside then.
+    /// The error of `choose`; then there is no claim.
     pub fn claim<E>(
         &self,
         choose: impl FnOnce(&R) -> Result<(usize, Visit), E>,
     ) -> Result<Claim<P>, E> {
         self.current.with(|table| {
             let (service, visit) = choose(table.rules())?;
-            Ok(table.at(service).claim(visit, table.generation()))
+            Ok(table.service_at(service).claim(visit, table.generation()))
         })
     }
 
-    /// A short look at the current table. Meant to be over at once: while it lasts, a side that is
-    /// replaced meanwhile cannot report drained.
-    pub fn look<T>(&self, look: impl FnOnce(&Table<R, P>) -> T) -> T {
+    /// Reads the current table. `look` should return quickly: while it runs, a side that is replaced meanwhile cannot
+    /// report drained.
+    pub fn read<T>(&self, look: impl FnOnce(&Table<R, P>) -> T) -> T {
         self.current.with(look)
     }
 
-    /// The current table, to decide a change on. It keeps its sides from reporting drained, so it
-    /// goes into [`Switch::replace`] or is dropped.
+    /// The current table, as the base of a change. It keeps its sides from reporting drained, so pass it to
+    /// [`Switch::replace`] or drop it soon.
     pub fn load(&self) -> Arc<Table<R, P>> {
         self.current.load()
     }
 
-    /// Makes `next` what every later request sees, if `seen` is still current. Returns the sides
-    /// that this retired, each with whoever is still inside.
+    /// Makes `next` the current table, if `seen` still is. Returns the retired sides.
     ///
     /// # Errors
     ///
-    /// [`Stale`], and then nothing has changed.
+    /// [`Stale`]; then nothing has changed.
     pub fn replace(
         &self,
         seen: Arc<Table<R, P>>,
         next: Table<R, P>,
     ) -> Result<Vec<Drain<P>>, Stale> {
-        // Whoever counts takes this lock before looking at the table, and so sees every side either
-        // in the table or among the retired ones.
+        // [`Self::in_flight`] takes this lock before it reads the table, so it finds every side either in the table or
+        // among the retired ones.
         let mut retired = self.retired();
         let drains = seen.retired_by(&next);
         if !self.current.replace(&seen, Arc::new(next)) {
@@ -131,8 +128,8 @@ impl<R, P, C: Pointer<Table<R, P>>> Switch<R, P, C> {
         Ok(drains)
     }
 
-    /// How many are inside a color of a service, wherever they were admitted.
-    pub fn inside(&self, service: &ServiceName, color: Color) -> InFlight {
+    /// The requests in flight of a color, whichever table admitted them.
+    pub fn in_flight(&self, service: &ServiceName, color: Color) -> InFlight {
         let retired = self.retired();
         let drains = retired.get(&(service.clone(), color));
         InFlight {
@@ -143,7 +140,7 @@ impl<R, P, C: Pointer<Table<R, P>>> Switch<R, P, C> {
         }
     }
 
-    /// The retired sides of a color of a service that somebody is still inside of.
+    /// The retired sides of a color that have requests in flight.
     pub fn drains(&self, service: &ServiceName, color: Color) -> Vec<Drain<P>> {
         let retired = self.retired();
         let drains = retired.get(&(service.clone(), color));

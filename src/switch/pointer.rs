@@ -1,4 +1,4 @@
-//! What the switch needs of an atomic pointer.
+//! The atomic pointer that the switch needs.
 
 use std::sync::Arc;
 
@@ -6,22 +6,21 @@ use arc_swap::ArcSwap;
 
 /// An atomic pointer to an immutable value.
 ///
-/// A trait, so that the model checker can put in one that gives way at every step; the running
-/// program has [`ArcSwap`] alone.
+/// A trait, so that the model checker can use one that yields at every step; the program uses only [`ArcSwap`].
 ///
-/// `ArcSwap::load` and not its `Cache`: a cache would let an idle worker keep an old table, and
-/// with it the old sides, and `drained` would never come.
+/// `ArcSwap::load` and not its `Cache`: with a cache an idle worker would keep an old table with its sides, which would
+/// never be drained.
 pub trait Pointer<T> {
     /// A pointer to `first`.
     fn holding(first: Arc<T>) -> Self;
 
-    /// Shows the current value. The value outlives the call of `look` and no longer.
+    /// Calls `look` with the current value, which is kept alive until `look` returns.
     fn with<Out>(&self, look: impl FnOnce(&T) -> Out) -> Out;
 
-    /// A reference of one's own to the current value.
+    /// A reference to the current value.
     fn load(&self) -> Arc<T>;
 
-    /// Puts `next` where `seen` is, and says whether it was still there.
+    /// Replaces the value by `next` if it is still `seen`. Returns whether it was.
     fn replace(&self, seen: &Arc<T>, next: Arc<T>) -> bool;
 }
 

@@ -1,4 +1,4 @@
-//! One pool in one role, from one change to the next, and a request's hold on it.
+//! Sides and claims: one pool in one role between two changes, and a request's use of it.
 
 use std::sync::{Arc, Weak};
 
@@ -6,98 +6,96 @@ use tokio::sync::watch;
 
 use crate::model::{Color, Generation};
 
-/// One pool, for as long as neither it nor the service's active color is changed: its requests were
-/// admitted in that time. Tables share it; its only way to its holders' count is its own.
-// Not `Clone`: it stands for the one reference that all tables together have.
+/// One pool for as long as neither the pool nor the active color of its service changes. Tables share it.
+// Not `Clone`: it is the one reference that all tables hold together.
 #[derive(Debug)]
 pub struct Side<P> {
-    held: Arc<ClaimCount<P>>,
+    count: Arc<ClaimCount<P>>,
 }
 
-/// A request's hold on one side, from admission to the last byte of its response or tunnel.
+/// A request's use of a side, from admission to the last byte of its response or tunnel.
 ///
-/// Dropping it ends the hold; the last drop on a replaced side is that side's drained event.
-// Not `Clone`: a request that counted twice would make `in_flight` a lie.
+/// Dropping the last claim on a replaced side is the drained event of that side.
+// Not `Clone`: a request would be counted twice.
 #[derive(Debug)]
 pub struct Claim<P> {
-    held: Arc<ClaimCount<P>>,
+    count: Arc<ClaimCount<P>>,
     generation: Generation,
     is_active: bool,
 }
 
-/// Which side of a service a request may have.
+/// Which side of a service a request gets.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Visit {
-    /// The one that is active in the generation that admits it.
+    /// The active side of the generation that admits the request.
     Active,
-    /// The one of this color, whatever its role. For those who were found entitled to it.
+    /// The side of this color, whatever its role. Only for clients that are allowed to use it.
     Preview(Color),
 }
 
-/// The identity of a side: which service and color, and the generation that it began with. No two sides of
-/// a process have the same.
+/// The identity of a side: its service, its color and the generation that it began with. Unique within the process.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct SideId {
-    /// The first generation that had this side.
+    /// The first generation with this side.
     pub since: Generation,
-    /// The service, by its place in the table of that generation.
+    /// The index of the service in the table of that generation.
     pub service: u32,
     /// The color of the side.
     pub color: Color,
 }
 
-/// What is counted: one reference for the tables, one for each claim.
+/// Its reference count is the number of claims, and one for the tables.
 #[derive(Debug)]
 struct ClaimCount<P> {
     id: SideId,
     pool: Arc<P>,
     /// Dropped with the last reference, which ends every wait for the drain.
-    open: watch::Sender<()>,
+    drain_signal: watch::Sender<()>,
 }
 
-/// Watches who is inside a side, without being so.
+/// Watches the requests in flight of a side without holding it.
 #[derive(Debug)]
 pub(super) struct SideWatch<P> {
     id: SideId,
-    held: Weak<ClaimCount<P>>,
+    count: Weak<ClaimCount<P>>,
     side: Weak<Side<P>>,
-    open: watch::Receiver<()>,
+    drain_signal: watch::Receiver<()>,
 }
 
 // === impl Side ===
 
 impl<P> Side<P> {
     pub(super) fn new(id: SideId, pool: Arc<P>) -> Self {
-        let (open, _) = watch::channel(());
-        Self { held: Arc::new(ClaimCount { id, pool, open }) }
+        let (drain_signal, _) = watch::channel(());
+        Self { count: Arc::new(ClaimCount { id, pool, drain_signal }) }
     }
 
-    /// The pool behind this side.
+    /// The pool of this side.
     pub fn pool(&self) -> &Arc<P> {
-        &self.held.pool
+        &self.count.pool
     }
 
-    /// Which side this is.
+    /// The identity of this side.
     pub fn id(&self) -> SideId {
-        self.held.id
+        self.count.id
     }
 
-    /// How many claims there are on it.
+    /// The number of claims.
     pub fn in_flight(&self) -> usize {
-        // One reference is the tables'.
-        Arc::strong_count(&self.held) - 1
+        // One reference is that of the tables.
+        Arc::strong_count(&self.count) - 1
     }
 
     pub(super) fn claim(&self, generation: Generation, is_active: bool) -> Claim<P> {
-        Claim { held: Arc::clone(&self.held), generation, is_active }
+        Claim { count: Arc::clone(&self.count), generation, is_active }
     }
 
-    pub(super) fn watched(self: &Arc<Self>) -> SideWatch<P> {
+    pub(super) fn watch(self: &Arc<Self>) -> SideWatch<P> {
         SideWatch {
             id: self.id(),
-            held: Arc::downgrade(&self.held),
+            count: Arc::downgrade(&self.count),
             side: Arc::downgrade(self),
-            open: self.held.open.subscribe(),
+            drain_signal: self.count.drain_signal.subscribe(),
         }
     }
 }
@@ -105,33 +103,33 @@ impl<P> Side<P> {
 // === impl Claim ===
 
 impl<P> Claim<P> {
-    /// How many claims there are on its side, with this one.
+    /// The number of claims on its side, including this one.
     pub fn in_flight(&self) -> usize {
-        // One reference is the tables', for as long as the side is in one.
-        Arc::strong_count(&self.held) - 1
+        // One reference is that of the tables, as long as the side is in one.
+        Arc::strong_count(&self.count) - 1
     }
 
-    /// The pool that answers this request.
+    /// The pool that serves the request.
     pub fn pool(&self) -> &Arc<P> {
-        &self.held.pool
+        &self.count.pool
     }
 
-    /// Its name.
+    /// The color of that pool.
     pub fn color(&self) -> Color {
-        self.held.id.color
+        self.count.id.color
     }
 
-    /// Which side this is a claim on.
+    /// The side that this is a claim on.
     pub fn side(&self) -> SideId {
-        self.held.id
+        self.count.id
     }
 
-    /// The generation that admitted this request.
+    /// The generation that admitted the request.
     pub fn generation(&self) -> Generation {
         self.generation
     }
 
-    /// Whether its color was the active one when it was admitted.
+    /// Whether the color was active when the request was admitted.
     pub fn is_active(&self) -> bool {
         self.is_active
     }
@@ -144,29 +142,33 @@ impl<P> SideWatch<P> {
         self.id
     }
 
-    /// Requests still inside. While a request is just being admitted from the old table it may say
-    /// one too many, never one too few.
+    /// Requests in flight. While a request is being admitted from the old table, this may be one too many, never one
+    /// too few.
     pub(super) fn in_flight(&self) -> usize {
-        let references = self.held.strong_count();
+        let references = self.count.strong_count();
         references.saturating_sub(usize::from(self.side.strong_count() > 0))
     }
 
-    /// Whether requests are in flight, or could still be admitted from the old table.
+    /// Whether requests are in flight, or can still be admitted from the old table.
     pub(super) fn is_held(&self) -> bool {
-        self.held.strong_count() > 0
+        self.count.strong_count() > 0
     }
 
-    /// Waits until no request is in flight and none can be admitted any more. Nothing is lost when the future is
-    /// dropped.
+    /// Waits until no request is in flight and none can be admitted any more. Cancel-safe.
     pub(super) async fn wait(&mut self) {
         // Nothing is ever sent; the channel only closes.
-        while self.open.changed().await.is_ok() {}
+        while self.drain_signal.changed().await.is_ok() {}
     }
 }
 
 impl<P> Clone for SideWatch<P> {
     fn clone(&self) -> Self {
-        let Self { id, held, side, open } = self;
-        Self { id: *id, held: held.clone(), side: side.clone(), open: open.clone() }
+        let Self { id, count, side, drain_signal } = self;
+        Self {
+            id: *id,
+            count: count.clone(),
+            side: side.clone(),
+            drain_signal: drain_signal.clone(),
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! What every request of one generation sees.
+//! The table: what every request of one generation sees.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -8,17 +8,16 @@ use super::{
 };
 use crate::model::{Color, Generation, ServiceName};
 
-/// All that requests of one generation see together: rules, services, and who is active. Never
-/// changed, only replaced whole. Tables share what a change left as it was: a change of one of ten
-/// thousand services makes a few dozen of them anew.
+/// What requests of one generation see together: rules, services and active colors. Never changed, only replaced.
+/// Tables share what a change leaves as it was: a change of one of ten thousand services copies a few dozen of them.
 #[derive(Debug)]
 pub struct Table<R, P> {
     generation: Generation,
     rules: R,
-    /// In the order of the drafts that it was made of, which the rules refer to by index.
+    /// The services in the order of the entries that the table was made of, which the rules refer to by index.
     parts: Vec<TablePart<P>>,
-    /// The place of each service.
-    places: Arc<HashMap<ServiceName, usize>>,
+    /// The index of each service.
+    indexes: Arc<HashMap<ServiceName, usize>>,
 }
 
 type TablePart<P> = Arc<Vec<Service<P>>>;
@@ -32,53 +31,52 @@ pub struct Service<P> {
     green: Arc<Side<P>>,
 }
 
-/// What a service shall be in the next table.
+/// A service for the next table.
 #[derive(Debug)]
 pub struct ServiceEntry<P> {
     /// Its name.
     pub name: ServiceName,
-    /// The color that answers.
+    /// The active color.
     pub active: Color,
-    /// The pool named blue.
+    /// The blue pool.
     pub blue: Arc<P>,
-    /// The pool named green.
+    /// The green pool.
     pub green: Arc<P>,
 }
 
-/// Services that stay together.
+/// Services per part.
 const PART: usize = 64;
 
 // === impl Table ===
 
 impl<R, P> Table<R, P> {
-    /// The first table of a process, at the generation that was reached before.
-    pub fn first(generation: Generation, rules: R, drafts: Vec<ServiceEntry<P>>) -> Self {
-        Self::of(generation, rules, drafts, |_| None)
+    /// The first table of a process, at the generation that an earlier process had reached.
+    pub fn first(generation: Generation, rules: R, entries: Vec<ServiceEntry<P>>) -> Self {
+        Self::build(generation, rules, entries, |_| None)
     }
 
-    /// The table of a later generation, with all services given anew. A service keeps its two sides if its
-    /// active color and both of its pools stay what they are; a side whose pool or role changes is made
-    /// anew.
-    pub fn next(&self, generation: Generation, rules: R, drafts: Vec<ServiceEntry<P>>) -> Self {
-        Self::of(generation, rules, drafts, |name| self.service(name))
+    /// The table of a later generation with these services. A service keeps its two sides if its active color and both
+    /// of its pools are the same; otherwise each side with another pool or role is new.
+    pub fn next(&self, generation: Generation, rules: R, entries: Vec<ServiceEntry<P>>) -> Self {
+        Self::build(generation, rules, entries, |name| self.service(name))
     }
 
-    fn of<'a>(
+    fn build<'a>(
         generation: Generation,
         rules: R,
-        drafts: Vec<ServiceEntry<P>>,
+        entries: Vec<ServiceEntry<P>>,
         old: impl Fn(&ServiceName) -> Option<&'a Service<P>>,
     ) -> Self
     where
         P: 'a,
     {
-        let names = drafts.iter().enumerate().map(|(place, it)| (it.name.clone(), place));
-        let places = Arc::new(names.collect());
-        let mut parts = Vec::with_capacity(drafts.len().div_ceil(PART));
-        let mut part = Vec::with_capacity(drafts.len().min(PART));
-        for (place, draft) in drafts.into_iter().enumerate() {
-            let old = old(&draft.name);
-            part.push(Service::new(generation, place, draft, old));
+        let names = entries.iter().enumerate().map(|(index, it)| (it.name.clone(), index));
+        let indexes = Arc::new(names.collect());
+        let mut parts = Vec::with_capacity(entries.len().div_ceil(PART));
+        let mut part = Vec::with_capacity(entries.len().min(PART));
+        for (index, entry) in entries.into_iter().enumerate() {
+            let old = old(&entry.name);
+            part.push(Service::new(generation, index, entry, old));
             if part.len() == PART {
                 parts.push(Arc::new(std::mem::replace(&mut part, Vec::with_capacity(PART))));
             }
@@ -86,30 +84,34 @@ impl<R, P> Table<R, P> {
         if !part.is_empty() {
             parts.push(Arc::new(part));
         }
-        Self { generation, rules, parts, places }
+        Self { generation, rules, parts, indexes }
     }
 
-    /// The table of a later generation in which these services are changed, and nothing else. A draft of
-    /// a service that this table does not have is left out.
-    pub fn with(&self, generation: Generation, rules: R, changes: Vec<ServiceEntry<P>>) -> Self {
+    /// The table of a later generation in which only these services change. Entries of unknown services are ignored.
+    pub fn with_changes(
+        &self,
+        generation: Generation,
+        rules: R,
+        changes: Vec<ServiceEntry<P>>,
+    ) -> Self {
         let mut parts = self.parts.clone();
-        for draft in changes {
-            let Some(&place) = self.places.get(&draft.name) else { continue };
-            let part = &mut parts[place / PART];
+        for entry in changes {
+            let Some(&index) = self.indexes.get(&entry.name) else { continue };
+            let part = &mut parts[index / PART];
             let mut services = Vec::clone(part);
-            let service = &mut services[place % PART];
-            *service = Service::new(generation, place, draft, Some(service));
+            let service = &mut services[index % PART];
+            *service = Service::new(generation, index, entry, Some(service));
             *part = Arc::new(services);
         }
-        Self { generation, rules, parts, places: Arc::clone(&self.places) }
+        Self { generation, rules, parts, indexes: Arc::clone(&self.indexes) }
     }
 
-    /// This table as drafts, to be changed into the next one.
-    pub fn drafts(&self) -> Vec<ServiceEntry<P>> {
-        self.services().map(Service::draft).collect()
+    /// The services as entries for the next table.
+    pub fn entries(&self) -> Vec<ServiceEntry<P>> {
+        self.services().map(Service::entry).collect()
     }
 
-    /// How many changes came before.
+    /// The generation of this table.
     pub fn generation(&self) -> Generation {
         self.generation
     }
@@ -119,31 +121,31 @@ impl<R, P> Table<R, P> {
         &self.rules
     }
 
-    /// All services, in the order of the drafts.
+    /// All services, in the order of the entries.
     pub fn services(&self) -> impl Iterator<Item = &Service<P>> {
         self.parts.iter().flat_map(|it| it.iter())
     }
 
-    /// The service at a place.
+    /// The service at an index.
     ///
     /// # Panics
     ///
     /// If there are fewer.
-    pub fn at(&self, place: usize) -> &Service<P> {
-        &self.parts[place / PART][place % PART]
+    pub fn service_at(&self, index: usize) -> &Service<P> {
+        &self.parts[index / PART][index % PART]
     }
 
-    /// One service.
+    /// The service with this name.
     pub fn service(&self, name: &ServiceName) -> Option<&Service<P>> {
-        self.places.get(name).map(|it| self.at(*it))
+        self.indexes.get(name).map(|it| self.service_at(*it))
     }
 
     /// The sides of this table that `next` does not have.
     pub(super) fn retired_by(&self, next: &Self) -> Vec<Drain<P>> {
         let mut drains = Vec::new();
-        let are_alike = Arc::ptr_eq(&self.places, &next.places);
+        let have_same_services = Arc::ptr_eq(&self.indexes, &next.indexes);
         for (at, part) in self.parts.iter().enumerate() {
-            if are_alike && next.parts.get(at).is_some_and(|it| Arc::ptr_eq(it, part)) {
+            if have_same_services && next.parts.get(at).is_some_and(|it| Arc::ptr_eq(it, part)) {
                 continue;
             }
             for old in part.iter() {
@@ -152,7 +154,7 @@ impl<R, P> Table<R, P> {
                     let side = old.side(color);
                     if !new.is_some_and(|it| Arc::ptr_eq(it.side(color), side)) {
                         let (name, was_active) = (old.name.clone(), old.active == color);
-                        drains.push(Drain::new(name, side.watched(), was_active, next.generation));
+                        drains.push(Drain::new(name, side.watch(), was_active, next.generation));
                     }
                 }
             }
@@ -166,29 +168,29 @@ impl<R, P> Table<R, P> {
 impl<P> Service<P> {
     fn new(
         generation: Generation,
-        place: usize,
-        draft: ServiceEntry<P>,
+        index: usize,
+        entry: ServiceEntry<P>,
         old: Option<&Self>,
     ) -> Self {
-        let ServiceEntry { name, active, blue, green } = draft;
+        let ServiceEntry { name, active, blue, green } = entry;
         let side = |color, pool: Arc<P>| match old {
             Some(old) if old.active == active && Arc::ptr_eq(old.side(color).pool(), &pool) => {
                 Arc::clone(old.side(color))
             }
             _ => {
-                let service = u32::try_from(place).unwrap_or(u32::MAX);
+                let service = u32::try_from(index).unwrap_or(u32::MAX);
                 Arc::new(Side::new(SideId { since: generation, service, color }, pool))
             }
         };
         Self { name, active, blue: side(Color::Blue, blue), green: side(Color::Green, green) }
     }
 
-    /// What this service is called.
+    /// The name of the service.
     pub fn name(&self) -> &ServiceName {
         &self.name
     }
 
-    /// The color that answers.
+    /// The active color.
     pub fn active(&self) -> Color {
         self.active
     }
@@ -201,8 +203,8 @@ impl<P> Service<P> {
         }
     }
 
-    /// This service as a draft of the next generation.
-    pub fn draft(&self) -> ServiceEntry<P> {
+    /// The service as an entry for the next table.
+    pub fn entry(&self) -> ServiceEntry<P> {
         ServiceEntry {
             name: self.name.clone(),
             active: self.active,
@@ -242,7 +244,7 @@ impl<P> ServiceEntry<P> {
         }
     }
 
-    /// Where the pool of a color is written.
+    /// The pool of a color, to be replaced.
     pub fn pool_mut(&mut self, color: Color) -> &mut Arc<P> {
         match color {
             Color::Blue => &mut self.blue,

@@ -1,4 +1,4 @@
-//! The switch under threads, and under every schedule of a model.
+//! The switch under real threads, and under the schedules of a model checker.
 
 use std::{
     convert::Infallible,
@@ -13,19 +13,19 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 
-type Fleet = Switch<(), &'static str>;
+type TestSwitch = Switch<(), &'static str>;
 
-fn draft(name: &str, active: Color) -> ServiceEntry<&'static str> {
+fn entry(name: &str, active: Color) -> ServiceEntry<&'static str> {
     let name = name.parse().expect("a name");
     ServiceEntry { name, active, blue: Arc::new("v1"), green: Arc::new("v2") }
 }
 
-fn fleet() -> Fleet {
-    let drafts = vec![draft("api", Color::Blue), draft("web", Color::Blue)];
-    Switch::new(Table::first(Generation(0), (), drafts))
+fn test_switch() -> TestSwitch {
+    let entries = vec![entry("api", Color::Blue), entry("web", Color::Blue)];
+    Switch::new(Table::first(Generation(0), (), entries))
 }
 
-fn enter<C: Pointer<Table<(), &'static str>>>(
+fn claim_active<C: Pointer<Table<(), &'static str>>>(
     switch: &Switch<(), &'static str, C>,
     service: usize,
 ) -> Claim<&'static str> {
@@ -33,24 +33,24 @@ fn enter<C: Pointer<Table<(), &'static str>>>(
     claim
 }
 
-/// Makes `color` active for the named services in one step.
+/// Makes `color` active for the named services in one change.
 fn promote<C: Pointer<Table<(), &'static str>>>(
     switch: &Switch<(), &'static str, C>,
     color: Color,
     services: &[&str],
 ) -> Result<Vec<Drain<&'static str>>, Stale> {
     let seen = switch.load();
-    let mut drafts = seen.drafts();
-    for draft in &mut drafts {
-        if services.contains(&draft.name.as_str()) {
-            draft.active = color;
+    let mut entries = seen.entries();
+    for entry in &mut entries {
+        if services.contains(&entry.name.as_str()) {
+            entry.active = color;
         }
     }
-    let next = seen.next(seen.generation().next(), (), drafts);
+    let next = seen.next(seen.generation().next(), (), entries);
     switch.replace(seen, next)
 }
 
-fn left(drains: &[Drain<&'static str>], color: Color) -> Drain<&'static str> {
+fn retired_side(drains: &[Drain<&'static str>], color: Color) -> Drain<&'static str> {
     let of_color: Vec<_> = drains.iter().filter(|it| it.color() == color).collect();
     assert_eq!(of_color.len(), 1, "one side of that color is retired");
     of_color[0].clone()
@@ -58,24 +58,24 @@ fn left(drains: &[Drain<&'static str>], color: Color) -> Drain<&'static str> {
 
 #[test]
 fn a_request_stays_where_it_was_admitted() {
-    let switch = fleet();
-    let before = enter(&switch, 1);
+    let switch = test_switch();
+    let before = claim_active(&switch, 1);
     promote(&switch, Color::Green, &["web"]).expect("current");
-    let after = enter(&switch, 1);
+    let after = claim_active(&switch, 1);
     assert_eq!((**before.pool(), **after.pool()), ("v1", "v2"));
     assert_eq!((before.generation(), after.generation()), (Generation(0), Generation(1)));
 }
 
 #[tokio::test]
 async fn a_drain_ends_with_the_last_claim_and_not_before() {
-    let switch = fleet();
-    let (one, two) = (enter(&switch, 1), enter(&switch, 1));
+    let switch = test_switch();
+    let (one, two) = (claim_active(&switch, 1), claim_active(&switch, 1));
     let drains = promote(&switch, Color::Green, &["web"]).expect("current");
-    let mut drain = left(&drains, Color::Blue);
+    let mut drain = retired_side(&drains, Color::Blue);
     assert_eq!(drain.in_flight(), 2);
     drop(one);
     assert_eq!(drain.in_flight(), 1);
-    assert!(is_pending(drain.wait()), "one is still inside");
+    assert!(is_pending(drain.wait()), "one request is still in flight");
     drop(two);
     drain.wait().await;
     assert_eq!((drain.in_flight(), drain.is_held()), (0, false));
@@ -88,53 +88,54 @@ fn is_pending(future: impl Future<Output = ()>) -> bool {
 }
 
 #[tokio::test]
-async fn there_and_back_keeps_two_generations_of_one_color_apart() {
-    let switch = fleet();
-    let first = enter(&switch, 1);
-    let mut old = left(&promote(&switch, Color::Green, &["web"]).expect("current"), Color::Blue);
+async fn a_flip_and_a_rollback_keep_two_generations_of_one_color_apart() {
+    let switch = test_switch();
+    let first = claim_active(&switch, 1);
+    let mut old =
+        retired_side(&promote(&switch, Color::Green, &["web"]).expect("current"), Color::Blue);
     promote(&switch, Color::Blue, &["web"]).expect("current");
-    let again = enter(&switch, 1);
+    let again = claim_active(&switch, 1);
     assert_eq!((**first.pool(), **again.pool()), ("v1", "v1"));
     let web = "web".parse().expect("a name");
-    assert_eq!(switch.inside(&web, Color::Blue), InFlight { current: 1, retired: 1 });
+    assert_eq!(switch.in_flight(&web, Color::Blue), InFlight { current: 1, retired: 1 });
     drop(first);
     old.wait().await;
-    assert_eq!(switch.inside(&web, Color::Blue), InFlight { current: 1, retired: 0 });
+    assert_eq!(switch.in_flight(&web, Color::Blue), InFlight { current: 1, retired: 0 });
     drop(again);
 }
 
 #[test]
-fn the_loser_of_two_changes_has_changed_nothing() {
-    let switch = fleet();
+fn a_stale_change_changes_nothing() {
+    let switch = test_switch();
     let (mine, theirs) = (switch.load(), switch.load());
     let (next, other) =
-        (mine.next(Generation(1), (), mine.drafts()), theirs.next(Generation(1), (), vec![]));
-    switch.replace(mine, next).expect("the first wins");
-    let stale = switch.replace(theirs, other).expect_err("the second loses");
+        (mine.next(Generation(1), (), mine.entries()), theirs.next(Generation(1), (), vec![]));
+    switch.replace(mine, next).expect("the first change is current");
+    let stale = switch.replace(theirs, other).expect_err("the second change is stale");
     assert_eq!(stale, Stale { decided_on: Generation(0), current: Generation(1) });
-    assert_eq!(switch.look(|it| it.services().count()), 2);
+    assert_eq!(switch.read(|it| it.services().count()), 2);
 }
 
 #[test]
 fn a_change_leaves_the_sides_of_other_services_alone() {
-    let switch = fleet();
-    let api = enter(&switch, 0);
+    let switch = test_switch();
+    let api = claim_active(&switch, 0);
     let drains = promote(&switch, Color::Green, &["web"]).expect("current");
     assert!(drains.iter().all(|it| it.service().as_str() == "web"), "{drains:?}");
     let name = "api".parse().expect("a name");
-    assert_eq!(switch.inside(&name, Color::Blue), InFlight { current: 1, retired: 0 });
+    assert_eq!(switch.in_flight(&name, Color::Blue), InFlight { current: 1, retired: 0 });
     drop(api);
 }
 
 #[tokio::test]
 async fn a_replaced_pool_and_a_removed_service_drain_too() {
-    let switch = fleet();
+    let switch = test_switch();
     let Ok(preview) = switch.claim(|()| Ok::<_, Infallible>((1, Visit::Preview(Color::Green))));
     assert!(!preview.is_active());
-    let api = enter(&switch, 0);
+    let api = claim_active(&switch, 0);
     let seen = switch.load();
-    let mut drafts = seen.drafts();
-    let mut web = drafts.pop().expect("web is last");
+    let mut entries = seen.entries();
+    let mut web = entries.pop().expect("web is last");
     *web.pool_mut(Color::Green) = Arc::new("v3");
     let next = seen.next(Generation(1), (), vec![web]);
     let drains = switch.replace(seen, next).expect("current");
@@ -149,46 +150,46 @@ async fn a_replaced_pool_and_a_removed_service_drain_too() {
 
 #[test]
 fn a_table_with_one_change_shares_the_rest_and_may_skip_generations() {
-    let drafts = (0..200).map(|it| draft(&format!("s{it}"), Color::Blue)).collect();
-    let switch = Fleet::new(Table::first(Generation(0), (), drafts));
-    let (before, after) = (enter(&switch, 76), enter(&switch, 78));
+    let entries = (0..200).map(|it| entry(&format!("s{it}"), Color::Blue)).collect();
+    let switch = TestSwitch::new(Table::first(Generation(0), (), entries));
+    let (before, after) = (claim_active(&switch, 76), claim_active(&switch, 78));
     let seen = switch.load();
-    let mut change = seen.at(77).draft();
+    let mut change = seen.service_at(77).entry();
     change.active = Color::Green;
-    let next = seen.with(Generation(41), (), vec![change, draft("unknown", Color::Blue)]);
+    let next = seen.with_changes(Generation(41), (), vec![change, entry("unknown", Color::Blue)]);
     let drains = switch.replace(seen, next).expect("current");
     let retired: Vec<_> = drains.iter().map(|it| (it.service().as_str(), it.side())).collect();
     let id = |color| SideId { since: Generation(0), service: 77, color };
     assert_eq!(retired, [("s77", id(Color::Blue)), ("s77", id(Color::Green))]);
-    switch.look(|table| {
+    switch.read(|table| {
         assert_eq!((table.generation(), table.services().count()), (Generation(41), 200));
-        let active = |place| table.at(place).active();
+        let active = |index| table.service_at(index).active();
         assert_eq!([active(76), active(77), active(78)], [Color::Blue, Color::Green, Color::Blue]);
-        assert_eq!(table.at(77).side(Color::Green).id().since, Generation(41));
-        assert_eq!(table.at(76).side(Color::Blue).id(), before.side());
+        assert_eq!(table.service_at(77).side(Color::Green).id().since, Generation(41));
+        assert_eq!(table.service_at(76).side(Color::Blue).id(), before.side());
     });
-    assert_eq!(enter(&switch, 77).generation(), Generation(41));
+    assert_eq!(claim_active(&switch, 77).generation(), Generation(41));
     drop((before, after));
 }
 
-/// Readers in tight loops on real threads, and a flip whenever the last one has drained: nobody
-/// may be inside a side that has reported drained.
+/// Readers in tight loops on real threads, and a flip whenever the last one has drained: no request may be in flight on
+/// a side that has reported drained.
 #[test]
-fn nobody_enters_a_drained_side_on_real_threads() {
-    /// A pool that knows how many are inside and whether it may be entered.
+fn no_request_enters_a_drained_side_on_real_threads() {
+    /// A pool that counts its requests and knows whether it may be used.
     #[derive(Debug, Default)]
-    struct Room {
+    struct TestPool {
         closed: AtomicBool,
         inside: AtomicUsize,
     }
-    let new_draft = |active| ServiceEntry {
+    let new_entry = |active| ServiceEntry {
         name: "web".parse().expect("a name"),
         active,
-        blue: Arc::new(Room::default()),
-        green: Arc::new(Room::default()),
+        blue: Arc::new(TestPool::default()),
+        green: Arc::new(TestPool::default()),
     };
-    let table = Table::first(Generation(0), (), vec![new_draft(Color::Blue)]);
-    let switch: Switch<(), Room, ArcSwap<_>> = Switch::new(table);
+    let table = Table::first(Generation(0), (), vec![new_entry(Color::Blue)]);
+    let switch: Switch<(), TestPool, ArcSwap<_>> = Switch::new(table);
     let stop = CancellationToken::new();
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     std::thread::scope(|scope| {
@@ -202,30 +203,30 @@ fn nobody_enters_a_drained_side_on_real_threads() {
                 }
             });
         }
-        let _stop_even_on_panic = stop.clone().drop_guard();
+        let _stop_on_panic = stop.clone().drop_guard();
         for _ in 0..3_000 {
             let seen = switch.load();
-            let mut drafts = seen.drafts();
-            let old = drafts[0].active;
-            drafts[0].active = old.other();
-            // A fresh pool for the new color, so that `closed` is forever.
-            *drafts[0].pool_mut(old.other()) = Arc::new(Room::default());
-            let room = Arc::clone(drafts[0].pool(old));
-            let next = seen.next(seen.generation().next(), (), drafts);
+            let mut entries = seen.entries();
+            let old = entries[0].active;
+            entries[0].active = old.other();
+            // A new pool for the new color, so that `closed` stays true.
+            *entries[0].pool_mut(old.other()) = Arc::new(TestPool::default());
+            let pool = Arc::clone(entries[0].pool(old));
+            let next = seen.next(seen.generation().next(), (), entries);
             let drains = switch.replace(seen, next).expect("the only writer");
             let mut drain =
                 drains.into_iter().find(Drain::was_active).expect("the old side is retired");
             runtime.block_on(drain.wait());
-            assert_eq!(room.inside.load(SeqCst), 0, "drained, but somebody is inside");
-            room.closed.store(true, SeqCst);
+            assert_eq!(pool.inside.load(SeqCst), 0, "drained, but a request is in flight");
+            pool.closed.store(true, SeqCst);
         }
     });
 }
 
-// --- the model ---
+// --- model checking ---
 
-/// An atomic pointer that lets any other thread of the model run around every step of a reader:
-/// before the load, between load and claim, and before the loaded table is let go.
+/// An atomic pointer that lets any other thread run at every step of a reader: before the load, between load and claim,
+/// and before the loaded table is dropped.
 #[derive(Debug)]
 struct Yielding<T>(Mutex<Arc<T>>);
 
@@ -244,11 +245,11 @@ impl<T> Pointer<T> for Yielding<T> {
     }
 
     fn load(&self) -> Arc<T> {
-        Arc::clone(&self.0.lock().expect("no panic inside"))
+        Arc::clone(&self.0.lock().expect("not poisoned"))
     }
 
     fn replace(&self, seen: &Arc<T>, next: Arc<T>) -> bool {
-        let mut current = self.0.lock().expect("no panic inside");
+        let mut current = self.0.lock().expect("not poisoned");
         let is_current = Arc::ptr_eq(&current, seen);
         let old = is_current.then(|| std::mem::replace(&mut *current, next));
         drop(current);
@@ -259,7 +260,7 @@ impl<T> Pointer<T> for Yielding<T> {
 
 type Modelled = Switch<(), &'static str, Yielding<Table<(), &'static str>>>;
 
-/// What the schedules led to, so that a model which explores nothing is noticed.
+/// What the schedules led to, so that a model which explores too little fails.
 #[derive(Debug, Default)]
 struct Seen {
     blue: AtomicUsize,
@@ -267,10 +268,10 @@ struct Seen {
     waits: AtomicUsize,
 }
 
-/// Requests of two services against a flip of both, and a watcher of the drain.
+/// Requests of two services, a flip of both, and a watcher of the drain.
 fn flip_against_claims_against_drain(readers: usize, seen: &Arc<Seen>) {
-    let drafts = vec![draft("api", Color::Blue), draft("web", Color::Blue)];
-    let switch = Arc::new(Modelled::new(Table::first(Generation(0), (), drafts)));
+    let entries = vec![entry("api", Color::Blue), entry("web", Color::Blue)];
+    let switch = Arc::new(Modelled::new(Table::first(Generation(0), (), entries)));
     let acknowledged = Arc::new(AtomicBool::new(false));
     let drained = Arc::new(AtomicBool::new(false));
     let inside_old = Arc::new(AtomicUsize::new(0));
@@ -281,18 +282,21 @@ fn flip_against_claims_against_drain(readers: usize, seen: &Arc<Seen>) {
             let seen = Arc::clone(seen);
             shuttle::thread::spawn(move || {
                 let began_after = acknowledged.load(SeqCst);
-                let api = enter(&switch, 0);
+                let api = claim_active(&switch, 0);
                 let is_old = **api.pool() == "v1";
                 let color = if is_old { &seen.blue } else { &seen.green };
                 color.fetch_add(1, SeqCst);
                 if is_old {
                     inside_old.fetch_add(1, SeqCst);
-                    assert!(!began_after, "the old color, though begun after the reply");
-                    assert!(!drained.load(SeqCst), "inside a side that reported drained");
+                    assert!(
+                        !began_after,
+                        "the old color, though the request began after the reply"
+                    );
+                    assert!(!drained.load(SeqCst), "in flight on a side that reported drained");
                 }
                 shuttle::thread::yield_now();
-                let web = enter(&switch, 1);
-                assert!(is_old || **web.pool() == "v2", "the flip was seen in halves");
+                let web = claim_active(&switch, 1);
+                assert!(is_old || **web.pool() == "v2", "the request saw half of the flip");
                 drop(web);
                 shuttle::thread::yield_now();
                 if is_old {
@@ -312,7 +316,7 @@ fn flip_against_claims_against_drain(readers: usize, seen: &Arc<Seen>) {
         shuttle::thread::yield_now();
     }
     drained.store(true, SeqCst);
-    assert_eq!(inside_old.load(SeqCst), 0, "drained, but somebody is inside");
+    assert_eq!(inside_old.load(SeqCst), 0, "drained, but a request is in flight");
     for thread in threads {
         thread.join().expect("no reader fails");
     }
@@ -330,8 +334,8 @@ fn no_schedule_of_the_model_breaks_flip_claim_or_drain() {
     }
 }
 
-/// The mistake that the switch is built against: load the side, then count oneself in. The model
-/// must find it, or it proves nothing.
+/// The mistake that the switch avoids: load the side, then increment its counter. The model must find it, or it proves
+/// nothing.
 #[test]
 fn the_model_finds_a_claim_that_is_counted_too_late() {
     struct Counted {
@@ -339,13 +343,13 @@ fn the_model_finds_a_claim_that_is_counted_too_late() {
     }
     let late = || {
         let current = Arc::new(Mutex::new(Arc::new(Counted { inside: AtomicUsize::new(0) })));
-        let old = Arc::clone(&current.lock().expect("no panic inside"));
+        let old = Arc::clone(&current.lock().expect("not poisoned"));
         let closed = Arc::new(AtomicBool::new(false));
         let reader = {
             let (current, closed, old) =
                 (Arc::clone(&current), Arc::clone(&closed), Arc::clone(&old));
             shuttle::thread::spawn(move || {
-                let side = Arc::clone(&current.lock().expect("no panic inside"));
+                let side = Arc::clone(&current.lock().expect("not poisoned"));
                 shuttle::thread::yield_now();
                 side.inside.fetch_add(1, SeqCst);
                 let is_old = Arc::ptr_eq(&side, &old);
@@ -354,8 +358,7 @@ fn the_model_finds_a_claim_that_is_counted_too_late() {
             })
         };
         shuttle::thread::yield_now();
-        *current.lock().expect("no panic inside") =
-            Arc::new(Counted { inside: AtomicUsize::new(0) });
+        *current.lock().expect("not poisoned") = Arc::new(Counted { inside: AtomicUsize::new(0) });
         while old.inside.load(SeqCst) > 0 {
             shuttle::thread::yield_now();
         }

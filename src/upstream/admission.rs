@@ -17,7 +17,7 @@ use governor::{
     state::keyed::HashMapStateStore,
 };
 
-use crate::model::{RateLimit, ServiceLimits, one_client};
+use crate::model::{RateLimit, ServiceLimits, client_key};
 
 /// A limit on how many of something exist at once.
 #[derive(Debug)]
@@ -182,7 +182,7 @@ impl ClientRates {
     }
 
     fn check_rate(&self, client: IpAddr) -> Result<(), NonZeroU32> {
-        let client = match one_client(client) {
+        let client = match client_key(client) {
             IpAddr::V4(it) => u128::from(it.to_ipv6_mapped()),
             IpAddr::V6(it) => u128::from(it),
         };

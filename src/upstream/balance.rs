@@ -95,9 +95,9 @@ impl<'a> Candidates<'a> {
         let mut left = random.u64(0..whole.max(1));
         let drawn = candidates().find(|it| {
             let share = self.share(it);
-            let is_here = left < share;
+            let is_drawn = left < share;
             left = left.saturating_sub(share);
-            is_here
+            is_drawn
         });
         // Weights may have changed since the sum.
         drawn.or_else(|| candidates().next())

@@ -32,13 +32,13 @@ impl EndpointState {
     /// Returns the failure, after at most `check.timeout`; `None` if the check could not run for lack of local
     /// resources.
     pub async fn check(&self, check: &HealthCheck) -> Option<Result<(), HealthFailure>> {
-        let mut is_open = false;
+        let mut is_connected = false;
         let attempt = async {
             let mut opened = match self.connect_for_check().await {
                 Ok(opened) => opened,
                 Err(error) => return error.failure().map(Err),
             };
-            is_open = true;
+            is_connected = true;
             let Some(path) = &check.path else {
                 // `close_notify` tells a TLS peer that the end is intended. Without TLS, closing the socket is enough.
                 if !matches!(opened.transport, Transport::Tcp(_)) {
@@ -51,7 +51,7 @@ impl EndpointState {
         let result = tokio::time::timeout(check.timeout, attempt).await;
         let timed_out = |what| format!("{what} within {} ms", check.timeout.as_millis());
         result.unwrap_or_else(|_| {
-            Some(Err(match is_open {
+            Some(Err(match is_connected {
                 // An endpoint that misses one response may still serve others.
                 true => HealthFailure::bad_response(timed_out("no response")),
                 false => HealthFailure::unresponsive(timed_out("no connection")),
@@ -65,7 +65,7 @@ impl EndpointState {
         path: &str,
         check: &HealthCheck,
     ) -> Result<(), HealthFailure> {
-        let host = match (&check.host, &self.configured().place) {
+        let host = match (&check.host, &self.configured().address) {
             (Some(host), _) => host.to_string(),
             (None, EndpointAddress::Address(address)) => address.to_string(),
             (None, EndpointAddress::Name { host, port }) => format!("{host}:{port}"),

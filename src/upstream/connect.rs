@@ -206,7 +206,7 @@ impl EndpointState {
             return Ok(OpenedConnection { transport: Transport::Tcp(stream), protocol });
         };
         let unusable = |error: tls::FileError| (ConnectReason::Tls, io::Error::other(error));
-        let host = match &self.configured().place {
+        let host = match &self.configured().address {
             EndpointAddress::Address(address) => address.ip().to_string(),
             EndpointAddress::Name { host, .. } => host.to_string(),
             EndpointAddress::Unix(_) => String::new(),
@@ -239,7 +239,7 @@ impl EndpointState {
 
     async fn dial(&self) -> Result<Transport, ConnectFailure> {
         let of = |error| (ConnectReason::of(&error), error);
-        let stream = match (&self.configured().place, self.address()) {
+        let stream = match (&self.configured().address, self.address()) {
             (EndpointAddress::Unix(path), _) => {
                 self.connect_config().refuse_own_socket(Path::new(&**path))?;
                 return UnixStream::connect(&**path).await.map(Transport::Unix).map_err(of);

@@ -34,7 +34,7 @@ impl UpstreamConnection {
     /// Keeps other requests off the shared connection: the endpoint does not respond on it.
     pub fn retire(&self) {
         if let ConnectionKind::Shared(lease) = &self.kind {
-            lease.distrust();
+            lease.retire();
         }
     }
 

@@ -1,4 +1,4 @@
-//! Lets a worker whose request waits for a connection ask other workers to close idle connections to the endpoint,
+//! Lets a worker that waits for a connection ask other workers to close idle connections to the endpoint,
 //! which is at its connection limit.
 
 use std::{

@@ -117,11 +117,11 @@ impl WorkerConnectionPool {
         while let Some((mut connection, since)) = entry.connections.pop() {
             // A connection with an unsolicited response must not be reused.
             let is_old = now != since && now.saturating_duration_since(since) >= UNCHECKED_MAX;
-            let is_quiet = match with_care || is_old {
+            let is_reusable_now = match with_care || is_old {
                 true => connection.check_reusable(),
                 false => connection.is_reusable(),
             };
-            if is_quiet {
+            if is_reusable_now {
                 return Some(connection);
             }
         }
@@ -168,7 +168,7 @@ impl WorkerConnectionPool {
         endpoint: &Arc<EndpointState>,
         of_client: usize,
     ) -> Result<(ConnectionPermit, ConcurrencyPermit), ConnectError> {
-        let full = |reason, what: &str| {
+        let limit_error = |reason, what: &str| {
             ConnectError::of(endpoint, reason, io::Error::other(what.to_owned()))
         };
         let max = pool.policy().limits.endpoint_connections;
@@ -178,18 +178,19 @@ impl WorkerConnectionPool {
             endpoint.try_acquire_connection(max)
         });
         let connection_permit = connection_permit.ok_or_else(|| {
-            full(
+            limit_error(
                 ConnectReason::Limit,
                 "the endpoint is at its connection limit (limits.endpoint_connections)",
             )
         })?;
-        let of_pool = usize::try_from(pool.metrics().connections().get()).unwrap_or_default();
-        let is_fair = self.limit.is_within_share(of_client, CLIENT_SHARE_FACTOR)
-            && (self.limit.is_within_share(of_pool, SERVICE_SHARE_FACTOR)
+        let pool_connections =
+            usize::try_from(pool.metrics().connections().get()).unwrap_or_default();
+        let is_within_share = self.limit.is_within_share(of_client, CLIENT_SHARE_FACTOR)
+            && (self.limit.is_within_share(pool_connections, SERVICE_SHARE_FACTOR)
                 || pool.is_only_service());
-        if !is_fair {
+        if !is_within_share {
             let what = "the remaining file descriptors are reserved for other clients and services";
-            return Err(full(ConnectReason::Descriptors, what));
+            return Err(limit_error(ConnectReason::Descriptors, what));
         }
         // A new connection is worth more than an idle one.
         let permit = self.limit.try_acquire().or_else(|| {
@@ -201,7 +202,7 @@ impl WorkerConnectionPool {
             self.worker.request_from_others(None);
         }
         let permit = permit.ok_or_else(|| {
-            full(ConnectReason::Descriptors, "all file descriptors for endpoints are in use")
+            limit_error(ConnectReason::Descriptors, "all file descriptors for endpoints are in use")
         })?;
         Ok((connection_permit, permit))
     }
@@ -224,9 +225,9 @@ impl WorkerConnectionPool {
             Some(protocol) => Some(protocol == Protocol::H2),
             None => endpoint.is_multiplexed(),
         };
-        let is_alone = !is_shared || is_multiplexed == Some(false);
+        let is_exclusive = !is_shared || is_multiplexed == Some(false);
         // Of concurrent requests only the first opens a session, which then serves all.
-        let opening_permit = match is_alone {
+        let opening_permit = match is_exclusive {
             true => None,
             false => {
                 let opening = Arc::clone(&self.idle.borrow_mut().entry(endpoint).opening);
@@ -251,8 +252,9 @@ impl WorkerConnectionPool {
         let opened = endpoint.connect(limit, connect_context, only).await;
         let opened = opened.inspect_err(|error| {
             // A failure of a protocol that only tunnels need says nothing about other requests.
-            let is_of_offer = matches!(error.reason, ConnectReason::Tls | ConnectReason::Protocol);
-            if !(connect_context.is_for_tunnel && is_of_offer) {
+            let is_tunnel_failure =
+                matches!(error.reason, ConnectReason::Tls | ConnectReason::Protocol);
+            if !(connect_context.is_for_tunnel && is_tunnel_failure) {
                 pool.record_connect_failure(endpoint, error);
             }
         })?;
@@ -274,8 +276,8 @@ impl WorkerConnectionPool {
         let failed = |what: &str| {
             ConnectError::of(endpoint, ConnectReason::Protocol, io::Error::other(what.to_owned()))
         };
-        let begun = Http2Session::begin(socket, &self.drivers, open, now).await;
-        let mut session = begun
+        let started = Http2Session::begin(socket, &self.drivers, open, now).await;
+        let mut session = started
             .map_err(|error| failed(&error.to_string()))
             .inspect_err(|error| pool.record_connect_failure(endpoint, error))?;
         if is_shared {
@@ -300,7 +302,7 @@ impl WorkerConnectionPool {
         Ok(UpstreamConnection::new(channel, ConnectionKind::Shared(lease), is_shared))
     }
 
-    /// Keeps a connection whose response was read to its end for the next request, or closes it if enough are idle.
+    /// Keeps a connection for the next request after its response was read, or closes it if enough are idle.
     pub fn put_back(
         &self,
         endpoint: &Arc<EndpointState>,
@@ -313,18 +315,18 @@ impl WorkerConnectionPool {
         }
         let mut idle = self.idle.borrow_mut();
         let entry = idle.entry(endpoint);
-        let has_use = connection.is_shared
+        let is_kept = connection.is_shared
             && !endpoint.refuses_connections()
             && !endpoint.take_request_of_others(self.worker_id());
-        if has_use && entry.connections.len() < self.settings.idle_max {
+        if is_kept && entry.connections.len() < self.settings.idle_max {
             connection.is_reused = true;
             entry.connections.push((connection, now));
         }
     }
 
-    /// Closes connections that were idle too long, that the endpoint has closed, and whose endpoint has left its pool
-    /// or refuses connections, and one per endpoint that another worker waits for. Returns the number of HTTP/2 driver
-    /// tasks that panicked.
+    /// Closes connections that were idle too long, that the endpoint has closed, and to endpoints that have left their
+    /// pool or refuse connections, and one per endpoint that another worker waits for. Returns the number of HTTP/2
+    /// driver tasks that panicked.
     #[must_use]
     pub fn sweep(&self, now: Instant) -> usize {
         let panics = self.drivers.sweep();

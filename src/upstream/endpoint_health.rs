@@ -204,7 +204,7 @@ impl HealthState {
     /// Records the result of a check. The first check decides, and so does the first success: `rise` is for an endpoint
     /// that was up and failed. Other changes need `rise` or `fall` consecutive results.
     pub(super) fn record_check(&mut self, found: Result<(), HealthFailure>, check: &HealthCheck) {
-        let (health, needed) = match (&found, self.health) {
+        let (health, streak) = match (&found, self.health) {
             (Ok(()), Health::Up) => {
                 (self.contrary, self.connect_failures) = (0, 0);
                 return;
@@ -221,7 +221,7 @@ impl HealthState {
             (Err(_), Health::Unknown) => (Health::Down, 1),
         };
         self.contrary += 1;
-        if self.contrary >= needed {
+        if self.contrary >= streak {
             self.set_health(health, found.err());
         }
     }
@@ -269,12 +269,12 @@ impl HealthState {
 
     /// Ejects it from `now` on. Each ejection is longer than the last, unless it was healthy for a long time.
     pub(super) fn eject(&mut self, reason: Arc<str>, rules: &Ejection, now: Instant) {
-        let was_good = |it: Instant| now.saturating_duration_since(it) > rules.longest;
-        if self.returned.is_some_and(was_good) {
+        let was_healthy = |it: Instant| now.saturating_duration_since(it) > rules.duration_max;
+        if self.returned.is_some_and(was_healthy) {
             self.ejections = 0;
         }
         self.ejections = self.ejections.saturating_add(1);
-        let time = rules.base.saturating_mul(self.ejections).min(rules.longest);
+        let time = rules.base_duration.saturating_mul(self.ejections).min(rules.duration_max);
         let since = Timestamp::now();
         let until = since.checked_add(time).unwrap_or(Timestamp::MAX);
         let public = Ejected { since, until, reason };
@@ -284,11 +284,11 @@ impl HealthState {
 
     /// Readmits it if the ejection is over.
     pub(super) fn release(&mut self, now: Instant) -> bool {
-        let is_over = self.ejected.as_ref().is_some_and(|it| it.until <= now);
-        if is_over {
+        let is_expired = self.ejected.as_ref().is_some_and(|it| it.until <= now);
+        if is_expired {
             self.readmit(now);
         }
-        is_over
+        is_expired
     }
 
     /// Readmits it.
@@ -303,8 +303,8 @@ impl HealthCheck {
     /// interval.
     #[must_use]
     pub fn interval_for(&self, is_unsettled: bool) -> Duration {
-        let needed = self.rise.max(self.fall).max(1);
-        if is_unsettled { self.interval / needed } else { self.interval }
+        let streak = self.rise.max(self.fall).max(1);
+        if is_unsettled { self.interval / streak } else { self.interval }
     }
 }
 
@@ -398,9 +398,9 @@ mod tests {
             assert!(state.release(now), "after {seconds} s");
             assert_eq!(state.tier(), Tier::Healthy);
         }
-        now += rules.longest + Duration::from_secs(1);
+        now += rules.duration_max + Duration::from_secs(1);
         state.eject("503".into(), &rules, now);
-        assert!(state.release(now + rules.base), "a long healthy time resets the count");
+        assert!(state.release(now + rules.base_duration), "a long healthy time resets the count");
         let ejected: Vec<_> = state.take_changes().iter().map(|it| it.ejected.is_some()).collect();
         assert_eq!(ejected, [false, true, false, true, false, true, false, true, false]);
         assert!(state.take_changes().is_empty(), "changes are returned once");

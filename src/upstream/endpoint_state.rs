@@ -43,7 +43,7 @@ pub struct EndpointState {
     /// Connections of all workers, including those being opened.
     open: AtomicUsize,
     /// Whether a connection was ever opened for a request.
-    was_used: AtomicBool,
+    has_been_connected: AtomicBool,
     /// Whether a request found the endpoint at its connection limit.
     has_connection_waiter: AtomicBool,
     /// The tier that follows from `state`.
@@ -116,7 +116,7 @@ impl EndpointState {
             negotiated: OnceLock::new(),
             in_flight: AtomicUsize::new(0),
             open: AtomicUsize::new(0),
-            was_used: AtomicBool::new(false),
+            has_been_connected: AtomicBool::new(false),
             has_connection_waiter: AtomicBool::new(false),
             tier: AtomicU8::new(state.tier() as u8),
             is_ejected: AtomicBool::new(false),
@@ -159,7 +159,7 @@ impl EndpointState {
     /// Its address, if known: a name may not be resolved yet.
     #[must_use]
     pub fn address(&self) -> Option<SocketAddr> {
-        match &self.endpoint.place {
+        match &self.endpoint.address {
             EndpointAddress::Address(address) => Some(*address),
             EndpointAddress::Name { .. } => self.address,
             EndpointAddress::Unix(_) => None,
@@ -220,7 +220,7 @@ impl EndpointState {
     /// Whether a connection was ever opened for a request.
     #[must_use]
     pub fn was_connected(&self) -> bool {
-        self.was_used.load(Relaxed)
+        self.has_been_connected.load(Relaxed)
     }
 
     /// Whether it was ever ejected because of failed requests.
@@ -385,7 +385,7 @@ impl EndpointState {
         let max = max.unwrap_or(usize::MAX);
         let one_more = |it: usize| (it < max).then_some(it + 1);
         self.open.fetch_update(SeqCst, SeqCst, one_more).ok()?;
-        self.was_used.store(true, Relaxed);
+        self.has_been_connected.store(true, Relaxed);
         Some(ConnectionPermit(Arc::clone(self)))
     }
 

@@ -18,7 +18,7 @@ use crate::model::{Endpoint, EndpointAddress, OwnAddress, OwnAddresses};
 /// allowed: the application may not have started. Blocks.
 #[must_use]
 pub fn invalid_socket(endpoint: &Endpoint, own: &OwnAddresses) -> Option<String> {
-    let EndpointAddress::Unix(path) = &endpoint.place else { return None };
+    let EndpointAddress::Unix(path) = &endpoint.address else { return None };
     let path = Path::new(&**path);
     let metadata = path.metadata().ok()?;
     if !metadata.file_type().is_socket() {

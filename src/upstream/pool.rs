@@ -126,7 +126,7 @@ impl Pool {
         policy: Arc<Policy>,
         admission: Arc<Admission>,
     ) -> Self {
-        let is_linked_alike = self.spec.link == spec.link;
+        let has_same_link = self.spec.link == spec.link;
         let link = ConnectConfig::new(&spec.link, &spec.endpoints, &self.shared.context);
         let link = Arc::new(link);
         let known = self.endpoints();
@@ -134,7 +134,7 @@ impl Pool {
         for weighted in &spec.endpoints {
             let before = endpoints.len();
             let is_kept =
-                |it: &&Arc<EndpointState>| is_linked_alike && *it.configured() == weighted.endpoint;
+                |it: &&Arc<EndpointState>| has_same_link && *it.configured() == weighted.endpoint;
             for endpoint in known.iter().filter(is_kept) {
                 endpoint.set_weight(weighted.weight);
                 endpoints.push(Arc::clone(endpoint));
@@ -259,7 +259,7 @@ impl Pool {
         let mut has_changed = false;
         for weighted in &self.spec.endpoints {
             let current = || known.iter().filter(|it| *it.configured() == weighted.endpoint);
-            let port = match &weighted.endpoint.place {
+            let port = match &weighted.endpoint.address {
                 EndpointAddress::Name { host: its, port } if **its == *host => *port,
                 _ => {
                     endpoints.extend(current().cloned());
@@ -304,8 +304,8 @@ impl Pool {
         endpoint: &Arc<EndpointState>,
     ) -> bool {
         self.endpoint_set.load().endpoints.iter().any(|it| {
-            let was_asked = || tried.iter().any(|other| Arc::ptr_eq(it, other));
-            it.tier() <= Tier::Ejected && !Arc::ptr_eq(it, endpoint) && !was_asked()
+            let was_tried = || tried.iter().any(|other| Arc::ptr_eq(it, other));
+            it.tier() <= Tier::Ejected && !Arc::ptr_eq(it, endpoint) && !was_tried()
         })
     }
 

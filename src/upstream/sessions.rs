@@ -200,7 +200,7 @@ impl Drop for DriverGuard {
 
 impl StreamLease {
     /// The session accepts no more requests: one of its requests got no response.
-    pub(super) fn distrust(&self) {
+    pub(super) fn retire(&self) {
         self.0.is_closed.set(true);
     }
 

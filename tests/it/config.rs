@@ -61,7 +61,7 @@ fn mistakes_that_would_start_and_not_work_are_found() {
         ("admin.listen = \"127.0.0.1:8080\"", "a listener has this address"),
         ("log.level = \"verbose\"", "write error, warn, info"),
         ("clients.trusted_proxies = [\"0.0.0.0/0\"]", "could claim any address"),
-        ("clients.internal = [\"10.0.0.1/8\"]", "write `10.0.0.0/8`"),
+        ("clients.internal = [\"10.0.0.1/8\"]", "use `10.0.0.0/8`"),
         ("shutdown.patience = 30", "duration with its unit"),
         ("shutdown.patience = \"0s\"", "longer than 0"),
         ("timeouts.head = \"25h\"", "at most 24 hours"),

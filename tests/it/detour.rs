@@ -93,8 +93,8 @@ async fn a_unix_endpoint_is_a_socket_and_not_that_of_the_admin_api() {
     for (path, why) in [
         (&folder.path().join("admin.sock"), "the admin API"),
         (&link, "the admin API"),
-        (&file, "is a file that is no socket"),
-        (&folder.path().to_owned(), "is a file that is no socket"),
+        (&file, "is not a socket"),
+        (&folder.path().to_owned(), "is not a socket"),
     ] {
         let error = set(path).await.expect_err("it is refused");
         assert!(error.contains(why), "{error}");
@@ -115,5 +115,5 @@ async fn a_unix_endpoint_is_a_socket_and_not_that_of_the_admin_api() {
     let checked = process::run(&["check", "--config", &other.display().to_string()]);
     let error = String::from_utf8_lossy(&checked.stderr).into_owned();
     assert_eq!(checked.status.code(), Some(2), "{error}");
-    assert!(error.contains("is a file that is no socket"), "{error}");
+    assert!(error.contains("is not a socket"), "{error}");
 }

@@ -38,6 +38,7 @@ struct Reading {
 /// Where ours is stricter, and who says that it may be.
 const STRICTER: &[(&str, &str)] = &[
     ("a line does not end in CRLF", "RFC 9112, section 2.2: a bare LF MAY be recognised"),
+    ("a field line does not end in CRLF", "RFC 9112, section 2.2: a bare LF MAY be recognised"),
     ("an empty line before the request", "RFC 9112, section 2.2: at least one is to be ignored"),
     ("a request needs exactly one Host", "RFC 9112, section 3.2: MUST respond with 400"),
     ("the request target and the Host field name", "RFC 9112, section 3.2.2: Host is ignored"),

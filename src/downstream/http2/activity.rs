@@ -12,7 +12,7 @@ use crate::{downstream::connection::ClientConnection, http2::ByteMeter};
 pub(super) struct SessionActivity<M> {
     pub(super) connection: Rc<ClientConnection<M>>,
     pub(super) streams: Cell<usize>,
-    pub(super) answered: Cell<usize>,
+    pub(super) responses: Cell<usize>,
     /// Streams that the client reset before they were answered.
     pub(super) reset: Cell<usize>,
     /// Bytes of heads and content, in both directions.
@@ -32,7 +32,7 @@ impl<M> SessionActivity<M> {
         Self {
             connection: Rc::clone(connection),
             streams: Cell::new(0),
-            answered: Cell::new(0),
+            responses: Cell::new(0),
             reset: Cell::new(0),
             meter: Rc::default(),
             driver: RefCell::new(Waker::noop().clone()),
@@ -40,7 +40,7 @@ impl<M> SessionActivity<M> {
     }
 
     pub(super) fn is_attack(&self, resets_max: usize) -> bool {
-        self.reset.get() > resets_max.saturating_add(self.answered.get())
+        self.reset.get() > resets_max.saturating_add(self.responses.get())
     }
 
     pub(super) fn set_driver(&self, waker: &Waker) {

@@ -58,7 +58,7 @@ impl<M> MonitoredSocket<M> {
         let has_progress = matches!(written, Poll::Ready(Ok(1..)));
         let connection = &self.activity.connection;
         connection.track(Timeout::Write, written.is_pending(), has_progress);
-        // These bytes may end responses whose streams have already ended.
+        // These bytes may end responses after their streams have ended.
         for timeout in [Timeout::Http2Idle, Timeout::Linger] {
             if has_progress && connection.is_armed(timeout) {
                 connection.arm(timeout);
@@ -92,7 +92,7 @@ impl<M> AsyncRead for MonitoredSocket<M> {
                 let message = "the client sends many more frames than its requests need";
                 return Poll::Ready(Err(io::Error::other(message)));
             }
-            if this.guard.pass(buf, before) {
+            if this.guard.filter(buf, before) {
                 return read;
             }
         }

@@ -71,7 +71,7 @@ fn a_connection_is_kept_alive_unless_a_side_closes_it() {
 
 #[test]
 fn only_a_websocket_can_be_requested_as_a_tunnel() {
-    for (lines, wants) in [
+    for (lines, expected) in [
         ("Connection: Upgrade\r\nUpgrade: WebSocket", true),
         ("Connection: keep-alive, upgrade\r\nUpgrade: websocket", true),
         ("Upgrade: websocket", false),
@@ -83,7 +83,7 @@ fn only_a_websocket_can_be_requested_as_a_tunnel() {
         ("Connection: upgrade\r\nUpgrade: websocket\r\nContent-Length: 1", false),
     ] {
         let head = valid(&format!("GET / HTTP/1.1\r\nHost: a\r\n{lines}\r\n\r\n"));
-        assert_eq!(head.requests_websocket, wants, "{lines}");
+        assert_eq!(head.requests_websocket, expected, "{lines}");
         let head = valid(&format!("POST / HTTP/1.1\r\nHost: a\r\n{lines}\r\n\r\n"));
         assert!(!head.requests_websocket);
     }
@@ -93,7 +93,7 @@ fn only_a_websocket_can_be_requested_as_a_tunnel() {
 fn a_handshake_with_an_empty_chunked_body_is_one_without_content() {
     let text = "GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\
                 Transfer-Encoding: chunked\r\n\r\n";
-    for (behind, wants) in [
+    for (after, expected) in [
         ("", None),
         ("0\r\n\r", None),
         ("0\r\n\r\n", Some(true)),
@@ -101,12 +101,12 @@ fn a_handshake_with_an_empty_chunked_body_is_one_without_content() {
         ("5", Some(false)),
         ("0\r\nx", Some(false)),
     ] {
-        let head = parse(&format!("{text}{behind}")).expect("valid so far");
-        assert_eq!(head.as_ref().map(|it| it.requests_websocket), wants, "{behind:?}");
+        let head = parse(&format!("{text}{after}")).expect("valid so far");
+        assert_eq!(head.as_ref().map(|it| it.requests_websocket), expected, "{after:?}");
         let Some(head) = head else { continue };
         let (content, framing) =
-            if wants == Some(true) { (5, Framing::None) } else { (0, Framing::Chunked) };
-        assert_eq!((head.len, head.framing), (text.len() + content, framing), "{behind:?}");
+            if expected == Some(true) { (5, Framing::None) } else { (0, Framing::Chunked) };
+        assert_eq!((head.len, head.framing), (text.len() + content, framing), "{after:?}");
     }
     // A client that expects `100 Continue` has not sent its body yet.
     let waits = text.replace("Host: a", "Host: a\r\nExpect: 100-continue");
@@ -141,7 +141,7 @@ fn targets_become_paths() {
         let head = valid(&text);
         assert_eq!((head.form, head.target(text.as_bytes())), (form, rest.as_bytes()));
     }
-    for (target, host, told) in [
+    for (target, host, expected) in [
         ("http://a.test:80/", "a.test", "a.test:80"),
         ("http://a.test/", "a.test:80", "a.test"),
         ("http://a.test:/", "a.test", "a.test:"),
@@ -150,7 +150,7 @@ fn targets_become_paths() {
         ("HTTPS://a.test/", "a.test:443", "a.test"),
     ] {
         let text = format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n");
-        assert_eq!(valid(&text).host(text.as_bytes()), told.as_bytes(), "{target} {host}");
+        assert_eq!(valid(&text).host(text.as_bytes()), expected.as_bytes(), "{target} {host}");
     }
     for (target, host) in [
         ("http://a.test:443/", "a.test"),
@@ -170,15 +170,15 @@ fn targets_become_paths() {
 
 #[test]
 fn line_ends_are_crlf_everywhere() {
-    let good = "GET / HTTP/1.1\r\nHost: a\r\nX: 1\r\n\r\n";
-    for at in good.match_indices("\r\n").map(|(at, _)| at) {
-        let bare = format!("{}{}", &good[..at], &good[at + 1..]);
+    let text = "GET / HTTP/1.1\r\nHost: a\r\nX: 1\r\n\r\n";
+    for at in text.match_indices("\r\n").map(|(at, _)| at) {
+        let bare = format!("{}{}", &text[..at], &text[at + 1..]);
         assert!(matches!(parse(&bare), Err(HeadRejection::Malformed(_))), "{bare:?}");
-        let cr = format!("{}{}", &good[..=at], &good[at + 2..]);
+        let cr = format!("{}{}", &text[..=at], &text[at + 2..]);
         assert!(!matches!(parse(&cr), Ok(Some(_))), "{cr:?}");
     }
     for empty_line in ["\n", "\r\n", "\r\r\n"] {
-        assert!(parse(&format!("{empty_line}{good}")).is_err(), "{empty_line:?}");
+        assert!(parse(&format!("{empty_line}{text}")).is_err(), "{empty_line:?}");
     }
 }
 

@@ -150,7 +150,7 @@ impl Allowed<'_> {
         self.is_grpc
             || KNOWN.iter().any(is)
             || KNOWN_PREFIXES.iter().any(|it| begins(text, it))
-            || self.more.iter().any(|it| it.fits(text))
+            || self.more.iter().any(|it| it.matches(text))
     }
 }
 

@@ -1,4 +1,4 @@
-//! Ejection of endpoints whose requests fail, and panic mode.
+//! Ejection of endpoints with failing requests, and panic mode.
 
 use std::{
     sync::{
@@ -78,11 +78,11 @@ impl Pool {
         }
         let most = (endpoints.len() * usize::from(rules.share) / 100).max(1);
         let since = |it: &Arc<EndpointState>| it.update_health(|it| it.ejected_since());
-        let out = endpoints.iter().filter(|it| it.is_ejected());
-        let out: Vec<_> = out.filter_map(|it| Some((since(it)?, it))).collect();
-        if out.len() >= most {
+        let ejected = endpoints.iter().filter(|it| it.is_ejected());
+        let ejected: Vec<_> = ejected.filter_map(|it| Some((since(it)?, it))).collect();
+        if ejected.len() >= most {
             // The longest ejected endpoint may have recovered; this one has not.
-            let Some((since, oldest)) = out.iter().min_by_key(|it| it.0) else { return };
+            let Some((since, oldest)) = ejected.iter().min_by_key(|it| it.0) else { return };
             if now.saturating_duration_since(*since) < ROTATION_MIN {
                 return self.ejection_times.block_until(*since + ROTATION_MIN);
             }
@@ -106,7 +106,7 @@ impl Pool {
         }
     }
 
-    /// Readmits endpoints whose ejection is over. Call it often.
+    /// Readmits endpoints after their ejection. Call it often.
     pub fn release_ejected(&self, now: Instant) {
         for endpoint in self.endpoints() {
             if endpoint.update_health(|it| it.release(now)) {
@@ -123,15 +123,15 @@ impl Pool {
         let endpoint_set = self.endpoint_set.load();
         let count = endpoint_set.endpoints.len();
         let tiers = || endpoint_set.endpoints.iter().map(|it| it.tier());
-        let are_few = |worst| {
-            let well = tiers().filter(|it| *it <= worst).count();
-            well * 100 < count * usize::from(self.policy.balance.panic)
+        let too_few = |worst| {
+            let healthy = tiers().filter(|it| *it <= worst).count();
+            healthy * 100 < count * usize::from(self.policy.balance.panic)
         };
         // Ejected endpoints first, then also those with failed checks; none, if there are none of that tier.
         let panic_tier = [Tier::Ejected, Tier::Unhealthy]
             .into_iter()
             .zip([Tier::Unchecked, Tier::Ejected])
-            .filter(|(tier, well)| are_few(*well) && tiers().any(|it| it == *tier))
+            .filter(|(tier, healthy)| too_few(*healthy) && tiers().any(|it| it == *tier))
             .map(|(tier, _)| tier as u8)
             .max();
         let (panic_tier, before) = (panic_tier.unwrap_or(0), self.panic_tier.load(Relaxed));

@@ -73,8 +73,11 @@ fn pick_for(
     key: Option<u64>,
     random: &mut fastrand::Rng,
 ) -> PickResult {
-    let (is_open, now) = (|_: &Arc<EndpointState>| false, Instant::now());
-    pool.pick(&PickRequest { tried, key, has_connection: &is_open, has_waited: false, now }, random)
+    let (no_connection, now) = (|_: &Arc<EndpointState>| false, Instant::now());
+    pool.pick(
+        &PickRequest { tried, key, has_connection: &no_connection, has_waited: false, now },
+        random,
+    )
 }
 
 fn permit(picked: PickResult) -> RequestPermit {
@@ -283,8 +286,8 @@ fn in_panic_mode_unhealthy_endpoints_are_used_but_not_refusing_ones() {
     let tried = [Arc::clone(&endpoints[0])];
     for _ in 0..100 {
         let again = permit(pick(&pool, &tried, &mut random));
-        let is_well = endpoints[6..].iter().any(|it| Arc::ptr_eq(it, again.endpoint()));
-        assert!(is_well, "a retry goes to healthy endpoints");
+        let is_healthy = endpoints[6..].iter().any(|it| Arc::ptr_eq(it, again.endpoint()));
+        assert!(is_healthy, "a retry goes to healthy endpoints");
     }
 }
 

@@ -274,7 +274,7 @@ async fn tunnel(
         let (field, value) = it.split_once(": ")?;
         field.eq_ignore_ascii_case("sec-websocket-key").then(|| value.trim())
     });
-    let accept = flipgate::http2::accept_of(key.unwrap_or_default().as_bytes());
+    let accept = flipgate::http2::websocket_accept(key.unwrap_or_default().as_bytes());
     let greeting = if path == "/ws-greets" { "hello" } else { "" };
     let answer = format!(
         "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\

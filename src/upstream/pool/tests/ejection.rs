@@ -113,13 +113,13 @@ fn after_a_return_another_endpoint_can_be_ejected_at_once() {
         (0..5).for_each(|_| pool.record_failure(endpoint, "503", now));
     };
     fail(&endpoints[0], begin);
-    let back = begin + Ejection::default().base;
+    let back = begin + Ejection::default().base_duration;
     fail(&endpoints[1], back - Duration::from_millis(500));
     // The last possible moment for its ejection; the other one returns before the next.
     assert!(endpoints[1].is_ejected());
     fail(&endpoints[0], back);
     assert!(!endpoints[0].is_ejected(), "not at once");
-    pool.release_ejected(back + Ejection::default().longest);
+    pool.release_ejected(back + Ejection::default().duration_max);
     fail(&endpoints[0], back);
     assert!(endpoints[0].is_ejected());
 }

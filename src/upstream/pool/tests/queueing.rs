@@ -14,10 +14,15 @@ fn an_endpoint_at_its_request_limit_queues_others_in_order() {
     assert!(pool.enqueue(0).is_none() && pool.queued() == 2);
     drop(permits.pop());
     assert!(matches!(pick(&pool, &[], &mut random), PickResult::Full), "others wait in the queue");
-    let (is_open, now) = (|_: &Arc<EndpointState>| false, Instant::now());
-    let called =
-        PickRequest { tried: &[], key: None, has_connection: &is_open, has_waited: true, now };
-    assert!(matches!(pool.pick(&called, &mut random), PickResult::Picked(_)));
+    let (has_connection, now) = (|_: &Arc<EndpointState>| false, Instant::now());
+    let waited = PickRequest {
+        tried: &[],
+        key: None,
+        has_connection: &has_connection,
+        has_waited: true,
+        now,
+    };
+    assert!(matches!(pool.pick(&waited, &mut random), PickResult::Picked(_)));
     drop(tickets);
     assert!(matches!(pick(&pool, &[], &mut random), PickResult::Picked(_)));
 }
@@ -31,9 +36,14 @@ fn an_endpoint_at_its_connection_limit_gets_no_request() {
     let connection_permit = endpoint.try_acquire_connection(Some(1)).expect("a permit");
     assert!(endpoint.try_acquire_connection(Some(1)).is_none());
     assert!(matches!(pick(&pool, &[], &mut random), PickResult::Full));
-    let (is_open, now) = (|_: &Arc<EndpointState>| true, Instant::now());
-    let open =
-        PickRequest { tried: &[], key: None, has_connection: &is_open, has_waited: false, now };
+    let (has_connection, now) = (|_: &Arc<EndpointState>| true, Instant::now());
+    let open = PickRequest {
+        tried: &[],
+        key: None,
+        has_connection: &has_connection,
+        has_waited: false,
+        now,
+    };
     assert!(
         matches!(pool.pick(&open, &mut random), PickResult::Picked(_)),
         "it has an idle connection"
@@ -56,13 +66,13 @@ fn one_permit_for_all(names: &Resolver) {
             let mut tickets: Option<QueueTicket> = None;
             loop {
                 shuttle::thread::yield_now();
-                let (is_open, now) = (|_: &Arc<EndpointState>| false, Instant::now());
-                let is_called = tickets.is_some();
+                let (has_connection, now) = (|_: &Arc<EndpointState>| false, Instant::now());
+                let has_waited = tickets.is_some();
                 let choice = PickRequest {
                     tried: &[],
                     key: None,
-                    has_connection: &is_open,
-                    has_waited: is_called,
+                    has_connection: &has_connection,
+                    has_waited,
                     now,
                 };
                 if let PickResult::Picked(permit) = pool.pick(&choice, &mut random) {
