@@ -147,9 +147,9 @@ fn app(services: usize, folder: &Path) -> App {
     let app = App::start(config, None).expect("free ports and a folder");
     // The first health checks of so many endpoints keep a core busy for seconds.
     let is_known =
-        |it: &PoolSnapshot| it.endpoints.iter().all(|it| it.condition.health != Health::Unknown);
+        |it: &PoolSnapshot| it.endpoints.iter().all(|it| it.health.health != Health::Unknown);
     let is_calm = || {
-        let services = app.control().picture().services;
+        let services = app.control().snapshot().services;
         services.values().all(|it| is_known(&it.blue) && is_known(&it.green))
     };
     while !is_calm() {

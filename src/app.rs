@@ -258,7 +258,7 @@ impl App {
             control: control.clone(),
             reload: Arc::new(move || reloader.clone().reload()),
             is_serving: Arc::new(move || serving.load(SeqCst)),
-            gone: Arc::new(move || watched.gone()),
+            gone: Arc::new(move || watched.dead_tasks()),
             metrics: metrics.clone(),
         };
         let admin = admin_socket.address.clone();
@@ -277,10 +277,10 @@ impl App {
             let (preview, tls) = (preview.map(Color::as_str), tls.is_some());
             info!(%listen, preview, tls, workers, "listening");
         }
-        certificates::tell_of_expiry(&listener_contexts, &metrics);
+        certificates::log_expiry(&listener_contexts, &metrics);
         let log_dropped = metrics.log_dropped.clone();
         let wanted = reload.clone();
-        supervisor.run("reload", move || wanted.clone().reload_when_wanted());
+        supervisor.run("reload", move || wanted.clone().run());
         supervisor.run("certificates", move || {
             certificates::watch(listener_contexts.clone(), metrics.clone())
         });
@@ -342,7 +342,7 @@ impl App {
                     _ = terminate.recv() => break,
                     _ = interrupt.recv() => break,
                     () = fatal.cancelled() => break,
-                    _ = hang_up.recv() => reload.want(),
+                    _ = hang_up.recv() => reload.request(),
                 }
             }
         });

@@ -1,4 +1,4 @@
-//! Who may call.
+//! Authentication and authorization of calls.
 
 use std::{
     net::SocketAddr,
@@ -23,19 +23,19 @@ use super::{
 };
 use crate::{control::Actor, model::Host, proxy::is_marked};
 
-/// The other end of a connection.
+/// The peer of a connection.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum AdminPeer {
-    /// A program on some machine.
+    /// A TCP peer.
     Tcp(SocketAddr),
     /// A program on this machine that may open the socket.
     Unix,
 }
 
-/// Bytes of a call's body: a pool of 1000 endpoints has its place.
+/// The largest body of a call: a pool of 1000 endpoints fits.
 const BODY_BYTES_MAX: usize = 256 * 1024;
 
-/// How long a body may take.
+/// The timeout of a body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Between two log lines about refused calls.
@@ -48,7 +48,7 @@ const LOCAL: &str = "local";
 ///
 /// # Errors
 ///
-/// A problem document, and then nothing was done.
+/// A problem document; nothing was done then.
 pub(super) async fn guard(
     State(config): State<Arc<AdminSettings>>,
     request: Request,
@@ -63,7 +63,7 @@ pub(super) async fn guard(
             return problem.into_response();
         }
     }
-    match whole(request, caller.as_deref()).await {
+    match read_body(request, caller.as_deref()).await {
         Ok(request) => {
             let _at_work = caller.as_ref().map(AdminConnection::work);
             next.run(request).await
@@ -72,8 +72,11 @@ pub(super) async fn guard(
     }
 }
 
-/// The request with its body read, which may take neither long nor much.
-async fn whole(request: Request, caller: Option<&AdminConnection>) -> Result<Request, ApiError> {
+/// Reads the body of a request, within limits of size and time.
+async fn read_body(
+    request: Request,
+    caller: Option<&AdminConnection>,
+) -> Result<Request, ApiError> {
     let (head, body) = request.into_parts();
     let reading = tokio::time::timeout(BODY_TIMEOUT, to_bytes(body, BODY_BYTES_MAX)).await;
     match reading {
@@ -113,7 +116,7 @@ fn check(
     let actor = |name: &str| Actor { name: name.to_owned(), address: address(peer) };
     let Some(needed) = needed else { return Ok(actor(LOCAL)) };
     let token = token(request.headers())?;
-    check_way(request.headers(), token.is_some())?;
+    check_forwarded(request.headers(), token.is_some())?;
     match token {
         Some(text) => {
             let known = config.tokens.iter().find(|it| it.secret.is(text));
@@ -141,8 +144,7 @@ fn check(
     }
 }
 
-/// Logs a call that was refused for its token, host or origin. At most one a second, so that a caller that tries again
-/// and again does not fill the log.
+/// Logs a call that was refused for its token, host or origin, at most once a second.
 fn log_refusal(request: &Request, problem: &ApiError) {
     static LIMITER: Mutex<Option<(Instant, u64)>> = Mutex::new(None);
     if !matches!(problem.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
@@ -172,8 +174,8 @@ fn address(peer: Option<&AdminPeer>) -> String {
     }
 }
 
-/// A form on a foreign page, or a server that can be led to call any address, can send an empty POST or one of
-/// some content types, but not JSON without a preflight: Fetch standard, section 2.2.2.
+/// Cross-site request forgery: a form on another site, or a server that can be made to call any address, can send an
+/// empty POST or some content types, but not JSON without a preflight (Fetch standard, section 2.2.2).
 fn check_type(request: &Request) -> Result<(), ApiError> {
     if !matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH) {
         return Ok(());
@@ -194,9 +196,9 @@ fn check_type(request: &Request) -> Result<(), ApiError> {
     }
 }
 
-/// What a proxy has passed on is not a call of this machine, whatever its address says; least of all what
-/// Flipgate itself has passed on, from the public.
-fn check_way(headers: &HeaderMap, has_token: bool) -> Result<(), ApiError> {
+/// A forwarded request is not a call of this machine, whatever its address says. A request that Flipgate itself has
+/// forwarded comes from a public client.
+fn check_forwarded(headers: &HeaderMap, has_token: bool) -> Result<(), ApiError> {
     let refuse = |name: &str, what: &str| {
         let detail = format!("the request has `{name}`: {what}");
         Err(ApiError::new(StatusCode::FORBIDDEN, "forwarded", "Forbidden", detail))
@@ -218,15 +220,15 @@ fn check_way(headers: &HeaderMap, has_token: bool) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// A page on a foreign site can make a browser call any address, also by a name of its own that it
-/// lets point here (DNS rebinding). So the host must be an address, which no name can pretend to
-/// be, or a name that is known; and a call that a browser makes must come from a page of ours.
+/// DNS rebinding: a page on another site can make a browser call any address, also by a name of its own that it points
+/// here. So the host must be an address, which no name can imitate, or a configured name, and a call of a browser must
+/// come from a page of this API.
 fn check_host(config: &AdminSettings, request: &Request) -> Result<(), ApiError> {
     let headers = request.headers();
     let refuse =
         |detail: String| Err(ApiError::new(StatusCode::FORBIDDEN, "host", "Forbidden", detail));
     let mut hosts = headers.get_all(header::HOST).iter();
-    // That of the target counts, if it has one: RFC 9112, section 3.2.2.
+    // The host of the target counts, if it has one: RFC 9112, section 3.2.2.
     let of_target = request.uri().authority().map(|it| Ok(it.as_str()));
     let of_field = hosts.next().map(|it| it.to_str());
     let (Some(Ok(text)), None) = (of_target.or(of_field), hosts.next()) else {
@@ -251,7 +253,7 @@ fn check_host(config: &AdminSettings, request: &Request) -> Result<(), ApiError>
     Ok(())
 }
 
-/// What a call needs; `None` for what anybody may know.
+/// The scope that a call needs; `None` for public calls.
 fn scope_for(method: &Method, path: &str) -> Option<Scope> {
     match (method, path) {
         (&Method::GET | &Method::HEAD, "/healthz" | "/readyz") => None,

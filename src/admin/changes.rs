@@ -1,4 +1,4 @@
-//! The calls that change something: each from the wire into one change, and its outcome back.
+//! The calls that change something.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use super::{
     conditions::Conditions,
-    context::{Context, off_thread, parse_color, picture},
+    context::{Context, off_thread, parse_color, status_response},
     fingerprint::idempotency,
     problem::ApiError,
 };
@@ -26,7 +26,7 @@ use crate::{
     upstream::invalid_socket,
 };
 
-/// Bytes of a reason, which is kept with its event.
+/// The longest reason, in bytes. It is kept with its event.
 const REASON_BYTES_MAX: usize = 1024;
 
 /// Make colors active, all in one step or none of them.
@@ -145,7 +145,7 @@ pub(super) async fn set_pool(
         return Err(ApiError::unprocessable(reasons));
     };
     let (control, endpoints) = (context.api.control.clone(), spec.endpoints.clone());
-    // A file system may take its time.
+    // A file system may be slow.
     let wrong = off_thread(move || {
         let own = control.own_addresses();
         endpoints.iter().filter_map(|it| invalid_socket(&it.endpoint, own)).collect::<Vec<_>>()
@@ -169,7 +169,7 @@ pub(super) async fn set_pool(
 ))]
 pub(super) async fn reload(State(context): State<Context>) -> Result<Response, ApiError> {
     (context.api.reload)().await?;
-    picture(&context, None).await
+    status_response(&context, None).await
 }
 
 async fn propose(
@@ -192,8 +192,8 @@ async fn propose(
     let actor = Some(actor);
     let call = ChangeRequest { change, if_generation, idempotency, reason, actor };
     let done = context.api.control.propose(call).await?;
-    let is_repeated = done.is_repeated;
-    let mut response = picture(context, Some((done, named))).await?;
+    let is_repeated = done.is_replayed;
+    let mut response = status_response(context, Some((done, named))).await?;
     if is_repeated {
         let repeated = HeaderValue::from_static("true");
         response.headers_mut().insert("idempotent-replayed", repeated);
@@ -201,17 +201,17 @@ async fn propose(
     Ok(response)
 }
 
-/// The services that a change names; none for those of the last promotion.
+/// The services of a change; none for those of the last promotion.
 fn named(change: &Change) -> Vec<ServiceName> {
     match change {
         Change::Promote(colors) => colors.keys().cloned().collect(),
         Change::Rollback { services, .. } => services.clone(),
         Change::SetPool { service, .. } => vec![service.clone()],
-        Change::Follow(_) => Vec::new(),
+        Change::Reconfigure(_) => Vec::new(),
     }
 }
 
-/// Parses the body. The guard has checked its content type.
+/// Parses the body. `guard` has checked its content type.
 fn parsed<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     serde_json::from_slice(body)
         .map_err(|error| ApiError::malformed(format!("invalid body: {error}")))

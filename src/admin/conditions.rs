@@ -1,4 +1,4 @@
-//! The conditions under which a change is wanted, as its header fields say.
+//! The conditions of a change, from its header fields.
 
 use axum::{
     extract::FromRequestParts,
@@ -8,7 +8,7 @@ use axum::{
 use super::{context::Context, problem::ApiError};
 use crate::model::Generation;
 
-/// The conditions under which a change is wanted.
+/// The conditions of a change.
 pub(super) struct Conditions {
     pub(super) if_generation: Option<Vec<Generation>>,
     pub(super) key: Option<String>,

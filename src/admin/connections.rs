@@ -1,9 +1,8 @@
-//! The connections of the API, so many at once: who is closed when there are too many.
+//! The connections of the API, up to a limit.
 //!
-//! A connection can be closed at any time at which it waits for its caller: for a head, a body, or for a
-//! response to be taken. While the API is at work on a call, it cannot; such times are short, but for calls
-//! that wait for something to happen, and these have a limit of their own, so that enough connections can
-//! always be closed for new ones: a liveness probe, or the promotion that ends an outage.
+//! A connection can be closed for a new one while it waits for its caller: for a head, a body, or for a response to be
+//! read. While a call is in progress, it cannot. Such times are short, except for calls that wait for events or drains,
+//! of which there are at most half as many as connections. So a new connection always gets a place soon.
 
 use std::{
     sync::{
@@ -22,27 +21,27 @@ use tokio_util::sync::CancellationToken;
 pub(super) struct AdminConnections {
     max: usize,
     open: Mutex<Slab<Arc<AdminConnection>>>,
-    /// Places for calls that wait for something to happen.
+    /// Permits for calls that wait for events or drains.
     waiting: Arc<Semaphore>,
 }
 
-/// One open connection, as its requests see it.
+/// An open connection, as its requests see it.
 #[derive(Debug)]
 pub(super) struct AdminConnection {
-    /// Cancelled when it is closed for another one.
+    /// Canceled when it is closed for another one.
     closed: CancellationToken,
-    /// Calls that are being worked on.
+    /// Calls in progress.
     at_work: AtomicUsize,
-    /// Whether it has shown a token that is known.
+    /// Whether it has sent a valid token.
     is_authorized: AtomicBool,
     /// Since when it has been waiting for its caller.
     since: Mutex<Instant>,
-    /// Why what it has sent is no request.
+    /// Why its request is malformed.
     rejected: Mutex<Option<String>>,
     waiting: Arc<Semaphore>,
 }
 
-/// A connection's place; given back when this is dropped.
+/// A place for a connection; released when this is dropped.
 #[derive(Debug)]
 pub(super) struct AdminConnectionGuard {
     callers: Arc<AdminConnections>,
@@ -50,11 +49,11 @@ pub(super) struct AdminConnectionGuard {
     pub(super) caller: Arc<AdminConnection>,
 }
 
-/// A call that is being worked on, until this is dropped.
+/// A call in progress, until this is dropped.
 #[derive(Debug)]
 pub(super) struct ActiveCall(Arc<AdminConnection>);
 
-/// A call that waits for something to happen, until this is dropped.
+/// A call that waits for events or a drain, until this is dropped.
 #[derive(Debug)]
 pub(super) struct WaitingCall {
     _at_work: ActiveCall,
@@ -64,16 +63,15 @@ pub(super) struct WaitingCall {
 // === impl AdminConnections ===
 
 impl AdminConnections {
-    /// At most `max` connections, of which at most half may wait for something to happen.
+    /// At most `max` connections, of which at most half may wait for events or drains.
     pub(super) fn new(max: usize) -> Arc<Self> {
         let waiting = Arc::new(Semaphore::new(max / 2));
         Arc::new(Self { max, open: Mutex::default(), waiting })
     }
 
-    /// A place for a connection; if there is none, that of the one that has been waiting for its caller
-    /// longest, which is closed: one without a known token, if there is such a one. `None` if all are
-    /// being worked on.
-    pub(super) fn enter(self: &Arc<Self>) -> Option<AdminConnectionGuard> {
+    /// A place for a connection. At the limit, the connection that has waited longest for its caller is closed, those
+    /// without a valid token first. `None` if all have calls in progress.
+    pub(super) fn open(self: &Arc<Self>) -> Option<AdminConnectionGuard> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if open.len() >= self.max {
             let idle = open.iter().filter(|(_, it)| it.at_work.load(Relaxed) == 0);
@@ -102,34 +100,34 @@ impl AdminConnections {
 // === impl AdminConnection ===
 
 impl AdminConnection {
-    /// Waits until the connection is to be closed for another one.
+    /// Waits until the connection should be closed for another one.
     pub(super) async fn closed(&self) {
         self.closed.cancelled().await;
     }
 
-    /// Notes that a known token was shown.
+    /// Notes that a valid token was sent.
     pub(super) fn authorize(&self) {
         self.is_authorized.store(true, Relaxed);
     }
 
-    /// Notes that a call is being worked on.
+    /// Begins a call.
     pub(super) fn work(self: &Arc<Self>) -> ActiveCall {
         self.at_work.fetch_add(1, Relaxed);
         ActiveCall(Arc::clone(self))
     }
 
-    /// Notes that a call waits for something to happen, unless as many do as may.
+    /// Begins to wait for events or a drain, unless the limit is reached.
     pub(super) fn wait(self: &Arc<Self>) -> Option<WaitingCall> {
         let place = Arc::clone(&self.waiting).try_acquire_owned().ok()?;
         Some(WaitingCall { _at_work: self.work(), _place: place })
     }
 
-    /// Notes why what was sent is no request.
+    /// Notes why the request is malformed.
     pub(super) fn reject(&self, why: String) {
         self.rejected.lock().unwrap_or_else(PoisonError::into_inner).replace(why);
     }
 
-    /// Why what was sent is no request.
+    /// Why the request is malformed.
     pub(super) fn rejected(&self) -> Option<String> {
         self.rejected.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -149,7 +147,7 @@ impl Drop for ActiveCall {
 impl Drop for AdminConnectionGuard {
     fn drop(&mut self) {
         let mut open = self.callers.open.lock().unwrap_or_else(PoisonError::into_inner);
-        // One that was closed for another one has left its place already.
+        // A connection that was closed for another one has lost its place already.
         if open.get(self.key).is_some_and(|it| Arc::ptr_eq(it, &self.caller)) {
             open.remove(self.key);
         }
@@ -167,10 +165,10 @@ mod tests {
     #[test]
     fn the_connection_that_waits_longest_makes_room_and_one_with_a_token_last() {
         let callers = AdminConnections::new(3);
-        let enter = || callers.enter().expect("a place");
+        let enter = || callers.open().expect("a place");
         let (known, first, second) = (enter(), enter(), enter());
         known.caller.authorize();
-        // It was used after the second one.
+        // The first connection was used after the second one.
         drop(first.caller.work());
         let _fourth = enter();
         assert_eq!([&known, &first, &second].map(is_closed), [false, false, true]);
@@ -183,13 +181,13 @@ mod tests {
     #[test]
     fn a_call_that_is_worked_on_is_not_closed_and_those_that_wait_are_few() {
         let callers = AdminConnections::new(4);
-        let places = [(); 4].map(|()| callers.enter().expect("a place"));
+        let places = [(); 4].map(|()| callers.open().expect("a place"));
         let waiting = [0, 1].map(|it: usize| places[it].caller.wait().expect("half may"));
         assert!(places[2].caller.wait().is_none());
         let working = [2, 3].map(|it: usize| places[it].caller.work());
-        assert!(callers.enter().is_none(), "none is idle");
+        assert!(callers.open().is_none(), "none is idle");
         drop(working);
-        assert!(callers.enter().is_some());
+        assert!(callers.open().is_some());
         drop(waiting);
         assert!(places[3].caller.wait().is_some());
     }

@@ -1,4 +1,4 @@
-//! What the calls work with, and the picture that most of them answer with.
+//! What the calls share, and the status that most of them respond with.
 
 use std::sync::Arc;
 
@@ -21,41 +21,41 @@ pub(super) struct Context {
     pub(super) config: Arc<AdminSettings>,
 }
 
-/// Services up to which the response to a change shows all of them.
+/// The most services that the response to a change shows if it names none.
 const SHOWN_MAX: usize = 100;
 
-/// The picture of now, or the one after a change. That one has the generation that the change led to, whatever
-/// else has come since; and with many services, only those that the change named, so that a flip of one of
-/// them does not wait for a picture of all.
-pub(super) async fn picture(
+/// Responds with the current status, or the status after a change. The latter has the generation that the change led
+/// to. With many services, it shows only those of the change, so that the flip of one does not wait for a snapshot of
+/// all.
+pub(super) async fn status_response(
     context: &Context,
     after: Option<(ChangeOutcome, Vec<ServiceName>)>,
 ) -> Result<Response, ApiError> {
     let control = context.api.control.clone();
-    // What shows few services takes less time than to ask another thread for it.
+    // For few services, another thread would cost more time.
     let pools = control.applied().pools.len();
     let is_short = match &after {
         None => pools <= SHOWN_MAX,
-        // A change that names none is for the services of the last promotion, however many those are.
+        // A change without names is for the services of the last promotion, however many those are.
         Some((_, named)) => pools <= SHOWN_MAX || (1..=SHOWN_MAX).contains(&named.len()),
     };
     let draw = move || {
         let status = match after {
-            None => Status::from(control.picture()),
+            None => Status::from(control.snapshot()),
             Some((done, mut named)) => {
-                let ChangeOutcome { generation, is_repeated: replayed, applied, .. } = done;
+                let ChangeOutcome { generation, is_replayed: replayed, applied, .. } = done;
                 if named.is_empty() {
                     named.clone_from(&applied.state.promotion.services);
                 }
                 let partial = applied.pools.len() > SHOWN_MAX;
                 let status = Status::from(match partial {
-                    true => control.picture_of_some(&applied, &named),
-                    false => control.picture_of(&applied),
+                    true => control.snapshot_of_services(&applied, &named),
+                    false => control.snapshot_of(&applied),
                 });
                 Status { generation: generation.0, partial, replayed, ..status }
             }
         };
-        let StoreHealth { read_only, refused: write_refused, waiting: _ } = control.condition();
+        let StoreHealth { read_only, refused: write_refused, waiting: _ } = control.store_health();
         let status = Status { read_only, write_refused, ..status };
         let body = serde_json::to_vec(&status).expect("texts and numbers only");
         (status.generation, body)
@@ -72,8 +72,7 @@ pub(super) async fn picture(
     Ok((headers, body).into_response())
 }
 
-/// Does what takes time in proportion to the number of services, while the thread of this call goes on with
-/// others.
+/// Runs work that takes time in proportion to the number of services on a blocking thread.
 pub(super) async fn off_thread<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, ApiError> {

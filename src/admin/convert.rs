@@ -1,7 +1,6 @@
-//! From the pictures that `control` draws to the wire types, and from the wire to what `control` takes.
+//! Conversions between the types of `control` and the wire types.
 //!
-//! The wire types are a crate of their own, which knows nothing of the proxy, so the conversions are
-//! here.
+//! The wire types are in a crate that does not know the proxy, so the conversions are here.
 
 use flipgate_api::wire::{
     DrainKinds, DrainStatus, EjectedStatus, EndpointRequest, EndpointStatus, PoolStatus,
@@ -82,7 +81,7 @@ impl From<EndpointSnapshot> for EndpointStatus {
             address,
             resolved,
             weight,
-            condition,
+            health: condition,
             in_flight,
             connections,
             was_used: _,

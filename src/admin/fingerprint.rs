@@ -1,12 +1,12 @@
-//! What tells one call from another under the same idempotency key.
+//! The fingerprint by which calls with the same idempotency key are compared.
 
 use aws_lc_rs::digest::{SHA256, digest};
 use serde_json::{Map, Value};
 
 use crate::control::Idempotency;
 
-/// The key with the fingerprints of a call: its verb, and the request as it was parsed. `before` is the text
-/// that versions before 0.2.0 made a checksum of.
+/// The key with the fingerprints of a call: its verb and its parsed request. `before` is the text of which versions
+/// before 0.2.0 made a checksum.
 pub(super) fn idempotency(key: String, verb: &str, request: Value, before: &str) -> Idempotency {
     let canonical = canonical_text(verb, request);
     let digest = digest(&SHA256, canonical.as_bytes());
@@ -16,8 +16,8 @@ pub(super) fn idempotency(key: String, verb: &str, request: Value, before: &str)
     Idempotency { key, fingerprint: format!("sha256:{hex}"), old_fingerprint }
 }
 
-/// JSON with sorted keys and without spaces. What is empty or off is left out, so that a field that is added
-/// to a request later changes nothing for those who do not set it.
+/// JSON with sorted keys and without spaces. Empty and false values are left out, so that a new field of a request
+/// changes nothing for callers that do not set it.
 fn canonical_text(verb: &str, request: Value) -> String {
     let call = [("request".to_owned(), request), ("verb".to_owned(), verb.into())];
     sorted(Value::Object(call.into_iter().collect())).to_string()
@@ -78,17 +78,17 @@ mod tests {
         );
     }
 
-    /// Two texts of one length with one CRC32, which were taken for the same call.
+    /// Two texts of the same length and CRC32, which were taken for the same call.
     #[test]
     fn calls_with_the_same_checksum_are_told_apart() {
         let (one, other) = ("plumless", "buckeroo");
         assert_eq!(crc32fast::hash(one.as_bytes()), crc32fast::hash(other.as_bytes()));
         let (first, second) = (of(json!({"v": one}), one), of(json!({"v": other}), other));
         assert_eq!(first.old_fingerprint, second.old_fingerprint);
-        assert!(!second.is_of(&first.fingerprint));
-        assert!(first.is_of(&first.fingerprint));
-        // What an older version wrote is still recognised.
-        assert!(first.is_of(&first.old_fingerprint));
-        assert!(!of(json!({"v": "x"}), "x").is_of(&first.old_fingerprint));
+        assert!(!second.matches(&first.fingerprint));
+        assert!(first.matches(&first.fingerprint));
+        // A fingerprint of an older version is still recognized.
+        assert!(first.matches(&first.old_fingerprint));
+        assert!(!of(json!({"v": "x"}), "x").matches(&first.old_fingerprint));
     }
 }

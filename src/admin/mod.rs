@@ -1,7 +1,6 @@
-//! The HTTP API by which operators and their programs ask for changes and look.
+//! The HTTP API for operators and programs.
 //!
-//! A thin border: from the wire into one call, and back onto the wire. Nothing is decided here but
-//! who may call.
+//! A thin layer: from the wire into one call, and back onto the wire. It decides nothing but who may call.
 
 mod auth;
 mod changes;
@@ -33,26 +32,25 @@ pub use self::{
     },
 };
 
-/// What the API speaks for.
+/// What the API serves.
 #[derive(Clone)]
 pub struct Api {
-    /// Changes and pictures.
+    /// Changes and snapshots.
     pub control: Control,
     /// Reads the configuration again and applies it.
     pub reload: Reload,
-    /// Whether the process takes new requests: true from the moment that it listens to the moment
-    /// that it is told to stop.
+    /// Whether the process accepts new requests: true from the opening of the listeners to the stop signal.
     pub is_serving: Arc<dyn Fn() -> bool + Send + Sync>,
-    /// What only a restart repairs: each task that is gone, in words.
+    /// The dead tasks that only a restart repairs.
     pub gone: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
-    /// Counts connections of the API that have panicked.
+    /// Counts API connections that have panicked.
     pub metrics: Metrics,
 }
 
 /// Reads the configuration again and applies it.
 pub type Reload = Arc<dyn Fn() -> ReloadFuture + Send + Sync>;
 
-/// A reload that is under way.
+/// A reload in progress.
 pub type ReloadFuture = Pin<Box<dyn Future<Output = Result<(), ReloadError>> + Send>>;
 
 /// A configuration that was not applied. Nothing has changed.
@@ -61,21 +59,21 @@ pub enum ReloadError {
     /// The process was not started from a file.
     #[error("there is no configuration file to reload")]
     NoFile,
-    /// Another reload is reading files, and has been for long.
+    /// Another reload has been reading files for a long time.
     #[error("the configuration was not applied: another reload is still reading its files")]
     UnderWay,
-    /// The files take too long.
+    /// Reading the files timed out.
     #[error(
         "the configuration was not applied: its files could not be read within {0:?}; is one of them a pipe, or on a disk that hangs?"
     )]
     TooSlow(std::time::Duration),
-    /// The file cannot be used.
+    /// The configuration has errors.
     #[error("the configuration was not applied: {0}")]
     Config(String),
-    /// It differs in what a running process cannot take.
+    /// A change needs a restart.
     #[error("the configuration was not applied, since these can only be changed by a restart: {}", .0.join(", "))]
     NeedsRestart(Vec<&'static str>),
-    /// The change was not made.
+    /// The change was refused or failed.
     #[error(transparent)]
     Change(#[from] crate::control::ChangeError),
 }

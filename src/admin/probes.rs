@@ -1,4 +1,4 @@
-//! What machines ask all the time: metrics, liveness and readiness.
+//! Metrics, liveness and readiness.
 
 use std::time::Duration;
 
@@ -16,10 +16,10 @@ use super::{
 };
 use crate::model::Health;
 
-/// Reasons that are listed one by one.
+/// The most reasons that are listed one by one.
 const REASONS_MAX: usize = 100;
 
-/// How long the control loop may be at work on one change, the disk aside.
+/// How long the control task may work on one change, without the time of the disk.
 const STUCK: Duration = Duration::from_secs(10);
 
 /// Metrics in the text format of Prometheus.
@@ -31,14 +31,14 @@ pub(super) async fn metrics(State(context): State<Context>) -> Result<Response, 
     Ok(([(header::CONTENT_TYPE, text)], scrape).into_response())
 }
 
-/// Whether the process lives. 503 only for what a restart repairs: a task that has died, or a control loop
-/// that is stuck while nothing waits for the disk.
+/// Liveness. 503 only for what a restart repairs: a dead task, or a control task that is stuck while nothing waits for
+/// the disk.
 #[utoipa::path(get, path = "/healthz", responses(
     (status = 200, body = String),
     (status = 503, body = String, description = "each thing that a restart would repair, one on a line"),
 ))]
 pub(super) async fn healthz(State(context): State<Context>) -> Response {
-    let wrong = repaired_by_restart((context.api.gone)(), context.api.control.stuck());
+    let wrong = repaired_by_restart((context.api.gone)(), context.api.control.busy_for());
     match &*wrong {
         [] => "ok\n".into_response(),
         wrong => {
@@ -53,8 +53,7 @@ fn repaired_by_restart(gone: Vec<String>, stuck: Option<Duration>) -> Vec<String
     gone.into_iter().chain(stuck).collect()
 }
 
-/// Whether clients should be sent here: listening, not stopping, every service has an endpoint that is up in
-/// its active pool, and changes can be written.
+/// Readiness: listening, not stopping, every active pool has a healthy endpoint, and changes can be written.
 #[utoipa::path(get, path = "/readyz", responses(
     (status = 200, body = Ready),
     (status = 503, body = Ready, description = "not now, for these reasons"),
@@ -66,7 +65,7 @@ pub(super) async fn readyz(State(context): State<Context>) -> Response {
         reasons.push("flipgate is starting or stopping".to_owned());
     }
     reasons.extend((context.api.gone)());
-    if let Some(why) = control.condition().read_only {
+    if let Some(why) = control.store_health().read_only {
         reasons.push(format!("the state is read-only until a restart: {why}"));
     }
     let applied = control.applied();

@@ -1,4 +1,4 @@
-//! From what went wrong to what the caller is told: RFC 9457.
+//! Error responses: problem documents (RFC 9457).
 
 use axum::{
     http::{HeaderValue, StatusCode, header},
@@ -13,12 +13,12 @@ use crate::{
     store::CommitError,
 };
 
-/// An error response of the API: the wire's [`Problem`], with the means to make one and to send it.
+/// An error response of the API.
 #[derive(Debug)]
 pub(super) struct ApiError(Problem);
 
 impl ApiError {
-    /// A problem of a kind, with what to do about it.
+    /// A problem of this kind, with what to do about it.
     pub(super) fn new(
         status: StatusCode,
         kind: &str,
@@ -47,12 +47,12 @@ impl ApiError {
         Self(Problem { reasons, ..self.0 })
     }
 
-    /// A call that cannot be understood.
+    /// A malformed call.
     pub(super) fn malformed(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "malformed", "Bad Request", detail)
     }
 
-    /// A call about what does not exist, for these reasons.
+    /// A call that no state makes possible, for these reasons.
     pub(super) fn unprocessable(reasons: Vec<ProblemReason>) -> Self {
         let title = "Unprocessable Content";
         let detail = sentences(&reasons);
@@ -60,7 +60,7 @@ impl ApiError {
             .with_reasons(reasons)
     }
 
-    /// A service that is not configured, where a path names it.
+    /// A service in a path that is not configured.
     pub(super) fn no_service(name: &str) -> Self {
         let detail = format!("service `{name}` is not configured: see GET /v1/status");
         let title = "Not Found";
@@ -92,7 +92,7 @@ impl From<ChangeError> for ApiError {
                 Self(Problem { generation: Some(current.0), ..problem })
             }
             ChangeError::Refused(reasons) => {
-                let is_callers = reasons.iter().any(|it| it.problem.is_callers());
+                let is_callers = reasons.iter().any(|it| it.problem.is_caller_error());
                 let reasons: Vec<ProblemReason> = reasons.into_iter().map(Into::into).collect();
                 if is_callers {
                     return Self::unprocessable(reasons);

@@ -1,4 +1,4 @@
-//! The calls that only look.
+//! The calls that only read.
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,21 +16,21 @@ use serde::Deserialize;
 
 use super::{
     connections::{AdminConnection, WaitingCall},
-    context::{Context, parse_color, picture},
+    context::{Context, parse_color, status_response},
     problem::ApiError,
     stream::stream,
 };
 use crate::model::ServiceName;
 
-/// The longest wait for a drain that one call may ask for.
+/// The longest wait for a drain.
 const WAIT_MAX: Duration = Duration::from_secs(3600);
 
-/// The whole picture.
+/// The status of all services.
 #[utoipa::path(get, path = "/v1/status", responses(
     (status = 200, body = Status, headers(("ETag" = String, description = "the generation"))),
 ))]
 pub(super) async fn status(State(context): State<Context>) -> Result<Response, ApiError> {
-    picture(&context, None).await
+    status_response(&context, None).await
 }
 
 #[derive(Debug, Deserialize)]
@@ -40,8 +40,8 @@ pub(super) struct DrainQuery {
     color: Option<String>,
 }
 
-/// What still holds a color. With `wait`, answered when nothing does or the time is up. A service that a reload has
-/// removed is known until it is drained, and for ten seconds more; without a color, both of its colors count.
+/// The progress of a drain. With `wait`, the response comes when the color is drained or the time is over. A removed
+/// service is known until ten seconds after its drain; without a color, both of its colors count.
 #[utoipa::path(get, path = "/v1/services/{service}/drain", params(
     ("service" = String, Path),
     ("wait" = Option<String>, Query, description = "how long to wait, like 30s; at most an hour"),
@@ -65,7 +65,7 @@ pub(super) async fn drain(
     let control = &context.api.control;
     let picture = match wait {
         Some(wait) => {
-            let _waiting = wait_for_something(caller)?;
+            let _waiting = waiting_call(caller)?;
             control.wait_for_drain(&service, color, wait).await
         }
         None => control.drain(&service, color),
@@ -74,7 +74,7 @@ pub(super) async fn drain(
     Ok(Json(picture.into()))
 }
 
-/// Events as they happen, as server-sent events. `Last-Event-ID` resumes.
+/// Events as server-sent events. `Last-Event-ID` resumes.
 #[utoipa::path(get, path = "/v1/events", responses((status = 200, content_type = "text/event-stream")))]
 pub(super) async fn events(
     State(context): State<Context>,
@@ -91,12 +91,12 @@ pub(super) async fn events(
                 })?)
             }
         };
-    let waiting = wait_for_something(caller)?;
+    let waiting = waiting_call(caller)?;
     Ok(stream(context.api.control.events().subscribe(after), waiting).into_response())
 }
 
-/// A place among the calls that wait for something to happen. `None` where callers are not counted.
-fn wait_for_something(
+/// A permit to wait. `None` where callers are not counted.
+fn waiting_call(
     caller: Option<Extension<Arc<AdminConnection>>>,
 ) -> Result<Option<WaitingCall>, ApiError> {
     let Some(Extension(caller)) = caller else { return Ok(None) };

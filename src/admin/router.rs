@@ -1,4 +1,4 @@
-//! The calls that there are, and their description.
+//! The routes, and their OpenAPI description.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use super::{
     settings::AdminSettings,
 };
 
-/// The API in its own words.
+/// The OpenAPI description.
 #[derive(OpenApi)]
 #[openapi(info(
     title = "Flipgate admin API",
@@ -26,11 +26,11 @@ use super::{
 ))]
 struct Description;
 
-/// The API's own description, as JSON.
+/// The OpenAPI description, as JSON.
 ///
 /// # Panics
 ///
-/// Never: the description is of this program's own types.
+/// Never: the description is of types of this program.
 #[must_use]
 pub fn openapi() -> String {
     let (_, mut description) = described().split_for_parts();
@@ -38,7 +38,7 @@ pub fn openapi() -> String {
     description.to_pretty_json().expect("texts and numbers only")
 }
 
-/// What the guard answers, whatever the call.
+/// The errors that `guard` responds with, for any call.
 const REFUSALS: [(&str, &str, bool); 7] = [
     ("400", "malformed", false),
     ("401", "a token is needed, or not known", false),
@@ -57,7 +57,7 @@ const REFUSALS: [(&str, &str, bool); 7] = [
     ),
 ];
 
-/// Adds what any call can be answered with to what each says of itself.
+/// Adds the responses that any call can have.
 fn describe_refusals(description: &mut utoipa::openapi::OpenApi) {
     use utoipa::openapi::{ContentBuilder, Ref, RefOr, ResponseBuilder};
     for item in description.paths.paths.values_mut() {

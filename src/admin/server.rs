@@ -1,4 +1,4 @@
-//! The API's listening socket and its connections.
+//! The listening socket of the API and its connections.
 
 use std::{
     fs, io,
@@ -34,10 +34,10 @@ use super::{
 };
 use crate::metrics::Metrics;
 
-/// A socket that the API will be served on.
+/// A socket for the API.
 #[derive(Debug)]
 pub struct AdminListener {
-    /// Where it listens, with the port that it really has.
+    /// Its address, with the actual port.
     pub address: AdminAddress,
     socket: AdminSocket,
 }
@@ -48,7 +48,7 @@ enum AdminSocket {
     Unix(StdUnixListener),
 }
 
-/// An address that the API cannot listen on.
+/// The API cannot listen on an address.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "the admin API cannot listen on {address}: {source}; is another flipgate running? Choose another `admin.listen`"
@@ -56,11 +56,11 @@ enum AdminSocket {
 pub struct ListenError {
     /// The address.
     pub address: AdminAddress,
-    /// What the system said.
+    /// The system's error.
     pub source: io::Error,
 }
 
-/// The API, being served.
+/// The running API.
 #[derive(Debug)]
 pub struct AdminServer {
     tasks: TaskTracker,
@@ -70,18 +70,16 @@ pub struct AdminServer {
     socket_file: Option<std::path::PathBuf>,
 }
 
-/// Connections at once: people, pipelines and their event streams. At most half of them may wait for
-/// something to happen.
+/// The most connections: people, pipelines and their event streams. At most half of them may wait for events or drains.
 const CONNECTIONS_MAX: usize = 512;
 
-/// A pause before it is looked again whether a connection can be closed for a new one, when all are being
-/// worked on.
+/// The pause before the next try to close a connection for a new one, if all have calls in progress.
 const AGAIN: Duration = Duration::from_millis(20);
 
-/// How long a caller may take nothing of what it asked for.
+/// How long a caller may read nothing of its response.
 const STALL_PATIENCE: Duration = Duration::from_secs(30);
 
-/// How long a caller may take to send a head, and to think between two calls.
+/// The timeout of a head, and of an idle connection.
 const HEAD_PATIENCE: Duration = Duration::from_secs(30);
 
 // === impl AdminListener ===
@@ -91,7 +89,7 @@ impl AdminListener {
     ///
     /// # Errors
     ///
-    /// [`ListenError`] if the address is taken or not to be had.
+    /// [`ListenError`] if the address is in use or not available.
     pub fn new(address: &AdminAddress) -> Result<Self, ListenError> {
         let failed = |source| ListenError { address: address.clone(), source };
         match address {
@@ -110,8 +108,8 @@ impl AdminListener {
     }
 }
 
-/// A socket file that nobody listens on is left over from a killed process and is replaced; one
-/// that somebody listens on is theirs. Only the owner may open it.
+/// Replaces the socket file of a killed process. A socket that another process listens on is an error. Only the owner
+/// may open the new one.
 fn bind_unix(path: &Path) -> io::Result<StdUnixListener> {
     use std::os::unix::fs::{FileTypeExt, PermissionsExt};
     if let Ok(found) = fs::symlink_metadata(path) {
@@ -258,7 +256,7 @@ impl AdminAcceptor {
     /// A place for a connection, as soon as one can be closed for it. `None` if the server is stopped first.
     async fn place(&self) -> Option<AdminConnectionGuard> {
         loop {
-            if let Some(place) = self.callers.enter() {
+            if let Some(place) = self.callers.open() {
                 return Some(place);
             }
             tokio::select! {

@@ -1,4 +1,4 @@
-//! Where the API listens, and whose tokens it takes.
+//! Where the API listens, and its tokens.
 
 use std::{fmt, net::SocketAddr, path::PathBuf, str::FromStr};
 
@@ -31,7 +31,7 @@ pub enum AdminAddress {
 /// A token and what it allows.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Token {
-    /// Whose it is; shown in logs.
+    /// The name of its owner, for the log.
     pub name: String,
     /// What it allows.
     pub scope: Scope,

@@ -1,4 +1,4 @@
-//! Events as they happen: server-sent events of the HTML standard.
+//! Server-sent events (HTML standard).
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -9,7 +9,7 @@ use tokio::sync::broadcast::{Receiver, error::RecvError};
 use super::connections::WaitingCall;
 use crate::control::{Event, EventKind, Subscription};
 
-/// A comment now and then, so that nobody on the way takes the silence for an end.
+/// The time between two comments that keep the connection alive.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 /// The stream of events: missed ones first, then new ones. It holds `waiting` until it ends. A client that reads
@@ -34,7 +34,7 @@ async fn next(
         Ok(event) => sent(&event),
         Err(RecvError::Lagged(events)) => {
             let kind = EventKind::Missed { events };
-            // Without a number: the listener resumes from the last one that it saw.
+            // Without a number: the client resumes from the last event that it has seen.
             let data = serde_json::to_string(&kind).expect("texts and numbers only");
             Sent::default().event("missed").data(data)
         }

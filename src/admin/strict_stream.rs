@@ -1,8 +1,8 @@
-//! What callers send, read as strictly as what clients send.
+//! Reads requests as strictly as the data plane does.
 //!
-//! The library that serves the API takes a line that ends in a bare LF, a target and a `Host` that differ, and
-//! more; a proxy in front of the API could see other requests in the same bytes. Here each head is read by the
-//! reader of the data plane first, and the library sees only what that takes.
+//! The HTTP library of the API accepts lines that end in a bare LF, a target and a `Host` that differ, and more. A
+//! proxy in front of the API could see other requests in the same bytes. So the reader of the data plane reads each
+//! head first, and the library gets only valid requests.
 
 use std::{
     io,
@@ -16,29 +16,29 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::connections::AdminConnection;
 use crate::http1::{Decoder, HeadScanner, RequestHead};
 
-/// A connection on which only strict HTTP/1 is read. In place of what is no request, a request to
-/// [`REJECTED`] is read, and then nothing more; a body that cannot be read ends.
+/// A connection on which only strict HTTP/1 is read. Instead of a malformed request, the library reads a request to
+/// [`REJECTED`] and then nothing more; a malformed body ends.
 pub(super) struct StrictStream<S> {
     stream: S,
     caller: Arc<AdminConnection>,
     /// Bytes that were read and not passed on.
     bytes: Vec<u8>,
-    /// So many of them may be passed on.
+    /// How many of them are valid.
     good: usize,
     expected: Expected,
 }
 
-/// What comes behind the good bytes.
+/// What comes after the valid bytes.
 enum Expected {
     Head(HeadScanner),
     Body(Box<Decoder>),
-    /// The response to a request that was the last one. An end would keep the library from sending it.
+    /// Nothing: the response to the last request is in progress. An end would stop the library from sending it.
     Nothing,
-    /// The end, in the middle of a body.
+    /// The end, within a body.
     End,
 }
 
-/// The path of the request that stands for one that cannot be read.
+/// The path of the request that replaces a malformed one.
 pub(super) const REJECTED: &str = "/.rejected";
 
 const AT_ONCE: usize = 8 * 1024;
@@ -51,7 +51,7 @@ impl<S> StrictStream<S> {
         Self { stream, caller, bytes: Vec::new(), good: 0, expected }
     }
 
-    /// Looks at what has come behind the good bytes.
+    /// Checks the bytes after the valid ones.
     fn look(&mut self) {
         loop {
             let left = &self.bytes[self.good..];
@@ -72,7 +72,7 @@ impl<S> StrictStream<S> {
                     }
                 }
                 Expected::Body(decoder) => {
-                    // Content is moved together there, and is passed on as it came here.
+                    // The decoder moves content, so it gets a copy.
                     let used = match decoder.decode(&mut left.to_vec()) {
                         Ok(piece) => piece.consumed,
                         Err(error) => return self.reject(error.to_string()),
@@ -119,7 +119,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for StrictStream<S> {
             let mut read = ReadBuf::new(&mut read);
             ready!(Pin::new(&mut strict.stream).poll_read(context, &mut read))?;
             if read.filled().is_empty() {
-                // An end in the middle of a head is one without a request.
+                // An end within a head is one without a request.
                 return Poll::Ready(Ok(()));
             }
             strict.bytes.extend_from_slice(read.filled());
@@ -158,15 +158,15 @@ mod tests {
     use super::*;
     use crate::admin::connections::AdminConnections;
 
-    /// What the library sees of these bytes, sent in parts of `size`.
+    /// The requests that the library reads of these bytes, sent in parts of `size`.
     async fn seen(sent: &str, size: usize) -> (String, Option<String>) {
-        let place = AdminConnections::new(1).enter().expect("a place");
+        let place = AdminConnections::new(1).open().expect("a place");
         let (ours, mut theirs) = duplex(64);
         let mut strict = StrictStream::new(ours, Arc::clone(&place.caller));
         let mut all = String::new();
         let sending = async {
             for part in sent.as_bytes().chunks(size) {
-                // What is not read any more is of no use.
+                // The rest is not read.
                 if theirs.write_all(part).await.is_err() {
                     return;
                 }
@@ -176,7 +176,7 @@ mod tests {
         let reading = async {
             let mut part = [0; 100];
             loop {
-                // Nothing more is read behind a rejected head.
+                // Nothing is read after a rejected head.
                 let read = tokio::select! {
                     biased;
                     read = strict.read(&mut part) => read.expect("no error"),

@@ -1,4 +1,4 @@
-//! A caller's connection that may not stand still while we write to it.
+//! Closes connections to callers that do not read.
 
 use std::{
     io,
@@ -12,12 +12,11 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
-/// A stream whose writing fails when nothing of it is taken for some time: a caller that asks and
-/// never reads would keep its place for ever.
+/// A stream with a write timeout: a caller that never reads would keep its connection for ever.
 pub(super) struct WriteTimeoutStream<S> {
     stream: S,
     patience: Duration,
-    /// Runs while bytes wait that are not taken.
+    /// Runs while bytes wait for the caller.
     blocked: Option<Pin<Box<Sleep>>>,
 }
 
@@ -82,7 +81,7 @@ mod tests {
     async fn a_reader_that_takes_nothing_ends_the_writing() {
         let (ours, _theirs) = duplex(16);
         let mut stream = WriteTimeoutStream::new(ours, Duration::from_secs(10));
-        let error = stream.write_all(&[0; 64]).await.expect_err("nobody reads");
+        let error = stream.write_all(&[0; 64]).await.expect_err("the caller does not read");
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     }
 

@@ -30,7 +30,7 @@ pub(super) async fn watch(listener_contexts: Vec<Arc<ListenerContext>>, metrics:
             let renewed =
                 listener_contexts.iter().filter(|it| renew(it, |tls| tls.refresh().map(drop)));
             if renewed.count() > 0 {
-                tell_of_expiry(&listener_contexts, &metrics);
+                log_expiry(&listener_contexts, &metrics);
             }
         });
         // A panic is this task's own: its owner logs it, counts it and starts it again.
@@ -43,7 +43,7 @@ pub(super) async fn watch(listener_contexts: Vec<Arc<ListenerContext>>, metrics:
 }
 
 /// Says of certificates that clients will not take, or soon will not.
-pub(super) fn tell_of_expiry(listener_contexts: &[Arc<ListenerContext>], metrics: &Metrics) {
+pub(super) fn log_expiry(listener_contexts: &[Arc<ListenerContext>], metrics: &Metrics) {
     const SOON: i64 = 14 * 24 * 3600;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);

@@ -52,12 +52,12 @@ impl Reloader {
     }
 
     /// Requests a reload without waiting for it. Two that are asked for during a third are one.
-    pub(super) fn want(&self) {
+    pub(super) fn request(&self) {
         self.wanted.notify_one();
     }
 
     /// Reloads whenever that is wanted. What is being read when the future is dropped is not applied.
-    pub(super) async fn reload_when_wanted(self) {
+    pub(super) async fn run(self) {
         loop {
             self.wanted.notified().await;
             if let Err(error) = self.clone().reload().await {
@@ -108,7 +108,7 @@ impl Reloader {
             if !fixed.is_empty() {
                 return Err(ReloadError::NeedsRestart(fixed));
             }
-            let change = Change::Follow(Arc::new(new.catalog.clone()));
+            let change = Change::Reconfigure(Arc::new(new.catalog.clone()));
             let call = ChangeRequest {
                 change,
                 if_generation: None,

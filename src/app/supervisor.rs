@@ -71,10 +71,10 @@ impl Supervisor {
         name: &'static str,
         task: impl Future<Output = Result<(), E>> + Send + 'static,
     ) {
-        let (watched, planted) = (self.watched(), self.watched.enroll(name));
+        let (watched, planted) = (self.watched(), self.watched.register(name));
         let life: TaskFuture = Box::pin(task.map(|it| it.map_err(|error| error.to_string())));
         self.tasks.spawn(async move {
-            if let Err(why) = survive(life, &planted).await {
+            if let Err(why) = restart_on_panic(life, &planted).await {
                 error!(
                     task = name,
                     why, "a task has died that flipgate cannot do without: it ends"
@@ -94,13 +94,13 @@ impl Supervisor {
     ) where
         F: Future<Output = ()> + Send + 'static,
     {
-        let (watched, planted) = (self.watched(), self.watched.enroll(name));
+        let (watched, planted) = (self.watched(), self.watched.register(name));
         self.tasks.spawn(async move {
             let mut pause = PAUSE;
             loop {
                 let since = Instant::now();
                 let life: TaskFuture = Box::pin(begin().map(Ok));
-                let Err(why) = survive(life, &planted).await else { return };
+                let Err(why) = restart_on_panic(life, &planted).await else { return };
                 watched.metrics.task_died(name);
                 if since.elapsed() >= SETTLED {
                     pause = PAUSE;
@@ -118,7 +118,7 @@ impl Supervisor {
 
 impl TaskHealth {
     /// What cannot be repaired but by a restart: the tasks that are gone, and what they died of.
-    pub(super) fn gone(&self) -> Vec<String> {
+    pub(super) fn dead_tasks(&self) -> Vec<String> {
         let tasks = self.tasks();
         let gone = tasks.iter().filter_map(|(name, it)| Some((name, it.gone.as_ref()?)));
         gone.map(|(name, why)| format!("the task `{name}` has died: {why}")).collect()
@@ -136,7 +136,7 @@ impl TaskHealth {
         known.inspect(|it| it.planted.notify_one()).is_some()
     }
 
-    fn enroll(&self, name: &'static str) -> Arc<Notify> {
+    fn register(&self, name: &'static str) -> Arc<Notify> {
         Arc::clone(&self.tasks().entry(name).or_default().planted)
     }
 
@@ -146,7 +146,7 @@ impl TaskHealth {
 }
 
 /// Lives one life of a task, and returns what it died of. What it has is dropped with it.
-async fn survive(mut life: TaskFuture, planted: &Notify) -> Result<(), String> {
+async fn restart_on_panic(mut life: TaskFuture, planted: &Notify) -> Result<(), String> {
     let living = async {
         tokio::select! {
             ended = &mut life => ended,
@@ -195,7 +195,7 @@ mod tests {
         }
         assert!(at.elapsed() >= PAUSE * (1 + 2 + 4 + 8), "{:?}", at.elapsed());
         let watched = supervisor.watched();
-        assert_eq!(watched.gone(), Vec::<String>::new());
+        assert_eq!(watched.dead_tasks(), Vec::<String>::new());
         assert!(!watched.fatal.is_cancelled(), "the process goes on");
     }
 
@@ -209,7 +209,7 @@ mod tests {
             });
             let watched = supervisor.watched();
             watched.fatal.cancelled().await;
-            let gone = watched.gone();
+            let gone = watched.dead_tasks();
             assert!(gone.len() == 1 && gone[0].contains("`control`"), "{gone:?}");
         }
     }
@@ -220,7 +220,7 @@ mod tests {
         supervisor.run_vital("control", async { Ok::<(), String>(()) });
         while supervisor.tasks.join_next().await.is_some() {}
         assert!(!supervisor.watched().fatal.is_cancelled());
-        assert_eq!(supervisor.watched().gone(), Vec::<String>::new());
+        assert_eq!(supervisor.watched().dead_tasks(), Vec::<String>::new());
     }
 
     #[tokio::test]
@@ -231,6 +231,6 @@ mod tests {
         assert_eq!((watched.names(), watched.plant_panic("other")), (vec!["control"], false));
         assert!(watched.plant_panic("control"));
         watched.fatal.cancelled().await;
-        assert!(watched.gone()[0].contains("planted"));
+        assert!(watched.dead_tasks()[0].contains("planted"));
     }
 }

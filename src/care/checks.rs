@@ -1,5 +1,4 @@
-//! When each endpoint is checked: one timer for all of them, a few checks at the same time, and no more a
-//! second than the whole process may spend on them.
+//! Schedules health checks: one timer for all endpoints, a few checks in parallel, and a limit of checks per second.
 
 use std::{
     cmp::Reverse,
@@ -17,93 +16,91 @@ use crate::{
     upstream::{EndpointState, FailureKind, HealthFailure, Pool, Pools},
 };
 
-/// The checks of all endpoints. Those that are under way end with this.
+/// The checks of all endpoints. Dropping it ends running checks.
 pub(super) struct CheckScheduler {
-    /// By the member's place in memory, which holding it here keeps from being used again.
+    /// By the address of the endpoint state in memory, which the entry keeps from being reused.
     members: HashMap<usize, ScheduledEndpoint>,
-    /// The members of each pool that has any.
+    /// The endpoints of each pool.
     of_pool: HashMap<PoolKey, Vec<usize>>,
     lanes: [CheckQueue; CheckPriority::ALL.len()],
     running: JoinSet<Outcome>,
-    /// What each running check is of; one that panics still has to be found.
+    /// The endpoint of each running check, also of one that panics.
     of_task: HashMap<Id, RunningCheck>,
     metrics: Metrics,
 }
 
-/// A check that has begun, and has not been noted yet.
+/// A check that has begun and is not recorded yet.
 struct RunningCheck {
     place: usize,
-    /// Held until the check is noted, so that no other member comes to the same place before.
+    /// Kept until the check is recorded, so that no other endpoint gets the same address in memory.
     member: Arc<EndpointState>,
     urgency: CheckPriority,
 }
 
-/// Checks that are due, and how many of them there may be.
+/// The due checks of one priority, and their rate.
 struct CheckQueue {
     due: BinaryHeap<Reverse<(Instant, usize)>>,
-    /// The time between two checks at the most that there may be.
+    /// The shortest time between two checks.
     gap: Duration,
     /// When the next one may begin.
     free_at: Instant,
-    /// How many have begun and are not over.
+    /// Running checks.
     running: usize,
 }
 
-/// Why a check is due. Each kind may take as much time as another, and always has some that may be under way at
-/// the same time, so that neither ten thousand endpoints that are as they were hold up one that is not, nor
-/// hundreds that do not answer hold up all others.
+/// Why a check is due. Each priority has its own rate and reserved places, so that neither ten thousand stable
+/// endpoints delay the check of a changing one, nor hundreds of silent endpoints delay all others.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum CheckPriority {
     /// The endpoint was never checked.
     First,
-    /// It was checked, never up, and somebody refused or answered: its application may be starting.
+    /// It was never up, and refused the connection or responded badly: its application may be starting.
     Starting,
-    /// It may be about to change.
+    /// Its health may be about to change.
     Unsettled,
-    /// It was down, and may not answer for as long as it is waited for.
+    /// It is down, and may not respond until the timeout.
     Down,
-    /// Its time has come.
+    /// The interval is over.
     Regular,
 }
 
 struct ScheduledEndpoint {
     which: PoolKey,
     member: Arc<EndpointState>,
-    /// When it is due, and why; entries of a lane that say otherwise are old. `None` while it is being checked.
+    /// When it is due, and why; other entries of the queue are outdated. `None` while a check runs.
     due: Option<(Instant, CheckPriority)>,
-    /// How it is checked, to find out whether that has changed.
+    /// The pool with the settings of the check.
     pool: Arc<Pool>,
-    /// Since when it is checked.
+    /// When its checks began.
     since: Instant,
 }
 
 type Outcome = Option<Result<(), HealthFailure>>;
 
-/// A check that is over: its endpoint, and its result.
+/// A finished check: its endpoint and its result.
 pub(super) struct FinishedCheck {
     of: Option<RunningCheck>,
     found: Outcome,
 }
 
-/// Checks at the same time.
+/// The most checks in parallel.
 const TOGETHER: usize = 256;
 
-/// How many of them each kind may have whatever there is of others.
+/// Places that each priority has in any case.
 const RESERVED: usize = 32;
 
-/// How much earlier a check may be, in percent, so that many replicas and endpoints do not fall
-/// into step.
+/// How much earlier a check may be, in percent, so that replicas and endpoints do not check in step.
 const JITTER: u32 = 10;
 
-/// The time between two checks of an endpoint that was never up, at most: a check that is refused or answered at
-/// once finds an application within 250 ms of its start, even if the machine is busy.
+/// The longest time between two checks of an endpoint that was never up. A check that is refused or gets a response at
+/// once finds an application within 250 ms of its start, even on a busy machine.
 const STARTING: Duration = Duration::from_millis(100);
 
-/// How long an endpoint that answers badly counts as starting. One that refuses connections counts
-/// so without end: a check that is refused disturbs no application.
+/// How long an endpoint with bad responses counts as starting. One that refuses connections counts without end: a
+/// refused check disturbs no application.
 const STARTING_FOR: Duration = Duration::from_secs(60);
 
-/// The time between two first checks: a machine with many endpoints is not asked for all of them at once.
+/// The time between two first checks, so that a machine with many endpoints does not get all of them at once.
 const FIRST_GAP: Duration = Duration::from_micros(200);
 
 // === impl CheckPriority ===
@@ -115,7 +112,7 @@ impl CheckPriority {
     fn of(member: &EndpointState) -> Self {
         match member.health() {
             Health::Unknown => Self::First,
-            // One of which nothing is heard takes its time, and is no quicker for being asked more often.
+            // A silent endpoint takes the whole timeout; more frequent checks would not find it sooner.
             Health::Down
                 if member.startup_failure().is_some_and(|it| it != FailureKind::Unresponsive) =>
             {
@@ -150,7 +147,7 @@ impl CheckScheduler {
         }
     }
 
-    /// Checks the members of this pool from now on, and no others in its place.
+    /// Checks the endpoints of this pool from now on, instead of those before.
     pub(super) fn follow(&mut self, which: &PoolKey, pool: &Arc<Pool>, now: Instant) {
         let before = self.of_pool.remove(which).unwrap_or_default();
         let members = pool.endpoints();
@@ -164,7 +161,7 @@ impl CheckScheduler {
                 Some(known) => {
                     let is_as_before = known.pool.policy().health == pool.policy().health;
                     known.pool = Arc::clone(pool);
-                    // Another rule is tried at once.
+                    // Changed settings are used at once.
                     if !is_as_before && known.due.is_some() {
                         self.schedule(*place, now);
                     }
@@ -182,15 +179,15 @@ impl CheckScheduler {
         }
     }
 
-    /// Checks the members of this pool no longer.
+    /// Ends the checks of this pool.
     pub(super) fn forget(&mut self, which: &PoolKey) {
         for place in self.of_pool.remove(which).unwrap_or_default() {
             self.members.remove(&place);
         }
     }
 
-    /// Checks members soon that requests have found to be down.
-    pub(super) fn hurry(&mut self, which: &PoolKey, pool: &Pool, now: Instant) {
+    /// Schedules checks soon for endpoints that requests could not connect to.
+    pub(super) fn schedule_soon(&mut self, which: &PoolKey, pool: &Pool, now: Instant) {
         for place in self.of_pool.get(which).cloned().unwrap_or_default() {
             let Some(known) = self.members.get(&place) else { continue };
             let soon = now + jittered(pause(&known.member, pool, known.since, now));
@@ -201,7 +198,7 @@ impl CheckScheduler {
         }
     }
 
-    /// Starts what is due, and waits until a check is over. Nothing is lost when the future is dropped.
+    /// Starts due checks, and waits until one is finished. Dropping the future loses nothing.
     pub(super) async fn next(&mut self) -> FinishedCheck {
         loop {
             let wait = self.start_due(Instant::now());
@@ -209,7 +206,7 @@ impl CheckScheduler {
                 Some(joined) = self.running.join_next_with_id() => {
                     let (task, found) = match joined {
                         Ok((task, found)) => (task, found),
-                        // A check that has panicked has found nothing; the next one is planned as after any other.
+                        // A check that panicked has no result; the next one is scheduled as usual.
                         Err(error) => {
                             self.metrics.task_died("check");
                             (error.id(), None)
@@ -226,7 +223,7 @@ impl CheckScheduler {
         }
     }
 
-    /// Notes what a check has found, and plans the next one.
+    /// Records the result of a check, and schedules the next one.
     pub(super) fn done(&mut self, done: FinishedCheck, pools: &Pools) {
         let FinishedCheck { of: Some(RunningCheck { place, member, .. }), found } = done else {
             return;
@@ -251,7 +248,7 @@ impl CheckScheduler {
         }
     }
 
-    /// Starts what is due, as far as there may be more. Returns when there is more to start.
+    /// Starts due checks up to the limits. Returns when there is more to start.
     fn start_due(&mut self, now: Instant) -> Option<Instant> {
         let waits = CheckPriority::ALL.map(|it| self.start_due_of(it, now));
         waits.into_iter().flatten().min()
@@ -268,7 +265,7 @@ impl CheckScheduler {
             let Reverse((due, place)) = *waiting.peek()?;
             let known = members.get_mut(&place).filter(|it| it.due == Some((due, urgency)));
             let Some(known) = known else {
-                // It was planned anew, or is gone.
+                // It was rescheduled, or is gone.
                 waiting.pop();
                 continue;
             };
@@ -283,7 +280,7 @@ impl CheckScheduler {
             let check = async move { member.check(&pool.policy().health).await };
             of_task.insert(running.spawn(check).id(), of);
             *of_lane += 1;
-            // A process that was idle has not saved up more than a moment.
+            // Idle time earns at most a short burst.
             let earliest = now.checked_sub(Duration::from_millis(100)).unwrap_or(now);
             *free_at = (*free_at).max(earliest) + *gap;
         }
@@ -298,7 +295,7 @@ async fn sleep_until(at: Option<Instant>) {
     }
 }
 
-/// How long to wait for the next check of an endpoint that is checked since `since`.
+/// The time to the next check of an endpoint that has been checked since `since`.
 fn pause(member: &EndpointState, pool: &Pool, since: Instant, now: Instant) -> Duration {
     let pause = pool.policy().health.interval_for(member.needs_frequent_checks());
     match member.startup_failure() {
@@ -310,7 +307,7 @@ fn pause(member: &EndpointState, pool: &Pool, since: Instant, now: Instant) -> D
     }
 }
 
-/// Earlier, but never later than it was asked for: who waits for an endpoint counts on it.
+/// Earlier, but never later than configured.
 fn jittered(pause: Duration) -> Duration {
     pause * (100 - fastrand::u32(0..=JITTER)) / 100
 }
@@ -332,7 +329,7 @@ mod tests {
         checks.follow(&which, &pool, Instant::now());
         let [one, two] = &*checks.of_pool[&which] else { panic!("two members") };
         let (one, two) = (*one, *two);
-        // As if the check of the first one had been started.
+        // As if the check of the first endpoint had been started.
         let known = checks.members.get_mut(&one).expect("known");
         known.due = None;
         let of = RunningCheck {

@@ -1,9 +1,9 @@
-//! Endpoint care: health checks, name look-ups, the return of ejected endpoints, changed certificate files, and
-//! the events and log lines about them.
+//! Endpoint care: health checks, name look-ups, the end of ejections, changed certificate files, and the events and log
+//! lines about them.
 //!
-//! Knows pools and nothing of who changes them. Works on what has something to do: a pool that changed, that
-//! rang, whose endpoint is due for a check. An idle process with ten thousand services has nothing else to
-//! do than its checks.
+//! Knows pools, but not who changes them. It works only on pools with something to do: a pool that changed, that raised
+//! an alert, or with an endpoint that is due for a check. An idle process with ten thousand services costs almost
+//! nothing.
 
 mod checks;
 mod names;
@@ -29,45 +29,44 @@ use crate::{
     upstream::{AlertQueue, EndpointEvent, Pool, Pools, Resolver, ServicePools},
 };
 
-/// Looks after all endpoints.
+/// Cares for all endpoints.
 pub struct Care {
     pools: watch::Receiver<Pools>,
     alerts: Arc<AlertQueue>,
     tell: EventSink,
     metrics: Metrics,
-    /// The pools that are looked after now.
+    /// The current pools.
     current: Pools,
     checks: CheckScheduler,
     names: ResolvedNames,
     told: PublishedEvents,
-    /// Pools with an endpoint that is left out for a while.
+    /// Pools with an ejected endpoint.
     ejecting: HashSet<PoolKey>,
-    /// Pools whose endpoints speak TLS, whose files may change.
+    /// Pools with TLS endpoints, with files that may change.
     secured: HashSet<PoolKey>,
 }
 
-/// Who listens to what happens to endpoints.
+/// Receives the events of endpoints.
 pub type EventSink = Arc<dyn Fn(EndpointEvent) + Send + Sync>;
 
-/// A pool, whichever one it is at the moment.
+/// The name of a pool, whatever its content.
 type PoolKey = (ServiceName, Color);
 
-/// How much checking there may be.
+/// The limit of health checks.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct CareSettings {
-    /// Health checks a second, of all endpoints together that are as they were, and again as many each of those
-    /// that are down and of those that may be about to change. With more endpoints than that times their interval,
-    /// each is checked less often.
+    /// Health checks per second: of all stable endpoints together, and as many each of those that are down and of those
+    /// that may be about to change. With more endpoints than that allows, each is checked less often.
     pub checks_per_second: u32,
 }
 
-/// The time between two looks at endpoints that are left out, and at limits that are met all the time.
+/// The time between two checks of ejections and at limits.
 const STEP: Duration = Duration::from_millis(250);
 
-/// The time between two looks at the files of TLS.
+/// The time between two checks of TLS files.
 const FILES: Duration = Duration::from_secs(2);
 
-/// The time between two looks at pools that ring: one that is overloaded does so with every request.
+/// The time between two rounds of alerts: an overloaded pool raises one with every request.
 const BREATH: Duration = Duration::from_millis(20);
 
 impl Default for CareSettings {
@@ -79,7 +78,7 @@ impl Default for CareSettings {
 // === impl Care ===
 
 impl Care {
-    /// Care for these pools, as they change.
+    /// Care for these pools.
     #[must_use]
     pub fn new(
         pools: watch::Receiver<Pools>,
@@ -103,8 +102,8 @@ impl Care {
         }
     }
 
-    /// Looks after the endpoints until the pools cannot change any more. All that it has started ends
-    /// when the future is dropped.
+    /// Cares for the endpoints until the pools cannot change any more. Everything that it started ends when the future
+    /// is dropped.
     pub async fn run(mut self) {
         let mut step = tokio::time::interval(STEP);
         step.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -122,7 +121,7 @@ impl Care {
                     hear_at = Instant::now() + BREATH;
                 }
                 checked = self.checks.next() => self.checks.done(checked, &self.current),
-                heard = self.names.hear() => {
+                heard = self.names.receive() => {
                     for which in heard {
                         self.resolve(&which);
                     }
@@ -132,7 +131,7 @@ impl Care {
         }
     }
 
-    /// Takes up pools that are new or have changed, and lets go of those that are gone.
+    /// Adds new and changed pools, and removes those that are gone.
     fn follow(&mut self) {
         let new = self.pools.borrow_and_update().clone();
         let old = std::mem::replace(&mut self.current, new.clone());
@@ -169,7 +168,7 @@ impl Care {
             if before.is_some_and(|it| Arc::ptr_eq(it.pool(color), pool)) {
                 continue;
             }
-            // It may have rung before it was known here, and would not ring again.
+            // It may have raised an alert before it was known here, and would not raise another one.
             pool.clear_alert();
             self.names.follow(&which, pool, now);
             let is_secured = pool.spec().endpoints.iter().any(|it| it.endpoint.is_tls);
@@ -180,20 +179,20 @@ impl Care {
             self.resolve(&which);
             self.checks.follow(&which, pool, now);
             self.tell_of(&which, now);
-            // Of an endpoint that an earlier life of this task has told of there is no news.
+            // An earlier run of this task may have published this already.
             if pool.has_ejected() {
                 self.ejecting.insert(which);
             }
         }
     }
 
-    /// Looks at the pools that rang.
+    /// Handles the pools that raised an alert.
     fn hear(&mut self) {
         let now = Instant::now();
         for which in self.alerts.take() {
             if let Some(pool) = self.pool(&which) {
                 pool.clear_alert();
-                self.checks.hurry(&which, &pool, now);
+                self.checks.schedule_soon(&which, &pool, now);
                 self.tell_of(&which, now);
             }
         }
@@ -202,7 +201,7 @@ impl Care {
     fn tell_of(&mut self, which: &PoolKey, now: Instant) {
         let Some(pools) = self.current.get(&which.0) else { return };
         let (pool, is_active) = (pools.pool(which.1), pools.active == which.1);
-        for event in self.told.follow(which, pool, is_active, now) {
+        for event in self.told.known(which, pool, is_active, now) {
             if matches!(event, EndpointEvent::EndpointEjected { .. }) {
                 self.ejecting.insert(which.clone());
             }
@@ -210,7 +209,7 @@ impl Care {
         }
     }
 
-    /// Gives a pool the addresses of its names, as far as they are known.
+    /// Gives a pool the known addresses of its names.
     fn resolve(&mut self, which: &PoolKey) {
         let Some(pool) = self.pool(which) else { return };
         let mut has_changed = false;
@@ -236,10 +235,10 @@ impl Care {
                 self.ejecting.remove(&which);
             }
         }
-        for which in self.told.untold(now) {
+        for which in self.told.unpublished(now) {
             self.tell_of(&which, now);
         }
-        // A disk may take its time: endpoints must not wait for it, and one look at it is enough.
+        // A disk may be slow: endpoints must not wait for it, and one check at a time is enough.
         let is_done = files.as_ref().is_none_or(JoinHandle::is_finished);
         if is_done && !self.secured.is_empty() && now.saturating_duration_since(*files_at) >= FILES
         {

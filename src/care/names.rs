@@ -1,4 +1,4 @@
-//! The names of endpoints and what they stand for, asked again whenever that may have changed.
+//! Resolves the names of endpoints, and again when their TTL is over.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -17,30 +17,30 @@ use crate::{
     upstream::{EndpointEvent, LookupError, Pool, ResolvedAddresses, Resolver},
 };
 
-/// What names stand for. What is asked ends with this.
+/// The resolved names. Dropping it ends running queries.
 pub(super) struct ResolvedNames {
     names: Resolver,
     known: HashMap<Arc<str>, NameEntry>,
     /// The names of each pool that has any.
     of_pool: HashMap<PoolKey, HashSet<Arc<str>>>,
     asking: JoinSet<Result<ResolvedAddresses, LookupError>>,
-    /// Which name each question is for; one that panics still has to be found.
+    /// The name of each running query, also of one that panics.
     of_task: HashMap<Id, Arc<str>>,
     metrics: Metrics,
 }
 
 struct NameEntry {
-    /// The pools whose endpoints have this name.
+    /// The pools with endpoints of this name.
     pools: HashSet<PoolKey>,
-    /// The last known ones. They stay in use while no name server answers.
+    /// The last known addresses. They stay in use while no name server responds.
     addresses: Vec<IpAddr>,
     ask_at: Instant,
     is_asking: bool,
-    /// Questions in a row that were not answered.
+    /// Consecutive failed queries.
     failures: u32,
 }
 
-/// The time to the next question after one that was not answered, times how many in a row.
+/// The time to the next query after a failed one, times the number of consecutive failures.
 const AGAIN: Duration = Duration::from_secs(1);
 const AGAIN_MAX: Duration = Duration::from_secs(5);
 
@@ -58,7 +58,7 @@ impl ResolvedNames {
         }
     }
 
-    /// Asks for the names of this pool from now on, and for no others in its place.
+    /// Resolves the names of this pool from now on, instead of those before.
     pub(super) fn follow(&mut self, which: &PoolKey, pool: &Pool, now: Instant) {
         let hosts: HashSet<Arc<str>> = pool
             .spec()
@@ -71,7 +71,7 @@ impl ResolvedNames {
             .collect();
         let before = self.of_pool.remove(which).unwrap_or_default();
         for gone in before.difference(&hosts) {
-            self.leave(which, gone);
+            self.cancel(which, gone);
         }
         for host in &hosts {
             let known = self.known.entry(Arc::clone(host)).or_insert_with(|| NameEntry {
@@ -89,14 +89,14 @@ impl ResolvedNames {
         }
     }
 
-    /// Asks for the names of this pool no longer.
+    /// Stops resolving the names of this pool.
     pub(super) fn forget(&mut self, which: &PoolKey) {
         for host in self.of_pool.remove(which).unwrap_or_default() {
-            self.leave(which, &host);
+            self.cancel(which, &host);
         }
     }
 
-    fn leave(&mut self, which: &PoolKey, host: &Arc<str>) {
+    fn cancel(&mut self, which: &PoolKey, host: &Arc<str>) {
         if let Some(known) = self.known.get_mut(host) {
             known.pools.remove(which);
             if known.pools.is_empty() {
@@ -105,7 +105,7 @@ impl ResolvedNames {
         }
     }
 
-    /// Asks what is to be asked now.
+    /// Starts due queries.
     pub(super) fn ask(&mut self, now: Instant) {
         for (host, known) in &mut self.known {
             if !known.is_asking && known.ask_at <= now {
@@ -117,9 +117,9 @@ impl ResolvedNames {
         }
     }
 
-    /// Waits for an answer and writes it down. Returns the pools that it is for. Never ends if nothing was
-    /// asked. Nothing is lost when the future is dropped.
-    pub(super) async fn hear(&mut self) -> Vec<PoolKey> {
+    /// Waits for the result of a query, and returns the pools that it is for. Never ready without queries. Dropping the
+    /// future loses nothing.
+    pub(super) async fn receive(&mut self) -> Vec<PoolKey> {
         let Some(heard) = self.asking.join_next_with_id().await else {
             return std::future::pending().await;
         };
@@ -153,7 +153,7 @@ impl ResolvedNames {
         }
     }
 
-    /// Gives a pool the addresses of its names, as far as they are known. Returns what has changed.
+    /// Gives a pool the known addresses of its names. Returns what has changed.
     pub(super) fn resolve(&self, which: &PoolKey, pool: &Pool) -> Vec<EndpointEvent> {
         let mut events = Vec::new();
         for host in self.of_pool.get(which).into_iter().flatten() {
@@ -187,14 +187,14 @@ mod tests {
         let mut book = ResolvedNames::new(names(), metrics.clone());
         let now = Instant::now();
         book.follow(&which, &pool, now);
-        // In place of the questions, which would ask the network.
+        // Instead of real queries, which would use the network.
         book.asking.abort_all();
         while book.asking.join_next().await.is_some() {}
         book.of_task.clear();
         let task = book.asking.spawn(async { panic!("planted") }).id();
         book.of_task.insert(task, "one.test".into());
         for times in 1..=2 {
-            assert_eq!(book.hear().await, []);
+            assert_eq!(book.receive().await, []);
             assert_eq!(deaths(&metrics, "look-up"), times);
             let known = &book.known["one.test"];
             assert!(!known.is_asking && known.ask_at >= now + AGAIN, "not at once");

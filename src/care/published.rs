@@ -1,4 +1,4 @@
-//! The events that were published for each pool already, so that an event is published once.
+//! The events that were published for each pool, so that each is published once.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -15,26 +15,26 @@ use crate::{
     upstream::{EndpointEvent, EndpointHealth, EndpointState, Pool},
 };
 
-/// What was told of all pools. Of a pool that is well there is nothing to remember.
+/// The published events of all pools. A healthy pool has no entry.
 #[derive(Default)]
 pub(super) struct PublishedEvents {
     pools: HashMap<PoolKey, PublishedPoolEvents>,
-    /// Pools whose limits were met when that was told a moment ago.
+    /// Pools with a limit event in the last moments.
     quiet: HashSet<PoolKey>,
 }
 
-/// What was told of one pool.
+/// The published events of one pool.
 #[derive(Default)]
 struct PublishedPoolEvents {
-    /// What each member that is not well was last told to be like. By its place in memory, which the member
-    /// beside it keeps from being used again.
+    /// The published health of each unhealthy endpoint. By the address of its state in memory, which the entry keeps
+    /// from being reused.
     conditions: HashMap<usize, (Arc<EndpointState>, EndpointHealth)>,
     is_panicking: bool,
     is_down: bool,
     limits: HashMap<&'static str, PublishedLimitHits>,
 }
 
-/// How often a limit was met when that was last told, and when that was.
+/// How often a limit was hit at the last event, and when that was.
 #[derive(Default)]
 struct PublishedLimitHits {
     hits: u64,
@@ -47,8 +47,8 @@ const QUIET: Duration = Duration::from_secs(10);
 // === impl PublishedEvents ===
 
 impl PublishedEvents {
-    /// What is to be told of a pool since this was called the last time.
-    pub(super) fn follow(
+    /// Publishes what has changed in a pool since the last call.
+    pub(super) fn known(
         &mut self,
         which: &PoolKey,
         pool: &Pool,
@@ -57,10 +57,10 @@ impl PublishedEvents {
     ) -> Vec<EndpointEvent> {
         let mut events = Vec::new();
         let mut told = self.pools.remove(which).unwrap_or_default();
-        told.tell_of_members(pool, &mut events);
-        told.tell_of_outage(pool, is_active, &mut events);
-        told.tell_of_panic(pool, &mut events);
-        match told.tell_of_limits(pool, now, &mut events) {
+        told.publish_health(pool, &mut events);
+        told.publish_outage(pool, is_active, &mut events);
+        told.publish_panic(pool, &mut events);
+        match told.publish_limits(pool, now, &mut events) {
             true => self.quiet.insert(which.clone()),
             false => self.quiet.remove(which),
         };
@@ -71,8 +71,8 @@ impl PublishedEvents {
         events
     }
 
-    /// Pools of which there is more to tell by now.
-    pub(super) fn untold(&self, now: Instant) -> Vec<PoolKey> {
+    /// Pools with something to publish by now.
+    pub(super) fn unpublished(&self, now: Instant) -> Vec<PoolKey> {
         let is_over = |it: &&PoolKey| {
             let limits = self.pools.get(*it).map(|it| it.limits.values());
             limits
@@ -83,7 +83,7 @@ impl PublishedEvents {
         self.quiet.iter().filter(is_over).cloned().collect()
     }
 
-    /// Forgets what was told of a pool.
+    /// Forgets the published events of a pool.
     pub(super) fn forget(&mut self, which: &PoolKey) {
         self.pools.remove(which);
         self.quiet.remove(which);
@@ -93,13 +93,13 @@ impl PublishedEvents {
 // === impl PublishedPoolEvents ===
 
 impl PublishedPoolEvents {
-    fn tell_of_members(&mut self, pool: &Pool, events: &mut Vec<EndpointEvent>) {
+    fn publish_health(&mut self, pool: &Pool, events: &mut Vec<EndpointEvent>) {
         let mut conditions = HashMap::new();
         for member in pool.endpoints() {
             let place = Arc::as_ptr(&member).addr();
             let mut last = self.conditions.remove(&place).map(|it| it.1);
             for condition in member.take_changes() {
-                tell_of_member(pool, &member, last.as_ref(), &condition, events);
+                publish_endpoint(pool, &member, last.as_ref(), &condition, events);
                 last = Some(condition);
             }
             let is_well = |it: &EndpointHealth| it.health != Health::Down && it.ejected.is_none();
@@ -110,9 +110,9 @@ impl PublishedPoolEvents {
         self.conditions = conditions;
     }
 
-    /// Tells when the last endpoint of a pool has gone down, and when the first one is back. Endpoints that were
-    /// not checked yet, as those that have just replaced all others, are neither.
-    fn tell_of_outage(&mut self, pool: &Pool, is_active: bool, events: &mut Vec<EndpointEvent>) {
+    /// Publishes when the last healthy endpoint of a pool goes down, and when the first one is back. Endpoints that
+    /// were never checked, such as replacements, count as neither.
+    fn publish_outage(&mut self, pool: &Pool, is_active: bool, events: &mut Vec<EndpointEvent>) {
         let members = pool.endpoints();
         let is_all = |health| members.iter().all(|it| it.health() == health);
         let has_up = members.iter().any(|it| it.health() == Health::Up);
@@ -135,7 +135,7 @@ impl PublishedPoolEvents {
         }
     }
 
-    fn tell_of_panic(&mut self, pool: &Pool, events: &mut Vec<EndpointEvent>) {
+    fn publish_panic(&mut self, pool: &Pool, events: &mut Vec<EndpointEvent>) {
         let (service, color) = (pool.service().clone(), pool.color());
         let panicking = pool.is_panicking();
         if std::mem::replace(&mut self.is_panicking, panicking) == panicking {
@@ -149,8 +149,8 @@ impl PublishedPoolEvents {
         events.push(EndpointEvent::PanicChanged { service, color, panicking });
     }
 
-    /// Returns whether a limit was told of so shortly ago that more of it may have to be told later.
-    fn tell_of_limits(
+    /// Returns whether a limit event is so recent that more hits may have to be published later.
+    fn publish_limits(
         &mut self,
         pool: &Pool,
         now: Instant,
@@ -178,7 +178,7 @@ impl PublishedPoolEvents {
     }
 }
 
-fn tell_of_member(
+fn publish_endpoint(
     pool: &Pool,
     member: &EndpointState,
     before: Option<&EndpointHealth>,
@@ -189,7 +189,7 @@ fn tell_of_member(
     let (endpoint, address) = (member.configured().clone(), member.resolved());
     let (health, reason) = (after.health, after.failure.as_ref().map(|it| it.detail.to_string()));
     let was = before.map_or(Health::Unknown, |it| it.health);
-    // The first look at an endpoint that is well is no news.
+    // The first check of a healthy endpoint is no news.
     if was != health && (was, health) != (Health::Unknown, Health::Up) {
         let (at, why) = (address.map(tracing::field::display), reason.as_deref());
         match health {
@@ -240,7 +240,7 @@ mod tests {
         let which = ("web".parse().expect("a name"), crate::model::Color::Blue);
         let mut told = PublishedEvents::default();
         let mut follow = |pool: &Pool| -> Vec<&str> {
-            let events = told.follow(&which, pool, true, Instant::now());
+            let events = told.known(&which, pool, true, Instant::now());
             let name = |it: &EndpointEvent| match it {
                 EndpointEvent::PoolDown { .. } => Some("down"),
                 EndpointEvent::PoolUp { .. } => Some("up"),

@@ -18,7 +18,7 @@ pub(super) fn names() -> Resolver {
     Resolver::new(&ResolverSettings::default())
 }
 
-/// A service `web` whose blue pool has these endpoints, with its pools.
+/// A service `web` with these endpoints in its blue pool.
 pub(super) fn pools(endpoints: &[&str]) -> (Arc<Pool>, Pools) {
     let make = |color, endpoints: &[&str]| {
         let endpoints = endpoints
@@ -39,7 +39,7 @@ pub(super) fn pools(endpoints: &[&str]) -> (Arc<Pool>, Pools) {
     (blue, pools)
 }
 
-/// How many tasks of a kind have died.
+/// How many tasks of this kind have died.
 pub(super) fn deaths(metrics: &Metrics, task: &str) -> usize {
     let text = metrics.show(crate::model::Generation(1), true, &[]);
     let series = format!("flipgate_task_panics_total{{task=\"{task}\"}} ");

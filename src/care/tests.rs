@@ -21,7 +21,7 @@ struct Scene {
 }
 
 impl Scene {
-    /// Two pools that are not under care yet. One failed request ejects an endpoint for 300 ms.
+    /// Two pools without care. One failed request ejects an endpoint for 300 ms.
     fn new() -> Self {
         let ejection = Ejection {
             failures: NonZeroU32::new(1),
@@ -59,20 +59,20 @@ impl Scene {
         tokio::spawn(Care::new(pools, alerts, names, settings, tell, metrics).run())
     }
 
-    /// Has care take the pools up.
+    /// Gives the pools to care.
     fn show(&self) {
         let (blue, green) = (Arc::clone(&self.blue), Arc::clone(&self.green));
         let pools = ServicePools { active: Color::Blue, blue, green };
         self.pools.send_modify(|it| drop(it.insert(WEB.parse().expect("a name"), pools)));
     }
 
-    /// Has the first endpoint of blue left out.
+    /// Ejects the first endpoint of blue.
     fn eject(&self) {
         self.blue.record_failure(&self.blue.endpoints()[0], "503", Instant::now());
         assert!(self.blue.has_ejected());
     }
 
-    /// Waits until nothing of blue will change by itself.
+    /// Waits until blue will not change by itself.
     async fn settle(&self) {
         let is_up = || self.blue.endpoints().iter().all(|it| it.health() == Health::Up);
         soon("the endpoints are up", is_up).await;
@@ -98,13 +98,13 @@ async fn a_pool_that_rings_before_it_is_taken_up_is_heard_later() {
     let scene = Scene::new();
     let _care = scene.care();
     tokio::time::sleep(BREATH).await;
-    // Requests come to a new service as soon as the table has it, which may be before care has heard of it.
+    // Requests reach a new service as soon as the table has it, which may be before care knows it.
     scene.blue.record_limit(LimitHit::Queue);
     soon("the list is taken", || scene.parts.alerts.is_empty()).await;
     scene.show();
     scene.settle().await;
     scene.eject();
-    soon("the ejection is told", || scene.ejected() == 1).await;
+    soon("the ejection is published", || scene.ejected() == 1).await;
     soon("the endpoint returns", || !scene.blue.has_ejected()).await;
 }
 
@@ -115,7 +115,7 @@ async fn who_was_left_out_before_care_was_started_again_returns() {
     scene.show();
     scene.settle().await;
     scene.eject();
-    soon("the ejection is told", || scene.ejected() == 1).await;
+    soon("the ejection is published", || scene.ejected() == 1).await;
     care.abort();
     let _ended = care.await;
     let _care = scene.care();

@@ -241,7 +241,7 @@ impl Config {
         catalog.trusted_proxies = clients.trusted_proxies;
         catalog.public_marks = clients.public_marks;
         catalog.keeps_trace = clients.keeps_trace;
-        catalog.response_patience = times.response;
+        catalog.response_timeout = times.response;
         let upstream = upstream::ConnectionSettings {
             idle_max: limits.upstream_idle,
             stall: times.patience.stall,

@@ -1,4 +1,4 @@
-//! What the configuration says of services and clients, checked.
+//! Services and clients of the configuration, checked.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -9,46 +9,46 @@ use crate::model::{
     ServiceRules,
 };
 
-/// What the configuration says of services and clients.
+/// The services and clients of the configuration.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Catalog {
     services: BTreeMap<ServiceName, ServiceSpec>,
-    /// Networks whose clients may see a color before it is active.
+    /// Networks of internal clients, which may preview a color.
     pub internal: Vec<IpNet>,
-    /// Networks of proxies whose word on the client's address we take.
+    /// Networks of trusted proxies.
     pub trusted_proxies: Vec<IpNet>,
-    /// Whether answers to the public tell color and generation too.
+    /// Whether responses to public clients have color and generation, too.
     pub public_marks: bool,
-    /// Whether the public's trace context is kept.
+    /// Whether the trace context of public clients is kept.
     pub keeps_trace: bool,
-    /// How long an upstream may take to the head of its answer.
-    pub response_patience: Duration,
+    /// The timeout of the response head.
+    pub response_timeout: Duration,
 }
 
-/// One service as configured.
+/// A configured service.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ServiceSpec {
-    /// The hosts that it answers for.
+    /// Its hosts.
     pub hosts: Vec<HostPattern>,
-    /// The paths that it answers for.
+    /// Its path prefix.
     pub path: PathPrefix,
-    /// The color that answers at the very first start.
+    /// The active color at the first start.
     pub active: Color,
     /// The pool named blue.
     pub blue: PoolSpec,
     /// The pool named green.
     pub green: PoolSpec,
-    /// What holds for its requests.
+    /// The rules for its requests.
     pub rules: ServiceRules,
-    /// How they are spread over its endpoints, and how those are looked after.
+    /// Load balancing, health checks, retries and limits.
     pub policy: Arc<Policy>,
 }
 
-/// Two services that want the same requests.
+/// Two services with the same host and path.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("services `{one}` and `{two}` both answer for host `{host}` and path `{path}`")]
 pub struct CatalogError {
-    /// The one that comes first by name.
+    /// The first one by name.
     pub one: ServiceName,
     /// The other.
     pub two: ServiceName,
@@ -61,11 +61,11 @@ pub struct CatalogError {
 // === impl Catalog ===
 
 impl Catalog {
-    /// A catalog of services, for the clients of no network.
+    /// A catalog of services, without internal networks.
     ///
     /// # Errors
     ///
-    /// [`CatalogError`] for the first two services that want the same requests.
+    /// [`CatalogError`] for the first two services with the same host and path.
     pub fn new(services: BTreeMap<ServiceName, ServiceSpec>) -> Result<Self, CatalogError> {
         router(&services)?;
         Ok(Self {
@@ -74,7 +74,7 @@ impl Catalog {
             trusted_proxies: Vec::new(),
             public_marks: false,
             keeps_trace: false,
-            response_patience: Duration::from_secs(60),
+            response_timeout: Duration::from_secs(60),
         })
     }
 
@@ -84,7 +84,7 @@ impl Catalog {
         &self.services
     }
 
-    /// The rules that follow, for tables whose services stand in the catalog's order.
+    /// The routing rules, for tables with services in the order of the catalog.
     pub(super) fn rules(&self, id: u64) -> Arc<Rules> {
         let Self {
             services,
@@ -92,7 +92,7 @@ impl Catalog {
             trusted_proxies,
             public_marks,
             keeps_trace,
-            response_patience,
+            response_timeout: response_patience,
         } = self;
         Arc::new(Rules {
             id,

@@ -1,4 +1,4 @@
-//! What can be asked for, and how it ends.
+//! Changes of the state, and their outcomes.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -15,44 +15,43 @@ use crate::{
 /// A change of the state.
 #[derive(Clone, Debug)]
 pub enum Change {
-    /// Make these colors active, all in one step.
+    /// Promote these colors, all in one step.
     Promote(BTreeMap<ServiceName, Color>),
-    /// Make active what was so before the last promotion, all in one step. None named: the services
-    /// of the last promotion.
+    /// Promote the colors from before the last promotion, all in one step. No names: the services of the last
+    /// promotion.
     Rollback {
         /// The services.
         services: Vec<ServiceName>,
         /// Also to a pool that was changed since it was active.
         force: bool,
     },
-    /// Set what a pool is made of.
+    /// Set the version and the endpoints of a pool.
     SetPool {
         /// The service.
         service: ServiceName,
         /// The pool.
         color: Color,
-        /// What it shall be.
+        /// Its new content.
         spec: PoolSpec,
-        /// Also if it is the active one.
+        /// Also if its color is active.
         force: bool,
     },
-    /// Take a changed configuration.
-    Follow(Arc<Catalog>),
+    /// Apply a changed configuration.
+    Reconfigure(Arc<Catalog>),
 }
 
-/// A change with the conditions under which it is wanted.
+/// A change, and its conditions.
 #[derive(Clone, Debug)]
 pub struct ChangeRequest {
-    /// What is wanted.
+    /// The change.
     pub change: Change,
-    /// Only if the current generation is one of these; `None` for any.
+    /// The generations that it was decided on: the change is refused if none is current. `None` for any.
     pub if_generation: Option<Vec<Generation>>,
-    /// A key and what the call is. A call under a key that was accepted before changes nothing and
-    /// succeeds.
+    /// Its idempotency key. A second call with an accepted key changes nothing and succeeds.
     pub idempotency: Option<Idempotency>,
-    /// Why, in the caller's words; it goes to the log and the events.
+    /// The reason, for the log and the events.
     pub reason: Option<String>,
-    /// Who asks for the change, for the log and the events. `None` for Flipgate itself.
+    /// The caller, for the log and the events. `None` for Flipgate itself.
     pub actor: Option<Actor>,
 }
 
@@ -65,7 +64,7 @@ pub struct Actor {
     pub address: String,
 }
 
-/// A key for a call, and what tells that call from others.
+/// An idempotency key, and the fingerprint of its call.
 #[derive(Clone, Debug)]
 pub struct Idempotency {
     /// The key, 1 to 255 characters.
@@ -79,108 +78,102 @@ pub struct Idempotency {
 /// A change that was made.
 #[derive(Clone, Debug)]
 pub struct ChangeOutcome {
-    /// The generation that has it: what the next change is decided on.
+    /// The generation that it led to: what the next change is decided on.
     pub generation: Generation,
-    /// The revision of the state that has it, or that was found to have it already.
+    /// The revision that it led to, or that had it already.
     pub revision: Revision,
-    /// Whether it was made by an earlier call under the same key.
-    pub is_repeated: bool,
-    /// What was applied with it.
+    /// Whether an earlier call with the same key made it.
+    pub is_replayed: bool,
+    /// The state that is applied since then.
     pub applied: Arc<Applied>,
 }
 
-/// A change that was not acknowledged. Nothing has changed then, in the store or in the table, unless
+/// A change that was not acknowledged. Nothing has changed, in the store or in the table, unless
 /// [`CommitError::Unknown`] says that the outcome is unknown.
 #[derive(Debug, thiserror::Error)]
 pub enum ChangeError {
-    /// Somebody else's change came first.
+    /// Another change was applied first.
     #[error(
-        "decided on generation {}, but {current} is current: look at the status and decide again",
+        "decided on generation {}, but {current} is current; read the status and decide again",
         list(decided_on)
     )]
     Stale {
-        /// What the caller had seen.
+        /// The generations of the call.
         decided_on: Vec<Generation>,
-        /// What is.
+        /// The current generation.
         current: Generation,
     },
-    /// It cannot be done, for these reasons.
+    /// It is refused, for these reasons.
     #[error("{}", sentences(.0))]
     Refused(Vec<RefusalReason>),
     /// The idempotency key belongs to another call.
-    #[error(
-        "the idempotency key `{0}` was used for a different call: use a new key for each change"
-    )]
+    #[error("the idempotency key `{0}` was used for another call; use a new key for each change")]
     KeyReused(String),
-    /// It could not be written, or nobody knows whether it was.
+    /// It could not be written, or the outcome is unknown.
     #[error(transparent)]
     Store(#[from] CommitError),
-    /// The process is about to end.
+    /// The process is stopping.
     #[error("flipgate is stopping")]
     Stopping,
 }
 
-/// One reason against a change.
+/// A reason why a change was refused.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct RefusalReason {
-    /// The service that it concerns; none for the change as a whole.
+    /// The service; none for the change as a whole.
     pub service: Option<ServiceName>,
-    /// What is wrong.
+    /// The kind of the reason.
     pub problem: ReasonKind,
 }
 
-/// What is wrong with a change.
+/// The kinds of reasons.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum ReasonKind {
     /// The configuration has no such service.
-    #[error("is not configured: see `flipgate status` for the services there are")]
+    #[error("is not configured; `flipgate status` lists the services")]
     UnknownService,
-    /// It is what is asked for already.
+    /// The color is active already.
     #[error("has {0} active already")]
     AlreadyActive(Color),
-    /// Nobody would answer.
+    /// The color has no endpoints.
     #[error(
-        "has no endpoints in {0}: set them first, with PUT /v1/services/…/pools/{0} or in the configuration"
+        "has no endpoints in {0}; set them first, with `flipgate set`, PUT /v1/services/…/pools/{0}, or in the configuration"
     )]
     NoEndpoints(Color),
-    /// There is no color to go back to.
-    #[error(
-        "was not promoted since it was last rolled back, or never: there is nothing to roll back to; promote the color that you want"
-    )]
+    /// There is no previous color.
+    #[error("has no promotion to roll back; promote the color that you want")]
     NeverPromoted,
-    /// What answered before is not there any more.
+    /// The previous pool was changed since it was active.
     #[error(
-        "had {0} active before, but its endpoints were changed since: promote {0} if you mean it, or roll back by force"
+        "had {0} active before, but {0} was changed since; promote {0}, or roll back with force"
     )]
     ChangedSince(Color),
     /// No promotion was ever made.
-    #[error("nothing was promoted yet, so there is nothing to roll back")]
+    #[error("nothing was promoted yet; there is nothing to roll back")]
     NothingPromoted,
     /// The call names no service.
     #[error("no service is named")]
     NothingNamed,
-    /// The pool is answering.
-    #[error("has {0} active: change the other color and promote it, or say \"force\": true")]
+    /// The pool is active.
+    #[error("has {0} active; set the other color and promote it, or use force")]
     PoolIsActive(Color),
-    /// The active pool would have nobody left.
-    #[error(
-        "has {0} active, and would answer nobody without endpoints: promote the other color first"
-    )]
+    /// The active pool would have no endpoints.
+    #[error("has {0} active and would have no endpoints; promote the other color first")]
     ActiveEmptied(Color),
-    /// An endpoint is the process itself.
-    #[error("would have {0} as an endpoint: use the address of the application")]
+    /// An endpoint is an address of this process.
+    #[error("would have {0} as an endpoint; use the address of the application")]
     OwnAddress(OwnAddress),
     /// Its entry in the state file is damaged.
-    #[error("has a damaged entry in the state file: promote the color that shall be active first")]
+    #[error("has a damaged entry in the state file; promote a color first")]
     Damaged,
 }
 
 // === impl Idempotency ===
 
 impl Idempotency {
-    /// Whether a stored fingerprint is that of this call, as well as it can tell.
+    /// Whether a stored fingerprint belongs to this call.
     #[must_use]
-    pub fn is_of(&self, stored: &str) -> bool {
+    pub fn matches(&self, stored: &str) -> bool {
         stored == self.fingerprint || stored == self.old_fingerprint
     }
 }
@@ -188,17 +181,17 @@ impl Idempotency {
 // === impl Change ===
 
 impl Change {
-    /// The settings of TLS that the pools of this change use.
+    /// The TLS settings of the pools of this change.
     pub(super) fn tls_settings(&self, catalog: &Catalog) -> HashSet<UpstreamTls> {
         let is_secured = |spec: &PoolSpec| spec.endpoints.iter().any(|it| it.endpoint.is_tls);
         match self {
             Self::Promote(_) | Self::Rollback { .. } => HashSet::new(),
             Self::SetPool { service, color, spec, .. } => {
-                // How a pool is spoken to is the file's to say.
+                // The file decides protocol and TLS of a pool.
                 let written = catalog.services().get(service).filter(|_| is_secured(spec));
                 written.map(|it| it.pool(*color).link.tls.clone()).into_iter().collect()
             }
-            Self::Follow(new) => {
+            Self::Reconfigure(new) => {
                 let pools = new.services().values().flat_map(|it| [&it.blue, &it.green]);
                 let is_needed =
                     |it: &&PoolSpec| is_secured(it) || it.link.tls != UpstreamTls::default();
@@ -211,7 +204,7 @@ impl Change {
 // === impl ReasonKind ===
 
 impl ReasonKind {
-    /// A word for programs.
+    /// The code for programs.
     #[must_use]
     pub fn code(&self) -> &'static str {
         match self {
@@ -229,9 +222,9 @@ impl ReasonKind {
         }
     }
 
-    /// Whether the call itself is wrong, whatever the state of the services.
+    /// Whether the call is wrong in any state.
     #[must_use]
-    pub fn is_callers(&self) -> bool {
+    pub fn is_caller_error(&self) -> bool {
         matches!(
             self,
             Self::UnknownService

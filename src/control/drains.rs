@@ -1,4 +1,4 @@
-//! What still holds a color, and the wait until nothing does.
+//! The progress of a drain, and the wait for its end.
 
 use std::time::{Duration, Instant};
 
@@ -10,44 +10,44 @@ use crate::{
     switch::{Drain, SideId},
 };
 
-/// What still holds a color of a service.
+/// The progress of the drain of a color.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct DrainSnapshot {
     /// The service.
     pub service: ServiceName,
     /// The color.
     pub color: Color,
-    /// Whether the color is the active one, so that it is not being drained at all.
+    /// Whether the color is active, so that it is not draining.
     pub is_active: bool,
-    /// Requests that were admitted before the last change that concerned this color.
+    /// Requests that were admitted before the last change of this color.
     pub in_flight: usize,
-    /// What they are.
+    /// The same by kind.
     pub kinds: ClaimCounts,
-    /// For how long the oldest of them has been inside.
+    /// The age of the oldest.
     pub oldest: Option<Duration>,
-    /// Requests of internal clients who asked for the color since. They do not hold up the drain.
+    /// Previews of the color since then. The drain does not wait for them.
     pub previews: usize,
-    /// Whether nobody is left: the endpoints may be stopped.
+    /// Whether the color is drained: it is safe to stop its endpoints.
     pub is_drained: bool,
 }
 
-/// Claims by what they are used for.
+/// Claims by kind.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct ClaimCounts {
-    /// Requests with their responses.
+    /// Requests.
     pub request: usize,
-    /// Upgraded connections.
+    /// Tunnels.
     pub tunnel: usize,
 }
 
 impl Control {
-    /// What holds `color` of a service, or its color that is not active; of a service that was removed, the
-    /// color that was active at last or, if that is drained, the other one. `None` for a service that is not
-    /// configured, or was removed and is drained for some seconds.
+    /// The progress of the drain of `color`, or of the color that is not active. For a removed service: of the color
+    /// that was active last or, if that is drained, the other one. `None` for a service that is not configured, or was
+    /// removed and has been drained for some seconds.
     #[must_use]
     pub fn drain(&self, service: &ServiceName, color: Option<Color>) -> Option<DrainSnapshot> {
         let active = self.active(service);
-        let color = color.map_or_else(|| self.draining(service, active), Some)?;
+        let color = color.map_or_else(|| self.drained_color(service, active), Some)?;
         if active.is_none() && self.removed(service).is_none() {
             return None;
         }
@@ -72,8 +72,8 @@ impl Control {
         })
     }
 
-    /// The color whose drain is meant if none is named.
-    fn draining(&self, service: &ServiceName, active: Option<Color>) -> Option<Color> {
+    /// The color of the drain if none is named.
+    fn drained_color(&self, service: &ServiceName, active: Option<Color>) -> Option<Color> {
         let Some(active) = active else {
             let last = self.removed(service)?;
             let is_held = |color| !self.switch().drains(service, color).is_empty();
@@ -94,13 +94,13 @@ impl Control {
         patience: Duration,
     ) -> Option<DrainSnapshot> {
         let active = self.active(service);
-        // Of a service that is removed, it may be one color after the other.
+        // Of a removed service, first one color may drain and then the other.
         let color = color.or(active.map(Color::other));
         let was_active = active.is_some() && active == color;
         let until = Instant::now() + patience;
         let mut changes = self.changes();
         loop {
-            // Marked as seen before looking, so that a change after the look is not slept through.
+            // Marked as seen before the check, so that a change after the check wakes the wait.
             changes.borrow_and_update();
             let picture = self.drain(service, color)?;
             let is_over = picture.is_active && (!was_active || picture.in_flight == 0);

@@ -1,4 +1,4 @@
-//! What happened, in order, for whoever listens now and for whoever was away for a moment.
+//! The events, in order, for subscribers and for those that reconnect.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -14,45 +14,44 @@ use crate::{
     upstream::EndpointEvent,
 };
 
-/// Something that happened.
+/// An event.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 pub struct Event {
-    /// One more than that of the event before. A process begins above all numbers of the ones
-    /// before it, as long as the clock is not set back.
+    /// One more than the number of the event before. A process begins above the numbers of earlier ones, unless the
+    /// clock was set back.
     pub seq: u64,
-    /// When.
+    /// The time.
     pub at: Timestamp,
-    /// What.
+    /// The kind.
     #[serde(flatten)]
     pub kind: EventKind,
 }
 
-/// What happened.
+/// The kinds of events.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum EventKind {
     /// The process began to serve.
     Started {
-        /// The generation that it came back to.
+        /// The generation that it continues with.
         generation: Generation,
     },
     /// Colors became active, all in one step.
     Promoted {
-        /// The generation that has them.
+        /// The generation that the promotion led to.
         generation: Generation,
         /// Each service with its color.
         services: BTreeMap<ServiceName, Color>,
         /// Whether it was a rollback.
         rollback: bool,
-        /// Why, if the caller said so.
+        /// The reason, if there is one.
         #[serde(skip_serializing_if = "Option::is_none")]
         reason: Option<String>,
         /// The name of the caller's token, or `local` without a token.
         #[serde(skip_serializing_if = "Option::is_none")]
         by: Option<String>,
     },
-    /// The last request that a change left behind on a color that is not active has ended: what was
-    /// replaced may be stopped.
+    /// The last request on a replaced color has ended: it is safe to stop it.
     Drained {
         /// The service.
         service: ServiceName,
@@ -60,11 +59,11 @@ pub enum EventKind {
         color: Color,
         /// The generation that replaced it.
         generation: Generation,
-        /// How long that took, in milliseconds.
+        /// The time from the change to the last request, in milliseconds.
         took_ms: u64,
     },
-    /// The last request has ended on a side whose color is active, or has others that somebody is
-    /// inside of. The color itself is not drained.
+    /// The last request on a replaced side has ended, but its color is active again or has other requests. The color is
+    /// not drained.
     Released {
         /// The service.
         service: ServiceName,
@@ -72,12 +71,12 @@ pub enum EventKind {
         color: Color,
         /// The generation that replaced it.
         generation: Generation,
-        /// How long that took, in milliseconds.
+        /// The time from the change to the last request, in milliseconds.
         took_ms: u64,
     },
-    /// A pool is made of something else.
+    /// A pool has another version or other endpoints.
     PoolChanged {
-        /// The generation that has it.
+        /// The generation that the change led to.
         generation: Generation,
         /// The service.
         service: ServiceName,
@@ -86,22 +85,22 @@ pub enum EventKind {
     },
     /// A changed configuration was applied.
     Reloaded {
-        /// The generation that has it.
+        /// The generation that the change led to.
         generation: Generation,
     },
     /// The process has begun to stop.
     Stopping,
-    /// Events before this one are no longer known; a listener that was away has missed some.
+    /// Earlier events are not kept any more, so the subscriber has missed some.
     Missed {
-        /// How many, as far as can be told.
+        /// How many, if that is known.
         events: u64,
     },
-    /// Something happened to endpoints.
+    /// An event of endpoints.
     #[serde(untagged)]
     Endpoint(EndpointEvent),
 }
 
-/// The events of this process: the last of them kept, new ones passed on.
+/// The events of this process: keeps the last ones, and publishes new ones.
 #[derive(Debug)]
 pub struct Events {
     recent: Mutex<EventBuffer>,
@@ -116,39 +115,38 @@ struct EventBuffer {
     events: VecDeque<Arc<Event>>,
 }
 
-/// Events from some moment on.
+/// A subscription.
 #[derive(Debug)]
 pub struct Subscription {
-    /// Those that were before the subscription and after what the listener had seen.
+    /// Events after the last one that the subscriber has seen.
     pub missed: Vec<Arc<Event>>,
-    /// Those that come.
+    /// New events.
     pub live: broadcast::Receiver<Arc<Event>>,
 }
 
-/// Events that are kept for those who were away.
+/// Events that are kept for reconnecting subscribers.
 const KEPT: usize = 1024;
 
-/// Events that a slow listener may lag behind before it misses some.
+/// Events that a slow subscriber may be behind before it misses some.
 const LAG_MAX: usize = 256;
 
 // === impl Events ===
 
 impl Events {
-    /// No events yet; their numbers begin behind `base`.
+    /// An empty list; numbers begin after `base`.
     #[must_use]
     pub fn after(base: u64) -> Self {
         let recent = EventBuffer { base, last: base, events: VecDeque::new() };
         Self { recent: Mutex::new(recent), live: broadcast::channel(LAG_MAX).0 }
     }
 
-    /// No events yet; their numbers begin where no process before had any: a thousand for each
-    /// millisecond.
+    /// An empty list; numbers begin above those of earlier processes: a thousand for each millisecond.
     #[must_use]
     pub fn from_now() -> Self {
         Self::after(u64::try_from(Timestamp::now().as_millisecond()).unwrap_or_default() * 1000)
     }
 
-    /// Tells everybody.
+    /// Publishes an event.
     pub fn publish(&self, kind: EventKind) {
         let mut recent = self.recent();
         recent.last += 1;
@@ -157,17 +155,17 @@ impl Events {
         if recent.events.len() > KEPT {
             recent.events.pop_front();
         }
-        // Nobody listens: nobody is missing anything.
+        // Without subscribers, none can miss it.
         let _ = self.live.send(event);
     }
 
-    /// All events after number `after`, or only those that come. There is no gap between what was
-    /// and what comes; events that are no longer kept are told by [`EventKind::Missed`].
+    /// All events after number `after`, or only new ones. There is no gap between kept and new events. Events that are
+    /// not kept any more are reported by [`EventKind::Missed`].
     pub fn subscribe(&self, after: Option<u64>) -> Subscription {
         let recent = self.recent();
         let live = self.live.subscribe();
         let Some(after) = after else { return Subscription { missed: Vec::new(), live } };
-        // A number that this process has not given is one of an earlier one.
+        // A number of another process.
         let is_ours = (recent.base..=recent.last).contains(&after);
         let after = if is_ours { after } else { recent.base };
         let first_kept = recent.events.front().map_or(recent.last + 1, |it| it.seq);
@@ -189,7 +187,7 @@ impl Events {
 // === impl EventKind ===
 
 impl EventKind {
-    /// The word that its serialized form has as `event`.
+    /// The value of `event` in its serialized form.
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
@@ -215,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_was_away_gets_what_it_missed_and_nothing_twice() {
+    fn a_reconnecting_subscriber_gets_each_missed_event_once() {
         let events = Events::after(0);
         for _ in 0..5 {
             events.publish(EventKind::Stopping);
@@ -230,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_was_away_too_long_is_told_so() {
+    fn a_subscriber_that_was_away_too_long_gets_missed() {
         let events = Events::after(0);
         for _ in 0..KEPT + 10 {
             events.publish(EventKind::Stopping);

@@ -1,4 +1,4 @@
-//! The handle by which changes are asked for, and by which everybody looks at what is applied.
+//! The handle of the control plane: proposes changes, and reads what is applied.
 
 use std::{
     sync::{Arc, Mutex},
@@ -12,10 +12,10 @@ use super::{
     catalog::Catalog,
     change::{Change, ChangeError, ChangeOutcome, ChangeRequest},
     events::Events,
-    plan::follow,
+    plan::reconfigure,
     reconcile::Reconciler,
     shared::{Applied, ControlShared},
-    snapshot::{StatusSnapshot, shown_removed},
+    snapshot::{StatusSnapshot, removed_gauges},
     worker::{ControlTask, PendingChange},
 };
 use crate::{
@@ -27,26 +27,26 @@ use crate::{
     upstream::{Pool, PoolContext, Pools},
 };
 
-/// Asks for changes, and looks. Cheap to clone.
+/// The handle of the control plane. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Control {
     calls: mpsc::Sender<PendingChange>,
     shared: Arc<ControlShared>,
 }
 
-/// Calls that wait for the one before them.
+/// Changes that may wait for the current one.
 const QUEUE: usize = 64;
 
 // === impl Control ===
 
 impl Control {
-    /// Takes the state that the store has and what the configuration says, commits what follows from both,
-    /// and makes the first table. Returns the task that makes and applies all changes from then on, for its
-    /// owner to run; it ends when every [`Control`] is gone, or when the store does.
+    /// Reads the state of the store, applies the configuration to it, commits the result, and makes the first table.
+    /// Returns the task that makes and applies all later changes, for its owner to run. The task ends when every
+    /// [`Control`] is dropped, or when the store ends.
     ///
     /// # Errors
     ///
-    /// If the state that follows cannot be written.
+    /// If the state cannot be written.
     pub async fn start(
         store: Arc<dyn Store>,
         catalog: Catalog,
@@ -57,7 +57,7 @@ impl Control {
         let mut watch = store.watch();
         let found = watch.borrow_and_update().clone();
         let is_new = found.revision == Revision::default() && found.services.is_empty();
-        let mut next = follow(&found, &catalog);
+        let mut next = reconfigure(&found, &catalog);
         if next != found {
             if !is_new {
                 next.generation = found.generation.next();
@@ -65,7 +65,7 @@ impl Control {
             store.commit(found.revision, next).await?;
         }
         let state = watch.borrow_and_update().clone();
-        tell_of_start(&state, &catalog, &store.place(), is_new);
+        log_start(&state, &catalog, &store.place(), is_new);
         let ledger = Arc::new(Ledger::new(workers));
         let (reconciler, first, table) = Reconciler::first(state, catalog, &metrics, &parts);
         let shared = Arc::new(ControlShared {
@@ -85,8 +85,8 @@ impl Control {
         Ok((Self { calls, shared }, worker))
     }
 
-    /// Asks for a change and waits until it is written and applied, or refused. Dropping the future
-    /// does not take the call back: it is made, or not, as if it had been waited for.
+    /// Proposes a change and waits until it is written and applied, or refused. Dropping the future does not cancel the
+    /// change.
     ///
     /// # Errors
     ///
@@ -95,9 +95,9 @@ impl Control {
         let kind = match call.change {
             Change::Promote(_) => Some(PromotionKind::Promote),
             Change::Rollback { .. } => Some(PromotionKind::Rollback),
-            Change::SetPool { .. } | Change::Follow(_) => None,
+            Change::SetPool { .. } | Change::Reconfigure(_) => None,
         };
-        // Held until the pools have them.
+        // Kept until the pools have them.
         let _connectors = self.read_ahead(&call.change).await;
         let (answer, answered) = oneshot::channel();
         let asked = self.calls.send(PendingChange { call, answer }).await;
@@ -119,8 +119,8 @@ impl Control {
         done
     }
 
-    /// Reads the files that the pools of a change need, on a thread for that: the one that makes changes must
-    /// not wait for a disk.
+    /// Reads the certificate files of the pools of a change on a blocking thread: the control task must not wait for a
+    /// disk.
     async fn read_ahead(&self, change: &Change) -> Vec<Arc<UpstreamConnector>> {
         let settings = change.tls_settings(&self.catalog());
         if settings.is_empty() {
@@ -133,36 +133,40 @@ impl Control {
             drop(guard);
             read
         };
-        // If the reading has panicked, the change reads by itself, and says why it cannot.
+        // If that panics, the change reads them itself, and reports its error.
         tokio::task::spawn_blocking(read).await.unwrap_or_default()
     }
 
-    /// What is applied now: a state, the configuration, and the pools that follow from both.
+    /// The applied state, the configuration, and the pools that follow from both.
     #[must_use]
     pub fn applied(&self) -> Arc<Applied> {
         self.shared.applied()
     }
 
-    /// The whole picture of now. Takes time in proportion to the number of services: not for the thread
-    /// that changes are made on.
+    /// A snapshot of all services. Takes time in proportion to the number of services: do not call it on the control
+    /// thread.
     #[must_use]
-    pub fn picture(&self) -> StatusSnapshot {
-        self.picture_of(&self.applied())
+    pub fn snapshot(&self) -> StatusSnapshot {
+        self.snapshot_of(&self.applied())
     }
 
-    /// The picture of what was applied at one moment, with what is inside now.
+    /// A snapshot of an applied state, with the current requests in flight.
     #[must_use]
-    pub fn picture_of(&self, applied: &Applied) -> StatusSnapshot {
+    pub fn snapshot_of(&self, applied: &Applied) -> StatusSnapshot {
         StatusSnapshot::of(&self.shared.switch, applied, applied.pools.keys())
     }
 
-    /// The same of these services alone, in proportion to their number.
+    /// A snapshot of these services only, in time proportional to their number.
     #[must_use]
-    pub fn picture_of_some(&self, applied: &Applied, services: &[ServiceName]) -> StatusSnapshot {
+    pub fn snapshot_of_services(
+        &self,
+        applied: &Applied,
+        services: &[ServiceName],
+    ) -> StatusSnapshot {
         StatusSnapshot::of(&self.shared.switch, applied, services.iter())
     }
 
-    /// The configuration that is in force.
+    /// The current configuration.
     #[must_use]
     pub fn catalog(&self) -> Arc<Catalog> {
         Arc::clone(&self.shared.applied.borrow().catalog)
@@ -171,45 +175,45 @@ impl Control {
     /// The text of a scrape. Takes time in proportion to the number of services.
     #[must_use]
     pub fn scrape(&self) -> String {
-        let picture = self.picture();
+        let picture = self.snapshot();
         let generation = picture.generation;
-        let StoreHealth { read_only, refused, waiting: _ } = self.condition();
+        let StoreHealth { read_only, refused, waiting: _ } = self.store_health();
         let is_writable = read_only.is_none() && refused.is_none();
-        // During a reload a service may be noted as removed, and still or already be there.
+        // During a reload a service may be recorded as removed and still be there.
         let mut removed = self.shared.removed.names();
         removed.retain(|it| !picture.services.contains_key(it));
         let mut shown: Vec<_> =
-            picture.services.into_iter().map(|(it, service)| service.shown(it)).collect();
+            picture.services.into_iter().map(|(it, service)| service.gauges(it)).collect();
         let removed = removed.into_iter();
-        shown.extend(removed.map(|it| shown_removed(&self.shared.switch, it)));
+        shown.extend(removed.map(|it| removed_gauges(&self.shared.switch, it)));
         self.shared.metrics.show(generation, is_writable, &shown)
     }
 
-    /// What happens.
+    /// The events.
     #[must_use]
     pub fn events(&self) -> &Events {
         &self.shared.events
     }
 
-    /// The pointer that requests read.
+    /// The switch.
     #[must_use]
     pub fn switch(&self) -> &Arc<Switch<Arc<Rules>, Pool>> {
         &self.shared.switch
     }
 
-    /// Where the process itself can be reached, which is no endpoint.
+    /// The addresses of this process, which cannot be endpoints.
     #[must_use]
     pub fn own_addresses(&self) -> &OwnAddresses {
         &self.shared.parts.own
     }
 
-    /// Who is inside.
+    /// The ledger of requests in flight.
     #[must_use]
     pub fn ledger(&self) -> &Arc<Ledger<Instant>> {
         &self.shared.ledger
     }
 
-    /// The pools of all services, as they change.
+    /// The pools of all services.
     #[must_use]
     pub fn pools(&self) -> watch::Receiver<Pools> {
         self.shared.pools.subscribe()
@@ -217,14 +221,13 @@ impl Control {
 
     /// Whether changes can be written.
     #[must_use]
-    pub fn condition(&self) -> StoreHealth {
+    pub fn store_health(&self) -> StoreHealth {
         self.shared.store.condition()
     }
 
-    /// For how long the loop that makes changes has been at work on one; nothing while it waits for a change
-    /// or for the store.
+    /// How long the control task has been working on a change; `None` while it waits for a change or for the store.
     #[must_use]
-    pub fn stuck(&self) -> Option<Duration> {
+    pub fn busy_for(&self) -> Option<Duration> {
         self.shared.busy_for()
     }
 
@@ -232,7 +235,7 @@ impl Control {
         self.shared.switch.read(|table| table.service(service).map(Service::active))
     }
 
-    /// The color that was active when a service was removed that is not forgotten yet.
+    /// The last active color of a removed service.
     pub(super) fn removed(&self, service: &ServiceName) -> Option<Color> {
         self.shared.removed.active(service)
     }
@@ -242,33 +245,32 @@ impl Control {
     }
 }
 
-fn tell_of_start(state: &State, catalog: &Catalog, place: &str, is_new: bool) {
-    /// Services that are told one by one.
-    const TOLD_MAX: usize = 100;
+fn log_start(state: &State, catalog: &Catalog, place: &str, is_new: bool) {
+    /// The most services that are logged one by one.
+    const LISTED_MAX: usize = 100;
     for name in state.damaged.keys() {
         error!(
             service = %name,
             state = place,
-            "the entry of this service is damaged: it answers nobody until you promote the \
-             color that shall be active (flipgate promote {name}=COLOR). What was set at run time \
-             is then lost; a copy of the file is beside it"
+            "the state of this service is damaged: it refuses all requests until you promote a color (flipgate promote \
+             {name}=COLOR). Pools that were set at run time are lost then; a copy of the file is beside it"
         );
     }
     if is_new {
-        warn!(state = place, "no state yet: starting with what the file says");
+        warn!(state = place, "no state yet: starting with the configuration");
     }
     let services = catalog.services();
     for (place_of, name) in services.keys().enumerate() {
         let Some(service) = state.services.get(name) else { continue };
         let active = service.active;
-        if place_of < TOLD_MAX {
+        if place_of < LISTED_MAX {
             info!(service = %name, %active, state = place, "service");
         }
         if service.pool(active).spec().endpoints.is_empty() {
             error!(service = %name, %active, "the active color has no endpoint: every request gets 503");
         }
     }
-    if services.len() > TOLD_MAX {
+    if services.len() > LISTED_MAX {
         info!(services = services.len(), state = place, "more services, not listed");
     }
 }

@@ -1,8 +1,8 @@
-//! Changes of the state: planned here (pure), committed to the store, and applied to the switch when they
-//! come back through the store's watch, as the changes of others do.
+//! Changes of the state: planned here (pure), committed to the store, and applied to the switch when they come back
+//! through the store's watch, as the changes of other processes do.
 //!
-//! One task makes and applies all changes, one after the other, and finishes what it began whether or not
-//! whoever asked is still there. Everything else here only looks: the picture, drains, events.
+//! One task makes and applies all changes, one after the other, and completes them even if the caller has gone.
+//! Everything else here only reads: snapshots, drains, events.
 
 mod catalog;
 mod change;

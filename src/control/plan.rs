@@ -1,4 +1,4 @@
-//! What the state will be after a change. Pure: nothing is written or applied here.
+//! Plans the next state of a change. Pure: nothing is written or applied here.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -11,7 +11,7 @@ use crate::{
     store::{Promotion, ServiceState, State},
 };
 
-/// The state after `change`, or every reason against it.
+/// The state after `change`, or all reasons against it.
 pub(super) fn plan(
     state: &State,
     catalog: &Catalog,
@@ -28,8 +28,8 @@ pub(super) fn plan(
         Change::Rollback { services, force } => {
             let colors = colors_before(state, catalog, services, *force)?;
             let mut next = promote(state, catalog, &colors)?;
-            // There is no way back from a rollback but a promotion: one that is repeated must not
-            // bring back what it was to remove.
+            // A rollback is not taken back by another rollback: a repeated call must not bring back what the first one
+            // removed.
             for name in colors.keys() {
                 if let Some(mut service) = next.services.get(name).map(|it| ServiceState::clone(it))
                 {
@@ -44,9 +44,9 @@ pub(super) fn plan(
                 vec![RefusalReason { service: Some(service.clone()), problem }]
             })?
         }
-        Change::Follow(new) => {
-            let next = follow(state, new);
-            let emptied = emptied(state, &next, new);
+        Change::Reconfigure(new) => {
+            let next = reconfigure(state, new);
+            let emptied = services_without_endpoints(state, &next, new);
             if !emptied.is_empty() {
                 return Err(emptied);
             }
@@ -63,7 +63,7 @@ pub(super) fn plan(
     Ok(next)
 }
 
-/// The endpoints of a change that are the process itself: their requests would come back.
+/// The endpoints of a change that are addresses of this process: their requests would come back.
 fn own_endpoints(own: &OwnAddresses, change: &Change) -> Vec<RefusalReason> {
     let found = |name: &ServiceName, spec: &PoolSpec| {
         let own = spec.endpoints.iter().find_map(|it| own.find(&it.endpoint))?;
@@ -72,7 +72,7 @@ fn own_endpoints(own: &OwnAddresses, change: &Change) -> Vec<RefusalReason> {
     match change {
         Change::Promote(_) | Change::Rollback { .. } => Vec::new(),
         Change::SetPool { service, spec, .. } => found(service, spec).into_iter().collect(),
-        Change::Follow(new) => {
+        Change::Reconfigure(new) => {
             let pools = new.services().iter();
             let pools = pools.flat_map(|(name, it)| [(name, &it.blue), (name, &it.green)]);
             pools.filter_map(|(name, spec)| found(name, spec)).collect()
@@ -80,8 +80,8 @@ fn own_endpoints(own: &OwnAddresses, change: &Change) -> Vec<RefusalReason> {
     }
 }
 
-/// The state as the configuration and what was known before make it.
-pub(super) fn follow(state: &State, catalog: &Catalog) -> State {
+/// The state that follows from the state before and a configuration.
+pub(super) fn reconfigure(state: &State, catalog: &Catalog) -> State {
     let mut next = state.clone();
     for (name, spec) in catalog.services() {
         if next.damaged.contains_key(name) {
@@ -105,8 +105,8 @@ pub(super) fn follow(state: &State, catalog: &Catalog) -> State {
     next
 }
 
-/// The services whose active pool a changed configuration would leave without an endpoint.
-fn emptied(state: &State, next: &State, new: &Catalog) -> Vec<RefusalReason> {
+/// The services with an active pool that a configuration would leave without endpoints.
+fn services_without_endpoints(state: &State, next: &State, new: &Catalog) -> Vec<RefusalReason> {
     let active = |state: &State, name: &ServiceName| {
         let service = state.services.get(name)?;
         let has_none = service.pool(service.active).spec().endpoints.is_empty();
@@ -152,7 +152,7 @@ fn promote_one(
 ) -> Result<(), ReasonKind> {
     let spec = catalog.services().get(name).ok_or(ReasonKind::UnknownService)?;
     if next.damaged.contains_key(name) {
-        // The operator says which color is active, which is all that was lost for good.
+        // The active color is all that was lost for good, and the operator names it.
         if spec.pool(color).endpoints.is_empty() {
             return Err(ReasonKind::NoEndpoints(color));
         }
@@ -227,7 +227,7 @@ fn set_pool(
         return Err(ReasonKind::ActiveEmptied(color));
     }
     let pool = service.pool_mut(color);
-    // What a pool is made of changes with every deployment; how it is spoken to is the file's.
+    // Version and endpoints change with every deployment; protocol and TLS are those of the file.
     pool.runtime = Some(PoolSpec { link: pool.file.link.clone(), ..spec.clone() });
     pool.served = is_active;
     let mut next = state.clone();
@@ -279,7 +279,7 @@ mod tests {
 
     fn two() -> (State, Catalog) {
         let catalog = catalog(&[("api", &["a:1"], &["a:2"]), ("web", &["w:1"], &["w:2"])]);
-        (follow(&State::default(), &catalog), catalog)
+        (reconfigure(&State::default(), &catalog), catalog)
     }
 
     fn colors(pairs: &[(&str, Color)]) -> BTreeMap<ServiceName, Color> {
@@ -315,7 +315,7 @@ mod tests {
     #[test]
     fn a_color_without_endpoints_is_never_promoted() {
         let catalog = catalog(&[("web", &["w:1"], &[])]);
-        let state = follow(&State::default(), &catalog);
+        let state = reconfigure(&State::default(), &catalog);
         let change = Change::Promote(colors(&[("web", Green)]));
         assert_eq!(problems(plan(&state, &catalog, &change)), [ReasonKind::NoEndpoints(Green)]);
     }
@@ -332,9 +332,9 @@ mod tests {
         let set = Change::SetPool { service, color: Green, spec: loops, force: true };
         assert_eq!(plan(set), [ReasonKind::OwnAddress(own.clone())]);
         let file = catalog(&[("api", &["a:1"], &[]), ("web", &["w:1"], &["0.0.0.0:80"])]);
-        assert_eq!(plan(Change::Follow(Arc::new(file))), [ReasonKind::OwnAddress(own)]);
+        assert_eq!(plan(Change::Reconfigure(Arc::new(file))), [ReasonKind::OwnAddress(own)]);
         let good = catalog(&[("api", &["a:1"], &[]), ("web", &["w:1"], &["127.0.0.1:81"])]);
-        let follow = Change::Follow(Arc::new(good));
+        let follow = Change::Reconfigure(Arc::new(good));
         assert!(plan_for(&state, &old, &addresses, &follow, None).is_ok());
     }
 
@@ -345,7 +345,7 @@ mod tests {
         let next = plan(&state, &catalog, &change).expect("both can");
         let back = plan(&next, &catalog, &rollback(&[])).expect("there is a way");
         assert_eq!((active(&back, "api"), active(&back, "web")), (Blue, Blue));
-        // A rollback that is repeated must not bring back what it was to remove.
+        // A repeated rollback must not bring back what the first one removed.
         let again = problems(plan(&back, &catalog, &rollback(&[])));
         assert_eq!(again, [ReasonKind::NeverPromoted, ReasonKind::NeverPromoted]);
     }
@@ -396,10 +396,10 @@ mod tests {
         let service: ServiceName = "web".parse().expect("a name");
         let set = Change::SetPool { service, color: Green, spec: spec(&["n:1"]), force: false };
         let state = plan(&state, &catalog_then, &set).expect("idle");
-        let same = follow(&state, &catalog_then);
+        let same = reconfigure(&state, &catalog_then);
         assert_eq!(same.services["web"].green.spec(), &spec(&["n:1"]));
         let changed = catalog(&[("api", &["a:1"], &["a:2"]), ("web", &["w:1"], &["w:3"])]);
-        let next = follow(&state, &changed);
+        let next = reconfigure(&state, &changed);
         assert_eq!(next.services["web"].green.spec(), &spec(&["w:3"]));
         assert_eq!(active(&next, "web"), Blue);
     }
@@ -408,10 +408,11 @@ mod tests {
     fn a_changed_file_does_not_empty_what_is_active() {
         let (state, catalog_then) = two();
         let emptied = catalog(&[("api", &["a:1"], &["a:2"]), ("web", &[], &["w:2"])]);
-        let refused = problems(plan(&state, &catalog_then, &Change::Follow(Arc::new(emptied))));
+        let refused =
+            problems(plan(&state, &catalog_then, &Change::Reconfigure(Arc::new(emptied))));
         assert_eq!(refused, [ReasonKind::ActiveEmptied(Blue)]);
         let idle = catalog(&[("api", &["a:1"], &[]), ("web", &["w:1"], &["w:2"])]);
-        plan(&state, &catalog_then, &Change::Follow(Arc::new(idle))).expect("green is idle");
+        plan(&state, &catalog_then, &Change::Reconfigure(Arc::new(idle))).expect("green is idle");
     }
 
     #[test]
@@ -420,10 +421,10 @@ mod tests {
         let change = Change::Promote(colors(&[("web", Green)]));
         let state = plan(&state, &catalog_then, &change).expect("it can");
         let without = catalog(&[("api", &["a:1"], &["a:2"])]);
-        let gone = follow(&state, &without);
+        let gone = reconfigure(&state, &without);
         let refused = problems(plan(&gone, &without, &rollback(&[])));
         assert_eq!(refused, [ReasonKind::UnknownService]);
-        assert_eq!(active(&follow(&gone, &catalog_then), "web"), Green);
+        assert_eq!(active(&reconfigure(&gone, &catalog_then), "web"), Green);
     }
 
     #[test]
@@ -432,7 +433,7 @@ mod tests {
         let web: ServiceName = "web".parse().expect("a name");
         state.services.remove(&web);
         state.damaged.insert(web.clone(), "garbage".into());
-        assert!(follow(&state, &catalog).damaged.contains_key(&web), "it is not guessed");
+        assert!(reconfigure(&state, &catalog).damaged.contains_key(&web), "it is not guessed");
         let spec = spec(&["n:1"]);
         let set = Change::SetPool { service: web.clone(), color: Blue, spec, force: true };
         assert_eq!(problems(plan(&state, &catalog, &set)), [ReasonKind::Damaged]);

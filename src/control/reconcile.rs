@@ -1,7 +1,7 @@
-//! From a state and a configuration to what requests see: the pools, the table, and what is told of it.
+//! Applies a state and a configuration: the pools, the table, and the events that follow.
 //!
-//! The same for our own changes and for those of others. A state may be many revisions ahead of the one
-//! that is applied: only what differs counts.
+//! Our own changes and those of other processes take the same path. A state may be many revisions ahead of the applied
+//! one: only the difference counts.
 
 use std::{
     collections::BTreeMap,
@@ -31,13 +31,13 @@ use crate::{
 /// Applies one state after the other.
 #[derive(Debug)]
 pub(super) struct Reconciler {
-    /// The tasks that wait for the ends of drains.
-    drains: TaskTracker,
-    /// The number of the rules in force.
+    /// The tasks that wait for drains.
+    drain_tasks: TaskTracker,
+    /// The number of the current rules.
     rules: u64,
 }
 
-/// Removed services whose series are looked for together.
+/// Removed services that are forgotten together.
 const FORGOTTEN_TOGETHER: usize = 1000;
 
 /// The most endpoints that the log names in one line.
@@ -61,10 +61,10 @@ impl Reconciler {
         let rules = catalog.rules(0);
         let table = Table::first(state.generation, rules, drafts(&pools));
         let applied = Applied { state, catalog: Arc::new(catalog), pools };
-        (Self { drains: TaskTracker::new(), rules: 0 }, applied, table)
+        (Self { drain_tasks: TaskTracker::new(), rules: 0 }, applied, table)
     }
 
-    /// Makes a state what requests see, and tells what has changed.
+    /// Applies a state, and publishes what has changed.
     pub(super) fn apply(
         &mut self,
         shared: &ControlShared,
@@ -80,7 +80,7 @@ impl Reconciler {
         let catalog = catalog.unwrap_or_else(|| Arc::clone(&before.catalog));
         let changed = changed_services(&before.state, &state, &catalog);
         let gone = match has_new_catalog {
-            true => self.note_removed(shared, &before.pools, &catalog),
+            true => self.record_removed(shared, &before.pools, &catalog),
             false => Vec::new(),
         };
         let make = PoolFactory { state: &state, metrics: &shared.metrics, parts: &shared.parts };
@@ -102,7 +102,7 @@ impl Reconciler {
                 drafts.push(draft(name, &new));
                 pools.insert(name.clone(), new);
             }
-            // Only what moves the generation moves the table.
+            // The table is replaced only if the generation changes.
             let moves = !drafts.is_empty() || generation != before.state.generation;
             let table =
                 moves.then(|| seen.with_changes(generation, Arc::clone(seen.rules()), drafts));
@@ -110,7 +110,7 @@ impl Reconciler {
         };
         let applied = Arc::new(Applied { state, catalog, pools });
         let mut drains = Vec::new();
-        // Under the lock of the channel, so that no reader sees one without the other.
+        // Under the lock of the channel: no reader sees one without the other.
         shared.applied.send_modify(|it| {
             if let Some(table) = table {
                 let replaced = shared.switch.replace(seen, table);
@@ -122,7 +122,7 @@ impl Reconciler {
         if !before.pools.is_same_version(&applied.pools) {
             shared.pools.send_replace(applied.pools.clone());
         }
-        tell(shared, &before, &applied, &changed, has_new_catalog, actor);
+        publish_changes(shared, &before, &applied, &changed, has_new_catalog, actor);
         for drain in drains {
             self.watch(shared, drain);
         }
@@ -132,8 +132,8 @@ impl Reconciler {
         }
     }
 
-    /// Notes the services that the rules to come do without, and returns them.
-    fn note_removed(
+    /// Records the services that the new rules do not have, and returns them.
+    fn record_removed(
         &self,
         shared: &ControlShared,
         pools: &Pools,
@@ -143,13 +143,13 @@ impl Reconciler {
         shared.removed.keep(is_configured);
         let gone = pools.iter().filter(|(name, _)| !is_configured(name));
         let note = |(name, pools): (&ServiceName, &ServicePools)| {
-            shared.removed.note(name, pools.active, self.rules + 1);
+            shared.removed.record(name, pools.active, self.rules + 1);
             name.clone()
         };
         gone.map(note).collect()
     }
 
-    /// Forgets services that were removed when each has been drained for some seconds.
+    /// Forgets removed services some seconds after they are drained.
     fn forget_when_drained(&self, shared: &ControlShared, gone: Vec<ServiceName>) {
         let (removed, metrics, by) =
             (Arc::clone(&shared.removed), shared.metrics.clone(), self.rules);
@@ -166,21 +166,20 @@ impl Reconciler {
         });
         let drained: FuturesUnordered<_> = drained.collect();
         let guard = metrics.guard_task("drain");
-        self.drains.spawn(async move {
-            // Many at a time: each look for series is one at all of them.
+        self.drain_tasks.spawn(async move {
+            // Many at a time: each search goes through all series.
             let mut drained = drained.ready_chunks(FORGOTTEN_TOGETHER);
             while let Some(names) = drained.next().await {
                 let (removed, metrics) = (Arc::clone(&removed), metrics.clone());
                 let forget = move || removed.forget(&names, by, &metrics);
-                // Looking for the series takes as long as a scrape, which is too long for this thread. If it
-                // panics, they stay.
+                // Searching the series takes as long as a scrape, too long for this thread. If it panics, they stay.
                 let _ = tokio::task::spawn_blocking(forget).await;
             }
             drop(guard);
         });
     }
 
-    /// Tells when a replaced side is drained: one that was active, or that had requests in flight.
+    /// Publishes when a replaced side is drained: one that was active, or that had requests in flight.
     fn watch(&self, shared: &ControlShared, mut drain: Drain<Pool>) {
         if !drain.was_active() && drain.in_flight() == 0 {
             return;
@@ -190,7 +189,7 @@ impl Reconciler {
         let since = Instant::now();
         // After a panic there is no event for this drain. Calls that wait for it do not need one.
         let guard = metrics.guard_task("drain");
-        self.drains.spawn(async move {
+        self.drain_tasks.spawn(async move {
             drain.wait().await;
             let took = since.elapsed();
             let (service, color) = (drain.service().clone(), drain.color());
@@ -235,8 +234,8 @@ fn name_of<'a, V>(difference: &Difference<'a, ServiceName, V>) -> &'a ServiceNam
     }
 }
 
-/// Tells what differs, to the log and to those who listen.
-fn tell(
+/// Publishes what differs, to the log and the subscribers.
+fn publish_changes(
     shared: &ControlShared,
     before: &Applied,
     after: &Applied,
@@ -284,7 +283,7 @@ fn tell(
                 replaced_version = replaced, rollback, reason, by, from, "promoted"
             );
             if let Some(pools) = after.pools.get(service) {
-                tell_of_outage(pools.pool(*active), generation);
+                log_outage(pools.pool(*active), generation);
             }
         }
         let by = actor.map(|it| it.name.clone());
@@ -302,7 +301,7 @@ fn tell(
     }
 }
 
-/// The endpoints of a pool, as many as a line of the log should have.
+/// The endpoints of a pool for the log.
 fn listed(spec: &PoolSpec) -> String {
     let mut listed: Vec<_> =
         spec.endpoints.iter().take(LISTED_MAX).map(|it| it.endpoint.to_string()).collect();
@@ -312,8 +311,8 @@ fn listed(spec: &PoolSpec) -> String {
     listed.join(", ")
 }
 
-/// Logs an error if no endpoint of the color that has become active is up.
-fn tell_of_outage(pool: &Pool, generation: u64) {
+/// Logs an error if no endpoint of the promoted color is up.
+fn log_outage(pool: &Pool, generation: u64) {
     let members = pool.endpoints();
     let up = members.iter().filter(|it| it.health() == Health::Up).count();
     if up == 0 {
@@ -325,7 +324,7 @@ fn tell_of_outage(pool: &Pool, generation: u64) {
     }
 }
 
-/// Whether a pool is made of the same; that it has become active is told otherwise.
+/// Whether version and endpoints of a pool are the same. A promotion is published separately.
 fn is_same_pool(old: &PoolState, new: &PoolState) -> bool {
     old.file == new.file && old.runtime == new.runtime
 }
@@ -339,7 +338,7 @@ fn draft(name: &ServiceName, pools: &ServicePools) -> ServiceEntry<Pool> {
     ServiceEntry { name: name.clone(), active, blue, green }
 }
 
-/// What pools are made with.
+/// Makes pools.
 struct PoolFactory<'a> {
     state: &'a State,
     metrics: &'a Metrics,
@@ -347,8 +346,8 @@ struct PoolFactory<'a> {
 }
 
 impl PoolFactory<'_> {
-    /// The pools of a service. One that stays what it was is the same pool, and an endpoint that stays in a
-    /// changed pool keeps its connections.
+    /// The pools of a service. An unchanged pool stays the same value, and an unchanged endpoint of a changed pool
+    /// keeps its connections.
     fn pools(
         &self,
         name: &ServiceName,
@@ -356,7 +355,7 @@ impl PoolFactory<'_> {
         old: Option<&ServicePools>,
     ) -> ServicePools {
         let known: Option<&Arc<ServiceState>> = self.state.services.get(name);
-        // Without a state it is not known which color may answer, so neither has any endpoints.
+        // If the state is damaged, the active color is not known, so neither pool has endpoints.
         let none = PoolSpec::default();
         let policy = &spec.policy;
         let admission = old.map(|it| it.blue.admission());

@@ -1,4 +1,4 @@
-//! What the handle and the task that makes changes share.
+//! What the handle and the control task share.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -16,7 +16,7 @@ use crate::{
     upstream::{Pool, PoolContext, Pools},
 };
 
-/// What is applied: a state, the configuration, and the pools that follow from both.
+/// The applied state, the configuration, and the pools that follow from both.
 #[derive(Clone, Debug)]
 pub struct Applied {
     /// The state.
@@ -36,10 +36,10 @@ pub(super) struct ControlShared {
     pub(super) parts: PoolContext,
     pub(super) events: Arc<Events>,
     pub(super) removed: Arc<RemovedServices>,
-    /// What the switch shows. Replaced together with it, under the lock of this channel.
+    /// What the switch has. Both are replaced together, under the lock of this channel.
     pub(super) applied: watch::Sender<Arc<Applied>>,
     pub(super) pools: watch::Sender<Pools>,
-    /// Since when the loop has been at work on something; `None` while it waits for a change.
+    /// Since when the control task has been working on a change; `None` while it waits for one.
     pub(super) busy: Mutex<Option<Instant>>,
 }
 

@@ -1,4 +1,4 @@
-//! The whole picture, of one moment.
+//! A snapshot of all services at one moment.
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Instant};
 
@@ -12,25 +12,25 @@ use crate::{
     upstream::{EndpointHealth, EndpointState, Pool, ServicePools},
 };
 
-/// Services, colors, roles, endpoints and who is inside.
+/// Services, colors, roles, endpoints and requests in flight.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct StatusSnapshot {
-    /// Of which generation this is.
+    /// The generation.
     pub generation: Generation,
-    /// Of which revision of the state.
+    /// The revision of the state.
     pub revision: Revision,
-    /// All configured services, or those that were asked for.
+    /// All configured services, or those that were requested.
     pub services: BTreeMap<ServiceName, ServiceSnapshot>,
 }
 
 /// One service.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ServiceSnapshot {
-    /// The color that answers.
+    /// The active color.
     pub active: Color,
     /// The color that a rollback would make active.
     pub previous: Option<Color>,
-    /// Whether its entry in the state file could not be read: it answers nobody then.
+    /// Whether its entry in the state file is damaged: it refuses all requests then.
     pub is_damaged: bool,
     /// The pool named blue.
     pub blue: PoolSnapshot,
@@ -41,51 +41,51 @@ pub struct ServiceSnapshot {
 /// One pool.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct PoolSnapshot {
-    /// What the color is now.
+    /// The role of its color.
     pub role: Role,
-    /// What runs there.
+    /// The version that runs there.
     pub version: Option<Version>,
-    /// Where version and endpoints come from.
+    /// Where version and endpoints were set.
     pub source: Source,
-    /// Requests inside, wherever they were admitted.
+    /// Requests in flight.
     pub in_flight: usize,
-    /// Requests of these that wait for a place at an endpoint.
+    /// Queued requests among these.
     pub queued: usize,
-    /// Requests that may be tried again now, for what the service has chosen.
+    /// Retries that the budget allows now.
     pub retries_left: u32,
-    /// Whether so few endpoints are well that those are used too that answer badly.
+    /// Whether panic mode is on: too few endpoints are usable, so unhealthy ones get requests.
     pub is_panicking: bool,
-    /// Whether a request ever came to it.
+    /// Whether it ever had a request.
     pub was_used: bool,
-    /// Its endpoints; of a name that was resolved, one for each address.
+    /// Its endpoints; a resolved name has one for each address.
     pub endpoints: Vec<EndpointSnapshot>,
 }
 
 /// One endpoint.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct EndpointSnapshot {
-    /// Where it is, as it was written.
+    /// Its address as configured.
     pub address: Endpoint,
-    /// If that is a name, which of its addresses.
+    /// The address that the name was resolved to.
     pub resolved: Option<SocketAddr>,
-    /// Its share beside the others'.
+    /// Its weight.
     pub weight: u16,
-    /// How it is doing.
-    pub condition: EndpointHealth,
-    /// Requests that are with it.
+    /// Its health.
+    pub health: EndpointHealth,
+    /// Requests in flight.
     pub in_flight: usize,
-    /// Connections to it.
+    /// Open connections.
     pub connections: usize,
-    /// Whether a connection to it was ever opened for a request.
+    /// Whether a connection was ever opened for a request.
     pub was_used: bool,
-    /// Whether it was ever left out for a while.
+    /// Whether it was ever ejected.
     pub was_ejected: bool,
 }
 
 // === impl StatusSnapshot ===
 
 impl StatusSnapshot {
-    /// What was applied at one moment, with what is inside now, of these services.
+    /// A snapshot of these services of an applied state, with the current requests in flight.
     pub(super) fn of<'a>(
         switch: &Switch<Arc<Rules>, Pool>,
         applied: &Applied,
@@ -114,8 +114,8 @@ impl StatusSnapshot {
 }
 
 impl ServiceSnapshot {
-    /// The same for a scrape.
-    pub(super) fn shown(&self, service: ServiceName) -> ServiceGauges {
+    /// The gauges of a scrape.
+    pub(super) fn gauges(&self, service: ServiceName) -> ServiceGauges {
         ServiceGauges {
             service,
             active: Some(self.active),
@@ -133,8 +133,8 @@ impl ServiceSnapshot {
     }
 }
 
-/// A removed service for a scrape: what is still inside.
-pub(super) fn shown_removed(
+/// The gauges of a removed service: its requests in flight.
+pub(super) fn removed_gauges(
     switch: &Switch<Arc<Rules>, Pool>,
     service: ServiceName,
 ) -> ServiceGauges {
@@ -183,7 +183,7 @@ impl PoolSnapshot {
         }
     }
 
-    /// The same for a scrape.
+    /// The gauges of a scrape.
     pub(super) fn shown(&self) -> PoolGauges {
         let Self {
             role: _,
@@ -198,7 +198,7 @@ impl PoolSnapshot {
         } = self;
         let version = version.as_ref().map(ToString::to_string);
         let (in_flight, queued, retries_left) = (*in_flight, *queued, *retries_left);
-        let endpoints = endpoints.iter().map(EndpointSnapshot::shown).collect();
+        let endpoints = endpoints.iter().map(EndpointSnapshot::gauges).collect();
         let (is_panicking, was_used) = (*is_panicking, *was_used);
         PoolGauges { version, in_flight, queued, retries_left, is_panicking, was_used, endpoints }
     }
@@ -210,7 +210,7 @@ impl EndpointSnapshot {
             address: member.configured().clone(),
             resolved: member.resolved(),
             weight: member.weight(),
-            condition: member.health_details(),
+            health: member.health_details(),
             in_flight: member.in_flight(),
             connections: member.connections(),
             was_used: member.was_connected(),
@@ -218,8 +218,8 @@ impl EndpointSnapshot {
         }
     }
 
-    fn shown(&self) -> EndpointGauges {
-        let Self { address, resolved, condition, in_flight, connections, .. } = self;
+    fn gauges(&self) -> EndpointGauges {
+        let Self { address, resolved, health: condition, in_flight, connections, .. } = self;
         EndpointGauges {
             endpoint: match resolved {
                 Some(resolved) => format!("{address} {resolved}"),

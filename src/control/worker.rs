@@ -1,7 +1,7 @@
 //! The one task that changes the state and applies it.
 //!
-//! A change is planned on the state that is applied, committed to the store, and comes back through the
-//! store's watch, as the changes of others do; then it is applied and acknowledged.
+//! A change is planned on the applied state, committed to the store, and comes back through the store's watch, as the
+//! changes of other processes do. Then it is applied and acknowledged.
 
 use std::{
     sync::Arc,
@@ -19,7 +19,7 @@ use super::{
 };
 use crate::store::{AcceptedCall, CommitError, State};
 
-/// The owner of all changes.
+/// The control task.
 #[derive(Debug)]
 pub struct ControlTask {
     shared: Arc<ControlShared>,
@@ -30,17 +30,17 @@ pub struct ControlTask {
     began: u64,
 }
 
-/// How long a key is known.
+/// How long an idempotency key is kept.
 const KEY_AGE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// A call that a caller waits for.
+/// A change that a caller waits for.
 #[derive(Debug)]
 pub(super) struct PendingChange {
     pub(super) call: ChangeRequest,
     pub(super) answer: oneshot::Sender<Result<ChangeOutcome, ChangeError>>,
 }
 
-/// The store has ended while it was needed.
+/// The store has ended.
 #[derive(Debug, thiserror::Error)]
 #[error("the store of the state has ended")]
 pub struct StoreClosed;
@@ -57,12 +57,12 @@ impl ControlTask {
         Self { shared, questions, state, reconciler, began: unix_seconds() }
     }
 
-    /// Makes and applies changes until every [`super::Control`] is gone. Dropping the future in the middle of a
-    /// change leaves it written, or not; what was acknowledged stays.
+    /// Makes and applies changes until every [`super::Control`] is dropped. Dropping the future during a change leaves
+    /// it written or not; acknowledged changes stay.
     ///
     /// # Errors
     ///
-    /// [`StoreClosed`] if there is no more state to change.
+    /// [`StoreClosed`] if the store has ended.
     pub async fn run(mut self) -> Result<(), StoreClosed> {
         loop {
             self.shared.set_busy(None);
@@ -71,7 +71,7 @@ impl ControlTask {
                     let Some(PendingChange { call, answer }) = question else { return Ok(()) };
                     self.shared.set_busy(Some(Instant::now()));
                     let done = self.make(call).await;
-                    // The caller may have gone; what was made stays made.
+                    // The caller may have gone; the change stays.
                     let _ = answer.send(done);
                 }
                 changed = self.state.changed() => {
@@ -85,7 +85,7 @@ impl ControlTask {
 
     async fn make(&mut self, call: ChangeRequest) -> Result<ChangeOutcome, ChangeError> {
         loop {
-            // Changes of others that have come meanwhile are what this one is decided on.
+            // This change is decided on the newest state, with changes of other processes.
             self.reconcile(None, None);
             let (expected, next, catalog) = match self.prepare(&call)? {
                 Prepared::Known(done) => return Ok(done),
@@ -94,7 +94,7 @@ impl ControlTask {
                 }
             };
             let generation = next.generation;
-            // How long the disk takes is for the store to say.
+            // The store reports a slow disk itself.
             self.shared.set_busy(None);
             let committed = self.shared.store.commit(expected, next).await;
             self.shared.set_busy(Some(Instant::now()));
@@ -102,10 +102,10 @@ impl ControlTask {
                 Ok(revision) => {
                     self.reconcile(catalog, call.actor.as_ref());
                     let applied = self.applied();
-                    return Ok(ChangeOutcome { generation, revision, is_repeated: false, applied });
+                    return Ok(ChangeOutcome { generation, revision, is_replayed: false, applied });
                 }
                 Err(CommitError::Conflict { current }) => {
-                    // It comes through the watch, if it has not already.
+                    // It arrives through the watch, if it has not already.
                     let is_there = self.state.wait_for(|it| it.revision >= current).await;
                     is_there.map_err(|_| ChangeError::Stopping)?;
                 }
@@ -114,14 +114,19 @@ impl ControlTask {
         }
     }
 
-    /// What is to be committed for a call, if its conditions hold.
+    /// What to commit for a change, if its conditions hold.
     fn prepare(&self, call: &ChangeRequest) -> Result<Prepared, ChangeError> {
         let ChangeRequest { change, if_generation, idempotency, reason, actor: _ } = call;
         let applied = self.applied();
         let state = &applied.state;
         let known = |generation, is_repeated| {
             let (revision, applied) = (state.revision, Arc::clone(&applied));
-            Prepared::Known(ChangeOutcome { generation, revision, is_repeated, applied })
+            Prepared::Known(ChangeOutcome {
+                generation,
+                revision,
+                is_replayed: is_repeated,
+                applied,
+            })
         };
         let now = unix_seconds();
         let is_old = |it: &AcceptedCall| {
@@ -131,7 +136,7 @@ impl ControlTask {
             && let Some(before) = state.accepted.get(&call.key)
             && !is_old(before)
         {
-            return match call.is_of(&before.fingerprint) {
+            return match call.matches(&before.fingerprint) {
                 true => Ok(known(before.generation, true)),
                 false => Err(ChangeError::KeyReused(call.key.clone())),
             };
@@ -142,7 +147,7 @@ impl ControlTask {
             let (decided_on, current) = (decided_on.clone(), state.generation);
             return Err(ChangeError::Stale { decided_on, current });
         }
-        if let Change::Follow(new) = change
+        if let Change::Reconfigure(new) = change
             && **new == *applied.catalog
         {
             return Ok(known(state.generation, false));
@@ -157,7 +162,7 @@ impl ControlTask {
             next.accepted.put(AcceptedCall { key, fingerprint, generation, at });
         }
         let catalog = match change {
-            Change::Follow(new) => Some(Arc::clone(new)),
+            Change::Reconfigure(new) => Some(Arc::clone(new)),
             Change::Promote(_) | Change::Rollback { .. } | Change::SetPool { .. } => None,
         };
         Ok(Prepared::Commit { next, catalog })
@@ -180,7 +185,7 @@ fn unix_seconds() -> u64 {
 }
 
 enum Prepared {
-    /// Nothing has to be committed.
+    /// There is nothing to commit.
     Known(ChangeOutcome),
     Commit {
         next: State,

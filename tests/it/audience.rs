@@ -198,7 +198,7 @@ async fn a_changed_network_holds_for_connections_that_are_open() {
     let control = proxy.app().control();
     let mut catalog = (*control.catalog()).clone();
     catalog.internal.clear();
-    let change = flipgate::control::Change::Follow(std::sync::Arc::new(catalog));
+    let change = flipgate::control::Change::Reconfigure(std::sync::Arc::new(catalog));
     let call = flipgate::control::ChangeRequest {
         change,
         if_generation: None,

@@ -109,7 +109,7 @@ fn mistakes_that_would_start_and_not_work_are_found() {
         ),
         (
             "service.shop = { hosts = [\"shop.test\"], blue.endpoints = [{ address = \"a\" }, 5] }",
-            "has no port",
+            "has no valid port",
         ),
         ("clients.internal = \"10.0.0.0/8\"", "expected a list"),
         ("workers = 1.5", "whole number"),

@@ -192,7 +192,7 @@ async fn who_fails_requests_is_left_out_for_a_while() {
     .await;
     assert_eq!(bad.requests(), 3);
     let ejected = proxy.endpoint("web", "blue", 1).await["ejected"].clone();
-    let reason = "3 consecutive requests failed; the last one: answered 503";
+    let reason = "3 consecutive requests failed; the last one: status 503";
     assert_eq!(ejected["reason"], reason);
     let series = "flipgate_ejections_total{color=\"blue\",service=\"web\"}";
     assert!((proxy.metric(series).await - 1.0).abs() < 0.1);

@@ -107,7 +107,7 @@ async fn a_change_that_waits_for_the_disk_is_not_stuck() {
     let promoted = async { proxy.promote(&[("web", "green")]).await };
     let checked = async {
         faults.held().await;
-        assert_eq!(proxy.app().control().stuck(), None, "only the disk is slow");
+        assert_eq!(proxy.app().control().busy_for(), None, "only the disk is slow");
         assert_eq!(proxy.get("/").await, "blue", "it is not durable yet");
         faults.release();
     };
