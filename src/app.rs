@@ -1,5 +1,5 @@
-//! From a checked configuration to a running process, and to its end. The only file that knows
-//! every room; the only one that makes registries and runtimes.
+//! From a checked configuration to a running process, and to its end. The only file that knows every room, and the only
+//! one that makes registries and runtimes.
 
 mod certificates;
 mod file_budget;
@@ -43,9 +43,9 @@ use crate::{
 /// A running Flipgate.
 #[derive(Debug)]
 pub struct App {
-    /// Where clients come in, in the order of the configuration, with their real ports.
+    /// The addresses of the listeners, in the order of the configuration, with the actual ports.
     pub listeners: Vec<SocketAddr>,
-    /// Where the admin API is, with its real port.
+    /// The address of the admin API, with the actual port.
     pub admin: admin::AdminAddress,
     /// The series that counts dropped log lines.
     pub log_dropped: IntCounter,
@@ -64,10 +64,10 @@ pub struct App {
 /// Why the process cannot start. Nothing is left running.
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
-    /// An address for clients.
+    /// A listener.
     #[error(transparent)]
     Bind(#[from] BindError),
-    /// The address of the admin API.
+    /// The admin API.
     #[error(transparent)]
     Admin(#[from] admin::ListenError),
     /// The state.
@@ -87,36 +87,35 @@ pub enum AppError {
 /// How the process ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct ExitOutcome {
-    /// Connections that were cut since they were not done in time.
+    /// Connections that were cut at the timeout.
     pub cut: usize,
-    /// Whether it was told to end at once.
+    /// Whether a second signal ended it at once.
     pub at_once: bool,
-    /// Whether something had died that it could not do without.
+    /// Whether a vital task had died.
     pub has_failed: bool,
 }
 
-/// How long calls of the admin API that are under way at the end may take.
+/// The time for calls of the admin API that are in progress at the end.
 const ADMIN_PATIENCE: Duration = Duration::from_secs(1);
 
 // === impl App ===
 
 impl App {
-    /// Opens every socket and the state, then starts all threads. `source` is where the configuration
-    /// is read from again on a reload.
+    /// Opens every socket and the state, then starts all threads. A reload reads the configuration from `source` again.
     ///
     /// # Errors
     ///
-    /// [`AppError`] that names what is in the way.
+    /// [`AppError`] that names the obstacle.
     pub fn start(config: Config, source: Option<ConfigSource>) -> Result<Self, AppError> {
         let open = |config: &Config| Ok(Arc::new(FileStore::open(&config.state_dir)?) as _);
         Self::start_on(open, config, source)
     }
 
-    /// The same on a store of one's own, which is opened when all sockets are.
+    /// The same with another store, which is opened after all sockets.
     ///
     /// # Errors
     ///
-    /// [`AppError`] that names what is in the way.
+    /// [`AppError`] that names the obstacle.
     pub fn start_on(
         open: impl FnOnce(&Config) -> Result<Arc<dyn Store>, AppError>,
         config: Config,
@@ -125,11 +124,11 @@ impl App {
         Self::start_with(open, config, source, |proxy| proxy)
     }
 
-    /// The same with a handler of one's own around the proxy of each worker.
+    /// The same with another handler around the proxy of each worker.
     ///
     /// # Errors
     ///
-    /// [`AppError`] that names what is in the way.
+    /// [`AppError`] that names the obstacle.
     pub fn start_with<H: Handler>(
         open: impl FnOnce(&Config) -> Result<Arc<dyn Store>, AppError>,
         config: Config,
@@ -168,10 +167,10 @@ impl App {
         };
         let (catalog, counted) = (config.catalog.clone(), metrics.clone());
         let starting = Control::start(store, catalog, counted, parts.clone(), workers);
-        // Not by `block_on`: a program that embeds Flipgate may call this on a runtime of its own.
+        // Not by `block_on`: a program that embeds Flipgate may call this on its own runtime.
         let (started, begun) = std::sync::mpsc::sync_channel(1);
         runtime.spawn(async move {
-            // It is waited for on the next line.
+            // The next line waits for it.
             let _ = started.send(starting.await);
         });
         let begun =
@@ -304,13 +303,13 @@ impl App {
         })
     }
 
-    /// Changes and pictures, for whoever lives in the same process.
+    /// The control plane, for code in the same process.
     #[must_use]
     pub fn control(&self) -> &Control {
         &self.control
     }
 
-    /// The runtime that the admin API and the control loop are on.
+    /// The runtime of the admin API and the control task.
     #[must_use]
     pub fn control_runtime(&self) -> &tokio::runtime::Handle {
         self.runtime.handle()
@@ -322,15 +321,14 @@ impl App {
         self.supervisor.watched().names()
     }
 
-    /// Has one of the tasks panic, to find out what becomes of it. Returns whether there is one of that name.
+    /// Makes a task panic, for tests. Returns whether there is a task with this name.
     #[must_use]
     pub fn plant_panic(&self, task: &str) -> bool {
         self.supervisor.watched().plant_panic(task)
     }
 
-    /// Serves until the process is told to stop: SIGTERM or SIGINT end it gently, a second one at
-    /// once; SIGHUP reads the configuration again. Signals that came since `signals` were registered
-    /// count too.
+    /// Serves until a signal stops it: SIGTERM and SIGINT shut down gracefully, a second one at once; SIGHUP reads the
+    /// configuration again. Signals since the registration of `signals` count.
     #[must_use]
     pub fn run(self, signals: Signals) -> ExitOutcome {
         let Signals { mut terminate, mut interrupt, mut hang_up } = signals;
@@ -355,14 +353,13 @@ impl App {
         })
     }
 
-    /// Takes no new connections, lets what is under way finish within the configured patience, and
-    /// ends all threads.
+    /// Closes the listeners, lets requests in flight complete within the configured time, and ends all threads.
     #[must_use]
     pub fn shut_down(self) -> ExitOutcome {
         self.end(std::future::pending())
     }
 
-    /// Does so until `told_again`, and then ends at once.
+    /// Shuts down until `told_again` is ready, and then ends at once.
     fn end(self, told_again: impl Future<Output = ()>) -> ExitOutcome {
         let Self { control, server, workers, stop, is_serving, delay, patience, runtime, .. } =
             self;
@@ -373,7 +370,7 @@ impl App {
         let ended = runtime.block_on(async {
             let mut told_again = std::pin::pin!(told_again);
             let mut at_once = false;
-            // What has died does not get better by waiting.
+            // A dead task does not recover by waiting.
             if !delay.is_zero() && !fatal.is_cancelled() {
                 info!(delay_s, "stopping: not ready any more, and serving on for the delay");
                 at_once = tokio::select! {

@@ -4,18 +4,18 @@ use std::{fmt, net::SocketAddr, path::PathBuf, str::FromStr};
 
 use subtle::ConstantTimeEq;
 
-/// The API's settings.
+/// The settings of the API.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct AdminSettings {
-    /// Where it listens.
+    /// The address of the API.
     pub listen: AdminAddress,
-    /// Host names under which it may be called, besides addresses and `localhost`.
+    /// Accepted host names, besides addresses and `localhost`.
     pub hosts: Vec<String>,
-    /// Whether a change must say on which generation it was decided.
+    /// Whether a change must name the generation that it was decided on.
     pub require_if_match: bool,
     /// Whether callers on this machine need a token too.
     pub require_token: bool,
-    /// Who may call from other machines.
+    /// The tokens.
     pub tokens: Vec<Token>,
 }
 
@@ -28,12 +28,12 @@ pub enum AdminAddress {
     Unix(PathBuf),
 }
 
-/// A token and what it allows.
+/// A token and its scope.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Token {
     /// The name of its owner, for the log.
     pub name: String,
-    /// What it allows.
+    /// Its scope.
     pub scope: Scope,
     /// The token itself.
     pub secret: Secret,
@@ -42,7 +42,7 @@ pub struct Token {
 /// What a caller may do. Each scope includes those before it.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Scope {
-    /// Look.
+    /// Read.
     Read,
     /// Set pools, promote and roll back.
     Promote,
@@ -50,21 +50,21 @@ pub enum Scope {
     Admin,
 }
 
-/// A token's text. Never printed.
+/// The text of a token. Never printed.
 #[derive(Clone)]
 pub struct Secret(Box<str>);
 
-/// A text that is no address of the API.
+/// Not an address of the API.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("`{0}` is not an admin address: write \"127.0.0.1:9900\" or \"unix:/run/flipgate.sock\"")]
 pub struct ParseAddressError(String);
 
-/// A word that is no scope.
+/// Not a scope.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("`{0}` is not a scope: write \"read\", \"promote\" or \"admin\"")]
 pub struct ParseScopeError(String);
 
-/// A token that would be too easy to guess, or could not be sent.
+/// A token that is too easy to guess, or cannot be sent.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("a token is 16 to 512 visible ASCII characters: make one with `openssl rand -hex 32`")]
 pub struct SecretError;
@@ -137,11 +137,11 @@ impl fmt::Display for Scope {
 // === impl Secret ===
 
 impl Secret {
-    /// A token of this text.
+    /// A token with this text.
     ///
     /// # Errors
     ///
-    /// [`SecretError`] for what is short, long or not plain.
+    /// [`SecretError`] if it is too short, too long or has other characters.
     pub fn new(text: &str) -> Result<Self, SecretError> {
         let is_plain = text.bytes().all(|it| it.is_ascii_graphic());
         match is_plain && (16..=512).contains(&text.len()) {
@@ -150,7 +150,7 @@ impl Secret {
         }
     }
 
-    /// Whether `text` is this token. Takes the same time whatever their difference.
+    /// Whether `text` is this token, in constant time.
     #[must_use]
     pub fn is(&self, text: &str) -> bool {
         self.0.as_bytes().ct_eq(text.as_bytes()).into()

@@ -1,4 +1,4 @@
-//! The certificates of listeners, while the process runs: files that change, and those that expire.
+//! Watches the certificates of listeners for changes and expiry.
 
 use std::{
     panic::resume_unwind,
@@ -15,17 +15,17 @@ use crate::{
     tls::{self, FileError},
 };
 
-/// The time between two looks at the files.
+/// The time between two checks of the files.
 const INTERVAL: Duration = Duration::from_secs(2);
 
-/// Looks every few seconds whether the files of certificates have changed. Runs until it is dropped.
+/// Checks regularly whether certificate files have changed. Runs until it is dropped.
 pub(super) async fn watch(listener_contexts: Vec<Arc<ListenerContext>>, metrics: Metrics) {
     let mut interval = tokio::time::interval(INTERVAL);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         interval.tick().await;
         let (listener_contexts, metrics) = (listener_contexts.clone(), metrics.clone());
-        // A disk may take its time, and calls of the admin API must not wait for it.
+        // A disk may be slow, and calls of the admin API must not wait for it.
         let looked = tokio::task::spawn_blocking(move || {
             let renewed =
                 listener_contexts.iter().filter(|it| renew(it, |tls| tls.refresh().map(drop)));
@@ -33,7 +33,7 @@ pub(super) async fn watch(listener_contexts: Vec<Arc<ListenerContext>>, metrics:
                 log_expiry(&listener_contexts, &metrics);
             }
         });
-        // A panic is this task's own: its owner logs it, counts it and starts it again.
+        // The panic is passed on: the supervisor logs it, counts it and restarts this task.
         if let Err(error) = looked.await
             && let Ok(panic) = error.try_into_panic()
         {
@@ -42,7 +42,7 @@ pub(super) async fn watch(listener_contexts: Vec<Arc<ListenerContext>>, metrics:
     }
 }
 
-/// Says of certificates that clients will not take, or soon will not.
+/// Logs certificates that have expired or will soon.
 pub(super) fn log_expiry(listener_contexts: &[Arc<ListenerContext>], metrics: &Metrics) {
     const SOON: i64 = 14 * 24 * 3600;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -63,8 +63,8 @@ pub(super) fn log_expiry(listener_contexts: &[Arc<ListenerContext>], metrics: &M
     metrics.certificate_expiry.set(first.unwrap_or_default());
 }
 
-/// Has a listener show what its files say now, and returns whether that is something else. If they
-/// cannot be used, it goes on as it was.
+/// Updates the certificates of a listener, and returns whether they have changed. If the files cannot be used, the
+/// current ones stay.
 pub(super) fn renew(
     listener_context: &ListenerContext,
     how: impl FnOnce(&tls::ListenerTls) -> Result<(), FileError>,

@@ -1,25 +1,24 @@
-//! How the open files that a process may have are shared out, so that clients and endpoints leave some
-//! for whoever has to come in when there is too much to do.
+//! Divides the open files of the process, so that clients and endpoints leave some for the admin API under load.
 
 use rustix::process::{Resource, getrlimit};
 use tracing::warn;
 
-/// How many connections there may be.
+/// The most connections.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct FileBudget {
-    /// Of clients.
+    /// Client connections.
     pub(super) downstream: usize,
-    /// To endpoints.
+    /// Connections to endpoints.
     pub(super) upstream: usize,
 }
 
-/// For the admin API, the state, logs, certificates and health checks: an eighth, within these bounds.
+/// Files for the admin API, the state, logs, certificates and health checks: an eighth, within these bounds.
 const KEPT: std::ops::RangeInclusive<usize> = 96..=512;
 
 // === impl FileBudget ===
 
 impl FileBudget {
-    /// What the limit of this process allows of what is `wanted` for clients.
+    /// The budget of this process, with `wanted` client connections if possible.
     pub(super) fn of_limit(wanted: usize) -> Self {
         let limit = getrlimit(Resource::Nofile).current.and_then(|it| usize::try_from(it).ok());
         let files = Self::share(limit.unwrap_or(usize::MAX), wanted);
@@ -34,7 +33,7 @@ impl FileBudget {
         files
     }
 
-    /// Clients get no more than half, since most of them need a connection to an endpoint too.
+    /// Clients get at most half: most of them need a connection to an endpoint, too.
     fn share(limit: usize, wanted: usize) -> Self {
         let free = limit.saturating_sub((limit / 8).clamp(*KEPT.start(), *KEPT.end()));
         let downstream = wanted.min(free / 2).max(1);

@@ -1,4 +1,4 @@
-//! Reading the configuration again while the process runs.
+//! Reads the configuration again while the process runs.
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,12 +15,12 @@ use crate::{
     tls,
 };
 
-/// Reads the configuration again when asked to.
+/// Reads the configuration again on request.
 #[derive(Clone, Debug)]
 pub(super) struct Reloader {
     source: Option<ConfigSource>,
-    /// What is in force. Held from the reading of a file to its application, so that of two reloads
-    /// the later reading wins.
+    /// The current configuration. Locked from the reading of a file to its application, so that of two reloads the
+    /// later reading wins.
     config: Arc<Mutex<Config>>,
     readings: Arc<Semaphore>,
     control: Control,
@@ -29,11 +29,10 @@ pub(super) struct Reloader {
     wanted: Arc<Notify>,
 }
 
-/// How long the files of a configuration may take to be read.
+/// The timeout of reading the files.
 const READING: Duration = Duration::from_secs(30);
 
-/// Readings at the same time: one that is waited for, and some that never come to their end, each of which
-/// keeps a thread.
+/// The most readings in parallel: the current one, and some that never complete and keep a thread each.
 const READINGS_MAX: usize = 8;
 
 // === impl Reloader ===
@@ -51,12 +50,12 @@ impl Reloader {
         Self { source, config, readings, control, listener_contexts, metrics, wanted }
     }
 
-    /// Requests a reload without waiting for it. Two that are asked for during a third are one.
+    /// Requests a reload without waiting for it. Requests during a reload are combined.
     pub(super) fn request(&self) {
         self.wanted.notify_one();
     }
 
-    /// Reloads whenever that is wanted. What is being read when the future is dropped is not applied.
+    /// Reloads on request. If the future is dropped, a reload in progress is not applied.
     pub(super) async fn run(self) {
         loop {
             self.wanted.notified().await;
@@ -66,9 +65,8 @@ impl Reloader {
         }
     }
 
-    /// Whole or not at all. The active colors stay what they are. Files are read on a thread of their own:
-    /// one that never comes to its end, such as a pipe without a writer, holds up this reload and
-    /// nothing else.
+    /// Applies the whole configuration or nothing. The active colors stay. A separate thread reads the files: one that
+    /// never ends, such as a pipe without a writer, blocks only this reload.
     pub(super) fn reload(self) -> ReloadFuture {
         Box::pin(async move {
             let metrics = self.metrics.clone();
@@ -92,7 +90,7 @@ impl Reloader {
             let source = source.ok_or(ReloadError::NoFile)?;
             let waiting = tokio::time::timeout(READING, config.lock_owned()).await;
             let mut in_force = waiting.map_err(|_| ReloadError::UnderWay)?;
-            // A reading that ends after its reload has been given up is never applied.
+            // A reading that ends after its reload has timed out is never applied.
             let one = readings.try_acquire_owned().map_err(|_| ReloadError::UnderWay)?;
             let reading = tokio::task::spawn_blocking(move || {
                 let _one = one;
@@ -121,13 +119,13 @@ impl Reloader {
                 info!("configuration read again: nothing has changed");
             }
             *in_force = new;
-            // They were read and checked a moment ago.
+            // The files were checked a moment ago.
             let renewing = tokio::task::spawn_blocking(move || {
                 for listener_context in &listener_contexts {
                     certificates::renew(listener_context, tls::ListenerTls::reload);
                 }
             });
-            // One that takes long shows the new certificates when it is done.
+            // If it takes longer, the new certificates are used when it is done.
             if let Ok(Err(error)) = tokio::time::timeout(READING, renewing).await {
                 warn!(%error, "the certificates of listeners were not all read again: they are in a moment");
             }

@@ -11,8 +11,7 @@ use tokio::{
     signal::unix::{Signal, SignalKind, signal},
 };
 
-/// Signals that have a handler. A signal is remembered until it is received; several of one kind that
-/// arrive before that count as one.
+/// Signals with a handler. A signal is kept until it is received; several of one kind before that count as one.
 #[derive(Debug)]
 pub struct Signals {
     pub(super) terminate: Signal,
@@ -20,7 +19,7 @@ pub struct Signals {
     pub(super) hang_up: Signal,
 }
 
-/// Signals that are handled while the process starts.
+/// The signals during the start of the process.
 #[derive(Debug)]
 pub struct StartSignals {
     /// Delivers the signals until the runtime of [`App`](super::App) does. A handler and a [`Signal`]
@@ -49,9 +48,9 @@ impl StartSignals {
         Ok(Self { runtime, signals })
     }
 
-    /// Runs `prepare`, which may block for long, on a thread of its own. Returns its result and the
-    /// signals, or `None` as soon as SIGTERM or SIGINT arrives; then `prepare` must leave nothing behind
-    /// that an exit of the process does not clean up.
+    /// Runs `prepare`, which may block, on a separate thread. Returns its result and the signals, or `None` as soon as
+    /// SIGTERM or SIGINT arrives; `prepare` must leave nothing behind then that the exit of the process does not clean
+    /// up.
     pub fn unless_stopped<T: Send + 'static>(
         self,
         prepare: impl FnOnce() -> T + Send + 'static,
@@ -70,7 +69,7 @@ impl StartSignals {
         runtime.shutdown_background();
         match prepared? {
             Ok(prepared) => Some((prepared, signals)),
-            // Nothing cancels it, so it has panicked.
+            // It is never canceled, so it has panicked.
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         }
     }

@@ -1,7 +1,7 @@
-//! The owner of every long-lived task of the control plane, who knows what its death means.
+//! Owns every long-lived task of the control plane, and handles its death.
 //!
-//! A task that the process cannot do without ends it: gently, and with an error. Any other is started
-//! again, after a pause that grows while it goes on dying. Every death is logged and counted.
+//! The death of a vital task shuts the process down gracefully, with an error. Any other task is restarted after a
+//! pause that grows while it keeps dying. Every death is logged and counted.
 
 use std::{
     collections::BTreeMap,
@@ -19,20 +19,20 @@ use tracing::error;
 
 use crate::metrics::Metrics;
 
-/// Runs tasks and notices their ends. Those that run end with it.
+/// Runs tasks and notices when they end. Dropping it ends all tasks.
 #[derive(Debug)]
 pub(super) struct Supervisor {
     tasks: JoinSet<()>,
     watched: TaskHealth,
 }
 
-/// What is known of the tasks. Cheap to clone.
+/// The health of the tasks. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(super) struct TaskHealth {
     metrics: Metrics,
-    /// Each task, with what it is planted to panic by, and what it has died of if it is gone for good.
+    /// Each task, with its planted panic, and its error if it is dead for good.
     tasks: Arc<Mutex<BTreeMap<&'static str, TaskRecord>>>,
-    /// Cancelled when a task is gone that the process cannot do without.
+    /// Canceled when a vital task has died.
     pub(super) fatal: CancellationToken,
 }
 
@@ -42,14 +42,14 @@ struct TaskRecord {
     gone: Option<String>,
 }
 
-/// One life of a task.
+/// One run of a task.
 type TaskFuture = Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
 
-/// The pause before a task is started again, for the first time; doubled each time, up to the longest.
+/// The first pause before a restart; doubled each time, up to the longest.
 const PAUSE: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(10);
 
-/// A task that has lived so long begins anew with the shortest pause.
+/// A task that has run for this long begins with the shortest pause again.
 const SETTLED: Duration = Duration::from_secs(60);
 
 // === impl Supervisor ===
@@ -64,8 +64,7 @@ impl Supervisor {
         self.watched.clone()
     }
 
-    /// Runs a task that the process cannot do without. That it ends well, as when there is nothing left to
-    /// do for it, is no death. Must be called on the control runtime.
+    /// Runs a vital task. A successful end is no death. Must be called on the control runtime.
     pub(super) fn run_vital<E: Display>(
         &mut self,
         name: &'static str,
@@ -86,7 +85,7 @@ impl Supervisor {
         });
     }
 
-    /// Runs a task that is started again whenever it dies. Must be called on the control runtime.
+    /// Runs a task that is restarted whenever it dies. Must be called on the control runtime.
     pub(super) fn run<F>(
         &mut self,
         name: &'static str,
@@ -117,7 +116,7 @@ impl Supervisor {
 // === impl TaskHealth ===
 
 impl TaskHealth {
-    /// What cannot be repaired but by a restart: the tasks that are gone, and what they died of.
+    /// The tasks that only a restart repairs, with their errors.
     pub(super) fn dead_tasks(&self) -> Vec<String> {
         let tasks = self.tasks();
         let gone = tasks.iter().filter_map(|(name, it)| Some((name, it.gone.as_ref()?)));
@@ -129,7 +128,7 @@ impl TaskHealth {
         self.tasks().keys().copied().collect()
     }
 
-    /// Has a task panic, to find out what becomes of it. Whether there is one of that name.
+    /// Makes a task panic, for tests. Returns whether there is a task with this name.
     pub(super) fn plant_panic(&self, name: &str) -> bool {
         let tasks = self.tasks();
         let known = tasks.get(name);
@@ -145,7 +144,7 @@ impl TaskHealth {
     }
 }
 
-/// Lives one life of a task, and returns what it died of. What it has is dropped with it.
+/// Runs a task once, and returns its error. Its values are dropped with it.
 async fn restart_on_panic(mut life: TaskFuture, planted: &Notify) -> Result<(), String> {
     let living = async {
         tokio::select! {

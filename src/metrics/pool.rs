@@ -1,5 +1,5 @@
-//! What one pool counts, in series that are made when they first count something: most pools of ten
-//! thousand services have seen few codes and met no limit.
+//! The series of one pool. Each is made when it first counts something: most pools of ten thousand services see few
+//! codes and meet no limit.
 
 use std::sync::{Arc, OnceLock};
 
@@ -7,7 +7,7 @@ use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, I
 
 use super::LimitHit;
 
-/// The families that pools have series in.
+/// The metric families with series of pools.
 #[derive(Debug)]
 pub(super) struct MetricFamilies {
     pub(super) requests: IntCounterVec,
@@ -22,7 +22,7 @@ pub(super) struct MetricFamilies {
     pub(super) limited: IntCounterVec,
 }
 
-/// The series of one pool, or of the requests that reached none.
+/// The series of one pool, or of requests without a pool.
 #[derive(Debug)]
 pub struct PoolMetrics {
     families: Arc<MetricFamilies>,
@@ -38,7 +38,7 @@ pub struct PoolMetrics {
     limited: [OnceLock<IntCounter>; LimitHit::ALL.len()],
 }
 
-/// The codes of one class, each resolved when it is first seen.
+/// The counters of one class of codes, each made when it is first needed.
 type CodeCounters = [OnceLock<IntCounter>; 100];
 
 /// Codes of 100 to 999.
@@ -64,7 +64,7 @@ impl PoolMetrics {
         }
     }
 
-    /// Counts a request by the status code of its answer, 100 to 999.
+    /// Counts a request by the status code of its response, 100 to 999.
     pub fn count(&self, code: u16) {
         let (class, place) = (usize::from(code) / 100, usize::from(code) % 100);
         let Some(codes) = class.checked_sub(1).and_then(|it| self.codes.get(it)) else { return };
@@ -79,8 +79,7 @@ impl PoolMetrics {
         codes[place].get_or_init(counter).inc();
     }
 
-    /// Makes the series that a ratio of errors is computed from, so that it is 0 for a pool without errors, and not
-    /// absent.
+    /// Makes the series of a ratio of errors, so that the ratio is 0, and not absent, for a pool without errors.
     fn begin_error_series(&self) {
         if !self.service.is_empty() {
             for code in ["500", "502"] {
@@ -107,35 +106,35 @@ impl PoolMetrics {
         self.head.get_or_init(head).observe(seconds);
     }
 
-    /// Notes how long a request took, from its head to the response's last byte.
+    /// Notes the time from the request head to the last byte of the response.
     pub fn observe(&self, seconds: f64) {
         let duration = || self.families.duration.with_label_values(&self.labels());
         self.duration.get_or_init(duration).observe(seconds);
     }
 
-    /// Connections to this pool's endpoints that are open now.
+    /// Open connections to endpoints of this pool.
     pub fn connections(&self) -> &IntGauge {
         self.connections.get_or_init(|| self.families.connections.with_label_values(&self.labels()))
     }
 
-    /// Whether a request was ever counted here, or a connection opened for one.
+    /// Whether a request was ever counted, or a connection opened.
     #[must_use]
     pub fn was_used(&self) -> bool {
         self.duration.get().is_some() || self.connections.get().is_some()
     }
 
-    /// Counts a request that is sent once more. `reason` is a word of a fixed list.
+    /// Counts a retry. `reason` is a word of a fixed list.
     pub fn retried(&self, reason: &'static str) {
         self.families.retries.with_label_values(&[&*self.service, self.color, reason]).inc();
     }
 
-    /// Counts an endpoint that is left out from now on.
+    /// Counts an ejection.
     pub fn ejected(&self) {
         let ejections = || self.families.ejections.with_label_values(&self.labels());
         self.ejections.get_or_init(ejections).inc();
     }
 
-    /// Counts a request that met a limit.
+    /// Counts a limit hit.
     pub fn limited(&self, limit: LimitHit) {
         let counter = || {
             let labels = [&*self.service, self.color, limit.as_str()];
@@ -144,13 +143,13 @@ impl PoolMetrics {
         self.limited[limit as usize].get_or_init(counter).inc();
     }
 
-    /// How many requests have met a limit.
+    /// The number of hits of a limit.
     #[must_use]
     pub fn limit_hits(&self, limit: LimitHit) -> u64 {
         self.limited[limit as usize].get().map_or(0, IntCounter::get)
     }
 
-    /// Counts a connection that could not be opened. `reason` is a word of a fixed list.
+    /// Counts a failed connect. `reason` is a word of a fixed list.
     pub fn connect_error(&self, reason: &'static str) {
         self.families.connect_errors.with_label_values(&[&*self.service, self.color, reason]).inc();
     }

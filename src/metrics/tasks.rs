@@ -1,10 +1,10 @@
-//! Tasks that die.
+//! Counts tasks that die.
 
 use prometheus::IntCounterVec;
 
 use super::Metrics;
 
-/// Counts the task that owns it if that task panics.
+/// Counts the task that owns it if that panics.
 // Not `Clone`: one panic would be counted twice.
 #[derive(Debug)]
 pub struct TaskGuard {
@@ -15,12 +15,12 @@ pub struct TaskGuard {
 // === impl Metrics ===
 
 impl Metrics {
-    /// Counts a task that has died. `task` is a word of a fixed list.
+    /// Counts a dead task. `task` is a word of a fixed list.
     pub fn task_died(&self, task: &'static str) {
         self.task_deaths.with_label_values(&[task]).inc();
     }
 
-    /// Counts a task that has died, if it panics while it owns the guard.
+    /// Counts a task if it panics while it owns the guard.
     #[must_use]
     pub fn guard_task(&self, task: &'static str) -> TaskGuard {
         TaskGuard { deaths: self.task_deaths.clone(), task }
@@ -31,7 +31,7 @@ impl Metrics {
 
 impl Drop for TaskGuard {
     fn drop(&mut self) {
-        // The unwinding of a panic drops what the task owns.
+        // Unwinding drops the values of the task.
         if std::thread::panicking() {
             self.deaths.with_label_values(&[self.task]).inc();
         }

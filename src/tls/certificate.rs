@@ -1,4 +1,4 @@
-//! A certificate with its key, and the choice among several by the name that a client asks for.
+//! Certificates with their keys, and the choice by server name.
 
 use std::{collections::HashMap, path::PathBuf, sync::Arc};
 
@@ -16,13 +16,13 @@ use super::{
 /// The files of a certificate.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct KeyPair {
-    /// The chain, the server's own certificate first.
+    /// The certificate and its chain.
     pub cert: PathBuf,
     /// Its key.
     pub key: PathBuf,
 }
 
-/// A certificate that can be shown, and the names that it is for.
+/// A certificate and its names.
 #[derive(Debug)]
 pub(super) struct Certificate {
     pub(super) key: Arc<CertifiedKey>,
@@ -35,7 +35,7 @@ pub(super) struct Certificate {
 #[derive(Debug)]
 pub(super) struct CertificateSet {
     all: Vec<Certificate>,
-    /// By name: an exact one goes before a wildcard, and what is written first before the rest.
+    /// By name: exact names before wildcards, and earlier certificates before later ones.
     exact: HashMap<Box<str>, usize>,
     wildcards: HashMap<Box<str>, usize>,
 }
@@ -73,13 +73,13 @@ impl CertificateSet {
         Self { all, exact, wildcards }
     }
 
-    /// When each of them expires, in seconds since 1970.
+    /// The expiry of each, in seconds since 1970.
     pub(super) fn expiries(&self) -> impl Iterator<Item = i64> {
         self.all.iter().map(|it| it.expires)
     }
 
-    /// The certificate for a name, or the first one for a client that names none, or one that nobody
-    /// has: what it then asks for is answered with 421 unless it fits.
+    /// The certificate for a name. A client without a name, or with an unknown one, gets the first; its request then
+    /// gets 421 unless its host fits.
     pub(super) fn find(&self, name: Option<&str>) -> &Certificate {
         let name = name.unwrap_or_default();
         let parent = || name.split_once('.').map(|it| it.1);

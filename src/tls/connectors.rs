@@ -1,4 +1,4 @@
-//! Connectors that pools share: those with the same settings read the same files.
+//! Connectors that pools share: one for each set of settings.
 
 use std::{
     collections::HashMap,
@@ -8,7 +8,7 @@ use std::{
 use super::upstream::UpstreamConnector;
 use crate::model::UpstreamTls;
 
-/// The connectors that are in use, by their settings. Cheap to clone; clones share them.
+/// The connectors in use, by their settings. Cheap to clone; clones share them.
 #[derive(Clone, Debug, Default)]
 pub struct Connectors(Arc<Mutex<Known>>);
 
@@ -17,16 +17,15 @@ type Known = HashMap<UpstreamTls, Weak<UpstreamConnector>>;
 // === impl Connectors ===
 
 impl Connectors {
-    /// The connector for these settings. Reads their files if none is in use, which blocks for as long as
-    /// the disk takes: off the control thread, hold what this returns and have the control thread ask
-    /// again.
+    /// The connector for these settings. Reads their files if none is in use, which blocks on the disk: call it off the
+    /// control thread first, keep the result, and let the control thread call it again.
     #[must_use]
     pub fn get(&self, settings: &UpstreamTls) -> Arc<UpstreamConnector> {
         let find = |known: &Known| known.get(settings).and_then(Weak::upgrade);
         if let Some(known) = find(&self.known()) {
             return known;
         }
-        // Others must not wait for this disk.
+        // Other settings must not wait for this disk.
         let new = Arc::new(UpstreamConnector::new(settings));
         let mut known = self.known();
         if let Some(other) = find(&known) {

@@ -1,4 +1,4 @@
-//! A distinguished name as text: RFC 4514.
+//! Distinguished names as text: RFC 4514.
 
 use std::fmt::Write;
 
@@ -7,7 +7,7 @@ use x509_parser::{
     x509::X509Name,
 };
 
-/// The types of attributes that have a short name: RFC 4514, section 3, and others that are in wide use.
+/// The attribute types with a short name: RFC 4514, section 3, and others in wide use.
 const SHORT: [(&str, &str); 15] = [
     ("2.5.4.3", "CN"),
     ("2.5.4.4", "SN"),
@@ -26,9 +26,9 @@ const SHORT: [(&str, &str); 15] = [
     ("1.2.840.113549.1.9.1", "emailAddress"),
 ];
 
-/// The name as text that can be read in one way only: from its last part to its first (section 2.1), with
-/// nothing in a value that could end it. All of it is visible ASCII and spaces, and a quote or a backslash of a
-/// value is there as hexadecimal digits alone, so that it can stand in quotes as it is.
+/// The name as unambiguous text: from its last part to its first (section 2.1), and no value can end it. All of it is
+/// visible ASCII and spaces. A quote or a backslash in a value is written in hexadecimal, so that the text can be
+/// quoted.
 pub(super) fn text_of(name: &X509Name<'_>) -> String {
     let mut text = String::new();
     let parts: Vec<_> = name.iter_rdn().collect();
@@ -45,7 +45,7 @@ pub(super) fn text_of(name: &X509Name<'_>) -> String {
     text
 }
 
-/// Section 2.3. A value of an unknown type, or one that is no text, is there in its encoding.
+/// Section 2.3. A value of an unknown type, or one that is not text, is written in its encoding.
 fn put_attribute(text: &mut String, oid: &Oid<'_>, value: &Any<'_>) {
     let dotted = oid.to_id_string();
     let short = SHORT.iter().find(|it| it.0 == dotted).map(|it| it.1);

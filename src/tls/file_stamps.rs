@@ -1,12 +1,11 @@
-//! Whether files have changed since they were read.
+//! Detects changed files.
 
 use std::{
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
-/// What is known of some files without reading them. Symbolic links are followed, so that a link
-/// that points elsewhere is a change too.
+/// Metadata of files. Symbolic links are followed, so a link with another target is a change, too.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(super) struct FileStamps(Vec<(PathBuf, Option<FileStamp>)>);
 

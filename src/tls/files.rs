@@ -1,4 +1,4 @@
-//! Certificates and keys as they lie in files.
+//! Reads certificates and keys.
 
 use std::{
     io,
@@ -10,13 +10,13 @@ use rustls::pki_types::{
     pem::{self, PemObject},
 };
 
-/// A file that cannot be used for what it is named for.
+/// A file that cannot be used.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("{}: {what}", path.display())]
 pub struct FileError {
     /// The file.
     pub path: PathBuf,
-    /// What is wrong with it, and what would be right.
+    /// The problem and the remedy.
     pub what: String,
 }
 
@@ -36,7 +36,7 @@ pub(super) fn not_its_key(key: &Path, cert: &Path) -> FileError {
     FileError::new(key, what)
 }
 
-/// All certificates of a file, the first one first.
+/// All certificates of a file, in order.
 pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, FileError> {
     let text = read(path)?;
     let found = CertificateDer::pem_slice_iter(&text).collect::<Result<Vec<_>, _>>();

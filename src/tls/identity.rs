@@ -1,22 +1,22 @@
-//! Who has shown a certificate.
+//! The client certificate of a connection.
 
 use super::distinguished_name::text_of;
 use aws_lc_rs::digest::{SHA256, digest};
 use rustls::pki_types::CertificateDer;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
-/// A client that has shown a certificate of an authority that is trusted for it.
+/// A client with a certificate of a trusted authority.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ClientCertificate {
-    /// As one element of `X-Forwarded-Client-Cert`, in Envoy's form: `Hash`, `Subject` (RFC 4514), and a `URI`
-    /// and a `DNS` for each alternative name.
+    /// One element of `X-Forwarded-Client-Cert`, in the form of Envoy: `Hash`, `Subject` (RFC 4514), and a `URI` and a
+    /// `DNS` for each alternative name.
     pub element: Box<str>,
 }
 
 // === impl ClientCertificate ===
 
 impl ClientCertificate {
-    /// Of the first certificate of a chain that was verified; `None` if it cannot be read.
+    /// Of the first certificate of a verified chain; `None` if it cannot be read.
     #[must_use]
     pub fn of(chain: &[CertificateDer<'_>]) -> Option<Self> {
         use std::fmt::Write;
@@ -26,7 +26,7 @@ impl ClientCertificate {
         for byte in digest(&SHA256, own).as_ref() {
             let _ = write!(element, "{byte:02x}");
         }
-        // It has no quotes, and its backslashes are its own.
+        // It has no quotes, and its backslashes are literal.
         let _ = write!(element, ";Subject=\"{}\"", text_of(parsed.subject()));
         let alternative = parsed.subject_alternative_name().ok()?;
         for name in alternative.iter().flat_map(|it| &it.value.general_names) {
@@ -41,7 +41,7 @@ impl ClientCertificate {
     }
 }
 
-/// In quotes, with nothing in between that could end them or the field.
+/// In quotes, and with nothing that could end them or the field.
 fn quoted(text: &str) -> String {
     let mut quoted = String::from("\"");
     for letter in text.chars() {
@@ -103,7 +103,7 @@ mod tests {
         assert_eq!(other, "OU=root,CN=admin,O=x");
         assert_eq!(subject(&[(CommonName, "a, O=b")]), r"CN=a\, O=b");
         assert_eq!(subject(&[(CommonName, "O=a/CN=b")]), "CN=O=a/CN=b");
-        // A type without a name has its value in its encoding, a UTF8String here.
+        // A type without a short name has its value in its encoding, here a UTF8String.
         let custom = CustomDnType(vec![1, 3, 6, 1, 4, 1, 99999, 1]);
         assert_eq!(subject(&[(custom, "x,y")]), "1.3.6.1.4.1.99999.1=#0C03782C79");
     }

@@ -1,4 +1,4 @@
-//! What a listener shows its clients, and whom it takes for whom.
+//! TLS of listeners.
 
 use std::{
     io,
@@ -21,31 +21,31 @@ use super::{
     subject_names::SubjectNames,
 };
 
-/// What the configuration says of a listener's TLS.
+/// The TLS settings of a listener.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ServerSettings {
-    /// The first one is shown to clients that name no host, or one that none is for.
+    /// The first is for clients without a server name, or with an unknown one.
     pub certificates: Vec<KeyPair>,
-    /// Whether TLS 1.2 is spoken too.
+    /// Whether TLS 1.2 is enabled, too.
     pub has_tls12: bool,
-    /// What is offered by ALPN, in the order of preference.
+    /// The ALPN protocols, in order of preference.
     pub protocols: Vec<&'static [u8]>,
-    /// Whether clients show certificates.
+    /// Settings for client certificates.
     pub client: Option<ClientAuth>,
 }
 
-/// Whose certificates are taken from clients.
+/// The settings for client certificates.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ClientAuth {
-    /// The authorities that may have signed them.
+    /// The certificate authorities.
     pub ca: PathBuf,
-    /// Whether a client without one is turned away.
+    /// Whether a client without one is refused.
     pub is_required: bool,
-    /// Whether a client with one is internal, wherever it comes from.
+    /// Whether a client with one is internal, whatever its address.
     pub is_internal: bool,
 }
 
-/// A listener's TLS: what is in force, and the files that it was read from.
+/// TLS of a listener: the current certificates, and the files that they come from.
 #[derive(Debug)]
 pub struct ListenerTls {
     settings: ServerSettings,
@@ -53,25 +53,25 @@ pub struct ListenerTls {
     stamps: Mutex<FileStamps>,
 }
 
-/// What a handshake is done with. A connection keeps the one that it began with.
+/// The configuration of a handshake. A connection keeps its own.
 #[derive(Debug)]
 pub struct HandshakeConfig {
     config: Arc<ServerConfig>,
     certificates: Arc<CertificateSet>,
-    /// The authorities of clients, to see whether they have changed.
+    /// The certificate authorities of clients, to detect changes.
     authorities: Vec<rustls::pki_types::CertificateDer<'static>>,
-    /// Whether a client that has shown a certificate is internal.
+    /// Whether a client with a certificate is internal.
     pub makes_internal: bool,
 }
 
 // === impl ServerSettings ===
 
 impl ServerSettings {
-    /// Reads every file, to see whether it can be used.
+    /// Checks every file.
     ///
     /// # Errors
     ///
-    /// All files that cannot.
+    /// All files that cannot be used.
     pub fn check(&self) -> Result<(), Vec<FileError>> {
         let provider = provider();
         let mut errors: Vec<_> = self
@@ -92,11 +92,11 @@ impl ServerSettings {
 // === impl ClientAuth ===
 
 impl ClientAuth {
-    /// Reads the file, to see whether it can be used.
+    /// Checks the file.
     ///
     /// # Errors
     ///
-    /// What is wrong with it.
+    /// The problem.
     pub fn check(&self) -> Result<(), FileError> {
         roots(&self.ca).map(drop)
     }
@@ -111,19 +111,18 @@ impl ListenerTls {
     ///
     /// The first file that cannot be used.
     pub fn load(settings: ServerSettings) -> Result<Self, FileError> {
-        // Seen before they are read: what changes in between is read again.
+        // Taken before the files are read: changes in between are read again.
         let stamps = Mutex::new(FileStamps::of(settings.files()));
         let current = ArcSwap::from_pointee(HandshakeConfig::load(&settings, None)?);
         Ok(Self { settings, current, stamps })
     }
 
-    /// Reads everything again if a file has changed since, and returns whether one had. Connections
-    /// that are open stay as they are.
+    /// Reads everything again if a file has changed, and returns whether one had. Open connections stay as they are.
     ///
     /// # Errors
     ///
-    /// The first file that cannot be used; what was in force stays. The same files are not read
-    /// again before they change.
+    /// The first file that cannot be used; the current certificates stay. The same files are not read again before they
+    /// change.
     pub fn refresh(&self) -> Result<bool, FileError> {
         let found = FileStamps::of(self.settings.files());
         let mut known = self.stamps.lock().unwrap_or_else(PoisonError::into_inner);
@@ -145,14 +144,14 @@ impl ListenerTls {
         Ok(())
     }
 
-    /// The files of the certificates, and when each expires, in seconds since 1970.
+    /// The certificate files with their expiry, in seconds since 1970.
     #[must_use]
     pub fn expiries(&self) -> Vec<(PathBuf, i64)> {
         let files = self.settings.certificates.iter().map(|it| it.cert.clone());
         files.zip(self.current.load().certificates.expiries()).collect()
     }
 
-    /// What a new connection is accepted with.
+    /// The configuration for a new connection.
     #[must_use]
     pub fn current(&self) -> Arc<HandshakeConfig> {
         self.current.load_full()
@@ -196,11 +195,11 @@ impl HandshakeConfig {
         let mut config =
             builder.with_cert_resolver(Arc::<CertificateSet>::clone(&certificates) as Arc<_>);
         config.alpn_protocols = settings.protocols.iter().map(|it| it.to_vec()).collect();
-        // Tickets hold what a session needs, so that nothing has to be kept here for each client.
+        // Tickets hold the sessions, so that nothing has to be stored for each client.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 1;
-        // Old tickets are good for new certificates, but not for other authorities: a ticket stands
-        // for a client's certificate too.
+        // Old tickets stay valid with new certificates, but not with other authorities: a ticket stands for a client
+        // certificate, too.
         config.ticketer = match before.filter(|it| it.authorities == authorities) {
             Some(before) => Arc::clone(&before.config.ticketer),
             None => Ticketer::new().map_err(|error| fail(&error))?,
@@ -209,13 +208,13 @@ impl HandshakeConfig {
         Ok(Self { config: Arc::new(config), certificates, authorities, makes_internal })
     }
 
-    /// What does the handshake.
+    /// Performs the handshake.
     #[must_use]
     pub fn acceptor(&self) -> TlsAcceptor {
         TlsAcceptor::from(Arc::clone(&self.config))
     }
 
-    /// The names of the certificate that a client which names this host is shown.
+    /// The names of the certificate for a client with this server name.
     #[must_use]
     pub fn names(&self, server_name: Option<&str>) -> Arc<SubjectNames> {
         Arc::clone(&self.certificates.find(server_name).names)
@@ -232,7 +231,7 @@ fn roots(path: &Path) -> Result<RootCertStore, FileError> {
     Ok(roots)
 }
 
-/// Why a server's handshake failed, if the certificate of the client is the reason.
+/// Why a handshake failed, if the client certificate is the reason.
 #[must_use]
 pub fn client_certificate_problem(error: &io::Error) -> Option<&'static str> {
     match error.get_ref()?.downcast_ref::<rustls::Error>()? {

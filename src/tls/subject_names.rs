@@ -1,15 +1,15 @@
-//! The names that a certificate is for.
+//! The names of a certificate.
 
 use std::{collections::HashSet, net::IpAddr};
 
 use rustls::pki_types::CertificateDer;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
-/// The hosts that a certificate is for: RFC 9525, section 6.
+/// The hosts of a certificate: RFC 9525, section 6.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct SubjectNames {
     exact: HashSet<Box<str>>,
-    /// What follows the `*.` of a wildcard.
+    /// The part behind `*.` of a wildcard.
     wildcards: HashSet<Box<str>>,
     addresses: HashSet<IpAddr>,
 }
@@ -17,8 +17,8 @@ pub struct SubjectNames {
 // === impl SubjectNames ===
 
 impl SubjectNames {
-    /// The alternative names of a certificate; of one that has none, its common name, which is how
-    /// certificates made by hand often are. `None` if it is no certificate.
+    /// The alternative names of a certificate. Without any, its common name, as in many hand-made certificates. `None`
+    /// if it is not a certificate.
     pub(super) fn of(certificate: &CertificateDer<'_>) -> Option<Self> {
         let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
         let mut names = Self::default();
@@ -56,12 +56,12 @@ impl SubjectNames {
         bare.parse().is_ok_and(is_address)
     }
 
-    /// The names, for whoever looks a certificate up by them.
+    /// The exact names.
     pub(super) fn exact(&self) -> impl Iterator<Item = &str> {
         self.exact.iter().map(|it| &**it)
     }
 
-    /// What follows the `*.` of the wildcards.
+    /// The parts behind `*.` of the wildcards.
     pub(super) fn wildcards(&self) -> impl Iterator<Item = &str> {
         self.wildcards.iter().map(|it| &**it)
     }
@@ -75,7 +75,7 @@ impl SubjectNames {
     }
 }
 
-/// When a certificate expires, in seconds since 1970.
+/// The expiry of a certificate, in seconds since 1970.
 pub(super) fn expiry(certificate: &CertificateDer<'_>) -> Option<i64> {
     let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
     Some(parsed.validity().not_after.timestamp())

@@ -1,4 +1,4 @@
-//! TLS towards an application.
+//! TLS towards endpoints.
 
 use std::{
     path::Path,
@@ -27,16 +27,16 @@ use super::{
 };
 use crate::model::{Protocol, UpstreamTls};
 
-/// What connections to the endpoints of a pool are secured with.
+/// TLS of the connections to the endpoints of a pool.
 #[derive(Debug)]
 pub struct UpstreamConnector {
     settings: UpstreamTls,
-    /// What is in force, or why nothing is: then no connection is opened.
+    /// The current configuration, or the error because of which no connection is opened.
     current: ArcSwap<Result<ClientConfigs, FileError>>,
     stamps: Mutex<FileStamps>,
 }
 
-/// One for each set of protocols that may be offered.
+/// One for each set of ALPN protocols.
 #[derive(Debug)]
 struct ClientConfigs {
     any: Arc<ClientConfig>,
@@ -44,18 +44,18 @@ struct ClientConfigs {
     http2: Arc<ClientConfig>,
 }
 
-/// The usual rules, and beside them certificates that were named one by one.
+/// Verifies certificates by the usual rules, or as one of the configured certificates.
 #[derive(Debug)]
 struct Verifier {
     usual: Arc<WebPkiServerVerifier>,
-    /// Trusted for what they are, whoever has signed them.
+    /// Trusted themselves, whatever has signed them.
     named: Vec<CertificateDer<'static>>,
 }
 
 // === impl TlsConnector ===
 
 impl UpstreamConnector {
-    /// Reads the files. What cannot be read fails every connection, until it can.
+    /// Reads the files. If one cannot be read, every connection fails until it can.
     #[must_use]
     pub fn new(settings: &UpstreamTls) -> Self {
         let stamps = Mutex::new(FileStamps::of(files_of(settings)));
@@ -63,17 +63,17 @@ impl UpstreamConnector {
         Self { settings: settings.clone(), current, stamps }
     }
 
-    /// Whether the files can be used.
+    /// Checks the files.
     ///
     /// # Errors
     ///
-    /// The first that cannot.
+    /// The first that cannot be used.
     pub fn check(settings: &UpstreamTls) -> Result<(), FileError> {
         ClientConfigs::load(settings).map(drop)
     }
 
-    /// Reads the files again if one has changed, and returns whether one had. What cannot be used
-    /// leaves what was in force.
+    /// Reads the files again if one has changed, and returns whether one had. If one cannot be used, the current
+    /// configuration stays.
     ///
     /// # Errors
     ///
@@ -90,7 +90,7 @@ impl UpstreamConnector {
         Ok(true)
     }
 
-    /// What does the handshake, offering one protocol or both.
+    /// The connector, with one protocol or both offered by ALPN.
     ///
     /// # Errors
     ///
@@ -106,7 +106,7 @@ impl UpstreamConnector {
         }
     }
 
-    /// The name that an endpoint's certificate has to be for: one of its own, or that of its host.
+    /// The name that the certificate of an endpoint must have: the configured one, or its host.
     #[must_use]
     pub fn server_name(&self, host: &str) -> Option<ServerName<'static>> {
         let name = self.settings.server_name.as_deref().unwrap_or(host);
@@ -137,7 +137,7 @@ impl ClientConfigs {
             .with_safe_default_protocol_versions()
             .map_err(|error| fail(&error))?
             .dangerous()
-            // Stricter than it sounds: the usual rules, but for certificates that were named.
+            // The usual rules apply, except for configured certificates.
             .with_custom_certificate_verifier(Arc::new(Verifier { usual, named }));
         let config = match (&settings.cert, &settings.key) {
             (Some(cert), Some(key)) => {
@@ -173,7 +173,7 @@ fn named_roots(path: &Path) -> Result<(RootCertStore, Vec<CertificateDer<'static
     Ok((roots, named))
 }
 
-/// What this machine trusts. A machine that trusts nobody fails each handshake, which says so.
+/// The certificate authorities of this machine. Without any, each handshake fails, and its error says so.
 fn native_roots() -> RootCertStore {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
@@ -183,7 +183,7 @@ fn native_roots() -> RootCertStore {
 // === impl Verifier ===
 
 impl Verifier {
-    /// Whether a certificate is one of those that were named, and good today for this name.
+    /// Whether a certificate is one of the configured ones, and valid today for this name.
     fn is_named(&self, end: &CertificateDer<'_>, name: &ServerName<'_>, now: UnixTime) -> bool {
         let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
         self.named.iter().any(|it| it == end)
@@ -206,7 +206,7 @@ impl ServerCertVerifier for Verifier {
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         match self.usual.verify_server_cert(end, between, name, ocsp, now) {
-            // What is signed by itself is often marked as an authority, and refused for that.
+            // Self-signed certificates are often marked as authorities, and refused for that.
             Err(Error::InvalidCertificate(
                 CertificateError::Other(_) | CertificateError::UnknownIssuer,
             )) if self.is_named(end, name, now) => Ok(ServerCertVerified::assertion()),
