@@ -1,7 +1,7 @@
 //! A request's head is the same whether its bytes come whole or one by one, and never panics.
 #![no_main]
 
-use flipgate::http1::{RequestHead, HeadScanner};
+use flipgate::http1::{HeadScanner, RequestHead};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {

@@ -169,7 +169,7 @@ impl<M> ClientConnection<M> {
 
     /// Awaits what comes before a request, with less time left once the connection is closing, since no request has
     /// begun. Dropping the future drops `work`.
-    pub(super) async fn run_until_closing<T>(
+    pub(super) async fn run_with_closing_timeout<T>(
         &self,
         timeout: Timeout,
         work: impl Future<Output = T>,

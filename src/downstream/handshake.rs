@@ -153,7 +153,7 @@ async fn read_proxy_header(stream: &mut TcpStream) -> io::Result<Option<SocketAd
             let seen = stream.peek(&mut ahead).await?;
             let count = memchr::memchr(b'\n', &ahead[..seen]).map_or(seen, |it| it + 1);
             if count == 0 || header.len() + count > PROXY_TEXT_MAX {
-                return Err(invalid("the header does not end within 107 bytes"));
+                return Err(invalid("the header is incomplete or longer than 107 bytes"));
             }
             stream.read_exact(&mut ahead[..count]).await?;
             header.extend_from_slice(&ahead[..count]);

@@ -67,7 +67,7 @@ pub(super) async fn serve<H: Handler>(
         .enable_connect_protocol()
         .handshake::<_, Bytes>(monitored);
     let handshake = connection
-        .run_until_closing(Timeout::Head, poll_fn(|it| Pin::new(&mut handshake).poll(it)))
+        .run_with_closing_timeout(Timeout::Head, poll_fn(|it| Pin::new(&mut handshake).poll(it)))
         .await;
     let peer = connection.peer().address();
     let mut session = match handshake {

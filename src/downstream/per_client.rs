@@ -124,7 +124,7 @@ impl PerClientLimit {
         Some(ClientPermit { per_client: Arc::clone(self), load: Arc::clone(&open.load) })
     }
 
-    /// The clients with more than `share` connections, as [`client_key`](crate::model::client_key) names them. Exempt clients are left out.
+    /// The clients with more than `share` connections, as [`client_key`] names them. Exempt clients are left out.
     pub(super) fn clients_over(&self, share: usize) -> HashSet<IpAddr> {
         let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let many = open.all.iter().filter(|(_, it)| it.connections > share && !it.load.is_shared);

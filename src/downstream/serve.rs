@@ -127,7 +127,7 @@ async fn handshake_and_serve<H: Handler>(
     connection.arm(Timeout::Handshake);
     let handshake =
         Box::pin(accept_handshake(stream, peer.socket_address(), peer.listener_context()));
-    let accepted = connection.run_until_closing(Timeout::Handshake, handshake).await;
+    let accepted = connection.run_with_closing_timeout(Timeout::Handshake, handshake).await;
     let AcceptedConnection { transport, identity, tls, is_http2 } = match accepted {
         Ok(accepted) => accepted,
         Err(error) => {

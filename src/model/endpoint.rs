@@ -58,7 +58,9 @@ pub enum ParseEndpointError {
     )]
     Scheme(String),
     /// The path of the unix socket is not absolute, or longer than 107 bytes.
-    #[error("`{0}` is not an absolute path of at most 107 bytes; use `unix:/run/app.sock`")]
+    #[error(
+        "`{0}`: the path of a unix socket must be absolute and at most 107 bytes; use `unix:/run/app.sock`"
+    )]
     Path(String),
 }
 

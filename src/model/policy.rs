@@ -127,7 +127,7 @@ pub struct Ejection {
 pub struct Retry {
     /// Response statuses that are retried if another endpoint is left.
     pub statuses: StatusSet,
-    /// Also retry the second failure on a new connection that closed without a response, and invalid responses.
+    /// Also retry after a second connection, a new one, has closed without a response, and after invalid responses.
     pub on_closed: bool,
     /// How long an endpoint may take to the response head before another endpoint is tried, if there is one.
     pub try_timeout: Option<Duration>,

@@ -166,7 +166,7 @@ impl WorkerConnectionPool {
         &self,
         pool: &Pool,
         endpoint: &Arc<EndpointState>,
-        of_client: usize,
+        client_requests: usize,
     ) -> Result<(ConnectionPermit, ConcurrencyPermit), ConnectError> {
         let limit_error = |reason, what: &str| {
             ConnectError::of(endpoint, reason, io::Error::other(what.to_owned()))
@@ -185,7 +185,7 @@ impl WorkerConnectionPool {
         })?;
         let pool_connections =
             usize::try_from(pool.metrics().connections().get()).unwrap_or_default();
-        let is_within_share = self.limit.is_within_share(of_client, CLIENT_SHARE_FACTOR)
+        let is_within_share = self.limit.is_within_share(client_requests, CLIENT_SHARE_FACTOR)
             && (self.limit.is_within_share(pool_connections, SERVICE_SHARE_FACTOR)
                 || pool.is_only_service());
         if !is_within_share {
@@ -290,8 +290,8 @@ impl WorkerConnectionPool {
         // Other requests need not wait for the tunnel's check.
         drop(opening_permit);
         if connect_context.is_for_tunnel {
-            let takes = tokio::time::timeout(limit, session.wait_for_tunnels()).await;
-            if takes != Ok(true) {
+            let supported = tokio::time::timeout(limit, session.wait_for_tunnels()).await;
+            if supported != Ok(true) {
                 return Err(failed("the endpoint does not support WebSockets over HTTP/2"));
             }
         }

@@ -55,12 +55,12 @@ impl Pool {
             if let [only] = endpoints {
                 return PickResult::Picked(only.acquire());
             }
-            if let Some(endpoint) = self.pick_quickly(&endpoint_set, random) {
+            if let Some(endpoint) = self.pick_fast(&endpoint_set, random) {
                 return PickResult::Picked(endpoint.acquire());
             }
         } else if request.tried.is_empty()
             && self.shared.queue.is_empty()
-            && let Some(endpoint) = self.pick_quickly(&endpoint_set, random)
+            && let Some(endpoint) = self.pick_fast(&endpoint_set, random)
             && has_capacity(endpoint)
             && let Some(permit) = endpoint.try_acquire(limits.endpoint_requests)
         {
@@ -93,7 +93,7 @@ impl Pool {
     }
 
     /// The usual choice: among endpoints of equal weight, of which two drawn ones are healthy.
-    fn pick_quickly<'a>(
+    fn pick_fast<'a>(
         &self,
         endpoint_set: &'a EndpointSet,
         random: &mut fastrand::Rng,
