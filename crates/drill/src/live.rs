@@ -1,4 +1,4 @@
-//! Counters of the load while it is under way: the threads of the load count, the line of progress reads.
+//! Counters for the progress line, which the threads of the load update.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -8,9 +8,9 @@ use crate::color::Color;
 /// Counters of the requests that have ended.
 #[derive(Debug, Default)]
 pub(super) struct LiveCounters {
-    /// Requests that are over.
+    /// Requests that have ended.
     pub(super) done: AtomicU64,
-    /// Of these, the ones that did not end as they should.
+    /// Requests that failed.
     pub(super) failed: AtomicU64,
     /// Responses by each color.
     pub(super) blue: AtomicU64,

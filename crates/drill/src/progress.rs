@@ -1,4 +1,4 @@
-//! What is going on, in a line that changes; nothing where nobody looks.
+//! A progress line on a terminal.
 
 use std::{
     cell::Cell,
@@ -12,16 +12,16 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use super::live::LiveCounters;
 use crate::sample::now_ns;
 
-/// The line.
+/// The progress line of a drill.
 pub(super) struct Progress {
     bar: ProgressBar,
     last: Cell<Option<(Instant, u64, f64)>>,
 }
 
-/// Over how long a rate is shown.
+/// The rate is the mean of this time.
 const RATE_WINDOW: Duration = Duration::from_secs(1);
 
-/// A line that changes, on standard error; none if that is no terminal.
+/// A progress line on standard error. Hidden if that is not a terminal.
 #[must_use]
 pub fn spinner(is_hidden: bool) -> ProgressBar {
     let target = match is_hidden || !std::io::stderr().is_terminal() {
@@ -55,13 +55,15 @@ impl Progress {
         if last.is_none_or(|(at, _, _)| now - at >= RATE_WINDOW) {
             self.last.set(Some((now, done, rate)));
         }
-        let passed = now_ns().saturating_sub(from) as f64 / 1e9;
+        let now_ns = now_ns();
+        let passed = now_ns.min(until).saturating_sub(from) as f64 / 1e9;
         let all = until.saturating_sub(from) as f64 / 1e9;
+        let waiting = if now_ns > until { " · waiting for the last responses" } else { "" };
         let [failed, blue, green] =
             [&live.failed, &live.blue, &live.green].map(|it| it.load(Relaxed));
         self.bar.set_message(format!(
-            "{passed:.0} of {all:.0} s · {done} requests, {rate:.0} a second · {failed} failed · {flips} flips \
-             · {blue} blue, {green} green"
+            "{passed:.0} of {all:.0} s · {done} requests, {rate:.0} per second · {failed} failed · {flips} flips \
+             · {blue} blue, {green} green{waiting}"
         ));
     }
 

@@ -1,8 +1,7 @@
-//! When a step is done again, and when flips pause.
+//! When steps run, and when repeated flips pause.
 //!
-//! With a flip every 50 ms and streams of a second, both colors have requests in flight all the time, and no color
-//! is ever drained. So flips pause now and then, until the proxy tells that what the last one left behind is
-//! drained.
+//! With a flip every 50 ms and streams of a second, both colors always have requests in flight, and no color is ever
+//! drained. So flips pause now and then, until the `drained` events of the last flip have come.
 
 use super::{
     super::{
@@ -13,25 +12,24 @@ use super::{
 };
 use crate::sample::now_ns;
 
-/// The next turn of a step.
+/// A step and the time of its next run.
 #[derive(Debug)]
 pub(super) struct ScheduledStep<'a> {
-    /// When it is due.
+    /// When it runs next.
     pub(super) at: u64,
     pub(super) line: &'a ScriptLine,
-    /// The place of the flip that it pauses for, if it does.
+    /// The flip that it pauses for, if it pauses: its `drained` events end the pause.
     pub(super) pause: Option<usize>,
     until: u64,
-    /// When the pause before ended, and how many flips there were since.
+    /// When the last pause ended, and the number of flips since then.
     began: u64,
     flips_since_pause: u32,
 }
 
-/// Flips between two pauses at least, whatever the time.
+/// The smallest number of flips between two pauses.
 const FLIPS_MIN: u32 = 5;
 
-/// How long a pause is at most, beyond the time that a stream takes: 1.5 s, in nanoseconds. Long enough to find that
-/// an event is missing.
+/// The longest pause, beyond the duration of a stream: 1.5 s, in nanoseconds. Long enough to find a missing event.
 const PAUSE_MAX: u64 = 1_500_000_000;
 
 impl<'a> ScheduledStep<'a> {
@@ -43,30 +41,30 @@ impl<'a> ScheduledStep<'a> {
         Self { at, line, pause: None, until, began: at, flips_since_pause: 0 }
     }
 
-    /// Whether there is such a turn. One that pauses may be sooner than it seems.
+    /// Whether it will run again. The end of a pause can make it due earlier.
     pub(super) fn is_pending(&self) -> bool {
         self.at < self.until || self.pause.is_some()
     }
 
-    /// Whether it is still to be made when it is due: a pause may last until there are to be no more turns.
+    /// Whether it is due before the end of its time. A pause can last until then.
     pub(super) fn is_before_end(&self) -> bool {
         self.at < self.until
     }
 
-    /// Sets the next turn when one is over, with the place of the flip that it made; says whether there is one.
+    /// Sets the next time after a run, which made the flip with this index. Returns false if the step does not repeat.
     pub(super) fn reschedule(&mut self, flip: Option<usize>, stream_time: u64) -> bool {
         let When::Every(every) = self.line.when else { return false };
         let (every, now) = (nanos(every), now_ns());
         if self.pause.take().is_some() {
-            // It lasted as long as it may.
+            // The pause has reached its longest time.
             (self.began, self.flips_since_pause) = (self.at, 0);
         }
         self.flips_since_pause += 1;
-        // What took longer than its interval is not made up for.
+        // A run that takes longer than the interval skips the runs that it delays.
         let turns = now.saturating_sub(self.at) / every + 1;
         self.at = self.at.saturating_add(every.saturating_mul(turns));
         let pause = stream_time.saturating_add(PAUSE_MAX);
-        // Long enough without a pause.
+        // The interval is long enough without a pause.
         let is_slow = every >= pause;
         let is_time = self.flips_since_pause >= FLIPS_MIN
             && now.saturating_sub(self.began) >= stream_time / 4 * 3;
@@ -77,7 +75,7 @@ impl<'a> ScheduledStep<'a> {
         true
     }
 
-    /// Ends a pause, as soon as the next turn may be.
+    /// Ends a pause.
     pub(super) fn resume(&mut self) {
         let When::Every(every) = self.line.when else { return };
         let now = now_ns();
@@ -116,7 +114,7 @@ mod tests {
             assert!(turn.reschedule(Some(flip), 60 * SECOND) && turn.pause.is_none());
         }
         turn.began -= 46 * SECOND;
-        // A flip that failed leaves nothing behind.
+        // A failed flip replaces no color.
         assert!(turn.reschedule(None, 60 * SECOND) && turn.pause.is_none());
         assert!(turn.reschedule(Some(7), 60 * SECOND));
         assert!(turn.pause == Some(7) && turn.at >= now_ns() + 60 * SECOND);
