@@ -314,7 +314,7 @@ fn mistakes_on_the_command_line_are_exit_code_2_before_any_request() {
         (&["--demo", "--step=at 31s flip"], "never due"),
         (&["--demo", "--flip-every=30s"], "never due"),
         (&["--demo", "--step=at 1s promote web=blue web=green"], "each service once"),
-        (&["--demo", "--rate=0"], "requests a second"),
+        (&["--demo", "--rate=0"], "requests per second"),
         (&[nowhere, nowhere], "web is there twice"),
         (&[nowhere, "--step=at 1s kill proxy"], "--proxy COMMAND"),
         (&[nowhere, "--flip=true {color}", "--step=at 1s reload"], "admin API"),

@@ -257,7 +257,7 @@ pub(super) async fn measure_capacity(
     Ok(rate)
 }
 
-/// Whether all requests succeeded, and nine of ten short ones were answered within [`AT_ONCE`].
+/// Whether all requests succeeded, and nine of ten short ones were answered within [`FAST`].
 fn is_sustainable(requests: &[Request]) -> bool {
     let shorts = || requests.iter().filter(|it| !it.kind.is_long());
     let quick = shorts().filter(|it| it.ended.saturating_sub(it.due) < FAST).count();

@@ -18,7 +18,7 @@ pub(super) struct Figures {
     pub(super) colors: [u64; 2],
     /// Microseconds from the due time of a short request to the end of its response, away from flips.
     pub(super) away_from_flips: Histogram<u64>,
-    /// The same, within [`NEAR`] of a flip.
+    /// The same, within [`NEAR_FLIP`] of a flip.
     pub(super) near_flips: Histogram<u64>,
     /// Microseconds from the call of a flip to its acknowledgement.
     pub(super) acknowledged: Histogram<u64>,
@@ -138,7 +138,7 @@ impl Slice {
     }
 }
 
-/// Whether a request from `from` to `until` was within [`NEAR`] of a flip.
+/// Whether a request from `from` to `until` was within [`NEAR_FLIP`] of a flip.
 fn is_near_flip(flips: &[Flip], from: u64, until: u64) -> bool {
     // Flips are in order of time and do not overlap.
     let next = flips.partition_point(|it| it.acknowledged + NEAR_FLIP < from);

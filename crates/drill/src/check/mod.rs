@@ -130,7 +130,7 @@ impl Promise {
             Self::Register => "after a flip is acknowledged, the old color gets no new request",
             Self::Together => "a flip of several services changes all of them at one instant",
             Self::Once => {
-                "each request reaches one application exactly once, unchanged, and only sample applications answer"
+                "each request reaches one application exactly once, with its number, and only sample applications answer"
             }
             Self::Whole => "bodies and trailers arrive as they were sent",
             Self::Kept => {

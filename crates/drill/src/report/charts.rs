@@ -134,14 +134,14 @@ pub(super) fn latency_interval(figures: &Figures) -> f64 {
     figures.slice * slices_of_latency(figures) as f64
 }
 
-/// The slices of a point of the latency: as many as have about 100 short requests, so that their p99 is not always
+/// The slices of a point of the latency: as many as have at least 100 short requests, so that their p99 is not always
 /// their maximum, if that leaves enough points.
 fn slices_of_latency(figures: &Figures) -> usize {
     const REQUESTS: usize = 100;
     const POINTS_MIN: usize = 40;
     let short = figures.away_from_flips.len() + figures.near_flips.len();
     let count = figures.slices.len();
-    let wanted = (REQUESTS * count) / usize::try_from(short).unwrap_or(usize::MAX).max(1);
+    let wanted = (REQUESTS * count).div_ceil(usize::try_from(short).unwrap_or(usize::MAX).max(1));
     wanted.min(count / POINTS_MIN).max(1)
 }
 

@@ -154,9 +154,11 @@ fn numbers(report: &Report) -> Markup {
         div.figures {
             (figure(report.history.requests.len().to_string(), "requests"))
             (figure(format!("{rate:.0}"), "requests per second"))
-            (figure(report.failed().to_string(), "requests failed"))
-            @if report.excused() > 0 {
-                (figure(report.excused().to_string(), "requests failed because the drill had killed their process"))
+            @if report.excused() == 0 {
+                (figure(report.failed().to_string(), "requests failed"))
+            } @else {
+                (figure(report.failed().to_string(), "requests failed without an excuse"))
+                (figure(report.excused().to_string(), "requests excused: the drill had killed their process"))
             }
             (figure(report.verdict.violations.len().to_string(), "violations"))
             (figure(format!("{succeeded} of {}", succeeded + failed), "flips succeeded"))

@@ -116,11 +116,11 @@ fn figures(report: &Report, out: &mut Lines) {
     let plain = Style::new();
     out.text.push('\n');
     let total = report.history.requests.len();
-    out.wrap(
-        0,
-        plain,
-        format_args!("{total} requests, {rate:.0} per second, {} failed", report.failed()),
-    );
+    let mut line = format!("{total} requests, {rate:.0} per second, {} failed", report.failed());
+    if report.excused() > 0 {
+        let _ = write!(line, ", {} excused", report.excused());
+    }
+    out.wrap(0, plain, line);
     let plan = &report.plan;
     // With blanks, so that it can be wrapped.
     let mix = plan.mix.to_string().replace(',', ", ");

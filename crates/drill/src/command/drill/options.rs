@@ -8,7 +8,7 @@ use crate::{
     steps::{ScriptLine, Step, When},
 };
 
-/// The default rate, in requests a second.
+/// The default rate, in requests per second.
 const RATE: f64 = 500.0;
 
 /// The command line of this process, for a shell. A token is left out.
