@@ -3,7 +3,6 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::record::{Outcome, Request};
-use crate::color::Color;
 
 /// Counters of the requests that have ended.
 #[derive(Debug, Default)]
@@ -12,9 +11,6 @@ pub(super) struct LiveCounters {
     pub(super) done: AtomicU64,
     /// Requests that failed.
     pub(super) failed: AtomicU64,
-    /// Responses by each color.
-    pub(super) blue: AtomicU64,
-    pub(super) green: AtomicU64,
 }
 
 // === impl LiveCounters ===
@@ -26,10 +22,5 @@ impl LiveCounters {
         if request.outcome != Outcome::Complete {
             self.failed.fetch_add(1, Relaxed);
         }
-        match request.color {
-            Some(Color::Blue) => self.blue.fetch_add(1, Relaxed),
-            Some(Color::Green) => self.green.fetch_add(1, Relaxed),
-            None => 0,
-        };
     }
 }

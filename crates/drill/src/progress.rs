@@ -28,7 +28,7 @@ pub fn spinner(is_hidden: bool) -> ProgressBar {
         true => ProgressDrawTarget::hidden(),
         false => ProgressDrawTarget::stderr(),
     };
-    let style = ProgressStyle::with_template("  {spinner:.cyan} {msg}");
+    let style = ProgressStyle::with_template("  {spinner:.cyan} {wide_msg}");
     let bar = ProgressBar::with_draw_target(None, target)
         .with_style(style.expect("a template of known words"));
     bar.enable_steady_tick(Duration::from_millis(80));
@@ -58,13 +58,17 @@ impl Progress {
         let now_ns = now_ns();
         let passed = now_ns.min(until).saturating_sub(from) as f64 / 1e9;
         let all = until.saturating_sub(from) as f64 / 1e9;
-        let waiting = if now_ns > until { " · waiting for the last responses" } else { "" };
-        let [failed, blue, green] =
-            [&live.failed, &live.blue, &live.green].map(|it| it.load(Relaxed));
-        self.bar.set_message(format!(
-            "{passed:.0} of {all:.0} s · {done} requests, {rate:.0} per second · {failed} failed · {flips} flips \
-             · {blue} blue, {green} green{waiting}"
-        ));
+        let failed = live.failed.load(Relaxed);
+        let time = format!("{passed:.0} of {all:.0} s");
+        self.bar.set_message(if now_ns > until {
+            format!(
+                "{time} · {done} requests · {failed} failed · {flips} flips · waiting for responses"
+            )
+        } else {
+            format!(
+                "{time} · {done} requests, {rate:.0} per second · {failed} failed · {flips} flips"
+            )
+        });
     }
 
     pub(super) fn clear(&self) {
