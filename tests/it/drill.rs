@@ -189,7 +189,7 @@ async fn a_kill_of_the_inactive_color_excuses_nothing() {
     let (report, code) = drill(Fault::Loses, "short=1", &kill).await;
     assert_eq!(code, Some(1), "{report:#}");
     assert_eq!(state(&report, "answered"), "broken", "{report:#}");
-    assert_eq!(report["requests"]["explained"], 0, "{report:#}");
+    assert_eq!(report["requests"]["excused"], 0, "{report:#}");
 }
 
 #[tokio::test]

@@ -150,15 +150,15 @@ impl LoadThread {
         let mut random = fastrand::Rng::with_seed(self.plan.seed ^ !(self.thread as u64));
         let mut tasks = JoinSet::new();
         let interval = 1e9 / rate;
-        for turn in 0_u64.. {
+        for round in 0_u64.. {
             // Threads take turns. The rounding error stays below a nanosecond per request.
-            let index = (turn * self.plan.threads as u64 + self.thread as u64) as f64;
+            let index = (round * self.plan.threads as u64 + self.thread as u64) as f64;
             let due = self.from.saturating_add((index * interval) as u64);
             if due >= self.until || self.stop.load(Relaxed) || !self.reserve_request() {
                 break;
             }
             sleep_until(due).await;
-            if turn % YIELD_EVERY == 0 {
+            if round % YIELD_EVERY == 0 {
                 // A late thread does not sleep, but its other tasks must run.
                 tokio::task::yield_now().await;
             }

@@ -52,8 +52,8 @@ const SLICE_REQUESTS: usize = 20;
 const MICROS_MAX: u64 = 600_000_000;
 
 impl Figures {
-    /// Figures of a history. A kill excuses the failures of the requests in `explained`.
-    pub(super) fn of(history: &History, explained: &HashSet<u64>) -> Self {
+    /// Figures of a history. A kill excuses the failures of the requests in `excused`.
+    pub(super) fn of(history: &History, excused: &HashSet<u64>) -> Self {
         let (began, ended) = (history.began, history.ended.max(history.began + 1));
         let count = (history.requests.len() / SLICE_REQUESTS).clamp(1, SLICES_MAX);
         let slice = (ended - began).div_ceil(count as u64).max(1);
@@ -78,7 +78,7 @@ impl Figures {
             let is_good = outcome == Outcome::Complete;
             let (all, failed) = figures.kinds.entry(kind).or_default();
             *all += 1;
-            let is_failed = !is_good && !explained.contains(&request.id);
+            let is_failed = !is_good && !excused.contains(&request.id);
             *failed += u64::from(is_failed);
             if let Some(color) = color {
                 figures.colors[color as usize] += 1;

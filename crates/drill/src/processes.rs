@@ -148,11 +148,16 @@ impl Processes {
         Ok(addresses)
     }
 
-    /// Replaces the applications of a color by those of [`Processes::prepare`], or ends the new ones if `is_taken` is
+    /// Replaces the applications of a color by those of [`Processes::prepare`], or ends the new ones if `is_accepted` is
     /// false. The old ones run until [`Processes::end_replaced`]. Returns the kills of the color that are over now.
-    pub(super) async fn replace(&mut self, service: u8, color: Color, is_taken: bool) -> Vec<Kill> {
+    pub(super) async fn replace(
+        &mut self,
+        service: u8,
+        color: Color,
+        is_accepted: bool,
+    ) -> Vec<Kill> {
         let fresh = take_of(&mut self.prepared, service, color);
-        if !is_taken {
+        if !is_accepted {
             for app in fresh {
                 terminate(app.child).await;
             }
@@ -290,17 +295,17 @@ impl Processes {
         let is_last = own.iter().filter(|it| is_alive(it)).count() == 1;
         let app = own.get_mut(number.checked_sub(1)?)?;
         let mut child = app.child.take()?;
-        let victim =
+        let process =
             KilledProcess::Upstream { service, color, instance: app.instance, was_last: is_last };
         let from = now_ns();
         let _ = child.start_kill();
         let _ = child.wait().await;
         if is_last {
-            self.open_kills.push(Kill { process: victim, from, until: u64::MAX });
+            self.open_kills.push(Kill { process, from, until: u64::MAX });
             return None;
         }
         // The process has ended, so its connections are closed.
-        Some(Kill { process: victim, from, until: now_ns() })
+        Some(Kill { process, from, until: now_ns() })
     }
 
     /// Starts a killed endpoint at its old address, and returns the kills that are over now.
@@ -324,14 +329,14 @@ impl Processes {
     /// The kills of the last endpoint of a color, which are over: an endpoint is running again.
     fn close_color_kills(&mut self, service: u8, color: Color) -> Vec<Kill> {
         let is_own = |it: KilledProcess| matches!(it, KilledProcess::Upstream { service: of, color: it, .. } if (of, it) == (service, color));
-        let over = self.close_kills(is_own).into_iter();
-        over.map(|it| Kill { until: it.until + RECOVERY, ..it }).collect()
+        let ended = self.close_kills(is_own).into_iter();
+        ended.map(|it| Kill { until: it.until + RECOVERY, ..it }).collect()
     }
 
     fn close_kills(&mut self, is_over: impl Fn(KilledProcess) -> bool) -> Vec<Kill> {
         let now = now_ns();
-        let over = self.open_kills.extract_if(.., |it| is_over(it.process));
-        over.map(|it| Kill { until: now, ..it }).collect()
+        let ended = self.open_kills.extract_if(.., |it| is_over(it.process));
+        ended.map(|it| Kill { until: now, ..it }).collect()
     }
 
     /// The service and the color of each application.

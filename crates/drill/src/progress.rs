@@ -40,7 +40,7 @@ impl Progress {
         Self { bar: spinner(is_hidden), last: Cell::new(None) }
     }
 
-    pub(super) fn say(&self, text: &'static str) {
+    pub(super) fn set_message(&self, text: &'static str) {
         self.bar.set_message(text);
     }
 

@@ -258,9 +258,9 @@ pub(crate) struct History {
 
 impl Request {
     /// The time by which it was routed: when the application received it, or at the latest when the response came.
-    pub(crate) fn decided(&self) -> u64 {
-        let Self { began, received: met, head, .. } = *self;
-        if met >= began && met <= head { met } else { head }
+    pub(crate) fn routed(&self) -> u64 {
+        let Self { began, received, head, .. } = *self;
+        if received >= began && received <= head { received } else { head }
     }
 }
 
@@ -271,9 +271,9 @@ impl EventGaps {
     pub(crate) fn longest_delay(&self, from: u64, until: u64) -> u64 {
         // They are in order of time and do not overlap.
         let first = self.delays.partition_point(|(at, _)| *at < from);
-        let met =
+        let within =
             self.delays[first..].iter().take_while(|(at, by)| at.saturating_sub(*by) <= until);
-        met.map(|(_, by)| *by).max().unwrap_or_default()
+        within.map(|(_, by)| *by).max().unwrap_or_default()
     }
 
     /// Whether no event can be missing between two times.

@@ -68,7 +68,7 @@ async fn drill(options: &Options, stop: &CancellationToken) -> Result<Report, Dr
     };
     let mut processes = Processes::new(options.sample.clone())?;
     let progress = Progress::new(options.is_quiet);
-    let preparing = async {
+    let preparation = async {
         let target = Rc::new(set_up(options, &mut processes).await?);
         let control = match &target.demo {
             Some(demo) => {
@@ -90,7 +90,7 @@ async fn drill(options: &Options, stop: &CancellationToken) -> Result<Report, Dr
         let mode = match options.load {
             LoadSpec::Fixed(mode) => mode,
             LoadSpec::Share(share) => {
-                progress.say("measuring the highest possible rate");
+                progress.set_message("measuring the highest possible rate");
                 LoadMode::Rate(measure_capacity(&plan, || target.addresses()).await? * share)
             }
         };
@@ -100,7 +100,7 @@ async fn drill(options: &Options, stop: &CancellationToken) -> Result<Report, Dr
         Ok((processes, target, control, active, plan, mode))
     };
     let prepared = tokio::select! {
-        prepared = preparing => prepared?,
+        prepared = preparation => prepared?,
         () = stop.cancelled() => return Err(DrillError::Stopped),
     };
     let (processes, target, control, active, plan, mode) = prepared;

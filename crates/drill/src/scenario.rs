@@ -114,28 +114,28 @@ impl ScenarioRunner {
     }
 
     async fn run_schedule(&self, lines: &[&ScriptLine], times: Times) {
-        let mut turns: Vec<ScheduledStep> =
+        let mut schedule: Vec<ScheduledStep> =
             lines.iter().map(|it| ScheduledStep::new(it, times)).collect();
         loop {
-            turns.retain(ScheduledStep::is_pending);
-            let next = turns.iter().enumerate().min_by_key(|(_, it)| it.at);
+            schedule.retain(ScheduledStep::is_pending);
+            let next = schedule.iter().enumerate().min_by_key(|(_, it)| it.at);
             let Some((index, &ScheduledStep { at, line, .. })) = next else { return };
             tokio::select! {
                 () = sleep_until(at) => {}
-                index = self.wait_for_pause_end(&turns) => {
-                    turns[index].resume();
+                index = self.wait_for_pause_end(&schedule) => {
+                    schedule[index].resume();
                     continue;
                 }
                 () = self.halt.cancelled() => return,
             }
-            if !turns[index].is_before_end() {
-                turns.swap_remove(index);
+            if !schedule[index].is_before_end() {
+                schedule.swap_remove(index);
                 continue;
             }
             self.run_step(&line.step).await;
             let flip = self.last_flip(at);
-            if !turns[index].reschedule(flip, self.stream_time) {
-                turns.swap_remove(index);
+            if !schedule[index].reschedule(flip, self.stream_time) {
+                schedule.swap_remove(index);
             }
         }
     }
@@ -151,8 +151,8 @@ impl ScenarioRunner {
 
     /// Waits for the first step that need not pause any longer: the `drained` events of its flip have come. Pending for
     /// ever if no step pauses.
-    async fn wait_for_pause_end(&self, turns: &[ScheduledStep<'_>]) -> usize {
-        let pauses = || turns.iter().enumerate().filter_map(|(at, it)| Some((at, it.pause?)));
+    async fn wait_for_pause_end(&self, schedule: &[ScheduledStep<'_>]) -> usize {
+        let pauses = || schedule.iter().enumerate().filter_map(|(at, it)| Some((at, it.pause?)));
         if pauses().next().is_none() {
             return std::future::pending().await;
         }
@@ -219,8 +219,8 @@ impl ScenarioRunner {
         let request = PoolRequest { version: None, endpoints, force: true };
         let name = self.target.name(service);
         let put = caller.set_pool(name, color.as_str(), &request).await;
-        let over = self.processes.lock().await.replace(service, color, put.is_ok()).await;
-        self.log.borrow_mut().kills.extend(over);
+        let ended = self.processes.lock().await.replace(service, color, put.is_ok()).await;
+        self.log.borrow_mut().kills.extend(ended);
         put?;
         // If the color becomes active meanwhile, the call returns before the endpoints are idle.
         for _ in 0..100 {
@@ -260,8 +260,8 @@ impl ScenarioRunner {
                 if action != Action::Kill {
                     self.processes.lock().await.start_proxy()?;
                     self.target.wait_until_serving(&self.processes).await?;
-                    let over = self.processes.lock().await.proxy_recovered();
-                    self.log.borrow_mut().kills.extend(over);
+                    let ended = self.processes.lock().await.proxy_recovered();
+                    self.log.borrow_mut().kills.extend(ended);
                 }
             }
             ProcessName::Endpoint(name, color, number) => {
@@ -272,8 +272,8 @@ impl ScenarioRunner {
                     self.log.borrow_mut().kills.extend(kill);
                 }
                 if action != Action::Kill {
-                    let over = processes.start_app_again(service, *color, *number).await?;
-                    self.log.borrow_mut().kills.extend(over);
+                    let ended = processes.start_app_again(service, *color, *number).await?;
+                    self.log.borrow_mut().kills.extend(ended);
                 }
             }
         }

@@ -302,14 +302,14 @@ impl ThreadClients {
         let io = TokioIo::new(upgraded);
         let mut socket = WebSocketStream::from_raw_socket(io, Role::Client, None).await;
         let began = Instant::now();
-        for beat in 0.. {
-            let at = CHUNK_INTERVAL * beat;
+        for number in 0.. {
+            let at = CHUNK_INTERVAL * number;
             if at > self.sizes.stream_time {
                 break;
             }
             tokio::time::sleep_until(began + at).await;
             let sent = now_ns();
-            socket.send(Message::text(beat.to_string())).await.map_err(|_| Outcome::Truncated)?;
+            socket.send(Message::text(number.to_string())).await.map_err(|_| Outcome::Truncated)?;
             let echo = loop {
                 match socket.next().await {
                     Some(Ok(Message::Text(text))) => break text,
@@ -319,7 +319,7 @@ impl ThreadClients {
             };
             // The echo proves that the application handled the WebSocket after this message was sent.
             request.active_at = sent;
-            if payload_of(&echo, color, instance.as_deref())? != beat.to_string() {
+            if payload_of(&echo, color, instance.as_deref())? != number.to_string() {
                 return Err(Outcome::Corrupted);
             }
         }

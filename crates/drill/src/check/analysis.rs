@@ -20,7 +20,7 @@ pub(super) struct UnknownPeriod {
 }
 
 /// The kills of the drill, which excuse some failures.
-pub(super) struct Explanations<'a> {
+pub(super) struct Excuses<'a> {
     history: &'a History,
 }
 
@@ -33,7 +33,7 @@ pub(super) struct FirstDrains {
 
 // === impl Explanations ===
 
-impl<'a> Explanations<'a> {
+impl<'a> Excuses<'a> {
     pub(super) fn of(history: &'a History) -> Self {
         Self { history }
     }
@@ -41,7 +41,7 @@ impl<'a> Explanations<'a> {
     /// Whether a kill excuses the failure of a request. A kill of the proxy excuses a missing or incomplete response,
     /// but not wrong content. A kill of an endpoint excuses its own requests, and those that cannot be retried on
     /// another endpoint. A kill of the last endpoint of a color excuses all requests that may have been routed there.
-    pub(super) fn explain(&self, request: &Request) -> bool {
+    pub(super) fn is_excused(&self, request: &Request) -> bool {
         let is_loss = match request.outcome {
             Outcome::NotConnected
             | Outcome::NoResponse
@@ -97,8 +97,8 @@ impl<'a> Explanations<'a> {
         for flip in flips.iter().filter(|it| it.outcome != FlipOutcome::Refused) {
             let change = flip.changes.iter().find(|it| it.0 == request.service);
             let Some((_, to)) = change else { continue };
-            let met = since <= request.ended && flip.acknowledged >= request.began;
-            if met && (active == color || flip.outcome == FlipOutcome::Unknown) {
+            let overlaps = since <= request.ended && flip.acknowledged >= request.began;
+            if overlaps && (active == color || flip.outcome == FlipOutcome::Unknown) {
                 return true;
             }
             (active, since) = (*to, flip.called);
@@ -154,7 +154,7 @@ pub(super) fn reads(history: &History, uncertain: &[UnknownPeriod]) -> Vec<Regis
     let public = requests.filter(|(_, it)| it.kind != Kind::Preview && it.head != 0);
     let reads = public.filter_map(|(index, it)| {
         let Request { service, began, .. } = *it;
-        Some(RegisterRead { request: index, service, color: it.color?, began, ended: it.decided() })
+        Some(RegisterRead { request: index, service, color: it.color?, began, ended: it.routed() })
     });
     let is_certain = |read: &RegisterRead| {
         !uncertain
@@ -205,7 +205,7 @@ impl FirstDrains {
     /// again yet belongs to a request that was routed before the color was replaced.
     pub(super) fn first_after(&self, request: &Request, color: Color) -> Option<DrainedEvent> {
         let drains = &self.by_service.get(usize::from(request.service))?[color as usize];
-        let first = drains.partition_point(|(back, _)| *back <= request.decided());
+        let first = drains.partition_point(|(back, _)| *back <= request.routed());
         drains.get(first).map(|(_, drained)| *drained)
     }
 }

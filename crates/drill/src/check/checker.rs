@@ -5,37 +5,37 @@ use std::{collections::HashSet, fmt};
 use super::{
     super::record::{Failure, FlipOutcome, History, Kind, Outcome, Request, UnnumberedRequest},
     Finding, FlipCounts, Promise, Verdict, Violation,
-    analysis::{self, Explanations},
+    analysis::{self, Excuses},
     register::{self, RegisterRead, conflicts},
 };
 use crate::color::Color;
 
 /// Checks every promise.
 #[must_use]
-pub(crate) fn judge(history: &History) -> Verdict {
-    let explanations = Explanations::of(history);
-    let mut judge = Checker {
+pub(crate) fn check_history(history: &History) -> Verdict {
+    let excuses = Excuses::of(history);
+    let mut checker = Checker {
         history,
-        explanations,
+        excuses,
         findings: Vec::new(),
         violations: Vec::new(),
-        explained: HashSet::new(),
+        excused: HashSet::new(),
         flips: FlipCounts::default(),
         wrong_color_requests: HashSet::new(),
     };
-    judge.check_responses();
-    judge.check_flip_order();
-    judge.check_arrivals();
-    judge.check_drains();
-    judge.check_flips();
-    let Checker { mut findings, mut violations, explained, flips, .. } = judge;
+    checker.check_responses();
+    checker.check_flip_order();
+    checker.check_arrivals();
+    checker.check_drains();
+    checker.check_flips();
+    let Checker { mut findings, mut violations, excused, flips, .. } = checker;
     findings.sort_by_key(|it| it.promise);
     violations.sort_by_key(|it| it.at);
     let unsent = history.requests.iter().filter(|it| it.outcome == Outcome::NotSent).count();
     Verdict {
         findings,
         violations,
-        explained,
+        excused,
         flips,
         not_sent: unsent as u64,
         incomplete: history.incomplete.clone(),
@@ -44,10 +44,10 @@ pub(crate) fn judge(history: &History) -> Verdict {
 
 pub(super) struct Checker<'a> {
     pub(super) history: &'a History,
-    pub(super) explanations: Explanations<'a>,
+    pub(super) excuses: Excuses<'a>,
     findings: Vec<Finding>,
     violations: Vec<Violation>,
-    explained: HashSet<u64>,
+    excused: HashSet<u64>,
     flips: FlipCounts,
     /// Requests that a color answered although it was not active. No flip has to wait for them.
     pub(super) wrong_color_requests: HashSet<u64>,
@@ -67,7 +67,7 @@ impl FindingBuilder {
             promise,
             checked: 0,
             broken: 0,
-            explained: 0,
+            excused: 0,
             unchecked_reason: None,
             max_delay: 0,
         };
@@ -89,9 +89,9 @@ impl FindingBuilder {
 
 impl Checker<'_> {
     pub(super) fn push_finding(&mut self, mut builder: FindingBuilder) {
-        let Finding { checked, broken, explained, unchecked_reason, .. } = &mut builder.finding;
+        let Finding { checked, broken, excused, unchecked_reason, .. } = &mut builder.finding;
         // What a kill excuses tests nothing.
-        *checked = checked.saturating_sub(*explained);
+        *checked = checked.saturating_sub(*excused);
         if *broken == 0 && *checked == 0 && unchecked_reason.is_none() {
             *unchecked_reason = Some("no request tests it");
         }
@@ -127,9 +127,9 @@ impl Checker<'_> {
                 }
                 _ => &mut *answered,
             };
-            if self.explanations.explain(request) {
-                broken.finding.explained += 1;
-                self.explained.insert(request.id);
+            if self.excuses.is_excused(request) {
+                broken.finding.excused += 1;
+                self.excused.insert(request.id);
             } else {
                 broken.break_at(request.ended, self.describe_failure(request));
             }
@@ -298,8 +298,8 @@ impl Checker<'_> {
                 0 | 1 => continue,
                 _ => "reached the applications more than once",
             };
-            if times > 1 && self.explanations.may_be_repeated(request) {
-                once.finding.explained += 1;
+            if times > 1 && self.excuses.may_be_repeated(request) {
+                once.finding.excused += 1;
             } else {
                 once.break_at(
                     request.ended,
@@ -318,9 +318,9 @@ impl Checker<'_> {
                 self.flips.succeeded += 1;
                 continue;
             }
-            if self.explanations.is_proxy_gone(flip.called, flip.acknowledged) {
+            if self.excuses.is_proxy_gone(flip.called, flip.acknowledged) {
                 self.flips.excused += 1;
-                builder.finding.explained += 1;
+                builder.finding.excused += 1;
             } else {
                 self.flips.failed += 1;
                 let error = flip.error.as_deref().unwrap_or("no reason was given");
@@ -331,8 +331,8 @@ impl Checker<'_> {
         }
         for Failure { from, until, text } in &self.history.failures {
             builder.finding.checked += 1;
-            if self.explanations.is_proxy_gone(*from, *until) {
-                builder.finding.explained += 1;
+            if self.excuses.is_proxy_gone(*from, *until) {
+                builder.finding.excused += 1;
             } else {
                 builder.break_at(*until, text.clone());
             }

@@ -131,7 +131,7 @@ impl Checker<'_> {
             None => return,
         };
         let until = received.unwrap_or(due).max(due);
-        let is_gone = self.explanations.is_proxy_gone(flip.called, until);
+        let is_gone = self.excuses.is_proxy_gone(flip.called, until);
         if is_gone || !event_gaps.is_complete(flip.called, received.unwrap_or(due)) {
             return;
         }
@@ -177,7 +177,7 @@ impl DrainEvents {
         self.first.get(&period.flip.generation?).copied()
     }
 
-    /// When another event was received that means the same: of an earlier flip whose requests ended later, or of a
+    /// When another event was received that means the same: of an earlier flip with requests that ended later, or of a
     /// change of the endpoints meanwhile.
     fn equivalent_event(&self, period: &InactivePeriod<'_>) -> Option<u64> {
         let first = self.all.partition_point(|it| it.received < period.flip.called);
@@ -248,7 +248,7 @@ fn last_request_ends(history: &History) -> HashMap<(u8, Color), LastRequestEnds>
             let ends = all.entry((request.service, color)).or_default();
             ends.by_begin.push((request.began, request.ended));
             if request.color.is_some() && request.kind != Kind::Preview {
-                ends.by_decision.push((request.decided(), request.ended));
+                ends.by_decision.push((request.routed(), request.ended));
             }
         }
     }

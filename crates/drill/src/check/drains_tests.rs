@@ -56,7 +56,7 @@ fn every_flip_needs_its_drained_event_not_only_the_last() {
     }
     let mut history = flips_with_streams();
     drained(&mut history).remove(0);
-    let text = &judge(&history).violations[0].text;
+    let text = &check_history(&history).violations[0].text;
     let expected = "no `drained` event of web blue came after the flip called at 10.0000 s: its last request ended at \
                     12.0000 s, and the color was not active again before 20.0000 s";
     assert_eq!(text, expected);
@@ -136,12 +136,15 @@ fn a_late_drained_event_is_found_unless_the_drill_itself_was_late() {
     assert_eq!(broken(&late(BOUND)), []);
     let mut history = late(BOUND + 1);
     assert_eq!(broken(&history), [(Promise::Drained, 1)]);
-    let text = &judge(&history).violations[0].text;
+    let text = &check_history(&history).violations[0].text;
     assert!(
         text.contains("came 500.000 ms after the end of its last request (at 12.0000 s)"),
         "{text}"
     );
-    assert_eq!(judge(&history).of(Promise::Drained).map(|it| it.max_delay), Some(BOUND + 1));
+    assert_eq!(
+        check_history(&history).of(Promise::Drained).map(|it| it.max_delay),
+        Some(BOUND + 1)
+    );
     history.event_gaps.delays = vec![(12 * SECOND + 50, 100)];
     assert_eq!(broken(&history), []);
     history.event_gaps.delays = vec![(12 * SECOND - 1, 100), (13 * SECOND, 100)];

@@ -7,7 +7,7 @@ pub mod register;
 
 use std::collections::HashSet;
 
-pub(crate) use self::{checker::judge, drains::BOUND};
+pub(crate) use self::{checker::check_history, drains::BOUND};
 
 /// A promise of a blue/green proxy.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -42,7 +42,7 @@ pub struct Finding {
     /// Cases in which it was broken.
     pub broken: u64,
     /// Cases in which it could not be kept because the drill had killed a process.
-    pub explained: u64,
+    pub excused: u64,
     /// Why it was not tested, if so.
     pub unchecked_reason: Option<&'static str>,
     /// In nanoseconds. For `register`, the longest time from the acknowledgement of a flip to the begin of a request
@@ -70,7 +70,7 @@ pub struct Verdict {
     /// All violations, in order of time.
     pub violations: Vec<Violation>,
     /// The numbers of requests that failed because the drill had killed a process.
-    pub(crate) explained: HashSet<u64>,
+    pub(crate) excused: HashSet<u64>,
     /// Requests that the drill could not send, because of its own limits.
     pub not_sent: u64,
     /// Calls of flips, by result.

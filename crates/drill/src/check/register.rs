@@ -2,8 +2,8 @@
 //!
 //! Every flip takes effect at one instant between its call and its acknowledgement. Every request is routed at one
 //! instant between its begin and the head of its response. The check looks for an instant for each flip such that the
-//! color of each response was active at some instant of its request: linearizability of a single register whose values
-//! are known (Herlihy and Wing, 1990; Gibbons and Korach, 1997, section 4 for known read mappings).
+//! color of each response was active at some instant of its request: linearizability of a single register in
+//! which the write of each value read is known (Herlihy and Wing, 1990; Gibbons and Korach, 1997, section 4).
 //!
 //! Since flips do not overlap, one pass decides this exactly. A request during a flip is a bound for the instant of the
 //! flip (`the old color answered, so the flip was not before the begin of this request`). A request that overlaps two
@@ -108,7 +108,7 @@ pub fn conflicts(
         .iter()
         .map(|it| Bounds { from: (it.called, None), until: (it.acknowledged, None) })
         .collect();
-    let (mut found, mut eithers) = (Vec::new(), Vec::new());
+    let (mut found, mut constraints) = (Vec::new(), Vec::new());
     for read in reads {
         let Some(sequence) = sequences.get(usize::from(read.service)) else { continue };
         // Flips before `first` were acknowledged when it began. Flips from `last` on were called after it ended.
@@ -128,7 +128,7 @@ pub fn conflicts(
         match (sequence.colors[first] == read.color, sequence.colors[last] == read.color) {
             (true, false) => not_before(&mut bounds[opens], read),
             (false, true) => not_after(&mut bounds[closes], read.ended, read.request),
-            _ => eithers.push(NeighborConstraint {
+            _ => constraints.push(NeighborConstraint {
                 first: opens,
                 began: read.began,
                 second: closes,
@@ -137,8 +137,8 @@ pub fn conflicts(
             }),
         }
     }
-    eithers.sort_by_key(|it| it.first);
-    let mut eithers = eithers.into_iter().peekable();
+    constraints.sort_by_key(|it| it.first);
+    let mut constraints = constraints.into_iter().peekable();
     for index in 0..writes.len() {
         let Bounds { from, until } = bounds[index];
         let instant = until.0;
@@ -147,9 +147,9 @@ pub fn conflicts(
         {
             found.push(Conflict::Backwards { flip: writes[index].flip, new, old });
         }
-        while let Some(either) = eithers.next_if(|it| it.first == index) {
-            if instant < either.began {
-                not_after(&mut bounds[either.second], either.ended, either.request);
+        while let Some(constraint) = constraints.next_if(|it| it.first == index) {
+            if instant < constraint.began {
+                not_after(&mut bounds[constraint.second], constraint.ended, constraint.request);
             }
         }
     }

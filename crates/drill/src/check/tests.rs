@@ -61,13 +61,13 @@ pub(super) fn request(
 }
 
 pub(super) fn broken(history: &History) -> Vec<(Promise, u64)> {
-    let findings = judge(history).findings;
+    let findings = check_history(history).findings;
     let broken = findings.iter().filter(|it| it.broken > 0);
     broken.map(|it| (it.promise, it.broken)).collect()
 }
 
-fn explained(history: &History) -> u64 {
-    judge(history).findings.iter().map(|it| it.explained).sum()
+fn excused(history: &History) -> u64 {
+    check_history(history).findings.iter().map(|it| it.excused).sum()
 }
 
 #[test]
@@ -76,7 +76,7 @@ fn a_good_history_is_clean_and_every_promise_is_checked() {
     socket.active_at = 480;
     let preview = request(3, Kind::RefusedPreview, Green, 300, 310, 310);
     let history = history(vec![request(1, Kind::Short, Green, 200, 210, 210), socket, preview]);
-    let verdict = judge(&history);
+    let verdict = check_history(&history);
     assert!(verdict.is_clean() && verdict.violations.is_empty(), "{verdict:?}");
     let unchecked: Vec<_> =
         verdict.findings.iter().filter(|it| it.checked == 0).map(|it| it.promise).collect();
@@ -110,7 +110,7 @@ fn each_bad_outcome_breaks_its_own_promise() {
 fn the_old_color_after_the_acknowledgement_is_found_and_named() {
     let history = history(vec![request(9, Kind::Short, Blue, 120, 130, 130)]);
     assert_eq!(broken(&history), [(Promise::Register, 1)]);
-    let text = &judge(&history).violations[0].text;
+    let text = &check_history(&history).violations[0].text;
     assert!(text.contains("blue answered web short 9, begun 0.000 ms after"), "{text}");
 }
 
@@ -151,7 +151,7 @@ fn a_request_that_arrives_twice_or_never_is_found() {
     history.requests[0] = Request { head: 0, color: None, outcome: Outcome::NoResponse, ..one };
     assert_eq!(broken(&history), [(Promise::Answered, 1)]);
     history.arrived = None;
-    let verdict = judge(&history);
+    let verdict = check_history(&history);
     assert!(verdict.of(Promise::Once).is_some_and(|it| it.unchecked_reason.is_some()));
 }
 
@@ -234,7 +234,7 @@ fn a_kill_excuses_only_the_requests_that_it_affected() {
     let mut history = history(vec![lost]);
     let kill = |victim, from, until| Kill { process: victim, from, until };
     history.kills = vec![kill(KilledProcess::Proxy, 210, 300)];
-    assert_eq!((broken(&history), explained(&history)), (vec![], 1));
+    assert_eq!((broken(&history), excused(&history)), (vec![], 1));
     history.kills = vec![kill(KilledProcess::Proxy, 230, 300)];
     assert_eq!(broken(&history), [(Promise::Answered, 1)]);
     // A GET can be retried on another endpoint; an upload cannot.
@@ -243,7 +243,7 @@ fn a_kill_excuses_only_the_requests_that_it_affected() {
     history.kills = vec![kill(upstream, 210, 215)];
     assert_eq!(broken(&history), [(Promise::Answered, 1)]);
     history.requests[0].kind = Kind::Upload;
-    assert_eq!((broken(&history), explained(&history)), (vec![], 1));
+    assert_eq!((broken(&history), excused(&history)), (vec![], 1));
     history.kills = vec![kill(
         KilledProcess::Upstream { service: 1, color: Green, instance: 4, was_last: false },
         210,
@@ -258,7 +258,7 @@ fn a_kill_excuses_only_the_requests_that_it_affected() {
     };
     history.requests = vec![cut];
     history.kills = vec![kill(upstream, 210, 215)];
-    assert_eq!((broken(&history), explained(&history)), (vec![], 1));
+    assert_eq!((broken(&history), excused(&history)), (vec![], 1));
     history.requests[0].instance = 5;
     assert_eq!(broken(&history), [(Promise::Kept, 1)]);
 }
@@ -272,21 +272,21 @@ fn the_kill_of_an_inactive_color_excuses_nothing() {
         ..request(1, Kind::Short, Green, 200, 210, 210)
     };
     let last = |color| KilledProcess::Upstream { service: 0, color, instance: 4, was_last: true };
-    for (color, is_explained) in [(Green, true), (Blue, false)] {
+    for (color, is_excused) in [(Green, true), (Blue, false)] {
         let mut history = history(vec![lost]);
         history.kills = vec![Kill { process: last(color), from: 150, until: 300 }];
-        assert_eq!(broken(&history).is_empty(), is_explained, "{color}");
+        assert_eq!(broken(&history).is_empty(), is_excused, "{color}");
     }
     // During a flip it may be either color.
     let between = Request { began: 100, ..lost };
     let mut history = history(vec![between]);
     history.kills = vec![Kill { process: last(Blue), from: 90, until: 300 }];
-    assert_eq!((broken(&history), explained(&history)), (vec![], 1));
+    assert_eq!((broken(&history), excused(&history)), (vec![], 1));
 }
 
 #[test]
 fn a_kill_of_the_proxy_excuses_missing_data_but_no_wrong_data() {
-    for (outcome, is_explained) in [
+    for (outcome, is_excused) in [
         (Outcome::Truncated, true),
         (Outcome::TimedOut, true),
         (Outcome::ErrorStatus(502), true),
@@ -299,7 +299,7 @@ fn a_kill_of_the_proxy_excuses_missing_data_but_no_wrong_data() {
         let bad = Request { outcome, ..request(1, Kind::Download, Green, 200, 210, 220) };
         let mut history = history(vec![bad]);
         history.kills = vec![Kill { process: KilledProcess::Proxy, from: 205, until: 300 }];
-        assert_eq!(broken(&history).is_empty(), is_explained, "{outcome:?}");
+        assert_eq!(broken(&history).is_empty(), is_excused, "{outcome:?}");
     }
 }
 
@@ -343,7 +343,7 @@ fn a_request_without_a_number_is_found_unless_it_may_be_a_health_check() {
     history.is_exclusive = false;
     history.unnumbered.push(UnnumberedRequest { instance: 2, at: 320, is_traffic: true });
     assert_eq!(broken(&history), [(Promise::Once, 1)]);
-    let text = &judge(&history).violations[0].text;
+    let text = &check_history(&history).violations[0].text;
     assert!(
         text.contains("a request without a number reached application 2 of web green"),
         "{text}"
@@ -366,7 +366,7 @@ fn unsent_requests_break_no_promise_but_are_not_clean() {
         color: None,
         ..request(1, Kind::Short, Green, 200, 0, 200)
     };
-    let verdict = judge(&history(vec![unsent]));
+    let verdict = check_history(&history(vec![unsent]));
     assert!(!verdict.is_clean() && verdict.not_sent == 1);
     assert_eq!(broken(&history(vec![unsent])), []);
 }
@@ -377,7 +377,7 @@ fn a_failed_call_breaks_a_promise_unless_the_proxy_was_killed() {
     history.failures = vec![Failure { from: 300, until: 310, text: "no".to_owned() }];
     assert_eq!(broken(&history), [(Promise::Acknowledged, 1)]);
     history.kills = vec![Kill { process: KilledProcess::Proxy, from: 305, until: 400 }];
-    assert_eq!((broken(&history), explained(&history)), (vec![], 1));
+    assert_eq!((broken(&history), excused(&history)), (vec![], 1));
 }
 
 #[test]

@@ -11,7 +11,7 @@ use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 
 use super::{
-    check::{BOUND, Finding, FlipCounts, Promise, Verdict, Violation, judge},
+    check::{BOUND, Finding, FlipCounts, Promise, Verdict, Violation, check_history},
     load::LoadPlan,
     measure::Figures,
     options::LoadMode,
@@ -47,8 +47,8 @@ const SHOWN_MAX: usize = 5;
 
 impl Report {
     pub(super) fn new(history: History, plan: LoadPlan, mode: LoadMode, about: RunInfo) -> Self {
-        let verdict = judge(&history);
-        let figures = Figures::of(&history, &verdict.explained);
+        let verdict = check_history(&history);
+        let figures = Figures::of(&history, &verdict.excused);
         Self { history, verdict, figures, plan, mode, about }
     }
 
@@ -80,7 +80,7 @@ impl Report {
 
     /// Requests that failed because the drill had killed a process.
     fn excused(&self) -> usize {
-        self.verdict.explained.len()
+        self.verdict.excused.len()
     }
 
     fn load(&self) -> String {
@@ -134,7 +134,7 @@ impl Report {
                     "state": result(it).0,
                     "checked": it.checked,
                     "broken": it.broken,
-                    "explained": it.explained,
+                    "excused": it.excused,
                     "why": it.unchecked_reason,
                     "late_ms": (it.max_delay > 0).then(|| as_millis(it.max_delay / 1000)),
                     "bound_ms": (it.promise == Promise::Drained).then(|| as_millis(BOUND / 1000)),
@@ -179,7 +179,7 @@ impl Report {
             "requests": {
                 "total": self.history.requests.len(),
                 "failed": self.failed(),
-                "explained": self.excused(),
+                "excused": self.excused(),
                 "unsent": self.verdict.not_sent,
                 "by_kind": by_kind,
             },
@@ -193,7 +193,7 @@ impl Report {
                 "count": self.history.flips.len(),
                 "succeeded": succeeded,
                 "failed": failed,
-                "explained": excused,
+                "excused": excused,
                 "ack_ms": latency(acknowledged),
             },
             "latency_ms": {

@@ -174,7 +174,7 @@ fn numbers(report: &Report) -> Markup {
 }
 
 fn promises(findings: &[Finding]) -> Markup {
-    let is_excused = findings.iter().any(|it| it.explained > 0);
+    let is_excused = findings.iter().any(|it| it.excused > 0);
     html! {
         table.promises {
             thead {
@@ -194,7 +194,7 @@ fn promises(findings: &[Finding]) -> Markup {
                         td class=(result(finding).0) data-label="result" { (result(finding).1) }
                         td.number data-label="tested" { (counted(finding, finding.checked)) }
                         td.number data-label="broken" { (counted(finding, finding.broken)) }
-                        td.number data-label="excused" { (counted(finding, finding.explained)) }
+                        td.number data-label="excused" { (counted(finding, finding.excused)) }
                     }
                 }
             }

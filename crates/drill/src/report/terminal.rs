@@ -84,7 +84,7 @@ fn table(report: &Report, out: &mut Lines) {
     let headings = ["promise", "result", "tested", "broken", "excused"];
     out.row(headings.map(|it| (it.to_owned(), bold)));
     for finding in &report.verdict.findings {
-        let Finding { promise, checked, broken, explained, .. } = finding;
+        let Finding { promise, checked, broken, excused, .. } = finding;
         let (state, word) = result(finding);
         let color = match state {
             "held" => AnsiColor::Green.on_default(),
@@ -96,7 +96,7 @@ fn table(report: &Report, out: &mut Lines) {
             (word.to_owned(), color),
             (counted(finding, *checked), plain),
             (counted(finding, *broken), if *broken > 0 { color } else { plain }),
-            (counted(finding, *explained), plain),
+            (counted(finding, *excused), plain),
         ]);
         out.wrap(2, dim, promise.in_words());
         if let Some(why) = finding.unchecked_reason {
@@ -106,7 +106,7 @@ fn table(report: &Report, out: &mut Lines) {
             out.wrap(2, dim, note);
         }
     }
-    if report.verdict.findings.iter().any(|it| it.explained > 0) {
+    if report.verdict.findings.iter().any(|it| it.excused > 0) {
         out.wrap(0, dim, "excused: the drill had killed the proxy or the endpoint");
     }
 }

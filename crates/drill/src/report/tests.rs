@@ -54,7 +54,7 @@ fn killed() -> History {
 fn the_figure_of_flips_agrees_with_the_promise() {
     let good = report(killed());
     let promise = good.verdict.of(Promise::Acknowledged).expect("a finding");
-    assert_eq!((result(promise).0, promise.checked, promise.explained), ("held", 1, 1));
+    assert_eq!((result(promise).0, promise.checked, promise.excused), ("held", 1, 1));
     assert_eq!(good.verdict.flips, FlipCounts { succeeded: 1, failed: 0, excused: 1 });
     let (text, page) = (terminal::text(&good, 80), good.page());
     assert!(text.contains("1 of 1 flips succeeded; 1 more were called"), "{text}");
@@ -91,7 +91,7 @@ fn the_headline_counts_tested_promises() {
         promise: Promise::Answered,
         checked: 1,
         broken,
-        explained: 0,
+        excused: 0,
         unchecked_reason,
         max_delay: 0,
     };

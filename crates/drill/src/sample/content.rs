@@ -64,11 +64,11 @@ mod tests {
     fn a_body_is_the_same_for_all_chunk_sizes() {
         let whole = Content::of(7).next_bytes(1000);
         assert_eq!(whole.len(), 1000);
-        let mut pieces = Content::of(7);
-        for piece in [1, 2, 3, 5, 8, 13, 21, 947] {
-            let at = usize::try_from(pieces.taken()).expect("small");
-            assert!(pieces.clone().matches_next(&whole[at..at + piece]));
-            assert_eq!(pieces.next_bytes(piece), whole[at..at + piece]);
+        let mut chunks = Content::of(7);
+        for chunk in [1, 2, 3, 5, 8, 13, 21, 947] {
+            let at = usize::try_from(chunks.taken()).expect("small");
+            assert!(chunks.clone().matches_next(&whole[at..at + chunk]));
+            assert_eq!(chunks.next_bytes(chunk), whole[at..at + chunk]);
         }
     }
 

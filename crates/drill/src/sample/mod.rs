@@ -132,7 +132,7 @@ impl App {
     }
 
     async fn respond(&self, request: Request<Incoming>) -> Response<Body> {
-        let met = now_ns();
+        let received = now_ns();
         let id = request.headers().get(ID).cloned();
         let number = id.as_ref().and_then(|it| it.to_str().ok()).and_then(|it| it.parse().ok());
         let path = request.uri().path().to_owned();
@@ -143,7 +143,7 @@ impl App {
             (None, None) => Number::MissingElsewhere,
         };
         if let Some(journal) = &self.journal
-            && let Err(error) = journal.append(Arrival { number: arrived, at: met })
+            && let Err(error) = journal.append(Arrival { number: arrived, at: received })
         {
             // A response without its entry would look like one of another server.
             let text = format!("the journal cannot be written: {error}\n");
@@ -159,7 +159,7 @@ impl App {
         headers.insert(COLOR, self.color.clone());
         headers.insert(VERSION, self.version.clone());
         headers.insert(INSTANCE, self.instance.clone());
-        headers.insert(RECEIVED, HeaderValue::from(met));
+        headers.insert(RECEIVED, HeaderValue::from(received));
         if let Some(id) = id {
             headers.insert(ID, id);
         }

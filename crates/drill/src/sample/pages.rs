@@ -46,21 +46,21 @@ fn html(page: String) -> Response<Body> {
 
 /// A line with the color at each interval, and a last line with `end`.
 fn line_stream(color: String, seconds: u64) -> Body {
-    let beats = seconds * 10;
-    let line = move |beat: u64| {
+    let chunks = seconds * 10;
+    let line = move |number: u64| {
         let color = color.clone();
         async move {
-            if beat > beats {
+            if number > chunks {
                 return None;
             }
-            if beat > 0 {
+            if number > 0 {
                 tokio::time::sleep(LINE_INTERVAL).await;
             }
-            let line = match beat == beats {
+            let line = match number == chunks {
                 true => format!("{color} end\n"),
-                false => format!("{color} {beat} of {beats}\n"),
+                false => format!("{color} {number} of {chunks}\n"),
             };
-            Some((Ok(Frame::data(Bytes::from(line))), beat + 1))
+            Some((Ok(Frame::data(Bytes::from(line))), number + 1))
         }
     };
     StreamBody::new(stream::unfold(0, line)).boxed_unsync()

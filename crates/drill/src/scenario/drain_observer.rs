@@ -38,9 +38,9 @@ impl ScenarioRunner {
             loop {
                 match caller.events(last).await {
                     Err(error) => {
-                        let mut deaf = self.events_error.borrow_mut();
-                        if deaf.is_some() {
-                            *deaf = Some(error.to_string());
+                        let mut events_error = self.events_error.borrow_mut();
+                        if events_error.is_some() {
+                            *events_error = Some(error.to_string());
                         }
                     }
                     Ok(mut events) => {
@@ -149,10 +149,10 @@ impl ScenarioRunner {
     pub(crate) async fn sample_in_flight(&self, stop: &CancellationToken) {
         let Control::Admin(caller) = &self.control else { return };
         let waiting = async {
-            let mut turn = tokio::time::interval(SAMPLE_INTERVAL);
-            turn.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+            let mut interval = tokio::time::interval(SAMPLE_INTERVAL);
+            interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
             loop {
-                turn.tick().await;
+                interval.tick().await;
                 let Ok(status) = caller.status().await else {
                     continue;
                 };
@@ -171,14 +171,14 @@ impl ScenarioRunner {
         for index in self.target.indices() {
             let Some(service) = status.services.get(self.target.name(index)) else { continue };
             for (color, pool) in &service.pools {
-                let is_leaving = *color != service.active;
+                let is_inactive = *color != service.active;
                 let Ok(color) = color.parse() else { continue };
                 all.push(InFlightSample {
                     at,
                     service: index,
                     color,
                     count: pool.in_flight,
-                    is_inactive: is_leaving,
+                    is_inactive,
                 });
             }
         }

@@ -61,8 +61,8 @@ impl<'a> ScheduledStep<'a> {
         }
         self.flips_since_pause += 1;
         // A run that takes longer than the interval skips the runs that it delays.
-        let turns = now.saturating_sub(self.at) / every + 1;
-        self.at = self.at.saturating_add(every.saturating_mul(turns));
+        let intervals = now.saturating_sub(self.at) / every + 1;
+        self.at = self.at.saturating_add(every.saturating_mul(intervals));
         let pause = stream_time.saturating_add(PAUSE_MAX);
         // The interval is long enough without a pause.
         let is_slow = every >= pause;
@@ -97,7 +97,7 @@ mod tests {
         ScriptLine { when: When::Every(every), step: Step::Flip(Vec::new()) }
     }
 
-    fn turn(line: &ScriptLine) -> ScheduledStep<'_> {
+    fn scheduled(line: &ScriptLine) -> ScheduledStep<'_> {
         let now = now_ns();
         let (until, flips_until) = (u64::MAX, u64::MAX);
         let times =
@@ -108,43 +108,49 @@ mod tests {
     #[test]
     fn flips_pause_after_three_quarters_of_the_stream_time() {
         let line = line(Duration::from_millis(50));
-        let mut turn = turn(&line);
-        turn.began = now_ns();
+        let mut scheduled = scheduled(&line);
+        scheduled.began = now_ns();
         for flip in 0..FLIPS_MIN as usize {
-            assert!(turn.reschedule(Some(flip), 60 * SECOND) && turn.pause.is_none());
+            assert!(scheduled.reschedule(Some(flip), 60 * SECOND) && scheduled.pause.is_none());
         }
-        turn.began -= 46 * SECOND;
+        scheduled.began -= 46 * SECOND;
         // A failed flip replaces no color.
-        assert!(turn.reschedule(None, 60 * SECOND) && turn.pause.is_none());
-        assert!(turn.reschedule(Some(7), 60 * SECOND));
-        assert!(turn.pause == Some(7) && turn.at >= now_ns() + 60 * SECOND);
-        turn.resume();
+        assert!(scheduled.reschedule(None, 60 * SECOND) && scheduled.pause.is_none());
+        assert!(scheduled.reschedule(Some(7), 60 * SECOND));
+        assert!(scheduled.pause == Some(7) && scheduled.at >= now_ns() + 60 * SECOND);
+        scheduled.resume();
         assert!(
-            turn.pause.is_none() && turn.at <= now_ns() + SECOND && turn.flips_since_pause == 0
+            scheduled.pause.is_none()
+                && scheduled.at <= now_ns() + SECOND
+                && scheduled.flips_since_pause == 0
         );
-        assert!(turn.reschedule(Some(8), 60 * SECOND) && turn.pause.is_none());
+        assert!(scheduled.reschedule(Some(8), 60 * SECOND) && scheduled.pause.is_none());
     }
 
     #[test]
     fn slow_flips_do_not_pause_and_single_steps_do_not_repeat() {
         let slow = line(Duration::from_secs(3));
-        let mut turn = turn(&slow);
-        turn.began = 0;
+        let mut scheduled = scheduled(&slow);
+        scheduled.began = 0;
         for flip in 0..20 {
-            assert!(turn.reschedule(Some(flip), SECOND) && turn.pause.is_none());
+            assert!(scheduled.reschedule(Some(flip), SECOND) && scheduled.pause.is_none());
         }
         let once = ScriptLine { when: When::At(Duration::ZERO), step: Step::Reload };
-        assert!(!self::turn(&once).reschedule(None, SECOND));
+        assert!(!self::scheduled(&once).reschedule(None, SECOND));
     }
     #[test]
     fn a_pause_ends_with_the_flips_and_does_not_end_them_early() {
         let line = line(Duration::from_millis(50));
-        let mut turn = turn(&line);
-        turn.until = now_ns() + 30 * SECOND;
-        (turn.began, turn.flips_since_pause) = (0, FLIPS_MIN);
-        assert!(turn.reschedule(Some(7), 60 * SECOND));
-        assert!(turn.at == turn.until && turn.is_pending() && !turn.is_before_end());
-        turn.resume();
-        assert!(turn.at < turn.until && turn.is_pending() && turn.is_before_end());
+        let mut scheduled = scheduled(&line);
+        scheduled.until = now_ns() + 30 * SECOND;
+        (scheduled.began, scheduled.flips_since_pause) = (0, FLIPS_MIN);
+        assert!(scheduled.reschedule(Some(7), 60 * SECOND));
+        assert!(
+            scheduled.at == scheduled.until && scheduled.is_pending() && !scheduled.is_before_end()
+        );
+        scheduled.resume();
+        assert!(
+            scheduled.at < scheduled.until && scheduled.is_pending() && scheduled.is_before_end()
+        );
     }
 }

@@ -117,20 +117,22 @@ pub(super) fn header_number(headers: &HeaderMap, name: &str) -> Option<u64> {
 
 /// The body of a number in equal chunks over a time.
 pub(super) fn slow_body(id: u64, bytes: u64, time: Duration) -> Body {
-    let beats = u64::try_from(time.as_millis() / CHUNK_INTERVAL.as_millis()).unwrap_or(1).max(1);
+    let chunks = u64::try_from(time.as_millis() / CHUNK_INTERVAL.as_millis()).unwrap_or(1).max(1);
     let began = Instant::now();
-    let piece = move |(mut content, beat): (Content, u64)| async move {
-        if beat == beats {
+    let chunk = move |(mut content, number): (Content, u64)| async move {
+        if number == chunks {
             return None;
         }
-        tokio::time::sleep_until(began + CHUNK_INTERVAL * u32::try_from(beat).unwrap_or(u32::MAX))
-            .await;
-        let until = (beat + 1) * bytes / beats;
+        tokio::time::sleep_until(
+            began + CHUNK_INTERVAL * u32::try_from(number).unwrap_or(u32::MAX),
+        )
+        .await;
+        let until = (number + 1) * bytes / chunks;
         let fresh =
             content.next_bytes(usize::try_from(until - content.taken()).unwrap_or_default());
-        Some((Ok::<_, Infallible>(Frame::data(Bytes::from(fresh))), (content, beat + 1)))
+        Some((Ok::<_, Infallible>(Frame::data(Bytes::from(fresh))), (content, number + 1)))
     };
-    StreamBody::new(stream::unfold((Content::of(id), 0), piece)).boxed_unsync()
+    StreamBody::new(stream::unfold((Content::of(id), 0), chunk)).boxed_unsync()
 }
 
 #[cfg(test)]
