@@ -50,10 +50,10 @@ Steps (--step, or one in each line of --script; times count from the end of --wa
   at 8s kill web.green.1                at 9s start web.green.1
   at 10s reload                         at 12s kill|start|restart proxy
 
-Repeated flips pause now and then, so that the replaced color can drain: after 3/4 of --stream-time and at least
-5 flips, until the drill has received the `drained` events, for at most --stream-time and 1.5s.
+Repeated flips pause now and then, so that the replaced color can drain: after 3/4 of --stream-time and at least 5 \
+flips, until the drill has received the `drained` events, for at most --stream-time and 1.5s.
 
-Exit code: 0 every tested promise held, 1 a promise is broken, no flip was made without --no-flips, or the drill
+Exit code: 0 every tested promise held, 1 a promise is broken, no flip was made without --no-flips, or the drill \
 could not run, 2 mistakes on the command line";
     examples.replace("NAME", name)
 }

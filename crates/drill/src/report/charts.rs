@@ -1,5 +1,7 @@
 //! Charts of a history.
 
+use hdrhistogram::Histogram;
+
 use super::{
     super::{
         measure::Figures,
@@ -17,21 +19,13 @@ const SAMPLE_GAP: u64 = 500_000_000;
 
 /// Latencies of short requests over time.
 pub(super) fn latency(history: &History, figures: &Figures) -> String {
-    let interval = latency_interval(figures);
-    let slices: Vec<_> = figures
-        .slices
-        .chunks(slices_of_latency(figures))
-        .map(|slices| {
-            let mut all = slices[0].latency.clone();
-            slices[1..].iter().for_each(|it| all += &it.latency);
-            all
-        })
-        .collect();
+    let parts = latency_parts(figures);
     let series = |name: &str, class, quantile| {
-        let values = slices
-            .iter()
-            .map(|it| (!it.is_empty()).then(|| millis(it.value_at_quantile(quantile))));
-        Series { name: name.to_owned(), class, dashes: "", lines: lines(interval, values) }
+        let line = |part: &Vec<(f64, Histogram<u64>)>| {
+            part.iter().map(|(x, it)| (*x, millis(it.value_at_quantile(quantile)))).collect()
+        };
+        let lines = parts.iter().map(line).collect();
+        Series { name: name.to_owned(), class, dashes: "", lines }
     };
     svg(&Chart {
         series: vec![
@@ -58,7 +52,7 @@ pub(super) fn percentiles(figures: &Figures) -> String {
         (0.999, "p99.9"),
         (1.0, "max"),
     ];
-    let series = |name: &str, class, of: &hdrhistogram::Histogram<u64>| {
+    let series = |name: &str, class, of: &Histogram<u64>| {
         let points = QUANTILES.iter().enumerate();
         let points = points.map(|(x, (it, _))| (x as f64, millis(of.value_at_quantile(*it))));
         let lines = if of.is_empty() { Vec::new() } else { vec![points.collect()] };
@@ -86,10 +80,17 @@ pub(super) fn colors(history: &History, figures: &Figures) -> String {
         class: color.as_str(),
         dashes: "",
         // No response is a value, too.
-        lines: lines(
-            figures.slice,
-            figures.slices.iter().map(|it| Some(it.count(color) as f64 / figures.slice)),
-        ),
+        lines: vec![
+            figures
+                .slices
+                .iter()
+                .enumerate()
+                .map(|(index, it)| {
+                    let middle = (index as f64 + 0.5) * figures.slice;
+                    (middle, it.count(color) as f64 / figures.slice)
+                })
+                .collect(),
+        ],
     };
     svg(&Chart {
         series: Color::BOTH.map(series).into(),
@@ -129,6 +130,35 @@ pub(super) fn drains(history: &History) -> Option<String> {
     Some(svg(&Chart { series: all, unit: "requests in flight", ..over_time(history) }))
 }
 
+/// The latencies of neighboring slices, joined to points. A slice without any ends a part: it has a reason.
+fn latency_parts(figures: &Figures) -> Vec<Vec<(f64, Histogram<u64>)>> {
+    let per_point = slices_of_latency(figures);
+    let mut parts: Vec<Vec<(f64, Histogram<u64>)>> = vec![Vec::new()];
+    let mut joined = 0;
+    for (index, slice) in figures.slices.iter().enumerate() {
+        let middle = (index as f64 + 0.5) * figures.slice;
+        if slice.latency.is_empty() {
+            parts.push(Vec::new());
+            joined = 0;
+            continue;
+        }
+        let Some(part) = parts.last_mut() else { continue };
+        match part.last_mut() {
+            Some((x, latency)) if joined < per_point => {
+                joined += 1;
+                *latency += &slice.latency;
+                *x += figures.slice / 2.0;
+            }
+            _ => {
+                joined = 1;
+                part.push((middle, slice.latency.clone()));
+            }
+        }
+    }
+    parts.retain(|it| !it.is_empty());
+    parts
+}
+
 /// The seconds of a point of the latency.
 pub(super) fn latency_interval(figures: &Figures) -> f64 {
     figures.slice * slices_of_latency(figures) as f64
@@ -143,19 +173,6 @@ fn slices_of_latency(figures: &Figures) -> usize {
     let count = figures.slices.len();
     let wanted = (REQUESTS * count).div_ceil(usize::try_from(short).unwrap_or(usize::MAX).max(1));
     wanted.min(count / POINTS_MIN).max(1)
-}
-
-/// Lines through neighboring values at an interval. Where there is no value, a line ends.
-fn lines(interval: f64, values: impl Iterator<Item = Option<f64>>) -> Vec<Vec<(f64, f64)>> {
-    let mut lines = vec![Vec::new()];
-    for (index, value) in values.enumerate() {
-        match (value, lines.last_mut()) {
-            (Some(value), Some(line)) => line.push(((index as f64 + 0.5) * interval, value)),
-            _ => lines.push(Vec::new()),
-        }
-    }
-    lines.retain(|it| !it.is_empty());
-    lines
 }
 
 /// What all charts over time have in common: the steps, and the times without a proxy.
@@ -196,4 +213,31 @@ pub(super) fn since(history: &History, at: u64) -> f64 {
 
 fn millis(micros: u64) -> f64 {
     (micros as f64 / 1000.0).max(0.01)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::measure::tests::short;
+
+    #[test]
+    fn a_second_without_responses_is_a_gap_also_between_joined_slices() {
+        const MS: u64 = 1_000_000;
+        // 100 requests per second for 60 seconds, but none succeeds from 40 to 41 s.
+        let times = (0..6000).map(|it| it * 10 * MS).filter(|it| it / (1000 * MS) != 40);
+        let history = History {
+            services: vec!["web".to_owned()],
+            initial: vec![Color::Blue],
+            ended: 60_000 * MS,
+            requests: times.map(|it| short(it, it + MS)).collect(),
+            ..History::default()
+        };
+        let figures = Figures::of(&history, &std::collections::HashSet::new());
+        assert!(slices_of_latency(&figures) > 1);
+        let parts = latency_parts(&figures);
+        assert_eq!(parts.len(), 2);
+        let (last, first) = (parts[0].last(), parts[1].first());
+        let gap = last.zip(first).expect("points");
+        assert!(gap.0.0 < 40.0 && gap.1.0 > 41.0, "{} {}", gap.0.0, gap.1.0);
+    }
 }

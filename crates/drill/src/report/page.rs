@@ -44,6 +44,7 @@ th { text-align: left; color: var(--soft); font-weight: 600; font-size: 13px; wh
 th, td { padding: 6px 14px 6px 0; border-bottom: 1px solid var(--line); vertical-align: top; }
 th:last-child, td:last-child { padding-right: 0; }
 .number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+.name { white-space: nowrap; }
 .held { color: var(--good); font-weight: 600; white-space: nowrap; }
 td.broken { color: var(--bad); font-weight: 700; white-space: nowrap; }
 .unchecked { color: var(--open); font-weight: 600; white-space: nowrap; }
@@ -56,7 +57,7 @@ svg.key { display: inline-block; margin-right: 6px; vertical-align: baseline; }
 text.axis { fill: var(--soft); } path.grid { stroke: var(--line); } path.flip { stroke: var(--flip); }
 path.blue { stroke: var(--blue); } path.green { stroke: var(--green); } path.p50 { stroke: var(--p50); }
 path.p99 { stroke: var(--p99); } path.maximum { stroke: var(--maximum); }
-path.mark { stroke: var(--bad); } text.mark-label { fill: var(--bad); } rect.band { fill: var(--bad); }
+path.mark { stroke: var(--bad); } text.mark-label { fill: var(--bad); stroke: var(--card); stroke-width: 4px; paint-order: stroke; } rect.band { fill: var(--bad); }
 ol.steps { columns: 3 220px; margin: 8px 0 0; padding-left: 24px; font-size: 13px; color: var(--soft); }
 ol.steps b { color: var(--ink); font-variant-numeric: tabular-nums; font-weight: 600; }
 @media (max-width: 700px) {
@@ -67,7 +68,7 @@ ol.steps b { color: var(--ink); font-variant-numeric: tabular-nums; font-weight:
   .figures { grid-template-columns: repeat(auto-fill, minmax(140px, 1fr)); }
   svg.wide { display: none; } svg.narrow { display: block; }
   .promises thead { display: none; }
-  .promises tr { display: grid; grid-template-columns: repeat(4, 1fr); border-bottom: 1px solid var(--line);
+  .promises tr { display: grid; grid-template-columns: 1.3fr 1fr 1fr 1fr; border-bottom: 1px solid var(--line);
     padding: 8px 0; }
   .promises td { border: 0; padding: 2px 0; text-align: left; }
   .promises td:first-child { grid-column: 1 / -1; }
@@ -161,11 +162,17 @@ fn numbers(report: &Report) -> Markup {
                 (figure(report.excused().to_string(), "requests excused: the drill had killed their process"))
             }
             (figure(report.verdict.violations.len().to_string(), "violations"))
-            (figure(format!("{succeeded} of {}", succeeded + failed), "flips succeeded"))
-            @if excused > 0 { (figure(excused.to_string(), "flips were called while the proxy was stopped")) }
-            (figure(p99(acknowledged), "p99 from the call of a flip to its acknowledgement"))
-            (figure(p99(away_from_flips), "p99 latency more than 100 ms from a flip"))
-            (figure(p99(near_flips), "p99 latency within 100 ms of a flip"))
+            @if succeeded + failed + excused == 0 {
+                (figure(p99(away_from_flips), "p99 latency"))
+            } @else {
+                (figure(format!("{succeeded} of {}", succeeded + failed), "flips succeeded"))
+                @if excused > 0 {
+                    (figure(excused.to_string(), "flips were called while the proxy was stopped"))
+                }
+                (figure(p99(acknowledged), "p99 from the call of a flip to its acknowledgement"))
+                (figure(p99(away_from_flips), "p99 latency more than 100 ms from a flip"))
+                (figure(p99(near_flips), "p99 latency within 100 ms of a flip"))
+            }
             @if let Some(ratio) = report.figures.ratio() {
                 (figure(format!("{ratio:.2} ×"), "p99 near flips, relative to far from them"))
             }
@@ -234,7 +241,7 @@ fn violations(report: &Report) -> Markup {
                 @for it in report.listed(LISTED_MAX) {
                     tr {
                         td.number { (format!("{:.3} s", seconds(it))) }
-                        td { (it.promise.name()) }
+                        td.name { (it.promise.name()) }
                         td { (it.text) }
                     }
                 }

@@ -211,11 +211,14 @@ impl<'a> Plot<'a> {
                         d=(self.chart.flips.iter().map(|it| format!("M{} {}V{bottom}", px(self.x(*it)), px(self.top))).collect::<String>()) {}
                 }
                 @for (mark, row) in self.chart.marks.iter().zip(self.rows()) {
-                    @let (x, y) = (px(self.x(mark.at)), ROW * (row as f64 + 1.0) + 2.0);
-                    g {
+                    path.mark stroke=(stroke("mark")) stroke-dasharray="3 2"
+                        d=(format!("M{} {}V{bottom}", px(self.x(mark.at)), label_y(row) + 2.0)) {}
+                }
+                // After the lines, so that none crosses a label.
+                @for (mark, row) in self.chart.marks.iter().zip(self.rows()) {
+                    text.mark-label fill=(stroke("mark")) x=(px(self.x(mark.at))) y=(label_y(row)) text-anchor="middle" {
                         title { (format!("{:.1} s: {}", mark.at, mark.text)) }
-                        path.mark stroke=(stroke("mark")) stroke-dasharray="3 2" d=(format!("M{x} {y}V{bottom}")) {}
-                        text.mark-label fill=(stroke("mark")) x=(x) y=(y - 2.0) text-anchor="middle" { (mark.label) }
+                        (mark.label)
                     }
                 }
                 @for series in &self.chart.series {
@@ -245,7 +248,8 @@ impl<'a> Plot<'a> {
     fn vertical_labels(&self) -> Vec<(f64, String)> {
         match self.chart.scale {
             Scale::Linear => {
-                let step = nice_step(self.high / 5.0);
+                // All values are counts or rates, so fractions of one are of no use.
+                let step = nice_step(self.high / 5.0).max(1.0);
                 multiples(step, self.high).map(|it| (it, number(it))).collect()
             }
             Scale::Logarithmic => {
@@ -273,6 +277,11 @@ impl<'a> Plot<'a> {
         let half = label.chars().count() as f64 * DIGIT / 2.0;
         if self.x(value) + half > self.form.width { "end" } else { "middle" }
     }
+}
+
+/// The base line of the label of a mark.
+fn label_y(row: usize) -> f64 {
+    ROW * (row as f64 + 1.0)
 }
 
 /// A tenth of a pixel is enough.

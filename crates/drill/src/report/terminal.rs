@@ -75,8 +75,9 @@ impl Lines {
     }
 }
 
+/// Columns of a text, in which styles take none.
 fn columns(text: &str) -> usize {
-    text.chars().count()
+    anstream::adapter::strip_str(text).map(|it| it.chars().count()).sum()
 }
 
 fn table(report: &Report, out: &mut Lines) {
@@ -147,7 +148,7 @@ fn figures(report: &Report, out: &mut Lines) {
             ),
         );
     }
-    let away = if succeeded == 0 { "" } else { " more than 100 ms from a flip" };
+    let away = if succeeded + failed + excused == 0 { "" } else { " more than 100 ms from a flip" };
     let latencies = [(away, away_from_flips), (" within 100 ms of a flip", near_flips)];
     for (name, of) in latencies.into_iter().filter(|it| !it.1.is_empty()) {
         out.wrap(0, plain, format_args!("latency of {} short requests{name}:", of.len()));
