@@ -146,7 +146,7 @@ def of_flips(looks):
 
 
 def of_drains(peer, report):
-    told, most = field(report, "drains", "told"), field(report, "drains", "max_ms")
+    told, most = field(report, "drains", "events"), field(report, "drains", "max_ms")
     early = promise(report, "drained")
     return wrapped(
         f"{peer.title} in a drill that flips by its own API: {told} drains were told, at most {most} ms after their "
@@ -189,9 +189,9 @@ def promise(report, name):
 
 TRAILERS_LOST = "its trailers were lost"
 # A sentence of the drill of one request that went wrong.
-SENTENCE = re.compile(r"\S+ (\w+) \d+, begun at [^:]*: (.*?)(?: of (?:blue|green))? after [\d.]+ ms")
+SENTENCE = re.compile(r"\S+ ([\w-]+) \d+, begun at [^:]*: (.*?)(?: of (?:blue|green))? after [\d.]+ ms")
 # And of one that was answered by the wrong color.
-STALE = re.compile(r"answered \S+ (\w+) \d+, begun ([\d.]+) ms after its flip away")
+STALE = re.compile(r"answered \S+ ([\w-]+) \d+, begun ([\d.]+) ms after its flip away")
 
 
 def what_broke(report):

@@ -1,4 +1,4 @@
-//! A small client that can come from any address of this machine.
+//! A small HTTP client that connects from a given source address.
 
 use std::{
     io,
@@ -15,14 +15,14 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpSocket, TcpStream};
 
-/// One connection of a client.
+/// An HTTP/1.1 connection.
 #[derive(Debug)]
 pub(super) struct DemoClient {
     sender: SendRequest<Full<Bytes>>,
     host: String,
 }
 
-/// An answer, read whole.
+/// A complete response.
 #[derive(Debug)]
 pub(super) struct DemoResponse {
     pub(super) status: u16,
@@ -31,7 +31,7 @@ pub(super) struct DemoResponse {
 }
 
 impl DemoClient {
-    /// Connects to `to`, coming from the address `from`.
+    /// Connects to `to` with the source address `from`.
     pub(super) async fn connect(from: IpAddr, to: SocketAddr) -> io::Result<Self> {
         let socket = TcpSocket::new_v4()?;
         socket.bind(SocketAddr::new(from, 0))?;
@@ -44,7 +44,7 @@ impl DemoClient {
         Ok(Self { sender, host: to.to_string() })
     }
 
-    /// Asks and waits for the head of the answer.
+    /// Sends a request, and waits for the head of its response.
     pub(super) async fn open(
         &mut self,
         method: Method,
@@ -62,7 +62,7 @@ impl DemoClient {
         self.sender.send_request(request).await.map_err(io::Error::other)
     }
 
-    /// Asks and reads the whole answer.
+    /// Sends a GET request, and reads the response.
     pub(super) async fn get(
         &mut self,
         path: &str,
@@ -72,7 +72,7 @@ impl DemoClient {
         read(response).await
     }
 
-    /// Tells and reads the whole answer.
+    /// Sends a POST request with JSON, and reads the response.
     pub(super) async fn post(&mut self, path: &str, body: &str) -> io::Result<DemoResponse> {
         let response =
             self.open(Method::POST, path, &[("content-type", "application/json")], body).await?;

@@ -1,5 +1,5 @@
-//! The public: clients that ask one page after the other. What they were told is judged afterwards, with
-//! the flips, by the check that a drill uses.
+//! The load of public clients. The check of the drill finds afterwards whether the colors of their responses agree with
+//! the flips.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -19,21 +19,21 @@ use tokio_util::sync::CancellationToken;
 
 use super::client::DemoClient;
 
-/// When which color was made active.
+/// The flips and their times.
 #[derive(Debug, Default)]
 pub(super) struct FlipLog(Vec<RegisterWrite>);
 
-/// What the public has seen.
+/// The responses to public clients.
 #[derive(Debug, Default)]
 pub(super) struct Observations {
     pub(super) blue: AtomicU64,
     pub(super) green: AtomicU64,
-    /// No answer, or not the one that was asked for.
+    /// Requests without a response, or with a wrong one.
     pub(super) failed: AtomicU64,
     responses: Mutex<Vec<RegisterRead>>,
 }
 
-/// Clients that go on asking until they are told to stop.
+/// Clients that send requests until they are stopped.
 #[derive(Debug)]
 pub(super) struct DemoLoad {
     tasks: JoinSet<()>,
@@ -43,7 +43,7 @@ pub(super) struct DemoLoad {
 // === impl FlipLog ===
 
 impl FlipLog {
-    /// Notes a flip that was called, and whose acknowledgement has just come.
+    /// Records a flip that has just been acknowledged.
     pub(super) fn acknowledged(&mut self, to: Color, called: u64) {
         let (flip, acknowledged) = (self.0.len(), now_ns());
         let changes = vec![(0, to)];
@@ -54,7 +54,7 @@ impl FlipLog {
 // === impl Observations ===
 
 impl Observations {
-    /// How many answers, or pairs of them, no order of these flips explains; blue was active at first.
+    /// The number of responses, or pairs of them, that contradict these flips. The first active color is blue.
     pub(super) fn conflict_count(&self, flips: &FlipLog) -> u64 {
         let responses = self.responses.lock().unwrap_or_else(PoisonError::into_inner);
         conflicts(&[Color::Blue], &flips.0, &responses).len() as u64
@@ -92,15 +92,15 @@ impl DemoLoad {
         Self { tasks, stop }
     }
 
-    /// Lets every client finish what it asked.
+    /// Stops the clients, and waits for their last responses.
     pub(super) async fn stop(self) {
         self.stop.cancel();
         self.tasks.join_all().await;
     }
 }
 
-/// Asks once, on the connection that there is or on a new one. A request that fails costs its
-/// connection and is counted.
+/// Sends a request on a kept connection or on a new one, and returns the connection. A failed request is counted, and
+/// its connection is closed.
 async fn send_request(
     client: Option<DemoClient>,
     from: IpAddr,
@@ -113,7 +113,7 @@ async fn send_request(
     };
     let Ok(mut client) = connected else {
         observations.failed.fetch_add(1, Relaxed);
-        // A full queue of connections needs a moment, not another connection.
+        // If the accept queue is full, another connection at once would not help.
         tokio::task::yield_now().await;
         return None;
     };

@@ -1,7 +1,6 @@
-//! The guided tour: the sample application in two versions, Flipgate in front, people who use it, and
-//! a flip, all in one process with nothing to install.
+//! The demo: two versions of the sample application, Flipgate in front of them, clients and flips, all in one process.
 //!
-//! The tour talks to Flipgate as anybody would, over sockets: what it shows is what a user gets.
+//! All requests and calls of the admin API use sockets, as those of other clients do.
 
 mod client;
 mod load;
@@ -26,41 +25,41 @@ use self::{report::DemoReport, tour::Tour};
 
 const ANY_PORT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
-/// What is wanted of the tour.
+/// The options of the demo.
 #[derive(Clone, Copy, Debug)]
 pub struct DemoOptions {
-    /// Keep everything running afterwards.
+    /// Keep everything running at the end.
     pub stay: bool,
     /// Print the report as JSON and nothing else.
     pub json: bool,
-    /// Clients that ask all the time.
+    /// Clients that send requests all the time.
     pub clients: usize,
     /// Flips under load at the end.
     pub flips: usize,
 }
 
-/// Why the tour cannot begin or go on.
+/// Why the demo cannot run.
 #[derive(Debug, thiserror::Error)]
 pub enum DemoError {
     /// Sockets, threads, a folder for the state.
     #[error(transparent)]
     Io(#[from] io::Error),
-    /// Flipgate itself.
+    /// Flipgate cannot start.
     #[error(transparent)]
     App(#[from] AppError),
-    /// A call that the tour depends on.
+    /// A call of the admin API failed.
     #[error("{0}")]
     Call(String),
-    /// Its report cannot be written.
+    /// The report cannot be written.
     #[error(transparent)]
     Output(#[from] OutputError),
 }
 
-/// Takes the tour, and returns whether nothing was lost.
+/// Runs the demo, and returns whether no request failed.
 ///
 /// # Errors
 ///
-/// [`DemoError`] if there was no tour.
+/// [`DemoError`] if the demo could not run to its end.
 pub fn run(options: &DemoOptions) -> Result<bool, DemoError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
@@ -77,7 +76,7 @@ pub fn run(options: &DemoOptions) -> Result<bool, DemoError> {
     let config = config(state.path(), blue.address, green.address)?;
     let app = App::start(config, None)?;
     let admin::AdminAddress::Tcp(admin) = app.admin else {
-        return Err(DemoError::Call("the demo's admin API has an address".to_owned()));
+        return Err(DemoError::Call("the admin API of the demo has no TCP address".to_owned()));
     };
     let addresses = tour::Addresses {
         public: app.listeners[0],
@@ -99,7 +98,7 @@ pub fn run(options: &DemoOptions) -> Result<bool, DemoError> {
     let _ = app.shut_down();
     runtime.shutdown_background();
     match printed {
-        // The exit code still says whether a request was lost.
+        // The exit code shows whether a request failed.
         Ok(()) | Err(OutputError::Closed) => Ok(report.is_clean()),
         Err(error) => Err(DemoError::Output(error)),
     }
@@ -110,7 +109,7 @@ fn identity(color: &str, version: &str) -> SampleIdentity {
     SampleIdentity { instance: color.clone(), color, version, journal: None }
 }
 
-/// The public comes from 127.0.0.2, so only 127.0.0.1 is internal.
+/// Only 127.0.0.1 is internal. Public clients connect from 127.0.0.2.
 fn config(
     state: &std::path::Path,
     blue: SocketAddr,
@@ -148,11 +147,11 @@ fn print(report: &DemoReport, is_json: bool) -> Result<(), OutputError> {
 
 async fn stay(addresses: &tour::Addresses, is_json: bool) -> io::Result<()> {
     if !is_json {
-        // It runs on for those who know where it is.
+        // Without a reader of the output, the demo goes on.
         let _ = print_line(format_args!(
-            "\nStill running. Open\n  http://{}/   what the public sees\n  http://{}/   green, for \
-             internal clients\nand flip it yourself:\n  flipgate promote web=green --admin http://{}\n\
-             Ctrl-C ends it.",
+            "\nStill running. Open\n  http://{}/   as a public client\n  http://{}/   to preview green, as an \
+             internal client\nor flip:\n  flipgate promote web=green --admin http://{}\n\
+             Ctrl-C stops it.",
             addresses.public, addresses.preview, addresses.admin
         ));
     }

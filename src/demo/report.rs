@@ -1,33 +1,33 @@
-//! What the tour has seen, as a table and as JSON.
+//! The result of the demo as a table and as JSON.
 
 use std::time::Duration;
 
 use comfy_table::{Attribute, Cell, CellAlignment, Color, Table, presets};
 use serde_json::{Value, json};
 
-/// What the tour has seen.
+/// The result of the demo.
 #[derive(Clone, Debug, Default)]
 pub(super) struct DemoReport {
     pub(super) rows: Vec<Row>,
-    /// From the call of a flip to its acknowledgement, over HTTP and on disk.
+    /// From the call of each flip to its acknowledgement, over HTTP and with the write to disk.
     pub(super) flips: Vec<Duration>,
-    /// From the promotion to the drained event.
+    /// From the promotion to the end of the drain.
     pub(super) drain: Duration,
 }
 
-/// One kind of traffic.
+/// A kind of requests.
 #[derive(Clone, Debug)]
 pub(super) struct Row {
     pub(super) what: &'static str,
     pub(super) blue: u64,
     pub(super) green: u64,
-    /// Refused, as they should be.
+    /// Requests that Flipgate refused, as it should.
     pub(super) refused: u64,
     pub(super) failed: u64,
 }
 
 impl DemoReport {
-    /// Whether nothing was lost and nobody saw what was not for them.
+    /// Whether all requests had the right result.
     pub(super) fn is_clean(&self) -> bool {
         self.rows.iter().all(|it| it.failed == 0)
     }
@@ -63,14 +63,14 @@ impl DemoReport {
         let (p50, p99) = (self.flip_us(0.5), self.flip_us(0.99));
         let (count, drain) = (self.flips.len(), self.drain);
         let times = format!(
-            "{count} flips: {p50} µs from call to acknowledgement at the median, {p99} µs at p99 \
-             (written to disk each time)\nlongest drain: {drain:.1?}, ended by the last download"
+            "{count} flips, each written to disk: p50 {p50} µs, p99 {p99} µs from call to acknowledgement\n\
+             longest drain: {drain:.1?}, until the end of the last download"
         );
         let style = match self.is_clean() {
             true => anstyle::AnsiColor::Green.on_default().bold(),
             false => anstyle::AnsiColor::Red.on_default().bold(),
         };
-        let word = if self.is_clean() { "Nothing was lost." } else { "Something was lost." };
+        let word = if self.is_clean() { "No request failed." } else { "Requests failed." };
         format!("{times}\n{style}{word}{style:#}")
     }
 
@@ -94,11 +94,11 @@ impl DemoReport {
         })
     }
 
-    /// Microseconds that this share of the flips did not exceed.
+    /// A quantile of the flips, in microseconds.
     fn flip_us(&self, share: f64) -> u128 {
         let mut times: Vec<u128> = self.flips.iter().map(Duration::as_micros).collect();
         times.sort_unstable();
-        // Nearest rank; a share of a length is at most the length.
+        // Nearest rank. A share of a length is at most the length.
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,

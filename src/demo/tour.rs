@@ -1,4 +1,4 @@
-//! The tour itself: what happens in which order, and what is said about it.
+//! The steps of the demo, and what it prints about them.
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -23,7 +23,7 @@ use super::{
     report::{DemoReport, Row},
 };
 
-/// Where everything is.
+/// The addresses of the demo.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Addresses {
     pub(super) public: SocketAddr,
@@ -33,7 +33,7 @@ pub(super) struct Addresses {
     pub(super) green: SocketAddr,
 }
 
-/// The tour.
+/// A run of the demo.
 pub(super) struct Tour {
     addresses: Addresses,
     options: DemoOptions,
@@ -41,16 +41,16 @@ pub(super) struct Tour {
     report: DemoReport,
 }
 
-/// The only internal client: a tester.
+/// The address of a tester, the only internal client.
 const TESTER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 1));
 
-/// Everybody else.
+/// The address of public clients.
 const PUBLIC: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
 
 const DOWNLOADS: usize = 8;
 const DOWNLOAD_SECONDS: u64 = 3;
 
-/// A part of the tour during which one only watches.
+/// How long the demo shows the load between two steps.
 const WATCH_TIME: Duration = Duration::from_millis(900);
 
 impl Tour {
@@ -60,44 +60,44 @@ impl Tour {
 
     /// # Errors
     ///
-    /// If a call fails that everything after it depends on. What only concerns clients is counted.
+    /// If a call of the admin API fails. Failed requests of clients are counted instead.
     pub(super) async fn run(mut self) -> Result<DemoReport, DemoError> {
         let Addresses { public, preview, admin, blue, green } = self.addresses;
         self.print_heading("A service with two versions, and Flipgate in front");
         self.print_line_of(format_args!("blue  7.9 on {blue}, green 8.0 on {green}"));
         self.print_line_of(format_args!(
-            "the public asks http://{public}, testers may use http://{preview} too"
+            "public clients use http://{public}; testers can also use http://{preview}"
         ));
         self.print_line_of(format_args!("operators use http://{admin}"));
 
-        self.print_heading("The public is served by blue");
+        self.print_heading("Public clients are served by blue");
         let observations = Arc::new(Observations::default());
         let load = DemoLoad::start(self.options.clients, PUBLIC, public, &observations);
         self.watch(&observations, WATCH_TIME).await;
 
-        self.print_heading("A tester looks at green before anybody else can");
+        self.print_heading("A tester previews green");
         self.previews().await?;
 
-        self.print_heading("Downloads begin on blue, and then: promote web=green");
+        self.print_heading("Downloads begin on blue; then promote web=green");
         let downloads = self.start_downloads().await?;
         let promoted = Instant::now();
         self.flip(Color::Green).await?;
         let took = self.report.flips.last().copied().unwrap_or_default();
         self.print_line_of(format_args!(
-            "flipped in {} µs, from the call to the answer",
+            "flipped in {} µs, from the call to the acknowledgement",
             took.as_micros()
         ));
         self.drain(&observations, promoted).await?;
         self.finish_downloads(downloads).await;
 
-        self.print_heading("Rollback: the same way back, and just as fast");
+        self.print_heading("Rollback");
         self.flip(Color::Blue).await?;
         let took = self.report.flips.last().copied().unwrap_or_default();
         self.print_line_of(format_args!("back on blue in {} µs", took.as_micros()));
         self.watch(&observations, WATCH_TIME).await;
 
         let flips = self.options.flips;
-        self.print_heading(&format!("And now {flips} flips under load"));
+        self.print_heading(&format!("{flips} flips under load"));
         self.many_flips(&observations).await?;
 
         load.stop().await;
@@ -115,7 +115,7 @@ impl Tour {
         Ok(self.report)
     }
 
-    /// A tester sees green by header, cookie and listener; the public does not, whatever it sends.
+    /// A tester gets green by header, by cookie and at the preview listener. A public client does not.
     async fn previews(&mut self) -> Result<(), DemoError> {
         let Addresses { public, preview, .. } = self.addresses;
         let header = ("flipgate-preview", "green");
@@ -136,9 +136,9 @@ impl Tour {
             }
         }
         self.print_line_of(format_args!(
-            "the tester sees green: by header, by cookie, by the preview listener"
+            "the tester gets green by header, by cookie and at the preview listener"
         ));
-        let mut others = Row { what: "the same by the public", ..EMPTY };
+        let mut others = Row { what: "previews by the public", ..EMPTY };
         for (place, headers) in
             [(public, &[header, forged][..]), (public, &[cookie]), (preview, &[forged])]
         {
@@ -150,12 +150,14 @@ impl Tour {
                 _ => others.failed += 1,
             }
         }
-        self.print_line_of(format_args!("the public tries the same: blue, blue, and 403"));
+        self.print_line_of(format_args!(
+            "a public client tries the same and gets blue, blue and 403"
+        ));
         self.report.rows.extend([tester, others]);
         Ok(())
     }
 
-    /// Begins long downloads, and returns when each has its first bytes.
+    /// Begins long downloads, and returns when each has a response head.
     async fn start_downloads(&self) -> Result<JoinSet<bool>, DemoError> {
         let mut downloads = JoinSet::new();
         for _ in 0..DOWNLOADS {
@@ -164,7 +166,7 @@ impl Tour {
             let response = client.open(Method::GET, &path, &[], "").await?;
             downloads.spawn(async move {
                 let Ok(response) = read(response).await else { return false };
-                // The connection stays for as long as the answer needs it.
+                // The response needs the connection until here.
                 drop(client);
                 let text = String::from_utf8_lossy(&response.body);
                 text.ends_with("blue end\n") && !text.contains("green")
@@ -179,12 +181,14 @@ impl Tour {
     async fn finish_downloads(&mut self, downloads: JoinSet<bool>) {
         let whole = downloads.join_all().await;
         let good = whole.iter().filter(|it| **it).count();
-        self.print_line_of(format_args!("{good} of {DOWNLOADS} downloads came whole from blue"));
+        self.print_line_of(format_args!(
+            "{good} of {DOWNLOADS} downloads arrived completely, from blue"
+        ));
         let (blue, failed) = (good as u64, (DOWNLOADS - good) as u64);
         self.report.rows.push(Row { what: "downloads across the flip", blue, failed, ..EMPTY });
     }
 
-    /// Makes `color` active and notes how long that took.
+    /// Makes `color` active, and records how long that took.
     async fn flip(&mut self, color: Color) -> Result<(), DemoError> {
         let body = format!(r#"{{"services":{{"web":"{color}"}}}}"#);
         let mut operator = DemoClient::connect(TESTER, self.addresses.admin).await?;
@@ -199,7 +203,7 @@ impl Tour {
         Ok(())
     }
 
-    /// Watches blue drain, and asks when it is done.
+    /// Waits until blue is drained, and shows how many requests are in flight.
     async fn drain(
         &mut self,
         observations: &Observations,
@@ -218,7 +222,7 @@ impl Tour {
                     let in_flight = json(&now.body)?["in_flight"].as_u64().unwrap_or_default();
                     let (blue, green) = (observations.blue.load(Relaxed), observations.green.load(Relaxed));
                     bar.set_message(format!(
-                        "blue drains: {in_flight} in flight; the public so far: {blue} blue, {green} green"
+                        "blue drains: {in_flight} in flight; public responses: {blue} blue, {green} green"
                     ));
                 }
             }
@@ -229,7 +233,7 @@ impl Tour {
         let failed = u64::from(!is_drained);
         self.report.rows.push(Row { what: "drain of blue", blue: 1, failed, ..EMPTY });
         self.print_line_of(format_args!(
-            "drained after {:.1?}: blue may be stopped",
+            "drained after {:.1?}: it is safe to stop blue",
             self.report.drain
         ));
         Ok(())
@@ -242,25 +246,25 @@ impl Tour {
             let color = if flip % 2 == 0 { Color::Green } else { Color::Blue };
             self.flip(color).await?;
             let (blue, green) = (observations.blue.load(Relaxed), observations.green.load(Relaxed));
-            bar.set_message(format!("flip {flip}: {blue} answers from blue, {green} from green"));
+            bar.set_message(format!("flip {flip}: {blue} responses from blue, {green} from green"));
         }
         bar.finish_and_clear();
         self.print_line_of(format_args!("{flips} flips made"));
         Ok(())
     }
 
-    /// Lets the load go on for a while, and shows it.
+    /// Shows the load for a while.
     async fn watch(&self, observations: &Observations, time: Duration) {
         let bar = self.bar();
         let until = Instant::now() + time;
         while Instant::now() < until {
             let (blue, green) = (observations.blue.load(Relaxed), observations.green.load(Relaxed));
-            bar.set_message(format!("{blue} answers from blue, {green} from green"));
+            bar.set_message(format!("{blue} responses from blue, {green} from green"));
             tokio::time::sleep(Duration::from_millis(80)).await;
         }
         bar.finish_and_clear();
         let (blue, green) = (observations.blue.load(Relaxed), observations.green.load(Relaxed));
-        self.print_line_of(format_args!("{blue} answers from blue, {green} from green so far"));
+        self.print_line_of(format_args!("{blue} responses from blue, {green} from green so far"));
     }
 
     fn bar(&self) -> ProgressBar {
@@ -270,7 +274,7 @@ impl Tour {
     fn print_heading(&self, text: &str) {
         if !self.options.json {
             let style = anstyle::Style::new().bold();
-            // What it has come to is told in the end.
+            // An error of the output is reported at the end.
             let _ = print_line(format_args!("\n{style}{text}{style:#}"));
         }
     }

@@ -1,4 +1,4 @@
-//! Does the drill find what is wrong, and nothing where nothing is?
+//! Does the drill find planted faults, and none in a good proxy?
 
 use std::{
     io::Read,
@@ -15,32 +15,32 @@ use crate::support::{
 };
 
 /// All kinds of requests that a public client has.
-const ALL: &str = "short=60,pair=20,download=5,upload=5,ws=5,sse=5,wish=5";
+const ALL: &str = "short=60,pair=20,download=5,upload=5,ws=5,sse=5,refused-preview=5";
 
 /// Ten flips of both services a second.
 const FLIPS: &[&str] = &["--flip-every=100ms"];
 
-/// A listener at a port that the system gives to nobody who does not ask for it, so that it is still free when it is
-/// opened again a moment later.
+/// A listener at a port outside of the range of automatic ports, so that the port is still free when it is opened again
+/// a moment later.
 fn listener_for_later() -> TcpListener {
     let ports = std::iter::repeat_with(|| fastrand::u16(15_000..32_000)).take(1000);
     let mut listeners = ports.filter_map(|it| TcpListener::bind(("127.0.0.1", it)).ok());
     listeners.next().expect("a free port")
 }
 
-/// What a drill says of a proxy with two services and a fault, and its exit code.
+/// The report of a drill of a proxy with two services and a fault, and its exit code.
 async fn drill(fault: Fault, mix: &str, more: &[&str]) -> (Value, Option<i32>) {
     drill_of(fault, 1, mix, more).await
 }
 
-/// The same, with so many endpoints of each color.
+/// The same, with a number of endpoints of each color.
 async fn drill_of(
     fault: Fault,
     endpoints: usize,
     mix: &str,
     more: &[&str],
 ) -> (Value, Option<i32>) {
-    // Held until the proxy has its own, or it could be given one of these.
+    // Held until the proxy has its ports, so that it gets none of these.
     let held: Vec<_> = std::iter::repeat_with(listener_for_later).take(4 * endpoints).collect();
     let ports: Vec<_> = held.iter().map(|it| it.local_addr().expect("a bound socket")).collect();
     let colors: Vec<Vec<SocketAddr>> = ports.chunks(endpoints).map(<[_]>::to_vec).collect();
@@ -66,7 +66,7 @@ async fn drill_of(
     }
     let load = "--duration=3s --warm-up=100ms --steady=0s --rate=150 --stream-time=250ms";
     let name = |it: &str| it.split('=').next().map(str::to_owned);
-    // What a test says itself takes the place of what is usual.
+    // Options of a test replace the usual ones.
     let load = load.split_whitespace().filter(|it| more.iter().all(|own| name(own) != name(it)));
     arguments.extend(load.chain(more.iter().copied()).map(str::to_owned));
     let output = tokio::task::spawn_blocking(move || {
@@ -95,7 +95,7 @@ fn broken(report: &Value) -> Vec<&str> {
     promises.filter(|it| it["state"] == "broken").filter_map(|it| it["name"].as_str()).collect()
 }
 
-/// A planted fault is found by the promise that it breaks, and by none but those that it breaks too.
+/// The drill finds a planted fault: it breaks a promise, and besides that only some of `others`.
 async fn finds(fault: Fault, mix: &str, promise: &str, others: &[&str]) {
     let (report, code) = drill(fault, mix, FLIPS).await;
     is_found(fault, (&report, code), promise, others);
@@ -131,16 +131,55 @@ async fn a_good_proxy_keeps_every_promise() {
         assert_eq!(state(&report, promise), "held", "{promise}: {report:#}");
     }
     assert!(report["flips"]["count"].as_u64() > Some(10), "{report:#}");
-    // Flips pause for them.
-    assert!(report["drains"]["told"].as_u64() > Some(2), "{report:#}");
+    // Flips pause until they come.
+    assert!(report["drains"]["events"].as_u64() > Some(2), "{report:#}");
 }
 
 #[tokio::test]
 async fn untested_promises_are_unchecked_not_held() {
     let (report, code) = drill(Fault::None, "preview=1", &["--step=at 1s flip"]).await;
-    assert_eq!(code, Some(1), "this proxy grants no wishes: {report:#}");
+    assert_eq!(code, Some(1), "this proxy grants no previews: {report:#}");
     for promise in ["register", "together", "kept"] {
         assert_eq!(state(&report, promise), "unchecked", "{promise}: {report:#}");
+    }
+}
+
+#[test]
+fn a_drill_without_flips_is_incomplete_unless_that_is_asked_for() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("report.html");
+    let report = format!("--report={}", path.display());
+    let common = ["drill", "--demo", "--duration=1s", "--warm-up=0s", "--rate=50", &report];
+    for (more, code) in [(&[][..], 1), (&["--no-flips"], 0)] {
+        let arguments: Vec<&str> = common.iter().chain(more).copied().collect();
+        let output = process::run(&arguments);
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(output.status.code(), Some(code), "{text}");
+        let json: Value = serde_json::from_str(&text).expect("JSON");
+        let why = json["incomplete"].as_str();
+        assert_eq!(why.is_some_and(|it| it.contains("--no-flips")), code == 1, "{text}");
+        assert_eq!(state(&json, "acknowledged"), "unchecked");
+        let page = std::fs::read_to_string(&path).expect("a page");
+        assert_eq!(page.contains("The drill is incomplete"), code == 1);
+    }
+}
+
+#[test]
+fn the_table_of_a_drill_fits_narrow_terminals() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let report = format!("--report={}", folder.path().join("report.html").display());
+    let output = process::flipgate(&["drill", "--demo", "--duration=1s", "--no-flips", &report])
+        .args(["--warm-up=0s", "--rate=50", "--output=table"])
+        .env("COLUMNS", "60")
+        .stdin(Stdio::null())
+        .output()
+        .expect("the program is there");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    assert!(text.contains("promises held"), "{text}");
+    let lines = text.lines().filter(|it| !it.starts_with("Report: "));
+    for line in lines {
+        assert!(line.chars().count() <= 60, "{line}");
     }
 }
 
@@ -150,7 +189,7 @@ async fn a_kill_of_the_inactive_color_excuses_nothing() {
     let (report, code) = drill(Fault::Loses, "short=1", &kill).await;
     assert_eq!(code, Some(1), "{report:#}");
     assert_eq!(state(&report, "answered"), "broken", "{report:#}");
-    assert_eq!(report["requests"]["explained"], 0, "{report:#}");
+    assert_eq!(report["requests"]["excused"], 0, "{report:#}");
 }
 
 #[tokio::test]
@@ -170,9 +209,9 @@ async fn a_download_that_is_cut_by_a_flip_is_found() {
 
 #[tokio::test]
 async fn a_public_response_of_the_other_color_is_found() {
-    // Before the first flip, the other color was never active: `private`. While a flip of both services is
-    // under way, a leak of one of them cannot be told from a flip in halves: `together`. A leak of the
-    // replaced color in that time is inside of a color that may be drained already: `drained`.
+    // Before the first flip, the other color was never active: `private`. During a flip of both services, a leak of one
+    // of them looks like a partial flip: `together`. A leak of the replaced color may be in flight after its `drained`
+    // event: `drained`.
     finds(Fault::Leaks, ALL, "register", &["private", "together", "drained"]).await;
 }
 
@@ -211,14 +250,14 @@ async fn a_flip_that_fails_is_found() {
     finds(Fault::Refuses, ALL, "acknowledged", &[]).await;
 }
 
-/// Only the last flip of each service was looked at once.
+/// The drill once checked only the last flip of each service.
 #[tokio::test]
 async fn a_drained_event_that_never_comes_is_found() {
     let fault = Fault::NeverDrained;
     let (report, code) = drill(fault, ALL, &["--flip-every=100ms", "--duration=6s"]).await;
     is_found(fault, (&report, code), "drained", &[]);
     let text = report["violations"][0]["text"].as_str().expect("a sentence");
-    assert!(text.contains("was never told to be drained after its flip"), "{report:#}");
+    assert!(text.contains("no `drained` event of "), "{report:#}");
 }
 
 #[tokio::test]
@@ -239,7 +278,7 @@ async fn a_websocket_that_is_moved_to_another_endpoint_is_found() {
         let has = |why| {
             violations.iter().any(|it| it["text"].as_str().is_some_and(|it| it.contains(why)))
         };
-        assert!(has("went on with another endpoint") && has(why), "{report:#}");
+        assert!(has("continued on another endpoint") && has(why), "{report:#}");
     }
 }
 
@@ -264,21 +303,26 @@ fn mistakes_on_the_command_line_are_exit_code_2_before_any_request() {
     for (arguments, why) in [
         (&[][..], "--demo"),
         (&["--demo", nowhere], "cannot be used with"),
-        (&["--demo", "--duration=0s"], "more than nothing"),
+        (&["--demo", "--duration=0s"], "more than 0s"),
         (&["--demo", "--script", &script], "line 2: `jump`"),
         (&["--demo", "--step=at 1s kill web.green.2"], "did not start it"),
-        (&["--demo", "--step=at 1s promote shop=green"], "there is no service shop, but web"),
+        (
+            &["--demo", "--step=at 1s promote shop=green"],
+            "there is no service shop; the services are web",
+        ),
         (&["--demo", "--mix=long=1"], "there is no kind `long`"),
         (&["--demo", "--step=at 31s flip"], "never due"),
         (&["--demo", "--flip-every=30s"], "never due"),
         (&["--demo", "--step=at 1s promote web=blue web=green"], "each service once"),
-        (&["--demo", "--rate=0"], "requests a second"),
+        (&["--demo", "--rate=0"], "requests per second"),
         (&[nowhere, nowhere], "web is there twice"),
         (&[nowhere, "--step=at 1s kill proxy"], "--proxy COMMAND"),
         (&[nowhere, "--flip=true {color}", "--step=at 1s reload"], "admin API"),
         (&[nowhere, "--flip=true", "--flip-every=1s"], "{color}"),
-        (&[nowhere, "--mix=wish=1"], "--public-from"),
+        (&[nowhere, "--mix=refused-preview=1"], "--public-from"),
         (&[nowhere, "--mix=preview=1"], "--tester-from"),
+        (&["--demo", "--no-flips", "--flip-every=1s"], "cannot be used with"),
+        (&["--demo", "--no-flips", "--step=at 1s rollback"], "a step is `at 1s rollback`"),
         (&[nowhere, "--upstream=api.blue=127.0.0.1:1"], "there is no service api"),
         (&["--url=https://127.0.0.1:1", "--ca=/nowhere"], "/nowhere"),
     ] {
@@ -294,7 +338,7 @@ fn mistakes_on_the_command_line_are_exit_code_2_before_any_request() {
 
 #[tokio::test]
 async fn a_proxy_without_response_is_named_and_so_is_one_without_sample_applications() {
-    let other_server = Upstream::start("somebody").await;
+    let other_server = Upstream::start("other").await;
     let closed =
         { TcpListener::bind(("127.0.0.1", 0)).expect("a port").local_addr().expect("bound") };
     for (address, why) in [(closed, "refused"), (other_server.address, "flipgate sample")] {
@@ -313,7 +357,7 @@ async fn a_proxy_without_response_is_named_and_so_is_one_without_sample_applicat
 async fn a_drill_that_gets_sigterm_reports_and_ends_all_its_processes() {
     let folder = tempfile::tempdir().expect("a folder");
     let report = format!("--report={}", folder.path().join("report.html").display());
-    // Should this test fail, it is not to go on for ever.
+    // If this test fails, the drill ends by itself.
     let mut child = process::flipgate(&["drill", "--demo", "--duration=60s", "--json", &report])
         .env("TMPDIR", folder.path())
         .stdin(Stdio::null())
@@ -322,7 +366,7 @@ async fn a_drill_that_gets_sigterm_reports_and_ends_all_its_processes() {
         .spawn()
         .expect("the program is there");
     let pid = child.id();
-    // Two applications, of which one writes its journal by then, and a proxy.
+    // Two applications, of which the first has written its journal, and a proxy.
     let arrived = || {
         let drills = std::fs::read_dir(folder.path()).expect("a folder").flatten();
         let journals = drills.map(|it| it.path().join("arrived-1001"));
@@ -339,23 +383,23 @@ async fn a_drill_that_gets_sigterm_reports_and_ends_all_its_processes() {
         (child.wait().expect("our own child"), text)
     });
     let (status, text) = output.await.expect("no panic inside");
-    assert_eq!(status.code(), Some(1), "half a drill is none: {text}");
+    assert_eq!(status.code(), Some(1), "a drill that was stopped is incomplete: {text}");
     let report: Value = serde_json::from_str(&text).expect("JSON");
     assert!(report["requests"]["total"].as_u64() > Some(10), "{report}");
-    assert!(report["cut_short"].as_str().is_some() && broken(&report).is_empty(), "{report}");
+    assert!(report["incomplete"].as_str().is_some() && broken(&report).is_empty(), "{report}");
     let is_there = |it: &&u32| std::path::Path::new(&format!("/proc/{it}")).exists();
     assert_eq!(children.iter().filter(is_there).count(), 0);
     let left: Vec<_> = std::fs::read_dir(folder.path()).expect("a folder").flatten().collect();
     assert_eq!(left.len(), 1, "only the report: {left:?}");
 }
 
-/// The processes that a process has started.
+/// The child processes of a process.
 fn children_of(pid: u32) -> Vec<u32> {
     let all = std::fs::read_dir("/proc").expect("processes").flatten();
     let numbers = all.filter_map(|it| it.file_name().to_str()?.parse::<u32>().ok());
     let parent = |it: u32| -> Option<u32> {
         let stat = std::fs::read_to_string(format!("/proc/{it}/stat")).ok()?;
-        // The name stands in parentheses and may have any character in it.
+        // The name of the process is in parentheses and can have any character.
         stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
     };
     numbers.filter(|it| parent(*it) == Some(pid)).collect()

@@ -10,12 +10,12 @@ mod blocking; // What may hold up the control thread?
 mod cli; // What do people and scripts hold on to?
 mod config; // Do the files of config/ say what is true?
 mod crates; // Do the crates beside the proxy stand without it?
-mod demo; // Does the tour lose anything?
+mod demo; // Does the demo lose a request?
 mod detour; // Can the public reach the admin API by way of an endpoint?
 mod differential; // Does hyper see the same messages in the same bytes?
 mod docs; // Does the documentation say what the program does?
 mod drain; // Who is still inside, and when is nobody?
-mod drill; // Does the drill find what is wrong, and nothing where nothing is?
+mod drill; // Does the drill find planted faults, and none in a good proxy?
 mod fairness; // Can one client or service take what all others need?
 mod flip; // Where does a request go, before and after?
 mod floors; // Does the house still stand?

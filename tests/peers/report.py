@@ -1,7 +1,7 @@
-"""A drill's page in Chromium: are its pictures there, and do they show what happened? Needs chromium.
+"""The page of a drill in Chromium: are its charts there, and do they show what happened? Needs chromium.
 
-A script is put at the end of a copy of the page. It looks at what Chromium has made of it: how large each
-picture is, what is written on it, how long its lines are, and which colors it has when it is painted.
+A script at the end of a copy of the page collects what Chromium renders: the size of each chart, its texts, the lengths
+of its lines, and its colors when it is painted.
 """
 
 import html
@@ -38,8 +38,19 @@ async function painted(svg) {
   }
   return count;
 }
+async function width_on_a_phone() {
+  const frame = document.createElement("iframe");
+  frame.style = "width: 390px; height: 800px; border: 0";
+  frame.srcdoc = document.documentElement.outerHTML.replace(/<script>[^]*/, "");
+  const loaded = new Promise(done => frame.onload = done);
+  document.body.append(frame);
+  await loaded;
+  const width = frame.contentDocument.documentElement.scrollWidth;
+  frame.remove();
+  return width;
+}
 async function look() {
-  const seen = { title: document.title, pictures: {} };
+  const seen = { title: document.title, pictures: {}, phone: await width_on_a_phone() };
   seen.verdict = document.querySelector("#verdict h1").textContent;
   seen.promises = [...document.querySelectorAll("#promises tbody tr")].map(
     row => row.children[1].textContent);
@@ -47,13 +58,15 @@ async function look() {
   seen.figures = Object.fromEntries([...document.querySelectorAll(".figures div")].map(
     it => [it.querySelector("span").textContent, it.querySelector("b").textContent]));
   for (const section of document.querySelectorAll("section")) {
-    const svg = section.querySelector("svg");
+    const svg = section.querySelector("svg.wide");
     if (!svg) continue;
+    const moves = name => (svg.querySelector("path." + name)?.getAttribute("d").match(/M/g) || []).length;
     const box = svg.getBoundingClientRect();
     seen.pictures[section.id] = {
       width: box.width, height: box.height,
-      words: [...svg.querySelectorAll("text")].map(it => it.textContent.trim()),
-      lines: [...svg.querySelectorAll("polyline")].map(it => it.getTotalLength()),
+      words: [...section.querySelectorAll(".legend span, svg.wide text")].map(it => it.textContent.trim()),
+      lines: [...svg.querySelectorAll("path")].map(it => it.getTotalLength()),
+      flips: moves("flip"), parts: moves("p50"), bands: svg.querySelectorAll("rect.band").length,
       colors: await painted(svg),
     };
   }
@@ -80,10 +93,12 @@ def main(house, promises):
     good = drill(house, "good", "--services", "2", "--flip-every", "200ms")
     with promises.that("a drill of a Flipgate of its own is clean, and its page says so"):
         same((good["code"], good["json"]["clean"]), (0, True))
-        same(good["page"].get("verdict"), "Every promise held")
+        same(good["page"].get("verdict"), "9 of 9 promises held.")
     page = good["page"]
-    with promises.that("the script that looks at the page came to its end, and the page fetched nothing"):
+    with promises.that("the script in the page came to its end, and the page fetched nothing"):
         same((page.get("error"), page.get("fetched"), page.get("overflow")), (None, 0, False))
+    with promises.that("the page is not wider than a phone"):
+        true(300 < page["phone"] <= 390, page["phone"])
     with promises.that("every promise is listed, and held"):
         same(page["promises"], ["held"] * 9)
     with promises.that("the figures on the page are those of the JSON"):
@@ -91,46 +106,59 @@ def main(house, promises):
         flips = good["json"]["flips"]["count"]
         same(page["figures"]["flips succeeded"], f"{flips} of {flips}")
     pictures = page["pictures"]
-    with promises.that("there are four pictures, each as wide as the page and with lines on it"):
+    with promises.that("there are four charts, each as wide as the page and with lines on it"):
         same(sorted(pictures), ["colors", "drains", "latency", "percentiles"])
         for name, it in pictures.items():
             true(it["width"] > 700 and it["height"] > 200, f"{name}: {it['width']} × {it['height']}")
             true(max(it["lines"], default=0) > 500, f"{name}: the longest line is {it['lines']}")
     with promises.that("latencies are drawn over time, with the flips marked"):
-        words, lines = pictures["latency"]["words"], pictures["latency"]["lines"]
-        for word in ("seconds", "milliseconds", "p50", "p99", "at most", "flip"):
+        words = pictures["latency"]["words"]
+        for word in ("1 s", "ms", "p50", "p99", "maximum", "flip"):
             true(word in words, f"no {word} in {words}")
-        true(len(lines) > good["json"]["flips"]["count"], f"{len(lines)} lines")
+        true(pictures["latency"]["flips"] >= flips * 0.9, f"{pictures['latency']['flips']} of {flips} flips")
+        same((pictures["latency"]["parts"], pictures["latency"]["bands"]), (1, 0))
         true(pictures["latency"]["colors"]["amber"] > 200, pictures["latency"]["colors"])
-    with promises.that("percentiles near flips stand beside those away from them"):
+    with promises.that("percentiles near flips are compared with those away from them"):
         words = pictures["percentiles"]["words"]
-        for word in ("away from flips", "within 100 ms of a flip", "p99.9"):
+        for word in ("more than 100 ms from a flip", "within 100 ms of a flip", "p99.9"):
             true(word in words, f"no {word} in {words}")
         colors = pictures["percentiles"]["colors"]
         true(colors["amber"] > 200 and colors["dark"] > 200, colors)
-    with promises.that("who answered is painted in blue and in green"):
+    with promises.that("the responses of blue and of green have their colors"):
         colors = pictures["colors"]["colors"]
         true(colors["blue"] > 500 and colors["green"] > 500, colors)
-    with promises.that("who was still inside is drawn for each color of each service"):
+    with promises.that("requests that hold a replaced color are drawn for each color of each service"):
         words = pictures["drains"]["words"]
-        for word in ("web blue", "web green", "api blue", "api green", "still inside"):
+        for word in ("web blue", "web green", "api blue", "api green", "requests in flight"):
             true(word in words, f"no {word} in {words}")
     bad = drill(house, "bad", "--step", "at 500ms rollback")
     with promises.that("a page of a drill in which a promise is broken says which, and lists it"):
         same((bad["code"], bad["json"]["clean"]), (1, False))
-        same(bad["page"]["verdict"], "Not every promise held")
+        true("; 1 is broken" in bad["page"]["verdict"], bad["page"]["verdict"])
         true("broken" in bad["page"]["promises"], bad["page"]["promises"])
         same(bad["page"]["broken"], 1)
+    killed = drill(house, "killed", "--flip-every", "200ms", "--step", "at 1s kill proxy", "--step", "at 2s start proxy")
+    with promises.that("the time in which the drill had killed the proxy is a gap, and the steps are marked"):
+        same((killed["code"], killed["json"]["clean"]), (0, True))
+        latency = killed["page"]["pictures"]["latency"]
+        same(latency["bands"], 1)
+        true(latency["parts"] > 1, f"{latency['parts']} parts")
+        for word in ("step", "proxy stopped", "1", "2"):
+            true(word in latency["words"], f"no {word} in {latency['words']}")
+    with promises.that("the figure of flips agrees with the promise"):
+        counts = killed["json"]["flips"]
+        same(killed["page"]["figures"]["flips succeeded"], f"{counts['succeeded']} of {counts['succeeded']}")
+        same(counts["failed"], 0)
 
 
 def drill(house, name, *options):
-    """The exit code of a drill, its JSON, and what Chromium makes of its page."""
+    """The exit code of a drill, its JSON, and what Chromium renders of its page."""
     report = house.folder / f"{name}.html"
     command = [sys.argv[1], "drill", "--demo", "--json", "--duration", "3s", "--rate", "150"]
     done = subprocess.run([*command, "--report", report, *options], capture_output=True, text=True,
                           timeout=20)
-    true(done.stdout, f"the drill said nothing: {done.stderr[-500:]}")
-    copy = house.folder / f"{name}-looked-at.html"
+    true(done.stdout, f"the drill printed nothing: {done.stderr[-500:]}")
+    copy = house.folder / f"{name}-with-script.html"
     copy.write_text(report.read_text().replace("</body>", LOOK + "</body>"))
     return {"code": done.returncode, "json": json.loads(done.stdout), "page": browse(house, copy)}
 
@@ -143,7 +171,7 @@ def browse(house, page):
     finally:
         end(process)
     found = re.search(r'<p id="seen">(.*?)</p>', said)
-    true(found and found[1] != "nothing", f"the page was not looked at: {said[-300:]}")
+    true(found and found[1] != "nothing", f"the script did not run: {said[-300:]}")
     return json.loads(html.unescape(found[1]))
 
 

@@ -120,7 +120,7 @@ pub enum CallError {
     },
 }
 
-/// The timeout of a call whose response the server does not delay.
+/// The timeout of a call that the server answers without a delay.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The largest event that is buffered, in bytes.
@@ -190,7 +190,7 @@ impl Caller {
     ///
     /// # Errors
     ///
-    /// [`CallError`], whose variants say whether the call may have been acted on.
+    /// [`CallError`]. Its variants say whether the call may have been acted on.
     pub async fn call<T: DeserializeOwned>(&self, call: Call<'_>) -> Result<T, CallError> {
         let (status, body) = self.exchange(call).await?;
         if !status.is_success() {

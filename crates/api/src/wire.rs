@@ -143,7 +143,7 @@ pub struct RollbackRequest {
     /// The services. Empty: all services of the last promotion.
     #[serde(default)]
     pub services: Vec<String>,
-    /// Also roll back to a color whose endpoints were changed since it was active.
+    /// Also roll back to a color with endpoints that were changed since it was active.
     #[serde(default)]
     pub force: bool,
     /// The reason, for the log and the events. At most 1024 bytes.

@@ -1,6 +1,6 @@
 //! The names of a service's two pools.
 //!
-//! A type of the drill's own: a checker shares no code with what it checks.
+//! Not the type of the proxy: a checker shares no code with what it checks.
 
 use std::{fmt, str::FromStr};
 
@@ -13,9 +13,9 @@ pub enum Color {
     Green,
 }
 
-/// A word that is neither `blue` nor `green`.
+/// A text that is neither `blue` nor `green`.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("`{0}` is not a color: write `blue` or `green`")]
+#[error("`{0}` is not a color; write `blue` or `green`")]
 pub struct ParseColorError(String);
 
 // === impl Color ===
@@ -24,7 +24,7 @@ impl Color {
     /// Both colors.
     pub const BOTH: [Self; 2] = [Self::Blue, Self::Green];
 
-    /// The color's only alternative.
+    /// The other color.
     #[must_use]
     pub fn other(self) -> Self {
         match self {

@@ -1,4 +1,4 @@
-//! Connections to what is put to the test: TCP or TLS, HTTP/1.1 or HTTP/2, kept or fresh.
+//! Connections to the tested proxy: TCP or TLS, HTTP/1.1 or HTTP/2, kept or new.
 
 use std::{
     cell::RefCell,
@@ -23,49 +23,49 @@ use tokio::{
 
 use super::{protocol::Protocol, record::Outcome, tls::Tls};
 
-/// What a request may carry.
+/// A request body.
 pub(super) type Body = UnsyncBoxBody<Bytes, Infallible>;
 
-/// How a service is reached.
+/// How clients connect to a service.
 #[derive(Clone, Debug)]
 pub(super) struct Connector {
-    /// Where connections go.
+    /// The address to connect to.
     pub(super) address: SocketAddr,
-    /// The host and port that are asked for.
+    /// The host and port of the requests.
     pub(super) authority: String,
-    /// In front of every path.
+    /// The prefix of every path.
     pub(super) prefix: String,
-    /// The name that the certificate has to have, and how it is checked.
+    /// The name in the certificate of the proxy, and the settings of TLS.
     pub(super) tls: Option<(ServerName<'static>, Tls)>,
     pub(super) protocol: Protocol,
-    /// The address to come from.
+    /// The source address.
     pub(super) from: Option<IpAddr>,
-    /// Whether each request has a connection of its own.
+    /// Whether each request opens a new connection.
     pub(super) is_fresh: bool,
 }
 
-/// The connections of one client of one service that wait for their next request.
+/// The idle connections of one thread to one service.
 #[derive(Debug, Default)]
 pub(super) struct IdleConnections {
     http1: RefCell<Vec<http1::SendRequest<Body>>>,
     http2: RefCell<Vec<http2::SendRequest<Body>>>,
 }
 
-/// What an answer came on, to be given back when it has been read.
+/// The connection of a response, to be put back when the response has been read.
 #[derive(Debug)]
 pub(super) enum ResponseConnection {
     Http1(http1::SendRequest<Body>),
-    /// Others use it at the same time.
+    /// An HTTP/2 connection, which other requests use at the same time.
     Shared,
 }
 
-/// Connections of HTTP/2 that each thread has to each service.
+/// HTTP/2 connections of each thread to each service.
 const SESSIONS: usize = 4;
 
 // === impl Connector ===
 
 impl Connector {
-    /// The head of a request, as its protocol wants it.
+    /// The head of a request in the form of the protocol.
     pub(super) fn request(&self, method: &str, path: &str) -> http::request::Builder {
         let Self { authority, prefix, protocol, tls, .. } = self;
         let scheme = if tls.is_some() { "https" } else { "http" };
@@ -81,8 +81,8 @@ impl Connector {
         }
     }
 
-    /// Sends a request on a connection that waits for one, or else on a new one, and returns the head of
-    /// its answer. A request that certainly never left is sent again on a new connection.
+    /// Sends a request on an idle connection, or else on a new one, and returns the head of its response. A request that
+    /// was certainly not sent is retried on another connection.
     pub(super) async fn send(
         &self,
         idle: &IdleConnections,
@@ -128,7 +128,7 @@ impl Connector {
                     let (sender, driver) = http2::handshake(TokioExecutor::new(), TokioIo::new(io))
                         .await
                         .map_err(|_| Outcome::NotConnected)?;
-                    // Ends when nobody asks on it any more.
+                    // Ends when the last sender is dropped.
                     tokio::task::spawn_local(driver);
                     if !self.is_fresh {
                         idle.http2.borrow_mut().push(sender.clone());
@@ -152,12 +152,12 @@ impl Connector {
         }
     }
 
-    /// A connection of HTTP/1.1 for one client alone, which may become something else.
+    /// A new HTTP/1.1 connection, which can be upgraded.
     pub(super) async fn open(&self) -> Result<http1::SendRequest<Body>, Outcome> {
         let io = self.connect(Protocol::Http1).await.map_err(|error| outcome_of(&error))?;
         let (sender, driver) =
             http1::handshake(TokioIo::new(io)).await.map_err(|_| Outcome::NotConnected)?;
-        // Ends when the sender is dropped or the other side closes.
+        // Ends when the sender is dropped or the proxy closes the connection.
         tokio::task::spawn_local(driver.with_upgrades());
         Ok(sender)
     }
@@ -165,14 +165,14 @@ impl Connector {
     async fn take_idle(&self, idle: &IdleConnections) -> Option<http1::SendRequest<Body>> {
         loop {
             let mut sender = idle.http1.borrow_mut().pop()?;
-            // Fails for one that was closed meanwhile.
+            // Fails if the proxy has closed the connection.
             if sender.ready().await.is_ok() {
                 return Some(sender);
             }
         }
     }
 
-    /// One of the sessions, if there are enough of them.
+    /// One of the open sessions, if there are enough of them.
     fn shared_session(&self, idle: &IdleConnections) -> Option<http2::SendRequest<Body>> {
         let mut sessions = idle.http2.borrow_mut();
         sessions.retain(|it| !it.is_closed());
@@ -182,7 +182,7 @@ impl Connector {
         Some(sessions[fastrand::usize(..sessions.len())].clone())
     }
 
-    /// What is wrong with a connection. `None` if one can be opened.
+    /// Why no connection can be opened. `None` if one can.
     pub(super) async fn connect_error(&self) -> Option<String> {
         self.connect(self.protocol).await.err().map(|error| error.to_string())
     }
@@ -207,7 +207,7 @@ impl Connector {
     }
 }
 
-/// Whose fault it is that there is no connection: a machine that has no ports or files left is ours.
+/// The outcome of a failed connection. That the machine has no ports or files left is a limit of the drill.
 fn outcome_of(error: &io::Error) -> Outcome {
     use rustix::io::Errno;
     let own = [Errno::MFILE, Errno::NFILE, Errno::ADDRNOTAVAIL, Errno::ADDRINUSE, Errno::NOBUFS];
@@ -218,7 +218,7 @@ fn outcome_of(error: &io::Error) -> Outcome {
 }
 
 impl IdleConnections {
-    /// Takes back what an answer came on, once it was read to its end.
+    /// Puts back the connection of a response that was read to its end.
     pub(super) fn put_back(&self, connection: ResponseConnection, connector: &Connector) {
         if let ResponseConnection::Http1(sender) = connection
             && !connector.is_fresh
@@ -228,6 +228,6 @@ impl IdleConnections {
     }
 }
 
-/// What bytes go over.
+/// A byte stream.
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}

@@ -1,31 +1,31 @@
-//! Why a drill cannot begin or go on.
+//! Errors of a drill.
 
 use std::io;
 
 use flipgate_api::CallError;
 
-/// Why there was no drill.
+/// Why a drill could not run.
 #[derive(Debug, thiserror::Error)]
 pub enum DrillError {
     /// Sockets, threads, files.
     #[error(transparent)]
     Io(#[from] io::Error),
-    /// What is to be tried does not fit together.
+    /// The options are not consistent.
     #[error("{0}")]
     Usage(String),
-    /// A process does not start.
+    /// A process could not be started.
     #[error("{0}")]
     Process(String),
-    /// What is put to the test does not answer.
+    /// The tested proxy does not respond as it should.
     #[error("{0}")]
     Target(String),
-    /// The admin API says no, or nothing.
+    /// A call of the admin API failed.
     #[error(transparent)]
     Admin(#[from] CallError),
-    /// The admin API says something that it should not.
+    /// The response of the admin API is wrong.
     #[error("{0}")]
     Call(String),
-    /// It was told to stop before there was anything to report, or twice.
+    /// A signal stopped it before the load, or a second signal stopped it.
     #[error("stopped")]
     Stopped,
 }

@@ -1,23 +1,22 @@
-//! A load harness that checks whether a blue/green proxy keeps its promises while it flips.
+//! A load test that checks whether a blue/green proxy keeps its promises while it flips.
 //!
-//! Clients send requests of many kinds at a fixed rate. Meanwhile services are flipped, endpoints are killed or
-//! replaced, and the proxy is restarted. Afterwards a pure check judges the recorded history and says which
-//! promises held.
+//! Clients send requests of several kinds at a fixed rate. Meanwhile the drill flips services, kills or replaces
+//! endpoints, and restarts the proxy. Afterwards a pure check of the recorded history finds which promises held.
 //!
-//! The drill is a client, of Flipgate as of any other proxy. It knows Flipgate by the admin API alone
-//! (`flipgate-api`) and shares no code with the proxy. A promise that it cannot observe is reported as unchecked.
+//! The drill is a client of Flipgate or of any other proxy. It shares no code with the proxy; all that it uses of
+//! Flipgate is the admin API (`flipgate-api`). It reports a promise that it cannot observe as not tested.
 //!
-//! The program `flipgate-drill` and the commands `drill` and `sample` of `flipgate` are [`command`]. Other programs
+//! The program `flipgate-drill` and the commands `drill` and `sample` of `flipgate` use [`command`]. Other programs
 //! call [`run()`] with [`Options`].
 //!
 //! ```text
 //! command ─▶ options ─▶ run   from the options to the report: calls the others in turn
-//!            stage            starts sample applications and the proxy, kills and restarts them
-//!            subject          where the services are
-//!            prepare          sets these up, and checks that the options fit together
-//!            load             threads of clients that keep to a rate (door: connections; traffic: kinds)
-//!            conduct          flips, changes and kills (steps); what the proxy reports of drains
-//!            record           everything that was seen, with its times
+//!            processes        starts, kills and restarts sample applications and the proxy
+//!            target           the addresses of the services
+//!            prepare          starts what is needed, and checks that the options are consistent
+//!            load             threads that send requests (connector: connections; traffic: kinds)
+//!            scenario         flips, changes and kills (steps); what the proxy reports of drains
+//!            record           the history: requests, flips, events and kills with their times
 //!            check            which promises held: pure
 //!            report           terminal, JSON, page
 //! ```

@@ -1,20 +1,16 @@
-//! Counters of the load while it is under way: the threads of the load count, the line of progress reads.
+//! Counters for the progress line, which the threads of the load update.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::record::{Outcome, Request};
-use crate::color::Color;
 
 /// Counters of the requests that have ended.
 #[derive(Debug, Default)]
 pub(super) struct LiveCounters {
-    /// Requests that are over.
+    /// Requests that have ended.
     pub(super) done: AtomicU64,
-    /// Of these, the ones that did not end as they should.
+    /// Requests that failed.
     pub(super) failed: AtomicU64,
-    /// Responses by each color.
-    pub(super) blue: AtomicU64,
-    pub(super) green: AtomicU64,
 }
 
 // === impl LiveCounters ===
@@ -26,10 +22,5 @@ impl LiveCounters {
         if request.outcome != Outcome::Complete {
             self.failed.fetch_add(1, Relaxed);
         }
-        match request.color {
-            Some(Color::Blue) => self.blue.fetch_add(1, Relaxed),
-            Some(Color::Green) => self.green.fetch_add(1, Relaxed),
-            None => 0,
-        };
     }
 }

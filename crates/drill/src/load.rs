@@ -1,5 +1,4 @@
-//! Who asks when: threads with clients that keep to a rate whatever the answers do, or that ask one after
-//! the other.
+//! The load: threads that send requests at a fixed rate, or with a fixed number of clients.
 
 use std::{
     io,
@@ -25,25 +24,25 @@ use super::{
 };
 use crate::sample::now_ns;
 
-/// What is to be asked.
+/// The requests of a load.
 #[derive(Clone, Debug)]
 pub(super) struct LoadPlan {
     pub(super) mix: Mix,
     pub(super) sizes: Sizes,
     pub(super) threads: usize,
     pub(super) seed: u64,
-    /// Bounds the number of requests, beside the time.
+    /// The largest number of requests.
     pub(super) count: Option<u64>,
 }
 
-/// Threads that ask.
+/// A running load.
 #[derive(Debug)]
 pub(super) struct Load {
     threads: Vec<JoinHandle<io::Result<Vec<Request>>>>,
     stop: Arc<AtomicBool>,
 }
 
-/// What one thread does.
+/// The work of one thread.
 struct LoadThread {
     thread: usize,
     plan: LoadPlan,
@@ -54,17 +53,17 @@ struct LoadThread {
     left: Arc<AtomicU64>,
 }
 
-/// Requests that a thread may have under way at a rate that is kept.
+/// Requests that a thread has in flight at most, at a fixed rate.
 const IN_FLIGHT_MAX: usize = 5000;
 
-/// Requests between two breaks of a thread that is behind.
+/// A thread that is late yields to its other tasks after this many requests.
 const YIELD_EVERY: u64 = 16;
 
-/// Requests that are remembered, over all threads: about two gigabytes.
+/// Requests of all threads at most, since all are recorded: about two gigabytes.
 pub(super) const REQUESTS_MAX: u64 = 20_000_000;
 
-/// How long one trial of what can be done takes, how many there are at most, and what is at once:
-/// 20 ms, in nanoseconds.
+/// For the measurement of the capacity: the duration of a trial, the largest number of trials, and the latency of a
+/// fast response in nanoseconds (20 ms).
 const TRIAL: Duration = Duration::from_secs(1);
 const TRIALS_MAX: usize = 16;
 const FAST: u64 = 20_000_000;
@@ -72,8 +71,7 @@ const FAST: u64 = 20_000_000;
 // === impl Load ===
 
 impl Load {
-    /// Starts to ask at `from`, and to stop asking at `until`, both of [`now_ns`]. Each thread has clients
-    /// of every one of `addresses`.
+    /// Starts threads that send requests from `from` until `until`, both of [`now_ns`], to all of `addresses`.
     pub(super) fn start(
         plan: &LoadPlan,
         mode: LoadMode,
@@ -101,17 +99,17 @@ impl Load {
         Ok(Self { threads, stop })
     }
 
-    /// Whether all that was to be asked is over.
+    /// Whether all requests have ended.
     pub(super) fn is_over(&self) -> bool {
         self.threads.iter().all(JoinHandle::is_finished)
     }
 
-    /// Asks for nothing more.
+    /// Stops sending requests.
     pub(super) fn stop(&self) {
         self.stop.store(true, Relaxed);
     }
 
-    /// Waits for what is under way, and returns all that was seen. Blocks the thread.
+    /// Waits for the requests in flight, and returns all requests. Blocks the thread.
     pub(super) fn finish(self) -> io::Result<Vec<Request>> {
         let mut all = Vec::new();
         for thread in self.threads {
@@ -146,22 +144,22 @@ impl LoadThread {
         Ok(clients.requests.take())
     }
 
-    /// Asks at even intervals, whether answers come or not, so that what a slow answer holds up is counted
-    /// as late and not left out.
+    /// Sends requests at even intervals and does not wait for responses. So a slow response delays no other request,
+    /// and latencies are not too low (coordinated omission).
     async fn run_at_rate(&self, rate: f64, clients: &Rc<ThreadClients>) {
         let mut random = fastrand::Rng::with_seed(self.plan.seed ^ !(self.thread as u64));
         let mut tasks = JoinSet::new();
         let interval = 1e9 / rate;
-        for turn in 0_u64.. {
-            // Threads take turns. No run is long enough to tell the rounding.
-            let index = (turn * self.plan.threads as u64 + self.thread as u64) as f64;
+        for round in 0_u64.. {
+            // Threads take turns. The rounding error stays below a nanosecond per request.
+            let index = (round * self.plan.threads as u64 + self.thread as u64) as f64;
             let due = self.from.saturating_add((index * interval) as u64);
             if due >= self.until || self.stop.load(Relaxed) || !self.reserve_request() {
                 break;
             }
             sleep_until(due).await;
-            if turn % YIELD_EVERY == 0 {
-                // Whoever is behind does not sleep, and the others have to be served too.
+            if round % YIELD_EVERY == 0 {
+                // A late thread does not sleep, but its other tasks must run.
                 tokio::task::yield_now().await;
             }
             while tasks.try_join_next().is_some() {}
@@ -213,12 +211,12 @@ pub(super) async fn sleep_until(at: u64) {
     }
 }
 
-/// The highest rate of a mix, of those tried, at which nine of ten short requests are answered at once:
-/// the trials go up by half until one is too much.
+/// The highest rate of a mix at which nine of ten short requests are answered within [`FAST`]. Each trial has a rate
+/// that is higher by half, until one is too high.
 ///
 /// # Errors
 ///
-/// If a request fails that nothing is too much for.
+/// If a request fails before the trials.
 pub(super) async fn measure_capacity(
     plan: &LoadPlan,
     addresses: impl Fn() -> Vec<ServiceAddresses>,
@@ -232,7 +230,7 @@ pub(super) async fn measure_capacity(
         while !load.is_over() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        // What comes first finds cold connections, and few streams under way.
+        // The first half has cold connections and few streams.
         let requests = load.finish()?.into_iter().filter(|it| it.due > (from + until) / 2);
         Ok::<Vec<Request>, io::Error>(requests.collect())
     };
@@ -240,10 +238,10 @@ pub(super) async fn measure_capacity(
     let bad = short.iter().find(|it| it.outcome != Outcome::Complete);
     let problem = match bad {
         Some(Request { outcome, .. }) => Some(outcome.to_string()),
-        None => short.is_empty().then(|| "as slow as a second".to_owned()),
+        None => short.is_empty().then(|| "slower than a second".to_owned()),
     };
     if let Some(problem) = problem {
-        let text = format!("what can be done at most cannot be measured: a request was {problem}");
+        let text = format!("cannot measure the highest possible rate: {problem}");
         return Err(io::Error::other(text));
     }
     let mut rate = short.len() as f64 / (TRIAL.as_secs_f64() / 2.0) / 32.0;
@@ -259,7 +257,7 @@ pub(super) async fn measure_capacity(
     Ok(rate)
 }
 
-/// Whether all was well, and nine of ten short requests were answered within [`AT_ONCE`].
+/// Whether all requests succeeded, and nine of ten short ones were answered within [`FAST`].
 fn is_sustainable(requests: &[Request]) -> bool {
     let shorts = || requests.iter().filter(|it| !it.kind.is_long());
     let quick = shorts().filter(|it| it.ended.saturating_sub(it.due) < FAST).count();

@@ -1,4 +1,4 @@
-//! `flipgate-drill`: the drill as a program of its own, to test a proxy on a machine without Flipgate.
+//! `flipgate-drill`: the drill as a separate program, to test a proxy on a machine without Flipgate.
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -12,14 +12,14 @@ use flipgate_drill::{
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// What this program is called.
+/// The name of this program.
 const NAME: &str = "flipgate-drill";
 
-/// Put a proxy to the test: load, flips under it, and a check of every promise
+/// Test a proxy: load, flips, and a check of every promise
 ///
-/// With --demo a Flipgate of its own in front of sample applications; else what listens at --url, with
-/// sample applications (`flipgate-drill sample`) behind it. Flips go by Flipgate's admin API, or by any command.
-/// What is not put to the test is said to be unchecked.
+/// With --demo, the drill starts a Flipgate and sample applications. Otherwise it tests the proxy at --url, which has
+/// sample applications (`flipgate-drill sample`) behind it. Flips are calls of Flipgate's admin API, or any command.
+/// The report names the promises that could not be tested.
 #[derive(Debug, Parser)]
 #[command(
     name = NAME,
@@ -35,17 +35,16 @@ struct Cli {
     command: Option<Command>,
     #[command(flatten)]
     drill: Box<DrillCommand>,
-    /// The program that --demo starts [default: `flipgate` beside this program, or in PATH]
-    #[arg(long, value_name = "PATH", requires = "demo", help_heading = "What is put to the test")]
+    /// The Flipgate that --demo starts [default: `flipgate` in the folder of this program, or in PATH]
+    #[arg(long, value_name = "PATH", requires = "demo", help_heading = "Target")]
     flipgate: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the sample application that is put behind a proxy
+    /// Run the sample application of the drill
     ///
-    /// Pages for people under /, and traffic that can be checked under /traffic: short, download, upload,
-    /// events, ws.
+    /// Pages under /, and traffic that the drill checks under /traffic: short, download, upload, events, ws.
     #[command(
         after_help = "Example: flipgate-drill sample --color green --version 8.0 --listen 127.0.0.1:9002"
     )]
@@ -76,9 +75,8 @@ fn find(given: Option<PathBuf>) -> Result<Program, CommandError> {
         Some(path) => Ok(Program::at(path)),
         None => Program::find("flipgate").ok_or_else(|| {
             CommandError::usage(
-                "--demo starts Flipgate, but there is no program `flipgate` beside this one or in PATH\n  \
-                 Install it with `cargo install --path .` in Flipgate's folder, or say where it is with \
-                 --flipgate PATH.",
+                "--demo starts Flipgate, but there is no program `flipgate` in the folder of this program or in PATH\n  \
+                 Install it with `cargo install --path .` in the folder of Flipgate's sources, or use --flipgate PATH.",
             )
         }),
     }

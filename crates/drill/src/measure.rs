@@ -10,51 +10,53 @@ use crate::color::Color;
 /// Figures of a history.
 #[derive(Clone, Debug)]
 pub(super) struct Figures {
-    /// How many there were of each kind, and how many of them did not end as they should, those left out
-    /// that a kill explains.
+    /// Requests of each kind: all, and those that failed without the excuse of a kill.
     pub(super) kinds: BTreeMap<Kind, (u64, u64)>,
-    /// Requests begun a second, while it counted.
+    /// Requests per second of the measured load.
     pub(super) rate: f64,
-    /// How many were answered by blue and by green.
+    /// Responses of blue and of green.
     pub(super) colors: [u64; 2],
-    /// Microseconds from when a short request was due to the end of its answer, away from flips.
+    /// Microseconds from the due time of a short request to the end of its response, away from flips.
     pub(super) away_from_flips: Histogram<u64>,
-    /// The same within [`NEAR`] of a flip.
+    /// The same, within [`NEAR_FLIP`] of a flip.
     pub(super) near_flips: Histogram<u64>,
     /// Microseconds from the call of a flip to its acknowledgement.
     pub(super) acknowledged: Histogram<u64>,
-    /// Milliseconds from the acknowledgement of a flip to the word that what it replaced is drained.
+    /// Milliseconds from the acknowledgement of a flip to the `drained` event of the replaced color.
     pub(super) drains: Histogram<u64>,
-    /// What happened over the time, in even slices.
+    /// The measured time in equal slices.
     pub(super) slices: Vec<Slice>,
-    /// Seconds of each of them.
+    /// The duration of a slice, in seconds.
     pub(super) slice: f64,
 }
 
-/// What happened in a part of the time.
+/// The requests of a part of the time.
 #[derive(Clone, Debug)]
 pub(super) struct Slice {
-    /// Microseconds, of short requests that were due in it.
+    /// Latencies of short requests that were due in it, in microseconds.
     pub(super) latency: Histogram<u64>,
-    /// Heads of answers of blue and of green.
+    /// Response heads of blue and of green.
     pub(super) colors: [u64; 2],
-    /// Requests that ended in it, and not as they should.
+    /// Requests that failed in it.
     pub(super) failed: u64,
 }
 
-/// How close to a flip is near: 100 ms.
+/// Requests within this time of a flip are near it: 100 ms, in nanoseconds.
 pub(super) const NEAR_FLIP: u64 = 100_000_000;
 
-const SLICES: usize = 240;
+/// Slices of the time at most, and requests that a slice has at least on average: a slice without any has a reason.
+const SLICES_MAX: usize = 240;
+const SLICE_REQUESTS: usize = 20;
 
-/// Microseconds that are told apart at most: ten minutes.
+/// Longer latencies count as this one: ten minutes, in microseconds.
 const MICROS_MAX: u64 = 600_000_000;
 
 impl Figures {
-    /// Figures of a history, in which the bad ends of the numbers in `explained` are nobody's fault.
-    pub(super) fn of(history: &History, explained: &HashSet<u64>) -> Self {
+    /// Figures of a history. A kill excuses the failures of the requests in `excused`.
+    pub(super) fn of(history: &History, excused: &HashSet<u64>) -> Self {
         let (began, ended) = (history.began, history.ended.max(history.began + 1));
-        let slice = ((ended - began) / SLICES as u64).max(1);
+        let count = (history.requests.len() / SLICE_REQUESTS).clamp(1, SLICES_MAX);
+        let slice = (ended - began).div_ceil(count as u64).max(1);
         let mut figures = Self {
             kinds: BTreeMap::new(),
             rate: 0.0,
@@ -63,12 +65,12 @@ impl Figures {
             near_flips: histogram(),
             acknowledged: histogram(),
             drains: histogram(),
-            slices: std::iter::repeat_with(Slice::new).take(SLICES).collect(),
+            slices: std::iter::repeat_with(Slice::new).take(count).collect(),
             slice: slice as f64 / 1e9,
         };
         let index = |at: u64| {
             let index = usize::try_from(at.checked_sub(began)? / slice).ok()?;
-            (index < SLICES).then_some(index)
+            (index < count).then_some(index)
         };
         let mut counted = 0_u64;
         for request in &history.requests {
@@ -76,7 +78,7 @@ impl Figures {
             let is_good = outcome == Outcome::Complete;
             let (all, failed) = figures.kinds.entry(kind).or_default();
             *all += 1;
-            let is_failed = !is_good && !explained.contains(&request.id);
+            let is_failed = !is_good && !excused.contains(&request.id);
             *failed += u64::from(is_failed);
             if let Some(color) = color {
                 figures.colors[color as usize] += 1;
@@ -117,7 +119,7 @@ impl Figures {
         figures
     }
 
-    /// How much larger the 99th percentile is near flips. `None` if there is not enough of either to tell.
+    /// The 99th percentile near flips divided by that away from flips. `None` if there are too few requests.
     pub(super) fn ratio(&self) -> Option<f64> {
         const ENOUGH: u64 = 1000;
         let is_enough = self.away_from_flips.len() >= ENOUGH && self.near_flips.len() >= ENOUGH;
@@ -136,28 +138,28 @@ impl Slice {
     }
 }
 
-/// Whether something from `from` to `until` was within [`NEAR`] of a flip.
+/// Whether a request from `from` to `until` was within [`NEAR_FLIP`] of a flip.
 fn is_near_flip(flips: &[Flip], from: u64, until: u64) -> bool {
-    // Flips are in order and do not overlap.
+    // Flips are in order of time and do not overlap.
     let next = flips.partition_point(|it| it.acknowledged + NEAR_FLIP < from);
     flips.get(next).is_some_and(|it| it.called <= until + NEAR_FLIP)
 }
 
-/// Two digits are told apart, which is a hundredth of what is measured.
+/// Two significant digits: an error of at most one percent.
 fn histogram() -> Histogram<u64> {
     Histogram::new(2).expect("two digits are allowed")
 }
 
 fn record(histogram: &mut Histogram<u64>, value: u64) {
-    // It grows as far as it has to.
+    // A histogram of this kind resizes itself.
     let _ = histogram.record(value.min(MICROS_MAX));
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn short(due: u64, ended: u64) -> Request {
+    pub(crate) fn short(due: u64, ended: u64) -> Request {
         Request {
             id: due,
             service: 0,

@@ -1,4 +1,4 @@
-//! What a drill is told to do.
+//! The options of a drill.
 
 use std::{net::IpAddr, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
@@ -8,150 +8,154 @@ use http::Uri;
 use super::{program::Program, record::Kind, steps::ScriptLine};
 use crate::{color::Color, protocol::Protocol};
 
-/// What a drill is told to do.
+/// The options of a drill.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// What is put to the test.
+    /// The tested proxy.
     pub target: TargetOptions,
-    /// How colors are flipped.
+    /// How the drill flips colors.
     pub control: Control,
-    /// Runs the sample application by `PROGRAM sample …`, as a
-    /// [`SampleCommand`](crate::command::SampleCommand).
+    /// The program of the sample application, started as `PROGRAM sample …` (see
+    /// [`SampleCommand`](crate::command::SampleCommand)).
     pub sample: Program,
     /// Sample applications that the drill starts.
     pub upstreams: Vec<Upstream>,
-    /// A command that is the proxy, started and ended by the drill.
+    /// The command that starts the proxy.
     pub proxy: Option<String>,
-    /// How often who asks.
+    /// The rate, or the number of clients.
     pub load: LoadSpec,
-    /// What is asked for.
+    /// The kinds of requests.
     pub mix: Option<Mix>,
-    /// How the proxy is spoken to.
+    /// The version of HTTP.
     pub protocol: Protocol,
-    /// Whether each request has a connection of its own.
+    /// Whether each request opens a new connection.
     pub is_fresh: bool,
-    /// Threads that ask.
+    /// Threads that send requests.
     pub threads: usize,
-    /// Certificates of the authorities to trust instead of the system's: a PEM file.
+    /// A PEM file with the certificate authorities to trust instead of the system's.
     pub authorities: Option<PathBuf>,
-    /// Where connections go, whatever the URLs say.
+    /// The address to connect to instead of the hosts of the URLs.
     pub connect_to: Option<SocketAddr>,
-    /// The address that the public comes from.
+    /// The source address of public clients.
     pub public_from: Option<IpAddr>,
-    /// The address that testers come from.
+    /// The source address of testers.
     pub tester_from: Option<IpAddr>,
-    /// How long the load goes on before it counts.
+    /// The duration of the load before it is measured.
     pub warm_up: Duration,
-    /// How long it counts.
+    /// The duration of the measured load.
     pub duration: Duration,
-    /// How much of that has no flips, for comparison: half at the beginning and half at the end.
+    /// The part of the duration without repeated flips: half at the beginning and half at the end.
     pub steady: Option<Duration>,
-    /// Requests at most.
+    /// The largest number of requests.
     pub count: Option<u64>,
-    /// How long streams, downloads and uploads take.
+    /// The duration of streams, downloads and uploads.
     pub stream_time: Duration,
-    /// Bytes of a download.
+    /// The size of a download.
     pub download_bytes: u64,
-    /// Bytes of an upload.
+    /// The size of an upload.
     pub upload_bytes: u64,
-    /// What is done meanwhile.
+    /// The steps during the load.
     pub steps: Vec<ScriptLine>,
-    /// Chooses among what is random.
+    /// The seed of all random choices.
     pub seed: u64,
-    /// Whether nothing is said but the JSON.
+    /// Whether a drill without flips is complete.
+    pub is_without_flips: bool,
+    /// The command line, for the report.
+    pub command: String,
+    /// Whether to show no progress.
     pub is_quiet: bool,
 }
 
-/// What is put to the test.
+/// The tested proxy.
 #[derive(Clone, Debug)]
 pub enum TargetOptions {
-    /// What listens at URLs.
+    /// A running proxy with these services.
     Urls(Vec<Service>),
-    /// A Flipgate of our own, as a process, in front of sample applications.
+    /// A Flipgate and sample applications that the drill starts as processes.
     Demo {
-        /// How many services; 1 to 8.
+        /// The number of services, 1 to 8.
         services: usize,
-        /// How many endpoints each color of them has; 1 to 8.
+        /// The number of endpoints of each color, 1 to 8.
         endpoints: usize,
-        /// The Flipgate: its command `run` is the proxy.
+        /// The program, started as `PROGRAM run …`.
         flipgate: Program,
     },
 }
 
-/// A service and where it is.
+/// A service and its URL.
 #[derive(Clone, Debug)]
 pub struct Service {
     /// Its name.
     pub name: String,
-    /// Its address; a path in it stands in front of every path.
+    /// Its URL. A path in it is the prefix of every path.
     pub url: Uri,
 }
 
-/// How colors are flipped.
+/// How the drill flips colors.
 #[derive(Clone, Debug)]
 pub enum Control {
-    /// By Flipgate's admin API.
+    /// With Flipgate's admin API.
     Admin(Caller),
-    /// By a command, with `{service}` and `{color}` in it.
+    /// With a command that has `{service}` and `{color}` in it.
     Command(String),
-    /// Not at all.
+    /// Not at all, or not known yet.
     None,
 }
 
 /// A sample application that the drill starts.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Upstream {
-    /// Of which service.
+    /// The name of its service.
     pub service: String,
-    /// Of which color.
+    /// Its color.
     pub color: Color,
-    /// Where it listens.
+    /// Its address.
     pub address: SocketAddr,
 }
 
-/// How often who asks, as it is written.
+/// The load as an option.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum LoadSpec {
-    /// So.
+    /// A rate or a number of clients.
     Fixed(LoadMode),
-    /// At a share of what can be done at most, which is measured first.
+    /// A share of the highest possible rate, which the drill measures first.
     Share(f64),
 }
 
-/// How often who asks.
+/// How the load is generated.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum LoadMode {
-    /// So many requests a second, whatever the answers do.
+    /// Requests per second, at even intervals (open loop).
     Rate(f64),
-    /// So many clients, each of which asks when it has its answer.
+    /// Clients that send the next request after each response (closed loop).
     Clients(usize),
 }
 
-/// What is asked for, by weight.
+/// Kinds of requests with their weights.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Mix(Vec<(Kind, u32)>);
 
-/// Requests a second at most.
+/// The highest rate, in requests per second.
 const RATE_MAX: f64 = 1e6;
 
 // === impl Mix ===
 
 impl Mix {
-    /// One kind alone.
+    /// A mix of one kind.
     #[must_use]
     pub fn only(kind: Kind) -> Self {
         Self(vec![(kind, 1)])
     }
 
-    /// What a mix is if nobody said.
+    /// The default mix.
     #[must_use]
     pub fn default_mix() -> Self {
         use Kind::{Download, Short, Sse, Upload, Ws};
         Self(vec![(Short, 80), (Download, 5), (Upload, 5), (Ws, 5), (Sse, 5)])
     }
 
-    /// The same of a Flipgate whose networks are known: with wishes of the public and of testers, and
-    /// with pairs where there are several services.
+    /// The default mix of a demo, in which the drill knows the internal networks: with both kinds of previews, and with
+    /// pairs if there are several services.
     #[must_use]
     pub fn demo_default(services: usize) -> Self {
         use Kind::{Download, Pair, Preview, RefusedPreview, Short, Sse, Upload, Ws};
@@ -161,7 +165,7 @@ impl Mix {
         Self(short.into_iter().chain(others).collect())
     }
 
-    /// One of them, as often as its weight says.
+    /// A random kind, by weight.
     pub(super) fn choose(&self, random: &mut fastrand::Rng) -> Kind {
         let all: u32 = self.0.iter().map(|(_, weight)| weight).sum();
         let mut index = random.u32(..all);
@@ -174,7 +178,7 @@ impl Mix {
         unreachable!("a place is below the sum of the weights")
     }
 
-    /// Whether there is any of a kind.
+    /// Whether it has a kind.
     #[must_use]
     pub fn has(&self, kind: Kind) -> bool {
         self.0.iter().any(|(it, weight)| *it == kind && *weight > 0)
@@ -190,22 +194,23 @@ impl FromStr for Mix {
         for part in text.split(',') {
             let (name, weight) = part.split_once('=').ok_or_else(|| {
                 format!(
-                    "`{part}`: write KIND=WEIGHT, like short=80,ws=5; the kinds are {}",
+                    "`{part}`: write KIND=WEIGHT, such as short=80,ws=5; the kinds are {}",
                     names()
                 )
             })?;
             let kind = Kind::ALL.into_iter().find(|it| it.name() == name.trim());
-            let kind = kind.ok_or_else(|| format!("there is no kind `{name}`, but {}", names()))?;
+            let kind = kind
+                .ok_or_else(|| format!("there is no kind `{name}`; the kinds are {}", names()))?;
             let weight = weight.trim().parse().ok().filter(|it| *it <= 1_000_000);
-            let weight =
-                weight.ok_or_else(|| format!("the weight of {name} is a number up to 1000000"))?;
+            let weight = weight
+                .ok_or_else(|| format!("the weight of {name} is not a number from 0 to 1000000"))?;
             if mix.iter().any(|(it, _)| *it == kind) {
                 return Err(format!("{name} is there twice"));
             }
             mix.push((kind, weight));
         }
         if mix.iter().all(|(_, weight)| *weight == 0) {
-            return Err("nothing is left to ask for: all weights are 0".to_owned());
+            return Err("all weights are 0; write at least one larger weight".to_owned());
         }
         Ok(Self(mix))
     }
@@ -227,7 +232,7 @@ impl FromStr for LoadSpec {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = || {
-            "write requests a second, like 500, or a share of what can be done, like 50%".to_owned()
+            "write requests per second, such as 500, or a share of the highest possible rate, such as 50%".to_owned()
         };
         if let Some(share) = text.strip_suffix('%') {
             let share = share.parse::<f64>().ok().filter(|it| (1.0..=100.0).contains(it));
@@ -243,7 +248,7 @@ impl FromStr for LoadSpec {
 impl FromStr for Service {
     type Err = String;
 
-    /// `[NAME=]URL`; without a name it is `web`.
+    /// `[NAME=]URL`. The default name is `web`.
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = || "write http://HOST:PORT or NAME=https://HOST:PORT".to_owned();
         let (name, url) = match text.split_once('=') {
@@ -278,7 +283,7 @@ impl FromStr for Upstream {
             })
         };
         parsed().ok_or_else(|| {
-            "write SERVICE.COLOR=ADDRESS:PORT, like web.blue=127.0.0.1:9001".to_owned()
+            "write SERVICE.COLOR=ADDRESS:PORT, such as web.blue=127.0.0.1:9001".to_owned()
         })
     }
 }

@@ -1,4 +1,4 @@
-//! What is to be tried is set up, and whether it fits together is found out before anything is asked.
+//! Prepares a drill: starts processes, and checks that the steps are possible before any request.
 
 use flipgate_api::Caller;
 
@@ -15,7 +15,7 @@ use super::{
 };
 use crate::color::Color;
 
-/// Starts what is ours, but for the proxy, and finds what is not.
+/// Starts the sample applications, and resolves the addresses of the services. Does not start the proxy.
 pub(super) async fn set_up(
     options: &Options,
     processes: &mut Processes,
@@ -30,20 +30,20 @@ pub(super) async fn set_up(
         if !target.names().contains(service) {
             let known = target.names().join(", ");
             return Err(DrillError::Usage(format!(
-                "--upstream {service}.{color}: there is no service {service}, but {known}"
+                "--upstream {service}.{color}: there is no service {service}; the services are {known}"
             )));
         }
         processes.add(target.index(service), *color, *address).await?;
     }
     if let Some(command) = &options.proxy {
-        // Signals are for the proxy, not for the shell.
+        // The shell is replaced by the proxy, so signals reach the proxy.
         let arguments = vec!["-c".to_owned(), format!("exec {command}")];
         processes.set_proxy(Program::at("sh"), arguments);
     }
     Ok(target)
 }
 
-/// Whether everything that the steps speak of is there.
+/// Checks that each step is possible: its services, processes and calls exist, and it is due during the load.
 pub(super) fn check_steps(
     options: &Options,
     control: &Control,
@@ -53,27 +53,30 @@ pub(super) fn check_steps(
     let usage = |text: String| Err(DrillError::Usage(text));
     let known = |name: &String| match target.names().contains(name) {
         true => Ok(()),
-        false => usage(format!("there is no service {name}, but {}", target.names().join(", "))),
+        false => usage(format!(
+            "there is no service {name}; the services are {}",
+            target.names().join(", ")
+        )),
     };
     let is_for_all = matches!(control, Control::Command(it) if !it.contains("{service}"));
     let times = Times::of(options);
     for ScriptLine { step, when } in &options.steps {
         if !times.includes(*when) {
             return usage(format!(
-                "a step of {when} is never due: the load counts for {:?}",
+                "the step `{when} {step}` is never due: the measured load takes {:?}",
                 options.duration
             ));
         }
         match step {
             Step::Flip(names) if !names.is_empty() && is_for_all => {
                 return usage(
-                    "one call of this command is a flip of all services: put {service} into it"
+                    "one call of the --flip command flips all services; to flip one of them, put {service} into it"
                         .to_owned(),
                 );
             }
             Step::Promote(pairs) if pairs.len() < target.names().len() && is_for_all => {
                 return usage(
-                    "one call of this command is a flip of all services: put {service} into it"
+                    "one call of the --flip command flips all services; to flip one of them, put {service} into it"
                         .to_owned(),
                 );
             }
@@ -89,13 +92,13 @@ pub(super) fn check_steps(
                 known(name)?;
                 if processes.endpoints(target.index(name), *color).is_empty() {
                     return usage(format!(
-                        "replace {name}.{color}: the drill did not start its endpoints"
+                        "replace {name}.{color}: the drill did not start its endpoints; use --upstream"
                     ));
                 }
             }
             Step::Reload => {}
             Step::Process(_, ProcessName::Proxy) if !processes.has_proxy() => {
-                return usage("the drill did not start the proxy: use --proxy COMMAND".to_owned());
+                return usage("the drill did not start the proxy; use --proxy COMMAND".to_owned());
             }
             Step::Process(_, ProcessName::Proxy) => {}
             Step::Process(_, ProcessName::Endpoint(name, color, number)) => {
@@ -108,7 +111,7 @@ pub(super) fn check_steps(
         let is_of_admin = matches!(step, Step::Rollback(_) | Step::Replace(..) | Step::Reload);
         if is_of_admin && !matches!(control, Control::Admin(_)) {
             return usage(
-                "rollback, replace and reload are calls of Flipgate's admin API: use --admin URL"
+                "rollback, replace and reload are calls of Flipgate's admin API; use --admin URL"
                     .to_owned(),
             );
         }
@@ -116,7 +119,7 @@ pub(super) fn check_steps(
     Ok(())
 }
 
-/// Whether a command can say what is to be flipped: one that is not told which service is for all of them.
+/// Checks that a flip command without `{service}` is possible: all services must have the same active color.
 pub(super) fn check_flip_command(
     control: &Control,
     target: &Target,
@@ -130,13 +133,13 @@ pub(super) fn check_flip_command(
     let colors: Vec<_> =
         target.names().iter().zip(active).map(|(name, it)| format!("{name}={it}")).collect();
     Err(DrillError::Usage(format!(
-        "one call of `{command}` is a flip of all services to one color, but now they are {}: put {{service}} \
-         into it",
+        "one call of `{command}` flips all services to one color, but now the active colors are {}; put {{service}} \
+         into the command",
         colors.join(" ")
     )))
 }
 
-/// The active color of each service, as Flipgate says.
+/// The active color of each service, from the admin API.
 pub(super) async fn active_colors(
     caller: &Caller,
     target: &Target,
@@ -145,12 +148,15 @@ pub(super) async fn active_colors(
     let of = |name: &String| {
         let service = status.services.get(name).ok_or_else(|| {
             let known: Vec<_> = status.services.keys().cloned().collect();
-            DrillError::Usage(format!("Flipgate has no service {name}, but {}", known.join(", ")))
+            DrillError::Usage(format!(
+                "Flipgate has no service {name}; its services are {}",
+                known.join(", ")
+            ))
         })?;
         service
             .active
             .parse()
-            .map_err(|_| DrillError::Call(format!("{name}: `{}` is no color", service.active)))
+            .map_err(|_| DrillError::Call(format!("{name}: `{}` is not a color", service.active)))
     };
     target.names().iter().map(of).collect()
 }

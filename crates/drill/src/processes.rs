@@ -1,4 +1,4 @@
-//! The processes that a drill starts: sample applications, and the proxy. They end with it.
+//! The processes that a drill starts: sample applications and the proxy. They end with the drill.
 
 use std::{
     collections::BTreeMap,
@@ -32,17 +32,17 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Processes {
     folder: TempDir,
-    /// Runs a sample application.
+    /// The program of the sample applications.
     sample: Program,
     apps: Vec<App>,
-    /// Those that are to take the place of others.
+    /// Started to replace others.
     prepared: Vec<App>,
-    /// Those that were replaced, until they are idle.
+    /// Replaced, and running until they are idle.
     replaced: Vec<App>,
     proxy: Option<Proxy>,
-    /// Where each application belongs, those that have ended too.
+    /// The service and the color of each application, including those that have ended.
     instances: BTreeMap<u16, (u8, Color)>,
-    /// Kills whose consequences are not over.
+    /// Kills after which the process was not started again.
     open_kills: Vec<Kill>,
 }
 
@@ -56,7 +56,7 @@ struct App {
     child: Option<Child>,
 }
 
-/// The proxy that is put to the test.
+/// The tested proxy.
 #[derive(Debug)]
 struct Proxy {
     program: Program,
@@ -64,26 +64,26 @@ struct Proxy {
     child: Option<Child>,
 }
 
-/// What reached the applications.
+/// The requests that the applications received.
 #[derive(Debug, Default)]
 pub(super) struct ArrivedRequests {
-    /// Every number, as often as it did.
+    /// The number of each request.
     pub(super) numbers: Vec<u64>,
-    /// Requests without one.
+    /// Requests without a number.
     pub(super) unnumbered: Vec<UnnumberedRequest>,
 }
 
-/// The number of our first application. Somebody else's are called 1 or something like it.
+/// The number of the first application of the drill. Others have small numbers, such as 1.
 const FIRST_INSTANCE: u16 = 1001;
 
-/// How long a proxy may take to find out that an application is there again, in nanoseconds: 3 s.
+/// The time in which a proxy finds that an application is running again: 3 s, in nanoseconds.
 const RECOVERY: u64 = 3_000_000_000;
 
-/// How long a process may take to begin or to end.
+/// The timeout for the start and for the end of a process.
 const PROCESS_TIMEOUT: Duration = Duration::from_secs(30);
 
 impl Processes {
-    /// An empty stage, whose sample applications are processes of the program `sample`.
+    /// No processes yet. Sample applications will be processes of the program `sample`.
     pub(super) fn new(sample: Program) -> io::Result<Self> {
         Ok(Self {
             folder: TempDir::with_prefix("flipgate-drill-")?,
@@ -97,17 +97,17 @@ impl Processes {
         })
     }
 
-    /// How the sample application is started by hand.
+    /// The command that starts a sample application.
     pub(super) fn sample_command(&self) -> String {
         format!("{} sample", self.sample.name())
     }
 
-    /// A folder for what does not outlive the drill.
+    /// A folder that is removed after the drill.
     pub(super) fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    /// Whether requests are counted where they arrive.
+    /// Whether the drill started applications, which count their requests.
     pub(super) fn has_apps(&self) -> bool {
         !self.apps.is_empty()
     }
@@ -118,7 +118,7 @@ impl Processes {
         own.map(|it| it.address).collect()
     }
 
-    /// Starts one more application of a color, and returns where it listens.
+    /// Starts an application of a color, and returns its address.
     pub(super) async fn add(
         &mut self,
         service: u8,
@@ -131,8 +131,8 @@ impl Processes {
         Ok(address)
     }
 
-    /// Starts as many fresh applications as a color has, and returns where they listen. They take the
-    /// place of the others with [`Processes::replace`].
+    /// Starts as many new applications as a color has, and returns their addresses. [`Processes::replace`] completes
+    /// the replacement.
     pub(super) async fn prepare(
         &mut self,
         service: u8,
@@ -148,11 +148,16 @@ impl Processes {
         Ok(addresses)
     }
 
-    /// Has what was prepared take the place of what a color had, which goes on until
-    /// [`Processes::dismiss`]; or else ends it. Returns what kills of the color have explained.
-    pub(super) async fn replace(&mut self, service: u8, color: Color, is_taken: bool) -> Vec<Kill> {
+    /// Replaces the applications of a color by those of [`Processes::prepare`], or ends the new ones if `is_accepted` is
+    /// false. The old ones run until [`Processes::end_replaced`]. Returns the kills of the color that are over now.
+    pub(super) async fn replace(
+        &mut self,
+        service: u8,
+        color: Color,
+        is_accepted: bool,
+    ) -> Vec<Kill> {
         let fresh = take_of(&mut self.prepared, service, color);
-        if !is_taken {
+        if !is_accepted {
             for app in fresh {
                 terminate(app.child).await;
             }
@@ -163,7 +168,7 @@ impl Processes {
         self.close_color_kills(service, color)
     }
 
-    /// Ends the applications of a color that were replaced.
+    /// Ends the replaced applications of a color.
     pub(super) async fn end_replaced(&mut self, service: u8, color: Color) {
         for app in take_of(&mut self.replaced, service, color) {
             terminate(app.child).await;
@@ -210,7 +215,7 @@ impl Processes {
         Ok(())
     }
 
-    /// Says what the proxy is. It does not run yet.
+    /// Sets the command of the proxy. Does not start it.
     pub(super) fn set_proxy(&mut self, program: Program, arguments: Vec<String>) {
         self.proxy = Some(Proxy { program, arguments, child: None });
     }
@@ -219,12 +224,12 @@ impl Processes {
         self.proxy.is_some()
     }
 
-    /// The place of an endpoint that there is.
+    /// Whether a color has an endpoint with this number.
     pub(super) fn has_endpoint(&self, service: u8, color: Color, number: usize) -> bool {
         (1..=self.endpoints(service, color).len()).contains(&number)
     }
 
-    /// Starts the proxy, if there is one and it does not run. Whether it serves yet is another matter.
+    /// Starts the proxy, if there is one and it is not running. Does not wait until it serves requests.
     pub(super) fn start_proxy(&mut self) -> Result<(), DrillError> {
         let log = self.folder().join("proxy.log");
         let Some(proxy) = &mut self.proxy else { return Ok(()) };
@@ -237,13 +242,13 @@ impl Processes {
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let child = command.spawn().map_err(|error| {
             let program = proxy.program.name();
-            DrillError::Process(format!("the proxy cannot be started: {program}: {error}"))
+            DrillError::Process(format!("cannot start the proxy: {program}: {error}"))
         })?;
         proxy.child = Some(child);
         Ok(())
     }
 
-    /// Whether the proxy has ended without being told to, and how. Says it once.
+    /// The exit of the proxy, if the drill did not stop it. Returns it once.
     pub(super) fn take_proxy_exit(&mut self) -> Option<String> {
         let child = &mut self.proxy.as_mut()?.child;
         let status = child.as_mut()?.try_wait().ok().flatten()?;
@@ -251,12 +256,12 @@ impl Processes {
         Some(format!("the proxy ended by itself ({status})\n{}", self.proxy_log()))
     }
 
-    /// Notes that the proxy serves again.
+    /// The kills of the proxy, which are over: it serves requests again.
     pub(super) fn proxy_recovered(&mut self) -> Vec<Kill> {
         self.close_kills(|it| it == KilledProcess::Proxy)
     }
 
-    /// The last lines that the proxy wrote.
+    /// The last lines of the output of the proxy.
     pub(super) fn proxy_log(&self) -> String {
         let text = std::fs::read(self.folder().join("proxy.log")).unwrap_or_default();
         let text = String::from_utf8_lossy(&text);
@@ -264,8 +269,7 @@ impl Processes {
         lines.into_iter().rev().collect::<Vec<_>>().join("\n")
     }
 
-    /// Ends the proxy with SIGKILL, or else as an operator would. What comes of it is explained until
-    /// [`Processes::proxy_serves`].
+    /// Ends the proxy with SIGKILL, or with SIGTERM. Failures are excused until [`Processes::proxy_recovered`].
     pub(super) async fn end_proxy(&mut self, is_kill: bool) {
         let Some(mut child) = self.proxy.as_mut().and_then(|it| it.child.take()) else { return };
         let kill = Kill { process: KilledProcess::Proxy, from: now_ns(), until: u64::MAX };
@@ -278,7 +282,7 @@ impl Processes {
         }
     }
 
-    /// Kills an endpoint; what it explains, if others are left of its color that could have been asked.
+    /// Kills an endpoint. Returns the kill if its color has other running endpoints.
     pub(super) async fn kill_app(
         &mut self,
         service: u8,
@@ -291,20 +295,20 @@ impl Processes {
         let is_last = own.iter().filter(|it| is_alive(it)).count() == 1;
         let app = own.get_mut(number.checked_sub(1)?)?;
         let mut child = app.child.take()?;
-        let victim =
+        let process =
             KilledProcess::Upstream { service, color, instance: app.instance, was_last: is_last };
         let from = now_ns();
         let _ = child.start_kill();
         let _ = child.wait().await;
         if is_last {
-            self.open_kills.push(Kill { process: victim, from, until: u64::MAX });
+            self.open_kills.push(Kill { process, from, until: u64::MAX });
             return None;
         }
-        // It is gone, and its connections with it.
-        Some(Kill { process: victim, from, until: now_ns() })
+        // The process has ended, so its connections are closed.
+        Some(Kill { process, from, until: now_ns() })
     }
 
-    /// Starts an endpoint that was killed, where it was, and returns what its end explained.
+    /// Starts a killed endpoint at its old address, and returns the kills that are over now.
     pub(super) async fn start_app_again(
         &mut self,
         service: u8,
@@ -322,26 +326,26 @@ impl Processes {
         Ok(self.close_color_kills(service, color))
     }
 
-    /// Kills of the last endpoint of a color, now that there is one again.
+    /// The kills of the last endpoint of a color, which are over: an endpoint is running again.
     fn close_color_kills(&mut self, service: u8, color: Color) -> Vec<Kill> {
         let is_own = |it: KilledProcess| matches!(it, KilledProcess::Upstream { service: of, color: it, .. } if (of, it) == (service, color));
-        let over = self.close_kills(is_own).into_iter();
-        over.map(|it| Kill { until: it.until + RECOVERY, ..it }).collect()
+        let ended = self.close_kills(is_own).into_iter();
+        ended.map(|it| Kill { until: it.until + RECOVERY, ..it }).collect()
     }
 
     fn close_kills(&mut self, is_over: impl Fn(KilledProcess) -> bool) -> Vec<Kill> {
         let now = now_ns();
-        let over = self.open_kills.extract_if(.., |it| is_over(it.process));
-        over.map(|it| Kill { until: now, ..it }).collect()
+        let ended = self.open_kills.extract_if(.., |it| is_over(it.process));
+        ended.map(|it| Kill { until: now, ..it }).collect()
     }
 
-    /// Where each application belonged.
+    /// The service and the color of each application.
     pub(super) fn instances(&self) -> BTreeMap<u16, (u8, Color)> {
         self.instances.clone()
     }
 
-    /// Ends everything, and returns what arrived at the applications, and the kills whose consequences were
-    /// never over.
+    /// Ends all processes. Returns the requests that the applications received, and the kills after which the process
+    /// was not started again.
     pub(super) async fn end(&mut self) -> Result<(ArrivedRequests, Vec<Kill>), DrillError> {
         if let Some(proxy) = &mut self.proxy {
             terminate(proxy.child.take()).await;
@@ -363,7 +367,7 @@ impl Processes {
                         is_traffic: other == Number::Missing,
                     }),
                 }),
-                // It never started.
+                // The application never started.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error.into()),
             }
@@ -376,7 +380,7 @@ fn take_of(apps: &mut Vec<App>, service: u8, color: Color) -> Vec<App> {
     apps.extract_if(.., |it| (it.service, it.color) == (service, color)).collect()
 }
 
-/// SIGTERM, and SIGKILL for who does not care.
+/// Sends SIGTERM, and SIGKILL after a timeout.
 async fn terminate(child: Option<Child>) {
     let Some(mut child) = child else { return };
     signal(&child, Signal::TERM);
@@ -386,14 +390,14 @@ async fn terminate(child: Option<Child>) {
     }
 }
 
-/// Sends a signal to a process that leads a group, and to whoever it has started.
+/// Sends a signal to the process group of a process.
 pub(super) fn signal(child: &Child, signal: Signal) {
     if let Some(pid) = child.id().and_then(|it| i32::try_from(it).ok()).and_then(Pid::from_raw) {
         let _ = kill_process_group(pid, signal);
     }
 }
 
-/// An address of this machine that nobody listens on at the moment.
+/// A free address of this machine.
 pub(super) fn free_address() -> io::Result<SocketAddr> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()
 }

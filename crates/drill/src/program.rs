@@ -5,9 +5,11 @@ use std::{
     ffi::OsStr,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
 };
 
-use tokio::process::Command;
+use tokio::{process::Command, time::timeout};
 
 /// A program that a drill starts.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -17,34 +19,42 @@ pub struct Program {
 }
 
 impl Program {
-    /// The program that calls this, under the name `name`; also if its file was replaced meanwhile.
+    /// The running program, with the name `name`. It is the same program even if its file was replaced meanwhile.
     #[must_use]
     pub fn this(name: &str) -> Self {
         Self { path: "/proc/self/exe".into(), name: name.to_owned() }
     }
 
-    /// The program of a path, or of a name without `/` that is looked up in `PATH` when it is started.
+    /// The program at a path. A name without `/` is looked up in `PATH` at the start.
     #[must_use]
     pub fn at(path: impl Into<PathBuf>) -> Self {
         let path = path.into();
         Self { name: path.display().to_string(), path }
     }
 
-    /// The program of that name in the folder of the program that calls this, or else in one of the folders of
-    /// `PATH`. `None` if it is in none of them.
+    /// The program with a name in the folder of the running program, or else in one of the folders of `PATH`.
     #[must_use]
     pub fn find(name: &str) -> Option<Self> {
         let own = env::current_exe().ok();
         find(name, own.as_deref().and_then(Path::parent), env::var_os("PATH").as_deref())
     }
 
-    /// What it is called in messages and in the list of processes.
+    /// The name in messages and in the list of processes.
     pub(super) fn name(&self) -> &str {
         &self.name
     }
 
-    /// Starts it in a process group of its own, since signals of a terminal are for the drill alone, which ends
-    /// what it has started.
+    /// The first line that the program prints for `--version`, if it prints one within 2 s.
+    pub(super) async fn version(&self) -> Option<String> {
+        let mut command = self.command();
+        command.arg("--version").stdin(Stdio::null()).stderr(Stdio::null());
+        let output = timeout(Duration::from_secs(2), command.output()).await.ok()?.ok()?;
+        let line = String::from_utf8(output.stdout).ok()?.lines().next()?.to_owned();
+        let is_plain = !line.is_empty() && line.len() <= 100 && !line.contains(char::is_control);
+        (output.status.success() && is_plain).then_some(line)
+    }
+
+    /// A command in a new process group: the drill handles the signals of the terminal, and stops its processes.
     pub(super) fn command(&self) -> Command {
         let mut command = Command::new(&self.path);
         command.arg0(&self.name).kill_on_drop(true).process_group(0);
@@ -81,7 +91,7 @@ mod tests {
             Some(Program::at(file))
         };
         assert_eq!(found(), None);
-        // A file that cannot be executed is no program.
+        // A file without permission to execute is not a program.
         write(beside.path(), 0o644);
         assert_eq!(found(), None);
         let in_path = write(other.path(), 0o755);

@@ -1,4 +1,4 @@
-//! What is going on, in a line that changes; nothing where nobody looks.
+//! A progress line on a terminal.
 
 use std::{
     cell::Cell,
@@ -12,23 +12,23 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use super::live::LiveCounters;
 use crate::sample::now_ns;
 
-/// The line.
+/// The progress line of a drill.
 pub(super) struct Progress {
     bar: ProgressBar,
     last: Cell<Option<(Instant, u64, f64)>>,
 }
 
-/// Over how long a rate is shown.
+/// The rate is the mean of this time.
 const RATE_WINDOW: Duration = Duration::from_secs(1);
 
-/// A line that changes, on standard error; none if that is no terminal.
+/// A progress line on standard error. Hidden if that is not a terminal.
 #[must_use]
 pub fn spinner(is_hidden: bool) -> ProgressBar {
     let target = match is_hidden || !std::io::stderr().is_terminal() {
         true => ProgressDrawTarget::hidden(),
         false => ProgressDrawTarget::stderr(),
     };
-    let style = ProgressStyle::with_template("  {spinner:.cyan} {msg}");
+    let style = ProgressStyle::with_template("  {spinner:.cyan} {wide_msg}");
     let bar = ProgressBar::with_draw_target(None, target)
         .with_style(style.expect("a template of known words"));
     bar.enable_steady_tick(Duration::from_millis(80));
@@ -40,7 +40,7 @@ impl Progress {
         Self { bar: spinner(is_hidden), last: Cell::new(None) }
     }
 
-    pub(super) fn say(&self, text: &'static str) {
+    pub(super) fn set_message(&self, text: &'static str) {
         self.bar.set_message(text);
     }
 
@@ -55,14 +55,20 @@ impl Progress {
         if last.is_none_or(|(at, _, _)| now - at >= RATE_WINDOW) {
             self.last.set(Some((now, done, rate)));
         }
-        let passed = now_ns().saturating_sub(from) as f64 / 1e9;
+        let now_ns = now_ns();
+        let passed = now_ns.min(until).saturating_sub(from) as f64 / 1e9;
         let all = until.saturating_sub(from) as f64 / 1e9;
-        let [failed, blue, green] =
-            [&live.failed, &live.blue, &live.green].map(|it| it.load(Relaxed));
-        self.bar.set_message(format!(
-            "{passed:.0} of {all:.0} s · {done} requests, {rate:.0} a second · {failed} failed · {flips} flips \
-             · {blue} blue, {green} green"
-        ));
+        let failed = live.failed.load(Relaxed);
+        let time = format!("{passed:.0} of {all:.0} s");
+        self.bar.set_message(if now_ns > until {
+            format!(
+                "{time} · {done} requests · {failed} failed · {flips} flips · waiting for responses"
+            )
+        } else {
+            format!(
+                "{time} · {done} requests, {rate:.0} per second · {failed} failed · {flips} flips"
+            )
+        });
     }
 
     pub(super) fn clear(&self) {

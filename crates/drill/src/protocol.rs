@@ -1,4 +1,4 @@
-//! The versions of HTTP that the clients of the load speak.
+//! The versions of HTTP of the load.
 
 use std::str::FromStr;
 
@@ -7,7 +7,7 @@ use std::str::FromStr;
 pub enum Protocol {
     /// HTTP/1.1.
     Http1,
-    /// HTTP/2: over TLS by ALPN, in the clear by prior knowledge.
+    /// HTTP/2: with ALPN over TLS, with prior knowledge over TCP.
     H2,
 }
 

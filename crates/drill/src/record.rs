@@ -1,187 +1,186 @@
-//! What was seen: requests, flips, what was told of drains, and who was killed. Written down while it
-//! happens, judged afterwards.
+//! The history of a drill: requests, flips, `drained` events, kills. It is recorded during the load and checked
+//! afterwards.
 //!
-//! All times are of one clock that every process of the machine shares, in nanoseconds
-//! ([`crate::sample::now_ns`]).
+//! All times are in nanoseconds of one clock that all processes of the machine share ([`crate::sample::now_ns`]).
 
 use std::{collections::BTreeMap, fmt};
 
 use crate::color::Color;
 
-/// What a request is there to try.
+/// A kind of request.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum Kind {
-    /// A small answer at once.
+    /// A small response.
     Short,
-    /// Two short ones, of two services, one after the other.
+    /// Two short requests, one after the other, to two services.
     Pair,
-    /// A body that comes over a time.
+    /// A response body that takes time.
     Download,
-    /// A body that goes over a time.
+    /// A request body that takes time.
     Upload,
-    /// A WebSocket with a clock: a message and its echo for each beat.
+    /// A WebSocket with a message and its echo at each interval.
     Ws,
-    /// Server-sent events over a time.
+    /// Server-sent events.
     Sse,
-    /// A short one of the public that wishes for a color, which must not be granted.
+    /// A short request in which a public client asks for a color. The proxy must ignore that.
     RefusedPreview,
-    /// A short one of a tester that wishes for a color, which must be granted.
+    /// A short request in which a tester asks for a color. The proxy must obey.
     Preview,
 }
 
 /// How a request ended.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum Outcome {
-    /// As it should.
+    /// A complete and correct response.
     Complete,
-    /// The drill could not send it: too many were under way, or it had no ports or files left.
+    /// The drill could not send it: too many requests were in flight, or it had no ports or files left.
     NotSent,
-    /// No connection.
+    /// The connection could not be opened.
     NotConnected,
-    /// The connection ended before there was an answer.
+    /// The connection ended before the response.
     NoResponse,
-    /// An answer that says no, by its code.
+    /// A response with this status, which is an error.
     ErrorStatus(u16),
-    /// An answer of somebody else than a sample application.
+    /// A response that is not from a sample application, or not to this request.
     UnknownResponder,
-    /// Not over in time.
+    /// Not complete within the timeout.
     TimedOut,
-    /// It ended before its end.
+    /// The response or the stream ended early.
     Truncated,
-    /// Other bytes than were sent.
+    /// The content is not what was sent.
     Corrupted,
     /// The trailers were lost.
     TrailersLost,
-    /// It went on with another color than it began with.
+    /// The stream continued on another color.
     ColorChanged,
-    /// It went on with another endpoint of its color than it began with.
+    /// The stream continued on another endpoint of its color.
     EndpointChanged,
-    /// Another color than the one that was to be granted.
+    /// A color other than the one that the tester asked for.
     WrongColor,
 }
 
-/// One request.
+/// A request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Request {
-    /// Its number, by which the upstream knows it too.
+    /// Its number, which the application knows, too.
     pub id: u64,
-    /// Which service was asked.
+    /// The index of its service.
     pub service: u8,
-    /// What it tries.
+    /// Its kind.
     pub kind: Kind,
     /// How it ended.
     pub outcome: Outcome,
-    /// Who answered.
+    /// The color of the response.
     pub color: Option<Color>,
-    /// Which process of the upstream answered; 0 if that is not known.
+    /// The number of the application that answered; 0 if not known.
     pub instance: u16,
-    /// When it should have begun.
+    /// When it was due.
     pub due: u64,
-    /// Before its first byte was sent, and before its connection was opened if that was new.
+    /// The time before its first byte was sent, and before its connection was opened if that is new.
     pub began: u64,
-    /// When it reached the upstream, by whose word; 0 if that is not known.
+    /// When the application received it, according to the application; 0 if not known.
     pub received: u64,
-    /// When the head of its answer was there; 0 if none was.
+    /// When the head of its response was received; 0 if none was.
     pub head: u64,
-    /// When it was over.
+    /// When it ended.
     pub ended: u64,
-    /// A time at which the upstream was certainly not done with it; 0 if none is known.
+    /// A time at which the application was certainly still handling it; 0 if none is known.
     pub active_at: u64,
 }
 
-/// What is known of a flip's success.
+/// The result of a flip.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum FlipOutcome {
-    /// It was acknowledged.
+    /// It succeeded.
     Acknowledged,
-    /// It was refused, or never sent: nothing has changed.
+    /// It was refused or never sent, and changed nothing.
     Refused,
-    /// Nobody knows.
+    /// It may have taken effect or not.
     Unknown,
 }
 
-/// One flip.
+/// A flip.
 #[derive(Clone, Debug)]
 pub(crate) struct Flip {
-    /// Each service with the color that it was to have.
+    /// Each service with its new color.
     pub changes: Vec<(u8, Color)>,
-    /// Before the call was sent.
+    /// The time before the call was sent.
     pub called: u64,
-    /// When its acknowledgement was there.
+    /// When the acknowledgement was received.
     pub acknowledged: u64,
-    /// How it ended.
+    /// Its result.
     pub outcome: FlipOutcome,
-    /// The generation that has it, if the proxy numbers them.
+    /// Its generation, if the proxy has generations.
     pub generation: Option<u64>,
-    /// What went wrong.
+    /// The error, if it failed.
     pub error: Option<String>,
-    /// Whether `acknowledged` is when it was found out afterwards, since the call's own answer was lost.
+    /// Whether the response of the call was lost. `acknowledged` is when the result was found out afterwards.
     pub lost_response: bool,
 }
 
-/// That a color was told to be drained.
+/// A `drained` event.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct DrainedEvent {
     /// The service.
     pub service: u8,
     /// The color.
     pub color: Color,
-    /// The generation that had replaced it.
+    /// The generation that had replaced the color.
     pub generation: u64,
-    /// When it was heard.
+    /// When it was received.
     pub received: u64,
 }
 
-/// A request without a number of the drill that reached an application of the drill.
+/// A request without a number that reached an application of the drill.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct UnnumberedRequest {
-    /// Which application.
+    /// The number of the application.
     pub instance: u16,
-    /// When, by its word.
+    /// When, according to the application.
     pub at: u64,
-    /// Whether it asked for traffic, as requests of the drill do and health checks do not.
+    /// Whether its path is that of drill traffic, which health checks do not use.
     pub is_traffic: bool,
 }
 
-/// How well the drill itself could hear.
+/// Times in which the drill received events late or not at all.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct EventGaps {
-    /// From when until when it did not hear what the proxy tells, or only a part of it.
+    /// Begin and end of each time in which events can be missing.
     pub missed: Vec<(u64, u64)>,
-    /// When it was on time again after it had not been, and by how much it was late.
+    /// When a timer of the drill fired late, and by how much.
     pub delays: Vec<(u64, u64)>,
 }
 
-/// Something that was broken on purpose.
+/// A process that the drill stopped, and the time in which failures can follow from that.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Kill {
-    /// What.
+    /// The process.
     pub process: KilledProcess,
-    /// Before it was done.
+    /// The time before the kill.
     pub from: u64,
-    /// Until when its consequences may be met.
+    /// The end of the time in which requests can fail because of it.
     pub until: u64,
 }
 
-/// Who was killed.
+/// A killed process.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum KilledProcess {
     /// The proxy: from the kill until it serves again.
     Proxy,
-    /// A process of the upstream: from the kill until its connections are gone.
+    /// An application: from the kill until its connections are closed.
     Upstream {
         /// The service.
         service: u8,
         /// The color.
         color: Color,
-        /// Which process.
+        /// The number of the application.
         instance: u16,
-        /// Whether its color had no other endpoint left, so that nobody else could be asked.
+        /// Whether it was the last running endpoint of its color, so that no retry could succeed.
         was_last: bool,
     },
 }
 
-/// How many are inside of a color at a moment.
+/// The number of requests in flight on a color at one time.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct InFlightSample {
     /// When.
@@ -190,83 +189,94 @@ pub(crate) struct InFlightSample {
     pub service: u8,
     /// The color.
     pub color: Color,
-    /// How many.
+    /// Requests in flight.
     pub count: u64,
-    /// Whether the color was not the active one.
+    /// Whether the color was not active.
     pub is_inactive: bool,
 }
 
-/// Something that went wrong beside requests and flips.
-#[derive(Clone, Debug)]
-pub(crate) struct Failure {
-    /// When what went wrong was begun.
-    pub from: u64,
-    /// When it had gone wrong.
-    pub until: u64,
-    /// What.
+/// A step that is not a flip.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct StepRecord {
+    /// When it began.
+    pub at: u64,
+    /// The step, as in a script.
     pub text: String,
 }
 
-/// Everything that was seen.
+/// A failure that is not one of a request or a flip.
+#[derive(Clone, Debug)]
+pub(crate) struct Failure {
+    /// When the failed action began.
+    pub from: u64,
+    /// When it failed.
+    pub until: u64,
+    /// The error.
+    pub text: String,
+}
+
+/// Everything that a drill recorded.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct History {
-    /// The names of the services; others speak of them by their place.
+    /// The names of the services. Other fields have their indices.
     pub services: Vec<String>,
-    /// The active color of each service at the beginning.
+    /// The first active color of each service.
     pub initial: Vec<Color>,
-    /// From when on things count.
+    /// When the measured load began.
     pub began: u64,
-    /// When the last request was begun.
+    /// When the last request was due.
     pub ended: u64,
     /// All requests.
     pub requests: Vec<Request>,
-    /// All flips, in order. They do not overlap.
+    /// All flips, in order of time. They do not overlap.
     pub flips: Vec<Flip>,
-    /// What was told of drains, in order. `None` if the proxy does not tell.
+    /// The `drained` events, in order of time. `None` if the proxy reports no drains.
     pub drained: Option<Vec<DrainedEvent>>,
-    /// How well this was heard.
+    /// Times in which events can be missing or late.
     pub event_gaps: EventGaps,
-    /// What was broken on purpose.
+    /// The processes that the drill stopped.
     pub kills: Vec<Kill>,
-    /// Who was inside, looked at now and then.
+    /// Samples of the requests in flight.
     pub in_flight: Vec<InFlightSample>,
-    /// The applications that the drill has started: where each belongs.
+    /// The service and the color of each application that the drill started.
     pub instances: BTreeMap<u16, (u8, Color)>,
-    /// Every number that reached one of these, as often as it did. `None` if nobody counted.
+    /// The numbers of all requests that these applications received. `None` if the drill started none.
     pub arrived: Option<Vec<u64>>,
-    /// Requests without a number that reached one of these.
+    /// The requests without a number that these applications received.
     pub unnumbered: Vec<UnnumberedRequest>,
-    /// Whether only the drill sends requests to these applications: their health checks are no requests.
+    /// Whether only the drill sends requests to these applications. Health checks only open connections then.
     pub is_exclusive: bool,
-    /// Why it ended before its time, if it did.
-    pub cut_short: Option<String>,
-    /// What went wrong beside requests and flips: processes that did not start, calls that failed.
+    /// The steps other than flips, in order.
+    pub steps: Vec<StepRecord>,
+    /// Why the drill did not do all that it had to do, if so.
+    pub incomplete: Option<String>,
+    /// Failures other than those of requests and flips: processes that did not start, calls that failed.
     pub failures: Vec<Failure>,
 }
 
 // === impl Request ===
 
 impl Request {
-    /// By when it was decided where it goes: the upstream had it, or at the latest there was an answer.
-    pub(crate) fn decided(&self) -> u64 {
-        let Self { began, received: met, head, .. } = *self;
-        if met >= began && met <= head { met } else { head }
+    /// The time by which it was routed: when the application received it, or at the latest when the response came.
+    pub(crate) fn routed(&self) -> u64 {
+        let Self { began, received, head, .. } = *self;
+        if received >= began && received <= head { received } else { head }
     }
 }
 
 // === impl EventGaps ===
 
 impl EventGaps {
-    /// By how much the drill was late at most at some time of these.
+    /// The longest delay of the drill's timer between two times.
     pub(crate) fn longest_delay(&self, from: u64, until: u64) -> u64 {
-        // They are in order and do not overlap.
+        // They are in order of time and do not overlap.
         let first = self.delays.partition_point(|(at, _)| *at < from);
-        let met =
+        let within =
             self.delays[first..].iter().take_while(|(at, by)| at.saturating_sub(*by) <= until);
-        met.map(|(_, by)| *by).max().unwrap_or_default()
+        within.map(|(_, by)| *by).max().unwrap_or_default()
     }
 
-    /// Whether it heard all that was told in this time.
+    /// Whether no event can be missing between two times.
     pub(crate) fn is_complete(&self, from: u64, until: u64) -> bool {
         self.missed.iter().all(|(begin, end)| *end < from || *begin > until)
     }
@@ -287,7 +297,7 @@ impl Kind {
         Self::Preview,
     ];
 
-    /// As it is written.
+    /// The name, as in `--mix`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -297,18 +307,18 @@ impl Kind {
             Self::Upload => "upload",
             Self::Ws => "ws",
             Self::Sse => "sse",
-            Self::RefusedPreview => "wish",
+            Self::RefusedPreview => "refused-preview",
             Self::Preview => "preview",
         }
     }
 
-    /// Whether it takes a time that was asked for, so that how long it took says nothing.
+    /// Whether it takes `--stream-time`, so that its duration says nothing about the proxy.
     #[must_use]
     pub fn is_long(self) -> bool {
         matches!(self, Self::Download | Self::Upload | Self::Ws | Self::Sse)
     }
 
-    /// Whether a proxy that loses an endpoint under it may ask another.
+    /// Whether a proxy may retry it on another endpoint.
     #[must_use]
     pub fn is_repeatable(self) -> bool {
         !matches!(self, Self::Upload | Self::Ws)
@@ -320,21 +330,21 @@ impl Kind {
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Complete => write!(f, "whole"),
-            Self::NotSent => write!(f, "not sent: the drill could not"),
+            Self::Complete => write!(f, "complete"),
+            Self::NotSent => write!(f, "the drill could not send it"),
             Self::NotConnected => write!(f, "no connection"),
-            Self::NoResponse => write!(f, "the connection ended without an answer"),
-            Self::ErrorStatus(code) => write!(f, "refused with {code}"),
+            Self::NoResponse => write!(f, "the connection ended without a response"),
+            Self::ErrorStatus(code) => write!(f, "status {code}"),
             Self::UnknownResponder => {
-                write!(f, "answered by somebody else than a sample application")
+                write!(f, "the response is not from a sample application")
             }
-            Self::TimedOut => write!(f, "not over in time"),
-            Self::Truncated => write!(f, "cut"),
-            Self::Corrupted => write!(f, "altered"),
+            Self::TimedOut => write!(f, "timeout"),
+            Self::Truncated => write!(f, "cut off"),
+            Self::Corrupted => write!(f, "its content was changed"),
             Self::TrailersLost => write!(f, "its trailers were lost"),
-            Self::ColorChanged => write!(f, "went on with another color"),
-            Self::EndpointChanged => write!(f, "went on with another endpoint"),
-            Self::WrongColor => write!(f, "another color than the tester asked for"),
+            Self::ColorChanged => write!(f, "continued on another color"),
+            Self::EndpointChanged => write!(f, "continued on another endpoint"),
+            Self::WrongColor => write!(f, "not the color that the tester asked for"),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! A drill from its options to its report: sets up, starts the load, conducts the steps, collects.
+//! A drill from its options to its report: preparation, load, steps, checks.
 
 use std::{io, rc::Rc, sync::Arc, time::Duration};
 
@@ -14,32 +14,32 @@ use super::{
     error::DrillError,
     live::LiveCounters,
     load::{Load, REQUESTS_MAX, measure_capacity},
-    options::{Control, LoadMode, LoadSpec, Options},
+    options::{Control, LoadMode, LoadSpec, Options, TargetOptions},
     prepare::{active_colors, check_flip_command, check_steps, load_plan, set_up},
     processes::{ArrivedRequests, Processes},
     progress::Progress,
     record::{Failure, History, Kind},
-    report::Report,
+    report::{Report, RunInfo},
     scenario::{ScenarioLog, ScenarioRunner},
     steps::Step,
     times::Times,
 };
 
-/// Ctrl-C and SIGTERM, from when they are first waited for.
+/// Handlers of SIGINT and SIGTERM.
 struct Signals {
     interrupt: Signal,
     terminate: Signal,
 }
 
-/// Does what `options` say, and reports. Ctrl-C and SIGTERM end it early, with a report of what was seen until
-/// then. Blocks the thread, and starts others.
+/// Runs a drill. SIGINT and SIGTERM end it early, with a report of the time until then. Blocks the thread, and starts
+/// others.
 ///
 /// # Errors
 ///
-/// [`DrillError`] if there was nothing to report. All processes that were started have ended.
+/// [`DrillError`] if there is nothing to report. All processes of the drill have ended then.
 pub fn run(options: &Options) -> Result<Report, DrillError> {
     let files = getrlimit(Resource::Nofile);
-    // Each client needs a file. Whoever may not have more has what there is.
+    // Each connection needs a file. If the limit cannot be raised, the drill reports requests that it cannot send.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: files.maximum, ..files });
     let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
     runtime.block_on(async {
@@ -51,7 +51,7 @@ pub fn run(options: &Options) -> Result<Report, DrillError> {
                 report = &mut drill => return report,
                 () = signals.next() => match stop.is_cancelled() {
                     false => stop.cancel(),
-                    // Whoever asks twice does not wait for what is under way.
+                    // A second signal does not wait for the requests in flight.
                     true => return Err(DrillError::Stopped),
                 },
             }
@@ -59,11 +59,16 @@ pub fn run(options: &Options) -> Result<Report, DrillError> {
     })
 }
 
-/// Cancelled by `stop`, it reports what was seen until then. Dropped, it ends what it has started.
+/// If `stop` is cancelled, the report covers the time until then. If dropped, all processes end.
 async fn drill(options: &Options, stop: &CancellationToken) -> Result<Report, DrillError> {
+    let about = RunInfo {
+        started: jiff::Timestamp::now(),
+        command: options.command.clone(),
+        version: version(options).await,
+    };
     let mut processes = Processes::new(options.sample.clone())?;
     let progress = Progress::new(options.is_quiet);
-    let preparing = async {
+    let preparation = async {
         let target = Rc::new(set_up(options, &mut processes).await?);
         let control = match &target.demo {
             Some(demo) => {
@@ -85,7 +90,7 @@ async fn drill(options: &Options, stop: &CancellationToken) -> Result<Report, Dr
         let mode = match options.load {
             LoadSpec::Fixed(mode) => mode,
             LoadSpec::Share(share) => {
-                progress.say("measuring what can be done at most");
+                progress.set_message("measuring the highest possible rate");
                 LoadMode::Rate(measure_capacity(&plan, || target.addresses()).await? * share)
             }
         };
@@ -95,7 +100,7 @@ async fn drill(options: &Options, stop: &CancellationToken) -> Result<Report, Dr
         Ok((processes, target, control, active, plan, mode))
     };
     let prepared = tokio::select! {
-        prepared = preparing => prepared?,
+        prepared = preparation => prepared?,
         () = stop.cancelled() => return Err(DrillError::Stopped),
     };
     let (processes, target, control, active, plan, mode) = prepared;
@@ -135,7 +140,7 @@ async fn drill(options: &Options, stop: &CancellationToken) -> Result<Report, Dr
     };
     let instances = runner.instances().await;
     for request in &mut requests {
-        // Somebody else's application may be on another machine, with a clock of its own.
+        // An application that the drill did not start may be on another machine, which has another clock.
         if !instances.contains_key(&request.instance) {
             request.received = 0;
             if request.kind != Kind::Ws {
@@ -143,47 +148,61 @@ async fn drill(options: &Options, stop: &CancellationToken) -> Result<Report, Dr
             }
         }
     }
-    let tells = runner.reports_drains();
-    let ScenarioLog { flips, drained, event_gaps, kills, in_flight, mut failures } =
+    let reports_drains = runner.reports_drains();
+    let ScenarioLog { flips, drained, event_gaps, kills, in_flight, steps, mut failures } =
         runner.log.take();
     if requests.len() as u64 >= REQUESTS_MAX {
-        let text =
-            format!("the load ended early: {REQUESTS_MAX} requests are all that is remembered");
+        let text = format!(
+            "the load ended early, after {REQUESTS_MAX} requests, which are all that the drill can record"
+        );
         failures.push(Failure { from: times.until, until: times.until, text });
     }
-    let is_to_flip =
-        options.steps.iter().any(|it| matches!(it.step, Step::Flip(_) | Step::Promote(_)));
-    let cut_short = if stop.is_cancelled() {
-        Some("it was told to stop before its time".to_owned())
-    } else if flips.is_empty() && is_to_flip {
-        Some("no flip was made, though there were to be some".to_owned())
-    } else {
-        None
+    let has_flips = options
+        .steps
+        .iter()
+        .any(|it| matches!(it.step, Step::Flip(_) | Step::Promote(_) | Step::Rollback(_)));
+    let incomplete = match has_flips {
+        _ if stop.is_cancelled() => Some("it was stopped before its end"),
+        true if flips.is_empty() => Some("it made no flip, although its steps have flips"),
+        false if !options.is_without_flips => Some(
+            "it made no flip, so it did not check any; use --flip-every, or --no-flips if that is what you want",
+        ),
+        _ => None,
     };
     let history = History {
-        cut_short,
+        incomplete: incomplete.map(str::to_owned),
+        steps,
         services: target.names().to_vec(),
         initial: active,
         began: times.measured_from,
         ended: times.until.min(requests.iter().map(|it| it.due).max().unwrap_or(times.until)),
         requests,
         flips,
-        drained: tells.then_some(drained),
+        drained: reports_drains.then_some(drained),
         event_gaps,
         kills,
         in_flight,
         instances,
         arrived,
         unnumbered,
-        // The configuration of a demo has health checks that only open a connection.
+        // Health checks of a demo open connections and send no requests.
         is_exclusive: target.demo.is_some(),
         failures,
     };
     progress.clear();
-    Ok(Report::new(history, plan, mode))
+    Ok(Report::new(history, plan, mode, about))
 }
 
-/// Shows what is going on until the load is over.
+/// The name and the version of the tested Flipgate, or of the drill if it tests something else.
+async fn version(options: &Options) -> String {
+    let tested = match &options.target {
+        TargetOptions::Demo { flipgate, .. } => flipgate.version().await,
+        TargetOptions::Urls(_) => None,
+    };
+    tested.unwrap_or_else(|| concat!("flipgate-drill ", env!("CARGO_PKG_VERSION")).to_owned())
+}
+
+/// Shows the progress until the load has ended.
 async fn watch(
     load: &Load,
     live: &LiveCounters,
@@ -212,7 +231,7 @@ impl Signals {
         })
     }
 
-    /// The next of either. A dropped future loses none.
+    /// Waits for a signal. Cancel safe.
     async fn next(&mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => {}

@@ -1,5 +1,5 @@
-//! What is done to the proxy while it is asked: flips (`flips`), changes, kills; when (`turns`); and what the
-//! proxy says of itself meanwhile (`telling`).
+//! The steps of a drill: flips (`flips`), changes and kills, and their schedule (`schedule`). Meanwhile
+//! `drain_observer` follows what the proxy reports.
 
 mod drain_observer;
 mod flips;
@@ -21,34 +21,36 @@ use super::{
     load::sleep_until,
     options::Control,
     processes::{ArrivedRequests, Processes},
-    record::{DrainedEvent, EventGaps, Failure, Flip, FlipOutcome, InFlightSample, Kill},
+    record::{
+        DrainedEvent, EventGaps, Failure, Flip, FlipOutcome, InFlightSample, Kill, StepRecord,
+    },
     steps::{Action, ProcessName, ScriptLine, Step},
     target::{Target, configuration},
     times::Times,
 };
 use crate::{color::Color, sample::now_ns};
 
-/// Does the steps, and writes down what came of them.
+/// Runs the steps, and records their results.
 pub(super) struct ScenarioRunner {
     control: Control,
     target: Rc<Target>,
-    /// How long a stream takes.
+    /// The duration of a stream, in nanoseconds.
     stream_time: u64,
     processes: tokio::sync::Mutex<Processes>,
-    /// What is active, as far as we know.
+    /// The active color of each service, as far as the drill knows.
     active: RefCell<Vec<Color>>,
-    /// Whether the configuration is the other one of the two that are read in turn.
+    /// Which of two configurations the demo has now. Each reload reads the other one.
     is_changed: Cell<bool>,
-    /// When the proxy was ended last.
+    /// When the drill stopped the proxy last.
     last_proxy_end: Cell<u64>,
-    /// Whether what the proxy tells could ever be heard, and why not.
+    /// Why events cannot be received, until the first connection for events.
     events_error: RefCell<Option<String>>,
-    /// Ends what is done.
+    /// Stops the steps.
     halt: CancellationToken,
     pub(super) log: RefCell<ScenarioLog>,
 }
 
-/// What was seen of the proxy itself.
+/// The record of the steps and of what the proxy reports.
 #[derive(Debug, Default)]
 pub(super) struct ScenarioLog {
     pub(super) flips: Vec<Flip>,
@@ -57,21 +59,22 @@ pub(super) struct ScenarioLog {
     pub(super) kills: Vec<Kill>,
     pub(super) in_flight: Vec<InFlightSample>,
     pub(super) failures: Vec<Failure>,
+    pub(super) steps: Vec<StepRecord>,
 }
 
-/// How long a change may take that nobody answered for, until it is known whether it was made.
+/// The timeout for flip commands, for idle endpoints, and for finding out whether a change took effect.
 const CHANGE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How long the last drains may take to be told.
+/// The timeout for the `drained` events after the load.
 const LAST_DRAINS_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How often it is looked who is inside.
+/// The interval of samples of the requests in flight.
 const SAMPLE_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Looks that are remembered: three hours of one service.
+/// Samples at most: three hours of one service.
 const SAMPLES_MAX: usize = 250_000;
 
-/// How often it is looked whether the drill itself is on time, and from when on it is late.
+/// The interval of the timer that measures delays of the drill itself, and the shortest delay that is recorded.
 const DELAY_INTERVAL: Duration = Duration::from_millis(20);
 const DELAY_MIN: Duration = Duration::from_millis(20);
 
@@ -96,16 +99,14 @@ impl ScenarioRunner {
             active: RefCell::new(active),
             is_changed: Cell::new(false),
             last_proxy_end: Cell::new(0),
-            events_error: RefCell::new(Some("nobody has listened".to_owned())),
+            events_error: RefCell::new(Some("no connection was opened".to_owned())),
             halt,
             log: RefCell::default(),
         }
     }
 
-    /// Does each step when it is due, until it is halted: repeated ones while there are to be flips, others
-    /// as long as the load counts. Changes wait for one another;
-    /// processes come and go whatever is under way. Not to be dropped: what is under way would not be
-    /// noted.
+    /// Runs each step when it is due, until it is halted. Changes run one after the other. Steps of processes run
+    /// independently of changes. Not cancel safe: the result of a running step would not be recorded.
     pub(super) async fn run(&self, lines: &[ScriptLine], times: Times) {
         let is_process = |line: &&ScriptLine| matches!(line.step, Step::Process(..));
         let (processes, changes): (Vec<_>, Vec<_>) = lines.iter().partition(is_process);
@@ -113,33 +114,33 @@ impl ScenarioRunner {
     }
 
     async fn run_schedule(&self, lines: &[&ScriptLine], times: Times) {
-        let mut turns: Vec<ScheduledStep> =
+        let mut schedule: Vec<ScheduledStep> =
             lines.iter().map(|it| ScheduledStep::new(it, times)).collect();
         loop {
-            turns.retain(ScheduledStep::is_pending);
-            let next = turns.iter().enumerate().min_by_key(|(_, it)| it.at);
+            schedule.retain(ScheduledStep::is_pending);
+            let next = schedule.iter().enumerate().min_by_key(|(_, it)| it.at);
             let Some((index, &ScheduledStep { at, line, .. })) = next else { return };
             tokio::select! {
                 () = sleep_until(at) => {}
-                index = self.wait_for_pause_end(&turns) => {
-                    turns[index].resume();
+                index = self.wait_for_pause_end(&schedule) => {
+                    schedule[index].resume();
                     continue;
                 }
                 () = self.halt.cancelled() => return,
             }
-            if !turns[index].is_before_end() {
-                turns.swap_remove(index);
+            if !schedule[index].is_before_end() {
+                schedule.swap_remove(index);
                 continue;
             }
             self.run_step(&line.step).await;
             let flip = self.last_flip(at);
-            if !turns[index].reschedule(flip, self.stream_time) {
-                turns.swap_remove(index);
+            if !schedule[index].reschedule(flip, self.stream_time) {
+                schedule.swap_remove(index);
             }
         }
     }
 
-    /// The place of a flip that was made since `from`, if the proxy tells when what it left behind is drained.
+    /// The index of a successful flip since `from`, if the proxy reports drains.
     fn last_flip(&self, from: u64) -> Option<usize> {
         let log = self.log.borrow();
         let last = log.flips.len().checked_sub(1)?;
@@ -148,10 +149,10 @@ impl ScenarioRunner {
         (self.reports_drains() && is_good).then_some(last)
     }
 
-    /// The first turn that does not pause any more: the events have come for every color that its flip has left
-    /// behind. Never ends if none pauses.
-    async fn wait_for_pause_end(&self, turns: &[ScheduledStep<'_>]) -> usize {
-        let pauses = || turns.iter().enumerate().filter_map(|(at, it)| Some((at, it.pause?)));
+    /// Waits for the first step that need not pause any longer: the `drained` events of its flip have come. Pending for
+    /// ever if no step pauses.
+    async fn wait_for_pause_end(&self, schedule: &[ScheduledStep<'_>]) -> usize {
+        let pauses = || schedule.iter().enumerate().filter_map(|(at, it)| Some((at, it.pause?)));
         if pauses().next().is_none() {
             return std::future::pending().await;
         }
@@ -165,6 +166,10 @@ impl ScenarioRunner {
 
     async fn run_step(&self, step: &Step) {
         let from = now_ns();
+        if !matches!(step, Step::Flip(_)) {
+            let record = StepRecord { at: from, text: step.to_string() };
+            self.log.borrow_mut().steps.push(record);
+        }
         let done = match step {
             Step::Flip(names) => {
                 self.flip(self.other_colors(names)).await;
@@ -172,7 +177,7 @@ impl ScenarioRunner {
             }
             Step::Promote(pairs) => {
                 let named = |(name, color): &(String, Color)| (self.target.index(name), *color);
-                // What is so already would be refused.
+                // Flipgate refuses to promote the active color.
                 let active = self.active.borrow().clone();
                 let changes =
                     pairs.iter().map(named).filter(|it| active[usize::from(it.0)] != it.1);
@@ -196,7 +201,7 @@ impl ScenarioRunner {
         self.log.borrow_mut().failures.push(Failure { from, until: now_ns(), text });
     }
 
-    /// The other colors of these services, or of all.
+    /// The inactive colors of these services, or of all.
     fn other_colors(&self, names: &[String]) -> Vec<(u8, Color)> {
         let active = self.active.borrow();
         let indices: Vec<u8> = match names {
@@ -206,7 +211,7 @@ impl ScenarioRunner {
         indices.into_iter().map(|it| (it, active[usize::from(it)].other())).collect()
     }
 
-    /// Gives a color fresh endpoints, and ends the old ones when nobody is with them any more.
+    /// Gives a color new endpoints, and ends the old ones when they are idle.
     async fn replace(&self, service: u8, color: Color) -> Result<(), DrillError> {
         let Control::Admin(caller) = &self.control else { return Ok(()) };
         let endpoints = self.processes.lock().await.prepare(service, color).await?;
@@ -214,20 +219,22 @@ impl ScenarioRunner {
         let request = PoolRequest { version: None, endpoints, force: true };
         let name = self.target.name(service);
         let put = caller.set_pool(name, color.as_str(), &request).await;
-        let over = self.processes.lock().await.replace(service, color, put.is_ok()).await;
-        self.log.borrow_mut().kills.extend(over);
+        let ended = self.processes.lock().await.replace(service, color, put.is_ok()).await;
+        self.log.borrow_mut().kills.extend(ended);
         put?;
-        // If it is made active meanwhile, the answer comes before everybody has left.
+        // If the color becomes active meanwhile, the call returns before the endpoints are idle.
         for _ in 0..100 {
             if caller.drain(name, Some(color.as_str()), CHANGE_TIMEOUT).await?.in_flight == 0 {
                 self.processes.lock().await.end_replaced(service, color).await;
                 return Ok(());
             }
         }
-        Err(DrillError::Call(format!("what was replaced in {name} {color} is never idle")))
+        Err(DrillError::Call(format!(
+            "the replaced endpoints of {name} {color} do not become idle"
+        )))
     }
 
-    /// Has the configuration read again, changed if it is ours.
+    /// Reloads the configuration, which is a changed one in a demo.
     async fn reload(&self) -> Result<(), DrillError> {
         let Control::Admin(caller) = &self.control else { return Ok(()) };
         if let Some(demo) = &self.target.demo {
@@ -253,8 +260,8 @@ impl ScenarioRunner {
                 if action != Action::Kill {
                     self.processes.lock().await.start_proxy()?;
                     self.target.wait_until_serving(&self.processes).await?;
-                    let over = self.processes.lock().await.proxy_recovered();
-                    self.log.borrow_mut().kills.extend(over);
+                    let ended = self.processes.lock().await.proxy_recovered();
+                    self.log.borrow_mut().kills.extend(ended);
                 }
             }
             ProcessName::Endpoint(name, color, number) => {
@@ -265,20 +272,20 @@ impl ScenarioRunner {
                     self.log.borrow_mut().kills.extend(kill);
                 }
                 if action != Action::Kill {
-                    let over = processes.start_app_again(service, *color, *number).await?;
-                    self.log.borrow_mut().kills.extend(over);
+                    let ended = processes.start_app_again(service, *color, *number).await?;
+                    self.log.borrow_mut().kills.extend(ended);
                 }
             }
         }
         Ok(())
     }
 
-    /// Where each application belonged.
+    /// The service and the color of each application.
     pub(super) async fn instances(&self) -> BTreeMap<u16, (u8, Color)> {
         self.processes.lock().await.instances()
     }
 
-    /// Ends all processes; returns what arrived at the applications, if the drill started any.
+    /// Ends all processes. Returns the requests that the applications received, if the drill started any.
     pub(super) async fn end(&self) -> Result<Option<ArrivedRequests>, DrillError> {
         let mut processes = self.processes.lock().await;
         let has_apps = processes.has_apps();

@@ -1,13 +1,13 @@
-//! What is done while the load goes on, as it is written: one line for each step.
+//! Steps during the load, and the language of scripts: one line for each step.
 //!
 //! ```text
 //! # comment
 //! every 200ms flip                      every service to its other color, in one call
 //! every 1s    flip web
-//! at 5s       promote web=green api=green   those of them that are not so already
+//! at 5s       promote web=green api=green   skips services that have that color
 //! at 6s       rollback
-//! at 7s       replace web.green         fresh endpoints; the old ones are stopped when they are idle
-//! at 8s       kill web.green.1          the first endpoint of web's green, with SIGKILL
+//! at 7s       replace web.green         new endpoints; the old ones are stopped when they are idle
+//! at 8s       kill web.green.1          SIGKILL to the first endpoint of web green
 //! at 9s       start web.green.1
 //! at 10s      reload
 //! at 12s      kill proxy
@@ -19,49 +19,49 @@ use std::{collections::BTreeSet, fmt, str::FromStr, time::Duration};
 
 use crate::color::Color;
 
-/// A line.
+/// A line of a script.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ScriptLine {
-    /// When.
+    /// When the step runs.
     pub when: When,
-    /// What.
+    /// The step.
     pub step: Step,
 }
 
-/// When something is done, from when the load begins to count.
+/// When a step runs, relative to the begin of the measured load.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum When {
-    /// Once.
+    /// Once, at this time.
     At(Duration),
-    /// Again and again.
+    /// Repeatedly, at this interval.
     Every(Duration),
 }
 
-/// Something that is done.
+/// A step.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Step {
-    /// These services, or all of them, to their other colors.
+    /// Flips these services, or all of them, to their other colors.
     Flip(Vec<String>),
-    /// These services to these colors.
+    /// Makes these colors active.
     Promote(Vec<(String, Color)>),
-    /// These services, or those of the last promotion, back.
+    /// Rolls back these services, or those of the last promotion.
     Rollback(Vec<String>),
-    /// Fresh endpoints for a color.
+    /// Gives a color new endpoints.
     Replace(String, Color),
-    /// The configuration is read again.
+    /// Reloads the configuration.
     Reload,
-    /// A process ends or begins.
+    /// Starts or ends a process.
     Process(Action, ProcessName),
 }
 
-/// What is done to a process.
+/// An action on a process.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Action {
     /// SIGKILL.
     Kill,
-    /// It begins again, where it was.
+    /// Starts it again with its old address.
     Start,
-    /// SIGTERM, and again when it has ended.
+    /// SIGTERM, and a start when it has ended.
     Restart,
 }
 
@@ -70,7 +70,7 @@ pub enum Action {
 pub enum ProcessName {
     /// The proxy.
     Proxy,
-    /// An endpoint of a color of a service; the first one is 1.
+    /// An endpoint of a color of a service. Numbers begin with 1.
     Endpoint(String, Color, usize),
 }
 
@@ -83,18 +83,47 @@ impl fmt::Display for When {
     }
 }
 
-/// The shortest time between two turns of a step.
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let words = |names: &[String]| names.iter().map(|it| format!(" {it}")).collect::<String>();
+        match self {
+            Self::Flip(names) => write!(f, "flip{}", words(names)),
+            Self::Promote(pairs) => {
+                write!(f, "promote")?;
+                pairs.iter().try_for_each(|(name, color)| write!(f, " {name}={color}"))
+            }
+            Self::Rollback(names) => write!(f, "rollback{}", words(names)),
+            Self::Replace(name, color) => write!(f, "replace {name}.{color}"),
+            Self::Reload => write!(f, "reload"),
+            Self::Process(action, process) => {
+                let action = match action {
+                    Action::Kill => "kill",
+                    Action::Start => "start",
+                    Action::Restart => "restart",
+                };
+                match process {
+                    ProcessName::Proxy => write!(f, "{action} proxy"),
+                    ProcessName::Endpoint(name, color, number) => {
+                        write!(f, "{action} {name}.{color}.{number}")
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The shortest interval of a repeated step.
 const EVERY_MIN: Duration = Duration::from_millis(1);
 
 impl ScriptLine {
-    /// The steps of a file.
+    /// Parses a script.
     ///
     /// # Errors
     ///
-    /// Each line that is not one, with its number.
+    /// The error of each wrong line, with its number.
     pub fn parse_all(text: &str) -> Result<Vec<Self>, String> {
         let (mut lines, mut wrong) = (Vec::new(), Vec::new());
-        // Some editors write this mark in front, and nobody sees it.
+        // Some editors write a byte order mark.
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         for (number, line) in text.lines().enumerate() {
             let line = line.split('#').next().unwrap_or_default().trim();
@@ -122,8 +151,8 @@ impl FromStr for ScriptLine {
         let when = match how {
             "at" => When::At(time),
             "every" if time >= EVERY_MIN => When::Every(time),
-            "every" => return Err(format!("`{text}`: at most once a millisecond")),
-            _ => return Err(format!("`{how}`: a step begins with `at` or `every`")),
+            "every" => return Err(format!("`{text}`: the shortest interval is 1ms")),
+            _ => return Err(format!("`{how}`: a line begins with `at` or `every`")),
         };
         let words: Vec<&str> = words.collect();
         Ok(Self { when, step: parse_step(&words)? })
@@ -139,7 +168,7 @@ fn parse_step(words: &[&str]) -> Result<Step, String> {
             let pairs: Vec<_> = pairs.collect::<Result<_, _>>()?;
             let names: BTreeSet<&String> = pairs.iter().map(|(name, _)| name).collect();
             if names.len() < pairs.len() {
-                return Err(format!("`{}`: each service once", words.join(" ")));
+                return Err(format!("`{}`: write each service once", words.join(" ")));
             }
             Step::Promote(pairs)
         }
@@ -147,7 +176,7 @@ fn parse_step(words: &[&str]) -> Result<Step, String> {
         ["replace", pool] => {
             let (service, color) = pool
                 .rsplit_once('.')
-                .ok_or_else(|| format!("`{pool}`: write SERVICE.COLOR, like web.green"))?;
+                .ok_or_else(|| format!("`{pool}`: write SERVICE.COLOR, such as web.green"))?;
             Step::Replace(service.to_owned(), parse_color(color)?)
         }
         ["reload"] => Step::Reload,
@@ -178,14 +207,14 @@ fn parse_process(text: &str) -> Result<ProcessName, String> {
     if text == "proxy" {
         return Ok(ProcessName::Proxy);
     }
-    let wrong = || format!("`{text}`: write proxy, or SERVICE.COLOR.NUMBER, like web.green.1");
+    let wrong = || format!("`{text}`: write proxy, or SERVICE.COLOR.NUMBER, such as web.green.1");
     let (pool, number) = text.rsplit_once('.').ok_or_else(wrong)?;
     let (service, color) = pool.rsplit_once('.').ok_or_else(wrong)?;
     let number = number.parse().ok().filter(|it| *it > 0).ok_or_else(wrong)?;
     Ok(ProcessName::Endpoint(service.to_owned(), parse_color(color)?, number))
 }
 
-/// A time as people write it.
+/// Parses a duration, such as 30s.
 ///
 /// # Errors
 ///
@@ -194,7 +223,7 @@ pub fn parse_time(text: &str) -> Result<Duration, String> {
     text.parse::<jiff::SignedDuration>()
         .ok()
         .and_then(|it| Duration::try_from(it).ok())
-        .ok_or_else(|| "write a time in units up to hours, like 30s, 5m or 24h".to_owned())
+        .ok_or_else(|| "write a time with units up to hours, such as 30s, 5m or 24h".to_owned())
 }
 
 #[cfg(test)]
@@ -217,6 +246,16 @@ mod tests {
             (at(4), Step::Rollback(Vec::new())),
         ];
         assert_eq!(lines, expected.map(|(when, step)| ScriptLine { when, step }));
+        let texts: Vec<_> = lines.iter().map(|it| it.step.to_string()).collect();
+        let expected = [
+            "flip",
+            "promote web=green api=blue",
+            "kill web.green.2",
+            "start proxy",
+            "replace web.blue",
+            "rollback",
+        ];
+        assert_eq!(texts, expected);
     }
 
     #[test]
@@ -225,7 +264,7 @@ mod tests {
             ("flip", "write `at TIME STEP`"),
             ("at 5 flip", "write a time"),
             ("at -5s flip", "write a time"),
-            ("every 0s flip", "at most once"),
+            ("every 0s flip", "the shortest interval"),
             ("in 5s flip", "begins with"),
             ("at 5s jump", "a step is"),
             ("at 5s promote", "a step is"),

@@ -1,5 +1,4 @@
-//! What is put to the test: where its services are, and, if it is a Flipgate of our own, its
-//! configuration.
+//! The tested proxy: the addresses of its services and, for a demo, its configuration.
 
 use std::{fmt::Write, net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -18,29 +17,29 @@ use super::{
     traffic::{ServiceAddresses, first_color},
 };
 
-/// Services, and how they are reached.
+/// The services of the tested proxy, and the connectors of their clients.
 #[derive(Debug)]
 pub(super) struct Target {
     names: Vec<String>,
     public: Vec<Connector>,
     tester: Vec<Connector>,
-    /// If it is a Flipgate of our own.
+    /// The Flipgate of a demo.
     pub(super) demo: Option<DemoProxy>,
 }
 
-/// A Flipgate of our own.
+/// The Flipgate of a demo.
 #[derive(Debug)]
 pub(super) struct DemoProxy {
-    /// Its configuration.
+    /// Its configuration file.
     pub(super) file: PathBuf,
-    /// Where its admin API is.
+    /// The socket of its admin API.
     pub(super) socket: PathBuf,
     state: PathBuf,
     listen: SocketAddr,
     services: Vec<(String, [Vec<SocketAddr>; 2])>,
 }
 
-/// How long a proxy that was just started may take until it serves, and one that was there already.
+/// The timeout for the first response of a proxy that the drill started, and of one that was running before.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
 const RUNNING_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -48,7 +47,7 @@ const RUNNING_TIMEOUT: Duration = Duration::from_secs(3);
 const NAMES: [&str; 8] = ["web", "api", "files", "events", "search", "mail", "jobs", "auth"];
 
 impl Target {
-    /// What listens at URLs.
+    /// The proxy at URLs.
     pub(super) async fn from_urls(
         services: &[options::Service],
         options: &Options,
@@ -63,7 +62,7 @@ impl Target {
         Ok(Self { names, public, tester, demo: None })
     }
 
-    /// Starts sample applications, and makes the configuration of a Flipgate in front of them.
+    /// Starts sample applications, and writes the configuration of a Flipgate in front of them.
     pub(super) async fn demo(
         processes: &mut Processes,
         services: usize,
@@ -121,7 +120,7 @@ impl Target {
         &self.names[usize::from(index)]
     }
 
-    /// The place of a service. Steps were checked before they are done.
+    /// The index of a service. Steps have only names that exist.
     pub(super) fn index(&self, name: &str) -> u8 {
         let index = self.names.iter().position(|it| it == name).unwrap_or_default();
         u8::try_from(index).unwrap_or_default()
@@ -131,13 +130,13 @@ impl Target {
         0..u8::try_from(self.names.len()).unwrap_or(u8::MAX)
     }
 
-    /// The ways in for the clients of one thread.
+    /// The connectors of all services, for the clients of one thread.
     pub(super) fn addresses(&self) -> Vec<ServiceAddresses> {
         let connectors = self.public.iter().cloned().zip(self.tester.iter().cloned());
         connectors.map(|(public, tester)| ServiceAddresses::new(public, tester)).collect()
     }
 
-    /// Waits until each service answers the public, and returns the colors that did.
+    /// Waits until each service answers a public client, and returns the colors of the responses.
     pub(super) async fn wait_until_serving(
         &self,
         processes: &Mutex<Processes>,
@@ -185,18 +184,18 @@ fn no_response(
 ) -> DrillError {
     let Connector { address, authority, prefix, .. } = connector;
     let mut text = format!(
-        "{name} does not answer at {address} ({authority}{prefix}/traffic/{}): {why}",
+        "no response of {name} at {address} ({authority}{prefix}/traffic/{}): {why}",
         Kind::Short.name()
     );
     if outcome == Outcome::UnknownResponder {
         let _ = write!(
             text,
-            "\n  A drill asks sample applications behind the proxy: `{sample}`, or have it start them \
-             with --upstream",
+            "\n  The drill needs sample applications behind the proxy: start them with `{sample}`, or let the drill \
+             start them with --upstream",
         );
     }
     if !log.is_empty() {
-        let _ = write!(text, "\n  The proxy said:\n{log}");
+        let _ = write!(text, "\n  The last output of the proxy:\n{log}");
     }
     DrillError::Target(text)
 }
@@ -223,7 +222,8 @@ async fn url_connector(
         false => None,
         true => {
             let tls = Tls::new(options.authorities.as_deref()).map_err(DrillError::Usage)?;
-            let server = ServerName::try_from(host.to_owned()).map_err(|_| wrong("is no name"))?;
+            let server =
+                ServerName::try_from(host.to_owned()).map_err(|_| wrong("is not a valid name"))?;
             Some((server, tls))
         }
     };
@@ -238,7 +238,7 @@ async fn url_connector(
     })
 }
 
-/// The configuration of a demo; a reload reads one of two that differ in what does not matter here.
+/// The configuration of a demo. Two versions of it, with different limits of bodies, alternate at reloads.
 pub(super) fn configuration(demo: &DemoProxy, is_changed: bool) -> String {
     let DemoProxy { file: _, socket, state, listen, services } = demo;
     let mut text = format!(

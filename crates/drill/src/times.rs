@@ -1,20 +1,20 @@
-//! When the load, the steps and the judgement begin and end.
+//! When the load, its measurement and the repeated steps begin and end.
 
 use std::time::Duration;
 
 use super::{options::Options, steps::When};
 use crate::sample::now_ns;
 
-/// When what happens, in [`now_ns`].
+/// The schedule of a drill, in times of [`now_ns`].
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Times {
     /// The load begins.
     pub(super) load_from: u64,
-    /// It counts.
+    /// The measurement begins.
     pub(super) measured_from: u64,
-    /// What is done again and again is done from here
+    /// Repeated steps begin.
     pub(super) flips_from: u64,
-    /// to here.
+    /// Repeated steps end.
     pub(super) flips_until: u64,
     /// The load ends.
     pub(super) until: u64,
@@ -34,7 +34,7 @@ impl Times {
         Self { load_from, measured_from, flips_from, flips_until, until }
     }
 
-    /// Whether something is due at all.
+    /// Whether a step is due at least once.
     pub(super) fn includes(self, when: When) -> bool {
         let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         match when {

@@ -1,4 +1,4 @@
-//! TLS of the load's clients: which certificates they trust, and what they offer by ALPN.
+//! TLS of the clients: trusted certificates and ALPN.
 
 use std::{fmt::Display, path::Path, sync::Arc};
 
@@ -20,32 +20,32 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::protocol::Protocol;
 
-/// The TLS settings of the clients, one for each protocol that a connection may be for.
+/// The TLS settings of the clients, for each protocol.
 #[derive(Clone, Debug)]
 pub(super) struct Tls {
     http1: Arc<ClientConfig>,
     http2: Arc<ClientConfig>,
 }
 
-/// The usual verification, and beside it certificates that the file of authorities names one by one.
+/// The usual verification, which also trusts the certificates in the file of authorities themselves.
 #[derive(Debug)]
 struct Verifier {
     usual: Arc<WebPkiServerVerifier>,
-    /// Certificates that are trusted by themselves, regardless of their issuer.
+    /// Certificates that are trusted regardless of their issuer.
     named: Vec<CertificateDer<'static>>,
 }
 
-/// The largest file that is read: a bundle of authorities has a few hundred KiB.
+/// The largest file of authorities. A bundle has a few hundred KiB.
 const FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
 // === impl Tls ===
 
 impl Tls {
-    /// Trusts the authorities of a PEM file, or those of this machine.
+    /// Settings that trust the authorities of a PEM file, or those of this machine.
     ///
     /// # Errors
     ///
-    /// The file, and why it cannot be used.
+    /// The file, and what is wrong with it.
     pub(super) fn new(authorities: Option<&Path>) -> Result<Self, String> {
         let (roots, named) = match authorities {
             Some(path) => {
@@ -55,7 +55,7 @@ impl Tls {
         };
         let source = authorities.unwrap_or(Path::new("the machine's certificates")).display();
         let fail = |error: &dyn Display| format!("{source}: {error}");
-        // Named, since a second library of cryptography in the tree would make rustls choose neither.
+        // Explicit: with two cryptography libraries among the dependencies, rustls would have no default.
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let usual =
             WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
@@ -65,7 +65,7 @@ impl Tls {
             .with_safe_default_protocol_versions()
             .map_err(|error| fail(&error))?
             .dangerous()
-            // Stricter than it sounds: the usual verification, except for certificates that were named.
+            // The usual verification, except for certificates in the file of authorities.
             .with_custom_certificate_verifier(Arc::new(Verifier { usual, named }))
             .with_no_client_auth();
         let offering = |protocol: &[u8]| {
@@ -77,7 +77,7 @@ impl Tls {
         Ok(Self { http1: offering(b"http/1.1"), http2: offering(b"h2") })
     }
 
-    /// Makes the handshakes of connections for a protocol.
+    /// The connector for a protocol.
     pub(super) fn connector(&self, protocol: Protocol) -> TlsConnector {
         TlsConnector::from(Arc::clone(match protocol {
             Protocol::Http1 => &self.http1,
@@ -90,12 +90,14 @@ fn named_roots(path: &Path) -> Result<(RootCertStore, Vec<CertificateDer<'static
     let named = certificates(path)?;
     let mut roots = RootCertStore::empty();
     for certificate in &named {
-        roots.add(certificate.clone()).map_err(|error| format!("is no authority: {error}"))?;
+        roots
+            .add(certificate.clone())
+            .map_err(|error| format!("is not a valid certificate: {error}"))?;
     }
     Ok((roots, named))
 }
 
-/// The authorities that this machine trusts. On a machine that trusts none, each handshake fails and says so.
+/// The authorities that this machine trusts. If there are none, each handshake fails with an error that says so.
 fn native_roots() -> RootCertStore {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
@@ -107,7 +109,7 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let failed = |error: std::io::Error| format!("cannot be read: {error}");
     let known = std::fs::metadata(path).map_err(failed)?;
     if !known.is_file() {
-        let what = if known.is_dir() { "is a folder, not a file" } else { "is no file" };
+        let what = if known.is_dir() { "is a folder, not a file" } else { "is not a file" };
         return Err(what.to_owned());
     }
     if known.len() > FILE_BYTES_MAX {
@@ -117,18 +119,18 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let found = CertificateDer::pem_slice_iter(&text).collect::<Result<Vec<_>, _>>();
     match found {
         Ok(found) if !found.is_empty() => Ok(found),
-        Ok(_) => Err("has no certificate in PEM: it needs a BEGIN CERTIFICATE".to_owned()),
+        Ok(_) => Err("has no PEM certificate: there is no BEGIN CERTIFICATE line".to_owned()),
         Err(pem::Error::MissingSectionEnd { .. }) => {
-            Err("is cut off: a BEGIN has no END".to_owned())
+            Err("is cut off: a BEGIN line has no END line".to_owned())
         }
-        Err(error) => Err(format!("is no PEM: {error}")),
+        Err(error) => Err(format!("is not a PEM file: {error}")),
     }
 }
 
 // === impl Verifier ===
 
 impl Verifier {
-    /// Whether a certificate is one of those that were named, and valid now for this name.
+    /// Whether a certificate is in the file of authorities, and valid now for this name.
     fn is_named(&self, end: &CertificateDer<'_>, name: &ServerName<'_>, now: UnixTime) -> bool {
         let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
         self.named.iter().any(|it| it == end)
@@ -151,7 +153,7 @@ impl ServerCertVerifier for Verifier {
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         match self.usual.verify_server_cert(end, between, name, ocsp, now) {
-            // A self-signed certificate is often marked as an authority, and refused for that.
+            // The usual verification refuses a self-signed certificate that is marked as an authority.
             Err(Error::InvalidCertificate(
                 CertificateError::Other(_) | CertificateError::UnknownIssuer,
             )) if self.is_named(end, name, now) => Ok(ServerCertVerified::assertion()),

@@ -1,4 +1,4 @@
-//! The kinds of traffic: what each sends, and what it must get.
+//! The kinds of requests: what each sends, and the response that it must get.
 
 mod messages;
 
@@ -35,7 +35,7 @@ use tokio_tungstenite::{
     tungstenite::{Message, handshake::client::generate_key, protocol::Role},
 };
 
-/// How large and how long what takes its time is.
+/// The sizes and the duration of streams.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sizes {
     pub(super) download_bytes: u64,
@@ -43,7 +43,7 @@ pub(super) struct Sizes {
     pub(super) stream_time: Duration,
 }
 
-/// Where one service is asked, by the public and by testers.
+/// Connectors and idle connections of one service, for public clients and for testers.
 #[derive(Debug)]
 pub(super) struct ServiceAddresses {
     public: (Connector, IdleConnections),
@@ -57,20 +57,20 @@ pub(super) struct ThreadClients {
     next_id: Cell<u64>,
     random: RefCell<fastrand::Rng>,
     live: Arc<LiveCounters>,
-    /// What they saw.
+    /// All requests that have ended.
     pub(super) requests: RefCell<Vec<Request>>,
 }
 
-/// How long an answer may take beyond the time that was asked for.
+/// The timeout of a response, beyond the duration of a stream.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// How long the very first answer may take.
+/// The timeout of the first response.
 const FIRST_RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Bytes of a short answer.
+/// The size of a short response.
 const SHORT_BYTES: usize = 128;
 
-/// The time between two pieces of an upload, and two messages of a WebSocket.
+/// The time between two chunks of an upload, and between two messages of a WebSocket.
 const CHUNK_INTERVAL: Duration = Duration::from_millis(50);
 
 // === impl ServiceAddresses ===
@@ -87,7 +87,7 @@ impl ServiceAddresses {
 // === impl ThreadClients ===
 
 impl ThreadClients {
-    /// The clients of the thread `thread`; each has numbers of its own.
+    /// The clients of a thread, which numbers its requests.
     pub(super) fn new(
         thread: u64,
         addresses: Vec<ServiceAddresses>,
@@ -105,8 +105,7 @@ impl ThreadClients {
         }
     }
 
-    /// Makes one request of a kind, which was due at `due`, and notes how it went. Dropped, it is not
-    /// noted.
+    /// Sends a request of a kind, which was due at `due`, and records its outcome. If dropped, nothing is recorded.
     pub(super) async fn run(self: Rc<Self>, kind: Kind, due: u64) {
         let service = self.random.borrow_mut().usize(..self.addresses.len());
         self.run_one(kind, service, due).await;
@@ -116,7 +115,7 @@ impl ThreadClients {
         }
     }
 
-    /// Notes one that was due and could not be sent.
+    /// Records a request that was due and could not be sent.
     pub(super) fn record_not_sent(&self, kind: Kind, due: u64) {
         let mut request = self.request(kind, 0, due);
         request.outcome = Outcome::NotSent;
@@ -278,7 +277,7 @@ impl ThreadClients {
         Ok(())
     }
 
-    /// A connection of its own, over HTTP/1.1: a message and its echo for each beat, and a clean end.
+    /// A WebSocket on a new HTTP/1.1 connection: a message and its echo at each interval, and a closing handshake.
     async fn websocket(&self, connector: &Connector, request: &mut Request) -> Result<(), Outcome> {
         let own = Connector { protocol: Protocol::Http1, ..connector.clone() };
         let mut sender = own.open().await?;
@@ -303,14 +302,14 @@ impl ThreadClients {
         let io = TokioIo::new(upgraded);
         let mut socket = WebSocketStream::from_raw_socket(io, Role::Client, None).await;
         let began = Instant::now();
-        for beat in 0.. {
-            let at = CHUNK_INTERVAL * beat;
+        for number in 0.. {
+            let at = CHUNK_INTERVAL * number;
             if at > self.sizes.stream_time {
                 break;
             }
             tokio::time::sleep_until(began + at).await;
             let sent = now_ns();
-            socket.send(Message::text(beat.to_string())).await.map_err(|_| Outcome::Truncated)?;
+            socket.send(Message::text(number.to_string())).await.map_err(|_| Outcome::Truncated)?;
             let echo = loop {
                 match socket.next().await {
                     Some(Ok(Message::Text(text))) => break text,
@@ -318,14 +317,14 @@ impl ThreadClients {
                     _ => return Err(Outcome::Truncated),
                 }
             };
-            // It was alive when this message left: its echo came.
+            // The echo proves that the application handled the WebSocket after this message was sent.
             request.active_at = sent;
-            if payload_of(&echo, color, instance.as_deref())? != beat.to_string() {
+            if payload_of(&echo, color, instance.as_deref())? != number.to_string() {
                 return Err(Outcome::Corrupted);
             }
         }
         socket.close(None).await.map_err(|_| Outcome::Truncated)?;
-        // The answer to the close. How the connection ends behind it is nobody's business.
+        // The closing handshake. How the connection ends after it does not matter.
         loop {
             match socket.next().await {
                 Some(Ok(Message::Close(_))) => return Ok(()),
@@ -337,13 +336,13 @@ impl ThreadClients {
     }
 }
 
-/// The first of a trillion numbers that nobody else of this process counts with.
+/// The first of a trillion numbers that no other thread of this process uses.
 fn first_id() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     NEXT.fetch_add(1, Relaxed) << 40
 }
 
-/// A small answer, with a wish for those that are to have one.
+/// A short request, with a preview header or cookie for both kinds of previews.
 async fn short(
     connector: &Connector,
     idle: &IdleConnections,
@@ -377,7 +376,7 @@ async fn short(
     }
 }
 
-/// Asks once for a short answer, and returns the color that gave it.
+/// Sends a short request, and returns the color of the response.
 pub(super) async fn first_color(connector: &Connector) -> Result<Color, Outcome> {
     let (response, _connection) = timeout(
         FIRST_RESPONSE_TIMEOUT,

@@ -1,4 +1,4 @@
-//! What do people and scripts that run `flipgate-drill` hold on to?
+//! The command line of `flipgate-drill`.
 
 use std::{
     fs,
@@ -25,14 +25,14 @@ fn folder() -> TempDir {
     TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).expect("cargo makes this folder")
 }
 
-/// The program in a folder where no other program is. A link, since a copy that was just written can be busy.
+/// The program alone in a folder. A link, since a new copy can be busy.
 fn link(folder: &Path) -> PathBuf {
     let path = folder.join("flipgate-drill");
     fs::hard_link(PROGRAM, &path).expect("the same file system");
     path
 }
 
-/// A program that is a shell script.
+/// Writes a shell script that can be executed.
 fn script(folder: &Path, name: &str, text: &str) -> String {
     let path = folder.join(name);
     fs::write(&path, format!("#!/bin/sh\n{text}\n")).expect("a writable folder");
@@ -49,7 +49,7 @@ fn help_lists_the_options_and_has_examples_of_this_program() {
         assert!(text.contains(needed), "{needed}: {text}");
     }
     assert!(text.contains("  flipgate-drill --demo --duration 30s"), "{text}");
-    assert!(text.starts_with("Put a proxy to the test"), "{text}");
+    assert!(text.starts_with("Test a proxy: load, flips"), "{text}");
 }
 
 #[test]
@@ -69,12 +69,12 @@ fn a_demo_without_a_flipgate_ends_with_2_and_says_what_to_do() {
 #[test]
 fn a_demo_starts_the_given_flipgate_or_the_one_in_the_same_folder() {
     let folder = folder();
-    let given = script(folder.path(), "told", "echo this was told; exit 7");
+    let given = script(folder.path(), "given", "echo this is given; exit 7");
     script(folder.path(), "flipgate", "echo this is beside; exit 7");
     let beside = link(folder.path());
     let report = format!("--report={}", folder.path().join("report.html").display());
     for (more, said) in
-        [(&["--flipgate", given.as_str()][..], "this was told"), (&[], "this is beside")]
+        [(&["--flipgate", given.as_str()][..], "this is given"), (&[], "this is beside")]
     {
         let arguments: Vec<&str> =
             ["--demo", "--duration=1s", &report].iter().chain(more).copied().collect();

@@ -1,5 +1,4 @@
-//! A small proxy with an admin API like Flipgate's and a fault of your choice: what a checker that works
-//! has to find.
+//! A small proxy with an admin API like Flipgate's and a planted fault, which a working checker must find.
 
 mod admin;
 
@@ -30,7 +29,7 @@ use tokio::{
     time::Instant,
 };
 
-/// What is wrong with a proxy.
+/// A planted fault.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Fault {
     /// Nothing.
@@ -43,7 +42,7 @@ pub(crate) enum Fault {
     Cuts,
     /// Now and then the public gets the other color.
     Leaks,
-    /// The public gets the color that it wishes for.
+    /// Public clients get the color that they ask for.
     HonorsPublicPreview,
     /// A flip of two services is made in two steps.
     Halves,

@@ -1,5 +1,5 @@
-//! Who answers for what: which flips happened, which requests show it, what a kill explains, and which
-//! drain a request had to be over for.
+//! Facts that the checks need: which flips happened, which requests show it, which failures a kill excuses, and which
+//! `drained` event a request must end before.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use super::{
 };
 use crate::color::Color;
 
-/// A time in which nobody knows the color of a service.
+/// A time in which the active color of a service is not known.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct UnknownPeriod {
     service: u8,
@@ -19,30 +19,29 @@ pub(super) struct UnknownPeriod {
     until: u64,
 }
 
-/// What the drill itself broke.
-pub(super) struct Explanations<'a> {
+/// The kills of the drill, which excuse some failures.
+pub(super) struct Excuses<'a> {
     history: &'a History,
 }
 
-/// For each service and color, when a drain was told that a request had to be over for.
+/// For each service and color, the first `drained` event after each flip away from the color.
 pub(super) struct FirstDrains {
-    /// In the order of the flips away from the color: when the next flip back was called, and the first
-    /// drain that was told for this one or a later one.
+    /// In the order of the flips away from the color: when the next flip back was called, and the first event of this
+    /// flip or a later one.
     by_service: Vec<[Vec<(u64, DrainedEvent)>; 2]>,
 }
 
 // === impl Explanations ===
 
-impl<'a> Explanations<'a> {
+impl<'a> Excuses<'a> {
     pub(super) fn of(history: &'a History) -> Self {
         Self { history }
     }
 
-    /// Whether a request could not end well because of a kill. That of the proxy explains that there was no
-    /// answer, or half of one, and nothing of what was in it. The end of one process of an upstream explains
-    /// what was inside of it, and what cannot be repeated elsewhere; that of the last one of a color, what
-    /// could have gone to that color.
-    pub(super) fn explain(&self, request: &Request) -> bool {
+    /// Whether a kill excuses the failure of a request. A kill of the proxy excuses a missing or incomplete response,
+    /// but not wrong content. A kill of an endpoint excuses its own requests, and those that cannot be retried on
+    /// another endpoint. A kill of the last endpoint of a color excuses all requests that may have been routed there.
+    pub(super) fn is_excused(&self, request: &Request) -> bool {
         let is_loss = match request.outcome {
             Outcome::NotConnected
             | Outcome::NoResponse
@@ -64,8 +63,7 @@ impl<'a> Explanations<'a> {
             })
     }
 
-    /// Whether a request was under way when something was killed that it may have met, so that it may have
-    /// been sent again.
+    /// Whether a request was in flight when a process was killed that it may have reached, so that a retry is right.
     pub(super) fn may_be_repeated(&self, request: &Request) -> bool {
         self.kills_during(request).any(|kill| match kill.process {
             KilledProcess::Proxy => true,
@@ -73,7 +71,7 @@ impl<'a> Explanations<'a> {
         })
     }
 
-    /// What was killed while a request was under way, of its own service or of all.
+    /// The kills during a request: of the proxy, or of an endpoint of its service.
     fn kills_during(&self, request: &Request) -> impl Iterator<Item = &'a Kill> {
         let Request { began, ended, service, .. } = *request;
         self.history.kills.iter().filter(move |kill| {
@@ -85,8 +83,8 @@ impl<'a> Explanations<'a> {
         })
     }
 
-    /// Whether a color could have been chosen for a request: because it was active at some time of it, or
-    /// because a tester asked for it.
+    /// Whether a request may have been routed to a color: the color was active during the request, or a tester asked
+    /// for it.
     fn may_have_reached(&self, request: &Request, color: Color) -> bool {
         if request.kind == Kind::Preview {
             return true;
@@ -99,8 +97,8 @@ impl<'a> Explanations<'a> {
         for flip in flips.iter().filter(|it| it.outcome != FlipOutcome::Refused) {
             let change = flip.changes.iter().find(|it| it.0 == request.service);
             let Some((_, to)) = change else { continue };
-            let met = since <= request.ended && flip.acknowledged >= request.began;
-            if met && (active == color || flip.outcome == FlipOutcome::Unknown) {
+            let overlaps = since <= request.ended && flip.acknowledged >= request.began;
+            if overlaps && (active == color || flip.outcome == FlipOutcome::Unknown) {
                 return true;
             }
             (active, since) = (*to, flip.called);
@@ -108,7 +106,7 @@ impl<'a> Explanations<'a> {
         active == color && since <= request.ended
     }
 
-    /// Whether the proxy was gone at some time of these.
+    /// Whether the proxy was stopped at some time between these.
     pub(super) fn is_proxy_gone(&self, from: u64, until: u64) -> bool {
         let kills = &self.history.kills;
         let mut kills = kills.iter().filter(|it| it.process == KilledProcess::Proxy);
@@ -116,7 +114,7 @@ impl<'a> Explanations<'a> {
     }
 }
 
-/// The flips that happened, and the times in which that is not known of one.
+/// The flips that happened, and the times in which the result of a flip is not known.
 pub(super) fn writes(flips: &[Flip]) -> (Vec<RegisterWrite>, Vec<UnknownPeriod>) {
     let (mut writes, mut uncertain): (Vec<RegisterWrite>, Vec<UnknownPeriod>) =
         (Vec::new(), Vec::new());
@@ -149,14 +147,14 @@ pub(super) fn writes(flips: &[Flip]) -> (Vec<RegisterWrite>, Vec<UnknownPeriod>)
     (writes, uncertain)
 }
 
-/// What the answers to the public say of the table.
+/// What the responses to public clients show of the routing table.
 pub(super) fn reads(history: &History, uncertain: &[UnknownPeriod]) -> Vec<RegisterRead> {
     let requests = history.requests.iter().enumerate();
-    // A tester's request says what the tester asked for.
+    // The color of a preview is the choice of the tester.
     let public = requests.filter(|(_, it)| it.kind != Kind::Preview && it.head != 0);
     let reads = public.filter_map(|(index, it)| {
         let Request { service, began, .. } = *it;
-        Some(RegisterRead { request: index, service, color: it.color?, began, ended: it.decided() })
+        Some(RegisterRead { request: index, service, color: it.color?, began, ended: it.routed() })
     });
     let is_certain = |read: &RegisterRead| {
         !uncertain
@@ -175,8 +173,8 @@ pub(super) fn first_drains(history: &History, drained: &[DrainedEvent]) -> First
     }
     let drains = |service: u8, color: Color| {
         let (mut drains, mut back) = (Vec::new(), u64::MAX);
-        // From the last one back, so that each has the first drain of itself and all later ones. What
-        // nobody was inside of since an earlier flip has no drain of its own.
+        // From the last flip back, so that each has the first event of itself and all later ones. A color without
+        // requests since an earlier flip has no event of its own.
         let mut first: Option<DrainedEvent> = None;
         for flip in history.flips.iter().rev().filter(|it| it.outcome != FlipOutcome::Refused) {
             if flip.changes.contains(&(service, color)) {
@@ -202,12 +200,12 @@ pub(super) fn first_drains(history: &History, drained: &[DrainedEvent]) -> First
 // === impl FirstDrains ===
 
 impl FirstDrains {
-    /// The first drain that was told of a side of `color` that this request was inside of: one that was
-    /// replaced by a flip, and on which this was decided before a flip back was called. Whoever
-    /// was answered by a color before it was active again was let in before it was replaced.
+    /// The first `drained` event of `color` that this request must end before: the event of a flip away from the color,
+    /// where the request was routed before the next flip back was called. A response by a color that is not active
+    /// again yet belongs to a request that was routed before the color was replaced.
     pub(super) fn first_after(&self, request: &Request, color: Color) -> Option<DrainedEvent> {
         let drains = &self.by_service.get(usize::from(request.service))?[color as usize];
-        let first = drains.partition_point(|(back, _)| *back <= request.decided());
+        let first = drains.partition_point(|(back, _)| *back <= request.routed());
         drains.get(first).map(|(_, drained)| *drained)
     }
 }

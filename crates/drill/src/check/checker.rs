@@ -1,56 +1,59 @@
-//! Goes through a history, one promise after the other; drains are in `drains`.
+//! Checks a history, one promise after the other. The checks of drains are in `drains`.
 
 use std::{collections::HashSet, fmt};
 
 use super::{
     super::record::{Failure, FlipOutcome, History, Kind, Outcome, Request, UnnumberedRequest},
-    Finding, Promise, Verdict, Violation,
-    analysis::{self, Explanations},
+    Finding, FlipCounts, Promise, Verdict, Violation,
+    analysis::{self, Excuses},
     register::{self, RegisterRead, conflicts},
 };
 use crate::color::Color;
 
-/// Judges what was seen.
+/// Checks every promise.
 #[must_use]
-pub(crate) fn judge(history: &History) -> Verdict {
-    let explanations = Explanations::of(history);
-    let mut judge = Checker {
+pub(crate) fn check_history(history: &History) -> Verdict {
+    let excuses = Excuses::of(history);
+    let mut checker = Checker {
         history,
-        explanations,
+        excuses,
         findings: Vec::new(),
         violations: Vec::new(),
-        explained: HashSet::new(),
+        excused: HashSet::new(),
+        flips: FlipCounts::default(),
         wrong_color_requests: HashSet::new(),
     };
-    judge.check_responses();
-    judge.check_flip_order();
-    judge.check_arrivals();
-    judge.check_drains();
-    judge.check_flips();
-    let Checker { mut findings, mut violations, explained, .. } = judge;
+    checker.check_responses();
+    checker.check_flip_order();
+    checker.check_arrivals();
+    checker.check_drains();
+    checker.check_flips();
+    let Checker { mut findings, mut violations, excused, flips, .. } = checker;
     findings.sort_by_key(|it| it.promise);
     violations.sort_by_key(|it| it.at);
     let unsent = history.requests.iter().filter(|it| it.outcome == Outcome::NotSent).count();
     Verdict {
         findings,
         violations,
-        explained,
+        excused,
+        flips,
         not_sent: unsent as u64,
-        cut_short: history.cut_short.clone(),
+        incomplete: history.incomplete.clone(),
     }
 }
 
 pub(super) struct Checker<'a> {
     pub(super) history: &'a History,
-    pub(super) explanations: Explanations<'a>,
+    pub(super) excuses: Excuses<'a>,
     findings: Vec<Finding>,
     violations: Vec<Violation>,
-    explained: HashSet<u64>,
-    /// Answered by a color that was not active: inside of something that no flip has left behind.
+    excused: HashSet<u64>,
+    flips: FlipCounts,
+    /// Requests that a color answered although it was not active. No flip has to wait for them.
     pub(super) wrong_color_requests: HashSet<u64>,
 }
 
-/// A finding in the making.
+/// A finding that is not complete.
 pub(super) struct FindingBuilder {
     pub(super) finding: Finding,
     violations: Vec<Violation>,
@@ -64,7 +67,7 @@ impl FindingBuilder {
             promise,
             checked: 0,
             broken: 0,
-            explained: 0,
+            excused: 0,
             unchecked_reason: None,
             max_delay: 0,
         };
@@ -86,16 +89,17 @@ impl FindingBuilder {
 
 impl Checker<'_> {
     pub(super) fn push_finding(&mut self, mut builder: FindingBuilder) {
-        let Finding { checked, broken, explained, unchecked_reason: unchecked, .. } =
-            &mut builder.finding;
-        if *broken == 0 && *checked <= *explained && unchecked.is_none() {
-            *unchecked = Some("nothing was asked that would tell");
+        let Finding { checked, broken, excused, unchecked_reason, .. } = &mut builder.finding;
+        // What a kill excuses tests nothing.
+        *checked = checked.saturating_sub(*excused);
+        if *broken == 0 && *checked == 0 && unchecked_reason.is_none() {
+            *unchecked_reason = Some("no request tests it");
         }
         self.findings.push(builder.finding);
         self.violations.extend(builder.violations);
     }
 
-    /// What can be said of each request by itself.
+    /// Checks each request by itself.
     fn check_responses(&mut self) {
         let mut builders =
             [Promise::Answered, Promise::Whole, Promise::Kept].map(FindingBuilder::new);
@@ -111,7 +115,7 @@ impl Checker<'_> {
                 }
             }
             let broken = match request.outcome {
-                // Granting wishes is the audience's business.
+                // Checked as `private`.
                 Outcome::Complete | Outcome::WrongColor => continue,
                 Outcome::Corrupted | Outcome::TrailersLost => &mut *whole,
                 Outcome::ColorChanged | Outcome::EndpointChanged => &mut *kept,
@@ -123,9 +127,9 @@ impl Checker<'_> {
                 }
                 _ => &mut *answered,
             };
-            if self.explanations.explain(request) {
-                broken.finding.explained += 1;
-                self.explained.insert(request.id);
+            if self.excuses.is_excused(request) {
+                broken.finding.excused += 1;
+                self.excused.insert(request.id);
             } else {
                 broken.break_at(request.ended, self.describe_failure(request));
             }
@@ -133,7 +137,7 @@ impl Checker<'_> {
         builders.into_iter().for_each(|it| self.push_finding(it));
     }
 
-    /// Whether the table was one register, for each service and for all together.
+    /// Checks that the routing table behaves as one register, for each service and for all services together.
     fn check_flip_order(&mut self) {
         let (writes, uncertain) = analysis::writes(&self.history.flips);
         // If the proxy honors the preview header of a public client, the response says nothing about the flips.
@@ -187,8 +191,7 @@ impl Checker<'_> {
             }
         }
         if private.finding.checked == 0 && private.finding.broken == 0 {
-            private = private
-                .unchecked("nobody wished for a color: there is no wish or preview in the mix");
+            private = private.unchecked("the mix has no refused-preview and no preview");
         }
         if writes.is_empty() && register.finding.broken == 0 {
             register = register.unchecked("no flip was made");
@@ -196,7 +199,7 @@ impl Checker<'_> {
         if writes.iter().any(|it| it.changes.len() > 1) {
             together.finding.checked = reads.len() as u64;
             for conflict in conflicts(&self.history.initial, &writes, &reads) {
-                // What is wrong with one service by itself was found above.
+                // Violations of a single service are found above.
                 if let register::Conflict::Backwards { flip, new, old } = conflict
                     && !split.contains(&flip)
                 {
@@ -212,13 +215,13 @@ impl Checker<'_> {
         }
     }
 
-    /// The time and the text of a conflict, and whether a color was seen before it was active.
+    /// The time and the text of a conflict, and whether a color answered before it was active.
     fn describe_conflict(&self, conflict: register::Conflict) -> (u64, String, bool) {
         let History { requests, flips, .. } = self.history;
         match conflict {
             register::Conflict::Stale { request, since } => {
                 let request = &requests[request];
-                let color = request.color.map_or("nobody", Color::as_str);
+                let color = request.color.map_or("no color", Color::as_str);
                 let text = match since.map(|it| &flips[it]) {
                     Some(flip) => format!(
                         "{color} answered {}, begun {} after its flip away from {color} was acknowledged (at {})",
@@ -227,7 +230,7 @@ impl Checker<'_> {
                         self.format_time(flip.acknowledged),
                     ),
                     None => format!(
-                        "{color} answered {}, before it was active for the first time",
+                        "{color} answered {} before it was active for the first time",
                         self.request_name(request)
                     ),
                 };
@@ -236,7 +239,7 @@ impl Checker<'_> {
             register::Conflict::Backwards { flip, new, old } => {
                 let (new, old) = (&requests[new], &requests[old]);
                 let text = format!(
-                    "the flip called at {} was seen by {}, answered at {}, and not by {}, begun {} later",
+                    "the flip called at {} is visible in {}, answered at {}, but not in {}, begun {} later",
                     self.format_time(flips[flip].called),
                     self.request_name(new),
                     self.format_time(new.head),
@@ -250,7 +253,7 @@ impl Checker<'_> {
 
     fn describe_partial_flip(&self, flip: usize, new: &Request, old: &Request) -> String {
         format!(
-            "one flip in halves: {} shows it at {}, and {}, begun {} later, does not (called at {})",
+            "a partial flip: it is visible in {}, answered at {}, but not in {}, begun {} later (called at {})",
             self.request_name(new),
             self.format_time(new.head),
             self.request_name(old),
@@ -259,11 +262,11 @@ impl Checker<'_> {
         )
     }
 
-    /// Whether each request reached the upstream once.
+    /// Checks that each request reached one application once.
     fn check_arrivals(&mut self) {
         let mut once = FindingBuilder::new(Promise::Once);
         let Some(arrived) = &self.history.arrived else {
-            let why = "nobody counted at the upstream: the drill did not start it";
+            let why = "the drill did not start the applications, so they counted no requests";
             return self.push_finding(once.unchecked(why));
         };
         let mut arrived = arrived.clone();
@@ -272,7 +275,7 @@ impl Checker<'_> {
         for request in &self.history.requests {
             let owner = self.history.instances.get(&request.instance);
             if request.color.is_some() && owner.is_none() {
-                // Of an application that somebody else has started, and that we know nothing of.
+                // The response of an application that the drill did not start.
                 continue;
             }
             once.finding.checked += 1;
@@ -281,7 +284,7 @@ impl Checker<'_> {
             {
                 let (service, color) = (&self.history.services[usize::from(owner.0)], owner.1);
                 let text = format!(
-                    "{} was answered by {}, an application of {service} {color}",
+                    "{} was answered by application {} of {service} {color}",
                     self.request_name(request),
                     request.instance
                 );
@@ -291,12 +294,12 @@ impl Checker<'_> {
             let first = arrived.partition_point(|it| *it < request.id);
             let times = arrived[first..].partition_point(|it| *it == request.id);
             let wrong = match times {
-                0 if request.color.is_some() => "never reached the upstream",
+                0 if request.color.is_some() => "never reached an application",
                 0 | 1 => continue,
-                _ => "reached the upstream more than once",
+                _ => "reached the applications more than once",
             };
-            if times > 1 && self.explanations.may_be_repeated(request) {
-                once.finding.explained += 1;
+            if times > 1 && self.excuses.may_be_repeated(request) {
+                once.finding.excused += 1;
             } else {
                 once.break_at(
                     request.ended,
@@ -312,11 +315,14 @@ impl Checker<'_> {
         for flip in &self.history.flips {
             builder.finding.checked += 1;
             if flip.outcome == FlipOutcome::Acknowledged && !flip.lost_response {
+                self.flips.succeeded += 1;
                 continue;
             }
-            if self.explanations.is_proxy_gone(flip.called, flip.acknowledged) {
-                builder.finding.explained += 1;
+            if self.excuses.is_proxy_gone(flip.called, flip.acknowledged) {
+                self.flips.excused += 1;
+                builder.finding.excused += 1;
             } else {
+                self.flips.failed += 1;
                 let error = flip.error.as_deref().unwrap_or("no reason was given");
                 let text =
                     format!("the flip called at {} failed: {error}", self.format_time(flip.called));
@@ -325,14 +331,14 @@ impl Checker<'_> {
         }
         for Failure { from, until, text } in &self.history.failures {
             builder.finding.checked += 1;
-            if self.explanations.is_proxy_gone(*from, *until) {
-                builder.finding.explained += 1;
+            if self.excuses.is_proxy_gone(*from, *until) {
+                builder.finding.excused += 1;
             } else {
                 builder.break_at(*until, text.clone());
             }
         }
         if self.history.flips.is_empty() && self.history.failures.is_empty() {
-            builder = builder.unchecked("there were no flips");
+            builder = builder.unchecked("no flip was made");
         }
         self.push_finding(builder);
     }
@@ -348,8 +354,8 @@ impl Checker<'_> {
         )
     }
 
-    /// Requests that reached an application and that the drill has not sent as they are: without a number, or
-    /// with another one. `arrived` is in order.
+    /// Finds requests that reached an application and that the drill did not send: without a number, or with another
+    /// one. `arrived` is sorted.
     fn check_unknown_requests(&self, arrived: &[u64], once: &mut FindingBuilder) {
         let History { unnumbered, is_exclusive: is_alone, instances, services, .. } = self.history;
         let unnumbered = unnumbered.iter().filter(|it| it.is_traffic || *is_alone);
@@ -370,11 +376,11 @@ impl Checker<'_> {
         let mut own: Vec<u64> = self.history.requests.iter().map(|it| it.id).collect();
         own.sort_unstable();
         let Some(first) = own.first() else { return };
-        // What came before the load has numbers below its own.
+        // Requests before the load have smaller numbers.
         let of_load = arrived.partition_point(|it| it < first);
         for number in arrived[of_load..].iter().filter(|it| own.binary_search(it).is_err()) {
             let text =
-                format!("request {number} reached the upstream, which the drill has not sent");
+                format!("request {number} reached an application, but the drill did not send it");
             once.finding.checked += 1;
             once.break_at(self.history.ended, text);
         }

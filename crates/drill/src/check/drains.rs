@@ -1,12 +1,12 @@
-//! Whether it was told in time, and not too early, that a color is drained.
+//! Checks that each `drained` event comes in time, and not too early.
 //!
-//! # What is promised
+//! # The promise
 //!
-//! When the last request of a color that is not active has ended, the proxy tells that the color is drained:
-//! whatever generation replaced the side that was left last. If the color is made active before that,
-//! no event is due. So the checker judges each flip away from a color: if all requests that can have been inside had
-//! ended a [`BOUND`] before the color could be active again, an event has to be there; and one that is there is
-//! not later than the bound.
+//! When the last request of an inactive color has ended, the proxy sends a `drained` event. Its generation is that of
+//! any flip that replaced the color since it was drained last. If the color becomes active before its last request has
+//! ended, no event is due. So the check takes each flip away from a color: if all requests that may have been routed to
+//! the color ended at least [`BOUND`] before the color could be active again, there must be an event. An event must not
+//! come later than the bound.
 
 use std::collections::HashMap;
 
@@ -17,56 +17,54 @@ use super::{
 };
 use crate::color::Color;
 
-/// How long after the last request of a color has ended its event may be heard: 500 ms, in nanoseconds, and
-/// [`LAGS`] times as much as the drill itself was late meanwhile.
+/// The longest delay from the end of the last request to its event: 500 ms, in nanoseconds. [`DELAY_FACTOR`] times the
+/// delay of the drill's own timer is added.
 pub(crate) const BOUND: u64 = 500_000_000;
 
-/// Three have to run on a busy machine until an event is heard: what carries the request, what tells, and what hears.
+/// Until an event is received, a busy machine must run three tasks: the end of the request, the event, its receiver.
 const DELAY_FACTOR: u64 = 3;
 
-/// A time in which a color is not active.
+/// A time in which a color of a service is not active.
 struct InactivePeriod<'a> {
     service: u8,
     color: Color,
-    /// The flip that it begins with.
+    /// The flip with which it begins.
     flip: &'a Flip,
-    /// When the next flip to the color was called, if there was one, and the generation that has it.
+    /// When the next flip to the color was called, if there is one, and its generation.
     next_active: u64,
     next_generation: Option<u64>,
 }
 
-/// When the requests of one color of a service have ended, at the latest.
+/// The latest ends of the requests of one color of a service.
 #[derive(Default)]
 struct LastRequestEnds {
-    /// Of those that began until then, if they can have been inside. In order.
+    /// By the begin of the request, with all requests that may have been routed to the color. Sorted.
     by_begin: Vec<(u64, u64)>,
-    /// Of those of the public whose color was decided until then. In order.
+    /// By the time of routing, with public requests of the color. Sorted.
     by_decision: Vec<(u64, u64)>,
 }
 
 /// The events of one color of a service.
 #[derive(Default)]
 struct DrainEvents {
-    /// When each generation was heard of first.
+    /// When the first event of each generation was received.
     first: HashMap<u64, u64>,
-    /// All, in the order in which they were heard.
+    /// All, in the order of their reception.
     all: Vec<DrainedEvent>,
 }
 
 impl Checker<'_> {
-    /// Whether anybody was inside of a color after it was told to be drained.
+    /// Checks that no request of a color was in flight after the `drained` event of the color.
     pub(super) fn check_drains(&mut self) {
         let mut builder = FindingBuilder::new(Promise::Drained);
         let Some(drained) = &self.history.drained else {
-            return self.push_finding(
-                builder.unchecked("the proxy does not tell when a color is drained"),
-            );
+            return self.push_finding(builder.unchecked("the proxy reports no drains"));
         };
         let first = analysis::first_drains(self.history, drained);
         for request in &self.history.requests {
             let (Some(color), 1..) = (request.color, request.active_at) else { continue };
-            // Testers come and go, and hold up no drain; a public request whose preview header was honored
-            // does not either. Strays are reported already.
+            // Previews can begin at any time, and so can public requests with a preview header that the proxy obeyed.
+            // Responses of the wrong color are reported by another promise.
             let asks_for_color = matches!(request.kind, Kind::Preview | Kind::RefusedPreview);
             if asks_for_color || self.wrong_color_requests.contains(&request.id) {
                 continue;
@@ -78,8 +76,8 @@ impl Checker<'_> {
             builder.finding.checked += 1;
             if received < request.active_at {
                 let text = format!(
-                    "{color} was told to be drained of what generation {generation} replaced at {}, and {} was \
-                     still at it {} later",
+                    "the `drained` event of {color} (generation {generation}) came at {}, but {} was still in flight \
+                     {} later",
                     self.format_time(received),
                     self.request_name(request),
                     format_millis(request.active_at - received),
@@ -89,12 +87,12 @@ impl Checker<'_> {
         }
         self.check_events(drained, &mut builder);
         if builder.finding.checked == 0 && builder.finding.broken == 0 {
-            builder = builder.unchecked("nothing that tells was inside of a color that drained");
+            builder = builder.unchecked("no color drained while a request was in flight");
         }
         self.push_finding(builder);
     }
 
-    /// Whether each event came that had to, and in time.
+    /// Checks that each due event came, and in time.
     fn check_events(&self, drained: &[DrainedEvent], builder: &mut FindingBuilder) {
         let ends = last_request_ends(self.history);
         let mut events: HashMap<(u8, Color), DrainEvents> = HashMap::new();
@@ -112,7 +110,7 @@ impl Checker<'_> {
         }
     }
 
-    /// Judges what was told of one flip, after which the last request had ended at `last_end`.
+    /// Checks the event of one flip, after which the last request ended at `last_end`.
     fn check_event(
         &self,
         period: &InactivePeriod<'_>,
@@ -133,7 +131,7 @@ impl Checker<'_> {
             None => return,
         };
         let until = received.unwrap_or(due).max(due);
-        let is_gone = self.explanations.is_proxy_gone(flip.called, until);
+        let is_gone = self.excuses.is_proxy_gone(flip.called, until);
         if is_gone || !event_gaps.is_complete(flip.called, received.unwrap_or(due)) {
             return;
         }
@@ -146,8 +144,8 @@ impl Checker<'_> {
                 builder.finding.max_delay = builder.finding.max_delay.max(late);
                 if received > limit(received) {
                     let text = format!(
-                        "{pool} was told to be drained after its flip called at {called} only {} after its last request \
-                         had ended (at {})",
+                        "the `drained` event of {pool} after the flip called at {called} came {} after the end of its \
+                         last request (at {})",
                         format_millis(late),
                         self.format_time(last_end),
                     );
@@ -158,13 +156,13 @@ impl Checker<'_> {
                 let again = match *next_active {
                     u64::MAX => String::new(),
                     next_active => format!(
-                        ", and was not made active again before {}",
+                        ", and the color was not active again before {}",
                         self.format_time(next_active)
                     ),
                 };
                 let text = format!(
-                    "{pool} was never told to be drained after its flip called at {called}: its last request had ended \
-                     at {}{again}",
+                    "no `drained` event of {pool} came after the flip called at {called}: its last request ended at \
+                     {}{again}",
                     self.format_time(last_end),
                 );
                 builder.break_at(due.min(self.history.ended), text);
@@ -174,13 +172,13 @@ impl Checker<'_> {
 }
 
 impl DrainEvents {
-    /// When the event of the flip itself was heard.
+    /// When the event of the flip itself was received.
     fn own_event(&self, period: &InactivePeriod<'_>) -> Option<u64> {
         self.first.get(&period.flip.generation?).copied()
     }
 
-    /// When another was heard that says as much: of something that was replaced before and left later, or that was
-    /// replaced meanwhile.
+    /// When another event was received that means the same: of an earlier flip with requests that ended later, or of a
+    /// change of the endpoints meanwhile.
     fn equivalent_event(&self, period: &InactivePeriod<'_>) -> Option<u64> {
         let first = self.all.partition_point(|it| it.received < period.flip.called);
         let mut since = self.all[first..].iter();
@@ -192,20 +190,20 @@ impl DrainEvents {
 }
 
 impl LastRequestEnds {
-    /// When everybody had left for whom a color was not drained yet: the flip was acknowledged, too.
+    /// When the last request ended that the drain had to wait for. Not before the acknowledgement of the flip.
     fn of(&self, period: &InactivePeriod<'_>) -> u64 {
         let latest = |of: &[(u64, u64)], until: u64| {
             of[..of.partition_point(|it| it.0 <= until)].last().map_or(0, |it| it.1)
         };
         let acknowledged = period.flip.acknowledged;
         let begun = latest(&self.by_begin, acknowledged);
-        // Who should not have come in any more is found by another promise, and holds the drain all the same.
+        // Requests that were routed too late break another promise, but the drain has to wait for them, too.
         let decided = latest(&self.by_decision, period.next_active.saturating_sub(1));
         acknowledged.max(begun).max(decided)
     }
 }
 
-/// Each flip away from a color after which something is to be told.
+/// Each flip away from a color that may need a `drained` event.
 fn inactive_periods(history: &History) -> Vec<InactivePeriod<'_>> {
     let mut all: Vec<InactivePeriod> = Vec::new();
     for service in 0..u8::try_from(history.services.len()).unwrap_or(u8::MAX) {
@@ -243,14 +241,14 @@ fn last_request_ends(history: &History) -> HashMap<(u8, Color), LastRequestEnds>
             continue;
         }
         for color in Color::BOTH {
-            // Who has no answer may have been inside of either.
+            // A request without a response may have been routed to either color.
             if request.color.is_some_and(|it| it != color) {
                 continue;
             }
             let ends = all.entry((request.service, color)).or_default();
             ends.by_begin.push((request.began, request.ended));
             if request.color.is_some() && request.kind != Kind::Preview {
-                ends.by_decision.push((request.decided(), request.ended));
+                ends.by_decision.push((request.routed(), request.ended));
             }
         }
     }

@@ -1,4 +1,4 @@
-//! What is to be told of drains, and by when.
+//! Which `drained` events are due, and when.
 
 use super::{
     tests::{broken, flip, history, request},
@@ -15,7 +15,7 @@ use crate::{
 const SECOND: u64 = 1_000_000_000;
 
 /// Flipped to green at 10 s, to blue at 20 s and to green at 30 s. A WebSocket that began on blue ended at 12 s,
-/// one that began on green at 21 s. The event of each flip has been told at once.
+/// one that began on green at 21 s. The event of each flip came at once.
 fn flips_with_streams() -> History {
     let flip = |color, seconds: u64| Flip {
         generation: Some(seconds),
@@ -43,7 +43,7 @@ fn flips_with_streams() -> History {
 }
 
 fn drained(history: &mut History) -> &mut Vec<DrainedEvent> {
-    history.drained.as_mut().expect("told")
+    history.drained.as_mut().expect("events")
 }
 
 #[test]
@@ -56,9 +56,9 @@ fn every_flip_needs_its_drained_event_not_only_the_last() {
     }
     let mut history = flips_with_streams();
     drained(&mut history).remove(0);
-    let text = &judge(&history).violations[0].text;
-    let expected = "web blue was never told to be drained after its flip called at 10.0000 s: its last request had \
-                    ended at 12.0000 s, and was not made active again before 20.0000 s";
+    let text = &check_history(&history).violations[0].text;
+    let expected = "no `drained` event of web blue came after the flip called at 10.0000 s: its last request ended at \
+                    12.0000 s, and the color was not active again before 20.0000 s";
     assert_eq!(text, expected);
 }
 
@@ -66,7 +66,7 @@ fn every_flip_needs_its_drained_event_not_only_the_last() {
 fn a_color_that_becomes_active_before_it_is_drained_needs_no_event() {
     let mut history = flips_with_streams();
     drained(&mut history).remove(0);
-    // Until the flip back is called, or so shortly before that it may have been told too late for that.
+    // The last request ends when the flip back is called, or so shortly before that no event is due.
     for ended in [21 * SECOND, 20 * SECOND - BOUND, 20 * SECOND - 1] {
         history.requests[0].ended = ended;
         assert_eq!(broken(&history), [], "{ended}");
@@ -78,7 +78,7 @@ fn a_color_that_becomes_active_before_it_is_drained_needs_no_event() {
         Request { color: None, instance: 0, outcome: Outcome::NoResponse, ..history.requests[0] };
     history.requests.push(Request { id: 3, ended: 20 * SECOND, ..unknown });
     assert_eq!(broken(&history), [(Promise::Answered, 1)]);
-    // One that began after the acknowledgement was elsewhere, and so was one that was never sent.
+    // A request that began after the acknowledgement was on the other color.
     history.requests[2].began = 11 * SECOND;
     assert_eq!(broken(&history), [(Promise::Answered, 1), (Promise::Drained, 1)]);
     // A flip of unknown outcome may have made the color active again.
@@ -116,7 +116,7 @@ fn the_event_may_carry_an_earlier_or_a_later_generation() {
         (31, 33 * SECOND + 9, true),
         (10, 34 * SECOND, false),
         (30, 34 * SECOND, false),
-        // It was told before that flip.
+        // The event came before that flip.
         (10, 25 * SECOND, false),
     ] {
         history.drained = Some(of(generation, received));
@@ -136,19 +136,22 @@ fn a_late_drained_event_is_found_unless_the_drill_itself_was_late() {
     assert_eq!(broken(&late(BOUND)), []);
     let mut history = late(BOUND + 1);
     assert_eq!(broken(&history), [(Promise::Drained, 1)]);
-    let text = &judge(&history).violations[0].text;
+    let text = &check_history(&history).violations[0].text;
     assert!(
-        text.contains("only 500.000 ms after its last request had ended (at 12.0000 s)"),
+        text.contains("came 500.000 ms after the end of its last request (at 12.0000 s)"),
         "{text}"
     );
-    assert_eq!(judge(&history).of(Promise::Drained).map(|it| it.max_delay), Some(BOUND + 1));
+    assert_eq!(
+        check_history(&history).of(Promise::Drained).map(|it| it.max_delay),
+        Some(BOUND + 1)
+    );
     history.event_gaps.delays = vec![(12 * SECOND + 50, 100)];
     assert_eq!(broken(&history), []);
     history.event_gaps.delays = vec![(12 * SECOND - 1, 100), (13 * SECOND, 100)];
     assert_eq!(broken(&history), [(Promise::Drained, 1)]);
-    // Also if the color is active again by then.
+    // Also if the color is active again when the event comes.
     assert_eq!(broken(&late(9 * SECOND)), [(Promise::Drained, 1)]);
-    // A flip that is acknowledged after all have left.
+    // A flip that is acknowledged after the last request ended.
     let mut history = late(BOUND + 1);
     history.flips[0].acknowledged = 12 * SECOND + 1;
     assert_eq!(broken(&history), []);
@@ -172,7 +175,7 @@ fn events_that_the_drill_could_not_receive_are_not_judged() {
         history.kills = vec![kill(16 * SECOND)];
         assert_eq!(broken(&history), [(Promise::Drained, 1)]);
     }
-    // The listening ended before the last event was due.
+    // The drill stopped before the last event was due.
     let mut history = flips_with_streams();
     drained(&mut history).pop();
     history.event_gaps.missed = vec![(30 * SECOND + BOUND, u64::MAX)];

@@ -1,4 +1,4 @@
-//! Which promises held, judged from what was seen. Pure: no clock, no sockets.
+//! Checks which promises held, from the history of a drill. Pure: no clock, no sockets.
 
 mod analysis;
 mod checker;
@@ -7,73 +7,87 @@ pub mod register;
 
 use std::collections::HashSet;
 
-pub(crate) use self::{checker::judge, drains::BOUND};
+pub(crate) use self::{checker::check_history, drains::BOUND};
 
-/// What a proxy promises.
+/// A promise of a blue/green proxy.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Promise {
-    /// Every request gets an answer.
+    /// Every request gets the right response.
     Answered,
-    /// There is an order in which the table is one register that flips.
+    /// For each service, the routing table behaves as one register that the flips write.
     Register,
-    /// A flip of several services is one flip.
+    /// A flip of several services changes all of them at one instant.
     Together,
-    /// Each request reaches the upstream once and with its number, and only the sample applications answer.
+    /// Each request reaches one application, once and with its number. Only sample applications answer.
     Once,
-    /// What arrives is what was sent.
+    /// Bodies and trailers arrive as they were sent.
     Whole,
-    /// What takes its time ends on the color and the endpoint that it began on.
+    /// Streams end, complete, on the color and the endpoint on which they began.
     Kept,
-    /// The public sees nothing of a color before it is active; testers see what they ask for.
+    /// Public clients get no color before it is active. Testers get the color that they ask for.
     Private,
-    /// A color is reported as drained after the end of its last request, and soon after it.
+    /// The `drained` event of a color comes after the end of its last request, and within a bound.
     Drained,
-    /// Every flip succeeds.
+    /// Every flip succeeds while the proxy runs.
     Acknowledged,
 }
 
-/// How a promise fared.
+/// The result of the check of a promise.
 #[derive(Clone, Debug)]
 pub struct Finding {
-    /// Which promise.
+    /// The promise.
     pub promise: Promise,
-    /// How many times it was put to the test.
+    /// Cases in which it was tested, without the excused ones.
     pub checked: u64,
-    /// How many times it was broken.
+    /// Cases in which it was broken.
     pub broken: u64,
-    /// How many times it would have been, but for something that the drill itself killed.
-    pub explained: u64,
-    /// Why it was not put to the test, if it was not.
+    /// Cases in which it could not be kept because the drill had killed a process.
+    pub excused: u64,
+    /// Why it was not tested, if so.
     pub unchecked_reason: Option<&'static str>,
-    /// In nanoseconds, for `register`: how long after the acknowledgement of a flip the old color was still asked at
-    /// most. For `drained`: how long after the last request had ended it was told at most. 0 otherwise.
+    /// In nanoseconds. For `register`, the longest time from the acknowledgement of a flip to the begin of a request
+    /// that the old color answered. For `drained`, the longest time from the end of the last request to its event.
+    /// Otherwise 0.
     pub max_delay: u64,
 }
 
-/// One broken promise.
+/// One case in which a promise was broken.
 #[derive(Clone, Debug)]
 pub struct Violation {
-    /// Which.
+    /// The promise.
     pub promise: Promise,
-    /// When.
+    /// The time, in nanoseconds of [`crate::sample::now_ns`].
     pub at: u64,
-    /// What happened, with its times.
+    /// What happened, with times relative to the begin of the measured load.
     pub text: String,
 }
 
-/// What is to be said of a history.
+/// The result of all checks.
 #[derive(Clone, Debug)]
 pub struct Verdict {
-    /// Each promise.
+    /// The result of each promise.
     pub findings: Vec<Finding>,
-    /// Each time that one was broken, in order.
+    /// All violations, in order of time.
     pub violations: Vec<Violation>,
-    /// The numbers of requests that ended badly for something that the drill itself killed.
-    pub(crate) explained: HashSet<u64>,
-    /// Requests that the drill could not send, for limits of its own.
+    /// The numbers of requests that failed because the drill had killed a process.
+    pub(crate) excused: HashSet<u64>,
+    /// Requests that the drill could not send, because of its own limits.
     pub not_sent: u64,
-    /// Why it ended before its time, if it did.
-    pub cut_short: Option<String>,
+    /// Calls of flips, by result.
+    pub flips: FlipCounts,
+    /// Why the drill did not do all that it had to do, if so.
+    pub incomplete: Option<String>,
+}
+
+/// Calls of flips, by result.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct FlipCounts {
+    /// Acknowledged.
+    pub succeeded: u64,
+    /// Failed, or their result is not known, although the proxy was running.
+    pub failed: u64,
+    /// Without an acknowledgement because the drill had killed the proxy.
+    pub excused: u64,
 }
 
 // === impl Promise ===
@@ -92,7 +106,7 @@ impl Promise {
         Self::Acknowledged,
     ];
 
-    /// A word for programs.
+    /// The name, for people and programs.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -108,27 +122,28 @@ impl Promise {
         }
     }
 
-    /// A sentence for people.
+    /// The promise as a sentence.
     #[must_use]
     pub fn in_words(self) -> &'static str {
         match self {
-            Self::Answered => "every request is answered",
-            Self::Register => "after a flip is acknowledged, nothing new reaches the old color",
-            Self::Together => "a flip of several services is never seen in halves",
+            Self::Answered => "every request gets the right response",
+            Self::Register => "after a flip is acknowledged, the old color gets no new request",
+            Self::Together => "a flip of several services changes all of them at one instant",
             Self::Once => {
-                "each request reaches the upstream once and with its number, and only the sample applications answer"
+                "each request reaches one application exactly once, with its number, and only sample applications answer"
             }
             Self::Whole => "bodies and trailers arrive as they were sent",
             Self::Kept => {
-                "WebSockets, downloads, uploads and event streams end on their color and endpoint, uncut"
+                "WebSockets, downloads, uploads and event streams end, complete, on the color and endpoint on which they \
+                 began"
             }
             Self::Private => {
-                "the public never sees the preview color; testers see what they ask for"
+                "public clients get no color before it is active; testers get the color that they ask for"
             }
             Self::Drained => {
-                "a color is reported as drained after the last byte of its last request, and within 500 ms of it"
+                "a color is reported as drained after the end of its last request, and within 500 ms"
             }
-            Self::Acknowledged => "every flip succeeds",
+            Self::Acknowledged => "every flip succeeds while the proxy runs",
         }
     }
 }
@@ -136,15 +151,15 @@ impl Promise {
 // === impl Verdict ===
 
 impl Verdict {
-    /// Whether every promise that was put to the test held, and the drill could do what it was told.
+    /// Whether every tested promise held, and the drill did all that it had to do.
     #[must_use]
     pub fn is_clean(&self) -> bool {
         self.findings.iter().all(|it| it.broken == 0)
             && self.not_sent == 0
-            && self.cut_short.is_none()
+            && self.incomplete.is_none()
     }
 
-    /// How a promise fared.
+    /// The result of a promise.
     #[must_use]
     pub fn of(&self, promise: Promise) -> Option<&Finding> {
         self.findings.iter().find(|it| it.promise == promise)

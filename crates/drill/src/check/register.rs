@@ -1,91 +1,90 @@
-//! Is there an order in which the table is one register that flips?
+//! Linearizability of the routing table: does it behave as one register that the flips write and the requests read?
 //!
-//! Every flip has a call and an acknowledgement, and happened at one instant between the two. Every
-//! request has a begin and the head of its answer, and was decided on at one instant between these. The
-//! check looks for an instant for each flip such that every request was answered by what was active at
-//! some instant of its own: linearizability of a single register whose values are known (Herlihy and
-//! Wing, 1990; Gibbons and Korach, 1997, section 4 for known read mappings).
+//! Every flip takes effect at one instant between its call and its acknowledgement. Every request is routed at one
+//! instant between its begin and the head of its response. The check looks for an instant for each flip such that the
+//! color of each response was active at some instant of its request: linearizability of a single register in
+//! which the write of each value read is known (Herlihy and Wing, 1990; Gibbons and Korach, 1997, section 4).
 //!
-//! Since flips do not overlap, it is decided exactly and in one pass: what a request says of the flips
-//! around it is a bound for the instant of one (`the old color answered, so the flip was not before this
-//! request began`), or one of two bounds for neighbors. Taking every instant as late as its bounds
-//! allow satisfies the others if anything does.
+//! Since flips do not overlap, one pass decides this exactly. A request during a flip is a bound for the instant of the
+//! flip (`the old color answered, so the flip was not before the begin of this request`). A request that overlaps two
+//! flips says that one of two bounds holds. Choosing the latest instant that the bounds of a flip allow satisfies
+//! the constraints of its neighbor if any choice does.
 //!
-//! The same pass over several services at once, where a flip of many has one instant, finds flips that
-//! were seen in halves.
+//! The same pass over several services at once, where a flip of several services has one instant, finds partial
+//! flips.
 
 use crate::color::Color;
 
-/// A request, as far as the register is concerned.
+/// A request: a read of the register.
 #[derive(Clone, Copy, Debug)]
 pub struct RegisterRead {
-    /// Where it stands among all requests.
+    /// Its index among all requests.
     pub request: usize,
-    /// Which service it asked, counted from 0.
+    /// The index of its service.
     pub service: u8,
-    /// The color that answered.
+    /// The color of the response.
     pub color: Color,
-    /// When it was sent, in nanoseconds of [`crate::sample::now_ns`].
+    /// When the request was sent, in nanoseconds of [`crate::sample::now_ns`].
     pub began: u64,
-    /// When the head of its response was there.
+    /// When the head of its response was received.
     pub ended: u64,
 }
 
-/// A flip that is known to have happened.
+/// A flip that happened: a write of the register.
 #[derive(Clone, Debug)]
 pub struct RegisterWrite {
-    /// Where it stands among all flips.
+    /// Its index among all flips.
     pub flip: usize,
     /// The services that it changed, each with the color that it made active.
     pub changes: Vec<(u8, Color)>,
     /// When it was called, in nanoseconds of [`crate::sample::now_ns`].
     pub called: u64,
-    /// When its acknowledgement was there.
+    /// When its acknowledgement was received.
     pub acknowledged: u64,
-    /// Whether the color before it is not known, so that it counts whatever that was.
+    /// Whether the color before it is not known, so that it counts as a change in any case.
     pub is_reset: bool,
 }
 
-/// Why there is no such order.
+/// Why the history is not linearizable.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Conflict {
-    /// A request was answered by a color that was not active at any instant of it.
+    /// The color of a response was not active at any instant of its request.
     Stale {
-        /// The request's place, as in [`RegisterRead::request`].
+        /// The index of the request, as in [`RegisterRead::request`].
         request: usize,
-        /// The flip that had made the other color active; none for the color at the beginning.
+        /// The flip that had made the other color active. None if that color was active from the beginning.
         since: Option<usize>,
     },
-    /// One request shows that a flip had happened, and another, which began later, that it had not.
+    /// One request shows that a flip had taken effect, and a request that began later shows that it had not.
     Backwards {
-        /// The flip's place, as in [`RegisterWrite::flip`].
+        /// The index of the flip, as in [`RegisterWrite::flip`].
         flip: usize,
-        /// The request that the new color answered.
+        /// The request with a response of the new color.
         new: usize,
-        /// The later request that the old color answered.
+        /// The later request with a response of the old color.
         old: usize,
     },
 }
 
-/// The flips of one service that change it.
+/// The flips that change one service.
 #[derive(Debug, Default)]
 struct FlipSequence {
-    /// Places in the writes.
+    /// Indices in the writes.
     writes: Vec<usize>,
     /// The color before each of them, and after the last.
     colors: Vec<Color>,
 }
 
-/// What is known of the instant of a flip.
+/// Bounds of the instant of a flip.
 #[derive(Clone, Copy, Debug)]
 struct Bounds {
-    /// Not before, and the request that says so.
+    /// The earliest instant, and the request that requires it.
     from: (u64, Option<usize>),
-    /// Not after.
+    /// The latest instant, and the request that requires it.
     until: (u64, Option<usize>),
 }
 
-/// Not both: a flip before `began` and its neighbor after `ended`.
+/// Excludes that one flip took effect before `began` and the next one after `ended`.
 #[derive(Clone, Copy, Debug)]
 struct NeighborConstraint {
     first: usize,
@@ -95,9 +94,9 @@ struct NeighborConstraint {
     request: usize,
 }
 
-/// Every conflict that is found: each stale request, and for each flip at most one that goes backwards.
+/// All conflicts: each stale request, and for each flip at most one pair of requests in the wrong order.
 ///
-/// `writes` are in order and do not overlap; `initial` has the color of each service at the beginning.
+/// `writes` are in order of time and do not overlap. `initial` has the first active color of each service.
 #[must_use]
 pub fn conflicts(
     initial: &[Color],
@@ -109,10 +108,10 @@ pub fn conflicts(
         .iter()
         .map(|it| Bounds { from: (it.called, None), until: (it.acknowledged, None) })
         .collect();
-    let (mut found, mut eithers) = (Vec::new(), Vec::new());
+    let (mut found, mut constraints) = (Vec::new(), Vec::new());
     for read in reads {
         let Some(sequence) = sequences.get(usize::from(read.service)) else { continue };
-        // Flips before `first` were over when it began; from `last` on they began after it ended.
+        // Flips before `first` were acknowledged when it began. Flips from `last` on were called after it ended.
         let first = sequence.writes.partition_point(|it| writes[*it].acknowledged < read.began);
         let last = sequence.writes.partition_point(|it| writes[*it].called <= read.ended);
         let last = last.max(first);
@@ -121,7 +120,7 @@ pub fn conflicts(
             found.push(Conflict::Stale { request: read.request, since });
             continue;
         }
-        // Between two flips that it met whole, it met a color for certain.
+        // A color between two flips that lie within the request was active during it for certain.
         if first == last || sequence.colors[first + 1..last].contains(&read.color) {
             continue;
         }
@@ -129,7 +128,7 @@ pub fn conflicts(
         match (sequence.colors[first] == read.color, sequence.colors[last] == read.color) {
             (true, false) => not_before(&mut bounds[opens], read),
             (false, true) => not_after(&mut bounds[closes], read.ended, read.request),
-            _ => eithers.push(NeighborConstraint {
+            _ => constraints.push(NeighborConstraint {
                 first: opens,
                 began: read.began,
                 second: closes,
@@ -138,8 +137,8 @@ pub fn conflicts(
             }),
         }
     }
-    eithers.sort_by_key(|it| it.first);
-    let mut eithers = eithers.into_iter().peekable();
+    constraints.sort_by_key(|it| it.first);
+    let mut constraints = constraints.into_iter().peekable();
     for index in 0..writes.len() {
         let Bounds { from, until } = bounds[index];
         let instant = until.0;
@@ -148,9 +147,9 @@ pub fn conflicts(
         {
             found.push(Conflict::Backwards { flip: writes[index].flip, new, old });
         }
-        while let Some(either) = eithers.next_if(|it| it.first == index) {
-            if instant < either.began {
-                not_after(&mut bounds[either.second], either.ended, either.request);
+        while let Some(constraint) = constraints.next_if(|it| it.first == index) {
+            if instant < constraint.began {
+                not_after(&mut bounds[constraint.second], constraint.ended, constraint.request);
             }
         }
     }
@@ -175,7 +174,7 @@ fn flip_sequences(initial: &[Color], writes: &[RegisterWrite]) -> Vec<FlipSequen
     for (index, write) in writes.iter().enumerate() {
         for (service, color) in &write.changes {
             let Some(sequence) = sequences.get_mut(usize::from(*service)) else { continue };
-            // What changes nothing cannot be seen.
+            // A flip to the active color is not visible.
             if write.is_reset || sequence.colors.last() != Some(color) {
                 sequence.writes.push(index);
                 sequence.colors.push(*color);

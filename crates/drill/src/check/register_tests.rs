@@ -1,4 +1,4 @@
-//! Small histories by hand, and random ones against a search that tries every order.
+//! Small histories, and random ones that are compared with a search of all orders.
 
 use super::*;
 use crate::color::Color::{Blue, Green};
@@ -44,7 +44,7 @@ fn once_seen_a_flip_stays_seen_even_before_its_acknowledgement() {
         conflicts(&[Blue], &writes, &[new, old]),
         [Conflict::Backwards { flip: 0, new: 1, old: 2 }]
     );
-    // The other way round, and overlapping, there is an order.
+    // In the other order, and for overlapping requests, there is no conflict.
     assert_eq!(conflicts(&[Blue], &writes, &[read(1, Green, 40, 50), read(2, Blue, 20, 30)]), []);
     assert_eq!(conflicts(&[Blue], &writes, &[read(1, Green, 20, 45), read(2, Blue, 40, 50)]), []);
 }
@@ -54,7 +54,7 @@ fn a_request_across_two_flips_may_be_routed_before_or_after_both() {
     let writes = [write(0, Green, 10, 20), write(1, Blue, 30, 40)];
     let (begun, across) = (read(0, Green, 11, 12), read(1, Blue, 15, 35));
     assert_eq!(conflicts(&[Blue], &writes, &[begun, across]), []);
-    // The first flip was seen before it began, and the second not after it ended: neither is left.
+    // The first flip was visible before it began, and the second one was not visible after it ended.
     let late = read(2, Green, 36, 38);
     assert_eq!(
         conflicts(&[Blue], &writes, &[begun, across, late]),
@@ -84,8 +84,8 @@ fn a_partial_flip_of_two_services_is_found_only_across_services() {
     }
 }
 
-/// Whether some order exists, by trying every instant for every flip. Times are small and even; the
-/// instants lie on them and between.
+/// Whether an order exists, by trying every instant for every flip. Times are small and even, and instants lie on
+/// and between them.
 fn has_order(initial: &[Color], writes: &[RegisterWrite], reads: &[RegisterRead]) -> bool {
     fn search(
         initial: &[Color],
@@ -103,8 +103,8 @@ fn has_order(initial: &[Color], writes: &[RegisterWrite], reads: &[RegisterRead]
             is_found
         })
     }
-    /// Whether the color was active at some instant of the request. A flip at the very instant may be
-    /// put before or behind it.
+    /// Whether the color was active at some instant of the request. A flip at the same instant may come before or
+    /// after it.
     fn is_true(
         initial: &[Color],
         writes: &[RegisterWrite],

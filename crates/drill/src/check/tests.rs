@@ -1,4 +1,4 @@
-//! Each promise, broken once and kept once.
+//! Each promise, broken and kept.
 
 use super::*;
 use crate::{
@@ -61,22 +61,22 @@ pub(super) fn request(
 }
 
 pub(super) fn broken(history: &History) -> Vec<(Promise, u64)> {
-    let findings = judge(history).findings;
+    let findings = check_history(history).findings;
     let broken = findings.iter().filter(|it| it.broken > 0);
     broken.map(|it| (it.promise, it.broken)).collect()
 }
 
-fn explained(history: &History) -> u64 {
-    judge(history).findings.iter().map(|it| it.explained).sum()
+fn excused(history: &History) -> u64 {
+    check_history(history).findings.iter().map(|it| it.excused).sum()
 }
 
 #[test]
 fn a_good_history_is_clean_and_every_promise_is_checked() {
     let mut socket = request(2, Kind::Ws, Blue, 20, 30, 490);
     socket.active_at = 480;
-    let wish = request(3, Kind::RefusedPreview, Green, 300, 310, 310);
-    let history = history(vec![request(1, Kind::Short, Green, 200, 210, 210), socket, wish]);
-    let verdict = judge(&history);
+    let preview = request(3, Kind::RefusedPreview, Green, 300, 310, 310);
+    let history = history(vec![request(1, Kind::Short, Green, 200, 210, 210), socket, preview]);
+    let verdict = check_history(&history);
     assert!(verdict.is_clean() && verdict.violations.is_empty(), "{verdict:?}");
     let unchecked: Vec<_> =
         verdict.findings.iter().filter(|it| it.checked == 0).map(|it| it.promise).collect();
@@ -110,7 +110,7 @@ fn each_bad_outcome_breaks_its_own_promise() {
 fn the_old_color_after_the_acknowledgement_is_found_and_named() {
     let history = history(vec![request(9, Kind::Short, Blue, 120, 130, 130)]);
     assert_eq!(broken(&history), [(Promise::Register, 1)]);
-    let text = &judge(&history).violations[0].text;
+    let text = &check_history(&history).violations[0].text;
     assert!(text.contains("blue answered web short 9, begun 0.000 ms after"), "{text}");
 }
 
@@ -124,8 +124,8 @@ fn a_color_before_it_is_active_and_a_granted_public_preview_break_private() {
     assert_eq!(broken(&history(vec![refused, tester])), []);
 }
 
-/// A granted wish that is answered while a flip is under way once broke `register`: it looked as if the flip
-/// were seen and then not seen.
+/// A public preview that a proxy granted during a flip once broke `register`: its response looked like a read of the
+/// active color.
 #[test]
 fn a_granted_public_preview_is_not_a_read_of_the_active_color() {
     let ahead = request(1, Kind::Short, Green, 101, 102, 102);
@@ -147,11 +147,11 @@ fn a_request_that_arrives_twice_or_never_is_found() {
     assert_eq!(broken(&history), [(Promise::Once, 1)]);
     history.arrived = Some(Vec::new());
     assert_eq!(broken(&history), [(Promise::Once, 1)]);
-    // Who has no answer may not have arrived.
+    // A request without a response need not have arrived.
     history.requests[0] = Request { head: 0, color: None, outcome: Outcome::NoResponse, ..one };
     assert_eq!(broken(&history), [(Promise::Answered, 1)]);
     history.arrived = None;
-    let verdict = judge(&history);
+    let verdict = check_history(&history);
     assert!(verdict.of(Promise::Once).is_some_and(|it| it.unchecked_reason.is_some()));
 }
 
@@ -162,16 +162,16 @@ fn a_drained_event_before_the_last_request_ended_is_found() {
     assert_eq!(broken(&history(vec![socket])), [(Promise::Drained, 1)]);
     socket.active_at = 499;
     assert_eq!(broken(&history(vec![socket])), []);
-    // Whoever came while the flip was under way and got the old color is inside of the old color.
+    // A request that began during the flip and got the old color is in flight on the old color.
     let between = Request { active_at: 600, ..request(1, Kind::Short, Blue, 95, 600, 600) };
     assert_eq!(broken(&history(vec![between])), [(Promise::Drained, 1)]);
-    // Testers ask for it at any time.
+    // A tester may ask for it at any time.
     let tester = Request { kind: Kind::Preview, ..between };
     assert_eq!(broken(&history(vec![tester])), []);
-    // If it is active again before there is an answer, nobody knows which time the request came in.
+    // If the color is active again before the response, it is not known before which flip the request was routed.
     let mut history = history(vec![between]);
     history.flips.push(flip(Blue, 550, 560));
-    history.drained.as_mut().expect("told").push(DrainedEvent {
+    history.drained.as_mut().expect("events").push(DrainedEvent {
         service: 0,
         color: Green,
         generation: 8,
@@ -190,7 +190,7 @@ fn a_drained_event_covers_all_earlier_flips_and_no_later_ones() {
         ..flip(color, called, called + 10)
     };
     history.flips = vec![flip(Green, 100, 7), flip(Blue, 300, 8), flip(Green, 400, 9)];
-    // Nobody told of the first flip; that blue is drained after the second says that all are gone.
+    // There is no event of the first flip. The event after the second one means that all requests have ended.
     let drained_event =
         |generation, received| vec![DrainedEvent { service: 0, color: Blue, generation, received }];
     history.drained = Some(drained_event(9, 640));
@@ -209,7 +209,7 @@ fn a_failed_flip_is_found_and_its_unknown_result_breaks_nothing_else() {
     ]);
     history.flips[0].outcome = FlipOutcome::Unknown;
     assert_eq!(broken(&history), [(Promise::Acknowledged, 1)]);
-    // From the next flip that succeeds on, it is known again.
+    // From the next flip that succeeds on, the active color is known again.
     history.flips.push(flip(Blue, 160, 170));
     history.requests.push(request(3, Kind::Short, Green, 180, 190, 190));
     (history.arrived, history.drained) = (None, None);
@@ -234,23 +234,23 @@ fn a_kill_excuses_only_the_requests_that_it_affected() {
     let mut history = history(vec![lost]);
     let kill = |victim, from, until| Kill { process: victim, from, until };
     history.kills = vec![kill(KilledProcess::Proxy, 210, 300)];
-    assert_eq!((broken(&history), explained(&history)), (vec![], 1));
+    assert_eq!((broken(&history), excused(&history)), (vec![], 1));
     history.kills = vec![kill(KilledProcess::Proxy, 230, 300)];
     assert_eq!(broken(&history), [(Promise::Answered, 1)]);
-    // A GET can be asked of another endpoint; an upload cannot.
+    // A GET can be retried on another endpoint; an upload cannot.
     let upstream =
         KilledProcess::Upstream { service: 0, color: Green, instance: 4, was_last: false };
     history.kills = vec![kill(upstream, 210, 215)];
     assert_eq!(broken(&history), [(Promise::Answered, 1)]);
     history.requests[0].kind = Kind::Upload;
-    assert_eq!((broken(&history), explained(&history)), (vec![], 1));
+    assert_eq!((broken(&history), excused(&history)), (vec![], 1));
     history.kills = vec![kill(
         KilledProcess::Upstream { service: 1, color: Green, instance: 4, was_last: false },
         210,
         215,
     )];
     assert_eq!(broken(&history), [(Promise::Answered, 1)]);
-    // What was cut has to have been with the one that was killed.
+    // A truncated response must come from the endpoint that was killed.
     let cut = Request {
         outcome: Outcome::Truncated,
         instance: 4,
@@ -258,7 +258,7 @@ fn a_kill_excuses_only_the_requests_that_it_affected() {
     };
     history.requests = vec![cut];
     history.kills = vec![kill(upstream, 210, 215)];
-    assert_eq!((broken(&history), explained(&history)), (vec![], 1));
+    assert_eq!((broken(&history), excused(&history)), (vec![], 1));
     history.requests[0].instance = 5;
     assert_eq!(broken(&history), [(Promise::Kept, 1)]);
 }
@@ -272,21 +272,21 @@ fn the_kill_of_an_inactive_color_excuses_nothing() {
         ..request(1, Kind::Short, Green, 200, 210, 210)
     };
     let last = |color| KilledProcess::Upstream { service: 0, color, instance: 4, was_last: true };
-    for (color, is_explained) in [(Green, true), (Blue, false)] {
+    for (color, is_excused) in [(Green, true), (Blue, false)] {
         let mut history = history(vec![lost]);
         history.kills = vec![Kill { process: last(color), from: 150, until: 300 }];
-        assert_eq!(broken(&history).is_empty(), is_explained, "{color}");
+        assert_eq!(broken(&history).is_empty(), is_excused, "{color}");
     }
-    // While a flip is under way it could be either.
+    // During a flip it may be either color.
     let between = Request { began: 100, ..lost };
     let mut history = history(vec![between]);
     history.kills = vec![Kill { process: last(Blue), from: 90, until: 300 }];
-    assert_eq!((broken(&history), explained(&history)), (vec![], 1));
+    assert_eq!((broken(&history), excused(&history)), (vec![], 1));
 }
 
 #[test]
 fn a_kill_of_the_proxy_excuses_missing_data_but_no_wrong_data() {
-    for (outcome, is_explained) in [
+    for (outcome, is_excused) in [
         (Outcome::Truncated, true),
         (Outcome::TimedOut, true),
         (Outcome::ErrorStatus(502), true),
@@ -299,7 +299,7 @@ fn a_kill_of_the_proxy_excuses_missing_data_but_no_wrong_data() {
         let bad = Request { outcome, ..request(1, Kind::Download, Green, 200, 210, 220) };
         let mut history = history(vec![bad]);
         history.kills = vec![Kill { process: KilledProcess::Proxy, from: 205, until: 300 }];
-        assert_eq!(broken(&history).is_empty(), is_explained, "{outcome:?}");
+        assert_eq!(broken(&history).is_empty(), is_excused, "{outcome:?}");
     }
 }
 
@@ -308,7 +308,7 @@ fn a_response_of_another_pool_is_found() {
     let right = request(1, Kind::Short, Green, 200, 210, 210);
     assert_eq!(broken(&history(vec![Request { instance: 4, ..right }])), []);
     assert_eq!(broken(&history(vec![Request { instance: 1, ..right }])), [(Promise::Once, 1)]);
-    // Of one that the drill did not start, nothing is known.
+    // Nothing is known of an application that the drill did not start.
     let mut history = history(vec![Request { instance: 77, ..right }]);
     history.arrived = Some(Vec::new());
     assert_eq!(broken(&history), []);
@@ -316,7 +316,7 @@ fn a_response_of_another_pool_is_found() {
 
 #[test]
 fn a_request_that_arrived_before_the_flip_was_routed_before_it() {
-    // Its answer came after a flip and back, so that by this alone it could be of either.
+    // Its response came after a flip and a flip back, so the time of the response alone allows both colors.
     let slow = Request { received: 50, ..request(1, Kind::Upload, Green, 40, 400, 400) };
     assert_eq!(broken(&history(vec![Request { received: 0, ..slow }])), []);
     assert_eq!(broken(&history(vec![slow])), [(Promise::Private, 1)]);
@@ -327,7 +327,7 @@ fn a_missing_drained_event_is_found() {
     let mut history = history(vec![request(1, Kind::Short, Green, 200, 210, 210)]);
     history.drained = Some(Vec::new());
     assert_eq!(broken(&history), [(Promise::Drained, 1)]);
-    // A proxy that was killed since has nobody to tell of.
+    // A proxy that was killed since then sends no event.
     history.kills = vec![Kill { process: KilledProcess::Proxy, from: 300, until: 400 }];
     assert_eq!(broken(&history), []);
 }
@@ -343,7 +343,7 @@ fn a_request_without_a_number_is_found_unless_it_may_be_a_health_check() {
     history.is_exclusive = false;
     history.unnumbered.push(UnnumberedRequest { instance: 2, at: 320, is_traffic: true });
     assert_eq!(broken(&history), [(Promise::Once, 1)]);
-    let text = &judge(&history).violations[0].text;
+    let text = &check_history(&history).violations[0].text;
     assert!(
         text.contains("a request without a number reached application 2 of web green"),
         "{text}"
@@ -366,7 +366,7 @@ fn unsent_requests_break_no_promise_but_are_not_clean() {
         color: None,
         ..request(1, Kind::Short, Green, 200, 0, 200)
     };
-    let verdict = judge(&history(vec![unsent]));
+    let verdict = check_history(&history(vec![unsent]));
     assert!(!verdict.is_clean() && verdict.not_sent == 1);
     assert_eq!(broken(&history(vec![unsent])), []);
 }
@@ -377,7 +377,7 @@ fn a_failed_call_breaks_a_promise_unless_the_proxy_was_killed() {
     history.failures = vec![Failure { from: 300, until: 310, text: "no".to_owned() }];
     assert_eq!(broken(&history), [(Promise::Acknowledged, 1)]);
     history.kills = vec![Kill { process: KilledProcess::Proxy, from: 305, until: 400 }];
-    assert_eq!((broken(&history), explained(&history)), (vec![], 1));
+    assert_eq!((broken(&history), excused(&history)), (vec![], 1));
 }
 
 #[test]

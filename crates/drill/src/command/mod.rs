@@ -1,10 +1,8 @@
-//! The command line of the drill and of the sample application: `flipgate-drill`, and the commands `drill` and
-//! `sample` of `flipgate`, which share these definitions.
+//! The command line of the drill and of the sample application. `flipgate-drill` and the commands `drill` and
+//! `sample` of `flipgate` share these definitions.
 
 mod drill;
 mod sample;
-
-use std::io::{self, IsTerminal};
 
 use flipgate_api::terminal::OutputError;
 
@@ -16,10 +14,9 @@ pub use self::{
 /// A command that failed.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct CommandError {
-    /// The exit code: 1, or 2 for mistakes of the command line.
+    /// The exit code: 1, or 2 for mistakes on the command line.
     pub code: u8,
-    /// What went wrong and what to do, to be printed on standard error. Empty if there is nothing to say: the
-    /// reader of standard output has gone.
+    /// What went wrong and what to do, for standard error. Empty if the reader of standard output has gone.
     pub text: String,
 }
 
@@ -30,7 +27,7 @@ impl CommandError {
         Self { code: 1, text: text.into() }
     }
 
-    /// A mistake of the command line.
+    /// A mistake on the command line.
     #[must_use]
     pub fn usage(text: impl Into<String>) -> Self {
         Self { code: 2, text: text.into() }
@@ -44,11 +41,6 @@ impl From<OutputError> for CommandError {
             OutputError::Failed(_) => Self::new(error.to_string()),
         }
     }
-}
-
-/// Whether results are JSON: if that was asked for, or if standard output is no terminal.
-fn is_json(is_asked: bool) -> bool {
-    is_asked || !io::stdout().is_terminal()
 }
 
 fn count(from: usize, to: usize) -> impl Fn(&str) -> Result<usize, String> + Clone {

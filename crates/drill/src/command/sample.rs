@@ -1,36 +1,35 @@
-//! The sample application as a process of its own.
+//! The command `sample`: the sample application as a process.
 
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::Args;
-use flipgate_api::terminal::print_line;
+use flipgate_api::{OutputArguments, terminal::print_line};
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{CommandError, is_json};
+use super::CommandError;
 use crate::sample::{Sample, SampleIdentity};
 
-/// Who the application is.
+/// The identity and the address of a sample application.
 #[derive(Args, Clone, Debug)]
 pub struct SampleCommand {
-    /// Its color, told in every answer as X-Sample-Color
+    /// The color, sent as X-Sample-Color in each response
     #[arg(long, default_value = "blue")]
     color: String,
-    /// Its version, told as X-Sample-Version
+    /// The version, sent as X-Sample-Version
     #[arg(long, default_value = "1")]
     version: String,
-    /// Which of several it is, told as X-Sample-Instance
+    /// The name of this instance, sent as X-Sample-Instance
     #[arg(long, default_value = "1")]
     instance: String,
-    /// Where it listens; port 0 is one that is free
+    /// The address to listen on; port 0 is any free port
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
     listen: SocketAddr,
-    /// Append each request to this file, 16 bytes each: its number (X-Sample-Id), and when it arrived
+    /// Append an entry of 16 bytes for each request to this file: its number (X-Sample-Id) and its time
     #[arg(long, value_name = "FILE")]
     journal: Option<PathBuf>,
-    /// JSON, also in a terminal
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    output: OutputArguments,
 }
 
 impl SampleCommand {
@@ -47,18 +46,18 @@ impl SampleCommand {
 }
 
 async fn sample(command: SampleCommand) -> Result<u8, CommandError> {
-    let SampleCommand { color, version, instance, listen, journal, json } = command;
+    let SampleCommand { color, version, instance, listen, journal, output } = command;
     let fail = |what: &str, error: std::io::Error| CommandError::new(format!("{what}: {error}"));
     let identity =
         SampleIdentity { color: color.clone(), version: version.clone(), instance, journal };
     let sample = Sample::start(listen, identity).await;
     let sample =
-        sample.map_err(|error| fail(&format!("{color} on {listen} cannot start"), error))?;
+        sample.map_err(|error| fail(&format!("{color} cannot start on {listen}"), error))?;
     let address = sample.address;
-    if is_json(json) {
+    if output.is_json() {
         print_line(json!({"listening": address, "color": color, "version": version}))?;
     } else {
-        print_line(format_args!("{color} {version} listens on http://{address}; Ctrl-C ends it"))?;
+        print_line(format_args!("{color} {version} listens on http://{address}; Ctrl-C stops it"))?;
     }
     let mut term = signal(SignalKind::terminate()).map_err(|error| fail("signals", error))?;
     tokio::select! {

@@ -1,259 +1,243 @@
-//! Pictures of a history, as SVG.
+//! Charts of a history.
 
-use std::fmt::Display;
+use hdrhistogram::Histogram;
 
-use plotters::{
-    chart::ChartContext,
-    coord::{Shift, ranged1d::Ranged},
-    prelude::{
-        Cartesian2d, ChartBuilder, Color as _, DrawingArea, IntoDrawingArea, IntoLogRange,
-        LineSeries, PathElement, RGBColor, SVGBackend, SeriesLabelPosition, TRANSPARENT,
+use super::{
+    super::{
+        measure::Figures,
+        record::{History, KilledProcess},
     },
+    svg::{Band, Chart, Mark, Scale, Series, svg},
 };
-
-use super::super::{measure::Figures, record::History};
 use crate::color::Color;
 
-const BLUE: RGBColor = RGBColor(0x1f, 0x6f, 0xd6);
-const GREEN: RGBColor = RGBColor(0x14, 0x91, 0x5b);
-const DARK: RGBColor = RGBColor(0x33, 0x3b, 0x45);
-const AMBER: RGBColor = RGBColor(0xd0, 0x7a, 0x0a);
-const FAINT: RGBColor = RGBColor(0xb4, 0x3a, 0x8c);
+/// More flips than this are not marked one by one.
+const MARKS_MAX: usize = 400;
 
-const SIZE: (u32, u32) = (960, 300);
+/// Samples of requests in flight that are further apart than this, in nanoseconds, have a gap between them: 500 ms.
+const SAMPLE_GAP: u64 = 500_000_000;
 
-/// Flips that are marked one by one; more than these would be a wall.
-const MARKS: usize = 400;
-
-/// A line with its name.
-struct Series {
-    name: String,
-    color: RGBColor,
-    points: Vec<(f64, f64)>,
-}
-
-type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
-type Chart<'a, X, Y> = ChartContext<'a, SVGBackend<'a>, Cartesian2d<X, Y>>;
-
-/// Latencies of short requests over time, with the flips marked.
+/// Latencies of short requests over time.
 pub(super) fn latency(history: &History, figures: &Figures) -> String {
-    let slices = || figures.slices.iter().enumerate().filter(|(_, it)| !it.latency.is_empty());
-    let line = |name: &str, color, quantile| Series {
-        name: name.to_owned(),
-        color,
-        points: slices()
-            .map(|(index, it)| {
-                (seconds(figures, index), millis(it.latency.value_at_quantile(quantile)))
-            })
-            .collect(),
+    let parts = latency_parts(figures);
+    let series = |name: &str, class, quantile| {
+        let line = |part: &Vec<(f64, Histogram<u64>)>| {
+            part.iter().map(|(x, it)| (*x, millis(it.value_at_quantile(quantile)))).collect()
+        };
+        let lines = parts.iter().map(line).collect();
+        Series { name: name.to_owned(), class, dashes: "", lines }
     };
-    let lines = [line("at most", FAINT, 1.0), line("p99", AMBER, 0.99), line("p50", DARK, 0.5)];
-    let step = history.flips.len().div_ceil(MARKS).max(1);
-    let flips: Vec<f64> =
-        history.flips.iter().step_by(step).map(|it| since(history, it.called)).collect();
-    drawn(|area| logarithmic(area, "seconds", "milliseconds", &lines, length(history), &flips))
-}
-
-/// The percentiles of latency away from flips and near them.
-pub(super) fn percentiles(figures: &Figures) -> String {
-    const QUANTILES: [f64; 8] = [0.0, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999, 1.0];
-    let line = |name: &str, color, of: &hdrhistogram::Histogram<u64>| Series {
-        name: name.to_owned(),
-        color,
-        points: match of.is_empty() {
-            true => Vec::new(),
-            false => QUANTILES
-                .iter()
-                .enumerate()
-                .map(|(index, it)| (index as f64, millis(of.value_at_quantile(*it))))
-                .collect(),
-        },
-    };
-    let lines = [
-        line("away from flips", DARK, &figures.away_from_flips),
-        line("within 100 ms of a flip", AMBER, &figures.near_flips),
-    ];
-    let names = ["least", "p50", "p75", "p90", "p95", "p99", "p99.9", "at most"];
-    drawn(|area| {
-        let top = top(&lines);
-        let mut chart = ChartBuilder::on(area)
-            .margin(12)
-            .x_label_area_size(36)
-            .y_label_area_size(64)
-            .build_cartesian_2d(0.0..7.4, (bottom(&lines)..top).log_scale())
-            .map_err(text)?;
-        let label =
-            |it: &f64| names.get(it.round() as usize).map_or(String::new(), ToString::to_string);
-        chart
-            .configure_mesh()
-            .light_line_style(TRANSPARENT)
-            .x_labels(8)
-            .x_label_formatter(&label)
-            .y_desc("milliseconds")
-            .draw()
-            .map_err(text)?;
-        with_lines(&mut chart, &lines, SeriesLabelPosition::UpperLeft)
+    svg(&Chart {
+        series: vec![
+            series("maximum", "maximum", 1.0),
+            series("p99", "p99", 0.99),
+            series("p50", "p50", 0.5),
+        ],
+        scale: Scale::Logarithmic,
+        unit: "ms",
+        flips: flips(history),
+        ..over_time(history)
     })
 }
 
-/// How many answers came from each color over time.
-pub(super) fn colors(history: &History, figures: &Figures) -> String {
-    let line = |name: &str, color, of| Series {
-        name: name.to_owned(),
-        color,
-        points: figures
-            .slices
-            .iter()
-            .enumerate()
-            .map(|(index, it)| (seconds(figures, index), it.count(of) as f64 / figures.slice))
-            .collect(),
+/// The percentiles of latency far from flips and near them.
+pub(super) fn percentiles(figures: &Figures) -> String {
+    const QUANTILES: [(f64, &str); 8] = [
+        (0.0, "min"),
+        (0.5, "p50"),
+        (0.75, "p75"),
+        (0.9, "p90"),
+        (0.95, "p95"),
+        (0.99, "p99"),
+        (0.999, "p99.9"),
+        (1.0, "max"),
+    ];
+    let series = |name: &str, class, of: &Histogram<u64>| {
+        let points = QUANTILES.iter().enumerate();
+        let points = points.map(|(x, (it, _))| (x as f64, millis(of.value_at_quantile(*it))));
+        let lines = if of.is_empty() { Vec::new() } else { vec![points.collect()] };
+        Series { name: name.to_owned(), class, dashes: "", lines }
     };
-    let lines = [line("blue", BLUE, Color::Blue), line("green", GREEN, Color::Green)];
-    drawn(|area| linear(area, "seconds", "answers a second", &lines, length(history)))
+    svg(&Chart {
+        series: vec![
+            series("more than 100 ms from a flip", "p50", &figures.away_from_flips),
+            series("within 100 ms of a flip", "p99", &figures.near_flips),
+        ],
+        scale: Scale::Logarithmic,
+        unit: "ms",
+        end: (QUANTILES.len() - 1) as f64,
+        categories: QUANTILES.iter().map(|it| it.1).collect(),
+        flips: Vec::new(),
+        marks: Vec::new(),
+        bands: Vec::new(),
+    })
 }
 
-/// Who was still inside of the colors that were not active. `None` if the proxy does not tell.
+/// The responses of each color over time.
+pub(super) fn colors(history: &History, figures: &Figures) -> String {
+    let series = |color: Color| Series {
+        name: color.to_string(),
+        class: color.as_str(),
+        dashes: "",
+        // No response is a value, too.
+        lines: vec![
+            figures
+                .slices
+                .iter()
+                .enumerate()
+                .map(|(index, it)| {
+                    let middle = (index as f64 + 0.5) * figures.slice;
+                    (middle, it.count(color) as f64 / figures.slice)
+                })
+                .collect(),
+        ],
+    };
+    svg(&Chart {
+        series: Color::BOTH.map(series).into(),
+        unit: "responses per second",
+        ..over_time(history)
+    })
+}
+
+/// Requests in flight on colors that are not active. `None` if the proxy does not report them.
 pub(super) fn drains(history: &History) -> Option<String> {
+    /// One for each service.
+    const DASHES: [&str; 8] = ["", "6 3", "2 3", "10 3 2 3", "12 4", "4 4", "1 3", "8 2 2 2"];
     if history.in_flight.is_empty() {
         return None;
     }
-    let mut lines = Vec::new();
-    for (index, service) in history.services.iter().enumerate() {
+    let mut all = Vec::new();
+    for ((index, service), dashes) in history.services.iter().enumerate().zip(DASHES) {
         for color in Color::BOTH {
             let own = history.in_flight.iter().filter(|it| usize::from(it.service) == index);
-            let points = own.filter(|it| it.color == color && it.at >= history.began).map(|it| {
-                let count = if it.is_inactive { it.count as f64 } else { 0.0 };
-                (since(history, it.at), count)
-            });
-            // Each service has a shade of its own.
-            let shade =
-                |it: u8| it + (255 - it) / 8 * u8::try_from(index.min(5)).unwrap_or_default();
-            let RGBColor(red, green, blue) = if color == Color::Blue { BLUE } else { GREEN };
-            let paint = RGBColor(shade(red), shade(green), shade(blue));
+            let own = own
+                .filter(|it| it.color == color && (history.began..=history.ended).contains(&it.at));
+            let (mut lines, mut last): (Vec<Vec<(f64, f64)>>, Option<u64>) = (Vec::new(), None);
+            for sample in own {
+                let count = if sample.is_inactive { sample.count as f64 } else { 0.0 };
+                if last.is_none_or(|it| sample.at - it > SAMPLE_GAP) {
+                    lines.push(Vec::new());
+                }
+                last = Some(sample.at);
+                if let Some(line) = lines.last_mut() {
+                    line.push((since(history, sample.at), count));
+                }
+            }
             let name = format!("{service} {color}");
-            lines.push(Series { name, color: paint, points: points.collect() });
+            all.push(Series { name, class: color.as_str(), dashes, lines });
         }
     }
-    Some(drawn(|area| linear(area, "seconds", "still inside", &lines, length(history))))
+    Some(svg(&Chart { series: all, unit: "requests in flight", ..over_time(history) }))
 }
 
-fn drawn(draw: impl FnOnce(&Area<'_>) -> Result<(), String>) -> String {
-    let mut svg = String::new();
-    let done = {
-        let area = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
-        draw(&area).and_then(|()| area.present().map_err(text))
-    };
-    match done {
-        Ok(()) => svg,
-        // A string can always be written to; a range that cannot be drawn says so where it would be.
-        Err(error) => format!("<p class=\"missing\">this picture cannot be drawn: {error}</p>"),
+/// The latencies of neighboring slices, joined to points. A slice without any ends a part: it has a reason.
+fn latency_parts(figures: &Figures) -> Vec<Vec<(f64, Histogram<u64>)>> {
+    let per_point = slices_of_latency(figures);
+    let mut parts: Vec<Vec<(f64, Histogram<u64>)>> = vec![Vec::new()];
+    let mut joined = 0;
+    for (index, slice) in figures.slices.iter().enumerate() {
+        let middle = (index as f64 + 0.5) * figures.slice;
+        if slice.latency.is_empty() {
+            parts.push(Vec::new());
+            joined = 0;
+            continue;
+        }
+        let Some(part) = parts.last_mut() else { continue };
+        match part.last_mut() {
+            Some((x, latency)) if joined < per_point => {
+                joined += 1;
+                *latency += &slice.latency;
+                *x += figures.slice / 2.0;
+            }
+            _ => {
+                joined = 1;
+                part.push((middle, slice.latency.clone()));
+            }
+        }
     }
+    parts.retain(|it| !it.is_empty());
+    parts
 }
 
-fn linear(area: &Area<'_>, x: &str, y: &str, lines: &[Series], end: f64) -> Result<(), String> {
-    let mut chart = ChartBuilder::on(area)
-        .margin(12)
-        .x_label_area_size(36)
-        .y_label_area_size(64)
-        .build_cartesian_2d(0.0..end, 0.0..top(lines))
-        .map_err(text)?;
-    chart
-        .configure_mesh()
-        .light_line_style(TRANSPARENT)
-        .x_desc(x)
-        .y_desc(y)
-        .draw()
-        .map_err(text)?;
-    with_lines(&mut chart, lines, SeriesLabelPosition::UpperRight)
+/// The seconds of a point of the latency.
+pub(super) fn latency_interval(figures: &Figures) -> f64 {
+    figures.slice * slices_of_latency(figures) as f64
 }
 
-fn logarithmic(
-    area: &Area<'_>,
-    x: &str,
-    y: &str,
-    lines: &[Series],
-    end: f64,
-    marks: &[f64],
-) -> Result<(), String> {
-    let (bottom, top) = (bottom(lines), top(lines));
-    let mut chart = ChartBuilder::on(area)
-        .margin(12)
-        .x_label_area_size(36)
-        .y_label_area_size(64)
-        .build_cartesian_2d(0.0..end, (bottom..top).log_scale())
-        .map_err(text)?;
-    chart
-        .configure_mesh()
-        .light_line_style(TRANSPARENT)
-        .x_desc(x)
-        .y_desc(y)
-        .draw()
-        .map_err(text)?;
-    let flips = marks.iter().map(|at| {
-        PathElement::new(vec![(*at, bottom), (*at, top)], DARK.mix(0.12).stroke_width(1))
+/// The slices of a point of the latency: as many as have at least 100 short requests, so that their p99 is not always
+/// their maximum, if that leaves enough points.
+fn slices_of_latency(figures: &Figures) -> usize {
+    const REQUESTS: usize = 100;
+    const POINTS_MIN: usize = 40;
+    let short = figures.away_from_flips.len() + figures.near_flips.len();
+    let count = figures.slices.len();
+    let wanted = (REQUESTS * count).div_ceil(usize::try_from(short).unwrap_or(usize::MAX).max(1));
+    wanted.min(count / POINTS_MIN).max(1)
+}
+
+/// What all charts over time have in common: the steps, and the times without a proxy.
+fn over_time(history: &History) -> Chart {
+    let end = since(history, history.ended).max(0.1);
+    let marks = history.steps.iter().enumerate().map(|(index, it)| Mark {
+        at: since(history, it.at),
+        label: (index + 1).to_string(),
+        text: it.text.clone(),
     });
-    chart.draw_series(flips).map_err(text)?.label("flip").legend(legend(RGBColor(200, 203, 208)));
-    with_lines(&mut chart, lines, SeriesLabelPosition::UpperRight)
-}
-
-/// Draws lines, and says in a corner which is which.
-fn with_lines<'a, X, Y>(
-    chart: &mut Chart<'a, X, Y>,
-    lines: &[Series],
-    corner: SeriesLabelPosition,
-) -> Result<(), String>
-where
-    X: Ranged<ValueType = f64>,
-    Y: Ranged<ValueType = f64>,
-{
-    for line in lines {
-        let points = line.points.iter().copied();
-        chart
-            .draw_series(LineSeries::new(points, line.color.stroke_width(2)))
-            .map_err(text)?
-            .label(&line.name)
-            .legend(legend(line.color));
+    let kills = history.kills.iter().filter(|it| it.process == KilledProcess::Proxy);
+    let bands = kills.map(|it| Band {
+        from: since(history, it.from).min(end),
+        until: since(history, it.until.min(history.ended)).min(end),
+    });
+    Chart {
+        series: Vec::new(),
+        scale: Scale::Linear,
+        unit: "",
+        end,
+        categories: Vec::new(),
+        flips: Vec::new(),
+        marks: marks.filter(|it| it.at <= end).collect(),
+        bands: bands.filter(|it| it.until > it.from).collect(),
     }
-    chart
-        .configure_series_labels()
-        .position(corner)
-        .background_style(RGBColor(255, 255, 255).mix(0.8))
-        .draw()
-        .map_err(text)
 }
 
-fn legend<'a>(color: RGBColor) -> impl Fn((i32, i32)) -> PathElement<(i32, i32)> + 'a {
-    move |(x, y)| PathElement::new(vec![(x, y), (x + 16, y)], color.stroke_width(3))
+fn flips(history: &History) -> Vec<f64> {
+    let step = history.flips.len().div_ceil(MARKS_MAX).max(1);
+    let called = history.flips.iter().map(|it| it.called).filter(|it| *it <= history.ended);
+    called.step_by(step).map(|it| since(history, it)).collect()
 }
 
-/// A little above the highest point.
-fn top(lines: &[Series]) -> f64 {
-    let points = lines.iter().flat_map(|it| it.points.iter().map(|it| it.1));
-    points.fold(1.0, f64::max) * 1.1
-}
-
-/// A little below the lowest point, and above zero.
-fn bottom(lines: &[Series]) -> f64 {
-    let points = lines.iter().flat_map(|it| it.points.iter().map(|it| it.1));
-    (points.fold(1.0, f64::min) * 0.8).max(0.01)
-}
-
-fn length(history: &History) -> f64 {
-    since(history, history.ended).max(0.1)
-}
-
-fn since(history: &History, at: u64) -> f64 {
+/// Seconds since the measured part of the drill began.
+pub(super) fn since(history: &History, at: u64) -> f64 {
     at.saturating_sub(history.began) as f64 / 1e9
-}
-
-fn seconds(figures: &Figures, index: usize) -> f64 {
-    (index as f64 + 0.5) * figures.slice
 }
 
 fn millis(micros: u64) -> f64 {
     (micros as f64 / 1000.0).max(0.01)
 }
 
-fn text(error: impl Display) -> String {
-    error.to_string()
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::measure::tests::short;
+
+    #[test]
+    fn a_second_without_responses_is_a_gap_also_between_joined_slices() {
+        const MS: u64 = 1_000_000;
+        // 100 requests per second for 60 seconds, but none succeeds from 40 to 41 s.
+        let times = (0..6000).map(|it| it * 10 * MS).filter(|it| it / (1000 * MS) != 40);
+        let history = History {
+            services: vec!["web".to_owned()],
+            initial: vec![Color::Blue],
+            ended: 60_000 * MS,
+            requests: times.map(|it| short(it, it + MS)).collect(),
+            ..History::default()
+        };
+        let figures = Figures::of(&history, &std::collections::HashSet::new());
+        assert!(slices_of_latency(&figures) > 1);
+        let parts = latency_parts(&figures);
+        assert_eq!(parts.len(), 2);
+        let (last, first) = (parts[0].last(), parts[1].first());
+        let gap = last.zip(first).expect("points");
+        assert!(gap.0.0 < 40.0 && gap.1.0 > 41.0, "{} {}", gap.0.0, gap.1.0);
+    }
 }

@@ -1,23 +1,24 @@
-//! What a drill has found: a summary for a terminal, JSON for programs, and a page with pictures.
+//! The result of a drill as text for a terminal, as JSON for programs, and as a page with charts.
 
 mod charts;
 mod page;
+mod svg;
+mod terminal;
 
-use std::{collections::BTreeMap, fmt::Write};
+use std::collections::BTreeMap;
 
-use comfy_table::{Attribute, Cell, CellAlignment, Color as Paint, Table, presets};
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 
 use super::{
-    check::{BOUND, Finding, Promise, Verdict, Violation, judge},
+    check::{BOUND, Finding, FlipCounts, Promise, Verdict, Violation, check_history},
     load::LoadPlan,
     measure::Figures,
     options::LoadMode,
-    record::{FlipOutcome, History},
+    record::History,
 };
 
-/// What a drill has found.
+/// The result of a drill.
 #[derive(Debug)]
 pub struct Report {
     history: History,
@@ -25,22 +26,33 @@ pub struct Report {
     figures: Figures,
     plan: LoadPlan,
     mode: LoadMode,
+    about: RunInfo,
 }
 
-/// Violations of each promise that are listed, so that many of one do not hide another; all are counted.
+/// When a drill ran, and how to repeat it.
+#[derive(Clone, Debug)]
+pub(crate) struct RunInfo {
+    pub(crate) started: jiff::Timestamp,
+    /// The command line, for a shell.
+    pub(crate) command: String,
+    /// The name and the version of the tested Flipgate, or of the drill if it tests something else.
+    pub(crate) version: String,
+}
+
+/// Violations of each promise in the JSON and on the page. More of one promise do not hide another.
 const LISTED_MAX: usize = 100;
 
-/// Of each in a terminal.
+/// Violations of each promise in a terminal.
 const SHOWN_MAX: usize = 5;
 
 impl Report {
-    pub(super) fn new(history: History, plan: LoadPlan, mode: LoadMode) -> Self {
-        let verdict = judge(&history);
-        let figures = Figures::of(&history, &verdict.explained);
-        Self { history, verdict, figures, plan, mode }
+    pub(super) fn new(history: History, plan: LoadPlan, mode: LoadMode, about: RunInfo) -> Self {
+        let verdict = check_history(&history);
+        let figures = Figures::of(&history, &verdict.excused);
+        Self { history, verdict, figures, plan, mode, about }
     }
 
-    /// Whether every promise held that was put to the test, and there was something to test it with.
+    /// Whether every tested promise held, and the drill did all that it had to do.
     #[must_use]
     pub fn is_clean(&self) -> bool {
         self.verdict.is_clean() && !self.history.requests.is_empty()
@@ -52,7 +64,7 @@ impl Report {
         &self.verdict
     }
 
-    /// The first violations of each promise, in order.
+    /// The first violations of each promise, in order of time.
     fn listed(&self, of_each: usize) -> impl Iterator<Item = &Violation> {
         let mut counts: BTreeMap<Promise, usize> = BTreeMap::new();
         self.verdict.violations.iter().filter(move |it| {
@@ -66,156 +78,50 @@ impl Report {
         self.figures.kinds.values().map(|(_, failed)| failed).sum()
     }
 
-    /// Promises that were not put to the test.
-    fn unchecked_count(&self) -> usize {
-        self.verdict.findings.iter().filter(|it| state(it) == "unchecked").count()
+    /// Requests that failed because the drill had killed a process.
+    fn excused(&self) -> usize {
+        self.verdict.excused.len()
     }
 
-    fn explained(&self) -> usize {
-        self.verdict.explained.len()
-    }
-
-    fn mode(&self) -> String {
+    fn load(&self) -> String {
         match self.mode {
-            LoadMode::Rate(rate) => format!("{rate:.0} a second, whatever the answers do"),
-            LoadMode::Clients(count) => {
-                format!("{count} clients, one request after the other")
-            }
+            LoadMode::Rate(rate) => format!("{rate:.0} requests per second, at even intervals"),
+            LoadMode::Clients(count) => format!("{count} clients, one request at a time each"),
         }
+    }
+
+    /// The result in one sentence.
+    fn headline(&self) -> String {
+        headline(&self.verdict.findings, self.history.requests.is_empty())
+    }
+
+    /// What else decides the exit code, or qualifies the result.
+    fn notes(&self) -> Vec<String> {
+        let mut notes = Vec::new();
+        if let Some(why) = &self.verdict.incomplete {
+            notes.push(format!("The drill is incomplete: {why}."));
+        }
+        if self.verdict.not_sent > 0 {
+            notes.push(format!(
+                "The drill could not send {} requests: it had too many in flight, or no ports or files left. Use a \
+                 lower rate, or no --fresh.",
+                self.verdict.not_sent
+            ));
+        }
+        notes
     }
 
     /// For a terminal.
     #[must_use]
     pub fn summary(&self) -> String {
-        let mut text = format!("{}\n", self.table());
-        let Figures {
-            rate, acknowledged, away_from_flips: steady, near_flips: near, drains, ..
-        } = &self.figures;
-        let total = self.history.requests.len();
-        let _ = writeln!(
-            text,
-            "{total} requests ({}; {}), {rate:.0} a second, {} did not end as they should, seed {}",
-            self.mode(),
-            self.plan.mix,
-            self.failed(),
-            self.plan.seed,
-        );
-        if !acknowledged.is_empty() {
-            let _ = writeln!(
-                text,
-                "{} flips, from call to acknowledgement: p50 {}, p99 {}, at most {}",
-                self.history.flips.len(),
-                millis(acknowledged.value_at_quantile(0.5)),
-                millis(acknowledged.value_at_quantile(0.99)),
-                millis(acknowledged.max()),
-            );
-        }
-        for (name, of) in [("away from flips", steady), ("within 100 ms of a flip", near)] {
-            if !of.is_empty() {
-                let _ = writeln!(
-                    text,
-                    "short requests {name}: p50 {}, p99 {}, p99.9 {} ({} of them)",
-                    millis(of.value_at_quantile(0.5)),
-                    millis(of.value_at_quantile(0.99)),
-                    millis(of.value_at_quantile(0.999)),
-                    of.len(),
-                );
-            }
-        }
-        if let Some(events) = &self.history.drained {
-            let _ = write!(text, "{} `drained` events were heard", events.len());
-            let _ = match drains.is_empty() {
-                true => writeln!(text),
-                false => writeln!(
-                    text,
-                    ", {} ms after the flip at the median, {} ms at most",
-                    drains.value_at_quantile(0.5),
-                    drains.max()
-                ),
-            };
-        }
-        for Violation { promise, text: what, .. } in self.listed(SHOWN_MAX) {
-            let _ = writeln!(text, "  {}: {what}", promise.name());
-        }
-        let more = self.verdict.violations.len().saturating_sub(self.listed(SHOWN_MAX).count());
-        if more > 0 {
-            let _ = writeln!(text, "  and {more} more");
-        }
-        let (style, word) = match (self.is_clean(), self.history.requests.is_empty()) {
-            (true, _) if self.unchecked_count() > 0 => {
-                (anstyle::AnsiColor::Green, "Every promise held that was put to the test.")
-            }
-            (true, _) => (anstyle::AnsiColor::Green, "Every promise held."),
-            (_, true) => (anstyle::AnsiColor::Red, "Nothing was asked."),
-            _ if self.verdict.findings.iter().all(|it| it.broken == 0) => {
-                (anstyle::AnsiColor::Yellow, "Not all was tried that was to be.")
-            }
-            _ => (anstyle::AnsiColor::Red, "Not every promise held."),
-        };
-        let style = style.on_default().bold();
-        let _ = write!(text, "{style}{word}{style:#}");
-        if self.unchecked_count() > 0 {
-            let _ = write!(text, " {} of {} were not.", self.unchecked_count(), Promise::ALL.len());
-        }
-        if let Some(why) = &self.verdict.cut_short {
-            let _ = write!(text, " The drill was cut short: {why}.");
-        }
-        if self.verdict.not_sent > 0 {
-            let unsent = self.verdict.not_sent;
-            let _ = write!(
-                text,
-                " {unsent} requests were not sent: the drill has no more places, ports or files than that. Ask less \
-                 often, or on kept connections."
-            );
-        }
-        if self.explained() > 0 {
-            let explained = self.explained();
-            let _ = write!(text, " {explained} requests met what the drill itself had killed.");
-        }
-        text
-    }
-
-    fn table(&self) -> Table {
-        let mut table = Table::new();
-        table.load_style(presets::UTF8_FULL_CONDENSED);
-        let heads = ["promise", "", "checked", "broken", "explained"];
-        table.set_header(heads.map(|it| Cell::new(it).add_attribute(Attribute::Bold)));
-        for finding in &self.verdict.findings {
-            let Finding { promise, checked, broken, explained, .. } = finding;
-            let number = |it: &u64| Cell::new(it).set_alignment(CellAlignment::Right);
-            let (word, paint) = match state(finding) {
-                "held" => ("held", Paint::Green),
-                "broken" => ("broken", Paint::Red),
-                other => (other, Paint::Yellow),
-            };
-            let what = match (finding.unchecked_reason, late(finding)) {
-                (Some(why), _) => format!("{}\n({why})", promise.in_words()),
-                (None, Some(late)) => format!("{}\n({late})", promise.in_words()),
-                (None, None) => promise.in_words().to_owned(),
-            };
-            table.add_row(vec![
-                Cell::new(what),
-                Cell::new(word).fg(paint),
-                number(checked),
-                number(broken),
-                number(explained),
-            ]);
-        }
-        table
+        terminal::text(self, terminal::width())
     }
 
     /// For programs.
     #[must_use]
     pub fn json(&self) -> Value {
         let Figures {
-            kinds,
-            rate,
-            colors,
-            away_from_flips: steady,
-            near_flips: near,
-            acknowledged,
-            drains,
-            ..
+            kinds, rate, colors, away_from_flips, near_flips, acknowledged, drains, ..
         } = &self.figures;
         let promises: Vec<Value> = self
             .verdict
@@ -225,10 +131,10 @@ impl Report {
                 json!({
                     "name": it.promise.name(),
                     "what": it.promise.in_words(),
-                    "state": state(it),
+                    "state": result(it).0,
                     "checked": it.checked,
                     "broken": it.broken,
-                    "explained": it.explained,
+                    "excused": it.excused,
                     "why": it.unchecked_reason,
                     "late_ms": (it.max_delay > 0).then(|| as_millis(it.max_delay / 1000)),
                     "bound_ms": (it.promise == Promise::Drained).then(|| as_millis(BOUND / 1000)),
@@ -248,79 +154,128 @@ impl Report {
                 json!({"promise": it.promise.name(), "at_ms": at, "text": it.text})
             })
             .collect();
-        let failed =
-            self.history.flips.iter().filter(|it| it.outcome != FlipOutcome::Acknowledged).count();
-        let events = self.history.drained.as_ref().map(|events| {
-            json!({"told": events.len(), "p50_ms": drains.value_at_quantile(0.5), "max_ms": drains.max()})
+        let FlipCounts { succeeded, failed, excused } = self.verdict.flips;
+        let drain_events = self.history.drained.as_ref().map(|events| {
+            json!({
+                "events": events.len(),
+                "p50_ms": drains.value_at_quantile(0.5),
+                "max_ms": drains.max(),
+            })
         });
-        let latency = |it: &Histogram<u64>| match it.is_empty() {
-            true => Value::Null,
-            false => json!({
-                "count": it.len(),
-                "p50": as_millis(it.value_at_quantile(0.5)),
-                "p90": as_millis(it.value_at_quantile(0.9)),
-                "p99": as_millis(it.value_at_quantile(0.99)),
-                "p999": as_millis(it.value_at_quantile(0.999)),
-                "max": as_millis(it.max()),
-            }),
-        };
+        let steps: Vec<Value> = self
+            .history
+            .steps
+            .iter()
+            .map(|it| json!({"at_s": charts::since(&self.history, it.at), "step": it.text}))
+            .collect();
         json!({
             "clean": self.is_clean(),
-            "cut_short": self.verdict.cut_short,
+            "summary": self.headline(),
+            "incomplete": self.verdict.incomplete,
+            "started": self.about.started.to_string(),
+            "version": self.about.version,
+            "command": self.about.command,
             "promises": promises,
             "requests": {
                 "total": self.history.requests.len(),
                 "failed": self.failed(),
-                "explained": self.explained(),
+                "excused": self.excused(),
                 "unsent": self.verdict.not_sent,
                 "by_kind": by_kind,
             },
             "rate_per_second": (rate * 10.0).round() / 10.0,
-            "pace": self.mode(),
+            "load": self.load(),
             "mix": self.plan.mix.to_string(),
             "seed": self.plan.seed,
             "services": self.history.services,
             "colors": {"blue": colors[0], "green": colors[1]},
             "flips": {
                 "count": self.history.flips.len(),
+                "succeeded": succeeded,
                 "failed": failed,
+                "excused": excused,
                 "ack_ms": latency(acknowledged),
             },
             "latency_ms": {
-                "steady": latency(steady),
-                "near_flips": latency(near),
+                "steady": latency(away_from_flips),
+                "near_flips": latency(near_flips),
                 "ratio_p99": self.figures.ratio(),
             },
-            "drains": events,
+            "drains": drain_events,
+            "steps": steps,
             "kills": self.history.kills.len(),
             "violations": violations,
             "violations_total": self.verdict.violations.len(),
         })
     }
 
-    /// A page that needs nothing else: styles and pictures are in it.
+    /// A page that loads nothing else: styles and charts are in it.
     #[must_use]
     pub fn page(&self) -> String {
         page::page(self)
     }
 }
 
-/// How late something was at most, for people.
-fn late(finding: &Finding) -> Option<String> {
-    let late = (finding.max_delay > 0).then(|| millis(finding.max_delay / 1000))?;
+fn headline(findings: &[Finding], is_empty: bool) -> String {
+    if is_empty {
+        return "No request was sent.".to_owned();
+    }
+    let count = |state: &str| findings.iter().filter(|it| result(it).0 == state).count();
+    let (held, broken, untested) = (count("held"), count("broken"), count("unchecked"));
+    let tested = held + broken;
+    let mut text = match untested {
+        0 => format!("{held} of {tested} promises held"),
+        _ if tested == 0 => "No promise was tested".to_owned(),
+        _ => format!("{held} of {tested} tested promises held"),
+    };
+    if broken > 0 {
+        text.push_str(&format!("; {broken} {} broken", if broken == 1 { "is" } else { "are" }));
+    }
+    if untested > 0 && tested > 0 {
+        let were = if untested == 1 { "was" } else { "were" };
+        text.push_str(&format!("; {untested} {were} not tested"));
+    }
+    text.push('.');
+    text
+}
+
+fn latency(of: &Histogram<u64>) -> Value {
+    match of.is_empty() {
+        true => Value::Null,
+        false => json!({
+            "count": of.len(),
+            "p50": as_millis(of.value_at_quantile(0.5)),
+            "p90": as_millis(of.value_at_quantile(0.9)),
+            "p99": as_millis(of.value_at_quantile(0.99)),
+            "p999": as_millis(of.value_at_quantile(0.999)),
+            "max": as_millis(of.max()),
+        }),
+    }
+}
+
+/// The longest delay that belongs to a promise.
+fn delay_note(finding: &Finding) -> Option<String> {
+    let delay = (finding.max_delay > 0).then(|| millis(finding.max_delay / 1000))?;
     Some(match finding.promise {
-        Promise::Drained => format!("it was told up to {late} after the last request had ended"),
-        _ => format!("the old color was asked up to {late} later"),
+        Promise::Drained => {
+            format!("the latest event came {delay} after the end of the last request")
+        }
+        _ => format!("the old color still got a request {delay} after the acknowledgement"),
     })
 }
 
-/// A word for programs.
-fn state(finding: &Finding) -> &'static str {
+/// The result of a promise: a word for programs, and one for people.
+fn result(finding: &Finding) -> (&'static str, &'static str) {
     match finding {
-        Finding { broken: 1.., .. } => "broken",
-        Finding { unchecked_reason: Some(_), .. } => "unchecked",
-        _ => "held",
+        Finding { broken: 1.., .. } => ("broken", "broken"),
+        Finding { unchecked_reason: Some(_), .. } => ("unchecked", "not tested"),
+        _ => ("held", "held"),
     }
+}
+
+/// A count of a promise, which means nothing if the promise was not tested.
+fn counted(finding: &Finding, count: u64) -> String {
+    if result(finding).0 == "unchecked" { "–".to_owned() } else { count.to_string() }
 }
 
 fn as_millis(micros: u64) -> f64 {
@@ -330,3 +285,6 @@ fn as_millis(micros: u64) -> f64 {
 fn millis(micros: u64) -> String {
     format!("{:.1} ms", as_millis(micros))
 }
+
+#[cfg(test)]
+mod tests;

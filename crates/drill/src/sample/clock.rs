@@ -1,9 +1,8 @@
-//! A clock that all processes of a machine read alike.
+//! A clock that all processes of a machine share.
 
 use rustix::time::{ClockId, clock_gettime};
 
-/// Nanoseconds since the machine started. Comparable between processes of one machine, and with
-/// nothing else.
+/// Nanoseconds of the monotonic clock. Comparable between the processes of one machine only.
 #[must_use]
 pub fn now_ns() -> u64 {
     let time = clock_gettime(ClockId::Monotonic);

@@ -1,8 +1,8 @@
-//! Bodies that follow from a number, so that whoever gets one knows each byte that it must have.
+//! Bodies that are computed from a number, so that the receiver can check each byte.
 
 use xxhash_rust::xxh3::Xxh3;
 
-/// The body of a number, from its first byte on.
+/// The body of a number, as a sequence of bytes.
 #[derive(Clone, Debug)]
 pub struct Content {
     id: u64,
@@ -29,20 +29,20 @@ impl Content {
         bytes
     }
 
-    /// Whether `bytes` are the ones that come next; takes them.
+    /// Whether `bytes` are the next bytes. Takes as many.
     pub fn matches_next(&mut self, bytes: &[u8]) -> bool {
         self.next_bytes(bytes.len()) == bytes
     }
 
-    /// How many bytes were taken.
+    /// The number of bytes taken.
     #[must_use]
     pub fn taken(&self) -> u64 {
         self.at
     }
 }
 
-/// A word of a body: the finalizer of SplitMix64 over the number and the place, so that a piece that
-/// is moved, repeated or of another body is found.
+/// A word of a body: the finalizer of SplitMix64 over the number and the index, so that moved, repeated and foreign
+/// pieces are found.
 fn word_of(id: u64, index: u64) -> u64 {
     let mut word = id ^ index.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -50,7 +50,7 @@ fn word_of(id: u64, index: u64) -> u64 {
     word ^ (word >> 31)
 }
 
-/// What a body is compared by: XXH3, 64 bits, as sixteen hexadecimal digits.
+/// The digest of a body: XXH3, 64 bits, as sixteen hexadecimal digits.
 #[must_use]
 pub fn digest(hash: &Xxh3) -> String {
     format!("{:016x}", hash.digest())
@@ -64,11 +64,11 @@ mod tests {
     fn a_body_is_the_same_for_all_chunk_sizes() {
         let whole = Content::of(7).next_bytes(1000);
         assert_eq!(whole.len(), 1000);
-        let mut pieces = Content::of(7);
-        for piece in [1, 2, 3, 5, 8, 13, 21, 947] {
-            let at = usize::try_from(pieces.taken()).expect("small");
-            assert!(pieces.clone().matches_next(&whole[at..at + piece]));
-            assert_eq!(pieces.next_bytes(piece), whole[at..at + piece]);
+        let mut chunks = Content::of(7);
+        for chunk in [1, 2, 3, 5, 8, 13, 21, 947] {
+            let at = usize::try_from(chunks.taken()).expect("small");
+            assert!(chunks.clone().matches_next(&whole[at..at + chunk]));
+            assert_eq!(chunks.next_bytes(chunk), whole[at..at + chunk]);
         }
     }
 

@@ -1,4 +1,4 @@
-//! The requests that arrived, in a file that outlives a kill of the process.
+//! A file with the received requests, which is complete even if the process is killed.
 
 use std::{
     fs::{File, OpenOptions},
@@ -6,39 +6,39 @@ use std::{
     path::Path,
 };
 
-/// An open journal. Each entry is handed to the kernel at once: only the end of the machine loses it.
+/// An open journal. Each entry is written to the kernel at once; only a crash of the machine can lose it.
 #[derive(Debug)]
 pub struct Journal(File);
 
-/// One request that arrived.
+/// A received request.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Arrival {
     /// Its number.
     pub number: Number,
-    /// [`now_ns`](super::now_ns) of the application when its head was there.
+    /// When its head was received, as [`now_ns`](super::now_ns).
     pub at: u64,
 }
 
-/// The number of a request that arrived.
+/// The number of a received request.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Number {
-    /// This one.
+    /// A number.
     Known(u64),
-    /// It has none that can be read, and asks for traffic, which is there for numbered requests alone.
+    /// No valid number, although the path is that of drill traffic.
     Missing,
-    /// It has none, and asks for another page, as health checks and people do.
+    /// No number, and another path, as of health checks and browsers.
     MissingElsewhere,
 }
 
-/// Bytes of an entry: the number, and the time.
+/// The size of an entry: the number and the time.
 const ENTRY_BYTES: usize = 16;
 
-/// What an entry has instead of a number. A request with one of these counts as one without a number.
+/// Values of an entry without a number. A request with one of these numbers counts as one without.
 const MISSING: u64 = u64::MAX;
 const MISSING_ELSEWHERE: u64 = u64::MAX - 1;
 
 impl Journal {
-    /// Opens a journal, behind what is in it already.
+    /// Opens a journal to append entries.
     ///
     /// # Errors
     ///
@@ -47,7 +47,7 @@ impl Journal {
         Ok(Self(OpenOptions::new().append(true).create(true).open(path)?))
     }
 
-    /// Writes an arrival down.
+    /// Appends a request.
     ///
     /// # Errors
     ///
@@ -65,7 +65,7 @@ impl Journal {
     }
 }
 
-/// Everything in a journal, in the order of arrival.
+/// All entries of a journal, in order of reception.
 ///
 /// # Errors
 ///

@@ -1,9 +1,8 @@
-//! The sample application that `demo` and `drill` put behind a proxy: two versions of it tell each
-//! other apart by color, and every answer says who gave it.
+//! The sample application of the demo and the drill. Every response has its color, version and instance.
 //!
-//! Knows nothing of Flipgate: it stands behind any proxy. What it answers can be checked by whoever
-//! asked: bodies follow from the request's number, what was received is told by its digest, and every
-//! request that arrived is in a journal that outlives a kill.
+//! It does not depend on Flipgate and works behind any proxy. Clients can check it: bodies are computed from the number
+//! of the request, uploads are answered with their digest, and every received request is in a journal that a kill of
+//! the process does not damage.
 
 mod clock;
 mod content;
@@ -30,47 +29,47 @@ pub use self::{
     journal::{Arrival, Journal, Number, read_journal},
 };
 
-/// The number of a request, in decimal, so that whoever asked finds it again: 64 bits.
+/// The number of a request, in decimal, up to 64 bits. The response has the same.
 pub const ID: &str = "x-sample-id";
-/// Which color answered.
+/// The color of the application.
 pub const COLOR: &str = "x-sample-color";
-/// Which version answered.
+/// The version of the application.
 pub const VERSION: &str = "x-sample-version";
-/// Which process answered.
+/// The name of the process.
 pub const INSTANCE: &str = "x-sample-instance";
-/// [`now_ns`] of the application when the head of a request was there.
-pub const RECEIVED: &str = "x-sample-met";
-/// [`now_ns`] of the application when the last byte of a body was received or was about to be sent.
+/// When the application received the head of the request, as [`now_ns`].
+pub const RECEIVED: &str = "x-sample-received";
+/// When the application received the last byte of a body, or was about to send it, as [`now_ns`].
 pub const ENDED: &str = "x-sample-ended";
-/// How many bytes of a body were received.
+/// The size of a received body.
 pub const BYTES: &str = "x-sample-bytes";
-/// The [`digest`] of a body, in hexadecimal.
+/// The [`digest`] of a body.
 pub const DIGEST: &str = "x-sample-digest";
 
 type Body = UnsyncBoxBody<Bytes, Infallible>;
 
-/// Who an application is.
+/// The identity of an application.
 #[derive(Clone, Debug)]
 pub struct SampleIdentity {
-    /// Its color, as it says in every answer.
+    /// Its color.
     pub color: String,
     /// Its version.
     pub version: String,
-    /// Which of several it is.
+    /// Its name among several of its color.
     pub instance: String,
-    /// Where requests are written down, with their numbers.
+    /// The file for its journal.
     pub journal: Option<PathBuf>,
 }
 
-/// One version of the application, running on this runtime until it is dropped.
+/// A running application. Dropping it stops it.
 #[derive(Debug)]
 pub struct Sample {
-    /// Where it listens.
+    /// Its address.
     pub address: SocketAddr,
     _tasks: JoinSet<()>,
 }
 
-/// What all connections share.
+/// The state that all connections share.
 #[derive(Debug)]
 struct App {
     identity: SampleIdentity,
@@ -83,12 +82,12 @@ struct App {
 // === impl Sample ===
 
 impl Sample {
-    /// Starts to listen.
+    /// Starts an application on the current runtime.
     ///
     /// # Errors
     ///
-    /// If the address is taken, the journal cannot be written, or `identity` has what cannot stand in a
-    /// header field.
+    /// If the address is in use, the journal cannot be written, or `identity` has characters that a header must not
+    /// have.
     pub async fn start(listen: SocketAddr, identity: SampleIdentity) -> io::Result<Self> {
         let app = Arc::new(App::new(identity)?);
         let listener = TcpListener::bind(listen).await?;
@@ -113,7 +112,7 @@ async fn serve(stream: TcpStream, app: Arc<App>) {
         async move { Ok::<_, Infallible>(app.respond(request).await) }
     });
     let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), answer);
-    // A client that leaves is no news to a sample application.
+    // A client may close its connection at any time.
     let _ = connection.with_upgrades().await;
 }
 
@@ -128,12 +127,12 @@ impl App {
             version: value(&identity.version)?,
             instance: value(&identity.instance)?,
             journal,
-            identity: identity,
+            identity,
         })
     }
 
     async fn respond(&self, request: Request<Incoming>) -> Response<Body> {
-        let met = now_ns();
+        let received = now_ns();
         let id = request.headers().get(ID).cloned();
         let number = id.as_ref().and_then(|it| it.to_str().ok()).and_then(|it| it.parse().ok());
         let path = request.uri().path().to_owned();
@@ -144,9 +143,9 @@ impl App {
             (None, None) => Number::MissingElsewhere,
         };
         if let Some(journal) = &self.journal
-            && let Err(error) = journal.append(Arrival { number: arrived, at: met })
+            && let Err(error) = journal.append(Arrival { number: arrived, at: received })
         {
-            // An answer without its entry would look like one that nobody gave.
+            // A response without its entry would look like one of another server.
             let text = format!("the journal cannot be written: {error}\n");
             return with_status(StatusCode::INTERNAL_SERVER_ERROR, text);
         }
@@ -160,7 +159,7 @@ impl App {
         headers.insert(COLOR, self.color.clone());
         headers.insert(VERSION, self.version.clone());
         headers.insert(INSTANCE, self.instance.clone());
-        headers.insert(RECEIVED, HeaderValue::from(met));
+        headers.insert(RECEIVED, HeaderValue::from(received));
         if let Some(id) = id {
             headers.insert(ID, id);
         }
@@ -168,7 +167,7 @@ impl App {
     }
 }
 
-/// `name=NUMBER` of a query.
+/// The number of a query parameter.
 fn number_in(query: Option<&str>, name: &str) -> Option<u64> {
     let mut pairs = query?.split('&').filter_map(|it| it.split_once('='));
     pairs.find(|(key, _)| *key == name)?.1.parse().ok()

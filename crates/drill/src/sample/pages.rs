@@ -1,5 +1,4 @@
-//! Pages for people: one that names its color and version, one that takes its time, and one that
-//! streams.
+//! Pages for a browser: the color and the version, a slow page, and a stream.
 
 use std::time::Duration;
 
@@ -14,7 +13,7 @@ use super::{Body, SampleIdentity, number_in, text, with_status};
 /// The time between two lines of a stream.
 const LINE_INTERVAL: Duration = Duration::from_millis(100);
 
-/// The longest that a client may ask a page to take.
+/// The longest duration that a client can ask for.
 const SECONDS_MAX: u64 = 600;
 
 pub(super) async fn respond(
@@ -45,23 +44,23 @@ fn html(page: String) -> Response<Body> {
     response
 }
 
-/// A line for each beat, each naming the color, and a last one that says that it is the last.
+/// A line with the color at each interval, and a last line with `end`.
 fn line_stream(color: String, seconds: u64) -> Body {
-    let beats = seconds * 10;
-    let line = move |beat: u64| {
+    let chunks = seconds * 10;
+    let line = move |number: u64| {
         let color = color.clone();
         async move {
-            if beat > beats {
+            if number > chunks {
                 return None;
             }
-            if beat > 0 {
+            if number > 0 {
                 tokio::time::sleep(LINE_INTERVAL).await;
             }
-            let line = match beat == beats {
+            let line = match number == chunks {
                 true => format!("{color} end\n"),
-                false => format!("{color} {beat} of {beats}\n"),
+                false => format!("{color} {number} of {chunks}\n"),
             };
-            Some((Ok(Frame::data(Bytes::from(line))), beat + 1))
+            Some((Ok(Frame::data(Bytes::from(line))), number + 1))
         }
     };
     StreamBody::new(stream::unfold(0, line)).boxed_unsync()

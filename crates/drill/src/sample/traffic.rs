@@ -1,4 +1,4 @@
-//! What `/traffic/…` answers: one kind of traffic each, all of it checkable by who asked.
+//! The paths below `/traffic/`: one for each kind of request of the drill.
 
 use std::{convert::Infallible, time::Duration};
 
@@ -15,14 +15,14 @@ use super::{
     number_in, text, websocket, with_status,
 };
 
-/// The longest that a client may have an answer take, and the largest body.
+/// The longest duration and the largest body that a client can ask for.
 const MILLIS_MAX: u64 = 600_000;
 const BYTES_MAX: u64 = 1 << 30;
 
-/// The time between two pieces of a body or two events.
+/// The time between two chunks of a body or two events.
 const CHUNK_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Bytes of a short answer.
+/// The size of a short response.
 const SHORT_BYTES: u64 = 128;
 
 pub(super) async fn respond(
@@ -40,7 +40,7 @@ pub(super) async fn respond(
         "/upload" => upload(request).await,
         "/events" => events(identity, Duration::from_millis(millis)),
         "/ws" => websocket::respond(identity, request),
-        _ => with_status(StatusCode::NOT_FOUND, format!("there is no traffic of kind {kind}\n")),
+        _ => with_status(StatusCode::NOT_FOUND, format!("there is no kind of traffic {kind}\n")),
     }
 }
 
@@ -51,18 +51,18 @@ fn short(id: u64) -> Response<Body> {
     response
 }
 
-/// The body of the number `id` in even pieces over a time; its digest and the instance in trailers.
+/// The body of the number `id` in equal chunks over a time, with its digest and the instance in trailers.
 fn download(identity: &SampleIdentity, id: u64, bytes: u64, time: Duration) -> Response<Body> {
-    let beats = u64::try_from(time.as_millis() / CHUNK_INTERVAL.as_millis()).unwrap_or(1).max(1);
-    // Large ones go in pieces that fit into a buffer, however short the time.
-    let beats = beats.max(bytes.div_ceil(256 * 1024));
-    let (began, pause) = (Instant::now(), time / u32::try_from(beats).unwrap_or(u32::MAX));
+    let chunks = u64::try_from(time.as_millis() / CHUNK_INTERVAL.as_millis()).unwrap_or(1).max(1);
+    // Chunks must fit into a buffer, however short the time is.
+    let chunks = chunks.max(bytes.div_ceil(256 * 1024));
+    let (began, pause) = (Instant::now(), time / u32::try_from(chunks).unwrap_or(u32::MAX));
     let sent = (Content::of(id), Xxh3::new(), 0, identity.instance.clone());
-    let piece = move |(mut content, mut hash, beat, instance): (Content, Xxh3, u64, String)| async move {
-        if beat > beats {
+    let chunk = move |(mut content, mut hash, number, instance): (Content, Xxh3, u64, String)| async move {
+        if number > chunks {
             return None;
         }
-        if beat == beats {
+        if number == chunks {
             let mut trailers = HeaderMap::new();
             trailers.insert(DIGEST, value(&digest(&hash)));
             trailers.insert(ENDED, HeaderValue::from(now_ns()));
@@ -71,29 +71,29 @@ fn download(identity: &SampleIdentity, id: u64, bytes: u64, time: Duration) -> R
             }
             return Some((
                 Ok::<_, Infallible>(Frame::trailers(trailers)),
-                (content, hash, beat + 1, instance),
+                (content, hash, number + 1, instance),
             ));
         }
-        tokio::time::sleep_until(began + pause * u32::try_from(beat).unwrap_or(u32::MAX)).await;
-        let until = (beat + 1) * bytes / beats;
+        tokio::time::sleep_until(began + pause * u32::try_from(number).unwrap_or(u32::MAX)).await;
+        let until = (number + 1) * bytes / chunks;
         let fresh =
             content.next_bytes(usize::try_from(until - content.taken()).unwrap_or_default());
         hash.update(&fresh);
-        Some((Ok(Frame::data(Bytes::from(fresh))), (content, hash, beat + 1, instance)))
+        Some((Ok(Frame::data(Bytes::from(fresh))), (content, hash, number + 1, instance)))
     };
-    let mut response = Response::new(StreamBody::new(stream::unfold(sent, piece)).boxed_unsync());
+    let mut response = Response::new(StreamBody::new(stream::unfold(sent, chunk)).boxed_unsync());
     let trailers = HeaderValue::from_static("x-sample-digest, x-sample-ended, x-sample-instance");
     response.headers_mut().insert(header::TRAILER, trailers);
     response
 }
 
-/// Tells what arrived.
+/// Answers with the size and the digest of the received body.
 async fn upload(request: Request<Incoming>) -> Response<Body> {
     let mut body = request.into_body();
     let (mut hash, mut count) = (Xxh3::new(), 0_u64);
     while let Some(frame) = body.frame().await {
         let Ok(frame) = frame else {
-            return with_status(StatusCode::BAD_REQUEST, "the body was cut\n".to_owned());
+            return with_status(StatusCode::BAD_REQUEST, "the body was cut off\n".to_owned());
         };
         if let Some(data) = frame.data_ref() {
             hash.update(data);
@@ -108,24 +108,23 @@ async fn upload(request: Request<Incoming>) -> Response<Body> {
     response
 }
 
-/// An event for each beat with its number, the color, the instance and [`now_ns`], and a last one named
-/// `end`.
+/// An event at each interval with its number, the color, the instance and [`now_ns`], and a last one named `end`.
 fn events(identity: &SampleIdentity, time: Duration) -> Response<Body> {
-    let beats = u64::try_from(time.as_millis() / CHUNK_INTERVAL.as_millis()).unwrap_or(1).max(1);
+    let chunks = u64::try_from(time.as_millis() / CHUNK_INTERVAL.as_millis()).unwrap_or(1).max(1);
     let (began, prefix) = (Instant::now(), format!("{} {}", identity.color, identity.instance));
-    let event = move |beat: u64| {
+    let event = move |number: u64| {
         let prefix = prefix.clone();
         async move {
-            if beat > beats {
+            if number > chunks {
                 return None;
             }
             tokio::time::sleep_until(
-                began + CHUNK_INTERVAL * u32::try_from(beat).unwrap_or(u32::MAX),
+                began + CHUNK_INTERVAL * u32::try_from(number).unwrap_or(u32::MAX),
             )
             .await;
-            let name = if beat == beats { "event: end\n" } else { "" };
-            let text = format!("{name}id: {beat}\ndata: {prefix} {}\n\n", now_ns());
-            Some((Ok::<_, Infallible>(Frame::data(Bytes::from(text))), beat + 1))
+            let name = if number == chunks { "event: end\n" } else { "" };
+            let text = format!("{name}id: {number}\ndata: {prefix} {}\n\n", now_ns());
+            Some((Ok::<_, Infallible>(Frame::data(Bytes::from(text))), number + 1))
         }
     };
     let mut response = Response::new(StreamBody::new(stream::unfold(0, event)).boxed_unsync());

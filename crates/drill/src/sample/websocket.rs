@@ -1,4 +1,4 @@
-//! A WebSocket that gives back each message with the color and the instance in front.
+//! A WebSocket that echoes each message with the color and the instance in front.
 
 use futures_util::{SinkExt, StreamExt};
 use http::{HeaderValue, Request, Response, StatusCode, header};
@@ -12,15 +12,15 @@ use tokio_tungstenite::{
 
 use super::{Body, SampleIdentity, with_status};
 
-/// Accepts a handshake, and echoes until the client has enough.
+/// Accepts a handshake, and echoes messages until the connection ends.
 pub(super) fn respond(identity: &SampleIdentity, mut request: Request<Incoming>) -> Response<Body> {
     let Some(key) = request.headers().get(header::SEC_WEBSOCKET_KEY).cloned() else {
-        let text = "this is a WebSocket: send the handshake of one\n".to_owned();
+        let text = "send a WebSocket handshake\n".to_owned();
         return with_status(StatusCode::UPGRADE_REQUIRED, text);
     };
     let prefix = format!("{} {}", identity.color, identity.instance);
     let upgrade = hyper::upgrade::on(&mut request);
-    // Ends with its connection, which the runtime owns.
+    // Ends with its connection.
     tokio::spawn(async move {
         if let Ok(upgraded) = upgrade.await {
             echo(upgraded, &prefix).await;

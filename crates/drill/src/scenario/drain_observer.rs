@@ -1,4 +1,4 @@
-//! What the proxy tells of itself: drains, and who is inside.
+//! Follows what the proxy reports: `drained` events and requests in flight.
 
 use std::{cell::Cell, time::Duration};
 
@@ -18,29 +18,29 @@ use super::{
 use crate::{color::Color, sample::now_ns};
 
 impl ScenarioRunner {
-    /// How many flips there were.
+    /// The number of flips.
     pub(crate) fn flip_count(&self) -> usize {
         self.log.borrow().flips.len()
     }
 
-    /// Whether the proxy tells when a color is drained.
+    /// Whether the proxy reports drains.
     pub(crate) fn reports_drains(&self) -> bool {
         matches!(self.control, Control::Admin(_))
     }
 
-    /// Follows what the proxy tells of drains until it is stopped.
+    /// Receives `drained` events until `stop` is cancelled.
     pub(crate) async fn follow_events(&self, stop: &CancellationToken) {
         let Control::Admin(caller) = &self.control else { return };
-        // From when on nothing is heard; none while it is.
+        // Since when no events can be received. None while connected.
         let since = Cell::new(Some(0));
         let following = async {
             let (mut last, mut received) = (None, 0);
             loop {
                 match caller.events(last).await {
                     Err(error) => {
-                        let mut deaf = self.events_error.borrow_mut();
-                        if deaf.is_some() {
-                            *deaf = Some(error.to_string());
+                        let mut events_error = self.events_error.borrow_mut();
+                        if events_error.is_some() {
+                            *events_error = Some(error.to_string());
                         }
                     }
                     Ok(mut events) => {
@@ -61,7 +61,7 @@ impl ScenarioRunner {
                         since.set(Some(now_ns()));
                     }
                 }
-                // It was killed, or does not run yet.
+                // The proxy was killed, or is not running yet.
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         };
@@ -73,7 +73,7 @@ impl ScenarioRunner {
         self.log.borrow_mut().event_gaps.missed.extend(from.map(|it| (it, until)));
     }
 
-    /// Notes when the drill itself is late, until it is stopped.
+    /// Records delays of the drill's own timer until `stop` is cancelled.
     pub(crate) async fn measure_delays(&self, stop: &CancellationToken) {
         let measuring = async {
             loop {
@@ -95,17 +95,12 @@ impl ScenarioRunner {
         let name = event["service"].as_str()?;
         let service = self.target.indices().find(|it| self.target.name(*it) == name)?;
         let color = event["color"].as_str()?.parse().ok()?;
-        Some(DrainedEvent {
-            service,
-            color,
-            generation: event["generation"].as_u64()?,
-            received: received,
-        })
+        Some(DrainedEvent { service, color, generation: event["generation"].as_u64()?, received })
     }
 
-    /// Notes what ends without being told to: the proxy.
+    /// Records a failure if the proxy has ended and the drill did not stop it.
     pub(crate) async fn check_proxy_exit(&self) {
-        // Whoever holds the stage is ending or starting something.
+        // The lock is held while a process is started or stopped.
         if let Ok(mut processes) = self.processes.try_lock()
             && let Some(ended) = processes.take_proxy_exit()
         {
@@ -113,7 +108,7 @@ impl ScenarioRunner {
         }
     }
 
-    /// Whether everything was told to be drained that the flip at this place has left behind.
+    /// Whether all `drained` events of a flip have come.
     pub(super) fn is_flip_drained(&self, index: usize) -> bool {
         let log = self.log.borrow();
         let flip = &log.flips[index];
@@ -122,7 +117,7 @@ impl ScenarioRunner {
             .all(|(service, color)| is_drain_reported(&log.drained, flip, *service, *color))
     }
 
-    /// Waits until it was told that everything is drained that flips have left behind, but not for long.
+    /// Waits for the `drained` events of the last flips, up to a timeout.
     pub(crate) async fn wait_for_last_drains(&self) {
         let is_drained = || {
             let log = self.log.borrow();
@@ -142,25 +137,22 @@ impl ScenarioRunner {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
-        // What was not told by then is judged as it is.
+        // The checks find events that are still missing.
         let _ = timeout(LAST_DRAINS_TIMEOUT, waiting).await;
         let why = self.events_error.borrow().clone().filter(|_| self.reports_drains());
         if let Some(why) = why {
-            self.record_failure(
-                now_ns(),
-                format!("the events of the proxy cannot be followed: {why}"),
-            );
+            self.record_failure(now_ns(), format!("cannot receive events: {why}"));
         }
     }
 
-    /// Looks who is inside, again and again until it is stopped.
+    /// Samples the requests in flight until `stop` is cancelled.
     pub(crate) async fn sample_in_flight(&self, stop: &CancellationToken) {
         let Control::Admin(caller) = &self.control else { return };
         let waiting = async {
-            let mut turn = tokio::time::interval(SAMPLE_INTERVAL);
-            turn.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+            let mut interval = tokio::time::interval(SAMPLE_INTERVAL);
+            interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
             loop {
-                turn.tick().await;
+                interval.tick().await;
                 let Ok(status) = caller.status().await else {
                     continue;
                 };
@@ -179,14 +171,14 @@ impl ScenarioRunner {
         for index in self.target.indices() {
             let Some(service) = status.services.get(self.target.name(index)) else { continue };
             for (color, pool) in &service.pools {
-                let is_leaving = *color != service.active;
+                let is_inactive = *color != service.active;
                 let Ok(color) = color.parse() else { continue };
                 all.push(InFlightSample {
                     at,
                     service: index,
                     color,
                     count: pool.in_flight,
-                    is_inactive: is_leaving,
+                    is_inactive,
                 });
             }
         }
@@ -194,10 +186,10 @@ impl ScenarioRunner {
     }
 }
 
-/// Whether it was told since a flip that `service` is drained of what was active before `color`.
+/// Whether a `drained` event has come since a flip for the color that was active before `color`.
 fn is_drain_reported(drained: &[DrainedEvent], flip: &Flip, service: u8, color: Color) -> bool {
     let since = drained.iter().rev().take_while(|it| it.received >= flip.called);
-    // What one flip left behind may be told by the generation of one before it.
+    // The event may have the generation of an earlier flip.
     let is_before = |it: &DrainedEvent| flip.generation.is_none_or(|own| it.generation <= own);
     let mut own = since.filter(|it| (it.service, it.color) == (service, color.other()));
     own.any(is_before)

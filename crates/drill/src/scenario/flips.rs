@@ -1,4 +1,4 @@
-//! Flips, by the admin API or by a command, and what is known of them afterwards.
+//! Flips, with the admin API or with a command, and their results.
 
 use std::{
     io::{Read, Seek, SeekFrom},
@@ -44,12 +44,12 @@ impl ScenarioRunner {
     pub(super) async fn rollback(&self, names: &[String]) {
         let Control::Admin(caller) = &self.control else { return };
         let request = RollbackRequest { services: names.to_vec(), force: true, reason: None };
-        // Which services a rollback of the last promotion is of, its answer tells.
+        // A rollback without names affects the services of the last promotion, which only the response shows.
         let changes = if names.is_empty() { Vec::new() } else { self.other_colors(names) };
         self.change(caller, Call::rollback(&request), changes).await;
     }
 
-    /// Makes a change of the active colors, and notes what came of it.
+    /// Makes a change of the active colors, and records its result.
     async fn change(&self, caller: &Caller, call: Call<'_>, wanted: Vec<(u8, Color)>) {
         let called = now_ns();
         let response = caller.call::<Status>(call).await;
@@ -76,7 +76,7 @@ impl ScenarioRunner {
         let is_known = flip.outcome == FlipOutcome::Acknowledged && !wanted.is_empty();
         if is_known && !are_same_changes(&flip.changes, &wanted) {
             let text = format!(
-                "the flip of {} was acknowledged, and made of {}",
+                "a flip to {} was acknowledged, but changed {}",
                 self.describe_changes(&wanted),
                 self.describe_changes(&flip.changes)
             );
@@ -93,13 +93,13 @@ impl ScenarioRunner {
         words.collect::<Vec<_>>().join(" ")
     }
 
-    /// Notes what a picture after a change says of the active colors.
+    /// Applies the status after a change.
     fn apply_status(&self, flip: &mut Flip, status: &Status) {
         flip.generation = Some(status.generation);
         flip.changes = self.changed_by(status);
     }
 
-    /// The services that are not any more what they were, as far as we knew; now we know.
+    /// The services with another active color than the drill knew. Updates what the drill knows.
     fn changed_by(&self, status: &Status) -> Vec<(u8, Color)> {
         let mut active = self.active.borrow_mut();
         let mut changed = Vec::new();
@@ -115,8 +115,8 @@ impl ScenarioRunner {
         changed
     }
 
-    /// Whether a change was made whose answer was lost: asks until somebody knows. That it was not made is
-    /// known only if the process that was asked is gone.
+    /// Finds out whether a change took effect after its response was lost: asks for the status until there is one. If it
+    /// did not take effect, that is final only if the called process has ended.
     async fn resolve_lost_response(&self, caller: &Caller, flip: &mut Flip) {
         let wanted = match flip.changes.is_empty() {
             true => self.other_colors(&[]),
@@ -145,7 +145,7 @@ impl ScenarioRunner {
         }
     }
 
-    /// Flips by a command: one call for all services, or one for each if it wants to know which.
+    /// Flips with a command: one call for all services, or one for each if the command has `{service}`.
     async fn flip_with_command(&self, command: &str, changes: Vec<(u8, Color)>) {
         let calls: Vec<Vec<(u8, Color)>> = match command.contains("{service}") {
             true => changes.into_iter().map(|it| vec![it]).collect(),
@@ -179,10 +179,10 @@ impl ScenarioRunner {
         }
     }
 
-    /// Runs a command until it has ended itself, whoever it leaves behind. One that is still there when the
-    /// time is up, or when the drill is told to stop, ends with all that it has started.
+    /// Runs a command until it ends. Processes that it leaves behind go on. After the timeout, and when the drill stops,
+    /// the command and all its processes are killed.
     async fn run_command(&self, command: &str) -> Result<(), String> {
-        let cannot = |error: std::io::Error| format!("`{command}` cannot be run: {error}");
+        let cannot = |error: std::io::Error| format!("cannot run `{command}`: {error}");
         let stderr = tempfile::tempfile().map_err(cannot)?;
         let mut process = Command::new("sh");
         process.args(["-c", command]).stdin(Stdio::null()).stdout(Stdio::null());
@@ -203,21 +203,21 @@ impl ScenarioRunner {
             .seek(SeekFrom::Start(0))
             .and_then(|_| (&stderr).take(500).read_to_end(&mut text));
         read.map_err(cannot)?;
-        // Whatever it says, it is not to write on our terminal as it likes.
+        // Control characters could change the terminal.
         let text = String::from_utf8_lossy(&text).replace(char::is_control, " ");
         Err(format!("`{command}` ended with {status}: {}", text.trim()))
     }
 
-    /// Why there is no more time for a command, as soon as there is none.
+    /// Waits until a command must end, and returns the reason.
     async fn command_deadline(&self) -> String {
         tokio::select! {
             () = tokio::time::sleep(CHANGE_TIMEOUT) => format!("within {CHANGE_TIMEOUT:?}"),
-            () = self.halt.cancelled() => "before the drill did".to_owned(),
+            () = self.halt.cancelled() => "before the end of the drill".to_owned(),
         }
     }
 }
 
-/// Whether two changes are of the same services to the same colors.
+/// Whether two changes have the same services and colors.
 fn are_same_changes(one: &[(u8, Color)], other: &[(u8, Color)]) -> bool {
     one.len() == other.len() && one.iter().all(|it| other.contains(it))
 }

@@ -1,8 +1,7 @@
-//! When a step is done again, and when flips pause.
+//! When steps run, and when repeated flips pause.
 //!
-//! With a flip every 50 ms and streams of a second, both colors have requests in flight all the time, and no color
-//! is ever drained. So flips pause now and then, until the proxy tells that what the last one left behind is
-//! drained.
+//! With a flip every 50 ms and streams of a second, both colors always have requests in flight, and no color is ever
+//! drained. So flips pause now and then, until the `drained` events of the last flip have come.
 
 use super::{
     super::{
@@ -13,25 +12,24 @@ use super::{
 };
 use crate::sample::now_ns;
 
-/// The next turn of a step.
+/// A step and the time of its next run.
 #[derive(Debug)]
 pub(super) struct ScheduledStep<'a> {
-    /// When it is due.
+    /// When it runs next.
     pub(super) at: u64,
     pub(super) line: &'a ScriptLine,
-    /// The place of the flip that it pauses for, if it does.
+    /// The flip that it pauses for, if it pauses: its `drained` events end the pause.
     pub(super) pause: Option<usize>,
     until: u64,
-    /// When the pause before ended, and how many flips there were since.
+    /// When the last pause ended, and the number of flips since then.
     began: u64,
     flips_since_pause: u32,
 }
 
-/// Flips between two pauses at least, whatever the time.
+/// The smallest number of flips between two pauses.
 const FLIPS_MIN: u32 = 5;
 
-/// How long a pause is at most, beyond the time that a stream takes: 1.5 s, in nanoseconds. Long enough to find that
-/// an event is missing.
+/// The longest pause, beyond the duration of a stream: 1.5 s, in nanoseconds. Long enough to find a missing event.
 const PAUSE_MAX: u64 = 1_500_000_000;
 
 impl<'a> ScheduledStep<'a> {
@@ -43,30 +41,30 @@ impl<'a> ScheduledStep<'a> {
         Self { at, line, pause: None, until, began: at, flips_since_pause: 0 }
     }
 
-    /// Whether there is such a turn. One that pauses may be sooner than it seems.
+    /// Whether it will run again. The end of a pause can make it due earlier.
     pub(super) fn is_pending(&self) -> bool {
         self.at < self.until || self.pause.is_some()
     }
 
-    /// Whether it is still to be made when it is due: a pause may last until there are to be no more turns.
+    /// Whether it is due before the end of its time. A pause can last until then.
     pub(super) fn is_before_end(&self) -> bool {
         self.at < self.until
     }
 
-    /// Sets the next turn when one is over, with the place of the flip that it made; says whether there is one.
+    /// Sets the next time after a run, which made the flip with this index. Returns false if the step does not repeat.
     pub(super) fn reschedule(&mut self, flip: Option<usize>, stream_time: u64) -> bool {
         let When::Every(every) = self.line.when else { return false };
         let (every, now) = (nanos(every), now_ns());
         if self.pause.take().is_some() {
-            // It lasted as long as it may.
+            // The pause has reached its longest time.
             (self.began, self.flips_since_pause) = (self.at, 0);
         }
         self.flips_since_pause += 1;
-        // What took longer than its interval is not made up for.
-        let turns = now.saturating_sub(self.at) / every + 1;
-        self.at = self.at.saturating_add(every.saturating_mul(turns));
+        // A run that takes longer than the interval skips the runs that it delays.
+        let intervals = now.saturating_sub(self.at) / every + 1;
+        self.at = self.at.saturating_add(every.saturating_mul(intervals));
         let pause = stream_time.saturating_add(PAUSE_MAX);
-        // Long enough without a pause.
+        // The interval is long enough without a pause.
         let is_slow = every >= pause;
         let is_time = self.flips_since_pause >= FLIPS_MIN
             && now.saturating_sub(self.began) >= stream_time / 4 * 3;
@@ -77,7 +75,7 @@ impl<'a> ScheduledStep<'a> {
         true
     }
 
-    /// Ends a pause, as soon as the next turn may be.
+    /// Ends a pause.
     pub(super) fn resume(&mut self) {
         let When::Every(every) = self.line.when else { return };
         let now = now_ns();
@@ -99,7 +97,7 @@ mod tests {
         ScriptLine { when: When::Every(every), step: Step::Flip(Vec::new()) }
     }
 
-    fn turn(line: &ScriptLine) -> ScheduledStep<'_> {
+    fn scheduled(line: &ScriptLine) -> ScheduledStep<'_> {
         let now = now_ns();
         let (until, flips_until) = (u64::MAX, u64::MAX);
         let times =
@@ -110,43 +108,49 @@ mod tests {
     #[test]
     fn flips_pause_after_three_quarters_of_the_stream_time() {
         let line = line(Duration::from_millis(50));
-        let mut turn = turn(&line);
-        turn.began = now_ns();
+        let mut scheduled = scheduled(&line);
+        scheduled.began = now_ns();
         for flip in 0..FLIPS_MIN as usize {
-            assert!(turn.reschedule(Some(flip), 60 * SECOND) && turn.pause.is_none());
+            assert!(scheduled.reschedule(Some(flip), 60 * SECOND) && scheduled.pause.is_none());
         }
-        turn.began -= 46 * SECOND;
-        // A flip that failed leaves nothing behind.
-        assert!(turn.reschedule(None, 60 * SECOND) && turn.pause.is_none());
-        assert!(turn.reschedule(Some(7), 60 * SECOND));
-        assert!(turn.pause == Some(7) && turn.at >= now_ns() + 60 * SECOND);
-        turn.resume();
+        scheduled.began -= 46 * SECOND;
+        // A failed flip replaces no color.
+        assert!(scheduled.reschedule(None, 60 * SECOND) && scheduled.pause.is_none());
+        assert!(scheduled.reschedule(Some(7), 60 * SECOND));
+        assert!(scheduled.pause == Some(7) && scheduled.at >= now_ns() + 60 * SECOND);
+        scheduled.resume();
         assert!(
-            turn.pause.is_none() && turn.at <= now_ns() + SECOND && turn.flips_since_pause == 0
+            scheduled.pause.is_none()
+                && scheduled.at <= now_ns() + SECOND
+                && scheduled.flips_since_pause == 0
         );
-        assert!(turn.reschedule(Some(8), 60 * SECOND) && turn.pause.is_none());
+        assert!(scheduled.reschedule(Some(8), 60 * SECOND) && scheduled.pause.is_none());
     }
 
     #[test]
     fn slow_flips_do_not_pause_and_single_steps_do_not_repeat() {
         let slow = line(Duration::from_secs(3));
-        let mut turn = turn(&slow);
-        turn.began = 0;
+        let mut scheduled = scheduled(&slow);
+        scheduled.began = 0;
         for flip in 0..20 {
-            assert!(turn.reschedule(Some(flip), SECOND) && turn.pause.is_none());
+            assert!(scheduled.reschedule(Some(flip), SECOND) && scheduled.pause.is_none());
         }
         let once = ScriptLine { when: When::At(Duration::ZERO), step: Step::Reload };
-        assert!(!self::turn(&once).reschedule(None, SECOND));
+        assert!(!self::scheduled(&once).reschedule(None, SECOND));
     }
     #[test]
     fn a_pause_ends_with_the_flips_and_does_not_end_them_early() {
         let line = line(Duration::from_millis(50));
-        let mut turn = turn(&line);
-        turn.until = now_ns() + 30 * SECOND;
-        (turn.began, turn.flips_since_pause) = (0, FLIPS_MIN);
-        assert!(turn.reschedule(Some(7), 60 * SECOND));
-        assert!(turn.at == turn.until && turn.is_pending() && !turn.is_before_end());
-        turn.resume();
-        assert!(turn.at < turn.until && turn.is_pending() && turn.is_before_end());
+        let mut scheduled = scheduled(&line);
+        scheduled.until = now_ns() + 30 * SECOND;
+        (scheduled.began, scheduled.flips_since_pause) = (0, FLIPS_MIN);
+        assert!(scheduled.reschedule(Some(7), 60 * SECOND));
+        assert!(
+            scheduled.at == scheduled.until && scheduled.is_pending() && !scheduled.is_before_end()
+        );
+        scheduled.resume();
+        assert!(
+            scheduled.at < scheduled.until && scheduled.is_pending() && scheduled.is_before_end()
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! Requests that are written and answers that are read, whatever the kind.
+//! Writing requests and reading responses, for all kinds.
 
 use std::{convert::Infallible, time::Duration};
 
@@ -32,7 +32,7 @@ pub(super) async fn read_body(body: Incoming) -> Result<Bytes, Outcome> {
     Ok(collected?.to_bytes())
 }
 
-/// The digest of a body, which is made piece by piece.
+/// The digest of the body of a number.
 pub(super) fn digest_of(id: u64, bytes: u64) -> String {
     let (mut content, mut hash) = (Content::of(id), Xxh3::new());
     while content.taken() < bytes {
@@ -42,7 +42,7 @@ pub(super) fn digest_of(id: u64, bytes: u64) -> String {
     sample::digest(&hash)
 }
 
-/// Bytes of a body that is small, or of an event.
+/// The largest size of a small body and of an event.
 pub(super) const BODY_MAX: usize = 64 * 1024;
 
 pub(super) async fn get(
@@ -60,7 +60,7 @@ pub(super) async fn get(
     connector.send(idle, request).await
 }
 
-/// Notes what the head of an answer says, and goes on if that is a good one.
+/// Records the head of a response, and returns its body if the status and the sender are right.
 pub(super) fn check_head(
     request: &mut Request,
     response: Response<Incoming>,
@@ -80,7 +80,7 @@ pub(super) fn record_head(request: &mut Request, headers: &HeaderMap) {
     request.color = color_of(headers);
     request.received = header_number(headers, sample::RECEIVED).unwrap_or_default();
     if header_number(headers, sample::ID) != Some(request.id) {
-        // Not the answer to this question, whoever gave it.
+        // Not the response to this request.
         request.color = None;
     }
     let instance = header_number(headers, sample::INSTANCE).and_then(|it| u16::try_from(it).ok());
@@ -91,13 +91,12 @@ pub(super) fn color_of(headers: &HeaderMap) -> Option<Color> {
     headers.get(sample::COLOR)?.to_str().ok()?.parse().ok()
 }
 
-/// Which process of the upstream an answer says it is of, word by word.
+/// The name of the application in a response.
 pub(super) fn instance_of(headers: &HeaderMap) -> Option<&str> {
     headers.get(sample::INSTANCE)?.to_str().ok()
 }
 
-/// What stands behind the color and the instance in `text`, if these are those that the stream began with:
-/// `COLOR INSTANCE REST`.
+/// The payload of `COLOR INSTANCE PAYLOAD`, if the color and the instance are those with which the stream began.
 pub(super) fn payload_of<'a>(
     text: &'a str,
     color: Color,
@@ -116,22 +115,24 @@ pub(super) fn header_number(headers: &HeaderMap, name: &str) -> Option<u64> {
     headers.get(name)?.to_str().ok()?.parse().ok()
 }
 
-/// The body of a number in even pieces over a time.
+/// The body of a number in equal chunks over a time.
 pub(super) fn slow_body(id: u64, bytes: u64, time: Duration) -> Body {
-    let beats = u64::try_from(time.as_millis() / CHUNK_INTERVAL.as_millis()).unwrap_or(1).max(1);
+    let chunks = u64::try_from(time.as_millis() / CHUNK_INTERVAL.as_millis()).unwrap_or(1).max(1);
     let began = Instant::now();
-    let piece = move |(mut content, beat): (Content, u64)| async move {
-        if beat == beats {
+    let chunk = move |(mut content, number): (Content, u64)| async move {
+        if number == chunks {
             return None;
         }
-        tokio::time::sleep_until(began + CHUNK_INTERVAL * u32::try_from(beat).unwrap_or(u32::MAX))
-            .await;
-        let until = (beat + 1) * bytes / beats;
+        tokio::time::sleep_until(
+            began + CHUNK_INTERVAL * u32::try_from(number).unwrap_or(u32::MAX),
+        )
+        .await;
+        let until = (number + 1) * bytes / chunks;
         let fresh =
             content.next_bytes(usize::try_from(until - content.taken()).unwrap_or_default());
-        Some((Ok::<_, Infallible>(Frame::data(Bytes::from(fresh))), (content, beat + 1)))
+        Some((Ok::<_, Infallible>(Frame::data(Bytes::from(fresh))), (content, number + 1)))
     };
-    StreamBody::new(stream::unfold((Content::of(id), 0), piece)).boxed_unsync()
+    StreamBody::new(stream::unfold((Content::of(id), 0), chunk)).boxed_unsync()
 }
 
 #[cfg(test)]
@@ -146,7 +147,7 @@ mod tests {
         assert_eq!(rest("green 1003 17"), Err(Outcome::ColorChanged));
         assert_eq!(rest("blue 17"), Err(Outcome::Corrupted));
         assert_eq!(rest("17"), Err(Outcome::Corrupted));
-        // A name of a process that somebody else has started may be of several words, or be left out.
+        // The name of an application that the drill did not start can have several words, or be missing.
         assert_eq!(payload_of("blue the first 17", Color::Blue, Some("the first")), Ok("17"));
         assert_eq!(payload_of("blue 1002 17", Color::Blue, None), Ok("17"));
     }
