@@ -349,7 +349,7 @@ impl App {
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
             }
-            warn!("told to end a second time: ending at once");
+            warn!("second signal: stopping at once");
         })
     }
 
@@ -372,14 +372,14 @@ impl App {
             let mut at_once = false;
             // A dead task does not recover by waiting.
             if !delay.is_zero() && !fatal.is_cancelled() {
-                info!(delay_s, "stopping: not ready any more, and serving on for the delay");
+                info!(delay_s, "stopping; /readyz is 503, and the listeners close after the delay");
                 at_once = tokio::select! {
                     () = tokio::time::sleep(delay) => false,
                     () = fatal.cancelled() => false,
                     () = &mut told_again => true,
                 };
             }
-            info!(patience_s, "stopping: finishing what is under way");
+            info!(patience_s, "stopping; requests in flight are completed");
             stop.graceful.cancel();
             let joined = tokio::task::spawn_blocking(|| {
                 workers.into_iter().map(Worker::join).sum::<usize>()
@@ -407,12 +407,12 @@ impl App {
             ExitOutcome { cut: cut.unwrap_or_default(), at_once, has_failed }
         });
         if ended.cut > 0 {
-            warn!(connections = ended.cut, "cut what was not done in time");
+            warn!(connections = ended.cut, "requests cut at the timeout");
         }
         drop((self.supervisor, control, self.reload));
         runtime.shutdown_timeout(ADMIN_PATIENCE);
         if ended.has_failed {
-            error!("stopped, since something has died: see the lines above");
+            error!("stopped because a task has died");
         } else {
             info!("stopped");
         }

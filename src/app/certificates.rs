@@ -53,7 +53,7 @@ pub(super) fn log_expiry(listener_contexts: &[Arc<ListenerContext>], metrics: &M
         for (file, expires) in listener_context.tls.iter().flat_map(tls::ListenerTls::expiries) {
             let (file, days) = (file.display(), (expires - now) / (24 * 3600));
             match expires - now {
-                ..=0 => warn!(%listener, %file, "the certificate has expired: no client takes it"),
+                ..=0 => warn!(%listener, %file, "the certificate has expired"),
                 1..=SOON => warn!(%listener, %file, days, "the certificate expires soon"),
                 _ => {}
             }
@@ -74,8 +74,8 @@ pub(super) fn renew(
     let listener = listener_context.listener.address;
     match how(server) {
         Ok(()) if Arc::ptr_eq(&before, &server.current()) => return false,
-        Ok(()) => info!(%listener, "certificates read again"),
-        Err(error) => warn!(%listener, %error, "certificates stay as they were"),
+        Ok(()) => info!(%listener, "certificates reloaded"),
+        Err(error) => warn!(%listener, %error, "cannot reload certificates; the current ones stay"),
     }
     !Arc::ptr_eq(&before, &server.current())
 }

@@ -26,8 +26,8 @@ impl FileBudget {
             warn!(
                 open_files = limit,
                 connections = files.downstream,
-                "the limit of open files allows fewer connections of clients than \
-                 limits.connections: raise it (ulimit -n, LimitNOFILE), or lower limits.connections"
+                "the limit of open files allows fewer client connections than limits.connections; raise it \
+                 (ulimit -n, LimitNOFILE), or lower limits.connections"
             );
         }
         files

@@ -116,7 +116,7 @@ impl Reloader {
             };
             let before = control.applied().state.generation;
             if control.propose(call).await?.generation == before {
-                info!("configuration read again: nothing has changed");
+                info!("configuration reloaded; nothing has changed");
             }
             *in_force = new;
             // The files were checked a moment ago.
@@ -127,7 +127,7 @@ impl Reloader {
             });
             // If it takes longer, the new certificates are used when it is done.
             if let Ok(Err(error)) = tokio::time::timeout(READING, renewing).await {
-                warn!(%error, "the certificates of listeners were not all read again: they are in a moment");
+                warn!(%error, "certificates are still being reloaded");
             }
             drop(in_force);
             Ok(())

@@ -74,10 +74,7 @@ impl Supervisor {
         let life: TaskFuture = Box::pin(task.map(|it| it.map_err(|error| error.to_string())));
         self.tasks.spawn(async move {
             if let Err(why) = restart_on_panic(life, &planted).await {
-                error!(
-                    task = name,
-                    why, "a task has died that flipgate cannot do without: it ends"
-                );
+                error!(task = name, why, "a vital task has died; flipgate stops");
                 watched.metrics.task_died(name);
                 watched.tasks().entry(name).or_default().gone = Some(why);
                 watched.fatal.cancel();
@@ -105,7 +102,7 @@ impl Supervisor {
                     pause = PAUSE;
                 }
                 let pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
-                error!(task = name, why, pause_ms, "a task has died: it is started again");
+                error!(task = name, why, pause_ms, "a task has died and is restarted");
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(PAUSE_MAX);
             }

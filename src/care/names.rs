@@ -136,7 +136,7 @@ impl ResolvedNames {
         match answer {
             Ok(ResolvedAddresses { addresses, until }) => {
                 if known.failures > 0 {
-                    info!(%host, "resolved again");
+                    info!(%host, "name resolved again");
                 }
                 (known.addresses, known.ask_at, known.failures) = (addresses, until, 0);
                 known.pools.iter().cloned().collect()
@@ -146,7 +146,7 @@ impl ResolvedNames {
                 known.ask_at = Instant::now() + (AGAIN * known.failures.min(60)).min(AGAIN_MAX);
                 if known.failures == 1 {
                     let last = known.addresses.len();
-                    warn!(%host, error, addresses_kept = last, "cannot be resolved; asking again");
+                    warn!(%host, error, addresses_kept = last, "cannot resolve the name; trying again");
                 }
                 Vec::new()
             }

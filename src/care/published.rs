@@ -121,7 +121,7 @@ impl PublishedPoolEvents {
         match (is_down, std::mem::replace(&mut self.is_down, is_down)) {
             (true, false) => {
                 if is_active {
-                    error!(%service, %color, "no endpoint of the active color is up: the status says why");
+                    error!(%service, %color, "no endpoint of the active color is up; see `flipgate status`");
                 } else {
                     warn!(%service, %color, "no endpoint is up");
                 }
@@ -142,9 +142,9 @@ impl PublishedPoolEvents {
             return;
         }
         if panicking {
-            warn!(%service, %color, "too few endpoints are well: bad ones are used too");
+            warn!(%service, %color, "panic mode: too few endpoints are usable, so unhealthy ones get requests");
         } else {
-            info!(%service, %color, "enough endpoints are well again");
+            info!(%service, %color, "panic mode ended");
         }
         events.push(EndpointEvent::PanicChanged { service, color, panicking });
     }

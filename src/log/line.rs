@@ -1,15 +1,15 @@
-//! The form of a line, and the lines that this room writes itself.
+//! The format of a line, and the lines that this room writes itself.
 
 use std::borrow::Cow;
 
 use serde_json::json;
 
-/// How lines are written.
+/// The format of lines.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum LogFormat {
-    /// An object for each line.
+    /// A JSON object for each line.
     Json,
-    /// For people.
+    /// Text for people.
     Text,
 }
 
@@ -83,7 +83,7 @@ fn one_line(text: &str) -> String {
     line
 }
 
-/// As `tracing_subscriber` writes it.
+/// The time, in the format of `tracing_subscriber`.
 fn now() -> String {
     format!("{:.6}", jiff::Timestamp::now())
 }

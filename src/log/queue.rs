@@ -22,7 +22,7 @@ pub(super) struct QueueShared {
 #[derive(Debug, Default)]
 struct QueueLines {
     lines: VecDeque<LogLine>,
-    /// Of the lines here and of those that are being written.
+    /// Bytes of the queued lines and of those that are being written.
     bytes: usize,
     /// Lines that were dropped since the last one here.
     lost_after: u64,

@@ -42,7 +42,7 @@ pub(super) fn run(shared: &QueueShared, output: &impl AsFd, format: LogFormat) {
         reported += batch.lost_after;
         let write = AssertUnwindSafe(|| write_all(output.as_fd(), &text).is_ok());
         may_report = catch_unwind(write).unwrap_or_else(|_| {
-            // No other thread waits for this one.
+            // Blocking is fine: no other thread waits for this one.
             std::thread::park_timeout(AFTER_PANIC);
             false
         });

@@ -1,7 +1,7 @@
-//! The text format of Prometheus, for gauges that are read off the process at a scrape.
+//! The text format of Prometheus, for gauges that are read at a scrape.
 //!
-//! They are written as they are found, service after service, without a registry in between: with ten
-//! thousand services that would take most of a scrape.
+//! They are written directly, service after service, without a registry: with ten thousand services, a registry would
+//! take most of the time of a scrape.
 
 use std::fmt::Write;
 

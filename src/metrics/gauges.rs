@@ -1,26 +1,26 @@
-//! What a scrape shows of services, pools and endpoints as they are at that moment.
+//! The gauges of services, pools and endpoints at a scrape.
 
 use super::exposition::Family;
 use crate::model::{Color, ServiceName};
 
-/// A limit that a request met.
+/// A limit that a request hit.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum LimitHit {
-    /// Requests of the whole process.
+    /// Requests in flight of the process.
     InFlight,
-    /// Requests of the service.
+    /// Requests in flight of the service.
     ServiceInFlight,
-    /// Requests a second of its client.
+    /// The request rate of a client.
     ClientRate,
-    /// Requests that wait for a place at an endpoint.
+    /// The queue.
     Queue,
-    /// The time that they may wait.
+    /// The time in the queue.
     QueueTime,
-    /// Connections to endpoints that this process may have.
+    /// Connections to endpoints of the process.
     Descriptors,
 }
 
-/// What one service looks like at a scrape.
+/// The gauges of a service.
 #[derive(Clone, Debug)]
 pub struct ServiceGauges {
     /// The service.
@@ -31,45 +31,45 @@ pub struct ServiceGauges {
     pub pools: [PoolGauges; 2],
 }
 
-/// What one pool looks like at a scrape.
+/// The gauges of a pool.
 #[derive(Clone, Debug, Default)]
 pub struct PoolGauges {
     /// The version that runs there, if it was set.
     pub version: Option<String>,
     /// Requests in flight.
     pub in_flight: usize,
-    /// Requests that wait for a place at an endpoint.
+    /// The queue.
     pub queued: usize,
-    /// Requests that may be tried again now.
+    /// Retries that the budget allows.
     pub retries_left: u32,
-    /// Whether so few endpoints are left that those are used that answer badly.
+    /// Whether panic mode is on.
     pub is_panicking: bool,
-    /// Whether a request ever came to it.
+    /// Whether it ever had a request.
     pub was_used: bool,
     /// Its endpoints.
     pub endpoints: Vec<EndpointGauges>,
 }
 
-/// What one endpoint looks like at a scrape.
+/// The gauges of an endpoint.
 #[derive(Clone, Debug)]
 pub struct EndpointGauges {
-    /// Where it is.
+    /// Its address.
     pub endpoint: String,
-    /// Whether it answers as it should.
+    /// Whether it is healthy.
     pub is_up: bool,
-    /// Whether it is left out for a while.
+    /// Whether it is ejected.
     pub is_ejected: bool,
     /// Whether it ever was.
     pub was_ejected: bool,
-    /// Whether a connection to it was ever opened for a request.
+    /// Whether a connection was ever opened for a request.
     pub was_used: bool,
-    /// Requests that are with it.
+    /// Requests in flight.
     pub in_flight: usize,
-    /// Connections to it.
+    /// Open connections.
     pub connections: usize,
 }
 
-/// All gauges that are read off services at a scrape.
+/// Writes all gauges of services.
 pub(super) fn write(services: &[ServiceGauges], text: &mut String) {
     let mut in_flight = Family::gauge("in_flight", "Requests inside a color now");
     let mut active = Family::gauge("active", "1 for the color that answers the public");
@@ -100,7 +100,7 @@ pub(super) fn write(services: &[ServiceGauges], text: &mut String) {
             if let Some(answering) = answering {
                 active.add(&of_pool, u8::from(color == *answering));
             }
-            // Of a pool that never had a request there is nothing more to tell.
+            // A pool without a request has no more gauges.
             if pool.was_used {
                 queued.add(&of_pool, pool.queued);
                 retry_budget.add(&of_pool, retries_left);
@@ -151,7 +151,7 @@ impl LimitHit {
         Self::Descriptors,
     ];
 
-    /// A word for metrics and events.
+    /// The name in metrics and events.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {

@@ -1,9 +1,8 @@
-//! What is counted, as typed handles on a registry that is handed in.
+//! The time series of the process, as typed handles on a registry.
 //!
-//! Whoever counts holds a handle whose labels were resolved once, when its pool was made; on the
-//! path of a request there is no look-up by label. What can be read off the switch at any moment
-//! (in flight, generation, active) is not counted here a second time: [`Metrics::show`] takes it at
-//! the scrape.
+//! A handle has resolved its labels once, when its pool was made: the path of a request has no look-up by label. Values
+//! that the switch has at any moment (in flight, generation, active) are not counted a second time: [`Metrics::show`]
+//! reads them at a scrape.
 
 mod exposition;
 mod gauges;
@@ -34,12 +33,12 @@ use crate::model::{Color, Generation, ServiceName};
 #[derive(Clone, Debug)]
 pub struct Metrics {
     registry: Registry,
-    /// What the pools count, each in series of its own.
+    /// The series of the pools.
     of_pools: Arc<MetricFamilies>,
     preview_refused: IntCounterVec,
     turned_away: IntCounterVec,
     evicted: IntCounterVec,
-    /// When the first of our certificates expires, in seconds since 1970; 0 without any.
+    /// When the first certificate expires, in seconds since 1970; 0 without any.
     pub certificate_expiry: IntGauge,
     limits: IntGaugeVec,
     reload_success: IntGauge,
@@ -49,18 +48,18 @@ pub struct Metrics {
     state_writable: IntGauge,
     drain_duration: HistogramVec,
     generation: IntGauge,
-    /// Connections of clients that are open now.
+    /// Open client connections.
     pub downstream_connections: IntGauge,
-    /// Log lines that were dropped.
+    /// Dropped log lines.
     pub log_dropped: IntCounter,
 }
 
-/// Something that a gauge counts for as long as this lives.
-// Not `Clone`: it would be counted once and forgotten twice.
+/// Counts one in a gauge until it is dropped.
+// Not `Clone`: it would be counted once and uncounted twice.
 #[derive(Debug)]
 pub struct GaugeGuard(IntGauge);
 
-/// What kind of call made colors active, or tried to.
+/// The kind of a promotion.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum PromotionKind {
     /// A promotion.
@@ -69,12 +68,12 @@ pub enum PromotionKind {
     Rollback,
 }
 
-/// How a call to promote ended.
+/// The result of a promotion or rollback.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum PromotionResult {
     /// The table was replaced.
     Promoted,
-    /// Refused for a reason that lies in the services or the request.
+    /// Refused because of the state of services, or of the request.
     Refused,
     /// Decided on an old generation.
     Stale,
@@ -82,7 +81,7 @@ pub enum PromotionResult {
     Failed,
 }
 
-/// Seconds; from a cache hit to a report that runs for minutes.
+/// Seconds: from a cache hit to a long report.
 const DURATION_BUCKETS: [f64; 17] = [
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0,
     300.0,
@@ -90,7 +89,7 @@ const DURATION_BUCKETS: [f64; 17] = [
 
 const CERTIFICATE_EXPIRY: &str = "flipgate_certificate_expiry_timestamp_seconds";
 
-/// Seconds; drains last as long as the longest request.
+/// Seconds: drains last as long as the longest request.
 const DRAIN_BUCKETS: [f64; 10] = [0.01, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0];
 
 // === impl Metrics ===
@@ -247,7 +246,7 @@ impl Metrics {
         };
         let build = gauges("build_info", "The running program", &["version"])?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
-        // Shown as 0 from the start, so that a rate over the first one is right.
+        // 0 from the start, so that a rate over the first one is correct.
         for result in [
             PromotionResult::Promoted,
             PromotionResult::Refused,
@@ -268,19 +267,18 @@ impl Metrics {
         PoolMetrics::new(&self.of_pools, service.as_str(), color.as_str())
     }
 
-    /// The series of requests that were refused before they reached a service. Their labels are
-    /// empty, which Prometheus shows as absent.
+    /// The series of requests without a service. Their labels are empty, which Prometheus shows as absent.
     #[must_use]
     pub fn unrouted(&self) -> PoolMetrics {
         PoolMetrics::new(&self.of_pools, "", "")
     }
 
-    /// Counts a public client who asked for a color. `service` is empty where none was chosen.
+    /// Counts a public client that asked for a color. `service` is empty if there is none.
     pub fn preview_refused(&self, service: &str, color: Color) {
         self.preview_refused.with_label_values(&[service, color.as_str()]).inc();
     }
 
-    /// Counts a connection that came to no request. `reason` is a word of a fixed list.
+    /// Counts a connection without a request. `reason` is a word of a fixed list.
     pub fn turned_away(&self, reason: &'static str) {
         self.turned_away.with_label_values(&[reason]).inc();
     }
@@ -290,7 +288,7 @@ impl Metrics {
         self.evicted.with_label_values(&[limit]).inc();
     }
 
-    /// Counts a call to promote or roll back.
+    /// Counts a promotion or rollback.
     pub fn promotion(&self, kind: PromotionKind, result: PromotionResult) {
         let kind = match kind {
             PromotionKind::Promote => "promote",
@@ -299,13 +297,13 @@ impl Metrics {
         self.promotions.with_label_values(&[result.as_str(), kind]).inc();
     }
 
-    /// Notes a limit of the process. `limit` is a word of a fixed list.
+    /// Sets the gauge of a limit. `limit` is a word of a fixed list.
     pub fn limit(&self, limit: &'static str, value: usize) {
         let value = i64::try_from(value).unwrap_or(i64::MAX);
         self.limits.with_label_values(&[limit]).set(value);
     }
 
-    /// Notes whether the configuration was read and applied.
+    /// Notes the result of a reload.
     pub fn reloaded(&self, success: bool) {
         self.reload_success.set(success.into());
         if success {
@@ -314,14 +312,14 @@ impl Metrics {
         }
     }
 
-    /// Notes how long the replaced side of a promotion had requests inside.
+    /// Notes the duration of a drain.
     pub fn drained(&self, service: &ServiceName, color: Color, seconds: f64) {
         let labels = [service.as_str(), color.as_str()];
         self.drain_duration.with_label_values(&labels).observe(seconds);
     }
 
-    /// Removes all series of services that are no longer configured. Handles that are left count on, and are
-    /// shown no more. Takes time in proportion to the number of all series.
+    /// Removes all series of removed services. Existing handles count on, but are not shown. Takes time in proportion
+    /// to the number of all series.
     pub fn forget(&self, services: &[&ServiceName]) {
         let names: HashSet<&str> = services.iter().map(|it| it.as_str()).collect();
         let MetricFamilies {
@@ -354,7 +352,7 @@ impl Metrics {
         forget(&self.drain_duration, &names);
     }
 
-    /// The text of a scrape, with the switch as `generation` and `services` show it.
+    /// The text of a scrape, with the state of the switch in `generation` and `services`.
     #[must_use]
     pub fn show(
         &self,
@@ -385,7 +383,7 @@ fn forget<T: MetricVecBuilder>(family: &MetricVec<T>, services: &HashSet<&str>) 
             let labels = series.get_label().iter().map(|it| (it.name(), it.value()));
             let labels: HashMap<&str, &str> = labels.collect();
             if labels.get("service").is_some_and(|it| services.contains(it)) {
-                // An error says that it is gone already.
+                // An error means that it is removed already.
                 let _ = family.remove(&labels);
             }
         }
@@ -395,7 +393,7 @@ fn forget<T: MetricVecBuilder>(family: &MetricVec<T>, services: &HashSet<&str>) 
 // === impl GaugeGuard ===
 
 impl GaugeGuard {
-    /// Counts one more, until it is dropped.
+    /// Counts one until it is dropped.
     #[must_use]
     pub fn new(gauge: &IntGauge) -> Self {
         gauge.inc();

@@ -1,9 +1,9 @@
-//! TLS: certificates and keys read from files and swapped without dropping a connection, what
-//! clients and upstreams are offered, and who is at the other end.
+//! TLS: certificates and keys that are read from files and replaced without dropping a connection, for clients and
+//! upstreams.
 //!
-//! Knows nothing of HTTP but the names of its versions. Everything is read and checked as a whole: a
-//! changed file that cannot be used leaves what is in force as it is, and says so. The library's
-//! types do not leave this room but for the two that a handshake needs.
+//! Knows nothing of HTTP but the names of its versions. Everything is read and checked as a whole: if a changed file
+//! cannot be used, the current certificates stay, and the log says so. Types of the TLS library do not leave this room,
+//! except for the two that a handshake needs.
 
 mod certificate;
 mod connectors;
@@ -27,14 +27,13 @@ pub use self::{
     upstream::UpstreamConnector,
 };
 
-/// What may be agreed on in a handshake: RFC 7301.
+/// HTTP/1.1 in ALPN: RFC 7301.
 pub const ALPN_HTTP1: &[u8] = b"http/1.1";
 
 /// HTTP/2: RFC 9113, section 3.2.
 pub const ALPN_HTTP2: &[u8] = b"h2";
 
-/// The cryptography behind all of it. Named, since a second one in the tree would make the library's
-/// own choice a panic.
+/// The cryptography provider. Explicit: with a second one in the tree, the choice of the library would panic.
 fn provider() -> std::sync::Arc<rustls::crypto::CryptoProvider> {
     std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }

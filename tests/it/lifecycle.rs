@@ -324,6 +324,6 @@ async fn a_process_that_is_told_to_stop_says_so_and_serves_on_for_the_delay() {
             process.signal("TERM");
         }
         assert_eq!(process.wait().await, Some(i32::from(is_told_again)), "{}", process.log());
-        assert_eq!(process.log().contains("told to end a second time"), is_told_again);
+        assert_eq!(process.log().contains("second signal: stopping at once"), is_told_again);
     }
 }

@@ -320,7 +320,7 @@ async fn clients_leave_files_for_those_who_have_to_come_in() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
     let folder = tempfile::tempdir().expect("a folder");
     let process = Process::start_limited(&folder, 256, &blue, &green, "").await;
-    assert!(process.log().contains("the limit of open files allows fewer connections"));
+    assert!(process.log().contains("the limit of open files allows fewer client connections"));
     let mut clients = Vec::new();
     for number in 0..200 {
         // One client alone does not get all that there is.
