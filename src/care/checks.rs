@@ -23,7 +23,7 @@ pub(super) struct CheckScheduler {
     /// The endpoints of each pool.
     of_pool: HashMap<PoolKey, Vec<usize>>,
     lanes: [CheckQueue; CheckPriority::ALL.len()],
-    running: JoinSet<Outcome>,
+    running: JoinSet<CheckOutcome>,
     /// The endpoint of each running check, also of one that panics.
     of_task: HashMap<Id, RunningCheck>,
     metrics: Metrics,
@@ -75,12 +75,12 @@ struct ScheduledEndpoint {
     since: Instant,
 }
 
-type Outcome = Option<Result<(), HealthFailure>>;
+type CheckOutcome = Option<Result<(), HealthFailure>>;
 
 /// A finished check: its endpoint and its result.
 pub(super) struct FinishedCheck {
     of: Option<RunningCheck>,
-    found: Outcome,
+    found: CheckOutcome,
 }
 
 /// The most checks in parallel.

@@ -302,7 +302,7 @@ fn dispatch(
             admin,
             output,
         } => {
-            let content = pools::Content { version, endpoints, force, if_generation };
+            let content = pools::PoolContent { version, endpoints, force, if_generation };
             online(pools::set(&pool, content, wait_healthy, &admin, output, verbosity))
         }
         Command::Wait { pool, timeout, admin, output } => {

@@ -19,7 +19,7 @@ use super::{
 const POLL: Duration = Duration::from_millis(100);
 
 /// The new content of a pool, and the generation that it was decided on.
-pub(super) struct Content {
+pub(super) struct PoolContent {
     pub(super) version: Option<String>,
     pub(super) endpoints: Vec<String>,
     pub(super) force: bool,
@@ -28,14 +28,14 @@ pub(super) struct Content {
 
 pub(super) async fn set(
     pool: &PoolName,
-    content: Content,
+    content: PoolContent,
     wait_healthy: Option<Duration>,
     admin: &CallerArguments,
     output: OutputArguments,
     verbosity: Verbosity,
 ) -> Result<u8, CommandError> {
     let PoolName { service, color } = pool;
-    let Content { version, endpoints, force, if_generation } = content;
+    let PoolContent { version, endpoints, force, if_generation } = content;
     let endpoints = endpoints.into_iter().map(EndpointRequest::Plain).collect();
     let body = PoolRequest { version, endpoints, force };
     let caller = admin.caller()?;

@@ -21,7 +21,7 @@ const HEADINGS: [&str; 5] = ["service", "color", "role", "version", "in flight"]
 /// The status in lines of at most `width` columns where that is possible. Long pools are folded unless
 /// `shows_all`.
 pub(super) fn table(status: &Status, width: usize, shows_all: bool) -> String {
-    let rows: Vec<Row<'_>> = rows(status);
+    let rows: Vec<PoolRow<'_>> = rows(status);
     let mut widths: [usize; 5] = HEADINGS.map(str::len);
     for row in &rows {
         for (widest, cell) in widths.iter_mut().zip(&row.cells) {
@@ -34,7 +34,7 @@ pub(super) fn table(status: &Status, width: usize, shows_all: bool) -> String {
     let headings = HEADINGS.map(|it| (it.to_owned(), bold));
     line(&mut text, &headings, widths);
     for row in rows {
-        let Row { cells: [name, color, role, version, in_flight], pool } = row;
+        let PoolRow { cells: [name, color, role, version, in_flight], pool } = row;
         let cells = [
             (name, bold),
             (color.clone(), paint(&color)),
@@ -51,12 +51,12 @@ pub(super) fn table(status: &Status, width: usize, shows_all: bool) -> String {
     text
 }
 
-struct Row<'a> {
+struct PoolRow<'a> {
     cells: [String; 5],
     pool: &'a PoolStatus,
 }
 
-fn rows(status: &Status) -> Vec<Row<'_>> {
+fn rows(status: &Status) -> Vec<PoolRow<'_>> {
     let mut rows = Vec::new();
     for (name, service) in &status.services {
         let mut name = match service.damaged {
@@ -68,7 +68,7 @@ fn rows(status: &Status) -> Vec<Row<'_>> {
             let in_flight = pool.in_flight.to_string();
             let cells =
                 [std::mem::take(&mut name), color.clone(), pool.role.clone(), version, in_flight];
-            rows.push(Row { cells, pool });
+            rows.push(PoolRow { cells, pool });
         }
     }
     rows

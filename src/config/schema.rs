@@ -6,10 +6,10 @@
 use serde_json::{Map, Value, json};
 
 /// A key, its form, and what it is for.
-type Key = (&'static str, Kind, &'static str);
+type SchemaKey = (&'static str, ValueKind, &'static str);
 
 /// The form of a value.
-enum Kind {
+enum ValueKind {
     Text,
     Path,
     Duration,
@@ -26,22 +26,22 @@ enum Kind {
     /// A list of some of these words.
     WordList(&'static [&'static str]),
     Endpoints,
-    Table(&'static [Key]),
-    Tables(&'static [Key]),
+    Table(&'static [SchemaKey]),
+    Tables(&'static [SchemaKey]),
     /// Tables under names of the user's own.
-    Named(&'static [Key]),
+    Named(&'static [SchemaKey]),
 }
 
-use Kind::{
+use ValueKind::{
     Duration, DurationOrNone, Endpoints, Flag, Named, Path, Size, Strings, Table, Tables, Text,
     Whole, WholeOr, WordList, Words,
 };
 
-const COLORS: Kind = Words(&["blue", "green"]);
+const COLORS: ValueKind = Words(&["blue", "green"]);
 const NUMBER_MAX: u64 = 1_000_000;
-const LIMIT: Kind = WholeOr(&["none"], 1, NUMBER_MAX);
+const LIMIT: ValueKind = WholeOr(&["none"], 1, NUMBER_MAX);
 
-const ROOT: &[Key] = &[
+const ROOT: &[SchemaKey] = &[
     ("include", Strings, "Other files of this configuration, as patterns"),
     ("state_dir", Path, "The folder of the state that survives a restart"),
     ("workers", Whole(0, 1024), "Worker threads; 0 means one for each core"),
@@ -56,33 +56,33 @@ const ROOT: &[Key] = &[
     ("listener", Tables(LISTENER), "An address that clients connect to"),
     ("service", Named(SERVICE), "A service with its two pools"),
 ];
-const LOG: &[Key] = &[
+const LOG: &[SchemaKey] = &[
     ("level", Text, "error, warn, info, debug, trace, off, or directives for modules"),
     ("format", Words(&["auto", "json", "text"]), "The form of a line"),
 ];
-const ADMIN: &[Key] = &[
+const ADMIN: &[SchemaKey] = &[
     ("listen", Text, "An address with a port, or unix:/path"),
     ("hosts", Strings, "Names that are accepted in Host, besides addresses and localhost"),
     ("require_if_match", Flag, "Whether a change must name the generation it was decided on"),
     ("require_token", Flag, "Whether callers on this machine need a token, too"),
     ("token", Tables(TOKEN), "A token and its scope"),
 ];
-const TOKEN: &[Key] = &[
+const TOKEN: &[SchemaKey] = &[
     ("name", Text, "The token's name in the log"),
     ("scope", Words(&["read", "promote", "admin"]), "The calls that the token allows"),
     ("file", Path, "The file with the token"),
 ];
-const CLIENTS: &[Key] = &[
+const CLIENTS: &[SchemaKey] = &[
     ("internal", Strings, "Networks of the clients that may preview a color"),
     ("trusted_proxies", Strings, "Networks of the proxies that forwarding headers are read from"),
     ("public_marks", Flag, "Whether all clients get Flipgate-Color and Flipgate-Generation"),
     ("trace_context", Words(&["new", "keep"]), "What happens to Traceparent and Tracestate"),
 ];
-const FORWARDING: &[Key] = &[
+const FORWARDING: &[SchemaKey] = &[
     ("via", Words(&["both", "requests", "none"]), "The messages that get a Via header"),
     ("trailers", Strings, "Trailer fields that are forwarded besides the standard ones"),
 ];
-const TIMEOUTS: &[Key] = &[
+const TIMEOUTS: &[SchemaKey] = &[
     ("handshake", Duration, "PROXY protocol and TLS handshake of a new connection"),
     ("head", Duration, "A request head"),
     ("keep_alive", Duration, "An idle client connection"),
@@ -94,7 +94,7 @@ const TIMEOUTS: &[Key] = &[
     ("upstream_stall", Duration, "A response body that makes no progress"),
     ("upstream_idle", Duration, "An idle connection to an endpoint"),
 ];
-const LIMITS: &[Key] = &[
+const LIMITS: &[SchemaKey] = &[
     ("connections", Whole(1, NUMBER_MAX), "Client connections"),
     (
         "connections_per_client",
@@ -111,18 +111,18 @@ const LIMITS: &[Key] = &[
     ("in_flight", Whole(1, 10_000_000), "Requests in flight of all services"),
     ("health_checks", Whole(1, 100_000), "Health checks per second"),
 ];
-const DNS: &[Key] = &[
+const DNS: &[SchemaKey] = &[
     ("servers", Strings, "Name servers"),
     ("families", Words(&["both", "ipv4", "ipv6"]), "The addresses that are used"),
     ("min_ttl", Duration, "The shortest time between two look-ups of a name"),
     ("max_ttl", Duration, "The longest time between two look-ups of a name"),
     ("timeout", Duration, "One query"),
 ];
-const SHUTDOWN: &[Key] = &[
+const SHUTDOWN: &[SchemaKey] = &[
     ("delay", Duration, "From SIGTERM to the close of the listeners"),
     ("patience", Duration, "For requests in flight, after the listeners are closed"),
 ];
-const LISTENER: &[Key] = &[
+const LISTENER: &[SchemaKey] = &[
     ("listen", Text, "An address with a port"),
     ("preview", COLORS, "The color that every request of this listener gets"),
     ("protocols", WordList(&["http1", "h2"]), "The versions of HTTP"),
@@ -131,23 +131,23 @@ const LISTENER: &[Key] = &[
     ("redirect_to_https", Whole(1, 65_535), "The port that every request is redirected to"),
     ("tls", Table(LISTENER_TLS), "TLS of this listener"),
 ];
-const FROM: &[Key] = &[("from", Strings, "The networks of the proxies")];
-const LISTENER_TLS: &[Key] = &[
+const FROM: &[SchemaKey] = &[("from", Strings, "The networks of the proxies")];
+const LISTENER_TLS: &[SchemaKey] = &[
     ("certificates", Tables(CERTIFICATE), "A certificate with its key"),
     ("min_version", Words(&["1.2", "1.3"]), "The lowest version of TLS"),
     ("hsts", Text, "The value of Strict-Transport-Security"),
     ("client", Table(CLIENT_AUTH), "Client certificates"),
 ];
-const CERTIFICATE: &[Key] = &[
+const CERTIFICATE: &[SchemaKey] = &[
     ("cert", Path, "The certificate and its chain, in PEM"),
     ("key", Path, "The private key, in PEM"),
 ];
-const CLIENT_AUTH: &[Key] = &[
+const CLIENT_AUTH: &[SchemaKey] = &[
     ("ca", Path, "The certificate authorities that sign client certificates"),
     ("required", Flag, "Whether clients without a certificate are refused"),
     ("internal", Flag, "Whether clients with a certificate are internal"),
 ];
-const SERVICE: &[Key] = &[
+const SERVICE: &[SchemaKey] = &[
     ("hosts", Strings, "The hosts of the service: example.com, *.example.com or *"),
     ("path", Text, "The path prefix of the service"),
     ("active", COLORS, "The active color at the first start"),
@@ -163,24 +163,24 @@ const SERVICE: &[Key] = &[
     ("retry", Table(RETRY), "Retries"),
     ("limits", Table(SERVICE_LIMITS), "Limits of the service"),
 ];
-const SERVICE_TIMEOUTS: &[Key] = &[
+const SERVICE_TIMEOUTS: &[SchemaKey] = &[
     ("upstream_connect", Duration, "The opening of a connection to an endpoint"),
     ("upstream_response", Duration, "From the last byte of a request to the response head"),
     ("upstream_stall", Duration, "A response body that makes no progress"),
     ("request", DurationOrNone, "A whole exchange"),
 ];
-const DRAIN: &[Key] = &[(
+const DRAIN: &[SchemaKey] = &[(
     "abandoned",
     Words(&["cut", "wait"]),
     "What happens to requests that the client has abandoned",
 )];
-const BALANCE: &[Key] = &[
+const BALANCE: &[SchemaKey] = &[
     ("policy", Words(&["least_request", "round_robin", "hash"]), "How an endpoint is chosen"),
     ("hash_on", Text, "address, header:NAME or cookie:NAME"),
     ("slow_start", DurationOrNone, "In which an endpoint that comes up gets its whole share"),
     ("panic", Whole(0, 100), "Percent of usable endpoints below which unhealthy ones are used"),
 ];
-const HEALTH: &[Key] = &[
+const HEALTH: &[SchemaKey] = &[
     ("path", Text, "The path of the check; without it, a connection is opened"),
     ("host", Text, "The Host of the check"),
     ("interval", Duration, "Between two checks"),
@@ -190,21 +190,21 @@ const HEALTH: &[Key] = &[
     ("status", Strings, "Statuses that pass"),
     ("body", Text, "A text that the body must contain"),
 ];
-const EJECTION: &[Key] = &[
+const EJECTION: &[SchemaKey] = &[
     ("failures", WholeOr(&["none"], 1, NUMBER_MAX), "Consecutive failures that eject an endpoint"),
     ("on", Strings, "Statuses that count as a failure"),
     ("base", Duration, "The first ejection"),
     ("longest", Duration, "The longest ejection"),
     ("share", Whole(0, 100), "Percent of the pool that may be ejected"),
 ];
-const RETRY: &[Key] = &[
+const RETRY: &[SchemaKey] = &[
     ("on", Strings, "Statuses that are retried, and closed"),
     ("try_timeout", DurationOrNone, "For one endpoint to begin its response"),
     ("tries", Whole(1, 10), "Endpoints that one request is sent to"),
     ("budget", Whole(0, 100), "Retries in percent of the requests"),
     ("budget_min", Whole(0, 100), "Retries per second in any case"),
 ];
-const SERVICE_LIMITS: &[Key] = &[
+const SERVICE_LIMITS: &[SchemaKey] = &[
     ("in_flight", LIMIT, "Requests in flight"),
     ("client_rate", Text, "Requests of one client address, like 50/s, or none"),
     ("client_burst", Whole(1, NUMBER_MAX), "Requests of one client that may come at once"),
@@ -213,20 +213,20 @@ const SERVICE_LIMITS: &[Key] = &[
     ("queue", Whole(0, NUMBER_MAX), "Requests that wait for an endpoint"),
     ("queue_timeout", Duration, "The wait of one request for an endpoint"),
 ];
-const POOL: &[Key] = &[
+const POOL: &[SchemaKey] = &[
     ("version", Text, "The version of the application"),
     ("endpoints", Endpoints, "host:port, https://host:port or unix:/path"),
     ("protocol", Words(&["http1", "h2"]), "The version of HTTP"),
     ("proxy_protocol", Words(&["v1", "v2"]), "Send a PROXY protocol header on each connection"),
     ("tls", Table(UPSTREAM_TLS), "TLS of the connections to endpoints"),
 ];
-const UPSTREAM_TLS: &[Key] = &[
+const UPSTREAM_TLS: &[SchemaKey] = &[
     ("ca", Path, "The certificate authorities, or the certificates of the endpoints"),
     ("cert", Path, "The certificate that Flipgate presents"),
     ("key", Path, "The key of that certificate"),
     ("server_name", Text, "The name in the certificates of the endpoints"),
 ];
-const ENDPOINT: &[Key] =
+const ENDPOINT: &[SchemaKey] =
     &[("address", Text, "The address"), ("weight", Whole(1, 100), "Its share of the requests")];
 
 /// The JSON schema of the configuration (draft 2020-12).
@@ -238,8 +238,8 @@ pub fn schema() -> Value {
     Value::Object(schema)
 }
 
-fn table(keys: &[Key]) -> Map<String, Value> {
-    let property = |(name, kind, about): &Key| {
+fn table(keys: &[SchemaKey]) -> Map<String, Value> {
+    let property = |(name, kind, about): &SchemaKey| {
         let mut property = value(kind);
         property.insert("description".into(), json!(about));
         ((*name).to_owned(), Value::Object(property))
@@ -248,7 +248,7 @@ fn table(keys: &[Key]) -> Map<String, Value> {
     object(json!({"type": "object", "additionalProperties": false, "properties": properties}))
 }
 
-fn value(kind: &Kind) -> Map<String, Value> {
+fn value(kind: &ValueKind) -> Map<String, Value> {
     // A number may come from an environment variable.
     let variable = json!({"type": "string", "pattern": "\\$\\{"});
     let whole = |low: &u64, high: &u64| json!({"type": "integer", "minimum": low, "maximum": high});

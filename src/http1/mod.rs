@@ -32,7 +32,7 @@ pub use self::{
 
 /// The HTTP version of a message.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub enum Version {
+pub enum HttpVersion {
     /// HTTP/1.0: no chunked coding, no interim responses, and no keep-alive unless both sides ask for it.
     Http10,
     /// HTTP/1.1.
@@ -41,7 +41,7 @@ pub enum Version {
 
 // === impl Version ===
 
-impl Version {
+impl HttpVersion {
     /// As in a start line.
     #[must_use]
     pub fn as_bytes(self) -> &'static [u8] {

@@ -3,7 +3,7 @@
 use std::mem::MaybeUninit;
 
 use super::{
-    Version,
+    HttpVersion,
     field_name::FieldName,
     fields::{FIELDS_MAX, Fields, Framing, FramingFields, Scratch, Span, TransferCoding, members},
     reject::{HeadLimits, HeadRejection, check_size, from_parse_error},
@@ -16,7 +16,7 @@ pub struct RequestHead {
     /// Its length in bytes, including the empty line.
     pub len: usize,
     /// The version.
-    pub version: Version,
+    pub version: HttpVersion,
     /// The field lines.
     pub fields: Fields,
     /// How the end of the body is found.
@@ -115,7 +115,7 @@ impl RequestHead {
         let (Some(method), Some(target)) = (request.method, request.path) else {
             return Err(incomplete);
         };
-        let version = Version::of(request.version).ok_or(incomplete)?;
+        let version = HttpVersion::of(request.version).ok_or(incomplete)?;
         if target.len() > line_max {
             return Err(HeadRejection::TargetTooLong);
         }
@@ -153,16 +153,16 @@ impl RequestHead {
             version,
             framing,
             keeps_alive: match version {
-                Version::Http10 => framing_fields.keeps_alive && !framing_fields.closes,
-                Version::Http11 => !framing_fields.closes,
+                HttpVersion::Http10 => framing_fields.keeps_alive && !framing_fields.closes,
+                HttpVersion::Http11 => !framing_fields.closes,
             },
             expects_continue: flags.expects_continue
-                && version == Version::Http11
+                && version == HttpVersion::Http11
                 && !matches!(framing, Framing::None | Framing::Exact(0)),
-            accepts_trailers: flags.accepts_trailers && version == Version::Http11,
+            accepts_trailers: flags.accepts_trailers && version == HttpVersion::Http11,
             requests_websocket: flags.upgrades
                 && framing_fields.upgrades
-                && version == Version::Http11
+                && version == HttpVersion::Http11
                 && method == "GET"
                 && match framing {
                     Framing::None | Framing::Exact(0) => true,
@@ -271,11 +271,11 @@ impl RequestFlags {
 
 /// The framing by section 6.3. Where the RFC leaves a choice, the request is rejected: the upstream may have chosen
 /// differently.
-fn framing(framing_fields: &FramingFields, version: Version) -> Result<Framing, HeadRejection> {
+fn framing(framing_fields: &FramingFields, version: HttpVersion) -> Result<Framing, HeadRejection> {
     match (framing_fields.coding, framing_fields.length) {
         (None, None) => Ok(Framing::None),
         (None, Some(length)) => Ok(Framing::Exact(length)),
-        (Some(_), _) if version == Version::Http10 => {
+        (Some(_), _) if version == HttpVersion::Http10 => {
             Err(HeadRejection::Malformed("Transfer-Encoding is not allowed in HTTP/1.0"))
         }
         (Some(_), Some(_)) => {

@@ -3,7 +3,7 @@
 use std::mem::MaybeUninit;
 
 use super::{
-    Version,
+    HttpVersion,
     field_name::FieldName,
     fields::{FIELDS_MAX, Fields, Framing, FramingFields, Scratch, Span, TransferCoding},
 };
@@ -14,7 +14,7 @@ pub struct ResponseHead {
     /// Its length in bytes, including the empty line.
     pub len: usize,
     /// The version.
-    pub version: Version,
+    pub version: HttpVersion,
     /// The status code, 100 to 999.
     pub status: u16,
     /// The field lines.
@@ -69,7 +69,8 @@ impl ResponseHead {
     }
 
     fn new(head: &[u8], response: &httparse::Response<'_, '_>) -> Result<Self, InvalidResponse> {
-        let (Some(version), Some(status @ 100..)) = (Version::of(response.version), response.code)
+        let (Some(version), Some(status @ 100..)) =
+            (HttpVersion::of(response.version), response.code)
         else {
             return Err(InvalidResponse("the status line is not HTTP"));
         };
@@ -80,7 +81,7 @@ impl ResponseHead {
             .map_err(|_| InvalidResponse("the Content-Length is not one number"))?;
         let is_chunked = match (coding, version) {
             (None, _) => false,
-            (Some(TransferCoding::Chunked), Version::Http11) => true,
+            (Some(TransferCoding::Chunked), HttpVersion::Http11) => true,
             (Some(_), _) => {
                 return Err(InvalidResponse("the Transfer-Encoding is not just chunked"));
             }
@@ -88,8 +89,8 @@ impl ResponseHead {
         let is_named = |it: &[u8]| it.eq_ignore_ascii_case(b"websocket");
         let has_date = fields.has_any(&[FieldName::Date]);
         let keeps_alive = match version {
-            Version::Http10 => keeps_alive && !closes,
-            Version::Http11 => !closes,
+            HttpVersion::Http10 => keeps_alive && !closes,
+            HttpVersion::Http11 => !closes,
         };
         Ok(Self {
             len: head.len(),

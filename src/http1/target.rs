@@ -1,7 +1,7 @@
 //! The target and the host of a request (section 3.2).
 
 use super::{
-    Version,
+    HttpVersion,
     field_name::FieldName,
     fields::{Fields, Span},
     reject::HeadRejection,
@@ -21,8 +21,8 @@ pub enum TargetForm {
 
 /// Whether a request is a plain health check, like that of HAProxy, which sends no host. It is valid with an empty
 /// host.
-pub(super) fn may_lack_host(method: &str, target: &str, version: Version) -> bool {
-    version == Version::Http10 && method == "OPTIONS" && matches!(target, "*" | "/")
+pub(super) fn may_lack_host(method: &str, target: &str, version: HttpVersion) -> bool {
+    version == HttpVersion::Http10 && method == "OPTIONS" && matches!(target, "*" | "/")
 }
 
 /// The one `Host` of a request (section 3.2).

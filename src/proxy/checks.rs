@@ -10,7 +10,7 @@ use super::{
     headers::{FlipgateHeaders, ResponseRewrite, put_answer},
 };
 use crate::{
-    http1::{FieldName, Framing, RequestHead, ResponseHead, Version},
+    http1::{FieldName, Framing, HttpVersion, RequestHead, ResponseHead},
     http2,
     model::{Host, Networks},
 };
@@ -67,7 +67,7 @@ pub fn answer(bytes: &[u8]) {
     }
     let forwarded = if framing == Framing::UntilClose { Framing::Chunked } else { framing };
     let answer = ResponseRewrite {
-        version: Version::Http11,
+        version: HttpVersion::Http11,
         framing: forwarded,
         goes_on: true,
         is_websocket: false,

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     downstream::{DATE_LENGTH, Listener, ListenerContext, Peer, PeerIdentity},
-    http1::{Framing, RequestHead, ResponseHead, Version},
+    http1::{Framing, HttpVersion, RequestHead, ResponseHead},
 };
 
 /// A public client without TLS that is connected directly.
@@ -59,7 +59,7 @@ impl DirectClient {
     /// that stays open. The head is at the beginning of `bytes`.
     pub fn answer(out: &mut Vec<u8>, head: &ResponseHead, bytes: &[u8], framing: Framing) {
         let answer = ResponseRewrite {
-            version: Version::Http11,
+            version: HttpVersion::Http11,
             framing,
             goes_on: true,
             is_websocket: false,

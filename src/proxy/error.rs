@@ -7,7 +7,7 @@ use http::StatusCode;
 use super::headers::{FlipgateHeaders, put_marks};
 use crate::{
     downstream::{DATE_LENGTH, HeadError},
-    http1::{BodyError, HeadRejection, Version, put_field, put_number},
+    http1::{BodyError, HeadRejection, HttpVersion, put_field, put_number},
     upstream::ConnectReason,
 };
 
@@ -94,7 +94,7 @@ pub enum ProxyError {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ErrorReply<'a> {
     /// The client's version.
-    pub(super) version: Version,
+    pub(super) version: HttpVersion,
     /// Whether the request is a HEAD.
     pub(super) is_for_head: bool,
     /// Whether the connection stays open.
@@ -292,8 +292,8 @@ impl ProxyError {
         put_field(out, b"Date", date);
         match (goes_on, version) {
             (false, _) => put_field(out, b"Connection", b"close"),
-            (true, Version::Http10) => put_field(out, b"Connection", b"keep-alive"),
-            (true, Version::Http11) => {}
+            (true, HttpVersion::Http10) => put_field(out, b"Connection", b"keep-alive"),
+            (true, HttpVersion::Http11) => {}
         }
         if !is_grpc {
             out.extend_from_slice(b"Content-Length: ");
@@ -406,7 +406,7 @@ mod tests {
 
     fn reply(goes_on: bool) -> ErrorReply<'static> {
         ErrorReply {
-            version: Version::Http11,
+            version: HttpVersion::Http11,
             is_for_head: false,
             keeps_alive: goes_on,
             headers: FlipgateHeaders::default(),

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     downstream::{ClientConnection, Timeout},
-    http1::{ResponseHead, Version},
+    http1::{HttpVersion, ResponseHead},
     net::HttpStream,
 };
 
@@ -97,7 +97,7 @@ impl InterimResponses {
         &mut self,
         head: &ResponseHead,
         bytes: &[u8],
-        version: Version,
+        version: HttpVersion,
         upload: &mut Upload,
         connection: &ClientConnection<PeerCache>,
     ) -> bool {
@@ -110,7 +110,7 @@ impl InterimResponses {
                 self.is_expectation_open = false;
                 self.release_body(upload, connection)
             }
-            _ => version == Version::Http11,
+            _ => version == HttpVersion::Http11,
         };
         if is_welcome {
             put_interim(&mut self.bytes, head, &bytes[..head.len]);

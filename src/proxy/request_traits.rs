@@ -2,14 +2,14 @@
 
 use super::via::ReceivedVersion;
 use crate::{
-    http1::{FieldLines, FieldName, Framing, RequestHead, TargetForm, Version},
+    http1::{FieldLines, FieldName, Framing, HttpVersion, RequestHead, TargetForm},
     net::HttpStream,
 };
 
 /// What the exchange needs to know of a request when its head is not there any more.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RequestTraits {
-    pub(super) version: Version,
+    pub(super) version: HttpVersion,
     pub(super) is_for_head: bool,
     pub(super) keeps_alive: bool,
     pub(super) takes_trailers: bool,
@@ -27,7 +27,7 @@ pub(super) struct RequestTraits {
 impl RequestTraits {
     /// The traits of a request that could not be read.
     pub(super) const UNREAD: Self = Self {
-        version: Version::Http11,
+        version: HttpVersion::Http11,
         is_for_head: false,
         keeps_alive: false,
         takes_trailers: false,
@@ -60,8 +60,8 @@ impl RequestTraits {
     pub(super) fn received(&self) -> ReceivedVersion {
         match (self.is_stream, self.version) {
             (true, _) => ReceivedVersion::Http2,
-            (false, Version::Http11) => ReceivedVersion::Http11,
-            (false, Version::Http10) => ReceivedVersion::Http10,
+            (false, HttpVersion::Http11) => ReceivedVersion::Http11,
+            (false, HttpVersion::Http10) => ReceivedVersion::Http10,
         }
     }
 
@@ -71,8 +71,8 @@ impl RequestTraits {
             return Framing::UntilClose;
         }
         match (framing, self.version) {
-            (Framing::Chunked | Framing::UntilClose, Version::Http10) => Framing::UntilClose,
-            (Framing::UntilClose, Version::Http11) => Framing::Chunked,
+            (Framing::Chunked | Framing::UntilClose, HttpVersion::Http10) => Framing::UntilClose,
+            (Framing::UntilClose, HttpVersion::Http11) => Framing::Chunked,
             (framing, _) => framing,
         }
     }

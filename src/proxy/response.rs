@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     downstream::{ClientConnection, ClientStream, Timeout},
-    http1::{Framing, ResponseHead, Version},
+    http1::{Framing, HttpVersion, ResponseHead},
     net::HttpStream,
     upstream,
 };
@@ -122,7 +122,7 @@ impl AdmittedRequest<'_> {
 fn via(head: &ResponseHead, upstream: &HttpStream) -> &'static [u8] {
     match (upstream, head.version) {
         (HttpStream::Stream(_), _) => b"Via: 2.0 flipgate\r\n",
-        (HttpStream::Socket(_), Version::Http11) => b"Via: 1.1 flipgate\r\n",
-        (HttpStream::Socket(_), Version::Http10) => b"Via: 1.0 flipgate\r\n",
+        (HttpStream::Socket(_), HttpVersion::Http11) => b"Via: 1.1 flipgate\r\n",
+        (HttpStream::Socket(_), HttpVersion::Http10) => b"Via: 1.0 flipgate\r\n",
     }
 }

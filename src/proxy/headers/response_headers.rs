@@ -4,7 +4,7 @@ use memchr::memmem;
 
 use crate::{
     downstream::{DATE_LENGTH, Peer},
-    http1::{FieldLines, FieldName, Framing, ResponseHead, Version, put_field, put_number},
+    http1::{FieldLines, FieldName, Framing, HttpVersion, ResponseHead, put_field, put_number},
     model::{Color, Generation},
     proxy::peer_cache::PeerCache,
 };
@@ -22,7 +22,7 @@ pub(in crate::proxy) struct FlipgateHeaders {
 #[derive(Clone, Copy, Debug)]
 pub(in crate::proxy) struct ResponseRewrite<'a> {
     /// The client's version.
-    pub(in crate::proxy) version: Version,
+    pub(in crate::proxy) version: HttpVersion,
     /// The framing of the body for the client.
     pub(in crate::proxy) framing: Framing,
     /// Whether the connection stays open.
@@ -76,15 +76,15 @@ pub(in crate::proxy) fn put_answer(
     }
     out.extend_from_slice(match (is_websocket, goes_on, version) {
         (true, _, _) => b"Upgrade: websocket\r\nConnection: upgrade\r\n\r\n",
-        (false, true, Version::Http11) => b"\r\n",
-        (false, true, Version::Http10) => b"Connection: keep-alive\r\n\r\n",
+        (false, true, HttpVersion::Http11) => b"\r\n",
+        (false, true, HttpVersion::Http10) => b"Connection: keep-alive\r\n\r\n",
         (false, false, _) => b"Connection: close\r\n\r\n",
     });
 }
 
 /// Writes the head of an interim response: RFC 9110, section 15.2.
 pub(in crate::proxy) fn put_interim(out: &mut Vec<u8>, head: &ResponseHead, bytes: &[u8]) {
-    put_status_line(out, Version::Http11, head, bytes);
+    put_status_line(out, HttpVersion::Http11, head, bytes);
     put_kept(out, head.fields.lines(bytes), false);
     out.extend_from_slice(b"\r\n");
 }
@@ -102,7 +102,7 @@ pub(in crate::proxy) fn put_marks(out: &mut Vec<u8>, headers: &FlipgateHeaders) 
     }
 }
 
-fn put_status_line(out: &mut Vec<u8>, version: Version, head: &ResponseHead, bytes: &[u8]) {
+fn put_status_line(out: &mut Vec<u8>, version: HttpVersion, head: &ResponseHead, bytes: &[u8]) {
     let code_and_reason = head.code_and_reason(bytes);
     out.extend_from_slice(version.as_bytes());
     out.push(b' ');
@@ -153,7 +153,7 @@ mod tests {
 
     fn answer(framing: Framing) -> ResponseRewrite<'static> {
         ResponseRewrite {
-            version: Version::Http11,
+            version: HttpVersion::Http11,
             framing,
             goes_on: true,
             is_websocket: false,
@@ -221,7 +221,7 @@ mod tests {
 
     #[test]
     fn an_old_client_is_told_what_it_does_not_take_for_granted() {
-        let old = ResponseRewrite { version: Version::Http10, ..answer(Framing::Exact(5)) };
+        let old = ResponseRewrite { version: HttpVersion::Http10, ..answer(Framing::Exact(5)) };
         let fields = [("content-length", "5")];
         assert_eq!(values(&tell(&fields, &old), "connection"), ["keep-alive"]);
         let last = ResponseRewrite { goes_on: false, ..old };
