@@ -60,7 +60,7 @@ impl LogQueue {
         let shared = Arc::new(QueueShared::new(bytes_max));
         let writing = Arc::clone(&shared);
         let thread = std::thread::Builder::new().name("log".to_owned());
-        // Not joined: it may be blocked in a write for as long as nobody reads.
+        // Not joined: it may be blocked in a write while standard error is not read.
         thread.spawn(move || writer::run(&writing, &output, format))?;
         Ok(Self { shared, format })
     }

@@ -5,8 +5,10 @@
 //! reads them at a scrape.
 
 mod exposition;
+mod gauge_guard;
 mod gauges;
 mod pool;
+mod promotion;
 mod tasks;
 
 use std::{
@@ -23,8 +25,10 @@ use prometheus::{
 
 use self::pool::MetricFamilies;
 pub use self::{
+    gauge_guard::GaugeGuard,
     gauges::{EndpointGauges, LimitHit, PoolGauges, ServiceGauges},
     pool::PoolMetrics,
+    promotion::{PromotionKind, PromotionResult},
     tasks::TaskGuard,
 };
 use crate::model::{Color, Generation, ServiceName};
@@ -52,33 +56,6 @@ pub struct Metrics {
     pub downstream_connections: IntGauge,
     /// Dropped log lines.
     pub log_dropped: IntCounter,
-}
-
-/// Counts one in a gauge until it is dropped.
-// Not `Clone`: it would be counted once and uncounted twice.
-#[derive(Debug)]
-pub struct GaugeGuard(IntGauge);
-
-/// The kind of a promotion.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum PromotionKind {
-    /// A promotion.
-    Promote,
-    /// A rollback.
-    Rollback,
-}
-
-/// The result of a promotion or rollback.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum PromotionResult {
-    /// The table was replaced.
-    Promoted,
-    /// Refused because of the state of services, or of the request.
-    Refused,
-    /// Decided on an old generation.
-    Stale,
-    /// The change could not be written.
-    Failed,
 }
 
 /// Seconds: from a cache hit to a long report.
@@ -290,11 +267,7 @@ impl Metrics {
 
     /// Counts a promotion or rollback.
     pub fn promotion(&self, kind: PromotionKind, result: PromotionResult) {
-        let kind = match kind {
-            PromotionKind::Promote => "promote",
-            PromotionKind::Rollback => "rollback",
-        };
-        self.promotions.with_label_values(&[result.as_str(), kind]).inc();
+        self.promotions.with_label_values(&[result.as_str(), kind.as_str()]).inc();
     }
 
     /// Sets the gauge of a limit. `limit` is a word of a fixed list.
@@ -386,36 +359,6 @@ fn forget<T: MetricVecBuilder>(family: &MetricVec<T>, services: &HashSet<&str>) 
                 // An error means that it is removed already.
                 let _ = family.remove(&labels);
             }
-        }
-    }
-}
-
-// === impl GaugeGuard ===
-
-impl GaugeGuard {
-    /// Counts one until it is dropped.
-    #[must_use]
-    pub fn new(gauge: &IntGauge) -> Self {
-        gauge.inc();
-        Self(gauge.clone())
-    }
-}
-
-impl Drop for GaugeGuard {
-    fn drop(&mut self) {
-        self.0.dec();
-    }
-}
-
-// === impl PromotionResult ===
-
-impl PromotionResult {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Promoted => "promoted",
-            Self::Refused => "refused",
-            Self::Stale => "stale",
-            Self::Failed => "failed",
         }
     }
 }
