@@ -32,7 +32,10 @@ const REASON_BYTES_MAX: usize = 1024;
 /// Make colors active, all in one step or none of them.
 ///
 /// After the response, no new request reaches a replaced color.
-#[utoipa::path(post, path = "/v1/promote", request_body = PromoteRequest, responses(
+#[utoipa::path(post, path = "/v1/promote", request_body = PromoteRequest, params(
+    ("If-Match" = Option<String>, Header, description = "the generation that the change was decided on, as an ETag"),
+    ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible characters: a second call with the same key changes nothing"),
+), responses(
     (status = 200, body = Status, description = "the status after the promotion"),
     (status = 400, body = Problem, content_type = "application/problem+json", description = "malformed"),
     (status = 409, body = Problem, content_type = "application/problem+json", description = "refused, with every reason; nothing changed"),
@@ -66,7 +69,10 @@ pub(super) async fn promote(
 }
 
 /// Make the colors active that were active before the last promotion, all in one step or none of them.
-#[utoipa::path(post, path = "/v1/rollback", request_body = RollbackRequest, responses(
+#[utoipa::path(post, path = "/v1/rollback", request_body = RollbackRequest, params(
+    ("If-Match" = Option<String>, Header, description = "the generation that the change was decided on, as an ETag"),
+    ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible characters: a second call with the same key changes nothing"),
+), responses(
     (status = 200, body = Status, description = "the status after the rollback"),
     (status = 409, body = Problem, content_type = "application/problem+json", description = "refused, with every reason; nothing changed"),
     (status = 412, body = Problem, content_type = "application/problem+json", description = "decided on an old generation; nothing changed"),
@@ -98,7 +104,11 @@ pub(super) async fn rollback(
 
 /// Set the version and the endpoints of a pool. Requests in flight on endpoints that leave it are completed.
 #[utoipa::path(put, path = "/v1/services/{service}/pools/{color}", request_body = PoolRequest,
-    params(("service" = String, Path), ("color" = String, Path, description = "blue or green")),
+    params(
+    ("service" = String, Path), ("color" = String, Path, description = "blue or green"),
+    ("If-Match" = Option<String>, Header, description = "the generation that the change was decided on, as an ETag"),
+    ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible characters: a second call with the same key changes nothing"),
+    ),
     responses(
         (status = 200, body = Status, description = "the status after the change"),
         (status = 404, body = Problem, content_type = "application/problem+json", description = "no such service or color"),

@@ -27,8 +27,9 @@ impl FromRequestParts<Context> for Conditions {
         let if_match = parts.headers.get_all(IF_MATCH).iter();
         let lines: Vec<&str> = if_match.map(|it| it.to_str().unwrap_or("?")).collect();
         if lines.is_empty() && context.config.require_if_match {
-            let title = "A change must say on which generation it was decided";
-            let detail = "send If-Match with the ETag of GET /v1/status (admin.require_if_match)";
+            let title = "Precondition Required";
+            let detail =
+                "a change needs If-Match with the ETag of GET /v1/status (admin.require_if_match)";
             return Err(ApiError::new(
                 StatusCode::PRECONDITION_REQUIRED,
                 "if-match-required",
@@ -40,9 +41,13 @@ impl FromRequestParts<Context> for Conditions {
             [] | ["*"] => None,
             lines => Some(generations(&lines.join(","))?),
         };
-        let key = parts.headers.get(IDEMPOTENCY_KEY).map(|it| match it.to_str() {
-            Ok(key) if (1..=255).contains(&key.len()) => Ok(key.to_owned()),
-            _ => Err(ApiError::malformed("Idempotency-Key is 1 to 255 visible characters")),
+        let mut keys = parts.headers.get_all(IDEMPOTENCY_KEY).iter();
+        let key = keys.next().map(|it| match (it.to_str(), keys.next()) {
+            (Ok(key), None) if (1..=255).contains(&key.len()) => Ok(key.to_owned()),
+            (_, None) => {
+                Err(ApiError::malformed("Idempotency-Key must have 1 to 255 visible characters"))
+            }
+            (_, Some(_)) => Err(ApiError::malformed("more than one Idempotency-Key; send one")),
         });
         Ok(Self { if_generation, key: key.transpose()? })
     }
@@ -50,7 +55,7 @@ impl FromRequestParts<Context> for Conditions {
 
 /// A list of entity tags: RFC 9110, section 13.1.1. A weak one never matches.
 fn generations(list: &str) -> Result<Vec<Generation>, ApiError> {
-    let wrong = || ApiError::malformed("If-Match is the ETag of a status, like \"42\", or *");
+    let wrong = || ApiError::malformed("If-Match must be the ETag of a status, like \"42\", or *");
     let mut generations = Vec::new();
     for tag in list.split(',').map(str::trim) {
         if tag.starts_with("W/") {

@@ -268,8 +268,8 @@ fn refresh_tls(pools: &[Arc<Pool>]) {
         let (service, color) = (pool.service(), pool.color());
         match pool.reload_tls() {
             Ok(false) => {}
-            Ok(true) => info!(%service, %color, "certificates read again"),
-            Err(error) => warn!(%service, %color, %error, "certificates stay as they were"),
+            Ok(true) => info!(%service, %color, "certificates reloaded"),
+            Err(error) => warn!(%service, %color, %error, "cannot reload certificates; the current ones stay"),
         }
     }
 }

@@ -109,6 +109,10 @@ async fn a_call_under_a_used_key_changes_nothing_twice() {
     assert_eq!(proxy.generation().await, 1);
     let other = proxy.call("POST", "/v1/promote", key, r#"{"services":{"web":"blue"}}"#).await;
     assert_eq!((other.status, proxy.generation().await), (422, 1));
+    // Of two keys, neither can be the one that was meant.
+    let two = format!("{key}Idempotency-Key: deploy-9\r\n");
+    let refused = proxy.call("POST", "/v1/promote", &two, r#"{"services":{"web":"blue"}}"#).await;
+    assert_eq!((refused.status, proxy.generation().await), (400, 1));
     // A refused call leaves its key free.
     let key = "Idempotency-Key: deploy-8\r\n";
     assert_eq!(proxy.call("POST", "/v1/promote", key, body).await.status, 422);
@@ -343,6 +347,16 @@ async fn the_description_names_every_call() {
     let promote = &api["paths"]["/v1/promote"]["post"];
     for status in ["200", "400", "409", "412", "422"] {
         assert!(promote["responses"][status].is_object(), "{status}");
+    }
+    for path in ["/v1/promote", "/v1/rollback", "/v1/services/{service}/pools/{color}"] {
+        let (_, call) =
+            api["paths"][path].as_object().expect("a path").iter().next().expect("a call");
+        let parameters = call["parameters"].as_array().expect("parameters");
+        for header in ["If-Match", "Idempotency-Key"] {
+            let has =
+                |it: &Value| it["name"] == header && it["in"] == "header" && it["required"] != true;
+            assert!(parameters.iter().any(has), "{path} {header}: {parameters:?}");
+        }
     }
     assert!(api["components"]["schemas"]["Status"].is_object());
 }
