@@ -269,7 +269,9 @@ fn refresh_tls(pools: &[Arc<Pool>]) {
         match pool.reload_tls() {
             Ok(false) => {}
             Ok(true) => info!(%service, %color, "certificates reloaded"),
-            Err(error) => warn!(%service, %color, %error, "cannot reload certificates; the current ones stay"),
+            Err(error) => {
+                warn!(%service, %color, %error, "cannot reload certificates; the current ones stay")
+            }
         }
     }
 }

@@ -109,7 +109,7 @@ async fn a_pool_that_rings_before_it_is_taken_up_is_heard_later() {
 }
 
 #[tokio::test]
-async fn who_was_left_out_before_care_was_started_again_returns() {
+async fn an_endpoint_that_was_ejected_before_care_restarted_returns() {
     let scene = Scene::new();
     let care = scene.care();
     scene.show();

@@ -365,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_never_promoted_is_not_rolled_back() {
+    fn a_service_that_was_never_promoted_is_not_rolled_back() {
         let (state, catalog) = two();
         let nothing = problems(plan(&state, &catalog, &rollback(&[])));
         assert_eq!(nothing, [ReasonKind::NothingPromoted]);
@@ -391,7 +391,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_set_at_run_time_stays_until_the_file_says_something_else() {
+    fn a_runtime_pool_stays_until_its_entry_in_the_file_changes() {
         let (state, catalog_then) = two();
         let service: ServiceName = "web".parse().expect("a name");
         let set = Change::SetPool { service, color: Green, spec: spec(&["n:1"]), force: false };

@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_before_the_client_is_found_is_no_answer() {
+    fn an_unreadable_hop_before_the_client_makes_the_chain_unreadable() {
         for lines in [
             &["unknown"][..],
             &[""],

@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_sealed_is_found_and_what_is_behind_it_is_nothing() {
+    fn a_sealed_record_is_found_and_bytes_behind_it_are_ignored() {
         let long = vec![b'x'; 3 * BLOCK];
         for is_marked in [false, true] {
             let file = file(&[b"one", &long, b""], is_marked);

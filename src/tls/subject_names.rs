@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_certificate_has_no_names() {
+    fn a_file_that_is_not_a_certificate_has_no_names() {
         assert!(SubjectNames::of(&CertificateDer::from_slice(b"no certificate")).is_none());
     }
 }

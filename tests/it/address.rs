@@ -54,7 +54,7 @@ async fn a_listed_proxy_says_whom_a_connection_is_for() {
 }
 
 #[tokio::test]
-async fn nobody_else_says_so_and_a_listed_one_has_to() {
+async fn a_proxy_protocol_header_is_read_from_listed_peers_only_and_required_from_them() {
     let blue = Upstream::start("blue").await;
     let proxy = behind_a_proxy(&blue).await;
     let header = "PROXY TCP4 127.0.0.1 127.0.0.1 4000 80\r\n";
@@ -79,7 +79,7 @@ async fn nobody_else_says_so_and_a_listed_one_has_to() {
 }
 
 #[tokio::test]
-async fn whom_a_proxy_does_not_tell_of_is_the_public_wherever_the_proxy_is() {
+async fn a_client_without_an_address_is_public_wherever_the_proxy_is() {
     let blue = Upstream::start("blue").await;
     let proxy = TestProxy::build()
         .with("clients.internal = [\"127.0.0.0/8\"]\nclients.trusted_proxies = [\"127.0.0.3/32\"]")

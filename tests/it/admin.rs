@@ -68,7 +68,7 @@ async fn a_new_version_is_installed_on_the_idle_color() {
 }
 
 #[tokio::test]
-async fn what_no_pool_can_be_made_of_is_refused_with_every_reason() {
+async fn an_invalid_pool_is_refused_with_every_reason() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
     let proxy = TestProxy::of(&blue, &green);
     for (path, body, status) in [
@@ -362,7 +362,7 @@ async fn the_description_names_every_call() {
 }
 
 #[tokio::test]
-async fn what_there_is_no_call_for_is_a_problem_too() {
+async fn an_unknown_call_is_a_problem_document() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
     let proxy = TestProxy::of(&blue, &green);
     let mut client = Client::connect("127.0.0.1", proxy.admin).await;

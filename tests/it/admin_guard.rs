@@ -77,7 +77,7 @@ async fn with_require_token_callers_on_this_machine_need_one_too() {
 
 /// A pool whose endpoint was the admin address let the public promote: the request came from loopback.
 #[tokio::test]
-async fn what_a_proxy_passes_on_is_no_call_of_this_machine() {
+async fn a_forwarded_request_is_not_a_local_call() {
     let blue = Upstream::start("blue").await;
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("token");
@@ -176,7 +176,7 @@ async fn every_error_is_described_as_it_is_sent() {
 
 /// 512 connections that sent nothing, or that followed the events, kept a liveness probe and an operator out.
 #[tokio::test]
-async fn idle_connections_and_followers_of_events_keep_nobody_out() {
+async fn idle_connections_and_event_streams_do_not_block_new_callers() {
     let (_blue, proxy) = proxy().await;
     for said in [
         "",

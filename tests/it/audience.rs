@@ -80,7 +80,7 @@ async fn an_internal_client_sees_green_by_header_cookie_or_listener() {
 }
 
 #[tokio::test]
-async fn what_an_application_lets_caches_keep_is_not_kept_of_a_preview() {
+async fn a_cacheable_response_to_a_preview_is_not_cacheable() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
     let proxy = TestProxy::of(&blue, &green);
     let preview = proxy.internal().await.get("/hop", "Flipgate-Preview: green\r\n").await;

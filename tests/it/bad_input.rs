@@ -48,7 +48,7 @@ const MALFORMED: &[(&str, u16)] = &[
 ];
 
 #[tokio::test]
-async fn malformed_requests_are_refused_and_reach_nobody() {
+async fn malformed_requests_are_refused_and_reach_no_upstream() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
     let proxy = TestProxy::of(&blue, &green);
     let mut bystander = proxy.public().await;
@@ -184,7 +184,7 @@ async fn without_a_route_the_proxy_says_that_it_is_the_proxy() {
 
 /// Cut and changed requests by a seeded hand: nothing may panic, hang, or cost a bystander.
 #[tokio::test]
-async fn broken_requests_of_all_kinds_cost_nobody_else_anything() {
+async fn broken_requests_do_not_affect_others() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
     let proxy = TestProxy::of(&blue, &green);
     let whole = "POST /echo?a=%20 HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\nTE: trailers\r\n\

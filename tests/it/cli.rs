@@ -266,7 +266,7 @@ async fn output_that_cannot_be_written_is_an_error_and_a_reader_that_has_gone_is
 }
 
 #[tokio::test]
-async fn what_others_have_named_cannot_deceive_who_reads_it() {
+async fn names_and_versions_cannot_deceive_a_reader() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
     let folder = tempfile::tempdir().expect("a folder");
     let process = Process::start(&folder, &blue, &green).await;

@@ -54,7 +54,7 @@ async fn a_request_stays_where_it_was_admitted() {
 }
 
 #[tokio::test]
-async fn a_request_whose_answer_has_not_begun_stays_too() {
+async fn a_request_without_a_response_yet_stays_too() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
     let proxy = TestProxy::of(&blue, &green);
     let mut early = proxy.public().await;

@@ -137,7 +137,7 @@ async fn both_families_say_the_same_whichever_the_trusted_proxy_wrote() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_read_is_not_passed_on_by_either_family() {
+async fn unreadable_forwarding_fields_are_not_forwarded() {
     let blue = Upstream::start("blue").await;
     let proxy = behind_a_proxy(&blue);
     let mut client = Client::connect(PUBLIC, proxy.public).await;

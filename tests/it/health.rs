@@ -30,7 +30,7 @@ async fn names(proxy: &TestProxy, requests: usize) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn who_says_that_it_is_ill_gets_no_requests_until_it_is_well_again() {
+async fn an_endpoint_with_failing_checks_gets_no_requests_until_it_recovers() {
     let (one, two) = (Upstream::start("one").await, Upstream::start("two").await);
     let proxy = proxy(&at(&[&one, &two]), CHECKED);
     proxy.wait_for_health("blue", 0, "up").await;
@@ -133,7 +133,7 @@ async fn applications_of_http2_are_asked_in_http2() {
 }
 
 #[tokio::test]
-async fn who_was_away_is_back_without_being_told() {
+async fn a_recovered_endpoint_is_found_by_its_checks() {
     let (mut one, two) = (Upstream::start("one").await, Upstream::start("two").await);
     let proxy = proxy(&at(&[&one, &two]), "health.interval = \"100ms\"");
     proxy.wait_for_health("blue", 0, "up").await;
@@ -165,7 +165,7 @@ async fn an_application_that_starts_after_flipgate_is_up_without_waiting_for_its
 }
 
 #[tokio::test]
-async fn who_was_not_looked_at_yet_waits_for_that_while_there_are_others() {
+async fn an_unchecked_endpoint_gets_no_requests_while_there_are_others() {
     let one = Upstream::start("one").await;
     let silent = Unruly::start(Manner::Silent).await;
     let proxy = proxy(&at(&[&one]), "health = { path = \"/health\", timeout = \"1h\" }");
@@ -179,7 +179,7 @@ async fn who_was_not_looked_at_yet_waits_for_that_while_there_are_others() {
 }
 
 #[tokio::test]
-async fn who_fails_requests_is_left_out_for_a_while() {
+async fn an_endpoint_with_failed_requests_is_ejected() {
     let (one, bad) = (Upstream::start("one").await, Unruly::start(Manner::Unavailable).await);
     let proxy = proxy(
         &[one.address.to_string(), bad.address.to_string()],
@@ -207,7 +207,7 @@ async fn who_fails_requests_is_left_out_for_a_while() {
 }
 
 #[tokio::test]
-async fn when_too_few_are_well_the_others_help() {
+async fn in_panic_mode_unhealthy_endpoints_get_requests() {
     let all = [
         Upstream::start("one").await,
         Upstream::start("two").await,

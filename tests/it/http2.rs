@@ -99,7 +99,7 @@ async fn bodies_and_trailers_come_through_both_ways() {
 }
 
 #[tokio::test]
-async fn who_takes_slowly_is_sent_slowly() {
+async fn a_slow_reader_slows_the_sender_down() {
     let (blue, _green, proxy) = colors().await;
     let mut client = Http2::connect(PUBLIC, proxy.public).await;
     let mut call = client.ask("GET", "/endless", "", true).await;
@@ -184,7 +184,7 @@ async fn many_interim_answers_come_through() {
 }
 
 #[tokio::test]
-async fn a_body_that_is_broken_from_its_first_byte_on_is_a_502_for_everybody() {
+async fn a_body_that_is_broken_from_its_first_byte_is_a_502() {
     // Over HTTP/2 the stream was reset, though nothing had been sent.
     for body in ["zz\r\n", "\r\n", "5;a\nhello", "11111111111111111\r\n", "2\r\nokay", "-1\r\n"] {
         let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
@@ -260,7 +260,7 @@ async fn a_websocket_over_http2_is_a_tunnel_that_keeps_its_color() {
 }
 
 #[tokio::test]
-async fn what_comes_before_a_websocket_is_open_is_no_request() {
+async fn bytes_before_a_websocket_is_open_are_not_a_request() {
     let answer = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
     let upstream = Scripted::start(answer).await;
     let proxy = TestProxy::at(upstream.address);
@@ -280,7 +280,7 @@ async fn what_comes_before_a_websocket_is_open_is_no_request() {
 }
 
 #[tokio::test]
-async fn a_websocket_whose_server_has_not_understood_it_is_refused() {
+async fn a_websocket_with_a_wrong_accept_key_is_refused() {
     let upstream = Scripted::start(
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\
          Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n",
@@ -315,7 +315,7 @@ async fn a_stop_lets_streams_finish_and_takes_no_new_ones() {
 }
 
 #[tokio::test]
-async fn who_does_not_answer_in_time_is_told_of_as_over_http1() {
+async fn a_response_timeout_is_a_504_as_over_http1() {
     let blue = Upstream::start("blue").await;
     let top = "timeouts.upstream_response = \"1s\"";
     let proxy = TestProxy::build().with(top).service("web", &[&blue], &[]).start();

@@ -108,7 +108,7 @@ async fn grpc_calls_come_through_with_their_trailers_and_errors_speak_its_langua
 }
 
 #[tokio::test]
-async fn what_an_application_has_not_touched_is_sent_again() {
+async fn an_unprocessed_request_is_retried() {
     let count = Arc::new(std::sync::atomic::AtomicUsize::new(0));
     let counted = Arc::clone(&count);
     let upstream = Http2Upstream::start(move |request, mut response| {
@@ -165,7 +165,7 @@ async fn a_websocket_of_http1_goes_on_over_http2_where_that_is_spoken() {
 
 /// What an upstream does when it is restarted: it takes no more requests, and finishes those it has.
 #[tokio::test]
-async fn an_application_that_says_farewell_gets_no_more_and_finishes_what_it_has() {
+async fn an_application_that_sends_goaway_gets_no_more_requests_and_completes_its_own() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
     let release = Arc::new(tokio::sync::Notify::new());
@@ -225,7 +225,7 @@ async fn one_that_refuses_everything_is_not_asked_without_end() {
 }
 
 #[tokio::test]
-async fn what_http2_has_no_words_for_is_refused_and_harms_nobody_else() {
+async fn a_response_that_http2_cannot_carry_is_a_502_for_its_request_only() {
     let upstream = Http2Upstream::start(async |_, response| http2::say(response, "done")).await;
     let proxy = in_front_of(&upstream);
     let mut other = proxy.public().await;

@@ -524,7 +524,7 @@ async fn a_broken_connection_is_told_and_ended() {
 
 /// CVE-2023-44487 and its relatives: requests that are taken back as soon as they were passed on.
 #[tokio::test]
-async fn who_takes_back_more_than_it_lets_us_answer_is_told_to_calm_down() {
+async fn a_client_with_more_resets_than_responses_gets_enhance_your_calm() {
     let blue = Upstream::start("blue").await;
     let proxy =
         TestProxy::build().with("limits.h2_resets = 20").service("web", &[&blue], &[]).start();

@@ -220,7 +220,7 @@ async fn a_taken_port_and_a_taken_folder_are_named() {
 }
 
 #[tokio::test]
-async fn a_socket_left_by_a_killed_process_is_in_nobodys_way() {
+async fn a_socket_of_a_killed_process_is_replaced() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
     let folder = tempfile::tempdir().expect("a folder");
     let mut process = Process::start(&folder, &blue, &green).await;
@@ -251,7 +251,7 @@ async fn a_head_that_does_not_come_to_its_end_is_a_408() {
 }
 
 #[tokio::test]
-async fn whoever_stands_still_in_the_middle_is_cut() {
+async fn a_connection_without_progress_is_cut() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
     let proxy = TestProxy::build()
         .with("[timeouts]\nstall = \"1s\"\nupstream_stall = \"1s\"\nupstream_response = \"1s\"")
@@ -278,7 +278,7 @@ async fn whoever_stands_still_in_the_middle_is_cut() {
 /// After SIGSTOP, or when a suspended machine went on, every stream and request was cut at once: the time in
 /// which nothing could run was counted.
 #[tokio::test]
-async fn a_process_that_was_stopped_for_longer_than_a_limit_cuts_nobody() {
+async fn a_process_that_was_stopped_for_longer_than_a_timeout_cuts_no_request() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
     let folder = tempfile::tempdir().expect("a folder");
     let config = write_config(folder.path(), 0, &blue, &green);

@@ -81,7 +81,7 @@ async fn an_address_has_so_many_connections_and_others_have_their_own() {
 }
 
 #[tokio::test]
-async fn what_comes_before_the_first_request_has_its_time() {
+async fn a_handshake_has_a_timeout() {
     let blue = Upstream::start("blue").await;
     let authority = crate::support::Authority::new();
     let files = authority.listener(&authority.issue("server", &["localhost"]));
@@ -135,7 +135,7 @@ async fn records_of_tls_that_hold_nothing_are_no_request() {
 }
 
 #[tokio::test]
-async fn who_moves_too_little_is_cut_and_who_moves_enough_is_not() {
+async fn a_body_below_the_minimum_rate_is_cut_and_one_above_is_not() {
     let (blue, proxy) = proxy("limits.min_rate = \"100B\"\ntimeouts.stall = \"1s\"").await;
     let begin = Instant::now();
     let drip = async |bytes: usize| {
@@ -205,7 +205,7 @@ async fn a_connection_of_http2_without_a_stream_has_its_time() {
 
 /// Story: several thousand clients that send a byte now and then.
 #[tokio::test]
-async fn slow_clients_keep_nobody_waiting_and_their_time_runs_out() {
+async fn slow_clients_block_no_other_and_time_out() {
     let (_blue, proxy) = proxy("timeouts.head = \"3s\"\nlimits.connections = 9000").await;
     let mut slow = Vec::new();
     for turn in 0..2000 {

@@ -78,7 +78,7 @@ async fn a_pipe_that_is_not_read_holds_nothing_up() {
 }
 
 #[tokio::test]
-async fn a_process_whose_standard_error_is_not_read_can_end() {
+async fn a_process_can_end_while_standard_error_is_not_read() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
     let folder = tempfile::tempdir().expect("a folder");
     let (mut process, pipe) = Process::start_piped(&folder, &blue, &green).await;
@@ -90,7 +90,7 @@ async fn a_process_whose_standard_error_is_not_read_can_end() {
 }
 
 #[tokio::test]
-async fn a_process_whose_standard_error_is_closed_goes_on() {
+async fn a_process_goes_on_after_standard_error_is_closed() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
     let folder = tempfile::tempdir().expect("a folder");
     let (mut process, pipe) = Process::start_piped(&folder, &blue, &green).await;

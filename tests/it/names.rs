@@ -67,7 +67,7 @@ async fn all_addresses_are_used_and_changes_are_followed() {
 }
 
 #[tokio::test]
-async fn what_is_under_way_stays_where_it_is() {
+async fn a_request_in_flight_stays_at_its_address() {
     let [one, _two] = upstreams(["127.0.2.1", "127.0.2.2"]).await;
     let server = NameServer::start(&["127.0.2.1"]).await;
     let proxy = proxy(&server, one.address.port(), "");
@@ -82,7 +82,7 @@ async fn what_is_under_way_stays_where_it_is() {
 }
 
 #[tokio::test]
-async fn when_nobody_can_tell_the_last_addresses_stay() {
+async fn without_a_name_server_the_last_addresses_stay() {
     let [one, _two] = upstreams(["127.0.3.1", "127.0.3.2"]).await;
     let server = NameServer::start(&["127.0.3.1"]).await;
     let proxy = proxy(&server, one.address.port(), "");
@@ -126,7 +126,7 @@ async fn addresses_of_a_family_that_is_not_wanted_are_left_out() {
 }
 
 #[tokio::test]
-async fn one_dead_address_of_a_name_costs_nobody_a_request() {
+async fn one_dead_address_of_a_name_costs_no_request() {
     let [mut one, two] = upstreams(["127.0.6.1", "127.0.6.2"]).await;
     let server = NameServer::start(&["127.0.6.1", "127.0.6.2"]).await;
     let proxy = proxy(&server, one.address.port(), "");

@@ -82,7 +82,7 @@ async fn a_tunnel_is_no_request() {
 }
 
 #[tokio::test]
-async fn who_asks_too_often_is_told_when_to_come_again() {
+async fn a_client_over_its_rate_gets_retry_after() {
     let upstream = Upstream::start("up").await;
     let proxy = proxy(&upstream, "", "limits = { client_rate = \"1/s\", client_burst = 3 }");
     let mut client = proxy.public().await;
@@ -129,7 +129,7 @@ async fn requests_wait_for_a_place_in_the_order_in_which_they_came() {
 }
 
 #[tokio::test]
-async fn who_has_left_does_not_keep_others_waiting() {
+async fn a_client_that_has_left_does_not_block_the_queue() {
     let upstream = Upstream::start("up").await;
     let policy = "limits = { endpoint_requests = 1, queue = 1, queue_timeout = \"30s\" }";
     let proxy = proxy(&upstream, "", policy);
@@ -148,7 +148,7 @@ async fn who_has_left_does_not_keep_others_waiting() {
 }
 
 #[tokio::test]
-async fn who_has_waited_too_long_is_told_so() {
+async fn a_request_that_waited_too_long_gets_a_503() {
     let upstream = Upstream::start("up").await;
     let policy = "limits = { endpoint_requests = 1, queue_timeout = \"100ms\" }";
     let proxy = proxy(&upstream, "", policy);
@@ -243,7 +243,7 @@ async fn an_idle_connection_of_another_worker_is_given_up_at_once() {
 }
 
 #[tokio::test]
-async fn a_tunnel_that_its_endpoint_does_not_take_holds_nobody_up() {
+async fn a_tunnel_that_its_endpoint_does_not_read_blocks_no_other() {
     let upstream = Http2Upstream::without_tunnels(async |_, answer| http2::say(answer, "up")).await;
     let proxy = TestProxy::build()
         .with("timeouts.upstream_connect = \"500ms\"")
@@ -265,7 +265,7 @@ async fn a_tunnel_that_its_endpoint_does_not_take_holds_nobody_up() {
 }
 
 #[tokio::test]
-async fn who_waits_for_an_endpoint_that_was_replaced_holds_nobody_up() {
+async fn a_request_queued_for_a_replaced_endpoint_blocks_no_other() {
     let (old, new) = (Upstream::start("old").await, Upstream::start("new").await);
     let policy = "limits = { endpoint_requests = 1, queue = 1, queue_timeout = \"30s\" }";
     let proxy = proxy(&old, "", policy);

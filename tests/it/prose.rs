@@ -132,7 +132,7 @@ fn prose_names_its_subjects() {
 fn a_banned_phrase_is_found_wherever_it_is() {
     for (line, phrase) in [
         ("// Whoever asks is answered.", "whoever"),
-        ("fn nobody_waits() {", "nobody"),
+        ("fn no_requests_wait() {", "nobody"),
         ("    Self::UnclearWish => {", "wish"),
         ("\"the client is told\"", "is told"),
         ("it is\tlooked  at.", "looked at"),

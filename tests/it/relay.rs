@@ -104,7 +104,7 @@ async fn an_answer_that_is_framed_twice_is_read_as_the_coding_says() {
 }
 
 #[tokio::test]
-async fn a_tunnel_that_nobody_asked_for_is_a_502() {
+async fn an_unrequested_tunnel_is_a_502() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
     let proxy = TestProxy::of(&blue, &green);
     let answer = proxy.public().await.get("/switch", "").await;
@@ -216,7 +216,7 @@ async fn an_upstream_that_closes_without_an_answer_is_a_502() {
 }
 
 #[tokio::test]
-async fn a_connection_that_ended_while_it_waited_costs_nobody_a_request() {
+async fn a_connection_that_ended_while_idle_costs_no_request() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
     let proxy = TestProxy::of(&blue, &green);
     let mut client = proxy.public().await;
@@ -228,7 +228,7 @@ async fn a_connection_that_ended_while_it_waited_costs_nobody_a_request() {
 }
 
 #[tokio::test]
-async fn what_may_have_been_done_is_not_done_twice() {
+async fn a_request_that_may_have_been_processed_is_not_sent_twice() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
     let proxy = TestProxy::of(&blue, &green);
     let mut client = proxy.public().await;
@@ -263,7 +263,7 @@ async fn an_endpoint_that_refuses_is_passed_over() {
 }
 
 #[tokio::test]
-async fn a_pool_that_nobody_answers_in_is_a_502_that_says_so() {
+async fn a_pool_without_a_responding_endpoint_is_a_502() {
     let (mut dead, green) = (Upstream::start("dead").await, Upstream::start("green").await);
     dead.kill().await;
     let proxy = TestProxy::of(&dead, &green);
@@ -376,7 +376,7 @@ async fn an_old_client_gets_an_answer_that_it_can_read() {
 }
 
 #[tokio::test]
-async fn who_asked_is_told_and_hop_by_hop_fields_are_not_passed_on() {
+async fn client_fields_are_added_and_hop_by_hop_fields_removed() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
     let proxy = TestProxy::of(&blue, &green);
     let mut client = proxy.public().await;
@@ -409,7 +409,7 @@ async fn who_asked_is_told_and_hop_by_hop_fields_are_not_passed_on() {
 
 /// Every request of the public was marked as sampled, so that whatever stands behind kept a trace of each.
 #[tokio::test]
-async fn a_trace_goes_on_behind_a_trusted_proxy_and_begins_unsampled_for_everybody_else() {
+async fn a_trace_continues_behind_a_trusted_proxy_and_begins_unsampled_otherwise() {
     const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
     let blue = Upstream::start("blue").await;
     let start = |more: &str| {

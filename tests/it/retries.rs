@@ -27,7 +27,7 @@ async fn retries(proxy: &TestProxy, reason: &str) -> f64 {
 }
 
 #[tokio::test]
-async fn a_backend_that_dies_while_it_waits_costs_nobody_a_502() {
+async fn an_endpoint_that_closes_idle_connections_causes_no_502() {
     let (mut one, two) = (Upstream::start("one").await, Upstream::start("two").await);
     let proxy = proxy(&[one.address.to_string(), two.address.to_string()], "");
     // Many connections wait at both.
@@ -124,7 +124,7 @@ async fn an_answer_that_has_begun_is_never_begun_again() {
 }
 
 #[tokio::test]
-async fn an_answer_that_nobody_asked_for_is_given_to_nobody_else() {
+async fn an_unrequested_response_is_given_to_no_other_request() {
     for manner in [Manner::AnswersTwice, Manner::AnswersUnasked, Manner::WrongLength] {
         let bad = Unruly::start(manner).await;
         let proxy = proxy(&[bad.address.to_string()], "");
@@ -164,7 +164,7 @@ async fn a_get_that_was_closed_on_goes_elsewhere_once() {
 }
 
 #[tokio::test]
-async fn what_may_have_happened_is_never_tried_again() {
+async fn a_request_that_may_have_had_an_effect_is_never_retried() {
     for manner in [Manner::ClosesBehindHead, Manner::Resets, Manner::Unavailable, Manner::Silent] {
         let (bad, good) = (Unruly::start(manner).await, Upstream::start("good").await);
         let all = [bad.address.to_string(), good.address.to_string()];
@@ -222,7 +222,7 @@ async fn no_more_is_tried_again_than_the_budget_has() {
 }
 
 #[tokio::test]
-async fn the_original_answer_comes_when_there_is_nobody_else() {
+async fn without_another_endpoint_the_original_response_is_sent() {
     let bad = Unruly::start(Manner::Unavailable).await;
     let proxy = proxy(&[bad.address.to_string()], "retry.on = [\"503\"]");
     let answer = proxy.public().await.get("/", "").await;
@@ -231,7 +231,7 @@ async fn the_original_answer_comes_when_there_is_nobody_else() {
 }
 
 #[tokio::test]
-async fn who_takes_too_long_is_left_for_somebody_else() {
+async fn a_slow_endpoint_is_left_for_another_one() {
     let (bad, good) = (Unruly::start(Manner::Silent).await, Upstream::start("good").await);
     let all = [bad.address.to_string(), good.address.to_string()];
     let proxy = proxy(&all, "retry.try_timeout = \"500ms\"");
@@ -338,7 +338,7 @@ async fn each_of_ten_endpoints_is_replaced_under_load_and_nothing_is_lost() {
 }
 
 #[tokio::test]
-async fn who_is_tried_again_does_not_stand_in_its_own_way() {
+async fn a_retried_request_does_not_block_itself() {
     let bad = Unruly::start(Manner::ClosesBehindSecondHead).await;
     let limits = "limits = { endpoint_requests = 1, queue = 0 }";
     let proxy = proxy(&[bad.address.to_string()], limits);
@@ -373,7 +373,7 @@ async fn an_answer_is_not_given_up_for_a_place_that_is_not_there() {
 }
 
 #[tokio::test]
-async fn an_answer_is_not_given_up_for_somebody_who_is_down() {
+async fn a_response_is_not_given_up_for_an_unhealthy_endpoint() {
     let (bad, ill) =
         (Unruly::start(Manner::Unavailable).await, Unruly::start(Manner::Silent).await);
     let all = [bad.address.to_string(), ill.address.to_string()];

@@ -158,7 +158,7 @@ async fn the_certificate_follows_the_name_and_the_host_has_to_fit_it() {
 }
 
 #[tokio::test]
-async fn a_new_certificate_is_shown_to_new_connections_and_a_broken_one_to_nobody() {
+async fn a_new_certificate_is_used_for_new_connections_and_a_broken_one_is_not() {
     let secured = Secured::start().await;
     let mut open = secured.client(PUBLIC).await;
     let get = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
@@ -254,7 +254,7 @@ async fn clients_with_a_certificate_are_told_of_and_may_be_internal() {
 }
 
 #[tokio::test]
-async fn a_listener_can_send_everybody_to_https() {
+async fn a_listener_can_redirect_to_https() {
     let blue = Upstream::start("blue").await;
     let proxy = TestProxy::build()
         .service("web", &[&blue], &[])

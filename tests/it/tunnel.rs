@@ -39,7 +39,7 @@ async fn bytes_go_both_ways_until_both_ends_are_done() {
 }
 
 #[tokio::test]
-async fn what_comes_right_behind_a_handshake_belongs_to_the_tunnel() {
+async fn bytes_right_behind_an_upgrade_belong_to_the_tunnel() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
     let proxy = TestProxy::of(&blue, &green);
     let mut client = proxy.public().await;

@@ -98,7 +98,7 @@ async fn an_answer_of_an_impossible_length_or_with_a_bad_extension_is_a_502() {
 
 /// RFC 9110, section 11.7, and RFC 9209, section 2.
 #[tokio::test]
-async fn what_an_upstream_says_for_a_proxy_is_not_for_the_client() {
+async fn proxy_fields_of_an_upstream_are_removed() {
     let upstream = Scripted::start(
         "HTTP/1.1 103 Early Hints\r\nProxy-Status: flipgate; error=x\r\nProxy-Authenticate: Basic\r\n\r\n\
          HTTP/1.1 200 OK\r\nProxy-Authenticate: Basic realm=x\r\nProxy-Authentication-Info: a=b\r\n\
@@ -241,7 +241,7 @@ async fn interim_answers_without_end_are_a_502() {
 }
 
 #[tokio::test]
-async fn what_stands_behind_an_answer_is_nobodys_answer() {
+async fn bytes_behind_a_response_are_not_the_next_response() {
     for behind in ["HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil", "x", "\r\n"] {
         let upstream = Scripted::start(format!("{OK}{behind}")).await;
         let proxy = TestProxy::at(upstream.address);
@@ -435,7 +435,7 @@ async fn an_empty_line_behind_a_request_is_not_the_beginning_of_the_next() {
 }
 
 #[tokio::test]
-async fn a_small_body_that_nobody_wanted_does_not_cost_the_connection() {
+async fn a_small_unwanted_body_does_not_close_the_connection() {
     let upstream = Scripted::start(OK).await;
     let proxy = TestProxy::build()
         .service_of("web", "a.test", "/", &[upstream.address], &[upstream.address])
@@ -478,7 +478,7 @@ async fn a_client_that_only_stops_sending_gets_its_answers() {
 }
 
 #[tokio::test]
-async fn a_body_that_nobody_asks_for_is_asked_for_after_a_while() {
+async fn a_held_body_is_requested_after_a_while() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
     let proxy = TestProxy::of(&blue, &green);
     let mut client = proxy.public().await;
@@ -568,7 +568,7 @@ async fn an_exchange_has_a_limit_if_one_is_set() {
 }
 
 #[tokio::test]
-async fn what_is_refused_unread_is_counted_and_says_who_refused_it() {
+async fn an_unread_request_that_is_refused_is_counted_and_has_proxy_status() {
     let upstream = Scripted::start(OK).await;
     let proxy = TestProxy::at(upstream.address);
     let line = format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "x".repeat(9000));
@@ -637,7 +637,7 @@ async fn a_client_that_sends_more_than_it_was_asked_is_answered_in_order() {
 }
 
 #[tokio::test]
-async fn an_answer_to_nobody_is_not_waited_for() {
+async fn a_response_without_a_client_is_not_awaited() {
     let upstream = Scripted::start("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nbegun").await;
     let proxy = TestProxy::at(upstream.address);
     let mut client = Client::connect("127.0.0.2", proxy.public).await;

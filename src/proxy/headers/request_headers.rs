@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_for_one_hop_does_not_go_further() {
+    fn hop_by_hop_fields_are_removed() {
         let sent = forward(
             &[
                 ("host", "example.com"),
@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_untrusted_peer_says_of_forwarding_is_replaced() {
+    fn the_forwarding_fields_of_an_untrusted_peer_are_replaced() {
         let forged = [
             ("host", "example.com:8080"),
             ("x-forwarded-for", "10.0.0.1"),
@@ -353,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_trusted_proxy_says_of_forwarding_is_continued() {
+    fn the_forwarding_fields_of_a_trusted_proxy_are_continued() {
         let forwarded = [
             ("host", "example.com"),
             ("x-forwarded-for", "203.0.113.5"),
@@ -377,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn what_tls_has_made_sure_of_is_told_and_cannot_be_forged() {
+    fn the_client_certificate_is_forwarded_and_cannot_be_forged() {
         let forged = [("x-forwarded-client-cert", "Hash=forged"), ("host", "a")];
         let identity = ClientCertificate { element: "Hash=00;Subject=\"CN=a\"".into() };
         let secured = |identity| {

@@ -138,7 +138,7 @@ fn found(disk: &dyn Disk) -> Result<State, String> {
 }
 
 #[test]
-fn what_was_committed_is_found_through_many_files() {
+fn commits_are_found_through_many_files() {
     let disk = Simulated::default();
     let states = states(40);
     let mut bench = Bench::ready(&disk);
