@@ -89,7 +89,7 @@ fn inside_v6(sample: &Sample, number: u32) -> IpAddr {
     sample.list[(number as usize * 2 + 1) % sample.list.len()].addr()
 }
 
-/// In the other half of the next larger network, so that it is told apart only at the end.
+/// In the other half of the next larger network, so that it differs only at the end.
 fn beside_v6(sample: &Sample, number: u32) -> IpAddr {
     let network = sample.list[(number as usize * 2 + 1) % sample.list.len()];
     let IpAddr::V6(address) = network.addr() else { unreachable!("odd numbers are IPv6") };

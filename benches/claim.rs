@@ -26,7 +26,7 @@ const PATH: &str = "/api/v2/orders/81632";
 fn main() {
     let mut criterion = Criterion::default().configure_from_args();
     let switch = fleet();
-    // Everybody on one count, which is what a busy service is.
+    // All threads on one counter, as for a busy service.
     compare(&mut criterion, "one service", |threads, rounds| {
         together(threads, rounds, |_| claim(&switch, 0))
     });
@@ -97,7 +97,7 @@ fn flip(switch: &Fleet, service: &str) {
         draft.active = draft.active.other();
     }
     let next = seen.next(seen.generation().next(), Arc::clone(seen.rules()), drafts);
-    switch.replace(seen, next).expect("nobody else changes it");
+    switch.replace(seen, next).expect("no other thread changes it");
 }
 
 /// Fifty services by four routes each.

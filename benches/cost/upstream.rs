@@ -73,7 +73,7 @@ async fn answer(mut stream: TcpStream) -> io::Result<()> {
 }
 
 /// Sends back whatever comes, beginning with what has come already. A frame of a client goes back masked, which
-/// no server does; nobody between the two ends looks into frames.
+/// no server does; the proxy does not read frames.
 async fn echo(mut stream: TcpStream, mut buffer: Vec<u8>, filled: usize) -> io::Result<()> {
     stream.write_all(&buffer[..filled]).await?;
     loop {

@@ -59,7 +59,7 @@ def run(words, seconds):
 
 
 def spent_elsewhere_s(proxy_pid):
-    """CPU time of everybody but the proxy and the drill with its applications: whoever else is on this
+    """CPU time of all processes but the proxy and the drill with its applications: other load on this
     machine moves the latencies."""
     ours = resource.getrusage(resource.RUSAGE_CHILDREN)
     return busy_s() - cpu_s(proxy_pid) - ours.ru_utime - ours.ru_stime

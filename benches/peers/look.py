@@ -38,8 +38,8 @@ class Client:
         except OSError as error:
             self.leave()
             if is_reused:
-                # RFC 9112, section 9.3.1: a kept connection may be closed at any time, and whoever
-                # finds it closed asks again on another one.
+                # RFC 9112, section 9.3.1: a kept connection may be closed at any time, and a client
+                # that finds it closed asks again on another one.
                 self.asked_again += 1
                 return self.ask()
             self.failures.append(str(error))

@@ -18,7 +18,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 VENV = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "peers-venv"
 
 
-# Of two of them; it was looked at with and without.
+# Of two of them; it was tried with and without.
 TRAILERS = (
     "Trailers are lost, flip or no flip, for clients that name `TE` in `Connection` as RFC 9110, section 10.1.4, "
     "wants them to: it does not ask the application for any then."
@@ -48,7 +48,7 @@ class Peer:
     def find(self):
         """The program, or None."""
         if not self.package:
-            # Daemons are not on everybody's PATH.
+            # Daemons are not on every PATH.
             return shutil.which(self.program, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
         found = VENV / "bin" / self.program
         return str(found) if found.exists() else None
@@ -78,7 +78,7 @@ class Flipgate(Peer):
     tells_drains = True
     meaning = (
         "The change is written and synced before it is applied, which is most of the time that a flip takes: "
-        "HAProxy, which writes nothing down, is done sooner. After the answer nobody new gets the old color, and "
+        "HAProxy, which writes nothing down, is done sooner. After the answer no new request gets the old color, and "
         "it is the only one here that says by itself when the old color is drained."
     )
 
@@ -109,7 +109,7 @@ class Nginx(Peer):
     meaning = (
         "What is under way stays with the old workers to its end, WebSockets too, and a request costs little. "
         "But a reload takes hold 100 ms after the signal, and nothing says when; and the connections that "
-        "clients keep are closed at that moment: whoever has just sent a request on one must send it again, "
+        "clients keep are closed at that moment: a client that has just sent a request on one must send it again, "
         "which clients do for GET and must not for POST. Each reload leaves its workers there until "
         "their last WebSocket has ended. Trailers are not passed on before 1.27.2, flip or no flip."
     )
@@ -135,7 +135,7 @@ class NginxMainline(Nginx):
     configuration = "nginx-mainline/nginx.conf"
     meaning = (
         "The same, with trailers. `keepalive_min_timeout` would mend the connections that are closed: an old worker "
-        "then answers once more on each and asks the client to go, so that with 5 s nobody found one closed. But it "
+        "then answers once more on each and asks the client to go, so that with 5 s no client found one closed. But it "
         "answers from the old color: 383 of 6,600 answers of the drill, up to 836 ms after the flip. So it is off "
         "here. The binary is a static build by others, made small instead of fast: its CPU time says nothing "
         "of nginx."
@@ -152,7 +152,7 @@ class HaproxyMap(Peer):
     acknowledgement = "the answer of the runtime API"
     drain = "a count for each server, to be polled (`show stat`, `scur`); no event"
     meaning = (
-        "An entry of a map is changed: nothing is reloaded, nobody is cut, and the answer, a fraction of a "
+        "An entry of a map is changed: nothing is reloaded, no connection is cut, and the answer, a fraction of a "
         "millisecond later, is the acknowledgement: the fastest flip here. It is not written down: a restart "
         "brings back the color of the file, unless one writes that too. The count of each server's sessions "
         "is right, WebSockets included; one has to ask for it until it is 0."
@@ -225,7 +225,7 @@ class Traefik(Peer):
     acknowledgement = "none; waited until its API shows the new route"
     drain = "nothing"
     meaning = (
-        "A moved file is applied within milliseconds and cuts nobody, once two defaults are known: the throttle of "
+        "A moved file is applied within milliseconds and cuts no connection, once two defaults are known: the throttle of "
         "2 s, and the RSA key that it makes itself at each change if it has no default certificate (up to 740 ms were "
         "seen on this machine). Its API shows the route that is in force. Of a drain it tells nothing. "
         + TRAILERS
@@ -251,8 +251,8 @@ class Envoy(Peer):
     acknowledgement = "none; waited until its statistics show the new version of the routes"
     drain = "a count for each cluster, to be polled (`upstream_rq_active`); no event"
     meaning = (
-        "A moved file of routes is applied within milliseconds, on all threads, and cuts nobody: the best of "
-        "those that are configured by files. Nothing answers whoever moved it; that the version of the file "
+        "A moved file of routes is applied within milliseconds, on all threads, and cuts no connection: the best of "
+        "those that are configured by files. Moving the file gets no answer; that the version of the file "
         "shows up in the statistics is as good as an answer. A file of its own is also what survives a restart. "
         "The count of each cluster is right, WebSockets included; one has to ask for it."
     )

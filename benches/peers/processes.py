@@ -41,14 +41,14 @@ def cpu_s(root):
 
 
 def busy_s():
-    """CPU time that the machine has spent on anybody."""
+    """CPU time that the machine has spent on all processes."""
     names = ["user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal"]
     counts = dict(zip(names, (int(it) for it in pathlib.Path("/proc/stat").read_text().split()[1:9]), strict=True))
     return sum(count for name, count in counts.items() if name not in ("idle", "iowait")) / TICKS
 
 
 def wait_for_quiet(patience_s=45):
-    """Until hardly anybody else has used the machine for two seconds; or not, if that takes too long."""
+    """Until other processes have hardly used the machine for two seconds; or not, if that takes too long."""
     end = time.monotonic() + patience_s
     while time.monotonic() < end:
         before = busy_s()

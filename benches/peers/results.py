@@ -34,7 +34,7 @@ so (below).
 {drill}
 
 What broke, with its number (a flip in which the old color answered behind the new one counts once, however many got
-that; a browser asks again for a GET whose connection ends without an answer, the drill does not):
+that; a browser sends a GET again if its connection ends without an answer, the drill does not):
 
 {broken}
 
@@ -59,7 +59,7 @@ way of waiting. "Bare" is the command alone: the call, the moved file or the sig
 
 - TLS, HTTP/2, several services in one flip, health checks, and an upstream that fails: only the flip.
 - The CPU time is of a proxy that is flipped every {flip_every}, with one request in five a stream: compare it only
-  within this table. What a request alone costs is in `../cost`. The command that flips is not counted for anybody.
+  within this table. What a request alone costs is in `../cost`. The command that flips is not counted for any peer.
 - One run, on a machine with {cores} cores that the load, the applications and the proxy share: CPU times and
   milliseconds move by a third from run to run; whether something broke moves less, and rare breaks may be missed.
 """
@@ -149,7 +149,7 @@ def of_drains(peer, report):
     told, most = field(report, "drains", "events"), field(report, "drains", "max_ms")
     early = promise(report, "drained")
     return wrapped(
-        f"{peer.title} in a drill that flips by its own API: {told} drains were told, at most {most} ms after their "
+        f"{peer.title} in a drill that flips by its own API: {told} drains were reported, at most {most} ms after their "
         f"flip; {early} answers and streams that they had to wait for were not over by then. What broke: "
         f"{what_broke(report)}."
     ).replace("\n  ", "\n")

@@ -1,4 +1,4 @@
-//! What comes down can be read in one way only, and nobody but us says that it is ours.
+//! The response head for the client is unambiguous, and only Flipgate claims to be Flipgate.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| flipgate::proxy::checks::answer(bytes));

@@ -80,7 +80,7 @@ mod tests {
 
     /// Two texts of the same length and CRC32, which were taken for the same call.
     #[test]
-    fn calls_with_the_same_checksum_are_told_apart() {
+    fn calls_with_the_same_checksum_are_different() {
         let (one, other) = ("plumless", "buckeroo");
         assert_eq!(crc32fast::hash(one.as_bytes()), crc32fast::hash(other.as_bytes()));
         let (first, second) = (of(json!({"v": one}), one), of(json!({"v": other}), other));

@@ -270,7 +270,7 @@ fn refresh_tls(pools: &[Arc<Pool>]) {
             Ok(false) => {}
             Ok(true) => info!(%service, %color, "certificates reloaded"),
             Err(error) => {
-                warn!(%service, %color, %error, "cannot reload certificates; the current ones stay")
+                warn!(%service, %color, %error, "cannot reload certificates; the current ones stay");
             }
         }
     }

@@ -163,14 +163,14 @@ impl PublishedPoolEvents {
                 continue;
             }
             let (service, color, limit) = (pool.service().clone(), pool.color(), limit.as_str());
-            let told = self.limits.entry(limit).or_default();
-            let was_told = |it: Instant| now.saturating_duration_since(it) < QUIET;
-            if told.hits == hits || told.at.is_some_and(was_told) {
-                is_quiet |= told.hits != hits;
+            let published = self.limits.entry(limit).or_default();
+            let is_recent = |it: Instant| now.saturating_duration_since(it) < QUIET;
+            if published.hits == hits || published.at.is_some_and(is_recent) {
+                is_quiet |= published.hits != hits;
                 continue;
             }
-            let requests = hits.saturating_sub(told.hits);
-            *told = PublishedLimitHits { hits, at: Some(now) };
+            let requests = hits.saturating_sub(published.hits);
+            *published = PublishedLimitHits { hits, at: Some(now) };
             warn!(%service, %color, limit, requests, "requests met a limit");
             events.push(EndpointEvent::LimitHit { service, color, limit, requests });
         }

@@ -215,7 +215,7 @@ impl Reconciler {
     }
 }
 
-/// The configured services whose entries differ.
+/// The configured services with different entries in the two states.
 fn changed_services(before: &State, after: &State, catalog: &Catalog) -> Vec<ServiceName> {
     let services = before.services.differences(&after.services);
     let mut names: Vec<_> = services.into_iter().map(|it| name_of(&it).clone()).collect();

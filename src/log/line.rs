@@ -26,7 +26,7 @@ const TARGET: &str = "flipgate::log";
 /// [`LINE_BYTES_MAX`] bytes.
 ///
 /// A longer line is cut. In text, the line ends with a mark. In JSON, a part of an object is not valid,
-/// so the line is replaced by an object whose string `beginning` is the beginning of the line.
+/// so the line is replaced by an object: its string `beginning` has the beginning of the line.
 pub(super) fn fit(format: LogFormat, line: &[u8]) -> Cow<'_, [u8]> {
     let content = line.strip_suffix(b"\n").unwrap_or(line);
     if content.len() >= LINE_BYTES_MAX {

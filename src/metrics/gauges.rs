@@ -75,17 +75,17 @@ pub(super) fn write(services: &[ServiceGauges], text: &mut String) {
     let mut active = Family::gauge("active", "1 for the color that answers the public");
     let mut info =
         Family::gauge("pool_info", "1 for each pool that has endpoints, with its version");
-    let mut queued = Family::gauge("queued", "Requests that wait for a place at an endpoint");
-    let mut retry_budget = Family::gauge("retry_budget", "Retries by option that are left");
+    let mut queued = Family::gauge("queued", "Requests that wait in the queue for an endpoint");
+    let mut retry_budget = Family::gauge("retry_budget", "Retries that the budget still allows");
     let mut panicking = Family::gauge(
         "panicking",
-        "1 while so few endpoints are left that those are used that answer badly",
+        "1 while so few endpoints are healthy that all of them are used",
     );
-    let mut up = Family::gauge("endpoint_up", "1 for endpoints whose checks are good");
+    let mut up = Family::gauge("endpoint_up", "1 for endpoints that pass their health checks");
     let mut ejected =
-        Family::gauge("endpoint_ejected", "1 for endpoints that are left out for a while");
+        Family::gauge("endpoint_ejected", "1 for endpoints that are ejected after failed requests");
     let mut with_endpoint =
-        Family::gauge("endpoint_in_flight", "Requests that are with an endpoint");
+        Family::gauge("endpoint_in_flight", "Requests in flight to an endpoint");
     let mut connections = Family::gauge("endpoint_connections", "Open connections to an endpoint");
     for ServiceGauges { service, active: answering, pools } in services {
         let service = ("service", service.as_str());

@@ -147,7 +147,7 @@ impl Metrics {
             )?,
             ejections: counters(
                 "ejections_total",
-                "Endpoints that were left out for a while for what requests got of them",
+                "Endpoints that were ejected after failed requests",
                 &of_pool,
             )?,
             limited: counters(

@@ -20,7 +20,7 @@ use super::{
     state::{Revision, State},
 };
 
-/// A folder whose state this process alone changes. Other processes may read it.
+/// A state folder that only this process changes. Other processes may read it.
 // Not `Clone`: it ends with its thread, which releases the folder.
 #[derive(Debug)]
 pub struct FileStore {
@@ -119,7 +119,7 @@ impl FileStore {
     fn end(&mut self) {
         self.requests = None;
         if let Some(thread) = self.thread.take() {
-            // That it has panicked was told by the end of the watch.
+            // A panic was reported by the end of the watch.
             let _ = thread.join();
         }
     }

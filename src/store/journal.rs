@@ -61,7 +61,7 @@ enum Spare {
 pub(super) enum HousekeepingJob {
     /// Make the next file.
     Prepare { number: u64, id: FileId, done: Sender<io::Result<Segment>> },
-    /// Write a snapshot whose later changes are in this file, and remove what is older.
+    /// Write a snapshot that this file continues, and remove what is older.
     Snapshot { state: State, journal: (u64, FileId) },
 }
 

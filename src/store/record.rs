@@ -240,7 +240,7 @@ mod tests {
 
     #[test]
     fn the_rest_of_a_longer_torn_record_never_parses_as_the_next_one() {
-        // A record whose body contains what looks like a record of the same file.
+        // A record with a body that looks like a record of the same file.
         let inner = seal(ID, 11, None, b"inner");
         let mut body = vec![0; BLOCK - BODY];
         body.extend(&inner);

@@ -35,7 +35,7 @@ const FORMAT_1: u32 = 1;
 struct SnapshotHead {
     flipgate: u32,
     generation: u64,
-    /// The services whose lines follow; a lost line is missed by name.
+    /// The services of the following lines, so that a lost line is noticed by name.
     services: Vec<String>,
     /// Empty since format 2.
     last_promotion: Vec<String>,
@@ -94,7 +94,7 @@ pub(super) enum SnapshotDamage {
     Later(u32),
 }
 
-/// The text of a snapshot whose later changes go to this journal.
+/// The text of a snapshot that this journal continues.
 pub(super) fn write(state: &State, journal: (u64, FileId)) -> String {
     let State { services, damaged, .. } = state;
     let names = services.keys().chain(damaged.keys()).map(ToString::to_string);
@@ -128,7 +128,7 @@ pub(super) fn write(state: &State, journal: (u64, FileId)) -> String {
     text
 }
 
-/// Reads a snapshot of any format up to this one. A service whose line is damaged is set aside; the others
+/// Reads a snapshot of any format up to this one. A service with a damaged line is set aside; the others
 /// are as they were.
 ///
 /// # Errors

@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_identity_is_told_in_one_element_that_nothing_can_break_out_of() {
+    fn an_identity_is_one_quoted_header_element() {
         let key = rcgen::KeyPair::generate().expect("a key");
         let mut params = rcgen::CertificateParams::new(["a.test".to_owned()]).expect("a name");
         let uri = "spiffe://a/b".try_into().expect("ASCII");

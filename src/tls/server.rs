@@ -293,7 +293,7 @@ mod tests {
         let error = server.refresh().expect_err("it is broken");
         assert!(error.to_string().contains("cert.pem") && error.what.contains("is no PEM"));
         assert!(covers("two.test"));
-        assert_eq!(server.refresh(), Ok(false), "the same broken file is told of once");
+        assert_eq!(server.refresh(), Ok(false), "the same broken file is reported once");
         assert!(server.reload().is_err() && covers("two.test"));
     }
 

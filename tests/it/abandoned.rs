@@ -87,7 +87,7 @@ fn abandoned(policy: &str) -> String {
     format!("[service.web.drain]\nabandoned = {policy:?}\n")
 }
 
-/// Waits until so many requests were counted with this code: those whose clients have left are as soon as that is known.
+/// Waits until so many requests were counted with this code: abandoned ones are as soon as that is known.
 async fn counted(proxy: &TestProxy, code: u16, count: f64) {
     let series =
         format!("flipgate_requests_total{{code=\"{code}\",color=\"blue\",service=\"web\"}}");

@@ -1,4 +1,4 @@
-//! Whose address does everybody see, and who may say so?
+//! Which client address do upstreams see, and which peers may give it?
 
 use tokio::io::AsyncReadExt;
 
@@ -44,7 +44,7 @@ async fn a_listed_proxy_says_whom_a_connection_is_for() {
             let sent = answer.text();
             for line in ["X-Forwarded-For: ", "X-Real-IP: ", "Forwarded: for="] {
                 if line.contains("Real") && address == "unknown" {
-                    assert!(!sent.contains(line), "nobody knows: {sent}");
+                    assert!(!sent.contains(line), "the client is unknown: {sent}");
                     continue;
                 }
                 assert!(sent.contains(&format!("{line}{address}")), "{line}{address} in {sent}");
@@ -68,7 +68,7 @@ async fn a_proxy_protocol_header_is_read_from_listed_peers_only_and_required_fro
     assert_eq!(client.answer().await.field("flipgate-color"), None, "asked without one");
     let requests = blue.requests();
     for bytes in
-        [ask, "PROXY TCP4 nobody 127.0.0.1 1 2\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", "PROXY"]
+        [ask, "PROXY TCP4 unknown 127.0.0.1 1 2\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", "PROXY"]
     {
         let mut client = Client::connect(PROXY, proxy.others[0]).await;
         client.send(bytes).await;
@@ -89,8 +89,8 @@ async fn a_client_without_an_address_is_public_wherever_the_proxy_is() {
     for header in [&b"PROXY UNKNOWN\r\n"[..], b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0"] {
         let mut client = Client::connect(PROXY, proxy.others[0]).await;
         client.send(header).await;
-        let wish = "Flipgate-Preview: green\r\nX-Forwarded-For: 127.0.0.1\r\n";
-        assert_eq!(client.get("/", wish).await.field("flipgate-color"), None);
+        let preview = "Flipgate-Preview: green\r\nX-Forwarded-For: 127.0.0.1\r\n";
+        assert_eq!(client.get("/", preview).await.field("flipgate-color"), None);
     }
 }
 
@@ -125,7 +125,7 @@ async fn an_upstream_can_be_told_whom_a_connection_is_for() {
         let proxy = TestProxy::build()
             .services(&format!("[service.web]\nblue = {pool}\nhealth.interval = \"24h\"\n"))
             .start();
-        // A look at its health is for nobody.
+        // A health check has no client.
         let own = match version {
             "v1" => "PROXY UNKNOWN\r\n",
             _ => "\r\n\r\n\0\r\nQUIT\n\x20\0\0\0",
@@ -199,7 +199,7 @@ async fn a_unix_socket_is_an_endpoint_too() {
     assert_eq!(endpoint["address"], format!("unix:{path}"));
     app.abort();
     assert!(app.await.is_err());
-    // Nobody is there any more: an answer of our own, and no hang.
+    // No endpoint is left: an error response, and no hang.
     std::fs::remove_file(format!("{path}")).expect("it was there");
     let answer = proxy.public().await.get("/", "").await;
     assert_eq!((answer.status, answer.field("proxy-status").is_some()), (502, true));

@@ -1,4 +1,4 @@
-//! Who may ask for what, and what does everybody get back?
+//! Which calls are there, and what are their responses?
 
 use serde_json::{Value, json};
 
@@ -223,7 +223,7 @@ async fn a_token_allows_what_its_scope_says() {
         ("read", [200, 403, 403, 403]),
         ("promote", [200, 200, 409, 403]),
         ("admin", [200, 422, 409, 409]),
-        ("nobody", [401, 401, 401, 401]),
+        ("nothing", [401, 401, 401, 401]),
     ] {
         let bearer = format!("Authorization: Bearer {token}-0123456789abcdef\r\n");
         let status =

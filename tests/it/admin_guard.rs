@@ -75,7 +75,7 @@ async fn with_require_token_callers_on_this_machine_need_one_too() {
     assert_eq!(proxy.call("POST", "/v1/promote", token, PROMOTE).await.status, 200);
 }
 
-/// A pool whose endpoint was the admin address let the public promote: the request came from loopback.
+/// A pool with the admin address as an endpoint let the public promote: the request came from loopback.
 #[tokio::test]
 async fn a_forwarded_request_is_not_a_local_call() {
     let blue = Upstream::start("blue").await;

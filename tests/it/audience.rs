@@ -44,10 +44,10 @@ async fn the_public_never_sees_green_before_it_is_active() {
     kept.send(absolute).await;
     assert_eq!(kept.answer().await.text(), "blue");
     assert_eq!(green.requests(), 0);
-    // And the wish is not passed on for somebody else to grant.
+    // And the header is not forwarded.
     let head = kept.get("/head", TRICKS[3]).await.text().to_ascii_lowercase();
     assert!(!head.contains("flipgate") && head.contains("cookie: a=b; c=d"), "{head}");
-    // After the promotion everybody sees it, by the same requests.
+    // After the promotion all clients see it, with the same requests.
     proxy.promote(&[("web", "green")]).await;
     for trick in TRICKS {
         assert_eq!(kept.get("/", trick).await.text(), "green", "{trick}");
@@ -61,9 +61,9 @@ async fn an_internal_client_sees_green_by_header_cookie_or_listener() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
     let proxy = TestProxy::of(&blue, &green);
     let mut tester = proxy.internal().await;
-    for wish in ["Flipgate-Preview: green\r\n", "Cookie: a=b; flipgate_preview=green\r\n"] {
-        let answer = tester.get("/", wish).await;
-        assert_eq!(answer.text(), "green", "{wish}");
+    for preview in ["Flipgate-Preview: green\r\n", "Cookie: a=b; flipgate_preview=green\r\n"] {
+        let answer = tester.get("/", preview).await;
+        assert_eq!(answer.text(), "green", "{preview}");
         assert_eq!(answer.field("cache-control"), Some("private, no-store"));
         assert_eq!(answer.field("flipgate-color"), Some("green"));
         assert_eq!(answer.field("flipgate-generation"), Some("0"));
@@ -99,18 +99,18 @@ async fn the_public_is_refused_on_a_preview_listener() {
         assert_eq!(answer.status, 403, "{trick}");
         assert_eq!(answer.field("proxy-status"), Some("flipgate; error=http_request_denied"));
     }
-    // Also when green is what everybody gets elsewhere: the listener is for the internal network.
+    // Also when green is active: the listener is for internal clients.
     proxy.promote(&[("web", "green")]).await;
     assert_eq!(public.get("/", "").await.status, 403);
     assert_eq!(green.requests(), 0);
 }
 
 #[tokio::test]
-async fn a_wish_that_cannot_be_met_is_never_met_by_the_other_color() {
+async fn a_preview_that_is_not_possible_never_gets_the_other_color() {
     let blue = Upstream::start("blue").await;
     let proxy = TestProxy::build().service("web", &[&blue], &[]).start();
     let mut tester = proxy.internal().await;
-    for wish in [
+    for preview in [
         "Flipgate-Preview: green\r\n",
         "Flipgate-Preview: red\r\n",
         "Flipgate-Preview: Green\r\n",
@@ -120,10 +120,10 @@ async fn a_wish_that_cannot_be_met_is_never_met_by_the_other_color() {
         "Cookie: flipgate_preview=red\r\n",
         "Cookie: flipgate_preview=blue; flipgate_preview=green\r\n",
     ] {
-        let answer = tester.get("/", wish).await;
-        assert_eq!(answer.status, 503, "{wish}");
+        let answer = tester.get("/", preview).await;
+        assert_eq!(answer.status, 503, "{preview}");
         let error = answer.field("proxy-status");
-        assert_eq!(error, Some("flipgate; error=destination_unavailable"), "{wish}");
+        assert_eq!(error, Some("flipgate; error=destination_unavailable"), "{preview}");
         assert!(answer.field("retry-after").is_some());
     }
     let listener = Client::connect(client::INTERNAL, proxy.preview).await.get("/", "").await;

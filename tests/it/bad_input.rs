@@ -1,4 +1,4 @@
-//! What happens to what cannot be right? It is refused by name, and everybody else goes on.
+//! What happens to malformed input? It is refused with its reason, and nothing else is affected.
 
 use crate::support::{Client, TestProxy, Upstream};
 

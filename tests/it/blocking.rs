@@ -26,7 +26,7 @@ async fn flip(process: &Process, colors: &[&str]) {
     }
 }
 
-/// A reload that waits for a pipe that nobody writes to once held up every flip.
+/// Once, a reload that waited for a pipe without a writer blocked every flip.
 #[tokio::test]
 async fn a_configuration_that_cannot_be_read_holds_up_no_flip() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
@@ -36,7 +36,7 @@ async fn a_configuration_that_cannot_be_read_holds_up_no_flip() {
     let text = fs::read_to_string(&path).expect("the configuration");
     put_fifo(&path);
     process.signal("HUP");
-    // A pipe can be opened for writing without waiting once somebody reads it.
+    // A pipe can be opened for writing without waiting once it has a reader.
     let mut fifo = None;
     eventually("the configuration is being read", async || {
         let flags = OFlags::NONBLOCK.bits().cast_signed();
@@ -52,7 +52,7 @@ async fn a_configuration_that_cannot_be_read_holds_up_no_flip() {
     assert_eq!(process.get("/new").await, "green");
 }
 
-/// The files of a pool's TLS are looked at every two seconds, and with every reload.
+/// The TLS files of a pool are checked every two seconds, and with every reload.
 #[tokio::test]
 async fn a_pipe_in_place_of_an_authority_holds_up_no_flip() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
@@ -70,7 +70,7 @@ async fn a_pipe_in_place_of_an_authority_holds_up_no_flip() {
     fs::write(&config, secured).expect("written");
     let process = Process::start_with(folder.path(), &config).await;
     put_fifo(&ca);
-    // Also a reload reads it, and says what is wrong instead of waiting for somebody to write to it.
+    // Also a reload reads it, and says what is wrong instead of waiting for a writer.
     let refused = process.caller().reload().await.expect_err("it is no file").to_string();
     assert!(refused.contains("ca.pem") && refused.contains("no file"), "{refused}");
     flip(&process, &["green", "blue"]).await;

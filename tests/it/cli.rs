@@ -95,7 +95,7 @@ async fn a_wait_for_the_drain_ends_with_the_download_or_with_exit_code_5() {
         .stdout(Stdio::piped())
         .spawn()
         .expect("the program is there");
-    // It waits for as long as somebody is inside.
+    // It waits while requests are in flight.
     assert_eq!(code(&process.cli(&["drain", "web", "--wait", "200ms"])), Some(5));
     assert!(waiting.try_wait().expect("our own child").is_none());
     blue.release();
@@ -176,15 +176,15 @@ fn a_check_finds_every_mistake_with_its_place() {
 #[test]
 fn without_a_flipgate_the_error_says_what_to_do() {
     let folder = tempfile::tempdir().expect("a folder");
-    let nobody = format!("unix:{}", folder.path().join("nobody.sock").display());
+    let unreachable = format!("unix:{}", folder.path().join("missing.sock").display());
     for command in [&["status"][..], &["promote", "web=green"], &["rollback"], &["drain", "web"]] {
         let output = process::flipgate(command)
-            .env("FLIPGATE_ADMIN", &nobody)
+            .env("FLIPGATE_ADMIN", &unreachable)
             .output()
             .expect("the program is there");
         assert_eq!(code(&output), Some(1));
         let error = stderr(&output);
-        assert!(error.contains(&nobody) && error.contains("--admin URL"), "{error}");
+        assert!(error.contains(&unreachable) && error.contains("--admin URL"), "{error}");
     }
 }
 
@@ -259,7 +259,7 @@ async fn output_that_cannot_be_written_is_an_error_and_a_reader_that_has_gone_is
             assert_eq!((code(&output), stderr(&output).as_str()), (Some(0), ""), "{name}");
         }
     }
-    // Nor is standard error of any use to somebody who does not read it.
+    // A full standard error does not change the exit code.
     let full = std::fs::File::options().write(true).open("/dev/full").expect("a device");
     let output = process.cli_command(&["promote", "shop=green"]).stderr(full).output();
     assert_eq!(code(&output.expect("it runs")), Some(2));

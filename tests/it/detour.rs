@@ -10,7 +10,7 @@ use crate::support::{
 const PROMOTE: &str = "POST /v1/promote HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
                        Content-Length: 29\r\n\r\n{\"services\":{\"web\":\"green\"}}\n";
 
-/// A pool whose endpoint was the admin address let the public promote: loopback needs no token.
+/// A pool with the admin address as an endpoint let the public promote: loopback needs no token.
 #[tokio::test]
 async fn the_admin_api_is_refused_as_an_endpoint() {
     let upstream = Upstream::start("blue").await;

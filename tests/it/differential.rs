@@ -18,7 +18,7 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-/// One message, as somebody understood it.
+/// One message, as a parser understood it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 struct Message {
     /// Method and target, or status.
@@ -26,7 +26,7 @@ struct Message {
     body: Vec<u8>,
 }
 
-/// All that somebody understood, and why he stopped.
+/// All messages that a parser understood, and why it stopped.
 #[derive(Debug, Default)]
 struct Reading {
     /// Only those that were whole.

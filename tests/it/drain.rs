@@ -1,4 +1,4 @@
-//! Who is still inside, and when is nobody?
+//! Which requests hold a color, and when is it drained?
 
 use std::time::Duration;
 
@@ -56,7 +56,7 @@ async fn a_wait_for_the_drain_returns_at_its_end_and_not_before() {
     let mut waiting = Client::connect("127.0.0.1", proxy.admin).await;
     waiting.send("GET /v1/services/web/drain?wait=60s HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
     let answered = tokio::spawn(async move { waiting.answer().await.json() });
-    // Whoever asks meanwhile gets an answer, and the one who waits gets none.
+    // A call without a wait gets its response at once; the waiting one does not.
     assert_eq!(proxy.drain("web").await["drained"], false);
     assert!(!answered.is_finished());
     blue.release();
@@ -178,7 +178,7 @@ async fn endpoints_that_leave_an_idle_pool_finish_what_they_have() {
 }
 
 #[tokio::test]
-async fn previews_of_the_replaced_color_do_not_hold_up_its_drain_but_are_told() {
+async fn previews_of_the_replaced_color_do_not_delay_its_drain_but_are_counted() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
     let proxy = TestProxy::of(&blue, &green);
     proxy.promote(&[("web", "green")]).await;

@@ -10,13 +10,13 @@ fn behind_a_proxy(upstream: &Upstream) -> TestProxy {
         .start()
 }
 
-/// What the upstream is told in fields of this name.
+/// The values of the upstream's fields with this name.
 fn told<'a>(head: &'a str, name: &str) -> Vec<&'a str> {
     let lines = head.lines().filter_map(|it| it.split_once(": "));
     lines.filter(|it| it.0.eq_ignore_ascii_case(name)).map(|it| it.1).collect()
 }
 
-/// The chain, the scheme and the host that the upstream was told, each as both families say it.
+/// Chain, scheme and host of the upstream's request, in both families.
 fn both(head: &str) -> (Vec<String>, String, String) {
     let [chain] = told(head, "X-Forwarded-For")[..] else { panic!("one chain: {head}") };
     let chain: Vec<_> = chain.split(", ").map(str::to_owned).collect();

@@ -7,7 +7,7 @@ use tokio::net::TcpSocket;
 
 use crate::support::{Http2Upstream, Manner, TestProxy, Unruly, Upstream, eventually, http2};
 
-/// A house with one service, whose blue pool has these endpoints and whose policy is as written.
+/// A proxy with one service, with these endpoints in blue and this policy.
 fn proxy(blue: &[String], policy: &str) -> TestProxy {
     TestProxy::build()
         .services(&format!("[service.web]\nblue = {{ endpoints = {blue:?} }}\n{policy}\n"))
@@ -60,7 +60,7 @@ async fn an_endpoint_with_failing_checks_gets_no_requests_until_it_recovers() {
 #[tokio::test]
 async fn endpoints_that_say_nothing_do_not_hold_up_the_checks_of_others() {
     let one = Upstream::start("one").await;
-    // Takes connections, and nobody ever reads from them.
+    // Accepts connections and never reads from them.
     let hole = std::net::TcpListener::bind("0.0.0.0:0").expect("a port");
     let port = hole.local_addr().expect("a bound socket").port();
     let silent = (0..600).map(|it| format!("127.9.{}.{}:{port}", it / 200, it % 200 + 1));
@@ -149,7 +149,7 @@ async fn a_recovered_endpoint_is_found_by_its_checks() {
 
 #[tokio::test]
 async fn an_application_that_starts_after_flipgate_is_up_without_waiting_for_its_interval() {
-    // The first check found nobody there, and the next ones came at `rise` times within an interval, each as
+    // The first check was refused, and the next ones came at `rise` times within an interval, each as
     // if the endpoint had been up before.
     // Bound and not listening: connections are refused, and the port is not given to another test.
     let held = TcpSocket::new_v4().expect("a socket");
@@ -235,7 +235,7 @@ async fn in_panic_mode_unhealthy_endpoints_get_requests() {
 }
 
 #[tokio::test]
-async fn an_outage_of_a_whole_color_is_told() {
+async fn an_outage_of_a_whole_color_is_reported() {
     let mut one = Upstream::start("one").await;
     let proxy = proxy(&at(&[&one]), "health.interval = \"100ms\"");
     proxy.wait_for_health("blue", 0, "up").await;

@@ -37,9 +37,9 @@ async fn over_http2_a_stream_keeps_its_color_and_the_next_one_has_the_new() {
 async fn over_http2_only_insiders_see_green() {
     let (_blue, _green, proxy) = colors().await;
     for (from, color) in [(INTERNAL, "green"), (PUBLIC, "blue")] {
-        for wish in ["flipgate-preview: green", "cookie: a=b\ncookie: flipgate_preview=green"] {
+        for preview in ["flipgate-preview: green", "cookie: a=b\ncookie: flipgate_preview=green"] {
             let mut client = Http2::connect(from, proxy.public).await;
-            assert_eq!(client.get("/", wish).await.text(), color, "{from} {wish}");
+            assert_eq!(client.get("/", preview).await.text(), color, "{from} {preview}");
         }
         let mut client = Http2::connect(from, proxy.preview).await;
         let status = if from == INTERNAL { 200 } else { 403 };
@@ -254,7 +254,7 @@ async fn a_websocket_over_http2_is_a_tunnel_that_keeps_its_color() {
     eventually("drained", async || proxy.drain("web").await["drained"] == true).await;
     late.sending.send_reset(h2::Reason::CANCEL);
     proxy.wait_for_in_flight("web", "green", 0).await;
-    // Whoever answers as if nothing had been asked has opened no WebSocket, and none is told of.
+    // A normal response opens no WebSocket, and Flipgate does not report one.
     let mut call = client.send(open("/"), false).await;
     assert_eq!(call.head().await.expect("an answer").status, 502);
 }

@@ -95,11 +95,11 @@ async fn grpc_calls_come_through_with_their_trailers_and_errors_speak_its_langua
     assert_eq!(answer.field("grpc-status"), Some("5"));
     assert!(answer.body.is_empty() && answer.trailers.is_empty());
 
-    // Nobody listens there: what Flipgate says is a status of gRPC, to whoever speaks it.
-    let nobody = TestProxy::build()
+    // No endpoint is there: Flipgate responds with a gRPC status to gRPC clients.
+    let unreachable = TestProxy::build()
         .services("[service.web]\nblue = { endpoints = [\"127.0.0.1:9\"], protocol = \"h2\" }\n")
         .start();
-    let mut client = Http2::connect(PUBLIC, nobody.public).await;
+    let mut client = Http2::connect(PUBLIC, unreachable.public).await;
     let answer = client.ask("POST", "/chat", fields, true).await.answer().await.expect("an answer");
     assert_eq!((answer.status, answer.field("grpc-status")), (200, Some("14")), "{}", answer.head);
     assert_eq!(answer.field("proxy-status"), Some("flipgate; error=connection_refused"));

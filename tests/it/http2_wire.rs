@@ -1,4 +1,4 @@
-//! Is HTTP/2 read as strictly as HTTP/1, and is nobody let to misuse it? Bytes in, fate out.
+//! Is HTTP/2 read as strictly as HTTP/1, and is misuse ended? Bytes in, outcome out.
 
 use crate::support::{
     TestProxy, Upstream,
@@ -481,11 +481,11 @@ async fn a_request_without_content_is_passed_on_when_it_is_known_to_have_none() 
 }
 
 #[tokio::test]
-async fn a_broken_connection_is_told_and_ended() {
+async fn a_broken_connection_ends_with_goaway() {
     let (blue, proxy) = proxy().await;
     let window = |by: u32| by.to_be_bytes();
     for (name, bytes) in [
-        ("DATA for nobody", frame(DATA, END_STREAM, 1, b"x")),
+        ("DATA for an unknown stream", frame(DATA, END_STREAM, 1, b"x")),
         ("HEADERS of stream 0", frame(HEADERS, END_HEADERS, 0, &[0x82])),
         ("an even stream", ask(2, &[METHOD, SCHEME, PATH, AUTHORITY])),
         (
@@ -505,7 +505,7 @@ async fn a_broken_connection_is_told_and_ended() {
             ]
             .concat(),
         ),
-        ("RST_STREAM of nobody", frame(RST_STREAM, 0, 1, &[0, 0, 0, 8])),
+        ("RST_STREAM of an unknown stream", frame(RST_STREAM, 0, 1, &[0, 0, 0, 8])),
         ("a frame that is too large", frame(DATA, 0, 1, &[0; 20_000])),
         (
             "a frame between the parts of a head",
@@ -519,7 +519,7 @@ async fn a_broken_connection_is_told_and_ended() {
         assert!(matches!(fate, GoAway(_) | Closed), "{name}: {fate:?}");
     }
     assert_eq!(blue.requests(), 0);
-    assert_eq!(proxy.get("/").await, "blue", "and nobody else has noticed");
+    assert_eq!(proxy.get("/").await, "blue", "and no other connection is affected");
 }
 
 /// CVE-2023-44487 and its relatives: requests that are taken back as soon as they were passed on.
@@ -540,7 +540,7 @@ async fn a_client_with_more_resets_than_responses_gets_enhance_your_calm() {
             break;
         }
     }
-    let turns = fate.expect("it was told to");
+    let turns = fate.expect("a setting");
     assert!((20..60).contains(&turns), "{turns}");
     proxy.wait_for_in_flight("web", "blue", 0).await;
     // One that lets itself be answered may take back as many.
@@ -568,7 +568,7 @@ async fn a_connection_that_is_closed_for_misuse_is_counted() {
     frames.send(&[get(1, &[]), cancel(1), get(3, &[])].concat()).await;
     assert_eq!(frames.fate(3).await, Status(200));
     assert_eq!(proxy.metric(TURNED_AWAY).await, 0.0);
-    // Taken back before anybody has seen them, which the library counts.
+    // Canceled before the proxy has seen them, which the library counts.
     for times in 1..=3 {
         let mut frames = Frames::connect(PUBLIC, proxy.public).await;
         let burst: Vec<_> =

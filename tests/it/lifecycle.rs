@@ -244,7 +244,7 @@ async fn a_head_that_does_not_come_to_its_end_is_a_408() {
     busy.ask("/hold", "").await;
     busy.until("begins").await;
     assert!(slow.read_to_end().await.starts_with("HTTP/1.1 408 "));
-    assert_eq!(silent.read_to_end().await, "", "whoever asks nothing is told nothing");
+    assert_eq!(silent.read_to_end().await, "", "a connection without a request gets nothing");
     // A request under way is neither.
     blue.release();
     assert!(busy.until("0\r\n\r\n").await.contains("blue ends"));
@@ -303,13 +303,13 @@ async fn a_process_that_was_stopped_for_longer_than_a_timeout_cuts_no_request() 
 }
 
 #[tokio::test]
-async fn a_process_that_is_told_to_stop_says_so_and_serves_on_for_the_delay() {
+async fn a_process_that_gets_sigterm_is_not_ready_and_serves_for_the_delay() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    for is_told_again in [false, true] {
+    for has_second_signal in [false, true] {
         let folder = tempfile::tempdir().expect("a folder");
         let config = write_config(folder.path(), 0, &blue, &green);
         let text = fs::read_to_string(&config).expect("the configuration");
-        let delay = if is_told_again { "1h" } else { "2s" };
+        let delay = if has_second_signal { "1h" } else { "2s" };
         let delay = format!("shutdown.delay = \"{delay}\"\n{text}");
         fs::write(&config, delay).expect("written");
         let mut process = Process::start_with(folder.path(), &config).await;
@@ -320,10 +320,10 @@ async fn a_process_that_is_told_to_stop_says_so_and_serves_on_for_the_delay() {
             .await;
         // A new connection, while the load balancer has not noticed yet.
         assert_eq!(process.get("/").await, "blue");
-        if is_told_again {
+        if has_second_signal {
             process.signal("TERM");
         }
-        assert_eq!(process.wait().await, Some(i32::from(is_told_again)), "{}", process.log());
-        assert_eq!(process.log().contains("second signal: stopping at once"), is_told_again);
+        assert_eq!(process.wait().await, Some(i32::from(has_second_signal)), "{}", process.log());
+        assert_eq!(process.log().contains("second signal: stopping at once"), has_second_signal);
     }
 }

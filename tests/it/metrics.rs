@@ -39,7 +39,7 @@ async fn previews_are_counted_apart_from_public_requests() {
 }
 
 #[tokio::test]
-async fn errors_of_flipgate_are_told_from_those_of_the_application() {
+async fn errors_of_flipgate_are_not_those_of_the_application() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
     let gone = Upstream::start("gone").await;
     let failing = b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n";

@@ -63,7 +63,7 @@ async fn all_addresses_are_used_and_changes_are_followed() {
     let addresses: Vec<_> = told.iter().map(|it| it["addresses"].clone()).collect();
     assert_eq!(addresses, [json!(["127.0.1.1", "127.0.1.2"]), json!(["127.0.1.2", "127.0.1.3"])]);
     assert_eq!((&told[0]["host"], &told[0]["service"]), (&json!("app.test"), &json!("web")));
-    assert_eq!(proxy.generation().await, 0, "nobody has changed anything");
+    assert_eq!(proxy.generation().await, 0, "nothing has changed");
 }
 
 #[tokio::test]

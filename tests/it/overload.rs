@@ -52,7 +52,7 @@ async fn one_request_more_than_may_be_is_refused_at_once() {
         for _ in 0..2 {
             assert_overloaded(&third.get("/", "").await);
         }
-        // The limit is of both colors together, and of nobody's preview less.
+        // The limit is of both colors together, and previews count, too.
         let mut tester = proxy.internal().await;
         assert_overloaded(&tester.get("/", "Flipgate-Preview: green\r\n").await);
         assert!((limited(&proxy, limit).await - 2.0).abs() < 0.1);
@@ -61,7 +61,7 @@ async fn one_request_more_than_may_be_is_refused_at_once() {
         proxy.promote(&[("web", "green")]).await;
         upstream.release();
         eventually("there is room again", async || third.get("/", "").await.status == 200).await;
-        eventually("it was told", async || !proxy.events("limit_hit").is_empty()).await;
+        eventually("the event is published", async || !proxy.events("limit_hit").is_empty()).await;
         let told = &proxy.events("limit_hit")[0];
         assert_eq!((&told["limit"], &told["service"]), (&limit.into(), &"web".into()));
     }
@@ -144,7 +144,7 @@ async fn a_client_that_has_left_does_not_block_the_queue() {
     upstream.release();
     assert_eq!(inside.answer().await.text(), "up");
     assert_eq!(proxy.get("/").await, "up");
-    assert_eq!(upstream.paths(), ["/wait", "/"], "what nobody waits for is not asked");
+    assert_eq!(upstream.paths(), ["/wait", "/"], "an abandoned request is not sent");
 }
 
 #[tokio::test]
@@ -302,7 +302,7 @@ async fn a_process_out_of_files_recovers_when_there_are_some() {
     let folder = tempfile::tempdir().expect("a folder");
     let process = Process::start(&folder, &blue, &green).await;
     assert_eq!(process.get("/").await, "blue");
-    // Fewer than it has already, and none that a health check gives back: nobody can be accepted any more.
+    // Fewer than it has already, and none that a health check releases: no connection can be accepted any more.
     allow_files(process.pid(), 3);
     let mut waiting = process.public().await;
     waiting.ask("/", "").await;

@@ -144,7 +144,7 @@ async fn a_first_request_is_waited_for_as_long_as_a_head_and_a_second_one_longer
         let mut first = proxy.public().await;
         first.send(said).await;
         let all = first.read_to_end().await;
-        assert_eq!(all.is_empty(), said.is_empty(), "HTTP/2 says farewell: {all:?}");
+        assert_eq!(all.is_empty(), said.is_empty(), "HTTP/2 sends GOAWAY: {all:?}");
     }
     assert_eq!(second.get("/", "").await.text(), "blue");
 }

@@ -54,10 +54,14 @@ const READ: &[&str] = &[
 ];
 
 /// What is not rewritten yet.
-const PENDING: &[&str] = &["ARCHITECTURE.md", "CHANGELOG.md", "benches", "src", "tests"];
+const PENDING: &[&str] = &[];
 
 /// Places that may keep a phrase, with the reason. The text is the line, without blanks around it.
-const ALLOWED: &[(&str, &str, &str)] = &[];
+const ALLOWED: &[(&str, &str, &str)] = &[(
+    "CHANGELOG.md",
+    "- The kind `wish` of `flipgate drill --mix` is called `refused-preview`.",
+    "it is the name of the past",
+)];
 
 /// Files that are not prose: recorded requests, and this list.
 const NOT_PROSE: &[&str] = &["tests/corpus", "tests/golden", "tests/it/prose.rs"];
@@ -132,7 +136,7 @@ fn prose_names_its_subjects() {
 fn a_banned_phrase_is_found_wherever_it_is() {
     for (line, phrase) in [
         ("// Whoever asks is answered.", "whoever"),
-        ("fn no_requests_wait() {", "nobody"),
+        ("fn nobody_waits() {", "nobody"),
         ("    Self::UnclearWish => {", "wish"),
         ("\"the client is told\"", "is told"),
         ("it is\tlooked  at.", "looked at"),

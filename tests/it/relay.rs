@@ -59,7 +59,7 @@ async fn bodies_come_through_sized_and_chunked_and_with_trailers() {
 
     let answer = client.get("/trailers", "TE: trailers\r\n").await;
     assert_eq!((answer.text().as_str(), answer.trailers.as_str()), ("body", "x-sum: 10\r\n"));
-    // Whoever did not ask for trailers does not get any.
+    // A client that did not ask for trailers gets none.
     let answer = client.get("/trailers", "").await;
     assert_eq!((answer.text().as_str(), answer.trailers.as_str()), ("body", ""));
 }

@@ -146,7 +146,11 @@ async fn a_get_that_was_closed_on_goes_elsewhere_once() {
         let good = Upstream::start("good").await;
         let of = |all: &[SocketAddr]| all.iter().map(ToString::to_string).collect::<Vec<_>>();
         let alone = proxy(&of(&[one.address]), "");
-        assert_eq!(alone.public().await.get("/", "").await.status, 502, "there is nobody else");
+        assert_eq!(
+            alone.public().await.get("/", "").await.status,
+            502,
+            "there is no other endpoint"
+        );
         let policy = "ejection.failures = \"none\"\nbalance.policy = \"round_robin\"";
         let house_of_two = proxy(&of(&[one.address, good.address]), policy);
         for _ in 0..10 {
@@ -320,7 +324,7 @@ async fn each_of_ten_endpoints_is_replaced_under_load_and_nothing_is_lost() {
         let body = serde_json::json!({"endpoints": endpoints, "force": true}).to_string();
         let set = proxy.call("PUT", "/v1/services/web/pools/blue", "", &body).await;
         assert_eq!(set.status, 200, "{}", set.text());
-        // Nobody is left of those who may be with the one that goes.
+        // No request is left at the endpoint that goes.
         let drain = "/v1/services/web/drain?color=blue&wait=30s";
         let drained = proxy.call("GET", drain, "", "").await.json();
         assert_eq!((&drained["in_flight"], &drained["drained"]), (&0.into(), &false.into()));
@@ -357,7 +361,7 @@ async fn an_answer_is_not_given_up_for_a_place_that_is_not_there() {
     let policy = "retry.on = [\"503\"]\nejection.failures = \"none\"\n\
                   limits = { endpoint_requests = 1, queue = 0 }";
     let proxy = proxy(&all, policy);
-    // Somebody holds the only place at the good one.
+    // Another request holds the only permit at the good endpoint.
     let mut holder = proxy.public().await;
     loop {
         holder.ask("/hold", "").await;

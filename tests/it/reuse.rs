@@ -56,7 +56,7 @@ async fn content_behind_an_answer_that_has_none_is_not_the_next_answer() {
 }
 
 #[tokio::test]
-async fn a_connection_is_used_again_where_no_content_is_told_of() {
+async fn a_connection_is_reused_after_a_response_without_content() {
     for (method, answer, connections) in [
         ("HEAD", "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", 2),
         ("HEAD", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", 2),

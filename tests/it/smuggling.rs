@@ -24,7 +24,7 @@ const SHAPES: &[(&str, &str, Outcome)] = &[
         Passed("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc"),
     ),
     (
-        "a size with zeros before it is told anew",
+        "a chunk size with leading zeros is written anew",
         "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0003\r\n\r\nabc",
         Passed("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc"),
     ),
@@ -203,7 +203,7 @@ const SHAPES: &[(&str, &str, Outcome)] = &[
     ("a target with a user", "GET http://u@a/ HTTP/1.1\r\nHost: a\r\n\r\n", Refused(400)),
     // Chunks (section 7.1).
     (
-        "chunks are told anew",
+        "chunk sizes are written anew",
         "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0003;x=y\r\nabc\r\n0;z\r\n\r\n",
         Passed(
             "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",

@@ -184,8 +184,8 @@ async fn changes_of_others_are_applied_and_a_lost_race_is_run_again() {
     let promoted = &proxy.events("promoted")[0];
     assert_eq!(promoted["services"], json!({"api": "green"}));
     assert_eq!(promoted["generation"], 41);
-    // Somebody flips api back between our decision and our commit: web is promoted all the same, and
-    // nobody's change is lost.
+    // Another process flips api back between the plan and the commit: web is promoted all the same, and
+    // no change is lost.
     faults.next(Fault::Overtake("api", 42));
     proxy.promote(&[("web", "green")]).await;
     assert_eq!((proxy.get("/").await, proxy.get("/api").await), ("green".into(), "blue".into()));
@@ -277,7 +277,7 @@ async fn one_damaged_entry_costs_no_other_service() {
     fs::write(&file, damaged).expect("written");
     let proxy = services().state(state).start();
     assert_eq!(proxy.get("/").await, "green", "web is as it was");
-    // Nobody knows which color of api may answer, so none does: not for the public, not for
+    // The active color of api is not known, so no color responds: not for public clients, not for
     // a tester.
     assert_eq!(proxy.public().await.get("/api", "").await.status, 503);
     let tester = proxy.internal().await.get("/api", "Flipgate-Preview: blue\r\n").await;

@@ -1,4 +1,4 @@
-//! What becomes of a task that panics, and of everybody else?
+//! What happens to a task that panics, and to all others?
 
 use http::Request;
 

@@ -1,4 +1,4 @@
-//! Do the promises hold over TLS, and is everybody who they have to be?
+//! Do the promises hold over TLS, and is every peer verified?
 
 use std::{fs, sync::Arc};
 
@@ -10,7 +10,7 @@ use crate::support::{
     eventually,
 };
 
-/// A house whose first further listener has a certificate for `localhost`, and whoever trusts it.
+/// A proxy with a listener for `localhost` over TLS, and clients that trust it.
 struct Secured {
     proxy: TestProxy,
     authority: Authority,
@@ -153,8 +153,8 @@ async fn the_certificate_follows_the_name_and_the_host_has_to_fit_it() {
         assert_eq!(answer.status, status, "{named} {host}: {}", answer.head);
         assert_eq!(answer.field("proxy-status").is_some(), status == 421, "{}", answer.head);
     }
-    // Whoever names nothing that we have gets the first one, and does not trust it for that name.
-    assert!(ask(&secured, "nobody.test", "nobody.test").await.is_err());
+    // A client with an unknown name gets the first certificate, and does not trust it for that name.
+    assert!(ask(&secured, "unknown.test", "unknown.test").await.is_err());
 }
 
 #[tokio::test]
@@ -194,7 +194,7 @@ async fn a_session_is_resumed_and_means_no_more_than_it_did() {
 }
 
 #[tokio::test]
-async fn plain_http_on_a_port_of_tls_is_told_so() {
+async fn plain_http_on_a_tls_port_is_refused_with_the_reason() {
     let secured = Secured::start().await;
     let mut client = Client::connect(PUBLIC, secured.proxy.others[0]).await;
     client.ask("/", "").await;
@@ -203,7 +203,7 @@ async fn plain_http_on_a_port_of_tls_is_told_so() {
 }
 
 #[tokio::test]
-async fn clients_with_a_certificate_are_told_of_and_may_be_internal() {
+async fn clients_with_a_certificate_are_identified_and_may_be_internal() {
     for required in [false, true] {
         let secured = Secured::with(|authority| {
             let pair = authority.issue("server", &["localhost"]);
@@ -217,8 +217,8 @@ async fn clients_with_a_certificate_are_told_of_and_may_be_internal() {
         let shown = secured.authority.issue("tester", &["tester.test"]);
         let config = secured.authority.client(&["http/1.1"], Some(&shown));
         let mut client = Client::connect_tls(PUBLIC, to, &config).await;
-        let wish = "Flipgate-Preview: green\r\nX-Forwarded-Client-Cert: Hash=forged\r\n";
-        client.send(format!("GET /head HTTP/1.1\r\nHost: localhost\r\n{wish}\r\n")).await;
+        let preview = "Flipgate-Preview: green\r\nX-Forwarded-Client-Cert: Hash=forged\r\n";
+        client.send(format!("GET /head HTTP/1.1\r\nHost: localhost\r\n{preview}\r\n")).await;
         let answer = client.answer().await;
         assert_eq!(answer.field("flipgate-color"), Some("green"), "it vouches for the client");
         let sent = answer.text();
@@ -242,12 +242,12 @@ async fn clients_with_a_certificate_are_told_of_and_may_be_internal() {
         let mut client = Client::connect_tls(PUBLIC, to, &secured.http1).await;
         client
             .try_send(format!(
-                "GET / HTTP/1.1\r\nHost: localhost\r\n{wish}Connection: close\r\n\r\n"
+                "GET / HTTP/1.1\r\nHost: localhost\r\n{preview}Connection: close\r\n\r\n"
             ))
             .await;
         let answer = client.read_to_end().await;
         match required {
-            true => assert_eq!(answer, "", "nobody is let in without one"),
+            true => assert_eq!(answer, "", "a certificate is required"),
             false => assert!(answer.ends_with("blue"), "{answer}"),
         }
     }
@@ -288,12 +288,12 @@ async fn an_upstream_by_tls_is_verified() {
         ("machine", String::new(), 502),
     ];
     eventually("the new certificate", async || {
-        // Whoever was here before resumes a session, and is told that its host is no longer served.
+        // A client that was here before resumes its session, and gets a 421 for its host.
         let answer = ask(&secured, "x.app.test", "x.app.test").await;
         answer.map_or(true, |it| it.status == 421)
     })
     .await;
-    // Nobody listens at [::1].
+    // There is no listener at [::1].
     let mut build = TestProxy::build().with("dns.families = \"ipv4\"");
     for (name, tls, _) in &services {
         build = build.services(&format!(
@@ -306,7 +306,7 @@ async fn an_upstream_by_tls_is_verified() {
         let mut client = proxy.public().await;
         client.send(format!("GET / HTTP/1.1\r\nHost: {name}.test\r\n\r\n")).await;
         let answer = client.answer().await;
-        // Its host is none of the certificate's: whoever answers 421 was reached.
+        // The certificate is not for its host: a 421 says that Flipgate was reached.
         let status = if status == 200 { 421 } else { status };
         assert_eq!(answer.status, status, "{name}: {}{}", answer.head, answer.text());
         if status == 502 {

@@ -47,7 +47,7 @@ const FORBIDDEN: &[&str] = &[
     "a-name-that-is-not-known",
 ];
 
-/// Fields whose definitions allow them there, and those of applications.
+/// Fields with definitions that allow trailers, and those of applications.
 const ALLOWED: &[&str] = &[
     "etag",
     "server-timing",

@@ -32,7 +32,7 @@ async fn bytes_go_both_ways_until_both_ends_are_done() {
     }
     let long = "x".repeat(3_000_000);
     client.send_and_read(long.as_bytes(), b'x').await;
-    // Whoever has nothing more to say still hears the other one.
+    // An end that has closed its sending side still receives.
     client.finish().await;
     assert_eq!(client.read_to_end().await, "blue: bye");
     proxy.wait_for_in_flight("web", "blue", 0).await;

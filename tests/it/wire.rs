@@ -267,7 +267,7 @@ async fn an_answer_that_is_shorter_than_it_says_is_cut_so_that_the_client_can_te
         client.ask("/", "").await;
         let all = client.read_to_end().await;
         assert!(all.contains(says) && all.contains("ok") && !all.contains("0\r\n\r\n"), "{all}");
-        // Whoever reads up to the end of the connection cannot tell by the end alone.
+        // A client that reads up to the end of the connection cannot tell by the end alone.
         let mut old = proxy.public().await;
         old.send("GET / HTTP/1.0\r\nHost: a\r\n\r\n").await;
         assert!(old.ends_in_reset().await || says.contains("Length"), "{answer:?}");
@@ -489,7 +489,7 @@ async fn a_held_body_is_requested_after_a_while() {
     assert_eq!(head.status, 100);
     client.send("body").await;
     assert_eq!(client.answer().await.text(), "body");
-    // Whoever sends without leave is not kept waiting, and told nothing that it did not wait for.
+    // A client that sends without waiting for 100 is not delayed, and gets no 100.
     client.send(format!("POST /echo-silent HTTP/1.1\r\n{fields}body")).await;
     let answer = client.head().await;
     assert_eq!(answer.status, 200);
@@ -511,7 +511,7 @@ async fn a_body_that_was_not_wanted_ends_the_connection_that_it_was_announced_on
 }
 
 /// An upstream that refuses the body and goes on took the body for its next request, and its answer to
-/// that went to somebody else.
+/// that belonged to another request.
 #[tokio::test]
 async fn an_expectation_is_passed_on_only_for_a_body_that_is_kept_back() {
     let refusal = "HTTP/1.1 417 Expectation Failed\r\nContent-Length: 2\r\n\r\nno";
@@ -537,7 +537,7 @@ async fn an_expectation_is_passed_on_only_for_a_body_that_is_kept_back() {
 }
 
 #[tokio::test]
-async fn an_old_client_that_is_told_of_a_broken_answer_can_go_on() {
+async fn an_http_1_0_client_that_gets_502_can_use_its_connection_again() {
     let broken = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n";
     let upstream = Scripted::start(broken).await;
     let proxy = TestProxy::at(upstream.address);

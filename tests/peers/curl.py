@@ -270,8 +270,8 @@ def main(house, promises):
     bodies(house, promises, curl, at)
     limits(house, promises, curl, at)
     change(house, promises, flipgate, at["changing"], changing)
-    with promises.that("in the end nobody is inside, by Flipgate's own count"):
-        eventually(lambda: is_empty(flipgate.status()), 3, "somebody is left")
+    with promises.that("in the end no request is in flight, by Flipgate's own count"):
+        eventually(lambda: is_empty(flipgate.status()), 3, "a request is left")
 
 
 def both(at, path="/"):
@@ -301,7 +301,7 @@ def versions(promises, curl, at):
         same(curl("--tls-max", "1.2", f"https://localhost:{at['tls']}/").code, 200)
         answer = curl("--tls-max", "1.2", f"https://localhost:{at['strict']}/")
         same((answer.exit, answer.code), (35, None))
-    with promises.that("http:// to a port of TLS is told so"):
+    with promises.that("http:// to a port of TLS is refused with the reason"):
         answer = curl(f"http://localhost:{at['tls']}/")
         same((answer.code, b"https" in answer.body), (400, True))
 
@@ -363,30 +363,30 @@ def clients(house, promises, curl, at, authority):
     mine = ["--cert", str(cert), "--key", str(key)]
     theirs = ["--cert", str(stranger[0]), "--key", str(stranger[1])]
     forged = ["-H", "X-Forwarded-Client-Cert: Hash=forged"]
-    wish, public = ["-H", "Flipgate-Preview: green"], ["--interface", PUBLIC]
+    preview, public = ["-H", "Flipgate-Preview: green"], ["--interface", PUBLIC]
     digest = hashlib.sha256(ssl.PEM_cert_to_DER_cert(cert.read_text())).hexdigest()
     for version in ("--http2", "--http1.1"):
         way = version[2:]
-        with promises.that(f"{way}: who shows a certificate is named to the application"):
+        with promises.that(f"{way}: the application gets the identity of a client with a certificate"):
             for url in (optional, required):
                 sent = curl(version, *mine, *forged, url).sent("x-forwarded-client-cert")
                 true(len(sent) == 1 and f"Hash={digest};" in sent[0], f"sent: {sent}")
                 for part in ("CN=alice", 'URI="spiffe://a/b"', 'DNS="alice.test"'):
                     true(part in sent[0], f"no {part} in {sent[0]}")
-        with promises.that(f"{way}: where it is optional, who shows none is nobody"):
+        with promises.that(f"{way}: where it is optional, a client without a certificate has no identity"):
             answer = curl(version, *forged, optional)
             same(answer.sent("x-forwarded-client-cert"), [])
-        with promises.that(f"{way}: where it is required, who shows none is turned away"):
+        with promises.that(f"{way}: where it is required, a client without a certificate is refused"):
             answer = curl(version, required)
             true(answer.exit and answer.code is None, f"{answer}")
-        with promises.that(f"{way}: a certificate of another authority is turned away"):
+        with promises.that(f"{way}: a certificate of another authority is refused"):
             for url in (optional, required):
                 answer = curl(version, *theirs, url)
                 true(answer.exit and answer.code is None, f"{answer}")
-        with promises.that(f"{way}: who shows one is internal where that is said, also from {PUBLIC}"):
-            same(curl(version, *mine, *public, *wish, optional).told()["color"], "green")
-            same(curl(version, *public, *wish, optional).told()["color"], "blue")
-            same(curl(version, *mine, *public, *wish, required).told()["color"], "blue")
+        with promises.that(f"{way}: a client with a certificate is internal where the configuration says so, also from {PUBLIC}"):
+            same(curl(version, *mine, *public, *preview, optional).told()["color"], "green")
+            same(curl(version, *public, *preview, optional).told()["color"], "blue")
+            same(curl(version, *mine, *public, *preview, required).told()["color"], "blue")
 
 
 def proxy_protocol(promises, curl, at):
@@ -418,7 +418,7 @@ def proxy_protocol(promises, curl, at):
             same(told["color"], "blue")
     for name, header in (("v1 UNKNOWN", b"PROXY UNKNOWN\r\n"),
                          ("v2 LOCAL", b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0")):
-        with promises.that(f"PROXY {name}: a client that nobody tells of is served as the public"):
+        with promises.that(f"PROXY {name}: a client without an address in the header is served as the public"):
             same(ask_with(at["proxied"], header)["color"], "blue")
 
 
@@ -440,7 +440,7 @@ def proxy_protocol_onward(house, promises, curl, at, ports):
     url = f"https://localhost:{at['tls']}"
     eventually(lambda: curl(url + "/v1").code == 200, 20, "haproxy does not start")
     for service in ("v1", "v2", "h2v2"):
-        with promises.that(f"PROXY to an endpoint, {service}: it learns whose each request is"):
+        with promises.that(f"PROXY to an endpoint, {service}: it gets the client's address for each request"):
             for address in ("127.0.0.1", PUBLIC, "127.0.0.3", PUBLIC):
                 answer = curl("--interface", address, f"{url}/{service}")
                 same((answer.code, answer.body.decode()), (200, address))
@@ -490,7 +490,7 @@ def limits(house, promises, curl, at):
             same(curl(*options, "--data-binary", "@-", content=b"x" * 65536).told()["length"], 65536)
         # More than a client sends before it has seen an answer.
         large = b"x" * 2_000_000
-        with promises.that(f"{way}: a larger one is 413, told by its length"):
+        with promises.that(f"{way}: a larger one is 413, by its length alone"):
             answer = curl(*options, "--data-binary", "@-", content=large)
             true(answer.code == 413, str(answer))
             same(answer.field("proxy-status"), "flipgate; error=http_request_error")

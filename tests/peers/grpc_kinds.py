@@ -152,7 +152,7 @@ green = {{ endpoints = ["127.0.0.1:{clear_green}"], protocol = "h2" }}
 
 [service.refused]
 path = "/refused.App"
-blue = {{ endpoints = ["127.0.0.1:{nobody}"], protocol = "h2" }}
+blue = {{ endpoints = ["127.0.0.1:{closed}"], protocol = "h2" }}
 
 [service.small]
 path = "/small.App"
@@ -169,7 +169,7 @@ def main(house, promises):
     ports = {f"clear_{it}": serve(house, app) for it, app in apps.items()}
     ports |= {f"tls_{it}": serve(house, app, credentials) for it, app in apps.items()}
     ports["aging"] = serve(house, apps["blue"], options=aging)
-    flipgate = house.flipgate(CONFIG.format(cert=cert, key=key, nobody=free_port(), **ports))
+    flipgate = house.flipgate(CONFIG.format(cert=cert, key=key, closed=free_port(), **ports))
 
     trust = grpc.ssl_channel_credentials(cert.read_bytes())
     tls, clear = (f"127.0.0.1:{it}" for it in flipgate.ports)
@@ -194,8 +194,8 @@ def main(house, promises):
         flip(promises, flipgate, channel, service)
     flips_under_load(promises, flipgate, secure)
     old_age(promises, Calls(secure, "aging.App"))
-    with promises.that("in the end nobody is inside, by Flipgate's own count"):
-        eventually(lambda: is_empty(flipgate.status()), 3, "somebody is left")
+    with promises.that("in the end no request is in flight, by Flipgate's own count"):
+        eventually(lambda: is_empty(flipgate.status()), 3, "a request is left")
 
 
 def kinds(promises, way, calls):
@@ -234,7 +234,7 @@ def company(promises, way, calls, app):
              [("x-early", "1"), ("x-early-bin", b"\x00\xff")])
         same([it for it in call.trailing_metadata() if it[0].startswith("x-late")],
              [("x-late", "2"), ("x-late-bin", b"\x00\xfe")])
-    with promises.that(f"{way}: an internal client is told the color"):
+    with promises.that(f"{way}: an internal client gets the color"):
         same(dict(call.initial_metadata()).get("flipgate-color"), "blue")
 
 
@@ -286,21 +286,21 @@ def errors(promises, way, channel):
 
 
 def preview(promises, way, calls):
-    wish = [("flipgate-preview", "green")]
-    with promises.that(f"in by {way}: an internal client that wishes green gets green"):
-        same(calls.unary(b"", metadata=wish, timeout=WAIT), b"green ")
-    with promises.that(f"in by {way}: a wish that cannot be met is UNAVAILABLE, not the other color"):
-        wish = [("flipgate-preview", "purple")]
-        error = error_of(lambda: calls.unary(b"", metadata=wish, timeout=WAIT))
+    metadata = [("flipgate-preview", "green")]
+    with promises.that(f"in by {way}: an internal client that asks for green gets green"):
+        same(calls.unary(b"", metadata=metadata, timeout=WAIT), b"green ")
+    with promises.that(f"in by {way}: a preview that is not possible is UNAVAILABLE, not the other color"):
+        metadata = [("flipgate-preview", "purple")]
+        error = error_of(lambda: calls.unary(b"", metadata=metadata, timeout=WAIT))
         same(error.code(), grpc.StatusCode.UNAVAILABLE)
 
 
 def public(promises, ports, cert):
-    """A client whose address can be chosen, which grpcio's cannot."""
+    """A client with an address of our choice: grpcio cannot choose."""
     fields = {"content-type": "application/grpc", "te": "trailers", "flipgate-preview": "green"}
     for url in (f"https://127.0.0.1:{ports[0]}", f"http://127.0.0.1:{ports[1]}"):
         for address, color in (("127.0.0.1", b"green "), ("127.0.0.2", b"blue ")):
-            with promises.that(f"{url[:5]} from {address} with a wish for green: {color.decode()}"):
+            with promises.that(f"{url[:5]} from {address} that asks for green: {color.decode()}"):
                 way = httpx.HTTPTransport(
                     verify=str(cert), http1=False, http2=True, local_address=address)
                 with httpx.Client(transport=way, timeout=WAIT) as client:

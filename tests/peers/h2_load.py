@@ -131,7 +131,7 @@ def main(house, promises):
         if "h2_blue" in ports:
             load(promises, flipgate, f"{way}, on by h2", "h2", [*options, origin + "/h2"])
     with promises.that("in the end both colors are drained of all load"):
-        eventually(lambda: is_empty(flipgate.status()), 3, "somebody is left")
+        eventually(lambda: is_empty(flipgate.status()), 3, "a request is left")
 
 
 def load(promises, flipgate, way, service, options, requests=REQUESTS):

@@ -137,7 +137,7 @@ def end(process):
 
 
 def free_port():
-    """A port that nobody listens on."""
+    """A port without a listener."""
     with socket.socket() as it:
         it.bind(("127.0.0.1", 0))
         return it.getsockname()[1]
@@ -282,7 +282,7 @@ def program(main, time_max=TIME_MAX):
 
 
 def program_in_own_network(main, time_max=TIME_MAX):
-    """The same in a network namespace of its own, where `drop` harms nobody. Needs unshare, ip and nft."""
+    """The same in a network namespace of its own, where `drop` harms no other process. Needs unshare, ip and nft."""
     inside = "FLIPGATE_IN_OWN_NETWORK"
     if inside not in os.environ:
         os.environ[inside] = "yes"
@@ -293,7 +293,7 @@ def program_in_own_network(main, time_max=TIME_MAX):
 
 
 def drop(port):
-    """Nothing goes to or from a port any more, and no end is told."""
+    """Drops all packets to and from a port. Neither end is notified."""
     rules = [f"add rule inet f i tcp {it} {port} drop" for it in ("dport", "sport")]
     nft("add table inet f", "add chain inet f i { type filter hook input priority 0; }", *rules)
 

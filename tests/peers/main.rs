@@ -1,7 +1,7 @@
 //! Do real peers see what Flipgate promises? Each test is a program of this folder, with clients and servers that
 //! others have written. `.ci/run` installs those.
 //!
-//! A test whose tools are missing is ignored, and counted as such; with `FLIPGATE_PEERS=required` it fails.
+//! A test without its tools is ignored, and counted as such; with `FLIPGATE_PEERS=required` it fails.
 //! `FLIPGATE_PYTHON` names the Python that has the packages of `requirements.txt`.
 
 use std::{

@@ -93,7 +93,7 @@ def main(house, promises):
         true(answer.startswith(b"HTTP/1.1 502"), answer[:100])
         print(f"     {time.monotonic() - began:.1f} s", flush=True)
     nft()
-    with promises.that("both kinds of loss are told from the limits of time"):
+    with promises.that("both kinds of loss are distinguished from timeouts"):
         true(time.monotonic() - began < 60, "it took as long as upstream_response")
     for it in apps:
         end(it)

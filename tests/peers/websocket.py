@@ -349,7 +349,7 @@ def main(house, promises):
         url = f"wss://localhost:{tls}/{service}"
         with promises.that(f"/{service}: a flip comes to its end"):
             flip(promises, flipgate, service, url, trust, (tls, cert))
-    with promises.that("in the end nobody is inside, by Flipgate's own count"):
+    with promises.that("in the end no request is in flight, by Flipgate's own count"):
         pools = [it["pools"] for it in flipgate.status()["services"].values()]
         same([it["in_flight"] for pool in pools for it in pool.values() if it["in_flight"]], [])
     with promises.that("in the end the application has no connection left"):

@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn an_old_client_is_told_what_it_does_not_take_for_granted() {
+    fn an_http_1_0_client_gets_explicit_connection_headers() {
         let old = ResponseRewrite { version: HttpVersion::Http10, ..answer(Framing::Exact(5)) };
         let fields = [("content-length", "5")];
         assert_eq!(values(&tell(&fields, &old), "connection"), ["keep-alive"]);

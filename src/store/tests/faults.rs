@@ -24,12 +24,12 @@ fn crashes(moment: &Inner, random: &mut fastrand::Rng) -> Vec<Simulated> {
 struct Allowed {
     /// The last that was acknowledged, counted by its place among the acknowledged.
     last: State,
-    /// One whose outcome was said to be unknown.
+    /// A change with an unknown outcome.
     unknown: Option<State>,
 }
 
 #[test]
-fn whatever_fails_the_outcome_is_told_and_what_was_refused_never_comes_back() {
+fn every_fault_is_reported_and_a_refused_change_never_comes_back() {
     let seed = fastrand::u64(..);
     let mut random = fastrand::Rng::with_seed(seed);
     let count = 3 * FEW_BLOCKS as u64;

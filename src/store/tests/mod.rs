@@ -18,7 +18,7 @@ use super::{
 };
 use crate::model::{Color, Endpoint, Generation, PoolSpec, ServiceName};
 
-/// A journal on a simulated disk, whose other thread is the test's own.
+/// A journal on a simulated disk; the test is its other thread.
 struct Bench {
     disk: Simulated,
     files: JournalFiles,
@@ -222,9 +222,9 @@ async fn a_store_tells_its_watchers_and_survives_its_process() {
     assert_eq!(*again.watch().borrow(), states[2]);
 }
 
-/// A full disk once looked well until somebody asked for a change.
+/// Once, a full disk was not noticed before the next change.
 #[tokio::test]
-async fn a_disk_that_takes_nothing_is_told_until_it_does() {
+async fn a_full_disk_is_reported_until_a_write_succeeds() {
     use super::{FileStore, Store};
     let disk = Simulated::default();
     disk.inner().leave_room(Some(0));

@@ -55,7 +55,7 @@ fn written() -> (Simulated, State) {
     (disk, states[states.len() - 1].clone())
 }
 
-/// Every single changed byte is found, or costs nothing but the service whose line it is in.
+/// Every single changed byte is found, or costs only the service of its line.
 #[test]
 fn no_changed_byte_goes_unnoticed() {
     let (disk, expected) = written();
@@ -63,7 +63,7 @@ fn no_changed_byte_goes_unnoticed() {
     for file in disk.list().expect("names") {
         let length = disk.read(&file).expect("it is there").len();
         for place in 0..length {
-            // Every bit of what is not zero; of the rest one, which is enough to see that it is looked at.
+            // Every bit of what is not zero; of the rest one, which is enough to see that it is checked.
             let byte = disk.read(&file).expect("it is there")[place];
             let flips: &[u8] = if byte == 0 { &[0x10] } else { &[0x01, 0x20, 0x80] };
             for flip in flips {

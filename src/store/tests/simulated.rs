@@ -113,7 +113,7 @@ impl Simulated {
         self.inner().calls
     }
 
-    /// Changes a file behind everybody's back.
+    /// Changes a file outside of the store.
     pub(super) fn change(&self, name: &str, change: impl FnOnce(&mut Vec<u8>)) {
         let mut inner = self.inner();
         let number = inner.names[name];

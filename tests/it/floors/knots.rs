@@ -61,7 +61,7 @@ fn crate_folders() -> Vec<String> {
     folders
 }
 
-/// The cycles of a crate whose root is in `folder`, given each file's path and text.
+/// The cycles of a crate with its root in `folder`, given each file's path and text.
 fn cycles(folder: &str, files: &[(String, String)]) -> Vec<Cycle> {
     let uses = Modules::of(folder, files).uses();
     let mut levels: BTreeMap<&[String], Vec<&Use>> = BTreeMap::new();

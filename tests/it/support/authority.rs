@@ -44,7 +44,7 @@ impl Authority {
         let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
         let place = |end: &str| self.folder.path().join(format!("{file}.{end}"));
         let pair = Pair { cert: place("cert.pem"), key: place("key.pem") };
-        // The key first: whoever looks in between sees two that do not fit, and waits.
+        // The key first: a reader in between sees two files that do not match, and waits.
         fs::write(&pair.key, key.serialize_pem()).expect("written");
         fs::write(&pair.cert, certificate.pem()).expect("written");
         pair

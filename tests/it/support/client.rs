@@ -36,7 +36,7 @@ pub(crate) struct Answer {
 /// The client of the internal network.
 pub(crate) const INTERNAL: &str = "127.0.0.1";
 
-/// Everybody else.
+/// All others.
 pub(crate) const PUBLIC: &str = "127.0.0.2";
 
 impl Client {
@@ -55,13 +55,13 @@ impl Client {
         Self { stream: Box::new(stream), buffer: Vec::new() }
     }
 
-    /// A client whose kernel takes only a little before it is read.
+    /// A client with a small receive buffer.
     pub(crate) async fn connect_narrow(from: &str, to: SocketAddr) -> Self {
         let socket = TcpSocket::new_v4().expect("a socket");
         socket.set_recv_buffer_size(4096).expect("a live socket");
         let from = SocketAddr::new(from.parse().expect("an address"), 0);
         socket.bind(from).expect("loopback has all of 127/8");
-        let stream = Box::new(socket.connect(to).await.expect("somebody listens"));
+        let stream = Box::new(socket.connect(to).await.expect("a listener is there"));
         Self { stream, buffer: Vec::new() }
     }
 
@@ -70,7 +70,7 @@ impl Client {
         sent.expect("in time").expect("the connection is open");
     }
 
-    /// Sends bytes, and reads meanwhile until `byte` has come as often as it is among them: whoever sends them
+    /// Sends bytes, and reads meanwhile until `byte` has come as often as it is among them: a client that sends them
     /// back need not be able to keep them all.
     pub(crate) async fn send_and_read(&mut self, bytes: &[u8], byte: u8) {
         let count = |bytes: &[u8]| bytes.iter().filter(|it| **it == byte).count();
@@ -256,7 +256,7 @@ pub(crate) async fn connect(from: &str, to: SocketAddr) -> TcpStream {
     let from = SocketAddr::new(from.parse().expect("an address"), 0);
     socket.bind(from).expect("loopback has all of 127/8");
     let connecting = timeout(LONG, socket.connect(to));
-    let stream = connecting.await.expect("in time").expect("somebody listens");
+    let stream = connecting.await.expect("in time").expect("a listener is there");
     stream.set_nodelay(true).expect("a live socket");
     stream
 }

@@ -1,4 +1,4 @@
-//! A store that goes wrong when it is told to, and that others change too.
+//! A store that fails on demand, and that other processes change.
 
 use std::sync::{Arc, Mutex};
 
@@ -82,7 +82,7 @@ impl Shared {
         state.services.insert(service, Arc::new(flipped));
         state.generation = Generation(generation);
         Arc::make_mut(&mut state.promotion).generation = state.generation;
-        self.store.commit(state.revision, state).await.expect("nobody else is as fast");
+        self.store.commit(state.revision, state).await.expect("no other change is made");
     }
 }
 

@@ -1,4 +1,4 @@
-//! The proxy of a worker, which panics when it is told to.
+//! The proxy of a worker, which panics on demand.
 
 use std::{
     future::poll_fn,

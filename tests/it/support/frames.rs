@@ -57,7 +57,7 @@ pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8>
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
-/// Fields as literals that nobody has to remember: RFC 7541, section 6.2.2.
+/// Fields as literals without indexing: RFC 7541, section 6.2.2.
 pub(crate) fn fields(lines: &[(&str, &str)]) -> Vec<u8> {
     let mut block = Vec::new();
     for (name, value) in lines {

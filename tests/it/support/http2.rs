@@ -188,7 +188,7 @@ impl Call {
     }
 }
 
-/// An application that speaks HTTP/2 in the clear, and answers as it is told.
+/// An application that speaks HTTP/2 in the clear, and sends scripted responses.
 pub(crate) struct Http2Upstream {
     pub(crate) address: SocketAddr,
     _tasks: JoinSet<()>,

@@ -1,4 +1,4 @@
-//! A name server whose answers change when the test says so.
+//! A name server with answers that the test changes.
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -43,7 +43,7 @@ const TTL: u32 = 1;
 
 impl NameServer {
     pub(crate) async fn start(addresses: &[&str]) -> Self {
-        // An address of its own, so that nobody else has its port for TCP.
+        // An address of its own, so that its port is free for TCP, too.
         let number = u8::try_from(NUMBER.fetch_add(1, SeqCst)).expect("few servers");
         let udp = UdpSocket::bind((Ipv4Addr::new(127, 0, 53, number), 0)).await.expect("a port");
         let address = udp.local_addr().expect("a bound socket");
@@ -106,6 +106,6 @@ impl RequestHandler for Answering {
             }
             Err(code) => response.send_response(build.error_msg(&request.metadata, code)).await,
         };
-        sent.expect("whoever asked is there")
+        sent.expect("the resolver is there")
     }
 }

@@ -58,7 +58,7 @@ pub(crate) enum Fault {
     Refuses,
     /// Now and then it is not told that a color is drained.
     NeverDrained,
-    /// That a color is drained is told 1.2 s late.
+    /// The drained event is 1.2 s late.
     DrainedLate,
     /// A WebSocket is moved to the last endpoint of its color, with a handshake that has no number.
     MovesSockets,
@@ -83,9 +83,9 @@ struct Proxy {
     /// The applications of each service, blue and green. The first of each answers.
     upstreams: Vec<Upstreams>,
     events: broadcast::Sender<String>,
-    /// Events that are told late, with their time.
+    /// Events that are published late, with their time.
     late: mpsc::UnboundedSender<(Instant, String)>,
-    /// The generation, for whoever waits for the next.
+    /// The generation, for calls that wait for the next.
     flips: watch::Sender<u64>,
     asked: AtomicU64,
 }
@@ -95,7 +95,7 @@ struct Table {
     active: Vec<Color>,
     /// Who is inside of each color of each service.
     inside: Vec<[u64; 2]>,
-    /// By which generation each was replaced, until that is told to be drained.
+    /// The generation that replaced each, until its drained event.
     replaced: Vec<[Option<u64>; 2]>,
     /// How many times a color was drained.
     drains: u64,
@@ -104,7 +104,7 @@ struct Table {
 /// The applications of one service, blue and green.
 pub(crate) type Upstreams = [Vec<SocketAddr>; 2];
 
-/// Somebody inside.
+/// A request in flight.
 struct Inside {
     proxy: Arc<Proxy>,
     service: usize,
@@ -116,7 +116,7 @@ type Body = UnsyncBoxBody<Bytes, io::Error>;
 
 const NAMES: [&str; 2] = ["web", "api"];
 
-/// How long the gaps are that faults leave open. They are the faults: nobody waits for anything by them.
+/// How long the gaps are that faults leave open. They are the faults; no test waits by them.
 const GAP: Duration = Duration::from_millis(25);
 
 /// How late late events are.
@@ -150,7 +150,7 @@ impl Planted {
         tasks.spawn(async move {
             while let Some((at, event)) = waiting.recv().await {
                 tokio::time::sleep_until(at).await;
-                // Nobody has to listen.
+                // There may be no subscriber.
                 let _ = events.send(event);
             }
         });
@@ -373,7 +373,7 @@ impl Drop for Inside {
 // === impl Proxy ===
 
 impl Proxy {
-    /// Tells that a color is drained, if it is and nobody was told yet.
+    /// Publishes that a color is drained, once.
     fn tell(&self, table: &mut Table, service: usize, color: Color) {
         let is_idle = table.inside[service][color as usize] == 0 && table.active[service] != color;
         if let Some(generation) = table.replaced[service][color as usize].take_if(|_| is_idle) {
@@ -389,7 +389,7 @@ impl Proxy {
                     let _ = self.late.send((Instant::now() + LATE, event.to_string()));
                 }
                 _ => {
-                    // Nobody has to listen.
+                    // There may be no subscriber.
                     let _ = self.events.send(event.to_string());
                 }
             }

@@ -104,7 +104,7 @@ impl Process {
         Self::start_by(flipgate(&[]), folder, config).await
     }
 
-    /// Starts a process whose standard error is a pipe, and reads it until the process serves.
+    /// Starts a process with a pipe as standard error, and reads it until the process serves.
     pub(crate) async fn start_piped(
         folder: &TempDir,
         blue: &Upstream,

@@ -1,4 +1,4 @@
-//! An upstream that keeps every byte that it gets, and says what it was told to say.
+//! An upstream that keeps every byte that it gets, and sends scripted responses.
 
 use std::{
     net::SocketAddr,
@@ -85,11 +85,11 @@ impl Scripted {
         self.state.connections.load(SeqCst)
     }
 
-    /// Waits until nobody is connected.
+    /// Waits until no client is connected.
     pub(crate) async fn left(&self) {
         let mut open = self.state.open.subscribe();
         let gone = tokio::time::timeout(LONG, open.wait_for(|it| *it == 0)).await;
-        assert!(gone.is_ok(), "somebody stays connected");
+        assert!(gone.is_ok(), "a client stays connected");
     }
 }
 

@@ -136,7 +136,7 @@ impl TestProxyBuilder {
         self.start_by(|config| App::start(config, None))
     }
 
-    /// The same on a store that goes wrong when it is told to.
+    /// The same with a store that fails on demand.
     pub(crate) fn start_faulty(self) -> (TestProxy, Faults) {
         let mut faults = None;
         let proxy = self.start_by(|config| {
@@ -150,7 +150,7 @@ impl TestProxyBuilder {
         (proxy, faults.expect("the store was opened"))
     }
 
-    /// The same with workers that panic when they are told to.
+    /// The same with workers that panic on demand.
     pub(crate) fn start_fragile(self) -> (TestProxy, Panics) {
         let panics = Panics::default();
         let planted = panics.clone();
@@ -190,7 +190,7 @@ impl TestProxy {
         }
     }
 
-    /// A house with one service, whose two pools have this one endpoint.
+    /// A proxy with one service, with this endpoint in both pools.
     pub(crate) fn at(address: SocketAddr) -> Self {
         Self::build().service_of("web", "*", "/", &[address], &[address]).start()
     }
@@ -255,7 +255,7 @@ impl TestProxy {
         .await;
     }
 
-    /// What has happened, by name, with all that is told of it.
+    /// The events with this name.
     pub(crate) fn events(&self, name: &str) -> Vec<Value> {
         let events = self.app().control().events().subscribe(Some(0)).missed;
         let named = events.iter().filter(|it| it.kind.name() == name);

@@ -34,7 +34,7 @@ pub(crate) enum Manner {
     Resets,
     /// Answers once more than it was asked.
     AnswersTwice,
-    /// Answers whoever connects, and then whoever asks.
+    /// Handles connections, and then requests.
     AnswersUnasked,
     /// Answers one byte at a time.
     Slow,
@@ -73,7 +73,7 @@ impl Unruly {
         Self { address, requests, _tasks: tasks }
     }
 
-    /// Requests whose head was read.
+    /// Requests with a head that was read.
     pub(crate) fn requests(&self) -> usize {
         self.requests.load(SeqCst)
     }
@@ -168,7 +168,7 @@ impl Walled {
         }
     }
 
-    /// From now on whoever comes waits: the kernel's queue is full.
+    /// From now on connections wait: the kernel's queue is full.
     pub(crate) async fn shut(&mut self) {
         let soon = Duration::from_millis(300);
         while let Ok(stream) = tokio::time::timeout(soon, TcpStream::connect(self.address)).await {

@@ -33,7 +33,7 @@ use tokio::{
 /// | `/204`, `/304`, `/length` | answers without a body, or of a length |
 /// | `/trailers` | a chunked body with trailers |
 /// | `/hop` | an answer with fields for one hop, and some that are ours to say |
-/// | `/switch` | 101 that nobody asked for |
+/// | `/switch` | an unrequested 101 |
 /// | `/ws` | a tunnel, whatever was asked: says `NAME: `, then whatever comes, then `bye` |
 /// | `/ws-greets` | a tunnel that speaks first |
 /// | `/both` | a chunked body with a length beside it |
@@ -89,12 +89,12 @@ impl Upstream {
         Self { address, state, tasks }
     }
 
-    /// Lets everybody on `/hold` go on, now and from now on.
+    /// Releases requests on `/hold`, now and from now on.
     pub(crate) fn release(&self) {
         self.state.released.send_replace(true);
     }
 
-    /// Has everybody wait again.
+    /// Holds requests again.
     pub(crate) fn hold_back(&self) {
         self.state.released.send_replace(false);
     }
@@ -104,7 +104,7 @@ impl Upstream {
         self.state.is_ailing.store(is_ailing, SeqCst);
     }
 
-    /// Requests whose head was read.
+    /// Requests with a head that was read.
     pub(crate) fn requests(&self) -> usize {
         self.state.requests.load(SeqCst)
     }

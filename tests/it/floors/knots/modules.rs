@@ -10,12 +10,12 @@ type ModulePath = Vec<String>;
 /// One file names an item that another file defines.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Use {
-    /// The module whose file names the item.
+    /// The module with the file that names the item.
     pub(super) user: ModulePath,
     pub(super) user_file: String,
     /// The first line that does.
     pub(super) line: usize,
-    /// The module whose file defines it.
+    /// The module with the file that defines it.
     pub(super) used: ModulePath,
     pub(super) used_file: String,
 }
@@ -62,7 +62,7 @@ impl Use {
 // === impl Modules ===
 
 impl Modules {
-    /// Reads the files of a crate whose root is in `folder`, given each file's path and text. Files that
+    /// Reads the files of a crate with its root in `folder`, given each file's path and text. Files that
     /// are only there for tests are left out.
     pub(super) fn of(folder: &str, files: &[(String, String)]) -> Self {
         let (mut modules, mut of_tests) = (Self::default(), BTreeSet::new());

@@ -96,7 +96,7 @@ impl Proxy {
         Some(self.status())
     }
 
-    /// All at once, for everybody who looks under the lock.
+    /// All at once, under the lock.
     fn set_all(&self, changes: &[(usize, Color)], generation: u64) {
         let mut table = self.table.lock().expect("no panic inside");
         for (service, color) in changes {
