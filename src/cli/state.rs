@@ -72,7 +72,7 @@ fn text(folder: &Path, shown: &StateReport) -> String {
     }
     if let Some((file, offset)) = torn {
         lines.push(format!(
-            "the last change in {file}, at byte {offset}, was never finished: the next start cuts it off"
+            "{file} ends with an incomplete record at byte {offset}: the next start removes it"
         ));
     }
     let mut table = Table::new();

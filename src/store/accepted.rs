@@ -9,9 +9,9 @@ use crate::model::{Difference, Generation, VersionedMap};
 pub struct AcceptedCall {
     /// The key, 1 to 255 characters.
     pub key: String,
-    /// Tells another call under the same key from the same call again.
+    /// Distinguishes a repeated call from another call with the same key.
     pub fingerprint: String,
-    /// The generation that the call led to.
+    /// The generation that the call made.
     pub generation: Generation,
     /// When it was accepted, in Unix seconds; `None` in what versions before 0.2.0 wrote.
     pub at: Option<u64>,
@@ -30,11 +30,10 @@ impl AcceptedCalls {
     /// How many are remembered.
     pub const MAX: usize = 10_000;
 
-    /// How many are forgotten with one change for their age, so that no change pays for a whole day.
+    /// How many expired calls one change removes at most, so that no change takes long.
     const FORGOTTEN_MAX: usize = 64;
 
-    /// Remembers a call, and forgets the oldest beyond the limit. A key that is known already gets the
-    /// new call.
+    /// Adds a call and removes the oldest calls beyond the limit. Replaces a call with the same key.
     pub fn put(&mut self, call: AcceptedCall) {
         self.remove(&call.key);
         let order = self.by_order.last().map_or(0, |it| it.0 + 1);
@@ -45,7 +44,7 @@ impl AcceptedCalls {
         }
     }
 
-    /// Forgets the oldest calls, as long as they are out of date, and not many at once.
+    /// Removes the oldest expired calls, a limited number at once.
     pub fn forget(&mut self, is_old: impl Fn(&AcceptedCall) -> bool) {
         for _ in 0..Self::FORGOTTEN_MAX {
             if !self.iter().next().is_some_and(&is_old) {
@@ -62,7 +61,7 @@ impl AcceptedCalls {
         }
     }
 
-    /// Forgets the call under a key.
+    /// Removes the call with a key.
     pub fn remove(&mut self, key: &str) {
         if let Some(order) = self.orders.remove(key) {
             self.by_order.remove(&order);
@@ -100,7 +99,7 @@ impl AcceptedCalls {
         for difference in self.by_order.differences(&later.by_order) {
             match difference {
                 Difference::Added(order, call) => put.push((*order, &**call)),
-                // Where all were forgotten, the order begins anew.
+                // The order begins anew after all calls were removed.
                 Difference::Changed(order, before, call) => {
                     put.push((*order, &**call));
                     if !later.orders.contains_key(before.key.as_str()) {
@@ -164,7 +163,7 @@ mod tests {
         let (put, gone) = calls.changes(&later);
         assert_eq!((put.len(), put[0].1), (1, &call(AcceptedCalls::MAX, 2)));
         assert_eq!(gone, ["key-0"]);
-        // Where all were forgotten, the first one is gone though its place is taken.
+        // After all calls were removed, a new call has the number of the first one: the first one is still reported as removed.
         let mut one = AcceptedCalls::default();
         one.put(call(1, 1));
         let mut other = one.clone();
@@ -172,7 +171,7 @@ mod tests {
         other.put(call(2, 2));
         let (put, gone) = one.changes(&other);
         assert_eq!((put[0].1, gone), (&call(2, 2), vec!["key-1"]));
-        // A key that is used again is new and not gone.
+        // A key that is used again is reported as new, not as removed.
         let mut again = later.clone();
         again.put(call(7, 3));
         let (put, gone) = later.changes(&again);

@@ -1,5 +1,5 @@
-//! The few things that the store asks of a file system, so that tests can take one that loses power, fills
-//! up or lies.
+//! The file system operations that the store needs. Tests replace them by a disk that loses power, is full
+//! or loses writes.
 
 use std::{
     fs::{self, File},
@@ -58,7 +58,7 @@ impl Disk for Folder {
     fn list(&self) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
         for entry in fs::read_dir(&self.0)? {
-            // A name that is no text is none of ours.
+            // The store makes only names in UTF-8.
             names.extend(entry?.file_name().into_string().ok());
         }
         Ok(names)

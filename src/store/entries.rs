@@ -1,5 +1,5 @@
-//! The state as entries, each of a kind and with a key. A new kind of entry is kept by older versions as
-//! it stands.
+//! The state as entries, each of a kind and with a key. An older version keeps entries of a kind
+//! that it does not know.
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -31,16 +31,16 @@ pub(super) struct StateEntry<'a> {
     pub(super) value: Box<RawValue>,
 }
 
-/// What leads from one state to the next: the body of a journal's record.
+/// The difference between a state and the next: the body of a record of the journal.
 #[derive(Debug, Deserialize, Serialize)]
 pub(super) struct Delta<'a> {
-    /// The state that this leads to.
+    /// The revision of the later state.
     pub(super) revision: u64,
     pub(super) generation: u64,
     /// Entries that are new or have changed.
     #[serde(borrow)]
     put: Vec<StateEntry<'a>>,
-    /// Entries that are gone.
+    /// Entries that were removed.
     #[serde(borrow, default, skip_serializing_if = "Vec::is_empty")]
     remove: Vec<RemovedEntries<'a>>,
 }
@@ -56,7 +56,7 @@ struct RemovedEntries<'a> {
 // === impl Delta ===
 
 impl Delta<'_> {
-    /// What leads from `before` to `after`. Its size is that of what differs, whatever the size of the
+    /// The difference between `before` and `after`. Its size depends on what differs, not on the size of the
     /// state.
     pub(super) fn between(before: &State, after: &State) -> Delta<'static> {
         let State { revision, generation, services, promotion, accepted, damaged: _, unknown } =
@@ -88,7 +88,7 @@ impl Delta<'_> {
         Delta { revision: revision.0, generation: generation.0, put, remove }
     }
 
-    /// The state that this leads to from `state`, which must be the one before it.
+    /// Applies the difference to `state`, which must be the earlier state.
     ///
     /// # Errors
     ///

@@ -45,11 +45,11 @@ struct Writing {
     since: Option<Instant>,
 }
 
-/// Changes that wait for the one before them.
+/// How many changes may wait for an earlier change.
 const QUEUE: usize = 64;
 
-/// How long a process that is about to end may still hold the folder, and whatever it has just started
-/// with it.
+/// How long `open` waits for another process to release the folder: it may be about to end, or a child that
+/// it has just started may still have the lock.
 const ENDING: Duration = Duration::from_secs(1);
 
 // === impl FileStore ===
@@ -83,7 +83,7 @@ impl FileStore {
         if let Some((file, offset)) = torn {
             warn!(
                 file = %format!("{place}/{file}"), offset,
-                "the last change in the journal was never finished: it was not acknowledged, and is cut off"
+                "removed an incomplete record at the end of the journal: the change was never acknowledged"
             );
         }
         let state = state.unwrap_or_default();
@@ -95,7 +95,7 @@ impl FileStore {
         let mut journal = Journal::new(files, state.clone(), last_number, jobs);
         let begun = journal.begin();
         if let Err(error) = &begun {
-            warn!(%error, "the state can be read, but not written: changes are refused until it can");
+            warn!(%error, "cannot write the state: changes are refused until a write succeeds");
         }
         let (told, state) = watch::channel(state);
         let (requests, asked) = mpsc::channel(QUEUE);
@@ -140,7 +140,7 @@ impl Store for FileStore {
             let request = CommitRequest { expected, next, answer };
             requests.send(request).await.map_err(|_| CommitError::Stopping)?;
             drop(requests);
-            // A thread that has died may have written it or not.
+            // If the thread has ended, it may have written the change or not.
             answered.await.unwrap_or(Err(CommitError::Unknown(StoreError::Ended)))
         })
     }
@@ -161,7 +161,7 @@ impl Store for FileStore {
     }
 }
 
-/// The life of the thread that writes.
+/// Runs the writer thread.
 fn write(
     mut journal: Journal,
     mut asked: mpsc::Receiver<CommitRequest>,
@@ -188,7 +188,7 @@ fn write(
         if done.is_ok() {
             told.send_replace(journal.state().clone());
         }
-        // The caller may have gone; what was written stays written.
+        // The caller may no longer wait; the change stays written.
         let _ = answer.send(done);
     }
     journal.finish(keeper);
@@ -204,7 +204,7 @@ fn spawn(
     thread.map_err(|error| StoreError::io("start a thread for", place, error))
 }
 
-/// Keeps what the new files will not have: lines that cannot be read, and the file of an older version.
+/// Copies what the new files will not have: lines that cannot be read, and the file of an older version.
 fn keep_copies(disk: &dyn Disk, place: &str, state: &State, is_old: bool) {
     let mut copies = Vec::new();
     if is_old {
@@ -215,7 +215,7 @@ fn keep_copies(disk: &dyn Disk, place: &str, state: &State, is_old: bool) {
     }
     let names = disk.list().unwrap_or_default();
     for copy in copies {
-        // Of damaged lines the first copy is the truest, since the file is written again.
+        // The first copy has the damaged lines as they were; the file is rewritten after it.
         if !is_old && names.contains(&copy) {
             continue;
         }
@@ -230,16 +230,16 @@ fn keep_copies(disk: &dyn Disk, place: &str, state: &State, is_old: bool) {
             Ok(()) if is_old => warn!(
                 copy,
                 "the state was written by version 0.1.0 and is converted to format 2; to go back to that version, \
-                 stop, put the copy back as state.jsonl, and promote what was flipped since"
+                 stop, put the copy back as state.jsonl, and repeat the promotions made since"
             ),
             Ok(()) => {}
-            Err(error) => warn!(%error, copy, "no copy of the state file could be kept"),
+            Err(error) => warn!(%error, copy, "cannot keep a copy of the state file"),
         }
     }
 }
 
-/// Holds a folder. The lock is on the folder itself, so that it survives whatever becomes of the files in
-/// it; the file `lock` is held too, since version 0.1.0 knows only that.
+/// Holds a folder. The lock is on the folder itself, so that it stays when files in it are removed;
+/// the file `lock` is locked too, for version 0.1.0.
 struct FolderLock {
     _folder: File,
     _file: File,
@@ -250,7 +250,7 @@ impl FolderLock {
         let folder = File::open(path).map_err(|error| StoreError::io("open", place, error))?;
         let name = path.join("lock");
         let file = match OpenOptions::new().create(true).truncate(false).write(true).open(&name) {
-            // What is there can be served, and the file needs no writing to be held.
+            // The state can still be served, and locking the file needs no write access.
             Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => {
                 File::open(&name).map_err(|_| error)
             }

@@ -1,5 +1,5 @@
-//! The journal at work: appends each change, goes on to the next file when one is full, and finds out what
-//! a failed write has come to. Blocks; `file` gives it a thread.
+//! Writes the journal: appends each change, continues in the next file when one is full, and decides the
+//! outcome of a failed write. Blocks; `file` gives it a thread.
 
 use std::{
     io,
@@ -24,24 +24,24 @@ use super::{
     state::{Revision, State},
 };
 
-/// Blocks of a file of the journal where there is little room.
+/// Blocks of a journal file on a disk that is nearly full.
 const SMALL: usize = 16;
 
 /// Bytes of one change at most.
 const BODY_MAX: usize = 1 << 30;
 
-/// The one that appends to the journal.
+/// Appends to the journal.
 #[derive(Debug)]
 pub(super) struct Journal {
     files: JournalFiles,
     /// The last state that was acknowledged.
     state: State,
-    /// The file that records go to; none if one is still to be made.
+    /// The file that gets the records; `None` before it is made.
     current: Option<Segment>,
     spare: Spare,
     /// The largest number that a file has had.
     last_number: u64,
-    /// Why nothing can be changed any more.
+    /// Why the state is read-only.
     read_only: Option<String>,
     housekeeper: Sender<HousekeepingJob>,
 }
@@ -50,13 +50,13 @@ pub(super) struct Journal {
 #[derive(Debug)]
 enum Spare {
     None,
-    /// It could not be made. It is tried again when this file is full.
+    /// It could not be made. The writer tries again when the current file is full.
     Failed,
     Coming(Receiver<io::Result<Segment>>),
     Ready(Segment),
 }
 
-/// What is done off the path of an acknowledgement.
+/// Work of the housekeeping thread: no acknowledgement waits for it.
 #[derive(Debug)]
 pub(super) enum HousekeepingJob {
     /// Make the next file.
@@ -71,7 +71,7 @@ pub(super) struct JournalFiles {
     disk: Arc<dyn Disk>,
     /// The folder's path, for messages.
     place: Arc<str>,
-    /// The number of the file that the snapshot in force names. Locked while that is replaced.
+    /// The number of the journal file in the current snapshot. Locked while the snapshot is replaced.
     base: Arc<Mutex<u64>>,
     /// Blocks of a file of the journal: as many changes, if each is small.
     blocks: usize,
@@ -80,7 +80,7 @@ pub(super) struct JournalFiles {
 // === impl Journal ===
 
 impl Journal {
-    /// Goes on from a state that was recovered. Nothing is written yet.
+    /// Continues from a recovered state. Writes nothing yet.
     pub(super) fn new(
         files: JournalFiles,
         state: State,
@@ -95,7 +95,7 @@ impl Journal {
         &self.state
     }
 
-    /// Why nothing can be changed any more.
+    /// Why the state is read-only.
     pub(super) fn read_only(&self) -> Option<&str> {
         self.read_only.as_deref()
     }
@@ -131,9 +131,9 @@ impl Journal {
             let error = self.files.failed("write", &Segment::name(number), error);
             return Err(self.undo(error));
         }
-        // If it is lost, a later damage of this record looks like one that was torn.
+        // Without the mark, later damage of this record looks like an incomplete record.
         if let Err(error) = current.mark_last() {
-            warn!(%error, "a change is durable, but could not be marked as acknowledged");
+            warn!(%error, "cannot mark a change as acknowledged; the change is durable");
         }
         self.state = next;
         self.prepare();
@@ -148,13 +148,13 @@ impl Journal {
         (self.current, self.spare) = (None, Spare::None);
         match self.renew() {
             Ok(()) => {
-                error!(%error, "a change could not be written and was refused; the state was written to new files");
+                error!(%error, "cannot write a change, so it was refused; the state was written to new files");
                 CommitError::Refused(error)
             }
             Err(again) => {
                 error!(
                     %error, again = %again,
-                    "it is not known whether a change was written: no more changes are taken until a restart"
+                    "unknown whether a change was written: the state is read-only until a restart"
                 );
                 self.read_only = Some(format!("{error}; then: {again}"));
                 CommitError::Unknown(error)
@@ -162,10 +162,10 @@ impl Journal {
         }
     }
 
-    /// Sees to it that the current file has room for a body.
+    /// Makes sure that the current file has room for a body.
     fn make_room(&mut self, body: usize) -> Result<(), StoreError> {
         let Some(current) = &self.current else {
-            // Nothing is in doubt: both snapshots, the one that is there and the new one, are of this state.
+            // No outcome is unknown here: the current and the new snapshot have the same state.
             return self.renew_for(body);
         };
         if current.has_room(body) {
@@ -182,23 +182,23 @@ impl Journal {
             None => self.files.make(number, id, blocks_of(body))?,
         };
         self.last_number = self.last_number.max(number);
-        // If it is lost, a start that does not find the next file takes it for one that was never used.
+        // Without the note, a start that does not find the next file assumes that it was never used.
         if let Some(Err(error)) = self.current.replace(next).map(|mut it| it.mark_followed()) {
-            warn!(%error, "a full file of the journal could not be marked");
+            warn!(%error, "cannot mark a full journal file as continued");
         }
         let state = self.state.clone();
         self.send(HousekeepingJob::Snapshot { state, journal: (number, id) });
         Ok(())
     }
 
-    /// Has the next file made when this one is half full.
+    /// Requests the next file when the current one is half full.
     fn prepare(&mut self) {
         if let Spare::Coming(coming) = &self.spare {
             match coming.try_recv() {
                 Ok(Ok(spare)) => self.spare = Spare::Ready(spare),
                 Ok(Err(error)) => {
                     let place = &self.files.place;
-                    warn!(%error, %place, "the next file of the journal cannot be made: is the disk full?");
+                    warn!(%error, %place, "cannot make the next journal file; check the free disk space");
                     self.spare = Spare::Failed;
                 }
                 Err(_) => {}
@@ -207,7 +207,7 @@ impl Journal {
         let Some(current) = &self.current else { return };
         if matches!(self.spare, Spare::None) && current.is_half_full() {
             let (number, id) = (current.number + 1, current.next_id);
-            // The number is taken from now on, also if the file cannot be made.
+            // The number is not used again, even if the file cannot be made.
             self.last_number = self.last_number.max(number);
             let (done, coming) = std::sync::mpsc::channel();
             self.spare = Spare::Coming(coming);
@@ -215,7 +215,7 @@ impl Journal {
         }
     }
 
-    /// Writes the state to new files, which are in force from then on.
+    /// Writes the state to a new snapshot and a new journal file, and uses them from then on.
     fn renew(&mut self) -> Result<(), StoreError> {
         self.renew_for(0)
     }
@@ -225,7 +225,7 @@ impl Journal {
         let segment = self.files.make(number, id, blocks_of(body))?;
         self.last_number = number;
         self.files.write_next(&self.state, (number, id)).inspect_err(|_| {
-            // Nothing names the file yet: it would only take up room.
+            // No snapshot refers to the file yet: remove it, to free the space.
             let _ = self.files.disk.remove(&Segment::name(number));
         })?;
         self.files.put_in_force(number)?;
@@ -233,31 +233,31 @@ impl Journal {
         Ok(())
     }
 
-    /// Prepares for changes: from here on, what was recovered is in new files and durable.
+    /// Prepares for changes: writes the recovered state to new files and makes it durable.
     ///
     /// # Errors
     ///
-    /// Why it cannot. The state stays what it is; each change tries again.
+    /// Why the files cannot be written. The state stays as it is; each change tries again.
     pub(super) fn begin(&mut self) -> Result<(), StoreError> {
         self.renew()
     }
 
-    /// Writes a last snapshot, so that the file can be read by itself. `keeper` is the thread that
-    /// [`JournalFiles::keep`] runs on.
+    /// Writes a last snapshot, so that `state.jsonl` has the whole state. `keeper` is the thread of
+    /// [`JournalFiles::keep`].
     pub(super) fn finish(self, keeper: JoinHandle<()>) {
         let Self { files, state, current, read_only, housekeeper, .. } = self;
-        // Only one at a time writes a snapshot of the same number.
+        // The housekeeping thread must not write a snapshot of the same number at the same time.
         drop(housekeeper);
         let _ = keeper.join();
         let (Some(Segment { number, id, .. }), None) = (current, read_only) else { return };
         if let Err(error) = files.replace(&state, (number, id)) {
-            info!(%error, "the last snapshot could not be written; nothing is lost");
+            info!(%error, "cannot write the last snapshot; the journal still has all changes");
         }
     }
 
     fn send(&self, job: HousekeepingJob) {
         if self.housekeeper.send(job).is_err() {
-            error!("the thread that writes snapshots has ended: the journal will grow");
+            error!("the snapshot thread has ended; the journal grows until a restart");
         }
     }
 }
@@ -265,23 +265,21 @@ impl Journal {
 // === impl JournalFiles ===
 
 impl JournalFiles {
-    /// Blocks of a file of the journal that are enough for a day of changes and made in a moment.
+    /// Blocks of a journal file: enough for a day of changes, and quick to make.
     pub(super) const BLOCKS: usize = 512;
 
     pub(super) fn new(disk: Arc<dyn Disk>, place: &str, blocks: usize) -> Self {
         Self { disk, place: place.into(), base: Arc::default(), blocks }
     }
 
-    /// Does what is to be done off the path of an acknowledgement, until there is no more of it.
+    /// Runs the housekeeping jobs until the channel closes.
     pub(super) fn keep(&self, jobs: &Receiver<HousekeepingJob>) {
         while let Ok(job) = jobs.recv() {
-            // The writer makes a missing file itself, and a missing snapshot costs room in the journal.
-            // No state is half changed by that: the files say what is in force.
+            // The writer makes a missing file itself; without the snapshot the journal grows.
+            // A panic cannot leave the state half changed: the files decide which snapshot is current.
             let worked = catch_unwind(AssertUnwindSafe(|| self.work(job)));
             if worked.is_err() {
-                error!(
-                    "a snapshot of the state was cut short by a panic: the journal is kept instead"
-                );
+                error!("the snapshot thread panicked; the journal is kept instead");
             }
         }
     }
@@ -290,24 +288,24 @@ impl JournalFiles {
         match job {
             HousekeepingJob::Prepare { number, id, done } => {
                 let made = self.create(number, id, 1);
-                // The writer may have made another one meanwhile.
+                // The writer may have made another file meanwhile.
                 let _ = done.send(made);
             }
             HousekeepingJob::Snapshot { state, journal } => {
                 if let Err(error) = self.replace(&state, journal) {
-                    warn!(%error, "a snapshot of the state could not be written: the journal is kept instead");
+                    warn!(%error, "cannot write a snapshot of the state; the journal is kept instead");
                 }
             }
         }
     }
 
-    /// Writes a snapshot and puts it in force, unless a newer one is; then removes what is older.
+    /// Writes a snapshot and makes it the current one, unless a newer one is; then removes older files.
     fn replace(&self, state: &State, journal: (u64, FileId)) -> Result<(), StoreError> {
         self.write_next(state, journal)?;
         self.put_in_force(journal.0)
     }
 
-    /// Writes a snapshot beside the one in force.
+    /// Writes a snapshot beside the current one.
     fn write_next(&self, state: &State, journal: (u64, FileId)) -> Result<(), StoreError> {
         let name = next_name(journal.0);
         let write = || {
@@ -321,8 +319,8 @@ impl JournalFiles {
         })
     }
 
-    /// Puts the snapshot that was written for file `number` in force, unless a newer one is; then removes what
-    /// is older.
+    /// Makes the snapshot for file `number` the current one, unless a newer one is; then removes older
+    /// files.
     fn put_in_force(&self, number: u64) -> Result<(), StoreError> {
         let name = next_name(number);
         let mut base = self.base.lock().unwrap_or_else(PoisonError::into_inner);
@@ -343,7 +341,7 @@ impl JournalFiles {
         Ok(())
     }
 
-    /// Removes files that nothing needs. A file that cannot be removed does no harm.
+    /// Removes files that are not needed. A file that cannot be removed is ignored at the next start.
     fn remove_older_than(&self, number: u64) {
         for name in self.disk.list().unwrap_or_default() {
             let is_old_journal = Segment::number_of(&name).is_some_and(|it| it < number);
@@ -359,13 +357,13 @@ impl JournalFiles {
         }
     }
 
-    /// Makes a file of the journal with room for this many blocks at least.
+    /// Makes a journal file with room for at least this many blocks.
     fn make(&self, number: u64, id: FileId, needed: usize) -> Result<Segment, StoreError> {
         let made = self.create(number, id, needed);
         made.map_err(|error| self.failed("make", &Segment::name(number), error))
     }
 
-    /// A disk that is nearly full still takes a small one.
+    /// Tries a small file if the disk has no room for a large one.
     fn create(&self, number: u64, id: FileId, needed: usize) -> io::Result<Segment> {
         match Segment::create(&*self.disk, number, id, self.blocks.max(needed)) {
             Err(error) if error.kind() == io::ErrorKind::StorageFull => {
@@ -380,7 +378,7 @@ impl JournalFiles {
     }
 }
 
-/// What the snapshot for file `number` is called until it is in force.
+/// The name of the snapshot for file `number` until it is the current one.
 fn next_name(number: u64) -> String {
     format!("{SNAPSHOT}.next-{number}")
 }

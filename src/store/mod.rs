@@ -1,16 +1,15 @@
-//! The state: which color of each service is active, which endpoints were set at run time, and whatever
-//! else must survive the process. One versioned value, changed by compare-and-swap and watched by those
-//! who apply it.
+//! The state: the active color of each service, the endpoints that were set at run time, and everything else
+//! that must survive the process. It is one versioned value. `control` changes it by compare-and-swap, watches
+//! it and applies it to the data plane.
 //!
-//! Knows the words of the model and a folder; not who decides on a change, and not what the data plane
-//! does with it. The data types that are written are this room's own (`data`, `entries`).
+//! This module uses the types of `model`. The serialized types are its own (`data`, `entries`).
 //!
 //! # The files of a state folder
 //!
-//! `state.jsonl` is a snapshot of the whole state at one revision; `journal-N` has what came after it, one
-//! record for each change, in a zero-filled file, so that a change costs one write and one `fdatasync`
-//! whatever the size of the state. Both are lines and blocks with checksums; `recovery` reads them, and
-//! says which damage stops a start.
+//! `state.jsonl` is a snapshot of the whole state at one revision; `journal-N` has the later changes, one
+//! record for each, in a zero-filled file. A change costs one write and one `fdatasync`, whatever the size of
+//! the state. Lines and records have checksums; `recovery` reads them, and decides which damage prevents a
+//! start.
 
 mod accepted;
 mod data;
@@ -38,34 +37,34 @@ pub use self::{
     state::{EntryId, PoolState, Promotion, Revision, ServiceState, State},
 };
 
-/// Where the state is kept. One process may hold it, or many may share it.
+/// Stores the state. A store may belong to one process, or be shared by several.
 pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Makes `next` the state, if `expected` is the revision of the current one; its revision becomes the
     /// one after `expected`, whatever it was. When this returns, the change is durable.
     ///
-    /// Dropping the future does not take the change back: it is made, or not, as if it had been waited for.
+    /// Dropping the future does not cancel the change.
     fn commit(&self, expected: Revision, next: State) -> CommitFuture;
 
-    /// The state as it was last acknowledged; its revision stands in it. A watcher that looks away may
-    /// miss revisions, never the last one. It ends when the store does.
+    /// The last acknowledged state, with its revision. A slow watcher may miss revisions, but never the last
+    /// one. The channel closes when the store ends.
     fn watch(&self) -> watch::Receiver<State>;
 
-    /// Whether changes are taken.
+    /// Whether the store accepts changes.
     fn condition(&self) -> StoreHealth;
 
-    /// What to call it in messages: a path, an address.
+    /// Its name in messages: a path, an address.
     fn place(&self) -> String;
 }
 
-/// A commit that is under way.
+/// A commit in progress.
 pub type CommitFuture = Pin<Box<dyn Future<Output = Result<Revision, CommitError>> + Send>>;
 
-/// Whether a store takes changes.
+/// Whether a store accepts changes.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct StoreHealth {
-    /// Why nothing can be changed until a restart; `None` if changes are taken.
+    /// Why nothing can be changed until a restart; `None` if the store accepts changes.
     pub read_only: Option<String>,
-    /// Why the last write was refused, until one succeeds: the disk is full, say. Each change tries again.
+    /// Why the last write failed, until one succeeds: for example, the disk is full. Each change tries again.
     pub refused: Option<String>,
     /// For how long a change has been waiting for the disk.
     pub waiting: Option<Duration>,
@@ -83,13 +82,13 @@ pub enum CommitError {
     /// It could not be written. Nothing has changed, and a restart will not find it.
     #[error("nothing was changed: {0}")]
     Refused(StoreError),
-    /// It is not known whether it was written: a restart may find it or not. No more changes are taken
-    /// until then, and this process goes on with the state from before.
+    /// Unknown whether it was written: a restart may find it or not. Until then the state is read-only, and
+    /// this process continues with the earlier state.
     #[error(
-        "outcome unknown: {0}; a restart will find the state with or without this change, and no change is taken until then"
+        "outcome unknown: {0}; a restart will find the state with or without this change, and is read-only until then"
     )]
     Unknown(StoreError),
-    /// No changes are taken since an earlier one had an unknown outcome. Nothing has changed.
+    /// The state is read-only, since an earlier change had an unknown outcome. Nothing has changed.
     #[error(
         "the state is read-only until flipgate is restarted, since the outcome of an earlier change is unknown: {0}"
     )]
@@ -105,7 +104,7 @@ pub enum StoreError {
     /// The folder or a file in it cannot be used.
     #[error("cannot {doing} {place}: {source} (see `state_dir`)")]
     Io {
-        /// What was being done.
+        /// The operation that failed.
         doing: &'static str,
         /// The folder or file.
         place: String,
@@ -120,7 +119,7 @@ pub enum StoreError {
     /// The state cannot be trusted.
     #[error(
         "the state file {folder}/{file} is damaged: {what}.\n  It says which color of each service is \
-         active, so Flipgate does not guess.\n  Way out: put back a copy of the folder; or make sure that \
+         active, so Flipgate does not guess.\n  To repair it, restore a copy of the folder; or make sure that \
          the `active` colors and the endpoints of the configuration file are what you want, and start with \
          those:\n    mkdir {folder}/{aside} && mv {folder}/state.jsonl* {folder}/journal-* {folder}/{aside}/"
     )]
@@ -134,11 +133,11 @@ pub enum StoreError {
         /// A name for a folder in it that is not there yet.
         aside: String,
     },
-    /// The thread that writes has died.
-    #[error("the thread that writes the state has died")]
+    /// The writer thread has ended.
+    #[error("the thread that writes the state has ended; restart flipgate")]
     Ended,
-    /// A change that is larger than any state may be.
-    #[error("a change of {0} bytes is larger than a journal takes")]
+    /// The change is too large for a record.
+    #[error("a change of {0} bytes is too large for the journal")]
     TooLarge(usize),
 }
 

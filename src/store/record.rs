@@ -8,11 +8,10 @@
 //!
 //! Each record begins a new block, so that writing one never touches a sector that holds another. The
 //! checksum covers the file's random id, the sequence number, the length and the body: bytes of another
-//! file, or of an older record, never pass for a record.
+//! file, or of an older record, are never read as a record.
 //!
 //! The mark of a record is written into the block behind it after the record's sync, and is not synced
-//! itself. It tells an acknowledged last record that was damaged later from one that was torn while it
-//! was written (Alagappan et al., "Protocol-Aware Recovery", FAST 2018).
+//! itself. It distinguishes an acknowledged last record that was damaged later from an incomplete record (Alagappan et al., "Protocol-Aware Recovery", FAST 2018).
 
 /// The unit of the journal, and the largest sector that disks write as one.
 pub(super) const BLOCK: usize = 4096;
@@ -26,7 +25,7 @@ pub(super) const MARK: usize = 16;
 const RECORD_MAGIC: &[u8; 4] = b"rec2";
 const MARK_MAGIC: &[u8; 4] = b"ackd";
 
-/// A random number that tells one journal file from every other.
+/// A random number that identifies a journal file.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct FileId(pub(super) u128);
 
@@ -35,7 +34,7 @@ pub(super) struct FileId(pub(super) u128);
 pub(super) struct JournalScan<'a> {
     /// The bodies of the records, in order.
     pub(super) bodies: Vec<&'a [u8]>,
-    /// How many bytes behind the last record are a part of one that was never finished.
+    /// The incomplete record behind the last one.
     pub(super) torn: Option<TornRecord>,
 }
 
@@ -58,7 +57,7 @@ pub(super) struct BadRecord {
 // === impl FileId ===
 
 impl FileId {
-    /// An id that no other file has.
+    /// A new id.
     pub(super) fn random() -> Self {
         Self(fastrand::u128(..))
     }
@@ -126,7 +125,7 @@ pub(super) fn scan(file: &[u8], id: FileId, first: u64) -> Result<JournalScan<'_
         let own = &file[block..file.len().min(block + BLOCK)];
         // The mark of the last record stands at the beginning of the block behind it.
         let skip = if block == offset { MARK.min(own.len()) } else { 0 };
-        // Without a way out in the middle, which the compiler can do many bytes at a time: a file is megabytes.
+        // Without an early exit, so that the compiler can compare many bytes at once: a file is megabytes.
         is_clean &= own[skip..].iter().fold(0, |all, it| all | it) == 0;
     }
     let torn = if is_clean { None } else { Some(TornRecord { offset }) };

@@ -1,4 +1,4 @@
-//! From the files of a state folder to the state that they hold, without changing any of them.
+//! Reads the state from the files of a state folder, without changing them.
 
 use std::io;
 
@@ -22,7 +22,7 @@ pub(super) struct Recovered {
     pub(super) state: Option<State>,
     /// The largest number of a journal file that is there.
     pub(super) last_number: u64,
-    /// The record that was cut off, since it was never finished: the file and where it begins.
+    /// An incomplete record at the end, which is ignored: the file, and the offset of the record.
     pub(super) torn: Option<(String, usize)>,
     /// Whether the snapshot is of an older format.
     pub(super) is_old: bool,
@@ -34,7 +34,7 @@ pub(super) struct Recovered {
 ///
 /// # Errors
 ///
-/// [`StoreError::Damaged`] if an acknowledged change would be lost or guessed at, [`StoreError::Io`] if a
+/// [`StoreError::Damaged`] if an acknowledged change may be lost, [`StoreError::Io`] if a
 /// file cannot be read.
 pub(super) fn recover(disk: &dyn Disk, place: &str) -> Result<Recovered, StoreError> {
     let names = disk.list().map_err(|source| StoreError::io("read the folder", place, source))?;
@@ -79,7 +79,7 @@ pub(super) fn recover(disk: &dyn Disk, place: &str) -> Result<Recovered, StoreEr
             if must_be_there || !scan.bodies.is_empty() {
                 return Err(damaged(&name, "its header cannot be read"));
             }
-            // The making of this file was cut short.
+            // This file was not made completely.
             break;
         };
         if !header.is_whole(&bytes) {
@@ -92,7 +92,7 @@ pub(super) fn recover(disk: &dyn Disk, place: &str) -> Result<Recovered, StoreEr
         for (place, body) in scan.bodies.iter().enumerate() {
             let sequence = first + place as u64;
             if sequence <= state.revision.0 {
-                // The snapshot has it.
+                // It is in the snapshot.
                 continue;
             }
             let wrong = |what: &str| damaged(&name, &format!("change {sequence} {what}"));

@@ -1,4 +1,4 @@
-//! What a state folder holds, for people and their programs, without taking the folder.
+//! Describes a state folder, as text and as JSON, without locking the folder.
 
 use std::path::Path;
 
@@ -17,23 +17,23 @@ use super::{
 pub struct StateReport {
     /// The state; `None` if nothing was ever written.
     pub state: Option<State>,
-    /// Changes that stand in the journal behind the snapshot.
+    /// The number of changes in the journal since the snapshot.
     pub replayed: usize,
-    /// The file with a last change that was never finished, and the byte where it begins.
+    /// The file with an incomplete record at its end, and the offset of the record.
     pub torn: Option<(String, usize)>,
     /// Whether the snapshot was written by version 0.1.0.
     pub is_old: bool,
 }
 
-/// Reads what a folder holds, without taking it: a process that holds it is not disturbed, and what it
-/// writes at this moment may be missing.
+/// Reads a folder without locking it: the process that uses it is not disturbed, and a change that it writes
+/// at the same time may be missing.
 ///
 /// # Errors
 ///
-/// [`StoreError`] for what would stop a start as well.
+/// [`StoreError`], as at a start.
 pub fn show(folder: &Path) -> Result<StateReport, StoreError> {
     let place = folder.display().to_string();
-    // One that writes a snapshot takes away the files that were listed a moment ago: once more is enough.
+    // Another process may write a snapshot and remove the files that were just listed: reading again once is enough.
     let found = recover(&Folder::at(folder), &place);
     let Recovered { state, replayed, torn, is_old, .. } = match found {
         Err(StoreError::Damaged { .. }) => recover(&Folder::at(folder), &place)?,

@@ -29,14 +29,14 @@ pub(super) struct SegmentHeader {
     pub(super) number: u64,
     pub(super) id: FileId,
     pub(super) next_id: FileId,
-    /// How long the file was made, in blocks.
+    /// The size that the file was made with, in blocks.
     pub(super) size: u64,
 }
 
 const MAGIC: &[u8; 8] = b"fgjrnl2\n";
 const HEADER: usize = 60;
 
-/// Where it stands that the next file is in use.
+/// The offset of the note that the next file is in use.
 const FOLLOWED: usize = 512;
 
 /// Bytes that are written at once while a file is filled with zeros.
@@ -60,7 +60,7 @@ impl Segment {
     ///
     /// # Errors
     ///
-    /// What the system says. The file is removed again then, as far as that is possible.
+    /// What the system says. The file is removed then, if possible.
     pub(super) fn create(
         disk: &dyn Disk,
         number: u64,
@@ -77,7 +77,7 @@ impl Segment {
             for offset in (0..size).step_by(CHUNK) {
                 file.write_at(offset as u64, &zeros[..CHUNK.min(size - offset)])?;
             }
-            // A header that can be read says that all of the file is there.
+            // A valid header means that the file is complete.
             file.sync()?;
             let header = SegmentHeader { number, id, next_id, size: (blocks + 2) as u64 };
             file.write_at(0, &header.bytes())?;
@@ -86,7 +86,7 @@ impl Segment {
             Ok(Self { number, id, next_id, file, next: 1, blocks: blocks + 1, last: None })
         };
         make().inspect_err(|_| {
-            // Half a file would only take up room.
+            // Free the space of the incomplete file.
             let _ = disk.remove(&name);
         })
     }
@@ -96,7 +96,7 @@ impl Segment {
         self.next + record::blocks_of(body) <= self.blocks
     }
 
-    /// Whether it is time to make the file behind this one.
+    /// Whether the next file should be made.
     pub(super) fn is_half_full(&self) -> bool {
         self.next * 2 > self.blocks
     }
@@ -105,7 +105,7 @@ impl Segment {
     ///
     /// # Errors
     ///
-    /// What the system says. Whether the record is there is not known then, and the file must not be used
+    /// What the system says. Then it is unknown whether the record was written, and the file must not be used
     /// any more.
     pub(super) fn append(&mut self, sequence: u64, body: &[u8]) -> io::Result<()> {
         let bytes = record::seal(self.id, sequence, self.last, body);
@@ -122,7 +122,7 @@ impl Segment {
         self.file.write_at((self.next * BLOCK) as u64, &record::mark(self.id, last))
     }
 
-    /// Notes that the next file is in use, without waiting for the disk: a start must find it then.
+    /// Notes that the next file is in use, without waiting for the disk: a start must find the next file then.
     pub(super) fn mark_followed(&mut self) -> io::Result<()> {
         self.file.write_at(FOLLOWED as u64, &record::mark(self.id, self.number))
     }
@@ -131,7 +131,7 @@ impl Segment {
 // === impl SegmentHeader ===
 
 impl SegmentHeader {
-    /// The header of a file; `None` if it cannot be read. A file with one was made whole.
+    /// The header of a file; `None` if it cannot be read. A file with a valid header is complete.
     pub(super) fn of(file: &[u8]) -> Option<Self> {
         let bytes = file.get(..HEADER)?;
         let number = u64::from_le_bytes(bytes[8..16].try_into().ok()?);
@@ -142,7 +142,7 @@ impl SegmentHeader {
         (header.bytes() == *bytes).then_some(header)
     }
 
-    /// Whether the file is as long as it was made.
+    /// Whether the file still has the size that it was made with.
     pub(super) fn is_whole(&self, file: &[u8]) -> bool {
         usize::try_from(self.size).is_ok_and(|it| file.len() >= it.saturating_mul(BLOCK))
     }

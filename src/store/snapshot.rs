@@ -1,6 +1,6 @@
 //! The form of `state.jsonl`: the whole state at one revision, a line for the whole, a line for what is
-//! common, then a line for each service, each behind its own checksum, so that damage is found and stays
-//! where it is.
+//! common, then a line for each service, each with its own checksum, so that damage is found and affects
+//! one line only.
 //!
 //! ```text
 //! 5f3c21aa {"flipgate":2,"generation":42,"services":["api","web"],"last_promotion":[],"accepted":[]}
@@ -9,9 +9,9 @@
 //! 77ab0e12 {"kind":"service","key":"web","value":{"active":"green","previous":"blue",…}}
 //! ```
 //!
-//! What came after that revision is in the journal that the second line names, and in those behind it.
+//! Later changes are in the journal that the second line names, and in the files after it.
 //! The first line has the shape of format 1, so that version 0.1.0, which knows no journal, refuses the file
-//! as one of a later version instead of coming back to an old state.
+//! as one of a later version instead of using an old state.
 
 use std::sync::Arc;
 
@@ -71,11 +71,11 @@ struct JournalLink {
     id: String,
 }
 
-/// What a snapshot says.
+/// The content of a snapshot.
 #[derive(Debug, Eq, PartialEq)]
 pub(super) struct Snapshot {
     pub(super) state: State,
-    /// The journal of what came after it; none in format 1.
+    /// The journal with the later changes; `None` in format 1.
     pub(super) journal: Option<(u64, FileId)>,
 }
 
@@ -133,9 +133,9 @@ pub(super) fn write(state: &State, journal: (u64, FileId)) -> String {
 ///
 /// # Errors
 ///
-/// [`SnapshotDamage`] if what concerns all services cannot be trusted.
+/// [`SnapshotDamage`] if the lines that concern all services are damaged.
 pub(super) fn read(bytes: &[u8]) -> Result<Snapshot, SnapshotDamage> {
-    // Damaged bytes may be no UTF-8; what replaces them fails that line's checksum.
+    // Damaged bytes may be invalid UTF-8; the replacement characters fail that line's checksum.
     let text = String::from_utf8_lossy(bytes);
     let lines: Vec<&str> = text.lines().collect();
     let damage = |line, what| SnapshotDamage::Line { line, what };
@@ -209,7 +209,7 @@ fn open_service(line: &str) -> Result<(ServiceName, super::state::ServiceState),
 fn open_service_1(line: &str) -> Result<(ServiceName, super::state::ServiceState), String> {
     let Entry1 { service, truth } = opened(line)?;
     let name = service.parse::<ServiceName>().map_err(|error| error.to_string())?;
-    // What format 1 called a service's truth has the shape of a service's entry in format 2. When that
+    // The field `truth` of format 1 has the shape of a service's entry in format 2. When that
     // changes, this needs the old type.
     Ok((name, service_state(truth.get())?))
 }

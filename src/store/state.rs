@@ -1,11 +1,11 @@
-//! What is remembered, as the program works with it. How it is written is `entries`.
+//! The state as the program uses it. `entries` is its serialized form.
 
 use std::{fmt, sync::Arc};
 
 use super::accepted::AcceptedCalls;
 use crate::model::{Color, Generation, PoolSpec, ServiceName, VersionedMap};
 
-/// How many changes of the state came before. Every commit counts, also one that leaves the routing
+/// The number of earlier changes of the state. Every commit counts, also one that leaves the routing
 /// table as it is; [`Generation`] counts only changes of the table.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Revision(pub u64);
@@ -18,14 +18,14 @@ pub struct State {
     pub revision: Revision,
     /// The generation of the routing table that this state describes.
     pub generation: Generation,
-    /// What is known of each service, also of those that are not configured now.
+    /// The state of each service, also of those that are not configured now.
     pub services: VersionedMap<ServiceName, Arc<ServiceState>>,
     /// The last promotion or rollback.
     pub promotion: Arc<Promotion>,
     /// Calls with an idempotency key that were accepted, oldest first.
     pub accepted: AcceptedCalls,
     /// Service entries that could not be read, as they stand in the file. They are kept until an operator
-    /// says which color is active; until then the service answers no request.
+    /// says which color is active; until then the service gets no requests.
     pub damaged: VersionedMap<ServiceName, Arc<str>>,
     /// Entries of kinds that this version does not know, written by a later one. They are kept.
     pub unknown: VersionedMap<EntryId, Arc<str>>,
@@ -40,7 +40,7 @@ pub struct EntryId {
     pub key: Arc<str>,
 }
 
-/// What is known of one service.
+/// The state of a service.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ServiceState {
     /// The active color.
@@ -56,23 +56,23 @@ pub struct ServiceState {
     pub unknown: Option<Arc<str>>,
 }
 
-/// What is known of one pool.
+/// The state of a pool.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct PoolState {
-    /// What the configuration file said when this was written.
+    /// The pool in the configuration file when this was written.
     pub file: PoolSpec,
-    /// What a call at run time set. Dropped when the file's own entry changes.
+    /// The endpoints that a call set at run time. Removed when the file's entry changes.
     pub runtime: Option<PoolSpec>,
     /// Whether the pool has been active since its endpoints were set.
     pub served: bool,
 }
 
-/// A promotion or rollback that was made.
+/// A promotion or rollback.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Promotion {
-    /// The services that it changed; a rollback that names none is for these.
+    /// The services that it changed; a rollback without names is for these.
     pub services: Vec<ServiceName>,
-    /// The generation that it led to; 0 if that is not known.
+    /// The generation that it made; 0 if unknown.
     pub generation: Generation,
     /// Whether it was a rollback.
     pub is_rollback: bool,
@@ -137,8 +137,8 @@ impl ServiceState {
         self.pool(color).file != *file
     }
 
-    /// Takes what the configuration file says now. What was set at run time stays, unless the file's own
-    /// entry for that pool has changed since.
+    /// Sets the pool of the configuration file. Endpoints that were set at run time stay, unless the file's
+    /// entry for the pool has changed.
     pub fn follow_file(&mut self, color: Color, file: &PoolSpec) {
         if self.differs_from_file(color, file) {
             let served = self.active == color;
@@ -150,7 +150,7 @@ impl ServiceState {
 // === impl PoolState ===
 
 impl PoolState {
-    /// What the pool is made of.
+    /// The pool's current endpoints and version.
     #[must_use]
     pub fn spec(&self) -> &PoolSpec {
         self.runtime.as_ref().unwrap_or(&self.file)
