@@ -183,8 +183,8 @@ impl App {
             let (control, parts) = (care_control.clone(), parts.clone());
             let counted = care_metrics.clone();
             let (pools, PoolContext { resolver: names, alerts, .. }) = (control.pools(), parts);
-            let tell = Arc::new(move |event| control.events().publish(EventKind::Endpoint(event)));
-            Care::new(pools, alerts, names, care_settings, tell, counted).run()
+            let sink = Arc::new(move |event| control.events().publish(EventKind::Endpoint(event)));
+            Care::new(pools, alerts, names, care_settings, sink, counted).run()
         });
 
         let shared = ProxyContext {

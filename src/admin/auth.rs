@@ -209,12 +209,12 @@ fn check_forwarded(headers: &HeaderMap, has_token: bool) -> Result<(), ApiError>
         let is_own = matches!(name, "via" | "cdn-loop")
             && (is_marked(value) || value.windows(8).any(|it| it == b"flipgate"));
         if is_own || name.starts_with("flipgate-") {
-            return refuse(name, "Flipgate has passed it on, and the admin API is no endpoint");
+            return refuse(name, "Flipgate forwarded it, and the admin API must not be an endpoint");
         }
-        let tells =
+        let has_proxy_header =
             matches!(name, "forwarded" | "via" | "cdn-loop") || name.starts_with("x-forwarded-");
-        if tells && !has_token {
-            return refuse(name, "what a proxy passes on needs a token");
+        if has_proxy_header && !has_token {
+            return refuse(name, "a request that a proxy forwards needs a token");
         }
     }
     Ok(())

@@ -33,13 +33,13 @@ use crate::{
 pub struct Care {
     pools: watch::Receiver<Pools>,
     alerts: Arc<AlertQueue>,
-    tell: EventSink,
+    sink: EventSink,
     metrics: Metrics,
     /// The current pools.
     current: Pools,
     checks: CheckScheduler,
     names: ResolvedNames,
-    told: PublishedEvents,
+    published: PublishedEvents,
     /// Pools with an ejected endpoint.
     ejecting: HashSet<PoolKey>,
     /// Pools with TLS endpoints, with files that may change.
@@ -85,18 +85,18 @@ impl Care {
         alerts: Arc<AlertQueue>,
         names: Resolver,
         settings: CareSettings,
-        tell: EventSink,
+        sink: EventSink,
         metrics: Metrics,
     ) -> Self {
         Self {
             pools,
             alerts,
-            tell,
+            sink,
             current: Pools::default(),
             checks: CheckScheduler::new(settings.checks_per_second, metrics.clone()),
             names: ResolvedNames::new(names, metrics.clone()),
             metrics,
-            told: PublishedEvents::default(),
+            published: PublishedEvents::default(),
             ejecting: HashSet::new(),
             secured: HashSet::new(),
         }
@@ -147,7 +147,7 @@ impl Care {
                         let which = (name.clone(), color);
                         self.checks.forget(&which);
                         self.names.forget(&which);
-                        self.told.forget(&which);
+                        self.published.forget(&which);
                         self.ejecting.remove(&which);
                         self.secured.remove(&which);
                     }
@@ -201,11 +201,11 @@ impl Care {
     fn tell_of(&mut self, which: &PoolKey, now: Instant) {
         let Some(pools) = self.current.get(&which.0) else { return };
         let (pool, is_active) = (pools.pool(which.1), pools.active == which.1);
-        for event in self.told.known(which, pool, is_active, now) {
+        for event in self.published.known(which, pool, is_active, now) {
             if matches!(event, EndpointEvent::EndpointEjected { .. }) {
                 self.ejecting.insert(which.clone());
             }
-            (self.tell)(event);
+            (self.sink)(event);
         }
     }
 
@@ -214,7 +214,7 @@ impl Care {
         let Some(pool) = self.pool(which) else { return };
         let mut has_changed = false;
         for event in self.names.resolve(which, &pool) {
-            (self.tell)(event);
+            (self.sink)(event);
             has_changed = true;
         }
         if has_changed {
@@ -235,7 +235,7 @@ impl Care {
                 self.ejecting.remove(&which);
             }
         }
-        for which in self.told.unpublished(now) {
+        for which in self.published.unpublished(now) {
             self.tell_of(&which, now);
         }
         // A disk may be slow: endpoints must not wait for it, and one check at a time is enough.

@@ -56,17 +56,17 @@ impl PublishedEvents {
         now: Instant,
     ) -> Vec<EndpointEvent> {
         let mut events = Vec::new();
-        let mut told = self.pools.remove(which).unwrap_or_default();
-        told.publish_health(pool, &mut events);
-        told.publish_outage(pool, is_active, &mut events);
-        told.publish_panic(pool, &mut events);
-        match told.publish_limits(pool, now, &mut events) {
+        let mut pool_events = self.pools.remove(which).unwrap_or_default();
+        pool_events.publish_health(pool, &mut events);
+        pool_events.publish_outage(pool, is_active, &mut events);
+        pool_events.publish_panic(pool, &mut events);
+        match pool_events.publish_limits(pool, now, &mut events) {
             true => self.quiet.insert(which.clone()),
             false => self.quiet.remove(which),
         };
-        let PublishedPoolEvents { conditions, is_panicking, is_down, limits } = &told;
+        let PublishedPoolEvents { conditions, is_panicking, is_down, limits } = &pool_events;
         if !conditions.is_empty() || *is_panicking || *is_down || !limits.is_empty() {
-            self.pools.insert(which.clone(), told);
+            self.pools.insert(which.clone(), pool_events);
         }
         events
     }
@@ -238,9 +238,9 @@ mod tests {
     #[test]
     fn a_pool_that_was_down_has_recovered_when_an_endpoint_is_up_and_not_before() {
         let which = ("web".parse().expect("a name"), crate::model::Color::Blue);
-        let mut told = PublishedEvents::default();
+        let mut pool_events = PublishedEvents::default();
         let mut follow = |pool: &Pool| -> Vec<&str> {
-            let events = told.known(&which, pool, true, Instant::now());
+            let events = pool_events.known(&which, pool, true, Instant::now());
             let name = |it: &EndpointEvent| match it {
                 EndpointEvent::PoolDown { .. } => Some("down"),
                 EndpointEvent::PoolUp { .. } => Some("up"),

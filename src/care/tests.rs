@@ -52,11 +52,11 @@ impl Scene {
 
     fn care(&self) -> JoinHandle<()> {
         let events = Arc::clone(&self.events);
-        let tell = Arc::new(move |event| events.lock().expect("no panic").push(event));
+        let sink = Arc::new(move |event| events.lock().expect("no panic").push(event));
         let PoolContext { resolver: names, alerts, .. } = self.parts.clone();
         let settings = CareSettings::default();
         let (pools, metrics) = (self.pools.subscribe(), samples::metrics());
-        tokio::spawn(Care::new(pools, alerts, names, settings, tell, metrics).run())
+        tokio::spawn(Care::new(pools, alerts, names, settings, sink, metrics).run())
     }
 
     /// Gives the pools to care.

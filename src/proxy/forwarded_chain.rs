@@ -82,8 +82,8 @@ impl ForwardedInfo {
             }
             (Chain::Absent, Chain::Address(_) | Chain::Unreadable) => {
                 let hops = hops(two_hops);
-                let told = Self { family: ForwardedFamily::Forwarded, has_both: true, hops };
-                (two.address(), told)
+                let chain = Self { family: ForwardedFamily::Forwarded, has_both: true, hops };
+                (two.address(), chain)
             }
             _ => (None, x_forwarded(false)),
         }
@@ -91,15 +91,15 @@ impl ForwardedInfo {
 
     /// The values. `lines` are those that this was read from.
     pub(super) fn facts(self, lines: FieldLines<'_>) -> ForwardedFacts {
-        let told = usize::from(self.hops) + 1;
+        let count = usize::from(self.hops) + 1;
         let x_forwarded = |name| {
             let values = lines.all(name).rev().flat_map(|it| members(it).rev());
             // A list has a value for each hop; a single value is for all of them.
-            values.take(told).last().and_then(plain).map(str::to_owned)
+            values.take(count).last().and_then(plain).map(str::to_owned)
         };
         let forwarded = |part: fn(ForwardedElement) -> Option<String>| {
             // The farthest element up to the client that has the value.
-            elements(lines).take(told).filter_map(|it| part(it?)).last()
+            elements(lines).take(count).filter_map(|it| part(it?)).last()
         };
         let is_forwarded = self.family == ForwardedFamily::Forwarded;
         let read = |name, part| match (is_forwarded, self.has_both) {

@@ -38,7 +38,7 @@ impl AdmittedRequest<'_> {
         connection: &ClientConnection<PeerCache>,
     ) -> ResponsePlan {
         let framing = head.framing(self.traits.is_for_head);
-        let told = self.traits.framing_of(framing);
+        let client_framing = self.traits.framing_of(framing);
         // An application may send the body that it declares: then it would be read as the next response.
         let is_in_doubt = framing == Framing::None && head.declares_content();
         let keeps_alive = head.keeps_alive && framing != Framing::UntilClose && !is_in_doubt;
@@ -47,11 +47,11 @@ impl AdmittedRequest<'_> {
             self.upload.give_up();
         }
         let goes_on = self.traits.keeps_alive
-            && told != Framing::UntilClose
+            && client_framing != Framing::UntilClose
             // An upstream that closes the connection takes no more of an incomplete request.
             && (self.upload.is_done() || self.upload.is_going() && keeps_alive)
             && !connection.is_closing();
-        ResponsePlan { framing, client_framing: told, keeps_alive, goes_on }
+        ResponsePlan { framing, client_framing, keeps_alive, goes_on }
     }
 
     /// Writes the response head, behind interim responses that are not written yet, and consumes the one of the

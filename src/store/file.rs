@@ -97,14 +97,14 @@ impl FileStore {
         if let Err(error) = &begun {
             warn!(%error, "cannot write the state: changes are refused until a write succeeds");
         }
-        let (told, state) = watch::channel(state);
+        let (published, state) = watch::channel(state);
         let (requests, asked) = mpsc::channel(QUEUE);
         let refused = begun.err().map(|it| it.to_string());
         let condition = Arc::new(Mutex::new(Writing { refused, ..Writing::default() }));
         let shown = Arc::clone(&condition);
         let thread = spawn("state", place, move || {
             let _lock = lock;
-            write(journal, asked, &told, &shown, keeper);
+            write(journal, asked, &published, &shown, keeper);
         })?;
         let (requests, thread) = (Some(requests), Some(thread));
         Ok(Self { place: place.to_owned(), requests, state, condition, thread })
@@ -165,7 +165,7 @@ impl Store for FileStore {
 fn write(
     mut journal: Journal,
     mut asked: mpsc::Receiver<CommitRequest>,
-    told: &watch::Sender<State>,
+    published: &watch::Sender<State>,
     shown: &Mutex<Writing>,
     keeper: JoinHandle<()>,
 ) {
@@ -186,7 +186,7 @@ fn write(
             }
         }
         if done.is_ok() {
-            told.send_replace(journal.state().clone());
+            published.send_replace(journal.state().clone());
         }
         // The caller may no longer wait; the change stays written.
         let _ = answer.send(done);

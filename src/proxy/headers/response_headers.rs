@@ -164,7 +164,7 @@ mod tests {
         }
     }
 
-    fn tell(fields: &[(&str, &str)], answer: &ResponseRewrite<'_>) -> Vec<(String, String)> {
+    fn rewritten(fields: &[(&str, &str)], answer: &ResponseRewrite<'_>) -> Vec<(String, String)> {
         let (head, bytes) = samples::response(fields);
         let mut out = Vec::new();
         put_answer(&mut out, &head, &bytes, answer);
@@ -176,7 +176,7 @@ mod tests {
 
     #[test]
     fn an_answer_loses_what_is_for_one_hop_and_what_is_only_ours_to_say() {
-        let forwarded = tell(
+        let forwarded = rewritten(
             &[
                 ("connection", "close, x-hop, date"),
                 ("x-hop", "1"),
@@ -201,9 +201,9 @@ mod tests {
     fn a_length_beside_a_coding_and_a_status_that_is_not_theirs_are_dropped() {
         let both = [("content-length", "5"), ("transfer-encoding", "chunked")];
         for framing in [Framing::Chunked, Framing::UntilClose, Framing::None] {
-            assert!(values(&tell(&both, &answer(framing)), "content-length").is_empty());
+            assert!(values(&rewritten(&both, &answer(framing)), "content-length").is_empty());
         }
-        let forwarded = tell(
+        let forwarded = rewritten(
             &[("content-length", "5"), ("proxy-status", "other; error=x")],
             &answer(Framing::Exact(5)),
         );
@@ -213,9 +213,9 @@ mod tests {
 
     #[test]
     fn the_date_is_the_upstreams_where_it_has_one() {
-        let forwarded = tell(&[("date", "yesterday")], &answer(Framing::Chunked));
+        let forwarded = rewritten(&[("date", "yesterday")], &answer(Framing::Chunked));
         assert_eq!(values(&forwarded, "date"), ["yesterday"]);
-        let forwarded = tell(&[], &answer(Framing::Chunked));
+        let forwarded = rewritten(&[], &answer(Framing::Chunked));
         assert_eq!(values(&forwarded, "date"), ["Sun, 06 Nov 1994 08:49:37 GMT"]);
     }
 
@@ -223,16 +223,16 @@ mod tests {
     fn an_http_1_0_client_gets_explicit_connection_headers() {
         let old = ResponseRewrite { version: HttpVersion::Http10, ..answer(Framing::Exact(5)) };
         let fields = [("content-length", "5")];
-        assert_eq!(values(&tell(&fields, &old), "connection"), ["keep-alive"]);
+        assert_eq!(values(&rewritten(&fields, &old), "connection"), ["keep-alive"]);
         let last = ResponseRewrite { goes_on: false, ..old };
-        assert_eq!(values(&tell(&fields, &last), "connection"), ["close"]);
-        assert!(values(&tell(&fields, &answer(Framing::Exact(5))), "connection").is_empty());
+        assert_eq!(values(&rewritten(&fields, &last), "connection"), ["close"]);
+        assert!(values(&rewritten(&fields, &answer(Framing::Exact(5))), "connection").is_empty());
     }
 
     #[test]
     fn no_cache_may_keep_a_preview() {
         let private = FlipgateHeaders { origin: None, is_private: true };
-        let forwarded = tell(
+        let forwarded = rewritten(
             &[
                 ("cache-control", "public, max-age=3600"),
                 ("cache-control", "immutable"),
@@ -254,7 +254,7 @@ mod tests {
     fn marks_say_who_answered() {
         let headers =
             FlipgateHeaders { origin: Some((Color::Green, Generation(7))), is_private: false };
-        let forwarded = tell(&[], &ResponseRewrite { headers, ..answer(Framing::None) });
+        let forwarded = rewritten(&[], &ResponseRewrite { headers, ..answer(Framing::None) });
         assert_eq!(values(&forwarded, "flipgate-color"), ["green"]);
         assert_eq!(values(&forwarded, "flipgate-generation"), ["7"]);
     }
