@@ -209,7 +209,10 @@ fn check_forwarded(headers: &HeaderMap, has_token: bool) -> Result<(), ApiError>
         let is_own = matches!(name, "via" | "cdn-loop")
             && (is_marked(value) || value.windows(8).any(|it| it == b"flipgate"));
         if is_own || name.starts_with("flipgate-") {
-            return refuse(name, "Flipgate forwarded it, and the admin API must not be an endpoint");
+            return refuse(
+                name,
+                "Flipgate forwarded it, and the admin API must not be an endpoint",
+            );
         }
         let has_proxy_header =
             matches!(name, "forwarded" | "via" | "cdn-loop") || name.starts_with("x-forwarded-");

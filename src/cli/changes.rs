@@ -217,7 +217,7 @@ fn warn_of_unhealthy_pools(status: &Status) {
         if active.is_some_and(is_down) {
             let style = anstyle::AnsiColor::Yellow.on_default().bold();
             print_error(format_args!(
-                "{style}warning{style:#}: {name} has {} active, and none of its endpoints is healthy",
+                "{style}warning{style:#}: {name} has {} active, and none of its endpoints is healthy: see `flipgate status {name}`",
                 service.active
             ));
         }

@@ -100,6 +100,10 @@ impl From<CallError> for CommandError {
             }
             _ => 1,
         };
-        Self::new(error.to_string()).with_code(code)
+        let mut text = error.to_string();
+        if let CallError::Refused { status: StatusCode::UNAUTHORIZED, .. } = &error {
+            text += "\n  Give a token with --token-file FILE or FLIPGATE_TOKEN.";
+        }
+        Self::new(text).with_code(code)
     }
 }

@@ -13,17 +13,23 @@ use crate::{
 
 pub(super) fn listeners(root: &Section<'_>) -> Vec<Listener> {
     let sections = root.sections("listener");
-    if sections.is_empty() && !root.has("listener") {
+    if sections.is_empty() && !root.has("listener") && !root.is_misspelled("listener") {
         root.note("listener", "missing\nwrite [[listener]] with listen = \"127.0.0.1:8080\"");
     }
     let mut listeners: Vec<Listener> = Vec::new();
+    let mut names = Vec::new();
     for section in sections {
         if let Some(listener) = listener(&section) {
             let is_taken =
                 |it: &Listener| it.address == listener.address && listener.address.port() != 0;
-            if listeners.iter().any(is_taken) {
-                section.note("listen", "another listener has this address");
+            if let Some(place) = listeners.iter().position(is_taken) {
+                let (other, address): (&String, _) = (&names[place], listener.address);
+                let what = format!(
+                    "{other} has the address {address}, too\nremove one of the two, or change its address"
+                );
+                section.note("listen", what);
             }
+            names.push(section.name("listen"));
             listeners.push(listener);
         }
         section.finish();

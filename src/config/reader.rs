@@ -7,7 +7,7 @@ use std::{cell::RefCell, collections::BTreeSet, fmt, ops::Range, path::Path};
 
 use toml::{
     Spanned,
-    de::{DeTable, DeValue},
+    de::{DeString, DeTable, DeValue},
 };
 
 use super::diagnostics::Diagnostics;
@@ -267,14 +267,29 @@ impl<'a> Section<'a> {
         named
     }
 
+    /// Whether a key that is not set is there under a similar name, which [`Self::finish`] reports.
+    pub(super) fn is_misspelled(&self, key: &'static str) -> bool {
+        self.unknown_entries().any(|(it, _)| nearest(it.get_ref(), &[key]).is_some())
+    }
+
+    /// Whether there is a table that was not read.
+    pub(super) fn has_unknown_table(&self) -> bool {
+        self.unknown_entries().any(|(_, value)| value.get_ref().as_table().is_some())
+    }
+
+    /// The keys that were not read so far.
+    fn unknown_entries(
+        &self,
+    ) -> impl Iterator<Item = (&'a Spanned<DeString<'a>>, &'a Spanned<DeValue<'a>>)> {
+        let entries = self.table.into_iter().flatten();
+        entries.filter(|(key, _)| !self.known.borrow().contains(&**key.get_ref()))
+    }
+
     /// Notes every key that was not read.
     pub(super) fn finish(&self) {
         let known = self.known.borrow();
-        for (key, _) in self.table.into_iter().flatten() {
+        for (key, _) in self.unknown_entries() {
             let written: &str = key.get_ref();
-            if known.contains(written) {
-                continue;
-            }
             let all: Vec<_> = known.iter().copied().collect();
             let what = match nearest(written, &all) {
                 Some(near) => format!("unknown key `{written}`\ndid you mean `{near}`?"),

@@ -35,7 +35,7 @@ pub(super) fn services(
             services.insert(name, spec);
         }
     }
-    if services.is_empty() && !root.has("service") {
+    if services.is_empty() && !root.has("service") && !root.is_misspelled("service") {
         let what = "missing\nwrite [service.web] with [service.web.blue] and its endpoints";
         root.note("service", what);
     }
@@ -49,7 +49,7 @@ fn spec(section: &Section<'_>, own: &OwnAddresses) -> ServiceSpec {
             format!("`{it}` is not a host\nwrite \"example.com\", \"*.example.com\" or \"*\", without a port")
         })
     });
-    if hosts.is_empty() {
+    if section.is_empty_list("hosts") {
         section.note("hosts", "the list is empty\nwrite [\"*\"] for every host, or remove the key");
     }
     let whole = "/".parse().expect("the shortest path");
@@ -61,15 +61,16 @@ fn spec(section: &Section<'_>, own: &OwnAddresses) -> ServiceSpec {
     });
     let blue = pool(&section.section("blue"), own);
     let green = pool(&section.section("green"), own);
-    if !section.has("blue") && !section.has("green") {
-        let name = section.name("blue");
-        section.note("blue", format_args!("missing\nwrite [{name}] with its endpoints"));
-    }
     let rules = ServiceRules {
         body_max: section.read("max_body", None, size),
         tunnel_timeout: section.read("tunnel_idle", None, |it| duration(it).map(Some)),
     };
     let policy = policy(section);
+    // A table of another name was most likely meant as a color, and is reported below.
+    if !section.has("blue") && !section.has("green") && !section.has_unknown_table() {
+        let name = section.name("blue");
+        section.note("blue", format_args!("missing\nwrite [{name}] with its endpoints"));
+    }
     section.finish();
     warn_of_unlikely_pools(section, active, &blue, &green);
     ServiceSpec { hosts, path: prefix, active, blue, green, rules, policy }

@@ -207,6 +207,12 @@ fn syntax_error(message: &str, found: Option<&str>) -> String {
         Some(key) if message.contains(DUPLICATE) => {
             format!("duplicate key `{}`\nkeep one of them", key.trim())
         }
+        // Numbers have no dots, colons or slashes: an address or a path was meant.
+        _ if message.starts_with("invalid float") || message.starts_with("invalid integer") => {
+            format!(
+                "not valid TOML: {message}\nput text in double quotes, such as \"127.0.0.1:80\""
+            )
+        }
         _ => format!("not valid TOML: {message}"),
     }
 }

@@ -114,7 +114,7 @@ impl AdmittedRequest<'_> {
 
     /// The endpoint of the request, for the log.
     pub(super) fn endpoint(&self) -> Option<String> {
-        self.claim.endpoint().map(|it| it.configured().to_string())
+        self.claim.last_endpoint().map(|it| it.configured().to_string())
     }
 
     /// Notes that the endpoint responded with this code, unless the code counts as a failure.

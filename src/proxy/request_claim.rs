@@ -19,6 +19,8 @@ pub(super) struct RequestClaim {
     claim_record: ClaimRecord<Instant>,
     /// The permit at an endpoint, while the request has one.
     permit: Option<RequestPermit>,
+    /// The last endpoint that could not be used, for the log.
+    failed_endpoint: Option<Arc<EndpointState>>,
     request_count: RequestCount,
     claim: Claim<Pool>,
 }
@@ -34,7 +36,7 @@ impl RequestClaim {
         request_count: RequestCount,
     ) -> Self {
         let claim_record = shard.record(claim.side(), ClaimKind::Request, record.started());
-        Self { record, claim_record, permit: None, request_count, claim }
+        Self { record, claim_record, permit: None, failed_endpoint: None, request_count, claim }
     }
 
     /// Requests in flight of its client; 0 if the client is not known.
@@ -69,6 +71,16 @@ impl RequestClaim {
     /// The endpoint that it has a permit for.
     pub(super) fn endpoint(&self) -> Option<&Arc<EndpointState>> {
         self.permit.as_ref().map(RequestPermit::endpoint)
+    }
+
+    /// Notes an endpoint that could not be used.
+    pub(super) fn note_failed_endpoint(&mut self, endpoint: &Arc<EndpointState>) {
+        self.failed_endpoint = Some(Arc::clone(endpoint));
+    }
+
+    /// The endpoint that it has a permit for, or else the last one that could not be used.
+    pub(super) fn last_endpoint(&self) -> Option<&Arc<EndpointState>> {
+        self.endpoint().or(self.failed_endpoint.as_ref())
     }
 
     /// Notes that the response head has arrived.

@@ -254,6 +254,7 @@ impl<'e, 'a> RetryState<'e, 'a> {
             self.has_retried_closed |= is_fresh;
             // It accepts connections and closes them: as bad as refusing them.
             self.error = ProxyError::Closed;
+            self.request.claim.note_failed_endpoint(member);
             self.tried.push(Arc::clone(member));
         }
         self.stale.push(Arc::clone(member));
@@ -394,6 +395,7 @@ impl<'e, 'a> RetryState<'e, 'a> {
         error: ProxyError,
         why: &'static str,
     ) {
+        self.request.claim.note_failed_endpoint(member);
         self.tried.push(Arc::clone(member));
         (self.error, self.retry_reason) = (error, Some(why));
     }

@@ -222,7 +222,13 @@ async fn a_token_file_is_taken_for_the_callers_token() {
     assert_eq!(code(&refused), Some(1));
     assert!(stderr(&refused).contains("scope"), "{}", stderr(&refused));
     let wrong = process.cli_command(&["status"]).env("FLIPGATE_TOKEN", "wrong").output();
-    assert_eq!(code(&wrong.expect("the program is there")), Some(1));
+    let wrong = wrong.expect("the program is there");
+    assert_eq!(code(&wrong), Some(1));
+    assert!(stderr(&wrong).contains("unknown token\n  Give a token with --token-file FILE"));
+    std::fs::write(&token, "\n").expect("written");
+    let empty = process.cli(&["status", "--token-file", &file]);
+    assert_eq!(code(&empty), Some(2));
+    assert!(stderr(&empty).contains("it has no token"), "{}", stderr(&empty));
     drop(Client::connect("127.0.0.1", process.public).await);
 }
 

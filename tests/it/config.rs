@@ -149,6 +149,49 @@ fn a_syntax_error_is_one_error_and_hides_its_consequences() {
     }
 }
 
+/// A misspelled table was two mistakes: the first said that the right one is missing.
+#[test]
+fn each_mistake_is_reported_once_and_with_its_cause() {
+    const LISTENER: &str = "[[listener]]\nlisten = \"127.0.0.1:1\"\n";
+    const BLUE: &str = "blue.endpoints = [\"a:1\"]\n";
+    for (toml, mistake, help) in [
+        (format!("{LISTENER}[services.web]\n{BLUE}"), "unknown key `services`", "`service`"),
+        (
+            format!("[[listeners]]\nlisten = \"127.0.0.1:1\"\n[service.web]\n{BLUE}"),
+            "unknown key `listeners`",
+            "`listener`",
+        ),
+        (
+            format!("{LISTENER}[service.web.red]\nendpoints = [\"a:1\"]\n"),
+            "unknown key `red`",
+            "blue",
+        ),
+        (
+            format!("{LISTENER}[service.web]\n{BLUE}hosts = [\"https://a.b/\"]\n"),
+            "is not a host",
+            "example.com",
+        ),
+        (
+            format!("{LISTENER}[service.web.blue]\nendpoints = [127.0.0.1:9001]\n"),
+            "not valid TOML",
+            "double quotes",
+        ),
+        (
+            format!("{LISTENER}{LISTENER}[service.web]\n{BLUE}"),
+            "listener[0].listen has the address 127.0.0.1:1",
+            "remove one",
+        ),
+        (format!("{LISTENER}[service.web]\nhosts = []\n{BLUE}"), "the list is empty", "[\"*\"]"),
+        (format!("{LISTENER}[service.web]\n"), "missing", "[service.web.blue]"),
+        (LISTENER.to_owned(), "missing", "[service.web]"),
+    ] {
+        let found = errors(&toml);
+        assert_eq!(found.len(), 1, "{toml}: {found:?}");
+        let shown = found[0].to_string();
+        assert!(shown.contains(mistake) && shown.contains(help), "{toml}: {shown}");
+    }
+}
+
 #[test]
 fn a_key_that_is_set_twice_is_named_beside_all_other_mistakes() {
     let found = errors(

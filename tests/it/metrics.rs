@@ -196,6 +196,7 @@ async fn the_log_says_who_changed_what_and_which_request_failed() {
         ("client", PUBLIC),
         ("service", "web"),
         ("color", "green"),
+        ("endpoint", &address),
     ] {
         assert_eq!(errors[0][key], value, "{}", errors[0]);
     }

@@ -84,14 +84,19 @@ impl CallerArguments {
     ///
     /// # Errors
     ///
-    /// If that file cannot be read.
+    /// If that file cannot be read or is empty.
     pub fn caller(&self) -> Result<Caller, TokenFileError> {
         let token = match &self.token_file {
             None => self.token.clone(),
             Some(path) => {
                 let text = std::fs::read_to_string(path)
                     .map_err(|error| TokenFileError { path: path.clone(), error })?;
-                Some(text.trim().to_owned())
+                let token = text.trim();
+                if token.is_empty() {
+                    let error = io::Error::new(io::ErrorKind::InvalidData, "it has no token");
+                    return Err(TokenFileError { path: path.clone(), error });
+                }
+                Some(token.to_owned())
             }
         };
         Ok(Caller { target: self.url.clone(), token })

@@ -345,12 +345,12 @@ fn in_words(status: StatusCode, problem: Option<&Problem>) -> String {
         Some(problem) if problem.reasons.len() > 1 => {
             let reasons: Vec<_> =
                 problem.reasons.iter().map(|it| format!("\n  - {}", escape(&it.detail))).collect();
-            format!("{}:{}", escape(&problem.title), reasons.concat())
+            format!("refused:{}", reasons.concat())
         }
         Some(problem) => {
             // A detail may be one of several lines, as the mistakes of a configuration are.
             let lines: Vec<_> = problem.detail.lines().map(escape).collect();
-            format!("{}: {}", escape(&problem.title), lines.join("\n"))
+            lines.join("\n")
         }
         None => format!("the admin API answered {status}"),
     }
