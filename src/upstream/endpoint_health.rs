@@ -84,6 +84,8 @@ pub(super) struct HealthState {
     contrary: u32,
     /// Consecutive connect failures of requests.
     connect_failures: u32,
+    /// Whether it accepted no connections at any time since it went down.
+    was_unreachable: bool,
     ejected: Option<EjectedUntil>,
     /// Ejections without a long healthy time in between.
     ejections: u32,
@@ -148,6 +150,7 @@ impl HealthState {
             was_up: false,
             contrary: 0,
             connect_failures: 0,
+            was_unreachable: false,
             ejected: None,
             ejections: 0,
             returned: None,
@@ -203,7 +206,11 @@ impl HealthState {
 
     /// Records the result of a check. The first check decides, and so does the first success: `rise` is for an endpoint
     /// that was up and failed. Other changes need `rise` or `fall` consecutive results.
+    ///
+    /// An endpoint that accepted no connections and is up again is readmitted: it was restarted, or the network was
+    /// interrupted, and the failed requests are from before that.
     pub(super) fn record_check(&mut self, found: Result<(), HealthFailure>, check: &HealthCheck) {
+        self.was_unreachable |= matches!(self.tier(), Tier::Refusing | Tier::Unresponsive);
         let (health, streak) = match (&found, self.health) {
             (Ok(()), Health::Up) => {
                 (self.contrary, self.connect_failures) = (0, 0);
@@ -221,8 +228,13 @@ impl HealthState {
             (Err(_), Health::Unknown) => (Health::Down, 1),
         };
         self.contrary += 1;
-        if self.contrary >= streak {
-            self.set_health(health, found.err());
+        if self.contrary < streak {
+            return;
+        }
+        self.set_health(health, found.err());
+        let was_unreachable = std::mem::take(&mut self.was_unreachable);
+        if was_unreachable && health == Health::Up && self.is_ejected() {
+            self.readmit(Instant::now());
         }
     }
 
@@ -404,6 +416,30 @@ mod tests {
         let ejected: Vec<_> = state.take_changes().iter().map(|it| it.ejected.is_some()).collect();
         assert_eq!(ejected, [false, true, false, true, false, true, false, true, false]);
         assert!(state.take_changes().is_empty(), "changes are returned once");
+    }
+
+    #[test]
+    fn an_endpoint_that_could_not_be_reached_comes_back_without_its_ejection() {
+        let check = HealthCheck { rise: 1, fall: 1, ..HealthCheck::default() };
+        for (first, tier) in [
+            (Err(HealthFailure::refused("refused")), Tier::Healthy),
+            (Err(HealthFailure::unresponsive("no response")), Tier::Healthy),
+            (failed_check(), Tier::Ejected),
+        ] {
+            let mut state = HealthState::unknown();
+            state.record_check(Ok(()), &check);
+            state.eject("closed".into(), &Ejection::default(), Instant::now());
+            // It may respond before it is ready.
+            for found in [first, failed_check(), Ok(())] {
+                state.record_check(found, &check);
+            }
+            assert_eq!(state.tier(), tier);
+            // A later ejection is not ended by the outage before it.
+            state.eject("closed".into(), &Ejection::default(), Instant::now());
+            state.record_check(failed_check(), &check);
+            state.record_check(Ok(()), &check);
+            assert_eq!(state.tier(), Tier::Ejected);
+        }
     }
 
     #[test]

@@ -328,8 +328,11 @@ impl Pool {
 
     /// Records the result of a health check.
     pub fn record_check(&self, endpoint: &EndpointState, found: Result<(), HealthFailure>) {
-        let before = endpoint.tier();
+        let (before, was_ejected) = (endpoint.tier(), endpoint.is_ejected());
         endpoint.update_health(|it| it.record_check(found, &self.policy.health));
+        if was_ejected && !endpoint.is_ejected() {
+            self.ejection_times.unblock();
+        }
         self.update_panic();
         if endpoint.tier() < before {
             self.shared.queue.notify_front();

@@ -143,8 +143,11 @@ def main(house, promises):
         latency = killed["page"]["pictures"]["latency"]
         same(latency["bands"], 1)
         true(latency["parts"] > 1, f"{latency['parts']} parts")
-        for word in ("step", "proxy stopped", "1", "2"):
+        for word in ("step", "proxy stopped"):
             true(word in latency["words"], f"no {word} in {latency['words']}")
+        # The tooltip of a step and its number.
+        for step in ("kill proxy1", "start proxy2"):
+            true(any(it.endswith(f" s: {step}") for it in latency["words"]), f"no {step} in {latency['words']}")
     with promises.that("the figure of flips agrees with the promise"):
         counts = killed["json"]["flips"]
         same(killed["page"]["figures"]["flips succeeded"], f"{counts['succeeded']} of {counts['succeeded']}")
