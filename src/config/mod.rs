@@ -4,6 +4,7 @@
 //! and key.
 
 mod diagnostics;
+mod files;
 mod listeners;
 mod policy;
 mod reader;

@@ -6,6 +6,7 @@ use ipnet::IpNet;
 
 use super::{
     ConnectionsPerClient, LogSettings,
+    files::{self, TOKEN_MAX},
     reader::{Section, Value, flag, text, whole, word},
 };
 use crate::{
@@ -111,7 +112,7 @@ fn token(section: &Section<'_>) -> Option<admin::Token> {
     );
     let secret = section.need("file", "the path of the file with the token", |it| {
         let file = path(it)?;
-        let content = std::fs::read_to_string(&file)
+        let content = files::read_regular(&file, TOKEN_MAX)
             .map_err(|error| format!("cannot read {}: {error}", file.display()))?;
         admin::Secret::new(content.trim()).map_err(|error| format!("{}: {error}", file.display()))
     });

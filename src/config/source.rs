@@ -15,7 +15,10 @@ use toml::{
     de::{DeArray, DeTable, DeValue},
 };
 
-use super::diagnostics::{Diagnostics, SourceFile};
+use super::{
+    diagnostics::{Diagnostics, SourceFile},
+    files::{self, CONFIG_MAX},
+};
 
 /// The environment variables that a configuration may refer to.
 #[derive(Clone, Debug, Default)]
@@ -87,6 +90,11 @@ impl Environment {
         };
         let is_name = name.bytes().all(|it| it.is_ascii_alphanumeric() || it == b'_')
             && name.bytes().next().is_some_and(|it| !it.is_ascii_digit());
+        if default.is_some_and(|it| it.contains("${")) {
+            return Err(format!(
+                "the default of `{name}` has a variable in it\nwrite a default without `${{`"
+            ));
+        }
         if !is_name {
             return Err(format!(
                 "`{name}` is not the name of an environment variable\nwrite `${{NAME}}` or \
@@ -113,7 +121,7 @@ impl Sources {
     ///
     /// If the main file cannot be read.
     pub(super) fn read(path: &Path) -> io::Result<Self> {
-        std::fs::read_to_string(path).map(|text| Self::with(path, text))
+        files::read(path, CONFIG_MAX).map(|text| Self::with(path, text))
     }
 
     /// Takes the main file's text, and reads the files that it includes.
@@ -155,7 +163,11 @@ impl Sources {
         if self.files.len() == FILES_MAX {
             return Err(format!("there are more than {FILES_MAX} files"));
         }
-        let text = std::fs::read_to_string(path).map_err(unreadable)?;
+        let text = files::read_regular(path, CONFIG_MAX).map_err(unreadable)?;
+        let all: usize = self.files.iter().map(|it| it.text.len()).sum();
+        if all + text.len() > CONFIG_MAX {
+            return Err(format!("all files together are larger than {} MiB", CONFIG_MAX >> 20));
+        }
         chain.push(canonical);
         self.add(path, text, chain);
         chain.pop();
@@ -371,6 +383,7 @@ mod tests {
             ("${a b}", "a b"),
             ("${1}", "1"),
             ("${HOST", "`}`"),
+            ("${HOST:-${MISSING:-x}}", "the default of `HOST`"),
         ] {
             let error = expand(text).expect_err(text);
             assert!(error.contains(named), "{text}: {error}");
