@@ -94,11 +94,17 @@ pub(super) fn environment() -> Environment {
     std::env::vars_os().collect()
 }
 
+/// The longest time of an option: a year.
+const TIME_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
+
 pub(super) fn parse_time(text: &str) -> Result<Duration, String> {
     text.parse::<jiff::SignedDuration>()
         .ok()
         .and_then(|it| Duration::try_from(it).ok())
-        .ok_or_else(|| "write a duration with units up to hours, like 30s, 5m or 24h".to_owned())
+        .filter(|it| *it <= TIME_MAX)
+        .ok_or_else(|| {
+            "write a duration with units up to hours, like 30s, 5m or 24h; at most 8760h".to_owned()
+        })
 }
 
 /// `SERVICE=COLOR`.

@@ -196,8 +196,8 @@ fn superseded(made: &BTreeMap<String, String>, status: &Status) -> Option<String
         let active = status.services.get(name).map(|it| &it.active);
         match active {
             Some(active) if active == color => None,
-            Some(active) => Some(format!("{name} has {active} active now")),
-            None => Some(format!("{name} is not configured now")),
+            Some(active) => Some(format!("{} has {} active now", escape(name), escape(active))),
+            None => Some(format!("{} is not configured now", escape(name))),
         }
     });
     let others: Vec<_> = others.collect();

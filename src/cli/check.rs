@@ -1,9 +1,6 @@
 //! `check`.
 
-use std::{
-    io::Read,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use flipgate_api::{
     OutputArguments,
@@ -16,7 +13,7 @@ use super::{
     arguments::{ConfigArguments, Verbosity, environment},
     exit::{self, CommandError},
 };
-use crate::config::{ConfigError, ConfigSource, Diagnostic, Loaded};
+use crate::config::{ConfigError, ConfigSource, Diagnostic, Loaded, read_standard_input};
 
 /// Standard input.
 const STDIN: &str = "-";
@@ -33,8 +30,7 @@ pub(super) fn check(
         true => {
             let path = PathBuf::from("<stdin>");
             let source = ConfigSource { path, environment: environment() };
-            let mut text = String::new();
-            std::io::stdin().read_to_string(&mut text).map_err(|error| {
+            let text = read_standard_input().map_err(|error| {
                 CommandError::usage(format!("cannot read standard input: {error}"))
             })?;
             let loaded = source.check(text).map_err(ConfigError::Invalid);

@@ -15,8 +15,11 @@ use super::{
     table::health_summary,
 };
 
-/// Between two looks at the status.
+/// Between two calls for the status.
 const POLL: Duration = Duration::from_millis(100);
+
+/// The least time for a call, so that a short wait finds out how things are.
+const CALL_MIN: Duration = Duration::from_secs(1);
 
 /// The new content of a pool, and the generation that it was decided on.
 pub(super) struct PoolContent {
@@ -102,7 +105,12 @@ async fn wait_for(
     let spinner = (!output.is_json()).then(spinner);
     let result = loop {
         let is_over = Instant::now() >= until;
-        match caller.status().await {
+        let rest = until.saturating_duration_since(Instant::now()).max(CALL_MIN);
+        let Ok(found) = tokio::time::timeout(rest, caller.status()).await else {
+            let text = format!("the admin API did not answer within {timeout:?}");
+            break Err(CommandError::new(text).with_code(exit::NOT_IN_TIME));
+        };
+        match found {
             Ok(status) => {
                 let Some(found) = find(&status, pool) else {
                     break Err(CommandError::unknown_service(&status, &pool.service));
@@ -116,7 +124,9 @@ async fn wait_for(
                     break Ok((status, is_healthy));
                 }
             }
-            Err(error @ CallError::Unreachable { .. }) if waits_for_start => {
+            Err(error @ (CallError::Unreachable { .. } | CallError::Silent { .. }))
+                if waits_for_start =>
+            {
                 if is_over {
                     break Err(CommandError::from(error).with_code(exit::NOT_IN_TIME));
                 }

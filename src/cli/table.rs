@@ -60,14 +60,14 @@ fn rows(status: &Status) -> Vec<PoolRow<'_>> {
     let mut rows = Vec::new();
     for (name, service) in &status.services {
         let mut name = match service.damaged {
-            true => format!("{name} (damaged: promote a color)"),
-            false => name.clone(),
+            true => format!("{} (damaged: promote a color)", escape(name)),
+            false => escape(name).into_owned(),
         };
         for (color, pool) in &service.pools {
             let version = escape(pool.version.as_deref().unwrap_or("–")).into_owned();
             let in_flight = pool.in_flight.to_string();
-            let cells =
-                [std::mem::take(&mut name), color.clone(), pool.role.clone(), version, in_flight];
+            let (color, role) = (escape(color).into_owned(), escape(&pool.role).into_owned());
+            let cells = [std::mem::take(&mut name), color, role, version, in_flight];
             rows.push(PoolRow { cells, pool });
         }
     }
@@ -147,12 +147,12 @@ fn endpoints(pool: &PoolStatus, shows_all: bool) -> Vec<(String, Style)> {
 fn endpoint(it: &EndpointStatus) -> (String, Style) {
     let mut line = escape(&it.address).into_owned();
     if let Some(resolved) = &it.resolved {
-        let _ = write!(line, " at {resolved}");
+        let _ = write!(line, " at {}", escape(resolved));
     }
     if it.weight != 1 {
         let _ = write!(line, " weight {}", it.weight);
     }
-    let _ = write!(line, "  {}", it.health);
+    let _ = write!(line, "  {}", escape(&it.health));
     let reason = match (&it.ejected, &it.reason) {
         (_, Some(reason)) => {
             let _ = write!(line, " for {}", ago(&it.since));
@@ -272,6 +272,24 @@ mod tests {
             }},
         }});
         serde_json::from_value(status).expect("a status")
+    }
+
+    #[test]
+    fn control_characters_of_the_server_do_not_reach_the_terminal() {
+        let bad = "a\u{1b}]0;b\u{7}";
+        let status = serde_json::json!({"generation": 3, "services": {
+            bad: {"active": bad, "previous": null, "pools": {
+                bad: {"role": bad, "version": bad, "source": "file", "in_flight": 0, "endpoints": [
+                    {"address": bad, "resolved": bad, "health": bad, "reason": bad, "in_flight": 0, "since": bad},
+                ]},
+            }},
+        }});
+        let status: Status = serde_json::from_value(status).expect("a status");
+        let shown = plain(&table(&status, 200, true));
+        let is_bad = |it: char| it.is_control() && it != '\n';
+        assert!(!shown.contains(is_bad), "{shown:?}");
+        let raw = table(&status, 200, true);
+        assert!(!raw.contains('\u{7}') && !raw.contains("\u{1b}]"), "{raw:?}");
     }
 
     fn plain(text: &str) -> String {

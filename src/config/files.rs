@@ -33,8 +33,17 @@ pub(super) fn read_regular(path: &Path, max: usize) -> io::Result<String> {
 ///
 /// If it cannot be read, is longer than `max` bytes, or is not UTF-8.
 pub(super) fn read(path: &Path, max: usize) -> io::Result<String> {
+    read_from(File::open(path)?, max)
+}
+
+/// Reads to the end.
+///
+/// # Errors
+///
+/// If it cannot be read, is longer than `max` bytes, or is not UTF-8.
+pub(super) fn read_from(input: impl Read, max: usize) -> io::Result<String> {
     let mut bytes = Vec::new();
-    File::open(path)?.take(max as u64 + 1).read_to_end(&mut bytes)?;
+    input.take(max as u64 + 1).read_to_end(&mut bytes)?;
     if bytes.len() > max {
         let size =
             if max >= 1 << 20 { format!("{} MiB", max >> 20) } else { format!("{max} bytes") };

@@ -14,7 +14,7 @@ mod settings;
 mod source;
 
 use std::{
-    fmt,
+    fmt, io,
     net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
@@ -128,7 +128,7 @@ pub enum ConfigError {
         /// The file.
         path: PathBuf,
         /// The system's error.
-        source: std::io::Error,
+        source: io::Error,
     },
     /// The configuration has errors. Warnings are in the list, too.
     #[error("{}", DiagnosticList(.0))]
@@ -215,7 +215,7 @@ impl Config {
     }
 
     fn read(root: &Section<'_>, diagnostics: &Diagnostics<'_>) -> Option<Self> {
-        // Followed when the files were read; here only its form is checked.
+        // A known key; it was followed when the files were read.
         root.list("include", Vec::new(), |_| Ok(()));
         let state_dir = root.read("state_dir", diagnostics.folder(0).join("state"), settings::path);
         let workers = root.read("workers", 0, |it| reader::whole(it, 0..=1024));
@@ -329,6 +329,15 @@ impl Config {
 }
 
 const ADMIN: &str = "the admin API";
+
+/// Reads a configuration from standard input.
+///
+/// # Errors
+///
+/// If it cannot be read, is longer than 16 MiB, or is not UTF-8.
+pub fn read_standard_input() -> io::Result<String> {
+    files::read_from(io::stdin().lock(), files::CONFIG_MAX)
+}
 
 /// Where a process with these listeners and this admin API can be reached. A port of 0 becomes a real one only when the listener is opened.
 #[must_use]

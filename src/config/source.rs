@@ -40,6 +40,9 @@ struct IncludeError {
 /// More files are most likely a pattern that matches too much.
 const FILES_MAX: usize = 4096;
 
+/// The longest chain of files that include each other: each takes a part of the stack.
+const DEPTH_MAX: usize = 16;
+
 const INCLUDE: &str = "include";
 
 /// What the parser says of a key that is set twice.
@@ -101,6 +104,11 @@ impl Environment {
                  `${{NAME:-default}}`"
             ));
         }
+        if self.0.get(name).is_some_and(|it| it.contains(char::is_control)) {
+            return Err(format!(
+                "environment variable `{name}` has a control character in it, such as a line feed"
+            ));
+        }
         match (self.0.get(name), default) {
             // As in a shell, an empty variable gets the default too.
             (Some(value), default) if !value.is_empty() || default.is_none() => Ok(value),
@@ -141,7 +149,7 @@ impl Sources {
         let name = path.display().to_string();
         self.files.push(SourceFile { name, folder: folder.clone(), text, start });
         for (offset, pattern) in included {
-            let found = matches(&folder, &pattern);
+            let found = pattern.and_then(|it| matches(&folder, &it));
             let paths = found.unwrap_or_else(|what| {
                 self.errors.push(IncludeError { offset: start + offset, what });
                 Vec::new()
@@ -159,6 +167,9 @@ impl Sources {
         let canonical = path.canonicalize().map_err(unreadable)?;
         if chain.contains(&canonical) {
             return Err(format!("{} includes itself", path.display()));
+        }
+        if chain.len() > DEPTH_MAX {
+            return Err(format!("files are included through more than {DEPTH_MAX} others"));
         }
         if self.files.len() == FILES_MAX {
             return Err(format!("there are more than {FILES_MAX} files"));
@@ -184,6 +195,8 @@ impl Sources {
         let mut is_whole = self.errors.is_empty();
         for IncludeError { offset, what } in &self.errors {
             diagnostics.error(*offset..*offset, INCLUDE, what);
+            // Nothing else is said about this place.
+            diagnostics.unknown.borrow_mut().insert(*offset);
         }
         let mut root = DeTable::new();
         for file in &self.files {
@@ -229,16 +242,23 @@ fn syntax_error(message: &str, found: Option<&str>) -> String {
     }
 }
 
-/// The patterns of `include` with their offsets. What is wrong with them is noted when the file is read as a
-/// configuration.
-fn includes(text: &str) -> Vec<(usize, String)> {
+/// The patterns of `include`, or what is wrong with them, with their offsets.
+fn includes(text: &str) -> Vec<(usize, Result<String, String>)> {
     let (table, _) = DeTable::parse_recoverable(text);
-    let list = table.get_ref().get(INCLUDE).and_then(|it| it.get_ref().as_array());
-    let pattern = |it: &Spanned<DeValue<'_>>| {
-        let pattern = it.get_ref().as_str()?;
-        Some((it.span().start, pattern.to_owned()))
+    let Some(value) = table.get_ref().get(INCLUDE) else { return Vec::new() };
+    let Some(list) = value.get_ref().as_array() else {
+        let what = "expected a list of paths\nwrite [\"conf.d/*.toml\"]";
+        return vec![(value.span().start, Err(what.to_owned()))];
     };
-    list.into_iter().flatten().filter_map(pattern).collect()
+    let pattern = |it: &Spanned<DeValue<'_>>| match it.get_ref().as_str() {
+        Some(pattern) if pattern.contains("${") => {
+            Err("environment variables are not filled in here\nwrite a path without `${`"
+                .to_owned())
+        }
+        Some(pattern) => Ok(pattern.to_owned()),
+        None => Err(format!("expected a path, found {}", it.get_ref().type_str())),
+    };
+    list.into_iter().map(|it| (it.span().start, pattern(it))).collect()
 }
 
 /// The files that a pattern names, in the order of their names. A pattern with `*`, `?` or `[` may name none.

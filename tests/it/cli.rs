@@ -52,6 +52,7 @@ async fn exit_codes_tell_a_pipeline_what_happened() {
         &["set", "shop.green", "--endpoint", "a:1"],
         &["set", "web.green", "--endpoint", "a"],
         &["promote", "web=green", "--wait-drain", "3"],
+        &["wait", "web.green", "--timeout", "2562047788015215h 30m 7s"],
         &["status", "--token-file", "/nowhere/token"],
         &["status", "--output", "xml"],
     ] {
@@ -201,6 +202,20 @@ fn help_and_completions_are_there() {
         let output = process::run(&["completions", shell]);
         assert!(code(&output) == Some(0) && output.stdout.len() > 1000, "{shell}");
     }
+}
+
+/// A server that never answered held `wait --timeout 1s` for 10 seconds, and the exit code was 1.
+#[tokio::test]
+async fn a_wait_ends_in_time_if_the_admin_api_does_not_answer() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let admin = format!("http://{}", listener.local_addr().expect("bound"));
+    let begin = std::time::Instant::now();
+    let output =
+        process::flipgate(&["wait", "web.green", "--timeout", "1s", "--admin", &admin]).output();
+    let output = output.expect("the program is there");
+    assert_eq!(code(&output), Some(5), "{}", stderr(&output));
+    assert!(stderr(&output).contains("did not answer within 1s"), "{}", stderr(&output));
+    assert!(begin.elapsed().as_secs() < 9, "before the time limit of a call");
 }
 
 #[tokio::test]

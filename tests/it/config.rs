@@ -184,6 +184,17 @@ fn each_mistake_is_reported_once_and_with_its_cause() {
         (format!("{LISTENER}[service.web]\nhosts = []\n{BLUE}"), "the list is empty", "[\"*\"]"),
         (format!("{LISTENER}[service.web]\n"), "missing", "[service.web.blue]"),
         (LISTENER.to_owned(), "missing", "[service.web]"),
+        (
+            format!("include = \"a.toml\"\n{LISTENER}[service.web]\n{BLUE}"),
+            "expected a list of paths",
+            "conf.d",
+        ),
+        (format!("include = [1]\n{LISTENER}[service.web]\n{BLUE}"), "expected a path", "integer"),
+        (
+            format!("include = [\"${{A}}.toml\"]\n{LISTENER}[service.web]\n{BLUE}"),
+            "environment variables are not filled in",
+            "without",
+        ),
     ] {
         let found = errors(&toml);
         assert_eq!(found.len(), 1, "{toml}: {found:?}");
@@ -221,8 +232,14 @@ fn environment_variables_are_filled_into_strings_and_may_be_numbers() {
     let web = &config.catalog.services()["web"];
     assert_eq!(web.blue.version.as_ref().map(ToString::to_string).as_deref(), Some("8"));
 
-    // A value cannot add keys, and what is not set is an error at its place that hides no others.
-    let hostile = [("WORKERS", "3\nadmin.listen = \"0.0.0.0:1\""), ("HOST", "127.0.0.1")];
+    // A value cannot add keys or lines, and what is not set is an error at its place that hides no others.
+    let with_line = [("WORKERS", "3\nadmin.listen = 1"), ("HOST", "127.0.0.1"), ("VERSION", "8")];
+    let found = source(&path, &with_line).load().expect_err("a mistake").to_string();
+    assert!(
+        found.contains(":1:11: workers: environment variable `WORKERS` has a control character"),
+        "{found}"
+    );
+    let hostile = [("WORKERS", "3, admin.listen = \"0.0.0.0:1\""), ("HOST", "127.0.0.1")];
     let found = source(&path, &hostile).load().expect_err("mistakes").to_string();
     assert!(found.contains(":1:11: workers: expected a whole number from 0 to 1024"), "{found}");
     assert!(found.contains(
@@ -231,6 +248,30 @@ fn environment_variables_are_filled_into_strings_and_may_be_numbers() {
     assert_eq!(found.lines().count(), 2, "{found}");
     // Without a variable, a number in quotes is still a string.
     assert!(errors("workers = \"3\"").iter().any(|it| it.message.contains("found string")));
+}
+
+/// A long chain was read by recursion, and a reload of it ended the process with a stack overflow.
+#[test]
+fn a_chain_of_included_files_has_a_limit() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let name = |number: usize| folder.path().join(format!("{number}.toml"));
+    let write = |length: usize| {
+        for it in 0..length {
+            let next = format!("include = [\"{}.toml\"]\n", it + 1);
+            std::fs::write(name(it), next).expect("written");
+        }
+        let last =
+            "[[listener]]\nlisten = \"127.0.0.1:1\"\n[service.web.blue]\nendpoints = [\"a:1\"]\n";
+        std::fs::write(name(length), last).expect("written");
+    };
+    write(16);
+    source(name(0), &[]).load().expect("16 files deep");
+    write(5000);
+    let found = source(name(0), &[]).load().expect_err("too deep").to_string();
+    assert!(
+        found.contains("16.toml:1:12: include: files are included through more than 16"),
+        "{found}"
+    );
 }
 
 #[test]

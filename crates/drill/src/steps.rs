@@ -214,6 +214,9 @@ fn parse_process(text: &str) -> Result<ProcessName, String> {
     Ok(ProcessName::Endpoint(service.to_owned(), parse_color(color)?, number))
 }
 
+/// The longest time of an option or a step: a year.
+const TIME_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
+
 /// Parses a duration, such as 30s.
 ///
 /// # Errors
@@ -223,7 +226,10 @@ pub fn parse_time(text: &str) -> Result<Duration, String> {
     text.parse::<jiff::SignedDuration>()
         .ok()
         .and_then(|it| Duration::try_from(it).ok())
-        .ok_or_else(|| "write a time with units up to hours, such as 30s, 5m or 24h".to_owned())
+        .filter(|it| *it <= TIME_MAX)
+        .ok_or_else(|| {
+            "write a time with units up to hours, such as 30s, 5m or 24h; at most 8760h".to_owned()
+        })
 }
 
 #[cfg(test)]
