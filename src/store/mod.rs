@@ -85,7 +85,7 @@ pub enum CommitError {
     /// Unknown whether it was written: a restart may find it or not. Until then the state is read-only, and
     /// this process continues with the earlier state.
     #[error(
-        "outcome unknown: {0}; a restart will find the state with or without this change, and is read-only until then"
+        "outcome unknown: {0}; the state is read-only until flipgate is restarted, which may or may not find this change"
     )]
     Unknown(StoreError),
     /// The state is read-only, since an earlier change had an unknown outcome. Nothing has changed.
