@@ -68,7 +68,7 @@ fn main() {
 fn requests(criterion: &mut Criterion, name: &str, bytes: &[u8]) {
     let read = || RequestHead::parse(black_box(bytes)).expect("a good head").expect("a whole one");
     let head = read();
-    let mut stranger = DirectClient::new(([192, 0, 2, 7], 4000).into(), 7);
+    let mut foreign = DirectClient::new(([192, 0, 2, 7], 4000).into(), 7);
     let mut group = criterion.benchmark_group(format!("headers: {name} request"));
     group.throughput(Throughput::Bytes(bytes.len() as u64));
     group.bench_function("read", |bencher| bencher.iter(read));
@@ -80,7 +80,7 @@ fn requests(criterion: &mut Criterion, name: &str, bytes: &[u8]) {
         });
     });
     group.bench_function("write", |bencher| {
-        bencher.iter(|| stranger.ask(black_box(&head), black_box(bytes)));
+        bencher.iter(|| foreign.ask(black_box(&head), black_box(bytes)));
     });
     group.finish();
 }

@@ -99,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_a_restart_repairs_is_bad_health() {
+    fn liveness_fails_only_for_failures_that_a_restart_repairs() {
         let seconds = |it| Some(Duration::from_secs(it));
         assert_eq!(repaired_by_restart(Vec::new(), None), Vec::<String>::new());
         assert_eq!(repaired_by_restart(Vec::new(), seconds(9)), Vec::<String>::new());

@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_strict_comes_through_as_it_was_sent() {
+    async fn strict_input_is_passed_on_unchanged() {
         let sent = "POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nb\n\nbGET /b HTTP/1.1\r\nHost: a\r\n\r\n\
                     PUT /c HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2;x=y\r\n\n\n\r\n0\r\nA: b\r\n\r\n\
                     PUT /d HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n\
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn in_place_of_what_is_not_strict_stands_a_request_that_says_so() {
+    async fn a_malformed_request_is_replaced_by_one_that_is_refused_with_the_reason() {
         let good = "GET /b HTTP/1.1\r\nHost: a\r\n\r\n";
         for bad in [
             "GET / HTTP/1.1\nHost: a\r\n\r\n",

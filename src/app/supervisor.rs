@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_task_that_ends_well_has_not_died() {
+    async fn a_task_that_returns_ok_has_not_died() {
         let mut supervisor = supervisor();
         supervisor.run_vital("control", async { Ok::<(), String>(()) });
         while supervisor.tasks.join_next().await.is_some() {}

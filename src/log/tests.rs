@@ -121,7 +121,7 @@ fn an_event_is_one_line() {
 }
 
 #[test]
-fn a_long_line_is_cut_and_stays_what_it_is() {
+fn a_long_line_is_cut_and_stays_valid() {
     let long = "ü".repeat(line::LINE_BYTES_MAX);
     let json = format!("{{\"message\":\"{long}\"}}\n");
     let cut = line::fit(LogFormat::Json, json.as_bytes());

@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_is_what_its_address_says_whatever_it_claims() {
+    fn a_peer_is_judged_by_its_address_and_not_by_its_headers() {
         let forged = [("x-forwarded-for", "192.168.0.1"), ("forwarded", "for=192.168.0.1")];
         assert_eq!(audience_of("203.0.113.5", &forged), Audience::Public);
         assert_eq!(audience_of("192.168.0.7", &[]), Audience::Internal);
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn behind_a_trusted_proxy_the_client_is_who_the_proxy_saw() {
+    fn behind_a_trusted_proxy_the_client_is_the_forwarded_address() {
         let inside = ("x-forwarded-for", "192.168.0.7");
         let outside = ("x-forwarded-for", "203.0.113.5");
         let forged = ("x-forwarded-for", "192.168.0.7, 203.0.113.5");
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn a_trusted_proxy_that_says_nothing_or_two_things_means_the_public() {
+    fn without_one_clear_address_from_a_trusted_proxy_the_client_is_public() {
         let xff = ("x-forwarded-for", "192.168.0.7");
         let same = ("forwarded", "for=192.168.0.7");
         let other = ("forwarded", "for=203.0.113.5");

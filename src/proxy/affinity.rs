@@ -41,7 +41,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_are_known_by_what_was_chosen_and_by_nothing_else() {
+    fn requests_are_hashed_by_the_configured_key_alone() {
         let header = HashKey::Header("x-user".into());
         let cookie = HashKey::Cookie("sid".into());
         let of_header = |value| key(&header, &[("X-User", value), ("A", "b")], "192.0.2.1");

@@ -235,27 +235,27 @@ mod tests {
     }
 
     #[test]
-    fn whatever_is_asked_goes_up_in_one_reading() {
+    fn every_request_is_read_in_one_way() {
         drive("requests", 1, request);
     }
 
     #[test]
-    fn whatever_is_answered_comes_down_in_one_reading() {
+    fn every_response_is_read_in_one_way() {
         drive("responses", 2, answer);
     }
 
     #[test]
-    fn whatever_a_client_says_of_forwarding_the_proxy_before_us_is_believed() {
+    fn only_the_trusted_proxy_is_believed_about_the_client() {
         drive("chains", 3, chain);
     }
 
     #[test]
-    fn whatever_cookies_there_are_ours_alone_stay_here() {
+    fn only_cookies_of_flipgate_are_removed() {
         drive("cookies", 4, cookie);
     }
 
     #[test]
-    fn whatever_host_is_named_it_has_one_form() {
+    fn every_host_has_one_canonical_form() {
         drive("hosts", 5, host);
     }
 }

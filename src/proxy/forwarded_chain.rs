@@ -338,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn forwarded_says_the_same_in_other_words() {
+    fn forwarded_gives_the_client_address_in_all_its_forms() {
         for (lines, client) in [
             (&["for=203.0.113.5"][..], is("203.0.113.5")),
             (&["For=203.0.113.5;proto=https;by=10.0.0.1"], is("203.0.113.5")),

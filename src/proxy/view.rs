@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn an_internal_client_gets_what_it_asks_for_or_nothing() {
+    fn an_internal_client_gets_the_color_it_asks_for_or_an_error() {
         let host = Host::parse("h").expect("a host");
         let ask = |requested, listener| {
             let (path, audience) = ("/app/x", Audience::Internal);

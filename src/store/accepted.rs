@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_tells_only_what_is_new_and_what_is_gone() {
+    fn changes_lists_only_added_and_removed_calls() {
         let mut calls = AcceptedCalls::default();
         (0..AcceptedCalls::MAX).for_each(|it| calls.put(call(it, 1)));
         let mut later = calls.clone();
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn old_ones_are_forgotten_and_young_ones_are_not() {
+    fn old_calls_are_removed_and_recent_calls_are_kept() {
         let mut calls = AcceptedCalls::default();
         (0..10).for_each(|it| calls.put(call(it, it as u64)));
         calls.forget(|it| it.at < Some(4));

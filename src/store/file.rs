@@ -259,7 +259,7 @@ impl FolderLock {
         let file =
             file.map_err(|error| StoreError::io("open", &name.display().to_string(), error))?;
         for (held, of) in [(&folder, path.to_owned()), (&file, name)] {
-            match lock_soon(held) {
+            match lock_within_deadline(held) {
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => return Err(StoreError::InUse(path.to_owned())),
                 Err(TryLockError::Error(error)) => {
@@ -272,7 +272,7 @@ impl FolderLock {
 }
 
 #[expect(clippy::disallowed_methods, reason = "nothing runs yet that could be held up")]
-fn lock_soon(lock: &File) -> Result<(), TryLockError> {
+fn lock_within_deadline(lock: &File) -> Result<(), TryLockError> {
     let deadline = Instant::now() + ENDING;
     loop {
         match lock.try_lock() {

@@ -38,7 +38,7 @@ pub(super) struct Journal {
     state: State,
     /// The file that gets the records; `None` before it is made.
     current: Option<Segment>,
-    spare: Spare,
+    next_segment: NextSegment,
     /// The largest number that a file has had.
     last_number: u64,
     /// Why the state is read-only.
@@ -48,11 +48,11 @@ pub(super) struct Journal {
 
 /// The file that will be the next one. Made in advance, off the path of an acknowledgement.
 #[derive(Debug)]
-enum Spare {
+enum NextSegment {
     None,
     /// It could not be made. The writer tries again when the current file is full.
     Failed,
-    Coming(Receiver<io::Result<Segment>>),
+    Requested(Receiver<io::Result<Segment>>),
     Ready(Segment),
 }
 
@@ -87,8 +87,8 @@ impl Journal {
         last_number: u64,
         housekeeper: Sender<HousekeepingJob>,
     ) -> Self {
-        let (current, spare, read_only) = (None, Spare::None, None);
-        Self { files, state, current, spare, last_number, read_only, housekeeper }
+        let (current, next_segment, read_only) = (None, NextSegment::None, None);
+        Self { files, state, current, next_segment, last_number, read_only, housekeeper }
     }
 
     pub(super) fn state(&self) -> &State {
@@ -129,7 +129,7 @@ impl Journal {
         let number = current.number;
         if let Err(error) = current.append(next.revision.0, &body) {
             let error = self.files.failed("write", &Segment::name(number), error);
-            return Err(self.undo(error));
+            return Err(self.recover_from_failed_write(error));
         }
         // Without the mark, later damage of this record looks like an incomplete record.
         if let Err(error) = current.mark_last() {
@@ -144,8 +144,8 @@ impl Journal {
     /// again: the kernel may have dropped what it could not write, and would report success (PostgreSQL,
     /// "fsync errors", 2018). Instead the state from before is written to new files, after which the record
     /// can never come back.
-    fn undo(&mut self, error: StoreError) -> CommitError {
-        (self.current, self.spare) = (None, Spare::None);
+    fn recover_from_failed_write(&mut self, error: StoreError) -> CommitError {
+        (self.current, self.next_segment) = (None, NextSegment::None);
         match self.renew() {
             Ok(()) => {
                 error!(%error, "cannot write a change, so it was refused; the state was written to new files");
@@ -172,10 +172,10 @@ impl Journal {
             return Ok(());
         }
         let (number, id) = (current.number + 1, current.next_id);
-        let spare = match std::mem::replace(&mut self.spare, Spare::None) {
-            Spare::Ready(spare) => Some(spare),
-            Spare::Coming(coming) => coming.recv().ok().and_then(Result::ok),
-            Spare::None | Spare::Failed => None,
+        let spare = match std::mem::replace(&mut self.next_segment, NextSegment::None) {
+            NextSegment::Ready(spare) => Some(spare),
+            NextSegment::Requested(coming) => coming.recv().ok().and_then(Result::ok),
+            NextSegment::None | NextSegment::Failed => None,
         };
         let next = match spare.filter(|it| it.has_room(body)) {
             Some(spare) => spare,
@@ -193,24 +193,24 @@ impl Journal {
 
     /// Requests the next file when the current one is half full.
     fn prepare(&mut self) {
-        if let Spare::Coming(coming) = &self.spare {
+        if let NextSegment::Requested(coming) = &self.next_segment {
             match coming.try_recv() {
-                Ok(Ok(spare)) => self.spare = Spare::Ready(spare),
+                Ok(Ok(spare)) => self.next_segment = NextSegment::Ready(spare),
                 Ok(Err(error)) => {
                     let place = &self.files.place;
                     warn!(%error, %place, "cannot make the next journal file; check the free disk space");
-                    self.spare = Spare::Failed;
+                    self.next_segment = NextSegment::Failed;
                 }
                 Err(_) => {}
             }
         }
         let Some(current) = &self.current else { return };
-        if matches!(self.spare, Spare::None) && current.is_half_full() {
+        if matches!(self.next_segment, NextSegment::None) && current.is_half_full() {
             let (number, id) = (current.number + 1, current.next_id);
             // The number is not used again, even if the file cannot be made.
             self.last_number = self.last_number.max(number);
             let (done, coming) = std::sync::mpsc::channel();
-            self.spare = Spare::Coming(coming);
+            self.next_segment = NextSegment::Requested(coming);
             self.send(HousekeepingJob::Prepare { number, id, done });
         }
     }
@@ -228,7 +228,7 @@ impl Journal {
             // No snapshot refers to the file yet: remove it, to free the space.
             let _ = self.files.disk.remove(&Segment::name(number));
         })?;
-        self.files.put_in_force(number)?;
+        self.files.make_current(number)?;
         self.current = Some(segment);
         Ok(())
     }
@@ -302,7 +302,7 @@ impl JournalFiles {
     /// Writes a snapshot and makes it the current one, unless a newer one is; then removes older files.
     fn replace(&self, state: &State, journal: (u64, FileId)) -> Result<(), StoreError> {
         self.write_next(state, journal)?;
-        self.put_in_force(journal.0)
+        self.make_current(journal.0)
     }
 
     /// Writes a snapshot beside the current one.
@@ -321,7 +321,7 @@ impl JournalFiles {
 
     /// Makes the snapshot for file `number` the current one, unless a newer one is; then removes older
     /// files.
-    fn put_in_force(&self, number: u64) -> Result<(), StoreError> {
+    fn make_current(&self, number: u64) -> Result<(), StoreError> {
         let name = next_name(number);
         let mut base = self.base.lock().unwrap_or_else(PoisonError::into_inner);
         if *base > number {

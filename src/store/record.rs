@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn records_of_another_file_or_another_place_are_none() {
+    fn records_of_another_file_or_offset_are_not_read() {
         let file = file(&[b"one"], false);
         let torn = Some(TornRecord { offset: BLOCK });
         assert_eq!(scan(&file, FileId(8), 10), Ok(JournalScan { bodies: vec![], torn }));

@@ -120,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_in_a_value_ends_it() {
+    fn no_character_of_a_value_can_end_its_quotes() {
         for (value, text) in [
             ("admin", "admin"),
             ("admin+OU=root", "admin\\+OU=root"),

@@ -1,4 +1,4 @@
-//! What does a drain wait for when clients have left?
+//! Requests that the client abandons: what a drain waits for, and how many there may be.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ enum Way {
 }
 
 /// A client that has asked something.
-enum Asker {
+enum DepartingClient {
     Http1(Client),
     Http2(Http2, http2::Call),
 }
@@ -36,7 +36,7 @@ const WAYS: [Way; 4] = [Way::Close, Way::Reset, Way::ResetStream, Way::CloseBelo
 
 const POST: &str = "POST /wait HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n";
 
-impl Asker {
+impl DepartingClient {
     /// A client that has sent `body`, which is all of it if it has four bytes.
     async fn post(proxy: &TestProxy, way: Way, path: &str, body: &str) -> Self {
         match way {
@@ -111,8 +111,8 @@ async fn with_cut_a_request_ends_with_its_client() {
         for policy in ["", &abandoned("cut")] {
             let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
             let proxy = proxy(&blue, &green, policy);
-            let asker = Asker::post(&proxy, way, "/wait", "work").await;
-            eventually("all of it came", async || blue.whole_requests() == 1).await;
+            let asker = DepartingClient::post(&proxy, way, "/wait", "work").await;
+            eventually("the request arrived", async || blue.whole_requests() == 1).await;
             let _kept = asker.leave(way);
             proxy.promote(&[("web", "green")]).await;
             // The application still works on it.
@@ -127,8 +127,8 @@ async fn with_wait_a_request_ends_with_its_answer() {
     for way in WAYS {
         let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
         let proxy = proxy(&blue, &green, &abandoned("wait"));
-        let asker = Asker::post(&proxy, way, "/wait", "work").await;
-        eventually("all of it came", async || blue.whole_requests() == 1).await;
+        let asker = DepartingClient::post(&proxy, way, "/wait", "work").await;
+        eventually("the request arrived", async || blue.whole_requests() == 1).await;
         let _kept = asker.leave(way);
         counted(&proxy, 499, 1.0).await;
         proxy.promote(&[("web", "green")]).await;
@@ -145,7 +145,7 @@ async fn with_wait_an_answer_that_has_begun_is_awaited_to_its_end() {
     for way in WAYS {
         let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
         let proxy = proxy(&blue, &green, &abandoned("wait"));
-        let mut asker = Asker::post(&proxy, way, "/hold", "work").await;
+        let mut asker = DepartingClient::post(&proxy, way, "/hold", "work").await;
         asker.until("begins").await;
         let _kept = asker.leave(way);
         counted(&proxy, 200, 1.0).await;
@@ -161,7 +161,7 @@ async fn with_wait_a_request_that_was_not_sent_as_a_whole_ends_with_its_client()
     for way in WAYS {
         let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
         let proxy = proxy(&blue, &green, &abandoned("wait"));
-        let asker = Asker::post(&proxy, way, "/wait", "wo").await;
+        let asker = DepartingClient::post(&proxy, way, "/wait", "wo").await;
         eventually("it begins", async || blue.requests() == 1).await;
         let _kept = asker.leave(way);
         proxy.promote(&[("web", "green")]).await;
@@ -181,8 +181,8 @@ async fn the_wait_is_bounded_by_the_limits_for_a_response() {
         let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
         let policy = format!("{}[service.web.timeouts]\n{timeouts}\n", abandoned("wait"));
         let proxy = proxy(&blue, &green, &policy);
-        let mut asker = Asker::post(&proxy, Way::Reset, path, "work").await;
-        eventually("all of it came", async || blue.whole_requests() == 1).await;
+        let mut asker = DepartingClient::post(&proxy, Way::Reset, path, "work").await;
+        eventually("the request arrived", async || blue.whole_requests() == 1).await;
         if path == "/hold" {
             asker.until("begins").await;
         }
@@ -206,7 +206,7 @@ async fn an_answer_without_end_is_not_awaited_for_ever() {
     {
         let proxy = TestProxy::build().service_of("web", "*", "/", &[address], &[address]);
         let proxy = proxy.services(&abandoned("wait")).start();
-        let mut asker = Asker::post(&proxy, Way::Reset, path, "work").await;
+        let mut asker = DepartingClient::post(&proxy, Way::Reset, path, "work").await;
         asker.until(text).await;
         asker.leave(Way::Reset);
         proxy.promote(&[("web", "green")]).await;
@@ -226,7 +226,7 @@ async fn a_request_without_a_client_is_not_sent_again() {
         asking.ask("/wait", "").await;
         let mut client = Some(asking);
         let whole = |blue: &[Upstream; 2]| blue.each_ref().map(Upstream::whole_requests);
-        eventually("it is there", async || whole(&blue) != [0, 0]).await;
+        eventually("the requests arrived", async || whole(&blue) != [0, 0]).await;
         if whole(&blue) == [0, 1] {
             blue.reverse();
         }
@@ -239,7 +239,7 @@ async fn a_request_without_a_client_is_not_sent_again() {
         let [first, other] = &mut blue;
         first.kill().await;
         if stays {
-            eventually("it is elsewhere", async || other.whole_requests() == 1).await;
+            eventually("the other endpoint has it", async || other.whole_requests() == 1).await;
             other.release();
         }
         drained(&proxy).await;
@@ -254,7 +254,7 @@ async fn a_client_that_has_closed_its_sending_side_is_not_kept_waiting() {
     let proxy = proxy(&blue, &green, &abandoned("wait"));
     let mut client = proxy.public().await;
     client.ask("/wait", "").await;
-    eventually("it is there", async || blue.whole_requests() == 1).await;
+    eventually("the requests arrived", async || blue.whole_requests() == 1).await;
     client.finish().await;
     assert_eq!(client.read_to_end().await, "");
     proxy.promote(&[("web", "green")]).await;
@@ -265,13 +265,13 @@ async fn a_client_that_has_closed_its_sending_side_is_not_kept_waiting() {
 
 /// A client that takes nothing of its answer is given up, and the answer goes on.
 #[tokio::test]
-async fn with_wait_the_answer_of_a_client_that_stands_still_is_read() {
+async fn with_wait_the_response_to_a_stalled_client_is_read() {
     for way in [Way::Reset, Way::ResetStream] {
         let blue = Upstream::start("blue").await;
         let proxy =
             TestProxy::build().with("timeouts.stall = \"1s\"").service("web", &[&blue], &[]);
         let proxy = proxy.services(&abandoned("wait")).start();
-        let mut asker = Asker::post(&proxy, way, "/endless", "work").await;
+        let mut asker = DepartingClient::post(&proxy, way, "/endless", "work").await;
         asker.until("xx").await;
         // More than all buffers on the way take.
         eventually("it is read", async || blue.sent() >= 16 * 1024 * 1024).await;
@@ -285,8 +285,8 @@ async fn a_request_without_a_client_counts_for_the_limits() {
         let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
         let limits = "[service.web.limits]\nin_flight = 1\n";
         let proxy = proxy(&blue, &green, &format!("{}{limits}", abandoned(policy)));
-        let asker = Asker::post(&proxy, Way::Reset, "/wait", "work").await;
-        eventually("all of it came", async || blue.whole_requests() == 1).await;
+        let asker = DepartingClient::post(&proxy, Way::Reset, "/wait", "work").await;
+        eventually("the request arrived", async || blue.whole_requests() == 1).await;
         asker.leave(Way::Reset);
         counted(&proxy, 499, 1.0).await;
         if policy == "cut" {
@@ -302,7 +302,7 @@ async fn a_request_without_a_client_counts_for_the_limits() {
 /// A client that opened a connection, asked, left, and did so again, once had as many requests in flight as there
 /// may be of all clients.
 #[tokio::test]
-async fn so_many_requests_of_one_client_are_waited_for_and_no_more() {
+async fn abandoned_requests_of_one_client_have_a_limit() {
     let blue = Upstream::start("blue").await;
     let proxy =
         TestProxy::build().service("web", &[&blue], &[]).services(&abandoned("wait")).start();
@@ -314,7 +314,7 @@ async fn so_many_requests_of_one_client_are_waited_for_and_no_more() {
             call.push(b"work", true).await;
             calls.push(call);
         }
-        eventually("they are there", async || blue.whole_requests() == 60 * round).await;
+        eventually("the requests arrived", async || blue.whole_requests() == 60 * round).await;
         drop((client, calls));
         let left = f64::from(60 * u32::try_from(round).expect("a few"));
         counted(&proxy, 499, left).await;
@@ -338,7 +338,7 @@ async fn resets_are_counted_when_they_come_whatever_is_awaited() {
     for stream in (0..60).map(|it| 2 * it + 1) {
         frames.try_send(&frame(HEADERS, END_STREAM | END_HEADERS, stream, &fields(&wait))).await;
         // One that was not sent to the endpoint would end at once.
-        eventually("it is there", async || {
+        eventually("the requests arrived", async || {
             blue.whole_requests() > turns || !frames.is_alive().await
         })
         .await;
@@ -380,7 +380,7 @@ async fn an_application_that_speaks_http2_is_awaited_too() {
                 abandoned(policy)
             ))
             .start();
-        let asker = Asker::post(&proxy, way, "/wait", "work").await;
+        let asker = DepartingClient::post(&proxy, way, "/wait", "work").await;
         asked.wait_for(|it| *it).await.expect("asked");
         let _kept = asker.leave(way);
         counted(&proxy, 499, 1.0).await;
@@ -399,8 +399,8 @@ async fn a_stop_waits_no_longer_than_its_patience() {
     let proxy =
         TestProxy::build().service_of("web", "*", "/", &[silent.address], &[silent.address]);
     let proxy = proxy.services(&abandoned("wait")).start();
-    let asker = Asker::post(&proxy, Way::Reset, "/wait", "work").await;
-    eventually("it is there", async || silent.connections() == 1).await;
+    let asker = DepartingClient::post(&proxy, Way::Reset, "/wait", "work").await;
+    eventually("the requests arrived", async || silent.connections() == 1).await;
     asker.leave(Way::Reset);
     counted(&proxy, 499, 1.0).await;
     drop(proxy.shut_down());
@@ -420,20 +420,20 @@ async fn a_reload_applies_it() {
         SockRef::from(&stream).set_linger(Some(Duration::ZERO)).expect("a live socket");
         let mut client = Client::over(stream);
         client.ask("/wait", "").await;
-        eventually("it is there", async || blue.whole_requests() == count).await;
+        eventually("the requests arrived", async || blue.whole_requests() == count).await;
         drop(client);
         let series = format!("code=\"499\",color=\"blue\",service=\"web\"}} {count}");
         eventually("it has left", async || process.scrape().await.contains(&series)).await;
     };
     let in_flight = || process.status()["services"]["web"]["pools"]["blue"]["in_flight"].clone();
     left(1).await;
-    eventually("it is over", async || in_flight() == 0).await;
+    eventually("no request is in flight", async || in_flight() == 0).await;
     std::fs::write(&path, format!("{text}{}", abandoned("wait"))).expect("written");
     process.caller().reload().await.expect("a good configuration");
     left(2).await;
     assert_eq!(in_flight(), 1);
     blue.release();
-    eventually("it is over", async || in_flight() == 0).await;
+    eventually("no request is in flight", async || in_flight() == 0).await;
     // Given up before the answer, of which a limit is over, it is logged; when the answer came, it is not.
     let gave_up = || process.log().contains("gave up waiting for the response");
     assert!(!gave_up(), "{}", process.log());

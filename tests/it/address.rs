@@ -1,4 +1,4 @@
-//! Which client address do upstreams see, and which peers may give it?
+//! Which client address upstreams see, and which peers may give it.
 
 use tokio::io::AsyncReadExt;
 
@@ -7,7 +7,7 @@ use crate::support::{
     client::{self, INTERNAL, PUBLIC},
 };
 
-/// A house in which 127.0.0.1 is internal, and a proxy that says whom a connection is for.
+/// A Flipgate for which 127.0.0.1 is internal, and which reads the PROXY protocol of a trusted proxy.
 async fn behind_a_proxy(upstream: &Upstream) -> TestProxy {
     TestProxy::build()
         .service("web", &[upstream], &[upstream])
@@ -23,7 +23,7 @@ fn v2(source: [u8; 4]) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn a_listed_proxy_says_whom_a_connection_is_for() {
+async fn a_listed_proxy_gives_the_client_address_by_proxy_protocol() {
     let blue = Upstream::start("blue").await;
     let proxy = behind_a_proxy(&blue).await;
     let ask = "GET /head HTTP/1.1\r\nHost: a\r\nFlipgate-Preview: green\r\n\r\n";
@@ -114,7 +114,7 @@ async fn a_proxy_header_goes_before_the_handshake() {
 }
 
 #[tokio::test]
-async fn an_upstream_can_be_told_whom_a_connection_is_for() {
+async fn an_upstream_gets_a_proxy_protocol_header() {
     for (version, expected) in [
         ("v1", &b"PROXY TCP4 127.0.0.2 127.0.0.1 "[..]),
         ("v2", &b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\x7f\0\0\x02\x7f\0\0\x01"[..]),
@@ -145,7 +145,7 @@ async fn an_upstream_can_be_told_whom_a_connection_is_for() {
 }
 
 #[tokio::test]
-async fn behind_a_trusted_proxy_the_real_address_is_whom_it_saw() {
+async fn behind_a_trusted_proxy_the_client_address_is_the_forwarded_one() {
     let blue = Upstream::start("blue").await;
     let proxy = TestProxy::build()
         .with("clients.internal = [\"127.0.0.1/32\"]\nclients.trusted_proxies = [\"127.0.0.2/32\"]")

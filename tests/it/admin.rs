@@ -1,4 +1,4 @@
-//! Which calls are there, and what are their responses?
+//! The calls of the admin API and their responses.
 
 use serde_json::{Value, json};
 
@@ -128,7 +128,7 @@ async fn a_call_under_a_used_key_changes_nothing_twice() {
 
 /// With more keys than the 128 that were kept once, and another process in between.
 #[tokio::test]
-async fn a_key_is_known_after_a_thousand_others_and_a_replay_tells_what_is_active() {
+async fn a_key_is_known_after_a_thousand_others_and_a_replay_has_the_active_colors() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
     let proxy = TestProxy::of(&blue, &green);
     let key = "Idempotency-Key: deploy-1\r\n";
@@ -157,7 +157,7 @@ async fn a_key_is_known_after_a_thousand_others_and_a_replay_tells_what_is_activ
 }
 
 #[tokio::test]
-async fn a_change_may_have_to_say_on_what_it_was_decided() {
+async fn a_change_can_require_if_match() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
     let proxy = TestProxy::build()
         .admin("require_if_match = true")

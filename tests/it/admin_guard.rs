@@ -1,4 +1,4 @@
-//! Who may call the admin API, in what form, and who is closed when there are too many?
+//! Who may call the admin API, in what form, and which connections close at its limit.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,4 @@
-//! Who sees green before it is active?
+//! Green is visible to internal clients only, until it is active.
 
 use serde_json::json;
 

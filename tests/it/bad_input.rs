@@ -1,4 +1,4 @@
-//! What happens to malformed input? It is refused with its reason, and nothing else is affected.
+//! Malformed input is refused with its reason, and nothing else is affected.
 
 use crate::support::{Client, TestProxy, Upstream};
 
@@ -82,7 +82,7 @@ async fn a_refused_request_ends_its_connection_so_that_nothing_behind_it_is_take
 }
 
 #[tokio::test]
-async fn a_length_beside_a_coding_does_not_shift_what_follows() {
+async fn content_length_beside_transfer_encoding_does_not_shift_the_next_message() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
     let proxy = TestProxy::of(&blue, &green);
     let mut client = proxy.public().await;
@@ -170,7 +170,7 @@ async fn a_chunk_extension_is_read_as_the_rfc_says_and_left_out() {
 }
 
 #[tokio::test]
-async fn without_a_route_the_proxy_says_that_it_is_the_proxy() {
+async fn without_a_route_the_response_names_flipgate() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
     let proxy = TestProxy::build().service_at("web", "a.test", "/app", &[&blue], &[&green]).start();
     let mut client = proxy.public().await;

@@ -1,4 +1,4 @@
-//! What may hold up the control thread? No file and no disk.
+//! No file and no disk holds up the control thread.
 
 use std::{
     fs::{self, File},
@@ -74,7 +74,7 @@ async fn a_pipe_in_place_of_an_authority_holds_up_no_flip() {
     let refused = process.caller().reload().await.expect_err("it is no file").to_string();
     assert!(refused.contains("ca.pem") && refused.contains("no file"), "{refused}");
     flip(&process, &["green", "blue"]).await;
-    eventually("the change is noticed and told", async || {
+    eventually("the change is noticed and published", async || {
         process.log().contains("cannot reload certificates")
     })
     .await;

@@ -1,4 +1,4 @@
-//! What do people and scripts hold on to?
+//! The command line: output, exit codes and errors.
 
 use std::process::{Output, Stdio};
 
@@ -175,7 +175,7 @@ fn a_check_finds_every_mistake_with_its_place() {
 }
 
 #[test]
-fn without_a_flipgate_the_error_says_what_to_do() {
+fn without_a_flipgate_the_error_has_a_remedy() {
     let folder = tempfile::tempdir().expect("a folder");
     let unreachable = format!("unix:{}", folder.path().join("missing.sock").display());
     for command in [&["status"][..], &["promote", "web=green"], &["rollback"], &["drain", "web"]] {
@@ -249,7 +249,7 @@ async fn a_token_file_is_taken_for_the_callers_token() {
 
 /// `flipgate status > /dev/full` ended in a panic with a backtrace, and so did a closed pipe.
 #[tokio::test]
-async fn output_that_cannot_be_written_is_an_error_and_a_reader_that_has_gone_is_none() {
+async fn output_that_cannot_be_written_is_an_error_and_a_closed_pipe_is_not() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
     let folder = tempfile::tempdir().expect("a folder");
     let process = Process::start(&folder, &blue, &green).await;

@@ -1,4 +1,4 @@
-//! Do the files of config/ say what is true?
+//! The files of config/, mistakes in a configuration, includes and environment variables.
 
 use std::path::Path;
 
@@ -27,7 +27,7 @@ fn every_file_of_config_is_good() {
 }
 
 #[test]
-fn what_needs_a_restart_is_named_by_its_key() {
+fn a_setting_that_needs_a_restart_is_reported_by_its_key() {
     let minimal = std::fs::read_to_string("config/minimal.toml").expect("the file");
     let parse = |toml: &str| {
         let text = format!("{toml}\n{minimal}");
@@ -332,7 +332,7 @@ fn included_files_are_one_configuration_and_paths_are_relative_to_their_file() {
 }
 
 #[test]
-fn what_starts_but_is_most_likely_not_meant_is_a_warning() {
+fn a_valid_but_probably_unintended_setting_is_a_warning() {
     let good = "[[listener]]\nlisten = \"127.0.0.1:1\"\n";
     let warnings = |services: &str| {
         let loaded = source("x.toml", &[]).check(format!("{good}{services}")).expect("no errors");

@@ -1,4 +1,4 @@
-//! Do the crates beside the proxy stand without it?
+//! The other crates of the workspace build without the proxy.
 
 use std::{fs, path::Path};
 

@@ -1,4 +1,4 @@
-//! Does the demo lose a request?
+//! The demo loses no request.
 
 use serde_json::Value;
 

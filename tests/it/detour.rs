@@ -1,4 +1,4 @@
-//! Can the public reach the admin API by way of an endpoint?
+//! The public cannot reach the admin API by way of an endpoint.
 
 use flipgate::config::Config;
 use serde_json::json;
@@ -63,7 +63,7 @@ async fn a_name_that_comes_to_point_at_the_admin_api_is_not_connected_to() {
     assert_eq!(answer.status, 502, "{}", answer.text());
     assert_eq!(answer.field("proxy-status"), Some("flipgate; error=destination_ip_prohibited"));
     assert_eq!(proxy.status().await["services"]["web"]["active"], "blue");
-    eventually("it is known to be down, and why", async || {
+    eventually("the endpoint is down, with the reason", async || {
         let endpoint = proxy.endpoint("web", "blue", 0).await;
         endpoint["health"] == "down"
             && endpoint["reason"].as_str().is_some_and(|it| it.contains("the admin API"))

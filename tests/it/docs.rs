@@ -1,4 +1,4 @@
-//! Does the documentation say what the program does?
+//! The documentation says what the program does.
 
 mod commands;
 mod keys;

@@ -1,4 +1,4 @@
-//! Which requests hold a color, and when is it drained?
+//! Which requests hold a color, and when it is drained.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Does the drill find planted faults, and none in a good proxy?
+//! The drill finds planted faults, and none in a proxy without them.
 
 use std::{
     io::Read,

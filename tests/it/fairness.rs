@@ -1,4 +1,4 @@
-//! Can one client, or one service, take what all others need?
+//! One client or service cannot take what all others need.
 
 use crate::support::{Client, Process, Upstream, client, eventually, http2};
 
@@ -24,7 +24,7 @@ async fn one_client_leaves_descriptors_for_others_and_so_does_one_service() {
         }
         greedy.push((connection, calls));
     }
-    eventually("it has its share", async || blue.requests() >= 75).await;
+    eventually("the client has its share", async || blue.requests() >= 75).await;
     for from in ["127.0.0.3", "127.0.0.4", "127.0.0.5"] {
         let mut client = Client::connect(from, process.public).await;
         client.send("GET / HTTP/1.1\r\nHost: other.test\r\n\r\n").await;
@@ -34,7 +34,7 @@ async fn one_client_leaves_descriptors_for_others_and_so_does_one_service() {
     assert!(blue.requests() <= 110, "{} of 160", blue.requests());
     drop(greedy);
     blue.release();
-    eventually("it may have more again", async || {
+    eventually("the client may have more again", async || {
         process.public().await.get("/", "").await.status == 200
     })
     .await;

@@ -1,4 +1,4 @@
-//! Where does a request go, before and after?
+//! Where a request goes before and after a flip.
 
 use std::sync::{
     Arc,
@@ -111,7 +111,7 @@ async fn a_promotion_decided_on_an_old_generation_changes_nothing() {
 }
 
 #[tokio::test]
-async fn of_many_who_decided_on_the_same_generation_one_wins() {
+async fn of_concurrent_changes_to_one_generation_one_is_applied() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
     let proxy = Arc::new(TestProxy::of(&blue, &green));
     let mut callers = JoinSet::new();

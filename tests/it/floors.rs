@@ -1,4 +1,4 @@
-//! The house rule: a room uses only the floors below its own. Cargo keeps this between crates;
+//! A module uses only the floors below its own. Cargo keeps this between crates;
 //! inside one crate nothing does, so this test does. Across rooms one writes `crate::room::`.
 
 mod knots;

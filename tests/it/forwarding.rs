@@ -1,4 +1,4 @@
-//! Do both families of forwarding fields say the same, whichever the trusted proxy wrote?
+//! `Forwarded` and `X-Forwarded-*` say the same, whichever the trusted proxy sent.
 
 use crate::support::{Client, TestProxy, Upstream, client::INTERNAL, client::PUBLIC};
 
@@ -47,8 +47,8 @@ fn both(head: &str) -> (Vec<String>, String, String) {
 #[tokio::test]
 async fn both_families_say_the_same_whichever_the_trusted_proxy_wrote() {
     let blue = Upstream::start("blue").await;
-    let house = behind_a_proxy(&blue);
-    let mut client = Client::connect(PUBLIC, house.public).await;
+    let proxy = behind_a_proxy(&blue);
+    let mut client = Client::connect(PUBLIC, proxy.public).await;
     for (fields, chain, scheme, host) in [
         ("", &["127.0.0.2"][..], "http", "a.test"),
         (
@@ -156,7 +156,7 @@ async fn unreadable_forwarding_fields_are_not_forwarded() {
 }
 
 #[tokio::test]
-async fn a_client_that_is_no_trusted_proxy_says_nothing_by_either() {
+async fn forwarding_fields_of_a_client_that_is_no_trusted_proxy_are_ignored() {
     let blue = Upstream::start("blue").await;
     let proxy = behind_a_proxy(&blue);
     let mut client = Client::connect(INTERNAL, proxy.public).await;

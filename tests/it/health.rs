@@ -1,11 +1,13 @@
-//! Who is well, who says so, and who is asked meanwhile?
+//! Health checks, ejection and panic mode: which endpoints get requests.
 
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 use tokio::net::TcpSocket;
 
-use crate::support::{Http2Upstream, Manner, TestProxy, Unruly, Upstream, eventually, http2};
+use crate::support::{
+    Http2Upstream, MisbehavingUpstream, Misbehavior, TestProxy, Upstream, eventually, http2,
+};
 
 /// A proxy with one service, with these endpoints in blue and this policy.
 fn proxy(blue: &[String], policy: &str) -> TestProxy {
@@ -74,7 +76,7 @@ async fn endpoints_that_say_nothing_do_not_hold_up_the_checks_of_others() {
         ))
         .start();
     proxy.wait_for_health("blue", 0, "up").await;
-    eventually("all are known to be down", async || {
+    eventually("all endpoints are down", async || {
         proxy.events("health_changed").len() == silent.len()
     })
     .await;
@@ -167,7 +169,7 @@ async fn an_application_that_starts_after_flipgate_is_up_without_waiting_for_its
 #[tokio::test]
 async fn an_unchecked_endpoint_gets_no_requests_while_there_are_others() {
     let one = Upstream::start("one").await;
-    let silent = Unruly::start(Manner::Silent).await;
+    let silent = MisbehavingUpstream::start(Misbehavior::Silent).await;
     let proxy = proxy(&at(&[&one]), "health = { path = \"/health\", timeout = \"1h\" }");
     proxy.wait_for_health("blue", 0, "up").await;
     let endpoints = [one.address.to_string(), silent.address.to_string()];
@@ -180,7 +182,8 @@ async fn an_unchecked_endpoint_gets_no_requests_while_there_are_others() {
 
 #[tokio::test]
 async fn an_endpoint_with_failed_requests_is_ejected() {
-    let (one, bad) = (Upstream::start("one").await, Unruly::start(Manner::Unavailable).await);
+    let (one, bad) =
+        (Upstream::start("one").await, MisbehavingUpstream::start(Misbehavior::Unavailable).await);
     let proxy = proxy(
         &[one.address.to_string(), bad.address.to_string()],
         "ejection = { failures = 3, base = \"1s\", longest = \"1s\" }",
@@ -232,7 +235,7 @@ async fn in_panic_mode_unhealthy_endpoints_get_requests() {
         assert!(names.iter().any(|it| it == name), "{name}");
     }
     all[0].ail(false);
-    eventually("calm", async || proxy.events("panic_changed").len() == 2).await;
+    eventually("the end of panic mode", async || proxy.events("panic_changed").len() == 2).await;
     let told: Vec<_> =
         proxy.events("panic_changed").iter().map(|it| it["panicking"].clone()).collect();
     assert_eq!(told, [json!(true), json!(false)]);

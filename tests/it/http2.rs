@@ -1,4 +1,4 @@
-//! Do the promises hold over HTTP/2, and does everything come through it?
+//! The rules hold over HTTP/2, and messages arrive unchanged.
 
 use http::{HeaderMap, HeaderValue, Request};
 use serde_json::json;

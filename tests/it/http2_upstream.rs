@@ -1,4 +1,4 @@
-//! Do applications that speak HTTP/2 get what was asked, and does what they say arrive?
+//! Upstreams that speak HTTP/2.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderValue, Response};
 
 use crate::support::{Client, Http2, Http2Upstream, TestProxy, client::PUBLIC, http2};
 
-/// A house in front of an application that speaks HTTP/2.
+/// A Flipgate in front of an application that speaks HTTP/2.
 fn in_front_of(upstream: &Http2Upstream) -> TestProxy {
     let address = upstream.address;
     let pool = format!("{{ endpoints = [\"{address}\"], protocol = \"h2\" }}");
@@ -208,7 +208,7 @@ async fn an_application_that_sends_goaway_gets_no_more_requests_and_completes_it
 }
 
 #[tokio::test]
-async fn one_that_refuses_everything_is_not_asked_without_end() {
+async fn an_endpoint_that_refuses_every_stream_gets_a_limited_number_of_attempts() {
     let count = Arc::new(std::sync::atomic::AtomicUsize::new(0));
     let counted = Arc::clone(&count);
     let upstream = Http2Upstream::start(move |_, mut response| {
@@ -288,7 +288,7 @@ async fn an_answer_that_is_reset_before_its_end_is_not_whole_whatever_the_reason
 }
 
 #[tokio::test]
-async fn nothing_is_made_up_about_the_length_of_what_was_not_sent() {
+async fn a_response_without_content_gets_no_invented_content_length() {
     let upstream = Http2Upstream::start(async |request, mut response| {
         let mut head = Response::new(());
         if request.uri().path() == "/length" {

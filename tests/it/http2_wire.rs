@@ -1,4 +1,4 @@
-//! Is HTTP/2 read as strictly as HTTP/1, and is misuse ended? Bytes in, outcome out.
+//! HTTP/2 is read as strictly as HTTP/1, and misuse ends the connection. Bytes in, outcome out.
 
 use crate::support::{
     TestProxy, Upstream,
@@ -644,7 +644,7 @@ async fn more_streams_than_allowed_are_refused() {
     }
     const REFUSED_STREAM: u32 = 7;
     assert_eq!(frames.fate(7).await, Reset(REFUSED_STREAM));
-    eventually("the others are asked", async || blue.requests() == 3).await;
+    eventually("the other requests arrived", async || blue.requests() == 3).await;
     blue.release();
     assert_eq!(frames.fate(1).await, Status(200));
     assert_eq!(blue.requests(), 3);

@@ -1,4 +1,4 @@
-//! How does the process begin, change and end?
+//! Start, reload and stop of the process.
 
 use std::{fs, time::Duration};
 
@@ -29,7 +29,7 @@ async fn a_stop_finishes_what_is_under_way_and_takes_nothing_new() {
 }
 
 #[tokio::test]
-async fn a_stop_answers_what_was_asked_before_it() {
+async fn a_stop_answers_requests_from_before_it() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
     let folder = tempfile::tempdir().expect("a folder");
     let mut process = Process::start(&folder, &blue, &green).await;
@@ -72,7 +72,7 @@ async fn requests_that_outlast_the_patience_are_cut() {
     let mut early = proxy.public().await;
     early.ask("/hold", "").await;
     early.until("begins").await;
-    // The house has a patience of two seconds.
+    // The shutdown timeout is two seconds.
     drop(proxy.shut_down());
     assert!(!early.read_to_end().await.contains("ends"));
 }
@@ -132,7 +132,7 @@ async fn a_service_that_a_reload_removes_lets_its_requests_finish() {
 /// Once, the drain of a service was 404 from its removal on, while requests were still in flight, and 64 of its
 /// series stayed for ever.
 #[tokio::test]
-async fn a_removed_service_tells_of_its_drain_until_it_is_over_and_then_its_series_go() {
+async fn a_removed_service_reports_its_drain_and_then_its_series_are_removed() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
     let folder = tempfile::tempdir().expect("a folder");
     let process = Process::start(&folder, &blue, &green).await;

@@ -1,4 +1,4 @@
-//! Does everything that a client can have more of come to an end?
+//! Everything that a client can have more of has a limit.
 
 use std::time::{Duration, Instant};
 
@@ -225,7 +225,7 @@ async fn slow_clients_block_no_other_and_time_out() {
         }
     }
     assert!(begin.elapsed() < Duration::from_secs(20), "{:?}", begin.elapsed());
-    eventually("they are all gone", async || {
+    eventually("all connections are closed", async || {
         let metrics = proxy.call("GET", "/metrics", "", "").await.text();
         let open =
             metrics.lines().find_map(|it| it.strip_prefix("flipgate_downstream_connections "));

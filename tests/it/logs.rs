@@ -1,4 +1,4 @@
-//! What happens when standard error is not read?
+//! Standard error that is not read holds up nothing.
 
 use std::io::BufRead;
 

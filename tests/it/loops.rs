@@ -1,4 +1,4 @@
-//! What happens when a request comes back to the proxy that sent it?
+//! A request that comes back to the Flipgate that sent it.
 
 use flipgate::config::Config;
 

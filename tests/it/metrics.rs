@@ -1,4 +1,4 @@
-//! Can an on-call engineer tell from the metrics and the log what is wrong, and who is to blame?
+//! Metrics and the log say what failed, and whether Flipgate or the application failed.
 
 use serde_json::Value;
 
@@ -218,7 +218,7 @@ async fn the_log_says_who_changed_what_and_which_request_failed() {
 #[tokio::test]
 async fn a_client_certificate_that_is_refused_is_logged_with_the_address() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let (authority, stranger) = (Authority::new(), Authority::new());
+    let (authority, foreign) = (Authority::new(), Authority::new());
     let folder = tempfile::tempdir().expect("a folder");
     let config = process::write_config(folder.path(), 0, &blue, &green);
     let text = std::fs::read_to_string(&config).expect("the configuration");
@@ -230,7 +230,7 @@ async fn a_client_certificate_that_is_refused_is_logged_with_the_address() {
     );
     std::fs::write(&config, text.replacen("[service.web]", &tls, 1)).expect("written");
     let mut process = Process::start_with(folder.path(), &config).await;
-    let shown = stranger.issue("tester", &["tester.test"]);
+    let shown = foreign.issue("tester", &["tester.test"]);
     let with_foreign = authority.client(&["http/1.1"], Some(&shown));
     if let Ok(stream) =
         client::connect_tls(PUBLIC, process.public, "localhost", &with_foreign).await

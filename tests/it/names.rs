@@ -1,4 +1,4 @@
-//! Where do requests for a name go when its addresses change?
+//! Endpoints that are names, and changes of their addresses.
 
 use std::{collections::BTreeSet, net::SocketAddr};
 
@@ -90,7 +90,8 @@ async fn without_a_name_server_the_last_addresses_stay() {
     for code in [ResponseCode::ServFail, ResponseCode::NXDomain, ResponseCode::Refused] {
         server.fail(code);
         let before = server.questions();
-        eventually("it was asked", async || server.questions() > before + 1).await;
+        eventually("the name server got a question", async || server.questions() > before + 1)
+            .await;
         assert_eq!(seen(&proxy).await, BTreeSet::from(["127.0.3.1".to_owned()]), "{code:?}");
     }
     server.tell(&["127.0.3.2"]);

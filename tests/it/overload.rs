@@ -1,9 +1,10 @@
-//! What happens when there is more to do than may be?
+//! More requests than the limits allow.
 
 use std::time::Duration;
 
 use crate::support::{
-    Answer, Client, Http2Upstream, Manner, TestProxy, Unruly, Upstream, client, eventually, http2,
+    Answer, Client, Http2Upstream, MisbehavingUpstream, Misbehavior, TestProxy, Upstream, client,
+    eventually, http2,
 };
 
 fn proxy(blue: &Upstream, top: &str, policy: &str) -> TestProxy {
@@ -36,7 +37,7 @@ async fn limited(proxy: &TestProxy, limit: &str) -> f64 {
 }
 
 #[tokio::test]
-async fn one_request_more_than_may_be_is_refused_at_once() {
+async fn a_request_over_the_limit_is_refused_at_once() {
     for (top, policy, limit) in [
         ("limits.in_flight = 2", "", "in_flight"),
         ("", "limits.in_flight = 2", "service_in_flight"),
@@ -101,7 +102,8 @@ async fn a_client_over_its_rate_gets_retry_after() {
     assert!(limited(&proxy, "client_rate").await > 0.9);
     let mut other = Client::connect("127.0.0.9", proxy.public).await;
     assert_eq!(other.get("/", "").await.status, 200, "others have their own");
-    eventually("time helps", async || client.get("/", "").await.status == 200).await;
+    eventually("the rate allows a request again", async || client.get("/", "").await.status == 200)
+        .await;
 }
 
 #[tokio::test]
@@ -109,9 +111,9 @@ async fn requests_wait_for_a_place_in_the_order_in_which_they_came() {
     let upstream = Upstream::start("up").await;
     let policy = "limits = { endpoint_requests = 1, queue = 2, queue_timeout = \"30s\" }";
     let proxy = proxy(&upstream, "", policy);
-    let mut inside = proxy.public().await;
-    inside.ask("/wait", "").await;
-    eventually("one is inside", async || upstream.requests() == 1).await;
+    let mut held = proxy.public().await;
+    held.ask("/wait", "").await;
+    eventually("one request is in flight", async || upstream.requests() == 1).await;
     let [mut one, mut two] = [proxy.public().await, proxy.public().await];
     one.ask("/one", "").await;
     wait_for_queued(&proxy, 1).await;
@@ -121,7 +123,7 @@ async fn requests_wait_for_a_place_in_the_order_in_which_they_came() {
     assert!((limited(&proxy, "queue").await - 1.0).abs() < 0.1);
     assert_eq!(upstream.requests(), 1);
     upstream.release();
-    for client in [&mut inside, &mut one, &mut two] {
+    for client in [&mut held, &mut one, &mut two] {
         assert_eq!(client.answer().await.text(), "up");
     }
     assert_eq!(upstream.paths(), ["/wait", "/one", "/two"]);
@@ -133,16 +135,16 @@ async fn a_client_that_has_left_does_not_block_the_queue() {
     let upstream = Upstream::start("up").await;
     let policy = "limits = { endpoint_requests = 1, queue = 1, queue_timeout = \"30s\" }";
     let proxy = proxy(&upstream, "", policy);
-    let mut inside = proxy.public().await;
-    inside.ask("/wait", "").await;
-    eventually("one is inside", async || upstream.requests() == 1).await;
+    let mut held = proxy.public().await;
+    held.ask("/wait", "").await;
+    eventually("one request is in flight", async || upstream.requests() == 1).await;
     let mut leaving = proxy.public().await;
     leaving.ask("/leaving", "").await;
     wait_for_queued(&proxy, 1).await;
     drop(leaving);
     wait_for_queued(&proxy, 0).await;
     upstream.release();
-    assert_eq!(inside.answer().await.text(), "up");
+    assert_eq!(held.answer().await.text(), "up");
     assert_eq!(proxy.get("/").await, "up");
     assert_eq!(upstream.paths(), ["/wait", "/"], "an abandoned request is not sent");
 }
@@ -152,18 +154,18 @@ async fn a_request_that_waited_too_long_gets_a_503() {
     let upstream = Upstream::start("up").await;
     let policy = "limits = { endpoint_requests = 1, queue_timeout = \"100ms\" }";
     let proxy = proxy(&upstream, "", policy);
-    let mut inside = proxy.public().await;
-    inside.ask("/wait", "").await;
-    eventually("one is inside", async || upstream.requests() == 1).await;
+    let mut held = proxy.public().await;
+    held.ask("/wait", "").await;
+    eventually("one request is in flight", async || upstream.requests() == 1).await;
     assert_overloaded(&proxy.public().await.get("/", "").await);
     assert!((limited(&proxy, "queue_timeout").await - 1.0).abs() < 0.1);
     upstream.release();
-    assert_eq!(inside.answer().await.text(), "up");
+    assert_eq!(held.answer().await.text(), "up");
     assert_eq!(proxy.get("/").await, "up");
 }
 
 #[tokio::test]
-async fn an_endpoint_has_no_more_connections_than_it_may() {
+async fn an_endpoint_has_at_most_its_limit_of_connections() {
     let upstream = Upstream::start("up").await;
     let policy = "limits = { endpoint_connections = 2, queue = 100, queue_timeout = \"30s\" }";
     let proxy = proxy(&upstream, "", policy);
@@ -174,7 +176,7 @@ async fn an_endpoint_has_no_more_connections_than_it_may() {
     for client in &mut clients {
         client.ask("/wait", "").await;
     }
-    eventually("two are inside", async || upstream.requests() == 2).await;
+    eventually("two requests are in flight", async || upstream.requests() == 2).await;
     assert_eq!(proxy.endpoint("web", "blue", 0).await["connections"], 2);
     upstream.release();
     for client in &mut clients {
@@ -185,7 +187,7 @@ async fn an_endpoint_has_no_more_connections_than_it_may() {
 
 #[tokio::test]
 async fn a_request_that_needs_a_fresh_connection_has_one_that_waits_closed_for_it() {
-    let bad = Unruly::start(Manner::ClosesBehindSecondHead).await;
+    let bad = MisbehavingUpstream::start(Misbehavior::ClosesBehindSecondHead).await;
     let proxy = TestProxy::build()
         .services(&format!(
             "[service.web]\nblue = {{ endpoints = [\"{}\"] }}\nhealth.interval = \"24h\"\n\
@@ -202,7 +204,7 @@ async fn a_request_that_needs_a_fresh_connection_has_one_that_waits_closed_for_i
             client.ask("/", "").await;
         }
         for client in &mut clients {
-            assert_eq!(client.answer().await.text(), "unruly");
+            assert_eq!(client.answer().await.text(), "faulty");
         }
     }
     assert!(proxy.endpoint("web", "blue", 0).await["connections"].as_u64() <= Some(1));
@@ -269,9 +271,9 @@ async fn a_request_queued_for_a_replaced_endpoint_blocks_no_other() {
     let (old, new) = (Upstream::start("old").await, Upstream::start("new").await);
     let policy = "limits = { endpoint_requests = 1, queue = 1, queue_timeout = \"30s\" }";
     let proxy = proxy(&old, "", policy);
-    let mut inside = proxy.public().await;
-    inside.ask("/wait", "").await;
-    eventually("one is inside", async || old.requests() == 1).await;
+    let mut held = proxy.public().await;
+    held.ask("/wait", "").await;
+    eventually("one request is in flight", async || old.requests() == 1).await;
     let mut waiting = proxy.public().await;
     waiting.ask("/waiting", "").await;
     wait_for_queued(&proxy, 1).await;
@@ -283,7 +285,7 @@ async fn a_request_queued_for_a_replaced_endpoint_blocks_no_other() {
     }
     old.release();
     assert_eq!(
-        (inside.answer().await.text(), waiting.answer().await.text()),
+        (held.answer().await.text(), waiting.answer().await.text()),
         ("old".into(), "old".into())
     );
 }
@@ -306,7 +308,8 @@ async fn a_process_out_of_files_recovers_when_there_are_some() {
     allow_files(process.pid(), 3);
     let mut waiting = process.public().await;
     waiting.ask("/", "").await;
-    eventually("it says so", async || process.log().contains("cannot accept")).await;
+    eventually("the failed accept is logged", async || process.log().contains("cannot accept"))
+        .await;
     allow_files(process.pid(), 4096);
     assert_eq!(waiting.answer().await.text(), "blue");
     assert!(process.cli(&["status"]).status.success());
@@ -315,7 +318,7 @@ async fn a_process_out_of_files_recovers_when_there_are_some() {
 }
 
 #[tokio::test]
-async fn clients_leave_files_for_those_who_have_to_come_in() {
+async fn client_connections_leave_descriptors_for_new_clients() {
     use crate::support::Process;
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
     let folder = tempfile::tempdir().expect("a folder");
@@ -330,13 +333,13 @@ async fn clients_leave_files_for_those_who_have_to_come_in() {
         clients.push(client);
         // A connection without a request is idle, and may be closed for the next one. All that come later wait.
         if clients.len() == 80 {
-            eventually("as many are in flight as may be", async || blue.requests() >= 80).await;
+            eventually("80 requests are in flight", async || blue.requests() >= 80).await;
         }
     }
     let status = process.status();
     // A listener of each worker may have one more in its hand.
-    let inside = status["services"]["web"]["pools"]["blue"]["in_flight"].as_u64();
-    assert!(inside.is_some_and(|it| (80..=82).contains(&it)), "{inside:?}");
+    let held = status["services"]["web"]["pools"]["blue"]["in_flight"].as_u64();
+    assert!(held.is_some_and(|it| (80..=82).contains(&it)), "{held:?}");
     let promoted = process.cli(&["promote", "web=green"]);
     assert!(promoted.status.success(), "{}", String::from_utf8_lossy(&promoted.stderr));
     assert!(!process.log().contains("cannot accept"), "{}", process.log());
@@ -352,14 +355,14 @@ async fn clients_leave_files_for_those_who_have_to_come_in() {
         // It makes room for the next one.
         *client = Client::over(tokio::io::empty());
     }
-    eventually("all is well again", async || {
+    eventually("requests are answered again", async || {
         process.public().await.get("/", "").await.status == 200
     })
     .await;
 }
 
 #[tokio::test]
-async fn three_times_of_what_may_be_leaves_room_for_what_may() {
+async fn three_times_the_allowed_load_leaves_the_allowed_load_unharmed() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
     let proxy = TestProxy::build()
         .services(&format!(

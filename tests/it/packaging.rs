@@ -1,4 +1,4 @@
-//! Do the packages, the image and the examples fit the program?
+//! The packages, the image and the examples fit the program.
 //!
 //! What needs other tools (a YAML parser, systemd, a clean Debian) is checked by the scripts in `packaging/`.
 

@@ -1,4 +1,4 @@
-//! Who gets a place when as many clients are connected as may be?
+//! Which connections close at the limit of connections.
 
 use crate::support::{
     Authority, Client, TestProxy, Upstream,
@@ -136,7 +136,7 @@ async fn the_limit_is_of_all_workers_together() {
 }
 
 #[tokio::test]
-async fn a_first_request_is_waited_for_as_long_as_a_head_and_a_second_one_longer() {
+async fn a_first_request_has_the_head_timeout_and_a_second_one_the_keep_alive_timeout() {
     let (_blue, proxy) = proxy(2, "timeouts = { head = \"1s\", keep_alive = \"1h\" }").await;
     let mut second = proxy.public().await;
     assert_eq!(second.get("/", "").await.text(), "blue");

@@ -1,4 +1,4 @@
-//! Do comments, messages and pages say who does what?
+//! Comments, messages and pages name their subjects.
 //!
 //! The phrases below make a reader ask "who?" or "what?". Name the subject instead: the client, Flipgate, the
 //! upstream, an endpoint.
@@ -149,7 +149,7 @@ fn a_banned_phrase_is_found_wherever_it_is() {
 }
 
 #[test]
-fn what_is_pending_or_allowed_is_there() {
+fn pending_and_allowed_entries_exist() {
     for it in PENDING {
         assert!(READ.contains(it), "{it} is not read");
         assert!(!found(&[it]).is_empty(), "{it} is rewritten: take it from PENDING");

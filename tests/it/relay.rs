@@ -1,4 +1,4 @@
-//! Does everything come through as it was sent?
+//! Messages arrive as they were sent.
 
 use crate::support::{
     Client, TestProxy, Upstream,
@@ -94,7 +94,7 @@ async fn an_answer_with_trailers_leaves_its_connection_to_the_next_request() {
 }
 
 #[tokio::test]
-async fn an_answer_that_is_framed_twice_is_read_as_the_coding_says() {
+async fn a_response_with_length_and_coding_is_read_by_the_coding() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
     let proxy = TestProxy::of(&blue, &green);
     let mut client = proxy.public().await;

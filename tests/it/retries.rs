@@ -1,9 +1,10 @@
-//! What is tried again, and what never?
+//! Which requests are retried, and which never.
 
 use std::{collections::HashMap, net::SocketAddr};
 
 use crate::support::{
-    Answer, Client, Manner, TestProxy, Unruly, Upstream, Walled, client, eventually,
+    Answer, Client, MisbehavingUpstream, Misbehavior, TestProxy, Upstream, Walled, client,
+    eventually,
 };
 
 fn proxy(blue: &[String], policy: &str) -> TestProxy {
@@ -52,15 +53,15 @@ async fn an_endpoint_that_closes_idle_connections_causes_no_502() {
 #[tokio::test]
 async fn a_pool_of_ten_of_which_three_misbehave_answers_every_get() {
     let manners = [
-        Manner::Refuses,
-        Manner::Silent,
-        Manner::ClosesBehindHead,
-        Manner::Resets,
-        Manner::Babbles,
-        Manner::Unavailable,
-        Manner::Slow,
-        Manner::AnswersTwice,
-        Manner::WrongLength,
+        Misbehavior::Refuses,
+        Misbehavior::Silent,
+        Misbehavior::ClosesBehindHead,
+        Misbehavior::Resets,
+        Misbehavior::Babbles,
+        Misbehavior::Unavailable,
+        Misbehavior::Slow,
+        Misbehavior::AnswersTwice,
+        Misbehavior::WrongLength,
     ];
     for manners in manners.chunks(3) {
         let mut good = Vec::new();
@@ -69,7 +70,7 @@ async fn a_pool_of_ten_of_which_three_misbehave_answers_every_get() {
         }
         let mut bad = Vec::new();
         for manner in manners {
-            bad.push(Unruly::start(*manner).await);
+            bad.push(MisbehavingUpstream::start(*manner).await);
         }
         let of_good = good.iter().map(|it| it.address.to_string());
         let all: Vec<_> = of_good.chain(bad.iter().map(|it| it.address.to_string())).collect();
@@ -92,15 +93,18 @@ async fn a_pool_of_ten_of_which_three_misbehave_answers_every_get() {
                 *seen.entry(answer.text()).or_default() += 1;
             }
         }
-        assert!(seen.keys().all(|it| it == "good" || it == "unruly"), "{manners:?}: {seen:?}");
-        let last = [Manner::Slow, Manner::AnswersTwice, Manner::WrongLength];
-        assert_eq!(seen.contains_key("unruly"), *manners == last, "{seen:?}");
+        assert!(seen.keys().all(|it| it == "good" || it == "faulty"), "{manners:?}: {seen:?}");
+        let last = [Misbehavior::Slow, Misbehavior::AnswersTwice, Misbehavior::WrongLength];
+        assert_eq!(seen.contains_key("faulty"), *manners == last, "{seen:?}");
     }
 }
 
 #[tokio::test]
 async fn an_answer_that_has_begun_is_never_begun_again() {
-    let (bad, good) = (Unruly::start(Manner::ClosesInBody).await, Upstream::start("good").await);
+    let (bad, good) = (
+        MisbehavingUpstream::start(Misbehavior::ClosesInBody).await,
+        Upstream::start("good").await,
+    );
     let all = [bad.address.to_string(), good.address.to_string()];
     let policy = "retry.on = [\"closed\", \"5xx\"]\nejection = { failures = 3, base = \"1h\", longest = \"1h\" }";
     let proxy = proxy(&all, policy);
@@ -125,13 +129,14 @@ async fn an_answer_that_has_begun_is_never_begun_again() {
 
 #[tokio::test]
 async fn an_unrequested_response_is_given_to_no_other_request() {
-    for manner in [Manner::AnswersTwice, Manner::AnswersUnasked, Manner::WrongLength] {
-        let bad = Unruly::start(manner).await;
+    for manner in [Misbehavior::AnswersTwice, Misbehavior::AnswersUnasked, Misbehavior::WrongLength]
+    {
+        let bad = MisbehavingUpstream::start(manner).await;
         let proxy = proxy(&[bad.address.to_string()], "");
         let mut client = proxy.public().await;
         for _ in 0..5 {
             let answer = client.get("/", "").await;
-            assert_eq!((answer.status, answer.text().as_str()), (200, "unruly"));
+            assert_eq!((answer.status, answer.text().as_str()), (200, "faulty"));
         }
         // What was answered before it was asked may be read after its answer has arrived.
         let what = format!("{manner:?}: each has its own connection");
@@ -141,8 +146,9 @@ async fn an_unrequested_response_is_given_to_no_other_request() {
 
 #[tokio::test]
 async fn a_get_that_was_closed_on_goes_elsewhere_once() {
-    for manner in [Manner::ClosesBehindHead, Manner::Resets] {
-        let [one, two] = [Unruly::start(manner).await, Unruly::start(manner).await];
+    for manner in [Misbehavior::ClosesBehindHead, Misbehavior::Resets] {
+        let [one, two] =
+            [MisbehavingUpstream::start(manner).await, MisbehavingUpstream::start(manner).await];
         let good = Upstream::start("good").await;
         let of = |all: &[SocketAddr]| all.iter().map(ToString::to_string).collect::<Vec<_>>();
         let alone = proxy(&of(&[one.address]), "");
@@ -169,8 +175,13 @@ async fn a_get_that_was_closed_on_goes_elsewhere_once() {
 
 #[tokio::test]
 async fn a_request_that_may_have_had_an_effect_is_never_retried() {
-    for manner in [Manner::ClosesBehindHead, Manner::Resets, Manner::Unavailable, Manner::Silent] {
-        let (bad, good) = (Unruly::start(manner).await, Upstream::start("good").await);
+    for manner in [
+        Misbehavior::ClosesBehindHead,
+        Misbehavior::Resets,
+        Misbehavior::Unavailable,
+        Misbehavior::Silent,
+    ] {
+        let (bad, good) = (MisbehavingUpstream::start(manner).await, Upstream::start("good").await);
         let all = [bad.address.to_string(), good.address.to_string()];
         let retry = "retry = { on = [\"5xx\", \"closed\"], try_timeout = \"500ms\" }\nejection.failures = \"none\"";
         let proxy = TestProxy::build()
@@ -193,7 +204,8 @@ async fn a_request_that_may_have_had_an_effect_is_never_retried() {
 
 #[tokio::test]
 async fn without_a_word_of_the_service_an_answer_is_an_answer() {
-    let (bad, good) = (Unruly::start(Manner::Unavailable).await, Upstream::start("good").await);
+    let (bad, good) =
+        (MisbehavingUpstream::start(Misbehavior::Unavailable).await, Upstream::start("good").await);
     let all = [bad.address.to_string(), good.address.to_string()];
     let proxy = proxy(&all, "");
     let mut statuses = Vec::new();
@@ -206,7 +218,8 @@ async fn without_a_word_of_the_service_an_answer_is_an_answer() {
 
 #[tokio::test]
 async fn no_more_is_tried_again_than_the_budget_has() {
-    let (bad, good) = (Unruly::start(Manner::Unavailable).await, Upstream::start("good").await);
+    let (bad, good) =
+        (MisbehavingUpstream::start(Misbehavior::Unavailable).await, Upstream::start("good").await);
     let all = [bad.address.to_string(), good.address.to_string()];
     let proxy = proxy(
         &all,
@@ -227,7 +240,7 @@ async fn no_more_is_tried_again_than_the_budget_has() {
 
 #[tokio::test]
 async fn without_another_endpoint_the_original_response_is_sent() {
-    let bad = Unruly::start(Manner::Unavailable).await;
+    let bad = MisbehavingUpstream::start(Misbehavior::Unavailable).await;
     let proxy = proxy(&[bad.address.to_string()], "retry.on = [\"503\"]");
     let answer = proxy.public().await.get("/", "").await;
     assert_eq!((answer.status, answer.text().as_str(), bad.requests()), (503, "busy", 1));
@@ -236,7 +249,8 @@ async fn without_another_endpoint_the_original_response_is_sent() {
 
 #[tokio::test]
 async fn a_slow_endpoint_is_left_for_another_one() {
-    let (bad, good) = (Unruly::start(Manner::Silent).await, Upstream::start("good").await);
+    let (bad, good) =
+        (MisbehavingUpstream::start(Misbehavior::Silent).await, Upstream::start("good").await);
     let all = [bad.address.to_string(), good.address.to_string()];
     let proxy = proxy(&all, "retry.try_timeout = \"500ms\"");
     while bad.requests() == 0 {
@@ -343,20 +357,21 @@ async fn each_of_ten_endpoints_is_replaced_under_load_and_nothing_is_lost() {
 
 #[tokio::test]
 async fn a_retried_request_does_not_block_itself() {
-    let bad = Unruly::start(Manner::ClosesBehindSecondHead).await;
+    let bad = MisbehavingUpstream::start(Misbehavior::ClosesBehindSecondHead).await;
     let limits = "limits = { endpoint_requests = 1, queue = 0 }";
     let proxy = proxy(&[bad.address.to_string()], limits);
     let mut client = proxy.public().await;
     for count in 1..=3 {
         let answer = client.get("/", "").await;
-        assert_eq!((answer.status, answer.text().as_str()), (200, "unruly"), "{count}");
+        assert_eq!((answer.status, answer.text().as_str()), (200, "faulty"), "{count}");
     }
     assert_eq!(bad.requests(), 5, "the second and the third were sent twice");
 }
 
 #[tokio::test]
-async fn an_answer_is_not_given_up_for_a_place_that_is_not_there() {
-    let (bad, good) = (Unruly::start(Manner::Unavailable).await, Upstream::start("good").await);
+async fn a_response_is_not_discarded_for_a_retry_without_a_permit() {
+    let (bad, good) =
+        (MisbehavingUpstream::start(Misbehavior::Unavailable).await, Upstream::start("good").await);
     let all = [bad.address.to_string(), good.address.to_string()];
     let policy = "retry.on = [\"503\"]\nejection.failures = \"none\"\n\
                   limits = { endpoint_requests = 1, queue = 0 }";
@@ -378,8 +393,10 @@ async fn an_answer_is_not_given_up_for_a_place_that_is_not_there() {
 
 #[tokio::test]
 async fn a_response_is_not_given_up_for_an_unhealthy_endpoint() {
-    let (bad, ill) =
-        (Unruly::start(Manner::Unavailable).await, Unruly::start(Manner::Silent).await);
+    let (bad, ill) = (
+        MisbehavingUpstream::start(Misbehavior::Unavailable).await,
+        MisbehavingUpstream::start(Misbehavior::Silent).await,
+    );
     let all = [bad.address.to_string(), ill.address.to_string()];
     let proxy = TestProxy::build()
         .services(&format!(
@@ -400,7 +417,7 @@ async fn a_response_is_not_given_up_for_an_unhealthy_endpoint() {
 #[tokio::test]
 async fn a_slow_client_is_not_the_fault_of_the_endpoint() {
     let good = Upstream::start("good").await;
-    let stalling = Unruly::start(Manner::StallsInBody).await;
+    let stalling = MisbehavingUpstream::start(Misbehavior::StallsInBody).await;
     for (address, is_blamed) in [(good.address, false), (stalling.address, true)] {
         let other = Upstream::start("other").await;
         let proxy = TestProxy::build()

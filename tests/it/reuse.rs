@@ -1,4 +1,4 @@
-//! Which connections to an endpoint are used for another request?
+//! Which connections to an endpoint are used for another request.
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},

@@ -1,4 +1,4 @@
-//! When does a signal count?
+//! Signals during start and stop.
 
 use std::{
     fs::{self, File},

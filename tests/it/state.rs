@@ -1,4 +1,4 @@
-//! What survives? Whatever was acknowledged, and nothing else.
+//! Acknowledged changes survive a restart, and nothing else does.
 
 use std::{fs, path::PathBuf};
 
@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::support::{Fault, Process, TestProxy, Upstream, eventually, process};
 
 #[tokio::test]
-async fn a_restart_comes_back_to_what_was_acknowledged() {
+async fn a_restart_has_every_acknowledged_change() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
     let new = Upstream::start("new").await;
     let proxy = TestProxy::of(&blue, &green);
@@ -138,7 +138,7 @@ async fn a_change_that_cannot_be_written_is_not_made() {
 }
 
 #[tokio::test]
-async fn a_change_of_unknown_outcome_is_called_so_and_no_more_are_taken() {
+async fn after_an_unknown_outcome_the_state_is_read_only() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
     let (proxy, faults) = TestProxy::build().service("web", &[&blue], &[&green]).start_faulty();
     eventually("ready", async || proxy.call("GET", "/readyz", "", "").await.status == 200).await;

@@ -1,4 +1,4 @@
-//! What happens to a task that panics, and to all others?
+//! A panic in one task does not affect the others.
 
 use http::Request;
 
@@ -19,9 +19,9 @@ async fn colors() -> (Upstream, Upstream, TestProxyBuilder) {
     (blue, green, proxy)
 }
 
-async fn fragile() -> (Upstream, Upstream, TestProxy, Panics) {
+async fn panicking() -> (Upstream, Upstream, TestProxy, Panics) {
     let (blue, green, proxy) = colors().await;
-    let (proxy, panics) = proxy.start_fragile();
+    let (proxy, panics) = proxy.start_panicking();
     (blue, green, proxy, panics)
 }
 
@@ -141,7 +141,7 @@ async fn a_dead_control_task_ends_the_process_gently_and_with_an_error() {
 
 #[tokio::test]
 async fn a_dead_worker_ends_the_process_gently_and_with_an_error() {
-    let (blue, _green, mut proxy, panics) = fragile().await;
+    let (blue, _green, mut proxy, panics) = panicking().await;
     // Of so many, each of the two workers has some.
     let mut early = Vec::new();
     for _ in 0..16 {
@@ -169,7 +169,7 @@ async fn a_dead_worker_ends_the_process_gently_and_with_an_error() {
 
 #[tokio::test]
 async fn a_process_ends_when_a_worker_dies_while_it_runs() {
-    let (_blue, _green, mut proxy, panics) = fragile().await;
+    let (_blue, _green, mut proxy, panics) = panicking().await;
     let run = proxy.run();
     assert_eq!(proxy.get("/").await, "blue");
     panics.plant(Place::Tick);
@@ -182,7 +182,7 @@ async fn a_process_ends_when_a_worker_dies_while_it_runs() {
 async fn an_acceptor_that_panics_is_replaced_at_once() {
     let (_blue, _green, proxy) = colors().await;
     let proxy = proxy.with("limits.connections_per_client = 2");
-    let (proxy, panics) = proxy.start_fragile();
+    let (proxy, panics) = proxy.start_panicking();
     let _two = [held(&proxy, "").await, held(&proxy, "").await];
     for count in 1..=3 {
         panics.plant(Place::TurnedAway);
@@ -202,8 +202,8 @@ async fn an_acceptor_that_panics_is_replaced_at_once() {
 
 #[tokio::test]
 async fn a_panic_in_one_connection_costs_that_connection() {
-    let (blue, _green, proxy, panics) = fragile().await;
-    let (mut one, mut other) = (held(&proxy, "x-fragile: 1\r\n").await, held(&proxy, "").await);
+    let (blue, _green, proxy, panics) = panicking().await;
+    let (mut one, mut other) = (held(&proxy, "x-panic: 1\r\n").await, held(&proxy, "").await);
     proxy.wait_for_in_flight("web", "blue", 2).await;
     proxy.promote(&[("web", "green")]).await;
     panics.plant(Place::Exchange);
@@ -216,7 +216,7 @@ async fn a_panic_in_one_connection_costs_that_connection() {
     eventually("drained", async || proxy.drain("web").await["drained"] == true).await;
     eventually("the event", async || proxy.events("drained").len() == 1).await;
     drop((one, other));
-    eventually("nothing is held", async || {
+    eventually("no request is in flight", async || {
         let connections = proxy.metric("flipgate_downstream_connections").await;
         let status = proxy.status().await;
         let pools = &status["services"]["web"]["pools"];
@@ -232,7 +232,7 @@ async fn a_panic_in_one_connection_costs_that_connection() {
 
 #[tokio::test]
 async fn a_panic_in_a_tunnel_costs_that_tunnel() {
-    let (_blue, _green, proxy, panics) = fragile().await;
+    let (_blue, _green, proxy, panics) = panicking().await;
     let (mut one, mut other) = (proxy.public().await, proxy.public().await);
     for client in [&mut one, &mut other] {
         client.send(WEBSOCKET).await;
@@ -251,10 +251,10 @@ async fn a_panic_in_a_tunnel_costs_that_tunnel() {
 
 #[tokio::test]
 async fn a_panic_in_one_stream_costs_that_stream() {
-    let (blue, _green, proxy, panics) = fragile().await;
+    let (blue, _green, proxy, panics) = panicking().await;
     let mut client = Http2::connect(PUBLIC, proxy.public).await;
-    let fragile = Request::get("https://localhost/hold").header("x-fragile", "1");
-    let mut one = client.send(fragile.body(()).expect("a request"), true).await;
+    let panicking = Request::get("https://localhost/hold").header("x-panic", "1");
+    let mut one = client.send(panicking.body(()).expect("a request"), true).await;
     let mut other = client.ask("GET", "/hold", "", true).await;
     let head = one.head().await.expect("an answer");
     one.until("blue begins\n").await;
@@ -276,7 +276,7 @@ async fn a_panic_in_a_handshake_costs_that_connection() {
     let pair = authority.issue("server", &["localhost"]);
     let (_blue, _green, proxy) = colors().await;
     let proxy = proxy.listener(&format!("[listener.tls]\n{}", authority.listener(&pair)));
-    let (proxy, panics) = proxy.start_fragile();
+    let (proxy, panics) = proxy.start_panicking();
     panics.plant(Place::TurnedAway);
     let mut wrong = Client::connect(PUBLIC, proxy.others[0]).await;
     wrong.send("this is no handshake of TLS\r\n\r\n").await;

@@ -1,10 +1,12 @@
-//! How long may the upstreams of each service take?
+//! Timeouts of a service for its endpoints.
 
 use std::net::SocketAddr;
 
-use crate::support::{Client, Manner, Process, TestProxy, Unruly, Upstream, eventually};
+use crate::support::{
+    Client, MisbehavingUpstream, Misbehavior, Process, TestProxy, Upstream, eventually,
+};
 
-/// A house with two services of the same endpoint, and the second one with timeouts of its own.
+/// A Flipgate with two services of the same endpoint; the second one has timeouts of its own.
 fn proxy(top: &str, endpoint: &str, timeouts: &str) -> TestProxy {
     let blue = format!("blue = {{ endpoints = [\"{endpoint}\"], tls = {{}} }}");
     let blue = if endpoint.contains("https") { blue } else { blue.replace(", tls = {}", "") };
@@ -34,7 +36,7 @@ async fn status_of_first(mut quick: Client, slow: &mut Client) -> u16 {
 
 #[tokio::test]
 async fn a_service_has_its_own_limit_for_the_beginning_of_a_response() {
-    let silent = Unruly::start(Manner::Silent).await;
+    let silent = MisbehavingUpstream::start(Misbehavior::Silent).await;
     let proxy = proxy("", &silent.address.to_string(), "upstream_response = \"1s\"");
     let mut usual = ask(proxy.public, "usual").await;
     assert_eq!(status_of_first(ask(proxy.public, "own").await, &mut usual).await, 504);
@@ -43,7 +45,7 @@ async fn a_service_has_its_own_limit_for_the_beginning_of_a_response() {
 #[tokio::test]
 async fn a_service_has_its_own_limit_for_a_connection_to_an_endpoint() {
     // It opens, and TLS, which belongs to it, does not begin.
-    let silent = Unruly::start(Manner::Silent).await;
+    let silent = MisbehavingUpstream::start(Misbehavior::Silent).await;
     let endpoint = format!("https://{}", silent.address);
     let top = "timeouts.upstream_connect = \"60s\"";
     let proxy = proxy(top, &endpoint, "upstream_connect = \"1s\"");
@@ -53,7 +55,7 @@ async fn a_service_has_its_own_limit_for_a_connection_to_an_endpoint() {
 
 #[tokio::test]
 async fn a_service_has_its_own_limit_for_a_whole_exchange() {
-    let silent = Unruly::start(Manner::Silent).await;
+    let silent = MisbehavingUpstream::start(Misbehavior::Silent).await;
     let endpoint = silent.address.to_string();
     let limited = proxy("", &endpoint, "request = \"1s\"");
     let mut usual = ask(limited.public, "usual").await;
@@ -66,7 +68,7 @@ async fn a_service_has_its_own_limit_for_a_whole_exchange() {
 
 #[tokio::test]
 async fn a_service_has_its_own_limit_for_a_response_that_stands_still() {
-    let stalling = Unruly::start(Manner::StallsInBody).await;
+    let stalling = MisbehavingUpstream::start(Misbehavior::StallsInBody).await;
     let proxy = proxy("", &stalling.address.to_string(), "upstream_stall = \"1s\"");
     let mut usual = ask(proxy.public, "usual").await;
     usual.until("half").await;
@@ -80,7 +82,7 @@ async fn a_service_has_its_own_limit_for_a_response_that_stands_still() {
 
 #[tokio::test]
 async fn a_reload_applies_the_timeouts_of_a_service() {
-    let silent = Unruly::start(Manner::Silent).await;
+    let silent = MisbehavingUpstream::start(Misbehavior::Silent).await;
     let green = Upstream::start("green").await;
     let folder = tempfile::tempdir().expect("a folder");
     let process = Process::start(&folder, &green, &green).await;

@@ -1,4 +1,4 @@
-//! Do the promises hold over TLS, and is every peer verified?
+//! The rules hold over TLS, and every peer is verified.
 
 use std::{fs, sync::Arc};
 
@@ -62,7 +62,7 @@ async fn ask(secured: &Secured, named: &str, host: &str) -> std::io::Result<Answ
 }
 
 #[tokio::test]
-async fn a_request_by_tls_is_answered_and_told_as_https() {
+async fn a_request_over_tls_is_forwarded_with_proto_https() {
     let secured = Secured::start().await;
     let mut client = secured.client(PUBLIC).await;
     client.send("GET /head HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-Proto: http\r\n\r\n").await;
@@ -229,8 +229,8 @@ async fn clients_with_a_certificate_are_identified_and_may_be_internal() {
         assert!(sent.contains(";Subject=\"CN=tester\";DNS=\"tester.test\"\r\n"), "{sent}");
 
         // One of another authority is worth less than none.
-        let stranger = Authority::new();
-        let shown = stranger.issue("tester", &["tester.test"]);
+        let foreign = Authority::new();
+        let shown = foreign.issue("tester", &["tester.test"]);
         let config = secured.authority.client(&["http/1.1"], Some(&shown));
         let mut client = match client::connect_tls(PUBLIC, to, "localhost", &config).await {
             Ok(stream) => Client::over(stream),
@@ -278,11 +278,11 @@ async fn an_upstream_by_tls_is_verified() {
     let secured = Secured::start().await;
     let (port, ca) = (secured.proxy.others[0].port(), secured.authority.file.display());
     let cert = secured.authority.issue("server", &["localhost"]).cert;
-    let stranger = Authority::new();
+    let foreign = Authority::new();
     let services = [
         ("good", format!("ca = \"{ca}\""), 200),
         ("pinned", format!("ca = \"{}\"", cert.display()), 200),
-        ("stranger", format!("ca = \"{}\"", stranger.file.display()), 502),
+        ("foreign", format!("ca = \"{}\"", foreign.file.display()), 502),
         ("named", format!("ca = \"{ca}\", server_name = \"other.test\""), 421),
         ("misnamed", format!("ca = \"{ca}\", server_name = \"third.test\""), 502),
         ("machine", String::new(), 502),

@@ -1,4 +1,4 @@
-//! Which fields pass behind a body?
+//! Which fields are forwarded as trailers.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -96,7 +96,7 @@ async fn only_what_may_be_a_trailer_passes_over_http1() {
     assert!(seen.ends_with(&end), "{seen}");
 }
 
-/// A house before an application that speaks HTTP/2.
+/// A Flipgate in front of an application that speaks HTTP/2.
 fn before(upstream: &Http2Upstream) -> TestProxy {
     let address = upstream.address;
     TestProxy::build()

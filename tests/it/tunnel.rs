@@ -1,4 +1,4 @@
-//! Does a WebSocket keep its color, and is it waited for?
+//! A WebSocket keeps its color, and a drain waits for it.
 
 use serde_json::json;
 

@@ -1,4 +1,4 @@
-//! Is the wire used as HTTP/1 says, by us and by those around us?
+//! HTTP/1 towards clients and upstreams.
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -125,7 +125,7 @@ async fn proxy_fields_of_an_upstream_are_removed() {
 
 /// RFC 9110, section 7.6.2.
 #[tokio::test]
-async fn options_go_as_many_hops_as_they_may() {
+async fn options_with_max_forwards_0_is_answered_by_flipgate() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
     let proxy = TestProxy::of(&blue, &green);
     let mut client = proxy.public().await;
@@ -255,7 +255,7 @@ async fn bytes_behind_a_response_are_not_the_next_response() {
 }
 
 #[tokio::test]
-async fn an_answer_that_is_shorter_than_it_says_is_cut_so_that_the_client_can_tell() {
+async fn a_response_shorter_than_its_length_is_visibly_cut() {
     for (answer, says) in [
         ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nok", "Content-Length: 5\r\n"),
         ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n", "chunked\r\n"),

@@ -13,7 +13,7 @@ import re
 import subprocess
 import threading
 
-from house import end, program, same, true
+from sandbox import end, program, same, true
 
 PAGE = """<!DOCTYPE html>
 <title>peers</title>
@@ -159,15 +159,15 @@ OPTIONS = [
 ]
 
 
-def main(house, promises):
-    cert, key = house.certificate("house")
+def main(sandbox, promises):
+    cert, key = sandbox.certificate("sandbox")
     loop = asyncio.new_event_loop()
     threading.Thread(target=loop.run_forever, daemon=True).start()
     ports = {it: App(it, lambda: flipgate.promote(web="green")).start(loop)
              for it in ("blue", "green")}
-    flipgate = house.flipgate(CONFIG.format(cert=cert, key=key, **ports))
+    flipgate = sandbox.flipgate(CONFIG.format(cert=cert, key=key, **ports))
     origin = f"https://localhost:{flipgate.ports[0]}"
-    seen, log = browse(house, origin)
+    seen, log = browse(sandbox, origin)
 
     with promises.that("the page comes by HTTP/2, and so does what it fetches"):
         same((seen.get("page"), seen.get("fetch")), ("h2", "h2"))
@@ -192,12 +192,12 @@ def main(house, promises):
         same(flipgate.drain("web", wait="3s")["drained"], True)
 
 
-def browse(house, origin):
+def browse(sandbox, origin):
     """What the page has seen, and Chromium's log of what it did."""
-    log = house.folder / "net-log.json"
-    command = ["chromium", *OPTIONS, f"--user-data-dir={house.folder}/profile"]
+    log = sandbox.folder / "net-log.json"
+    command = ["chromium", *OPTIONS, f"--user-data-dir={sandbox.folder}/profile"]
     command += [f"--log-net-log={log}", "--net-log-capture-mode=IncludeSensitive", origin + "/"]
-    process = house.start(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    process = sandbox.start(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     try:
         said = process.communicate(timeout=20)[0]
     finally:

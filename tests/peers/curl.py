@@ -17,7 +17,7 @@ import struct
 import subprocess
 import threading
 
-from house import eventually, free_port, program, same, true
+from sandbox import eventually, free_port, program, same, true
 
 BIG = bytes(range(251)) * (10 * 1024 * 1024 // 251)
 PUBLIC = "127.0.0.2"
@@ -71,14 +71,14 @@ class App(http.server.BaseHTTPRequestHandler):
         pass
 
 
-def start_app(house, name):
+def start_app(sandbox, name):
     app = type(name, (App,), {"color": name})
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), app)
     server.daemon_threads = True
     # An upload that Flipgate cuts off is no news.
     server.handle_error = lambda *_: None
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    house.ends.callback(server.shutdown)
+    sandbox.ends.callback(server.shutdown)
     return server.server_port
 
 
@@ -88,8 +88,8 @@ def start_app(house, name):
 class Curl:
     """Calls curl, and takes its answers apart."""
 
-    def __init__(self, house, cert):
-        self.folder = house.folder
+    def __init__(self, sandbox, cert):
+        self.folder = sandbox.folder
         self.trust = ["--cacert", str(cert)]
 
     def __call__(self, *options, content=None):
@@ -244,32 +244,32 @@ frontend seen
 """
 
 
-def main(house, promises):
-    cert, key = house.certificate("house")
-    two = house.certificate("two", hosts=["DNS:two.test", "DNS:*.two.test"])
-    authority = house.certificate("authority", hosts=())
-    changing = house.certificate("changing")
-    ports = {color: start_app(house, color) for color in ("blue", "green")}
+def main(sandbox, promises):
+    cert, key = sandbox.certificate("sandbox")
+    two = sandbox.certificate("two", hosts=["DNS:two.test", "DNS:*.two.test"])
+    authority = sandbox.certificate("authority", hosts=())
+    changing = sandbox.certificate("changing")
+    ports = {color: start_app(sandbox, color) for color in ("blue", "green")}
     ports |= {it: free_port() for it in ("https", "v1", "v2", "h2v2")}
     config = CONFIG.format(cert=cert, key=key, two=two, ca=authority, changing=changing, **ports)
-    flipgate = house.flipgate(config)
+    flipgate = sandbox.flipgate(config)
     at = dict(zip(LISTENERS, flipgate.ports))
-    curl = Curl(house, cert)
+    curl = Curl(sandbox, cert)
 
     versions(promises, curl, at)
     hosts(promises, curl, at, cert, two)
     redirects(promises, curl, at)
     transport_security(promises, curl, at)
-    clients(house, promises, curl, at, authority)
+    clients(sandbox, promises, curl, at, authority)
     proxy_protocol(promises, curl, at)
     if shutil.which("haproxy"):
-        proxy_protocol_onward(house, promises, curl, at, ports)
+        proxy_protocol_onward(sandbox, promises, curl, at, ports)
     else:
         print("left out: the PROXY protocol to endpoints, since haproxy is not there", flush=True)
     interim(promises, curl, at)
-    bodies(house, promises, curl, at)
-    limits(house, promises, curl, at)
-    change(house, promises, flipgate, at["changing"], changing)
+    bodies(sandbox, promises, curl, at)
+    limits(sandbox, promises, curl, at)
+    change(sandbox, promises, flipgate, at["changing"], changing)
     with promises.that("in the end no request is in flight, by Flipgate's own count"):
         eventually(lambda: is_empty(flipgate.status()), 3, "a request is left")
 
@@ -356,12 +356,12 @@ def transport_security(promises, curl, at):
             same(curl(url).field("strict-transport-security"), None)
 
 
-def clients(house, promises, curl, at, authority):
+def clients(sandbox, promises, curl, at, authority):
     optional, required = (f"https://localhost:{at[it]}/" for it in ("optional", "required"))
-    cert, key = house.certificate("alice", ["DNS:alice.test", "URI:spiffe://a/b"], authority)
-    stranger = house.certificate("stranger")
+    cert, key = sandbox.certificate("alice", ["DNS:alice.test", "URI:spiffe://a/b"], authority)
+    foreign = sandbox.certificate("foreign")
     mine = ["--cert", str(cert), "--key", str(key)]
-    theirs = ["--cert", str(stranger[0]), "--key", str(stranger[1])]
+    theirs = ["--cert", str(foreign[0]), "--key", str(foreign[1])]
     forged = ["-H", "X-Forwarded-Client-Cert: Hash=forged"]
     preview, public = ["-H", "Flipgate-Preview: green"], ["--interface", PUBLIC]
     digest = hashlib.sha256(ssl.PEM_cert_to_DER_cert(cert.read_text())).hexdigest()
@@ -433,10 +433,10 @@ def ask_with(port, header):
         return json.load(answer)
 
 
-def proxy_protocol_onward(house, promises, curl, at, ports):
-    with (house.folder / "haproxy.log").open("wb") as out:
-        file = house.write("haproxy.cfg", HAPROXY.format(**ports))
-        house.start(["haproxy", "-db", "-f", file], stdout=out, stderr=out)
+def proxy_protocol_onward(sandbox, promises, curl, at, ports):
+    with (sandbox.folder / "haproxy.log").open("wb") as out:
+        file = sandbox.write("haproxy.cfg", HAPROXY.format(**ports))
+        sandbox.start(["haproxy", "-db", "-f", file], stdout=out, stderr=out)
     url = f"https://localhost:{at['tls']}"
     eventually(lambda: curl(url + "/v1").code == 200, 20, "haproxy does not start")
     for service in ("v1", "v2", "h2v2"):
@@ -455,8 +455,8 @@ def interim(promises, curl, at):
             same(answer.field("link"), None)
 
 
-def bodies(house, promises, curl, at):
-    file = house.folder / "big"
+def bodies(sandbox, promises, curl, at):
+    file = sandbox.folder / "big"
     file.write_bytes(BIG)
     digest = hashlib.sha256(BIG).hexdigest()
     for way, options in both(at, "/big"):
@@ -476,7 +476,7 @@ def bodies(house, promises, curl, at):
             true((answer.code, answer.body) == (403, b"no\n"), str(answer))
     with promises.that("many downloads at once share a connection of h2"):
         url = f"https://localhost:{at['tls']}/big"
-        names = [house.folder / f"part{it}" for it in range(4)]
+        names = [sandbox.folder / f"part{it}" for it in range(4)]
         command = ["curl", "-sS", "--http2", "--parallel", "-k", "--max-time", "8"]
         for name in names:
             command += ["-o", name, url]
@@ -484,7 +484,7 @@ def bodies(house, promises, curl, at):
         true(all(it.read_bytes() == BIG for it in names), "other bytes")
 
 
-def limits(house, promises, curl, at):
+def limits(sandbox, promises, curl, at):
     for way, options in both(at, "/small"):
         with promises.that(f"{way}: a body up to max_body is taken"):
             same(curl(*options, "--data-binary", "@-", content=b"x" * 65536).told()["length"], 65536)
@@ -499,7 +499,7 @@ def limits(house, promises, curl, at):
             true(answer.code == 413, str(answer))
 
 
-def change(house, promises, flipgate, port, pair):
+def change(sandbox, promises, flipgate, port, pair):
     kept = ssl.create_default_context()
     kept.check_hostname, kept.verify_mode = False, ssl.CERT_NONE
     open_ = http.client.HTTPSConnection("127.0.0.1", port, context=kept, timeout=5)
@@ -511,7 +511,7 @@ def change(house, promises, flipgate, port, pair):
     same(ask(), "blue")
     first = shown(port)
     warned = len(warnings(flipgate))
-    new = [it.read_bytes() for it in house.certificate("new")]
+    new = [it.read_bytes() for it in sandbox.certificate("new")]
     with promises.that("a certificate replaced on disk is shown to new connections soon"):
         replace(pair, new)
         eventually(lambda: shown(port) != first, 8, "it shows the old one")
@@ -524,7 +524,7 @@ def change(house, promises, flipgate, port, pair):
         eventually(lambda: len(warnings(flipgate)) > warned, 8, "no warning")
         same(shown(port), second)
     with promises.that("so is one that does not fit its key"):
-        other = [it.read_bytes() for it in house.certificate("other")]
+        other = [it.read_bytes() for it in sandbox.certificate("other")]
         warned = len(warnings(flipgate))
         replace(pair, [other[0], new[1]])
         eventually(lambda: len(warnings(flipgate)) > warned, 8, "no warning")

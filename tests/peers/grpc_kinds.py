@@ -10,7 +10,7 @@ from concurrent import futures
 import grpc
 import httpx
 
-from house import eventually, free_port, program, same, true
+from sandbox import eventually, free_port, program, same, true
 
 BIG = bytes(range(256)) * (5 * 1024 * 1024 // 256)
 OPTIONS = [
@@ -86,7 +86,7 @@ class App(grpc.GenericRpcHandler):
         return b""
 
 
-def serve(house, app, credentials=None, options=()):
+def serve(sandbox, app, credentials=None, options=()):
     server = grpc.server(futures.ThreadPoolExecutor(32), options=OPTIONS + list(options))
     server.add_generic_rpc_handlers((app,))
     if credentials:
@@ -94,7 +94,7 @@ def serve(house, app, credentials=None, options=()):
     else:
         port = server.add_insecure_port("127.0.0.1:0")
     server.start()
-    house.ends.callback(server.stop, None)
+    sandbox.ends.callback(server.stop, None)
     return port
 
 
@@ -161,22 +161,22 @@ blue = {{ endpoints = ["127.0.0.1:{clear_blue}"], protocol = "h2" }}
 """
 
 
-def main(house, promises):
-    cert, key = house.certificate("house")
+def main(sandbox, promises):
+    cert, key = sandbox.certificate("sandbox")
     credentials = grpc.ssl_server_credentials([(key.read_bytes(), cert.read_bytes())])
     aging = [("grpc.max_connection_age_ms", 200), ("grpc.max_connection_age_grace_ms", 5000)]
     apps = {color: App(color) for color in ("blue", "green")}
-    ports = {f"clear_{it}": serve(house, app) for it, app in apps.items()}
-    ports |= {f"tls_{it}": serve(house, app, credentials) for it, app in apps.items()}
-    ports["aging"] = serve(house, apps["blue"], options=aging)
-    flipgate = house.flipgate(CONFIG.format(cert=cert, key=key, closed=free_port(), **ports))
+    ports = {f"clear_{it}": serve(sandbox, app) for it, app in apps.items()}
+    ports |= {f"tls_{it}": serve(sandbox, app, credentials) for it, app in apps.items()}
+    ports["aging"] = serve(sandbox, apps["blue"], options=aging)
+    flipgate = sandbox.flipgate(CONFIG.format(cert=cert, key=key, closed=free_port(), **ports))
 
     trust = grpc.ssl_channel_credentials(cert.read_bytes())
     tls, clear = (f"127.0.0.1:{it}" for it in flipgate.ports)
     secure = grpc.secure_channel(tls, trust, options=OPTIONS)
     open_ = grpc.insecure_channel(clear, options=OPTIONS)
-    house.ends.callback(secure.close)
-    house.ends.callback(open_.close)
+    sandbox.ends.callback(secure.close)
+    sandbox.ends.callback(open_.close)
 
     for way_in, channel in (("TLS", secure), ("the clear", open_)):
         for way_on, service in (("h2 in the clear", "clear.App"), ("https", "tls.App")):

@@ -11,7 +11,7 @@ import subprocess
 import threading
 import time
 
-from house import eventually, free_port, program, same, true
+from sandbox import eventually, free_port, program, same, true
 
 REQUESTS = 3000
 
@@ -65,10 +65,10 @@ frontend green
 """
 
 
-def start_haproxy(house, ports):
-    with (house.folder / "haproxy.log").open("wb") as out:
-        file = house.write("haproxy.cfg", HAPROXY.format(**ports))
-        house.start(["haproxy", "-db", "-f", file], stdout=out, stderr=out)
+def start_haproxy(sandbox, ports):
+    with (sandbox.folder / "haproxy.log").open("wb") as out:
+        file = sandbox.write("haproxy.cfg", HAPROXY.format(**ports))
+        sandbox.start(["haproxy", "-db", "-f", file], stdout=out, stderr=out)
     eventually(lambda: is_open(ports["h2_green"]), 5, "haproxy does not start")
 
 
@@ -103,20 +103,20 @@ green = {{ endpoints = ["127.0.0.1:{h2_green}"], protocol = "h2" }}
 """
 
 
-def main(house, promises):
-    cert, key = house.certificate("house")
+def main(sandbox, promises):
+    cert, key = sandbox.certificate("sandbox")
     ports = {color: start_app(color) for color in ("blue", "green")}
     config = CONFIG
     if shutil.which("haproxy"):
         ports |= {it: free_port() for it in ("h2_blue", "h2_green")}
-        start_haproxy(house, ports)
+        start_haproxy(sandbox, ports)
         config += CONFIG_H2
     else:
         print("left out: endpoints that speak HTTP/2, since haproxy is not there", flush=True)
-    flipgate = house.flipgate(config.format(cert=cert, key=key, **ports))
+    flipgate = sandbox.flipgate(config.format(cert=cert, key=key, **ports))
     tls, clear = flipgate.ports
 
-    body = house.folder / "body"
+    body = sandbox.folder / "body"
     body.write_bytes(b"y" * 20_000)
     ways = {
         "h2 by TLS": [f"https://127.0.0.1:{tls}"],

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 
-from house import drop, end, eventually, free_port, nft, program_in_own_network, true
+from sandbox import drop, end, eventually, free_port, nft, program_in_own_network, true
 
 CLIENTS = 12
 INTERVAL = 2.0  # seconds between two health checks, the default
@@ -109,17 +109,17 @@ def health(flipgate):
     return [it["health"] for it in pool["endpoints"]]
 
 
-def main(house, promises):
+def main(sandbox, promises):
     ports = [free_port(), free_port()]
-    app = house.write("app.py", APP)
+    app = sandbox.write("app.py", APP)
 
     def start(name):
         port = ports["onetwo".index(name) // 3]
-        log = (house.folder / f"{name}.log").open("ab")
-        return house.start([sys.executable, app, port, name], stderr=log, stdout=log)
+        log = (sandbox.folder / f"{name}.log").open("ab")
+        return sandbox.start([sys.executable, app, port, name], stderr=log, stdout=log)
 
     one, two = start("one"), start("two")
-    flipgate = house.flipgate(CONFIG.format(one=ports[0], two=ports[1]))
+    flipgate = sandbox.flipgate(CONFIG.format(one=ports[0], two=ports[1]))
     eventually(lambda: health(flipgate) == ["up", "up"], 10, "the endpoints do not come up")
 
     for what in ("SIGTERM", "SIGKILL", "a firewall"):

@@ -10,7 +10,7 @@ import re
 import subprocess
 import sys
 
-from house import end, program, same, true
+from sandbox import end, program, same, true
 
 LOOK = """
 <p id="seen">nothing</p>
@@ -89,8 +89,8 @@ OPTIONS = [
 ]
 
 
-def main(house, promises):
-    good = drill(house, "good", "--services", "2", "--flip-every", "200ms")
+def main(sandbox, promises):
+    good = drill(sandbox, "good", "--services", "2", "--flip-every", "200ms")
     with promises.that("a drill of a Flipgate of its own is clean, and its page says so"):
         same((good["code"], good["json"]["clean"]), (0, True))
         same(good["page"].get("verdict"), "9 of 9 promises held.")
@@ -131,13 +131,13 @@ def main(house, promises):
         words = pictures["drains"]["words"]
         for word in ("web blue", "web green", "api blue", "api green", "requests in flight"):
             true(word in words, f"no {word} in {words}")
-    bad = drill(house, "bad", "--step", "at 500ms rollback")
+    bad = drill(sandbox, "bad", "--step", "at 500ms rollback")
     with promises.that("a page of a drill in which a promise is broken says which, and lists it"):
         same((bad["code"], bad["json"]["clean"]), (1, False))
         true("; 1 is broken" in bad["page"]["verdict"], bad["page"]["verdict"])
         true("broken" in bad["page"]["promises"], bad["page"]["promises"])
         same(bad["page"]["broken"], 1)
-    killed = drill(house, "killed", "--flip-every", "200ms", "--step", "at 1s kill proxy", "--step", "at 2s start proxy")
+    killed = drill(sandbox, "killed", "--flip-every", "200ms", "--step", "at 1s kill proxy", "--step", "at 2s start proxy")
     with promises.that("the time in which the drill had killed the proxy is a gap, and the steps are marked"):
         same((killed["code"], killed["json"]["clean"]), (0, True))
         latency = killed["page"]["pictures"]["latency"]
@@ -154,21 +154,21 @@ def main(house, promises):
         same(counts["failed"], 0)
 
 
-def drill(house, name, *options):
+def drill(sandbox, name, *options):
     """The exit code of a drill, its JSON, and what Chromium renders of its page."""
-    report = house.folder / f"{name}.html"
+    report = sandbox.folder / f"{name}.html"
     command = [sys.argv[1], "drill", "--demo", "--json", "--duration", "3s", "--rate", "150"]
     done = subprocess.run([*command, "--report", report, *options], capture_output=True, text=True,
                           timeout=20)
     true(done.stdout, f"the drill printed nothing: {done.stderr[-500:]}")
-    copy = house.folder / f"{name}-with-script.html"
+    copy = sandbox.folder / f"{name}-with-script.html"
     copy.write_text(report.read_text().replace("</body>", LOOK + "</body>"))
-    return {"code": done.returncode, "json": json.loads(done.stdout), "page": browse(house, copy)}
+    return {"code": done.returncode, "json": json.loads(done.stdout), "page": browse(sandbox, copy)}
 
 
-def browse(house, page):
-    command = ["chromium", *OPTIONS, f"--user-data-dir={house.folder}/profile", page.as_uri()]
-    process = house.start(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+def browse(sandbox, page):
+    command = ["chromium", *OPTIONS, f"--user-data-dir={sandbox.folder}/profile", page.as_uri()]
+    process = sandbox.start(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     try:
         said = process.communicate(timeout=15)[0]
     finally:

@@ -7,7 +7,7 @@ import socket
 import sys
 import time
 
-from house import drop, end, eventually, free_port, nft, program_in_own_network, same, true
+from sandbox import drop, end, eventually, free_port, nft, program_in_own_network, same, true
 
 STALL = 4  # seconds
 
@@ -52,10 +52,10 @@ def in_flight(flipgate, color):
     return flipgate.status()["services"]["web"]["pools"][color]["in_flight"]
 
 
-def main(house, promises):
-    app, blue, green = house.write("app.py", APP), free_port(), free_port()
-    apps = [house.start([sys.executable, app, port]) for port in (blue, green)]
-    flipgate = house.flipgate(CONFIG.format(stall=STALL, blue=blue, green=green))
+def main(sandbox, promises):
+    app, blue, green = sandbox.write("app.py", APP), free_port(), free_port()
+    apps = [sandbox.start([sys.executable, app, port]) for port in (blue, green)]
+    flipgate = sandbox.flipgate(CONFIG.format(stall=STALL, blue=blue, green=green))
 
     def listens(port):
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):

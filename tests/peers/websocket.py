@@ -21,7 +21,7 @@ from websockets.protocol import Protocol, Side, State
 from websockets.sync.client import connect
 from websockets.sync.server import serve
 
-from house import eventually, free_port, program, same, true
+from sandbox import eventually, free_port, program, same, true
 
 BIG = bytes(range(256)) * 4096
 WAIT = 5
@@ -38,13 +38,13 @@ class App:
         self.open = 0
         self.closes = []
 
-    def start(self, house, context=None):
+    def start(self, sandbox, context=None):
         server = serve(
             self.talk, "127.0.0.1", 0, ssl=context, max_size=None,
             select_subprotocol=lambda _, offered: "chat" if "chat" in offered else None,
             process_request=self.answer)
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        house.ends.callback(server.shutdown)
+        sandbox.ends.callback(server.shutdown)
         return server.socket.getsockname()[1]
 
     def answer(self, connection, request):
@@ -316,23 +316,23 @@ WAYS = {
 }
 
 
-def main(house, promises):
-    cert, key = house.certificate("house")
+def main(sandbox, promises):
+    cert, key = sandbox.certificate("sandbox")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(cert, key)
     blue, green = App("blue"), App("green")
-    ports = {"blue": blue.start(house), "green": green.start(house)}
-    ports["blue_tls"] = blue.start(house, context)
+    ports = {"blue": blue.start(sandbox), "green": green.start(sandbox)}
+    ports["blue_tls"] = blue.start(sandbox, context)
     config, ways, flipped = CONFIG, ["/plain", "/https"], ["plain"]
     if shutil.which("haproxy"):
         ports |= {it: free_port() for it in ("h2_blue", "h2_green", "alpn_blue", "shy_blue")}
-        ports["both"] = house.write("both.pem", cert.read_text() + key.read_text())
-        start_haproxy(house, "", FRONTENDS, ports, ports["alpn_blue"])
-        start_haproxy(house, SHY, FRONTEND_SHY, ports, ports["shy_blue"])
+        ports["both"] = sandbox.write("both.pem", cert.read_text() + key.read_text())
+        start_haproxy(sandbox, "", FRONTENDS, ports, ports["alpn_blue"])
+        start_haproxy(sandbox, SHY, FRONTEND_SHY, ports, ports["shy_blue"])
         config, ways, flipped = CONFIG + CONFIG_H2, list(WAYS), ["plain", "h2"]
     else:
         print("left out: endpoints that speak HTTP/2, since haproxy is not there", flush=True)
-    flipgate = house.flipgate(config.format(cert=cert, key=key, **ports))
+    flipgate = sandbox.flipgate(config.format(cert=cert, key=key, **ports))
     tls, clear = flipgate.ports
 
     trust = ssl.create_default_context(cafile=cert)
@@ -357,12 +357,12 @@ def main(house, promises):
         eventually(lambda: blue.open == green.open == 0, 3, left)
 
 
-def start_haproxy(house, option, frontends, ports, port):
+def start_haproxy(sandbox, option, frontends, ports, port):
     config = HAPROXY.format(option=option, frontends=frontends.format(**ports), **ports)
-    file = house.write(f"haproxy-{port}.cfg", config)
+    file = sandbox.write(f"haproxy-{port}.cfg", config)
     log = file.with_suffix(".log")
     with log.open("wb") as out:
-        house.start(["haproxy", "-db", "-f", file], stdout=out, stderr=out)
+        sandbox.start(["haproxy", "-db", "-f", file], stdout=out, stderr=out)
     eventually(lambda: is_open(port), 5, lambda: f"haproxy does not start: {log.read_text()}")
 
 

@@ -35,7 +35,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_would_change_what_is_seen_around_it_is_escaped() {
+    fn characters_that_change_the_text_around_them_are_escaped() {
         assert_eq!(escape("8.0\u{202e}0.9"), "8.0\\u{202e}0.9");
         assert_eq!(escape("a\x1b[2Jb\r\n"), "a\\u{1b}[2Jb\\u{d}\\u{a}");
         for plain in ["8.0-rc.1+build", "größer", "版本 8", "e\u{301}"] {

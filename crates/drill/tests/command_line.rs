@@ -53,7 +53,7 @@ fn help_lists_the_options_and_has_examples_of_this_program() {
 }
 
 #[test]
-fn a_demo_without_a_flipgate_ends_with_2_and_says_what_to_do() {
+fn a_demo_without_a_flipgate_ends_with_2_and_a_remedy() {
     let folder = folder();
     let alone = link(folder.path());
     let report = format!("--report={}", folder.path().join("report.html").display());

@@ -108,7 +108,7 @@ fn a_rollback_goes_back_to_where_the_last_promotion_came_from() {
 }
 
 #[test]
-fn a_rollback_does_not_lead_to_what_was_never_active() {
+fn a_rollback_to_endpoints_that_were_never_active_is_refused() {
     let (state, catalog) = two();
     let change = Change::Promote(colors(&[("web", Green)]));
     let state = plan(&state, &catalog, &change).expect("it can");

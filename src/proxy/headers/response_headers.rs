@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_loses_what_is_for_one_hop_and_what_is_only_ours_to_say() {
+    fn a_response_loses_hop_by_hop_fields_and_fields_of_flipgate() {
         let forwarded = rewritten(
             &[
                 ("connection", "close, x-hop, date"),
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn marks_say_who_answered() {
+    fn flipgate_headers_have_color_and_generation() {
         let headers =
             FlipgateHeaders { origin: Some((Color::Green, Generation(7))), is_private: false };
         let forwarded = rewritten(&[], &ResponseRewrite { headers, ..answer(Framing::None) });

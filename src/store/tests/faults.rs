@@ -96,7 +96,7 @@ fn run(disk: &Simulated, count: u64) -> Outcome {
 }
 
 #[test]
-fn a_disk_that_dies_leaves_one_change_unknown_and_takes_no_more() {
+fn a_failed_disk_leaves_one_change_unknown_and_the_state_read_only() {
     let disk = Simulated::default();
     let states = states(4);
     let mut bench = Bench::ready(&disk);

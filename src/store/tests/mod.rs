@@ -168,7 +168,7 @@ fn a_commit_on_an_old_revision_changes_nothing() {
 }
 
 #[test]
-fn the_size_of_a_change_is_that_of_what_differs() {
+fn the_size_of_a_change_depends_on_the_difference_alone() {
     let mut state = State::default();
     for number in 0..10_000 {
         let service = ServiceState::fresh(Color::Blue, spec(&["127.0.0.1:1"]), spec(&["app:2"]));
@@ -196,7 +196,7 @@ fn two_processes_do_not_share_a_folder_even_if_the_lock_file_is_removed() {
 }
 
 #[tokio::test]
-async fn a_store_tells_its_watchers_and_survives_its_process() {
+async fn a_store_notifies_watchers_and_survives_its_process() {
     use super::{FileStore, Store};
     let folder = tempfile::tempdir().expect("a folder");
     let states = states(2);

@@ -7,7 +7,7 @@ use crate::store::{disk::Disk, recovery::SNAPSHOT, state::State};
 const ALL: usize = 10;
 
 #[test]
-fn a_loss_of_power_at_any_moment_leaves_what_was_acknowledged() {
+fn a_power_loss_at_any_moment_keeps_every_acknowledged_change() {
     let seed = fastrand::u64(..);
     let mut random = fastrand::Rng::with_seed(seed);
     let disk = Simulated::default();
@@ -134,7 +134,7 @@ fn a_file_that_is_missing_is_damage() {
 }
 
 #[test]
-fn a_torn_last_change_is_cut_and_said() {
+fn an_incomplete_last_record_is_removed_and_logged() {
     let disk = Simulated::default();
     let states = states(2);
     let mut bench = Bench::ready(&disk);

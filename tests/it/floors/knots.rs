@@ -141,7 +141,7 @@ fn a_cycle_of_two_files_is_found_however_it_is_written() {
 }
 
 #[test]
-fn a_module_stands_for_those_inside_it() {
+fn a_module_includes_the_modules_inside_it() {
     let files = [
         ("room.rs", "mod a; mod b; mod c;"),
         ("room/a.rs", "use super::b::Item;"),

@@ -1,17 +1,17 @@
-//! What tests are written with: a house of services, its upstreams, and clients from two networks.
+//! What the tests share: a Flipgate with its services, upstreams, and clients from two networks.
 
 pub(crate) mod authority;
 pub(crate) mod client;
 pub(crate) mod faulty;
-pub(crate) mod fragile;
 pub(crate) mod frames;
 pub(crate) mod http2;
+pub(crate) mod misbehaving;
 pub(crate) mod nameserver;
+pub(crate) mod panicking;
 pub(crate) mod planted;
 pub(crate) mod process;
 pub(crate) mod scripted;
 pub(crate) mod test_proxy;
-pub(crate) mod unruly;
 pub(crate) mod upstream;
 
 use std::time::Duration;
@@ -20,13 +20,13 @@ pub(crate) use self::{
     authority::Authority,
     client::{Answer, Client},
     faulty::{Fault, Faults, FaultyStore},
-    fragile::{Fragile, Panics, Place},
     http2::{Http2, Http2Upstream},
+    misbehaving::{MisbehavingUpstream, Misbehavior, Walled},
     nameserver::NameServer,
+    panicking::{PanickingProxy, Panics, Place},
     process::Process,
     scripted::Scripted,
     test_proxy::TestProxy,
-    unruly::{Manner, Unruly, Walled},
     upstream::Upstream,
 };
 

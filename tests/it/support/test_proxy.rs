@@ -11,9 +11,11 @@ use flipgate::{
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::{Answer, Client, Faults, FaultyStore, Fragile, Panics, Upstream, client, eventually};
+use super::{
+    Answer, Client, Faults, FaultyStore, PanickingProxy, Panics, Upstream, client, eventually,
+};
 
-/// A house that is being built.
+/// Builds a [`TestProxy`].
 pub(crate) struct TestProxyBuilder {
     state: Option<TempDir>,
     workers: usize,
@@ -111,7 +113,7 @@ impl TestProxyBuilder {
         self
     }
 
-    /// The state of a house that was shut down.
+    /// The state of a Flipgate that was shut down.
     pub(crate) fn state(mut self, state: TempDir) -> Self {
         self.state = Some(state);
         self
@@ -151,12 +153,12 @@ impl TestProxyBuilder {
     }
 
     /// The same with workers that panic on demand.
-    pub(crate) fn start_fragile(self) -> (TestProxy, Panics) {
+    pub(crate) fn start_panicking(self) -> (TestProxy, Panics) {
         let panics = Panics::default();
         let planted = panics.clone();
         let proxy = self.start_by(|config| {
             let open = |config: &Config| Ok(Arc::new(FileStore::open(&config.state_dir)?) as _);
-            let wrap = move |proxy| Fragile { proxy, panics: planted.clone() };
+            let wrap = move |proxy| PanickingProxy { proxy, panics: planted.clone() };
             App::start_with(open, config, None, wrap)
         });
         (proxy, panics)
@@ -195,7 +197,7 @@ impl TestProxy {
         Self::build().service_of("web", "*", "/", &[address], &[address]).start()
     }
 
-    /// A house with one service of one endpoint in each pool.
+    /// A Flipgate with one service of one endpoint in each pool.
     pub(crate) fn of(blue: &Upstream, green: &Upstream) -> Self {
         Self::build().service("web", &[blue], &[green]).start()
     }
@@ -297,7 +299,7 @@ impl TestProxy {
         })
     }
 
-    /// Ends the house and returns its state.
+    /// Stops Flipgate and returns its state.
     pub(crate) fn shut_down(mut self) -> TempDir {
         self.end();
         self.state.take().expect("taken once")
@@ -308,7 +310,7 @@ impl TestProxy {
             // A runtime cannot end within another one.
             let ended = std::thread::spawn(move || app.shut_down()).join();
             if !std::thread::panicking() {
-                assert!(ended.is_ok(), "the house did not end well");
+                assert!(ended.is_ok(), "Flipgate did not stop cleanly");
             }
         }
     }

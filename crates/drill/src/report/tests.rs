@@ -108,7 +108,7 @@ fn the_headline_counts_tested_promises() {
 }
 
 #[test]
-fn the_page_says_when_what_and_how() {
+fn the_page_has_date_version_and_command() {
     let page = report(killed()).page();
     for needed in [
         "1970-01-01 00:00 UTC",

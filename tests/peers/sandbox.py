@@ -73,14 +73,14 @@ def eventually(condition, seconds=5.0, what="it did not happen"):
         time.sleep(0.02)
 
 
-# --- The house -----------------------------------------------------------------------------------
+# --- The sandbox -----------------------------------------------------------------------------------
 
 
 class OutOfTime(BaseException):
     pass
 
 
-class House:
+class Sandbox:
     """A temporary folder and what was started in it, all of which ends with it."""
 
     def __init__(self):
@@ -117,7 +117,7 @@ class House:
         return cert, key
 
     def start(self, command, **options):
-        """A process that ends with the house."""
+        """A process that ends with the sandbox."""
         process = subprocess.Popen([str(it) for it in command], **options)
         self.ends.callback(end, process)
         return process
@@ -167,8 +167,8 @@ class Flipgate:
     """A running Flipgate. `config` is everything but the common part; `clients` are more lines for
     that table. Every listener has port 0: `ports` has the real ones, in the order of the file."""
 
-    def __init__(self, house, config, clients=""):
-        self.folder = pathlib.Path(tempfile.mkdtemp(dir=house.folder))
+    def __init__(self, sandbox, config, clients=""):
+        self.folder = pathlib.Path(tempfile.mkdtemp(dir=sandbox.folder))
         self.config = self.folder / "flipgate.toml"
         level = "debug" if LOG else "info"
         common = COMMON.format(folder=self.folder, clients=clients, level=level)
@@ -251,7 +251,7 @@ class Flipgate:
 
 
 def program(main, time_max=TIME_MAX):
-    """Runs `main(house, promises)` with the binary of the command line, within so many seconds."""
+    """Runs `main(sandbox, promises)` with the binary of the command line, within so many seconds."""
     global BINARY
     if len(sys.argv) != 2:
         sys.exit(f"usage: {sys.argv[0]} PATH_TO_FLIPGATE")
@@ -265,8 +265,8 @@ def program(main, time_max=TIME_MAX):
     promises = Promises()
     began = time.monotonic()
     try:
-        with House() as house:
-            main(house, promises)
+        with Sandbox() as sandbox:
+            main(sandbox, promises)
             signal.alarm(15)
     except OutOfTime:
         print(f"FAIL it is over in {time_max} s: it is not", flush=True)

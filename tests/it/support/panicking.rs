@@ -18,7 +18,7 @@ use flipgate::{
 /// Where the proxy can be made to panic.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Place {
-    /// In the exchange of a request with the field `x-fragile`, when there is next something to do for it.
+    /// In the exchange of a request with the field `x-panic`, when there is next something to do for it.
     Exchange,
     /// In a tunnel, in the same way.
     Tunnel,
@@ -33,7 +33,7 @@ pub(crate) enum Place {
 pub(crate) struct Panics(Arc<[AtomicUsize; 4]>);
 
 /// The proxy of a worker with its planted panics.
-pub(crate) struct Fragile {
+pub(crate) struct PanickingProxy {
     pub(crate) proxy: Proxy,
     pub(crate) panics: Panics,
 }
@@ -62,7 +62,7 @@ impl Panics {
     }
 }
 
-impl Handler for Fragile {
+impl Handler for PanickingProxy {
     type ConnectionCache = <Proxy as Handler>::ConnectionCache;
     type Tunnel = <Proxy as Handler>::Tunnel;
 
@@ -72,9 +72,9 @@ impl Handler for Fragile {
         head: Result<RequestHead, HeadError>,
     ) -> AfterExchange<Self::Tunnel> {
         let head_text = String::from_utf8_lossy(client.stream.unread()).to_ascii_lowercase();
-        let is_fragile = head_text.contains("x-fragile:");
+        let is_to_panic = head_text.contains("x-panic:");
         let exchange = self.proxy.exchange(client, head);
-        match is_fragile {
+        match is_to_panic {
             true => self.panics.during(Place::Exchange, exchange).await,
             false => exchange.await,
         }

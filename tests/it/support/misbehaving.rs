@@ -17,7 +17,7 @@ use tokio::{
 
 /// How an upstream does not behave.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Manner {
+pub(crate) enum Misbehavior {
     /// Takes no connections.
     Refuses,
     /// Reads everything and says nothing.
@@ -47,7 +47,7 @@ pub(crate) enum Manner {
 }
 
 /// An upstream that does not behave. Ends when it is dropped.
-pub(crate) struct Unruly {
+pub(crate) struct MisbehavingUpstream {
     pub(crate) address: SocketAddr,
     requests: Arc<AtomicUsize>,
     _tasks: JoinSet<()>,
@@ -55,13 +55,13 @@ pub(crate) struct Unruly {
 
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nunruly";
 
-impl Unruly {
-    pub(crate) async fn start(manner: Manner) -> Self {
+impl MisbehavingUpstream {
+    pub(crate) async fn start(manner: Misbehavior) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("a bound socket");
         let (requests, mut tasks) = (Arc::new(AtomicUsize::new(0)), JoinSet::new());
         let counted = Arc::clone(&requests);
-        if manner != Manner::Refuses {
+        if manner != Misbehavior::Refuses {
             tasks.spawn(async move {
                 let mut connections = JoinSet::new();
                 loop {
@@ -81,10 +81,10 @@ impl Unruly {
 
 async fn misbehave(
     mut stream: TcpStream,
-    manner: Manner,
+    manner: Misbehavior,
     requests: Arc<AtomicUsize>,
 ) -> Option<()> {
-    if manner == Manner::AnswersUnasked {
+    if manner == Misbehavior::AnswersUnasked {
         stream.write_all(OK).await.ok()?;
     }
     let mut unread = Vec::new();
@@ -102,30 +102,34 @@ async fn misbehave(
         requests.fetch_add(1, SeqCst);
         heads += 1;
         let answer: &[u8] = match manner {
-            Manner::Refuses | Manner::Silent => continue,
-            Manner::ClosesBehindHead => return None,
-            Manner::ClosesBehindSecondHead if heads > 1 => return None,
-            Manner::StallsInBody => b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf",
-            Manner::Resets => {
+            Misbehavior::Refuses | Misbehavior::Silent => continue,
+            Misbehavior::ClosesBehindHead => return None,
+            Misbehavior::ClosesBehindSecondHead if heads > 1 => return None,
+            Misbehavior::StallsInBody => b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf",
+            Misbehavior::Resets => {
                 socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).ok()?;
                 return None;
             }
-            Manner::ClosesInBody => {
+            Misbehavior::ClosesInBody => {
                 stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf").await.ok()?;
                 return None;
             }
-            Manner::AnswersTwice => {
+            Misbehavior::AnswersTwice => {
                 stream.write_all(OK).await.ok()?;
                 OK
             }
-            Manner::WrongLength => b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nunruly and more",
-            Manner::Babbles => b"SSH-2.0-OpenSSH_9.2p1\r\n\r\n",
-            Manner::Unavailable => {
+            Misbehavior::WrongLength => {
+                b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nunruly and more"
+            }
+            Misbehavior::Babbles => b"SSH-2.0-OpenSSH_9.2p1\r\n\r\n",
+            Misbehavior::Unavailable => {
                 b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 4\r\n\r\nbusy"
             }
-            Manner::AnswersUnasked | Manner::Slow | Manner::ClosesBehindSecondHead => OK,
+            Misbehavior::AnswersUnasked
+            | Misbehavior::Slow
+            | Misbehavior::ClosesBehindSecondHead => OK,
         };
-        let at_once = if manner == Manner::Slow { 1 } else { answer.len() };
+        let at_once = if manner == Misbehavior::Slow { 1 } else { answer.len() };
         for part in answer.chunks(at_once) {
             stream.write_all(part).await.ok()?;
             tokio::task::yield_now().await;
