@@ -74,13 +74,7 @@ fn measure(services: usize, rounds: usize) -> [Duration; 4] {
         color = color.other();
         let colors = BTreeMap::from([(name(services / 2), color)]);
         let change = Change::Promote(colors);
-        let call = ChangeRequest {
-            change,
-            if_generation: None,
-            idempotency: None,
-            reason: None,
-            actor: None,
-        };
+        let call = ChangeRequest::unconditional(change);
         // On the thread that the admin API asks from.
         let control = app.control().clone();
         let flip = app.control_runtime().spawn(async move {

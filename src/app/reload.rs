@@ -107,13 +107,7 @@ impl Reloader {
                 return Err(ReloadError::NeedsRestart(fixed));
             }
             let change = Change::Reconfigure(Arc::new(new.catalog.clone()));
-            let call = ChangeRequest {
-                change,
-                if_generation: None,
-                idempotency: None,
-                reason: None,
-                actor: None,
-            };
+            let call = ChangeRequest::unconditional(change);
             let before = control.applied().state.generation;
             if control.propose(call).await?.generation == before {
                 info!("configuration reloaded; nothing has changed");

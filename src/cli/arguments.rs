@@ -34,7 +34,7 @@ pub(super) struct ChangeArguments {
     #[arg(long, value_name = "NUMBER")]
     pub(super) if_generation: Option<u64>,
     /// Return when it is safe to stop the replaced colors, at most after this time
-    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    #[arg(long, value_name = "TIME", value_parser = flipgate_drill::parse_time)]
     pub(super) wait_drain: Option<Duration>,
     /// The reason, for the log and the events
     #[arg(long, value_name = "TEXT")]
@@ -92,19 +92,6 @@ pub(super) fn default_path() -> Option<PathBuf> {
 /// The environment variables of this process.
 pub(super) fn environment() -> Environment {
     std::env::vars_os().collect()
-}
-
-/// The longest time of an option: a year.
-const TIME_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
-
-pub(super) fn parse_time(text: &str) -> Result<Duration, String> {
-    text.parse::<jiff::SignedDuration>()
-        .ok()
-        .and_then(|it| Duration::try_from(it).ok())
-        .filter(|it| *it <= TIME_MAX)
-        .ok_or_else(|| {
-            "write a duration with units up to hours, like 30s, 5m or 24h; at most 8760h".to_owned()
-        })
 }
 
 /// `SERVICE=COLOR`.

@@ -27,7 +27,7 @@ use flipgate_drill::{
 };
 
 use self::{
-    arguments::{ChangeArguments, ConfigArguments, PoolName, Verbosity, count, parse_time},
+    arguments::{ChangeArguments, ConfigArguments, PoolName, Verbosity, count},
     exit::CommandError,
 };
 use crate::{app::StartSignals, demo};
@@ -157,7 +157,7 @@ enum Command {
         #[arg(long, value_name = "NUMBER")]
         if_generation: Option<u64>,
         /// Return when all endpoints are healthy, at most after this time
-        #[arg(long, value_name = "TIME", value_parser = parse_time)]
+        #[arg(long, value_name = "TIME", value_parser = flipgate_drill::parse_time)]
         wait_healthy: Option<Duration>,
         #[command(flatten)]
         admin: CallerArguments,
@@ -174,7 +174,7 @@ enum Command {
         #[arg(value_name = "SERVICE.COLOR", value_parser = arguments::parse_pool)]
         pool: PoolName,
         /// The longest wait
-        #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_time)]
+        #[arg(long, value_name = "TIME", default_value = "30s", value_parser = flipgate_drill::parse_time)]
         timeout: Duration,
         #[command(flatten)]
         admin: CallerArguments,
@@ -190,7 +190,7 @@ enum Command {
         #[arg(value_name = "SERVICE[=COLOR]", value_parser = arguments::parse_service)]
         service: (String, Option<String>),
         /// Wait until the color is drained, at most this long
-        #[arg(long, value_name = "TIME", value_parser = parse_time)]
+        #[arg(long, value_name = "TIME", value_parser = flipgate_drill::parse_time)]
         wait: Option<Duration>,
         #[command(flatten)]
         admin: CallerArguments,

@@ -168,6 +168,16 @@ pub enum ReasonKind {
     Damaged,
 }
 
+// === impl ChangeRequest ===
+
+impl ChangeRequest {
+    /// A change without conditions that Flipgate itself makes.
+    #[must_use]
+    pub fn unconditional(change: Change) -> Self {
+        Self { change, if_generation: None, idempotency: None, reason: None, actor: None }
+    }
+}
+
 // === impl Idempotency ===
 
 impl Idempotency {

@@ -151,22 +151,22 @@ fn a_panic_is_an_event() {
     let subscriber = tracing_subscriber::registry().with(lines);
     let before = std::panic::take_hook();
     LogQueue::log_panics();
-    let thread = std::thread::Builder::new().name("fragile".to_owned());
+    let thread = std::thread::Builder::new().name("panicking".to_owned());
     let thread = thread.spawn(|| {
         tracing::subscriber::with_default(subscriber, || panic!("number {}", 7));
     });
     assert!(thread.expect("a thread").join().is_err());
     std::panic::set_hook(before);
     let line: Value = serde_json::from_str(&next(&mut reader)).expect("JSON");
-    assert_eq!((&line["level"], &line["thread"]), (&"ERROR".into(), &"fragile".into()));
+    assert_eq!((&line["level"], &line["thread"]), (&"ERROR".into(), &"panicking".into()));
     assert_eq!(line["payload"], "number 7");
     assert!(line["location"].as_str().is_some_and(|it| it.starts_with("src/log/tests.rs:")));
 }
 
 /// A descriptor that panics when it is used for the first time.
-struct Fragile(OwnedFd, AtomicBool);
+struct PanickingOutput(OwnedFd, AtomicBool);
 
-impl AsFd for Fragile {
+impl AsFd for PanickingOutput {
     fn as_fd(&self) -> BorrowedFd<'_> {
         assert!(self.1.swap(true, SeqCst), "planted");
         self.0.as_fd()
@@ -176,7 +176,7 @@ impl AsFd for Fragile {
 #[test]
 fn the_thread_that_writes_survives_a_panic() {
     let (mut reader, writer) = pipe();
-    let output = Fragile(writer, AtomicBool::new(false));
+    let output = PanickingOutput(writer, AtomicBool::new(false));
     let queue = LogQueue::start_on(output, LogFormat::Text, 10_000).expect("a thread");
     let dropped = counter();
     queue.count_with(&dropped);

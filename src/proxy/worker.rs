@@ -11,7 +11,7 @@ use std::{
 use tracing::warn;
 
 use super::{
-    address::ClientIdentity as Asker,
+    address::ClientIdentity,
     affinity::key_of,
     cookies,
     error::ProxyError,
@@ -176,7 +176,7 @@ impl Proxy {
         let claim = self.switch.claim(|rules| {
             let mut asker = peer.cache().standing.client(rules, peer.address(), lines);
             if peer.is_identity_unknown() {
-                asker = Asker::UNKNOWN;
+                asker = ClientIdentity::UNKNOWN;
             }
             // The certificate of a proxy says nothing about its clients.
             if is_vouched_for && asker.forwarded.is_none() {
@@ -233,7 +233,7 @@ impl Proxy {
         })
     }
 
-    fn warn_of_unlisted_proxy(&self, asker: Asker, peer: IpAddr) {
+    fn warn_of_unlisted_proxy(&self, asker: ClientIdentity, peer: IpAddr) {
         if asker.is_forgotten_proxy && !self.has_warned.replace(true) {
             warn!(
                 %peer,

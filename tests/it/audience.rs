@@ -199,13 +199,7 @@ async fn a_changed_network_holds_for_connections_that_are_open() {
     let mut catalog = (*control.catalog()).clone();
     catalog.internal.clear();
     let change = flipgate::control::Change::Reconfigure(std::sync::Arc::new(catalog));
-    let call = flipgate::control::ChangeRequest {
-        change,
-        if_generation: None,
-        idempotency: None,
-        reason: None,
-        actor: None,
-    };
+    let call = flipgate::control::ChangeRequest::unconditional(change);
     control.propose(call).await.expect("applied");
     assert_eq!(tester.get("/", "Flipgate-Preview: green\r\n").await.text(), "blue");
     assert_eq!(proxy.status().await["generation"], json!(1));

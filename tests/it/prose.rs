@@ -33,6 +33,9 @@ const BANNED: &[&str] = &[
     "errands",
     "farewell",
     "farewells",
+    "stranger",
+    "strangers",
+    "unruly",
 ];
 
 /// What is read.
