@@ -55,7 +55,7 @@ pub struct App {
     stop: downstream::StopSignal,
     is_serving: Arc<AtomicBool>,
     delay: Duration,
-    patience: Duration,
+    stop_timeout: Duration,
     reload: Reloader,
     supervisor: Supervisor,
     runtime: Runtime,
@@ -142,7 +142,7 @@ impl App {
         let mut bound = config
             .listeners
             .iter()
-            .map(|it| downstream::bind(it, workers, config.patience.stall))
+            .map(|it| downstream::bind(it, workers, config.timeouts.stall))
             .collect::<Result<Vec<_>, _>>()?;
         let admin_socket = admin::AdminListener::new(&config.admin.listen)?;
         let files = FileBudget::of_limit(config.connections_max);
@@ -209,7 +209,7 @@ impl App {
             metrics.limit(limit, value);
         }
         let settings = downstream::WorkerSettings {
-            timeouts: config.patience,
+            timeouts: config.timeouts,
             capacity: downstream::ConnectionCapacity::new(files.downstream, workers),
             per_client: Arc::new(match config.connections_per_client {
                 ConnectionsPerClient::Auto => {
@@ -240,7 +240,7 @@ impl App {
 
         let is_serving = Arc::new(AtomicBool::new(true));
         let serving = Arc::clone(&is_serving);
-        let (delay, patience) = (config.shutdown_delay, config.shutdown_patience);
+        let (delay, stop_timeout) = (config.shutdown_delay, config.shutdown_patience);
         let admin_config = config.admin.clone();
         let listener_contexts: Vec<_> =
             bound.iter().map(|it| Arc::clone(&it.listener_context)).collect();
@@ -296,7 +296,7 @@ impl App {
             stop,
             is_serving,
             delay,
-            patience,
+            stop_timeout,
             reload,
             supervisor,
             runtime,
@@ -361,12 +361,13 @@ impl App {
 
     /// Shuts down until `told_again` is ready, and then ends at once.
     fn end(self, told_again: impl Future<Output = ()>) -> ExitOutcome {
-        let Self { control, server, workers, stop, is_serving, delay, patience, runtime, .. } =
-            self;
+        let Self {
+            control, server, workers, stop, is_serving, delay, stop_timeout, runtime, ..
+        } = self;
         let TaskHealth { fatal, .. } = self.supervisor.watched();
         is_serving.store(false, SeqCst);
         control.events().publish(EventKind::Stopping);
-        let (delay_s, patience_s) = (delay.as_secs_f64(), patience.as_secs_f64());
+        let (delay_s, timeout_s) = (delay.as_secs_f64(), stop_timeout.as_secs_f64());
         let ended = runtime.block_on(async {
             let mut told_again = std::pin::pin!(told_again);
             let mut at_once = false;
@@ -379,7 +380,7 @@ impl App {
                     () = &mut told_again => true,
                 };
             }
-            info!(patience_s, "stopping; requests in flight are completed");
+            info!(timeout_s, "stopping; requests in flight are completed");
             stop.graceful.cancel();
             let joined = tokio::task::spawn_blocking(|| {
                 workers.into_iter().map(Worker::join).sum::<usize>()
@@ -389,7 +390,7 @@ impl App {
                 biased;
                 () = std::future::ready(()), if at_once => None,
                 cut = &mut joined => Some(cut),
-                () = tokio::time::sleep(patience) => None,
+                () = tokio::time::sleep(stop_timeout) => None,
                 () = &mut told_again => {
                     at_once = true;
                     None

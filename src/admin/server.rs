@@ -164,11 +164,11 @@ impl AdminServer {
         self.acceptor.clone()
     }
 
-    /// Takes no more calls, lets those under way finish within `patience`, and ends.
-    pub async fn stop(self, patience: Duration) {
+    /// Takes no more calls, lets those under way finish within `timeout`, and ends.
+    pub async fn stop(self, timeout: Duration) {
         self.stop.cancel();
         self.tasks.close();
-        let _ = tokio::time::timeout(patience, self.tasks.wait()).await;
+        let _ = tokio::time::timeout(timeout, self.tasks.wait()).await;
         if let Some(path) = &self.socket_file {
             let _ = fs::remove_file(path);
         }

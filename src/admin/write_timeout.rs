@@ -15,14 +15,14 @@ use tokio::{
 /// A stream with a write timeout: a caller that never reads would keep its connection for ever.
 pub(super) struct WriteTimeoutStream<S> {
     stream: S,
-    patience: Duration,
+    timeout: Duration,
     /// Runs while bytes wait for the caller.
     blocked: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> WriteTimeoutStream<S> {
-    pub(super) fn new(stream: S, patience: Duration) -> Self {
-        Self { stream, patience, blocked: None }
+    pub(super) fn new(stream: S, timeout: Duration) -> Self {
+        Self { stream, timeout, blocked: None }
     }
 
     fn watch<T>(&mut self, context: &mut Context<'_>, written: Poll<T>) -> Poll<io::Result<T>> {
@@ -32,8 +32,8 @@ impl<S> WriteTimeoutStream<S> {
                 Poll::Ready(Ok(it))
             }
             Poll::Pending => {
-                let patience = self.patience;
-                let blocked = self.blocked.get_or_insert_with(|| Box::pin(sleep(patience)));
+                let timeout = self.timeout;
+                let blocked = self.blocked.get_or_insert_with(|| Box::pin(sleep(timeout)));
                 ready!(blocked.as_mut().poll(context));
                 Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
             }

@@ -53,7 +53,7 @@ pub struct Config {
     /// Services, and who may see what.
     pub catalog: Catalog,
     /// How long clients may take.
-    pub patience: Timeouts,
+    pub timeouts: Timeouts,
     /// Open connections of clients, of all workers.
     pub connections_max: usize,
     /// Those of one client address.
@@ -245,7 +245,7 @@ impl Config {
         catalog.response_timeout = times.response;
         let upstream = upstream::ConnectionSettings {
             idle_max: limits.upstream_idle,
-            stall: times.patience.stall,
+            stall: times.timeouts.stall,
             ..times.upstream
         };
         Some(Self {
@@ -255,13 +255,13 @@ impl Config {
             admin,
             listeners,
             catalog,
-            patience: times.patience,
+            timeouts: times.timeouts,
             connections_max: limits.connections,
             connections_per_client: limits.connections_per_client,
             connection: limits.connection,
             least_progress: limits
                 .least_rate
-                .map_or(0, |it| it.saturating_mul(times.patience.stall.as_secs())),
+                .map_or(0, |it| it.saturating_mul(times.timeouts.stall.as_secs())),
             forwarding,
             upstream,
             in_flight_max: limits.in_flight,
@@ -282,7 +282,7 @@ impl Config {
             admin,
             listeners,
             catalog: _,
-            patience,
+            timeouts,
             connections_max,
             connections_per_client,
             connection,
@@ -304,7 +304,7 @@ impl Config {
             ("admin", self.admin != *admin),
             ("listener", self.listeners != *listeners),
             ("forwarding", self.forwarding != *forwarding),
-            ("timeouts", self.patience != *patience || self.upstream != same_times),
+            ("timeouts", self.timeouts != *timeouts || self.upstream != same_times),
             (
                 "limits",
                 self.connections_max != *connections_max

@@ -29,7 +29,7 @@ pub(super) struct ClientSettings {
 }
 
 pub(super) struct TimeoutSettings {
-    pub(super) patience: Timeouts,
+    pub(super) timeouts: Timeouts,
     pub(super) upstream: upstream::ConnectionSettings,
     pub(super) response: Duration,
 }
@@ -160,7 +160,7 @@ pub(super) fn forwarding(section: &Section<'_>) -> proxy::Forwarding {
 pub(super) fn timeouts(section: &Section<'_>) -> TimeoutSettings {
     let time = |key, default| section.read(key, Duration::from_secs(default), duration);
     let times = TimeoutSettings {
-        patience: Timeouts {
+        timeouts: Timeouts {
             handshake: time("handshake", 10),
             head: time("head", 10),
             keep_alive: time("keep_alive", 75),
@@ -270,9 +270,9 @@ pub(super) fn shutdown(section: &Section<'_>) -> (Duration, Duration) {
         Ok("0s") => Ok(Duration::ZERO),
         _ => duration(it).map_err(|what| format!("{what}, or \"0s\"")),
     });
-    let patience = section.read("patience", Duration::from_secs(30), duration);
+    let timeout = section.read("patience", Duration::from_secs(30), duration);
     section.finish();
-    (delay, patience)
+    (delay, timeout)
 }
 
 /// A path, relative to the file that it is written in.

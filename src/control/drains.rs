@@ -85,19 +85,19 @@ impl Control {
     /// Waits until nothing holds `color` of a service any more, or until it is made active again; of a color
     /// that is active, until nothing is left of what came before its last change, such as the
     /// replacement of an endpoint; of a service that was removed, until nothing holds either color if none is
-    /// named. At most for `patience`; then says how it is. Nothing is left behind when the future is
+    /// named. At most for `timeout`; then says how it is. Nothing is left behind when the future is
     /// dropped. `None` as for [`Control::drain`].
     pub async fn wait_for_drain(
         &self,
         service: &ServiceName,
         color: Option<Color>,
-        patience: Duration,
+        timeout: Duration,
     ) -> Option<DrainSnapshot> {
         let active = self.active(service);
         // Of a removed service, first one color may drain and then the other.
         let color = color.or(active.map(Color::other));
         let was_active = active.is_some() && active == color;
-        let until = Instant::now() + patience;
+        let until = Instant::now() + timeout;
         let mut changes = self.changes();
         loop {
             // Marked as seen before the check, so that a change after the check wakes the wait.

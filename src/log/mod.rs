@@ -76,10 +76,10 @@ impl LogQueue {
     }
 
     /// Blocks until every line is written or was dropped because of an error. Returns `false` if that
-    /// takes longer than `patience`.
+    /// takes longer than `timeout`.
     #[must_use]
-    pub fn flush(&self, patience: Duration) -> bool {
-        self.shared.flush(patience)
+    pub fn flush(&self, timeout: Duration) -> bool {
+        self.shared.flush(timeout)
     }
 
     /// Logs panics as events. The default hook writes to standard error directly, which would block the

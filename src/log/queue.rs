@@ -126,8 +126,8 @@ impl QueueShared {
         state.counter = Some(counter.clone());
     }
 
-    pub(super) fn flush(&self, patience: Duration) -> bool {
-        let until = Instant::now() + patience;
+    pub(super) fn flush(&self, timeout: Duration) -> bool {
+        let until = Instant::now() + timeout;
         let mut state = self.lock();
         while state.is_writing || !state.lines.is_empty() {
             let left = until.saturating_duration_since(Instant::now());

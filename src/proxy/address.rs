@@ -48,24 +48,24 @@ impl PeerTrust {
         lines: FieldLines<'_>,
     ) -> ClientIdentity {
         let known = self.0.get().filter(|(id, _)| *id == rules.id);
-        let (_, standing) = known.unwrap_or_else(|| {
-            let it = standing(rules, peer);
+        let (_, identity) = known.unwrap_or_else(|| {
+            let it = identity_of(rules, peer);
             self.0.set(Some((rules.id, it)));
             let is_forwarded =
                 lines.has(FieldName::XForwardedFor) || lines.has(FieldName::Forwarded);
             let is_forgotten_proxy = it.audience == Audience::Internal && is_forwarded;
             (rules.id, ClientIdentity { is_forgotten_proxy, ..it })
         });
-        if standing.forwarded.is_none() {
-            return standing;
+        if identity.forwarded.is_none() {
+            return identity;
         }
         let (address, forwarded) = ForwardedInfo::of(lines, &rules.trusted_proxies);
         let audience = address.map_or(Audience::Public, |it| audience(rules, it));
-        ClientIdentity { audience, address, forwarded: Some(forwarded), ..standing }
+        ClientIdentity { audience, address, forwarded: Some(forwarded), ..identity }
     }
 }
 
-fn standing(rules: &Rules, peer: IpAddr) -> ClientIdentity {
+fn identity_of(rules: &Rules, peer: IpAddr) -> ClientIdentity {
     match rules.trusted_proxies.contains(peer) {
         true => ClientIdentity {
             audience: Audience::Public,
@@ -155,23 +155,23 @@ mod tests {
     fn an_unlisted_proxy_is_noticed_once_for_a_connection() {
         let rules = rules(1, "192.168.0.0/16");
         let (head, bytes) = samples::request(&[("forwarded", "for=203.0.113.5")]);
-        let notice = |standing: &PeerTrust, peer: &str| {
+        let notice = |trust: &PeerTrust, peer: &str| {
             let peer = peer.parse().expect("an address");
-            standing.client(&rules, peer, head.fields.lines(&bytes)).is_forgotten_proxy
+            trust.client(&rules, peer, head.fields.lines(&bytes)).is_forgotten_proxy
         };
-        let standing = PeerTrust::default();
-        assert!(notice(&standing, "192.168.0.7"));
-        assert!(!notice(&standing, "192.168.0.7"));
+        let trust = PeerTrust::default();
+        assert!(notice(&trust, "192.168.0.7"));
+        assert!(!notice(&trust, "192.168.0.7"));
         assert!(!notice(&PeerTrust::default(), "10.0.0.1"), "it is known for one");
         assert!(!notice(&PeerTrust::default(), "203.0.113.9"), "it gets nothing by it");
     }
 
     #[test]
     fn new_rules_are_followed_on_an_old_connection() {
-        let standing = PeerTrust::default();
+        let trust = PeerTrust::default();
         let peer = "192.168.0.7".parse().expect("an address");
         let (head, bytes) = samples::request(&[]);
-        let ask = |rules: &Rules| standing.client(rules, peer, head.fields.lines(&bytes)).audience;
+        let ask = |rules: &Rules| trust.client(rules, peer, head.fields.lines(&bytes)).audience;
         assert_eq!(ask(&rules(1, "192.168.0.0/16")), Audience::Internal);
         assert_eq!(ask(&rules(2, "172.16.0.0/12")), Audience::Public);
     }

@@ -7,7 +7,7 @@ use super::address::PeerTrust;
 /// Values that are computed once for a connection instead of for each request.
 #[derive(Debug, Default)]
 pub struct PeerCache {
-    pub(super) standing: PeerTrust,
+    pub(super) trust: PeerTrust,
     peer: OnceCell<AddressText>,
 }
 

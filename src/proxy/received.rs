@@ -81,7 +81,7 @@ impl<'a> ReceivedRequest<'a> {
             claim,
             forwarded,
             is_preview,
-            shows_color: has_marks,
+            shows_color,
             keeps_trace,
             response_timeout,
             client: address,
@@ -92,7 +92,7 @@ impl<'a> ReceivedRequest<'a> {
             record.note_preview();
         }
         let headers = FlipgateHeaders {
-            origin: has_marks.then(|| (claim.color(), claim.generation())),
+            origin: shows_color.then(|| (claim.color(), claim.generation())),
             is_private: is_preview,
         };
         let timeouts = &claim.pool().policy().timeouts;

@@ -161,7 +161,7 @@ impl Proxy {
             Ok(Some(0)) => return Err(ProxyError::Options),
             Err(_) => return Err(ProxyError::Malformed("Max-Forwards is not one number")),
         }
-        let is_vouched_for = peer.tls().is_some_and(|it| it.makes_internal);
+        let has_internal_certificate = peer.tls().is_some_and(|it| it.makes_internal);
         let unclear = ProxyError::Malformed("the path is ambiguous");
         let path = match head.form {
             TargetForm::Asterisk => "/".into(),
@@ -174,28 +174,28 @@ impl Proxy {
         let listener = peer.listener().preview;
         let mut decided = None;
         let claim = self.switch.claim(|rules| {
-            let mut asker = peer.cache().standing.client(rules, peer.address(), lines);
+            let mut identity = peer.cache().trust.client(rules, peer.address(), lines);
             if peer.is_identity_unknown() {
-                asker = ClientIdentity::UNKNOWN;
+                identity = ClientIdentity::UNKNOWN;
             }
             // The certificate of a proxy says nothing about its clients.
-            if is_vouched_for && asker.forwarded.is_none() {
-                asker.audience = Audience::Internal;
+            if has_internal_certificate && identity.forwarded.is_none() {
+                identity.audience = Audience::Internal;
             }
             let view = RequestView {
                 host: &host,
                 path: &path,
-                audience: asker.audience,
+                audience: identity.audience,
                 requested,
                 listener,
             };
             let choice = admit(rules, &view)?;
-            let has_marks = asker.audience == Audience::Internal || rules.public_headers;
+            let shows_color = identity.audience == Audience::Internal || rules.public_headers;
             let of_service = rules.services.get(choice.0).copied().unwrap_or_default();
             let keeps_trace = rules.keeps_trace;
             decided = Some((
-                (asker, choice.1),
-                (has_marks, keeps_trace),
+                (identity, choice.1),
+                (shows_color, keeps_trace),
                 rules.response_timeout,
                 of_service,
             ));
@@ -205,17 +205,17 @@ impl Proxy {
             self.metrics.preview_refused("", color);
         }
         let claim = claim?;
-        let ((asker, visit), (has_marks, keeps_trace), response_timeout, rules) =
+        let ((identity, visit), (shows_color, keeps_trace), response_timeout, rules) =
             decided.expect("a claim was taken, so the choice was made");
-        if let (Audience::Public, RequestedColor::Color(color)) = (asker.audience, requested) {
+        if let (Audience::Public, RequestedColor::Color(color)) = (identity.audience, requested) {
             self.metrics.preview_refused(claim.pool().service().as_str(), color);
         }
-        self.warn_of_unlisted_proxy(asker, peer.address());
-        if let (Audience::Internal, Some(address)) = (asker.audience, asker.address) {
+        self.warn_of_unlisted_proxy(identity, peer.address());
+        if let (Audience::Internal, Some(address)) = (identity.audience, identity.address) {
             self.previews.note(address, visit != Visit::Active);
         }
-        let (forwarded, is_preview) = (asker.forwarded, visit != Visit::Active);
-        let client = asker.address;
+        let (forwarded, is_preview) = (identity.forwarded, visit != Visit::Active);
+        let client = identity.address;
         let key = match &claim.pool().policy().balance.algorithm {
             Algorithm::Hash(by) => key_of(by, lines, client),
             Algorithm::LeastRequest | Algorithm::RoundRobin => None,
@@ -224,7 +224,7 @@ impl Proxy {
             claim,
             forwarded,
             is_preview,
-            shows_color: has_marks,
+            shows_color,
             keeps_trace,
             response_timeout,
             client,
@@ -233,8 +233,8 @@ impl Proxy {
         })
     }
 
-    fn warn_of_unlisted_proxy(&self, asker: ClientIdentity, peer: IpAddr) {
-        if asker.is_forgotten_proxy && !self.has_warned.replace(true) {
+    fn warn_of_unlisted_proxy(&self, identity: ClientIdentity, peer: IpAddr) {
+        if identity.is_forgotten_proxy && !self.has_warned.replace(true) {
             warn!(
                 %peer,
                 "an internal peer sends forwarding headers: if it is a proxy, add it to \

@@ -90,8 +90,8 @@ impl FileStore {
         keep_copies(&*disk, place, &state, is_old);
         let files = JournalFiles::new(disk, place, JournalFiles::BLOCKS);
         let (jobs, to_do) = std::sync::mpsc::channel();
-        let keeper_files = files.clone();
-        let keeper = spawn("snapshots", place, move || keeper_files.keep(&to_do))?;
+        let housekeeping_files = files.clone();
+        let housekeeping = spawn("snapshots", place, move || housekeeping_files.keep(&to_do))?;
         let mut journal = Journal::new(files, state.clone(), last_number, jobs);
         let begun = journal.begin();
         if let Err(error) = &begun {
@@ -104,7 +104,7 @@ impl FileStore {
         let shown = Arc::clone(&condition);
         let thread = spawn("state", place, move || {
             let _lock = lock;
-            write(journal, asked, &published, &shown, keeper);
+            write(journal, asked, &published, &shown, housekeeping);
         })?;
         let (requests, thread) = (Some(requests), Some(thread));
         Ok(Self { place: place.to_owned(), requests, state, condition, thread })
@@ -167,7 +167,7 @@ fn write(
     mut asked: mpsc::Receiver<CommitRequest>,
     published: &watch::Sender<State>,
     shown: &Mutex<Writing>,
-    keeper: JoinHandle<()>,
+    housekeeping: JoinHandle<()>,
 ) {
     let show = |since| shown.lock().unwrap_or_else(PoisonError::into_inner).since = since;
     while let Some(CommitRequest { expected, next, answer }) = asked.blocking_recv() {
@@ -191,7 +191,7 @@ fn write(
         // The caller may no longer wait; the change stays written.
         let _ = answer.send(done);
     }
-    journal.finish(keeper);
+    journal.finish(housekeeping);
     debug!("state closed");
 }
 

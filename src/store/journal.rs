@@ -242,13 +242,13 @@ impl Journal {
         self.renew()
     }
 
-    /// Writes a last snapshot, so that `state.jsonl` has the whole state. `keeper` is the thread of
+    /// Writes a last snapshot, so that `state.jsonl` has the whole state. `housekeeping` is the thread of
     /// [`JournalFiles::keep`].
-    pub(super) fn finish(self, keeper: JoinHandle<()>) {
+    pub(super) fn finish(self, housekeeping: JoinHandle<()>) {
         let Self { files, state, current, read_only, housekeeper, .. } = self;
         // The housekeeping thread must not write a snapshot of the same number at the same time.
         drop(housekeeper);
-        let _ = keeper.join();
+        let _ = housekeeping.join();
         let (Some(Segment { number, id, .. }), None) = (current, read_only) else { return };
         if let Err(error) = files.replace(&state, (number, id)) {
             info!(%error, "cannot write the last snapshot; the journal still has all changes");

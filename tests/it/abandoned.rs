@@ -394,7 +394,7 @@ async fn an_application_that_speaks_http2_is_awaited_too() {
 }
 
 #[tokio::test]
-async fn a_stop_waits_no_longer_than_its_patience() {
+async fn a_stop_waits_no_longer_than_its_timeout() {
     let silent = Scripted::start("").await;
     let proxy =
         TestProxy::build().service_of("web", "*", "/", &[silent.address], &[silent.address]);

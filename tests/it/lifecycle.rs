@@ -63,7 +63,7 @@ async fn a_second_signal_ends_at_once() {
 }
 
 #[tokio::test]
-async fn requests_that_outlast_the_patience_are_cut() {
+async fn requests_that_outlast_the_shutdown_timeout_are_cut() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
     let proxy = TestProxy::build()
         .with("timeouts.keep_alive = \"5s\"")

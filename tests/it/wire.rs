@@ -414,7 +414,7 @@ async fn next_request(listener: &TcpListener) -> TcpStream {
     }
 }
 
-/// The patience with the head that the empty line might have begun once ended the next request.
+/// The timeout of the head that the empty line might have begun once ended the next request.
 #[tokio::test]
 async fn an_empty_line_behind_a_request_is_not_the_beginning_of_the_next() {
     let upstream = Scripted::start(OK).await;
