@@ -61,7 +61,7 @@ fn main() -> io::Result<()> {
 }
 
 async fn idle(address: &str, ask: &str, count: usize, pid: &str) -> io::Result<()> {
-    // What is needed once, whatever the number, is not counted.
+    // Memory that does not depend on the number of clients is not counted.
     let mut open = Vec::new();
     connect(&mut open, address, ask, 100).await?;
     let before = resident(pid)?;

@@ -92,7 +92,7 @@ impl Delta<'_> {
     ///
     /// # Errors
     ///
-    /// What is wrong with an entry.
+    /// The entry that cannot be read, and why.
     pub(super) fn apply(self, mut state: State) -> Result<State, String> {
         let Self { revision, generation, put, remove } = self;
         (state.revision, state.generation) = (Revision(revision), Generation(generation));
@@ -127,7 +127,7 @@ pub(super) fn common_entries(state: &State) -> Vec<StateEntry<'static>> {
 ///
 /// # Errors
 ///
-/// What is wrong with the first that cannot be read.
+/// The first entry that cannot be read, and why.
 pub(super) fn put_entries(state: &mut State, entries: &[StateEntry<'_>]) -> Result<(), String> {
     let mut accepted = Vec::new();
     for entry in entries {

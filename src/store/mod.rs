@@ -74,7 +74,7 @@ pub struct StoreHealth {
 #[derive(Debug, thiserror::Error)]
 pub enum CommitError {
     /// Another change came first. Nothing has changed.
-    #[error("revision {current} is current")]
+    #[error("another change was stored first: the current revision is {current}")]
     Conflict {
         /// The revision that was found.
         current: Revision,
@@ -128,7 +128,7 @@ pub enum StoreError {
         folder: String,
         /// The file.
         file: String,
-        /// What is wrong with it.
+        /// The damage.
         what: String,
         /// A name for a folder in it that is not there yet.
         aside: String,

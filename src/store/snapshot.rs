@@ -79,12 +79,12 @@ pub(super) struct Snapshot {
     pub(super) journal: Option<(u64, FileId)>,
 }
 
-/// What is wrong with a snapshot as a whole.
+/// Damage that concerns the whole snapshot.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub(super) enum SnapshotDamage {
     #[error("line {line} {what}")]
     Line { line: usize, what: String },
-    #[error("it has {found} lines where the first says {wanted}")]
+    #[error("it has {found} lines, and {wanted} by its first line")]
     Lines { found: usize, wanted: usize },
     #[error("none of its {0} services can be read")]
     Everything(usize),

@@ -26,7 +26,7 @@ enum Way {
     CloseBelowStream,
 }
 
-/// A client that has asked something.
+/// A client that leaves before its response is complete.
 enum DepartingClient {
     Http1(Client),
     Http2(Http2, http2::Call),
@@ -67,7 +67,7 @@ impl DepartingClient {
         }
     }
 
-    /// Leaves. What is returned is to be kept.
+    /// Leaves. The caller keeps the returned connection open.
     fn leave(self, way: Way) -> Option<Http2> {
         match self {
             Self::Http2(client, mut call) if matches!(way, Way::ResetStream) => {

@@ -164,7 +164,7 @@ async fn behind_a_trusted_proxy_each_request_is_judged_by_its_own_client() {
         let answer = forwarder.get("/", &format!("Flipgate-Preview: green\r\n{fields}")).await;
         assert_eq!(answer.text(), color, "{fields}");
     }
-    // Who is not a trusted proxy is believed nothing.
+    // Forwarding fields of a peer that is no trusted proxy are ignored.
     let mut other = Client::connect("127.0.0.4", proxy.public).await;
     assert_eq!(other.get("/", tester).await.text(), "blue");
 }

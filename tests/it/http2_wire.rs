@@ -592,7 +592,7 @@ async fn a_connection_that_is_closed_for_misuse_is_counted() {
 
 #[tokio::test]
 async fn floods_end_the_connection_and_nothing_else() {
-    // Who does not read the answers to what it sends is cut for that first.
+    // A client that does not read the responses to its frames is cut for that first.
     let blue = Upstream::start("blue").await;
     let top = "timeouts.stall = \"1s\"";
     let proxy = TestProxy::build().with(top).service("web", &[&blue], &[]).start();

@@ -292,13 +292,13 @@ async fn a_process_that_was_stopped_for_longer_than_a_timeout_cuts_no_request() 
     busy.ask("/hold", "").await;
     busy.until("begins").await;
     process.signal("STOP");
-    // What is tested is that time passes.
+    // The test is about the passing of time: there is no event to wait for.
     tokio::time::sleep(Duration::from_secs(7)).await;
     process.signal("CONT");
     assert_eq!(idle.get("/", "").await.text(), "blue");
     blue.release();
     assert!(busy.until("0\r\n\r\n").await.contains("blue ends"));
-    // The limits are there still.
+    // The timeouts still apply.
     assert_eq!(idle.read_to_end().await, "");
 }
 

@@ -30,7 +30,7 @@ fn proxy(server: &NameServer, port: u16, more: &str) -> TestProxy {
         .start()
 }
 
-/// Who answers.
+/// The names of the upstreams that answer.
 async fn seen(proxy: &TestProxy) -> BTreeSet<String> {
     let mut seen = BTreeSet::new();
     for _ in 0..40 {

@@ -38,7 +38,7 @@ const BANNED: &[&str] = &[
     "unruly",
 ];
 
-/// What is read.
+/// Files and folders that are read.
 const READ: &[&str] = &[
     "ARCHITECTURE.md",
     "CHANGELOG.md",
@@ -56,7 +56,7 @@ const READ: &[&str] = &[
     "tests",
 ];
 
-/// What is not rewritten yet.
+/// Files and folders that are not rewritten yet.
 const PENDING: &[&str] = &[];
 
 /// Places that may keep a phrase, with the reason. The text is the line, without blanks around it.

@@ -173,7 +173,7 @@ async fn a_client_that_does_not_read_slows_its_upstream_down() {
     let mut slow = Client::connect_narrow("127.0.0.2", proxy.public).await;
     slow.ask("/endless", "").await;
     slow.until("\r\n\r\n").await;
-    // Sockets on the way take some megabytes; then it stands still.
+    // Socket buffers take some megabytes; then the response stalls.
     let mut before = 0;
     eventually("the upstream stands still", async || {
         let standing = std::mem::replace(&mut before, blue.sent());
@@ -310,7 +310,7 @@ async fn host_and_the_longest_path_prefix_choose_the_service() {
         client.send(format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n")).await;
         assert_eq!(client.answer().await.text(), name, "{host}{path}");
     }
-    // What is forwarded is the path as it came.
+    // The path is forwarded as the client sent it.
     assert!(deep.paths().contains(&"/x/../api/v2".to_owned()), "{:?}", deep.paths());
 }
 
@@ -440,7 +440,7 @@ async fn a_trace_continues_behind_a_trusted_proxy_and_begins_unsampled_otherwise
         is_new(&ask(&replaced, from, "").await.0);
         let unchanged = (vec![PARENT.to_owned()], vec!["a=1,b=2".to_owned()]);
         assert_eq!(ask(&kept, from, &both).await, unchanged);
-        // What is no parent is not passed on, and neither is the state that belongs to it.
+        // An invalid `Traceparent` is not forwarded, and neither is its `Tracestate`.
         for odd in [
             "tracestate: a=1\r\n".to_owned(),
             "traceparent: 00-0-0-01\r\ntracestate: a=1\r\n".to_owned(),

@@ -16,7 +16,7 @@ enum Outcome {
 use Outcome::{CutShort, Passed, Refused};
 
 const SHAPES: &[(&str, &str, Outcome)] = &[
-    // What is fine.
+    // Valid requests.
     ("plain", "GET /a HTTP/1.1\r\nHost: a\r\n\r\n", Passed("GET /a HTTP/1.1\r\nHost: a\r\n\r\n")),
     (
         "sized",
@@ -283,7 +283,7 @@ const SHAPES: &[(&str, &str, Outcome)] = &[
     ),
 ];
 
-/// What is behind a shape must never be answered, where the shape is not.
+/// A request behind a shape that is refused must never be answered.
 const BEHIND: &str = "GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n";
 
 #[tokio::test]

@@ -47,7 +47,7 @@ impl Known {
         Self { commands }
     }
 
-    /// What is wrong with the words behind `flipgate`.
+    /// The mistake in the words behind `flipgate`, if there is one.
     fn wrong(&self, words: &[&str]) -> Option<String> {
         let mut words = words.iter().copied().peekable();
         let mut command = String::new();

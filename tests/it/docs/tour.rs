@@ -13,7 +13,7 @@ use super::markdown::{self, Block};
 
 const HEADING: &str = "A tour in five minutes";
 
-/// What is printed between two blocks.
+/// The line that is printed between two blocks.
 const MARK: &str = "=== next block";
 
 /// Ports that are free now. Others could take them before the tour does, which no other test of ours tries.

@@ -1,4 +1,4 @@
-//! Upstreams that do not behave.
+//! Upstreams that misbehave.
 
 use std::{
     net::SocketAddr,
@@ -15,38 +15,38 @@ use tokio::{
     task::JoinSet,
 };
 
-/// How an upstream does not behave.
+/// The misbehavior of an upstream.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Misbehavior {
-    /// Takes no connections.
+    /// Accepts no connections.
     Refuses,
-    /// Reads everything and says nothing.
+    /// Reads everything and sends nothing.
     Silent,
-    /// Closes when it has read a head.
+    /// Closes after it has read a head.
     ClosesBehindHead,
-    /// Closes in the middle of its answer's body.
+    /// Closes in the middle of a response body.
     ClosesInBody,
-    /// Answers once, and closes when it has read another head.
+    /// Responds once, and closes after it has read a second head.
     ClosesBehindSecondHead,
-    /// Answers with half of a body, and then nothing.
+    /// Sends half of a response body, and then nothing.
     StallsInBody,
-    /// Resets when it has read a head.
+    /// Resets the connection after it has read a head.
     Resets,
-    /// Answers once more than it was asked.
+    /// Sends two responses to a request.
     AnswersTwice,
-    /// Handles connections, and then requests.
+    /// Sends a response before a request, and then one to each request.
     AnswersUnasked,
-    /// Answers one byte at a time.
+    /// Sends one byte at a time.
     Slow,
-    /// Says that its body is shorter than it is.
+    /// Sends a body that is longer than its `Content-Length`.
     WrongLength,
-    /// Says something that is not HTTP.
+    /// Sends bytes that are not HTTP.
     Babbles,
-    /// Answers 503.
+    /// Responds with 503.
     Unavailable,
 }
 
-/// An upstream that does not behave. Ends when it is dropped.
+/// An upstream that misbehaves. Ends when it is dropped.
 pub(crate) struct MisbehavingUpstream {
     pub(crate) address: SocketAddr,
     requests: Arc<AtomicUsize>,
@@ -137,8 +137,7 @@ async fn misbehave(
     }
 }
 
-/// A place where connections are taken for a while and then are not even refused, as behind a firewall
-/// that drops what comes.
+/// An address that accepts connections for a while and then drops packets, as behind a firewall.
 pub(crate) struct Walled {
     pub(crate) address: SocketAddr,
     listener: TcpListener,

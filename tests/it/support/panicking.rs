@@ -18,17 +18,17 @@ use flipgate::{
 /// Where the proxy can be made to panic.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Place {
-    /// In the exchange of a request with the field `x-panic`, when there is next something to do for it.
+    /// In the exchange of a request with the field `x-panic`, when it is polled next.
     Exchange,
     /// In a tunnel, in the same way.
     Tunnel,
-    /// Where a client is turned away.
+    /// Where a client is refused.
     TurnedAway,
     /// In a worker's own loop.
     Tick,
 }
 
-/// The panics that are still to come, each of them once.
+/// The planted panics that have not happened yet; each happens once.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Panics(Arc<[AtomicUsize; 4]>);
 

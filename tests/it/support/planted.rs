@@ -32,13 +32,13 @@ use tokio::{
 /// A planted fault.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Fault {
-    /// Nothing.
+    /// No fault.
     None,
     /// A flip is acknowledged before it is made.
     NoBarrier,
-    /// A request looks which color is active, and is counted a little later.
+    /// A request reads the active color, and is counted a little later.
     CountsLate,
-    /// A flip ends what is under way.
+    /// A flip ends the requests in flight.
     Cuts,
     /// Now and then the public gets the other color.
     Leaks,
@@ -48,15 +48,15 @@ pub(crate) enum Fault {
     Halves,
     /// Now and then a request is sent twice.
     Doubles,
-    /// Now and then a byte is another.
+    /// Now and then a byte is changed.
     Alters,
     /// Trailers are left out.
     Untrailed,
-    /// Now and then there is no answer.
+    /// Now and then there is no response.
     Loses,
     /// Now and then a flip fails.
     Refuses,
-    /// Now and then it is not told that a color is drained.
+    /// Now and then the drained event is missing.
     NeverDrained,
     /// The drained event is 1.2 s late.
     DrainedLate,
@@ -70,9 +70,9 @@ pub(crate) enum Fault {
 
 /// The proxy. Ends when it is dropped.
 pub(crate) struct Planted {
-    /// Where each service is.
+    /// The address of each service.
     pub(crate) public: Vec<SocketAddr>,
-    /// Where the admin API is.
+    /// The address of the admin API.
     pub(crate) admin: SocketAddr,
     _tasks: JoinSet<()>,
 }
@@ -93,8 +93,8 @@ struct Proxy {
 struct Table {
     generation: u64,
     active: Vec<Color>,
-    /// Who is inside of each color of each service.
-    inside: Vec<[u64; 2]>,
+    /// The requests in flight of each color of each service.
+    in_flight: Vec<[u64; 2]>,
     /// The generation that replaced each, until its drained event.
     replaced: Vec<[Option<u64>; 2]>,
     /// How many times a color was drained.
@@ -105,7 +105,7 @@ struct Table {
 pub(crate) type Upstreams = [Vec<SocketAddr>; 2];
 
 /// A request in flight.
-struct Inside {
+struct RequestInFlight {
     proxy: Arc<Proxy>,
     service: usize,
     color: Color,
@@ -116,10 +116,10 @@ type Body = UnsyncBoxBody<Bytes, io::Error>;
 
 const NAMES: [&str; 2] = ["web", "api"];
 
-/// How long the gaps are that faults leave open. They are the faults; no test waits by them.
+/// The length of the gaps that faults leave. The gap is the fault: no test synchronises by it.
 const GAP: Duration = Duration::from_millis(25);
 
-/// How late late events are.
+/// The delay of late events.
 const LATE: Duration = Duration::from_millis(1200);
 
 /// The field that has a request's number.
@@ -131,7 +131,7 @@ impl Planted {
         let table = Table {
             generation: 1,
             active: vec![Color::Blue; services],
-            inside: vec![[0; 2]; services],
+            in_flight: vec![[0; 2]; services],
             replaced: vec![[None; 2]; services],
             drains: 0,
         };
@@ -200,16 +200,16 @@ async fn forward(
 ) -> Result<Response<Body>, io::Error> {
     let turn = proxy.asked.fetch_add(1, SeqCst);
     let is_chosen = turn % 40 == 39;
-    let inside = enter(&proxy, service, &request, is_chosen).await;
+    let in_flight = enter(&proxy, service, &request, is_chosen).await;
     if proxy.fault == Fault::Loses && is_chosen {
         return Err(io::Error::other("lost on purpose"));
     }
-    let upstream = proxy.upstreams[service][inside.color as usize][0];
+    let upstream = proxy.upstreams[service][in_flight.color as usize][0];
     if proxy.fault == Fault::Mirrors && is_chosen && request.method() == Method::GET {
         let mut twin = Request::get(request.uri()).body(empty()).expect("a request");
         *twin.headers_mut() = request.headers().clone();
         twin.headers_mut().remove(NUMBER);
-        drop(ask(proxy.upstreams[service][inside.color.other() as usize][0], twin).await);
+        drop(ask(proxy.upstreams[service][in_flight.color.other() as usize][0], twin).await);
     }
     if proxy.fault == Fault::Doubles && is_chosen && request.method() == Method::GET {
         let mut twin = Request::get(request.uri()).body(empty()).expect("a request");
@@ -229,8 +229,8 @@ async fn forward(
         tokio::spawn(async move {
             let (Ok(client), Ok(server)) = (upgrade.await, onward.await) else { return };
             let (mut client, mut server) = (TokioIo::new(client), TokioIo::new(server));
-            if matches!(inside.proxy.fault, Fault::MovesSockets | Fault::MovesSocketsByNumber) {
-                let own = &inside.proxy.upstreams[service][inside.color as usize];
+            if matches!(in_flight.proxy.fault, Fault::MovesSockets | Fault::MovesSocketsByNumber) {
+                let own = &in_flight.proxy.upstreams[service][in_flight.color as usize];
                 let to = *own.last().expect("an endpoint");
                 match moved(&mut client, server, to, second).await {
                     Ok(other) => server = other,
@@ -238,13 +238,13 @@ async fn forward(
                 }
             }
             let relayed = tokio::io::copy_bidirectional(&mut client, &mut server);
-            tokio::select! { _ = relayed => {}, () = inside.ended() => {} }
+            tokio::select! { _ = relayed => {}, () = in_flight.ended() => {} }
         });
         return Ok(answer.map(|_| empty()));
     }
     let is_altered = proxy.fault == Fault::Alters && is_chosen;
     let (head, body) = answer.into_parts();
-    Ok(Response::from_parts(head, relayed(body, inside, is_altered)))
+    Ok(Response::from_parts(head, relayed(body, in_flight, is_altered)))
 }
 
 /// Relays a few messages with their echoes, and opens another connection for those that follow.
@@ -284,7 +284,7 @@ async fn enter(
     service: usize,
     request: &Request<Incoming>,
     is_chosen: bool,
-) -> Inside {
+) -> RequestInFlight {
     let requested = request.headers().get("flipgate-preview").and_then(|it| it.to_str().ok());
     let (color, generation) = {
         let mut table = proxy.table.lock().expect("no panic inside");
@@ -296,15 +296,15 @@ async fn enter(
             _ => table.active[service],
         };
         if proxy.fault != Fault::CountsLate {
-            table.inside[service][color as usize] += 1;
+            table.in_flight[service][color as usize] += 1;
         }
         (color, table.generation)
     };
     if proxy.fault == Fault::CountsLate {
         tokio::time::sleep(GAP).await;
-        proxy.table.lock().expect("no panic inside").inside[service][color as usize] += 1;
+        proxy.table.lock().expect("no panic inside").in_flight[service][color as usize] += 1;
     }
-    Inside { proxy: Arc::clone(proxy), service, color, generation }
+    RequestInFlight { proxy: Arc::clone(proxy), service, color, generation }
 }
 
 async fn ask(
@@ -319,13 +319,13 @@ async fn ask(
     sender.send_request(request).await.map_err(io::Error::other)
 }
 
-/// The body, for as long as which its request is inside.
-fn relayed(body: Incoming, inside: Inside, is_altered: bool) -> Body {
+/// The response body. Its request is in flight until it ends.
+fn relayed(body: Incoming, in_flight: RequestInFlight, is_altered: bool) -> Body {
     let frames =
-        stream::unfold((body, inside, is_altered), |(mut body, inside, alter)| async move {
+        stream::unfold((body, in_flight, is_altered), |(mut body, in_flight, alter)| async move {
             let frame = tokio::select! {
                 frame = body.frame() => frame?.map_err(io::Error::other),
-                () = inside.ended() => Err(io::Error::other("cut on purpose")),
+                () = in_flight.ended() => Err(io::Error::other("cut on purpose")),
             };
             let frame = match frame {
                 Ok(frame) if alter => frame.map_data(|data| {
@@ -333,13 +333,13 @@ fn relayed(body: Incoming, inside: Inside, is_altered: bool) -> Body {
                     bytes[0] ^= 1;
                     bytes.into()
                 }),
-                Ok(frame) if frame.is_trailers() && inside.proxy.fault == Fault::Untrailed => {
+                Ok(frame) if frame.is_trailers() && in_flight.proxy.fault == Fault::Untrailed => {
                     return None;
                 }
                 Ok(frame) => frame,
-                Err(error) => return Some((Err(error), (body, inside, false))),
+                Err(error) => return Some((Err(error), (body, in_flight, false))),
             };
-            Some((Ok::<_, io::Error>(frame), (body, inside, false)))
+            Some((Ok::<_, io::Error>(frame), (body, in_flight, false)))
         });
     StreamBody::new(frames).boxed_unsync()
 }
@@ -348,9 +348,9 @@ fn empty() -> Body {
     Full::default().map_err(|never: Infallible| match never {}).boxed_unsync()
 }
 
-// === impl Inside ===
+// === impl RequestInFlight ===
 
-impl Inside {
+impl RequestInFlight {
     /// When this is ended by a flip, which is never if the proxy is good.
     async fn ended(&self) {
         if self.proxy.fault != Fault::Cuts {
@@ -362,10 +362,10 @@ impl Inside {
     }
 }
 
-impl Drop for Inside {
+impl Drop for RequestInFlight {
     fn drop(&mut self) {
         let mut table = self.proxy.table.lock().expect("no panic inside");
-        table.inside[self.service][self.color as usize] -= 1;
+        table.in_flight[self.service][self.color as usize] -= 1;
         self.proxy.tell(&mut table, self.service, self.color);
     }
 }
@@ -375,7 +375,8 @@ impl Drop for Inside {
 impl Proxy {
     /// Publishes that a color is drained, once.
     fn tell(&self, table: &mut Table, service: usize, color: Color) {
-        let is_idle = table.inside[service][color as usize] == 0 && table.active[service] != color;
+        let is_idle =
+            table.in_flight[service][color as usize] == 0 && table.active[service] != color;
         if let Some(generation) = table.replaced[service][color as usize].take_if(|_| is_idle) {
             let event = json!({
                 "seq": generation, "event": "drained", "service": NAMES[service], "color": color,

@@ -30,7 +30,7 @@ impl Proxy {
                 role: if table.active[place] == color { "active" } else { "standby" }.to_owned(),
                 version: None,
                 source: "file".to_owned(),
-                in_flight: table.inside[place][color as usize],
+                in_flight: table.in_flight[place][color as usize],
                 queued: 0,
                 retry_budget: 0,
                 panicking: false,
