@@ -359,8 +359,8 @@ impl App {
         self.end(std::future::pending())
     }
 
-    /// Shuts down until `told_again` is ready, and then ends at once.
-    fn end(self, told_again: impl Future<Output = ()>) -> ExitOutcome {
+    /// Shuts down until `second_signal` is ready, and then ends at once.
+    fn end(self, second_signal: impl Future<Output = ()>) -> ExitOutcome {
         let Self {
             control, server, workers, stop, is_serving, delay, stop_timeout, runtime, ..
         } = self;
@@ -369,7 +369,7 @@ impl App {
         control.events().publish(EventKind::Stopping);
         let (delay_s, timeout_s) = (delay.as_secs_f64(), stop_timeout.as_secs_f64());
         let ended = runtime.block_on(async {
-            let mut told_again = std::pin::pin!(told_again);
+            let mut second_signal = std::pin::pin!(second_signal);
             let mut at_once = false;
             // A dead task does not recover by waiting.
             if !delay.is_zero() && !fatal.is_cancelled() {
@@ -377,7 +377,7 @@ impl App {
                 at_once = tokio::select! {
                     () = tokio::time::sleep(delay) => false,
                     () = fatal.cancelled() => false,
-                    () = &mut told_again => true,
+                    () = &mut second_signal => true,
                 };
             }
             info!(timeout_s, "stopping; requests in flight are completed");
@@ -391,7 +391,7 @@ impl App {
                 () = std::future::ready(()), if at_once => None,
                 cut = &mut joined => Some(cut),
                 () = tokio::time::sleep(stop_timeout) => None,
-                () = &mut told_again => {
+                () = &mut second_signal => {
                     at_once = true;
                     None
                 }

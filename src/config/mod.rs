@@ -4,6 +4,7 @@
 //! and key.
 
 mod diagnostics;
+mod environment;
 mod files;
 mod listeners;
 mod policy;
@@ -25,8 +26,8 @@ use tracing::warn;
 use self::{diagnostics::Diagnostics, reader::Section, source::Sources};
 pub use self::{
     diagnostics::{Diagnostic, Severity},
+    environment::Environment,
     schema::schema,
-    source::Environment,
 };
 use crate::{
     admin, care,

@@ -13,18 +13,11 @@ use Ordering::{Relaxed, SeqCst};
 
 use super::{
     alerts::PoolAlert,
+    connect_config::ConnectConfig,
     endpoint_health::{EndpointHealth, FailureKind, HealthFailure, HealthState, Tier},
-    pool_context::PoolContext,
     queue::RequestQueue,
-    resolver::Resolver,
 };
-use crate::{
-    model::{
-        Endpoint, EndpointAddress, Health, Link, OwnAddresses, Protocol, ProxyProtocol,
-        WeightedEndpoint,
-    },
-    tls::UpstreamConnector,
-};
+use crate::model::{Endpoint, EndpointAddress, Health, Protocol, WeightedEndpoint};
 
 /// An endpoint that requests are sent to; for a name with several addresses, one of them. It is kept when other
 /// endpoints of its pool change.
@@ -64,19 +57,6 @@ pub struct EndpointState {
     needs_check: AtomicBool,
     /// Raised when there are changes to report.
     alert: Arc<PoolAlert>,
-}
-
-/// How to connect to the endpoints of a pool.
-#[derive(Debug)]
-pub(super) struct ConnectConfig {
-    pub(super) protocol: Option<Protocol>,
-    pub(super) proxy_protocol: Option<ProxyProtocol>,
-    /// If one of them uses TLS.
-    pub(super) tls: Option<Arc<UpstreamConnector>>,
-    /// For endpoints that are names.
-    pub(super) resolver: Resolver,
-    /// Flipgate's own addresses, which no endpoint may have.
-    pub(super) own: OwnAddresses,
 }
 
 /// Counts a request at its endpoint until dropped.
@@ -395,27 +375,6 @@ impl EndpointState {
         self.has_connection_waiter.load(Relaxed)
             && self.queue.is_front_of_other_worker(worker_id)
             && self.has_connection_waiter.swap(false, Relaxed)
-    }
-}
-
-// === impl ConnectConfig ===
-
-impl ConnectConfig {
-    pub(super) fn new(
-        connect_config: &Link,
-        endpoints: &[WeightedEndpoint],
-        context: &PoolContext,
-    ) -> Self {
-        let has_tls = endpoints.iter().any(|it| it.endpoint.is_tls);
-        let tls = has_tls.then(|| context.connectors.get(&connect_config.tls));
-        let (resolver, own) = (context.resolver.clone(), context.own.clone());
-        Self {
-            protocol: connect_config.protocol,
-            proxy_protocol: connect_config.proxy_protocol,
-            tls,
-            resolver,
-            own,
-        }
     }
 }
 

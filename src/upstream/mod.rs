@@ -9,6 +9,7 @@ mod balance;
 mod budget;
 mod check;
 mod connect;
+mod connect_config;
 mod connection;
 mod connection_requests;
 mod connections;

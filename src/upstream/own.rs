@@ -10,7 +10,7 @@ use std::{
 
 use super::{
     connect::{ConnectFailure, ConnectReason},
-    endpoint_state::ConnectConfig,
+    connect_config::ConnectConfig,
 };
 use crate::model::{Endpoint, EndpointAddress, OwnAddress, OwnAddresses};
 

@@ -21,8 +21,9 @@ use super::{
     alerts::PoolAlert,
     budget::RetryBudget,
     connect::ConnectError,
+    connect_config::ConnectConfig,
     endpoint_health::{HealthFailure, Tier},
-    endpoint_state::{ConnectConfig, EndpointState},
+    endpoint_state::EndpointState,
     pool_context::PoolContext,
     queue::{QueueTicket, RequestQueue},
 };
@@ -40,7 +41,7 @@ pub struct Pool {
     spec: PoolSpec,
     policy: Arc<Policy>,
     admission: Arc<Admission>,
-    link: Arc<ConnectConfig>,
+    connect_config: Arc<ConnectConfig>,
     /// Replaced when the addresses of a name change.
     endpoint_set: ArcSwap<EndpointSet>,
     /// In panic mode the worst tier that gets requests; 0 otherwise.
@@ -88,7 +89,7 @@ impl Pool {
         context: PoolContext,
         metrics: Arc<PoolMetrics>,
     ) -> Self {
-        let link = Arc::new(ConnectConfig::new(&spec.link, &spec.endpoints, &context));
+        let connect_config = Arc::new(ConnectConfig::new(&spec.link, &spec.endpoints, &context));
         let shared = Arc::new(PoolShared {
             queue: Arc::default(),
             budget: RetryBudget::new(&policy.retry),
@@ -98,7 +99,8 @@ impl Pool {
             alert: Arc::new(PoolAlert::new(&context.alerts, service.clone(), color)),
             context,
         });
-        let endpoint = |it: &WeightedEndpoint| Arc::new(shared.new_endpoint(it, None, &link));
+        let endpoint =
+            |it: &WeightedEndpoint| Arc::new(shared.new_endpoint(it, None, &connect_config));
         let endpoint_set = EndpointSet::new(spec.endpoints.iter().map(endpoint).collect());
         let endpoint_set = ArcSwap::from_pointee(endpoint_set);
         Self {
@@ -107,7 +109,7 @@ impl Pool {
             spec,
             policy,
             admission,
-            link,
+            connect_config,
             endpoint_set,
             panic_tier: AtomicU8::new(0),
             ejection_times: EjectionTimes::new(),
@@ -127,8 +129,8 @@ impl Pool {
         admission: Arc<Admission>,
     ) -> Self {
         let has_same_link = self.spec.link == spec.link;
-        let link = ConnectConfig::new(&spec.link, &spec.endpoints, &self.shared.context);
-        let link = Arc::new(link);
+        let connect_config = ConnectConfig::new(&spec.link, &spec.endpoints, &self.shared.context);
+        let connect_config = Arc::new(connect_config);
         let known = self.endpoints();
         let mut endpoints = Vec::new();
         for weighted in &spec.endpoints {
@@ -140,7 +142,7 @@ impl Pool {
                 endpoints.push(Arc::clone(endpoint));
             }
             if endpoints.len() == before {
-                endpoints.push(Arc::new(self.shared.new_endpoint(weighted, None, &link)));
+                endpoints.push(Arc::new(self.shared.new_endpoint(weighted, None, &connect_config)));
             }
         }
         let endpoint_set = ArcSwap::from_pointee(EndpointSet::new(endpoints.into()));
@@ -152,7 +154,7 @@ impl Pool {
             spec,
             policy,
             admission,
-            link,
+            connect_config,
             endpoint_set,
             panic_tier: AtomicU8::new(0),
             ejection_times: EjectionTimes::new(),
@@ -270,7 +272,11 @@ impl Pool {
                 let is_kept = current().find(|it| it.resolved() == Some(address));
                 has_changed |= is_kept.is_none();
                 endpoints.push(is_kept.cloned().unwrap_or_else(|| {
-                    Arc::new(self.shared.new_endpoint(weighted, Some(address), &self.link))
+                    Arc::new(self.shared.new_endpoint(
+                        weighted,
+                        Some(address),
+                        &self.connect_config,
+                    ))
                 }));
             }
             has_changed |= current().count() != addresses.len();
@@ -370,11 +376,11 @@ impl PoolShared {
         &self,
         weighted: &WeightedEndpoint,
         address: Option<SocketAddr>,
-        link: &Arc<ConnectConfig>,
+        connect_config: &Arc<ConnectConfig>,
     ) -> EndpointState {
-        let (link, queue, alert) =
-            (Arc::clone(link), Arc::clone(&self.queue), Arc::clone(&self.alert));
-        EndpointState::new(weighted, address, link, queue, alert)
+        let (connect_config, queue, alert) =
+            (Arc::clone(connect_config), Arc::clone(&self.queue), Arc::clone(&self.alert));
+        EndpointState::new(weighted, address, connect_config, queue, alert)
     }
 }
 

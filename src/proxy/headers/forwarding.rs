@@ -54,10 +54,10 @@ pub(super) fn put_forwarding(
     match forwarded {
         None => put_families(out, &[], (peer_text, is_v6), host, scheme),
         Some(forwarded) => {
-            let ForwardedFacts { hops, scheme: told_scheme, host: told_host } =
+            let ForwardedFacts { hops, scheme: forwarded_scheme, host: forwarded_host } =
                 forwarded.facts(lines);
-            let host = told_host.as_ref().map_or(host, |it| it.as_bytes());
-            let scheme = told_scheme.as_ref().map_or(scheme, |it| it.as_bytes());
+            let host = forwarded_host.as_ref().map_or(host, |it| it.as_bytes());
+            let scheme = forwarded_scheme.as_ref().map_or(scheme, |it| it.as_bytes());
             put_families(out, &hops, (peer_text, is_v6), host, scheme);
         }
     }
