@@ -136,10 +136,10 @@ fn promoted(name: &str, color: &str, status: &Status, took: Duration) -> String 
         let pool = status.services.get(name).and_then(|it| it.pools.get(color));
         match pool.and_then(|it| it.version.as_deref()) {
             Some(version) => format!("{color} {}", escape(version)),
-            None => color.to_owned(),
+            None => escape(color).into_owned(),
         }
     };
-    let (from, to) = (named(other(color)), named(color));
+    let (name, from, to) = (escape(name), named(other(color)), named(color));
     let (generation, took) = (status.generation, took.as_secs_f64() * 1000.0);
     match status.replayed {
         true => {
@@ -212,13 +212,13 @@ fn other(color: &str) -> &'static str {
 /// Warns if public requests go to a pool without a healthy endpoint.
 fn warn_of_unhealthy_pools(status: &Status) {
     for (name, service) in &status.services {
+        let (name, color) = (escape(name), escape(&service.active));
         let active = service.pools.get(&service.active);
         let is_down = |it: &PoolStatus| it.endpoints.iter().all(|it| it.health == "down");
         if active.is_some_and(is_down) {
             let style = anstyle::AnsiColor::Yellow.on_default().bold();
             print_error(format_args!(
-                "{style}warning{style:#}: {name} has {} active, and none of its endpoints is healthy: see `flipgate status {name}`",
-                service.active
+                "{style}warning{style:#}: {name} has {color} active, and none of its endpoints is healthy: see `flipgate status {name}`"
             ));
         }
     }

@@ -53,7 +53,7 @@ pub(crate) struct MisbehavingUpstream {
     _tasks: JoinSet<()>,
 }
 
-const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nunruly";
+const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nfaulty";
 
 impl MisbehavingUpstream {
     pub(crate) async fn start(manner: Misbehavior) -> Self {
@@ -119,7 +119,7 @@ async fn misbehave(
                 OK
             }
             Misbehavior::WrongLength => {
-                b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nunruly and more"
+                b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nfaulty and more"
             }
             Misbehavior::Babbles => b"SSH-2.0-OpenSSH_9.2p1\r\n\r\n",
             Misbehavior::Unavailable => {
