@@ -36,6 +36,7 @@ use crate::{
     metrics::Metrics,
     model::Color,
     proxy::{LoopMark, Proxy, ProxyContext},
+    release::Release,
     store::{CommitError, FileStore, Store, StoreError},
     upstream::{ConcurrencyLimit, PoolContext, Resolver},
 };
@@ -177,6 +178,7 @@ impl App {
             begun.recv().map_err(|_| io::Error::other("the control thread has panicked"))?;
         let (control, worker) = begun?;
         supervisor.run_vital("control", worker.run());
+        let release = Release::new(control.clone(), metrics.clone(), parts.clone());
         let (care_control, care_settings) = (control.clone(), config.care);
         let care_metrics = metrics.clone();
         supervisor.run("care", move || {
@@ -255,6 +257,7 @@ impl App {
         let watched = supervisor.watched();
         let api = admin::Api {
             control: control.clone(),
+            release,
             reload: Arc::new(move || reloader.clone().reload()),
             is_serving: Arc::new(move || serving.load(SeqCst)),
             gone: Arc::new(move || watched.dead_tasks()),

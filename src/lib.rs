@@ -15,6 +15,7 @@
 //! app                     builds everything from the configuration, runs it, and ends it
 //! config                  the configuration file, made into each room's own checked settings
 //! admin                   the HTTP API for operators and programs
+//! release                 gates: the conditions for a promotion
 //! care control proxy      health checks and name look-ups | changes of the state | one exchange
 //! downstream upstream     towards clients | towards applications
 //! log net store           log lines | sockets, streams and buffers | the state: snapshot and journal
@@ -48,7 +49,7 @@
 //!
 //! # The path of one flip
 //!
-//! `admin` reads a call. `control` plans the next state (a pure function) and commits it to the `store`, which makes it
+//! `admin` reads a call, and `release` runs the gates of its services. `control` plans the next state (a pure function) and commits it to the `store`, which makes it
 //! durable. The new state comes back through the store's watch, as changes of other processes do. `control` makes the
 //! pools and the table that follow from it, and replaces the table in the `switch`: this is the flip. The reply is sent
 //! after that, so no later request reaches the replaced side. Requests in flight hold that side; the end of the last one
@@ -91,6 +92,7 @@ pub mod metrics;
 pub mod model;
 pub mod net;
 pub mod proxy;
+pub mod release;
 pub mod store;
 pub mod switch;
 pub mod tls;

@@ -57,7 +57,10 @@ pub(super) async fn guard(
     let mut request = request;
     let caller = request.extensions().get::<Arc<AdminConnection>>().cloned();
     match check(&config, &request, caller.as_deref()) {
-        Ok(actor) => drop(request.extensions_mut().insert(actor)),
+        Ok((actor, scope)) => {
+            request.extensions_mut().insert(actor);
+            request.extensions_mut().insert(scope);
+        }
         Err(problem) => {
             log_refusal(&request, &problem);
             return problem.into_response();
@@ -104,7 +107,7 @@ fn check(
     config: &AdminSettings,
     request: &Request,
     caller: Option<&AdminConnection>,
-) -> Result<Actor, ApiError> {
+) -> Result<(Actor, Scope), ApiError> {
     if request.uri().path() == REJECTED {
         let why = caller.and_then(AdminConnection::rejected);
         return Err(ApiError::malformed(why.as_deref().unwrap_or("there is no such path")));
@@ -113,8 +116,13 @@ fn check(
     check_type(request)?;
     let peer = request.extensions().get::<AdminPeer>();
     let needed = scope_for(request.method(), request.uri().path());
-    let actor = |name: &str| Actor { name: name.to_owned(), address: address(peer) };
-    let Some(needed) = needed else { return Ok(actor(LOCAL)) };
+    let actor = |name: &str, is_authenticated| Actor {
+        name: name.to_owned(),
+        address: address(peer),
+        is_authenticated,
+    };
+    let local = || Ok((actor(LOCAL, false), Scope::Admin));
+    let Some(needed) = needed else { return local() };
     let token = token(request.headers())?;
     check_forwarded(request.headers(), token.is_some())?;
     match token {
@@ -124,7 +132,7 @@ fn check(
             if let Some(caller) = caller {
                 caller.authorize();
             }
-            if token.scope < needed {
+            if !token.scope.allows(needed) {
                 let title = "Forbidden";
                 let detail = format!(
                     "token `{}` has the scope `{}`; this call needs the scope `{needed}`",
@@ -132,12 +140,12 @@ fn check(
                 );
                 return Err(ApiError::new(StatusCode::FORBIDDEN, "scope", title, detail));
             }
-            Ok(actor(&token.name))
+            Ok((actor(&token.name, true), token.scope))
         }
         None if config.require_token => Err(unauthorized(
             "every call needs a token (admin.require_token): send `Authorization: Bearer TOKEN`",
         )),
-        None if peer.is_some_and(AdminPeer::is_local) => Ok(actor(LOCAL)),
+        None if peer.is_some_and(AdminPeer::is_local) => local(),
         None => Err(unauthorized(
             "calls from other machines need a token: send `Authorization: Bearer TOKEN`",
         )),
@@ -262,6 +270,8 @@ fn scope_for(method: &Method, path: &str) -> Option<Scope> {
         (&Method::GET | &Method::HEAD, "/healthz" | "/readyz") => None,
         (&Method::GET | &Method::HEAD, _) => Some(Scope::Read),
         (&Method::POST, "/v1/promote" | "/v1/rollback") => Some(Scope::Promote),
+        (&Method::POST, path) if path.ends_with("/approve") => Some(Scope::Approve),
+        (&Method::POST, path) if path.ends_with("/gate") => Some(Scope::Promote),
         (&Method::PUT, _) => Some(Scope::Promote),
         _ => Some(Scope::Admin),
     }

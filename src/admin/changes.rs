@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use axum::{
     body::Bytes,
     extract::{Extension, Path, State, rejection::PathRejection},
-    http::HeaderValue,
+    http::{HeaderValue, StatusCode},
     response::Response,
 };
 use flipgate_api::wire::{
@@ -19,6 +19,7 @@ use super::{
     context::{Context, off_thread, parse_color, status_response},
     fingerprint::idempotency,
     problem::ApiError,
+    settings::Scope,
 };
 use crate::{
     control::{Actor, Change, ChangeRequest},
@@ -38,18 +39,21 @@ const REASON_BYTES_MAX: usize = 1024;
 ), responses(
     (status = 200, body = Status, description = "the status after the promotion"),
     (status = 400, body = Problem, content_type = "application/problem+json", description = "malformed"),
-    (status = 409, body = Problem, content_type = "application/problem+json", description = "refused, with every reason; nothing changed"),
-    (status = 412, body = Problem, content_type = "application/problem+json", description = "decided on an old generation; nothing changed"),
-    (status = 422, body = Problem, content_type = "application/problem+json", description = "unknown service or color, or active already"),
+    (status = 403, body = Problem, content_type = "application/problem+json", description = "`force` needs the scope `admin`"),
+    (status = 409, body = Problem, content_type = "application/problem+json", description = "refused, by a gate or for another reason, with every reason and verdict; nothing changed"),
+    (status = 412, body = Problem, content_type = "application/problem+json", description = "decided on an old generation, also if another change was applied while the gates ran; nothing changed"),
+    (status = 422, body = Problem, content_type = "application/problem+json", description = "unknown service or color, active already, or `force` without a reason"),
     (status = 428, body = Problem, content_type = "application/problem+json", description = "If-Match is required here"),
 ))]
 pub(super) async fn promote(
     State(context): State<Context>,
     Extension(actor): Extension<Actor>,
+    Extension(scope): Extension<Scope>,
     conditions: Conditions,
     body: Bytes,
 ) -> Result<Response, ApiError> {
-    let PromoteRequest { services, force: _, reason } = parsed(&body)?;
+    let PromoteRequest { services, force, reason } = parsed(&body)?;
+    check_force(force, scope, Some(reason.as_deref()))?;
     let mut reasons = Vec::new();
     let mut colors = BTreeMap::new();
     for (name, color) in services {
@@ -64,8 +68,10 @@ pub(super) async fn promote(
     }
     let texts: BTreeMap<_, _> =
         colors.iter().map(|(name, color)| (name.to_string(), color.to_string())).collect();
-    let words = ("promote", json!({"services": texts}), format!("{colors:?}"));
-    propose(&context, (conditions, actor), Change::Promote(colors), words, reason).await
+    let request = json!({"services": texts, "force": force});
+    let words = ("promote", request, format!("{colors:?}"));
+    let call = PendingCall { change: Change::Promote(colors), words, reason, force };
+    call.make(&context, conditions, actor).await
 }
 
 /// Make the colors active that were active before the last promotion, all in one step or none of them.
@@ -81,10 +87,12 @@ pub(super) async fn promote(
 pub(super) async fn rollback(
     State(context): State<Context>,
     Extension(actor): Extension<Actor>,
+    Extension(scope): Extension<Scope>,
     conditions: Conditions,
     body: Bytes,
 ) -> Result<Response, ApiError> {
     let RollbackRequest { services, force, reason } = parsed(&body)?;
+    check_force(force, scope, Some(reason.as_deref()))?;
     let (mut names, mut reasons) = (Vec::new(), Vec::new());
     for name in services {
         match name.parse::<ServiceName>() {
@@ -99,7 +107,7 @@ pub(super) async fn rollback(
     let request = json!({"services": texts, "force": force});
     let words = ("rollback", request, format!("{names:?} {force}"));
     let change = Change::Rollback { services: names, force };
-    propose(&context, (conditions, actor), change, words, reason).await
+    PendingCall { change, words, reason, force }.make(&context, conditions, actor).await
 }
 
 /// Set the version and the endpoints of a pool. Requests in flight on endpoints that leave it are completed.
@@ -119,6 +127,7 @@ pub(super) async fn rollback(
 pub(super) async fn set_pool(
     State(context): State<Context>,
     Extension(actor): Extension<Actor>,
+    Extension(scope): Extension<Scope>,
     path: Result<Path<(String, String)>, PathRejection>,
     conditions: Conditions,
     body: Bytes,
@@ -132,6 +141,7 @@ pub(super) async fn set_pool(
     let request: PoolRequest = parsed(&body)?;
     let pool = serde_json::to_value(&request).expect("texts and numbers only");
     let PoolRequest { version, endpoints, force } = request;
+    check_force(force, scope, None)?;
     let mut reasons = Vec::new();
     let mut members = Vec::new();
     for endpoint in endpoints {
@@ -168,7 +178,7 @@ pub(super) async fn set_pool(
     let request = json!({"service": service.to_string(), "color": color.to_string(), "pool": pool});
     let words = ("pool", request, format!("{service} {color} {spec:?} {force}"));
     let change = Change::SetPool { service, color, spec, force };
-    propose(&context, (conditions, actor), change, words, None).await
+    PendingCall { change, words, reason: None, force }.make(&context, conditions, actor).await
 }
 
 /// Read the configuration again and apply it, all of it or nothing.
@@ -182,33 +192,74 @@ pub(super) async fn reload(State(context): State<Context>) -> Result<Response, A
     status_response(&context, None).await
 }
 
-async fn propose(
-    context: &Context,
-    (conditions, actor): (Conditions, Actor),
-    change: Change,
-    words: (&str, Value, String),
-    reason: Option<String>,
-) -> Result<Response, ApiError> {
-    if reason.as_ref().is_some_and(|it| it.len() > REASON_BYTES_MAX) {
-        let detail = format!("the reason is longer than {REASON_BYTES_MAX} bytes");
-        return Err(ApiError::malformed(detail));
+/// `force` overrides safety checks: it needs the scope `admin`, and a reason if the call has one.
+fn check_force(force: bool, scope: Scope, reason: Option<Option<&str>>) -> Result<(), ApiError> {
+    if !force {
+        return Ok(());
     }
-    let Conditions { if_generation, key } = conditions;
-    let idempotency = key.map(|key| {
-        let (verb, request, before) = words;
-        idempotency(key, verb, request, &before)
-    });
-    let named = named(&change);
-    let actor = Some(actor);
-    let call = ChangeRequest { change, if_generation, idempotency, reason, actor };
-    let done = context.api.control.propose(call).await?;
-    let is_repeated = done.is_replayed;
-    let mut response = status_response(context, Some((done, named))).await?;
-    if is_repeated {
-        let repeated = HeaderValue::from_static("true");
-        response.headers_mut().insert("idempotent-replayed", repeated);
+    if !scope.allows(Scope::Admin) {
+        let detail = format!("`force` needs the scope `admin`; this token has the scope `{scope}`");
+        return Err(ApiError::new(StatusCode::FORBIDDEN, "scope", "Forbidden", detail));
     }
-    Ok(response)
+    match reason {
+        Some(reason) if reason.is_none_or(|it| it.trim().is_empty()) => {
+            let detail =
+                "`force` skips the gates and needs a `reason`, which the log and the events show";
+            let (code, detail) = ("reason_required".to_owned(), detail.to_owned());
+            Err(ApiError::unprocessable(vec![ProblemReason { service: None, code, detail }]))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A change that a caller asks for.
+pub(super) struct PendingCall<'a> {
+    pub(super) change: Change,
+    /// Verb and request for the fingerprint of an idempotency key, and the request as older versions fingerprinted it.
+    pub(super) words: (&'a str, Value, String),
+    pub(super) reason: Option<String>,
+    /// Whether gates are skipped.
+    pub(super) force: bool,
+}
+
+impl PendingCall<'_> {
+    /// Makes the change, and responds with the status. Dropping the future while gates run cancels the
+    /// promotion.
+    pub(super) async fn make(
+        self,
+        context: &Context,
+        conditions: Conditions,
+        actor: Actor,
+    ) -> Result<Response, ApiError> {
+        let Self { change, words, reason, force } = self;
+        if reason.as_ref().is_some_and(|it| it.len() > REASON_BYTES_MAX) {
+            let detail = format!("the reason is longer than {REASON_BYTES_MAX} bytes");
+            return Err(ApiError::malformed(detail));
+        }
+        let Conditions { if_generation, key } = conditions;
+        let idempotency = key.map(|key| {
+            let (verb, request, before) = words;
+            idempotency(key, verb, request, &before)
+        });
+        let named = named(&change);
+        let (actor, manifests) = (Some(actor), Vec::new());
+        let call = ChangeRequest { change, if_generation, idempotency, reason, actor, manifests };
+        let done = match call.change {
+            Change::Promote(_) | Change::Rollback { .. } => {
+                context.api.release.make(call, force).await?
+            }
+            Change::SetPool { .. } | Change::Approve { .. } | Change::Reconfigure(_) => {
+                context.api.control.propose(call).await?
+            }
+        };
+        let is_repeated = done.is_replayed;
+        let mut response = status_response(context, Some((done, named))).await?;
+        if is_repeated {
+            let repeated = HeaderValue::from_static("true");
+            response.headers_mut().insert("idempotent-replayed", repeated);
+        }
+        Ok(response)
+    }
 }
 
 /// The services of a change; none for those of the last promotion.
@@ -216,13 +267,13 @@ fn named(change: &Change) -> Vec<ServiceName> {
     match change {
         Change::Promote(colors) => colors.keys().cloned().collect(),
         Change::Rollback { services, .. } => services.clone(),
-        Change::SetPool { service, .. } => vec![service.clone()],
+        Change::SetPool { service, .. } | Change::Approve { service, .. } => vec![service.clone()],
         Change::Reconfigure(_) => Vec::new(),
     }
 }
 
 /// Parses the body. `guard` has checked its content type.
-fn parsed<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
+pub(super) fn parsed<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     serde_json::from_slice(body)
         .map_err(|error| ApiError::malformed(format!("invalid body: {error}")))
 }

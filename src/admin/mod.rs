@@ -9,6 +9,7 @@ mod connections;
 mod context;
 mod convert;
 mod fingerprint;
+mod gates;
 mod probes;
 mod problem;
 mod reads;
@@ -21,7 +22,7 @@ mod write_timeout;
 
 use std::{future::Future, pin::Pin, sync::Arc};
 
-use crate::{control::Control, metrics::Metrics};
+use crate::{control::Control, metrics::Metrics, release::Release};
 
 pub use self::{
     router::openapi,
@@ -37,6 +38,8 @@ pub use self::{
 pub struct Api {
     /// Changes and snapshots.
     pub control: Control,
+    /// Promotions and rollbacks, with their gates.
+    pub release: Release,
     /// Reads the configuration again and applies it.
     pub reload: Reload,
     /// Whether the process accepts new requests: true from the opening of the listeners to the stop signal.

@@ -5,7 +5,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use flipgate_api::wire::{Problem, ProblemReason};
+use flipgate_api::wire::{GateStatus, Problem, ProblemReason};
 
 use super::ReloadError;
 use crate::{
@@ -15,7 +15,7 @@ use crate::{
 
 /// An error response of the API.
 #[derive(Debug)]
-pub(super) struct ApiError(Problem);
+pub(super) struct ApiError(Box<Problem>);
 
 impl ApiError {
     /// A problem of this kind, with what to do about it.
@@ -25,14 +25,15 @@ impl ApiError {
         title: &str,
         detail: impl Into<String>,
     ) -> Self {
-        Self(Problem {
+        Self(Box::new(Problem {
             kind: format!("urn:flipgate:problem:{kind}"),
             title: title.to_owned(),
             status: status.as_u16(),
             detail: detail.into(),
             reasons: Vec::new(),
             generation: None,
-        })
+            gates: Vec::new(),
+        }))
     }
 
     pub(super) fn status(&self) -> StatusCode {
@@ -43,8 +44,14 @@ impl ApiError {
         &self.0.detail
     }
 
-    fn with_reasons(self, reasons: Vec<ProblemReason>) -> Self {
-        Self(Problem { reasons, ..self.0 })
+    pub(super) fn with_gates(mut self, gates: Vec<GateStatus>) -> Self {
+        self.0.gates = gates;
+        self
+    }
+
+    pub(super) fn with_reasons(mut self, reasons: Vec<ProblemReason>) -> Self {
+        self.0.reasons = reasons;
+        self
     }
 
     /// A malformed call.
@@ -88,8 +95,9 @@ impl From<ChangeError> for ApiError {
             ChangeError::Stale { decided_on: _, current } => {
                 let title = "Precondition Failed";
                 let kind = "stale-generation";
-                let Self(problem) = Self::new(StatusCode::PRECONDITION_FAILED, kind, title, detail);
-                Self(Problem { generation: Some(current.0), ..problem })
+                let mut stale = Self::new(StatusCode::PRECONDITION_FAILED, kind, title, detail);
+                stale.0.generation = Some(current.0);
+                stale
             }
             ChangeError::Refused(reasons) => {
                 let is_callers = reasons.iter().any(|it| it.problem.is_caller_error());

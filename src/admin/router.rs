@@ -13,7 +13,7 @@ use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    Api, auth::guard, changes, context::Context, probes, problem::ApiError, reads,
+    Api, auth::guard, changes, context::Context, gates, probes, problem::ApiError, reads,
     settings::AdminSettings,
 };
 
@@ -86,6 +86,8 @@ fn described() -> OpenApiRouter<Context> {
         .routes(routes!(changes::rollback))
         .routes(routes!(reads::drain))
         .routes(routes!(changes::set_pool))
+        .routes(routes!(gates::gate))
+        .routes(routes!(gates::approve))
         .routes(routes!(changes::reload))
         .routes(routes!(reads::events))
         .routes(routes!(probes::metrics))

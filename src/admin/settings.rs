@@ -39,12 +39,14 @@ pub struct Token {
     pub secret: Secret,
 }
 
-/// What a caller may do. Each scope includes those before it.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+/// What a caller may do.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Scope {
     /// Read.
     Read,
-    /// Set pools, promote and roll back.
+    /// Read, and approve versions.
+    Approve,
+    /// Read, set pools, promote and roll back. Not approve: another person does that.
     Promote,
     /// Everything.
     Admin,
@@ -61,7 +63,7 @@ pub struct ParseAddressError(String);
 
 /// Not a scope.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("`{0}` is not a scope: write \"read\", \"promote\" or \"admin\"")]
+#[error("`{0}` is not a scope: write \"read\", \"approve\", \"promote\" or \"admin\"")]
 pub struct ParseScopeError(String);
 
 /// A token that is too easy to guess, or cannot be sent.
@@ -111,12 +113,21 @@ impl fmt::Display for AdminAddress {
 
 // === impl Scope ===
 
+impl Scope {
+    /// Whether a token of this scope may make a call that needs the scope `needed`.
+    #[must_use]
+    pub fn allows(self, needed: Self) -> bool {
+        self == needed || self == Self::Admin || needed == Self::Read
+    }
+}
+
 impl FromStr for Scope {
     type Err = ParseScopeError;
 
     fn from_str(text: &str) -> Result<Self, ParseScopeError> {
         match text {
             "read" => Ok(Self::Read),
+            "approve" => Ok(Self::Approve),
             "promote" => Ok(Self::Promote),
             "admin" => Ok(Self::Admin),
             other => Err(ParseScopeError(other.to_owned())),
@@ -128,6 +139,7 @@ impl fmt::Display for Scope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Read => "read",
+            Self::Approve => "approve",
             Self::Promote => "promote",
             Self::Admin => "admin",
         })

@@ -39,8 +39,8 @@ pub(super) struct ChangeArguments {
     /// The reason, for the log and the events
     #[arg(long, value_name = "TEXT")]
     pub(super) reason: Option<String>,
-    /// Override safety checks
-    #[arg(long)]
+    /// Skip the gates; needs the scope admin and --reason
+    #[arg(long, requires = "reason")]
     pub(super) force: bool,
     /// Make it safe to repeat the call: a second call with this key changes nothing
     #[arg(long, value_name = "KEY")]

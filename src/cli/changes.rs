@@ -6,7 +6,7 @@ use std::{
 };
 
 use flipgate_api::{
-    Call, Caller, CallerArguments, OutputArguments, escape,
+    Call, CallError, Caller, CallerArguments, GATES_MAX, OutputArguments, escape,
     terminal::{print_error, print_line},
     wire::{DrainStatus, PoolStatus, PromoteRequest, RollbackRequest, ServiceStatus, Status},
 };
@@ -91,8 +91,13 @@ async fn change(
     if let Some(key) = idempotency_key {
         call = call.idempotency_key(key);
     }
+    // The gates of the services may take up to their deadline.
+    call.wait = GATES_MAX;
     let begin = Instant::now();
-    let status: Status = caller.call(call).await?;
+    let status: Status = match caller.call(call).await {
+        Ok(status) => status,
+        Err(error) => return Err(refused(error, *output)?),
+    };
     let took = begin.elapsed();
     let made = wanted.made(&status);
     warn_of_unhealthy_pools(&status);
@@ -128,6 +133,16 @@ async fn change(
         false => show(&status, *output, verbosity),
     };
     ended(printed, if drained { 0 } else { exit::NOT_IN_TIME })
+}
+
+/// The error of a refused change. With JSON, the problem document is the output.
+fn refused(error: CallError, output: OutputArguments) -> Result<CommandError, CommandError> {
+    if let CallError::Refused { problem: Some(problem), .. } = &error
+        && output.is_json()
+    {
+        print_or_ignore(&serde_json::to_string_pretty(problem).expect("strings and numbers only"))?;
+    }
+    Ok(error.into())
 }
 
 /// `web: blue 7.9 → green 8.0 (generation 42, 1.8 ms)`.

@@ -9,6 +9,7 @@ mod check;
 mod drain;
 mod events;
 mod exit;
+mod gates;
 mod generate;
 mod output;
 mod pools;
@@ -20,7 +21,7 @@ mod table;
 use std::{io, path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{CommandFactory, Parser, Subcommand};
-use flipgate_api::{CallerArguments, OutputArguments};
+use flipgate_api::{CallerArguments, OutputArguments, wire::ApproveRequest};
 use flipgate_drill::{
     Program,
     command::{DrillCommand, SampleCommand},
@@ -133,6 +134,41 @@ enum Command {
         services: Vec<String>,
         #[command(flatten)]
         arguments: ChangeArguments,
+    },
+    /// Run the gates of a service as a promotion would, and change nothing
+    #[command(after_help = "Examples:\n  flipgate gate web\n  \
+                            flipgate gate web=green --json | jq '.gates[] | select(.passed | not)'\n\n\
+                            Exit code: 0 every gate allows the promotion, 3 refused")]
+    Gate {
+        /// The service, or the service and the candidate
+        #[arg(value_name = "SERVICE[=COLOR]", value_parser = arguments::parse_service)]
+        service: (String, Option<String>),
+        #[command(flatten)]
+        admin: CallerArguments,
+        #[command(flatten)]
+        output: OutputArguments,
+    },
+    /// Approve a color at the version that it has
+    ///
+    /// For services with an approval gate. The approval expires, and a change of the pool voids it.
+    #[command(
+        after_help = "Examples:\n  flipgate approve web\n  flipgate approve web=green --version 8.1\n\n\
+                            Exit code: 0 approved, 3 refused"
+    )]
+    Approve {
+        /// The service, or the service and the color
+        #[arg(value_name = "SERVICE[=COLOR]", value_parser = arguments::parse_service)]
+        service: (String, Option<String>),
+        /// Fail if the pool has another version
+        #[arg(long, value_name = "TEXT")]
+        version: Option<String>,
+        /// The reason, for the log
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
+        #[command(flatten)]
+        admin: CallerArguments,
+        #[command(flatten)]
+        output: OutputArguments,
     },
     /// Set the version and the endpoints of a pool
     #[command(
@@ -291,6 +327,13 @@ fn dispatch(
         }
         Command::Rollback { services, arguments } => {
             online(changes::rollback(services, &arguments, verbosity))
+        }
+        Command::Gate { service: (service, color), admin, output } => {
+            online(gates::gate(&service, color.as_deref(), &admin, output))
+        }
+        Command::Approve { service: (service, color), version, reason, admin, output } => {
+            let request = ApproveRequest { color, version, reason };
+            online(gates::approve(&service, &request, &admin, output, verbosity))
         }
         Command::Set {
             pool,

@@ -6,6 +6,7 @@
 mod diagnostics;
 mod environment;
 mod files;
+mod gates;
 mod listeners;
 mod policy;
 mod reader;
@@ -236,7 +237,7 @@ impl Config {
         let names = settings::names(&root.section("dns"));
         let (shutdown_delay, shutdown_patience) = settings::shutdown(&root.section("shutdown"));
         let own = own_addresses(listeners.iter().map(|it| it.address), &admin.listen);
-        let services = services::services(root, &own);
+        let services = services::services(root, &own, admin.require_token);
         root.finish();
         let mut catalog = services::catalog(services, diagnostics, root)?;
         catalog.internal = clients.internal;

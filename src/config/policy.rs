@@ -226,7 +226,7 @@ fn rate(value: Value<'_>) -> Result<NonZeroU32, String> {
     rate.filter(|it| it.get() <= 1_000_000).ok_or_else(|| wrong.to_owned())
 }
 
-fn statuses(section: &Section<'_>, key: &'static str, known: StatusSet) -> StatusSet {
+pub(super) fn statuses(section: &Section<'_>, key: &'static str, known: StatusSet) -> StatusSet {
     if !section.has(key) {
         return known;
     }

@@ -11,6 +11,7 @@ use toml::{
 };
 
 use super::diagnostics::Diagnostics;
+use crate::model::nearest;
 
 /// A table, and the keys that were read from it.
 #[derive(Debug)]
@@ -267,6 +268,28 @@ impl<'a> Section<'a> {
         named
     }
 
+    /// The strings of a table with names of the user's own, each parsed. A mistake in one does not hide those in the
+    /// others.
+    pub(super) fn string_table<T>(
+        &self,
+        key: &'static str,
+        parse: impl Fn(&str, &str) -> Result<T, String>,
+    ) -> Vec<T> {
+        let inner = self.section(key);
+        let entries = inner.table.into_iter().flatten();
+        let read = |(name, value): (&'a Spanned<DeString<'a>>, &'a Spanned<DeValue<'a>>)| {
+            let name: &str = name.get_ref();
+            match text(inner.value(value)).and_then(|it| parse(name, it)) {
+                Ok(item) => Some(item),
+                Err(what) => {
+                    self.diagnostics.error(value.span(), &inner.name(name), what);
+                    None
+                }
+            }
+        };
+        entries.filter_map(read).collect()
+    }
+
     /// Whether a key that is not set is there under a similar name, which [`Self::finish`] reports.
     pub(super) fn is_misspelled(&self, key: &'static str) -> bool {
         self.unknown_entries().any(|(it, _)| nearest(it.get_ref(), &[key]).is_some())
@@ -377,26 +400,4 @@ pub(super) fn word<T: Copy>(value: Value<'_>, words: &[(&str, T)]) -> Result<T, 
             first => format!("expected {} or {last}, found \"{text}\"", first.join(", ")),
         }
     })
-}
-
-/// The known key that a mistyped one most likely stands for.
-fn nearest<'k>(written: &str, known: &[&'k str]) -> Option<&'k str> {
-    let (distance, key) = known.iter().map(|it| (distance(written, it), *it)).min()?;
-    // Half of a short word is another word.
-    (distance <= 2.max(written.len() / 3) && distance < written.len().max(2)).then_some(key)
-}
-
-/// How many characters must be inserted, removed or replaced (Levenshtein).
-fn distance(one: &str, two: &str) -> usize {
-    let two: Vec<char> = two.chars().collect();
-    let mut row: Vec<usize> = (0..=two.len()).collect();
-    for (i, a) in one.chars().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, b) in two.iter().enumerate() {
-            let changed = diagonal + usize::from(a != *b);
-            diagonal = row[j + 1];
-            row[j + 1] = changed.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[two.len()]
 }

@@ -26,6 +26,8 @@ enum ValueKind {
     /// A list of some of these words.
     WordList(&'static [&'static str]),
     Endpoints,
+    /// A table of strings under names of the user's own.
+    StringTable,
     Table(&'static [SchemaKey]),
     Tables(&'static [SchemaKey]),
     /// Tables under names of the user's own.
@@ -33,8 +35,8 @@ enum ValueKind {
 }
 
 use ValueKind::{
-    Duration, DurationOrNone, Endpoints, Flag, Named, Path, Size, Strings, Table, Tables, Text,
-    Whole, WholeOr, WordList, Words,
+    Duration, DurationOrNone, Endpoints, Flag, Named, Path, Size, StringTable, Strings, Table,
+    Tables, Text, Whole, WholeOr, WordList, Words,
 };
 
 const COLORS: ValueKind = Words(&["blue", "green"]);
@@ -69,7 +71,7 @@ const ADMIN: &[SchemaKey] = &[
 ];
 const TOKEN: &[SchemaKey] = &[
     ("name", Text, "The token's name in the log"),
-    ("scope", Words(&["read", "promote", "admin"]), "The calls that the token allows"),
+    ("scope", Words(&["read", "approve", "promote", "admin"]), "The calls that the token allows"),
     ("file", Path, "The file with the token"),
 ];
 const CLIENTS: &[SchemaKey] = &[
@@ -162,6 +164,64 @@ const SERVICE: &[SchemaKey] = &[
     ("ejection", Table(EJECTION), "Ejection of endpoints for failed requests"),
     ("retry", Table(RETRY), "Retries"),
     ("limits", Table(SERVICE_LIMITS), "Limits of the service"),
+    ("gate", Table(GATE), "Conditions for a promotion"),
+];
+const GATE: &[SchemaKey] = &[
+    ("deadline", Duration, "For all gates of one promotion"),
+    ("healthy", Table(HEALTHY_GATE), "Endpoints of the candidate are healthy"),
+    ("approval", Table(APPROVAL_GATE), "A person has approved the version"),
+    ("compatible", Table(COMPATIBLE_GATE), "Rules for the manifests of both versions"),
+    ("smoke", Tables(SMOKE_STEP), "A request to every endpoint of the candidate"),
+    ("warm_up", Table(WARM_UP_GATE), "Requests that warm up every endpoint of the candidate"),
+    ("hook", Table(HOOK_GATE), "A program that allows the promotion"),
+];
+const HEALTHY_GATE: &[SchemaKey] = &[
+    ("endpoints", Whole(1, 1000), "How many endpoints must be healthy"),
+    ("share", Whole(1, 100), "Percent of the endpoints that must be healthy"),
+    ("for", Duration, "For how long each of them has been healthy"),
+];
+const APPROVAL_GATE: &[SchemaKey] = &[
+    ("expires", Duration, "For how long an approval is valid"),
+    ("four_eyes", Flag, "Whether two callers with tokens must agree"),
+];
+const COMPATIBLE_GATE: &[SchemaKey] = &[
+    ("manifest", Text, "The path of the manifest"),
+    ("ignore", Strings, "JSON pointers of values that may differ between endpoints"),
+    ("rules", Tables(RULE), "A rule for both manifests"),
+];
+const RULE: &[SchemaKey] = &[
+    ("name", Text, "The name of the rule in messages"),
+    ("require", Text, "A CEL expression over old, new, active and candidate"),
+    ("help", Text, "What to do if it is not met"),
+    ("on", WordList(&["promote", "rollback"]), "When the rule applies"),
+];
+const SMOKE_STEP: &[SchemaKey] = &[
+    ("name", Text, "The name of the step in messages"),
+    ("method", Text, "The method"),
+    ("path", Text, "The path with its query"),
+    ("headers", StringTable, "Headers"),
+    ("body", Text, "The body"),
+    ("expect", Table(EXPECTATION), "The expected response"),
+    ("save", StringTable, "Values for later steps, as CEL expressions"),
+];
+const EXPECTATION: &[SchemaKey] = &[
+    ("status", Strings, "The statuses"),
+    ("headers", StringTable, "Regular expressions for headers"),
+    ("body", Text, "A regular expression for the body"),
+    ("text", Text, "A text in the body"),
+    ("json", Text, "A CEL expression over body, status and headers"),
+    ("within", Duration, "The time for the whole response"),
+];
+const WARM_UP_GATE: &[SchemaKey] = &[
+    ("paths", Strings, "The paths, in turn"),
+    ("requests", Whole(1, NUMBER_MAX), "Responses of each endpoint"),
+    ("p95", Duration, "The 95th percentile of the last 20 responses"),
+    ("within", Duration, "The time for all requests"),
+];
+const HOOK_GATE: &[SchemaKey] = &[
+    ("url", Text, "The URL that gets a POST"),
+    ("secret_file", Path, "The file with the keys that sign the call, one per line"),
+    ("timeout", Duration, "The time for the response"),
 ];
 const SERVICE_TIMEOUTS: &[SchemaKey] = &[
     ("upstream_connect", Duration, "The opening of a connection to an endpoint"),
@@ -272,6 +332,7 @@ fn value(kind: &ValueKind) -> Map<String, Value> {
             weighted.insert("required".into(), json!(["address"]));
             json!({"type": "array", "items": {"anyOf": [{"type": "string"}, weighted]}})
         }
+        StringTable => json!({"type": "object", "additionalProperties": {"type": "string"}}),
         Table(keys) => return table(keys),
         Tables(keys) => json!({"type": "array", "items": table(keys)}),
         Named(keys) => json!({

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use super::{
     diagnostics::Diagnostics,
+    gates::gates,
     policy::policy,
     reader::{Section, StringOrTable, text, whole, word},
     settings::{duration, path, size},
@@ -22,6 +23,7 @@ use crate::{
 pub(super) fn services(
     root: &Section<'_>,
     own: &OwnAddresses,
+    requires_token: bool,
 ) -> BTreeMap<ServiceName, ServiceSpec> {
     let section = root.section("service");
     let mut services = BTreeMap::new();
@@ -30,7 +32,7 @@ pub(super) fn services(
         if let Err(error) = &parsed {
             service.note_at(place, error);
         }
-        let spec = spec(&service, own);
+        let spec = spec(&service, own, requires_token);
         if let Ok(name) = parsed {
             services.insert(name, spec);
         }
@@ -42,7 +44,7 @@ pub(super) fn services(
     services
 }
 
-fn spec(section: &Section<'_>, own: &OwnAddresses) -> ServiceSpec {
+fn spec(section: &Section<'_>, own: &OwnAddresses, requires_token: bool) -> ServiceSpec {
     let any_host = vec![HostPattern::Any];
     let hosts = section.list("hosts", any_host, |it| {
         it.parse().map_err(|_| {
@@ -66,6 +68,7 @@ fn spec(section: &Section<'_>, own: &OwnAddresses) -> ServiceSpec {
         tunnel_timeout: section.read("tunnel_idle", None, |it| duration(it).map(Some)),
     };
     let policy = policy(section);
+    let gate = gates(&section.section("gate"), requires_token);
     // A table of another name was most likely meant as a color, and is reported below.
     if !section.has("blue") && !section.has("green") && !section.has_unknown_table() {
         let name = section.name("blue");
@@ -73,7 +76,7 @@ fn spec(section: &Section<'_>, own: &OwnAddresses) -> ServiceSpec {
     }
     section.finish();
     warn_of_unlikely_pools(section, active, &blue, &green);
-    ServiceSpec { hosts, path: prefix, active, blue, green, rules, policy }
+    ServiceSpec { hosts, path: prefix, active, blue, green, rules, policy, gate }
 }
 
 /// Notes pools that are valid, but most likely not what was meant.

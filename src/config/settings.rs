@@ -102,7 +102,7 @@ pub(super) fn admin(section: &Section<'_>) -> admin::AdminSettings {
 }
 
 fn token(section: &Section<'_>) -> Option<admin::Token> {
-    let scope = section.need("scope", "\"read\", \"promote\" or \"admin\"", |it| {
+    let scope = section.need("scope", "\"read\", \"approve\", \"promote\" or \"admin\"", |it| {
         text(it)?.parse().map_err(|error: admin::ParseScopeError| error.to_string())
     });
     let name = section.need(

@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use ipnet::IpNet;
 
 use crate::model::{
-    Color, HostPattern, Networks, PathPrefix, Policy, PoolSpec, Router, Rules, ServiceName,
-    ServiceRules,
+    Color, GateSettings, HostPattern, Networks, PathPrefix, Policy, PoolSpec, Router, Rules,
+    ServiceName, ServiceRules,
 };
 
 /// The services and clients of the configuration.
@@ -42,6 +42,8 @@ pub struct ServiceSpec {
     pub rules: ServiceRules,
     /// Load balancing, health checks, retries and limits.
     pub policy: Arc<Policy>,
+    /// The conditions for its promotions.
+    pub gate: Arc<GateSettings>,
 }
 
 /// Two services with the same host and path.

@@ -8,8 +8,8 @@ use std::{
 
 use super::{catalog::Catalog, shared::Applied};
 use crate::{
-    model::{Color, Generation, OwnAddress, PoolSpec, ServiceName, UpstreamTls},
-    store::{CommitError, Revision},
+    model::{Color, Generation, OwnAddress, PoolSpec, ServiceName, UpstreamTls, Version},
+    store::{CommitError, ManifestKey, Revision},
 };
 
 /// A change of the state.
@@ -36,6 +36,15 @@ pub enum Change {
         /// Also if its color is active.
         force: bool,
     },
+    /// Approve a pool, at the version that it has.
+    Approve {
+        /// The service.
+        service: ServiceName,
+        /// The pool.
+        color: Color,
+        /// The approval is refused if the pool has another version; `None` for any.
+        version: Option<Version>,
+    },
     /// Apply a changed configuration.
     Reconfigure(Arc<Catalog>),
 }
@@ -53,6 +62,8 @@ pub struct ChangeRequest {
     pub reason: Option<String>,
     /// The caller, for the log and the events. `None` for Flipgate itself.
     pub actor: Option<Actor>,
+    /// The manifests that the gates have read, which are stored with a promotion.
+    pub manifests: Vec<(ManifestKey, Arc<str>)>,
 }
 
 /// The caller that asks for a change.
@@ -62,6 +73,8 @@ pub struct Actor {
     pub name: String,
     /// Its address, or `unix` for the unix socket.
     pub address: String,
+    /// Whether it had a token.
+    pub is_authenticated: bool,
 }
 
 /// An idempotency key, and the fingerprint of its call.
@@ -163,6 +176,21 @@ pub enum ReasonKind {
     /// An endpoint is an address of this process.
     #[error("would have {0} as an endpoint; use the address of the application")]
     OwnAddress(OwnAddress),
+    /// The service has no approval gate, so that an approval would have no effect.
+    #[error(
+        "has no approval gate; configure service.{0}.gate.approval, or promote without an approval"
+    )]
+    NoApprovalGate(ServiceName),
+    /// The pool has another version than the one to approve.
+    #[error("has version {found} in {color}, not {wanted}; nothing was approved")]
+    OtherVersion {
+        /// The pool.
+        color: Color,
+        /// The version of the call.
+        wanted: Version,
+        /// The version of the pool, or `none`.
+        found: String,
+    },
     /// Its entry in the state file is damaged.
     #[error("has a damaged entry in the state file; promote a color first")]
     Damaged,
@@ -174,7 +202,14 @@ impl ChangeRequest {
     /// A change without conditions that Flipgate itself makes.
     #[must_use]
     pub fn unconditional(change: Change) -> Self {
-        Self { change, if_generation: None, idempotency: None, reason: None, actor: None }
+        Self {
+            change,
+            if_generation: None,
+            idempotency: None,
+            reason: None,
+            actor: None,
+            manifests: Vec::new(),
+        }
     }
 }
 
@@ -195,7 +230,7 @@ impl Change {
     pub(super) fn tls_settings(&self, catalog: &Catalog) -> HashSet<UpstreamTls> {
         let is_secured = |spec: &PoolSpec| spec.endpoints.iter().any(|it| it.endpoint.is_tls);
         match self {
-            Self::Promote(_) | Self::Rollback { .. } => HashSet::new(),
+            Self::Promote(_) | Self::Rollback { .. } | Self::Approve { .. } => HashSet::new(),
             Self::SetPool { service, color, spec, .. } => {
                 // The file decides protocol and TLS of a pool.
                 let written = catalog.services().get(service).filter(|_| is_secured(spec));
@@ -228,6 +263,8 @@ impl ReasonKind {
             Self::PoolIsActive(_) => "pool_is_active",
             Self::ActiveEmptied(_) => "active_emptied",
             Self::OwnAddress(_) => "own_address",
+            Self::NoApprovalGate(_) => "no_approval_gate",
+            Self::OtherVersion { .. } => "other_version",
             Self::Damaged => "damaged",
         }
     }

@@ -83,6 +83,36 @@ pub enum EventKind {
         /// The pool.
         color: Color,
     },
+    /// Every gate has allowed a promotion.
+    GatePassed {
+        /// The service.
+        service: ServiceName,
+        /// The candidate.
+        color: Color,
+        /// The verdicts, in the order of the gates.
+        gates: Vec<GateSummary>,
+    },
+    /// A gate has refused a promotion. Nothing has changed.
+    GateRefused {
+        /// The service.
+        service: ServiceName,
+        /// The candidate.
+        color: Color,
+        /// The verdicts, in the order of the gates.
+        gates: Vec<GateSummary>,
+    },
+    /// A pool was approved, at the version that it has.
+    Approved {
+        /// The service.
+        service: ServiceName,
+        /// The pool.
+        color: Color,
+        /// Its version, if it was set.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        version: Option<String>,
+        /// The name of the caller's token, or `local` without a token.
+        by: String,
+    },
     /// A changed configuration was applied.
     Reloaded {
         /// The generation that the change led to.
@@ -98,6 +128,18 @@ pub enum EventKind {
     /// An event of endpoints.
     #[serde(untagged)]
     Endpoint(EndpointEvent),
+}
+
+/// The verdict of one gate.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub struct GateSummary {
+    /// The gate.
+    pub gate: &'static str,
+    /// Whether it allows the promotion.
+    pub passed: bool,
+    /// Why it refuses, or why it did not run.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub reasons: Vec<String>,
 }
 
 /// The events of this process: keeps the last ones, and publishes new ones.
@@ -196,6 +238,9 @@ impl EventKind {
             Self::Drained { .. } => "drained",
             Self::Released { .. } => "released",
             Self::PoolChanged { .. } => "pool_changed",
+            Self::GatePassed { .. } => "gate_passed",
+            Self::GateRefused { .. } => "gate_refused",
+            Self::Approved { .. } => "approved",
             Self::Reloaded { .. } => "reloaded",
             Self::Stopping => "stopping",
             Self::Missed { .. } => "missed",

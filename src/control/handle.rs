@@ -13,13 +13,14 @@ use super::{
     change::{Change, ChangeError, ChangeOutcome, ChangeRequest},
     events::Events,
     plan::reconfigure,
+    prepare::unix_seconds,
     reconcile::Reconciler,
     shared::{Applied, ControlShared},
     snapshot::{StatusSnapshot, removed_gauges},
     worker::{ControlTask, PendingChange},
 };
 use crate::{
-    metrics::{Metrics, PromotionKind, PromotionResult},
+    metrics::Metrics,
     model::{Color, OwnAddresses, Rules, ServiceName},
     store::{CommitError, Revision, State, Store, StoreHealth},
     switch::{Ledger, Service, Switch},
@@ -79,6 +80,7 @@ impl Control {
             pools: watch::Sender::new(first.pools.clone()),
             applied: watch::Sender::new(Arc::new(first)),
             busy: Mutex::default(),
+            began: unix_seconds(),
         });
         let (calls, questions) = mpsc::channel(QUEUE);
         let worker = ControlTask::new(Arc::clone(&shared), questions, watch, reconciler);
@@ -92,31 +94,17 @@ impl Control {
     ///
     /// [`ChangeError`]. Nothing has changed then, unless it says that the outcome is unknown.
     pub async fn propose(&self, call: ChangeRequest) -> Result<ChangeOutcome, ChangeError> {
-        let kind = match call.change {
-            Change::Promote(_) => Some(PromotionKind::Promote),
-            Change::Rollback { .. } => Some(PromotionKind::Rollback),
-            Change::SetPool { .. } | Change::Reconfigure(_) => None,
-        };
         // Kept until the pools have them.
         let _connectors = self.read_ahead(&call.change).await;
         let (answer, answered) = oneshot::channel();
-        let asked = self.calls.send(PendingChange { call, answer }).await;
-        let done = match asked {
+        match self.calls.send(PendingChange { call, answer }).await {
             Ok(()) => answered.await.unwrap_or(Err(ChangeError::Stopping)),
             Err(_) => Err(ChangeError::Stopping),
-        };
-        if let Some(kind) = kind {
-            let result = match &done {
-                Ok(_) => PromotionResult::Promoted,
-                Err(ChangeError::Stale { .. }) => PromotionResult::Stale,
-                Err(ChangeError::Refused(_) | ChangeError::KeyReused(_)) => {
-                    PromotionResult::Refused
-                }
-                Err(ChangeError::Store(_) | ChangeError::Stopping) => PromotionResult::Failed,
-            };
-            self.shared.metrics.promotion(kind, result);
         }
-        done
+    }
+
+    pub(super) fn shared(&self) -> &ControlShared {
+        &self.shared
     }
 
     /// Reads the certificate files of the pools of a change on a blocking thread: the control task must not wait for a

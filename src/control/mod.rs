@@ -10,6 +10,8 @@ mod drains;
 mod events;
 mod handle;
 mod plan;
+mod planned;
+mod prepare;
 mod reconcile;
 mod removed;
 mod shared;
@@ -23,8 +25,9 @@ pub use self::{
         RefusalReason,
     },
     drains::{ClaimCounts, DrainSnapshot},
-    events::{Event, EventKind, Events, Subscription},
+    events::{Event, EventKind, Events, GateSummary, Subscription},
     handle::Control,
+    planned::PlannedPromotion,
     shared::Applied,
     snapshot::{EndpointSnapshot, PoolSnapshot, ServiceSnapshot, StatusSnapshot},
     worker::{ControlTask, StoreClosed},

@@ -4,11 +4,11 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
     catalog::Catalog,
-    change::{Change, ReasonKind, RefusalReason},
+    change::{Actor, Change, ChangeRequest, ReasonKind, RefusalReason},
 };
 use crate::{
-    model::{Color, OwnAddresses, PoolSpec, ServiceName},
-    store::{Promotion, ServiceState, State},
+    model::{Color, Difference, OwnAddresses, PoolSpec, ServiceName, Version},
+    store::{Approval, ManifestKey, Promotion, ServiceState, State},
 };
 
 /// The state after `change`, or all reasons against it.
@@ -16,9 +16,10 @@ pub(super) fn plan(
     state: &State,
     catalog: &Catalog,
     own: &OwnAddresses,
-    change: &Change,
-    reason: Option<&str>,
+    call: &ChangeRequest,
+    now: u64,
 ) -> Result<State, Vec<RefusalReason>> {
+    let ChangeRequest { change, reason, actor, manifests, if_generation: _, idempotency: _ } = call;
     let reasons = own_endpoints(own, change);
     if !reasons.is_empty() {
         return Err(reasons);
@@ -40,9 +41,16 @@ pub(super) fn plan(
             next
         }
         Change::SetPool { service, color, spec, force } => {
-            set_pool(state, catalog, service, *color, spec, *force).map_err(|problem| {
-                vec![RefusalReason { service: Some(service.clone()), problem }]
-            })?
+            let set_by = actor.as_ref().filter(|it| it.is_authenticated);
+            let set_by = set_by.map(|it| it.name.as_str().into());
+            let pool = (*color, spec, set_by);
+            set_pool(state, catalog, service, pool, *force).map_err(|it| about(service, it))?
+        }
+        Change::Approve { service, color, version } => {
+            let pool = (*color, version.as_ref());
+            let approved = approve(state, catalog, service, pool, actor.as_ref(), now);
+            // The routing table stays as it is.
+            return approved.map_err(|it| about(service, it));
         }
         Change::Reconfigure(new) => {
             let next = reconfigure(state, new);
@@ -58,8 +66,71 @@ pub(super) fn plan(
         let promotion = Arc::make_mut(&mut next.promotion);
         promotion.generation = next.generation;
         promotion.is_rollback = matches!(change, Change::Rollback { .. });
-        promotion.reason = reason.map(str::to_owned);
+        promotion.reason.clone_from(reason);
+        for (key, json) in manifests {
+            next.manifests.insert(key.clone(), Arc::clone(json));
+        }
     }
+    forget_manifests(state, &mut next);
+    Ok(next)
+}
+
+fn about(service: &ServiceName, problem: ReasonKind) -> Vec<RefusalReason> {
+    vec![RefusalReason { service: Some(service.clone()), problem }]
+}
+
+/// Removes the manifests of the pools that have changed: another version may run there now.
+fn forget_manifests(before: &State, next: &mut State) {
+    for difference in before.services.differences(&next.services) {
+        let (name, old, new) = match difference {
+            Difference::Changed(name, old, new) => (name.clone(), old.clone(), Some(new.clone())),
+            Difference::Removed(name, old) => (name.clone(), old.clone(), None),
+            Difference::Added(..) => continue,
+        };
+        for color in Color::BOTH {
+            let is_same =
+                new.as_ref().is_some_and(|it| it.pool(color).spec() == old.pool(color).spec());
+            if !is_same {
+                next.manifests.remove(&ManifestKey { service: name.clone(), color });
+            }
+        }
+    }
+}
+
+/// The state with an approval of a pool.
+fn approve(
+    state: &State,
+    catalog: &Catalog,
+    name: &ServiceName,
+    (color, version): (Color, Option<&Version>),
+    actor: Option<&Actor>,
+    now: u64,
+) -> Result<State, ReasonKind> {
+    let spec = catalog.services().get(name).ok_or(ReasonKind::UnknownService)?;
+    if state.damaged.contains_key(name) {
+        return Err(ReasonKind::Damaged);
+    }
+    let service = state.services.get(name).ok_or(ReasonKind::UnknownService)?;
+    if spec.gate.approval.is_none() {
+        return Err(ReasonKind::NoApprovalGate(name.clone()));
+    }
+    if service.active == color {
+        return Err(ReasonKind::AlreadyActive(color));
+    }
+    let pool = service.pool(color).spec();
+    if pool.endpoints.is_empty() {
+        return Err(ReasonKind::NoEndpoints(color));
+    }
+    if let Some(wanted) = version.filter(|it| pool.version.as_ref() != Some(*it)) {
+        let found = pool.version.as_ref().map_or_else(|| "none".to_owned(), ToString::to_string);
+        return Err(ReasonKind::OtherVersion { color, wanted: wanted.clone(), found });
+    }
+    let by = actor.map_or("flipgate", |it| it.name.as_str()).into();
+    let is_authenticated = actor.is_some_and(|it| it.is_authenticated);
+    let mut service = ServiceState::clone(service);
+    service.approve(Approval { color, by, is_authenticated, at: now });
+    let mut next = state.clone();
+    next.services.insert(name.clone(), Arc::new(service));
     Ok(next)
 }
 
@@ -70,7 +141,7 @@ fn own_endpoints(own: &OwnAddresses, change: &Change) -> Vec<RefusalReason> {
         Some(RefusalReason { service: Some(name.clone()), problem: ReasonKind::OwnAddress(own) })
     };
     match change {
-        Change::Promote(_) | Change::Rollback { .. } => Vec::new(),
+        Change::Promote(_) | Change::Rollback { .. } | Change::Approve { .. } => Vec::new(),
         Change::SetPool { service, spec, .. } => found(service, spec).into_iter().collect(),
         Change::Reconfigure(new) => {
             let pools = new.services().iter();
@@ -210,8 +281,7 @@ fn set_pool(
     state: &State,
     catalog: &Catalog,
     name: &ServiceName,
-    color: Color,
-    spec: &PoolSpec,
+    (color, spec, set_by): (Color, &PoolSpec, Option<Arc<str>>),
     force: bool,
 ) -> Result<State, ReasonKind> {
     if state.damaged.contains_key(name) {
@@ -229,7 +299,8 @@ fn set_pool(
     let pool = service.pool_mut(color);
     // Version and endpoints change with every deployment; protocol and TLS are those of the file.
     pool.runtime = Some(PoolSpec { link: pool.file.link.clone(), ..spec.clone() });
-    pool.served = is_active;
+    (pool.served, pool.set_by) = (is_active, set_by);
+    service.revoke_approvals(color);
     let mut next = state.clone();
     next.services.insert(name.clone(), Arc::new(service));
     Ok(next)

@@ -23,7 +23,7 @@ use super::{
 use crate::{
     metrics::Metrics,
     model::{Color, Difference, Health, PoolSpec, Rules, ServiceName},
-    store::{PoolState, ServiceState, State},
+    store::{Approval, PoolState, ServiceState, State},
     switch::{Drain, Service, ServiceEntry, Table},
     upstream::{Admission, Pool, PoolContext, Pools, ServicePools},
 };
@@ -257,6 +257,9 @@ fn publish_changes(
         if old.as_ref().map(|it| it.active) != Some(new.active) && is_promotion {
             promoted.insert(name.clone(), new.active);
         }
+        if let Some(old) = &old {
+            publish_approvals(shared, name, old, &new);
+        }
         let Some(old) = old.filter(|_| !has_new_catalog) else { continue };
         for color in Color::BOTH {
             if !is_same_pool(old.pool(color), new.pool(color)) {
@@ -298,6 +301,22 @@ fn publish_changes(
     if has_new_catalog {
         info!(generation = generation.0, "configuration applied");
         events.publish(EventKind::Reloaded { generation });
+    }
+}
+
+/// Publishes the approvals that are new.
+fn publish_approvals(
+    shared: &ControlShared,
+    service: &ServiceName,
+    old: &ServiceState,
+    new: &ServiceState,
+) {
+    for approval in new.approvals.iter().filter(|it| !old.approvals.contains(it)) {
+        let Approval { color, by, .. } = approval;
+        let version = new.pool(*color).spec().version.as_ref().map(ToString::to_string);
+        info!(%service, %color, version, %by, "approved");
+        let (service, color, by) = (service.clone(), *color, by.to_string());
+        shared.events.publish(EventKind::Approved { service, color, version, by });
     }
 }
 

@@ -41,6 +41,8 @@ pub(super) struct ControlShared {
     pub(super) pools: watch::Sender<Pools>,
     /// Since when the control task has been working on a change; `None` while it waits for one.
     pub(super) busy: Mutex<Option<Instant>>,
+    /// When the state was read, in Unix seconds: the age of keys without a time counts from here.
+    pub(super) began: u64,
 }
 
 // === impl ControlShared ===

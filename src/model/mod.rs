@@ -7,6 +7,7 @@ mod audience;
 mod authority;
 mod color;
 mod endpoint;
+mod gate;
 mod link;
 mod name_pattern;
 mod network;
@@ -17,6 +18,7 @@ mod pool_spec;
 mod route;
 mod rules;
 mod service;
+mod spelling;
 mod statuses;
 mod versioned_map;
 mod weighted;
@@ -26,6 +28,10 @@ pub use self::{
     authority::{default_port, is_same_authority},
     color::{Color, ParseColorError, Role},
     endpoint::{Endpoint, EndpointAddress, Health, ParseEndpointError},
+    gate::{
+        ApprovalGate, CompatibilityRule, CompatibleGate, EndpointShare, Expectation, GateSettings,
+        HealthyGate, HookGate, HookSecret, SmokeStep, WarmUpGate, WarmUpTarget,
+    },
     link::{Link, Protocol, ProxyProtocol, UpstreamTls},
     name_pattern::{NamePattern, ParseNamePatternError},
     network::{Networks, ParseNetworkError, client_key},
@@ -39,6 +45,7 @@ pub use self::{
     route::{Host, HostPattern, ParseHostError, ParsePathError, PathPrefix, RouteConflict, Router},
     rules::{Rules, ServiceRules},
     service::{Generation, ParseServiceNameError, ServiceName},
+    spelling::nearest,
     statuses::{ParseStatusesError, StatusSet},
     versioned_map::{Difference, VersionedMap},
     weighted::WeightedEndpoint,

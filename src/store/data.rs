@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::state::{PoolState, Promotion, ServiceState};
+use super::state::{Approval, PoolState, Promotion, ServiceState};
 use crate::model::{
     Color, Endpoint, Generation, Link, PoolSpec, Protocol, ProxyProtocol, ServiceName, UpstreamTls,
     WeightedEndpoint,
@@ -28,8 +28,36 @@ pub(super) struct ServiceData {
     previous: Option<ColorData>,
     blue: PoolData,
     green: PoolData,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    approvals: Vec<ApprovalData>,
+    /// Who set the pools at run time, by color.
+    #[serde(default, skip_serializing_if = "SetByData::is_empty")]
+    set_by: SetByData,
     #[serde(flatten)]
     unknown: BTreeMap<String, serde_json::Value>,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+struct ApprovalData {
+    color: ColorData,
+    by: String,
+    at: u64,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    authenticated: bool,
+}
+
+#[derive(Debug, Default, Deserialize, Serialize)]
+struct SetByData {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    blue: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    green: Option<String>,
+}
+
+/// The manifest of a pool, as the text that the application sent.
+#[derive(Debug, Deserialize, Serialize)]
+pub(super) struct ManifestData {
+    pub(super) json: String,
 }
 
 #[derive(Debug, Deserialize, Serialize)]
@@ -139,7 +167,9 @@ impl From<ColorData> for Color {
 
 impl From<&ServiceState> for ServiceData {
     fn from(state: &ServiceState) -> Self {
-        let ServiceState { active, previous, blue, green, unknown } = state;
+        let ServiceState { active, previous, blue, green, approvals, unknown } = state;
+        let set_by = |it: &PoolState| it.set_by.as_ref().map(ToString::to_string);
+        let set_by = SetByData { blue: set_by(blue), green: set_by(green) };
         let unknown = unknown.as_ref().map(|it| {
             serde_json::from_str(it).expect("it was written from a map of texts and JSON")
         });
@@ -148,6 +178,8 @@ impl From<&ServiceState> for ServiceData {
             previous: previous.map(Into::into),
             blue: blue.into(),
             green: green.into(),
+            approvals: approvals.iter().map(Into::into).collect(),
+            set_by,
             unknown: unknown.unwrap_or_default(),
         }
     }
@@ -157,21 +189,49 @@ impl TryFrom<ServiceData> for ServiceState {
     type Error = String;
 
     fn try_from(data: ServiceData) -> Result<Self, String> {
-        let ServiceData { active, previous, blue, green, unknown } = data;
+        let ServiceData { active, previous, blue, green, approvals, set_by, unknown } = data;
+        let pool = |data: PoolData, set_by: Option<String>| {
+            let set_by = set_by.map(Into::into);
+            PoolState::try_from(data).map(|it| PoolState { set_by, ..it })
+        };
         let text = |it| serde_json::to_string(&it).expect("a map of texts and JSON").into();
         Ok(Self {
             active: active.into(),
             previous: previous.map(Into::into),
-            blue: blue.try_into()?,
-            green: green.try_into()?,
+            blue: pool(blue, set_by.blue)?,
+            green: pool(green, set_by.green)?,
+            approvals: approvals.into_iter().map(Into::into).collect(),
             unknown: Some(unknown).filter(|it| !it.is_empty()).map(text),
         })
     }
 }
 
+impl SetByData {
+    fn is_empty(&self) -> bool {
+        let Self { blue, green } = self;
+        blue.is_none() && green.is_none()
+    }
+}
+
+impl From<&Approval> for ApprovalData {
+    fn from(approval: &Approval) -> Self {
+        let Approval { color, by, is_authenticated, at } = approval;
+        let (color, by) = ((*color).into(), by.to_string());
+        Self { color, by, at: *at, authenticated: *is_authenticated }
+    }
+}
+
+impl From<ApprovalData> for Approval {
+    fn from(data: ApprovalData) -> Self {
+        let ApprovalData { color, by, at, authenticated } = data;
+        Self { color: color.into(), by: by.into(), at, is_authenticated: authenticated }
+    }
+}
+
 impl From<&PoolState> for PoolData {
     fn from(state: &PoolState) -> Self {
-        let PoolState { file, runtime, served } = state;
+        // `set_by` stands at the top of the entry, where older versions keep it.
+        let PoolState { file, runtime, served, set_by: _ } = state;
         Self { file: file.into(), runtime: runtime.as_ref().map(Into::into), served: *served }
     }
 }
@@ -182,7 +242,7 @@ impl TryFrom<PoolData> for PoolState {
     fn try_from(data: PoolData) -> Result<Self, String> {
         let PoolData { file, runtime, served } = data;
         let runtime = runtime.map(TryInto::try_into).transpose()?;
-        Ok(Self { file: file.try_into()?, runtime, served })
+        Ok(Self { file: file.try_into()?, runtime, served, set_by: None })
     }
 }
 

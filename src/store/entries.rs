@@ -8,8 +8,8 @@ use serde_json::value::RawValue;
 
 use super::{
     accepted::AcceptedCall,
-    data::{AcceptedData, PromotionData, ServiceData},
-    state::{EntryId, Promotion, Revision, ServiceState, State},
+    data::{AcceptedData, ManifestData, PromotionData, ServiceData},
+    state::{EntryId, ManifestKey, Promotion, Revision, ServiceState, State},
 };
 use crate::model::{Difference, Generation, ServiceName};
 
@@ -17,6 +17,7 @@ use crate::model::{Difference, Generation, ServiceName};
 const SERVICE: &str = "service";
 const PROMOTION: &str = "promotion";
 const ACCEPTED: &str = "accepted";
+const MANIFEST: &str = "manifest";
 
 /// The key of the only entry of its kind.
 const LAST: &str = "last";
@@ -59,8 +60,16 @@ impl Delta<'_> {
     /// The difference between `before` and `after`. Its size depends on what differs, not on the size of the
     /// state.
     pub(super) fn between(before: &State, after: &State) -> Delta<'static> {
-        let State { revision, generation, services, promotion, accepted, damaged: _, unknown } =
-            after;
+        let State {
+            revision,
+            generation,
+            services,
+            promotion,
+            accepted,
+            manifests,
+            damaged: _,
+            unknown,
+        } = after;
         let mut put = Vec::new();
         let mut remove = Vec::new();
         for difference in before.services.differences(services) {
@@ -77,6 +86,14 @@ impl Delta<'_> {
         let (accepted, gone) = before.accepted.changes(accepted);
         put.extend(accepted.into_iter().map(|(order, call)| accepted_entry(call, order)));
         remove.extend(gone.into_iter().map(|key| removed(ACCEPTED, key)));
+        for difference in before.manifests.differences(manifests) {
+            match difference {
+                Difference::Added(key, json) | Difference::Changed(key, _, json) => {
+                    put.push(manifest_entry(key, json));
+                }
+                Difference::Removed(key, _) => remove.push(removed(MANIFEST, &key.to_string())),
+            }
+        }
         for difference in before.unknown.differences(unknown) {
             match difference {
                 Difference::Added(id, value) | Difference::Changed(id, _, value) => {
@@ -101,6 +118,11 @@ impl Delta<'_> {
             match &*kind {
                 SERVICE => drop(state.services.remove(&*key)),
                 ACCEPTED => state.accepted.remove(&key),
+                MANIFEST => {
+                    if let Some(key) = manifest_key(&key) {
+                        state.manifests.remove(&key);
+                    }
+                }
                 _ => drop(
                     state.unknown.remove(&EntryId { kind: (*kind).into(), key: (*key).into() }),
                 ),
@@ -119,6 +141,7 @@ pub(super) fn common_entries(state: &State) -> Vec<StateEntry<'static>> {
     let accepted = state.accepted.iter().enumerate();
     let mut entries = vec![promotion_entry(&state.promotion)];
     entries.extend(accepted.map(|(place, it)| accepted_entry(it, place as u64)));
+    entries.extend(state.manifests.iter().map(|(key, json)| manifest_entry(key, json)));
     entries.extend(state.unknown.iter().map(|(id, value)| unknown_entry(id, value)));
     entries
 }
@@ -170,6 +193,12 @@ fn put_entry(
             let call = AcceptedCall { key: key.clone().into_owned(), fingerprint, generation, at };
             accepted.push((order, call));
         }
+        MANIFEST => {
+            let ManifestData { json } =
+                serde_json::from_str(value.get()).map_err(|error| wrong(&error))?;
+            let key = manifest_key(key).ok_or_else(|| wrong(&"it names no pool"))?;
+            state.manifests.insert(key, json.into());
+        }
         _ => {
             let id = EntryId { kind: (**kind).into(), key: (**key).into() };
             state.unknown.insert(id, value.get().into());
@@ -215,6 +244,16 @@ fn accepted_entry(call: &AcceptedCall, order: u64) -> StateEntry<'static> {
     let fingerprint = fingerprint.clone();
     let (generation, at) = (generation.0, *at);
     entry(ACCEPTED, key, &AcceptedData { fingerprint, generation, order, at })
+}
+
+fn manifest_entry(key: &ManifestKey, json: &str) -> StateEntry<'static> {
+    entry(MANIFEST, &key.to_string(), &ManifestData { json: json.to_owned() })
+}
+
+/// The pool that the key of a manifest names. Service names have no dots.
+fn manifest_key(text: &str) -> Option<ManifestKey> {
+    let (service, color) = text.split_once('.')?;
+    Some(ManifestKey { service: service.parse().ok()?, color: color.parse().ok()? })
 }
 
 fn unknown_entry(id: &EntryId, value: &str) -> StateEntry<'static> {

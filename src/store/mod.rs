@@ -34,7 +34,7 @@ pub use self::{
     accepted::{AcceptedCall, AcceptedCalls},
     file::FileStore,
     report::{StateReport, show},
-    state::{EntryId, PoolState, Promotion, Revision, ServiceState, State},
+    state::{Approval, EntryId, ManifestKey, PoolState, Promotion, Revision, ServiceState, State},
 };
 
 /// Stores the state. A store may belong to one process, or be shared by several.

@@ -24,11 +24,22 @@ pub struct State {
     pub promotion: Arc<Promotion>,
     /// Calls with an idempotency key that were accepted, oldest first.
     pub accepted: AcceptedCalls,
+    /// The manifest of each pool at its last promotion, or at the promotion that replaced it.
+    pub manifests: VersionedMap<ManifestKey, Arc<str>>,
     /// Service entries that could not be read, as they stand in the file. They are kept until an operator
     /// says which color is active; until then the service gets no requests.
     pub damaged: VersionedMap<ServiceName, Arc<str>>,
     /// Entries of kinds that this version does not know, written by a later one. They are kept.
     pub unknown: VersionedMap<EntryId, Arc<str>>,
+}
+
+/// Names the pool of a manifest.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct ManifestKey {
+    /// The service.
+    pub service: ServiceName,
+    /// The color.
+    pub color: Color,
 }
 
 /// Names an entry of the state: its kind, and which one of that kind.
@@ -52,6 +63,8 @@ pub struct ServiceState {
     pub blue: PoolState,
     /// The pool named green.
     pub green: PoolState,
+    /// The approvals of its pools. A change of a pool removes those of the pool.
+    pub approvals: Vec<Approval>,
     /// Fields of the entry that this version does not know, as a JSON object. They are kept.
     pub unknown: Option<Arc<str>>,
 }
@@ -65,6 +78,21 @@ pub struct PoolState {
     pub runtime: Option<PoolSpec>,
     /// Whether the pool has been active since its endpoints were set.
     pub served: bool,
+    /// The authenticated caller that set the endpoints; `None` for the file and for callers without a token.
+    pub set_by: Option<Arc<str>>,
+}
+
+/// The approval of a pool, at the version that it has.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Approval {
+    /// The pool.
+    pub color: Color,
+    /// The caller: the name of its token, or `local` without a token.
+    pub by: Arc<str>,
+    /// Whether the caller had a token.
+    pub is_authenticated: bool,
+    /// The time, in Unix seconds.
+    pub at: u64,
 }
 
 /// A promotion or rollback.
@@ -102,9 +130,10 @@ impl ServiceState {
     /// A service that was never changed.
     #[must_use]
     pub fn fresh(active: Color, blue: PoolSpec, green: PoolSpec) -> Self {
-        let pool = |file, color| PoolState { file, runtime: None, served: color == active };
+        let pool =
+            |file, color| PoolState { file, runtime: None, served: color == active, set_by: None };
         let (blue, green) = (pool(blue, Color::Blue), pool(green, Color::Green));
-        Self { active, previous: None, blue, green, unknown: None }
+        Self { active, previous: None, blue, green, approvals: Vec::new(), unknown: None }
     }
 
     /// The pool of a color.
@@ -142,8 +171,43 @@ impl ServiceState {
     pub fn follow_file(&mut self, color: Color, file: &PoolSpec) {
         if self.differs_from_file(color, file) {
             let served = self.active == color;
-            *self.pool_mut(color) = PoolState { file: file.clone(), runtime: None, served };
+            let file = file.clone();
+            *self.pool_mut(color) = PoolState { file, runtime: None, served, set_by: None };
+            self.revoke_approvals(color);
         }
+    }
+
+    /// Adds an approval. It replaces an earlier one of the same caller, and the oldest if there are too many.
+    pub fn approve(&mut self, approval: Approval) {
+        let is_same = |it: &Approval| {
+            (it.color, it.is_authenticated) == (approval.color, approval.is_authenticated)
+                && it.by == approval.by
+        };
+        self.approvals.retain(|it| !is_same(it));
+        if self.approvals.len() >= Approval::MAX {
+            self.approvals.remove(0);
+        }
+        self.approvals.push(approval);
+    }
+
+    /// Removes the approvals of a pool.
+    pub fn revoke_approvals(&mut self, color: Color) {
+        self.approvals.retain(|it| it.color != color);
+    }
+}
+
+// === impl Approval ===
+
+impl Approval {
+    /// The most approvals of one service that are kept.
+    pub const MAX: usize = 32;
+}
+
+// === impl ManifestKey ===
+
+impl fmt::Display for ManifestKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.service, self.color)
     }
 }
 

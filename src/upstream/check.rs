@@ -1,29 +1,18 @@
 //! Health checks: whether an endpoint accepts a connection and responds as expected.
 
-use std::future::poll_fn;
-
-use bytes::Bytes;
-use http::{Request, Response, header};
-use http_body_util::{BodyExt, Empty};
-use hyper::{
-    body::Incoming,
-    client::conn::{http1, http2},
-};
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use http::{HeaderValue, Response, header};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
 use tokio::io::AsyncWriteExt;
 
 use super::{
     connect::OpenedConnection, endpoint_health::HealthFailure, endpoint_state::EndpointState,
+    probe::ProbeRequest,
 };
-use crate::{
-    model::{EndpointAddress, HealthCheck, Protocol},
-    net::Transport,
-};
+use crate::{model::HealthCheck, net::Transport};
 
 /// Bytes of a response body that are searched.
 const BODY_MAX: usize = 64 * 1024;
-
-type CheckRequest = Request<Empty<Bytes>>;
 
 impl EndpointState {
     /// Runs one health check on a new connection. Must be called on a runtime. Cancel-safe: dropping the future closes
@@ -65,67 +54,16 @@ impl EndpointState {
         path: &str,
         check: &HealthCheck,
     ) -> Result<(), HealthFailure> {
-        let host = match (&check.host, &self.configured().address) {
-            (Some(host), _) => host.to_string(),
-            (None, EndpointAddress::Address(address)) => address.to_string(),
-            (None, EndpointAddress::Name { host, port }) => format!("{host}:{port}"),
-            (None, EndpointAddress::Unix(_)) => "localhost".to_owned(),
-        };
-        let failed =
-            |error: hyper::Error| HealthFailure::bad_response(format!("no response: {error}"));
-        let scheme = if self.configured().is_tls { "https" } else { "http" };
-        let transport = TokioIo::new(opened.transport);
-        let request = Request::get(match opened.protocol {
-            Protocol::Http1 => path.to_owned(),
-            Protocol::H2 => format!("{scheme}://{host}{path}"),
-        })
-        .header(header::USER_AGENT, concat!("flipgate/", env!("CARGO_PKG_VERSION"), " health"));
-        let invalid = |error: http::Error| {
-            HealthFailure::bad_response(format!("invalid check request: {error}"))
-        };
-        match opened.protocol {
-            Protocol::Http1 => {
-                let request =
-                    request.header(header::HOST, host).header(header::CONNECTION, "close");
-                let request = request.body(Empty::new()).map_err(invalid)?;
-                let (mut sender, connection) =
-                    http1::handshake::<_, Empty<Bytes>>(transport).await.map_err(failed)?;
-                let exchange = async { evaluate(sender.send_request(request).await, check).await };
-                drive(connection, exchange).await
-            }
-            Protocol::H2 => {
-                let request: CheckRequest = request.body(Empty::new()).map_err(invalid)?;
-                let (mut sender, connection) =
-                    http2::handshake::<_, _, Empty<Bytes>>(TokioExecutor::new(), transport)
-                        .await
-                        .map_err(failed)?;
-                let exchange = async { evaluate(sender.send_request(request).await, check).await };
-                drive(connection, exchange).await
-            }
-        }
+        let mut request = ProbeRequest::get(path);
+        request.host = check.host.as_deref().map(str::to_owned);
+        let agent = concat!("flipgate/", env!("CARGO_PKG_VERSION"), " health");
+        request.headers.insert(header::USER_AGENT, HeaderValue::from_static(agent));
+        let exchange = self.exchange(opened, request, async |it| evaluate(it, check).await);
+        exchange.await.map_err(|error| HealthFailure::bad_response(error.to_string()))?
     }
 }
 
-/// The output of `exchange`, with `connection` polled beside it until then.
-async fn drive<T>(connection: impl Future, exchange: impl Future<Output = T>) -> T {
-    let (mut connection, mut exchange) = (std::pin::pin!(connection), std::pin::pin!(exchange));
-    let mut has_ended = false;
-    poll_fn(|context| {
-        if !has_ended {
-            // An error of the connection reaches `exchange` too.
-            has_ended = connection.as_mut().poll(context).is_ready();
-        }
-        exchange.as_mut().poll(context)
-    })
-    .await
-}
-
-async fn evaluate(
-    response: hyper::Result<Response<Incoming>>,
-    check: &HealthCheck,
-) -> Result<(), HealthFailure> {
-    let response =
-        response.map_err(|error| HealthFailure::bad_response(format!("no response: {error}")))?;
+async fn evaluate(response: Response<Incoming>, check: &HealthCheck) -> Result<(), HealthFailure> {
     let status = response.status().as_u16();
     if !check.statuses.contains(status) {
         let what = format!("status {status}, expected {}", check.statuses);

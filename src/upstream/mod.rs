@@ -20,6 +20,7 @@ mod idle;
 mod own;
 mod pool;
 mod pool_context;
+mod probe;
 mod queue;
 mod resolver;
 mod service_pools;
@@ -40,6 +41,7 @@ pub use self::{
     own::invalid_socket,
     pool::{PickRequest, PickResult, Pool},
     pool_context::PoolContext,
+    probe::{ProbeError, ProbeRequest, ProbeResponse},
     queue::QueueTicket,
     resolver::{AddressFamilies, LookupError, ResolvedAddresses, Resolver, ResolverSettings},
     service_pools::{Pools, ServicePools},

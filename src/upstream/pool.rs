@@ -2,6 +2,7 @@
 
 mod choice;
 mod ejection;
+mod names;
 
 use std::{
     net::{IpAddr, SocketAddr},

@@ -102,7 +102,7 @@ async fn a_unix_endpoint_is_a_socket_and_not_that_of_the_admin_api() {
     set(&missing).await.expect("an application may start later");
     // The link comes later too.
     std::fs::rename(&link, &missing).expect("ours");
-    process.cli(&["promote", "web=green"]);
+    process.cli(&["promote", "web=green", "--force", "--reason", "test"]);
     let mut client = Client::connect(client::PUBLIC, process.public).await;
     client.send(PROMOTE).await;
     assert_eq!(client.answer().await.status, 502);

@@ -143,7 +143,7 @@ async fn a_promotion_that_cannot_be_changes_none_of_its_services() {
         (json!({"api": "blue", "web": "green"}), 422, vec!["already_active", "no_endpoints"]),
         (json!({}), 422, vec!["nothing_named"]),
     ] {
-        let body = json!({ "services": services, "force": true }).to_string();
+        let body = json!({ "services": services, "force": true, "reason": "test" }).to_string();
         let answer = proxy.call("POST", "/v1/promote", "", &body).await;
         let found: Vec<String> = answer.json()["reasons"]
             .as_array()

@@ -12,6 +12,7 @@ const FLOORS: &[&[&str]] = &[
     &["log", "net", "store"],
     &["downstream", "upstream"],
     &["care", "control", "proxy"],
+    &["release"],
     &["admin"],
     &["config"],
     &["app"],

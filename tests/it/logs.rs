@@ -165,7 +165,8 @@ async fn a_flip_to_a_color_without_an_endpoint_that_is_up_is_logged_as_an_error(
     assert_eq!(errors(), Vec::<Value>::new(), "both are up");
     green.kill().await;
     is("green", "down").await;
-    promote(&process, 1).await;
+    let forced = process.cli(&["promote", "web=green", "--force", "--reason", "test"]);
+    assert!(forced.status.success(), "{}", String::from_utf8_lossy(&forced.stderr));
     eventually("the error is logged", async || errors().len() == 1).await;
     let error = &errors()[0];
     assert_eq!((&error["service"], &error["color"]), (&"web".into(), &"green".into()), "{error}");

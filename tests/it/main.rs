@@ -20,6 +20,7 @@ mod fairness;
 mod flip;
 mod floors;
 mod forwarding;
+mod gates;
 mod health;
 mod http2;
 mod http2_upstream;

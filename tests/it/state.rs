@@ -247,7 +247,7 @@ async fn the_folders_of_earlier_versions_start_with_all_that_they_hold() {
         let shown: serde_json::Value = serde_json::from_slice(&shown.stdout).expect("JSON");
         assert_eq!((&shown["format"], &shown["generation"]), (&json!(2), &json!(generation)));
         // After a rollback the replay says that the color asked for is not active.
-        let back = process.cli(&["rollback", "web", "--force"]);
+        let back = process.cli(&["rollback", "web", "--force", "--reason", "test"]);
         assert!(back.status.success(), "{}", String::from_utf8_lossy(&back.stderr));
         let repeated = process.cli(&promote);
         let said = String::from_utf8_lossy(&repeated.stderr);

@@ -7,8 +7,14 @@ use serde::Serialize;
 
 use crate::{
     client::{Call, CallError, Caller},
-    wire::{DrainStatus, PoolRequest, PromoteRequest, RollbackRequest, Status},
+    wire::{
+        ApproveRequest, DrainStatus, GateRequest, GateStatus, PoolRequest, PromoteRequest,
+        RollbackRequest, Status,
+    },
 };
+
+/// The longest time that the gates of a promotion take: the largest `gate.deadline`.
+pub const GATES_MAX: Duration = Duration::from_secs(3600);
 
 // === impl Call ===
 
@@ -70,6 +76,31 @@ impl Caller {
     /// [`CallError`].
     pub async fn rollback(&self, request: &RollbackRequest) -> Result<Status, CallError> {
         self.call(Call::rollback(request)).await
+    }
+
+    /// Runs the gates of a service for `color`, or else for the color that is not active. Changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`]; also if the color is active already or has no endpoints.
+    pub async fn gate(&self, service: &str, color: Option<&str>) -> Result<GateStatus, CallError> {
+        let body = json(&GateRequest { color: color.map(str::to_owned) });
+        let path = format!("/v1/services/{service}/gate");
+        let call = Call::post(&path, body);
+        self.call(Call { wait: GATES_MAX, ..call }).await
+    }
+
+    /// Approves a pool of a service at the version that it has.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`]; also if the pool has another version than the request names.
+    pub async fn approve(
+        &self,
+        service: &str,
+        request: &ApproveRequest,
+    ) -> Result<Status, CallError> {
+        self.call(Call::post(&format!("/v1/services/{service}/approve"), json(request))).await
     }
 
     /// Sets the endpoints of a color. Requests that are in flight on other endpoints are completed.

@@ -17,7 +17,7 @@ use tokio::{
 };
 
 use crate::{
-    escape,
+    escape, gate_text,
     wire::{Problem, Ready},
 };
 
@@ -342,6 +342,10 @@ fn refused(status: StatusCode, body: &[u8]) -> CallError {
 
 fn in_words(status: StatusCode, problem: Option<&Problem>) -> String {
     match problem {
+        Some(problem) if !problem.gates.is_empty() => {
+            let refused = problem.gates.iter().map(|it| format!("\n{}", gate_text(it)));
+            format!("refused by a gate; nothing has changed{}", refused.collect::<String>())
+        }
         Some(problem) if problem.reasons.len() > 1 => {
             let reasons: Vec<_> =
                 problem.reasons.iter().map(|it| format!("\n  - {}", escape(&it.detail))).collect();

@@ -50,6 +50,7 @@
 mod arguments;
 mod calls;
 mod client;
+mod gate_text;
 #[cfg(feature = "terminal")]
 pub mod terminal;
 mod text;
@@ -58,6 +59,8 @@ pub mod wire;
 #[cfg(feature = "clap")]
 pub use self::arguments::{CallerArguments, OutputArguments, OutputForm, TokenFileError};
 pub use self::{
+    calls::GATES_MAX,
     client::{Call, CallError, Caller, EventLines, Target},
+    gate_text::gate_text,
     text::{escape, is_deceptive},
 };

@@ -127,10 +127,71 @@ pub struct EjectedStatus {
 pub struct PromoteRequest {
     /// The color of each service: `blue` or `green`.
     pub services: BTreeMap<String, String>,
-    /// Override safety checks that may be overridden. A color without endpoints is always refused.
+    /// Skip the gates. Needs the scope `admin` and a reason. A color without endpoints is always refused.
     #[serde(default)]
     pub force: bool,
     /// The reason, for the log and the events. At most 1024 bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// The gates to run.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct GateRequest {
+    /// The candidate: `blue` or `green`. By default the color that is not active.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub color: Option<String>,
+}
+
+/// The verdicts of the gates of one service.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct GateStatus {
+    /// The service.
+    pub service: String,
+    /// The candidate.
+    pub color: String,
+    /// Whether every gate allows the promotion.
+    pub passed: bool,
+    /// The verdicts, in the order in which the gates run.
+    pub gates: Vec<GateVerdict>,
+}
+
+/// The verdict of one gate.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct GateVerdict {
+    /// `healthy`, `approval`, `compatible`, `smoke`, `warm_up` or `hook`.
+    pub gate: String,
+    /// Whether the gate allows the promotion.
+    pub passed: bool,
+    /// Whether the gate did not run, because an earlier one refused.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub not_run: bool,
+    /// The time that it took, in milliseconds.
+    pub took_ms: u64,
+    /// Why it refuses, or why it did not run.
+    #[serde(default)]
+    pub reasons: Vec<String>,
+    /// What the verdict rests on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub evidence: Vec<String>,
+}
+
+/// The approval of a pool.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct ApproveRequest {
+    /// The pool: `blue` or `green`. By default the color that is not active.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub color: Option<String>,
+    /// Approve only this version: if the pool has another one, the call is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// The reason, for the log. At most 1024 bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
@@ -143,7 +204,8 @@ pub struct RollbackRequest {
     /// The services. Empty: all services of the last promotion.
     #[serde(default)]
     pub services: Vec<String>,
-    /// Also roll back to a color with endpoints that were changed since it was active.
+    /// Skip the gates, and also roll back to a color with endpoints that were changed since it was active. Needs the
+    /// scope `admin` and a reason.
     #[serde(default)]
     pub force: bool,
     /// The reason, for the log and the events. At most 1024 bytes.
@@ -161,7 +223,7 @@ pub struct PoolRequest {
     pub version: Option<String>,
     /// The endpoints, at most 1000.
     pub endpoints: Vec<EndpointRequest>,
-    /// Also change the pool if its color is active.
+    /// Also change the pool if its color is active. Needs the scope `admin`.
     #[serde(default)]
     pub force: bool,
 }
@@ -251,6 +313,9 @@ pub struct Problem {
     /// The current generation, if the `If-Match` of the request named another.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub generation: Option<u64>,
+    /// All verdicts of each service, for a promotion that a gate refused.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gates: Vec<GateStatus>,
 }
 
 /// One reason why a change was refused.

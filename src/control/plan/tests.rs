@@ -7,7 +7,8 @@ use crate::{
 use Color::{Blue, Green};
 
 fn plan(state: &State, catalog: &Catalog, change: &Change) -> Result<State, Vec<RefusalReason>> {
-    plan_for(state, catalog, &OwnAddresses::default(), change, None)
+    let call = ChangeRequest::unconditional(change.clone());
+    plan_for(state, catalog, &OwnAddresses::default(), &call, 0)
 }
 
 fn spec(endpoints: &[&str]) -> PoolSpec {
@@ -24,6 +25,7 @@ fn catalog(services: &[(&str, &[&str], &[&str])]) -> Catalog {
                 path: "/".parse().expect("a prefix"),
                 rules: crate::model::ServiceRules::default(),
                 policy: Arc::default(),
+                gate: Arc::default(),
                 active: Blue,
                 blue: spec(blue),
                 green: spec(green),
@@ -83,7 +85,9 @@ fn an_endpoint_that_is_the_process_itself_is_refused() {
     let address = "127.0.0.1:80".parse().expect("an address");
     let own = OwnAddress { address: OwnAddressKind::Tcp(address), description: "a listener" };
     let addresses = OwnAddresses::new(vec![own.clone()], |_| false);
-    let plan = |change| problems(plan_for(&state, &old, &addresses, &change, None));
+    let plan_of =
+        |change| plan_for(&state, &old, &addresses, &ChangeRequest::unconditional(change), 0);
+    let plan = |change| problems(plan_of(change));
     let service: ServiceName = "web".parse().expect("a name");
     let loops = spec(&["n:1", "localhost:80"]);
     let set = Change::SetPool { service, color: Green, spec: loops, force: true };
@@ -92,7 +96,7 @@ fn an_endpoint_that_is_the_process_itself_is_refused() {
     assert_eq!(plan(Change::Reconfigure(Arc::new(file))), [ReasonKind::OwnAddress(own)]);
     let good = catalog(&[("api", &["a:1"], &[]), ("web", &["w:1"], &["127.0.0.1:81"])]);
     let follow = Change::Reconfigure(Arc::new(good));
-    assert!(plan_for(&state, &old, &addresses, &follow, None).is_ok());
+    assert!(plan_of(follow).is_ok());
 }
 
 #[test]

@@ -11,6 +11,9 @@ use super::markdown;
 /// A key that no table has, and that is not similar to any.
 const UNKNOWN: &str = "zzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzz";
 
+/// Tables with names of the user's own, which are one key here.
+const OPEN: [&str; 2] = ["headers", "save"];
+
 /// A step from a table to one inside.
 #[derive(Clone, Copy, Debug)]
 enum Step<'a> {
@@ -57,6 +60,10 @@ fn collect(steps: &[Step<'_>], name: &str, found: &mut BTreeSet<String>) {
             "service.NAME.blue" | "service.NAME.green" => "service.NAME.COLOR".to_owned(),
             _ => path,
         };
+        if OPEN.contains(&&*key) {
+            found.insert(path);
+            continue;
+        }
         let [table, list] = [Step::Table(&key), Step::List(&key)].map(|it| [steps, &[it]].concat());
         if known(&table).is_some() {
             collect(&table, &path, found);
@@ -92,6 +99,7 @@ fn of_example() -> BTreeSet<String> {
         }
         // Of the tables in one line there is one, and it has one key.
         let inner = value.strip_prefix("{ ").and_then(|it| it.split(' ').next());
+        let inner = inner.filter(|_| !OPEN.contains(&key));
         let inner = inner.map(|it| format!(".{it}")).unwrap_or_default();
         found.insert(named(&format!("{table}{key}{inner}")));
     }

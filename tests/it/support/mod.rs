@@ -1,5 +1,6 @@
 //! What the tests share: a Flipgate with its services, upstreams, and clients from two networks.
 
+pub(crate) mod application;
 pub(crate) mod authority;
 pub(crate) mod client;
 pub(crate) mod faulty;
@@ -17,6 +18,7 @@ pub(crate) mod upstream;
 use std::time::Duration;
 
 pub(crate) use self::{
+    application::{AppRequest, Application, Reply},
     authority::Authority,
     client::{Answer, Client},
     faulty::{Fault, Faults, FaultyStore},

@@ -1,0 +1,98 @@
+//! What a change would do to the applied state, if its conditions hold. Nothing is written here.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use super::{
+    catalog::Catalog,
+    change::{Change, ChangeError, ChangeOutcome, ChangeRequest, Idempotency},
+    plan::plan,
+    shared::{Applied, ControlShared},
+};
+use crate::store::{AcceptedCall, State};
+
+/// How long an idempotency key is kept.
+const KEY_AGE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// A change that may be made.
+pub(super) enum Prepared {
+    /// There is nothing to commit.
+    Known(ChangeOutcome),
+    /// The state to commit, and the configuration to apply with it.
+    Commit {
+        /// The state.
+        next: State,
+        /// The configuration, if it changes.
+        catalog: Option<Arc<Catalog>>,
+    },
+}
+
+// === impl ControlShared ===
+
+impl ControlShared {
+    /// What to commit for a change of the applied state, if its conditions hold.
+    pub(super) fn prepare(&self, call: &ChangeRequest) -> Result<Prepared, ChangeError> {
+        self.prepare_on(&self.applied(), call)
+    }
+
+    /// What to commit for a change of an applied state.
+    pub(super) fn prepare_on(
+        &self,
+        applied: &Arc<Applied>,
+        call: &ChangeRequest,
+    ) -> Result<Prepared, ChangeError> {
+        let ChangeRequest { change, if_generation, idempotency, .. } = call;
+        let state = &applied.state;
+        let known = |generation, is_replayed| {
+            let (revision, applied) = (state.revision, Arc::clone(applied));
+            Prepared::Known(ChangeOutcome { generation, revision, is_replayed, applied })
+        };
+        let now = unix_seconds();
+        let is_old = |it: &AcceptedCall| {
+            now.saturating_sub(it.at.unwrap_or(self.began)) >= KEY_AGE_MAX.as_secs()
+        };
+        if let Some(call) = idempotency
+            && let Some(before) = state.accepted.get(&call.key)
+            && !is_old(before)
+        {
+            return match call.matches(&before.fingerprint) {
+                true => Ok(known(before.generation, true)),
+                false => Err(ChangeError::KeyReused(call.key.clone())),
+            };
+        }
+        if let Some(decided_on) = if_generation
+            && !decided_on.contains(&state.generation)
+        {
+            let (decided_on, current) = (decided_on.clone(), state.generation);
+            return Err(ChangeError::Stale { decided_on, current });
+        }
+        if let Change::Reconfigure(new) = change
+            && **new == *applied.catalog
+        {
+            return Ok(known(state.generation, false));
+        }
+        let planned = plan(state, &applied.catalog, &self.parts.own, call, now);
+        let mut next = planned.map_err(ChangeError::Refused)?;
+        next.accepted.forget(is_old);
+        if let Some(Idempotency { key, fingerprint, .. }) = idempotency {
+            let (key, fingerprint) = (key.clone(), fingerprint.clone());
+            let (generation, at) = (next.generation, Some(now));
+            next.accepted.put(AcceptedCall { key, fingerprint, generation, at });
+        }
+        let catalog = match change {
+            Change::Reconfigure(new) => Some(Arc::clone(new)),
+            Change::Promote(_)
+            | Change::Rollback { .. }
+            | Change::SetPool { .. }
+            | Change::Approve { .. } => None,
+        };
+        Ok(Prepared::Commit { next, catalog })
+    }
+}
+
+/// The time, in Unix seconds.
+pub(super) fn unix_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}

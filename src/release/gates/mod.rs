@@ -1,0 +1,34 @@
+//! The gates, one per file, and the order in which they run.
+
+mod approval;
+mod compatible;
+mod healthy;
+mod hook;
+mod smoke;
+mod warm_up;
+
+use super::{
+    candidate::Direction,
+    gate::{Gate, GateName},
+};
+use crate::model::GateSettings;
+
+/// The gates that are configured, in the order in which they run. A rollback runs only `healthy` and `compatible`.
+pub(super) fn gates(settings: &GateSettings, direction: Direction) -> Vec<Box<dyn Gate>> {
+    let mut gates: Vec<Box<dyn Gate>> = vec![Box::new(healthy::Healthy)];
+    let GateSettings { deadline: _, healthy: _, approval, compatible, smoke, warm_up, hook } =
+        settings;
+    gates.extend(approval.clone().map(|it| Box::new(approval::Approved(it)) as _));
+    gates.extend(compatible.clone().map(|it| Box::new(compatible::Compatible(it)) as _));
+    if !smoke.is_empty() {
+        gates.push(Box::new(smoke::Smoke(smoke.clone())));
+    }
+    gates.extend(warm_up.clone().map(|it| Box::new(warm_up::WarmUp(it)) as _));
+    gates.extend(hook.clone().map(|it| Box::new(hook::Hook(it)) as _));
+    gates.retain(|it| match direction {
+        Direction::Promote => true,
+        Direction::Rollback => matches!(it.name(), GateName::Healthy | GateName::Compatible),
+    });
+    debug_assert!(gates.is_sorted_by_key(|it| it.name()), "the order of `GateName`");
+    gates
+}

@@ -1,0 +1,238 @@
+//! Promotions and rollbacks with their gates.
+
+use std::{collections::BTreeMap, fmt, sync::Arc};
+
+use futures_util::{FutureExt, future::join_all};
+use tracing::{info, warn};
+
+use super::{
+    candidate::{CallContext, Candidate, Direction},
+    gate::{GateReport, GateResult, Verdict},
+    gates::gates,
+    rules::Evaluator,
+    run::run,
+};
+use crate::{
+    control::{
+        Applied, Change, ChangeError, ChangeOutcome, ChangeRequest, Control, EventKind,
+        GateSummary, PlannedPromotion,
+    },
+    metrics::{Metrics, PromotionKind, PromotionResult},
+    model::{Color, GateSettings, ServiceName},
+    upstream::PoolContext,
+};
+
+/// Makes promotions and rollbacks if their gates allow them. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Release {
+    control: Control,
+    metrics: Metrics,
+    pools: PoolContext,
+    evaluator: Evaluator,
+}
+
+/// Why a promotion or rollback was not made. Nothing has changed, unless [`ChangeError`] says that the outcome is unknown.
+#[derive(Debug, thiserror::Error)]
+pub enum ReleaseError {
+    /// The change itself is refused or failed.
+    #[error(transparent)]
+    Change(#[from] ChangeError),
+    /// At least one gate refuses. The reports are of all services of the call.
+    #[error("{}", Refusals(.0))]
+    Gates(Vec<GateReport>),
+}
+
+/// The refusals of reports, as sentences.
+struct Refusals<'a>(&'a [GateReport]);
+
+/// How often a promotion is decided again because another change was applied between its gates, which took no time, and
+/// its commit.
+const ATTEMPTS: usize = 100;
+
+// === impl Release ===
+
+impl Release {
+    /// Gates for the services of `control`.
+    #[must_use]
+    pub fn new(control: Control, metrics: Metrics, pools: PoolContext) -> Self {
+        Self { control, metrics, pools, evaluator: Evaluator::new() }
+    }
+
+    /// Makes a promotion or rollback if the gates of all its services allow it. `skips_gates` makes it without them.
+    ///
+    /// The gates decide on one generation. If another change is applied while they run, the result is
+    /// [`ChangeError::Stale`]; gates that need no I/O run again instead.
+    ///
+    /// Dropping the future before the commit cancels everything. From the commit on, the change is made.
+    ///
+    /// # Errors
+    ///
+    /// [`ReleaseError`].
+    pub async fn make(
+        &self,
+        call: ChangeRequest,
+        skips_gates: bool,
+    ) -> Result<ChangeOutcome, ReleaseError> {
+        let kind = match call.change {
+            Change::Rollback { .. } => PromotionKind::Rollback,
+            _ => PromotionKind::Promote,
+        };
+        let made = self.decide(call, skips_gates).await;
+        let result = match &made {
+            Ok(_) => PromotionResult::Promoted,
+            Err(ReleaseError::Change(ChangeError::Stale { .. })) => PromotionResult::Stale,
+            Err(
+                ReleaseError::Gates(_)
+                | ReleaseError::Change(ChangeError::Refused(_) | ChangeError::KeyReused(_)),
+            ) => PromotionResult::Refused,
+            Err(ReleaseError::Change(ChangeError::Store(_) | ChangeError::Stopping)) => {
+                PromotionResult::Failed
+            }
+        };
+        self.metrics.promotion(kind, result);
+        made
+    }
+
+    async fn decide(
+        &self,
+        call: ChangeRequest,
+        skips_gates: bool,
+    ) -> Result<ChangeOutcome, ReleaseError> {
+        if skips_gates {
+            return Ok(self.control.propose(call).await?);
+        }
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            let (colors, applied) = match self.control.plan_promotion(&call)? {
+                PlannedPromotion::Known(done) => return Ok(done),
+                PlannedPromotion::Colors { colors, applied } => (colors, applied),
+            };
+            let direction = match call.change {
+                Change::Rollback { .. } => Direction::Rollback,
+                _ => Direction::Promote,
+            };
+            let candidates = self.candidates(&colors, &applied, &call, direction);
+            let mut running = Box::pin(run_all(&candidates));
+            let (reports, is_instant) = match (&mut running).now_or_never() {
+                Some(reports) => (reports, true),
+                None => (running.await, false),
+            };
+            // That a healthy color is healthy is no news, unless more was configured.
+            let has_more = |it: &Candidate| *it.settings != GateSettings::default();
+            let is_news = candidates.iter().any(has_more);
+            if is_news || !reports.iter().all(GateReport::has_passed) {
+                self.publish(&reports);
+            }
+            if !reports.iter().all(GateReport::has_passed) {
+                return Err(ReleaseError::Gates(reports));
+            }
+            let mut gated = call.clone();
+            gated.if_generation = Some(vec![applied.state.generation]);
+            gated.manifests = reports.into_iter().flat_map(|it| it.manifests).collect();
+            match self.control.propose(gated).await {
+                Err(ChangeError::Stale { .. })
+                    if is_instant && call.if_generation.is_none() && attempts < ATTEMPTS => {}
+                done => return Ok(done?),
+            }
+        }
+    }
+
+    /// Runs the gates of one service for a promotion of `color`, and changes nothing. `None` if the service is not
+    /// configured or its state is damaged. Cancel-safe.
+    ///
+    /// # Errors
+    ///
+    /// [`ChangeError`] if the promotion would be refused without any gate.
+    pub async fn check(
+        &self,
+        service: &ServiceName,
+        color: Color,
+        call: ChangeRequest,
+    ) -> Result<GateReport, ChangeError> {
+        let applied = match self.control.plan_promotion(&call)? {
+            PlannedPromotion::Known(done) => done.applied,
+            PlannedPromotion::Colors { applied, .. } => applied,
+        };
+        let colors = BTreeMap::from([(service.clone(), color)]);
+        let candidates = self.candidates(&colors, &applied, &call, Direction::Promote);
+        let mut reports = run_all(&candidates).await;
+        self.publish(&reports);
+        let empty = || GateReport {
+            service: service.clone(),
+            color,
+            verdicts: Vec::new(),
+            manifests: Vec::new(),
+        };
+        Ok(reports.pop().unwrap_or_else(empty))
+    }
+
+    /// The candidates of a call. A service with a damaged state has none: it refuses all requests, and a promotion is how
+    /// it is repaired.
+    fn candidates(
+        &self,
+        colors: &BTreeMap<ServiceName, Color>,
+        applied: &Arc<Applied>,
+        call: &ChangeRequest,
+        direction: Direction,
+    ) -> Vec<Candidate> {
+        let (reason, actor) = (call.reason.clone(), call.actor.clone());
+        let (pools, evaluator) = (self.pools.clone(), self.evaluator.clone());
+        let call = CallContext { direction, reason, actor, pools, evaluator };
+        let candidate = |(service, color): (&ServiceName, &Color)| {
+            Candidate::new(service, *color, applied, &call)
+        };
+        colors.iter().filter_map(candidate).collect()
+    }
+
+    /// Publishes the verdicts, to the log and the subscribers.
+    fn publish(&self, reports: &[GateReport]) {
+        for report in reports {
+            let GateReport { service, color, verdicts, .. } = report;
+            let gates: Vec<_> = verdicts.iter().map(summary).collect();
+            let (service, color) = (service.clone(), *color);
+            let event = match report.has_passed() {
+                true => {
+                    let gates_run = verdicts.len();
+                    info!(%service, %color, gates = gates_run, "gates passed");
+                    EventKind::GatePassed { service, color, gates }
+                }
+                false => {
+                    for Verdict { gate, reasons, .. } in report.refusals() {
+                        let reasons = reasons.join("; ");
+                        warn!(%service, %color, %gate, reasons, "gate refused the promotion");
+                    }
+                    EventKind::GateRefused { service, color, gates }
+                }
+            };
+            self.control.events().publish(event);
+        }
+    }
+}
+
+async fn run_all(candidates: &[Candidate]) -> Vec<GateReport> {
+    let run = async |it: &Candidate| run(&gates(&it.settings, it.direction), it).await;
+    join_all(candidates.iter().map(run)).await
+}
+
+fn summary(verdict: &Verdict) -> GateSummary {
+    let Verdict { gate, result, took: _, reasons, evidence: _ } = verdict;
+    GateSummary {
+        gate: gate.as_str(),
+        passed: *result == GateResult::Passed,
+        reasons: reasons.clone(),
+    }
+}
+
+impl fmt::Display for Refusals<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let refusals = self.0.iter().flat_map(|report| {
+            report.refusals().map(move |it| (&report.service, it.gate, it.reasons.join("; ")))
+        });
+        for (place, (service, gate, reasons)) in refusals.enumerate() {
+            let separator = if place == 0 { "" } else { "; " };
+            write!(f, "{separator}service `{service}`: gate {gate}: {reasons}")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,27 @@
+//! Decides whether a color may become active: runs the gates of a service before a promotion or a rollback.
+//!
+//! A gate gathers evidence (requests to the endpoints, the stored state, another program) and gives a verdict. If one gate
+//! refuses, nothing changes for any service of the call. Nothing here touches the requests of clients, and nothing is left
+//! running when the caller is gone: the gates run inside the future of the call.
+
+mod candidate;
+mod duration_text;
+mod expression;
+mod gate;
+mod gates;
+mod handle;
+mod manifest;
+mod masking;
+mod requests;
+mod response;
+mod rules;
+mod run;
+mod strict_json;
+
+pub use self::{
+    expression::{Expression, ExpressionError},
+    gate::{GateName, GateReport, GateResult, Verdict},
+    handle::{Release, ReleaseError},
+    response::check_regex,
+    rules::{MANIFEST_NAMES, RESPONSE_NAMES},
+};
