@@ -21,6 +21,7 @@ mod service;
 mod spelling;
 mod statuses;
 mod versioned_map;
+mod watch;
 mod weighted;
 
 pub use self::{
@@ -48,5 +49,6 @@ pub use self::{
     spelling::nearest,
     statuses::{ParseStatusesError, StatusSet},
     versioned_map::{Difference, VersionedMap},
+    watch::{LatencyLimit, WatchAction, WatchSettings},
     weighted::WeightedEndpoint,
 };

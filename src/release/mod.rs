@@ -17,6 +17,7 @@ mod response;
 mod rules;
 mod run;
 mod strict_json;
+mod watch;
 
 pub use self::{
     expression::{Expression, ExpressionError},
