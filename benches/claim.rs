@@ -12,7 +12,7 @@ use criterion::{BenchmarkId, Criterion, Throughput};
 use flipgate::{
     model::{Audience, Color, Generation, Host, Networks, Router, Rules, ServiceName},
     proxy::{RequestView, RequestedColor, admit},
-    switch::{ClaimKind, Ledger, LedgerShard, ServiceEntry, Switch, Table, Visit},
+    switch::{Ledger, LedgerShard, ServiceEntry, Switch, Table, Visit},
 };
 use support::{together, together_beside};
 
@@ -85,7 +85,7 @@ fn admitted(switch: &Fleet, (host, shard): &(String, Arc<LedgerShard<u64>>)) {
         listener: None,
     };
     let claim = switch.claim(|rules| admit(rules, &view)).expect("there is a route");
-    let ticket = shard.record(claim.side(), ClaimKind::Request, 0);
+    let ticket = shard.record(claim.side(), 0, None);
     black_box((claim.pool(), &ticket));
 }
 

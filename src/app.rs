@@ -36,7 +36,7 @@ use crate::{
     metrics::Metrics,
     model::Color,
     proxy::{LoopMark, Proxy, ProxyContext},
-    release::Release,
+    release::{Release, Watcher},
     store::{CommitError, FileStore, Store, StoreError},
     upstream::{ConcurrencyLimit, PoolContext, Resolver},
 };
@@ -179,6 +179,8 @@ impl App {
         let (control, worker) = begun?;
         supervisor.run_vital("control", worker.run());
         let release = Release::new(control.clone(), metrics.clone(), parts.clone());
+        let watching = release.clone();
+        supervisor.run("watch", move || Watcher::new(watching.clone()).run());
         let (care_control, care_settings) = (control.clone(), config.care);
         let care_metrics = metrics.clone();
         supervisor.run("care", move || {

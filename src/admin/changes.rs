@@ -1,6 +1,6 @@
 //! The calls that change something.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use axum::{
     body::Bytes,
@@ -22,7 +22,7 @@ use super::{
     settings::Scope,
 };
 use crate::{
-    control::{Actor, Change, ChangeRequest},
+    control::{Actor, Change, ChangeRequest, PromotionTerms},
     model::{Color, PoolSpec, ServiceName, Version, WeightedEndpoint},
     upstream::invalid_socket,
 };
@@ -52,7 +52,7 @@ pub(super) async fn promote(
     conditions: Conditions,
     body: Bytes,
 ) -> Result<Response, ApiError> {
-    let PromoteRequest { services, force, reason } = parsed(&body)?;
+    let PromoteRequest { services, force, reason, confirm_within } = parsed(&body)?;
     check_force(force, scope, Some(reason.as_deref()))?;
     let mut reasons = Vec::new();
     let mut colors = BTreeMap::new();
@@ -68,9 +68,11 @@ pub(super) async fn promote(
     }
     let texts: BTreeMap<_, _> =
         colors.iter().map(|(name, color)| (name.to_string(), color.to_string())).collect();
-    let request = json!({"services": texts, "force": force});
+    let within = confirm_within.as_deref().map(parse_confirm_within).transpose()?;
+    let request = json!({"services": texts, "force": force, "confirm_within": confirm_within});
     let words = ("promote", request, format!("{colors:?}"));
-    let call = PendingCall { change: Change::Promote(colors), words, reason, force };
+    let (change, confirm_within) = (Change::Promote(colors), within);
+    let call = PendingCall { change, words, reason, force, confirm_within };
     call.make(&context, conditions, actor).await
 }
 
@@ -93,21 +95,14 @@ pub(super) async fn rollback(
 ) -> Result<Response, ApiError> {
     let RollbackRequest { services, force, reason } = parsed(&body)?;
     check_force(force, scope, Some(reason.as_deref()))?;
-    let (mut names, mut reasons) = (Vec::new(), Vec::new());
-    for name in services {
-        match name.parse::<ServiceName>() {
-            Ok(name) => names.push(name),
-            Err(error) => reasons.push(reason_of(&name, "unknown_service", &error)),
-        }
-    }
-    if !reasons.is_empty() {
-        return Err(ApiError::unprocessable(reasons));
-    }
+    let names = parsed_names(services)?;
     let texts: Vec<_> = names.iter().map(ToString::to_string).collect();
     let request = json!({"services": texts, "force": force});
     let words = ("rollback", request, format!("{names:?} {force}"));
     let change = Change::Rollback { services: names, force };
-    PendingCall { change, words, reason, force }.make(&context, conditions, actor).await
+    PendingCall { change, words, reason, force, confirm_within: None }
+        .make(&context, conditions, actor)
+        .await
 }
 
 /// Set the version and the endpoints of a pool. Requests in flight on endpoints that leave it are completed.
@@ -178,7 +173,10 @@ pub(super) async fn set_pool(
     let request = json!({"service": service.to_string(), "color": color.to_string(), "pool": pool});
     let words = ("pool", request, format!("{service} {color} {spec:?} {force}"));
     let change = Change::SetPool { service, color, spec, force };
-    PendingCall { change, words, reason: None, force }.make(&context, conditions, actor).await
+    let (reason, confirm_within) = (None, None);
+    PendingCall { change, words, reason, force, confirm_within }
+        .make(&context, conditions, actor)
+        .await
 }
 
 /// Read the configuration again and apply it, all of it or nothing.
@@ -212,6 +210,18 @@ fn check_force(force: bool, scope: Scope, reason: Option<Option<&str>>) -> Resul
     }
 }
 
+/// The longest time for a confirmation.
+const CONFIRM_WITHIN_MAX: Duration = Duration::from_secs(24 * 3600);
+
+fn parse_confirm_within(text: &str) -> Result<Duration, ApiError> {
+    let parsed =
+        text.parse::<jiff::SignedDuration>().ok().and_then(|it| Duration::try_from(it).ok());
+    let is_valid = |it: &Duration| !it.is_zero() && *it <= CONFIRM_WITHIN_MAX;
+    parsed.filter(is_valid).ok_or_else(|| {
+        ApiError::malformed("`confirm_within` must be a duration like \"2m\", of at most 24 hours")
+    })
+}
+
 /// A change that a caller asks for.
 pub(super) struct PendingCall<'a> {
     pub(super) change: Change,
@@ -220,6 +230,8 @@ pub(super) struct PendingCall<'a> {
     pub(super) reason: Option<String>,
     /// Whether gates are skipped.
     pub(super) force: bool,
+    /// The promotion is taken back unless it is confirmed within this time.
+    pub(super) confirm_within: Option<Duration>,
 }
 
 impl PendingCall<'_> {
@@ -231,7 +243,7 @@ impl PendingCall<'_> {
         conditions: Conditions,
         actor: Actor,
     ) -> Result<Response, ApiError> {
-        let Self { change, words, reason, force } = self;
+        let Self { change, words, reason, force, confirm_within } = self;
         if reason.as_ref().is_some_and(|it| it.len() > REASON_BYTES_MAX) {
             let detail = format!("the reason is longer than {REASON_BYTES_MAX} bytes");
             return Err(ApiError::malformed(detail));
@@ -242,15 +254,19 @@ impl PendingCall<'_> {
             idempotency(key, verb, request, &before)
         });
         let named = named(&change);
-        let (actor, manifests) = (Some(actor), Vec::new());
-        let call = ChangeRequest { change, if_generation, idempotency, reason, actor, manifests };
+        let actor = Some(actor);
+        let terms = PromotionTerms { confirm_within, ..PromotionTerms::default() };
+        let call = ChangeRequest { change, if_generation, idempotency, reason, actor, terms };
         let done = match call.change {
             Change::Promote(_) | Change::Rollback { .. } => {
                 context.api.release.make(call, force).await?
             }
-            Change::SetPool { .. } | Change::Approve { .. } | Change::Reconfigure(_) => {
-                context.api.control.propose(call).await?
-            }
+            Change::SetPool { .. }
+            | Change::Approve { .. }
+            | Change::Confirm(_)
+            | Change::EndWatch { .. }
+            | Change::GiveUpConfirmation { .. }
+            | Change::Reconfigure(_) => context.api.control.propose(call).await?,
         };
         let is_repeated = done.is_replayed;
         let mut response = status_response(context, Some((done, named))).await?;
@@ -267,9 +283,25 @@ fn named(change: &Change) -> Vec<ServiceName> {
     match change {
         Change::Promote(colors) => colors.keys().cloned().collect(),
         Change::Rollback { services, .. } => services.clone(),
-        Change::SetPool { service, .. } | Change::Approve { service, .. } => vec![service.clone()],
+        Change::Confirm(services) => services.clone(),
+        Change::SetPool { service, .. }
+        | Change::Approve { service, .. }
+        | Change::EndWatch { service, .. }
+        | Change::GiveUpConfirmation { service, .. } => vec![service.clone()],
         Change::Reconfigure(_) => Vec::new(),
     }
+}
+
+/// The names of services.
+pub(super) fn parsed_names(services: Vec<String>) -> Result<Vec<ServiceName>, ApiError> {
+    let (mut names, mut reasons) = (Vec::new(), Vec::new());
+    for name in services {
+        match name.parse::<ServiceName>() {
+            Ok(name) => names.push(name),
+            Err(error) => reasons.push(reason_of(&name, "unknown_service", &error)),
+        }
+    }
+    if reasons.is_empty() { Ok(names) } else { Err(ApiError::unprocessable(reasons)) }
 }
 
 /// Parses the body. `guard` has checked its content type.

@@ -12,6 +12,7 @@ use super::{Api, problem::ApiError, settings::AdminSettings};
 use crate::{
     control::ChangeOutcome,
     model::{Color, ServiceName},
+    release::{Release, WatchProgress},
     store::StoreHealth,
 };
 
@@ -31,7 +32,7 @@ pub(super) async fn status_response(
     context: &Context,
     after: Option<(ChangeOutcome, Vec<ServiceName>)>,
 ) -> Result<Response, ApiError> {
-    let control = context.api.control.clone();
+    let (control, release) = (context.api.control.clone(), context.api.release.clone());
     // For few services, another thread would cost more time.
     let pools = control.applied().pools.len();
     let is_short = match &after {
@@ -56,7 +57,8 @@ pub(super) async fn status_response(
             }
         };
         let StoreHealth { read_only, refused: write_refused, waiting: _ } = control.store_health();
-        let status = Status { read_only, write_refused, ..status };
+        let mut status = Status { read_only, write_refused, ..status };
+        add_progress(&mut status, &release);
         let body = serde_json::to_vec(&status).expect("texts and numbers only");
         (status.generation, body)
     };
@@ -70,6 +72,18 @@ pub(super) async fn status_response(
     let headers =
         [(header::ETAG, tag), (header::CONTENT_TYPE, json), (header::CACHE_CONTROL, no_store)];
     Ok((headers, body).into_response())
+}
+
+/// Adds how the watches in progress stand.
+fn add_progress(status: &mut Status, release: &Release) {
+    for (name, service) in &mut status.services {
+        let Some(watch) = &mut service.watch else { continue };
+        let progress = name.parse().ok().and_then(|it| release.watch_progress(&it));
+        if let Some(WatchProgress { failures, requests, share }) = progress {
+            watch.errors = (share * 10_000.0).round() / 100.0;
+            (watch.failures, watch.requests) = (failures, requests);
+        }
+    }
 }
 
 /// Runs work that takes time in proportion to the number of services on a blocking thread.

@@ -4,11 +4,13 @@
 
 use flipgate_api::wire::{
     DrainKinds, DrainStatus, EjectedStatus, EndpointRequest, EndpointStatus, PoolStatus,
-    ServiceStatus, Status,
+    ServiceStatus, Status, WatchStatus,
 };
 
 use crate::{
-    control::{DrainSnapshot, EndpointSnapshot, PoolSnapshot, ServiceSnapshot, StatusSnapshot},
+    control::{
+        DrainSnapshot, EndpointSnapshot, Holds, PoolSnapshot, ServiceSnapshot, StatusSnapshot,
+    },
     model::{Color, Endpoint, Source, WeightedEndpoint},
     upstream::EndpointHealth,
 };
@@ -35,12 +37,20 @@ impl From<StatusSnapshot> for Status {
 
 impl From<ServiceSnapshot> for ServiceStatus {
     fn from(picture: ServiceSnapshot) -> Self {
-        let ServiceSnapshot { active, previous, is_damaged, blue, green } = picture;
+        let ServiceSnapshot { active, previous, is_damaged, watch, confirm_by, blue, green } =
+            picture;
         let pools = [(Color::Blue, blue), (Color::Green, green)];
         Self {
             active: active.to_string(),
             previous: previous.map(|it| it.to_string()),
             damaged: is_damaged,
+            watch: watch.map(|until| WatchStatus {
+                until: until.to_string(),
+                errors: 0.0,
+                failures: 0,
+                requests: 0,
+            }),
+            confirm_by: confirm_by.map(|it| it.to_string()),
             pools: pools.into_iter().map(|(it, pool)| (it.to_string(), pool.into())).collect(),
         }
     }
@@ -57,9 +67,14 @@ impl From<PoolSnapshot> for PoolStatus {
             retries_left,
             is_panicking,
             was_used: _,
+            is_safe_to_stop,
+            holds: Holds { by, until },
             endpoints,
         } = picture;
         Self {
+            safe_to_stop: is_safe_to_stop,
+            held_by: by.into_iter().map(str::to_owned).collect(),
+            until: until.map(|it| it.to_string()),
             role: role.to_string(),
             version: version.map(|it| it.to_string()),
             source: match source {
@@ -122,6 +137,7 @@ impl TryFrom<&EndpointRequest> for WeightedEndpoint {
 
 impl From<DrainSnapshot> for DrainStatus {
     fn from(picture: DrainSnapshot) -> Self {
+        let safe_to_stop = picture.is_safe_to_stop();
         let DrainSnapshot {
             service,
             color,
@@ -131,6 +147,7 @@ impl From<DrainSnapshot> for DrainStatus {
             oldest,
             previews,
             is_drained,
+            holds: Holds { by, until },
         } = picture;
         let oldest_ms = oldest.map_or(0, |it| u64::try_from(it.as_millis()).unwrap_or(u64::MAX));
         Self {
@@ -141,6 +158,9 @@ impl From<DrainSnapshot> for DrainStatus {
             kinds: DrainKinds { request: number(kinds.request), tunnel: number(kinds.tunnel) },
             previews: number(previews),
             drained: is_drained,
+            safe_to_stop,
+            held_by: by.into_iter().map(str::to_owned).collect(),
+            until: until.map(|it| it.to_string()),
         }
     }
 }

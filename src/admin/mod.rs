@@ -18,6 +18,7 @@ mod server;
 mod settings;
 mod stream;
 mod strict_stream;
+mod watches;
 mod write_timeout;
 
 use std::{future::Future, pin::Pin, sync::Arc};

@@ -20,7 +20,7 @@ use super::{
     problem::ApiError,
     stream::stream,
 };
-use crate::model::ServiceName;
+use crate::{control::DrainGoal, model::ServiceName};
 
 /// The longest wait for a drain.
 const WAIT_MAX: Duration = Duration::from_secs(3600);
@@ -38,6 +38,8 @@ pub(super) async fn status(State(context): State<Context>) -> Result<Response, A
 pub(super) struct DrainQuery {
     wait: Option<String>,
     color: Option<String>,
+    #[serde(rename = "for")]
+    goal: Option<String>,
 }
 
 /// The progress of a drain. With `wait`, the response comes when the color is drained or the time is over. A removed
@@ -46,6 +48,7 @@ pub(super) struct DrainQuery {
     ("service" = String, Path),
     ("wait" = Option<String>, Query, description = "how long to wait, like 30s; at most an hour"),
     ("color" = Option<String>, Query, description = "by default the one that is not active"),
+    ("for" = Option<String>, Query, description = "what `wait` is for: `drained` (the default), or `safe_to_stop`"),
 ), responses(
     (status = 200, body = DrainStatus),
     (status = 404, body = Problem, content_type = "application/problem+json", description = "no such service or color"),
@@ -57,16 +60,21 @@ pub(super) async fn drain(
     query: Result<Query<DrainQuery>, QueryRejection>,
 ) -> Result<Json<DrainStatus>, ApiError> {
     let Path(name) = path.map_err(|error| ApiError::malformed(error.body_text()))?;
-    let Query(DrainQuery { wait, color }) =
+    let Query(DrainQuery { wait, color, goal }) =
         query.map_err(|error| ApiError::malformed(error.body_text()))?;
     let service = name.parse::<ServiceName>().map_err(|_| ApiError::no_service(&name))?;
     let color = color.as_deref().map(parse_color).transpose()?;
     let wait = wait.as_deref().map(parse_wait).transpose()?;
+    let goal = match goal.as_deref() {
+        None | Some("drained") => DrainGoal::Drained,
+        Some("safe_to_stop") => DrainGoal::SafeToStop,
+        Some(_) => return Err(ApiError::malformed("`for` is `drained` or `safe_to_stop`")),
+    };
     let control = &context.api.control;
     let picture = match wait {
         Some(wait) => {
             let _waiting = waiting_call(caller)?;
-            control.wait_for_drain(&service, color, wait).await
+            control.wait_for_drain(&service, color, wait, goal).await
         }
         None => control.drain(&service, color),
     };

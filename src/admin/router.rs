@@ -14,7 +14,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     Api, auth::guard, changes, context::Context, gates, probes, problem::ApiError, reads,
-    settings::AdminSettings,
+    settings::AdminSettings, watches,
 };
 
 /// The OpenAPI description.
@@ -88,6 +88,8 @@ fn described() -> OpenApiRouter<Context> {
         .routes(routes!(changes::set_pool))
         .routes(routes!(gates::gate))
         .routes(routes!(gates::approve))
+        .routes(routes!(watches::confirm))
+        .routes(routes!(watches::stop_watch))
         .routes(routes!(changes::reload))
         .routes(routes!(reads::events))
         .routes(routes!(probes::metrics))

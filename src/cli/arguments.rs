@@ -36,6 +36,9 @@ pub(super) struct ChangeArguments {
     /// Return when it is safe to stop the replaced colors, at most after this time
     #[arg(long, value_name = "TIME", value_parser = flipgate_drill::parse_time)]
     pub(super) wait_drain: Option<Duration>,
+    /// Return when the replaced colors are drained, although a watch or a confirmation may still need them
+    #[arg(long, value_name = "TIME", conflicts_with = "wait_drain", value_parser = flipgate_drill::parse_time)]
+    pub(super) wait_drained: Option<Duration>,
     /// The reason, for the log and the events
     #[arg(long, value_name = "TEXT")]
     pub(super) reason: Option<String>,

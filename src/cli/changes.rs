@@ -13,13 +13,14 @@ use flipgate_api::{
 
 use super::{
     arguments::{ChangeArguments, Verbosity},
-    drain::wait_for,
+    drain::{DrainGoal, holders, wait_for},
     exit::{self, CommandError},
     output::{ended, print_or_ignore, show},
 };
 
 pub(super) async fn promote(
     services: Vec<(String, String)>,
+    confirm_within: Option<Duration>,
     arguments: &ChangeArguments,
     verbosity: Verbosity,
 ) -> Result<u8, CommandError> {
@@ -33,7 +34,13 @@ pub(super) async fn promote(
         }
     }
     let ChangeArguments { force, reason, .. } = arguments;
-    let body = PromoteRequest { services: colors.clone(), force: *force, reason: reason.clone() };
+    let confirm_within = confirm_within.map(|it| format!("{} ms", it.as_millis()));
+    let body = PromoteRequest {
+        services: colors.clone(),
+        force: *force,
+        reason: reason.clone(),
+        confirm_within,
+    };
     let caller = arguments.admin.caller()?;
     change(Call::promote(&body), Wanted::Colors(colors), &caller, arguments, verbosity).await
 }
@@ -84,7 +91,11 @@ async fn change(
     arguments: &ChangeArguments,
     verbosity: Verbosity,
 ) -> Result<u8, CommandError> {
-    let ChangeArguments { if_generation, wait_drain, idempotency_key, output, .. } = arguments;
+    let ChangeArguments {
+        if_generation, wait_drain, wait_drained, idempotency_key, output, ..
+    } = arguments;
+    let wait = wait_drain.map(|it| (it, DrainGoal::SafeToStop));
+    let wait = wait.or(wait_drained.map(|it| (it, DrainGoal::Drained)));
     if let Some(generation) = if_generation {
         call = call.if_generation(*generation);
     }
@@ -114,13 +125,11 @@ async fn change(
             print_or_ignore(&promoted(name, color, &status, took))?;
         }
     }
-    let drained = match wait_drain {
-        Some(timeout) => {
-            wait_for_drains(&made, *timeout, caller, &status, *output, says_more).await?
-        }
+    let drained = match wait {
+        Some(wait) => wait_for_drains(&made, wait, caller, &status, *output, says_more).await?,
         None => true,
     };
-    let mut status = match wait_drain {
+    let mut status = match wait {
         // The status from before the wait is better than none.
         Some(_) => caller.status().await.unwrap_or(status),
         None => status,
@@ -167,7 +176,7 @@ fn promoted(name: &str, color: &str, status: &Status, took: Duration) -> String 
 /// Waits until every replaced color is drained, and says so. Returns whether all were drained in time.
 async fn wait_for_drains(
     made: &BTreeMap<String, String>,
-    timeout: Duration,
+    (timeout, goal): (Duration, DrainGoal),
     caller: &Caller,
     status: &Status,
     output: OutputArguments,
@@ -177,16 +186,23 @@ async fn wait_for_drains(
     let mut all = true;
     for (name, color) in made {
         let left = timeout.saturating_sub(begin.elapsed());
-        let drain = wait_for(name, Some(other(color)), Some(left), caller, output).await;
+        let drain = wait_for(name, Some(other(color)), Some(left), goal, caller, output).await;
         let generation = status.generation;
-        let DrainStatus { service, color, in_flight, drained, .. } =
-            drain.map_err(|CommandError { text, code: _ }| CommandError {
-                code: exit::NOT_IN_TIME,
-                text: format!(
-                    "the change was made (generation {generation}), but the wait failed: {text}"
-                ),
-            })?;
-        if !drained {
+        let drain = drain.map_err(|CommandError { text, code: _ }| CommandError {
+            code: exit::NOT_IN_TIME,
+            text: format!(
+                "the change was made (generation {generation}), but the wait failed: {text}"
+            ),
+        })?;
+        let is_reached = goal.is_reached(&drain);
+        let held_by = holders(&drain);
+        let DrainStatus { service, color, in_flight, drained, safe_to_stop, .. } = drain;
+        if drained && !is_reached {
+            print_error(format_args!(
+                "{service}: {color} is drained, but not safe to stop: {held_by}. The change stands. Wait on with: \
+                 flipgate drain {service}={color} --safe-to-stop --wait 10m"
+            ));
+        } else if !drained {
             print_error(format_args!(
                 "{service}: {color} has {in_flight} still in flight. The change stands. Wait on with: flipgate \
                  drain {service}={color} --wait 60s"
@@ -198,9 +214,13 @@ async fn wait_for_drains(
                 0 => format!("{} ms", took.as_millis()),
                 _ => format!("{:.1} s", took.as_secs_f64()),
             };
-            print_or_ignore(&format!("{prefix}drained in {took}: it is safe to stop {color}"))?;
+            let text = match safe_to_stop {
+                true => format!("it is safe to stop {color}"),
+                false => format!("{color} is not safe to stop yet: {held_by}"),
+            };
+            print_or_ignore(&format!("{prefix}drained in {took}: {text}"))?;
         }
-        all &= drained;
+        all &= is_reached;
     }
     Ok(all)
 }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use flipgate_api::{
-    Caller, CallerArguments, OutputArguments, terminal::print_line, wire::DrainStatus,
+    Caller, CallerArguments, OutputArguments, escape, terminal::print_line, wire::DrainStatus,
 };
 
 use super::{
@@ -14,15 +14,41 @@ use super::{
 /// The longest wait of one call; the API itself has a limit of an hour.
 const SLICE: Duration = Duration::from_secs(1800);
 
+/// What a wait is for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum DrainGoal {
+    /// No request is in flight.
+    Drained,
+    /// The same, and nothing else may need the color.
+    SafeToStop,
+}
+
+impl DrainGoal {
+    pub(super) fn is_reached(self, drain: &DrainStatus) -> bool {
+        match self {
+            Self::Drained => drain.drained,
+            Self::SafeToStop => drain.safe_to_stop,
+        }
+    }
+}
+
+/// What may still need a color, such as `the watch, until 12:00`.
+pub(super) fn holders(drain: &DrainStatus) -> String {
+    let until = drain.until.as_deref().map(|it| format!(", until {}", escape(it)));
+    format!("{}{}", escape(&drain.held_by.join(" and ")), until.unwrap_or_default())
+}
+
 pub(super) async fn drain(
     service: &str,
     color: Option<&str>,
     wait: Option<Duration>,
+    safe_to_stop: bool,
     admin: &CallerArguments,
     output: OutputArguments,
 ) -> Result<u8, CommandError> {
     let caller = admin.caller()?;
-    let drain = wait_for(service, color, wait, &caller, output).await?;
+    let goal = if safe_to_stop { DrainGoal::SafeToStop } else { DrainGoal::Drained };
+    let drain = wait_for(service, color, wait, goal, &caller, output).await?;
     let status = caller.status().await?;
     let active = status.services.get(service).map(|it| it.active.as_str());
     if active == Some(drain.color.as_str()) {
@@ -36,7 +62,7 @@ pub(super) async fn drain(
         true => print_line(serde_json::to_string_pretty(&drain).expect("strings and numbers")),
         false => print_line(sentence(&drain)),
     };
-    ended(printed, if drain.drained { 0 } else { exit::NOT_IN_TIME })
+    ended(printed, if goal.is_reached(&drain) { 0 } else { exit::NOT_IN_TIME })
 }
 
 /// Asks for the progress of a drain until it is complete or the time is up. In a terminal, a line shows the
@@ -45,6 +71,7 @@ pub(super) async fn wait_for(
     service: &str,
     color: Option<&str>,
     wait: Option<Duration>,
+    goal: DrainGoal,
     caller: &Caller,
     output: OutputArguments,
 ) -> Result<DrainStatus, CommandError> {
@@ -54,8 +81,13 @@ pub(super) async fn wait_for(
     let answer = async {
         loop {
             let wait = until.saturating_duration_since(Instant::now()).min(SLICE);
-            let drain = caller.drain(service, color, wait).await?;
-            if drain.drained || Instant::now() >= until || wait < SLICE {
+            let drain = match goal {
+                DrainGoal::Drained => caller.drain(service, color, wait).await?,
+                DrainGoal::SafeToStop => {
+                    caller.wait_until_safe_to_stop(service, color, wait).await?
+                }
+            };
+            if goal.is_reached(&drain) || Instant::now() >= until || wait < SLICE {
                 return Ok(drain);
             }
         }
@@ -81,11 +113,27 @@ pub(super) async fn wait_for(
 }
 
 fn sentence(drain: &DrainStatus) -> String {
-    let DrainStatus { service, color, in_flight, oldest_ms, kinds, previews, drained } = drain;
+    let DrainStatus {
+        service,
+        color,
+        in_flight,
+        oldest_ms,
+        kinds,
+        previews,
+        drained,
+        safe_to_stop,
+        ..
+    } = drain;
     let previews = match previews {
         0 => String::new(),
         some => format!(" ({} in flight, not counted)", counted(*some, "preview")),
     };
+    if *drained && !safe_to_stop {
+        let held_by = holders(drain);
+        return format!(
+            "{service}: {color} is drained; it is not safe to stop it: {held_by}{previews}"
+        );
+    }
     if *drained {
         return format!("{service}: {color} is drained; it is safe to stop it{previews}");
     }

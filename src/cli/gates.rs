@@ -1,7 +1,10 @@
-//! `gate` and `approve`.
+//! `gate`, `approve`, `confirm` and `watch`: what comes before and after a promotion.
 
+use clap::Subcommand;
 use flipgate_api::{
-    CallerArguments, OutputArguments, escape, gate_text, terminal::print_line, wire::ApproveRequest,
+    CallerArguments, OutputArguments, escape, gate_text,
+    terminal::print_line,
+    wire::{ApproveRequest, ConfirmRequest, Status},
 };
 
 use super::{
@@ -9,6 +12,57 @@ use super::{
     exit::{self, CommandError},
     output::{ended, show},
 };
+
+/// The commands of `flipgate watch`.
+#[derive(Debug, Subcommand)]
+pub(super) enum WatchCommand {
+    /// End the watch of a service: the promotion stays, whatever comes
+    #[command(
+        after_help = "Example: flipgate watch stop web\n\nExit code: 0 ended, 3 there is no watch"
+    )]
+    Stop {
+        /// The service
+        service: String,
+        #[command(flatten)]
+        admin: CallerArguments,
+        #[command(flatten)]
+        output: OutputArguments,
+    },
+}
+
+pub(super) async fn confirm(
+    services: Vec<String>,
+    admin: &CallerArguments,
+    output: OutputArguments,
+    verbosity: Verbosity,
+) -> Result<u8, CommandError> {
+    let status = admin.caller()?.confirm(&ConfirmRequest { services }).await?;
+    done(&status, output, verbosity, "confirmed")
+}
+
+pub(super) async fn stop_watch(
+    service: &str,
+    admin: &CallerArguments,
+    output: OutputArguments,
+    verbosity: Verbosity,
+) -> Result<u8, CommandError> {
+    let status = admin.caller()?.stop_watch(service).await?;
+    done(&status, output, verbosity, &format!("{}: the watch has ended", escape(service)))
+}
+
+fn done(
+    status: &Status,
+    output: OutputArguments,
+    verbosity: Verbosity,
+    text: &str,
+) -> Result<u8, CommandError> {
+    let printed = match (output.is_json(), verbosity.quiet) {
+        (true, _) => show(status, output, verbosity),
+        (false, true) => Ok(()),
+        (false, false) => print_line(text),
+    };
+    ended(printed, 0)
+}
 
 pub(super) async fn gate(
     service: &str,
@@ -32,9 +86,6 @@ pub(super) async fn approve(
     verbosity: Verbosity,
 ) -> Result<u8, CommandError> {
     let status = admin.caller()?.approve(service, request).await?;
-    if output.is_json() {
-        return ended(show(&status, output, verbosity), 0);
-    }
     let pools = status.services.get(service).map(|it| (&it.active, &it.pools));
     let color = request.color.as_deref().or_else(|| {
         let (active, _) = pools?;
@@ -43,11 +94,6 @@ pub(super) async fn approve(
     let color = color.unwrap_or("the other color");
     let version = pools.and_then(|(_, pools)| pools.get(color)?.version.as_deref());
     let version = version.map(|it| format!(" {}", escape(it))).unwrap_or_default();
-    let printed = match verbosity.quiet {
-        true => Ok(()),
-        false => {
-            print_line(format_args!("{}: {}{version} is approved", escape(service), escape(color)))
-        }
-    };
-    ended(printed, 0)
+    let text = format!("{}: {}{version} is approved", escape(service), escape(color));
+    done(&status, output, verbosity, &text)
 }

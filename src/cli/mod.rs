@@ -120,6 +120,9 @@ enum Command {
         /// Each service with its color
         #[arg(required = true, value_name = "SERVICE=COLOR", value_parser = arguments::parse_pair)]
         services: Vec<(String, String)>,
+        /// Take the promotion back unless `flipgate confirm` comes within this time
+        #[arg(long, value_name = "TIME", value_parser = flipgate_drill::parse_time)]
+        confirm_within: Option<Duration>,
         #[command(flatten)]
         arguments: ChangeArguments,
     },
@@ -170,6 +173,23 @@ enum Command {
         #[command(flatten)]
         output: OutputArguments,
     },
+    /// Confirm promotions that would be taken back otherwise
+    #[command(
+        after_help = "Examples:\n  flipgate promote web=green --confirm-within 2m && ./test.sh && flipgate confirm web\n  \
+                            flipgate confirm\n\nExit code: 0 confirmed, 3 nothing waits for a confirmation"
+    )]
+    Confirm {
+        /// The services; by default all that wait
+        #[arg(value_name = "SERVICE")]
+        services: Vec<String>,
+        #[command(flatten)]
+        admin: CallerArguments,
+        #[command(flatten)]
+        output: OutputArguments,
+    },
+    /// Control the watch of a promotion
+    #[command(subcommand, after_help = "Example: flipgate watch stop web")]
+    Watch(gates::WatchCommand),
     /// Set the version and the endpoints of a pool
     #[command(
         after_help = "Examples:\n  flipgate set web.green --version 8.1 --endpoint 10.0.0.2:9001 --wait-healthy 30s\n  \
@@ -219,8 +239,8 @@ enum Command {
     },
     /// Show which requests still hold a color that is not active
     #[command(after_help = "Examples:\n  flipgate drain web\n  \
-                            flipgate drain web=blue --wait 60s && docker stop web-blue\n\n\
-                            Exit code: 0 drained, 3 the color is active, 5 not drained yet")]
+                            flipgate drain web=blue --safe-to-stop --wait 60s && docker stop web-blue\n\n\
+                            Exit code: 0 drained (with --safe-to-stop: safe to stop), 3 the color is active, 5 not yet")]
     Drain {
         /// The service, or the service and the color that you want to stop
         #[arg(value_name = "SERVICE[=COLOR]", value_parser = arguments::parse_service)]
@@ -228,6 +248,9 @@ enum Command {
         /// Wait until the color is drained, at most this long
         #[arg(long, value_name = "TIME", value_parser = flipgate_drill::parse_time)]
         wait: Option<Duration>,
+        /// Wait until it is safe to stop the color: also until no watch or confirmation may need it
+        #[arg(long)]
+        safe_to_stop: bool,
         #[command(flatten)]
         admin: CallerArguments,
         #[command(flatten)]
@@ -322,8 +345,14 @@ fn dispatch(
             online(status::status(service.as_deref(), watch, &admin, output, verbosity))
         }
         Command::Ready { admin, output } => online(status::ready(&admin, output, verbosity)),
-        Command::Promote { services, arguments } => {
-            online(changes::promote(services, &arguments, verbosity))
+        Command::Promote { services, confirm_within, arguments } => {
+            online(changes::promote(services, confirm_within, &arguments, verbosity))
+        }
+        Command::Confirm { services, admin, output } => {
+            online(gates::confirm(services, &admin, output, verbosity))
+        }
+        Command::Watch(gates::WatchCommand::Stop { service, admin, output }) => {
+            online(gates::stop_watch(&service, &admin, output, verbosity))
         }
         Command::Rollback { services, arguments } => {
             online(changes::rollback(services, &arguments, verbosity))
@@ -351,8 +380,9 @@ fn dispatch(
         Command::Wait { pool, timeout, admin, output } => {
             online(pools::wait(&pool, timeout, &admin, output, verbosity))
         }
-        Command::Drain { service: (service, color), wait, admin, output } => {
-            online(drain::drain(&service, color.as_deref(), wait, &admin, output))
+        Command::Drain { service: (service, color), wait, safe_to_stop, admin, output } => {
+            let color = color.as_deref();
+            online(drain::drain(&service, color, wait, safe_to_stop, &admin, output))
         }
         Command::Events { after, admin, output } => online(events::events(after, &admin, output)),
         Command::Demo { stay, clients, flips, output } => {

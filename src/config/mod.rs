@@ -14,6 +14,7 @@ mod schema;
 mod services;
 mod settings;
 mod source;
+mod watch;
 
 use std::{
     fmt, io,

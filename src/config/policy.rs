@@ -247,7 +247,7 @@ fn failing(text: &str) -> Result<StatusSet, String> {
     }
 }
 
-fn or_none<T>(
+pub(super) fn or_none<T>(
     parse: impl Fn(Value<'_>) -> Result<T, String>,
 ) -> impl Fn(Value<'_>) -> Result<Option<T>, String> {
     move |value| match text(value) {

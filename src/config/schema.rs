@@ -165,6 +165,16 @@ const SERVICE: &[SchemaKey] = &[
     ("retry", Table(RETRY), "Retries"),
     ("limits", Table(SERVICE_LIMITS), "Limits of the service"),
     ("gate", Table(GATE), "Conditions for a promotion"),
+    ("watch", Table(WATCH), "How a color is judged after its promotion"),
+];
+const WATCH: &[SchemaKey] = &[
+    ("for", Duration, "For how long"),
+    ("errors", Whole(0, 100), "The limit of failures, in percent of the answers"),
+    ("latency", Text, "The limit of slow responses, like p99 500ms, or none"),
+    ("latency_after", Duration, "When slow responses begin to count"),
+    ("requests", Whole(0, NUMBER_MAX), "The fewest requests before a verdict"),
+    ("clients", Whole(1, 1000), "Client addresses that failures must come from"),
+    ("action", Words(&["rollback", "alert"]), "What happens if the color is bad"),
 ];
 const GATE: &[SchemaKey] = &[
     ("deadline", Duration, "For all gates of one promotion"),

@@ -8,6 +8,7 @@ use super::{
     policy::policy,
     reader::{Section, StringOrTable, text, whole, word},
     settings::{duration, path, size},
+    watch::watch,
 };
 use crate::{
     control::{Catalog, ServiceSpec},
@@ -69,6 +70,7 @@ fn spec(section: &Section<'_>, own: &OwnAddresses, requires_token: bool) -> Serv
     };
     let policy = policy(section);
     let gate = gates(&section.section("gate"), requires_token);
+    let watch = section.has("watch").then(|| watch(&section.section("watch")));
     // A table of another name was most likely meant as a color, and is reported below.
     if !section.has("blue") && !section.has("green") && !section.has_unknown_table() {
         let name = section.name("blue");
@@ -76,7 +78,7 @@ fn spec(section: &Section<'_>, own: &OwnAddresses, requires_token: bool) -> Serv
     }
     section.finish();
     warn_of_unlikely_pools(section, active, &blue, &green);
-    ServiceSpec { hosts, path: prefix, active, blue, green, rules, policy, gate }
+    ServiceSpec { hosts, path: prefix, active, blue, green, rules, policy, gate, watch }
 }
 
 /// Notes pools that are valid, but most likely not what was meant.

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 
 use crate::model::{
     Color, GateSettings, HostPattern, Networks, PathPrefix, Policy, PoolSpec, Router, Rules,
-    ServiceName, ServiceRules,
+    ServiceName, ServiceRules, WatchSettings,
 };
 
 /// The services and clients of the configuration.
@@ -44,6 +44,8 @@ pub struct ServiceSpec {
     pub policy: Arc<Policy>,
     /// The conditions for its promotions.
     pub gate: Arc<GateSettings>,
+    /// How a color is judged after its promotion, if it is.
+    pub watch: Option<Arc<WatchSettings>>,
 }
 
 /// Two services with the same host and path.

@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, HashSet},
     fmt,
     sync::Arc,
+    time::Duration,
 };
 
 use super::{catalog::Catalog, shared::Applied};
@@ -45,6 +46,22 @@ pub enum Change {
         /// The approval is refused if the pool has another version; `None` for any.
         version: Option<Version>,
     },
+    /// Confirm the promotions of these services. No names: all that wait for it.
+    Confirm(Vec<ServiceName>),
+    /// End the watch of a service. With a generation: only that of this promotion.
+    EndWatch {
+        /// The service.
+        service: ServiceName,
+        /// The generation of the promotion.
+        generation: Option<Generation>,
+    },
+    /// Give up the confirmation of a promotion that could not be taken back. The promotion stays.
+    GiveUpConfirmation {
+        /// The service.
+        service: ServiceName,
+        /// The generation of the promotion.
+        generation: Generation,
+    },
     /// Apply a changed configuration.
     Reconfigure(Arc<Catalog>),
 }
@@ -62,8 +79,21 @@ pub struct ChangeRequest {
     pub reason: Option<String>,
     /// The caller, for the log and the events. `None` for Flipgate itself.
     pub actor: Option<Actor>,
-    /// The manifests that the gates have read, which are stored with a promotion.
+    /// What is stored with a promotion.
+    pub terms: PromotionTerms,
+}
+
+/// What is stored with a promotion, and what an automatic rollback depends on.
+#[derive(Clone, Debug, Default)]
+pub struct PromotionTerms {
+    /// The manifests that the gates have read.
     pub manifests: Vec<(ManifestKey, Arc<str>)>,
+    /// The promotion is taken back unless it is confirmed within this time.
+    pub confirm_within: Option<Duration>,
+    /// Failures and requests of the replaced color, for the limit of a watch.
+    pub before: BTreeMap<ServiceName, (u64, u64)>,
+    /// A rollback is refused unless every service still has a watch or a confirmation of this promotion.
+    pub takes_back: Option<Generation>,
 }
 
 /// The caller that asks for a change.
@@ -191,6 +221,18 @@ pub enum ReasonKind {
         /// The version of the pool, or `none`.
         found: String,
     },
+    /// The service has no promotion that waits for a confirmation.
+    #[error("has no promotion that waits for a confirmation")]
+    NothingToConfirm,
+    /// No service has one.
+    #[error("no promotion waits for a confirmation")]
+    NoConfirmations,
+    /// The service has no watch.
+    #[error("has no watch in progress")]
+    NoWatch,
+    /// Another promotion or rollback came after the one to take back.
+    #[error("was promoted or rolled back again since")]
+    Superseded,
     /// Its entry in the state file is damaged.
     #[error("has a damaged entry in the state file; promote a color first")]
     Damaged,
@@ -208,7 +250,7 @@ impl ChangeRequest {
             idempotency: None,
             reason: None,
             actor: None,
-            manifests: Vec::new(),
+            terms: PromotionTerms::default(),
         }
     }
 }
@@ -230,7 +272,12 @@ impl Change {
     pub(super) fn tls_settings(&self, catalog: &Catalog) -> HashSet<UpstreamTls> {
         let is_secured = |spec: &PoolSpec| spec.endpoints.iter().any(|it| it.endpoint.is_tls);
         match self {
-            Self::Promote(_) | Self::Rollback { .. } | Self::Approve { .. } => HashSet::new(),
+            Self::Promote(_)
+            | Self::Rollback { .. }
+            | Self::Approve { .. }
+            | Self::Confirm(_)
+            | Self::EndWatch { .. }
+            | Self::GiveUpConfirmation { .. } => HashSet::new(),
             Self::SetPool { service, color, spec, .. } => {
                 // The file decides protocol and TLS of a pool.
                 let written = catalog.services().get(service).filter(|_| is_secured(spec));
@@ -265,6 +312,10 @@ impl ReasonKind {
             Self::OwnAddress(_) => "own_address",
             Self::NoApprovalGate(_) => "no_approval_gate",
             Self::OtherVersion { .. } => "other_version",
+            Self::NothingToConfirm => "nothing_to_confirm",
+            Self::NoConfirmations => "nothing_to_confirm",
+            Self::NoWatch => "no_watch",
+            Self::Superseded => "superseded",
             Self::Damaged => "damaged",
         }
     }

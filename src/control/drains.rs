@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 
-use super::handle::Control;
+use super::{handle::Control, holds::Holds};
 use crate::{
     model::{Color, ServiceName},
     switch::{Drain, SideId},
@@ -27,8 +27,10 @@ pub struct DrainSnapshot {
     pub oldest: Option<Duration>,
     /// Previews of the color since then. The drain does not wait for them.
     pub previews: usize,
-    /// Whether the color is drained: it is safe to stop its endpoints.
+    /// Whether the color is drained: no request is in flight, and none can come that may use it.
     pub is_drained: bool,
+    /// What else may still need the color.
+    pub holds: Holds,
 }
 
 /// Claims by kind.
@@ -38,6 +40,25 @@ pub struct ClaimCounts {
     pub request: usize,
     /// Tunnels.
     pub tunnel: usize,
+}
+
+/// What a wait for a drain waits for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum DrainGoal {
+    /// No request is in flight.
+    Drained,
+    /// The same, and nothing else may need the color.
+    SafeToStop,
+}
+
+// === impl DrainSnapshot ===
+
+impl DrainSnapshot {
+    /// Whether the endpoints of the color may be stopped.
+    #[must_use]
+    pub fn is_safe_to_stop(&self) -> bool {
+        self.is_drained && self.holds.by.is_empty()
+    }
 }
 
 impl Control {
@@ -69,7 +90,15 @@ impl Control {
             oldest: summary.oldest.map(|it| it.elapsed()),
             previews: if is_active { 0 } else { inside.current },
             is_drained: !is_active && drains.is_empty(),
+            holds: self.holds(service, color),
         })
+    }
+
+    /// What may still need a color, besides its requests.
+    fn holds(&self, service: &ServiceName, color: Color) -> Holds {
+        let applied = self.applied();
+        let state = applied.state.services.get(service);
+        state.map(|it| Holds::of(it, color)).unwrap_or_default()
     }
 
     /// The color of the drain if none is named.
@@ -92,6 +121,7 @@ impl Control {
         service: &ServiceName,
         color: Option<Color>,
         timeout: Duration,
+        goal: DrainGoal,
     ) -> Option<DrainSnapshot> {
         let active = self.active(service);
         // Of a removed service, first one color may drain and then the other.
@@ -104,8 +134,20 @@ impl Control {
             changes.borrow_and_update();
             let picture = self.drain(service, color)?;
             let is_over = picture.is_active && (!was_active || picture.in_flight == 0);
-            if picture.is_drained || is_over {
+            let is_reached = match goal {
+                DrainGoal::Drained => picture.is_drained,
+                DrainGoal::SafeToStop => picture.is_safe_to_stop(),
+            };
+            if is_reached || is_over {
                 return Some(picture);
+            }
+            if picture.is_drained {
+                // The end of a watch or a confirmation is a change of the state.
+                tokio::select! {
+                    changed = changes.changed() => if changed.is_err() { return Some(picture) },
+                    () = tokio::time::sleep_until(until.into()) => return Some(picture),
+                }
+                continue;
             }
             let mut drains = self.switch().drains(service, picture.color);
             let drained = join_all(drains.iter_mut().map(Drain::wait));

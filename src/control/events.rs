@@ -113,6 +113,74 @@ pub enum EventKind {
         /// The name of the caller's token, or `local` without a token.
         by: String,
     },
+    /// A watch of a new active color has begun, or goes on after a restart.
+    WatchStarted {
+        /// The service.
+        service: ServiceName,
+        /// The active color.
+        color: Color,
+        /// The generation of the promotion.
+        generation: Generation,
+        /// When it ends.
+        until: Timestamp,
+    },
+    /// The answers of the watched color were good enough.
+    WatchPassed {
+        /// The service.
+        service: ServiceName,
+        /// The color.
+        color: Color,
+        /// The generation of the promotion.
+        generation: Generation,
+        /// The counts.
+        summary: String,
+    },
+    /// The watch is over, and nothing is proved.
+    WatchInconclusive {
+        /// The service.
+        service: ServiceName,
+        /// The color.
+        color: Color,
+        /// The generation of the promotion.
+        generation: Generation,
+        /// Why.
+        reason: String,
+    },
+    /// The watched color is bad.
+    WatchFailed {
+        /// The service.
+        service: ServiceName,
+        /// The color.
+        color: Color,
+        /// The generation of the promotion.
+        generation: Generation,
+        /// Why.
+        reason: String,
+        /// Whether the promotion was rolled back.
+        rollback: bool,
+        /// Why it stays, if it was not.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        stays: Option<String>,
+    },
+    /// The promotion of a service was confirmed.
+    Confirmed {
+        /// The service.
+        service: ServiceName,
+        /// The generation of the promotion.
+        generation: Generation,
+    },
+    /// A promotion was not confirmed in time.
+    ConfirmExpired {
+        /// The service.
+        service: ServiceName,
+        /// The generation of the promotion.
+        generation: Generation,
+        /// Whether it was rolled back.
+        rollback: bool,
+        /// Why it stays, if it was not.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        stays: Option<String>,
+    },
     /// A changed configuration was applied.
     Reloaded {
         /// The generation that the change led to.
@@ -241,6 +309,12 @@ impl EventKind {
             Self::GatePassed { .. } => "gate_passed",
             Self::GateRefused { .. } => "gate_refused",
             Self::Approved { .. } => "approved",
+            Self::WatchStarted { .. } => "watch_started",
+            Self::WatchPassed { .. } => "watch_passed",
+            Self::WatchInconclusive { .. } => "watch_inconclusive",
+            Self::WatchFailed { .. } => "watch_failed",
+            Self::Confirmed { .. } => "confirmed",
+            Self::ConfirmExpired { .. } => "confirm_expired",
             Self::Reloaded { .. } => "reloaded",
             Self::Stopping => "stopping",
             Self::Missed { .. } => "missed",

@@ -228,7 +228,9 @@ impl Control {
         self.shared.removed.active(service)
     }
 
-    pub(super) fn changes(&self) -> watch::Receiver<Arc<Applied>> {
+    /// The applied state, each time that it changes.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<Arc<Applied>> {
         self.shared.applied.subscribe()
     }
 }

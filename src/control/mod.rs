@@ -9,6 +9,7 @@ mod change;
 mod drains;
 mod events;
 mod handle;
+mod holds;
 mod plan;
 mod planned;
 mod prepare;
@@ -16,17 +17,19 @@ mod reconcile;
 mod removed;
 mod shared;
 mod snapshot;
+mod watches;
 mod worker;
 
 pub use self::{
     catalog::{Catalog, CatalogError, ServiceSpec},
     change::{
-        Actor, Change, ChangeError, ChangeOutcome, ChangeRequest, Idempotency, ReasonKind,
-        RefusalReason,
+        Actor, Change, ChangeError, ChangeOutcome, ChangeRequest, Idempotency, PromotionTerms,
+        ReasonKind, RefusalReason,
     },
-    drains::{ClaimCounts, DrainSnapshot},
+    drains::{ClaimCounts, DrainGoal, DrainSnapshot},
     events::{Event, EventKind, Events, GateSummary, Subscription},
     handle::Control,
+    holds::Holds,
     planned::PlannedPromotion,
     shared::Applied,
     snapshot::{EndpointSnapshot, PoolSnapshot, ServiceSnapshot, StatusSnapshot},

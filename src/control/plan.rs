@@ -5,6 +5,10 @@ use std::{collections::BTreeMap, sync::Arc};
 use super::{
     catalog::Catalog,
     change::{Actor, Change, ChangeRequest, ReasonKind, RefusalReason},
+    watches::{
+        begin_watches, check_takes_back, confirm, end_watch, extend_confirmation,
+        give_up_confirmation,
+    },
 };
 use crate::{
     model::{Color, Difference, OwnAddresses, PoolSpec, ServiceName, Version},
@@ -17,17 +21,25 @@ pub(super) fn plan(
     catalog: &Catalog,
     own: &OwnAddresses,
     call: &ChangeRequest,
-    now: u64,
+    now_ms: u64,
 ) -> Result<State, Vec<RefusalReason>> {
-    let ChangeRequest { change, reason, actor, manifests, if_generation: _, idempotency: _ } = call;
+    let ChangeRequest { change, reason, actor, terms, if_generation: _, idempotency: _ } = call;
     let reasons = own_endpoints(own, change);
     if !reasons.is_empty() {
         return Err(reasons);
     }
     let mut next = match change {
-        Change::Promote(colors) => promote(state, catalog, colors)?,
+        Change::Promote(colors) => {
+            if let Some(extended) = extend_confirmation(state, colors, terms, now_ms) {
+                return Ok(extended);
+            }
+            let mut next = promote(state, catalog, colors)?;
+            begin_watches(&mut next, catalog, colors, terms, now_ms);
+            next
+        }
         Change::Rollback { services, force } => {
             let colors = colors_before(state, catalog, services, *force)?;
+            check_takes_back(state, &colors, terms)?;
             let mut next = promote(state, catalog, &colors)?;
             // A rollback is not taken back by another rollback: a repeated call must not bring back what the first one
             // removed.
@@ -48,9 +60,17 @@ pub(super) fn plan(
         }
         Change::Approve { service, color, version } => {
             let pool = (*color, version.as_ref());
-            let approved = approve(state, catalog, service, pool, actor.as_ref(), now);
+            let approved = approve(state, catalog, service, pool, actor.as_ref(), now_ms / 1000);
             // The routing table stays as it is.
             return approved.map_err(|it| about(service, it));
+        }
+        Change::Confirm(services) => return confirm(state, services),
+        Change::EndWatch { service, generation } => {
+            return end_watch(state, service, *generation).map_err(|it| about(service, it));
+        }
+        Change::GiveUpConfirmation { service, generation } => {
+            return give_up_confirmation(state, service, *generation)
+                .map_err(|it| about(service, it));
         }
         Change::Reconfigure(new) => {
             let next = reconfigure(state, new);
@@ -67,7 +87,7 @@ pub(super) fn plan(
         promotion.generation = next.generation;
         promotion.is_rollback = matches!(change, Change::Rollback { .. });
         promotion.reason.clone_from(reason);
-        for (key, json) in manifests {
+        for (key, json) in &terms.manifests {
             next.manifests.insert(key.clone(), Arc::clone(json));
         }
     }
@@ -141,7 +161,12 @@ fn own_endpoints(own: &OwnAddresses, change: &Change) -> Vec<RefusalReason> {
         Some(RefusalReason { service: Some(name.clone()), problem: ReasonKind::OwnAddress(own) })
     };
     match change {
-        Change::Promote(_) | Change::Rollback { .. } | Change::Approve { .. } => Vec::new(),
+        Change::Promote(_)
+        | Change::Rollback { .. }
+        | Change::Approve { .. }
+        | Change::Confirm(_)
+        | Change::EndWatch { .. }
+        | Change::GiveUpConfirmation { .. } => Vec::new(),
         Change::SetPool { service, spec, .. } => found(service, spec).into_iter().collect(),
         Change::Reconfigure(new) => {
             let pools = new.services().iter();

@@ -49,7 +49,8 @@ impl ControlShared {
             let (revision, applied) = (state.revision, Arc::clone(applied));
             Prepared::Known(ChangeOutcome { generation, revision, is_replayed, applied })
         };
-        let now = unix_seconds();
+        let now_ms = unix_millis();
+        let now = now_ms / 1000;
         let is_old = |it: &AcceptedCall| {
             now.saturating_sub(it.at.unwrap_or(self.began)) >= KEY_AGE_MAX.as_secs()
         };
@@ -73,7 +74,7 @@ impl ControlShared {
         {
             return Ok(known(state.generation, false));
         }
-        let planned = plan(state, &applied.catalog, &self.parts.own, call, now);
+        let planned = plan(state, &applied.catalog, &self.parts.own, call, now_ms);
         let mut next = planned.map_err(ChangeError::Refused)?;
         next.accepted.forget(is_old);
         if let Some(Idempotency { key, fingerprint, .. }) = idempotency {
@@ -86,13 +87,22 @@ impl ControlShared {
             Change::Promote(_)
             | Change::Rollback { .. }
             | Change::SetPool { .. }
-            | Change::Approve { .. } => None,
+            | Change::Approve { .. }
+            | Change::Confirm(_)
+            | Change::EndWatch { .. }
+            | Change::GiveUpConfirmation { .. } => None,
         };
         Ok(Prepared::Commit { next, catalog })
     }
 }
 
-/// The time, in Unix seconds.
+/// The time, in seconds of Unix time.
 pub(super) fn unix_seconds() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+    unix_millis() / 1000
+}
+
+/// The time, in milliseconds of Unix time.
+fn unix_millis() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }

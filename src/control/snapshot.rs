@@ -2,7 +2,12 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Instant};
 
-use super::shared::Applied;
+use jiff::Timestamp;
+
+use super::{
+    holds::{Holds, timestamp},
+    shared::Applied,
+};
 
 use crate::{
     metrics::{EndpointGauges, PoolGauges, ServiceGauges},
@@ -32,6 +37,10 @@ pub struct ServiceSnapshot {
     pub previous: Option<Color>,
     /// Whether its entry in the state file is damaged: it refuses all requests then.
     pub is_damaged: bool,
+    /// When the watch of the active color ends, while there is one.
+    pub watch: Option<Timestamp>,
+    /// When the last promotion is taken back unless it is confirmed.
+    pub confirm_by: Option<Timestamp>,
     /// The pool named blue.
     pub blue: PoolSnapshot,
     /// The pool named green.
@@ -57,6 +66,10 @@ pub struct PoolSnapshot {
     pub is_panicking: bool,
     /// Whether it ever had a request.
     pub was_used: bool,
+    /// Whether its endpoints may be stopped; `None` for the active color, and for one that was never active.
+    pub is_safe_to_stop: Option<bool>,
+    /// What else may still need it.
+    pub holds: Holds,
     /// Its endpoints; a resolved name has one for each address.
     pub endpoints: Vec<EndpointSnapshot>,
 }
@@ -103,6 +116,10 @@ impl StatusSnapshot {
                 active: pools.active,
                 previous: known.and_then(|it| it.previous),
                 is_damaged,
+                watch: known.and_then(|it| it.watch.as_ref()).map(|it| timestamp(it.until)),
+                confirm_by: known
+                    .and_then(|it| it.confirmation.as_ref())
+                    .map(|it| timestamp(it.until)),
                 blue: pool(&pools.blue),
                 green: pool(&pools.green),
             }
@@ -155,6 +172,7 @@ impl PoolSnapshot {
         let (service, color) = (pool.service(), pool.color());
         let inside = switch.in_flight(service, color);
         let is_draining = switch.drains(service, color).iter().any(Drain::was_active);
+        let holds = state.map(|it| Holds::of(it, color)).unwrap_or_default();
         let state = state.map(|it| it.pool(color));
         let role = if color == active {
             Role::Active
@@ -167,8 +185,15 @@ impl PoolSnapshot {
         } else {
             Role::Preview
         };
+        let is_safe_to_stop = match role {
+            Role::Draining => Some(false),
+            Role::Standby => Some(holds.by.is_empty()),
+            Role::Active | Role::Preview | Role::Empty => None,
+        };
         Self {
             role,
+            is_safe_to_stop,
+            holds,
             version: pool.spec().version.clone(),
             source: match state.is_some_and(|it| it.runtime.is_some()) {
                 true => Source::Runtime,
@@ -194,6 +219,8 @@ impl PoolSnapshot {
             retries_left,
             is_panicking,
             was_used,
+            is_safe_to_stop: _,
+            holds: _,
             endpoints,
         } = self;
         let version = version.as_ref().map(ToString::to_string);

@@ -7,6 +7,7 @@
 mod exposition;
 mod gauge_guard;
 mod gauges;
+mod outcomes;
 mod pool;
 mod promotion;
 mod tasks;
@@ -27,6 +28,7 @@ use self::pool::MetricFamilies;
 pub use self::{
     gauge_guard::GaugeGuard,
     gauges::{EndpointGauges, LimitHit, PoolGauges, ServiceGauges},
+    outcomes::{Outcome, Outcomes},
     pool::PoolMetrics,
     promotion::{PromotionKind, PromotionResult},
     tasks::TaskGuard,

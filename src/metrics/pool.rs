@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
-use super::LimitHit;
+use super::{LimitHit, outcomes::Outcomes};
 
 /// The metric families with series of pools.
 #[derive(Debug)]
@@ -36,6 +36,7 @@ pub struct PoolMetrics {
     ejections: OnceLock<IntCounter>,
     /// By limit.
     limited: [OnceLock<IntCounter>; LimitHit::ALL.len()],
+    outcomes: Outcomes,
 }
 
 /// The counters of one class of codes, each made when it is first needed.
@@ -61,7 +62,26 @@ impl PoolMetrics {
             connections: OnceLock::new(),
             ejections: OnceLock::new(),
             limited: [const { OnceLock::new() }; LimitHit::ALL.len()],
+            outcomes: Outcomes::new(),
         }
+    }
+
+    /// The outcomes of the public requests.
+    #[must_use]
+    pub fn outcomes(&self) -> &Outcomes {
+        &self.outcomes
+    }
+
+    /// Public requests that were counted.
+    #[must_use]
+    pub fn requests(&self) -> u64 {
+        self.duration.get().map_or(0, Histogram::get_sample_count)
+    }
+
+    /// Response heads that were counted.
+    #[must_use]
+    pub fn heads(&self) -> u64 {
+        self.head.get().map_or(0, Histogram::get_sample_count)
     }
 
     /// Counts a request by the status code of its response, 100 to 999.

@@ -7,6 +7,8 @@ pub enum PromotionKind {
     Promote,
     /// A rollback.
     Rollback,
+    /// A rollback by Flipgate itself: by a watch, or without a confirmation.
+    Automatic,
 }
 
 /// The result of a promotion or rollback.
@@ -29,6 +31,7 @@ impl PromotionKind {
         match self {
             Self::Promote => "promote",
             Self::Rollback => "rollback",
+            Self::Automatic => "automatic",
         }
     }
 }

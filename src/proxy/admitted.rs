@@ -151,7 +151,7 @@ impl AdmittedRequest<'_> {
         client: &mut ClientStream<PeerCache>,
         error: ProxyError,
     ) -> LocalReply {
-        self.claim.set_status(error.status().0.as_u16());
+        self.claim.set_outcome(error.status().0.as_u16(), error.outcome());
         if let Some(reason) = error.reason() {
             self.pool().metrics().proxy_error(reason);
         }

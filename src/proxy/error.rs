@@ -8,6 +8,7 @@ use super::headers::{FlipgateHeaders, put_marks};
 use crate::{
     downstream::{DATE_LENGTH, HeadError},
     http1::{BodyError, HeadRejection, HttpVersion, put_field, put_number},
+    metrics::Outcome,
     upstream::ConnectReason,
 };
 
@@ -205,6 +206,20 @@ impl ProxyError {
     /// Whether the endpoint caused it.
     pub(super) fn is_upstream_failure(self) -> bool {
         matches!(self, Self::Closed | Self::Protocol | Self::ResponseTimeout)
+    }
+
+    /// What it says of the application. An endpoint that Flipgate has no descriptor or permit for says nothing.
+    pub(super) fn outcome(self) -> Outcome {
+        match self {
+            Self::Closed | Self::Protocol | Self::ResponseTimeout | Self::NoEndpoint => {
+                Outcome::Failed
+            }
+            Self::Connect(
+                ConnectReason::Limit | ConnectReason::Descriptors | ConnectReason::Own,
+            ) => Outcome::Excluded,
+            Self::Connect(_) => Outcome::Failed,
+            _ => Outcome::Excluded,
+        }
     }
 
     /// Seconds after which a retry makes sense.

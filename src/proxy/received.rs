@@ -88,6 +88,7 @@ impl<'a> ReceivedRequest<'a> {
             key,
             rules,
         } = decision;
+        record.set_client(address);
         if is_preview {
             record.note_preview();
         }
@@ -180,6 +181,6 @@ impl UnroutedRequest<'_> {
 
 impl Drop for UnroutedRequest<'_> {
     fn drop(&mut self) {
-        self.record.count(&self.proxy.unrouted);
+        self.record.count(&self.proxy.unrouted, || false);
     }
 }

@@ -247,7 +247,7 @@ impl<'e, 'a> AnsweredRequest<'e, 'a> {
     /// Handles an incomplete response, which the client must not take for a complete one. Returns the error response,
     /// if nothing was written.
     fn give_up(
-        &self,
+        &mut self,
         broken: &TransferError,
         found: &UpstreamResponse,
         connection: &ClientConnection<PeerCache>,
@@ -266,6 +266,7 @@ impl<'e, 'a> AnsweredRequest<'e, 'a> {
             || self.download.blocked_on() == Some(BlockedOn::Reading);
         if is_theirs {
             self.request.note_failure(&found.endpoint, "incomplete response", connection);
+            self.request.claim.note_incomplete();
         }
         if self.download.sent() > 0 {
             self.request.pool().metrics().proxy_error("http_response_incomplete");

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Instant};
 use super::request_record::RequestRecord;
 use crate::{
     downstream::RequestCount,
+    metrics::Outcome,
     switch::{Claim, ClaimKind, ClaimRecord, LedgerShard},
     upstream::{EndpointState, Pool, RequestPermit},
 };
@@ -35,7 +36,7 @@ impl RequestClaim {
         shard: &Arc<LedgerShard<Instant>>,
         request_count: RequestCount,
     ) -> Self {
-        let claim_record = shard.record(claim.side(), ClaimKind::Request, record.started());
+        let claim_record = shard.record(claim.side(), record.started(), record.client());
         Self { record, claim_record, permit: None, failed_endpoint: None, request_count, claim }
     }
 
@@ -85,12 +86,26 @@ impl RequestClaim {
 
     /// Notes that the response head has arrived.
     pub(super) fn note_head(&self) {
-        self.record.note_head(self.claim.pool().metrics());
+        let metrics = self.claim.pool().metrics();
+        self.record.note_head(metrics);
+        if metrics.outcomes().is_watched() {
+            self.claim_record.note_response();
+        }
     }
 
-    /// Notes the status code of the response.
+    /// Notes the status code of the response of the application.
     pub(super) fn set_status(&mut self, code: u16) {
         self.record.set_status(code);
+    }
+
+    /// Notes the status code of a response of Flipgate, and what it says of the application.
+    pub(super) fn set_outcome(&mut self, code: u16, outcome: Outcome) {
+        self.record.set_outcome(code, outcome);
+    }
+
+    /// Notes that the response did not come to its end.
+    pub(super) fn note_incomplete(&mut self) {
+        self.record.note_incomplete();
     }
 
     /// Counts the request, which is complete, and becomes the claim of a tunnel.
@@ -101,7 +116,7 @@ impl RequestClaim {
 
     /// Counts an abandoned request. The claim goes on.
     pub(super) fn count(&mut self) {
-        self.record.count(self.claim.pool().metrics());
+        self.record.count(self.claim.pool().metrics(), || self.claim_record.is_overdue());
     }
 }
 

@@ -1,8 +1,8 @@
 //! What is counted of a request, once.
 
-use std::time::Instant;
+use std::{net::IpAddr, time::Instant};
 
-use crate::metrics::PoolMetrics;
+use crate::metrics::{Outcome, PoolMetrics};
 
 /// When a request began, and the status of its response.
 #[derive(Debug)]
@@ -11,6 +11,10 @@ pub(super) struct RequestRecord {
     status: RecordedStatus,
     /// Previews are counted apart from public requests.
     is_preview: bool,
+    /// How the application is judged by it.
+    outcome: Outcome,
+    /// The address of the client, if it is known.
+    client: Option<IpAddr>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -30,7 +34,8 @@ const CLIENT_LEFT: u16 = 499;
 impl RequestRecord {
     /// The record of a request that begins now.
     pub(super) fn begin() -> Self {
-        Self { started: Instant::now(), status: RecordedStatus::Open, is_preview: false }
+        let (status, outcome) = (RecordedStatus::Open, Outcome::Answered);
+        Self { started: Instant::now(), status, is_preview: false, outcome, client: None }
     }
 
     pub(super) fn started(&self) -> Instant {
@@ -42,25 +47,47 @@ impl RequestRecord {
         self.is_preview = true;
     }
 
+    /// Notes the address of the client.
+    pub(super) fn set_client(&mut self, client: Option<IpAddr>) {
+        self.client = client;
+    }
+
+    pub(super) fn client(&self) -> Option<IpAddr> {
+        self.client
+    }
+
     /// Notes that the response head has arrived.
     pub(super) fn note_head(&self, metrics: &PoolMetrics) {
         if !self.is_preview {
-            metrics.observe_head(self.started.elapsed().as_secs_f64());
+            let took = self.started.elapsed();
+            metrics.observe_head(took.as_secs_f64());
+            metrics.outcomes().note_head(took);
         }
     }
 
-    /// Notes the status code of the response. A later one replaces it: if nothing of a response was written, the client
-    /// gets an error instead.
+    /// Notes the status code of the response of the application.
     pub(super) fn set_status(&mut self, code: u16) {
-        self.status = RecordedStatus::Answered(code);
+        let outcome = if code >= 500 { Outcome::Failed } else { Outcome::Answered };
+        self.set_outcome(code, outcome);
+    }
+
+    /// Notes the status code of the response, and what it says of the application. A later one replaces it: if nothing of
+    /// a response was written, the client gets an error instead.
+    pub(super) fn set_outcome(&mut self, code: u16, outcome: Outcome) {
+        (self.status, self.outcome) = (RecordedStatus::Answered(code), outcome);
+    }
+
+    /// Notes that the response did not come to its end.
+    pub(super) fn note_incomplete(&mut self) {
+        self.outcome = Outcome::Failed;
     }
 
     /// Counts the request. Does nothing after the first call. A request without a response is counted as 499, also if
-    /// it was cut.
-    pub(super) fn count(&mut self, metrics: &PoolMetrics) {
-        let code = match std::mem::replace(&mut self.status, RecordedStatus::Counted) {
-            RecordedStatus::Open => CLIENT_LEFT,
-            RecordedStatus::Answered(code) => code,
+    /// it was cut. `is_overdue`: a watch has counted it as failed already.
+    pub(super) fn count(&mut self, metrics: &PoolMetrics, is_overdue: impl FnOnce() -> bool) {
+        let (code, outcome) = match std::mem::replace(&mut self.status, RecordedStatus::Counted) {
+            RecordedStatus::Open => (CLIENT_LEFT, Outcome::Excluded),
+            RecordedStatus::Answered(code) => (code, self.outcome),
             RecordedStatus::Counted => return,
         };
         match self.is_preview {
@@ -68,6 +95,12 @@ impl RequestRecord {
             false => {
                 metrics.count(code);
                 metrics.observe(self.started.elapsed().as_secs_f64());
+                let outcomes = metrics.outcomes();
+                if outcomes.is_watched() && is_overdue() {
+                    outcomes.count(Outcome::Excluded, None);
+                } else if outcome != Outcome::Answered {
+                    outcomes.count(outcome, self.client);
+                }
             }
         }
     }
@@ -96,14 +129,15 @@ mod tests {
         let counts = counted(|record, pool| {
             record.set_status(200);
             record.set_status(502);
-            record.count(pool);
-            record.count(pool);
+            record.count(pool, || false);
+            record.count(pool, || false);
         });
         assert_eq!(counts, [(502, 1)]);
     }
 
     #[test]
     fn a_request_without_an_answer_is_counted_as_a_client_that_left() {
-        assert_eq!(counted(RequestRecord::count), [(CLIENT_LEFT, 1)]);
+        let counts = counted(|record, pool| record.count(pool, || false));
+        assert_eq!(counts, [(CLIENT_LEFT, 1)]);
     }
 }

@@ -1,132 +1,159 @@
-//! Expressions of CEL, the Common Expression Language, over JSON values.
+//! Boolean and other expressions over JSON values, in the Common Expression Language (CEL).
 //!
-//! Three things differ from the language as the crate implements it, because a rule that decides about a promotion must
-//! not be met by accident: `&&`, `||`, `all` and `exists` never hide an error of an operand that they evaluate; an unknown name or function is
-//! an error when the expression is read; and whole numbers are signed, so that `new.schema <= old.schema + 1` works.
+//! An expression is compiled once: its names and functions are checked, since the crate has no type checker. An
+//! evaluation is strict: an error in an operand that was evaluated is an error of the whole, also where CEL would let
+//! another operand decide. Operands are evaluated from left to right, and only as far as needed, so that
+//! `has(new.schema) && new.schema > 1` works. Keys of an object are visited in order, so that the same values always
+//! give the same result.
+//!
+//! # Time
+//!
+//! An evaluation is synchronous and cannot be cancelled, and it has no cost limit. A macro inside of a macro multiplies
+//! the work, and an expression can build lists and texts that are larger than its input. The caller evaluates on a
+//! thread that may block, with a time limit of its own, and limits how many such threads there are. Parsing the longest
+//! source takes tens of milliseconds. Both run on a thread of their own, because they need more stack than threads have.
+//!
+//! This module does not know what the names stand for, and not how long an evaluation takes.
 
-mod names;
-mod strict;
-mod values;
-mod versions;
+use std::{
+    fmt::{self, Debug, Formatter},
+    sync::{Arc, LazyLock},
+    thread,
+};
 
-use std::{panic::AssertUnwindSafe, sync::Arc};
-
-use cel::{Context, IdedExpr, Value as CelValue, parser::Parser};
+use cel::{
+    Context, Env,
+    common::{types::CelBool, value::Val},
+    parser::Parser,
+};
 use serde_json::Value;
 
-use self::{names::check_names, strict::strict, values::to_cel};
+mod errors;
+mod explain;
+mod names;
+mod strict;
+#[cfg(test)]
+mod tests;
+mod values;
+mod version;
 
-/// An expression with known names and functions. Cheap to clone.
-#[derive(Clone, Debug)]
+/// The longest source, in bytes.
+const SOURCE_BYTES_MAX: usize = 16 * 1024;
+
+/// The deepest nesting of parentheses, lists, maps and calls that the parser follows.
+const NESTING_MAX: u16 = 32;
+
+/// The deepest tree that is evaluated. A chain such as `a + b + c` is as deep as it is long.
+const DEPTH_MAX: usize = 256;
+
+/// The stack of a thread that compiles or evaluates. The parser takes up to 16 MiB for the longest source in a build
+/// without optimization, and the interpreter up to 16 MiB for the deepest tree. Only what is used takes memory.
+const STACK_BYTES: usize = 64 * 1024 * 1024;
+
+/// The functions and types of every expression. Without optional values, because they hide errors.
+static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| {
+    let mut environment = Env::default().with_optional_support(false).with_stdlib();
+    let added = version::add_to(&mut environment).and_then(|()| strict::add_to(&mut environment));
+    added.expect("no standard function has these names");
+    Arc::new(environment)
+});
+
+/// A compiled expression. Cheap to clone. Two expressions are equal if their sources are.
+#[derive(Clone)]
 pub struct Expression {
     source: Arc<str>,
-    tree: Arc<IdedExpr>,
+    /// Rewritten by [`strict::rewrite`].
+    tree: Arc<cel::IdedExpr>,
 }
 
-/// Why an expression cannot be used.
+/// What is wrong with the source of an expression.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("{0}")]
 pub struct ExpressionError(String);
 
-/// The most bytes of an expression. Each operator may nest the tree by one level.
-const BYTES_MAX: usize = 4096;
-
-/// The deepest nesting of parentheses, lists and calls.
-const NESTING_MAX: u16 = 32;
-
-/// The deepest tree: `a + b + c` has two levels of operators.
-const DEPTH_MAX: usize = 256;
-
-/// The stack for reading and evaluating: both are recursive.
-pub(super) const STACK_BYTES: usize = 32 * 1024 * 1024;
-
-/// Characters of an error of the interpreter, which may quote whole values.
-const ERROR_MAX: usize = 200;
+/// Why an evaluation has no result.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("{0}")]
+pub struct EvaluationError(String);
 
 // === impl Expression ===
 
 impl Expression {
-    /// Reads an expression. `names` are its variables.
+    /// Compiles an expression that may use the given names.
     ///
     /// # Errors
     ///
-    /// [`ExpressionError`]: the syntax is wrong, or it uses an unknown name or function.
+    /// What is wrong with it: its syntax, a name or a function that does not exist, or its size.
     pub fn parse(source: &str, names: &[&str]) -> Result<Self, ExpressionError> {
-        if source.len() > BYTES_MAX {
-            return Err(ExpressionError(format!("an expression has at most {BYTES_MAX} bytes")));
-        }
         if source.trim().is_empty() {
             return Err(ExpressionError("the expression is empty".to_owned()));
         }
-        // The parser is generated code that has panicked on odd input, and it is recursive.
-        let read = std::thread::scope(|scope| {
-            let parse = || {
-                let parsed = Parser::new().max_recursion_depth(NESTING_MAX).parse(source);
-                let tree = parsed.map_err(|errors| syntax_error(&errors))?;
-                if names::depth(&tree) > DEPTH_MAX {
-                    return Err(format!(
-                        "more than {DEPTH_MAX} operators are nested; write it shorter"
-                    ));
-                }
-                check_names(&tree, names)?;
-                Ok(strict(tree))
-            };
-            let thread = std::thread::Builder::new().stack_size(STACK_BYTES);
-            let thread = thread.spawn_scoped(scope, parse).map_err(|error| error.to_string())?;
-            thread
-                .join()
-                .unwrap_or_else(|_| Err("the parser has failed; write it simpler".to_owned()))
+        if source.len() > SOURCE_BYTES_MAX {
+            return Err(ExpressionError(format!("longer than {SOURCE_BYTES_MAX} bytes")));
+        }
+        let compiled = on_large_stack(|| {
+            let parser = Parser::new().max_recursion_depth(NESTING_MAX);
+            let mut tree = parser.parse(source).map_err(|it| errors::of_parser(&it))?;
+            if strict::is_deeper(&tree, DEPTH_MAX) {
+                return Err(too_deep());
+            }
+            names::check(&tree, names, ENVIRONMENT.types())?;
+            strict::rewrite(&mut tree);
+            // Rewriting adds levels.
+            if strict::is_deeper(&tree, DEPTH_MAX) { Err(too_deep()) } else { Ok(tree) }
         });
-        let tree = read.map_err(ExpressionError)?;
+        let tree = compiled.map_err(ExpressionError)?;
         Ok(Self { source: source.into(), tree: Arc::new(tree) })
     }
 
-    /// Evaluates the expression, which must give true or false. Takes as long as the expression takes, and needs a stack
-    /// of [`STACK_BYTES`].
+    /// Evaluates it. Blocks until it has a result; see the module about time.
+    ///
+    /// Every integer is an `int`. An integer that is too large for it is refused, also in a part of a variable that the
+    /// expression does not use.
     ///
     /// # Errors
     ///
-    /// [`ExpressionError`]: an error of an operand, or a result of another type.
-    pub fn evaluate(&self, variables: &[(&str, &Value)]) -> Result<bool, ExpressionError> {
-        match self.resolve(variables)? {
-            CelValue::Bool(result) => Ok(result),
-            other => {
-                let kind = other.type_of();
-                Err(ExpressionError(format!("expected true or false, got a value of type {kind}")))
-            }
-        }
+    /// Why there is no result, or that it is neither true nor false.
+    pub fn evaluate(&self, variables: &[(&str, &Value)]) -> Result<bool, EvaluationError> {
+        self.run(variables, |result| match result.downcast_ref::<CelBool>() {
+            Some(it) => Ok(*it.inner()),
+            None => Err(format!("expected bool, got {}", errors::type_name(result))),
+        })
     }
 
-    /// Evaluates the expression to a JSON value, as [`Self::evaluate`] does.
+    /// Evaluates it to JSON. Blocks like [`Self::evaluate`].
     ///
     /// # Errors
     ///
-    /// [`ExpressionError`]: an error of an operand, or a result that JSON does not have.
-    pub fn value(&self, variables: &[(&str, &Value)]) -> Result<Value, ExpressionError> {
-        let result = self.resolve(variables)?;
-        let json = result.json();
-        json.map_err(|_| ExpressionError("the result cannot be written as JSON".to_owned()))
+    /// Why there is no result, or that JSON has no form for it.
+    pub fn value(&self, variables: &[(&str, &Value)]) -> Result<Value, EvaluationError> {
+        self.run(variables, values::to_json)
     }
 
-    /// The values that the expression refers to, such as `new.schema = 14, old.schema = 12`.
+    /// The values that it refers to, for a message: `new.schema = 14, old.schema is missing`. Values are cut, and so is
+    /// the list.
     #[must_use]
     pub fn explain(&self, variables: &[(&str, &Value)]) -> String {
-        names::explain(&self.tree, variables)
+        on_large_stack(|| Ok(explain::of(&self.tree, variables))).unwrap_or_default()
     }
 
-    fn resolve(&self, variables: &[(&str, &Value)]) -> Result<CelValue, ExpressionError> {
-        let evaluate = || {
-            let mut context = context();
-            for (name, value) in variables {
-                context.add_variable_from_value(*name, to_cel(value)?);
+    fn run<T: Send>(
+        &self,
+        variables: &[(&str, &Value)],
+        take: impl FnOnce(&dyn Val) -> Result<T, String> + Send,
+    ) -> Result<T, EvaluationError> {
+        let result = on_large_stack(|| {
+            let mut context = Context::with_env(Arc::clone(&ENVIRONMENT));
+            let references = self.tree.references();
+            let is_used =
+                |it: &str| references.has_variable(it) || references.has_variable(format!(".{it}"));
+            for (name, value) in variables.iter().filter(|it| is_used(it.0)) {
+                context.add_variable_as_val(*name, values::of_json(value, name)?);
             }
-            let result = CelValue::resolve(&self.tree, &context);
-            result.map_err(|error| shortened(&error.to_string()))
-        };
-        let result = std::panic::catch_unwind(AssertUnwindSafe(evaluate));
-        result
-            .unwrap_or_else(|_| Err("the interpreter has failed".to_owned()))
-            .map_err(ExpressionError)
+            let result = cel::Value::resolve_val(&self.tree, &context);
+            take(&*result.map_err(|it| errors::of_interpreter(&it))?)
+        });
+        result.map_err(EvaluationError)
     }
 }
 
@@ -138,24 +165,25 @@ impl PartialEq for Expression {
 
 impl Eq for Expression {}
 
-/// The functions of CEL, and `version`.
-fn context<'a>() -> Context<'a, 'a> {
-    let mut context = Context::default();
-    let added = context.add_function("version", versions::version);
-    added.expect("CEL has no function of this name");
-    context
+impl Debug for Expression {
+    fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
+        out.debug_tuple("Expression").field(&self.source).finish()
+    }
 }
 
-fn syntax_error(errors: &cel::ParseErrors) -> String {
-    let Some(first) = errors.errors.first() else { return "a syntax error".to_owned() };
-    let (line, column) = first.pos;
-    let what = first.msg.strip_prefix("Syntax error: ").unwrap_or(&first.msg);
-    format!("syntax error at line {line}, column {column}: {}", shortened(what))
+fn too_deep() -> String {
+    format!("nested too deeply: at most {NESTING_MAX} brackets and {DEPTH_MAX} operations")
 }
 
-fn shortened(text: &str) -> String {
-    super::masking::cut(text, ERROR_MAX)
+/// Runs `work` on a thread with a stack that is large enough for every expression, and waits for it. Its panic is an
+/// error; the panic hook has reported it by then.
+fn on_large_stack<T: Send>(work: impl FnOnce() -> Result<T, String> + Send) -> Result<T, String> {
+    thread::scope(|scope| {
+        let builder = thread::Builder::new().name("expression".to_owned()).stack_size(STACK_BYTES);
+        match builder.spawn_scoped(scope, work).map(thread::ScopedJoinHandle::join) {
+            Ok(Ok(result)) => result,
+            Ok(Err(_panic)) => Err("the interpreter failed with an internal error".to_owned()),
+            Err(error) => Err(format!("cannot start a thread: {error}")),
+        }
+    })
 }
-
-#[cfg(test)]
-mod tests;

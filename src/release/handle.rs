@@ -11,14 +11,15 @@ use super::{
     gates::gates,
     rules::Evaluator,
     run::run,
+    watch::{Baselines, WatchBoard, WatchProgress},
 };
 use crate::{
     control::{
-        Applied, Change, ChangeError, ChangeOutcome, ChangeRequest, Control, EventKind,
-        GateSummary, PlannedPromotion,
+        Actor, Applied, Change, ChangeError, ChangeOutcome, ChangeRequest, Control, EventKind,
+        GateSummary, PlannedPromotion, PromotionTerms,
     },
     metrics::{Metrics, PromotionKind, PromotionResult},
-    model::{Color, GateSettings, ServiceName},
+    model::{Color, GateSettings, Generation, ServiceName},
     upstream::PoolContext,
 };
 
@@ -29,6 +30,8 @@ pub struct Release {
     metrics: Metrics,
     pools: PoolContext,
     evaluator: Evaluator,
+    baselines: Baselines,
+    board: WatchBoard,
 }
 
 /// Why a promotion or rollback was not made. Nothing has changed, unless [`ChangeError`] says that the outcome is unknown.
@@ -55,7 +58,53 @@ impl Release {
     /// Gates for the services of `control`.
     #[must_use]
     pub fn new(control: Control, metrics: Metrics, pools: PoolContext) -> Self {
-        Self { control, metrics, pools, evaluator: Evaluator::new() }
+        let (evaluator, baselines, board) =
+            (Evaluator::new(), Baselines::default(), WatchBoard::default());
+        Self { control, metrics, pools, evaluator, baselines, board }
+    }
+
+    /// How the watch of a service stands; `None` if there is none.
+    #[must_use]
+    pub fn watch_progress(&self, service: &ServiceName) -> Option<WatchProgress> {
+        self.board.get(service)
+    }
+
+    pub(super) fn control(&self) -> &Control {
+        &self.control
+    }
+
+    pub(super) fn baselines(&self) -> &Baselines {
+        &self.baselines
+    }
+
+    pub(super) fn board(&self) -> &WatchBoard {
+        &self.board
+    }
+
+    /// Takes a promotion back, by a rollback that is refused if any of the services was promoted or rolled back since.
+    /// `by` names the cause.
+    ///
+    /// # Errors
+    ///
+    /// [`ReleaseError`]; also if a gate of the rollback refuses: the color before is down, or not compatible any more.
+    pub(super) async fn take_back(
+        &self,
+        services: Vec<ServiceName>,
+        generation: Generation,
+        by: &str,
+    ) -> Result<(), ReleaseError> {
+        let change = Change::Rollback { services, force: false };
+        let (name, address) = (by.to_owned(), "flipgate".to_owned());
+        let actor = Actor { name, address, is_authenticated: false };
+        let takes_back = Some(generation);
+        let call = ChangeRequest {
+            actor: Some(actor),
+            terms: PromotionTerms { takes_back, ..PromotionTerms::default() },
+            ..ChangeRequest::unconditional(change)
+        };
+        let made = self.decide(call, false).await;
+        self.count(PromotionKind::Automatic, &made);
+        made.map(drop)
     }
 
     /// Makes a promotion or rollback if the gates of all its services allow it. `skips_gates` makes it without them.
@@ -78,7 +127,12 @@ impl Release {
             _ => PromotionKind::Promote,
         };
         let made = self.decide(call, skips_gates).await;
-        let result = match &made {
+        self.count(kind, &made);
+        made
+    }
+
+    fn count(&self, kind: PromotionKind, made: &Result<ChangeOutcome, ReleaseError>) {
+        let result = match made {
             Ok(_) => PromotionResult::Promoted,
             Err(ReleaseError::Change(ChangeError::Stale { .. })) => PromotionResult::Stale,
             Err(
@@ -90,7 +144,6 @@ impl Release {
             }
         };
         self.metrics.promotion(kind, result);
-        made
     }
 
     async fn decide(
@@ -99,6 +152,12 @@ impl Release {
         skips_gates: bool,
     ) -> Result<ChangeOutcome, ReleaseError> {
         if skips_gates {
+            let mut call = call;
+            if let PlannedPromotion::Colors { colors, applied } =
+                self.control.plan_promotion(&call)?
+            {
+                call.terms.before = self.before(&colors, &applied);
+            }
             return Ok(self.control.propose(call).await?);
         }
         let mut attempts = 0;
@@ -128,8 +187,9 @@ impl Release {
                 return Err(ReleaseError::Gates(reports));
             }
             let mut gated = call.clone();
+            gated.terms.before = self.before(&colors, &applied);
             gated.if_generation = Some(vec![applied.state.generation]);
-            gated.manifests = reports.into_iter().flat_map(|it| it.manifests).collect();
+            gated.terms.manifests = reports.into_iter().flat_map(|it| it.manifests).collect();
             match self.control.propose(gated).await {
                 Err(ChangeError::Stale { .. })
                     if is_instant && call.if_generation.is_none() && attempts < ATTEMPTS => {}
@@ -165,6 +225,19 @@ impl Release {
             manifests: Vec::new(),
         };
         Ok(reports.pop().unwrap_or_else(empty))
+    }
+
+    /// Failures and requests of the colors that would be replaced.
+    fn before(
+        &self,
+        colors: &BTreeMap<ServiceName, Color>,
+        applied: &Applied,
+    ) -> BTreeMap<ServiceName, (u64, u64)> {
+        let of = |(name, color): (&ServiceName, &Color)| {
+            let active = applied.pools.get(name)?.pool(color.other());
+            Some((name.clone(), self.baselines.of(name, active)))
+        };
+        colors.iter().filter_map(of).collect()
     }
 
     /// The candidates of a call. A service with a damaged state has none: it refuses all requests, and a promotion is how

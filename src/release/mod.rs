@@ -18,11 +18,14 @@ mod rules;
 mod run;
 mod strict_json;
 mod watch;
+mod watcher;
 
 pub use self::{
-    expression::{Expression, ExpressionError},
+    expression::{EvaluationError, Expression, ExpressionError},
     gate::{GateName, GateReport, GateResult, Verdict},
     handle::{Release, ReleaseError},
     response::check_regex,
     rules::{MANIFEST_NAMES, RESPONSE_NAMES},
+    watch::WatchProgress,
+    watcher::Watcher,
 };

@@ -7,7 +7,7 @@ use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use tokio::sync::{Semaphore, oneshot};
 
-use super::{duration_text::written, expression::STACK_BYTES};
+use super::duration_text::written;
 
 /// The names in the rules of manifests.
 pub const MANIFEST_NAMES: [&str; 4] = ["old", "new", "active", "candidate"];
@@ -47,8 +47,7 @@ impl Evaluator {
             return Err("too many evaluations are still running".to_owned());
         };
         let (done, wait) = oneshot::channel();
-        let thread =
-            std::thread::Builder::new().name("expression".to_owned()).stack_size(STACK_BYTES);
+        let thread = std::thread::Builder::new().name("expression".to_owned());
         let thread = thread.spawn(move || {
             let result = std::panic::catch_unwind(AssertUnwindSafe(work));
             drop(permit);

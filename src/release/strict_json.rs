@@ -1,153 +1,256 @@
-//! JSON without duplicate keys: two readers of such a document may see different values.
+//! JSON in which nothing is ambiguous: an object with the same key twice is refused, since programs disagree about
+//! which of its values counts.
+//!
+//! The result is otherwise what `serde_json` reads: an integer that does not fit into 64 bits becomes a floating-point
+//! number. This module does not know what the values stand for.
 
-use std::fmt;
+use std::fmt::{self, Formatter, Write};
 
-use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-/// The deepest nesting.
+use super::masking::quoted;
+
+/// The deepest nesting of arrays and objects.
 const DEPTH_MAX: usize = 64;
 
-/// Parses a JSON document (RFC 8259).
+/// Parses one JSON value.
 ///
 /// # Errors
 ///
-/// What is wrong with it: it is not JSON, is nested too deeply, or has a key twice.
+/// What is wrong: the syntax, something after the value, text that is not UTF-8, a key that an object has twice, or
+/// nesting deeper than 64 levels.
 pub(super) fn parse(bytes: &[u8]) -> Result<Value, String> {
-    let mut reader = serde_json::Deserializer::from_slice(bytes);
-    let parsed = Strict { depth: 0 }.deserialize(&mut reader);
-    let parsed = parsed.and_then(|it| reader.end().map(|()| it));
-    parsed.map_err(|error| format!("it is not valid JSON: {error}"))
+    let text = std::str::from_utf8(bytes)
+        .map_err(|error| format!("not UTF-8 after {} bytes", error.valid_up_to()))?;
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    let value = Place::Root.deserialize(&mut deserializer);
+    value.and_then(|it| deserializer.end().map(|()| it)).map_err(|error| error.to_string())
 }
 
-/// A value at a depth.
+/// Where a value is.
 #[derive(Clone, Copy)]
-struct Strict {
-    depth: usize,
+enum Place<'a> {
+    Root,
+    Member { key: &'a str, of: &'a Place<'a>, depth: usize },
+    Element { index: usize, of: &'a Place<'a>, depth: usize },
 }
 
-impl Strict {
-    fn inner<E: Error>(self) -> Result<Self, E> {
-        match self.depth < DEPTH_MAX {
-            true => Ok(Self { depth: self.depth + 1 }),
-            false => Err(E::custom(format_args!("nested more than {DEPTH_MAX} levels deep"))),
+// === impl Place ===
+
+impl Place<'_> {
+    fn depth(&self) -> usize {
+        match self {
+            Self::Root => 0,
+            Self::Member { depth, .. } | Self::Element { depth, .. } => *depth,
+        }
+    }
+
+    /// The depth of the values in this one.
+    fn inner_depth<E: Error>(&self) -> Result<usize, E> {
+        match self.depth() {
+            DEPTH_MAX => Err(E::custom(format!("nested deeper than {DEPTH_MAX} levels"))),
+            depth => Ok(depth + 1),
+        }
+    }
+
+    fn write(&self, path: &mut String) {
+        match self {
+            Self::Root => path.push('$'),
+            Self::Member { key, of, .. } => {
+                of.write(path);
+                write!(path, "[\"{}\"]", quoted(key)).expect("writing to memory cannot fail");
+            }
+            Self::Element { index, of, .. } => {
+                of.write(path);
+                write!(path, "[{index}]").expect("writing to memory cannot fail");
+            }
         }
     }
 }
 
-impl<'de> DeserializeSeed<'de> for Strict {
+impl<'de> DeserializeSeed<'de> for Place<'_> {
     type Value = Value;
 
-    fn deserialize<D: Deserializer<'de>>(self, reader: D) -> Result<Value, D::Error> {
-        reader.deserialize_any(self)
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        deserializer.deserialize_any(self)
     }
 }
 
-impl<'de> Visitor<'de> for Strict {
+impl<'de> Visitor<'de> for Place<'_> {
     type Value = Value;
 
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a JSON value")
+    fn expecting(&self, out: &mut Formatter<'_>) -> fmt::Result {
+        out.write_str("a JSON value")
     }
 
     fn visit_unit<E>(self) -> Result<Value, E> {
         Ok(Value::Null)
     }
 
-    fn visit_bool<E>(self, it: bool) -> Result<Value, E> {
-        Ok(it.into())
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(value.into())
     }
 
-    fn visit_i64<E>(self, it: i64) -> Result<Value, E> {
-        Ok(it.into())
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(value.into())
     }
 
-    fn visit_u64<E>(self, it: u64) -> Result<Value, E> {
-        Ok(it.into())
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(value.into())
     }
 
-    fn visit_f64<E: Error>(self, it: f64) -> Result<Value, E> {
-        let number = Number::from_f64(it).ok_or_else(|| E::custom("a number is too large"))?;
-        Ok(number.into())
+    fn visit_f64<E: Error>(self, value: f64) -> Result<Value, E> {
+        let number = Number::from_f64(value);
+        number.map(Value::Number).ok_or_else(|| E::custom("not a finite number"))
     }
 
-    fn visit_str<E>(self, it: &str) -> Result<Value, E> {
-        Ok(it.into())
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(value.into())
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
-        let inner = self.inner()?;
-        let mut list = Vec::new();
-        while let Some(item) = items.next_element_seed(inner)? {
-            list.push(item);
-        }
-        Ok(list.into())
+    fn visit_string<E>(self, value: String) -> Result<Value, E> {
+        Ok(value.into())
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Value, A::Error> {
-        let inner = self.inner()?;
-        let mut map = Map::new();
-        while let Some(name) = fields.next_key::<Name>()? {
-            let Name(name) = name;
-            if map.contains_key(&name) {
-                let shown = super::masking::quoted(&name);
-                return Err(A::Error::custom(format_args!("the key \"{shown}\" is there twice")));
+    fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
+        let depth = self.inner_depth()?;
+        let mut elements = Vec::new();
+        loop {
+            let place = Place::Element { index: elements.len(), of: &self, depth };
+            match access.next_element_seed(place)? {
+                Some(element) => elements.push(element),
+                None => return Ok(Value::Array(elements)),
             }
-            let value = fields.next_value_seed(inner)?;
-            map.insert(name, value);
         }
-        Ok(map.into())
     }
-}
 
-struct Name(String);
-
-impl<'de> Deserialize<'de> for Name {
-    fn deserialize<D: Deserializer<'de>>(reader: D) -> Result<Self, D::Error> {
-        String::deserialize(reader).map(Self)
+    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
+        let depth = self.inner_depth()?;
+        let mut members = Map::new();
+        while let Some(key) = access.next_key::<String>()? {
+            if members.contains_key(&key) {
+                let mut path = String::new();
+                self.write(&mut path);
+                return Err(A::Error::custom(format!(
+                    "the object {path} has the key \"{}\" twice",
+                    quoted(&key)
+                )));
+            }
+            let value = access.next_value_seed(Place::Member { key: &key, of: &self, depth })?;
+            members.insert(key, value);
+        }
+        Ok(Value::Object(members))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
-    #[test]
-    fn a_valid_document_is_read_as_usual() {
-        let text = r#"{"a": [1, -2, 1.5, true, null, "x\u0000"], "b": {"a": 1}, "n": 18446744073709551615}"#;
-        let usual: Value = serde_json::from_str(text).expect("JSON");
-        assert_eq!(parse(text.as_bytes()), Ok(usual));
+    fn error(text: &str) -> String {
+        parse(text.as_bytes()).unwrap_err()
     }
 
     #[test]
-    fn a_key_is_there_once_at_any_depth() {
-        for text in [r#"{"a":1,"a":1}"#, r#"[{"b":{"a":1,"c":2,"a":3}}]"#, r#"{"a":1,"\u0061":2}"#]
-        {
-            let error = parse(text.as_bytes()).expect_err(text);
-            assert!(error.contains("the key \"a\" is there twice"), "{error}");
-        }
-    }
-
-    #[test]
-    fn anything_else_is_refused() {
-        let deep = |levels: usize| format!("{}{}", "[".repeat(levels), "]".repeat(levels));
-        assert!(parse(deep(DEPTH_MAX).as_bytes()).is_ok());
+    fn every_kind_of_value_is_read_as_serde_json_reads_it() {
         for text in [
-            &*deep(DEPTH_MAX + 1),
-            &deep(100_000),
-            "",
-            "{",
-            "{} x",
-            "{}{}",
-            "nul",
-            "NaN",
-            "1e999",
-            "'a'",
-            "{a:1}",
-            "[1,]",
+            "null",
+            "true",
+            " false ",
+            "0",
+            "-1",
+            "-0",
+            "9223372036854775807",
+            "18446744073709551615",
+            "18446744073709551616",
+            "1.5e3",
+            "1e-400",
+            r#""""#,
+            r#""\u00e9\ud83c\udf89\n""#,
+            "\"é\"",
+            "[]",
+            "{}",
+            r#"[1, [2, {"a": [null]}], "x"]"#,
+            r#"{"a": {"a": {"a": 1}}, "b": [{"a": 1}, {"a": 2}]}"#,
         ] {
-            assert!(parse(text.as_bytes()).is_err(), "{}", &text[..text.len().min(20)]);
+            assert_eq!(parse(text.as_bytes()), Ok(serde_json::from_str(text).unwrap()), "{text}");
         }
-        assert!(parse(b"\"\xff\"").is_err(), "not UTF-8");
+    }
+
+    #[test]
+    fn a_key_twice_is_refused_at_any_depth_with_its_place() {
+        let at = |path: &str, key: &str| format!("the object {path} has the key \"{key}\" twice");
+        assert!(error(r#"{"a": 1, "a": 1}"#).starts_with(&at("$", "a")));
+        let deep = error(r#"{"a": [0, {"b c": {"x": 1, "y": 2, "x": 3}}]}"#);
+        assert_eq!(deep, at(r#"$["a"][1]["b c"]"#, "x") + " at line 1 column 38");
+        // The same key, spelled in two ways.
+        assert!(error(r#"{"a": 1, "\u0061": 1}"#).starts_with(&at("$", "a")));
+        assert!(error(r#"{"": 1, "": 1}"#).starts_with(&at("$", "")));
+        assert!(error("{\"a\\u001b\": 1, \"a\\u001b\": 1}").starts_with(&at("$", "a\\u{1b}")));
+    }
+
+    #[test]
+    fn nesting_is_limited_to_64_levels() {
+        let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+        assert!(parse(nested(64).as_bytes()).is_ok());
+        assert!(error(&nested(65)).starts_with("nested deeper than 64 levels"));
+        let objects = |depth| format!("{}0{}", r#"{"a":"#.repeat(depth), "}".repeat(depth));
+        assert!(parse(objects(64).as_bytes()).is_ok());
+        assert!(error(&objects(65)).starts_with("nested deeper than 64 levels"));
+        assert!(error(&"[".repeat(1_000_000)).starts_with("nested deeper than 64 levels"));
+    }
+
+    #[test]
+    fn bytes_that_are_not_utf_8_are_refused_also_in_a_key() {
+        assert_eq!(parse(b"\"a\xff\""), Err("not UTF-8 after 2 bytes".to_owned()));
+        assert_eq!(parse(b"{\"\xc3\": 1}"), Err("not UTF-8 after 2 bytes".to_owned()));
+        // UTF-8, but not text.
+        assert!(parse(br#""\ud800""#).is_err());
+    }
+
+    #[test]
+    fn something_after_the_value_is_refused() {
+        for text in ["1 2", "{} {}", "null,", "[]]", "{}\u{0}"] {
+            assert!(error(text).starts_with("trailing characters"), "{text}");
+        }
+        assert_eq!(parse(b" {\"a\": 1}\r\n"), Ok(json!({"a": 1})));
+    }
+
+    #[test]
+    fn what_is_not_json_is_refused() {
+        for text in [
+            "",
+            " ",
+            "\u{feff}{}",
+            "nul",
+            "{a: 1}",
+            "{'a': 1}",
+            "[1,]",
+            r#"{"a": 1,}"#,
+            "01",
+            "1.",
+            ".5",
+            "+1",
+            "NaN",
+            "Infinity",
+            "1e400",
+            "\"\n\"",
+            "[1",
+            "{",
+            r#"{"a""#,
+            "// c\n1",
+            r#""\x41""#,
+        ] {
+            assert!(parse(text.as_bytes()).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_message_quotes_only_the_beginning_of_a_key() {
+        let key = "k".repeat(100_000);
+        assert!(error(&format!(r#"{{"{key}": {{"{key}": 1, "{key}": 2}}}}"#)).len() < 600);
     }
 }

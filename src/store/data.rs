@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::state::{Approval, PoolState, Promotion, ServiceState};
+use super::state::{Approval, Confirmation, PoolState, Promotion, ServiceState, WatchState};
 use crate::model::{
     Color, Endpoint, Generation, Link, PoolSpec, Protocol, ProxyProtocol, ServiceName, UpstreamTls,
     WeightedEndpoint,
@@ -33,6 +33,10 @@ pub(super) struct ServiceData {
     /// Who set the pools at run time, by color.
     #[serde(default, skip_serializing_if = "SetByData::is_empty")]
     set_by: SetByData,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    watch: Option<WatchData>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    confirmation: Option<ConfirmationData>,
     #[serde(flatten)]
     unknown: BTreeMap<String, serde_json::Value>,
 }
@@ -52,6 +56,26 @@ struct SetByData {
     blue: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     green: Option<String>,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+struct WatchData {
+    generation: u64,
+    /// In milliseconds of Unix time.
+    until: u64,
+    services: Vec<String>,
+    #[serde(default)]
+    failures_before: u64,
+    #[serde(default)]
+    requests_before: u64,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+struct ConfirmationData {
+    generation: u64,
+    /// In milliseconds of Unix time.
+    until: u64,
+    services: Vec<String>,
 }
 
 /// The manifest of a pool, as the text that the application sent.
@@ -167,7 +191,8 @@ impl From<ColorData> for Color {
 
 impl From<&ServiceState> for ServiceData {
     fn from(state: &ServiceState) -> Self {
-        let ServiceState { active, previous, blue, green, approvals, unknown } = state;
+        let ServiceState { active, previous, blue, green, approvals, watch, confirmation, unknown } =
+            state;
         let set_by = |it: &PoolState| it.set_by.as_ref().map(ToString::to_string);
         let set_by = SetByData { blue: set_by(blue), green: set_by(green) };
         let unknown = unknown.as_ref().map(|it| {
@@ -180,6 +205,8 @@ impl From<&ServiceState> for ServiceData {
             green: green.into(),
             approvals: approvals.iter().map(Into::into).collect(),
             set_by,
+            watch: watch.as_ref().map(Into::into),
+            confirmation: confirmation.as_ref().map(Into::into),
             unknown: unknown.unwrap_or_default(),
         }
     }
@@ -189,7 +216,17 @@ impl TryFrom<ServiceData> for ServiceState {
     type Error = String;
 
     fn try_from(data: ServiceData) -> Result<Self, String> {
-        let ServiceData { active, previous, blue, green, approvals, set_by, unknown } = data;
+        let ServiceData {
+            active,
+            previous,
+            blue,
+            green,
+            approvals,
+            set_by,
+            watch,
+            confirmation,
+            unknown,
+        } = data;
         let pool = |data: PoolData, set_by: Option<String>| {
             let set_by = set_by.map(Into::into);
             PoolState::try_from(data).map(|it| PoolState { set_by, ..it })
@@ -201,6 +238,8 @@ impl TryFrom<ServiceData> for ServiceState {
             blue: pool(blue, set_by.blue)?,
             green: pool(green, set_by.green)?,
             approvals: approvals.into_iter().map(Into::into).collect(),
+            watch: watch.map(TryInto::try_into).transpose()?,
+            confirmation: confirmation.map(TryInto::try_into).transpose()?,
             unknown: Some(unknown).filter(|it| !it.is_empty()).map(text),
         })
     }
@@ -211,6 +250,47 @@ impl SetByData {
         let Self { blue, green } = self;
         blue.is_none() && green.is_none()
     }
+}
+
+impl From<&WatchState> for WatchData {
+    fn from(watch: &WatchState) -> Self {
+        let WatchState { generation, until, services, before } = watch;
+        let (failures_before, requests_before) = *before;
+        let services = services.iter().map(ToString::to_string).collect();
+        Self { generation: generation.0, until: *until, services, failures_before, requests_before }
+    }
+}
+
+impl TryFrom<WatchData> for WatchState {
+    type Error = String;
+
+    fn try_from(data: WatchData) -> Result<Self, String> {
+        let WatchData { generation, until, services, failures_before, requests_before } = data;
+        let before = (failures_before, requests_before);
+        Ok(Self { generation: Generation(generation), until, services: names(services)?, before })
+    }
+}
+
+impl From<&Confirmation> for ConfirmationData {
+    fn from(confirmation: &Confirmation) -> Self {
+        let Confirmation { generation, until, services } = confirmation;
+        let services = services.iter().map(ToString::to_string).collect();
+        Self { generation: generation.0, until: *until, services }
+    }
+}
+
+impl TryFrom<ConfirmationData> for Confirmation {
+    type Error = String;
+
+    fn try_from(data: ConfirmationData) -> Result<Self, String> {
+        let ConfirmationData { generation, until, services } = data;
+        Ok(Self { generation: Generation(generation), until, services: names(services)? })
+    }
+}
+
+fn names(texts: Vec<String>) -> Result<Vec<ServiceName>, String> {
+    let names = texts.into_iter().map(|it| it.parse::<ServiceName>());
+    names.collect::<Result<_, _>>().map_err(|error| error.to_string())
 }
 
 impl From<&Approval> for ApprovalData {
@@ -352,9 +432,7 @@ impl TryFrom<PromotionData> for Promotion {
 
     fn try_from(data: PromotionData) -> Result<Self, String> {
         let PromotionData { services, generation, rollback, reason } = data;
-        let services = services.into_iter().map(|it| it.parse::<ServiceName>());
-        let services = services.collect::<Result<_, _>>().map_err(|error| error.to_string())?;
-        let generation = Generation(generation);
+        let (services, generation) = (names(services)?, Generation(generation));
         Ok(Self { services, generation, is_rollback: rollback, reason })
     }
 }

@@ -34,7 +34,10 @@ pub use self::{
     accepted::{AcceptedCall, AcceptedCalls},
     file::FileStore,
     report::{StateReport, show},
-    state::{Approval, EntryId, ManifestKey, PoolState, Promotion, Revision, ServiceState, State},
+    state::{
+        Approval, Confirmation, EntryId, ManifestKey, PoolState, Promotion, Revision, ServiceState,
+        State, WatchState,
+    },
 };
 
 /// Stores the state. A store may belong to one process, or be shared by several.

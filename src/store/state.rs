@@ -65,6 +65,10 @@ pub struct ServiceState {
     pub green: PoolState,
     /// The approvals of its pools. A change of a pool removes those of the pool.
     pub approvals: Vec<Approval>,
+    /// The watch of the active color. The next promotion or rollback removes it.
+    pub watch: Option<WatchState>,
+    /// The confirmation that the last promotion waits for. The next promotion or rollback removes it.
+    pub confirmation: Option<Confirmation>,
     /// Fields of the entry that this version does not know, as a JSON object. They are kept.
     pub unknown: Option<Arc<str>>,
 }
@@ -80,6 +84,30 @@ pub struct PoolState {
     pub served: bool,
     /// The authenticated caller that set the endpoints; `None` for the file and for callers without a token.
     pub set_by: Option<Arc<str>>,
+}
+
+/// A watch in progress.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct WatchState {
+    /// The generation of the promotion.
+    pub generation: Generation,
+    /// When it ends, in milliseconds of Unix time.
+    pub until: u64,
+    /// The services that were promoted together, which are rolled back together.
+    pub services: Vec<ServiceName>,
+    /// Failures and requests of the color before.
+    pub before: (u64, u64),
+}
+
+/// A promotion that is taken back unless it is confirmed in time.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Confirmation {
+    /// The generation of the promotion.
+    pub generation: Generation,
+    /// When it is taken back, in milliseconds of Unix time.
+    pub until: u64,
+    /// The services that were promoted together, which are rolled back together.
+    pub services: Vec<ServiceName>,
 }
 
 /// The approval of a pool, at the version that it has.
@@ -133,7 +161,16 @@ impl ServiceState {
         let pool =
             |file, color| PoolState { file, runtime: None, served: color == active, set_by: None };
         let (blue, green) = (pool(blue, Color::Blue), pool(green, Color::Green));
-        Self { active, previous: None, blue, green, approvals: Vec::new(), unknown: None }
+        Self {
+            active,
+            previous: None,
+            blue,
+            green,
+            approvals: Vec::new(),
+            watch: None,
+            confirmation: None,
+            unknown: None,
+        }
     }
 
     /// The pool of a color.
@@ -157,6 +194,7 @@ impl ServiceState {
     pub fn promote(&mut self, color: Color) {
         self.previous = Some(self.active);
         self.active = color;
+        (self.watch, self.confirmation) = (None, None);
         self.pool_mut(color).served = true;
     }
 

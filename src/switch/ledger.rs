@@ -3,7 +3,10 @@
 //! The claims alone decide whether a side is drained; the ledger says which requests hold it. Each worker writes its
 //! own shard, so its lock is uncontended for requests.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    net::IpAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use slab::Slab;
 
@@ -31,6 +34,10 @@ pub struct ClaimRecord<T> {
 pub enum ClaimKind {
     /// A request with its response.
     Request,
+    /// A request with a response that has begun, if that was noted.
+    Responding,
+    /// A request that was reported as overdue.
+    Overdue,
     /// An upgraded connection.
     Tunnel,
 }
@@ -40,6 +47,7 @@ struct ShardEntry<T> {
     side: SideId,
     kind: ClaimKind,
     since: T,
+    client: Option<IpAddr>,
 }
 
 /// A summary of the claims on some sides.
@@ -80,7 +88,9 @@ impl<T: Copy + Ord> Ledger<T> {
         for shard in &self.shards {
             for (_, entry) in shard.entries().iter().filter(|(_, it)| sides.contains(&it.side)) {
                 match entry.kind {
-                    ClaimKind::Request => summary.requests += 1,
+                    ClaimKind::Request | ClaimKind::Responding | ClaimKind::Overdue => {
+                        summary.requests += 1;
+                    }
                     ClaimKind::Tunnel => summary.tunnels += 1,
                 }
                 summary.oldest = summary.oldest.into_iter().chain([entry.since]).min();
@@ -88,14 +98,37 @@ impl<T: Copy + Ord> Ledger<T> {
         }
         summary
     }
+
+    /// The clients of the requests on `side` without a response that began from `from` on and before `before`. Each
+    /// request is reported once.
+    #[must_use]
+    pub fn take_overdue(&self, side: SideId, from: T, before: T) -> Vec<Option<IpAddr>> {
+        let mut clients = Vec::new();
+        for shard in &self.shards {
+            for (_, entry) in shard.entries().iter_mut().filter(|(_, it)| it.side == side) {
+                let is_overdue = entry.since >= from && entry.since < before;
+                if is_overdue && entry.kind == ClaimKind::Request {
+                    entry.kind = ClaimKind::Overdue;
+                    clients.push(entry.client);
+                }
+            }
+        }
+        clients
+    }
 }
 
 // === impl LedgerShard ===
 
 impl<T> LedgerShard<T> {
-    /// Records a claim on `side`.
-    pub fn record(self: &Arc<Self>, side: SideId, kind: ClaimKind, since: T) -> ClaimRecord<T> {
-        let key = self.entries().insert(ShardEntry { side, kind, since });
+    /// Records a request on `side`, with the address of its client if that is known.
+    pub fn record(
+        self: &Arc<Self>,
+        side: SideId,
+        since: T,
+        client: Option<IpAddr>,
+    ) -> ClaimRecord<T> {
+        let kind = ClaimKind::Request;
+        let key = self.entries().insert(ShardEntry { side, kind, since, client });
         ClaimRecord { shard: Arc::clone(self), key }
     }
 
@@ -112,6 +145,21 @@ impl<T> ClaimRecord<T> {
         if let Some(entry) = self.shard.entries().get_mut(self.key) {
             entry.kind = kind;
         }
+    }
+
+    /// Notes that the response of a request has begun. A request that is overdue stays overdue.
+    pub fn note_response(&self) {
+        if let Some(entry) = self.shard.entries().get_mut(self.key)
+            && entry.kind == ClaimKind::Request
+        {
+            entry.kind = ClaimKind::Responding;
+        }
+    }
+
+    /// Whether the request was reported as overdue.
+    #[must_use]
+    pub fn is_overdue(&self) -> bool {
+        self.shard.entries().get(self.key).is_some_and(|it| it.kind == ClaimKind::Overdue)
     }
 }
 
@@ -134,9 +182,10 @@ mod tests {
     fn the_summary_counts_by_side_and_kind_with_the_oldest_start() {
         let ledger = Ledger::new(2);
         let (here, there) = (1, 2);
-        let early = ledger.shard(0).record(side(here), ClaimKind::Request, 10);
-        let late = ledger.shard(1).record(side(here), ClaimKind::Tunnel, 20);
-        let _elsewhere = ledger.shard(1).record(side(there), ClaimKind::Request, 5);
+        let early = ledger.shard(0).record(side(here), 10, None);
+        let late = ledger.shard(1).record(side(here), 20, None);
+        late.set_kind(ClaimKind::Tunnel);
+        let _elsewhere = ledger.shard(1).record(side(there), 5, None);
         let inside = || ledger.summary(&[side(here)]);
         assert_eq!(inside(), LedgerSummary { requests: 1, tunnels: 1, oldest: Some(10) });
         early.set_kind(ClaimKind::Tunnel);
@@ -146,5 +195,24 @@ mod tests {
         drop(late);
         assert_eq!(inside(), LedgerSummary { requests: 0, tunnels: 0, oldest: None });
         assert_eq!(ledger.summary(&[side(there)]).oldest, Some(5));
+    }
+
+    #[test]
+    fn a_request_without_a_response_is_overdue_once() {
+        let ledger = Ledger::new(2);
+        let client = |it: u8| Some(IpAddr::from([10, 0, 0, it]));
+        let hangs = ledger.shard(0).record(side(1), 10, client(1));
+        let answered = ledger.shard(1).record(side(1), 10, client(2));
+        let tunnel = ledger.shard(1).record(side(1), 10, client(3));
+        let _elsewhere = ledger.shard(0).record(side(2), 10, client(4));
+        let _before = ledger.shard(0).record(side(1), 9, client(5));
+        let _young = ledger.shard(0).record(side(1), 20, client(6));
+        answered.note_response();
+        tunnel.set_kind(ClaimKind::Tunnel);
+        assert_eq!(ledger.take_overdue(side(1), 10, 20), [client(1)]);
+        assert_eq!(ledger.take_overdue(side(1), 10, 20), []);
+        hangs.note_response();
+        assert!(hangs.is_overdue() && !answered.is_overdue());
+        assert_eq!(ledger.summary(&[side(1)]).requests, 4);
     }
 }

@@ -368,7 +368,7 @@ fn the_schema_has_the_keys_that_are_read() {
     of_schema.sort();
     of_schema.dedup();
     let mut read = Vec::new();
-    for file in ["mod", "settings", "services", "listeners", "policy", "gates"] {
+    for file in ["mod", "settings", "services", "listeners", "policy", "gates", "watch"] {
         let text = std::fs::read_to_string(format!("src/config/{file}.rs")).expect("source");
         for call in [
             "most(\"",

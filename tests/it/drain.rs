@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use flipgate::model::Color;
+use flipgate::{control::DrainGoal, model::Color};
 use futures_util::FutureExt;
 use serde_json::json;
 
@@ -95,7 +95,8 @@ async fn a_rollback_ends_the_wait_for_a_drain_that_is_no_longer_one() {
     proxy.promote(&[("web", "green")]).await;
     let (web, patience) = ("web".parse().expect("a name"), Duration::from_secs(60));
     let control = proxy.app().control();
-    let mut waiting = Box::pin(control.wait_for_drain(&web, Some(Color::Blue), patience));
+    let mut waiting =
+        Box::pin(control.wait_for_drain(&web, Some(Color::Blue), patience, DrainGoal::Drained));
     // Begun while blue is drained: a wait for a color that is active is for something else.
     assert!((&mut waiting).now_or_never().is_none());
     proxy.promote(&[("web", "blue")]).await;

@@ -19,7 +19,7 @@ async fn promote(process: &Process, times: usize) {
         let request = PromoteRequest {
             services: [("web".to_owned(), color.to_owned())].into(),
             reason: Some("x".repeat(1000)),
-            force: false,
+            ..PromoteRequest::default()
         };
         caller.promote(&request).await.expect("a promotion");
     }

@@ -47,4 +47,5 @@ mod timeouts;
 mod tls;
 mod trailers;
 mod tunnel;
+mod watch;
 mod wire;

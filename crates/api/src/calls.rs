@@ -8,8 +8,8 @@ use serde::Serialize;
 use crate::{
     client::{Call, CallError, Caller},
     wire::{
-        ApproveRequest, DrainStatus, GateRequest, GateStatus, PoolRequest, PromoteRequest,
-        RollbackRequest, Status,
+        ApproveRequest, ConfirmRequest, DrainStatus, GateRequest, GateStatus, PoolRequest,
+        PromoteRequest, RollbackRequest, Status,
     },
 };
 
@@ -103,6 +103,25 @@ impl Caller {
         self.call(Call::post(&format!("/v1/services/{service}/approve"), json(request))).await
     }
 
+    /// Confirms promotions.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`]; also if nothing waits for a confirmation.
+    pub async fn confirm(&self, request: &ConfirmRequest) -> Result<Status, CallError> {
+        self.call(Call::post("/v1/confirm", json(request))).await
+    }
+
+    /// Ends the watch of a service. The promotion stays.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`]; also if there is no watch.
+    pub async fn stop_watch(&self, service: &str) -> Result<Status, CallError> {
+        let path = format!("/v1/services/{service}/watch/stop");
+        self.call(Call::post(&path, "{}".to_owned())).await
+    }
+
     /// Sets the endpoints of a color. Requests that are in flight on other endpoints are completed.
     ///
     /// # Errors
@@ -152,6 +171,24 @@ impl Caller {
     ) -> Result<DrainStatus, CallError> {
         let color = color.map(|it| format!("color={it}&")).unwrap_or_default();
         let path = format!("/v1/services/{service}/drain?{color}wait={}ms", wait.as_millis());
+        self.call(Call { wait, ..Call::get(&path) }).await
+    }
+
+    /// The progress of a drain, as [`Caller::drain`] says, but returns only when it is safe to stop the color: when it is
+    /// drained, and nothing else may need it.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`].
+    pub async fn wait_until_safe_to_stop(
+        &self,
+        service: &str,
+        color: Option<&str>,
+        wait: Duration,
+    ) -> Result<DrainStatus, CallError> {
+        let color = color.map(|it| format!("color={it}&")).unwrap_or_default();
+        let wait_ms = wait.as_millis();
+        let path = format!("/v1/services/{service}/drain?{color}wait={wait_ms}ms&for=safe_to_stop");
         self.call(Call { wait, ..Call::get(&path) }).await
     }
 

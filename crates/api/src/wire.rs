@@ -49,6 +49,12 @@ pub struct ServiceStatus {
     /// a color is promoted.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub damaged: bool,
+    /// The watch of the active color, while there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub watch: Option<WatchStatus>,
+    /// When the last promotion is taken back unless it is confirmed, as RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confirm_by: Option<String>,
     /// The two pools, by color.
     pub pools: BTreeMap<String, PoolStatus>,
 }
@@ -74,6 +80,16 @@ pub struct PoolStatus {
     /// Whether panic mode is on: too few endpoints are usable, so unhealthy ones get requests too.
     #[serde(default)]
     pub panicking: bool,
+    /// Whether its endpoints may be stopped: it is drained, and nothing else may need it. Absent for the active color, and for
+    /// one that was never active.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub safe_to_stop: Option<bool>,
+    /// What may still need it, besides requests: `watch`, `confirm`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub held_by: Vec<String>,
+    /// When the last of these ends, as RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<String>,
     /// The endpoints. A name that was resolved has one for each of its addresses.
     pub endpoints: Vec<EndpointStatus>,
 }
@@ -133,6 +149,10 @@ pub struct PromoteRequest {
     /// The reason, for the log and the events. At most 1024 bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Take the promotion back unless it is confirmed within this time, such as `2m`; at most 24 hours. A second promotion to
+    /// the same colors with this field extends the time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confirm_within: Option<String>,
 }
 
 /// The gates to run.
@@ -194,6 +214,30 @@ pub struct ApproveRequest {
     /// The reason, for the log. At most 1024 bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+}
+
+/// The promotions to confirm.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct ConfirmRequest {
+    /// The services. Empty: all that wait for a confirmation.
+    #[serde(default)]
+    pub services: Vec<String>,
+}
+
+/// The watch of a service in progress.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct WatchStatus {
+    /// When it ends, as RFC 3339.
+    pub until: String,
+    /// The share of failures so far, in percent.
+    pub errors: f64,
+    /// Failures that count.
+    pub failures: u64,
+    /// Answers that count, with the failures.
+    pub requests: u64,
 }
 
 /// The services to roll back, all in one step.
@@ -270,8 +314,17 @@ pub struct DrainStatus {
     pub kinds: DrainKinds,
     /// Preview requests of internal clients that came later. They do not hold up the drain.
     pub previews: u64,
-    /// Whether the drain is complete: the endpoints may be stopped. Always false for the active color.
+    /// Whether the drain is complete: no request is in flight, and none can come. Always false for the active color.
     pub drained: bool,
+    /// Whether the endpoints may be stopped: the color is drained, and nothing else may need it.
+    #[serde(default)]
+    pub safe_to_stop: bool,
+    /// What may still need the color, besides requests: `watch`, `confirm`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub held_by: Vec<String>,
+    /// When the last of these ends, as RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<String>,
 }
 
 /// Requests in flight, by kind.

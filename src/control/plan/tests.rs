@@ -26,6 +26,7 @@ fn catalog(services: &[(&str, &[&str], &[&str])]) -> Catalog {
                 rules: crate::model::ServiceRules::default(),
                 policy: Arc::default(),
                 gate: Arc::default(),
+                watch: None,
                 active: Blue,
                 blue: spec(blue),
                 green: spec(green),

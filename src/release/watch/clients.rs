@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, net::IpAddr};
 
-/// The most clients that are told apart. More clients than this are one client together, which lowers what counts.
+/// The most clients that are distinguished. All further ones count as one client, which lowers what counts.
 const CLIENTS_MAX: usize = 1024;
 
 /// Counts failures by client, and says which of them count.

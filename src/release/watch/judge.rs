@@ -6,7 +6,7 @@ use super::{clients::FailingClients, mixture::MixtureTest};
 use crate::model::{LatencyLimit, WatchSettings};
 
 /// The time between two ticks.
-pub(super) const TICK: Duration = Duration::from_millis(250);
+pub(in crate::release) const TICK: Duration = Duration::from_millis(250);
 
 /// Below this share of failures, a verdict needs a number of requests.
 const CLEAR_SHARE: f64 = 0.5;
@@ -54,7 +54,7 @@ struct LatencyJudge {
 
 /// How a watch that did not fire ends.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) enum WatchEnd {
+pub(in crate::release) enum WatchEnd {
     /// The answers were good enough.
     Passed(String),
     /// Nothing is proved.
@@ -196,7 +196,7 @@ fn share(part: u64, all: u64) -> f64 {
 }
 
 /// A share as percent, with one digit if it is small.
-pub(super) fn percent(share: f64) -> String {
+pub(in crate::release) fn percent(share: f64) -> String {
     let percent = share * 100.0;
     let rounded = (percent * 10.0).round() / 10.0;
     if rounded.fract() == 0.0 { format!("{rounded:.0} %") } else { format!("{rounded:.1} %") }

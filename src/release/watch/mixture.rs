@@ -1,4 +1,4 @@
-//! A sequential test of a share of failures: it may be looked at after every tick, and its false alarms stay bounded.
+//! A sequential test of a share of failures: it may be evaluated after every tick, and its false alarms stay bounded.
 //!
 //! It is a mixture of likelihood ratios over change points: the share may rise at any tick of the watch, to 1.6, 4 or 10
 //! times the limit. The weights of the change points sum to 1, so for any share up to the limit the evidence exceeds

@@ -35,7 +35,7 @@ impl ScenarioRunner {
                 let named =
                     |it: &(u8, Color)| (self.target.name(it.0).to_owned(), it.1.to_string());
                 let services = changes.iter().map(named).collect();
-                let request = PromoteRequest { services, force: false, reason: None };
+                let request = PromoteRequest { services, ..PromoteRequest::default() };
                 self.change(caller, Call::promote(&request), changes).await;
             }
         }

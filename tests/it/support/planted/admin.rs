@@ -34,6 +34,9 @@ impl Proxy {
                 queued: 0,
                 retry_budget: 0,
                 panicking: false,
+                safe_to_stop: None,
+                held_by: Vec::new(),
+                until: None,
                 endpoints: Vec::new(),
             };
             let pools = Color::BOTH.map(|it| (it.to_string(), pool(it)));
@@ -41,6 +44,8 @@ impl Proxy {
                 active: table.active[place].to_string(),
                 previous: None,
                 damaged: false,
+                watch: None,
+                confirm_by: None,
                 pools: pools.into(),
             }
         };
