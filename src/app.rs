@@ -38,7 +38,7 @@ use crate::{
     proxy::{LoopMark, Proxy, ProxyContext},
     release::{Release, Watcher},
     store::{CommitError, FileStore, Store, StoreError},
-    upstream::{ConcurrencyLimit, PoolContext, Resolver},
+    upstream::{ConcurrencyLimit, PoolContext, Resolver, WorkerRegistry},
 };
 
 /// A running Flipgate.
@@ -178,7 +178,13 @@ impl App {
             begun.recv().map_err(|_| io::Error::other("the control thread has panicked"))?;
         let (control, worker) = begun?;
         supervisor.run_vital("control", worker.run());
-        let release = Release::new(control.clone(), metrics.clone(), parts.clone());
+        let worker_registry = Arc::<WorkerRegistry>::default();
+        let release = Release::new(
+            control.clone(),
+            metrics.clone(),
+            parts.clone(),
+            Arc::clone(&worker_registry),
+        );
         let watching = release.clone();
         supervisor.run("watch", move || Watcher::new(watching.clone()).run());
         let (care_control, care_settings) = (control.clone(), config.care);
@@ -197,7 +203,7 @@ impl App {
             metrics: metrics.clone(),
             in_flight: ConcurrencyLimit::new(config.in_flight_max),
             connections: ConcurrencyLimit::new(files.upstream),
-            workers: Arc::default(),
+            workers: Arc::clone(&worker_registry),
             least_progress: config.least_progress,
             forwarding: config.forwarding.clone(),
             mark: LoopMark::unique(),

@@ -45,6 +45,7 @@ pub(super) fn gates(section: &Section<'_>, requires_token: bool) -> Arc<GateSett
         smoke: section.sections("smoke").iter().filter_map(smoke_step).collect(),
         warm_up: table(section, "warm_up").and_then(|it| warm_up(&it)),
         hook: table(section, "hook").and_then(|it| hook(&it)),
+        preconnect: preconnect(&section.section("preconnect")),
     };
     check_saved_names(section, &gates.smoke);
     section.finish();
@@ -70,6 +71,13 @@ fn healthy(section: &Section<'_>) -> HealthyGate {
     let gate = HealthyGate { needed, up_for: section.read("for", known.up_for, or_zero) };
     section.finish();
     gate
+}
+
+fn preconnect(section: &Section<'_>) -> usize {
+    let per_worker =
+        section.read("per_worker", GateSettings::default().preconnect, |it| whole(it, 0..=16));
+    section.finish();
+    per_worker
 }
 
 fn or_zero(value: Value<'_>) -> Result<Duration, String> {

@@ -184,7 +184,10 @@ const GATE: &[SchemaKey] = &[
     ("smoke", Tables(SMOKE_STEP), "A request to every endpoint of the candidate"),
     ("warm_up", Table(WARM_UP_GATE), "Requests that warm up every endpoint of the candidate"),
     ("hook", Table(HOOK_GATE), "A program that allows the promotion"),
+    ("preconnect", Table(PRECONNECT), "Connections that are opened before a promotion"),
 ];
+const PRECONNECT: &[SchemaKey] =
+    &[("per_worker", Whole(0, 16), "Idle connections of each worker to each endpoint")];
 const HEALTHY_GATE: &[SchemaKey] = &[
     ("endpoints", Whole(1, 1000), "How many endpoints must be healthy"),
     ("share", Whole(1, 100), "Percent of the endpoints that must be healthy"),

@@ -24,6 +24,8 @@ pub struct GateSettings {
     pub warm_up: Option<WarmUpGate>,
     /// Another program allows the promotion.
     pub hook: Option<HookGate>,
+    /// Idle connections that each worker opens to each endpoint before the promotion, 0 to 16.
+    pub preconnect: usize,
 }
 
 /// How many endpoints of the candidate must be healthy, and for how long.
@@ -173,6 +175,7 @@ impl Default for GateSettings {
             smoke: Vec::new(),
             warm_up: None,
             hook: None,
+            preconnect: 1,
         }
     }
 }

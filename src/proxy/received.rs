@@ -88,7 +88,6 @@ impl<'a> ReceivedRequest<'a> {
             key,
             rules,
         } = decision;
-        record.set_client(address);
         if is_preview {
             record.note_preview();
         }
@@ -105,7 +104,7 @@ impl<'a> ReceivedRequest<'a> {
         let response_timeout = timeouts.response.unwrap_or(response_timeout);
         let terms = ServiceTerms { response_timeout, tunnel_timeout: rules.tunnel_timeout, key };
         let underway = connection.peer().load().count_request();
-        let claim = RequestClaim::new(claim, record, &proxy.shard, underway);
+        let claim = RequestClaim::new(claim, record, &proxy.shard, underway, address);
         let permits = match RequestPermits::take(&claim, proxy, address) {
             Ok(permits) => permits,
             Err(error) => {
@@ -181,6 +180,6 @@ impl UnroutedRequest<'_> {
 
 impl Drop for UnroutedRequest<'_> {
     fn drop(&mut self) {
-        self.record.count(&self.proxy.unrouted, || false);
+        self.record.count(&self.proxy.unrouted, || (None, false));
     }
 }

@@ -1,6 +1,6 @@
 //! A request's claim on a side, with its permit at an endpoint and its record.
 
-use std::{sync::Arc, time::Instant};
+use std::{net::IpAddr, sync::Arc, time::Instant};
 
 use super::request_record::RequestRecord;
 use crate::{
@@ -35,8 +35,9 @@ impl RequestClaim {
         record: RequestRecord,
         shard: &Arc<LedgerShard<Instant>>,
         request_count: RequestCount,
+        client: Option<IpAddr>,
     ) -> Self {
-        let claim_record = shard.record(claim.side(), record.started(), record.client());
+        let claim_record = shard.record(claim.side(), record.started(), client);
         Self { record, claim_record, permit: None, failed_endpoint: None, request_count, claim }
     }
 
@@ -116,7 +117,7 @@ impl RequestClaim {
 
     /// Counts an abandoned request. The claim goes on.
     pub(super) fn count(&mut self) {
-        self.record.count(self.claim.pool().metrics(), || self.claim_record.is_overdue());
+        self.record.count(self.claim.pool().metrics(), || self.claim_record.client());
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, time::Instant};
 
-use crate::metrics::{Outcome, PoolMetrics};
+use crate::metrics::{Outcome, Outcomes, PoolMetrics};
 
 /// When a request began, and the status of its response.
 #[derive(Debug)]
@@ -11,18 +11,14 @@ pub(super) struct RequestRecord {
     status: RecordedStatus,
     /// Previews are counted apart from public requests.
     is_preview: bool,
-    /// How the application is judged by it.
-    outcome: Outcome,
-    /// The address of the client, if it is known.
-    client: Option<IpAddr>,
 }
 
 #[derive(Clone, Copy, Debug)]
 enum RecordedStatus {
     /// There is no response yet.
     Open,
-    /// The response has this code.
-    Answered(u16),
+    /// The response has this code, and says this of the application.
+    Answered(u16, Outcome),
     Counted,
 }
 
@@ -34,8 +30,7 @@ const CLIENT_LEFT: u16 = 499;
 impl RequestRecord {
     /// The record of a request that begins now.
     pub(super) fn begin() -> Self {
-        let (status, outcome) = (RecordedStatus::Open, Outcome::Answered);
-        Self { started: Instant::now(), status, is_preview: false, outcome, client: None }
+        Self { started: Instant::now(), status: RecordedStatus::Open, is_preview: false }
     }
 
     pub(super) fn started(&self) -> Instant {
@@ -45,15 +40,6 @@ impl RequestRecord {
     /// Notes that the request is a preview.
     pub(super) fn note_preview(&mut self) {
         self.is_preview = true;
-    }
-
-    /// Notes the address of the client.
-    pub(super) fn set_client(&mut self, client: Option<IpAddr>) {
-        self.client = client;
-    }
-
-    pub(super) fn client(&self) -> Option<IpAddr> {
-        self.client
     }
 
     /// Notes that the response head has arrived.
@@ -74,20 +60,27 @@ impl RequestRecord {
     /// Notes the status code of the response, and what it says of the application. A later one replaces it: if nothing of
     /// a response was written, the client gets an error instead.
     pub(super) fn set_outcome(&mut self, code: u16, outcome: Outcome) {
-        (self.status, self.outcome) = (RecordedStatus::Answered(code), outcome);
+        self.status = RecordedStatus::Answered(code, outcome);
     }
 
     /// Notes that the response did not come to its end.
     pub(super) fn note_incomplete(&mut self) {
-        self.outcome = Outcome::Failed;
+        if let RecordedStatus::Answered(_, outcome) = &mut self.status {
+            *outcome = Outcome::Failed;
+        }
     }
 
     /// Counts the request. Does nothing after the first call. A request without a response is counted as 499, also if
-    /// it was cut. `is_overdue`: a watch has counted it as failed already.
-    pub(super) fn count(&mut self, metrics: &PoolMetrics, is_overdue: impl FnOnce() -> bool) {
+    /// it was cut. `client` is asked for the address of the client, and whether a watch has counted the request as failed
+    /// already.
+    pub(super) fn count(
+        &mut self,
+        metrics: &PoolMetrics,
+        client: impl FnOnce() -> (Option<IpAddr>, bool),
+    ) {
         let (code, outcome) = match std::mem::replace(&mut self.status, RecordedStatus::Counted) {
             RecordedStatus::Open => (CLIENT_LEFT, Outcome::Excluded),
-            RecordedStatus::Answered(code) => (code, self.outcome),
+            RecordedStatus::Answered(code, outcome) => (code, outcome),
             RecordedStatus::Counted => return,
         };
         match self.is_preview {
@@ -96,13 +89,20 @@ impl RequestRecord {
                 metrics.count(code);
                 metrics.observe(self.started.elapsed().as_secs_f64());
                 let outcomes = metrics.outcomes();
-                if outcomes.is_watched() && is_overdue() {
-                    outcomes.count(Outcome::Excluded, None);
-                } else if outcome != Outcome::Answered {
-                    outcomes.count(outcome, self.client);
+                if outcome != Outcome::Answered || outcomes.is_watched() {
+                    count_outcome(outcomes, outcome, client());
                 }
             }
         }
+    }
+}
+
+/// Counts what the request says of the application, once.
+#[cold]
+fn count_outcome(outcomes: &Outcomes, outcome: Outcome, client: (Option<IpAddr>, bool)) {
+    match client {
+        (_, true) => outcomes.count(Outcome::Excluded, None),
+        (client, false) => outcomes.count(outcome, client),
     }
 }
 
@@ -129,15 +129,15 @@ mod tests {
         let counts = counted(|record, pool| {
             record.set_status(200);
             record.set_status(502);
-            record.count(pool, || false);
-            record.count(pool, || false);
+            record.count(pool, || (None, false));
+            record.count(pool, || (None, false));
         });
         assert_eq!(counts, [(502, 1)]);
     }
 
     #[test]
     fn a_request_without_an_answer_is_counted_as_a_client_that_left() {
-        let counts = counted(|record, pool| record.count(pool, || false));
+        let counts = counted(|record, pool| record.count(pool, || (None, false)));
         assert_eq!(counts, [(CLIENT_LEFT, 1)]);
     }
 }

@@ -63,7 +63,7 @@ pub struct Proxy {
     pub(super) metrics: Metrics,
     pub(super) unrouted: Arc<PoolMetrics>,
     pub(super) shard: Arc<LedgerShard<Instant>>,
-    pub(super) connections: WorkerConnectionPool,
+    pub(super) connections: Rc<WorkerConnectionPool>,
     pub(super) in_flight: Arc<ConcurrencyLimit>,
     pub(super) random: RefCell<fastrand::Rng>,
     pub(super) log_limiter: LogLimiter,
@@ -113,12 +113,12 @@ impl Proxy {
             metrics: shared.metrics.clone(),
             unrouted: Arc::new(shared.metrics.unrouted()),
             shard: shared.ledger.shard(worker),
-            connections: WorkerConnectionPool::new(
+            connections: Rc::new(WorkerConnectionPool::new(
                 limits,
                 Arc::clone(&shared.connections),
                 &shared.workers,
                 buffers,
-            ),
+            )),
             in_flight: Arc::clone(&shared.in_flight),
             random: RefCell::new(fastrand::Rng::new()),
             log_limiter: LogLimiter::default(),

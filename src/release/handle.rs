@@ -1,9 +1,9 @@
 //! Promotions and rollbacks with their gates.
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use futures_util::{FutureExt, future::join_all};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::{
     candidate::{CallContext, Candidate, Direction},
@@ -20,7 +20,7 @@ use crate::{
     },
     metrics::{Metrics, PromotionKind, PromotionResult},
     model::{Color, GateSettings, Generation, ServiceName},
-    upstream::PoolContext,
+    upstream::{EndpointState, PoolContext, WorkerRegistry},
 };
 
 /// Makes promotions and rollbacks if their gates allow them. Cheap to clone.
@@ -29,6 +29,7 @@ pub struct Release {
     control: Control,
     metrics: Metrics,
     pools: PoolContext,
+    workers: Arc<WorkerRegistry>,
     evaluator: Evaluator,
     baselines: Baselines,
     board: WatchBoard,
@@ -52,15 +53,23 @@ struct Refusals<'a>(&'a [GateReport]);
 /// its commit.
 const ATTEMPTS: usize = 100;
 
+/// The time for all connections that are opened before a promotion: it goes on without the missing ones.
+const PRECONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+
 // === impl Release ===
 
 impl Release {
     /// Gates for the services of `control`.
     #[must_use]
-    pub fn new(control: Control, metrics: Metrics, pools: PoolContext) -> Self {
+    pub fn new(
+        control: Control,
+        metrics: Metrics,
+        pools: PoolContext,
+        workers: Arc<WorkerRegistry>,
+    ) -> Self {
         let (evaluator, baselines, board) =
             (Evaluator::new(), Baselines::default(), WatchBoard::default());
-        Self { control, metrics, pools, evaluator, baselines, board }
+        Self { control, metrics, pools, workers, evaluator, baselines, board }
     }
 
     /// How the watch of a service stands; `None` if there is none.
@@ -160,7 +169,7 @@ impl Release {
             }
             return Ok(self.control.propose(call).await?);
         }
-        let mut attempts = 0;
+        let (mut attempts, mut is_preconnected) = (0, false);
         loop {
             attempts += 1;
             let (colors, applied) = match self.control.plan_promotion(&call)? {
@@ -185,6 +194,10 @@ impl Release {
             }
             if !reports.iter().all(GateReport::has_passed) {
                 return Err(ReleaseError::Gates(reports));
+            }
+            if direction == Direction::Promote && !is_preconnected {
+                is_preconnected = true;
+                self.preconnect(&candidates).await;
             }
             let mut gated = call.clone();
             gated.terms.before = self.before(&colors, &applied);
@@ -225,6 +238,22 @@ impl Release {
             manifests: Vec::new(),
         };
         Ok(reports.pop().unwrap_or_else(empty))
+    }
+
+    /// Has the workers open connections to the candidates. Endpoints with as many connections as wanted cost nothing.
+    async fn preconnect(&self, candidates: &[Candidate]) {
+        let workers = self.workers.workers();
+        let open = async |it: &Candidate| {
+            let per_worker = it.settings.preconnect;
+            let enough = workers * per_worker;
+            let is_missing = |it: &Arc<EndpointState>| it.connections() < enough;
+            if it.pool.endpoints().iter().any(is_missing) {
+                let opened =
+                    self.workers.preconnect(&it.pool, per_worker, PRECONNECT_TIMEOUT).await;
+                debug!(service = %it.service, color = %it.color, opened, "preconnected");
+            }
+        };
+        join_all(candidates.iter().map(open)).await;
     }
 
     /// Failures and requests of the colors that would be replaced.

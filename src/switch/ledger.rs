@@ -156,10 +156,11 @@ impl<T> ClaimRecord<T> {
         }
     }
 
-    /// Whether the request was reported as overdue.
+    /// The address of the client, if it is known, and whether the request was reported as overdue.
     #[must_use]
-    pub fn is_overdue(&self) -> bool {
-        self.shard.entries().get(self.key).is_some_and(|it| it.kind == ClaimKind::Overdue)
+    pub fn client(&self) -> (Option<IpAddr>, bool) {
+        let entries = self.shard.entries();
+        entries.get(self.key).map_or((None, false), |it| (it.client, it.kind == ClaimKind::Overdue))
     }
 }
 
@@ -212,7 +213,7 @@ mod tests {
         assert_eq!(ledger.take_overdue(side(1), 10, 20), [client(1)]);
         assert_eq!(ledger.take_overdue(side(1), 10, 20), []);
         hangs.note_response();
-        assert!(hangs.is_overdue() && !answered.is_overdue());
+        assert_eq!((hangs.client(), answered.client()), ((client(1), true), (client(2), false)));
         assert_eq!(ledger.summary(&[side(1)]).requests, 4);
     }
 }

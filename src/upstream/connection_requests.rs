@@ -1,12 +1,14 @@
-//! Lets a worker that waits for a connection ask other workers to close idle connections to the endpoint,
-//! which is at its connection limit.
+//! Requests to workers: to close an idle connection to an endpoint at its limit, for a worker that waits for one, and to
+//! open connections before a promotion.
 
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    time::Duration,
 };
 
-use tokio::sync::Notify;
+use futures_util::future::join_all;
+use tokio::sync::{Notify, oneshot};
 
 use super::pool::Pool;
 
@@ -27,6 +29,17 @@ struct WorkerRequests {
     notify: Notify,
     /// By address in memory, so that each pool is listed once.
     pools: Mutex<BTreeMap<usize, Arc<Pool>>>,
+    preconnects: Mutex<Vec<PreconnectRequest>>,
+}
+
+/// A request to open idle connections to the endpoints of a pool.
+#[derive(Debug)]
+pub(super) struct PreconnectRequest {
+    pub(super) pool: Arc<Pool>,
+    /// Idle connections to each endpoint.
+    pub(super) per_endpoint: usize,
+    /// Gets the number of connections that were opened.
+    pub(super) done: oneshot::Sender<usize>,
 }
 
 // === impl WorkerRegistry ===
@@ -38,9 +51,30 @@ impl WorkerRegistry {
         WorkerHandle { workers: Arc::clone(self), requests }
     }
 
+    /// Opens idle connections to each healthy endpoint of a pool on every worker, unless there are as many already.
+    /// Returns the number of connections that were opened within `timeout`. Dropping the future does not stop the
+    /// workers.
+    pub async fn preconnect(
+        &self,
+        pool: &Arc<Pool>,
+        per_endpoint: usize,
+        timeout: Duration,
+    ) -> usize {
+        let mut opened = Vec::new();
+        for worker in self.all().iter().filter_map(Weak::upgrade) {
+            let (done, wait) = oneshot::channel();
+            let pool = Arc::clone(pool);
+            worker.preconnects().push(PreconnectRequest { pool, per_endpoint, done });
+            worker.notify.notify_one();
+            opened.push(tokio::time::timeout(timeout, wait));
+        }
+        let opened = join_all(opened).await;
+        opened.into_iter().map(|it| it.ok().and_then(Result::ok).unwrap_or_default()).sum()
+    }
+
     /// The number of workers.
-    #[cfg(test)]
-    pub(super) fn len(&self) -> usize {
+    #[must_use]
+    pub fn workers(&self) -> usize {
         self.all().len()
     }
 
@@ -71,6 +105,11 @@ impl WorkerHandle {
         self.requests.notify.notified().await;
         std::mem::take(&mut *self.requests.pools()).into_values()
     }
+
+    /// Takes the pending requests to open connections.
+    pub(super) fn take_preconnects(&self) -> Vec<PreconnectRequest> {
+        std::mem::take(&mut *self.requests.preconnects())
+    }
 }
 
 // === impl WorkerRequests ===
@@ -78,6 +117,10 @@ impl WorkerHandle {
 impl WorkerRequests {
     fn pools(&self) -> MutexGuard<'_, BTreeMap<usize, Arc<Pool>>> {
         self.pools.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn preconnects(&self) -> MutexGuard<'_, Vec<PreconnectRequest>> {
+        self.preconnects.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -18,7 +18,7 @@ use super::{
     endpoint_state::{ConnectionPermit, EndpointState},
     idle::IdleConnections,
     pool::Pool,
-    sessions::{Drivers, Http2Session, OpenSession},
+    sessions::{ConnectionTasks, Http2Session, OpenSession},
 };
 use crate::{
     metrics::GaugeGuard,
@@ -36,7 +36,7 @@ pub struct WorkerConnectionPool {
     worker: WorkerHandle,
     buffers: Rc<BufferPool>,
     idle: RefCell<IdleConnections>,
-    drivers: Drivers,
+    tasks: ConnectionTasks,
 }
 
 /// How connections are opened and kept.
@@ -69,8 +69,8 @@ impl WorkerConnectionPool {
         workers: &Arc<WorkerRegistry>,
         buffers: Rc<BufferPool>,
     ) -> Self {
-        let (idle, drivers) = (RefCell::default(), Drivers::default());
-        Self { settings, limit, worker: workers.register(), buffers, idle, drivers }
+        let (idle, tasks) = (RefCell::default(), ConnectionTasks::default());
+        Self { settings, limit, worker: workers.register(), buffers, idle, tasks }
     }
 
     /// Asks the other workers to close an idle connection to each endpoint at its limit that the front of this pool's
@@ -82,9 +82,13 @@ impl WorkerConnectionPool {
     }
 
     /// Releases idle connections whenever other workers ask for them, forever. Cancel-safe.
-    pub async fn serve_other_workers(&self) {
+    pub async fn serve_other_workers(self: &Rc<Self>) {
         loop {
             let pools = self.worker.requested().await;
+            for request in self.worker.take_preconnects() {
+                // Not here: this future is dropped whenever the worker has something else to do.
+                self.tasks.spawn(Rc::clone(self).preconnect(request));
+            }
             let mut idle = self.idle.borrow_mut();
             if self.limit.is_exhausted() {
                 idle.close_one();
@@ -136,6 +140,16 @@ impl WorkerConnectionPool {
         let mut fit =
             entry.sessions.iter_mut().filter(|it| !is_for_tunnel || it.supports_tunnels());
         !entry.connections.is_empty() || fit.any(Http2Session::has_capacity)
+    }
+
+    /// How many idle connections to an endpoint there are; a session with room for more requests counts as many.
+    pub(super) fn idle_count(&self, endpoint: &Arc<EndpointState>) -> usize {
+        let mut idle = self.idle.borrow_mut();
+        let Some(entry) = idle.get_mut(&Arc::as_ptr(endpoint)) else { return 0 };
+        match entry.sessions.iter_mut().any(Http2Session::has_capacity) {
+            true => usize::MAX,
+            false => entry.connections.len(),
+        }
     }
 
     /// Identifies this worker in queues that workers share.
@@ -276,7 +290,7 @@ impl WorkerConnectionPool {
         let failed = |what: &str| {
             ConnectError::of(endpoint, ConnectReason::Protocol, io::Error::other(what.to_owned()))
         };
-        let started = Http2Session::begin(socket, &self.drivers, open, now).await;
+        let started = Http2Session::begin(socket, &self.tasks, open, now).await;
         let mut session = started
             .map_err(|error| failed(&error.to_string()))
             .inspect_err(|error| pool.record_connect_failure(endpoint, error))?;
@@ -329,7 +343,7 @@ impl WorkerConnectionPool {
     /// driver tasks that panicked.
     #[must_use]
     pub fn sweep(&self, now: Instant) -> usize {
-        let panics = self.drivers.sweep();
+        let panics = self.tasks.sweep();
         let worker_id = self.worker_id();
         self.idle.borrow_mut().0.retain(|_, entry| {
             let Some(endpoint) = entry.endpoint.upgrade() else { return false };

@@ -20,6 +20,7 @@ mod idle;
 mod own;
 mod pool;
 mod pool_context;
+mod preconnect;
 mod probe;
 mod queue;
 mod resolver;

@@ -51,9 +51,9 @@ struct DriverGuard(Rc<SessionState>);
 #[derive(Debug)]
 pub(super) struct StreamLease(Rc<SessionState>);
 
-/// The tasks that drive the sessions of a worker; dropping this aborts them.
+/// The tasks of a worker that drive sessions and open connections in advance; dropping this aborts them.
 #[derive(Debug, Default)]
-pub(super) struct Drivers(RefCell<JoinSet<()>>);
+pub(super) struct ConnectionTasks(RefCell<JoinSet<()>>);
 
 /// The flow-control windows: bytes that an endpoint may send of one response before they are forwarded, and of all
 /// responses together. The second is the maximum, so that slow clients do not block other responses.
@@ -88,7 +88,7 @@ impl Http2Session {
     /// The error of the connection.
     pub(super) async fn begin(
         socket: Socket,
-        drivers: &Drivers,
+        tasks: &ConnectionTasks,
         open: OpenSession,
         now: Instant,
     ) -> Result<Self, h2::Error> {
@@ -109,7 +109,7 @@ impl Http2Session {
             state_changed: Notify::new(),
         });
         let guard = Rc::clone(&state);
-        drivers.0.borrow_mut().spawn_local(async move {
+        tasks.0.borrow_mut().spawn_local(async move {
             let guard = DriverGuard(guard);
             let ended = std::future::poll_fn(|context| {
                 let ended = std::pin::Pin::new(&mut connection).poll(context);
@@ -215,13 +215,18 @@ impl Drop for StreamLease {
     }
 }
 
-// === impl Drivers ===
+// === impl ConnectionTasks ===
 
-impl Drivers {
+impl ConnectionTasks {
+    /// Runs a task of the worker. Must be called on the worker's runtime.
+    pub(super) fn spawn(&self, task: impl Future<Output = ()> + 'static) {
+        self.0.borrow_mut().spawn_local(task);
+    }
+
     /// Removes ended tasks. Returns how many of them panicked.
     pub(super) fn sweep(&self) -> usize {
-        let mut drivers = self.0.borrow_mut();
-        let ended = std::iter::from_fn(|| drivers.try_join_next());
+        let mut tasks = self.0.borrow_mut();
+        let ended = std::iter::from_fn(|| tasks.try_join_next());
         ended.filter(|it| it.as_ref().is_err_and(JoinError::is_panic)).count()
     }
 }

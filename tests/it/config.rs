@@ -21,8 +21,14 @@ fn the_example_is_the_defaults() {
 
 #[test]
 fn every_file_of_config_is_good() {
-    for entry in std::fs::read_dir("config").expect("the folder") {
-        load(&entry.expect("an entry").path().display().to_string());
+    for folder in ["config", "config/examples"] {
+        let entries = std::fs::read_dir(folder).expect("the folder");
+        let paths = entries.map(|it| it.expect("an entry").path());
+        let files: Vec<_> = paths.filter(|it| it.is_file()).collect();
+        assert!(!files.is_empty(), "{folder} has files");
+        for path in files {
+            load(&path.display().to_string());
+        }
     }
 }
 

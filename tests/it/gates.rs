@@ -2,9 +2,11 @@
 
 mod approval;
 mod compatible;
+mod examples;
 mod healthy;
 mod hook;
 mod mistakes;
+mod preconnect;
 mod smoke;
 mod together;
 mod warm_up;

@@ -16,8 +16,16 @@ use crate::model::GateSettings;
 /// The gates that are configured, in the order in which they run. A rollback runs only `healthy` and `compatible`.
 pub(super) fn gates(settings: &GateSettings, direction: Direction) -> Vec<Box<dyn Gate>> {
     let mut gates: Vec<Box<dyn Gate>> = vec![Box::new(healthy::Healthy)];
-    let GateSettings { deadline: _, healthy: _, approval, compatible, smoke, warm_up, hook } =
-        settings;
+    let GateSettings {
+        deadline: _,
+        healthy: _,
+        approval,
+        compatible,
+        smoke,
+        warm_up,
+        hook,
+        preconnect: _,
+    } = settings;
     gates.extend(approval.clone().map(|it| Box::new(approval::Approved(it)) as _));
     gates.extend(compatible.clone().map(|it| Box::new(compatible::Compatible(it)) as _));
     if !smoke.is_empty() {

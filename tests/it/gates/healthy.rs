@@ -90,7 +90,8 @@ async fn an_endpoint_must_have_been_up_for_long_enough() {
 #[tokio::test]
 async fn a_promotion_to_a_healthy_color_sends_nothing() {
     let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
-    let gate = "health = { interval = \"24h\", path = \"/health\" }";
+    let gate =
+        "health = { interval = \"24h\", path = \"/health\" }\ngate.preconnect.per_worker = 0";
     let proxy = service(&[blue.address], &[green.address], gate).start();
     proxy.wait_for_health("green", 0, "up").await;
     let before = (green.requests(), green.connections());

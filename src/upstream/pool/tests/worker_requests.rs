@@ -21,5 +21,5 @@ async fn a_request_reaches_all_other_workers_and_is_kept_until_they_take_it() {
     }
     assert!(one.requested().now_or_never().is_none(), "not its own requests");
     drop((two, three));
-    assert_eq!(workers.len(), 1);
+    assert_eq!(workers.workers(), 1);
 }
