@@ -269,7 +269,8 @@ enum Command {
     },
     /// Run the sample application, the proxy and load in one process: preview, flip, drain and rollback
     #[command(after_help = "Examples:\n  flipgate demo\n  flipgate demo --stay    \
-                            # and open it in a browser\n\nExit code: 0 only if no request failed")]
+                            # and open it in a browser\n  flipgate demo --gates\n\n\
+                            Exit code: 0 only if no request failed; with --gates: if the bad versions were refused and rolled back")]
     Demo {
         /// Keep everything running at the end, to open it in a browser
         #[arg(long)]
@@ -280,6 +281,9 @@ enum Command {
         /// Flips under load at the end
         #[arg(long, value_name = "NUMBER", default_value_t = 100, value_parser = count(0, 100_000))]
         flips: usize,
+        /// Show gates and the watch instead: a bad version, a good one, and one that turns bad
+        #[arg(long, conflicts_with_all = ["stay", "clients", "flips"])]
+        gates: bool,
         #[command(flatten)]
         output: OutputArguments,
     },
@@ -385,9 +389,9 @@ fn dispatch(
             online(drain::drain(&service, color, wait, safe_to_stop, &admin, output))
         }
         Command::Events { after, admin, output } => online(events::events(after, &admin, output)),
-        Command::Demo { stay, clients, flips, output } => {
+        Command::Demo { stay, clients, flips, gates, output } => {
             let json = output.is_json_asked();
-            match demo::run(&demo::DemoOptions { stay, json, clients, flips }) {
+            match demo::run(&demo::DemoOptions { stay, json, clients, flips, gates }) {
                 Ok(is_clean) => Ok(u8::from(!is_clean)),
                 Err(error) => Err(CommandError::new(format!("the demo cannot run: {error}"))),
             }

@@ -3,6 +3,7 @@
 //! All requests and calls of the admin API use sockets, as those of other clients do.
 
 mod client;
+mod gates;
 mod load;
 mod report;
 mod tour;
@@ -13,7 +14,7 @@ use std::{
 };
 
 use flipgate_api::terminal::{OutputError, print_line};
-use flipgate_drill::sample::{Sample, SampleIdentity};
+use flipgate_drill::sample::{Faults, Sample, SampleIdentity};
 
 use crate::{
     admin,
@@ -36,6 +37,8 @@ pub struct DemoOptions {
     pub clients: usize,
     /// Flips under load at the end.
     pub flips: usize,
+    /// Show gates and the watch instead: a bad version, a good one, and one that turns bad.
+    pub gates: bool,
 }
 
 /// Why the demo cannot run.
@@ -61,6 +64,9 @@ pub enum DemoError {
 ///
 /// [`DemoError`] if the demo could not run to its end.
 pub fn run(options: &DemoOptions) -> Result<bool, DemoError> {
+    if options.gates {
+        return gates::run(options.json);
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .thread_name("demo")
@@ -106,7 +112,14 @@ pub fn run(options: &DemoOptions) -> Result<bool, DemoError> {
 
 fn identity(color: &str, version: &str) -> SampleIdentity {
     let (color, version) = (color.to_owned(), version.to_owned());
-    SampleIdentity { instance: color.clone(), color, version, journal: None }
+    SampleIdentity {
+        instance: color.clone(),
+        color,
+        version,
+        journal: None,
+        manifest: None,
+        faults: Faults::default(),
+    }
 }
 
 /// Only 127.0.0.1 is internal. Public clients connect from 127.0.0.2.

@@ -22,3 +22,15 @@ fn the_demo_loses_nothing_and_reports_it_as_json() {
     assert_eq!(row("previews by the public")["green"], 0);
     assert_eq!(row("previews by the public")["refused"], 1);
 }
+
+#[test]
+fn the_demo_of_gates_refuses_a_bad_version_and_rolls_back_one_that_turns_bad() {
+    let output = process::run(&["demo", "--gates", "--json"]);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    let report: Value = serde_json::from_str(&text).expect("JSON and nothing else");
+    assert_eq!(report["refused_by"], serde_json::json!(["compatible"]));
+    assert_eq!(report["passed"], true);
+    let (all, failed) = (report["public_requests"].as_u64(), report["failed"].as_u64());
+    assert!(failed > Some(0) && failed < all, "{report}");
+}

@@ -8,7 +8,7 @@ use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::CommandError;
-use crate::sample::{Sample, SampleIdentity};
+use crate::sample::{Faults, Sample, SampleIdentity};
 
 /// The identity and the address of a sample application.
 #[derive(Args, Clone, Debug)]
@@ -25,6 +25,15 @@ pub struct SampleCommand {
     /// The address to listen on; port 0 is any free port
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
     listen: SocketAddr,
+    /// The file with the JSON at /manifest.json
+    #[arg(long, value_name = "FILE")]
+    manifest: Option<PathBuf>,
+    /// Percent of the requests that get a 500; PUT /faults changes it, and has more
+    #[arg(long, value_name = "PERCENT", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=100))]
+    errors: u8,
+    /// The delay of each response in milliseconds
+    #[arg(long, value_name = "NUMBER", default_value_t = 0)]
+    delay_ms: u64,
     /// Append an entry of 16 bytes for each request to this file: its number (X-Sample-Id) and its time
     #[arg(long, value_name = "FILE")]
     journal: Option<PathBuf>,
@@ -46,10 +55,28 @@ impl SampleCommand {
 }
 
 async fn sample(command: SampleCommand) -> Result<u8, CommandError> {
-    let SampleCommand { color, version, instance, listen, journal, output } = command;
+    let SampleCommand {
+        color,
+        version,
+        instance,
+        listen,
+        manifest,
+        errors,
+        delay_ms,
+        journal,
+        output,
+    } = command;
     let fail = |what: &str, error: std::io::Error| CommandError::new(format!("{what}: {error}"));
-    let identity =
-        SampleIdentity { color: color.clone(), version: version.clone(), instance, journal };
+    let manifest = manifest.as_deref().map(std::fs::read_to_string).transpose();
+    let manifest = manifest.map_err(|error| fail("the manifest cannot be read", error))?;
+    let identity = SampleIdentity {
+        color: color.clone(),
+        version: version.clone(),
+        instance,
+        journal,
+        manifest,
+        faults: Faults { errors, delay_ms, ..Faults::default() },
+    };
     let sample = Sample::start(listen, identity).await;
     let sample =
         sample.map_err(|error| fail(&format!("{color} cannot start on {listen}"), error))?;

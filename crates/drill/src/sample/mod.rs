@@ -6,6 +6,7 @@
 
 mod clock;
 mod content;
+mod faults;
 mod journal;
 mod pages;
 mod traffic;
@@ -14,7 +15,7 @@ mod websocket;
 use std::{convert::Infallible, io, net::SocketAddr, path::PathBuf, sync::Arc};
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
@@ -23,9 +24,11 @@ use tokio::{
     task::JoinSet,
 };
 
+use self::faults::FaultSwitch;
 pub use self::{
     clock::now_ns,
     content::{Content, digest},
+    faults::Faults,
     journal::{Arrival, Journal, Number, read_journal},
 };
 
@@ -59,6 +62,10 @@ pub struct SampleIdentity {
     pub instance: String,
     /// The file for its journal.
     pub journal: Option<PathBuf>,
+    /// The JSON at `/manifest.json`; `None` for one with the version alone.
+    pub manifest: Option<String>,
+    /// What goes wrong on purpose.
+    pub faults: Faults,
 }
 
 /// A running application. Dropping it stops it.
@@ -66,6 +73,7 @@ pub struct SampleIdentity {
 pub struct Sample {
     /// Its address.
     pub address: SocketAddr,
+    app: Arc<App>,
     _tasks: JoinSet<()>,
 }
 
@@ -77,6 +85,7 @@ struct App {
     color: HeaderValue,
     version: HeaderValue,
     instance: HeaderValue,
+    faults: FaultSwitch,
 }
 
 // === impl Sample ===
@@ -93,15 +102,21 @@ impl Sample {
         let listener = TcpListener::bind(listen).await?;
         let address = listener.local_addr()?;
         let mut tasks = JoinSet::new();
+        let serving = Arc::clone(&app);
         tasks.spawn(async move {
             let mut connections = JoinSet::new();
             loop {
                 let Ok((stream, _)) = listener.accept().await else { continue };
                 while connections.try_join_next().is_some() {}
-                connections.spawn(serve(stream, Arc::clone(&app)));
+                connections.spawn(serve(stream, Arc::clone(&serving)));
             }
         });
-        Ok(Self { address, _tasks: tasks })
+        Ok(Self { address, app, _tasks: tasks })
+    }
+
+    /// Changes what goes wrong from now on.
+    pub fn set_faults(&self, faults: Faults) {
+        self.app.faults.set(faults);
     }
 }
 
@@ -126,6 +141,7 @@ impl App {
             color: value(&identity.color)?,
             version: value(&identity.version)?,
             instance: value(&identity.instance)?,
+            faults: FaultSwitch::new(identity.faults),
             journal,
             identity,
         })
@@ -149,11 +165,17 @@ impl App {
             let text = format!("the journal cannot be written: {error}\n");
             return with_status(StatusCode::INTERNAL_SERVER_ERROR, text);
         }
-        let mut response = match traffic {
-            Some(kind) => {
+        // Orders to the application itself are always followed.
+        let is_own = matches!(&*path, "/faults" | "/manifest.json");
+        let faults = if is_own { Faults::default() } else { self.faults.get() };
+        let faulty = if faults == Faults::default() { None } else { faults.respond().await };
+        let mut response = match (faulty, traffic) {
+            (Some(faulty), _) => faulty,
+            (None, None) if path == "/faults" => self.change_faults(request).await,
+            (None, Some(kind)) => {
                 traffic::respond(&self.identity, kind, number.unwrap_or_default(), request).await
             }
-            None => pages::respond(&self.identity, &request).await,
+            (None, None) => pages::respond(&self.identity, &request).await,
         };
         let headers = response.headers_mut();
         headers.insert(COLOR, self.color.clone());
@@ -164,6 +186,23 @@ impl App {
             headers.insert(ID, id);
         }
         response
+    }
+}
+
+impl App {
+    /// Shows the faults, or replaces them by those of the body of a PUT.
+    async fn change_faults(&self, request: Request<Incoming>) -> Response<Body> {
+        if request.method() == Method::PUT {
+            let body = request.into_body().collect().await.map(http_body_util::Collected::to_bytes);
+            match serde_json::from_slice(&body.unwrap_or_default()) {
+                Ok(faults) => self.faults.set(faults),
+                Err(error) => {
+                    return with_status(StatusCode::BAD_REQUEST, format!("not faults: {error}\n"));
+                }
+            }
+        }
+        let faults = serde_json::to_string(&self.faults.get()).expect("numbers only");
+        text(faults + "\n")
     }
 }
 

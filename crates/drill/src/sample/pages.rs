@@ -25,6 +25,10 @@ pub(super) async fn respond(
     match request.uri().path() {
         "/" => html(page(color, version)),
         "/whoami" => text(format!("{{\"color\":\"{color}\",\"version\":\"{version}\"}}\n")),
+        "/manifest.json" => text(match &identity.manifest {
+            Some(manifest) => manifest.clone(),
+            None => format!("{{\"version\":\"{version}\"}}\n"),
+        }),
         "/slow" => {
             tokio::time::sleep(Duration::from_secs(seconds)).await;
             text(format!("{color} {version} took {seconds} s\n"))
