@@ -30,15 +30,20 @@ pub enum Outcome {
 pub struct Outcomes {
     failed: AtomicU64,
     excluded: AtomicU64,
-    slow: AtomicU64,
     /// From so many nanoseconds on a response is slow.
     slow_after: AtomicU64,
     is_watched: AtomicBool,
-    /// The failures since the last call of [`Outcomes::take_failures`], by client.
-    failing: Mutex<HashMap<Option<IpAddr>, u64>>,
+    /// Failures since the last call of [`Outcomes::take_failures`].
+    failing: ByClient,
+    /// Slow responses since the last call of [`Outcomes::take_slow`].
+    slow: ByClient,
 }
 
-/// The most clients that are distinguished between two calls of [`Outcomes::take_failures`].
+/// Counts by client, while there is a watch.
+#[derive(Debug, Default)]
+struct ByClient(Mutex<HashMap<Option<IpAddr>, u64>>);
+
+/// The most clients that are distinguished between two calls of [`Outcomes::take_failures`]. All others count as one.
 const CLIENTS_MAX: usize = 1024;
 
 // === impl Outcomes ===
@@ -48,10 +53,10 @@ impl Outcomes {
         Self {
             failed: AtomicU64::new(0),
             excluded: AtomicU64::new(0),
-            slow: AtomicU64::new(0),
             slow_after: AtomicU64::new(u64::MAX),
             is_watched: AtomicBool::new(false),
-            failing: Mutex::default(),
+            failing: ByClient::default(),
+            slow: ByClient::default(),
         }
     }
 
@@ -62,22 +67,19 @@ impl Outcomes {
             Outcome::Failed => {
                 self.failed.fetch_add(1, Relaxed);
                 if self.is_watched() {
-                    let mut failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
-                    let client = client.map(crate::model::client_key);
-                    let is_known = failing.contains_key(&client) || failing.len() < CLIENTS_MAX;
-                    *failing.entry(if is_known { client } else { None }).or_default() += 1;
+                    self.failing.add(client);
                 }
             }
             Outcome::Excluded => drop(self.excluded.fetch_add(1, Relaxed)),
         }
     }
 
-    /// Counts a response head that came after so long, if that is slow.
+    /// Counts a response of which the head came after so long, if that is slow.
     #[inline]
-    pub fn note_head(&self, took: Duration) {
+    pub fn note_head(&self, took: Duration, client: Option<IpAddr>) {
         let slow_after = self.slow_after.load(Relaxed);
         if slow_after != u64::MAX && took.as_nanos() > u128::from(slow_after) {
-            self.slow.fetch_add(1, Relaxed);
+            self.slow.add(client);
         }
     }
 
@@ -87,7 +89,7 @@ impl Outcomes {
         let nanos = nanos.and_then(|it| u64::try_from(it).ok()).unwrap_or(u64::MAX);
         self.slow_after.store(nanos, Relaxed);
         self.is_watched.store(is_watched, Relaxed);
-        self.failing.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        drop((self.failing.take(), self.slow.take()));
     }
 
     /// Whether a watch is in progress.
@@ -109,17 +111,33 @@ impl Outcomes {
         self.excluded.load(Relaxed)
     }
 
-    /// Slow responses.
-    #[must_use]
-    pub fn slow(&self) -> u64 {
-        self.slow.load(Relaxed)
-    }
-
     /// The failures since the last call, by client.
     #[must_use]
     pub fn take_failures(&self) -> Vec<(Option<IpAddr>, u64)> {
-        let mut failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
-        std::mem::take(&mut *failing).into_iter().collect()
+        self.failing.take()
+    }
+
+    /// The slow responses since the last call, by client.
+    #[must_use]
+    pub fn take_slow(&self) -> Vec<(Option<IpAddr>, u64)> {
+        self.slow.take()
+    }
+}
+
+// === impl ByClient ===
+
+impl ByClient {
+    #[cold]
+    fn add(&self, client: Option<IpAddr>) {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let client = client.map(crate::model::client_key);
+        let is_known = counts.contains_key(&client) || counts.len() < CLIENTS_MAX;
+        *counts.entry(if is_known { client } else { None }).or_default() += 1;
+    }
+
+    fn take(&self) -> Vec<(Option<IpAddr>, u64)> {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut *counts).into_iter().collect()
     }
 }
 
@@ -162,12 +180,12 @@ mod tests {
     fn only_responses_above_the_bound_are_slow() {
         let outcomes = Outcomes::new();
         let ms = Duration::from_millis;
-        outcomes.note_head(ms(5000));
+        outcomes.note_head(ms(5000), None);
         outcomes.watch(true, Some(ms(100)));
-        [99, 100, 101, 5000].into_iter().for_each(|it| outcomes.note_head(ms(it)));
-        assert_eq!(outcomes.slow(), 2);
+        [99, 100, 101, 5000].into_iter().for_each(|it| outcomes.note_head(ms(it), None));
+        assert_eq!(outcomes.take_slow(), [(None, 2)]);
         outcomes.watch(false, Some(ms(100)));
-        outcomes.note_head(ms(5000));
-        assert_eq!(outcomes.slow(), 2);
+        outcomes.note_head(ms(5000), None);
+        assert_eq!(outcomes.take_slow(), []);
     }
 }

@@ -88,9 +88,13 @@ impl RequestClaim {
     /// Notes that the response head has arrived.
     pub(super) fn note_head(&self) {
         let metrics = self.claim.pool().metrics();
-        self.record.note_head(metrics);
-        if metrics.outcomes().is_watched() {
-            self.claim_record.note_response();
+        let took = self.record.note_head(metrics);
+        let outcomes = metrics.outcomes();
+        if outcomes.is_watched() {
+            let client = self.claim_record.note_response();
+            if let Some(took) = took {
+                outcomes.note_head(took, client);
+            }
         }
     }
 

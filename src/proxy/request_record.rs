@@ -1,6 +1,9 @@
 //! What is counted of a request, once.
 
-use std::{net::IpAddr, time::Instant};
+use std::{
+    net::IpAddr,
+    time::{Duration, Instant},
+};
 
 use crate::metrics::{Outcome, Outcomes, PoolMetrics};
 
@@ -42,13 +45,11 @@ impl RequestRecord {
         self.is_preview = true;
     }
 
-    /// Notes that the response head has arrived.
-    pub(super) fn note_head(&self, metrics: &PoolMetrics) {
-        if !self.is_preview {
-            let took = self.started.elapsed();
-            metrics.observe_head(took.as_secs_f64());
-            metrics.outcomes().note_head(took);
-        }
+    /// Notes that the response head has arrived. Returns how long it took, unless the request is a preview.
+    pub(super) fn note_head(&self, metrics: &PoolMetrics) -> Option<Duration> {
+        let took = (!self.is_preview).then(|| self.started.elapsed())?;
+        metrics.observe_head(took.as_secs_f64());
+        Some(took)
     }
 
     /// Notes the status code of the response of the application.

@@ -12,7 +12,7 @@ use tracing::{error, info, warn};
 
 use super::{
     handle::{Release, ReleaseError},
-    watch::{RunningWatch, TICK, WatchEnd, percent},
+    watch::{Outcome, RunningWatch, TICK},
 };
 use crate::{
     control::{Applied, Change, ChangeError, ChangeRequest, EventKind},
@@ -149,19 +149,28 @@ impl Watcher {
         let mut fired = Vec::new();
         let mut ended = Vec::new();
         for (name, watch) in self.watches.iter_mut().filter(|(_, it)| !it.has_fired) {
-            if let Some(reason) = watch.tick(&control, now) {
-                watch.has_fired = true;
-                fired.push((name.clone(), reason));
-            } else if watch.state.until <= now_ms {
-                ended.push((name.clone(), watch.generation()));
+            let outcome = match watch.tick(&control, now) {
+                Outcome::Running if watch.state.until <= now_ms => watch.end(),
+                it => it,
+            };
+            match outcome {
+                Outcome::Running => {}
+                Outcome::Fired(reason) => {
+                    watch.has_fired = true;
+                    fired.push((name.clone(), watch.describe(reason)));
+                }
+                Outcome::Passed => ended.push((name.clone(), None)),
+                Outcome::Inconclusive(reason) => {
+                    ended.push((name.clone(), Some(reason.to_string())));
+                }
             }
             self.release.board().put(name, watch.progress());
         }
         for (name, reason) in fired {
             self.fire(&name, reason);
         }
-        for (name, generation) in ended {
-            self.end(&name, generation).await;
+        for (name, reason) in ended {
+            self.end(&name, reason).await;
         }
         let due = self.confirmations.iter().filter(|(_, it)| it.until <= now_ms);
         let due: Vec<_> = due.map(|(name, it)| (name.clone(), it.clone())).collect();
@@ -208,25 +217,24 @@ impl Watcher {
         }
     }
 
-    /// The time of a watch is over.
-    async fn end(&mut self, name: &ServiceName, generation: Generation) {
+    /// The time of a watch is over. Without a reason why it is inconclusive, it has passed.
+    async fn end(&mut self, name: &ServiceName, inconclusive: Option<String>) {
         let Some(watch) = self.watches.get(name) else { return };
-        let (color, end) = (watch.color, watch.end());
-        let (failures, requests) = (watch.progress().failures, watch.progress().requests);
-        let share = percent(watch.progress().share);
+        let (color, generation) = (watch.color, watch.generation());
+        let summary = watch.summary();
         if !self.end_watch(name, generation).await {
             // The next tick tries again.
             return;
         }
         let service = name.clone();
         let number = generation.0;
-        let event = match end {
-            WatchEnd::Passed(summary) => {
-                info!(%service, %color, generation = number, failures, requests, share, "watch passed");
+        let event = match inconclusive {
+            None => {
+                info!(%service, %color, generation = number, summary, "watch passed");
                 EventKind::WatchPassed { service, color, generation, summary }
             }
-            WatchEnd::Inconclusive(reason) => {
-                warn!(%service, %color, generation = number, failures, requests, reason, "watch inconclusive");
+            Some(reason) => {
+                warn!(%service, %color, generation = number, reason, "watch inconclusive");
                 EventKind::WatchInconclusive { service, color, generation, reason }
             }
         };

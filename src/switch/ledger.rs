@@ -147,13 +147,15 @@ impl<T> ClaimRecord<T> {
         }
     }
 
-    /// Notes that the response of a request has begun. A request that is overdue stays overdue.
-    pub fn note_response(&self) {
-        if let Some(entry) = self.shard.entries().get_mut(self.key)
-            && entry.kind == ClaimKind::Request
-        {
+    /// Notes that the response of a request has begun, and returns the address of its client, if it is known. A request
+    /// that is overdue stays overdue.
+    pub fn note_response(&self) -> Option<IpAddr> {
+        let mut entries = self.shard.entries();
+        let entry = entries.get_mut(self.key)?;
+        if entry.kind == ClaimKind::Request {
             entry.kind = ClaimKind::Responding;
         }
+        entry.client
     }
 
     /// The address of the client, if it is known, and whether the request was reported as overdue.

@@ -1,99 +1,135 @@
-//! A sequential test of a share of failures: it may be evaluated after every tick, and its false alarms stay bounded.
+//! A sequential test of a share of failures. The caller may evaluate it after every tick; its false alarms stay
+//! bounded.
 //!
-//! It is a mixture of likelihood ratios over change points: the share may rise at any tick of the watch, to 1.6, 4 or 10
-//! times the limit. The weights of the change points sum to 1, so for any share up to the limit the evidence exceeds
-//! [`THRESHOLD`] in at most 1 of 1,000 watches (Ville's inequality; Shin, Ramdas, Rinaldo, "E-detectors", 2023). One tick
-//! adds at most [`TICK_EVIDENCE_MAX`], so a short burst of failures does not fire the test; a cap only lowers the evidence.
+//! The test is a mixture of likelihood ratios over change points: the share may rise at any tick of the watch, to one
+//! of three shares above the limit. The weights of the change points sum to 1. For any share up to the limit the
+//! evidence is then at most a nonnegative martingale that starts at 1, and by Ville's inequality (Ville, "Étude
+//! critique de la notion de collectif", 1939) it reaches [`THRESHOLD`] in at most 1 of 1,000 watches. The mixture over
+//! change points follows Shin, Ramdas, Rinaldo, "E-detectors: a nonparametric framework for sequential change
+//! detection", 2023; their unweighted form bounds the mean time between alarms only.
+//!
+//! One tick adds at most [`TICK_EVIDENCE_MAX`], so that a short burst of failures does not fire the test. The cap only
+//! lowers the evidence, and so do failures that the caller leaves out: evidence grows with the number of failures.
 
 /// The evidence that fires the test: at most one false alarm in so many watches.
 const THRESHOLD: f64 = 1000.0;
 
-/// The logarithm of the most evidence of one tick: with ticks of 250 ms, an outage must last a second.
+/// The natural logarithm of the most evidence of one tick. With ticks of 250 ms, an outage of about a second can fire
+/// the test; right after the flip, with half of the weight, two ticks can.
 const TICK_EVIDENCE_MAX: f64 = 4.0;
 
-/// Right after the flip, half of the weight makes two ticks enough evidence. They are less than a second.
-const FAILING_TICKS_MIN: u64 = 4;
+/// The shares that the test looks for, in order. One share alone would leave shares between it and the limit
+/// undetected.
+const TARGETS: [Target; 3] = [
+    Target { multiple: 1.6, distance: 0.25 },
+    Target { multiple: 4.0, distance: 0.5 },
+    Target { multiple: 10.0, distance: 0.9 },
+];
 
-/// The shares that the test looks for, as multiples of the limit: several, since one of them would miss shares that are
-/// a little above the limit.
-const MULTIPLES: [f64; 3] = [1.6, 4.0, 10.0];
-
-/// The largest share that the test looks for.
-const SHARE_MAX: f64 = 0.99;
-
-/// The smallest limit: with a limit of 0, a single failure would be infinite evidence.
+/// The smallest limit, 0.01 %. With a limit of 0, one failure would be infinite evidence; with this one, it is evidence
+/// of at most a factor of 10, as at any other small limit.
 const LIMIT_MIN: f64 = 0.000_1;
+
+/// The largest limit, 99.99 %. Above it, no share can be told from the limit, and the test never fires.
+const LIMIT_MAX: f64 = 0.999_9;
 
 /// The weight of a change at the first tick. The later ticks share the rest equally.
 const FIRST_WEIGHT: f64 = 0.5;
 
-/// The test of one watch.
+/// The logarithm of the sum before the first tick.
+const LOG_SUM_MIN: f64 = f64::MIN;
+
+/// The largest logarithm that is turned into a number: beyond, the evidence no longer matters.
+const LOG_EVIDENCE_MAX: f64 = 700.0;
+
+/// The test of one share in one watch.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct MixtureTest {
-    /// Empty if the limit is so high that no share is above it.
-    alternatives: Vec<Alternative>,
-    /// The ticks of the whole watch.
+    /// From [`LIMIT_MIN`] to [`LIMIT_MAX`], or 1: never fires.
+    limit: f64,
+    /// The ticks of the whole watch, at least 1.
     ticks: u64,
     /// Ticks so far.
     seen: u64,
-    /// Ticks with failures so far.
-    failing: u64,
+    alternatives: [Alternative; 3],
+    /// The evidence for the first alternative since its most likely change point, at least 0.
+    excess: f64,
+}
+
+/// Where a share above the limit lies.
+#[derive(Clone, Copy, Debug)]
+struct Target {
+    /// As a multiple of the limit.
+    multiple: f64,
+    /// For large limits, of which multiples exceed 1: as a part of the distance from the limit to 1.
+    distance: f64,
 }
 
 /// A share that the test looks for.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Alternative {
-    /// The logarithm of the likelihood ratio of a failure.
+    /// The natural logarithm of the likelihood ratio of a failure, at least 0.
     of_failure: f64,
-    /// The same of any other answer.
+    /// The same of any other answer, at most 0.
     of_other: f64,
-    /// The logarithm of the weighted sum over the change points so far.
+    /// The natural logarithm of the weighted sum over the change points so far.
     log_sum: f64,
 }
 
 // === impl MixtureTest ===
 
 impl MixtureTest {
-    /// A test for a share above `limit`, from 0 to 1, over a number of ticks.
+    /// A test for a share above `limit`, over a watch of `ticks` ticks.
+    ///
+    /// `limit` is a share from 0 to 1. Below 0.0001 it counts as 0.0001. Above 0.9999, and if it is not a number, the
+    /// test never fires. The alternatives are 1.6, 4 and 10 times the limit, but at most 25, 50 and 90 % of the way
+    /// from the limit to 1; that makes a difference for limits above 29, 14 and 9 %.
     pub(super) fn new(limit: f64, ticks: u64) -> Self {
-        let limit = limit.clamp(LIMIT_MIN, 1.0);
-        let alternative = |multiple: f64| {
-            let share = (limit * multiple).min(SHARE_MAX);
-            (share > limit).then(|| Alternative {
-                of_failure: (share / limit).ln(),
-                of_other: ((1.0 - share) / (1.0 - limit)).ln(),
-                log_sum: f64::NEG_INFINITY,
-            })
-        };
-        let alternatives = MULTIPLES.into_iter().filter_map(alternative).collect();
-        Self { alternatives, ticks: ticks.max(1), seen: 0, failing: 0 }
+        let limit = if limit <= LIMIT_MAX { limit.max(LIMIT_MIN) } else { 1.0 };
+        let alternatives = TARGETS.map(|it| Alternative::new(limit, it.share(limit)));
+        Self { limit, ticks: ticks.max(1), seen: 0, alternatives, excess: 0.0 }
     }
 
-    /// Adds the failures and other answers of one tick. Returns whether the share is proved to be above the limit.
-    pub(super) fn tick(&mut self, failures: u64, others: u64) -> bool {
-        let weight = self.weight();
-        self.seen += 1;
-        self.failing += u64::from(failures > 0);
-        let log_weight = weight.ln();
-        #[expect(clippy::cast_precision_loss, reason = "counts of one tick")]
-        let (failures, others) = (failures as f64, others as f64);
-        for Alternative { of_failure, of_other, log_sum } in &mut self.alternatives {
-            let evidence = failures.mul_add(*of_failure, others * *of_other).min(TICK_EVIDENCE_MAX);
-            *log_sum = log_add(*log_sum, log_weight) + evidence;
+    /// Adds the failures and the other answers of one tick. A tick without answers only moves on to the next change
+    /// point.
+    pub(super) fn tick(&mut self, failures: u64, others: u64) {
+        let log_weight = self.weight().ln();
+        for it in &mut self.alternatives {
+            let sum = log_add(it.log_sum, log_weight) + it.tick_evidence(failures, others);
+            it.log_sum = sum.max(LOG_SUM_MIN);
         }
-        self.evidence() >= THRESHOLD && self.failing >= FAILING_TICKS_MIN
+        let evidence = self.alternatives[0].tick_evidence(failures, others);
+        self.excess = (self.excess + evidence).max(0.0);
+        self.seen = self.seen.saturating_add(1);
     }
 
-    /// The evidence so far: about 1 in the beginning.
+    /// Whether the evidence is enough now. It can fall again: remember the first time if it matters.
+    pub(super) fn has_fired(&self) -> bool {
+        self.evidence() >= THRESHOLD
+    }
+
+    /// The evidence that the share is above the limit: 1 in the beginning, at least 0, finite.
     pub(super) fn evidence(&self) -> f64 {
-        let Some(count) = u32::try_from(self.alternatives.len()).ok().filter(|it| *it > 0) else {
-            return 0.0;
-        };
-        let sum: f64 = self.alternatives.iter().map(|it| it.log_sum.min(700.0).exp()).sum();
-        sum / f64::from(count) + self.unused_weight()
+        let [first, second, third] =
+            self.alternatives.map(|it| it.log_sum.min(LOG_EVIDENCE_MAX).exp());
+        (first + second + third) / 3.0 + self.unused_weight()
     }
 
-    /// The weight of a change at the next tick.
+    /// Whether the latest answers speak for the smallest alternative rather than for the limit.
+    ///
+    /// This is the cumulative sum of Page ("Continuous inspection schemes", 1954). If it is 0 after a tick, then the
+    /// share has most likely not risen before the end of this tick. It is above 0 whenever the test has fired, since a
+    /// tick is evidence for the first alternative by at least a fixed part of its evidence for any other one.
+    pub(super) fn has_excess(&self) -> bool {
+        self.excess > 0.0
+    }
+
+    /// The limit in effect: from 0.0001 to 0.9999, or 1 if the test never fires.
+    pub(super) fn limit(&self) -> f64 {
+        self.limit
+    }
+
+    /// The weight of a change at the next tick; 0 after the watch.
     fn weight(&self) -> f64 {
         match self.seen {
             0 => FIRST_WEIGHT,
@@ -102,71 +138,56 @@ impl MixtureTest {
         }
     }
 
-    #[expect(clippy::cast_precision_loss, reason = "a watch has fewer ticks than 2^52")]
+    /// The weight of a change at any tick but the first.
     fn later_weight(&self) -> f64 {
-        (1.0 - FIRST_WEIGHT) / (self.ticks.max(2) - 1) as f64
+        (1.0 - FIRST_WEIGHT) / as_float(self.ticks.saturating_sub(1).max(1))
     }
 
-    #[expect(clippy::cast_precision_loss, reason = "a watch has fewer ticks than 2^52")]
+    /// The weight of changes that have not come yet.
     fn unused_weight(&self) -> f64 {
-        match self.seen {
-            0 => 1.0,
-            seen => self.ticks.saturating_sub(seen) as f64 * self.later_weight(),
-        }
+        let Some(later) = self.seen.min(self.ticks).checked_sub(1) else { return 1.0 };
+        (1.0 - FIRST_WEIGHT - as_float(later) * self.later_weight()).max(0.0)
     }
 }
 
-/// The logarithm of the sum of two numbers that are given by their logarithms.
-fn log_add(one: f64, other: f64) -> f64 {
-    let (high, low) = if one > other { (one, other) } else { (other, one) };
-    if low == f64::NEG_INFINITY { high } else { high + (low - high).exp().ln_1p() }
+// === impl Target ===
+
+impl Target {
+    /// The share for a limit from 0 to 1: above it and below 1, unless the limit is 1.
+    fn share(self, limit: f64) -> f64 {
+        (self.multiple * limit).min(limit + self.distance * (1.0 - limit))
+    }
+}
+
+// === impl Alternative ===
+
+impl Alternative {
+    fn new(limit: f64, share: f64) -> Self {
+        let (of_failure, of_other) = if limit < 1.0 {
+            ((share / limit).ln(), ((1.0 - share) / (1.0 - limit)).ln())
+        } else {
+            (0.0, 0.0)
+        };
+        Self { of_failure, of_other, log_sum: LOG_SUM_MIN }
+    }
+
+    /// The natural logarithm of the likelihood ratio of one tick, capped.
+    fn tick_evidence(&self, failures: u64, others: u64) -> f64 {
+        let evidence = as_float(failures) * self.of_failure + as_float(others) * self.of_other;
+        evidence.min(TICK_EVIDENCE_MAX)
+    }
+}
+
+/// The logarithm of the sum of two numbers that are given by their logarithms. The first one is finite.
+fn log_add(finite: f64, other: f64) -> f64 {
+    let (high, low) = if finite > other { (finite, other) } else { (other, finite) };
+    high + (low - high).exp().ln_1p()
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts above 2^53 differ by less than matters")]
+fn as_float(count: u64) -> f64 {
+    count as f64
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn without_answers_nothing_is_proved() {
-        let mut test = MixtureTest::new(0.05, 1200);
-        assert!((test.evidence() - 1.0).abs() < 1e-9);
-        (0..2000).for_each(|_| assert!(!test.tick(0, 0)));
-        assert!((test.evidence() - 1.0).abs() < 1e-9, "all weight is used: {}", test.evidence());
-    }
-
-    #[test]
-    fn a_short_outage_does_not_fire_and_a_longer_one_does() {
-        for (ticks, fires) in [(3, false), (4, true)] {
-            let mut test = MixtureTest::new(0.05, 1200);
-            let mut fired = (0..ticks).any(|_| test.tick(1_000_000, 0));
-            // Good answers after it take the evidence back.
-            fired |= (0..10).any(|_| test.tick(0, 25)) || (0..100).any(|_| test.tick(1, 24));
-            assert_eq!(fired, fires, "an outage of {ticks} ticks at the start");
-        }
-        for (ticks, fires) in [(3, false), (5, true)] {
-            let mut test = MixtureTest::new(0.05, 1200);
-            (0..100).for_each(|_| assert!(!test.tick(0, 25)));
-            let fired = (0..ticks).any(|_| test.tick(25, 0));
-            assert_eq!(fired, fires, "an outage of {ticks} ticks later");
-        }
-    }
-
-    #[test]
-    fn every_limit_and_every_count_has_a_meaning() {
-        for limit in [0.0, 0.000_001, 0.5, 0.98, 0.99, 1.0, 2.0, -1.0] {
-            let mut test = MixtureTest::new(limit, 10);
-            for (failures, others) in [(0, 0), (u64::MAX, 0), (0, u64::MAX), (u64::MAX, u64::MAX)] {
-                let _ = test.tick(failures, others);
-                assert!(!test.evidence().is_nan(), "{limit} {failures} {others}");
-            }
-        }
-        let never = |limit| {
-            let mut test = MixtureTest::new(limit, 10);
-            !(0..1000).any(|_| test.tick(1000, 0))
-        };
-        assert!(never(1.0) && never(0.99), "nothing is above it");
-        assert!(!never(0.9) && !never(0.0));
-        let mut forgiving = MixtureTest::new(0.0, 1200);
-        assert!((0..1200).all(|_| !forgiving.tick(0, 100)), "no failure, no alarm");
-    }
-}
+mod tests;

@@ -1,19 +1,34 @@
 //! The watch after a promotion: judges the answers of the new color.
 //!
-//! `judge` and what it uses are pure. The statistics of a watch are in memory: after a restart it goes on with the time
-//! that is left, and with new statistics. The task that runs the watches is `release::watcher`.
+//! The statistics are pure: no I/O and no clock. They are in memory: after a restart a watch goes on with the time that is
+//! left, and with new statistics. The task that runs the watches is `release::watcher`.
+//!
+//! ```text
+//! running       RunningWatch: reads what happened since the last tick, and has it judged
+//! ├─ verdict    WatchJudge: one watch, its settings, its outcome
+//! │  ├─ share   ShareJudge: the share of failures, or of slow answers
+//! │  │  ├─ clients  FailingClients: which failures count, so that no single client fires the test
+//! │  │  └─ mixture  MixtureTest: the sequential test of a share
+//! │  └─ bound   upper_bound: the limit if the old color failed more than the configured one
+//! baseline      what the old color answered before the flip
+//! progress      how the watches stand, for the status
+//! ```
 
 mod baseline;
+mod bound;
 mod clients;
-mod judge;
 mod mixture;
 mod progress;
+#[cfg(test)]
+mod random;
 mod running;
+mod share;
+mod verdict;
 
 pub use self::progress::WatchProgress;
 pub(super) use self::{
     baseline::Baselines,
-    judge::{TICK, WatchEnd, percent},
     progress::WatchBoard,
-    running::RunningWatch,
+    running::{RunningWatch, TICK},
+    verdict::Outcome,
 };

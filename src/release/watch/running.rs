@@ -1,16 +1,15 @@
 //! One watch in progress: reads what happened since the last tick, and has it judged.
 
 use std::{
-    collections::HashMap,
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr},
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use super::{
     baseline::totals,
-    judge::{TickCounts, WatchEnd, WatchJudge},
     progress::WatchProgress,
+    verdict::{FAILED, FireReason, JudgeSettings, LatencySettings, Outcome, Tick, WatchJudge},
 };
 use crate::{
     control::Control,
@@ -19,6 +18,12 @@ use crate::{
     switch::SideId,
     upstream::Pool,
 };
+
+/// The time between two ticks.
+pub(in crate::release) const TICK: Duration = Duration::from_millis(250);
+
+/// Stands for the clients that are not known. They count as one client.
+const UNKNOWN: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
 /// Without a limit of the latency, a request without a response is a failure after so long.
 const HANGING_AFTER: Duration = Duration::from_secs(10);
@@ -34,8 +39,8 @@ pub(in crate::release) struct RunningWatch {
     pub(in crate::release) has_fired: bool,
     judge: WatchJudge,
     pool: Arc<Pool>,
-    /// Requests without a response are failures after so long.
-    overdue_after: Duration,
+    /// Slower responses are slow.
+    bound: Option<Duration>,
     since: Instant,
     /// What was counted up to the last tick.
     seen: Counters,
@@ -44,9 +49,7 @@ pub(in crate::release) struct RunningWatch {
 /// The counters of a pool.
 #[derive(Clone, Copy, Debug)]
 struct Counters {
-    failed: u64,
     answered: u64,
-    slow: u64,
     heads: u64,
 }
 
@@ -69,9 +72,9 @@ impl RunningWatch {
             state: state.clone(),
             action: settings.action,
             has_fired: false,
-            judge: WatchJudge::new(settings, left, state.before),
+            judge: WatchJudge::new(&judge_settings(settings, left), state.before),
             pool: Arc::clone(pool),
-            overdue_after: bound.unwrap_or(HANGING_AFTER),
+            bound,
             since: Instant::now(),
             seen: Counters::of(pool),
         }
@@ -82,48 +85,59 @@ impl RunningWatch {
         self.state.generation
     }
 
-    /// Judges what happened since the last tick. Returns why the color is bad, if that is proved now.
-    pub(in crate::release) fn tick(&mut self, control: &Control, now: Instant) -> Option<String> {
-        let mut failures: HashMap<Option<IpAddr>, u64> =
-            self.pool.metrics().outcomes().take_failures().into_iter().collect();
+    /// Judges what happened since the last tick.
+    pub(in crate::release) fn tick(&mut self, control: &Control, now: Instant) -> Outcome {
+        let outcomes = self.pool.metrics().outcomes();
+        let mut failures = known(outcomes.take_failures());
+        let slow = known(outcomes.take_slow());
         let side = control.switch().read(|table| {
             let service = table.service(&self.service)?;
             (service.active() == self.color).then(|| service.side(self.color).id())
         });
-        if let Some(side) = side {
-            for client in self.overdue(control, side, now) {
-                *failures.entry(client.map(client_key)).or_default() += 1;
-            }
-        }
         let before = std::mem::replace(&mut self.seen, Counters::of(&self.pool));
-        let Counters { failed, answered, slow, heads } = self.seen;
-        let of = |now: u64, before: u64| now.saturating_sub(before);
-        let (failed, answered) = (of(failed, before.failed), of(answered, before.answered));
-        let (slow, heads) = (of(slow, before.slow), of(heads, before.heads));
-        let counts = TickCounts {
-            failures: failures.into_iter().collect(),
-            others: answered.saturating_sub(failed),
-            slow,
-            fast: heads.saturating_sub(slow),
-        };
-        self.judge.tick(&counts)
+        let Counters { answered, heads } = self.seen;
+        let mut answers = answered.saturating_sub(before.answered);
+        if let Some(side) = side {
+            let overdue = self.overdue(control, side, now);
+            answers += overdue.len() as u64;
+            failures.extend(overdue.into_iter().map(|it| (it.map_or(UNKNOWN, client_key), 1)));
+        }
+        let heads = heads.saturating_sub(before.heads);
+        self.judge.tick(&Tick { answers, failures: &failures, heads, slow: &slow })
     }
 
     /// The clients of requests that have been waiting for a response for too long.
     fn overdue(&self, control: &Control, side: SideId, now: Instant) -> Vec<Option<IpAddr>> {
-        let Some(before) = now.checked_sub(self.overdue_after) else { return Vec::new() };
+        let Some(before) = now.checked_sub(self.bound.unwrap_or(HANGING_AFTER)) else {
+            return Vec::new();
+        };
         // Earlier requests may have a response that was not noted.
         control.ledger().take_overdue(side, self.since, before)
     }
 
     pub(in crate::release) fn progress(&self) -> WatchProgress {
-        let (failures, requests) = self.judge.counts();
-        WatchProgress { failures, requests, share: self.judge.share() }
+        let counts = self.judge.failures();
+        WatchProgress { failures: counts.failures, requests: counts.answers, share: counts.share() }
     }
 
-    /// How the watch ends, if it did not fire.
-    pub(in crate::release) fn end(&self) -> WatchEnd {
+    /// What was counted, for people.
+    pub(in crate::release) fn summary(&self) -> String {
+        self.judge.failures().describe(FAILED)
+    }
+
+    /// Ends the watch, because its time is over.
+    pub(in crate::release) fn end(&mut self) -> Outcome {
         self.judge.end()
+    }
+
+    /// Why the color is bad, for people.
+    pub(in crate::release) fn describe(&self, reason: FireReason) -> String {
+        match (reason, self.bound) {
+            (FireReason::Slow(_), Some(bound)) => {
+                format!("{reason}; slow is more than {} ms", bound.as_millis())
+            }
+            _ => reason.to_string(),
+        }
     }
 }
 
@@ -138,7 +152,32 @@ impl Drop for RunningWatch {
 impl Counters {
     fn of(pool: &Pool) -> Self {
         let metrics = pool.metrics();
-        let (failed, answered) = totals(pool);
-        Self { failed, answered, slow: metrics.outcomes().slow(), heads: metrics.heads() }
+        let (_, answered) = totals(pool);
+        Self { answered, heads: metrics.heads() }
     }
+}
+
+/// How the answers of a watch of this time are judged.
+fn judge_settings(settings: &WatchSettings, time: Duration) -> JudgeSettings {
+    let WatchSettings { errors, latency, latency_after, requests, clients, .. } = settings;
+    let latency = latency.map(|it| LatencySettings {
+        share: it.slow_share(),
+        after: ticks_of(*latency_after),
+        clients: *clients,
+    });
+    JudgeSettings {
+        limit_percent: f64::from(*errors),
+        ticks: ticks_of(time),
+        requests_min: *requests,
+        clients: *clients,
+        latency,
+    }
+}
+
+fn ticks_of(time: Duration) -> u64 {
+    u64::try_from(time.as_millis() / TICK.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn known(counts: Vec<(Option<IpAddr>, u64)>) -> Vec<(IpAddr, u64)> {
+    counts.into_iter().map(|(client, count)| (client.unwrap_or(UNKNOWN), count)).collect()
 }

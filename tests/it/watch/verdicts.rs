@@ -36,7 +36,7 @@ async fn too_few_requests_are_inconclusive() {
     request_from(&proxy, 2).await;
     let inconclusive = event(&proxy, "watch_inconclusive").await;
     let reason = inconclusive["reason"].as_str().expect("a text");
-    assert_eq!(reason, "0 of 1 requests failed (0 %, 0 clients); at least 50 requests are needed");
+    assert_eq!(reason, "0 of 1 requests failed (0 %, limit 5 %); at least 50 requests are needed");
     assert!(proxy.events("watch_passed").is_empty());
     assert_eq!(active(&proxy, "web").await, "green");
 }
