@@ -79,9 +79,9 @@ fn add_progress(status: &mut Status, release: &Release) {
     for (name, service) in &mut status.services {
         let Some(watch) = &mut service.watch else { continue };
         let progress = name.parse().ok().and_then(|it| release.watch_progress(&it));
-        if let Some(WatchProgress { failures, requests, share }) = progress {
+        if let Some(WatchProgress { failures, requests, share, rescue }) = progress {
             watch.errors = (share * 10_000.0).round() / 100.0;
-            (watch.failures, watch.requests) = (failures, requests);
+            (watch.failures, watch.requests, watch.rescue) = (failures, requests, rescue);
         }
     }
 }

@@ -49,6 +49,7 @@ impl From<ServiceSnapshot> for ServiceStatus {
                 errors: 0.0,
                 failures: 0,
                 requests: 0,
+                rescue: false,
             }),
             confirm_by: confirm_by.map(|it| it.to_string()),
             pools: pools.into_iter().map(|(it, pool)| (it.to_string(), pool.into())).collect(),

@@ -175,6 +175,7 @@ const WATCH: &[SchemaKey] = &[
     ("requests", Whole(0, NUMBER_MAX), "The fewest requests before a verdict"),
     ("clients", Whole(1, 1000), "Client addresses that failures must come from"),
     ("action", Words(&["rollback", "alert"]), "What happens if the color is bad"),
+    ("rescue", Flag, "Whether the color before serves what cannot be connected to the new one"),
 ];
 const GATE: &[SchemaKey] = &[
     ("deadline", Duration, "For all gates of one promotion"),

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::{
     policy::or_none,
-    reader::{Section, Value, text, whole, word},
+    reader::{Section, Value, flag, text, whole, word},
     settings::duration,
 };
 use crate::model::{LatencyLimit, WatchAction, WatchSettings};
@@ -34,6 +34,7 @@ pub(super) fn watch(section: &Section<'_>) -> Arc<WatchSettings> {
         action: section.read("action", known.action, |it| {
             word(it, &[("rollback", WatchAction::Rollback), ("alert", WatchAction::Alert)])
         }),
+        rescue: section.read("rescue", known.rescue, flag),
     };
     if settings.latency.is_some() && settings.latency_after >= settings.time {
         let key = if section.has("latency_after") { "latency_after" } else { "latency" };

@@ -142,6 +142,11 @@ impl Metrics {
                 &["service", "color", "reason"],
             )?,
             connections: gauges("upstream_connections", "Open connections to endpoints", &of_pool)?,
+            rescued: counters(
+                "rescued_requests_total",
+                "Requests that could not be connected to the active color, and went to the one before",
+                &of_pool,
+            )?,
             retries: counters(
                 "retries_total",
                 "Requests that were sent once more, by what had become of them before",
@@ -305,6 +310,7 @@ impl Metrics {
             head,
             connect_errors,
             connections,
+            rescued,
             retries,
             ejections,
             limited,
@@ -314,6 +320,7 @@ impl Metrics {
             previews,
             errors,
             connect_errors,
+            rescued,
             retries,
             ejections,
             limited,

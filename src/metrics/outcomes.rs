@@ -30,6 +30,7 @@ pub enum Outcome {
 pub struct Outcomes {
     failed: AtomicU64,
     excluded: AtomicU64,
+    rescued: AtomicU64,
     /// From so many nanoseconds on a response is slow.
     slow_after: AtomicU64,
     is_watched: AtomicBool,
@@ -53,6 +54,7 @@ impl Outcomes {
         Self {
             failed: AtomicU64::new(0),
             excluded: AtomicU64::new(0),
+            rescued: AtomicU64::new(0),
             slow_after: AtomicU64::new(u64::MAX),
             is_watched: AtomicBool::new(false),
             failing: ByClient::default(),
@@ -72,6 +74,13 @@ impl Outcomes {
             }
             Outcome::Excluded => drop(self.excluded.fetch_add(1, Relaxed)),
         }
+    }
+
+    /// Counts a request that was rescued by another pool as failed here. It is not among the requests of this pool.
+    #[cold]
+    pub(super) fn count_rescued(&self, client: Option<IpAddr>) {
+        self.rescued.fetch_add(1, Relaxed);
+        self.count(Outcome::Failed, client);
     }
 
     /// Counts a response of which the head came after so long, if that is slow.
@@ -103,6 +112,12 @@ impl Outcomes {
     #[must_use]
     pub fn failed(&self) -> u64 {
         self.failed.load(Relaxed)
+    }
+
+    /// Requests that another pool has served.
+    #[must_use]
+    pub fn rescued(&self) -> u64 {
+        self.rescued.load(Relaxed)
     }
 
     /// Requests that say nothing about the application.

@@ -1,7 +1,10 @@
 //! The series of one pool. Each is made when it first counts something: most pools of ten thousand services see few
 //! codes and meet no limit.
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    net::IpAddr,
+    sync::{Arc, OnceLock},
+};
 
 use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
@@ -17,6 +20,7 @@ pub(super) struct MetricFamilies {
     pub(super) errors: IntCounterVec,
     pub(super) connect_errors: IntCounterVec,
     pub(super) connections: IntGaugeVec,
+    pub(super) rescued: IntCounterVec,
     pub(super) retries: IntCounterVec,
     pub(super) ejections: IntCounterVec,
     pub(super) limited: IntCounterVec,
@@ -141,6 +145,13 @@ impl PoolMetrics {
     #[must_use]
     pub fn was_used(&self) -> bool {
         self.duration.get().is_some() || self.connections.get().is_some()
+    }
+
+    /// Counts a request that could not be connected to this pool, and that another one serves.
+    #[cold]
+    pub fn count_rescued(&self, client: Option<IpAddr>) {
+        self.families.rescued.with_label_values(&self.labels()).inc();
+        self.outcomes.count_rescued(client);
     }
 
     /// Counts a retry. `reason` is a word of a fixed list.

@@ -19,6 +19,8 @@ pub struct WatchSettings {
     pub clients: usize,
     /// What happens if the color is bad.
     pub action: WatchAction,
+    /// Whether the color before serves requests that cannot be connected to the new one.
+    pub rescue: bool,
 }
 
 /// The most responses that may be slower than a bound.
@@ -59,6 +61,7 @@ impl Default for WatchSettings {
             requests: 50,
             clients: 3,
             action: WatchAction::Rollback,
+            rescue: false,
         }
     }
 }

@@ -71,7 +71,7 @@ pub fn answer(bytes: &[u8]) {
         framing: forwarded,
         goes_on: true,
         is_websocket: false,
-        headers: FlipgateHeaders { origin: None, is_private: true },
+        headers: FlipgateHeaders { origin: None, rescued_from: None, is_private: true },
         hsts: Some("max-age=1"),
         via: Some(b"Via: 1.1 flipgate\r\n"),
         date: *b"Sun, 06 Nov 1994 08:49:37 GMT",

@@ -43,6 +43,13 @@ pub(super) fn exchange<'a>(
             }
             let (mut found, head) = match forward(&mut admitted, client).await {
                 Ok(forwarded) => forwarded,
+                Err(failure) if admitted.rescue(&failure, client.split().1) => {
+                    // Boxed: it is rarely needed.
+                    match Box::pin(forward(&mut admitted, client)).await {
+                        Ok(forwarded) => forwarded,
+                        Err(failure) => break 'failed failure,
+                    }
+                }
                 Err(failure) => break 'failed failure,
             };
             if head.status == SWITCHING {

@@ -30,6 +30,8 @@ pub(super) enum LimitedEvent {
     AbandonedIncomplete,
     /// The client got an error that Flipgate made.
     ErrorResponse,
+    /// A request was served by the color before.
+    Rescued,
     /// A TLS handshake failed for the certificate of the client.
     ClientCertificate,
 }
@@ -82,6 +84,9 @@ impl LimitedEvent {
                 "gave up waiting for the response to an abandoned request; the endpoint may still work on it"
             }
             Self::ErrorResponse => "error response",
+            Self::Rescued => {
+                "no endpoint of the active color can be connected; request served by the color before"
+            }
             Self::ClientCertificate => "client certificate refused",
         }
     }

@@ -34,6 +34,7 @@ mod relay;
 mod request_claim;
 mod request_record;
 mod request_traits;
+mod rescue;
 mod response;
 mod retries;
 #[cfg(test)]

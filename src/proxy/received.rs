@@ -93,6 +93,7 @@ impl<'a> ReceivedRequest<'a> {
         }
         let headers = FlipgateHeaders {
             origin: shows_color.then(|| (claim.color(), claim.generation())),
+            rescued_from: None,
             is_private: is_preview,
         };
         let timeouts = &claim.pool().policy().timeouts;

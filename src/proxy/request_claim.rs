@@ -85,6 +85,24 @@ impl RequestClaim {
         self.endpoint().or(self.failed_endpoint.as_ref())
     }
 
+    /// Whether it is a request of the public path: admitted to the active color, and no preview.
+    pub(super) fn is_public(&self) -> bool {
+        self.claim.is_active() && !self.record.is_preview()
+    }
+
+    /// Gives the request another claim, because no endpoint of its pool could be connected. It counts as a failure of
+    /// that pool, and from now on as a request of the other one.
+    #[cold]
+    pub(super) fn move_to(&mut self, claim: Claim<Pool>, shard: &Arc<LedgerShard<Instant>>) {
+        let (client, is_overdue) = self.claim_record.client();
+        self.claim.pool().metrics().count_rescued(client.filter(|_| !is_overdue));
+        self.permit = None;
+        self.failed_endpoint = None;
+        // The record is removed before the claim ends.
+        self.claim_record = shard.record(claim.side(), self.record.started(), client);
+        self.claim = claim;
+    }
+
     /// Notes that the response head has arrived.
     pub(super) fn note_head(&self) {
         let metrics = self.claim.pool().metrics();

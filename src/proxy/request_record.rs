@@ -45,6 +45,10 @@ impl RequestRecord {
         self.is_preview = true;
     }
 
+    pub(super) fn is_preview(&self) -> bool {
+        self.is_preview
+    }
+
     /// Notes that the response head has arrived. Returns how long it took, unless the request is a preview.
     pub(super) fn note_head(&self, metrics: &PoolMetrics) -> Option<Duration> {
         let took = (!self.is_preview).then(|| self.started.elapsed())?;

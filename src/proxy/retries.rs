@@ -252,6 +252,9 @@ impl<'e, 'a> RetryState<'e, 'a> {
             self.was_unprocessed = true;
         } else if is_fresh || !self.may_use_idle(member) {
             self.has_retried_closed |= is_fresh;
+            if is_fresh {
+                self.request.upload.note_processed();
+            }
             // It accepts connections and closes them: as bad as refusing them.
             self.error = ProxyError::Closed;
             self.request.claim.note_failed_endpoint(member);
@@ -395,6 +398,9 @@ impl<'e, 'a> RetryState<'e, 'a> {
         error: ProxyError,
         why: &'static str,
     ) {
+        if !matches!(error, ProxyError::Connect(_)) {
+            self.request.upload.note_processed();
+        }
         self.request.claim.note_failed_endpoint(member);
         self.tried.push(Arc::clone(member));
         (self.error, self.retry_reason) = (error, Some(why));

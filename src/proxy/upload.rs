@@ -25,6 +25,10 @@ pub(super) struct Upload {
     state: UploadState,
     /// Whether the client has closed its sending side.
     is_half_closed: bool,
+    /// Whether a byte was written before the last rewind.
+    was_sent: bool,
+    /// Whether an endpoint may have processed it.
+    may_be_processed: bool,
 }
 
 /// How far the request was sent.
@@ -92,7 +96,13 @@ impl Upload {
     }
 
     fn of(pipe: BodyPipe) -> Self {
-        Self { pipe, state: UploadState::Going, is_half_closed: false }
+        Self {
+            pipe,
+            state: UploadState::Going,
+            is_half_closed: false,
+            was_sent: false,
+            may_be_processed: false,
+        }
     }
 
     /// The head for the upstream. Empty for a request that is not forwarded.
@@ -151,8 +161,24 @@ impl Upload {
         self.pipe.can_rewind()
     }
 
+    /// Whether a byte was ever written, to any endpoint.
+    pub(super) fn was_ever_sent(&self) -> bool {
+        self.was_sent || self.has_begun()
+    }
+
+    /// Notes that an endpoint may have processed the request: it took it on a fresh connection.
+    pub(super) fn note_processed(&mut self) {
+        self.may_be_processed = true;
+    }
+
+    /// Whether an endpoint may have processed the request.
+    pub(super) fn may_be_processed(&self) -> bool {
+        self.may_be_processed
+    }
+
     /// Starts again from the first byte.
     pub(super) fn rewind(&mut self) {
+        self.was_sent |= self.has_begun();
         self.pipe.rewind();
         self.state = UploadState::Going;
     }

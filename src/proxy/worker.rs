@@ -59,7 +59,7 @@ pub struct ProxyContext {
 
 /// The proxy of one worker.
 pub struct Proxy {
-    switch: Arc<Switch<Arc<Rules>, Pool>>,
+    pub(super) switch: Arc<Switch<Arc<Rules>, Pool>>,
     pub(super) metrics: Metrics,
     pub(super) unrouted: Arc<PoolMetrics>,
     pub(super) shard: Arc<LedgerShard<Instant>>,

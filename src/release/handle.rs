@@ -8,7 +8,7 @@ use tracing::{debug, info, warn};
 use super::{
     candidate::{CallContext, Candidate, Direction},
     gate::{GateReport, GateResult, Verdict},
-    gates::gates,
+    gates::{compatible, gates},
     rules::Evaluator,
     run::run,
     watch::{Baselines, WatchBoard, WatchProgress},
@@ -20,7 +20,7 @@ use crate::{
     },
     metrics::{Metrics, PromotionKind, PromotionResult},
     model::{Color, GateSettings, Generation, ServiceName},
-    upstream::{EndpointState, PoolContext, WorkerRegistry},
+    upstream::{EndpointState, Pool, PoolContext, WorkerRegistry},
 };
 
 /// Makes promotions and rollbacks if their gates allow them. Cheap to clone.
@@ -114,6 +114,37 @@ impl Release {
         let made = self.decide(call, false).await;
         self.count(PromotionKind::Automatic, &made);
         made.map(drop)
+    }
+
+    /// The pool that may serve requests which cannot be connected to the active color of a service: the one before the
+    /// promotion of this generation, if a rollback to it is possible and the versions are compatible.
+    ///
+    /// # Errors
+    ///
+    /// Why there is none.
+    pub(super) async fn rescuer(
+        &self,
+        service: &ServiceName,
+        generation: Generation,
+    ) -> Result<Arc<Pool>, String> {
+        let change = Change::Rollback { services: vec![service.clone()], force: false };
+        let terms = PromotionTerms { takes_back: Some(generation), ..PromotionTerms::default() };
+        let call = ChangeRequest { terms, ..ChangeRequest::unconditional(change) };
+        let planned = self.control.plan_promotion(&call).map_err(|it| it.to_string())?;
+        let PlannedPromotion::Colors { colors, applied } = planned else {
+            return Err("the rollback was made already".to_owned());
+        };
+        let candidate = self.candidates(&colors, &applied, &call, Direction::Rollback).pop();
+        let candidate = candidate.ok_or("the service is not configured")?;
+        let is_unproved = |it: &Color| candidate.stored_manifest(*it).is_none();
+        if candidate.settings.compatible.is_some() && Color::BOTH.iter().any(is_unproved) {
+            return Err("the promotion was made without the gate `compatible`".to_owned());
+        }
+        let report = run(&compatible(&candidate.settings), &candidate).await;
+        match report.has_passed() {
+            true => Ok(candidate.pool),
+            false => Err(Refusals(&[report]).to_string()),
+        }
     }
 
     /// Makes a promotion or rollback if the gates of all its services allow it. `skips_gates` makes it without them.

@@ -18,6 +18,7 @@ use crate::{
     control::{Applied, Change, ChangeError, ChangeRequest, EventKind},
     model::{Color, Difference, Generation, ServiceName, VersionedMap, WatchAction},
     store::{Confirmation, ServiceState, WatchState},
+    upstream::Pool,
 };
 
 /// Between two attempts to take a promotion back, if the state cannot be written.
@@ -34,7 +35,17 @@ pub struct Watcher {
     confirmations: HashMap<ServiceName, Confirmation>,
     /// Promotions that are being taken back.
     taking_back: FuturesUnordered<BoxFuture<'static, TakenBack>>,
+    /// Watches for which the pool of the color before is looked up.
+    looking_up: FuturesUnordered<BoxFuture<'static, FoundRescuer>>,
     sampled: Instant,
+}
+
+/// The pool that may rescue requests of a watched color, or why there is none.
+#[derive(Debug)]
+struct FoundRescuer {
+    service: ServiceName,
+    generation: Generation,
+    pool: Result<Arc<Pool>, String>,
 }
 
 /// Why a promotion is taken back.
@@ -68,6 +79,7 @@ impl Watcher {
             watches: HashMap::new(),
             confirmations: HashMap::new(),
             taking_back: FuturesUnordered::new(),
+            looking_up: FuturesUnordered::new(),
             sampled: Instant::now(),
         }
     }
@@ -88,6 +100,7 @@ impl Watcher {
                 changed = self.changes.changed() => if changed.is_err() { return },
                 _ = ticks.tick(), if is_busy => self.tick().await,
                 Some(done) = self.taking_back.next() => self.taken_back(done).await,
+                Some(found) = self.looking_up.next() => self.begin_rescue(found),
             }
         }
     }
@@ -139,6 +152,27 @@ impl Watcher {
         let until = timestamp(watch.until);
         self.publish(EventKind::WatchStarted { service, color, generation, until });
         self.watches.insert(name.clone(), running);
+        if settings.rescue {
+            let (release, service) = (self.release.clone(), name.clone());
+            self.looking_up.push(Box::pin(async move {
+                let pool = release.rescuer(&service, generation).await;
+                FoundRescuer { service, generation, pool }
+            }));
+        }
+    }
+
+    /// From now on the color before serves requests that cannot be connected, if it may.
+    fn begin_rescue(&mut self, found: FoundRescuer) {
+        let FoundRescuer { service, generation, pool } = found;
+        let Some(watch) = self.watches.get_mut(&service) else { return };
+        match pool {
+            Ok(pool) if watch.generation() == generation => {
+                watch.rescue_by(pool);
+                self.release.board().put(&service, watch.progress());
+            }
+            Ok(_) => {}
+            Err(reason) => warn!(%service, reason, "no rescue by the color before"),
+        }
     }
 
     /// Judges all watches, and finds what is due.

@@ -85,6 +85,16 @@ impl<R, P, C: Pointer<Table<R, P>>> Switch<R, P, C> {
         })
     }
 
+    /// Admits one request to this pool, whatever its role, if the current table has it.
+    pub fn claim_pool(&self, service: &ServiceName, pool: &Arc<P>) -> Option<Claim<P>> {
+        self.current.with(|table| {
+            let service = table.service(service)?;
+            let has_pool = |it: &Color| Arc::ptr_eq(service.side(*it).pool(), pool);
+            let color = Color::BOTH.into_iter().find(has_pool)?;
+            Some(service.claim(Visit::Preview(color), table.generation()))
+        })
+    }
+
     /// Reads the current table. `look` should return quickly: while it runs, a side that is replaced meanwhile cannot
     /// report drained.
     pub fn read<T>(&self, look: impl FnOnce(&Table<R, P>) -> T) -> T {

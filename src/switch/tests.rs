@@ -66,6 +66,24 @@ fn a_request_stays_where_it_was_admitted() {
     assert_eq!((before.generation(), after.generation()), (Generation(0), Generation(1)));
 }
 
+#[test]
+fn a_claim_on_a_pool_is_only_given_while_the_table_has_that_pool() {
+    let switch = test_switch();
+    let name = "web".parse().expect("a name");
+    let blue = Arc::clone(claim_active(&switch, 1).pool());
+    let drains = promote(&switch, Color::Green, &["web"]).expect("current");
+    let claim = switch.claim_pool(&name, &blue).expect("blue is there, and not active");
+    assert_eq!((claim.color(), claim.is_active()), (Color::Blue, false));
+    assert!(!retired_side(&drains, Color::Blue).is_held(), "the replaced side stays drained");
+    let seen = switch.load();
+    let mut entries = seen.entries();
+    *entries[1].pool_mut(Color::Blue) = Arc::new("v1");
+    let next = seen.next(seen.generation().next(), (), entries);
+    drop(switch.replace(seen, next).expect("current"));
+    assert!(switch.claim_pool(&name, &blue).is_none(), "an equal pool is another one");
+    assert!(switch.claim_pool(&"api".parse().expect("a name"), &blue).is_none());
+}
+
 #[tokio::test]
 async fn a_drain_ends_with_the_last_claim_and_not_before() {
     let switch = test_switch();

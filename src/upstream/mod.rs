@@ -40,7 +40,7 @@ pub use self::{
     endpoint_state::{EndpointState, RequestPermit},
     event::EndpointEvent,
     own::invalid_socket,
-    pool::{PickRequest, PickResult, Pool},
+    pool::{PickRequest, PickResult, Pool, Rescuer},
     pool_context::PoolContext,
     probe::{ProbeError, ProbeRequest, ProbeResponse},
     queue::QueueTicket,

@@ -3,6 +3,7 @@
 mod choice;
 mod ejection;
 mod names;
+mod rescue;
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -15,8 +16,11 @@ use std::{
 
 use arc_swap::ArcSwap;
 
-pub use self::choice::{PickRequest, PickResult};
 use self::ejection::EjectionTimes;
+pub use self::{
+    choice::{PickRequest, PickResult},
+    rescue::Rescuer,
+};
 use super::{
     admission::Admission,
     alerts::PoolAlert,
@@ -50,6 +54,7 @@ pub struct Pool {
     ejection_times: EjectionTimes,
     /// Counts up with each pool that replaces another.
     revision: u64,
+    rescuer: Rescuer,
     shared: Arc<PoolShared>,
     metrics: Arc<PoolMetrics>,
 }
@@ -115,6 +120,7 @@ impl Pool {
             panic_tier: AtomicU8::new(0),
             ejection_times: EjectionTimes::new(),
             revision: 0,
+            rescuer: Rescuer::default(),
             shared,
             metrics,
         }
@@ -160,6 +166,7 @@ impl Pool {
             panic_tier: AtomicU8::new(0),
             ejection_times: EjectionTimes::new(),
             revision: shared.last_revision.fetch_add(1, Relaxed) + 1,
+            rescuer: Rescuer::default(),
             shared,
             metrics,
         };

@@ -1,6 +1,7 @@
 //! The watch after a promotion, and its confirmation: a bad color is taken back, a good one stays.
 
 mod confirm;
+mod rescue;
 mod rollback;
 mod verdicts;
 

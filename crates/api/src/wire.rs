@@ -238,6 +238,9 @@ pub struct WatchStatus {
     pub failures: u64,
     /// Answers that count, with the failures.
     pub requests: u64,
+    /// Whether the color before serves requests that cannot be connected to the active one.
+    #[serde(default)]
+    pub rescue: bool,
 }
 
 /// The services to roll back, all in one step.

@@ -14,6 +14,8 @@ use crate::{
 pub(in crate::proxy) struct FlipgateHeaders {
     /// The color and generation, for clients that may know them.
     pub(in crate::proxy) origin: Option<(Color, Generation)>,
+    /// The active color, if it could not be connected and `origin` is the color before. Only with `origin`.
+    pub(in crate::proxy) rescued_from: Option<Color>,
     /// Whether no cache may store the response.
     pub(in crate::proxy) is_private: bool,
 }
@@ -99,6 +101,9 @@ pub(in crate::proxy) fn put_marks(out: &mut Vec<u8>, headers: &FlipgateHeaders) 
         out.extend_from_slice(b"Flipgate-Generation: ");
         put_number(out, generation.0);
         out.extend_from_slice(b"\r\n");
+    }
+    if let Some(color) = headers.rescued_from {
+        put_field(out, b"Flipgate-Rescued-From", color.as_str().as_bytes());
     }
 }
 
@@ -231,7 +236,7 @@ mod tests {
 
     #[test]
     fn no_cache_may_keep_a_preview() {
-        let private = FlipgateHeaders { origin: None, is_private: true };
+        let private = FlipgateHeaders { origin: None, rescued_from: None, is_private: true };
         let forwarded = rewritten(
             &[
                 ("cache-control", "public, max-age=3600"),
@@ -252,8 +257,11 @@ mod tests {
 
     #[test]
     fn flipgate_headers_have_color_and_generation() {
-        let headers =
-            FlipgateHeaders { origin: Some((Color::Green, Generation(7))), is_private: false };
+        let headers = FlipgateHeaders {
+            origin: Some((Color::Green, Generation(7))),
+            rescued_from: None,
+            is_private: false,
+        };
         let forwarded = rewritten(&[], &ResponseRewrite { headers, ..answer(Framing::None) });
         assert_eq!(values(&forwarded, "flipgate-color"), ["green"]);
         assert_eq!(values(&forwarded, "flipgate-generation"), ["7"]);

@@ -13,6 +13,13 @@ use super::{
 };
 use crate::model::GateSettings;
 
+/// The gate for the compatibility of both versions, if it is configured.
+pub(super) fn compatible(settings: &GateSettings) -> Vec<Box<dyn Gate>> {
+    let mut gates = gates(settings, Direction::Rollback);
+    gates.retain(|it| it.name() == GateName::Compatible);
+    gates
+}
+
 /// The gates that are configured, in the order in which they run. A rollback runs only `healthy` and `compatible`.
 pub(super) fn gates(settings: &GateSettings, direction: Direction) -> Vec<Box<dyn Gate>> {
     let mut gates: Vec<Box<dyn Gate>> = vec![Box::new(healthy::Healthy)];

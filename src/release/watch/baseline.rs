@@ -22,7 +22,8 @@ pub(in crate::release) fn totals(pool: &Pool) -> (u64, u64) {
     let metrics = pool.metrics();
     let outcomes = metrics.outcomes();
     let (failed, excluded) = (outcomes.failed(), outcomes.excluded());
-    (failed, metrics.requests().saturating_sub(excluded).max(failed))
+    let answered = (metrics.requests() + outcomes.rescued()).saturating_sub(excluded);
+    (failed, answered.max(failed))
 }
 
 /// Samples of the services that have a watch. Cheap to clone; clones share them.

@@ -16,6 +16,8 @@ pub struct WatchProgress {
     pub requests: u64,
     /// The share of failures, from 0 to 1.
     pub share: f64,
+    /// Whether the color before serves what cannot be connected.
+    pub rescue: bool,
 }
 
 /// The watches in progress. Cheap to clone; clones share it.

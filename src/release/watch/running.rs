@@ -37,6 +37,8 @@ pub(in crate::release) struct RunningWatch {
     pub(in crate::release) action: WatchAction,
     /// Whether it was found bad, and is being taken back.
     pub(in crate::release) has_fired: bool,
+    /// Whether the color before serves what cannot be connected.
+    rescues: bool,
     judge: WatchJudge,
     pool: Arc<Pool>,
     /// Slower responses are slow.
@@ -72,6 +74,7 @@ impl RunningWatch {
             state: state.clone(),
             action: settings.action,
             has_fired: false,
+            rescues: false,
             judge: WatchJudge::new(&judge_settings(settings, left), state.before),
             pool: Arc::clone(pool),
             bound,
@@ -83,6 +86,12 @@ impl RunningWatch {
     /// The generation of the promotion.
     pub(in crate::release) fn generation(&self) -> Generation {
         self.state.generation
+    }
+
+    /// Has the requests that cannot be connected to the color served by this pool, until the watch ends.
+    pub(in crate::release) fn rescue_by(&mut self, pool: Arc<Pool>) {
+        self.rescues = true;
+        self.pool.rescuer().set(Some(pool));
     }
 
     /// Judges what happened since the last tick.
@@ -117,7 +126,12 @@ impl RunningWatch {
 
     pub(in crate::release) fn progress(&self) -> WatchProgress {
         let counts = self.judge.failures();
-        WatchProgress { failures: counts.failures, requests: counts.answers, share: counts.share() }
+        WatchProgress {
+            failures: counts.failures,
+            requests: counts.answers,
+            share: counts.share(),
+            rescue: self.rescues,
+        }
     }
 
     /// What was counted, for people.
@@ -143,6 +157,7 @@ impl RunningWatch {
 
 impl Drop for RunningWatch {
     fn drop(&mut self) {
+        self.pool.rescuer().set(None);
         self.pool.metrics().outcomes().watch(false, None);
     }
 }
