@@ -11,9 +11,13 @@ use serde_json::{Value, json};
 
 use super::{
     arguments::{ConfigArguments, Verbosity, environment},
+    check_samples::{self, ManifestArgument, check_samples, judge_arguments},
     exit::{self, CommandError},
 };
-use crate::config::{ConfigError, ConfigSource, Diagnostic, Loaded, read_standard_input};
+use crate::{
+    config::{ConfigError, ConfigSource, Diagnostic, Loaded, read_standard_input},
+    release::SampleRefusals,
+};
 
 /// Standard input.
 const STDIN: &str = "-";
@@ -21,6 +25,7 @@ const STDIN: &str = "-";
 pub(super) fn check(
     file: Option<PathBuf>,
     config: ConfigArguments,
+    manifests: &[ManifestArgument],
     output: OutputArguments,
     verbosity: Verbosity,
 ) -> Result<u8, CommandError> {
@@ -42,19 +47,34 @@ pub(super) fn check(
             (source, loaded)
         }
     };
+    let loaded = match loaded {
+        Ok(loaded) => match &*check_samples(&loaded.config, &source.path)? {
+            [] => Ok(loaded),
+            findings => Err(ConfigError::Invalid(findings.to_vec())),
+        },
+        failed => failed,
+    };
     match loaded {
-        Ok(loaded) if is_json => {
-            print_line(json(&loaded.warnings))?;
-            Ok(0)
-        }
         Ok(loaded) => {
-            for warning in &loaded.warnings {
-                print_error(warning);
+            let judged = judge_arguments(&loaded.config, manifests)?;
+            let is_refused = judged.iter().any(|(_, it)| *it != SampleRefusals::default());
+            if is_json {
+                let mut all = loaded.warnings;
+                let of = |(service, it)| check_samples::findings(&source.path, service, it);
+                all.extend(judged.iter().map(|(service, it)| (service, it)).flat_map(of));
+                print_line(json(&all))?;
+            } else {
+                for warning in &loaded.warnings {
+                    print_error(warning);
+                }
+                if !verbosity.quiet {
+                    print_line(summary(&source.path, &loaded))?;
+                }
+                for (service, refusals) in &judged {
+                    print_line(check_samples::text(service, refusals))?;
+                }
             }
-            if !verbosity.quiet {
-                print_line(summary(&source.path, &loaded))?;
-            }
-            Ok(0)
+            Ok(if is_refused { exit::REFUSED } else { 0 })
         }
         Err(ConfigError::Invalid(diagnostics)) if is_json => {
             print_line(json(&diagnostics))?;

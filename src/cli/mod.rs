@@ -6,6 +6,7 @@
 mod arguments;
 mod changes;
 mod check;
+mod check_samples;
 mod drain;
 mod events;
 mod exit;
@@ -29,6 +30,7 @@ use flipgate_drill::{
 
 use self::{
     arguments::{ChangeArguments, ConfigArguments, PoolName, Verbosity, count},
+    check_samples::ManifestArgument,
     exit::CommandError,
 };
 use crate::{app::StartSignals, demo};
@@ -60,12 +62,17 @@ enum Command {
     /// Check a configuration file and report every mistake
     #[command(after_help = "Examples:\n  flipgate check flipgate.toml\n  \
                             generate-config | flipgate check -\n  \
-                            flipgate check --json flipgate.toml | jq '.[].message'\n\n\
-                            Exit code: 0 no mistakes (there may be warnings), 2 mistakes")]
+                            flipgate check --json flipgate.toml | jq '.[].message'\n  \
+                            flipgate check --manifest old=7.9.json --manifest new=8.0.json\n\n\
+                            Exit code: 0 no mistakes (there may be warnings), 2 mistakes, 3 a rule refuses the\n\
+                            manifests")]
     Check {
         /// The configuration file, or - for standard input
         #[arg(value_name = "FILE", conflicts_with = "config")]
         file: Option<PathBuf>,
+        /// A manifest of the old or the new version: also runs the rules of the gate `compatible` for both
+        #[arg(long, value_name = "old=FILE|new=FILE")]
+        manifest: Vec<ManifestArgument>,
         #[command(flatten)]
         config: ConfigArguments,
         #[command(flatten)]
@@ -341,7 +348,9 @@ fn dispatch(
             let signals = signals.unwrap_or_else(StartSignals::register);
             run::run(config.source()?, verbosity, signals)
         }
-        Command::Check { file, config, output } => check::check(file, config, output, verbosity),
+        Command::Check { file, manifest, config, output } => {
+            check::check(file, config, &manifest, output, verbosity)
+        }
         Command::Schema => generate::print_schema(),
         Command::Reload { admin, output } => online(changes::reload(&admin, output, verbosity)),
         Command::State(command) => state::state(command),

@@ -17,7 +17,8 @@ use super::{
 use crate::{
     model::{
         ApprovalGate, CompatibilityRule, CompatibleGate, Endpoint, EndpointShare, Expectation,
-        GateSettings, HealthyGate, HookGate, HookSecret, SmokeStep, WarmUpGate, WarmUpTarget,
+        GateSettings, HealthyGate, HookGate, HookSecret, ManifestSample, SmokeStep, WarmUpGate,
+        WarmUpTarget,
     },
     release::{self, Expression, MANIFEST_NAMES, RESPONSE_NAMES},
 };
@@ -111,8 +112,18 @@ fn compatible(section: &Section<'_>) -> Option<CompatibleGate> {
     if rules.is_empty() && !section.has("rules") {
         section.note_missing("rules", "`name` and `require`");
     }
+    let samples = section.sections("samples").iter().filter_map(sample).collect();
     section.finish();
-    Some(CompatibleGate { manifest: manifest?, ignore, rules })
+    Some(CompatibleGate { manifest: manifest?, ignore, rules, samples })
+}
+
+fn sample(section: &Section<'_>) -> Option<ManifestSample> {
+    let old = section.need("old", "the path of the manifest of the old version", path);
+    let new = section.need("new", "the path of the manifest of the new version", path);
+    let promote = section.read("promote", true, flag);
+    let rollback = section.read("rollback", true, flag);
+    section.finish();
+    Some(ManifestSample { old: old?, new: new?, promote, rollback })
 }
 
 fn rule(section: &Section<'_>) -> Option<CompatibilityRule> {

@@ -202,6 +202,13 @@ const COMPATIBLE_GATE: &[SchemaKey] = &[
     ("manifest", Text, "The path of the manifest"),
     ("ignore", Strings, "JSON pointers of values that may differ between endpoints"),
     ("rules", Tables(RULE), "A rule for both manifests"),
+    ("samples", Tables(SAMPLE), "Manifests that flipgate check runs the rules with"),
+];
+const SAMPLE: &[SchemaKey] = &[
+    ("old", Text, "The file with the manifest of the old version"),
+    ("new", Text, "The file with the manifest of the new version"),
+    ("promote", Flag, "Whether the rules allow the promotion"),
+    ("rollback", Flag, "Whether the rules allow the rollback"),
 ];
 const RULE: &[SchemaKey] = &[
     ("name", Text, "The name of the rule in messages"),

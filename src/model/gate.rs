@@ -3,7 +3,7 @@
 //! Expressions and regular expressions are kept as text here. The configuration checks them, and the gate that uses them
 //! compiles them.
 
-use std::{fmt, time::Duration};
+use std::{fmt, path::PathBuf, time::Duration};
 
 use super::{Endpoint, StatusSet};
 
@@ -64,6 +64,21 @@ pub struct CompatibleGate {
     pub ignore: Vec<Box<str>>,
     /// The rules.
     pub rules: Vec<CompatibilityRule>,
+    /// Manifests that `flipgate check` runs the rules with. The gate does not use them.
+    pub samples: Vec<ManifestSample>,
+}
+
+/// Two manifests, and what the rules must say to them.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ManifestSample {
+    /// The file with the manifest of the old version.
+    pub old: PathBuf,
+    /// The file with the manifest of the new version.
+    pub new: PathBuf,
+    /// Whether the rules allow the promotion of the new version.
+    pub promote: bool,
+    /// Whether the rules allow the rollback from the new version to the old one.
+    pub rollback: bool,
 }
 
 /// A rule about two manifests.

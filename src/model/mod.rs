@@ -31,7 +31,7 @@ pub use self::{
     endpoint::{Endpoint, EndpointAddress, Health, ParseEndpointError},
     gate::{
         ApprovalGate, CompatibilityRule, CompatibleGate, EndpointShare, Expectation, GateSettings,
-        HealthyGate, HookGate, HookSecret, SmokeStep, WarmUpGate, WarmUpTarget,
+        HealthyGate, HookGate, HookSecret, ManifestSample, SmokeStep, WarmUpGate, WarmUpTarget,
     },
     link::{Link, Protocol, ProxyProtocol, UpstreamTls},
     name_pattern::{NamePattern, ParseNamePatternError},

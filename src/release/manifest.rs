@@ -87,6 +87,25 @@ impl Manifest {
         strict_json::parse(text.as_bytes()).map(Self::of)
     }
 
+    /// Reads a manifest, and removes the values that are ignored.
+    ///
+    /// # Errors
+    ///
+    /// Why it is none.
+    pub(super) fn parse(text: &[u8], ignore: &[Box<str>]) -> Result<Value, String> {
+        if text.len() > BYTES_MAX {
+            return Err(too_large());
+        }
+        let mut json = strict_json::parse(text)?;
+        if !json.is_object() {
+            return Err("it is not a JSON object".to_owned());
+        }
+        for pointer in ignore {
+            remove(&mut json, pointer);
+        }
+        Ok(json)
+    }
+
     fn of(json: Value) -> Self {
         let text = json.to_string().into();
         Self { json: Arc::new(json), text }
@@ -105,20 +124,17 @@ async fn fetch_one(
         return Err(format!("expected status 200, got {status}"));
     }
     if is_cut {
-        return Err(format!("it is larger than {} KiB", BYTES_MAX / 1024));
+        return Err(too_large());
     }
     if let Some(coding) = headers.get(header::CONTENT_ENCODING) {
         let coding = quoted(&String::from_utf8_lossy(coding.as_bytes()));
         return Err(format!("it has the content coding {coding}, which was not requested"));
     }
-    let mut json = strict_json::parse(&body)?;
-    if !json.is_object() {
-        return Err("it is not a JSON object".to_owned());
-    }
-    for pointer in &gate.ignore {
-        remove(&mut json, pointer);
-    }
-    Ok(json)
+    Manifest::parse(&body, &gate.ignore)
+}
+
+fn too_large() -> String {
+    format!("it is larger than {} KiB", BYTES_MAX / 1024)
 }
 
 fn shortened(mut problems: Vec<String>) -> Vec<String> {

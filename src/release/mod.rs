@@ -5,6 +5,7 @@
 //! running when the caller is gone: the gates run inside the future of the call.
 
 mod candidate;
+mod compatibility;
 mod duration_text;
 mod expression;
 mod gate;
@@ -21,6 +22,7 @@ mod watch;
 mod watcher;
 
 pub use self::{
+    compatibility::{SampleRefusals, judge_sample},
     expression::{EvaluationError, Expression, ExpressionError},
     gate::{GateName, GateReport, GateResult, Verdict},
     handle::{Release, ReleaseError},

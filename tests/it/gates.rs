@@ -7,6 +7,7 @@ mod healthy;
 mod hook;
 mod mistakes;
 mod preconnect;
+mod samples;
 mod smoke;
 mod together;
 mod warm_up;

@@ -3,16 +3,14 @@
 use std::sync::Arc;
 
 use futures_util::{FutureExt, future::BoxFuture, join};
-use serde_json::Value;
 
 use crate::{
-    model::{Color, CompatibilityRule, CompatibleGate},
+    model::{Color, CompatibleGate},
     release::{
         candidate::{Candidate, Direction},
-        expression::Expression,
+        compatibility::{ManifestPair, rules_for},
         gate::{Findings, Gate, GateName},
         manifest::Manifest,
-        rules::MANIFEST_NAMES,
     },
 };
 
@@ -30,11 +28,7 @@ impl Gate for Compatible {
 }
 
 async fn check(gate: &CompatibleGate, candidate: &Candidate) -> Findings {
-    let applies = |it: &&CompatibilityRule| match candidate.direction {
-        Direction::Promote => it.on_promote,
-        Direction::Rollback => it.on_rollback,
-    };
-    let rules: Vec<_> = gate.rules.iter().filter(applies).cloned().collect();
+    let rules = rules_for(gate, candidate.direction);
     if rules.is_empty() && candidate.direction == Direction::Rollback {
         return Findings::passed("no rule applies to rollbacks");
     }
@@ -90,50 +84,4 @@ async fn manifest(
     fetched
         .map(|it| (it, format!("every endpoint of {color} has the same manifest")))
         .or_else(|reasons| stored().ok_or(reasons))
-}
-
-/// The manifests of both versions, by their names in expressions.
-pub(super) struct ManifestPair {
-    old: Arc<Value>,
-    new: Arc<Value>,
-    active: Arc<Value>,
-    candidate: Arc<Value>,
-}
-
-impl ManifestPair {
-    fn new(direction: Direction, active: Arc<Value>, candidate: Arc<Value>) -> Self {
-        // In the order of release, also in a rollback.
-        let (old, new) = match direction {
-            Direction::Promote => (Arc::clone(&active), Arc::clone(&candidate)),
-            Direction::Rollback => (Arc::clone(&candidate), Arc::clone(&active)),
-        };
-        Self { old, new, active, candidate }
-    }
-
-    /// Evaluates the rules. Takes as long as the expressions take.
-    fn judge(&self, rules: &[CompatibilityRule]) -> Findings {
-        let Self { old, new, active, candidate } = self;
-        let variables: [(&str, &Value); 4] =
-            [("old", old), ("new", new), ("active", active), ("candidate", candidate)];
-        let mut findings = Findings::default();
-        for CompatibilityRule { name, require, help, .. } in rules {
-            let help = help.as_ref().map(|it| format!("; {it}")).unwrap_or_default();
-            let judged = match Expression::parse(require, &MANIFEST_NAMES) {
-                Ok(expression) => match expression.evaluate(&variables) {
-                    Ok(true) => Ok(()),
-                    Ok(false) => Err(format!(
-                        "{name}: `{require}` is false ({}){help}",
-                        expression.explain(&variables)
-                    )),
-                    Err(error) => Err(format!("{name}: `{require}`: {error}{help}")),
-                },
-                Err(error) => Err(format!("{name}: `{require}`: {error}")),
-            };
-            match judged {
-                Ok(()) => findings.evidence.push(format!("{name}: `{require}` is true")),
-                Err(reason) => findings.reasons.push(reason),
-            }
-        }
-        findings
-    }
 }
