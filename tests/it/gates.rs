@@ -5,6 +5,7 @@ mod compatible;
 mod examples;
 mod healthy;
 mod hook;
+mod killed;
 mod mistakes;
 mod preconnect;
 mod samples;
