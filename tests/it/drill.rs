@@ -145,6 +145,35 @@ async fn untested_promises_are_unchecked_not_held() {
 }
 
 #[test]
+fn bad_colors_are_refused_and_rolled_back() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let report = format!("--report={}", folder.path().join("report.html").display());
+    let load = ["--duration=9s", "--warm-up=100ms", "--rate=100", "--stream-time=250ms"];
+    let script = ["drill", "--demo", "--json", "--script=tests/gates.drill", &report];
+    let output = process::run(&[&script[..], &load].concat());
+    let text = String::from_utf8_lossy(&output.stdout);
+    let report: Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!(output.status.code(), Some(0), "{report:#}");
+    for promise in ["answered", "register", "once", "private", "drained", "gated", "guarded"] {
+        assert_eq!(state(&report, promise), "held", "{promise}: {report:#}");
+    }
+    let promises = report["promises"].as_array().expect("promises");
+    let guarded = promises.iter().find(|it| it["name"] == "guarded").expect("a promise");
+    assert_eq!(guarded["checked"], 2);
+    let cost = guarded["cost"].as_u64().expect("a number");
+    assert!((4..500).contains(&cost), "{report:#}");
+    assert!(report["requests"]["excused"].as_u64() >= Some(cost), "{report:#}");
+}
+
+#[tokio::test]
+async fn a_proxy_without_gates_is_found() {
+    let steps = &["--step=at 1s refuse web"];
+    let (report, code) = drill(Fault::None, "short=1", steps).await;
+    assert_eq!(code, Some(1), "{report:#}");
+    assert_eq!(broken(&report), ["gated"], "{report:#}");
+}
+
+#[test]
 fn a_drill_without_flips_is_incomplete_unless_that_is_asked_for() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("report.html");

@@ -90,17 +90,18 @@ OPTIONS = [
 
 
 def main(sandbox, promises):
-    good = drill(sandbox, "good", "--services", "2", "--flip-every", "200ms")
+    bad_colors = ["--step", "at 1s refuse web", "--step", "at 2s guard web"]
+    good = drill(sandbox, "good", "--services", "2", "--flip-every", "200ms", *bad_colors, duration="6s")
     with promises.that("a drill of a Flipgate of its own is clean, and its page says so"):
         same((good["code"], good["json"]["clean"]), (0, True))
-        same(good["page"].get("verdict"), "9 of 9 promises held.")
+        same(good["page"].get("verdict"), "11 of 11 promises held.")
     page = good["page"]
     with promises.that("the script in the page came to its end, and the page fetched nothing"):
         same((page.get("error"), page.get("fetched"), page.get("overflow")), (None, 0, False))
     with promises.that("the page is not wider than a phone"):
         true(300 < page["phone"] <= 390, page["phone"])
     with promises.that("every promise is listed, and held"):
-        same(page["promises"], ["held"] * 9)
+        same(page["promises"], ["held"] * 11)
     with promises.that("the figures on the page are those of the JSON"):
         same(page["figures"]["requests"], str(good["json"]["requests"]["total"]))
         flips = good["json"]["flips"]["count"]
@@ -154,10 +155,10 @@ def main(sandbox, promises):
         same(counts["failed"], 0)
 
 
-def drill(sandbox, name, *options):
+def drill(sandbox, name, *options, duration="3s"):
     """The exit code of a drill, its JSON, and what Chromium renders of its page."""
     report = sandbox.folder / f"{name}.html"
-    command = [sys.argv[1], "drill", "--demo", "--json", "--duration", "3s", "--rate", "150"]
+    command = [sys.argv[1], "drill", "--demo", "--json", "--duration", duration, "--rate", "150"]
     done = subprocess.run([*command, "--report", report, *options], capture_output=True, text=True,
                           timeout=20)
     true(done.stdout, f"the drill printed nothing: {done.stderr[-500:]}")

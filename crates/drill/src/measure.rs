@@ -103,7 +103,10 @@ impl Figures {
         }
         figures.rate = counted as f64 / ((ended - began) as f64 / 1e9);
         for flip in &history.flips {
-            if flip.outcome == FlipOutcome::Acknowledged && !flip.lost_response {
+            if flip.outcome == FlipOutcome::Acknowledged
+                && !flip.lost_response
+                && !flip.is_automatic
+            {
                 record(&mut figures.acknowledged, (flip.acknowledged - flip.called) / 1000);
             }
         }
@@ -187,6 +190,7 @@ pub(super) mod tests {
             generation: None,
             error: None,
             lost_response: false,
+            is_automatic: false,
         };
         let history = History {
             services: vec!["web".to_owned()],

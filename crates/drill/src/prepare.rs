@@ -97,6 +97,17 @@ pub(super) fn check_steps(
                 }
             }
             Step::Reload => {}
+            Step::Refuse(name) | Step::Guard(name, _) => {
+                known(name)?;
+                if Color::BOTH
+                    .iter()
+                    .any(|it| processes.endpoints(target.index(name), *it).is_empty())
+                {
+                    return usage(format!(
+                        "{step}: the drill did not start the endpoints of {name}; use --upstream"
+                    ));
+                }
+            }
             Step::Process(_, ProcessName::Proxy) if !processes.has_proxy() => {
                 return usage("the drill did not start the proxy; use --proxy COMMAND".to_owned());
             }
@@ -108,10 +119,17 @@ pub(super) fn check_steps(
                 }
             }
         }
-        let is_of_admin = matches!(step, Step::Rollback(_) | Step::Replace(..) | Step::Reload);
+        let is_of_admin = matches!(
+            step,
+            Step::Rollback(_)
+                | Step::Replace(..)
+                | Step::Reload
+                | Step::Refuse(_)
+                | Step::Guard(..)
+        );
         if is_of_admin && !matches!(control, Control::Admin(_)) {
             return usage(
-                "rollback, replace and reload are calls of Flipgate's admin API; use --admin URL"
+                "rollback, replace, reload, refuse and guard need Flipgate's admin API; use --admin URL"
                     .to_owned(),
             );
         }

@@ -116,6 +116,8 @@ pub(crate) struct Flip {
     pub error: Option<String>,
     /// Whether the response of the call was lost. `acknowledged` is when the result was found out afterwards.
     pub lost_response: bool,
+    /// Whether the proxy made it by itself. `called` is then the time of its cause.
+    pub is_automatic: bool,
 }
 
 /// A `drained` event.
@@ -215,6 +217,41 @@ pub(crate) struct Failure {
     pub text: String,
 }
 
+/// A step with a color that failed on purpose.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Trial {
+    /// What the proxy had to do.
+    pub kind: TrialKind,
+    /// The service.
+    pub service: u8,
+    /// The color that failed.
+    pub color: Color,
+    /// Since when it failed.
+    pub from: u64,
+    /// When the proxy had done it, or the drill gave up waiting. Soon afterwards the color was repaired.
+    pub until: u64,
+    /// Whether the proxy did it.
+    pub result: TrialResult,
+}
+
+/// What a proxy has to do with a bad color.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum TrialKind {
+    /// Refuse its promotion.
+    Refuse,
+    /// Roll it back.
+    Guard,
+}
+
+/// Whether a proxy did what it had to do with a bad color.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum TrialResult {
+    /// It did.
+    Done,
+    /// It did not.
+    Missed,
+}
+
 /// Everything that a drill recorded.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct History {
@@ -236,6 +273,8 @@ pub(crate) struct History {
     pub event_gaps: EventGaps,
     /// The processes that the drill stopped.
     pub kills: Vec<Kill>,
+    /// The steps with a color that failed on purpose.
+    pub trials: Vec<Trial>,
     /// Samples of the requests in flight.
     pub in_flight: Vec<InFlightSample>,
     /// The service and the color of each application that the drill started.

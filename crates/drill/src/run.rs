@@ -149,7 +149,7 @@ async fn drill(options: &Options, stop: &CancellationToken) -> Result<Report, Dr
         }
     }
     let reports_drains = runner.reports_drains();
-    let ScenarioLog { flips, drained, event_gaps, kills, in_flight, steps, mut failures } =
+    let ScenarioLog { flips, drained, event_gaps, kills, trials, in_flight, steps, mut failures } =
         runner.log.take();
     if requests.len() as u64 >= REQUESTS_MAX {
         let text = format!(
@@ -181,12 +181,13 @@ async fn drill(options: &Options, stop: &CancellationToken) -> Result<Report, Dr
         drained: reports_drains.then_some(drained),
         event_gaps,
         kills,
+        trials,
         in_flight,
         instances,
         arrived,
         unnumbered,
-        // Health checks of a demo open connections and send no requests.
-        is_exclusive: target.demo.is_some(),
+        // Health checks of a demo open connections and send no requests. Gates do.
+        is_exclusive: target.demo.as_ref().is_some_and(|it| !it.has_gates),
         failures,
     };
     progress.clear();

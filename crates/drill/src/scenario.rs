@@ -4,6 +4,7 @@
 mod drain_observer;
 mod flips;
 mod schedule;
+mod trials;
 
 use std::{
     cell::{Cell, RefCell},
@@ -23,6 +24,7 @@ use super::{
     processes::{ArrivedRequests, Processes},
     record::{
         DrainedEvent, EventGaps, Failure, Flip, FlipOutcome, InFlightSample, Kill, StepRecord,
+        Trial,
     },
     steps::{Action, ProcessName, ScriptLine, Step},
     target::{Target, configuration},
@@ -57,6 +59,7 @@ pub(super) struct ScenarioLog {
     pub(super) drained: Vec<DrainedEvent>,
     pub(super) event_gaps: EventGaps,
     pub(super) kills: Vec<Kill>,
+    pub(super) trials: Vec<Trial>,
     pub(super) in_flight: Vec<InFlightSample>,
     pub(super) failures: Vec<Failure>,
     pub(super) steps: Vec<StepRecord>,
@@ -190,6 +193,8 @@ impl ScenarioRunner {
             }
             Step::Replace(name, color) => self.replace(self.target.index(name), *color).await,
             Step::Reload => self.reload().await,
+            Step::Refuse(name) => self.refuse(self.target.index(name)).await,
+            Step::Guard(name, percent) => self.guard(self.target.index(name), *percent).await,
             Step::Process(action, process) => self.run_process_step(*action, process).await,
         };
         if let Err(error) = done {

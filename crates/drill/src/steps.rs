@@ -13,6 +13,8 @@
 //! at 12s      kill proxy
 //! at 13s      start proxy
 //! at 20s      restart proxy             SIGTERM, wait, start
+//! at 30s      refuse web                the inactive color fails, and its promotion must be refused
+//! at 40s      guard web 20              the inactive color is promoted and fails 20 %, and must be rolled back
 //! ```
 
 use std::{collections::BTreeSet, fmt, str::FromStr, time::Duration};
@@ -50,6 +52,11 @@ pub enum Step {
     Replace(String, Color),
     /// Reloads the configuration.
     Reload,
+    /// Has the inactive color of a service fail, and promotes it: that must be refused.
+    Refuse(String),
+    /// Promotes the inactive color of a service, and has it fail in this percentage of its requests: it must be rolled
+    /// back.
+    Guard(String, u8),
     /// Starts or ends a process.
     Process(Action, ProcessName),
 }
@@ -95,6 +102,8 @@ impl fmt::Display for Step {
             Self::Rollback(names) => write!(f, "rollback{}", words(names)),
             Self::Replace(name, color) => write!(f, "replace {name}.{color}"),
             Self::Reload => write!(f, "reload"),
+            Self::Refuse(name) => write!(f, "refuse {name}"),
+            Self::Guard(name, percent) => write!(f, "guard {name} {percent}"),
             Self::Process(action, process) => {
                 let action = match action {
                     Action::Kill => "kill",
@@ -180,12 +189,22 @@ fn parse_step(words: &[&str]) -> Result<Step, String> {
             Step::Replace(service.to_owned(), parse_color(color)?)
         }
         ["reload"] => Step::Reload,
+        ["refuse", service] => Step::Refuse((*service).to_owned()),
+        ["guard", service, percent @ ..] => {
+            let percent = match percent {
+                [] => Some(100),
+                [it] => it.parse().ok().filter(|it| (1..=100).contains(it)),
+                _ => None,
+            };
+            let percent = percent.ok_or("write guard SERVICE PERCENT, with 1 to 100 percent")?;
+            Step::Guard((*service).to_owned(), percent)
+        }
         ["kill", process] => Step::Process(Action::Kill, parse_process(process)?),
         ["start", process] => Step::Process(Action::Start, parse_process(process)?),
         ["restart", process] => Step::Process(Action::Restart, parse_process(process)?),
         _ => {
             return Err(format!(
-                "`{}`: a step is flip, promote, rollback, replace, reload, kill, start or restart",
+                "`{}`: a step is flip, promote, rollback, replace, reload, kill, start, restart, refuse or guard",
                 words.join(" ")
             ));
         }
@@ -239,7 +258,8 @@ mod tests {
     #[test]
     fn a_script_is_read_line_by_line() {
         let text = "# a comment\n\nevery 200ms flip  # and another\nat 5s promote web=green api=blue\n\
-                    at 1s kill web.green.2\nat 2s start proxy\nat 3s replace web.blue\nat 4s rollback\n";
+                    at 1s kill web.green.2\nat 2s start proxy\nat 3s replace web.blue\nat 4s rollback\n\
+                    at 5s refuse web\nat 6s guard web\nat 7s guard web 20\n";
         let lines = ScriptLine::parse_all(text).expect("a script");
         let (at, every) = (|it| When::At(Duration::from_secs(it)), When::Every);
         let web = || "web".to_owned();
@@ -250,6 +270,9 @@ mod tests {
             (at(2), Step::Process(Action::Start, ProcessName::Proxy)),
             (at(3), Step::Replace(web(), Color::Blue)),
             (at(4), Step::Rollback(Vec::new())),
+            (at(5), Step::Refuse(web())),
+            (at(6), Step::Guard(web(), 100)),
+            (at(7), Step::Guard(web(), 20)),
         ];
         assert_eq!(lines, expected.map(|(when, step)| ScriptLine { when, step }));
         let texts: Vec<_> = lines.iter().map(|it| it.step.to_string()).collect();
@@ -260,6 +283,9 @@ mod tests {
             "start proxy",
             "replace web.blue",
             "rollback",
+            "refuse web",
+            "guard web 100",
+            "guard web 20",
         ];
         assert_eq!(texts, expected);
     }
@@ -279,6 +305,9 @@ mod tests {
             ("at 5s kill web", "SERVICE.COLOR.NUMBER"),
             ("at 5s kill web.green.0", "SERVICE.COLOR.NUMBER"),
             ("at 5s replace web", "SERVICE.COLOR"),
+            ("at 5s refuse", "a step is"),
+            ("at 5s guard web 0", "1 to 100 percent"),
+            ("at 5s guard web 5 5", "1 to 100 percent"),
         ] {
             let error = ScriptLine::parse_all(&format!("# first\n{bad}")).expect_err(bad);
             assert!(error.starts_with("line 2: ") && error.contains(why), "{bad}: {error}");

@@ -13,6 +13,7 @@ use super::{
     processes::{Processes, free_address},
     program::Program,
     record::{Kind, Outcome},
+    steps::Step,
     tls::Tls,
     traffic::{ServiceAddresses, first_color},
 };
@@ -37,6 +38,8 @@ pub(super) struct DemoProxy {
     state: PathBuf,
     listen: SocketAddr,
     services: Vec<(String, [Vec<SocketAddr>; 2])>,
+    /// Whether the services have a gate and a watch.
+    pub(super) has_gates: bool,
 }
 
 /// The timeout for the first response of a proxy that the drill started, and of one that was running before.
@@ -90,6 +93,10 @@ impl Target {
             state: folder.join("state"),
             listen,
             services: pools,
+            has_gates: options
+                .steps
+                .iter()
+                .any(|it| matches!(it.step, Step::Refuse(_) | Step::Guard(..))),
         };
         std::fs::write(&demo.file, configuration(&demo, false))?;
         let file = demo.file.display().to_string();
@@ -240,7 +247,7 @@ async fn url_connector(
 
 /// The configuration of a demo. Two versions of it, with different limits of bodies, alternate at reloads.
 pub(super) fn configuration(demo: &DemoProxy, is_changed: bool) -> String {
-    let DemoProxy { file: _, socket, state, listen, services } = demo;
+    let DemoProxy { file: _, socket, state, listen, services, has_gates } = demo;
     let mut text = format!(
         "state_dir = {:?}\nshutdown.patience = \"5s\"\nclients.internal = [\"127.0.0.1/32\"]\n\
          [log]\nlevel = \"warn\"\n[admin]\nlisten = {:?}\n[[listener]]\nlisten = \"{listen}\"\n",
@@ -260,6 +267,12 @@ pub(super) fn configuration(demo: &DemoProxy, is_changed: bool) -> String {
             list(blue),
             list(green),
         );
+        if *has_gates {
+            // All public clients of the drill have one address.
+            text.push_str(
+                "watch = { for = \"10m\", clients = 1 }\ngate.smoke = [{ path = \"/whoami\" }]\n",
+            );
+        }
     }
     text
 }

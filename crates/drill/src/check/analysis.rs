@@ -11,6 +11,9 @@ use super::{
 };
 use crate::color::Color;
 
+/// The time for the repair of a color that failed on purpose: 1 s, in nanoseconds.
+const REPAIR: u64 = 1_000_000_000;
+
 /// A time in which the active color of a service is not known.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct UnknownPeriod {
@@ -50,17 +53,30 @@ impl<'a> Excuses<'a> {
             Outcome::ErrorStatus(code) => code >= 500,
             _ => false,
         };
-        is_loss
-            && self.kills_during(request).any(|kill| match kill.process {
-                KilledProcess::Proxy => true,
-                KilledProcess::Upstream { instance, .. } if request.instance != 0 => {
-                    request.instance == instance
-                }
-                KilledProcess::Upstream { color, was_last, .. } => {
-                    (was_last || !request.kind.is_repeatable())
-                        && self.may_have_reached(request, color)
-                }
+        is_loss && (self.is_of_bad_color(request) || self.is_of_kill(request))
+    }
+
+    /// Whether a color that failed on purpose may have answered the request with an error.
+    fn is_of_bad_color(&self, request: &Request) -> bool {
+        let Request { began, ended, service, outcome, .. } = *request;
+        outcome == Outcome::ErrorStatus(500)
+            && self.history.trials.iter().any(|it| {
+                let is_own = it.service == service && request.color == Some(it.color);
+                // The endpoints are repaired soon after `until`.
+                is_own && ended >= it.from && began <= it.until.saturating_add(REPAIR)
             })
+    }
+
+    fn is_of_kill(&self, request: &Request) -> bool {
+        self.kills_during(request).any(|kill| match kill.process {
+            KilledProcess::Proxy => true,
+            KilledProcess::Upstream { instance, .. } if request.instance != 0 => {
+                request.instance == instance
+            }
+            KilledProcess::Upstream { color, was_last, .. } => {
+                (was_last || !request.kind.is_repeatable()) && self.may_have_reached(request, color)
+            }
+        })
     }
 
     /// Whether a request was in flight when a process was killed that it may have reached, so that a retry is right.

@@ -28,6 +28,7 @@ pub(crate) fn check_history(history: &History) -> Verdict {
     checker.check_arrivals();
     checker.check_drains();
     checker.check_flips();
+    checker.check_trials();
     let Checker { mut findings, mut violations, excused, flips, .. } = checker;
     findings.sort_by_key(|it| it.promise);
     violations.sort_by_key(|it| it.at);
@@ -70,6 +71,7 @@ impl FindingBuilder {
             excused: 0,
             unchecked_reason: None,
             max_delay: 0,
+            cost: 0,
         };
         Self { finding, violations: Vec::new() }
     }

@@ -4,6 +4,7 @@ mod analysis;
 mod checker;
 mod drains;
 pub mod register;
+mod trials;
 
 use std::collections::HashSet;
 
@@ -30,6 +31,10 @@ pub enum Promise {
     Drained,
     /// Every flip succeeds while the proxy runs.
     Acknowledged,
+    /// The promotion of a bad color is refused, and no public client gets that color.
+    Gated,
+    /// A color that turns bad after its promotion is rolled back.
+    Guarded,
 }
 
 /// The result of the check of a promise.
@@ -41,14 +46,16 @@ pub struct Finding {
     pub checked: u64,
     /// Cases in which it was broken.
     pub broken: u64,
-    /// Cases in which it could not be kept because the drill had killed a process.
+    /// Cases in which it could not be kept because the drill had killed a process, or had a color fail.
     pub excused: u64,
     /// Why it was not tested, if so.
     pub unchecked_reason: Option<&'static str>,
     /// In nanoseconds. For `register`, the longest time from the acknowledgement of a flip to the begin of a request
     /// that the old color answered. For `drained`, the longest time from the end of the last request to its event.
-    /// Otherwise 0.
+    /// For `guarded`, the longest time until a color that had turned bad was rolled back. Otherwise 0.
     pub max_delay: u64,
+    /// For `guarded`, the public requests that failed until then. Otherwise 0.
+    pub cost: u64,
 }
 
 /// One case in which a promise was broken.
@@ -69,7 +76,7 @@ pub struct Verdict {
     pub findings: Vec<Finding>,
     /// All violations, in order of time.
     pub violations: Vec<Violation>,
-    /// The numbers of requests that failed because the drill had killed a process.
+    /// The numbers of requests that failed because the drill had killed a process, or had a color fail.
     pub(crate) excused: HashSet<u64>,
     /// Requests that the drill could not send, because of its own limits.
     pub not_sent: u64,
@@ -94,7 +101,7 @@ pub struct FlipCounts {
 
 impl Promise {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Answered,
         Self::Register,
         Self::Together,
@@ -104,6 +111,8 @@ impl Promise {
         Self::Private,
         Self::Drained,
         Self::Acknowledged,
+        Self::Gated,
+        Self::Guarded,
     ];
 
     /// The name, for people and programs.
@@ -119,6 +128,8 @@ impl Promise {
             Self::Private => "private",
             Self::Drained => "drained",
             Self::Acknowledged => "acknowledged",
+            Self::Gated => "gated",
+            Self::Guarded => "guarded",
         }
     }
 
@@ -144,6 +155,8 @@ impl Promise {
                 "a color is reported as drained after the end of its last request, and within 500 ms"
             }
             Self::Acknowledged => "every flip succeeds while the proxy runs",
+            Self::Gated => "the promotion of a bad color is refused, and no public client gets it",
+            Self::Guarded => "a color that turns bad after its promotion is rolled back",
         }
     }
 }
@@ -170,3 +183,5 @@ impl Verdict {
 mod drains_tests;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod trials_tests;

@@ -78,7 +78,7 @@ impl Report {
         self.figures.kinds.values().map(|(_, failed)| failed).sum()
     }
 
-    /// Requests that failed because the drill had killed a process.
+    /// Requests that failed because the drill had killed a process, or had a color fail.
     fn excused(&self) -> usize {
         self.verdict.excused.len()
     }
@@ -136,6 +136,7 @@ impl Report {
                     "broken": it.broken,
                     "excused": it.excused,
                     "why": it.unchecked_reason,
+                    "cost": (it.promise == Promise::Guarded).then_some(it.cost),
                     "late_ms": (it.max_delay > 0).then(|| as_millis(it.max_delay / 1000)),
                     "bound_ms": (it.promise == Promise::Drained).then(|| as_millis(BOUND / 1000)),
                 })
@@ -257,6 +258,10 @@ fn latency(of: &Histogram<u64>) -> Value {
 fn delay_note(finding: &Finding) -> Option<String> {
     let delay = (finding.max_delay > 0).then(|| millis(finding.max_delay / 1000))?;
     Some(match finding.promise {
+        Promise::Guarded => format!(
+            "rolled back {delay} after it had turned bad, at the latest; {} public requests failed",
+            finding.cost
+        ),
         Promise::Drained => {
             format!("the latest event came {delay} after the end of the last request")
         }

@@ -159,7 +159,7 @@ fn numbers(report: &Report) -> Markup {
                 (figure(report.failed().to_string(), "requests failed"))
             } @else {
                 (figure(report.failed().to_string(), "requests failed without an excuse"))
-                (figure(report.excused().to_string(), "requests excused: the drill had killed their process"))
+                (figure(report.excused().to_string(), "requests excused: the drill had killed their process, or had their color fail"))
             }
             (figure(report.verdict.violations.len().to_string(), "violations"))
             @if succeeded + failed + excused == 0 {

@@ -108,7 +108,11 @@ fn table(report: &Report, out: &mut Lines) {
         }
     }
     if report.verdict.findings.iter().any(|it| it.excused > 0) {
-        out.wrap(0, dim, "excused: the drill had killed the proxy or the endpoint");
+        out.wrap(
+            0,
+            dim,
+            "excused: the drill had killed the proxy or the endpoint, or had the color fail",
+        );
     }
 }
 

@@ -33,6 +33,7 @@ fn flip(called: u64, outcome: FlipOutcome) -> Flip {
         generation: None,
         error: None,
         lost_response: false,
+        is_automatic: false,
     }
 }
 
@@ -94,6 +95,7 @@ fn the_headline_counts_tested_promises() {
         excused: 0,
         unchecked_reason,
         max_delay: 0,
+        cost: 0,
     };
     let (held, broken, untested) = (finding(0, None), finding(1, None), finding(0, Some("x")));
     let line =

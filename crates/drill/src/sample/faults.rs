@@ -1,6 +1,8 @@
 //! Faults that the sample application has on purpose, so that gates and watches have something to find.
 
 use std::{
+    io,
+    net::SocketAddr,
     sync::{Mutex, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -10,6 +12,10 @@ use http::StatusCode;
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
 use serde::{Deserialize, Serialize};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 
 use super::{Body, with_status};
 
@@ -29,9 +35,40 @@ pub struct Faults {
     pub broken: u8,
 }
 
+/// The timeout of [`set_faults`].
+const SET_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The most bytes of its response that are read.
+const RESPONSE_MAX: u64 = 64 * 1024;
+
 /// The current faults of an application.
 #[derive(Debug)]
 pub(super) struct FaultSwitch(Mutex<Faults>);
+
+/// Sets the faults of the application at an address, by `PUT /faults`. Takes at most [`SET_TIMEOUT`]. Cancel safe, but then
+/// it is not known whether they are set.
+///
+/// # Errors
+///
+/// If it cannot be reached, or does not accept them.
+pub async fn set_faults(address: SocketAddr, faults: Faults) -> io::Result<()> {
+    let body = serde_json::to_string(&faults)?;
+    let request = format!(
+        "PUT /faults HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let exchange = async {
+        let mut stream = TcpStream::connect(address).await?;
+        stream.write_all(request.as_bytes()).await?;
+        let mut response = Vec::new();
+        stream.take(RESPONSE_MAX).read_to_end(&mut response).await?;
+        match response.starts_with(b"HTTP/1.1 200 ") {
+            true => Ok(()),
+            false => Err(io::Error::other("it did not accept them")),
+        }
+    };
+    tokio::time::timeout(SET_TIMEOUT, exchange).await?
+}
 
 // === impl Faults ===
 

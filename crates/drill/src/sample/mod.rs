@@ -28,7 +28,7 @@ use self::faults::FaultSwitch;
 pub use self::{
     clock::now_ns,
     content::{Content, digest},
-    faults::Faults,
+    faults::{Faults, set_faults},
     journal::{Arrival, Journal, Number, read_journal},
 };
 

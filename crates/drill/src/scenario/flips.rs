@@ -43,7 +43,11 @@ impl ScenarioRunner {
 
     pub(super) async fn rollback(&self, names: &[String]) {
         let Control::Admin(caller) = &self.control else { return };
-        let request = RollbackRequest { services: names.to_vec(), force: true, reason: None };
+        let request = RollbackRequest {
+            services: names.to_vec(),
+            force: true,
+            reason: Some("a step of a drill".to_owned()),
+        };
         // A rollback without names affects the services of the last promotion, which only the response shows.
         let changes = if names.is_empty() { Vec::new() } else { self.other_colors(names) };
         self.change(caller, Call::rollback(&request), changes).await;
@@ -61,6 +65,7 @@ impl ScenarioRunner {
             generation: None,
             error: response.as_ref().err().map(ToString::to_string),
             lost_response: false,
+            is_automatic: false,
         };
         match response {
             Ok(status) => self.apply_status(&mut flip, &status),
@@ -94,7 +99,7 @@ impl ScenarioRunner {
     }
 
     /// Applies the status after a change.
-    fn apply_status(&self, flip: &mut Flip, status: &Status) {
+    pub(super) fn apply_status(&self, flip: &mut Flip, status: &Status) {
         flip.generation = Some(status.generation);
         flip.changes = self.changed_by(status);
     }
@@ -170,6 +175,7 @@ impl ScenarioRunner {
                 generation: None,
                 error,
                 lost_response: false,
+                is_automatic: false,
             };
             if flip.outcome == FlipOutcome::Acknowledged {
                 let mut active = self.active.borrow_mut();
