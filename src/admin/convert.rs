@@ -3,13 +3,14 @@
 //! The wire types are in a crate that does not know the proxy, so the conversions are here.
 
 use flipgate_api::wire::{
-    DrainKinds, DrainStatus, EjectedStatus, EndpointRequest, EndpointStatus, PoolStatus,
-    ServiceStatus, Status, WatchStatus,
+    ApprovalStatus, DrainKinds, DrainStatus, EjectedStatus, EndpointRequest, EndpointStatus,
+    PoolStatus, ServiceStatus, Status, WatchStatus,
 };
 
 use crate::{
     control::{
-        DrainSnapshot, EndpointSnapshot, Holds, PoolSnapshot, ServiceSnapshot, StatusSnapshot,
+        ApprovalSnapshot, DrainSnapshot, EndpointSnapshot, Holds, PoolSnapshot, ServiceSnapshot,
+        StatusSnapshot,
     },
     model::{Color, Endpoint, Source, WeightedEndpoint},
     upstream::EndpointHealth,
@@ -57,6 +58,13 @@ impl From<ServiceSnapshot> for ServiceStatus {
     }
 }
 
+impl From<ApprovalSnapshot> for ApprovalStatus {
+    fn from(approval: ApprovalSnapshot) -> Self {
+        let ApprovalSnapshot { by, at, until } = approval;
+        Self { by: by.to_string(), at: at.to_string(), until: until.map(|it| it.to_string()) }
+    }
+}
+
 impl From<PoolSnapshot> for PoolStatus {
     fn from(picture: PoolSnapshot) -> Self {
         let PoolSnapshot {
@@ -70,10 +78,12 @@ impl From<PoolSnapshot> for PoolStatus {
             was_used: _,
             is_safe_to_stop,
             holds: Holds { by, until },
+            approvals,
             endpoints,
         } = picture;
         Self {
             safe_to_stop: is_safe_to_stop,
+            approvals: approvals.into_iter().map(Into::into).collect(),
             held_by: by.into_iter().map(str::to_owned).collect(),
             until: until.map(|it| it.to_string()),
             role: role.to_string(),

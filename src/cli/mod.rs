@@ -13,6 +13,7 @@ mod exit;
 mod gates;
 mod generate;
 mod output;
+mod pending;
 mod pools;
 mod run;
 mod state;

@@ -9,7 +9,7 @@ use flipgate_api::{
 };
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{arguments::Verbosity, exit::CommandError, table::table};
+use super::{arguments::Verbosity, exit::CommandError, pending::pending, table::table};
 
 /// Where the width of the terminal is not known.
 const WIDTH: usize = 80;
@@ -62,6 +62,9 @@ pub(super) fn text(
         text.push_str(&format!("changes are refused: {}\n", escape(reason)));
     }
     text.push_str(&table(status, width(), verbosity.verbose));
+    for line in pending(status) {
+        text.push_str(&format!("\n{line}"));
+    }
     text
 }
 

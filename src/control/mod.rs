@@ -32,6 +32,6 @@ pub use self::{
     holds::Holds,
     planned::PlannedPromotion,
     shared::Applied,
-    snapshot::{EndpointSnapshot, PoolSnapshot, ServiceSnapshot, StatusSnapshot},
+    snapshot::{ApprovalSnapshot, EndpointSnapshot, PoolSnapshot, ServiceSnapshot, StatusSnapshot},
     worker::{ControlTask, StoreClosed},
 };

@@ -1,6 +1,11 @@
 //! A snapshot of all services at one moment.
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Instant};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use jiff::Timestamp;
 
@@ -70,8 +75,21 @@ pub struct PoolSnapshot {
     pub is_safe_to_stop: Option<bool>,
     /// What else may still need it.
     pub holds: Holds,
+    /// Its approvals that are valid.
+    pub approvals: Vec<ApprovalSnapshot>,
     /// Its endpoints; a resolved name has one for each address.
     pub endpoints: Vec<EndpointSnapshot>,
+}
+
+/// The approval of a pool.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ApprovalSnapshot {
+    /// The caller.
+    pub by: Arc<str>,
+    /// When it was given.
+    pub at: Timestamp,
+    /// When it expires, if the gate is configured.
+    pub until: Option<Timestamp>,
 }
 
 /// One endpoint.
@@ -108,8 +126,14 @@ impl StatusSnapshot {
         let picture = |name: &ServiceName, pools: &ServicePools| {
             let known = state.services.get(name).map(|it| &**it);
             let is_damaged = state.damaged.contains_key(name);
+            let settings = applied.catalog.services().get(name);
+            let gate = settings.and_then(|it| it.gate.approval.as_ref());
+            let expires = gate.map(|it| it.expires);
             let pool = |it: &Pool| {
+                let approvals = known.map(|state| approvals(state, it.color(), expires));
+                let approvals = approvals.unwrap_or_default();
                 let picture = PoolSnapshot::of(switch, it, pools.active, known);
+                let picture = PoolSnapshot { approvals, ..picture };
                 if is_damaged { PoolSnapshot { role: Role::Empty, ..picture } } else { picture }
             };
             ServiceSnapshot {
@@ -148,6 +172,22 @@ impl ServiceSnapshot {
             Color::Green => &self.green,
         }
     }
+}
+
+/// The approvals of a pool that have not expired.
+fn approvals(
+    state: &ServiceState,
+    color: Color,
+    expires: Option<Duration>,
+) -> Vec<ApprovalSnapshot> {
+    let now = Timestamp::now();
+    let of_pool = state.approvals.iter().filter(|it| it.color == color);
+    let snapshots = of_pool.map(|it| {
+        let at = timestamp(it.at.saturating_mul(1000));
+        let until = expires.and_then(|it| at.checked_add(it).ok());
+        ApprovalSnapshot { by: Arc::clone(&it.by), at, until }
+    });
+    snapshots.filter(|it| it.until.is_none_or(|it| it > now)).collect()
 }
 
 /// The gauges of a removed service: its requests in flight.
@@ -194,6 +234,7 @@ impl PoolSnapshot {
             role,
             is_safe_to_stop,
             holds,
+            approvals: Vec::new(),
             version: pool.spec().version.clone(),
             source: match state.is_some_and(|it| it.runtime.is_some()) {
                 true => Source::Runtime,
@@ -221,6 +262,7 @@ impl PoolSnapshot {
             was_used,
             is_safe_to_stop: _,
             holds: _,
+            approvals: _,
             endpoints,
         } = self;
         let version = version.as_ref().map(ToString::to_string);

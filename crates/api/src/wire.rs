@@ -90,8 +90,24 @@ pub struct PoolStatus {
     /// When the last of these ends, as RFC 3339.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<String>,
+    /// The approvals of this pool that are valid.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub approvals: Vec<ApprovalStatus>,
     /// The endpoints. A name that was resolved has one for each of its addresses.
     pub endpoints: Vec<EndpointStatus>,
+}
+
+/// The approval of a pool by one caller.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ApprovalStatus {
+    /// The name of the caller's token, or `local` without a token.
+    pub by: String,
+    /// When it was given, as RFC 3339.
+    pub at: String,
+    /// When it expires, as RFC 3339. Absent if the gate `approval` is not configured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<String>,
 }
 
 /// One endpoint.

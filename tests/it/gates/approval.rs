@@ -70,12 +70,20 @@ async fn a_change_of_the_pool_voids_the_approval_and_a_restart_does_not() {
         200,
         "the color that is not active"
     );
+    let approvals = async |proxy: &TestProxy| {
+        proxy.status().await["services"]["web"]["pools"]["green"]["approvals"].clone()
+    };
+    let given = approvals(&proxy).await;
+    assert!(given[0]["by"] == "local" && given[0]["until"].is_string(), "{given}");
     let body = json!({"version": "3", "endpoints": [green.address.to_string()]}).to_string();
     let set = proxy.call("PUT", "/v1/services/web/pools/green", "", &body).await;
     assert_eq!(set.status, 200);
     assert_eq!(refusal(&proxy).await.0, "gate_approval");
+    assert_eq!(approvals(&proxy).await, json!(null));
     assert_eq!(proxy.call("POST", path, "", "{}").await.status, 200);
+    let given = approvals(&proxy).await;
     let proxy = build().state(proxy.shut_down()).start();
+    assert_eq!(approvals(&proxy).await, given);
     assert_eq!(promote(&proxy).await.status, 200);
 }
 

@@ -208,7 +208,7 @@ fn promises(findings: &[Finding]) -> Markup {
         }
         @if is_excused {
             p { small { "Excused: the promise could not be kept, because the drill itself had killed the proxy or the "
-                "endpoint of the request. These cases count neither as tested nor as broken." } }
+                "endpoint of the request, or had its color fail. These cases count neither as tested nor as broken." } }
         }
     }
 }

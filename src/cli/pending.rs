@@ -1,0 +1,84 @@
+//! Lines of the status about what comes before and after promotions: watches, confirmations and approvals.
+
+use flipgate_api::{
+    escape,
+    wire::{ServiceStatus, Status},
+};
+
+/// A line for each watch, confirmation and approval.
+pub(super) fn pending(status: &Status) -> Vec<String> {
+    let of = |(name, service): (&String, &ServiceStatus)| lines(&escape(name), service);
+    status.services.iter().flat_map(of).collect()
+}
+
+fn lines(name: &str, service: &ServiceStatus) -> Vec<String> {
+    let active = escape(&service.active);
+    let mut lines = Vec::new();
+    if let Some(watch) = &service.watch {
+        let rescue = if watch.rescue { "; with rescue" } else { "" };
+        lines.push(format!(
+            "{name}: {active} is watched until {}: {} of {} requests failed ({} %){rescue}",
+            escape(&watch.until),
+            watch.failures,
+            watch.requests,
+            watch.errors
+        ));
+    }
+    if let Some(until) = &service.confirm_by {
+        lines.push(format!(
+            "{name}: {active} is rolled back at {} without `flipgate confirm {name}`",
+            escape(until)
+        ));
+    }
+    for (color, pool) in &service.pools {
+        for approval in &pool.approvals {
+            let until = approval.until.as_ref().map(|it| format!(" until {}", escape(it)));
+            let (color, by) = (escape(color), escape(&approval.by));
+            let until = until.unwrap_or_default();
+            lines.push(format!("{name}: {color} is approved by {by}{until}"));
+        }
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn status(web: &serde_json::Value) -> Status {
+        let status = json!({"generation": 1, "services": {"web": web}});
+        serde_json::from_value(status).expect("a status")
+    }
+
+    #[test]
+    fn a_line_says_what_is_pending_and_until_when() {
+        let pool = |approvals: serde_json::Value| {
+            json!({
+                "role": "active", "version": null, "source": "file", "in_flight": 0,
+                "endpoints": [], "approvals": approvals,
+            })
+        };
+        let web = json!({
+            "active": "green", "previous": "blue",
+            "watch": {"until": "12:05", "errors": 0.25, "failures": 3, "requests": 1200},
+            "confirm_by": "12:02",
+            "pools": {
+                "blue": pool(json!([])),
+                "green": pool(json!([{"by": "al\u{202e}ice", "at": "11:00", "until": "13:00"}])),
+            },
+        });
+        assert_eq!(
+            pending(&status(&web)),
+            [
+                "web: green is watched until 12:05: 3 of 1200 requests failed (0.25 %)",
+                "web: green is rolled back at 12:02 without `flipgate confirm web`",
+                "web: green is approved by al\\u{202e}ice until 13:00",
+            ]
+        );
+        let quiet =
+            json!({"active": "green", "previous": null, "pools": {"green": pool(json!([]))}});
+        assert_eq!(pending(&status(&quiet)), [] as [String; 0]);
+    }
+}
