@@ -10,7 +10,7 @@ use flipgate_api::wire::{
 use crate::{
     control::{
         ApprovalSnapshot, DrainSnapshot, EndpointSnapshot, Holds, PoolSnapshot, ServiceSnapshot,
-        StatusSnapshot,
+        SideRequests, StatusSnapshot,
     },
     model::{Color, Endpoint, Source, WeightedEndpoint},
     upstream::EndpointHealth,
@@ -156,7 +156,7 @@ impl From<DrainSnapshot> for DrainStatus {
             in_flight,
             kinds,
             oldest,
-            previews,
+            other: SideRequests { previews, rescued },
             is_drained,
             holds: Holds { by, until },
         } = picture;
@@ -168,6 +168,7 @@ impl From<DrainSnapshot> for DrainStatus {
             oldest_ms,
             kinds: DrainKinds { request: number(kinds.request), tunnel: number(kinds.tunnel) },
             previews: number(previews),
+            rescued: number(rescued),
             drained: is_drained,
             safe_to_stop,
             held_by: by.into_iter().map(str::to_owned).collect(),

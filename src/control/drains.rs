@@ -4,7 +4,10 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 
-use super::{handle::Control, holds::Holds};
+use super::{
+    handle::Control,
+    holds::{Holds, SideRequests},
+};
 use crate::{
     model::{Color, ServiceName},
     switch::{Drain, SideId},
@@ -25,8 +28,8 @@ pub struct DrainSnapshot {
     pub kinds: ClaimCounts,
     /// The age of the oldest.
     pub oldest: Option<Duration>,
-    /// Previews of the color since then. The drain does not wait for them.
-    pub previews: usize,
+    /// Previews and rescued requests since then. The drain does not wait for them.
+    pub other: SideRequests,
     /// Whether the color is drained: no request is in flight, and none can come that may use it.
     pub is_drained: bool,
     /// What else may still need the color.
@@ -50,6 +53,9 @@ pub enum DrainGoal {
     /// The same, and nothing else may need the color.
     SafeToStop,
 }
+
+/// How often previews and rescued requests are counted while a call waits for them.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 // === impl DrainSnapshot ===
 
@@ -77,6 +83,7 @@ impl Control {
         let sides: Vec<SideId> = drains.iter().map(Drain::side).collect();
         let summary = self.ledger().summary(&sides);
         let in_flight = inside.retired;
+        let other = SideRequests::of(self.switch(), self.ledger(), service, color);
         let is_active = active == Some(color);
         Some(DrainSnapshot {
             service: service.clone(),
@@ -88,9 +95,9 @@ impl Control {
                 tunnel: summary.tunnels,
             },
             oldest: summary.oldest.map(|it| it.elapsed()),
-            previews: if is_active { 0 } else { inside.current },
+            other,
             is_drained: !is_active && drains.is_empty(),
-            holds: self.holds(service, color),
+            holds: self.holds(service, color).with(other),
         })
     }
 
@@ -142,10 +149,12 @@ impl Control {
                 return Some(picture);
             }
             if picture.is_drained {
-                // The end of a watch or a confirmation is a change of the state.
+                // The end of a watch or a confirmation is a change of the state. The end of other requests is none.
+                let has_requests = picture.other != SideRequests::default();
                 tokio::select! {
                     changed = changes.changed() => if changed.is_err() { return Some(picture) },
                     () = tokio::time::sleep_until(until.into()) => return Some(picture),
+                    () = tokio::time::sleep(POLL_INTERVAL), if has_requests => {}
                 }
                 continue;
             }

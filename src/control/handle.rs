@@ -141,7 +141,7 @@ impl Control {
     /// A snapshot of an applied state, with the current requests in flight.
     #[must_use]
     pub fn snapshot_of(&self, applied: &Applied) -> StatusSnapshot {
-        StatusSnapshot::of(&self.shared.switch, applied, applied.pools.keys())
+        StatusSnapshot::of(&self.shared.switch, self.ledger(), applied, applied.pools.keys())
     }
 
     /// A snapshot of these services only, in time proportional to their number.
@@ -151,7 +151,7 @@ impl Control {
         applied: &Applied,
         services: &[ServiceName],
     ) -> StatusSnapshot {
-        StatusSnapshot::of(&self.shared.switch, applied, services.iter())
+        StatusSnapshot::of(&self.shared.switch, self.ledger(), applied, services.iter())
     }
 
     /// The current configuration.

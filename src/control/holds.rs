@@ -1,22 +1,63 @@
 //! What may still need a color that is not active, besides its requests.
 
+use std::{sync::Arc, time::Instant};
+
 use jiff::Timestamp;
 
-use crate::{model::Color, store::ServiceState};
+use crate::{
+    model::{Color, Rules, ServiceName},
+    store::ServiceState,
+    switch::{Ledger, Switch},
+    upstream::Pool,
+};
 
 /// What may still need a color.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Holds {
-    /// `watch` and `confirm`: the promotion may be taken back.
+    /// `watch` and `confirm`: the promotion may be taken back. `previews` and `rescue`: such requests are in flight.
     pub by: Vec<&'static str>,
-    /// When the last of them ends.
+    /// When the last of them ends. `None` if that is not known, as for requests in flight.
     pub until: Option<Timestamp>,
+}
+
+/// Requests in flight on a color that is not active. They do not hold up its drain.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct SideRequests {
+    /// Previews.
+    pub previews: usize,
+    /// Requests that could not be connected to the active color.
+    pub rescued: usize,
 }
 
 /// The time of so many milliseconds of Unix time.
 pub(super) fn timestamp(unix_ms: u64) -> Timestamp {
     let millis = i64::try_from(unix_ms).unwrap_or(i64::MAX);
     Timestamp::from_millisecond(millis).unwrap_or(Timestamp::MAX)
+}
+
+// === impl SideRequests ===
+
+impl SideRequests {
+    /// Those of a color of a service; none if it is active.
+    pub(super) fn of(
+        switch: &Switch<Arc<Rules>, Pool>,
+        ledger: &Ledger<Instant>,
+        service: &ServiceName,
+        color: Color,
+    ) -> Self {
+        let side = switch.read(|table| {
+            let service = table.service(service)?;
+            let side = service.side(color);
+            (service.active() != color).then(|| (side.id(), side.in_flight()))
+        });
+        match side {
+            None | Some((_, 0)) => Self::default(),
+            Some((side, in_flight)) => {
+                let rescued = ledger.summary(&[side]).rescued.min(in_flight);
+                Self { previews: in_flight - rescued, rescued }
+            }
+        }
+    }
 }
 
 // === impl Holds ===
@@ -33,5 +74,17 @@ impl Holds {
         let holds: Vec<_> = watch.into_iter().chain(confirmation).collect();
         let until = holds.iter().map(|it| it.1).max().map(timestamp);
         Self { by: holds.iter().map(|it| it.0).collect(), until }
+    }
+
+    /// The same with what is in flight.
+    pub(super) fn with(mut self, requests: SideRequests) -> Self {
+        let SideRequests { previews, rescued } = requests;
+        for (count, name) in [(previews, "previews"), (rescued, "rescue")] {
+            if count > 0 {
+                self.by.push(name);
+                self.until = None;
+            }
+        }
+        self
     }
 }

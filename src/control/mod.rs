@@ -29,7 +29,7 @@ pub use self::{
     drains::{ClaimCounts, DrainGoal, DrainSnapshot},
     events::{Event, EventKind, Events, GateSummary, Subscription},
     handle::Control,
-    holds::Holds,
+    holds::{Holds, SideRequests},
     planned::PlannedPromotion,
     shared::Applied,
     snapshot::{ApprovalSnapshot, EndpointSnapshot, PoolSnapshot, ServiceSnapshot, StatusSnapshot},

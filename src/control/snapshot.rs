@@ -10,7 +10,7 @@ use std::{
 use jiff::Timestamp;
 
 use super::{
-    holds::{Holds, timestamp},
+    holds::{Holds, SideRequests, timestamp},
     shared::Applied,
 };
 
@@ -18,7 +18,7 @@ use crate::{
     metrics::{EndpointGauges, PoolGauges, ServiceGauges},
     model::{Color, Endpoint, Generation, Health, Role, Rules, ServiceName, Source, Version},
     store::{Revision, ServiceState},
-    switch::{Drain, Switch},
+    switch::{Drain, Ledger, Switch},
     upstream::{EndpointHealth, EndpointState, Pool, ServicePools},
 };
 
@@ -119,6 +119,7 @@ impl StatusSnapshot {
     /// A snapshot of these services of an applied state, with the current requests in flight.
     pub(super) fn of<'a>(
         switch: &Switch<Arc<Rules>, Pool>,
+        ledger: &Ledger<Instant>,
         applied: &Applied,
         services: impl Iterator<Item = &'a ServiceName>,
     ) -> Self {
@@ -132,7 +133,7 @@ impl StatusSnapshot {
             let pool = |it: &Pool| {
                 let approvals = known.map(|state| approvals(state, it.color(), expires));
                 let approvals = approvals.unwrap_or_default();
-                let picture = PoolSnapshot::of(switch, it, pools.active, known);
+                let picture = PoolSnapshot::of(switch, ledger, it, pools.active, known);
                 let picture = PoolSnapshot { approvals, ..picture };
                 if is_damaged { PoolSnapshot { role: Role::Empty, ..picture } } else { picture }
             };
@@ -205,6 +206,7 @@ pub(super) fn removed_gauges(
 impl PoolSnapshot {
     fn of(
         switch: &Switch<Arc<Rules>, Pool>,
+        ledger: &Ledger<Instant>,
         pool: &Pool,
         active: Color,
         state: Option<&ServiceState>,
@@ -213,6 +215,11 @@ impl PoolSnapshot {
         let inside = switch.in_flight(service, color);
         let is_draining = switch.drains(service, color).iter().any(Drain::was_active);
         let holds = state.map(|it| Holds::of(it, color)).unwrap_or_default();
+        // A color that was never active has no old requests that one could wait for.
+        let holds = match color != active && state.is_some_and(|it| it.pool(color).served) {
+            true => holds.with(SideRequests::of(switch, ledger, service, color)),
+            false => holds,
+        };
         let state = state.map(|it| it.pool(color));
         let role = if color == active {
             Role::Active

@@ -100,6 +100,7 @@ impl RequestClaim {
         self.failed_endpoint = None;
         // The record is removed before the claim ends.
         self.claim_record = shard.record(claim.side(), self.record.started(), client);
+        self.claim_record.mark_rescued();
         self.claim = claim;
     }
 

@@ -48,6 +48,7 @@ struct ShardEntry<T> {
     kind: ClaimKind,
     since: T,
     client: Option<IpAddr>,
+    is_rescued: bool,
 }
 
 /// A summary of the claims on some sides.
@@ -57,6 +58,8 @@ pub struct LedgerSummary<T> {
     pub requests: usize,
     /// How many are tunnels.
     pub tunnels: usize,
+    /// How many of all were admitted to another side first.
+    pub rescued: usize,
     /// When the oldest began.
     pub oldest: Option<T>,
 }
@@ -84,7 +87,8 @@ impl<T: Copy + Ord> Ledger<T> {
     /// Summarizes the claims on these sides.
     #[must_use]
     pub fn summary(&self, sides: &[SideId]) -> LedgerSummary<T> {
-        let mut summary: LedgerSummary<T> = LedgerSummary { requests: 0, tunnels: 0, oldest: None };
+        let mut summary: LedgerSummary<T> =
+            LedgerSummary { requests: 0, tunnels: 0, rescued: 0, oldest: None };
         for shard in &self.shards {
             for (_, entry) in shard.entries().iter().filter(|(_, it)| sides.contains(&it.side)) {
                 match entry.kind {
@@ -93,6 +97,7 @@ impl<T: Copy + Ord> Ledger<T> {
                     }
                     ClaimKind::Tunnel => summary.tunnels += 1,
                 }
+                summary.rescued += usize::from(entry.is_rescued);
                 summary.oldest = summary.oldest.into_iter().chain([entry.since]).min();
             }
         }
@@ -128,7 +133,8 @@ impl<T> LedgerShard<T> {
         client: Option<IpAddr>,
     ) -> ClaimRecord<T> {
         let kind = ClaimKind::Request;
-        let key = self.entries().insert(ShardEntry { side, kind, since, client });
+        let key =
+            self.entries().insert(ShardEntry { side, kind, since, client, is_rescued: false });
         ClaimRecord { shard: Arc::clone(self), key }
     }
 
@@ -144,6 +150,13 @@ impl<T> ClaimRecord<T> {
     pub fn set_kind(&self, kind: ClaimKind) {
         if let Some(entry) = self.shard.entries().get_mut(self.key) {
             entry.kind = kind;
+        }
+    }
+
+    /// Notes that the request was admitted to another side first.
+    pub fn mark_rescued(&self) {
+        if let Some(entry) = self.shard.entries().get_mut(self.key) {
+            entry.is_rescued = true;
         }
     }
 
@@ -190,13 +203,22 @@ mod tests {
         late.set_kind(ClaimKind::Tunnel);
         let _elsewhere = ledger.shard(1).record(side(there), 5, None);
         let inside = || ledger.summary(&[side(here)]);
-        assert_eq!(inside(), LedgerSummary { requests: 1, tunnels: 1, oldest: Some(10) });
+        assert_eq!(
+            inside(),
+            LedgerSummary { requests: 1, tunnels: 1, rescued: 0, oldest: Some(10) }
+        );
         early.set_kind(ClaimKind::Tunnel);
-        assert_eq!(inside(), LedgerSummary { requests: 0, tunnels: 2, oldest: Some(10) });
+        assert_eq!(
+            inside(),
+            LedgerSummary { requests: 0, tunnels: 2, rescued: 0, oldest: Some(10) }
+        );
         drop(early);
-        assert_eq!(inside(), LedgerSummary { requests: 0, tunnels: 1, oldest: Some(20) });
+        assert_eq!(
+            inside(),
+            LedgerSummary { requests: 0, tunnels: 1, rescued: 0, oldest: Some(20) }
+        );
         drop(late);
-        assert_eq!(inside(), LedgerSummary { requests: 0, tunnels: 0, oldest: None });
+        assert_eq!(inside(), LedgerSummary { requests: 0, tunnels: 0, rescued: 0, oldest: None });
         assert_eq!(ledger.summary(&[side(there)]).oldest, Some(5));
     }
 
@@ -217,5 +239,7 @@ mod tests {
         hangs.note_response();
         assert_eq!((hangs.client(), answered.client()), ((client(1), true), (client(2), false)));
         assert_eq!(ledger.summary(&[side(1)]).requests, 4);
+        hangs.mark_rescued();
+        assert_eq!(ledger.summary(&[side(1)]).rescued, 1);
     }
 }

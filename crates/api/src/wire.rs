@@ -84,10 +84,10 @@ pub struct PoolStatus {
     /// one that was never active.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub safe_to_stop: Option<bool>,
-    /// What may still need it, besides requests: `watch`, `confirm`.
+    /// What may still need it: `watch`, `confirm`, and `previews` and `rescue` in flight.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub held_by: Vec<String>,
-    /// When the last of these ends, as RFC 3339.
+    /// When the last of these ends, as RFC 3339. Absent if that is not known, as for requests.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<String>,
     /// The approvals of this pool that are valid.
@@ -333,15 +333,18 @@ pub struct DrainStatus {
     pub kinds: DrainKinds,
     /// Preview requests of internal clients that came later. They do not hold up the drain.
     pub previews: u64,
+    /// Requests that could not be connected to the active color, and that this one serves. They do not hold up the drain.
+    #[serde(default)]
+    pub rescued: u64,
     /// Whether the drain is complete: no request is in flight, and none can come. Always false for the active color.
     pub drained: bool,
     /// Whether the endpoints may be stopped: the color is drained, and nothing else may need it.
     #[serde(default)]
     pub safe_to_stop: bool,
-    /// What may still need the color, besides requests: `watch`, `confirm`.
+    /// What may still need the color: `watch`, `confirm`, and `previews` and `rescue` in flight.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub held_by: Vec<String>,
-    /// When the last of these ends, as RFC 3339.
+    /// When the last of these ends, as RFC 3339. Absent if that is not known, as for requests.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<String>,
 }

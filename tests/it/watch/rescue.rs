@@ -137,6 +137,39 @@ async fn a_request_that_was_sent_and_a_preview_are_not_rescued() {
     assert_eq!(get(&proxy, INTERNAL, "").await.status, 200);
 }
 
+#[tokio::test]
+async fn a_rescued_request_in_flight_does_not_undo_the_drain_but_is_not_safe_to_stop() {
+    let blue = Application::start(|request| match &*request.path {
+        "/held" => Reply::Held("blue".to_owned()),
+        _ => Reply::ok("blue"),
+    })
+    .await;
+    let green = Fragile::start("green").await;
+    let proxy = TestProxy::build()
+        .service_of("web", "web.test", "/", &[blue.address], &[green.application.address])
+        .services("watch = { rescue = true, action = \"alert\" }")
+        .start();
+    proxy.promote(&[("web", "green")]).await;
+    eventually("the rescue", async || has_rescue(&proxy).await).await;
+    drop(green);
+    let mut client = Client::connect(PUBLIC, proxy.public).await;
+    client.send("GET /held HTTP/1.1\r\nHost: web.test\r\n\r\n").await;
+    eventually("it is there", async || !blue.requests_for("/held").is_empty()).await;
+    let stopped = proxy.call("POST", "/v1/services/web/watch/stop", "", "{}").await;
+    assert_eq!(stopped.status, 200, "{}", stopped.text());
+    let drain = proxy.drain("web").await;
+    assert_eq!((&drain["drained"], &drain["safe_to_stop"]), (&true.into(), &false.into()));
+    assert_eq!((&drain["rescued"], &drain["previews"]), (&1.into(), &0.into()), "{drain}");
+    assert_eq!(drain["held_by"], json!(["rescue"]), "{drain}");
+    let pool = &proxy.status().await["services"]["web"]["pools"]["blue"];
+    assert_eq!(pool["held_by"], json!(["rescue"]), "{pool}");
+    blue.release();
+    assert_eq!(client.answer().await.status, 200);
+    let path = "/v1/services/web/drain?wait=30s&for=safe_to_stop";
+    let waited = proxy.call("GET", path, "", "").await.json();
+    assert_eq!((&waited["safe_to_stop"], &waited["held_by"]), (&true.into(), &json!(null)));
+}
+
 /// The endpoint of green has kept connections when it dies: requests are sent on them before that is noticed.
 #[tokio::test]
 async fn repeatable_requests_on_kept_connections_are_rescued() {
