@@ -189,6 +189,7 @@ async fn previews_of_the_replaced_color_do_not_delay_its_drain_but_are_counted()
     let drain = proxy.drain("web").await;
     assert_eq!((&drain["drained"], &drain["in_flight"]), (&json!(true), &json!(0)));
     assert_eq!(drain["previews"], 1);
+    assert_eq!((&drain["safe_to_stop"], &drain["held_by"]), (&json!(false), &json!(["previews"])));
     assert_eq!(proxy.status().await["services"]["web"]["pools"]["blue"]["in_flight"], 1);
 }
 
