@@ -19,9 +19,9 @@
 //! care control proxy      health checks and name look-ups | changes of the state | one exchange
 //! downstream upstream     towards clients | towards applications
 //! log net store           log lines | sockets, streams and buffers | the state: snapshot and journal
-//! http1 http2 metrics switch tls
-//!                         heads and framing | time series | which pool serves a request, and which requests
-//!                         are in flight | certificates
+//! audit http1 http2 metrics switch tls
+//!                         lines of the audit log and their chain | heads and framing | time series | which pool
+//!                         serves a request, and which requests are in flight | certificates
 //! model                   color, generation, endpoint, network, route: values without I/O
 //! ```
 //!
@@ -74,11 +74,12 @@
 //! connections. Workers share the table, the claims, and counters: metrics, limits, endpoint health.
 //!
 //! The control plane (admin API, changes, health checks, name look-ups) has its own thread and runtime, and nothing
-//! blocks it. The thread `state` writes the journal. The thread `log` writes the log lines of all others, which never
+//! blocks it. The thread `state` writes the journal, and the thread `audit` the audit files. The thread `log` writes the log lines of all others, which never
 //! wait for it.
 
 pub mod admin;
 pub mod app;
+pub mod audit;
 pub mod care;
 pub mod cli;
 pub mod config;
