@@ -108,7 +108,9 @@ impl App {
     ///
     /// [`AppError`] that names the obstacle.
     pub fn start(config: Config, source: Option<ConfigSource>) -> Result<Self, AppError> {
-        let open = |config: &Config| Ok(Arc::new(FileStore::open(&config.state_dir)?) as _);
+        let open = |config: &Config| {
+            Ok(Arc::new(FileStore::open_with(&config.state_dir, config.audit)?) as _)
+        };
         Self::start_on(open, config, source)
     }
 
@@ -266,7 +268,7 @@ impl App {
         let api = admin::Api {
             control: control.clone(),
             release,
-            reload: Arc::new(move || reloader.clone().reload()),
+            reload: Arc::new(move |actor| reloader.clone().reload(Some(actor))),
             is_serving: Arc::new(move || serving.load(SeqCst)),
             gone: Arc::new(move || watched.dead_tasks()),
             metrics: metrics.clone(),
@@ -415,6 +417,8 @@ impl App {
                 }
             };
             server.stop(ADMIN_PATIENCE).await;
+            // Calls that were refused a moment ago.
+            let _ = tokio::time::timeout(ADMIN_PATIENCE, control.flush_refusals()).await;
             let has_failed = stop.failed.is_cancelled() || fatal.is_cancelled();
             ExitOutcome { cut: cut.unwrap_or_default(), at_once, has_failed }
         });

@@ -16,9 +16,11 @@ use axum::{
 use tracing::warn;
 
 use super::{
+    audited::{action_of, refused},
     connections::AdminConnection,
+    context::Context,
     problem::ApiError,
-    settings::{AdminSettings, Scope},
+    settings::{AdminSettings, Scope, Token},
     strict_stream::REJECTED,
 };
 use crate::{control::Actor, model::Host, proxy::is_marked};
@@ -29,7 +31,10 @@ pub(super) enum AdminPeer {
     /// A TCP peer.
     Tcp(SocketAddr),
     /// A program on this machine that may open the socket.
-    Unix,
+    Unix {
+        /// Its user; `None` if the system does not say.
+        uid: Option<u32>,
+    },
 }
 
 /// The largest body of a call: a pool of 1000 endpoints fits.
@@ -44,35 +49,67 @@ const REFUSALS: Duration = Duration::from_secs(1);
 /// The name of a caller without a token.
 const LOCAL: &str = "local";
 
-/// Lets a call pass if its host, origin and token allow it.
+/// Lets a call pass if its host, origin and token allow it. Refused calls are recorded, without delaying their reply.
+/// Dropping the future cancels a call before its commit, and then nothing is recorded.
 ///
 /// # Errors
 ///
 /// A problem document; nothing was done then.
 pub(super) async fn guard(
-    State(config): State<Arc<AdminSettings>>,
+    State(Context { api, config }): State<Context>,
     request: Request,
     next: Next,
 ) -> Response {
     let mut request = request;
+    let action = action_of(request.method(), request.uri().path());
     let caller = request.extensions().get::<Arc<AdminConnection>>().cloned();
-    match check(&config, &request, caller.as_deref()) {
+    let (actor, is_known, response) = match check(&config, &request, caller.as_deref()) {
         Ok((actor, scope)) => {
-            request.extensions_mut().insert(actor);
+            request.extensions_mut().insert(actor.clone());
             request.extensions_mut().insert(scope);
+            (actor, true, called(request, caller.as_ref(), next).await)
         }
         Err(problem) => {
             log_refusal(&request, &problem);
-            return problem.into_response();
+            let peer = request.extensions().get::<AdminPeer>();
+            let text = token(request.headers()).ok().flatten();
+            let known = text.and_then(|it| known_token(&config, it));
+            let actor = match known {
+                Some(token) => actor_of(&token.name, peer, true),
+                None => actor_of(LOCAL, peer, false),
+            };
+            (actor, known.is_some(), problem.into_response())
         }
+    };
+    if let Some(refused) = action.and_then(|it| refused(it, actor, &response)) {
+        api.control.record_refusal(refused, is_known);
     }
-    match read_body(request, caller.as_deref()).await {
+    response
+}
+
+/// The response to a call that `check` has let pass.
+async fn called(request: Request, caller: Option<&Arc<AdminConnection>>, next: Next) -> Response {
+    match read_body(request, caller.map(|it| &**it)).await {
         Ok(request) => {
-            let _at_work = caller.as_ref().map(AdminConnection::work);
+            let _at_work = caller.map(AdminConnection::work);
             next.run(request).await
         }
         Err(problem) => problem.into_response(),
     }
+}
+
+/// The caller of this name from this peer.
+fn actor_of(name: &str, peer: Option<&AdminPeer>, is_authenticated: bool) -> Actor {
+    let uid = match peer {
+        Some(AdminPeer::Unix { uid }) => *uid,
+        Some(AdminPeer::Tcp(_)) | None => None,
+    };
+    Actor { name: name.to_owned(), address: address(peer), uid, is_authenticated }
+}
+
+/// The token with this text.
+fn known_token<'a>(config: &'a AdminSettings, text: &str) -> Option<&'a Token> {
+    config.tokens.iter().find(|it| it.secret.is(text))
 }
 
 /// Reads the body of a request, within limits of size and time.
@@ -116,19 +153,14 @@ fn check(
     check_type(request)?;
     let peer = request.extensions().get::<AdminPeer>();
     let needed = scope_for(request.method(), request.uri().path());
-    let actor = |name: &str, is_authenticated| Actor {
-        name: name.to_owned(),
-        address: address(peer),
-        is_authenticated,
-    };
-    let local = || Ok((actor(LOCAL, false), Scope::Admin));
+    let local = || Ok((actor_of(LOCAL, peer, false), Scope::Admin));
     let Some(needed) = needed else { return local() };
     let token = token(request.headers())?;
     check_forwarded(request.headers(), token.is_some())?;
     match token {
         Some(text) => {
-            let known = config.tokens.iter().find(|it| it.secret.is(text));
-            let token = known.ok_or_else(|| unauthorized("unknown token"))?;
+            let token = known_token(config, text);
+            let token = token.ok_or_else(|| unauthorized("unknown token"))?;
             if let Some(caller) = caller {
                 caller.authorize();
             }
@@ -140,7 +172,7 @@ fn check(
                 );
                 return Err(ApiError::new(StatusCode::FORBIDDEN, "scope", title, detail));
             }
-            Ok((actor(&token.name, true), token.scope))
+            Ok((actor_of(&token.name, peer, true), token.scope))
         }
         None if config.require_token => Err(unauthorized(
             "every call needs a token (admin.require_token): send `Authorization: Bearer TOKEN`",
@@ -177,7 +209,7 @@ fn log_refusal(request: &Request, problem: &ApiError) {
 fn address(peer: Option<&AdminPeer>) -> String {
     match peer {
         Some(AdminPeer::Tcp(address)) => address.to_string(),
-        Some(AdminPeer::Unix) => "unix".to_owned(),
+        Some(AdminPeer::Unix { .. }) => "unix".to_owned(),
         None => String::new(),
     }
 }
@@ -299,7 +331,7 @@ impl AdminPeer {
     fn is_local(&self) -> bool {
         match self {
             Self::Tcp(address) => address.ip().to_canonical().is_loopback(),
-            Self::Unix => true,
+            Self::Unix { .. } => true,
         }
     }
 }

@@ -18,7 +18,7 @@ use super::{
     conditions::Conditions,
     context::{Context, off_thread, parse_color, status_response},
     fingerprint::idempotency,
-    problem::ApiError,
+    problem::{ApiError, AttemptedChange},
     settings::Scope,
 };
 use crate::{
@@ -185,8 +185,11 @@ pub(super) async fn set_pool(
     (status = 409, body = Problem, content_type = "application/problem+json", description = "a changed key needs a restart"),
     (status = 422, body = Problem, content_type = "application/problem+json", description = "mistakes in the file; nothing changed"),
 ))]
-pub(super) async fn reload(State(context): State<Context>) -> Result<Response, ApiError> {
-    (context.api.reload)().await?;
+pub(super) async fn reload(
+    State(context): State<Context>,
+    Extension(actor): Extension<Actor>,
+) -> Result<Response, ApiError> {
+    (context.api.reload)(actor).await?;
     status_response(&context, None).await
 }
 
@@ -254,20 +257,24 @@ impl PendingCall<'_> {
             idempotency(key, verb, request, &before)
         });
         let named = named(&change);
+        let attempted = AttemptedChange { action: change.action(), reason: reason.clone() };
         let actor = Some(actor);
         let terms = PromotionTerms { confirm_within, ..PromotionTerms::default() };
         let call = ChangeRequest { change, if_generation, idempotency, reason, actor, terms };
-        let done = match call.change {
+        let made = match call.change {
             Change::Promote(_) | Change::Rollback { .. } => {
-                context.api.release.make(call, force).await?
+                context.api.release.make(call, force).await.map_err(ApiError::from)
             }
             Change::SetPool { .. }
             | Change::Approve { .. }
             | Change::Confirm(_)
             | Change::EndWatch { .. }
             | Change::GiveUpConfirmation { .. }
-            | Change::Reconfigure(_) => context.api.control.propose(call).await?,
+            | Change::Reconfigure(_) => {
+                context.api.control.propose(call).await.map_err(ApiError::from)
+            }
         };
+        let done = made.map_err(|it| it.about(attempted))?;
         let is_repeated = done.is_replayed;
         let mut response = status_response(context, Some((done, named))).await?;
         if is_repeated {

@@ -56,8 +56,9 @@ pub(super) async fn status_response(
                 Status { generation: generation.0, partial, replayed, ..status }
             }
         };
-        let StoreHealth { read_only, refused: write_refused, waiting: _ } = control.store_health();
-        let mut status = Status { read_only, write_refused, ..status };
+        let StoreHealth { read_only, refused: write_refused, audit, waiting: _ } =
+            control.store_health();
+        let mut status = Status { read_only, write_refused, audit_refused: audit, ..status };
         add_progress(&mut status, &release);
         let body = serde_json::to_vec(&status).expect("texts and numbers only");
         (status.generation, body)

@@ -29,6 +29,7 @@ impl From<StatusSnapshot> for Status {
             revision: revision.0,
             read_only: None,
             write_refused: None,
+            audit_refused: None,
             partial: false,
             replayed: false,
             services: services.collect(),

@@ -2,6 +2,7 @@
 //!
 //! A thin layer: from the wire into one call, and back onto the wire. It decides nothing but who may call.
 
+mod audited;
 mod auth;
 mod changes;
 mod conditions;
@@ -23,7 +24,11 @@ mod write_timeout;
 
 use std::{future::Future, pin::Pin, sync::Arc};
 
-use crate::{control::Control, metrics::Metrics, release::Release};
+use crate::{
+    control::{Actor, Control},
+    metrics::Metrics,
+    release::Release,
+};
 
 pub use self::{
     router::openapi,
@@ -51,8 +56,8 @@ pub struct Api {
     pub metrics: Metrics,
 }
 
-/// Reads the configuration again and applies it.
-pub type Reload = Arc<dyn Fn() -> ReloadFuture + Send + Sync>;
+/// Reads the configuration again and applies it, for a caller.
+pub type Reload = Arc<dyn Fn(Actor) -> ReloadFuture + Send + Sync>;
 
 /// A reload in progress.
 pub type ReloadFuture = Pin<Box<dyn Future<Output = Result<(), ReloadError>> + Send>>;

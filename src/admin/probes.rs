@@ -14,7 +14,7 @@ use super::{
     context::{Context, off_thread},
     problem::ApiError,
 };
-use crate::model::Health;
+use crate::{model::Health, store::StoreHealth};
 
 /// The most reasons that are listed one by one.
 const REASONS_MAX: usize = 100;
@@ -89,9 +89,13 @@ pub(super) async fn readyz(State(context): State<Context>) -> Response {
     if more > 0 {
         reasons.push(format!("and {more} more services"));
     }
+    // Traffic goes on, and so do rollbacks: not a reason to send requests elsewhere.
+    let StoreHealth { read_only: _, refused, audit, waiting: _ } = control.store_health();
+    let refused = refused.map(|it| format!("changes are refused: {it}"));
+    let warnings = refused.into_iter().chain(audit).collect();
     let ready = reasons.is_empty();
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(Ready { ready, reasons })).into_response()
+    (status, Json(Ready { ready, reasons, warnings })).into_response()
 }
 
 #[cfg(test)]

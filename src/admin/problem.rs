@@ -5,17 +5,41 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use flipgate_api::wire::{GateStatus, Problem, ProblemReason};
+use flipgate_api::wire::{GateStatus, GateVerdict, Problem, ProblemReason};
 
 use super::ReloadError;
 use crate::{
+    audit::{AuditVerdict, VerdictResult},
     control::{ChangeError, RefusalReason},
     store::CommitError,
 };
 
 /// An error response of the API.
 #[derive(Debug)]
-pub(super) struct ApiError(Box<Problem>);
+pub(super) struct ApiError(Box<Problem>, Option<Box<AttemptedChange>>);
+
+/// The change that a refused call wanted, for the audit log.
+#[derive(Clone, Debug)]
+pub(super) struct AttemptedChange {
+    /// The action with its services and colors.
+    pub(super) action: String,
+    /// The reason, in the caller's words.
+    pub(super) reason: Option<String>,
+}
+
+/// What the audit log needs of an error response.
+#[derive(Clone, Debug)]
+pub(super) struct RefusedResponse {
+    /// The kind of the problem, without its prefix.
+    pub(super) code: String,
+    /// The verdicts of gates.
+    pub(super) verdicts: Vec<AuditVerdict>,
+    /// The change, if it was read.
+    pub(super) attempted: Option<AttemptedChange>,
+}
+
+/// The prefix of the kinds of problems.
+const KIND: &str = "urn:flipgate:problem:";
 
 impl ApiError {
     /// A problem of this kind, with what to do about it.
@@ -25,15 +49,21 @@ impl ApiError {
         title: &str,
         detail: impl Into<String>,
     ) -> Self {
-        Self(Box::new(Problem {
-            kind: format!("urn:flipgate:problem:{kind}"),
+        let problem = Problem {
+            kind: format!("{KIND}{kind}"),
             title: title.to_owned(),
             status: status.as_u16(),
             detail: detail.into(),
             reasons: Vec::new(),
             generation: None,
             gates: Vec::new(),
-        }))
+        };
+        Self(Box::new(problem), None)
+    }
+
+    /// The same with the change that the call wanted.
+    pub(super) fn about(self, attempted: AttemptedChange) -> Self {
+        Self(self.0, Some(Box::new(attempted)))
     }
 
     pub(super) fn status(&self) -> StatusCode {
@@ -73,6 +103,20 @@ impl ApiError {
         let title = "Not Found";
         Self::new(StatusCode::NOT_FOUND, "unknown-service", title, detail)
     }
+}
+
+/// The verdicts of a service, without their reasons.
+fn audit_verdicts(gates: &GateStatus) -> Vec<AuditVerdict> {
+    let verdict = |it: &GateVerdict| AuditVerdict {
+        service: gates.service.clone(),
+        gate: it.gate.clone(),
+        result: match (it.passed, it.not_run) {
+            (true, _) => VerdictResult::Passed,
+            (false, true) => VerdictResult::NotRun,
+            (false, false) => VerdictResult::Refused,
+        },
+    };
+    gates.gates.iter().map(verdict).collect()
 }
 
 fn sentences(reasons: &[ProblemReason]) -> String {
@@ -167,9 +211,15 @@ impl From<ReloadError> for ApiError {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let status = self.status();
-        let Self(problem) = self;
+        let Self(problem, attempted) = self;
+        let refused = RefusedResponse {
+            code: problem.kind.strip_prefix(KIND).unwrap_or(&problem.kind).to_owned(),
+            verdicts: problem.gates.iter().flat_map(audit_verdicts).collect(),
+            attempted: attempted.map(|it| *it),
+        };
         let body = serde_json::to_string(&problem).expect("texts and numbers only");
         let mut response = (status, body).into_response();
+        response.extensions_mut().insert(refused);
         let headers = response.headers_mut();
         let json = HeaderValue::from_static("application/problem+json");
         headers.insert(header::CONTENT_TYPE, json);

@@ -99,7 +99,7 @@ fn described() -> OpenApiRouter<Context> {
 }
 
 pub(super) fn router(api: Api, config: Arc<AdminSettings>) -> Router {
-    let context = Context { api, config: Arc::clone(&config) };
+    let context = Context { api, config };
     let (router, _) = described().split_for_parts();
     router
         .fallback(async || {
@@ -112,7 +112,7 @@ pub(super) fn router(api: Api, config: Arc<AdminSettings>) -> Router {
             ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method", title, detail)
         })
         .layer(DefaultBodyLimit::disable())
-        .layer(from_fn_with_state(config, guard))
+        .layer(from_fn_with_state(context.clone(), guard))
         .with_state(context)
 }
 

@@ -198,7 +198,9 @@ impl AsyncListener {
                 Ok((AdminStream::Tcp(stream), AdminPeer::Tcp(peer)))
             }
             Self::Unix(socket) => {
-                Ok((AdminStream::Unix(socket.accept().await?.0), AdminPeer::Unix))
+                let (stream, _) = socket.accept().await?;
+                let uid = stream.peer_cred().ok().map(|it| it.uid());
+                Ok((AdminStream::Unix(stream), AdminPeer::Unix { uid }))
             }
         }
     }

@@ -9,7 +9,7 @@ use super::certificates;
 use crate::{
     admin::{ReloadError, ReloadFuture},
     config::{Config, ConfigSource},
-    control::{Change, ChangeRequest, Control},
+    control::{Actor, Change, ChangeRequest, Control},
     downstream::ListenerContext,
     metrics::Metrics,
     tls,
@@ -59,24 +59,24 @@ impl Reloader {
     pub(super) async fn run(self) {
         loop {
             self.wanted.notified().await;
-            if let Err(error) = self.clone().reload().await {
+            if let Err(error) = self.clone().reload(None).await {
                 warn!("{error}");
             }
         }
     }
 
-    /// Applies the whole configuration or nothing. The active colors stay. A separate thread reads the files: one that
+    /// Applies the whole configuration or nothing. `actor` is the caller; `None` for a signal. The active colors stay. A separate thread reads the files: one that
     /// never ends, such as a pipe without a writer, blocks only this reload.
-    pub(super) fn reload(self) -> ReloadFuture {
+    pub(super) fn reload(self, actor: Option<Actor>) -> ReloadFuture {
         Box::pin(async move {
             let metrics = self.metrics.clone();
-            let result = self.apply().await;
+            let result = self.apply(actor).await;
             metrics.reloaded(result.is_ok());
             result
         })
     }
 
-    fn apply(self) -> ReloadFuture {
+    fn apply(self, actor: Option<Actor>) -> ReloadFuture {
         Box::pin(async move {
             let Self {
                 source,
@@ -107,7 +107,7 @@ impl Reloader {
                 return Err(ReloadError::NeedsRestart(fixed));
             }
             let change = Change::Reconfigure(Arc::new(new.catalog.clone()));
-            let call = ChangeRequest::unconditional(change);
+            let call = ChangeRequest { actor, ..ChangeRequest::unconditional(change) };
             let before = control.applied().state.generation;
             if control.propose(call).await?.generation == before {
                 info!("configuration reloaded; nothing has changed");

@@ -4,6 +4,7 @@
 //! code that scripts can rely on.
 
 mod arguments;
+mod audit;
 mod changes;
 mod check;
 mod check_samples;
@@ -94,6 +95,13 @@ enum Command {
     /// Show the stored state
     #[command(subcommand, after_help = "Example: flipgate state show --config flipgate.toml")]
     State(state::StateCommand),
+    /// Show who has changed what
+    ///
+    /// Reads the audit files of a state folder; a running Flipgate is not disturbed.
+    #[command(after_help = "Examples:\n  flipgate audit --service web --limit 20\n  \
+                            flipgate audit --json | jq 'select(.result != \"done\")'\n  \
+                            flipgate audit verify")]
+    Audit(audit::AuditArguments),
     /// Show services, colors, roles, versions, requests in flight and health
     #[command(after_help = "Examples:\n  flipgate status\n  flipgate status web --watch\n  \
                             flipgate status --json | jq .generation")]
@@ -355,6 +363,7 @@ fn dispatch(
         Command::Schema => generate::print_schema(),
         Command::Reload { admin, output } => online(changes::reload(&admin, output, verbosity)),
         Command::State(command) => state::state(command),
+        Command::Audit(arguments) => audit::audit(arguments),
         Command::Status { service, watch, admin, output } => {
             online(status::status(service.as_deref(), watch, &admin, output, verbosity))
         }

@@ -61,6 +61,9 @@ pub(super) fn text(
     if let Some(reason) = status.read_only.as_ref().or(status.write_refused.as_ref()) {
         text.push_str(&format!("changes are refused: {}\n", escape(reason)));
     }
+    if let Some(reason) = &status.audit_refused {
+        text.push_str(&format!("audit lines wait: {}\n", escape(reason)));
+    }
     text.push_str(&table(status, width(), verbosity.verbose));
     for line in pending(status) {
         text.push_str(&format!("\n{line}"));
@@ -69,7 +72,7 @@ pub(super) fn text(
 }
 
 /// The columns of the terminal. A terminal that does not know its width, and a pipe, have those of `COLUMNS`, or 80.
-fn width() -> usize {
+pub(super) fn width() -> usize {
     let known = terminal_size::terminal_size().map(|(width, _)| usize::from(width.0));
     let from_environment = || std::env::var("COLUMNS").ok()?.parse().ok();
     known.filter(|it| *it > 0).or_else(from_environment).filter(|it| *it > 0).unwrap_or(WIDTH)

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 use comfy_table::{Attribute, Cell, Table, presets};
 use flipgate_api::{OutputArguments, escape, terminal::print_line};
 
@@ -26,30 +26,27 @@ pub(super) enum StateCommand {
     #[command(after_help = "Examples:\n  flipgate state show --config flipgate.toml\n  \
                             flipgate state show /var/lib/flipgate --json | jq .services.web.active")]
     Show {
-        /// The folder [default: `state_dir` of the configuration, else `state`]
-        #[arg(value_name = "FOLDER", conflicts_with = "config")]
-        folder: Option<PathBuf>,
-        /// The configuration file that names the folder
-        #[arg(short, long, value_name = "FILE", env = "FLIPGATE_CONFIG")]
-        config: Option<PathBuf>,
+        #[command(flatten)]
+        folder: FolderArguments,
         #[command(flatten)]
         output: OutputArguments,
     },
 }
 
+/// A state folder.
+#[derive(Args, Clone, Debug)]
+pub(super) struct FolderArguments {
+    /// The folder [default: `state_dir` of the configuration, else `state`]
+    #[arg(value_name = "FOLDER", conflicts_with = "config")]
+    folder: Option<PathBuf>,
+    /// The configuration file that names the folder
+    #[arg(short, long, value_name = "FILE", env = "FLIPGATE_CONFIG")]
+    config: Option<PathBuf>,
+}
+
 pub(super) fn state(command: StateCommand) -> Result<u8, CommandError> {
-    let StateCommand::Show { folder, config, output } = command;
-    let folder = match (folder, config) {
-        (Some(folder), _) => folder,
-        (None, config) => match config.or_else(default_path) {
-            Some(path) => {
-                let source = ConfigSource { path, environment: environment() };
-                let loaded = source.load().map_err(|error| invalid(&source.path, &error))?;
-                loaded.config.state_dir
-            }
-            None => PathBuf::from("state"),
-        },
-    };
+    let StateCommand::Show { folder, output } = command;
+    let folder = folder.folder()?;
     let shown = store::show(&folder).map_err(|error| CommandError::new(error.to_string()))?;
     if output.is_json() {
         print_line(format_args!("{:#}", shown.json()))?;
@@ -57,6 +54,27 @@ pub(super) fn state(command: StateCommand) -> Result<u8, CommandError> {
         print_line(text(&folder, &shown))?;
     }
     Ok(0)
+}
+
+// === impl FolderArguments ===
+
+impl FolderArguments {
+    /// The folder that these options name.
+    ///
+    /// # Errors
+    ///
+    /// If the configuration that should name it cannot be used.
+    pub(super) fn folder(self) -> Result<PathBuf, CommandError> {
+        let Self { folder, config } = self;
+        let path = match (folder, config.or_else(default_path)) {
+            (Some(folder), _) => return Ok(folder),
+            (None, Some(path)) => path,
+            (None, None) => return Ok(PathBuf::from("state")),
+        };
+        let source = ConfigSource { path, environment: environment() };
+        let loaded = source.load().map_err(|error| invalid(&source.path, &error))?;
+        Ok(loaded.config.state_dir)
+    }
 }
 
 fn text(folder: &Path, shown: &StateReport) -> String {

@@ -6,7 +6,7 @@ use std::{
 };
 
 use flipgate_api::{
-    CallError, CallerArguments, OutputArguments,
+    CallError, CallerArguments, OutputArguments, escape,
     terminal::{print_error, print_line},
     wire::Status,
 };
@@ -82,7 +82,12 @@ pub(super) async fn ready(
     } else if !verbosity.quiet {
         let reasons = ready.reasons.join("; ");
         match ready.ready {
-            true => print_line("ready")?,
+            true => {
+                print_line("ready")?;
+                for warning in &ready.warnings {
+                    print_line(format_args!("warning: {}", escape(warning)))?;
+                }
+            }
             false => print_line(format_args!("not ready: {reasons}"))?,
         }
     }

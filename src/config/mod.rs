@@ -32,7 +32,9 @@ pub use self::{
     schema::schema,
 };
 use crate::{
-    admin, care,
+    admin,
+    audit::AuditSettings,
+    care,
     control::Catalog,
     downstream::{self, Listener, Timeouts},
     model::{OwnAddress, OwnAddressKind, OwnAddresses},
@@ -45,6 +47,8 @@ use crate::{
 pub struct Config {
     /// Where the state is kept.
     pub state_dir: PathBuf,
+    /// How large the audit files may become.
+    pub audit: AuditSettings,
     /// Worker threads; 0 for one per core.
     pub workers: usize,
     /// What is logged.
@@ -221,6 +225,7 @@ impl Config {
         // A known key; it was followed when the files were read.
         root.list("include", Vec::new(), |_| Ok(()));
         let state_dir = root.read("state_dir", diagnostics.folder(0).join("state"), settings::path);
+        let audit = settings::audit(&root.section("audit"));
         let workers = root.read("workers", 0, |it| reader::whole(it, 0..=1024));
         let log = settings::log(&root.section("log"));
         let admin = settings::admin(&root.section("admin"));
@@ -253,6 +258,7 @@ impl Config {
         };
         Some(Self {
             state_dir,
+            audit,
             workers,
             log,
             admin,
@@ -280,6 +286,7 @@ impl Config {
     pub fn needs_restart(&self, new: &Self) -> Vec<&'static str> {
         let Self {
             state_dir,
+            audit,
             workers,
             log,
             admin,
@@ -302,6 +309,7 @@ impl Config {
             upstream::ConnectionSettings { idle_max: self.upstream.idle_max, ..*upstream };
         [
             ("state_dir", self.state_dir != *state_dir),
+            ("audit", self.audit != *audit),
             ("workers", self.workers != *workers),
             ("log", self.log != *log),
             ("admin", self.admin != *admin),

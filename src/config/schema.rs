@@ -46,6 +46,7 @@ const LIMIT: ValueKind = WholeOr(&["none"], 1, NUMBER_MAX);
 const ROOT: &[SchemaKey] = &[
     ("include", Strings, "Other files of this configuration, as patterns"),
     ("state_dir", Path, "The folder of the state that survives a restart"),
+    ("audit", Table(AUDIT), "The audit log"),
     ("workers", Whole(0, 1024), "Worker threads; 0 means one for each core"),
     ("log", Table(LOG), "The log"),
     ("admin", Table(ADMIN), "The admin API"),
@@ -61,6 +62,10 @@ const ROOT: &[SchemaKey] = &[
 const LOG: &[SchemaKey] = &[
     ("level", Text, "error, warn, info, debug, trace, off, or directives for modules"),
     ("format", Words(&["auto", "json", "text"]), "The form of a line"),
+];
+const AUDIT: &[SchemaKey] = &[
+    ("max_file", Size, "The size from which on a new audit file is begun"),
+    ("files", Whole(1, 1000), "Full audit files that are kept"),
 ];
 const ADMIN: &[SchemaKey] = &[
     ("listen", Text, "An address with a port, or unix:/path"),

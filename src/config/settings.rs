@@ -10,7 +10,9 @@ use super::{
     reader::{Section, Value, flag, text, whole, word},
 };
 use crate::{
-    admin, care,
+    admin,
+    audit::AuditSettings,
+    care,
     downstream::{self, Timeouts},
     http1::HeadLimits,
     model::{NamePattern, Networks, ParseNamePatternError},
@@ -69,6 +71,19 @@ pub(super) fn log(section: &Section<'_>) -> LogSettings {
     let json = section.read("format", None, |it| word(it, &formats));
     section.finish();
     LogSettings { filter, json }
+}
+
+pub(super) fn audit(section: &Section<'_>) -> AuditSettings {
+    let known = AuditSettings::default();
+    let settings = AuditSettings {
+        file_bytes_max: section.read("max_file", known.file_bytes_max, |it| match size(it)? {
+            Some(bytes @ 65_536..=268_435_456) => Ok(bytes),
+            _ => Err("expected a size from \"64KiB\" to \"256MiB\"".to_owned()),
+        }),
+        full_files_max: section.read("files", known.full_files_max, |it| whole(it, 1..=1000)),
+    };
+    section.finish();
+    settings
 }
 
 pub(super) fn admin(section: &Section<'_>) -> admin::AdminSettings {

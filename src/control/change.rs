@@ -9,6 +9,7 @@ use std::{
 
 use super::{catalog::Catalog, shared::Applied};
 use crate::{
+    audit::{self, AuditVerdict},
     model::{Color, Generation, OwnAddress, PoolSpec, ServiceName, UpstreamTls, Version},
     store::{CommitError, ManifestKey, Revision},
 };
@@ -92,6 +93,10 @@ pub struct PromotionTerms {
     pub confirm_within: Option<Duration>,
     /// Failures and requests of the replaced color, for the limit of a watch.
     pub before: BTreeMap<ServiceName, (u64, u64)>,
+    /// Whether the caller has skipped the gates.
+    pub skips_gates: bool,
+    /// The verdicts of the gates, for the audit log.
+    pub verdicts: Vec<AuditVerdict>,
     /// A rollback is refused unless every service still has a watch or a confirmation of this promotion.
     pub takes_back: Option<Generation>,
 }
@@ -103,6 +108,8 @@ pub struct Actor {
     pub name: String,
     /// Its address, or `unix` for the unix socket.
     pub address: String,
+    /// The user that opened the unix socket.
+    pub uid: Option<u32>,
     /// Whether it had a token.
     pub is_authenticated: bool,
 }
@@ -252,6 +259,20 @@ impl ChangeRequest {
             actor: None,
             terms: PromotionTerms::default(),
         }
+    }
+}
+
+// === impl Actor ===
+
+impl Actor {
+    /// The address of a part of Flipgate.
+    pub const INTERNAL: &str = audit::FLIPGATE;
+
+    /// A part of Flipgate that makes a change, such as the watch.
+    #[must_use]
+    pub fn internal(part: &str) -> Self {
+        let (name, address) = (part.to_owned(), Self::INTERNAL.to_owned());
+        Self { name, address, uid: None, is_authenticated: false }
     }
 }
 

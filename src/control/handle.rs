@@ -9,12 +9,14 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{error, info, warn};
 
 use super::{
+    audited::{RefusedCall, entry_of_refusal, entry_of_start},
     catalog::Catalog,
     change::{Change, ChangeError, ChangeOutcome, ChangeRequest},
     events::Events,
     plan::reconfigure,
     prepare::unix_seconds,
     reconcile::Reconciler,
+    refusals::Refusals,
     shared::{Applied, ControlShared},
     snapshot::{StatusSnapshot, removed_gauges},
     worker::{ControlTask, PendingChange},
@@ -63,6 +65,8 @@ impl Control {
             if !is_new {
                 next.generation = found.generation.next();
             }
+            let entry = entry_of_start(&found, &next);
+            next.audit.append(&entry);
             store.commit(found.revision, next).await?;
         }
         let state = watch.borrow_and_update().clone();
@@ -77,6 +81,7 @@ impl Control {
             parts,
             events: Arc::new(Events::from_now()),
             removed: Arc::default(),
+            refusals: Refusals::new(),
             pools: watch::Sender::new(first.pools.clone()),
             applied: watch::Sender::new(Arc::new(first)),
             busy: Mutex::default(),
@@ -101,6 +106,18 @@ impl Control {
             Ok(()) => answered.await.unwrap_or(Err(ChangeError::Stopping)),
             Err(_) => Err(ChangeError::Stopping),
         }
+    }
+
+    /// Has a call that changed nothing recorded in the audit log. Returns at once. `is_known` is for callers that may make
+    /// calls at all: a flood of other calls does not hide theirs.
+    pub fn record_refusal(&self, call: RefusedCall, is_known: bool) {
+        let entry = entry_of_refusal(call, self.applied().state.generation);
+        self.shared.refusals.add(entry, is_known);
+    }
+
+    /// Waits until refused calls are recorded, or cannot be. Cancel-safe.
+    pub async fn flush_refusals(&self) {
+        self.shared.refusals.flush().await;
     }
 
     pub(super) fn shared(&self) -> &ControlShared {
@@ -165,7 +182,7 @@ impl Control {
     pub fn scrape(&self) -> String {
         let picture = self.snapshot();
         let generation = picture.generation;
-        let StoreHealth { read_only, refused, waiting: _ } = self.store_health();
+        let StoreHealth { read_only, refused, audit: _, waiting: _ } = self.store_health();
         let is_writable = read_only.is_none() && refused.is_none();
         // During a reload a service may be recorded as removed and still be there.
         let mut removed = self.shared.removed.names();

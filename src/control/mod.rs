@@ -4,6 +4,7 @@
 //! One task makes and applies all changes, one after the other, and completes them even if the caller has gone.
 //! Everything else here only reads: snapshots, drains, events.
 
+mod audited;
 mod catalog;
 mod change;
 mod drains;
@@ -14,6 +15,7 @@ mod plan;
 mod planned;
 mod prepare;
 mod reconcile;
+mod refusals;
 mod removed;
 mod shared;
 mod snapshot;
@@ -21,6 +23,7 @@ mod watches;
 mod worker;
 
 pub use self::{
+    audited::RefusedCall,
     catalog::{Catalog, CatalogError, ServiceSpec},
     change::{
         Actor, Change, ChangeError, ChangeOutcome, ChangeRequest, Idempotency, PromotionTerms,

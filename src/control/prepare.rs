@@ -32,12 +32,7 @@ pub(super) enum Prepared {
 // === impl ControlShared ===
 
 impl ControlShared {
-    /// What to commit for a change of the applied state, if its conditions hold.
-    pub(super) fn prepare(&self, call: &ChangeRequest) -> Result<Prepared, ChangeError> {
-        self.prepare_on(&self.applied(), call)
-    }
-
-    /// What to commit for a change of an applied state.
+    /// What to commit for a change of an applied state, if its conditions hold.
     pub(super) fn prepare_on(
         &self,
         applied: &Arc<Applied>,

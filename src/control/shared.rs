@@ -7,7 +7,7 @@ use std::{
 
 use tokio::sync::watch;
 
-use super::{catalog::Catalog, events::Events, removed::RemovedServices};
+use super::{catalog::Catalog, events::Events, refusals::Refusals, removed::RemovedServices};
 use crate::{
     metrics::Metrics,
     model::Rules,
@@ -36,6 +36,7 @@ pub(super) struct ControlShared {
     pub(super) parts: PoolContext,
     pub(super) events: Arc<Events>,
     pub(super) removed: Arc<RemovedServices>,
+    pub(super) refusals: Refusals,
     /// What the switch has. Both are replaced together, under the lock of this channel.
     pub(super) applied: watch::Sender<Arc<Applied>>,
     pub(super) pools: watch::Sender<Pools>,

@@ -151,7 +151,7 @@ impl StatusSnapshot {
         };
         let pools = services.filter_map(|it| Some((it, applied.pools.get(it)?)));
         let services = pools.map(|(name, pools)| (name.clone(), picture(name, pools))).collect();
-        Self { generation: state.generation, revision: state.revision, services }
+        Self { generation: state.generation, revision: state.changes(), services }
     }
 }
 

@@ -6,8 +6,10 @@
 use std::{sync::Arc, time::Instant};
 
 use tokio::sync::{mpsc, oneshot, watch};
+use tracing::debug;
 
 use super::{
+    audited::entry_of,
     catalog::Catalog,
     change::{Actor, ChangeError, ChangeOutcome, ChangeRequest},
     prepare::Prepared,
@@ -66,6 +68,7 @@ impl ControlTask {
                     // The caller may have gone; the change stays.
                     let _ = answer.send(done);
                 }
+                () = self.shared.refusals.due() => self.record_refusals().await,
                 changed = self.state.changed() => {
                     changed.map_err(|_| StoreClosed)?;
                     self.shared.set_busy(Some(Instant::now()));
@@ -79,19 +82,22 @@ impl ControlTask {
         loop {
             // This change is decided on the newest state, with changes of other processes.
             self.reconcile(None, None);
-            let (expected, next, catalog) = match self.shared.prepare(&call)? {
+            let before = self.applied();
+            let (mut next, catalog) = match self.shared.prepare_on(&before, &call)? {
                 Prepared::Known(done) => return Ok(done),
-                Prepared::Commit { next, catalog } => {
-                    (self.applied().state.revision, next, catalog)
-                }
+                Prepared::Commit { next, catalog } => (next, catalog),
             };
-            let generation = next.generation;
+            let (expected, generation) = (before.state.revision, next.generation);
+            let entry = entry_of(&call, &before.state, &next);
+            let refusals = self.shared.refusals.waiting(before.state.generation);
+            refusals.iter().chain([&entry]).for_each(|it| next.audit.append(it));
             // The store reports a slow disk itself.
             self.shared.set_busy(None);
             let committed = self.shared.store.commit(expected, next).await;
             self.shared.set_busy(Some(Instant::now()));
             match committed {
                 Ok(revision) => {
+                    self.shared.refusals.committed(refusals.len());
                     self.reconcile(catalog, call.actor.as_ref());
                     let applied = self.applied();
                     return Ok(ChangeOutcome { generation, revision, is_replayed: false, applied });
@@ -102,6 +108,25 @@ impl ControlTask {
                     is_there.map_err(|_| ChangeError::Stopping)?;
                 }
                 Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Commits the entries of refused calls without a change. Dropping the future leaves them written or not.
+    async fn record_refusals(&mut self) {
+        self.shared.set_busy(Some(Instant::now()));
+        self.reconcile(None, None);
+        let before = self.applied();
+        let mut next = before.state.clone();
+        let refusals = self.shared.refusals.waiting(next.generation);
+        refusals.iter().for_each(|it| next.audit.append(it));
+        next.audit.refusal_commits += 1;
+        self.shared.set_busy(None);
+        match self.shared.store.commit(before.state.revision, next).await {
+            Ok(_) => self.shared.refusals.committed(refusals.len()),
+            Err(error) => {
+                debug!(%error, "refused calls are not recorded yet");
+                self.shared.refusals.failed();
             }
         }
     }

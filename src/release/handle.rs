@@ -6,6 +6,7 @@ use futures_util::{FutureExt, future::join_all};
 use tracing::{debug, info, warn};
 
 use super::{
+    audited::audit_verdicts,
     candidate::{CallContext, Candidate, Direction},
     gate::{GateReport, GateResult, Verdict},
     gates::{compatible, gates},
@@ -14,12 +15,14 @@ use super::{
     watch::{Baselines, WatchBoard, WatchProgress},
 };
 use crate::{
+    audit::{AuditResult, AuditVerdict},
     control::{
         Actor, Applied, Change, ChangeError, ChangeOutcome, ChangeRequest, Control, EventKind,
-        GateSummary, PlannedPromotion, PromotionTerms,
+        GateSummary, PlannedPromotion, PromotionTerms, RefusedCall,
     },
     metrics::{Metrics, PromotionKind, PromotionResult},
     model::{Color, GateSettings, Generation, ServiceName},
+    store::CommitError,
     upstream::{EndpointState, Pool, PoolContext, WorkerRegistry},
 };
 
@@ -103,16 +106,22 @@ impl Release {
         by: &str,
     ) -> Result<(), ReleaseError> {
         let change = Change::Rollback { services, force: false };
-        let (name, address) = (by.to_owned(), "flipgate".to_owned());
-        let actor = Actor { name, address, is_authenticated: false };
+        let actor = Actor::internal(by);
         let takes_back = Some(generation);
         let call = ChangeRequest {
-            actor: Some(actor),
+            actor: Some(actor.clone()),
             terms: PromotionTerms { takes_back, ..PromotionTerms::default() },
             ..ChangeRequest::unconditional(change)
         };
+        let action = call.change.action();
         let made = self.decide(call, false).await;
         self.count(PromotionKind::Automatic, &made);
+        if let Err(error) = &made {
+            let (result, verdicts) = (error.audit_result(), error.audit_verdicts());
+            let refused =
+                RefusedCall { actor: Some(actor), action, reason: None, result, verdicts };
+            self.control.record_refusal(refused, true);
+        }
         made.map(drop)
     }
 
@@ -198,6 +207,7 @@ impl Release {
             {
                 call.terms.before = self.before(&colors, &applied);
             }
+            call.terms.skips_gates = true;
             return Ok(self.control.propose(call).await?);
         }
         let (mut attempts, mut is_preconnected) = (0, false);
@@ -233,6 +243,7 @@ impl Release {
             let mut gated = call.clone();
             gated.terms.before = self.before(&colors, &applied);
             gated.if_generation = Some(vec![applied.state.generation]);
+            gated.terms.verdicts = audit_verdicts(&reports);
             gated.terms.manifests = reports.into_iter().flat_map(|it| it.manifests).collect();
             match self.control.propose(gated).await {
                 Err(ChangeError::Stale { .. })
@@ -340,6 +351,33 @@ impl Release {
             };
             self.control.events().publish(event);
         }
+    }
+}
+
+// === impl ReleaseError ===
+
+impl ReleaseError {
+    /// The verdicts of the gates, for the audit log.
+    fn audit_verdicts(&self) -> Vec<AuditVerdict> {
+        match self {
+            Self::Change(_) => Vec::new(),
+            Self::Gates(reports) => audit_verdicts(reports),
+        }
+    }
+
+    /// The outcome of a change that Flipgate wanted to make by itself.
+    fn audit_result(&self) -> AuditResult {
+        let code = match self {
+            Self::Gates(_) => "refused-by-gate",
+            Self::Change(ChangeError::Store(CommitError::Unknown(_))) => {
+                return AuditResult::Unknown;
+            }
+            Self::Change(ChangeError::Store(_)) => "not-written",
+            Self::Change(ChangeError::Stale { .. }) => "stale-generation",
+            Self::Change(ChangeError::Refused(_) | ChangeError::KeyReused(_)) => "refused",
+            Self::Change(ChangeError::Stopping) => "stopping",
+        };
+        AuditResult::Refused { status: None, code: code.to_owned() }
     }
 }
 

@@ -4,6 +4,7 @@
 //! refuses, nothing changes for any service of the call. Nothing here touches the requests of clients, and nothing is left
 //! running when the caller is gone: the gates run inside the future of the call.
 
+mod audited;
 mod candidate;
 mod compatibility;
 mod duration_text;

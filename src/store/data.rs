@@ -9,10 +9,16 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::state::{Approval, Confirmation, PoolState, Promotion, ServiceState, WatchState};
-use crate::model::{
-    Color, Endpoint, Generation, Link, PoolSpec, Protocol, ProxyProtocol, ServiceName, UpstreamTls,
-    WeightedEndpoint,
+use super::{
+    audit_log::AuditLog,
+    state::{Approval, Confirmation, PoolState, Promotion, ServiceState, WatchState},
+};
+use crate::{
+    audit::LineHash,
+    model::{
+        Color, Endpoint, Generation, Link, PoolSpec, Protocol, ProxyProtocol, ServiceName,
+        UpstreamTls, WeightedEndpoint,
+    },
 };
 
 #[derive(Clone, Copy, Debug, Deserialize, Serialize)]
@@ -82,6 +88,21 @@ struct ConfirmationData {
 #[derive(Debug, Deserialize, Serialize)]
 pub(super) struct ManifestData {
     pub(super) json: String,
+}
+
+/// Where the chain of audit lines ends.
+#[derive(Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub(super) struct AuditData {
+    /// How many lines there ever were.
+    count: u64,
+    /// The hash of the last one.
+    hash: String,
+    /// How many of the first lines rotation may have removed.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    removed: u64,
+    /// Commits that had only lines of refused calls.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    refusal_commits: u64,
 }
 
 #[derive(Debug, Deserialize, Serialize)]
@@ -286,6 +307,29 @@ impl TryFrom<ConfirmationData> for Confirmation {
         let ConfirmationData { generation, until, services } = data;
         Ok(Self { generation: Generation(generation), until, services: names(services)? })
     }
+}
+
+impl From<&AuditLog> for AuditData {
+    fn from(log: &AuditLog) -> Self {
+        // The lines are entries of their own.
+        let AuditLog { count, hash, removed, refusal_commits, pending: _ } = log;
+        let (count, hash, removed) = (*count, hash.to_string(), *removed);
+        Self { count, hash, removed, refusal_commits: *refusal_commits }
+    }
+}
+
+impl AuditData {
+    /// Sets the end of the chain.
+    pub(super) fn put(self, log: &mut AuditLog) -> Result<(), &'static str> {
+        let Self { count, hash, removed, refusal_commits } = self;
+        log.hash = LineHash::parse(hash.as_bytes()).ok_or("it has no hash of a line")?;
+        (log.count, log.removed, log.refusal_commits) = (count, removed, refusal_commits);
+        Ok(())
+    }
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 fn names(texts: Vec<String>) -> Result<Vec<ServiceName>, String> {

@@ -2,9 +2,9 @@
 //! or loses writes.
 
 use std::{
-    fs::{self, File},
+    fs::{self, File, OpenOptions},
     io,
-    os::unix::fs::FileExt,
+    os::unix::fs::{FileExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
@@ -18,6 +18,9 @@ pub(super) trait Disk: std::fmt::Debug + Send + Sync + 'static {
 
     /// A new, empty file; one of that name that is there already is emptied.
     fn create(&self, name: &str) -> io::Result<Box<dyn DiskFile>>;
+
+    /// An existing file for reading its length and for writing, or a new one; with its length.
+    fn open(&self, name: &str) -> io::Result<(Box<dyn DiskFile>, u64)>;
 
     /// Gives a file another name, in place of a file that has it already.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
@@ -34,6 +37,9 @@ pub(super) trait Disk: std::fmt::Debug + Send + Sync + 'static {
 pub(super) trait DiskFile: std::fmt::Debug + Send {
     /// Writes all of these bytes at an offset.
     fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()>;
+
+    /// Cuts the file off behind so many bytes.
+    fn truncate(&mut self, length: u64) -> io::Result<()>;
 
     /// Makes the bytes and the size of the file durable.
     fn sync(&mut self) -> io::Result<()>;
@@ -72,6 +78,20 @@ impl Disk for Folder {
         Ok(Box::new(RealFile(File::create(self.0.join(name))?)))
     }
 
+    fn open(&self, name: &str) -> io::Result<(Box<dyn DiskFile>, u64)> {
+        let path = self.0.join(name);
+        // Opening a pipe would wait for its reader.
+        if fs::metadata(&path).is_ok_and(|it| !it.is_file()) {
+            return Err(io::Error::other("it is not a regular file"));
+        }
+        let mut options = OpenOptions::new();
+        // What callers have written is not for every user of the machine.
+        options.write(true).create(true).truncate(false).mode(0o640);
+        let file = options.open(path)?;
+        let length = file.metadata()?.len();
+        Ok((Box::new(RealFile(file)), length))
+    }
+
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         fs::rename(self.0.join(from), self.0.join(to))
     }
@@ -88,6 +108,10 @@ impl Disk for Folder {
 impl DiskFile for RealFile {
     fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         self.0.write_all_at(bytes, offset)
+    }
+
+    fn truncate(&mut self, length: u64) -> io::Result<()> {
+        self.0.set_len(length)
     }
 
     fn sync(&mut self) -> io::Result<()> {

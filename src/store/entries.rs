@@ -8,7 +8,8 @@ use serde_json::value::RawValue;
 
 use super::{
     accepted::AcceptedCall,
-    data::{AcceptedData, ManifestData, PromotionData, ServiceData},
+    audit_log::AuditLog,
+    data::{AcceptedData, AuditData, ManifestData, PromotionData, ServiceData},
     state::{EntryId, ManifestKey, Promotion, Revision, ServiceState, State},
 };
 use crate::model::{Difference, Generation, ServiceName};
@@ -18,6 +19,8 @@ const SERVICE: &str = "service";
 const PROMOTION: &str = "promotion";
 const ACCEPTED: &str = "accepted";
 const MANIFEST: &str = "manifest";
+const AUDIT: &str = "audit";
+const AUDIT_LINE: &str = "audit_line";
 
 /// The key of the only entry of its kind.
 const LAST: &str = "last";
@@ -67,6 +70,7 @@ impl Delta<'_> {
             promotion,
             accepted,
             manifests,
+            audit,
             damaged: _,
             unknown,
         } = after;
@@ -93,6 +97,19 @@ impl Delta<'_> {
                 }
                 Difference::Removed(key, _) => remove.push(removed(MANIFEST, &key.to_string())),
             }
+        }
+        for difference in before.audit.pending.differences(&audit.pending) {
+            match difference {
+                Difference::Added(number, line) | Difference::Changed(number, _, line) => {
+                    put.push(audit_line_entry(*number, line));
+                }
+                Difference::Removed(number, _) => {
+                    remove.push(removed(AUDIT_LINE, &number.to_string()));
+                }
+            }
+        }
+        if AuditData::from(&before.audit) != AuditData::from(audit) {
+            put.push(audit_entry(audit));
         }
         for difference in before.unknown.differences(unknown) {
             match difference {
@@ -123,6 +140,11 @@ impl Delta<'_> {
                         state.manifests.remove(&key);
                     }
                 }
+                AUDIT_LINE => {
+                    if let Ok(number) = key.parse::<u64>() {
+                        state.audit.pending.remove(&number);
+                    }
+                }
                 _ => drop(
                     state.unknown.remove(&EntryId { kind: (*kind).into(), key: (*key).into() }),
                 ),
@@ -142,6 +164,11 @@ pub(super) fn common_entries(state: &State) -> Vec<StateEntry<'static>> {
     let mut entries = vec![promotion_entry(&state.promotion)];
     entries.extend(accepted.map(|(place, it)| accepted_entry(it, place as u64)));
     entries.extend(state.manifests.iter().map(|(key, json)| manifest_entry(key, json)));
+    if state.audit.count > 0 {
+        entries.push(audit_entry(&state.audit));
+        let pending = state.audit.pending.iter();
+        entries.extend(pending.map(|(number, line)| audit_line_entry(*number, line)));
+    }
     entries.extend(state.unknown.iter().map(|(id, value)| unknown_entry(id, value)));
     entries
 }
@@ -199,6 +226,15 @@ fn put_entry(
             let key = manifest_key(key).ok_or_else(|| wrong(&"it names no pool"))?;
             state.manifests.insert(key, json.into());
         }
+        AUDIT if key == LAST => {
+            let data: AuditData =
+                serde_json::from_str(value.get()).map_err(|error| wrong(&error))?;
+            data.put(&mut state.audit).map_err(|error| wrong(&error))?;
+        }
+        AUDIT_LINE => {
+            let number = key.parse::<u64>().map_err(|error| wrong(&error))?;
+            state.audit.pending.insert(number, value.get().into());
+        }
         _ => {
             let id = EntryId { kind: (**kind).into(), key: (**key).into() };
             state.unknown.insert(id, value.get().into());
@@ -248,6 +284,17 @@ fn accepted_entry(call: &AcceptedCall, order: u64) -> StateEntry<'static> {
 
 fn manifest_entry(key: &ManifestKey, json: &str) -> StateEntry<'static> {
     entry(MANIFEST, &key.to_string(), &ManifestData { json: json.to_owned() })
+}
+
+fn audit_entry(audit: &AuditLog) -> StateEntry<'static> {
+    entry(AUDIT, LAST, &AuditData::from(audit))
+}
+
+fn audit_line_entry(number: u64, line: &str) -> StateEntry<'static> {
+    // The text as it is: the hash of the line is made of its bytes.
+    let value =
+        RawValue::from_string(line.to_owned()).expect("it was made as JSON, or read from it");
+    StateEntry { kind: AUDIT_LINE.into(), key: number.to_string().into(), value }
 }
 
 /// The pool that the key of a manifest names. Service names have no dots.

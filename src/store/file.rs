@@ -14,11 +14,18 @@ use tracing::{debug, warn};
 
 use super::{
     CommitError, CommitFuture, Store, StoreError, StoreHealth,
+    admission::Admission,
+    audit_file::AuditFiles,
+    audit_thread::AuditFeed,
     disk::{Disk, Folder},
     journal::{Journal, JournalFiles},
+    record::FileId,
     recovery::{Recovered, SNAPSHOT, recover},
+    reserve::{RESERVE_BYTES, Reserve},
+    snapshot,
     state::{Revision, State},
 };
+use crate::audit::AuditSettings;
 
 /// A state folder that only this process changes. Other processes may read it.
 // Not `Clone`: it ends with its thread, which releases the folder.
@@ -28,6 +35,8 @@ pub struct FileStore {
     requests: Option<mpsc::Sender<CommitRequest>>,
     state: watch::Receiver<State>,
     condition: Arc<Mutex<Writing>>,
+    admission: Admission,
+    feed: Arc<AuditFeed>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -66,18 +75,28 @@ impl FileStore {
     /// [`StoreError`]; nothing was changed then, except that the folder may have been made. That another
     /// process holds it is known after a second.
     pub fn open(folder: &Path) -> Result<Self, StoreError> {
+        Self::open_with(folder, AuditSettings::default())
+    }
+
+    /// The same with other sizes of the audit files.
+    ///
+    /// # Errors
+    ///
+    /// As [`FileStore::open`].
+    pub fn open_with(folder: &Path, audit: AuditSettings) -> Result<Self, StoreError> {
         let place = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
         let place = place.display().to_string();
         fs::create_dir_all(folder)
             .map_err(|error| StoreError::io("make the folder", &place, error))?;
         let lock = FolderLock::take(folder, &place)?;
-        Self::start(Arc::new(Folder::at(folder)), &place, lock)
+        Self::start(Arc::new(Folder::at(folder)), &place, lock, audit)
     }
 
     pub(super) fn start(
         disk: Arc<dyn Disk>,
         place: &str,
         lock: impl Send + 'static,
+        audit: AuditSettings,
     ) -> Result<Self, StoreError> {
         let Recovered { state, last_number, torn, is_old, .. } = recover(&*disk, place)?;
         if let Some((file, offset)) = torn {
@@ -88,26 +107,42 @@ impl FileStore {
         }
         let state = state.unwrap_or_default();
         keep_copies(&*disk, place, &state, is_old);
+        // The snapshot is written once more when the journal cannot be.
+        let snapshot_bytes = snapshot::write(&state, (0, FileId(0))).len();
+        let reserve = Arc::new(Reserve::new(Arc::clone(&disk), RESERVE_BYTES + 2 * snapshot_bytes));
+        let feed = Arc::<AuditFeed>::default();
+        let admission = Admission::new(Arc::clone(&feed), Arc::clone(&reserve), place);
+        let audit_files = AuditFiles::new(Arc::clone(&disk), audit);
         let files = JournalFiles::new(disk, place, JournalFiles::BLOCKS);
         let (jobs, to_do) = std::sync::mpsc::channel();
         let housekeeping_files = files.clone();
         let housekeeping = spawn("snapshots", place, move || housekeeping_files.keep(&to_do))?;
-        let mut journal = Journal::new(files, state.clone(), last_number, jobs);
+        let mut journal =
+            Journal::new(files, state.clone(), last_number, jobs).admitting_by(admission.clone());
         let begun = journal.begin();
         if let Err(error) = &begun {
             warn!(%error, "cannot write the state: changes are refused until a write succeeds");
         }
+        if let Err(error) = reserve.take() {
+            warn!(%error, folder = place, "cannot make the reserve for rollbacks");
+        }
+        feed.publish(&state.audit);
+        let (writing, audit_place) = (Arc::clone(&feed), place.to_owned());
+        let audit = spawn("audit", place, move || {
+            writing.run(audit_files, &reserve, &audit_place);
+        })?;
         let (published, state) = watch::channel(state);
         let (requests, asked) = mpsc::channel(QUEUE);
         let refused = begun.err().map(|it| it.to_string());
         let condition = Arc::new(Mutex::new(Writing { refused, ..Writing::default() }));
-        let shown = Arc::clone(&condition);
+        let (shown, told) = (Arc::clone(&condition), Arc::clone(&feed));
         let thread = spawn("state", place, move || {
             let _lock = lock;
-            write(journal, asked, &published, &shown, housekeeping);
+            write(journal, asked, &published, &shown, (&told, audit), housekeeping);
         })?;
         let (requests, thread) = (Some(requests), Some(thread));
-        Ok(Self { place: place.to_owned(), requests, state, condition, thread })
+        let place = place.to_owned();
+        Ok(Self { place, requests, state, condition, admission, feed, thread })
     }
 
     /// Takes no more changes, waits for those under way, writes a last snapshot and releases the folder.
@@ -153,7 +188,9 @@ impl Store for FileStore {
         let writing = self.condition.lock().unwrap_or_else(PoisonError::into_inner);
         let Writing { read_only, refused, since } = &*writing;
         let (read_only, refused) = (read_only.clone(), refused.clone());
-        StoreHealth { read_only, refused, waiting: since.map(|it| it.elapsed()) }
+        let refused = refused.or_else(|| self.admission.refusal());
+        let audit = self.feed.failure().map(|it| it.what);
+        StoreHealth { read_only, refused, audit, waiting: since.map(|it| it.elapsed()) }
     }
 
     fn place(&self) -> String {
@@ -167,6 +204,7 @@ fn write(
     mut asked: mpsc::Receiver<CommitRequest>,
     published: &watch::Sender<State>,
     shown: &Mutex<Writing>,
+    (feed, audit): (&AuditFeed, JoinHandle<()>),
     housekeeping: JoinHandle<()>,
 ) {
     let show = |since| shown.lock().unwrap_or_else(PoisonError::into_inner).since = since;
@@ -186,11 +224,16 @@ fn write(
             }
         }
         if done.is_ok() {
+            feed.publish(&journal.state().audit);
             published.send_replace(journal.state().clone());
         }
         // The caller may no longer wait; the change stays written.
         let _ = answer.send(done);
     }
+    feed.close();
+    // Its panics are caught.
+    let _ = audit.join();
+    journal.forget_written(feed.progress());
     journal.finish(housekeeping);
     debug!("state closed");
 }

@@ -15,10 +15,13 @@ use tracing::{error, info, warn};
 
 use super::{
     CommitError, StoreError,
+    admission::{Admission, is_rollback},
+    audit_log::AuditProgress,
     disk::Disk,
     entries::Delta,
     record::{FileId, blocks_of},
     recovery::SNAPSHOT,
+    reserve::is_full,
     segment::Segment,
     snapshot,
     state::{Revision, State},
@@ -44,6 +47,8 @@ pub(super) struct Journal {
     /// Why the state is read-only.
     read_only: Option<String>,
     housekeeper: Sender<HousekeepingJob>,
+    /// Whether there is space for a change; `None` if only the journal decides.
+    admission: Option<Admission>,
 }
 
 /// The file that will be the next one. Made in advance, off the path of an acknowledgement.
@@ -88,7 +93,13 @@ impl Journal {
         housekeeper: Sender<HousekeepingJob>,
     ) -> Self {
         let (current, next_segment, read_only) = (None, NextSegment::None, None);
-        Self { files, state, current, next_segment, last_number, read_only, housekeeper }
+        let admission = None;
+        Self { files, state, current, next_segment, last_number, read_only, housekeeper, admission }
+    }
+
+    /// The same with a reserve and an audit file.
+    pub(super) fn admitting_by(self, admission: Admission) -> Self {
+        Self { admission: Some(admission), ..self }
     }
 
     pub(super) fn state(&self) -> &State {
@@ -117,7 +128,27 @@ impl Journal {
             return Err(CommitError::Conflict { current: self.state.revision });
         }
         next.revision = expected.next();
-        let delta = Delta::between(&self.state, &next);
+        if let Some(admission) = &self.admission {
+            admission.admit(&self.state, &mut next).map_err(CommitError::Refused)?;
+        }
+        match (self.write(&next), self.admission.clone()) {
+            (Err(CommitError::Refused(error)), Some(admission))
+                if error.is_full() && is_rollback(&self.state, &next) =>
+            {
+                // Nothing of the first try can come back: it was not written, or the state is in new files.
+                let _space = admission.give_up_reserve();
+                self.write(&next)?;
+            }
+            (written, _) => written?,
+        }
+        self.state = next;
+        self.prepare();
+        Ok(self.state.revision)
+    }
+
+    /// Writes the record of the next state, and makes it durable.
+    fn write(&mut self, next: &State) -> Result<(), CommitError> {
+        let delta = Delta::between(&self.state, next);
         let body = serde_json::to_vec(&delta).expect("maps with text keys and plain values only");
         if body.len() > BODY_MAX {
             return Err(CommitError::Refused(StoreError::TooLarge(body.len())));
@@ -135,9 +166,7 @@ impl Journal {
         if let Err(error) = current.mark_last() {
             warn!(%error, "cannot mark a change as acknowledged; the change is durable");
         }
-        self.state = next;
-        self.prepare();
-        Ok(self.state.revision)
+        Ok(())
     }
 
     /// Decides the outcome of a record after its write or sync failed. A failed sync is never tried
@@ -146,7 +175,15 @@ impl Journal {
     /// can never come back.
     fn recover_from_failed_write(&mut self, error: StoreError) -> CommitError {
         (self.current, self.next_segment) = (None, NextSegment::None);
-        match self.renew() {
+        let renewed = match (self.renew(), self.admission.clone()) {
+            // Without new files no change is possible until a restart, not even a rollback.
+            (Err(again), Some(admission)) if again.is_full() => {
+                let _space = admission.give_up_reserve();
+                self.renew()
+            }
+            (renewed, _) => renewed,
+        };
+        match renewed {
             Ok(()) => {
                 error!(%error, "cannot write a change, so it was refused; the state was written to new files");
                 CommitError::Refused(error)
@@ -253,6 +290,11 @@ impl Journal {
         if let Err(error) = files.replace(&state, (number, id)) {
             info!(%error, "cannot write the last snapshot; the journal still has all changes");
         }
+    }
+
+    /// Leaves out of the last snapshot what the audit files have.
+    pub(super) fn forget_written(&mut self, progress: AuditProgress) {
+        self.state.audit.forget_written(progress);
     }
 
     fn send(&self, job: HousekeepingJob) {
@@ -374,7 +416,12 @@ impl JournalFiles {
     }
 
     fn failed(&self, doing: &'static str, name: &str, source: io::Error) -> StoreError {
-        StoreError::io(doing, &format!("{}/{name}", self.place), source)
+        let is_full = is_full(&source);
+        let error = StoreError::io(doing, &format!("{}/{name}", self.place), source);
+        match is_full {
+            true => StoreError::Full { what: error.to_string(), folder: self.place.to_string() },
+            false => error,
+        }
     }
 }
 

@@ -8,10 +8,16 @@
 //!
 //! `state.jsonl` is a snapshot of the whole state at one revision; `journal-N` has the later changes, one
 //! record for each, in a zero-filled file. A change costs one write and one `fdatasync`, whatever the size of
-//! the state. Lines and records have checksums; `recovery` reads them, and decides which damage prevents a
+//! the state. Each record also has the audit line of its change; `audit.jsonl` is written from these lines by a thread of
+//! its own. Lines and records have checksums; `recovery` reads them, and decides which damage prevents a
 //! start.
 
 mod accepted;
+mod admission;
+mod audit_file;
+mod audit_log;
+mod audit_report;
+mod audit_thread;
 mod data;
 mod disk;
 mod entries;
@@ -20,6 +26,7 @@ mod journal;
 mod record;
 mod recovery;
 mod report;
+mod reserve;
 mod segment;
 mod snapshot;
 mod state;
@@ -32,6 +39,8 @@ use tokio::sync::watch;
 
 pub use self::{
     accepted::{AcceptedCall, AcceptedCalls},
+    audit_log::AuditLog,
+    audit_report::{AuditReport, read_audit},
     file::FileStore,
     report::{StateReport, show},
     state::{
@@ -69,6 +78,8 @@ pub struct StoreHealth {
     pub read_only: Option<String>,
     /// Why the last write failed, until one succeeds: for example, the disk is full. Each change tries again.
     pub refused: Option<String>,
+    /// Why audit lines wait in the state instead of being in their file.
+    pub audit: Option<String>,
     /// For how long a change has been waiting for the disk.
     pub waiting: Option<Duration>,
 }
@@ -139,6 +150,28 @@ pub enum StoreError {
     /// The writer thread has ended.
     #[error("the thread that writes the state has ended; restart flipgate")]
     Ended,
+    /// The disk has no room.
+    #[error(
+        "{what}; the disk of {folder} is full: free space there, or move `state_dir` to a larger disk. Until then only \
+         rollbacks are accepted"
+    )]
+    Full {
+        /// What could not be written, and the system's error.
+        what: String,
+        /// The folder.
+        folder: String,
+    },
+    /// Too many audit lines are not in their file.
+    #[error(
+        "{lines} audit lines wait for their file ({what}): repair it, and Flipgate completes it. Until then only \
+         rollbacks are accepted"
+    )]
+    AuditBehind {
+        /// How many lines wait.
+        lines: usize,
+        /// Why.
+        what: String,
+    },
     /// The change is too large for a record.
     #[error("a change of {0} bytes is too large for the journal")]
     TooLarge(usize),
@@ -147,6 +180,10 @@ pub enum StoreError {
 // === impl StoreError ===
 
 impl StoreError {
+    fn is_full(&self) -> bool {
+        matches!(self, Self::Full { .. })
+    }
+
     fn io(doing: &'static str, place: &str, source: io::Error) -> Self {
         Self::Io { doing, place: place.to_owned(), source }
     }

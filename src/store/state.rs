@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use super::accepted::AcceptedCalls;
+use super::{accepted::AcceptedCalls, audit_log::AuditLog};
 use crate::model::{Color, Generation, PoolSpec, ServiceName, VersionedMap};
 
 /// The number of earlier changes of the state. Every commit counts, also one that leaves the routing
@@ -26,6 +26,8 @@ pub struct State {
     pub accepted: AcceptedCalls,
     /// The manifest of each pool at its last promotion, or at the promotion that replaced it.
     pub manifests: VersionedMap<ManifestKey, Arc<str>>,
+    /// The audit lines that are not known to be in a file, and the end of their chain.
+    pub audit: AuditLog,
     /// Service entries that could not be read, as they stand in the file. They are kept until an operator
     /// says which color is active; until then the service gets no requests.
     pub damaged: VersionedMap<ServiceName, Arc<str>>,
@@ -134,6 +136,16 @@ pub struct Promotion {
     pub is_rollback: bool,
     /// Why, in the caller's words.
     pub reason: Option<String>,
+}
+
+// === impl State ===
+
+impl State {
+    /// The revision without the commits that recorded refused calls, which have changed nothing.
+    #[must_use]
+    pub fn changes(&self) -> Revision {
+        Revision(self.revision.0.saturating_sub(self.audit.refusal_commits))
+    }
 }
 
 // === impl Revision ===

@@ -5,6 +5,7 @@ mod address;
 mod admin;
 mod admin_guard;
 mod audience;
+mod audit;
 mod bad_input;
 mod blocking;
 mod cli;

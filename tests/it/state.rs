@@ -32,11 +32,11 @@ async fn a_restart_has_every_acknowledged_change() {
 }
 
 /// A file system of its own, until it is dropped.
-struct Mount(PathBuf);
+pub(crate) struct Mount(PathBuf);
 
 impl Mount {
     /// `None` if this process may not mount.
-    fn at(folder: &std::path::Path) -> Option<Self> {
+    pub(crate) fn at(folder: &std::path::Path) -> Option<Self> {
         let mut mount = std::process::Command::new("mount");
         let mounted = mount.args(["-t", "tmpfs", "-o", "size=16m", "tmpfs"]).arg(folder).output();
         mounted.is_ok_and(|it| it.status.success()).then(|| Self(folder.to_owned()))
@@ -348,7 +348,7 @@ async fn a_process_killed_among_flips_comes_back_to_the_last_one() {
 }
 
 /// One flip over the socket. The generation that was acknowledged; `None` if nothing was.
-fn flip(socket: &std::path::Path, generation: u64) -> Option<u64> {
+pub(crate) fn flip(socket: &std::path::Path, generation: u64) -> Option<u64> {
     use std::io::{Read, Write};
     let color = if generation.is_multiple_of(2) { "green" } else { "blue" };
     let body = format!("{{\"services\":{{\"web\":\"{color}\"}}}}");

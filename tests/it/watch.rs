@@ -17,13 +17,13 @@ use crate::support::{
 };
 
 /// An application that fails when a test says so.
-struct Fragile {
+pub(crate) struct Fragile {
     application: Application,
     is_broken: Arc<AtomicBool>,
 }
 
 impl Fragile {
-    async fn start(name: &'static str) -> Self {
+    pub(crate) async fn start(name: &'static str) -> Self {
         Self::failing_with(name, Reply::status(500, "broken")).await
     }
 
@@ -39,7 +39,7 @@ impl Fragile {
         Self { application, is_broken }
     }
 
-    fn fail(&self) {
+    pub(crate) fn fail(&self) {
         self.is_broken.store(true, SeqCst);
     }
 
@@ -49,7 +49,7 @@ impl Fragile {
 }
 
 /// A service `web` with a watch.
-fn watched(blue: &Fragile, green: &Fragile, watch: &str) -> TestProxyBuilder {
+pub(crate) fn watched(blue: &Fragile, green: &Fragile, watch: &str) -> TestProxyBuilder {
     TestProxy::build()
         .service_of(
             "web",
@@ -69,7 +69,11 @@ async fn request_from(proxy: &TestProxy, client: u8) -> u16 {
 }
 
 /// Sends requests of four clients until a condition holds.
-async fn load_until(proxy: &TestProxy, what: &str, mut condition: impl AsyncFnMut() -> bool) {
+pub(crate) async fn load_until(
+    proxy: &TestProxy,
+    what: &str,
+    mut condition: impl AsyncFnMut() -> bool,
+) {
     let mut client = 2;
     eventually(what, async || {
         client = if client == 5 { 2 } else { client + 1 };
@@ -79,7 +83,7 @@ async fn load_until(proxy: &TestProxy, what: &str, mut condition: impl AsyncFnMu
     .await;
 }
 
-async fn active(proxy: &TestProxy, service: &str) -> Value {
+pub(crate) async fn active(proxy: &TestProxy, service: &str) -> Value {
     proxy.status().await["services"][service]["active"].clone()
 }
 

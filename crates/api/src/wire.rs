@@ -25,6 +25,9 @@ pub struct Status {
     /// again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub write_refused: Option<String>,
+    /// Why audit lines wait in the state instead of being in the audit file. Changes go on, up to a limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audit_refused: Option<String>,
     /// Whether `services` has only the services that the change named: so it is in the response to a change if
     /// more than 100 services are configured. `GET /v1/status` always has all.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -367,6 +370,9 @@ pub struct Ready {
     pub ready: bool,
     /// Why not, if not.
     pub reasons: Vec<String>,
+    /// What an operator should look at although Flipgate is ready: a full disk, for example.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 /// An error response: a problem document (RFC 9457).

@@ -1,7 +1,9 @@
 //! What comes back? What was acknowledged, whatever becomes of the disk.
 
+mod audit;
 mod faults;
 mod formats;
+mod full;
 mod power;
 mod simulated;
 
@@ -75,6 +77,15 @@ fn a_snapshot_that_cannot_be_written_leaves_no_journal_behind() {
             (journals, false),
             "{names:?}"
         );
+    }
+}
+
+/// Waits for what another thread does.
+fn wait_until(condition: impl Fn() -> bool) {
+    let begin = std::time::Instant::now();
+    while !condition() {
+        assert!(begin.elapsed().as_secs() < 20, "not in time");
+        std::thread::yield_now();
     }
 }
 
@@ -228,7 +239,13 @@ async fn a_full_disk_is_reported_until_a_write_succeeds() {
     use super::{FileStore, Store};
     let disk = Simulated::default();
     disk.inner().leave_room(Some(0));
-    let store = FileStore::start(Arc::new(disk.clone()), "state", ()).expect("it is readable");
+    let store = FileStore::start(
+        Arc::new(disk.clone()),
+        "state",
+        (),
+        crate::audit::AuditSettings::default(),
+    )
+    .expect("it is readable");
     assert!(store.condition().refused.is_some_and(|it| it.contains("cannot make")));
     let states = states(3);
     disk.inner().leave_room(None);

@@ -1,7 +1,7 @@
 //! A disk that loses power, fills up, breaks and lies.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     sync::{Arc, Mutex, MutexGuard},
 };
@@ -31,6 +31,12 @@ pub(super) struct Inner {
     dead_from: Option<usize>,
     /// The longest that a write may be, as if there were no more room.
     room: Option<usize>,
+    /// Bytes of all files at most.
+    capacity: Option<usize>,
+    /// Files that cannot be opened.
+    refused: BTreeSet<String>,
+    /// Files that were synced, counted each time.
+    pub(super) syncs: usize,
     /// The disk after each call.
     history: Option<Vec<Inner>>,
     /// A number of the test's, kept with the history.
@@ -171,6 +177,20 @@ impl Inner {
         self.room = room;
     }
 
+    /// Takes no more than these bytes beyond those that are there, or any number again.
+    pub(super) fn leave_bytes(&mut self, bytes: Option<usize>) {
+        let used = self.names.values().map(|it| self.files[*it].now.len()).sum::<usize>();
+        self.capacity = bytes.map(|it| used + it);
+    }
+
+    /// Lets no program open a file, or does again.
+    pub(super) fn refuse(&mut self, name: &str, is_refused: bool) {
+        match is_refused {
+            true => drop(self.refused.insert(name.to_owned())),
+            false => drop(self.refused.remove(name)),
+        }
+    }
+
     /// How many things a loss of power now may take or leave.
     pub(super) fn uncertain(&self) -> usize {
         let sectors: usize = self.files.iter().map(|it| it.unsynced.len()).sum();
@@ -260,6 +280,16 @@ impl Disk for Simulated {
         Ok(Box::new(SimulatedFile { disk: self.clone(), number }))
     }
 
+    fn open(&self, name: &str) -> io::Result<(Box<dyn DiskFile>, u64)> {
+        if self.inner().refused.contains(name) {
+            return Err(io::Error::other("refused"));
+        }
+        let known = self.inner().names.get(name).copied();
+        let Some(number) = known else { return Ok((self.create(name)?, 0)) };
+        let length = self.inner().files[number].now.len() as u64;
+        Ok((Box::new(SimulatedFile { disk: self.clone(), number }), length))
+    }
+
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         self.named(Renaming::Rename(from.to_owned(), to.to_owned()))
     }
@@ -297,6 +327,11 @@ impl DiskFile for SimulatedFile {
             return Err(io::ErrorKind::StorageFull.into());
         }
         let offset = usize::try_from(offset).expect("small");
+        let growth = (offset + bytes.len()).saturating_sub(inner.files[self.number].now.len());
+        let used = inner.names.values().map(|it| inner.files[*it].now.len()).sum::<usize>();
+        if growth > 0 && inner.capacity.is_some_and(|it| used + growth > it) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         let is_half = matches!(planned, Planned::HalfThenFail);
         let bytes = if is_half { &bytes[..bytes.len() / 2] } else { bytes };
         let content = &mut inner.files[self.number];
@@ -315,7 +350,8 @@ impl DiskFile for SimulatedFile {
             if own.iter().all(|it| *it == 0)
                 && let Some((place, last)) = content.unsynced.last_mut()
                 && *place + last.len() == range.start
-                && last.iter().all(|it| *it == 0)
+                // Only zeros are joined, so its last sector says what all of them are.
+                && last[last.len().saturating_sub(SECTOR)..].iter().all(|it| *it == 0)
             {
                 last.extend(own);
                 continue;
@@ -326,9 +362,23 @@ impl DiskFile for SimulatedFile {
         if is_half { Err(io::Error::other("planned: half is written")) } else { Ok(()) }
     }
 
+    fn truncate(&mut self, length: u64) -> io::Result<()> {
+        let mut inner = self.disk.inner();
+        Simulated::call(&mut inner, false)?;
+        let length = usize::try_from(length).expect("small");
+        let content = &mut inner.files[self.number];
+        // As if it were synced at once: a line that was cut off was not complete.
+        content.now.truncate(length);
+        content.durable.truncate(length);
+        content.unsynced.retain(|(offset, bytes)| offset + bytes.len() <= length);
+        inner.remember();
+        Ok(())
+    }
+
     fn sync(&mut self) -> io::Result<()> {
         let mut inner = self.disk.inner();
         let planned = Simulated::call(&mut inner, true)?;
+        inner.syncs += 1;
         let content = &mut inner.files[self.number];
         match planned {
             Planned::Lie => {}

@@ -1,6 +1,6 @@
 //! Flipgate in the test's own process, with a folder for its state.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, path::Path, sync::Arc};
 
 use flipgate::{
     admin,
@@ -282,6 +282,11 @@ impl TestProxy {
         let text = self.call("GET", "/metrics", "", "").await.text();
         let line = text.lines().find_map(|it| it.strip_prefix(series)?.strip_prefix(' '));
         line.map_or(0.0, |it| it.parse().expect("a number"))
+    }
+
+    /// The folder of its state.
+    pub(crate) fn state_folder(&self) -> &Path {
+        self.state.as_ref().expect("running").path()
     }
 
     /// Changes and pictures without the detour over HTTP.

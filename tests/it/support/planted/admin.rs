@@ -56,6 +56,7 @@ impl Proxy {
             revision: table.generation,
             read_only: None,
             write_refused: None,
+            audit_refused: None,
             partial: false,
             replayed: false,
             services: services.collect(),
