@@ -61,6 +61,8 @@ pub enum FieldName {
     CdnLoop,
     /// `Flipgate-Preview`.
     FlipgatePreview,
+    /// `Flipgate-Shadow`, which marks copies of requests.
+    FlipgateShadow,
     /// Another `Flipgate-…`.
     Flipgate,
     /// A name with `_`, which many applications read as `-`.
@@ -112,6 +114,7 @@ impl FieldName {
             (14, b'c') => is("content-length", Self::ContentLength),
             (14, b't') => is("true-client-ip", Self::OtherForwarding),
             (14, b'h') => is("http2-settings", Self::Hop),
+            (15, b'f') => is("flipgate-shadow", Self::FlipgateShadow),
             (15, b'x') => match is("x-forwarded-for", Self::XForwardedFor) {
                 Self::Other => is("x-accel-expires", Self::CacheControl),
                 found => found,
@@ -169,6 +172,12 @@ impl FieldName {
         matches!(self, Connection | Hop | Te | TransferEncoding | Upgrade)
     }
 
+    /// Whether the field is one of Flipgate's own.
+    #[must_use]
+    pub fn is_flipgates(self) -> bool {
+        matches!(self, Self::Flipgate | Self::FlipgatePreview | Self::FlipgateShadow)
+    }
+
     /// Whether the field determines framing or routing. Such a field is kept even if `Connection` lists it.
     #[must_use]
     pub fn is_essential(self) -> bool {
@@ -221,6 +230,8 @@ mod tests {
             ("X-Forwarded-For", FieldName::XForwardedFor),
             ("Flipgate-Anything", FieldName::Flipgate),
             ("flipgate-preview", FieldName::FlipgatePreview),
+            ("Flipgate-Shadow", FieldName::FlipgateShadow),
+            ("Flipgate-Shadows", FieldName::Flipgate),
             ("x_real_ip", FieldName::Underscored),
             ("X-Forwarded_For", FieldName::Underscored),
             ("Content_Length", FieldName::Underscored),

@@ -177,6 +177,14 @@ impl fmt::Display for PathPrefix {
     }
 }
 
+impl PathPrefix {
+    /// Whether a normalized path is the prefix or below it.
+    #[must_use]
+    pub fn covers(&self, path: &str) -> bool {
+        path.strip_prefix(&*self.0).is_some_and(|it| it.is_empty() || it.starts_with('/'))
+    }
+}
+
 // === impl Router ===
 
 impl<T> Default for Router<T> {
@@ -276,6 +284,18 @@ mod tests {
 
     fn find(router: &Router<u32>, host: &str, path: &str) -> Option<u32> {
         router.find(&Host::parse(host).expect("a host"), path)
+    }
+
+    #[test]
+    fn a_prefix_covers_whole_segments() {
+        let covers = |prefix: &str, path| prefix.parse::<PathPrefix>().expect("one").covers(path);
+        for (prefix, path) in [("/", "/"), ("/", "/a"), ("/a", "/a"), ("/a/", "/a"), ("/a", "/a/b")]
+        {
+            assert!(covers(prefix, path), "{prefix} {path}");
+        }
+        for (prefix, path) in [("/a", "/"), ("/a", "/ab"), ("/a/b", "/a"), ("/a", "/b/a")] {
+            assert!(!covers(prefix, path), "{prefix} {path}");
+        }
     }
 
     #[test]

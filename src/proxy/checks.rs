@@ -28,6 +28,7 @@ pub fn request(bytes: &[u8]) {
     for gone in [
         FieldName::Flipgate,
         FieldName::FlipgatePreview,
+        FieldName::FlipgateShadow,
         FieldName::Underscored,
         FieldName::Proxy,
         FieldName::Hop,

@@ -13,6 +13,7 @@ mod body_pipe;
 #[cfg(any(test, fuzzing))]
 pub mod checks;
 mod cookies;
+mod copies;
 mod direct_client;
 mod error;
 mod exchange;

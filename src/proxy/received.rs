@@ -136,6 +136,10 @@ impl<'a> ReceivedRequest<'a> {
             mark: proxy.mark_lines.of(traits.received()),
         };
         let out = put_request(head, channel.unread(), &rewrite, &mut proxy.random.borrow_mut());
+        let tap = claim.pool().tap();
+        if tap.is_open() && !is_preview {
+            proxy.copy_request(tap, head, channel.unread(), &out);
+        }
         let mut upload = Upload::to_send(out, channel, head, expects_continue, &proxy.trailers);
         let decided = match (rules.body_max, head.framing) {
             (Some(max), Framing::Exact(length)) if length > max => Err(ProxyError::BodyTooLarge),

@@ -26,6 +26,7 @@ mod queue;
 mod resolver;
 mod service_pools;
 mod sessions;
+mod tap;
 
 pub use self::{
     admission::{
@@ -46,4 +47,5 @@ pub use self::{
     queue::QueueTicket,
     resolver::{AddressFamilies, LookupError, ResolvedAddresses, Resolver, ResolverSettings},
     service_pools::{Pools, ServicePools},
+    tap::{NotCopied, OpenTap, Tap, TapQueue, TapSettings},
 };

@@ -4,6 +4,7 @@ mod choice;
 mod ejection;
 mod names;
 mod rescue;
+mod retries;
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -11,7 +12,6 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
-    time::Instant,
 };
 
 use arc_swap::ArcSwap;
@@ -31,6 +31,7 @@ use super::{
     endpoint_state::EndpointState,
     pool_context::PoolContext,
     queue::{QueueTicket, RequestQueue},
+    tap::Tap,
 };
 use crate::{
     metrics::{LimitHit, PoolMetrics},
@@ -57,6 +58,8 @@ pub struct Pool {
     rescuer: Rescuer,
     shared: Arc<PoolShared>,
     metrics: Arc<PoolMetrics>,
+    /// Of this pool alone: a pool that replaces it has another one.
+    tap: Arc<Tap>,
 }
 
 /// The endpoints.
@@ -123,6 +126,7 @@ impl Pool {
             rescuer: Rescuer::default(),
             shared,
             metrics,
+            tap: Arc::default(),
         }
     }
 
@@ -169,6 +173,7 @@ impl Pool {
             rescuer: Rescuer::default(),
             shared,
             metrics,
+            tap: Arc::default(),
         };
         pool.update_panic();
         pool
@@ -222,16 +227,16 @@ impl Pool {
         &self.metrics
     }
 
+    /// Copies its requests while a gate compares two versions.
+    #[must_use]
+    pub fn tap(&self) -> &Arc<Tap> {
+        &self.tap
+    }
+
     /// Requests that wait for a permit.
     #[must_use]
     pub fn queued(&self) -> usize {
         self.shared.queue.len()
-    }
-
-    /// Retries that are available now.
-    #[must_use]
-    pub fn retries_left(&self, now: Instant) -> u32 {
-        self.shared.budget.left(&self.policy.retry, now)
     }
 
     /// Whether too few endpoints are healthy, so that unhealthy ones are used too.
@@ -327,17 +332,6 @@ impl Pool {
     #[must_use]
     pub fn is_only_service(&self) -> bool {
         self.shared.context.services.load(Relaxed) <= 1
-    }
-
-    /// Adds the share of a request to the retry budget.
-    pub fn deposit(&self) {
-        self.shared.budget.deposit(&self.policy.retry);
-    }
-
-    /// Takes one retry from the budget, if there is one.
-    #[must_use]
-    pub fn withdraw(&self, now: Instant) -> bool {
-        self.shared.budget.withdraw(&self.policy.retry, now)
     }
 
     /// Records the result of a health check.

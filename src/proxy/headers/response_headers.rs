@@ -123,7 +123,8 @@ fn put_status_line(out: &mut Vec<u8>, version: HttpVersion, head: &ResponseHead,
 fn put_kept(out: &mut Vec<u8>, lines: FieldLines<'_>, is_private: bool) {
     let has_list = lines.has(FieldName::Connection);
     lines.put_filtered(out, |name, line| match name {
-        FieldName::ContentLength | FieldName::Flipgate | FieldName::FlipgatePreview => false,
+        FieldName::ContentLength => false,
+        name if name.is_flipgates() => false,
         FieldName::CacheControl if is_private => false,
         // Only local replies may claim to be of Flipgate.
         FieldName::ProxyStatus => {

@@ -165,7 +165,8 @@ fn is_never(name: FieldName, text: &[u8]) -> bool {
     name.is_hop_by_hop()
         || name.is_essential()
         || name.is_forwarding()
-        || matches!(name, FieldName::Flipgate | FieldName::FlipgatePreview | FieldName::Underscored)
+        || name.is_flipgates()
+        || name == FieldName::Underscored
         || matches!(name, FieldName::Cookie | FieldName::Authorization | FieldName::Proxy)
         || matches!(name, FieldName::ProxyStatus | FieldName::CacheControl)
         || NEVER.binary_search_by(|it| it.as_bytes().cmp(&lower)).is_ok()

@@ -4,7 +4,10 @@ mod ejection;
 mod queueing;
 mod worker_requests;
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
 
 use prometheus::Registry;
 
