@@ -13,6 +13,7 @@ use super::{
     policy::statuses,
     reader::{Section, Value, flag, text, whole},
     settings::{duration, path},
+    shadow::{pointer, shadow},
 };
 use crate::{
     model::{
@@ -35,16 +36,18 @@ const SECRET_MIN: usize = 16;
 /// The gates of a service. `requires_token`: whether every caller of the admin API has a token.
 pub(super) fn gates(section: &Section<'_>, requires_token: bool) -> Arc<GateSettings> {
     let known = GateSettings::default();
+    let deadline = section.read("deadline", known.deadline, |it| match duration(it)? {
+        it if it > DEADLINE_MAX => Err("expected a duration of at most 1 hour".to_owned()),
+        it => Ok(it),
+    });
     let gates = GateSettings {
-        deadline: section.read("deadline", known.deadline, |it| match duration(it)? {
-            it if it > DEADLINE_MAX => Err("expected a duration of at most 1 hour".to_owned()),
-            it => Ok(it),
-        }),
+        deadline,
         healthy: healthy(&section.section("healthy")),
         approval: table(section, "approval").map(|it| approval(&it, requires_token)),
         compatible: table(section, "compatible").and_then(|it| compatible(&it)),
         smoke: section.sections("smoke").iter().filter_map(smoke_step).collect(),
         warm_up: table(section, "warm_up").and_then(|it| warm_up(&it)),
+        shadow: table(section, "shadow").map(|it| shadow(&it, deadline)),
         hook: table(section, "hook").and_then(|it| hook(&it)),
         preconnect: preconnect(&section.section("preconnect")),
     };
@@ -104,10 +107,7 @@ fn approval(section: &Section<'_>, requires_token: bool) -> ApprovalGate {
 fn compatible(section: &Section<'_>) -> Option<CompatibleGate> {
     let manifest =
         section.need("manifest", "the path of the manifest, like \"/manifest.json\"", request_path);
-    let ignore = section.list("ignore", Vec::new(), |it| match it.starts_with('/') {
-        true => Ok(it.into()),
-        false => Err("expected a JSON pointer, like \"/build/host\" (RFC 6901)".to_owned()),
-    });
+    let ignore = section.list("ignore", Vec::new(), pointer);
     let rules: Vec<_> = section.sections("rules").iter().filter_map(rule).collect();
     if rules.is_empty() && !section.has("rules") {
         section.note_missing("rules", "`name` and `require`");

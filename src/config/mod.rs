@@ -13,6 +13,7 @@ mod reader;
 mod schema;
 mod services;
 mod settings;
+mod shadow;
 mod source;
 mod watch;
 

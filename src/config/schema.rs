@@ -189,6 +189,7 @@ const GATE: &[SchemaKey] = &[
     ("compatible", Table(COMPATIBLE_GATE), "Rules for the manifests of both versions"),
     ("smoke", Tables(SMOKE_STEP), "A request to every endpoint of the candidate"),
     ("warm_up", Table(WARM_UP_GATE), "Requests that warm up every endpoint of the candidate"),
+    ("shadow", Table(SHADOW_GATE), "Copies of live requests, to compare both versions"),
     ("hook", Table(HOOK_GATE), "A program that allows the promotion"),
     ("preconnect", Table(PRECONNECT), "Connections that are opened before a promotion"),
 ];
@@ -243,6 +244,19 @@ const WARM_UP_GATE: &[SchemaKey] = &[
     ("requests", Whole(1, NUMBER_MAX), "Responses of each endpoint"),
     ("p95", Duration, "The 95th percentile of the last 20 responses"),
     ("within", Duration, "The time for all requests"),
+];
+const SHADOW_GATE: &[SchemaKey] = &[
+    ("share", Whole(1, 100), "Percent of the GET and HEAD requests that are copied"),
+    ("for", Duration, "For how long requests are copied"),
+    ("requests", Whole(1, NUMBER_MAX), "The fewest requests that must be compared"),
+    ("different", Whole(0, 100), "Percent of the compared requests that may differ"),
+    ("timeout", Duration, "The time for each response"),
+    ("credentials", Flag, "Whether requests with credentials are copied"),
+    ("exclude", Strings, "Paths that are not copied"),
+    ("ignore", Strings, "JSON pointers of values that are not compared"),
+    ("ignore_text", Strings, "Regular expressions of texts that are not compared"),
+    ("headers", Strings, "Response headers that are compared"),
+    ("latency", DurationOrNone, "How much later the candidate may respond"),
 ];
 const HOOK_GATE: &[SchemaKey] = &[
     ("url", Text, "The URL that gets a POST"),

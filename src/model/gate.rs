@@ -5,7 +5,7 @@
 
 use std::{fmt, path::PathBuf, time::Duration};
 
-use super::{Endpoint, StatusSet};
+use super::{Endpoint, PathPrefix, StatusSet};
 
 /// The gates of a service. A gate that is not configured does not run, except for `healthy`.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -22,6 +22,8 @@ pub struct GateSettings {
     pub smoke: Vec<SmokeStep>,
     /// Every endpoint has served requests.
     pub warm_up: Option<WarmUpGate>,
+    /// Copies of requests get the same responses from both versions.
+    pub shadow: Option<ShadowGate>,
     /// Another program allows the promotion.
     pub hook: Option<HookGate>,
     /// Idle connections that each worker opens to each endpoint before the promotion, 0 to 16.
@@ -152,6 +154,33 @@ pub enum WarmUpTarget {
     P95(Duration),
 }
 
+/// Copies of live requests, to compare the responses of both versions.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ShadowGate {
+    /// Percent of the GET and HEAD requests that are copied, 1 to 100.
+    pub share: u8,
+    /// How long.
+    pub time: Duration,
+    /// The fewest requests that must be compared, at least 1.
+    pub requests: u64,
+    /// Percent of the compared requests that may differ, 0 to 100.
+    pub different: u8,
+    /// The time for each response.
+    pub timeout: Duration,
+    /// Whether requests with credentials are copied, with their credentials.
+    pub credentials: bool,
+    /// Paths that are not copied.
+    pub exclude: Vec<PathPrefix>,
+    /// JSON pointers (RFC 6901) of values that are not compared.
+    pub ignore: Vec<Box<str>>,
+    /// Regular expressions of texts that are not compared.
+    pub ignore_text: Vec<Box<str>>,
+    /// The names of the response headers that are compared, in lower case.
+    pub headers: Vec<Box<str>>,
+    /// How much later than the active color the candidate may respond, if that is compared.
+    pub latency: Option<Duration>,
+}
+
 /// A program that allows or refuses a promotion.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct HookGate {
@@ -189,8 +218,27 @@ impl Default for GateSettings {
             compatible: None,
             smoke: Vec::new(),
             warm_up: None,
+            shadow: None,
             hook: None,
             preconnect: 1,
+        }
+    }
+}
+
+impl Default for ShadowGate {
+    fn default() -> Self {
+        Self {
+            share: 10,
+            time: Duration::from_secs(60),
+            requests: 200,
+            different: 1,
+            timeout: Duration::from_secs(5),
+            credentials: false,
+            exclude: Vec::new(),
+            ignore: Vec::new(),
+            ignore_text: Vec::new(),
+            headers: vec!["content-type".into(), "location".into()],
+            latency: None,
         }
     }
 }

@@ -31,7 +31,8 @@ pub use self::{
     endpoint::{Endpoint, EndpointAddress, Health, ParseEndpointError},
     gate::{
         ApprovalGate, CompatibilityRule, CompatibleGate, EndpointShare, Expectation, GateSettings,
-        HealthyGate, HookGate, HookSecret, ManifestSample, SmokeStep, WarmUpGate, WarmUpTarget,
+        HealthyGate, HookGate, HookSecret, ManifestSample, ShadowGate, SmokeStep, WarmUpGate,
+        WarmUpTarget,
     },
     link::{Link, Protocol, ProxyProtocol, UpstreamTls},
     name_pattern::{NamePattern, ParseNamePatternError},

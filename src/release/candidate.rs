@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use tokio::sync::watch;
+
 use super::rules::Evaluator;
 use crate::{
     control::{Actor, Applied},
@@ -41,6 +43,8 @@ pub(super) struct Candidate {
     pub(super) context: PoolContext,
     pub(super) evaluator: Evaluator,
     applied: Arc<Applied>,
+    /// The applied state, each time that it changes.
+    changes: watch::Receiver<Arc<Applied>>,
 }
 
 /// The call that a candidate is from.
@@ -51,6 +55,7 @@ pub(super) struct CallContext {
     pub(super) actor: Option<Actor>,
     pub(super) pools: PoolContext,
     pub(super) evaluator: Evaluator,
+    pub(super) changes: watch::Receiver<Arc<Applied>>,
 }
 
 // === impl Candidate ===
@@ -70,7 +75,8 @@ impl Candidate {
             HostPattern::Exact(name) => Some(name.to_string()),
             _ => None,
         });
-        let CallContext { direction, reason, actor, pools: context, evaluator } = call.clone();
+        let CallContext { direction, reason, actor, pools: context, evaluator, changes } =
+            call.clone();
         Some(Self {
             service: service.clone(),
             color,
@@ -86,7 +92,24 @@ impl Candidate {
             context,
             evaluator,
             applied: Arc::clone(applied),
+            changes,
         })
+    }
+
+    /// Waits until the pools or the active color of the service are others than the promotion was decided on, or
+    /// Flipgate stops. Cancel-safe.
+    pub(super) async fn superseded(&self) {
+        // It fails when Flipgate stops.
+        let _ = self.changes.clone().wait_for(|it| self.differs_from(it)).await;
+    }
+
+    /// Whether the pools or the active color of the service are others than the promotion was decided on.
+    pub(super) fn is_superseded(&self) -> bool {
+        self.differs_from(&self.changes.borrow())
+    }
+
+    fn differs_from(&self, current: &Applied) -> bool {
+        current.pools.get(&self.service) != self.applied.pools.get(&self.service)
     }
 
     /// The stored manifest of a pool.

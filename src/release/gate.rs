@@ -33,6 +33,8 @@ pub enum GateName {
     Smoke,
     /// Every endpoint has served requests.
     WarmUp,
+    /// Copies of requests get the same responses from both versions.
+    Shadow,
     /// Another program allows the promotion.
     Hook,
 }
@@ -99,6 +101,7 @@ impl GateName {
             Self::Compatible => "compatible",
             Self::Smoke => "smoke",
             Self::WarmUp => "warm_up",
+            Self::Shadow => "shadow",
             Self::Hook => "hook",
         }
     }

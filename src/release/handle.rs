@@ -234,6 +234,12 @@ impl Release {
                 self.publish(&reports);
             }
             if !reports.iter().all(GateReport::has_passed) {
+                // A refusal of pools that are others by now says nothing.
+                let decided_on = applied.state.generation;
+                let current = self.control.applied().state.generation;
+                if current != decided_on && candidates.iter().any(Candidate::is_superseded) {
+                    return Err(ChangeError::Stale { decided_on: vec![decided_on], current }.into());
+                }
                 return Err(ReleaseError::Gates(reports));
             }
             if direction == Direction::Promote && !is_preconnected {
@@ -322,7 +328,8 @@ impl Release {
     ) -> Vec<Candidate> {
         let (reason, actor) = (call.reason.clone(), call.actor.clone());
         let (pools, evaluator) = (self.pools.clone(), self.evaluator.clone());
-        let call = CallContext { direction, reason, actor, pools, evaluator };
+        let changes = self.control.changes();
+        let call = CallContext { direction, reason, actor, pools, evaluator, changes };
         let candidate = |(service, color): (&ServiceName, &Color)| {
             Candidate::new(service, *color, applied, &call)
         };

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::{
     candidate::Candidate,
+    json_pointer::{differences, remove},
     masking::quoted,
     requests::{GateRequest, address_of, for_each},
     strict_json,
@@ -63,7 +64,7 @@ impl Manifest {
             return Err(shortened(problems));
         };
         for (endpoint, other) in endpoints.iter().zip(&all).skip(1) {
-            if let Some(pointer) = first_difference(first, other) {
+            if let Some(pointer) = differences(first, other, 1).pop() {
                 problems.push(format!(
                     "the manifests of {color} at {} and at {} differ at \"{pointer}\"; deploy one version to the whole \
                      pool, or add the pointer to gate.compatible.ignore",
@@ -144,72 +145,4 @@ fn shortened(mut problems: Vec<String>) -> Vec<String> {
         problems.push(format!("and {more} more endpoints"));
     }
     problems
-}
-
-/// Removes the value at a JSON pointer, if there is one.
-fn remove(json: &mut Value, pointer: &str) {
-    let Some((parent, key)) = pointer.rsplit_once('/') else { return };
-    let key = key.replace("~1", "/").replace("~0", "~");
-    match json.pointer_mut(parent) {
-        Some(Value::Object(fields)) => drop(fields.remove(&key)),
-        Some(Value::Array(items)) => {
-            if let Ok(index) = key.parse::<usize>()
-                && index < items.len()
-            {
-                items.remove(index);
-            }
-        }
-        _ => {}
-    }
-}
-
-/// The JSON pointer (RFC 6901) of the first value that differs.
-fn first_difference(one: &Value, other: &Value) -> Option<String> {
-    match (one, other) {
-        (Value::Object(one), Value::Object(other)) => {
-            let names = one.keys().chain(other.keys().filter(|it| !one.contains_key(*it)));
-            names.into_iter().find_map(|name| {
-                let inner = match (one.get(name), other.get(name)) {
-                    (Some(one), Some(other)) => first_difference(one, other)?,
-                    _ => String::new(),
-                };
-                Some(format!("/{}{inner}", name.replace('~', "~0").replace('/', "~1")))
-            })
-        }
-        (Value::Array(one), Value::Array(other)) if one.len() == other.len() => {
-            let mut pairs = one.iter().zip(other).enumerate();
-            pairs.find_map(|(index, (one, other))| {
-                Some(format!("/{index}{}", first_difference(one, other)?))
-            })
-        }
-        _ => (one != other).then(String::new),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn the_first_difference_is_named_by_its_pointer() {
-        let of = |one: Value, other: Value| first_difference(&one, &other);
-        assert_eq!(
-            of(json!({"a": [1, {"b/c": 2}]}), json!({"a": [1, {"b/c": 3}]})).as_deref(),
-            Some("/a/1/b~1c")
-        );
-        assert_eq!(of(json!({"a": 1}), json!({"a": 1, "b~": 2})).as_deref(), Some("/b~0"));
-        assert_eq!(of(json!({"a": [1]}), json!({"a": [1, 2]})).as_deref(), Some("/a"));
-        assert_eq!(of(json!({"a": 1, "b": 2}), json!({"b": 2, "a": 1})), None);
-    }
-
-    #[test]
-    fn an_ignored_value_is_removed_and_nothing_else() {
-        let mut json = json!({"host": "a", "build": {"host": "b", "x/y": 1}, "list": [1, 2]});
-        for pointer in ["/host", "/build/x~1y", "/list/0", "/list/9", "/none/a", "none"] {
-            remove(&mut json, pointer);
-        }
-        assert_eq!(json, json!({"build": {"host": "b"}, "list": [2]}));
-    }
 }

@@ -24,9 +24,7 @@ impl Secrets {
 
     /// Adds the value of a header if its name says that it is a secret.
     pub(super) fn add_header(&mut self, name: &str, value: &str) {
-        let name = name.to_ascii_lowercase();
-        let words = ["auth", "cookie", "token", "secret", "key", "password", "session"];
-        if words.iter().any(|it| name.contains(it)) {
+        if is_secret(name) {
             self.add(value);
             // `Bearer sesame`: the token may stand alone in a response.
             value.split_ascii_whitespace().skip(1).for_each(|it| self.add(it));
@@ -37,6 +35,13 @@ impl Secrets {
     pub(super) fn mask(&self, text: &str) -> String {
         self.0.iter().fold(text.to_owned(), |text, secret| text.replace(&**secret, "***"))
     }
+}
+
+/// Whether a header or a key of this name has a secret.
+pub(super) fn is_secret(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    let words = ["auth", "cookie", "token", "secret", "key", "password", "session"];
+    words.iter().any(|it| name.contains(it))
 }
 
 /// The beginning of a text in one line, with control characters escaped.

@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use super::{candidate::Candidate, duration_text::written};
 use crate::{
     model::EndpointAddress,
-    upstream::{EndpointState, ProbeError, ProbeRequest, ProbeResponse},
+    upstream::{ConnectReason, EndpointState, ProbeError, ProbeRequest, ProbeResponse},
 };
 
 /// Endpoints that get requests of one gate at the same time.
@@ -25,6 +25,20 @@ pub(super) struct GateRequest {
     pub(super) path: String,
     pub(super) headers: Vec<(HeaderName, HeaderValue)>,
     pub(super) body: Bytes,
+}
+
+/// Why a request has no response.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SendError {
+    /// No connection could be opened.
+    #[error("cannot connect: {0}")]
+    Connect(#[source] ProbeError),
+    /// The exchange failed.
+    #[error("{0}")]
+    Other(#[source] ProbeError),
+    /// It took longer than this.
+    #[error("no response within {}", written(*.0))]
+    Timeout(Duration),
 }
 
 // === impl GateRequest ===
@@ -83,13 +97,43 @@ impl GateRequest {
         timeout: Duration,
     ) -> Result<ProbeResponse, String> {
         let request = self.build(candidate, endpoint);
-        let sent = tokio::time::timeout(timeout, endpoint.probe(request, body_max)).await;
-        match sent {
-            Ok(Ok(response)) => Ok(response),
-            Ok(Err(error @ ProbeError::Connect(_))) => Err(format!("cannot connect: {error}")),
-            Ok(Err(error)) => Err(error.to_string()),
-            Err(_elapsed) => Err(format!("no response within {}", written(timeout))),
+        let sent = send_within(endpoint, request, body_max, timeout).await;
+        sent.map_err(|error| error.to_string())
+    }
+}
+
+// === impl SendError ===
+
+impl SendError {
+    /// Whether the error says nothing about the endpoint: this machine lacks something, or the request is not valid.
+    pub(super) fn is_local(&self) -> bool {
+        match self {
+            Self::Connect(ProbeError::Connect(error)) => {
+                matches!(error.reason, ConnectReason::Descriptors | ConnectReason::Own)
+            }
+            Self::Other(ProbeError::Invalid(_)) => true,
+            Self::Connect(_) | Self::Other(_) | Self::Timeout(_) => false,
         }
+    }
+}
+
+/// Sends a request, and reads at most `body_max` bytes of the body. Cancel-safe: dropping the future closes the
+/// connection.
+///
+/// # Errors
+///
+/// [`SendError`] if there is no whole response within `timeout`.
+pub(super) async fn send_within(
+    endpoint: &EndpointState,
+    request: ProbeRequest,
+    body_max: usize,
+    timeout: Duration,
+) -> Result<ProbeResponse, SendError> {
+    match tokio::time::timeout(timeout, endpoint.probe(request, body_max)).await {
+        Ok(Ok(response)) => Ok(response),
+        Ok(Err(error @ ProbeError::Connect(_))) => Err(SendError::Connect(error)),
+        Ok(Err(error)) => Err(SendError::Other(error)),
+        Err(_elapsed) => Err(SendError::Timeout(timeout)),
     }
 }
 

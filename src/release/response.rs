@@ -166,7 +166,7 @@ impl ResponseCheck {
 /// # Errors
 ///
 /// What is wrong with it.
-fn regex(pattern: &str) -> Result<regex::Regex, String> {
+pub(super) fn regex(pattern: &str) -> Result<regex::Regex, String> {
     let regex = RegexBuilder::new(pattern).size_limit(REGEX_BYTES_MAX).build();
     regex.map_err(|error| error.to_string().lines().last().unwrap_or_default().to_owned())
 }

@@ -1,4 +1,5 @@
-//! Evaluates expressions on a thread of their own, with a time limit and a guard against panics.
+//! Evaluates expressions, and compares large responses, on threads of their own, with a time limit and a guard against
+//! panics.
 //!
 //! An expression has no cost limit, and a thread cannot be stopped. So a thread that exceeds its time goes on until the
 //! expression ends, and few may do so at the same time.
@@ -21,7 +22,7 @@ const THREADS_MAX: usize = 8;
 /// The time for one evaluation.
 const TIME_MAX: Duration = Duration::from_secs(5);
 
-/// Evaluates expressions. Cheap to clone.
+/// Runs evaluations. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(super) struct Evaluator(Arc<Semaphore>);
 

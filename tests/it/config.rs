@@ -374,7 +374,7 @@ fn the_schema_has_the_keys_that_are_read() {
     of_schema.sort();
     of_schema.dedup();
     let mut read = Vec::new();
-    for file in ["mod", "settings", "services", "listeners", "policy", "gates", "watch"] {
+    for file in ["mod", "settings", "services", "listeners", "policy", "gates", "shadow", "watch"] {
         let text = std::fs::read_to_string(format!("src/config/{file}.rs")).expect("source");
         for call in [
             "most(\"",

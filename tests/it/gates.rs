@@ -9,6 +9,7 @@ mod killed;
 mod mistakes;
 mod preconnect;
 mod samples;
+mod shadow;
 mod smoke;
 mod together;
 mod warm_up;

@@ -202,7 +202,7 @@ pub struct GateStatus {
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct GateVerdict {
-    /// `healthy`, `approval`, `compatible`, `smoke`, `warm_up` or `hook`.
+    /// `healthy`, `approval`, `compatible`, `smoke`, `warm_up`, `shadow` or `hook`.
     pub gate: String,
     /// Whether the gate allows the promotion.
     pub passed: bool,

@@ -4,6 +4,7 @@ mod approval;
 mod compatible;
 mod healthy;
 mod hook;
+mod shadow;
 mod smoke;
 mod warm_up;
 
@@ -30,6 +31,7 @@ pub(super) fn gates(settings: &GateSettings, direction: Direction) -> Vec<Box<dy
         compatible,
         smoke,
         warm_up,
+        shadow,
         hook,
         preconnect: _,
     } = settings;
@@ -39,6 +41,7 @@ pub(super) fn gates(settings: &GateSettings, direction: Direction) -> Vec<Box<dy
         gates.push(Box::new(smoke::Smoke(smoke.clone())));
     }
     gates.extend(warm_up.clone().map(|it| Box::new(warm_up::WarmUp(it)) as _));
+    gates.extend(shadow.clone().map(|it| Box::new(shadow::Shadow(it)) as _));
     gates.extend(hook.clone().map(|it| Box::new(hook::Hook(it)) as _));
     gates.retain(|it| match direction {
         Direction::Promote => true,

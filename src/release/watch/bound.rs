@@ -14,7 +14,7 @@
 /// proportion", 1998, method 4). It is close to the exact bound of Clopper and Pearson (1934), which needs an
 /// iteration. At a confidence of 95 %, shares up to 50 % are above it with a probability of at most 5 %, larger ones of
 /// at most 7 %; without the correction, it is up to 7 % and 10 % (computed for 50, 100 and 500 requests).
-pub(super) fn upper_bound(failures: u64, requests: u64, confidence: f64) -> f64 {
+pub(in crate::release) fn upper_bound(failures: u64, requests: u64, confidence: f64) -> f64 {
     if failures >= requests {
         return 1.0;
     }

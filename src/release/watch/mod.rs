@@ -9,7 +9,7 @@
 //! │  ├─ share   ShareJudge: the share of failures, or of slow answers
 //! │  │  ├─ clients  FailingClients: which failures count, so that no single client fires the test
 //! │  │  └─ mixture  MixtureTest: the sequential test of a share
-//! │  └─ bound   upper_bound: the limit if the old color failed more than the configured one
+//! │  └─ bound   upper_bound: the limit if the old color failed more than the configured one (the gate shadow uses it, too)
 //! baseline      what the old color answered before the flip
 //! progress      how the watches stand, for the status
 //! ```
@@ -28,6 +28,7 @@ mod verdict;
 pub use self::progress::WatchProgress;
 pub(super) use self::{
     baseline::Baselines,
+    bound::upper_bound,
     progress::WatchBoard,
     running::{RunningWatch, TICK},
     verdict::Outcome,

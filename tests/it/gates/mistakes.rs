@@ -96,6 +96,21 @@ fn each_mistake_is_reported_at_its_key() {
             "cannot read /nowhere",
         ),
         ("hook = { url = \"http://a/b\" }", "hook.secret_file", "missing"),
+        ("shadow = { share = 0 }", "shadow.share", "from 1 to 100"),
+        ("shadow = { different = 101 }", "shadow.different", "from 0 to 100"),
+        ("shadow = { requests = 0 }", "shadow.requests", "from 1 to 1000000"),
+        ("shadow = { for = \"2m\" }", "shadow.for", "are not shorter than gate.deadline"),
+        (
+            "deadline = \"1m\"\nshadow = { timeout = \"1s\" }",
+            "shadow.timeout",
+            "are not shorter than gate.deadline",
+        ),
+        ("shadow = { exclude = [\"logout\"] }", "shadow.exclude[0]", "is not a path prefix"),
+        ("shadow = { ignore = [\"a/b\"] }", "shadow.ignore[0]", "expected a JSON pointer"),
+        ("shadow = { ignore_text = [\"(\"] }", "shadow.ignore_text[0]", "not a regular expression"),
+        ("shadow = { headers = [\"a b\"] }", "shadow.headers[0]", "is not the name of a header"),
+        ("shadow = { latency = 5 }", "shadow.latency", "or \"none\""),
+        ("shadow = { ignored = [] }", "shadow.ignored", "unknown key"),
         ("smok = []", "smok", "did you mean"),
     ] {
         let found = mistakes(gate);
@@ -114,6 +129,8 @@ fn what_is_right_has_no_mistake() {
         "compatible = { manifest = \"/m?full=1\", rules = [{ name = \"r\", require = \"new.a == old.a || candidate.b > active.b\" }] }",
         "smoke = [{ path = \"/\", save = { id = \"body.id\" } }, { path = \"/{id}?x={other}\" }]",
         "warm_up = { p95 = \"50ms\" }",
+        "shadow = {}",
+        "deadline = \"10m\"\nshadow = { share = 100, for = \"9m\", requests = 1, different = 0, credentials = true, exclude = [\"/\"], latency = \"200ms\" }",
     ] {
         assert_eq!(mistakes(gate), [""; 0], "{gate}");
     }

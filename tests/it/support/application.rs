@@ -31,6 +31,10 @@ pub(crate) struct AppRequest {
 pub(crate) enum Reply {
     /// A status with headers and a body.
     Full(u16, Vec<(&'static str, String)>, String),
+    /// The same with a body of bytes.
+    Bytes(u16, Vec<(&'static str, String)>, Vec<u8>),
+    /// Status 200 with a body, after so many milliseconds.
+    Delayed(u64, String),
     /// Status 200 with a body, when the test calls [`Application::release`].
     Held(String),
     /// None, for as long as the connection is open.
@@ -146,12 +150,23 @@ async fn respond(reply: Reply, mut hold: watch::Receiver<bool>) -> Response<Full
             Response::new(Full::new(body.into()))
         }
         Reply::Hang => std::future::pending().await,
-        Reply::Full(status, headers, body) => {
-            let mut response = Response::builder().status(status);
-            for (name, value) in headers {
-                response = response.header(name, value);
-            }
-            response.body(Full::new(body.into())).expect("a valid response")
+        Reply::Delayed(millis, body) => {
+            tokio::time::sleep(std::time::Duration::from_millis(millis)).await;
+            Response::new(Full::new(body.into()))
         }
+        Reply::Full(status, headers, body) => with_headers(status, headers, body.into()),
+        Reply::Bytes(status, headers, body) => with_headers(status, headers, body.into()),
     }
+}
+
+fn with_headers(
+    status: u16,
+    headers: Vec<(&'static str, String)>,
+    body: Bytes,
+) -> Response<Full<Bytes>> {
+    let mut response = Response::builder().status(status);
+    for (name, value) in headers {
+        response = response.header(name, value);
+    }
+    response.body(Full::new(body)).expect("a valid response")
 }
