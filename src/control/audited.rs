@@ -41,11 +41,6 @@ pub(super) fn entry_of(call: &ChangeRequest, before: &State, next: &State) -> Au
         | Change::Confirm(_) => Actor::INTERNAL,
     };
     let (actor, from) = caller(actor.as_ref(), by_itself);
-    let own_reason = match (&*actor, &*from, change) {
-        (Actor::INTERNAL, "watch", Change::Rollback { .. }) => Some("the watch has failed"),
-        (Actor::INTERNAL, "confirm", Change::Rollback { .. }) => Some("not confirmed in time"),
-        _ => None,
-    };
     let mut action = match change {
         // A rollback need not name its services.
         Change::Rollback { .. } => {
@@ -63,7 +58,7 @@ pub(super) fn entry_of(call: &ChangeRequest, before: &State, next: &State) -> Au
         actor,
         from,
         action,
-        reason: reason.clone().or(own_reason.map(str::to_owned)),
+        reason: reason.clone(),
         before: before.generation.0,
         after: next.generation.0,
         result: AuditResult::Done,

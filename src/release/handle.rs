@@ -94,7 +94,7 @@ impl Release {
     }
 
     /// Takes a promotion back, by a rollback that is refused if any of the services was promoted or rolled back since.
-    /// `by` names the cause.
+    /// `by` names the cause, and `reason` is what was found.
     ///
     /// # Errors
     ///
@@ -104,12 +104,15 @@ impl Release {
         services: Vec<ServiceName>,
         generation: Generation,
         by: &str,
+        reason: &str,
     ) -> Result<(), ReleaseError> {
+        let reason = Some(reason.to_owned());
         let change = Change::Rollback { services, force: false };
         let actor = Actor::internal(by);
         let takes_back = Some(generation);
         let call = ChangeRequest {
             actor: Some(actor.clone()),
+            reason: reason.clone(),
             terms: PromotionTerms { takes_back, ..PromotionTerms::default() },
             ..ChangeRequest::unconditional(change)
         };
@@ -118,8 +121,7 @@ impl Release {
         self.count(PromotionKind::Automatic, &made);
         if let Err(error) = &made {
             let (result, verdicts) = (error.audit_result(), error.audit_verdicts());
-            let refused =
-                RefusedCall { actor: Some(actor), action, reason: None, result, verdicts };
+            let refused = RefusedCall { actor: Some(actor), action, reason, result, verdicts };
             self.control.record_refusal(refused, true);
         }
         made.map(drop)

@@ -293,12 +293,12 @@ impl Watcher {
         services.retain(is_there);
         let release = self.release.clone();
         self.taking_back.push(Box::pin(async move {
-            let by = match cause {
-                Cause::Watch { .. } => "watch",
-                Cause::Confirmation => "confirm",
+            let (by, reason) = match &cause {
+                Cause::Watch { reason, .. } => ("watch", reason.as_str()),
+                Cause::Confirmation => ("confirm", "not confirmed in time"),
             };
             let stays = loop {
-                match release.take_back(services.clone(), generation, by).await {
+                match release.take_back(services.clone(), generation, by, reason).await {
                     Ok(()) => break None,
                     Err(ReleaseError::Change(ChangeError::Store(error))) => {
                         error!(%service, %error, "a promotion cannot be taken back: the state cannot be written");
