@@ -41,16 +41,13 @@ pub(super) fn exchange<'a>(
             if let Err(error) = decided {
                 break 'failed UpstreamFailure::Error(error);
             }
-            let (mut found, head) = match forward(&mut admitted, client).await {
-                Ok(forwarded) => forwarded,
-                Err(failure) if admitted.rescue(&failure, client.split().1) => {
-                    // Boxed: it is rarely needed.
-                    match Box::pin(forward(&mut admitted, client)).await {
-                        Ok(forwarded) => forwarded,
-                        Err(failure) => break 'failed failure,
-                    }
+            let (mut found, head) = loop {
+                match forward(&mut admitted, client).await {
+                    Ok(forwarded) => break forwarded,
+                    // At most once: a request that was rescued is not rescued again.
+                    Err(failure) if admitted.rescue(&failure, client.split().1) => {}
+                    Err(failure) => break 'failed failure,
                 }
-                Err(failure) => break 'failed failure,
             };
             if head.status == SWITCHING {
                 match admitted.upgrade(client, &mut found.upstream.stream, &head) {

@@ -85,9 +85,9 @@ impl RequestClaim {
         self.endpoint().or(self.failed_endpoint.as_ref())
     }
 
-    /// Whether it is a request of the public path: admitted to the active color, and no preview.
-    pub(super) fn is_public(&self) -> bool {
-        self.claim.is_active() && !self.record.is_preview()
+    /// Whether it may be rescued: it was admitted to the active color, is no preview, and was not rescued yet.
+    pub(super) fn may_be_rescued(&self) -> bool {
+        self.claim.is_active() && self.record.may_be_rescued()
     }
 
     /// Gives the request another claim, because no endpoint of its pool could be connected. It counts as a failure of
@@ -101,6 +101,7 @@ impl RequestClaim {
         // The record is removed before the claim ends.
         self.claim_record = shard.record(claim.side(), self.record.started(), client);
         self.claim_record.mark_rescued();
+        self.record.note_rescued();
         self.claim = claim;
     }
 

@@ -14,6 +14,7 @@ pub(super) struct RequestRecord {
     status: RecordedStatus,
     /// Previews are counted apart from public requests.
     is_preview: bool,
+    is_rescued: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -33,7 +34,12 @@ const CLIENT_LEFT: u16 = 499;
 impl RequestRecord {
     /// The record of a request that begins now.
     pub(super) fn begin() -> Self {
-        Self { started: Instant::now(), status: RecordedStatus::Open, is_preview: false }
+        Self {
+            started: Instant::now(),
+            status: RecordedStatus::Open,
+            is_preview: false,
+            is_rescued: false,
+        }
     }
 
     pub(super) fn started(&self) -> Instant {
@@ -45,8 +51,14 @@ impl RequestRecord {
         self.is_preview = true;
     }
 
-    pub(super) fn is_preview(&self) -> bool {
-        self.is_preview
+    /// Notes that the request was moved to another pool.
+    pub(super) fn note_rescued(&mut self) {
+        self.is_rescued = true;
+    }
+
+    /// Whether it may be moved to another pool: it is no preview, and was not moved yet.
+    pub(super) fn may_be_rescued(&self) -> bool {
+        !self.is_preview && !self.is_rescued
     }
 
     /// Notes that the response head has arrived. Returns how long it took, unless the request is a preview.

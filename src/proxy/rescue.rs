@@ -29,7 +29,7 @@ impl AdmittedRequest<'_> {
         let was_sent = self.upload.was_ever_sent();
         let is_untouched =
             !self.upload.may_be_processed() && (!was_sent || self.traits.is_repeatable);
-        if !is_connect || !is_untouched || !self.claim.is_public() {
+        if !is_connect || !is_untouched || !self.claim.may_be_rescued() {
             return false;
         }
         let pool = Arc::clone(self.pool());

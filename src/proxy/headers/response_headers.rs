@@ -101,9 +101,9 @@ pub(in crate::proxy) fn put_marks(out: &mut Vec<u8>, headers: &FlipgateHeaders) 
         out.extend_from_slice(b"Flipgate-Generation: ");
         put_number(out, generation.0);
         out.extend_from_slice(b"\r\n");
-    }
-    if let Some(color) = headers.rescued_from {
-        put_field(out, b"Flipgate-Rescued-From", color.as_str().as_bytes());
+        if let Some(color) = headers.rescued_from {
+            put_field(out, b"Flipgate-Rescued-From", color.as_str().as_bytes());
+        }
     }
 }
 
