@@ -205,6 +205,9 @@ pub struct GateSummary {
     pub gate: &'static str,
     /// Whether it allows the promotion.
     pub passed: bool,
+    /// Whether it did not run, because a gate before it refused.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub not_run: bool,
     /// Why it refuses, or why it did not run.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub reasons: Vec<String>,

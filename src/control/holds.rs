@@ -66,7 +66,9 @@ impl Holds {
     /// What may need `color` of a service.
     #[must_use]
     pub fn of(service: &ServiceState, color: Color) -> Self {
-        if service.previous != Some(color) || service.active == color {
+        // A pool that was changed since is no way back.
+        let is_way_back = service.previous == Some(color) && service.pool(color).served;
+        if !is_way_back || service.active == color {
             return Self::default();
         }
         let watch = service.watch.as_ref().map(|it| ("watch", it.until));

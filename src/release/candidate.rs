@@ -40,6 +40,10 @@ pub(super) struct Candidate {
     pub(super) generation: Generation,
     pub(super) reason: Option<String>,
     pub(super) actor: Option<Actor>,
+    /// Whether the gates run without a promotion.
+    pub(super) is_dry_run: bool,
+    /// Whether endpoints are checked again, although they have been checked before.
+    pub(super) checks_again: bool,
     pub(super) context: PoolContext,
     pub(super) evaluator: Evaluator,
     applied: Arc<Applied>,
@@ -53,6 +57,8 @@ pub(super) struct CallContext {
     pub(super) direction: Direction,
     pub(super) reason: Option<String>,
     pub(super) actor: Option<Actor>,
+    pub(super) is_dry_run: bool,
+    pub(super) checks_again: bool,
     pub(super) pools: PoolContext,
     pub(super) evaluator: Evaluator,
     pub(super) changes: watch::Receiver<Arc<Applied>>,
@@ -61,6 +67,11 @@ pub(super) struct CallContext {
 // === impl Candidate ===
 
 impl Candidate {
+    /// The same candidate, with endpoints that are checked again.
+    pub(super) fn checking_again(self) -> Self {
+        Self { checks_again: true, ..self }
+    }
+
     /// The candidate of a service; `None` if its state is damaged or it is not configured.
     pub(super) fn new(
         service: &ServiceName,
@@ -75,8 +86,16 @@ impl Candidate {
             HostPattern::Exact(name) => Some(name.to_string()),
             _ => None,
         });
-        let CallContext { direction, reason, actor, pools: context, evaluator, changes } =
-            call.clone();
+        let CallContext {
+            direction,
+            reason,
+            actor,
+            is_dry_run,
+            checks_again,
+            pools: context,
+            evaluator,
+            changes,
+        } = call.clone();
         Some(Self {
             service: service.clone(),
             color,
@@ -89,6 +108,8 @@ impl Candidate {
             generation: applied.state.generation,
             reason,
             actor,
+            is_dry_run,
+            checks_again,
             context,
             evaluator,
             applied: Arc::clone(applied),

@@ -9,7 +9,7 @@ use super::{
     audited::audit_verdicts,
     candidate::{CallContext, Candidate, Direction},
     gate::{GateReport, GateResult, Verdict},
-    gates::{compatible, gates},
+    gates::{compatible, gates, healthy},
     rules::Evaluator,
     run::run,
     watch::{Baselines, WatchBoard, WatchProgress},
@@ -23,7 +23,7 @@ use crate::{
     metrics::{Metrics, PromotionKind, PromotionResult},
     model::{Color, GateSettings, Generation, ServiceName},
     store::CommitError,
-    upstream::{EndpointState, Pool, PoolContext, WorkerRegistry},
+    upstream::{Pool, PoolContext, WorkerRegistry},
 };
 
 /// Makes promotions and rollbacks if their gates allow them. Cheap to clone.
@@ -223,11 +223,13 @@ impl Release {
                 Change::Rollback { .. } => Direction::Rollback,
                 _ => Direction::Promote,
             };
-            let candidates = self.candidates(&colors, &applied, &call, direction);
-            let mut running = Box::pin(run_all(&candidates));
-            let (reports, is_instant) = match (&mut running).now_or_never() {
-                Some(reports) => (reports, true),
-                None => (running.await, false),
+            let mut candidates = self.candidates(&colors, &applied, &call, direction);
+            let (reports, is_instant) = {
+                let mut running = Box::pin(run_all(&candidates));
+                match (&mut running).now_or_never() {
+                    Some(reports) => (reports, true),
+                    None => (running.await, false),
+                }
             };
             // That a healthy color is healthy is no news, unless more was configured.
             let has_more = |it: &Candidate| *it.settings != GateSettings::default();
@@ -246,7 +248,11 @@ impl Release {
             }
             if direction == Direction::Promote && !is_preconnected {
                 is_preconnected = true;
-                self.preconnect(&candidates).await;
+                let unreachable = self.preconnect(&candidates).await;
+                candidates.retain(|it| unreachable.contains(&it.service));
+                if let Some(refused) = self.check_again(candidates).await {
+                    return Err(ReleaseError::Gates(refused));
+                }
             }
             let mut gated = call.clone();
             gated.terms.before = self.before(&colors, &applied);
@@ -278,7 +284,10 @@ impl Release {
             PlannedPromotion::Colors { applied, .. } => applied,
         };
         let colors = BTreeMap::from([(service.clone(), color)]);
-        let candidates = self.candidates(&colors, &applied, &call, Direction::Promote);
+        let mut candidates = self.candidates(&colors, &applied, &call, Direction::Promote);
+        for candidate in &mut candidates {
+            candidate.is_dry_run = true;
+        }
         let mut reports = run_all(&candidates).await;
         self.publish(&reports);
         let empty = || GateReport {
@@ -290,20 +299,34 @@ impl Release {
         Ok(reports.pop().unwrap_or_else(empty))
     }
 
-    /// Has the workers open connections to the candidates. Endpoints with as many connections as wanted cost nothing.
-    async fn preconnect(&self, candidates: &[Candidate]) {
+    /// Checks the health of these candidates now, whatever is known of it. Returns the verdicts if one refuses.
+    async fn check_again(&self, candidates: Vec<Candidate>) -> Option<Vec<GateReport>> {
+        let again = async |it: Candidate| run(&[healthy()], &it.checking_again()).await;
+        let reports = join_all(candidates.into_iter().map(again)).await;
+        if reports.iter().all(GateReport::has_passed) {
+            return None;
+        }
+        self.publish(&reports);
+        Some(reports)
+    }
+
+    /// Has the workers open connections to the candidates. Endpoints with as many connections as wanted cost nothing. Returns
+    /// the services with a candidate that no connection could be opened to.
+    async fn preconnect(&self, candidates: &[Candidate]) -> Vec<ServiceName> {
         let workers = self.workers.workers();
         let open = async |it: &Candidate| {
             let per_worker = it.settings.preconnect;
             let enough = workers * per_worker;
-            let is_missing = |it: &Arc<EndpointState>| it.connections() < enough;
-            if it.pool.endpoints().iter().any(is_missing) {
-                let opened =
-                    self.workers.preconnect(&it.pool, per_worker, PRECONNECT_TIMEOUT).await;
-                debug!(service = %it.service, color = %it.color, opened, "preconnected");
+            let endpoints = it.pool.endpoints();
+            if endpoints.iter().all(|it| it.connections() >= enough) {
+                return None;
             }
+            let opened = self.workers.preconnect(&it.pool, per_worker, PRECONNECT_TIMEOUT).await;
+            debug!(service = %it.service, color = %it.color, opened, "preconnected");
+            let is_reachable = opened > 0 || endpoints.iter().any(|it| it.connections() > 0);
+            (!is_reachable).then(|| it.service.clone())
         };
-        join_all(candidates.iter().map(open)).await;
+        join_all(candidates.iter().map(open)).await.into_iter().flatten().collect()
     }
 
     /// Failures and requests of the colors that would be replaced.
@@ -331,7 +354,18 @@ impl Release {
         let (reason, actor) = (call.reason.clone(), call.actor.clone());
         let (pools, evaluator) = (self.pools.clone(), self.evaluator.clone());
         let changes = self.control.changes();
-        let call = CallContext { direction, reason, actor, pools, evaluator, changes };
+        // The promotion is known to be bad: what the color before is like now matters more than the time.
+        let checks_again = call.terms.takes_back.is_some();
+        let call = CallContext {
+            direction,
+            reason,
+            actor,
+            is_dry_run: false,
+            checks_again,
+            pools,
+            evaluator,
+            changes,
+        };
         let candidate = |(service, color): (&ServiceName, &Color)| {
             Candidate::new(service, *color, applied, &call)
         };
@@ -400,6 +434,7 @@ fn summary(verdict: &Verdict) -> GateSummary {
     GateSummary {
         gate: gate.as_str(),
         passed: *result == GateResult::Passed,
+        not_run: *result == GateResult::NotRun,
         reasons: reasons.clone(),
     }
 }

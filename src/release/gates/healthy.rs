@@ -1,6 +1,6 @@
 //! `healthy`: enough endpoints of the candidate are up, for long enough.
 
-use std::time::Duration;
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use futures_util::{FutureExt, future::BoxFuture};
 use jiff::Timestamp;
@@ -32,7 +32,7 @@ impl Gate for Healthy {
     }
 }
 
-/// Needs no I/O if every endpoint has been checked before.
+/// Needs no I/O if every endpoint has been checked before, unless they are to be checked again.
 async fn check(candidate: &Candidate) -> Findings {
     let Candidate { pool, color, settings, .. } = candidate;
     let HealthyGate { needed, up_for } = &settings.healthy;
@@ -40,19 +40,22 @@ async fn check(candidate: &Candidate) -> Findings {
         pool.resolve_unknown_names().await;
     }
     let mut unchecked = pool.endpoints();
-    unchecked.retain(|it| it.health() == Health::Unknown);
-    if !unchecked.is_empty() {
-        let check = async |endpoint: std::sync::Arc<EndpointState>| {
-            if let Some(found) = endpoint.check(&pool.policy().health).await {
-                pool.record_check(&endpoint, found);
-            }
-        };
-        for_each(&unchecked, check).await;
-    }
+    unchecked.retain(|it| candidate.checks_again || it.health() == Health::Unknown);
+    let check = async |endpoint: Arc<EndpointState>| {
+        let found = endpoint.check(&pool.policy().health).await?;
+        pool.record_check(&endpoint, found.clone());
+        // One failed check need not make an endpoint unhealthy. Here it is what was asked for.
+        found.err().map(|it| (Arc::as_ptr(&endpoint).addr(), it))
+    };
+    let failed: HashMap<_, _> = for_each(&unchecked, check).await.into_iter().flatten().collect();
     let endpoints = pool.endpoints();
     let (count, all) = (needed.of(endpoints.len()), endpoints.len());
     let now = Timestamp::now();
-    let unmet: Vec<_> = endpoints.iter().filter_map(|it| unmet(it, *up_for, now)).collect();
+    let unmet = |it: &Arc<EndpointState>| match failed.get(&Arc::as_ptr(it).addr()) {
+        Some(failure) => Some(format!("{} is down: {}", address_of(it), failure.detail)),
+        None => unmet(it, *up_for, now),
+    };
+    let unmet: Vec<_> = endpoints.iter().filter_map(unmet).collect();
     let up = all - unmet.len();
     let summary = match up_for.is_zero() {
         true => format!("{up} of {all} endpoints of {color} are up"),

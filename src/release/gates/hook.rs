@@ -88,6 +88,7 @@ fn body(candidate: &Candidate, id: &str, now: Timestamp) -> String {
         "id": id,
         "at": now.to_string(),
         "action": "promote",
+        "dry_run": candidate.is_dry_run,
         "service": service.as_str(),
         "generation": generation.0,
         "candidate": {"color": color.as_str(), "version": candidate.version(*color)},

@@ -14,6 +14,11 @@ use super::{
 };
 use crate::model::GateSettings;
 
+/// The gate for the health of the candidate, which always runs.
+pub(super) fn healthy() -> Box<dyn Gate> {
+    Box::new(healthy::Healthy)
+}
+
 /// The gate for the compatibility of both versions, if it is configured.
 pub(super) fn compatible(settings: &GateSettings) -> Vec<Box<dyn Gate>> {
     let mut gates = gates(settings, Direction::Rollback);
@@ -23,7 +28,7 @@ pub(super) fn compatible(settings: &GateSettings) -> Vec<Box<dyn Gate>> {
 
 /// The gates that are configured, in the order in which they run. A rollback runs only `healthy` and `compatible`.
 pub(super) fn gates(settings: &GateSettings, direction: Direction) -> Vec<Box<dyn Gate>> {
-    let mut gates: Vec<Box<dyn Gate>> = vec![Box::new(healthy::Healthy)];
+    let mut gates: Vec<Box<dyn Gate>> = vec![healthy()];
     let GateSettings {
         deadline: _,
         healthy: _,

@@ -25,7 +25,8 @@ pub(in crate::release) const TICK: Duration = Duration::from_millis(250);
 /// Stands for the clients that are not known. They count as one client.
 const UNKNOWN: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
-/// Without a limit of the latency, a request without a response is a failure after so long.
+/// Without a limit of the latency, and as long as that does not count, a request without a response is a failure after so
+/// long.
 const HANGING_AFTER: Duration = Duration::from_secs(10);
 
 /// A watch in progress.
@@ -37,12 +38,14 @@ pub(in crate::release) struct RunningWatch {
     pub(in crate::release) action: WatchAction,
     /// Whether it was found bad, and is being taken back.
     pub(in crate::release) has_fired: bool,
-    /// Whether the color before serves what cannot be connected.
-    rescues: bool,
+    /// The pool that serves what cannot be connected.
+    rescuer: Option<Arc<Pool>>,
     judge: WatchJudge,
     pool: Arc<Pool>,
     /// Slower responses are slow.
     bound: Option<Duration>,
+    /// Since when that counts.
+    bound_from: Instant,
     since: Instant,
     /// What was counted up to the last tick.
     seen: Counters,
@@ -74,10 +77,11 @@ impl RunningWatch {
             state: state.clone(),
             action: settings.action,
             has_fired: false,
-            rescues: false,
+            rescuer: None,
             judge: WatchJudge::new(&judge_settings(settings, left), state.before),
             pool: Arc::clone(pool),
             bound,
+            bound_from: Instant::now() + settings.latency_after,
             since: Instant::now(),
             seen: Counters::of(pool),
         }
@@ -90,8 +94,13 @@ impl RunningWatch {
 
     /// Has the requests that cannot be connected to the color served by this pool, until the watch ends.
     pub(in crate::release) fn rescue_by(&mut self, pool: Arc<Pool>) {
-        self.rescues = true;
+        self.rescuer = Some(Arc::clone(&pool));
         self.pool.rescuer().set(Some(pool));
+    }
+
+    fn end_rescue(&mut self) {
+        self.rescuer = None;
+        self.pool.rescuer().set(None);
     }
 
     /// Judges what happened since the last tick.
@@ -99,10 +108,21 @@ impl RunningWatch {
         let outcomes = self.pool.metrics().outcomes();
         let mut failures = known(outcomes.take_failures());
         let slow = known(outcomes.take_slow());
-        let side = control.switch().read(|table| {
-            let service = table.service(&self.service)?;
-            (service.active() == self.color).then(|| service.side(self.color).id())
-        });
+        let (side, before) = control
+            .switch()
+            .read(|table| {
+                let service = table.service(&self.service)?;
+                let is_active = service.active() == self.color;
+                let before = Arc::clone(service.side(self.color.other()).pool());
+                is_active.then(|| (service.side(self.color).id(), before))
+            })
+            .unzip();
+        if let (Some(rescuer), Some(before)) = (&self.rescuer, &before)
+            && !Arc::ptr_eq(rescuer, before)
+        {
+            // The pool was changed since: what is there now was never active.
+            self.end_rescue();
+        }
         let before = std::mem::replace(&mut self.seen, Counters::of(&self.pool));
         let Counters { answered, heads } = self.seen;
         let mut answers = answered.saturating_sub(before.answered);
@@ -117,7 +137,9 @@ impl RunningWatch {
 
     /// The clients of requests that have been waiting for a response for too long.
     fn overdue(&self, control: &Control, side: SideId, now: Instant) -> Vec<Option<IpAddr>> {
-        let Some(before) = now.checked_sub(self.bound.unwrap_or(HANGING_AFTER)) else {
+        // A cold application may take longer than the bound.
+        let bound = self.bound.filter(|_| now >= self.bound_from);
+        let Some(before) = now.checked_sub(bound.unwrap_or(HANGING_AFTER)) else {
             return Vec::new();
         };
         // Earlier requests may have a response that was not noted.
@@ -130,7 +152,7 @@ impl RunningWatch {
             failures: counts.failures,
             requests: counts.answers,
             share: counts.share(),
-            rescue: self.rescues,
+            rescue: self.rescuer.is_some(),
         }
     }
 
@@ -157,7 +179,7 @@ impl RunningWatch {
 
 impl Drop for RunningWatch {
     fn drop(&mut self) {
-        self.pool.rescuer().set(None);
+        self.end_rescue();
         self.pool.metrics().outcomes().watch(false, None);
     }
 }

@@ -99,6 +99,25 @@ async fn a_promotion_to_a_healthy_color_sends_nothing() {
     assert_eq!((green.requests(), green.connections()), before);
 }
 
+/// Its last check was good.
+#[tokio::test]
+async fn a_color_that_has_just_died_is_noticed_when_no_connection_can_be_opened_to_it() {
+    let (blue, mut green) = (Upstream::start("blue").await, Upstream::start("green").await);
+    let checks = "health = { interval = \"24h\" }";
+    let proxy = service(&[blue.address], &[green.address], checks).start();
+    let blind = format!("{checks}\ngate.preconnect.per_worker = 0");
+    let blind = service(&[blue.address], &[green.address], &blind).start();
+    for proxy in [&proxy, &blind] {
+        proxy.wait_for_health("green", 0, "up").await;
+    }
+    green.kill().await;
+    let (code, detail) = refusal(&proxy).await;
+    assert_eq!(code, "gate_healthy");
+    assert!(detail.contains("0 of 1 endpoints of green are up, 1 needed"), "{detail}");
+    assert_eq!(proxy.get("/").await, "blue");
+    assert_eq!(promote(&blind).await.status, 200, "without a connection, the last check counts");
+}
+
 #[tokio::test]
 async fn a_rollback_to_a_dead_color_is_refused_unless_it_is_forced() {
     let (mut blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);

@@ -38,7 +38,7 @@ async fn a_color_that_turns_bad_is_rolled_back_once() {
 async fn a_color_that_hangs_is_rolled_back_before_its_timeouts() {
     let blue = Fragile::start("blue").await;
     let green = Fragile::failing_with("green", Reply::Hang).await;
-    let watch = "for = \"10m\", latency = \"p99 200ms\", latency_after = \"1m\", requests = 4";
+    let watch = "for = \"10m\", latency = \"p99 200ms\", latency_after = \"0s\", requests = 4";
     let proxy = watched(&blue, &green, watch).start();
     proxy.promote(&[("web", "green")]).await;
     green.fail();
@@ -56,6 +56,32 @@ async fn a_color_that_hangs_is_rolled_back_before_its_timeouts() {
     .await;
     assert_eq!(request_from(&proxy, 2).await, 200);
     assert_eq!(proxy.events("watch_failed").len(), 1);
+}
+
+/// The last check of blue was good.
+#[tokio::test]
+async fn a_bad_color_is_not_rolled_back_to_one_that_has_just_died() {
+    let (blue, green) = (Fragile::start("blue").await, Fragile::start("green").await);
+    let proxy = TestProxy::build()
+        .service_of(
+            "web",
+            "web.test",
+            "/",
+            &[blue.application.address],
+            &[green.application.address],
+        )
+        .services("health = { interval = \"24h\" }\nwatch = { for = \"10m\", requests = 10 }")
+        .start();
+    proxy.wait_for_health("blue", 0, "up").await;
+    proxy.promote(&[("web", "green")]).await;
+    drop(blue);
+    green.fail();
+    load_until(&proxy, "the verdict", async || !proxy.events("watch_failed").is_empty()).await;
+    let failed = event(&proxy, "watch_failed").await;
+    assert_eq!(failed["rollback"], false, "{failed}");
+    let stays = failed["stays"].as_str().expect("a text");
+    assert!(stays.contains("0 of 1 endpoints of blue are up"), "{stays}");
+    assert_eq!(active(&proxy, "web").await, "green");
 }
 
 #[tokio::test]
