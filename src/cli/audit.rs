@@ -106,9 +106,8 @@ fn summary(verification: &Verification) -> String {
                 "good: {lines} lines, from number {first} on; rotation has removed those before"
             )
         }
-        (damages, lines, _) => {
-            format!("damaged: {damages} of {lines} lines are not as they were written")
-        }
+        (1, lines, _) => format!("damaged: 1 place; {lines} lines were read"),
+        (damages, lines, _) => format!("damaged: {damages} places; {lines} lines were read"),
     };
     if *waiting > 0 {
         text.push_str(&format!("; {waiting} more lines wait in the state for the file"));

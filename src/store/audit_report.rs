@@ -6,9 +6,10 @@ use super::{
     StoreError,
     audit_file::{CURRENT, full_files},
     disk::{Disk, Folder},
+    file::is_held,
     report::show,
 };
-use crate::audit::{AuditFile, AuditLine, Verification, verify};
+use crate::audit::{AuditDamage, AuditFile, AuditLine, LinePlace, Verification, verify};
 
 /// The audit files of a folder, and what a check of them has found.
 #[derive(Debug)]
@@ -20,6 +21,9 @@ pub struct AuditReport {
     /// What the check has found.
     pub verification: Verification,
 }
+
+/// A running process writes a line to the file within this time.
+const WRITTEN_WITHIN: jiff::SignedDuration = jiff::SignedDuration::from_secs(10);
 
 /// How often the files are read: a running process may write and rename them meanwhile.
 const ATTEMPTS: usize = 3;
@@ -56,11 +60,30 @@ fn read_once(folder: &Path) -> Result<AuditReport, StoreError> {
     let log = show(folder)?.state.unwrap_or_default().audit;
     let views: Vec<_> =
         files.iter().map(|(name, bytes)| AuditFile { name, bytes: &bytes[..] }).collect();
-    let verification = verify(&views, &log.anchor());
+    let mut verification = verify(&views, &log.anchor());
     let waiting = usize::try_from(verification.waiting).unwrap_or(usize::MAX);
     let behind = log.pending.len().saturating_sub(waiting);
-    let waiting = log.pending.values().skip(behind).cloned().collect();
+    let waiting: Vec<_> = log.pending.values().skip(behind).cloned().collect();
+    let is_running = is_held(folder).map_err(failed)?;
+    if is_running && waiting.first().is_some_and(|it| is_overdue(it)) {
+        let (file, count) = (CURRENT.to_owned(), waiting.len());
+        let line = files.last().map_or(0, |(_, it)| it.iter().filter(|it| **it == b'\n').count());
+        let what = format!(
+            "is missing: {} only in the state, although Flipgate runs. They were cut off, or it cannot \
+             write the file (`audit_refused` in `flipgate status --json`)",
+            if count == 1 { "1 line is".to_owned() } else { format!("{count} lines are") }
+        );
+        let place = LinePlace { file, line: line + 1 };
+        verification.damages.push(AuditDamage { place, what });
+    }
     Ok(AuditReport { files, waiting, verification })
+}
+
+/// Whether a running process should have written a line by now.
+fn is_overdue(line: &str) -> bool {
+    let line: Option<AuditLine> = serde_json::from_str(line).ok();
+    let time = line.and_then(|it| it.time.parse::<jiff::Timestamp>().ok());
+    time.is_some_and(|it| jiff::Timestamp::now().duration_since(it) > WRITTEN_WITHIN)
 }
 
 // === impl AuditReport ===

@@ -314,6 +314,16 @@ impl FolderLock {
     }
 }
 
+/// Whether a process holds the folder.
+pub(super) fn is_held(path: &Path) -> io::Result<bool> {
+    // Shared, so that two callers do not take each other for the process.
+    match File::open(path)?.try_lock_shared() {
+        Ok(()) => Ok(false),
+        Err(TryLockError::WouldBlock) => Ok(true),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
 #[expect(clippy::disallowed_methods, reason = "nothing runs yet that could be held up")]
 fn lock_within_deadline(lock: &File) -> Result<(), TryLockError> {
     let deadline = Instant::now() + ENDING;

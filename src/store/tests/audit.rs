@@ -6,9 +6,11 @@ use super::{super::audit_file::AuditFiles, Bench, FEW_BLOCKS, Simulated, found, 
 use crate::{
     audit::{AuditEntry, AuditFile, AuditResult, AuditSettings, Verification, verify},
     store::{
+        FileStore, Store,
         audit_file::{CURRENT, full_files},
         audit_log::{AuditLog, AuditProgress},
         disk::Disk,
+        read_audit,
         state::State,
     },
 };
@@ -70,6 +72,34 @@ fn a_change_with_its_line_costs_one_sync() {
         bench.commit(next).expect("a disk that is well");
         assert_eq!(disk.inner().syncs - syncs, 1, "with a line: {has_line}");
     }
+}
+
+/// The state has the newest lines until the next change. While a process runs, they must be in the file, too.
+#[tokio::test]
+async fn a_newest_line_that_was_cut_off_is_found_while_a_process_runs() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = FileStore::open(folder.path()).expect("a folder of its own");
+    let before = store.watch().borrow().clone();
+    let next = step(&before);
+    store.commit(before.revision, next).await.expect("a disk that is well");
+    let file = folder.path().join(CURRENT);
+    let written = loop {
+        let text = std::fs::read_to_string(&file).unwrap_or_default();
+        if text.ends_with('\n') {
+            break text;
+        }
+        tokio::task::yield_now().await;
+    };
+    let check = || read_audit(folder.path()).expect("it can be read").verification;
+    let found = check();
+    assert_eq!((found.lines, found.waiting, found.damages.len()), (1, 0, 0), "{found:?}");
+    std::fs::write(&file, "").expect("cut");
+    let found = check();
+    assert_eq!((found.waiting, found.damages.len()), (1, 1), "{found:?}");
+    assert!(found.damages[0].to_string().starts_with("audit.jsonl:1 is missing: 1 line"));
+    std::fs::write(&file, written).expect("written back");
+    assert_eq!(check().damages, []);
+    store.close();
 }
 
 /// A process that was killed at any call has written a prefix of its lines; the next one completes them.
