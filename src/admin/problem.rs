@@ -99,7 +99,8 @@ impl ApiError {
 
     /// A service in a path that is not configured.
     pub(super) fn no_service(name: &str) -> Self {
-        let detail = format!("service `{name}` is not configured: see GET /v1/status");
+        let detail =
+            format!("service `{name}` is not configured: `flipgate status` lists the services");
         let title = "Not Found";
         Self::new(StatusCode::NOT_FOUND, "unknown-service", title, detail)
     }

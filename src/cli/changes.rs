@@ -8,7 +8,10 @@ use std::{
 use flipgate_api::{
     Call, CallError, Caller, CallerArguments, GATES_MAX, OutputArguments, escape,
     terminal::{print_error, print_line},
-    wire::{DrainStatus, PoolStatus, PromoteRequest, RollbackRequest, ServiceStatus, Status},
+    wire::{
+        DrainStatus, PoolStatus, ProblemReason, PromoteRequest, RollbackRequest, ServiceStatus,
+        Status,
+    },
 };
 
 use super::{
@@ -107,7 +110,18 @@ async fn change(
     let begin = Instant::now();
     let status: Status = match caller.call(call).await {
         Ok(status) => status,
-        Err(error) => return Err(refused(error, *output)?),
+        Err(error) => {
+            let is_of_gate = |it: &ProblemReason| it.code.starts_with("gate_");
+            let is_rollback = matches!(wanted, Wanted::From(_));
+            let offers_force = is_rollback
+                && matches!(&error, CallError::Refused { problem: Some(problem), .. }
+                    if problem.reasons.iter().any(is_of_gate));
+            let mut error = refused(error, *output)?;
+            if offers_force {
+                error.text += "\n  To roll back anyway: flipgate rollback --force --reason TEXT";
+            }
+            return Err(error);
+        }
     };
     let took = begin.elapsed();
     let made = wanted.made(&status);
@@ -195,7 +209,7 @@ async fn wait_for_drains(
             ),
         })?;
         let is_reached = goal.is_reached(&drain);
-        let held_by = holders(&drain);
+        let held_by = holders(&drain.held_by, drain.until.as_deref());
         let DrainStatus { service, color, in_flight, drained, safe_to_stop, .. } = drain;
         if drained && !is_reached {
             print_error(format_args!(

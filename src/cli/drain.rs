@@ -32,10 +32,18 @@ impl DrainGoal {
     }
 }
 
-/// What may still need a color, such as `the watch, until 12:00`.
-pub(super) fn holders(drain: &DrainStatus) -> String {
-    let until = drain.until.as_deref().map(|it| format!(", until {}", escape(it)));
-    format!("{}{}", escape(&drain.held_by.join(" and ")), until.unwrap_or_default())
+/// What may still need a color, such as `the watch may roll back to it, until 12:00`.
+pub(super) fn holders(held_by: &[String], until: Option<&str>) -> String {
+    let in_words = |it: &String| match it.as_str() {
+        "watch" => "the watch may roll back to it".into(),
+        "confirm" => "the promotion may not be confirmed in time".into(),
+        "previews" => "previews are in flight".into(),
+        "rescue" => "rescued requests are in flight".into(),
+        other => escape(other),
+    };
+    let held_by: Vec<_> = held_by.iter().map(in_words).collect();
+    let until = until.map(|it| format!(", until {}", escape(it)));
+    format!("{}{}", held_by.join(" and "), until.unwrap_or_default())
 }
 
 pub(super) async fn drain(
@@ -129,10 +137,8 @@ fn sentence(drain: &DrainStatus) -> String {
         some => format!(" ({} in flight, not counted)", counted(*some, "preview")),
     };
     if *drained && !safe_to_stop {
-        let held_by = holders(drain);
-        return format!(
-            "{service}: {color} is drained; it is not safe to stop it: {held_by}{previews}"
-        );
+        let held_by = holders(&drain.held_by, drain.until.as_deref());
+        return format!("{service}: {color} is drained, but not safe to stop: {held_by}{previews}");
     }
     if *drained {
         return format!("{service}: {color} is drained; it is safe to stop it{previews}");

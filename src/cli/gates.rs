@@ -94,6 +94,9 @@ pub(super) async fn approve(
     let color = color.unwrap_or("the other color");
     let version = pools.and_then(|(_, pools)| pools.get(color)?.version.as_deref());
     let version = version.map(|it| format!(" {}", escape(it))).unwrap_or_default();
-    let text = format!("{}: {}{version} is approved", escape(service), escape(color));
+    let approvals = pools.and_then(|(_, pools)| pools.get(color)).map(|it| &it.approvals[..]);
+    let by: Vec<_> = approvals.unwrap_or_default().iter().map(|it| escape(&it.by)).collect();
+    let by = if by.is_empty() { String::new() } else { format!(" by {}", by.join(" and ")) };
+    let text = format!("{}: {}{version} is approved{by}", escape(service), escape(color));
     done(&status, output, verbosity, &text)
 }

@@ -26,7 +26,7 @@ fn lines(name: &str, service: &ServiceStatus) -> Vec<String> {
     }
     if let Some(until) = &service.confirm_by {
         lines.push(format!(
-            "{name}: {active} is rolled back at {} without `flipgate confirm {name}`",
+            "{name}: {active} will be rolled back at {} unless you run `flipgate confirm {name}`",
             escape(until)
         ));
     }
@@ -73,7 +73,7 @@ mod tests {
             pending(&status(&web)),
             [
                 "web: green is watched until 12:05: 3 of 1200 requests failed (0.25 %)",
-                "web: green is rolled back at 12:02 without `flipgate confirm web`",
+                "web: green will be rolled back at 12:02 unless you run `flipgate confirm web`",
                 "web: green is approved by al\\u{202e}ice until 13:00",
             ]
         );

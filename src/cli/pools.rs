@@ -10,6 +10,7 @@ use flipgate_api::{
 
 use super::{
     arguments::{PoolName, Verbosity},
+    drain::holders,
     exit::{self, CommandError},
     output::{ended, show, spinner},
     table::health_summary,
@@ -42,7 +43,14 @@ pub(super) async fn set(
     let endpoints = endpoints.into_iter().map(EndpointRequest::Plain).collect();
     let body = PoolRequest { version, endpoints, force };
     let caller = admin.caller()?;
+    let before = caller.status().await.ok();
     let mut status = caller.set_pool_if(service, color, &body, if_generation).await?;
+    if let Some(held) = before.and_then(|it| find(&it, pool).and_then(way_back)) {
+        print_error(format_args!(
+            "warning: {service}.{color} was the way back of the last promotion ({held}): now the promotion stays, \
+             whatever comes"
+        ));
+    }
     let mut code = 0;
     if let Some(timeout) = wait_healthy {
         let last = wait_for(&caller, pool, timeout, false, output).await;
@@ -64,6 +72,12 @@ pub(super) async fn set(
         status.services.retain(|name, _| name == service);
     }
     ended(show(&status, output, verbosity), code)
+}
+
+/// Why a promotion may be rolled back to this pool by itself, if so.
+fn way_back(pool: &PoolStatus) -> Option<String> {
+    let is_way_back = pool.held_by.iter().any(|it| matches!(it.as_str(), "watch" | "confirm"));
+    is_way_back.then(|| holders(&pool.held_by, pool.until.as_deref()))
 }
 
 pub(super) async fn wait(

@@ -136,8 +136,10 @@ fn judge(gate: &ShadowGate, tally: &Tally, evidence: Vec<String>) -> Findings {
         }
         Verdict::Inconclusive(needed) => {
             let needed = match needed {
-                Some(needed) => format!("{needed} are needed for a verdict at this share"),
-                None => "no number of them would be enough at this share".to_owned(),
+                Some(needed) => format!(
+                    "{needed} compared requests are needed; set a longer `for`, or a larger `share` or `different`"
+                ),
+                None => "no number of requests would be enough at this share".to_owned(),
             };
             findings.reasons.push(format!(
                 "inconclusive: {summary} after {}, at most {limit} % may; {needed}; {}",
@@ -177,10 +179,13 @@ mod tests {
         assert_eq!(
             findings(0, 10).reasons,
             [
-                "inconclusive: 0 of 10 compared requests differ after 1 min, at most 1 % may; 362 are needed for a verdict at this share; requests copied: 7"
+                "inconclusive: 0 of 10 compared requests differ after 1 min, at most 1 % may; 362 compared requests are needed; set a longer `for`, or a larger `share` or `different`; requests copied: 7"
             ]
         );
         let at_the_limit = findings(10, 1000).reasons;
-        assert!(at_the_limit[0].contains("no number of them would be enough"), "{at_the_limit:?}");
+        assert!(
+            at_the_limit[0].contains("no number of requests would be enough"),
+            "{at_the_limit:?}"
+        );
     }
 }

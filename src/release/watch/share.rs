@@ -95,6 +95,14 @@ impl Counts {
         format!("{failures} of {answers} {what} ({left_out}{share}, limit {limit})")
     }
 
+    /// Why a share above the limit is not proved.
+    pub(super) fn why_unproved(&self) -> &'static str {
+        match self.failures > self.counted {
+            true => "most came from too few client addresses to prove it (`watch.clients`)",
+            false => "too few to prove it",
+        }
+    }
+
     fn add(&mut self, answers: u64, failures: u64, counted: u64) {
         self.answers = self.answers.saturating_add(answers);
         self.failures = self.failures.saturating_add(failures);

@@ -221,8 +221,8 @@ impl fmt::Display for FireReason {
 impl fmt::Display for InconclusiveReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Failures(it) => write!(f, "{}: too few to prove it", it.describe(FAILED)),
-            Self::Slow(it) => write!(f, "{}: too few to prove it", it.describe(SLOW)),
+            Self::Failures(it) => write!(f, "{}: {}", it.describe(FAILED), it.why_unproved()),
+            Self::Slow(it) => write!(f, "{}: {}", it.describe(SLOW), it.why_unproved()),
             Self::Requests(it, needed) => {
                 write!(f, "{}; at least {needed} requests are needed", it.describe(FAILED))
             }
