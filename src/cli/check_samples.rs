@@ -171,6 +171,10 @@ fn judge(
 fn read(file: &Path) -> Result<Vec<u8>, String> {
     let content = || -> io::Result<_> {
         let mut content = Vec::new();
+        // The end of a pipe may never come.
+        if !file.metadata()?.is_file() {
+            return Err(io::Error::other("it is not a regular file"));
+        }
         File::open(file)?.take(FILE_MAX).read_to_end(&mut content)?;
         Ok(content)
     };

@@ -34,14 +34,14 @@ impl DrainGoal {
 
 /// What may still need a color, such as `the watch may roll back to it, until 12:00`.
 pub(super) fn holders(held_by: &[String], until: Option<&str>) -> String {
-    let in_words = |it: &String| match it.as_str() {
+    let in_words = |it| match it {
         "watch" => "the watch may roll back to it".into(),
         "confirm" => "the promotion may not be confirmed in time".into(),
         "previews" => "previews are in flight".into(),
         "rescue" => "rescued requests are in flight".into(),
         other => escape(other),
     };
-    let held_by: Vec<_> = held_by.iter().map(in_words).collect();
+    let held_by: Vec<_> = held_by.iter().map(String::as_str).map(in_words).collect();
     let until = until.map(|it| format!(", until {}", escape(it)));
     format!("{}{}", held_by.join(" and "), until.unwrap_or_default())
 }

@@ -87,11 +87,20 @@ pub(super) fn plan(
         promotion.generation = next.generation;
         promotion.is_rollback = matches!(change, Change::Rollback { .. });
         promotion.reason.clone_from(reason);
+        if terms.skips_gates {
+            // Nothing is known of what runs there now.
+            let services = changed_colors(state, &next);
+            forget_manifests(&mut next, &services);
+        }
         for (key, json) in &terms.manifests {
             next.manifests.insert(key.clone(), Arc::clone(json));
         }
     }
-    forget_manifests(state, &mut next);
+    if let Change::SetPool { service, color, .. } = change {
+        // Also if its content is the same: another version may run there now.
+        next.manifests.remove(&ManifestKey { service: service.clone(), color: *color });
+    }
+    forget_changed_manifests(state, &mut next);
     Ok(next)
 }
 
@@ -99,8 +108,33 @@ fn about(service: &ServiceName, problem: ReasonKind) -> Vec<RefusalReason> {
     vec![RefusalReason { service: Some(service.clone()), problem }]
 }
 
+/// The services with another active color.
+fn changed_colors(before: &State, next: &State) -> Vec<ServiceName> {
+    let has_moved = |it: &Difference<'_, ServiceName, Arc<ServiceState>>| match it {
+        Difference::Changed(_, old, new) => old.active != new.active,
+        Difference::Added(..) | Difference::Removed(..) => true,
+    };
+    let differences = before.services.differences(&next.services);
+    let moved = differences.into_iter().filter(has_moved);
+    let name = |it| match it {
+        Difference::Added(name, _)
+        | Difference::Changed(name, ..)
+        | Difference::Removed(name, _) => ServiceName::clone(name),
+    };
+    moved.map(name).collect()
+}
+
+/// Removes the manifests of both pools of these services.
+fn forget_manifests(next: &mut State, services: &[ServiceName]) {
+    for service in services {
+        for color in Color::BOTH {
+            next.manifests.remove(&ManifestKey { service: service.clone(), color });
+        }
+    }
+}
+
 /// Removes the manifests of the pools that have changed: another version may run there now.
-fn forget_manifests(before: &State, next: &mut State) {
+fn forget_changed_manifests(before: &State, next: &mut State) {
     for difference in before.services.differences(&next.services) {
         let (name, old, new) = match difference {
             Difference::Changed(name, old, new) => (name.clone(), old.clone(), Some(new.clone())),

@@ -109,6 +109,8 @@ impl Reconciler {
             (pools, table)
         };
         let applied = Arc::new(Applied { state, catalog, pools });
+        // Before anyone can see the new state.
+        end_rescues(&before, &applied, &changed);
         let mut drains = Vec::new();
         // Under the lock of the channel: no reader sees one without the other.
         shared.applied.send_modify(|it| {
@@ -212,6 +214,22 @@ impl Reconciler {
             events.publish(event);
             drop(guard);
         });
+    }
+}
+
+/// Ends the rescues that the new state does not allow any more: the watch is over, or the color before was changed, so that
+/// what is there now was never active.
+fn end_rescues(before: &Applied, after: &Applied, changed: &[ServiceName]) {
+    for name in changed {
+        let allows = |it: &ServiceState| {
+            it.watch.is_some() && it.previous.is_some_and(|color| it.pool(color).served)
+        };
+        if after.state.services.get(name).is_some_and(|it| allows(it)) {
+            continue;
+        }
+        for pools in [&before.pools, &after.pools].into_iter().filter_map(|it| it.get(name)) {
+            Color::BOTH.iter().for_each(|it| pools.pool(*it).rescuer().set(None));
+        }
     }
 }
 

@@ -37,9 +37,6 @@ fn reason_not_to_copy(
     settings: &TapSettings,
 ) -> Option<NotCopied> {
     let lines = head.fields.lines(bytes);
-    if lines.has(FieldName::FlipgateShadow) {
-        return Some(NotCopied::Copy);
-    }
     if !settings.credentials && has_credentials(lines) {
         return Some(NotCopied::Credentials);
     }
@@ -109,7 +106,8 @@ mod tests {
             ("If-Range", "\"a\"", Some(NotCopied::Conditional)),
             ("content-length", "1", Some(NotCopied::Body)),
             ("transfer-encoding", "chunked", Some(NotCopied::Body)),
-            ("flipgate-shadow", "1", Some(NotCopied::Copy)),
+            // A client that claims to send a copy cannot hide from the gate.
+            ("flipgate-shadow", "1", None),
         ] {
             assert_eq!(why(&[(name, value)], &known), reason, "{name}: {value}");
         }

@@ -117,7 +117,14 @@ impl Release {
             ..ChangeRequest::unconditional(change)
         };
         let action = call.change.action();
-        let made = self.decide(call, false).await;
+        let made = loop {
+            match self.decide(call.clone(), false).await {
+                // Another change was applied meanwhile, of any service. That this promotion is still the last one of its
+                // services is checked anyway.
+                Err(ReleaseError::Change(ChangeError::Stale { .. })) => {}
+                made => break made,
+            }
+        };
         self.count(PromotionKind::Automatic, &made);
         if let Err(error) = &made {
             let (result, verdicts) = (error.audit_result(), error.audit_verdicts());

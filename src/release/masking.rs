@@ -6,7 +6,10 @@ const QUOTED_MAX: usize = 200;
 /// The shortest secret that is masked: shorter texts are parts of many words.
 const SECRET_MIN: usize = 4;
 
-/// Secrets that no message may contain.
+/// The most secrets: each text is searched for each of them. A client chooses the headers of its requests.
+const SECRETS_MAX: usize = 32;
+
+/// Secrets that no message may contain. At most [`SECRETS_MAX`].
 #[derive(Clone, Debug, Default)]
 pub(super) struct Secrets(Vec<String>);
 
@@ -15,10 +18,11 @@ pub(super) struct Secrets(Vec<String>);
 impl Secrets {
     /// Adds a secret.
     pub(super) fn add(&mut self, secret: &str) {
-        if secret.chars().count() >= SECRET_MIN && !self.0.iter().any(|it| it == secret) {
-            self.0.push(secret.to_owned());
-            // A secret may contain another one.
-            self.0.sort_by_key(|it| std::cmp::Reverse(it.len()));
+        let is_new = secret.chars().count() >= SECRET_MIN && !self.0.iter().any(|it| it == secret);
+        if is_new && self.0.len() < SECRETS_MAX {
+            // The longest first: a secret may contain another one.
+            let place = self.0.partition_point(|it| it.len() >= secret.len());
+            self.0.insert(place, secret.to_owned());
         }
     }
 
@@ -27,7 +31,9 @@ impl Secrets {
         if is_secret(name) {
             self.add(value);
             // `Bearer sesame`: the token may stand alone in a response.
-            value.split_ascii_whitespace().skip(1).for_each(|it| self.add(it));
+            if let Some((_, token)) = value.trim().rsplit_once(' ') {
+                self.add(token);
+            }
         }
     }
 
@@ -78,6 +84,17 @@ mod tests {
         secrets.add("abc");
         let text = "Bearer sesame-street, sesame-street, sesame, text/html, abc";
         assert_eq!(secrets.mask(text), "***, ***, ***, text/html, abc");
+    }
+
+    #[test]
+    fn a_client_cannot_make_the_search_long() {
+        let mut secrets = Secrets::default();
+        let words: Vec<_> = (0..5000).map(|it| format!("word{it}")).collect();
+        secrets.add_header("X-Token", &words.join(" "));
+        assert_eq!(secrets.0.len(), 2, "the value, and its last word");
+        words.iter().for_each(|it| secrets.add(it));
+        assert_eq!(secrets.0.len(), SECRETS_MAX);
+        assert!(secrets.0.is_sorted_by(|one, next| one.len() >= next.len()));
     }
 
     #[test]

@@ -35,6 +35,8 @@ pub struct Watcher {
     confirmations: HashMap<ServiceName, Confirmation>,
     /// Promotions that are being taken back.
     taking_back: FuturesUnordered<BoxFuture<'static, TakenBack>>,
+    /// Ends of watches and confirmations that are being written.
+    ending: FuturesUnordered<BoxFuture<'static, ()>>,
     /// Watches for which the pool of the color before is looked up.
     looking_up: FuturesUnordered<BoxFuture<'static, FoundRescuer>>,
     sampled: Instant,
@@ -79,6 +81,7 @@ impl Watcher {
             watches: HashMap::new(),
             confirmations: HashMap::new(),
             taking_back: FuturesUnordered::new(),
+            ending: FuturesUnordered::new(),
             looking_up: FuturesUnordered::new(),
             sampled: Instant::now(),
         }
@@ -99,7 +102,8 @@ impl Watcher {
             tokio::select! {
                 changed = self.changes.changed() => if changed.is_err() { return },
                 _ = ticks.tick(), if is_busy => self.tick().await,
-                Some(done) = self.taking_back.next() => self.taken_back(done).await,
+                Some(done) = self.taking_back.next() => self.taken_back(done),
+                Some(()) = self.ending.next() => {}
                 Some(found) = self.looking_up.next() => self.begin_rescue(found),
             }
         }
@@ -165,7 +169,16 @@ impl Watcher {
     fn begin_rescue(&mut self, found: FoundRescuer) {
         let FoundRescuer { service, generation, pool } = found;
         let Some(watch) = self.watches.get_mut(&service) else { return };
+        // The state may have changed since. It cannot change between this and the next lines: the task that applies
+        // changes runs on the same thread.
+        let applied = self.release.control().applied();
+        let state = applied.state.services.get(&service);
+        let is_allowed = |it: &ServiceState| {
+            let before = it.previous.is_some_and(|color| it.pool(color).served);
+            before && it.watch.as_ref().is_some_and(|it| it.generation == generation)
+        };
         match pool {
+            Ok(_) if !state.is_some_and(|it| is_allowed(it)) => {}
             Ok(pool) if watch.generation() == generation => {
                 watch.rescue_by(pool);
                 self.release.board().put(&service, watch.progress());
@@ -283,14 +296,7 @@ impl Watcher {
         generation: Generation,
         mut services: Vec<ServiceName>,
     ) {
-        let is_there = |name: &ServiceName| {
-            let state = self.followed.get(name);
-            let of_watch = state.and_then(|it| it.watch.as_ref()).map(|it| it.generation);
-            let of_confirmation =
-                state.and_then(|it| it.confirmation.as_ref()).map(|it| it.generation);
-            of_watch == Some(generation) || of_confirmation == Some(generation)
-        };
-        services.retain(is_there);
+        services.retain(|it| self.is_pending(it, generation));
         let release = self.release.clone();
         self.taking_back.push(Box::pin(async move {
             let (by, reason) = match &cause {
@@ -312,49 +318,66 @@ impl Watcher {
     }
 
     /// A promotion was taken back, or cannot be.
-    async fn taken_back(&mut self, done: TakenBack) {
+    fn taken_back(&mut self, done: TakenBack) {
         let TakenBack { cause, service, generation, stays } = done;
+        // A promotion of several services is taken back once, whichever of their watches fires.
+        let stays = stays.filter(|_| self.is_pending(&service, generation));
         let rollback = stays.is_none();
         if let Some(reason) = &stays {
             let generation = generation.0;
             error!(%service, generation, reason, "the promotion stays: look at the service now");
         }
-        match cause {
-            Cause::Watch { color, reason } => {
-                // After a rollback there is nothing to end.
-                let _ = self.end_watch(&service, generation).await;
-                let event =
-                    EventKind::WatchFailed { service, color, generation, reason, rollback, stays };
-                self.publish(event);
-            }
-            Cause::Confirmation => {
-                if !rollback {
-                    let service = service.clone();
-                    self.propose(Change::GiveUpConfirmation { service, generation }).await;
+        let (end, event) = match cause {
+            Cause::Watch { color, reason } => (
+                Change::EndWatch { service: service.clone(), generation: Some(generation) },
+                EventKind::WatchFailed { service, color, generation, reason, rollback, stays },
+            ),
+            Cause::Confirmation => (
+                Change::GiveUpConfirmation { service: service.clone(), generation },
+                EventKind::ConfirmExpired { service, generation, rollback, stays },
+            ),
+        };
+        self.publish(event);
+        // After a rollback there is nothing to end.
+        if !rollback {
+            let release = self.release.clone();
+            self.ending.push(Box::pin(async move {
+                while !propose(&release, end.clone()).await {
+                    tokio::time::sleep(RETRY).await;
                 }
-                self.publish(EventKind::ConfirmExpired { service, generation, rollback, stays });
-            }
+            }));
         }
+    }
+
+    /// Whether the service still is at this promotion, and the promotion is not over.
+    fn is_pending(&self, service: &ServiceName, generation: Generation) -> bool {
+        let applied = self.release.control().applied();
+        let state = applied.state.services.get(service);
+        state.is_some_and(|it| {
+            let of_watch = it.watch.as_ref().map(|it| it.generation);
+            let of_confirmation = it.confirmation.as_ref().map(|it| it.generation);
+            of_watch == Some(generation) || of_confirmation == Some(generation)
+        })
     }
 
     async fn end_watch(&mut self, service: &ServiceName, generation: Generation) -> bool {
         let (service, generation) = (service.clone(), Some(generation));
-        self.propose(Change::EndWatch { service, generation }).await
-    }
-
-    /// Whether a change was made, or has become unnecessary.
-    async fn propose(&mut self, change: Change) -> bool {
-        match self.release.control().propose(ChangeRequest::unconditional(change)).await {
-            Ok(_) | Err(ChangeError::Refused(_)) => true,
-            Err(error) => {
-                warn!(%error, "the end of a watch cannot be written");
-                false
-            }
-        }
+        propose(&self.release, Change::EndWatch { service, generation }).await
     }
 
     fn publish(&self, event: EventKind) {
         self.release.control().events().publish(event);
+    }
+}
+
+/// Whether a change was made, or has become unnecessary.
+async fn propose(release: &Release, change: Change) -> bool {
+    match release.control().propose(ChangeRequest::unconditional(change)).await {
+        Ok(_) | Err(ChangeError::Refused(_)) => true,
+        Err(error) => {
+            warn!(%error, "the end of a watch cannot be written");
+            false
+        }
     }
 }
 

@@ -169,7 +169,7 @@ impl AuditFiles {
         // The oldest first, so that no name is taken.
         for name in self.full_files()? {
             let number = number_of(&name).unwrap_or_default();
-            self.rename(&name, &format!("{CURRENT}.{}", number + 1))?;
+            self.rename(&name, &format!("{CURRENT}.{}", number.saturating_add(1)))?;
         }
         self.rename(CURRENT, &format!("{CURRENT}.1"))?;
         (self.has_rotated, self.surplus) = (true, None);

@@ -71,7 +71,12 @@ impl Disk for Folder {
     }
 
     fn read(&self, name: &str) -> io::Result<Vec<u8>> {
-        fs::read(self.0.join(name))
+        let path = self.0.join(name);
+        // Reading a pipe would wait for its writer.
+        match fs::metadata(&path)?.is_file() {
+            true => fs::read(path),
+            false => Err(io::Error::other("it is not a regular file")),
+        }
     }
 
     fn create(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {

@@ -54,14 +54,17 @@ impl Reserve {
     ///
     /// # Errors
     ///
-    /// What the system says; the file is removed then, so that its space is free.
+    /// What the system says. Then a file of an earlier process with at least [`RESERVE_BYTES`] is kept as it was, and any
+    /// other is removed, so that its space is free.
     pub(super) fn take(&self) -> io::Result<()> {
         let mut state = self.lock();
         if state.is_held {
             return Ok(());
         }
-        let fill = || {
+        let mut before = 0;
+        let mut fill = || {
             let (mut file, length) = self.disk.open(RESERVE)?;
+            before = length;
             let zeros = vec![0; CHUNK];
             // Written, not only made longer: a hole in a file takes no space.
             let mut begin = usize::try_from(length).unwrap_or(usize::MAX).min(self.bytes);
@@ -72,10 +75,20 @@ impl Reserve {
             }
             file.sync()
         };
-        let filled = fill().inspect_err(|_| drop(self.disk.remove(RESERVE)));
-        state.is_held = filled.is_ok();
+        let filled = fill();
+        // The state has grown since, and the disk is full: the smaller reserve is what a rollback needs now.
+        let is_kept = filled.is_err() && before >= RESERVE_BYTES as u64 && self.cut(before).is_ok();
+        if filled.is_err() && !is_kept {
+            let _ = self.disk.remove(RESERVE);
+        }
+        state.is_held = filled.is_ok() || is_kept;
         state.is_refused = filled.as_ref().is_err_and(is_full);
         filled
+    }
+
+    fn cut(&self, length: u64) -> io::Result<()> {
+        let (mut file, now) = self.disk.open(RESERVE)?;
+        if length < now { file.truncate(length) } else { Ok(()) }
     }
 
     /// Frees the space. The reserve is not made again before the result is dropped.

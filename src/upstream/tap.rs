@@ -51,8 +51,6 @@ pub enum NotCopied {
     Body,
     /// Its path is excluded.
     Excluded,
-    /// It is a copy.
-    Copy,
     /// The queue was full.
     Dropped,
 }
@@ -79,13 +77,12 @@ pub struct OpenTap {
 
 impl NotCopied {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 6] = [
         Self::Credentials,
         Self::Range,
         Self::Conditional,
         Self::Body,
         Self::Excluded,
-        Self::Copy,
         Self::Dropped,
     ];
 }

@@ -40,7 +40,7 @@ async fn a_loop_ends_without_via_too() {
 }
 
 /// A proxy that passes bytes on as they are.
-async fn relay_to(address: std::net::SocketAddr) -> std::net::SocketAddr {
+pub(crate) async fn relay_to(address: std::net::SocketAddr) -> std::net::SocketAddr {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let relay = listener.local_addr().expect("a bound socket");
     tokio::spawn(async move {

@@ -108,9 +108,9 @@ fn put_kept(
         FieldName::Expect => expects_continue,
         FieldName::MaxForwards => hops == Ok(None),
         name if name.is_hop_by_hop() => false,
-        // An application may treat copies differently, so that only a trusted proxy may mark one.
-        FieldName::FlipgateShadow if !is_behind_proxy => false,
-        FieldName::Proxy
+        // An application may treat copies differently: only Flipgate itself marks one.
+        FieldName::FlipgateShadow
+        | FieldName::Proxy
         | FieldName::Flipgate
         | FieldName::FlipgatePreview
         | FieldName::Underscored => false,

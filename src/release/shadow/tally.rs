@@ -79,7 +79,6 @@ fn described(why: NotCopied) -> &'static str {
         NotCopied::Conditional => "conditional",
         NotCopied::Body => "with a body or an upgrade",
         NotCopied::Excluded => "excluded by path",
-        NotCopied::Copy => "copies themselves",
         NotCopied::Dropped => "dropped",
     }
 }

@@ -38,8 +38,6 @@ pub(in crate::release) struct RunningWatch {
     pub(in crate::release) action: WatchAction,
     /// Whether it was found bad, and is being taken back.
     pub(in crate::release) has_fired: bool,
-    /// The pool that serves what cannot be connected.
-    rescuer: Option<Arc<Pool>>,
     judge: WatchJudge,
     pool: Arc<Pool>,
     /// Slower responses are slow.
@@ -77,7 +75,6 @@ impl RunningWatch {
             state: state.clone(),
             action: settings.action,
             has_fired: false,
-            rescuer: None,
             judge: WatchJudge::new(&judge_settings(settings, left), state.before),
             pool: Arc::clone(pool),
             bound,
@@ -93,14 +90,8 @@ impl RunningWatch {
     }
 
     /// Has the requests that cannot be connected to the color served by this pool, until the watch ends.
-    pub(in crate::release) fn rescue_by(&mut self, pool: Arc<Pool>) {
-        self.rescuer = Some(Arc::clone(&pool));
+    pub(in crate::release) fn rescue_by(&self, pool: Arc<Pool>) {
         self.pool.rescuer().set(Some(pool));
-    }
-
-    fn end_rescue(&mut self) {
-        self.rescuer = None;
-        self.pool.rescuer().set(None);
     }
 
     /// Judges what happened since the last tick.
@@ -108,21 +99,10 @@ impl RunningWatch {
         let outcomes = self.pool.metrics().outcomes();
         let mut failures = known(outcomes.take_failures());
         let slow = known(outcomes.take_slow());
-        let (side, before) = control
-            .switch()
-            .read(|table| {
-                let service = table.service(&self.service)?;
-                let is_active = service.active() == self.color;
-                let before = Arc::clone(service.side(self.color.other()).pool());
-                is_active.then(|| (service.side(self.color).id(), before))
-            })
-            .unzip();
-        if let (Some(rescuer), Some(before)) = (&self.rescuer, &before)
-            && !Arc::ptr_eq(rescuer, before)
-        {
-            // The pool was changed since: what is there now was never active.
-            self.end_rescue();
-        }
+        let side = control.switch().read(|table| {
+            let service = table.service(&self.service)?;
+            (service.active() == self.color).then(|| service.side(self.color).id())
+        });
         let before = std::mem::replace(&mut self.seen, Counters::of(&self.pool));
         let Counters { answered, heads } = self.seen;
         let mut answers = answered.saturating_sub(before.answered);
@@ -152,7 +132,7 @@ impl RunningWatch {
             failures: counts.failures,
             requests: counts.answers,
             share: counts.share(),
-            rescue: self.rescuer.is_some(),
+            rescue: self.pool.rescuer().is_set(),
         }
     }
 
@@ -179,7 +159,7 @@ impl RunningWatch {
 
 impl Drop for RunningWatch {
     fn drop(&mut self) {
-        self.end_rescue();
+        self.pool.rescuer().set(None);
         self.pool.metrics().outcomes().watch(false, None);
     }
 }

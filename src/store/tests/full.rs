@@ -102,6 +102,24 @@ async fn a_rollback_that_needs_a_new_journal_file_gets_the_reserve() {
     assert_eq!((found.services, found.promotion), (last.services, last.promotion));
 }
 
+/// The state has grown since, and the disk has no room for a larger reserve.
+#[tokio::test]
+async fn a_start_on_a_full_disk_keeps_the_reserve_that_is_there() {
+    let disk = Simulated::default();
+    let store = open(&disk);
+    commit(&store, change(&current(&store))).await.expect("there is room");
+    let before = disk.read(RESERVE).expect("space is reserved").len();
+    for _ in 0..50 {
+        commit(&store, change(&current(&store))).await.expect("there is room");
+    }
+    store.close();
+    disk.inner().leave_bytes(Some(0));
+    let store = open(&disk);
+    assert_eq!(disk.read(RESERVE).expect("it is kept").len(), before);
+    assert!(commit(&store, change(&current(&store))).await.is_err());
+    commit(&store, rollback(&current(&store))).await.expect("a rollback has its space");
+}
+
 #[test]
 fn without_the_reserve_the_same_rollback_is_refused() {
     let disk = Simulated::default();

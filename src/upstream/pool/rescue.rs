@@ -18,6 +18,12 @@ impl Rescuer {
         drop(before);
     }
 
+    /// Whether there is one.
+    #[must_use]
+    pub fn is_set(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
     /// Takes a claim on the pool by `claim`, if there is one.
     pub fn claim<T>(&self, claim: impl FnOnce(&Arc<Pool>) -> Option<T>) -> Option<T> {
         let pool = self.0.lock().unwrap_or_else(PoisonError::into_inner);

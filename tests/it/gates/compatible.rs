@@ -181,6 +181,32 @@ async fn the_endpoints_of_one_pool_must_have_the_same_manifest() {
     assert!(refusal(&plugins).await.1.contains("differ at \"/build/plugins/1\""));
 }
 
+/// The next version runs at the address of the one before, and has been forced.
+#[tokio::test]
+async fn a_forced_promotion_is_not_rolled_back_by_the_manifests_of_an_earlier_one() {
+    let rules = gate(&[("same", "new.schema == old.schema", "")]);
+    let old = application(r#"{"schema": 1}"#).await;
+    let is_upgraded = Arc::new(AtomicBool::new(false));
+    let upgraded = Arc::clone(&is_upgraded);
+    let new = Application::start(move |_| match upgraded.load(SeqCst) {
+        true => Reply::ok(r#"{"schema": 2}"#),
+        false => Reply::ok(r#"{"schema": 1}"#),
+    })
+    .await;
+    let proxy = proxy(&[&old], &[&new], &rules).await;
+    assert_eq!(promote(&proxy).await.status, 200);
+    assert_eq!(rollback(&proxy).await.0, 200);
+    is_upgraded.store(true, SeqCst);
+    let body = serde_json::json!({"endpoints": [new.address.to_string()]}).to_string();
+    let set = proxy.call("PUT", "/v1/services/web/pools/green", "", &body).await;
+    assert_eq!(set.status, 200, "{}", set.text());
+    assert_eq!(promote(&proxy).await.status, 409);
+    let forced = r#"{"services":{"web":"green"},"force":true,"reason":"maintenance"}"#;
+    assert_eq!(proxy.call("POST", "/v1/promote", "", forced).await.status, 200);
+    let (status, text) = rollback(&proxy).await;
+    assert!(status == 409 && text.contains("new.schema = 2"), "{text}");
+}
+
 #[tokio::test]
 async fn a_change_of_the_pool_forgets_its_manifest() {
     let rules = gate(&[("same", "new.schema == old.schema", "")]);

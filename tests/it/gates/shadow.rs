@@ -242,7 +242,7 @@ async fn too_few_comparisons_are_no_pass() {
     assert_eq!(code, "gate_shadow");
     assert_eq!(
         detail,
-        "inconclusive: 0 of 0 compared requests differ after 300 ms, at most 1 % may; 362 are needed for a verdict at this share; requests copied: 0"
+        "inconclusive: 0 of 0 compared requests differ after 300 ms, at most 1 % may; 362 compared requests are needed; set a longer `for`, or a larger `share` or `different`; requests copied: 0"
     );
     let forced = r#"{"services":{"web":"green"},"force":true,"reason":"no traffic at night"}"#;
     assert_eq!(proxy.call("POST", "/v1/promote", "", forced).await.status, 200);

@@ -97,11 +97,11 @@ async fn without_a_healthy_color_before_it_stays() {
         expired["stays"].as_str().is_some_and(|it| it.contains("endpoints of blue are up")),
         "{expired}"
     );
-    let status = proxy.status().await;
-    assert_eq!(
-        (&status["services"]["web"]["active"], &status["services"]["web"]["confirm_by"]),
-        (&"green".into(), &json!(null))
-    );
+    eventually("it is over", async || {
+        proxy.status().await["services"]["web"]["confirm_by"] == json!(null)
+    })
+    .await;
+    assert_eq!(active(&proxy, "web").await, "green");
 }
 
 #[tokio::test]

@@ -95,8 +95,7 @@ async fn without_rescue_and_after_the_watch_such_a_request_fails() {
     assert_eq!(get(&on, PUBLIC, "").await.status, 200);
     let stopped = on.call("POST", "/v1/services/web/watch/stop", "", "{}").await;
     assert_eq!(stopped.status, 200, "{}", stopped.text());
-    // The task of the watches follows the state.
-    eventually("the end of the rescue", async || get(&on, PUBLIC, "").await.status != 200).await;
+    // When the watch has ended, so has the rescue.
     let requests = blue.application.requests().len();
     assert_ne!(get(&on, PUBLIC, "").await.status, 200);
     assert_eq!(blue.application.requests().len(), requests);
@@ -114,6 +113,23 @@ async fn a_pool_that_was_set_after_the_flip_serves_nothing() {
     drop(green);
     assert_eq!(get(&proxy, PUBLIC, "").await.status, 502);
     assert!(unreleased.application.requests().is_empty());
+}
+
+/// The next version runs at the old addresses: the pool looks the same, and is another one.
+#[tokio::test]
+async fn a_pool_that_was_set_to_the_same_addresses_serves_nothing() {
+    let (blue, green) = (Fragile::start("blue").await, Fragile::start("green").await);
+    let proxy = rescuing(&blue, &green, ", action = \"alert\"").await;
+    let body = json!({"endpoints": [blue.application.address.to_string()]}).to_string();
+    let set = proxy.call("PUT", "/v1/services/web/pools/blue", "", &body).await;
+    assert_eq!(set.status, 200, "{}", set.text());
+    let requests = blue.application.requests().len();
+    drop(green);
+    for _ in 0..30 {
+        assert_ne!(get(&proxy, PUBLIC, "").await.status, 200);
+    }
+    assert_eq!(blue.application.requests().len(), requests);
+    eventually("the status says so", async || !has_rescue(&proxy).await).await;
 }
 
 #[tokio::test]

@@ -1,9 +1,14 @@
 //! A color that turns bad is taken back by itself.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering::SeqCst},
+};
+
 use serde_json::json;
 
 use super::{Fragile, active, event, load_until, request_from, watched};
-use crate::support::{Reply, TestProxy, eventually};
+use crate::support::{Application, Fault, Reply, TestProxy, eventually};
 
 #[tokio::test]
 async fn a_color_that_turns_bad_is_rolled_back_once() {
@@ -82,6 +87,71 @@ async fn a_bad_color_is_not_rolled_back_to_one_that_has_just_died() {
     let stays = failed["stays"].as_str().expect("a text");
     assert!(stays.contains("0 of 1 endpoints of blue are up"), "{stays}");
     assert_eq!(active(&proxy, "web").await, "green");
+}
+
+/// A version with a manifest that turns bad together with others.
+async fn with_manifest(is_broken: &Arc<AtomicBool>) -> Application {
+    let broken = Arc::clone(is_broken);
+    Application::start(move |request| match &*request.path {
+        "/manifest.json" => Reply::ok("{}"),
+        _ if broken.load(SeqCst) => Reply::status(500, "broken"),
+        _ => Reply::ok("fine"),
+    })
+    .await
+}
+
+/// The rules of one rollback are evaluated while the other one is made.
+#[tokio::test]
+async fn colors_that_turn_bad_at_the_same_time_are_all_rolled_back() {
+    let is_broken = Arc::new(AtomicBool::new(false));
+    let healthy = Arc::new(AtomicBool::new(false));
+    let blue = with_manifest(&healthy).await;
+    let (web, api) = (with_manifest(&is_broken).await, with_manifest(&is_broken).await);
+    let gate = |name: &str| {
+        format!(
+            "watch = {{ for = \"10m\", requests = 4 }}\n[service.{name}.gate.compatible]\n\
+             manifest = \"/manifest.json\"\n[[service.{name}.gate.compatible.rules]]\nname = \"x\"\n\
+             require = \"new == old\"\n"
+        )
+    };
+    let proxy = TestProxy::build()
+        .service_of("web", "web.test", "/", &[blue.address], &[web.address])
+        .services(&gate("web"))
+        .service_of("api", "api.test", "/", &[blue.address], &[api.address])
+        .services(&gate("api"))
+        .start();
+    proxy.promote(&[("web", "green")]).await;
+    proxy.promote(&[("api", "green")]).await;
+    is_broken.store(true, SeqCst);
+    let mut client = 2;
+    eventually("both rollbacks", async || {
+        client = if client == 5 { 2 } else { client + 1 };
+        for host in ["web.test", "api.test"] {
+            let mut connection =
+                crate::support::Client::connect(&format!("127.0.0.{client}"), proxy.public).await;
+            connection.send(&format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n")).await;
+            connection.answer().await;
+        }
+        active(&proxy, "web").await == "blue" && active(&proxy, "api").await == "blue"
+    })
+    .await;
+    let failed = proxy.events("watch_failed");
+    assert!(failed.iter().all(|it| it["rollback"] == true), "{failed:?}");
+}
+
+#[tokio::test]
+async fn a_watch_ends_although_its_end_could_not_be_written_at_first() {
+    let (blue, green) = (Fragile::start("blue").await, Fragile::start("green").await);
+    let (proxy, faults) =
+        watched(&blue, &green, "for = \"10m\", requests = 4, action = \"alert\"").start_faulty();
+    proxy.promote(&[("web", "green")]).await;
+    faults.next(Fault::Refuse);
+    green.fail();
+    load_until(&proxy, "the alarm", async || !proxy.events("watch_failed").is_empty()).await;
+    eventually("its end", async || proxy.status().await["services"]["web"]["watch"] == json!(null))
+        .await;
+    assert_eq!(active(&proxy, "web").await, "green");
+    assert_eq!(proxy.events("watch_failed").len(), 1);
 }
 
 #[tokio::test]
