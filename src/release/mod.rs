@@ -17,6 +17,7 @@ mod manifest;
 mod masking;
 mod requests;
 mod response;
+mod rollbacks;
 mod rules;
 mod run;
 mod shadow;
