@@ -221,7 +221,7 @@ fn parse_confirm_within(text: &str) -> Result<Duration, ApiError> {
         text.parse::<jiff::SignedDuration>().ok().and_then(|it| Duration::try_from(it).ok());
     let is_valid = |it: &Duration| !it.is_zero() && *it <= CONFIRM_WITHIN_MAX;
     parsed.filter(is_valid).ok_or_else(|| {
-        ApiError::malformed("`confirm_within` must be a duration like \"2m\", of at most 24 hours")
+        ApiError::malformed("`confirm_within` must be a duration like \"2m\", longer than 0 and of at most 24 hours")
     })
 }
 

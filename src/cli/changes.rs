@@ -18,7 +18,7 @@ use super::{
     arguments::{ChangeArguments, Verbosity},
     drain::{DrainGoal, holders, wait_for},
     exit::{self, CommandError},
-    output::{ended, print_or_ignore, show},
+    output::{ended, gates_spinner, print_or_ignore, show},
 };
 
 pub(super) async fn promote(
@@ -108,7 +108,10 @@ async fn change(
     // The gates of the services may take up to their deadline.
     call.wait = GATES_MAX;
     let begin = Instant::now();
-    let status: Status = match caller.call(call).await {
+    let spinner = gates_spinner();
+    let answered = caller.call(call).await;
+    spinner.finish_and_clear();
+    let status: Status = match answered {
         Ok(status) => status,
         Err(error) => {
             let is_of_gate = |it: &ProblemReason| it.code.starts_with("gate_");

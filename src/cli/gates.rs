@@ -10,7 +10,7 @@ use flipgate_api::{
 use super::{
     arguments::Verbosity,
     exit::{self, CommandError},
-    output::{ended, show},
+    output::{ended, gates_spinner, show},
 };
 
 /// The commands of `flipgate watch`.
@@ -70,7 +70,10 @@ pub(super) async fn gate(
     admin: &CallerArguments,
     output: OutputArguments,
 ) -> Result<u8, CommandError> {
-    let status = admin.caller()?.gate(service, color).await?;
+    let spinner = gates_spinner();
+    let status = admin.caller()?.gate(service, color).await;
+    spinner.finish_and_clear();
+    let status = status?;
     let printed = match output.is_json() {
         true => print_line(serde_json::to_string_pretty(&status).expect("strings and numbers")),
         false => print_line(gate_text(&status)),

@@ -38,6 +38,13 @@ pub(super) fn spinner() -> ProgressBar {
     spinner
 }
 
+/// The line while the gates of a service run.
+pub(super) fn gates_spinner() -> ProgressBar {
+    let spinner = spinner();
+    spinner.set_message("the gates run; Ctrl-C cancels, and nothing changes");
+    spinner
+}
+
 /// Prints a status: a table in a terminal, JSON elsewhere.
 pub(super) fn show(
     status: &Status,

@@ -69,7 +69,8 @@ impl AuditFeed {
     pub(super) fn run(&self, mut files: AuditFiles, reserve: &Reserve, place: &str) {
         let mut log = None;
         loop {
-            let (newest, is_closed) = self.next(log.is_some() || !reserve.is_held());
+            let (newest, is_closed) =
+                self.next(log.is_some() || !reserve.is_held() || reserve.is_refused());
             log = newest.or(log);
             if let Some(lines) = &log {
                 // A panic costs this try: the files say what was written.

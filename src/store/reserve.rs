@@ -50,7 +50,7 @@ impl Reserve {
         Self { disk, bytes, state: Mutex::default() }
     }
 
-    /// Makes the file if it is not there. Blocks for as long as the disk takes.
+    /// Makes the file if it is not there, and makes it larger if it is too small. Blocks for as long as the disk takes.
     ///
     /// # Errors
     ///
@@ -58,7 +58,7 @@ impl Reserve {
     /// other is removed, so that its space is free.
     pub(super) fn take(&self) -> io::Result<()> {
         let mut state = self.lock();
-        if state.is_held {
+        if state.is_held && !state.is_refused {
             return Ok(());
         }
         let mut before = 0;

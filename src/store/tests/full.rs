@@ -118,6 +118,10 @@ async fn a_start_on_a_full_disk_keeps_the_reserve_that_is_there() {
     assert_eq!(disk.read(RESERVE).expect("it is kept").len(), before);
     assert!(commit(&store, change(&current(&store))).await.is_err());
     commit(&store, rollback(&current(&store))).await.expect("a rollback has its space");
+    disk.inner().leave_bytes(None);
+    commit(&store, change(&current(&store))).await.expect("there is room again");
+    super::wait_until(|| disk.read(RESERVE).is_ok_and(|it| it.len() > before));
+    super::wait_until(|| store.condition().refused.is_none());
 }
 
 #[test]
