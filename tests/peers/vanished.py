@@ -55,13 +55,14 @@ def in_flight(flipgate, color):
 def main(sandbox, promises):
     app, blue, green = sandbox.write("app.py", APP), free_port(), free_port()
     apps = [sandbox.start([sys.executable, app, port]) for port in (blue, green)]
-    flipgate = sandbox.flipgate(CONFIG.format(stall=STALL, blue=blue, green=green))
 
     def listens(port):
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
             return True
 
     eventually(lambda: listens(blue) and listens(green), 10, "the applications do not start")
+    # Only now: an endpoint that refuses its first health check is not checked again for a day.
+    flipgate = sandbox.flipgate(CONFIG.format(stall=STALL, blue=blue, green=green))
     client = socket.create_connection(("127.0.0.1", flipgate.ports[0]))
     client.sendall(b"GET /events HTTP/1.1\r\nHost: a.test\r\n\r\n")
     true(client.recv(65536).startswith(b"HTTP/1.1 200"), "no answer")
