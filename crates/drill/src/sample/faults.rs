@@ -45,8 +45,8 @@ const RESPONSE_MAX: u64 = 64 * 1024;
 #[derive(Debug)]
 pub(super) struct FaultSwitch(Mutex<Faults>);
 
-/// Sets the faults of the application at an address, by `PUT /faults`. Takes at most [`SET_TIMEOUT`]. Cancel safe, but then
-/// it is not known whether they are set.
+/// Sets the faults of the application at an address, by `PUT /faults`. Takes at most 5 seconds. Cancel safe, but then it is
+/// not known whether they are set.
 ///
 /// # Errors
 ///
