@@ -112,7 +112,7 @@ def send(admin, state, change, key):
     fields = {"If_Match": f'"{state[0]}"', "Idempotency_Key": key}
     if kind == "promote":
         # Nothing runs there: this is about the state, not about the gates.
-        body = {"services": {it: value for it in names}, "force": True}
+        body = {"services": {it: value for it in names}, "force": True, "reason": "nothing runs there"}
         return admin.call("POST", "/v1/promote", body, **fields)
     active = dict(state[1])[names[0]][0]
     idle = "green" if active == "blue" else "blue"
