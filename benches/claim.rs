@@ -84,7 +84,7 @@ fn admitted(switch: &Fleet, (host, shard): &(String, Arc<LedgerShard<u64>>)) {
         requested: RequestedColor::None,
         listener: None,
     };
-    let claim = switch.claim(|rules| admit(rules, &view)).expect("there is a route");
+    let claim = switch.claim(|table| admit(table.rules(), &view)).expect("there is a route");
     let ticket = shard.record(claim.side(), 0, None);
     black_box((claim.pool(), &ticket));
 }
@@ -130,6 +130,8 @@ fn fleet() -> Fleet {
             green: pool(Color::Green),
             active: Color::Blue,
             name,
+            terms: (),
+            renewed: None,
         }
     };
     let drafts = (0..SERVICES).map(draft).collect();

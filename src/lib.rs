@@ -83,6 +83,7 @@ pub mod audit;
 pub mod care;
 pub mod cli;
 pub mod config;
+pub mod continuity;
 pub mod control;
 pub mod demo;
 pub mod downstream;

@@ -270,6 +270,7 @@ impl PendingCall<'_> {
             | Change::Confirm(_)
             | Change::EndWatch { .. }
             | Change::GiveUpConfirmation { .. }
+            | Change::RotatePinKeys { .. }
             | Change::Reconfigure(_) => {
                 context.api.control.propose(call).await.map_err(ApiError::from)
             }
@@ -295,7 +296,7 @@ fn named(change: &Change) -> Vec<ServiceName> {
         | Change::Approve { service, .. }
         | Change::EndWatch { service, .. }
         | Change::GiveUpConfirmation { service, .. } => vec![service.clone()],
-        Change::Reconfigure(_) => Vec::new(),
+        Change::RotatePinKeys { .. } | Change::Reconfigure(_) => Vec::new(),
     }
 }
 

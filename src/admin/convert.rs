@@ -4,13 +4,13 @@
 
 use flipgate_api::wire::{
     ApprovalStatus, DrainKinds, DrainStatus, EjectedStatus, EndpointRequest, EndpointStatus,
-    PoolStatus, ServiceStatus, Status, WatchStatus,
+    PinsStatus, PoolStatus, ServiceStatus, Status, WatchStatus,
 };
 
 use crate::{
     control::{
-        ApprovalSnapshot, DrainSnapshot, EndpointSnapshot, Holds, PoolSnapshot, ServiceSnapshot,
-        SideRequests, StatusSnapshot,
+        ApprovalSnapshot, DrainSnapshot, EndpointSnapshot, Holds, PinsSnapshot, PoolSnapshot,
+        ServiceSnapshot, SideRequests, StatusSnapshot,
     },
     model::{Color, Endpoint, Source, WeightedEndpoint},
     upstream::EndpointHealth,
@@ -79,6 +79,7 @@ impl From<PoolSnapshot> for PoolStatus {
             was_used: _,
             is_safe_to_stop,
             holds: Holds { by, until },
+            pins,
             approvals,
             endpoints,
         } = picture;
@@ -87,6 +88,7 @@ impl From<PoolSnapshot> for PoolStatus {
             approvals: approvals.into_iter().map(Into::into).collect(),
             held_by: by.into_iter().map(str::to_owned).collect(),
             until: until.map(|it| it.to_string()),
+            pins: pins.map(Into::into),
             role: role.to_string(),
             version: version.map(|it| it.to_string()),
             source: match source {
@@ -147,6 +149,13 @@ impl TryFrom<&EndpointRequest> for WeightedEndpoint {
     }
 }
 
+impl From<PinsSnapshot> for PinsStatus {
+    fn from(picture: PinsSnapshot) -> Self {
+        let PinsSnapshot { count, until } = picture;
+        Self { count: count.map(number), until: until.to_string() }
+    }
+}
+
 impl From<DrainSnapshot> for DrainStatus {
     fn from(picture: DrainSnapshot) -> Self {
         let safe_to_stop = picture.is_safe_to_stop();
@@ -157,7 +166,8 @@ impl From<DrainSnapshot> for DrainStatus {
             in_flight,
             kinds,
             oldest,
-            other: SideRequests { previews, rescued },
+            other: SideRequests { previews, rescued, pinned },
+            pins,
             is_drained,
             holds: Holds { by, until },
         } = picture;
@@ -170,6 +180,8 @@ impl From<DrainSnapshot> for DrainStatus {
             kinds: DrainKinds { request: number(kinds.request), tunnel: number(kinds.tunnel) },
             previews: number(previews),
             rescued: number(rescued),
+            pinned: number(pinned),
+            pins: pins.map(Into::into),
             drained: is_drained,
             safe_to_stop,
             held_by: by.into_iter().map(str::to_owned).collect(),

@@ -13,7 +13,7 @@ use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    Api, auth::guard, changes, context::Context, gates, probes, problem::ApiError, reads,
+    Api, auth::guard, changes, context::Context, gates, pins, probes, problem::ApiError, reads,
     settings::AdminSettings, watches,
 };
 
@@ -90,6 +90,7 @@ fn described() -> OpenApiRouter<Context> {
         .routes(routes!(gates::approve))
         .routes(routes!(watches::confirm))
         .routes(routes!(watches::stop_watch))
+        .routes(routes!(pins::rotate))
         .routes(routes!(changes::reload))
         .routes(routes!(reads::events))
         .routes(routes!(probes::metrics))

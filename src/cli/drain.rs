@@ -36,6 +36,7 @@ impl DrainGoal {
 pub(super) fn holders(held_by: &[String], until: Option<&str>) -> String {
     let in_words = |it| match it {
         "watch" => "the watch may roll back to it".into(),
+        "pins" => "transactions are pinned to it".into(),
         "confirm" => "the promotion may not be confirmed in time".into(),
         "previews" => "previews are in flight".into(),
         "rescue" => "rescued requests are in flight".into(),
@@ -147,8 +148,26 @@ fn sentence(drain: &DrainStatus) -> String {
     let kinds = kinds.into_iter().filter(|(count, _)| *count > 0);
     let held: Vec<String> = kinds.map(|(count, what)| counted(count, what)).collect();
     let held = if *in_flight == 0 { counted(0, "request") } else { held.join(" and ") };
+    let pinned = drain.pins.as_ref().map(|pins| {
+        let until = escape(&pins.until);
+        match pins.count {
+            Some(count) => {
+                format!(
+                    "; {} pinned to it, until {until} at the latest",
+                    counted(count, "transaction")
+                )
+            }
+            None => format!("; transactions may be pinned to it until {until}"),
+        }
+    });
+    let pinned = pinned.unwrap_or_default();
+    if *in_flight == 0 && drain.pins.is_some() {
+        return format!("{service}: {color} has {held} in flight{pinned}{previews}");
+    }
     let oldest = Duration::from_millis(*oldest_ms).as_secs_f64();
-    format!("{service}: {color} has {held} in flight, the oldest for {oldest:.1} s{previews}")
+    format!(
+        "{service}: {color} has {held} in flight, the oldest for {oldest:.1} s{pinned}{previews}"
+    )
 }
 
 fn counted(count: u64, what: &str) -> String {

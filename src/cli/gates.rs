@@ -4,13 +4,13 @@ use clap::Subcommand;
 use flipgate_api::{
     CallerArguments, OutputArguments, escape, gate_text,
     terminal::print_line,
-    wire::{ApproveRequest, ConfirmRequest, Status},
+    wire::{ApproveRequest, ConfirmRequest},
 };
 
 use super::{
     arguments::Verbosity,
     exit::{self, CommandError},
-    output::{ended, gates_spinner, show},
+    output::{done, ended, gates_spinner},
 };
 
 /// The commands of `flipgate watch`.
@@ -48,20 +48,6 @@ pub(super) async fn stop_watch(
 ) -> Result<u8, CommandError> {
     let status = admin.caller()?.stop_watch(service).await?;
     done(&status, output, verbosity, &format!("{}: the watch has ended", escape(service)))
-}
-
-fn done(
-    status: &Status,
-    output: OutputArguments,
-    verbosity: Verbosity,
-    text: &str,
-) -> Result<u8, CommandError> {
-    let printed = match (output.is_json(), verbosity.quiet) {
-        (true, _) => show(status, output, verbosity),
-        (false, true) => Ok(()),
-        (false, false) => print_line(text),
-    };
-    ended(printed, 0)
 }
 
 pub(super) async fn gate(

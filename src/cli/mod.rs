@@ -15,6 +15,7 @@ mod gates;
 mod generate;
 mod output;
 mod pending;
+mod pins;
 mod pools;
 mod run;
 mod state;
@@ -206,6 +207,9 @@ enum Command {
     /// Control the watch of a promotion
     #[command(subcommand, after_help = "Example: flipgate watch stop web")]
     Watch(gates::WatchCommand),
+    /// Manage the keys that sign pins
+    #[command(subcommand, after_help = "Example: flipgate pins rotate")]
+    Pins(pins::PinsCommand),
     /// Set the version and the endpoints of a pool
     #[command(
         after_help = "Examples:\n  flipgate set web.green --version 8.1 --endpoint 10.0.0.2:9001 --wait-healthy 30s\n  \
@@ -376,6 +380,9 @@ fn dispatch(
         }
         Command::Watch(gates::WatchCommand::Stop { service, admin, output }) => {
             online(gates::stop_watch(&service, &admin, output, verbosity))
+        }
+        Command::Pins(pins::PinsCommand::Rotate { admin, output }) => {
+            online(pins::rotate(&admin, output, verbosity))
         }
         Command::Rollback { services, arguments } => {
             online(changes::rollback(services, &arguments, verbosity))

@@ -84,3 +84,18 @@ pub(super) fn width() -> usize {
     let from_environment = || std::env::var("COLUMNS").ok()?.parse().ok();
     known.filter(|it| *it > 0).or_else(from_environment).filter(|it| *it > 0).unwrap_or(WIDTH)
 }
+
+/// Says that a change is made: the status as JSON, or a sentence.
+pub(super) fn done(
+    status: &Status,
+    output: OutputArguments,
+    verbosity: Verbosity,
+    text: &str,
+) -> Result<u8, CommandError> {
+    let printed = match (output.is_json(), verbosity.quiet) {
+        (true, _) => show(status, output, verbosity),
+        (false, true) => Ok(()),
+        (false, false) => print_line(text),
+    };
+    ended(printed, 0)
+}

@@ -31,6 +31,16 @@ fn lines(name: &str, service: &ServiceStatus) -> Vec<String> {
         ));
     }
     for (color, pool) in &service.pools {
+        if let Some(pins) = &pool.pins {
+            let (color, until) = (escape(color), escape(&pins.until));
+            lines.push(match pins.count {
+                Some(1) => format!("{name}: 1 transaction is pinned to {color}, until {until} at the latest"),
+                Some(count) => format!(
+                    "{name}: {count} transactions are pinned to {color}, until {until} at the latest"
+                ),
+                None => format!("{name}: transactions may be pinned to {color} until {until}"),
+            });
+        }
         for approval in &pool.approvals {
             let until = approval.until.as_ref().map(|it| format!(" until {}", escape(it)));
             let (color, by) = (escape(color), escape(&approval.by));

@@ -8,6 +8,7 @@ mod environment;
 mod files;
 mod gates;
 mod listeners;
+mod pins;
 mod policy;
 mod reader;
 mod schema;

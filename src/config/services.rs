@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 use super::{
     diagnostics::Diagnostics,
     gates::gates,
+    pins::{check_groups, pins},
     policy::policy,
     reader::{Section, StringOrTable, text, whole, word},
     settings::{duration, path, size},
@@ -38,6 +39,7 @@ pub(super) fn services(
             services.insert(name, spec);
         }
     }
+    check_groups(root, &services);
     if services.is_empty() && !root.has("service") && !root.is_misspelled("service") {
         let what = "missing\nwrite [service.web] with [service.web.blue] and its endpoints";
         root.note("service", what);
@@ -71,6 +73,7 @@ fn spec(section: &Section<'_>, own: &OwnAddresses, requires_token: bool) -> Serv
     let policy = policy(section);
     let gate = gates(&section.section("gate"), requires_token);
     let watch = section.has("watch").then(|| watch(&section.section("watch")));
+    let pins = section.has("pin").then(|| pins(&section.section("pin"), &hosts));
     // A table of another name was most likely meant as a color, and is reported below.
     if !section.has("blue") && !section.has("green") && !section.has_unknown_table() {
         let name = section.name("blue");
@@ -78,7 +81,7 @@ fn spec(section: &Section<'_>, own: &OwnAddresses, requires_token: bool) -> Serv
     }
     section.finish();
     warn_of_unlikely_pools(section, active, &blue, &green);
-    ServiceSpec { hosts, path: prefix, active, blue, green, rules, policy, gate, watch }
+    ServiceSpec { hosts, path: prefix, active, blue, green, rules, policy, gate, watch, pins }
 }
 
 /// Notes pools that are valid, but most likely not what was meant.

@@ -38,7 +38,8 @@ pub(super) fn entry_of(call: &ChangeRequest, before: &State, next: &State) -> Au
         | Change::Rollback { .. }
         | Change::SetPool { .. }
         | Change::Approve { .. }
-        | Change::Confirm(_) => Actor::INTERNAL,
+        | Change::Confirm(_)
+        | Change::RotatePinKeys { .. } => Actor::INTERNAL,
     };
     let (actor, from) = caller(actor.as_ref(), by_itself);
     let mut action = match change {
@@ -157,6 +158,7 @@ impl Change {
             Self::GiveUpConfirmation { service, generation: _ } => {
                 format!("give up confirmation {service}")
             }
+            Self::RotatePinKeys { .. } => "rotate pin keys".to_owned(),
             Self::Reconfigure(_) => "reload".to_owned(),
         }
     }

@@ -4,9 +4,12 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use ipnet::IpNet;
 
-use crate::model::{
-    Color, GateSettings, HostPattern, Networks, PathPrefix, Policy, PoolSpec, Router, Rules,
-    ServiceName, ServiceRules, WatchSettings,
+use crate::{
+    continuity::PinSettings,
+    model::{
+        Color, GateSettings, HostPattern, Networks, PathPrefix, Policy, PoolSpec, Router, Rules,
+        ServiceName, ServiceRules, WatchSettings,
+    },
 };
 
 /// The services and clients of the configuration.
@@ -46,6 +49,8 @@ pub struct ServiceSpec {
     pub gate: Arc<GateSettings>,
     /// How a color is judged after its promotion, if it is.
     pub watch: Option<Arc<WatchSettings>>,
+    /// How transactions stay on their version, if they do.
+    pub pins: Option<Arc<PinSettings>>,
 }
 
 /// Two services with the same host and path.

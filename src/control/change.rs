@@ -63,6 +63,11 @@ pub enum Change {
         /// The generation of the promotion.
         generation: Generation,
     },
+    /// Sign pins with a new key from now on.
+    RotatePinKeys {
+        /// Its secret, which must be random.
+        secret: [u8; 16],
+    },
     /// Apply a changed configuration.
     Reconfigure(Arc<Catalog>),
 }
@@ -237,6 +242,14 @@ pub enum ReasonKind {
     /// The service has no watch.
     #[error("has no watch in progress")]
     NoWatch,
+    /// Transactions are pinned to the color.
+    #[error(
+        "has transactions pinned to {0}; wait until they have ended (`flipgate drain`), or use force"
+    )]
+    PinsHold(Color),
+    /// No service has pins.
+    #[error("no service has pins; configure [service.NAME.pin]")]
+    NoPins,
     /// Another promotion or rollback came after the one to take back.
     #[error("was promoted or rolled back again since")]
     Superseded,
@@ -298,7 +311,8 @@ impl Change {
             | Self::Approve { .. }
             | Self::Confirm(_)
             | Self::EndWatch { .. }
-            | Self::GiveUpConfirmation { .. } => HashSet::new(),
+            | Self::GiveUpConfirmation { .. }
+            | Self::RotatePinKeys { .. } => HashSet::new(),
             Self::SetPool { service, color, spec, .. } => {
                 // The file decides protocol and TLS of a pool.
                 let written = catalog.services().get(service).filter(|_| is_secured(spec));
@@ -336,6 +350,8 @@ impl ReasonKind {
             Self::NothingToConfirm => "nothing_to_confirm",
             Self::NoConfirmations => "nothing_to_confirm",
             Self::NoWatch => "no_watch",
+            Self::PinsHold(_) => "pins_hold",
+            Self::NoPins => "no_pins",
             Self::Superseded => "superseded",
             Self::Damaged => "damaged",
         }

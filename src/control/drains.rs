@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 
 use super::{
     handle::Control,
-    holds::{Holds, SideRequests},
+    holds::{Holds, PinsSnapshot, SideRequests},
 };
 use crate::{
     model::{Color, ServiceName},
@@ -28,8 +28,10 @@ pub struct DrainSnapshot {
     pub kinds: ClaimCounts,
     /// The age of the oldest.
     pub oldest: Option<Duration>,
-    /// Previews and rescued requests since then. The drain does not wait for them.
+    /// Previews, rescued and pinned requests since then. The drain does not wait for the first two.
     pub other: SideRequests,
+    /// The pins that hold the color.
+    pub pins: Option<PinsSnapshot>,
     /// Whether the color is drained: no request is in flight, and none can come that may use it.
     pub is_drained: bool,
     /// What else may still need the color.
@@ -85,6 +87,7 @@ impl Control {
         let in_flight = inside.retired;
         let other = SideRequests::of(self.switch(), self.ledger(), service, color);
         let is_active = active == Some(color);
+        let pins = PinsSnapshot::of(self.switch(), service, color);
         Some(DrainSnapshot {
             service: service.clone(),
             color,
@@ -96,8 +99,9 @@ impl Control {
             },
             oldest: summary.oldest.map(|it| it.elapsed()),
             other,
-            is_drained: !is_active && drains.is_empty(),
-            holds: self.holds(service, color).with(other),
+            pins,
+            is_drained: !is_active && drains.is_empty() && pins.is_none(),
+            holds: self.holds(service, color).with_pins(pins).with(other),
         })
     }
 
@@ -159,9 +163,11 @@ impl Control {
                 continue;
             }
             let mut drains = self.switch().drains(service, picture.color);
+            let has_drains = !drains.is_empty();
             let drained = join_all(drains.iter_mut().map(Drain::wait));
             tokio::select! {
-                _ = drained => {}
+                // Without drains it is held by pins: their end is announced as a change.
+                _ = drained, if has_drains => {}
                 changed = changes.changed() => if changed.is_err() {
                     return self.drain(service, color);
                 },

@@ -13,21 +13,22 @@ use super::{
     catalog::Catalog,
     change::{Change, ChangeError, ChangeOutcome, ChangeRequest},
     events::Events,
+    pin_terms::random_secret,
+    pins::{need_key, note_changes},
     plan::reconfigure,
-    prepare::unix_seconds,
     reconcile::Reconciler,
     refusals::Refusals,
-    shared::{Applied, ControlShared},
+    shared::{Applied, ControlShared, unix_millis, unix_seconds},
     snapshot::{StatusSnapshot, removed_gauges},
     worker::{ControlTask, PendingChange},
 };
 use crate::{
     metrics::Metrics,
-    model::{Color, OwnAddresses, Rules, ServiceName},
+    model::{Color, OwnAddresses, ServiceName},
     store::{CommitError, Revision, State, Store, StoreHealth},
     switch::{Ledger, Service, Switch},
     tls::UpstreamConnector,
-    upstream::{Pool, PoolContext, Pools},
+    upstream::{PoolContext, Pools, ServiceSwitch},
 };
 
 /// The handle of the control plane. Cheap to clone.
@@ -61,10 +62,12 @@ impl Control {
         let found = watch.borrow_and_update().clone();
         let is_new = found.revision == Revision::default() && found.services.is_empty();
         let mut next = reconfigure(&found, &catalog);
+        need_key(&mut next, &catalog, random_secret);
         if next != found {
             if !is_new {
                 next.generation = found.generation.next();
             }
+            note_changes(&found, &mut next, None, unix_millis());
             let entry = entry_of_start(&found, &next);
             next.audit.append(&entry);
             store.commit(found.revision, next).await?;
@@ -202,7 +205,7 @@ impl Control {
 
     /// The switch.
     #[must_use]
-    pub fn switch(&self) -> &Arc<Switch<Arc<Rules>, Pool>> {
+    pub fn switch(&self) -> &Arc<ServiceSwitch> {
         &self.shared.switch
     }
 

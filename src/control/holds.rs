@@ -1,20 +1,20 @@
 //! What may still need a color that is not active, besides its requests.
 
-use std::{sync::Arc, time::Instant};
+use std::time::Instant;
 
 use jiff::Timestamp;
 
 use crate::{
-    model::{Color, Rules, ServiceName},
+    model::{Color, ServiceName},
     store::ServiceState,
-    switch::{Ledger, Switch},
-    upstream::Pool,
+    switch::Ledger,
+    upstream::ServiceSwitch,
 };
 
 /// What may still need a color.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Holds {
-    /// `watch` and `confirm`: the promotion may be taken back. `previews` and `rescue`: such requests are in flight.
+    /// `watch` and `confirm`: the promotion may be taken back. `pins`: transactions are pinned to it. `previews` and `rescue`: such requests are in flight.
     pub by: Vec<&'static str>,
     /// When the last of them ends. `None` if that is not known, as for requests in flight.
     pub until: Option<Timestamp>,
@@ -27,6 +27,17 @@ pub struct SideRequests {
     pub previews: usize,
     /// Requests that could not be connected to the active color.
     pub rescued: usize,
+    /// Requests of transactions that are pinned to it.
+    pub pinned: usize,
+}
+
+/// The pins that hold a color which is not active.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct PinsSnapshot {
+    /// How many transactions are pinned to it; `None` for cookies, which are not counted.
+    pub count: Option<usize>,
+    /// When the last of them ends at the latest.
+    pub until: Timestamp,
 }
 
 /// The time of so many milliseconds of Unix time.
@@ -35,12 +46,26 @@ pub(super) fn timestamp(unix_ms: u64) -> Timestamp {
     Timestamp::from_millisecond(millis).unwrap_or(Timestamp::MAX)
 }
 
+// === impl PinsSnapshot ===
+
+impl PinsSnapshot {
+    /// The pins that hold a color. Takes time in proportion to the transactions of the service.
+    pub(super) fn of(switch: &ServiceSwitch, service: &ServiceName, color: Color) -> Option<Self> {
+        let terms = switch.read(|it| it.service(service).and_then(|it| it.terms().clone()))?;
+        let pins = terms.pins.as_ref()?;
+        let window = pins.window().filter(|it| it.color == color)?;
+        let left = window.until.saturating_duration_since(Instant::now());
+        let until = Timestamp::now().checked_add(left).unwrap_or(Timestamp::MAX);
+        Some(Self { count: pins.pinned(Instant::now()), until })
+    }
+}
+
 // === impl SideRequests ===
 
 impl SideRequests {
     /// Those of a color of a service; none if it is active.
     pub(super) fn of(
-        switch: &Switch<Arc<Rules>, Pool>,
+        switch: &ServiceSwitch,
         ledger: &Ledger<Instant>,
         service: &ServiceName,
         color: Color,
@@ -53,8 +78,10 @@ impl SideRequests {
         match side {
             None | Some((_, 0)) => Self::default(),
             Some((side, in_flight)) => {
-                let rescued = ledger.summary(&[side]).rescued.min(in_flight);
-                Self { previews: in_flight - rescued, rescued }
+                let summary = ledger.summary(&[side]);
+                let rescued = summary.rescued.min(in_flight);
+                let pinned = summary.pinned.min(in_flight - rescued);
+                Self { previews: in_flight - rescued - pinned, rescued, pinned }
             }
         }
     }
@@ -78,9 +105,22 @@ impl Holds {
         Self { by: holds.iter().map(|it| it.0).collect(), until }
     }
 
+    /// The same with pins.
+    pub(super) fn with_pins(mut self, pins: Option<PinsSnapshot>) -> Self {
+        if let Some(pins) = pins {
+            self.until = match self.by.is_empty() {
+                true => Some(pins.until),
+                false => self.until.map(|it| it.max(pins.until)),
+            };
+            self.by.push("pins");
+        }
+        self
+    }
+
     /// The same with what is in flight.
     pub(super) fn with(mut self, requests: SideRequests) -> Self {
-        let SideRequests { previews, rescued } = requests;
+        // Pinned requests hold the color by their pins.
+        let SideRequests { previews, rescued, pinned: _ } = requests;
         for (count, name) in [(previews, "previews"), (rescued, "rescue")] {
             if count > 0 {
                 self.by.push(name);

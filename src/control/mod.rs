@@ -11,6 +11,9 @@ mod drains;
 mod events;
 mod handle;
 mod holds;
+mod pin_terms;
+mod pin_windows;
+mod pins;
 mod plan;
 mod planned;
 mod prepare;
@@ -19,6 +22,7 @@ mod refusals;
 mod removed;
 mod shared;
 mod snapshot;
+mod table_entries;
 mod watches;
 mod worker;
 
@@ -32,7 +36,8 @@ pub use self::{
     drains::{ClaimCounts, DrainGoal, DrainSnapshot},
     events::{Event, EventKind, Events, GateSummary, Subscription},
     handle::Control,
-    holds::{Holds, SideRequests},
+    holds::{Holds, PinsSnapshot, SideRequests},
+    pin_terms::random_secret,
     planned::PlannedPromotion,
     shared::Applied,
     snapshot::{ApprovalSnapshot, EndpointSnapshot, PoolSnapshot, ServiceSnapshot, StatusSnapshot},

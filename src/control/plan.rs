@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use super::{
     catalog::Catalog,
     change::{Actor, Change, ChangeRequest, ReasonKind, RefusalReason},
+    pins::{note_changes, rotate},
     watches::{
         begin_watches, check_takes_back, confirm, end_watch, extend_confirmation,
         give_up_confirmation,
@@ -72,6 +73,10 @@ pub(super) fn plan(
             return give_up_confirmation(state, service, *generation)
                 .map_err(|it| about(service, it));
         }
+        Change::RotatePinKeys { secret } => {
+            // The routing table stays as it is, but for the keys.
+            return rotate(state, catalog, *secret, now_ms);
+        }
         Change::Reconfigure(new) => {
             let next = reconfigure(state, new);
             let emptied = services_without_endpoints(state, &next, new);
@@ -101,6 +106,7 @@ pub(super) fn plan(
         next.manifests.remove(&ManifestKey { service: service.clone(), color: *color });
     }
     forget_changed_manifests(state, &mut next);
+    note_changes(state, &mut next, Some(change), now_ms);
     Ok(next)
 }
 
@@ -200,7 +206,8 @@ fn own_endpoints(own: &OwnAddresses, change: &Change) -> Vec<RefusalReason> {
         | Change::Approve { .. }
         | Change::Confirm(_)
         | Change::EndWatch { .. }
-        | Change::GiveUpConfirmation { .. } => Vec::new(),
+        | Change::GiveUpConfirmation { .. }
+        | Change::RotatePinKeys { .. } => Vec::new(),
         Change::SetPool { service, spec, .. } => found(service, spec).into_iter().collect(),
         Change::Reconfigure(new) => {
             let pools = new.services().iter();

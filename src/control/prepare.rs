@@ -1,17 +1,21 @@
 //! What a change would do to the applied state, if its conditions hold. Nothing is written here.
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{sync::Arc, time::Duration};
 
 use super::{
     catalog::Catalog,
-    change::{Change, ChangeError, ChangeOutcome, ChangeRequest, Idempotency},
+    change::{
+        Change, ChangeError, ChangeOutcome, ChangeRequest, Idempotency, ReasonKind, RefusalReason,
+    },
+    pin_terms::random_secret,
+    pins::need_key,
     plan::plan,
-    shared::{Applied, ControlShared},
+    shared::{Applied, ControlShared, unix_millis},
 };
-use crate::store::{AcceptedCall, State};
+use crate::{
+    model::{Color, ServiceName},
+    store::{AcceptedCall, State},
+};
 
 /// How long an idempotency key is kept.
 const KEY_AGE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
@@ -71,6 +75,13 @@ impl ControlShared {
         }
         let planned = plan(state, &applied.catalog, &self.parts.own, call, now_ms);
         let mut next = planned.map_err(ChangeError::Refused)?;
+        if let Change::SetPool { service, color, force: false, .. } = change
+            && self.has_pins(service, *color)
+        {
+            let problem = ReasonKind::PinsHold(*color);
+            let reason = RefusalReason { service: Some(service.clone()), problem };
+            return Err(ChangeError::Refused(vec![reason]));
+        }
         next.accepted.forget(is_old);
         if let Some(Idempotency { key, fingerprint, .. }) = idempotency {
             let (key, fingerprint) = (key.clone(), fingerprint.clone());
@@ -85,19 +96,18 @@ impl ControlShared {
             | Change::Approve { .. }
             | Change::Confirm(_)
             | Change::EndWatch { .. }
-            | Change::GiveUpConfirmation { .. } => None,
+            | Change::GiveUpConfirmation { .. }
+            | Change::RotatePinKeys { .. } => None,
         };
+        need_key(&mut next, catalog.as_ref().unwrap_or(&applied.catalog), random_secret);
         Ok(Prepared::Commit { next, catalog })
     }
-}
 
-/// The time, in seconds of Unix time.
-pub(super) fn unix_seconds() -> u64 {
-    unix_millis() / 1000
-}
-
-/// The time, in milliseconds of Unix time.
-fn unix_millis() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
+    /// Whether transactions may be pinned to this color, which is not active.
+    fn has_pins(&self, service: &ServiceName, color: Color) -> bool {
+        self.switch.read(|table| {
+            let terms = table.service(service).and_then(|it| it.terms().as_ref());
+            terms.and_then(|it| it.window()).is_some_and(|it| it.color == color)
+        })
+    }
 }

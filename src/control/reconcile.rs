@@ -14,18 +14,21 @@ use tokio_util::task::TaskTracker;
 use tracing::{error, info};
 
 use super::{
-    catalog::{Catalog, ServiceSpec},
+    catalog::Catalog,
     change::Actor,
     events::EventKind,
+    pin_terms::TermsFactory,
+    pin_windows::PinWindows,
     removed::KEPT,
     shared::{Applied, ControlShared},
+    table_entries::{PoolFactory, entries, entry},
 };
 use crate::{
     metrics::Metrics,
-    model::{Color, Difference, Health, PoolSpec, Rules, ServiceName},
+    model::{Color, Difference, Health, PoolSpec, ServiceName},
     store::{Approval, PoolState, ServiceState, State},
-    switch::{Drain, Service, ServiceEntry, Table},
-    upstream::{Admission, Pool, PoolContext, Pools, ServicePools},
+    switch::{Drain, Table},
+    upstream::{Pool, PoolContext, Pools, ServicePools, ServiceTable, TableService, Terms},
 };
 
 /// Applies one state after the other.
@@ -35,6 +38,8 @@ pub(super) struct Reconciler {
     drain_tasks: TaskTracker,
     /// The number of the current rules.
     rules: u64,
+    /// The services with pins to a color that is not active.
+    windows: PinWindows,
 }
 
 /// Removed services that are forgotten together.
@@ -52,16 +57,19 @@ impl Reconciler {
         catalog: Catalog,
         metrics: &Metrics,
         parts: &PoolContext,
-    ) -> (Self, Applied, Table<Arc<Rules>, Pool>) {
+    ) -> (Self, Applied, ServiceTable) {
         let make = PoolFactory { state: &state, metrics, parts };
+        let terms = TermsFactory::now(&state, true);
         let services = catalog.services().iter();
         let pools: Pools =
             services.map(|(it, spec)| (it.clone(), make.pools(it, spec, None))).collect();
         parts.services.store(pools.len(), Relaxed);
         let rules = catalog.rules(0);
-        let table = Table::first(state.generation, rules, drafts(&pools));
+        let entries = entries(&pools, &catalog, &terms, None);
+        let windows = PinWindows::of(&entries);
+        let table = Table::first(state.generation, rules, entries);
         let applied = Applied { state, catalog: Arc::new(catalog), pools };
-        (Self { drain_tasks: TaskTracker::new(), rules: 0 }, applied, table)
+        (Self { drain_tasks: TaskTracker::new(), rules: 0, windows }, applied, table)
     }
 
     /// Applies a state, and publishes what has changed.
@@ -79,12 +87,14 @@ impl Reconciler {
         let has_new_catalog = catalog.is_some();
         let catalog = catalog.unwrap_or_else(|| Arc::clone(&before.catalog));
         let changed = changed_services(&before.state, &state, &catalog);
+        let has_new_keys = before.state.pin_keys != state.pin_keys;
         let gone = match has_new_catalog {
             true => self.record_removed(shared, &before.pools, &catalog),
             false => Vec::new(),
         };
         let make = PoolFactory { state: &state, metrics: &shared.metrics, parts: &shared.parts };
         let made = |name: &ServiceName, spec| make.pools(name, spec, before.pools.get(name));
+        let terms = TermsFactory::now(&state, false);
         let seen = shared.switch.load();
         let generation = state.generation;
         let (pools, table) = if has_new_catalog {
@@ -92,20 +102,27 @@ impl Reconciler {
             let services = catalog.services().iter();
             let pools: Pools = services.map(|(it, spec)| (it.clone(), made(it, spec))).collect();
             shared.parts.services.store(pools.len(), Relaxed);
-            let table = seen.next(generation, catalog.rules(self.rules), drafts(&pools));
+            let entries = entries(&pools, &catalog, &terms, Some(&seen));
+            self.windows = PinWindows::of(&entries);
+            let table = seen.next(generation, catalog.rules(self.rules), entries);
             (pools, Some(table))
         } else {
-            let (mut pools, mut drafts) = (before.pools.clone(), Vec::new());
-            for name in &changed {
+            let (mut pools, mut entries) = (before.pools.clone(), Vec::new());
+            let signs =
+                catalog.services().iter().filter(|(_, it)| has_new_keys && it.pins.is_some());
+            let signs = signs.map(|it| it.0).filter(|it| !changed.contains(it));
+            for name in changed.iter().chain(signs) {
                 let Some(spec) = catalog.services().get(name) else { continue };
                 let new = made(name, spec);
-                drafts.push(draft(name, &new));
+                let entry = entry(name, &new, Some(spec), &terms, seen.service(name));
+                self.windows.update(&entry);
+                entries.push(entry);
                 pools.insert(name.clone(), new);
             }
             // The table is replaced only if the generation changes.
-            let moves = !drafts.is_empty() || generation != before.state.generation;
+            let moves = !entries.is_empty() || generation != before.state.generation;
             let table =
-                moves.then(|| seen.with_changes(generation, Arc::clone(seen.rules()), drafts));
+                moves.then(|| seen.with_changes(generation, Arc::clone(seen.rules()), entries));
             (pools, table)
         };
         let applied = Arc::new(Applied { state, catalog, pools });
@@ -126,11 +143,55 @@ impl Reconciler {
         }
         publish_changes(shared, &before, &applied, &changed, has_new_catalog, actor);
         for drain in drains {
-            self.watch(shared, drain);
+            self.watch(shared, drain, false);
         }
         shared.removed.clear();
         if !gone.is_empty() {
             self.forget_when_drained(shared, gone);
+        }
+    }
+
+    /// Waits until the pins of a service have to be looked at. For ever if no color is held by pins. Cancel-safe.
+    pub(super) async fn pins_due(&self) {
+        self.windows.due().await;
+    }
+
+    /// Ends the pins that have lapsed, and publishes the colors that are drained by that.
+    pub(super) fn refresh_pins(&mut self, shared: &ControlShared) {
+        let applied = shared.applied();
+        let terms = TermsFactory::now(&applied.state, false);
+        let seen = shared.switch.load();
+        let mut entries = Vec::new();
+        for name in self.windows.take_due() {
+            let Some(pools) = applied.pools.get(&name) else { continue };
+            let (spec, old) = (applied.catalog.services().get(&name), seen.service(&name));
+            let entry = entry(&name, pools, spec, &terms, old);
+            self.windows.update(&entry);
+            let pins = |it: &Terms| it.as_ref().and_then(|it| it.pins.clone());
+            let is_same = match (old.and_then(|it| pins(it.terms())), pins(&entry.terms)) {
+                (Some(old), Some(new)) => old.is_same(&new),
+                _ => false,
+            };
+            if !is_same {
+                entries.push(entry);
+            }
+        }
+        if entries.is_empty() {
+            return;
+        }
+        let closed: Vec<_> =
+            entries.iter().filter_map(|it| Some((it.name.clone(), it.renewed?))).collect();
+        // The generation stays: for new requests of everyone else nothing has changed.
+        let table = seen.with_changes(seen.generation(), Arc::clone(seen.rules()), entries);
+        let mut drains = Vec::new();
+        // Who waits for a drain looks again.
+        shared.applied.send_modify(|_| {
+            let replaced = shared.switch.replace(seen, table);
+            drains = replaced.expect("this task alone replaces the table, and it has just read it");
+        });
+        for drain in drains {
+            let of = (drain.service().clone(), drain.color());
+            self.watch(shared, drain, closed.contains(&of));
         }
     }
 
@@ -182,8 +243,9 @@ impl Reconciler {
     }
 
     /// Publishes when a replaced side is drained: one that was active, or that had requests in flight.
-    fn watch(&self, shared: &ControlShared, mut drain: Drain<Pool>) {
-        if !drain.was_active() && drain.in_flight() == 0 {
+    /// With `is_window`: also if nothing is in flight, because pins have held the color until now.
+    fn watch(&self, shared: &ControlShared, mut drain: Drain<Pool>, is_window: bool) {
+        if !is_window && !drain.was_active() && drain.in_flight() == 0 {
             return;
         }
         let (switch, metrics) = (Arc::clone(&shared.switch), shared.metrics.clone());
@@ -200,10 +262,14 @@ impl Reconciler {
                 metrics.drained(&service, color, took.as_secs_f64());
             }
             let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-            let active = |it: &Table<_, _>| it.service(&service).map(Service::active);
-            let is_active = switch.read(active) == Some(color);
+            let (is_active, is_pinned) = switch.read(|table: &ServiceTable| {
+                let service = table.service(&service);
+                let window = |it: &TableService| it.terms().as_ref()?.window().map(|it| it.color);
+                let is_active = service.is_some_and(|it| it.active() == color);
+                (is_active, service.and_then(window) == Some(color))
+            });
             // Other sides of the color may still have requests in flight.
-            let is_held = !switch.drains(&service, color).is_empty();
+            let is_held = is_pinned || !switch.drains(&service, color).is_empty();
             let event = if is_active || is_held {
                 info!(%service, %color, generation = generation.0, took_ms, "released");
                 EventKind::Released { service, color, generation, took_ms }
@@ -364,60 +430,4 @@ fn log_outage(pool: &Pool, generation: u64) {
 /// Whether version and endpoints of a pool are the same. A promotion is published separately.
 fn is_same_pool(old: &PoolState, new: &PoolState) -> bool {
     old.file == new.file && old.runtime == new.runtime
-}
-
-fn drafts(pools: &Pools) -> Vec<ServiceEntry<Pool>> {
-    pools.iter().map(|(name, it)| draft(name, it)).collect()
-}
-
-fn draft(name: &ServiceName, pools: &ServicePools) -> ServiceEntry<Pool> {
-    let ServicePools { active, blue, green } = pools.clone();
-    ServiceEntry { name: name.clone(), active, blue, green }
-}
-
-/// Makes pools.
-struct PoolFactory<'a> {
-    state: &'a State,
-    metrics: &'a Metrics,
-    parts: &'a PoolContext,
-}
-
-impl PoolFactory<'_> {
-    /// The pools of a service. An unchanged pool stays the same value, and an unchanged endpoint of a changed pool
-    /// keeps its connections.
-    fn pools(
-        &self,
-        name: &ServiceName,
-        spec: &ServiceSpec,
-        old: Option<&ServicePools>,
-    ) -> ServicePools {
-        let known: Option<&Arc<ServiceState>> = self.state.services.get(name);
-        // If the state is damaged, the active color is not known, so neither pool has endpoints.
-        let none = PoolSpec::default();
-        let policy = &spec.policy;
-        let admission = old.map(|it| it.blue.admission());
-        let admission = match admission.filter(|it| it.matches(&policy.limits)) {
-            Some(same) => Arc::clone(same),
-            None => Admission::new(&policy.limits),
-        };
-        let pool = |color| {
-            let spec = known.map_or(&none, |it| it.pool(color).spec());
-            let (policy, admission) = (Arc::clone(policy), Arc::clone(&admission));
-            match old.map(|it| it.pool(color)) {
-                Some(old) if old.matches(spec, &policy) => Arc::clone(old),
-                Some(old) => Arc::new(old.with_spec(spec.clone(), policy, admission)),
-                None => {
-                    let metrics = Arc::new(self.metrics.pool(name, color));
-                    let (name, spec) = (name.clone(), spec.clone());
-                    let parts = self.parts.clone();
-                    Arc::new(Pool::new(name, color, spec, policy, admission, parts, metrics))
-                }
-            }
-        };
-        ServicePools {
-            active: known.map_or(spec.active, |it| it.active),
-            blue: pool(Color::Blue),
-            green: pool(Color::Green),
-        }
-    }
 }

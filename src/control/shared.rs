@@ -2,7 +2,7 @@
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use tokio::sync::watch;
@@ -10,10 +10,9 @@ use tokio::sync::watch;
 use super::{catalog::Catalog, events::Events, refusals::Refusals, removed::RemovedServices};
 use crate::{
     metrics::Metrics,
-    model::Rules,
     store::{State, Store},
-    switch::{Ledger, Switch},
-    upstream::{Pool, PoolContext, Pools},
+    switch::Ledger,
+    upstream::{PoolContext, Pools, ServiceSwitch},
 };
 
 /// The applied state, the configuration, and the pools that follow from both.
@@ -30,7 +29,7 @@ pub struct Applied {
 #[derive(Debug)]
 pub(super) struct ControlShared {
     pub(super) store: Arc<dyn Store>,
-    pub(super) switch: Arc<Switch<Arc<Rules>, Pool>>,
+    pub(super) switch: Arc<ServiceSwitch>,
     pub(super) ledger: Arc<Ledger<Instant>>,
     pub(super) metrics: Metrics,
     pub(super) parts: PoolContext,
@@ -60,4 +59,15 @@ impl ControlShared {
     pub(super) fn busy_for(&self) -> Option<Duration> {
         self.busy.lock().unwrap_or_else(PoisonError::into_inner).map(|it| it.elapsed())
     }
+}
+
+/// The time, in seconds of Unix time.
+pub(super) fn unix_seconds() -> u64 {
+    unix_millis() / 1000
+}
+
+/// The time, in milliseconds of Unix time.
+pub(super) fn unix_millis() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }

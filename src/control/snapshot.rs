@@ -10,16 +10,16 @@ use std::{
 use jiff::Timestamp;
 
 use super::{
-    holds::{Holds, SideRequests, timestamp},
+    holds::{Holds, PinsSnapshot, SideRequests, timestamp},
     shared::Applied,
 };
 
 use crate::{
     metrics::{EndpointGauges, PoolGauges, ServiceGauges},
-    model::{Color, Endpoint, Generation, Health, Role, Rules, ServiceName, Source, Version},
+    model::{Color, Endpoint, Generation, Health, Role, ServiceName, Source, Version},
     store::{Revision, ServiceState},
-    switch::{Drain, Ledger, Switch},
-    upstream::{EndpointHealth, EndpointState, Pool, ServicePools},
+    switch::{Drain, Ledger},
+    upstream::{EndpointHealth, EndpointState, Pool, ServicePools, ServiceSwitch},
 };
 
 /// Services, colors, roles, endpoints and requests in flight.
@@ -75,6 +75,8 @@ pub struct PoolSnapshot {
     pub is_safe_to_stop: Option<bool>,
     /// What else may still need it.
     pub holds: Holds,
+    /// The pins that hold it.
+    pub pins: Option<PinsSnapshot>,
     /// Its approvals that are valid.
     pub approvals: Vec<ApprovalSnapshot>,
     /// Its endpoints; a resolved name has one for each address.
@@ -118,7 +120,7 @@ pub struct EndpointSnapshot {
 impl StatusSnapshot {
     /// A snapshot of these services of an applied state, with the current requests in flight.
     pub(super) fn of<'a>(
-        switch: &Switch<Arc<Rules>, Pool>,
+        switch: &ServiceSwitch,
         ledger: &Ledger<Instant>,
         applied: &Applied,
         services: impl Iterator<Item = &'a ServiceName>,
@@ -192,10 +194,7 @@ fn approvals(
 }
 
 /// The gauges of a removed service: its requests in flight.
-pub(super) fn removed_gauges(
-    switch: &Switch<Arc<Rules>, Pool>,
-    service: ServiceName,
-) -> ServiceGauges {
+pub(super) fn removed_gauges(switch: &ServiceSwitch, service: ServiceName) -> ServiceGauges {
     let pools = Color::BOTH.map(|color| {
         let inside = switch.in_flight(&service, color);
         PoolGauges { in_flight: inside.current + inside.retired, ..PoolGauges::default() }
@@ -205,7 +204,7 @@ pub(super) fn removed_gauges(
 
 impl PoolSnapshot {
     fn of(
-        switch: &Switch<Arc<Rules>, Pool>,
+        switch: &ServiceSwitch,
         ledger: &Ledger<Instant>,
         pool: &Pool,
         active: Color,
@@ -213,8 +212,11 @@ impl PoolSnapshot {
     ) -> Self {
         let (service, color) = (pool.service(), pool.color());
         let inside = switch.in_flight(service, color);
-        let is_draining = switch.drains(service, color).iter().any(Drain::was_active);
+        let pins = PinsSnapshot::of(switch, service, color);
+        let is_draining =
+            pins.is_some() || switch.drains(service, color).iter().any(Drain::was_active);
         let holds = state.map(|it| Holds::of(it, color)).unwrap_or_default();
+        let holds = holds.with_pins(pins);
         // A color that was never active has no old requests that one could wait for.
         let holds = match color != active && state.is_some_and(|it| it.pool(color).served) {
             true => holds.with(SideRequests::of(switch, ledger, service, color)),
@@ -241,6 +243,7 @@ impl PoolSnapshot {
             role,
             is_safe_to_stop,
             holds,
+            pins,
             approvals: Vec::new(),
             version: pool.spec().version.clone(),
             source: match state.is_some_and(|it| it.runtime.is_some()) {
@@ -269,6 +272,7 @@ impl PoolSnapshot {
             was_used,
             is_safe_to_stop: _,
             holds: _,
+            pins: _,
             approvals: _,
             endpoints,
         } = self;

@@ -69,6 +69,10 @@ impl ControlTask {
                     let _ = answer.send(done);
                 }
                 () = self.shared.refusals.due() => self.record_refusals().await,
+                () = self.reconciler.pins_due() => {
+                    self.shared.set_busy(Some(Instant::now()));
+                    self.reconciler.refresh_pins(&self.shared);
+                }
                 changed = self.state.changed() => {
                     changed.map_err(|_| StoreClosed)?;
                     self.shared.set_busy(Some(Instant::now()));

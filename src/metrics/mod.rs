@@ -147,6 +147,11 @@ impl Metrics {
                 "Requests that could not be connected to the active color, and went to the one before",
                 &of_pool,
             )?,
+            pinned: counters(
+                "pinned_requests_total",
+                "Requests of transactions that are pinned to a color which is not active any more",
+                &of_pool,
+            )?,
             retries: counters(
                 "retries_total",
                 "Requests that were sent once more, by what had become of them before",
@@ -311,6 +316,7 @@ impl Metrics {
             connect_errors,
             connections,
             rescued,
+            pinned,
             retries,
             ejections,
             limited,
@@ -321,6 +327,7 @@ impl Metrics {
             errors,
             connect_errors,
             rescued,
+            pinned,
             retries,
             ejections,
             limited,

@@ -21,6 +21,7 @@ pub(super) struct MetricFamilies {
     pub(super) connect_errors: IntCounterVec,
     pub(super) connections: IntGaugeVec,
     pub(super) rescued: IntCounterVec,
+    pub(super) pinned: IntCounterVec,
     pub(super) retries: IntCounterVec,
     pub(super) ejections: IntCounterVec,
     pub(super) limited: IntCounterVec,
@@ -152,6 +153,11 @@ impl PoolMetrics {
     pub fn count_rescued(&self, client: Option<IpAddr>) {
         self.families.rescued.with_label_values(&self.labels()).inc();
         self.outcomes.count_rescued(client);
+    }
+
+    /// Counts a request of a transaction that is pinned to this pool, which is not active any more.
+    pub fn count_pinned(&self) {
+        self.families.pinned.with_label_values(&self.labels()).inc();
     }
 
     /// Counts a retry. `reason` is a word of a fixed list.

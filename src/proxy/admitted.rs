@@ -9,6 +9,7 @@ use super::{
     local_reply::{LocalReply, ReplyContext},
     log_limiter::LimitedEvent,
     peer_cache::PeerCache,
+    pinning::PinCookie,
     request_claim::RequestClaim,
     request_traits::RequestTraits,
     upload::Upload,
@@ -34,6 +35,8 @@ pub(super) struct AdmittedRequest<'a> {
     pub(super) traits: RequestTraits,
     pub(super) terms: ServiceTerms,
     pub(super) headers: FlipgateHeaders,
+    /// The cookie of the transaction that the request begins.
+    pub(super) pin: Option<Box<PinCookie>>,
     pub(super) upload: Upload,
     pub(super) interim: InterimResponses,
 }

@@ -1,4 +1,4 @@
-//! The preview cookie: read from a request, and removed from what is forwarded.
+//! The cookies of Flipgate: read from a request, and removed from what is forwarded.
 
 use memchr::memmem;
 
@@ -6,6 +6,12 @@ use crate::http1::{FieldLines, FieldName};
 
 /// The name of the preview cookie.
 const NAME: &[u8] = b"flipgate_preview";
+
+/// What the names of the cookies of pins begin with.
+const PIN: &[u8] = b"flipgate_pin_";
+
+/// What the names of all of these begin with.
+const COMMON: &[u8] = b"flipgate_p";
 
 /// The values of all preview cookies of a request.
 pub(super) fn preview_colors(lines: FieldLines<'_>) -> impl Iterator<Item = &[u8]> {
@@ -16,36 +22,51 @@ pub(super) fn preview_colors(lines: FieldLines<'_>) -> impl Iterator<Item = &[u8
         .filter_map(value_of_ours)
 }
 
-/// Whether a line may have the preview cookie. False only if it has none.
+/// Whether a line may have a cookie of Flipgate. False only if it has none.
 pub(super) fn has_ours(line: &[u8]) -> bool {
-    memmem::find(line, NAME).is_some()
+    memmem::find(line, COMMON).is_some()
 }
 
-/// A line of cookies without the preview cookie; all others stay unchanged. `None` if there are no others.
+/// A line of cookies without those of Flipgate; all others stay unchanged. `None` if there are no others.
 pub(super) fn without_ours(line: &[u8]) -> Option<Vec<u8>> {
     let cookies = line.split(|it| *it == b';');
     let others: Vec<&[u8]> =
-        cookies.map(<[u8]>::trim_ascii).filter(|it| value_of_ours(it).is_none()).collect();
+        cookies.map(<[u8]>::trim_ascii).filter(|it| !is_ours(parts_of(it).0)).collect();
     let joined = others.join(&b"; "[..]);
     (!joined.is_empty()).then_some(joined)
 }
 
 /// The value of the first cookie with this name.
 pub(super) fn value<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
-    line.split(|it| *it == b';').find_map(|cookie| value_of(cookie, name))
+    values(line, name).next()
+}
+
+/// The values of all cookies with this name.
+pub(super) fn values<'a>(line: &'a [u8], name: &[u8]) -> impl Iterator<Item = &'a [u8]> {
+    line.split(|it| *it == b';').filter_map(move |cookie| value_of(cookie, name))
+}
+
+fn is_ours(name: &[u8]) -> bool {
+    name == NAME || name.starts_with(PIN)
 }
 
 fn value_of_ours(cookie: &[u8]) -> Option<&[u8]> {
     value_of(cookie, NAME)
 }
 
-/// The value, if the cookie has this name. RFC 6265, section 5.4: `name=value`.
+/// The value, if the cookie has this name.
 fn value_of<'a>(cookie: &'a [u8], wanted: &[u8]) -> Option<&'a [u8]> {
-    let (name, value) = match cookie.iter().position(|it| *it == b'=') {
+    let (name, value) = parts_of(cookie);
+    (name == wanted).then_some(value)
+}
+
+/// Name and value. RFC 6265, section 5.4: `name=value`.
+fn parts_of(cookie: &[u8]) -> (&[u8], &[u8]) {
+    let (name, value) = match memchr::memchr(b'=', cookie) {
         Some(equals) => (&cookie[..equals], &cookie[equals + 1..]),
         None => (cookie, &b""[..]),
     };
-    (name.trim_ascii() == wanted).then(|| value.trim_ascii())
+    (name.trim_ascii(), value.trim_ascii())
 }
 
 #[cfg(test)]
@@ -73,8 +94,14 @@ mod tests {
     }
 
     #[test]
-    fn only_the_preview_cookie_is_taken_out() {
+    fn only_cookies_of_flipgate_are_taken_out() {
         for (line, left) in [
+            ("flipgate_pin_web=abc", None),
+            ("flipgate_pin_web=abc; a=b; flipgate_pin_api=d", Some("a=b")),
+            (
+                "flipgate_pin=1; flipgate_px=2; a=flipgate_pin_web",
+                Some("flipgate_pin=1; flipgate_px=2; a=flipgate_pin_web"),
+            ),
             ("a=b; c=\"d\"", Some("a=b; c=\"d\"")),
             ("flipgate_preview=green", None),
             ("a=b; flipgate_preview=green; c=d", Some("a=b; c=d")),

@@ -1,5 +1,6 @@
 //! Rewrites request and response heads.
 
+mod cache_control;
 mod forwarding;
 mod request_headers;
 mod response_headers;
@@ -7,9 +8,10 @@ mod trailers;
 
 pub use self::trailers::is_never_a_trailer;
 pub(super) use self::{
+    cache_control::is_private,
     request_headers::{RequestRewrite, put_request},
     response_headers::{
-        FlipgateHeaders, ResponseRewrite, hsts, put_answer, put_interim, put_marks,
+        FlipgateHeaders, PinLine, ResponseRewrite, hsts, put_answer, put_interim, put_marks,
     },
     trailers::{Allowed, clean_trailers},
 };

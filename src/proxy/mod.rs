@@ -28,6 +28,7 @@ mod log_limiter;
 mod logged;
 mod max_forwards;
 mod peer_cache;
+mod pinning;
 mod previews;
 mod queueing;
 mod received;

@@ -87,6 +87,8 @@ impl<'a> ReceivedRequest<'a> {
             client: address,
             key,
             rules,
+            is_pinned,
+            pin,
         } = decision;
         if is_preview {
             record.note_preview();
@@ -95,6 +97,7 @@ impl<'a> ReceivedRequest<'a> {
             origin: shows_color.then(|| (claim.color(), claim.generation())),
             rescued_from: None,
             is_private: is_preview,
+            is_pinned,
         };
         let timeouts = &claim.pool().policy().timeouts;
         match timeouts.request {
@@ -106,6 +109,9 @@ impl<'a> ReceivedRequest<'a> {
         let terms = ServiceTerms { response_timeout, tunnel_timeout: rules.tunnel_timeout, key };
         let underway = connection.peer().load().count_request();
         let claim = RequestClaim::new(claim, record, &proxy.shard, underway, address);
+        if is_pinned {
+            claim.mark_pinned();
+        }
         let permits = match RequestPermits::take(&claim, proxy, address) {
             Ok(permits) => permits,
             Err(error) => {
@@ -119,6 +125,7 @@ impl<'a> ReceivedRequest<'a> {
                     traits,
                     terms,
                     headers,
+                    pin: None,
                     upload,
                     interim,
                 };
@@ -150,7 +157,7 @@ impl<'a> ReceivedRequest<'a> {
         };
         let (permits, interim) = (Some(permits), InterimResponses::new(expects_continue));
         Ok((
-            AdmittedRequest { claim, permits, proxy, traits, terms, headers, upload, interim },
+            AdmittedRequest { claim, permits, proxy, traits, terms, headers, pin, upload, interim },
             decided,
         ))
     }

@@ -41,6 +41,11 @@ impl RequestClaim {
         Self { record, claim_record, permit: None, failed_endpoint: None, request_count, claim }
     }
 
+    /// Notes that its transaction is pinned to the color, which is not active any more.
+    pub(super) fn mark_pinned(&self) {
+        self.claim_record.mark_pinned();
+    }
+
     /// Requests in flight of its client; 0 if the client is not known.
     pub(super) fn client_requests(&self) -> usize {
         self.request_count.client_requests()

@@ -41,6 +41,8 @@ impl AdmittedRequest<'_> {
             self.headers.rescued_from = Some(pool.color());
         }
         self.warn(LimitedEvent::Rescued, &format!("by {color}"), connection.now());
+        // The response is not of the version that the transaction would be pinned to.
+        self.pin = None;
         self.claim.move_to(claim, &self.proxy.shard);
         true
     }

@@ -4,9 +4,10 @@ use super::{
     admitted::AdmittedRequest,
     error::ProxyError,
     forwarding::Via,
-    headers::{ResponseRewrite, hsts, put_answer},
+    headers::{PinLine, ResponseRewrite, hsts, is_private, put_answer},
     interim::SWITCHING,
     peer_cache::PeerCache,
+    pinning::PinCookie,
     tunnel::Tunnel,
     upstream_failure::UpstreamFailure,
 };
@@ -75,6 +76,7 @@ impl AdmittedRequest<'_> {
             goes_on: plan.goes_on,
             is_websocket: head.status == SWITCHING,
             headers: self.headers,
+            pin: self.pin.as_ref().and_then(|it| pin_line(it, head, upstream)),
             hsts: hsts(connection.peer()),
             via: (self.proxy.via == Via::Both).then(|| via(head, upstream)),
             date: connection.date(),
@@ -116,6 +118,19 @@ impl AdmittedRequest<'_> {
         drop(permits);
         Tunnel::new(upstream, claim, first, terms.tunnel_timeout)
     }
+}
+
+/// The cookie of a pin, if the response may set it.
+#[cold]
+fn pin_line<'a>(
+    pin: &'a PinCookie,
+    head: &ResponseHead,
+    upstream: &HttpStream,
+) -> Option<PinLine<'a>> {
+    let is_private = is_private(head.fields.lines(&upstream.unread()[..head.len]));
+    let makes_private = !is_private && pin.makes_private;
+    let line = &pin.line;
+    (is_private || makes_private).then_some(PinLine { line, makes_private })
 }
 
 /// The `Via` value for the version of the response. It does not name the process: clients need not know it.

@@ -20,6 +20,7 @@ use super::{
     log_limiter::LogLimiter,
     max_forwards::hops_left,
     peer_cache::PeerCache,
+    pinning::{PinCookie, PinDecision, PinRequest, decide, is_https},
     previews::PreviewMonitor,
     via::{LoopMark, ViaLines},
     view::{RequestView, RequestedColor, admit},
@@ -28,17 +29,17 @@ use crate::{
     downstream::ClientConnection,
     http1::{FieldLines, FieldName, RequestHead, TargetForm},
     metrics::{Metrics, PoolMetrics},
-    model::{Algorithm, Audience, Color, Host, NamePattern, Rules, ServiceRules, normalize_path},
+    model::{Algorithm, Audience, Color, Host, NamePattern, ServiceRules, normalize_path},
     net::BufferPool,
-    switch::{Claim, Ledger, LedgerShard, Switch, Visit},
-    upstream::{self, ConcurrencyLimit, Pool, WorkerConnectionPool, WorkerRegistry},
+    switch::{Claim, Ledger, LedgerShard, Visit},
+    upstream::{self, ConcurrencyLimit, Pool, ServiceSwitch, WorkerConnectionPool, WorkerRegistry},
 };
 
 /// What all workers share.
 #[derive(Clone, Debug)]
 pub struct ProxyContext {
     /// The sides and the active colors.
-    pub switch: Arc<Switch<Arc<Rules>, Pool>>,
+    pub switch: Arc<ServiceSwitch>,
     /// The requests in flight, and since when.
     pub ledger: Arc<Ledger<Instant>>,
     /// The metrics.
@@ -59,7 +60,7 @@ pub struct ProxyContext {
 
 /// The proxy of one worker.
 pub struct Proxy {
-    pub(super) switch: Arc<Switch<Arc<Rules>, Pool>>,
+    pub(super) switch: Arc<ServiceSwitch>,
     pub(super) metrics: Metrics,
     pub(super) unrouted: Arc<PoolMetrics>,
     pub(super) shard: Arc<LedgerShard<Instant>>,
@@ -95,6 +96,10 @@ pub(super) struct RoutingDecision {
     /// The hash key for the choice of an endpoint, if the service balances by hash.
     pub(super) key: Option<u64>,
     pub(super) rules: ServiceRules,
+    /// Whether its transaction began on the color, which is not active any more.
+    pub(super) is_pinned: bool,
+    /// The cookie of a transaction that it begins.
+    pub(super) pin: Option<Box<PinCookie>>,
 }
 
 // === impl Proxy ===
@@ -173,7 +178,9 @@ impl Proxy {
         let requested = requested_color(lines);
         let listener = peer.listener().preview;
         let mut decided = None;
-        let claim = self.switch.claim(|rules| {
+        let mut pin = None;
+        let claim = self.switch.claim(|table| {
+            let rules = &**table.rules();
             let mut identity = peer.cache().trust.client(rules, peer.address(), lines);
             if peer.is_identity_unknown() {
                 identity = ClientIdentity::UNKNOWN;
@@ -189,7 +196,25 @@ impl Proxy {
                 requested,
                 listener,
             };
-            let choice = admit(rules, &view)?;
+            let (index, mut visit) = admit(rules, &view)?;
+            let service = table.service_at(index);
+            if let Some(terms) = service.terms()
+                && let (Some(pins), Visit::Active) = (&terms.pins, visit)
+            {
+                let request = PinRequest {
+                    head,
+                    bytes,
+                    path: &path,
+                    client: identity.address,
+                    is_secure: peer.tls().is_some()
+                        || identity.forwarded.is_some() && is_https(lines),
+                    now: connection.now(),
+                };
+                let is_up = |color| service.side(color).pool().has_endpoint_up();
+                let decision = decide(pins, table.generation(), service.active(), is_up, &request);
+                PinDecision { visit, cookie: pin } = decision;
+            }
+            let choice = (index, visit);
             let shows_color = identity.audience == Audience::Internal || rules.public_headers;
             let of_service = rules.services.get(choice.0).copied().unwrap_or_default();
             let keeps_trace = rules.keeps_trace;
@@ -212,9 +237,13 @@ impl Proxy {
         }
         self.warn_of_unlisted_proxy(identity, peer.address());
         if let (Audience::Internal, Some(address)) = (identity.audience, identity.address) {
-            self.previews.note(address, visit != Visit::Active);
+            self.previews.note(address, matches!(visit, Visit::Preview(_)));
         }
-        let (forwarded, is_preview) = (identity.forwarded, visit != Visit::Active);
+        let (forwarded, is_preview) = (identity.forwarded, matches!(visit, Visit::Preview(_)));
+        let is_pinned = matches!(visit, Visit::Pinned(_));
+        if is_pinned {
+            claim.pool().metrics().count_pinned();
+        }
         let client = identity.address;
         let key = match &claim.pool().policy().balance.algorithm {
             Algorithm::Hash(by) => key_of(by, lines, client),
@@ -230,6 +259,8 @@ impl Proxy {
             client,
             key,
             rules,
+            is_pinned,
+            pin,
         })
     }
 

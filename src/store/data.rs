@@ -5,10 +5,14 @@
 //! of a service has a default and stands at the top of its entry, where an older version keeps what it
 //! does not know.
 
+mod pins;
+
 use std::{collections::BTreeMap, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+pub(super) use self::pins::PinKeyData;
+use self::pins::PinsData;
 use super::{
     audit_log::AuditLog,
     state::{Approval, Confirmation, PoolState, Promotion, ServiceState, WatchState},
@@ -43,6 +47,8 @@ pub(super) struct ServiceData {
     watch: Option<WatchData>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     confirmation: Option<ConfirmationData>,
+    #[serde(default, skip_serializing_if = "PinsData::is_empty")]
+    pins: PinsData,
     #[serde(flatten)]
     unknown: BTreeMap<String, serde_json::Value>,
 }
@@ -212,8 +218,17 @@ impl From<ColorData> for Color {
 
 impl From<&ServiceState> for ServiceData {
     fn from(state: &ServiceState) -> Self {
-        let ServiceState { active, previous, blue, green, approvals, watch, confirmation, unknown } =
-            state;
+        let ServiceState {
+            active,
+            previous,
+            blue,
+            green,
+            approvals,
+            watch,
+            confirmation,
+            history: _,
+            unknown,
+        } = state;
         let set_by = |it: &PoolState| it.set_by.as_ref().map(ToString::to_string);
         let set_by = SetByData { blue: set_by(blue), green: set_by(green) };
         let unknown = unknown.as_ref().map(|it| {
@@ -228,6 +243,7 @@ impl From<&ServiceState> for ServiceData {
             set_by,
             watch: watch.as_ref().map(Into::into),
             confirmation: confirmation.as_ref().map(Into::into),
+            pins: PinsData::of(state),
             unknown: unknown.unwrap_or_default(),
         }
     }
@@ -246,6 +262,7 @@ impl TryFrom<ServiceData> for ServiceState {
             set_by,
             watch,
             confirmation,
+            pins,
             unknown,
         } = data;
         let pool = |data: PoolData, set_by: Option<String>| {
@@ -253,7 +270,7 @@ impl TryFrom<ServiceData> for ServiceState {
             PoolState::try_from(data).map(|it| PoolState { set_by, ..it })
         };
         let text = |it| serde_json::to_string(&it).expect("a map of texts and JSON").into();
-        Ok(Self {
+        let mut state = Self {
             active: active.into(),
             previous: previous.map(Into::into),
             blue: pool(blue, set_by.blue)?,
@@ -261,8 +278,11 @@ impl TryFrom<ServiceData> for ServiceState {
             approvals: approvals.into_iter().map(Into::into).collect(),
             watch: watch.map(TryInto::try_into).transpose()?,
             confirmation: confirmation.map(TryInto::try_into).transpose()?,
+            history: Vec::new(),
             unknown: Some(unknown).filter(|it| !it.is_empty()).map(text),
-        })
+        };
+        pins.put(&mut state);
+        Ok(state)
     }
 }
 
@@ -354,8 +374,8 @@ impl From<ApprovalData> for Approval {
 
 impl From<&PoolState> for PoolData {
     fn from(state: &PoolState) -> Self {
-        // `set_by` stands at the top of the entry, where older versions keep it.
-        let PoolState { file, runtime, served, set_by: _ } = state;
+        // The others stand at the top of the entry, where older versions keep them.
+        let PoolState { file, runtime, served, set_by: _, pins_since: _, retired_at: _ } = state;
         Self { file: file.into(), runtime: runtime.as_ref().map(Into::into), served: *served }
     }
 }
@@ -366,7 +386,7 @@ impl TryFrom<PoolData> for PoolState {
     fn try_from(data: PoolData) -> Result<Self, String> {
         let PoolData { file, runtime, served } = data;
         let runtime = runtime.map(TryInto::try_into).transpose()?;
-        Ok(Self { file: file.try_into()?, runtime, served, set_by: None })
+        Ok(Self { runtime, served, ..Self::new(file.try_into()?) })
     }
 }
 

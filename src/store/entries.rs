@@ -9,8 +9,8 @@ use serde_json::value::RawValue;
 use super::{
     accepted::AcceptedCall,
     audit_log::AuditLog,
-    data::{AcceptedData, AuditData, ManifestData, PromotionData, ServiceData},
-    state::{EntryId, ManifestKey, Promotion, Revision, ServiceState, State},
+    data::{AcceptedData, AuditData, ManifestData, PinKeyData, PromotionData, ServiceData},
+    state::{EntryId, ManifestKey, PinKeyState, Promotion, Revision, ServiceState, State},
 };
 use crate::model::{Difference, Generation, ServiceName};
 
@@ -19,6 +19,7 @@ const SERVICE: &str = "service";
 const PROMOTION: &str = "promotion";
 const ACCEPTED: &str = "accepted";
 const MANIFEST: &str = "manifest";
+const PIN_KEY: &str = "pin_key";
 const AUDIT: &str = "audit";
 const AUDIT_LINE: &str = "audit_line";
 
@@ -70,6 +71,7 @@ impl Delta<'_> {
             promotion,
             accepted,
             manifests,
+            pin_keys,
             audit,
             damaged: _,
             unknown,
@@ -98,6 +100,10 @@ impl Delta<'_> {
                 Difference::Removed(key, _) => remove.push(removed(MANIFEST, &key.to_string())),
             }
         }
+        put.extend(pin_keys.iter().filter(|it| !before.pin_keys.contains(it)).map(pin_key_entry));
+        let is_gone = |old: &&PinKeyState| pin_keys.iter().all(|it| it.key.id != old.key.id);
+        let gone = before.pin_keys.iter().filter(is_gone);
+        remove.extend(gone.map(|it| removed(PIN_KEY, &it.key.id.to_string())));
         for difference in before.audit.pending.differences(&audit.pending) {
             match difference {
                 Difference::Added(number, line) | Difference::Changed(number, _, line) => {
@@ -140,6 +146,7 @@ impl Delta<'_> {
                         state.manifests.remove(&key);
                     }
                 }
+                PIN_KEY => state.pin_keys.retain(|it| it.key.id.to_string() != *key),
                 AUDIT_LINE => {
                     if let Ok(number) = key.parse::<u64>() {
                         state.audit.pending.remove(&number);
@@ -164,6 +171,7 @@ pub(super) fn common_entries(state: &State) -> Vec<StateEntry<'static>> {
     let mut entries = vec![promotion_entry(&state.promotion)];
     entries.extend(accepted.map(|(place, it)| accepted_entry(it, place as u64)));
     entries.extend(state.manifests.iter().map(|(key, json)| manifest_entry(key, json)));
+    entries.extend(state.pin_keys.iter().map(pin_key_entry));
     if state.audit.count > 0 {
         entries.push(audit_entry(&state.audit));
         let pending = state.audit.pending.iter();
@@ -226,6 +234,15 @@ fn put_entry(
             let key = manifest_key(key).ok_or_else(|| wrong(&"it names no pool"))?;
             state.manifests.insert(key, json.into());
         }
+        PIN_KEY => {
+            let id = key.parse::<u32>().map_err(|error| wrong(&error))?;
+            let data: PinKeyData =
+                serde_json::from_str(value.get()).map_err(|error| wrong(&error))?;
+            let pin_key = data.key(id).map_err(|error| wrong(&error))?;
+            state.pin_keys.retain(|it| it.key.id != id);
+            state.pin_keys.push(pin_key);
+            state.pin_keys.sort_by_key(|it| it.key.id);
+        }
         AUDIT if key == LAST => {
             let data: AuditData =
                 serde_json::from_str(value.get()).map_err(|error| wrong(&error))?;
@@ -284,6 +301,10 @@ fn accepted_entry(call: &AcceptedCall, order: u64) -> StateEntry<'static> {
 
 fn manifest_entry(key: &ManifestKey, json: &str) -> StateEntry<'static> {
     entry(MANIFEST, &key.to_string(), &ManifestData { json: json.to_owned() })
+}
+
+fn pin_key_entry(state: &PinKeyState) -> StateEntry<'static> {
+    entry(PIN_KEY, &state.key.id.to_string(), &PinKeyData::from(state))
 }
 
 fn audit_entry(audit: &AuditLog) -> StateEntry<'static> {

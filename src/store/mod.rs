@@ -44,8 +44,8 @@ pub use self::{
     file::FileStore,
     report::{StateReport, show},
     state::{
-        Approval, Confirmation, EntryId, ManifestKey, PoolState, Promotion, Revision, ServiceState,
-        State, WatchState,
+        Approval, Confirmation, EntryId, ManifestKey, PinKeyState, PoolState, Promotion, Revision,
+        ServiceState, State, WatchState,
     },
 };
 

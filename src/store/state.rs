@@ -3,6 +3,7 @@
 use std::{fmt, sync::Arc};
 
 use super::{accepted::AcceptedCalls, audit_log::AuditLog};
+use crate::continuity::{PinKey, Span};
 use crate::model::{Color, Generation, PoolSpec, ServiceName, VersionedMap};
 
 /// The number of earlier changes of the state. Every commit counts, also one that leaves the routing
@@ -26,6 +27,8 @@ pub struct State {
     pub accepted: AcceptedCalls,
     /// The manifest of each pool at its last promotion, or at the promotion that replaced it.
     pub manifests: VersionedMap<ManifestKey, Arc<str>>,
+    /// The keys that sign pins, the oldest first.
+    pub pin_keys: Vec<PinKeyState>,
     /// The audit lines that are not known to be in a file, and the end of their chain.
     pub audit: AuditLog,
     /// Service entries that could not be read, as they stand in the file. They are kept until an operator
@@ -71,6 +74,8 @@ pub struct ServiceState {
     pub watch: Option<WatchState>,
     /// The confirmation that the last promotion waits for. The next promotion or rollback removes it.
     pub confirmation: Option<Confirmation>,
+    /// The latest active colors, the earliest first. Empty in a state of an older version.
+    pub history: Vec<Span>,
     /// Fields of the entry that this version does not know, as a JSON object. They are kept.
     pub unknown: Option<Arc<str>>,
 }
@@ -86,6 +91,19 @@ pub struct PoolState {
     pub served: bool,
     /// The authenticated caller that set the endpoints; `None` for the file and for callers without a token.
     pub set_by: Option<Arc<str>>,
+    /// Pins of earlier generations are void: another pool had the color then, or was rolled back.
+    pub pins_since: Generation,
+    /// When another color became active, in milliseconds of Unix time; `None` while it is active, and if it never was.
+    pub retired_at: Option<u64>,
+}
+
+/// A key that signs pins.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct PinKeyState {
+    /// The key.
+    pub key: PinKey,
+    /// When a newer key replaced it, in milliseconds of Unix time.
+    pub retired_at: Option<u64>,
 }
 
 /// A watch in progress.
@@ -138,6 +156,9 @@ pub struct Promotion {
     pub reason: Option<String>,
 }
 
+/// The most active colors that are remembered.
+const HISTORY_MAX: usize = 16;
+
 // === impl State ===
 
 impl State {
@@ -170,8 +191,7 @@ impl ServiceState {
     /// A service that was never changed.
     #[must_use]
     pub fn fresh(active: Color, blue: PoolSpec, green: PoolSpec) -> Self {
-        let pool =
-            |file, color| PoolState { file, runtime: None, served: color == active, set_by: None };
+        let pool = |file, color| PoolState { served: color == active, ..PoolState::new(file) };
         let (blue, green) = (pool(blue, Color::Blue), pool(green, Color::Green));
         Self {
             active,
@@ -181,6 +201,7 @@ impl ServiceState {
             approvals: Vec::new(),
             watch: None,
             confirmation: None,
+            history: Vec::new(),
             unknown: None,
         }
     }
@@ -202,6 +223,27 @@ impl ServiceState {
         }
     }
 
+    /// The latest active colors, the earliest first; the last one is active.
+    #[must_use]
+    pub fn history(&self) -> Vec<Span> {
+        match self.history.is_empty() {
+            true => vec![Span { from: Generation(0), color: self.active }],
+            false => self.history.clone(),
+        }
+    }
+
+    /// Notes that the active color, which is another one than before, is active from this generation on.
+    pub fn note_flip(&mut self, generation: Generation, before: Color, now_ms: u64) {
+        if self.history.is_empty() {
+            self.history.push(Span { from: Generation(0), color: before });
+        }
+        self.history.push(Span { from: generation, color: self.active });
+        let surplus = self.history.len().saturating_sub(HISTORY_MAX);
+        self.history.drain(..surplus);
+        self.pool_mut(before).retired_at = Some(now_ms);
+        self.pool_mut(self.active).retired_at = None;
+    }
+
     /// Makes `color` active.
     pub fn promote(&mut self, color: Color) {
         self.previous = Some(self.active);
@@ -221,8 +263,9 @@ impl ServiceState {
     pub fn follow_file(&mut self, color: Color, file: &PoolSpec) {
         if self.differs_from_file(color, file) {
             let served = self.active == color;
-            let file = file.clone();
-            *self.pool_mut(color) = PoolState { file, runtime: None, served, set_by: None };
+            let PoolState { pins_since, retired_at, .. } = *self.pool(color);
+            *self.pool_mut(color) =
+                PoolState { served, pins_since, retired_at, ..PoolState::new(file.clone()) };
             self.revoke_approvals(color);
         }
     }
@@ -264,6 +307,19 @@ impl fmt::Display for ManifestKey {
 // === impl PoolState ===
 
 impl PoolState {
+    /// A pool of the configuration file that was never active.
+    #[must_use]
+    pub fn new(file: PoolSpec) -> Self {
+        Self {
+            file,
+            runtime: None,
+            served: false,
+            set_by: None,
+            pins_since: Generation(0),
+            retired_at: None,
+        }
+    }
+
     /// The pool's current endpoints and version.
     #[must_use]
     pub fn spec(&self) -> &PoolSpec {

@@ -49,6 +49,7 @@ struct ShardEntry<T> {
     since: T,
     client: Option<IpAddr>,
     is_rescued: bool,
+    is_pinned: bool,
 }
 
 /// A summary of the claims on some sides.
@@ -60,6 +61,8 @@ pub struct LedgerSummary<T> {
     pub tunnels: usize,
     /// How many of all were admitted to another side first.
     pub rescued: usize,
+    /// How many of all belong to transactions that are pinned to the side.
+    pub pinned: usize,
     /// When the oldest began.
     pub oldest: Option<T>,
 }
@@ -88,7 +91,7 @@ impl<T: Copy + Ord> Ledger<T> {
     #[must_use]
     pub fn summary(&self, sides: &[SideId]) -> LedgerSummary<T> {
         let mut summary: LedgerSummary<T> =
-            LedgerSummary { requests: 0, tunnels: 0, rescued: 0, oldest: None };
+            LedgerSummary { requests: 0, tunnels: 0, rescued: 0, pinned: 0, oldest: None };
         for shard in &self.shards {
             for (_, entry) in shard.entries().iter().filter(|(_, it)| sides.contains(&it.side)) {
                 match entry.kind {
@@ -98,6 +101,7 @@ impl<T: Copy + Ord> Ledger<T> {
                     ClaimKind::Tunnel => summary.tunnels += 1,
                 }
                 summary.rescued += usize::from(entry.is_rescued);
+                summary.pinned += usize::from(entry.is_pinned);
                 summary.oldest = summary.oldest.into_iter().chain([entry.since]).min();
             }
         }
@@ -135,8 +139,9 @@ impl<T> LedgerShard<T> {
         client: Option<IpAddr>,
     ) -> ClaimRecord<T> {
         let kind = ClaimKind::Request;
-        let key =
-            self.entries().insert(ShardEntry { side, kind, since, client, is_rescued: false });
+        let (is_rescued, is_pinned) = (false, false);
+        let entry = ShardEntry { side, kind, since, client, is_rescued, is_pinned };
+        let key = self.entries().insert(entry);
         ClaimRecord { shard: Arc::clone(self), key }
     }
 
@@ -159,6 +164,13 @@ impl<T> ClaimRecord<T> {
     pub fn mark_rescued(&self) {
         if let Some(entry) = self.shard.entries().get_mut(self.key) {
             entry.is_rescued = true;
+        }
+    }
+
+    /// Notes that the request belongs to a transaction that is pinned to the side.
+    pub fn mark_pinned(&self) {
+        if let Some(entry) = self.shard.entries().get_mut(self.key) {
+            entry.is_pinned = true;
         }
     }
 
@@ -193,7 +205,7 @@ mod tests {
     use crate::model::{Color, Generation};
 
     fn side(service: u32) -> SideId {
-        SideId { since: Generation(1), service, color: Color::Blue }
+        SideId { since: Generation(1), service, color: Color::Blue, part: 0 }
     }
 
     #[test]
@@ -207,20 +219,23 @@ mod tests {
         let inside = || ledger.summary(&[side(here)]);
         assert_eq!(
             inside(),
-            LedgerSummary { requests: 1, tunnels: 1, rescued: 0, oldest: Some(10) }
+            LedgerSummary { requests: 1, tunnels: 1, rescued: 0, pinned: 0, oldest: Some(10) }
         );
         early.set_kind(ClaimKind::Tunnel);
         assert_eq!(
             inside(),
-            LedgerSummary { requests: 0, tunnels: 2, rescued: 0, oldest: Some(10) }
+            LedgerSummary { requests: 0, tunnels: 2, rescued: 0, pinned: 0, oldest: Some(10) }
         );
         drop(early);
         assert_eq!(
             inside(),
-            LedgerSummary { requests: 0, tunnels: 1, rescued: 0, oldest: Some(20) }
+            LedgerSummary { requests: 0, tunnels: 1, rescued: 0, pinned: 0, oldest: Some(20) }
         );
         drop(late);
-        assert_eq!(inside(), LedgerSummary { requests: 0, tunnels: 0, rescued: 0, oldest: None });
+        assert_eq!(
+            inside(),
+            LedgerSummary { requests: 0, tunnels: 0, rescued: 0, pinned: 0, oldest: None }
+        );
         assert_eq!(ledger.summary(&[side(there)]).oldest, Some(5));
     }
 
@@ -242,6 +257,8 @@ mod tests {
         assert_eq!((hangs.client(), answered.client()), ((client(1), true), (client(2), false)));
         assert_eq!(ledger.summary(&[side(1)]).requests, 4);
         hangs.mark_rescued();
-        assert_eq!(ledger.summary(&[side(1)]).rescued, 1);
+        answered.mark_pinned();
+        let summary = ledger.summary(&[side(1)]);
+        assert_eq!((summary.rescued, summary.pinned), (1, 1));
     }
 }

@@ -22,6 +22,7 @@ mod tests;
 
 use std::{
     collections::HashMap,
+    marker::PhantomData,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -38,11 +39,11 @@ use crate::model::{Color, Generation, ServiceName};
 
 /// The pointer that every request reads once. Readers take no lock and never wait for a flip.
 #[derive(Debug)]
-pub struct Switch<R, P, C = ArcSwap<Table<R, P>>> {
+pub struct Switch<R, P, T = (), C = ArcSwap<Table<R, P, T>>> {
     current: C,
     /// Retired sides that may have requests in flight.
     retired: Mutex<Retired<P>>,
-    rules: std::marker::PhantomData<fn() -> R>,
+    table: PhantomData<fn() -> (R, T)>,
 }
 
 /// Retired sides that may have requests in flight, by service and color.
@@ -60,27 +61,23 @@ pub struct Stale {
 
 // === impl Switch ===
 
-impl<R, P, C: Pointer<Table<R, P>>> Switch<R, P, C> {
+impl<R, P, T: Clone, C: Pointer<Table<R, P, T>>> Switch<R, P, T, C> {
     /// A switch with this table.
-    pub fn new(first: Table<R, P>) -> Self {
-        Self {
-            current: C::holding(Arc::new(first)),
-            retired: Mutex::default(),
-            rules: std::marker::PhantomData,
-        }
+    pub fn new(first: Table<R, P, T>) -> Self {
+        Self { current: C::holding(Arc::new(first)), retired: Mutex::default(), table: PhantomData }
     }
 
-    /// Admits one request: `choose` selects its service and side by the rules of the same generation.
+    /// Admits one request: `choose` selects its service and side by the rules and terms of the same generation.
     ///
     /// # Errors
     ///
     /// The error of `choose`; then there is no claim.
     pub fn claim<E>(
         &self,
-        choose: impl FnOnce(&R) -> Result<(usize, Visit), E>,
+        choose: impl FnOnce(&Table<R, P, T>) -> Result<(usize, Visit), E>,
     ) -> Result<Claim<P>, E> {
         self.current.with(|table| {
-            let (service, visit) = choose(table.rules())?;
+            let (service, visit) = choose(table)?;
             Ok(table.service_at(service).claim(visit, table.generation()))
         })
     }
@@ -97,13 +94,13 @@ impl<R, P, C: Pointer<Table<R, P>>> Switch<R, P, C> {
 
     /// Reads the current table. `look` should return quickly: while it runs, a side that is replaced meanwhile cannot
     /// report drained.
-    pub fn read<T>(&self, look: impl FnOnce(&Table<R, P>) -> T) -> T {
+    pub fn read<A>(&self, look: impl FnOnce(&Table<R, P, T>) -> A) -> A {
         self.current.with(look)
     }
 
     /// The current table, as the base of a change. It keeps its sides from reporting drained, so pass it to
     /// [`Switch::replace`] or drop it soon.
-    pub fn load(&self) -> Arc<Table<R, P>> {
+    pub fn load(&self) -> Arc<Table<R, P, T>> {
         self.current.load()
     }
 
@@ -114,8 +111,8 @@ impl<R, P, C: Pointer<Table<R, P>>> Switch<R, P, C> {
     /// [`Stale`]; then nothing has changed.
     pub fn replace(
         &self,
-        seen: Arc<Table<R, P>>,
-        next: Table<R, P>,
+        seen: Arc<Table<R, P, T>>,
+        next: Table<R, P, T>,
     ) -> Result<Vec<Drain<P>>, Stale> {
         // [`Self::in_flight`] takes this lock before it reads the table, so it finds every side either in the table or
         // among the retired ones.

@@ -31,9 +31,11 @@ pub enum Visit {
     Active,
     /// The side of this color, whatever its role. Only for clients that are allowed to use it.
     Preview(Color),
+    /// The side of this color, which was active when the request's transaction began.
+    Pinned(Color),
 }
 
-/// The identity of a side: its service, its color and the generation that it began with. Unique within the process.
+/// The identity of a side: its service, its color, and when it began. Unique within the process.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct SideId {
     /// The first generation with this side.
@@ -42,6 +44,8 @@ pub struct SideId {
     pub service: u32,
     /// The color of the side.
     pub color: Color,
+    /// Counts the sides of this color that began within the same generation.
+    pub part: u16,
 }
 
 /// Its reference count is the number of claims, and one for the tables.

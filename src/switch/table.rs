@@ -10,30 +10,33 @@ use crate::model::{Color, Generation, ServiceName};
 
 /// What requests of one generation see together: rules, services and active colors. Never changed, only replaced.
 /// Tables share what a change leaves as it was: a change of one of ten thousand services copies a few dozen of them.
+///
+/// `P` is a pool, `R` are the rules of all services, and `T` are the terms of one.
 #[derive(Debug)]
-pub struct Table<R, P> {
+pub struct Table<R, P, T = ()> {
     generation: Generation,
     rules: R,
     /// The services in the order of the entries that the table was made of, which the rules refer to by index.
-    parts: Vec<TablePart<P>>,
+    parts: Vec<TablePart<P, T>>,
     /// The index of each service.
     indexes: Arc<HashMap<ServiceName, usize>>,
 }
 
-type TablePart<P> = Arc<Vec<Service<P>>>;
+type TablePart<P, T> = Arc<Vec<Service<P, T>>>;
 
 /// A service in one generation.
 #[derive(Debug)]
-pub struct Service<P> {
+pub struct Service<P, T = ()> {
     name: ServiceName,
     active: Color,
     blue: Arc<Side<P>>,
     green: Arc<Side<P>>,
+    terms: T,
 }
 
 /// A service for the next table.
 #[derive(Debug)]
-pub struct ServiceEntry<P> {
+pub struct ServiceEntry<P, T = ()> {
     /// Its name.
     pub name: ServiceName,
     /// The active color.
@@ -42,6 +45,11 @@ pub struct ServiceEntry<P> {
     pub blue: Arc<P>,
     /// The green pool.
     pub green: Arc<P>,
+    /// What else decides which side a request gets.
+    pub terms: T,
+    /// A color whose side is replaced even if its pool and its role are the same, so that what was admitted before can be
+    /// waited for.
+    pub renewed: Option<Color>,
 }
 
 /// Services per part.
@@ -49,26 +57,27 @@ const PART: usize = 64;
 
 // === impl Table ===
 
-impl<R, P> Table<R, P> {
+impl<R, P, T: Clone> Table<R, P, T> {
     /// The first table of a process, at the generation that an earlier process had reached.
-    pub fn first(generation: Generation, rules: R, entries: Vec<ServiceEntry<P>>) -> Self {
+    pub fn first(generation: Generation, rules: R, entries: Vec<ServiceEntry<P, T>>) -> Self {
         Self::build(generation, rules, entries, |_| None)
     }
 
     /// The table of a later generation with these services. A service keeps its two sides if its active color and both
     /// of its pools are the same; otherwise each side with another pool or role is new.
-    pub fn next(&self, generation: Generation, rules: R, entries: Vec<ServiceEntry<P>>) -> Self {
+    pub fn next(&self, generation: Generation, rules: R, entries: Vec<ServiceEntry<P, T>>) -> Self {
         Self::build(generation, rules, entries, |name| self.service(name))
     }
 
     fn build<'a>(
         generation: Generation,
         rules: R,
-        entries: Vec<ServiceEntry<P>>,
-        old: impl Fn(&ServiceName) -> Option<&'a Service<P>>,
+        entries: Vec<ServiceEntry<P, T>>,
+        old: impl Fn(&ServiceName) -> Option<&'a Service<P, T>>,
     ) -> Self
     where
         P: 'a,
+        T: 'a,
     {
         let names = entries.iter().enumerate().map(|(index, it)| (it.name.clone(), index));
         let indexes = Arc::new(names.collect());
@@ -92,7 +101,7 @@ impl<R, P> Table<R, P> {
         &self,
         generation: Generation,
         rules: R,
-        changes: Vec<ServiceEntry<P>>,
+        changes: Vec<ServiceEntry<P, T>>,
     ) -> Self {
         let mut parts = self.parts.clone();
         for entry in changes {
@@ -107,7 +116,7 @@ impl<R, P> Table<R, P> {
     }
 
     /// The services as entries for the next table.
-    pub fn entries(&self) -> Vec<ServiceEntry<P>> {
+    pub fn entries(&self) -> Vec<ServiceEntry<P, T>> {
         self.services().map(Service::entry).collect()
     }
 
@@ -122,7 +131,7 @@ impl<R, P> Table<R, P> {
     }
 
     /// All services, in the order of the entries.
-    pub fn services(&self) -> impl Iterator<Item = &Service<P>> {
+    pub fn services(&self) -> impl Iterator<Item = &Service<P, T>> {
         self.parts.iter().flat_map(|it| it.iter())
     }
 
@@ -131,12 +140,12 @@ impl<R, P> Table<R, P> {
     /// # Panics
     ///
     /// If there are fewer.
-    pub fn service_at(&self, index: usize) -> &Service<P> {
+    pub fn service_at(&self, index: usize) -> &Service<P, T> {
         &self.parts[index / PART][index % PART]
     }
 
     /// The service with this name.
-    pub fn service(&self, name: &ServiceName) -> Option<&Service<P>> {
+    pub fn service(&self, name: &ServiceName) -> Option<&Service<P, T>> {
         self.indexes.get(name).map(|it| self.service_at(*it))
     }
 
@@ -165,24 +174,34 @@ impl<R, P> Table<R, P> {
 
 // === impl Service ===
 
-impl<P> Service<P> {
+impl<P, T: Clone> Service<P, T> {
     fn new(
         generation: Generation,
         index: usize,
-        entry: ServiceEntry<P>,
+        entry: ServiceEntry<P, T>,
         old: Option<&Self>,
     ) -> Self {
-        let ServiceEntry { name, active, blue, green } = entry;
-        let side = |color, pool: Arc<P>| match old {
-            Some(old) if old.active == active && Arc::ptr_eq(old.side(color).pool(), &pool) => {
-                Arc::clone(old.side(color))
-            }
-            _ => {
-                let service = u32::try_from(index).unwrap_or(u32::MAX);
-                Arc::new(Side::new(SideId { since: generation, service, color }, pool))
+        let ServiceEntry { name, active, blue, green, terms, renewed } = entry;
+        let side = |color, pool: Arc<P>| {
+            let old = old.map(|it| (it.active, it.side(color)));
+            match old {
+                Some((before, old))
+                    if before == active
+                        && renewed != Some(color)
+                        && Arc::ptr_eq(old.pool(), &pool) =>
+                {
+                    Arc::clone(old)
+                }
+                _ => {
+                    let service = u32::try_from(index).unwrap_or(u32::MAX);
+                    let before = old.map(|it| it.1.id()).filter(|it| it.since == generation);
+                    let part = before.map_or(0, |it| it.part.wrapping_add(1));
+                    Arc::new(Side::new(SideId { since: generation, service, color, part }, pool))
+                }
             }
         };
-        Self { name, active, blue: side(Color::Blue, blue), green: side(Color::Green, green) }
+        let (blue, green) = (side(Color::Blue, blue), side(Color::Green, green));
+        Self { name, active, blue, green, terms }
     }
 
     /// The name of the service.
@@ -203,39 +222,47 @@ impl<P> Service<P> {
         }
     }
 
+    /// What else decides which side a request gets.
+    pub fn terms(&self) -> &T {
+        &self.terms
+    }
+
     /// The service as an entry for the next table.
-    pub fn entry(&self) -> ServiceEntry<P> {
+    pub fn entry(&self) -> ServiceEntry<P, T> {
         ServiceEntry {
             name: self.name.clone(),
             active: self.active,
             blue: Arc::clone(self.blue.pool()),
             green: Arc::clone(self.green.pool()),
+            terms: self.terms.clone(),
+            renewed: None,
         }
     }
 
     pub(super) fn claim(&self, visit: Visit, generation: Generation) -> Claim<P> {
         let color = match visit {
             Visit::Active => self.active,
-            Visit::Preview(color) => color,
+            Visit::Preview(color) | Visit::Pinned(color) => color,
         };
         self.side(color).claim(generation, color == self.active)
     }
 }
 
-impl<P> Clone for Service<P> {
+impl<P, T: Clone> Clone for Service<P, T> {
     fn clone(&self) -> Self {
         Self {
             name: self.name.clone(),
             active: self.active,
             blue: Arc::clone(&self.blue),
             green: Arc::clone(&self.green),
+            terms: self.terms.clone(),
         }
     }
 }
 
 // === impl ServiceEntry ===
 
-impl<P> ServiceEntry<P> {
+impl<P, T> ServiceEntry<P, T> {
     /// The pool of a color.
     pub fn pool(&self, color: Color) -> &Arc<P> {
         match color {

@@ -17,7 +17,14 @@ type TestSwitch = Switch<(), &'static str>;
 
 fn entry(name: &str, active: Color) -> ServiceEntry<&'static str> {
     let name = name.parse().expect("a name");
-    ServiceEntry { name, active, blue: Arc::new("v1"), green: Arc::new("v2") }
+    ServiceEntry {
+        name,
+        active,
+        blue: Arc::new("v1"),
+        green: Arc::new("v2"),
+        terms: (),
+        renewed: None,
+    }
 }
 
 fn test_switch() -> TestSwitch {
@@ -26,16 +33,16 @@ fn test_switch() -> TestSwitch {
 }
 
 fn claim_active<C: Pointer<Table<(), &'static str>>>(
-    switch: &Switch<(), &'static str, C>,
+    switch: &Switch<(), &'static str, (), C>,
     service: usize,
 ) -> Claim<&'static str> {
-    let Ok(claim) = switch.claim(|()| Ok::<_, Infallible>((service, Visit::Active)));
+    let Ok(claim) = switch.claim(|_| Ok::<_, Infallible>((service, Visit::Active)));
     claim
 }
 
 /// Makes `color` active for the named services in one change.
 fn promote<C: Pointer<Table<(), &'static str>>>(
-    switch: &Switch<(), &'static str, C>,
+    switch: &Switch<(), &'static str, (), C>,
     color: Color,
     services: &[&str],
 ) -> Result<Vec<Drain<&'static str>>, Stale> {
@@ -148,7 +155,7 @@ fn a_change_leaves_the_sides_of_other_services_alone() {
 #[tokio::test]
 async fn a_replaced_pool_and_a_removed_service_drain_too() {
     let switch = test_switch();
-    let Ok(preview) = switch.claim(|()| Ok::<_, Infallible>((1, Visit::Preview(Color::Green))));
+    let Ok(preview) = switch.claim(|_| Ok::<_, Infallible>((1, Visit::Preview(Color::Green))));
     assert!(!preview.is_active());
     let api = claim_active(&switch, 0);
     let seen = switch.load();
@@ -177,7 +184,7 @@ fn a_table_with_one_change_shares_the_rest_and_may_skip_generations() {
     let next = seen.with_changes(Generation(41), (), vec![change, entry("unknown", Color::Blue)]);
     let drains = switch.replace(seen, next).expect("current");
     let retired: Vec<_> = drains.iter().map(|it| (it.service().as_str(), it.side())).collect();
-    let id = |color| SideId { since: Generation(0), service: 77, color };
+    let id = |color| SideId { since: Generation(0), service: 77, color, part: 0 };
     assert_eq!(retired, [("s77", id(Color::Blue)), ("s77", id(Color::Green))]);
     switch.read(|table| {
         assert_eq!((table.generation(), table.services().count()), (Generation(41), 200));
@@ -188,6 +195,31 @@ fn a_table_with_one_change_shares_the_rest_and_may_skip_generations() {
     });
     assert_eq!(claim_active(&switch, 77).generation(), Generation(41));
     drop((before, after));
+}
+
+#[tokio::test]
+async fn a_renewed_side_drains_what_was_admitted_before_within_one_generation() {
+    let switch = test_switch();
+    let pinned = |switch: &TestSwitch| {
+        let Ok(claim) = switch.claim(|_| Ok::<_, Infallible>((1, Visit::Pinned(Color::Green))));
+        claim
+    };
+    let mut sides = Vec::new();
+    for round in 0..3 {
+        let claim = pinned(&switch);
+        assert!(!claim.is_active());
+        let seen = switch.load();
+        let entry = ServiceEntry { renewed: Some(Color::Green), ..seen.service_at(1).entry() };
+        let next = seen.with_changes(Generation(0), (), vec![entry]);
+        let drains = switch.replace(seen, next).expect("current");
+        assert_eq!(drains.len(), 1, "{round}: {drains:?}");
+        let mut drain = retired_side(&drains, Color::Green);
+        assert_eq!((drain.side(), drain.in_flight()), (claim.side(), 1));
+        assert!(!sides.contains(&claim.side()), "{sides:?}");
+        sides.push(claim.side());
+        drop(claim);
+        drain.wait().await;
+    }
 }
 
 /// Readers in tight loops on real threads, and a flip whenever the last one has drained: no request may be in flight on
@@ -205,16 +237,18 @@ fn no_request_enters_a_drained_side_on_real_threads() {
         active,
         blue: Arc::new(TestPool::default()),
         green: Arc::new(TestPool::default()),
+        terms: (),
+        renewed: None,
     };
     let table = Table::first(Generation(0), (), vec![new_entry(Color::Blue)]);
-    let switch: Switch<(), TestPool, ArcSwap<_>> = Switch::new(table);
+    let switch: Switch<(), TestPool, (), ArcSwap<_>> = Switch::new(table);
     let stop = CancellationToken::new();
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     std::thread::scope(|scope| {
         for _ in 0..3 {
             scope.spawn(|| {
                 while !stop.is_cancelled() {
-                    let Ok(claim) = switch.claim(|()| Ok::<_, Infallible>((0, Visit::Active)));
+                    let Ok(claim) = switch.claim(|_| Ok::<_, Infallible>((0, Visit::Active)));
                     claim.pool().inside.fetch_add(1, SeqCst);
                     assert!(!claim.pool().closed.load(SeqCst), "entered after drained");
                     claim.pool().inside.fetch_sub(1, SeqCst);
@@ -276,7 +310,7 @@ impl<T> Pointer<T> for Yielding<T> {
     }
 }
 
-type Modelled = Switch<(), &'static str, Yielding<Table<(), &'static str>>>;
+type Modelled = Switch<(), &'static str, (), Yielding<Table<(), &'static str>>>;
 
 /// What the schedules led to, so that a model which explores too little fails.
 #[derive(Debug, Default)]

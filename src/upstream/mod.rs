@@ -46,6 +46,8 @@ pub use self::{
     probe::{ProbeError, ProbeRequest, ProbeResponse},
     queue::QueueTicket,
     resolver::{AddressFamilies, LookupError, ResolvedAddresses, Resolver, ResolverSettings},
-    service_pools::{Pools, ServicePools},
+    service_pools::{
+        Pools, ServicePools, ServiceSwitch, ServiceTable, TableEntry, TableService, Terms,
+    },
     tap::{NotCopied, OpenTap, Tap, TapQueue, TapSettings},
 };

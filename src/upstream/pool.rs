@@ -233,6 +233,12 @@ impl Pool {
         &self.tap
     }
 
+    /// Whether an endpoint is up: it passes its health checks or was not checked yet, and is not ejected.
+    #[must_use]
+    pub fn has_endpoint_up(&self) -> bool {
+        self.endpoint_set.load().endpoints.iter().any(|it| it.tier() <= Tier::Unchecked)
+    }
+
     /// Requests that wait for a permit.
     #[must_use]
     pub fn queued(&self) -> usize {

@@ -3,7 +3,11 @@
 use std::sync::Arc;
 
 use super::pool::Pool;
-use crate::model::{Color, ServiceName, VersionedMap};
+use crate::{
+    continuity::Continuity,
+    model::{Color, Rules, ServiceName, VersionedMap},
+    switch::{Service, ServiceEntry, Switch, Table},
+};
 
 /// The pools of one service, and the active color.
 #[derive(Clone, Debug)]
@@ -18,6 +22,21 @@ pub struct ServicePools {
 
 /// The pools of all services, by name. Holding them keeps no side of the switch alive.
 pub type Pools = VersionedMap<ServiceName, ServicePools>;
+
+/// The terms of a service in the table; `None` if only its active color decides.
+pub type Terms = Option<Arc<Continuity>>;
+
+/// The switch of the services.
+pub type ServiceSwitch = Switch<Arc<Rules>, Pool, Terms>;
+
+/// The table of the services.
+pub type ServiceTable = Table<Arc<Rules>, Pool, Terms>;
+
+/// A service in the table.
+pub type TableService = Service<Pool, Terms>;
+
+/// A service for the next table.
+pub type TableEntry = ServiceEntry<Pool, Terms>;
 
 // === impl ServicePools ===
 

@@ -192,6 +192,15 @@ impl Caller {
         self.call(Call { wait, ..Call::get(&path) }).await
     }
 
+    /// Signs pins with a new key from now on.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`]; if it was refused, nothing has changed.
+    pub async fn rotate_pin_keys(&self) -> Result<Status, CallError> {
+        self.call(Call::post("/v1/pins/rotate", "{}".to_owned())).await
+    }
+
     /// Reads the configuration file again and applies it, all of it or nothing.
     ///
     /// # Errors

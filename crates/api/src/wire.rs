@@ -87,17 +87,31 @@ pub struct PoolStatus {
     /// one that was never active.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub safe_to_stop: Option<bool>,
-    /// What may still need it: `watch`, `confirm`, and `previews` and `rescue` in flight.
+    /// What may still need it: `watch`, `confirm`, `pins`, and `previews` and `rescue` in flight.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub held_by: Vec<String>,
     /// When the last of these ends, as RFC 3339. Absent if that is not known, as for requests.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<String>,
+    /// The transactions that are pinned to it, while it is not active and any may be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pins: Option<PinsStatus>,
     /// The approvals of this pool that are valid.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub approvals: Vec<ApprovalStatus>,
     /// The endpoints. A name that was resolved has one for each of its addresses.
     pub endpoints: Vec<EndpointStatus>,
+}
+
+/// The transactions that are pinned to a color which is not active any more.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct PinsStatus {
+    /// How many there are. Absent for pins in cookies, which are not counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub count: Option<u64>,
+    /// When the last of them ends at the latest, as RFC 3339.
+    pub until: String,
 }
 
 /// The approval of a pool by one caller.
@@ -339,12 +353,18 @@ pub struct DrainStatus {
     /// Requests that could not be connected to the active color, and that this one serves. They do not hold up the drain.
     #[serde(default)]
     pub rescued: u64,
+    /// Requests in flight of transactions that are pinned to the color.
+    #[serde(default)]
+    pub pinned: u64,
+    /// The transactions that are pinned to the color, if any may be. They hold up the drain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pins: Option<PinsStatus>,
     /// Whether the drain is complete: no request is in flight, and none can come. Always false for the active color.
     pub drained: bool,
     /// Whether the endpoints may be stopped: the color is drained, and nothing else may need it.
     #[serde(default)]
     pub safe_to_stop: bool,
-    /// What may still need the color: `watch`, `confirm`, and `previews` and `rescue` in flight.
+    /// What may still need the color: `watch`, `confirm`, `pins`, and `previews` and `rescue` in flight.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub held_by: Vec<String>,
     /// When the last of these ends, as RFC 3339. Absent if that is not known, as for requests.

@@ -27,6 +27,7 @@ fn catalog(services: &[(&str, &[&str], &[&str])]) -> Catalog {
                 policy: Arc::default(),
                 gate: Arc::default(),
                 watch: None,
+                pins: None,
                 active: Blue,
                 blue: spec(blue),
                 green: spec(green),

@@ -2,6 +2,7 @@
 
 use memchr::memmem;
 
+use super::cache_control::put_private;
 use crate::{
     downstream::{DATE_LENGTH, Peer},
     http1::{FieldLines, FieldName, Framing, HttpVersion, ResponseHead, put_field, put_number},
@@ -18,6 +19,17 @@ pub(in crate::proxy) struct FlipgateHeaders {
     pub(in crate::proxy) rescued_from: Option<Color>,
     /// Whether no cache may store the response.
     pub(in crate::proxy) is_private: bool,
+    /// Whether the request's transaction is pinned to the color of `origin`. Only with that.
+    pub(in crate::proxy) is_pinned: bool,
+}
+
+/// The cookie of a pin on a response.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::proxy) struct PinLine<'a> {
+    /// The header line.
+    pub(in crate::proxy) line: &'a [u8],
+    /// Whether the response is made private for it.
+    pub(in crate::proxy) makes_private: bool,
 }
 
 /// What the rewriting depends on besides the head.
@@ -32,6 +44,8 @@ pub(in crate::proxy) struct ResponseRewrite<'a> {
     /// Whether the connection becomes a WebSocket.
     pub(in crate::proxy) is_websocket: bool,
     pub(in crate::proxy) headers: FlipgateHeaders,
+    /// The pin of a transaction that begins.
+    pub(in crate::proxy) pin: Option<PinLine<'a>>,
     /// `Strict-Transport-Security`, for a response over TLS that has none.
     pub(in crate::proxy) hsts: Option<&'a str>,
     /// The `Via` line.
@@ -55,11 +69,12 @@ pub(in crate::proxy) fn put_answer(
     bytes: &[u8],
     answer: &ResponseRewrite<'_>,
 ) {
-    let ResponseRewrite { version, framing, goes_on, is_websocket, headers, hsts, via, date } =
+    let ResponseRewrite { version, framing, goes_on, is_websocket, headers, pin, hsts, via, date } =
         answer;
     out.reserve(head.len + ADDED);
     put_status_line(out, *version, head, bytes);
-    put_kept(out, head.fields.lines(bytes), headers.is_private);
+    let makes_private = pin.is_some_and(|it| it.makes_private);
+    put_kept(out, head.fields.lines(bytes), headers.is_private || makes_private);
     put_framing(out, head, *framing);
     if !head.has_date && !is_websocket {
         // RFC 9110, section 6.6.1.
@@ -71,6 +86,12 @@ pub(in crate::proxy) fn put_answer(
         out.extend_from_slice(via);
     }
     put_marks(out, headers);
+    if let Some(pin) = pin {
+        if makes_private {
+            put_private(out, head.fields.lines(bytes));
+        }
+        out.extend_from_slice(pin.line);
+    }
     if let Some(hsts) = hsts
         && !head.fields.lines(bytes).has(FieldName::StrictTransport)
     {
@@ -103,6 +124,9 @@ pub(in crate::proxy) fn put_marks(out: &mut Vec<u8>, headers: &FlipgateHeaders) 
         out.extend_from_slice(b"\r\n");
         if let Some(color) = headers.rescued_from {
             put_field(out, b"Flipgate-Rescued-From", color.as_str().as_bytes());
+        }
+        if headers.is_pinned {
+            put_field(out, b"Flipgate-Pinned", color.as_str().as_bytes());
         }
     }
 }
@@ -164,6 +188,7 @@ mod tests {
             goes_on: true,
             is_websocket: false,
             headers: FlipgateHeaders::default(),
+            pin: None,
             hsts: None,
             via: None,
             date: *b"Sun, 06 Nov 1994 08:49:37 GMT",
@@ -237,7 +262,7 @@ mod tests {
 
     #[test]
     fn no_cache_may_keep_a_preview() {
-        let private = FlipgateHeaders { origin: None, rescued_from: None, is_private: true };
+        let private = FlipgateHeaders { is_private: true, ..FlipgateHeaders::default() };
         let forwarded = rewritten(
             &[
                 ("cache-control", "public, max-age=3600"),
@@ -260,8 +285,7 @@ mod tests {
     fn flipgate_headers_have_color_and_generation() {
         let headers = FlipgateHeaders {
             origin: Some((Color::Green, Generation(7))),
-            rescued_from: None,
-            is_private: false,
+            ..FlipgateHeaders::default()
         };
         let forwarded = rewritten(&[], &ResponseRewrite { headers, ..answer(Framing::None) });
         assert_eq!(values(&forwarded, "flipgate-color"), ["green"]);

@@ -36,6 +36,7 @@ impl Proxy {
                 panicking: false,
                 safe_to_stop: None,
                 held_by: Vec::new(),
+                pins: None,
                 approvals: Vec::new(),
                 until: None,
                 endpoints: Vec::new(),

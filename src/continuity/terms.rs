@@ -1,0 +1,291 @@
+//! The terms of a service in one generation: which requests may use a color that is not active, and why.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use super::{
+    activity::PinActivity,
+    keys::{Pin, PinKeys, PinScope},
+    members::{Begin, MemberKey},
+    settings::{PinCarrier, PinSettings},
+};
+use crate::model::{Color, Generation, ServiceName};
+
+/// What decides, besides the active color, which side a request of a service gets.
+#[derive(Clone, Debug, Default)]
+pub struct Continuity {
+    /// Whether the pools of blue and green have been active since their endpoints were set.
+    pub served: [bool; 2],
+    /// Its pins, if it has a setting for them.
+    pub pins: Option<ServicePins>,
+}
+
+/// The pins of a service.
+#[derive(Clone, Debug)]
+pub struct ServicePins {
+    settings: Arc<PinSettings>,
+    scope: PinScope,
+    keys: PinKeys,
+    /// The active colors, the earliest first. Of the time before the first one nothing is known.
+    history: Arc<[Span]>,
+    /// Pins to blue and to green of an earlier generation are void: another pool had the color then, or its pins have
+    /// ended.
+    since: [Generation; 2],
+    window: Option<PinWindow>,
+    activity: Arc<PinActivity>,
+}
+
+/// A color, and the first generation that had it active.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Span {
+    /// The generation.
+    pub from: Generation,
+    /// The color.
+    pub color: Color,
+}
+
+/// A color that is not active any more, while pins to it are valid.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct PinWindow {
+    /// The color.
+    pub color: Color,
+    /// When another color became active, in milliseconds of Unix time.
+    pub retired_ms: u64,
+    /// The same.
+    pub retired: Instant,
+    /// When all pins have ended.
+    pub until: Instant,
+}
+
+/// What a request carries.
+#[derive(Clone, Copy, Debug)]
+pub enum Carried {
+    /// A signed pin.
+    Pin(Pin),
+    /// The name of a transaction.
+    Member(MemberKey),
+}
+
+// === impl Continuity ===
+
+impl Continuity {
+    /// Whether the pool of a color has been active since its endpoints were set.
+    #[must_use]
+    pub fn was_served(&self, color: Color) -> bool {
+        self.served[color as usize]
+    }
+
+    /// The color that is not active, while pins to it are valid.
+    #[must_use]
+    pub fn window(&self) -> Option<&PinWindow> {
+        self.pins.as_ref()?.window.as_ref()
+    }
+}
+
+// === impl ServicePins ===
+
+impl ServicePins {
+    /// The pins of a service. `history` ends with the active color.
+    #[must_use]
+    pub fn new(
+        service: &ServiceName,
+        settings: Arc<PinSettings>,
+        keys: PinKeys,
+        history: Arc<[Span]>,
+        since: [Generation; 2],
+        activity: Arc<PinActivity>,
+    ) -> Self {
+        let scope = match &settings.group {
+            Some(group) => PinScope::group(group),
+            None => PinScope::service(service),
+        };
+        Self { settings, scope, keys, history, since, window: None, activity }
+    }
+
+    /// The same with a window.
+    #[must_use]
+    pub fn with_window(self, window: Option<PinWindow>) -> Self {
+        Self { window, ..self }
+    }
+
+    /// The color that is not active, while pins to it are valid.
+    #[must_use]
+    pub fn window(&self) -> Option<&PinWindow> {
+        self.window.as_ref()
+    }
+
+    /// The generation that made the active color active, if it is known.
+    #[must_use]
+    pub fn flip(&self) -> Option<Generation> {
+        self.history.last().map(|it| it.from)
+    }
+
+    /// The settings.
+    #[must_use]
+    pub fn settings(&self) -> &PinSettings {
+        &self.settings
+    }
+
+    /// The scope of the pins.
+    #[must_use]
+    pub fn scope(&self) -> &PinScope {
+        &self.scope
+    }
+
+    /// What is known of the pins in use.
+    #[must_use]
+    pub fn activity(&self) -> &Arc<PinActivity> {
+        &self.activity
+    }
+
+    /// The first generation of a color whose pins are valid.
+    #[must_use]
+    pub fn since(&self, color: Color) -> Generation {
+        self.since[color as usize]
+    }
+
+    /// Whether requests are decided the same by both: everything but what is counted.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        let Self { settings, scope, keys, history, since, window, activity } = self;
+        let is_same_window = match (window, &other.window) {
+            (Some(one), Some(two)) => (one.color, one.retired_ms) == (two.color, two.retired_ms),
+            (None, None) => true,
+            _ => false,
+        };
+        *settings == other.settings
+            && *scope == other.scope
+            && *keys == other.keys
+            && *history == other.history
+            && *since == other.since
+            && is_same_window
+            && Arc::ptr_eq(activity, &other.activity)
+    }
+
+    /// What a cookie says, if Flipgate has signed it.
+    #[must_use]
+    pub fn read(&self, text: &[u8]) -> Option<Carried> {
+        self.keys.verify(&self.scope, text).map(Carried::Pin)
+    }
+
+    /// The text of a pin for a transaction that begins on the active color.
+    #[must_use]
+    pub fn sign(&self, begin: Begin, id: u64) -> Option<String> {
+        let Begin { generation, order } = begin;
+        let text = self.keys.sign(&self.scope, Pin { generation, order, id })?;
+        self.note_begin();
+        Some(text)
+    }
+
+    /// Begins a transaction with a name on the active color.
+    pub fn begin(&self, key: MemberKey, begin: Begin, now: Instant) {
+        self.activity.members().begin(key, begin, now);
+        self.note_begin();
+    }
+
+    fn note_begin(&self) {
+        if let Some(last) = self.history.last() {
+            self.activity.set_has_pins(last.color, true);
+        }
+    }
+
+    /// The color of the transaction that a request carries. `None` if there is none, or if its pin has ended or is void.
+    /// Counts it as used.
+    #[must_use]
+    pub fn follow(&self, carried: Carried, now: Instant) -> Option<Color> {
+        let members = self.activity.members();
+        let begin = match carried {
+            Carried::Member(key) => {
+                members.touch(key, now, |begin, used| self.is_live(begin, used, now))?
+            }
+            Carried::Pin(Pin { generation, order, id }) => {
+                let begin = Begin { generation, order };
+                let color = self.color_of(generation)?;
+                // Cookies are only remembered while it matters.
+                if let Some(window) = self.window.filter(|it| it.color == color)
+                    && self.settings.idle.is_some()
+                {
+                    let key = members.key(&id.to_be_bytes(), &id.to_be_bytes());
+                    let is_live = |begin, used| self.is_live(begin, used, now);
+                    if members.touch(key, now, is_live).is_none() {
+                        if !self.is_live(begin, window.retired, now) {
+                            return None;
+                        }
+                        members.begin(key, begin, now);
+                    }
+                }
+                begin
+            }
+        };
+        let color = self.color_of(begin.generation)?;
+        let is_in_window = self.window.is_some_and(|it| it.color == color);
+        if is_in_window && self.settings.max_share < 100 && !self.activity.admits(begin.order) {
+            return None;
+        }
+        Some(color)
+    }
+
+    /// The color of transactions that began at this generation, if their pins are valid.
+    fn color_of(&self, generation: Generation) -> Option<Color> {
+        let span = self.history.iter().rev().find(|it| it.from <= generation)?;
+        let is_open = self.window.is_some_and(|it| it.color == span.color);
+        let is_active = self.history.last().is_some_and(|it| it.color == span.color);
+        let is_valid = generation >= self.since(span.color) && (is_open || is_active);
+        is_valid.then_some(span.color)
+    }
+
+    /// Whether a transaction that was used then can go on.
+    fn is_live(&self, begin: Begin, used: Instant, now: Instant) -> bool {
+        let Some(color) = self.color_of(begin.generation) else { return false };
+        let Some(window) = self.window.filter(|it| it.color == color) else { return true };
+        // What was used before the flip may be used for as long after it.
+        let unused = now.saturating_duration_since(used.max(window.retired));
+        unused <= self.settings.idle.unwrap_or(Duration::MAX)
+    }
+
+    /// Whether a pin to the color of the window may still be used. Forgets what has lapsed. Takes time in proportion to
+    /// the remembered transactions.
+    #[must_use]
+    pub fn is_window_needed(&self, now: Instant) -> bool {
+        let Some(window) = &self.window else { return false };
+        if now >= window.until || !self.activity.has_pins(window.color) {
+            return false;
+        }
+        let idle = self.settings.idle.filter(|_| self.settings.carrier == PinCarrier::Cookie);
+        let is_unknown = match (&self.settings.carrier, idle) {
+            (PinCarrier::Cookie, None) => true,
+            // What was not used since then could be used until now.
+            (PinCarrier::Cookie, Some(idle)) => {
+                now.saturating_duration_since(window.retired) <= idle
+            }
+            (PinCarrier::Header(_) | PinCarrier::Query(_), _) => false,
+        };
+        if is_unknown {
+            return true;
+        }
+        self.activity.members().retain(|begin, used| self.is_live(begin, used, now));
+        self.count(window, now) > 0
+    }
+
+    /// The transactions that are pinned to the color of the window; `None` for cookies, which are not counted.
+    #[must_use]
+    pub fn pinned(&self, now: Instant) -> Option<usize> {
+        let window = self.window.as_ref()?;
+        match self.settings.carrier {
+            PinCarrier::Cookie => None,
+            PinCarrier::Header(_) | PinCarrier::Query(_) => Some(self.count(window, now)),
+        }
+    }
+
+    fn count(&self, window: &PinWindow, now: Instant) -> usize {
+        let is_pinned = |begin: Begin, used| {
+            self.color_of(begin.generation) == Some(window.color) && self.is_live(begin, used, now)
+        };
+        self.activity.members().count(is_pinned)
+    }
+}
+
+#[cfg(test)]
+mod tests;

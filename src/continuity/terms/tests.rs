@@ -1,0 +1,166 @@
+//! Where transactions go, over flips, rollbacks, changed pools and time.
+
+use super::*;
+use crate::continuity::PinKey;
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+fn settings() -> PinSettings {
+    PinSettings {
+        start: Vec::new(),
+        carrier: PinCarrier::Cookie,
+        max_age: 15 * MINUTE,
+        idle: None,
+        max_share: 100,
+        group: None,
+        domain: None,
+        makes_private: false,
+    }
+}
+
+/// Pins with this history, and the color of the window.
+fn pins(
+    settings: PinSettings,
+    history: &[(u64, Color)],
+    since: [u64; 2],
+    window: Option<(Color, Instant)>,
+) -> ServicePins {
+    let span = |it: &(u64, Color)| Span { from: Generation(it.0), color: it.1 };
+    let history: Arc<[Span]> = history.iter().map(span).collect();
+    let keys = PinKeys::new(vec![PinKey { id: 1, secret: [3; 16] }]);
+    let name = "web".parse().expect("a name");
+    let activity = Arc::new(PinActivity::new([4; 16], true));
+    let max_age = settings.max_age;
+    let window = window.map(|(color, retired)| PinWindow {
+        color,
+        retired_ms: 1,
+        retired,
+        until: retired + max_age,
+    });
+    let since = since.map(Generation);
+    ServicePins::new(&name, Arc::new(settings), keys, history, since, activity).with_window(window)
+}
+
+fn pin(generation: u64) -> Carried {
+    Carried::Pin(Pin { generation: Generation(generation), order: 0, id: generation })
+}
+
+fn begin(generation: u64) -> Begin {
+    Begin { generation: Generation(generation), order: 0 }
+}
+
+use Color::{Blue, Green};
+
+#[test]
+fn a_transaction_stays_on_the_color_that_was_active_when_it_began() {
+    let now = Instant::now();
+    let after_flip = pins(settings(), &[(2, Blue), (5, Green)], [0, 0], Some((Blue, now)));
+    let found = [1, 2, 4, 5, 6].map(|it| after_flip.follow(pin(it), now));
+    assert_eq!(found, [None, Some(Blue), Some(Blue), Some(Green), Some(Green)]);
+    // Without a window nobody is pinned to what is not active.
+    let later = pins(settings(), &[(2, Blue), (5, Green)], [0, 0], None);
+    let found = [2, 4, 5, 6].map(|it| later.follow(pin(it), now));
+    assert_eq!(found, [None, None, Some(Green), Some(Green)]);
+}
+
+#[test]
+fn a_pin_older_than_its_pool_is_void() {
+    let now = Instant::now();
+    // Blue was set anew at generation 4, while it was not active, and became active at 6.
+    let history = [(0, Blue), (2, Green), (6, Blue), (8, Green)];
+    let it = pins(settings(), &history, [4, 0], Some((Blue, now)));
+    let found = [1, 3, 6, 7, 8].map(|generation| it.follow(pin(generation), now));
+    assert_eq!(found, [None, Some(Green), Some(Blue), Some(Blue), Some(Green)]);
+}
+
+#[test]
+fn after_a_flip_and_a_flip_back_every_transaction_has_its_version() {
+    let now = Instant::now();
+    let history = [(0, Blue), (5, Green), (7, Blue)];
+    let it = pins(settings(), &history, [0, 0], Some((Green, now)));
+    let found = [4, 5, 6, 7].map(|generation| it.follow(pin(generation), now));
+    assert_eq!(found, [Some(Blue), Some(Green), Some(Green), Some(Blue)]);
+    // A rollback has ended the pins to green.
+    let it = pins(settings(), &history, [0, 7], None);
+    let found = [4, 5, 6, 7].map(|generation| it.follow(pin(generation), now));
+    assert_eq!(found, [Some(Blue), None, None, Some(Blue)]);
+}
+
+#[test]
+fn an_unused_pin_lapses_and_a_used_one_does_not() {
+    let flip = Instant::now();
+    let idle = PinSettings { idle: Some(MINUTE), ..settings() };
+    for carrier in [PinCarrier::Cookie, PinCarrier::Header("x-scan".into())] {
+        let of_header = carrier != PinCarrier::Cookie;
+        let settings = PinSettings { carrier, ..idle.clone() };
+        let it = pins(settings, &[(0, Blue), (5, Green)], [0, 0], Some((Blue, flip)));
+        let carried = |name: &str| match of_header {
+            true => Carried::Member(it.activity.members().key(name.as_bytes(), b"")),
+            false => {
+                let id = u64::from(name.as_bytes()[0]);
+                Carried::Pin(Pin { generation: Generation(3), order: 0, id })
+            }
+        };
+        for name in ["used", "lazy", "never"] {
+            if let Carried::Member(key) = carried(name) {
+                it.begin(key, begin(3), flip);
+            }
+        }
+        for half_minutes in 1..20 {
+            let now = flip + half_minutes * MINUTE / 2;
+            assert_eq!(it.follow(carried("used"), now), Some(Blue), "{half_minutes}");
+        }
+        assert_eq!(it.follow(carried("lazy"), flip + MINUTE), Some(Blue));
+        assert_eq!(it.follow(carried("lazy"), flip + 3 * MINUTE), None);
+        assert_eq!(it.follow(carried("lazy"), flip + 3 * MINUTE), None, "it does not come back");
+        assert_eq!(it.follow(carried("never"), flip + 2 * MINUTE), None);
+        assert!(it.is_window_needed(flip + 10 * MINUTE), "one is in use");
+        assert!(!it.is_window_needed(flip + 12 * MINUTE), "all have lapsed");
+    }
+}
+
+#[test]
+fn the_window_lasts_for_as_long_as_a_pin_can() {
+    let flip = Instant::now();
+    let window = Some((Blue, flip));
+    let history = [(0, Blue), (5, Green)];
+    let cookies = pins(settings(), &history, [0, 0], window);
+    assert!(cookies.is_window_needed(flip + 14 * MINUTE));
+    assert!(!cookies.is_window_needed(flip + 15 * MINUTE));
+    cookies.activity().set_has_pins(Blue, false);
+    assert!(!cookies.is_window_needed(flip), "there was never a pin");
+    let named = PinSettings { carrier: PinCarrier::Query("scan".into()), ..settings() };
+    let named = pins(named, &history, [0, 0], window);
+    assert_eq!((named.pinned(flip), cookies.pinned(flip)), (Some(0), None));
+    assert!(!named.is_window_needed(flip), "there is no transaction");
+    let key = |it: u8| named.activity().members().key(&[it], b"");
+    named.begin(key(1), begin(4), flip);
+    named.begin(key(2), begin(5), flip);
+    assert_eq!(named.pinned(flip), Some(1), "the other one is on the active color");
+    assert!(named.is_window_needed(flip + 14 * MINUTE));
+}
+
+#[test]
+fn a_lapsed_share_is_not_pinned_any_more() {
+    let now = Instant::now();
+    let some = PinSettings { max_share: 10, ..settings() };
+    let it = pins(some, &[(0, Blue), (5, Green)], [0, 0], Some((Blue, now)));
+    let pin = |order| Carried::Pin(Pin { generation: Generation(3), order, id: 0 });
+    for order in 0..100 {
+        it.activity().count_request();
+        assert_eq!(it.follow(pin(order), now), Some(Blue));
+    }
+    it.activity().limit_share(10);
+    assert_eq!([89, 90].map(|order| it.follow(pin(order), now)), [None, Some(Blue)]);
+    let active = Carried::Pin(Pin { generation: Generation(6), order: 0, id: 0 });
+    assert_eq!(it.follow(active, now), Some(Green), "the share is that of the color before");
+}
+
+#[test]
+fn forged_texts_say_nothing() {
+    let it = pins(settings(), &[(0, Blue)], [0, 0], None);
+    let text = it.sign(begin(0), 9).expect("a key");
+    assert!(matches!(it.read(text.as_bytes()), Some(Carried::Pin(pin)) if pin.id == 9));
+    assert!(it.read(b"blue").is_none());
+    assert!(it.read(&text.as_bytes()[1..]).is_none());
+}

@@ -1,0 +1,117 @@
+//! The terms of a service that follow from the state, the configuration and the time.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use super::{catalog::ServiceSpec, pins::is_valid, shared::unix_millis};
+use crate::{
+    continuity::{Continuity, PinActivity, PinKeys, PinSettings, PinWindow, ServicePins},
+    model::{Color, ServiceName},
+    store::{ServiceState, State},
+};
+
+/// Makes terms at one moment.
+pub(super) struct TermsFactory<'a> {
+    pub(super) state: &'a State,
+    pub(super) now_ms: u64,
+    pub(super) now: Instant,
+    /// Whether the process starts, so that there may be pins of an earlier one.
+    pub(super) is_start: bool,
+}
+
+impl<'a> TermsFactory<'a> {
+    /// For this state, now.
+    pub(super) fn now(state: &'a State, is_start: bool) -> Self {
+        Self { state, now_ms: unix_millis(), now: Instant::now(), is_start }
+    }
+
+    /// The terms of a service; `None` if only its active color decides. `old` are those before.
+    pub(super) fn terms(
+        &self,
+        name: &ServiceName,
+        spec: &ServiceSpec,
+        old: Option<&Continuity>,
+    ) -> Option<Arc<Continuity>> {
+        let state = self.state.services.get(name)?;
+        let settings = spec.pins.as_ref()?;
+        let old = old.and_then(|it| it.pins.as_ref());
+        let pins = self.pins(name, settings, state, old);
+        let served = Color::BOTH.map(|it| state.pool(it).served);
+        Some(Arc::new(Continuity { served, pins: Some(pins) }))
+    }
+
+    fn pins(
+        &self,
+        name: &ServiceName,
+        settings: &Arc<PinSettings>,
+        state: &ServiceState,
+        old: Option<&ServicePins>,
+    ) -> ServicePins {
+        let keys = self.state.pin_keys.iter();
+        let keys = keys.filter(|it| is_valid(it, settings.max_age, self.now_ms));
+        let keys = PinKeys::new(keys.map(|it| it.key).collect());
+        let activity = match old {
+            Some(old) => Arc::clone(old.activity()),
+            None => Arc::new(PinActivity::new(random_secret(), self.is_start)),
+        };
+        let since = Color::BOTH.map(|it| state.pool(it).pins_since);
+        if let Some(old) = old {
+            for color in Color::BOTH {
+                // All pins of before are void.
+                if old.since(color) != since[color as usize] {
+                    activity.set_has_pins(color, false);
+                }
+            }
+        }
+        let history = state.history().into();
+        let settings = Arc::clone(settings);
+        let pins = ServicePins::new(name, settings, keys, history, since, activity);
+        let window = self.window(&pins, state, old);
+        let pins = pins.with_window(window);
+        if pins.window().is_some() && pins.settings().max_share < 100 {
+            pins.activity().limit_share(pins.settings().max_share);
+        }
+        match pins.is_window_needed(self.now) {
+            true => pins,
+            false => pins.with_window(None),
+        }
+    }
+
+    /// The color before, if pins to it may be valid.
+    fn window(
+        &self,
+        pins: &ServicePins,
+        state: &ServiceState,
+        old: Option<&ServicePins>,
+    ) -> Option<PinWindow> {
+        let color = state.active.other();
+        let pool = state.pool(color);
+        let retired_ms = pool.retired_at.filter(|_| pool.served)?;
+        // The generation of the flip: a later one for the pins of this color voids all of them.
+        let flip = state.history().last().map(|it| it.from)?;
+        if pool.pins_since >= flip {
+            return None;
+        }
+        if let Some(old) = old
+            && old.flip() == Some(flip)
+        {
+            // It stays as it is, also closed before its time; a setting may end it earlier.
+            let window = old.window().copied()?;
+            let until = window.retired + pins.settings().max_age;
+            return Some(PinWindow { until, ..window });
+        }
+        let passed = Duration::from_millis(self.now_ms.saturating_sub(retired_ms));
+        let left = pins.settings().max_age.checked_sub(passed)?;
+        let retired = self.now.checked_sub(passed).unwrap_or(self.now);
+        Some(PinWindow { color, retired_ms, retired, until: self.now + left })
+    }
+}
+
+/// Random bytes that nobody can guess.
+pub fn random_secret() -> [u8; 16] {
+    let mut secret = [0; 16];
+    aws_lc_rs::rand::fill(&mut secret).expect("the random source of the system works");
+    secret
+}
