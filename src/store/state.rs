@@ -157,7 +157,7 @@ pub struct Promotion {
 }
 
 /// The most active colors that are remembered.
-const HISTORY_MAX: usize = 16;
+const HISTORY_MAX: usize = 64;
 
 // === impl State ===
 

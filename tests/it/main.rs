@@ -34,6 +34,7 @@ mod metrics;
 mod names;
 mod overload;
 mod packaging;
+mod pins;
 mod places;
 mod prose;
 mod relay;
