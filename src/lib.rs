@@ -58,8 +58,9 @@
 //! # Invariants
 //!
 //! 1. One pointer, one load for each request. A guard never crosses an await; a claim may.
-//! 2. After the reply to a promotion, no request that begins later reaches the replaced side.
-//! 3. Only clients of the internal networks reach a side that is not active.
+//! 2. After the reply to a promotion, no request that begins later reaches the replaced side, except what is declared to:
+//!    pinned transactions, and rescue.
+//! 3. Only clients of the internal networks reach a side that is not active, except by a valid pin to it.
 //! 4. A flip interrupts nothing.
 //! 5. A change is done, refused, or of unknown outcome, and the caller learns which. A refused change has changed
 //!    nothing, for good. A change is durable before it is applied; a killed process comes back to it.

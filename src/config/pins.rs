@@ -136,11 +136,11 @@ fn domain(value: Value<'_>, hosts: &[HostPattern]) -> Result<Option<Box<str>>, S
             ));
         }
     }
-    Ok(Some(domain.into()))
+    Ok(Some(domain))
 }
 
-/// Notes what does not fit between services: a group with the name of a service of its own cookie, and groups whose
-/// services carry their pins differently.
+/// Notes what does not fit between services: a group with the name of a service of its own cookie, and groups with
+/// services that carry their pins differently.
 pub(super) fn check_groups(root: &Section<'_>, services: &BTreeMap<ServiceName, ServiceSpec>) {
     let mut groups: BTreeMap<&ServiceName, (&ServiceName, &PinSettings)> = BTreeMap::new();
     for (text, _, section) in root.section("service").named() {

@@ -171,6 +171,17 @@ const SERVICE: &[SchemaKey] = &[
     ("limits", Table(SERVICE_LIMITS), "Limits of the service"),
     ("gate", Table(GATE), "Conditions for a promotion"),
     ("watch", Table(WATCH), "How a color is judged after its promotion"),
+    ("pin", Table(PIN), "How transactions stay on the version that they began on"),
+];
+const PIN: &[SchemaKey] = &[
+    ("start", Strings, "What begins a transaction: document, path:/batch or header:NAME"),
+    ("carry", Text, "What carries the pin: cookie, header:NAME or query:NAME"),
+    ("max_age", Duration, "How long a pin is valid after the flip"),
+    ("idle", DurationOrNone, "How long a pin may be unused after the flip"),
+    ("max_share", Whole(0, 100), "The most pinned requests, in percent of those of the service"),
+    ("group", Text, "The name that services with the same pins share"),
+    ("domain", Text, "The domain of the cookie, or none"),
+    ("cacheable", Words(&["skip", "private"]), "What happens to responses that a cache may keep"),
 ];
 const WATCH: &[SchemaKey] = &[
     ("for", Duration, "For how long"),

@@ -22,7 +22,7 @@ pub struct PinActivity {
     has_pins: [AtomicBool; 2],
 }
 
-/// Pinned requests of one interval whose order is kept. Of more, the first ones stand for all.
+/// The most pinned requests of one interval that are remembered. Of more, the first ones stand for all.
 const SAMPLES_MAX: usize = 10_000;
 
 /// The fewest requests of an interval of which a share is judged.

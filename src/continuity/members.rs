@@ -18,7 +18,7 @@ use crate::model::Generation;
 #[derive(Debug)]
 pub struct Members {
     shards: Box<[Mutex<Shard>]>,
-    /// Hashes names and clients: nobody outside can choose names that collide.
+    /// Hashes names and clients, so that clients cannot choose names that collide.
     secret: [u8; 16],
 }
 
@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn a_transaction_is_known_by_its_name_whoever_sends_it() {
+    fn a_transaction_is_known_by_its_name_for_every_client() {
         let (members, now) = members(1600);
         let later = now + Duration::from_secs(9);
         members.begin(members.key(b"scan-1", b"10.0.0.1"), at(3), now);

@@ -17,7 +17,7 @@ pub struct PinSettings {
     pub idle: Option<Duration>,
     /// The most requests that pins may send to the color before the flip, in percent of those of the service.
     pub max_share: u8,
-    /// The name that services share whose pins are the same.
+    /// The name that services with the same pins share.
     pub group: Option<ServiceName>,
     /// The `Domain` of the cookie.
     pub domain: Option<Box<str>>,

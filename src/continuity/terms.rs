@@ -140,7 +140,7 @@ impl ServicePins {
         &self.activity
     }
 
-    /// The first generation of a color whose pins are valid.
+    /// The first generation with valid pins to a color.
     #[must_use]
     pub fn since(&self, color: Color) -> Generation {
         self.since[color as usize]

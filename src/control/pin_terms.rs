@@ -109,7 +109,7 @@ impl<'a> TermsFactory<'a> {
     }
 }
 
-/// Random bytes that nobody can guess.
+/// Random bytes, from the system.
 pub fn random_secret() -> [u8; 16] {
     let mut secret = [0; 16];
     aws_lc_rs::rand::fill(&mut secret).expect("the random source of the system works");

@@ -59,7 +59,7 @@ fn note_service(
     if old.active != service.active {
         service.note_flip(generation, old.active, now_ms);
         if is_rollback {
-            // Nobody stays on the version that is taken back.
+            // No client stays on the version that is taken back.
             service.pool_mut(old.active).pins_since = generation;
         }
     }

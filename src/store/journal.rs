@@ -67,7 +67,7 @@ pub(super) enum HousekeepingJob {
     /// Make the next file.
     Prepare { number: u64, id: FileId, done: Sender<io::Result<Segment>> },
     /// Write a snapshot that this file continues, and remove what is older.
-    Snapshot { state: State, journal: (u64, FileId) },
+    Snapshot { state: Box<State>, journal: (u64, FileId) },
 }
 
 /// The files of the folder, shared with the housekeeper.
@@ -223,7 +223,7 @@ impl Journal {
         if let Some(Err(error)) = self.current.replace(next).map(|mut it| it.mark_followed()) {
             warn!(%error, "cannot mark a full journal file as continued");
         }
-        let state = self.state.clone();
+        let state = Box::new(self.state.clone());
         self.send(HousekeepingJob::Snapshot { state, journal: (number, id) });
         Ok(())
     }

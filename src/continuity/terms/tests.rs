@@ -57,7 +57,7 @@ fn a_transaction_stays_on_the_color_that_was_active_when_it_began() {
     let after_flip = pins(settings(), &[(2, Blue), (5, Green)], [0, 0], Some((Blue, now)));
     let found = [1, 2, 4, 5, 6].map(|it| after_flip.follow(pin(it), now));
     assert_eq!(found, [None, Some(Blue), Some(Blue), Some(Green), Some(Green)]);
-    // Without a window nobody is pinned to what is not active.
+    // Without a window there are no pins to a color that is not active.
     let later = pins(settings(), &[(2, Blue), (5, Green)], [0, 0], None);
     let found = [2, 4, 5, 6].map(|it| later.follow(pin(it), now));
     assert_eq!(found, [None, None, Some(Green), Some(Green)]);

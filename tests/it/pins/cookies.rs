@@ -163,7 +163,7 @@ async fn a_forged_pin_leads_nowhere() {
 }
 
 #[tokio::test]
-async fn nobody_can_be_pinned_to_a_color_that_was_not_active() {
+async fn no_client_can_be_pinned_to_a_color_that_was_not_active() {
     let (blue, green) = (application("blue").await, application("green").await);
     let proxy = pinned(&blue, &green, "").start();
     // A preview of an insider begins no transaction.
