@@ -163,11 +163,11 @@ impl Control {
                 continue;
             }
             let mut drains = self.switch().drains(service, picture.color);
-            let has_drains = !drains.is_empty();
+            // Without drains, the last one has just ended, or only pins hold the color: their end is a change.
+            let is_pinned = picture.pins.is_some() && drains.is_empty();
             let drained = join_all(drains.iter_mut().map(Drain::wait));
             tokio::select! {
-                // Without drains it is held by pins: their end is announced as a change.
-                _ = drained, if has_drains => {}
+                _ = drained, if !is_pinned => {}
                 changed = changes.changed() => if changed.is_err() {
                     return self.drain(service, color);
                 },

@@ -1,4 +1,4 @@
-//! When the pins of services have to be looked at: the services with a color that pins hold.
+//! The services with a color that pins hold, and when to check whether they still do.
 
 use std::{
     collections::HashMap,
@@ -7,11 +7,11 @@ use std::{
 
 use crate::{continuity::PinSettings, model::ServiceName, upstream::TableEntry};
 
-/// The services with a color that pins hold, and when to look at each.
+/// The services with a color that pins hold, and when to check each.
 #[derive(Debug, Default)]
 pub(super) struct PinWindows(HashMap<ServiceName, Instant>);
 
-/// How often pins are looked at that can end before their time.
+/// How often pins are checked that can end before their time.
 const INTERVAL: Duration = Duration::from_secs(1);
 
 // === impl PinWindows ===
@@ -41,7 +41,7 @@ impl PinWindows {
         }
     }
 
-    /// Waits for the next time to look. For ever if there is none. Cancel-safe.
+    /// Waits for the next check. For ever if there is none. Cancel-safe.
     pub(super) async fn due(&self) {
         match self.0.values().min() {
             Some(next) => tokio::time::sleep_until((*next).into()).await,
@@ -49,7 +49,7 @@ impl PinWindows {
         }
     }
 
-    /// The services to look at now.
+    /// The services to check now.
     pub(super) fn take_due(&mut self) -> Vec<ServiceName> {
         let now = Instant::now();
         self.0.extract_if(|_, next| *next <= now).map(|it| it.0).collect()

@@ -151,7 +151,7 @@ impl Reconciler {
         }
     }
 
-    /// Waits until the pins of a service have to be looked at. For ever if no color is held by pins. Cancel-safe.
+    /// Waits until the pins of a service have to be checked. For ever if no color is held by pins. Cancel-safe.
     pub(super) async fn pins_due(&self) {
         self.windows.due().await;
     }
@@ -184,7 +184,7 @@ impl Reconciler {
         // The generation stays: for new requests of everyone else nothing has changed.
         let table = seen.with_changes(seen.generation(), Arc::clone(seen.rules()), entries);
         let mut drains = Vec::new();
-        // Who waits for a drain looks again.
+        // Calls that wait for a drain are woken by this.
         shared.applied.send_modify(|_| {
             let replaced = shared.switch.replace(seen, table);
             drains = replaced.expect("this task alone replaces the table, and it has just read it");

@@ -80,7 +80,10 @@ impl Disk for Folder {
     }
 
     fn create(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
-        Ok(Box::new(RealFile(File::create(self.0.join(name))?)))
+        let mut options = OpenOptions::new();
+        // The state has the keys of pins.
+        options.write(true).create(true).truncate(true).mode(0o600);
+        Ok(Box::new(RealFile(options.open(self.0.join(name))?)))
     }
 
     fn open(&self, name: &str) -> io::Result<(Box<dyn DiskFile>, u64)> {

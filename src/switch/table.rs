@@ -47,7 +47,7 @@ pub struct ServiceEntry<P, T = ()> {
     pub green: Arc<P>,
     /// What else decides which side a request gets.
     pub terms: T,
-    /// A color whose side is replaced even if its pool and its role are the same, so that what was admitted before can be
+    /// A color with a side that is replaced even if its pool and its role are the same, so that what was admitted before can be
     /// waited for.
     pub renewed: Option<Color>,
 }

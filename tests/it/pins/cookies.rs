@@ -1,6 +1,6 @@
 //! Pins in cookies: which response sets one, and where it leads.
 
-use std::sync::Arc;
+use std::{fs, os::unix::fs::PermissionsExt, sync::Arc};
 
 use serde_json::json;
 use tokio::sync::Semaphore;
@@ -242,6 +242,23 @@ async fn an_old_key_stays_valid_and_a_new_one_signs() {
         TestProxy::build().service_of("web", "*", "/", &[blue.address], &[green.address]).start();
     let refused = plain.call("POST", "/v1/pins/rotate", "", "{}").await;
     assert_eq!((refused.status, &refused.json()["reasons"][0]["code"]), (409, &json!("no_pins")));
+}
+
+#[tokio::test]
+async fn only_the_user_of_flipgate_can_read_the_keys() {
+    let (blue, green) = (application("blue").await, application("green").await);
+    let proxy = pinned(&blue, &green, "").start();
+    let mut with_keys = 0;
+    for file in fs::read_dir(proxy.state_folder()).expect("it is readable") {
+        let file = file.expect("it is readable");
+        let content = fs::read(file.path()).expect("it is readable");
+        if memchr::memmem::find(&content, b"\"secret\"").is_some() {
+            with_keys += 1;
+            let mode = file.metadata().expect("it is there").permissions().mode();
+            assert_eq!(mode & 0o077, 0, "{:?}", file.path());
+        }
+    }
+    assert!(with_keys > 0, "the keys are stored");
 }
 
 #[tokio::test]
