@@ -19,9 +19,9 @@
 //! care control proxy      health checks and name look-ups | changes of the state | one exchange
 //! downstream upstream     towards clients | towards applications
 //! log net store           log lines | sockets, streams and buffers | the state: snapshot and journal
-//! audit http1 http2 metrics switch tls
+//! audit http1 http2 metrics switch tls websocket
 //!                         lines of the audit log and their chain | heads and framing | time series | which pool
-//!                         serves a request, and which requests are in flight | certificates
+//!                         serves a request, and which requests are in flight | certificates | frames of WebSockets
 //! model                   color, generation, endpoint, network, route: values without I/O
 //! ```
 //!
@@ -100,3 +100,4 @@ pub mod store;
 pub mod switch;
 pub mod tls;
 pub mod upstream;
+pub mod websocket;

@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, fs, path::Path};
 /// Bottom first. Rooms on one line are neighbors and do not use each other.
 const FLOORS: &[&[&str]] = &[
     &["model"],
-    &["audit", "continuity", "http1", "http2", "metrics", "switch", "tls"],
+    &["audit", "continuity", "http1", "http2", "metrics", "switch", "tls", "websocket"],
     &["log", "net", "store"],
     &["downstream", "upstream"],
     &["care", "control", "proxy"],
