@@ -16,6 +16,7 @@ mod services;
 mod settings;
 mod shadow;
 mod source;
+mod streams;
 mod watch;
 
 use std::{

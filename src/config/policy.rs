@@ -7,6 +7,7 @@ use http::{HeaderName, uri::PathAndQuery};
 use super::{
     reader::{Section, Value, text, whole, word},
     settings::{duration, whole_exchange},
+    streams,
 };
 use crate::model::{
     AbandonedRequests, Algorithm, Balance, DrainPolicy, Ejection, HashKey, HealthCheck,
@@ -32,6 +33,7 @@ fn drain(section: &Section<'_>) -> DrainPolicy {
         abandoned: section.read("abandoned", AbandonedRequests::default(), |it| {
             word(it, &[("cut", AbandonedRequests::Cut), ("wait", AbandonedRequests::Wait)])
         }),
+        streams: streams::policies(section),
     };
     section.finish();
     drain

@@ -163,7 +163,7 @@ const SERVICE: &[SchemaKey] = &[
     ("blue", Table(POOL), "The blue pool"),
     ("green", Table(POOL), "The green pool"),
     ("timeouts", Table(SERVICE_TIMEOUTS), "In place of the timeouts of all services"),
-    ("drain", Table(DRAIN), "What a drain waits for"),
+    ("drain", Table(DRAIN), "What a drain waits for, and which streams it ends"),
     ("balance", Table(BALANCE), "Load balancing"),
     ("health", Table(HEALTH), "Health checks"),
     ("ejection", Table(EJECTION), "Ejection of endpoints for failed requests"),
@@ -280,11 +280,25 @@ const SERVICE_TIMEOUTS: &[SchemaKey] = &[
     ("upstream_stall", Duration, "A response body that makes no progress"),
     ("request", DurationOrNone, "A whole exchange"),
 ];
-const DRAIN: &[SchemaKey] = &[(
-    "abandoned",
-    Words(&["cut", "wait"]),
-    "What happens to requests that the client has abandoned",
-)];
+const DRAIN: &[SchemaKey] = &[
+    (
+        "abandoned",
+        Words(&["cut", "wait"]),
+        "What happens to requests that the client has abandoned",
+    ),
+    ("websocket", Table(WEBSOCKET_END), "How WebSockets are ended after a flip"),
+    ("sse", Table(SSE_END), "How server-sent events are ended after a flip"),
+    ("grpc", Table(STREAM_END), "How gRPC streams are ended after a flip"),
+    ("download", Table(STREAM_END), "How other responses are ended after a flip"),
+    ("upload", Table(STREAM_END), "How request bodies are ended after a flip"),
+];
+const PATIENCE: SchemaKey = ("patience", Duration, "From the flip to the first ending");
+const SPREAD: SchemaKey = ("spread", Duration, "From the first ending to the last");
+const STREAM_END: &[SchemaKey] = &[PATIENCE, SPREAD];
+const WEBSOCKET_END: &[SchemaKey] =
+    &[PATIENCE, SPREAD, ("close", Whole(1000, 4999), "The status code of the Close frame")];
+const SSE_END: &[SchemaKey] =
+    &[PATIENCE, SPREAD, ("retry", DurationOrNone, "When clients reconnect")];
 const BALANCE: &[SchemaKey] = &[
     ("policy", Words(&["least_request", "round_robin", "hash"]), "How an endpoint is chosen"),
     ("hash_on", Text, "address, header:NAME or cookie:NAME"),

@@ -261,7 +261,7 @@ mod tests {
             let deadlines = Deadlines::default();
             deadlines.arm(timeout, &clock);
             let is_limited =
-                !matches!(timeout, Timeout::ResponseHead | Timeout::Queue | Timeout::Exchange);
+                !matches!(timeout, Timeout::ResponseHead | Timeout::Queue | Timeout::Exchange | Timeout::StreamEnd);
             assert_eq!(deadlines.is_armed(timeout), is_limited, "{timeout:?}");
         }
         let limited = Clock::new(&Timeouts { request: Some(MINUTE), ..timeouts() });

@@ -262,7 +262,8 @@ impl<M> ClientConnection<M> {
         }
     }
 
-    fn wake(&self) {
+    /// Wakes the task.
+    pub(super) fn wake(&self) {
         if let Some(waker) = &*self.waker.borrow() {
             waker.wake_by_ref();
         }

@@ -113,6 +113,13 @@ impl<M> ConnectionTable<M> {
         }
     }
 
+    /// Wakes the tasks of all connections and streams.
+    pub(super) fn wake_all(&self) {
+        for (_, ConnectionEntry { connection, .. }) in self.connections.borrow().iter() {
+            connection.wake();
+        }
+    }
+
     /// Asks all connections to close after their exchange in progress.
     pub(super) fn close_all(&self) {
         for (_, ConnectionEntry { connection, .. }) in self.connections.borrow().iter() {

@@ -1,6 +1,6 @@
 //! What the connections of a worker share, and what each connection holds until it ends.
 
-use std::{ops::Deref, rc::Rc, sync::Arc};
+use std::{ops::Deref, rc::Rc, sync::Arc, time::Instant};
 
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::task::TaskTracker;
@@ -64,6 +64,14 @@ const FAIR_SHARE_MIN: usize = 16;
 // === impl WorkerContext ===
 
 impl<H: Handler> WorkerContext<H> {
+    /// Handles expired timeouts, and whatever the handler does twice a second.
+    pub(super) fn step(&self) {
+        self.connection_table.check_timeouts(Instant::now());
+        if self.handler.tick() {
+            self.connection_table.wake_all();
+        }
+    }
+
     /// Closes idle connections for new ones that wait on any worker.
     pub(super) fn close_idle_connections(&self, worker: usize) {
         let share = (self.capacity.max() / FAIR_SHARE_DIVISOR).max(FAIR_SHARE_MIN);

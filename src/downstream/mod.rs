@@ -63,8 +63,9 @@ pub trait Handler: Sized + 'static {
     /// Counts a connection or stream that was rejected before it was a request.
     fn count_rejected(&self, why: RejectReason);
 
-    /// Called about twice a second.
-    fn tick(&self);
+    /// Called about twice a second. True if every request in progress has to be polled once: something has changed that
+    /// it does not wait for.
+    fn tick(&self) -> bool;
 
     /// Serves the requests of other workers' handlers, forever. The worker polls the future, drops it, and calls this
     /// again at any time; no request may be lost by that.

@@ -47,6 +47,8 @@ pub enum Timeout {
     Linger,
     /// A byte in either direction of a tunnel.
     Tunnel,
+    /// The end of a stream after a flip.
+    StreamEnd,
 }
 
 /// The configured limits of timeouts, accurate to one second.
@@ -96,7 +98,7 @@ const LINGER: Duration = Duration::from_secs(5);
 // === impl Timeout ===
 
 impl Timeout {
-    pub(super) const COUNT: usize = 21;
+    pub(super) const COUNT: usize = 22;
 
     pub(super) const ALL: [Self; Self::COUNT] = [
         Self::Handshake,
@@ -120,6 +122,7 @@ impl Timeout {
         Self::HalfClosed,
         Self::Linger,
         Self::Tunnel,
+        Self::StreamEnd,
     ];
 
     /// The timeouts of a connection without a request in progress, so that it can be closed for another one at little
@@ -151,6 +154,7 @@ impl Timeout {
                 | Self::RequestRemainder
                 | Self::Exchange
                 | Self::RetryCheck
+                | Self::StreamEnd
         )
     }
 
@@ -173,7 +177,7 @@ impl Timeout {
             }
             Self::Continue => Some(CONTINUE),
             // The caller has the limit of the route.
-            Self::ResponseHead | Self::Queue => None,
+            Self::ResponseHead | Self::Queue | Self::StreamEnd => None,
             Self::ResponseBody => Some(timeouts.upstream),
             Self::Exchange => timeouts.request,
             Self::RetryCheck => Some(RETRY_CHECK),

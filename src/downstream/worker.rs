@@ -7,7 +7,6 @@ use std::{
     rc::Rc,
     sync::Arc,
     thread::JoinHandle,
-    time::Instant,
 };
 
 use futures_util::FutureExt;
@@ -196,8 +195,7 @@ async fn serve<H: Handler>(
         tokio::select! {
             () = stop_requested(stop) => return,
             _ = step.tick() => {
-                worker.connection_table.check_timeouts(Instant::now());
-                worker.handler.tick();
+                worker.step();
                 worker.capacity.set_longest_idle_since(number, worker.connection_table.longest_idle_since());
             }
             () = worker.capacity.close_requested(number) => worker.close_idle_connections(number),
@@ -218,10 +216,7 @@ async fn finish<H: Handler>(worker: &WorkerContext<H>, stop: &StopSignal, step: 
             () = worker.tasks.wait() => return,
             () = stop.immediate.cancelled() => return,
             () = worker.handler.serve_other_workers() => {}
-            _ = step.tick() => {
-                worker.connection_table.check_timeouts(Instant::now());
-                worker.handler.tick();
-            }
+            _ = step.tick() => worker.step(),
         }
     }
 }

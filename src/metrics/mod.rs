@@ -162,6 +162,12 @@ impl Metrics {
                 "Endpoints that were ejected after failed requests",
                 &of_pool,
             )?,
+            streams_ended: counters(
+                "streams_ended_total",
+                "Streams on a replaced color that Flipgate has ended after a flip, by kind. closed: with a Close frame; \
+                 ended: between two events or messages; cut: in the middle",
+                &["service", "color", "kind", "how"],
+            )?,
             limited: counters(
                 "limited_total",
                 "Requests that met a limit, and were answered with 429 or 503",
@@ -320,6 +326,7 @@ impl Metrics {
             retries,
             ejections,
             limited,
+            streams_ended,
         } = &*self.of_pools;
         for counters in [
             requests,
@@ -331,6 +338,7 @@ impl Metrics {
             retries,
             ejections,
             limited,
+            streams_ended,
             &self.preview_refused,
         ] {
             forget(counters, &names);

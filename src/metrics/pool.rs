@@ -9,6 +9,7 @@ use std::{
 use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
 use super::{LimitHit, outcomes::Outcomes};
+use crate::model::{StreamEnd, StreamKind};
 
 /// The metric families with series of pools.
 #[derive(Debug)]
@@ -25,6 +26,7 @@ pub(super) struct MetricFamilies {
     pub(super) retries: IntCounterVec,
     pub(super) ejections: IntCounterVec,
     pub(super) limited: IntCounterVec,
+    pub(super) streams_ended: IntCounterVec,
 }
 
 /// The series of one pool, or of requests without a pool.
@@ -178,6 +180,13 @@ impl PoolMetrics {
             self.families.limited.with_label_values(&labels)
         };
         self.limited[limit as usize].get_or_init(counter).inc();
+    }
+
+    /// Counts a stream that was ended after a flip.
+    #[cold]
+    pub fn stream_ended(&self, kind: StreamKind, how: StreamEnd) {
+        let labels = [&*self.service, self.color, kind.as_str(), how.as_str()];
+        self.families.streams_ended.with_label_values(&labels).inc();
     }
 
     /// The number of hits of a limit.

@@ -20,6 +20,7 @@ mod rules;
 mod service;
 mod spelling;
 mod statuses;
+mod streams;
 mod versioned_map;
 mod watch;
 mod weighted;
@@ -49,6 +50,7 @@ pub use self::{
     service::{Generation, ParseServiceNameError, ServiceName},
     spelling::nearest,
     statuses::{ParseStatusesError, StatusSet},
+    streams::{StreamEnd, StreamKind, StreamPolicies, StreamPolicy},
     versioned_map::{Difference, VersionedMap},
     watch::{LatencyLimit, WatchAction, WatchSettings},
     weighted::WeightedEndpoint,

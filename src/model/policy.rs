@@ -2,7 +2,7 @@
 
 use std::{num::NonZeroU32, time::Duration};
 
-use super::StatusSet;
+use super::{StatusSet, StreamPolicies};
 
 /// The policy of a service: load balancing, health, retries and limits.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -19,15 +19,17 @@ pub struct Policy {
     pub limits: ServiceLimits,
     /// Timeouts.
     pub timeouts: ServiceTimeouts,
-    /// What a drain waits for.
+    /// What a drain waits for, and what it ends.
     pub drain: DrainPolicy,
 }
 
-/// What a drain waits for, besides requests with a client that waits for the response.
+/// What a drain waits for besides requests with a client that waits for the response, and which streams it ends.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct DrainPolicy {
     /// What happens to a request after its client has disconnected.
     pub abandoned: AbandonedRequests,
+    /// Which streams are ended after a flip, and when.
+    pub streams: StreamPolicies,
 }
 
 /// What happens to a request if its client disconnects before it has the whole response.

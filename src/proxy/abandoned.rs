@@ -102,6 +102,7 @@ impl AdmittedRequest<'_> {
             Timeout::RequestRemainder,
             Timeout::HalfClosed,
             Timeout::Write,
+            Timeout::StreamEnd,
         ] {
             connection.disarm(wait);
         }

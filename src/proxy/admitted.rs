@@ -12,6 +12,7 @@ use super::{
     pinning::PinCookie,
     request_claim::RequestClaim,
     request_traits::RequestTraits,
+    stream_schedule::StreamSchedule,
     upload::Upload,
     worker::Proxy,
 };
@@ -39,6 +40,8 @@ pub(super) struct AdmittedRequest<'a> {
     pub(super) pin: Option<Box<PinCookie>>,
     pub(super) upload: Upload,
     pub(super) interim: InterimResponses,
+    /// When it ends after a flip, if it has to.
+    pub(super) ending: StreamSchedule,
 }
 
 /// The settings of the service for this request.

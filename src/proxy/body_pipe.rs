@@ -1,6 +1,7 @@
 //! One direction of an exchange: moves a message from one stream to another, and changes its framing.
 
 mod discard;
+mod ending;
 mod write;
 
 use std::{
@@ -10,6 +11,7 @@ use std::{
     task::{Context, Poll},
 };
 
+use self::ending::EarlyEnd;
 use super::{headers, request_traits::is_grpc};
 use crate::{
     http1::{BodyError, DecodeStep, Decoder, Encoding, FieldLines, Framing},
@@ -51,6 +53,8 @@ pub(super) struct BodyPipe {
     content_left: u64,
     /// Bytes that count as progress.
     min_progress: u64,
+    /// For a body that can be ended between two events or messages.
+    early_end: Option<Box<EarlyEnd>>,
 }
 
 /// What happens to trailers.
@@ -93,6 +97,9 @@ pub(super) enum TransferError {
     /// The body is malformed or ambiguous.
     #[error(transparent)]
     Malformed(BodyError),
+    /// The color was replaced, and the stream ends by the policy of its kind.
+    #[error("the stream ends after a flip")]
+    Cut,
     /// Reading failed.
     #[error("reading failed: {0}")]
     Reading(io::Error),
@@ -156,6 +163,7 @@ impl BodyPipe {
             has_ended: false,
             content_left: u64::MAX,
             min_progress: 1,
+            early_end: None,
         }
     }
 
@@ -217,6 +225,10 @@ impl BodyPipe {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(TransferError::Writing(error))),
                 Poll::Pending => return self.block_on(BlockedOn::Writing),
+            }
+            if self.early_end.is_some() && self.is_to_end_here() {
+                self.put_early_end(to);
+                continue;
             }
             let flushed = to.poll_flush(context).map_err(TransferError::Writing)?;
             if self.decoder.is_done() {
@@ -296,7 +308,7 @@ impl BodyPipe {
 
     /// Decodes the bytes that were read, and frames their content.
     fn decode(&mut self, from: &mut HttpStream, to: &HttpStream) -> Result<(), TransferError> {
-        let piece = match from {
+        let mut piece = match from {
             HttpStream::Socket(from) => {
                 self.decoder.decode(from.unread_mut()).map_err(TransferError::Malformed)?
             }
@@ -310,6 +322,15 @@ impl BodyPipe {
         };
         let left = self.content_left.checked_sub(piece.data as u64);
         self.content_left = left.ok_or(TransferError::TooLarge)?;
+        if let Some(early_end) = &mut self.early_end {
+            let content = &from.unread()[piece.skip..piece.skip + piece.data];
+            // A body that comes to its own end is not ended early.
+            if self.decoder.is_done() {
+                self.early_end = None;
+            } else {
+                piece.data = early_end.pass(content);
+            }
+        }
         if self.prefix_sent == self.prefix.len() {
             // The head stays: it is needed to start again, and for the log.
             self.prefix.truncate(self.head);

@@ -14,7 +14,7 @@ use futures_util::future::Either;
 
 use super::{
     interim::SWITCHING, peer_cache::PeerCache, received::receive, relay::AnsweredRequest,
-    retries::forward, tunnel::Tunnel, upstream_failure::UpstreamFailure, worker::Proxy,
+    retries::forward, tunnel::{Tunnel, extensions}, upstream_failure::UpstreamFailure, worker::Proxy,
 };
 use crate::{
     downstream::{AfterExchange, ClientStream, HeadError},
@@ -50,9 +50,14 @@ pub(super) fn exchange<'a>(
                 }
             };
             if head.status == SWITCHING {
+                let extensions = extensions(&head, &found.upstream.stream);
                 match admitted.upgrade(client, &mut found.upstream.stream, &head) {
                     Ok(first) => {
-                        return AfterExchange::Tunnel(admitted.into_tunnel(found.upstream, first));
+                        return AfterExchange::Tunnel(admitted.into_tunnel(
+                            found.upstream,
+                            first,
+                            extensions,
+                        ));
                     }
                     Err(failure) => break 'failed failure,
                 }

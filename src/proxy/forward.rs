@@ -14,7 +14,7 @@ use super::{
 use crate::{
     downstream::{ClientConnection, ClientStream, Timeout},
     http1::{HeadScanner, ResponseHead},
-    model::AbandonedRequests,
+    model::{AbandonedRequests, StreamEnd, StreamKind},
     net::HttpStream,
     upstream::EndpointState,
 };
@@ -53,6 +53,12 @@ impl AdmittedRequest<'_> {
                         return Poll::Ready(Err(UpstreamFailure::RetryElsewhere));
                     }
                     connection.arm(Timeout::RetryCheck);
+                }
+                Some(Timeout::StreamEnd) => {
+                    if self.upload.is_going() {
+                        self.ending.count(&self.claim, StreamEnd::Cut);
+                        return Poll::Ready(Err(UpstreamFailure::ClientLeft));
+                    }
                 }
                 // The error depends on which side the exchange was waiting for.
                 Some(Timeout::Exchange) if self.upload.is_reading() => {
@@ -202,6 +208,9 @@ impl AdmittedRequest<'_> {
         connection: &ClientConnection<PeerCache>,
     ) -> Result<(), UpstreamFailure> {
         let progress = self.upload.send(context, socket, upstream)?;
+        if self.ending.has_news(&self.claim) {
+            self.ending.update(&self.claim, connection, |_| StreamKind::Upload);
+        }
         connection.track(Timeout::RequestBody, progress.is_reading, progress.has_moved);
         if progress.is_reading {
             connection.disarm(Timeout::ResponseHead);

@@ -71,9 +71,12 @@ impl Handler for Proxy {
         self.connections.serve_other_workers()
     }
 
-    fn tick(&self) {
+    fn tick(&self) -> bool {
         for _ in 0..self.connections.sweep(Instant::now()) {
             self.metrics.task_died("endpoint connection");
         }
+        // Idle streams do not see otherwise that they have to end.
+        let endings = self.switch.endings();
+        self.seen_endings.replace(endings) != endings
     }
 }

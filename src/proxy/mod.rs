@@ -9,6 +9,7 @@ mod abandoned;
 mod address;
 mod admitted;
 mod affinity;
+mod body_borders;
 mod body_pipe;
 #[cfg(any(test, fuzzing))]
 pub mod checks;
@@ -41,6 +42,7 @@ mod response;
 mod retries;
 #[cfg(test)]
 mod samples;
+mod stream_schedule;
 mod tunnel;
 mod upload;
 mod upstream_failure;

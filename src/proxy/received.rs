@@ -10,6 +10,7 @@ use super::{
     request_claim::RequestClaim,
     request_record::RequestRecord,
     request_traits::{RequestTraits, location},
+    stream_schedule::StreamSchedule,
     upload::Upload,
     worker::{Proxy, RoutingDecision},
 };
@@ -128,6 +129,7 @@ impl<'a> ReceivedRequest<'a> {
                     pin: None,
                     upload,
                     interim,
+                    ending: StreamSchedule::default(),
                 };
                 return Ok((admitted, Err(error)));
             }
@@ -156,10 +158,20 @@ impl<'a> ReceivedRequest<'a> {
             }
         };
         let (permits, interim) = (Some(permits), InterimResponses::new(expects_continue));
-        Ok((
-            AdmittedRequest { claim, permits, proxy, traits, terms, headers, pin, upload, interim },
-            decided,
-        ))
+        let ending = StreamSchedule::default();
+        let admitted = AdmittedRequest {
+            claim,
+            permits,
+            proxy,
+            traits,
+            terms,
+            headers,
+            pin,
+            upload,
+            interim,
+            ending,
+        };
+        Ok((admitted, decided))
     }
 
     fn refuse(

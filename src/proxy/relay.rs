@@ -1,5 +1,7 @@
 //! The third phase of a request: the response has begun, and its body is relayed.
 
+mod ending;
+
 use std::{
     future::poll_fn,
     io,
@@ -21,6 +23,7 @@ use super::{
 use crate::{
     downstream::{AfterExchange, ClientConnection, ClientStream, Timeout},
     http1::{Framing, ResponseHead},
+    model::StreamKind,
     net::HttpStream,
 };
 
@@ -36,6 +39,8 @@ pub(super) struct AnsweredRequest<'e, 'a> {
     is_written: bool,
     /// Whether the response goes on until the client leaves, as an event stream does.
     is_endless: bool,
+    /// As what the response ends after a flip.
+    kind: StreamKind,
 }
 
 // === impl AnsweredRequest ===
@@ -70,6 +75,11 @@ impl<'e, 'a> AnsweredRequest<'e, 'a> {
             false => TrailerPolicy::Drop,
         };
         let is_endless = request.awaits_abandoned() && is_endless(&head, upstream);
+        let (kind, borders) = ending::kind_of(request, &head, plan.framing, upstream);
+        if request.ending.is_set() {
+            // Until now it was an upload.
+            request.ending.reset();
+        }
         request.claim.note_head();
         let out = request.put_head(&head, plan, client, upstream)?;
         let mut download = BodyPipe::new(
@@ -79,7 +89,11 @@ impl<'e, 'a> AnsweredRequest<'e, 'a> {
             trailers,
         );
         download.set_min_progress(request.proxy.least_progress);
-        Ok(Self { request, code: head.status, plan, download, is_written: false, is_endless })
+        if let Some(borders) = borders {
+            download.follow(borders);
+        }
+        let code = head.status;
+        Ok(Self { request, code, plan, download, is_written: false, is_endless, kind })
     }
 
     /// Relays the response to the client, while the rest of the request may still be sent. Returns when both are
@@ -99,7 +113,15 @@ impl<'e, 'a> AnsweredRequest<'e, 'a> {
             socket.set_reset_on_close(true);
         }
         let relayed = poll_fn(|context| {
+            if self.request.ending.has_news(&self.request.claim) {
+                self.schedule(connection);
+            }
             match connection.take_expired() {
+                Some(Timeout::StreamEnd) => {
+                    if self.end_now(connection) {
+                        return Poll::Ready(Err(TransferError::Cut));
+                    }
+                }
                 // The rest of the request is given up, not the response.
                 Some(Timeout::RequestRemainder) => self.request.upload.give_up(),
                 Some(Timeout::HalfClosed | Timeout::Write) => {
@@ -126,6 +148,9 @@ impl<'e, 'a> AnsweredRequest<'e, 'a> {
             if self.download.sent() > 0 {
                 socket.reset(upstream.reset_reason());
             }
+            if matches!(broken, TransferError::Cut) {
+                return Err(UpstreamFailure::ClientLeft);
+            }
             let failure = self.give_up(&broken, found, connection);
             let has_left = matches!(
                 (&broken, &failure),
@@ -139,9 +164,12 @@ impl<'e, 'a> AnsweredRequest<'e, 'a> {
             return Err(failure);
         }
         self.is_written = true;
+        self.note_early_end();
         connection.disarm(Timeout::Exchange);
         self.request.note_success(self.code);
         if self.request.upload.is_going() && self.plan.keeps_alive {
+            connection.disarm(Timeout::StreamEnd);
+            self.request.ending.reset();
             self.send_rest(socket, upstream, connection).await;
         }
         Ok(())
@@ -153,11 +181,12 @@ impl<'e, 'a> AnsweredRequest<'e, 'a> {
         client: &mut ClientStream<PeerCache>,
         found: UpstreamResponse,
     ) -> AfterExchange<T> {
-        let Self { request, code: _, plan, download: _, is_written: _, is_endless: _ } = self;
+        let Self { request, code: _, plan, download, is_written: _, is_endless: _, kind: _ } = self;
         let is_sent = request.upload.is_done();
         let UpstreamResponse { upstream, endpoint: member } = found;
         // The end of a stream is the end of its response.
         if is_sent
+            && !download.has_ended_early()
             && (plan.keeps_alive || upstream.stream.is_stream())
             && !request.interim.is_expectation_open()
             && upstream.stream.unread().is_empty()
@@ -226,7 +255,14 @@ impl<'e, 'a> AnsweredRequest<'e, 'a> {
         connection: &ClientConnection<PeerCache>,
     ) {
         poll_fn(|context| {
-            if connection.take_expired().is_some()
+            if self.request.ending.has_news(&self.request.claim) {
+                self.schedule(connection);
+            }
+            let expired = connection.take_expired();
+            if expired == Some(Timeout::StreamEnd) {
+                self.end_rest();
+            }
+            if expired.is_some()
                 || self.send(context, socket, upstream, connection).is_err()
             {
                 self.request.upload.give_up();

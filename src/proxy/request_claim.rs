@@ -6,7 +6,7 @@ use super::request_record::RequestRecord;
 use crate::{
     downstream::RequestCount,
     metrics::Outcome,
-    switch::{Claim, ClaimKind, ClaimRecord, LedgerShard},
+    switch::{Claim, ClaimKind, ClaimRecord, LedgerShard, StreamEnding},
     upstream::{EndpointState, Pool, RequestPermit},
 };
 
@@ -108,6 +108,16 @@ impl RequestClaim {
         self.claim_record.mark_rescued();
         self.record.note_rescued();
         self.claim = claim;
+    }
+
+    /// Changes when the streams of its side have to end, and when they do not any more. 0 until then.
+    pub(super) fn ending_version(&self) -> u32 {
+        self.claim.ending_version()
+    }
+
+    /// The ending in progress, with its version.
+    pub(super) fn ending(&self) -> (u32, Option<Arc<StreamEnding>>) {
+        self.claim.ending()
     }
 
     /// Notes that the response head has arrived.

@@ -16,6 +16,7 @@ use crate::{
     http1::{Framing, HttpVersion, ResponseHead},
     net::HttpStream,
     upstream,
+    websocket::Extensions,
 };
 
 /// How a response is relayed, and what happens to the two connections after it.
@@ -113,10 +114,11 @@ impl AdmittedRequest<'_> {
         self,
         upstream: upstream::UpstreamConnection,
         first: Vec<u8>,
+        extensions: Extensions,
     ) -> Tunnel {
         let Self { claim, permits, terms, .. } = self;
         drop(permits);
-        Tunnel::new(upstream, claim, first, terms.tunnel_timeout)
+        Tunnel::new(upstream, claim, first, terms.tunnel_timeout, extensions)
     }
 }
 

@@ -101,6 +101,11 @@ pub(super) async fn forward(
         }
         let (_, connection) = client.split();
         connection.disarm(Timeout::RetryCheck);
+        if state.request.ending.is_set() {
+            // It is scheduled again when its body goes on.
+            connection.disarm(Timeout::StreamEnd);
+            state.request.ending.reset();
+        }
         match answered {
             Ok(head) if state.is_retried_response(&head, &found.endpoint, connection) => {
                 state.retry_elsewhere(&found.endpoint, ProxyError::Closed, "status");

@@ -78,6 +78,8 @@ pub struct Proxy {
     /// Whether there was a warning about a proxy that is not in `trusted_proxies`.
     has_warned: Cell<bool>,
     pub(super) has_warned_of_header: Cell<bool>,
+    /// [`Switch::endings`] at the last step.
+    pub(super) seen_endings: Cell<u64>,
 }
 
 /// The decision about an admitted request.
@@ -135,6 +137,7 @@ impl Proxy {
             previews: PreviewMonitor::default(),
             has_warned: Cell::new(false),
             has_warned_of_header: Cell::new(false),
+            seen_endings: Cell::new(shared.switch.endings()),
         }
     }
 

@@ -1,6 +1,11 @@
 //! Drains: the requests that a change left on retired sides.
 
-use super::side::{SideId, SideWatch};
+use std::sync::Arc;
+
+use super::{
+    ending::StreamEnding,
+    side::{SideId, SideWatch},
+};
 use crate::model::{Color, Generation, ServiceName};
 
 /// Watches the requests in flight on one retired side.
@@ -67,6 +72,11 @@ impl<P> Drain<P> {
     /// Whether requests are in flight, or can still be admitted from the old table.
     pub fn is_held(&self) -> bool {
         self.side.is_held()
+    }
+
+    /// Has its streams end, or keeps those that have not ended yet. Returns the number of requests in flight.
+    pub(super) fn end_streams(&self, ending: Option<&Arc<StreamEnding>>) -> usize {
+        self.side.end_streams(ending)
     }
 
     /// Waits until no request is in flight and none can be admitted any more. Cancel-safe; returns at once if that is

@@ -13,6 +13,7 @@
 //! claim is possible then, since claims are only taken from a table.
 
 mod drain;
+mod ending;
 mod ledger;
 mod pointer;
 mod side;
@@ -23,13 +24,20 @@ mod tests;
 use std::{
     collections::HashMap,
     marker::PhantomData,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{
+            AtomicU64,
+            Ordering::{Acquire, Release},
+        },
+    },
 };
 
 use arc_swap::ArcSwap;
 
 pub use self::{
     drain::{Drain, InFlight},
+    ending::StreamEnding,
     ledger::{ClaimKind, ClaimRecord, Ledger, LedgerShard, LedgerSummary},
     pointer::Pointer,
     side::{Claim, Side, SideId, Visit},
@@ -43,6 +51,8 @@ pub struct Switch<R, P, T = (), C = ArcSwap<Table<R, P, T>>> {
     current: C,
     /// Retired sides that may have requests in flight.
     retired: Mutex<Retired<P>>,
+    /// How often streams were told to end, so that workers notice it.
+    endings: AtomicU64,
     table: PhantomData<fn() -> (R, T)>,
 }
 
@@ -64,7 +74,12 @@ pub struct Stale {
 impl<R, P, T: Clone, C: Pointer<Table<R, P, T>>> Switch<R, P, T, C> {
     /// A switch with this table.
     pub fn new(first: Table<R, P, T>) -> Self {
-        Self { current: C::holding(Arc::new(first)), retired: Mutex::default(), table: PhantomData }
+        Self {
+            current: C::holding(Arc::new(first)),
+            retired: Mutex::default(),
+            endings: AtomicU64::new(0),
+            table: PhantomData,
+        }
     }
 
     /// Admits one request: `choose` selects its service and side by the rules and terms of the same generation.
@@ -152,6 +167,28 @@ impl<R, P, T: Clone, C: Pointer<Table<R, P, T>>> Switch<R, P, T, C> {
         let retired = self.retired();
         let drains = retired.get(&(service.clone(), color));
         drains.into_iter().flatten().filter(|it| it.is_held()).cloned().collect()
+    }
+
+    /// Has the streams end that began on a side of this color while it was active and are still in flight, or keeps
+    /// those that have not ended yet (`None`). Returns how many requests are in flight on these sides. They are woken
+    /// by their workers, which compare [`Switch::endings`].
+    pub fn end_streams(
+        &self,
+        service: &ServiceName,
+        color: Color,
+        ending: Option<&Arc<StreamEnding>>,
+    ) -> usize {
+        let drains = self.drains(service, color);
+        let replaced = drains.iter().filter(|it| it.was_active());
+        let in_flight = replaced.map(|it| it.end_streams(ending)).sum();
+        // After the signals, so that whoever sees the number sees them.
+        self.endings.fetch_add(1, Release);
+        in_flight
+    }
+
+    /// How often [`Switch::end_streams`] was called.
+    pub fn endings(&self) -> u64 {
+        self.endings.load(Acquire)
     }
 
     fn retired(&self) -> MutexGuard<'_, Retired<P>> {

@@ -4,6 +4,7 @@ use std::sync::{Arc, Weak};
 
 use tokio::sync::watch;
 
+use super::ending::{EndingSignal, StreamEnding};
 use crate::model::{Color, Generation};
 
 /// One pool for as long as neither the pool nor the active color of its service changes. Tables share it.
@@ -53,6 +54,7 @@ pub struct SideId {
 struct ClaimCount<P> {
     id: SideId,
     pool: Arc<P>,
+    ending: EndingSignal,
     /// Dropped with the last reference, which ends every wait for the drain.
     drain_signal: watch::Sender<()>,
 }
@@ -71,7 +73,7 @@ pub(super) struct SideWatch<P> {
 impl<P> Side<P> {
     pub(super) fn new(id: SideId, pool: Arc<P>) -> Self {
         let (drain_signal, _) = watch::channel(());
-        Self { count: Arc::new(ClaimCount { id, pool, drain_signal }) }
+        Self { count: Arc::new(ClaimCount { id, pool, ending: EndingSignal::default(), drain_signal }) }
     }
 
     /// The pool of this side.
@@ -137,6 +139,16 @@ impl<P> Claim<P> {
     pub fn is_active(&self) -> bool {
         self.is_active
     }
+
+    /// Changes when the streams of its side have to end, and when they do not any more. 0 until then.
+    pub fn ending_version(&self) -> u32 {
+        self.count.ending.version()
+    }
+
+    /// The ending in progress on its side, with its version.
+    pub fn ending(&self) -> (u32, Option<Arc<StreamEnding>>) {
+        self.count.ending.current()
+    }
 }
 
 // === impl SideWatch ===
@@ -151,6 +163,15 @@ impl<P> SideWatch<P> {
     pub(super) fn in_flight(&self) -> usize {
         let references = self.count.strong_count();
         references.saturating_sub(usize::from(self.side.strong_count() > 0))
+    }
+
+    /// Starts the end of its streams, or stops it. Returns the number of requests in flight.
+    pub(super) fn end_streams(&self, ending: Option<&Arc<StreamEnding>>) -> usize {
+        // For a moment this is one more reference. The drain may end when it is dropped, and not a moment too early.
+        let Some(count) = self.count.upgrade() else { return 0 };
+        count.ending.set(ending.cloned());
+        drop(count);
+        self.in_flight()
     }
 
     /// Whether requests are in flight, or can still be admitted from the old table.

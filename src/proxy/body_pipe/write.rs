@@ -42,7 +42,8 @@ impl BodyPipe {
         to: &mut Http2Stream,
     ) -> Poll<io::Result<()>> {
         let left = self.step.data - self.step_sent;
-        let is_last = self.decoder.is_done() && self.tail.is_empty();
+        let has_suffix = self.suffix_sent < self.suffix.len();
+        let is_last = self.decoder.is_done() && self.tail.is_empty() && !has_suffix;
         if self.prefix_sent < self.prefix.len() {
             self.has_ended = is_last && left == 0;
             to.send_head(&self.prefix, self.has_ended)?;
@@ -51,6 +52,13 @@ impl BodyPipe {
             let [_, content, _] = self.parts(from);
             let count = ready!(to.poll_send(context, content, is_last))?;
             self.has_ended = is_last && count == left;
+            self.written(count, from);
+        } else if has_suffix {
+            // What an early end adds to the content.
+            let is_last = self.decoder.is_done() && self.tail.is_empty();
+            let suffix = &self.suffix[self.suffix_sent..];
+            let count = ready!(to.poll_send(context, suffix, is_last))?;
+            self.has_ended = is_last && count == suffix.len();
             self.written(count, from);
         } else {
             to.send_trailers(&self.tail)?;
