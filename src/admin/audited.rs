@@ -30,6 +30,7 @@ pub(super) fn action_of(method: &Method, path: &str) -> Option<String> {
         (&Method::POST, ["services", service, "watch", "stop"]) => {
             Some(format!("watch stop {service}"))
         }
+        (&Method::POST, ["services", service, "drain"]) => Some(format!("end streams {service}")),
         (&Method::PUT, ["services", service, "pools", color]) => {
             Some(format!("set pool {service}.{color}"))
         }
@@ -77,6 +78,8 @@ mod tests {
             (Method::POST, "/v1/services/web/approve", Some("approve web")),
             (Method::POST, "/v1/services/web/watch/stop", Some("watch stop web")),
             (Method::PUT, "/v1/services/web/pools/green", Some("set pool web.green")),
+            (Method::POST, "/v1/services/web/drain", Some("end streams web")),
+            (Method::GET, "/v1/services/web/drain", None),
             (Method::GET, "/v1/promote", None),
             (Method::POST, "/v1/services/web/gate", None),
             (Method::POST, "/v1/promote/x", None),

@@ -303,7 +303,9 @@ fn scope_for(method: &Method, path: &str) -> Option<Scope> {
         (&Method::GET | &Method::HEAD, _) => Some(Scope::Read),
         (&Method::POST, "/v1/promote" | "/v1/rollback" | "/v1/confirm") => Some(Scope::Promote),
         (&Method::POST, path) if path.ends_with("/approve") => Some(Scope::Approve),
-        (&Method::POST, path) if path.ends_with("/gate") || path.ends_with("/watch/stop") => {
+        (&Method::POST, path)
+            if ["/gate", "/watch/stop", "/drain"].iter().any(|it| path.ends_with(it)) =>
+        {
             Some(Scope::Promote)
         }
         (&Method::PUT, _) => Some(Scope::Promote),

@@ -3,14 +3,14 @@
 //! The wire types are in a crate that does not know the proxy, so the conversions are here.
 
 use flipgate_api::wire::{
-    ApprovalStatus, DrainKinds, DrainStatus, EjectedStatus, EndpointRequest, EndpointStatus,
-    PinsStatus, PoolStatus, ServiceStatus, Status, WatchStatus,
+    ApprovalStatus, DrainKinds, DrainStatus, DrainStreams, EjectedStatus, EndpointRequest,
+    EndpointStatus, PinsStatus, PoolStatus, ServiceStatus, Status, WatchStatus,
 };
 
 use crate::{
     control::{
-        ApprovalSnapshot, DrainSnapshot, EndpointSnapshot, Holds, PinsSnapshot, PoolSnapshot,
-        ServiceSnapshot, SideRequests, StatusSnapshot,
+        ApprovalSnapshot, DrainSnapshot, EndedStreams, EndingSnapshot, EndpointSnapshot, Holds,
+        PinsSnapshot, PoolSnapshot, ServiceSnapshot, SideRequests, StatusSnapshot,
     },
     model::{Color, Endpoint, Source, WeightedEndpoint},
     upstream::EndpointHealth,
@@ -169,6 +169,7 @@ impl From<DrainSnapshot> for DrainStatus {
             other: SideRequests { previews, rescued, pinned },
             pins,
             is_drained,
+            streams,
             holds: Holds { by, until },
         } = picture;
         let oldest_ms = oldest.map_or(0, |it| u64::try_from(it.as_millis()).unwrap_or(u64::MAX));
@@ -182,10 +183,29 @@ impl From<DrainSnapshot> for DrainStatus {
             rescued: number(rescued),
             pinned: number(pinned),
             pins: pins.map(Into::into),
+            streams: streams.map(Into::into),
             drained: is_drained,
             safe_to_stop,
             held_by: by.into_iter().map(str::to_owned).collect(),
             until: until.map(|it| it.to_string()),
+        }
+    }
+}
+
+impl From<EndingSnapshot> for DrainStreams {
+    fn from(picture: EndingSnapshot) -> Self {
+        let EndingSnapshot { is_going, left, ended } = picture;
+        let EndedStreams(ended) = EndedStreams::new(ended);
+        let ended = ended.into_iter().map(|(kind, ways)| {
+            (
+                kind.to_owned(),
+                ways.into_iter().map(|(how, count)| (how.to_owned(), count)).collect(),
+            )
+        });
+        Self {
+            ending: is_going,
+            left_ms: u64::try_from(left.as_millis()).unwrap_or(u64::MAX),
+            ended: ended.collect(),
         }
     }
 }

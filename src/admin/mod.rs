@@ -19,6 +19,7 @@ mod router;
 mod server;
 mod settings;
 mod stream;
+mod streams;
 mod strict_stream;
 mod watches;
 mod write_timeout;

@@ -14,7 +14,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     Api, auth::guard, changes, context::Context, gates, pins, probes, problem::ApiError, reads,
-    settings::AdminSettings, watches,
+    settings::AdminSettings, streams, watches,
 };
 
 /// The OpenAPI description.
@@ -84,7 +84,7 @@ fn described() -> OpenApiRouter<Context> {
         .routes(routes!(reads::status))
         .routes(routes!(changes::promote))
         .routes(routes!(changes::rollback))
-        .routes(routes!(reads::drain))
+        .routes(routes!(reads::drain, streams::end_streams))
         .routes(routes!(changes::set_pool))
         .routes(routes!(gates::gate))
         .routes(routes!(gates::approve))

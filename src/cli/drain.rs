@@ -3,7 +3,9 @@
 use std::time::{Duration, Instant};
 
 use flipgate_api::{
-    Caller, CallerArguments, OutputArguments, escape, terminal::print_line, wire::DrainStatus,
+    Caller, CallerArguments, OutputArguments, escape,
+    terminal::print_line,
+    wire::{DrainStatus, DrainStreams},
 };
 
 use super::{
@@ -21,6 +23,17 @@ pub(super) enum DrainGoal {
     Drained,
     /// The same, and nothing else may need the color.
     SafeToStop,
+}
+
+/// What `drain` does.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct DrainTerms {
+    /// How long it waits.
+    pub(super) wait: Option<Duration>,
+    /// Whether it waits until it is safe to stop the color.
+    pub(super) safe_to_stop: bool,
+    /// Whether it ends the streams of the color first.
+    pub(super) end_streams: bool,
 }
 
 impl DrainGoal {
@@ -50,12 +63,15 @@ pub(super) fn holders(held_by: &[String], until: Option<&str>) -> String {
 pub(super) async fn drain(
     service: &str,
     color: Option<&str>,
-    wait: Option<Duration>,
-    safe_to_stop: bool,
+    terms: DrainTerms,
     admin: &CallerArguments,
     output: OutputArguments,
 ) -> Result<u8, CommandError> {
+    let DrainTerms { wait, safe_to_stop, end_streams } = terms;
     let caller = admin.caller()?;
+    if end_streams {
+        caller.end_streams(service, color).await?;
+    }
     let goal = if safe_to_stop { DrainGoal::SafeToStop } else { DrainGoal::Drained };
     let drain = wait_for(service, color, wait, goal, &caller, output).await?;
     let status = caller.status().await?;
@@ -129,20 +145,24 @@ fn sentence(drain: &DrainStatus) -> String {
         oldest_ms,
         kinds,
         previews,
+        streams,
         drained,
         safe_to_stop,
         ..
     } = drain;
+    let streams = streams.as_ref().map(|it| streams_sentence(it, *drained)).unwrap_or_default();
     let previews = match previews {
         0 => String::new(),
         some => format!(" ({} in flight, not counted)", counted(*some, "preview")),
     };
     if *drained && !safe_to_stop {
         let held_by = holders(&drain.held_by, drain.until.as_deref());
-        return format!("{service}: {color} is drained, but not safe to stop: {held_by}{previews}");
+        return format!(
+            "{service}: {color} is drained, but not safe to stop: {held_by}{previews}{streams}"
+        );
     }
     if *drained {
-        return format!("{service}: {color} is drained; it is safe to stop it{previews}");
+        return format!("{service}: {color} is drained; it is safe to stop it{previews}{streams}");
     }
     let kinds = [(kinds.request, "request"), (kinds.tunnel, "tunnel")];
     let kinds = kinds.into_iter().filter(|(count, _)| *count > 0);
@@ -162,12 +182,34 @@ fn sentence(drain: &DrainStatus) -> String {
     });
     let pinned = pinned.unwrap_or_default();
     if *in_flight == 0 && drain.pins.is_some() {
-        return format!("{service}: {color} has {held} in flight{pinned}{previews}");
+        return format!("{service}: {color} has {held} in flight{pinned}{previews}{streams}");
     }
     let oldest = Duration::from_millis(*oldest_ms).as_secs_f64();
     format!(
-        "{service}: {color} has {held} in flight, the oldest for {oldest:.1} s{pinned}{previews}"
+        "{service}: {color} has {held} in flight, the oldest for {oldest:.1} s{pinned}{previews}{streams}"
     )
+}
+
+/// How streams are ended, as the rest of a sentence: `; ended 12 websocket (closed); streams end within 28.1 s`.
+fn streams_sentence(streams: &DrainStreams, drained: bool) -> String {
+    let DrainStreams { ending, left_ms, ended } = streams;
+    let all = ended.iter().flat_map(|(kind, ways)| ways.iter().map(move |it| (kind, it)));
+    let ended: Vec<String> = all
+        .map(|(kind, (how, count))| format!("{count} {} ({})", escape(kind), escape(how)))
+        .collect();
+    let ended = match &*ended {
+        [] => String::new(),
+        some => format!("; ended {}", some.join(", ")),
+    };
+    let left = match (*ending, *left_ms) {
+        _ if drained => String::new(),
+        (false, _) => "; streams that are left stay".to_owned(),
+        (true, 0) => String::new(),
+        (true, left_ms) => {
+            format!("; streams end within {:.1} s", Duration::from_millis(left_ms).as_secs_f64())
+        }
+    };
+    format!("{ended}{left}")
 }
 
 fn counted(count: u64, what: &str) -> String {

@@ -257,10 +257,12 @@ enum Command {
         #[command(flatten)]
         output: OutputArguments,
     },
-    /// Show which requests still hold a color that is not active
-    #[command(after_help = "Examples:\n  flipgate drain web\n  \
+    /// Show which requests still hold a color that is not active, or end its streams
+    #[command(
+        after_help = "Examples:\n  flipgate drain web\n  flipgate drain web=blue --end-streams --wait 60s\n  \
                             flipgate drain web=blue --safe-to-stop --wait 60s && docker stop web-blue\n\n\
-                            Exit code: 0 drained (with --safe-to-stop: safe to stop), 3 the color is active, 5 not yet")]
+                            Exit code: 0 drained (with --safe-to-stop: safe to stop), 3 the color is active, 5 not yet"
+    )]
     Drain {
         /// The service, or the service and the color that you want to stop
         #[arg(value_name = "SERVICE[=COLOR]", value_parser = arguments::parse_service)]
@@ -271,6 +273,10 @@ enum Command {
         /// Wait until it is safe to stop the color: also until no watch or confirmation may need it
         #[arg(long)]
         safe_to_stop: bool,
+        /// End WebSockets, event streams and other streams that a flip has left on the color, by the policies of the
+        /// service but without their patience
+        #[arg(long)]
+        end_streams: bool,
         #[command(flatten)]
         admin: CallerArguments,
         #[command(flatten)]
@@ -410,9 +416,17 @@ fn dispatch(
         Command::Wait { pool, timeout, admin, output } => {
             online(pools::wait(&pool, timeout, &admin, output, verbosity))
         }
-        Command::Drain { service: (service, color), wait, safe_to_stop, admin, output } => {
+        Command::Drain {
+            service: (service, color),
+            wait,
+            safe_to_stop,
+            end_streams,
+            admin,
+            output,
+        } => {
             let color = color.as_deref();
-            online(drain::drain(&service, color, wait, safe_to_stop, &admin, output))
+            let terms = drain::DrainTerms { wait, safe_to_stop, end_streams };
+            online(drain::drain(&service, color, terms, &admin, output))
         }
         Command::Events { after, admin, output } => online(events::events(after, &admin, output)),
         Command::Demo { stay, clients, flips, gates, output } => {

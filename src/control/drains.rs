@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 
 use super::{
+    endings::EndingSnapshot,
     handle::Control,
     holds::{Holds, PinsSnapshot, SideRequests},
 };
@@ -34,6 +35,8 @@ pub struct DrainSnapshot {
     pub pins: Option<PinsSnapshot>,
     /// Whether the color is drained: no request is in flight, and none can come that may use it.
     pub is_drained: bool,
+    /// How its streams are ended, if they are.
+    pub streams: Option<EndingSnapshot>,
     /// What else may still need the color.
     pub holds: Holds,
 }
@@ -101,6 +104,7 @@ impl Control {
             other,
             pins,
             is_drained: !is_active && drains.is_empty() && pins.is_none(),
+            streams: self.ending(service, color),
             holds: self.holds(service, color).with_pins(pins).with(other),
         })
     }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -10,7 +11,7 @@ use serde::Serialize;
 use tokio::sync::broadcast;
 
 use crate::{
-    model::{Color, Generation, ServiceName},
+    model::{Color, Generation, ServiceName, StreamEnd, StreamKind},
     upstream::EndpointEvent,
 };
 
@@ -73,6 +74,30 @@ pub enum EventKind {
         generation: Generation,
         /// The time from the change to the last request, in milliseconds.
         took_ms: u64,
+    },
+    /// The streams on a replaced color begin to end.
+    StreamsEnding {
+        /// The service.
+        service: ServiceName,
+        /// The replaced color.
+        color: Color,
+        /// The kinds of streams that end.
+        kinds: Vec<&'static str>,
+        /// Whether an operator has asked for it, and not the policy of the service.
+        by_hand: bool,
+        /// The time until the last one ends, in milliseconds.
+        last_ms: u64,
+    },
+    /// The color is drained, or its streams are not ended any more.
+    StreamsEnded {
+        /// The service.
+        service: ServiceName,
+        /// The replaced color.
+        color: Color,
+        /// Whether the ending was stopped: the color is active again, or another ending has begun.
+        stopped: bool,
+        /// How many streams were ended.
+        streams: EndedStreams,
     },
     /// A pool has another version or other endpoints.
     PoolChanged {
@@ -213,6 +238,10 @@ pub struct GateSummary {
     pub reasons: Vec<String>,
 }
 
+/// How many streams were ended, by kind and way: `{"websocket": {"closed": 12}}`.
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize)]
+pub struct EndedStreams(pub BTreeMap<&'static str, BTreeMap<&'static str, u64>>);
+
 /// The events of this process: keeps the last ones, and publishes new ones.
 #[derive(Debug)]
 pub struct Events {
@@ -297,6 +326,32 @@ impl Events {
     }
 }
 
+// === impl EndedStreams ===
+
+impl EndedStreams {
+    /// The streams of this list.
+    #[must_use]
+    pub fn new(ended: Vec<(StreamKind, StreamEnd, u64)>) -> Self {
+        let mut streams = Self::default();
+        for (kind, how, count) in ended {
+            streams.0.entry(kind.as_str()).or_default().insert(how.as_str(), count);
+        }
+        streams
+    }
+}
+
+/// For the log: `websocket closed 12, download cut 1`.
+impl fmt::Display for EndedStreams {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let all = self.0.iter().flat_map(|(kind, ways)| ways.iter().map(move |it| (kind, it)));
+        for (place, (kind, (how, count))) in all.enumerate() {
+            let comma = if place > 0 { ", " } else { "" };
+            write!(formatter, "{comma}{kind} {how} {count}")?;
+        }
+        if self.0.is_empty() { formatter.write_str("none") } else { Ok(()) }
+    }
+}
+
 // === impl EventKind ===
 
 impl EventKind {
@@ -308,6 +363,8 @@ impl EventKind {
             Self::Promoted { .. } => "promoted",
             Self::Drained { .. } => "drained",
             Self::Released { .. } => "released",
+            Self::StreamsEnding { .. } => "streams_ending",
+            Self::StreamsEnded { .. } => "streams_ended",
             Self::PoolChanged { .. } => "pool_changed",
             Self::GatePassed { .. } => "gate_passed",
             Self::GateRefused { .. } => "gate_refused",

@@ -83,6 +83,7 @@ impl Control {
             metrics,
             parts,
             events: Arc::new(Events::from_now()),
+            endings: Arc::default(),
             removed: Arc::default(),
             refusals: Refusals::new(),
             pools: watch::Sender::new(first.pools.clone()),
@@ -111,7 +112,7 @@ impl Control {
         }
     }
 
-    /// Has a call that changed nothing recorded in the audit log. Returns at once. `is_known` is for callers that may make
+    /// Has a call that changed no state recorded in the audit log. Returns at once. `is_known` is for callers that may make
     /// calls at all: a flood of other calls does not hide theirs.
     pub fn record_refusal(&self, call: RefusedCall, is_known: bool) {
         let entry = entry_of_refusal(call, self.applied().state.generation);

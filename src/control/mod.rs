@@ -8,6 +8,7 @@ mod audited;
 mod catalog;
 mod change;
 mod drains;
+mod endings;
 mod events;
 mod handle;
 mod holds;
@@ -34,7 +35,8 @@ pub use self::{
         ReasonKind, RefusalReason,
     },
     drains::{ClaimCounts, DrainGoal, DrainSnapshot},
-    events::{Event, EventKind, Events, GateSummary, Subscription},
+    endings::{ColorIsActive, EndingSnapshot},
+    events::{EndedStreams, Event, EventKind, Events, GateSummary, Subscription},
     handle::Control,
     holds::{Holds, PinsSnapshot, SideRequests},
     pin_terms::random_secret,

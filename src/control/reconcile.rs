@@ -142,6 +142,7 @@ impl Reconciler {
             shared.pools.send_replace(applied.pools.clone());
         }
         publish_changes(shared, &before, &applied, &changed, has_new_catalog, actor);
+        shared.endings.follow(shared, &before, &applied, &changed);
         for drain in drains {
             self.watch(shared, drain, false);
         }
@@ -204,6 +205,7 @@ impl Reconciler {
     ) -> Vec<ServiceName> {
         let is_configured = |it: &ServiceName| catalog.services().contains_key(it);
         shared.removed.keep(is_configured);
+        shared.endings.keep(is_configured);
         let gone = pools.iter().filter(|(name, _)| !is_configured(name));
         let note = |(name, pools): (&ServiceName, &ServicePools)| {
             shared.removed.record(name, pools.active, self.rules + 1);
@@ -249,7 +251,7 @@ impl Reconciler {
             return;
         }
         let (switch, metrics) = (Arc::clone(&shared.switch), shared.metrics.clone());
-        let events = Arc::clone(&shared.events);
+        let (events, endings) = (Arc::clone(&shared.events), Arc::clone(&shared.endings));
         let since = Instant::now();
         // After a panic there is no event for this drain. Calls that wait for it do not need one.
         let guard = metrics.guard_task("drain");
@@ -274,6 +276,7 @@ impl Reconciler {
                 info!(%service, %color, generation = generation.0, took_ms, "released");
                 EventKind::Released { service, color, generation, took_ms }
             } else {
+                endings.report_drained(&events, &service, color);
                 info!(%service, %color, generation = generation.0, took_ms, "drained");
                 EventKind::Drained { service, color, generation, took_ms }
             };

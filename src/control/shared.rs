@@ -7,7 +7,10 @@ use std::{
 
 use tokio::sync::watch;
 
-use super::{catalog::Catalog, events::Events, refusals::Refusals, removed::RemovedServices};
+use super::{
+    catalog::Catalog, endings::Endings, events::Events, refusals::Refusals,
+    removed::RemovedServices,
+};
 use crate::{
     metrics::Metrics,
     store::{State, Store},
@@ -34,6 +37,7 @@ pub(super) struct ControlShared {
     pub(super) metrics: Metrics,
     pub(super) parts: PoolContext,
     pub(super) events: Arc<Events>,
+    pub(super) endings: Arc<Endings>,
     pub(super) removed: Arc<RemovedServices>,
     pub(super) refusals: Refusals,
     /// What the switch has. Both are replaced together, under the lock of this channel.

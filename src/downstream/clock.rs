@@ -260,8 +260,10 @@ mod tests {
             assert_eq!(timeout as usize, index);
             let deadlines = Deadlines::default();
             deadlines.arm(timeout, &clock);
-            let is_limited =
-                !matches!(timeout, Timeout::ResponseHead | Timeout::Queue | Timeout::Exchange | Timeout::StreamEnd);
+            let is_limited = !matches!(
+                timeout,
+                Timeout::ResponseHead | Timeout::Queue | Timeout::Exchange | Timeout::StreamEnd
+            );
             assert_eq!(deadlines.is_armed(timeout), is_limited, "{timeout:?}");
         }
         let limited = Clock::new(&Timeouts { request: Some(MINUTE), ..timeouts() });

@@ -13,8 +13,14 @@
 use futures_util::future::Either;
 
 use super::{
-    interim::SWITCHING, peer_cache::PeerCache, received::receive, relay::AnsweredRequest,
-    retries::forward, tunnel::{Tunnel, extensions}, upstream_failure::UpstreamFailure, worker::Proxy,
+    interim::SWITCHING,
+    peer_cache::PeerCache,
+    received::receive,
+    relay::AnsweredRequest,
+    retries::forward,
+    tunnel::{Tunnel, extensions},
+    upstream_failure::UpstreamFailure,
+    worker::Proxy,
 };
 use crate::{
     downstream::{AfterExchange, ClientStream, HeadError},

@@ -262,9 +262,7 @@ impl<'e, 'a> AnsweredRequest<'e, 'a> {
             if expired == Some(Timeout::StreamEnd) {
                 self.end_rest();
             }
-            if expired.is_some()
-                || self.send(context, socket, upstream, connection).is_err()
-            {
+            if expired.is_some() || self.send(context, socket, upstream, connection).is_err() {
                 self.request.upload.give_up();
             }
             if !self.request.upload.is_going() {

@@ -47,7 +47,8 @@ struct TunnelState {
 /// `upstream`.
 pub(super) fn extensions(head: &ResponseHead, upstream: &HttpStream) -> Extensions {
     let lines = head.fields.lines(upstream.unread()).each();
-    let values = lines.filter(|(_, name, _)| name.eq_ignore_ascii_case(b"sec-websocket-extensions"));
+    let values =
+        lines.filter(|(_, name, _)| name.eq_ignore_ascii_case(b"sec-websocket-extensions"));
     Extensions::of(values.map(|(.., value)| value))
 }
 
@@ -85,10 +86,9 @@ impl Tunnel {
             connection.disarm_all();
             begin(connection, timeout);
             // The reason for the end of a tunnel concerns only its two ends.
-            let _ = poll_fn(|context| {
-                state.poll(context, socket, other, connection, &claim, timeout)
-            })
-            .await;
+            let _ =
+                poll_fn(|context| state.poll(context, socket, other, connection, &claim, timeout))
+                    .await;
             drop(claim);
         }
     }

@@ -213,7 +213,9 @@ impl Upload {
             // The bytes before the close still have to be read.
             Poll::Ready(Err(TransferError::Writing(_))) => self.state = UploadState::Refused,
             Poll::Ready(Err(TransferError::Reading(_))) => return Err(UpstreamFailure::ClientLeft),
-            Poll::Ready(Err(TransferError::Short | TransferError::TooSlow | TransferError::Cut)) => {
+            Poll::Ready(Err(
+                TransferError::Short | TransferError::TooSlow | TransferError::Cut,
+            )) => {
                 return Err(UpstreamFailure::Error(ProxyError::BodyIncomplete));
             }
             Poll::Ready(Err(TransferError::TooLarge)) => {

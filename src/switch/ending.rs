@@ -149,10 +149,8 @@ mod tests {
 
     fn ending(phase: u32) -> StreamEnding {
         let mut policies = StreamPolicies::default();
-        let policy = StreamPolicy {
-            spread: SPREAD,
-            ..StreamPolicy::after(Duration::from_secs(10))
-        };
+        let policy =
+            StreamPolicy { spread: SPREAD, ..StreamPolicy::after(Duration::from_secs(10)) };
         policies.set(StreamKind::WebSocket, Some(policy));
         StreamEnding::new(policies, Instant::now(), phase)
     }

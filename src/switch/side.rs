@@ -73,7 +73,9 @@ pub(super) struct SideWatch<P> {
 impl<P> Side<P> {
     pub(super) fn new(id: SideId, pool: Arc<P>) -> Self {
         let (drain_signal, _) = watch::channel(());
-        Self { count: Arc::new(ClaimCount { id, pool, ending: EndingSignal::default(), drain_signal }) }
+        Self {
+            count: Arc::new(ClaimCount { id, pool, ending: EndingSignal::default(), drain_signal }),
+        }
     }
 
     /// The pool of this side.

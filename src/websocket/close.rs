@@ -6,7 +6,9 @@ pub struct CloseCode(u16);
 
 /// A number that is not the code of a Close frame.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("{0} is not a status code of a Close frame: 1000 to 4999, without 1004, 1005, 1006 and 1015")]
+#[error(
+    "{0} is not a status code of a Close frame: 1000 to 4999, without 1004, 1005, 1006 and 1015"
+)]
 pub struct InvalidCloseCode(pub u64);
 
 /// The length of the frame of [`close_frame`].

@@ -50,7 +50,8 @@ mod tests {
         assert_eq!(of(&[]), Extensions::None);
         assert_eq!(of(&["", " , "]), Extensions::None);
         assert_eq!(of(&["permessage-deflate"]), Extensions::Deflate);
-        let deflate = "Permessage-Deflate; server_no_context_takeover; client_max_window_bits=\"10\"";
+        let deflate =
+            "Permessage-Deflate; server_no_context_takeover; client_max_window_bits=\"10\"";
         assert_eq!(of(&[deflate, ""]), Extensions::Deflate);
         for unknown in [
             &["x-webkit-deflate-frame"][..],

@@ -43,6 +43,7 @@ mod reuse;
 mod signals;
 mod smuggling;
 mod state;
+mod streams;
 mod supervision;
 mod support;
 mod timeouts;

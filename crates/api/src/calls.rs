@@ -8,8 +8,8 @@ use serde::Serialize;
 use crate::{
     client::{Call, CallError, Caller},
     wire::{
-        ApproveRequest, ConfirmRequest, DrainStatus, GateRequest, GateStatus, PoolRequest,
-        PromoteRequest, RollbackRequest, Status,
+        ApproveRequest, ConfirmRequest, DrainStatus, EndStreamsRequest, GateRequest, GateStatus,
+        PoolRequest, PromoteRequest, RollbackRequest, Status,
     },
 };
 
@@ -199,6 +199,21 @@ impl Caller {
     /// [`CallError`]; if it was refused, nothing has changed.
     pub async fn rotate_pin_keys(&self) -> Result<Status, CallError> {
         self.call(Call::post("/v1/pins/rotate", "{}".to_owned())).await
+    }
+
+    /// Ends the streams that a flip has left on `color`, or else on the color that is not active. Returns at once.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`]; also if the color is active.
+    pub async fn end_streams(
+        &self,
+        service: &str,
+        color: Option<&str>,
+    ) -> Result<DrainStatus, CallError> {
+        let path = format!("/v1/services/{service}/drain");
+        let request = EndStreamsRequest { color: color.map(str::to_owned), end_streams: true };
+        self.call(Call::post(&path, json(&request))).await
     }
 
     /// Reads the configuration file again and applies it, all of it or nothing.

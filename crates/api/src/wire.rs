@@ -359,6 +359,9 @@ pub struct DrainStatus {
     /// The transactions that are pinned to the color, if any may be. They hold up the drain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pins: Option<PinsStatus>,
+    /// How streams are ended since the color was replaced. Absent if none are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub streams: Option<DrainStreams>,
     /// Whether the drain is complete: no request is in flight, and none can come. Always false for the active color.
     pub drained: bool,
     /// Whether the endpoints may be stopped: the color is drained, and nothing else may need it.
@@ -370,6 +373,31 @@ pub struct DrainStatus {
     /// When the last of these ends, as RFC 3339. Absent if that is not known, as for requests.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<String>,
+}
+
+/// How the streams on a replaced color are ended.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct DrainStreams {
+    /// Whether streams may still be ended. False when the color has become active again.
+    pub ending: bool,
+    /// The time left until the last stream ends, in milliseconds. A stream may need some seconds more.
+    pub left_ms: u64,
+    /// How many streams were ended: by kind (`websocket`, `sse`, `grpc`, `download`, `upload`), and how (`closed`,
+    /// `ended`, `cut`).
+    pub ended: BTreeMap<String, BTreeMap<String, u64>>,
+}
+
+/// A request to end the streams on a color that a flip has replaced.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct EndStreamsRequest {
+    /// The color. The default is the color that is not active.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub color: Option<String>,
+    /// Must be true.
+    pub end_streams: bool,
 }
 
 /// Requests in flight, by kind.

@@ -27,8 +27,7 @@ enum EarlyEndState {
 }
 
 /// The trailers of gRPC that end a stream: status 14 is `UNAVAILABLE`.
-const UNAVAILABLE: &[u8] =
-    b"grpc-status: 14\r\ngrpc-message: this version was replaced\r\n";
+const UNAVAILABLE: &[u8] = b"grpc-status: 14\r\ngrpc-message: this version was replaced\r\n";
 
 impl BodyPipe {
     /// Follows the content from here on, so that the body can be ended early. Only before its first byte.

@@ -7,11 +7,8 @@ use crate::{
     model::{StreamEnd, StreamKind},
     net::HttpStream,
     proxy::{
-        admitted::AdmittedRequest,
-        body_borders::BodyBorders,
-        peer_cache::PeerCache,
-        request_traits::is_grpc,
-        stream_schedule::END_WITHIN,
+        admitted::AdmittedRequest, body_borders::BodyBorders, peer_cache::PeerCache,
+        request_traits::is_grpc, stream_schedule::END_WITHIN,
     },
 };
 
@@ -92,7 +89,9 @@ impl AnsweredRequest<'_, '_> {
     /// Takes note of a response that was ended between two events or messages: the rest of the request is not sent.
     pub(super) fn note_early_end(&mut self) {
         if self.download.has_ended_early() {
-            self.request.upload.give_up();
+            if self.request.upload.is_going() {
+                self.request.upload.give_up();
+            }
             self.count_end(StreamEnd::Ended);
         }
     }

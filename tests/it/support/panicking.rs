@@ -93,8 +93,8 @@ impl Handler for PanickingProxy {
         self.proxy.serve_other_workers()
     }
 
-    fn tick(&self) {
+    fn tick(&self) -> bool {
         self.panics.strike(Place::Tick);
-        self.proxy.tick();
+        self.proxy.tick()
     }
 }
