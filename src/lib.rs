@@ -61,7 +61,7 @@
 //! 2. After the reply to a promotion, no request that begins later reaches the replaced side, except what is declared to:
 //!    pinned transactions, and rescue.
 //! 3. Only clients of the internal networks reach a side that is not active, except by a valid pin to it.
-//! 4. A flip interrupts nothing.
+//! 4. A flip interrupts nothing. Streams are ended only by a policy that an operator has written, or by hand.
 //! 5. A change is done, refused, or of unknown outcome, and the caller learns which. A refused change has changed
 //!    nothing, for good. A change is durable before it is applied; a killed process comes back to it.
 //! 6. Nothing that a client or an upstream sends can panic the process.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 
 use super::{
-    endings::EndingSnapshot,
+    endings::{ColorIsActive, EndingSnapshot},
     handle::Control,
     holds::{Holds, PinsSnapshot, SideRequests},
 };
@@ -104,9 +104,24 @@ impl Control {
             other,
             pins,
             is_drained: !is_active && drains.is_empty() && pins.is_none(),
-            streams: self.ending(service, color),
+            streams: self.shared().endings.snapshot(service, color),
             holds: self.holds(service, color).with_pins(pins).with(other),
         })
+    }
+
+    /// Ends the streams that a flip has left on a color by the policies of its service at once, without their patience;
+    /// streams of a kind without a policy as [`StreamPolicies::by_hand`] says. Replaces an ending in progress.
+    ///
+    /// # Errors
+    ///
+    /// [`ColorIsActive`]; then nothing is ended.
+    ///
+    /// [`StreamPolicies::by_hand`]: crate::model::StreamPolicies::by_hand
+    pub fn end_streams(&self, service: &ServiceName, color: Color) -> Result<(), ColorIsActive> {
+        let applied = self.applied();
+        let pools = applied.pools.get(service);
+        let known = pools.map(|it| it.pool(color).policy().drain.streams).unwrap_or_default();
+        self.shared().endings.start_by_hand(service, color, &known)
     }
 
     /// What may still need a color, besides its requests.

@@ -9,19 +9,22 @@ use std::{
 
 use tracing::info;
 
-use super::{
-    events::{EndedStreams, EventKind, Events},
-    handle::Control,
-    shared::{Applied, ControlShared},
-};
+use super::events::{EndedStreams, EventKind, Events};
 use crate::{
     model::{Color, ServiceName, StreamEnd, StreamKind, StreamPolicies},
     switch::{Service, StreamEnding},
+    upstream::{Pools, ServiceSwitch},
 };
 
-/// The last ending of each color.
-#[derive(Debug, Default)]
-pub(super) struct Endings(Mutex<HashMap<(ServiceName, Color), Entry>>);
+/// Starts and stops endings, and has the last one of each color.
+#[derive(Debug)]
+pub(super) struct Endings {
+    switch: Arc<ServiceSwitch>,
+    events: Arc<Events>,
+    last: Mutex<Entries>,
+}
+
+type Entries = HashMap<(ServiceName, Color), Entry>;
 
 #[derive(Debug)]
 struct Entry {
@@ -49,33 +52,51 @@ pub struct ColorIsActive;
 // === impl Endings ===
 
 impl Endings {
+    pub(super) fn new(switch: Arc<ServiceSwitch>, events: Arc<Events>) -> Self {
+        Self { switch, events, last: Mutex::default() }
+    }
+
     /// Starts and stops what follows from the flips between two states.
-    pub(super) fn follow(
-        &self,
-        shared: &ControlShared,
-        before: &Applied,
-        after: &Applied,
-        changed: &[ServiceName],
-    ) {
+    pub(super) fn follow(&self, before: &Pools, after: &Pools, changed: &[ServiceName]) {
         for name in changed {
-            let (Some(old), Some(new)) = (before.pools.get(name), after.pools.get(name)) else {
-                continue;
-            };
+            let (Some(old), Some(new)) = (before.get(name), after.get(name)) else { continue };
             if old.active == new.active {
                 continue;
             }
             let mut entries = self.entries();
-            stop(&mut entries, shared, name, new.active);
+            self.stop(&mut entries, name, new.active);
             let replaced = new.active.other();
             let policies = new.pool(replaced).policy().drain.streams;
             if policies.is_empty() {
                 // What an earlier drain of this color ended does not concern this one.
-                stop(&mut entries, shared, name, replaced);
+                self.stop(&mut entries, name, replaced);
                 entries.remove(&(name.clone(), replaced));
             } else {
-                start(&mut entries, shared, name, replaced, policies, false);
+                self.start(&mut entries, name, replaced, policies, false);
             }
         }
+    }
+
+    /// Ends the streams that a flip has left on a color by these policies at once, as
+    /// [`StreamPolicies::by_hand`] says. Replaces an ending in progress.
+    ///
+    /// # Errors
+    ///
+    /// [`ColorIsActive`]; then nothing is ended.
+    pub(super) fn start_by_hand(
+        &self,
+        service: &ServiceName,
+        color: Color,
+        policies: &StreamPolicies,
+    ) -> Result<(), ColorIsActive> {
+        let mut entries = self.entries();
+        // Under the lock: a flip to this color, if it comes later, stops what is started here.
+        let active = self.switch.read(|it| it.service(service).map(Service::active));
+        if active == Some(color) {
+            return Err(ColorIsActive);
+        }
+        self.start(&mut entries, service, color, policies.by_hand(), true);
+        Ok(())
     }
 
     /// Forgets services that are not configured. What was started goes on.
@@ -84,13 +105,14 @@ impl Endings {
     }
 
     /// Publishes how the ending of a drained color went, once.
-    pub(super) fn report_drained(&self, events: &Events, service: &ServiceName, color: Color) {
+    pub(super) fn report_drained(&self, service: &ServiceName, color: Color) {
         if let Some(entry) = self.entries().get_mut(&(service.clone(), color)) {
-            report(entry, events, service, color);
+            self.report(entry, service, color);
         }
     }
 
-    fn snapshot(&self, service: &ServiceName, color: Color) -> Option<EndingSnapshot> {
+    /// How far the streams of a color have ended since it was replaced; `None` if there was nothing to end.
+    pub(super) fn snapshot(&self, service: &ServiceName, color: Color) -> Option<EndingSnapshot> {
         let entries = self.entries();
         let ending = &entries.get(&(service.clone(), color))?.ending;
         let is_going = !ending.is_stopped();
@@ -98,89 +120,56 @@ impl Endings {
         Some(EndingSnapshot { is_going, left, ended: ending.ended() })
     }
 
-    fn entries(&self) -> MutexGuard<'_, HashMap<(ServiceName, Color), Entry>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-type Entries = HashMap<(ServiceName, Color), Entry>;
-
-/// Starts an ending in place of the one before.
-fn start(
-    entries: &mut Entries,
-    shared: &ControlShared,
-    service: &ServiceName,
-    color: Color,
-    policies: StreamPolicies,
-    by_hand: bool,
-) {
-    let key = (service.clone(), color);
-    if let Some(before) = entries.get_mut(&key) {
-        before.ending.stop();
-        report(before, &shared.events, service, color);
-    }
-    let ending = StreamEnding::new(policies, Instant::now(), fastrand::u32(..));
-    let ending = Arc::new(ending);
-    let in_flight = shared.switch.end_streams(service, color, Some(&ending));
-    // Where nothing is in flight, nothing can end.
-    entries.insert(key, Entry { ending, is_reported: in_flight == 0 });
-    if in_flight == 0 {
-        return;
-    }
-    let kinds: Vec<_> = StreamKind::ALL
-        .into_iter()
-        .filter(|it| policies.get(*it).is_some())
-        .map(StreamKind::as_str)
-        .collect();
-    let last_ms = u64::try_from(policies.longest().as_millis()).unwrap_or(u64::MAX);
-    info!(%service, %color, kinds = kinds.join(","), in_flight, by_hand, last_ms, "ending streams");
-    let service = service.clone();
-    shared.events.publish(EventKind::StreamsEnding { service, color, kinds, by_hand, last_ms });
-}
-
-/// Stops the ending of a color, if one is in progress. Streams that have not ended yet stay.
-fn stop(entries: &mut Entries, shared: &ControlShared, service: &ServiceName, color: Color) {
-    let Some(entry) = entries.get_mut(&(service.clone(), color)) else { return };
-    entry.ending.stop();
-    shared.switch.end_streams(service, color, None);
-    report(entry, &shared.events, service, color);
-}
-
-/// Publishes how an ending went, once.
-fn report(entry: &mut Entry, events: &Events, service: &ServiceName, color: Color) {
-    if std::mem::replace(&mut entry.is_reported, true) {
-        return;
-    }
-    let stopped = entry.ending.is_stopped();
-    let streams = EndedStreams::new(entry.ending.ended());
-    info!(%service, %color, stopped, %streams, "streams ended");
-    let service = service.clone();
-    events.publish(EventKind::StreamsEnded { service, color, stopped, streams });
-}
-
-impl Control {
-    /// Ends the streams that a flip has left on a color by the policies of its service at once, without their patience;
-    /// streams of a kind without a policy as [`StreamPolicies::by_hand`] says. Replaces an ending in progress.
-    ///
-    /// # Errors
-    ///
-    /// [`ColorIsActive`]; then nothing is ended.
-    pub fn end_streams(&self, service: &ServiceName, color: Color) -> Result<(), ColorIsActive> {
-        let shared = self.shared();
-        let mut entries = shared.endings.entries();
-        // Under the lock: a flip to this color, if it comes later, stops what is started here.
-        let active = shared.switch.read(|it| it.service(service).map(Service::active));
-        if active == Some(color) {
-            return Err(ColorIsActive);
+    /// Starts an ending in place of the one before.
+    fn start(
+        &self,
+        entries: &mut Entries,
+        service: &ServiceName,
+        color: Color,
+        policies: StreamPolicies,
+        by_hand: bool,
+    ) {
+        let key = (service.clone(), color);
+        if let Some(before) = entries.get_mut(&key) {
+            before.ending.stop();
+            self.report(before, service, color);
         }
-        let pools = self.applied().pools.get(service).cloned();
-        let known = pools.map(|it| it.pool(color).policy().drain.streams).unwrap_or_default();
-        start(&mut entries, shared, service, color, known.by_hand(), true);
-        Ok(())
+        let ending = Arc::new(StreamEnding::new(policies, Instant::now(), fastrand::u32(..)));
+        let in_flight = self.switch.end_streams(service, color, Some(&ending));
+        // Where nothing is in flight, nothing can end.
+        entries.insert(key, Entry { ending, is_reported: in_flight == 0 });
+        if in_flight == 0 {
+            return;
+        }
+        let kinds = StreamKind::ALL.into_iter().filter(|it| policies.get(*it).is_some());
+        let kinds: Vec<_> = kinds.map(StreamKind::as_str).collect();
+        let last_ms = u64::try_from(policies.longest().as_millis()).unwrap_or(u64::MAX);
+        info!(%service, %color, kinds = kinds.join(","), in_flight, by_hand, last_ms, "ending streams");
+        let service = service.clone();
+        self.events.publish(EventKind::StreamsEnding { service, color, kinds, by_hand, last_ms });
     }
 
-    /// How far the streams of a color have ended since it was replaced; `None` if there was nothing to end.
-    pub(super) fn ending(&self, service: &ServiceName, color: Color) -> Option<EndingSnapshot> {
-        self.shared().endings.snapshot(service, color)
+    /// Stops the ending of a color, if there is one. Streams that have not ended yet stay.
+    fn stop(&self, entries: &mut Entries, service: &ServiceName, color: Color) {
+        let Some(entry) = entries.get_mut(&(service.clone(), color)) else { return };
+        entry.ending.stop();
+        self.switch.end_streams(service, color, None);
+        self.report(entry, service, color);
+    }
+
+    /// Publishes how an ending went, once.
+    fn report(&self, entry: &mut Entry, service: &ServiceName, color: Color) {
+        if std::mem::replace(&mut entry.is_reported, true) {
+            return;
+        }
+        let stopped = entry.ending.is_stopped();
+        let streams = EndedStreams::new(entry.ending.ended());
+        info!(%service, %color, stopped, %streams, "streams ended");
+        let service = service.clone();
+        self.events.publish(EventKind::StreamsEnded { service, color, stopped, streams });
+    }
+
+    fn entries(&self) -> MutexGuard<'_, Entries> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

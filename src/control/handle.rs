@@ -12,6 +12,7 @@ use super::{
     audited::{RefusedCall, entry_of_refusal, entry_of_start},
     catalog::Catalog,
     change::{Change, ChangeError, ChangeOutcome, ChangeRequest},
+    endings::Endings,
     events::Events,
     pin_terms::random_secret,
     pins::{need_key, note_changes},
@@ -76,14 +77,16 @@ impl Control {
         log_start(&state, &catalog, &store.place(), is_new);
         let ledger = Arc::new(Ledger::new(workers));
         let (reconciler, first, table) = Reconciler::first(state, catalog, &metrics, &parts);
+        let (switch, events) = (Arc::new(Switch::new(table)), Arc::new(Events::from_now()));
+        let endings = Arc::new(Endings::new(Arc::clone(&switch), Arc::clone(&events)));
         let shared = Arc::new(ControlShared {
             store,
-            switch: Arc::new(Switch::new(table)),
+            switch,
             ledger,
             metrics,
             parts,
-            events: Arc::new(Events::from_now()),
-            endings: Arc::default(),
+            events,
+            endings,
             removed: Arc::default(),
             refusals: Refusals::new(),
             pools: watch::Sender::new(first.pools.clone()),

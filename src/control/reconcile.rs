@@ -142,7 +142,7 @@ impl Reconciler {
             shared.pools.send_replace(applied.pools.clone());
         }
         publish_changes(shared, &before, &applied, &changed, has_new_catalog, actor);
-        shared.endings.follow(shared, &before, &applied, &changed);
+        shared.endings.follow(&before.pools, &applied.pools, &changed);
         for drain in drains {
             self.watch(shared, drain, false);
         }
@@ -276,7 +276,7 @@ impl Reconciler {
                 info!(%service, %color, generation = generation.0, took_ms, "released");
                 EventKind::Released { service, color, generation, took_ms }
             } else {
-                endings.report_drained(&events, &service, color);
+                endings.report_drained(&service, color);
                 info!(%service, %color, generation = generation.0, took_ms, "drained");
                 EventKind::Drained { service, color, generation, took_ms }
             };

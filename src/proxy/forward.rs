@@ -54,12 +54,12 @@ impl AdmittedRequest<'_> {
                     }
                     connection.arm(Timeout::RetryCheck);
                 }
-                Some(Timeout::StreamEnd) => {
-                    if self.upload.is_going() {
-                        self.ending.count(&self.claim, StreamEnd::Cut);
-                        return Poll::Ready(Err(UpstreamFailure::ClientLeft));
-                    }
+                Some(Timeout::StreamEnd) if self.upload.is_going() => {
+                    self.ending.count(&self.claim, StreamEnd::Cut);
+                    return Poll::Ready(Err(UpstreamFailure::ClientLeft));
                 }
+                // The whole request was sent, and it has no response yet.
+                Some(Timeout::StreamEnd) => {}
                 // The error depends on which side the exchange was waiting for.
                 Some(Timeout::Exchange) if self.upload.is_reading() => {
                     return Poll::Ready(Err(UpstreamFailure::Error(ProxyError::RequestTimeout)));

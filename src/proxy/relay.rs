@@ -117,11 +117,10 @@ impl<'e, 'a> AnsweredRequest<'e, 'a> {
                 self.schedule(connection);
             }
             match connection.take_expired() {
-                Some(Timeout::StreamEnd) => {
-                    if self.end_now(connection) {
-                        return Poll::Ready(Err(TransferError::Cut));
-                    }
+                Some(Timeout::StreamEnd) if self.end_now(connection) => {
+                    return Poll::Ready(Err(TransferError::Cut));
                 }
+                Some(Timeout::StreamEnd) => {}
                 // The rest of the request is given up, not the response.
                 Some(Timeout::RequestRemainder) => self.request.upload.give_up(),
                 Some(Timeout::HalfClosed | Timeout::Write) => {

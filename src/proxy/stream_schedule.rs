@@ -29,7 +29,7 @@ pub(super) const END_WITHIN: Duration = Duration::from_secs(5);
 // === impl StreamSchedule ===
 
 impl StreamSchedule {
-    /// Whether streams of the side of `claim` were told to end, or to stay, since the last update.
+    /// Whether an ending of the streams on the side of `claim` was started or stopped since the last update.
     #[inline]
     pub(super) fn has_news(&self, claim: &RequestClaim) -> bool {
         claim.ending_version() != self.seen

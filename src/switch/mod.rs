@@ -51,7 +51,7 @@ pub struct Switch<R, P, T = (), C = ArcSwap<Table<R, P, T>>> {
     current: C,
     /// Retired sides that may have requests in flight.
     retired: Mutex<Retired<P>>,
-    /// How often streams were told to end, so that workers notice it.
+    /// How often endings were started or stopped, so that workers notice it.
     endings: AtomicU64,
     table: PhantomData<fn() -> (R, T)>,
 }
@@ -181,7 +181,7 @@ impl<R, P, T: Clone, C: Pointer<Table<R, P, T>>> Switch<R, P, T, C> {
         let drains = self.drains(service, color);
         let replaced = drains.iter().filter(|it| it.was_active());
         let in_flight = replaced.map(|it| it.end_streams(ending)).sum();
-        // After the signals, so that whoever sees the number sees them.
+        // After the signals, so that a worker that sees the number sees them.
         self.endings.fetch_add(1, Release);
         in_flight
     }

@@ -54,6 +54,17 @@ fn a_setting_that_needs_a_restart_is_reported_by_its_key() {
         ("service.web.timeouts.upstream_connect = \"1s\"", None),
         ("service.web.timeouts.request = \"1s\"", None),
         ("service.web.drain.abandoned = \"wait\"", None),
+        (
+            "service.web.drain.websocket = { patience = \"10m\", spread = \"30s\", close = 1012 }",
+            None,
+        ),
+        (
+            "service.web.drain.websocket = { patience = \"0s\", spread = \"0s\", close = 4000 }",
+            None,
+        ),
+        ("service.web.drain.sse = { retry = \"1500ms\" }", None),
+        ("service.web.drain.grpc = {}", None),
+        ("service.web.drain.download = { spread = \"1m\" }", None),
         ("clients.internal = []", None),
     ] {
         assert_eq!(now.needs_restart(&parse(toml)), Vec::from_iter(key), "{toml}");
@@ -98,6 +109,14 @@ fn mistakes_that_would_start_and_not_work_are_found() {
             "expected \"cut\" or \"wait\", found \"maybe\"",
         ),
         ("service.web.drain.patience = \"1s\"", "unknown key `patience`"),
+        ("service.web.drain.websockets = {}", "did you mean `websocket`?"),
+        ("service.web.drain.websocket = \"10m\"", "expected a table, found string"),
+        ("service.web.drain.websocket.close = 1006", "1006 is not a status code of a Close frame"),
+        ("service.web.drain.websocket.retry = \"1s\"", "unknown key `retry`"),
+        ("service.web.drain.sse.close = 1012", "unknown key `close`"),
+        ("service.web.drain.sse.retry = \"0s\"", "expected a duration longer than 0, or \"none\""),
+        ("service.web.drain.upload.patience = 5", "expected a duration with its unit"),
+        ("service.web.drain.grpc.spread = \"25h\"", "at most 24 hours, or \"0s\""),
         ("service.web.retry.on = [\"6xx\"]", "or \"closed\""),
         ("service.web.retry.on = [\"200-503\"]", "of successful responses"),
         ("service.web.ejection.on = [\"1xx\"]", "of successful responses"),

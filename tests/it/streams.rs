@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 
 use crate::support::{Authority, Client, Http2, TestProxy, Upstream, client::PUBLIC};
 
-/// An application whose connections the test serves itself.
+/// An application; the test itself serves its connections.
 pub(crate) struct ManualUpstream {
     address: SocketAddr,
     listener: TcpListener,

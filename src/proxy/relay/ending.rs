@@ -96,7 +96,7 @@ impl AnsweredRequest<'_, '_> {
         }
     }
 
-    /// Ends the rest of a request whose response is complete.
+    /// Ends the rest of a request after a complete response.
     #[cold]
     pub(super) fn end_rest(&mut self) {
         if self.request.ending.kind() == Some(StreamKind::Upload) {

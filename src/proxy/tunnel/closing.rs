@@ -61,7 +61,7 @@ pub(super) enum ClosingStep {
 // === impl Closing ===
 
 impl Closing {
-    /// Whether the streams of its side were told to end, or to stay. One that is being closed does not come back.
+    /// Whether an ending was started or stopped on its side. A WebSocket that is being closed does not come back.
     #[inline]
     pub(super) fn has_news(&self, claim: &RequestClaim) -> bool {
         self.schedule.has_news(claim) && matches!(self.phase, Phase::Open | Phase::Seeking(_))

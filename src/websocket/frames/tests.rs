@@ -85,7 +85,7 @@ fn the_next_border_is_found_from_every_byte() {
         };
         // All of the headers, and some of the long payload.
         for start in (0..600).chain(65_900..closed) {
-            let tracker = after(sender, Extensions::None, &bytes[..start], usize::MAX.min(9999));
+            let tracker = after(sender, Extensions::None, &bytes[..start], 9999);
             for border in [Border::Frame, Border::Message, Border::Close] {
                 let next = (start..=closed).find(|it| is_border(border, *it));
                 let expected = next.map_or(bytes.len() - start, |it| it - start);

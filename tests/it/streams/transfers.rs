@@ -74,7 +74,7 @@ async fn a_request_that_waits_for_its_response_is_not_cut() {
     let mut get = proxy.proxy.public().await;
     get.send("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
     let (mut get_app, _) = proxy.blue.accept().await;
-    // And one whose body becomes complete between the flip and the end of its patience.
+    // The body of another becomes complete between the flip and the end of its patience.
     let mut put = proxy.proxy.public().await;
     put.send("PUT / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\n\r\n").await;
     let (mut put_app, _) = proxy.blue.accept().await;
