@@ -216,6 +216,32 @@ async fn a_body_that_breaks_after_its_beginning_was_sent_is_reset() {
     assert!(error.is_reset(), "{error}");
 }
 
+/// Once the time of its request was over, such a WebSocket was cut.
+#[tokio::test]
+async fn a_websocket_over_http2_outlives_the_time_of_an_exchange() {
+    let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
+    let proxy = TestProxy::build()
+        .with("[timeouts]\nrequest = \"1s\"")
+        .service("web", &[&blue], &[&green])
+        .start();
+    let mut client = Http2::connect(PUBLIC, proxy.public).await;
+    assert_eq!(client.get("/", "").await.text(), "blue");
+    let mut request = Request::builder()
+        .method("CONNECT")
+        .uri("https://localhost/ws")
+        .header("sec-websocket-version", "13")
+        .body(())
+        .expect("a request");
+    request.extensions_mut().insert(h2::ext::Protocol::from_static("websocket"));
+    let mut call = client.send(request, false).await;
+    assert_eq!(call.head().await.expect("an answer").status, 200);
+    let begin = std::time::Instant::now();
+    while begin.elapsed() < std::time::Duration::from_secs(4) {
+        call.push(b"on", false).await;
+        call.until("on").await;
+    }
+}
+
 #[tokio::test]
 async fn a_websocket_over_http2_is_a_tunnel_that_keeps_its_color() {
     let (_blue, _green, proxy) = colors().await;
