@@ -11,7 +11,7 @@ mod terms;
 
 pub use self::{
     activity::PinActivity,
-    keys::{Pin, PinKey, PinKeys, PinScope},
+    keys::{Pin, PinKey},
     members::{Begin, MemberKey, Members},
     settings::{PinCarrier, PinSettings, PinStart, ValuePattern},
     terms::{Carried, Continuity, PinWindow, ServicePins, Span},

@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     activity::PinActivity,
-    keys::{Pin, PinKeys, PinScope},
+    keys::{Pin, PinKey, PinKeys, PinScope},
     members::{Begin, MemberKey},
     settings::{PinCarrier, PinSettings},
 };
@@ -26,7 +26,6 @@ pub struct Continuity {
 #[derive(Clone, Debug)]
 pub struct ServicePins {
     settings: Arc<PinSettings>,
-    scope: PinScope,
     keys: PinKeys,
     /// The active colors, the earliest first. Of the time before the first one nothing is known.
     history: Arc<[Span]>,
@@ -92,7 +91,7 @@ impl ServicePins {
     pub fn new(
         service: &ServiceName,
         settings: Arc<PinSettings>,
-        keys: PinKeys,
+        keys: Vec<PinKey>,
         history: Arc<[Span]>,
         since: [Generation; 2],
         activity: Arc<PinActivity>,
@@ -101,7 +100,8 @@ impl ServicePins {
             Some(group) => PinScope::group(group),
             None => PinScope::service(service),
         };
-        Self { settings, scope, keys, history, since, window: None, activity }
+        let keys = PinKeys::new(scope, keys);
+        Self { settings, keys, history, since, window: None, activity }
     }
 
     /// The same with a window.
@@ -128,10 +128,10 @@ impl ServicePins {
         &self.settings
     }
 
-    /// The scope of the pins.
+    /// The name of the cookie.
     #[must_use]
-    pub fn scope(&self) -> &PinScope {
-        &self.scope
+    pub fn cookie(&self) -> &str {
+        self.keys.scope().cookie()
     }
 
     /// What is known of the pins in use.
@@ -149,14 +149,13 @@ impl ServicePins {
     /// Whether requests are decided the same by both: everything but what is counted.
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {
-        let Self { settings, scope, keys, history, since, window, activity } = self;
+        let Self { settings, keys, history, since, window, activity } = self;
         let is_same_window = match (window, &other.window) {
             (Some(one), Some(two)) => (one.color, one.retired_ms) == (two.color, two.retired_ms),
             (None, None) => true,
             _ => false,
         };
         *settings == other.settings
-            && *scope == other.scope
             && *keys == other.keys
             && *history == other.history
             && *since == other.since
@@ -166,15 +165,15 @@ impl ServicePins {
 
     /// What a cookie says, if Flipgate has signed it.
     #[must_use]
-    pub fn read(&self, text: &[u8]) -> Option<Carried> {
-        self.keys.verify(&self.scope, text).map(Carried::Pin)
+    pub fn read(&self, text: &[u8]) -> Option<Pin> {
+        self.keys.verify(text)
     }
 
     /// The text of a pin for a transaction that begins on the active color.
     #[must_use]
     pub fn sign(&self, begin: Begin, id: u64) -> Option<String> {
         let Begin { generation, order } = begin;
-        let text = self.keys.sign(&self.scope, Pin { generation, order, id })?;
+        let text = self.keys.sign(Pin { generation, order, id })?;
         self.note_begin();
         Some(text)
     }

@@ -7,7 +7,7 @@ use std::{
 
 use super::{catalog::ServiceSpec, pins::is_valid, shared::unix_millis};
 use crate::{
-    continuity::{Continuity, PinActivity, PinKeys, PinSettings, PinWindow, ServicePins},
+    continuity::{Continuity, PinActivity, PinSettings, PinWindow, ServicePins},
     model::{Color, ServiceName},
     store::{ServiceState, State},
 };
@@ -51,7 +51,7 @@ impl<'a> TermsFactory<'a> {
     ) -> ServicePins {
         let keys = self.state.pin_keys.iter();
         let keys = keys.filter(|it| is_valid(it, settings.max_age, self.now_ms));
-        let keys = PinKeys::new(keys.map(|it| it.key).collect());
+        let keys = keys.map(|it| it.key).collect();
         let activity = match old {
             Some(old) => Arc::clone(old.activity()),
             None => Arc::new(PinActivity::new(random_secret(), self.is_start)),

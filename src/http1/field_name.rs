@@ -25,6 +25,14 @@ pub enum FieldName {
     Date,
     /// `Cookie`.
     Cookie,
+    /// `Accept`.
+    Accept,
+    /// `Sec-Fetch-Dest` (Fetch Metadata).
+    FetchDest,
+    /// `Sec-Fetch-Mode` (Fetch Metadata).
+    FetchMode,
+    /// `Sec-Purpose`, or `Purpose` of older browsers.
+    Purpose,
     /// `Authorization`.
     Authorization,
     /// `Proxy`, which some applications read as the address of a proxy (CVE-2016-5385).
@@ -93,15 +101,18 @@ impl FieldName {
             (3, b'v') => is("via", Self::Via),
             (8, b'c') => is("cdn-loop", Self::CdnLoop),
             (5, b'p') => is("proxy", Self::Proxy),
+            (6, b'a') => is("accept", Self::Accept),
             (6, b'c') => is("cookie", Self::Cookie),
             (6, b'e') => is("expect", Self::Expect),
             (7, b'u') => is("upgrade", Self::Upgrade),
             (7, b'e') => is("expires", Self::CacheControl),
+            (7, b'p') => is("purpose", Self::Purpose),
             (9, b'f') => is("forwarded", Self::Forwarded),
             (9, b'x') => is("x-real-ip", Self::XRealIp),
             (10, b'c') => is("connection", Self::Connection),
             (10, b'k') => is("keep-alive", Self::Hop),
             (10, b't') => is("tracestate", Self::Tracestate),
+            (11, b's') => is("sec-purpose", Self::Purpose),
             (11, b't') => is("traceparent", Self::Traceparent),
             (11, b'x') => is("x-client-ip", Self::OtherForwarding),
             (12, b'c') => is("content-type", Self::ContentType),
@@ -112,6 +123,10 @@ impl FieldName {
             (13, b'a') => is("authorization", Self::Authorization),
             (13, b'c') => is("cache-control", Self::CacheControl),
             (14, b'c') => is("content-length", Self::ContentLength),
+            (14, b's') => match is("sec-fetch-dest", Self::FetchDest) {
+                Self::Other => is("sec-fetch-mode", Self::FetchMode),
+                found => found,
+            },
             (14, b't') => is("true-client-ip", Self::OtherForwarding),
             (14, b'h') => is("http2-settings", Self::Hop),
             (15, b'f') => is("flipgate-shadow", Self::FlipgateShadow),
@@ -243,7 +258,7 @@ mod tests {
             ("Proxy-Authenticate", FieldName::Hop),
             ("Proxy-Authorization", FieldName::Hop),
             ("Proxy-Authentication-Info", FieldName::Hop),
-            ("Accept", FieldName::Other),
+            ("Accept", FieldName::Accept),
             ("hosts", FieldName::Other),
             ("x", FieldName::Other),
         ] {

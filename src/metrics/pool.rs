@@ -41,6 +41,7 @@ pub struct PoolMetrics {
     head: OnceLock<Histogram>,
     connections: OnceLock<IntGauge>,
     ejections: OnceLock<IntCounter>,
+    pinned: OnceLock<IntCounter>,
     /// By limit.
     limited: [OnceLock<IntCounter>; LimitHit::ALL.len()],
     outcomes: Outcomes,
@@ -68,6 +69,7 @@ impl PoolMetrics {
             head: OnceLock::new(),
             connections: OnceLock::new(),
             ejections: OnceLock::new(),
+            pinned: OnceLock::new(),
             limited: [const { OnceLock::new() }; LimitHit::ALL.len()],
             outcomes: Outcomes::new(),
         }
@@ -159,7 +161,8 @@ impl PoolMetrics {
 
     /// Counts a request of a transaction that is pinned to this pool, which is not active any more.
     pub fn count_pinned(&self) {
-        self.families.pinned.with_label_values(&self.labels()).inc();
+        let pinned = || self.families.pinned.with_label_values(&self.labels());
+        self.pinned.get_or_init(pinned).inc();
     }
 
     /// Counts a retry. `reason` is a word of a fixed list.

@@ -1,8 +1,10 @@
 //! The cookies of Flipgate: read from a request, and removed from what is forwarded.
 
-use memchr::memmem;
-
 use crate::http1::{FieldLines, FieldName};
+
+/// The cookies of one line, trimmed.
+#[derive(Debug)]
+struct Cookies<'a>(Option<&'a [u8]>);
 
 /// The name of the preview cookie.
 const NAME: &[u8] = b"flipgate_preview";
@@ -15,49 +17,47 @@ const COMMON: &[u8] = b"flipgate_p";
 
 /// The values of all preview cookies of a request.
 pub(super) fn preview_colors(lines: FieldLines<'_>) -> impl Iterator<Item = &[u8]> {
-    lines
-        .all(FieldName::Cookie)
-        .filter(|line| has_ours(line))
-        .flat_map(|line| line.split(|it| *it == b';'))
-        .filter_map(value_of_ours)
+    lines.all(FieldName::Cookie).flat_map(|line| values(line, NAME))
 }
 
 /// Whether a line may have a cookie of Flipgate. False only if it has none.
 pub(super) fn has_ours(line: &[u8]) -> bool {
-    memmem::find(line, COMMON).is_some()
+    each(line).any(|it| it.starts_with(COMMON))
 }
 
-/// A line of cookies without those of Flipgate; all others stay unchanged. `None` if there are no others.
-pub(super) fn without_ours(line: &[u8]) -> Option<Vec<u8>> {
-    let cookies = line.split(|it| *it == b';');
-    let others: Vec<&[u8]> =
-        cookies.map(<[u8]>::trim_ascii).filter(|it| !is_ours(parts_of(it).0)).collect();
-    let joined = others.join(&b"; "[..]);
-    (!joined.is_empty()).then_some(joined)
+/// Writes a line of cookies without those of Flipgate, unless there are no others. They stay unchanged.
+pub(super) fn put_others(out: &mut Vec<u8>, line: &[u8]) {
+    let mut begin: &[u8] = b"Cookie: ";
+    for cookie in each(line).filter(|it| !it.is_empty() && !is_ours(parts_of(it).0)) {
+        out.extend_from_slice(begin);
+        out.extend_from_slice(cookie);
+        begin = b"; ";
+    }
+    if begin == b"; " {
+        out.extend_from_slice(b"\r\n");
+    }
 }
 
 /// The value of the first cookie with this name.
-pub(super) fn value<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+pub(super) fn value<'a>(line: &'a [u8], name: &'a [u8]) -> Option<&'a [u8]> {
     values(line, name).next()
 }
 
 /// The values of all cookies with this name.
-pub(super) fn values<'a>(line: &'a [u8], name: &[u8]) -> impl Iterator<Item = &'a [u8]> {
-    line.split(|it| *it == b';').filter_map(move |cookie| value_of(cookie, name))
+pub(super) fn values<'a>(line: &'a [u8], name: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
+    let of_name = each(line).filter(move |it| it.starts_with(name));
+    of_name.filter_map(move |cookie| {
+        let (found, value) = parts_of(cookie);
+        (found == name).then_some(value)
+    })
+}
+
+fn each(line: &[u8]) -> Cookies<'_> {
+    Cookies(Some(line))
 }
 
 fn is_ours(name: &[u8]) -> bool {
     name == NAME || name.starts_with(PIN)
-}
-
-fn value_of_ours(cookie: &[u8]) -> Option<&[u8]> {
-    value_of(cookie, NAME)
-}
-
-/// The value, if the cookie has this name.
-fn value_of<'a>(cookie: &'a [u8], wanted: &[u8]) -> Option<&'a [u8]> {
-    let (name, value) = parts_of(cookie);
-    (name == wanted).then_some(value)
 }
 
 /// Name and value. RFC 6265, section 5.4: `name=value`.
@@ -67,6 +67,27 @@ fn parts_of(cookie: &[u8]) -> (&[u8], &[u8]) {
         None => (cookie, &b""[..]),
     };
     (name.trim_ascii(), value.trim_ascii())
+}
+
+// === impl Cookies ===
+
+impl<'a> Iterator for Cookies<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        let line = self.0?;
+        let cookie = match memchr::memchr(b';', line) {
+            Some(end) => {
+                self.0 = Some(&line[end + 1..]);
+                &line[..end]
+            }
+            None => {
+                self.0 = None;
+                line
+            }
+        };
+        Some(cookie.trim_ascii())
+    }
 }
 
 #[cfg(test)]
@@ -107,8 +128,11 @@ mod tests {
             ("a=b; flipgate_preview=green; c=d", Some("a=b; c=d")),
             ("a=flipgate_preview=green", Some("a=flipgate_preview=green")),
         ] {
-            let found = without_ours(line.as_bytes());
-            assert_eq!(found.as_deref(), left.map(str::as_bytes), "{line}");
+            let mut out = Vec::new();
+            put_others(&mut out, line.as_bytes());
+            let left = left.map(|it| format!("Cookie: {it}\r\n")).unwrap_or_default();
+            assert_eq!(String::from_utf8_lossy(&out), left, "{line}");
+            assert!(has_ours(line.as_bytes()) || line.starts_with("a="), "{line}");
         }
     }
 }

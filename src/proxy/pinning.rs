@@ -10,7 +10,7 @@ use std::{
 
 use super::cookies;
 use crate::{
-    continuity::{Begin, Carried, PinCarrier, PinStart, ServicePins},
+    continuity::{Begin, Carried, Pin, PinCarrier, PinStart, ServicePins},
     http1::{FieldLines, FieldName, RequestHead},
     model::{Color, Generation},
     switch::Visit,
@@ -120,7 +120,7 @@ fn begin(
 
 fn cookie_line(pins: &ServicePins, text: &str, request: &PinRequest<'_>) -> Vec<u8> {
     let mut line = Vec::with_capacity(160);
-    for part in ["Set-Cookie: ", pins.scope().cookie(), "=", text, "; Path=/"] {
+    for part in ["Set-Cookie: ", pins.cookie(), "=", text, "; Path=/"] {
         line.extend_from_slice(part.as_bytes());
     }
     if let Some(domain) = &pins.settings().domain {
@@ -139,14 +139,16 @@ fn carried(pins: &ServicePins, request: &PinRequest<'_>, lines: FieldLines<'_>) 
     if pins.settings().carrier != PinCarrier::Cookie {
         return carried_name(pins, request, lines);
     }
-    let name = pins.scope().cookie().as_bytes();
-    let cookies = lines.all(FieldName::Cookie).flat_map(|it| cookies::values(it, name));
-    let found = cookies.filter_map(|it| pins.read(it));
-    // Of cookies with several domains: that of the last navigation.
-    found.max_by_key(|it| match it {
-        Carried::Pin(pin) => (pin.order, pin.generation),
-        Carried::Member(_) => (0, Generation(0)),
-    })
+    let name = pins.cookie().as_bytes();
+    let mut newest = None;
+    for line in lines.all(FieldName::Cookie) {
+        for pin in cookies::values(line, name).filter_map(|it| pins.read(it)) {
+            // Of cookies with several domains: that of the last navigation.
+            let order = |it: &Pin| (it.order, it.generation);
+            newest = newest.filter(|it| order(it) > order(&pin)).or(Some(pin));
+        }
+    }
+    newest.map(Carried::Pin)
 }
 
 /// The name of its transaction, if the client gives one.
@@ -224,36 +226,23 @@ fn start(pins: &ServicePins, request: &PinRequest<'_>, lines: FieldLines<'_>) ->
 
 /// Whether a browser loads a page, into a window or a frame, and not ahead of time.
 fn is_navigation(request: &PinRequest<'_>, lines: FieldLines<'_>) -> bool {
-    let (mut dest, mut mode, mut accepts_html, mut is_ahead) = (None, None, false, false);
-    for (_, name, value) in lines.each() {
-        match name.len() {
-            6 if name.eq_ignore_ascii_case(b"accept") => accepts_html |= has_html(value),
-            7 | 11 if is_purpose(name) => is_ahead |= is_prefetch(value),
-            14 if name.eq_ignore_ascii_case(b"sec-fetch-dest") => dest = Some(value),
-            14 if name.eq_ignore_ascii_case(b"sec-fetch-mode") => mode = Some(value),
-            _ => {}
-        }
-    }
-    if is_ahead {
-        return false;
-    }
-    match dest {
+    let is_it = match lines.first(FieldName::FetchDest) {
         Some(b"document" | b"iframe" | b"frame") => true,
         // A service worker that forwards a navigation.
-        Some(b"empty") => mode == Some(b"navigate"),
+        Some(b"empty") => lines.first(FieldName::FetchMode) == Some(b"navigate"),
         Some(_) => false,
         // Plain HTTP, and old browsers.
-        None => accepts_html && request.head.method(request.bytes) == b"GET",
-    }
+        None => {
+            request.head.method(request.bytes) == b"GET"
+                && lines.all(FieldName::Accept).any(has_html)
+        }
+    };
+    is_it && !lines.all(FieldName::Purpose).any(is_prefetch)
 }
 
 fn has_html(value: &[u8]) -> bool {
     let wanted = b"text/html";
     value.windows(wanted.len()).any(|it| it.eq_ignore_ascii_case(wanted))
-}
-
-fn is_purpose(name: &[u8]) -> bool {
-    name.eq_ignore_ascii_case(b"sec-purpose") || name.eq_ignore_ascii_case(b"purpose")
 }
 
 fn is_prefetch(value: &[u8]) -> bool {

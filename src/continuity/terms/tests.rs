@@ -1,7 +1,6 @@
 //! Where transactions go, over flips, rollbacks, changed pools and time.
 
 use super::*;
-use crate::continuity::PinKey;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -27,7 +26,7 @@ fn pins(
 ) -> ServicePins {
     let span = |it: &(u64, Color)| Span { from: Generation(it.0), color: it.1 };
     let history: Arc<[Span]> = history.iter().map(span).collect();
-    let keys = PinKeys::new(vec![PinKey { id: 1, secret: [3; 16] }]);
+    let keys = vec![PinKey { id: 1, secret: [3; 16] }];
     let name = "web".parse().expect("a name");
     let activity = Arc::new(PinActivity::new([4; 16], true));
     let max_age = settings.max_age;
@@ -160,7 +159,7 @@ fn a_lapsed_share_is_not_pinned_any_more() {
 fn forged_texts_say_nothing() {
     let it = pins(settings(), &[(0, Blue)], [0, 0], None);
     let text = it.sign(begin(0), 9).expect("a key");
-    assert!(matches!(it.read(text.as_bytes()), Some(Carried::Pin(pin)) if pin.id == 9));
+    assert!(it.read(text.as_bytes()).is_some_and(|pin| pin.id == 9));
     assert!(it.read(b"blue").is_none());
     assert!(it.read(&text.as_bytes()[1..]).is_none());
 }

@@ -124,8 +124,9 @@ fn put_kept(
         name if name.is_forwarding() && !is_behind_proxy => false,
         _ if has_list && lines.connection_lists(line.name()) => false,
         FieldName::Cookie => {
-            has_cookies |= cookies::has_ours(line.value());
-            !cookies::has_ours(line.value())
+            let has_ours = cookies::has_ours(line.value());
+            has_cookies |= has_ours;
+            !has_ours
         }
         _ => true,
     });
@@ -135,9 +136,7 @@ fn put_kept(
     }
     if has_cookies {
         for line in lines.all(FieldName::Cookie).filter(|it| cookies::has_ours(it)) {
-            if let Some(others) = cookies::without_ours(line) {
-                put_field(out, b"Cookie", &others);
-            }
+            cookies::put_others(out, line);
         }
     }
     if let Ok(Some(hops)) = hops {
