@@ -5,6 +5,7 @@
 
 mod diagnostics;
 mod environment;
+mod errors;
 mod files;
 mod gates;
 mod listeners;

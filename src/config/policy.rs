@@ -5,6 +5,7 @@ use std::{num::NonZeroU32, ops::RangeInclusive, sync::Arc, time::Duration};
 use http::{HeaderName, uri::PathAndQuery};
 
 use super::{
+    errors::error_pages,
     reader::{Section, Value, text, whole, word},
     settings::{duration, whole_exchange},
     streams,
@@ -25,6 +26,7 @@ pub(super) fn policy(section: &Section<'_>) -> Arc<Policy> {
         limits: limits(&section.section("limits")),
         timeouts: timeouts(&section.section("timeouts")),
         drain: drain(&section.section("drain")),
+        error_pages: error_pages(&section.section("errors")),
     })
 }
 

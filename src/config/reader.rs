@@ -40,6 +40,12 @@ pub(super) enum StringOrTable<'a> {
     Table(Section<'a>),
 }
 
+/// An entry of a table with names of the user's own.
+pub(super) enum ValueOrTable<'a> {
+    Value(Value<'a>),
+    Table(Section<'a>),
+}
+
 // === impl Section ===
 
 impl<'a> Section<'a> {
@@ -283,6 +289,34 @@ impl<'a> Section<'a> {
                 Ok(item) => Some(item),
                 Err(what) => {
                     self.diagnostics.error(value.span(), &inner.name(name), what);
+                    None
+                }
+            }
+        };
+        entries.filter_map(read).collect()
+    }
+
+    /// The entries of this table, with names of the user's own, each a value or a table, parsed. A mistake in one does not
+    /// hide those in the others. An empty error was noted already.
+    pub(super) fn values_or_tables<T>(
+        &self,
+        parse: impl Fn(&str, ValueOrTable<'a>) -> Result<T, String>,
+    ) -> Vec<T> {
+        let entries = self.table.into_iter().flatten();
+        let read = |(key, value): (&'a Spanned<DeString<'a>>, &'a Spanned<DeValue<'a>>)| {
+            let name: &str = key.get_ref();
+            let entry = match value.get_ref().as_table() {
+                Some(table) => {
+                    ValueOrTable::Table(self.inner(self.name(name), Some(table), value.span()))
+                }
+                None => ValueOrTable::Value(self.value(value)),
+            };
+            match parse(name, entry) {
+                Ok(item) => Some(item),
+                Err(what) => {
+                    if !what.is_empty() {
+                        self.diagnostics.error(key.span(), &self.name(name), what);
+                    }
                     None
                 }
             }

@@ -5,6 +5,8 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::proxy::PAGE_STATUSES;
+
 /// A key, its form, and what it is for.
 type SchemaKey = (&'static str, ValueKind, &'static str);
 
@@ -28,6 +30,8 @@ enum ValueKind {
     Endpoints,
     /// A table of strings under names of the user's own.
     StringTable,
+    /// Files of pages under statuses.
+    Pages,
     Table(&'static [SchemaKey]),
     Tables(&'static [SchemaKey]),
     /// Tables under names of the user's own.
@@ -35,8 +39,8 @@ enum ValueKind {
 }
 
 use ValueKind::{
-    Duration, DurationOrNone, Endpoints, Flag, Named, Path, Size, StringTable, Strings, Table,
-    Tables, Text, Whole, WholeOr, WordList, Words,
+    Duration, DurationOrNone, Endpoints, Flag, Named, Pages, Path, Size, StringTable, Strings,
+    Table, Tables, Text, Whole, WholeOr, WordList, Words,
 };
 
 const COLORS: ValueKind = Words(&["blue", "green"]);
@@ -172,6 +176,7 @@ const SERVICE: &[SchemaKey] = &[
     ("gate", Table(GATE), "Conditions for a promotion"),
     ("watch", Table(WATCH), "How a color is judged after its promotion"),
     ("pin", Table(PIN), "How transactions stay on the version that they began on"),
+    ("errors", Pages, "Pages for errors of Flipgate, by status"),
 ];
 const PIN: &[SchemaKey] = &[
     ("start", Strings, "What begins a transaction: document, path:/batch or header:NAME"),
@@ -182,6 +187,10 @@ const PIN: &[SchemaKey] = &[
     ("group", Text, "The name that services with the same pins share"),
     ("domain", Text, "The domain of the cookie, or none"),
     ("cacheable", Words(&["skip", "private"]), "What happens to responses that a cache may keep"),
+];
+const PAGE: &[SchemaKey] = &[
+    ("html", Path, "The page for clients that prefer HTML"),
+    ("json", Path, "The page for clients that prefer JSON"),
 ];
 const WATCH: &[SchemaKey] = &[
     ("for", Duration, "For how long"),
@@ -397,6 +406,11 @@ fn value(kind: &ValueKind) -> Map<String, Value> {
             weighted.insert("required".into(), json!(["address"]));
             json!({"type": "array", "items": {"anyOf": [{"type": "string"}, weighted]}})
         }
+        Pages => json!({
+            "type": "object",
+            "propertyNames": {"enum": PAGE_STATUSES.map(|it| it.to_string())},
+            "additionalProperties": {"anyOf": [{"type": "string"}, table(PAGE)]},
+        }),
         StringTable => json!({"type": "object", "additionalProperties": {"type": "string"}}),
         Table(keys) => return table(keys),
         Tables(keys) => json!({"type": "array", "items": table(keys)}),

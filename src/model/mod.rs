@@ -7,6 +7,7 @@ mod audience;
 mod authority;
 mod color;
 mod endpoint;
+mod error_pages;
 mod gate;
 mod link;
 mod name_pattern;
@@ -30,6 +31,7 @@ pub use self::{
     authority::{default_port, is_same_authority},
     color::{Color, ParseColorError, Role},
     endpoint::{Endpoint, EndpointAddress, Health, ParseEndpointError},
+    error_pages::{ErrorPage, ErrorPages},
     gate::{
         ApprovalGate, CompatibilityRule, CompatibleGate, EndpointShare, Expectation, GateSettings,
         HealthyGate, HookGate, HookSecret, ManifestSample, ShadowGate, SmokeStep, WarmUpGate,

@@ -1,8 +1,8 @@
 //! The policy of a service: load balancing, health, retries and limits.
 
-use std::{num::NonZeroU32, time::Duration};
+use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
-use super::{StatusSet, StreamPolicies};
+use super::{ErrorPages, StatusSet, StreamPolicies};
 
 /// The policy of a service: load balancing, health, retries and limits.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -21,6 +21,8 @@ pub struct Policy {
     pub timeouts: ServiceTimeouts,
     /// What a drain waits for, and what it ends.
     pub drain: DrainPolicy,
+    /// Pages for errors of Flipgate.
+    pub error_pages: Option<Arc<ErrorPages>>,
 }
 
 /// What a drain waits for besides requests with a client that waits for the response, and which streams it ends.

@@ -170,7 +170,8 @@ impl AdmittedRequest<'_> {
         // If the client has left, the next write fails.
         let _ = self.interim.send(client.split().0);
         let interim = self.interim.take_unwritten();
-        let context = ReplyContext { interim, headers: self.headers, location: None };
+        let page = self.error_page(error);
+        let context = ReplyContext { interim, headers: self.headers, location: None, page };
         LocalReply::new(error, &self.traits, &mut self.upload, context, client)
     }
 }

@@ -107,6 +107,8 @@ pub(super) struct ErrorReply<'a> {
     pub(super) is_grpc: bool,
     /// The `Location` of a redirect.
     pub(super) location: Option<&'a [u8]>,
+    /// The type and the length of the page that is sent in place of the text. Not for gRPC.
+    pub(super) page: Option<(&'static str, usize)>,
     pub(super) date: [u8; DATE_LENGTH],
 }
 
@@ -249,7 +251,8 @@ impl ProxyError {
         }
     }
 
-    /// Writes the response, and returns the length of its body. It never names an endpoint: the client may be public.
+    /// Writes the response, and returns the length of its body; 0 if a page is to follow. It never names an endpoint: the
+    /// client may be public.
     pub(super) fn put(self, out: &mut Vec<u8>, reply: &ErrorReply<'_>) -> usize {
         let ErrorReply {
             version,
@@ -259,6 +262,7 @@ impl ProxyError {
             hsts,
             is_grpc,
             location,
+            page,
             date,
         } = reply;
         let (status, error) = self.status();
@@ -281,7 +285,10 @@ impl ProxyError {
                 // The messages need no percent-encoding.
                 put_field(out, b"Grpc-Message", format!("flipgate: {self}").as_bytes());
             }
-            false => put_field(out, b"Content-Type", b"text/plain; charset=utf-8"),
+            false => {
+                let content_type = page.map_or("text/plain; charset=utf-8", |it| it.0);
+                put_field(out, b"Content-Type", content_type.as_bytes());
+            }
         }
         match self {
             // Not an error.
@@ -312,11 +319,11 @@ impl ProxyError {
         }
         if !is_grpc {
             out.extend_from_slice(b"Content-Length: ");
-            put_number(out, text.len() as u64);
+            put_number(out, page.map_or(text.len(), |it| it.1) as u64);
             out.extend_from_slice(b"\r\n");
         }
         out.extend_from_slice(b"\r\n");
-        if is_bodiless {
+        if is_bodiless || page.is_some() {
             return 0;
         }
         out.extend_from_slice(text.as_bytes());

@@ -1,7 +1,10 @@
 //! A response that Flipgate makes itself.
 
+use bytes::Bytes;
+
 use super::{
     error::{ErrorReply, ProxyError},
+    error_page::ChosenPage,
     headers::{FlipgateHeaders, hsts},
     peer_cache::PeerCache,
     request_traits::RequestTraits,
@@ -15,6 +18,8 @@ pub(super) struct LocalReply {
     bytes: Vec<u8>,
     /// The length of the body.
     body: usize,
+    /// The page that is the body, in place of the end of `bytes`. Shared: a thousand clients may wait for the same one.
+    page: Option<Bytes>,
     /// Whether the client connection stays open.
     keeps_alive: bool,
 }
@@ -26,6 +31,8 @@ pub(super) struct ReplyContext<'a> {
     pub(super) headers: FlipgateHeaders,
     /// The `Location` of a redirect.
     pub(super) location: Option<&'a [u8]>,
+    /// The page of the service for this error.
+    pub(super) page: Option<ChosenPage>,
 }
 
 // === impl LocalReply ===
@@ -45,7 +52,7 @@ impl LocalReply {
             && !error.ends_connection()
             && !connection.is_closing()
             && upload.ends_before_next_request(socket);
-        let ReplyContext { interim: mut bytes, headers, location } = context;
+        let ReplyContext { interim: mut bytes, headers, location, page } = context;
         let reply = ErrorReply {
             version: traits.version,
             is_for_head: traits.is_for_head,
@@ -54,17 +61,22 @@ impl LocalReply {
             hsts: hsts(connection.peer()),
             is_grpc: traits.is_grpc,
             location,
+            page: page.as_ref().map(|it| (it.content_type, it.content.len())),
             date: connection.date(),
         };
         let body = error.put(&mut bytes, &reply);
-        Self { bytes, body, keeps_alive }
+        let page = page.map(|it| it.content).filter(|_| !traits.is_for_head);
+        Self { bytes, body, page, keeps_alive }
     }
 
     /// Sends the reply, and says what happens to the connection. If the future is dropped, it is not known how much the
     /// client has, and the connection is not usable.
     pub(super) async fn send<T>(&self, client: &mut ClientStream<PeerCache>) -> AfterExchange<T> {
-        let Self { bytes, body, keeps_alive: goes_on } = self;
-        let (head, body) = bytes.split_at(bytes.len() - body);
+        let Self { bytes, body, page, keeps_alive: goes_on } = self;
+        let (head, body) = match page {
+            Some(page) => (&bytes[..], &page[..]),
+            None => bytes.split_at(bytes.len() - body),
+        };
         match client.send_response(head, body).await {
             Ok(()) if *goes_on => AfterExchange::KeepAlive,
             Ok(()) => AfterExchange::Close,

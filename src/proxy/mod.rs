@@ -17,6 +17,7 @@ mod cookies;
 mod copies;
 mod direct_client;
 mod error;
+mod error_page;
 mod exchange;
 mod forward;
 mod forwarded_chain;
@@ -53,6 +54,7 @@ mod worker;
 pub use self::{
     direct_client::DirectClient,
     error::ProxyError,
+    error_page::PAGE_STATUSES,
     forwarding::{Forwarding, Via},
     headers::is_never_a_trailer,
     peer_cache::PeerCache,

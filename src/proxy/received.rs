@@ -3,6 +3,7 @@
 use super::{
     admitted::{AdmittedRequest, RequestPermits, ServiceTerms},
     error::ProxyError,
+    error_page::AcceptedFormats,
     headers::{FlipgateHeaders, RequestRewrite, put_request},
     interim::InterimResponses,
     local_reply::{LocalReply, ReplyContext},
@@ -77,7 +78,7 @@ impl<'a> ReceivedRequest<'a> {
                 return Err(self.refuse(client, error, upload, location.as_deref()));
             }
         };
-        let Self { proxy, mut record, traits } = self;
+        let Self { proxy, mut record, mut traits } = self;
         let RoutingDecision {
             claim,
             forwarded,
@@ -116,6 +117,10 @@ impl<'a> ReceivedRequest<'a> {
         let permits = match RequestPermits::take(&claim, proxy, address) {
             Ok(permits) => permits,
             Err(error) => {
+                if claim.pool().policy().error_pages.is_some() {
+                    let head = &channel.unread()[..head.len];
+                    traits.accepts = Some(AcceptedFormats::of_head(head));
+                }
                 let (upload, interim) =
                     (Upload::to_discard(channel, head), InterimResponses::new(false));
                 let permits = None;
@@ -186,8 +191,12 @@ impl<'a> ReceivedRequest<'a> {
         if let Some(reason) = error.reason() {
             proxy.unrouted.proxy_error(reason);
         }
-        let context =
-            ReplyContext { interim: Vec::new(), headers: FlipgateHeaders::default(), location };
+        let context = ReplyContext {
+            interim: Vec::new(),
+            headers: FlipgateHeaders::default(),
+            location,
+            page: None,
+        };
         let answer = LocalReply::new(error, &traits, &mut upload, context, client);
         UnroutedRequest { proxy, record, answer }
     }

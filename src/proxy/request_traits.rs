@@ -1,6 +1,6 @@
 //! What is kept of a request head.
 
-use super::via::ReceivedVersion;
+use super::{error_page::AcceptedFormats, via::ReceivedVersion};
 use crate::{
     http1::{FieldLines, FieldName, Framing, HttpVersion, RequestHead, TargetForm},
     net::HttpStream,
@@ -20,6 +20,9 @@ pub(super) struct RequestTraits {
     pub(super) is_repeatable: bool,
     /// Whether the client expects gRPC errors. Only over HTTP/2.
     pub(super) is_grpc: bool,
+    /// The formats of error pages that the client accepts, if the head of a request that is not forwarded was read for
+    /// it.
+    pub(super) accepts: Option<AcceptedFormats>,
 }
 
 // === impl RequestTraits ===
@@ -35,6 +38,7 @@ impl RequestTraits {
         wants_websocket: false,
         is_repeatable: false,
         is_grpc: false,
+        accepts: None,
     };
 
     pub(super) fn of(head: &RequestHead, channel: &HttpStream) -> Self {
@@ -53,6 +57,7 @@ impl RequestTraits {
             is_repeatable: is_idempotent
                 && matches!(head.framing, Framing::None | Framing::Exact(0)),
             is_grpc: channel.is_stream() && is_grpc(head.fields.lines(bytes)),
+            accepts: None,
         }
     }
 

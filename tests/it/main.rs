@@ -17,6 +17,7 @@ mod differential;
 mod docs;
 mod drain;
 mod drill;
+mod error_pages;
 mod fairness;
 mod flip;
 mod floors;

@@ -79,6 +79,7 @@ fn reply(goes_on: bool) -> ErrorReply<'static> {
         hsts: None,
         is_grpc: false,
         location: None,
+        page: None,
         date: *b"Sun, 06 Nov 1994 08:49:37 GMT",
     }
 }

@@ -12,7 +12,7 @@ use super::markdown;
 const UNKNOWN: &str = "zzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzz";
 
 /// Tables with names of the user's own, which are one key here.
-const OPEN: [&str; 2] = ["headers", "save"];
+const OPEN: [&str; 3] = ["errors", "headers", "save"];
 
 /// A step from a table to one inside.
 #[derive(Clone, Copy, Debug)]
