@@ -209,6 +209,7 @@ impl App {
             least_progress: config.least_progress,
             forwarding: config.forwarding.clone(),
             mark: LoopMark::unique(),
+            pools: control.pools(),
         };
         let exempt = config.catalog.trusted_proxies.iter().copied().collect();
         let per_client = config.connections_per_client.of(files.downstream);

@@ -18,6 +18,7 @@ mod settings;
 mod shadow;
 mod source;
 mod streams;
+mod version_signal;
 mod watch;
 
 use std::{

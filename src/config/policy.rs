@@ -9,15 +9,17 @@ use super::{
     reader::{Section, Value, text, whole, word},
     settings::{duration, whole_exchange},
     streams,
+    version_signal::version_signal,
 };
 use crate::model::{
     AbandonedRequests, Algorithm, Balance, DrainPolicy, Ejection, HashKey, HealthCheck,
-    ParseStatusesError, Policy, RateLimit, Retry, ServiceLimits, ServiceTimeouts, StatusSet,
+    ParseStatusesError, PathPrefix, Policy, RateLimit, Retry, ServiceLimits, ServiceTimeouts,
+    StatusSet,
 };
 
 const PERCENT: RangeInclusive<usize> = 0..=100;
 
-pub(super) fn policy(section: &Section<'_>) -> Arc<Policy> {
+pub(super) fn policy(section: &Section<'_>, prefix: &PathPrefix) -> Arc<Policy> {
     Arc::new(Policy {
         balance: balance(&section.section("balance")),
         health: health(&section.section("health")),
@@ -27,6 +29,9 @@ pub(super) fn policy(section: &Section<'_>) -> Arc<Policy> {
         timeouts: timeouts(&section.section("timeouts")),
         drain: drain(&section.section("drain")),
         error_pages: error_pages(&section.section("errors")),
+        version_signal: section
+            .has("version_signal")
+            .then(|| version_signal(&section.section("version_signal"), prefix)),
     })
 }
 

@@ -177,6 +177,12 @@ const SERVICE: &[SchemaKey] = &[
     ("watch", Table(WATCH), "How a color is judged after its promotion"),
     ("pin", Table(PIN), "How transactions stay on the version that they began on"),
     ("errors", Pages, "Pages for errors of Flipgate, by status"),
+    ("version_signal", Table(VERSION_SIGNAL), "How pages learn that another version is active"),
+];
+const VERSION_SIGNAL: &[SchemaKey] = &[
+    ("path", Text, "The path of the resources, below the path of the service"),
+    ("header", Flag, "Whether every response has Flipgate-Version"),
+    ("spread", Duration, "The time over which pages spread their reloads"),
 ];
 const PIN: &[SchemaKey] = &[
     ("start", Strings, "What begins a transaction: document, path:/batch or header:NAME"),

@@ -70,7 +70,7 @@ fn spec(section: &Section<'_>, own: &OwnAddresses, requires_token: bool) -> Serv
         body_max: section.read("max_body", None, size),
         tunnel_timeout: section.read("tunnel_idle", None, |it| duration(it).map(Some)),
     };
-    let policy = policy(section);
+    let policy = policy(section, &prefix);
     let gate = gates(&section.section("gate"), requires_token);
     let watch = section.has("watch").then(|| watch(&section.section("watch")));
     let pins = section.has("pin").then(|| pins(&section.section("pin"), &hosts));

@@ -85,6 +85,18 @@ pub enum AfterExchange<T> {
     Tunnel(T),
 }
 
+impl<T> AfterExchange<T> {
+    /// With another state of the tunnel.
+    pub fn map<U>(self, tunnel: impl FnOnce(T) -> U) -> AfterExchange<U> {
+        match self {
+            Self::KeepAlive => AfterExchange::KeepAlive,
+            Self::Close => AfterExchange::Close,
+            Self::Cut => AfterExchange::Cut,
+            Self::Tunnel(it) => AfterExchange::Tunnel(tunnel(it)),
+        }
+    }
+}
+
 /// Why a connection or stream was rejected, or a connection ended for abuse.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum RejectReason {

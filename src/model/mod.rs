@@ -22,6 +22,7 @@ mod service;
 mod spelling;
 mod statuses;
 mod streams;
+mod version_signal;
 mod versioned_map;
 mod watch;
 mod weighted;
@@ -53,6 +54,7 @@ pub use self::{
     spelling::nearest,
     statuses::{ParseStatusesError, StatusSet},
     streams::{StreamEnd, StreamKind, StreamPolicies, StreamPolicy},
+    version_signal::{SignalResource, VersionId, VersionSignal},
     versioned_map::{Difference, VersionedMap},
     watch::{LatencyLimit, WatchAction, WatchSettings},
     weighted::WeightedEndpoint,

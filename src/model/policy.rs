@@ -2,7 +2,7 @@
 
 use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
-use super::{ErrorPages, StatusSet, StreamPolicies};
+use super::{ErrorPages, StatusSet, StreamPolicies, VersionSignal};
 
 /// The policy of a service: load balancing, health, retries and limits.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -23,6 +23,8 @@ pub struct Policy {
     pub drain: DrainPolicy,
     /// Pages for errors of Flipgate.
     pub error_pages: Option<Arc<ErrorPages>>,
+    /// How pages learn that another version has become active.
+    pub version_signal: Option<VersionSignal>,
 }
 
 /// What a drain waits for besides requests with a client that waits for the response, and which streams it ends.

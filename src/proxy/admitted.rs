@@ -4,6 +4,7 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use super::{
     error::ProxyError,
+    error_page::{AcceptedFormats, ChosenPage},
     headers::FlipgateHeaders,
     interim::InterimResponses,
     local_reply::{LocalReply, ReplyContext},
@@ -59,7 +60,7 @@ pub(super) struct ServiceTerms {
 pub(super) struct RequestPermits {
     /// `None` if the service has no limit.
     _of_service: Option<ConcurrencyPermit>,
-    _of_process: ConcurrencyPermit,
+    of_process: ConcurrencyPermit,
 }
 
 // === impl RequestPermits ===
@@ -95,7 +96,12 @@ impl RequestPermits {
             return refused(LimitHit::InFlight, ProxyError::Overloaded);
         }
         pool.deposit();
-        Ok(Self { _of_service: of_service, _of_process: of_process })
+        Ok(Self { _of_service: of_service, of_process })
+    }
+
+    /// Releases the permit of the service, and keeps the one of the process.
+    pub(super) fn into_process(self) -> ConcurrencyPermit {
+        self.of_process
     }
 }
 
@@ -173,5 +179,16 @@ impl AdmittedRequest<'_> {
         let page = self.error_page(error);
         let context = ReplyContext { interim, headers: self.headers, location: None, page };
         LocalReply::new(error, &self.traits, &mut self.upload, context, client)
+    }
+
+    /// The page of the service for this error, if it has one that the client accepts. gRPC clients get none.
+    fn error_page(&self, error: ProxyError) -> Option<ChosenPage> {
+        let pages = self.pool().policy().error_pages.as_deref()?;
+        if self.traits.is_grpc {
+            return None;
+        }
+        let page = pages.get(error.status().0.as_u16())?;
+        let read = || AcceptedFormats::of_head(self.upload.head());
+        self.traits.accepts.unwrap_or_else(read).choose(page)
     }
 }

@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 
 use http::StatusCode;
 
-use super::headers::{FlipgateHeaders, put_marks};
+use super::headers::{FlipgateHeaders, put_connection, put_marks};
 use crate::{
     downstream::{DATE_LENGTH, HeadError},
     http1::{BodyError, HeadRejection, HttpVersion, put_field, put_number},
@@ -312,11 +312,7 @@ impl ProxyError {
             put_field(out, b"Strict-Transport-Security", hsts.as_bytes());
         }
         put_field(out, b"Date", date);
-        match (goes_on, version) {
-            (false, _) => put_field(out, b"Connection", b"close"),
-            (true, HttpVersion::Http10) => put_field(out, b"Connection", b"keep-alive"),
-            (true, HttpVersion::Http11) => {}
-        }
+        put_connection(out, *version, *goes_on);
         if !is_grpc {
             out.extend_from_slice(b"Content-Length: ");
             put_number(out, page.map_or(text.len(), |it| it.1) as u64);

@@ -4,7 +4,6 @@
 
 use bytes::Bytes;
 
-use super::{admitted::AdmittedRequest, error::ProxyError};
 use crate::{http1::members, model::ErrorPage};
 
 /// The statuses of errors of Flipgate for requests that have a service. Only these can have a page.
@@ -83,7 +82,7 @@ impl AcceptedFormats {
     }
 
     /// The format of a page that the client likes best; HTML if it likes both. `None` if it accepts none.
-    fn choose(self, page: &ErrorPage) -> Option<ChosenPage> {
+    pub(super) fn choose(self, page: &ErrorPage) -> Option<ChosenPage> {
         let ErrorPage { html, json } = page;
         let html = html.as_ref().filter(|_| self.html > 0);
         let json = json.as_ref().filter(|_| self.json > 0);
@@ -120,25 +119,12 @@ fn quality<'a>(parameters: impl Iterator<Item = &'a [u8]>) -> Option<u16> {
     Some(BEST)
 }
 
-impl AdmittedRequest<'_> {
-    /// The page of the service for this error, if it has one that the client accepts. gRPC clients get none.
-    pub(super) fn error_page(&self, error: ProxyError) -> Option<ChosenPage> {
-        let pages = self.pool().policy().error_pages.as_deref()?;
-        if self.traits.is_grpc {
-            return None;
-        }
-        let page = pages.get(error.status().0.as_u16())?;
-        let read = || AcceptedFormats::of_head(self.upload.head());
-        self.traits.accepts.unwrap_or_else(read).choose(page)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::{collections::BTreeSet, num::NonZeroU32};
 
     use super::*;
-    use crate::upstream::ConnectReason;
+    use crate::{proxy::ProxyError, upstream::ConnectReason};
 
     fn chosen(accept: &[&str], page: &ErrorPage) -> Option<&'static str> {
         let lines: String = accept.iter().map(|it| format!("accept: {it}\r\n")).collect();

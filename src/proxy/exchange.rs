@@ -13,12 +13,13 @@
 use futures_util::future::Either;
 
 use super::{
+    detached::Detached,
     interim::SWITCHING,
     peer_cache::PeerCache,
-    received::receive,
+    received::{NextAction, receive},
     relay::AnsweredRequest,
     retries::forward,
-    tunnel::{Tunnel, extensions},
+    tunnel::extensions,
     upstream_failure::UpstreamFailure,
     worker::Proxy,
 };
@@ -36,16 +37,22 @@ pub(super) fn exchange<'a>(
     proxy: &'a Proxy,
     client: &'a mut ClientStream<PeerCache>,
     head: Result<RequestHead, HeadError>,
-) -> impl Future<Output = AfterExchange<Tunnel>> + 'a {
-    let (mut admitted, decided) = match receive(proxy, client, head) {
+) -> impl Future<Output = AfterExchange<Detached>> + 'a {
+    let (mut admitted, next) = match receive(proxy, client, head) {
         Ok(admitted) => admitted,
         Err(unrouted) => return Either::Left(async move { unrouted.answer(client).await }),
     };
     Either::Right(async move {
         // The upstream connection is dropped at the end of this block, before an error response is written.
         let failure = 'failed: {
-            if let Err(error) = decided {
-                break 'failed UpstreamFailure::Error(error);
+            match next {
+                NextAction::Forward => {}
+                NextAction::Refuse(error) => break 'failed UpstreamFailure::Error(error),
+                // Boxed: it is rarely needed.
+                NextAction::Signal(request) => {
+                    let after = Box::pin(admitted.signal(client, request)).await;
+                    return after.map(Detached::Events);
+                }
             }
             let (mut found, head) = loop {
                 match forward(&mut admitted, client).await {
@@ -59,11 +66,8 @@ pub(super) fn exchange<'a>(
                 let extensions = extensions(&head, &found.upstream.stream);
                 match admitted.upgrade(client, &mut found.upstream.stream, &head) {
                     Ok(first) => {
-                        return AfterExchange::Tunnel(admitted.into_tunnel(
-                            found.upstream,
-                            first,
-                            extensions,
-                        ));
+                        let tunnel = admitted.into_tunnel(found.upstream, first, extensions);
+                        return AfterExchange::Tunnel(Detached::Tunnel(tunnel));
                     }
                     Err(failure) => break 'failed failure,
                 }

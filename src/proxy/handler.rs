@@ -6,7 +6,7 @@ use http::StatusCode;
 use tracing::warn;
 
 use super::{
-    exchange::exchange, log_limiter::LimitedEvent, peer_cache::PeerCache, tunnel::Tunnel,
+    detached::Detached, exchange::exchange, log_limiter::LimitedEvent, peer_cache::PeerCache,
     worker::Proxy,
 };
 use crate::{
@@ -16,18 +16,22 @@ use crate::{
 
 impl Handler for Proxy {
     type ConnectionCache = PeerCache;
-    type Tunnel = Tunnel;
+    type Tunnel = Detached;
 
     fn exchange<'a>(
         &'a self,
         client: &'a mut ClientStream<PeerCache>,
         head: Result<RequestHead, HeadError>,
-    ) -> impl Future<Output = AfterExchange<Tunnel>> + 'a {
+    ) -> impl Future<Output = AfterExchange<Detached>> + 'a {
         exchange(self, client, head)
     }
 
-    fn tunnel(&self, client: ClientStream<PeerCache>, tunnel: Tunnel) -> impl Future<Output = ()> {
-        tunnel.carry(client)
+    fn tunnel(
+        &self,
+        client: ClientStream<PeerCache>,
+        detached: Detached,
+    ) -> impl Future<Output = ()> {
+        detached.carry(client)
     }
 
     fn count_rejected(&self, why: RejectReason) {

@@ -11,7 +11,8 @@ pub(super) use self::{
     cache_control::is_private,
     request_headers::{RequestRewrite, put_request},
     response_headers::{
-        FlipgateHeaders, PinLine, ResponseRewrite, hsts, put_answer, put_interim, put_marks,
+        FlipgateHeaders, PinLine, ResponseRewrite, hsts, put_answer, put_connection, put_interim,
+        put_marks,
     },
     trailers::{Allowed, clean_trailers},
 };

@@ -18,7 +18,7 @@ pub(super) struct LocalReply {
     bytes: Vec<u8>,
     /// The length of the body.
     body: usize,
-    /// The page that is the body, in place of the end of `bytes`. Shared: a thousand clients may wait for the same one.
+    /// The body, if it is not the end of `bytes`. Shared: a thousand clients may wait for the same page.
     page: Option<Bytes>,
     /// Whether the client connection stays open.
     keeps_alive: bool,
@@ -46,12 +46,8 @@ impl LocalReply {
         context: ReplyContext<'_>,
         client: &mut ClientStream<PeerCache>,
     ) -> Self {
-        let (socket, connection) = client.split();
-        connection.disarm_all();
-        let keeps_alive = traits.keeps_alive
-            && !error.ends_connection()
-            && !connection.is_closing()
-            && upload.ends_before_next_request(socket);
+        let keeps_alive = may_keep_alive(traits, upload, client) && !error.ends_connection();
+        let connection = client.split().1;
         let ReplyContext { interim: mut bytes, headers, location, page } = context;
         let reply = ErrorReply {
             version: traits.version,
@@ -69,6 +65,11 @@ impl LocalReply {
         Self { bytes, body, page, keeps_alive }
     }
 
+    /// A reply that is no error: a head and its content.
+    pub(super) fn of(head: Vec<u8>, content: Bytes, keeps_alive: bool) -> Self {
+        Self { bytes: head, body: 0, page: Some(content), keeps_alive }
+    }
+
     /// Sends the reply, and says what happens to the connection. If the future is dropped, it is not known how much the
     /// client has, and the connection is not usable.
     pub(super) async fn send<T>(&self, client: &mut ClientStream<PeerCache>) -> AfterExchange<T> {
@@ -83,4 +84,16 @@ impl LocalReply {
             Err(_) => AfterExchange::Cut,
         }
     }
+}
+
+/// Stops all timeouts of the exchange. Returns whether the connection can stay open: the end of the request is known to
+/// be there.
+pub(super) fn may_keep_alive(
+    traits: &RequestTraits,
+    upload: &mut Upload,
+    client: &mut ClientStream<PeerCache>,
+) -> bool {
+    let (socket, connection) = client.split();
+    connection.disarm_all();
+    traits.keeps_alive && !connection.is_closing() && upload.ends_before_next_request(socket)
 }

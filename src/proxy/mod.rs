@@ -15,6 +15,7 @@ mod body_pipe;
 pub mod checks;
 mod cookies;
 mod copies;
+mod detached;
 mod direct_client;
 mod error;
 mod error_page;
@@ -43,6 +44,7 @@ mod response;
 mod retries;
 #[cfg(test)]
 mod samples;
+mod signal;
 mod stream_schedule;
 mod tunnel;
 mod upload;
@@ -52,12 +54,14 @@ mod view;
 mod worker;
 
 pub use self::{
+    detached::Detached,
     direct_client::DirectClient,
     error::ProxyError,
     error_page::PAGE_STATUSES,
     forwarding::{Forwarding, Via},
     headers::is_never_a_trailer,
     peer_cache::PeerCache,
+    signal::EventStream,
     tunnel::Tunnel,
     via::{LoopMark, is_marked},
     view::{RequestView, RequestedColor, admit},

@@ -11,6 +11,7 @@ use super::{
     request_claim::RequestClaim,
     request_record::RequestRecord,
     request_traits::{RequestTraits, location},
+    signal::SignalRequest,
     stream_schedule::StreamSchedule,
     upload::Upload,
     worker::{Proxy, RoutingDecision},
@@ -36,13 +37,23 @@ pub(super) struct UnroutedRequest<'a> {
     answer: LocalReply,
 }
 
-/// Decides on the head at the beginning of the unread bytes, and consumes it. If the request is admitted but must not
-/// go to an upstream, the error is returned beside it: the claim lasts until the error response is written.
+/// What happens to a request that was admitted. Its claim lasts until the response is written, also if that is one of
+/// Flipgate.
+pub(super) enum NextAction {
+    /// It goes to an upstream.
+    Forward,
+    /// It gets an error.
+    Refuse(ProxyError),
+    /// It is for the version signal.
+    Signal(SignalRequest),
+}
+
+/// Decides on the head at the beginning of the unread bytes, and consumes it.
 pub(super) fn receive<'a>(
     proxy: &'a Proxy,
     client: &mut ClientStream<PeerCache>,
     head: Result<RequestHead, HeadError>,
-) -> Result<(AdmittedRequest<'a>, Result<(), ProxyError>), UnroutedRequest<'a>> {
+) -> Result<(AdmittedRequest<'a>, NextAction), UnroutedRequest<'a>> {
     let record = RequestRecord::begin();
     match head {
         Ok(head) => {
@@ -66,7 +77,7 @@ impl<'a> ReceivedRequest<'a> {
         self,
         client: &mut ClientStream<PeerCache>,
         head: &RequestHead,
-    ) -> Result<(AdmittedRequest<'a>, Result<(), ProxyError>), UnroutedRequest<'a>> {
+    ) -> Result<(AdmittedRequest<'a>, NextAction), UnroutedRequest<'a>> {
         let (channel, connection) = client.split();
         let decision = match self.proxy.admit(head, channel.unread(), connection) {
             Ok(decision) => decision,
@@ -95,13 +106,20 @@ impl<'a> ReceivedRequest<'a> {
         if is_preview {
             record.note_preview();
         }
-        let headers = FlipgateHeaders {
+        let policy = claim.pool().policy();
+        let mut headers = FlipgateHeaders {
             origin: shows_color.then(|| (claim.color(), claim.generation())),
             rescued_from: None,
             is_private: is_preview,
             is_pinned,
+            version: None,
         };
-        let timeouts = &claim.pool().policy().timeouts;
+        let mut signal = None;
+        if let Some(settings) = &policy.version_signal {
+            headers.version = claim.pool().version_id().filter(|_| settings.header);
+            signal = SignalRequest::of(settings, claim.pool(), head, channel.unread());
+        }
+        let timeouts = &policy.timeouts;
         match timeouts.request {
             None => {}
             Some(Some(limit)) => connection.arm_for(Timeout::Exchange, limit),
@@ -114,31 +132,33 @@ impl<'a> ReceivedRequest<'a> {
         if is_pinned {
             claim.mark_pinned();
         }
-        let permits = match RequestPermits::take(&claim, proxy, address) {
-            Ok(permits) => permits,
-            Err(error) => {
-                if claim.pool().policy().error_pages.is_some() {
-                    let head = &channel.unread()[..head.len];
-                    traits.accepts = Some(AcceptedFormats::of_head(head));
-                }
-                let (upload, interim) =
-                    (Upload::to_discard(channel, head), InterimResponses::new(false));
-                let permits = None;
-                let admitted = AdmittedRequest {
-                    claim,
-                    permits,
-                    proxy,
-                    traits,
-                    terms,
-                    headers,
-                    pin: None,
-                    upload,
-                    interim,
-                    ending: StreamSchedule::default(),
-                };
-                return Ok((admitted, Err(error)));
-            }
+        let permits = RequestPermits::take(&claim, proxy, address);
+        let own = match (&permits, signal) {
+            (Err(error), _) => Some(NextAction::Refuse(*error)),
+            (Ok(_), signal) => signal.map(NextAction::Signal),
         };
+        let permits = permits.ok();
+        if let Some(next) = own {
+            if claim.pool().policy().error_pages.is_some() {
+                let head = &channel.unread()[..head.len];
+                traits.accepts = Some(AcceptedFormats::of_head(head));
+            }
+            let (upload, interim) =
+                (Upload::to_discard(channel, head), InterimResponses::new(false));
+            let admitted = AdmittedRequest {
+                claim,
+                permits,
+                proxy,
+                traits,
+                terms,
+                headers,
+                pin: None,
+                upload,
+                interim,
+                ending: StreamSchedule::default(),
+            };
+            return Ok((admitted, next));
+        }
         // A client that sends its body at once does not wait for `100 Continue`.
         let expects_continue = head.expects_continue && channel.unread().len() == head.len;
         let rewrite = RequestRewrite {
@@ -155,14 +175,16 @@ impl<'a> ReceivedRequest<'a> {
             proxy.copy_request(tap, head, channel.unread(), &out);
         }
         let mut upload = Upload::to_send(out, channel, head, expects_continue, &proxy.trailers);
-        let decided = match (rules.body_max, head.framing) {
-            (Some(max), Framing::Exact(length)) if length > max => Err(ProxyError::BodyTooLarge),
+        let next = match (rules.body_max, head.framing) {
+            (Some(max), Framing::Exact(length)) if length > max => {
+                NextAction::Refuse(ProxyError::BodyTooLarge)
+            }
             (max, _) => {
                 upload.limit(max, proxy.least_progress);
-                Ok(())
+                NextAction::Forward
             }
         };
-        let (permits, interim) = (Some(permits), InterimResponses::new(expects_continue));
+        let interim = InterimResponses::new(expects_continue);
         let ending = StreamSchedule::default();
         let admitted = AdmittedRequest {
             claim,
@@ -176,7 +198,7 @@ impl<'a> ReceivedRequest<'a> {
             interim,
             ending,
         };
-        Ok((admitted, decided))
+        Ok((admitted, next))
     }
 
     fn refuse(

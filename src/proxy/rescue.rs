@@ -40,6 +40,9 @@ impl AdmittedRequest<'_> {
             *origin = (color, claim.generation());
             self.headers.rescued_from = Some(pool.color());
         }
+        if self.headers.version.is_some() {
+            self.headers.version = claim.pool().version_id();
+        }
         self.warn(LimitedEvent::Rescued, &format!("by {color}"), connection.now());
         // The response is not of the version that the transaction would be pinned to.
         self.pin = None;

@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tokio::sync::watch;
 use tracing::warn;
 
 use super::{
@@ -32,7 +33,9 @@ use crate::{
     model::{Algorithm, Audience, Color, Host, NamePattern, ServiceRules, normalize_path},
     net::BufferPool,
     switch::{Claim, Ledger, LedgerShard, Visit},
-    upstream::{self, ConcurrencyLimit, Pool, ServiceSwitch, WorkerConnectionPool, WorkerRegistry},
+    upstream::{
+        self, ConcurrencyLimit, Pool, Pools, ServiceSwitch, WorkerConnectionPool, WorkerRegistry,
+    },
 };
 
 /// What all workers share.
@@ -56,6 +59,8 @@ pub struct ProxyContext {
     pub forwarding: Forwarding,
     /// The mark by which loops are detected.
     pub mark: LoopMark,
+    /// The pools and active colors, as the switch has them.
+    pub pools: watch::Receiver<Pools>,
 }
 
 /// The proxy of one worker.
@@ -66,6 +71,7 @@ pub struct Proxy {
     pub(super) shard: Arc<LedgerShard<Instant>>,
     pub(super) connections: Rc<WorkerConnectionPool>,
     pub(super) in_flight: Arc<ConcurrencyLimit>,
+    pub(super) pools: watch::Receiver<Pools>,
     pub(super) random: RefCell<fastrand::Rng>,
     pub(super) log_limiter: LogLimiter,
     pub(super) least_progress: u64,
@@ -127,6 +133,7 @@ impl Proxy {
                 buffers,
             )),
             in_flight: Arc::clone(&shared.in_flight),
+            pools: shared.pools.clone(),
             random: RefCell::new(fastrand::Rng::new()),
             log_limiter: LogLimiter::default(),
             least_progress: shared.least_progress,

@@ -35,7 +35,7 @@ use super::{
 };
 use crate::{
     metrics::{LimitHit, PoolMetrics},
-    model::{Color, EndpointAddress, Policy, PoolSpec, ServiceName, WeightedEndpoint},
+    model::{Color, EndpointAddress, Policy, PoolSpec, ServiceName, VersionId, WeightedEndpoint},
     tls::FileError,
 };
 
@@ -56,6 +56,8 @@ pub struct Pool {
     /// Counts up with each pool that replaces another.
     revision: u64,
     rescuer: Rescuer,
+    /// If the policy has a version signal.
+    version_id: Option<VersionId>,
     shared: Arc<PoolShared>,
     metrics: Arc<PoolMetrics>,
     /// Of this pool alone: a pool that replaces it has another one.
@@ -112,6 +114,7 @@ impl Pool {
             |it: &WeightedEndpoint| Arc::new(shared.new_endpoint(it, None, &connect_config));
         let endpoint_set = EndpointSet::new(spec.endpoints.iter().map(endpoint).collect());
         let endpoint_set = ArcSwap::from_pointee(endpoint_set);
+        let version_id = version_id(&service, color, &spec, &policy);
         Self {
             service,
             color,
@@ -124,6 +127,7 @@ impl Pool {
             ejection_times: EjectionTimes::new(),
             revision: 0,
             rescuer: Rescuer::default(),
+            version_id,
             shared,
             metrics,
             tap: Arc::default(),
@@ -159,6 +163,7 @@ impl Pool {
         let endpoint_set = ArcSwap::from_pointee(EndpointSet::new(endpoints.into()));
         let (service, color) = (self.service.clone(), self.color);
         let (shared, metrics) = (Arc::clone(&self.shared), Arc::clone(&self.metrics));
+        let version_id = version_id(&service, color, &spec, &policy);
         let pool = Self {
             service,
             color,
@@ -171,6 +176,7 @@ impl Pool {
             ejection_times: EjectionTimes::new(),
             revision: shared.last_revision.fetch_add(1, Relaxed) + 1,
             rescuer: Rescuer::default(),
+            version_id,
             shared,
             metrics,
             tap: Arc::default(),
@@ -213,6 +219,12 @@ impl Pool {
     #[must_use]
     pub fn admission(&self) -> &Arc<Admission> {
         &self.admission
+    }
+
+    /// The id of its version, if the policy has a version signal.
+    #[must_use]
+    pub fn version_id(&self) -> Option<VersionId> {
+        self.version_id
     }
 
     /// Its endpoints; for a resolved name, one for each address.
@@ -375,6 +387,15 @@ impl Pool {
     pub fn clear_alert(&self) {
         self.shared.alert.clear();
     }
+}
+
+fn version_id(
+    service: &ServiceName,
+    color: Color,
+    spec: &PoolSpec,
+    policy: &Policy,
+) -> Option<VersionId> {
+    policy.version_signal.is_some().then(|| VersionId::of(service, color, spec))
 }
 
 // === impl PoolShared ===

@@ -51,5 +51,6 @@ mod timeouts;
 mod tls;
 mod trailers;
 mod tunnel;
+mod version_signal;
 mod watch;
 mod wire;

@@ -6,7 +6,7 @@ use super::cache_control::put_private;
 use crate::{
     downstream::{DATE_LENGTH, Peer},
     http1::{FieldLines, FieldName, Framing, HttpVersion, ResponseHead, put_field, put_number},
-    model::{Color, Generation},
+    model::{Color, Generation, VersionId},
     proxy::peer_cache::PeerCache,
 };
 
@@ -21,6 +21,8 @@ pub(in crate::proxy) struct FlipgateHeaders {
     pub(in crate::proxy) is_private: bool,
     /// Whether the request's transaction is pinned to the color of `origin`. Only with that.
     pub(in crate::proxy) is_pinned: bool,
+    /// The id of the version, if the service tells it on every response.
+    pub(in crate::proxy) version: Option<VersionId>,
 }
 
 /// The cookie of a pin on a response.
@@ -128,6 +130,22 @@ pub(in crate::proxy) fn put_marks(out: &mut Vec<u8>, headers: &FlipgateHeaders) 
         if headers.is_pinned {
             put_field(out, b"Flipgate-Pinned", color.as_str().as_bytes());
         }
+    }
+    if let Some(version) = headers.version {
+        put_field(out, b"Flipgate-Version", version.as_bytes());
+        // Scripts can read this field of the response that their page came with, and no other one.
+        out.extend_from_slice(b"Server-Timing: flipgate;desc=\"");
+        out.extend_from_slice(version.as_bytes());
+        out.extend_from_slice(b"\"\r\n");
+    }
+}
+
+/// Writes what a complete response of Flipgate says of its connection.
+pub(in crate::proxy) fn put_connection(out: &mut Vec<u8>, version: HttpVersion, keeps_alive: bool) {
+    match (keeps_alive, version) {
+        (false, _) => put_field(out, b"Connection", b"close"),
+        (true, HttpVersion::Http10) => put_field(out, b"Connection", b"keep-alive"),
+        (true, HttpVersion::Http11) => {}
     }
 }
 
