@@ -3,6 +3,7 @@
 //! Every mistake that can be found before anything is started is found here, all of them at once, with file, line
 //! and key.
 
+mod assets;
 mod diagnostics;
 mod environment;
 mod errors;

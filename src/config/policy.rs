@@ -5,6 +5,7 @@ use std::{num::NonZeroU32, ops::RangeInclusive, sync::Arc, time::Duration};
 use http::{HeaderName, uri::PathAndQuery};
 
 use super::{
+    assets::assets,
     errors::error_pages,
     reader::{Section, Value, text, whole, word},
     settings::{duration, whole_exchange},
@@ -29,6 +30,7 @@ pub(super) fn policy(section: &Section<'_>, prefix: &PathPrefix) -> Arc<Policy> 
         timeouts: timeouts(&section.section("timeouts")),
         drain: drain(&section.section("drain")),
         error_pages: error_pages(&section.section("errors")),
+        assets: section.has("assets").then(|| assets(&section.section("assets"), prefix)),
         version_signal: section
             .has("version_signal")
             .then(|| version_signal(&section.section("version_signal"), prefix)),

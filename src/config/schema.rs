@@ -177,7 +177,14 @@ const SERVICE: &[SchemaKey] = &[
     ("watch", Table(WATCH), "How a color is judged after its promotion"),
     ("pin", Table(PIN), "How transactions stay on the version that they began on"),
     ("errors", Pages, "Pages for errors of Flipgate, by status"),
+    ("assets", Table(ASSETS), "Which missing assets are asked of the other color"),
     ("version_signal", Table(VERSION_SIGNAL), "How pages learn that another version is active"),
+];
+const ASSETS: &[SchemaKey] = &[
+    ("prefixes", Strings, "The path prefixes of the assets"),
+    ("status", Strings, "Statuses that say that an asset is missing"),
+    ("hashed_only", Flag, "Only names with a hash of the content"),
+    ("html_is_missing", Flag, "HTML is no script, style, font or image"),
 ];
 const VERSION_SIGNAL: &[SchemaKey] = &[
     ("path", Text, "The path of the resources, below the path of the service"),

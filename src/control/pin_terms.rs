@@ -35,11 +35,13 @@ impl<'a> TermsFactory<'a> {
         old: Option<&Continuity>,
     ) -> Option<Arc<Continuity>> {
         let state = self.state.services.get(name)?;
-        let settings = spec.pins.as_ref()?;
+        if spec.pins.is_none() && spec.policy.assets.is_none() {
+            return None;
+        }
         let old = old.and_then(|it| it.pins.as_ref());
-        let pins = self.pins(name, settings, state, old);
+        let pins = spec.pins.as_ref().map(|it| self.pins(name, it, state, old));
         let served = Color::BOTH.map(|it| state.pool(it).served);
-        Some(Arc::new(Continuity { served, pins: Some(pins) }))
+        Some(Arc::new(Continuity { served, pins }))
     }
 
     fn pins(

@@ -29,7 +29,7 @@ pub use self::{
     gauge_guard::GaugeGuard,
     gauges::{EndpointGauges, LimitHit, PoolGauges, ServiceGauges},
     outcomes::{Outcome, Outcomes},
-    pool::PoolMetrics,
+    pool::{AssetResult, PoolMetrics},
     promotion::{PromotionKind, PromotionResult},
     tasks::TaskGuard,
 };
@@ -146,6 +146,11 @@ impl Metrics {
                 "rescued_requests_total",
                 "Requests that could not be connected to the active color, and went to the one before",
                 &of_pool,
+            )?,
+            assets: counters(
+                "asset_fallbacks_total",
+                "Missing assets of the other color that this color was asked for, by result",
+                &["service", "color", "result"],
             )?,
             pinned: counters(
                 "pinned_requests_total",
@@ -322,6 +327,7 @@ impl Metrics {
             connect_errors,
             connections,
             rescued,
+            assets,
             pinned,
             retries,
             ejections,
@@ -334,6 +340,7 @@ impl Metrics {
             errors,
             connect_errors,
             rescued,
+            assets,
             pinned,
             retries,
             ejections,

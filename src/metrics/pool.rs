@@ -22,6 +22,7 @@ pub(super) struct MetricFamilies {
     pub(super) connect_errors: IntCounterVec,
     pub(super) connections: IntGaugeVec,
     pub(super) rescued: IntCounterVec,
+    pub(super) assets: IntCounterVec,
     pub(super) pinned: IntCounterVec,
     pub(super) retries: IntCounterVec,
     pub(super) ejections: IntCounterVec,
@@ -47,6 +48,17 @@ pub struct PoolMetrics {
     outcomes: Outcomes,
 }
 
+/// What came of asking the other color for a missing asset.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum AssetResult {
+    /// It has the asset.
+    Found,
+    /// It does not have it either.
+    Missing,
+    /// There was no response.
+    Failed,
+}
+
 /// The counters of one class of codes, each made when it is first needed.
 type CodeCounters = [OnceLock<IntCounter>; 100];
 
@@ -55,6 +67,20 @@ const CLASSES: usize = 9;
 
 /// The reason of the series that every used pool has.
 const FIRST_REASON: &str = "connection_refused";
+
+// === impl AssetResult ===
+
+impl AssetResult {
+    /// The result as a word.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Found => "found",
+            Self::Missing => "missing",
+            Self::Failed => "failed",
+        }
+    }
+}
 
 // === impl PoolMetrics ===
 
@@ -163,6 +189,13 @@ impl PoolMetrics {
     pub fn count_pinned(&self) {
         let pinned = || self.families.pinned.with_label_values(&self.labels());
         self.pinned.get_or_init(pinned).inc();
+    }
+
+    /// Counts an asset that this pool was asked for because the other color does not have it.
+    #[cold]
+    pub fn count_asset(&self, result: AssetResult) {
+        let labels = [&*self.service, self.color, result.as_str()];
+        self.families.assets.with_label_values(&labels).inc();
     }
 
     /// Counts a retry. `reason` is a word of a fixed list.

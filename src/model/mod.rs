@@ -3,9 +3,11 @@
 //! Everything here is a value: parsed once where it enters the program, then only compared, matched and printed. A
 //! value that exists is valid; there is no second check.
 
+mod assets;
 mod audience;
 mod authority;
 mod color;
+mod content_hash;
 mod endpoint;
 mod error_pages;
 mod gate;
@@ -28,9 +30,11 @@ mod watch;
 mod weighted;
 
 pub use self::{
+    assets::{Asset, AssetFallback},
     audience::Audience,
     authority::{default_port, is_same_authority},
     color::{Color, ParseColorError, Role},
+    content_hash::has_content_hash,
     endpoint::{Endpoint, EndpointAddress, Health, ParseEndpointError},
     error_pages::{ErrorPage, ErrorPages},
     gate::{

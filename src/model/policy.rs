@@ -2,7 +2,7 @@
 
 use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
-use super::{ErrorPages, StatusSet, StreamPolicies, VersionSignal};
+use super::{AssetFallback, ErrorPages, StatusSet, StreamPolicies, VersionSignal};
 
 /// The policy of a service: load balancing, health, retries and limits.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -25,6 +25,8 @@ pub struct Policy {
     pub error_pages: Option<Arc<ErrorPages>>,
     /// How pages learn that another version has become active.
     pub version_signal: Option<VersionSignal>,
+    /// Which missing assets are asked of the other color.
+    pub assets: Option<AssetFallback>,
 }
 
 /// What a drain waits for besides requests with a client that waits for the response, and which streams it ends.

@@ -54,6 +54,8 @@ pub(super) struct ServiceTerms {
     pub(super) tunnel_timeout: Option<Duration>,
     /// The hash key for the choice of an endpoint, if the service balances by hash.
     pub(super) key: Option<u64>,
+    /// Whether the client is internal.
+    pub(super) is_internal: bool,
 }
 
 /// Permits of the limits of requests in flight.

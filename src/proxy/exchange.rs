@@ -54,7 +54,7 @@ pub(super) fn exchange<'a>(
                     return after.map(Detached::Events);
                 }
             }
-            let (mut found, head) = loop {
+            let (mut found, mut head) = loop {
                 match forward(&mut admitted, client).await {
                     Ok(forwarded) => break forwarded,
                     // At most once: a request that was rescued is not rescued again.
@@ -62,6 +62,12 @@ pub(super) fn exchange<'a>(
                     Err(failure) => break 'failed failure,
                 }
             };
+            if let Some(missing) = admitted.missing_asset(&found, &head) {
+                match Box::pin(admitted.fall_back(client, found, head, missing)).await {
+                    Ok(response) => (found, head) = response,
+                    Err(failure) => break 'failed failure,
+                }
+            }
             if head.status == SWITCHING {
                 let extensions = extensions(&head, &found.upstream.stream);
                 match admitted.upgrade(client, &mut found.upstream.stream, &head) {

@@ -32,6 +32,8 @@ pub(super) enum LimitedEvent {
     ErrorResponse,
     /// A request was served by the color before.
     Rescued,
+    /// A missing asset was asked of the other color.
+    Asset,
     /// A TLS handshake failed for the certificate of the client.
     ClientCertificate,
 }
@@ -87,6 +89,7 @@ impl LimitedEvent {
             Self::Rescued => {
                 "no endpoint of the active color can be connected; request served by the color before"
             }
+            Self::Asset => "missing asset; this color was asked for it",
             Self::ClientCertificate => "client certificate refused",
         }
     }

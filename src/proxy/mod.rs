@@ -9,6 +9,7 @@ mod abandoned;
 mod address;
 mod admitted;
 mod affinity;
+mod assets;
 mod body_borders;
 mod body_pipe;
 #[cfg(any(test, fuzzing))]

@@ -94,6 +94,7 @@ impl<'a> ReceivedRequest<'a> {
             claim,
             forwarded,
             is_preview,
+            is_internal,
             shows_color,
             keeps_trace,
             response_timeout,
@@ -110,6 +111,8 @@ impl<'a> ReceivedRequest<'a> {
         let mut headers = FlipgateHeaders {
             origin: shows_color.then(|| (claim.color(), claim.generation())),
             rescued_from: None,
+            asset_from: None,
+            is_missing: false,
             is_private: is_preview,
             is_pinned,
             version: None,
@@ -126,7 +129,8 @@ impl<'a> ReceivedRequest<'a> {
             Some(None) => connection.disarm(Timeout::Exchange),
         }
         let response_timeout = timeouts.response.unwrap_or(response_timeout);
-        let terms = ServiceTerms { response_timeout, tunnel_timeout: rules.tunnel_timeout, key };
+        let tunnel_timeout = rules.tunnel_timeout;
+        let terms = ServiceTerms { response_timeout, tunnel_timeout, key, is_internal };
         let underway = connection.peer().load().count_request();
         let claim = RequestClaim::new(claim, record, &proxy.shard, underway, address);
         if is_pinned {

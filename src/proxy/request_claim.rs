@@ -26,6 +26,15 @@ pub(super) struct RequestClaim {
     claim: Claim<Pool>,
 }
 
+/// A claim that a request had before, with its permit. It holds its side as before.
+// Fields are dropped in this order: the record in the ledger is removed before the claim ends.
+pub(super) struct ClaimAside {
+    claim_record: ClaimRecord<Instant>,
+    permit: Option<RequestPermit>,
+    failed_endpoint: Option<Arc<EndpointState>>,
+    claim: Claim<Pool>,
+}
+
 // === impl RequestClaim ===
 
 impl RequestClaim {
@@ -118,6 +127,33 @@ impl RequestClaim {
     /// The ending in progress, with its version.
     pub(super) fn ending(&self) -> (u32, Option<Arc<StreamEnding>>) {
         self.claim.ending()
+    }
+
+    /// Gives the request another claim, and returns what it had, to be taken back or dropped. Both sides are held until
+    /// then.
+    pub(super) fn set_aside(
+        &mut self,
+        claim: Claim<Pool>,
+        shard: &Arc<LedgerShard<Instant>>,
+    ) -> ClaimAside {
+        let (client, _) = self.claim_record.client();
+        let claim_record = shard.record(claim.side(), self.record.started(), client);
+        ClaimAside {
+            claim_record: std::mem::replace(&mut self.claim_record, claim_record),
+            permit: self.permit.take(),
+            failed_endpoint: self.failed_endpoint.take(),
+            claim: std::mem::replace(&mut self.claim, claim),
+        }
+    }
+
+    /// Gives the request back the claim that it had before, and ends the other one.
+    pub(super) fn take_back(&mut self, aside: ClaimAside) {
+        let ClaimAside { claim_record, permit, failed_endpoint, claim } = aside;
+        // The record is removed before the claim ends.
+        self.claim_record = claim_record;
+        self.permit = permit;
+        self.failed_endpoint = failed_endpoint;
+        self.claim = claim;
     }
 
     /// Notes that the response head has arrived.

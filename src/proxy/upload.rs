@@ -188,6 +188,11 @@ impl Upload {
         self.state = UploadState::Refused;
     }
 
+    /// Notes that everything was written: a request that was sent again is over, and the first one counts.
+    pub(super) fn mark_done(&mut self) {
+        self.state = UploadState::Done;
+    }
+
     /// Stops sending, because the request cannot be read any further.
     pub(super) fn mark_refused(&mut self) {
         self.state = UploadState::Broken;

@@ -94,6 +94,8 @@ pub(super) struct RoutingDecision {
     /// What a trusted proxy says about the client, if there is one.
     pub(super) forwarded: Option<ForwardedInfo>,
     pub(super) is_preview: bool,
+    /// Whether the client is internal.
+    pub(super) is_internal: bool,
     pub(super) shows_color: bool,
     /// Whether the trace context of public clients is kept.
     pub(super) keeps_trace: bool,
@@ -263,6 +265,7 @@ impl Proxy {
             claim,
             forwarded,
             is_preview,
+            is_internal: identity.audience == Audience::Internal,
             shows_color,
             keeps_trace,
             response_timeout,

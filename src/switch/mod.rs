@@ -107,6 +107,18 @@ impl<R, P, T: Clone, C: Pointer<Table<R, P, T>>> Switch<R, P, T, C> {
         })
     }
 
+    /// Admits one request of this service to the color that `choose` returns, whatever its role.
+    pub fn claim_color(
+        &self,
+        service: &ServiceName,
+        choose: impl FnOnce(&Service<P, T>) -> Option<Color>,
+    ) -> Option<Claim<P>> {
+        self.current.with(|table| {
+            let service = table.service(service)?;
+            Some(service.claim(Visit::Preview(choose(service)?), table.generation()))
+        })
+    }
+
     /// Reads the current table. `look` should return quickly: while it runs, a side that is replaced meanwhile cannot
     /// report drained.
     pub fn read<A>(&self, look: impl FnOnce(&Table<R, P, T>) -> A) -> A {

@@ -4,6 +4,7 @@ mod abandoned;
 mod address;
 mod admin;
 mod admin_guard;
+mod assets;
 mod audience;
 mod audit;
 mod bad_input;

@@ -17,7 +17,11 @@ pub(in crate::proxy) struct FlipgateHeaders {
     pub(in crate::proxy) origin: Option<(Color, Generation)>,
     /// The active color, if it could not be connected and `origin` is the color before. Only with `origin`.
     pub(in crate::proxy) rescued_from: Option<Color>,
-    /// Whether no cache may store the response.
+    /// The color that an asset comes from, if the color that the client gets does not have it. Only with `origin`.
+    pub(in crate::proxy) asset_from: Option<Color>,
+    /// Whether the response says that an asset is missing: no cache may store that.
+    pub(in crate::proxy) is_missing: bool,
+    /// Whether no cache may store the response, and it is for this client only.
     pub(in crate::proxy) is_private: bool,
     /// Whether the request's transaction is pinned to the color of `origin`. Only with that.
     pub(in crate::proxy) is_pinned: bool,
@@ -76,7 +80,8 @@ pub(in crate::proxy) fn put_answer(
     out.reserve(head.len + ADDED);
     put_status_line(out, *version, head, bytes);
     let makes_private = pin.is_some_and(|it| it.makes_private);
-    put_kept(out, head.fields.lines(bytes), headers.is_private || makes_private);
+    let is_stored = !(headers.is_private || headers.is_missing || makes_private);
+    put_kept(out, head.fields.lines(bytes), !is_stored);
     put_framing(out, head, *framing);
     if !head.has_date && !is_websocket {
         // RFC 9110, section 6.6.1.
@@ -118,6 +123,8 @@ pub(in crate::proxy) fn put_interim(out: &mut Vec<u8>, head: &ResponseHead, byte
 pub(in crate::proxy) fn put_marks(out: &mut Vec<u8>, headers: &FlipgateHeaders) {
     if headers.is_private {
         out.extend_from_slice(b"Cache-Control: private, no-store\r\n");
+    } else if headers.is_missing {
+        out.extend_from_slice(b"Cache-Control: no-store\r\n");
     }
     if let Some((color, generation)) = headers.origin {
         put_field(out, b"Flipgate-Color", color.as_str().as_bytes());
@@ -126,6 +133,9 @@ pub(in crate::proxy) fn put_marks(out: &mut Vec<u8>, headers: &FlipgateHeaders) 
         out.extend_from_slice(b"\r\n");
         if let Some(color) = headers.rescued_from {
             put_field(out, b"Flipgate-Rescued-From", color.as_str().as_bytes());
+        }
+        if let Some(color) = headers.asset_from {
+            put_field(out, b"Flipgate-Asset-From", color.as_str().as_bytes());
         }
         if headers.is_pinned {
             put_field(out, b"Flipgate-Pinned", color.as_str().as_bytes());

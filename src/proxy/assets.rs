@@ -1,0 +1,215 @@
+//! Asset fallback: an asset that the chosen color does not have is asked of the other color.
+//!
+//! A page of blue that loads its scripts after the flip asks for files that only blue has. It is an exception to the rule
+//! that no request reaches a replaced color after a flip, and only for declared paths of services that ask for it.
+//!
+//! Only the head of the first response is held back. Its connection waits with the content until the other color has
+//! responded. Both claims are held meanwhile.
+
+use std::{future::poll_fn, task::Poll, time::Duration};
+
+use super::{
+    admitted::AdmittedRequest,
+    log_limiter::LimitedEvent,
+    peer_cache::PeerCache,
+    retries::{UpstreamResponse, forward},
+    upstream_failure::UpstreamFailure,
+};
+use crate::{
+    downstream::{ClientStream, Timeout},
+    http1::{FieldName, Framing, ResponseHead},
+    metrics::AssetResult,
+    model::{Asset, AssetFallback, normalize_path},
+    switch::Claim,
+    upstream::Pool,
+};
+
+/// A missing asset.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct MissingAsset {
+    /// Whether the other color may be asked.
+    may_fall_back: bool,
+}
+
+/// The time in which the other color has to begin its response. Then the client gets the first one.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The largest content of a given up response that is read, so that its connection can be used again.
+const DISCARD_MAX: u64 = 16 * 1024;
+
+impl AdmittedRequest<'_> {
+    /// The asset that this response says is missing. One check for services without assets, and a second one for other
+    /// responses.
+    #[inline]
+    pub(super) fn missing_asset(
+        &self,
+        found: &UpstreamResponse,
+        head: &ResponseHead,
+    ) -> Option<MissingAsset> {
+        let settings = self.pool().policy().assets.as_ref()?;
+        let is_declared = settings.statuses.contains(head.status);
+        let may_be_page = settings.html_is_missing
+            && matches!(head.status, 200..=299)
+            && is_html(head, found.upstream.stream.unread());
+        match is_declared || may_be_page {
+            true => self.missing_at(settings, is_declared),
+            false => None,
+        }
+    }
+
+    /// The same, if the status or the type of the response says that an asset would be missing.
+    fn missing_at(&self, settings: &AssetFallback, is_declared: bool) -> Option<MissingAsset> {
+        let line = self.upload.head().split(|it| *it == b'\n').next()?;
+        let mut words = line.split(|it| *it == b' ');
+        if !matches!(words.next()?, b"GET" | b"HEAD") {
+            return None;
+        }
+        let target = words.next()?;
+        let path = target.split(|it| *it == b'?').next()?;
+        let path = normalize_path(std::str::from_utf8(path).ok()?).ok()?;
+        let Asset { may_fall_back, is_never_html } = settings.asset(&path)?;
+        // A page below the prefix is only taken for a missing asset if its name could have been asked elsewhere.
+        let is_missing = is_declared || is_never_html && may_fall_back;
+        is_missing.then_some(MissingAsset { may_fall_back })
+    }
+
+    /// Asks the other color for a missing asset, and returns the response that the client gets: that of the other color,
+    /// unless the asset is missing there too or there is no response; then the first one, which no cache may keep.
+    ///
+    /// Dropping the future gives up the request. Both connections are closed then, and both claims end.
+    #[cold]
+    pub(super) async fn fall_back(
+        &mut self,
+        client: &mut ClientStream<PeerCache>,
+        first: UpstreamResponse,
+        head: ResponseHead,
+        missing: MissingAsset,
+    ) -> Result<(UpstreamResponse, ResponseHead), UpstreamFailure> {
+        let Some(claim) = self.claim_other(missing) else {
+            self.headers.is_missing = true;
+            return Ok((first, head));
+        };
+        self.note_success(head.status);
+        let (color, generation, version) =
+            (claim.color(), claim.generation(), claim.pool().version_id());
+        let aside = self.claim.set_aside(claim, &self.proxy.shard);
+        // Declared behind its claim: also if the future is dropped, the connection ends before the claim.
+        let first = first;
+        let connection = client.split().1;
+        connection.disarm(Timeout::ResponseHead);
+        connection.disarm(Timeout::Continue);
+        self.upload.rewind();
+        let usual = self.terms.response_timeout;
+        self.terms.response_timeout = usual.min(TIMEOUT);
+        // Boxed: the future that calls this has one of its own.
+        let answer = Box::pin(forward(self, client)).await;
+        self.terms.response_timeout = usual;
+        let (second, result) = match answer {
+            Ok((second, head)) if self.missing_asset(&second, &head).is_none() => {
+                (Some((second, head)), AssetResult::Found)
+            }
+            Ok((second, head)) => {
+                self.give_up(client, second, &head).await;
+                (None, AssetResult::Missing)
+            }
+            Err(UpstreamFailure::ClientLeft) => {
+                drop(first);
+                self.claim.take_back(aside);
+                return Err(UpstreamFailure::ClientLeft);
+            }
+            Err(
+                UpstreamFailure::Error(_)
+                | UpstreamFailure::Closed
+                | UpstreamFailure::RetryElsewhere,
+            ) => (None, AssetResult::Failed),
+        };
+        self.pool().metrics().count_asset(result);
+        let now = client.split().1.now();
+        self.warn(LimitedEvent::Asset, result.as_str(), now);
+        if let Some(second) = second {
+            self.give_up(client, first, &head).await;
+            drop(aside);
+            if let Some(origin) = &mut self.headers.origin {
+                *origin = (color, generation);
+                self.headers.asset_from = Some(color);
+                self.headers.is_pinned = false;
+            }
+            if self.headers.version.is_some() {
+                self.headers.version = version;
+            }
+            // The response is not of the version that the transaction would be pinned to.
+            self.pin = None;
+            return Ok(second);
+        }
+        let connection = client.split().1;
+        connection.disarm(Timeout::ResponseHead);
+        self.claim.take_back(aside);
+        // The first color has the whole request.
+        self.upload.mark_done();
+        self.headers.is_missing = true;
+        Ok((first, head))
+    }
+
+    /// Takes a claim on the other color, if that may have the asset: an internal client may ask any color, and the public
+    /// only one that was active with these endpoints.
+    fn claim_other(&self, missing: MissingAsset) -> Option<Claim<Pool>> {
+        let is_repeatable = self.traits.is_repeatable
+            && !self.traits.wants_websocket
+            && self.upload.is_done()
+            && self.upload.can_rewind()
+            // The client has seen a part of the first response.
+            && !self.interim.has_any();
+        if !missing.may_fall_back || !is_repeatable {
+            return None;
+        }
+        let other = self.claim.pool().color().other();
+        self.proxy.switch.claim_color(self.pool().service(), |service| {
+            let was_served = service.terms().as_ref().is_some_and(|it| it.was_served(other));
+            let may_see = self.terms.is_internal || was_served;
+            (may_see && service.side(other).pool().has_endpoint_up()).then_some(other)
+        })
+    }
+
+    /// Gives a response up. If all of it has arrived, its connection is kept for another request; otherwise it is closed.
+    async fn give_up(
+        &self,
+        client: &mut ClientStream<PeerCache>,
+        mut response: UpstreamResponse,
+        head: &ResponseHead,
+    ) {
+        let framing = head.framing(self.traits.is_for_head);
+        let length = match framing {
+            Framing::None if !head.declares_content() => 0,
+            Framing::Exact(length @ ..=DISCARD_MAX) => length,
+            _ => return,
+        };
+        let whole = head.len + usize::try_from(length).unwrap_or(usize::MAX);
+        let stream = &mut response.upstream.stream;
+        if !head.keeps_alive || stream.is_stream() || !self.upload.is_done() {
+            return;
+        }
+        // What has arrived, without waiting.
+        poll_fn(|context| {
+            while stream.unread().len() < whole
+                && let Poll::Ready(Ok(1..)) = stream.poll_read(context, whole)
+            {}
+            Poll::Ready(())
+        })
+        .await;
+        if stream.unread().len() != whole {
+            return;
+        }
+        stream.consume(whole);
+        let UpstreamResponse { upstream, endpoint } = response;
+        self.proxy.connections.put_back(&endpoint, upstream, client.split().1.now());
+    }
+}
+
+/// Whether the content is HTML.
+fn is_html(head: &ResponseHead, bytes: &[u8]) -> bool {
+    let content_type = head.fields.lines(bytes).first(FieldName::ContentType);
+    content_type.is_some_and(|it| {
+        let kind = it.split(|it| *it == b';').next().unwrap_or_default();
+        kind.trim_ascii().eq_ignore_ascii_case(b"text/html")
+    })
+}
