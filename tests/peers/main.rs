@@ -21,7 +21,7 @@ struct Peer {
 /// Where `.ci/run` puts the Python packages.
 const PYTHON: &str = "target/peers/bin/python";
 
-const PEERS: [Peer; 8] = [
+const PEERS: [Peer; 9] = [
     Peer {
         name: "grpcio_calls_in_all_four_kinds",
         program: "grpc_kinds.py",
@@ -45,6 +45,11 @@ const PEERS: [Peer; 8] = [
     Peer {
         name: "chromium_opens_a_websocket_over_http2",
         program: "browser.py",
+        commands: &["openssl", "chromium"],
+    },
+    Peer {
+        name: "a_page_in_chromium_reloads_itself_after_a_flip",
+        program: "reload.py",
         commands: &["openssl", "chromium"],
     },
     Peer {
