@@ -2,7 +2,7 @@
 //! closing. The task that serves it and the connection table share it; the table reports expired timeouts.
 
 use std::{
-    cell::{Cell, OnceCell, RefCell},
+    cell::{Cell, RefCell},
     future::poll_fn,
     pin::pin,
     rc::Rc,
@@ -38,8 +38,8 @@ pub struct ClientConnection<M> {
     /// Whether this is one stream of a connection.
     is_stream: bool,
     waker: RefCell<Option<Waker>>,
-    /// Set once, when the task starts.
-    task: OnceCell<AbortHandle>,
+    /// The task that serves the connection, once it has started.
+    task: Cell<Option<AbortHandle>>,
 }
 
 /// How long a handshake may continue when the connection is closing.
@@ -69,14 +69,13 @@ impl<M> ClientConnection<M> {
             has_reset: Cell::new(false),
             is_stream,
             waker: RefCell::new(None),
-            task: OnceCell::new(),
+            task: Cell::new(None),
         }
     }
 
-    /// Stores the handle of the task that serves the connection.
+    /// Stores the handle of the task that serves the connection, in place of that of an earlier one.
     pub(super) fn set_task(&self, task: AbortHandle) {
-        let is_first = self.task.set(task).is_ok();
-        debug_assert!(is_first, "a connection has one task");
+        self.task.set(Some(task));
     }
 
     /// The peer of the connection.
@@ -250,8 +249,9 @@ impl<M> ClientConnection<M> {
     /// Aborts the task at its next await point.
     pub(super) fn cut(&self, timeout: Timeout) {
         debug!(peer = %self.peer.address(), ?timeout, "connection timed out");
-        if let Some(task) = self.task.get() {
+        if let Some(task) = self.task.take() {
             task.abort();
+            self.task.set(Some(task));
         }
     }
 

@@ -285,9 +285,31 @@ async fn handle_stream<H: Handler>(
         }
         AfterExchange::Tunnel(tunnel) => {
             stream_activity.0.responses.set(stream_activity.0.responses.get() + 1);
-            Box::pin(worker.handler.tunnel(client, tunnel)).await;
+            start_tunnel(client, tunnel, stream_activity, worker);
         }
     }
+}
+
+/// Starts a task that runs a tunnel, which may be open for days: the memory of the exchange is freed with this one.
+fn start_tunnel<H: Handler>(
+    client: ClientStream<H::ConnectionCache>,
+    tunnel: H::Tunnel,
+    stream_activity: StreamActivity<H::ConnectionCache>,
+    worker: MonitoredContext<H>,
+) {
+    let connection = Rc::clone(&client.connection);
+    let woken = Rc::clone(&connection);
+    let tasks = worker.tasks.clone();
+    let task = tasks.spawn_local(async move {
+        let mut tunnel = Box::pin(worker.handler.tunnel(client, tunnel));
+        poll_fn(|context| {
+            woken.set_waker(context.waker());
+            tunnel.as_mut().poll(context)
+        })
+        .await;
+        drop(stream_activity);
+    });
+    connection.set_task(task.abort_handle());
 }
 
 /// How a request without content ended.

@@ -17,10 +17,11 @@ pub enum Detached {
 
 impl Detached {
     /// Runs it to its end. Dropping the future ends it.
+    // Boxed, each in its own size: an idle tunnel is not larger because of event streams.
     pub(super) fn carry(self, client: ClientStream<PeerCache>) -> impl Future<Output = ()> {
         match self {
-            Self::Tunnel(tunnel) => Either::Left(tunnel.carry(client)),
-            Self::Events(events) => Either::Right(events.carry(client)),
+            Self::Tunnel(tunnel) => Either::Left(Box::pin(tunnel.carry(client))),
+            Self::Events(events) => Either::Right(Box::pin(events.carry(client))),
         }
     }
 }
