@@ -19,8 +19,8 @@ const HASH_MIN: usize = 8;
 /// The separators of the parts of a name.
 const SEPARATORS: &[u8] = b".-_~";
 
-/// Whether a file name has a hash of its content. In doubt, words are words: a hash of base64url that looks like words
-/// is not found, about one in a hundred.
+/// Whether a file name has a hash of its content. In doubt, words are words: of the hashes of base64url, less than one in a
+/// hundred is not found behind a separator, and three where the name is nothing else.
 #[must_use]
 pub fn has_content_hash(name: &str) -> bool {
     let Some((stem, _extension)) = name.rsplit_once('.') else { return false };
@@ -45,9 +45,12 @@ fn is_hash_of_part(part: &[u8]) -> bool {
     if part.len() < HASH_MIN || !part.iter().all(u8::is_ascii_alphanumeric) {
         return false;
     }
-    let is_base32 =
-        part.len() == HASH_MIN && part.iter().all(|it| matches!(it, b'A'..=b'Z' | b'2'..=b'7'));
-    is_base32 || is_mixed(part) && !is_words(part)
+    let has = |is_kind: fn(&u8) -> bool| part.iter().any(is_kind);
+    let is_base32 = part.iter().all(|it| matches!(it, b'A'..=b'Z' | b'2'..=b'7'));
+    // A page loads many files, so a hash that happens to look like words must be found. Words of both cases with just this
+    // length are rare there.
+    let has_both_cases = has(u8::is_ascii_lowercase) && has(u8::is_ascii_uppercase);
+    part.len() == HASH_MIN && (is_base32 || has_both_cases) || is_mixed(part) && !is_words(part)
 }
 
 /// Whether the last eight characters are a hash of base64url with a `-` or `_` in it.
@@ -56,24 +59,33 @@ fn ends_in_base64url(stem: &[u8]) -> bool {
     let (before, hash) = stem.split_at(start);
     let is_apart = before.last().is_none_or(|it| matches!(it, b'-' | b'.'));
     let is_base64url = hash.iter().all(|it| it.is_ascii_alphanumeric() || b"-_".contains(it));
-    let has = |is_kind: fn(&u8) -> bool| hash.iter().any(is_kind);
     let has_separator = hash.iter().any(|it| b"-_".contains(it));
     // Words and numbers between separators, such as `Foo-Bar1`, are no hash.
-    let is_plain = |it: &[u8]| it.iter().all(u8::is_ascii_digit) || is_words(it);
-    let are_plain = hash.split(|it| b"-_".contains(it)).all(is_plain);
-    is_apart
-        && is_base64url
-        && has_separator
-        && has(u8::is_ascii_lowercase)
-        && has(u8::is_ascii_uppercase)
-        && !are_plain
+    let are_plain = hash.split(|it| b"-_".contains(it)).all(is_plain_word);
+    is_apart && is_base64url && has_separator && is_mixed(hash) && !are_plain
+}
+
+/// Whether a part is one word of one case, perhaps with a capital, one letter, or nothing, and a number: `Foo1`, `API`, `v2`.
+fn is_plain_word(part: &[u8]) -> bool {
+    let digits = part.iter().rev().take_while(|it| it.is_ascii_digit()).count();
+    match &part[..part.len() - digits] {
+        [] => true,
+        [only] => only.is_ascii_alphabetic(),
+        [first, rest @ ..] => {
+            let is_lower = rest.iter().all(u8::is_ascii_lowercase);
+            let is_upper = rest.iter().all(u8::is_ascii_uppercase);
+            // A capital and one letter are no word.
+            let is_word = is_lower && (first.is_ascii_lowercase() || rest.len() >= 2);
+            first.is_ascii_alphabetic() && is_word || first.is_ascii_uppercase() && is_upper
+        }
+    }
 }
 
 /// Whether there are characters of two kinds: lower case, upper case, digits.
 fn is_mixed(part: &[u8]) -> bool {
     let kinds: [fn(&u8) -> bool; 3] =
         [u8::is_ascii_lowercase, u8::is_ascii_uppercase, u8::is_ascii_digit];
-    kinds.iter().filter(|is_kind| part.iter().any(|it| is_kind(it))).count() >= 2
+    kinds.iter().filter(|is_kind| part.iter().any(is_kind)).count() >= 2
 }
 
 /// Whether a part is words and perhaps a short number: `bootstrap5`, `UserProfile`, `registerSW`.
@@ -122,6 +134,8 @@ mod tests {
             "main-5XGYVLKO.js",
             "chunk-FFHMDTLX.js",
             "index-BnNHzxs9.js",
+            "index-DiwrgTda.css",
+            "index-mdoBym_w.js",
             "index-B_-x1dEf.js",
             "index--x1dEfB_.css",
             "vendor-C4mzR_2b.js",
@@ -163,6 +177,7 @@ mod tests {
             "my-app-v2.js",
             "Foo-Bar1.js",
             "foo-bar-2024.js",
+            "foo-3-v2-min.js",
             "apple-touch-icon-180x180.png",
             "fontawesome-webfont.woff2",
             "inter-latin-400-normal.woff2",

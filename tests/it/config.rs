@@ -136,6 +136,23 @@ fn mistakes_that_would_start_and_not_work_are_found() {
             "service.shop = { hosts = [\"shop.test\"], blue.endpoints = [{ address = \"a\" }, 5] }",
             "has no valid port",
         ),
+        ("service.web.version_signal = { path = \"/\" }", "the place of paths of the application"),
+        ("service.web.version_signal.spread = 5", "duration with its unit"),
+        ("service.web.version_signal = { sread = \"1s\" }", "did you mean `spread`?"),
+        ("service.web.assets = {}", "prefixes: missing"),
+        ("service.web.assets.prefixes = []", "nothing is an asset"),
+        (
+            "service.web.assets = { prefixes = [\"/a\"], status = [\"2xx\"] }",
+            "of successful responses",
+        ),
+        (
+            "service.web.assets = { prefixes = [\"/a\"], status = [], html_is_missing = false }",
+            "no asset is missing",
+        ),
+        (
+            "service.shop = { hosts = [\"shop.test\"], path = \"/shop\", blue = {}, assets.prefixes = [\"/a\"] }",
+            "is not below the path `/shop` of the service",
+        ),
         ("clients.internal = \"10.0.0.0/8\"", "expected a list"),
         ("workers = 1.5", "whole number"),
         ("state_dir = ", ""),

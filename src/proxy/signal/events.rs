@@ -22,7 +22,9 @@ use crate::{
     model::{Color, ServiceName, VersionId},
     net::HttpStream,
     proxy::{
-        admitted::AdmittedRequest, headers::FlipgateHeaders, peer_cache::PeerCache,
+        admitted::{AdmittedRequest, RequestPermits},
+        headers::FlipgateHeaders,
+        peer_cache::PeerCache,
         upload::client_has_left,
     },
     switch::Visit,
@@ -121,14 +123,17 @@ impl EventStream {
             pools: proxy.pools.clone(),
             out,
             framing,
-            _permit: permits.map(|it| it.into_process()),
+            _permit: permits.map(RequestPermits::into_process),
             _count: count,
         })
     }
 
     /// Sends the id of the version, now and each time that it changes, until the client leaves, Flipgate stops, or the
     /// service has no version signal any more. Dropping the future ends the stream.
-    // Not an `async fn`: that would store everything twice.
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "an async fn would store the client and the stream twice for every subscriber"
+    )]
     pub(in crate::proxy) fn carry(
         mut self,
         mut client: ClientStream<PeerCache>,
