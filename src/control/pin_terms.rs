@@ -19,12 +19,15 @@ pub(super) struct TermsFactory<'a> {
     pub(super) now: Instant,
     /// Whether the process starts, so that there may be pins of an earlier one.
     pub(super) is_start: bool,
+    /// Whether this is a check of the pins while no earlier table is in use: what has not begun by now on an earlier color
+    /// never will. Only then pins end before their time.
+    pub(super) is_check: bool,
 }
 
 impl<'a> TermsFactory<'a> {
     /// For this state, now.
     pub(super) fn now(state: &'a State, is_start: bool) -> Self {
-        Self { state, now_ms: unix_millis(), now: Instant::now(), is_start }
+        Self { state, now_ms: unix_millis(), now: Instant::now(), is_start, is_check: false }
     }
 
     /// The terms of a service; `None` if only its active color decides. `old` are those before.
@@ -72,12 +75,15 @@ impl<'a> TermsFactory<'a> {
         let pins = ServicePins::new(name, settings, keys, history, since, activity);
         let window = self.window(&pins, state, old);
         let pins = pins.with_window(window);
-        if pins.window().is_some() && pins.settings().max_share < 100 {
+        if self.is_check && pins.window().is_some() && pins.settings().max_share < 100 {
             pins.activity().limit_share(pins.settings().max_share);
         }
-        match pins.is_window_needed(self.now) {
-            true => pins,
-            false => pins.with_window(None),
+        let is_over = |it: &PinWindow| self.now >= it.until;
+        match pins.window().is_some_and(is_over)
+            || self.is_check && !pins.is_window_needed(self.now)
+        {
+            true => pins.with_window(None),
+            false => pins,
         }
     }
 

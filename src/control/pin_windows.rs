@@ -14,6 +14,9 @@ pub(super) struct PinWindows(HashMap<ServiceName, Instant>);
 /// How often pins are checked that can end before their time.
 const INTERVAL: Duration = Duration::from_secs(1);
 
+/// How often all pins are checked within [`INTERVAL`] after the flip.
+const FIRST_INTERVAL: Duration = Duration::from_millis(50);
+
 // === impl PinWindows ===
 
 impl PinWindows {
@@ -29,11 +32,14 @@ impl PinWindows {
         let pins = entry.terms.as_ref().and_then(|it| it.pins.as_ref());
         match pins.and_then(|it| Some((it.settings(), it.window()?))) {
             Some((settings, window)) => {
+                let now = Instant::now();
                 let next = match ends_early(settings) {
-                    true => window.until.min(Instant::now() + INTERVAL),
+                    // Soon after the flip there may turn out to be no pins at all.
+                    _ if now < window.retired + INTERVAL => now + FIRST_INTERVAL,
+                    true => now + INTERVAL,
                     false => window.until,
                 };
-                self.0.insert(entry.name.clone(), next);
+                self.0.insert(entry.name.clone(), next.min(window.until));
             }
             None => {
                 self.0.remove(&entry.name);

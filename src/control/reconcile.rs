@@ -5,7 +5,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::{Arc, Weak, atomic::Ordering::Relaxed},
     time::Instant,
 };
 
@@ -40,6 +40,8 @@ pub(super) struct Reconciler {
     rules: u64,
     /// The services with pins to a color that is not active.
     windows: PinWindows,
+    /// Earlier tables that requests may still be reading.
+    earlier: Vec<Weak<ServiceTable>>,
 }
 
 /// Removed services that are forgotten together.
@@ -69,7 +71,8 @@ impl Reconciler {
         let windows = PinWindows::of(&entries);
         let table = Table::first(state.generation, rules, entries);
         let applied = Applied { state, catalog: Arc::new(catalog), pools };
-        (Self { drain_tasks: TaskTracker::new(), rules: 0, windows }, applied, table)
+        let drain_tasks = TaskTracker::new();
+        (Self { drain_tasks, rules: 0, windows, earlier: Vec::new() }, applied, table)
     }
 
     /// Applies a state, and publishes what has changed.
@@ -128,16 +131,19 @@ impl Reconciler {
         let applied = Arc::new(Applied { state, catalog, pools });
         // Before anyone can see the new state.
         end_rescues(&before, &applied, &changed);
-        let mut drains = Vec::new();
+        let (mut drains, mut earlier) = (Vec::new(), Vec::new());
         // Under the lock of the channel: no reader sees one without the other.
         shared.applied.send_modify(|it| {
             if let Some(table) = table {
+                earlier.push(Arc::downgrade(&seen));
                 let replaced = shared.switch.replace(seen, table);
                 drains =
                     replaced.expect("this task alone replaces the table, and it has just read it");
             }
             *it = Arc::clone(&applied);
         });
+        self.earlier.retain(|it| it.strong_count() > 0);
+        self.earlier.append(&mut earlier);
         if !before.pools.is_same_version(&applied.pools) {
             shared.pools.send_replace(applied.pools.clone());
         }
@@ -160,7 +166,9 @@ impl Reconciler {
     /// Ends the pins that have lapsed, and publishes the colors that are drained by that.
     pub(super) fn refresh_pins(&mut self, shared: &ControlShared) {
         let applied = shared.applied();
-        let terms = TermsFactory::now(&applied.state, false);
+        self.earlier.retain(|it| it.strong_count() > 0);
+        let is_check = self.earlier.is_empty();
+        let terms = TermsFactory { is_check, ..TermsFactory::now(&applied.state, false) };
         let seen = shared.switch.load();
         let mut entries = Vec::new();
         for name in self.windows.take_due() {

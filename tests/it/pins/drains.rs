@@ -40,7 +40,7 @@ async fn a_color_that_nothing_was_ever_pinned_to_is_not_held() {
     assert_eq!(proxy.call("PUT", "/v1/services/web/pools/blue", "", &body).await.status, 200);
     proxy.promote(&[("web", "blue")]).await;
     proxy.promote(&[("web", "green")]).await;
-    assert_eq!(proxy.drain("web").await["drained"], true);
+    eventually("drained", async || proxy.drain("web").await["drained"] == true).await;
 }
 
 #[tokio::test]
