@@ -212,6 +212,7 @@ impl Proxy {
             let service = table.service_at(index);
             if let Some(terms) = service.terms()
                 && let (Some(pins), Visit::Active) = (&terms.pins, visit)
+                && !is_signal(service.side(service.active()).pool(), head, bytes)
             {
                 let request = PinRequest {
                     head,
@@ -286,6 +287,13 @@ impl Proxy {
             );
         }
     }
+}
+
+/// Whether a request is for the version signal, which tells what a new page would get: pins have no effect on it, or a
+/// pinned page would learn of another version only when its pin has ended.
+fn is_signal(active: &Pool, head: &RequestHead, bytes: &[u8]) -> bool {
+    let signal = active.policy().version_signal.as_ref();
+    signal.is_some_and(|it| it.resource(head.path(bytes)).is_some())
 }
 
 /// Whether a request is a health check of Flipgate itself: `OPTIONS *`, or `OPTIONS` without a host.

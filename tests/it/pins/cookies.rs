@@ -199,6 +199,22 @@ async fn a_pin_to_a_color_without_an_endpoint_that_is_up_is_void() {
 }
 
 #[tokio::test]
+async fn a_pinned_page_learns_at_once_that_another_version_is_active() {
+    let (blue, green) = (application("blue").await, application("green").await);
+    let proxy = pinned(&blue, &green, "").services("[service.web.version_signal]").start();
+    let mut browser = Browser::of(&proxy).await;
+    browser.navigate("/").await;
+    let before = browser.fetch("/.flipgate/version").await;
+    proxy.promote(&[("web", "green")]).await;
+    let after = browser.fetch("/.flipgate/version").await;
+    assert_ne!(after, before);
+    assert_eq!(after, get(&proxy, "/.flipgate/version", "").await.text());
+    assert_eq!(browser.fetch("/api").await, "blue", "it is pinned nevertheless");
+    browser.navigate("/").await;
+    assert_eq!(browser.fetch("/.flipgate/version").await, after);
+}
+
+#[tokio::test]
 async fn services_of_a_group_share_a_pin() {
     let (blue, green) = (application("blue").await, application("green").await);
     let api = |color: &str, it: &crate::support::Application| {
