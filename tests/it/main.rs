@@ -44,6 +44,7 @@ mod retries;
 mod reuse;
 mod signals;
 mod smuggling;
+mod spa;
 mod state;
 mod streams;
 mod supervision;
