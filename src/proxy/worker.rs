@@ -84,7 +84,7 @@ pub struct Proxy {
     /// Whether there was a warning about a proxy that is not in `trusted_proxies`.
     has_warned: Cell<bool>,
     pub(super) has_warned_of_header: Cell<bool>,
-    /// [`Switch::endings`] at the last step.
+    /// [`crate::switch::Switch::endings`] at the last step.
     pub(super) seen_endings: Cell<u64>,
 }
 
