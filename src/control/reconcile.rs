@@ -150,7 +150,7 @@ impl Reconciler {
         publish_changes(shared, &before, &applied, &changed, has_new_catalog, actor);
         shared.endings.follow(&before.pools, &applied.pools, &changed);
         for drain in drains {
-            self.watch(shared, drain, false);
+            self.watch(shared, drain);
         }
         shared.removed.clear();
         if !gone.is_empty() {
@@ -188,19 +188,18 @@ impl Reconciler {
         if entries.is_empty() {
             return;
         }
-        let closed: Vec<_> =
-            entries.iter().filter_map(|it| Some((it.name.clone(), it.renewed?))).collect();
         // The generation stays: for new requests of everyone else nothing has changed.
         let table = seen.with_changes(seen.generation(), Arc::clone(seen.rules()), entries);
         let mut drains = Vec::new();
+        // A request may still read this table after the next change.
+        self.earlier.push(Arc::downgrade(&seen));
         // Calls that wait for a drain are woken by this.
         shared.applied.send_modify(|_| {
             let replaced = shared.switch.replace(seen, table);
             drains = replaced.expect("this task alone replaces the table, and it has just read it");
         });
         for drain in drains {
-            let of = (drain.service().clone(), drain.color());
-            self.watch(shared, drain, closed.contains(&of));
+            self.watch(shared, drain);
         }
     }
 
@@ -252,10 +251,10 @@ impl Reconciler {
         });
     }
 
-    /// Publishes when a replaced side is drained: one that was active, or that had requests in flight.
-    /// With `is_window`: also if nothing is in flight, because pins have held the color until now.
-    fn watch(&self, shared: &ControlShared, mut drain: Drain<Pool>, is_window: bool) {
-        if !is_window && !drain.was_active() && drain.in_flight() == 0 {
+    /// Publishes when a replaced side is drained: one that was active, that pins have held until now, or that has requests
+    /// in flight.
+    fn watch(&self, shared: &ControlShared, mut drain: Drain<Pool>) {
+        if !drain.was_active() && !drain.had_pins() && drain.in_flight() == 0 {
             return;
         }
         let (switch, metrics) = (Arc::clone(&shared.switch), shared.metrics.clone());

@@ -44,7 +44,8 @@ pub(super) fn entry(
     let window = |it: &Continuity| it.window().map(|it| it.color);
     let renewed = old.and_then(window);
     // What is pinned to the color can be waited for when no more can come.
-    let renewed = renewed.filter(|it| terms.as_deref().and_then(window) != Some(*it));
+    let renewed =
+        renewed.filter(|it| *it != active && terms.as_deref().and_then(window) != Some(*it));
     TableEntry { name: name.clone(), active, blue, green, terms, renewed }
 }
 

@@ -59,6 +59,8 @@ async fn a_pinned_request_in_flight_is_waited_for_when_the_pins_have_ended() {
     eventually("the pins have ended", async || proxy.drain("web").await["pins"].is_null()).await;
     let after = proxy.drain("web").await;
     assert_eq!((&after["drained"], &after["in_flight"]), (&json!(false), &json!(1)));
+    let pool = proxy.status().await["services"]["web"]["pools"]["blue"].clone();
+    assert_eq!((&pool["role"], &pool["safe_to_stop"]), (&json!("draining"), &json!(false)));
     assert_eq!(get(&proxy, "/", "X-Id: one\r\n").await.text(), "green");
     blue.release();
     client.until("0\r\n\r\n").await;
@@ -113,4 +115,23 @@ async fn beyond_its_share_the_oldest_pins_lapse() {
     })
     .await;
     assert_eq!(young.fetch("/api").await, "blue");
+}
+
+#[tokio::test]
+async fn pins_that_a_change_ends_are_reported_as_any_others() {
+    let (blue, green) = (application("blue").await, application("green").await);
+    let proxy = pinned(&blue, &green, "").start();
+    let mut browser = Browser::of(&proxy).await;
+    browser.navigate("/").await;
+    proxy.promote(&[("web", "green")]).await;
+    assert_eq!(browser.fetch("/api").await, "blue");
+    // What was in flight at the flip is reported first.
+    eventually("released", async || proxy.events("released").len() == 1).await;
+    assert_eq!(proxy.events("drained").len(), 0);
+    let next = application("next").await;
+    let body = json!({"endpoints": [next.address.to_string()], "force": true}).to_string();
+    let set = proxy.call("PUT", "/v1/services/web/pools/blue", "", &body).await;
+    assert_eq!(set.status, 200, "{}", set.text());
+    assert_eq!(browser.fetch("/api").await, "green");
+    eventually("the event", async || proxy.events("drained").len() == 1).await;
 }
