@@ -150,6 +150,7 @@ impl Reconciler {
         publish_changes(shared, &before, &applied, &changed, has_new_catalog, actor);
         shared.endings.follow(&before.pools, &applied.pools, &changed);
         for drain in drains {
+            end_pinned_streams(shared, &applied.pools, &drain);
             self.watch(shared, drain);
         }
         shared.removed.clear();
@@ -199,6 +200,7 @@ impl Reconciler {
             drains = replaced.expect("this task alone replaces the table, and it has just read it");
         });
         for drain in drains {
+            end_pinned_streams(shared, &applied.pools, &drain);
             self.watch(shared, drain);
         }
     }
@@ -290,6 +292,16 @@ impl Reconciler {
             events.publish(event);
             drop(guard);
         });
+    }
+}
+
+/// Ends the streams that were pinned to a color until now.
+fn end_pinned_streams(shared: &ControlShared, pools: &Pools, drain: &Drain<Pool>) {
+    if drain.had_pins()
+        && let Some(pools) = pools.get(drain.service())
+    {
+        let policies = pools.pool(drain.color()).policy().drain.streams;
+        shared.endings.start_pinned(drain, policies);
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde_json::json;
 
 use super::{Browser, application, get, pinned};
-use crate::support::{TestProxy, Upstream, eventually};
+use crate::support::{Client, TestProxy, Upstream, client, eventually};
 
 #[tokio::test]
 async fn pins_hold_a_color_until_the_last_one_can_have_ended() {
@@ -134,4 +134,31 @@ async fn pins_that_a_change_ends_are_reported_as_any_others() {
     assert_eq!(set.status, 200, "{}", set.text());
     assert_eq!(browser.fetch("/api").await, "green");
     eventually("the event", async || proxy.events("drained").len() == 1).await;
+}
+
+#[tokio::test]
+async fn streams_of_pinned_requests_end_by_their_policies_when_the_pins_have_ended() {
+    let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
+    let pin = "[service.web.pin]\nmax_age = \"2s\"\nstart = [\"header:X-Id\"]\ncarry = \"header:X-Id\"\n\
+               [service.web.drain]\ndownload = { patience = \"0s\", spread = \"0s\" }\n";
+    let proxy = TestProxy::build().service("web", &[&blue], &[&green]).services(pin).start();
+    assert_eq!(get(&proxy, "/", "X-Id: one\r\n").await.text(), "blue");
+    proxy.promote(&[("web", "green")]).await;
+    let mut pinned = proxy.public().await;
+    pinned.ask("/hold", "X-Id: one\r\n").await;
+    pinned.until("begins").await;
+    let mut preview = Client::connect(client::INTERNAL, proxy.public).await;
+    preview.ask("/hold", "Flipgate-Preview: blue\r\n").await;
+    preview.until("begins").await;
+    assert!(!proxy.drain("web").await["pins"].is_null(), "pins hold the color");
+    eventually("only the preview is left", async || {
+        let drain = proxy.drain("web").await;
+        drain["pins"].is_null() && drain["in_flight"] == 1
+    })
+    .await;
+    assert_eq!(proxy.drain("web").await["pinned"], 0);
+    // Flipgate does not end previews.
+    blue.release();
+    preview.until("0\r\n\r\n").await;
+    eventually("drained", async || proxy.drain("web").await["drained"] == true).await;
 }
