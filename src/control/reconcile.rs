@@ -4,8 +4,8 @@
 //! one: only the difference counts.
 
 use std::{
-    collections::BTreeMap,
-    sync::{Arc, Weak, atomic::Ordering::Relaxed},
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak, atomic::Ordering::Relaxed},
     time::Instant,
 };
 
@@ -36,6 +36,9 @@ use crate::{
 pub(super) struct Reconciler {
     /// The tasks that wait for drains.
     drain_tasks: TaskTracker,
+    /// The drains that these tasks wait for. Locked while a table is replaced, and while a task decides what its drain
+    /// means: the last one of a color says that the color is drained.
+    drains: Arc<Mutex<WatchedDrains>>,
     /// The number of the current rules.
     rules: u64,
     /// The services with pins to a color that is not active.
@@ -43,6 +46,9 @@ pub(super) struct Reconciler {
     /// Earlier tables that requests may still be reading.
     earlier: Vec<Weak<ServiceTable>>,
 }
+
+/// A reference for each drain of a color that is waited for, and one more.
+type WatchedDrains = HashMap<(ServiceName, Color), Arc<()>>;
 
 /// Removed services that are forgotten together.
 const FORGOTTEN_TOGETHER: usize = 1000;
@@ -72,7 +78,8 @@ impl Reconciler {
         let table = Table::first(state.generation, rules, entries);
         let applied = Applied { state, catalog: Arc::new(catalog), pools };
         let drain_tasks = TaskTracker::new();
-        (Self { drain_tasks, rules: 0, windows, earlier: Vec::new() }, applied, table)
+        let (drains, earlier) = (Arc::default(), Vec::new());
+        (Self { drain_tasks, drains, rules: 0, windows, earlier }, applied, table)
     }
 
     /// Applies a state, and publishes what has changed.
@@ -132,6 +139,8 @@ impl Reconciler {
         // Before anyone can see the new state.
         end_rescues(&before, &applied, &changed);
         let (mut drains, mut earlier) = (Vec::new(), Vec::new());
+        let watched = Arc::clone(&self.drains);
+        let mut watched = lock(&watched);
         // Under the lock of the channel: no reader sees one without the other.
         shared.applied.send_modify(|it| {
             if let Some(table) = table {
@@ -151,8 +160,9 @@ impl Reconciler {
         shared.endings.follow(&before.pools, &applied.pools, &changed);
         for drain in drains {
             end_pinned_streams(shared, &applied.pools, &drain);
-            self.watch(shared, drain);
+            self.watch(shared, drain, &mut watched);
         }
+        drop(watched);
         shared.removed.clear();
         if !gone.is_empty() {
             self.forget_when_drained(shared, gone);
@@ -194,6 +204,8 @@ impl Reconciler {
         let mut drains = Vec::new();
         // A request may still read this table after the next change.
         self.earlier.push(Arc::downgrade(&seen));
+        let watched = Arc::clone(&self.drains);
+        let mut watched = lock(&watched);
         // Calls that wait for a drain are woken by this.
         shared.applied.send_modify(|_| {
             let replaced = shared.switch.replace(seen, table);
@@ -201,7 +213,7 @@ impl Reconciler {
         });
         for drain in drains {
             end_pinned_streams(shared, &applied.pools, &drain);
-            self.watch(shared, drain);
+            self.watch(shared, drain, &mut watched);
         }
     }
 
@@ -255,13 +267,16 @@ impl Reconciler {
 
     /// Publishes when a replaced side is drained: one that was active, that pins have held until now, or that has requests
     /// in flight.
-    fn watch(&self, shared: &ControlShared, mut drain: Drain<Pool>) {
+    fn watch(&self, shared: &ControlShared, mut drain: Drain<Pool>, watched: &mut WatchedDrains) {
         if !drain.was_active() && !drain.had_pins() && drain.in_flight() == 0 {
             return;
         }
         let (switch, metrics) = (Arc::clone(&shared.switch), shared.metrics.clone());
         let (events, endings) = (Arc::clone(&shared.events), Arc::clone(&shared.endings));
         let since = Instant::now();
+        let of = (drain.service().clone(), drain.color());
+        let (token, drains) =
+            (Arc::clone(watched.entry(of).or_default()), Arc::clone(&self.drains));
         // After a panic there is no event for this drain. Calls that wait for it do not need one.
         let guard = metrics.guard_task("drain");
         self.drain_tasks.spawn(async move {
@@ -273,6 +288,13 @@ impl Reconciler {
                 metrics.drained(&service, color, took.as_secs_f64());
             }
             let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+            let mut watched = lock(&drains);
+            drop(token);
+            let of = (service.clone(), color);
+            let is_last = watched.get(&of).is_none_or(|it| Arc::strong_count(it) == 1);
+            if is_last {
+                watched.remove(&of);
+            }
             let (is_active, is_pinned) = switch.read(|table: &ServiceTable| {
                 let service = table.service(&service);
                 let window = |it: &TableService| it.terms().as_ref()?.window().map(|it| it.color);
@@ -280,7 +302,7 @@ impl Reconciler {
                 (is_active, service.and_then(window) == Some(color))
             });
             // Other sides of the color may still have requests in flight.
-            let is_held = is_pinned || !switch.drains(&service, color).is_empty();
+            let is_held = is_pinned || !is_last || !switch.drains(&service, color).is_empty();
             let event = if is_active || is_held {
                 info!(%service, %color, generation = generation.0, took_ms, "released");
                 EventKind::Released { service, color, generation, took_ms }
@@ -290,9 +312,14 @@ impl Reconciler {
                 EventKind::Drained { service, color, generation, took_ms }
             };
             events.publish(event);
+            drop(watched);
             drop(guard);
         });
     }
+}
+
+fn lock(drains: &Mutex<WatchedDrains>) -> MutexGuard<'_, WatchedDrains> {
+    drains.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Ends the streams that were pinned to a color until now.

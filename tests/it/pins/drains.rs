@@ -162,3 +162,27 @@ async fn streams_of_pinned_requests_end_by_their_policies_when_the_pins_have_end
     preview.until("0\r\n\r\n").await;
     eventually("drained", async || proxy.drain("web").await["drained"] == true).await;
 }
+
+#[tokio::test]
+async fn a_color_with_several_replaced_sides_is_reported_once() {
+    for _ in 0..10 {
+        let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
+        let pin = "[service.web.pin]\nmax_age = \"300ms\"\nstart = [\"header:X-Id\"]\ncarry = \"header:X-Id\"\n";
+        let proxy = TestProxy::build().service("web", &[&blue], &[&green]).services(pin).start();
+        assert_eq!(get(&proxy, "/", "X-Id: one\r\n").await.text(), "blue");
+        let (mut before, mut pinned) = (proxy.public().await, proxy.public().await);
+        before.ask("/hold", "").await;
+        before.until("begins").await;
+        proxy.promote(&[("web", "green")]).await;
+        pinned.ask("/hold", "X-Id: one\r\n").await;
+        pinned.until("begins").await;
+        eventually("the pins have ended", async || proxy.drain("web").await["pins"].is_null())
+            .await;
+        blue.release();
+        before.until("0\r\n\r\n").await;
+        pinned.until("0\r\n\r\n").await;
+        eventually("drained", async || proxy.drain("web").await["drained"] == true).await;
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        assert_eq!((proxy.events("drained").len(), proxy.events("released").len()), (1, 1));
+    }
+}
